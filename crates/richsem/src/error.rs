@@ -1,0 +1,116 @@
+//! One error type: what is wrong, where, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. Every message names the file and the field, what was expected and what was
+/// found, and, where there is one, the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A user's file holds something it should not: `file: field: problem (hint)`.
+    #[error("{}: {field}: {problem}{}", file.display(), Hint(hint))]
+    Invalid {
+        /// The file that was read.
+        file: PathBuf,
+        /// Which record and field of it, as `annotations[17].bbox`.
+        field: String,
+        /// Expected and got.
+        problem: String,
+        /// What to do, where that is known.
+        hint: Option<String>,
+    },
+    /// A setting is wrong or two settings contradict each other.
+    #[error("{key}: {problem}{}", Hint(hint))]
+    Config {
+        /// Dotted key, as `--set` takes it.
+        key: String,
+        /// Expected and got.
+        problem: String,
+        /// What to do, where that is known.
+        hint: Option<String>,
+    },
+    /// Reading or writing failed; the message carries the path (`fs-err`).
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// An operation of `torch-ext` failed.
+    #[error(transparent)]
+    Ext(#[from] torch_ext::Error),
+    /// Training produced a number that is not finite.
+    #[error("{0}")]
+    NonFinite(String),
+    /// Anything else worth telling, complete in itself.
+    #[error("{0}")]
+    Other(String),
+}
+
+struct Hint<'a>(&'a Option<String>);
+
+impl std::fmt::Display for Hint<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error {
+    /// `file: field: problem`, without a hint.
+    pub fn invalid(file: &Path, field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid {
+            file: file.to_owned(),
+            field: field.into(),
+            problem: problem.into(),
+            hint: None,
+        }
+    }
+
+    /// `key: problem`, without a hint.
+    pub fn config(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Config { key: key.into(), problem: problem.into(), hint: None }
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Invalid { hint, .. } | Self::Config { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+}
+
+/// Writes a file so that it is either wholly there or not at all: to a temporary file in the same
+/// folder, synced, then renamed over `path`.
+///
+/// # Errors
+/// Whatever `write` returns, and I/O errors with the path in them (unwritable folder, full disk).
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut dyn std::io::Write) -> Result<()>,
+) -> Result<()> {
+    use std::io::Write as _;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let at = |e: std::io::Error| {
+        std::io::Error::new(e.kind(), format!("could not write `{}`: {e}", path.display()))
+    };
+    let file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder).map_err(at)?;
+    let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file);
+    write(&mut buffered)?;
+    buffered.flush().map_err(at)?;
+    let file = buffered.into_inner().map_err(|e| at(e.into_error()))?;
+    file.as_file().sync_all().map_err(at)?;
+    // Temporary files are private by default; a result is as readable as any file the user makes.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(at)?;
+    }
+    file.persist(path).map_err(|e| at(e.error))?;
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! Object detection on long-tailed data: the RichSem method (arXiv 2310.12152) and everything
+//! around it, from annotation files to a trained, measured detector.
+//!
+//! Data flows one way: files → [`data::dataset::Dataset`] → `Sample` → transforms → `Batch` →
+//! detector → criterion → optimizer → checkpoint, and detector output → detections → evaluator →
+//! report.
+#![forbid(unsafe_code)]
+
+pub mod boxes;
+pub mod data;
+pub mod error;
+pub mod random;
+pub mod vocabulary;
+
+pub use error::{Error, Result};

@@ -1,0 +1,164 @@
+//! The classes a detector is asked for: an argument of forward and post-processing, never a
+//! parameter of the model.
+
+use serde::{Deserialize, Serialize};
+
+/// Id of a category in an annotation file: any number, with holes, often starting at 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CategoryId(pub i64);
+
+/// Column of a logit tensor: contiguous, 0 to C − 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClassIndex(pub u32);
+
+/// LVIS's groups by the number of training images (arXiv 1908.03195, section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Frequency {
+    /// 1 to 10 images.
+    #[serde(rename = "r")]
+    Rare,
+    /// 11 to 100 images.
+    #[serde(rename = "c")]
+    Common,
+    /// More than 100 images.
+    #[serde(rename = "f")]
+    Frequent,
+}
+
+impl Frequency {
+    /// The group of a class seen in that many training images.
+    #[must_use]
+    pub fn of(image_count: u32) -> Self {
+        match image_count {
+            0..=10 => Self::Rare,
+            11..=100 => Self::Common,
+            _ => Self::Frequent,
+        }
+    }
+
+    /// `r`, `c` or `f`, as LVIS files have it.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::Rare => 'r',
+            Self::Common => 'c',
+            Self::Frequent => 'f',
+        }
+    }
+}
+
+/// One class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Category {
+    /// Its id in the annotation file.
+    pub id: CategoryId,
+    /// Its name, verbatim (underscores kept: prompts use it as it is).
+    pub name: String,
+    /// Images that show it: from the file, or counted.
+    pub image_count: u32,
+    /// Boxes of it: from the file, or counted.
+    pub instance_count: u32,
+    /// Rare, common or frequent: from the file, or by `image_count`.
+    pub frequency: Frequency,
+    /// WordNet synset, as `aerosol.n.02`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub synset: Option<String>,
+    /// WordNet id, as `n02690373`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wnid: Option<String>,
+    /// Row of this class in a given text table.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lvis_clip_row: Option<u32>,
+}
+
+/// The classes in order of their category ids; the position is the [`ClassIndex`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Vocabulary {
+    categories: Vec<Category>,
+}
+
+impl Vocabulary {
+    /// Sorts by id. Ids must be unique (the reader of the file has checked that).
+    #[must_use]
+    pub fn new(mut categories: Vec<Category>) -> Self {
+        categories.sort_by_key(|c| c.id);
+        Self { categories }
+    }
+
+    /// Number of classes, C.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.categories.len()
+    }
+
+    /// True without any class.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.categories.is_empty()
+    }
+
+    /// All classes, by [`ClassIndex`].
+    #[must_use]
+    pub fn categories(&self) -> &[Category] {
+        &self.categories
+    }
+
+    /// The class at an index below [`Self::len`].
+    ///
+    /// # Panics
+    /// If the index is not of this vocabulary.
+    #[must_use]
+    pub fn category(&self, class: ClassIndex) -> &Category {
+        &self.categories[class.0 as usize]
+    }
+
+    /// The index of a category id, if the vocabulary has it.
+    #[must_use]
+    pub fn class_of(&self, id: CategoryId) -> Option<ClassIndex> {
+        self.categories.binary_search_by_key(&id, |c| c.id).ok().map(|i| ClassIndex(i as u32))
+    }
+
+    /// Image counts by class, for the federated loss and repeat factors.
+    #[must_use]
+    pub fn image_counts(&self) -> Vec<u32> {
+        self.categories.iter().map(|c| c.image_count).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn category(id: i64) -> Category {
+        Category {
+            id: CategoryId(id),
+            name: format!("class {id}"),
+            image_count: 0,
+            instance_count: 0,
+            frequency: Frequency::Rare,
+            synset: None,
+            wnid: None,
+            lvis_clip_row: None,
+        }
+    }
+
+    #[test]
+    fn ids_with_holes_become_contiguous_indices_in_id_order() {
+        let vocabulary = Vocabulary::new(vec![category(90), category(1), category(7)]);
+        assert_eq!(vocabulary.class_of(CategoryId(1)), Some(ClassIndex(0)));
+        assert_eq!(vocabulary.class_of(CategoryId(7)), Some(ClassIndex(1)));
+        assert_eq!(vocabulary.class_of(CategoryId(90)), Some(ClassIndex(2)));
+        assert_eq!(vocabulary.class_of(CategoryId(2)), None);
+        assert_eq!(vocabulary.category(ClassIndex(2)).name, "class 90");
+    }
+
+    #[test]
+    fn frequency_groups_are_lviss() {
+        use Frequency::{Common, Frequent, Rare};
+        let groups: Vec<_> = [1, 10, 11, 100, 101].map(Frequency::of).into();
+        assert_eq!(groups, [Rare, Rare, Common, Common, Frequent]);
+    }
+}
