@@ -10,6 +10,7 @@ pub mod boxes;
 pub mod data;
 pub mod error;
 pub mod random;
+pub mod targets;
 pub mod vocabulary;
 
 pub use error::{Error, Result};
