@@ -9,6 +9,7 @@
 pub mod boxes;
 pub mod data;
 pub mod error;
+pub mod models;
 pub mod random;
 pub mod targets;
 pub mod vocabulary;
