@@ -174,7 +174,7 @@ impl MultiheadAttention {
         let attended = Tensor::scaled_dot_product_attention(
             &queries,
             &keys,
-            split(values),
+            &split(values),
             may_attend,
             0.0,
             false,
