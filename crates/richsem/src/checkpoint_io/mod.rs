@@ -1,0 +1,63 @@
+//! Weights and tables on disk.
+
+pub mod safetensors;
+mod text_table;
+
+use std::{collections::BTreeMap, path::Path};
+
+use tch::Tensor;
+
+use crate::{
+    error::{Error, Result},
+    models::parameters::ParameterStore,
+};
+
+pub use text_table::read_text_table;
+
+/// Where the detector keeps its backbone.
+const BACKBONE: &str = "backbone.0.body.";
+
+/// Starts a backbone from a file of torchvision's or CLIP's ResNet weights. What follows the trunk
+/// (`fc`, `attnpool`, CLIP's text tower) and counters of batches are not for it.
+///
+/// # Errors
+/// A file that is not safetensors, or weights of another architecture: every difference at once.
+pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<()> {
+    let (tensors, _) = safetensors::read(path)?;
+    let clip = tensors.keys().any(|k| k.starts_with("visual."));
+    let mut values = store.named_tensors();
+    let mut found = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let name = match (clip, name.strip_prefix("visual.")) {
+            (true, Some(own)) => own.to_owned(),
+            (true, None) => continue,
+            (false, _) => name,
+        };
+        let beside = ["fc.", "attnpool.", "head."].iter().any(|p| name.starts_with(p));
+        if !beside && !name.ends_with("num_batches_tracked") {
+            found.insert(format!("{BACKBONE}{name}"), tensor);
+        }
+    }
+    // The rest of the detector stays as it is.
+    values.retain(|name, _| !name.starts_with(BACKBONE));
+    values.append(&mut found);
+    store.load(&values, path).map_err(|e| {
+        e.with_hint(
+            "model.dino.backbone (name, width, layers, norm) must be those of these weights",
+        )
+    })
+}
+
+/// A tensor's values as bytes, little-endian, contiguous.
+pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let tensor = tensor.detach().f_to_device(tch::Device::Cpu)?.f_contiguous()?;
+    let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
+}
+
+/// What a weights file says about itself, or the reason it says nothing.
+pub(crate) fn not_ours(path: &Path) -> Error {
+    Error::invalid(path, "__metadata__.richsem", "missing: this program did not write these weights")
+        .with_hint("give the config they belong to with --config")
+}

@@ -1,0 +1,166 @@
+//! Tensors by name in a safetensors file.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+use safetensors::{Dtype, SafeTensors, View};
+use tch::{Kind, Tensor};
+
+use super::bytes;
+use crate::error::{Error, Result, write_atomically};
+
+/// Strings beside the tensors.
+pub type Metadata = HashMap<String, String>;
+
+fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::invalid(path, "header", format!("not a safetensors file: {error}"))
+        .with_hint("the file is truncated, or of another kind")
+}
+
+/// Reads every tensor, to the CPU, in the kinds of the file.
+///
+/// # Errors
+/// A file that cannot be read, or is not safetensors, or holds a kind that libtorch does not have.
+pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
+    let buffer = fs_err::read(path)?;
+    let (_, header) = SafeTensors::read_metadata(&buffer).map_err(|e| invalid(path, &e))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let file = SafeTensors::deserialize(&buffer).map_err(|e| invalid(path, &e))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        let kind = kind_of(view.dtype()).ok_or_else(|| {
+            Error::invalid(path, name.clone(), format!("kind {:?} is not supported", view.dtype()))
+        })?;
+        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+        tensors.insert(name, Tensor::f_from_data_size(view.data(), &shape, kind)?);
+    }
+    Ok((tensors, metadata))
+}
+
+struct Raw {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for &Raw {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Writes tensors of any device, wholly or not at all.
+///
+/// # Errors
+/// An unwritable folder, a full disk, a kind that safetensors does not have.
+pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Result<()> {
+    let mut raw = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
+            Error::Other(format!("{name}: kind {:?} cannot be saved", tensor.kind()))
+        })?;
+        let shape = tensor.size().iter().map(|&n| n as usize).collect();
+        raw.push((name, Raw { dtype, shape, bytes: bytes(tensor)? }));
+    }
+    let views = raw.iter().map(|(name, raw)| (name.as_str(), raw));
+    let buffer = safetensors::serialize(views, Some(metadata.clone()))
+        .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+    write_atomically(path, |file| Ok(file.write_all(&buffer)?))
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        _ => return None,
+    })
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    Some(match kind {
+        Kind::Double => Dtype::F64,
+        Kind::Float => Dtype::F32,
+        Kind::Half => Dtype::F16,
+        Kind::BFloat16 => Dtype::BF16,
+        Kind::Int64 => Dtype::I64,
+        Kind::Int => Dtype::I32,
+        Kind::Int16 => Dtype::I16,
+        Kind::Int8 => Dtype::I8,
+        Kind::Uint8 => Dtype::U8,
+        Kind::Bool => Dtype::BOOL,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let tensors = BTreeMap::from([
+            ("a.weight".to_owned(), Tensor::randn([3, 4], (Kind::Float, Device::Cpu)).transpose(0, 1)),
+            ("scalar".to_owned(), Tensor::from(2.5f64)),
+            ("half".to_owned(), Tensor::randn([5], (Kind::BFloat16, Device::Cpu))),
+            ("mask".to_owned(), Tensor::from_slice(&[true, false])),
+        ]);
+        let metadata = Metadata::from([("k".to_owned(), "v".to_owned())]);
+        write(&path, &tensors, &metadata).unwrap();
+        let (read_back, read_metadata) = read(&path).unwrap();
+        assert_eq!(read_metadata, metadata);
+        assert_eq!(read_back, tensors);
+    }
+
+    #[test]
+    fn broken_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let good = BTreeMap::from([("a".to_owned(), Tensor::from_slice(&[1f32; 100]))]);
+        write(&path, &good, &Metadata::new()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        // A header that claims more than there is must not be believed.
+        let mut huge = bytes.clone();
+        huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        for content in [&bytes[..0], &bytes[..5], &bytes[..bytes.len() - 1], b"not tensors at all", &huge] {
+            std::fs::write(&path, content).unwrap();
+            let message = read(&path).unwrap_err().to_string();
+            assert!(message.contains("w.safetensors: header: not a safetensors file"), "{message}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_when_writing_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing").join("w.safetensors");
+        let error = write(&path, &BTreeMap::new(), &Metadata::new()).unwrap_err().to_string();
+        assert!(error.contains("w.safetensors"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,116 @@
+//! Text embeddings of a vocabulary, from a given table.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use super::safetensors;
+use crate::{
+    error::{Error, Result},
+    models::class_head::TextTable,
+    vocabulary::Vocabulary,
+};
+
+/// Reads a `.npy` or safetensors table `[rows, D_text]`. Rows belong to the classes in order of
+/// their category ids if there are as many; otherwise each category's `lvis_clip_row` says which.
+///
+/// # Errors
+/// A file that is neither, of another shape, or without a row for some class.
+pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable> {
+    // Opened here first, so that a missing file is an I/O error with its path.
+    fs_err::File::open(path)?;
+    let is_npy = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
+    let table = if is_npy {
+        Tensor::read_npy(path).map_err(|e| {
+            Error::invalid(path, "array", format!("not a readable .npy file: {e}"))
+        })?
+    } else {
+        let (tensors, _) = safetensors::read(path)?;
+        let names: Vec<String> = tensors.keys().cloned().collect();
+        let mut tables = tensors.into_values().filter(|t| t.dim() == 2);
+        match (tables.next(), tables.next()) {
+            (Some(only), None) => only,
+            _ => {
+                let problem = format!("expected one [rows, width] tensor, got {names:?}");
+                return Err(Error::invalid(path, "tensors", problem));
+            }
+        }
+    };
+    let size = table.size();
+    let [rows, width] = size[..] else {
+        let problem = format!("expected shape [rows, width], got {size:?}");
+        return Err(Error::invalid(path, "shape", problem));
+    };
+    let table = table.to_kind(Kind::Float);
+    if width == 0 || table.isfinite().all().int64_value(&[]) == 0 {
+        return Err(Error::invalid(path, "values", "expected finite numbers in every row"));
+    }
+    let classes = vocabulary.len() as i64;
+    if rows == classes {
+        return Ok(TextTable::new(&table));
+    }
+    let mut chosen = Vec::with_capacity(vocabulary.len());
+    for category in vocabulary.categories() {
+        match category.lvis_clip_row.map(i64::from) {
+            Some(row) if row < rows => chosen.push(row),
+            Some(row) => {
+                let problem = format!("`{}` wants row {row}, the table has {rows}", category.name);
+                return Err(Error::invalid(path, "rows", problem));
+            }
+            None => {
+                let problem = format!(
+                    "the table has {rows} rows for {classes} classes, and `{}` (category {}) names none",
+                    category.name, category.id.0
+                );
+                return Err(Error::invalid(path, "rows", problem)
+                    .with_hint("give one row a class, in order of category ids"));
+            }
+        }
+    }
+    Ok(TextTable::new(&table.index_select(0, &Tensor::from_slice(&chosen))))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::vocabulary::{Category, CategoryId, Frequency};
+    use tch::Device;
+
+    fn vocabulary(rows: &[Option<u32>]) -> Vocabulary {
+        let category = |(i, &lvis_clip_row): (usize, &Option<u32>)| Category {
+            id: CategoryId(i as i64 + 1),
+            name: format!("class {i}"),
+            image_count: 1,
+            instance_count: 1,
+            frequency: Frequency::Rare,
+            synset: None,
+            wnid: None,
+            lvis_clip_row,
+        };
+        Vocabulary::new(rows.iter().enumerate().map(category).collect())
+    }
+
+    #[test]
+    fn rows_are_found_by_order_or_by_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.npy");
+        let table = Tensor::randn([4, 3], (Kind::Float, Device::Cpu)).to_kind(Kind::Half);
+        table.write_npy(&path).unwrap();
+        let table = table.to_kind(Kind::Float);
+        let all = read_text_table(&path, &vocabulary(&[None; 4])).unwrap();
+        assert_eq!(all.rows, table);
+        let two = read_text_table(&path, &vocabulary(&[Some(3), Some(0)])).unwrap();
+        assert_eq!(two.rows.get(0), table.get(3));
+        assert_eq!(two.rows.get(1), table.get(0));
+        for (rows, part) in
+            [(vec![Some(4), Some(0)], "wants row 4"), (vec![None, Some(0)], "names none")]
+        {
+            let message = read_text_table(&path, &vocabulary(&rows)).unwrap_err().to_string();
+            assert!(message.contains("t.npy") && message.contains(part), "{message}");
+        }
+        std::fs::write(&path, b"no array").unwrap();
+        let message = read_text_table(&path, &vocabulary(&[None])).unwrap_err().to_string();
+        assert!(message.contains("t.npy: array"), "{message}");
+    }
+}

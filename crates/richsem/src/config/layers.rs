@@ -1,0 +1,239 @@
+//! Merging: a file over the files it extends, `--set` over all; where each key was said.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+
+/// Keys whose values are paths, relative to the file that says them.
+const PATHS: [&str; 6] = [
+    "data.train.annotations",
+    "data.train.images",
+    "data.val.annotations",
+    "data.val.images",
+    "model.class_head.table",
+    "model.dino.backbone.weights",
+];
+
+/// All layers in one table.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    table: Table,
+    /// Dotted key → the file that said it last (`--set` for assignments).
+    origins: BTreeMap<String, PathBuf>,
+    main: PathBuf,
+}
+
+/// Reads `path` and what it extends, then the assignments.
+pub(super) fn read(path: &Path, assignments: &[String]) -> Result<Merged> {
+    let mut merged = Merged { main: path.to_owned(), ..Merged::default() };
+    let mut open = Vec::new();
+    merge_file(path, &mut merged, &mut open)?;
+    for assignment in assignments {
+        assign(assignment, &mut merged)?;
+    }
+    Ok(merged)
+}
+
+/// One complete text.
+pub(super) fn parse(text: &str, path: &Path) -> Result<Merged> {
+    let mut merged = Merged { main: path.to_owned(), ..Merged::default() };
+    merge_text(text, path, &mut merged, &mut Vec::new())?;
+    Ok(merged)
+}
+
+fn merge_file(path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Result<()> {
+    let text = fs_err::read_to_string(path)?;
+    let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if open.contains(&identity) {
+        return Err(Error::invalid(path, "extends", "the file extends itself, directly or by others"));
+    }
+    open.push(identity);
+    merge_text(&text, path, merged, open)?;
+    open.pop();
+    Ok(())
+}
+
+fn merge_text(
+    text: &str,
+    path: &Path,
+    merged: &mut Merged,
+    open: &mut Vec<PathBuf>,
+) -> Result<()> {
+    let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
+        Error::invalid(path, position(text, &e), e.message().to_owned())
+    })?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    match table.remove("extends") {
+        None => {}
+        Some(Value::String(parent)) => merge_file(&folder.join(parent), merged, open)?,
+        Some(other) => {
+            let problem = format!("expected the name of a config file, got {other}");
+            return Err(Error::invalid(path, "extends", problem));
+        }
+    }
+    absolute_paths(&mut table, &folder);
+    overlay(&mut merged.table, table, "", path, &mut merged.origins);
+    Ok(())
+}
+
+fn position(text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else { return "TOML".into() };
+    let before = &text.as_bytes()[..span.start.min(text.len())];
+    format!("line {}", before.iter().filter(|&&b| b == b'\n').count() + 1)
+}
+
+fn absolute_paths(table: &mut Table, folder: &Path) {
+    for key in PATHS {
+        if let Some(Value::String(path)) = lookup(table, key) {
+            let joined = folder.join(&*path);
+            let absolute = std::path::absolute(&joined).unwrap_or(joined);
+            *path = absolute.to_string_lossy().into_owned();
+        }
+    }
+}
+
+fn lookup<'a>(table: &'a mut Table, dotted: &str) -> Option<&'a mut Value> {
+    match dotted.split_once('.') {
+        None => table.get_mut(dotted),
+        Some((head, rest)) => lookup(table.get_mut(head)?.as_table_mut()?, rest),
+    }
+}
+
+fn overlay(
+    base: &mut Table,
+    over: Table,
+    prefix: &str,
+    file: &Path,
+    origins: &mut BTreeMap<String, PathBuf>,
+) {
+    // A table with another `kind` is another choice: nothing of the old one stays.
+    if let (Some(old), Some(new)) = (base.get("kind"), over.get("kind"))
+        && old != new
+    {
+        base.clear();
+    }
+    for (key, value) in over {
+        let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        origins.insert(dotted.clone(), file.to_owned());
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => overlay(old, new, &dotted, file, origins),
+            (_, Value::Table(new)) => {
+                let mut fresh = Table::new();
+                overlay(&mut fresh, new, &dotted, file, origins);
+                base.insert(key, Value::Table(fresh));
+            }
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// `a.b=c`: a TOML value, or a bare word as a string.
+fn assign(assignment: &str, merged: &mut Merged) -> Result<()> {
+    let Some((key, text)) = assignment.split_once('=') else {
+        return Err(Error::config("--set", format!("expected key=value, got `{assignment}`"))
+            .with_hint("for example --set train.lr=0.0002"));
+    };
+    let (key, text) = (key.trim(), text.trim());
+    if key.is_empty() || key.split('.').any(str::is_empty) {
+        return Err(Error::config("--set", format!("expected a dotted key, got `{key}`")));
+    }
+    let value = format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()));
+    let mut over = Table::new();
+    let mut at = &mut over;
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            at.insert(part.to_owned(), value);
+            break;
+        }
+        let next = at.entry(part.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(next) = next else { break };
+        at = next;
+    }
+    absolute_paths(&mut over, Path::new(""));
+    overlay(&mut merged.table, over, "", Path::new("--set"), &mut merged.origins);
+    Ok(())
+}
+
+impl Merged {
+    pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T> {
+        if !self.table.contains_key("version") {
+            return Err(Error::invalid(&self.main, "version", "missing")
+                .with_hint(format!("write `version = {}` at the top", super::VERSION)));
+        }
+        serde_path_to_error::deserialize(Value::Table(self.table.clone())).map_err(|error| {
+            let mut key = error.path().to_string();
+            let message = error.inner().to_string();
+            let message = message.trim().lines().next().unwrap_or_default().to_owned();
+            let (problem, hint) = match unknown_field(&message) {
+                None => (message, None),
+                Some((unknown, known)) => {
+                    // serde's path may or may not end in the unknown key itself.
+                    if key == "." {
+                        key.clear();
+                    }
+                    if key.rsplit('.').next() != Some(unknown) {
+                        key = if key.is_empty() { unknown.into() } else { format!("{key}.{unknown}") };
+                    }
+                    let nearest = known
+                        .iter()
+                        .map(|k| (strsim::jaro_winkler(unknown, k), k))
+                        .max_by(|a, b| a.0.total_cmp(&b.0));
+                    let hint = match nearest {
+                        Some((score, nearest)) if score > 0.7 => format!("did you mean `{nearest}`?"),
+                        _ => format!("known here: {}", known.join(", ")),
+                    };
+                    ("unknown key".to_owned(), Some(hint))
+                }
+            };
+            let error = Error::invalid(self.origin(&key), key, problem);
+            match hint {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            }
+        })
+    }
+
+    /// The file that said this key, or the nearest table above it.
+    fn origin(&self, key: &str) -> &Path {
+        let mut key = key;
+        loop {
+            if let Some(file) = self.origins.get(key) {
+                return file;
+            }
+            match key.rsplit_once('.') {
+                Some((parent, _)) => key = parent,
+                None => return &self.main,
+            }
+        }
+    }
+
+    /// Adds the file to an error about a key.
+    pub(super) fn locate(&self, error: Error) -> Error {
+        match error {
+            Error::Config { key, problem, hint } => {
+                Error::Invalid { file: self.origin(&key).to_owned(), field: key, problem, hint }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The unknown key and the known ones, from serde's "unknown field `x`, expected one of `a`, `b`".
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let rest = message.strip_prefix("unknown field `")?;
+    let (unknown, rest) = rest.split_once('`')?;
+    Some((unknown, rest.split('`').skip(1).step_by(2).collect()))
+}

@@ -1,0 +1,369 @@
+//! Typed settings: a TOML file, the files it extends, and `--set` on top. Unknown keys are refused
+//! with the nearest known one; what a run used is saved beside it.
+
+mod layers;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    data::{
+        batch::Normalization,
+        sampler::SamplerConfig,
+        transforms::{EvalTransformConfig, TransformConfig},
+    },
+    error::{Error, Result},
+    losses::LossConfig,
+    models::{denoising::DenoisingConfig, dino::DinoConfig},
+};
+
+/// Version of the settings this program reads.
+pub const VERSION: u32 = 1;
+
+/// Everything that decides a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Version of the file's form.
+    pub version: u32,
+    /// Decides initial weights, order, augmentation and noise.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where the data is and how it is fed.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// The detector.
+    #[serde(default)]
+    pub model: ModelConfig,
+    /// The objective.
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// The optimisation.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// The measurement.
+    #[serde(default)]
+    pub eval: EvalConfig,
+}
+
+/// One annotated set of pictures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitConfig {
+    /// COCO or LVIS JSON. Relative to the file that says so.
+    pub annotations: PathBuf,
+    /// Folder or `.tar` that the annotations' file names are in. Relative likewise.
+    pub images: PathBuf,
+}
+
+/// Where the data is and how it is fed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// What is learned from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<SplitConfig>,
+    /// What is measured on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val: Option<SplitConfig>,
+    /// Images a step and process.
+    pub batch_size: usize,
+    /// Threads that read and augment; 0: as many as the machine has cores, at most 8.
+    pub workers: usize,
+    /// Batches prepared ahead.
+    pub prefetch: usize,
+    /// Images that may be unreadable before the run stops.
+    pub max_broken_images: usize,
+    /// Height and width of a batch are rounded up to a multiple of this.
+    pub pad_multiple: u32,
+    /// Which images an epoch shows.
+    pub sampler: SamplerConfig,
+    /// What is done to training images.
+    pub augment: TransformConfig,
+    /// What is done to images that are measured or predicted on.
+    pub resize: EvalTransformConfig,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            train: None,
+            val: None,
+            batch_size: 2,
+            workers: 0,
+            prefetch: 8,
+            max_broken_images: 10,
+            pad_multiple: 32,
+            sampler: SamplerConfig::default(),
+            augment: TransformConfig::default(),
+            resize: EvalTransformConfig::default(),
+        }
+    }
+}
+
+/// How classes are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClassHeadConfig {
+    /// One weight row a class.
+    #[default]
+    Linear,
+    /// Cosines against a table of text embeddings.
+    Text {
+        /// `.npy` or safetensors file with one row a class, in order of category ids, or a larger
+        /// table that the categories' `lvis_clip_row` point into. Relative to the file that says
+        /// so.
+        table: PathBuf,
+    },
+}
+
+/// The detector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// Mean of each channel of [0, 1] pixels, subtracted before the backbone.
+    pub pixel_mean: [f32; 3],
+    /// Standard deviation of each channel.
+    pub pixel_std: [f32; 3],
+    /// How classes are told apart.
+    pub class_head: ClassHeadConfig,
+    /// Sizes.
+    pub dino: DinoConfig,
+    /// Noised queries in training.
+    pub denoising: DenoisingConfig,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        let Normalization { mean, std } = Normalization::IMAGENET;
+        Self {
+            pixel_mean: mean,
+            pixel_std: std,
+            class_head: ClassHeadConfig::default(),
+            dino: DinoConfig::default(),
+            denoising: DenoisingConfig::default(),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// What the pictures are normalised with.
+    #[must_use]
+    pub fn normalization(&self) -> Normalization {
+        Normalization { mean: self.pixel_mean, std: self.pixel_std }
+    }
+}
+
+/// How parameters are grouped for the optimizer: the reference's `param_dict_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParamGroups {
+    /// The backbone at `lr_backbone`, everything else at `lr`.
+    Default,
+    /// As above, and sampling offsets and reference points at `lr · lr_linear_proj_mult`.
+    DdetrInMmdet,
+    /// As `default`, without weight decay on norms and biases.
+    LargeWd,
+}
+
+/// Numbers that the network computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits throughout.
+    F32,
+    /// bf16 in convolutions and matrix products; boxes, cosines, matching and losses in f32.
+    Bf16,
+}
+
+/// A running mean of the weights, used for evaluation and prediction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// Share of the mean that stays at each step.
+    pub decay: f64,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self { decay: 0.9997 }
+    }
+}
+
+/// The optimisation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// AdamW's learning rate.
+    pub lr: f64,
+    /// That of the backbone.
+    pub lr_backbone: f64,
+    /// Factor of `ddetr_in_mmdet` groups.
+    pub lr_linear_proj_mult: f64,
+    /// Grouping.
+    pub param_groups: ParamGroups,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; 0: not clipped.
+    pub clip_max_norm: f64,
+    /// Epochs, counted from 0, at whose start the rate falls by `lr_gamma`.
+    pub lr_drop: Vec<u64>,
+    /// Factor of each drop.
+    pub lr_gamma: f64,
+    /// Steps over which the rate rises from 0.
+    pub warmup_steps: u64,
+    /// Batches whose gradients are averaged before each step.
+    pub accumulate: u64,
+    /// Numbers that the network computes in.
+    pub precision: Precision,
+    /// Running mean of the weights; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<EmaConfig>,
+    /// Steps between two rows of `metrics.jsonl`.
+    pub log_every: u64,
+    /// Steps between two saves of `last`, besides the end of each epoch; 0: only there.
+    pub checkpoint_every: u64,
+    /// Epochs between numbered checkpoints that are kept; 0: only `last` and `best`.
+    pub keep_every: u64,
+    /// Epochs between evaluations; the last epoch is always measured. 0: only the last.
+    pub eval_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 24,
+            lr: 1e-4,
+            lr_backbone: 1e-5,
+            lr_linear_proj_mult: 0.1,
+            param_groups: ParamGroups::Default,
+            weight_decay: 1e-4,
+            clip_max_norm: 0.1,
+            lr_drop: vec![20],
+            lr_gamma: 0.1,
+            warmup_steps: 0,
+            accumulate: 1,
+            precision: Precision::F32,
+            ema: None,
+            log_every: 20,
+            checkpoint_every: 1000,
+            keep_every: 0,
+            eval_every: 1,
+        }
+    }
+}
+
+/// The measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// Images at once. Larger batches are faster; padding then enters the group norms, so results
+    /// differ in the last digits from those of single images.
+    pub batch_size: usize,
+    /// Detections kept of an image.
+    pub max_detections: i64,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { batch_size: 1, max_detections: 300 }
+    }
+}
+
+impl Config {
+    /// Reads a file, the files it extends, and `--set` assignments (`a.b=c`, values as in TOML; a
+    /// bare word is a string).
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not TOML, an unknown key (with the nearest known one), a
+    /// value of the wrong type or out of range: each with file and key.
+    pub fn load(path: &Path, assignments: &[String]) -> Result<Self> {
+        let merged = layers::read(path, assignments)?;
+        let config: Self = merged.deserialize()?;
+        config.validate().map_err(|error| merged.locate(error))?;
+        Ok(config)
+    }
+
+    /// Reads settings that this program saved: one file, complete.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let merged = layers::parse(text, path)?;
+        let config: Self = merged.deserialize()?;
+        config.validate().map_err(|error| merged.locate(error))?;
+        Ok(config)
+    }
+
+    /// As TOML, every setting spelled out.
+    ///
+    /// # Panics
+    /// Never: every value is one that TOML has.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("numbers, strings, lists and tables are TOML")
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.version != VERSION {
+            let problem =
+                format!("expected {VERSION}, got {}: the file is of another release", self.version);
+            return Err(Error::config("version", problem)
+                .with_hint("compare it with the files in configs/ and CHANGELOG.md, then set version"));
+        }
+        let at_least_one = [
+            ("data.batch_size", self.data.batch_size as u64),
+            ("data.prefetch", self.data.prefetch as u64),
+            ("data.pad_multiple", u64::from(self.data.pad_multiple)),
+            ("train.epochs", self.train.epochs),
+            ("train.accumulate", self.train.accumulate),
+            ("train.log_every", self.train.log_every),
+            ("eval.batch_size", self.eval.batch_size as u64),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return Err(Error::config(key, "expected at least 1, got 0"));
+            }
+        }
+        if self.eval.max_detections < 1 {
+            let problem = format!("expected at least 1, got {}", self.eval.max_detections);
+            return Err(Error::config("eval.max_detections", problem));
+        }
+        let not_negative = [
+            ("train.lr", self.train.lr),
+            ("train.lr_backbone", self.train.lr_backbone),
+            ("train.lr_linear_proj_mult", self.train.lr_linear_proj_mult),
+            ("train.weight_decay", self.train.weight_decay),
+            ("train.clip_max_norm", self.train.clip_max_norm),
+            ("train.lr_gamma", self.train.lr_gamma),
+        ];
+        for (key, value) in not_negative {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(key, format!("expected a number of at least 0, got {value}")));
+            }
+        }
+        if let Some(ema) = &self.train.ema
+            && !(0.0..1.0).contains(&ema.decay)
+        {
+            let problem = format!("expected a number from 0 to below 1, got {}", ema.decay);
+            return Err(Error::config("train.ema.decay", problem));
+        }
+        if self.model.pixel_std.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
+            let problem = format!("expected positive numbers, got {:?}", self.model.pixel_std);
+            return Err(Error::config("model.pixel_std", problem));
+        }
+        self.data.sampler.validate("data.sampler")?;
+        self.data.augment.validate("data.augment")?;
+        self.data.resize.validate("data.resize")?;
+        self.model.dino.validate("model.dino")?;
+        self.model.denoising.validate("model.denoising")?;
+        self.loss.validate("loss")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Every rule of reading settings.
+
+use super::*;
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn load(text: &str, assignments: &[&str]) -> Result<Config> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "c.toml", text);
+    let assignments: Vec<String> = assignments.iter().map(|&a| a.to_owned()).collect();
+    Config::load(&path, &assignments)
+}
+
+fn refused(text: &str, assignments: &[&str], parts: &[&str]) {
+    let message = load(text, assignments).unwrap_err().to_string();
+    for part in parts {
+        assert!(message.contains(part), "no `{part}` in: {message}");
+    }
+}
+
+#[test]
+fn defaults_are_the_references() {
+    let config = load("version = 1", &[]).unwrap();
+    assert_eq!(config.train.lr, 1e-4);
+    assert_eq!(config.train.lr_drop, [20]);
+    assert_eq!(config.model.dino.transformer.num_queries, 900);
+    assert_eq!(config.data.augment.scales, (480..=800).step_by(32).collect::<Vec<u32>>());
+}
+
+#[test]
+fn a_saved_config_reads_back_the_same() {
+    let text = "version = 1\n[train]\nema = {}\n[loss.federated]\nclasses = 7\n\
+                [data.sampler]\nkind = \"repeat_factor\"\n\
+                [model.class_head]\nkind = \"text\"\ntable = \"/t.npy\"";
+    let config = load(text, &[]).unwrap();
+    assert_eq!(config.loss.federated.as_ref().unwrap().classes, 7);
+    assert_eq!(Config::parse(&config.to_toml(), Path::new("saved.toml")).unwrap(), config);
+}
+
+#[test]
+fn a_child_states_only_how_it_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    write(
+        folder.path(),
+        "parent.toml",
+        "version = 1\n[train]\nlr = 0.5\nepochs = 3\n\
+         [data]\ntrain = { annotations = \"a.json\", images = \"i\" }",
+    );
+    let child = write(
+        &folder.path().join("sub"),
+        "child.toml",
+        "extends = \"../parent.toml\"\n[train]\nepochs = 4\n[data.val]\nannotations = \"v.json\"\nimages = \"/abs\"",
+    );
+    let config = Config::load(&child, &["train.lr=0.25".into(), "seed = 9".into()]).unwrap();
+    assert_eq!((config.train.lr, config.train.epochs, config.seed), (0.25, 4, 9));
+    // Paths are relative to the file that says them.
+    let normal = |p: &Path| p.components().filter(|c| c.as_os_str() != "..").count();
+    let (train, val) = (config.data.train.unwrap(), config.data.val.unwrap());
+    assert!(train.annotations.is_absolute() && normal(&train.annotations) > 2);
+    assert!(val.annotations.ends_with("sub/v.json"), "{}", val.annotations.display());
+    assert_eq!(val.images, Path::new("/abs"));
+}
+
+#[test]
+fn another_kind_replaces_the_whole_choice() {
+    let text = "version = 1\n[data.sampler]\nkind = \"repeat_factor\"\nthreshold = 0.01";
+    let config = load(text, &["data.sampler={kind=\"uniform\"}"]).unwrap();
+    assert_eq!(config.data.sampler, SamplerConfig::Uniform {});
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    refused("version = 1\n[train]\nlr_drops = [3]", &[], &["c.toml: train.lr_drops: unknown key", "`lr_drop`"]);
+    refused("version = 1\nsede = 3", &[], &["c.toml: sede", "`seed`"]);
+    refused("version = 1", &["model.dino.transformer.num_query=3"], &["--set", "num_query", "`num_queries`"]);
+}
+
+#[test]
+fn wrong_values_name_file_key_and_reason() {
+    refused("version = 1\n[train]\nlr = \"fast\"", &[], &["c.toml: train.lr", "string", "f64"]);
+    refused("version = 1\n[train]\nlr = -1.0", &[], &["c.toml: train.lr", "at least 0", "-1"]);
+    refused("version = 1\n[train]\nprecision = \"fp8\"", &[], &["train.precision", "fp8", "bf16"]);
+    refused("version = 1\n[train]\nepochs = 0", &[], &["train.epochs", "at least 1"]);
+    refused("version = 2", &[], &["version", "expected 1, got 2", "hint"]);
+    refused("seed = 1", &[], &["version: missing", "version = 1"]);
+    refused("version = 1\n[train\nlr = 1", &[], &["c.toml: line 2"]);
+    refused("version = 1", &["train.lr"], &["--set", "key=value"]);
+    refused("version = 1\nextends = 3", &[], &["extends"]);
+    refused("version = 1\nextends = \"c.toml\"", &[], &["extends itself"]);
+    refused("version = 1\nextends = \"none.toml\"", &[], &["none.toml"]);
+    refused(
+        "version = 1\n[model.dino]\nreturn_interm_indices = [0, 1, 2, 3]\n[model.dino.transformer]\nnum_feature_levels = 3",
+        &[],
+        &["num_feature_levels", "at least the 4", "got 3"],
+    );
+    refused("version = 1\n[loss.federated]\nclasses = 0", &[], &["loss.federated.classes", "hint"]);
+}

@@ -1,0 +1,160 @@
+//! A detector as one piece: the model, the classes it is asked for, and how pictures are prepared.
+//! Evaluation, prediction and export take this and nothing else.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    checkpoint_io::{not_ours, read_text_table, safetensors},
+    config::{ClassHeadConfig, Config, Precision},
+    data::batch::Batch,
+    error::{Error, Result},
+    models::{
+        class_head::{ClassSpace, TextTable},
+        dino::{Dino, InferenceOutput},
+        parameters::ParameterStore,
+        postprocess::{ScoredBox, postprocess},
+    },
+    vocabulary::Vocabulary,
+};
+
+/// Key of this program's record in a weights file.
+const METADATA: &str = "richsem";
+/// Tensor that holds the text table in a weights file.
+const TEXT_TABLE: &str = "text_table";
+
+/// What a weights file says about itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// The run's settings, as TOML.
+    config: String,
+    /// The classes, in order.
+    vocabulary: Vocabulary,
+}
+
+/// A detector with its vocabulary.
+#[derive(Debug)]
+pub struct Detector {
+    /// All parameters and buffers.
+    pub store: ParameterStore,
+    /// The network.
+    pub model: Dino,
+    /// The classes it is asked for.
+    pub vocabulary: Vocabulary,
+    /// Their embeddings, if the class head compares with text.
+    pub text: Option<TextTable>,
+    /// Settings of its run; `model`, `data.resize` and `eval` matter here.
+    pub config: Config,
+}
+
+impl Detector {
+    /// With initial weights.
+    ///
+    /// # Errors
+    /// Settings that contradict each other, a text table that cannot be read.
+    pub fn new(config: &Config, vocabulary: Vocabulary, device: Device) -> Result<Self> {
+        let text = match &config.model.class_head {
+            ClassHeadConfig::Linear => None,
+            ClassHeadConfig::Text { table } => Some(read_text_table(table, &vocabulary)?),
+        };
+        Self::with_text(config, vocabulary, text, device)
+    }
+
+    fn with_text(
+        config: &Config,
+        vocabulary: Vocabulary,
+        text: Option<TextTable>,
+        device: Device,
+    ) -> Result<Self> {
+        if vocabulary.is_empty() {
+            return Err(Error::Other("the vocabulary has no classes: nothing to detect".into()));
+        }
+        let space = match &text {
+            Some(table) => ClassSpace::Text(table.dim()),
+            None => ClassSpace::Classes(vocabulary.len() as i64),
+        };
+        let store = ParameterStore::new(device, config.seed);
+        let model = Dino::new(&store, &config.model.dino, space)?;
+        let text = text.map(|t| TextTable::new(&t.rows.to_device(device)));
+        Ok(Self { store, model, vocabulary, text, config: config.clone() })
+    }
+
+    /// From a weights file that this program wrote.
+    ///
+    /// # Errors
+    /// A file of another program, another version, or with missing or misshapen tensors.
+    pub fn load(path: &Path, device: Device) -> Result<Self> {
+        let (mut tensors, metadata) = safetensors::read(path)?;
+        let record = metadata.get(METADATA).ok_or_else(|| not_ours(path))?;
+        let record: Record = serde_json::from_str(record)
+            .map_err(|e| Error::invalid(path, "__metadata__.richsem", e.to_string()))?;
+        let config = Config::parse(&record.config, path)?;
+        let text = match (&config.model.class_head, tensors.remove(TEXT_TABLE)) {
+            (ClassHeadConfig::Linear, _) => None,
+            (ClassHeadConfig::Text { .. }, Some(rows)) => Some(TextTable::new(&rows)),
+            (ClassHeadConfig::Text { .. }, None) => {
+                return Err(Error::invalid(path, TEXT_TABLE, "missing: the class head needs it"));
+            }
+        };
+        let detector = Self::with_text(&config, record.vocabulary, text, device)?;
+        detector.store.load(&tensors, path)?;
+        Ok(detector)
+    }
+
+    /// Writes all that inference needs into one file.
+    ///
+    /// # Errors
+    /// An unwritable folder or a full disk.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut tensors: BTreeMap<String, Tensor> = self.store.named_tensors();
+        if let Some(text) = &self.text {
+            tensors.insert(TEXT_TABLE.into(), text.rows.shallow_clone());
+        }
+        let record =
+            Record { config: self.config.to_toml(), vocabulary: self.vocabulary.clone() };
+        let record = serde_json::to_string(&record)
+            .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+        let metadata = [("format".to_owned(), "pt".to_owned()), (METADATA.to_owned(), record)];
+        safetensors::write(path, &tensors, &metadata.into())
+    }
+
+    /// Where the weights are.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.store.device()
+    }
+
+    /// Logits and boxes of a batch, in the precision of the run.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn infer(&self, batch: &Batch) -> Result<InferenceOutput> {
+        let device = self.device();
+        let (images, mask) = batch.normalize(device, &self.config.model.normalization())?;
+        let kind = autocast_kind(self.config.train.precision);
+        torch_ext::autocast(device, kind, || self.model.infer(&images, &mask, self.text.as_ref()))
+    }
+
+    /// Detections of a batch, by image, in pixels of the original images.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn detect(&self, batch: &Batch) -> Result<Vec<Vec<ScoredBox>>> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let output = self.infer(batch)?;
+        let sizes: Vec<[u32; 2]> = batch.targets.iter().map(|t| t.original_size).collect();
+        postprocess(&output, &sizes, self.config.eval.max_detections)
+    }
+}
+
+/// What autocast computes in.
+pub(crate) fn autocast_kind(precision: Precision) -> Option<Kind> {
+    match precision {
+        Precision::F32 => None,
+        Precision::Bf16 => Some(Kind::BFloat16),
+    }
+}

@@ -1,0 +1,394 @@
+//! AdamW over flat buffers: the parameters, gradients and moments of a group are views of one
+//! tensor each, so that a step, a norm and a running mean are one operation a group.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+use crate::{
+    config::{ParamGroups, TrainConfig},
+    error::{Error, Result},
+    models::parameters::{Parameter, ParameterStore, Role},
+};
+
+const BETAS: (f64, f64) = (0.9, 0.999);
+const EPS: f64 = 1e-8;
+/// Every parameter starts at a multiple of this many values (256 bytes), as vector loads want.
+const ALIGNMENT: usize = 64;
+
+/// Which rate and decay a parameter gets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Rule {
+    lr: f64,
+    weight_decay: f64,
+}
+
+#[derive(Debug)]
+struct Group {
+    rule: Rule,
+    params: Tensor,
+    grads: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    ema: Option<Tensor>,
+    /// Name, offset and shape of each parameter.
+    layout: Vec<(String, usize, Vec<i64>)>,
+}
+
+/// The optimizer and the storage of everything it trains.
+#[derive(Debug)]
+pub struct Optimizer {
+    groups: Vec<Group>,
+    steps: i64,
+    clip_max_norm: f64,
+    ema_decay: Option<f64>,
+}
+
+/// The rule of a parameter, by the reference's `param_dict_type`.
+fn rule(name: &str, config: &TrainConfig) -> Rule {
+    let backbone = name.contains("backbone");
+    let lr = if backbone { config.lr_backbone } else { config.lr };
+    let plain = Rule { lr, weight_decay: config.weight_decay };
+    match config.param_groups {
+        ParamGroups::Default => plain,
+        ParamGroups::DdetrInMmdet => {
+            let slow = ["reference_points", "sampling_offsets"].iter().any(|k| name.contains(k));
+            if slow && !backbone {
+                return Rule { lr: config.lr * config.lr_linear_proj_mult, ..plain };
+            }
+            plain
+        }
+        ParamGroups::LargeWd => {
+            // "norm" also names the norms of the transformer; torchvision's are called bn.
+            if name.contains("norm") || name.contains("bias") {
+                return Rule { weight_decay: 0.0, ..plain };
+            }
+            plain
+        }
+    }
+}
+
+impl Optimizer {
+    /// Moves every trainable parameter of the store into flat buffers.
+    ///
+    /// # Errors
+    /// What libtorch refuses; a model without trainable parameters.
+    pub fn new(store: &ParameterStore, config: &TrainConfig) -> Result<Self> {
+        let mut rules: Vec<Rule> = Vec::new();
+        let mut members: Vec<Vec<Parameter>> = Vec::new();
+        for parameter in store.parameters() {
+            if parameter.role != Role::Trainable {
+                continue;
+            }
+            let own = rule(&parameter.name, config);
+            let at = rules.iter().position(|r| *r == own).unwrap_or_else(|| {
+                rules.push(own);
+                members.push(Vec::new());
+                rules.len() - 1
+            });
+            members[at].push(parameter);
+        }
+        if rules.is_empty() {
+            return Err(Error::Other("the model has no trainable parameters".into()));
+        }
+        let groups = rules
+            .into_iter()
+            .zip(members)
+            .map(|(rule, members)| Group::new(rule, members, config.ema.is_some()))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            groups,
+            steps: 0,
+            clip_max_norm: config.clip_max_norm,
+            ema_decay: config.ema.as_ref().map(|e| e.decay),
+        })
+    }
+
+    /// Updates made so far.
+    #[must_use]
+    pub fn steps(&self) -> i64 {
+        self.steps
+    }
+
+    /// Sets all gradients to zero.
+    pub fn zero_grad(&mut self) {
+        for group in &mut self.groups {
+            let _ = group.grads.zero_();
+        }
+    }
+
+    /// Norm of the whole gradient, a scalar on the device; the gradient is scaled to at most the
+    /// configured norm.
+    #[must_use]
+    pub fn clip(&mut self) -> Tensor {
+        let norms: Vec<Tensor> = self.groups.iter().map(|g| g.grads.norm()).collect();
+        let norm = Tensor::stack(&norms, 0).norm();
+        if self.clip_max_norm > 0.0 {
+            let factor = ((&norm + 1e-6).reciprocal() * self.clip_max_norm).clamp_max(1.0);
+            for group in &mut self.groups {
+                let _ = group.grads.multiply_(&factor);
+            }
+        }
+        norm
+    }
+
+    /// One update, at the configured rates times `lr_factor`.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn step(&mut self, lr_factor: f64) -> Result<()> {
+        self.steps += 1;
+        tch::no_grad(|| {
+            for g in &mut self.groups {
+                torch_ext::optim::fused_adamw(
+                    std::slice::from_ref(&g.params),
+                    std::slice::from_ref(&g.grads),
+                    std::slice::from_mut(&mut g.exp_avg),
+                    std::slice::from_mut(&mut g.exp_avg_sq),
+                    self.steps,
+                    g.rule.lr * lr_factor,
+                    BETAS.0,
+                    BETAS.1,
+                    g.rule.weight_decay,
+                    EPS,
+                )?;
+                if let (Some(ema), Some(decay)) = (&mut g.ema, self.ema_decay) {
+                    let _ = ema.f_lerp_(&g.params, 1.0 - decay)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs `f` with the running mean in place of the weights, if there is one.
+    pub fn with_ema<T>(&mut self, f: impl FnOnce() -> T) -> T {
+        let swap = |groups: &mut [Group]| {
+            tch::no_grad(|| {
+                for group in groups {
+                    if let Some(ema) = &mut group.ema {
+                        let mean = ema.copy();
+                        ema.copy_(&group.params);
+                        group.params.copy_(&mean);
+                    }
+                }
+            });
+        };
+        swap(&mut self.groups);
+        let result = f();
+        swap(&mut self.groups);
+        result
+    }
+
+    /// The name of the first parameter whose gradient is not finite.
+    #[must_use]
+    pub fn first_non_finite_gradient(&self) -> Option<String> {
+        let finite = |x: &Tensor| x.isfinite().all().int64_value(&[]) != 0;
+        for group in &self.groups {
+            for (name, offset, shape) in &group.layout {
+                let count: i64 = shape.iter().product();
+                if !finite(&group.grads.narrow(0, *offset as i64, count)) {
+                    return Some(name.clone());
+                }
+            }
+        }
+        None
+    }
+
+    /// Moments, and weights where they are not what inference uses, for a checkpoint.
+    #[must_use]
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let mut state = BTreeMap::new();
+        for (i, group) in self.groups.iter().enumerate() {
+            state.insert(format!("params.{i}"), group.params.shallow_clone());
+            state.insert(format!("exp_avg.{i}"), group.exp_avg.shallow_clone());
+            state.insert(format!("exp_avg_sq.{i}"), group.exp_avg_sq.shallow_clone());
+            if let Some(ema) = &group.ema {
+                state.insert(format!("ema.{i}"), ema.shallow_clone());
+            }
+        }
+        state
+    }
+
+    /// Restores what [`Self::state`] gave.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape.
+    pub fn load_state(
+        &mut self,
+        state: &BTreeMap<String, Tensor>,
+        steps: i64,
+        path: &std::path::Path,
+    ) -> Result<()> {
+        for (name, tensor) in self.state() {
+            let Some(saved) = state.get(&name) else {
+                return Err(Error::invalid(path, name, "missing")
+                    .with_hint("the checkpoint is of a run with other settings"));
+            };
+            if saved.size() != tensor.size() {
+                let problem = format!("expected {:?} values, got {:?}", tensor.size(), saved.size());
+                return Err(Error::invalid(path, name, problem)
+                    .with_hint("the checkpoint is of a run with other settings"));
+            }
+        }
+        tch::no_grad(|| {
+            for (name, mut tensor) in self.state() {
+                tensor.copy_(&state[&name]);
+            }
+        });
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+impl Group {
+    fn new(rule: Rule, members: Vec<Parameter>, ema: bool) -> Result<Self> {
+        let mut layout = Vec::with_capacity(members.len());
+        let mut total = 0usize;
+        for member in &members {
+            layout.push((member.name.clone(), total, member.tensor.size()));
+            total += member.tensor.numel().next_multiple_of(ALIGNMENT);
+        }
+        let device = members[0].tensor.device();
+        let zeros = || Tensor::f_zeros([total as i64], (Kind::Float, device));
+        let (params, grads) = (zeros()?, zeros()?);
+        tch::no_grad(|| -> Result<()> {
+            for (mut member, (_, offset, shape)) in members.into_iter().zip(&layout) {
+                let view = |flat: &Tensor| {
+                    flat.narrow(0, *offset as i64, member.tensor.numel() as i64).view(shape.as_slice())
+                };
+                let (value, grad) = (view(&params), view(&grads));
+                value.shallow_clone().copy_(&member.tensor);
+                // The module's own tensor now reads and writes the flat buffer.
+                member.tensor.set_data(&value);
+                torch_ext::set_grad(&member.tensor, &grad)?;
+            }
+            Ok(())
+        })?;
+        let ema = ema.then(|| params.copy());
+        Ok(Self { rule, exp_avg: zeros()?, exp_avg_sq: zeros()?, ema, params, grads, layout })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{config::EmaConfig, models::parameters::Init};
+    use tch::Device;
+
+    fn setup(config: &TrainConfig) -> (ParameterStore, Tensor, Tensor, Optimizer) {
+        let store = ParameterStore::new(Device::Cpu, 0);
+        let a = store.root().sub("backbone").parameter("weight", &[3], Init::Uniform(1.0));
+        let b = store.root().sub("head").parameter("bias", &[2, 2], Init::Uniform(1.0));
+        let optimizer = Optimizer::new(&store, config).unwrap();
+        (store, a, b, optimizer)
+    }
+
+    fn loss(a: &Tensor, b: &Tensor) -> Tensor {
+        (a * a).sum(Kind::Float) * 2.0 + (b - 1.0).pow_tensor_scalar(4).sum(Kind::Float)
+    }
+
+    /// The update of one value, as the paper writes it.
+    fn adamw(value: &mut f64, grads: &[f64], lr: f64, decay: f64) {
+        let (mut m, mut v) = (0.0, 0.0);
+        for (t, g) in grads.iter().enumerate() {
+            m = 0.9 * m + 0.1 * g;
+            v = 0.999 * v + 0.001 * g * g;
+            if t + 1 == grads.len() {
+                let t = grads.len() as i32;
+                let (mh, vh) = (m / (1.0 - 0.9f64.powi(t)), v / (1.0 - 0.999f64.powi(t)));
+                *value -= lr * decay * *value;
+                *value -= lr * mh / (vh.sqrt() + 1e-8);
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_share_the_flat_buffer_and_follow_adamw() {
+        let config = TrainConfig {
+            lr: 0.1,
+            lr_backbone: 0.01,
+            weight_decay: 0.05,
+            clip_max_norm: 0.0,
+            ..TrainConfig::default()
+        };
+        let (_store, a, b, mut optimizer) = setup(&config);
+        let (mut ea, mut eb) = (a.double_value(&[1]), b.double_value(&[1, 0]));
+        let (mut ga, mut gb) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            optimizer.zero_grad();
+            loss(&a, &b).backward();
+            ga.push(a.grad().double_value(&[1]));
+            gb.push(b.grad().double_value(&[1, 0]));
+            let _ = optimizer.clip();
+            optimizer.step(1.0).unwrap();
+            adamw(&mut ea, &ga, 0.01, 0.05);
+            adamw(&mut eb, &gb, 0.1, 0.05);
+        }
+        assert!((a.double_value(&[1]) - ea).abs() < 1e-6);
+        assert!((b.double_value(&[1, 0]) - eb).abs() < 1e-6);
+    }
+
+    #[test]
+    fn clipping_scales_the_whole_gradient() {
+        let config = TrainConfig { clip_max_norm: 0.1, ..TrainConfig::default() };
+        let (_store, a, b, mut optimizer) = setup(&config);
+        loss(&a, &b).backward();
+        let squares = |x: &Tensor| x.grad().square().sum(Kind::Double).double_value(&[]);
+        let before = (squares(&a) + squares(&b)).sqrt();
+        let norm = optimizer.clip().double_value(&[]);
+        assert!((norm - before).abs() < 1e-5);
+        assert!(((squares(&a) + squares(&b)).sqrt() - 0.1).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_mean_lags_behind_and_is_swapped_in_and_out() {
+        let config =
+            TrainConfig { ema: Some(EmaConfig { decay: 0.5 }), lr: 0.1, ..TrainConfig::default() };
+        let (_store, _a, b, mut optimizer) = setup(&config);
+        let start = b.double_value(&[0, 0]);
+        let _ = b.grad().fill_(1.0);
+        optimizer.step(1.0).unwrap();
+        let now = b.double_value(&[0, 0]);
+        let mean = optimizer.with_ema(|| b.double_value(&[0, 0]));
+        assert!((mean - (start + now) / 2.0).abs() < 1e-6);
+        assert_eq!(b.double_value(&[0, 0]), now);
+    }
+
+    #[test]
+    fn groups_are_the_references() {
+        let rules = |param_groups| {
+            let config = TrainConfig { param_groups, ..TrainConfig::default() };
+            [
+                "backbone.0.body.conv1.weight",
+                "transformer.decoder.norm.weight",
+                "transformer.encoder.layers.0.self_attn.sampling_offsets.weight",
+            ]
+            .map(|name| rule(name, &config))
+            .map(|r| (r.lr, r.weight_decay))
+        };
+        assert_eq!(rules(ParamGroups::Default), [(1e-5, 1e-4), (1e-4, 1e-4), (1e-4, 1e-4)]);
+        assert_eq!(rules(ParamGroups::DdetrInMmdet), [(1e-5, 1e-4), (1e-4, 1e-4), (1e-5, 1e-4)]);
+        assert_eq!(rules(ParamGroups::LargeWd), [(1e-5, 1e-4), (1e-4, 0.0), (1e-4, 1e-4)]);
+    }
+
+    #[test]
+    fn state_survives_a_round_trip() {
+        let config = TrainConfig { ema: Some(EmaConfig::default()), ..TrainConfig::default() };
+        let (_s1, a1, b1, mut first) = setup(&config);
+        let (_s2, a2, b2, mut second) = setup(&config);
+        let run = |a: &Tensor, b: &Tensor, o: &mut Optimizer| {
+            o.zero_grad();
+            loss(a, b).backward();
+            let _ = o.clip();
+            o.step(1.0).unwrap();
+        };
+        run(&a1, &b1, &mut first);
+        let saved = first.state().into_iter().map(|(k, v)| (k, v.copy())).collect();
+        second.load_state(&saved, first.steps(), "s".as_ref()).unwrap();
+        run(&a1, &b1, &mut first);
+        run(&a2, &b2, &mut second);
+        assert_eq!(a1, a2);
+        assert_eq!(b1, b2);
+    }
+}
