@@ -10,6 +10,7 @@ pub mod boxes;
 pub mod data;
 pub mod error;
 pub mod random;
+pub mod synth;
 pub mod targets;
 pub mod vocabulary;
 
