@@ -13,6 +13,7 @@ pub mod error;
 pub mod losses;
 pub mod models;
 pub mod random;
+pub mod synth;
 pub mod targets;
 pub mod vocabulary;
 
