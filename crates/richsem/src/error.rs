@@ -85,6 +85,40 @@ impl Error {
     }
 }
 
+thread_local! {
+    static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// True while this thread runs inside [`guarded`]: a panic here becomes an error, so a panic hook
+/// need not report it.
+#[must_use]
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
+
+/// Runs tensor code. `tch`'s operators panic where libtorch refuses (out of memory, mostly);
+/// here that becomes an error like any other.
+pub(crate) fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = GUARDED.replace(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+    GUARDED.set(before);
+    result.unwrap_or_else(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without a message");
+        // libtorch appends a backtrace of its own.
+        let text = text.split("Exception raised from").next().unwrap_or(text).trim();
+        let hint = if text.contains("out of memory") {
+            "\n  hint: lower data.batch_size or data.augment.scales, or set train.precision = \"bf16\""
+        } else {
+            ""
+        };
+        Err(Error::Other(format!("libtorch: {text}{hint}")))
+    })
+}
+
 /// Writes a file so that it is either wholly there or not at all: to a temporary file in the same
 /// folder, synced, then renamed over `path`.
 ///

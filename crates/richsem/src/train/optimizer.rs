@@ -160,6 +160,17 @@ impl Optimizer {
         })
     }
 
+    /// Starts the running mean at the present weights.
+    pub fn reset_ema(&mut self) {
+        tch::no_grad(|| {
+            for group in &mut self.groups {
+                if let Some(ema) = &mut group.ema {
+                    ema.copy_(&group.params);
+                }
+            }
+        });
+    }
+
     /// Runs `f` with the running mean in place of the weights, if there is one.
     pub fn with_ema<T>(&mut self, f: impl FnOnce() -> T) -> T {
         let swap = |groups: &mut [Group]| {

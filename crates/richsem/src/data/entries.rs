@@ -1,0 +1,24 @@
+//! From a dataset to what the loader reads.
+
+use super::{dataset::Dataset, detection_source::ImageEntry};
+
+/// Every image with the boxes that are trained on (see [`Dataset::training_boxes`]).
+#[must_use]
+pub fn entries(dataset: &Dataset) -> Vec<ImageEntry> {
+    dataset
+        .images()
+        .iter()
+        .enumerate()
+        .map(|(i, image)| {
+            let (boxes, labels) = dataset.training_boxes(i).into_iter().unzip();
+            ImageEntry {
+                name: image.file_name.clone(),
+                id: image.id,
+                size: Some([image.height, image.width]),
+                boxes,
+                labels,
+                knowledge: dataset.knowledge(i),
+            }
+        })
+        .collect()
+}

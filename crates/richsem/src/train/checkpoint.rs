@@ -1,0 +1,175 @@
+//! Checkpoints: `checkpoints/step-000001200/` with `model.safetensors` (all that inference needs),
+//! `training.safetensors` (weights, moments, running mean) and `state.json`; `last` and `best` are
+//! links to such folders. A folder appears under its name only when it is complete, so a kill at
+//! any moment leaves the one before.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Optimizer, run_folder::{RunFolder, write_text}};
+use crate::{
+    checkpoint_io::safetensors,
+    detector::Detector,
+    error::{Error, Result},
+    models::parameters::Role,
+};
+
+const VERSION: u32 = 1;
+
+/// Where a run stands: the keys of all its randomness, and what is still to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Version of this record.
+    pub version: u32,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Batches of this epoch that are done.
+    pub batch: u64,
+    /// Batches since the start of the run.
+    pub micro_steps: u64,
+    /// Updates since the start of the run.
+    pub updates: u64,
+    /// The epoch before this one is trained but not measured.
+    pub pending_eval: bool,
+    /// Best AP so far and the step it was measured at.
+    pub best: Option<(f64, u64)>,
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            epoch: 0,
+            batch: 0,
+            micro_steps: 0,
+            updates: 0,
+            pending_eval: false,
+            best: None,
+        }
+    }
+}
+
+fn folder_name(updates: u64) -> String {
+    format!("step-{updates:09}")
+}
+
+/// Writes a checkpoint and points `last` to it.
+pub(super) fn save(
+    run: &RunFolder,
+    detector: &Detector,
+    optimizer: &mut Optimizer,
+    position: &Position,
+) -> Result<PathBuf> {
+    let checkpoints = run.file("checkpoints");
+    let path = checkpoints.join(folder_name(position.updates));
+    let folder = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&checkpoints)?;
+    optimizer.with_ema(|| detector.save(&folder.path().join("model.safetensors")))?;
+    let mut tensors = optimizer.state();
+    for parameter in detector.store.parameters() {
+        if parameter.role == Role::Buffer {
+            tensors.insert(format!("buffer.{}", parameter.name), parameter.tensor);
+        }
+    }
+    safetensors::write(
+        &folder.path().join("training.safetensors"),
+        &tensors,
+        &safetensors::Metadata::new(),
+    )?;
+    write_position(folder.path(), position)?;
+    // Temporary folders are private; a checkpoint is as readable as the rest of the run.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs_err::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    }
+    // The same step can be saved twice: once on a signal, once where the resumed run comes by.
+    if path.exists() {
+        fs_err::remove_dir_all(&path)?;
+    }
+    fs_err::rename(folder.keep(), &path)?;
+    link(&checkpoints, "last", &folder_name(position.updates))?;
+    Ok(path)
+}
+
+/// Records that the measurement of a saved epoch is done.
+pub(super) fn write_position(checkpoint: &Path, position: &Position) -> Result<()> {
+    let text = serde_json::to_string_pretty(position)
+        .map_err(|e| Error::Other(format!("state.json: {e}")))?;
+    write_text(&checkpoint.join("state.json"), &text)
+}
+
+/// Points `checkpoints/<name>` to a checkpoint, in one step.
+pub(super) fn link(checkpoints: &Path, name: &str, target: &str) -> Result<()> {
+    let temporary = checkpoints.join(format!(".tmp-link-{name}"));
+    let _ = fs_err::remove_file(&temporary);
+    fs_err::os::unix::fs::symlink(target, &temporary)?;
+    Ok(fs_err::rename(&temporary, checkpoints.join(name))?)
+}
+
+pub(super) fn link_best(run: &RunFolder, updates: u64) -> Result<()> {
+    link(&run.file("checkpoints"), "best", &folder_name(updates))
+}
+
+/// Removes checkpoints that are neither `last`, nor `best`, nor one of `kept`, and leftovers of
+/// killed saves.
+pub(super) fn prune(run: &RunFolder, position: &Position, kept: impl Fn(u64) -> bool) -> Result<()> {
+    let checkpoints = run.file("checkpoints");
+    for entry in fs_err::read_dir(&checkpoints)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(".tmp-") && entry.file_type()?.is_dir() {
+            fs_err::remove_dir_all(entry.path())?;
+            continue;
+        }
+        let Some(step) = name.strip_prefix("step-").and_then(|s| s.parse::<u64>().ok()) else {
+            continue;
+        };
+        let best = position.best.is_some_and(|(_, at)| at == step);
+        if step != position.updates && !best && !kept(step) {
+            fs_err::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Restores the last checkpoint; `None` if the run was killed before its first.
+pub(super) fn resume(
+    run: &RunFolder,
+    detector: &Detector,
+    optimizer: &mut Optimizer,
+) -> Result<Option<Position>> {
+    let folder = run.file("checkpoints").join("last");
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let path = folder.join("state.json");
+    let position: Position = serde_json::from_str(&fs_err::read_to_string(&path)?)
+        .map_err(|e| Error::invalid(&path, "state", e.to_string()))?;
+    if position.version != VERSION {
+        let problem = format!("expected {VERSION}, got {}", position.version);
+        return Err(Error::invalid(&path, "version", problem)
+            .with_hint("resume with the release that started the run"));
+    }
+    let path = folder.join("training.safetensors");
+    let (tensors, _) = safetensors::read(&path)?;
+    optimizer.load_state(&tensors, position.updates as i64, &path)?;
+    for parameter in detector.store.parameters() {
+        if parameter.role == Role::Buffer {
+            let name = format!("buffer.{}", parameter.name);
+            let saved = tensors.get(&name).ok_or_else(|| Error::invalid(&path, &name, "missing"))?;
+            tch::no_grad(|| parameter.tensor.shallow_clone().f_copy_(saved))?;
+        }
+    }
+    // Frozen weights are in neither: they are what inference uses.
+    let (weights, _) = safetensors::read(&folder.join("model.safetensors"))?;
+    for parameter in detector.store.parameters() {
+        if parameter.role == Role::Frozen
+            && let Some(saved) = weights.get(&parameter.name)
+        {
+            tch::no_grad(|| parameter.tensor.shallow_clone().f_copy_(saved))?;
+        }
+    }
+    Ok(Some(position))
+}

@@ -1,0 +1,16 @@
+//! The training loop and what surrounds it.
+
+mod checkpoint;
+mod diagnose;
+pub mod observer;
+mod optimizer;
+mod run_folder;
+mod schedule;
+mod trainer;
+
+pub use checkpoint::Position;
+pub use observer::Observer;
+pub use optimizer::Optimizer;
+pub use run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow};
+pub use schedule::lr_factor;
+pub use trainer::{Outcome, Start, train};

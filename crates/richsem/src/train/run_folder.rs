@@ -1,0 +1,196 @@
+//! One folder a run: `config.toml`, `vocabulary.json`, `metrics.jsonl`, `tensorboard/`, `eval/`,
+//! `checkpoints/`.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::Config,
+    error::{Error, Result, write_atomically},
+    vocabulary::Vocabulary,
+};
+
+/// Means over the updates since the row before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainRow {
+    /// Updates made so far.
+    pub step: u64,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Learning rate of the main group at the last update.
+    pub lr: f64,
+    /// The weighted objective.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Images a second, measurements left out.
+    pub images_per_second: f64,
+    /// Most memory libtorch held on the GPU so far, in MiB; 0 on the CPU.
+    pub memory_mib: f64,
+    /// Every term, before weighting.
+    pub terms: BTreeMap<String, f64>,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalRow {
+    /// Updates made so far.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u64,
+    /// AP, AP50, …; fractions, null where nothing could be measured.
+    pub metrics: BTreeMap<String, Option<f64>>,
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MetricsRow {
+    /// Progress of the objective.
+    Train(TrainRow),
+    /// A measurement.
+    Eval(EvalRow),
+}
+
+impl MetricsRow {
+    fn step(&self) -> u64 {
+        match self {
+            Self::Train(row) => row.step,
+            Self::Eval(row) => row.step,
+        }
+    }
+}
+
+/// The folder of a run.
+#[derive(Debug, Clone)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// A new run.
+    ///
+    /// # Errors
+    /// A folder that already holds something, or cannot be written.
+    pub fn create(path: &Path, config: &Config, vocabulary: &Vocabulary) -> Result<Self> {
+        if path.exists() && fs_err::read_dir(path)?.next().is_some() {
+            return Err(Error::Other(format!(
+                "{}: the run folder is not empty\n  hint: continue that run with --resume {}, or \
+                 choose another folder with --run",
+                path.display(),
+                path.display()
+            )));
+        }
+        fs_err::create_dir_all(path.join("checkpoints"))?;
+        fs_err::create_dir_all(path.join("eval"))?;
+        let run = Self { path: path.to_owned() };
+        write_text(&run.file("config.toml"), &config.to_toml())?;
+        let vocabulary = serde_json::to_string_pretty(vocabulary)
+            .map_err(|e| Error::Other(format!("vocabulary: {e}")))?;
+        write_text(&run.file("vocabulary.json"), &vocabulary)?;
+        Ok(run)
+    }
+
+    /// A run that was made before.
+    ///
+    /// # Errors
+    /// A folder that is not a run's.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join("config.toml").is_file() {
+            return Err(Error::invalid(path, "config.toml", "missing: this is not a run folder")
+                .with_hint("give the folder that `richsem train` made (the one with config.toml)"));
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// The settings the run was started with.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn config(&self) -> Result<Config> {
+        Config::load(&self.file("config.toml"), &[])
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file in it.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Adds a line to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// A full disk and the like.
+    pub fn append(&self, row: &MetricsRow) -> Result<()> {
+        let mut line = serde_json::to_string(row)
+            .map_err(|e| Error::Other(format!("metrics.jsonl: {e}")))?;
+        line.push('\n');
+        let mut file = fs_err::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.file("metrics.jsonl"))?;
+        Ok(file.write_all(line.as_bytes())?)
+    }
+
+    /// All lines of `metrics.jsonl`; none if there is no such file yet.
+    ///
+    /// # Errors
+    /// A line that is not a row, except a last one cut off by a kill.
+    pub fn metrics(&self) -> Result<Vec<MetricsRow>> {
+        let path = self.file("metrics.jsonl");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs_err::read_to_string(&path)?;
+        let mut rows = Vec::new();
+        for (i, line) in text.lines().enumerate() {
+            match serde_json::from_str(line) {
+                Ok(row) => rows.push(row),
+                Err(_) if i + 1 == text.lines().count() && !text.ends_with('\n') => {}
+                Err(e) => return Err(Error::invalid(&path, format!("line {}", i + 1), e.to_string())),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Forgets what a killed run wrote after the checkpoint it is resumed from.
+    pub(super) fn rewind(&self, step: u64) -> Result<()> {
+        let mut rows = self.metrics()?;
+        rows.retain(|row| row.step() <= step);
+        self.write_metrics(&rows)
+    }
+
+    /// Adds a measurement, in place of an earlier one of the same step.
+    pub(super) fn replace_eval(&self, row: EvalRow) -> Result<()> {
+        let mut rows = self.metrics()?;
+        rows.retain(|r| !matches!(r, MetricsRow::Eval(old) if old.step == row.step));
+        rows.push(MetricsRow::Eval(row));
+        self.write_metrics(&rows)
+    }
+
+    fn write_metrics(&self, rows: &[MetricsRow]) -> Result<()> {
+        write_atomically(&self.file("metrics.jsonl"), |file| {
+            for row in rows {
+                serde_json::to_writer(&mut *file, row)
+                    .map_err(|e| Error::Other(format!("metrics.jsonl: {e}")))?;
+                file.write_all(b"\n")?;
+            }
+            Ok(())
+        })
+    }
+}
+
+pub(super) fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_atomically(path, |file| Ok(file.write_all(text.as_bytes())?))
+}
