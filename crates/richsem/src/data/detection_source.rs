@@ -59,7 +59,8 @@ pub enum OnBroken {
     LeaveOut,
 }
 
-/// The pictures of a run that could not be read. Shared by all epochs and threads.
+/// The pictures of a run that could not be read. Shared by all epochs and threads, so the batch at
+/// which the limit is passed can differ by those built ahead; what batches hold does not.
 #[derive(Debug)]
 pub struct BrokenImages {
     allowed: usize,

@@ -238,7 +238,8 @@ fn real_photographs_become_batches() {
         let [_, _, h, w] = batch.images.size()[..] else { unreachable!("four dimensions") };
         assert!(h % 32 == 0 && w % 32 == 0 && h.max(w) <= 1344);
         // Nothing but padding beyond each image, nothing masked within.
-        for (mask, target) in (0..).map(|i| batch.mask.get(i)).zip(&batch.targets) {
+        for (i, target) in (0..).zip(&batch.targets) {
+            let mask = batch.mask.get(i);
             let [th, tw] = target.size.map(i64::from);
             let inside = mask.narrow(0, 0, th).narrow(1, 0, tw);
             assert_eq!(inside.sum(tch::Kind::Int64).int64_value(&[]), 0);

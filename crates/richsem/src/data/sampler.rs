@@ -70,7 +70,7 @@ impl SamplerConfig {
             return Err(Error::Other("the dataset has no images to draw from".into()));
         }
         let mut random = Random::new(seed, Stream::Sampler, epoch, 0);
-        let mut order = match *self {
+        let mut order: Vec<u32> = match *self {
             Self::Uniform {} => (0..count).collect(),
             Self::RepeatFactor { threshold } => {
                 let factors = repeat_factors(image_classes, threshold);
@@ -295,7 +295,7 @@ mod tests {
         let config = SamplerConfig::RepeatFactor { threshold: 1.0 };
         let factors = repeat_factors(&images, 1.0);
         const EPOCHS: u64 = 4000;
-        let mut sums = vec![0; 4];
+        let mut sums = [0; 4];
         for epoch in 0..EPOCHS {
             let counts = counts(&config.epoch_order(&images, 0, epoch).unwrap(), 4);
             for ((sum, count), factor) in sums.iter_mut().zip(counts).zip(&factors) {
