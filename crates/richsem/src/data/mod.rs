@@ -1,1 +1,9 @@
 //! From annotation files and pictures to batches.
+
+pub mod batch;
+pub mod detection_source;
+pub mod image_io;
+pub mod image_store;
+pub mod loader;
+pub mod sampler;
+pub mod transforms;

@@ -1,0 +1,203 @@
+//! Pictures of different sizes as one tensor, with a mask of the padding.
+
+use image::RgbImage;
+use tch::{Device, Kind, Tensor};
+
+use crate::{Result, targets::Target};
+
+/// B images padded to one size, H by W. Bytes until [`Batch::normalize`]: a quarter of the upload.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[B, 3, H, W]` u8 on the CPU, RGB, zero in the padding. Channels-last in memory.
+    pub images: Tensor,
+    /// `[B, H, W]` bool on the CPU, true = padding (right and bottom).
+    pub mask: Tensor,
+    /// `[B]` what is known of each image.
+    pub targets: Vec<Target>,
+    /// Messages about images that could not be read and were replaced or left out.
+    pub skipped: Vec<String>,
+}
+
+/// Per-channel mean and standard deviation of pixels scaled to [0, 1], in RGB order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normalization {
+    /// Subtracted.
+    pub mean: [f32; 3],
+    /// Divided by, after the mean is subtracted.
+    pub std: [f32; 3],
+}
+
+impl Normalization {
+    /// Of ImageNet: what torchvision's ResNets, and so DETR and DINO, were trained with.
+    pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+}
+
+impl Batch {
+    /// Puts images into one tensor: each at the top left, H and W the largest height and width,
+    /// rounded up to a multiple of `pad_multiple` (0 and 1: not rounded).
+    ///
+    /// No images give an empty batch, `[0, 3, 0, 0]`: in evaluation a broken one is left out.
+    ///
+    /// # Errors
+    /// libtorch cannot allocate the tensors.
+    pub fn collate(
+        samples: Vec<(RgbImage, Target)>,
+        skipped: Vec<String>,
+        pad_multiple: u32,
+    ) -> Result<Self> {
+        let padded = |side: fn(&RgbImage) -> u32| {
+            let largest = samples.iter().map(|(image, _)| side(image)).max().unwrap_or(0);
+            largest.next_multiple_of(pad_multiple.max(1)) as usize
+        };
+        let (h, w) = (padded(RgbImage::height), padded(RgbImage::width));
+        let b = samples.len();
+        let mut pixels = vec![0u8; b * h * w * 3]; // [B, H, W, 3]
+        let mut mask = vec![1u8; b * h * w]; // [B, H, W]
+        let mut targets = Vec::with_capacity(b);
+        for (i, (image, target)) in samples.into_iter().enumerate() {
+            let width = image.width() as usize;
+            for (y, row) in image.chunks_exact(width * 3).enumerate() {
+                let at = (i * h + y) * w;
+                pixels[at * 3..][..width * 3].copy_from_slice(row);
+                mask[at..][..width].fill(0);
+            }
+            targets.push(target);
+        }
+        let [b, h, w] = [b, h, w].map(|n| n as i64);
+        // A view with channels first: planes are only made on the device, in `normalize`.
+        let images = Tensor::f_from_data_size(&pixels, &[b, h, w, 3], Kind::Uint8)?
+            .f_permute([0, 3, 1, 2])?;
+        let mask = Tensor::f_from_data_size(&mask, &[b, h, w], Kind::Bool)?;
+        Ok(Self { images, mask, targets, skipped })
+    }
+
+    /// Number of images, B.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// True without any image.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// The model's input: `(x / 255 - mean) / std`, and zero in the padding, as the reference has
+    /// it (it pads after normalising).
+    ///
+    /// # Shapes
+    /// Images `[B, 3, H, W]` f32, contiguous; mask `[B, H, W]` bool, true = padding; both on
+    /// `device`.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn normalize(
+        &self,
+        device: Device,
+        normalization: &Normalization,
+    ) -> Result<(Tensor, Tensor)> {
+        let channels = |values: &[f32; 3]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?.f_to_device(device)?)
+        };
+        let mask = self.mask.f_to_device(device)?; // [B, H, W]
+        let bytes = self.images.f_to_device(device)?; // [B, 3, H, W] u8
+        let mut images = Tensor::f_empty(bytes.size(), (Kind::Float, device))?;
+        images.f_copy_(&bytes)?;
+        // torchvision's order of operations, so that the result is its, to the bit.
+        let _ = images.f_div_scalar_(255.0)?;
+        let _ = images.f_sub_(&channels(&normalization.mean)?)?;
+        let _ = images.f_div_(&channels(&normalization.std)?)?;
+        let _ = images.f_masked_fill_(&mask.f_unsqueeze(1)?, 0.0)?;
+        Ok((images, mask))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn image(width: u32, height: u32, first: u8) -> (RgbImage, Target) {
+        let pixels = (0..width * height * 3).map(|i| first.wrapping_add(i as u8)).collect();
+        let target = Target {
+            image_id: i64::from(first),
+            boxes: vec![],
+            labels: vec![],
+            knowledge: Default::default(),
+            size: [height, width],
+            original_size: [height, width],
+        };
+        (RgbImage::from_raw(width, height, pixels).unwrap(), target)
+    }
+
+    fn at(tensor: &Tensor, index: &[i64]) -> f64 {
+        tensor.double_value(index)
+    }
+
+    #[test]
+    fn images_lie_at_the_top_left_and_the_rest_is_masked() {
+        let batch = Batch::collate(vec![image(3, 2, 0), image(2, 5, 100)], vec![], 4).unwrap();
+        assert_eq!(batch.images.size(), [2, 3, 8, 4]);
+        assert_eq!(batch.mask.size(), [2, 8, 4]);
+        assert_eq!((batch.images.kind(), batch.mask.kind()), (Kind::Uint8, Kind::Bool));
+        assert_eq!(batch.len(), 2);
+        // Pixel (x, y) of the first image starts at 3 * (3 y + x).
+        assert_eq!(at(&batch.images, &[0, 0, 0, 0]), 0.0);
+        assert_eq!(at(&batch.images, &[0, 2, 1, 2]), 17.0);
+        assert_eq!(at(&batch.images, &[1, 1, 4, 1]), 100.0 + 28.0);
+        for (i, width, height) in [(0, 3, 2), (1, 2, 5)] {
+            for y in 0..8 {
+                for x in 0..4 {
+                    let padding = x >= width || y >= height;
+                    assert_eq!(at(&batch.mask, &[i, y, x]) == 1.0, padding, "{i} {y} {x}");
+                    if padding {
+                        assert_eq!(at(&batch.images, &[i, 2, y, x]), 0.0);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_are_multiples_already_are_kept() {
+        let batch = Batch::collate(vec![image(64, 32, 0)], vec![], 32).unwrap();
+        assert_eq!(batch.images.size(), [1, 3, 32, 64]);
+        assert_eq!(at(&batch.mask.any(), &[]), 0.0);
+        let batch = Batch::collate(vec![image(65, 33, 0)], vec![], 1).unwrap();
+        assert_eq!(batch.images.size(), [1, 3, 33, 65]);
+    }
+
+    #[test]
+    fn normalised_values_are_the_references_and_padding_is_zero() {
+        let batch = Batch::collate(vec![image(2, 1, 254), image(1, 1, 0)], vec![], 2).unwrap();
+        let (images, mask) = batch.normalize(Device::Cpu, &Normalization::IMAGENET).unwrap();
+        assert_eq!((images.size(), images.kind()), (vec![2, 3, 2, 2], Kind::Float));
+        assert!(images.is_contiguous());
+        assert_eq!(mask.size(), [2, 2, 2]);
+        // Bytes 254, 255, 0, 1, 2, 3 by hand.
+        for (index, expected) in [
+            ([0, 0, 0, 0], (254.0 / 255.0 - 0.485) / 0.229),
+            ([0, 1, 0, 0], (1.0 - 0.456) / 0.224),
+            ([0, 2, 0, 0], -0.406 / 0.225),
+            ([0, 0, 0, 1], (1.0 / 255.0 - 0.485) / 0.229),
+            ([0, 2, 0, 1], (3.0 / 255.0 - 0.406) / 0.225),
+            ([1, 1, 0, 0], (1.0 / 255.0 - 0.456) / 0.224),
+            ([0, 0, 1, 0], 0.0),
+            ([1, 2, 0, 1], 0.0),
+        ] {
+            let got = at(&images, &index);
+            assert!((got - expected).abs() < 1e-6, "{index:?}: {got}, {expected}");
+        }
+        // The batch itself is as before.
+        assert_eq!(at(&batch.images, &[0, 0, 0, 0]), 254.0);
+    }
+
+    #[test]
+    fn no_images_give_an_empty_batch() {
+        let batch = Batch::collate(vec![], vec!["a.jpg: broken".into()], 32).unwrap();
+        assert!(batch.is_empty());
+        assert_eq!(batch.images.size(), [0, 3, 0, 0]);
+        assert_eq!(batch.skipped, ["a.jpg: broken"]);
+    }
+}

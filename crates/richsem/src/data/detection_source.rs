@@ -1,0 +1,262 @@
+//! Batches of a detection dataset: read, transform, collate; broken pictures named and replaced.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use image::RgbImage;
+
+use super::{
+    batch::Batch,
+    image_io,
+    image_store::ImageStore,
+    loader::BatchSource,
+    sampler::Share,
+    transforms::{EvalTransformConfig, Sample, TransformConfig, finish},
+};
+use crate::{
+    Error, Result,
+    boxes::Xyxy,
+    random::{Random, Stream},
+    targets::{LabelKnowledge, Target},
+    vocabulary::ClassIndex,
+};
+
+/// One image of a dataset, not yet read. `boxes` and `labels` are parallel, length T.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageEntry {
+    /// Its file, relative to the image root or within the archive.
+    pub name: String,
+    /// Its id in the annotation file.
+    pub id: i64,
+    /// `[height, width]` by the annotation file; a picture of another size counts as broken, since
+    /// its boxes cannot fit. Unchecked if none.
+    pub size: Option<[u32; 2]>,
+    /// `[T]` boxes in pixels of the file.
+    pub boxes: Vec<Xyxy>,
+    /// `[T]` classes.
+    pub labels: Vec<ClassIndex>,
+    /// What is known of the other classes.
+    pub knowledge: LabelKnowledge,
+}
+
+/// What is done to each picture.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Transform {
+    /// Random, for training.
+    Train(TransformConfig),
+    /// Fixed, for evaluation.
+    Eval(EvalTransformConfig),
+}
+
+/// What takes the place of a broken picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBroken {
+    /// Training: the next readable image in the epoch's order behind the batch.
+    Replace,
+    /// Evaluation: nothing, so that no image is measured twice. A batch can end up empty.
+    LeaveOut,
+}
+
+/// The pictures of a run that could not be read. Shared by all epochs and threads, so the batch at
+/// which the limit is passed can differ by those built ahead; what batches hold does not.
+#[derive(Debug)]
+pub struct BrokenImages {
+    allowed: usize,
+    found: Mutex<BTreeMap<String, String>>,
+}
+
+impl Default for BrokenImages {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_ALLOWED)
+    }
+}
+
+impl BrokenImages {
+    /// How many broken pictures a run puts up with unless told otherwise.
+    pub const DEFAULT_ALLOWED: usize = 10;
+    const MOST_LISTED: usize = 20;
+
+    /// Puts up with that many different broken pictures.
+    #[must_use]
+    pub fn new(allowed: usize) -> Self {
+        Self { allowed, found: Mutex::default() }
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a broken picture by name, once however often it comes up.
+    ///
+    /// # Errors
+    /// More than the allowed number are broken; the message lists them.
+    fn record(&self, name: &str, message: &str) -> Result<()> {
+        let mut found = self.found();
+        if !found.contains_key(name) {
+            found.insert(name.to_owned(), message.to_owned());
+        }
+        if found.len() <= self.allowed {
+            return Ok(());
+        }
+        let problem = format!(
+            "more than the allowed {} image(s) could not be read:\n{}",
+            self.allowed,
+            listed(&found)
+        );
+        Err(Error::config("max_broken_images", problem)
+            .with_hint("repair or remove these files, or raise the limit"))
+    }
+
+    /// Names and messages so far, sorted by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<(String, String)> {
+        self.found().iter().map(|(name, message)| (name.clone(), message.clone())).collect()
+    }
+
+    /// A report for the end of a run; none if every picture could be read.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        let found = self.found();
+        (!found.is_empty())
+            .then(|| format!("{} image(s) could not be read:\n{}", found.len(), listed(&found)))
+    }
+}
+
+fn listed(found: &BTreeMap<String, String>) -> String {
+    let mut lines: Vec<String> =
+        found.values().take(BrokenImages::MOST_LISTED).map(|m| format!("  {m}")).collect();
+    if found.len() > lines.len() {
+        lines.push(format!("  and {} more", found.len() - lines.len()));
+    }
+    lines.join("\n")
+}
+
+/// One epoch's batches of one device. Each depends on these fields and its position alone.
+#[derive(Debug)]
+pub struct DetectionSource {
+    /// Where the pictures are.
+    pub store: Arc<ImageStore>,
+    /// The dataset, the same for all epochs.
+    pub entries: Arc<Vec<ImageEntry>>,
+    /// The epoch's order, indices into `entries` (see [`super::sampler`]). Not empty.
+    pub order: Vec<u32>,
+    /// Which part of the order is this device's.
+    pub share: Share,
+    /// What is done to each picture.
+    pub transform: Transform,
+    /// Of the run.
+    pub seed: u64,
+    /// Of this order; part of the augmentation's key.
+    pub epoch: u64,
+    /// Height and width of a batch are rounded up to a multiple of this, in pixels.
+    pub pad_multiple: u32,
+    /// Collects what could not be read.
+    pub broken: Arc<BrokenImages>,
+    /// What takes its place.
+    pub on_broken: OnBroken,
+}
+
+impl DetectionSource {
+    /// Batches of the epoch, for [`super::loader::Loader::new`]'s positions.
+    ///
+    /// # Errors
+    /// As [`Share::batches_per_epoch`].
+    pub fn batches(&self) -> Result<u64> {
+        self.share.batches_per_epoch(self.order.len())
+    }
+
+    /// The image at a slot of the epoch's order (which repeats endlessly).
+    fn entry(&self, slot: usize) -> Result<&ImageEntry> {
+        let index = slot.checked_rem(self.order.len()).map(|i| self.order[i] as usize);
+        index.and_then(|i| self.entries.get(i)).ok_or_else(|| {
+            Error::Other(format!(
+                "the epoch's order does not fit the dataset of {} images",
+                self.entries.len()
+            ))
+        })
+    }
+
+    fn read(&self, entry: &ImageEntry) -> Result<RgbImage> {
+        let path = self.store.display_path(&entry.name);
+        let image = image_io::decode_bytes(&self.store.read(&entry.name)?, &path)?;
+        let got = [image.height(), image.width()];
+        match entry.size.filter(|&expected| expected != got) {
+            None => Ok(image),
+            Some([h, w]) => {
+                let problem = format!(
+                    "expected {w} x {h} pixels by the annotations, got {} x {}",
+                    got[1], got[0]
+                );
+                let hint = if [got[1], got[0]] == [h, w] {
+                    "the annotations are for the picture turned by its EXIF orientation: turn the \
+                     pixels and remove that tag, as with `mogrify -auto-orient`"
+                } else {
+                    "the picture was resized or replaced after it was annotated"
+                };
+                Err(Error::invalid(&path, "image", problem).with_hint(hint))
+            }
+        }
+    }
+
+    fn transformed(&self, entry: &ImageEntry, image: RgbImage, slot: usize) -> (RgbImage, Target) {
+        let mut sample = Sample {
+            original_size: [image.height(), image.width()],
+            image,
+            boxes: entry.boxes.clone(),
+            labels: entry.labels.clone(),
+            knowledge: entry.knowledge.clone(),
+            image_id: entry.id,
+        };
+        match &self.transform {
+            Transform::Train(config) => {
+                // Keyed by the slot, so that an image drawn twice is augmented in two ways.
+                let key = Random::new(self.seed, Stream::Transform, self.epoch, slot as u64);
+                config.apply(&mut sample, &mut { key });
+            }
+            Transform::Eval(config) => config.apply(&mut sample),
+        }
+        finish(sample)
+    }
+}
+
+impl BatchSource for DetectionSource {
+    fn build(&self, position: u64) -> Result<Batch> {
+        let mut samples = Vec::with_capacity(self.share.batch_size);
+        let mut skipped = Vec::new();
+        let slots = self.share.slots(position, self.order.len());
+        // Replacements come from behind this batch, so that it shows no image twice.
+        let mut spares = slots.end..slots.end + self.order.len();
+        for slot in slots {
+            let mut candidate = slot;
+            loop {
+                let entry = self.entry(candidate)?;
+                match self.read(entry) {
+                    Ok(image) => {
+                        samples.push(self.transformed(entry, image, slot));
+                        break;
+                    }
+                    Err(error) => {
+                        let message = error.to_string();
+                        self.broken.record(&entry.name, &message)?;
+                        skipped.push(message);
+                    }
+                }
+                if self.on_broken == OnBroken::LeaveOut {
+                    break;
+                }
+                candidate = spares.next().ok_or_else(|| {
+                    let broken = self.broken.summary().unwrap_or_default();
+                    Error::Other(format!("too few images can be read to fill a batch: {broken}"))
+                })?;
+            }
+        }
+        Batch::collate(samples, skipped, self.pad_multiple)
+    }
+}
+
+#[cfg(test)]
+#[path = "detection_source_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

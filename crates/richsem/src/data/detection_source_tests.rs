@@ -1,0 +1,262 @@
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::data::{
+    loader::Loader,
+    sampler::{LastBatch, SamplerConfig},
+    transforms::CropConfig,
+};
+
+/// `shared/data/..` beside the checkout, where real pictures lie; none elsewhere.
+fn shared(path: &str) -> Option<PathBuf> {
+    let found = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .map(|folder| folder.join("shared/data").join(path))
+        .find(|candidate| candidate.exists());
+    if found.is_none() {
+        eprintln!("skipped: shared/data/{path} is not there");
+    }
+    found
+}
+
+/// A folder of `count` PNGs, 40 to 60 pixels a side, all of one colour: 10 · number. Each has a
+/// box of class `number % 3`.
+fn dataset(folder: &Path, count: u32) -> Vec<ImageEntry> {
+    (0..count)
+        .map(|i| {
+            let (w, h) = (40 + i % 21, 60 - i % 17);
+            let name = format!("{i}.png");
+            let image = RgbImage::from_pixel(w, h, image::Rgb([10 * i as u8; 3]));
+            image.save(folder.join(&name)).unwrap();
+            ImageEntry {
+                name,
+                id: i64::from(i),
+                size: Some([h, w]),
+                boxes: vec![Xyxy([5.0, 6.0, 30.0, 31.0])],
+                labels: vec![ClassIndex(i % 3)],
+                knowledge: LabelKnowledge {
+                    present: vec![ClassIndex(i % 3)],
+                    ..Default::default()
+                },
+            }
+        })
+        .collect()
+}
+
+fn source(folder: &Path, entries: Vec<ImageEntry>, batch_size: usize) -> DetectionSource {
+    DetectionSource {
+        store: Arc::new(ImageStore::open(folder).unwrap()),
+        order: (0..entries.len() as u32).collect(),
+        entries: Arc::new(entries),
+        share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Drop },
+        transform: Transform::Eval(EvalTransformConfig { size: 40, max_size: 100 }),
+        seed: 0,
+        epoch: 0,
+        pad_multiple: 32,
+        broken: Arc::default(),
+        on_broken: OnBroken::Replace,
+    }
+}
+
+fn ids(batch: &Batch) -> Vec<i64> {
+    batch.targets.iter().map(|t| t.image_id).collect()
+}
+
+fn contents(batch: &Batch) -> (Vec<i64>, Vec<u8>, Vec<Target>) {
+    let pixels = Vec::try_from(&batch.images.contiguous().view([-1])).unwrap();
+    (batch.images.size(), pixels, batch.targets.clone())
+}
+
+#[test]
+fn a_batch_holds_its_slots_images_and_their_boxes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = source(folder.path(), dataset(folder.path(), 10), 2);
+    source.order.reverse();
+    source.share = Share { batch_size: 2, rank: 1, world: 2, last: LastBatch::Drop };
+    assert_eq!(source.batches().unwrap(), 2);
+    let batch = source.build(1).unwrap();
+    // (1 · 2 + 1) · 2 = slots 6 and 7 of the reversed order.
+    assert_eq!(ids(&batch), [3, 2]);
+    // 43 x 57 and 42 x 58 resized to a shorter side of 40, padded to 32s.
+    assert_eq!(batch.targets[0].size, [53, 40]);
+    assert_eq!(batch.targets[0].original_size, [57, 43]);
+    assert_eq!(batch.images.size(), [2, 3, 64, 64]);
+    assert_eq!(batch.images.double_value(&[0, 1, 20, 20]), 30.0);
+    let expected = Xyxy([5.0, 6.0, 30.0, 31.0]).to_cxcywh(43, 57);
+    for (got, expected) in batch.targets[0].boxes[0].0.iter().zip(expected.0) {
+        assert!((got - expected).abs() < 1e-6);
+    }
+    assert!(batch.skipped.is_empty() && source.broken.summary().is_none());
+}
+
+#[test]
+fn training_batches_do_not_depend_on_the_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let entries = dataset(folder.path(), 14);
+    fs_err::write(folder.path().join("4.png"), b"broken").unwrap();
+    let classes: Vec<_> = entries.iter().map(|e| e.labels.clone()).collect();
+    let run = |workers, epoch| -> Vec<_> {
+        let mut source = source(folder.path(), entries.clone(), 3);
+        source.transform = Transform::Train(TransformConfig {
+            flip: 0.5,
+            scales: vec![32, 48, 64],
+            max_size: 90,
+            crop: Some(CropConfig { probability: 0.5, resize: vec![40], min: 20, max: 40 }),
+        });
+        source.epoch = epoch;
+        source.order = SamplerConfig::ClassAware {}.epoch_order(&classes, 1, epoch).unwrap();
+        let batches = source.batches().unwrap();
+        Loader::new(Arc::new(source), 0..batches, workers, 3)
+            .unwrap()
+            .map(|batch| contents(&batch.unwrap()))
+            .collect()
+    };
+    let one = run(1, 0);
+    assert_eq!(one.len(), 4);
+    assert!(run(2, 0) == one && run(7, 0) == one);
+    assert!(run(1, 1) != one);
+}
+
+#[test]
+fn an_image_drawn_twice_is_augmented_in_two_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = source(folder.path(), dataset(folder.path(), 1), 8);
+    source.order = vec![0; 8];
+    let scales: Vec<u32> = (20..60).collect();
+    source.transform =
+        Transform::Train(TransformConfig { flip: 0.0, scales, max_size: 90, crop: None });
+    let mut sizes: Vec<_> = source.build(0).unwrap().targets.iter().map(|t| t.size).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    assert!(sizes.len() > 4, "{sizes:?}");
+}
+
+#[test]
+fn broken_images_are_named_replaced_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut entries = dataset(folder.path(), 9);
+    fs_err::write(folder.path().join("1.png"), b"no picture").unwrap();
+    fs_err::remove_file(folder.path().join("3.png")).unwrap();
+    entries[4].size = Some([40, 44]);
+    let (h, w) = (60 - 5, 40 + 5);
+    entries[5].size = Some([w, h]);
+    let mut source = source(folder.path(), entries, 3);
+    source.broken = Arc::new(BrokenImages::new(4));
+
+    let batch = source.build(0).unwrap();
+    // 1 is replaced from behind the batch; 3, 4 and 5 there are broken too.
+    assert_eq!(ids(&batch), [0, 6, 2]);
+    assert_eq!(batch.skipped.len(), 4);
+    for (text, expected) in batch.skipped.iter().zip([
+        "1.png: image: expected JPEG or PNG",
+        "3.png",
+        "expected 44 x 40 pixels by the annotations, got 44 x 56",
+        "EXIF",
+    ]) {
+        assert!(text.contains(expected), "{text}");
+    }
+    assert_eq!(contents(&source.build(0).unwrap()), contents(&batch), "again the same");
+    let names: Vec<_> = source.broken.list().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["1.png", "3.png", "4.png", "5.png"]);
+    let summary = source.broken.summary().unwrap();
+    assert!(summary.starts_with("4 image(s) could not be read") && summary.contains("3.png"));
+
+    source.broken = Arc::new(BrokenImages::new(3));
+    let text = source.build(0).unwrap_err().to_string();
+    assert!(
+        text.contains("allowed 3") && text.contains("1.png") && text.contains("hint"),
+        "{text}"
+    );
+
+    // Every picture broken, yet fewer than allowed.
+    for i in 0..9 {
+        fs_err::write(folder.path().join(format!("{i}.png")), b"").unwrap();
+    }
+    source.broken = Arc::default();
+    let text = source.build(0).unwrap_err().to_string();
+    assert!(text.contains("too few images can be read"), "{text}");
+}
+
+#[test]
+fn evaluation_leaves_broken_images_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let entries = dataset(folder.path(), 5);
+    for i in [1, 4] {
+        fs_err::write(folder.path().join(format!("{i}.png")), b"").unwrap();
+    }
+    let mut source = source(folder.path(), entries, 2);
+    source.on_broken = OnBroken::LeaveOut;
+    source.share.last = LastBatch::Short;
+    assert_eq!(source.batches().unwrap(), 3);
+    let seen: Vec<_> = (0..3).map(|p| ids(&source.build(p).unwrap())).collect();
+    assert_eq!(seen, [vec![0], vec![2, 3], vec![]]);
+    assert_eq!(source.broken.list().len(), 2);
+}
+
+#[test]
+fn an_order_that_does_not_fit_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = source(folder.path(), dataset(folder.path(), 2), 1);
+    source.order = vec![2];
+    assert!(source.build(0).is_err());
+    source.order = vec![];
+    assert!(source.build(0).is_err());
+}
+
+#[test]
+fn real_photographs_become_batches() {
+    let Some(folder) = shared("photos/coco_mini/images") else { return };
+    let mut names: Vec<String> = fs_err::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let entries: Vec<_> = names
+        .into_iter()
+        .map(|name| {
+            let [h, w] = image_io::size(&folder.join(&name)).unwrap();
+            ImageEntry {
+                name,
+                id: 0,
+                size: Some([h, w]),
+                boxes: vec![Xyxy([0.0, 0.0, w as f32, h as f32])],
+                labels: vec![ClassIndex(0)],
+                knowledge: LabelKnowledge::default(),
+            }
+        })
+        .collect();
+    assert_eq!(entries.len(), 150);
+    let mut source = source(&folder, entries, 4);
+    source.transform = Transform::Train(TransformConfig::default());
+    source.share.last = LastBatch::Short;
+    let broken = Arc::clone(&source.broken);
+    let batches = source.batches().unwrap();
+    let mut images = 0;
+    for batch in Loader::new(Arc::new(source), 0..batches, 2, 4).unwrap() {
+        let batch = batch.unwrap();
+        images += batch.len();
+        let [_, _, h, w] = batch.images.size()[..] else { unreachable!("four dimensions") };
+        assert!(h % 32 == 0 && w % 32 == 0 && h.max(w) <= 1344);
+        // Nothing but padding beyond each image, nothing masked within.
+        for (i, target) in (0..).zip(&batch.targets) {
+            let mask = batch.mask.get(i);
+            let [th, tw] = target.size.map(i64::from);
+            let inside = mask.narrow(0, 0, th).narrow(1, 0, tw);
+            assert_eq!(inside.sum(tch::Kind::Int64).int64_value(&[]), 0);
+            assert_eq!(mask.sum(tch::Kind::Int64).int64_value(&[]), h * w - th * tw);
+        }
+    }
+    assert_eq!((images, broken.list()), (150, vec![]));
+}
+
+#[test]
+fn real_archives_are_read_in_place() {
+    let Some(path) = shared("tinylvis/images.tar") else { return };
+    let store = ImageStore::open(&path).unwrap();
+    let ImageStore::Tar { index, .. } = &store else { unreachable!("a file, not a folder") };
+    assert_eq!(index.len(), 1076 + 405);
+    for name in index.keys().take(100) {
+        let image = image_io::decode_bytes(&store.read(name).unwrap(), Path::new(name)).unwrap();
+        assert_eq!(image.dimensions(), (256, 256), "{name}");
+    }
+}

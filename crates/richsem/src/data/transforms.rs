@@ -1,0 +1,343 @@
+//! Augmentation of one picture and its boxes: DETR's recipe (arXiv 2005.12872, section A.4), which
+//! DINO and RichSem train with.
+//!
+//! Flip; then either resize to a random scale, or (with a given probability) resize to a middle
+//! scale, crop a random part, and resize that to a random scale. Evaluation only resizes.
+
+use std::cell::RefCell;
+
+use fast_image_resize::{
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{Image, ImageRef},
+};
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Result,
+    boxes::Xyxy,
+    random::Random,
+    targets::{LabelKnowledge, Target},
+    vocabulary::ClassIndex,
+};
+
+/// One picture on its way into a batch. `boxes` and `labels` are parallel, length T.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The pixels, as transformed so far.
+    pub image: RgbImage,
+    /// `[T]` boxes in pixels of `image`.
+    pub boxes: Vec<Xyxy>,
+    /// `[T]` classes.
+    pub labels: Vec<ClassIndex>,
+    /// What is known of the other classes.
+    pub knowledge: LabelKnowledge,
+    /// Id of the image in its annotation file.
+    pub image_id: i64,
+    /// `[height, width]` of the file.
+    pub original_size: [u32; 2],
+}
+
+/// Training transforms. The defaults are the reference's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransformConfig {
+    /// Probability of a horizontal flip.
+    pub flip: f64,
+    /// Lengths of the shorter side to draw from, in pixels.
+    pub scales: Vec<u32>,
+    /// Longest the longer side may become, in pixels.
+    pub max_size: u32,
+    /// The cropping branch; none to do without.
+    pub crop: Option<CropConfig>,
+}
+
+impl Default for TransformConfig {
+    fn default() -> Self {
+        Self {
+            flip: 0.5,
+            scales: (480..=800).step_by(32).collect(),
+            max_size: 1333,
+            crop: Some(CropConfig::default()),
+        }
+    }
+}
+
+/// The cropping branch: resize, crop, then resize as without cropping.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CropConfig {
+    /// Probability of this branch.
+    pub probability: f64,
+    /// Lengths of the shorter side before the crop to draw from, in pixels.
+    pub resize: Vec<u32>,
+    /// Least width and height of a crop, in pixels.
+    pub min: u32,
+    /// Greatest width and height of a crop, in pixels.
+    pub max: u32,
+}
+
+impl Default for CropConfig {
+    fn default() -> Self {
+        Self { probability: 0.5, resize: vec![400, 500, 600], min: 384, max: 600 }
+    }
+}
+
+/// Evaluation transform: resize alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalTransformConfig {
+    /// Length of the shorter side, in pixels.
+    pub size: u32,
+    /// Longest the longer side may become, in pixels.
+    pub max_size: u32,
+}
+
+impl Default for EvalTransformConfig {
+    fn default() -> Self {
+        Self { size: 800, max_size: 1333 }
+    }
+}
+
+/// Sides longer than this are a typing mistake rather than a wish.
+const LONGEST_SIDE: u32 = 16_384;
+
+fn check(holds: bool, key: &str, field: &str, problem: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::config(format!("{key}.{field}"), problem())) }
+}
+
+fn check_probability(p: f64, key: &str, field: &str) -> Result<()> {
+    check((0.0..=1.0).contains(&p), key, field, || format!("expected 0 to 1, got {p}"))
+}
+
+fn check_sides(sides: &[u32], key: &str, field: &str) -> Result<()> {
+    check(!sides.is_empty(), key, field, || "expected at least one length, got none".into())?;
+    let wrong = sides.iter().find(|s| !(1..=LONGEST_SIDE).contains(*s));
+    check(wrong.is_none(), key, field, || {
+        format!("expected pixels from 1 to {LONGEST_SIDE}, got {}", wrong.copied().unwrap_or(0))
+    })
+}
+
+fn check_max_size(max_size: u32, sides: &[u32], key: &str, field: &str) -> Result<()> {
+    check_sides(&[max_size], key, "max_size")?;
+    let largest = sides.iter().copied().max().unwrap_or(0);
+    check(max_size >= largest, key, "max_size", || {
+        format!("{max_size} is below {key}.{field}'s {largest}, which could never be reached")
+    })
+}
+
+impl TransformConfig {
+    /// Checks every field, alone and against the others. `key` is this section's dotted name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key, the rule and the value.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        check_probability(self.flip, key, "flip")?;
+        check_sides(&self.scales, key, "scales")?;
+        check_max_size(self.max_size, &self.scales, key, "scales")?;
+        let Some(crop) = &self.crop else { return Ok(()) };
+        check_probability(crop.probability, key, "crop.probability")?;
+        check_sides(&crop.resize, key, "crop.resize")?;
+        check_sides(&[crop.min, crop.max], key, "crop.min and crop.max")?;
+        check(crop.min <= crop.max, key, "crop.min", || {
+            format!("{} is above {key}.crop.max, {}", crop.min, crop.max)
+        })?;
+        let smallest = crop.resize.iter().copied().min().unwrap_or(0);
+        check(crop.min <= smallest, key, "crop.min", || {
+            format!("{} is above {key}.crop.resize's {smallest}: no such crop fits", crop.min)
+        })
+    }
+
+    /// Transforms one sample; every draw comes from `random`.
+    pub fn apply(&self, sample: &mut Sample, random: &mut Random) {
+        if random.chance(self.flip) {
+            flip(sample);
+        }
+        if let Some(crop_config) = self.crop.as_ref().filter(|c| random.chance(c.probability)) {
+            if let Some(&size) = random.pick(&crop_config.resize) {
+                // Deviation: the reference sets no bound here, so that a picture of 1 x 10,000
+                // would become 400 x 4,000,000. This one is out of reach for usual shapes.
+                resize_shorter_side(sample, size, self.max_size.saturating_mul(4));
+            }
+            let (width, height) = sample.image.dimensions();
+            let mut side = |available: u32| {
+                let high = available.min(crop_config.max);
+                random.between(crop_config.min.min(high) as usize, high as usize) as u32
+            };
+            let (w, h) = (side(width), side(height));
+            let left = random.between(0, (width - w) as usize) as u32;
+            let top = random.between(0, (height - h) as usize) as u32;
+            crop(sample, left, top, w, h);
+        }
+        if let Some(&size) = random.pick(&self.scales) {
+            resize_shorter_side(sample, size, self.max_size);
+        }
+    }
+}
+
+impl EvalTransformConfig {
+    /// As [`TransformConfig::validate`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key, the rule and the value.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        check_sides(&[self.size], key, "size")?;
+        check_max_size(self.max_size, &[self.size], key, "size")
+    }
+
+    /// Resizes one sample.
+    pub fn apply(&self, sample: &mut Sample) {
+        resize_shorter_side(sample, self.size, self.max_size);
+    }
+}
+
+/// Mirrors left and right.
+pub fn flip(sample: &mut Sample) {
+    let width = sample.image.width();
+    for row in sample.image.chunks_exact_mut(width as usize * 3) {
+        row.as_chunks_mut::<3>().0.reverse();
+    }
+    let w = width as f32;
+    for Xyxy([x0, _, x1, _]) in &mut sample.boxes {
+        (*x0, *x1) = (w - *x1, w - *x0);
+    }
+}
+
+/// Keeps the given part, which must lie inside the picture. Boxes are clipped to it; those with
+/// nothing left go, with their labels. A class whose last box goes is known absent from this part,
+/// unless its boxes were not all annotated.
+pub fn crop(sample: &mut Sample, left: u32, top: u32, width: u32, height: u32) {
+    let stride = sample.image.width() as usize * 3;
+    let row = width as usize * 3;
+    let mut pixels = std::mem::take(&mut sample.image).into_raw();
+    for y in 0..height as usize {
+        let from = (top as usize + y) * stride + left as usize * 3;
+        pixels.copy_within(from..from + row, y * row);
+    }
+    pixels.truncate(row * height as usize);
+    sample.image = RgbImage::from_raw(width, height, pixels).expect("cut to width x height");
+
+    let (x, y) = (left as f32, top as f32);
+    for b in &mut sample.boxes {
+        let [x0, y0, x1, y1] = b.0;
+        *b = Xyxy([x0 - x, y0 - y, x1 - x, y1 - y]).clipped(width, height);
+    }
+    let knowledge = &mut sample.knowledge;
+    for class in drop_degenerate(&mut sample.boxes, &mut sample.labels) {
+        knowledge.present.retain(|&c| c != class);
+        if !knowledge.not_exhaustive.contains(&class) && !knowledge.absent.contains(&class) {
+            knowledge.absent.push(class);
+        }
+    }
+}
+
+/// Removes boxes without inside, and their labels; returns the classes that thereby have no box
+/// left, each once.
+fn drop_degenerate(boxes: &mut Vec<Xyxy>, labels: &mut Vec<ClassIndex>) -> Vec<ClassIndex> {
+    if !boxes.iter().any(|b| b.is_degenerate()) {
+        return Vec::new();
+    }
+    let all = std::iter::zip(std::mem::take(boxes), std::mem::take(labels));
+    let mut gone = Vec::new();
+    for (b, label) in all {
+        if b.is_degenerate() {
+            gone.push(label);
+        } else {
+            boxes.push(b);
+            labels.push(label);
+        }
+    }
+    gone.sort_unstable();
+    gone.dedup();
+    gone.retain(|class| !labels.contains(class));
+    gone
+}
+
+/// Resizes so that the shorter side has `size` pixels, or fewer if the longer would exceed
+/// `max_size`; boxes follow.
+pub fn resize_shorter_side(sample: &mut Sample, size: u32, max_size: u32) {
+    let (old_width, old_height) = sample.image.dimensions();
+    let (width, height) = size_after_resize(old_width, old_height, size, max_size);
+    if (width, height) == (old_width, old_height) {
+        return;
+    }
+    sample.image = resize(&sample.image, width, height);
+    let rx = (f64::from(width) / f64::from(old_width)) as f32;
+    let ry = (f64::from(height) / f64::from(old_height)) as f32;
+    for Xyxy([x0, y0, x1, y1]) in &mut sample.boxes {
+        (*x0, *y0, *x1, *y1) = (*x0 * rx, *y0 * ry, *x1 * rx, *y1 * ry);
+    }
+}
+
+/// `(width, height)` for [`resize_shorter_side`], in the reference's arithmetic: the shorter side
+/// is rounded half to even when `max_size` binds, the longer truncated (so it can pass `max_size`
+/// by a few pixels when the shorter is rounded up). At least 1 each.
+#[must_use]
+pub fn size_after_resize(width: u32, height: u32, size: u32, max_size: u32) -> (u32, u32) {
+    let shorter = f64::from(width.min(height));
+    let longer = f64::from(width.max(height));
+    let limit = f64::from(max_size);
+    let mut short = f64::from(size);
+    if longer / shorter * short > limit {
+        short = (limit * shorter / longer).round_ties_even();
+    }
+    let (short, long) = if short < 1.0 {
+        // Deviation: the reference would ask for zero pixels.
+        (1, max_size.max(1))
+    } else {
+        (short as u32, (short * longer / shorter) as u32)
+    };
+    if width < height { (short, long) } else { (long, short) }
+}
+
+thread_local! {
+    /// Keeps its buffers from one picture to the next.
+    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
+}
+
+/// Antialiased bilinear (triangle filter, its support scaled with the reduction): Pillow's
+/// `Image.resize(.., BILINEAR)`. Sizes are at least 1.
+#[must_use]
+pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+    const SIZED: &str = "both buffers are made for their sizes";
+    let source =
+        ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3).expect(SIZED);
+    let mut target = Image::new(width, height, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    RESIZER
+        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
+        .expect("the same pixel type, without a crop box");
+    RgbImage::from_raw(width, height, target.into_vec()).expect(SIZED)
+}
+
+/// The pixels, and the supervision relative to them: boxes clipped to the picture and those
+/// without inside (an annotation's fault) left out. The class of such a box is really there, so
+/// it counts as not exhaustively annotated rather than absent.
+#[must_use]
+pub fn finish(sample: Sample) -> (RgbImage, Target) {
+    let Sample { image, mut boxes, mut labels, mut knowledge, image_id, original_size } = sample;
+    let (width, height) = image.dimensions();
+    for b in &mut boxes {
+        *b = b.clipped(width, height);
+    }
+    for class in drop_degenerate(&mut boxes, &mut labels) {
+        knowledge.present.retain(|&c| c != class);
+        if !knowledge.not_exhaustive.contains(&class) {
+            knowledge.not_exhaustive.push(class);
+        }
+    }
+    let target = Target {
+        image_id,
+        boxes: boxes.into_iter().map(|b| b.to_cxcywh(width, height)).collect(),
+        labels,
+        knowledge,
+        size: [height, width],
+        original_size,
+    };
+    (image, target)
+}
+
+#[cfg(test)]
+#[path = "transforms_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;
