@@ -11,6 +11,8 @@ pub mod data;
 pub mod error;
 pub mod random;
 pub mod targets;
+#[doc(hidden)]
+pub mod testing;
 pub mod vocabulary;
 
 pub use error::{Error, Result};
