@@ -1,6 +1,10 @@
-//! What tests share: where the data for them lies.
+//! What tests and examples share: where data lies, and data of LVIS's size.
+
+mod lvis;
 
 use std::path::{Path, PathBuf};
+
+pub use lvis::{LvisCounts, write_lvis};
 
 /// The file or folder `path` below the project's test data, or `None`, with a line on stderr
 /// saying so, where that data is absent (it is public, but not part of this repository).
