@@ -7,8 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod boxes;
+pub mod collective;
 pub mod data;
 pub mod error;
+pub mod losses;
+pub mod models;
 pub mod random;
 pub mod targets;
 #[doc(hidden)]
