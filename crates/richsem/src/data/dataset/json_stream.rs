@@ -269,7 +269,9 @@ impl<R: Read> JsonStream<R> {
                         b'"' => in_string = true,
                         b'[' | b'{' => depth += 1,
                         // The end of a number or word: not part of it.
-                        b']' | b'}' | b',' if depth == 0 => return Ok(()),
+                        b']' | b'}' | b',' | b' ' | b'\t' | b'\n' | b'\r' if depth == 0 => {
+                            return Ok(());
+                        }
                         b']' | b'}' => depth -= 1,
                         _ => {}
                     }

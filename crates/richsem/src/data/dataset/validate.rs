@@ -584,7 +584,9 @@ fn count_boxes(images: &[ImageRecord], annotations: &[Annotation], report: &mut 
         report.degenerate += usize::from(clipped.is_degenerate());
         let [x, y, w, h] = annotation.bbox.0;
         let beyond = |end: f64, size: u32| end > 1.05 * f64::from(size) + 2.0;
-        far_outside += usize::from(beyond(x + w, image.width) || beyond(y + h, image.height));
+        // Two corners taken for corner and size: too large, and never smaller than the corner.
+        let outside = beyond(x + w, image.width) || beyond(y + h, image.height);
+        far_outside += usize::from(outside && w >= x && h >= y);
         relative += usize::from([x, y, w, h].iter().all(|v| *v <= 1.0));
     }
     let boxes = annotations.len() - report.crowd;
