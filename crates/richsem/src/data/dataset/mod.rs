@@ -11,6 +11,7 @@
 //! `image_count`, `instance_count` and `frequency` (counted), ids written `3.0`, a byte order
 //! mark. Everything else stops with the file, the record and the field in the message.
 
+mod ids;
 mod json_stream;
 mod records;
 mod report;

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::{Annotation, ImageRecord, records::RawCategory};
+use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
+
 /// Counts of one file. `Display` gives a few lines, the unremarkable left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
@@ -72,5 +75,108 @@ impl fmt::Display for LoadReport {
             write!(f, "\n  warning: {warning}")?;
         }
         Ok(())
+    }
+}
+
+/// Fills in what the categories lack, from grouped annotations.
+pub(super) fn count_classes(
+    categories: Vec<RawCategory>,
+    annotations: &[Annotation],
+    report: &mut LoadReport,
+) -> Vocabulary {
+    let mut vocabulary = Vocabulary::new(
+        categories
+            .iter()
+            .map(|raw| Category {
+                id: CategoryId(raw.id.0),
+                name: raw.name.clone(),
+                image_count: 0,
+                instance_count: 0,
+                frequency: Frequency::Rare,
+                synset: raw.synset.clone(),
+                wnid: raw.wnid.clone(),
+                lvis_clip_row: raw.lvis_clip_row,
+            })
+            .collect(),
+    );
+    // (images, instances, last image seen with it)
+    let mut counts = vec![(0u32, 0u32, u32::MAX); vocabulary.len()];
+    for annotation in annotations {
+        let (images, instances, last) = &mut counts[annotation.class.0 as usize];
+        *instances += 1;
+        if *last != annotation.image {
+            *images += 1;
+            *last = annotation.image;
+        }
+    }
+    let mut complete = Vec::with_capacity(vocabulary.len());
+    for raw in categories {
+        let class = vocabulary.class_of(CategoryId(raw.id.0)).expect("it was built from these");
+        let (images, instances, _) = counts[class.0 as usize];
+        report.computed_image_count += usize::from(raw.image_count.is_none());
+        report.computed_instance_count += usize::from(raw.instance_count.is_none());
+        report.computed_frequency += usize::from(raw.frequency.is_none());
+        report.unseen_categories += usize::from(instances == 0);
+        let image_count = raw.image_count.unwrap_or(images);
+        let frequency = raw.frequency.unwrap_or(Frequency::of(image_count));
+        report.by_frequency[frequency as usize] += 1;
+        complete.push(Category {
+            image_count,
+            instance_count: raw.instance_count.unwrap_or(instances),
+            frequency,
+            ..vocabulary.category(class).clone()
+        });
+    }
+    vocabulary = Vocabulary::new(complete);
+    report.categories = vocabulary.len();
+    let mut names: Vec<&str> = vocabulary.categories().iter().map(|c| &*c.name).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        report.warnings.push(format!(
+            "more than one category is called `{}`: a text prompt cannot tell them apart",
+            pair[0]
+        ));
+    }
+    vocabulary
+}
+
+/// Counts what training will leave out, and notices boxes in another convention.
+pub(super) fn count_boxes(
+    images: &[ImageRecord],
+    annotations: &[Annotation],
+    report: &mut LoadReport,
+) {
+    report.images = images.len();
+    report.annotations = annotations.len();
+    report.crowd = annotations.iter().filter(|a| a.crowd).count();
+    let (mut far_outside, mut relative) = (0, 0);
+    for annotation in annotations.iter().filter(|a| !a.crowd) {
+        let image = &images[annotation.image as usize];
+        let corners = annotation.bbox.to_xyxy();
+        let clipped = corners.clipped(image.width, image.height);
+        report.clipped += usize::from(clipped != corners);
+        report.degenerate += usize::from(clipped.is_degenerate());
+        let [x, y, w, h] = annotation.bbox.0;
+        let beyond = |end: f64, size: u32| end > 1.05 * f64::from(size) + 2.0;
+        // Two corners taken for corner and size: too large, and never smaller than the corner.
+        let outside = beyond(x + w, image.width) || beyond(y + h, image.height);
+        far_outside += usize::from(outside && w >= x && h >= y);
+        relative += usize::from([x, y, w, h].iter().all(|v| *v <= 1.0));
+    }
+    let boxes = annotations.len() - report.crowd;
+    if annotations.is_empty() {
+        report.warnings.push("the file has no annotations at all".to_owned());
+    }
+    if 2 * far_outside > boxes {
+        report.warnings.push(format!(
+            "{far_outside} of {boxes} boxes reach far beyond their image: boxes are [x, y, width, \
+             height]; are these two corners?"
+        ));
+    }
+    if 2 * relative > boxes {
+        report.warnings.push(format!(
+            "{relative} of {boxes} boxes lie within one pixel: boxes are in pixels; are these \
+             relative to the image?"
+        ));
     }
 }

@@ -5,7 +5,6 @@
 //! which an id was first seen; that way nothing is kept twice.
 
 use std::{
-    collections::HashMap,
     io::Read,
     num::NonZeroU64,
     path::{Path, PathBuf},
@@ -15,13 +14,15 @@ use rayon::prelude::*;
 
 use super::{
     Annotation, FileSpan, Format, ImageRecord, LoadReport,
+    ids::{Ids, Mention, known_ids},
     json_stream::{Batch, JsonStream},
     records::{Integer, RawAnnotation, RawCategory, RawImage, Record, explain},
+    report::{count_boxes, count_classes},
 };
 use crate::{
     boxes::Xywh,
     error::{Error, Result},
-    vocabulary::{Category, CategoryId, ClassIndex, Frequency, Vocabulary},
+    vocabulary::{ClassIndex, Vocabulary},
 };
 
 /// A whole file, resolved.
@@ -111,52 +112,6 @@ fn unresolved(record: RawAnnotation<'_>, bytes: &[u8]) -> Unresolved {
         area: record.area,
         crowd: record.iscrowd.is_some_and(|flag| flag.0),
         segmentation,
-    }
-}
-
-/// Where an id that belongs to another list was used first.
-#[derive(Clone, Copy)]
-enum Mention {
-    Annotation(u32),
-    Neg(u32),
-    NotExhaustive(u32),
-}
-
-/// The ids of one list, in the order in which they were first seen anywhere.
-#[derive(Default)]
-struct Ids {
-    slots: HashMap<i64, u32>,
-    seen: Vec<Seen>,
-}
-
-struct Seen {
-    id: i64,
-    /// Position in its own list.
-    declared: Option<u32>,
-    mentioned: Option<Mention>,
-}
-
-impl Ids {
-    fn slot(&mut self, id: i64) -> u32 {
-        *self.slots.entry(id).or_insert_with(|| {
-            self.seen.push(Seen { id, declared: None, mentioned: None });
-            self.seen.len() as u32 - 1
-        })
-    }
-
-    fn mention(&mut self, id: i64, place: Mention) -> u32 {
-        let slot = self.slot(id);
-        self.seen[slot as usize].mentioned.get_or_insert(place);
-        slot
-    }
-
-    /// Gives the earlier position if the id is taken.
-    fn declare(&mut self, id: i64, position: usize) -> Result<(), u32> {
-        let slot = self.slot(id) as usize;
-        match self.seen[slot].declared.replace(position as u32) {
-            None => Ok(()),
-            Some(earlier) => Err(earlier),
-        }
     }
 }
 
@@ -461,26 +416,6 @@ impl Builder {
     }
 }
 
-/// What ids there are, as far as it helps to see why `wanted` is not among them.
-fn known_ids(list: &str, mut ids: Vec<i64>, wanted: i64) -> String {
-    ids.sort_unstable();
-    let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else {
-        return format!("the file has no {list}");
-    };
-    let span = i128::from(last) - i128::from(first) + 1;
-    if span == ids.len() as i128 {
-        return format!("the file has {list} {first}..={last}");
-    }
-    let after = ids.partition_point(|&id| id < wanted);
-    let near: Vec<String> =
-        ids[after.saturating_sub(1)..ids.len().min(after + 1)].iter().map(i64::to_string).collect();
-    format!(
-        "the file has {} {list} with ids from {first} to {last}, not all used; the closest: {}",
-        ids.len(),
-        near.join(", ")
-    )
-}
-
 /// Sorts in place, keeping the file's order within an image; gives where each image begins.
 fn group_by_image(annotations: &mut [Annotation], images: usize) -> Vec<u32> {
     let mut starts = vec![0u32; images + 1];
@@ -506,103 +441,4 @@ fn group_by_image(annotations: &mut [Annotation], images: usize) -> Vec<u32> {
         }
     }
     starts
-}
-
-/// Fills in what the categories lack, from grouped annotations.
-fn count_classes(
-    categories: Vec<RawCategory>,
-    annotations: &[Annotation],
-    report: &mut LoadReport,
-) -> Vocabulary {
-    let mut vocabulary = Vocabulary::new(
-        categories
-            .iter()
-            .map(|raw| Category {
-                id: CategoryId(raw.id.0),
-                name: raw.name.clone(),
-                image_count: 0,
-                instance_count: 0,
-                frequency: Frequency::Rare,
-                synset: raw.synset.clone(),
-                wnid: raw.wnid.clone(),
-                lvis_clip_row: raw.lvis_clip_row,
-            })
-            .collect(),
-    );
-    // (images, instances, last image seen with it)
-    let mut counts = vec![(0u32, 0u32, u32::MAX); vocabulary.len()];
-    for annotation in annotations {
-        let (images, instances, last) = &mut counts[annotation.class.0 as usize];
-        *instances += 1;
-        if *last != annotation.image {
-            *images += 1;
-            *last = annotation.image;
-        }
-    }
-    let mut complete = Vec::with_capacity(vocabulary.len());
-    for raw in categories {
-        let class = vocabulary.class_of(CategoryId(raw.id.0)).expect("it was built from these");
-        let (images, instances, _) = counts[class.0 as usize];
-        report.computed_image_count += usize::from(raw.image_count.is_none());
-        report.computed_instance_count += usize::from(raw.instance_count.is_none());
-        report.computed_frequency += usize::from(raw.frequency.is_none());
-        report.unseen_categories += usize::from(instances == 0);
-        let image_count = raw.image_count.unwrap_or(images);
-        let frequency = raw.frequency.unwrap_or(Frequency::of(image_count));
-        report.by_frequency[frequency as usize] += 1;
-        complete.push(Category {
-            image_count,
-            instance_count: raw.instance_count.unwrap_or(instances),
-            frequency,
-            ..vocabulary.category(class).clone()
-        });
-    }
-    vocabulary = Vocabulary::new(complete);
-    report.categories = vocabulary.len();
-    let mut names: Vec<&str> = vocabulary.categories().iter().map(|c| &*c.name).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        report.warnings.push(format!(
-            "more than one category is called `{}`: a text prompt cannot tell them apart",
-            pair[0]
-        ));
-    }
-    vocabulary
-}
-
-/// Counts what training will leave out, and notices boxes in another convention.
-fn count_boxes(images: &[ImageRecord], annotations: &[Annotation], report: &mut LoadReport) {
-    report.images = images.len();
-    report.annotations = annotations.len();
-    report.crowd = annotations.iter().filter(|a| a.crowd).count();
-    let (mut far_outside, mut relative) = (0, 0);
-    for annotation in annotations.iter().filter(|a| !a.crowd) {
-        let image = &images[annotation.image as usize];
-        let corners = annotation.bbox.to_xyxy();
-        let clipped = corners.clipped(image.width, image.height);
-        report.clipped += usize::from(clipped != corners);
-        report.degenerate += usize::from(clipped.is_degenerate());
-        let [x, y, w, h] = annotation.bbox.0;
-        let beyond = |end: f64, size: u32| end > 1.05 * f64::from(size) + 2.0;
-        // Two corners taken for corner and size: too large, and never smaller than the corner.
-        let outside = beyond(x + w, image.width) || beyond(y + h, image.height);
-        far_outside += usize::from(outside && w >= x && h >= y);
-        relative += usize::from([x, y, w, h].iter().all(|v| *v <= 1.0));
-    }
-    let boxes = annotations.len() - report.crowd;
-    if annotations.is_empty() {
-        report.warnings.push("the file has no annotations at all".to_owned());
-    }
-    if 2 * far_outside > boxes {
-        report.warnings.push(format!(
-            "{far_outside} of {boxes} boxes reach far beyond their image: boxes are [x, y, width, \
-             height]; are these two corners?"
-        ));
-    }
-    if 2 * relative > boxes {
-        report.warnings.push(format!(
-            "{relative} of {boxes} boxes lie within one pixel: boxes are in pixels; are these \
-             relative to the image?"
-        ));
-    }
 }
