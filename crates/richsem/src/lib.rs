@@ -15,6 +15,8 @@ pub mod models;
 pub mod random;
 pub mod synth;
 pub mod targets;
+#[doc(hidden)]
+pub mod testing;
 pub mod vocabulary;
 
 pub use error::{Error, Result};

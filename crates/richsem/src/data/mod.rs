@@ -7,3 +7,5 @@ pub mod image_store;
 pub mod loader;
 pub mod sampler;
 pub mod transforms;
+pub mod dataset;
+pub mod voc;

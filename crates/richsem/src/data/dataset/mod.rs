@@ -1,0 +1,257 @@
+//! An annotation file, read once: COCO's format and LVIS's, which is COCO's with verified-absent
+//! classes (arXiv 1908.03195).
+//!
+//! Annotations keep the file's own numbers, because evaluation must see them unchanged; clipping
+//! and dropping concern training alone ([`Dataset::training_boxes`]) and are counted while
+//! loading. Polygons stay on disk as [`FileSpan`]s: LVIS's training file is 1.1 GB of them, and a
+//! box detector never looks.
+//!
+//! What is accepted beyond the two formats: top-level keys in any order, unknown keys anywhere,
+//! category ids with holes, images without boxes, missing `area` (width × height), `iscrowd` (0),
+//! `image_count`, `instance_count` and `frequency` (counted), ids written `3.0`, a byte order
+//! mark. Everything else stops with the file, the record and the field in the message.
+
+mod ids;
+mod json_stream;
+mod records;
+mod report;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::{
+    io::{Read as _, Seek as _, SeekFrom},
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use crate::{
+    boxes::{Xywh, Xyxy},
+    error::{Error, Result},
+    targets::LabelKnowledge,
+    vocabulary::{ClassIndex, Vocabulary},
+};
+
+pub use report::LoadReport;
+
+/// Bytes read at a time: thousands of records, so that parsing them in parallel pays, and small
+/// beside what is kept.
+const CHUNK: usize = 4 << 20;
+
+/// What a file says about the classes it does not show in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Every class is annotated everywhere: not shown means absent.
+    Coco,
+    /// Classes are verified per image: `neg_category_ids`, `not_exhaustive_category_ids`. A file
+    /// is LVIS if any of its images has one of these keys.
+    Lvis,
+}
+
+/// One image of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// Its id in the file.
+    pub id: i64,
+    /// Path below the image root, with `/` between folders and never leaving that root. The
+    /// file's `file_name`, where it has one; otherwise, as in LVIS v1, the path in `coco_url`
+    /// (`http://images.cocodataset.org/train2017/000000391895.jpg` gives
+    /// `train2017/000000391895.jpg`). If both are present, `file_name` wins.
+    pub file_name: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Classes verified absent, in the file's order.
+    pub neg_classes: Vec<ClassIndex>,
+    /// Classes whose boxes here are not all annotated, in the file's order.
+    pub not_exhaustive_classes: Vec<ClassIndex>,
+}
+
+/// One annotation, with the file's own numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Annotation {
+    /// Its id in the file.
+    pub id: i64,
+    /// Index into [`Dataset::images`].
+    pub image: u32,
+    /// Index into [`Dataset::vocabulary`].
+    pub class: ClassIndex,
+    /// As in the file: neither clipped nor checked for emptiness. Sizes are not negative.
+    pub bbox: Xywh,
+    /// The file's `area` (of the mask, in COCO and LVIS), or width × height where it has none.
+    pub area: f64,
+    /// A region of many instances (`iscrowd`): ignored by evaluation, not trained on.
+    pub crowd: bool,
+    /// Where the polygons or run lengths are; `None` if there are none (absent, null or `[]`).
+    pub segmentation: Option<FileSpan>,
+}
+
+/// A stretch of a file, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSpan {
+    /// Of the first byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: NonZeroU64,
+}
+
+/// An annotation file in memory, polygons excepted.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    path: PathBuf,
+    /// Length and time of change when read, so that spans are not read from another file.
+    stamp: (u64, Option<SystemTime>),
+    format: Format,
+    vocabulary: Vocabulary,
+    images: Vec<ImageRecord>,
+    annotations: Vec<Annotation>,
+    /// Annotations of image `i` are `annotations[starts[i]..starts[i + 1]]`.
+    starts: Vec<u32>,
+    report: LoadReport,
+}
+
+impl Dataset {
+    /// Reads a COCO or LVIS file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not such a file; the message names the record and field.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_in_chunks(path, CHUNK)
+    }
+
+    fn open_in_chunks(path: &Path, chunk: usize) -> Result<Self> {
+        let file = fs_err::File::open(path)?;
+        let about = file.metadata()?;
+        if about.is_dir() {
+            return Err(Error::invalid(path, "top level", "this is a folder").with_hint(
+                "give the annotation file (.json) in it; pictures have their own option",
+            ));
+        }
+        let parts = validate::read(path, file, chunk)?;
+        Ok(Self {
+            path: path.to_owned(),
+            stamp: (about.len(), about.modified().ok()),
+            format: parts.format,
+            vocabulary: parts.vocabulary,
+            images: parts.images,
+            annotations: parts.annotations,
+            starts: parts.starts,
+            report: parts.report,
+        })
+    }
+
+    /// The classes, in order of their category ids.
+    #[must_use]
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// The images, in the file's order.
+    #[must_use]
+    pub fn images(&self) -> &[ImageRecord] {
+        &self.images
+    }
+
+    /// The annotations of one image, crowds included, in the file's order.
+    ///
+    /// # Panics
+    /// If `image` is not an index into [`Self::images`].
+    #[must_use]
+    pub fn annotations_of(&self, image: usize) -> &[Annotation] {
+        &self.annotations[self.starts[image] as usize..self.starts[image + 1] as usize]
+    }
+
+    /// All annotations, grouped by image in the order of [`Self::images`], in the file's order
+    /// within an image.
+    #[must_use]
+    pub fn annotations(&self) -> &[Annotation] {
+        &self.annotations
+    }
+
+    /// COCO or LVIS.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The file that was read.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was counted and noticed while reading.
+    #[must_use]
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+
+    /// The boxes to train on: crowds left out (as the reference does, `datasets/coco.py`), clipped
+    /// to the image, those without an inside dropped. In pixels of the file's image.
+    ///
+    /// # Panics
+    /// If `image` is not an index into [`Self::images`].
+    #[must_use]
+    pub fn training_boxes(&self, image: usize) -> Vec<(Xyxy, ClassIndex)> {
+        let ImageRecord { width, height, .. } = self.images[image];
+        self.annotations_of(image)
+            .iter()
+            .filter(|a| !a.crowd)
+            .map(|a| (a.bbox.to_xyxy().clipped(width, height), a.class))
+            .filter(|(corners, _)| !corners.is_degenerate())
+            .collect()
+    }
+
+    /// Which classes the file says something about in that image, each list sorted and without
+    /// repetition. A class with any annotation here is present (a crowd or an empty box too), even
+    /// if the file also lists it as absent.
+    ///
+    /// # Panics
+    /// If `image` is not an index into [`Self::images`].
+    #[must_use]
+    pub fn knowledge(&self, image: usize) -> LabelKnowledge {
+        let sorted = |classes: &mut dyn Iterator<Item = ClassIndex>| {
+            let mut classes: Vec<_> = classes.collect();
+            classes.sort_unstable();
+            classes.dedup();
+            classes
+        };
+        let record = &self.images[image];
+        let present = sorted(&mut self.annotations_of(image).iter().map(|a| a.class));
+        let absent = sorted(
+            &mut record.neg_classes.iter().copied().filter(|c| present.binary_search(c).is_err()),
+        );
+        let not_exhaustive = sorted(&mut record.not_exhaustive_classes.iter().copied());
+        LabelKnowledge {
+            present,
+            absent,
+            not_exhaustive,
+            others_absent: self.format == Format::Coco,
+        }
+    }
+
+    /// The polygons or run lengths of one of this file's annotations, as the JSON text that the
+    /// file has, read from disk; `null` if it has none.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is no longer the one that was opened.
+    pub fn segmentation_json(&self, annotation: &Annotation) -> Result<String> {
+        let Some(span) = annotation.segmentation else { return Ok("null".to_owned()) };
+        let mut file = fs_err::File::open(&self.path)?;
+        let about = file.metadata()?;
+        if (about.len(), about.modified().ok()) != self.stamp {
+            return Err(Error::invalid(
+                &self.path,
+                "segmentation",
+                "the file changed since it was read",
+            )
+            .with_hint("start again, and leave the file alone meanwhile"));
+        }
+        file.seek(SeekFrom::Start(span.offset))?;
+        let mut text = String::new();
+        file.take(span.len.get()).read_to_string(&mut text)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,182 @@
+//! What was counted while loading: the numbers a user compares with what they believe they have.
+
+use std::fmt;
+
+use super::{Annotation, ImageRecord, records::RawCategory};
+use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
+
+/// Counts of one file. `Display` gives a few lines, the unremarkable left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Images.
+    pub images: usize,
+    /// Annotations, crowds included.
+    pub annotations: usize,
+    /// Classes.
+    pub categories: usize,
+    /// Classes that are rare, common, frequent.
+    pub by_frequency: [usize; 3],
+    /// Classes without any annotation in this file.
+    pub unseen_categories: usize,
+    /// Images without any annotation.
+    pub images_without_boxes: usize,
+    /// Crowd annotations: not trained on.
+    pub crowd: usize,
+    /// Others that reach beyond their image: clipped for training.
+    pub clipped: usize,
+    /// Others with no inside, in the file or once clipped: dropped from training.
+    pub degenerate: usize,
+    /// Classes whose `image_count` was counted because the file has none.
+    pub computed_image_count: usize,
+    /// Classes whose `instance_count` was counted.
+    pub computed_instance_count: usize,
+    /// Classes whose `frequency` was derived from the image count.
+    pub computed_frequency: usize,
+    /// Annotations whose `area` was computed as width × height.
+    pub computed_area: usize,
+    /// What looks wrong although it is allowed, each a sentence.
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [rare, common, frequent] = self.by_frequency;
+        write!(
+            f,
+            "{} images, {} annotations, {} classes ({rare} rare, {common} common, {frequent} \
+             frequent)",
+            self.images, self.annotations, self.categories
+        )?;
+        let counted = |name: &str, count: usize| (count > 0).then(|| format!("{name} of {count}"));
+        let computed: Vec<String> = [
+            counted("image_count", self.computed_image_count),
+            counted("instance_count", self.computed_instance_count),
+            counted("frequency", self.computed_frequency),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        for (count, what) in [
+            (self.images_without_boxes, "images without boxes"),
+            (self.unseen_categories, "classes without boxes"),
+            (self.crowd, "crowd regions, not trained on"),
+            (self.clipped, "boxes reach beyond their image, clipped for training"),
+            (self.degenerate, "boxes are empty, dropped from training"),
+            (self.computed_area, "areas were missing, width x height taken"),
+        ] {
+            if count > 0 {
+                write!(f, "\n  {count} {what}")?;
+            }
+        }
+        if !computed.is_empty() {
+            write!(f, "\n  counted from the boxes: {} classes", computed.join(", "))?;
+        }
+        for warning in &self.warnings {
+            write!(f, "\n  warning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Fills in what the categories lack, from grouped annotations.
+pub(super) fn count_classes(
+    categories: Vec<RawCategory>,
+    annotations: &[Annotation],
+    report: &mut LoadReport,
+) -> Vocabulary {
+    let mut vocabulary = Vocabulary::new(
+        categories
+            .iter()
+            .map(|raw| Category {
+                id: CategoryId(raw.id.0),
+                name: raw.name.clone(),
+                image_count: 0,
+                instance_count: 0,
+                frequency: Frequency::Rare,
+                synset: raw.synset.clone(),
+                wnid: raw.wnid.clone(),
+                lvis_clip_row: raw.lvis_clip_row,
+            })
+            .collect(),
+    );
+    // (images, instances, last image seen with it)
+    let mut counts = vec![(0u32, 0u32, u32::MAX); vocabulary.len()];
+    for annotation in annotations {
+        let (images, instances, last) = &mut counts[annotation.class.0 as usize];
+        *instances += 1;
+        if *last != annotation.image {
+            *images += 1;
+            *last = annotation.image;
+        }
+    }
+    let mut complete = Vec::with_capacity(vocabulary.len());
+    for raw in categories {
+        let class = vocabulary.class_of(CategoryId(raw.id.0)).expect("it was built from these");
+        let (images, instances, _) = counts[class.0 as usize];
+        report.computed_image_count += usize::from(raw.image_count.is_none());
+        report.computed_instance_count += usize::from(raw.instance_count.is_none());
+        report.computed_frequency += usize::from(raw.frequency.is_none());
+        report.unseen_categories += usize::from(instances == 0);
+        let image_count = raw.image_count.unwrap_or(images);
+        let frequency = raw.frequency.unwrap_or(Frequency::of(image_count));
+        report.by_frequency[frequency as usize] += 1;
+        complete.push(Category {
+            image_count,
+            instance_count: raw.instance_count.unwrap_or(instances),
+            frequency,
+            ..vocabulary.category(class).clone()
+        });
+    }
+    vocabulary = Vocabulary::new(complete);
+    report.categories = vocabulary.len();
+    let mut names: Vec<&str> = vocabulary.categories().iter().map(|c| &*c.name).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        report.warnings.push(format!(
+            "more than one category is called `{}`: a text prompt cannot tell them apart",
+            pair[0]
+        ));
+    }
+    vocabulary
+}
+
+/// Counts what training will leave out, and notices boxes in another convention.
+pub(super) fn count_boxes(
+    images: &[ImageRecord],
+    annotations: &[Annotation],
+    report: &mut LoadReport,
+) {
+    report.images = images.len();
+    report.annotations = annotations.len();
+    report.crowd = annotations.iter().filter(|a| a.crowd).count();
+    let (mut far_outside, mut relative) = (0, 0);
+    for annotation in annotations.iter().filter(|a| !a.crowd) {
+        let image = &images[annotation.image as usize];
+        let corners = annotation.bbox.to_xyxy();
+        let clipped = corners.clipped(image.width, image.height);
+        report.clipped += usize::from(clipped != corners);
+        report.degenerate += usize::from(clipped.is_degenerate());
+        let [x, y, w, h] = annotation.bbox.0;
+        let beyond = |end: f64, size: u32| end > 1.05 * f64::from(size) + 2.0;
+        // Two corners taken for corner and size: too large, and never smaller than the corner.
+        let outside = beyond(x + w, image.width) || beyond(y + h, image.height);
+        far_outside += usize::from(outside && w >= x && h >= y);
+        relative += usize::from([x, y, w, h].iter().all(|v| *v <= 1.0));
+    }
+    let boxes = annotations.len() - report.crowd;
+    if annotations.is_empty() {
+        report.warnings.push("the file has no annotations at all".to_owned());
+    }
+    if 2 * far_outside > boxes {
+        report.warnings.push(format!(
+            "{far_outside} of {boxes} boxes reach far beyond their image: boxes are [x, y, width, \
+             height]; are these two corners?"
+        ));
+    }
+    if 2 * relative > boxes {
+        report.warnings.push(format!(
+            "{relative} of {boxes} boxes lie within one pixel: boxes are in pixels; are these \
+             relative to the image?"
+        ));
+    }
+}

@@ -1,0 +1,275 @@
+//! Files that are right, files that are wrong in one way each, and real files.
+#![allow(clippy::unwrap_used)]
+
+mod malformed;
+mod real;
+
+use std::io::Write as _;
+
+use super::{CHUNK, Dataset, Format, LoadReport};
+use crate::{
+    boxes::{Xywh, Xyxy},
+    error::Result,
+    random::{Random, Stream},
+    vocabulary::{ClassIndex, Frequency},
+};
+
+/// A file with that content; deleted with the handle.
+fn file(content: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    file.write_all(content).unwrap();
+    file
+}
+
+fn open(content: &str) -> Result<Dataset> {
+    Dataset::open(file(content.as_bytes()).path())
+}
+
+/// Two images, of which the second has no boxes; category ids with holes, not in order; one crowd,
+/// one box beyond the image, one empty; escapes and braces in strings.
+const SMALL: &str = r#"{
+  "info": {"quote \" brace {": ["]", {"a": "}\\"}], "n": -1.5e3, "t": true},
+  "annotations": [
+    {"id": 7, "image_id": 20, "category_id": 90, "bbox": [10, 20, 30.25, 40], "area": 600.5,
+     "iscrowd": 0, "segmentation": [[10, 20, 40.25, 20, 10, 60]]},
+    {"id": 5, "image_id": 20, "category_id": 3, "bbox": [-5, 90, 10, 20], "segmentation": []},
+    {"bbox": [0, 0, 100, 100], "iscrowd": 1, "id": 9, "image_id": 20, "category_id": 3,
+     "segmentation": {"counts": "a{]\\\"", "size": [100, 100]}, "extra": {"bbox": 1}},
+    {"id": 6, "image_id": 20, "category_id": 3, "bbox": [100, 0, 10, 10], "area": 100}
+  ],
+  "version": 3,
+  "images": [
+    {"id": 20, "file_name": "a\\b.jpg", "coco_url": "http://h/z.jpg", "width": 100, "height": 100},
+    {"id": 10, "coco_url": "http://h.org/train2017/b.jpg?x=1", "width": 64.0, "height": 48}
+  ],
+  "categories": [
+    {"id": 90, "name": "cup }", "synset": "cup.n.01"}, {"id": 3, "name": "mug"},
+    {"id": 41, "name": "jug", "wnid": "n1", "lvis_clip_row": 5}
+  ]
+}"#;
+
+#[test]
+fn a_small_file_is_read_as_it_is() {
+    let small = file(SMALL.as_bytes());
+    let dataset = Dataset::open(small.path()).unwrap();
+    assert_eq!(dataset.format(), Format::Coco);
+    let files: Vec<_> = dataset.images().iter().map(|i| i.file_name.as_str()).collect();
+    assert_eq!(files, ["a/b.jpg", "train2017/b.jpg"], "file_name wins over coco_url");
+    assert_eq!((dataset.images()[1].width, dataset.images()[1].height), (64, 48));
+
+    // Class indices follow the ids 3, 41, 90.
+    let seen: Vec<_> = dataset.annotations_of(0).iter().map(|a| (a.id, a.class.0)).collect();
+    assert_eq!(seen, [(7, 2), (5, 0), (9, 0), (6, 0)], "file order, raw");
+    assert_eq!(dataset.annotations_of(0)[1].bbox, Xywh([-5.0, 90.0, 10.0, 20.0]));
+    let areas: Vec<f64> = dataset.annotations().iter().map(|a| a.area).collect();
+    assert_eq!(areas, [600.5, 200.0, 10_000.0, 100.0], "missing areas are width x height");
+    assert!(dataset.annotations_of(1).is_empty());
+
+    let trained = dataset.training_boxes(0);
+    assert_eq!(
+        trained,
+        [
+            (Xyxy([10.0, 20.0, 40.25, 60.0]), ClassIndex(2)),
+            (Xyxy([0.0, 90.0, 5.0, 100.0]), ClassIndex(0)),
+        ],
+        "the crowd is left out, one box is clipped, the one outside dropped"
+    );
+    assert!(dataset.training_boxes(1).is_empty());
+
+    let text: Vec<_> =
+        dataset.annotations().iter().map(|a| dataset.segmentation_json(a).unwrap()).collect();
+    let rle = r#"{"counts": "a{]\\\"", "size": [100, 100]}"#;
+    assert_eq!(text, ["[[10, 20, 40.25, 20, 10, 60]]", "null", rle, "null"]);
+
+    let classes = dataset.vocabulary().categories();
+    let counts: Vec<_> =
+        classes.iter().map(|c| (c.name.as_str(), c.image_count, c.instance_count)).collect();
+    assert_eq!(counts, [("mug", 1, 3), ("jug", 0, 0), ("cup }", 1, 1)]);
+    assert!(classes.iter().all(|c| c.frequency == Frequency::Rare));
+    assert_eq!((classes[1].wnid.as_deref(), classes[1].lvis_clip_row), (Some("n1"), Some(5)));
+    assert_eq!(classes[2].synset.as_deref(), Some("cup.n.01"));
+    assert_eq!(
+        *dataset.report(),
+        LoadReport {
+            images: 2,
+            annotations: 4,
+            categories: 3,
+            by_frequency: [3, 0, 0],
+            unseen_categories: 1,
+            images_without_boxes: 1,
+            crowd: 1,
+            clipped: 2,
+            degenerate: 1,
+            computed_image_count: 3,
+            computed_instance_count: 3,
+            computed_frequency: 3,
+            computed_area: 2,
+            warnings: vec![],
+        }
+    );
+    let text = dataset.report().to_string();
+    assert!(text.starts_with("2 images, 4 annotations, 3 classes (3 rare, 0 common, 0 frequent)"));
+    assert!(text.contains("1 crowd regions") && text.contains("image_count of 3"), "{text}");
+}
+
+#[test]
+fn wherever_a_chunk_ends_the_result_is_the_same() {
+    let small = file(SMALL.as_bytes());
+    let whole = Dataset::open(small.path()).unwrap();
+    for chunk in 1..=SMALL.len() {
+        let parts = Dataset::open_in_chunks(small.path(), chunk).unwrap();
+        assert_eq!(parts.annotations(), whole.annotations(), "chunks of {chunk}");
+        assert_eq!(parts.images(), whole.images(), "chunks of {chunk}");
+        assert_eq!(parts.vocabulary(), whole.vocabulary(), "chunks of {chunk}");
+        assert_eq!(parts.report(), whole.report(), "chunks of {chunk}");
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_is_an_error() {
+    for end in 0..SMALL.len() {
+        let cut = file(&SMALL.as_bytes()[..end]);
+        for chunk in [CHUNK, 7] {
+            let message = Dataset::open_in_chunks(cut.path(), chunk).unwrap_err().to_string();
+            let told = ["truncated", "empty", "white space"];
+            assert!(told.iter().any(|t| message.contains(t)), "cut at {end}: {message}");
+        }
+    }
+}
+
+/// Any byte changed to any of these gives a dataset or an error, in every chunking the same.
+#[test]
+fn no_changed_byte_panics() {
+    for at in 0..SMALL.len() {
+        let mut random = Random::new(0, Stream::Test, 3, at as u64);
+        for new in [b'"', b'{', b']', b'\\', b'-', 0xff, random.bits() as u8] {
+            let mut bytes = SMALL.as_bytes().to_vec();
+            bytes[at] = new;
+            let changed = file(&bytes);
+            let outcome = |chunk| match Dataset::open_in_chunks(changed.path(), chunk) {
+                Ok(dataset) => {
+                    let each = 0..dataset.images().len();
+                    let trained: Vec<_> = each.map(|i| dataset.training_boxes(i)).collect();
+                    format!("{:?} {trained:?}", dataset.annotations())
+                }
+                Err(e) => e.to_string(),
+            };
+            assert_eq!(outcome(CHUNK), outcome(11), "byte {at} = {new}");
+        }
+    }
+}
+
+/// COCO knows of every class; LVIS of those it names.
+#[test]
+fn knowledge_of_absent_classes_follows_the_format() {
+    let dataset = open(SMALL).unwrap();
+    let knowledge = dataset.knowledge(0);
+    assert_eq!(knowledge.present, [ClassIndex(0), ClassIndex(2)]);
+    assert!(knowledge.absent.is_empty() && knowledge.others_absent);
+    assert!(dataset.knowledge(1).others_absent);
+
+    // Class 90 is listed as absent although it has a box, class 41 twice.
+    let lvis = SMALL.replace(
+        r#"{"id": 20,"#,
+        r#"{"id": 20, "neg_category_ids": [90, 41, 41], "not_exhaustive_category_ids": [3],"#,
+    );
+    let dataset = open(&lvis).unwrap();
+    assert_eq!(dataset.format(), Format::Lvis);
+    assert_eq!(dataset.images()[0].neg_classes, [2, 1, 1].map(ClassIndex), "as in the file");
+    let knowledge = dataset.knowledge(0);
+    assert_eq!(knowledge.present, [ClassIndex(0), ClassIndex(2)]);
+    assert_eq!(knowledge.absent, [ClassIndex(1)], "a box outweighs the list");
+    assert_eq!(knowledge.not_exhaustive, [ClassIndex(0)]);
+    assert!(!knowledge.others_absent);
+    assert!(!dataset.knowledge(1).others_absent, "the whole file is LVIS");
+
+    let empty = SMALL.replace(r#"{"id": 20,"#, r#"{"id": 20, "neg_category_ids": [],"#);
+    assert_eq!(open(&empty).unwrap().format(), Format::Lvis, "an empty list says so too");
+}
+
+#[test]
+fn missing_counts_are_counted_and_given_ones_kept() {
+    let mut annotations = Vec::new();
+    // Class 1 in 11 images, two boxes in each; class 2 in one.
+    for image in 0..11 {
+        for _ in 0..2 {
+            annotations.push((image, 1));
+        }
+    }
+    annotations.push((4, 2));
+    let annotations: Vec<String> = annotations
+        .iter()
+        .enumerate()
+        .map(|(id, (image, class))| {
+            format!(r#"{{"id":{id},"image_id":{image},"category_id":{class},"bbox":[0,0,9,9]}}"#)
+        })
+        .collect();
+    let images: Vec<String> = (0..11)
+        .map(|i| format!(r#"{{"id":{i},"file_name":"{i}.jpg","width":10,"height":10}}"#))
+        .collect();
+    let with = |second: &str| {
+        let (annotations, images) = (annotations.join(","), images.join(","));
+        open(&format!(
+            r#"{{"images":[{images}],"annotations":[{annotations}],"categories":[{{"id":1,"name":"a"}},{{"id":2,"name":"b"{second}}}]}}"#
+        ))
+        .unwrap()
+    };
+    let dataset = with("");
+    let [a, b] = dataset.vocabulary().categories() else { panic!() };
+    assert_eq!((a.image_count, a.instance_count, a.frequency), (11, 22, Frequency::Common));
+    assert_eq!((b.image_count, b.instance_count, b.frequency), (1, 1, Frequency::Rare));
+
+    let dataset = with(r#","image_count":500,"instance_count":900"#);
+    let b = &dataset.vocabulary().categories()[1];
+    assert_eq!((b.image_count, b.instance_count, b.frequency), (500, 900, Frequency::Frequent));
+    assert_eq!(dataset.report().computed_image_count, 1);
+
+    let dataset = with(r#","frequency":"c""#);
+    let b = &dataset.vocabulary().categories()[1];
+    assert_eq!((b.image_count, b.frequency), (1, Frequency::Common));
+    assert_eq!(
+        (dataset.report().computed_frequency, dataset.report().computed_image_count),
+        (1, 2)
+    );
+}
+
+#[test]
+fn boxes_in_another_convention_are_noticed() {
+    let with = |bbox: &str| {
+        open(&SMALL.replace("[10, 20, 30.25, 40]", bbox).replace("[-5, 90, 10, 20]", bbox)).unwrap()
+    };
+    let warned = |bbox: &str| with(bbox).report().warnings.join(" ");
+    assert_eq!(warned("[50, 60, 50, 40]"), "");
+    assert!(warned("[50, 60, 90, 95]").contains("are these two corners?"));
+    assert!(warned("[0.1, 0.2, 0.3, 0.3]").contains("relative to the image?"));
+    let dataset = open(&SMALL.replace("\"mug\"", "\"jug\"")).unwrap();
+    assert!(dataset.report().warnings[0].contains("more than one category is called `jug`"));
+}
+
+#[test]
+fn a_file_without_any_box_is_read() {
+    let start = SMALL.find("\"annotations\"").unwrap();
+    let end = SMALL.find("\"version\"").unwrap();
+    let none = format!("{}\"annotations\": [ ], {}", &SMALL[..start], &SMALL[end..]);
+    let dataset = open(&none).unwrap();
+    assert_eq!((dataset.annotations().len(), dataset.report().images_without_boxes), (0, 2));
+    assert!(dataset.report().warnings[0].contains("no annotations"));
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let marked = open(&format!("\u{feff} {SMALL}\n")).unwrap();
+    let plain = open(SMALL).unwrap();
+    assert_eq!(marked.images(), plain.images());
+    let offset = |d: &Dataset| d.annotations()[0].segmentation.unwrap().offset;
+    assert_eq!(offset(&marked), offset(&plain) + 4);
+}
+
+#[test]
+fn polygons_are_not_read_from_another_file() {
+    let mut small = file(SMALL.as_bytes());
+    let dataset = Dataset::open(small.path()).unwrap();
+    small.write_all(b" ").unwrap();
+    let message = dataset.segmentation_json(&dataset.annotations()[0]).unwrap_err().to_string();
+    assert!(message.contains("changed since it was read"), "{message}");
+}

@@ -1,0 +1,444 @@
+//! From records to a consistent dataset: every id resolved, every contradiction named.
+//!
+//! The lists come in any order (LVIS v0.5 has `annotations` before `images`): ids are resolved at
+//! the end. Until then `Annotation::image` and every `ClassIndex` hold a *slot*, the order in
+//! which an id was first seen; that way nothing is kept twice.
+
+use std::{
+    io::Read,
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+
+use super::{
+    Annotation, FileSpan, Format, ImageRecord, LoadReport,
+    ids::{Ids, Mention, known_ids},
+    json_stream::{Batch, JsonStream},
+    records::{Integer, RawAnnotation, RawCategory, RawImage, Record, explain},
+    report::{count_boxes, count_classes},
+};
+use crate::{
+    boxes::Xywh,
+    error::{Error, Result},
+    vocabulary::{ClassIndex, Vocabulary},
+};
+
+/// A whole file, resolved.
+pub(super) struct Parts {
+    pub(super) format: Format,
+    pub(super) vocabulary: Vocabulary,
+    pub(super) images: Vec<ImageRecord>,
+    pub(super) annotations: Vec<Annotation>,
+    pub(super) starts: Vec<u32>,
+    pub(super) report: LoadReport,
+}
+
+/// Reads a file front to back, `chunk` bytes at a time.
+pub(super) fn read(file: &Path, reader: impl Read, chunk: usize) -> Result<Parts> {
+    let mut builder = Builder::new(file);
+    let mut stream = JsonStream::new(file, reader, chunk);
+    let mut found = [false; 3];
+    stream.open()?;
+    while let Some(key) = stream.next_key()? {
+        match key.as_str() {
+            "images" => {
+                found[0] = true;
+                stream.records(&key, |batch| builder.add(batch, own, Builder::add_image))?;
+            }
+            "annotations" => {
+                found[1] = true;
+                stream.records(&key, |batch| {
+                    builder.add(batch, unresolved, Builder::add_annotation)
+                })?;
+            }
+            "categories" => {
+                found[2] = true;
+                stream.records(&key, |batch| builder.add(batch, own, Builder::add_category))?;
+            }
+            _ => stream.skip_value(&key)?,
+        }
+    }
+    let hints = [
+        ("images", "a COCO or LVIS file lists its pictures under `images`"),
+        (
+            "annotations",
+            "a file with images but no boxes (test-dev's image info) can be neither trained on nor \
+             evaluated; predict takes the folder of pictures instead",
+        ),
+        (
+            "categories",
+            "a COCO or LVIS file lists its classes under `categories`, each id and name",
+        ),
+    ];
+    for (found, (key, hint)) in found.into_iter().zip(hints) {
+        if !found {
+            return Err(Error::invalid(file, key, "missing").with_hint(hint));
+        }
+    }
+    builder.finish()
+}
+
+/// Keeps a record as it was parsed.
+fn own<T>(record: T, _bytes: &[u8]) -> T {
+    record
+}
+
+/// What is kept of an annotation's record: all of it, with the segmentation as a span.
+struct Unresolved {
+    id: i64,
+    image_id: i64,
+    category_id: i64,
+    bbox: [f64; 4],
+    area: Option<f64>,
+    crowd: bool,
+    /// Offset in the record, and length.
+    segmentation: Option<(usize, NonZeroU64)>,
+}
+
+fn unresolved(record: RawAnnotation<'_>, bytes: &[u8]) -> Unresolved {
+    let segmentation = record.segmentation.and_then(|raw| {
+        let text = raw.get();
+        let empty = text.trim_start_matches('[').trim_start().starts_with(']');
+        let offset = text.as_ptr() as usize - bytes.as_ptr() as usize;
+        NonZeroU64::new(text.len() as u64).filter(|_| !empty).map(|len| (offset, len))
+    });
+    Unresolved {
+        id: record.id.0,
+        image_id: record.image_id.0,
+        category_id: record.category_id.0,
+        bbox: record.bbox,
+        area: record.area,
+        crowd: record.iscrowd.is_some_and(|flag| flag.0),
+        segmentation,
+    }
+}
+
+struct Builder {
+    file: PathBuf,
+    images: Vec<ImageRecord>,
+    annotations: Vec<Annotation>,
+    categories: Vec<RawCategory>,
+    image_ids: Ids,
+    category_ids: Ids,
+    lvis: bool,
+    computed_area: usize,
+}
+
+impl Builder {
+    fn new(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            images: Vec::new(),
+            annotations: Vec::new(),
+            categories: Vec::new(),
+            image_ids: Ids::default(),
+            category_ids: Ids::default(),
+            lvis: false,
+            computed_area: 0,
+        }
+    }
+
+    /// Parses a batch in parallel, then adds its records in order.
+    fn add<'a, T: Record<'a>, K: Send>(
+        &mut self,
+        batch: &Batch<'a>,
+        keep: fn(T, &[u8]) -> K,
+        add: fn(&mut Self, usize, u64, K) -> Result<()>,
+    ) -> Result<()> {
+        let parsed: Vec<Result<K, serde_json::Error>> = batch
+            .spans
+            .par_iter()
+            .with_min_len(64)
+            .map(|span| {
+                let bytes = &batch.bytes[span.clone()];
+                serde_json::from_slice(bytes).map(|record| keep(record, bytes))
+            })
+            .collect();
+        for (i, (record, span)) in parsed.into_iter().zip(batch.spans).enumerate() {
+            let (index, offset) = (batch.first + i, batch.offset + span.start as u64);
+            match record {
+                Ok(record) => add(self, index, offset, record)?,
+                Err(e) => {
+                    let bytes = &batch.bytes[span.clone()];
+                    return Err(explain::<T>(&self.file, index, offset, bytes, &e));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_image(&mut self, index: usize, _offset: u64, raw: RawImage) -> Result<()> {
+        let size = |name: &str, value: Integer| {
+            u32::try_from(value.0).ok().filter(|&v| v > 0).ok_or_else(|| {
+                self.invalid(
+                    format!("images[{index}].{name}"),
+                    format!("expected a positive number of pixels, got {}", value.0),
+                )
+            })
+        };
+        let (width, height) = (size("width", raw.width)?, size("height", raw.height)?);
+        let file_name = self.file_name(index, &raw)?;
+        self.image_ids.declare(raw.id.0, index).map_err(|e| {
+            self.duplicate(
+                "images",
+                e as usize,
+                index,
+                raw.id.0,
+                "each image needs an id of its own",
+            )
+        })?;
+        self.lvis |= raw.neg_category_ids.is_some() || raw.not_exhaustive_category_ids.is_some();
+        let mut slots = |ids: Option<Vec<Integer>>, place: Mention| -> Vec<ClassIndex> {
+            let ids = ids.unwrap_or_default();
+            ids.iter().map(|id| ClassIndex(self.category_ids.mention(id.0, place))).collect()
+        };
+        let place = index as u32;
+        let neg_classes = slots(raw.neg_category_ids, Mention::Neg(place));
+        let not_exhaustive_classes =
+            slots(raw.not_exhaustive_category_ids, Mention::NotExhaustive(place));
+        self.images.push(ImageRecord {
+            id: raw.id.0,
+            file_name,
+            width,
+            height,
+            neg_classes,
+            not_exhaustive_classes,
+        });
+        Ok(())
+    }
+
+    /// See [`ImageRecord::file_name`].
+    fn file_name(&self, index: usize, raw: &RawImage) -> Result<String> {
+        let given = |text: &Option<String>| text.clone().filter(|t| !t.trim().is_empty());
+        let (field, path) = match (given(&raw.file_name), given(&raw.coco_url)) {
+            (Some(name), _) => ("file_name", name),
+            (None, Some(url)) => {
+                let below_host = url.split_once("://").map_or(url.as_str(), |(_, rest)| {
+                    rest.split_once('/').map_or("", |(_host, path)| path)
+                });
+                let path = below_host.split(['?', '#']).next().unwrap_or_default();
+                ("coco_url", path.to_owned())
+            }
+            (None, None) => {
+                let problem = "missing; expected the picture's path below the image root";
+                return Err(self
+                    .invalid(format!("images[{index}].file_name"), problem)
+                    .with_hint("COCO has `file_name`, LVIS v1 `coco_url`; one of them is needed"));
+            }
+        };
+        let refuse = |problem: &str| {
+            let problem = format!("{problem}: `{}`", path.escape_debug());
+            Err(self
+                .invalid(format!("images[{index}].{field}"), problem)
+                .with_hint("write paths relative to the folder that is given as image root"))
+        };
+        // Files written on Windows; also `..\` must not slip through.
+        let unix = path.replace('\\', "/");
+        let drive =
+            unix.as_bytes().get(1) == Some(&b':') && unix.as_bytes()[0].is_ascii_alphabetic();
+        if (field == "file_name" && unix.starts_with('/')) || drive {
+            return refuse("expected a relative path, got an absolute one");
+        }
+        let parts: Vec<&str> = unix.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+        if parts.contains(&"..") {
+            return refuse("the path leaves the image root");
+        }
+        if parts.is_empty() || unix.ends_with('/') || unix.contains('\0') {
+            return refuse("expected the path of a picture");
+        }
+        Ok(parts.join("/"))
+    }
+
+    fn add_annotation(&mut self, index: usize, offset: u64, raw: Unresolved) -> Result<()> {
+        let [_, _, w, h] = raw.bbox;
+        for (name, size) in [("width", w), ("height", h)] {
+            if size < 0.0 {
+                let problem = format!("expected a {name} of 0 or more, got {size}");
+                return Err(self
+                    .invalid(format!("annotations[{index}].bbox"), problem)
+                    .with_hint("boxes are [x, y, width, height] in pixels, not two corners"));
+            }
+        }
+        let area = match raw.area {
+            Some(area) if area < 0.0 => {
+                let problem = format!("expected 0 or more square pixels, got {area}");
+                return Err(self.invalid(format!("annotations[{index}].area"), problem));
+            }
+            Some(area) => area,
+            None => {
+                self.computed_area += 1;
+                w * h
+            }
+        };
+        let place = Mention::Annotation(index as u32);
+        self.annotations.push(Annotation {
+            id: raw.id,
+            image: self.image_ids.mention(raw.image_id, place),
+            class: ClassIndex(self.category_ids.mention(raw.category_id, place)),
+            bbox: Xywh(raw.bbox),
+            area,
+            crowd: raw.crowd,
+            segmentation: raw
+                .segmentation
+                .map(|(within, len)| FileSpan { offset: offset + within as u64, len }),
+        });
+        Ok(())
+    }
+
+    fn add_category(&mut self, index: usize, _offset: u64, raw: RawCategory) -> Result<()> {
+        if raw.name.trim().is_empty() {
+            return Err(self
+                .invalid(
+                    format!("categories[{index}].name"),
+                    "expected a name, got an empty string",
+                )
+                .with_hint("names become the text prompts of their classes"));
+        }
+        self.category_ids.declare(raw.id.0, index).map_err(|earlier| {
+            let hint = format!(
+                "`{}` and `{}` need different ids",
+                self.categories[earlier as usize].name, raw.name
+            );
+            self.duplicate("categories", earlier as usize, index, raw.id.0, &hint)
+        })?;
+        self.categories.push(raw);
+        Ok(())
+    }
+
+    /// Resolves the slots and groups the annotations by image.
+    fn finish(mut self) -> Result<Parts> {
+        for (list, empty) in
+            [("images", self.images.is_empty()), ("categories", self.categories.is_empty())]
+        {
+            if empty {
+                return Err(self
+                    .invalid(list.to_owned(), "the list is empty")
+                    .with_hint("did the program that wrote this file filter everything out?"));
+            }
+        }
+        self.check_annotation_ids()?;
+        self.check_mentions()?;
+
+        for annotation in &mut self.annotations {
+            let seen = &self.image_ids.seen[annotation.image as usize];
+            annotation.image = seen.declared.expect("check_mentions found every id declared");
+        }
+        let starts = group_by_image(&mut self.annotations, self.images.len());
+        self.annotations.shrink_to_fit();
+
+        // The file's order of classes is not the order of their ids.
+        let mut by_id: Vec<i64> = self.categories.iter().map(|c| c.id.0).collect();
+        by_id.sort_unstable();
+        let class_of_slot: Vec<ClassIndex> = (self.category_ids.seen.iter())
+            .map(|seen| ClassIndex(by_id.partition_point(|&id| id < seen.id) as u32))
+            .collect();
+        let resolve = |class: &mut ClassIndex| *class = class_of_slot[class.0 as usize];
+        self.annotations.iter_mut().for_each(|a| resolve(&mut a.class));
+        for image in &mut self.images {
+            image.neg_classes.iter_mut().for_each(resolve);
+            image.not_exhaustive_classes.iter_mut().for_each(resolve);
+        }
+
+        let mut report = LoadReport { computed_area: self.computed_area, ..LoadReport::default() };
+        let vocabulary = count_classes(self.categories, &self.annotations, &mut report);
+        count_boxes(&self.images, &self.annotations, &mut report);
+        report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
+        Ok(Parts {
+            format: if self.lvis { Format::Lvis } else { Format::Coco },
+            vocabulary,
+            images: self.images,
+            annotations: self.annotations,
+            starts,
+            report,
+        })
+    }
+
+    fn check_annotation_ids(&self) -> Result<()> {
+        if self.annotations.is_sorted_by(|a, b| a.id < b.id) {
+            return Ok(());
+        }
+        let mut order: Vec<(i64, u32)> =
+            self.annotations.iter().zip(0..).map(|(a, position)| (a.id, position)).collect();
+        order.sort_unstable();
+        let repeated = order.windows(2).filter(|w| w[0].0 == w[1].0).min_by_key(|w| w[1].1);
+        match repeated {
+            None => Ok(()),
+            Some(pair) => Err(self.duplicate(
+                "annotations",
+                pair[0].1 as usize,
+                pair[1].1 as usize,
+                pair[0].0,
+                "number the annotations anew: the program that wrote this file, or a merge of two \
+                 files, used the id twice",
+            )),
+        }
+    }
+
+    /// Every id that was used must be declared.
+    fn check_mentions(&self) -> Result<()> {
+        let image = self.image_ids.seen.iter().find(|s| s.declared.is_none());
+        if let Some((seen, Mention::Annotation(at))) = image.and_then(|s| Some((s, s.mentioned?))) {
+            let ids = self.images.iter().map(|i| i.id).collect();
+            return Err(self
+                .invalid(
+                    format!("annotations[{at}].image_id"),
+                    format!("no image has the id {}", seen.id),
+                )
+                .with_hint(known_ids("images", ids, seen.id)));
+        }
+        let category = self.category_ids.seen.iter().find(|s| s.declared.is_none());
+        if let Some((seen, place)) = category.and_then(|s| Some((s, s.mentioned?))) {
+            let field = match place {
+                Mention::Annotation(at) => format!("annotations[{at}].category_id"),
+                Mention::Neg(at) => format!("images[{at}].neg_category_ids"),
+                Mention::NotExhaustive(at) => format!("images[{at}].not_exhaustive_category_ids"),
+            };
+            let ids = self.categories.iter().map(|c| c.id.0).collect();
+            return Err(self
+                .invalid(field, format!("no category has the id {}", seen.id))
+                .with_hint(known_ids("categories", ids, seen.id)));
+        }
+        Ok(())
+    }
+
+    fn invalid(&self, field: String, problem: impl Into<String>) -> Error {
+        Error::invalid(&self.file, field, problem)
+    }
+
+    fn duplicate(&self, list: &str, first: usize, second: usize, id: i64, hint: &str) -> Error {
+        self.invalid(
+            format!("{list}[{second}].id"),
+            format!("{id} is already the id of {list}[{first}]"),
+        )
+        .with_hint(hint)
+    }
+}
+
+/// Sorts in place, keeping the file's order within an image; gives where each image begins.
+fn group_by_image(annotations: &mut [Annotation], images: usize) -> Vec<u32> {
+    let mut starts = vec![0u32; images + 1];
+    for annotation in annotations.iter() {
+        starts[annotation.image as usize + 1] += 1;
+    }
+    for image in 0..images {
+        starts[image + 1] += starts[image];
+    }
+    // Each annotation goes straight to its place, by cycles: sorting by key would copy all.
+    let mut free = starts.clone();
+    let mut place: Vec<u32> = Vec::with_capacity(annotations.len());
+    for annotation in annotations.iter() {
+        let next = &mut free[annotation.image as usize];
+        place.push(*next);
+        *next += 1;
+    }
+    for i in 0..annotations.len() {
+        while place[i] as usize != i {
+            let to = place[i] as usize;
+            annotations.swap(i, to);
+            place.swap(i, to);
+        }
+    }
+    starts
+}

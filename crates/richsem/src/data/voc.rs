@@ -1,0 +1,281 @@
+//! Pascal VOC's XML to COCO's JSON, one file per image set.
+//!
+//! hotcoco has such a converter too (`hotcoco::convert::voc_to_coco`), which these numbers are
+//! tested against. It reads a folder as one set, so image sets, archives, sizes missing from the
+//! XML and pictures whose name the XML gets wrong need this one.
+//!
+//! Boxes: VOC counts pixels from 1 and includes both ends (the devkit's area is
+//! `(xmax - xmin + 1) * (ymax - ymin + 1)`), so `xmin, ymin, xmax, ymax` become
+//! `[xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]`.
+//!
+//! `difficult` objects become `iscrowd: 1`, the nearest COCO has to VOC's rule: neither trained
+//! on, nor missed, nor a false alarm when found. One difference remains: COCO compares a detection
+//! with a crowd by the share of the *detection* inside, VOC by intersection over union.
+
+mod source;
+#[cfg(test)]
+mod tests;
+mod xml;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result, write_atomically};
+use source::Collected;
+
+/// What [`convert`] wrote. `Display` gives a few lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversionReport {
+    /// The files, in the order train, val, trainval, test.
+    pub splits: Vec<SplitReport>,
+    /// Class names of all of them, in the order of their category ids, from 1.
+    pub classes: Vec<String>,
+    /// The folder that `file_name` is relative to: `output/images` for an archive, the set's own
+    /// `JPEGImages` for a folder (nothing is copied).
+    pub image_root: PathBuf,
+    /// Objects marked difficult, now `iscrowd`.
+    pub difficult: usize,
+    /// Objects dropped because their box has no inside.
+    pub degenerate: usize,
+    /// Pictures whose size was read from the picture because the XML has none.
+    pub sizes_from_pictures: usize,
+    /// Annotated pictures that no image set lists: not written.
+    pub unlisted: usize,
+    /// Image sets that list nothing: no file written.
+    pub empty_splits: Vec<String>,
+}
+
+/// One image set, written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitReport {
+    /// `train`, `val`, `trainval` or `test`; `all` for a set without image sets.
+    pub name: String,
+    /// The JSON file.
+    pub path: PathBuf,
+    /// Pictures in it.
+    pub images: usize,
+    /// Boxes in it, difficult ones included.
+    pub boxes: usize,
+}
+
+impl fmt::Display for ConversionReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for split in &self.splits {
+            let SplitReport { path, images, boxes, .. } = split;
+            writeln!(f, "{}: {images} images, {boxes} boxes", path.display())?;
+        }
+        write!(f, "  {} classes: {}", self.classes.len(), self.classes.join(", "))?;
+        write!(f, "\n  image root: {}", self.image_root.display())?;
+        for (count, what) in [
+            (self.difficult, "difficult objects, kept as crowd regions (not trained on)"),
+            (self.degenerate, "boxes without an inside, dropped"),
+            (self.sizes_from_pictures, "sizes missing from the XML, read from the pictures"),
+            (self.unlisted, "annotated pictures in no image set, left out"),
+        ] {
+            if count > 0 {
+                write!(f, "\n  {count} {what}")?;
+            }
+        }
+        for name in &self.empty_splits {
+            write!(f, "\n  {name}: lists nothing, not written")?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+struct CocoFile<'a> {
+    images: Vec<&'a CocoImage>,
+    annotations: Vec<&'a CocoAnnotation>,
+    categories: Vec<CocoCategory<'a>>,
+}
+
+#[derive(Serialize)]
+struct CocoImage {
+    id: usize,
+    file_name: String,
+    width: u32,
+    height: u32,
+}
+
+#[derive(Serialize)]
+struct CocoAnnotation {
+    id: usize,
+    image_id: usize,
+    category_id: usize,
+    bbox: [f64; 4],
+    area: f64,
+    iscrowd: u8,
+}
+
+#[derive(Serialize)]
+struct CocoCategory<'a> {
+    id: usize,
+    name: &'a str,
+}
+
+/// Converts a VOC set: a folder or a `.tar`, at any depth of which lie `Annotations/*.xml`,
+/// `JPEGImages/` and, unless everything is one set, `ImageSets/Main/{train,val,trainval,test}.txt`.
+///
+/// Writes `output/<set>.json` for each image set, and from an archive also `output/images/`. Image,
+/// annotation and category ids are the same in every file, so files may be merged.
+///
+/// # Errors
+/// If the input is no such set, if an XML file is broken (it is named), if an image set lists what
+/// does not exist, or if writing fails.
+pub fn convert(input: &Path, output: &Path) -> Result<ConversionReport> {
+    fs_err::create_dir_all(output)?;
+    let collected = if fs_err::metadata(input)?.is_dir() {
+        source::from_folder(input)?
+    } else {
+        source::from_tar(input, &output.join("images"))?
+    };
+    if collected.annotations.is_empty() {
+        return Err(Error::invalid(input, "Annotations", "no Annotations/*.xml in it")
+            .with_hint("a Pascal VOC set has the folders Annotations, JPEGImages and ImageSets"));
+    }
+    let splits = splits(input, &collected)?;
+    let listed: BTreeSet<&str> = splits.iter().flat_map(|(_, stems)| stems).copied().collect();
+    let classes: Vec<&str> = listed
+        .iter()
+        .flat_map(|stem| &collected.annotations[*stem].objects)
+        .map(|object| object.name.as_str())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+
+    let mut report = ConversionReport {
+        splits: Vec::new(),
+        classes: classes.iter().map(|&c| c.to_owned()).collect(),
+        image_root: collected.image_root.clone(),
+        difficult: 0,
+        degenerate: 0,
+        sizes_from_pictures: 0,
+        unlisted: collected.annotations.len() - listed.len(),
+        empty_splits: Vec::new(),
+    };
+    let mut converted: BTreeMap<&str, (CocoImage, Vec<CocoAnnotation>)> = BTreeMap::new();
+    let mut annotation_id = 0;
+    for (position, &stem) in listed.iter().enumerate() {
+        let annotated = &collected.annotations[stem];
+        let file_name = picture_of(input, &collected, stem)?;
+        let (mut width, mut height) = annotated.size;
+        if width == 0 || height == 0 {
+            (width, height) = header_size(&collected.image_root.join(&file_name))?;
+            report.sizes_from_pictures += 1;
+        }
+        let image = CocoImage { id: position + 1, file_name, width, height };
+        let mut annotations = Vec::new();
+        for object in &annotated.objects {
+            let [x0, y0, x1, y1] = object.corners;
+            let (w, h) = (x1 - x0 + 1.0, y1 - y0 + 1.0);
+            if w <= 0.0 || h <= 0.0 {
+                report.degenerate += 1;
+                continue;
+            }
+            report.difficult += usize::from(object.difficult);
+            annotation_id += 1;
+            annotations.push(CocoAnnotation {
+                id: annotation_id,
+                image_id: image.id,
+                category_id: 1 + classes.partition_point(|c| *c < object.name.as_str()),
+                bbox: [x0 - 1.0, y0 - 1.0, w, h],
+                area: w * h,
+                iscrowd: u8::from(object.difficult),
+            });
+        }
+        converted.insert(stem, (image, annotations));
+    }
+    for (name, stems) in splits {
+        if stems.is_empty() {
+            report.empty_splits.push(name.to_owned());
+            continue;
+        }
+        let records: Vec<_> = stems.iter().map(|stem| &converted[stem]).collect();
+        let file = CocoFile {
+            images: records.iter().map(|(image, _)| image).collect(),
+            annotations: records.iter().flat_map(|(_, annotations)| annotations).collect(),
+            categories: (1..).zip(&classes).map(|(id, name)| CocoCategory { id, name }).collect(),
+        };
+        let path = output.join(format!("{name}.json"));
+        write_atomically(&path, |out| {
+            serde_json::to_writer(out, &file).map_err(|e| Error::Io(e.into()))
+        })?;
+        report.splits.push(SplitReport {
+            name: name.to_owned(),
+            path,
+            images: file.images.len(),
+            boxes: file.annotations.len(),
+        });
+    }
+    Ok(report)
+}
+
+/// Each image set with the names it lists, every one of which is annotated.
+fn splits<'a>(input: &Path, collected: &'a Collected) -> Result<Vec<(&'static str, Vec<&'a str>)>> {
+    let known =
+        |name: &str| collected.annotations.get_key_value(name).map(|(stem, _)| stem.as_str());
+    if collected.splits.is_empty() {
+        return Ok(vec![("all", collected.annotations.keys().map(String::as_str).collect())]);
+    }
+    let mut splits = Vec::new();
+    for name in source::SPLITS {
+        let Some(text) = collected.splits.get(name) else { continue };
+        let mut stems = Vec::new();
+        let mut taken = BTreeSet::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            let Some(first) = line.split_whitespace().next() else { continue };
+            // `name` or, in the devkit's per-class form, `name 1`; a name may hold spaces.
+            let Some(stem) = known(line).or_else(|| known(first)) else {
+                let list = format!("ImageSets/Main/{name}.txt line {}", number + 1);
+                return Err(Error::invalid(input, list, format!("no Annotations/{first}.xml"))
+                    .with_hint("each line names a picture, without folder or extension"));
+            };
+            if taken.insert(stem) {
+                stems.push(stem);
+            }
+        }
+        splits.push((name, stems));
+    }
+    Ok(splits)
+}
+
+/// The picture that belongs to an XML file: of the same name, or else the one its text names.
+fn picture_of(input: &Path, collected: &Collected, stem: &str) -> Result<String> {
+    let named = || {
+        let name = collected.annotations[stem].file_name.as_deref()?;
+        let other = Path::new(name).file_stem()?.to_str()?;
+        collected.pictures.get(other).filter(|p| p.as_str() == name)
+    };
+    collected.pictures.get(stem).or_else(named).cloned().ok_or_else(|| {
+        Error::invalid(
+            input,
+            format!("Annotations/{stem}.xml"),
+            format!("its picture is missing: no JPEGImages/{stem}.jpg (or .png, .jpeg, .bmp)"),
+        )
+        .with_hint("add the picture, or take the name out of the lists in ImageSets/Main")
+    })
+}
+
+/// Width and height in the picture's own header.
+fn header_size(path: &Path) -> Result<(u32, u32)> {
+    let unreadable = |e: &dyn fmt::Display| {
+        Error::invalid(
+            path,
+            "size",
+            format!("the XML gives none, and the picture's is unreadable: {e}"),
+        )
+        .with_hint("write width and height into the XML, or replace the picture")
+    };
+    image::ImageReader::open(path)
+        .and_then(image::ImageReader::with_guessed_format)
+        .map_err(|e| unreadable(&e))?
+        .into_dimensions()
+        .map_err(|e| unreadable(&e))
+}

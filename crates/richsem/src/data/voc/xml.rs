@@ -1,0 +1,98 @@
+//! One VOC annotation file.
+
+use std::path::Path;
+
+use roxmltree::{Document, Node};
+
+use crate::error::{Error, Result};
+
+/// What an XML file says of its picture.
+pub(super) struct Annotated {
+    /// `<filename>`: often stale, since renaming a picture does not rename it here.
+    pub(super) file_name: Option<String>,
+    /// Width and height in pixels; 0 where the file has none.
+    pub(super) size: (u32, u32),
+    pub(super) objects: Vec<Object>,
+}
+
+/// One object, as written.
+pub(super) struct Object {
+    pub(super) name: String,
+    /// xmin, ymin, xmax, ymax: from 1, both ends included.
+    pub(super) corners: [f64; 4],
+    pub(super) difficult: bool,
+}
+
+/// Reads the text of `file` (whose path is for messages).
+pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Annotated> {
+    let text = std::str::from_utf8(text).map_err(|e| {
+        let problem = format!("not UTF-8 text at byte {}", e.valid_up_to());
+        Error::invalid(file, "XML", problem).with_hint("save it as UTF-8")
+    })?;
+    let document = Document::parse(text.trim_start_matches('\u{feff}')).map_err(|e| {
+        Error::invalid(file, "XML", format!("broken: {e}"))
+            .with_hint("is the file truncated? copy it again, or mend it at that line")
+    })?;
+    let root = document.root_element();
+    if root.tag_name().name() != "annotation" {
+        let problem = format!("expected <annotation>, got <{}>", root.tag_name().name());
+        return Err(Error::invalid(file, "XML", problem).with_hint("expected Pascal VOC's format"));
+    }
+    let size = child(root, "size");
+    let side = |name| match size.and_then(|s| text_of(s, name)) {
+        None => Ok(0),
+        Some(text) => match text.parse::<f64>() {
+            Ok(v) if v.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&v) => Ok(v as u32),
+            _ => Err(wrong(file, format!("size.{name}"), "a number of pixels", text)),
+        },
+    };
+    Ok(Annotated {
+        file_name: text_of(root, "filename").map(str::to_owned),
+        size: (side("width")?, side("height")?),
+        objects: root
+            .children()
+            .filter(|n| n.has_tag_name("object"))
+            .enumerate()
+            .map(|(i, node)| object(file, i, node))
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn object(file: &Path, index: usize, node: Node<'_, '_>) -> Result<Object> {
+    let at = |field: &str| format!("object[{index}].{field}");
+    let missing = |field: &str, expected: &str| {
+        Error::invalid(file, at(field), format!("missing; expected {expected}"))
+    };
+    let name = text_of(node, "name").ok_or_else(|| missing("name", "the class name"))?;
+    // Direct children only: the <part>s of a person have boxes and names of their own.
+    let bounds = child(node, "bndbox").ok_or_else(|| missing("bndbox", "a box"))?;
+    let mut corners = [0.0; 4];
+    for (corner, side) in corners.iter_mut().zip(["xmin", "ymin", "xmax", "ymax"]) {
+        let field = format!("bndbox.{side}");
+        let text = text_of(bounds, side).ok_or_else(|| missing(&field, "a number"))?;
+        *corner = text
+            .parse()
+            .ok()
+            .filter(|v: &f64| v.is_finite())
+            .ok_or_else(|| wrong(file, at(&field), "a finite number", text))?;
+    }
+    let difficult = match text_of(node, "difficult") {
+        None | Some("0" | "false" | "Unspecified") => false,
+        Some("1" | "true") => true,
+        Some(text) => return Err(wrong(file, at("difficult"), "0 or 1", text)),
+    };
+    Ok(Object { name: name.to_owned(), corners, difficult })
+}
+
+fn wrong(file: &Path, field: String, expected: &str, got: &str) -> Error {
+    Error::invalid(file, field, format!("expected {expected}, got `{}`", got.escape_debug()))
+}
+
+fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+    node.children().find(|n| n.has_tag_name(name))
+}
+
+/// The trimmed text of a child, if there is any.
+fn text_of<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
+    child(node, name)?.text().map(str::trim).filter(|t| !t.is_empty())
+}
