@@ -8,9 +8,14 @@
 
 pub mod boxes;
 pub mod data;
+pub mod detections;
+pub mod draw;
 pub mod error;
+pub mod evaluate;
 pub mod random;
+pub mod report;
 pub mod targets;
+pub mod tensorboard;
 pub mod vocabulary;
 
 pub use error::{Error, Result};
