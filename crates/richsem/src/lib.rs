@@ -7,11 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod boxes;
+pub mod collective;
 pub mod data;
 pub mod detections;
 pub mod draw;
 pub mod error;
 pub mod evaluate;
+pub mod losses;
+pub mod models;
 pub mod random;
 pub mod report;
 pub mod targets;

@@ -1,10 +1,21 @@
 //! What libtorch has and `tch` does not bind, and the project's own kernels.
+//!
+//! The only crate with `unsafe` code and C++. The binary links the CPU half of libtorch alone;
+//! [`DeviceChoice::resolve`] opens the CUDA half when a CUDA device is asked for.
 
-/// What can go wrong below the library.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// libtorch refused.
-    #[error("libtorch: {0}")]
-    Torch(#[from] tch::TchError),
-}
+mod autocast;
+mod error;
+mod ffi;
+mod function;
+pub mod ms_deform_attn;
+pub mod optim;
+mod settings;
+
+pub use autocast::{autocast, no_autocast};
+pub use error::{Error, Result};
+pub use function::{BackwardArgs, Gradients, custom_function};
+pub use ms_deform_attn::{ms_deform_attn, ms_deform_attn_naive};
+pub use settings::{
+    Memory, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark, set_deterministic,
+    set_grad, set_tf32, synchronize,
+};

@@ -1,0 +1,347 @@
+//! The training objective: class, L1 and GIoU terms of every decoder layer, of the encoder's
+//! proposals and of the denoising queries.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::{
+    boxes::{generalized_iou, l1},
+    federated::{FederatedConfig, sample_classes},
+    focal::sigmoid_focal_loss,
+    matcher::{MatcherConfig, Matching, PaddedTargets, hungarian},
+};
+use crate::{
+    collective::Collective,
+    error::{Error, Result},
+    models::{
+        denoising::DenoisingLayout,
+        dino::{LayerOutputs, TrainingOutput},
+    },
+    random::{Random, Stream},
+    targets::Target,
+};
+
+/// What a class means in an image that says nothing about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownClasses {
+    /// It counts as absent, as in the reference.
+    Negative,
+    /// It takes no part in the class loss of that image (LVIS: neither annotated nor verified).
+    Ignore,
+}
+
+/// Weights and variants of the objective.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Weight of the class terms.
+    pub class: f64,
+    /// Weight of the L1 terms.
+    pub l1: f64,
+    /// Weight of the GIoU terms.
+    pub giou: f64,
+    /// Further weight of the encoder's terms.
+    pub interm: f64,
+    /// Focal loss's weight of positives.
+    pub focal_alpha: f64,
+    /// Focal loss's exponent.
+    pub focal_gamma: f64,
+    /// Costs of the matching.
+    pub matcher: MatcherConfig,
+    /// Class terms on a sample of the classes; absent: on all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub federated: Option<FederatedConfig>,
+    /// Classes that an image says nothing about.
+    pub unknown_classes: UnknownClasses,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self {
+            class: 1.0,
+            l1: 5.0,
+            giou: 2.0,
+            interm: 1.0,
+            focal_alpha: 0.25,
+            focal_gamma: 2.0,
+            matcher: MatcherConfig::default(),
+            federated: None,
+            unknown_classes: UnknownClasses::Negative,
+        }
+    }
+}
+
+impl LossConfig {
+    /// # Errors
+    /// A weight that is negative or not a number, named below `key`.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        let weights = [
+            ("class", self.class),
+            ("l1", self.l1),
+            ("giou", self.giou),
+            ("interm", self.interm),
+            ("focal_alpha", self.focal_alpha),
+            ("focal_gamma", self.focal_gamma),
+            ("matcher.class", self.matcher.class),
+            ("matcher.l1", self.matcher.l1),
+            ("matcher.giou", self.matcher.giou),
+        ];
+        for (name, value) in weights {
+            if !(value.is_finite() && value >= 0.0) {
+                let problem = format!("expected a number of at least 0, got {value}");
+                return Err(Error::config(format!("{key}.{name}"), problem));
+            }
+        }
+        if self.federated.as_ref().is_some_and(|f| f.classes == 0) {
+            return Err(Error::config(
+                format!("{key}.federated.classes"),
+                "expected at least 1, got 0",
+            )
+            .with_hint("to use all classes, leave the [loss.federated] table out"));
+        }
+        Ok(())
+    }
+}
+
+/// Every loss term of a step.
+#[derive(Debug)]
+pub struct LossTerms {
+    /// `loss_ce`, `loss_bbox`, `loss_giou`, with the reference's suffixes: none for the last
+    /// layer, `_0` … for the others, `_interm`, `_dn`, `_dn_0` ….
+    pub names: Vec<String>,
+    /// `[len(names)]`, before weighting.
+    pub values: Tensor,
+    /// The weighted sum, a scalar with gradients.
+    pub total: Tensor,
+}
+
+/// Where in a run the step stands: the key of its random draws.
+#[derive(Debug, Clone, Copy)]
+pub struct StepKey {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Micro-batches since its start.
+    pub step: u64,
+}
+
+/// The objective.
+#[derive(Debug)]
+pub struct Criterion {
+    config: LossConfig,
+    image_counts: Vec<u32>,
+}
+
+/// One group of terms that share a normaliser: sets of predictions and their matched pairs.
+struct Group<'a> {
+    outputs: &'a LayerOutputs,
+    matching: Matching,
+    normalizer: f64,
+    first_term: u64,
+}
+
+impl Criterion {
+    /// `image_counts` of the vocabulary's classes drive the federated loss.
+    #[must_use]
+    pub fn new(config: LossConfig, image_counts: Vec<u32>) -> Self {
+        Self { config, image_counts }
+    }
+
+    /// All terms of one step.
+    ///
+    /// # Errors
+    /// Predictions that are not finite; what libtorch refuses.
+    pub fn forward(
+        &self,
+        output: &TrainingOutput,
+        targets: &[Target],
+        key: StepKey,
+        collective: &dyn Collective,
+    ) -> Result<LossTerms> {
+        let device = output.decoder.logits.device();
+        let padded = PaddedTargets::new(targets, device);
+        let layers = output.decoder.logits.size()[0] as usize;
+        let matched = LayerOutputs {
+            logits: Tensor::cat(&[&output.decoder.logits, &output.interm.logits], 0),
+            boxes: Tensor::cat(&[&output.decoder.boxes, &output.interm.boxes], 0),
+        };
+        let matching = hungarian(
+            &matched.logits,
+            &matched.boxes,
+            &padded,
+            &self.config.matcher,
+            self.config.focal_alpha,
+        )?;
+        let pairs = matching.len() / (layers + 1);
+        let num_boxes = collective.mean(pairs as f64).max(1.0);
+        let suffix = |layer: usize| {
+            if layer + 1 == layers { String::new() } else { format!("_{layer}") }
+        };
+        let mut suffixes: Vec<String> = (0..layers).map(suffix).collect();
+        suffixes.push("_interm".into());
+        let mut weights = vec![1.0; layers];
+        weights.push(self.config.interm);
+
+        let main = Group { outputs: &matched, matching, normalizer: num_boxes, first_term: 0 };
+        let mut terms = self.terms(&main, targets, &padded, key, collective)?;
+        if let Some((layout, outputs)) = &output.denoising {
+            suffixes.extend((0..layers).map(|layer| format!("_dn{}", suffix(layer))));
+            weights.extend(vec![1.0; layers]);
+            let group = Group {
+                outputs,
+                matching: denoising_pairs(*layout, layers, &padded.counts),
+                normalizer: num_boxes * layout.groups as f64,
+                first_term: layers as u64 + 1,
+            };
+            let more = self.terms(&group, targets, &padded, key, collective)?;
+            terms = std::array::from_fn(|i| Tensor::cat(&[&terms[i], &more[i]], 0));
+        }
+
+        let config = &self.config;
+        let kinds =
+            [("loss_ce", config.class), ("loss_bbox", config.l1), ("loss_giou", config.giou)];
+        let mut names = Vec::new();
+        let mut all_weights = Vec::new();
+        for (kind, weight) in kinds {
+            for (suffix, own) in suffixes.iter().zip(&weights) {
+                names.push(format!("{kind}{suffix}"));
+                all_weights.push((weight * own) as f32);
+            }
+        }
+        let values = Tensor::cat(&terms, 0);
+        let all_weights = Tensor::from_slice(&all_weights).to_device(device);
+        let total = (&values * all_weights).sum(Kind::Float);
+        Ok(LossTerms { names, values: values.detach(), total })
+    }
+
+    /// Class, L1 and GIoU of each set of a group: three `[S]`.
+    fn terms(
+        &self,
+        group: &Group,
+        targets: &[Target],
+        padded: &PaddedTargets,
+        key: StepKey,
+        collective: &dyn Collective,
+    ) -> Result<[Tensor; 3]> {
+        let Group { outputs, matching, normalizer, .. } = group;
+        let (sets, images, queries, _) = outputs.logits.size4()?;
+        let device = outputs.logits.device();
+        let index = |values: Vec<i64>| Tensor::from_slice(&values).to_device(device);
+        let slot =
+            |i: usize| (matching.set[i] * images + matching.image[i]) * queries + matching.query[i];
+        let slots = index((0..matching.len()).map(slot).collect());
+        let most = padded.boxes.size()[1];
+        let truth = (0..matching.len()).map(|i| matching.image[i] * most + matching.target[i]);
+        let truth = padded.boxes.view([images * most, 4]).index_select(0, &index(truth.collect()));
+        let predicted = outputs.boxes.reshape([-1, 4]).index_select(0, &slots);
+        let pairs = matching.len() as i64 / sets;
+        let per_set =
+            |x: Tensor| x.sum_dim_intlist([1i64].as_slice(), false, Kind::Float) / *normalizer;
+        let distances = l1(&predicted, &truth).view([sets, pairs]);
+        let overlaps = 1.0f64 - generalized_iou(&predicted, &truth).view([sets, pairs]);
+        let class = self.class_terms(group, targets, &slots, key, collective)? / *normalizer;
+        Ok([class, per_set(distances), per_set(overlaps)])
+    }
+
+    /// Sum of the focal losses of each set, `[S]`.
+    fn class_terms(
+        &self,
+        group: &Group,
+        targets: &[Target],
+        slots: &Tensor,
+        key: StepKey,
+        collective: &dyn Collective,
+    ) -> Result<Tensor> {
+        let logits = &group.outputs.logits;
+        let device = logits.device();
+        let (sets, images, queries, classes) = logits.size4()?;
+        let label = |i: usize| {
+            targets[group.matching.image[i] as usize].labels[group.matching.target[i] as usize].0
+        };
+        let known = match self.config.unknown_classes {
+            UnknownClasses::Negative => None,
+            UnknownClasses::Ignore => Some(known_classes(targets, classes as usize)),
+        };
+        let known = known.map(|k| Tensor::from_slice(&k).view([images, classes]));
+        // The columns that each set looks at, and where in them each matched label stands.
+        let (logits, width, columns, known) = match &self.config.federated {
+            None => {
+                let columns: Vec<i64> =
+                    (0..group.matching.len()).map(|i| i64::from(label(i))).collect();
+                let known = known.map(|k| k.view([1, images, 1, classes]));
+                (logits.shallow_clone(), classes, columns, known)
+            }
+            Some(federated) => {
+                let mut present: Vec<u32> =
+                    targets.iter().flat_map(|t| t.labels.iter().map(|c| c.0)).collect();
+                present.sort_unstable();
+                present.dedup();
+                let sampled: Vec<Vec<i64>> = (0..sets as u64)
+                    .map(|set| {
+                        let item = (collective.rank() << 32) | (group.first_term + set);
+                        let mut random = Random::new(key.seed, Stream::Federated, key.step, item);
+                        sample_classes(&present, &self.image_counts, federated, &mut random)
+                    })
+                    .collect();
+                let width = sampled[0].len() as i64;
+                // Present classes come first, in order, in every set.
+                let columns = (0..group.matching.len())
+                    .map(|i| present.binary_search(&label(i)).map_or(0, |at| at as i64))
+                    .collect();
+                let chosen = Tensor::from_slice(&sampled.concat()).view([sets, width]);
+                let known = known.map(|k| {
+                    k.index_select(1, &chosen.flatten(0, 1))
+                        .view([images, sets, width])
+                        .permute([1, 0, 2])
+                        .unsqueeze(2)
+                });
+                let chosen = chosen.to_device(device).view([sets, 1, 1, width]);
+                let chosen = chosen.expand([sets, images, queries, width], false);
+                (logits.gather(-1, &chosen, false), width, columns, known)
+            }
+        };
+        let onehot = Tensor::zeros([sets * images * queries * width], (Kind::Float, device));
+        let columns = Tensor::from_slice(&columns).to_device(device);
+        let _ = onehot.shallow_clone().index_fill_(0, &(slots * width + columns), 1.0);
+        let onehot = onehot.view([sets, images, queries, width]);
+        let (alpha, gamma) = (self.config.focal_alpha, self.config.focal_gamma);
+        let mut loss = sigmoid_focal_loss(&logits, &onehot, alpha, gamma);
+        if let Some(known) = known {
+            loss = loss * known.to_device(device);
+        }
+        Ok(loss.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float))
+    }
+}
+
+/// Every positive denoising query with the box it is a copy of, the same in each layer.
+fn denoising_pairs(layout: DenoisingLayout, layers: usize, counts: &[usize]) -> Matching {
+    let mut matching = Matching::default();
+    for layer in 0..layers {
+        for (image, &count) in counts.iter().enumerate() {
+            for group in 0..layout.groups {
+                for i in 0..count as i64 {
+                    matching.push(layer, image, layout.positive(group, i), i);
+                }
+            }
+        }
+    }
+    matching
+}
+
+/// 1 where an image says whether a class is there, 0 where it does not; `[B · C]`.
+fn known_classes(targets: &[Target], classes: usize) -> Vec<f32> {
+    let mut known = Vec::with_capacity(targets.len() * classes);
+    for target in targets {
+        let knowledge = &target.knowledge;
+        let mut row = vec![f32::from(u8::from(knowledge.others_absent)); classes];
+        for class in knowledge.present.iter().chain(&knowledge.absent).chain(&target.labels) {
+            row[class.0 as usize] = 1.0;
+        }
+        known.append(&mut row);
+    }
+    known
+}
+
+#[cfg(test)]
+#[path = "criterion_tests.rs"]
+mod tests;

@@ -1,0 +1,261 @@
+//! The criterion against plain loops over its definition.
+
+use tch::Device;
+
+use super::*;
+use crate::{boxes::Cxcywh, collective::Single, targets::LabelKnowledge, vocabulary::ClassIndex};
+
+const CLASSES: i64 = 6;
+const KEY: StepKey = StepKey { seed: 1, step: 2 };
+
+fn target(pairs: &[(u32, [f32; 4])]) -> Target {
+    Target {
+        image_id: 1,
+        boxes: pairs.iter().map(|&(_, b)| Cxcywh(b)).collect(),
+        labels: pairs.iter().map(|&(c, _)| ClassIndex(c)).collect(),
+        knowledge: LabelKnowledge::default(),
+        size: [10, 10],
+        original_size: [10, 10],
+    }
+}
+
+fn some_targets() -> Vec<Target> {
+    vec![
+        target(&[(1, [0.4, 0.4, 0.3, 0.3]), (2, [0.6, 0.5, 0.2, 0.2]), (2, [0.3, 0.5, 0.2, 0.4])]),
+        target(&[(5, [0.5, 0.6, 0.4, 0.2])]),
+    ]
+}
+
+fn leaf(shape: &[i64], scale: f64, shift: f64) -> Tensor {
+    let x = Tensor::rand(shape, (Kind::Float, Device::Cpu)) * scale + shift;
+    x.set_requires_grad(true)
+}
+
+fn layers(n: i64, b: i64, q: i64) -> LayerOutputs {
+    LayerOutputs {
+        logits: leaf(&[n, b, q, CLASSES], 6.0, -3.0),
+        boxes: leaf(&[n, b, q, 4], 0.4, 0.2),
+    }
+}
+
+fn output(batch: i64, denoising: Option<DenoisingLayout>) -> TrainingOutput {
+    let none = || Tensor::zeros([0], (Kind::Float, Device::Cpu));
+    TrainingOutput {
+        decoder: layers(2, batch, 7),
+        interm: layers(1, batch, 7),
+        denoising: denoising.map(|layout| (layout, layers(2, batch, layout.len()))),
+        region_features: none(),
+        input_references: none(),
+    }
+}
+
+fn giou(a: [f64; 4], b: [f64; 4]) -> f64 {
+    let corners =
+        |v: [f64; 4]| [v[0] - v[2] / 2.0, v[1] - v[3] / 2.0, v[0] + v[2] / 2.0, v[1] + v[3] / 2.0];
+    let (p, q) = (corners(a), corners(b));
+    let overlap = |lo: usize, hi: usize| (p[hi].min(q[hi]) - p[lo].max(q[lo])).max(0.0);
+    let hull = (p[2].max(q[2]) - p[0].min(q[0])) * (p[3].max(q[3]) - p[1].min(q[1]));
+    let inter = overlap(0, 2) * overlap(1, 3);
+    let union = a[2] * a[3] + b[2] * b[3] - inter;
+    inter / union - (hull - union) / hull
+}
+
+/// One set's class, L1 and GIoU sums over `columns` of the logits.
+fn plain(
+    outputs: &LayerOutputs,
+    set: i64,
+    pairs: &[(i64, i64, usize)],
+    targets: &[Target],
+    columns: &[i64],
+    counts: impl Fn(usize, i64) -> bool,
+) -> [f64; 3] {
+    let size = outputs.logits.size();
+    let mut sums = [0.0; 3];
+    for image in 0..size[1] {
+        for query in 0..size[2] {
+            for &class in columns {
+                let positive = pairs.iter().any(|&(b, q, t)| {
+                    (b, q) == (image, query) && i64::from(targets[b as usize].labels[t].0) == class
+                });
+                if !counts(image as usize, class) {
+                    continue;
+                }
+                let x = outputs.logits.double_value(&[set, image, query, class]);
+                let p = 1.0 / (1.0 + (-x).exp());
+                sums[0] += if positive {
+                    -0.25 * (1.0 - p).powi(2) * p.ln()
+                } else {
+                    -0.75 * p.powi(2) * (1.0 - p).ln()
+                };
+            }
+        }
+    }
+    for &(image, query, t) in pairs {
+        let predicted: [f64; 4] =
+            std::array::from_fn(|k| outputs.boxes.double_value(&[set, image, query, k as i64]));
+        let truth = targets[image as usize].boxes[t].0.map(f64::from);
+        sums[1] += predicted.iter().zip(truth).map(|(a, b)| (a - b).abs()).sum::<f64>();
+        sums[2] += 1.0 - giou(predicted, truth);
+    }
+    sums
+}
+
+fn value(terms: &LossTerms, name: &str) -> f64 {
+    let at = terms.names.iter().position(|n| n == name).unwrap_or_else(|| panic!("no {name}"));
+    terms.values.double_value(&[at as i64])
+}
+
+fn matched(outputs: &LayerOutputs, set: i64, targets: &[Target]) -> Vec<(i64, i64, usize)> {
+    let one = |x: &Tensor| x.narrow(0, set, 1);
+    let padded = PaddedTargets::new(targets, Device::Cpu);
+    let m = hungarian(
+        &one(&outputs.logits),
+        &one(&outputs.boxes),
+        &padded,
+        &MatcherConfig::default(),
+        0.25,
+    )
+    .unwrap();
+    (0..m.len()).map(|i| (m.image[i], m.query[i], m.target[i] as usize)).collect()
+}
+
+fn close(got: f64, expected: f64, what: &str) {
+    assert!((got - expected).abs() < 2e-5 * expected.abs().max(1.0), "{what}: {got} {expected}");
+}
+
+#[test]
+fn every_term_equals_plain_loops() {
+    let targets = some_targets();
+    let layout = DenoisingLayout { groups: 2, most: 3 };
+    let output = output(2, Some(layout));
+    let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
+    let terms = criterion.forward(&output, &targets, KEY, &Single).unwrap();
+    assert_eq!(terms.names.len(), 3 * (3 + 2));
+    let all: Vec<i64> = (0..CLASSES).collect();
+    let mut total = 0.0;
+    let mut check = |suffix: &str, sums: [f64; 3], normalizer: f64| {
+        for ((kind, sum), weight) in
+            ["loss_ce", "loss_bbox", "loss_giou"].iter().zip(sums).zip([1.0, 5.0, 2.0])
+        {
+            close(value(&terms, &format!("{kind}{suffix}")), sum / normalizer, suffix);
+            total += weight * sum / normalizer;
+        }
+    };
+    for (outputs, set, suffix) in
+        [(&output.decoder, 0, "_0"), (&output.decoder, 1, ""), (&output.interm, 0, "_interm")]
+    {
+        let pairs = matched(outputs, set, &targets);
+        assert_eq!(pairs.len(), 4);
+        check(suffix, plain(outputs, set, &pairs, &targets, &all, |_, _| true), 4.0);
+    }
+    let (_, dn) = output.denoising.as_ref().unwrap();
+    // Image 0 has boxes in slots 0, 1, 2 of each group's positives; a group is 6 slots long.
+    let mut pairs = vec![(1, 0, 0), (1, 6, 0)];
+    pairs.extend([0, 6].iter().flat_map(|g| (0..3).map(move |i| (0, g + i, i as usize))));
+    for (set, suffix) in [(0, "_dn_0"), (1, "_dn")] {
+        check(suffix, plain(dn, set, &pairs, &targets, &all, |_, _| true), 8.0);
+    }
+    close(terms.total.double_value(&[]), total, "total");
+}
+
+#[test]
+fn federated_terms_look_at_their_own_classes_only() {
+    let targets = some_targets();
+    let output = output(2, None);
+    let counts = vec![9, 4, 4, 1, 0, 25];
+    let federated = FederatedConfig { classes: 4, power: 0.5 };
+    let config = LossConfig { federated: Some(federated.clone()), ..LossConfig::default() };
+    let terms =
+        Criterion::new(config, counts.clone()).forward(&output, &targets, KEY, &Single).unwrap();
+    let mut drawn = Vec::new();
+    for (outputs, set, term, suffix) in [
+        (&output.decoder, 0, 0, "_0"),
+        (&output.decoder, 1, 1, ""),
+        (&output.interm, 0, 2, "_interm"),
+    ] {
+        let mut random = Random::new(KEY.seed, Stream::Federated, KEY.step, term);
+        let columns = sample_classes(&[1, 2, 5], &counts, &federated, &mut random);
+        assert_eq!(columns[..3], [1, 2, 5]);
+        assert_eq!(columns.len(), 4);
+        let pairs = matched(outputs, set, &targets);
+        let sums = plain(outputs, set, &pairs, &targets, &columns, |_, _| true);
+        close(value(&terms, &format!("loss_ce{suffix}")), sums[0] / 4.0, suffix);
+        drawn.push((outputs, set, columns));
+    }
+    terms.total.backward();
+    for (outputs, set, columns) in drawn {
+        let by_class = outputs.logits.grad().get(set).abs().sum_dim_intlist(
+            [0i64, 1].as_slice(),
+            false,
+            Kind::Float,
+        );
+        for class in 0..CLASSES {
+            assert_eq!(by_class.double_value(&[class]) > 0.0, columns.contains(&class));
+        }
+    }
+}
+
+#[test]
+fn classes_an_image_says_nothing_about_can_be_left_out() {
+    let mut targets = some_targets();
+    targets[0].knowledge =
+        LabelKnowledge { absent: vec![ClassIndex(4)], ..LabelKnowledge::default() };
+    targets[1].knowledge = LabelKnowledge { others_absent: true, ..LabelKnowledge::default() };
+    let output = output(2, None);
+    let config = LossConfig { unknown_classes: UnknownClasses::Ignore, ..LossConfig::default() };
+    let counts = |image: usize, class: i64| image == 1 || [1, 2, 4].contains(&class);
+    let all: Vec<i64> = (0..CLASSES).collect();
+    let pairs = matched(&output.decoder, 1, &targets);
+    let expected = plain(&output.decoder, 1, &pairs, &targets, &all, counts)[0] / 4.0;
+    for federated in [None, Some(FederatedConfig { classes: 6, power: 0.5 })] {
+        let config = LossConfig { federated, ..config.clone() };
+        let criterion = Criterion::new(config, vec![1; CLASSES as usize]);
+        let terms = criterion.forward(&output, &targets, KEY, &Single).unwrap();
+        close(value(&terms, "loss_ce"), expected, "loss_ce");
+    }
+}
+
+#[test]
+fn a_batch_without_boxes_trains() {
+    let targets = vec![target(&[]), target(&[])];
+    let output = output(2, None);
+    for federated in [None, Some(FederatedConfig { classes: 3, power: 0.5 })] {
+        let config = LossConfig { federated, ..LossConfig::default() };
+        let criterion = Criterion::new(config, vec![1; CLASSES as usize]);
+        let terms = criterion.forward(&output, &targets, KEY, &Single).unwrap();
+        assert_eq!(value(&terms, "loss_bbox"), 0.0);
+        assert!(value(&terms, "loss_ce") > 0.0);
+        terms.total.backward();
+        assert!(output.decoder.logits.grad().isfinite().all().int64_value(&[]) != 0);
+    }
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let targets = some_targets();
+    let output = output(2, Some(DenoisingLayout { groups: 1, most: 3 }));
+    let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
+    let total =
+        || criterion.forward(&output, &targets, KEY, &Single).unwrap().total.double_value(&[]);
+    criterion.forward(&output, &targets, KEY, &Single).unwrap().total.backward();
+    let dn = &output.denoising.as_ref().unwrap().1;
+    let mut random = Random::new(0, Stream::Test, 0, 0);
+    for tensor in [&output.decoder.logits, &output.decoder.boxes, &output.interm.boxes, &dn.boxes] {
+        let flat = tensor.detach().view([-1]);
+        let grad = tensor.grad().view([-1]);
+        for _ in 0..12 {
+            let at = random.below(flat.numel()) as i64;
+            let original = flat.double_value(&[at]);
+            let set = |x: f64| flat.get(at).fill_(x);
+            let eps = 2e-3;
+            let _ = set(original + eps);
+            let high = total();
+            let _ = set(original - eps);
+            let low = total();
+            let _ = set(original);
+            let numeric = (high - low) / (2.0 * eps);
+            let got = grad.double_value(&[at]);
+            assert!((got - numeric).abs() < 2e-2 * numeric.abs().max(1.0), "{got} {numeric}");
+        }
+    }
+}

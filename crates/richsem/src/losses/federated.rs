@@ -1,0 +1,88 @@
+//! Federated loss: each loss term looks at the classes that are in the batch and at a few others,
+//! drawn by how common they are (Detic, arXiv 2201.02605, and RichSem section 4.1).
+
+use serde::{Deserialize, Serialize};
+
+use crate::random::Random;
+
+/// How many classes a term looks at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FederatedConfig {
+    /// Classes of a term: those of the batch, filled up to this number.
+    pub classes: usize,
+    /// Others are drawn in proportion to image_count to this power.
+    pub power: f64,
+}
+
+impl Default for FederatedConfig {
+    fn default() -> Self {
+        Self { classes: 50, power: 0.5 }
+    }
+}
+
+/// The classes of one term: `present` (sorted, unique), then others without replacement, never
+/// one that no training image shows.
+pub(super) fn sample_classes(
+    present: &[u32],
+    image_counts: &[u32],
+    config: &FederatedConfig,
+    random: &mut Random,
+) -> Vec<i64> {
+    let mut classes: Vec<i64> = present.iter().map(|&c| i64::from(c)).collect();
+    let wanted = config.classes.saturating_sub(classes.len());
+    // The smallest of independent exponential waiting times with these rates: a draw without
+    // replacement in proportion to the weights.
+    let mut waiting: Vec<(f64, i64)> = Vec::new();
+    for (class, &count) in image_counts.iter().enumerate() {
+        // Each class draws, wanted or not, so that a draw does not depend on who is present.
+        let u = 1.0 - random.uniform();
+        if count > 0 && present.binary_search(&(class as u32)).is_err() {
+            waiting.push((-u.ln() / f64::from(count).powf(config.power), class as i64));
+        }
+    }
+    waiting.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    classes.extend(waiting.iter().take(wanted).map(|&(_, class)| class));
+    classes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Stream;
+
+    fn sample(present: &[u32], counts: &[u32], classes: usize, item: u64) -> Vec<i64> {
+        let config = FederatedConfig { classes, power: 0.5 };
+        sample_classes(present, counts, &config, &mut Random::new(0, Stream::Test, 0, item))
+    }
+
+    #[test]
+    fn present_classes_are_kept_and_others_fill_up() {
+        let counts = [5, 5, 0, 5, 5, 5];
+        let got = sample(&[1, 4], &counts, 4, 0);
+        assert_eq!(got[..2], [1, 4]);
+        assert_eq!(got.len(), 4);
+        let mut unique = got.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), 4);
+        // A class without images is never drawn, however many are wanted.
+        assert_eq!(sample(&[1], &counts, 50, 0).len(), 5);
+        // More present than wanted: all stay.
+        assert_eq!(sample(&[0, 1, 3], &counts, 2, 0), [0, 1, 3]);
+    }
+
+    #[test]
+    fn draws_follow_the_square_root_of_the_counts() {
+        // Rates 1 : 2 : 10; one class is drawn.
+        let counts = [1, 4, 100];
+        let mut seen = [0usize; 3];
+        for item in 0..20_000 {
+            seen[sample(&[], &counts, 1, item)[0] as usize] += 1;
+        }
+        for (seen, rate) in seen.iter().zip([1.0, 2.0, 10.0]) {
+            let got = *seen as f64 / 20_000.0;
+            assert!((got - rate / 13.0).abs() < 0.015, "{got} {rate}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Hungarian matching of predictions to ground truth (DETR, arXiv 2005.12872, section 3.1).
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::boxes::{generalized_iou, l1};
+use crate::{
+    error::{Error, Result},
+    targets::Target,
+};
+
+/// Weights of the matching cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MatcherConfig {
+    /// Focal classification cost.
+    pub class: f64,
+    /// L1 distance of the boxes.
+    pub l1: f64,
+    /// Minus the generalised IoU.
+    pub giou: f64,
+}
+
+impl Default for MatcherConfig {
+    fn default() -> Self {
+        Self { class: 2.0, l1: 5.0, giou: 2.0 }
+    }
+}
+
+/// Targets of a batch as tensors, padded to T, the most boxes of an image.
+#[derive(Debug)]
+pub struct PaddedTargets {
+    /// `[B, T]`, 0 beyond an image's own.
+    pub labels: Tensor,
+    /// `[B, T, 4]`, cxcywh.
+    pub boxes: Tensor,
+    /// Boxes of each image.
+    pub counts: Vec<usize>,
+}
+
+impl PaddedTargets {
+    /// Uploads the targets.
+    #[must_use]
+    pub fn new(targets: &[Target], device: Device) -> Self {
+        let counts: Vec<usize> = targets.iter().map(|t| t.boxes.len()).collect();
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let mut labels = vec![0i64; targets.len() * most];
+        let mut boxes = vec![0f32; targets.len() * most * 4];
+        for (b, target) in targets.iter().enumerate() {
+            for (i, (label, bbox)) in target.labels.iter().zip(&target.boxes).enumerate() {
+                labels[b * most + i] = i64::from(label.0);
+                boxes[(b * most + i) * 4..][..4].copy_from_slice(&bbox.0);
+            }
+        }
+        let (b, t) = (targets.len() as i64, most as i64);
+        Self {
+            labels: Tensor::from_slice(&labels).view([b, t]).to_device(device),
+            boxes: Tensor::from_slice(&boxes).view([b, t, 4]).to_device(device),
+            counts,
+        }
+    }
+
+    /// T.
+    fn most(&self) -> i64 {
+        self.labels.size()[1]
+    }
+}
+
+/// Matched pairs of several sets of predictions (decoder layers, proposals), by set, then image.
+/// Every set has the same number of pairs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Matching {
+    /// Which set.
+    pub set: Vec<i64>,
+    /// Which image.
+    pub image: Vec<i64>,
+    /// Which query of it.
+    pub query: Vec<i64>,
+    /// Which of the image's boxes.
+    pub target: Vec<i64>,
+}
+
+impl Matching {
+    /// Number of pairs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    /// No pairs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+
+    pub(super) fn push(&mut self, set: usize, image: usize, query: i64, target: i64) {
+        self.set.push(set as i64);
+        self.image.push(image as i64);
+        self.query.push(query);
+        self.target.push(target);
+    }
+}
+
+/// Matches all sets and images: one cost tensor on the device, one transfer, then one assignment
+/// problem a set and image on the host.
+///
+/// # Shapes
+/// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]`
+///
+/// # Errors
+/// Costs that are not finite, with the set and image.
+pub fn hungarian(
+    logits: &Tensor,
+    boxes: &Tensor,
+    targets: &PaddedTargets,
+    config: &MatcherConfig,
+    focal_alpha: f64,
+) -> Result<Matching> {
+    if targets.most() == 0 {
+        return Ok(Matching::default());
+    }
+    let cost = tch::no_grad(|| cost(logits, boxes, targets, config, focal_alpha));
+    let (sets, images, q, t) = cost.size4()?;
+    let (q, t) = (q as usize, t as usize);
+    let cost = Vec::<f32>::try_from(cost.to_device(Device::Cpu).flatten(0, -1))?;
+    let problems: Vec<(usize, usize)> = (0..sets as usize)
+        .flat_map(|set| (0..images as usize).map(move |image| (set, image)))
+        .collect();
+    let counts = &targets.counts;
+    let solved = problems
+        .par_iter()
+        .map(|&(set, image)| {
+            let count = counts[image];
+            let block = &cost[(set * images as usize + image) * q * t..][..q * t];
+            let own: Vec<f64> =
+                block.chunks(t).flat_map(|row| &row[..count]).map(|&c| f64::from(c)).collect();
+            lsap::solve(q, count, &own, false).map_err(|_| {
+                Error::NonFinite(format!(
+                    "the matching cost of prediction set {set}, image {image} is not finite"
+                ))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut matching = Matching::default();
+    for ((set, image), (queries, own)) in problems.into_iter().zip(solved) {
+        for (query, target) in queries.into_iter().zip(own) {
+            matching.push(set, image, query as i64, target as i64);
+        }
+    }
+    Ok(matching)
+}
+
+/// `[S, B, Q, T]`
+fn cost(
+    logits: &Tensor,
+    boxes: &Tensor,
+    targets: &PaddedTargets,
+    config: &MatcherConfig,
+    alpha: f64,
+) -> Tensor {
+    let size = logits.size();
+    let (s, b, q, t) = (size[0], size[1], size[2], targets.most());
+    let columns = targets.labels.view([1, b, 1, t]).expand([s, b, q, t], false);
+    let prob = logits.gather(-1, &columns, false).to_kind(Kind::Float).sigmoid();
+    // The reference's focal cost: its gamma is 2 whatever the loss's is.
+    let absent = 1.0f64 - &prob;
+    let negative = prob.square() * -(&absent + 1e-8).log() * (1.0 - alpha);
+    let positive = absent.square() * -(prob + 1e-8).log() * alpha;
+    let boxes = boxes.to_kind(Kind::Float).unsqueeze(3); // [S, B, Q, 1, 4]
+    let truth = targets.boxes.view([1, b, 1, t, 4]);
+    (positive - negative) * config.class + l1(&boxes, &truth) * config.l1
+        - generalized_iou(&boxes, &truth) * config.giou
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{boxes::Cxcywh, targets::LabelKnowledge, vocabulary::ClassIndex};
+
+    fn target(pairs: &[(u32, [f32; 4])]) -> Target {
+        Target {
+            image_id: 1,
+            boxes: pairs.iter().map(|&(_, b)| Cxcywh(b)).collect(),
+            labels: pairs.iter().map(|&(c, _)| ClassIndex(c)).collect(),
+            knowledge: LabelKnowledge::default(),
+            size: [10, 10],
+            original_size: [10, 10],
+        }
+    }
+
+    fn targets(list: &[Target]) -> PaddedTargets {
+        PaddedTargets::new(list, Device::Cpu)
+    }
+
+    #[test]
+    fn cost_of_one_pair_follows_its_formula() {
+        let (logit, predicted, truth) = (0.7f64, [0.4f32, 0.5, 0.2, 0.3], [0.5f32, 0.5, 0.4, 0.2]);
+        let logits = Tensor::from_slice(&[-1.0f32, logit as f32]).view([1, 1, 1, 2]);
+        let boxes = Tensor::from_slice(&predicted).view([1, 1, 1, 4]);
+        let got = cost(
+            &logits,
+            &boxes,
+            &targets(&[target(&[(1, truth)])]),
+            &MatcherConfig::default(),
+            0.25,
+        );
+        let p = 1.0 / (1.0 + (-logit).exp());
+        let class = 0.25 * (1.0 - p).powi(2) * -(p + 1e-8f64).ln()
+            - 0.75 * p.powi(2) * -(1.0 - p + 1e-8f64).ln();
+        let l1 = 0.1 + 0.0 + 0.2 + 0.1;
+        // Corners (0.3, 0.35, 0.5, 0.65) and (0.3, 0.4, 0.7, 0.6): intersection 0.2 × 0.2, union
+        // 0.06 + 0.08 − 0.04, hull 0.4 × 0.3.
+        let giou = 0.04 / 0.1 - (0.12 - 0.1) / 0.12;
+        let expected = 2.0 * class + 5.0 * l1 - 2.0 * giou;
+        assert!((got.double_value(&[0, 0, 0, 0]) - expected).abs() < 1e-4);
+    }
+
+    #[test]
+    fn every_box_gets_its_best_query_once() {
+        // Two images, three queries; the second image has one box, the first two.
+        let boxes = Tensor::from_slice(&[
+            0.1f32, 0.1, 0.1, 0.1, 0.5, 0.5, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.5,
+            0.5, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1,
+        ])
+        .view([1, 2, 3, 4]);
+        let logits = Tensor::zeros([1, 2, 3, 4], (Kind::Float, Device::Cpu));
+        let list = targets(&[
+            target(&[(0, [0.9, 0.9, 0.1, 0.1]), (3, [0.1, 0.1, 0.1, 0.1])]),
+            target(&[(1, [0.5, 0.5, 0.1, 0.1])]),
+        ]);
+        let got = hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25).unwrap();
+        let mut pairs: Vec<_> =
+            (0..got.len()).map(|i| (got.image[i], got.query[i], got.target[i])).collect();
+        pairs.sort_unstable();
+        assert_eq!(pairs, [(0, 0, 1), (0, 2, 0), (1, 1, 0)]);
+    }
+
+    #[test]
+    fn batched_equals_single_and_no_boxes_match_nothing() {
+        let logits = Tensor::randn([2, 3, 7, 5], (Kind::Float, Device::Cpu));
+        let boxes = Tensor::rand([2, 3, 7, 4], (Kind::Float, Device::Cpu)) * 0.5 + 0.2;
+        let list = [
+            target(&[
+                (1, [0.4, 0.4, 0.3, 0.3]),
+                (2, [0.6, 0.5, 0.2, 0.2]),
+                (2, [0.3, 0.5, 0.2, 0.4]),
+            ]),
+            target(&[]),
+            target(&[(4, [0.5, 0.5, 0.4, 0.4]), (0, [0.2, 0.3, 0.1, 0.2])]),
+        ];
+        let config = MatcherConfig::default();
+        let all = hungarian(&logits, &boxes, &targets(&list), &config, 0.25).unwrap();
+        assert_eq!(all.len(), 2 * 5);
+        for set in 0..2 {
+            for image in 0..3 {
+                let one = |x: &Tensor| x.narrow(0, set, 1).narrow(1, image, 1);
+                let single = hungarian(
+                    &one(&logits),
+                    &one(&boxes),
+                    &targets(&list[image as usize..=image as usize]),
+                    &config,
+                    0.25,
+                )
+                .unwrap();
+                let batched: Vec<_> = (0..all.len())
+                    .filter(|&i| all.set[i] == set && all.image[i] == image)
+                    .map(|i| (all.query[i], all.target[i]))
+                    .collect();
+                let alone: Vec<_> =
+                    (0..single.len()).map(|i| (single.query[i], single.target[i])).collect();
+                assert_eq!(batched, alone);
+            }
+        }
+        assert!(
+            hungarian(
+                &logits,
+                &boxes,
+                &targets(&[target(&[]), target(&[]), target(&[])]),
+                &config,
+                0.25
+            )
+            .unwrap()
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn costs_that_are_not_finite_are_an_error() {
+        let logits = Tensor::full([1, 1, 2, 2], f64::NAN, (Kind::Float, Device::Cpu));
+        let boxes = Tensor::rand([1, 1, 2, 4], (Kind::Float, Device::Cpu));
+        let list = targets(&[target(&[(1, [0.5, 0.5, 0.2, 0.2])])]);
+        let error = hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25).unwrap_err();
+        assert!(matches!(error, Error::NonFinite(_)), "{error}");
+    }
+}

@@ -1,0 +1,107 @@
+//! CLIP's ModifiedResNet (arXiv 2103.00020, section 2.4) without the attention pool: a stem of
+//! three 3×3 convolutions and an average pool, and average pooling in place of every stride.
+
+use tch::Tensor;
+
+use super::{BackboneConfig, norm::ConvNorm};
+use crate::models::parameters::Scope;
+
+fn pool(x: &Tensor, stride: i64) -> Tensor {
+    if stride == 1 {
+        return x.shallow_clone();
+    }
+    x.avg_pool2d([stride], [stride], [0], false, true, None)
+}
+
+#[derive(Debug)]
+struct Bottleneck {
+    convs: [ConvNorm; 3],
+    downsample: Option<ConvNorm>,
+    stride: i64,
+}
+
+impl Bottleneck {
+    fn new(scope: &Scope, input: i64, planes: i64, stride: i64, config: &BackboneConfig) -> Self {
+        let output = planes * 4;
+        let conv = |i: i64, shape| {
+            ConvNorm::new(scope, (&format!("conv{i}"), &format!("bn{i}")), shape, config)
+        };
+        let convs = [
+            conv(1, (input, planes, 1, 1)),
+            conv(2, (planes, planes, 3, 1)),
+            conv(3, (planes, output, 1, 1)),
+        ];
+        let downsample = (stride > 1 || input != output).then(|| {
+            ConvNorm::new(&scope.sub("downsample"), ("0", "1"), (input, output, 1, 1), config)
+        });
+        Self { convs, downsample, stride }
+    }
+
+    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let [conv1, conv2, conv3] = &self.convs;
+        let y = conv1.forward(x, train).relu();
+        let y = conv2.forward(&y, train).relu();
+        let y = conv3.forward(&pool(&y, self.stride), train);
+        match &self.downsample {
+            Some(downsample) => (y + downsample.forward(&pool(x, self.stride), train)).relu(),
+            None => (y + x).relu(),
+        }
+    }
+}
+
+/// The trunk up to `layer4`.
+#[derive(Debug)]
+pub struct ClipResnet {
+    stem: [ConvNorm; 3],
+    stages: Vec<Vec<Bottleneck>>,
+}
+
+impl ClipResnet {
+    pub(super) fn new(scope: &Scope, config: &BackboneConfig) -> Self {
+        let frozen = |stage: i64| config.frozen_stages >= stage;
+        let stem_scope = scope.clone().frozen(frozen(0));
+        let half = config.width / 2;
+        let conv = |i: i64, shape| {
+            ConvNorm::new(&stem_scope, (&format!("conv{i}"), &format!("bn{i}")), shape, config)
+        };
+        let stem = [
+            conv(1, (3, half, 3, 2)),
+            conv(2, (half, half, 3, 1)),
+            conv(3, (half, config.width, 3, 1)),
+        ];
+        let mut input = config.width;
+        let stages = config
+            .blocks()
+            .into_iter()
+            .enumerate()
+            .map(|(stage, count)| {
+                let planes = config.width << stage;
+                let scope =
+                    scope.sub(format!("layer{}", stage + 1)).frozen(frozen(stage as i64 + 1));
+                (0..count)
+                    .map(|i| {
+                        let stride = if i == 0 && stage > 0 { 2 } else { 1 };
+                        let block = Bottleneck::new(&scope.sub(i), input, planes, stride, config);
+                        input = planes * 4;
+                        block
+                    })
+                    .collect()
+            })
+            .collect();
+        Self { stem, stages }
+    }
+
+    pub(super) fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
+        let mut x = images.shallow_clone();
+        for conv in &self.stem {
+            x = conv.forward(&x, train).relu();
+        }
+        let mut x = pool(&x, 2);
+        std::array::from_fn(|stage| {
+            for block in &self.stages[stage] {
+                x = block.forward(&x, train);
+            }
+            x.shallow_clone()
+        })
+    }
+}

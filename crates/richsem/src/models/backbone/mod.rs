@@ -1,0 +1,267 @@
+//! Convolutional trunks: pictures in, feature maps C2–C5 out.
+
+mod clip_resnet;
+mod norm;
+mod resnet;
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::{
+    error::{Error, Result},
+    models::parameters::Scope,
+};
+
+pub use norm::Norm;
+
+/// Which trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trunk {
+    /// torchvision's ResNet-18 (basic blocks 2-2-2-2).
+    Resnet18,
+    /// ResNet-34 (basic blocks 3-4-6-3).
+    Resnet34,
+    /// ResNet-50 (bottlenecks 3-4-6-3).
+    Resnet50,
+    /// ResNet-101 (bottlenecks 3-4-23-3).
+    Resnet101,
+    /// CLIP's ModifiedResNet without its attention pool: three-convolution stem, average pooling
+    /// before strided convolutions (3-4-6-3 unless `layers` says otherwise).
+    ClipResnet,
+}
+
+/// The trunk's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackboneConfig {
+    /// Which trunk.
+    pub name: Trunk,
+    /// Channels of the first stage; 64 in every published model.
+    pub width: i64,
+    /// Blocks of the four stages; empty for the trunk's own.
+    pub layers: Vec<i64>,
+    /// What normalises. From scratch, `frozen_bn` does not normalise at all: choose another.
+    pub norm: Norm,
+    /// Groups of `group_norm`.
+    pub groups: i64,
+    /// Stages that are not trained: −1 none, 0 the stem, 1 the stem and `layer1`, … 4 everything.
+    pub frozen_stages: i64,
+    /// Weights to start from (safetensors), relative to the config file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<std::path::PathBuf>,
+}
+
+impl Default for BackboneConfig {
+    fn default() -> Self {
+        Self {
+            name: Trunk::Resnet50,
+            width: 64,
+            layers: Vec::new(),
+            norm: Norm::FrozenBn,
+            groups: 32,
+            frozen_stages: 1,
+            weights: None,
+        }
+    }
+}
+
+impl BackboneConfig {
+    /// # Errors
+    /// A setting outside its range, named below `key`.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        if !self.layers.is_empty() && (self.layers.len() != 4 || self.layers.iter().any(|&n| n < 1))
+        {
+            return Err(Error::config(
+                format!("{key}.layers"),
+                format!("expected four positive block counts, got {:?}", self.layers),
+            ));
+        }
+        if !(-1..=4).contains(&self.frozen_stages) {
+            return Err(Error::config(
+                format!("{key}.frozen_stages"),
+                format!("expected -1 (train everything) to 4, got {}", self.frozen_stages),
+            ));
+        }
+        if self.width < 2 || self.width % 2 != 0 {
+            return Err(Error::config(
+                format!("{key}.width"),
+                format!("expected a positive even number, got {}", self.width),
+            ));
+        }
+        if self.norm == Norm::GroupNorm && (self.groups < 1 || (self.width / 2) % self.groups != 0)
+        {
+            return Err(Error::config(
+                format!("{key}.groups"),
+                format!(
+                    "expected a divisor of {} (half the width), got {}",
+                    self.width / 2,
+                    self.groups
+                ),
+            )
+            .with_hint(
+                "the narrowest normalised layer of a trunk has half its width in channels",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Blocks of each stage.
+    fn blocks(&self) -> Vec<i64> {
+        if !self.layers.is_empty() {
+            return self.layers.clone();
+        }
+        match self.name {
+            Trunk::Resnet18 => vec![2, 2, 2, 2],
+            Trunk::Resnet34 | Trunk::Resnet50 | Trunk::ClipResnet => vec![3, 4, 6, 3],
+            Trunk::Resnet101 => vec![3, 4, 23, 3],
+        }
+    }
+
+    fn expansion(&self) -> i64 {
+        if matches!(self.name, Trunk::Resnet18 | Trunk::Resnet34) { 1 } else { 4 }
+    }
+
+    /// Channels of C2, C3, C4, C5.
+    #[must_use]
+    pub fn channels(&self) -> [i64; 4] {
+        [1, 2, 4, 8].map(|m| m * self.width * self.expansion())
+    }
+}
+
+/// A trunk with its weights.
+#[derive(Debug)]
+pub enum Backbone {
+    /// torchvision's ResNets.
+    Resnet(resnet::Resnet),
+    /// CLIP's.
+    ClipResnet(clip_resnet::ClipResnet),
+}
+
+impl Backbone {
+    /// Key names are torchvision's or OpenAI CLIP's, below `scope`.
+    #[must_use]
+    pub fn new(scope: &Scope, config: &BackboneConfig) -> Self {
+        match config.name {
+            Trunk::ClipResnet => Self::ClipResnet(clip_resnet::ClipResnet::new(scope, config)),
+            _ => Self::Resnet(resnet::Resnet::new(scope, config)),
+        }
+    }
+
+    /// `train` makes trainable batch norms use the batch's statistics and update their own.
+    ///
+    /// # Shapes
+    /// `[B, 3, H, W]` → C2 to C5, `[B, channels, ⌈H / 4⌉ … ⌈H / 32⌉, …]`
+    #[must_use]
+    pub fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
+        match self {
+            Self::Resnet(trunk) => trunk.forward(images, train),
+            Self::ClipResnet(trunk) => trunk.forward(images, train),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::parameters::{ParameterStore, Role};
+    use tch::{Device, Kind};
+
+    fn build(config: &BackboneConfig) -> (ParameterStore, Backbone) {
+        let store = ParameterStore::new(Device::Cpu, 0);
+        let trunk = Backbone::new(&store.root(), config);
+        (store, trunk)
+    }
+
+    #[test]
+    fn strides_and_channels_are_the_published_ones() {
+        for name in
+            [Trunk::Resnet18, Trunk::Resnet34, Trunk::Resnet50, Trunk::Resnet101, Trunk::ClipResnet]
+        {
+            let config = BackboneConfig { name, width: 8, groups: 4, ..BackboneConfig::default() };
+            let (_, trunk) = build(&config);
+            let images = Tensor::randn([1, 3, 64, 96], (Kind::Float, Device::Cpu));
+            let maps = trunk.forward(&images, false);
+            for (level, (map, channels)) in maps.iter().zip(config.channels()).enumerate() {
+                let stride = 4 << level;
+                assert_eq!(map.size(), [1, channels, 64 / stride, 96 / stride], "{name:?}");
+            }
+        }
+    }
+
+    /// torchvision 0.26: `sum(p.numel() for p in resnet50().parameters())` less the 2,049,000 of
+    /// `fc`, and less batch norm's 53,120 affine terms, which are buffers here.
+    #[test]
+    fn resnet50_has_torchvisions_parameters() {
+        let (store, _) = build(&BackboneConfig { frozen_stages: -1, ..BackboneConfig::default() });
+        assert_eq!(store.trainable_count(), 25_557_032 - 2_049_000 - 53_120);
+        let names: Vec<String> = store.parameters().into_iter().map(|p| p.name).collect();
+        for key in
+            ["conv1.weight", "bn1.running_var", "layer1.0.downsample.0.weight", "layer4.2.bn3.bias"]
+        {
+            assert!(names.iter().any(|n| n == key), "{key}");
+        }
+    }
+
+    #[test]
+    fn frozen_stages_are_not_trained() {
+        for (stages, frozen) in [(-1, vec![]), (0, vec!["conv1"]), (1, vec!["conv1", "layer1"])] {
+            let config = BackboneConfig {
+                name: Trunk::Resnet18,
+                frozen_stages: stages,
+                ..BackboneConfig::default()
+            };
+            let (store, _) = build(&config);
+            for p in store.parameters().iter().filter(|p| p.role != Role::Buffer) {
+                let expected = frozen.iter().any(|f| p.name.starts_with(f));
+                assert_eq!(p.role == Role::Frozen, expected, "{stages} {}", p.name);
+                assert_eq!(p.tensor.requires_grad(), !expected);
+            }
+        }
+    }
+
+    /// A frozen batch norm folded into its convolution is the norm applied after it.
+    #[test]
+    fn a_folded_norm_is_the_norm() {
+        let store = ParameterStore::new(Device::Cpu, 0);
+        let block = norm::ConvNorm::new(
+            &store.root(),
+            ("conv1", "bn1"),
+            (3, 6, 3, 2),
+            &BackboneConfig::default(),
+        );
+        let mut values = store.named_tensors();
+        for (name, value) in &mut values {
+            let random = Tensor::rand(value.size(), (Kind::Float, Device::Cpu));
+            *value = if name.ends_with("conv1.weight") { random - 0.5 } else { random + 0.1 };
+        }
+        store.load(&values, "test".as_ref()).unwrap();
+        let x = Tensor::randn([2, 3, 9, 11], (Kind::Float, Device::Cpu));
+        let got = block.forward(&x, true);
+        let convolved = x.conv2d(&values["conv1.weight"], None::<&Tensor>, [2], [1], [1], 1);
+        let shaped = |name: &str| values[name].view([1, -1, 1, 1]);
+        let expected = (convolved - shaped("bn1.running_mean"))
+            / (shaped("bn1.running_var") + 1e-5).sqrt()
+            * shaped("bn1.weight")
+            + shaped("bn1.bias");
+        assert!((got - expected).abs().max().double_value(&[]) < 1e-5);
+    }
+
+    #[test]
+    fn batch_norm_normalises_in_training_and_remembers() {
+        let config = BackboneConfig {
+            name: Trunk::Resnet18,
+            norm: Norm::BatchNorm,
+            frozen_stages: -1,
+            width: 8,
+            ..BackboneConfig::default()
+        };
+        let (store, trunk) = build(&config);
+        let images = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu)) * 5.0 + 3.0;
+        let before = store.named_tensors()["bn1.running_mean"].copy();
+        let _ = trunk.forward(&images, false);
+        assert_eq!(before, store.named_tensors()["bn1.running_mean"]);
+        let _ = trunk.forward(&images, true);
+        assert_ne!(before, store.named_tensors()["bn1.running_mean"]);
+    }
+}

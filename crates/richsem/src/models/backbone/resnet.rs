@@ -1,0 +1,95 @@
+//! ResNet (arXiv 1512.03385) as torchvision has it: the stride sits on the 3×3 convolution.
+
+use tch::Tensor;
+
+use super::{BackboneConfig, norm::ConvNorm};
+use crate::models::parameters::Scope;
+
+#[derive(Debug)]
+struct Block {
+    /// Two 3×3 convolutions, or 1×1, 3×3, 1×1.
+    convs: Vec<ConvNorm>,
+    downsample: Option<ConvNorm>,
+}
+
+impl Block {
+    fn new(scope: &Scope, input: i64, planes: i64, stride: i64, config: &BackboneConfig) -> Self {
+        let output = planes * config.expansion();
+        let conv = |i: i64, shape| {
+            ConvNorm::new(scope, (&format!("conv{i}"), &format!("bn{i}")), shape, config)
+        };
+        let convs = if config.expansion() == 1 {
+            vec![conv(1, (input, planes, 3, stride)), conv(2, (planes, planes, 3, 1))]
+        } else {
+            vec![
+                conv(1, (input, planes, 1, 1)),
+                conv(2, (planes, planes, 3, stride)),
+                conv(3, (planes, output, 1, 1)),
+            ]
+        };
+        let downsample = (stride != 1 || input != output).then(|| {
+            ConvNorm::new(&scope.sub("downsample"), ("0", "1"), (input, output, 1, stride), config)
+        });
+        Self { convs, downsample }
+    }
+
+    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let mut y = x.shallow_clone();
+        for (i, conv) in self.convs.iter().enumerate() {
+            y = conv.forward(&y, train);
+            if i + 1 < self.convs.len() {
+                y = y.relu();
+            }
+        }
+        match &self.downsample {
+            Some(downsample) => (y + downsample.forward(x, train)).relu(),
+            None => (y + x).relu(),
+        }
+    }
+}
+
+/// The trunk up to `layer4`.
+#[derive(Debug)]
+pub struct Resnet {
+    stem: ConvNorm,
+    stages: Vec<Vec<Block>>,
+}
+
+impl Resnet {
+    pub(super) fn new(scope: &Scope, config: &BackboneConfig) -> Self {
+        let frozen = |stage: i64| config.frozen_stages >= stage;
+        let stem_scope = scope.clone().frozen(frozen(0));
+        let stem = ConvNorm::new(&stem_scope, ("conv1", "bn1"), (3, config.width, 7, 2), config);
+        let mut input = config.width;
+        let stages = config
+            .blocks()
+            .into_iter()
+            .enumerate()
+            .map(|(stage, count)| {
+                let planes = config.width << stage;
+                let scope =
+                    scope.sub(format!("layer{}", stage + 1)).frozen(frozen(stage as i64 + 1));
+                (0..count)
+                    .map(|i| {
+                        let stride = if i == 0 && stage > 0 { 2 } else { 1 };
+                        let block = Block::new(&scope.sub(i), input, planes, stride, config);
+                        input = planes * config.expansion();
+                        block
+                    })
+                    .collect()
+            })
+            .collect();
+        Self { stem, stages }
+    }
+
+    pub(super) fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
+        let x = self.stem.forward(images, train).relu();
+        let mut x = x.max_pool2d([3], [2], [1], [1], false);
+        std::array::from_fn(|stage| {
+            for block in &self.stages[stage] {
+                x = block.forward(&x, train);
+            }
+            x.shallow_clone()
+        })
+    }
+}

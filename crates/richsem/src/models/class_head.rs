@@ -1,0 +1,184 @@
+//! Class logits: a linear layer, or cosines against a table of text embeddings.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::{
+    layers::{Linear, l2_normalize},
+    parameters::{Init, Scope},
+};
+
+/// Probability that the linear head gives every class at the start (RetinaNet's prior).
+const PRIOR: f64 = 0.01;
+
+/// Embeddings of the vocabulary's classes: an argument of the model, never a part of it.
+#[derive(Debug)]
+pub struct TextTable {
+    /// `[C, D_text]`, as the text encoder gives them, averaged over prompts.
+    pub rows: Tensor,
+    /// `[C, D_text]`, of length one.
+    pub normalized: Tensor,
+}
+
+impl TextTable {
+    /// From `[C, D_text]` rows of any floating kind.
+    #[must_use]
+    pub fn new(rows: &Tensor) -> Self {
+        let rows = rows.to_kind(Kind::Float);
+        Self { normalized: l2_normalize(&rows), rows }
+    }
+
+    /// D_text.
+    #[must_use]
+    pub fn dim(&self) -> i64 {
+        self.rows.size()[1]
+    }
+}
+
+/// What a class head is compared with, and so what it needs to be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClassSpace {
+    /// A number of classes, C.
+    Classes(i64),
+    /// The width of a text table, D_text.
+    Text(i64),
+}
+
+/// The head.
+#[derive(Debug)]
+pub enum ClassHead {
+    /// `W h + b`, one row a class, prior 0.01.
+    Linear(Linear),
+    /// `exp(logit_scale) · norm(W h) · norm(text)ᵀ` (RichSem, section 3.2).
+    Text {
+        /// `[D_text, D]`, bias-free, N(0, 1 / D_text) in variance.
+        proj: Linear,
+        /// Scalar: CLIP's, frozen.
+        logit_scale: Tensor,
+    },
+}
+
+impl ClassHead {
+    /// `scope` names the head itself. CLIP's logit scale starts at ln 100, where CLIP's training
+    /// ends.
+    #[must_use]
+    pub fn new(scope: &Scope, dim: i64, space: ClassSpace) -> Self {
+        match space {
+            ClassSpace::Classes(classes) => {
+                let weight = Init::Uniform(1.0 / (dim as f64).sqrt());
+                let bias = Init::Constant(-((1.0 - PRIOR) / PRIOR).ln());
+                Self::Linear(Linear::with_init(scope, dim, classes, weight, Some(bias)))
+            }
+            ClassSpace::Text(width) => Self::Text {
+                proj: Linear::with_init(
+                    &scope.sub("dino_visual_proj"),
+                    dim,
+                    width,
+                    Init::Normal((width as f64).powf(-0.5)),
+                    None,
+                ),
+                logit_scale: scope.buffer("logit_scale", &[], 100f64.ln()),
+            },
+        }
+    }
+
+    /// In f32 also under autocast.
+    ///
+    /// # Shapes
+    /// `[…, D]` → `[…, C]`
+    ///
+    /// # Panics
+    /// If the head needs a text table and gets none: the detector checks that before.
+    #[must_use]
+    pub fn forward(&self, hidden: &Tensor, text: Option<&TextTable>) -> Tensor {
+        torch_ext::no_autocast(hidden.device(), || {
+            let hidden = hidden.to_kind(Kind::Float);
+            match self {
+                Self::Linear(linear) => linear.forward(&hidden),
+                Self::Text { proj, logit_scale } => {
+                    let text = text.expect("checked by the detector: this head needs a text table");
+                    let visual = l2_normalize(&proj.forward(&hidden));
+                    visual.matmul(&text.normalized.transpose(0, 1)) * logit_scale.exp()
+                }
+            }
+        })
+    }
+}
+
+/// Content of denoising queries: an embedding of a label.
+#[derive(Debug)]
+pub enum LabelEncoder {
+    /// The class head's own weight rows (tied).
+    ClassWeights,
+    /// A bias-free projection of the *un-normalised* text row.
+    Text(Linear),
+}
+
+impl LabelEncoder {
+    /// The encoder that goes with a head of that space; `scope` is the class head's.
+    #[must_use]
+    pub fn new(scope: &Scope, dim: i64, space: ClassSpace) -> Self {
+        match space {
+            ClassSpace::Classes(_) => Self::ClassWeights,
+            ClassSpace::Text(width) => {
+                let init = Init::Normal((width as f64).powf(-0.5));
+                Self::Text(Linear::with_init(&scope.sub("label_proj"), width, dim, init, None))
+            }
+        }
+    }
+
+    /// # Shapes
+    /// `labels` `[…]` → `[…, D]`
+    ///
+    /// # Panics
+    /// As [`ClassHead::forward`].
+    #[must_use]
+    pub fn forward(&self, labels: &Tensor, head: &ClassHead, text: Option<&TextTable>) -> Tensor {
+        let flat = labels.flatten(0, -1);
+        let rows = match (self, head) {
+            (Self::Text(proj), _) => {
+                let text = text.expect("checked by the detector: this head needs a text table");
+                proj.forward(&text.rows.index_select(0, &flat))
+            }
+            (Self::ClassWeights, ClassHead::Linear(linear)) => linear.weight.index_select(0, &flat),
+            (Self::ClassWeights, ClassHead::Text { .. }) => {
+                unreachable!("a text head is built with a text label encoder")
+            }
+        };
+        let mut shape = labels.size();
+        shape.push(-1);
+        rows.view(shape.as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::parameters::ParameterStore;
+    use tch::Device;
+
+    #[test]
+    fn text_logits_are_scaled_cosines() {
+        let store = ParameterStore::new(Device::Cpu, 1);
+        let head = ClassHead::new(&store.root(), 8, ClassSpace::Text(6));
+        let hidden = Tensor::randn([2, 3, 8], (Kind::Float, Device::Cpu));
+        let table = TextTable::new(&(Tensor::randn([5, 6], (Kind::Float, Device::Cpu)) * 7.0));
+        let logits = head.forward(&hidden, Some(&table));
+        assert_eq!(logits.size(), [2, 3, 5]);
+        let ClassHead::Text { proj, .. } = &head else { unreachable!() };
+        let visual = proj.weight.matmul(&hidden.get(1).get(2));
+        let row = table.rows.get(4);
+        let cosine = visual.dot(&row).double_value(&[])
+            / (visual.norm().double_value(&[]) * row.norm().double_value(&[]));
+        assert!((logits.double_value(&[1, 2, 4]) - 100.0 * cosine).abs() < 1e-3);
+    }
+
+    #[test]
+    fn c_classes_give_c_logits_and_the_prior() {
+        let store = ParameterStore::new(Device::Cpu, 1);
+        let head = ClassHead::new(&store.root(), 8, ClassSpace::Classes(7));
+        let logits = head.forward(&Tensor::zeros([1, 2, 8], (Kind::Float, Device::Cpu)), None);
+        assert_eq!(logits.size(), [1, 2, 7]);
+        assert!((logits.sigmoid().double_value(&[0, 0, 0]) - 0.01).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,140 @@
+//! The decoder: queries look at each other, then at the picture around their reference boxes,
+//! which each layer refines.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    TransformerConfig,
+    attention::{Levels, MsDeformAttn},
+};
+use crate::{
+    error::Result,
+    models::{
+        layers::{LayerNorm, Linear, Mlp, MultiheadAttention, inverse_sigmoid},
+        parameters::Scope,
+        position_encoding::box_positions,
+    },
+};
+
+#[derive(Debug)]
+struct DecoderLayer {
+    cross_attn: MsDeformAttn,
+    norm1: LayerNorm,
+    self_attn: MultiheadAttention,
+    norm2: LayerNorm,
+    linear1: Linear,
+    linear2: Linear,
+    norm3: LayerNorm,
+}
+
+impl DecoderLayer {
+    fn new(scope: &Scope, config: &TransformerConfig) -> Self {
+        let d = config.hidden_dim;
+        Self {
+            cross_attn: MsDeformAttn::new(
+                &scope.sub("cross_attn"),
+                d,
+                config.nheads,
+                config.num_feature_levels,
+                config.dec_n_points,
+            ),
+            norm1: LayerNorm::new(&scope.sub("norm1"), d),
+            self_attn: MultiheadAttention::new(&scope.sub("self_attn"), d, config.nheads),
+            norm2: LayerNorm::new(&scope.sub("norm2"), d),
+            linear1: Linear::xavier(&scope.sub("linear1"), d, config.dim_feedforward),
+            linear2: Linear::xavier(&scope.sub("linear2"), config.dim_feedforward, d),
+            norm3: LayerNorm::new(&scope.sub("norm3"), d),
+        }
+    }
+}
+
+/// What surrounds the queries in every layer.
+#[derive(Debug, Clone, Copy)]
+pub struct DecoderInput<'a> {
+    /// `[B, S, D]`
+    pub memory: &'a Tensor,
+    /// Layout of `memory`.
+    pub levels: &'a Levels,
+    /// `[Q, Q]`, true where a row may see a column; `None`: everywhere.
+    pub may_attend: Option<&'a Tensor>,
+    /// Refines boxes: the detector's shared box head.
+    pub bbox_embed: &'a Mlp,
+}
+
+/// What every decoder layer leaves.
+#[derive(Debug)]
+pub struct DecoderOutput {
+    /// `[N, B, Q, D]`: each layer's output through the decoder's one LayerNorm.
+    pub hidden: Tensor,
+    /// `[N, B, Q, 4]`: each layer's *input* reference boxes, attached to the layer before
+    /// ("look forward twice", DINO section 3.5), after the sigmoid.
+    pub references: Tensor,
+}
+
+/// The decoder's layers.
+#[derive(Debug)]
+pub struct Decoder {
+    layers: Vec<DecoderLayer>,
+    norm: LayerNorm,
+    ref_point_head: Mlp,
+    hidden_dim: i64,
+}
+
+impl Decoder {
+    pub(super) fn new(scope: &Scope, config: &TransformerConfig) -> Self {
+        let d = config.hidden_dim;
+        let layer = |i| DecoderLayer::new(&scope.sub("layers").sub(i), config);
+        Self {
+            layers: (0..config.dec_layers).map(layer).collect(),
+            norm: LayerNorm::new(&scope.sub("norm"), d),
+            ref_point_head: Mlp::xavier(&scope.sub("ref_point_head"), 2 * d, d, d, 2),
+            hidden_dim: d,
+        }
+    }
+
+    /// # Shapes
+    /// `content` `[B, Q, D]`, `references` `[B, Q, 4]` before the sigmoid
+    pub(super) fn forward(
+        &self,
+        content: &Tensor,
+        references: &Tensor,
+        input: DecoderInput,
+    ) -> Result<DecoderOutput> {
+        let DecoderInput { memory, levels, may_attend, bbox_embed } = input;
+        let device = memory.device();
+        let ratios = Tensor::cat(&[&levels.valid_ratios, &levels.valid_ratios], -1).unsqueeze(1);
+        let mut output = content.shallow_clone();
+        let mut reference = references.sigmoid();
+        let mut attached = reference.shallow_clone();
+        let mut hidden = Vec::with_capacity(self.layers.len());
+        let mut inputs = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            inputs.push(attached.shallow_clone());
+            let scaled = reference.unsqueeze(2) * &ratios; // [B, Q, L, 4]
+            let sine = box_positions(&scaled.select(2, 0), self.hidden_dim); // [B, Q, 2 D]
+            let pos = self.ref_point_head.forward(&sine);
+
+            let with_pos = &output + &pos;
+            let seen = layer.self_attn.forward(&with_pos, &output, may_attend);
+            output = layer.norm2.forward(&(&output + seen));
+
+            let seen = layer.cross_attn.forward(&(&output + &pos), &scaled, memory, levels)?;
+            output = layer.norm1.forward(&(&output + seen));
+
+            let inner = layer.linear1.forward(&output).relu();
+            output = layer.norm3.forward(&(&output + layer.linear2.forward(&inner)));
+
+            // Boxes are refined from the output before the shared norm, in f32.
+            attached = torch_ext::no_autocast(device, || {
+                let delta = bbox_embed.forward(&output.to_kind(Kind::Float));
+                (delta + inverse_sigmoid(&reference)).sigmoid()
+            });
+            reference = attached.detach();
+            hidden.push(self.norm.forward(&output));
+        }
+        Ok(DecoderOutput {
+            hidden: Tensor::stack(&hidden, 0),
+            references: Tensor::stack(&inputs, 0),
+        })
+    }
+}

@@ -1,0 +1,253 @@
+//! DINO's transformer (arXiv 2203.03605): deformable encoder, two-stage query selection,
+//! deformable decoder.
+
+pub mod attention;
+mod decoder;
+mod encoder;
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::{
+    error::{Error, Result},
+    models::{
+        class_head::{ClassHead, TextTable},
+        layers::{LayerNorm, Linear, Mlp},
+        parameters::{Init, Scope},
+    },
+};
+use attention::Levels;
+pub use decoder::DecoderOutput;
+
+/// Groups of the norm after each projection onto the transformer's width.
+pub const GROUPS: i64 = 32;
+
+/// Sizes of the transformer. Names are those of the reference's configs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransformerConfig {
+    /// D: width of every token and query.
+    pub hidden_dim: i64,
+    /// Attention heads.
+    pub nheads: i64,
+    /// Encoder layers.
+    pub enc_layers: i64,
+    /// Decoder layers.
+    pub dec_layers: i64,
+    /// Inner width of the feed-forward parts.
+    pub dim_feedforward: i64,
+    /// Q: queries, at most the number of encoder tokens.
+    pub num_queries: i64,
+    /// L: feature levels, those of the backbone and stride-2 ones after them.
+    pub num_feature_levels: i64,
+    /// Sampling points a head and level, encoder.
+    pub enc_n_points: i64,
+    /// Sampling points a head and level, decoder.
+    pub dec_n_points: i64,
+    /// Temperature of the image position encoding.
+    pub pe_temperature: f64,
+}
+
+impl Default for TransformerConfig {
+    fn default() -> Self {
+        Self {
+            hidden_dim: 256,
+            nheads: 8,
+            enc_layers: 6,
+            dec_layers: 6,
+            dim_feedforward: 2048,
+            num_queries: 900,
+            num_feature_levels: 4,
+            enc_n_points: 4,
+            dec_n_points: 4,
+            pe_temperature: 20.0,
+        }
+    }
+}
+
+impl TransformerConfig {
+    /// # Errors
+    /// A size that is not positive or does not divide, named below `key`.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        let sizes = [
+            ("hidden_dim", self.hidden_dim),
+            ("nheads", self.nheads),
+            ("enc_layers", self.enc_layers),
+            ("dec_layers", self.dec_layers),
+            ("dim_feedforward", self.dim_feedforward),
+            ("num_queries", self.num_queries),
+            ("num_feature_levels", self.num_feature_levels),
+            ("enc_n_points", self.enc_n_points),
+            ("dec_n_points", self.dec_n_points),
+        ];
+        for (name, value) in sizes {
+            if value < 1 {
+                let problem = format!("expected a positive number, got {value}");
+                return Err(Error::config(format!("{key}.{name}"), problem));
+            }
+        }
+        if self.hidden_dim % self.nheads != 0 || self.hidden_dim % GROUPS != 0 {
+            return Err(Error::config(
+                format!("{key}.hidden_dim"),
+                format!(
+                    "expected a multiple of nheads ({}) and of {GROUPS} (the groups of the input \
+                     projections' norm), got {}",
+                    self.nheads, self.hidden_dim
+                ),
+            ));
+        }
+        if !(self.pe_temperature.is_finite() && self.pe_temperature > 0.0) {
+            let problem = format!("expected a positive number, got {}", self.pe_temperature);
+            return Err(Error::config(format!("{key}.pe_temperature"), problem));
+        }
+        Ok(())
+    }
+}
+
+/// Queries that come before the matching ones in training.
+#[derive(Debug)]
+pub struct ExtraQueries {
+    /// `[B, P, D]`
+    pub content: Tensor,
+    /// `[B, P, 4]`, before the sigmoid.
+    pub references: Tensor,
+    /// `[P + Q, P + Q]`, true where a row may see a column.
+    pub may_attend: Tensor,
+}
+
+/// The tokens chosen by the encoder's own heads.
+#[derive(Debug)]
+pub struct Proposals {
+    /// `[B, Q]`: token of each.
+    pub tokens: Tensor,
+    /// `[B, Q, C]`
+    pub logits: Tensor,
+    /// `[B, Q, 4]`, cxcywh in [0, 1], attached to the encoder.
+    pub boxes: Tensor,
+    /// `[B, Q, 4]`, before the sigmoid, detached: where the decoder starts.
+    pub references: Tensor,
+}
+
+/// The transformer.
+#[derive(Debug)]
+pub struct DeformableTransformer {
+    encoder: encoder::Encoder,
+    decoder: decoder::Decoder,
+    level_embed: Tensor,
+    tgt_embed: Tensor,
+    enc_output: Linear,
+    enc_output_norm: LayerNorm,
+    enc_out_bbox_embed: Mlp,
+    enc_out_class_embed: ClassHead,
+    num_queries: i64,
+}
+
+impl DeformableTransformer {
+    /// `enc_out_class_embed` is the encoder's own class head, made by the detector.
+    #[must_use]
+    pub fn new(scope: &Scope, config: &TransformerConfig, enc_out_class_embed: ClassHead) -> Self {
+        let d = config.hidden_dim;
+        Self {
+            encoder: encoder::Encoder::new(&scope.sub("encoder"), config),
+            decoder: decoder::Decoder::new(&scope.sub("decoder"), config),
+            level_embed: scope.parameter(
+                "level_embed",
+                &[config.num_feature_levels, d],
+                Init::Normal(1.0),
+            ),
+            tgt_embed: scope.sub("tgt_embed").parameter(
+                "weight",
+                &[config.num_queries, d],
+                Init::XavierUniform,
+            ),
+            enc_output: Linear::xavier(&scope.sub("enc_output"), d, d),
+            enc_output_norm: LayerNorm::new(&scope.sub("enc_output_norm"), d),
+            enc_out_bbox_embed: Mlp::box_head(&scope.sub("enc_out_bbox_embed"), d),
+            enc_out_class_embed,
+            num_queries: config.num_queries,
+        }
+    }
+
+    /// Encodes the flattened levels.
+    ///
+    /// # Shapes
+    /// `tokens[l]`, `positions[l]` `[B, H_l, W_l, D]` → memory `[B, S, D]`
+    ///
+    /// # Errors
+    /// What the attention kernel refuses.
+    pub fn encode(
+        &self,
+        tokens: &[Tensor],
+        positions: &[Tensor],
+        levels: &Levels,
+    ) -> Result<Tensor> {
+        let flat: Vec<Tensor> = tokens.iter().map(|t| t.flatten(1, 2)).collect();
+        let pos: Vec<Tensor> = positions
+            .iter()
+            .enumerate()
+            .map(|(level, p)| p.flatten(1, 2) + self.level_embed.get(level as i64))
+            .collect();
+        self.encoder.forward(&Tensor::cat(&flat, 1), &Tensor::cat(&pos, 1), levels)
+    }
+
+    /// Two-stage selection: the tokens with the largest class logit propose boxes.
+    ///
+    /// Deviation: tokens that may not propose (padding, outside (0.01, 0.99)) rank after every
+    /// other one. The reference zeroes their features but lets their constant logit compete, so
+    /// that the amount of padding changes which proposals are chosen.
+    #[must_use]
+    pub fn propose(&self, memory: &Tensor, levels: &Levels, text: Option<&TextTable>) -> Proposals {
+        torch_ext::no_autocast(memory.device(), || {
+            let (boxes, allowed) = encoder::proposals(levels);
+            let forbidden = allowed.logical_not();
+            let memory = memory.to_kind(Kind::Float).masked_fill(&forbidden.unsqueeze(-1), 0.0);
+            let transform = |x: &Tensor| self.enc_output_norm.forward(&self.enc_output.forward(x));
+            let tokens = tch::no_grad(|| {
+                let logits = self.enc_out_class_embed.forward(&transform(&memory), text);
+                let best = logits.amax([-1i64], false);
+                let best = best.masked_fill(&forbidden, f64::NEG_INFINITY); // [B, S]
+                let count = self.num_queries.min(best.size()[1]);
+                best.topk(count, 1, true, true).1
+            });
+            let pick = |x: &Tensor| {
+                let width = x.size()[2];
+                x.gather(1, &tokens.unsqueeze(-1).expand([-1, -1, width], false), false)
+            };
+            // Every step acts on single tokens, so only the chosen ones need gradients.
+            let chosen = transform(&pick(&memory)); // [B, Q, D]
+            let unsigmoid = self.enc_out_bbox_embed.forward(&chosen) + pick(&boxes);
+            Proposals {
+                logits: self.enc_out_class_embed.forward(&chosen, text),
+                boxes: unsigmoid.sigmoid(),
+                references: unsigmoid.detach(),
+                tokens,
+            }
+        })
+    }
+
+    /// Decodes the proposals, after the extra queries if there are any.
+    ///
+    /// # Errors
+    /// What the attention kernel refuses.
+    pub fn decode(
+        &self,
+        memory: &Tensor,
+        levels: &Levels,
+        references: &Tensor,
+        extra: Option<&ExtraQueries>,
+        bbox_embed: &Mlp,
+    ) -> Result<DecoderOutput> {
+        let (b, q, _) = references.size3()?;
+        let content = self.tgt_embed.narrow(0, 0, q).unsqueeze(0).expand([b, -1, -1], false);
+        let (content, references) = match extra {
+            None => (content, references.shallow_clone()),
+            Some(e) => (
+                Tensor::cat(&[&e.content, &content], 1),
+                Tensor::cat(&[&e.references, references], 1),
+            ),
+        };
+        let may_attend = extra.map(|e| &e.may_attend);
+        let input = decoder::DecoderInput { memory, levels, may_attend, bbox_embed };
+        self.decoder.forward(&content, &references, input)
+    }
+}

@@ -1,0 +1,261 @@
+//! Contrastive denoising (DINO, arXiv 2203.03605, section 3.3): noised copies of the ground truth
+//! as extra queries, positives to be restored, negatives to be rejected.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    error::{Error, Result},
+    models::layers::inverse_sigmoid,
+    random::Random,
+    targets::Target,
+};
+
+/// Strength of the noise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DenoisingConfig {
+    /// Positive queries to aim for; the number of groups is this over the most boxes of an image.
+    /// 0 turns denoising off.
+    pub number: i64,
+    /// How far corners move, in half box sizes: up to 1 × this for positives, 2 × for negatives.
+    pub box_noise: f64,
+    /// Twice the probability of a label flip.
+    pub label_noise: f64,
+}
+
+impl Default for DenoisingConfig {
+    fn default() -> Self {
+        Self { number: 100, box_noise: 1.0, label_noise: 0.5 }
+    }
+}
+
+impl DenoisingConfig {
+    /// # Errors
+    /// A setting outside its range, named below `key`.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        if self.number < 0 {
+            let problem = format!("expected 0 (off) or more, got {}", self.number);
+            return Err(Error::config(format!("{key}.number"), problem));
+        }
+        for (name, value, most) in
+            [("box_noise", self.box_noise, f64::MAX), ("label_noise", self.label_noise, 2.0)]
+        {
+            if !(0.0..=most).contains(&value) {
+                let problem = format!("expected a number from 0 to {most}, got {value}");
+                return Err(Error::config(format!("{key}.{name}"), problem));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the copies of each ground-truth box sit among the P denoising queries: group `g` holds
+/// `most` positives, then `most` negatives; an image's box `i` takes slot `i` of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DenoisingLayout {
+    /// Number of groups.
+    pub groups: i64,
+    /// Most boxes of an image in the batch.
+    pub most: i64,
+}
+
+impl DenoisingLayout {
+    /// P, the number of denoising queries of an image.
+    #[must_use]
+    pub fn len(self) -> i64 {
+        2 * self.groups * self.most
+    }
+
+    /// Never: without boxes there is no layout.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Query of the positive copy of box `i` in group `g`.
+    #[must_use]
+    pub fn positive(self, group: i64, i: i64) -> i64 {
+        2 * group * self.most + i
+    }
+
+    /// `[P + queries, P + queries]`, true where a row may see a column: groups see themselves and
+    /// the matching queries, matching queries see each other.
+    #[must_use]
+    pub fn may_attend(self, queries: i64, device: Device) -> Tensor {
+        let group = Tensor::arange(self.len(), (Kind::Int64, Device::Cpu))
+            .divide_scalar_mode(2 * self.most, "floor");
+        let matching = Tensor::full([queries], -1, (Kind::Int64, Device::Cpu));
+        let group = Tensor::cat(&[group.to_kind(Kind::Int64), matching], 0);
+        let (row, column) = (group.unsqueeze(1), group.unsqueeze(0));
+        row.eq_tensor(&column).logical_or(&column.eq(-1)).to_device(device)
+    }
+}
+
+/// The noised copies.
+#[derive(Debug)]
+pub struct DenoisingQueries {
+    /// Which query is what.
+    pub layout: DenoisingLayout,
+    /// `[B, P]`, 0 in unused slots.
+    pub labels: Tensor,
+    /// `[B, P, 1]`, 1 where a slot is used.
+    pub used: Tensor,
+    /// `[B, P, 4]`, before the sigmoid, 0 in unused slots.
+    pub references: Tensor,
+}
+
+impl DenoisingQueries {
+    /// Copies of the targets' boxes; `None` if there is no box, or denoising is off.
+    #[must_use]
+    pub fn new(
+        targets: &[Target],
+        config: &DenoisingConfig,
+        classes: i64,
+        random: &mut Random,
+        device: Device,
+    ) -> Option<Self> {
+        let most = targets.iter().map(|t| t.boxes.len()).max().unwrap_or(0) as i64;
+        if most == 0 || config.number == 0 {
+            return None;
+        }
+        let layout = DenoisingLayout { groups: (config.number / most).max(1), most };
+        let (batch, p) = (targets.len(), layout.len() as usize);
+        let mut labels = vec![0i64; batch * p];
+        let mut used = vec![0f32; batch * p];
+        let mut boxes = vec![0f32; batch * p * 4];
+        for (b, target) in targets.iter().enumerate() {
+            for group in 0..layout.groups {
+                for (i, (bbox, label)) in target.boxes.iter().zip(&target.labels).enumerate() {
+                    for (negative, shift) in [(false, 0), (true, most)] {
+                        let query = layout.positive(group, i as i64) + shift;
+                        let slot = b * p + query as usize;
+                        used[slot] = 1.0;
+                        labels[slot] = if random.chance(config.label_noise / 2.0) {
+                            random.below(classes as usize) as i64
+                        } else {
+                            i64::from(label.0)
+                        };
+                        let noised = noised_box(bbox.0, negative, config.box_noise, random);
+                        boxes[slot * 4..][..4].copy_from_slice(&noised);
+                    }
+                }
+            }
+        }
+        let shape = [batch as i64, layout.len()];
+        let used = Tensor::from_slice(&used).view([shape[0], shape[1], 1]);
+        let boxes = Tensor::from_slice(&boxes).view([shape[0], shape[1], 4]);
+        Some(Self {
+            layout,
+            labels: Tensor::from_slice(&labels).view(shape).to_device(device),
+            references: (inverse_sigmoid(&boxes) * &used).to_device(device),
+            used: used.to_device(device),
+        })
+    }
+}
+
+/// Moves each corner coordinate by u · half the box's size with a random sign, u in [0, 1) for
+/// positives and [1, 2) for negatives, and clamps to the picture.
+fn noised_box(bbox: [f32; 4], negative: bool, noise: f64, random: &mut Random) -> [f32; 4] {
+    let [cx, cy, w, h] = bbox.map(f64::from);
+    let mut corner = |at: f64, half: f64| {
+        let u = random.uniform() + f64::from(u8::from(negative));
+        let sign = if random.chance(0.5) { 1.0 } else { -1.0 };
+        (at + sign * u * half * noise).clamp(0.0, 1.0)
+    };
+    let x0 = corner(cx - w / 2.0, w / 2.0);
+    let y0 = corner(cy - h / 2.0, h / 2.0);
+    let x1 = corner(cx + w / 2.0, w / 2.0);
+    let y1 = corner(cy + h / 2.0, h / 2.0);
+    [(x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0, y1 - y0].map(|v| v as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{boxes::Cxcywh, random::Stream, targets::LabelKnowledge, vocabulary::ClassIndex};
+
+    fn target(boxes: &[[f32; 4]]) -> Target {
+        Target {
+            image_id: 1,
+            boxes: boxes.iter().map(|&b| Cxcywh(b)).collect(),
+            labels: (0..boxes.len() as u32).map(ClassIndex).collect(),
+            knowledge: LabelKnowledge::default(),
+            size: [10, 10],
+            original_size: [10, 10],
+        }
+    }
+
+    fn queries(targets: &[Target], config: &DenoisingConfig) -> Option<DenoisingQueries> {
+        let mut random = Random::new(0, Stream::Test, 0, 0);
+        DenoisingQueries::new(targets, config, 5, &mut random, Device::Cpu)
+    }
+
+    #[test]
+    fn groups_fill_the_wanted_number() {
+        let one = target(&[[0.5, 0.5, 0.2, 0.2]; 3]);
+        let two = target(&[[0.5, 0.5, 0.2, 0.2]]);
+        let q = queries(&[one, two], &DenoisingConfig::default()).unwrap();
+        assert_eq!(q.layout, DenoisingLayout { groups: 33, most: 3 });
+        assert_eq!(q.labels.size(), [2, 198]);
+        assert_eq!(q.used.sum(Kind::Float).double_value(&[]), 33.0 * 2.0 * 4.0);
+        let many = vec![[0.5, 0.5, 0.2, 0.2]; 150];
+        let q = queries(&[target(&many)], &DenoisingConfig::default()).unwrap();
+        assert_eq!(q.layout.groups, 1);
+    }
+
+    #[test]
+    fn no_boxes_or_no_number_means_no_queries() {
+        assert!(queries(&[target(&[])], &DenoisingConfig::default()).is_none());
+        let off = DenoisingConfig { number: 0, ..DenoisingConfig::default() };
+        assert!(queries(&[target(&[[0.5; 4]])], &off).is_none());
+    }
+
+    #[test]
+    fn positives_stay_near_and_negatives_do_not() {
+        let (cx, w) = (0.5f32, 0.1f32);
+        let q = queries(&[target(&[[cx, cx, w, w]])], &DenoisingConfig::default()).unwrap();
+        let boxes = q.references.sigmoid();
+        for query in 0..q.layout.len() {
+            let v: Vec<f64> = Vec::try_from(boxes.get(0).get(query).to_kind(Kind::Double)).unwrap();
+            let moved = [
+                (v[0] - v[2] / 2.0 - 0.45).abs(),
+                (v[1] - v[3] / 2.0 - 0.45).abs(),
+                (v[0] + v[2] / 2.0 - 0.55).abs(),
+                (v[1] + v[3] / 2.0 - 0.55).abs(),
+            ];
+            let range = if query % 2 == 0 { 0.0..0.051 } else { 0.049..0.101 };
+            // A negative's far corners may cross; the width's inverse sigmoid then clamps.
+            if query % 2 == 0 || v[2].min(v[3]) > 0.002 {
+                assert!(moved.iter().all(|m| range.contains(m)), "{query} {moved:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_quarter_of_the_labels_flip() {
+        let config = DenoisingConfig { number: 20_000, ..DenoisingConfig::default() };
+        let q = queries(&[target(&[[0.5, 0.5, 0.2, 0.2]])], &config).unwrap();
+        // Label 0 stays in 3/4 + 1/4 · 1/5 of 40,000 slots.
+        let kept = q.labels.eq(0).sum(Kind::Float).double_value(&[]) / 40_000.0;
+        assert!((kept - 0.8).abs() < 0.01, "{kept}");
+    }
+
+    #[test]
+    fn the_mask_hides_groups_from_each_other_and_from_matching_queries() {
+        let layout = DenoisingLayout { groups: 2, most: 1 };
+        let mask = layout.may_attend(2, Device::Cpu).to_kind(Kind::Int64);
+        let rows: Vec<Vec<i64>> = Vec::try_from(mask).unwrap();
+        assert_eq!(
+            rows,
+            [
+                [1, 1, 0, 0, 1, 1],
+                [1, 1, 0, 0, 1, 1],
+                [0, 0, 1, 1, 1, 1],
+                [0, 0, 1, 1, 1, 1],
+                [0, 0, 0, 0, 1, 1],
+                [0, 0, 0, 0, 1, 1],
+            ]
+        );
+    }
+}

@@ -1,0 +1,334 @@
+//! The detector: DINO-4scale (arXiv 2203.03605) as RichSem trains it.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::{
+    backbone::{Backbone, BackboneConfig},
+    class_head::{ClassHead, ClassSpace, LabelEncoder, TextTable},
+    deformable_transformer::{
+        DeformableTransformer, ExtraQueries, GROUPS, TransformerConfig, attention::Levels,
+    },
+    denoising::{DenoisingLayout, DenoisingQueries},
+    layers::{Conv2d, GroupNorm, Mlp, inverse_sigmoid},
+    parameters::{ParameterStore, Scope},
+    position_encoding::image_positions,
+};
+use crate::error::{Error, Result};
+
+/// Sizes of the detector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DinoConfig {
+    /// The trunk.
+    pub backbone: BackboneConfig,
+    /// Stages whose maps are used: 0 is C2 (stride 4), 3 is C5 (stride 32).
+    pub return_interm_indices: Vec<usize>,
+    /// The transformer.
+    pub transformer: TransformerConfig,
+}
+
+impl Default for DinoConfig {
+    fn default() -> Self {
+        Self {
+            backbone: BackboneConfig::default(),
+            return_interm_indices: vec![1, 2, 3],
+            transformer: TransformerConfig::default(),
+        }
+    }
+}
+
+impl DinoConfig {
+    /// # Errors
+    /// The first setting that is out of range or contradicts another, named below `key`.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        self.backbone.validate(&format!("{key}.backbone"))?;
+        self.transformer.validate(&format!("{key}.transformer"))?;
+        let indices = &self.return_interm_indices;
+        if indices.is_empty()
+            || indices.windows(2).any(|w| w[1] <= w[0])
+            || indices.iter().any(|&i| i > 3)
+        {
+            return Err(Error::config(
+                format!("{key}.return_interm_indices"),
+                format!("expected rising stage numbers from 0 to 3, got {indices:?}"),
+            ));
+        }
+        if (self.transformer.num_feature_levels as usize) < indices.len() {
+            return Err(Error::config(
+                format!("{key}.transformer.num_feature_levels"),
+                format!(
+                    "expected at least the {} levels of return_interm_indices, got {}",
+                    indices.len(),
+                    self.transformer.num_feature_levels
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What the detector finds, before post-processing.
+#[derive(Debug)]
+pub struct InferenceOutput {
+    /// `[B, Q, C]`
+    pub pred_logits: Tensor,
+    /// `[B, Q, 4]`, cxcywh relative to the unpadded image, in [0, 1].
+    pub pred_boxes: Tensor,
+}
+
+/// Logits and boxes of all decoder layers.
+#[derive(Debug)]
+pub struct LayerOutputs {
+    /// `[N, B, Q, C]`
+    pub logits: Tensor,
+    /// `[N, B, Q, 4]`
+    pub boxes: Tensor,
+}
+
+/// What training needs; the last layer is what inference would give.
+#[derive(Debug)]
+pub struct TrainingOutput {
+    /// Matching queries, N decoder layers.
+    pub decoder: LayerOutputs,
+    /// The encoder's proposals, as one layer.
+    pub interm: LayerOutputs,
+    /// Denoising queries, N decoder layers.
+    pub denoising: Option<(DenoisingLayout, LayerOutputs)>,
+    /// `[B, P + Q, D]`: the last layer's queries, denoising ones first.
+    pub region_features: Tensor,
+    /// `[B, P + Q, 4]`: the last layer's input reference boxes.
+    pub input_references: Tensor,
+}
+
+/// The detector. It holds what inference needs, and nothing else.
+#[derive(Debug)]
+pub struct Dino {
+    backbone: Backbone,
+    input_proj: Vec<(Conv2d, GroupNorm)>,
+    transformer: DeformableTransformer,
+    bbox_embed: Mlp,
+    class_embed: ClassHead,
+    label_enc: LabelEncoder,
+    space: ClassSpace,
+    config: DinoConfig,
+}
+
+impl Dino {
+    /// Builds the detector in an empty store. `space` is the number of classes, or the width of
+    /// the text tables it will be given.
+    ///
+    /// # Errors
+    /// As [`DinoConfig::validate`].
+    pub fn new(store: &ParameterStore, config: &DinoConfig, space: ClassSpace) -> Result<Self> {
+        config.validate("model")?;
+        let root = store.root();
+        let d = config.transformer.hidden_dim;
+        let transformer = root.sub("transformer");
+        // The encoder's class head is its own, with its own parameters (method, part 1).
+        let enc_out_class_embed = ClassHead::new(&transformer.sub("enc_out_class_embed"), d, space);
+        // In the official linear checkpoints the head is a list of one shared module.
+        let class_scope = match space {
+            ClassSpace::Classes(_) => root.sub("class_embed").sub(0),
+            ClassSpace::Text(_) => root.sub("class_embed"),
+        };
+        Ok(Self {
+            backbone: Backbone::new(&root.sub("backbone").sub(0).sub("body"), &config.backbone),
+            input_proj: input_projections(&root.sub("input_proj"), config),
+            transformer: DeformableTransformer::new(
+                &transformer,
+                &config.transformer,
+                enc_out_class_embed,
+            ),
+            bbox_embed: Mlp::box_head(&root.sub("bbox_embed").sub(0), d),
+            class_embed: ClassHead::new(&class_scope, d, space),
+            label_enc: LabelEncoder::new(&class_scope, d, space),
+            space,
+            config: config.clone(),
+        })
+    }
+
+    /// Sizes it was built with.
+    #[must_use]
+    pub fn config(&self) -> &DinoConfig {
+        &self.config
+    }
+
+    /// Finds objects. Without gradients, with running statistics.
+    ///
+    /// # Shapes
+    /// `images` `[B, 3, H, W]`, normalised; `mask` `[B, H, W]`, true = padding
+    ///
+    /// # Errors
+    /// A text table that is missing or of another width; what libtorch refuses.
+    pub fn infer(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        text: Option<&TextTable>,
+    ) -> Result<InferenceOutput> {
+        self.check_text(text)?;
+        tch::no_grad(|| {
+            let (memory, levels) = self.encode(images, mask, false)?;
+            let proposals = self.transformer.propose(&memory, &levels, text);
+            let decoded = self.transformer.decode(
+                &memory,
+                &levels,
+                &proposals.references,
+                None,
+                &self.bbox_embed,
+            )?;
+            let hidden = decoded.hidden.get(-1).unsqueeze(0);
+            let references = decoded.references.get(-1).unsqueeze(0);
+            let output = self.heads(&hidden, &references, text);
+            Ok(InferenceOutput {
+                pred_logits: output.logits.get(0),
+                pred_boxes: output.boxes.get(0),
+            })
+        })
+    }
+
+    /// One training forward pass, with the denoising queries if there are any.
+    ///
+    /// # Shapes
+    /// As [`Self::infer`].
+    ///
+    /// # Errors
+    /// As [`Self::infer`].
+    pub fn forward_train(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        text: Option<&TextTable>,
+        denoising: Option<&DenoisingQueries>,
+    ) -> Result<TrainingOutput> {
+        self.check_text(text)?;
+        let (memory, levels) = self.encode(images, mask, true)?;
+        let proposals = self.transformer.propose(&memory, &levels, text);
+        let queries = proposals.references.size()[1];
+        let extra = denoising.map(|dn| ExtraQueries {
+            content: self.label_enc.forward(&dn.labels, &self.class_embed, text) * &dn.used,
+            references: dn.references.shallow_clone(),
+            may_attend: dn.layout.may_attend(queries, images.device()),
+        });
+        let decoded = self.transformer.decode(
+            &memory,
+            &levels,
+            &proposals.references,
+            extra.as_ref(),
+            &self.bbox_embed,
+        )?;
+        let all = self.heads(&decoded.hidden, &decoded.references, text);
+        let part = |from: i64, count: i64| LayerOutputs {
+            logits: all.logits.narrow(2, from, count),
+            boxes: all.boxes.narrow(2, from, count),
+        };
+        let p = denoising.map_or(0, |dn| dn.layout.len());
+        Ok(TrainingOutput {
+            decoder: part(p, queries),
+            interm: LayerOutputs {
+                logits: proposals.logits.unsqueeze(0),
+                boxes: proposals.boxes.unsqueeze(0),
+            },
+            denoising: denoising.map(|dn| (dn.layout, part(0, p))),
+            region_features: decoded.hidden.get(-1),
+            input_references: decoded.references.get(-1),
+        })
+    }
+
+    fn check_text(&self, text: Option<&TextTable>) -> Result<()> {
+        match (self.space, text) {
+            (ClassSpace::Text(_), None) => Err(Error::config(
+                "model.class_head",
+                "this detector compares with text: it needs a text table",
+            )),
+            (ClassSpace::Text(width), Some(table)) if table.dim() != width => Err(Error::config(
+                "model.class_head.text_table",
+                format!("expected embeddings of width {width}, got {}", table.dim()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Pictures to encoder memory `[B, S, D]`.
+    fn encode(&self, images: &Tensor, mask: &Tensor, train: bool) -> Result<(Tensor, Levels)> {
+        let maps = self.backbone.forward(images, train);
+        let mut maps: Vec<Tensor> =
+            self.config.return_interm_indices.iter().map(|&i| maps[i].shallow_clone()).collect();
+        let from_backbone = maps.len();
+        let mut tokens = Vec::new();
+        for (level, (conv, norm)) in self.input_proj.iter().enumerate() {
+            // The first extra level is made from the backbone's last map, the next from it.
+            let input = &maps[level.min(maps.len() - 1)];
+            let projected = norm.forward(&conv.forward(input));
+            if level >= from_backbone {
+                maps.push(projected.shallow_clone());
+            }
+            tokens.push(projected);
+        }
+        let float_mask = mask.unsqueeze(1).to_kind(Kind::Float);
+        let mut positions = Vec::new();
+        let mut padding = Vec::new();
+        let mut ratios = Vec::new();
+        let mut spatial_shapes = Vec::new();
+        let (d, temperature) =
+            (self.config.transformer.hidden_dim, self.config.transformer.pe_temperature);
+        for map in &tokens {
+            let (_, _, h, w) = map.size4()?;
+            let mask = float_mask.upsample_nearest2d([h, w], None, None).squeeze_dim(1).gt(0.5);
+            positions.push(image_positions(&mask, d, temperature));
+            let valid = mask.logical_not().to_kind(Kind::Float);
+            let across = valid.select(1, 0).mean_dim([1i64].as_slice(), false, Kind::Float);
+            let down = valid.select(2, 0).mean_dim([1i64].as_slice(), false, Kind::Float);
+            ratios.push(Tensor::stack(&[across, down], -1)); // [B, 2]
+            padding.push(mask.flatten(1, 2));
+            spatial_shapes.push((h, w));
+        }
+        let levels = Levels {
+            spatial_shapes,
+            padding: Tensor::cat(&padding, 1),
+            valid_ratios: Tensor::stack(&ratios, 1),
+        };
+        let tokens: Vec<Tensor> = tokens.iter().map(|t| t.permute([0, 2, 3, 1])).collect();
+        Ok((self.transformer.encode(&tokens, &positions, &levels)?, levels))
+    }
+
+    /// The shared heads on any number of layers at once.
+    fn heads(
+        &self,
+        hidden: &Tensor,
+        references: &Tensor,
+        text: Option<&TextTable>,
+    ) -> LayerOutputs {
+        torch_ext::no_autocast(hidden.device(), || {
+            let hidden = hidden.to_kind(Kind::Float);
+            let delta = self.bbox_embed.forward(&hidden);
+            LayerOutputs {
+                boxes: (delta + inverse_sigmoid(references)).sigmoid(),
+                logits: self.class_embed.forward(&hidden, text),
+            }
+        })
+    }
+}
+
+/// 1×1 convolutions for the backbone's maps, 3×3 ones of stride 2 for the levels after them.
+fn input_projections(scope: &Scope, config: &DinoConfig) -> Vec<(Conv2d, GroupNorm)> {
+    let d = config.transformer.hidden_dim;
+    let channels = config.backbone.channels();
+    let indices = &config.return_interm_indices;
+    let mut input = channels[indices[indices.len() - 1]];
+    (0..config.transformer.num_feature_levels as usize)
+        .map(|level| {
+            let scope = scope.sub(level);
+            let conv = match indices.get(level) {
+                Some(&i) => Conv2d::projection(&scope.sub(0), channels[i], d, 1, 1),
+                None => {
+                    let conv = Conv2d::projection(&scope.sub(0), input, d, 3, 2);
+                    input = d;
+                    conv
+                }
+            };
+            (conv, GroupNorm::new(&scope.sub(1), GROUPS, d))
+        })
+        .collect()
+}

@@ -1,0 +1,285 @@
+//! The few layers a detector is made of. Each owns its tensors and is a plain function of input.
+
+use tch::{Kind, Tensor};
+
+use super::parameters::{Init, Scope};
+
+/// `y = x Wᵀ + b`.
+#[derive(Debug)]
+pub struct Linear {
+    /// `[out, in]`
+    pub weight: Tensor,
+    /// `[out]`, absent in projections onto text.
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Initialised as PyTorch's `nn.Linear`: U(±1/√in) for both.
+    #[must_use]
+    pub fn new(scope: &Scope, input: i64, output: i64) -> Self {
+        let bound = 1.0 / (input as f64).sqrt();
+        Self::with_init(scope, input, output, Init::Uniform(bound), Some(Init::Uniform(bound)))
+    }
+
+    /// Xavier weight, PyTorch's default bias: how the reference's transformer starts.
+    #[must_use]
+    pub fn xavier(scope: &Scope, input: i64, output: i64) -> Self {
+        let bias = Init::Uniform(1.0 / (input as f64).sqrt());
+        Self::with_init(scope, input, output, Init::XavierUniform, Some(bias))
+    }
+
+    /// With given initial values; `None` for no bias.
+    #[must_use]
+    pub fn with_init(
+        scope: &Scope,
+        input: i64,
+        output: i64,
+        weight: Init,
+        bias: Option<Init>,
+    ) -> Self {
+        Self {
+            weight: scope.parameter("weight", &[output, input], weight),
+            bias: bias.map(|b| scope.parameter("bias", &[output], b)),
+        }
+    }
+
+    /// # Shapes
+    /// `[…, in]` → `[…, out]`
+    #[must_use]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// Layer normalisation over the last dimension, eps 1e-5.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    /// Weight one, bias zero.
+    #[must_use]
+    pub fn new(scope: &Scope, dim: i64) -> Self {
+        Self {
+            weight: scope.parameter("weight", &[dim], Init::Constant(1.0)),
+            bias: scope.parameter("bias", &[dim], Init::Constant(0.0)),
+        }
+    }
+
+    /// # Shapes
+    /// `[…, D]` → `[…, D]`
+    #[must_use]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)
+    }
+}
+
+/// Linear layers with ReLU between them (`layers.0`, `layers.1`, …).
+#[derive(Debug)]
+pub struct Mlp {
+    layers: Vec<Linear>,
+}
+
+impl Mlp {
+    /// Xavier weights, `hidden` wide between the layers.
+    #[must_use]
+    pub fn xavier(scope: &Scope, input: i64, hidden: i64, output: i64, count: i64) -> Self {
+        let layer = |i| {
+            let from = if i == 0 { input } else { hidden };
+            let to = if i + 1 < count { hidden } else { output };
+            Linear::xavier(&scope.sub("layers").sub(i), from, to)
+        };
+        Self { layers: (0..count).map(layer).collect() }
+    }
+
+    /// The box head: D → D → D → 4, its last layer zero, so that boxes start where their
+    /// references are.
+    #[must_use]
+    pub fn box_head(scope: &Scope, dim: i64) -> Self {
+        let scope = scope.sub("layers");
+        let zero = Init::Constant(0.0);
+        Self {
+            layers: vec![
+                Linear::new(&scope.sub(0), dim, dim),
+                Linear::new(&scope.sub(1), dim, dim),
+                Linear::with_init(&scope.sub(2), dim, 4, zero, Some(zero)),
+            ],
+        }
+    }
+
+    /// # Shapes
+    /// `[…, in]` → `[…, out]`
+    #[must_use]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let mut x = x.shallow_clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x);
+            if i + 1 < self.layers.len() {
+                x = x.relu();
+            }
+        }
+        x
+    }
+}
+
+/// Multi-head self-attention with the packed projections of PyTorch's `nn.MultiheadAttention`.
+#[derive(Debug)]
+pub struct MultiheadAttention {
+    in_proj_weight: Tensor,
+    in_proj_bias: Tensor,
+    out_proj: Linear,
+    heads: i64,
+}
+
+impl MultiheadAttention {
+    /// `dim` must divide by `heads`.
+    #[must_use]
+    pub fn new(scope: &Scope, dim: i64, heads: i64) -> Self {
+        Self {
+            in_proj_weight: scope.parameter("in_proj_weight", &[3 * dim, dim], Init::XavierUniform),
+            in_proj_bias: scope.parameter("in_proj_bias", &[3 * dim], Init::Constant(0.0)),
+            out_proj: Linear::with_init(
+                &scope.sub("out_proj"),
+                dim,
+                dim,
+                Init::XavierUniform,
+                Some(Init::Constant(0.0)),
+            ),
+            heads,
+        }
+    }
+
+    /// Queries and keys come from `query_key`, values from `value`. `may_attend` is true where a
+    /// row may see a column.
+    ///
+    /// # Shapes
+    /// `query_key`, `value` `[B, Q, D]`, `may_attend` `[Q, Q]` → `[B, Q, D]`
+    #[must_use]
+    pub fn forward(
+        &self,
+        query_key: &Tensor,
+        value: &Tensor,
+        may_attend: Option<&Tensor>,
+    ) -> Tensor {
+        let (b, q, d) = value.size3().expect("value is [B, Q, D]: made by this crate");
+        let split = |x: Tensor| x.view([b, q, self.heads, d / self.heads]).transpose(1, 2);
+        let weight = |from: i64, n: i64| self.in_proj_weight.narrow(0, from, n);
+        let bias = |from: i64, n: i64| self.in_proj_bias.narrow(0, from, n);
+        let qk = query_key.linear(&weight(0, 2 * d), Some(&bias(0, 2 * d))); // [B, Q, 2D]
+        let values = value.linear(&weight(2 * d, d), Some(&bias(2 * d, d)));
+        let queries = split(qk.narrow(-1, 0, d).contiguous());
+        let keys = split(qk.narrow(-1, d, d).contiguous());
+        let attended = Tensor::scaled_dot_product_attention(
+            &queries,
+            &keys,
+            &split(values),
+            may_attend,
+            0.0,
+            false,
+            None,
+            false,
+        ); // [B, heads, Q, D / heads]
+        self.out_proj.forward(&attended.transpose(1, 2).reshape([b, q, d]))
+    }
+}
+
+/// Convolution without bias: a norm follows it, or its bias is separate.
+#[derive(Debug)]
+pub struct Conv2d {
+    /// `[out, in, k, k]`
+    pub weight: Tensor,
+    /// `[out]`
+    pub bias: Option<Tensor>,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    /// He-initialised, as `torchvision`'s ResNets.
+    #[must_use]
+    pub fn new(scope: &Scope, input: i64, output: i64, kernel: i64, stride: i64) -> Self {
+        Self {
+            weight: scope.parameter(
+                "weight",
+                &[output, input, kernel, kernel],
+                Init::KaimingFanOut,
+            ),
+            bias: None,
+            stride,
+            padding: kernel / 2,
+        }
+    }
+
+    /// Xavier-initialised with a zero bias: the projections onto the transformer's width.
+    #[must_use]
+    pub fn projection(scope: &Scope, input: i64, output: i64, kernel: i64, stride: i64) -> Self {
+        Self {
+            weight: scope.parameter(
+                "weight",
+                &[output, input, kernel, kernel],
+                Init::XavierUniform,
+            ),
+            bias: Some(scope.parameter("bias", &[output], Init::Constant(0.0))),
+            stride,
+            padding: kernel / 2,
+        }
+    }
+
+    /// # Shapes
+    /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`
+    #[must_use]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.with(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// The same convolution with another weight and bias of the same shapes (a folded norm).
+    #[must_use]
+    pub fn with(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
+    }
+}
+
+/// Group normalisation, eps 1e-5.
+#[derive(Debug)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: i64,
+}
+
+impl GroupNorm {
+    /// `channels` must divide by `groups`.
+    #[must_use]
+    pub fn new(scope: &Scope, groups: i64, channels: i64) -> Self {
+        Self {
+            weight: scope.parameter("weight", &[channels], Init::Constant(1.0)),
+            bias: scope.parameter("bias", &[channels], Init::Constant(0.0)),
+            groups,
+        }
+    }
+
+    /// # Shapes
+    /// `[B, C, H, W]` → `[B, C, H, W]`
+    #[must_use]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), 1e-5, true)
+    }
+}
+
+/// Inverse of the sigmoid with both ends clamped at 1e-3 (`util/misc.py` of the reference).
+#[must_use]
+pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
+    let eps = 1e-3;
+    let x = x.clamp(0.0, 1.0);
+    (x.clamp_min(eps) / (1.0f64 - &x).clamp_min(eps)).log()
+}
+
+/// `x / ‖x‖` along the last dimension, in f32.
+#[must_use]
+pub fn l2_normalize(x: &Tensor) -> Tensor {
+    let x = x.to_kind(Kind::Float);
+    let norm = x.norm_scalaropt_dim(2.0, [-1i64], true);
+    x / norm
+}

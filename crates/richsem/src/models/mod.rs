@@ -1,0 +1,11 @@
+//! The detector's parts. Nothing here knows of data sets, losses, teachers or training.
+
+pub mod backbone;
+pub mod class_head;
+pub mod deformable_transformer;
+pub mod denoising;
+pub mod dino;
+pub mod layers;
+pub mod parameters;
+pub mod position_encoding;
+pub mod postprocess;

@@ -1,0 +1,300 @@
+//! Named parameters and buffers. Names mirror the official checkpoints' keys.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt::{Display, Write as _},
+    hash::Hasher as _,
+};
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    error::{Error, Result},
+    random::{Random, Stream},
+};
+
+/// How a tensor takes part in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Updated by the optimizer.
+    Trainable,
+    /// A parameter that stays as it was loaded (frozen stages).
+    Frozen,
+    /// State that is not a parameter: batch-norm statistics, frozen affine terms.
+    Buffer,
+}
+
+/// One named tensor. The tensor shares its storage with the module that uses it.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Dotted name.
+    pub name: String,
+    /// The tensor itself.
+    pub tensor: Tensor,
+    /// Whether the optimizer sees it.
+    pub role: Role,
+}
+
+/// Initial values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// The same value everywhere.
+    Constant(f64),
+    /// N(0, std²).
+    Normal(f64),
+    /// U(−bound, bound).
+    Uniform(f64),
+    /// Glorot, uniform; fan-in and fan-out from the shape.
+    XavierUniform,
+    /// He, normal, fan-out, for a ReLU (`torchvision`'s ResNets).
+    KaimingFanOut,
+}
+
+/// All parameters of a model, in the order in which its modules asked for them.
+#[derive(Debug)]
+pub struct ParameterStore {
+    device: Device,
+    seed: u64,
+    parameters: RefCell<Vec<Parameter>>,
+}
+
+impl ParameterStore {
+    /// Without parameters. `seed` decides every initial value, together with the value's name.
+    #[must_use]
+    pub fn new(device: Device, seed: u64) -> Self {
+        Self { device, seed, parameters: RefCell::default() }
+    }
+
+    /// Where the parameters live.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The scope of the whole model.
+    #[must_use]
+    pub fn root(&self) -> Scope<'_> {
+        Scope { store: self, prefix: String::new(), frozen: false }
+    }
+
+    /// Name, tensor and role of each, in order of creation. Tensors are shared, not copied.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let shared = |p: &Parameter| Parameter {
+            name: p.name.clone(),
+            tensor: p.tensor.shallow_clone(),
+            role: p.role,
+        };
+        self.parameters.borrow().iter().map(shared).collect()
+    }
+
+    /// Number of trainable values.
+    #[must_use]
+    pub fn trainable_count(&self) -> usize {
+        let all = self.parameters.borrow();
+        all.iter().filter(|p| p.role == Role::Trainable).map(|p| p.tensor.numel()).sum()
+    }
+
+    /// Copies values in by name.
+    ///
+    /// # Errors
+    /// Every name that is missing, unexpected or of another shape, in one message; nothing is
+    /// copied then. `what` says where the values came from.
+    pub fn load(&self, values: &BTreeMap<String, Tensor>, what: &std::path::Path) -> Result<()> {
+        let all = self.parameters.borrow();
+        let mut problems = Vec::new();
+        for parameter in all.iter() {
+            match values.get(&parameter.name) {
+                None => problems.push(format!("missing {}", parameter.name)),
+                Some(value) if value.size() != parameter.tensor.size() => problems.push(format!(
+                    "{}: expected shape {:?}, got {:?}",
+                    parameter.name,
+                    parameter.tensor.size(),
+                    value.size()
+                )),
+                Some(_) => {}
+            }
+        }
+        let known: std::collections::HashSet<&str> = all.iter().map(|p| p.name.as_str()).collect();
+        problems.extend(
+            values
+                .keys()
+                .filter(|k| !known.contains(k.as_str()))
+                .map(|k| format!("unexpected {k}")),
+        );
+        if !problems.is_empty() {
+            let shown = problems.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
+            let more = problems.len().saturating_sub(8);
+            let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+            return Err(Error::invalid(what, "weights", format!("{shown}{rest}")).with_hint(
+                "the weights belong to another model: use the config they were trained with \
+                 (the resolved config.toml in their run folder)",
+            ));
+        }
+        tch::no_grad(|| -> Result<()> {
+            for parameter in all.iter() {
+                parameter.tensor.shallow_clone().f_copy_(&values[&parameter.name])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Values by name, sharing storage with the model.
+    #[must_use]
+    pub fn named_tensors(&self) -> BTreeMap<String, Tensor> {
+        let all = self.parameters.borrow();
+        all.iter().map(|p| (p.name.clone(), p.tensor.detach())).collect()
+    }
+}
+
+/// A prefix of names in a store, as `transformer.encoder.layers.0`.
+#[derive(Debug, Clone)]
+pub struct Scope<'a> {
+    store: &'a ParameterStore,
+    prefix: String,
+    frozen: bool,
+}
+
+impl Scope<'_> {
+    /// The scope below this one.
+    #[must_use]
+    pub fn sub(&self, name: impl Display) -> Self {
+        let mut prefix = self.prefix.clone();
+        if !prefix.is_empty() {
+            prefix.push('.');
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(prefix, "{name}");
+        Self { store: self.store, prefix, frozen: self.frozen }
+    }
+
+    /// This scope, its parameters frozen from here on.
+    #[must_use]
+    pub fn frozen(mut self, frozen: bool) -> Self {
+        self.frozen |= frozen;
+        self
+    }
+
+    /// True if parameters made here are frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Where the parameters live.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.store.device
+    }
+
+    /// A new parameter, f32.
+    #[must_use]
+    pub fn parameter(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        let role = if self.frozen { Role::Frozen } else { Role::Trainable };
+        self.add(name, shape, init, role)
+    }
+
+    /// A new buffer, f32: saved and loaded, never trained.
+    #[must_use]
+    pub fn buffer(&self, name: &str, shape: &[i64], value: f64) -> Tensor {
+        self.add(name, shape, Init::Constant(value), Role::Buffer)
+    }
+
+    fn add(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Tensor {
+        let name = self.sub(name).prefix;
+        let value = self.initial(&name, shape, init).to_device(self.store.device);
+        let tensor = value.set_requires_grad(role == Role::Trainable);
+        let shared = tensor.shallow_clone();
+        self.store.parameters.borrow_mut().push(Parameter { name, tensor: shared, role });
+        tensor
+    }
+
+    /// Values depend on the seed and the parameter's own name, so that adding a module leaves the
+    /// others' initial values as they were.
+    fn initial(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        let count = shape.iter().product::<i64>() as usize;
+        let receptive: i64 = shape.iter().skip(2).product();
+        let fan_in = shape.get(1).copied().unwrap_or(1) * receptive;
+        let fan_out = shape.first().copied().unwrap_or(1) * receptive;
+        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+        hasher.write(name.as_bytes());
+        let mut random = Random::new(self.store.seed, Stream::Init, 0, hasher.finish());
+        let mut uniform = |bound: f64| -> Vec<f32> {
+            (0..count).map(|_| random.range(-bound, bound) as f32).collect()
+        };
+        let values = match init {
+            Init::Constant(value) => {
+                return Tensor::full(shape, value, (Kind::Float, Device::Cpu));
+            }
+            Init::Uniform(bound) => uniform(bound),
+            Init::XavierUniform => uniform((6.0 / (fan_in + fan_out) as f64).sqrt()),
+            Init::Normal(std) => (0..count).map(|_| (std * random.normal()) as f32).collect(),
+            Init::KaimingFanOut => {
+                let std = (2.0 / fan_out as f64).sqrt();
+                (0..count).map(|_| (std * random.normal()) as f32).collect()
+            }
+        };
+        Tensor::from_slice(&values).reshape(shape)
+    }
+}
+
+/// FNV-1a: a hash that is the same on every machine and for every version of Rust.
+struct Fnv(u64);
+
+impl std::hash::Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initial_values_depend_on_seed_and_name_alone() {
+        let store = ParameterStore::new(Device::Cpu, 3);
+        let a = store.root().sub("a").parameter("weight", &[4, 3], Init::XavierUniform);
+        let other = ParameterStore::new(Device::Cpu, 3);
+        let _ = other.root().sub("z").parameter("weight", &[4, 3], Init::XavierUniform);
+        let b = other.root().sub("a").parameter("weight", &[4, 3], Init::XavierUniform);
+        assert_eq!(a, b);
+        let c = ParameterStore::new(Device::Cpu, 4).root().sub("a").parameter(
+            "weight",
+            &[4, 3],
+            Init::XavierUniform,
+        );
+        assert_ne!(a, c);
+        let bound = (6.0f64 / 7.0).sqrt();
+        assert!(a.abs().max().double_value(&[]) <= bound);
+    }
+
+    #[test]
+    fn load_lists_every_mismatch_and_copies_nothing() {
+        let store = ParameterStore::new(Device::Cpu, 0);
+        let weight = store.root().parameter("weight", &[2], Init::Constant(1.0));
+        let _ = store.root().parameter("bias", &[2], Init::Constant(0.0));
+        let values = BTreeMap::from([
+            ("weight".to_owned(), Tensor::zeros([3], (Kind::Float, Device::Cpu))),
+            ("extra".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu))),
+        ]);
+        let message = store.load(&values, "w.safetensors".as_ref()).unwrap_err().to_string();
+        for part in [
+            "w.safetensors",
+            "missing bias",
+            "expected shape [2], got [3]",
+            "unexpected extra",
+            "hint",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert_eq!(weight.double_value(&[0]), 1.0);
+    }
+}

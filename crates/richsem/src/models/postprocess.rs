@@ -1,0 +1,89 @@
+//! Logits and boxes to detections: the largest `max_detections` of query × class.
+
+use tch::Tensor;
+
+use super::dino::InferenceOutput;
+use crate::{boxes::Xyxy, error::Result, vocabulary::ClassIndex};
+
+/// One detected object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScoredBox {
+    /// In pixels of the original image.
+    pub bbox: Xyxy,
+    /// Its class.
+    pub class: ClassIndex,
+    /// sigmoid(logit), in [0, 1].
+    pub score: f32,
+}
+
+/// The best (query, class) pairs of each image, by falling score; a query can give several.
+///
+/// `sizes` are `[height, width]` of the original images.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn postprocess(
+    output: &InferenceOutput,
+    sizes: &[[u32; 2]],
+    max_detections: i64,
+) -> Result<Vec<Vec<ScoredBox>>> {
+    let (b, q, c) = output.pred_logits.size3()?;
+    let count = max_detections.min(q * c);
+    let (scores, flat) = output.pred_logits.sigmoid().view([b, q * c]).topk(count, 1, true, true);
+    let queries = flat.divide_scalar_mode(c, "floor").to_kind(tch::Kind::Int64);
+    let classes = flat.remainder(c);
+    let boxes =
+        output.pred_boxes.gather(1, &queries.unsqueeze(-1).expand([-1, -1, 4], false), false);
+    let scores = Vec::<f32>::try_from(scores.flatten(0, -1))?;
+    let classes = Vec::<i64>::try_from(classes.flatten(0, -1))?;
+    let boxes = Vec::<f32>::try_from(to_xyxy(&boxes).flatten(0, -1))?;
+    let count = count as usize;
+    let image = |(i, &[height, width]): (usize, &[u32; 2])| {
+        (i * count..(i + 1) * count)
+            .map(|at| {
+                let (w, h) = (width as f32, height as f32);
+                let [x0, y0, x1, y1] = std::array::from_fn(|k| boxes[at * 4 + k]);
+                ScoredBox {
+                    bbox: Xyxy([x0 * w, y0 * h, x1 * w, y1 * h]),
+                    class: ClassIndex(classes[at] as u32),
+                    score: scores[at],
+                }
+            })
+            .collect()
+    };
+    Ok(sizes.iter().enumerate().map(image).collect())
+}
+
+/// Centre and size to corners, `[…, 4]`.
+#[must_use]
+pub fn to_xyxy(boxes: &Tensor) -> Tensor {
+    let centre = boxes.narrow(-1, 0, 2);
+    let half = boxes.narrow(-1, 2, 2) * 0.5;
+    Tensor::cat(&[&centre - &half, centre + half], -1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_pairs_come_first_in_original_pixels() {
+        let logits = Tensor::from_slice(&[0f32, 2.0, -1.0, 3.0, -9.0, -9.0]).view([1, 2, 3]);
+        let boxes =
+            Tensor::from_slice(&[0.5f32, 0.5, 0.5, 1.0, 0.25, 0.25, 0.5, 0.5]).view([1, 2, 4]);
+        let output = InferenceOutput { pred_logits: logits, pred_boxes: boxes };
+        let found = postprocess(&output, &[[100, 200]], 3).unwrap().remove(0);
+        let pairs: Vec<_> = found.iter().map(|d| (d.class.0, d.bbox.0)).collect();
+        assert_eq!(
+            pairs,
+            [
+                (0, [0.0, 0.0, 100.0, 50.0]),
+                (1, [50.0, 0.0, 150.0, 100.0]),
+                (0, [50.0, 0.0, 150.0, 100.0])
+            ]
+        );
+        assert!((f64::from(found[0].score) - 1.0 / (1.0 + (-3f64).exp())).abs() < 1e-6);
+        // Fewer pairs than asked for.
+        assert_eq!(postprocess(&output, &[[100, 200]], 300).unwrap()[0].len(), 6);
+    }
+}

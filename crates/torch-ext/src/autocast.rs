@@ -1,0 +1,106 @@
+//! Automatic mixed precision: inside, matrix products and convolutions run in a low-precision kind
+//! while sums and losses stay in f32 (libtorch's own lists decide).
+
+use tch::{Device, Kind};
+
+use crate::ffi::{self, AutocastState};
+
+/// Restores the state it found, also when the code inside panics.
+struct Guard {
+    cuda: std::ffi::c_int,
+    previous: AutocastState,
+}
+
+impl Guard {
+    fn enter(device: Device, kind: Option<Kind>) -> Self {
+        let cuda = ffi::is_cuda(device);
+        let dtype = match kind {
+            Some(kind) => ffi::scalar_type(kind)
+                .unwrap_or_else(|| panic!("autocast: expected a floating kind, got {kind:?}")),
+            None => 0,
+        };
+        let mut previous = AutocastState::default();
+        // SAFETY: `previous` outlives the call.
+        let message = unsafe {
+            ffi::ext_autocast_enter(cuda, i32::from(kind.is_some()), dtype, &raw mut previous)
+        };
+        // Only flags are set; the sole failure is a device type without autocast.
+        ffi::check(message).expect("CPU and CUDA have autocast");
+        Self { cuda, previous }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // SAFETY: `previous` was filled by `enter`.
+        let message = unsafe { ffi::ext_autocast_leave(self.cuda, &raw const self.previous) };
+        debug_assert!(ffi::check(message).is_ok());
+    }
+}
+
+/// Runs `f` with autocast to `kind` on the device's type, or as it is when `kind` is `None`.
+///
+/// The low-precision copies of the weights are cached until the outermost call returns, so a
+/// parameter used twice is converted once, and an optimizer step must lie outside.
+///
+/// # Panics
+/// When `kind` is not a floating kind.
+pub fn autocast<T>(device: Device, kind: Option<Kind>, f: impl FnOnce() -> T) -> T {
+    let _guard = kind.map(|kind| Guard::enter(device, Some(kind)));
+    f()
+}
+
+/// Runs `f` with autocast switched off on the device's type: what `f` computes on f32 tensors
+/// stays f32.
+pub fn no_autocast<T>(device: Device, f: impl FnOnce() -> T) -> T {
+    let _guard = Guard::enter(device, None);
+    f()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Tensor;
+
+    use super::*;
+
+    fn product() -> Kind {
+        let a = Tensor::ones([4, 4], (Kind::Float, Device::Cpu));
+        a.matmul(&a).kind()
+    }
+
+    #[test]
+    fn autocast_holds_inside_and_is_restored() {
+        assert_eq!(product(), Kind::Float);
+        autocast(Device::Cpu, Some(Kind::BFloat16), || {
+            assert_eq!(product(), Kind::BFloat16);
+            no_autocast(Device::Cpu, || assert_eq!(product(), Kind::Float));
+            assert_eq!(product(), Kind::BFloat16);
+            autocast(Device::Cpu, None, || assert_eq!(product(), Kind::BFloat16));
+        });
+        assert_eq!(product(), Kind::Float);
+    }
+
+    #[test]
+    fn a_panic_inside_restores_the_state() {
+        let panicked = std::panic::catch_unwind(|| {
+            autocast(Device::Cpu, Some(Kind::BFloat16), || panic!("inside"));
+        });
+        assert!(panicked.is_err());
+        assert_eq!(product(), Kind::Float);
+    }
+
+    #[test]
+    fn the_cache_of_weights_ends_with_the_outermost_call() {
+        // A cached copy of the old weight would give 4 again.
+        let mut weight = Tensor::ones([4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let x = Tensor::ones([1, 4], (Kind::Float, Device::Cpu));
+        let run = |weight: &Tensor| {
+            autocast(Device::Cpu, Some(Kind::BFloat16), || x.matmul(weight).double_value(&[0, 0]))
+        };
+        assert_eq!(run(&weight), 4.0);
+        tch::no_grad(|| {
+            let _ = weight.fill_(2.0);
+        });
+        assert_eq!(run(&weight), 8.0);
+    }
+}

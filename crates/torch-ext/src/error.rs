@@ -1,0 +1,45 @@
+//! What can go wrong below the library.
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong below the library. The messages are complete in themselves.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// libtorch refused a call that goes through this crate's own bindings.
+    #[error("libtorch: {0}")]
+    Libtorch(String),
+    /// An argument of an operation has the wrong shape, kind or device.
+    #[error("{op}: {argument}: expected {expected}, got {got}")]
+    Argument {
+        /// Operation that was called.
+        op: &'static str,
+        /// Name of the argument.
+        argument: &'static str,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// The device that was asked for can not be used.
+    #[error("{0}")]
+    Device(String),
+    /// A CUDA kernel could not be compiled, loaded or started.
+    #[error("CUDA: {0}")]
+    Cuda(String),
+}
+
+impl Error {
+    pub(crate) fn argument(
+        op: &'static str,
+        argument: &'static str,
+        expected: impl Into<String>,
+        got: impl Into<String>,
+    ) -> Self {
+        Self::Argument { op, argument, expected: expected.into(), got: got.into() }
+    }
+}

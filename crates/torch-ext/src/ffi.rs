@@ -1,0 +1,132 @@
+//! The C functions of `shim/shim.cpp`, and what both sides need to agree on.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+use crate::{Error, Result};
+
+/// Opaque `std::string` that an error message is written to.
+#[repr(C)]
+pub(crate) struct CppString {
+    _private: [u8; 0],
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct AutocastState {
+    pub(crate) enabled: c_int,
+    pub(crate) dtype: c_int,
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct MemoryState {
+    pub(crate) allocated: i64,
+    pub(crate) reserved: i64,
+    pub(crate) peak_allocated: i64,
+}
+
+/// See `Backward` in `shim.cpp`.
+pub(crate) type Backward = unsafe extern "C" fn(
+    context: *mut c_void,
+    grad: *mut C_tensor,
+    saved: *const *mut C_tensor,
+    saved_count: usize,
+    needs: *const bool,
+    grads_out: *const *mut C_tensor,
+    input_count: usize,
+    error: *mut CppString,
+) -> c_int;
+
+/// Frees what `context` points to.
+pub(crate) type Release = unsafe extern "C" fn(context: *mut c_void);
+
+unsafe extern "C" {
+    fn ext_free(message: *mut c_char);
+    fn ext_version() -> *const c_char;
+    pub(crate) fn ext_string_set(target: *mut CppString, text: *const u8, length: usize);
+    pub(crate) fn ext_assign(target: *mut C_tensor, source: *const C_tensor) -> *mut c_char;
+    pub(crate) fn ext_autocast_enter(
+        cuda: c_int,
+        enabled: c_int,
+        dtype: c_int,
+        previous: *mut AutocastState,
+    ) -> *mut c_char;
+    pub(crate) fn ext_autocast_leave(cuda: c_int, previous: *const AutocastState) -> *mut c_char;
+    pub(crate) fn ext_set_grad(parameter: *mut C_tensor, grad: *const C_tensor) -> *mut c_char;
+    pub(crate) fn ext_attach(
+        output: *mut C_tensor,
+        inputs: *const *const C_tensor,
+        input_count: usize,
+        saved: *const *const C_tensor,
+        saved_count: usize,
+        op: *const c_char,
+        context: *mut c_void,
+        backward: Backward,
+        release: Release,
+    ) -> *mut c_char;
+    pub(crate) fn ext_set_tf32(on: c_int) -> *mut c_char;
+    pub(crate) fn ext_set_cudnn_benchmark(on: c_int) -> *mut c_char;
+    pub(crate) fn ext_set_deterministic(on: c_int) -> *mut c_char;
+    pub(crate) fn ext_is_deterministic() -> c_int;
+    pub(crate) fn ext_cuda_synchronize(index: c_int) -> *mut c_char;
+    pub(crate) fn ext_cuda_stream(index: c_int, stream: *mut *mut c_void) -> *mut c_char;
+    pub(crate) fn ext_cuda_memory(index: c_int, state: *mut MemoryState) -> *mut c_char;
+    pub(crate) fn ext_cuda_reset_peak_memory(index: c_int) -> *mut c_char;
+    pub(crate) fn ext_fused_adamw(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        exp_avgs: *const *const C_tensor,
+        exp_avg_sqs: *const *const C_tensor,
+        steps: *const *const C_tensor,
+        count: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+}
+
+/// Turns the shim's message, if any, into an error, and frees it.
+pub(crate) fn check(message: *mut c_char) -> Result<()> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a non-null message is a nul-terminated string that the shim allocated for us.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        ext_free(message);
+        text
+    };
+    Err(Error::Libtorch(text))
+}
+
+/// Version of the libtorch whose headers this crate was compiled with.
+pub(crate) fn version() -> String {
+    // SAFETY: a string literal on the C++ side.
+    unsafe { CStr::from_ptr(ext_version()) }.to_string_lossy().into_owned()
+}
+
+/// Pointers to the C++ tensors, valid as long as the tensors are.
+pub(crate) fn pointers<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<*const C_tensor> {
+    tensors.into_iter().map(Tensor::as_ptr).collect()
+}
+
+/// `c10::ScalarType` of the floating kinds.
+pub(crate) fn scalar_type(kind: Kind) -> Option<c_int> {
+    match kind {
+        Kind::Half => Some(5),
+        Kind::Float => Some(6),
+        Kind::Double => Some(7),
+        Kind::BFloat16 => Some(15),
+        _ => None,
+    }
+}
+
+/// Whether the device is a CUDA device, as the shim wants it.
+pub(crate) fn is_cuda(device: Device) -> c_int {
+    c_int::from(device.is_cuda())
+}

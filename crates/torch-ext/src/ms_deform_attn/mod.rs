@@ -1,0 +1,107 @@
+//! Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, equation 3).
+//!
+//! Each query, in each head, reads `L·P` points of the feature pyramid by bilinear interpolation
+//! and sums them with the attention weights. Three twins compute it: a composition of libtorch's
+//! operations to check against, Rust on the CPU and CUDA kernels.
+
+mod naive;
+
+use tch::Tensor;
+
+pub use self::naive::ms_deform_attn_naive;
+use crate::{Error, Result};
+
+const OP: &str = "ms_deform_attn";
+
+/// Sizes of the arguments, checked against each other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shapes {
+    /// Images.
+    pub(crate) b: i64,
+    /// Positions of the pyramid, all levels together.
+    pub(crate) s: i64,
+    /// Heads.
+    pub(crate) m: i64,
+    /// Features of a head.
+    pub(crate) d: i64,
+    /// Queries.
+    pub(crate) q: i64,
+    /// Levels.
+    pub(crate) l: i64,
+    /// Points of a query on a level.
+    pub(crate) p: i64,
+}
+
+impl Shapes {
+    fn check(
+        value: &Tensor,
+        spatial_shapes: &[(i64, i64)],
+        locations: &Tensor,
+        weights: &Tensor,
+    ) -> Result<Self> {
+        let wrong = |argument, expected: &str, tensor: &Tensor| {
+            Error::argument(OP, argument, expected, format!("{:?}", tensor.size()))
+        };
+        let &[b, s, m, d] = value.size().as_slice() else {
+            return Err(wrong("value", "[B, S, M, D]", value));
+        };
+        let &[_, q, _, _, p, _] = locations.size().as_slice() else {
+            return Err(wrong("sampling_locations", "[B, Q, M, L, P, 2]", locations));
+        };
+        let l = spatial_shapes.len() as i64;
+        if spatial_shapes.iter().any(|&(h, w)| h < 1 || w < 1)
+            || spatial_shapes.iter().map(|&(h, w)| h * w).sum::<i64>() != s
+        {
+            return Err(Error::argument(
+                OP,
+                "spatial_shapes",
+                format!("positive (H, W) whose areas add up to S = {s}"),
+                format!("{spatial_shapes:?}"),
+            ));
+        }
+        if locations.size() != [b, q, m, l, p, 2] {
+            let expected = format!("[{b}, {q}, {m}, {l}, {p}, 2]");
+            return Err(wrong("sampling_locations", &expected, locations));
+        }
+        if weights.size() != [b, q, m, l, p] {
+            let expected = format!("[{b}, {q}, {m}, {l}, {p}]");
+            return Err(wrong("attention_weights", &expected, weights));
+        }
+        for (argument, tensor) in
+            [("sampling_locations", locations), ("attention_weights", weights)]
+        {
+            if tensor.device() != value.device() {
+                return Err(Error::argument(
+                    OP,
+                    argument,
+                    format!("{:?}, where value is", value.device()),
+                    format!("{:?}", tensor.device()),
+                ));
+            }
+        }
+        Ok(Self { b, s, m, d, q, l, p })
+    }
+}
+
+/// Multi-scale deformable attention.
+///
+/// A location is a fraction of the level's size, so that `(0, 0)` is the outer corner of the first
+/// pixel and pixel centres lie at `(i + 0.5) / size`; what falls outside reads zeros.
+///
+/// # Shapes
+/// - `value`: `[B, S, M, D]`, the levels' positions one after the other, row by row
+/// - `spatial_shapes`: `(H, W)` of each level
+/// - `sampling_locations`: `[B, Q, M, L, P, 2]`, x then y
+/// - `attention_weights`: `[B, Q, M, L, P]`
+/// - returns `[B, Q, M·D]` in the kind of `value`
+///
+/// # Errors
+/// When shapes, kinds or devices disagree.
+pub fn ms_deform_attn(
+    value: &Tensor,
+    spatial_shapes: &[(i64, i64)],
+    sampling_locations: &Tensor,
+    attention_weights: &Tensor,
+) -> Result<Tensor> {
+    ms_deform_attn_naive(value, spatial_shapes, sampling_locations, attention_weights)
+}

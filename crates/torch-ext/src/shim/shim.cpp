@@ -1,0 +1,412 @@
+// What libtorch has and tch does not bind, as plain C functions.
+//
+// Every function returns null, or a message that the caller frees with `ext_free`: no C++
+// exception crosses into Rust. Nothing here names a symbol of libtorch_cuda.so: CUDA is reached
+// through the registries of c10, so that a program linked with it starts without the CUDA half.
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+#include <torch/version.h>
+
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+char* copy_message(const std::string& text) {
+  char* copy = static_cast<char*>(std::malloc(text.size() + 1));
+  if (copy != nullptr) {
+    std::memcpy(copy, text.c_str(), text.size() + 1);
+  }
+  return copy;
+}
+
+// Runs `body`, and turns whatever it throws into a message.
+template <typename F>
+char* guarded(F&& body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error& e) {
+    return copy_message(e.what_without_backtrace());
+  } catch (const std::exception& e) {
+    return copy_message(e.what());
+  } catch (...) {
+    return copy_message("an unknown C++ exception");
+  }
+}
+
+c10::DeviceType device_type(int cuda) {
+  return cuda ? c10::DeviceType::CUDA : c10::DeviceType::CPU;
+}
+
+c10::DeviceAllocator* cuda_allocator() {
+  return c10::getDeviceAllocator(c10::DeviceType::CUDA);
+}
+
+// The Rust side of a custom autograd function. `backward` receives the gradient of the output, the
+// saved tensors, and which inputs need a gradient; it assigns the inputs' gradients with
+// `ext_assign`, or returns non-zero after describing the failure with `ext_string_set`.
+using Backward = int (*)(
+    void* context,
+    at::Tensor* grad,
+    at::Tensor* const* saved,
+    size_t saved_count,
+    const bool* needs,
+    at::Tensor* const* grads_out,
+    size_t input_count,
+    std::string* error);
+using Release = void (*)(void* context);
+
+struct RustNode : public torch::autograd::Node {
+  RustNode(
+      std::string op,
+      void* context,
+      Backward backward,
+      Release release,
+      torch::autograd::edge_list&& edges)
+      : Node(std::move(edges)),
+        op_(std::move(op)),
+        context_(context),
+        backward_(backward),
+        release_(release) {}
+
+  ~RustNode() override {
+    if (context_ != nullptr) {
+      release_(context_);
+    }
+  }
+
+  std::string name() const override {
+    return op_ + "Backward";
+  }
+
+  void save(const std::vector<at::Tensor>& tensors) {
+    saved_.reserve(tensors.size());
+    for (const auto& tensor : tensors) {
+      saved_.emplace_back(tensor, /*is_output=*/false);
+    }
+  }
+
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
+    // Two backward passes over a shared graph may run in two threads.
+    std::lock_guard<std::mutex> lock(mutex_);
+    TORCH_CHECK(
+        !released_,
+        op_,
+        ": trying to run backward through the graph a second time; keep the graph on the first "
+        "pass if that is meant");
+    const size_t count = num_outputs();
+    torch::autograd::variable_list results(count);
+    if (!grads[0].defined()) {
+      return results;
+    }
+    const bool create_graph = at::GradMode::is_enabled();
+    {
+      at::NoGradGuard no_grad;
+      std::vector<at::Tensor> saved;
+      std::vector<at::Tensor*> saved_pointers;
+      saved.reserve(saved_.size());
+      for (const auto& variable : saved_) {
+        saved.push_back(variable.unpack());
+        saved_pointers.push_back(&saved.back());
+      }
+      std::vector<at::Tensor*> out(count);
+      // std::vector<bool> has no plain array underneath.
+      std::unique_ptr<bool[]> needs(new bool[count]);
+      for (size_t i = 0; i < count; ++i) {
+        out[i] = &results[i];
+        needs[i] = task_should_compute_output(i);
+      }
+      std::string error;
+      if (backward_(
+              context_,
+              &grads[0],
+              saved_pointers.data(),
+              saved_pointers.size(),
+              needs.get(),
+              out.data(),
+              count,
+              &error) != 0) {
+        TORCH_CHECK(false, error);
+      }
+    }
+    if (create_graph) {
+      // These gradients are constants to autograd. Whoever differentiates them again is told so,
+      // instead of silently receiving a zero.
+      for (auto& result : results) {
+        if (result.defined()) {
+          auto refusal = std::shared_ptr<Node>(
+              new torch::autograd::Error(
+                  op_ + ": second-order gradients are not implemented",
+                  torch::autograd::edge_list(next_edges())),
+              torch::autograd::deleteNode);
+          result = result.detach();
+          torch::autograd::set_history(result, refusal);
+        }
+      }
+    }
+    return results;
+  }
+
+  void release_variables() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& variable : saved_) {
+      variable.reset_data();
+    }
+    if (context_ != nullptr) {
+      release_(context_);
+      context_ = nullptr;
+    }
+    released_ = true;
+  }
+
+ private:
+  std::string op_;
+  void* context_;
+  Backward backward_;
+  Release release_;
+  bool released_ = false;
+  std::vector<torch::autograd::SavedVariable> saved_;
+};
+
+} // namespace
+
+extern "C" {
+
+void ext_free(char* message) {
+  std::free(message);
+}
+
+const char* ext_version() {
+  return TORCH_VERSION;
+}
+
+void ext_string_set(std::string* target, const char* text, size_t length) {
+  target->assign(text, length);
+}
+
+char* ext_assign(at::Tensor* target, const at::Tensor* source) {
+  return guarded([&] { *target = *source; });
+}
+
+// ---- autocast ------------------------------------------------------------------------------
+
+struct AutocastState {
+  int enabled;
+  int dtype;
+};
+
+char* ext_autocast_enter(int cuda, int enabled, int dtype, AutocastState* previous) {
+  return guarded([&] {
+    const auto type = device_type(cuda);
+    previous->enabled = at::autocast::is_autocast_enabled(type);
+    previous->dtype = static_cast<int>(at::autocast::get_autocast_dtype(type));
+    if (enabled) {
+      at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(dtype));
+    }
+    at::autocast::set_autocast_enabled(type, enabled != 0);
+    at::autocast::increment_nesting();
+  });
+}
+
+char* ext_autocast_leave(int cuda, const AutocastState* previous) {
+  return guarded([&] {
+    const auto type = device_type(cuda);
+    // The cache holds the weights' low-precision copies: stale once an optimizer step has run.
+    if (at::autocast::decrement_nesting() == 0) {
+      at::autocast::clear_cache();
+    }
+    at::autocast::set_autocast_enabled(type, previous->enabled != 0);
+    at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(previous->dtype));
+  });
+}
+
+// ---- gradients -----------------------------------------------------------------------------
+
+char* ext_set_grad(at::Tensor* parameter, const at::Tensor* grad) {
+  return guarded([&] {
+    TORCH_CHECK(
+        parameter->sizes() == grad->sizes() && parameter->dtype() == grad->dtype() &&
+            parameter->device() == grad->device(),
+        "set_grad: the parameter is ",
+        parameter->dtype(),
+        parameter->sizes(),
+        " on ",
+        parameter->device(),
+        ", the gradient ",
+        grad->dtype(),
+        grad->sizes(),
+        " on ",
+        grad->device());
+    TORCH_CHECK(
+        parameter->is_leaf(), "set_grad: only leaf tensors (parameters) accumulate a gradient");
+    parameter->mutable_grad() = *grad;
+  });
+}
+
+// Attaches a node to `output`, the result of an operation on `inputs` computed without gradients.
+// Takes ownership of `context` whatever happens. Makes no node where no gradient can be asked for.
+char* ext_attach(
+    at::Tensor* output,
+    at::Tensor* const* inputs,
+    size_t input_count,
+    at::Tensor* const* saved,
+    size_t saved_count,
+    const char* op,
+    void* context,
+    Backward backward,
+    Release release) {
+  std::unique_ptr<void, Release> owned(context, release);
+  return guarded([&] {
+    std::vector<at::Tensor> arguments;
+    bool any = false;
+    for (size_t i = 0; i < input_count; ++i) {
+      arguments.push_back(*inputs[i]);
+      any = any || inputs[i]->requires_grad();
+      TORCH_CHECK(
+          output->unsafeGetTensorImpl() != inputs[i]->unsafeGetTensorImpl(),
+          op,
+          ": the output is input ",
+          i,
+          " itself; return a new tensor");
+    }
+    if (!any || !at::GradMode::is_enabled()) {
+      return;
+    }
+    TORCH_CHECK(
+        !output->requires_grad(), op, ": the output already has a gradient function of its own");
+    auto node = std::shared_ptr<RustNode>(
+        new RustNode(
+            op, owned.get(), backward, release, torch::autograd::collect_next_edges(arguments)),
+        torch::autograd::deleteNode);
+    owned.release();
+    std::vector<at::Tensor> kept;
+    for (size_t i = 0; i < saved_count; ++i) {
+      kept.push_back(*saved[i]);
+    }
+    node->save(kept);
+    torch::autograd::set_history(*output, node);
+  });
+}
+
+// ---- settings ------------------------------------------------------------------------------
+
+char* ext_set_tf32(int on) {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuBLAS(on != 0);
+    at::globalContext().setAllowTF32CuDNN(on != 0);
+  });
+}
+
+char* ext_set_cudnn_benchmark(int on) {
+  return guarded([&] { at::globalContext().setBenchmarkCuDNN(on != 0); });
+}
+
+char* ext_set_deterministic(int on) {
+  return guarded([&] {
+    at::globalContext().setDeterministicCuDNN(on != 0);
+    // Warn only: an operation without a deterministic CUDA form still runs.
+    at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/true);
+    // That mode also fills every new tensor with NaN, a debugging aid that costs a pass of memory.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+int ext_is_deterministic() {
+  return at::globalContext().deterministicAlgorithms();
+}
+
+// ---- CUDA through c10's registries ----------------------------------------------------------
+
+char* ext_cuda_synchronize(int index) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA)
+        .synchronizeDevice(static_cast<c10::DeviceIndex>(index));
+  });
+}
+
+char* ext_cuda_stream(int index, void** stream) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+    *stream = guard
+                  .getStream(
+                      c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)))
+                  .native_handle();
+  });
+}
+
+struct MemoryState {
+  int64_t allocated;
+  int64_t reserved;
+  int64_t peak_allocated;
+};
+
+char* ext_cuda_memory(int index, MemoryState* state) {
+  return guarded([&] {
+    const auto stats = cuda_allocator()->getDeviceStats(static_cast<c10::DeviceIndex>(index));
+    // Entry 0 aggregates the small and the large pool.
+    state->allocated = stats.allocated_bytes[0].current;
+    state->reserved = stats.reserved_bytes[0].current;
+    state->peak_allocated = stats.allocated_bytes[0].peak;
+  });
+}
+
+char* ext_cuda_reset_peak_memory(int index) {
+  return guarded(
+      [&] { cuda_allocator()->resetPeakStats(static_cast<c10::DeviceIndex>(index)); });
+}
+
+// ---- optimizer -----------------------------------------------------------------------------
+
+char* ext_fused_adamw(
+    at::Tensor* const* params,
+    at::Tensor* const* grads,
+    at::Tensor* const* exp_avgs,
+    at::Tensor* const* exp_avg_sqs,
+    at::Tensor* const* steps,
+    size_t count,
+    double lr,
+    double beta1,
+    double beta2,
+    double weight_decay,
+    double eps) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    const auto list = [&](at::Tensor* const* from) {
+      std::vector<at::Tensor> tensors;
+      for (size_t i = 0; i < count; ++i) {
+        tensors.push_back(*from[i]);
+      }
+      return tensors;
+    };
+    at::_fused_adamw_(
+        list(params),
+        list(grads),
+        list(exp_avgs),
+        list(exp_avg_sqs),
+        /*max_exp_avg_sqs=*/{},
+        list(steps),
+        lr,
+        beta1,
+        beta2,
+        weight_decay,
+        eps,
+        /*amsgrad=*/false,
+        /*maximize=*/false);
+  });
+}
+
+} // extern "C"
