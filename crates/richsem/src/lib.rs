@@ -9,7 +9,10 @@
 pub mod boxes;
 pub mod collective;
 pub mod data;
+pub mod detections;
+pub mod draw;
 pub mod error;
+pub mod evaluate;
 pub mod losses;
 pub mod models;
 pub mod random;
@@ -17,6 +20,9 @@ pub mod synth;
 pub mod targets;
 #[doc(hidden)]
 pub mod testing;
+pub mod report;
+pub mod targets;
+pub mod tensorboard;
 pub mod vocabulary;
 
 pub use error::{Error, Result};

@@ -1,0 +1,304 @@
+//! The ground truth held in memory, ready to measure one set of detections after another.
+
+use std::{collections::HashMap, path::Path};
+
+use hotcoco::{
+    Annotation, COCOeval, EvalMode, StreamingEval,
+    params::{IouType, Params},
+    types,
+};
+
+use super::{
+    ClassResult, Protocol, Summary,
+    ground_truth::{GroundTruth, TrueBox},
+};
+use crate::{
+    Error, Result,
+    detections::Detection,
+    vocabulary::{CategoryId, Frequency, Vocabulary},
+};
+
+/// Images matched at a time: enough to keep every core busy, few enough that their records
+/// (300 detections an image, about 300 bytes each) stay below 100 MB.
+const BATCH: usize = 1000;
+
+/// Detections LVIS keeps of an image.
+const LVIS_MAX_DETECTIONS: usize = 300;
+
+/// Detections COCO's average recalls are computed with, per image and class.
+const COCO_MAX_DETECTIONS: [usize; 3] = [1, 10, 100];
+
+/// An area outside every range, "all" included: such a box is neither to be found nor a mistake.
+const IGNORED_AREA: f64 = -1.0;
+
+/// Measures detections against one annotation file, read once.
+pub struct Evaluator {
+    truth: GroundTruth,
+    protocol: Protocol,
+    max_detections: usize,
+    image_at: HashMap<i64, u32>,
+    category_at: HashMap<CategoryId, u32>,
+}
+
+impl Evaluator {
+    /// Reads an annotation file; the protocol is LVIS where its images have `neg_category_ids` or
+    /// `not_exhaustive_category_ids`, else COCO.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not COCO's or LVIS's format, or an id is unknown or occurs
+    /// twice.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, None)
+    }
+
+    /// Like [`Self::open`], with a protocol chosen.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`]; and LVIS's protocol needs the two lists above, without which it
+    /// would forgive most false positives.
+    pub fn open_as(path: &Path, protocol: Option<Protocol>) -> Result<Self> {
+        let truth = GroundTruth::read(path)?;
+        if protocol == Some(Protocol::Lvis) && !truth.federated {
+            return Err(Error::invalid(
+                path,
+                "images[].neg_category_ids",
+                "no image has it, and the LVIS protocol judges by it",
+            )
+            .with_hint("evaluate with the COCO protocol"));
+        }
+        let from_file = if truth.federated { Protocol::Lvis } else { Protocol::Coco };
+        let image_at = (0..).zip(&truth.images).map(|(i, image)| (image.id, i)).collect();
+        let category_at = (0..).zip(&truth.categories).map(|(i, c)| (c.id, i)).collect();
+        Ok(Self {
+            truth,
+            protocol: protocol.unwrap_or(from_file),
+            max_detections: LVIS_MAX_DETECTIONS,
+            image_at,
+            category_at,
+        })
+    }
+
+    /// Keeps fewer than 300 detections of an image under the LVIS protocol (the metrics' names
+    /// say so: `AR@100`). COCO's 1, 10 and 100 stay.
+    #[must_use]
+    pub fn with_max_detections(mut self, count: usize) -> Self {
+        self.max_detections = count.clamp(1, LVIS_MAX_DETECTIONS);
+        self
+    }
+
+    /// Takes image and box counts from the training set, and the frequency group of every class
+    /// whose group the file doesn't give. Classes are matched by category id.
+    #[must_use]
+    pub fn with_training_vocabulary(mut self, vocabulary: &Vocabulary) -> Self {
+        for category in &mut self.truth.categories {
+            let Some(class) = vocabulary.class_of(category.id) else { continue };
+            let trained = vocabulary.category(class);
+            category.image_count = trained.image_count;
+            category.instance_count = trained.instance_count;
+            category.frequency = category.frequency.or(Some(trained.frequency));
+        }
+        self
+    }
+
+    /// By whose rules it measures.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Ids of the images, ascending: a full evaluation has detections tried on each of them.
+    pub fn image_ids(&self) -> impl Iterator<Item = i64> {
+        self.truth.images.iter().map(|image| image.id)
+    }
+
+    /// Whether the detections belong to this annotation file. `file` is where they were read, for
+    /// the message.
+    ///
+    /// # Errors
+    /// Naming the first record with an image or category that the annotation file doesn't have.
+    pub fn check(&self, file: &Path, detections: &[Detection]) -> Result<()> {
+        for (i, detection) in detections.iter().enumerate() {
+            let (field, id, kind) = if !self.image_at.contains_key(&detection.image_id) {
+                ("image_id", detection.image_id, "image")
+            } else if !self.category_at.contains_key(&detection.category_id) {
+                ("category_id", detection.category_id.0, "category")
+            } else {
+                continue;
+            };
+            let truth = self.truth.path.display();
+            return Err(Error::invalid(
+                file,
+                format!("[{i}].{field}"),
+                format!("`{truth}` has no {kind} with the id {id}"),
+            )
+            .with_hint(
+                "pass the annotation file these detections were made for (--annotations); ids \
+                 must be those of that file",
+            ));
+        }
+        Ok(())
+    }
+
+    /// All metrics of these detections. Their order matters only among equal scores.
+    ///
+    /// # Errors
+    /// Those of [`Self::check`], and a number that is not finite, both naming the record as part
+    /// of `detections`.
+    pub fn evaluate(&self, detections: &[Detection]) -> Result<Summary> {
+        let unnamed = Path::new("detections");
+        self.check(unnamed, detections)?;
+        let finite = |d: &Detection| d.score.is_finite() && d.bbox.0.iter().all(|v| v.is_finite());
+        if let Some(i) = detections.iter().position(|d| !finite(d)) {
+            let problem = format!("not finite: {:?}", detections[i]);
+            return Err(Error::invalid(unnamed, format!("[{i}]"), problem));
+        }
+        let mut result = self.match_boxes(detections).map_err(engine)?;
+        result.accumulate();
+        Ok(self.summarize(&mut result, detections.len()))
+    }
+
+    /// Matches batch after batch of images.
+    fn match_boxes(&self, detections: &[Detection]) -> hotcoco::error::Result<COCOeval> {
+        let (mode, max_detections) = match self.protocol {
+            Protocol::Coco => (EvalMode::Coco, COCO_MAX_DETECTIONS.to_vec()),
+            Protocol::Lvis => (EvalMode::Lvis, vec![self.max_detections]),
+        };
+        let params = Params { max_dets: max_detections, ..Params::new(IouType::Bbox) };
+        let categories = (0..).zip(&self.truth.categories).map(|(position, c)| types::Category {
+            id: position,
+            name: c.name.clone(),
+            frequency: c.frequency.map(|f| f.letter().to_string()),
+            ..types::Category::default()
+        });
+        let mut engine = StreamingEval::new(params, mode, categories.collect())?;
+
+        // Detections by image, in their own order within one.
+        let mut order: Vec<u32> = (0..detections.len() as u32).collect();
+        let image_of = |i: u32| self.image_at[&detections[i as usize].image_id];
+        order.sort_by_cached_key(|&i| image_of(i));
+
+        let mut rest = order.as_slice();
+        for (batch, images) in self.truth.images.chunks(BATCH).enumerate() {
+            let (first, end) = (batch * BATCH, batch * BATCH + images.len());
+            let (mut records, mut found) = (Vec::with_capacity(images.len()), Vec::new());
+            let mut truths = Vec::new();
+            for (position, image) in (first as u64..).zip(images) {
+                records.push(types::Image {
+                    id: position,
+                    neg_category_ids: image.absent.clone(),
+                    not_exhaustive_category_ids: image.not_exhaustive.clone(),
+                    ..types::Image::default()
+                });
+                let boxes = &self.truth.boxes[image.boxes.clone()];
+                truths.extend(boxes.iter().map(|b| self.true_box(position, b)));
+            }
+            let count = rest.partition_point(|&i| (image_of(i) as usize) < end);
+            let (these, later) = rest.split_at(count);
+            rest = later;
+            for &i in these {
+                let detection = &detections[i as usize];
+                found.push(Annotation {
+                    image_id: u64::from(image_of(i)),
+                    category_id: u64::from(self.category_at[&detection.category_id]),
+                    bbox: Some(detection.bbox.0),
+                    score: Some(detection.score),
+                    ..Annotation::default()
+                });
+            }
+            engine.update(records, truths, found)?;
+        }
+        Ok(engine.finalize())
+    }
+
+    fn true_box(&self, image: u64, b: &TrueBox) -> Annotation {
+        let lvis = self.protocol == Protocol::Lvis;
+        Annotation {
+            image_id: image,
+            category_id: u64::from(b.category),
+            bbox: Some(b.bbox),
+            area: Some(if lvis && b.ignore { IGNORED_AREA } else { b.area }),
+            // pycocotools overwrites `ignore` by `iscrowd`, lvis-api never reads `iscrowd`.
+            iscrowd: b.crowd && !lvis,
+            ..Annotation::default()
+        }
+    }
+
+    fn summarize(&self, result: &mut COCOeval, detections: usize) -> Summary {
+        result.summarize_lines(); // computes the metrics; the printed lines are not used
+        let values = result.stats().unwrap_or_default().iter().map(|&value| computed(value));
+        let names = result.metric_keys().into_iter().map(|name| match self.protocol {
+            // The engine's name is fixed, the number of detections is not.
+            Protocol::Lvis => name.replace("@300", &format!("@{}", self.max_detections)),
+            Protocol::Coco => name.to_owned(),
+        });
+        let mut metrics: Vec<_> = names.zip(values).collect();
+
+        let mut boxes = vec![0; self.truth.categories.len()];
+        for b in &self.truth.boxes {
+            boxes[b.category as usize] += 1;
+        }
+        let per_class: Vec<_> = self
+            .truth
+            .categories
+            .iter()
+            .enumerate()
+            .map(|(k, category)| ClassResult {
+                category_id: category.id,
+                name: category.name.clone(),
+                frequency: category.frequency,
+                image_count: category.image_count,
+                instance_count: category.instance_count,
+                boxes: boxes[k],
+                ap: class_ap(result, k, None),
+                ap50: class_ap(result, k, Some(0.5)),
+            })
+            .collect();
+        let grouped = per_class.iter().any(|class| class.frequency.is_some());
+        if self.protocol == Protocol::Coco && grouped {
+            for group in [Frequency::Rare, Frequency::Common, Frequency::Frequent] {
+                let of_group = per_class.iter().filter(|c| c.frequency == Some(group));
+                metrics.push((format!("AP{}", group.letter()), mean(of_group.filter_map(|c| c.ap))));
+            }
+        }
+        Summary {
+            protocol: self.protocol,
+            images: self.truth.images.len(),
+            boxes: self.truth.boxes.len(),
+            detections,
+            metrics,
+            per_class,
+        }
+    }
+}
+
+/// Mean precision of class `k` over recall, and over IoU unless one is given; objects of every
+/// size, the largest number of detections.
+fn class_ap(result: &COCOeval, k: usize, iou: Option<f64>) -> Option<f64> {
+    let curves = result.accumulated()?;
+    let size = result.params.all_area_idx();
+    let count = result.params.max_det_idx();
+    let thresholds = match iou {
+        Some(iou) => {
+            let t = result.params.iou_thr_idx(iou)?;
+            t..t + 1
+        }
+        None => 0..curves.shape.t,
+    };
+    let points = thresholds.flat_map(|t| (0..curves.shape.r).map(move |r| (t, r)));
+    let precisions = points.map(|(t, r)| curves.precision[curves.precision_idx(t, r, k, size, count)]);
+    mean(precisions.filter_map(computed))
+}
+
+/// The evaluators write −1 for "nothing to measure".
+fn computed(value: f64) -> Option<f64> {
+    (value >= 0.0).then_some(value)
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u64), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+fn engine(error: hotcoco::Error) -> Error {
+    Error::Other(format!("evaluation: {error}"))
+}

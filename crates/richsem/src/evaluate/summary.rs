@@ -1,0 +1,95 @@
+//! What an evaluation tells: plain data, for tables, logs, reports and files.
+
+use serde::{Deserialize, Serialize};
+
+use super::Protocol;
+use crate::vocabulary::{CategoryId, Frequency};
+
+/// All metrics of one evaluation. Values are fractions (0.345, not 34.5); `None` where there was
+/// nothing to measure, as for APr without rare classes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// By whose rules.
+    pub protocol: Protocol,
+    /// Images of the ground truth.
+    pub images: usize,
+    /// Boxes of the ground truth, crowds and ignored ones included.
+    pub boxes: usize,
+    /// Detections that were given.
+    pub detections: usize,
+    /// Names and values, in the official order. Both: AP, AP50, AP75, APs, APm, APl. LVIS: APr,
+    /// APc, APf, AR@300, ARs@300, ARm@300, ARl@300. COCO: AR1, AR10, AR100, ARs, ARm, ARl, and APr,
+    /// APc, APf where the classes' frequency groups are known.
+    #[serde(with = "as_map")]
+    pub metrics: Vec<(String, Option<f64>)>,
+    /// One entry a category, in order of ids.
+    pub per_class: Vec<ClassResult>,
+}
+
+/// How well one class is found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassResult {
+    /// Its id in the annotation file.
+    pub category_id: CategoryId,
+    /// Its name.
+    pub name: String,
+    /// Its group by training images, where known.
+    pub frequency: Option<Frequency>,
+    /// Training images that show it, from the file or the training set's vocabulary; without
+    /// either, images of this file.
+    pub image_count: u32,
+    /// Training boxes, likewise.
+    pub instance_count: u32,
+    /// Boxes of it in the ground truth.
+    pub boxes: u32,
+    /// Mean over IoU 0.50 to 0.95; `None` without ground truth.
+    pub ap: Option<f64>,
+    /// At IoU 0.50.
+    pub ap50: Option<f64>,
+}
+
+impl Summary {
+    /// The metric of that name, if the protocol has it and there was something to measure.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|(n, _)| n == name).and_then(|(_, value)| *value)
+    }
+
+    /// As JSON: metrics as an object in the official order, absent values as null.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers, names and lists are always JSON")
+    }
+}
+
+/// Metrics as a JSON object, their order kept.
+mod as_map {
+    use serde::{
+        Deserializer, Serializer,
+        de::{MapAccess, Visitor},
+    };
+
+    type Metrics = Vec<(String, Option<f64>)>;
+
+    pub(super) fn serialize<S: Serializer>(metrics: &Metrics, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(metrics.iter().map(|(name, value)| (name, value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Metrics, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Metrics;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("metrics by name")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metrics, A::Error> {
+                let mut metrics = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    metrics.push(entry);
+                }
+                Ok(metrics)
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}

@@ -1,0 +1,256 @@
+//! The rules, each on a file small enough to work out by hand.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    boxes::Xywh,
+    vocabulary::{Category, CategoryId, Frequency, Vocabulary},
+};
+
+struct Case {
+    _folder: tempfile::TempDir,
+    path: std::path::PathBuf,
+}
+
+fn file(text: &str) -> Case {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("val.json");
+    fs_err::write(&path, text).unwrap();
+    Case { _folder: folder, path }
+}
+
+fn truth(images: Value, annotations: Value, categories: Value) -> Case {
+    let value = json!({"images": images, "annotations": annotations, "categories": categories});
+    file(&value.to_string())
+}
+
+fn detection(image_id: i64, category: i64, bbox: [f64; 4], score: f64) -> Detection {
+    Detection { image_id, category_id: CategoryId(category), bbox: Xywh(bbox), score }
+}
+
+const BOX: [f64; 4] = [10.0, 10.0, 50.0, 50.0];
+const FAR: [f64; 4] = [200.0, 200.0, 50.0, 50.0];
+
+fn cat_and_dog() -> Value {
+    json!([{"id": 90, "name": "dog"}, {"id": 3, "name": "cat"}])
+}
+
+/// One image with a box of class 3.
+fn one_box(image: Value, extra: Value) -> Case {
+    let mut annotation = json!({"id": 1, "image_id": 7, "category_id": 3, "bbox": BOX});
+    annotation.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    truth(json!([image]), json!([annotation]), cat_and_dog())
+}
+
+fn lvis_image(absent: &[i64], not_exhaustive: &[i64]) -> Value {
+    json!({"id": 7, "neg_category_ids": absent, "not_exhaustive_category_ids": not_exhaustive})
+}
+
+fn ap(case: &Case, detections: &[Detection]) -> Option<f64> {
+    evaluate(&case.path, detections, None).unwrap().get("AP")
+}
+
+#[test]
+fn nothing_to_measure_is_absent_and_nothing_found_is_zero() {
+    let empty = truth(json!([]), json!([]), json!([]));
+    let summary = evaluate(&empty.path, &[], None).unwrap();
+    assert_eq!(summary.metrics.len(), 12);
+    assert!(summary.metrics.iter().all(|(_, value)| value.is_none()));
+    assert!(summary.per_class.is_empty());
+
+    let no_boxes = truth(json!([{"id": 7}]), json!([]), cat_and_dog());
+    let summary = evaluate(&no_boxes.path, &[detection(7, 3, BOX, 0.9)], None).unwrap();
+    assert_eq!((summary.get("AP"), summary.detections), (None, 1));
+
+    let case = one_box(json!({"id": 7}), json!({}));
+    let summary = evaluate(&case.path, &[], None).unwrap();
+    assert_eq!(summary.get("AP"), Some(0.0));
+    assert_eq!(summary.get("AR100"), Some(0.0));
+    assert_eq!(summary.get("APs"), None, "no small box");
+    let class = |id| summary.per_class.iter().find(|c| c.category_id == CategoryId(id)).unwrap();
+    assert_eq!((class(3).ap, class(3).ap50, class(3).boxes), (Some(0.0), Some(0.0), 1));
+    assert_eq!((class(90).ap, class(90).ap50, class(90).boxes), (None, None, 0));
+    assert_eq!((class(3).image_count, class(3).instance_count), (1, 1));
+    assert_eq!(class(90).name, "dog");
+}
+
+#[test]
+fn a_perfect_detection_is_one_and_a_better_scored_miss_halves_it() {
+    let case = one_box(json!({"id": 7}), json!({}));
+    let found = detection(7, 3, BOX, 0.5);
+    assert!((ap(&case, &[found]).unwrap() - 1.0).abs() < 1e-12);
+    assert!((ap(&case, &[detection(7, 3, FAR, 0.9), found]).unwrap() - 0.5).abs() < 1e-12);
+    assert!((ap(&case, &[detection(7, 3, FAR, 0.1), found]).unwrap() - 1.0).abs() < 1e-12);
+}
+
+/// COCO: every class not annotated is absent. LVIS: only those verified to be.
+#[test]
+fn lvis_judges_only_what_an_image_says() {
+    let found = [detection(7, 3, BOX, 0.5), detection(7, 90, FAR, 0.9)];
+    let dog_elsewhere = |image: Value| {
+        truth(
+            json!([image, {"id": 8, "neg_category_ids": [], "not_exhaustive_category_ids": []}]),
+            json!([
+                {"id": 1, "image_id": 7, "category_id": 3, "bbox": BOX},
+                {"id": 2, "image_id": 8, "category_id": 90, "bbox": BOX},
+            ]),
+            cat_and_dog(),
+        )
+    };
+    let all: Vec<_> = found.into_iter().chain([detection(8, 90, BOX, 0.5)]).collect();
+    let dog_ap = |case: &Case, protocol| {
+        let summary = evaluate(&case.path, &all, protocol).unwrap();
+        summary.per_class[1].ap.unwrap()
+    };
+    let unknown = dog_elsewhere(lvis_image(&[], &[]));
+    assert!((dog_ap(&unknown, None) - 1.0).abs() < 1e-12, "no word on dogs in image 7");
+    assert!((dog_ap(&unknown, Some(Protocol::Coco)) - 0.5).abs() < 1e-12);
+    let absent = dog_elsewhere(lvis_image(&[90, 12345], &[]));
+    assert!((dog_ap(&absent, None) - 0.5).abs() < 1e-12, "verified absent");
+
+    let miss = [detection(7, 3, BOX, 0.5), detection(7, 3, FAR, 0.9)];
+    let exhaustive = one_box(lvis_image(&[], &[]), json!({}));
+    assert!((ap(&exhaustive, &miss).unwrap() - 0.5).abs() < 1e-12);
+    let not_exhaustive = one_box(lvis_image(&[], &[3]), json!({}));
+    assert!((ap(&not_exhaustive, &miss).unwrap() - 1.0).abs() < 1e-12);
+}
+
+/// lvis-api reads `ignore` and never `iscrowd`; pycocotools the other way round.
+#[test]
+fn crowds_are_cocos_and_ignored_boxes_lviss() {
+    let found = [detection(7, 3, BOX, 0.5)];
+    let coco = json!({"id": 7});
+    assert_eq!(ap(&one_box(coco.clone(), json!({"iscrowd": 1})), &found), None);
+    assert_eq!(ap(&one_box(coco.clone(), json!({"iscrowd": true})), &found), None);
+    assert!(ap(&one_box(coco, json!({"ignore": 1, "iscrowd": null})), &found).is_some());
+    let lvis = lvis_image(&[], &[]);
+    assert_eq!(ap(&one_box(lvis.clone(), json!({"ignore": 1})), &found), None);
+    assert!(ap(&one_box(lvis, json!({"iscrowd": 1})), &found).is_some());
+}
+
+#[test]
+fn an_image_keeps_its_300_best_over_all_classes() {
+    let case = one_box(lvis_image(&[], &[]), json!({}));
+    let mut found = vec![detection(7, 90, FAR, 0.9); 300];
+    found.push(detection(7, 3, BOX, 0.5));
+    assert_eq!(ap(&case, &found), Some(0.0));
+    found.remove(0);
+    assert!((ap(&case, &found).unwrap() - 1.0).abs() < 1e-12);
+    // Among equal scores the first in the file stay.
+    let mut tied = vec![detection(7, 90, FAR, 0.5); 300];
+    tied.insert(299, detection(7, 3, BOX, 0.5));
+    assert!((ap(&case, &tied).unwrap() - 1.0).abs() < 1e-12);
+}
+
+/// More images than one batch, ids with holes, negative ones, detections in any order.
+#[test]
+fn batches_of_images_do_not_show() {
+    let ids: Vec<i64> = (0..2500).map(|i| i * 3 - 100).collect();
+    let images: Vec<_> = ids.iter().rev().map(|id| json!({"id": id})).collect();
+    let annotations: Vec<_> = ids
+        .iter()
+        .map(|id| json!({"id": 0, "image_id": id, "category_id": -5, "bbox": BOX}))
+        .collect();
+    let case = truth(json!(images), json!(annotations), json!([{"id": -5}]));
+    // The first half of all images by id is found, with the better scores.
+    let half = ids.iter().take(1250);
+    let mut found: Vec<_> = half.map(|&id| detection(id, -5, BOX, 0.9)).collect();
+    found.extend(ids.iter().skip(1250).map(|&id| detection(id, -5, FAR, 0.1)));
+    found.reverse();
+    let summary = evaluate(&case.path, &found, None).unwrap();
+    assert!((summary.get("AR100").unwrap() - 0.5).abs() < 1e-12);
+    assert!((summary.get("AP").unwrap() - 51.0 / 101.0).abs() < 1e-12);
+    assert_eq!(summary.per_class[0].name, "category -5");
+}
+
+#[test]
+fn groups_and_counts_come_from_the_training_set_where_the_file_has_none() {
+    let case = one_box(json!({"id": 7}), json!({}));
+    let category = |id, image_count, frequency| Category {
+        id: CategoryId(id),
+        name: String::new(),
+        image_count,
+        instance_count: 2 * image_count,
+        frequency,
+        synset: None,
+        wnid: None,
+        lvis_clip_row: None,
+    };
+    let vocabulary = Vocabulary::new(vec![category(3, 5, Frequency::Rare)]);
+    let evaluator = Evaluator::open(&case.path).unwrap().with_training_vocabulary(&vocabulary);
+    let summary = evaluator.evaluate(&[detection(7, 3, BOX, 0.5)]).unwrap();
+    assert_eq!(summary.metrics.len(), 15);
+    assert!((summary.get("APr").unwrap() - 1.0).abs() < 1e-12);
+    assert_eq!((summary.get("APc"), summary.get("APf")), (None, None));
+    let cat = &summary.per_class[0];
+    assert_eq!((cat.frequency, cat.image_count), (Some(Frequency::Rare), 5));
+    assert_eq!((cat.instance_count, cat.boxes), (10, 1));
+    assert_eq!(summary.per_class[1].frequency, None, "the training set lacks dogs");
+}
+
+#[test]
+fn the_summary_is_the_same_after_json() {
+    let case = one_box(lvis_image(&[], &[]), json!({}));
+    let summary = evaluate(&case.path, &[detection(7, 3, BOX, 0.5)], None).unwrap();
+    let text = summary.to_json();
+    assert!(text.contains("\"APr\": null") && text.contains("\"AP\": 1.0"), "{text}");
+    assert!(text.find("\"AP\"").unwrap() < text.find("\"AP50\"").unwrap(), "official order");
+    assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+}
+
+fn open_error(text: &str) -> String {
+    let case = file(text);
+    let error = Evaluator::open(&case.path).err().unwrap().to_string();
+    error.replace(&case.path.display().to_string(), "val.json")
+}
+
+#[test]
+fn wrong_annotation_files_are_named_by_field() {
+    let with = |images: &str, annotations: &str| {
+        open_error(&format!(
+            r#"{{"images": {images}, "annotations": {annotations}, "categories": [{{"id": 1}}]}}"#
+        ))
+    };
+    let bbox = with(r#"[{"id": 1}]"#, r#"[{"image_id": 1, "category_id": 1, "bbox": [1, 2]}]"#);
+    assert!(bbox.starts_with("val.json: annotations[0].bbox: expected 4 finite numbers, got 2"));
+    let missing = with(r#"[{"id": 1}]"#, r#"[{"image_id": 1, "category_id": 1}]"#);
+    assert!(missing.starts_with("val.json: annotations[0]: missing field `bbox`"), "{missing}");
+    let unknown =
+        with(r#"[{"id": 1}]"#, r#"[{"image_id": 1, "category_id": 9, "bbox": [1, 2, 3, 4]}]"#);
+    assert!(unknown.starts_with("val.json: annotations[0].category_id: no category has the id 9"));
+    let twice = with(r#"[{"id": 1}, {"id": 1}]"#, "[]");
+    assert!(twice.starts_with("val.json: images: the id 1 occurs twice"), "{twice}");
+    let flag = with(
+        r#"[{"id": 1}]"#,
+        r#"[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": "no"}]"#,
+    );
+    assert!(flag.starts_with("val.json: annotations[0].iscrowd: expected 0, 1"), "{flag}");
+
+    let list = open_error("[]");
+    assert!(list.contains("top level: invalid type: sequence") || list.contains("missing"), "{list}");
+    let cut = open_error(r#"{"images": [{"id": 1}], "annot"#);
+    assert!(cut.contains("hint: the file is cut off"), "{cut}");
+    let test_set = open_error(r#"{"images": [], "categories": []}"#);
+    assert!(test_set.contains("a test set's"), "{test_set}");
+    assert!(open_error("").contains("cut off"));
+}
+
+#[test]
+fn detections_of_other_data_are_named() {
+    let case = one_box(json!({"id": 7}), json!({}));
+    let evaluator = Evaluator::open(&case.path).unwrap();
+    let good = detection(7, 3, BOX, 0.5);
+    let error = |d| evaluator.evaluate(&[good, d]).unwrap_err().to_string();
+    let image = error(detection(8, 3, BOX, 0.5));
+    assert!(image.contains("[1].image_id: ") && image.contains("no image with the id 8"));
+    assert!(image.contains("--annotations"), "{image}");
+    let category = error(detection(7, 1, BOX, 0.5));
+    assert!(category.contains("[1].category_id: "), "{category}");
+    let nan = error(detection(7, 3, BOX, f64::NAN));
+    assert!(nan.contains("[1]: not finite"), "{nan}");
+    assert_eq!(evaluator.image_ids().collect::<Vec<_>>(), [7]);
+
+    let lvis = Evaluator::open_as(&case.path, Some(Protocol::Lvis)).err().unwrap().to_string();
+    assert!(lvis.contains("neg_category_ids"), "{lvis}");
+}
