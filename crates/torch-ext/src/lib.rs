@@ -4,6 +4,8 @@
 //! [`DeviceChoice::resolve`] opens the CUDA half when a CUDA device is asked for.
 
 mod autocast;
+mod cuda;
+mod device;
 mod error;
 mod ffi;
 mod function;
@@ -12,6 +14,7 @@ pub mod optim;
 mod settings;
 
 pub use autocast::{autocast, no_autocast};
+pub use device::DeviceChoice;
 pub use error::{Error, Result};
 pub use function::{BackwardArgs, Gradients, custom_function};
 pub use ms_deform_attn::{ms_deform_attn, ms_deform_attn_naive};
