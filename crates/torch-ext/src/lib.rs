@@ -11,6 +11,7 @@ mod ffi;
 mod function;
 pub mod ms_deform_attn;
 pub mod optim;
+mod real;
 mod settings;
 
 pub use autocast::{autocast, no_autocast};
