@@ -2,6 +2,9 @@
 //!
 //! Work is cut by image, head and level or block of queries, never by the number of threads, and
 //! each piece adds in one order: results are the same to the last bit whatever the threads.
+//!
+//! The inner functions hold no closures: one that is not inlined is compiled without the vector
+//! instructions of the function around it, and calls a library for every fused multiplication.
 
 use rayon::prelude::*;
 use tch::Tensor;
@@ -12,7 +15,7 @@ use crate::real::{Real, Scattered, data, data_mut, mul_add, multiversioned};
 
 /// Queries of one forward task.
 const BLOCK: usize = 256;
-/// Partial sums of a dot product, so that it runs in vector registers.
+/// Numbers worked on side by side; a vector register or two of them.
 const LANES: usize = 8;
 
 /// The numbers both passes read.
@@ -96,24 +99,43 @@ impl<T: Real> Sample<T> {
         let (left, top) = (floor_x.to_index(), floor_y.to_index());
         let (x, y) = (x - floor_x, y - floor_y);
         let (rest_x, rest_y) = (T::ONE - x, T::ONE - y);
-        let row = |dx: isize, dy: isize| {
-            let (x, y) = (left + dx, top + dy);
-            let inside = x >= 0 && y >= 0 && x < level.width as isize && y < level.height as isize;
-            if inside { y as usize * level.width + x as usize } else { OUTSIDE }
-        };
+        let [mut a, mut b, mut c, mut e] = [OUTSIDE; 4];
+        let (in_left, in_right) = (left >= 0, left + 1 < level.width as isize);
+        let (in_top, in_bottom) = (top >= 0, top + 1 < level.height as isize);
+        // Negative by a row and a pixel at most, and then not used.
+        let first = (top * level.width as isize + left) as usize;
+        if in_top && in_left {
+            a = first;
+        }
+        if in_top && in_right {
+            b = first.wrapping_add(1);
+        }
+        if in_bottom && in_left {
+            c = first.wrapping_add(level.width);
+        }
+        if in_bottom && in_right {
+            e = first.wrapping_add(level.width + 1);
+        }
         Some(Self {
-            rows: [row(0, 0), row(1, 0), row(0, 1), row(1, 1)],
+            rows: [a, b, c, e],
             coefficients: [rest_y * rest_x, rest_y * x, y * rest_x, y * x],
             x,
             y,
         })
     }
-}
 
-/// Row `row` of a map `[H·W, D]`, or zeros outside.
-#[inline(always)]
-fn row_or<'a, T>(map: &'a [T], row: usize, d: usize, outside: &'a [T]) -> &'a [T] {
-    if row == OUTSIDE { &outside[..d] } else { &map[row * d..][..d] }
+    /// The four pixels' features in a map `[H·W, D]`, zeros outside.
+    #[inline(always)]
+    fn corners<'a>(&self, map: &'a [T], zeros: &'a [T]) -> [&'a [T]; 4] {
+        let d = zeros.len();
+        let mut corners = [zeros; 4];
+        for (corner, row) in corners.iter_mut().zip(self.rows) {
+            if row != OUTSIDE {
+                *corner = &map[row * d..][..d];
+            }
+        }
+        corners
+    }
 }
 
 /// Forward pass. `value` `[B, S, M, D]`; the others as in [`super::ms_deform_attn`]; all contiguous
@@ -142,7 +164,7 @@ pub(super) fn forward<T: Real>(
     (0..sizes.b * sizes.m * blocks).into_par_iter().for_each(|task| {
         let (head, block) = (task / blocks, task % blocks);
         match sizes.d {
-            32 => forward_block::<T, 32>(&inputs, head, block, &rows),
+            32 => forward_block::<T, 4>(&inputs, head, block, &rows),
             _ => forward_block::<T, 0>(&inputs, head, block, &rows),
         }
     });
@@ -150,21 +172,21 @@ pub(super) fn forward<T: Real>(
 }
 
 multiversioned!(
-    fn forward_block / forward_block_body<T, const D: usize>(
+    fn forward_block / forward_block_body<T, const C: usize>(
         inputs: &Inputs<'_, T>, head: usize, block: usize, output: &Scattered<'_, T>,
     )
 );
 
-/// One block of queries of head `head` (of `B·M`). `D` is the head's features, 0 for any number.
+/// One block of queries of head `head` (of `B·M`). `C` is the number of [`LANES`]-wide chunks of a
+/// head's features, 0 for any number of features.
 #[inline(always)]
-fn forward_block_body<T: Real, const D: usize, const FMA: bool>(
+fn forward_block_body<T: Real, const C: usize, const FMA: bool>(
     inputs: &Inputs<'_, T>,
     head: usize,
     block: usize,
     output: &Scattered<'_, T>,
 ) {
-    let Sizes { s, m, q, l, p, .. } = inputs.sizes;
-    let d = if D == 0 { inputs.sizes.d } else { D };
+    let Sizes { s, m, d, q, l, p, .. } = inputs.sizes;
     let map = &inputs.value[head * s * d..][..s * d];
     let zeros = vec![T::ZERO; d];
     let (image, head) = (head / m, head % m);
@@ -172,9 +194,9 @@ fn forward_block_body<T: Real, const D: usize, const FMA: bool>(
         let item = (image * q + query) * m + head;
         // SAFETY: each (image, query, head) belongs to one task.
         let target = unsafe { output.part(item * d, d) };
-        // Accumulating in a local array lets a known D stay in registers.
-        let mut known = [T::ZERO; D];
-        if D == 0 {
+        // A sum of known size stays in registers; the other one is `target` itself.
+        let mut sum = [[T::ZERO; LANES]; C];
+        if C == 0 {
             target.fill(T::ZERO);
         }
         for (index, level) in inputs.levels.iter().enumerate() {
@@ -184,18 +206,50 @@ fn forward_block_body<T: Real, const D: usize, const FMA: bool>(
             let locations = &inputs.locations[first * 2..][..p * 2];
             for (&weight, location) in weights.iter().zip(locations.chunks_exact(2)) {
                 let Some(sample) = Sample::new(location[0], location[1], *level) else { continue };
-                let [a, b, c, e] = sample.rows.map(|row| row_or(map, row, d, &zeros));
-                let [ka, kb, kc, ke] = sample.coefficients.map(|k| k * weight);
-                let sum = if D == 0 { &mut *target } else { &mut known[..] };
-                for i in 0..d {
-                    let upper = mul_add::<T, FMA>(ka, a[i], mul_add::<T, FMA>(kb, b[i], sum[i]));
-                    sum[i] = mul_add::<T, FMA>(kc, c[i], mul_add::<T, FMA>(ke, e[i], upper));
+                let corners = sample.corners(map, &zeros);
+                let mut coefficients = sample.coefficients;
+                for k in &mut coefficients {
+                    *k = *k * weight;
+                }
+                if C == 0 {
+                    add_corners::<T, FMA>(target, corners, coefficients);
+                } else {
+                    for (corner, k) in corners.into_iter().zip(coefficients) {
+                        let corner = chunks::<T, C>(corner);
+                        for j in 0..C {
+                            for i in 0..LANES {
+                                sum[j][i] = mul_add::<T, FMA>(k, corner[j][i], sum[j][i]);
+                            }
+                        }
+                    }
                 }
             }
         }
-        if D != 0 {
-            target.copy_from_slice(&known);
+        if C != 0 {
+            target.copy_from_slice(sum.as_flattened());
         }
+    }
+}
+
+/// A row as `C` chunks.
+#[inline(always)]
+fn chunks<T: Real, const C: usize>(row: &[T]) -> &[[T; LANES]; C] {
+    row.as_chunks().0.try_into().expect("the kernel for C chunks is given rows of that length")
+}
+
+/// `sum += Σ k · corner`.
+#[inline(always)]
+fn add_corners<T: Real, const FMA: bool>(sum: &mut [T], corners: [&[T]; 4], k: [T; 4]) {
+    for (corner, k) in corners.into_iter().zip(k) {
+        add_scaled::<T, FMA>(sum, k, corner);
+    }
+}
+
+/// `sum += k · row`.
+#[inline(always)]
+fn add_scaled<T: Real, const FMA: bool>(sum: &mut [T], k: T, row: &[T]) {
+    for (sum, &x) in sum.iter_mut().zip(row) {
+        *sum = mul_add::<T, FMA>(k, x, *sum);
     }
 }
 
@@ -234,7 +288,7 @@ pub(super) fn backward<T: Real>(
     (0..sizes.b * sizes.m * sizes.l).into_par_iter().for_each(|task| {
         let (head, level) = (task / sizes.l, task % sizes.l);
         match sizes.d {
-            32 => backward_level::<T, 32>(&inputs, grad, head, level, &outputs),
+            32 => backward_level::<T, 4>(&inputs, grad, head, level, &outputs),
             _ => backward_level::<T, 0>(&inputs, grad, head, level, &outputs),
         }
     });
@@ -254,22 +308,21 @@ struct Outputs<'a, T> {
 }
 
 multiversioned!(
-    fn backward_level / backward_level_body<T, const D: usize>(
+    fn backward_level / backward_level_body<T, const C: usize>(
         inputs: &Inputs<'_, T>, grad: &[T], head: usize, level: usize, outputs: &Outputs<'_, T>,
     )
 );
 
-/// All queries of level `index` of head `head` (of `B·M`).
+/// All queries of level `index` of head `head` (of `B·M`). `C` as in [`forward_block_body`].
 #[inline(always)]
-fn backward_level_body<T: Real, const D: usize, const FMA: bool>(
+fn backward_level_body<T: Real, const C: usize, const FMA: bool>(
     inputs: &Inputs<'_, T>,
     grad: &[T],
     head: usize,
     index: usize,
     outputs: &Outputs<'_, T>,
 ) {
-    let Sizes { s, m, q, l, p, .. } = inputs.sizes;
-    let d = if D == 0 { inputs.sizes.d } else { D };
+    let Sizes { s, m, d, q, l, p, .. } = inputs.sizes;
     let level = inputs.levels[index];
     let (start, length) = ((head * s + level.start) * d, level.height * level.width * d);
     let map = &inputs.value[start..][..length];
@@ -281,55 +334,97 @@ fn backward_level_body<T: Real, const D: usize, const FMA: bool>(
     for query in 0..q {
         let item = (image * q + query) * m + head;
         let grad = &grad[item * d..][..d];
+        let known = if C == 0 { [[T::ZERO; LANES]; C] } else { *chunks(grad) };
         let first = (item * l + index) * p;
+        let weights = &inputs.weights[first..][..p];
+        let locations = &inputs.locations[first * 2..][..p * 2];
         // SAFETY: each (image, query, head, level) belongs to one task.
         let (grad_weights, grad_locations) =
             unsafe { (outputs.weights.part(first, p), outputs.locations.part(first * 2, p * 2)) };
         for point in 0..p {
-            let weight = inputs.weights[first + point];
-            let location = &inputs.locations[(first + point) * 2..][..2];
-            let Some(sample) = Sample::new(location[0], location[1], level) else { continue };
-            let corners = sample.rows.map(|row| row_or(map, row, d, &zeros));
-            let [a, b, c, e] = dots::<T, FMA>(grad, corners);
+            let weight = weights[point];
+            let Some(sample) = Sample::new(locations[2 * point], locations[2 * point + 1], level)
+            else {
+                continue;
+            };
+            // The gradients of weight and location are combinations of the products of the four
+            // corners with the output's gradient.
+            let corners = sample.corners(map, &zeros);
+            let mut products = [T::ZERO; 4];
+            for (product, corner) in products.iter_mut().zip(corners) {
+                *product = if C == 0 {
+                    dot::<T, FMA>(grad, corner)
+                } else {
+                    dot_known::<T, C, FMA>(&known, chunks(corner))
+                };
+            }
+            let [a, b, c, e] = products;
             let [ka, kb, kc, ke] = sample.coefficients;
             grad_weights[point] = ka * a + kb * b + kc * c + ke * e;
             let (x, y) = (sample.x, sample.y);
             grad_locations[2 * point] = weight * width * ((T::ONE - y) * (b - a) + y * (e - c));
             grad_locations[2 * point + 1] =
                 weight * height * ((T::ONE - x) * (c - a) + x * (e - b));
-            if let Some(map) = &mut grad_map {
-                for (row, k) in sample.rows.into_iter().zip(sample.coefficients) {
-                    if row != OUTSIDE {
-                        let k = k * weight;
-                        for (sum, &g) in map[row * d..][..d].iter_mut().zip(grad) {
-                            *sum = mul_add::<T, FMA>(k, g, *sum);
-                        }
-                    }
+            let Some(map) = &mut grad_map else { continue };
+            for (row, k) in sample.rows.into_iter().zip(sample.coefficients) {
+                if row == OUTSIDE {
+                    continue;
+                }
+                let target = &mut map[row * d..][..d];
+                if C == 0 {
+                    add_scaled::<T, FMA>(target, k * weight, grad);
+                } else {
+                    add_scaled_known::<T, C, FMA>(target, k * weight, &known);
                 }
             }
         }
     }
 }
 
-/// Dot products of `grad` with the four corners.
+/// Sum of products.
 #[inline(always)]
-fn dots<T: Real, const FMA: bool>(grad: &[T], corners: [&[T]; 4]) -> [T; 4] {
-    let mut sums = [[T::ZERO; LANES]; 4];
-    let whole = grad.len() / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (sum, corner) in sums.iter_mut().zip(corners) {
-            for lane in 0..LANES {
-                sum[lane] = mul_add::<T, FMA>(grad[start + lane], corner[start + lane], sum[lane]);
-            }
+fn dot<T: Real, const FMA: bool>(a: &[T], b: &[T]) -> T {
+    let mut sum = T::ZERO;
+    for (&a, &b) in a.iter().zip(b) {
+        sum = mul_add::<T, FMA>(a, b, sum);
+    }
+    sum
+}
+
+/// Sum of products, in lanes.
+#[inline(always)]
+fn dot_known<T: Real, const C: usize, const FMA: bool>(
+    a: &[[T; LANES]; C],
+    b: &[[T; LANES]; C],
+) -> T {
+    let mut sum = [T::ZERO; LANES];
+    for j in 0..C {
+        let (a, b) = (a[j], b[j]);
+        for i in 0..LANES {
+            sum[i] = mul_add::<T, FMA>(a[i], b[i], sum[i]);
         }
     }
-    for i in whole..grad.len() {
-        for (sum, corner) in sums.iter_mut().zip(corners) {
-            sum[i - whole] = mul_add::<T, FMA>(grad[i], corner[i], sum[i - whole]);
-        }
+    // Halves, so that the compiler keeps to vector registers.
+    let mut four = [T::ZERO; LANES / 2];
+    for i in 0..4 {
+        four[i] = sum[i] + sum[i + 4];
     }
-    sums.map(|lanes| {
-        let [a, b, c, d, e, f, g, h] = lanes;
-        ((a + e) + (c + g)) + ((b + f) + (d + h))
-    })
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// `sum += k · row`, in lanes.
+#[inline(always)]
+fn add_scaled_known<T: Real, const C: usize, const FMA: bool>(
+    sum: &mut [T],
+    k: T,
+    row: &[[T; LANES]; C],
+) {
+    for (target, &row) in sum.as_chunks_mut::<LANES>().0.iter_mut().zip(row) {
+        // Read whole, written whole: the compiler need not wonder whether the two overlap.
+        let mut sum = *target;
+        for i in 0..LANES {
+            sum[i] = mul_add::<T, FMA>(k, row[i], sum[i]);
+        }
+        *target = sum;
+    }
 }
