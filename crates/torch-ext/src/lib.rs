@@ -4,14 +4,18 @@
 //! [`DeviceChoice::resolve`] opens the CUDA half when a CUDA device is asked for.
 
 mod autocast;
+mod cuda;
+mod device;
 mod error;
 mod ffi;
 mod function;
 pub mod ms_deform_attn;
 pub mod optim;
+mod real;
 mod settings;
 
 pub use autocast::{autocast, no_autocast};
+pub use device::DeviceChoice;
 pub use error::{Error, Result};
 pub use function::{BackwardArgs, Gradients, custom_function};
 pub use ms_deform_attn::{ms_deform_attn, ms_deform_attn_naive};

@@ -4,11 +4,13 @@
 //! and sums them with the attention weights. Three twins compute it: a composition of libtorch's
 //! operations to check against, Rust on the CPU and CUDA kernels.
 
+mod cpu;
 mod naive;
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 pub use self::naive::ms_deform_attn_naive;
+use crate::function::{BackwardArgs, Gradients, custom_function};
 use crate::{Error, Result};
 
 const OP: &str = "ms_deform_attn";
@@ -103,5 +105,58 @@ pub fn ms_deform_attn(
     sampling_locations: &Tensor,
     attention_weights: &Tensor,
 ) -> Result<Tensor> {
-    ms_deform_attn_naive(value, spatial_shapes, sampling_locations, attention_weights)
+    let shapes = Shapes::check(value, spatial_shapes, sampling_locations, attention_weights)?;
+    let kind = value.kind();
+    let wide = match kind {
+        Kind::Double => Kind::Double,
+        Kind::Float | Kind::Half | Kind::BFloat16 => Kind::Float,
+        _ => {
+            return Err(Error::argument(OP, "value", "a floating kind", format!("{kind:?}")));
+        }
+    };
+    // Conversions lie outside the function, where libtorch differentiates them. On the CPU the
+    // low-precision kinds are computed in f32; the CUDA kernels read them as they are.
+    let read = if value.device() == Device::Cpu { wide } else { kind };
+    let value = value.f_to_kind(read)?.f_contiguous()?;
+    let locations = sampling_locations.f_to_kind(wide)?.f_contiguous()?;
+    let weights = attention_weights.f_to_kind(wide)?.f_contiguous()?;
+    let levels = spatial_shapes.to_vec();
+    let output = custom_function(
+        OP,
+        &[&value, &locations, &weights],
+        &[&value, &locations, &weights],
+        || forward(shapes, spatial_shapes, &value, &locations, &weights),
+        move |args| backward(shapes, &levels, args),
+    )?;
+    Ok(output.f_to_kind(kind)?)
+}
+
+fn forward(
+    shapes: Shapes,
+    spatial_shapes: &[(i64, i64)],
+    value: &Tensor,
+    locations: &Tensor,
+    weights: &Tensor,
+) -> Result<Tensor> {
+    let f = match value.kind() {
+        Kind::Double => cpu::forward::<f64>,
+        _ => cpu::forward::<f32>,
+    };
+    f(shapes, spatial_shapes, value, locations, weights)
+}
+
+fn backward(
+    shapes: Shapes,
+    spatial_shapes: &[(i64, i64)],
+    args: &BackwardArgs<'_>,
+) -> Result<Gradients> {
+    let [value, locations, weights] = args.saved else {
+        unreachable!("ms_deform_attn saves three tensors");
+    };
+    let grad = args.grad.f_contiguous()?;
+    let f = match value.kind() {
+        Kind::Double => cpu::backward::<f64>,
+        _ => cpu::backward::<f32>,
+    };
+    f(shapes, spatial_shapes, &grad, value, locations, weights, args.needs)
 }

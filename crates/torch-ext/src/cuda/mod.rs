@@ -1,0 +1,3 @@
+//! CUDA, all of it opened at run time.
+
+pub(crate) mod libraries;

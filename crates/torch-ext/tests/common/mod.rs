@@ -1,0 +1,85 @@
+//! Random cases of deformable attention, and comparing what came out.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use tch::{Device, Kind, Tensor};
+
+/// `ms_deform_attn` or its reference.
+pub type Op = fn(&Tensor, &[(i64, i64)], &Tensor, &Tensor) -> torch_ext::Result<Tensor>;
+
+/// Levels of most tests.
+pub const LEVELS: &[(i64, i64)] = &[(12, 10), (6, 5), (3, 3), (2, 1)];
+
+/// Arguments, and the gradient of the output.
+pub struct Case {
+    pub value: Tensor,
+    pub levels: Vec<(i64, i64)>,
+    pub locations: Tensor,
+    pub weights: Tensor,
+    pub grad: Tensor,
+}
+
+/// Random arguments with locations in `[-margin, 1 + margin]`.
+pub fn random_case(
+    seed: i64,
+    kind: Kind,
+    (b, m, d, q, p): (i64, i64, i64, i64, i64),
+    levels: &[(i64, i64)],
+    margin: f64,
+) -> Case {
+    // Tests run in parallel and share libtorch's generator: each seeds it and draws undisturbed.
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _held = GENERATOR.lock().unwrap();
+    tch::manual_seed(seed);
+    let l = levels.len() as i64;
+    let s = levels.iter().map(|(h, w)| h * w).sum::<i64>();
+    let options = (kind, Device::Cpu);
+    Case {
+        value: Tensor::randn([b, s, m, d], options),
+        levels: levels.to_vec(),
+        locations: Tensor::rand([b, q, m, l, p, 2], options) * (1.0 + 2.0 * margin) - margin,
+        weights: Tensor::randn([b, q, m, l * p], options).softmax(-1, None).view([b, q, m, l, p]),
+        grad: Tensor::randn([b, q, m * d], options),
+    }
+}
+
+/// Output, and the gradients of value, locations and weights.
+pub fn gradients(case: &Case, f: Op) -> (Tensor, Vec<Tensor>) {
+    let inputs =
+        [&case.value, &case.locations, &case.weights].map(|t| t.detach().set_requires_grad(true));
+    let output = f(&inputs[0], &case.levels, &inputs[1], &inputs[2]).unwrap();
+    output.backward_with(&case.grad);
+    (output.detach(), inputs.iter().map(Tensor::grad).collect())
+}
+
+/// `backward` from a given gradient of the output.
+pub trait BackwardWith {
+    fn backward_with(&self, grad: &Tensor);
+}
+
+impl BackwardWith for Tensor {
+    fn backward_with(&self, grad: &Tensor) {
+        (self * grad).sum(self.kind()).backward();
+    }
+}
+
+/// The numbers of a tensor.
+pub fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::<f64>::try_from(
+        tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double).flatten(0, -1),
+    )
+    .unwrap()
+}
+
+/// Largest difference within `tolerance` of the largest number expected (at least 1).
+pub fn close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
+    let (got, expected) = (values(got), values(expected));
+    assert_eq!(got.len(), expected.len(), "{name}");
+    let scale = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+    for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+        assert!(
+            (got - expected).abs() <= tolerance * scale,
+            "{name}[{i}]: {got} instead of {expected}"
+        );
+    }
+}
