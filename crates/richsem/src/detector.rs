@@ -112,8 +112,7 @@ impl Detector {
         if let Some(text) = &self.text {
             tensors.insert(TEXT_TABLE.into(), text.rows.shallow_clone());
         }
-        let record =
-            Record { config: self.config.to_toml(), vocabulary: self.vocabulary.clone() };
+        let record = Record { config: self.config.to_toml(), vocabulary: self.vocabulary.clone() };
         let record = serde_json::to_string(&record)
             .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
         let metadata = [("format".to_owned(), "pt".to_owned()), (METADATA.to_owned(), record)];

@@ -7,22 +7,26 @@
 #![forbid(unsafe_code)]
 
 pub mod boxes;
+pub mod checkpoint_io;
 pub mod collective;
+pub mod config;
 pub mod data;
 pub mod detections;
+pub mod detector;
 pub mod draw;
 pub mod error;
 pub mod evaluate;
 pub mod losses;
 pub mod models;
+pub mod predict;
 pub mod random;
+pub mod report;
 pub mod synth;
 pub mod targets;
+pub mod tensorboard;
 #[doc(hidden)]
 pub mod testing;
-pub mod report;
-pub mod targets;
-pub mod tensorboard;
+pub mod train;
 pub mod vocabulary;
 
 pub use error::{Error, Result};

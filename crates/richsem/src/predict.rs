@@ -48,7 +48,11 @@ pub fn detect_all(
 
 /// In the form of result files: category ids, corner and size.
 #[must_use]
-pub fn to_detections(image_id: i64, found: &[ScoredBox], vocabulary: &Vocabulary) -> Vec<Detection> {
+pub fn to_detections(
+    image_id: i64,
+    found: &[ScoredBox],
+    vocabulary: &Vocabulary,
+) -> Vec<Detection> {
     found
         .iter()
         .map(|d| {

@@ -58,6 +58,10 @@ pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
 
 /// What a weights file says about itself, or the reason it says nothing.
 pub(crate) fn not_ours(path: &Path) -> Error {
-    Error::invalid(path, "__metadata__.richsem", "missing: this program did not write these weights")
-        .with_hint("give the config they belong to with --config")
+    Error::invalid(
+        path,
+        "__metadata__.richsem",
+        "missing: this program did not write these weights",
+    )
+    .with_hint("give the config they belong to with --config")
 }

@@ -126,7 +126,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.safetensors");
         let tensors = BTreeMap::from([
-            ("a.weight".to_owned(), Tensor::randn([3, 4], (Kind::Float, Device::Cpu)).transpose(0, 1)),
+            (
+                "a.weight".to_owned(),
+                Tensor::randn([3, 4], (Kind::Float, Device::Cpu)).transpose(0, 1),
+            ),
             ("scalar".to_owned(), Tensor::from(2.5f64)),
             ("half".to_owned(), Tensor::randn([5], (Kind::BFloat16, Device::Cpu))),
             ("mask".to_owned(), Tensor::from_slice(&[true, false])),
@@ -148,7 +151,9 @@ mod tests {
         // A header that claims more than there is must not be believed.
         let mut huge = bytes.clone();
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-        for content in [&bytes[..0], &bytes[..5], &bytes[..bytes.len() - 1], b"not tensors at all", &huge] {
+        for content in
+            [&bytes[..0], &bytes[..5], &bytes[..bytes.len() - 1], b"not tensors at all", &huge]
+        {
             std::fs::write(&path, content).unwrap();
             let message = read(&path).unwrap_err().to_string();
             assert!(message.contains("w.safetensors: header: not a safetensors file"), "{message}");

@@ -21,9 +21,8 @@ pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable
     fs_err::File::open(path)?;
     let is_npy = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
     let table = if is_npy {
-        Tensor::read_npy(path).map_err(|e| {
-            Error::invalid(path, "array", format!("not a readable .npy file: {e}"))
-        })?
+        Tensor::read_npy(path)
+            .map_err(|e| Error::invalid(path, "array", format!("not a readable .npy file: {e}")))?
     } else {
         let (tensors, _) = safetensors::read(path)?;
         let names: Vec<String> = tensors.keys().cloned().collect();

@@ -51,7 +51,11 @@ fn merge_file(path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Resu
     let text = fs_err::read_to_string(path)?;
     let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if open.contains(&identity) {
-        return Err(Error::invalid(path, "extends", "the file extends itself, directly or by others"));
+        return Err(Error::invalid(
+            path,
+            "extends",
+            "the file extends itself, directly or by others",
+        ));
     }
     open.push(identity);
     merge_text(&text, path, merged, open)?;
@@ -59,12 +63,7 @@ fn merge_file(path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Resu
     Ok(())
 }
 
-fn merge_text(
-    text: &str,
-    path: &Path,
-    merged: &mut Merged,
-    open: &mut Vec<PathBuf>,
-) -> Result<()> {
+fn merge_text(text: &str, path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Result<()> {
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
         Error::invalid(path, position(text, &e), e.message().to_owned())
     })?;
@@ -122,7 +121,9 @@ fn overlay(
         let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         origins.insert(dotted.clone(), file.to_owned());
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(old)), Value::Table(new)) => overlay(old, new, &dotted, file, origins),
+            (Some(Value::Table(old)), Value::Table(new)) => {
+                overlay(old, new, &dotted, file, origins)
+            }
             (_, Value::Table(new)) => {
                 let mut fresh = Table::new();
                 overlay(&mut fresh, new, &dotted, file, origins);
@@ -185,14 +186,20 @@ impl Merged {
                         key.clear();
                     }
                     if key.rsplit('.').next() != Some(unknown) {
-                        key = if key.is_empty() { unknown.into() } else { format!("{key}.{unknown}") };
+                        key = if key.is_empty() {
+                            unknown.into()
+                        } else {
+                            format!("{key}.{unknown}")
+                        };
                     }
                     let nearest = known
                         .iter()
                         .map(|k| (strsim::jaro_winkler(unknown, k), k))
                         .max_by(|a, b| a.0.total_cmp(&b.0));
                     let hint = match nearest {
-                        Some((score, nearest)) if score > 0.7 => format!("did you mean `{nearest}`?"),
+                        Some((score, nearest)) if score > 0.7 => {
+                            format!("did you mean `{nearest}`?")
+                        }
                         _ => format!("known here: {}", known.join(", ")),
                     };
                     ("unknown key".to_owned(), Some(hint))

@@ -311,8 +311,9 @@ impl Config {
         if self.version != VERSION {
             let problem =
                 format!("expected {VERSION}, got {}: the file is of another release", self.version);
-            return Err(Error::config("version", problem)
-                .with_hint("compare it with the files in configs/ and CHANGELOG.md, then set version"));
+            return Err(Error::config("version", problem).with_hint(
+                "compare it with the files in configs/ and CHANGELOG.md, then set version",
+            ));
         }
         let at_least_one = [
             ("data.batch_size", self.data.batch_size as u64),
@@ -342,7 +343,10 @@ impl Config {
         ];
         for (key, value) in not_negative {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::config(key, format!("expected a number of at least 0, got {value}")));
+                return Err(Error::config(
+                    key,
+                    format!("expected a number of at least 0, got {value}"),
+                ));
             }
         }
         if let Some(ema) = &self.train.ema

@@ -75,9 +75,17 @@ fn another_kind_replaces_the_whole_choice() {
 
 #[test]
 fn unknown_keys_name_the_nearest() {
-    refused("version = 1\n[train]\nlr_drops = [3]", &[], &["c.toml: train.lr_drops: unknown key", "`lr_drop`"]);
+    refused(
+        "version = 1\n[train]\nlr_drops = [3]",
+        &[],
+        &["c.toml: train.lr_drops: unknown key", "`lr_drop`"],
+    );
     refused("version = 1\nsede = 3", &[], &["c.toml: sede", "`seed`"]);
-    refused("version = 1", &["model.dino.transformer.num_query=3"], &["--set", "num_query", "`num_queries`"]);
+    refused(
+        "version = 1",
+        &["model.dino.transformer.num_query=3"],
+        &["--set", "num_query", "`num_queries`"],
+    );
 }
 
 #[test]

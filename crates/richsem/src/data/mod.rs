@@ -1,11 +1,14 @@
 //! From annotation files and pictures to batches.
 
 pub mod batch;
+pub mod dataset;
 pub mod detection_source;
+mod entries;
 pub mod image_io;
 pub mod image_store;
 pub mod loader;
 pub mod sampler;
 pub mod transforms;
-pub mod dataset;
 pub mod voc;
+
+pub use entries::entries;

@@ -257,7 +257,8 @@ impl Evaluator {
         if self.protocol == Protocol::Coco && grouped {
             for group in [Frequency::Rare, Frequency::Common, Frequency::Frequent] {
                 let of_group = per_class.iter().filter(|c| c.frequency == Some(group));
-                metrics.push((format!("AP{}", group.letter()), mean(of_group.filter_map(|c| c.ap))));
+                metrics
+                    .push((format!("AP{}", group.letter()), mean(of_group.filter_map(|c| c.ap))));
             }
         }
         Summary {
@@ -285,7 +286,8 @@ fn class_ap(result: &COCOeval, k: usize, iou: Option<f64>) -> Option<f64> {
         None => 0..curves.shape.t,
     };
     let points = thresholds.flat_map(|t| (0..curves.shape.r).map(move |r| (t, r)));
-    let precisions = points.map(|(t, r)| curves.precision[curves.precision_idx(t, r, k, size, count)]);
+    let precisions =
+        points.map(|(t, r)| curves.precision[curves.precision_idx(t, r, k, size, count)]);
     mean(precisions.filter_map(computed))
 }
 

@@ -228,7 +228,10 @@ fn wrong_annotation_files_are_named_by_field() {
     assert!(flag.starts_with("val.json: annotations[0].iscrowd: expected 0, 1"), "{flag}");
 
     let list = open_error("[]");
-    assert!(list.contains("top level: invalid type: sequence") || list.contains("missing"), "{list}");
+    assert!(
+        list.contains("top level: invalid type: sequence") || list.contains("missing"),
+        "{list}"
+    );
     let cut = open_error(r#"{"images": [{"id": 1}], "annot"#);
     assert!(cut.contains("hint: the file is cut off"), "{cut}");
     let test_set = open_error(r#"{"images": [], "categories": []}"#);

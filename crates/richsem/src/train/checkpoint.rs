@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Optimizer, run_folder::{RunFolder, write_text}};
+use super::{
+    Optimizer,
+    run_folder::{RunFolder, write_text},
+};
 use crate::{
     checkpoint_io::safetensors,
     detector::Detector,
@@ -114,7 +117,11 @@ pub(super) fn link_best(run: &RunFolder, updates: u64) -> Result<()> {
 
 /// Removes checkpoints that are neither `last`, nor `best`, nor one of `kept`, and leftovers of
 /// killed saves.
-pub(super) fn prune(run: &RunFolder, position: &Position, kept: impl Fn(u64) -> bool) -> Result<()> {
+pub(super) fn prune(
+    run: &RunFolder,
+    position: &Position,
+    kept: impl Fn(u64) -> bool,
+) -> Result<()> {
     let checkpoints = run.file("checkpoints");
     for entry in fs_err::read_dir(&checkpoints)? {
         let entry = entry?;
@@ -158,7 +165,8 @@ pub(super) fn resume(
     for parameter in detector.store.parameters() {
         if parameter.role == Role::Buffer {
             let name = format!("buffer.{}", parameter.name);
-            let saved = tensors.get(&name).ok_or_else(|| Error::invalid(&path, &name, "missing"))?;
+            let saved =
+                tensors.get(&name).ok_or_else(|| Error::invalid(&path, &name, "missing"))?;
             tch::no_grad(|| parameter.tensor.shallow_clone().f_copy_(saved))?;
         }
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::{Optimizer, run_folder::{RunFolder, write_text}};
+use super::{
+    Optimizer,
+    run_folder::{RunFolder, write_text},
+};
 use crate::{
     checkpoint_io::safetensors,
     data::batch::Batch,
@@ -53,7 +56,8 @@ pub(super) fn non_finite(
     first = first.or_else(|| {
         optimizer.first_non_finite_gradient().map(|name| format!("gradient of {name}"))
     });
-    let term = term.unwrap_or_else(|| if losses.is_some() { "gradient" } else { "matching" }.into());
+    let term =
+        term.unwrap_or_else(|| if losses.is_some() { "gradient" } else { "matching" }.into());
     let first = first.unwrap_or_else(|| "none found: the objective itself overflowed".into());
     let folder = run.file(&format!("non-finite-step-{step}"));
     let images: Vec<i64> = batch.targets.iter().map(|t| t.image_id).collect();
@@ -78,7 +82,10 @@ fn save(folder: &std::path::Path, step: u64, term: &str, first: &str, batch: &Ba
     for (i, target) in batch.targets.iter().enumerate() {
         let boxes: Vec<f32> = target.boxes.iter().flat_map(|b| b.0).collect();
         let labels: Vec<i64> = target.labels.iter().map(|l| i64::from(l.0)).collect();
-        tensors.insert(format!("boxes.{i}"), Tensor::from_slice(&boxes).view([labels.len() as i64, 4]));
+        tensors.insert(
+            format!("boxes.{i}"),
+            Tensor::from_slice(&boxes).view([labels.len() as i64, 4]),
+        );
         tensors.insert(format!("labels.{i}"), Tensor::from_slice(&labels));
         targets.push(serde_json::json!({ "image_id": target.image_id, "size": target.size }));
     }

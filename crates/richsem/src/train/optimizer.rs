@@ -236,7 +236,8 @@ impl Optimizer {
                     .with_hint("the checkpoint is of a run with other settings"));
             };
             if saved.size() != tensor.size() {
-                let problem = format!("expected {:?} values, got {:?}", tensor.size(), saved.size());
+                let problem =
+                    format!("expected {:?} values, got {:?}", tensor.size(), saved.size());
                 return Err(Error::invalid(path, name, problem)
                     .with_hint("the checkpoint is of a run with other settings"));
             }
@@ -265,7 +266,8 @@ impl Group {
         tch::no_grad(|| -> Result<()> {
             for (mut member, (_, offset, shape)) in members.into_iter().zip(&layout) {
                 let view = |flat: &Tensor| {
-                    flat.narrow(0, *offset as i64, member.tensor.numel() as i64).view(shape.as_slice())
+                    flat.narrow(0, *offset as i64, member.tensor.numel() as i64)
+                        .view(shape.as_slice())
                 };
                 let (value, grad) = (view(&params), view(&grads));
                 value.shallow_clone().copy_(&member.tensor);

@@ -103,7 +103,9 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<Self> {
         if !path.join("config.toml").is_file() {
             return Err(Error::invalid(path, "config.toml", "missing: this is not a run folder")
-                .with_hint("give the folder that `richsem train` made (the one with config.toml)"));
+                .with_hint(
+                    "give the folder that `richsem train` made (the one with config.toml)",
+                ));
         }
         Ok(Self { path: path.to_owned() })
     }
@@ -133,8 +135,8 @@ impl RunFolder {
     /// # Errors
     /// A full disk and the like.
     pub fn append(&self, row: &MetricsRow) -> Result<()> {
-        let mut line = serde_json::to_string(row)
-            .map_err(|e| Error::Other(format!("metrics.jsonl: {e}")))?;
+        let mut line =
+            serde_json::to_string(row).map_err(|e| Error::Other(format!("metrics.jsonl: {e}")))?;
         line.push('\n');
         let mut file = fs_err::OpenOptions::new()
             .create(true)
@@ -158,7 +160,9 @@ impl RunFolder {
             match serde_json::from_str(line) {
                 Ok(row) => rows.push(row),
                 Err(_) if i + 1 == text.lines().count() && !text.ends_with('\n') => {}
-                Err(e) => return Err(Error::invalid(&path, format!("line {}", i + 1), e.to_string())),
+                Err(e) => {
+                    return Err(Error::invalid(&path, format!("line {}", i + 1), e.to_string()));
+                }
             }
         }
         Ok(rows)

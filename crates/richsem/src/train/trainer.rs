@@ -320,7 +320,8 @@ impl Trainer<'_> {
                 if self.stop.load(Ordering::Relaxed) && self.position.batch < batches {
                     return Ok(ControlFlow::Break(()));
                 }
-                if every > 0 && self.position.updates % every == 0 && self.position.batch < batches {
+                if every > 0 && self.position.updates % every == 0 && self.position.batch < batches
+                {
                     self.save()?;
                     self.prune()?;
                 }
@@ -332,7 +333,11 @@ impl Trainer<'_> {
         let due = done == self.config.train.epochs || (every > 0 && done % every == 0);
         self.position.pending_eval = due && self.val.is_some();
         self.save()?;
-        Ok(if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if self.stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -395,7 +400,15 @@ impl Trainer<'_> {
         losses: Option<&LossTerms>,
     ) -> Error {
         let step = self.position.updates + 1;
-        diagnose::non_finite(&self.run, step, batch, &self.detector, output, losses, &self.optimizer)
+        diagnose::non_finite(
+            &self.run,
+            step,
+            batch,
+            &self.detector,
+            output,
+            losses,
+            &self.optimizer,
+        )
     }
 
     /// Clips and applies the gradients.
@@ -514,10 +527,8 @@ impl Trainer<'_> {
         let name = format!("eval/epoch-{epoch:04}.json");
         super::run_folder::write_text(&self.run.file(&name), &summary.to_json())?;
         let metrics: BTreeMap<String, Option<f64>> = summary.metrics.iter().cloned().collect();
-        let scalars: Vec<(String, f32)> = metrics
-            .iter()
-            .filter_map(|(k, v)| Some((format!("eval/{k}"), (*v)? as f32)))
-            .collect();
+        let scalars: Vec<(String, f32)> =
+            metrics.iter().filter_map(|(k, v)| Some((format!("eval/{k}"), (*v)? as f32))).collect();
         let scalars: Vec<(&str, f32)> = scalars.iter().map(|(k, v)| (k.as_str(), *v)).collect();
         self.tensorboard.scalars(step, wall_time(), &scalars)?;
         self.tensorboard.flush()?;
