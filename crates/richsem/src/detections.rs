@@ -4,23 +4,14 @@
 //! A full LVIS validation run is six million records. They are read straight into the list,
 //! never as text beside it, and a wrong record is named by its position and field.
 
-use std::{
-    cell::Cell,
-    io::BufReader,
-    path::Path,
-};
+use std::{cell::Cell, io::BufReader, path::Path};
 
 use serde::{
     Deserialize, Serialize,
     de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::{
-    Error, Result,
-    boxes::Xywh,
-    error::write_atomically,
-    vocabulary::CategoryId,
-};
+use crate::{Error, Result, boxes::Xywh, error::write_atomically, vocabulary::CategoryId};
 
 /// One detected object.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -86,10 +86,7 @@ fn a_wrong_record_is_named_with_its_field() {
         base("score", "\"0.9\""),
         "dets.json: [2].score: invalid type: string \"0.9\", expected a finite number"
     );
-    assert_eq!(
-        base("image_id", "1.5"),
-        "dets.json: [2].image_id: expected an integer, got 1.5"
-    );
+    assert_eq!(base("image_id", "1.5"), "dets.json: [2].image_id: expected an integer, got 1.5");
     assert_eq!(
         base("category_id", "\"cat\""),
         "dets.json: [2].category_id: invalid type: string \"cat\", expected an integer"

@@ -291,7 +291,8 @@ fn fill(picture: &mut RgbImage, [x0, y0, x1, y1]: [i64; 4], ink: Rgb<u8>, alpha:
 /// Ink wherever the mask covers, its top left at (`left`, `top`).
 fn blend_mask(picture: &mut RgbImage, mask: &GrayImage, left: i64, top: i64, ink: Rgb<u8>) {
     for (x, y, Luma([coverage])) in mask.enumerate_pixels() {
-        let (Ok(x), Ok(y)) = (u32::try_from(left + i64::from(x)), u32::try_from(top + i64::from(y)))
+        let (Ok(x), Ok(y)) =
+            (u32::try_from(left + i64::from(x)), u32::try_from(top + i64::from(y)))
         else {
             continue;
         };
