@@ -78,8 +78,8 @@ impl Evaluator {
         })
     }
 
-    /// Keeps fewer than 300 detections of an image under the LVIS protocol (the metrics' names
-    /// say so: `AR@100`). COCO's 1, 10 and 100 stay.
+    /// Keeps fewer than 300 detections of an image under the LVIS protocol, as lvis-api's
+    /// `LVISResults(max_dets)`; the metrics' names say so (`AR@100`). COCO's 1, 10 and 100 stay.
     #[must_use]
     pub fn with_max_detections(mut self, count: usize) -> Self {
         self.max_detections = count.clamp(1, LVIS_MAX_DETECTIONS);
@@ -195,15 +195,24 @@ impl Evaluator {
             let count = rest.partition_point(|&i| (image_of(i) as usize) < end);
             let (these, later) = rest.split_at(count);
             rest = later;
-            for &i in these {
-                let detection = &detections[i as usize];
-                found.push(Annotation {
-                    image_id: u64::from(image_of(i)),
-                    category_id: u64::from(self.category_at[&detection.category_id]),
-                    bbox: Some(detection.bbox.0),
-                    score: Some(detection.score),
-                    ..Annotation::default()
-                });
+            for of_image in these.chunk_by(|&a, &b| image_of(a) == image_of(b)) {
+                let mut kept = of_image.to_vec();
+                if self.protocol == Protocol::Lvis && kept.len() > self.max_detections {
+                    // Stable, as lvis-api's: among equal scores the first in the file stay.
+                    let score = |i: u32| detections[i as usize].score + 0.0; // −0 ties with 0
+                    kept.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+                    kept.truncate(self.max_detections);
+                }
+                found.extend(kept.into_iter().map(|i| {
+                    let detection = &detections[i as usize];
+                    Annotation {
+                        image_id: u64::from(image_of(i)),
+                        category_id: u64::from(self.category_at[&detection.category_id]),
+                        bbox: Some(detection.bbox.0),
+                        score: Some(detection.score),
+                        ..Annotation::default()
+                    }
+                }));
             }
             engine.update(records, truths, found)?;
         }

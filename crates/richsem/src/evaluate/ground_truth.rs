@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::BufReader,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -113,7 +113,16 @@ impl<'de> Deserialize<'de> for Flag {
 
 impl GroundTruth {
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let file = BufReader::with_capacity(1 << 20, fs_err::File::open(path)?);
+        let mut file = BufReader::with_capacity(1 << 20, fs_err::File::open(path)?);
+        let start = file.fill_buf()?.trim_ascii_start();
+        if start.first() == Some(&b'[') {
+            return Err(Error::invalid(
+                path,
+                "top level",
+                "expected an object with images, annotations and categories, got a list",
+            )
+            .with_hint("this looks like detections, not like an annotation file"));
+        }
         let mut json = serde_json::Deserializer::from_reader(file);
         let file: File = serde_path_to_error::deserialize(&mut json).map_err(|e| {
             let field = match e.path().to_string() {

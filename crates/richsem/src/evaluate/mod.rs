@@ -9,7 +9,7 @@
 //! - LVIS knows no crowds: lvis-api never reads `iscrowd`, hotcoco does, so the flag is cleared.
 //!   lvis-api's `ignore` flag is given as an area outside every range, which has the same effect.
 //! - LVIS keeps the 300 best detections of an image over all classes before anything else, ties in
-//!   file order; hotcoco does that too. Fewer are kept by [`Evaluator::with_max_detections`].
+//!   file order. hotcoco's limit is fixed; ours is set by [`Evaluator::with_max_detections`].
 //! - A ground-truth box with id 0 counts like any other. In both official evaluators a match with
 //!   it reads as no match.
 

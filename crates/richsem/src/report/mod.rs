@@ -1,1 +1,195 @@
-//! x
+//! A run's report: one HTML file that holds everything it shows (styles, charts, pictures), so
+//! that it can be mailed, printed or put beside another.
+
+mod chart;
+mod classes;
+mod metrics;
+
+use std::{fmt::Write as _, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use image::RgbImage;
+
+use crate::{Result, draw, error::write_atomically, evaluate::Summary};
+
+/// Everything a report shows. Sections without content are left out.
+#[derive(Debug, Clone)]
+pub struct ReportData {
+    /// Heading of the page.
+    pub title: String,
+    /// Settings and circumstances, in the order to be read: name and value.
+    pub facts: Vec<(String, String)>,
+    /// Losses over iterations; the first is drawn strongest.
+    pub loss: Vec<Series>,
+    /// Average precisions (fractions) over epochs.
+    pub ap: Vec<Series>,
+    /// The run's name in tables where others stand beside it.
+    pub name: String,
+    /// Final metrics.
+    pub summary: Summary,
+    /// Earlier runs to compare with, measured on the same ground truth.
+    pub others: Vec<NamedSummary>,
+    /// Ground truth beside predictions, as [`draw::truth_and_prediction`] makes them.
+    pub pictures: Vec<Picture>,
+}
+
+/// Another run's metrics.
+#[derive(Debug, Clone)]
+pub struct NamedSummary {
+    /// Heading of its column.
+    pub name: String,
+    /// Its metrics.
+    pub summary: Summary,
+}
+
+/// A curve.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// (x, y), x ascending. Where y is not finite the curve is interrupted.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A picture with words beneath.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// The words.
+    pub caption: String,
+    /// The picture, shown as it is.
+    pub image: RgbImage,
+}
+
+/// Writes the report. The file is either wholly there or not at all.
+///
+/// # Errors
+/// Those of [`render`], and if the file cannot be written.
+pub fn write(path: &Path, data: &ReportData) -> Result<()> {
+    let page = render(data)?;
+    write_atomically(path, |out| Ok(out.write_all(page.as_bytes())?))
+}
+
+/// The report as HTML.
+///
+/// # Errors
+/// If a picture has no pixels or is too large for JPEG.
+pub fn render(data: &ReportData) -> Result<String> {
+    let mut body = String::new();
+    let mut section = |heading: &str, content: String| {
+        if !content.is_empty() {
+            let id = heading.to_lowercase();
+            let _ = write!(body, "<section id=\"{id}\"><h2>{heading}</h2>\n{content}</section>\n");
+        }
+    };
+    section("Results", metrics::section(data));
+    section("Training", training(data));
+    section("Classes", classes::section(data));
+    section("Pictures", gallery(&data.pictures)?);
+    section("Run", facts(&data.facts));
+    let title = escape(&data.title);
+    let summary = &data.summary;
+    let line = format!(
+        "{} protocol · {} images · {} boxes of {} classes · {} detections",
+        summary.protocol,
+        thousands(summary.images),
+        thousands(summary.boxes),
+        thousands(summary.per_class.len()),
+        thousands(summary.detections),
+    );
+    Ok(format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
+         <style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+         <header><h1>{title}</h1><p class=\"lead\">{line}</p></header>\n{body}\
+         <footer>Written by richsem {version}. Values in percent.</footer>\n</main>\n\
+         <script>\n{script}</script>\n</body>\n</html>\n",
+        style = include_str!("style.css"),
+        script = include_str!("sort.js"),
+        version = env!("CARGO_PKG_VERSION"),
+    ))
+}
+
+fn training(data: &ReportData) -> String {
+    let charts = [
+        chart::Chart {
+            title: "Loss",
+            x_label: "iteration",
+            y_label: "loss",
+            series: &data.loss,
+            kind: chart::Kind::Loss,
+        },
+        chart::Chart {
+            title: "Average precision",
+            x_label: "epoch",
+            y_label: "AP (%)",
+            series: &data.ap,
+            kind: chart::Kind::Percent,
+        },
+    ];
+    let charts: String = charts.iter().filter_map(chart::Chart::render).collect();
+    if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>\n") }
+}
+
+fn gallery(pictures: &[Picture]) -> Result<String> {
+    let mut html = String::new();
+    for picture in pictures {
+        let jpeg = BASE64.encode(draw::encode_jpeg(&picture.image)?);
+        let caption = escape(&picture.caption);
+        let (width, height) = picture.image.dimensions();
+        let _ = writeln!(
+            html,
+            "<figure><img src=\"data:image/jpeg;base64,{jpeg}\" width=\"{width}\" \
+             height=\"{height}\" alt=\"{caption}\"><figcaption>{caption}</figcaption></figure>"
+        );
+    }
+    Ok(if html.is_empty() { html } else { format!("<div class=\"gallery\">\n{html}</div>\n") })
+}
+
+fn facts(facts: &[(String, String)]) -> String {
+    let rows: String = facts
+        .iter()
+        .map(|(name, value)| {
+            format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value))
+        })
+        .collect();
+    if rows.is_empty() { rows } else { format!("<dl class=\"facts\">\n{rows}</dl>\n") }
+}
+
+/// Text as HTML shows it literally, in elements and in quoted attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+/// A fraction in percent with one decimal, a dash where there is none.
+fn percent(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |v| format!("{:.1}", 100.0 * v))
+}
+
+/// 1234567 as 1,234,567.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Class by class: bars in order of training images (the long tail made visible) and a table.
+
+use std::fmt::Write as _;
+
+use super::{ReportData, chart::Axis, escape, metrics::difference, percent, thousands};
+use crate::{evaluate::ClassResult, vocabulary::Frequency};
+
+const WIDTH: f64 = 1120.0;
+const LEFT: f64 = 54.0;
+const RIGHT: f64 = 54.0;
+const TOP: f64 = 12.0;
+const PLOT: f64 = 240.0;
+
+/// Up to so many classes are named beneath their bars.
+const NAMED: usize = 90;
+
+/// A table of so many rows is shown at once, a longer one on demand.
+const OPEN_ROWS: usize = 60;
+
+pub(super) fn section(data: &ReportData) -> String {
+    let mut classes: Vec<&ClassResult> = data.summary.per_class.iter().collect();
+    if classes.is_empty() {
+        return String::new();
+    }
+    classes.sort_by(|a, b| b.image_count.cmp(&a.image_count).then_with(|| a.name.cmp(&b.name)));
+    bars(data, &classes) + &table(data, &classes)
+}
+
+fn group(class: &ClassResult) -> &'static str {
+    match class.frequency {
+        Some(Frequency::Rare) => "rare",
+        Some(Frequency::Common) => "common",
+        Some(Frequency::Frequent) => "frequent",
+        None => "",
+    }
+}
+
+fn color_class(class: &ClassResult) -> String {
+    class.frequency.map_or_else(|| "group-none".to_owned(), |f| format!("group-{}", f.letter()))
+}
+
+/// AP of a class in the first of the other runs.
+fn other_ap(data: &ReportData, class: &ClassResult) -> Option<f64> {
+    let other = &data.others.first()?.summary;
+    other.per_class.iter().find(|c| c.category_id == class.category_id)?.ap
+}
+
+fn bars(data: &ReportData, classes: &[&ClassResult]) -> String {
+    let named = classes.len() <= NAMED;
+    let letters = classes.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).min(24);
+    // Names run downwards at 60°, 11 units high and about 5.6 wide a letter.
+    let below = if named { 20.0 + letters as f64 * 5.0 } else { 24.0 };
+    let height = TOP + PLOT + below;
+    let best = classes.iter().flat_map(|c| [c.ap, other_ap(data, c)]).flatten().fold(0.0, f64::max);
+    let y = Axis::linear(0.0, (100.0 * best).max(1.0), true);
+    let most = classes.iter().map(|c| c.image_count).max().unwrap_or(1).max(10);
+    let counts = Axis::logarithmic(1.0, f64::from(most));
+    let step = (WIDTH - LEFT - RIGHT) / classes.len() as f64;
+    let floor = TOP + PLOT;
+    let up = |axis: &Axis, value: f64| floor - PLOT * axis.place(value);
+
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"AP by class\">\n"
+    );
+    for &tick in &y.ticks {
+        let py = up(&y, tick);
+        let _ = writeln!(
+            svg,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text \
+             class=\"tick end\" x=\"{}\" y=\"{:.1}\">{tick}</text>",
+            WIDTH - RIGHT,
+            LEFT - 7.0,
+            py + 4.0
+        );
+    }
+    for &tick in counts.ticks.iter().filter(|t| t.log10().fract() == 0.0) {
+        let (x, py) = (WIDTH - RIGHT + 7.0, up(&counts, tick) + 4.0);
+        let text = thousands(tick as usize);
+        let _ = writeln!(svg, "<text class=\"tick\" x=\"{x}\" y=\"{py:.1}\">{text}</text>");
+    }
+    // The training images as an area of steps behind the bars.
+    let mut area = format!("M{LEFT} {floor}");
+    for (i, class) in classes.iter().enumerate() {
+        let py = up(&counts, f64::from(class.image_count.max(1)));
+        let x = LEFT + i as f64 * step;
+        let _ = write!(area, "L{x:.1} {py:.1}L{:.1} {py:.1}", x + step);
+    }
+    let _ = writeln!(svg, "<path class=\"tail\" d=\"{area}L{} {floor}Z\"/>", WIDTH - RIGHT);
+    for (i, class) in classes.iter().enumerate() {
+        let x = LEFT + i as f64 * step;
+        bar(&mut svg, data, class, x, step, &|value| up(&y, 100.0 * value));
+        if named {
+            let (tx, ty) = (x + step / 2.0 + 3.0, floor + 12.0);
+            let mut name: String = class.name.chars().take(24).collect();
+            if class.name.chars().count() > 24 {
+                name.push('…');
+            }
+            let _ = writeln!(
+                svg,
+                "<text class=\"tick end\" transform=\"translate({tx:.1} {ty:.1}) rotate(-60)\">{}\
+                 </text>",
+                escape(&name)
+            );
+        }
+    }
+    let _ = writeln!(
+        svg,
+        "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>\
+         <text class=\"label mid\" transform=\"translate(13 {mid}) rotate(-90)\">AP (%)</text>\
+         <text class=\"label mid\" transform=\"translate({} {mid}) rotate(90)\">training images, \
+         log scale</text>",
+        WIDTH - RIGHT,
+        WIDTH - 8.0,
+        mid = TOP + PLOT / 2.0,
+    );
+    if !named {
+        let _ = writeln!(
+            svg,
+            "<text class=\"label mid\" x=\"{}\" y=\"{}\">{} classes, most training images first; \
+             hover for names</text>",
+            WIDTH / 2.0,
+            floor + 18.0,
+            thousands(classes.len())
+        );
+    }
+    svg.push_str("</svg>\n");
+    format!(
+        "<figure class=\"chart wide\"><h3>Average precision by class</h3>\n{svg}<figcaption>{}\
+         </figcaption></figure>\n",
+        legend(data, classes)
+    )
+}
+
+/// One class: its bar, a mark for the other run, and what hovering over it tells.
+fn bar(
+    svg: &mut String,
+    data: &ReportData,
+    class: &ClassResult,
+    x: f64,
+    step: f64,
+    up: &impl Fn(f64) -> f64,
+) {
+    let floor = TOP + PLOT;
+    let (left, width) = (x + 0.12 * step, 0.76 * step);
+    let top = up(class.ap.unwrap_or(0.0));
+    let _ = write!(
+        svg,
+        "<g><title>{}{}: AP {}, AP50 {}, {} training images</title>\
+         <rect class=\"hover\" x=\"{x:.2}\" y=\"{TOP}\" width=\"{step:.2}\" height=\"{PLOT}\"/>\
+         <rect class=\"{}\" x=\"{left:.2}\" y=\"{top:.1}\" width=\"{width:.2}\" height=\"{:.1}\"/>",
+        escape(&class.name),
+        if class.frequency.is_some() { format!(" ({})", group(class)) } else { String::new() },
+        percent(class.ap),
+        percent(class.ap50),
+        thousands(class.image_count as usize),
+        color_class(class),
+        floor - top,
+    );
+    if let Some(theirs) = other_ap(data, class) {
+        let mark = up(theirs);
+        let _ = write!(
+            svg,
+            "<line class=\"mark\" x1=\"{x:.2}\" x2=\"{:.2}\" y1=\"{mark:.1}\" y2=\"{mark:.1}\"/>",
+            x + step
+        );
+    }
+    svg.push_str("</g>\n");
+}
+
+fn legend(data: &ReportData, classes: &[&ClassResult]) -> String {
+    let mut html = String::from("<ul class=\"legend\">");
+    for (frequency, name) in [
+        (Some(Frequency::Frequent), "frequent"),
+        (Some(Frequency::Common), "common"),
+        (Some(Frequency::Rare), "rare"),
+        (None, "no group"),
+    ] {
+        let count = classes.iter().filter(|c| c.frequency == frequency).count();
+        if let Some(class) = classes.iter().find(|c| c.frequency == frequency) {
+            let color = color_class(class);
+            let classes = if count == 1 { "class" } else { "classes" };
+            let _ =
+                write!(html, "<li><i class=\"{color}\"></i>{name} <b>{count} {classes}</b></li>");
+        }
+    }
+    html.push_str("<li><i class=\"tail\"></i>training images</li>");
+    if let Some(other) = data.others.first() {
+        let _ = write!(html, "<li><i class=\"mark\"></i>{}</li>", escape(&other.name));
+    }
+    html.push_str("</ul>");
+    html
+}
+
+fn table(data: &ReportData, classes: &[&ClassResult]) -> String {
+    let open = if classes.len() <= OPEN_ROWS { " open=\"\"" } else { "" };
+    let mut html = format!(
+        "<details{open}><summary>All {} classes as a table (click a heading to sort)</summary>\n\
+         <div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>class</th><th>group</th>\
+         <th class=\"num\">training images</th><th class=\"num\">training boxes</th>\
+         <th class=\"num\">boxes here</th><th class=\"num\">AP50</th><th class=\"num\">AP</th>",
+        thousands(classes.len())
+    );
+    if let Some(other) = data.others.first() {
+        let name = escape(&other.name);
+        let _ = write!(html, "<th class=\"num\">AP, {name}</th><th class=\"num\">difference</th>");
+    }
+    html.push_str("</tr></thead>\n<tbody>\n");
+    for class in classes {
+        let _ = write!(
+            html,
+            "<tr><td>{}</td><td><i class=\"dot {}\"></i>{}</td><td class=\"num\">{}</td>\
+             <td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td>\
+             <td class=\"num\">{}</td>",
+            escape(&class.name),
+            color_class(class),
+            group(class),
+            thousands(class.image_count as usize),
+            thousands(class.instance_count as usize),
+            thousands(class.boxes as usize),
+            percent(class.ap50),
+            percent(class.ap),
+        );
+        if !data.others.is_empty() {
+            let theirs = other_ap(data, class);
+            let _ = write!(
+                html,
+                "<td class=\"num\">{}</td>{}",
+                percent(theirs),
+                difference(class.ap, theirs)
+            );
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</tbody></table></div></details>\n");
+    html
+}
