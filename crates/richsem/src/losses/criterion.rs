@@ -307,7 +307,8 @@ impl Criterion {
         let (alpha, gamma) = (self.config.focal_alpha, self.config.focal_gamma);
         let mut loss = sigmoid_focal_loss(&logits, &onehot, alpha, gamma);
         if let Some(known) = known {
-            loss = loss * known.to_device(device);
+            // A matched pair counts even where other boxes of its class may be missing.
+            loss = loss * known.to_device(device).maximum(&onehot);
         }
         Ok(loss.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float))
     }
@@ -328,7 +329,8 @@ fn denoising_pairs(layout: DenoisingLayout, layers: usize, counts: &[usize]) -> 
     matching
 }
 
-/// 1 where an image says whether a class is there, 0 where it does not; `[B · C]`.
+/// 1 where an unmatched query of a class is wrong for sure, 0 where the class may be there without
+/// a box: unknown, or not exhaustively annotated; `[B · C]`.
 fn known_classes(targets: &[Target], classes: usize) -> Vec<f32> {
     let mut known = Vec::with_capacity(targets.len() * classes);
     for target in targets {
@@ -336,6 +338,9 @@ fn known_classes(targets: &[Target], classes: usize) -> Vec<f32> {
         let mut row = vec![f32::from(u8::from(knowledge.others_absent)); classes];
         for class in knowledge.present.iter().chain(&knowledge.absent).chain(&target.labels) {
             row[class.0 as usize] = 1.0;
+        }
+        for class in &knowledge.not_exhaustive {
+            row[class.0 as usize] = 0.0;
         }
         known.append(&mut row);
     }
