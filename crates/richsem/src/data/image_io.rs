@@ -8,8 +8,8 @@
 //! - A file that ends early is an error, as in Pillow, not a half-grey picture.
 //!
 //! Deviations: a JPEG whose data hold an impossible code is an error, where Pillow goes on with
-//! whatever comes out. 16-bit grey PNG gives the high byte, as 16-bit colour does; Pillow clips it at 255,
-//! which turns most such pictures white.
+//! whatever comes out. 16-bit grey PNG gives the high byte, as 16-bit colour does; Pillow clips it
+//! at 255, which turns most such pictures white.
 
 use std::{io::Cursor, path::Path};
 

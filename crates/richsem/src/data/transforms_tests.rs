@@ -194,14 +194,18 @@ fn crops_reach_both_ends_of_their_range() {
         max_size: 3,
         crop: Some(CropConfig { probability: 1.0, resize: vec![4], min: 3, max: 4 }),
     };
-    // 4 x 4 cut to 3 or 4 a side: the corners of the cut tell sizes and positions apart.
+    // 4 x 4 cut to 3 or 4 a side: along each axis the cut keeps both corners, the first, or the
+    // last, and each of the nine combinations keeps other corner boxes.
+    let corners =
+        [[0.0, 0.0, 1.0, 1.0], [3.0, 0.0, 4.0, 1.0], [0.0, 3.0, 1.0, 4.0], [3.0, 3.0, 4.0, 4.0]];
     let mut seen = std::collections::BTreeSet::new();
     for item in 0..200 {
-        let mut s = sample(4, 4, &[[0.0, 0.0, 1.0, 1.0], [3.0, 3.0, 4.0, 4.0]]);
+        let mut s = sample(4, 4, &corners);
         config.apply(&mut s, &mut random(item));
         seen.insert(s.labels.iter().map(|l| l.0).collect::<Vec<_>>());
     }
-    let expected: [&[u32]; 4] = [&[], &[0], &[0, 1], &[1]];
+    let expected: [&[u32]; 9] =
+        [&[0], &[0, 1], &[0, 1, 2, 3], &[0, 2], &[1], &[1, 3], &[2], &[2, 3], &[3]];
     assert_eq!(seen.iter().map(Vec::as_slice).collect::<Vec<_>>(), expected);
 }
 
