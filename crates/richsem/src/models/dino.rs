@@ -332,3 +332,7 @@ fn input_projections(scope: &Scope, config: &DinoConfig) -> Vec<(Conv2d, GroupNo
         })
         .collect()
 }
+
+#[cfg(test)]
+#[path = "dino_tests.rs"]
+mod tests;
