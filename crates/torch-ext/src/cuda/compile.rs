@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cudarc::nvrtc::{result as nvrtc, sys};
+use tch::Kind;
 
 use super::libraries;
 use crate::{Error, Result};
@@ -30,6 +31,24 @@ impl Program {
             let _ = write!(key, " {name}={value}");
         }
         key
+    }
+}
+
+/// What `.cu` texts start with: values of the kind that `KIND` names.
+macro_rules! with_values {
+    ($source:literal) => {
+        concat!(include_str!("../cuda/values.cuh"), include_str!($source))
+    };
+}
+pub(crate) use with_values;
+
+/// `KIND` of `values.cuh`.
+pub(crate) fn kind_number(kind: Kind) -> Result<i64> {
+    match kind {
+        Kind::Float => Ok(0),
+        Kind::BFloat16 => Ok(1),
+        Kind::Half => Ok(2),
+        _ => Err(Error::Cuda(format!("the kernels have no values of kind {kind:?}"))),
     }
 }
 

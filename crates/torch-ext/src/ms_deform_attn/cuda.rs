@@ -4,7 +4,7 @@
 use tch::{Kind, Tensor};
 
 use super::{Gradients, Shapes};
-use crate::cuda::compile::Program;
+use crate::cuda::compile::{Program, kind_number, with_values};
 use crate::cuda::launch::{Args, aligned, launch};
 use crate::{Error, Result};
 
@@ -27,16 +27,6 @@ impl Sharing {
     }
 }
 
-/// `KIND` of `values.cuh`.
-pub(crate) fn kind_number(kind: Kind) -> Result<i64> {
-    match kind {
-        Kind::Float => Ok(0),
-        Kind::BFloat16 => Ok(1),
-        Kind::Half => Ok(2),
-        _ => Err(Error::Cuda(format!("the kernels have no values of kind {kind:?}"))),
-    }
-}
-
 /// The kernels for heads of `d` features, `l` levels and `p` points.
 ///
 /// # Errors
@@ -45,7 +35,7 @@ pub(crate) fn program(kind: Kind, d: i64, l: i64, p: i64) -> Result<Program> {
     let Sharing { vector, group } = Sharing::new(kind, d);
     Ok(Program {
         name: "ms_deform_attn",
-        source: concat!(include_str!("../cuda/values.cuh"), include_str!("kernels.cu")),
+        source: with_values!("kernels.cu"),
         defines: vec![
             ("KIND", kind_number(kind)?),
             ("D", d),
