@@ -1,5 +1,7 @@
 //! RoIAlign against ONNX Runtime's, and its gradient against differences.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{BackwardWith as _, close, values};

@@ -55,7 +55,8 @@ struct alignas(sizeof(T) * N) Pack {
 // Adds `N` neighbouring numbers to memory that other threads add to as well.
 template <int N>
 __device__ __forceinline__ void atomic_add(float* target, const float (&values)[N]) {
-#if __CUDA_ARCH__ >= 900
+// PTX knows this since CUDA 12.1; a CUDA of the system's may come before ours.
+#if __CUDA_ARCH__ >= 900 && __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1201
   if constexpr (N % 4 == 0) {
 #pragma unroll
     for (int i = 0; i < N; i += 4) {

@@ -5,7 +5,7 @@
 //! operations to check against, Rust on the CPU and CUDA kernels.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 mod naive;
 
 use tch::{Device, Kind, Tensor};
