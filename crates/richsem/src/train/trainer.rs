@@ -14,13 +14,14 @@ use std::{
 use tch::Device;
 
 use super::{
-    Observer, Optimizer, Position, checkpoint, diagnose,
+    Learner, Observer, Position, checkpoint, diagnose,
+    learner::Trace,
     run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow},
     schedule::lr_factor,
 };
 use crate::{
-    collective::{Collective, Single},
-    config::{Config, Precision, SplitConfig},
+    collective::Single,
+    config::{Config, SplitConfig},
     data::{
         batch::Batch,
         dataset::Dataset,
@@ -30,13 +31,10 @@ use crate::{
         loader::Loader,
         sampler::{LastBatch, Share},
     },
-    detector::{Detector, autocast_kind},
     error::{Error, Result, guarded},
     evaluate::{Evaluator, Summary},
-    losses::{Criterion, LossTerms, criterion::StepKey},
-    models::{denoising::DenoisingQueries, dino::TrainingOutput},
+    losses::criterion::StepKey,
     predict::{ReadAhead, detect_all, to_detections},
-    random::{Random, Stream},
     tensorboard::EventWriter,
     vocabulary::Vocabulary,
 };
@@ -82,10 +80,7 @@ impl Split {
 struct Trainer<'a> {
     config: Config,
     run: RunFolder,
-    detector: Detector,
-    optimizer: Optimizer,
-    criterion: Criterion,
-    collective: Box<dyn Collective>,
+    learner: Learner,
     train: Split,
     val: Option<(Split, Evaluator)>,
     broken: Arc<BrokenImages>,
@@ -134,19 +129,17 @@ pub fn train(
         }
     };
 
-    torch_ext::set_tf32(config.train.precision != Precision::F32)?;
-    let detector = Detector::new(&config, vocabulary.clone(), device)?;
-    let mut optimizer = Optimizer::new(&detector.store, &config.train)?;
+    let mut learner = Learner::new(&config, vocabulary.clone(), device, Box::new(Single))?;
     let resumed = match &existing {
         None => None,
-        Some(run) => checkpoint::resume(run, &detector, &mut optimizer)?,
+        Some(run) => checkpoint::resume(run, &mut learner)?,
     };
     if resumed.is_none()
         && let Some(path) = &config.model.dino.backbone.weights
     {
-        crate::checkpoint_io::load_backbone(&detector.store, path)?;
+        crate::checkpoint_io::load_backbone(&learner.detector.store, path)?;
         // The running mean starts at the loaded weights.
-        optimizer.reset_ema();
+        learner.optimizer.reset_ema();
         observer.message(&format!("backbone from {}", path.display()));
     }
     let run = match existing {
@@ -157,7 +150,7 @@ pub fn train(
     run.rewind(position.updates)?;
     observer.message(&format!(
         "{} trainable parameters on {device:?}; run folder {}",
-        detector.store.trainable_count(),
+        learner.detector.store.trainable_count(),
         run.path().display()
     ));
     if position.micro_steps > 0 {
@@ -172,13 +165,10 @@ pub fn train(
         EventWriter::create(&run.file("tensorboard"), wall_time())?
     };
     let trainer = Trainer {
-        criterion: Criterion::new(config.loss.clone(), vocabulary.image_counts()),
-        collective: Box::new(Single),
         broken: Arc::new(BrokenImages::new(config.data.max_broken_images)),
         config,
         run,
-        detector,
-        optimizer,
+        learner,
         train,
         val,
         position,
@@ -278,8 +268,8 @@ impl Trainer<'_> {
             order,
             share: Share {
                 batch_size: self.config.data.batch_size,
-                rank: self.collective.rank() as usize,
-                world: self.collective.world() as usize,
+                rank: self.learner.collective().rank() as usize,
+                world: self.learner.collective().world() as usize,
                 last: LastBatch::Drop,
             },
             transform: Transform::Train(self.config.data.augment.clone()),
@@ -304,9 +294,6 @@ impl Trainer<'_> {
             let batch = batch?;
             for message in &batch.skipped {
                 self.observer.message(&format!("skipped: {message}"));
-            }
-            if self.position.batch % accumulate == 0 {
-                self.optimizer.zero_grad();
             }
             window.started.get_or_insert_with(Instant::now);
             let loss = self.accumulate(&batch, &mut window)?;
@@ -349,86 +336,43 @@ impl Trainer<'_> {
 
     /// Adds a batch's gradients; the weighted objective.
     fn accumulate(&mut self, batch: &Batch, window: &mut Window) -> Result<f64> {
-        let mut output = None;
-        let losses = guarded(|| self.forward(batch, &mut output));
-        let losses = match losses {
-            Err(Error::NonFinite(_)) => return Err(self.non_finite(batch, output.as_ref(), None)),
-            other => other?,
-        };
-        // The one transfer of a step besides the matching: every term, before anything is updated.
-        let values = Vec::<f32>::try_from(losses.values.to_device(Device::Cpu))?;
-        let loss = losses.total.double_value(&[]);
-        if !loss.is_finite() {
-            return Err(self.non_finite(batch, output.as_ref(), Some(&losses)));
-        }
-        guarded(|| Ok((&losses.total / self.config.train.accumulate as f64).backward()))?;
+        let key = StepKey { seed: self.config.seed, step: self.position.micro_steps };
+        let mut trace = Trace::default();
+        let losses = self.learner.backward(batch, key, &mut trace);
+        let losses = losses.map_err(|error| self.explain(error, batch, &trace))?;
         window.batches += 1;
         window.images += batch.len();
-        window.loss += loss;
-        for (name, value) in losses.names.into_iter().zip(values) {
-            *window.terms.entry(name).or_default() += f64::from(value);
+        window.loss += losses.loss;
+        for (name, value) in losses.terms {
+            *window.terms.entry(name).or_default() += value;
         }
-        Ok(loss)
+        Ok(losses.loss)
     }
 
-    fn forward(&self, batch: &Batch, kept: &mut Option<TrainingOutput>) -> Result<LossTerms> {
-        let device = self.detector.device();
-        let (images, mask) = batch.normalize(device, &self.config.model.normalization())?;
-        let key = StepKey { seed: self.config.seed, step: self.position.micro_steps };
-        let mut random = Random::new(key.seed, Stream::Denoising, key.step, self.collective.rank());
-        let classes = self.detector.vocabulary.len() as i64;
-        let denoising = DenoisingQueries::new(
-            &batch.targets,
-            &self.config.model.denoising,
-            classes,
-            &mut random,
-            device,
-        );
-        let kind = autocast_kind(self.config.train.precision);
-        let text = self.detector.text.as_ref();
-        let output = torch_ext::autocast(device, kind, || {
-            self.detector.model.forward_train(&images, &mask, text, denoising.as_ref())
-        })?;
-        let output = kept.insert(output);
-        self.criterion.forward(output, &batch.targets, key, self.collective.as_ref())
-    }
-
-    fn non_finite(
-        &self,
-        batch: &Batch,
-        output: Option<&TrainingOutput>,
-        losses: Option<&LossTerms>,
-    ) -> Error {
-        let step = self.position.updates + 1;
-        diagnose::non_finite(
-            &self.run,
-            step,
-            batch,
-            &self.detector,
-            output,
-            losses,
-            &self.optimizer,
-        )
+    /// Says more about a number that is not finite; other errors stay as they are.
+    fn explain(&self, error: Error, batch: &Batch, trace: &Trace) -> Error {
+        match error {
+            Error::NonFinite(what) => {
+                let step = self.position.updates + 1;
+                diagnose::non_finite(&self.run, step, &what, batch, &self.learner, trace)
+            }
+            other => other,
+        }
     }
 
     /// Clips and applies the gradients.
     fn update(&mut self, batch: &Batch, window: &mut Window) -> Result<Option<TrainRow>> {
-        let norm = self.optimizer.clip().double_value(&[]);
-        if !norm.is_finite() {
-            let values = tch::Tensor::zeros([0], (tch::Kind::Float, Device::Cpu));
-            let losses = LossTerms { names: Vec::new(), total: values.copy(), values };
-            return Err(self.non_finite(batch, None, Some(&losses)));
-        }
         let config = &self.config.train;
         let factor = lr_factor(config, self.position.epoch, self.position.updates);
-        self.optimizer.step(factor)?;
+        let norm = self.learner.update(factor);
+        let norm = norm.map_err(|error| self.explain(error, batch, &Trace::default()))?;
         self.position.updates += 1;
         window.updates += 1;
         window.grad_norm += norm;
         if self.position.updates % config.log_every != 0 {
             return Ok(None);
         }
-        let device = self.detector.device();
+        let device = self.learner.detector.device();
         let seconds = window.started.map_or(0.0, |t| t.elapsed().as_secs_f64());
         let batches = window.batches as f64;
         let row = TrainRow {
@@ -461,7 +405,7 @@ impl Trainer<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
-        checkpoint::save(&self.run, &self.detector, &mut self.optimizer, &self.position)?;
+        checkpoint::save(&self.run, &mut self.learner, &self.position)?;
         self.tensorboard.flush()
     }
 
@@ -503,10 +447,11 @@ impl Trainer<'_> {
             on_broken: OnBroken::LeaveOut,
         };
         let (total, ahead) = (split.entries.len(), self.read_ahead());
-        let (detector, observer, stop) = (&self.detector, &mut self.observer, self.stop);
+        let Learner { detector, optimizer, .. } = &mut self.learner;
+        let (observer, stop) = (&mut self.observer, self.stop);
         let mut detections = Vec::new();
         let mut done = 0;
-        self.optimizer.with_ema(|| {
+        optimizer.with_ema(|| {
             guarded(|| {
                 detect_all(detector, source, ahead, |image_id, _, found| {
                     detections.extend(to_detections(image_id, &found, &detector.vocabulary));
