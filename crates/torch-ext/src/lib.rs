@@ -12,6 +12,8 @@ mod function;
 pub mod ms_deform_attn;
 pub mod optim;
 mod real;
+mod report;
+pub mod roi_align;
 mod settings;
 
 pub use autocast::{autocast, no_autocast};
@@ -19,6 +21,8 @@ pub use device::DeviceChoice;
 pub use error::{Error, Result};
 pub use function::{BackwardArgs, Gradients, custom_function};
 pub use ms_deform_attn::{ms_deform_attn, ms_deform_attn_naive};
+pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
+pub use roi_align::roi_align;
 pub use settings::{
     Memory, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark, set_deterministic,
     set_grad, set_tf32, synchronize,

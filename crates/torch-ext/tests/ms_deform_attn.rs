@@ -1,6 +1,8 @@
 //! The CPU kernel against the composition of libtorch's operations, and both against numerical
 //! gradients.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{BackwardWith as _, Case, LEVELS, close, gradients, random_case, values};

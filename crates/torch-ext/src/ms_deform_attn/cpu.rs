@@ -292,7 +292,6 @@ pub(super) fn backward<T: Real>(
             _ => backward_level::<T, 0>(&inputs, grad, head, level, &outputs),
         }
     });
-    drop(outputs);
     let grad_value = match needs[0] {
         true => Some(grad_value.f_permute([0, 2, 1, 3])?.f_contiguous()?),
         false => None,

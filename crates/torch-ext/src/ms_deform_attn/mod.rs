@@ -5,6 +5,7 @@
 //! operations to check against, Rust on the CPU and CUDA kernels.
 
 mod cpu;
+pub(crate) mod cuda;
 mod naive;
 
 use tch::{Device, Kind, Tensor};
@@ -51,8 +52,16 @@ impl Shapes {
             return Err(wrong("sampling_locations", "[B, Q, M, L, P, 2]", locations));
         };
         let l = spatial_shapes.len() as i64;
+        if m < 1 || d < 1 {
+            return Err(wrong("value", "[B, S, M, D] with at least one head and feature", value));
+        }
+        if p < 1 {
+            return Err(wrong("sampling_locations", "at least one point", locations));
+        }
         if spatial_shapes.iter().any(|&(h, w)| h < 1 || w < 1)
-            || spatial_shapes.iter().map(|&(h, w)| h * w).sum::<i64>() != s
+            || l == 0
+            || spatial_shapes.iter().map(|&(h, w)| h.saturating_mul(w)).fold(0, i64::saturating_add)
+                != s
         {
             return Err(Error::argument(
                 OP,
@@ -114,6 +123,10 @@ pub fn ms_deform_attn(
             return Err(Error::argument(OP, "value", "a floating kind", format!("{kind:?}")));
         }
     };
+    if value.device() != Device::Cpu && kind == Kind::Double {
+        // Only checks want f64 on a GPU.
+        return ms_deform_attn_naive(value, spatial_shapes, sampling_locations, attention_weights);
+    }
     // Conversions lie outside the function, where libtorch differentiates them. On the CPU the
     // low-precision kinds are computed in f32; the CUDA kernels read them as they are.
     let read = if value.device() == Device::Cpu { wide } else { kind };
@@ -138,9 +151,10 @@ fn forward(
     locations: &Tensor,
     weights: &Tensor,
 ) -> Result<Tensor> {
-    let f = match value.kind() {
-        Kind::Double => cpu::forward::<f64>,
-        _ => cpu::forward::<f32>,
+    let f = match (value.device(), value.kind()) {
+        (Device::Cpu, Kind::Double) => cpu::forward::<f64>,
+        (Device::Cpu, _) => cpu::forward::<f32>,
+        _ => cuda::forward,
     };
     f(shapes, spatial_shapes, value, locations, weights)
 }
@@ -154,9 +168,10 @@ fn backward(
         unreachable!("ms_deform_attn saves three tensors");
     };
     let grad = args.grad.f_contiguous()?;
-    let f = match value.kind() {
-        Kind::Double => cpu::backward::<f64>,
-        _ => cpu::backward::<f32>,
+    let f = match (value.device(), value.kind()) {
+        (Device::Cpu, Kind::Double) => cpu::backward::<f64>,
+        (Device::Cpu, _) => cpu::backward::<f32>,
+        _ => cuda::backward,
     };
     f(shapes, spatial_shapes, &grad, value, locations, weights, args.needs)
 }

@@ -5,22 +5,22 @@
 use tch::{Device, Kind, Tensor};
 
 /// `ms_deform_attn` or its reference.
-pub type Op = fn(&Tensor, &[(i64, i64)], &Tensor, &Tensor) -> torch_ext::Result<Tensor>;
+pub(crate) type Op = fn(&Tensor, &[(i64, i64)], &Tensor, &Tensor) -> torch_ext::Result<Tensor>;
 
 /// Levels of most tests.
-pub const LEVELS: &[(i64, i64)] = &[(12, 10), (6, 5), (3, 3), (2, 1)];
+pub(crate) const LEVELS: &[(i64, i64)] = &[(12, 10), (6, 5), (3, 3), (2, 1)];
 
 /// Arguments, and the gradient of the output.
-pub struct Case {
-    pub value: Tensor,
-    pub levels: Vec<(i64, i64)>,
-    pub locations: Tensor,
-    pub weights: Tensor,
-    pub grad: Tensor,
+pub(crate) struct Case {
+    pub(crate) value: Tensor,
+    pub(crate) levels: Vec<(i64, i64)>,
+    pub(crate) locations: Tensor,
+    pub(crate) weights: Tensor,
+    pub(crate) grad: Tensor,
 }
 
 /// Random arguments with locations in `[-margin, 1 + margin]`.
-pub fn random_case(
+pub(crate) fn random_case(
     seed: i64,
     kind: Kind,
     (b, m, d, q, p): (i64, i64, i64, i64, i64),
@@ -44,7 +44,7 @@ pub fn random_case(
 }
 
 /// Output, and the gradients of value, locations and weights.
-pub fn gradients(case: &Case, f: Op) -> (Tensor, Vec<Tensor>) {
+pub(crate) fn gradients(case: &Case, f: Op) -> (Tensor, Vec<Tensor>) {
     let inputs =
         [&case.value, &case.locations, &case.weights].map(|t| t.detach().set_requires_grad(true));
     let output = f(&inputs[0], &case.levels, &inputs[1], &inputs[2]).unwrap();
@@ -53,7 +53,7 @@ pub fn gradients(case: &Case, f: Op) -> (Tensor, Vec<Tensor>) {
 }
 
 /// `backward` from a given gradient of the output.
-pub trait BackwardWith {
+pub(crate) trait BackwardWith {
     fn backward_with(&self, grad: &Tensor);
 }
 
@@ -64,7 +64,7 @@ impl BackwardWith for Tensor {
 }
 
 /// The numbers of a tensor.
-pub fn values(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::<f64>::try_from(
         tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double).flatten(0, -1),
     )
@@ -72,7 +72,7 @@ pub fn values(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// Largest difference within `tolerance` of the largest number expected (at least 1).
-pub fn close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
+pub(crate) fn close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
     let (got, expected) = (values(got), values(expected));
     assert_eq!(got.len(), expected.len(), "{name}");
     let scale = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));

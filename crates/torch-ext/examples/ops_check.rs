@@ -1,0 +1,241 @@
+//! Checks every CUDA kernel against its CPU twin on fresh random inputs, then times deformable
+//! attention at the size of a detector's encoder (two images of 800×1216) against the composition
+//! of libtorch's operations. Prints a table; exits with 1 when anything disagrees.
+//!
+//! ```text
+//! cargo run --release -p torch-ext --example ops_check
+//! ```
+
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tch::{Device, Kind, Tensor};
+use torch_ext::{
+    DeviceChoice, Result, memory, ms_deform_attn, ms_deform_attn_naive, reset_peak_memory,
+    roi_align, synchronize,
+};
+
+type Op = fn(&Tensor, &[(i64, i64)], &Tensor, &Tensor) -> Result<Tensor>;
+
+const ENCODER: &[(i64, i64)] = &[(100, 152), (50, 76), (25, 38), (13, 19)];
+const KINDS: [(&str, Kind, f64); 3] =
+    [("f32", Kind::Float, 5e-5), ("f16", Kind::Half, 3e-3), ("bf16", Kind::BFloat16, 2e-2)];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let device = DeviceChoice::Cuda(None).resolve()?;
+    println!("{:#?}", torch_ext::report());
+    // Fresh inputs in every run; the seed is printed so that a failure can be had again.
+    let seed = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |t| t.as_nanos() as i64 & 0xffff_ffff)
+    });
+    println!("seed {seed}");
+    tch::manual_seed(seed);
+    let mut agree = true;
+    for (name, kind, tolerance) in KINDS {
+        for sizes in [
+            [2, 8, 32, 500, 4],
+            [1, 8, 32, 1, 4],
+            [1, 3, 7, 33, 2],
+            [2, 2, 64, 50, 1],
+            [1, 4, 256, 20, 4],
+            [3, 1, 1, 11, 3],
+            [1, 2, 36, 9, 8],
+        ] {
+            agree &= check_attention(device, name, kind, tolerance, sizes)?;
+        }
+        agree &= check_roi_align(device, name, kind, tolerance)?;
+    }
+    time_attention(device)?;
+    println!("{}", if agree { "all agree" } else { "DISAGREEMENT" });
+    Ok(agree)
+}
+
+/// Leaves numbers that would stand out in the memory that later tensors are made from.
+fn poison(device: Device) {
+    for megabytes in [1, 4, 16, 64] {
+        drop(Tensor::full([megabytes << 18], 1e30, (Kind::Float, device)));
+    }
+}
+
+fn row(name: &str, kind: &str, what: &str, difference: f64, tolerance: f64) -> bool {
+    // Not a number is no agreement.
+    let agrees = difference <= tolerance;
+    let verdict = if agrees { "ok" } else { "DISAGREES" };
+    println!("{name:<44} {kind:<5} {what:<10} {difference:>9.1e} of {tolerance:.0e}  {verdict}");
+    agrees
+}
+
+/// Largest difference, in terms of the largest number expected.
+fn difference(got: &Tensor, expected: &Tensor) -> f64 {
+    let double = |t: &Tensor| t.detach().to_device(Device::Cpu).to_kind(Kind::Double);
+    let (got, expected) = (double(got), double(expected));
+    if got.size() != expected.size() {
+        return f64::NAN;
+    }
+    if got.numel() == 0 {
+        return 0.0;
+    }
+    let scale = expected.abs().max().double_value(&[]).max(1e-30);
+    (got - expected).abs().max().double_value(&[]) / scale
+}
+
+fn leaf(tensor: &Tensor, device: Device, kind: Kind) -> Tensor {
+    tensor.detach().to_kind(kind).to_device(device).set_requires_grad(true)
+}
+
+fn check_attention(
+    device: Device,
+    kind_name: &str,
+    kind: Kind,
+    tolerance: f64,
+    [b, m, d, q, p]: [i64; 5],
+) -> Result<bool> {
+    let levels: &[(i64, i64)] = &[(25, 38), (13, 19), (7, 10), (1, 1)];
+    let s = levels.iter().map(|(h, w)| h * w).sum::<i64>();
+    let options = (Kind::Float, Device::Cpu);
+    // Rounded once, so that both devices start from the same numbers.
+    let value = Tensor::randn([b, s, m, d], options).to_kind(kind);
+    let locations = Tensor::rand([b, q, m, 4, p, 2], options) * 1.4 - 0.2;
+    let weights = Tensor::randn([b, q, m, 4 * p], options).softmax(-1, None).view([b, q, m, 4, p]);
+    let grad = Tensor::randn([b, q, m * d], options).to_kind(kind);
+    let run = |device: Device, kind: Kind| -> Result<[Tensor; 4]> {
+        let value = leaf(&value, device, kind);
+        let locations = leaf(&locations, device, Kind::Float);
+        let weights = leaf(&weights, device, Kind::Float);
+        poison(device);
+        let output = ms_deform_attn(&value, levels, &locations, &weights)?;
+        poison(device);
+        (&output * grad.to_kind(kind).to_device(device)).sum(Kind::Float).backward();
+        Ok([output, value.grad(), locations.grad(), weights.grad()])
+    };
+    let expected = run(Device::Cpu, Kind::Float)?;
+    let got = run(device, kind)?;
+    let name = format!("ms_deform_attn B={b} M={m} D={d} Q={q} P={p}");
+    let mut agree = true;
+    for (i, what) in ["output", "value", "locations", "weights"].into_iter().enumerate() {
+        agree &= row(&name, kind_name, what, difference(&got[i], &expected[i]), tolerance);
+    }
+    Ok(agree)
+}
+
+fn check_roi_align(device: Device, kind_name: &str, kind: Kind, tolerance: f64) -> Result<bool> {
+    let options = (Kind::Float, Device::Cpu);
+    let features = Tensor::randn([2, 17, 50, 76], options).to_kind(kind);
+    let corner = Tensor::rand([200, 2], options) * 700.0 - 50.0;
+    let size = Tensor::rand([200, 2], options) * 300.0;
+    let image = Tensor::randint(2, [200, 1], options);
+    let boxes = Tensor::cat(&[image, corner.shallow_clone(), corner + size], 1);
+    let mut agree = true;
+    for (ratio, aligned) in [(0, true), (2, false)] {
+        let run = |device: Device, kind: Kind| -> Result<[Tensor; 2]> {
+            let features = leaf(&features, device, kind);
+            let boxes = boxes.to_device(device);
+            poison(device);
+            let output = roi_align(&features, &boxes, (7, 7), 1.0 / 16.0, ratio, aligned)?;
+            poison(device);
+            output.sum(Kind::Float).backward();
+            Ok([output, features.grad()])
+        };
+        let expected = run(Device::Cpu, Kind::Float)?;
+        let got = run(device, kind)?;
+        let name = format!("roi_align 200 boxes ratio={ratio} aligned={aligned}");
+        for (i, what) in ["output", "features"].into_iter().enumerate() {
+            agree &= row(&name, kind_name, what, difference(&got[i], &expected[i]), tolerance);
+        }
+    }
+    Ok(agree)
+}
+
+/// Centres of the pixels of every level, as an encoder's queries have them: `[1, S, 1, 1, 1, 2]`.
+fn reference_points(device: Device) -> Tensor {
+    let mut points = vec![];
+    for &(h, w) in ENCODER {
+        for y in 0..h {
+            points.extend(
+                (0..w).flat_map(|x| [(x as f32 + 0.5) / w as f32, (y as f32 + 0.5) / h as f32]),
+            );
+        }
+    }
+    Tensor::from_slice(&points).view([1, -1, 1, 1, 1, 2]).to_device(device)
+}
+
+fn time_attention(device: Device) -> Result<()> {
+    let s = ENCODER.iter().map(|(h, w)| h * w).sum::<i64>();
+    let (b, m, d, l, p) = (2, 8, 32, 4, 4);
+    let options = (Kind::Float, device);
+    let sizes: Vec<f32> = ENCODER.iter().flat_map(|&(h, w)| [w as f32, h as f32]).collect();
+    let sizes = Tensor::from_slice(&sizes).view([1, 1, 1, l, 1, 2]).to_device(device);
+    // Encoder: around each query's own pixel. Decoder: 900 queries anywhere.
+    let near = reference_points(device) + Tensor::randn([b, s, m, l, p, 2], options) * 2.0 / sizes;
+    let anywhere = Tensor::rand([b, 900, m, l, p, 2], options);
+    println!(
+        "\n{:<34} {:>12} {:>13} {:>13}",
+        "B=2 S=20197 M=8 D=32", "forward ms", "backward ms", "peak MiB"
+    );
+    for (case, locations) in [("encoder, 20197 queries", near), ("decoder, 900 queries", anywhere)]
+    {
+        let q = locations.size()[1];
+        let locations = locations.set_requires_grad(true);
+        let weights = Tensor::randn([b, q, m, l * p], options)
+            .softmax(-1, None)
+            .view([b, q, m, l, p])
+            .set_requires_grad(true);
+        for (kind_name, kind) in [("f32", Kind::Float), ("bf16", Kind::BFloat16)] {
+            let value = Tensor::randn([b, s, m, d], options).to_kind(kind).set_requires_grad(true);
+            let grad = Tensor::randn([b, q, m * d], options).to_kind(kind);
+            for (op_name, op) in
+                [("kernel", ms_deform_attn as Op), ("composition", ms_deform_attn_naive)]
+            {
+                let (mut forward, mut backward) = (vec![], vec![]);
+                reset_peak_memory(device)?;
+                let before = memory(device).map_or(0, |memory| memory.allocated);
+                for _ in 0..25 {
+                    synchronize(device)?;
+                    let start = Instant::now();
+                    let output = op(&value, ENCODER, &locations, &weights)?;
+                    synchronize(device)?;
+                    forward.push(start.elapsed().as_secs_f64());
+                    let start = Instant::now();
+                    let inputs = [&value, &locations, &weights];
+                    let _grads = Tensor::f_run_backward(
+                        &[(output * &grad).sum(Kind::Float)],
+                        &inputs,
+                        false,
+                        false,
+                    )?;
+                    synchronize(device)?;
+                    backward.push(start.elapsed().as_secs_f64());
+                }
+                let peak = memory(device).map_or(0, |memory| memory.peak_allocated) - before;
+                println!(
+                    "{:<34} {:>12.3} {:>13.3} {:>13.0}",
+                    format!("{case}, {kind_name}, {op_name}"),
+                    median(forward) * 1e3,
+                    median(backward) * 1e3,
+                    peak as f64 / f64::from(1 << 20),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Of all but the first five, which warm up.
+fn median(mut times: Vec<f64>) -> f64 {
+    times.drain(..5);
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}

@@ -1,0 +1,233 @@
+//! Loading compiled kernels on a device, and starting them on libtorch's current stream.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::Mutex;
+
+use cudarc::driver::{result as driver, sys};
+use tch::{Device, Tensor};
+
+use super::compile::{self, Compiled, Program};
+use super::libraries;
+use crate::{Error, Result, ffi};
+
+/// Threads of a block, in all kernels here.
+pub(crate) const BLOCK: usize = 256;
+
+fn cuda(what: &str) -> impl Fn(driver::DriverError) -> Error + '_ {
+    move |error| Error::Cuda(format!("{what}: {error:?}"))
+}
+
+/// One device, with libtorch's context (the primary one).
+#[derive(Clone, Copy)]
+struct Context {
+    context: sys::CUcontext,
+    capability: (i32, i32),
+}
+
+// SAFETY: driver handles may be used from any thread.
+unsafe impl Send for Context {}
+
+#[derive(Clone, Copy)]
+struct Module(sys::CUmodule);
+
+// SAFETY: as above.
+unsafe impl Send for Module {}
+
+fn context(index: usize) -> Result<Context> {
+    static CONTEXTS: Mutex<Option<HashMap<usize, Context>>> = Mutex::new(None);
+    let mut contexts = CONTEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let contexts = contexts.get_or_insert_default();
+    if let Some(context) = contexts.get(&index) {
+        return Ok(*context);
+    }
+    // libtorch's CUDA half is open where a CUDA device is known, and the driver with it.
+    libraries::open_cuda_half()?;
+    driver::init().map_err(cuda("starting the driver"))?;
+    let device = driver::device::get(index as i32).map_err(cuda("finding the device"))?;
+    let capability = capability(device)?;
+    // SAFETY: a device of this machine; the context is never released, as libtorch's is not.
+    let context = unsafe { driver::primary_ctx::retain(device) }
+        .map_err(cuda("taking the device's context"))?;
+    let context = Context { context, capability };
+    contexts.insert(index, context);
+    Ok(context)
+}
+
+/// Compute capability, as `(9, 0)`.
+pub(crate) fn capability(device: sys::CUdevice) -> Result<(i32, i32)> {
+    use sys::CUdevice_attribute_enum as Attribute;
+    let attribute = |which| {
+        // SAFETY: `device` is a device of this machine.
+        unsafe { driver::device::get_attribute(device, which) }
+            .map_err(cuda("reading the compute capability"))
+    };
+    Ok((
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    ))
+}
+
+/// Makes a context current on this thread, and puts back the one before: autograd's threads have
+/// their own idea of the current device.
+struct Current(Option<sys::CUcontext>);
+
+impl Current {
+    fn set(context: sys::CUcontext) -> Result<Self> {
+        let before = driver::ctx::get_current().map_err(cuda("reading the current context"))?;
+        if before == Some(context) {
+            return Ok(Self(None));
+        }
+        // SAFETY: a live context.
+        unsafe { driver::ctx::set_current(context) }.map_err(cuda("setting the context"))?;
+        Ok(Self(Some(before.unwrap_or(std::ptr::null_mut()))))
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if let Some(before) = self.0 {
+            // SAFETY: what was current before.
+            let _ = unsafe { driver::ctx::set_current(before) };
+        }
+    }
+}
+
+/// Loads the program on the device, compiling it if this process has not yet.
+fn module(index: usize, context: Context, program: &Program) -> Result<Module> {
+    static MODULES: Mutex<Option<HashMap<(usize, String), Module>>> = Mutex::new(None);
+    // Held while compiling: two threads that want the same program wait for one compilation.
+    let mut modules = MODULES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let modules = modules.get_or_insert_default();
+    let key = (index, program.key());
+    if let Some(module) = modules.get(&key) {
+        return Ok(*module);
+    }
+    let Compiled { mut code, .. } = compile::compile(program, context.capability)?;
+    // PTX is text that ends with a nul; machine code does not mind.
+    code.push(0);
+    // SAFETY: a whole image, and the device's context is current.
+    let module = unsafe { driver::module::load_data(code.as_ptr().cast()) }
+        .map_err(cuda(&format!("loading the kernels of {}", program.name)))?;
+    modules.insert(key, Module(module));
+    Ok(Module(module))
+}
+
+/// Compiles (or finds in the cache) and loads a program, for the report.
+///
+/// # Errors
+/// What stands in the way.
+pub(crate) fn prepare(index: usize, program: &Program) -> Result<Compiled> {
+    let context = context(index)?;
+    let _current = Current::set(context.context)?;
+    let compiled = compile::compile(program, context.capability)?;
+    module(index, context, program)?;
+    Ok(compiled)
+}
+
+/// Arguments of a kernel, in its order.
+#[derive(Default)]
+pub(crate) struct Args {
+    /// Each in 8-byte words of its own, which keep their place while the vector grows.
+    values: Vec<Box<[u64]>>,
+}
+
+impl Args {
+    /// Device address of a tensor's first element; null for `None`.
+    pub(crate) fn tensor<'a>(mut self, tensor: impl Into<Option<&'a Tensor>>) -> Self {
+        let address = tensor.into().map_or(0, |tensor| tensor.data_ptr() as u64);
+        self.values.push(Box::new([address]));
+        self
+    }
+
+    /// An `int`.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub(crate) fn int(mut self, value: i64) -> Result<Self> {
+        let value = i32::try_from(value).map_err(|_| {
+            Error::Cuda(format!("a size of {value} is beyond the kernels' 32 bits"))
+        })?;
+        self.values.push(Box::new([u64::from(value.cast_unsigned())]));
+        Ok(self)
+    }
+
+    /// A `float`.
+    pub(crate) fn float(mut self, value: f32) -> Self {
+        self.values.push(Box::new([u64::from(value.to_bits())]));
+        self
+    }
+
+    /// A structure of `int`s.
+    pub(crate) fn ints(mut self, values: &[i32]) -> Self {
+        let words = values.chunks(2).map(|pair| {
+            let high = pair.get(1).copied().unwrap_or(0);
+            u64::from(pair[0].cast_unsigned()) | u64::from(high.cast_unsigned()) << 32
+        });
+        self.values.push(words.collect());
+        self
+    }
+}
+
+/// Starts `entry` of `program` on libtorch's current stream of the device with at least `threads`
+/// threads in all. The device's memory allocator works in the order of that stream, so temporary
+/// tensors may be dropped right after.
+///
+/// # Safety
+/// `args` must be what the kernel takes, and its tensors as large as the kernel reads and writes.
+///
+/// # Errors
+/// When the program can't be compiled, loaded or started.
+pub(crate) unsafe fn launch(
+    device: Device,
+    program: &Program,
+    entry: &'static str,
+    threads: usize,
+    args: &mut Args,
+) -> Result<()> {
+    let Device::Cuda(index) = device else {
+        return Err(Error::Cuda(format!("{entry} runs on CUDA devices, not on {device:?}")));
+    };
+    if threads == 0 {
+        return Ok(());
+    }
+    let context = context(index)?;
+    let _current = Current::set(context.context)?;
+    let module = module(index, context, program)?;
+    let name = CString::new(entry).map_err(|_| Error::Cuda("a kernel name with a nul".into()))?;
+    // SAFETY: a loaded module of the current context.
+    let function = unsafe { driver::module::get_function(module.0, name) }
+        .map_err(cuda(&format!("finding the kernel {entry}")))?;
+    let blocks = u32::try_from(threads.div_ceil(BLOCK))
+        .ok()
+        .filter(|&blocks| blocks <= i32::MAX as u32)
+        .ok_or_else(|| Error::Cuda(format!("{entry}: {threads} threads are too many")))?;
+    let mut stream: *mut c_void = std::ptr::null_mut();
+    // SAFETY: `stream` is live; the device exists.
+    ffi::check(unsafe { ffi::ext_cuda_stream(index as i32, &raw mut stream) })?;
+    let mut pointers: Vec<*mut c_void> =
+        args.values.iter_mut().map(|value| value.as_mut_ptr().cast()).collect();
+    // SAFETY: the caller vouches for the arguments; the driver copies them before it returns.
+    unsafe {
+        driver::launch_kernel(
+            function,
+            (blocks, 1, 1),
+            (BLOCK as u32, 1, 1),
+            0,
+            stream.cast(),
+            &mut pointers,
+        )
+    }
+    .map_err(cuda(&format!("starting the kernel {entry}")))
+}
+
+/// The tensor, or a copy of it, at an address that whole vectors can be read from.
+pub(crate) fn aligned(tensor: &Tensor) -> Result<Tensor> {
+    let tensor = tensor.f_contiguous()?;
+    if (tensor.data_ptr() as usize).is_multiple_of(16) {
+        return Ok(tensor);
+    }
+    let mut copy = tensor.f_empty_like()?;
+    copy.f_copy_(&tensor)?;
+    Ok(copy)
+}

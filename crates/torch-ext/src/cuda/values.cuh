@@ -1,0 +1,78 @@
+// Reading and writing values of the kind the program is compiled for, `KIND`: 0 f32, 1 bf16,
+// 2 f16. Arithmetic is in f32 throughout. The conversions are written out because NVRTC has no
+// CUDA headers at hand.
+
+#if KIND == 0
+
+typedef float value_t;
+
+__device__ __forceinline__ float to_float(value_t v) { return v; }
+
+__device__ __forceinline__ value_t from_float(float f) { return f; }
+
+#else
+
+typedef unsigned short value_t;
+
+#if KIND == 1
+
+__device__ __forceinline__ float to_float(value_t v) {
+  return __uint_as_float(static_cast<unsigned>(v) << 16);
+}
+
+// To the nearest, ties to even; a NaN stays one.
+__device__ __forceinline__ value_t from_float(float f) {
+  const unsigned bits = __float_as_uint(f);
+  if (f != f) {
+    return 0x7fff;
+  }
+  return static_cast<value_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+#else
+
+__device__ __forceinline__ float to_float(value_t v) {
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(v));
+  return f;
+}
+
+__device__ __forceinline__ value_t from_float(float f) {
+  value_t v;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(v) : "f"(f));
+  return v;
+}
+
+#endif
+#endif
+
+// `N` neighbouring values, read and written as one vector of up to 16 bytes.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T at[N];
+};
+
+// Adds `N` neighbouring numbers to memory that other threads add to as well.
+template <int N>
+__device__ __forceinline__ void atomic_add(float* target, const float (&values)[N]) {
+// PTX knows this since CUDA 12.1; a CUDA of the system's may come before ours.
+#if __CUDA_ARCH__ >= 900 && __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1201
+  if constexpr (N % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+      asm volatile(
+          "red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(target + i),
+          "f"(values[i]),
+          "f"(values[i + 1]),
+          "f"(values[i + 2]),
+          "f"(values[i + 3])
+          : "memory");
+    }
+    return;
+  }
+#endif
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    atomicAdd(target + i, values[i]);
+  }
+}

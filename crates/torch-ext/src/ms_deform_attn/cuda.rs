@@ -1,0 +1,196 @@
+//! The CUDA twin: f32, bf16 and f16 values, with locations, weights and all sums in f32. The
+//! gradient of the values is summed by atomic additions, in no fixed order.
+
+use tch::{Kind, Tensor};
+
+use super::{Gradients, Shapes};
+use crate::cuda::compile::{Program, kind_number, with_values};
+use crate::cuda::launch::{Args, aligned, launch};
+use crate::{Error, Result};
+
+/// How the threads share the features of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sharing {
+    /// Neighbouring features of a thread.
+    vector: i64,
+    /// Threads of a (query, head): a power of two, at most a warp.
+    group: i64,
+}
+
+impl Sharing {
+    fn new(kind: Kind, d: i64) -> Self {
+        let widest: i64 = if kind == Kind::Float { 4 } else { 8 };
+        // The largest power of two that divides `d`, up to 16 bytes.
+        let vector = (1i64 << d.trailing_zeros()).min(widest);
+        let group = (d / vector).cast_unsigned().next_power_of_two().min(32).cast_signed();
+        Self { vector, group }
+    }
+}
+
+/// The kernels for heads of `d` features, `l` levels and `p` points.
+///
+/// # Errors
+/// For a kind that there are no kernels for.
+pub(crate) fn program(kind: Kind, d: i64, l: i64, p: i64) -> Result<Program> {
+    let Sharing { vector, group } = Sharing::new(kind, d);
+    Ok(Program {
+        name: "ms_deform_attn",
+        source: with_values!("kernels.cu"),
+        defines: vec![
+            ("KIND", kind_number(kind)?),
+            ("D", d),
+            ("L", l),
+            ("P", p),
+            ("VEC", vector),
+            ("G", group),
+        ],
+    })
+}
+
+/// `struct Levels` of the kernels.
+fn levels(spatial_shapes: &[(i64, i64)]) -> Vec<i32> {
+    let heights = spatial_shapes.iter().map(|&(h, _)| h as i32);
+    let widths = spatial_shapes.iter().map(|&(_, w)| w as i32);
+    let starts = spatial_shapes.iter().scan(0, |start, &(h, w)| {
+        let this = *start;
+        *start += (h * w) as i32;
+        Some(this)
+    });
+    heights.chain(widths).chain(starts).collect()
+}
+
+/// Threads of a launch, after checking that the kernels' 32-bit numbers can count them and reach
+/// every value of an image.
+fn threads(shapes: Shapes, kind: Kind) -> Result<usize> {
+    let Shapes { b, s, m, d, q, .. } = shapes;
+    let threads = b * q * m * Sharing::new(kind, d).group;
+    for size in [threads, s * m * d] {
+        if i32::try_from(size).is_err() {
+            return Err(Error::argument(
+                super::OP,
+                "value",
+                "fewer than 2³¹ values of an image, and threads",
+                size.to_string(),
+            ));
+        }
+    }
+    Ok(threads as usize)
+}
+
+/// What both kernels take last.
+fn sizes(args: Args, shapes: Shapes, spatial_shapes: &[(i64, i64)]) -> Result<Args> {
+    let Shapes { b, s, m, q, .. } = shapes;
+    args.ints(&levels(spatial_shapes)).int(b * q * m)?.int(q)?.int(m)?.int(s)
+}
+
+/// Forward pass. `value` `[B, S, M, D]`; `locations` and `weights` f32; all contiguous. Returns
+/// `[B, Q, M·D]`.
+pub(super) fn forward(
+    shapes: Shapes,
+    spatial_shapes: &[(i64, i64)],
+    value: &Tensor,
+    locations: &Tensor,
+    weights: &Tensor,
+) -> Result<Tensor> {
+    let Shapes { b, m, d, q, l, p, .. } = shapes;
+    let kind = value.kind();
+    let (value, locations) = (aligned(value)?, aligned(locations)?);
+    let output = Tensor::f_empty([b, q, m * d], (kind, value.device()))?;
+    let args = Args::default().tensor(&value).tensor(&locations).tensor(weights).tensor(&output);
+    let mut args = sizes(args, shapes, spatial_shapes)?;
+    // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
+    unsafe {
+        launch(
+            value.device(),
+            &program(kind, d, l, p)?,
+            "ms_deform_attn_forward",
+            threads(shapes, kind)?,
+            &mut args,
+        )?;
+    }
+    Ok(output)
+}
+
+/// Backward pass. `grad` `[B, Q, M·D]` in the kind of `value`; the others as in [`forward`].
+pub(super) fn backward(
+    shapes: Shapes,
+    spatial_shapes: &[(i64, i64)],
+    grad: &Tensor,
+    value: &Tensor,
+    locations: &Tensor,
+    weights: &Tensor,
+    needs: &[bool],
+) -> Result<Gradients> {
+    let Shapes { b, s, m, d, l, p, .. } = shapes;
+    let kind = value.kind();
+    let device = value.device();
+    let (grad, value, locations) =
+        (aligned(&grad.f_to_kind(kind)?)?, aligned(value)?, aligned(locations)?);
+    let grad_value = match needs[0] {
+        true => Some(Tensor::f_zeros([b, s, m, d], (Kind::Float, device))?),
+        false => None,
+    };
+    let (grad_locations, grad_weights) = (locations.f_empty_like()?, weights.f_empty_like()?);
+    let args = Args::default()
+        .tensor(&grad)
+        .tensor(&value)
+        .tensor(&locations)
+        .tensor(weights)
+        .tensor(grad_value.as_ref())
+        .tensor(&grad_locations)
+        .tensor(&grad_weights);
+    let mut args = sizes(args, shapes, spatial_shapes)?;
+    // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
+    unsafe {
+        launch(
+            device,
+            &program(kind, d, l, p)?,
+            "ms_deform_attn_backward",
+            threads(shapes, kind)?,
+            &mut args,
+        )?;
+    }
+    let grad_value = grad_value.map(|grad| grad.f_to_kind(kind)).transpose()?;
+    Ok(vec![grad_value, needs[1].then_some(grad_locations), needs[2].then_some(grad_weights)])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cuda::{compile, libraries};
+
+    #[test]
+    fn threads_share_a_head() {
+        let share = |kind, d| {
+            let Sharing { vector, group } = Sharing::new(kind, d);
+            (vector, group)
+        };
+        assert_eq!(share(Kind::Float, 32), (4, 8));
+        assert_eq!(share(Kind::BFloat16, 32), (8, 4));
+        assert_eq!(share(Kind::Half, 7), (1, 8));
+        assert_eq!(share(Kind::Float, 1), (1, 1));
+        assert_eq!(share(Kind::Float, 512), (4, 32));
+        assert_eq!(share(Kind::Float, 6), (2, 4));
+    }
+
+    #[test]
+    fn levels_are_laid_out_as_the_structure() {
+        assert_eq!(levels(&[(4, 5), (2, 3)]), [4, 2, 5, 3, 0, 20]);
+    }
+
+    #[test]
+    fn every_variant_compiles() {
+        if let Err(problem) = libraries::open_nvrtc() {
+            println!("skipped: {problem}");
+            return;
+        }
+        for capability in [(8, 0), (9, 0)] {
+            for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+                for d in [1, 7, 32, 36, 512] {
+                    compile::compile(&program(kind, d, 4, 4).unwrap(), capability).unwrap();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What the engine finds on this machine, for `richsem checks`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cudarc::driver::{result as driver, sys};
+use tch::{Cuda, Kind};
+
+use crate::cuda::compile::{self, Program};
+use crate::cuda::{launch, libraries};
+use crate::{Result, ffi, ms_deform_attn, roi_align};
+
+/// What the engine finds on this machine.
+#[derive(Debug, Clone)]
+pub struct EngineReport {
+    /// Version of libtorch, as `2.11.0`.
+    pub libtorch_version: String,
+    /// Folder that libtorch was loaded from.
+    pub libtorch_folder: Option<PathBuf>,
+    /// Whether libtorch's CUDA half could be opened; the CPU half is there or nothing would run.
+    pub cuda_half: Finding,
+    /// The NVIDIA driver.
+    pub driver: Option<Driver>,
+    /// CUDA devices that libtorch can use.
+    pub devices: Vec<DeviceReport>,
+    /// The kernel compiler; its version when present.
+    pub nvrtc: Finding,
+    /// This crate's CUDA kernels, on the first device.
+    pub kernels: Vec<KernelReport>,
+    /// Threads that libtorch computes with on the CPU.
+    pub libtorch_threads: usize,
+    /// Threads that this crate's CPU kernels compute with.
+    pub kernel_threads: usize,
+}
+
+/// Whether something is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It is, with its version where there is one to tell.
+    Present(Option<String>),
+    /// It is not, and why.
+    Missing(String),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present(Some(version)) => f.write_str(version),
+            Self::Present(None) => f.write_str("present"),
+            Self::Missing(reason) => write!(f, "missing: {reason}"),
+        }
+    }
+}
+
+/// The NVIDIA driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Driver {
+    /// Version of the kernel driver, as `580.95.05`.
+    pub version: Option<String>,
+    /// Newest CUDA version it supports, as `(13, 0)`.
+    pub cuda: Option<(i32, i32)>,
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.version.as_deref().unwrap_or("version unknown"))?;
+        self.cuda.map_or(Ok(()), |(major, minor)| write!(f, ", CUDA up to {major}.{minor}"))
+    }
+}
+
+/// One CUDA device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceReport {
+    /// As in `cuda:N`.
+    pub index: usize,
+    /// Name, as `NVIDIA H100 80GB HBM3`.
+    pub name: String,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Compute capability, as `(9, 0)`.
+    pub capability: (i32, i32),
+}
+
+impl fmt::Display for DeviceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, name, memory, capability: (major, minor) } = self;
+        let gib = *memory as f64 / (1u64 << 30) as f64;
+        write!(f, "cuda:{index}: {name}, {gib:.1} GiB, compute capability {major}.{minor}")
+    }
+}
+
+/// One of this crate's CUDA programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelReport {
+    /// Operation and kind, as `ms_deform_attn bf16`.
+    pub name: String,
+    /// What became of it.
+    pub state: KernelState,
+}
+
+/// What became of a CUDA program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelState {
+    /// Compiled and loaded.
+    Ready {
+        /// Time to compile it, or to find it in the cache.
+        time: Duration,
+        /// Whether an earlier run had compiled it.
+        cached: bool,
+    },
+    /// Not compiled, and why.
+    NotCompiled(String),
+}
+
+impl fmt::Display for KernelState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready { time, cached } => {
+                let how = if *cached { "cached" } else { "compiled" };
+                write!(f, "{how}, {:.0} ms", time.as_secs_f64() * 1e3)
+            }
+            Self::NotCompiled(reason) => write!(f, "not compiled: {reason}"),
+        }
+    }
+}
+
+/// Looks at the machine. Opens libtorch's CUDA half when an NVIDIA driver is there, and compiles
+/// this crate's kernels when there is a device to run them on. Never fails: what is missing is in
+/// the report.
+pub fn report() -> EngineReport {
+    let cuda_half = match libraries::open_cuda_half() {
+        Ok(()) => Finding::Present(None),
+        Err(problem) => Finding::Missing(problem.to_string()),
+    };
+    let nvrtc = match compile::nvrtc_version() {
+        Ok((major, minor)) => Finding::Present(Some(format!("{major}.{minor}"))),
+        Err(problem) => Finding::Missing(problem.to_string()),
+    };
+    let devices = match cuda_half {
+        Finding::Present(_) => devices(),
+        Finding::Missing(_) => vec![],
+    };
+    EngineReport {
+        libtorch_version: ffi::version(),
+        libtorch_folder: libraries::torch_folder(),
+        driver: libraries::driver_present()
+            .then(|| Driver { version: libraries::driver_version(), cuda: driver_cuda_version() }),
+        kernels: kernels(devices.first()),
+        cuda_half,
+        devices,
+        nvrtc,
+        libtorch_threads: usize::try_from(tch::get_num_threads()).unwrap_or(0),
+        kernel_threads: rayon::current_num_threads(),
+    }
+}
+
+/// Newest CUDA version that the driver, which is present, supports.
+fn driver_cuda_version() -> Option<(i32, i32)> {
+    let mut version = 0;
+    // SAFETY: the driver's library is open; `version` is live.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().ok()?;
+    Some((version / 1000, version % 1000 / 10))
+}
+
+fn devices() -> Vec<DeviceReport> {
+    let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
+    if count == 0 || driver::init().is_err() {
+        return vec![];
+    }
+    let describe = |index| -> Option<DeviceReport> {
+        let device = driver::device::get(index as i32).ok()?;
+        Some(DeviceReport {
+            index,
+            name: driver::device::get_name(device).ok()?,
+            // SAFETY: a device of this machine.
+            memory: unsafe { driver::device::total_mem(device) }.ok()? as u64,
+            capability: launch::capability(device).ok()?,
+        })
+    };
+    (0..count).filter_map(describe).collect()
+}
+
+/// The programs in the form that the detectors use: heads of 32 features, 4 levels, 4 points.
+fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
+    let kinds = [("f32", Kind::Float), ("bf16", Kind::BFloat16), ("f16", Kind::Half)];
+    let state = |program: Result<Program>| match device {
+        None => KernelState::NotCompiled("no CUDA device".to_owned()),
+        Some(device) => match program.and_then(|program| launch::prepare(device.index, &program)) {
+            Ok(compiled) => KernelState::Ready { time: compiled.time, cached: compiled.cached },
+            Err(problem) => KernelState::NotCompiled(problem.to_string()),
+        },
+    };
+    let attention = kinds.into_iter().map(|(name, kind)| KernelReport {
+        name: format!("ms_deform_attn {name}"),
+        state: state(ms_deform_attn::cuda::program(kind, 32, 4, 4)),
+    });
+    let roi_align = kinds.into_iter().map(|(name, kind)| KernelReport {
+        name: format!("roi_align {name}"),
+        state: state(roi_align::cuda::program(kind)),
+    });
+    attention.chain(roi_align).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_whole_with_or_without_a_gpu() {
+        let report = report();
+        assert!(report.libtorch_version.starts_with("2.11."));
+        assert!(report.libtorch_folder.is_some());
+        assert!(report.libtorch_threads > 0 && report.kernel_threads > 0);
+        assert_eq!(report.kernels.len(), 6);
+        for kernel in &report.kernels {
+            let text = kernel.state.to_string();
+            match (&kernel.state, report.devices.is_empty(), &report.nvrtc) {
+                (KernelState::NotCompiled(_), true, _) => {
+                    assert_eq!(text, "not compiled: no CUDA device");
+                }
+                (KernelState::NotCompiled(_), false, Finding::Missing(reason)) => {
+                    assert!(text.contains(reason));
+                }
+                (KernelState::Ready { .. }, false, Finding::Present(_)) => {
+                    assert!(text.ends_with(" ms"));
+                }
+                _ => panic!("{}: {text}", kernel.name),
+            }
+        }
+    }
+
+    #[test]
+    fn findings_read_well() {
+        let device = DeviceReport {
+            index: 0,
+            name: "NVIDIA H100".into(),
+            memory: 80 << 30,
+            capability: (9, 0),
+        };
+        assert_eq!(device.to_string(), "cuda:0: NVIDIA H100, 80.0 GiB, compute capability 9.0");
+        let driver = Driver { version: Some("580.95.05".into()), cuda: Some((13, 0)) };
+        assert_eq!(driver.to_string(), "580.95.05, CUDA up to 13.0");
+        let ready = KernelState::Ready { time: Duration::from_millis(812), cached: false };
+        assert_eq!(ready.to_string(), "compiled, 812 ms");
+    }
+}
