@@ -190,7 +190,10 @@ fn wall_time() -> f64 {
 }
 
 /// Every class that is measured must be one that is learned, under the same name.
-fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
+///
+/// # Errors
+/// Naming the first class of `val` that is not.
+pub fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
     for (i, category) in val.vocabulary().categories().iter().enumerate() {
         let known = train.class_of(category.id).map(|class| &train.category(class).name);
         if known != Some(&category.name) {
