@@ -6,6 +6,7 @@
 //! report.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod boxes;
 pub mod checkpoint_io;
 pub mod collective;

@@ -1,9 +1,10 @@
-//! Checks every CUDA kernel against its CPU twin on fresh random inputs, then times deformable
-//! attention at the size of a detector's encoder (two images of 800×1216) against the composition
-//! of libtorch's operations. Prints a table; exits with 1 when anything disagrees.
+//! Times deformable attention against the composition of libtorch's operations: on the CPU with one
+//! image of 480×640, on CUDA with two of 800×1216. Before that it checks every CUDA kernel against
+//! its CPU twin on fresh random inputs. Prints tables; exits with 1 when anything disagrees or
+//! there is no CUDA device.
 //!
 //! ```text
-//! cargo run --release -p torch-ext --example ops_check
+//! cargo run --release -p torch-ext --example ops_check [seed]
 //! ```
 
 use std::process::ExitCode;
@@ -17,7 +18,9 @@ use torch_ext::{
 
 type Op = fn(&Tensor, &[(i64, i64)], &Tensor, &Tensor) -> Result<Tensor>;
 
-const ENCODER: &[(i64, i64)] = &[(100, 152), (50, 76), (25, 38), (13, 19)];
+/// Levels of 480×640 and 800×1216 images.
+const SMALL: &[(i64, i64)] = &[(60, 80), (30, 40), (15, 20), (8, 10)];
+const FULL: &[(i64, i64)] = &[(100, 152), (50, 76), (25, 38), (13, 19)];
 const KINDS: [(&str, Kind, f64); 3] =
     [("f32", Kind::Float, 5e-5), ("f16", Kind::Half, 3e-3), ("bf16", Kind::BFloat16, 2e-2)];
 
@@ -33,8 +36,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let device = DeviceChoice::Cuda(None).resolve()?;
     println!("{:#?}", torch_ext::report());
+    time_attention(Device::Cpu, 1, SMALL, &[("f32", Kind::Float)], 10)?;
+    let device = DeviceChoice::Cuda(None).resolve()?;
     // Fresh inputs in every run; the seed is printed so that a failure can be had again.
     let seed = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or_else(|| {
         SystemTime::now()
@@ -58,7 +62,7 @@ fn run() -> Result<bool> {
         }
         agree &= check_roi_align(device, name, kind, tolerance)?;
     }
-    time_attention(device)?;
+    time_attention(device, 2, FULL, &[("f32", Kind::Float), ("bf16", Kind::BFloat16)], 25)?;
     println!("{}", if agree { "all agree" } else { "DISAGREEMENT" });
     Ok(agree)
 }
@@ -160,9 +164,9 @@ fn check_roi_align(device: Device, kind_name: &str, kind: Kind, tolerance: f64) 
 }
 
 /// Centres of the pixels of every level, as an encoder's queries have them: `[1, S, 1, 1, 1, 2]`.
-fn reference_points(device: Device) -> Tensor {
+fn reference_points(levels: &[(i64, i64)], device: Device) -> Tensor {
     let mut points = vec![];
-    for &(h, w) in ENCODER {
+    for &(h, w) in levels {
         for y in 0..h {
             points.extend(
                 (0..w).flat_map(|x| [(x as f32 + 0.5) / w as f32, (y as f32 + 0.5) / h as f32]),
@@ -172,70 +176,83 @@ fn reference_points(device: Device) -> Tensor {
     Tensor::from_slice(&points).view([1, -1, 1, 1, 1, 2]).to_device(device)
 }
 
-fn time_attention(device: Device) -> Result<()> {
-    let s = ENCODER.iter().map(|(h, w)| h * w).sum::<i64>();
-    let (b, m, d, l, p) = (2, 8, 32, 4, 4);
+fn time_attention(
+    device: Device,
+    b: i64,
+    levels: &[(i64, i64)],
+    kinds: &[(&str, Kind)],
+    repeats: usize,
+) -> Result<()> {
+    let s = levels.iter().map(|(h, w)| h * w).sum::<i64>();
+    let (m, d, l, p) = (8, 32, 4, 4);
     let options = (Kind::Float, device);
-    let sizes: Vec<f32> = ENCODER.iter().flat_map(|&(h, w)| [w as f32, h as f32]).collect();
+    let sizes: Vec<f32> = levels.iter().flat_map(|&(h, w)| [w as f32, h as f32]).collect();
     let sizes = Tensor::from_slice(&sizes).view([1, 1, 1, l, 1, 2]).to_device(device);
     // Encoder: around each query's own pixel. Decoder: 900 queries anywhere.
-    let near = reference_points(device) + Tensor::randn([b, s, m, l, p, 2], options) * 2.0 / sizes;
+    let offsets = Tensor::randn([b, s, m, l, p, 2], options) * 2.0 / sizes;
+    let near = reference_points(levels, device) + offsets;
     let anywhere = Tensor::rand([b, 900, m, l, p, 2], options);
-    println!(
-        "\n{:<34} {:>12} {:>13} {:>13}",
-        "B=2 S=20197 M=8 D=32", "forward ms", "backward ms", "peak MiB"
-    );
-    for (case, locations) in [("encoder, 20197 queries", near), ("decoder, 900 queries", anywhere)]
-    {
+    let title = format!("{device:?}, B={b} S={s} M=8 D=32");
+    println!("\n{title:<36} {:>11} {:>12} {:>10}", "forward ms", "backward ms", "peak MiB");
+    for (case, locations) in [("encoder", near), ("decoder", anywhere)] {
         let q = locations.size()[1];
         let locations = locations.set_requires_grad(true);
         let weights = Tensor::randn([b, q, m, l * p], options)
             .softmax(-1, None)
             .view([b, q, m, l, p])
             .set_requires_grad(true);
-        for (kind_name, kind) in [("f32", Kind::Float), ("bf16", Kind::BFloat16)] {
+        for &(kind_name, kind) in kinds {
             let value = Tensor::randn([b, s, m, d], options).to_kind(kind).set_requires_grad(true);
             let grad = Tensor::randn([b, q, m * d], options).to_kind(kind);
-            for (op_name, op) in
-                [("kernel", ms_deform_attn as Op), ("composition", ms_deform_attn_naive)]
+            let inputs = [&value, &locations, &weights];
+            for (name, op) in [("kernel", ms_deform_attn as Op), ("composed", ms_deform_attn_naive)]
             {
-                let (mut forward, mut backward) = (vec![], vec![]);
-                reset_peak_memory(device)?;
-                let before = memory(device).map_or(0, |memory| memory.allocated);
-                for _ in 0..25 {
-                    synchronize(device)?;
-                    let start = Instant::now();
-                    let output = op(&value, ENCODER, &locations, &weights)?;
-                    synchronize(device)?;
-                    forward.push(start.elapsed().as_secs_f64());
-                    let start = Instant::now();
-                    let inputs = [&value, &locations, &weights];
-                    let _grads = Tensor::f_run_backward(
-                        &[(output * &grad).sum(Kind::Float)],
-                        &inputs,
-                        false,
-                        false,
-                    )?;
-                    synchronize(device)?;
-                    backward.push(start.elapsed().as_secs_f64());
-                }
-                let peak = memory(device).map_or(0, |memory| memory.peak_allocated) - before;
-                println!(
-                    "{:<34} {:>12.3} {:>13.3} {:>13.0}",
-                    format!("{case}, {kind_name}, {op_name}"),
-                    median(forward) * 1e3,
-                    median(backward) * 1e3,
-                    peak as f64 / f64::from(1 << 20),
-                );
+                let times = time(device, op, inputs, levels, &grad, repeats)?;
+                let name = format!("{case} Q={q} {kind_name} {name}");
+                println!("{name:<36} {times}");
             }
         }
     }
+    println!();
     Ok(())
 }
 
-/// Of all but the first five, which warm up.
+/// Forward and backward time, and peak memory beyond the inputs, as cells of the table.
+fn time(
+    device: Device,
+    op: Op,
+    inputs: [&Tensor; 3],
+    levels: &[(i64, i64)],
+    grad: &Tensor,
+    repeats: usize,
+) -> Result<String> {
+    let (mut forward, mut backward) = (vec![], vec![]);
+    if device != Device::Cpu {
+        reset_peak_memory(device)?;
+    }
+    let before = memory(device);
+    for _ in 0..repeats {
+        synchronize(device)?;
+        let start = Instant::now();
+        let output = op(inputs[0], levels, inputs[1], inputs[2])?;
+        synchronize(device)?;
+        forward.push(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let loss = (output * grad).sum(Kind::Float);
+        let _grads = Tensor::f_run_backward(&[loss], &inputs, false, false)?;
+        synchronize(device)?;
+        backward.push(start.elapsed().as_secs_f64());
+    }
+    let peak = memory(device).zip(before).map_or_else(String::new, |(after, before)| {
+        format!("{:.0}", (after.peak_allocated - before.allocated) as f64 / f64::from(1 << 20))
+    });
+    let (forward, backward) = (median(forward) * 1e3, median(backward) * 1e3);
+    Ok(format!("{forward:>11.3} {backward:>12.3} {peak:>10}"))
+}
+
+/// Of all but the first three, which warm up.
 fn median(mut times: Vec<f64>) -> f64 {
-    times.drain(..5);
+    times.drain(..3);
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }

@@ -60,8 +60,8 @@ impl Chart<'_> {
                 Curve { raw, smooth }
             })
             .collect();
-        let xs =
-            range(curves.iter().flat_map(|c| &c.raw).filter(|p| p.1.is_finite()).map(|p| p.0))?;
+        let points = self.series.iter().flat_map(|series| &series.points);
+        let xs = range(points.filter(|p| p.1.is_finite()).map(|p| p.0))?;
         let ys = range(curves.iter().flat_map(|c| &c.smooth).map(|p| p.1))?;
         let x = Axis::linear(xs.0, xs.1, false);
         let y = match self.kind {
@@ -184,7 +184,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Ticks at 1, 2 or 5 times a power of ten; with `round`, the ends are ticks too.
+    /// Ticks at 1, 2 or 5 times a power of ten; with `round` (upwards) the ends are ticks too,
+    /// without (sideways) the ends are the values'.
     pub(super) fn linear(low: f64, high: f64, round: bool) -> Self {
         let (mut low, mut high) = (low, high);
         if high - low < 1e-9 * high.abs().max(1e-9) {
@@ -193,7 +194,7 @@ impl Axis {
             low = if low >= 0.0 { (low - room).max(0.0) } else { low - room };
             high += room;
         }
-        let step = nice_step((high - low) / 5.0);
+        let step = nice_step((high - low) / if round { 5.0 } else { 8.0 });
         if round {
             (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
         }
@@ -261,9 +262,11 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 40;
     (0..points.len())
         .map(|i| {
-            // The same reach on both sides, so that the curve's ends are not bent.
-            let reach = reach.min(i).min(points.len() - 1 - i);
-            let near = points[i - reach..=i + reach].iter().map(|p| p.1).filter(|y| y.is_finite());
+            // At the steep start no further ahead than back, so that it is not flattened; at the
+            // flat end all the way back, so that the last value is not a single noisy one.
+            let back = reach.min(i);
+            let ahead = back.min(points.len() - 1 - i);
+            let near = points[i - back..=i + ahead].iter().map(|p| p.1).filter(|y| y.is_finite());
             let (sum, count) = near.fold((0.0, 0), |(sum, n), y| (sum + y, n + 1));
             let here = points[i].1;
             (points[i].0, if here.is_finite() { sum / f64::from(count) } else { here })
@@ -304,6 +307,9 @@ fn tick_text(value: f64) -> String {
 
 /// Three significant digits.
 fn significant(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     let digits = 2 - value.abs().max(1e-9).log10().floor() as i32;
     format!("{value:.*}", digits.clamp(0, 9) as usize)
 }
@@ -316,7 +322,7 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers_that_span_the_values() {
         assert_eq!(Axis::linear(0.0, 43.2, true).ticks, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
-        assert_eq!(Axis::linear(1.0, 12.0, false).ticks, [5.0, 10.0]);
+        assert_eq!(Axis::linear(1.0, 12.0, false).ticks, [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
         let one = Axis::linear(7.0, 7.0, false);
         assert!(one.low < 7.0 && one.high > 7.0 && one.place(7.0) == 0.5);
         assert_eq!(Axis::linear(0.0, 0.0, true).ticks.first(), Some(&0.0));
@@ -332,7 +338,7 @@ mod tests {
         assert_eq!(texts, ["0", "0.05", "30k", "1.5M", "1500", "1e-5"]);
         assert_eq!(
             [12.345, 0.012_34, 1234.0, 0.0].map(significant),
-            ["12.3", "0.0123", "1234", "0.000000000"]
+            ["12.3", "0.0123", "1234", "0"]
         );
     }
 

@@ -7,7 +7,7 @@ use crate::{evaluate::ClassResult, vocabulary::Frequency};
 
 const WIDTH: f64 = 1120.0;
 const LEFT: f64 = 54.0;
-const RIGHT: f64 = 54.0;
+const RIGHT: f64 = 72.0;
 const TOP: f64 = 12.0;
 const PLOT: f64 = 240.0;
 

@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Optimizer,
+    Learner,
     run_folder::{RunFolder, write_text},
 };
 use crate::{
     checkpoint_io::safetensors,
-    detector::Detector,
     error::{Error, Result},
     models::parameters::Role,
 };
@@ -59,12 +58,8 @@ fn folder_name(updates: u64) -> String {
 }
 
 /// Writes a checkpoint and points `last` to it.
-pub(super) fn save(
-    run: &RunFolder,
-    detector: &Detector,
-    optimizer: &mut Optimizer,
-    position: &Position,
-) -> Result<PathBuf> {
+pub(super) fn save(run: &RunFolder, learner: &mut Learner, position: &Position) -> Result<PathBuf> {
+    let Learner { detector, optimizer, .. } = learner;
     let checkpoints = run.file("checkpoints");
     let path = checkpoints.join(folder_name(position.updates));
     let folder = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&checkpoints)?;
@@ -142,11 +137,8 @@ pub(super) fn prune(
 }
 
 /// Restores the last checkpoint; `None` if the run was killed before its first.
-pub(super) fn resume(
-    run: &RunFolder,
-    detector: &Detector,
-    optimizer: &mut Optimizer,
-) -> Result<Option<Position>> {
+pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Position>> {
+    let Learner { detector, optimizer, .. } = learner;
     let folder = run.file("checkpoints").join("last");
     if !folder.exists() {
         return Ok(None);

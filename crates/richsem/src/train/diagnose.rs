@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 use super::{
-    Optimizer,
+    Learner,
+    learner::Trace,
     run_folder::{RunFolder, write_text},
 };
 use crate::{
     checkpoint_io::safetensors,
     data::batch::Batch,
-    detector::Detector,
     error::{Error, Result},
-    losses::LossTerms,
-    models::dino::TrainingOutput,
 };
 
 fn finite(x: &Tensor) -> bool {
@@ -26,19 +24,19 @@ fn finite(x: &Tensor) -> bool {
 pub(super) fn non_finite(
     run: &RunFolder,
     step: u64,
+    what: &str,
     batch: &Batch,
-    detector: &Detector,
-    output: Option<&TrainingOutput>,
-    losses: Option<&LossTerms>,
-    optimizer: &Optimizer,
+    learner: &Learner,
+    trace: &Trace,
 ) -> Error {
+    let Learner { detector, optimizer, .. } = learner;
     let mut first = detector
         .store
         .parameters()
         .into_iter()
         .find(|p| !finite(&p.tensor))
         .map(|p| format!("parameter {}", p.name));
-    if let Some(output) = output {
+    if let Some(output) = &trace.output {
         let tensors = [
             ("proposal logits", &output.interm.logits),
             ("proposal boxes", &output.interm.boxes),
@@ -48,7 +46,7 @@ pub(super) fn non_finite(
         let found = tensors.into_iter().find(|(_, t)| !finite(t)).map(|(n, _)| n.to_owned());
         first = first.or(found);
     }
-    let term = losses.and_then(|l| {
+    let term = trace.losses.as_ref().and_then(|l| {
         let values = Vec::<f32>::try_from(l.values.to_kind(Kind::Float)).ok()?;
         let at = values.iter().position(|v| !v.is_finite())?;
         Some(l.names[at].clone())
@@ -56,8 +54,7 @@ pub(super) fn non_finite(
     first = first.or_else(|| {
         optimizer.first_non_finite_gradient().map(|name| format!("gradient of {name}"))
     });
-    let term =
-        term.unwrap_or_else(|| if losses.is_some() { "gradient" } else { "matching" }.into());
+    let term = term.map_or_else(|| what.to_owned(), |name| format!("{name} is not finite"));
     let first = first.unwrap_or_else(|| "none found: the objective itself overflowed".into());
     let folder = run.file(&format!("non-finite-step-{step}"));
     let images: Vec<i64> = batch.targets.iter().map(|t| t.image_id).collect();
@@ -66,7 +63,7 @@ pub(super) fn non_finite(
         Err(error) => format!("the batch could not be saved: {error}"),
     };
     Error::NonFinite(format!(
-        "step {step}: {term} is not finite; first non-finite tensor: {first}; images {images:?}; \
+        "step {step}: {term}; first non-finite tensor: {first}; images {images:?}; \
          {kept}\n  hint: resume with a lower train.lr, with precision = \"f32\", or look at these \
          images' boxes"
     ))

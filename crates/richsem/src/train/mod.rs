@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod diagnose;
+mod learner;
 pub mod observer;
 mod optimizer;
 mod run_folder;
@@ -9,6 +10,7 @@ mod schedule;
 mod trainer;
 
 pub use checkpoint::Position;
+pub use learner::{BatchLoss, Learner, Trace};
 pub use observer::Observer;
 pub use optimizer::Optimizer;
 pub use run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow};

@@ -14,29 +14,28 @@ use std::{
 use tch::Device;
 
 use super::{
-    Observer, Optimizer, Position, checkpoint, diagnose,
+    Learner, Observer, Position, checkpoint, diagnose,
+    learner::Trace,
     run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow},
     schedule::lr_factor,
 };
 use crate::{
-    collective::{Collective, Single},
-    config::{Config, Precision, SplitConfig},
+    collective::Single,
+    config::{Config, SplitConfig, TrainConfig},
     data::{
         batch::Batch,
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
         entries,
+        epochs::Epochs,
         image_store::ImageStore,
-        loader::Loader,
+        loader::{BatchSource, Loader},
         sampler::{LastBatch, Share},
     },
-    detector::{Detector, autocast_kind},
     error::{Error, Result, guarded},
     evaluate::{Evaluator, Summary},
-    losses::{Criterion, LossTerms, criterion::StepKey},
-    models::{denoising::DenoisingQueries, dino::TrainingOutput},
+    losses::criterion::StepKey,
     predict::{ReadAhead, detect_all, to_detections},
-    random::{Random, Stream},
     tensorboard::EventWriter,
     vocabulary::Vocabulary,
 };
@@ -82,14 +81,12 @@ impl Split {
 struct Trainer<'a> {
     config: Config,
     run: RunFolder,
-    detector: Detector,
-    optimizer: Optimizer,
-    criterion: Criterion,
-    collective: Box<dyn Collective>,
+    learner: Learner,
     train: Split,
     val: Option<(Split, Evaluator)>,
     broken: Arc<BrokenImages>,
     position: Position,
+    window: Window,
     tensorboard: EventWriter,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
@@ -134,19 +131,17 @@ pub fn train(
         }
     };
 
-    torch_ext::set_tf32(config.train.precision != Precision::F32)?;
-    let detector = Detector::new(&config, vocabulary.clone(), device)?;
-    let mut optimizer = Optimizer::new(&detector.store, &config.train)?;
+    let mut learner = Learner::new(&config, vocabulary.clone(), device, Box::new(Single))?;
     let resumed = match &existing {
         None => None,
-        Some(run) => checkpoint::resume(run, &detector, &mut optimizer)?,
+        Some(run) => checkpoint::resume(run, &mut learner)?,
     };
     if resumed.is_none()
         && let Some(path) = &config.model.dino.backbone.weights
     {
-        crate::checkpoint_io::load_backbone(&detector.store, path)?;
+        crate::checkpoint_io::load_backbone(&learner.detector.store, path)?;
         // The running mean starts at the loaded weights.
-        optimizer.reset_ema();
+        learner.optimizer.reset_ema();
         observer.message(&format!("backbone from {}", path.display()));
     }
     let run = match existing {
@@ -157,7 +152,7 @@ pub fn train(
     run.rewind(position.updates)?;
     observer.message(&format!(
         "{} trainable parameters on {device:?}; run folder {}",
-        detector.store.trainable_count(),
+        learner.detector.store.trainable_count(),
         run.path().display()
     ));
     if position.micro_steps > 0 {
@@ -172,16 +167,14 @@ pub fn train(
         EventWriter::create(&run.file("tensorboard"), wall_time())?
     };
     let trainer = Trainer {
-        criterion: Criterion::new(config.loss.clone(), vocabulary.image_counts()),
-        collective: Box::new(Single),
         broken: Arc::new(BrokenImages::new(config.data.max_broken_images)),
         config,
         run,
-        detector,
-        optimizer,
+        learner,
         train,
         val,
         position,
+        window: Window::default(),
         tensorboard,
         observer,
         stop,
@@ -230,7 +223,7 @@ pub(crate) fn workers(configured: usize) -> usize {
 /// Means of a logging window.
 #[derive(Default)]
 struct Window {
-    started: Option<Instant>,
+    seconds: f64,
     batches: u64,
     images: usize,
     updates: u64,
@@ -243,11 +236,15 @@ impl Trainer<'_> {
     fn run(mut self) -> Result<Outcome> {
         let epochs = self.config.train.epochs;
         let mut last = None;
+        let (row, mut loader) = self.loader()?;
         while self.position.epoch < epochs || self.position.pending_eval {
-            if !self.position.pending_eval && self.epoch()?.is_break() {
-                self.save()?;
-                self.finish();
-                return Ok(Outcome::Stopped(self.position.updates));
+            if !self.position.pending_eval {
+                let batches = row.batches(self.position.epoch);
+                if self.epoch(batches, &mut loader)?.is_break() {
+                    self.save()?;
+                    self.finish();
+                    return Ok(Outcome::Stopped(self.position.updates));
+                }
             }
             if self.position.pending_eval {
                 match self.measure()? {
@@ -270,77 +267,87 @@ impl Trainer<'_> {
         }
     }
 
-    /// One epoch, or what is left of it. Breaks when told to stop, after an update.
-    fn epoch(&mut self) -> Result<ControlFlow<()>> {
-        let (seed, epoch) = (self.config.seed, self.position.epoch);
-        let classes: Vec<&[_]> = self.train.entries.iter().map(|e| e.labels.as_slice()).collect();
-        let order = self.config.data.sampler.epoch_order(&classes, seed, epoch)?;
-        let source = DetectionSource {
-            store: Arc::clone(&self.train.store),
-            entries: Arc::clone(&self.train.entries),
-            order,
-            share: Share {
-                batch_size: self.config.data.batch_size,
-                rank: self.collective.rank() as usize,
-                world: self.collective.world() as usize,
-                last: LastBatch::Drop,
-            },
-            transform: Transform::Train(self.config.data.augment.clone()),
-            seed,
-            epoch,
-            pad_multiple: self.config.data.pad_multiple,
-            broken: Arc::clone(&self.broken),
-            on_broken: OnBroken::Replace,
+    /// The batches of all epochs, from where the run stands.
+    fn loader(&self) -> Result<(Arc<Epochs>, Loader)> {
+        let Config { seed, data, train, .. } = self.config.clone();
+        let collective = self.learner.collective();
+        let share = Share {
+            batch_size: data.batch_size,
+            rank: collective.rank() as usize,
+            world: collective.world() as usize,
+            last: LastBatch::Drop,
         };
-        let accumulate = self.config.train.accumulate;
-        let batches = source.batches()? / accumulate * accumulate;
-        if batches == 0 {
-            let problem = format!("an epoch has fewer batches than the {accumulate} to average");
-            return Err(Error::config("train.accumulate", problem));
-        }
+        let (store, entries) = (Arc::clone(&self.train.store), Arc::clone(&self.train.entries));
+        let broken = Arc::clone(&self.broken);
+        let epochs = Arc::new(Epochs::new(train.epochs, train.accumulate, move |epoch| {
+            let classes: Vec<&[_]> = entries.iter().map(|e| e.labels.as_slice()).collect();
+            Ok(DetectionSource {
+                store: Arc::clone(&store),
+                entries: Arc::clone(&entries),
+                order: data.sampler.epoch_order(&classes, seed, epoch)?,
+                share,
+                transform: Transform::Train(data.augment.clone()),
+                seed,
+                epoch,
+                pad_multiple: data.pad_multiple,
+                broken: Arc::clone(&broken),
+                on_broken: OnBroken::Replace,
+            })
+        })?);
         let ahead = self.read_ahead();
-        let positions = self.position.batch..batches;
-        let loader = Loader::new(Arc::new(source), positions, ahead.workers, ahead.prefetch)?;
-        self.observer.epoch(epoch, self.config.train.epochs, self.position.batch, batches);
-        let mut window = Window::default();
-        for batch in loader {
+        let positions = self.position.micro_steps..epochs.total();
+        let source: Arc<dyn BatchSource> = Arc::<Epochs>::clone(&epochs);
+        Ok((epochs, Loader::new(source, positions, ahead.workers, ahead.prefetch)?))
+    }
+
+    /// One epoch, or what is left of it. Breaks when told to stop, after an update.
+    fn epoch(&mut self, batches: u64, loader: &mut Loader) -> Result<ControlFlow<()>> {
+        let TrainConfig { epochs, accumulate, checkpoint_every, eval_every, .. } =
+            self.config.train;
+        self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
+        let mut mark = Instant::now();
+        while self.position.batch < batches {
+            let Some(batch) = loader.next() else { break };
             let batch = batch?;
             for message in &batch.skipped {
                 self.observer.message(&format!("skipped: {message}"));
             }
-            if self.position.batch % accumulate == 0 {
-                self.optimizer.zero_grad();
-            }
-            window.started.get_or_insert_with(Instant::now);
-            let loss = self.accumulate(&batch, &mut window)?;
+            let loss = self.accumulate(&batch)?;
             self.position.batch += 1;
             self.position.micro_steps += 1;
             let updated = self.position.batch % accumulate == 0;
-            let row = if updated { self.update(&batch, &mut window)? } else { None };
+            self.window.seconds += mark.elapsed().as_secs_f64();
+            mark = Instant::now();
+            let row = if updated { self.update(&batch)? } else { None };
             self.observer.batch(loss, batch.len(), row.as_ref());
-            if updated {
-                let every = self.config.train.checkpoint_every;
-                if self.stop.load(Ordering::Relaxed) && self.position.batch < batches {
+            if updated && self.position.batch < batches {
+                if self.stop.load(Ordering::Relaxed) {
                     return Ok(ControlFlow::Break(()));
                 }
-                if every > 0 && self.position.updates % every == 0 && self.position.batch < batches
-                {
+                if self.checkpoint_due(checkpoint_every) {
                     self.save()?;
                     self.prune()?;
+                    mark = Instant::now();
                 }
             }
         }
         self.position.epoch += 1;
         self.position.batch = 0;
-        let (done, every) = (self.position.epoch, self.config.train.eval_every);
-        let due = done == self.config.train.epochs || (every > 0 && done % every == 0);
+        let done = self.position.epoch;
+        let due = done == epochs || (eval_every > 0 && done % eval_every == 0);
         self.position.pending_eval = due && self.val.is_some();
-        self.save()?;
-        Ok(if self.stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+        // What is measured, and what a run ends with, is always on disk first.
+        if self.position.pending_eval || done == epochs || self.checkpoint_due(checkpoint_every) {
+            self.save()?;
+        }
+        Ok(match self.stop.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         })
+    }
+
+    fn checkpoint_due(&self, every: u64) -> bool {
+        every > 0 && self.position.updates % every == 0
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -351,88 +358,46 @@ impl Trainer<'_> {
     }
 
     /// Adds a batch's gradients; the weighted objective.
-    fn accumulate(&mut self, batch: &Batch, window: &mut Window) -> Result<f64> {
-        let mut output = None;
-        let losses = guarded(|| self.forward(batch, &mut output));
-        let losses = match losses {
-            Err(Error::NonFinite(_)) => return Err(self.non_finite(batch, output.as_ref(), None)),
-            other => other?,
-        };
-        // The one transfer of a step besides the matching: every term, before anything is updated.
-        let values = Vec::<f32>::try_from(losses.values.to_device(Device::Cpu))?;
-        let loss = losses.total.double_value(&[]);
-        if !loss.is_finite() {
-            return Err(self.non_finite(batch, output.as_ref(), Some(&losses)));
-        }
-        guarded(|| Ok((&losses.total / self.config.train.accumulate as f64).backward()))?;
+    fn accumulate(&mut self, batch: &Batch) -> Result<f64> {
+        let key = StepKey { seed: self.config.seed, step: self.position.micro_steps };
+        let mut trace = Trace::default();
+        let losses = self.learner.backward(batch, key, &mut trace);
+        let losses = losses.map_err(|error| self.explain(error, batch, &trace))?;
+        let window = &mut self.window;
         window.batches += 1;
         window.images += batch.len();
-        window.loss += loss;
-        for (name, value) in losses.names.into_iter().zip(values) {
-            *window.terms.entry(name).or_default() += f64::from(value);
+        window.loss += losses.loss;
+        for (name, value) in losses.terms {
+            *window.terms.entry(name).or_default() += value;
         }
-        Ok(loss)
+        Ok(losses.loss)
     }
 
-    fn forward(&self, batch: &Batch, kept: &mut Option<TrainingOutput>) -> Result<LossTerms> {
-        let device = self.detector.device();
-        let (images, mask) = batch.normalize(device, &self.config.model.normalization())?;
-        let key = StepKey { seed: self.config.seed, step: self.position.micro_steps };
-        let mut random = Random::new(key.seed, Stream::Denoising, key.step, self.collective.rank());
-        let classes = self.detector.vocabulary.len() as i64;
-        let denoising = DenoisingQueries::new(
-            &batch.targets,
-            &self.config.model.denoising,
-            classes,
-            &mut random,
-            device,
-        );
-        let kind = autocast_kind(self.config.train.precision);
-        let text = self.detector.text.as_ref();
-        let output = torch_ext::autocast(device, kind, || {
-            self.detector.model.forward_train(&images, &mask, text, denoising.as_ref())
-        })?;
-        let output = kept.insert(output);
-        self.criterion.forward(output, &batch.targets, key, self.collective.as_ref())
-    }
-
-    fn non_finite(
-        &self,
-        batch: &Batch,
-        output: Option<&TrainingOutput>,
-        losses: Option<&LossTerms>,
-    ) -> Error {
-        let step = self.position.updates + 1;
-        diagnose::non_finite(
-            &self.run,
-            step,
-            batch,
-            &self.detector,
-            output,
-            losses,
-            &self.optimizer,
-        )
+    /// Says more about a number that is not finite; other errors stay as they are.
+    fn explain(&self, error: Error, batch: &Batch, trace: &Trace) -> Error {
+        match error {
+            Error::NonFinite(what) => {
+                let step = self.position.updates + 1;
+                diagnose::non_finite(&self.run, step, &what, batch, &self.learner, trace)
+            }
+            other => other,
+        }
     }
 
     /// Clips and applies the gradients.
-    fn update(&mut self, batch: &Batch, window: &mut Window) -> Result<Option<TrainRow>> {
-        let norm = self.optimizer.clip().double_value(&[]);
-        if !norm.is_finite() {
-            let values = tch::Tensor::zeros([0], (tch::Kind::Float, Device::Cpu));
-            let losses = LossTerms { names: Vec::new(), total: values.copy(), values };
-            return Err(self.non_finite(batch, None, Some(&losses)));
-        }
+    fn update(&mut self, batch: &Batch) -> Result<Option<TrainRow>> {
         let config = &self.config.train;
         let factor = lr_factor(config, self.position.epoch, self.position.updates);
-        self.optimizer.step(factor)?;
+        let norm = self.learner.update(factor);
+        let norm = norm.map_err(|error| self.explain(error, batch, &Trace::default()))?;
         self.position.updates += 1;
-        window.updates += 1;
-        window.grad_norm += norm;
+        self.window.updates += 1;
+        self.window.grad_norm += norm;
         if self.position.updates % config.log_every != 0 {
             return Ok(None);
         }
-        let device = self.detector.device();
-        let seconds = window.started.map_or(0.0, |t| t.elapsed().as_secs_f64());
+        let device = self.learner.detector.device();
+        let window = std::mem::take(&mut self.window);
         let batches = window.batches as f64;
         let row = TrainRow {
             step: self.position.updates,
@@ -440,15 +405,11 @@ impl Trainer<'_> {
             lr: config.lr * factor,
             loss: window.loss / batches,
             grad_norm: window.grad_norm / window.updates as f64,
-            images_per_second: window.images as f64 / seconds.max(1e-9),
+            images_per_second: window.images as f64 / window.seconds.max(1e-9),
             memory_mib: torch_ext::memory(device)
                 .map_or(0.0, |m| m.peak_allocated as f64 / f64::from(1 << 20)),
-            terms: std::mem::take(&mut window.terms)
-                .into_iter()
-                .map(|(name, sum)| (name, sum / batches))
-                .collect(),
+            terms: window.terms.into_iter().map(|(name, sum)| (name, sum / batches)).collect(),
         };
-        *window = Window { started: Some(Instant::now()), ..Window::default() };
         self.run.append(&MetricsRow::Train(row.clone()))?;
         let mut scalars = vec![
             ("train/loss", row.loss as f32),
@@ -464,7 +425,7 @@ impl Trainer<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
-        checkpoint::save(&self.run, &self.detector, &mut self.optimizer, &self.position)?;
+        checkpoint::save(&self.run, &mut self.learner, &self.position)?;
         self.tensorboard.flush()
     }
 
@@ -506,10 +467,11 @@ impl Trainer<'_> {
             on_broken: OnBroken::LeaveOut,
         };
         let (total, ahead) = (split.entries.len(), self.read_ahead());
-        let (detector, observer, stop) = (&self.detector, &mut self.observer, self.stop);
+        let Learner { detector, optimizer, .. } = &mut self.learner;
+        let (observer, stop) = (&mut self.observer, self.stop);
         let mut detections = Vec::new();
         let mut done = 0;
-        self.optimizer.with_ema(|| {
+        optimizer.with_ema(|| {
             guarded(|| {
                 detect_all(detector, source, ahead, |image_id, _, found| {
                     let found = to_detections(image_id, &found, &detector.vocabulary);

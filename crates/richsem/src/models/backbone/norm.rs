@@ -38,7 +38,7 @@ enum NormState {
 
 /// Convolution + norm.
 #[derive(Debug)]
-pub struct ConvNorm {
+pub(super) struct ConvNorm {
     conv: Conv2d,
     norm: NormState,
 }

@@ -50,7 +50,7 @@ impl DecoderLayer {
 
 /// What surrounds the queries in every layer.
 #[derive(Debug, Clone, Copy)]
-pub struct DecoderInput<'a> {
+pub(super) struct DecoderInput<'a> {
     /// `[B, S, D]`
     pub memory: &'a Tensor,
     /// Layout of `memory`.
@@ -73,7 +73,7 @@ pub struct DecoderOutput {
 
 /// The decoder's layers.
 #[derive(Debug)]
-pub struct Decoder {
+pub(super) struct Decoder {
     layers: Vec<DecoderLayer>,
     norm: LayerNorm,
     ref_point_head: Mlp,

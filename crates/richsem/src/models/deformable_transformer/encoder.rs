@@ -58,7 +58,7 @@ impl EncoderLayer {
 
 /// The encoder's layers.
 #[derive(Debug)]
-pub struct Encoder {
+pub(super) struct Encoder {
     layers: Vec<EncoderLayer>,
 }
 

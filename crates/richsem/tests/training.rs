@@ -1,0 +1,221 @@
+//! A whole run on a small synthetic set.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use richsem::{
+    checkpoint_io::safetensors,
+    config::Config,
+    detector::Detector,
+    synth::{SynthConfig, generate},
+    train::{MetricsRow, Observer, Outcome, RunFolder, Start, TrainRow, observer::Silent, train},
+};
+use tch::{Device, Tensor};
+
+fn data(folder: &Path) -> PathBuf {
+    let config = SynthConfig {
+        seed: 1,
+        classes: 4,
+        train_images: 14,
+        val_images: 6,
+        image_size: (64, 80),
+        objects_per_image: (1, 3),
+        classification_per_class: 0,
+        ..SynthConfig::default()
+    };
+    let out = folder.join("synth");
+    generate(&config, &out, false, &|_, _| {}).unwrap();
+    out
+}
+
+fn config(data: &Path, more: &str) -> Config {
+    let text = format!(
+        r#"
+version = 1
+seed = 5
+[data]
+train = {{ annotations = "{0}/train.json", images = "{0}/images" }}
+val = {{ annotations = "{0}/val.json", images = "{0}/images" }}
+batch_size = 2
+workers = 2
+sampler = {{ kind = "repeat_factor", threshold = 0.5 }}
+augment = {{ scales = [64, 80], max_size = 128 }}
+resize = {{ size = 64, max_size = 128 }}
+[model.dino]
+return_interm_indices = [2, 3]
+backbone = {{ name = "resnet18", width = 8, norm = "batch_norm", frozen_stages = -1 }}
+[model.dino.transformer]
+hidden_dim = 32
+nheads = 2
+enc_layers = 1
+dec_layers = 2
+dim_feedforward = 32
+num_queries = 10
+num_feature_levels = 2
+[model.denoising]
+number = 4
+[train]
+epochs = 3
+lr = 0.001
+lr_backbone = 0.001
+lr_drop = [2]
+log_every = 1
+accumulate = 2
+ema = {{ decay = 0.9 }}
+checkpoint_every = 2
+{more}
+"#,
+        data.display()
+    );
+    Config::parse(&text, Path::new("test.toml")).unwrap()
+}
+
+fn new(config: &Config, folder: &Path) -> Start {
+    Start::New { config: Box::new(config.clone()), folder: folder.to_owned() }
+}
+
+fn weights(run: &Path) -> BTreeMap<String, Tensor> {
+    let (mut all, _) =
+        safetensors::read(&run.join("checkpoints/last/training.safetensors")).unwrap();
+    let (model, _) = safetensors::read(&run.join("checkpoints/last/model.safetensors")).unwrap();
+    all.extend(model);
+    all
+}
+
+/// Sets the stop flag at its n-th batch or measured image, as a signal would.
+struct StopAt<'a>(usize, &'a AtomicBool);
+
+impl StopAt<'_> {
+    fn count(&mut self) {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Observer for StopAt<'_> {
+    fn batch(&mut self, _loss: f64, _images: usize, _row: Option<&TrainRow>) {
+        self.count();
+    }
+
+    fn evaluating(&mut self, _done: usize, _total: usize) {
+        self.count();
+    }
+}
+
+#[test]
+fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&data(folder.path()), "");
+    let go = AtomicBool::new(false);
+    let whole = folder.path().join("whole");
+    let outcome = train(new(&config, &whole), Device::Cpu, &mut Silent, &go).unwrap();
+    assert!(matches!(outcome, Outcome::Finished(Some(_))));
+    let expected = weights(&whole);
+    let metrics = |path: &Path| -> Vec<MetricsRow> {
+        let mut rows = RunFolder::open(path).unwrap().metrics().unwrap();
+        for row in &mut rows {
+            if let MetricsRow::Train(row) = row {
+                row.images_per_second = 0.0;
+            }
+        }
+        rows
+    };
+    let train_rows = metrics(&whole).iter().filter(|r| matches!(r, MetricsRow::Train(_))).count();
+    let eval_rows = metrics(&whole).len() - train_rows;
+    assert_eq!(eval_rows, 3);
+    assert!(train_rows >= 9);
+
+    for stop_after in [1, 4, 9, 16] {
+        let path = folder.path().join(format!("stopped-{stop_after}"));
+        let mut start = new(&config, &path);
+        let mut stops = 0;
+        // Stops again and again, always after the same number of events.
+        loop {
+            let stop = AtomicBool::new(false);
+            match train(start, Device::Cpu, &mut StopAt(stop_after, &stop), &stop).unwrap() {
+                Outcome::Stopped(_) => stops += 1,
+                Outcome::Finished(_) => break,
+            }
+            start = Start::Resume(path.clone());
+            // A measurement is never saved half-way: with a short fuse it would never end.
+            if stop_after < 8 && stops > 3 {
+                train(Start::Resume(path.clone()), Device::Cpu, &mut Silent, &go).unwrap();
+                break;
+            }
+        }
+        assert!(stops > 0);
+        let got = weights(&path);
+        assert_eq!(got.len(), expected.len());
+        for (name, tensor) in &expected {
+            assert_eq!(&got[name], tensor, "{name} after stopping every {stop_after}");
+        }
+        assert_eq!(metrics(&path), metrics(&whole));
+    }
+}
+
+#[test]
+fn a_run_leaves_what_it_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&data(folder.path()), "keep_every = 2\n[loss.federated]\nclasses = 2");
+    let run = folder.path().join("run");
+    let go = AtomicBool::new(false);
+    train(new(&config, &run), Device::Cpu, &mut Silent, &go).unwrap();
+    for file in ["config.toml", "vocabulary.json", "metrics.jsonl", "eval/epoch-0003.json"] {
+        assert!(run.join(file).is_file(), "{file}");
+    }
+    assert!(run.join("tensorboard").read_dir().unwrap().count() == 1);
+    // `last`, the kept one of epoch 2, perhaps another `best`; nothing temporary.
+    let names: Vec<String> = run
+        .join("checkpoints")
+        .read_dir()
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(names.iter().any(|n| n == "last") && names.iter().any(|n| n == "best"), "{names:?}");
+    assert!((4..=5).contains(&names.len()), "{names:?}");
+    assert!(names.iter().all(|n| !n.starts_with(".tmp")), "{names:?}");
+    // The same settings again are the same run.
+    assert_eq!(RunFolder::open(&run).unwrap().config().unwrap(), config);
+    // The weights file alone is a detector.
+    let weights = run.join("checkpoints/best/model.safetensors");
+    let detector = Detector::load(&weights, Device::Cpu).unwrap();
+    assert_eq!(detector.vocabulary.len(), 4);
+    let copy = folder.path().join("copy.safetensors");
+    detector.save(&copy).unwrap();
+    assert_eq!(safetensors::read(&copy).unwrap().0, safetensors::read(&weights).unwrap().0);
+    // A folder with a run in it is not overwritten.
+    let error = train(new(&config, &run), Device::Cpu, &mut Silent, &go).unwrap_err().to_string();
+    assert!(error.contains("not empty") && error.contains("--resume"), "{error}");
+}
+
+#[test]
+fn a_number_that_is_not_finite_stops_the_run_and_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&data(folder.path()), "clip_max_norm = 0.0\nwarmup_steps = 0");
+    let mut config = config;
+    config.train.lr = 1e38;
+    config.train.lr_backbone = 1e38;
+    let run = folder.path().join("run");
+    let go = AtomicBool::new(false);
+    let error = train(new(&config, &run), Device::Cpu, &mut Silent, &go).unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, richsem::Error::NonFinite(_)), "{message}");
+    for part in ["step ", "not finite", "first non-finite tensor: ", "images [", "hint"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let kept = run
+        .read_dir()
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.to_string_lossy().contains("non-finite-step-"))
+        .unwrap();
+    let (batch, _) = safetensors::read(&kept.join("batch.safetensors")).unwrap();
+    assert_eq!(batch["images"].size()[0], 2);
+    assert!(kept.join("report.json").is_file());
+}
