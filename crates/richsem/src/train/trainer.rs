@@ -474,7 +474,8 @@ impl Trainer<'_> {
         optimizer.with_ema(|| {
             guarded(|| {
                 detect_all(detector, source, ahead, |image_id, _, found| {
-                    detections.extend(to_detections(image_id, &found, &detector.vocabulary));
+                    let found = to_detections(image_id, &found, &detector.vocabulary);
+                    detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
                     done += 1;
                     observer.evaluating(done, total);
                     if stop.load(Ordering::Relaxed) {
