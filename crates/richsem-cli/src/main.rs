@@ -1,1 +1,109 @@
-fn main() {}
+//! The `richsem` command. Results go to stdout, progress and messages to stderr; [`exit`] has the
+//! exit codes. The work is done in the library; here are arguments, tables and words.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod exit;
+mod output;
+mod pictures;
+mod progress;
+mod reading;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use commands::{checks, dataset, eval, predict, synth, train};
+
+/// Object detection on long-tailed data: train, measure and use detectors
+#[derive(Parser)]
+#[command(name = "richsem", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Train a detector, or go on with a run that was stopped
+    Train(train::Args),
+    /// Measure a detector, or a file of detections, on annotated pictures
+    #[command(visible_alias = "val")]
+    Eval(eval::Args),
+    /// Find objects in pictures: boxes drawn, and as JSON
+    Predict(predict::Args),
+    /// Draw a long-tailed detection set to try things out on
+    Synth(synth::Args),
+    /// Look at annotation files, or convert them
+    Dataset(dataset::Args),
+    /// Show what is installed and which devices can be used
+    Checks(checks::Args),
+}
+
+/// Verbs as `richsem --help` lists them.
+const GROUPS: [(&str, &[&str]); 3] = [
+    ("Detectors", &["train", "eval", "predict"]),
+    ("Data", &["synth", "dataset"]),
+    ("This machine", &["checks"]),
+];
+
+const EXAMPLES: &str = "\
+Examples:
+  richsem synth shapes                              a small set to try things out on
+  richsem train -c configs/tiny.toml                train; everything goes to runs/
+  richsem eval --weights runs/tiny-20260131-120000 --annotations val.json --images images/
+  richsem predict holiday.jpg --weights model.safetensors";
+
+/// The command line, with the verbs in groups.
+fn command_line() -> clap::Command {
+    let command = Cli::command();
+    let mut text = String::from("{about}\n\n{usage-heading} {usage}\n");
+    for (title, names) in GROUPS {
+        text += &format!("\n{title}:\n");
+        for name in names {
+            let verb = command.find_subcommand(name).expect("a test finds every name here");
+            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            text += &format!("  {name:<9} {about}\n");
+        }
+    }
+    text += &format!("\n{EXAMPLES}\n\nOptions:\n{{options}}\n\n{}\n", exit::HELP);
+    text += "\nrichsem VERB --help tells all about a verb.\n";
+    command.help_template(text)
+}
+
+fn main() -> ExitCode {
+    output::set_panic_hook();
+    // clap writes what is wrong, or the help, and ends with its own code (2, or 0).
+    let matches = command_line().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let done = match cli.command {
+        Verb::Train(args) => train::run(args),
+        Verb::Eval(args) => eval::run(&args),
+        Verb::Predict(args) => predict::run(&args),
+        Verb::Synth(args) => synth::run(&args),
+        Verb::Dataset(args) => dataset::run(args),
+        Verb::Checks(args) => checks::run(&args),
+    };
+    ExitCode::from(done.unwrap_or_else(|error| {
+        output::error(&error);
+        exit::of(&error)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_is_in_one_group() {
+        let command = Cli::command();
+        let mut verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        verbs.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(verbs, grouped);
+        command_line().debug_assert();
+    }
+}

@@ -98,7 +98,10 @@ pub fn is_guarded() -> bool {
 
 /// Runs tensor code. `tch`'s operators panic where libtorch refuses (out of memory, mostly);
 /// here that becomes an error like any other.
-pub(crate) fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+///
+/// # Errors
+/// Those of `f`, and its panics.
+pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = GUARDED.replace(true);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
     GUARDED.set(before);

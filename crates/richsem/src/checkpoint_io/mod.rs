@@ -63,5 +63,5 @@ pub(crate) fn not_ours(path: &Path) -> Error {
         "__metadata__.richsem",
         "missing: this program did not write these weights",
     )
-    .with_hint("give the config they belong to with --config")
+    .with_hint("give the model.safetensors of a run that `richsem train` made")
 }

@@ -224,9 +224,10 @@ pub struct TrainConfig {
     pub ema: Option<EmaConfig>,
     /// Steps between two rows of `metrics.jsonl`.
     pub log_every: u64,
-    /// Steps between two saves of `last`, besides the end of each epoch; 0: only there.
+    /// Steps between two saves of `last`, besides one before each measurement and one at the end;
+    /// 0: only those.
     pub checkpoint_every: u64,
-    /// Epochs between numbered checkpoints that are kept; 0: only `last` and `best`.
+    /// Measured epochs whose number divides by this keep their checkpoint; 0: only `last` and `best`.
     pub keep_every: u64,
     /// Epochs between evaluations; the last epoch is always measured. 0: only the last.
     pub eval_every: u64,

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod dataset;
 pub mod detection_source;
 mod entries;
+pub mod epochs;
 pub mod image_io;
 pub mod image_store;
 pub mod loader;

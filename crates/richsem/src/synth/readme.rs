@@ -22,7 +22,7 @@ pub(super) fn text(config: &SynthConfig, report: &SynthReport) -> String {
 Textured, coloured shapes among clutter, hiding parts of each other. Nobody's photographs, no
 licence to heed: use it as you like.
 
-    richsem synth --output FOLDER --seed {seed} --classes {classes} \\
+    richsem synth FOLDER --seed {seed} --classes {classes} \\
         --train-images {train_images} --val-images {val_images} \\
         --image-size {small},{large} --objects-per-image {fewest},{most} \\
         --classification-per-class {per_class} --classification-size {side}

@@ -73,11 +73,11 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// A new run.
+    /// Whether a new run may have that folder: asked before anything long begins.
     ///
     /// # Errors
-    /// A folder that already holds something, or cannot be written.
-    pub fn create(path: &Path, config: &Config, vocabulary: &Vocabulary) -> Result<Self> {
+    /// A folder that already holds something.
+    pub fn check_new(path: &Path) -> Result<()> {
         if path.exists() && fs_err::read_dir(path)?.next().is_some() {
             return Err(Error::Other(format!(
                 "{}: the run folder is not empty\n  hint: continue that run with --resume {}, or \
@@ -86,6 +86,15 @@ impl RunFolder {
                 path.display()
             )));
         }
+        Ok(())
+    }
+
+    /// A new run.
+    ///
+    /// # Errors
+    /// A folder that already holds something, or cannot be written.
+    pub fn create(path: &Path, config: &Config, vocabulary: &Vocabulary) -> Result<Self> {
+        Self::check_new(path)?;
         fs_err::create_dir_all(path.join("checkpoints"))?;
         fs_err::create_dir_all(path.join("eval"))?;
         let run = Self { path: path.to_owned() };

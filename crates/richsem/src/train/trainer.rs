@@ -21,14 +21,15 @@ use super::{
 };
 use crate::{
     collective::Single,
-    config::{Config, SplitConfig},
+    config::{Config, SplitConfig, TrainConfig},
     data::{
         batch::Batch,
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
         entries,
+        epochs::Epochs,
         image_store::ImageStore,
-        loader::Loader,
+        loader::{BatchSource, Loader},
         sampler::{LastBatch, Share},
     },
     error::{Error, Result, guarded},
@@ -85,6 +86,7 @@ struct Trainer<'a> {
     val: Option<(Split, Evaluator)>,
     broken: Arc<BrokenImages>,
     position: Position,
+    window: Window,
     tensorboard: EventWriter,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
@@ -172,6 +174,7 @@ pub fn train(
         train,
         val,
         position,
+        window: Window::default(),
         tensorboard,
         observer,
         stop,
@@ -187,7 +190,10 @@ fn wall_time() -> f64 {
 }
 
 /// Every class that is measured must be one that is learned, under the same name.
-fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
+///
+/// # Errors
+/// Naming the first class of `val` that is not.
+pub fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
     for (i, category) in val.vocabulary().categories().iter().enumerate() {
         let known = train.class_of(category.id).map(|class| &train.category(class).name);
         if known != Some(&category.name) {
@@ -217,7 +223,7 @@ pub(crate) fn workers(configured: usize) -> usize {
 /// Means of a logging window.
 #[derive(Default)]
 struct Window {
-    started: Option<Instant>,
+    seconds: f64,
     batches: u64,
     images: usize,
     updates: u64,
@@ -230,11 +236,15 @@ impl Trainer<'_> {
     fn run(mut self) -> Result<Outcome> {
         let epochs = self.config.train.epochs;
         let mut last = None;
+        let (row, mut loader) = self.loader()?;
         while self.position.epoch < epochs || self.position.pending_eval {
-            if !self.position.pending_eval && self.epoch()?.is_break() {
-                self.save()?;
-                self.finish();
-                return Ok(Outcome::Stopped(self.position.updates));
+            if !self.position.pending_eval {
+                let batches = row.batches(self.position.epoch);
+                if self.epoch(batches, &mut loader)?.is_break() {
+                    self.save()?;
+                    self.finish();
+                    return Ok(Outcome::Stopped(self.position.updates));
+                }
             }
             if self.position.pending_eval {
                 match self.measure()? {
@@ -257,74 +267,87 @@ impl Trainer<'_> {
         }
     }
 
-    /// One epoch, or what is left of it. Breaks when told to stop, after an update.
-    fn epoch(&mut self) -> Result<ControlFlow<()>> {
-        let (seed, epoch) = (self.config.seed, self.position.epoch);
-        let classes: Vec<&[_]> = self.train.entries.iter().map(|e| e.labels.as_slice()).collect();
-        let order = self.config.data.sampler.epoch_order(&classes, seed, epoch)?;
-        let source = DetectionSource {
-            store: Arc::clone(&self.train.store),
-            entries: Arc::clone(&self.train.entries),
-            order,
-            share: Share {
-                batch_size: self.config.data.batch_size,
-                rank: self.learner.collective().rank() as usize,
-                world: self.learner.collective().world() as usize,
-                last: LastBatch::Drop,
-            },
-            transform: Transform::Train(self.config.data.augment.clone()),
-            seed,
-            epoch,
-            pad_multiple: self.config.data.pad_multiple,
-            broken: Arc::clone(&self.broken),
-            on_broken: OnBroken::Replace,
+    /// The batches of all epochs, from where the run stands.
+    fn loader(&self) -> Result<(Arc<Epochs>, Loader)> {
+        let Config { seed, data, train, .. } = self.config.clone();
+        let collective = self.learner.collective();
+        let share = Share {
+            batch_size: data.batch_size,
+            rank: collective.rank() as usize,
+            world: collective.world() as usize,
+            last: LastBatch::Drop,
         };
-        let accumulate = self.config.train.accumulate;
-        let batches = source.batches()? / accumulate * accumulate;
-        if batches == 0 {
-            let problem = format!("an epoch has fewer batches than the {accumulate} to average");
-            return Err(Error::config("train.accumulate", problem));
-        }
+        let (store, entries) = (Arc::clone(&self.train.store), Arc::clone(&self.train.entries));
+        let broken = Arc::clone(&self.broken);
+        let epochs = Arc::new(Epochs::new(train.epochs, train.accumulate, move |epoch| {
+            let classes: Vec<&[_]> = entries.iter().map(|e| e.labels.as_slice()).collect();
+            Ok(DetectionSource {
+                store: Arc::clone(&store),
+                entries: Arc::clone(&entries),
+                order: data.sampler.epoch_order(&classes, seed, epoch)?,
+                share,
+                transform: Transform::Train(data.augment.clone()),
+                seed,
+                epoch,
+                pad_multiple: data.pad_multiple,
+                broken: Arc::clone(&broken),
+                on_broken: OnBroken::Replace,
+            })
+        })?);
         let ahead = self.read_ahead();
-        let positions = self.position.batch..batches;
-        let loader = Loader::new(Arc::new(source), positions, ahead.workers, ahead.prefetch)?;
-        self.observer.epoch(epoch, self.config.train.epochs, self.position.batch, batches);
-        let mut window = Window::default();
-        for batch in loader {
+        let positions = self.position.micro_steps..epochs.total();
+        let source: Arc<dyn BatchSource> = Arc::<Epochs>::clone(&epochs);
+        Ok((epochs, Loader::new(source, positions, ahead.workers, ahead.prefetch)?))
+    }
+
+    /// One epoch, or what is left of it. Breaks when told to stop, after an update.
+    fn epoch(&mut self, batches: u64, loader: &mut Loader) -> Result<ControlFlow<()>> {
+        let TrainConfig { epochs, accumulate, checkpoint_every, eval_every, .. } =
+            self.config.train;
+        self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
+        let mut mark = Instant::now();
+        while self.position.batch < batches {
+            let Some(batch) = loader.next() else { break };
             let batch = batch?;
             for message in &batch.skipped {
                 self.observer.message(&format!("skipped: {message}"));
             }
-            window.started.get_or_insert_with(Instant::now);
-            let loss = self.accumulate(&batch, &mut window)?;
+            let loss = self.accumulate(&batch)?;
             self.position.batch += 1;
             self.position.micro_steps += 1;
             let updated = self.position.batch % accumulate == 0;
-            let row = if updated { self.update(&batch, &mut window)? } else { None };
+            self.window.seconds += mark.elapsed().as_secs_f64();
+            mark = Instant::now();
+            let row = if updated { self.update(&batch)? } else { None };
             self.observer.batch(loss, batch.len(), row.as_ref());
-            if updated {
-                let every = self.config.train.checkpoint_every;
-                if self.stop.load(Ordering::Relaxed) && self.position.batch < batches {
+            if updated && self.position.batch < batches {
+                if self.stop.load(Ordering::Relaxed) {
                     return Ok(ControlFlow::Break(()));
                 }
-                if every > 0 && self.position.updates % every == 0 && self.position.batch < batches
-                {
+                if self.checkpoint_due(checkpoint_every) {
                     self.save()?;
                     self.prune()?;
+                    mark = Instant::now();
                 }
             }
         }
         self.position.epoch += 1;
         self.position.batch = 0;
-        let (done, every) = (self.position.epoch, self.config.train.eval_every);
-        let due = done == self.config.train.epochs || (every > 0 && done % every == 0);
+        let done = self.position.epoch;
+        let due = done == epochs || (eval_every > 0 && done % eval_every == 0);
         self.position.pending_eval = due && self.val.is_some();
-        self.save()?;
-        Ok(if self.stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+        // What is measured, and what a run ends with, is always on disk first.
+        if self.position.pending_eval || done == epochs || self.checkpoint_due(checkpoint_every) {
+            self.save()?;
+        }
+        Ok(match self.stop.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         })
+    }
+
+    fn checkpoint_due(&self, every: u64) -> bool {
+        every > 0 && self.position.updates % every == 0
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -335,11 +358,12 @@ impl Trainer<'_> {
     }
 
     /// Adds a batch's gradients; the weighted objective.
-    fn accumulate(&mut self, batch: &Batch, window: &mut Window) -> Result<f64> {
+    fn accumulate(&mut self, batch: &Batch) -> Result<f64> {
         let key = StepKey { seed: self.config.seed, step: self.position.micro_steps };
         let mut trace = Trace::default();
         let losses = self.learner.backward(batch, key, &mut trace);
         let losses = losses.map_err(|error| self.explain(error, batch, &trace))?;
+        let window = &mut self.window;
         window.batches += 1;
         window.images += batch.len();
         window.loss += losses.loss;
@@ -361,19 +385,19 @@ impl Trainer<'_> {
     }
 
     /// Clips and applies the gradients.
-    fn update(&mut self, batch: &Batch, window: &mut Window) -> Result<Option<TrainRow>> {
+    fn update(&mut self, batch: &Batch) -> Result<Option<TrainRow>> {
         let config = &self.config.train;
         let factor = lr_factor(config, self.position.epoch, self.position.updates);
         let norm = self.learner.update(factor);
         let norm = norm.map_err(|error| self.explain(error, batch, &Trace::default()))?;
         self.position.updates += 1;
-        window.updates += 1;
-        window.grad_norm += norm;
+        self.window.updates += 1;
+        self.window.grad_norm += norm;
         if self.position.updates % config.log_every != 0 {
             return Ok(None);
         }
         let device = self.learner.detector.device();
-        let seconds = window.started.map_or(0.0, |t| t.elapsed().as_secs_f64());
+        let window = std::mem::take(&mut self.window);
         let batches = window.batches as f64;
         let row = TrainRow {
             step: self.position.updates,
@@ -381,15 +405,11 @@ impl Trainer<'_> {
             lr: config.lr * factor,
             loss: window.loss / batches,
             grad_norm: window.grad_norm / window.updates as f64,
-            images_per_second: window.images as f64 / seconds.max(1e-9),
+            images_per_second: window.images as f64 / window.seconds.max(1e-9),
             memory_mib: torch_ext::memory(device)
                 .map_or(0.0, |m| m.peak_allocated as f64 / f64::from(1 << 20)),
-            terms: std::mem::take(&mut window.terms)
-                .into_iter()
-                .map(|(name, sum)| (name, sum / batches))
-                .collect(),
+            terms: window.terms.into_iter().map(|(name, sum)| (name, sum / batches)).collect(),
         };
-        *window = Window { started: Some(Instant::now()), ..Window::default() };
         self.run.append(&MetricsRow::Train(row.clone()))?;
         let mut scalars = vec![
             ("train/loss", row.loss as f32),

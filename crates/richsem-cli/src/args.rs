@@ -1,0 +1,84 @@
+//! Arguments that several verbs share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use richsem::detector::Detector;
+use tch::Device;
+use torch_ext::DeviceChoice;
+
+use crate::output;
+
+/// Where to compute.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DeviceArgs {
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU, else the CPU)
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device_choice)]
+    pub(crate) device: DeviceChoice,
+}
+
+fn device_choice(text: &str) -> Result<DeviceChoice, String> {
+    // clap names the flag and the value itself.
+    text.parse().map_err(|_| "expected cpu, cuda, cuda:N (as cuda:0) or auto".to_owned())
+}
+
+impl DeviceArgs {
+    /// The device. Says so when nothing was asked for and there is no GPU: computing on the CPU
+    /// unnoticed costs hours.
+    pub(crate) fn resolve(&self) -> Result<Device> {
+        let device = self.device.resolve()?;
+        if self.device == DeviceChoice::Auto
+            && device == Device::Cpu
+            && let Err(reason) = DeviceChoice::Cuda(None).resolve()
+        {
+            let reason = reason.to_string();
+            let reason = reason.strip_prefix("device: ").unwrap_or(&reason);
+            let reason = reason.split(';').next().unwrap_or(reason);
+            output::note(format!("computing on the CPU: {reason}"));
+        }
+        Ok(device)
+    }
+}
+
+/// Loads a detector from a weights file, a checkpoint's folder, or a run folder (its best
+/// checkpoint, or the last one where none was measured).
+pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detector> {
+    let file = weights_file(weights)?;
+    let device = device.resolve()?;
+    let detector = Detector::load(&file, device)?;
+    output::note(format!(
+        "{}: {} classes, on {}",
+        file.display(),
+        detector.vocabulary.len(),
+        device_name(device)
+    ));
+    // As in training, so that measuring a checkpoint again gives the run's own numbers.
+    let f32_only = detector.config.train.precision == richsem::config::Precision::F32;
+    torch_ext::set_tf32(!f32_only)?;
+    Ok(detector)
+}
+
+/// As `--device` takes it.
+pub(crate) fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+const WEIGHTS: &str = "model.safetensors";
+
+fn weights_file(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let places = ["checkpoints/best", "checkpoints/last", ""];
+    let mut files = places.iter().map(|place| path.join(place).join(WEIGHTS));
+    files.find(|file| file.is_file()).ok_or_else(|| {
+        anyhow!(
+            "--weights: `{}` holds neither {WEIGHTS} nor checkpoints with one\n  hint: give a \
+             .safetensors file, or the folder of a run that has saved a checkpoint",
+            path.display()
+        )
+    })
+}

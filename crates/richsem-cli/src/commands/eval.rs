@@ -1,0 +1,176 @@
+//! `richsem eval`.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Result;
+use clap::ValueEnum;
+use richsem::{
+    data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
+    detections::{self, Detection},
+    detector::Detector,
+    error::{guarded, write_atomically},
+    evaluate::{Evaluator, Protocol, Summary},
+    predict::{detect_all, to_detections},
+    train::check_vocabularies,
+};
+
+use crate::{
+    args::{self, DeviceArgs},
+    exit, output,
+    progress::Counter,
+    reading, table,
+};
+
+const HELP: &str = "\
+Examples:
+  richsem eval --weights runs/tiny --annotations val.json --images images/
+  richsem eval --weights model.safetensors --annotations val.json --images val.tar --save-json dets.json
+  richsem eval --annotations lvis_v1_val.json --detections dets.json --per-class
+
+Values are percentages; – stands where there is nothing to measure. AP is the mean over IoU 0.50 to
+0.95; s, m, l are objects by area (32² and 96² pixels between them); r, c, f are rare, common and
+frequent classes by training images (10 and 100 between them).";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["weights", "detections"]))]
+pub(crate) struct Args {
+    /// Annotations to measure against (COCO or LVIS JSON)
+    #[arg(long, value_name = "FILE")]
+    annotations: PathBuf,
+    /// Detector to measure: a .safetensors file, or a run folder (its best checkpoint)
+    #[arg(long, value_name = "FILE|RUN", requires = "images")]
+    weights: Option<PathBuf>,
+    /// Pictures that the annotations are of: a folder or an uncompressed .tar
+    #[arg(long, value_name = "FOLDER|TAR", conflicts_with = "detections")]
+    images: Option<PathBuf>,
+    /// Detections to measure (COCO results JSON) instead of a detector
+    #[arg(long, value_name = "FILE")]
+    detections: Option<PathBuf>,
+    /// By whose rules; LVIS where the annotations have neg_category_ids, unless given
+    #[arg(long, value_enum)]
+    protocol: Option<ProtocolChoice>,
+    /// Images a batch; eval.batch_size of the run unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "detections")]
+    batch: Option<u16>,
+    /// Shows every class, however many there are
+    #[arg(long)]
+    per_class: bool,
+    /// Writes the detections (COCO results JSON)
+    #[arg(long, value_name = "FILE", conflicts_with = "detections")]
+    save_json: Option<PathBuf>,
+    /// Writes all metrics, per class too (JSON, fractions)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProtocolChoice {
+    /// Every class is annotated everywhere
+    Coco,
+    /// An image judges the classes it shows and those verified absent
+    Lvis,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    for (file, flag) in [(&args.save_json, "--save-json"), (&args.json, "--json")] {
+        if let Some(file) = file {
+            output::check_file(file, flag)?;
+        }
+    }
+    let protocol = args.protocol.map(|choice| match choice {
+        ProtocolChoice::Coco => Protocol::Coco,
+        ProtocolChoice::Lvis => Protocol::Lvis,
+    });
+    let evaluator = Evaluator::open_as(&args.annotations, protocol)?;
+    let summary = match (&args.detections, &args.weights, &args.images) {
+        (Some(file), _, _) => {
+            let found = detections::read(file)?;
+            evaluator.check(file, &found)?;
+            evaluator.evaluate(&found)?
+        }
+        (None, Some(weights), Some(images)) => {
+            detect_and_measure(args, evaluator, weights, images)?
+        }
+        _ => unreachable!("clap asks for --detections, or for --weights with --images"),
+    };
+    if let Some(file) = &args.json {
+        write_atomically(file, |out| Ok(out.write_all(summary.to_json().as_bytes())?))?;
+        output::note(format!("metrics: {}", file.display()));
+    }
+    show(&summary, args.per_class)?;
+    Ok(exit::OK)
+}
+
+fn detect_and_measure(
+    args: &Args,
+    evaluator: Evaluator,
+    weights: &Path,
+    images: &Path,
+) -> Result<Summary> {
+    let dataset = Dataset::open(&args.annotations)?;
+    let store = ImageStore::open(images)?;
+    let detector = args::load_detector(weights, &args.device)?;
+    check_vocabularies(&detector.vocabulary, &dataset)?;
+    let evaluator = evaluator
+        .with_max_detections(detector.config.eval.max_detections as usize)
+        .with_training_vocabulary(&detector.vocabulary);
+    let batch = args.batch.map_or(detector.config.eval.batch_size, usize::from);
+    let found = detect(&detector, &dataset, store, batch)?;
+    if let Some(file) = &args.save_json {
+        detections::write(file, &found)?;
+        output::note(format!("detections: {}", file.display()));
+    }
+    Ok(evaluator.evaluate(&found)?)
+}
+
+/// Detections of the classes that the annotations know.
+fn detect(
+    detector: &Detector,
+    dataset: &Dataset,
+    store: ImageStore,
+    batch: usize,
+) -> Result<Vec<Detection>> {
+    let broken = Arc::new(BrokenImages::new(detector.config.data.max_broken_images));
+    let entries = entries(dataset);
+    let total = entries.len();
+    let source = reading::source(store, entries, &detector.config, batch, Arc::clone(&broken));
+    let mut found = Vec::new();
+    let counter = Counter::new("detecting", total);
+    let mut done = 0;
+    guarded(|| {
+        detect_all(detector, source, reading::ahead(), |image_id, _, boxes| {
+            let boxes = to_detections(image_id, &boxes, &detector.vocabulary);
+            let known = |d: &Detection| dataset.vocabulary().class_of(d.category_id).is_some();
+            found.extend(boxes.into_iter().filter(known));
+            done += 1;
+            counter.set(done, total);
+            ControlFlow::Continue(())
+        })
+    })?;
+    drop(counter);
+    if let Some(list) = broken.summary() {
+        output::warn(format!("{list}\n  their objects count as missed"));
+    }
+    Ok(found)
+}
+
+fn show(summary: &Summary, per_class: bool) -> Result<()> {
+    output::print(format!(
+        "{} protocol: {} images, {} boxes of {} classes, {} detections\n\n{}\n\n{}\n\n{}",
+        summary.protocol,
+        summary.images,
+        summary.boxes,
+        summary.per_class.len(),
+        summary.detections,
+        table::precisions(summary),
+        table::recalls(summary),
+        table::classes(summary, per_class)
+    ))
+}

@@ -1,0 +1,262 @@
+//! `richsem predict`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Result, anyhow};
+use richsem::{
+    boxes::Xywh,
+    checkpoint_io::safetensors,
+    data::{
+        batch::Batch,
+        detection_source::{BrokenImages, ImageEntry},
+        image_io,
+        image_store::ImageStore,
+        loader::Loader,
+    },
+    detector::Detector,
+    draw::{self, Labeled},
+    error::{guarded, write_atomically},
+    models::{
+        dino::InferenceOutput,
+        postprocess::{ScoredBox, postprocess},
+    },
+    predict::to_detections,
+    targets::LabelKnowledge,
+};
+
+use crate::{
+    args::{self, DeviceArgs},
+    exit, output, pictures,
+    progress::Counter,
+    reading, table,
+};
+
+const HELP: &str = "\
+Examples:
+  richsem predict holiday.jpg --weights model.safetensors
+  richsem predict photos/ 'more/*.png' --weights runs/tiny --conf 0.5 --output found
+  richsem predict holiday.jpg --weights runs/tiny --no-pictures --raw raw.safetensors
+
+Writes the pictures with boxes drawn, and detections.json: a list in COCO's results format
+(image_id is the picture's number, from 1, in the order read) with file_name and category_name
+added. Files of these names in the output folder are replaced. A picture that cannot be read is
+named and skipped; the exit code is then 1.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Pictures, folders of pictures, or patterns ('photos/*.jpg')
+    #[arg(required = true, value_name = "IMAGE|FOLDER|PATTERN")]
+    inputs: Vec<PathBuf>,
+    /// Detector: a .safetensors file, or a run folder (its best checkpoint)
+    #[arg(long, value_name = "FILE|RUN")]
+    weights: PathBuf,
+    /// Folder to write
+    #[arg(short, long, value_name = "FOLDER", default_value = "predictions")]
+    output: PathBuf,
+    /// Least score of a detection that is drawn, written and listed, 0 to 1
+    #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
+    conf: f32,
+    /// Writes pred_logits [B, Q, C] and pred_boxes [B, Q, 4] as the network gives them; of several
+    /// pictures as <image_id>.pred_logits and <image_id>.pred_boxes, all held in memory
+    #[arg(long, value_name = "FILE.safetensors")]
+    raw: Option<PathBuf>,
+    /// Takes the first N pictures alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Draws nothing: detections.json and the table alone
+    #[arg(long)]
+    no_pictures: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+fn score(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|score| (0.0..=1.0).contains(score));
+    value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+/// Rows that the table shows at most; `detections.json` has them all.
+const MOST_ROWS: usize = 200;
+
+/// What was found in one picture.
+struct Found {
+    image_id: i64,
+    picture: PathBuf,
+    boxes: Vec<ScoredBox>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    let mut pictures = pictures::collect(&args.inputs)?;
+    pictures.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
+    let drawn = pictures::output_files(&pictures, &args.output)?;
+    if let Some(raw) = &args.raw {
+        output::check_file(raw, "--raw")?;
+    }
+    let detector = args::load_detector(&args.weights, &args.device)?;
+    output::make_folder(&args.output, "--output")?;
+
+    let mut found: Vec<Found> = Vec::new();
+    let mut raw = BTreeMap::new();
+    let mut failed = 0;
+    let counter = Counter::new("detecting", pictures.len());
+    for (i, batch) in batches(&detector, &pictures)?.enumerate() {
+        let (picture, image_id) = (&pictures[i], i as i64 + 1);
+        let batch = batch?;
+        if batch.is_empty() {
+            failed += 1;
+            for problem in &batch.skipped {
+                counter.note(&format!("skipped: {problem}"));
+            }
+        } else {
+            let (output, boxes) = detect(&detector, &batch, args.conf)?;
+            if !args.no_pictures {
+                draw_boxes(picture, &drawn[i], &boxes, &detector)?;
+            }
+            if args.raw.is_some() {
+                let prefix =
+                    if pictures.len() == 1 { String::new() } else { format!("{image_id}.") };
+                raw.insert(format!("{prefix}pred_logits"), output.pred_logits);
+                raw.insert(format!("{prefix}pred_boxes"), output.pred_boxes);
+            }
+            found.push(Found { image_id, picture: picture.clone(), boxes });
+        }
+        counter.set(i + 1, pictures.len());
+    }
+    drop(counter);
+
+    write_json(&args.output.join("detections.json"), &found, &detector)?;
+    if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {
+        safetensors::write(path, &raw, &safetensors::Metadata::new())?;
+    }
+    show(&found, &detector)?;
+    let objects: usize = found.iter().map(|f| f.boxes.len()).sum();
+    output::note(format!(
+        "{objects} objects with a score of at least {} in {} pictures; results in {}",
+        args.conf,
+        found.len(),
+        args.output.display()
+    ));
+    if failed > 0 {
+        let of = pictures.len();
+        return Err(anyhow!("{failed} of {of} pictures could not be read (named above)"));
+    }
+    Ok(exit::OK)
+}
+
+/// One picture a batch, read ahead; empty, with the reason, where it cannot be read.
+fn batches(detector: &Detector, pictures: &[PathBuf]) -> Result<Loader> {
+    let entry = |(id, path): (i64, &PathBuf)| {
+        let name = path.to_str().map(str::to_owned).ok_or_else(|| {
+            let path = path.display();
+            anyhow!("{path}: the name is not UTF-8\n  hint: rename the file")
+        })?;
+        Ok(ImageEntry {
+            name,
+            id,
+            size: None,
+            boxes: Vec::new(),
+            labels: Vec::new(),
+            knowledge: LabelKnowledge::default(),
+        })
+    };
+    let entries = (1..).zip(pictures).map(entry).collect::<Result<Vec<_>>>()?;
+    // Names are whole paths, so the folder before them is none.
+    let store = ImageStore::Folder(PathBuf::new());
+    let broken = Arc::new(BrokenImages::new(usize::MAX));
+    let source = reading::source(store, entries, &detector.config, 1, broken);
+    let (count, ahead) = (source.batches()?, reading::ahead());
+    Ok(Loader::new(Arc::new(source), 0..count, ahead.workers, ahead.prefetch)?)
+}
+
+/// The network's output, and the boxes with at least the score.
+fn detect(
+    detector: &Detector,
+    batch: &Batch,
+    least: f32,
+) -> Result<(InferenceOutput, Vec<ScoredBox>)> {
+    Ok(guarded(|| {
+        let output = detector.infer(batch)?;
+        let sizes: Vec<[u32; 2]> = batch.targets.iter().map(|t| t.original_size).collect();
+        let found = postprocess(&output, &sizes, detector.config.eval.max_detections)?;
+        let found = found.into_iter().flatten().filter(|b| b.score >= least).collect();
+        Ok((output, found))
+    })?)
+}
+
+fn draw_boxes(
+    picture: &Path,
+    drawn: &Path,
+    boxes: &[ScoredBox],
+    detector: &Detector,
+) -> Result<()> {
+    let label = |found: &ScoredBox| {
+        let category = detector.vocabulary.category(found.class);
+        Labeled {
+            bbox: found.bbox,
+            class_name: category.name.clone(),
+            color_key: category.id.0.unsigned_abs(),
+            score: Some(found.score),
+        }
+    };
+    let mut image = image_io::decode(picture)?;
+    draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
+    Ok(draw::save(&image, drawn)?)
+}
+
+/// COCO's results format, with the names that it lacks.
+fn write_json(path: &Path, found: &[Found], detector: &Detector) -> Result<()> {
+    let mut records = Vec::new();
+    for Found { image_id, picture, boxes } in found {
+        for record in to_detections(*image_id, boxes, &detector.vocabulary) {
+            let class = detector.vocabulary.class_of(record.category_id);
+            let name = class.map(|class| &detector.vocabulary.category(class).name);
+            records.push(serde_json::json!({
+                "image_id": record.image_id,
+                "category_id": record.category_id,
+                "bbox": record.bbox.0,
+                "score": record.score,
+                "file_name": picture.to_string_lossy(),
+                "category_name": name,
+            }));
+        }
+    }
+    write_atomically(path, |out| {
+        for (i, record) in records.iter().enumerate() {
+            out.write_all(if i == 0 { b"[\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut *out, record).map_err(std::io::Error::from)?;
+        }
+        Ok(out.write_all(if records.is_empty() { b"[]\n" } else { b"\n]\n" })?)
+    })?;
+    Ok(())
+}
+
+fn show(found: &[Found], detector: &Detector) -> Result<()> {
+    let rows = found.iter().flat_map(|Found { picture, boxes, .. }| {
+        boxes.iter().map(|b| {
+            let Xywh([x, y, w, h]) = b.bbox.to_xywh();
+            vec![
+                picture.display().to_string(),
+                detector.vocabulary.category(b.class).name.clone(),
+                format!("{:.2}", b.score),
+                format!("{x:.0}"),
+                format!("{y:.0}"),
+                format!("{w:.0}"),
+                format!("{h:.0}"),
+            ]
+        })
+    });
+    let columns = ["<file", "<class", "score", "x", "y", "width", "height"];
+    let total: usize = found.iter().map(|f| f.boxes.len()).sum();
+    if total > 0 {
+        output::print(table::table(&columns, rows.take(MOST_ROWS)))?;
+    }
+    if total > MOST_ROWS {
+        output::note(format!("… and {} more in detections.json", total - MOST_ROWS));
+    }
+    Ok(())
+}

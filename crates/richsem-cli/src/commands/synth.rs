@@ -1,0 +1,153 @@
+//! `richsem synth`.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use anyhow::Result;
+use richsem::{
+    Error,
+    synth::{SynthConfig, generate},
+    vocabulary::Frequency,
+};
+
+use crate::{exit, output, progress::Counter, table};
+
+const HELP: &str = "\
+Examples:
+  richsem synth shapes
+  richsem synth big --classes 200 --train-images 20000 --image-size 256,384 --seed 1
+  richsem synth shapes --overwrite
+
+Writes train.json and val.json (LVIS format), images/, classification/ and README.md, which tells
+what is in the set and how it was made. The same command gives the same files, byte for byte.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Folder to write
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Another seed gives other pictures of the same classes
+    #[arg(long, default_value_t = SynthConfig::default().seed)]
+    seed: u64,
+    /// Number of classes
+    #[arg(long, value_name = "N", default_value_t = SynthConfig::default().classes)]
+    classes: usize,
+    /// Images of the long-tailed training split
+    #[arg(long, value_name = "N", default_value_t = SynthConfig::default().train_images)]
+    train_images: usize,
+    /// Images of the balanced validation split
+    #[arg(long, value_name = "N", default_value_t = SynthConfig::default().val_images)]
+    val_images: usize,
+    /// Least and greatest side of an image, in pixels
+    #[arg(long, value_name = "MIN,MAX", default_value_t = Pair::from(SynthConfig::default().image_size))]
+    image_size: Pair<u32>,
+    /// Least and greatest number of objects in an image
+    #[arg(long, value_name = "MIN,MAX", default_value_t = Pair::from(SynthConfig::default().objects_per_image))]
+    objects_per_image: Pair<usize>,
+    /// Classification images of each class; 0 for none
+    #[arg(long, value_name = "N", default_value_t = SynthConfig::default().classification_per_class)]
+    classification_per_class: usize,
+    /// Side of the classification images, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = SynthConfig::default().classification_size)]
+    classification_size: u32,
+    /// Replaces an earlier set in the same folder (and nothing else)
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Two numbers, as `160,224`.
+#[derive(Debug, Clone, Copy)]
+struct Pair<T>(T, T);
+
+impl<T> From<(T, T)> for Pair<T> {
+    fn from((a, b): (T, T)) -> Self {
+        Self(a, b)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Pair<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.0, self.1)
+    }
+}
+
+impl<T: FromStr> FromStr for Pair<T> {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.trim().parse().ok();
+        text.split_once(',')
+            .and_then(|(a, b)| Some(Self(number(a)?, number(b)?)))
+            .ok_or_else(|| "expected two whole numbers with a comma, as 160,224".to_owned())
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    let config = SynthConfig {
+        seed: args.seed,
+        classes: args.classes,
+        train_images: args.train_images,
+        val_images: args.val_images,
+        image_size: (args.image_size.0, args.image_size.1),
+        objects_per_image: (args.objects_per_image.0, args.objects_per_image.1),
+        classification_per_class: args.classification_per_class,
+        classification_size: args.classification_size,
+    };
+    let counter = Counter::new("drawing", 0);
+    let report = generate(&config, &args.output, args.overwrite, &|done, total| {
+        counter.set(done, total);
+    })
+    .map_err(as_flag)?;
+    drop(counter);
+
+    let categories = report.vocabulary.categories();
+    let groups = [Frequency::Frequent, Frequency::Common, Frequency::Rare].map(|group| {
+        let of_group =
+            || categories.iter().zip(&report.val_instances).filter(|(c, _)| c.frequency == group);
+        let train: u32 = of_group().map(|(c, _)| c.instance_count).sum();
+        let val: u32 = of_group().map(|(_, val)| val).sum();
+        vec![
+            table::group_name(group).to_owned(),
+            of_group().count().to_string(),
+            train.to_string(),
+            val.to_string(),
+        ]
+    });
+    let classes = categories.iter().zip(&report.val_instances).map(|(category, val)| {
+        vec![
+            category.id.0.to_string(),
+            category.name.clone(),
+            category.frequency.letter().to_string(),
+            category.image_count.to_string(),
+            category.instance_count.to_string(),
+            val.to_string(),
+        ]
+    });
+    let columns = ["id", "<class", "<group", "train images", "train boxes", "val boxes"];
+    output::print(format!(
+        "{}\n\n{}",
+        table::table(&columns, classes),
+        table::table(&["<group", "classes", "train boxes", "val boxes"], groups),
+    ))?;
+    output::note(format!(
+        "{}: {} training, {} validation and {} classification images",
+        args.output.display(),
+        report.train_images,
+        report.val_images,
+        report.classification_images
+    ));
+    Ok(exit::OK)
+}
+
+/// Errors name settings; here these are flags.
+fn as_flag(error: Error) -> Error {
+    match error {
+        Error::Config { key, problem, hint } => {
+            let key = match key.as_str() {
+                "output" => "OUT".to_owned(),
+                _ => format!("--{}", key.replace('_', "-")),
+            };
+            Error::Config { key, problem, hint }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,162 @@
+//! `richsem train`.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::Result;
+use clap::{CommandFactory as _, error::ErrorKind};
+use richsem::{
+    config::Config,
+    train::{Outcome, RunFolder, Start},
+};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+
+use crate::{Cli, args::DeviceArgs, exit, output, progress, progress::TrainProgress};
+
+const HELP: &str = "\
+Examples:
+  richsem train -c configs/tiny.toml
+  richsem train -c configs/tiny.toml --set train.lr=0.0002 --set train.epochs=12
+  richsem train --resume runs/tiny-20260131-120000
+
+Ctrl-C (or SIGTERM) ends the step, saves everything and says how to go on; once more ends at once.
+A run's folder holds config.toml (all settings), metrics.jsonl, tensorboard/, eval/ and checkpoints/
+(last, best).";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Settings (TOML)
+    #[arg(short, long, value_name = "FILE", required_unless_present = "resume")]
+    config: Option<PathBuf>,
+    /// Changes one setting, as train.lr=0.0002; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+    /// Folder of the new run; runs/<config>-<date>-<time> (UTC) unless given
+    #[arg(long, value_name = "FOLDER")]
+    run: Option<PathBuf>,
+    /// Goes on with the run of that folder, with its own settings
+    #[arg(long, value_name = "RUN")]
+    resume: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub(crate) fn run(args: Args) -> Result<u8> {
+    let (start, config, folder) = match args.resume {
+        Some(folder) => {
+            for (given, flag) in [
+                (args.config.is_some(), "--config"),
+                (!args.assignments.is_empty(), "--set"),
+                (args.run.is_some(), "--run"),
+            ] {
+                if given {
+                    refuse_with_resume(flag, &folder);
+                }
+            }
+            let config = RunFolder::open(&folder)?.config()?;
+            output::check_new_folder(&folder, "--resume")?;
+            (Start::Resume(folder.clone()), config, folder)
+        }
+        None => {
+            let file = args.config.expect("clap asks for it where --resume is absent");
+            let config = Config::load(&file, &args.assignments)?;
+            let folder = args.run.unwrap_or_else(|| default_folder(&file));
+            RunFolder::check_new(&folder)?;
+            output::check_new_folder(&folder, "--run")?;
+            let start = Start::New { config: Box::new(config.clone()), folder: folder.clone() };
+            (start, config, folder)
+        }
+    };
+    let device = args.device.resolve()?;
+    let signals = Signals::catch()?;
+    let mut progress = TrainProgress::new(&config, Arc::clone(&signals.stop));
+    let started = Instant::now();
+    let outcome = richsem::train::train(start, device, &mut progress, &signals.stop);
+    progress.finish();
+    match outcome? {
+        Outcome::Finished(_) => {
+            let time = progress::hours(started.elapsed().as_secs_f64());
+            output::note(finished(&folder, &time)?);
+            Ok(exit::OK)
+        }
+        Outcome::Stopped(step) => {
+            output::note(format!(
+                "stopped at step {step}, everything is saved; go on with\n  richsem train --resume \
+                 {}",
+                folder.display()
+            ));
+            Ok(exit::signal(signals.which.load(Ordering::Relaxed)))
+        }
+    }
+}
+
+/// A wrong command line, told as clap tells it.
+fn refuse_with_resume(flag: &str, folder: &Path) -> ! {
+    let folder = folder.display();
+    let problem = format!(
+        "{flag} cannot be used with --resume: a run keeps the settings of its folder\n\n  hint: to \
+         train longer, raise train.epochs in {folder}/config.toml; for other settings start a new \
+         run"
+    );
+    Cli::command().error(ErrorKind::ArgumentConflict, problem).exit()
+}
+
+/// `runs/<config>-<date>-<time>`.
+fn default_folder(config: &Path) -> PathBuf {
+    let name = config.file_stem().unwrap_or_default().to_string_lossy();
+    let now = time::OffsetDateTime::now_utc();
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second) = now.to_hms();
+    let month = u8::from(month);
+    Path::new("runs")
+        .join(format!("{name}-{year}{month:02}{day:02}-{hour:02}{minute:02}{second:02}"))
+}
+
+/// What to say at the end, and what one would want next.
+fn finished(folder: &Path, time: &str) -> Result<String> {
+    let run = RunFolder::open(folder)?;
+    let best = run.metrics()?.into_iter().filter_map(|row| match row {
+        richsem::train::MetricsRow::Eval(row) => {
+            Some((row.metrics.get("AP").copied().flatten().unwrap_or(0.0), row.epoch))
+        }
+        richsem::train::MetricsRow::Train(_) => None,
+    });
+    let best = best.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+    let weights = if best.is_some() { "best" } else { "last" };
+    let best = best
+        .map(|(ap, epoch)| format!("; best AP {:.1} after epoch {epoch}", 100.0 * ap))
+        .unwrap_or_default();
+    let weights = run.file("checkpoints").join(weights).join("model.safetensors");
+    Ok(format!("finished in {time}{best}\nweights: {}", weights.display()))
+}
+
+/// SIGINT and SIGTERM ask the run to save and stop; a second one ends the process at once.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    /// Number of the signal that came.
+    which: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let which = Arc::new(AtomicUsize::new(SIGINT as usize));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds the flag unset and sets it.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+            flag::register_usize(signal, Arc::clone(&which), signal as usize)?;
+            flag::register(signal, Arc::clone(&stop))?;
+        }
+        Ok(Self { stop, which })
+    }
+}

@@ -1,0 +1,40 @@
+//! Exit codes, all of them, and how an error becomes one.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | an error in input, settings or files; or some pictures could not be read |
+//! | 2 | the command line is wrong (written by `clap`) |
+//! | 3 | training met a number that is not finite |
+//! | 101 | an internal error: a bug of this program (Rust's own code for a panic) |
+//! | 130 | stopped by Ctrl-C (SIGINT); training has saved everything |
+//! | 143 | stopped by SIGTERM; training has saved everything |
+
+/// Done.
+pub(crate) const OK: u8 = 0;
+/// An error in input, settings or files.
+pub(crate) const ERROR: u8 = 1;
+/// Training met a number that is not finite.
+pub(crate) const NON_FINITE: u8 = 3;
+
+/// The shell's code for a process that a signal ended: 128 and its number.
+pub(crate) fn signal(number: usize) -> u8 {
+    u8::try_from(128 + number).unwrap_or(ERROR)
+}
+
+/// The code of an error.
+pub(crate) fn of(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<richsem::Error>() {
+        Some(richsem::Error::NonFinite(_)) => NON_FINITE,
+        _ => ERROR,
+    }
+}
+
+/// For the end of `richsem --help`.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0  done
+  1  error in input, settings or files; or some pictures could not be read
+  2  wrong command line
+  3  training met a number that is not finite
+  130, 143  stopped by Ctrl-C, by SIGTERM: training has saved everything";

@@ -1,0 +1,110 @@
+//! Words and files: results to stdout, everything else to stderr, and refusing places that cannot
+//! be written before the work whose result they are to hold.
+
+use std::{
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Result, anyhow};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default();
+
+/// Writes a result and a line end to stdout. A reader that has seen enough (`| head`) is no error.
+pub(crate) fn print(text: impl std::fmt::Display) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(anyhow!("could not write to stdout: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tells the user something that is not a result.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    // Progress may be lost when stderr is closed; the work goes on.
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// Tells of something that is probably not as the user wants it.
+pub(crate) fn warn(text: impl std::fmt::Display) {
+    note(format!("{WARNING}warning:{WARNING:#} {text}"));
+}
+
+/// Tells why the program ends. Colours are left out where stderr is no terminal, or `NO_COLOR` is
+/// set.
+pub(crate) fn error(error: &anyhow::Error) {
+    let text = format!("{error:#}").replace("\n  hint:", &format!("\n  {HINT}hint:{HINT:#}"));
+    note(format!("{ERROR}error:{ERROR:#} {text}"));
+}
+
+/// A panic is a bug: one line instead of a backtrace. Where the library turns it into an error
+/// (`guarded`), nothing.
+pub(crate) fn set_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        if richsem::error::is_guarded() {
+            return;
+        }
+        let payload = info.payload();
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        let text = text.lines().next().unwrap_or_default();
+        let place = info.location().map(|at| format!(" at {at}")).unwrap_or_default();
+        note(format!(
+            "{ERROR}internal error:{ERROR:#} {text}{place}; please report this line and the \
+             command at {}/issues",
+            env!("CARGO_PKG_REPOSITORY")
+        ));
+    }));
+}
+
+/// Refuses a file that could not be written later.
+pub(crate) fn check_file(path: &Path, flag: &str) -> Result<()> {
+    if path.is_dir() {
+        let path = path.display();
+        return Err(anyhow!("{flag}: `{path}` is a folder, expected the name of a file"));
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let folder = folder.display();
+        return Err(anyhow!(
+            "{flag}: the folder `{folder}` does not exist\n  hint: make it with mkdir -p {folder}"
+        ));
+    }
+    probe(folder, flag)
+}
+
+/// Makes a folder if it is missing, and refuses one that cannot be written to.
+pub(crate) fn make_folder(path: &Path, flag: &str) -> Result<()> {
+    if path.exists() && !path.is_dir() {
+        let path = path.display();
+        return Err(anyhow!("{flag}: `{path}` is a file, expected a folder"));
+    }
+    fs_err::create_dir_all(path).map_err(|error| anyhow!("{flag}: {error}"))?;
+    probe(path, flag)
+}
+
+/// Refuses a folder that could not be made later, without making it yet.
+pub(crate) fn check_new_folder(path: &Path, flag: &str) -> Result<()> {
+    let path = std::path::absolute(path)?;
+    let existing: PathBuf = path.ancestors().find(|p| p.exists()).unwrap_or(&path).to_owned();
+    if !existing.is_dir() {
+        let existing = existing.display();
+        return Err(anyhow!("{flag}: `{existing}` is a file, expected a folder"));
+    }
+    probe(&existing, flag)
+}
+
+/// Permissions, read-only disks and quotas all show when one tries.
+fn probe(folder: &Path, flag: &str) -> Result<()> {
+    tempfile::tempfile_in(folder).map(drop).map_err(|error| {
+        anyhow!("{flag}: the folder `{}` cannot be written to: {error}", folder.display())
+    })
+}

@@ -1,0 +1,160 @@
+//! Which pictures are meant, and the names of what is drawn from them.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Result, anyhow};
+
+/// What the decoder reads.
+const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+
+/// Every picture meant by `inputs` (files, folders, patterns), each once, in the order given;
+/// within a folder or pattern by name.
+pub(crate) fn collect(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
+    let mut seen = HashSet::new();
+    for input in inputs {
+        for picture in of_input(input)? {
+            // The same picture by two names, as through a folder and by itself.
+            if seen.insert(picture.canonicalize().unwrap_or_else(|_| picture.clone())) {
+                pictures.push(picture);
+            }
+        }
+    }
+    Ok(pictures)
+}
+
+fn of_input(input: &Path) -> Result<Vec<PathBuf>> {
+    let name = input.display();
+    if input.is_dir() {
+        let mut pictures = Vec::new();
+        for entry in fs_err::read_dir(input)? {
+            let path = entry?.path();
+            if is_picture(&path) && path.is_file() {
+                pictures.push(path);
+            }
+        }
+        pictures.sort();
+        if pictures.is_empty() {
+            return Err(anyhow!(
+                "{name}: no pictures in this folder (.jpg, .jpeg, .png)\n  hint: folders within \
+                 are not searched; give them, or a pattern as '{name}/*/*.jpg'"
+            ));
+        }
+        return Ok(pictures);
+    }
+    if input.exists() {
+        return Ok(vec![input.to_owned()]);
+    }
+    let Some(pattern) = input.to_str().filter(|text| text.contains(['*', '?', '['])) else {
+        return Err(anyhow!("{name}: no such file or folder"));
+    };
+    let matches = glob::glob(pattern).map_err(|error| anyhow!("{name}: {error}"))?;
+    let mut pictures = Vec::new();
+    for path in matches {
+        let path =
+            path.map_err(|error| anyhow!("{}: {}", error.path().display(), error.error()))?;
+        if is_picture(&path) && path.is_file() {
+            pictures.push(path);
+        }
+    }
+    if pictures.is_empty() {
+        return Err(anyhow!("{name}: no picture (.jpg, .jpeg, .png) has such a name"));
+    }
+    Ok(pictures)
+}
+
+fn extension(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_str()?.to_ascii_lowercase())
+}
+
+fn is_picture(path: &Path) -> bool {
+    extension(path).is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
+}
+
+/// A file in `folder` for each picture: its own name (as JPEG where it has another extension),
+/// numbered where two from different folders have the same.
+///
+/// # Errors
+/// One of these is one of the pictures: it would be overwritten.
+pub(crate) fn output_files(pictures: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut taken = HashSet::new();
+    let mut files = Vec::with_capacity(pictures.len());
+    for picture in pictures {
+        let stem = picture.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = match picture.extension().and_then(|e| e.to_str()) {
+            Some(extension) if is_picture(picture) => extension,
+            _ => "jpg",
+        };
+        let mut name = format!("{stem}.{extension}");
+        let mut number = 2;
+        while !taken.insert(name.clone()) {
+            name = format!("{stem}-{number}.{extension}");
+            number += 1;
+        }
+        files.push(folder.join(name));
+    }
+    let inputs: HashSet<PathBuf> = pictures.iter().filter_map(|p| p.canonicalize().ok()).collect();
+    let overwritten = |file: &&PathBuf| file.canonicalize().is_ok_and(|f| inputs.contains(&f));
+    if let Some(file) = files.iter().find(overwritten) {
+        return Err(anyhow!(
+            "--output: `{}` is one of the pictures and would be overwritten\n  hint: choose \
+             another folder",
+            file.display()
+        ));
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn files(folder: &Path, names: &[&str]) -> Vec<PathBuf> {
+        let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
+        for path in &paths {
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, "").unwrap();
+        }
+        paths
+    }
+
+    fn names(paths: &[PathBuf]) -> Vec<&str> {
+        paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn files_folders_and_patterns_give_each_picture_once() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path();
+        let all = files(folder, &["b.jpg", "a.PNG", "c.jpeg", "notes.txt", "in/d.jpg", "odd"]);
+        let collected = |inputs: &[PathBuf]| collect(inputs).map_err(|e| e.to_string());
+        assert_eq!(names(&collected(&[folder.to_owned()]).unwrap()), ["a.PNG", "b.jpg", "c.jpeg"]);
+        let both = [all[0].clone(), folder.join("*.j*g"), all[5].clone()];
+        assert_eq!(names(&collected(&both).unwrap()), ["b.jpg", "c.jpeg", "odd"]);
+        assert_eq!(names(&collected(&[folder.join("**/d.jpg")]).unwrap()), ["d.jpg"]);
+        for (input, problem) in
+            [("none.jpg", "no such file"), ("*.bmp", "no picture"), ("***", "wildcard")]
+        {
+            let error = collected(&[folder.join(input)]).unwrap_err();
+            assert!(error.contains(input) && error.contains(problem), "{error}");
+        }
+        fs_err::create_dir(folder.join("empty")).unwrap();
+        assert!(collected(&[folder.join("empty")]).unwrap_err().contains("no pictures"));
+    }
+
+    #[test]
+    fn drawn_pictures_never_share_a_name_nor_take_that_of_a_picture() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path();
+        let pictures = files(folder, &["x/1.jpg", "y/1.jpg", "z/1-2.jpg", "z/odd", "z/P.PNG"]);
+        let out = folder.join("out");
+        let drawn = output_files(&pictures, &out).unwrap();
+        assert_eq!(names(&drawn), ["1.jpg", "1-2.jpg", "1-2-2.jpg", "odd.jpg", "P.PNG"]);
+        let error = output_files(&pictures, &folder.join("x")).unwrap_err().to_string();
+        assert!(error.contains("would be overwritten") && error.contains("1.jpg"), "{error}");
+    }
+}

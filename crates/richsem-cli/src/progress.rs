@@ -1,0 +1,378 @@
+//! Progress on stderr: a bar on a terminal, a plain line now and then elsewhere.
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    io::IsTerminal as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use richsem::{
+    config::Config,
+    evaluate::Summary,
+    train::{Observer, TrainRow},
+};
+
+use crate::{output, table};
+
+/// Between two plain lines.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+fn bar(total: u64, template: &str) -> Option<ProgressBar> {
+    if !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(template).expect("the templates below are valid");
+    bar.set_style(style.progress_chars("━╸─"));
+    Some(bar)
+}
+
+/// Counts things done, from any thread.
+pub(crate) struct Counter {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    /// When the last plain line was written.
+    plain: Mutex<Instant>,
+}
+
+impl Counter {
+    /// `what` as in "detecting".
+    pub(crate) fn new(what: &'static str, total: usize) -> Self {
+        let template = "{prefix} {bar:30} {pos}/{len}  {per_sec}  {eta} left";
+        let bar = bar(total as u64, template);
+        if let Some(bar) = &bar {
+            bar.set_prefix(what);
+        }
+        Self { what, bar, plain: Mutex::new(Instant::now()) }
+    }
+
+    /// So many are done. Threads may come late with a smaller number.
+    pub(crate) fn set(&self, done: usize, total: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.update(|state| state.set_pos(state.pos().max(done as u64)));
+            return;
+        }
+        let mut last = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= PLAIN_EVERY {
+            *last = Instant::now();
+            output::note(format!("{}: {done} of {total}", self.what));
+        }
+    }
+
+    /// Writes a line above the bar.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::note(text)),
+            None => output::note(text),
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Watches a training run.
+pub(crate) struct TrainProgress {
+    bar: Option<ProgressBar>,
+    stop: Arc<AtomicBool>,
+    stop_noticed: bool,
+    epoch: u64,
+    epochs: u64,
+    batch: u64,
+    batches: u64,
+    loss: Smoothed,
+    pace: Pace,
+    last_row: Option<TrainRow>,
+    evaluations: Evaluations,
+}
+
+impl TrainProgress {
+    /// `stop` is set by signals; the user is told once that it was seen.
+    pub(crate) fn new(config: &Config, stop: Arc<AtomicBool>) -> Self {
+        Self {
+            bar: bar(0, "{prefix} {bar:24} {pos}/{len}  {msg}"),
+            stop,
+            stop_noticed: false,
+            epoch: 0,
+            epochs: config.train.epochs,
+            batch: 0,
+            batches: 0,
+            loss: Smoothed::default(),
+            pace: Pace::default(),
+            last_row: None,
+            evaluations: Evaluations {
+                every: config.train.eval_every,
+                measured: config.data.val.is_some(),
+                ..Evaluations::default()
+            },
+        }
+    }
+
+    /// Leaves the terminal to what comes after the run.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn above(&self, write: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn eta(&self) -> String {
+        let Some(batch) = self.pace.seconds_a_batch() else { return "–".into() };
+        let later = self.epochs.saturating_sub(self.epoch + 1);
+        let left = self.batches.saturating_sub(self.batch) + later * self.batches;
+        hours(left as f64 * batch + self.evaluations.seconds_left(self.epoch, self.epochs))
+    }
+
+    fn notice_stop(&mut self) {
+        if !self.stop_noticed && self.stop.load(Ordering::Relaxed) {
+            self.stop_noticed = true;
+            self.above(|| output::note("stopping: saving first; once more to end at once"));
+        }
+    }
+}
+
+impl Observer for TrainProgress {
+    fn message(&mut self, text: &str) {
+        self.above(|| output::note(text));
+    }
+
+    fn epoch(&mut self, epoch: u64, epochs: u64, batch: u64, batches: u64) {
+        (self.epoch, self.epochs, self.batch, self.batches) = (epoch, epochs, batch, batches);
+        self.pace.start();
+        if let Some(bar) = &self.bar {
+            bar.set_length(batches);
+            bar.set_position(batch);
+            bar.set_prefix(format!("epoch {}/{epochs}", epoch + 1));
+            bar.set_message("");
+        }
+    }
+
+    fn batch(&mut self, loss: f64, images: usize, row: Option<&TrainRow>) {
+        self.batch += 1;
+        self.loss.add(loss);
+        self.pace.batch(images);
+        if let Some(row) = row {
+            self.last_row = Some(row.clone());
+        }
+        match (&self.bar, row) {
+            (Some(bar), _) => {
+                bar.set_position(self.batch);
+                bar.set_message(bar_message(
+                    self.loss.value(),
+                    self.last_row.as_ref(),
+                    self.pace.images_a_second(),
+                    &self.eta(),
+                ));
+            }
+            (None, Some(row)) => output::note(format!(
+                "epoch {}/{}  batch {}/{}  {}  ETA {}",
+                self.epoch + 1,
+                self.epochs,
+                self.batch,
+                self.batches,
+                row_text(row),
+                self.eta()
+            )),
+            (None, None) => {}
+        }
+        self.notice_stop();
+    }
+
+    fn evaluating(&mut self, done: usize, total: usize) {
+        let first = self.evaluations.started.is_none();
+        let started = *self.evaluations.started.get_or_insert_with(Instant::now);
+        match &self.bar {
+            Some(bar) => {
+                if first {
+                    bar.set_prefix("evaluating");
+                    bar.set_length(total as u64);
+                }
+                bar.set_position(done as u64);
+                let seconds = started.elapsed().as_secs_f64() / done.max(1) as f64;
+                bar.set_message(format!("{} left", hours(seconds * (total - done) as f64)));
+            }
+            None if first => output::note(format!("evaluating {total} images")),
+            None => {}
+        }
+        self.notice_stop();
+    }
+
+    fn evaluated(&mut self, epoch: u64, summary: &Summary) {
+        self.evaluations.done();
+        let text = format!("after epoch {epoch}:\n{}\n", table::precisions(summary));
+        // A closed stdout must not cost the run.
+        self.above(|| drop(output::print(text)));
+    }
+}
+
+fn bar_message(loss: f64, row: Option<&TrainRow>, images: Option<f64>, eta: &str) -> String {
+    let mut parts: Vec<Cow<'_, str>> = vec![format!("loss {loss:.3}").into()];
+    if let Some(row) = row {
+        parts.push(format!("lr {:.1e}", row.lr).into());
+    }
+    if let Some(images) = images {
+        parts.push(format!("{images:.1} img/s").into());
+    }
+    if let Some(memory) = row.map(|r| r.memory_mib).filter(|m| *m > 0.0) {
+        parts.push(format!("{:.1} GiB", memory / 1024.0).into());
+    }
+    parts.push(format!("ETA {eta}").into());
+    parts.join("  ")
+}
+
+fn row_text(row: &TrainRow) -> String {
+    let mut text = format!(
+        "step {}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {:.1} img/s",
+        row.step, row.loss, row.grad_norm, row.lr, row.images_per_second
+    );
+    if row.memory_mib > 0.0 {
+        text += &format!("  {:.1} GiB", row.memory_mib / 1024.0);
+    }
+    text
+}
+
+/// `h:mm:ss`.
+pub(crate) fn hours(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64; // saturates: no unbelievable number overflows
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// An exponential mean over about 50 values, unbiased from the first.
+#[derive(Default)]
+struct Smoothed {
+    sum: f64,
+    weight: f64,
+}
+
+impl Smoothed {
+    fn add(&mut self, value: f64) {
+        const KEEP: f64 = 0.98;
+        self.sum = KEEP * self.sum + (1.0 - KEEP) * value;
+        self.weight = KEEP * self.weight + (1.0 - KEEP);
+    }
+
+    fn value(&self) -> f64 {
+        self.sum / self.weight
+    }
+}
+
+/// Speed over the last batches of an epoch; between epochs lies the evaluation.
+#[derive(Default)]
+struct Pace {
+    recent: VecDeque<(Instant, usize)>,
+    /// Kept from one epoch to the next.
+    seconds_a_batch: Option<f64>,
+}
+
+impl Pace {
+    const WINDOW: usize = 50;
+
+    fn start(&mut self) {
+        self.recent.clear();
+        self.recent.push_back((Instant::now(), 0));
+    }
+
+    fn batch(&mut self, images: usize) {
+        self.recent.push_back((Instant::now(), images));
+        if self.recent.len() > Self::WINDOW {
+            self.recent.pop_front();
+        }
+        self.seconds_a_batch =
+            self.elapsed().map(|seconds| seconds / (self.recent.len() - 1) as f64);
+    }
+
+    fn elapsed(&self) -> Option<f64> {
+        let (first, _) = self.recent.front()?;
+        let (last, _) = self.recent.back()?;
+        let seconds = last.duration_since(*first).as_secs_f64();
+        (seconds > 0.0).then_some(seconds)
+    }
+
+    fn seconds_a_batch(&self) -> Option<f64> {
+        self.seconds_a_batch
+    }
+
+    fn images_a_second(&self) -> Option<f64> {
+        let images: usize = self.recent.iter().skip(1).map(|(_, images)| images).sum();
+        Some(images as f64 / self.elapsed()?)
+    }
+}
+
+/// How long measurements take, for the time left.
+#[derive(Default)]
+struct Evaluations {
+    /// `train.eval_every`.
+    every: u64,
+    /// There is something to measure on.
+    measured: bool,
+    started: Option<Instant>,
+    seconds: Option<f64>,
+}
+
+impl Evaluations {
+    fn done(&mut self) {
+        self.seconds =
+            self.started.take().map(|started| started.elapsed().as_secs_f64()).or(self.seconds);
+    }
+
+    /// Of those after `epoch` (from 0) and later ones; unknown before the first.
+    fn seconds_left(&self, epoch: u64, epochs: u64) -> f64 {
+        let Some(seconds) = self.seconds.filter(|_| self.measured) else { return 0.0 };
+        let due = |done: u64| done == epochs || (self.every > 0 && done.is_multiple_of(self.every));
+        seconds * (epoch + 1..=epochs).filter(|&done| due(done)).count() as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_of_one_value_is_that_value_and_it_follows() {
+        let mut loss = Smoothed::default();
+        loss.add(8.0);
+        assert!((loss.value() - 8.0).abs() < 1e-12);
+        for _ in 0..500 {
+            loss.add(2.0);
+        }
+        assert!((loss.value() - 2.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn times_are_hours_minutes_seconds() {
+        assert_eq!(hours(0.4), "0:00:00");
+        assert_eq!(hours(3_725.0), "1:02:05");
+        assert_eq!(hours(-1.0), "0:00:00");
+        assert_eq!(hours(400_000.0), "111:06:40");
+    }
+
+    #[test]
+    fn measurements_count_towards_the_time_left() {
+        let left = |every, seconds, epoch| {
+            Evaluations { every, measured: true, started: None, seconds }.seconds_left(epoch, 10)
+        };
+        assert_eq!(left(1, None, 0), 0.0);
+        assert_eq!(left(1, Some(2.0), 0), 20.0);
+        assert_eq!(left(4, Some(2.0), 0), 6.0); // after 4, 8 and 10
+        assert_eq!(left(4, Some(2.0), 4), 4.0); // after 8 and 10
+        assert_eq!(left(0, Some(2.0), 0), 2.0);
+    }
+}

@@ -1,0 +1,191 @@
+//! Tables on the terminal. Metrics in percent with one decimal, a dash where there is nothing.
+
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+use richsem::{
+    evaluate::{ClassResult, Summary},
+    vocabulary::Frequency,
+};
+
+/// Where there is no value.
+pub(crate) const NOTHING: &str = "–";
+/// Classes that a table shows all of unless asked for all.
+pub(crate) const MOST_CLASSES: usize = 60;
+/// Classes shown at each end of a longer list.
+pub(crate) const SHOWN: usize = 20;
+
+/// A table with columns by name: those that start with `<` are flush left, the others flush right.
+pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    let line = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(line));
+    table.set_header(columns.iter().map(|c| c.trim_start_matches('<')).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(row);
+    }
+    for (column, name) in table.column_iter_mut().zip(columns) {
+        let side = if name.starts_with('<') { CellAlignment::Left } else { CellAlignment::Right };
+        column.set_cell_alignment(side);
+    }
+    table.trim_fmt()
+}
+
+/// A fraction in percent.
+pub(crate) fn percent(value: Option<f64>) -> String {
+    value.map_or_else(|| NOTHING.to_owned(), |v| format!("{:.1}", 100.0 * v))
+}
+
+const BY_SIZE: [&str; 6] = ["AP", "AP50", "AP75", "APs", "APm", "APl"];
+const BY_FREQUENCY: [&str; 3] = ["APr", "APc", "APf"];
+
+/// The average precisions in one row.
+pub(crate) fn precisions(summary: &Summary) -> String {
+    let values = |names: &[&str]| -> Vec<String> {
+        names.iter().map(|name| percent(summary.get(name))).collect()
+    };
+    let columns = [&BY_SIZE[..], &["│"], &BY_FREQUENCY].concat();
+    let row = [values(&BY_SIZE), vec!["│".to_owned()], values(&BY_FREQUENCY)].concat();
+    table(&columns, [row])
+}
+
+/// The average recalls in one row, under the protocol's own names.
+pub(crate) fn recalls(summary: &Summary) -> String {
+    let recalls = summary.metrics.iter().filter(|(name, _)| name.starts_with("AR"));
+    let (names, values): (Vec<&str>, Vec<String>) =
+        recalls.map(|(name, value)| (name.as_str(), percent(*value))).unzip();
+    table(&names, [values])
+}
+
+/// All classes, or the best and worst of each group where they are many.
+pub(crate) fn classes(summary: &Summary, all: bool) -> String {
+    let columns = ["id", "<class", "<group", "train images", "boxes", "AP", "AP50"].as_slice();
+    let class = |c: &ClassResult| {
+        vec![
+            c.category_id.0.to_string(),
+            c.name.clone(),
+            group_letter(c.frequency),
+            c.image_count.to_string(),
+            c.boxes.to_string(),
+            percent(c.ap),
+            percent(c.ap50),
+        ]
+    };
+    if all || summary.per_class.len() <= MOST_CLASSES {
+        return table(columns, summary.per_class.iter().map(class));
+    }
+    let mut text = String::new();
+    let groups = [Some(Frequency::Frequent), Some(Frequency::Common), Some(Frequency::Rare), None];
+    let present: Vec<_> = groups
+        .into_iter()
+        .filter(|group| summary.per_class.iter().any(|c| c.frequency == *group))
+        .collect();
+    // About as many in all, however many groups there are.
+    let shown = SHOWN.div_ceil(present.len().max(1));
+    for group in present {
+        let of_group = summary.per_class.iter().filter(|c| c.frequency == group);
+        let total = of_group.clone().count();
+        let mut measured: Vec<&ClassResult> = of_group.filter(|c| c.ap.is_some()).collect();
+        measured.sort_by(|a, b| b.ap.unwrap_or(0.0).total_cmp(&a.ap.unwrap_or(0.0)));
+        let name = group.map_or("classes", group_name);
+        text += &format!("{name}: {total} classes, {} with boxes here\n", measured.len());
+        let both_ends = ends(&measured, shown);
+        text += &table(columns, with_gap(both_ends, columns.len(), |c| class(c)));
+        text += "\n\n";
+    }
+    text += "(all classes: --per-class)";
+    text
+}
+
+/// The first and the last few of a list; the second part is empty where the list is short.
+pub(crate) fn ends<T>(list: &[T], count: usize) -> (&[T], &[T]) {
+    if list.len() <= 2 * count {
+        (list, &[])
+    } else {
+        (&list[..count], &list[list.len() - count..])
+    }
+}
+
+/// Rows of both ends with an ellipsis between them.
+pub(crate) fn with_gap<T>(
+    (first, last): (&[T], &[T]),
+    columns: usize,
+    row: impl Fn(&T) -> Vec<String>,
+) -> Vec<Vec<String>> {
+    let mut rows: Vec<_> = first.iter().map(&row).collect();
+    if !last.is_empty() {
+        rows.push(vec!["…".to_owned(); columns]);
+        rows.extend(last.iter().map(row));
+    }
+    rows
+}
+
+/// `r`, `c`, `f`, or a dash.
+pub(crate) fn group_letter(group: Option<Frequency>) -> String {
+    group.map_or_else(|| NOTHING.to_owned(), |g| g.letter().to_string())
+}
+
+/// In words.
+pub(crate) fn group_name(group: Frequency) -> &'static str {
+    match group {
+        Frequency::Rare => "rare",
+        Frequency::Common => "common",
+        Frequency::Frequent => "frequent",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use richsem::{evaluate::Protocol, vocabulary::CategoryId};
+
+    use super::*;
+
+    fn summary(classes: usize) -> Summary {
+        let class = |i: usize| ClassResult {
+            category_id: CategoryId(i as i64),
+            name: format!("class{i}"),
+            frequency: Some([Frequency::Rare, Frequency::Frequent][i % 2]),
+            image_count: 3,
+            instance_count: 4,
+            boxes: 5,
+            ap: (i != 7).then_some(i as f64 / 1000.0),
+            ap50: None,
+        };
+        Summary {
+            protocol: Protocol::Coco,
+            images: 1,
+            boxes: 2,
+            detections: 3,
+            metrics: vec![
+                ("AP".into(), Some(0.3456)),
+                ("APs".into(), None),
+                ("AR1".into(), Some(1.0)),
+            ],
+            per_class: (0..classes).map(class).collect(),
+        }
+    }
+
+    #[test]
+    fn metrics_are_percentages_and_absent_ones_dashes() {
+        let text = precisions(&summary(1));
+        let row = text.lines().last().unwrap();
+        let words: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(words, ["34.6", "–", "–", "–", "–", "–", "│", "–", "–", "–"]);
+        assert_eq!(recalls(&summary(1)).split_whitespace().next(), Some("AR1"));
+        assert!(recalls(&summary(1)).ends_with("100.0"));
+    }
+
+    #[test]
+    fn long_class_lists_show_both_ends_of_each_group() {
+        let shown = |text: &str| text.matches("class").count();
+        assert_eq!(shown(&classes(&summary(60), false)), 61);
+        assert_eq!(shown(&classes(&summary(100), true)), 101);
+        let text = classes(&summary(100), false);
+        for name in ["class99 ", "class81 ", "class1 ", "class98 ", "class80 ", "class0 "] {
+            assert!(text.contains(name), "{name} is not in\n{text}");
+        }
+        for name in ["class79 ", "class23 ", "class7 ", "class20 "] {
+            assert!(!text.contains(name), "{name} is in\n{text}");
+        }
+        assert!(text.contains("frequent: 50 classes, 49 with boxes here"), "{text}");
+    }
+}

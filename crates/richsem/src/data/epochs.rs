@@ -1,0 +1,85 @@
+//! All epochs of a run as one row of batches, so that reading ahead does not stop where an epoch
+//! ends.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{batch::Batch, detection_source::DetectionSource, loader::BatchSource};
+use crate::error::Result;
+
+/// Epochs kept at a time: readers are ahead by less than one, or there is little to keep.
+const KEPT: usize = 3;
+
+type Make = Box<dyn Fn(u64) -> Result<DetectionSource> + Send + Sync>;
+
+/// The batches of epoch 0, then of epoch 1, and so on. Positions count from the start of the run.
+pub struct Epochs {
+    make: Make,
+    /// Position of each epoch's first batch, and of the end.
+    starts: Vec<u64>,
+    recent: Mutex<VecDeque<(usize, Arc<DetectionSource>)>>,
+}
+
+impl Epochs {
+    /// `make` gives an epoch's source; of its batches the largest multiple of `multiple` is used.
+    ///
+    /// # Errors
+    /// What `make` returns; an epoch with fewer batches than `multiple`.
+    pub fn new(
+        epochs: u64,
+        multiple: u64,
+        make: impl Fn(u64) -> Result<DetectionSource> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let mut starts = vec![0];
+        let mut end = 0;
+        for epoch in 0..epochs {
+            let batches = make(epoch)?.batches()?;
+            if batches < multiple {
+                let problem =
+                    format!("expected at most the {batches} batches of an epoch, got {multiple}");
+                return Err(crate::Error::config("train.accumulate", problem));
+            }
+            end += batches / multiple * multiple;
+            starts.push(end);
+        }
+        Ok(Self { make: Box::new(make), starts, recent: Mutex::default() })
+    }
+
+    /// Batches of all epochs.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Batches of one epoch.
+    #[must_use]
+    pub fn batches(&self, epoch: u64) -> u64 {
+        let epoch = epoch as usize;
+        match (self.starts.get(epoch), self.starts.get(epoch + 1)) {
+            (Some(start), Some(end)) => end - start,
+            _ => 0,
+        }
+    }
+
+    fn source(&self, epoch: usize) -> Result<Arc<DetectionSource>> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, source)) = recent.iter().find(|(e, _)| *e == epoch) {
+            return Ok(Arc::clone(source));
+        }
+        let source = Arc::new((self.make)(epoch as u64)?);
+        recent.push_back((epoch, Arc::clone(&source)));
+        if recent.len() > KEPT {
+            recent.pop_front();
+        }
+        Ok(source)
+    }
+}
+
+impl BatchSource for Epochs {
+    fn build(&self, position: u64) -> Result<Batch> {
+        let epoch = self.starts.partition_point(|&start| start <= position) - 1;
+        self.source(epoch)?.build(position - self.starts[epoch])
+    }
+}
