@@ -5,7 +5,7 @@
 #   benches/gpu.sh --data FOLDER [--out FOLDER] [--bin FOLDER] [--libtorch FOLDER] [SECTION …]
 #
 #   --data      the project's test data: tinylvis/, photos/bccd/, photos/coco_mini/
-#   --out       where logs and runs go                         (default: bench-gpu)
+#   --out       where logs and runs go                         (default: runs/gpu)
 #   --bin       where richsem and ops_check are                (default: target/release)
 #   --libtorch  a PyTorch 2.11's folder, where the programs do not find the libtorch they were
 #               built with; `auto`: the one that python3 imports
@@ -15,9 +15,9 @@
 # ops_check: cargo build --release -p torch-ext --example ops_check
 #            (it is then in target/release/examples)
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
 
-data= out=bench-gpu bin=target/release libtorch= settings=() sections=()
+data= out=runs/gpu bin=$root/target/release libtorch= settings=() sections=()
 while [ $# -gt 0 ]; do
     case $1 in
         --data) data=$2; shift ;;
@@ -50,15 +50,22 @@ run() {
     shift 5
     rm -rf "${out:?}/$name"
     SECONDS=0
-    "$richsem" train -c "configs/$name.toml" --device "$device" --run "$out/$name" \
+    "$richsem" train -c "$root/configs/$name.toml" --device "$device" --run "$out/$name" \
         --set data.train.annotations="$annotations" --set data.train.images="$images" \
         --set data.val.annotations="$val_annotations" --set data.val.images="$val_images" \
         "$@" "${settings[@]}" > "$out/$name.txt" 2>&1 || { tail -5 "$out/$name.txt"; return 1; }
-    echo "$name: $SECONDS s in all; images/s and MiB of the last window, then the last measurement"
-    grep '"kind":"train"' "$out/$name/metrics.jsonl" | tail -1 \
-        | grep -o '"\(step\|loss\|images_per_second\|memory_mib\)":[0-9.e+-]*' | tr '\n' ' '
-    echo
-    grep '"kind":"eval"' "$out/$name/metrics.jsonl" | tail -1
+    echo "$name: $SECONDS s in all"
+    python3 - "$out/$name/metrics.jsonl" <<'END'
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+train = [r for r in rows if r["kind"] == "train"]
+for row in train[-1:]:
+    print("step {step}, loss {loss:.3f}, {memory_mib:.0f} MiB".format(**row), end="; ")
+    speeds = sorted(r["images_per_second"] for r in train)
+    print(f"{speeds[len(speeds) // 2]:.1f} images/s (median)")
+for row in [r for r in rows if r["kind"] == "eval"][-1:]:
+    print("  ".join(f"{k} {v:.4f}" for k, v in row["metrics"].items() if v is not None))
+END
 }
 
 for section in "${sections[@]}"; do
@@ -76,7 +83,7 @@ for section in "${sections[@]}"; do
         step)
             # The full detector on LVIS's 1203 classes: two pictures of 800x1216.
             for precision in f32 bf16; do
-                "$richsem" bench -c configs/baseline_r50.toml --device "$device" --batch 2 \
+                "$richsem" bench -c "$root/configs/baseline_r50.toml" --device "$device" --batch 2 \
                     --size 800x1216 --steps 20 --set train.precision=$precision \
                     | tee "$out/step-$precision.txt"
             done
