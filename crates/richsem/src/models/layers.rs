@@ -45,7 +45,6 @@ impl Linear {
 
     /// # Shapes
     /// `[…, in]` → `[…, out]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())
     }
@@ -70,7 +69,6 @@ impl LayerNorm {
 
     /// # Shapes
     /// `[…, D]` → `[…, D]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)
     }
@@ -111,7 +109,6 @@ impl Mlp {
 
     /// # Shapes
     /// `[…, in]` → `[…, out]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mut x = x.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -156,7 +153,6 @@ impl MultiheadAttention {
     ///
     /// # Shapes
     /// `query_key`, `value` `[B, Q, D]`, `may_attend` `[Q, Q]` → `[B, Q, D]`
-    #[must_use]
     pub fn forward(
         &self,
         query_key: &Tensor,
@@ -229,13 +225,11 @@ impl Conv2d {
 
     /// # Shapes
     /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.with(x, &self.weight, self.bias.as_ref())
     }
 
     /// The same convolution with another weight and bias of the same shapes (a folded norm).
-    #[must_use]
     pub fn with(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
     }
@@ -262,14 +256,12 @@ impl GroupNorm {
 
     /// # Shapes
     /// `[B, C, H, W]` → `[B, C, H, W]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), 1e-5, true)
     }
 }
 
 /// Inverse of the sigmoid with both ends clamped at 1e-3 (`util/misc.py` of the reference).
-#[must_use]
 pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
     let eps = 1e-3;
     let x = x.clamp(0.0, 1.0);
@@ -277,7 +269,6 @@ pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
 }
 
 /// `x / ‖x‖` along the last dimension, in f32.
-#[must_use]
 pub fn l2_normalize(x: &Tensor) -> Tensor {
     let x = x.to_kind(Kind::Float);
     let norm = x.norm_scalaropt_dim(2.0, [-1i64], true);

@@ -99,7 +99,9 @@ impl MsDeformAttn {
         let (b, q, d) = query.size3()?;
         let (m, l, p) = (self.heads, self.levels, self.points);
         let value = self.value_proj.forward(memory).masked_fill(&levels.padding.unsqueeze(-1), 0.0);
-        let value = value.view([b, -1, m, d / m]); // [B, S, M, D / M]
+        // The kernel adds gradients up in f32 whatever it is given: on an H100 f32 values make its
+        // backward pass 1.7 times as fast as bf16 ones (benches/README.md).
+        let value = value.to_kind(Kind::Float).view([b, -1, m, d / m]); // [B, S, M, D / M]
         let offsets = self.sampling_offsets.forward(query).to_kind(Kind::Float);
         let offsets = offsets.view([b, q, m, l, p, 2]);
         let weights = self.attention_weights.forward(query).view([b, q, m, l * p]);
