@@ -4,7 +4,7 @@
 #
 #   benches/gpu.sh --data FOLDER [--out FOLDER] [--bin FOLDER] [--libtorch FOLDER] [SECTION …]
 #
-#   --data      the project's test data: tinylvis/, photos/bccd/, photos/coco_mini/
+#   --data      the project's test data: tinylvis/, lvis/, photos/bccd/, photos/coco_mini/
 #   --out       where logs and runs go                         (default: runs/gpu)
 #   --bin       where richsem and ops_check are                (default: target/release)
 #   --libtorch  a PyTorch 2.11's folder, where the programs do not find the libtorch they were
@@ -107,7 +107,8 @@ END
             set=$data/tinylvis
             need tinylvis/images.tar
             run tinylvis "$set/train.json" "$set/images.tar" "$set/val.json" "$set/images.tar" \
-                --set model.dino.backbone.weights="$set/backbone_rn.safetensors"
+                --set model.dino.backbone.weights="$set/backbone_rn.safetensors" \
+                --set model.class_head.table="$data/lvis/lvis_v1_clip_a+cname.npy"
             ;;
         bccd)
             need photos/bccd/BCCD.tar
