@@ -66,6 +66,12 @@ pub(crate) fn device_name(device: Device) -> String {
     }
 }
 
+/// A score on the command line.
+pub(crate) fn score(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|score| (0.0..=1.0).contains(score));
+    value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
 const WEIGHTS: &str = "model.safetensors";
 
 fn weights_file(path: &Path) -> Result<PathBuf> {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use commands::{checks, dataset, eval, predict, synth, train};
+use commands::{bench, checks, dataset, eval, predict, report, synth, train};
 
 /// Object detection on long-tailed data: train, measure and use detectors
 #[derive(Parser)]
@@ -34,19 +34,23 @@ enum Verb {
     Eval(eval::Args),
     /// Find objects in pictures: boxes drawn, and as JSON
     Predict(predict::Args),
+    /// Show a run as one HTML file: metrics, curves, classes, pictures
+    Report(report::Args),
     /// Draw a long-tailed detection set to try things out on
     Synth(synth::Args),
     /// Look at annotation files, or convert them
     Dataset(dataset::Args),
+    /// Time training steps and inference
+    Bench(bench::Args),
     /// Show what is installed and which devices can be used
     Checks(checks::Args),
 }
 
 /// Verbs as `richsem --help` lists them.
 const GROUPS: [(&str, &[&str]); 3] = [
-    ("Detectors", &["train", "eval", "predict"]),
+    ("Detectors", &["train", "eval", "predict", "report"]),
     ("Data", &["synth", "dataset"]),
-    ("This machine", &["checks"]),
+    ("This machine", &["checks", "bench"]),
 ];
 
 const EXAMPLES: &str = "\
@@ -82,8 +86,10 @@ fn main() -> ExitCode {
         Verb::Train(args) => train::run(args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Predict(args) => predict::run(&args),
+        Verb::Report(args) => report::run(&args),
         Verb::Synth(args) => synth::run(&args),
         Verb::Dataset(args) => dataset::run(args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Checks(args) => checks::run(&args),
     };
     ExitCode::from(done.unwrap_or_else(|error| {

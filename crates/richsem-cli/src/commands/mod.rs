@@ -1,8 +1,10 @@
 //! One file a verb. Each has its `Args` and a `run` that gives the exit code.
 
+pub(crate) mod bench;
 pub(crate) mod checks;
 pub(crate) mod dataset;
 pub(crate) mod eval;
 pub(crate) mod predict;
+pub(crate) mod report;
 pub(crate) mod synth;
 pub(crate) mod train;

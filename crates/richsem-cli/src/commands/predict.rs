@@ -29,7 +29,7 @@ use richsem::{
 };
 
 use crate::{
-    args::{self, DeviceArgs},
+    args::{self, DeviceArgs, score},
     exit, output, pictures,
     progress::Counter,
     reading, table,
@@ -76,11 +76,6 @@ pub(crate) struct Args {
     no_pictures: bool,
     #[command(flatten)]
     device: DeviceArgs,
-}
-
-fn score(text: &str) -> Result<f32, String> {
-    let value = text.parse().ok().filter(|score| (0.0..=1.0).contains(score));
-    value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 /// Rows that the table shows at most; `detections.json` has them all.

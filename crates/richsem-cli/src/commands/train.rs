@@ -13,14 +13,16 @@ use anyhow::Result;
 use clap::{CommandFactory as _, error::ErrorKind};
 use richsem::{
     config::Config,
-    train::{Outcome, RunFolder, Start},
+    train::{EvalRow, MetricsRow, Outcome, RunFolder, Start},
 };
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
 };
 
-use crate::{Cli, args::DeviceArgs, exit, output, progress, progress::TrainProgress};
+use crate::{
+    Cli, args::DeviceArgs, commands::report, exit, output, progress, progress::TrainProgress,
+};
 
 const USAGE: &str = "\
 richsem train --config <FILE> [--set <KEY=VALUE>]... [--run <FOLDER>] [--device <DEVICE>]
@@ -33,8 +35,8 @@ Examples:
   richsem train --resume runs/tiny-20260131-120000
 
 Ctrl-C (or SIGTERM) ends the step, saves everything and says how to go on; once more ends at once.
-A run's folder holds config.toml (all settings), metrics.jsonl, tensorboard/, eval/ and checkpoints/
-(last, best).";
+A run's folder holds config.toml (all settings), metrics.jsonl, tensorboard/, eval/, checkpoints/
+(last, best) and, with a validation set, report.html at the end.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP, override_usage = USAGE)]
@@ -91,6 +93,15 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         Outcome::Finished(_) => {
             let time = progress::hours(started.elapsed().as_secs_f64());
             output::note(finished(&folder, &time)?);
+            // The run is whole without its report.
+            match config.data.val.is_some().then(|| report::of_finished(&folder, device)) {
+                Some(Ok(file)) => output::note(format!("report: {}", file.display())),
+                Some(Err(error)) => output::warn(format!(
+                    "the report could not be written: {error:#}\n  `richsem report {}` tries again",
+                    folder.display()
+                )),
+                None => {}
+            }
             Ok(exit::OK)
         }
         Outcome::Stopped(step) => {
@@ -129,16 +140,11 @@ fn default_folder(config: &Path) -> PathBuf {
 /// What to say at the end, and what one would want next.
 fn finished(folder: &Path, time: &str) -> Result<String> {
     let run = RunFolder::open(folder)?;
-    let best = run.metrics()?.into_iter().filter_map(|row| match row {
-        richsem::train::MetricsRow::Eval(row) => {
-            Some((row.metrics.get("AP").copied().flatten().unwrap_or(0.0), row.epoch))
-        }
-        richsem::train::MetricsRow::Train(_) => None,
-    });
-    let best = best.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+    let rows = run.metrics()?;
+    let best = EvalRow::best(rows.iter().filter_map(MetricsRow::eval));
     let weights = if best.is_some() { "best" } else { "last" };
     let best = best
-        .map(|(ap, epoch)| format!("; best AP {:.1} after epoch {epoch}", 100.0 * ap))
+        .map(|row| format!("; best AP {:.1} after epoch {}", 100.0 * row.ap(), row.epoch))
         .unwrap_or_default();
     let weights = run.file("checkpoints").join(weights).join("model.safetensors");
     Ok(format!("finished in {time}{best}\nweights: {}", weights.display()))

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{ReportData, chart::Axis, escape, metrics::difference, percent, thousands};
-use crate::{evaluate::ClassResult, vocabulary::Frequency};
+use crate::{
+    evaluate::{ClassResult, Summary},
+    vocabulary::Frequency,
+};
 
 const WIDTH: f64 = 1120.0;
 const LEFT: f64 = 54.0;
@@ -17,8 +20,8 @@ const NAMED: usize = 90;
 /// A table of so many rows is shown at once, a longer one on demand.
 const OPEN_ROWS: usize = 60;
 
-pub(super) fn section(data: &ReportData) -> String {
-    let mut classes: Vec<&ClassResult> = data.summary.per_class.iter().collect();
+pub(super) fn section(data: &ReportData, summary: &Summary) -> String {
+    let mut classes: Vec<&ClassResult> = summary.per_class.iter().collect();
     if classes.is_empty() {
         return String::new();
     }

@@ -15,26 +15,26 @@ const MAIN: [(&str, &str); 6] = [
     ("APf", "frequent: over 100"),
 ];
 
-pub(super) fn section(data: &ReportData) -> String {
+pub(super) fn section(data: &ReportData, summary: &Summary) -> String {
     let mut html = String::from("<div class=\"tiles\">\n");
     for (name, meaning) in MAIN {
         // Sets without frequency groups have no such metric; groups without classes have no value.
-        if data.summary.metrics.iter().any(|(n, _)| n == name) {
+        if summary.metrics.iter().any(|(n, _)| n == name) {
             let group = name.strip_prefix("AP").filter(|g| ["r", "c", "f"].contains(g));
             let class = group.map(|g| format!(" group-{g}")).unwrap_or_default();
             let _ = writeln!(
                 html,
                 "<div class=\"tile{class}\"><span class=\"name\">{name}</span><span \
                  class=\"value\">{}</span><span class=\"note\">{meaning}</span></div>",
-                percent(data.summary.get(name)),
+                percent(summary.get(name)),
             );
         }
     }
     html.push_str("</div>\n");
     if data.others.is_empty() {
-        html.push_str(&flat(data))
+        html.push_str(&flat(summary))
     } else {
-        html.push_str(&beside(data))
+        html.push_str(&beside(data, summary))
     }
     html
 }
@@ -65,14 +65,14 @@ fn meaning(name: &str, protocol: Protocol) -> String {
 }
 
 /// All metrics of one run, in two columns of rows.
-fn flat(data: &ReportData) -> String {
+fn flat(summary: &Summary) -> String {
     let mut html = String::from("<div class=\"metrics\">\n");
-    for (name, value) in &data.summary.metrics {
+    for (name, value) in &summary.metrics {
         let _ = writeln!(
             html,
             "<div><b>{}</b><span>{}</span><output>{}</output></div>",
             escape(name),
-            meaning(name, data.summary.protocol),
+            meaning(name, summary.protocol),
             percent(*value),
         );
     }
@@ -81,7 +81,7 @@ fn flat(data: &ReportData) -> String {
 }
 
 /// All metrics of several runs, each other with its difference from this one.
-fn beside(data: &ReportData) -> String {
+fn beside(data: &ReportData, summary: &Summary) -> String {
     let mut html = format!(
         "<div class=\"scroll\"><table class=\"beside\"><thead><tr><th></th><th></th>\
          <th class=\"num\">{}</th>",
@@ -92,12 +92,12 @@ fn beside(data: &ReportData) -> String {
         let _ = write!(html, "<th class=\"num\">{name}</th><th class=\"num\">difference</th>");
     }
     html.push_str("</tr></thead>\n<tbody>\n");
-    for (name, value) in &data.summary.metrics {
+    for (name, value) in &summary.metrics {
         let _ = write!(
             html,
             "<tr><th>{}</th><td>{}</td><td class=\"num\">{}</td>",
             escape(name),
-            meaning(name, data.summary.protocol),
+            meaning(name, summary.protocol),
             percent(*value)
         );
         for other in &data.others {
@@ -113,7 +113,7 @@ fn beside(data: &ReportData) -> String {
     }
     html.push_str("</tbody></table></div>\n");
     for other in &data.others {
-        if let Some(why) = incomparable(&data.summary, &other.summary) {
+        if let Some(why) = incomparable(summary, &other.summary) {
             let _ = writeln!(html, "<p class=\"warning\">{}: {why}.</p>", escape(&other.name));
         }
     }

@@ -3,7 +3,10 @@
 
 mod chart;
 mod classes;
+mod facts;
 mod metrics;
+mod pictures;
+mod run;
 
 use std::{fmt::Write as _, path::Path};
 
@@ -12,21 +15,27 @@ use image::RgbImage;
 
 use crate::{Result, draw, error::write_atomically, evaluate::Summary};
 
+pub use run::{RunOptions, run};
+
 /// Everything a report shows. Sections without content are left out.
 #[derive(Debug, Clone)]
 pub struct ReportData {
     /// Heading of the page.
     pub title: String,
+    /// What a reader must know first: what is missing, skipped or unfinished.
+    pub notes: Vec<String>,
     /// Settings and circumstances, in the order to be read: name and value.
     pub facts: Vec<(String, String)>,
-    /// Losses over iterations; the first is drawn strongest.
+    /// All settings, as TOML.
+    pub settings: String,
+    /// Losses over steps; the first is drawn strongest.
     pub loss: Vec<Series>,
     /// Average precisions (fractions) over epochs.
     pub ap: Vec<Series>,
     /// The run's name in tables where others stand beside it.
     pub name: String,
-    /// Final metrics.
-    pub summary: Summary,
+    /// The metrics; `None` where nothing was measured.
+    pub summary: Option<Summary>,
     /// Earlier runs to compare with, measured on the same ground truth.
     pub others: Vec<NamedSummary>,
     /// Ground truth beside predictions, as [`draw::truth_and_prediction`] makes them.
@@ -81,40 +90,58 @@ pub fn render(data: &ReportData) -> Result<String> {
             let _ = write!(body, "<section id=\"{id}\"><h2>{heading}</h2>\n{content}</section>\n");
         }
     };
-    section("Results", metrics::section(data));
+    let summary = data.summary.as_ref();
+    section("Results", summary.map(|s| metrics::section(data, s)).unwrap_or_default());
     section("Training", training(data));
-    section("Classes", classes::section(data));
+    section("Classes", summary.map(|s| classes::section(data, s)).unwrap_or_default());
     section("Pictures", gallery(&data.pictures)?);
-    section("Run", facts(&data.facts));
+    section("Run", facts(&data.facts) + &settings(&data.settings));
     let title = escape(&data.title);
-    let summary = &data.summary;
-    let line = format!(
-        "{} protocol · {} images · {} boxes of {} classes · {} detections",
-        summary.protocol,
-        thousands(summary.images),
-        thousands(summary.boxes),
-        thousands(summary.per_class.len()),
-        thousands(summary.detections),
-    );
+    let line = summary.map_or_else(|| "not measured".to_owned(), measured);
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
          <style>\n{style}</style>\n</head>\n<body>\n<main>\n\
-         <header><h1>{title}</h1><p class=\"lead\">{line}</p></header>\n{body}\
+         <header><h1>{title}</h1><p class=\"lead\">{line}</p></header>\n{notes}{body}\
          <footer>Written by richsem {version}. Values in percent.</footer>\n</main>\n\
          <script>\n{script}</script>\n</body>\n</html>\n",
+        notes = notes(&data.notes),
         style = include_str!("style.css"),
         script = include_str!("sort.js"),
         version = env!("CARGO_PKG_VERSION"),
     ))
 }
 
+/// On what, and by whose rules.
+fn measured(summary: &Summary) -> String {
+    format!(
+        "{} protocol · {} images · {} boxes of {} classes · {} detections",
+        summary.protocol,
+        thousands(summary.images),
+        thousands(summary.boxes),
+        thousands(summary.per_class.len()),
+        thousands(summary.detections),
+    )
+}
+
+fn notes(notes: &[String]) -> String {
+    let items: String = notes.iter().map(|note| format!("<li>{}</li>\n", escape(note))).collect();
+    if items.is_empty() { items } else { format!("<ul class=\"notes\">\n{items}</ul>\n") }
+}
+
+fn settings(toml: &str) -> String {
+    if toml.is_empty() {
+        return String::new();
+    }
+    format!("<details><summary>All settings</summary><pre>{}</pre></details>\n", escape(toml))
+}
+
 fn training(data: &ReportData) -> String {
     let charts = [
         chart::Chart {
             title: "Loss",
-            x_label: "iteration",
+            x_label: "step",
             y_label: "loss",
             series: &data.loss,
             kind: chart::Kind::Loss,

@@ -37,11 +37,13 @@ fn summary(ap: Option<f64>) -> Summary {
 fn data() -> ReportData {
     ReportData {
         title: "Run <1> & \"more\"".to_owned(),
+        notes: vec!["Not <finished>.".to_owned()],
         facts: vec![("config".to_owned(), "</dd><script>alert(1)</script>".to_owned())],
+        settings: "lr = \"<1>\"".to_owned(),
         loss: vec![Series { name: "total".to_owned(), points: vec![(0.0, 3.0), (1.0, 2.0)] }],
         ap: vec![Series { name: "AP".to_owned(), points: vec![(1.0, 0.1), (2.0, 0.345)] }],
         name: "this".to_owned(),
-        summary: summary(Some(0.345)),
+        summary: Some(summary(Some(0.345))),
         others: vec![],
         pictures: vec![Picture { caption: "a 'b'".to_owned(), image: RgbImage::new(8, 8) }],
     }
@@ -52,6 +54,8 @@ fn everything_given_is_shown_and_escaped() {
     let page = render(&data()).unwrap();
     for shown in [
         "<title>Run &lt;1&gt; &amp; &quot;more&quot;</title>",
+        "<li>Not &lt;finished&gt;.</li>",
+        "<pre>lr = &quot;&lt;1&gt;&quot;</pre>",
         "LVIS protocol · 1,234 images · 5,678 boxes of 3 classes · 99,999 detections",
         "&lt;/dd&gt;&lt;script&gt;alert(1)",
         "<span class=\"value\">34.5</span>",
@@ -104,10 +108,12 @@ fn another_run_stands_beside_with_the_difference() {
 fn nothing_to_show_is_left_out() {
     let empty = Summary { metrics: vec![], per_class: vec![], ..summary(None) };
     let data = ReportData {
+        notes: vec![],
         facts: vec![],
+        settings: String::new(),
         loss: vec![],
         ap: vec![Series { name: "AP".to_owned(), points: vec![(1.0, f64::NAN)] }],
-        summary: empty,
+        summary: Some(empty),
         pictures: vec![],
         ..data()
     };
@@ -115,13 +121,17 @@ fn nothing_to_show_is_left_out() {
     for heading in ["Training", "Classes", "Pictures", "Run"] {
         assert!(!page.contains(&format!("<h2>{heading}</h2>")), "{heading}");
     }
+    assert!(!page.contains("class=\"notes\""));
     // 1203 classes without a single value.
     let mut many = summary(None);
     let class = ClassResult { ap: None, ap50: None, image_count: 0, ..many.per_class[0].clone() };
     many.per_class = vec![class; 1203];
-    let page = render(&ReportData { summary: many, ..data }).unwrap();
+    let page = render(&ReportData { summary: Some(many), ..data.clone() }).unwrap();
     assert!(page.contains("1,203 classes, most training images first"));
     assert!(!page[..page.find("<script>").unwrap()].contains("NaN"));
+    // Nothing measured at all.
+    let page = render(&ReportData { summary: None, ..data }).unwrap();
+    assert!(page.contains("<p class=\"lead\">not measured</p>") && !page.contains("<h2>"));
 }
 
 #[test]

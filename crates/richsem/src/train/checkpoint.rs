@@ -53,6 +53,28 @@ impl Default for Position {
     }
 }
 
+impl Position {
+    /// Where the last checkpoint of a run stands; `None` before the first.
+    ///
+    /// # Errors
+    /// A record that is broken or of another release.
+    pub fn of_run(run: &RunFolder) -> Result<Option<Self>> {
+        let folder = run.file("checkpoints").join("last");
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let path = folder.join("state.json");
+        let position: Self = serde_json::from_str(&fs_err::read_to_string(&path)?)
+            .map_err(|e| Error::invalid(&path, "state", e.to_string()))?;
+        if position.version != VERSION {
+            let problem = format!("expected {VERSION}, got {}", position.version);
+            return Err(Error::invalid(&path, "version", problem)
+                .with_hint("resume with the release that started the run"));
+        }
+        Ok(Some(position))
+    }
+}
+
 fn folder_name(updates: u64) -> String {
     format!("step-{updates:09}")
 }
@@ -139,18 +161,8 @@ pub(super) fn prune(
 /// Restores the last checkpoint; `None` if the run was killed before its first.
 pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Position>> {
     let Learner { detector, optimizer, .. } = learner;
+    let Some(position) = Position::of_run(run)? else { return Ok(None) };
     let folder = run.file("checkpoints").join("last");
-    if !folder.exists() {
-        return Ok(None);
-    }
-    let path = folder.join("state.json");
-    let position: Position = serde_json::from_str(&fs_err::read_to_string(&path)?)
-        .map_err(|e| Error::invalid(&path, "state", e.to_string()))?;
-    if position.version != VERSION {
-        let problem = format!("expected {VERSION}, got {}", position.version);
-        return Err(Error::invalid(&path, "version", problem)
-            .with_hint("resume with the release that started the run"));
-    }
     let path = folder.join("training.safetensors");
     let (tensors, _) = safetensors::read(&path)?;
     optimizer.load_state(&tensors, position.updates as i64, &path)?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     error::{Error, Result, write_atomically},
+    evaluate::Summary,
     vocabulary::Vocabulary,
 };
 
@@ -47,6 +48,20 @@ pub struct EvalRow {
     pub metrics: BTreeMap<String, Option<f64>>,
 }
 
+impl EvalRow {
+    /// AP as a fraction, 0 where nothing could be measured.
+    #[must_use]
+    pub fn ap(&self) -> f64 {
+        self.metrics.get("AP").copied().flatten().unwrap_or(0.0)
+    }
+
+    /// The measurement whose checkpoint is `best`: that of the highest AP, the first of equals.
+    pub fn best<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
+        let better = |best: &'a Self, row: &'a Self| if row.ap() > best.ap() { row } else { best };
+        rows.into_iter().reduce(better)
+    }
+}
+
 /// A line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -58,6 +73,15 @@ pub enum MetricsRow {
 }
 
 impl MetricsRow {
+    /// The measurement, if it is one.
+    #[must_use]
+    pub fn eval(&self) -> Option<&EvalRow> {
+        match self {
+            Self::Train(_) => None,
+            Self::Eval(row) => Some(row),
+        }
+    }
+
     fn step(&self) -> u64 {
         match self {
             Self::Train(row) => row.step,
@@ -125,6 +149,34 @@ impl RunFolder {
     /// As [`Config::load`].
     pub fn config(&self) -> Result<Config> {
         Config::load(&self.file("config.toml"), &[])
+    }
+
+    /// The classes, as the training set has them; `None` if the file is not there.
+    ///
+    /// # Errors
+    /// A file that is no vocabulary.
+    pub fn vocabulary(&self) -> Result<Option<Vocabulary>> {
+        let path = self.file("vocabulary.json");
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let vocabulary = serde_json::from_str(&fs_err::read_to_string(&path)?)
+            .map_err(|e| Error::invalid(&path, "vocabulary", e.to_string()))?;
+        Ok(Some(vocabulary))
+    }
+
+    /// The measurement after so many epochs.
+    ///
+    /// # Errors
+    /// There is no such file, or it is no measurement.
+    pub fn summary(&self, epoch: u64) -> Result<Summary> {
+        let path = self.summary_file(epoch);
+        serde_json::from_str(&fs_err::read_to_string(&path)?)
+            .map_err(|e| Error::invalid(&path, "summary", e.to_string()))
+    }
+
+    pub(super) fn summary_file(&self, epoch: u64) -> PathBuf {
+        self.file(&format!("eval/epoch-{epoch:04}.json"))
     }
 
     /// The folder itself.

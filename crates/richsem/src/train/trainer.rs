@@ -490,8 +490,7 @@ impl Trainer<'_> {
         }
         let summary = evaluator.evaluate(&detections)?;
         let (epoch, step) = (self.position.epoch, self.position.updates);
-        let name = format!("eval/epoch-{epoch:04}.json");
-        super::run_folder::write_text(&self.run.file(&name), &summary.to_json())?;
+        super::run_folder::write_text(&self.run.summary_file(epoch), &summary.to_json())?;
         let metrics: BTreeMap<String, Option<f64>> = summary.metrics.iter().cloned().collect();
         let scalars: Vec<(String, f32)> =
             metrics.iter().filter_map(|(k, v)| Some((format!("eval/{k}"), (*v)? as f32))).collect();

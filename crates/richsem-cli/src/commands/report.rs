@@ -1,0 +1,81 @@
+//! `richsem report`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use richsem::{
+    report::{self, RunOptions},
+    train::RunFolder,
+};
+use tch::Device;
+
+use crate::{
+    args::{DeviceArgs, score},
+    exit, output,
+};
+
+const HELP: &str = "\
+Examples:
+  richsem report runs/tiny-20260131-120000
+  richsem report runs/b --compare runs/a --output b.html
+  richsem report runs/b --pictures 40 --conf 0.5
+
+One HTML file that holds everything it shows: metrics, curves, classes, pictures with ground truth
+beside predictions, settings. Pictures are of the best checkpoint, taken from the validation set so
+that rare classes are among them; the same each time. richsem train writes one at its end.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Folder of the run; it need not be finished
+    run: PathBuf,
+    /// File to write; RUN/report.html unless given
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Pictures shown at most
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(..=1000))]
+    pictures: u16,
+    /// Least score of a prediction that is drawn, 0 to 1
+    #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
+    conf: f32,
+    /// Another run to compare with; may be given many times
+    #[arg(long, value_name = "RUN")]
+    compare: Vec<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    let run = RunFolder::open(&args.run)?;
+    let file = args.output.clone().unwrap_or_else(|| default_file(&run));
+    output::check_file(&file, "--output")?;
+    let options = RunOptions {
+        pictures: args.pictures.into(),
+        least_score: args.conf,
+        compare: args.compare.clone(),
+    };
+    let device = args.device.resolve()?;
+    write(&run, &options, device, &file)?;
+    output::print(file.display())?;
+    Ok(exit::OK)
+}
+
+/// Writes the report of a run that has just ended into its folder, and gives its path.
+pub(crate) fn of_finished(folder: &Path, device: Device) -> Result<PathBuf> {
+    let run = RunFolder::open(folder)?;
+    let file = default_file(&run);
+    write(&run, &RunOptions::default(), device, &file)?;
+    Ok(file)
+}
+
+fn default_file(run: &RunFolder) -> PathBuf {
+    run.file("report.html")
+}
+
+fn write(run: &RunFolder, options: &RunOptions, device: Device, file: &Path) -> Result<()> {
+    let data = report::run(run, options, device)?;
+    for note in &data.notes {
+        output::note(note);
+    }
+    Ok(report::write(file, &data)?)
+}

@@ -1,0 +1,207 @@
+//! The settings and circumstances one asks for first, in words.
+
+use serde::Serialize;
+
+use super::{run::Progress, thousands};
+use crate::{
+    config::{ClassHeadConfig, Config},
+    data::sampler::SamplerConfig,
+    train::TrainRow,
+    vocabulary::{Frequency, Vocabulary},
+};
+
+/// Name and value, in the order to be read.
+pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, String)> {
+    let Config { seed, data, model, train, .. } = config;
+    let mut facts = Vec::new();
+    let mut fact = |name: &str, value: String| {
+        if !value.is_empty() {
+            facts.push((name.to_owned(), value));
+        }
+    };
+    let transformer = &model.dino.transformer;
+    fact("detector", format!("DINO, {} queries", thousands(transformer.num_queries as usize)));
+    fact("backbone", backbone(config));
+    fact(
+        "transformer",
+        format!(
+            "{} features, {} levels, {} + {} layers",
+            transformer.hidden_dim,
+            transformer.num_feature_levels,
+            transformer.enc_layers,
+            transformer.dec_layers
+        ),
+    );
+    fact(
+        "class head",
+        match &model.class_head {
+            ClassHeadConfig::Linear => "linear".to_owned(),
+            ClassHeadConfig::Text { table } => format!("text table {}", table.display()),
+        },
+    );
+    fact("trainable parameters", progress.parameters.map(thousands).unwrap_or_default());
+    fact("classes", progress.vocabulary.as_ref().map(classes).unwrap_or_default());
+    for (name, split) in [("training set", &data.train), ("validation set", &data.val)] {
+        let value = split.as_ref().map(|split| split.annotations.display().to_string());
+        fact(name, value.unwrap_or_else(|| "none".to_owned()));
+    }
+    fact(
+        "sampling",
+        match &data.sampler {
+            SamplerConfig::Uniform {} => "every image once".to_owned(),
+            SamplerConfig::RepeatFactor { threshold } => format!("repeat factor, t = {threshold}"),
+            SamplerConfig::ClassAware {} => "class-aware".to_owned(),
+        },
+    );
+    fact("picture size in training", {
+        let scales = &data.augment.scales;
+        let range = match (scales.iter().min(), scales.iter().max()) {
+            (Some(low), Some(high)) if low < high => format!("{low} to {high}"),
+            (Some(low), _) => low.to_string(),
+            _ => String::new(),
+        };
+        sides(&range, data.augment.max_size)
+    });
+    fact("picture size in evaluation", sides(&data.resize.size.to_string(), data.resize.max_size));
+    fact("epochs", train.epochs.to_string());
+    fact("steps", progress.position.as_ref().map_or_else(String::new, |p| steps(p.updates)));
+    fact("images a step", (data.batch_size as u64 * train.accumulate).to_string());
+    fact("learning rate", learning_rate(config));
+    fact("precision", word(&train.precision));
+    fact(
+        "running mean of weights",
+        train.ema.as_ref().map(|ema| format!("decay {}", ema.decay)).unwrap_or_default(),
+    );
+    fact("seed", seed.to_string());
+    let images_a_step = (data.batch_size as u64 * train.accumulate) as f64;
+    let (seconds, images) = time(&progress.train, images_a_step);
+    if seconds > 0.0 {
+        fact("time in training steps", hours(seconds));
+        fact("images a second", format!("{:.1}", images / seconds));
+    }
+    let memory = progress.train.iter().map(|row| row.memory_mib).fold(0.0, f64::max);
+    fact(
+        "most GPU memory",
+        if memory > 0.0 { format!("{:.1} GiB", memory / 1024.0) } else { String::new() },
+    );
+    facts
+}
+
+fn backbone(config: &Config) -> String {
+    let backbone = &config.model.dino.backbone;
+    let mut text = format!("{}, {}", word(&backbone.name), word(&backbone.norm));
+    if backbone.width != 64 {
+        text += &format!(", width {}", backbone.width);
+    }
+    match &backbone.weights {
+        Some(weights) => text += &format!(", from {}", weights.display()),
+        None => text += ", from scratch",
+    }
+    text
+}
+
+/// As settings spell it.
+fn word(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).ok();
+    value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn sides(shorter: &str, longer: u32) -> String {
+    format!("shorter side {shorter}, longer at most {longer}")
+}
+
+fn steps(updates: u64) -> String {
+    thousands(usize::try_from(updates).unwrap_or(usize::MAX))
+}
+
+fn classes(vocabulary: &Vocabulary) -> String {
+    let groups = [
+        (Frequency::Frequent, "frequent"),
+        (Frequency::Common, "common"),
+        (Frequency::Rare, "rare"),
+    ];
+    let counts = groups.map(|(group, name)| {
+        let count = vocabulary.categories().iter().filter(|c| c.frequency == group).count();
+        format!("{} {name}", thousands(count))
+    });
+    format!("{} ({})", thousands(vocabulary.len()), counts.join(", "))
+}
+
+fn learning_rate(config: &Config) -> String {
+    let train = &config.train;
+    let mut text = format!("{:e}, backbone {:e}", train.lr, train.lr_backbone);
+    // From 0 in settings; a reader counts finished epochs.
+    let drops: Vec<String> = train
+        .lr_drop
+        .iter()
+        .filter(|&&epoch| epoch < train.epochs)
+        .map(ToString::to_string)
+        .collect();
+    if !drops.is_empty() {
+        text += &format!("; × {} after epoch {}", train.lr_gamma, drops.join(", "));
+    }
+    if train.warmup_steps > 0 {
+        text += &format!("; {} steps of warm-up", train.warmup_steps);
+    }
+    text
+}
+
+/// Seconds spent in steps, measurements and pauses left out, and images seen.
+fn time(rows: &[&TrainRow], images_a_step: f64) -> (f64, f64) {
+    let mut before = 0;
+    let (mut seconds, mut images) = (0.0, 0.0);
+    for row in rows {
+        let seen = row.step.saturating_sub(before) as f64 * images_a_step;
+        before = row.step;
+        if row.images_per_second > 0.0 {
+            seconds += seen / row.images_per_second;
+            images += seen;
+        }
+    }
+    (seconds, images)
+}
+
+/// `h:mm:ss`.
+fn hours(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn row(step: u64, images_per_second: f64) -> TrainRow {
+        TrainRow {
+            step,
+            epoch: 0,
+            lr: 0.0,
+            loss: 0.0,
+            grad_norm: 0.0,
+            images_per_second,
+            memory_mib: 0.0,
+            terms: std::collections::BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn time_is_that_of_the_steps_between_rows() {
+        // 10 steps of 4 images at 8 a second, then 10 at 2 a second.
+        let rows = [row(10, 8.0), row(20, 2.0)];
+        assert_eq!(time(&rows.iter().collect::<Vec<_>>(), 4.0), (5.0 + 20.0, 80.0));
+        assert_eq!(time(&[&row(10, 0.0)], 4.0), (0.0, 0.0));
+        assert_eq!(hours(3_725.4), "1:02:05");
+    }
+
+    #[test]
+    fn rates_are_short_and_only_drops_that_happen_are_told() {
+        let mut config = Config::parse("version = 1", std::path::Path::new("c.toml")).unwrap();
+        config.train.lr_drop = vec![16, 18, 30];
+        config.train.epochs = 20;
+        config.train.warmup_steps = 50;
+        let text = "1e-4, backbone 1e-5; × 0.1 after epoch 16, 18; 50 steps of warm-up";
+        assert_eq!(learning_rate(&config), text);
+        assert_eq!(backbone(&config), "resnet50, frozen_bn, from scratch");
+    }
+}

@@ -1,0 +1,246 @@
+//! Validation pictures, ground truth beside predictions: which ones, and how they are drawn.
+
+use std::{collections::HashMap, sync::Arc};
+
+use image::{RgbImage, imageops};
+
+use super::{Picture, run::RunOptions};
+use crate::{
+    boxes::Xyxy,
+    config::SplitConfig,
+    data::{
+        dataset::Dataset,
+        detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
+        entries, image_io,
+        image_store::ImageStore,
+        loader::BatchSource as _,
+        sampler::{LastBatch, Share},
+    },
+    detector::Detector,
+    draw::{self, Labeled},
+    error::Result,
+    vocabulary::{Category, ClassIndex, Frequency},
+};
+
+/// Longer side of a picture as it is shown, in pixels: labels stay readable on small ones, and the
+/// file small with large ones.
+const SIDE: u32 = 640;
+
+/// Small pictures are enlarged at most so many times.
+const LARGEST_SCALE: f32 = 4.0;
+
+/// With more boxes than this a picture is hard to read.
+const MANY_BOXES: f64 = 12.0;
+
+/// Draws up to `options.pictures` pictures of a set. Broken ones are noted, and the next in line
+/// take their places.
+///
+/// # Errors
+/// Annotations that cannot be read, what libtorch refuses.
+pub(super) fn show(
+    detector: &Detector,
+    split: &SplitConfig,
+    options: &RunOptions,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Picture>> {
+    let dataset = Dataset::open(&split.annotations)?;
+    let store = Arc::new(ImageStore::open(&split.images)?);
+    let entries = Arc::new(entries(&dataset));
+    // The training set's groups, where the class is one of its.
+    let groups: Vec<Frequency> = dataset
+        .vocabulary()
+        .categories()
+        .iter()
+        .map(|category| {
+            let trained = detector.vocabulary.class_of(category.id);
+            trained.map_or(category, |class| detector.vocabulary.category(class)).frequency
+        })
+        .collect();
+    // As many again in case some are broken.
+    let order = choose(&entries, &groups, options.pictures.saturating_mul(2));
+    let source = DetectionSource {
+        store: Arc::clone(&store),
+        entries: Arc::clone(&entries),
+        order: order.clone(),
+        share: Share { batch_size: 1, rank: 0, world: 1, last: LastBatch::Short },
+        transform: Transform::Eval(detector.config.data.resize.clone()),
+        seed: 0,
+        epoch: 0,
+        pad_multiple: detector.config.data.pad_multiple,
+        broken: Arc::new(BrokenImages::new(usize::MAX)),
+        on_broken: OnBroken::LeaveOut,
+    };
+    let mut pictures = Vec::new();
+    for (position, &index) in (0..).zip(&order) {
+        if pictures.len() == options.pictures {
+            break;
+        }
+        let entry = &entries[index as usize];
+        let batch = source.build(position)?;
+        if batch.is_empty() {
+            notes.extend(batch.skipped.iter().map(|why| format!("Skipped: {why}")));
+            continue;
+        }
+        let found = detector.detect(&batch)?.swap_remove(0);
+        let truth: Vec<Labeled> = entry
+            .boxes
+            .iter()
+            .zip(&entry.labels)
+            .map(|(&bbox, &class)| labeled(bbox, dataset.vocabulary().category(class), None))
+            .collect();
+        let prediction: Vec<Labeled> = found
+            .iter()
+            .filter(|d| d.score >= options.least_score)
+            .map(|d| labeled(d.bbox, detector.vocabulary.category(d.class), Some(d.score)))
+            .collect();
+        let path = store.display_path(&entry.name);
+        let picture = image_io::decode_bytes(&store.read(&entry.name)?, &path)?;
+        pictures.push(Picture {
+            caption: format!(
+                "{}: {}, {} with a score of at least {}",
+                entry.name,
+                counted(truth.len(), "object"),
+                counted(prediction.len(), "prediction"),
+                options.least_score
+            ),
+            image: drawn(picture, truth, prediction),
+        });
+    }
+    Ok(pictures)
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn labeled(bbox: Xyxy, category: &Category, score: Option<f32>) -> Labeled {
+    Labeled {
+        bbox,
+        class_name: category.name.clone(),
+        color_key: category.id.0.unsigned_abs(),
+        score,
+    }
+}
+
+fn drawn(picture: RgbImage, mut truth: Vec<Labeled>, mut prediction: Vec<Labeled>) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let scale = (SIDE as f32 / width.max(height) as f32).min(LARGEST_SCALE);
+    let [w, h] = [width, height].map(|side| ((side as f32 * scale).round() as u32).max(1));
+    let filter = if scale < 1.0 {
+        imageops::FilterType::Triangle // antialiased
+    } else {
+        imageops::FilterType::CatmullRom
+    };
+    let picture = imageops::resize(&picture, w, h, filter);
+    for label in truth.iter_mut().chain(&mut prediction) {
+        label.bbox.0 = label.bbox.0.map(|v| v * scale);
+    }
+    draw::truth_and_prediction(&picture, &truth, &prediction, "")
+}
+
+/// Images in the order they are to be shown: each the one whose classes add most to those shown
+/// before it, rare classes counting more than common ones and these more than frequent ones,
+/// images with several boxes, but not crowded ones, before others. The same for the same set.
+/// `groups` are by class index.
+fn choose(entries: &[ImageEntry], groups: &[Frequency], count: usize) -> Vec<u32> {
+    let mut left: Vec<(u32, Vec<ClassIndex>, f64)> = (0..)
+        .zip(entries)
+        .map(|(index, entry)| {
+            let mut classes = entry.labels.clone();
+            classes.sort_unstable();
+            classes.dedup();
+            let boxes = entry.labels.len() as f64;
+            let readable = (boxes.min(3.0) / 3.0) * (MANY_BOXES / boxes.max(1.0)).min(1.0);
+            (index, classes, readable)
+        })
+        .collect();
+    let mut shown: HashMap<ClassIndex, f64> = HashMap::new();
+    let mut order = Vec::new();
+    while order.len() < count && !left.is_empty() {
+        let gain = |classes: &[ClassIndex], readable: f64| {
+            let new = |class: &ClassIndex| {
+                let seen = 1.0 + shown.get(class).copied().unwrap_or(0.0);
+                weight(groups[class.0 as usize]) / (seen * seen)
+            };
+            readable * classes.iter().map(new).sum::<f64>()
+        };
+        let mut best = (0, f64::NEG_INFINITY);
+        for (i, (_, classes, readable)) in left.iter().enumerate() {
+            let gain = gain(classes, *readable);
+            if gain > best.1 {
+                best = (i, gain);
+            }
+        }
+        // Order is kept, so that the first of equals stays the first.
+        let (index, classes, _) = left.remove(best.0);
+        order.push(index);
+        for class in classes {
+            *shown.entry(class).or_default() += 1.0;
+        }
+    }
+    order
+}
+
+fn weight(group: Frequency) -> f64 {
+    match group {
+        Frequency::Rare => 4.0,
+        Frequency::Common => 2.0,
+        Frequency::Frequent => 1.0,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::targets::LabelKnowledge;
+
+    fn entry(labels: &[u32]) -> ImageEntry {
+        ImageEntry {
+            name: String::new(),
+            id: 0,
+            size: None,
+            boxes: vec![Xyxy([0.0, 0.0, 1.0, 1.0]); labels.len()],
+            labels: labels.iter().map(|&c| ClassIndex(c)).collect(),
+            knowledge: LabelKnowledge::default(),
+        }
+    }
+
+    #[test]
+    fn rare_classes_come_first_and_then_what_was_not_shown() {
+        use Frequency::{Common, Frequent, Rare};
+        let chosen = |images: &[&[u32]], count| {
+            let entries: Vec<ImageEntry> = images.iter().map(|labels| entry(labels)).collect();
+            choose(&entries, &[Frequent, Common, Rare], count)
+        };
+        assert_eq!(chosen(&[&[0, 0, 0], &[1, 1, 1], &[2, 2, 2]], 3), [2, 1, 0]);
+        // Shown once, a rare class counts a quarter: as much as a new frequent one.
+        assert_eq!(chosen(&[&[2, 2, 2], &[2, 2, 2], &[1, 1, 1]], 2), [0, 2]);
+        // Several boxes before one; a crowd after a few; the first of equals.
+        assert_eq!(chosen(&[&[0], &[0, 0, 0]], 1), [1]);
+        assert_eq!(chosen(&[&[0; 40], &[0; 5], &[0; 5]], 1), [1]);
+        assert_eq!(chosen(&[&[], &[]], 5), [0, 1]);
+        assert!(chosen(&[], 3).is_empty());
+    }
+
+    #[test]
+    fn pictures_and_boxes_are_scaled_together() {
+        let truth = vec![Labeled {
+            bbox: Xyxy([0.0, 0.0, 50.0, 25.0]),
+            class_name: "cat".to_owned(),
+            color_key: 1,
+            score: None,
+        }];
+        let page = |width, height| drawn(RgbImage::new(width, height), truth.clone(), vec![]);
+        // Two pictures of 640 × 320 beside each other with gaps of 8.
+        assert_eq!(page(1280, 640).width(), 2 * 640 + 24);
+        assert_eq!(page(10, 5).width(), 2 * 40 + 24);
+        assert_eq!(page(1, 5000).width(), 2 + 24);
+        // The frame's right edge at x = 25, below the heading's strip.
+        let image = page(1280, 640);
+        let strip = image.height() - 320 - 8;
+        let edge = image.get_pixel(8 + 25, strip + 6);
+        assert_ne!(edge, image.get_pixel(8 + 40, strip + 6), "{edge:?}");
+        assert_eq!(*edge, draw::color(1));
+    }
+}

@@ -1,0 +1,204 @@
+//! From a run's folder to what its report shows. Whatever the run lacks (a measurement, a
+//! checkpoint, pictures) is left out, and a note says so: an unfinished run has a report too.
+
+use std::path::{Path, PathBuf};
+
+use tch::Device;
+
+use super::{NamedSummary, ReportData, Series, facts, percent, pictures};
+use crate::{
+    config::{Config, Precision},
+    detector::Detector,
+    error::{Error, Result, guarded},
+    evaluate::Summary,
+    train::{EvalRow, MetricsRow, Position, RunFolder, TrainRow},
+    vocabulary::Vocabulary,
+};
+
+/// What the reader chooses.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Validation pictures shown at most.
+    pub pictures: usize,
+    /// Least score of a prediction that is drawn, 0 to 1.
+    pub least_score: f32,
+    /// Folders of runs whose best measurements stand beside this one's.
+    pub compare: Vec<PathBuf>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { pictures: 12, least_score: 0.3, compare: Vec::new() }
+    }
+}
+
+/// What is known of a run besides its settings.
+pub(super) struct Progress<'a> {
+    pub(super) position: Option<Position>,
+    pub(super) train: Vec<&'a TrainRow>,
+    pub(super) best: Option<&'a EvalRow>,
+    pub(super) last: Option<&'a EvalRow>,
+    /// Trainable values, where a checkpoint tells.
+    pub(super) parameters: Option<usize>,
+    pub(super) vocabulary: Option<Vocabulary>,
+}
+
+/// Gathers the report of a run: its best measurement, its curves, and pictures by its best
+/// checkpoint (the last one where none was measured), computed on `device`.
+///
+/// # Errors
+/// Files of the run that cannot be read or are not what they should be; a run in
+/// `options.compare` that is none or was never measured. Pictures, annotations or weights that
+/// cannot be read are noted in the report instead.
+pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<ReportData> {
+    let config = run.config()?;
+    let rows = run.metrics()?;
+    let evals: Vec<&EvalRow> = rows.iter().filter_map(MetricsRow::eval).collect();
+    let mut progress = Progress {
+        position: Position::of_run(run)?,
+        train: rows
+            .iter()
+            .filter_map(|row| match row {
+                MetricsRow::Train(row) => Some(row),
+                MetricsRow::Eval(_) => None,
+            })
+            .collect(),
+        best: EvalRow::best(evals.iter().copied()),
+        last: evals.last().copied(),
+        parameters: None,
+        vocabulary: run.vocabulary()?,
+    };
+    let summary = progress.best.map(|row| run.summary(row.epoch)).transpose()?;
+    let name = folder_name(run.path());
+    let mut others = Vec::new();
+    for folder in &options.compare {
+        let other = NamedSummary { name: folder_name(folder), summary: best_summary(folder)? };
+        // Two runs of one name are told apart by their paths.
+        let taken =
+            other.name == name || others.iter().any(|o: &NamedSummary| o.name == other.name);
+        let name = if taken { folder.display().to_string() } else { other.name };
+        others.push(NamedSummary { name, ..other });
+    }
+
+    let mut notes = Vec::new();
+    note_state(&config, &progress, !others.is_empty(), &mut notes);
+    let mut pictures = Vec::new();
+    match guarded(|| load(run, device)) {
+        Ok(None) => notes.push("There is no checkpoint yet, so no predictions to show.".to_owned()),
+        Ok(Some(detector)) => {
+            progress.parameters = Some(detector.store.trainable_count());
+            if let Some(split) = config.data.val.as_ref().filter(|_| options.pictures > 0) {
+                let shown = guarded(|| pictures::show(&detector, split, options, &mut notes));
+                pictures = shown.unwrap_or_else(|error| {
+                    notes.push(format!("Pictures are left out: {error}"));
+                    Vec::new()
+                });
+            }
+        }
+        Err(error) => notes.push(format!("Pictures are left out: {error}")),
+    }
+    Ok(ReportData {
+        title: name.clone(),
+        facts: facts::facts(&config, &progress),
+        settings: config.to_toml(),
+        loss: loss_curves(&progress.train),
+        ap: ap_curves(&evals),
+        name,
+        summary,
+        others,
+        pictures,
+        notes,
+    })
+}
+
+/// The best measurement of another run.
+fn best_summary(folder: &Path) -> Result<Summary> {
+    let run = RunFolder::open(folder)?;
+    let rows = run.metrics()?;
+    let best = EvalRow::best(rows.iter().filter_map(MetricsRow::eval)).ok_or_else(|| {
+        Error::invalid(folder, "metrics.jsonl", "no measurement yet: nothing to compare with")
+            .with_hint("compare with a run whose data.val is set and that has finished an epoch")
+    })?;
+    run.summary(best.epoch)
+}
+
+/// The last part of a folder's path.
+fn folder_name(folder: &Path) -> String {
+    let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let name = absolute.file_name().unwrap_or(folder.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// The detector of the best checkpoint, or of the last one; `None` before the first.
+fn load(run: &RunFolder, device: Device) -> Result<Option<Detector>> {
+    let files =
+        ["best", "last"].map(|name| run.file("checkpoints").join(name).join("model.safetensors"));
+    let Some(file) = files.iter().find(|file| file.is_file()) else { return Ok(None) };
+    let detector = Detector::load(file, device)?;
+    // As in training.
+    torch_ext::set_tf32(detector.config.train.precision != Precision::F32)?;
+    Ok(Some(detector))
+}
+
+/// What a reader must know before the numbers.
+fn note_state(config: &Config, progress: &Progress<'_>, compared: bool, notes: &mut Vec<String>) {
+    let epochs = config.train.epochs;
+    let done = progress.position.as_ref().map_or(0, |position| position.epoch);
+    if done < epochs {
+        notes.push(format!("The run is not finished: {done} of {epochs} epochs are done."));
+    }
+    let (Some(best), Some(last)) = (progress.best, progress.last) else {
+        notes.push(match config.data.val {
+            None => "Nothing is measured: the run has no validation set (data.val).".to_owned(),
+            Some(_) => "Nothing is measured yet.".to_owned(),
+        });
+        if compared {
+            notes.push("So there is nothing to compare the other runs with.".to_owned());
+        }
+        return;
+    };
+    if best.epoch != last.epoch {
+        let ap = |row: &EvalRow| percent(Some(row.ap()));
+        notes.push(format!(
+            "Results and pictures are of the best checkpoint, after epoch {} (AP {}); the last \
+             measured, after epoch {}, has AP {}.",
+            best.epoch,
+            ap(best),
+            last.epoch,
+            ap(last)
+        ));
+    }
+}
+
+/// The objective, and the terms of the last decoder layer.
+fn loss_curves(rows: &[&TrainRow]) -> Vec<Series> {
+    let curve = |name: &str, value: &dyn Fn(&TrainRow) -> Option<f64>| Series {
+        name: name.to_owned(),
+        points: rows.iter().filter_map(|row| Some((row.step as f64, value(row)?))).collect(),
+    };
+    let term = |key: &'static str| move |row: &TrainRow| row.terms.get(key).copied();
+    let mut curves = vec![
+        curve("total of all layers", &|row| Some(row.loss)),
+        curve("last layer: class", &term("loss_ce")),
+        curve("last layer: L1", &term("loss_bbox")),
+        curve("last layer: GIoU", &term("loss_giou")),
+    ];
+    curves.retain(|curve| !curve.points.is_empty());
+    curves
+}
+
+/// Groups without classes have no curve.
+fn ap_curves(rows: &[&EvalRow]) -> Vec<Series> {
+    // Second to fourth as the style sheet colours the groups.
+    let names = ["AP", "APr", "APc", "APf", "AP50"];
+    let curve = |name: &str| Series {
+        name: name.to_owned(),
+        points: rows
+            .iter()
+            .filter_map(|row| Some((row.epoch as f64, (*row.metrics.get(name)?)?)))
+            .collect(),
+    };
+    let mut curves: Vec<Series> = names.into_iter().map(curve).collect();
+    curves.retain(|curve| !curve.points.is_empty());
+    curves
+}
