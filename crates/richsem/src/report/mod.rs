@@ -108,7 +108,7 @@ pub fn render(data: &ReportData) -> Result<String> {
          <script>\n{script}</script>\n</body>\n</html>\n",
         notes = notes(&data.notes),
         style = include_str!("style.css"),
-        script = include_str!("sort.js"),
+        script = include_str!("page.js"),
         version = env!("CARGO_PKG_VERSION"),
     ))
 }
