@@ -126,8 +126,8 @@ fn measured(summary: &Summary) -> String {
 }
 
 fn notes(notes: &[String]) -> String {
-    let items: String = notes.iter().map(|note| format!("<li>{}</li>\n", escape(note))).collect();
-    if items.is_empty() { items } else { format!("<ul class=\"notes\">\n{items}</ul>\n") }
+    let items: String = notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
+    if items.is_empty() { items } else { format!("<ul class=\"notes\">{items}</ul>\n") }
 }
 
 fn settings(toml: &str) -> String {
