@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     };
     let columns = ["<what", "median ms", "p10 ms", "p90 ms", "images/s", "peak MiB"];
     output::print(format!(
-        "{}, {precision}\n{} images of {}, {} boxes each, {} classes; {} runs after {} to warm \
+        "{}, {precision}\nbatch {} of {}, {} boxes an image, {} classes; {} runs after {} to warm \
          up\n\n{}",
         hardware(device),
         work.batch,

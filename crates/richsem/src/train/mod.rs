@@ -3,6 +3,7 @@
 mod checkpoint;
 mod diagnose;
 mod learner;
+mod measure;
 pub mod observer;
 mod optimizer;
 mod run_folder;

@@ -259,3 +259,24 @@ impl RunFolder {
 pub(super) fn write_text(path: &Path, text: &str) -> Result<()> {
     write_atomically(path, |file| Ok(file.write_all(text.as_bytes())?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_measurement_is_the_first_of_the_highest_ap() {
+        let row = |epoch, ap: Option<f64>| EvalRow {
+            step: epoch * 10,
+            epoch,
+            metrics: [("AP".to_owned(), ap)].into(),
+        };
+        let best = |aps: &[Option<f64>]| {
+            let rows: Vec<EvalRow> = (1..).zip(aps).map(|(epoch, &ap)| row(epoch, ap)).collect();
+            EvalRow::best(&rows).map(|row| row.epoch)
+        };
+        assert_eq!(best(&[Some(0.1), Some(0.3), Some(0.3), Some(0.2)]), Some(2));
+        assert_eq!(best(&[None, Some(0.0)]), Some(1));
+        assert_eq!(best(&[]), None);
+    }
+}

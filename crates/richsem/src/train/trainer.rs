@@ -16,7 +16,7 @@ use tch::Device;
 use super::{
     Learner, Observer, Position, checkpoint, diagnose,
     learner::Trace,
-    run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow},
+    run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::lr_factor,
 };
 use crate::{
@@ -32,10 +32,10 @@ use crate::{
         loader::{BatchSource, Loader},
         sampler::{LastBatch, Share},
     },
-    error::{Error, Result, guarded},
+    error::{Error, Result},
     evaluate::{Evaluator, Summary},
     losses::criterion::StepKey,
-    predict::{ReadAhead, detect_all, to_detections},
+    predict::ReadAhead,
     tensorboard::EventWriter,
     vocabulary::Vocabulary,
 };
@@ -64,9 +64,9 @@ pub enum Outcome {
 }
 
 /// One set of pictures, ready to be read.
-struct Split {
-    store: Arc<ImageStore>,
-    entries: Arc<Vec<ImageEntry>>,
+pub(super) struct Split {
+    pub(super) store: Arc<ImageStore>,
+    pub(super) entries: Arc<Vec<ImageEntry>>,
 }
 
 impl Split {
@@ -78,18 +78,18 @@ impl Split {
     }
 }
 
-struct Trainer<'a> {
-    config: Config,
-    run: RunFolder,
-    learner: Learner,
+pub(super) struct Trainer<'a> {
+    pub(super) config: Config,
+    pub(super) run: RunFolder,
+    pub(super) learner: Learner,
     train: Split,
-    val: Option<(Split, Evaluator)>,
-    broken: Arc<BrokenImages>,
-    position: Position,
+    pub(super) val: Option<(Split, Evaluator)>,
+    pub(super) broken: Arc<BrokenImages>,
+    pub(super) position: Position,
     window: Window,
-    tensorboard: EventWriter,
-    observer: &'a mut dyn Observer,
-    stop: &'a AtomicBool,
+    pub(super) tensorboard: EventWriter,
+    pub(super) observer: &'a mut dyn Observer,
+    pub(super) stop: &'a AtomicBool,
 }
 
 /// Trains until all epochs are done or `stop` is set.
@@ -182,7 +182,7 @@ pub fn train(
     trainer.run()
 }
 
-fn wall_time() -> f64 {
+pub(super) fn wall_time() -> f64 {
     // Before 1970 only if the machine's clock is wrong: then 0 is as good.
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -350,7 +350,7 @@ impl Trainer<'_> {
         every > 0 && self.position.updates.is_multiple_of(every)
     }
 
-    fn read_ahead(&self) -> ReadAhead {
+    pub(super) fn read_ahead(&self) -> ReadAhead {
         ReadAhead {
             workers: workers(self.config.data.workers),
             prefetch: self.config.data.prefetch,
@@ -441,72 +441,5 @@ impl Trainer<'_> {
             })
             .collect();
         checkpoint::prune(run, &self.position, |step| kept.contains(&step))
-    }
-
-    /// Measures the weights that `last` holds. Breaks when told to stop; the measurement is then
-    /// still pending.
-    fn measure(&mut self) -> Result<ControlFlow<(), Summary>> {
-        let Some((split, evaluator)) = &self.val else {
-            return Err(Error::Other("a measurement is pending without data.val".into()));
-        };
-        let source = DetectionSource {
-            store: Arc::clone(&split.store),
-            entries: Arc::clone(&split.entries),
-            order: (0..split.entries.len() as u32).collect(),
-            share: Share {
-                batch_size: self.config.eval.batch_size,
-                rank: 0,
-                world: 1,
-                last: LastBatch::Short,
-            },
-            transform: Transform::Eval(self.config.data.resize.clone()),
-            seed: self.config.seed,
-            epoch: 0,
-            pad_multiple: self.config.data.pad_multiple,
-            broken: Arc::clone(&self.broken),
-            on_broken: OnBroken::LeaveOut,
-        };
-        let (total, ahead) = (split.entries.len(), self.read_ahead());
-        let Learner { detector, optimizer, .. } = &mut self.learner;
-        let (observer, stop) = (&mut self.observer, self.stop);
-        let mut detections = Vec::new();
-        let mut done = 0;
-        optimizer.with_ema(|| {
-            guarded(|| {
-                detect_all(detector, source, ahead, |image_id, _, found| {
-                    let found = to_detections(image_id, &found, &detector.vocabulary);
-                    detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
-                    done += 1;
-                    observer.evaluating(done, total);
-                    if stop.load(Ordering::Relaxed) {
-                        return ControlFlow::Break(());
-                    }
-                    ControlFlow::Continue(())
-                })
-            })
-        })?;
-        if self.stop.load(Ordering::Relaxed) {
-            return Ok(ControlFlow::Break(()));
-        }
-        let summary = evaluator.evaluate(&detections)?;
-        let (epoch, step) = (self.position.epoch, self.position.updates);
-        super::run_folder::write_text(&self.run.summary_file(epoch), &summary.to_json())?;
-        let metrics: BTreeMap<String, Option<f64>> = summary.metrics.iter().cloned().collect();
-        let scalars: Vec<(String, f32)> =
-            metrics.iter().filter_map(|(k, v)| Some((format!("eval/{k}"), (*v)? as f32))).collect();
-        let scalars: Vec<(&str, f32)> = scalars.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-        self.tensorboard.scalars(step, wall_time(), &scalars)?;
-        self.tensorboard.flush()?;
-        let ap = summary.get("AP").unwrap_or(0.0);
-        if self.position.best.is_none_or(|(best, _)| ap > best) {
-            self.position.best = Some((ap, step));
-            checkpoint::link_best(&self.run, step)?;
-        }
-        // Resuming before this line measures again; the row is then rewritten, not doubled.
-        self.run.replace_eval(EvalRow { step, epoch, metrics })?;
-        self.position.pending_eval = false;
-        checkpoint::write_position(&self.run.file("checkpoints").join("last"), &self.position)?;
-        self.observer.evaluated(epoch, &summary);
-        Ok(ControlFlow::Continue(summary))
     }
 }
