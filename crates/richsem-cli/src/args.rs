@@ -12,7 +12,7 @@ use crate::output;
 /// Where to compute.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DeviceArgs {
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU, else the CPU)
+    /// cpu, cuda, cuda:N, or auto: the first GPU, else the CPU
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device_choice)]
     pub(crate) device: DeviceChoice,
 }

@@ -202,8 +202,10 @@ impl Observer for TrainProgress {
         match &self.bar {
             Some(bar) => {
                 if first {
-                    bar.set_prefix("evaluating");
+                    bar.set_message("");
+                    bar.set_position(done as u64);
                     bar.set_length(total as u64);
+                    bar.set_prefix("evaluating");
                 }
                 bar.set_position(done as u64);
                 let seconds = started.elapsed().as_secs_f64() / done.max(1) as f64;

@@ -142,6 +142,10 @@ fn places_that_cannot_be_written_are_refused_first() {
         .fails(1)
         .stderr_has("--json: the folder `absent`");
     dir.command(&[&eval[..], &["full"]].concat()).fails(1).stderr_has("--json: `full` is a folder");
+    // The one place that not even an administrator can write to.
+    dir.command(&[&eval[..], &["/proc/out.json"]].concat())
+        .fails(1)
+        .stderr_has("--json: the folder `/proc` cannot be written to");
     dir.write("ok.toml", "version = 1\n");
     dir.command(&["train", "-c", "ok.toml", "--run", "full"])
         .fails(1)
@@ -248,12 +252,22 @@ fn checks_tell_versions_and_devices() {
 #[test]
 fn train_then_eval_then_predict() {
     let dir = Dir::with_data();
-    let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu", "--set", "seed=5"];
+    // Long enough that what is compared below is not zero.
+    let mut train = vec!["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
+    let settings = [
+        "seed=5",
+        "train.epochs=20",
+        "train.eval_every=0",
+        "train.lr=0.003",
+        "train.lr_backbone=0.003",
+        "train.lr_drop=[]",
+    ];
+    train.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     let ran = dir.command(&train).ok();
     let ran = ran
-        .stderr_has("epoch 1/1  batch 2/6  step 2  loss")
+        .stderr_has("epoch 1/20  batch 2/6  step 2  loss")
         .stderr_has("finished in")
-        .stdout_has("after epoch 1:");
+        .stdout_has("after epoch 20:");
     assert!(dir.text("run/config.toml").contains("seed = 5"));
     dir.command(&train).fails(1).stderr_has("not empty");
     // A finished run has nothing left to do, and keeps what it has.
@@ -268,7 +282,8 @@ fn train_then_eval_then_predict() {
     let again =
         dir.command(&[&eval[..], &with, &out].concat()).ok().stdout_has("LVIS protocol: 6 images");
     assert_eq!(again.values_below("AP"), ran.values_below("AP"));
-    let own = dir.json("run/eval/epoch-0001.json");
+    let own = dir.json("run/eval/epoch-0020.json");
+    assert!(own["metrics"]["AP50"].as_f64().unwrap() > 0.005, "{own}");
     assert_eq!(dir.json("metrics.json")["metrics"], own["metrics"]);
     let detections = dir.json("dets.json");
     assert_eq!(own["detections"], detections.as_array().unwrap().len());
@@ -315,6 +330,54 @@ fn train_then_eval_then_predict() {
         .stderr_has("0 objects");
     assert_eq!(dir.files("none"), ["detections.json"]);
     assert_eq!(dir.json("none/detections.json"), json!([]));
+}
+
+#[test]
+fn a_split_need_not_have_every_class_that_was_trained() {
+    let dir = Dir::with_data();
+    let mut val = dir.json("set/val.json");
+    let gone = val["categories"][0]["id"].clone();
+    val["categories"].as_array_mut().unwrap().retain(|c| c["id"] != gone);
+    val["annotations"].as_array_mut().unwrap().retain(|a| a["category_id"] != gone);
+    for image in val["images"].as_array_mut().unwrap() {
+        image["neg_category_ids"].as_array_mut().unwrap().retain(|c| *c != gone);
+    }
+    dir.write("set/val.json", val.to_string());
+    dir.command(&["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"]).ok();
+    let eval = ["eval", "--weights", "run", "--images", "set/images", "--device", "cpu"];
+    let ran = dir.command(&[&eval[..], &["--annotations", "set/val.json"]].concat()).ok();
+    assert!(ran.stdout_has("boxes of 3 classes").row("2").len() == 7);
+    // But one that it has must be known, under its name.
+    val["categories"][1]["name"] = json!("another");
+    dir.write("other.json", val.to_string());
+    let other = dir.command(&[&eval[..], &["--annotations", "other.json"]].concat()).fails(1);
+    other.stderr_has("other.json: categories[1]").stderr_has("another").no_stdout();
+    // A folder too high: every picture is missing.
+    let from = ["eval", "--weights", "run", "--annotations", "set/val.json", "--images"];
+    let none = dir.command(&[&from[..], &["set"]].concat()).fails(1).no_stdout();
+    none.stderr_has("none of the 6 pictures could be read").stderr_has("set/val/000001.jpg");
+    dir.command(&[&from[..], &["absent"]].concat())
+        .fails(1)
+        .stderr_has("--images: no such folder or archive as `absent`");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_with_3() {
+    let dir = Dir::with_data();
+    let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
+    let wild = ["--set", "train.lr=1e30", "--set", "train.lr_backbone=1e30"];
+    dir.command(&[&train[..], &wild].concat()).fails(3).stderr_has("not finite").stderr_has("hint");
+}
+
+#[test]
+fn colours_are_left_out_unless_there_is_a_terminal_or_they_are_forced() {
+    let dir = Dir::new();
+    let stats = ["dataset", "stats", "absent.json"];
+    let escape = "\u{1b}[";
+    assert!(!dir.command(&stats).fails(1).stderr.contains(escape));
+    dir.command(&stats).env("CLICOLOR_FORCE", "1").exits(1).stderr_has(escape);
+    let refused = dir.command(&stats).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1").fails(1);
+    assert!(!refused.stderr.contains(escape), "{refused:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     args::{DeviceArgs, device_name},
-    exit, output, table,
+    exit, output,
 };
 
 #[derive(Debug, clap::Args)]
@@ -40,8 +40,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     for kernel in report.kernels {
         rows.push((format!("kernel {}", kernel.name), kernel.state.to_string()));
     }
-    let rows = rows.into_iter().map(|(name, value)| vec![name, value]);
-    output::print(table::table(&["<what", "<found"], rows))?;
+    for (name, value) in rows {
+        output::print(format!("{name:<28}{value}"))?;
+    }
     let device = args.device.device.resolve()?;
     output::print(format!(
         "\n--device {} computes on {}",

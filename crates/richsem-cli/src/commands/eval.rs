@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
     data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
@@ -25,6 +25,10 @@ use crate::{
     reading, table,
 };
 
+const USAGE: &str = "\
+richsem eval --annotations <FILE> --weights <FILE|RUN> --images <FOLDER|TAR> [OPTIONS]
+       richsem eval --annotations <FILE> --detections <FILE> [OPTIONS]";
+
 const HELP: &str = "\
 Examples:
   richsem eval --weights runs/tiny --annotations val.json --images images/
@@ -36,7 +40,7 @@ Values are percentages; – stands where there is nothing to measure. AP is the 
 frequent classes by training images (10 and 100 between them).";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, override_usage = USAGE)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["weights", "detections"]))]
 pub(crate) struct Args {
     /// Annotations to measure against (COCO or LVIS JSON)
@@ -52,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     detections: Option<PathBuf>,
     /// By whose rules; LVIS where the annotations have neg_category_ids, unless given
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "coco|lvis", hide_possible_values = true)]
     protocol: Option<ProtocolChoice>,
     /// Images a batch; eval.batch_size of the run unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "detections")]
@@ -72,9 +76,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ProtocolChoice {
-    /// Every class is annotated everywhere
     Coco,
-    /// An image judges the classes it shows and those verified absent
     Lvis,
 }
 
@@ -114,6 +116,9 @@ fn detect_and_measure(
     weights: &Path,
     images: &Path,
 ) -> Result<Summary> {
+    if !images.exists() {
+        return Err(anyhow!("--images: no such folder or archive as `{}`", images.display()));
+    }
     let dataset = Dataset::open(&args.annotations)?;
     let store = ImageStore::open(images)?;
     let detector = args::load_detector(weights, &args.device)?;
@@ -122,7 +127,7 @@ fn detect_and_measure(
         .with_max_detections(detector.config.eval.max_detections as usize)
         .with_training_vocabulary(&detector.vocabulary);
     let batch = args.batch.map_or(detector.config.eval.batch_size, usize::from);
-    let found = detect(&detector, &dataset, store, batch)?;
+    let found = detect(&detector, &evaluator, &dataset, store, batch)?;
     if let Some(file) = &args.save_json {
         detections::write(file, &found)?;
         output::note(format!("detections: {}", file.display()));
@@ -133,6 +138,7 @@ fn detect_and_measure(
 /// Detections of the classes that the annotations know.
 fn detect(
     detector: &Detector,
+    evaluator: &Evaluator,
     dataset: &Dataset,
     store: ImageStore,
     batch: usize,
@@ -147,14 +153,22 @@ fn detect(
     guarded(|| {
         detect_all(detector, source, reading::ahead(), |image_id, _, boxes| {
             let boxes = to_detections(image_id, &boxes, &detector.vocabulary);
-            let known = |d: &Detection| dataset.vocabulary().class_of(d.category_id).is_some();
-            found.extend(boxes.into_iter().filter(known));
+            // A split need not have every class of training.
+            found.extend(boxes.into_iter().filter(|d| evaluator.knows(d.category_id)));
             done += 1;
             counter.set(done, total);
             ControlFlow::Continue(())
         })
     })?;
     drop(counter);
+    if done == 0 && total > 0 {
+        let first = broken.list().into_iter().next().map(|(_, problem)| problem);
+        return Err(anyhow!(
+            "--images: none of the {total} pictures could be read: {}\n  hint: give the folder or \
+             archive that the file names in the annotations are relative to",
+            first.unwrap_or_default()
+        ));
+    }
     if let Some(list) = broken.summary() {
         output::warn(format!("{list}\n  their objects count as missed"));
     }

@@ -44,7 +44,11 @@ Examples:
 Writes the pictures with boxes drawn, and detections.json: a list in COCO's results format
 (image_id is the picture's number, from 1, in the order read) with file_name and category_name
 added. Files of these names in the output folder are replaced. A picture that cannot be read is
-named and skipped; the exit code is then 1.";
+named and skipped; the exit code is then 1.
+
+--raw is before any choice by score, boxes as centre and size relative to the picture. Of one picture
+the tensors have these names, of several <image_id>.pred_logits and <image_id>.pred_boxes; all are
+held in memory until the end.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -58,11 +62,10 @@ pub(crate) struct Args {
     /// Folder to write
     #[arg(short, long, value_name = "FOLDER", default_value = "predictions")]
     output: PathBuf,
-    /// Least score of a detection that is drawn, written and listed, 0 to 1
+    /// Least score of what is drawn, written and listed, 0 to 1
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     conf: f32,
-    /// Writes pred_logits [B, Q, C] and pred_boxes [B, Q, 4] as the network gives them; of several
-    /// pictures as <image_id>.pred_logits and <image_id>.pred_boxes, all held in memory
+    /// Writes what the network gives: pred_logits [B, Q, C] and pred_boxes [B, Q, 4]
     #[arg(long, value_name = "FILE.safetensors")]
     raw: Option<PathBuf>,
     /// Takes the first N pictures alone

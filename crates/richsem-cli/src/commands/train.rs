@@ -22,6 +22,10 @@ use signal_hook::{
 
 use crate::{Cli, args::DeviceArgs, exit, output, progress, progress::TrainProgress};
 
+const USAGE: &str = "\
+richsem train --config <FILE> [--set <KEY=VALUE>]... [--run <FOLDER>] [--device <DEVICE>]
+       richsem train --resume <RUN> [--device <DEVICE>]";
+
 const HELP: &str = "\
 Examples:
   richsem train -c configs/tiny.toml
@@ -33,7 +37,7 @@ A run's folder holds config.toml (all settings), metrics.jsonl, tensorboard/, ev
 (last, best).";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, override_usage = USAGE)]
 pub(crate) struct Args {
     /// Settings (TOML)
     #[arg(short, long, value_name = "FILE", required_unless_present = "resume")]
@@ -71,8 +75,8 @@ pub(crate) fn run(args: Args) -> Result<u8> {
             let file = args.config.expect("clap asks for it where --resume is absent");
             let config = Config::load(&file, &args.assignments)?;
             let folder = args.run.unwrap_or_else(|| default_folder(&file));
-            RunFolder::check_new(&folder)?;
             output::check_new_folder(&folder, "--run")?;
+            RunFolder::check_new(&folder)?;
             let start = Start::New { config: Box::new(config.clone()), folder: folder.clone() };
             (start, config, folder)
         }

@@ -12,43 +12,43 @@ use std::{
 };
 
 /// A temporary folder, removed with the value.
-pub struct Dir(tempfile::TempDir);
+pub(crate) struct Dir(tempfile::TempDir);
 
 impl Dir {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a file, its folders made.
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
     }
 
-    pub fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    pub fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         String::from_utf8(self.read(name)).unwrap()
     }
 
-    pub fn json(&self, name: &str) -> serde_json::Value {
+    pub(crate) fn json(&self, name: &str) -> serde_json::Value {
         serde_json::from_slice(&self.read(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    pub fn exists(&self, name: &str) -> bool {
+    pub(crate) fn exists(&self, name: &str) -> bool {
         self.path(name).exists()
     }
 
     /// Every file below a folder, by its path within, sorted.
-    pub fn files(&self, name: &str) -> Vec<String> {
+    pub(crate) fn files(&self, name: &str) -> Vec<String> {
         fn walk(root: &Path, at: &Path, files: &mut Vec<String>) {
             for entry in std::fs::read_dir(at).unwrap() {
                 let path = entry.unwrap().path();
@@ -66,44 +66,48 @@ impl Dir {
         files
     }
 
-    /// `richsem` with these arguments, in this folder, on the CPU's device choice as given. Nothing
-    /// of the caller's environment that changes what is printed comes along.
-    pub fn raw_command(&self, args: &[&str]) -> Command {
+    /// `richsem` with these arguments, in this folder. Nothing of the caller's environment that
+    /// changes what is printed comes along.
+    pub(crate) fn raw_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_richsem"));
         command
             .args(args)
             .current_dir(self.0.path())
             .stdin(Stdio::null())
+            // Tests run side by side: threads that wait for each other by spinning take ten times
+            // as long when there are more of them than cores.
+            .env("OMP_NUM_THREADS", "1")
             .env_remove("RUST_BACKTRACE")
-            .env_remove("CLICOLOR_FORCE");
+            .env_remove("CLICOLOR_FORCE")
+            .env_remove("NO_COLOR");
         command
     }
 
     /// The same, not yet run.
-    pub fn command(&self, args: &[&str]) -> TestCommand {
+    pub(crate) fn command(&self, args: &[&str]) -> TestCommand {
         TestCommand { command: self.raw_command(args), words: args.join(" ") }
     }
 }
 
 /// `richsem` with arguments, and what is expected of it.
-pub struct TestCommand {
+pub(crate) struct TestCommand {
     command: Command,
     words: String,
 }
 
 impl TestCommand {
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
     /// Runs it; it must succeed.
-    pub fn ok(self) -> Ran {
+    pub(crate) fn ok(self) -> Ran {
         self.exits(0)
     }
 
     /// Runs it; it must end with this code and say `error:`, without a panic.
-    pub fn fails(self, code: i32) -> Ran {
+    pub(crate) fn fails(self, code: i32) -> Ran {
         assert_ne!(code, 0);
         let ran = self.exits(code);
         assert!(ran.stderr.contains("error:"), "no error is told:\n{ran:?}");
@@ -114,7 +118,7 @@ impl TestCommand {
     }
 
     /// Runs it; it must end with this code.
-    pub fn exits(mut self, code: i32) -> Ran {
+    pub(crate) fn exits(mut self, code: i32) -> Ran {
         let output = self.command.output().unwrap();
         let ran = Ran {
             words: self.words,
@@ -128,12 +132,12 @@ impl TestCommand {
 }
 
 /// What came of it.
-pub struct Ran {
+pub(crate) struct Ran {
     words: String,
     /// `None` if a signal ended it.
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl std::fmt::Debug for Ran {
@@ -144,24 +148,24 @@ impl std::fmt::Debug for Ran {
 }
 
 impl Ran {
-    pub fn stdout_has(self, text: &str) -> Self {
+    pub(crate) fn stdout_has(self, text: &str) -> Self {
         assert!(self.stdout.contains(text), "no `{text}` in stdout:\n{self:?}");
         self
     }
 
-    pub fn stderr_has(self, text: &str) -> Self {
+    pub(crate) fn stderr_has(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "no `{text}` in stderr:\n{self:?}");
         self
     }
 
     /// No results where there is an error.
-    pub fn no_stdout(self) -> Self {
+    pub(crate) fn no_stdout(self) -> Self {
         assert!(self.stdout.is_empty(), "stdout should be empty:\n{self:?}");
         self
     }
 
     /// The words of the row of a table that starts with this word.
-    pub fn row(&self, first: &str) -> Vec<&str> {
+    pub(crate) fn row(&self, first: &str) -> Vec<&str> {
         self.stdout
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
@@ -170,7 +174,7 @@ impl Ran {
     }
 
     /// The words of the row below the one that starts with this word and a rule.
-    pub fn values_below(&self, first: &str) -> Vec<&str> {
+    pub(crate) fn values_below(&self, first: &str) -> Vec<&str> {
         let lines: Vec<&str> = self.stdout.lines().collect();
         let header = lines.iter().position(|l| l.split_whitespace().next() == Some(first));
         let header = header.unwrap_or_else(|| panic!("no header `{first}`:\n{self:?}"));
@@ -179,7 +183,7 @@ impl Ran {
 }
 
 /// Arguments that draw 4 classes in 12 training and 6 validation images.
-pub const SMALL_SYNTH: [&str; 12] = [
+pub(crate) const SMALL_SYNTH: [&str; 12] = [
     "synth",
     "set",
     "--classes",
@@ -195,7 +199,7 @@ pub const SMALL_SYNTH: [&str; 12] = [
 ];
 
 /// Settings of a detector that trains on that set in seconds. Batches of 2, so 6 steps an epoch.
-pub const TINY_CONFIG: &str = r#"
+pub(crate) const TINY_CONFIG: &str = r#"
 version = 1
 
 [data]
@@ -226,7 +230,7 @@ log_every = 2
 
 impl Dir {
     /// With [`SMALL_SYNTH`] in `set/` and [`TINY_CONFIG`] as `tiny.toml`.
-    pub fn with_data() -> Self {
+    pub(crate) fn with_data() -> Self {
         let dir = Self::new();
         dir.command(&SMALL_SYNTH).ok();
         dir.write("tiny.toml", TINY_CONFIG);
@@ -234,7 +238,7 @@ impl Dir {
     }
 
     /// As [`Self::with_data`], with a detector trained for one epoch in `run/`.
-    pub fn with_run() -> Self {
+    pub(crate) fn with_run() -> Self {
         let dir = Self::with_data();
         dir.command(&["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"]).ok();
         dir

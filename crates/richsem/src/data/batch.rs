@@ -87,7 +87,7 @@ impl Batch {
     /// it (it pads after normalising).
     ///
     /// # Shapes
-    /// Images `[B, 3, H, W]` f32, contiguous; mask `[B, H, W]` bool, true = padding; both on
+    /// Images `[B, 3, H, W]` f32, channels last in memory on CUDA; mask `[B, H, W]` bool, true = padding; both on
     /// `device`.
     ///
     /// # Errors
@@ -102,7 +102,14 @@ impl Batch {
         };
         let mask = self.mask.f_to_device(device)?; // [B, H, W]
         let bytes = self.images.f_to_device(device)?; // [B, 3, H, W] u8
-        let mut images = Tensor::f_empty(bytes.size(), (Kind::Float, device))?;
+        // cuDNN's fast convolutions want channels last in memory, oneDNN's want them first.
+        let size = bytes.size();
+        let mut images = if device.is_cuda() {
+            let [b, c, h, w] = [size[0], size[1], size[2], size[3]];
+            Tensor::f_empty([b, h, w, c], (Kind::Float, device))?.f_permute([0, 3, 1, 2])?
+        } else {
+            Tensor::f_empty(size, (Kind::Float, device))?
+        };
         images.f_copy_(&bytes)?;
         // torchvision's order of operations, so that the result is its, to the bit.
         let _ = images.f_div_scalar_(255.0)?;

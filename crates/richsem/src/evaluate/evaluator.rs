@@ -111,6 +111,12 @@ impl Evaluator {
         self.truth.images.iter().map(|image| image.id)
     }
 
+    /// Whether the annotation file has that category. A split need not have all that were trained.
+    #[must_use]
+    pub fn knows(&self, category: CategoryId) -> bool {
+        self.category_at.contains_key(&category)
+    }
+
     /// Whether the detections belong to this annotation file. `file` is where they were read, for
     /// the message.
     ///

@@ -308,7 +308,7 @@ impl Criterion {
         let mut loss = sigmoid_focal_loss(&logits, &onehot, alpha, gamma);
         if let Some(known) = known {
             // A matched pair counts even where other boxes of its class may be missing.
-            loss = loss * known.to_device(device).maximum(&onehot);
+            loss *= known.to_device(device).maximum(&onehot);
         }
         Ok(loss.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float))
     }

@@ -89,7 +89,6 @@ impl ClassHead {
     ///
     /// # Panics
     /// If the head needs a text table and gets none: the detector checks that before.
-    #[must_use]
     pub fn forward(&self, hidden: &Tensor, text: Option<&TextTable>) -> Tensor {
         torch_ext::no_autocast(hidden.device(), || {
             let hidden = hidden.to_kind(Kind::Float);
@@ -132,7 +131,6 @@ impl LabelEncoder {
     ///
     /// # Panics
     /// As [`ClassHead::forward`].
-    #[must_use]
     pub fn forward(&self, labels: &Tensor, head: &ClassHead, text: Option<&TextTable>) -> Tensor {
         let flat = labels.flatten(0, -1);
         let rows = match (self, head) {

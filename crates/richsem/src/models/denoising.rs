@@ -81,7 +81,6 @@ impl DenoisingLayout {
 
     /// `[P + queries, P + queries]`, true where a row may see a column: groups see themselves and
     /// the matching queries, matching queries see each other.
-    #[must_use]
     pub fn may_attend(self, queries: i64, device: Device) -> Tensor {
         let group = Tensor::arange(self.len(), (Kind::Int64, Device::Cpu))
             .divide_scalar_mode(2 * self.most, "floor");

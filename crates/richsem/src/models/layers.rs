@@ -45,7 +45,6 @@ impl Linear {
 
     /// # Shapes
     /// `[…, in]` → `[…, out]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())
     }
@@ -70,7 +69,6 @@ impl LayerNorm {
 
     /// # Shapes
     /// `[…, D]` → `[…, D]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)
     }
@@ -111,7 +109,6 @@ impl Mlp {
 
     /// # Shapes
     /// `[…, in]` → `[…, out]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mut x = x.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -156,7 +153,6 @@ impl MultiheadAttention {
     ///
     /// # Shapes
     /// `query_key`, `value` `[B, Q, D]`, `may_attend` `[Q, Q]` → `[B, Q, D]`
-    #[must_use]
     pub fn forward(
         &self,
         query_key: &Tensor,
@@ -229,13 +225,11 @@ impl Conv2d {
 
     /// # Shapes
     /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.with(x, &self.weight, self.bias.as_ref())
     }
 
     /// The same convolution with another weight and bias of the same shapes (a folded norm).
-    #[must_use]
     pub fn with(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
     }
@@ -262,14 +256,12 @@ impl GroupNorm {
 
     /// # Shapes
     /// `[B, C, H, W]` → `[B, C, H, W]`
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), 1e-5, true)
     }
 }
 
 /// Inverse of the sigmoid with both ends clamped at 1e-3 (`util/misc.py` of the reference).
-#[must_use]
 pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
     let eps = 1e-3;
     let x = x.clamp(0.0, 1.0);
@@ -277,9 +269,89 @@ pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
 }
 
 /// `x / ‖x‖` along the last dimension, in f32.
-#[must_use]
 pub fn l2_normalize(x: &Tensor) -> Tensor {
     let x = x.to_kind(Kind::Float);
     let norm = x.norm_scalaropt_dim(2.0, [-1i64], true);
     x / norm
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::parameters::ParameterStore;
+    use tch::Device;
+
+    /// softmax(Q Kᵀ / √d) V a head, in loops, from the packed projections.
+    #[test]
+    fn attention_follows_its_formula_and_its_mask() {
+        let (q, d, heads) = (3usize, 4usize, 2usize);
+        let store = ParameterStore::new(Device::Cpu, 7);
+        let attention = MultiheadAttention::new(&store.root(), d as i64, heads as i64);
+        let bias = Tensor::arange(3 * d as i64, (Kind::Float, Device::Cpu)) * 0.1;
+        tch::no_grad(|| attention.in_proj_bias.shallow_clone().copy_(&bias));
+        let options = (Kind::Float, Device::Cpu);
+        let (qk, v) = (Tensor::randn([1, 3, 4], options), Tensor::randn([1, 3, 4], options));
+        let sees = [[true, true, false], [true, true, true], [false, true, true]];
+        let mask = Tensor::from_slice(&sees.concat()).view([3, 3]);
+        let got = attention.forward(&qk, &v, Some(&mask));
+
+        let project = |x: &Tensor, token: usize, row: usize| -> f64 {
+            (0..d)
+                .map(|k| {
+                    x.double_value(&[0, token as i64, k as i64])
+                        * attention.in_proj_weight.double_value(&[row as i64, k as i64])
+                })
+                .sum::<f64>()
+                + 0.1 * row as f64
+        };
+        let width = d / heads;
+        let mut mixed = vec![vec![0.0; d]; q];
+        for head in 0..heads {
+            for i in 0..q {
+                let scores: Vec<f64> = (0..q)
+                    .map(|j| {
+                        let dot: f64 = (0..width)
+                            .map(|k| head * width + k)
+                            .map(|k| project(&qk, i, k) * project(&qk, j, d + k))
+                            .sum();
+                        if sees[i][j] { (dot / (width as f64).sqrt()).exp() } else { 0.0 }
+                    })
+                    .collect();
+                let total: f64 = scores.iter().sum();
+                for k in (0..width).map(|k| head * width + k) {
+                    mixed[i][k] =
+                        (0..q).map(|j| scores[j] / total * project(&v, j, 2 * d + k)).sum();
+                }
+            }
+        }
+        for (i, row) in mixed.iter().enumerate() {
+            for o in 0..d {
+                let weight =
+                    |k: usize| attention.out_proj.weight.double_value(&[o as i64, k as i64]);
+                let expected: f64 = (0..d).map(|k| row[k] * weight(k)).sum();
+                let got = got.double_value(&[0, i as i64, o as i64]);
+                assert!((got - expected).abs() < 1e-5, "{i} {o}: {got} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn inverse_sigmoid_clamps_both_ends() {
+        let x = Tensor::from_slice(&[-1.0f64, 0.0, 0.0005, 0.3, 0.9999, 2.0]);
+        let got = Vec::<f64>::try_from(inverse_sigmoid(&x)).unwrap();
+        let end = (1e-3f64 / 1.0).ln();
+        let expected =
+            [end, end, (1e-3f64 / 0.9995).ln(), (0.3f64 / 0.7).ln(), (0.9999f64 / 1e-3).ln(), -end];
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-9, "{got} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_box_head_starts_at_zero() {
+        let store = ParameterStore::new(Device::Cpu, 7);
+        let head = Mlp::box_head(&store.root(), 8);
+        let x = Tensor::randn([5, 8], (Kind::Float, Device::Cpu));
+        assert_eq!(head.forward(&x).abs().max().double_value(&[]), 0.0);
+    }
 }

@@ -189,14 +189,12 @@ impl Scope<'_> {
     }
 
     /// A new parameter, f32.
-    #[must_use]
     pub fn parameter(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         let role = if self.frozen { Role::Frozen } else { Role::Trainable };
         self.add(name, shape, init, role)
     }
 
     /// A new buffer, f32: saved and loaded, never trained.
-    #[must_use]
     pub fn buffer(&self, name: &str, shape: &[i64], value: f64) -> Tensor {
         self.add(name, shape, Init::Constant(value), Role::Buffer)
     }

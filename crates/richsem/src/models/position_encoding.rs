@@ -22,7 +22,6 @@ fn sine(position: &Tensor, features: i64, temperature: f64) -> Tensor {
 ///
 /// # Shapes
 /// `mask` `[B, H, W]` (true = padding) → `[B, H, W, D]`
-#[must_use]
 pub fn image_positions(mask: &Tensor, dim: i64, temperature: f64) -> Tensor {
     let valid = mask.logical_not();
     let along = |axis: i64| {
@@ -39,7 +38,6 @@ pub fn image_positions(mask: &Tensor, dim: i64, temperature: f64) -> Tensor {
 ///
 /// # Shapes
 /// `[…, 4]` (cx, cy, w, h) → `[…, 2 D]`
-#[must_use]
 pub fn box_positions(boxes: &Tensor, dim: i64) -> Tensor {
     let order = Tensor::from_slice(&[1i64, 0, 2, 3]).to_device(boxes.device());
     let ordered = boxes.index_select(-1, &order) * TAU;

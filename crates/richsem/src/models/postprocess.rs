@@ -55,7 +55,6 @@ pub fn postprocess(
 }
 
 /// Centre and size to corners, `[…, 4]`.
-#[must_use]
 pub fn to_xyxy(boxes: &Tensor) -> Tensor {
     let centre = boxes.narrow(-1, 0, 2);
     let half = boxes.narrow(-1, 2, 2) * 0.5;

@@ -119,7 +119,6 @@ impl Optimizer {
 
     /// Norm of the whole gradient, a scalar on the device; the gradient is scaled to at most the
     /// configured norm.
-    #[must_use]
     pub fn clip(&mut self) -> Tensor {
         let norms: Vec<Tensor> = self.groups.iter().map(|g| g.grads.norm()).collect();
         let norm = Tensor::stack(&norms, 0).norm();

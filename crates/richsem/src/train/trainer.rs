@@ -336,7 +336,7 @@ impl Trainer<'_> {
             let loss = self.accumulate(&batch)?;
             self.position.batch += 1;
             self.position.micro_steps += 1;
-            let updated = self.position.batch % accumulate == 0;
+            let updated = self.position.batch.is_multiple_of(accumulate);
             self.window.seconds += mark.elapsed().as_secs_f64();
             mark = Instant::now();
             let row = if updated { self.update(&batch)? } else { None };
@@ -356,7 +356,7 @@ impl Trainer<'_> {
         self.position.epoch += 1;
         self.position.batch = 0;
         let done = self.position.epoch;
-        let due = done == epochs || (eval_every > 0 && done % eval_every == 0);
+        let due = done == epochs || (eval_every > 0 && done.is_multiple_of(eval_every));
         self.position.pending_eval = due && self.val.is_some();
         let stop = self.stop.load(Ordering::Relaxed);
         // What is measured, and what a run ends with, is always on disk first.
@@ -374,7 +374,7 @@ impl Trainer<'_> {
     }
 
     fn checkpoint_due(&self, every: u64) -> bool {
-        every > 0 && self.position.updates % every == 0
+        every > 0 && self.position.updates.is_multiple_of(every)
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -420,7 +420,7 @@ impl Trainer<'_> {
         self.position.updates += 1;
         self.window.updates += 1;
         self.window.grad_norm += norm;
-        if self.position.updates % config.log_every != 0 {
+        if !self.position.updates.is_multiple_of(config.log_every) {
             return Ok(None);
         }
         let device = self.learner.detector.device();
@@ -501,7 +501,8 @@ impl Trainer<'_> {
         optimizer.with_ema(|| {
             guarded(|| {
                 detect_all(detector, source, ahead, |image_id, _, found| {
-                    detections.extend(to_detections(image_id, &found, &detector.vocabulary));
+                    let found = to_detections(image_id, &found, &detector.vocabulary);
+                    detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
                     done += 1;
                     observer.evaluating(done, total);
                     if stop.load(Ordering::Relaxed) {

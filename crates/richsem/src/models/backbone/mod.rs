@@ -152,7 +152,6 @@ impl Backbone {
     ///
     /// # Shapes
     /// `[B, 3, H, W]` → C2 to C5, `[B, channels, ⌈H / 4⌉ … ⌈H / 32⌉, …]`
-    #[must_use]
     pub fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
         match self {
             Self::Resnet(trunk) => trunk.forward(images, train),

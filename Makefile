@@ -1,0 +1,44 @@
+# make            lists the targets
+# Everything is built with one Cargo profile, --release: the C++ bindings to libtorch take minutes,
+# and this way they are compiled once for building, testing, linting and the demo.
+
+CARGO  ?= cargo
+PYTHON ?= python3
+DEMO   := demo
+BIN    := $(or $(CARGO_TARGET_DIR),target)/release
+
+# Tests run side by side, one a core; each computes on one thread, or they would wait for each other.
+TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
+
+.PHONY: help build demo test lint bench libtorch libtorch-cuda python
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: build ## Draws a long-tailed set, trains on it, measures, writes a report (10 minutes on 2 cores)
+	@scripts/demo.sh $(BIN)/richsem $(DEMO)
+
+test: libtorch ## Runs all tests
+	$(TEST_ENV) $(CARGO) test --release --workspace
+
+lint: libtorch ## Checks formatting, lints (clippy) and documentation, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace
+
+bench: build ## Measures what this machine can: kernels, a training step, loading LVIS-sized annotations
+	CARGO="$(CARGO)" benches/local.sh $(BIN)/richsem
+
+build: libtorch ## Builds the richsem command into target/release
+	$(CARGO) build --release --workspace
+
+libtorch: python ## Fetches libtorch 2.11.0 into .libtorch/ (0.6 GB), unless it is there or LIBTORCH is set
+	@$(PYTHON) scripts/libtorch.py cpu
+
+libtorch-cuda: python ## Adds what an NVIDIA GPU needs (2.5 GB)
+	@$(PYTHON) scripts/libtorch.py cuda
+
+python:
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "error: $(PYTHON) is missing; it fetches libtorch" >&2; \
+		echo "  hint: sudo apt-get install python3 python3-pip" >&2; exit 1; }
