@@ -123,7 +123,11 @@ impl<'a> Session<'a> {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
             }
-            assert!(started.elapsed() < Duration::from_secs(120), "{}", self.stderr.lock().unwrap());
+            assert!(
+                started.elapsed() < Duration::from_secs(120),
+                "{}",
+                self.stderr.lock().unwrap()
+            );
             std::thread::sleep(Duration::from_micros(200));
         }
     }
