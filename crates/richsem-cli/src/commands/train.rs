@@ -75,6 +75,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         }
         None => {
             let file = args.config.expect("clap asks for it where --resume is absent");
+            output::check_input(&file, "--config", "file")?;
             let config = Config::load(&file, &args.assignments)?;
             let folder = args.run.unwrap_or_else(|| default_folder(&file));
             output::check_new_folder(&folder, "--run")?;
