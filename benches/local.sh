@@ -19,10 +19,11 @@ title "Deformable attention, own kernels against the composition of libtorch's o
 $cargo run --release --quiet -p torch-ext --example ops_check || [ "$device" = cpu ]
 
 title "A training step and inference: the demo's detector, 8 pictures of 160x160, $device"
-"$richsem" bench -c configs/tiny.toml --device "$device" --batch 8 --size 160x160 --steps 20
+"$richsem" bench -c configs/tiny.toml --device "$device" --batch 8 --size 160x160 --classes 12
 
 title "The same: the full detector, one picture of 480x640, $device"
-"$richsem" bench -c configs/baseline_r50.toml --device "$device" --batch 1 --size 480x640 --steps 3
+"$richsem" bench -c configs/baseline_r50.toml --device "$device" --batch 1 --size 480x640 \
+    --steps 3 --warmup 1 --set train.precision=f32
 
 title "Annotations of the size of LVIS's training set: seconds and memory to load them"
 $cargo run --release --quiet -p richsem --example lvis_scale

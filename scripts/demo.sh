@@ -21,11 +21,19 @@ step train -c configs/tiny.toml --run "$folder/run" --device cpu \
     --set data.train.images="$folder/synth/images" \
     --set data.val.annotations="$folder/synth/val.json" \
     --set data.val.images="$folder/synth/images"
-step report "$folder/run"
 
+python3 - "$folder/run/eval" <<'END'
+import json, pathlib, sys
+last = max(pathlib.Path(sys.argv[1]).iterdir())
+classes = json.loads(last.read_text())["per_class"]
+for letter, group in [("f", "frequent"), ("c", "common"), ("r", "rare")]:
+    values = [c["ap50"] for c in classes if c["frequency"] == letter and c["ap50"] is not None]
+    if values:
+        print(f"AP50 of the {len(values)} {group} classes: {100 * sum(values) / len(values):.1f}")
+END
 cat <<END
 
-The demo took $((SECONDS / 60)) min $((SECONDS % 60)) s. What to do next:
+The demo took $((SECONDS / 60)) min $((SECONDS % 60)) s. Open $folder/run/report.html, or go on:
   $richsem predict $folder/synth/images/val --weights $folder/run --output $folder/found --limit 20
   $richsem eval --weights $folder/run --annotations $folder/synth/val.json --images $folder/synth/images --per-class
   $richsem dataset stats YOUR_TRAIN.json      (README.md goes on from there)

@@ -12,8 +12,8 @@ one is looked at and used instead.
     .libtorch/torch/{include,lib}   headers, libraries
     .libtorch/nvidia/*/lib          NVIDIA's libraries, where torch/lib looks for them
     .libtorch/cpu/{include,lib}     links to the CPU half alone: the folder to link against.
-                                    torch-sys would link libtorch_cuda.so if it saw it there, and
-                                    the program then would not start without it.
+                                    torch-sys links libtorch_cuda.so if it sees it there, and the
+                                    program must not need it to start.
     .libtorch/{cpu,cuda}.stamp      which files are completely there
 """
 
@@ -127,7 +127,7 @@ def check_machine():
 
 def check_given(given, half):
     """A libtorch of the user's own: complete, and of a version that fits."""
-    for part in ["lib/libtorch_cpu.so", "include/torch/csrc/autograd/function.h"]:
+    for part in ["lib/libtorch.so", "lib/libtorch_cpu.so", "include/torch/csrc/autograd/function.h"]:
         if not (given / part).exists():
             fail(f"LIBTORCH={given}: there is no {part} in it",
                  f"give the folder of PyTorch {VERSION} or of a libtorch with headers, or unset "
