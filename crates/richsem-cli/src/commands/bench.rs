@@ -132,7 +132,10 @@ fn hardware(device: Device) -> String {
             let devices = torch_ext::report().devices;
             devices.into_iter().find(|d| d.index == index).map(|d| d.name)
         }
-        _ => processor().map(|name| format!("{name}, {} threads", tch::get_num_threads())),
+        _ => processor().map(|name| match tch::get_num_threads() {
+            1 => format!("{name}, 1 thread"),
+            threads => format!("{name}, {threads} threads"),
+        }),
     };
     name.map_or_else(|| short.clone(), |name| format!("{short}: {name}"))
 }

@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Changes one setting, as train.lr=0.0002; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Folder of the new run; runs/<config>-<date>-<time> (UTC) unless given
+    /// Folder of the new run; runs/CONFIG-DATE-TIME (UTC) unless given
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Goes on with the run of that folder, with its own settings
