@@ -36,14 +36,18 @@ pub(crate) fn percent(value: Option<f64>) -> String {
 
 const BY_SIZE: [&str; 6] = ["AP", "AP50", "AP75", "APs", "APm", "APl"];
 const BY_FREQUENCY: [&str; 3] = ["APr", "APc", "APf"];
+const AP50_BY_FREQUENCY: [(&str, Frequency); 3] =
+    [("AP50r", Frequency::Rare), ("AP50c", Frequency::Common), ("AP50f", Frequency::Frequent)];
 
 /// The average precisions in one row.
 pub(crate) fn precisions(summary: &Summary) -> String {
     let values = |names: &[&str]| -> Vec<String> {
         names.iter().map(|name| percent(summary.get(name))).collect()
     };
-    let columns = [&BY_SIZE[..], &["│"], &BY_FREQUENCY].concat();
-    let row = [values(&BY_SIZE), vec!["│".to_owned()], values(&BY_FREQUENCY)].concat();
+    let (names, groups): (Vec<&str>, Vec<Frequency>) = AP50_BY_FREQUENCY.into_iter().unzip();
+    let columns = [&BY_SIZE[..], &["│"], &BY_FREQUENCY, &names].concat();
+    let at_50 = groups.into_iter().map(|g| percent(summary.ap50_of(g))).collect();
+    let row = [values(&BY_SIZE), vec!["│".to_owned()], values(&BY_FREQUENCY), at_50].concat();
     table(&columns, [row])
 }
 
@@ -148,7 +152,7 @@ mod tests {
             instance_count: 4,
             boxes: 5,
             ap: (i != 7).then_some(i as f64 / 1000.0),
-            ap50: None,
+            ap50: Some([0.125, 0.5][i % 2]),
         };
         Summary {
             protocol: Protocol::Coco,
@@ -166,10 +170,11 @@ mod tests {
 
     #[test]
     fn metrics_are_percentages_and_absent_ones_dashes() {
-        let text = precisions(&summary(1));
+        let text = precisions(&summary(2));
         let row = text.lines().last().unwrap();
         let words: Vec<_> = row.split_whitespace().collect();
-        assert_eq!(words, ["34.6", "–", "–", "–", "–", "–", "│", "–", "–", "–"]);
+        assert_eq!(words[..7], ["34.6", "–", "–", "–", "–", "–", "│"]);
+        assert_eq!(words[7..], ["–", "–", "–", "12.5", "–", "50.0"]);
         assert_eq!(recalls(&summary(1)).split_whitespace().next(), Some("AR1"));
         assert!(recalls(&summary(1)).ends_with("100.0"));
     }

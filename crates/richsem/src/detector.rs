@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    checkpoint_io::{not_ours, read_text_table, safetensors},
+    checkpoint_io::{checked_text_table, not_ours, read_text_table, safetensors},
     config::{ClassHeadConfig, Config, Precision},
     data::batch::Batch,
     error::{Error, Result},
@@ -110,7 +110,9 @@ impl Detector {
         }
         let text = match (&config.model.class_head, tensors.remove(TEXT_TABLE)) {
             (ClassHeadConfig::Linear, _) => None,
-            (ClassHeadConfig::Text { .. }, Some(rows)) => Some(TextTable::new(&rows)),
+            (ClassHeadConfig::Text { .. }, Some(rows)) => {
+                Some(checked_text_table(&rows, &record.vocabulary, path)?)
+            }
             (ClassHeadConfig::Text { .. }, None) => {
                 return Err(Error::invalid(path, TEXT_TABLE, "missing: the class head needs it"));
             }

@@ -12,6 +12,7 @@ use crate::{
     models::parameters::ParameterStore,
 };
 
+pub(crate) use text_table::checked_text_table;
 pub use text_table::read_text_table;
 
 /// Where the detector keeps its backbone.

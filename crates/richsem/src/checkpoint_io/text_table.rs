@@ -36,17 +36,13 @@ pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable
         }
     };
     let size = table.size();
-    let [rows, width] = size[..] else {
+    let [rows, _] = size[..] else {
         let problem = format!("expected shape [rows, width], got {size:?}");
         return Err(Error::invalid(path, "shape", problem));
     };
-    let table = table.to_kind(Kind::Float);
-    if width == 0 || table.isfinite().all().int64_value(&[]) == 0 {
-        return Err(Error::invalid(path, "values", "expected finite numbers in every row"));
-    }
     let classes = vocabulary.len() as i64;
     if rows == classes {
-        return Ok(TextTable::new(&table));
+        return checked_text_table(&table, vocabulary, path);
     }
     let mut chosen = Vec::with_capacity(vocabulary.len());
     for category in vocabulary.categories() {
@@ -66,7 +62,37 @@ pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable
             }
         }
     }
-    Ok(TextTable::new(&table.index_select(0, &Tensor::from_slice(&chosen))))
+    checked_text_table(&table.index_select(0, &Tensor::from_slice(&chosen)), vocabulary, path)
+}
+
+/// One row a class, each a direction.
+///
+/// # Errors
+/// Another shape, numbers that are not finite, or a row of zeros, which has no direction.
+pub(crate) fn checked_text_table(
+    rows: &Tensor,
+    vocabulary: &Vocabulary,
+    path: &Path,
+) -> Result<TextTable> {
+    let size = rows.size();
+    if size.len() != 2 || size[0] != vocabulary.len() as i64 || size[1] == 0 {
+        let problem = format!("expected shape [{}, width], got {size:?}", vocabulary.len());
+        return Err(Error::invalid(path, "text table", problem)
+            .with_hint("give one row a class, in order of category ids"));
+    }
+    let rows = rows.to_kind(Kind::Float);
+    let lengths = Vec::<f32>::try_from(rows.norm_scalaropt_dim(2.0, [-1i64], false))?;
+    for (category, length) in vocabulary.categories().iter().zip(lengths) {
+        if !(length.is_finite() && length > 0.0) {
+            let problem = format!(
+                "the row of `{}` (category {}) has length {length}, expected a positive number",
+                category.name, category.id.0
+            );
+            return Err(Error::invalid(path, "text table", problem)
+                .with_hint("every class needs an embedding"));
+        }
+    }
+    Ok(TextTable::new(&rows))
 }
 
 #[cfg(test)]

@@ -55,6 +55,15 @@ impl Summary {
         self.metrics.iter().find(|(n, _)| n == name).and_then(|(_, value)| *value)
     }
 
+    /// Mean AP at IoU 0.50 over the measured classes of a frequency group: what official evaluators
+    /// leave out, and what tells first whether a short training has learned anything.
+    #[must_use]
+    pub fn ap50_of(&self, group: Frequency) -> Option<f64> {
+        let of_group = self.per_class.iter().filter(|c| c.frequency == Some(group));
+        let measured: Vec<f64> = of_group.filter_map(|c| c.ap50).collect();
+        (!measured.is_empty()).then(|| measured.iter().sum::<f64>() / measured.len() as f64)
+    }
+
     /// As JSON: metrics as an object in the official order, absent values as null.
     #[must_use]
     pub fn to_json(&self) -> String {

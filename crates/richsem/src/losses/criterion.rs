@@ -100,6 +100,12 @@ impl LossConfig {
             )
             .with_hint("to use all classes, leave the [loss.federated] table out"));
         }
+        if let Some(FederatedConfig { power, .. }) = &self.federated
+            && !(power.is_finite() && *power >= 0.0)
+        {
+            let problem = format!("expected a number of at least 0, got {power}");
+            return Err(Error::config(format!("{key}.federated.power"), problem));
+        }
         Ok(())
     }
 }

@@ -132,7 +132,7 @@ impl Dino {
             ClassSpace::Classes(_) => root.sub("class_embed").sub(0),
             ClassSpace::Text(_) => root.sub("class_embed"),
         };
-        Ok(Self {
+        let detector = Self {
             backbone: Backbone::new(&root.sub("backbone").sub(0).sub("body"), &config.backbone),
             input_proj: input_projections(&root.sub("input_proj"), config),
             transformer: DeformableTransformer::new(
@@ -145,7 +145,9 @@ impl Dino {
             label_enc: LabelEncoder::new(&class_scope, d, space),
             space,
             config: config.clone(),
-        })
+        };
+        detector.transformer.start_box_head_as(&detector.bbox_embed);
+        Ok(detector)
     }
 
     /// Sizes it was built with.

@@ -203,20 +203,124 @@ fn every_trainable_parameter_gets_a_gradient() {
     }
 }
 
-/// What DINO detaches: proposals start the decoder without a gradient, and refinement passes none
-/// to the layer before except through its own reported box ("look forward twice").
+/// What DINO detaches: proposals start the decoder without a gradient, and a refined box passes
+/// none on to the next layer's queries, only to that layer's own reported box ("look forward
+/// twice").
 #[test]
 fn references_are_detached_where_the_method_says() {
+    let box_head_moves = |objective: &dyn Fn(&TrainingOutput) -> Tensor| {
+        let (store, dino) = build(&tiny(12), ClassSpace::Classes(5));
+        let images = pictures(1, 64, 64);
+        let output = dino.forward_train(&images, &no_padding(&images), None, None).unwrap();
+        objective(&output).sum(Kind::Float).backward();
+        let head = |name: &str| {
+            let all = store.parameters();
+            let own = all.iter().filter(|p| p.name.contains(name));
+            own.map(|p| p.tensor.grad())
+                .any(|g| g.defined() && g.abs().max().double_value(&[]) > 0.0)
+        };
+        (head("bbox_embed.0."), head("enc_out_bbox_embed"))
+    };
+    // The last layer's queries have seen two refined boxes, all of them detached.
+    assert_eq!(box_head_moves(&|o| o.region_features.shallow_clone()), (false, false));
+    // Its input reference is the box of the layer before it, attached to the head that moved it.
+    assert_eq!(box_head_moves(&|o| o.input_references.shallow_clone()), (true, false));
+    assert_eq!(box_head_moves(&|o| o.interm.boxes.shallow_clone()), (false, true));
+}
+
+/// Masks, ratios and shapes of a padded batch, by hand: 64 × 96 pixels, the second picture 40 high
+/// and 50 wide.
+#[test]
+fn levels_of_a_padded_batch_are_those_of_its_mask() {
     let (_store, dino) = build(&tiny(12), ClassSpace::Classes(5));
-    let images = pictures(1, 64, 64).set_requires_grad(true);
-    let output = dino.forward_train(&images, &no_padding(&images), None, None).unwrap();
-    assert!(output.denoising.is_none());
-    // The last layer's input reference comes from the layer before, attached.
-    assert!(output.input_references.requires_grad());
-    let (memory, levels) = dino.encode(&images, &no_padding(&images), true).unwrap();
-    let proposals = dino.transformer.propose(&memory, &levels, None);
-    assert!(!proposals.references.requires_grad());
-    assert!(proposals.boxes.requires_grad());
+    let images = pictures(2, 64, 96);
+    let mask = no_padding(&images);
+    let _ = mask.get(1).narrow(0, 40, 24).fill_(1);
+    let _ = mask.get(1).narrow(1, 50, 46).fill_(1);
+    let (memory, levels) = dino.encode(&images, &mask, false).unwrap();
+    assert_eq!(levels.spatial_shapes, [(8, 12), (4, 6), (2, 3), (1, 2)]);
+    assert_eq!(memory.size(), [2, 96 + 24 + 6 + 2, 32]);
+    // Nearest: pixel i of n reads mask pixel floor(i · 64 / n). Rows 0 to 4 of 8 read 0, 8 … 32;
+    // columns 0 to 6 of 12 read 0, 8 … 48.
+    let expected = [[7.0 / 12.0, 5.0 / 8.0], [4.0 / 6.0, 3.0 / 4.0], [2.0 / 3.0, 1.0], [1.0, 1.0]];
+    for (level, expected) in expected.iter().enumerate() {
+        for (k, expected) in expected.iter().enumerate() {
+            let at = [level as i64, k as i64];
+            assert_eq!(levels.valid_ratios.double_value(&[0, at[0], at[1]]), 1.0);
+            let got = levels.valid_ratios.double_value(&[1, at[0], at[1]]);
+            assert!((got - expected).abs() < 1e-6, "{level} {k}: {got} {expected}");
+        }
+    }
+    let padding = levels.padding.get(1).to_kind(Kind::Int64);
+    assert_eq!(padding.narrow(0, 0, 96).sum(Kind::Int64).int64_value(&[]), 96 - 7 * 5);
+    assert_eq!(padding.int64_value(&[4 * 12 + 6]), 0);
+    assert_eq!(padding.int64_value(&[4 * 12 + 7]), 1);
+    assert_eq!(padding.int64_value(&[5 * 12]), 1);
+}
+
+#[test]
+fn under_bf16_outputs_stay_f32_and_near_those_of_f32() {
+    let (store, dino) = build(&tiny(12), ClassSpace::Classes(5));
+    let images = pictures(1, 64, 64);
+    let mask = no_padding(&images);
+    let run = || dino.forward_train(&images, &mask, None, None).unwrap();
+    let exact = run();
+    let rounded = torch_ext::autocast(Device::Cpu, Some(Kind::BFloat16), run);
+    for x in [
+        &rounded.decoder.logits,
+        &rounded.decoder.boxes,
+        &rounded.interm.logits,
+        &rounded.interm.boxes,
+        &rounded.input_references,
+    ] {
+        assert_eq!(x.kind(), Kind::Float);
+    }
+    // The proposals' ranks can swap, so compare what does not depend on them.
+    let mean = |x: &Tensor| x.mean(Kind::Float).double_value(&[]);
+    let (a, b) = (mean(&exact.decoder.logits), mean(&rounded.decoder.logits));
+    assert!((a - b).abs() < 0.1 * a.abs().max(1.0), "{a} {b}");
+    (rounded.decoder.logits.square().mean(Kind::Float) + rounded.decoder.boxes.mean(Kind::Float))
+        .backward();
+    for p in store.parameters().iter().filter(|p| p.role == Role::Trainable) {
+        let grad = p.tensor.grad();
+        if grad.defined() {
+            assert_eq!(grad.kind(), Kind::Float, "{}", p.name);
+            assert!(grad.isfinite().all().int64_value(&[]) != 0, "{}", p.name);
+        }
+    }
+}
+
+/// How the reference starts (`_reset_parameters` and `CLIPAlign`): Xavier for every matrix of the
+/// transformer, biases as PyTorch's, the encoder's box head a copy of the decoder's.
+#[test]
+fn parameters_start_as_the_references() {
+    let store = ParameterStore::new(Device::Cpu, 11);
+    let _dino = Dino::new(&store, &tiny(12), ClassSpace::Text(24)).unwrap();
+    let all = store.named_tensors();
+    let most = |name: &str| all[name].abs().max().double_value(&[]);
+    let xavier = |a: f64, b: f64| (6.0 / (a + b)).sqrt();
+    let layer = "transformer.encoder.layers.0";
+    for (name, bound) in [
+        (format!("{layer}.linear1.weight"), xavier(32.0, 48.0)),
+        (format!("{layer}.linear1.bias"), 1.0 / 32f64.sqrt()),
+        (format!("{layer}.linear2.bias"), 1.0 / 48f64.sqrt()),
+        (format!("{layer}.self_attn.value_proj.weight"), xavier(32.0, 32.0)),
+        ("transformer.tgt_embed.weight".to_owned(), xavier(12.0, 32.0)),
+        ("transformer.decoder.layers.0.self_attn.in_proj_weight".to_owned(), xavier(96.0, 32.0)),
+    ] {
+        let most = most(&name);
+        assert!(most <= bound && most > 0.8 * bound, "{name}: {most} {bound}");
+    }
+    let std = |name: &str| all[name].std(false).double_value(&[]);
+    assert!((std("transformer.level_embed") - 1.0).abs() < 0.25);
+    for name in ["class_embed.dino_visual_proj.weight", "class_embed.label_proj.weight"] {
+        assert!((std(name) - 24f64.powf(-0.5)).abs() < 0.03, "{name}");
+    }
+    assert_eq!(most(&format!("{layer}.self_attn.attention_weights.weight")), 0.0);
+    for part in ["layers.0.weight", "layers.1.bias", "layers.2.weight"] {
+        let copy = &all[&format!("transformer.enc_out_bbox_embed.{part}")];
+        assert_eq!(copy, &all[&format!("bbox_embed.0.{part}")]);
+    }
 }
 
 #[test]

@@ -107,6 +107,23 @@ impl Mlp {
         }
     }
 
+    /// Takes the values of another one of the same shape.
+    pub fn copy_from(&self, other: &Self) {
+        let tensors = |mlp: &Self| -> Vec<Tensor> {
+            let layers = mlp.layers.iter();
+            layers
+                .flat_map(|l| [Some(&l.weight), l.bias.as_ref()])
+                .flatten()
+                .map(Tensor::shallow_clone)
+                .collect()
+        };
+        tch::no_grad(|| {
+            for (mut to, from) in tensors(self).into_iter().zip(tensors(other)) {
+                to.copy_(&from);
+            }
+        });
+    }
+
     /// # Shapes
     /// `[…, in]` → `[…, out]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
@@ -181,7 +198,7 @@ impl MultiheadAttention {
     }
 }
 
-/// Convolution without bias: a norm follows it, or its bias is separate.
+/// Convolution, with a bias where no norm follows that has one.
 #[derive(Debug)]
 pub struct Conv2d {
     /// `[out, in, k, k]`

@@ -3,9 +3,13 @@
 //! links to such folders. A folder appears under its name only when it is complete, and is never
 //! written again while a link points to it, so a kill at any moment leaves the one before.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
+use tch::Tensor;
 
 use super::{
     Learner,
@@ -14,10 +18,12 @@ use super::{
 use crate::{
     checkpoint_io::safetensors,
     error::{Error, Result, TEMPORARY},
-    models::parameters::Role,
+    models::parameters::{Parameter, Role},
 };
 
 const VERSION: u32 = 1;
+/// Metadata of `training.safetensors`: which parameter lies where.
+const LAYOUT: &str = "layout";
 
 /// What to do when `last` cannot be read.
 const DAMAGED: &str = "the checkpoint is damaged: point `last` to another one, as with \
@@ -104,7 +110,7 @@ pub(super) fn save(run: &RunFolder, learner: &mut Learner, position: &Position) 
     safetensors::write(
         &folder.path().join("training.safetensors"),
         &tensors,
-        &safetensors::Metadata::new(),
+        &[(LAYOUT.to_owned(), optimizer.layout())].into(),
     )?;
     write_position(folder.path(), position)?;
     // Temporary folders are private; a checkpoint is as readable as the rest of the run.
@@ -168,24 +174,40 @@ pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Po
     let Some(position) = Position::of_run(run)? else { return Ok(None) };
     let folder = run.file("checkpoints").join("last");
     let path = folder.join("training.safetensors");
-    let (tensors, _) = safetensors::read(&path).map_err(|e| e.with_hint(DAMAGED))?;
+    let (tensors, metadata) = safetensors::read(&path).map_err(|e| e.with_hint(DAMAGED))?;
+    if metadata.get(LAYOUT) != Some(&optimizer.layout()) {
+        let problem = "the parameters are not those of this model, or in another order";
+        return Err(Error::invalid(&path, LAYOUT, problem)
+            .with_hint("resume with the release and the settings that the run was started with"));
+    }
     optimizer.load_state(&tensors, position.updates as i64, &path)?;
     for parameter in detector.store.parameters() {
         if parameter.role == Role::Buffer {
-            let name = format!("buffer.{}", parameter.name);
-            let saved =
-                tensors.get(&name).ok_or_else(|| Error::invalid(&path, &name, "missing"))?;
-            tch::no_grad(|| parameter.tensor.shallow_clone().f_copy_(saved))?;
+            restore(&parameter, &tensors, &format!("buffer.{}", parameter.name), &path)?;
         }
     }
     // Frozen weights are in neither: they are what inference uses.
-    let (weights, _) = safetensors::read(&folder.join("model.safetensors"))?;
+    let path = folder.join("model.safetensors");
+    let (weights, _) = safetensors::read(&path).map_err(|e| e.with_hint(DAMAGED))?;
     for parameter in detector.store.parameters() {
-        if parameter.role == Role::Frozen
-            && let Some(saved) = weights.get(&parameter.name)
-        {
-            tch::no_grad(|| parameter.tensor.shallow_clone().f_copy_(saved))?;
+        if parameter.role == Role::Frozen {
+            restore(&parameter, &weights, &parameter.name, &path)?;
         }
     }
     Ok(Some(position))
+}
+
+fn restore(
+    parameter: &Parameter,
+    saved: &BTreeMap<String, Tensor>,
+    name: &str,
+    path: &Path,
+) -> Result<()> {
+    let value =
+        saved.get(name).filter(|v| v.size() == parameter.tensor.size()).ok_or_else(|| {
+            let problem = format!("missing, or not of shape {:?}", parameter.tensor.size());
+            Error::invalid(path, name, problem).with_hint(DAMAGED)
+        })?;
+    tch::no_grad(|| parameter.tensor.shallow_clone().f_copy_(value))?;
+    Ok(())
 }

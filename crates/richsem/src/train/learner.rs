@@ -1,6 +1,6 @@
 //! What learns: the detector, its objective and its optimizer, one batch at a time.
 
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::Optimizer;
 use crate::{
@@ -77,8 +77,10 @@ impl Learner {
         guarded(|| {
             let losses = trace.losses.insert(self.forward(batch, key, &mut trace.output)?);
             // The one transfer of a step besides the matching: every term, before any gradient.
-            let values = Vec::<f32>::try_from(losses.values.to_device(Device::Cpu))?;
-            let loss = losses.total.double_value(&[]);
+            let total = losses.total.detach().view([1]);
+            let all = Tensor::cat(&[&losses.values, &total], 0).to_device(Device::Cpu);
+            let mut values = Vec::<f32>::try_from(all)?;
+            let loss = values.pop().map_or(f64::NAN, f64::from);
             if !loss.is_finite() {
                 return Err(Error::NonFinite("the loss is not finite".into()));
             }
@@ -120,7 +122,7 @@ impl Learner {
     /// [`Error::NonFinite`], with nothing applied; what libtorch refuses.
     pub fn update(&mut self, lr_factor: f64) -> Result<f64> {
         guarded(|| {
-            let norm = self.optimizer.clip().double_value(&[]);
+            let norm = self.optimizer.clip();
             if !norm.is_finite() {
                 return Err(Error::NonFinite("the gradient is not finite".into()));
             }

@@ -117,15 +117,15 @@ impl Optimizer {
         }
     }
 
-    /// Norm of the whole gradient, a scalar on the device; the gradient is scaled to at most the
-    /// configured norm.
-    pub fn clip(&mut self) -> Tensor {
+    /// Norm of the whole gradient; it is scaled to at most the configured norm, unless the norm is
+    /// not finite: then the gradient stays as it is, for whoever asks where that came from.
+    pub fn clip(&mut self) -> f64 {
         let norms: Vec<Tensor> = self.groups.iter().map(|g| g.grads.norm()).collect();
-        let norm = Tensor::stack(&norms, 0).norm();
-        if self.clip_max_norm > 0.0 {
-            let factor = ((&norm + 1e-6).reciprocal() * self.clip_max_norm).clamp_max(1.0);
+        let norm = Tensor::stack(&norms, 0).norm().double_value(&[]);
+        let factor = self.clip_max_norm / (norm + 1e-6);
+        if norm.is_finite() && self.clip_max_norm > 0.0 && factor < 1.0 {
             for group in &mut self.groups {
-                let _ = group.grads.multiply_(&factor);
+                let _ = group.grads.multiply_scalar_(factor);
             }
         }
         norm
@@ -217,6 +217,18 @@ impl Optimizer {
             }
         }
         state
+    }
+
+    /// Which parameter lies where in the tensors of [`Self::state`].
+    #[must_use]
+    pub fn layout(&self) -> String {
+        let place = |(name, offset, shape): &(String, usize, Vec<i64>)| {
+            format!("{name} {offset} {shape:?}\n")
+        };
+        let group = |(i, g): (usize, &Group)| {
+            format!("group {i}\n{}", g.layout.iter().map(place).collect::<String>())
+        };
+        self.groups.iter().enumerate().map(group).collect()
     }
 
     /// Restores what [`Self::state`] gave.
@@ -348,9 +360,25 @@ mod tests {
         loss(&a, &b).backward();
         let squares = |x: &Tensor| x.grad().square().sum(Kind::Double).double_value(&[]);
         let before = (squares(&a) + squares(&b)).sqrt();
-        let norm = optimizer.clip().double_value(&[]);
+        let norm = optimizer.clip();
         assert!((norm - before).abs() < 1e-5);
         assert!(((squares(&a) + squares(&b)).sqrt() - 0.1).abs() < 1e-5);
+        // A gradient below the limit stays as it is.
+        optimizer.zero_grad();
+        let _ = a.grad().fill_(0.01);
+        let norm = optimizer.clip();
+        assert!((norm - 0.01 * 3f64.sqrt()).abs() < 1e-6);
+        assert!((a.grad().double_value(&[0]) - 0.01).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_first_gradient_that_is_not_finite_is_named_also_with_clipping() {
+        let config = TrainConfig { clip_max_norm: 0.1, ..TrainConfig::default() };
+        let (_store, a, b, mut optimizer) = setup(&config);
+        loss(&a, &b).backward();
+        let _ = b.grad().get(1).fill_(f64::NAN);
+        assert!(optimizer.clip().is_nan());
+        assert_eq!(optimizer.first_non_finite_gradient().as_deref(), Some("head.bias"));
     }
 
     #[test]

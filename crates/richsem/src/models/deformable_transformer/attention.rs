@@ -102,7 +102,10 @@ impl MsDeformAttn {
         // The kernel adds gradients up in f32 whatever it is given: on an H100 f32 values make its
         // backward pass 1.7 times as fast as bf16 ones (benches/README.md).
         let value = value.to_kind(Kind::Float).view([b, -1, m, d / m]); // [B, S, M, D / M]
-        let offsets = self.sampling_offsets.forward(query).to_kind(Kind::Float);
+        // Eight bits of mantissa would move a sample by up to 1/64 of a pixel.
+        let offsets = torch_ext::no_autocast(query.device(), || {
+            self.sampling_offsets.forward(&query.to_kind(self.sampling_offsets.weight.kind()))
+        });
         let offsets = offsets.view([b, q, m, l, p, 2]);
         let weights = self.attention_weights.forward(query).view([b, q, m, l * p]);
         let weights = weights.softmax(-1, Kind::Float).view([b, q, m, l, p]);

@@ -108,7 +108,7 @@ impl Decoder {
         let mut attached = reference.shallow_clone();
         let mut hidden = Vec::with_capacity(self.layers.len());
         let mut inputs = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
             inputs.push(attached.shallow_clone());
             let scaled = reference.unsqueeze(2) * &ratios; // [B, Q, L, 4]
             let sine = box_positions(&scaled.select(2, 0), self.hidden_dim); // [B, Q, 2 D]
@@ -124,13 +124,16 @@ impl Decoder {
             let inner = layer.linear1.forward(&output).relu();
             output = layer.norm3.forward(&(&output + layer.linear2.forward(&inner)));
 
+            hidden.push(self.norm.forward(&output));
+            if i + 1 == self.layers.len() {
+                break;
+            }
             // Boxes are refined from the output before the shared norm, in f32.
             attached = torch_ext::no_autocast(device, || {
                 let delta = bbox_embed.forward(&output.to_kind(Kind::Float));
                 (delta + inverse_sigmoid(&reference)).sigmoid()
             });
             reference = attached.detach();
-            hidden.push(self.norm.forward(&output));
         }
         Ok(DecoderOutput {
             hidden: Tensor::stack(&hidden, 0),

@@ -22,6 +22,9 @@ pub use decoder::DecoderOutput;
 /// Groups of the norm after each projection onto the transformer's width.
 pub const GROUPS: i64 = 32;
 
+/// Proposals start at 0.05 · 2^level of the picture, which must stay below 0.99.
+const MOST_LEVELS: i64 = 5;
+
 /// Sizes of the transformer. Names are those of the reference's configs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -85,6 +88,13 @@ impl TransformerConfig {
                 let problem = format!("expected a positive number, got {value}");
                 return Err(Error::config(format!("{key}.{name}"), problem));
             }
+        }
+        if self.num_feature_levels > MOST_LEVELS {
+            return Err(Error::config(
+                format!("{key}.num_feature_levels"),
+                format!("expected at most {MOST_LEVELS}, got {}", self.num_feature_levels),
+            )
+            .with_hint("proposals of a sixth level would be larger than the picture"));
         }
         if self.hidden_dim % self.nheads != 0 || self.hidden_dim % GROUPS != 0 {
             return Err(Error::config(
@@ -166,6 +176,11 @@ impl DeformableTransformer {
             enc_out_class_embed,
             num_queries: config.num_queries,
         }
+    }
+
+    /// The encoder's box head starts as a copy of the decoder's (method, part 1).
+    pub fn start_box_head_as(&self, bbox_embed: &Mlp) {
+        self.enc_out_bbox_embed.copy_from(bbox_embed);
     }
 
     /// Encodes the flattened levels.
