@@ -32,8 +32,8 @@ pub enum Error {
         hint: Option<String>,
     },
     /// Reading or writing failed; the message carries the path (`fs-err`).
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
+    #[error("{io}{hint}", io = .0, hint = remedy(.0))]
+    Io(std::io::Error),
     /// libtorch refused.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -46,6 +46,25 @@ pub enum Error {
     /// Anything else worth telling, complete in itself.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What to do where the system refuses to write.
+fn remedy(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "\n  hint: the disk is full: free some space, or write to another one"
+        }
+        ErrorKind::FileTooLarge => "\n  hint: raise the limit on the size of files (ulimit -f)",
+        ErrorKind::ReadOnlyFilesystem => "\n  hint: choose a folder on a disk that can be written",
+        _ => "",
+    }
 }
 
 struct Hint<'a>(&'a Option<String>);
@@ -126,23 +145,6 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 /// process left.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// Says which file could not be written, and what to do about it.
-fn unwritable(path: &Path, error: &std::io::Error) -> std::io::Error {
-    use std::io::ErrorKind;
-    let hint = match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "\n  hint: the disk is full: free some space, or write to another one"
-        }
-        ErrorKind::FileTooLarge => "\n  hint: raise the limit on the size of files (ulimit -f)",
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "\n  hint: choose a folder that you may write to"
-        }
-        _ => "",
-    };
-    let text = format!("could not write `{}`: {error}{hint}", path.display());
-    std::io::Error::new(error.kind(), text)
-}
-
 /// Writes a file so that it is either wholly there or not at all: to a temporary file in the same
 /// folder, synced, then renamed over `path`. A link stays one: the file that it points to is
 /// replaced. A device or pipe (`/dev/stdout`) is written to as it is.
@@ -154,7 +156,9 @@ pub fn write_atomically(
     write: impl FnOnce(&mut dyn std::io::Write) -> Result<()>,
 ) -> Result<()> {
     use std::io::Write as _;
-    let at = |e: std::io::Error| unwritable(path, &e);
+    let at = |e: std::io::Error| {
+        std::io::Error::new(e.kind(), format!("could not write `{}`: {e}", path.display()))
+    };
     let write = |out: &mut dyn std::io::Write| match write(out) {
         Err(Error::Io(e)) => Err(Error::Io(at(e))),
         other => other,
@@ -172,10 +176,11 @@ pub fn write_atomically(
     };
     let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder).map_err(at)?;
-    let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file);
+    // The file itself: its wrapper would name the temporary file beside the one that is meant.
+    let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file.as_file());
     write(&mut buffered)?;
     buffered.flush().map_err(at)?;
-    let file = buffered.into_inner().map_err(|e| at(e.into_error()))?;
+    drop(buffered);
     file.as_file().sync_all().map_err(at)?;
     // Temporary files are private by default; a result is as readable as any file the user makes.
     #[cfg(unix)]

@@ -92,6 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         classification_per_class: args.classification_per_class,
         classification_size: args.classification_size,
     };
+    output::check_new_folder(&args.output, "OUT")?;
     let counter = Counter::new("drawing", 0);
     let report = generate(&config, &args.output, args.overwrite, &|done, total| {
         counter.set(done, total);

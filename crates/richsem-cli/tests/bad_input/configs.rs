@@ -75,7 +75,7 @@ fn a_settings_file_that_is_wrong_is_named_with_the_key() {
         (
             "unknown word",
             "version = 1\n[train]\nprecision = \"f8\"",
-            "train.precision: unknown variant `f8`, expected `f32` or `bf16`",
+            "train.precision: expected `f32` or `bf16`, got unknown variant `f8`",
             "",
         ),
         (
@@ -257,14 +257,29 @@ fn settings_that_do_not_fit_the_data_are_refused_before_a_folder_is_made() {
                 &set(&tables[1]),
                 &["flat.npy: shape: expected shape [rows, width], got [32]"],
             ),
-            ("too few values", &set(&tables[2]), &["short.npy: array: "]),
+            (
+                "too few values",
+                &set(&tables[2]),
+                &[
+                    "short.npy: array: [4, 8] values of Float do not fill 20 bytes",
+                    "hint: write it",
+                ],
+            ),
             (
                 "no width",
                 &set(&tables[3]),
                 &["empty.npy: values: expected finite numbers in every row"],
             ),
-            ("not an array", &set(&tables[4]), &["text.npy: array: not a readable .npy file"]),
-            ("no table", &set(&tables[5]), &["none.npy"]),
+            (
+                "not an array",
+                &set(&tables[4]),
+                &["text.npy: array: not a .npy file", "hint: write it with numpy.save"],
+            ),
+            (
+                "no table",
+                &set(&tables[5]),
+                &["model.class_head.table: there is no file `", "none.npy", "hint: "],
+            ),
         ],
     );
 }

@@ -1,5 +1,6 @@
 //! Weights and tables on disk.
 
+mod npy;
 pub mod safetensors;
 mod text_table;
 

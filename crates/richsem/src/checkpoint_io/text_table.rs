@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
-use super::safetensors;
+use super::{npy, safetensors};
 use crate::{
     error::{Error, Result},
     models::class_head::TextTable,
@@ -17,12 +17,14 @@ use crate::{
 /// # Errors
 /// A file that is neither, of another shape, or without a row for some class.
 pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable> {
-    // Opened here first, so that a missing file is an I/O error with its path.
-    fs_err::File::open(path)?;
+    if !path.is_file() {
+        let problem = format!("there is no file `{}`", path.display());
+        return Err(Error::config("model.class_head.table", problem)
+            .with_hint("paths are relative to the file that says them"));
+    }
     let is_npy = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
     let table = if is_npy {
-        Tensor::read_npy(path)
-            .map_err(|e| Error::invalid(path, "array", format!("not a readable .npy file: {e}")))?
+        npy::read(path)?
     } else {
         let (tensors, _) = safetensors::read(path)?;
         let names: Vec<String> = tensors.keys().cloned().collect();

@@ -1,0 +1,132 @@
+//! Arrays in NumPy's `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
+//!
+//! `tch` reads them too, but trusts the shape: of a file that is cut off it would hand on whatever
+//! lies in memory behind the values.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// Reads an array of floating-point numbers, to the CPU, in the file's kind and shape.
+///
+/// # Errors
+/// A file that cannot be read, is cut off, or holds another kind of values.
+pub(super) fn read(path: &Path) -> Result<Tensor> {
+    let bytes = fs_err::read(path)?;
+    let invalid = |problem: String| {
+        Error::invalid(path, "array", problem).with_hint(
+            "write it with numpy.save(file, table.astype(\"float32\")); if that was done, the file \
+             was cut off on its way",
+        )
+    };
+    let (header, values) = split(&bytes)
+        .ok_or_else(|| invalid("not a .npy file, or cut off in its header".to_owned()))?;
+    let text = |key: &str| value_of(header, key);
+    let unreadable = || invalid(format!("unreadable header {header:?}"));
+    let kind = match text("descr").map(|t| t.trim_matches(['\'', '"'])) {
+        Some("<f2") => Kind::Half,
+        Some("<f4") => Kind::Float,
+        Some("<f8") => Kind::Double,
+        Some(other) => return Err(invalid(format!("expected <f2, <f4 or <f8, got {other}"))),
+        None => return Err(unreadable()),
+    };
+    if text("fortran_order") != Some("False") {
+        return Err(invalid("expected rows one after the other, got Fortran's order".to_owned()));
+    }
+    let shape = text("shape").and_then(shape).ok_or_else(unreadable)?;
+    let count = shape
+        .iter()
+        .try_fold(kind.elt_size_in_bytes(), |n, &side| n.checked_mul(usize::try_from(side).ok()?));
+    if count != Some(values.len()) {
+        let problem = format!("{shape:?} values of {kind:?} do not fill {} bytes", values.len());
+        return Err(invalid(problem));
+    }
+    Ok(Tensor::f_from_data_size(values, &shape, kind)?)
+}
+
+/// Header and values.
+fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (version, rest) = bytes.strip_prefix(MAGIC)?.split_at_checked(2)?;
+    // Version 1 has two bytes for the header's length, later ones four.
+    let (length, rest) = rest.split_at_checked(if version[0] == 1 { 2 } else { 4 })?;
+    let length = length.iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte));
+    let (header, values) = rest.split_at_checked(length)?;
+    Some((std::str::from_utf8(header).ok()?.trim(), values))
+}
+
+/// What a key of the header, a Python dictionary of simple values, stands for.
+fn value_of<'a>(header: &'a str, key: &str) -> Option<&'a str> {
+    let (_, rest) = header.split_once(&format!("'{key}':"))?;
+    let rest = rest.trim_start();
+    let end = match rest.starts_with('(') {
+        true => rest.find(')')? + 1,
+        false => rest.find([',', '}'])?,
+    };
+    Some(rest[..end].trim_end())
+}
+
+/// `(3, 8)`, `(3,)` or `()`.
+fn shape(text: &str) -> Option<Vec<i64>> {
+    let sides = text.strip_prefix('(')?.strip_suffix(')')?.split(',').map(str::trim);
+    sides.filter(|side| !side.is_empty()).map(|side| side.parse().ok()).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn arrays_are_read_as_tch_writes_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        for kind in [Kind::Half, Kind::Float, Kind::Double] {
+            for size in [vec![3, 8], vec![5], vec![], vec![0, 4], vec![2, 1, 3]] {
+                let array = Tensor::rand(&size, (Kind::Float, Device::Cpu)).to_kind(kind);
+                array.write_npy(&path).unwrap();
+                let got = read(&path).unwrap();
+                assert_eq!((got.kind(), got.size()), (kind, size));
+                assert_eq!(got, array);
+            }
+        }
+    }
+
+    #[test]
+    fn no_length_of_a_file_is_read_beyond_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        Tensor::rand([3, 8], (Kind::Float, Device::Cpu)).write_npy(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for length in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let message = read(&path).unwrap_err().to_string();
+            assert!(message.contains("a.npy: array: ") && message.contains("hint"), "{message}");
+        }
+        let text = String::from_utf8_lossy(&bytes[..bytes.len() - 96]).into_owned();
+        for (old, new, says) in [
+            ("(3,8,)", "(9223372036854775807,8,)", "do not fill"),
+            ("(3,8,)", "(-3,8,)", "do not fill"),
+            ("(3,8,)", "(3,x,)", "unreadable header"),
+            ("<f4", ">f4", "expected <f2, <f4 or <f8, got >f4"),
+            ("<f4", "<i8", "got <i8"),
+            ("False", "True", "Fortran"),
+            ("shape", "shale", "unreadable header"),
+        ] {
+            assert!(text.contains(old), "{text}");
+            // Everything behind the ten bytes of magic, version and length.
+            let header = text.rsplit("NUMPY").next().unwrap()[4..].replace(old, new);
+            let mut changed = b"\x93NUMPY\x01\x00".to_vec();
+            changed.extend((header.len() as u16).to_le_bytes());
+            changed.extend(header.bytes());
+            changed.extend(&bytes[bytes.len() - 96..]);
+            std::fs::write(&path, changed).unwrap();
+            let message = read(&path).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
+    }
+}
