@@ -34,8 +34,8 @@ impl DenoisingConfig {
     /// # Errors
     /// A setting outside its range, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
-        if self.number < 0 {
-            let problem = format!("expected 0 (off) or more, got {}", self.number);
+        if !(0..=100_000).contains(&self.number) {
+            let problem = format!("expected 0 (off) to 100000, got {}", self.number);
             return Err(Error::config(format!("{key}.number"), problem));
         }
         for (name, value, most) in

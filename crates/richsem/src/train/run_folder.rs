@@ -104,10 +104,17 @@ impl RunFolder {
     /// A folder that already holds something.
     pub fn check_new(path: &Path) -> Result<()> {
         if path.exists() && !entries(path, |name| !is_temporary(name))?.is_empty() {
+            let started = path.join("config.toml").exists();
+            let hint = match (started, path.join("checkpoints/last").exists()) {
+                (true, true) => format!("continue that run with --resume {}, or", path.display()),
+                (true, false) => {
+                    "its run ended before the first checkpoint: remove the folder to start anew, or"
+                        .to_owned()
+                }
+                (false, _) => "it is not a run's:".to_owned(),
+            };
             return Err(Error::Other(format!(
-                "{}: the run folder is not empty\n  hint: continue that run with --resume {}, or \
-                 choose another folder with --run",
-                path.display(),
+                "{}: the run folder is not empty\n  hint: {hint} choose another folder with --run",
                 path.display()
             )));
         }
@@ -186,6 +193,25 @@ impl RunFolder {
                 ));
         }
         Ok(Self { path: path.to_owned() })
+    }
+
+    /// Keeps other processes from training here until the file is dropped. The lock ends with the
+    /// process, however it ends.
+    ///
+    /// # Errors
+    /// Another process holds it.
+    pub(super) fn lock(&self) -> Result<std::fs::File> {
+        let path = self.file(".lock");
+        let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?.into_file();
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => Err(Error::Other(format!(
+                "{}: another process is training in this run folder\n  hint: stop that one first, \
+                 or choose another folder with --run",
+                self.path.display()
+            ))),
+            Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+        }
     }
 
     /// The settings the run was started with.

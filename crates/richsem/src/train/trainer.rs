@@ -111,6 +111,8 @@ pub fn train(
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
     let row = batches(&config, &split, &broken, &Single)?;
 
+    // Taken before anything of an existing run is read or swept.
+    let lock = existing.as_ref().map(RunFolder::lock).transpose()?;
     let mut learner = Learner::new(&config, vocabulary.clone(), device, Box::new(Single))?;
     let resumed = match &existing {
         None => None,
@@ -130,6 +132,10 @@ pub fn train(
     let run = match existing {
         Some(run) => run,
         None => RunFolder::create(&folder, &config, &vocabulary)?,
+    };
+    let _lock = match lock {
+        Some(lock) => lock,
+        None => run.lock()?,
     };
     let position = resumed.unwrap_or_default();
     run.rewind(position.updates)?;

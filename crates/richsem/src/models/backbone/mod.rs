@@ -70,11 +70,12 @@ impl BackboneConfig {
     /// # Errors
     /// A setting outside its range, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
-        if !self.layers.is_empty() && (self.layers.len() != 4 || self.layers.iter().any(|&n| n < 1))
+        if !self.layers.is_empty()
+            && (self.layers.len() != 4 || self.layers.iter().any(|n| !(1..=1000).contains(n)))
         {
             return Err(Error::config(
                 format!("{key}.layers"),
-                format!("expected four positive block counts, got {:?}", self.layers),
+                format!("expected four block counts from 1 to 1000, got {:?}", self.layers),
             ));
         }
         if !(-1..=4).contains(&self.frozen_stages) {
@@ -83,10 +84,10 @@ impl BackboneConfig {
                 format!("expected -1 (train everything) to 4, got {}", self.frozen_stages),
             ));
         }
-        if self.width < 2 || self.width % 2 != 0 {
+        if !(2..=4096).contains(&self.width) || self.width % 2 != 0 {
             return Err(Error::config(
                 format!("{key}.width"),
-                format!("expected a positive even number, got {}", self.width),
+                format!("expected an even number from 2 to 4096, got {}", self.width),
             ));
         }
         if self.norm == Norm::GroupNorm && (self.groups < 1 || (self.width / 2) % self.groups != 0)

@@ -22,6 +22,8 @@ pub use decoder::DecoderOutput;
 /// Groups of the norm after each projection onto the transformer's width.
 pub const GROUPS: i64 = 32;
 
+/// Larger sizes are slips of the keyboard, and would end in an allocation that cannot be caught.
+const MOST: i64 = 100_000;
 /// Proposals start at 0.05 · 2^level of the picture, which must stay below 0.99.
 const MOST_LEVELS: i64 = 5;
 
@@ -84,8 +86,8 @@ impl TransformerConfig {
             ("dec_n_points", self.dec_n_points),
         ];
         for (name, value) in sizes {
-            if value < 1 {
-                let problem = format!("expected a positive number, got {value}");
+            if !(1..=MOST).contains(&value) {
+                let problem = format!("expected a number from 1 to {MOST}, got {value}");
                 return Err(Error::config(format!("{key}.{name}"), problem));
             }
         }
