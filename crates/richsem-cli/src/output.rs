@@ -65,11 +65,29 @@ pub(crate) fn set_panic_hook() {
     }));
 }
 
+/// Refuses an input that is not there. `what` it is, in words.
+pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let hint = match std::env::current_dir() {
+        Ok(here) if path.is_relative() => {
+            format!("\n  hint: names are relative to the working folder, {}", here.display())
+        }
+        _ => String::new(),
+    };
+    Err(anyhow!("{flag}: no such {what} as `{}`{hint}", path.display()))
+}
+
 /// Refuses a file that could not be written later.
 pub(crate) fn check_file(path: &Path, flag: &str) -> Result<()> {
     if path.is_dir() {
         let path = path.display();
         return Err(anyhow!("{flag}: `{path}` is a folder, expected the name of a file"));
+    }
+    if path.metadata().is_ok_and(|about| !about.is_file()) {
+        // A device or pipe, as /dev/stdout: written to as it is.
+        return Ok(());
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {

@@ -49,7 +49,9 @@ fn of_input(input: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![input.to_owned()]);
     }
     let Some(pattern) = input.to_str().filter(|text| text.contains(['*', '?', '['])) else {
-        return Err(anyhow!("{name}: no such file or folder"));
+        return Err(anyhow!(
+            "{name}: no such file or folder\n  hint: a pattern holds *, ? or [, as 'photos/*.jpg'"
+        ));
     };
     let matches = glob::glob(pattern).map_err(|error| anyhow!("{name}: {error}"))?;
     let mut pictures = Vec::new();
@@ -61,7 +63,10 @@ fn of_input(input: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if pictures.is_empty() {
-        return Err(anyhow!("{name}: no picture (.jpg, .jpeg, .png) has such a name"));
+        return Err(anyhow!(
+            "{name}: no picture (.jpg, .jpeg, .png) has such a name\n  hint: put the pattern in \
+             quotes; ** stands for folders at any depth"
+        ));
     }
     Ok(pictures)
 }

@@ -22,6 +22,11 @@ use crate::{
 
 /// Key of this program's record in a weights file.
 const METADATA: &str = "richsem";
+/// Where that record is, for messages.
+const RECORD: &str = "__metadata__.richsem";
+/// What a wrong record means.
+const ANOTHER: &str = "another release wrote these weights, or the file was changed: load them \
+                       with the release that trained them";
 /// Tensor that holds the text table in a weights file.
 const TEXT_TABLE: &str = "text_table";
 
@@ -89,8 +94,20 @@ impl Detector {
         let (mut tensors, metadata) = safetensors::read(path)?;
         let record = metadata.get(METADATA).ok_or_else(|| not_ours(path))?;
         let record: Record = serde_json::from_str(record)
-            .map_err(|e| Error::invalid(path, "__metadata__.richsem", e.to_string()))?;
-        let config = Config::parse(&record.config, path)?;
+            .map_err(|e| Error::invalid(path, RECORD, e.to_string()).with_hint(ANOTHER))?;
+        let config = Config::parse(&record.config, path).map_err(|error| match error {
+            Error::Invalid { file, field, problem, .. } => {
+                Error::invalid(&file, format!("{RECORD}.config: {field}"), problem)
+                    .with_hint(ANOTHER)
+            }
+            other => other,
+        })?;
+        if record.vocabulary.is_empty() {
+            let problem = "no classes: nothing to detect";
+            return Err(
+                Error::invalid(path, format!("{RECORD}.vocabulary"), problem).with_hint(ANOTHER)
+            );
+        }
         let text = match (&config.model.class_head, tensors.remove(TEXT_TABLE)) {
             (ClassHeadConfig::Linear, _) => None,
             (ClassHeadConfig::Text { .. }, Some(rows)) => Some(TextTable::new(&rows)),

@@ -122,8 +122,30 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+/// What a file is called while it is being written; whatever is left under such a name, a killed
+/// process left.
+pub(crate) const TEMPORARY: &str = ".tmp-";
+
+/// Says which file could not be written, and what to do about it.
+fn unwritable(path: &Path, error: &std::io::Error) -> std::io::Error {
+    use std::io::ErrorKind;
+    let hint = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "\n  hint: the disk is full: free some space, or write to another one"
+        }
+        ErrorKind::FileTooLarge => "\n  hint: raise the limit on the size of files (ulimit -f)",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "\n  hint: choose a folder that you may write to"
+        }
+        _ => "",
+    };
+    let text = format!("could not write `{}`: {error}{hint}", path.display());
+    std::io::Error::new(error.kind(), text)
+}
+
 /// Writes a file so that it is either wholly there or not at all: to a temporary file in the same
-/// folder, synced, then renamed over `path`.
+/// folder, synced, then renamed over `path`. A link stays one: the file that it points to is
+/// replaced. A device or pipe (`/dev/stdout`) is written to as it is.
 ///
 /// # Errors
 /// Whatever `write` returns, and I/O errors with the path in them (unwritable folder, full disk).
@@ -132,11 +154,24 @@ pub fn write_atomically(
     write: impl FnOnce(&mut dyn std::io::Write) -> Result<()>,
 ) -> Result<()> {
     use std::io::Write as _;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let at = |e: std::io::Error| {
-        std::io::Error::new(e.kind(), format!("could not write `{}`: {e}", path.display()))
+    let at = |e: std::io::Error| unwritable(path, &e);
+    let write = |out: &mut dyn std::io::Write| match write(out) {
+        Err(Error::Io(e)) => Err(Error::Io(at(e))),
+        other => other,
     };
-    let file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder).map_err(at)?;
+    if path.metadata().is_ok_and(|about| !about.is_file() && !about.is_dir()) {
+        // Renaming a file over a device would replace the device.
+        let device = std::fs::OpenOptions::new().write(true).open(path).map_err(at)?;
+        let mut buffered = std::io::BufWriter::with_capacity(1 << 20, device);
+        write(&mut buffered)?;
+        return Ok(buffered.flush().map_err(at)?);
+    }
+    let target = match path.is_symlink() {
+        true => path.canonicalize().unwrap_or_else(|_| path.to_owned()),
+        false => path.to_owned(),
+    };
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder).map_err(at)?;
     let mut buffered = std::io::BufWriter::with_capacity(1 << 20, file);
     write(&mut buffered)?;
     buffered.flush().map_err(at)?;
@@ -148,6 +183,6 @@ pub fn write_atomically(
         use std::os::unix::fs::PermissionsExt as _;
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(at)?;
     }
-    file.persist(path).map_err(|e| at(e.error))?;
+    file.persist(&target).map_err(|e| at(e.error))?;
     Ok(())
 }

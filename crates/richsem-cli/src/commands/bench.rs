@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     };
     let columns = ["<what", "median ms", "p10 ms", "p90 ms", "images/s", "peak MiB"];
     output::print(format!(
-        "{}, {precision}\n{} images of {}, {} boxes each, {} classes; {} runs after {} to warm \
+        "{}, {precision}\nbatch {} of {}, {} boxes an image, {} classes; {} runs after {} to warm \
          up\n\n{}",
         hardware(device),
         work.batch,
@@ -132,7 +132,10 @@ fn hardware(device: Device) -> String {
             let devices = torch_ext::report().devices;
             devices.into_iter().find(|d| d.index == index).map(|d| d.name)
         }
-        _ => processor().map(|name| format!("{name}, {} threads", tch::get_num_threads())),
+        _ => processor().map(|name| match tch::get_num_threads() {
+            1 => format!("{name}, 1 thread"),
+            threads => format!("{name}, {threads} threads"),
+        }),
     };
     name.map_or_else(|| short.clone(), |name| format!("{short}: {name}"))
 }

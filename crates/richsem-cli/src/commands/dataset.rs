@@ -62,14 +62,14 @@ pub(crate) fn run(args: Args) -> Result<u8> {
 }
 
 fn from_voc(args: &FromVocArgs) -> Result<u8> {
-    // A wrong input must not leave an empty folder behind.
-    fs_err::metadata(&args.input)?;
-    output::make_folder(&args.output, "OUT")?;
+    output::check_input(&args.input, "INPUT", "folder or archive")?;
+    output::check_new_folder(&args.output, "OUT")?;
     output::print(voc::convert(&args.input, &args.output)?)?;
     Ok(exit::OK)
 }
 
 fn stats(args: &StatsArgs) -> Result<u8> {
+    output::check_input(&args.annotations, "ANNOTATIONS", "file")?;
     let dataset = Dataset::open(&args.annotations)?;
     let counts = counts(&dataset);
     output::print(format!(

@@ -86,6 +86,16 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             output::check_file(file, flag)?;
         }
     }
+    output::check_input(&args.annotations, "--annotations", "file")?;
+    for (path, flag, what) in [
+        (&args.detections, "--detections", "file"),
+        (&args.weights, "--weights", "file or folder"),
+        (&args.images, "--images", "folder or archive"),
+    ] {
+        if let Some(path) = path {
+            output::check_input(path, flag, what)?;
+        }
+    }
     let protocol = args.protocol.map(|choice| match choice {
         ProtocolChoice::Coco => Protocol::Coco,
         ProtocolChoice::Lvis => Protocol::Lvis,
@@ -116,9 +126,6 @@ fn detect_and_measure(
     weights: &Path,
     images: &Path,
 ) -> Result<Summary> {
-    if !images.exists() {
-        return Err(anyhow!("--images: no such folder or archive as `{}`", images.display()));
-    }
     let dataset = Dataset::open(&args.annotations)?;
     let store = ImageStore::open(images)?;
     let detector = args::load_detector(weights, &args.device)?;

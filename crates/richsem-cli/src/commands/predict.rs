@@ -95,6 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     if let Some(raw) = &args.raw {
         output::check_file(raw, "--raw")?;
     }
+    output::check_input(&args.weights, "--weights", "file or folder")?;
     let detector = args::load_detector(&args.weights, &args.device)?;
     output::make_folder(&args.output, "--output")?;
 

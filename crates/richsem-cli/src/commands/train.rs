@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Changes one setting, as train.lr=0.0002; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Folder of the new run; runs/<config>-<date>-<time> (UTC) unless given
+    /// Folder of the new run; runs/CONFIG-DATE-TIME (UTC) unless given
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Goes on with the run of that folder, with its own settings
@@ -75,6 +75,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         }
         None => {
             let file = args.config.expect("clap asks for it where --resume is absent");
+            output::check_input(&file, "--config", "file")?;
             let config = Config::load(&file, &args.assignments)?;
             let folder = args.run.unwrap_or_else(|| default_folder(&file));
             output::check_new_folder(&folder, "--run")?;

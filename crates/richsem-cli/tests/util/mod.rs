@@ -101,6 +101,27 @@ impl TestCommand {
         self
     }
 
+    /// The same, unable to write files of more than so many blocks of 512 bytes: writing then
+    /// fails half-way, as on a full disk. The signal that comes with it is ignored.
+    pub(crate) fn with_file_limit(self, blocks: usize) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\""), "sh"])
+            .arg(self.command.get_program())
+            .args(self.command.get_args())
+            .stdin(Stdio::null());
+        if let Some(folder) = self.command.get_current_dir() {
+            command.current_dir(folder);
+        }
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self { command, words: self.words }
+    }
+
     /// Runs it; it must succeed.
     pub(crate) fn ok(self) -> Ran {
         self.exits(0)

@@ -7,6 +7,7 @@ use std::{
 };
 
 use safetensors::{Dtype, SafeTensors, View};
+use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::bytes;
@@ -64,7 +65,7 @@ impl View for &Raw {
     }
 }
 
-/// Writes tensors of any device, wholly or not at all.
+/// Writes tensors of any device, wholly or not at all. The same values give the same bytes.
 ///
 /// # Errors
 /// An unwritable folder, a full disk, a kind that safetensors does not have.
@@ -78,9 +79,25 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadat
         raw.push((name, Raw { dtype, shape, bytes: bytes(tensor)? }));
     }
     let views = raw.iter().map(|(name, raw)| (name.as_str(), raw));
-    let buffer = safetensors::serialize(views, Some(metadata.clone()))
-        .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
-    write_atomically(path, |file| Ok(file.write_all(&buffer)?))
+    let other = |e: &dyn std::fmt::Display| Error::Other(format!("{}: {e}", path.display()));
+    let buffer = safetensors::serialize(views, None).map_err(|e| other(&e))?;
+    // The crate would write the strings in the order of a hash map, which is another each time.
+    let (length, _) = SafeTensors::read_metadata(&buffer).map_err(|e| other(&e))?;
+    let (header, values) = buffer[8..].split_at(length);
+    let mut header: BTreeMap<String, Value> =
+        serde_json::from_slice(header).map_err(|e| other(&e))?;
+    if !metadata.is_empty() {
+        let strings: BTreeMap<_, _> = metadata.iter().collect();
+        header.insert("__metadata__".into(), serde_json::json!(strings));
+    }
+    let mut header = serde_json::to_vec(&header).map_err(|e| other(&e))?;
+    // Values start at a multiple of 8 bytes, as the crate has it.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_atomically(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        Ok(file.write_all(values)?)
+    })
 }
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {
@@ -134,11 +151,14 @@ mod tests {
             ("half".to_owned(), Tensor::randn([5], (Kind::BFloat16, Device::Cpu))),
             ("mask".to_owned(), Tensor::from_slice(&[true, false])),
         ]);
-        let metadata = Metadata::from([("k".to_owned(), "v".to_owned())]);
-        write(&path, &tensors, &metadata).unwrap();
+        let strings = || (0..9).map(|i| (format!("k{i}"), format!("v{i}"))).collect::<Metadata>();
+        write(&path, &tensors, &strings()).unwrap();
         let (read_back, read_metadata) = read(&path).unwrap();
-        assert_eq!(read_metadata, metadata);
+        assert_eq!(read_metadata, strings());
         assert_eq!(read_back, tensors);
+        let bytes = std::fs::read(&path).unwrap();
+        write(&path, &tensors, &strings()).unwrap();
+        assert!(std::fs::read(&path).unwrap() == bytes, "another hash map, other bytes");
     }
 
     #[test]

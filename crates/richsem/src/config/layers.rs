@@ -55,7 +55,8 @@ fn merge_file(path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Resu
             path,
             "extends",
             "the file extends itself, directly or by others",
-        ));
+        )
+        .with_hint("take `extends` out of one of them"));
     }
     open.push(identity);
     merge_text(&text, path, merged, open)?;
@@ -70,7 +71,15 @@ fn merge_text(text: &str, path: &Path, merged: &mut Merged, open: &mut Vec<PathB
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     match table.remove("extends") {
         None => {}
-        Some(Value::String(parent)) => merge_file(&folder.join(parent), merged, open)?,
+        Some(Value::String(parent)) => {
+            let parent = folder.join(parent);
+            if !parent.is_file() {
+                let problem = format!("there is no file `{}`", parent.display());
+                return Err(Error::invalid(path, "extends", problem)
+                    .with_hint("the name is relative to the folder of this file"));
+            }
+            merge_file(&parent, merged, open)?;
+        }
         Some(other) => {
             let problem = format!("expected the name of a config file, got {other}");
             return Err(Error::invalid(path, "extends", problem));
@@ -144,7 +153,8 @@ fn assign(assignment: &str, merged: &mut Merged) -> Result<()> {
     };
     let (key, text) = (key.trim(), text.trim());
     if key.is_empty() || key.split('.').any(str::is_empty) {
-        return Err(Error::config("--set", format!("expected a dotted key, got `{key}`")));
+        return Err(Error::config("--set", format!("expected a dotted key, got `{key}`"))
+            .with_hint("for example --set train.lr=0.0002"));
     }
     let value = format!("value = {text}")
         .parse::<Table>()
@@ -179,7 +189,7 @@ impl Merged {
             let message = error.inner().to_string();
             let message = message.trim().lines().next().unwrap_or_default().to_owned();
             let (problem, hint) = match unknown_field(&message) {
-                None => (message, None),
+                None => (in_plain_words(&message), None),
                 Some((unknown, known)) => {
                     // serde's path may or may not end in the unknown key itself.
                     if key == "." {
@@ -236,6 +246,24 @@ impl Merged {
             other => other,
         }
     }
+}
+
+/// Serde's message with TOML's words for Rust's types.
+fn in_plain_words(message: &str) -> String {
+    let Some((got, expected)) = message.rsplit_once(", expected ") else {
+        return message.to_owned();
+    };
+    let expected = match expected {
+        "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number of at least 0",
+        "isize" | "i64" | "i32" => "a whole number",
+        "f64" | "f32" => "a number",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "path string" => "a path",
+        other => other.strip_prefix("struct ").map_or(other, |_| "a table"),
+    };
+    let got = got.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
+    format!("expected {expected}, got {}", got.replace("map", "a table"))
 }
 
 /// The unknown key and the known ones, from serde's "unknown field `x`, expected one of `a`, `b`".

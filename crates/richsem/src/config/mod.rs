@@ -21,6 +21,9 @@ use crate::{
 /// Version of the settings this program reads.
 pub const VERSION: u32 = 1;
 
+/// Threads that read; far beyond what a disk can feed, far below what a system refuses.
+const MOST_WORKERS: usize = 1024;
+
 /// Everything that decides a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -329,6 +332,11 @@ impl Config {
             if value == 0 {
                 return Err(Error::config(key, "expected at least 1, got 0"));
             }
+        }
+        if self.data.workers > MOST_WORKERS {
+            let problem = format!("expected at most {MOST_WORKERS}, got {}", self.data.workers);
+            return Err(Error::config("data.workers", problem)
+                .with_hint("0 takes as many as the machine has cores, at most 8"));
         }
         if self.eval.max_detections < 1 {
             let problem = format!("expected at least 1, got {}", self.eval.max_detections);

@@ -105,7 +105,7 @@ impl BrokenImages {
             self.allowed,
             listed(&found)
         );
-        Err(Error::config("max_broken_images", problem)
+        Err(Error::config("data.max_broken_images", problem)
             .with_hint("repair or remove these files, or raise the limit"))
     }
 
@@ -223,9 +223,9 @@ impl DetectionSource {
 
 impl BatchSource for DetectionSource {
     fn build(&self, position: u64) -> Result<Batch> {
-        let mut samples = Vec::with_capacity(self.share.batch_size);
         let mut skipped = Vec::new();
         let slots = self.share.slots(position, self.order.len());
+        let mut samples = Vec::with_capacity(slots.len());
         // Replacements come from behind this batch, so that it shows no image twice.
         let mut spares = slots.end..slots.end + self.order.len();
         for slot in slots {

@@ -39,7 +39,8 @@ impl Epochs {
             if batches < multiple {
                 let problem =
                     format!("expected at most the {batches} batches of an epoch, got {multiple}");
-                return Err(crate::Error::config("train.accumulate", problem));
+                return Err(crate::Error::config("train.accumulate", problem)
+                    .with_hint("lower it, or data.batch_size, or add images"));
             }
             end += batches / multiple * multiple;
             starts.push(end);

@@ -95,8 +95,12 @@ fn index_tar(file: &fs_err::File, path: &Path) -> Result<HashMap<String, (u64, u
         return Err(Error::invalid(path, WHAT, "the file is empty"));
     }
     let unreadable = |e: std::io::Error| {
-        Error::invalid(path, WHAT, format!("unreadable or truncated: {e}"))
-            .with_hint("expected an uncompressed .tar; check it with `tar tf FILE`")
+        // After its first line the reader quotes the file itself.
+        let text = e.to_string();
+        let text = text.lines().next().unwrap_or_default();
+        Error::invalid(path, WHAT, format!("unreadable or truncated: {text}")).with_hint(
+            "expected a folder of pictures or an uncompressed .tar; check it with `tar tf FILE`",
+        )
     };
     let mut archive = tar::Archive::new(std::io::BufReader::new(file));
     let mut index = HashMap::new();

@@ -205,7 +205,7 @@ impl Share {
     pub fn batches_per_epoch(&self, items: usize) -> Result<u64> {
         let Self { batch_size, rank, world, last } = *self;
         if batch_size == 0 {
-            return Err(Error::config("batch_size", "expected at least 1, got 0"));
+            return Err(Error::config("data.batch_size", "expected at least 1, got 0"));
         }
         if rank >= world {
             return Err(Error::config("rank", format!("{rank} is not below the world's {world}")));
@@ -220,7 +220,7 @@ impl Share {
                     "{items} images do not fill one batch of {batch_size} on each of {world} \
                      device(s)"
                 );
-                return Err(Error::config("batch_size", problem)
+                return Err(Error::config("data.batch_size", problem)
                     .with_hint(format!("use at most {}, or add images", (items / world).max(1))));
             }
             LastBatch::Drop => items / round,

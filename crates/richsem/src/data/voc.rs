@@ -25,8 +25,11 @@ use std::{
 
 use serde::Serialize;
 
-use crate::error::{Error, Result, write_atomically};
+use crate::error::{Error, Result, TEMPORARY, write_atomically};
 use source::Collected;
+
+/// The folder of an archive's pictures in the output.
+const IMAGES: &str = "images";
 
 /// What [`convert`] wrote. `Display` gives a few lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,17 +126,22 @@ struct CocoCategory<'a> {
 /// `JPEGImages/` and, unless everything is one set, `ImageSets/Main/{train,val,trainval,test}.txt`.
 ///
 /// Writes `output/<set>.json` for each image set, and from an archive also `output/images/`. Image,
-/// annotation and category ids are the same in every file, so files may be merged.
+/// annotation and category ids are the same in every file, so files may be merged. Everything is
+/// written under another name first: where there is an error, `output` is as it was.
 ///
 /// # Errors
 /// If the input is no such set, if an XML file is broken (it is named), if an image set lists what
 /// does not exist, or if writing fails.
 pub fn convert(input: &Path, output: &Path) -> Result<ConversionReport> {
-    fs_err::create_dir_all(output)?;
-    let collected = if fs_err::metadata(input)?.is_dir() {
+    let of_folder = fs_err::metadata(input)?.is_dir();
+    // On the same disk as the output, so that renaming is all that is left to do.
+    let absolute = std::path::absolute(output)?;
+    let existing = absolute.ancestors().find(|p| p.is_dir()).unwrap_or(&absolute);
+    let staging = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(existing)?;
+    let collected = if of_folder {
         source::from_folder(input)?
     } else {
-        source::from_tar(input, &output.join("images"))?
+        source::from_tar(input, &staging.path().join(IMAGES))?
     };
     if collected.annotations.is_empty() {
         return Err(Error::invalid(input, "Annotations", "no Annotations/*.xml in it")
@@ -152,7 +160,7 @@ pub fn convert(input: &Path, output: &Path) -> Result<ConversionReport> {
     let mut report = ConversionReport {
         splits: Vec::new(),
         classes: classes.iter().map(|&c| c.to_owned()).collect(),
-        image_root: collected.image_root.clone(),
+        image_root: if of_folder { collected.image_root.clone() } else { output.join(IMAGES) },
         difficult: 0,
         degenerate: 0,
         sizes_from_pictures: 0,
@@ -202,18 +210,34 @@ pub fn convert(input: &Path, output: &Path) -> Result<ConversionReport> {
             annotations: records.iter().flat_map(|(_, annotations)| annotations).collect(),
             categories: (1..).zip(&classes).map(|(id, name)| CocoCategory { id, name }).collect(),
         };
-        let path = output.join(format!("{name}.json"));
-        write_atomically(&path, |out| {
+        let file_name = format!("{name}.json");
+        write_atomically(&staging.path().join(&file_name), |out| {
             serde_json::to_writer(out, &file).map_err(|e| Error::Io(e.into()))
         })?;
         report.splits.push(SplitReport {
             name: name.to_owned(),
-            path,
+            path: output.join(file_name),
             images: file.images.len(),
             boxes: file.annotations.len(),
         });
     }
+    move_into(staging.path(), output)?;
     Ok(report)
+}
+
+/// Moves all files of a folder, and of folders in it, to the same names in another.
+fn move_into(from: &Path, to: &Path) -> Result<()> {
+    fs_err::create_dir_all(to)?;
+    for entry in fs_err::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() && target.exists() {
+            move_into(&entry.path(), &target)?;
+        } else {
+            fs_err::rename(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Each image set with the names it lists, every one of which is annotated.

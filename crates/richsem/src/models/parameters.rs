@@ -99,8 +99,8 @@ impl ParameterStore {
     /// Copies values in by name.
     ///
     /// # Errors
-    /// Every name that is missing, unexpected or of another shape, in one message; nothing is
-    /// copied then. `what` says where the values came from.
+    /// Every name that is missing, unexpected or of another shape, or a value that is not finite,
+    /// in one message; nothing is copied then. `what` says where the values came from.
     pub fn load(&self, values: &BTreeMap<String, Tensor>, what: &std::path::Path) -> Result<()> {
         let all = self.parameters.borrow();
         let mut problems = Vec::new();
@@ -131,6 +131,12 @@ impl ParameterStore {
                 "the weights belong to another model: use the config they were trained with \
                  (the resolved config.toml in their run folder)",
             ));
+        }
+        let finite = |name: &String| values[name].isfinite().all().int64_value(&[]) != 0;
+        if let Some(broken) = all.iter().find(|p| !finite(&p.name)) {
+            let problem = "holds NaN or infinite values";
+            return Err(Error::invalid(what, broken.name.clone(), problem)
+                .with_hint("the file is damaged, or its training had diverged: take another"));
         }
         tch::no_grad(|| -> Result<()> {
             for parameter in all.iter() {

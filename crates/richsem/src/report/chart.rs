@@ -185,7 +185,7 @@ pub(super) struct Axis {
 
 impl Axis {
     /// Ticks at 1, 2 or 5 times a power of ten; with `round` (upwards) the ends are ticks too,
-    /// without (sideways) the ends are the values'.
+    /// without (sideways) the ends are the values' and the ticks whole numbers.
     pub(super) fn linear(low: f64, high: f64, round: bool) -> Self {
         let (mut low, mut high) = (low, high);
         if high - low < 1e-9 * high.abs().max(1e-9) {
@@ -194,7 +194,12 @@ impl Axis {
             low = if low >= 0.0 { (low - room).max(0.0) } else { low - room };
             high += room;
         }
-        let step = nice_step((high - low) / if round { 5.0 } else { 8.0 });
+        let step = if round {
+            nice_step((high - low) / 5.0)
+        } else {
+            // Steps and epochs are whole.
+            nice_step((high - low) / 8.0).max(1.0)
+        };
         if round {
             (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
         }
@@ -292,7 +297,7 @@ fn path(
 }
 
 /// A tick's number as short as it can be: 12k, 0.05.
-fn tick_text(value: f64) -> String {
+pub(super) fn tick_text(value: f64) -> String {
     let shown = |v: f64| {
         let text = format!("{v:.6}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -323,6 +328,7 @@ mod tests {
     fn ticks_are_round_numbers_that_span_the_values() {
         assert_eq!(Axis::linear(0.0, 43.2, true).ticks, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
         assert_eq!(Axis::linear(1.0, 12.0, false).ticks, [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
+        assert_eq!(Axis::linear(2.0, 4.0, false).ticks, [2.0, 3.0, 4.0]);
         let one = Axis::linear(7.0, 7.0, false);
         assert!(one.low < 7.0 && one.high > 7.0 && one.place(7.0) == 0.5);
         assert_eq!(Axis::linear(0.0, 0.0, true).ticks.first(), Some(&0.0));

@@ -2,7 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::{ReportData, chart::Axis, escape, metrics::difference, percent, thousands};
+use super::{
+    ReportData,
+    chart::{Axis, tick_text},
+    escape,
+    metrics::difference,
+    percent, thousands,
+};
 use crate::{
     evaluate::{ClassResult, Summary},
     vocabulary::Frequency,
@@ -70,10 +76,11 @@ fn bars(data: &ReportData, classes: &[&ClassResult]) -> String {
         let _ = writeln!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text \
-             class=\"tick end\" x=\"{}\" y=\"{:.1}\">{tick}</text>",
+             class=\"tick end\" x=\"{}\" y=\"{:.1}\">{}</text>",
             WIDTH - RIGHT,
             LEFT - 7.0,
-            py + 4.0
+            py + 4.0,
+            tick_text(tick)
         );
     }
     for &tick in counts.ticks.iter().filter(|t| t.log10().fract() == 0.0) {

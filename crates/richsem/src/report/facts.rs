@@ -25,7 +25,7 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
     fact(
         "transformer",
         format!(
-            "{} features, {} levels, {} + {} layers",
+            "{} features, {} levels, {} encoder and {} decoder layers",
             transformer.hidden_dim,
             transformer.num_feature_levels,
             transformer.enc_layers,

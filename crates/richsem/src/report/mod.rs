@@ -108,7 +108,7 @@ pub fn render(data: &ReportData) -> Result<String> {
          <script>\n{script}</script>\n</body>\n</html>\n",
         notes = notes(&data.notes),
         style = include_str!("style.css"),
-        script = include_str!("sort.js"),
+        script = include_str!("page.js"),
         version = env!("CARGO_PKG_VERSION"),
     ))
 }
@@ -126,8 +126,8 @@ fn measured(summary: &Summary) -> String {
 }
 
 fn notes(notes: &[String]) -> String {
-    let items: String = notes.iter().map(|note| format!("<li>{}</li>\n", escape(note))).collect();
-    if items.is_empty() { items } else { format!("<ul class=\"notes\">\n{items}</ul>\n") }
+    let items: String = notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
+    if items.is_empty() { items } else { format!("<ul class=\"notes\">{items}</ul>\n") }
 }
 
 fn settings(toml: &str) -> String {

@@ -24,7 +24,7 @@ use crate::{
 
 /// Longer side of a picture as it is shown, in pixels: labels stay readable on small ones, and the
 /// file small with large ones.
-const SIDE: u32 = 640;
+const SIDE: u32 = 480;
 
 /// Small pictures are enlarged at most so many times.
 const LARGEST_SCALE: f32 = 4.0;
@@ -226,21 +226,20 @@ mod tests {
     #[test]
     fn pictures_and_boxes_are_scaled_together() {
         let truth = vec![Labeled {
-            bbox: Xyxy([0.0, 0.0, 50.0, 25.0]),
+            bbox: Xyxy([0.0, 0.0, 400.0, 200.0]),
             class_name: "cat".to_owned(),
             color_key: 1,
             score: None,
         }];
         let page = |width, height| drawn(RgbImage::new(width, height), truth.clone(), vec![]);
-        // Two pictures of 640 × 320 beside each other with gaps of 8.
-        assert_eq!(page(1280, 640).width(), 2 * 640 + 24);
+        // Two pictures of 480 × 240 beside each other with gaps of 8.
+        assert_eq!(page(960, 480).width(), 2 * 480 + 24);
         assert_eq!(page(10, 5).width(), 2 * 40 + 24);
         assert_eq!(page(1, 5000).width(), 2 + 24);
-        // The frame's right edge at x = 25, below the heading's strip.
-        let image = page(1280, 640);
-        let strip = image.height() - 320 - 8;
-        let edge = image.get_pixel(8 + 25, strip + 6);
-        assert_ne!(edge, image.get_pixel(8 + 40, strip + 6), "{edge:?}");
-        assert_eq!(*edge, draw::color(1));
+        // The frame's right edge is at x = 200, below the heading's strip; its label at the top.
+        let image = page(960, 480);
+        let strip = image.height() - 240 - 8;
+        assert_eq!(*image.get_pixel(8 + 200, strip + 60), draw::color(1));
+        assert_eq!(image.get_pixel(8 + 190, strip + 60).0, [0; 3]);
     }
 }

@@ -129,6 +129,7 @@ fn nothing_to_show_is_left_out() {
     let page = render(&ReportData { summary: Some(many), ..data.clone() }).unwrap();
     assert!(page.contains("1,203 classes, most training images first"));
     assert!(!page[..page.find("<script>").unwrap()].contains("NaN"));
+    assert!(page.contains(">0.6</text>"), "ticks are short");
     // Nothing measured at all.
     let page = render(&ReportData { summary: None, ..data }).unwrap();
     assert!(page.contains("<p class=\"lead\">not measured</p>") && !page.contains("<h2>"));

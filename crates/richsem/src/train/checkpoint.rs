@@ -1,7 +1,7 @@
 //! Checkpoints: `checkpoints/step-000001200/` with `model.safetensors` (all that inference needs),
 //! `training.safetensors` (weights, moments, running mean) and `state.json`; `last` and `best` are
-//! links to such folders. A folder appears under its name only when it is complete, so a kill at
-//! any moment leaves the one before.
+//! links to such folders. A folder appears under its name only when it is complete, and is never
+//! written again while a link points to it, so a kill at any moment leaves the one before.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,15 @@ use super::{
 };
 use crate::{
     checkpoint_io::safetensors,
-    error::{Error, Result},
+    error::{Error, Result, TEMPORARY},
     models::parameters::Role,
 };
 
 const VERSION: u32 = 1;
+
+/// What to do when `last` cannot be read.
+const DAMAGED: &str = "the checkpoint is damaged: point `last` to another one, as with \
+                       `ln -sfn step-000001200 checkpoints/last`, or start a new run";
 
 /// Where a run stands: the keys of all its randomness, and what is still to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,12 +64,17 @@ impl Position {
     /// A record that is broken or of another release.
     pub fn of_run(run: &RunFolder) -> Result<Option<Self>> {
         let folder = run.file("checkpoints").join("last");
-        if !folder.exists() {
+        if !folder.is_symlink() {
             return Ok(None);
+        }
+        if !folder.exists() {
+            let target = fs_err::read_link(&folder)?;
+            let problem = format!("points to `{}`, which is missing", target.display());
+            return Err(Error::invalid(&folder, "link", problem).with_hint(DAMAGED));
         }
         let path = folder.join("state.json");
         let position: Self = serde_json::from_str(&fs_err::read_to_string(&path)?)
-            .map_err(|e| Error::invalid(&path, "state", e.to_string()))?;
+            .map_err(|e| Error::invalid(&path, "state", e.to_string()).with_hint(DAMAGED))?;
         if position.version != VERSION {
             let problem = format!("expected {VERSION}, got {}", position.version);
             return Err(Error::invalid(&path, "version", problem)
@@ -84,7 +93,7 @@ pub(super) fn save(run: &RunFolder, learner: &mut Learner, position: &Position) 
     let Learner { detector, optimizer, .. } = learner;
     let checkpoints = run.file("checkpoints");
     let path = checkpoints.join(folder_name(position.updates));
-    let folder = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&checkpoints)?;
+    let folder = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&checkpoints)?;
     optimizer.with_ema(|| detector.save(&folder.path().join("model.safetensors")))?;
     let mut tensors = optimizer.state();
     for parameter in detector.store.parameters() {
@@ -104,7 +113,7 @@ pub(super) fn save(run: &RunFolder, learner: &mut Learner, position: &Position) 
         use std::os::unix::fs::PermissionsExt as _;
         fs_err::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     }
-    // The same step can be saved twice: once on a signal, once where the resumed run comes by.
+    // Left by a run that was killed before `last` pointed to it.
     if path.exists() {
         fs_err::remove_dir_all(&path)?;
     }
@@ -132,8 +141,7 @@ pub(super) fn link_best(run: &RunFolder, updates: u64) -> Result<()> {
     link(&run.file("checkpoints"), "best", &folder_name(updates))
 }
 
-/// Removes checkpoints that are neither `last`, nor `best`, nor one of `kept`, and leftovers of
-/// killed saves.
+/// Removes checkpoints that are neither `last`, nor `best`, nor one of `kept`.
 pub(super) fn prune(
     run: &RunFolder,
     position: &Position,
@@ -143,10 +151,6 @@ pub(super) fn prune(
     for entry in fs_err::read_dir(&checkpoints)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(".tmp-") && entry.file_type()?.is_dir() {
-            fs_err::remove_dir_all(entry.path())?;
-            continue;
-        }
         let Some(step) = name.strip_prefix("step-").and_then(|s| s.parse::<u64>().ok()) else {
             continue;
         };
@@ -164,7 +168,7 @@ pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Po
     let Some(position) = Position::of_run(run)? else { return Ok(None) };
     let folder = run.file("checkpoints").join("last");
     let path = folder.join("training.safetensors");
-    let (tensors, _) = safetensors::read(&path)?;
+    let (tensors, _) = safetensors::read(&path).map_err(|e| e.with_hint(DAMAGED))?;
     optimizer.load_state(&tensors, position.updates as i64, &path)?;
     for parameter in detector.store.parameters() {
         if parameter.role == Role::Buffer {

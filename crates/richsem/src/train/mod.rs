@@ -2,7 +2,9 @@
 
 mod checkpoint;
 mod diagnose;
+mod inputs;
 mod learner;
+mod measure;
 pub mod observer;
 mod optimizer;
 mod run_folder;
@@ -10,9 +12,10 @@ mod schedule;
 mod trainer;
 
 pub use checkpoint::Position;
+pub use inputs::check_vocabularies;
 pub use learner::{BatchLoss, Learner, Trace};
 pub use observer::Observer;
 pub use optimizer::Optimizer;
 pub use run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow};
 pub use schedule::lr_factor;
-pub use trainer::{Outcome, Start, check_vocabularies, train};
+pub use trainer::{Outcome, Start, train};

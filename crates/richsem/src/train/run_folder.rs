@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    error::{Error, Result, write_atomically},
+    error::{Error, Result, TEMPORARY, write_atomically},
     evaluate::Summary,
     vocabulary::Vocabulary,
 };
@@ -97,12 +97,13 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Whether a new run may have that folder: asked before anything long begins.
+    /// Whether a new run may have that folder: asked before anything long begins. What a run left
+    /// that was killed before it had settings does not count.
     ///
     /// # Errors
     /// A folder that already holds something.
     pub fn check_new(path: &Path) -> Result<()> {
-        if path.exists() && fs_err::read_dir(path)?.next().is_some() {
+        if path.exists() && !entries(path, |name| !is_temporary(name))?.is_empty() {
             return Err(Error::Other(format!(
                 "{}: the run folder is not empty\n  hint: continue that run with --resume {}, or \
                  choose another folder with --run",
@@ -113,20 +114,64 @@ impl RunFolder {
         Ok(())
     }
 
-    /// A new run.
+    /// A new run. The settings come first: with them the folder is a run's, which can be resumed
+    /// whatever else is still missing.
     ///
     /// # Errors
-    /// A folder that already holds something, or cannot be written.
+    /// A folder that already holds something, or cannot be written; it is then as it was.
     pub fn create(path: &Path, config: &Config, vocabulary: &Vocabulary) -> Result<Self> {
         Self::check_new(path)?;
-        fs_err::create_dir_all(path.join("checkpoints"))?;
-        fs_err::create_dir_all(path.join("eval"))?;
+        let new = !path.exists();
+        fs_err::create_dir_all(path)?;
         let run = Self { path: path.to_owned() };
-        write_text(&run.file("config.toml"), &config.to_toml())?;
-        let vocabulary = serde_json::to_string_pretty(vocabulary)
-            .map_err(|e| Error::Other(format!("vocabulary: {e}")))?;
-        write_text(&run.file("vocabulary.json"), &vocabulary)?;
+        let written = write_text(&run.file("config.toml"), &config.to_toml())
+            .and_then(|()| run.complete(vocabulary));
+        if let Err(error) = written {
+            // Best effort: the first error is the one to tell.
+            let _ = match new {
+                true => fs_err::remove_dir_all(path).map_err(Error::from),
+                false => remove(path, |_| true),
+            };
+            return Err(error);
+        }
         Ok(run)
+    }
+
+    /// Makes what is missing beside the settings, and removes what a killed process was writing.
+    ///
+    /// # Errors
+    /// The run was started with other classes; a folder that cannot be written.
+    pub(super) fn complete(&self, vocabulary: &Vocabulary) -> Result<()> {
+        for folder in ["", "eval", "checkpoints", "checkpoints/last"] {
+            let folder = self.file(folder);
+            if !folder.ends_with("last") {
+                fs_err::create_dir_all(&folder)?;
+            }
+            if folder.exists() {
+                remove(&folder, is_temporary)?;
+            }
+        }
+        let path = self.file("vocabulary.json");
+        if !path.exists() {
+            let text = serde_json::to_string_pretty(vocabulary)
+                .map_err(|e| Error::Other(format!("vocabulary: {e}")))?;
+            return write_text(&path, &text);
+        }
+        let started: Vocabulary = serde_json::from_str(&fs_err::read_to_string(&path)?)
+            .map_err(|e| Error::invalid(&path, "vocabulary", e.to_string()))?;
+        let names = |vocabulary: &Vocabulary| -> Vec<_> {
+            vocabulary.categories().iter().map(|c| (c.id, c.name.clone())).collect()
+        };
+        if names(&started) != names(vocabulary) {
+            let problem = format!(
+                "the run was started with {} classes that are not the {} of data.train.annotations",
+                started.len(),
+                vocabulary.len()
+            );
+            return Err(Error::invalid(&path, "vocabulary", problem)
+                .with_hint("put the annotation file of that time back, or start a new run"));
+        }
+        Ok(())
     }
 
     /// A run that was made before.
@@ -222,7 +267,8 @@ impl RunFolder {
                 Ok(row) => rows.push(row),
                 Err(_) if i + 1 == text.lines().count() && !text.ends_with('\n') => {}
                 Err(e) => {
-                    return Err(Error::invalid(&path, format!("line {}", i + 1), e.to_string()));
+                    return Err(Error::invalid(&path, format!("line {}", i + 1), e.to_string())
+                        .with_hint("the file was edited or damaged: take that line out"));
                 }
             }
         }
@@ -247,8 +293,7 @@ impl RunFolder {
     fn write_metrics(&self, rows: &[MetricsRow]) -> Result<()> {
         write_atomically(&self.file("metrics.jsonl"), |file| {
             for row in rows {
-                serde_json::to_writer(&mut *file, row)
-                    .map_err(|e| Error::Other(format!("metrics.jsonl: {e}")))?;
+                serde_json::to_writer(&mut *file, row).map_err(std::io::Error::from)?;
                 file.write_all(b"\n")?;
             }
             Ok(())
@@ -256,6 +301,54 @@ impl RunFolder {
     }
 }
 
+fn is_temporary(name: &str) -> bool {
+    name.starts_with(TEMPORARY)
+}
+
+/// Whatever lies in a folder under a name that `meant` holds for.
+fn entries(folder: &Path, meant: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        if meant(&entry.file_name().to_string_lossy()) {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+/// Removes these, with all that is in them.
+fn remove(folder: &Path, meant: impl Fn(&str) -> bool) -> Result<()> {
+    for path in entries(folder, meant)? {
+        match path.is_dir() && !path.is_symlink() {
+            true => fs_err::remove_dir_all(path)?,
+            false => fs_err::remove_file(path)?,
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn write_text(path: &Path, text: &str) -> Result<()> {
     write_atomically(path, |file| Ok(file.write_all(text.as_bytes())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_measurement_is_the_first_of_the_highest_ap() {
+        let row = |epoch, ap: Option<f64>| EvalRow {
+            step: epoch * 10,
+            epoch,
+            metrics: [("AP".to_owned(), ap)].into(),
+        };
+        let best = |aps: &[Option<f64>]| {
+            let rows: Vec<EvalRow> = (1..).zip(aps).map(|(epoch, &ap)| row(epoch, ap)).collect();
+            EvalRow::best(&rows).map(|row| row.epoch)
+        };
+        assert_eq!(best(&[Some(0.1), Some(0.3), Some(0.3), Some(0.2)]), Some(2));
+        assert_eq!(best(&[None, Some(0.0)]), Some(1));
+        assert_eq!(best(&[]), None);
+    }
 }

@@ -15,29 +15,25 @@ use tch::Device;
 
 use super::{
     Learner, Observer, Position, checkpoint, diagnose,
+    inputs::{Split, batches, check_vocabularies, workers},
     learner::Trace,
-    run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow},
+    run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::lr_factor,
 };
 use crate::{
     collective::Single,
-    config::{Config, SplitConfig, TrainConfig},
+    config::{Config, TrainConfig},
     data::{
         batch::Batch,
-        dataset::Dataset,
-        detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
-        entries,
+        detection_source::BrokenImages,
         epochs::Epochs,
-        image_store::ImageStore,
         loader::{BatchSource, Loader},
-        sampler::{LastBatch, Share},
     },
-    error::{Error, Result, guarded},
+    error::{Error, Result},
     evaluate::{Evaluator, Summary},
     losses::criterion::StepKey,
-    predict::{ReadAhead, detect_all, to_detections},
+    predict::ReadAhead,
     tensorboard::EventWriter,
-    vocabulary::Vocabulary,
 };
 
 /// A new run, or one to go on with.
@@ -63,33 +59,18 @@ pub enum Outcome {
     Stopped(u64),
 }
 
-/// One set of pictures, ready to be read.
-struct Split {
-    store: Arc<ImageStore>,
-    entries: Arc<Vec<ImageEntry>>,
-}
-
-impl Split {
-    fn open(dataset: &Dataset, config: &SplitConfig) -> Result<Self> {
-        Ok(Self {
-            store: Arc::new(ImageStore::open(&config.images)?),
-            entries: Arc::new(entries(dataset)),
-        })
-    }
-}
-
-struct Trainer<'a> {
-    config: Config,
-    run: RunFolder,
-    learner: Learner,
-    train: Split,
-    val: Option<(Split, Evaluator)>,
-    broken: Arc<BrokenImages>,
-    position: Position,
+pub(super) struct Trainer<'a> {
+    pub(super) config: Config,
+    pub(super) run: RunFolder,
+    pub(super) learner: Learner,
+    row: Arc<Epochs>,
+    pub(super) val: Option<(Split, Evaluator)>,
+    pub(super) broken: Arc<BrokenImages>,
+    pub(super) position: Position,
     window: Window,
-    tensorboard: EventWriter,
-    observer: &'a mut dyn Observer,
-    stop: &'a AtomicBool,
+    pub(super) tensorboard: EventWriter,
+    pub(super) observer: &'a mut dyn Observer,
+    pub(super) stop: &'a AtomicBool,
 }
 
 /// Trains until all epochs are done or `stop` is set.
@@ -113,28 +94,30 @@ pub fn train(
         Error::config("data.train", "missing: nothing to learn from")
             .with_hint("set data.train.annotations and data.train.images")
     })?;
-    let dataset = Dataset::open(&split.annotations)?;
-    observer.message(&format!("{}: {}", split.annotations.display(), dataset.report()));
+    let (dataset, split) = Split::open("data.train", split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
-    let train = Split::open(&dataset, split)?;
     drop(dataset);
     let val = match &config.data.val {
         None => None,
         Some(split) => {
-            let dataset = Dataset::open(&split.annotations)?;
-            observer.message(&format!("{}: {}", split.annotations.display(), dataset.report()));
+            let (dataset, val) = Split::open("data.val", split, observer)?;
             check_vocabularies(&vocabulary, &dataset)?;
             let evaluator = Evaluator::open(&split.annotations)?
                 .with_max_detections(config.eval.max_detections as usize)
                 .with_training_vocabulary(&vocabulary);
-            Some((Split::open(&dataset, split)?, evaluator))
+            Some((val, evaluator))
         }
     };
+    let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
+    let row = batches(&config, &split, &broken, &Single)?;
 
     let mut learner = Learner::new(&config, vocabulary.clone(), device, Box::new(Single))?;
     let resumed = match &existing {
         None => None,
-        Some(run) => checkpoint::resume(run, &mut learner)?,
+        Some(run) => {
+            run.complete(&vocabulary)?;
+            checkpoint::resume(run, &mut learner)?
+        }
     };
     if resumed.is_none()
         && let Some(path) = &config.model.dino.backbone.weights
@@ -167,12 +150,12 @@ pub fn train(
         EventWriter::create(&run.file("tensorboard"), wall_time())?
     };
     let trainer = Trainer {
-        broken: Arc::new(BrokenImages::new(config.data.max_broken_images)),
         config,
         run,
         learner,
-        train,
+        row,
         val,
+        broken,
         position,
         window: Window::default(),
         tensorboard,
@@ -182,42 +165,11 @@ pub fn train(
     trainer.run()
 }
 
-fn wall_time() -> f64 {
+pub(super) fn wall_time() -> f64 {
     // Before 1970 only if the machine's clock is wrong: then 0 is as good.
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0.0, |t| t.as_secs_f64())
-}
-
-/// Every class that is measured must be one that is learned, under the same name.
-///
-/// # Errors
-/// Naming the first class of `val` that is not.
-pub fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
-    for (i, category) in val.vocabulary().categories().iter().enumerate() {
-        let known = train.class_of(category.id).map(|class| &train.category(class).name);
-        if known != Some(&category.name) {
-            let problem = match known {
-                None => format!("id {} is not in the training set", category.id.0),
-                Some(name) => format!(
-                    "id {} is `{}` here and `{name}` in the training set",
-                    category.id.0, category.name
-                ),
-            };
-            return Err(Error::invalid(val.path(), format!("categories[{i}]"), problem)
-                .with_hint("both files must number the same classes in the same way"));
-        }
-    }
-    Ok(())
-}
-
-/// Number of reading threads: as configured, or the machine's cores up to 8.
-#[must_use]
-pub(crate) fn workers(configured: usize) -> usize {
-    if configured > 0 {
-        return configured;
-    }
-    std::thread::available_parallelism().map_or(2, |n| n.get().min(8))
 }
 
 /// Means of a logging window.
@@ -236,12 +188,14 @@ impl Trainer<'_> {
     fn run(mut self) -> Result<Outcome> {
         let epochs = self.config.train.epochs;
         let mut last = None;
-        let (row, mut loader) = self.loader()?;
+        let source: Arc<dyn BatchSource> = Arc::<Epochs>::clone(&self.row);
+        let positions = self.position.micro_steps..self.row.total();
+        let ahead = self.read_ahead();
+        let mut loader = Loader::new(source, positions, ahead.workers, ahead.prefetch)?;
         while self.position.epoch < epochs || self.position.pending_eval {
             if !self.position.pending_eval {
-                let batches = row.batches(self.position.epoch);
+                let batches = self.row.batches(self.position.epoch);
                 if self.epoch(batches, &mut loader)?.is_break() {
-                    self.save()?;
                     self.finish();
                     return Ok(Outcome::Stopped(self.position.updates));
                 }
@@ -267,40 +221,8 @@ impl Trainer<'_> {
         }
     }
 
-    /// The batches of all epochs, from where the run stands.
-    fn loader(&self) -> Result<(Arc<Epochs>, Loader)> {
-        let Config { seed, data, train, .. } = self.config.clone();
-        let collective = self.learner.collective();
-        let share = Share {
-            batch_size: data.batch_size,
-            rank: collective.rank() as usize,
-            world: collective.world() as usize,
-            last: LastBatch::Drop,
-        };
-        let (store, entries) = (Arc::clone(&self.train.store), Arc::clone(&self.train.entries));
-        let broken = Arc::clone(&self.broken);
-        let epochs = Arc::new(Epochs::new(train.epochs, train.accumulate, move |epoch| {
-            let classes: Vec<&[_]> = entries.iter().map(|e| e.labels.as_slice()).collect();
-            Ok(DetectionSource {
-                store: Arc::clone(&store),
-                entries: Arc::clone(&entries),
-                order: data.sampler.epoch_order(&classes, seed, epoch)?,
-                share,
-                transform: Transform::Train(data.augment.clone()),
-                seed,
-                epoch,
-                pad_multiple: data.pad_multiple,
-                broken: Arc::clone(&broken),
-                on_broken: OnBroken::Replace,
-            })
-        })?);
-        let ahead = self.read_ahead();
-        let positions = self.position.micro_steps..epochs.total();
-        let source: Arc<dyn BatchSource> = Arc::<Epochs>::clone(&epochs);
-        Ok((epochs, Loader::new(source, positions, ahead.workers, ahead.prefetch)?))
-    }
-
-    /// One epoch, or what is left of it. Breaks when told to stop, after an update.
+    /// One epoch, or what is left of it. Breaks when told to stop, after an update, with
+    /// everything saved.
     fn epoch(&mut self, batches: u64, loader: &mut Loader) -> Result<ControlFlow<()>> {
         let TrainConfig { epochs, accumulate, checkpoint_every, eval_every, .. } =
             self.config.train;
@@ -321,11 +243,12 @@ impl Trainer<'_> {
             let row = if updated { self.update(&batch)? } else { None };
             self.observer.batch(loss, batch.len(), row.as_ref());
             if updated && self.position.batch < batches {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Ok(ControlFlow::Break(()));
-                }
-                if self.checkpoint_due(checkpoint_every) {
+                let stop = self.stop.load(Ordering::Relaxed);
+                if stop || self.checkpoint_due(checkpoint_every) {
                     self.save()?;
+                    if stop {
+                        return Ok(ControlFlow::Break(()));
+                    }
                     self.prune()?;
                     mark = Instant::now();
                 }
@@ -336,11 +259,16 @@ impl Trainer<'_> {
         let done = self.position.epoch;
         let due = done == epochs || (eval_every > 0 && done.is_multiple_of(eval_every));
         self.position.pending_eval = due && self.val.is_some();
+        let stop = self.stop.load(Ordering::Relaxed);
         // What is measured, and what a run ends with, is always on disk first.
-        if self.position.pending_eval || done == epochs || self.checkpoint_due(checkpoint_every) {
+        if self.position.pending_eval
+            || done == epochs
+            || stop
+            || self.checkpoint_due(checkpoint_every)
+        {
             self.save()?;
         }
-        Ok(match self.stop.load(Ordering::Relaxed) {
+        Ok(match stop {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         })
@@ -350,7 +278,7 @@ impl Trainer<'_> {
         every > 0 && self.position.updates.is_multiple_of(every)
     }
 
-    fn read_ahead(&self) -> ReadAhead {
+    pub(super) fn read_ahead(&self) -> ReadAhead {
         ReadAhead {
             workers: workers(self.config.data.workers),
             prefetch: self.config.data.prefetch,
@@ -441,72 +369,5 @@ impl Trainer<'_> {
             })
             .collect();
         checkpoint::prune(run, &self.position, |step| kept.contains(&step))
-    }
-
-    /// Measures the weights that `last` holds. Breaks when told to stop; the measurement is then
-    /// still pending.
-    fn measure(&mut self) -> Result<ControlFlow<(), Summary>> {
-        let Some((split, evaluator)) = &self.val else {
-            return Err(Error::Other("a measurement is pending without data.val".into()));
-        };
-        let source = DetectionSource {
-            store: Arc::clone(&split.store),
-            entries: Arc::clone(&split.entries),
-            order: (0..split.entries.len() as u32).collect(),
-            share: Share {
-                batch_size: self.config.eval.batch_size,
-                rank: 0,
-                world: 1,
-                last: LastBatch::Short,
-            },
-            transform: Transform::Eval(self.config.data.resize.clone()),
-            seed: self.config.seed,
-            epoch: 0,
-            pad_multiple: self.config.data.pad_multiple,
-            broken: Arc::clone(&self.broken),
-            on_broken: OnBroken::LeaveOut,
-        };
-        let (total, ahead) = (split.entries.len(), self.read_ahead());
-        let Learner { detector, optimizer, .. } = &mut self.learner;
-        let (observer, stop) = (&mut self.observer, self.stop);
-        let mut detections = Vec::new();
-        let mut done = 0;
-        optimizer.with_ema(|| {
-            guarded(|| {
-                detect_all(detector, source, ahead, |image_id, _, found| {
-                    let found = to_detections(image_id, &found, &detector.vocabulary);
-                    detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
-                    done += 1;
-                    observer.evaluating(done, total);
-                    if stop.load(Ordering::Relaxed) {
-                        return ControlFlow::Break(());
-                    }
-                    ControlFlow::Continue(())
-                })
-            })
-        })?;
-        if self.stop.load(Ordering::Relaxed) {
-            return Ok(ControlFlow::Break(()));
-        }
-        let summary = evaluator.evaluate(&detections)?;
-        let (epoch, step) = (self.position.epoch, self.position.updates);
-        super::run_folder::write_text(&self.run.summary_file(epoch), &summary.to_json())?;
-        let metrics: BTreeMap<String, Option<f64>> = summary.metrics.iter().cloned().collect();
-        let scalars: Vec<(String, f32)> =
-            metrics.iter().filter_map(|(k, v)| Some((format!("eval/{k}"), (*v)? as f32))).collect();
-        let scalars: Vec<(&str, f32)> = scalars.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-        self.tensorboard.scalars(step, wall_time(), &scalars)?;
-        self.tensorboard.flush()?;
-        let ap = summary.get("AP").unwrap_or(0.0);
-        if self.position.best.is_none_or(|(best, _)| ap > best) {
-            self.position.best = Some((ap, step));
-            checkpoint::link_best(&self.run, step)?;
-        }
-        // Resuming before this line measures again; the row is then rewritten, not doubled.
-        self.run.replace_eval(EvalRow { step, epoch, metrics })?;
-        self.position.pending_eval = false;
-        checkpoint::write_position(&self.run.file("checkpoints").join("last"), &self.position)?;
-        self.observer.evaluated(epoch, &summary);
-        Ok(ControlFlow::Continue(summary))
     }
 }

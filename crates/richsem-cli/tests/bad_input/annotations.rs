@@ -1,0 +1,293 @@
+//! Annotation files.
+
+use super::{all_refused, refused, util::Dir};
+
+const GOOD: &str = r#"{
+"images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48},
+           {"id": 2, "file_name": "b.jpg", "width": 64, "height": 48}],
+"categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+"annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 30, 40], "area": 9},
+                {"id": 2, "image_id": 2, "category_id": 7, "bbox": [5, 5, 20, 20]}]
+}"#;
+
+const SETTINGS: &str = r#"
+version = 1
+[data]
+train = { annotations = "good.json", images = "pictures" }
+val = { annotations = "good.json", images = "pictures" }
+"#;
+
+#[test]
+fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
+    let with = |old: &str, new: &str| {
+        assert!(GOOD.contains(old), "{old}");
+        GOOD.replacen(old, new, 1)
+    };
+    let no_images = with(&GOOD[12..GOOD.find("],\n\"cat").unwrap()], "");
+    let no_categories = with(r#"{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}"#, "");
+    // Name, content, field and problem, hint; whether `eval --detections`, which forgives what
+    // the official evaluators forgive, says the same of the field.
+    let cases: &[(&str, String, &str, &str, bool)] = &[
+        ("empty", String::new(), "top level: the file is empty", "truncated", false),
+        (
+            "cut off",
+            GOOD[..300].into(),
+            "annotations[0]: the file ends at byte 300",
+            "download or copy it again",
+            false,
+        ),
+        (
+            "a list",
+            "[]".into(),
+            "top level: expected an object",
+            "looks like a detections file",
+            false,
+        ),
+        ("zipped", "\u{1f}\u{8b}".into(), "top level: ", "", false),
+        ("text", "images: 1".into(), "top level: expected an object with `images`", "", false),
+        (
+            "no annotations",
+            with("annotations", "boxes"),
+            "annotations: missing",
+            "neither trained on nor evaluated",
+            false,
+        ),
+        (
+            "no categories",
+            with("categories", "classes"),
+            "categories: missing",
+            "lists its classes under",
+            false,
+        ),
+        ("zero images", no_images, "images: the list is empty", "filter", false),
+        ("zero categories", no_categories, "categories: the list is empty", "filter", false),
+        (
+            "unknown image",
+            with("\"image_id\": 2", "\"image_id\": 9"),
+            "annotations[1].image_id: no image has the id 9",
+            "images 1..=2",
+            false,
+        ),
+        (
+            "unknown category",
+            with("\"category_id\": 7", "\"category_id\": 4"),
+            "annotations[1].category_id: no category has the id 4",
+            "the closest: 3, 7",
+            true,
+        ),
+        (
+            "image twice",
+            with("{\"id\": 2, \"file", "{\"id\": 1, \"file"),
+            "images[1].id: 1 is already the id of images[0]",
+            "an id of its own",
+            false,
+        ),
+        (
+            "annotation twice",
+            with("{\"id\": 2, \"image_id", "{\"id\": 1, \"image_id"),
+            "annotations[1].id: 1 is already the id of annotations[0]",
+            "anew",
+            false,
+        ),
+        (
+            "category twice",
+            with("\"id\": 7", "\"id\": 3"),
+            "categories[1].id: 3 is already the id of categories[0]",
+            "`cat` and `dog`",
+            false,
+        ),
+        (
+            "NaN in a box",
+            with("[1, 2, 30", "[1, NaN, 30"),
+            "annotations[0].bbox: expected 4 finite numbers",
+            "allow_nan=False",
+            true,
+        ),
+        (
+            "too large a number",
+            with("[1, 2, 30", "[1, 1e999, 30"),
+            "annotations[0].bbox: expected 4 finite numbers",
+            "",
+            true,
+        ),
+        (
+            "three numbers",
+            with("[1, 2, 30, 40]", "[1, 2, 30]"),
+            "annotations[0].bbox: expected 4 finite numbers",
+            "",
+            true,
+        ),
+        (
+            "a box of text",
+            with("[1, 2, 30, 40]", "\"1 2 3 4\""),
+            "annotations[0].bbox: expected 4 finite numbers",
+            "",
+            true,
+        ),
+        (
+            "negative width",
+            with("[1, 2, 30, 40]", "[30, 2, -29, 40]"),
+            "annotations[0].bbox: expected a width of 0 or more, got -29",
+            "not two corners",
+            false,
+        ),
+        (
+            "an id of text",
+            with("{\"id\": 1, \"image_id", "{\"id\": \"one\", \"image_id"),
+            "annotations[0].id: expected an integer, got the string \"one\"",
+            "",
+            false,
+        ),
+        (
+            "no box",
+            with(", \"bbox\": [5, 5, 20, 20]", ""),
+            "annotations[1].bbox: missing",
+            "the record has id, image_id, category_id",
+            false,
+        ),
+        (
+            "no image id",
+            with("\"image_id\": 2, ", ""),
+            "annotations[1].image_id: missing",
+            "the record has",
+            false,
+        ),
+        (
+            "no file name",
+            with("\"file_name\": \"b.jpg\", ", ""),
+            "images[1].file_name: missing",
+            "coco_url",
+            false,
+        ),
+        (
+            "no width",
+            with("\"width\": 64, ", ""),
+            "images[0].width: missing",
+            "the record has",
+            false,
+        ),
+        (
+            "no pixels",
+            with("\"height\": 48", "\"height\": 0"),
+            "images[0].height: expected a positive number of pixels, got 0",
+            "",
+            false,
+        ),
+        (
+            "a name that leads out",
+            with("a.jpg", "../../a.jpg"),
+            "images[0].file_name: the path leaves the image root",
+            "relative to the folder",
+            false,
+        ),
+        (
+            "a class without a name",
+            with("\"cat\"", "\"\""),
+            "categories[0].name: expected a name, got an empty string",
+            "prompts",
+            false,
+        ),
+    ];
+    let dir = Dir::new();
+    dir.write("good.json", GOOD);
+    dir.write("pictures/a.jpg", "");
+    dir.write("settings.toml", SETTINGS);
+    dir.write("found.json", "[]");
+    dir.command(&["dataset", "stats", "good.json"]).ok().stdout_has("2 images");
+    for (name, content, says, hint, in_eval) in cases {
+        dir.write("bad.json", content);
+        let says = format!("bad.json: {says}");
+        let hint = if hint.is_empty() { "" } else { hint };
+        let stats = ["dataset", "stats", "bad.json"];
+        let ran = refused(&dir, name, dir.command(&stats), 1, &[&says, hint]);
+        assert_eq!(ran.stderr.contains("\n  hint: "), !hint.is_empty(), "{name}: {ran:?}");
+        for key in ["data.train.annotations=bad.json", "data.val.annotations=bad.json"] {
+            let train =
+                ["train", "-c", "settings.toml", "--run", "run", "--device", "cpu", "--set"];
+            let train = dir.command(&[&train[..], &[key]].concat());
+            refused(&dir, name, train, 1, &[&says, hint]);
+        }
+        if *in_eval {
+            let eval = ["eval", "--annotations", "bad.json", "--detections", "found.json"];
+            let field = says.split(": ").take(2).collect::<Vec<_>>().join(": ");
+            refused(&dir, name, dir.command(&eval), 1, &[&field]).no_stdout();
+        }
+    }
+}
+
+#[test]
+fn an_annotation_file_that_is_not_there_is_named_with_its_flag_or_setting() {
+    let dir = Dir::new();
+    dir.write("good.json", GOOD);
+    dir.write("pictures/a.jpg", "");
+    dir.write("settings.toml", SETTINGS);
+    let train = |key| ["train", "-c", "settings.toml", "--run", "run", "--set", key];
+    let eval = ["eval", "--annotations", "none.json", "--detections", "good.json"];
+    all_refused(
+        &dir,
+        &[
+            (
+                "train",
+                &train("data.train.annotations=none.json"),
+                &[
+                    "data.train.annotations: `",
+                    "none.json` does not exist",
+                    "hint: paths are relative",
+                ],
+            ),
+            (
+                "val",
+                &train("data.val.annotations=none.json"),
+                &["data.val.annotations: `", "none.json` does not exist", "hint: "],
+            ),
+            (
+                "eval",
+                &eval,
+                &["--annotations: no such file as `none.json`", "hint: names are relative"],
+            ),
+            (
+                "stats",
+                &["dataset", "stats", "none.json"],
+                &["no such file as `none.json`", "hint: "],
+            ),
+            (
+                "a folder",
+                &["dataset", "stats", "pictures"],
+                &["pictures: top level: this is a folder", "hint: give"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn training_and_validation_must_agree_about_classes() {
+    let dir = Dir::new();
+    dir.write("good.json", GOOD);
+    dir.write("renamed.json", GOOD.replace("\"dog\"", "\"wolf\""));
+    dir.write(
+        "more.json",
+        GOOD.replace("\"categories\": [", "\"categories\": [{\"id\": 1, \"name\": \"ant\"},"),
+    );
+    dir.write("pictures/a.jpg", "");
+    dir.write("settings.toml", SETTINGS);
+    let train = |key| ["train", "-c", "settings.toml", "--run", "run", "--set", key];
+    let hint = "hint: both files must number the same classes";
+    all_refused(
+        &dir,
+        &[
+            (
+                "another name",
+                &train("data.val.annotations=renamed.json"),
+                &[
+                    "renamed.json: categories[1]: id 7 is `wolf` here and `dog` in the training set",
+                    hint,
+                ],
+            ),
+            (
+                "another class",
+                &train("data.val.annotations=more.json"),
+                &["more.json: categories[0]: id 1 is not in the training set", hint],
+            ),
+        ],
+    );
+}

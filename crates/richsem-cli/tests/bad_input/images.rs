@@ -1,0 +1,253 @@
+//! Pictures, archives of pictures, and Pascal VOC sets.
+
+use super::{all_refused, assert_same, contents, refused, util::Dir};
+
+const TRAIN: [&str; 7] = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
+const NONE_ALLOWED: [&str; 2] = ["--set", "data.max_broken_images=0"];
+
+/// A picture of the training set.
+const PICTURE: &str = "set/images/train/000003.jpg";
+
+/// What is wrong with [`PICTURE`], what it becomes (`None`: it goes), and what must be said.
+type Wrong = (&'static str, Option<Vec<u8>>, [&'static str; 2]);
+
+fn wrong_pictures(dir: &Dir) -> Vec<Wrong> {
+    let whole = dir.read(PICTURE);
+    let mut other = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(40, 30).write_to(&mut other, image::ImageFormat::Png).unwrap();
+    let again = "hint: copy or download the file again";
+    vec![
+        (
+            "missing",
+            None,
+            ["No such file", "hint: repair or remove these files, or raise the limit"],
+        ),
+        ("empty", Some(vec![]), ["image: expected JPEG or PNG, got an empty file", again]),
+        (
+            "cut off",
+            Some(whole[..whole.len() / 2].to_vec()),
+            ["JPEG: the file ends before the picture does", again],
+        ),
+        (
+            "a web page",
+            Some(b"<html>".to_vec()),
+            ["got HTML or XML text", "hint: the download gave a web page"],
+        ),
+        (
+            "another size",
+            Some(other.into_inner()),
+            ["image: expected ", "hint: the picture was resized or replaced"],
+        ),
+    ]
+}
+
+#[test]
+fn a_broken_picture_beyond_the_allowed_number_stops_a_run_that_can_go_on_when_it_is_mended() {
+    let dir = Dir::with_data();
+    let whole = dir.read(PICTURE);
+    for (name, content, says) in wrong_pictures(&dir) {
+        match content {
+            Some(bytes) => drop(dir.write(PICTURE, bytes)),
+            None => std::fs::remove_file(dir.path(PICTURE)).unwrap(),
+        }
+        let ran = dir.command(&[&TRAIN[..], &NONE_ALLOWED].concat()).fails(1);
+        let first = "data.max_broken_images: more than the allowed 0 image(s) could not be read";
+        for text in [first, "train/000003.jpg", says[0], says[1]] {
+            assert!(ran.stderr.contains(text), "{name}: no `{text}`: {ran:?}");
+        }
+        assert!(!contents(&dir).keys().any(|file| file.contains(".tmp-")), "{name}");
+        dir.write(PICTURE, &whole);
+        if name == "missing" {
+            dir.command(&["train", "--resume", "run", "--device", "cpu"])
+                .ok()
+                .stderr_has("finished");
+        }
+        std::fs::remove_dir_all(dir.path("run")).unwrap();
+    }
+}
+
+#[test]
+fn broken_pictures_within_the_allowed_number_are_named_and_reported_at_the_end() {
+    let dir = Dir::with_data();
+    dir.write(PICTURE, "");
+    dir.write("set/images/val/000002.jpg", "");
+    let ran = dir.command(&[&TRAIN[..], &["--set", "data.max_broken_images=2"]].concat()).ok();
+    let (skipped, report) = (
+        ran.stderr.find("skipped: ").unwrap(),
+        ran.stderr.find("2 image(s) could not be read:").unwrap(),
+    );
+    assert!(skipped < report && ran.stderr[report..].contains("train/000003.jpg"), "{ran:?}");
+    assert!(ran.stderr[report..].contains("val/000002.jpg"), "{ran:?}");
+    assert!(ran.stderr.rfind("  step ").unwrap() < report, "{ran:?}");
+    ran.stderr_has("finished in");
+}
+
+#[test]
+fn an_archive_that_is_wrong_is_refused_before_a_folder_is_made() {
+    let dir = Dir::with_data();
+    let mut builder = tar::Builder::new(Vec::new());
+    for file in dir.files("set/images/train") {
+        let path = dir.path(&format!("set/images/train/{file}"));
+        builder.append_path_with_name(path, format!("train/{file}")).unwrap();
+    }
+    let archive = builder.into_inner().unwrap();
+    dir.write("cut.tar", &archive[..archive.len() / 2]);
+    dir.write("gzip.tar", b"\x1f\x8b\x08rest");
+    dir.write("empty.tar", "");
+    let with = |images| [&TRAIN[..], &["--set", images]].concat();
+    all_refused(
+        &dir,
+        &[
+            (
+                "cut off",
+                &with("data.train.images=cut.tar"),
+                &["cut.tar: tar archive: ", "truncated", "hint: "],
+            ),
+            (
+                "compressed",
+                &with("data.train.images=gzip.tar"),
+                &["gzip.tar: tar archive: compressed with gzip", "hint: decompress it first"],
+            ),
+            (
+                "empty",
+                &with("data.train.images=empty.tar"),
+                &["empty.tar: tar archive: the file is empty"],
+            ),
+            (
+                "another file",
+                &with("data.train.images=tiny.toml"),
+                &["tiny.toml: tar archive: unreadable", "hint: expected a folder of pictures or"],
+            ),
+        ],
+    );
+    // Pictures under other names than the annotations have.
+    dir.write("good.tar", &archive);
+    let names = dir.text("set/train.json").replace("train/0000", "elsewhere/0000");
+    dir.write("renamed.json", names);
+    let renamed =
+        ["--set", "data.train.images=good.tar", "--set", "data.train.annotations=renamed.json"];
+    dir.command(&[&TRAIN[..], &NONE_ALLOWED, &renamed].concat())
+        .fails(1)
+        .stderr_has("good.tar: elsewhere/0000")
+        .stderr_has("not among the archive's 12 files")
+        .stderr_has("hint: its names look like `train/0000");
+}
+
+#[test]
+fn what_is_no_picture_is_not_predicted_on() {
+    let dir = Dir::with_run();
+    dir.write("notes.txt", "no picture");
+    dir.write("folder/notes.txt", "no picture");
+    let predict = |input| ["predict", input, "--weights", "run", "--device", "cpu", "-o", "out"];
+    all_refused(
+        &dir,
+        &[
+            (
+                "a pattern without a match",
+                &predict("none/*.jpg"),
+                &["none/*.jpg: no picture (.jpg, .jpeg, .png) has such a name", "hint: "],
+            ),
+            ("a broken pattern", &predict("***"), &["***: "]),
+            (
+                "a folder without pictures",
+                &predict("folder"),
+                &["folder: no pictures in this folder", "hint: folders within are not searched"],
+            ),
+            ("absent", &predict("none.jpg"), &["none.jpg: no such file or folder", "hint: "]),
+        ],
+    );
+    // A text file that is named is tried, said to be no picture, and counted.
+    let ran = dir.command(&predict("notes.txt")).fails(1);
+    ran.stderr_has("skipped: notes.txt: image: expected JPEG or PNG, got bytes that begin with")
+        .stderr_has("hint: ")
+        .stderr_has("1 of 1 pictures could not be read");
+    assert_eq!(dir.files("out"), ["detections.json"]);
+}
+
+#[test]
+fn a_voc_set_that_is_wrong_leaves_no_folder() {
+    const GOOD: &str = "<annotation><size><width>20</width><height>20</height></size><object>\
+                        <name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>\
+                        <ymax>9</ymax></bndbox></object></annotation>";
+    let dir = Dir::new();
+    dir.write("voc/JPEGImages/a.jpg", "");
+    let convert = ["dataset", "from-voc", "voc", "out/coco"];
+    let cases: &[(&str, &str, &[&str])] = &[
+        (
+            "cut off",
+            &GOOD[..80],
+            &["Annotations/a.xml: XML: broken", "hint: is the file truncated?"],
+        ),
+        ("empty", "", &["Annotations/a.xml: XML: broken", "hint: "]),
+        (
+            "another format",
+            "<html></html>",
+            &[
+                "Annotations/a.xml: XML: expected <annotation>, got <html>",
+                "hint: expected Pascal VOC's format",
+            ],
+        ),
+        (
+            "a number that is none",
+            &GOOD.replace("<xmin>1", "<xmin>one"),
+            &["Annotations/a.xml: object[0].bndbox.xmin: expected a finite number, got `one`"],
+        ),
+        (
+            "NaN",
+            &GOOD.replace("<xmin>1", "<xmin>NaN"),
+            &["Annotations/a.xml: object[0].bndbox.xmin: expected a finite number, got `NaN`"],
+        ),
+    ];
+    for (name, xml, says) in cases {
+        dir.write("voc/Annotations/a.xml", xml);
+        refused(&dir, name, dir.command(&convert), 1, says);
+    }
+    dir.write("voc/Annotations/a.xml", GOOD);
+    dir.write("voc/ImageSets/Main/train.txt", "a\nb\n");
+    refused(
+        &dir,
+        "a list",
+        dir.command(&convert),
+        1,
+        &["voc: ImageSets/Main/train.txt line 2: no Annotations/b.xml", "hint: "],
+    );
+    std::fs::remove_dir_all(dir.path("voc/ImageSets")).unwrap();
+    // An archive's pictures are written while it is read: when it turns out to be cut off, they go.
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_dir_all("voc", dir.path("voc")).unwrap();
+    let archive = builder.into_inner().unwrap();
+    dir.write("good.tar", &archive);
+    let end = archive.windows(9).position(|w| w == b"</object>").unwrap();
+    dir.write("cut.tar", &archive[..end]);
+    dir.write("earlier/all.json", "mine");
+    let archived = |input, output| ["dataset", "from-voc", input, output];
+    all_refused(
+        &dir,
+        &[
+            (
+                "cut.tar",
+                &archived("cut.tar", "out"),
+                &[
+                    "cut.tar: archive: not a readable .tar",
+                    "hint: expected a folder or an uncompressed .tar",
+                ],
+            ),
+            ("into an earlier one", &archived("cut.tar", "earlier"), &["cut.tar: archive: "]),
+            (
+                "no set",
+                &archived("earlier", "out"),
+                &["earlier: Annotations: no Annotations/*.xml", "hint: a Pascal VOC set has"],
+            ),
+            (
+                "absent",
+                &archived("none", "out"),
+                &["INPUT: no such folder or archive as `none`", "hint: "],
+            ),
+        ],
+    );
+    dir.command(&archived("good.tar", "out")).ok();
+    assert_eq!(dir.files("out"), ["all.json", "images/a.jpg"]);
+    let before = contents(&dir);
+    dir.command(&archived("good.tar", "out")).ok();
+    assert_same("once more", &before, &contents(&dir));
+}

@@ -1,0 +1,123 @@
+//! The real binary's `report` and `bench`.
+#![allow(clippy::unwrap_used)]
+
+mod util;
+
+use std::process::Command;
+
+use util::Dir;
+
+#[test]
+fn a_run_is_shown_in_one_file() {
+    let dir = Dir::with_data();
+    let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
+    dir.command(&train).ok().stderr_has("report: run/report.html");
+    let page = dir.text("run/report.html");
+    let truth = dir.json("set/val.json");
+    let classes: Vec<String> = truth["categories"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| format!("<td>{}</td>", c["name"].as_str().unwrap()))
+        .collect();
+    assert!(classes.iter().all(|row| page.contains(row)), "{classes:?}");
+    assert!(page.contains("LVIS protocol · 6 images"));
+    // Loss, AP and classes; six pictures; settings.
+    assert_eq!(page.matches("<svg ").count(), 3);
+    let pictures = |page: &str| page.matches("<img src=\"data:image/jpeg;base64,").count();
+    assert_eq!(pictures(&page), 6);
+    for text in ["last layer: GIoU", "<dt>trainable parameters</dt>", "num_queries = 20"] {
+        assert!(page.contains(text), "{text}");
+    }
+    assert!(!page.contains("class=\"notes\""), "nothing is missing");
+
+    // The same run gives the same file.
+    let report = ["report", "run", "--device", "cpu", "--output", "again.html"];
+    assert_eq!(dir.command(&report).ok().stdout, "again.html\n");
+    assert!(dir.text("again.html") == page);
+    // A broken picture is named, there as here; everything that was found is drawn.
+    std::fs::remove_file(dir.path("set/images/val/000003.jpg")).unwrap();
+    dir.command(&[&report[..], &["--conf", "0"]].concat()).ok().stderr_has("000003.jpg");
+    let broken = dir.text("again.html");
+    assert!(broken.contains("<li>Skipped: ") && broken.contains(": 3 objects, 80 predictions"));
+    assert_eq!(pictures(&broken), 5);
+    dir.command(&[&report[..], &["--pictures", "2"]].concat()).ok();
+    assert_eq!(pictures(&dir.text("again.html")), 2);
+    // Another run beside it.
+    let copy = Command::new("cp").args(["-r", "run", "other"]).current_dir(dir.path("")).status();
+    assert!(copy.unwrap().success());
+    dir.command(&[&report[..], &["--compare", "other", "--pictures", "0"]].concat()).ok();
+    let beside = dir.text("again.html");
+    assert!(beside.contains("<th class=\"num\">other</th>") && pictures(&beside) == 0);
+    // Without the annotations there are no pictures, but the rest.
+    std::fs::remove_file(dir.path("set/val.json")).unwrap();
+    dir.command(&report).ok().stderr_has("Pictures are left out").stderr_has("val.json");
+    assert_eq!(dir.text("again.html").matches("<svg ").count(), 3);
+
+    // Training succeeds even if its report cannot be written.
+    std::fs::remove_file(dir.path("run/report.html")).unwrap();
+    dir.write("run/report.html/in_the_way", "");
+    std::fs::write(dir.path("set/val.json"), truth.to_string()).unwrap();
+    dir.command(&["train", "--resume", "run", "--device", "cpu"])
+        .ok()
+        .stderr_has("finished in")
+        .stderr_has("warning: the report could not be written")
+        .stderr_has("report.html");
+}
+
+#[test]
+fn an_unmeasured_run_has_a_report_and_another_folder_has_none() {
+    let dir = Dir::with_data();
+    let config = dir.text("tiny.toml");
+    let config: Vec<&str> = config.lines().filter(|line| !line.starts_with("val = ")).collect();
+    dir.write("tiny.toml", config.join("\n"));
+    let ran = dir.command(&["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"]).ok();
+    assert!(!ran.stderr.contains("report"), "{ran:?}");
+    assert!(!dir.exists("run/report.html"));
+    let report = ["report", "run", "--device", "cpu"];
+    dir.command(&report).ok().stderr_has("no validation set");
+    let page = dir.text("run/report.html");
+    assert_eq!(page.matches("<svg ").count(), 1);
+    assert!(page.contains("not measured") && page.contains("no validation set"), "{page}");
+
+    // A run that was stopped before its first checkpoint.
+    dir.write("new/config.toml", dir.text("run/config.toml"));
+    dir.command(&["report", "new", "--device", "cpu"])
+        .ok()
+        .stderr_has("0 of 1 epochs are done")
+        .stderr_has("no checkpoint yet");
+    assert!(dir.text("new/report.html").contains("num_queries = 20"));
+
+    dir.command(&["report", "set"]).fails(1).stderr_has("config.toml").no_stdout();
+    dir.command(&["report", "absent"]).fails(1).stderr_has("absent");
+    dir.command(&[&report[..], &["--compare", "new"]].concat()).fails(1).stderr_has("new: metrics");
+    dir.command(&[&report[..], &["-o", "absent/r.html"]].concat()).fails(1).stderr_has("--output");
+    dir.write("new/metrics.jsonl", "{}\n{}\n");
+    dir.command(&["report", "new", "-o", "new.html"]).fails(1).stderr_has("metrics.jsonl: line 1");
+    assert!(!dir.exists("new.html"));
+}
+
+#[test]
+fn steps_and_inference_are_timed() {
+    let dir = Dir::new();
+    dir.write("tiny.toml", util::TINY_CONFIG);
+    let bench = ["bench", "-c", "tiny.toml", "--device", "cpu", "--classes", "5", "--batch", "1"];
+    let more = ["--size", "40x64", "--boxes", "0", "--steps", "3", "--warmup", "0"];
+    let ran = dir.command(&[&bench[..], &more].concat()).ok();
+    let ran = ran.stdout_has("cpu").stdout_has(", f32").stdout_has("batch 1 of 40×64, 0 boxes");
+    for (name, skipped) in [("training", 2), ("inference", 1)] {
+        let row = ran.row(name);
+        let numbers: Vec<f64> =
+            row[skipped..row.len() - 1].iter().map(|n| n.parse().unwrap()).collect();
+        let [median, low, high, rate] = numbers[..] else { panic!("{ran:?}") };
+        assert!(0.0 < low && low <= median && median <= high, "{ran:?}");
+        // Both are rounded to a tenth.
+        let rounding = 0.06 * (1.0 + 1e3 / (median * median));
+        assert!((rate - 1e3 / median).abs() < rounding, "{ran:?}");
+        assert_eq!(row.last(), Some(&"–"), "no GPU, no memory: {ran:?}");
+    }
+    for size in ["40", "40x", "0x64", "40x99999"] {
+        dir.command(&[&bench[..], &["--size", size]].concat()).fails(2).stderr_has("800x1216");
+    }
+    dir.command(&[&bench[..], &["--set", "train.lrr=1"]].concat()).fails(1).stderr_has("train.lr");
+}

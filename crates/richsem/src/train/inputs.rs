@@ -1,0 +1,113 @@
+//! What a run reads: annotations, pictures, and the row of batches made of them.
+
+use std::sync::Arc;
+
+use super::Observer;
+use crate::{
+    collective::Collective,
+    config::{Config, SplitConfig},
+    data::{
+        dataset::Dataset,
+        detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
+        entries,
+        epochs::Epochs,
+        image_store::ImageStore,
+        sampler::{LastBatch, Share},
+    },
+    error::{Error, Result},
+    vocabulary::Vocabulary,
+};
+
+/// One set of pictures, ready to be read.
+pub(super) struct Split {
+    pub(super) store: Arc<ImageStore>,
+    pub(super) entries: Arc<Vec<ImageEntry>>,
+}
+
+impl Split {
+    /// Reads the annotations and finds the pictures. `key` is where the settings have them.
+    pub(super) fn open(
+        key: &str,
+        config: &SplitConfig,
+        observer: &mut dyn Observer,
+    ) -> Result<(Dataset, Self)> {
+        for (name, path) in [("annotations", &config.annotations), ("images", &config.images)] {
+            if !path.exists() {
+                let problem = format!("`{}` does not exist", path.display());
+                return Err(Error::config(format!("{key}.{name}"), problem)
+                    .with_hint("paths are relative to the file that says them"));
+            }
+        }
+        let dataset = Dataset::open(&config.annotations)?;
+        observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
+        let split = Self {
+            store: Arc::new(ImageStore::open(&config.images)?),
+            entries: Arc::new(entries(&dataset)),
+        };
+        Ok((dataset, split))
+    }
+}
+
+/// The training batches of all epochs.
+pub(super) fn batches(
+    config: &Config,
+    split: &Split,
+    broken: &Arc<BrokenImages>,
+    collective: &dyn Collective,
+) -> Result<Arc<Epochs>> {
+    let Config { seed, data, train, .. } = config.clone();
+    let share = Share {
+        batch_size: data.batch_size,
+        rank: collective.rank() as usize,
+        world: collective.world() as usize,
+        last: LastBatch::Drop,
+    };
+    let (store, entries) = (Arc::clone(&split.store), Arc::clone(&split.entries));
+    let broken = Arc::clone(broken);
+    let epochs = Epochs::new(train.epochs, train.accumulate, move |epoch| {
+        let classes: Vec<&[_]> = entries.iter().map(|e| e.labels.as_slice()).collect();
+        Ok(DetectionSource {
+            store: Arc::clone(&store),
+            entries: Arc::clone(&entries),
+            order: data.sampler.epoch_order(&classes, seed, epoch)?,
+            share,
+            transform: Transform::Train(data.augment.clone()),
+            seed,
+            epoch,
+            pad_multiple: data.pad_multiple,
+            broken: Arc::clone(&broken),
+            on_broken: OnBroken::Replace,
+        })
+    })?;
+    Ok(Arc::new(epochs))
+}
+
+/// Every class that is measured must be one that is learned, under the same name.
+///
+/// # Errors
+/// Naming the first class of `val` that is not.
+pub fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
+    for (i, category) in val.vocabulary().categories().iter().enumerate() {
+        let known = train.class_of(category.id).map(|class| &train.category(class).name);
+        if known != Some(&category.name) {
+            let problem = match known {
+                None => format!("id {} is not in the training set", category.id.0),
+                Some(name) => format!(
+                    "id {} is `{}` here and `{name}` in the training set",
+                    category.id.0, category.name
+                ),
+            };
+            return Err(Error::invalid(val.path(), format!("categories[{i}]"), problem)
+                .with_hint("both files must number the same classes in the same way"));
+        }
+    }
+    Ok(())
+}
+
+/// Number of reading threads: as configured, or the machine's cores up to 8.
+pub(super) fn workers(configured: usize) -> usize {
+    if configured > 0 {
+        return configured;
+    }
+    std::thread::available_parallelism().map_or(2, |n| n.get().min(8))
+}

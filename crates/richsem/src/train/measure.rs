@@ -1,0 +1,91 @@
+//! One measurement of a run: detect on every validation picture, evaluate, record.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    Learner, checkpoint,
+    run_folder::{EvalRow, write_text},
+    trainer::{Trainer, wall_time},
+};
+use crate::{
+    data::{
+        detection_source::{DetectionSource, OnBroken, Transform},
+        sampler::{LastBatch, Share},
+    },
+    error::{Error, Result, guarded},
+    evaluate::Summary,
+    predict::{detect_all, to_detections},
+};
+
+impl Trainer<'_> {
+    /// Measures the weights that `last` holds. Breaks when told to stop; the measurement is then
+    /// still pending.
+    pub(super) fn measure(&mut self) -> Result<ControlFlow<(), Summary>> {
+        let Some((split, evaluator)) = &self.val else {
+            return Err(Error::Other("a measurement is pending without data.val".into()));
+        };
+        let source = DetectionSource {
+            store: Arc::clone(&split.store),
+            entries: Arc::clone(&split.entries),
+            order: (0..split.entries.len() as u32).collect(),
+            share: Share {
+                batch_size: self.config.eval.batch_size,
+                rank: 0,
+                world: 1,
+                last: LastBatch::Short,
+            },
+            transform: Transform::Eval(self.config.data.resize.clone()),
+            seed: self.config.seed,
+            epoch: 0,
+            pad_multiple: self.config.data.pad_multiple,
+            broken: Arc::clone(&self.broken),
+            on_broken: OnBroken::LeaveOut,
+        };
+        let (total, ahead) = (split.entries.len(), self.read_ahead());
+        let Learner { detector, optimizer, .. } = &mut self.learner;
+        let (observer, stop) = (&mut self.observer, self.stop);
+        let mut detections = Vec::new();
+        let mut done = 0;
+        optimizer.with_ema(|| {
+            guarded(|| {
+                detect_all(detector, source, ahead, |image_id, _, found| {
+                    let found = to_detections(image_id, &found, &detector.vocabulary);
+                    detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
+                    done += 1;
+                    observer.evaluating(done, total);
+                    if stop.load(Ordering::Relaxed) {
+                        return ControlFlow::Break(());
+                    }
+                    ControlFlow::Continue(())
+                })
+            })
+        })?;
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(ControlFlow::Break(()));
+        }
+        let summary = evaluator.evaluate(&detections)?;
+        let (epoch, step) = (self.position.epoch, self.position.updates);
+        write_text(&self.run.summary_file(epoch), &summary.to_json())?;
+        let metrics: BTreeMap<String, Option<f64>> = summary.metrics.iter().cloned().collect();
+        let scalars: Vec<(String, f32)> =
+            metrics.iter().filter_map(|(k, v)| Some((format!("eval/{k}"), (*v)? as f32))).collect();
+        let scalars: Vec<(&str, f32)> = scalars.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        self.tensorboard.scalars(step, wall_time(), &scalars)?;
+        self.tensorboard.flush()?;
+        let ap = summary.get("AP").unwrap_or(0.0);
+        if self.position.best.is_none_or(|(best, _)| ap > best) {
+            self.position.best = Some((ap, step));
+            checkpoint::link_best(&self.run, step)?;
+        }
+        // Resuming before this line measures again; the row is then rewritten, not doubled.
+        self.run.replace_eval(EvalRow { step, epoch, metrics })?;
+        self.position.pending_eval = false;
+        checkpoint::write_position(&self.run.file("checkpoints").join("last"), &self.position)?;
+        self.observer.evaluated(epoch, &summary);
+        Ok(ControlFlow::Continue(summary))
+    }
+}
