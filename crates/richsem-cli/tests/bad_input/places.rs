@@ -36,7 +36,7 @@ fn places_that_cannot_be_written_are_refused_before_the_work() {
                 &predict("-o", "file/out"),
                 &["--output: `", "file", is_file],
             ),
-            ("pictures over a file", &predict("-o", "file"), &["--output: `file", is_file]),
+            ("pictures over a file", &predict("-o", "file"), &["--output: `", "file", is_file]),
             ("pictures in /proc", &predict("-o", "/proc/out"), &["--output: ", refuses]),
             (
                 "raw in no folder",
