@@ -9,9 +9,9 @@ const NONE_ALLOWED: [&str; 2] = ["--set", "data.max_broken_images=0"];
 const PICTURE: &str = "set/images/train/000003.jpg";
 
 /// What is wrong with [`PICTURE`], what it becomes (`None`: it goes), and what must be said.
-type Wrong = (&'static str, Option<Vec<u8>>, [&'static str; 2]);
+type WrongPicture = (&'static str, Option<Vec<u8>>, [&'static str; 2]);
 
-fn wrong_pictures(dir: &Dir) -> Vec<Wrong> {
+fn wrong_pictures(dir: &Dir) -> Vec<WrongPicture> {
     let whole = dir.read(PICTURE);
     let mut other = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(40, 30).write_to(&mut other, image::ImageFormat::Png).unwrap();

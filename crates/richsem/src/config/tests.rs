@@ -93,7 +93,7 @@ fn wrong_values_name_file_key_and_reason() {
     refused(
         "version = 1\n[train]\nlr = \"fast\"",
         &[],
-        &["c.toml: train.lr", "expected a number", "fast"],
+        &["c.toml: train.lr", "string", "expected a number, got string"],
     );
     refused("version = 1\n[train]\nlr = -1.0", &[], &["c.toml: train.lr", "at least 0", "-1"]);
     refused("version = 1\n[train]\nprecision = \"fp8\"", &[], &["train.precision", "fp8", "bf16"]);
