@@ -104,14 +104,9 @@ impl RunFolder {
     /// A folder that already holds something.
     pub fn check_new(path: &Path) -> Result<()> {
         if path.exists() && !entries(path, |name| !is_temporary(name))?.is_empty() {
-            let started = path.join("config.toml").exists();
-            let hint = match (started, path.join("checkpoints/last").exists()) {
-                (true, true) => format!("continue that run with --resume {}, or", path.display()),
-                (true, false) => {
-                    "its run ended before the first checkpoint: remove the folder to start anew, or"
-                        .to_owned()
-                }
-                (false, _) => "it is not a run's:".to_owned(),
+            let hint = match path.join("config.toml").exists() {
+                true => format!("continue that run with --resume {}, or", path.display()),
+                false => "it is not a run's:".to_owned(),
             };
             return Err(Error::Other(format!(
                 "{}: the run folder is not empty\n  hint: {hint} choose another folder with --run",
