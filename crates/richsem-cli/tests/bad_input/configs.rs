@@ -268,7 +268,10 @@ fn settings_that_do_not_fit_the_data_are_refused_before_a_folder_is_made() {
             (
                 "no width",
                 &set(&tables[3]),
-                &["empty.npy: values: expected finite numbers in every row"],
+                &[
+                    "empty.npy: text table: expected shape [4, width], got [4, 0]",
+                    "hint: give one row",
+                ],
             ),
             (
                 "not an array",
