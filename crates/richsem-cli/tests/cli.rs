@@ -196,7 +196,7 @@ fn detections_are_measured_without_a_detector() {
     let mean = "75.2"; // (1 + 51/101) / 2
     assert_eq!(
         ran.values_below("AP"),
-        [mean, mean, mean, "0.0", "100.0", "100.0", "│", "–", "–", "–"]
+        [mean, mean, mean, "0.0", "100.0", "100.0", "│", "–", "–", "–", "–", "–", "–"]
     );
     assert_eq!(ran.values_below("AR1")[..3], ["75.0", "75.0", "75.0"]);
     let ap = dir.json("out.json")["metrics"]["AP"].as_f64().unwrap();

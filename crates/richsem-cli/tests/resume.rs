@@ -181,8 +181,8 @@ fn results(dir: &Dir, run: &str) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for file in dir.files(run) {
         let mut bytes = dir.read(&format!("{run}/{file}"));
-        if file.starts_with("tensorboard/") {
-            continue; // times, and one file a session
+        if file.starts_with("tensorboard/") || file == "report.html" {
+            continue; // times; the run's own name
         }
         if file == "metrics.jsonl" {
             bytes.clear();
