@@ -1,5 +1,7 @@
 //! What is known of one image: its boxes, and which classes may be counted as absent.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{boxes::Cxcywh, vocabulary::ClassIndex};
 
 /// Which classes an image says something about. Detection sets differ: COCO annotates every class
@@ -32,4 +34,48 @@ pub struct Target {
     pub size: [u32; 2],
     /// `[height, width]` of the file, the frame of reference of results.
     pub original_size: [u32; 2],
+}
+
+/// Which query answers for a box.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Assignment {
+    /// The one that the Hungarian matching gives it.
+    #[default]
+    Hungarian,
+    /// The largest predicted box with its centre inside (Detic's max-size loss, arXiv 2201.02605,
+    /// section 3.2): for boxes that are a whole picture.
+    MaxSize,
+}
+
+/// What a set's boxes teach: a coarse box of a classification picture may teach less than one that
+/// an annotator drew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Supervision {
+    /// Class terms.
+    pub class: bool,
+    /// L1 terms.
+    pub l1: bool,
+    /// GIoU terms.
+    pub giou: bool,
+    /// The semantic branch's term.
+    pub semantic: bool,
+    /// Whether switched-off terms stay on for the encoder's proposals, as in the official code.
+    pub interm_exempt: bool,
+    /// Which query answers for a box.
+    pub assignment: Assignment,
+}
+
+impl Default for Supervision {
+    fn default() -> Self {
+        Self {
+            class: true,
+            l1: true,
+            giou: true,
+            semantic: true,
+            interm_exempt: false,
+            assignment: Assignment::Hungarian,
+        }
+    }
 }

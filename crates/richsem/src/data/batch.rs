@@ -3,7 +3,10 @@
 use image::RgbImage;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Result, targets::Target};
+use crate::{
+    Result,
+    targets::{Supervision, Target},
+};
 
 /// B images padded to one size, H by W. Bytes until [`Batch::normalize`]: a quarter of the upload.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct Batch {
     pub targets: Vec<Target>,
     /// Messages about images that could not be read and were replaced or left out.
     pub skipped: Vec<String>,
+    /// What the boxes teach.
+    pub supervision: Supervision,
 }
 
 /// Per-channel mean and standard deviation of pixels scaled to [0, 1], in RGB order.
@@ -68,7 +73,7 @@ impl Batch {
         let images = Tensor::f_from_data_size(&pixels, &[b, h, w, 3], Kind::Uint8)?
             .f_permute([0, 3, 1, 2])?;
         let mask = Tensor::f_from_data_size(&mask, &[b, h, w], Kind::Bool)?;
-        Ok(Self { images, mask, targets, skipped })
+        Ok(Self { images, mask, targets, skipped, supervision: Supervision::default() })
     }
 
     /// Number of images, B.
