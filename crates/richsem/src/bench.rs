@@ -66,7 +66,7 @@ pub fn run(config: &Config, work: &Workload, device: Device) -> Result<(Timing, 
         learner.update(1e-6)?;
         Ok(())
     })?;
-    let detector = learner.detector;
+    let detector = learner.model.detector;
     drop(learner.optimizer);
     let inference = time(work, device, || detector.detect(&batch).map(drop))?;
     Ok((train, inference))

@@ -22,8 +22,10 @@ pub mod models;
 pub mod predict;
 pub mod random;
 pub mod report;
+pub mod semantic_branch;
 pub mod synth;
 pub mod targets;
+pub mod teacher;
 pub mod tensorboard;
 #[doc(hidden)]
 pub mod testing;

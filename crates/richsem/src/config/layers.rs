@@ -10,14 +10,19 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 
-/// Keys whose values are paths, relative to the file that says them.
-const PATHS: [&str; 6] = [
+/// Keys whose values are paths, relative to the file that says them; `*` is any name.
+const PATHS: [&str; 11] = [
+    "data.extra.*.images",
+    "data.extra.*.info",
+    "data.extra.*.mapping.path",
     "data.train.annotations",
     "data.train.images",
     "data.val.annotations",
     "data.val.images",
     "model.class_head.table",
     "model.dino.backbone.weights",
+    "teacher.text.table",
+    "teacher.weights",
 ];
 
 /// All layers in one table.
@@ -98,18 +103,25 @@ fn position(text: &str, error: &toml::de::Error) -> String {
 
 fn absolute_paths(table: &mut Table, folder: &Path) {
     for key in PATHS {
-        if let Some(Value::String(path)) = lookup(table, key) {
-            let joined = folder.join(&*path);
-            let absolute = std::path::absolute(&joined).unwrap_or(joined);
-            *path = absolute.to_string_lossy().into_owned();
-        }
+        at(table, key, &mut |value| {
+            if let Value::String(path) = value {
+                let joined = folder.join(&*path);
+                let absolute = std::path::absolute(&joined).unwrap_or(joined);
+                *path = absolute.to_string_lossy().into_owned();
+            }
+        });
     }
 }
 
-fn lookup<'a>(table: &'a mut Table, dotted: &str) -> Option<&'a mut Value> {
-    match dotted.split_once('.') {
-        None => table.get_mut(dotted),
-        Some((head, rest)) => lookup(table.get_mut(head)?.as_table_mut()?, rest),
+/// Changes every value at a dotted key, in which `*` is any name.
+fn at(table: &mut Table, dotted: &str, change: &mut dyn FnMut(&mut Value)) {
+    let (head, rest) = dotted.split_once('.').unwrap_or((dotted, ""));
+    for (_, value) in table.iter_mut().filter(|(key, _)| head == "*" || *key == head) {
+        match value {
+            value if rest.is_empty() => change(value),
+            Value::Table(inner) => at(inner, rest, change),
+            _ => {}
+        }
     }
 }
 

@@ -3,19 +3,25 @@
 
 mod layers;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     data::{
         batch::Normalization,
+        extra::ExtraConfig,
         sampler::SamplerConfig,
         transforms::{EvalTransformConfig, TransformConfig},
     },
     error::{Error, Result},
     losses::LossConfig,
     models::{denoising::DenoisingConfig, dino::DinoConfig},
+    semantic_branch::SemanticConfig,
+    teacher::TeacherConfig,
 };
 
 /// Version of the settings this program reads.
@@ -23,6 +29,9 @@ pub const VERSION: u32 = 1;
 
 /// Threads that read; far beyond what a disk can feed, far below what a system refuses.
 const MOST_WORKERS: usize = 1024;
+
+/// Batches of all sources before the row of them repeats its pattern.
+const LONGEST_CYCLE: u64 = 1000;
 
 /// Everything that decides a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +51,12 @@ pub struct Config {
     /// The objective.
     #[serde(default)]
     pub loss: LossConfig,
+    /// The frozen model that labels boxes softly; used if there is a semantic branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherConfig>,
+    /// The semantic branch; absent: plain detection training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<SemanticConfig>,
     /// The optimisation.
     #[serde(default)]
     pub train: TrainConfig,
@@ -70,6 +85,11 @@ pub struct DataConfig {
     /// What is measured on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val: Option<SplitConfig>,
+    /// Classification pictures by name of the set; their batches take turns with those of `train`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, ExtraConfig>,
+    /// Share of detection batches, against each extra source's `weight`.
+    pub weight: u32,
     /// Images a step and process.
     pub batch_size: usize,
     /// Threads that read and augment; 0: as many as the machine has cores, at most 8.
@@ -93,6 +113,8 @@ impl Default for DataConfig {
         Self {
             train: None,
             val: None,
+            extra: BTreeMap::new(),
+            weight: 1,
             batch_size: 2,
             workers: 0,
             prefetch: 8,
@@ -311,6 +333,14 @@ impl Config {
         toml::to_string_pretty(self).expect("numbers, strings, lists and tables are TOML")
     }
 
+    /// What a detector needs to know of a run: without teacher, branch and extra data, which leave
+    /// no trace in it.
+    #[must_use]
+    pub fn of_detector(&self) -> Self {
+        let data = DataConfig { extra: BTreeMap::new(), weight: 1, ..self.data.clone() };
+        Self { data, teacher: None, semantic: None, ..self.clone() }
+    }
+
     fn validate(&self) -> Result<()> {
         if self.version != VERSION {
             let problem =
@@ -321,6 +351,7 @@ impl Config {
         }
         let at_least_one = [
             ("data.batch_size", self.data.batch_size as u64),
+            ("data.weight", u64::from(self.data.weight)),
             ("data.prefetch", self.data.prefetch as u64),
             ("data.pad_multiple", u64::from(self.data.pad_multiple)),
             ("train.epochs", self.train.epochs),
@@ -373,7 +404,32 @@ impl Config {
         self.data.resize.validate("data.resize")?;
         self.model.dino.validate("model.dino")?;
         self.model.denoising.validate("model.denoising")?;
-        self.loss.validate("loss")
+        self.loss.validate("loss")?;
+        let mut shares = u64::from(self.data.weight);
+        for (name, extra) in &self.data.extra {
+            extra.validate(&format!("data.extra.{name}"))?;
+            shares += u64::from(extra.weight);
+        }
+        if shares > LONGEST_CYCLE {
+            let problem = format!("expected at most {LONGEST_CYCLE} in all, got {shares}");
+            return Err(Error::config("data.weight", problem)
+                .with_hint("weights are relative: 1 and 2 are 100 and 200"));
+        }
+        if let Some(teacher) = &self.teacher {
+            teacher.validate("teacher")?;
+        }
+        let Some(semantic) = &self.semantic else { return Ok(()) };
+        if self.teacher.is_none() {
+            let problem = "the semantic branch learns from a teacher, and there is none";
+            return Err(Error::config("semantic", problem)
+                .with_hint("set teacher.weights, or take [semantic] out"));
+        }
+        if semantic.federated && self.loss.federated.is_none() {
+            let problem = "it takes the classes that the federated loss draws, which is off";
+            return Err(Error::config("semantic.federated", problem)
+                .with_hint("set [loss.federated], or semantic.federated = false"));
+        }
+        semantic.validate("semantic")
     }
 }
 

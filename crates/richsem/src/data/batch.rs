@@ -21,6 +21,8 @@ pub struct Batch {
     pub skipped: Vec<String>,
     /// What the boxes teach.
     pub supervision: Supervision,
+    /// Number of the extra source it is of; none: detection data.
+    pub extra: Option<usize>,
 }
 
 /// Per-channel mean and standard deviation of pixels scaled to [0, 1], in RGB order.
@@ -73,7 +75,7 @@ impl Batch {
         let images = Tensor::f_from_data_size(&pixels, &[b, h, w, 3], Kind::Uint8)?
             .f_permute([0, 3, 1, 2])?;
         let mask = Tensor::f_from_data_size(&mask, &[b, h, w], Kind::Bool)?;
-        Ok(Self { images, mask, targets, skipped, supervision: Supervision::default() })
+        Ok(Self { images, mask, targets, skipped, supervision: Supervision::default(), extra: None })
     }
 
     /// Number of images, B.

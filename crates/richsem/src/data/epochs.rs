@@ -54,6 +54,12 @@ impl Epochs {
         self.starts.last().copied().unwrap_or(0)
     }
 
+    /// Position of an epoch's first batch; the end, for epochs beyond the last.
+    #[must_use]
+    pub fn start(&self, epoch: u64) -> u64 {
+        self.starts.get(epoch as usize).copied().unwrap_or_else(|| self.total())
+    }
+
     /// Batches of one epoch.
     #[must_use]
     pub fn batches(&self, epoch: u64) -> u64 {

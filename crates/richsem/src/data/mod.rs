@@ -1,10 +1,12 @@
 //! From annotation files and pictures to batches.
 
+pub mod alternation;
 pub mod batch;
 pub mod dataset;
 pub mod detection_source;
 mod entries;
 pub mod epochs;
+pub mod extra;
 pub mod image_io;
 pub mod image_store;
 pub mod loader;

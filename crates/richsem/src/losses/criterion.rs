@@ -8,7 +8,7 @@ use super::{
     boxes::{generalized_iou, l1},
     federated::{FederatedConfig, sample_classes},
     focal::sigmoid_focal_loss,
-    matcher::{MatcherConfig, Matching, PaddedTargets, hungarian},
+    matcher::{MatcherConfig, Matching, PaddedTargets, hungarian, max_size},
 };
 use crate::{
     collective::Collective,
@@ -18,7 +18,7 @@ use crate::{
         dino::{LayerOutputs, TrainingOutput},
     },
     random::{Random, Stream},
-    targets::Target,
+    targets::{Assignment, Supervision, Target},
 };
 
 /// What a class means in an image that says nothing about it.
@@ -122,6 +122,15 @@ pub struct LossTerms {
     pub total: Tensor,
 }
 
+impl LossTerms {
+    /// Takes more terms in.
+    pub fn append(&mut self, more: Self) {
+        self.names.extend(more.names);
+        self.values = Tensor::cat(&[&self.values, &more.values], 0);
+        self.total = &self.total + more.total;
+    }
+}
+
 /// Where in a run the step stands: the key of its random draws.
 #[derive(Debug, Clone, Copy)]
 pub struct StepKey {
@@ -138,12 +147,30 @@ pub struct Criterion {
     image_counts: Vec<u32>,
 }
 
-/// One group of terms that share a normaliser: sets of predictions and their matched pairs.
-struct Group<'a> {
-    outputs: &'a LayerOutputs,
-    matching: Matching,
-    normalizer: f64,
-    first_term: u64,
+/// Sets of queries (decoder layers, proposals), the boxes they answer for, and what their terms
+/// are divided by.
+#[derive(Debug)]
+pub struct Supervised {
+    /// Query and box of every pair, by set.
+    pub matching: Matching,
+    /// Divides every sum.
+    pub normalizer: f64,
+    /// `[S, W]` the classes that each set's class terms look at; none: all.
+    pub classes: Option<Tensor>,
+}
+
+/// What was decided on the way to the loss: the semantic branch learns at the same pairs.
+#[derive(Debug)]
+pub struct Decisions {
+    /// Of the decoder layers, then of the proposals.
+    pub queries: Supervised,
+    /// Of the denoising queries of the decoder layers.
+    pub denoising: Option<Supervised>,
+}
+
+/// Suffix of a decoder layer's terms, as in the reference: none for the last.
+pub(super) fn suffix(layer: usize, layers: usize) -> String {
+    if layer + 1 == layers { String::new() } else { format!("_{layer}") }
 }
 
 impl Criterion {
@@ -153,7 +180,8 @@ impl Criterion {
         Self { config, image_counts }
     }
 
-    /// All terms of one step.
+    /// All terms of one step. Those that `supervision` switches off are computed and reported, and
+    /// weigh nothing.
     ///
     /// # Errors
     /// Predictions that are not finite; what libtorch refuses.
@@ -161,9 +189,10 @@ impl Criterion {
         &self,
         output: &TrainingOutput,
         targets: &[Target],
+        supervision: &Supervision,
         key: StepKey,
         collective: &dyn Collective,
-    ) -> Result<LossTerms> {
+    ) -> Result<(LossTerms, Decisions)> {
         let device = output.decoder.logits.device();
         let padded = PaddedTargets::new(targets, device);
         let layers = output.decoder.logits.size()[0] as usize;
@@ -171,65 +200,96 @@ impl Criterion {
             logits: Tensor::cat(&[&output.decoder.logits, &output.interm.logits], 0),
             boxes: Tensor::cat(&[&output.decoder.boxes, &output.interm.boxes], 0),
         };
-        let matching = hungarian(
-            &matched.logits,
-            &matched.boxes,
-            &padded,
-            &self.config.matcher,
-            self.config.focal_alpha,
-        )?;
+        let matching = match supervision.assignment {
+            Assignment::Hungarian => hungarian(
+                &matched.logits,
+                &matched.boxes,
+                &padded,
+                &self.config.matcher,
+                self.config.focal_alpha,
+            )?,
+            Assignment::MaxSize => max_size(&matched.boxes, &padded)?,
+        };
         let pairs = matching.len() / (layers + 1);
         let num_boxes = collective.mean(pairs as f64).max(1.0);
-        let suffix = |layer: usize| {
-            if layer + 1 == layers { String::new() } else { format!("_{layer}") }
-        };
-        let mut suffixes: Vec<String> = (0..layers).map(suffix).collect();
+        let mut suffixes: Vec<String> = (0..layers).map(|l| suffix(l, layers)).collect();
         suffixes.push("_interm".into());
         let mut weights = vec![1.0; layers];
         weights.push(self.config.interm);
 
-        let main = Group { outputs: &matched, matching, normalizer: num_boxes, first_term: 0 };
-        let mut terms = self.terms(&main, targets, &padded, key, collective)?;
+        let sample = |first_term: u64, sets: usize| {
+            self.sample_classes(targets, first_term, sets, key, collective)
+                .map(|classes| classes.to_device(device))
+        };
+        let queries =
+            Supervised { matching, normalizer: num_boxes, classes: sample(0, layers + 1) };
+        let mut terms = self.terms(&matched, &queries, targets, &padded)?;
+        let mut denoising = None;
         if let Some((layout, outputs)) = &output.denoising {
-            suffixes.extend((0..layers).map(|layer| format!("_dn{}", suffix(layer))));
+            suffixes.extend((0..layers).map(|l| format!("_dn{}", suffix(l, layers))));
             weights.extend(vec![1.0; layers]);
-            let group = Group {
-                outputs,
+            let supervised = denoising.insert(Supervised {
                 matching: denoising_pairs(*layout, layers, &padded.counts),
                 normalizer: num_boxes * layout.groups as f64,
-                first_term: layers as u64 + 1,
-            };
-            let more = self.terms(&group, targets, &padded, key, collective)?;
+                classes: sample(layers as u64 + 1, layers),
+            });
+            let more = self.terms(outputs, supervised, targets, &padded)?;
             terms = std::array::from_fn(|i| Tensor::cat(&[&terms[i], &more[i]], 0));
         }
 
         let config = &self.config;
-        let kinds =
-            [("loss_ce", config.class), ("loss_bbox", config.l1), ("loss_giou", config.giou)];
+        let kinds = [
+            ("loss_ce", config.class, supervision.class),
+            ("loss_bbox", config.l1, supervision.l1),
+            ("loss_giou", config.giou, supervision.giou),
+        ];
         let mut names = Vec::new();
         let mut all_weights = Vec::new();
-        for (kind, weight) in kinds {
-            for (suffix, own) in suffixes.iter().zip(&weights) {
+        for (kind, weight, on) in kinds {
+            for (i, (suffix, own)) in suffixes.iter().zip(&weights).enumerate() {
+                let on = on || (i == layers && supervision.interm_exempt);
                 names.push(format!("{kind}{suffix}"));
-                all_weights.push((weight * own) as f32);
+                all_weights.push(if on { (weight * own) as f32 } else { 0.0 });
             }
         }
         let values = Tensor::cat(&terms, 0);
         let all_weights = Tensor::from_slice(&all_weights).to_device(device);
         let total = (&values * all_weights).sum(Kind::Float);
-        Ok(LossTerms { names, values: values.detach(), total })
+        let terms = LossTerms { names, values: values.detach(), total };
+        Ok((terms, Decisions { queries, denoising }))
+    }
+
+    /// The classes that each set's class terms look at, `[S, W]`: those of the batch come first, in
+    /// order, in every set.
+    fn sample_classes(
+        &self,
+        targets: &[Target],
+        first_term: u64,
+        sets: usize,
+        key: StepKey,
+        collective: &dyn Collective,
+    ) -> Option<Tensor> {
+        let federated = self.config.federated.as_ref()?;
+        let present = present_classes(targets);
+        let sampled: Vec<Vec<i64>> = (0..sets as u64)
+            .map(|set| {
+                let item = (collective.rank() << 32) | (first_term + set);
+                let mut random = Random::new(key.seed, Stream::Federated, key.step, item);
+                sample_classes(&present, &self.image_counts, federated, &mut random)
+            })
+            .collect();
+        Some(Tensor::from_slice(&sampled.concat()).view([sets as i64, -1]))
     }
 
     /// Class, L1 and GIoU of each set of a group: three `[S]`.
     fn terms(
         &self,
-        group: &Group,
+        outputs: &LayerOutputs,
+        supervised: &Supervised,
         targets: &[Target],
         padded: &PaddedTargets,
-        key: StepKey,
-        collective: &dyn Collective,
     ) -> Result<[Tensor; 3]> {
-        let Group { outputs, matching, normalizer, .. } = group;
+        let Supervised { matching, normalizer, .. } = supervised;
         let (sets, images, queries, _) = outputs.logits.size4()?;
         let device = outputs.logits.device();
         let index = |values: Vec<i64>| Tensor::from_slice(&values).to_device(device);
@@ -245,24 +305,24 @@ impl Criterion {
             |x: Tensor| x.sum_dim_intlist([1i64].as_slice(), false, Kind::Float) / *normalizer;
         let distances = l1(&predicted, &truth).view([sets, pairs]);
         let overlaps = 1.0f64 - generalized_iou(&predicted, &truth).view([sets, pairs]);
-        let class = self.class_terms(group, targets, &slots, key, collective)? / *normalizer;
+        let class = self.class_terms(outputs, supervised, targets, &slots)? / *normalizer;
         Ok([class, per_set(distances), per_set(overlaps)])
     }
 
     /// Sum of the focal losses of each set, `[S]`.
     fn class_terms(
         &self,
-        group: &Group,
+        outputs: &LayerOutputs,
+        supervised: &Supervised,
         targets: &[Target],
         slots: &Tensor,
-        key: StepKey,
-        collective: &dyn Collective,
     ) -> Result<Tensor> {
-        let logits = &group.outputs.logits;
+        let logits = &outputs.logits;
+        let matching = &supervised.matching;
         let device = logits.device();
         let (sets, images, queries, classes) = logits.size4()?;
         let label = |i: usize| {
-            targets[group.matching.image[i] as usize].labels[group.matching.target[i] as usize].0
+            targets[matching.image[i] as usize].labels[matching.target[i] as usize].0
         };
         let known = match self.config.unknown_classes {
             UnknownClasses::Negative => None,
@@ -270,38 +330,26 @@ impl Criterion {
         };
         let known = known.map(|k| Tensor::from_slice(&k).view([images, classes]));
         // The columns that each set looks at, and where in them each matched label stands.
-        let (logits, width, columns, known) = match &self.config.federated {
+        let (logits, width, columns, known) = match &supervised.classes {
             None => {
-                let columns: Vec<i64> =
-                    (0..group.matching.len()).map(|i| i64::from(label(i))).collect();
+                let columns: Vec<i64> = (0..matching.len()).map(|i| i64::from(label(i))).collect();
                 let known = known.map(|k| k.view([1, images, 1, classes]));
                 (logits.shallow_clone(), classes, columns, known)
             }
-            Some(federated) => {
-                let mut present: Vec<u32> =
-                    targets.iter().flat_map(|t| t.labels.iter().map(|c| c.0)).collect();
-                present.sort_unstable();
-                present.dedup();
-                let sampled: Vec<Vec<i64>> = (0..sets as u64)
-                    .map(|set| {
-                        let item = (collective.rank() << 32) | (group.first_term + set);
-                        let mut random = Random::new(key.seed, Stream::Federated, key.step, item);
-                        sample_classes(&present, &self.image_counts, federated, &mut random)
-                    })
-                    .collect();
-                let width = sampled[0].len() as i64;
-                // Present classes come first, in order, in every set.
-                let columns = (0..group.matching.len())
+            Some(chosen) => {
+                let width = chosen.size()[1];
+                let present = present_classes(targets);
+                let columns = (0..matching.len())
                     .map(|i| present.binary_search(&label(i)).map_or(0, |at| at as i64))
                     .collect();
-                let chosen = Tensor::from_slice(&sampled.concat()).view([sets, width]);
                 let known = known.map(|k| {
-                    k.index_select(1, &chosen.flatten(0, 1))
+                    k.to_device(device)
+                        .index_select(1, &chosen.flatten(0, 1))
                         .view([images, sets, width])
                         .permute([1, 0, 2])
                         .unsqueeze(2)
                 });
-                let chosen = chosen.to_device(device).view([sets, 1, 1, width]);
+                let chosen = chosen.view([sets, 1, 1, width]);
                 let chosen = chosen.expand([sets, images, queries, width], false);
                 (logits.gather(-1, &chosen, false), width, columns, known)
             }
@@ -318,6 +366,14 @@ impl Criterion {
         }
         Ok(loss.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float))
     }
+}
+
+/// Classes with a box in the batch, sorted, each once.
+fn present_classes(targets: &[Target]) -> Vec<u32> {
+    let mut present: Vec<u32> = targets.iter().flat_map(|t| t.labels.iter().map(|c| c.0)).collect();
+    present.sort_unstable();
+    present.dedup();
+    present
 }
 
 /// Every positive denoising query with the box it is a copy of, the same in each layer.

@@ -133,7 +133,7 @@ fn every_term_equals_plain_loops() {
     let layout = DenoisingLayout { groups: 2, most: 3 };
     let output = output(2, Some(layout));
     let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
-    let terms = criterion.forward(&output, &targets, KEY, &Single).unwrap();
+    let terms = criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
     assert_eq!(terms.names.len(), 3 * (3 + 2));
     let all: Vec<i64> = (0..CLASSES).collect();
     let mut total = 0.0;
@@ -170,7 +170,7 @@ fn federated_terms_look_at_their_own_classes_only() {
     let federated = FederatedConfig { classes: 4, power: 0.5 };
     let config = LossConfig { federated: Some(federated.clone()), ..LossConfig::default() };
     let terms =
-        Criterion::new(config, counts.clone()).forward(&output, &targets, KEY, &Single).unwrap();
+        Criterion::new(config, counts.clone()).forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
     let mut drawn = Vec::new();
     for (outputs, set, term, suffix) in [
         (&output.decoder, 0, 0, "_0"),
@@ -221,7 +221,7 @@ fn classes_an_image_says_nothing_about_can_be_left_out() {
     for federated in [None, Some(FederatedConfig { classes: 6, power: 0.5 })] {
         let config = LossConfig { federated, ..config.clone() };
         let criterion = Criterion::new(config, vec![1; CLASSES as usize]);
-        let terms = criterion.forward(&output, &targets, KEY, &Single).unwrap();
+        let terms = criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
         close(value(&terms, "loss_ce"), expected, "loss_ce");
     }
 }
@@ -233,7 +233,7 @@ fn a_batch_without_boxes_trains() {
     for federated in [None, Some(FederatedConfig { classes: 3, power: 0.5 })] {
         let config = LossConfig { federated, ..LossConfig::default() };
         let criterion = Criterion::new(config, vec![1; CLASSES as usize]);
-        let terms = criterion.forward(&output, &targets, KEY, &Single).unwrap();
+        let terms = criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
         assert_eq!(value(&terms, "loss_bbox"), 0.0);
         assert!(value(&terms, "loss_ce") > 0.0);
         terms.total.backward();
@@ -247,8 +247,8 @@ fn gradients_agree_with_finite_differences() {
     let output = output(2, Some(DenoisingLayout { groups: 1, most: 3 }));
     let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
     let total =
-        || criterion.forward(&output, &targets, KEY, &Single).unwrap().total.double_value(&[]);
-    criterion.forward(&output, &targets, KEY, &Single).unwrap().total.backward();
+        || criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0.total.double_value(&[]);
+    criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0.total.backward();
     let dn = &output.denoising.as_ref().unwrap().1;
     let mut random = Random::new(0, Stream::Test, 0, 0);
     for tensor in [&output.decoder.logits, &output.decoder.boxes, &output.interm.boxes, &dn.boxes] {
@@ -269,4 +269,33 @@ fn gradients_agree_with_finite_differences() {
             assert!((got - numeric).abs() < 2e-2 * numeric.abs().max(1.0), "{got} {numeric}");
         }
     }
+}
+
+#[test]
+fn what_is_switched_off_weighs_nothing() {
+    let (targets, layout) = (some_targets(), DenoisingLayout { groups: 2, most: 3 });
+    let output = output(2, Some(layout));
+    let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
+    let total = |supervision: &Supervision| {
+        let (terms, _) = criterion.forward(&output, &targets, supervision, KEY, &Single).unwrap();
+        let values = Vec::<f32>::try_from(&terms.values).unwrap();
+        (terms.names, values, terms.total.double_value(&[]))
+    };
+    let (names, values, _) = total(&Supervision::default());
+    let weight = |name: &str| match name {
+        n if n.starts_with("loss_ce") => 1.0,
+        n if n.starts_with("loss_bbox") => 5.0,
+        _ => 2.0,
+    };
+    let sum = |keep: &dyn Fn(&str) -> bool| -> f64 {
+        let all = names.iter().zip(&values);
+        all.filter(|(n, _)| keep(n)).map(|(n, v)| weight(n) * f64::from(*v)).sum()
+    };
+    let off = Supervision { l1: false, giou: false, ..Supervision::default() };
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-4 * b, "{a} {b}");
+    close(total(&off).2, sum(&|n| n.starts_with("loss_ce")));
+    let exempt = Supervision { interm_exempt: true, ..off };
+    close(total(&exempt).2, sum(&|n| n.starts_with("loss_ce") || n.ends_with("_interm")));
+    let no_class = Supervision { class: false, ..Supervision::default() };
+    close(total(&no_class).2, sum(&|n| !n.starts_with("loss_ce")));
 }

@@ -102,6 +102,47 @@ impl Matching {
     }
 }
 
+/// Gives each box the largest predicted box whose centre lies in it, or, if none does, the largest
+/// of its image (Detic's max-size loss). Boxes may share a query.
+///
+/// # Shapes
+/// `boxes` `[S, B, Q, 4]`
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn max_size(boxes: &Tensor, targets: &PaddedTargets) -> Result<Matching> {
+    let most = targets.most();
+    if most == 0 {
+        return Ok(Matching::default());
+    }
+    let chosen = tch::no_grad(|| {
+        let (sets, images, queries, _) = boxes.size4()?;
+        let column = |x: &Tensor, i: i64| x.narrow(-1, i, 1); // [S, B, Q, 1]
+        let area = column(boxes, 2) * column(boxes, 3);
+        let truth = targets.boxes.transpose(1, 2); // [B, 4, T]
+        let inside = |centre: i64, size: i64| {
+            let from = truth.narrow(1, centre, 1); // [B, 1, T]
+            let half = truth.narrow(1, size, 1) / 2.0;
+            (column(boxes, centre) - from).abs().le_tensor(&half) // [S, B, Q, T]
+        };
+        // A box in any target is larger than the largest outside: areas are at most 1.
+        let score = area + inside(0, 2).logical_and(&inside(1, 3)).to_kind(Kind::Float) * 2.0;
+        let chosen = score.expand([sets, images, queries, most], false).argmax(2, false);
+        Ok::<_, Error>(Vec::<i64>::try_from(chosen.to_device(Device::Cpu).flatten(0, -1))?)
+    })?;
+    let (sets, images) = (boxes.size()[0] as usize, targets.counts.len());
+    let mut matching = Matching::default();
+    for set in 0..sets {
+        for (image, &count) in targets.counts.iter().enumerate() {
+            for target in 0..count {
+                let query = chosen[(set * images + image) * most as usize + target];
+                matching.push(set, image, query, target as i64);
+            }
+        }
+    }
+    Ok(matching)
+}
+
 /// Matches all sets and images: one cost tensor on the device, one transfer, then one assignment
 /// problem a set and image on the host.
 ///
@@ -292,5 +333,36 @@ mod tests {
         let list = targets(&[target(&[(1, [0.5, 0.5, 0.2, 0.2])])]);
         let error = hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25).unwrap_err();
         assert!(matches!(error, Error::NonFinite(_)), "{error}");
+    }
+
+    /// Two tiles side by side: each takes the largest prediction whose centre it holds, and a tile
+    /// without any takes the largest of the picture.
+    #[test]
+    fn a_whole_picture_takes_the_largest_prediction_inside() {
+        let left = [0.25, 0.5, 0.5, 1.0];
+        let targets = [
+            target(&[(0, left), (1, [0.75, 0.5, 0.5, 1.0])]),
+            target(&[(2, left), (2, [0.9, 0.5, 0.1, 0.1])]),
+        ];
+        let boxes: Vec<f32> = [
+            // Centre left; larger than the next, also left.
+            [0.3, 0.5, 0.4, 0.4],
+            [0.2, 0.5, 0.2, 0.2],
+            // Centre right, the only one.
+            [0.8, 0.5, 0.1, 0.1],
+            // Second picture: all left.
+            [0.3, 0.5, 0.1, 0.1],
+            [0.2, 0.5, 0.3, 0.2],
+            [0.1, 0.5, 0.2, 0.2],
+        ]
+        .concat();
+        let boxes = Tensor::from_slice(&boxes).view([1, 2, 3, 4]);
+        let padded = PaddedTargets::new(&targets, Device::Cpu);
+        let got = max_size(&boxes, &padded).unwrap();
+        assert_eq!(got.image, [0, 0, 1, 1]);
+        assert_eq!(got.target, [0, 1, 0, 1]);
+        assert_eq!(got.query, [0, 2, 1, 1]);
+        let none = PaddedTargets::new(&[target(&[])], Device::Cpu);
+        assert!(max_size(&boxes, &none).unwrap().is_empty());
     }
 }

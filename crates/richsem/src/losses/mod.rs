@@ -2,6 +2,7 @@
 
 mod boxes;
 pub mod criterion;
+pub mod distillation;
 mod federated;
 mod focal;
 pub mod matcher;

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::{
     layers::{Linear, l2_normalize},
     parameters::{Init, Scope},
+    projection::{Projection, ProjectionKind},
 };
 
 /// Probability that the linear head gives every class at the start (RetinaNet's prior).
@@ -51,18 +52,18 @@ pub enum ClassHead {
     Linear(Linear),
     /// `exp(logit_scale) · norm(W h) · norm(text)ᵀ` (RichSem, section 3.2).
     Text {
-        /// `[D_text, D]`, bias-free, N(0, 1 / D_text) in variance.
-        proj: Linear,
+        /// W: `[D]` → `[D_text]`.
+        proj: Projection,
         /// Scalar: CLIP's, frozen.
         logit_scale: Tensor,
     },
 }
 
 impl ClassHead {
-    /// `scope` names the head itself. CLIP's logit scale starts at ln 100, where CLIP's training
-    /// ends.
+    /// `scope` names the head itself; `projection` matters against text. CLIP's logit scale starts
+    /// at ln 100, where CLIP's training ends.
     #[must_use]
-    pub fn new(scope: &Scope, dim: i64, space: ClassSpace) -> Self {
+    pub fn new(scope: &Scope, dim: i64, space: ClassSpace, projection: ProjectionKind) -> Self {
         match space {
             ClassSpace::Classes(classes) => {
                 let weight = Init::Uniform(1.0 / (dim as f64).sqrt());
@@ -70,15 +71,18 @@ impl ClassHead {
                 Self::Linear(Linear::with_init(scope, dim, classes, weight, Some(bias)))
             }
             ClassSpace::Text(width) => Self::Text {
-                proj: Linear::with_init(
-                    &scope.sub("dino_visual_proj"),
-                    dim,
-                    width,
-                    Init::Normal((width as f64).powf(-0.5)),
-                    None,
-                ),
+                proj: Projection::new(&scope.sub("dino_visual_proj"), dim, width, projection),
                 logit_scale: scope.buffer("logit_scale", &[], 100f64.ln()),
             },
+        }
+    }
+
+    /// The projection into the space of the text, if it has one.
+    #[must_use]
+    pub fn projection(&self) -> Option<&Projection> {
+        match self {
+            Self::Linear(_) => None,
+            Self::Text { proj, .. } => Some(proj),
         }
     }
 
@@ -158,12 +162,12 @@ mod tests {
     #[test]
     fn text_logits_are_scaled_cosines() {
         let store = ParameterStore::new(Device::Cpu, 1);
-        let head = ClassHead::new(&store.root(), 8, ClassSpace::Text(6));
+        let head = ClassHead::new(&store.root(), 8, ClassSpace::Text(6), ProjectionKind::Linear);
         let hidden = Tensor::randn([2, 3, 8], (Kind::Float, Device::Cpu));
         let table = TextTable::new(&(Tensor::randn([5, 6], (Kind::Float, Device::Cpu)) * 7.0));
         let logits = head.forward(&hidden, Some(&table));
         assert_eq!(logits.size(), [2, 3, 5]);
-        let ClassHead::Text { proj, .. } = &head else { unreachable!() };
+        let ClassHead::Text { proj: Projection::Linear(proj), .. } = &head else { unreachable!() };
         let visual = proj.weight.matmul(&hidden.get(1).get(2));
         let row = table.rows.get(4);
         let cosine = visual.dot(&row).double_value(&[])
@@ -174,7 +178,7 @@ mod tests {
     #[test]
     fn c_classes_give_c_logits_and_the_prior() {
         let store = ParameterStore::new(Device::Cpu, 1);
-        let head = ClassHead::new(&store.root(), 8, ClassSpace::Classes(7));
+        let head = ClassHead::new(&store.root(), 8, ClassSpace::Classes(7), ProjectionKind::Linear);
         let logits = head.forward(&Tensor::zeros([1, 2, 8], (Kind::Float, Device::Cpu)), None);
         assert_eq!(logits.size(), [1, 2, 7]);
         assert!((logits.sigmoid().double_value(&[0, 0, 0]) - 0.01).abs() < 1e-6);

@@ -13,6 +13,7 @@ use super::{
     layers::{Conv2d, GroupNorm, Mlp, inverse_sigmoid},
     parameters::{ParameterStore, Scope},
     position_encoding::image_positions,
+    projection::{Projection, ProjectionKind},
 };
 use crate::error::{Error, Result};
 
@@ -26,6 +27,8 @@ pub struct DinoConfig {
     pub return_interm_indices: Vec<usize>,
     /// The transformer.
     pub transformer: TransformerConfig,
+    /// How class heads against text project; linear heads have none.
+    pub class_projection: ProjectionKind,
 }
 
 impl Default for DinoConfig {
@@ -34,6 +37,7 @@ impl Default for DinoConfig {
             backbone: BackboneConfig::default(),
             return_interm_indices: vec![1, 2, 3],
             transformer: TransformerConfig::default(),
+            class_projection: ProjectionKind::default(),
         }
     }
 }
@@ -95,9 +99,9 @@ pub struct TrainingOutput {
     pub interm: LayerOutputs,
     /// Denoising queries, N decoder layers.
     pub denoising: Option<(DenoisingLayout, LayerOutputs)>,
-    /// `[B, P + Q, D]`: the last layer's queries, denoising ones first.
+    /// `[N, B, P + Q, D]`: the queries as the heads see them, denoising ones first.
     pub region_features: Tensor,
-    /// `[B, P + Q, 4]`: the last layer's input reference boxes.
+    /// `[N, B, P + Q, 4]`: the reference boxes that went into each layer, cxcywh in [0, 1].
     pub input_references: Tensor,
 }
 
@@ -126,7 +130,12 @@ impl Dino {
         let d = config.transformer.hidden_dim;
         let transformer = root.sub("transformer");
         // The encoder's class head is its own, with its own parameters (method, part 1).
-        let enc_out_class_embed = ClassHead::new(&transformer.sub("enc_out_class_embed"), d, space);
+        let enc_out_class_embed = ClassHead::new(
+            &transformer.sub("enc_out_class_embed"),
+            d,
+            space,
+            config.class_projection,
+        );
         // In the official linear checkpoints the head is a list of one shared module.
         let class_scope = match space {
             ClassSpace::Classes(_) => root.sub("class_embed").sub(0),
@@ -141,7 +150,7 @@ impl Dino {
                 enc_out_class_embed,
             ),
             bbox_embed: Mlp::box_head(&root.sub("bbox_embed").sub(0), d),
-            class_embed: ClassHead::new(&class_scope, d, space),
+            class_embed: ClassHead::new(&class_scope, d, space, config.class_projection),
             label_enc: LabelEncoder::new(&class_scope, d, space),
             space,
             config: config.clone(),
@@ -154,6 +163,12 @@ impl Dino {
     #[must_use]
     pub fn config(&self) -> &DinoConfig {
         &self.config
+    }
+
+    /// The class head's projection into the space of the text, if it compares with text.
+    #[must_use]
+    pub fn class_projection(&self) -> Option<&Projection> {
+        self.class_embed.projection()
     }
 
     /// Finds objects. Without gradients, with running statistics.
@@ -233,8 +248,8 @@ impl Dino {
                 boxes: proposals.boxes.unsqueeze(0),
             },
             denoising: denoising.map(|dn| (dn.layout, part(0, p))),
-            region_features: decoded.hidden.get(-1),
-            input_references: decoded.references.get(-1),
+            region_features: decoded.hidden,
+            input_references: decoded.references,
         })
     }
 

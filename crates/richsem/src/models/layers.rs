@@ -48,6 +48,13 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())
     }
+
+    /// The same parameters under another owner.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let bias = self.bias.as_ref().map(Tensor::shallow_clone);
+        Self { weight: self.weight.shallow_clone(), bias }
+    }
 }
 
 /// Layer normalisation over the last dimension, eps 1e-5.
@@ -81,6 +88,24 @@ pub struct Mlp {
 }
 
 impl Mlp {
+    /// Of given layers.
+    #[must_use]
+    pub fn of(layers: Vec<Linear>) -> Self {
+        Self { layers }
+    }
+
+    /// The same parameters under another owner.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { layers: self.layers.iter().map(Linear::share).collect() }
+    }
+
+    /// `[out, in]` of every layer.
+    #[must_use]
+    pub fn shapes(&self) -> Vec<Vec<i64>> {
+        self.layers.iter().map(|l| l.weight.size()).collect()
+    }
+
     /// Xavier weights, `hidden` wide between the layers.
     #[must_use]
     pub fn xavier(scope: &Scope, input: i64, hidden: i64, output: i64, count: i64) -> Self {

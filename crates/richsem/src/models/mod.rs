@@ -9,3 +9,4 @@ pub mod layers;
 pub mod parameters;
 pub mod position_encoding;
 pub mod postprocess;
+pub mod projection;

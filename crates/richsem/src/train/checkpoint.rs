@@ -96,13 +96,13 @@ fn folder_name(updates: u64) -> String {
 
 /// Writes a checkpoint and points `last` to it.
 pub(super) fn save(run: &RunFolder, learner: &mut Learner, position: &Position) -> Result<PathBuf> {
-    let Learner { detector, optimizer, .. } = learner;
+    let Learner { model, optimizer, .. } = learner;
     let checkpoints = run.file("checkpoints");
     let path = checkpoints.join(folder_name(position.updates));
     let folder = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&checkpoints)?;
-    optimizer.with_ema(|| detector.save(&folder.path().join("model.safetensors")))?;
+    optimizer.with_ema(|| model.detector.save(&folder.path().join("model.safetensors")))?;
     let mut tensors = optimizer.state();
-    for parameter in detector.store.parameters() {
+    for parameter in model.parameters() {
         if parameter.role == Role::Buffer {
             tensors.insert(format!("buffer.{}", parameter.name), parameter.tensor);
         }
@@ -170,7 +170,7 @@ pub(super) fn prune(
 
 /// Restores the last checkpoint; `None` if the run was killed before its first.
 pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Position>> {
-    let Learner { detector, optimizer, .. } = learner;
+    let Learner { model, optimizer, .. } = learner;
     let Some(position) = Position::of_run(run)? else { return Ok(None) };
     let folder = run.file("checkpoints").join("last");
     let path = folder.join("training.safetensors");
@@ -181,7 +181,7 @@ pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Po
             .with_hint("resume with the release and the settings that the run was started with"));
     }
     optimizer.load_state(&tensors, position.updates as i64, &path)?;
-    for parameter in detector.store.parameters() {
+    for parameter in model.parameters() {
         if parameter.role == Role::Buffer {
             restore(&parameter, &tensors, &format!("buffer.{}", parameter.name), &path)?;
         }
@@ -189,7 +189,7 @@ pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Po
     // Frozen weights are in neither: they are what inference uses.
     let path = folder.join("model.safetensors");
     let (weights, _) = safetensors::read(&path).map_err(|e| e.with_hint(DAMAGED))?;
-    for parameter in detector.store.parameters() {
+    for parameter in model.parameters() {
         if parameter.role == Role::Frozen {
             restore(&parameter, &weights, &parameter.name, &path)?;
         }

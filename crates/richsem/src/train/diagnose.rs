@@ -29,9 +29,8 @@ pub(super) fn non_finite(
     learner: &Learner,
     trace: &Trace,
 ) -> Error {
-    let Learner { detector, optimizer, .. } = learner;
-    let mut first = detector
-        .store
+    let Learner { model, optimizer, .. } = learner;
+    let mut first = model
         .parameters()
         .into_iter()
         .find(|p| !finite(&p.tensor))

@@ -7,10 +7,12 @@ use crate::{
     collective::Collective,
     config::{Config, SplitConfig},
     data::{
+        alternation::{Alternation, Extra},
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
         entries,
         epochs::Epochs,
+        extra::{ClassificationSet, ExtraSource, FeedConfig},
         image_store::ImageStore,
         sampler::{LastBatch, Share},
     },
@@ -48,13 +50,15 @@ impl Split {
     }
 }
 
-/// The training batches of all epochs.
+/// The training batches of all epochs, those of extra data among them.
 pub(super) fn batches(
     config: &Config,
     split: &Split,
+    vocabulary: &Vocabulary,
     broken: &Arc<BrokenImages>,
     collective: &dyn Collective,
-) -> Result<Arc<Epochs>> {
+    observer: &mut dyn Observer,
+) -> Result<Arc<Alternation>> {
     let Config { seed, data, train, .. } = config.clone();
     let share = Share {
         batch_size: data.batch_size,
@@ -63,8 +67,12 @@ pub(super) fn batches(
         last: LastBatch::Drop,
     };
     let (store, entries) = (Arc::clone(&split.store), Arc::clone(&split.entries));
-    let broken = Arc::clone(broken);
-    let epochs = Epochs::new(train.epochs, train.accumulate, move |epoch| {
+    let (augment, of_detection) = (data.augment.clone(), Arc::clone(broken));
+    // Epochs end with a whole cycle of the sources, and cycles with an update.
+    let extras = || config.data.extra.iter().filter(|(_, extra)| extra.weight > 0);
+    let weight = if extras().next().is_none() { 1 } else { data.weight };
+    let multiple = train.accumulate * u64::from(weight);
+    let epochs = Arc::new(Epochs::new(train.epochs, multiple, move |epoch| {
         let classes: Vec<&[_]> = entries.iter().map(|e| e.labels.as_slice()).collect();
         Ok(DetectionSource {
             store: Arc::clone(&store),
@@ -75,11 +83,25 @@ pub(super) fn batches(
             seed,
             epoch,
             pad_multiple: data.pad_multiple,
-            broken: Arc::clone(&broken),
+            broken: Arc::clone(&of_detection),
             on_broken: OnBroken::Replace,
         })
-    })?;
-    Ok(Arc::new(epochs))
+    })?);
+    let mut sources = Vec::new();
+    for (name, extra) in extras() {
+        let set = ClassificationSet::open(&format!("data.extra.{name}"), extra, vocabulary)?;
+        observer.message(&format!("{}: {}", extra.images.display(), set.report()));
+        let feed = FeedConfig {
+            seed,
+            share,
+            augment: augment.clone(),
+            pad_multiple: config.data.pad_multiple,
+            batches_per_epoch: epochs.batches(0) / u64::from(weight) * u64::from(extra.weight),
+        };
+        let source = ExtraSource::new(Arc::new(set), extra, feed, Arc::clone(broken))?;
+        sources.push(Extra { source: Arc::new(source), weight: extra.weight });
+    }
+    Ok(Arc::new(Alternation::new(epochs, weight, sources)))
 }
 
 /// Every class that is measured must be one that is learned, under the same name.

@@ -2,27 +2,35 @@
 
 use tch::{Device, Tensor};
 
-use super::Optimizer;
+use super::{Optimizer, TrainingModel};
 use crate::{
     collective::Collective,
     config::{Config, Precision},
-    data::batch::Batch,
+    data::batch::{Batch, Normalization},
     detector::{Detector, autocast_kind},
     error::{Error, Result, guarded},
-    losses::{Criterion, LossTerms, criterion::StepKey},
+    losses::{
+        Criterion, LossTerms,
+        criterion::StepKey,
+        distillation::{semantic_terms, target_boxes},
+    },
     models::{denoising::DenoisingQueries, dino::TrainingOutput},
     random::{Random, Stream},
+    semantic_branch::{SemanticBranch, SemanticConfig},
+    teacher::{self, SoftLabels, Teacher},
     vocabulary::Vocabulary,
 };
 
 /// The detector in training.
 #[derive(Debug)]
 pub struct Learner {
-    /// The detector.
-    pub detector: Detector,
+    /// The detector, and the branch beside it.
+    pub model: TrainingModel,
     /// Its optimizer, which holds the storage of its trainable parameters.
     pub optimizer: Optimizer,
     criterion: Criterion,
+    semantic: Option<(SemanticConfig, Box<dyn Teacher>)>,
+    accumulate: u64,
     collective: Box<dyn Collective>,
 }
 
@@ -45,21 +53,62 @@ pub struct Trace {
 }
 
 impl Learner {
-    /// With initial weights.
+    /// With initial weights, and the teacher that the settings name.
     ///
     /// # Errors
-    /// As [`Detector::new`] and [`Optimizer::new`].
+    /// As [`Detector::new`], [`Optimizer::new`] and [`teacher::open`].
     pub fn new(
         config: &Config,
         vocabulary: Vocabulary,
         device: Device,
         collective: Box<dyn Collective>,
     ) -> Result<Self> {
+        let teacher = match (config.semantic.as_ref().filter(|s| s.weight > 0.0), &config.teacher) {
+            (Some(_), Some(teacher)) => Some(teacher::open(teacher, &vocabulary, device)?),
+            _ => None,
+        };
+        Self::with_teacher(config, vocabulary, device, collective, teacher)
+    }
+
+    /// With initial weights and a given teacher, which is used if the settings have a semantic
+    /// branch.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; a branch without a teacher.
+    pub fn with_teacher(
+        config: &Config,
+        vocabulary: Vocabulary,
+        device: Device,
+        collective: Box<dyn Collective>,
+        teacher: Option<Box<dyn Teacher>>,
+    ) -> Result<Self> {
         torch_ext::set_tf32(config.train.precision != Precision::F32)?;
         let criterion = Criterion::new(config.loss.clone(), vocabulary.image_counts());
-        let detector = Detector::new(config, vocabulary, device)?;
-        let optimizer = Optimizer::new(&detector.store, &config.train)?;
-        Ok(Self { detector, optimizer, criterion, collective })
+        let detector = Detector::new(&config.of_detector(), vocabulary, device)?;
+        let semantic = match (config.semantic.as_ref().filter(|s| s.weight > 0.0), teacher) {
+            (None, _) => None,
+            (Some(semantic), Some(teacher)) => Some((semantic.clone(), teacher)),
+            (Some(_), None) => {
+                let problem = "the semantic branch learns from a teacher, and there is none";
+                return Err(Error::config("teacher", problem)
+                    .with_hint("set teacher.weights, or take [semantic] out"));
+            }
+        };
+        let semantic_branch = match &semantic {
+            None => None,
+            Some((semantic, teacher)) => Some(SemanticBranch::new(
+                semantic,
+                config.model.dino.transformer.hidden_dim,
+                teacher.text(),
+                teacher.logit_scale().exp(),
+                detector.model.class_projection(),
+                (device, config.seed),
+            )?),
+        };
+        let model = TrainingModel { detector, semantic_branch };
+        let optimizer = Optimizer::new(model.parameters(), &config.train)?;
+        let accumulate = config.train.accumulate;
+        Ok(Self { model, optimizer, criterion, semantic, accumulate, collective })
     }
 
     /// The processes of this run.
@@ -84,8 +133,7 @@ impl Learner {
             if !loss.is_finite() {
                 return Err(Error::NonFinite("the loss is not finite".into()));
             }
-            let accumulate = self.detector.config.train.accumulate;
-            (&losses.total / accumulate as f64).backward();
+            (&losses.total / self.accumulate as f64).backward();
             let terms = losses.names.iter().cloned().zip(values.into_iter().map(f64::from));
             Ok(BatchLoss { loss, terms: terms.collect() })
         })
@@ -97,9 +145,10 @@ impl Learner {
         key: StepKey,
         kept: &mut Option<TrainingOutput>,
     ) -> Result<LossTerms> {
-        let Detector { model, vocabulary, text, config, .. } = &self.detector;
-        let device = self.detector.device();
-        let (images, mask) = batch.normalize(device, &config.model.normalization())?;
+        let Detector { model, vocabulary, text, config, .. } = &self.model.detector;
+        let device = self.model.detector.device();
+        let normalization = config.model.normalization();
+        let (images, mask) = batch.normalize(device, &normalization)?;
         let rank = self.collective.rank();
         let mut random = Random::new(key.seed, Stream::Denoising, key.step, rank);
         let denoising = DenoisingQueries::new(
@@ -113,7 +162,39 @@ impl Learner {
             model.forward_train(&images, &mask, text.as_ref(), denoising.as_ref())
         })?;
         let output = kept.insert(output);
-        self.criterion.forward(output, &batch.targets, key, self.collective.as_ref())
+        let collective = self.collective.as_ref();
+        let (targets, supervision) = (&batch.targets, &batch.supervision);
+        let (mut losses, decisions) =
+            self.criterion.forward(output, targets, supervision, key, collective)?;
+        if let (Some((config, teacher)), Some(branch)) = (&self.semantic, &self.model.semantic_branch)
+            && supervision.semantic
+        {
+            let mut map = None;
+            let mut label = |boxes: &Tensor| {
+                let map = match &map {
+                    Some(map) => map,
+                    None => map.insert(teacher.encode(&pixels(&images, &normalization)?)?),
+                };
+                teacher.label(map, boxes)
+            };
+            let more = semantic_terms(config, branch, output, targets, &decisions, &mut label)?;
+            losses.append(more);
+        }
+        Ok(losses)
+    }
+
+    /// What the teacher says of a batch's own boxes, picture by picture; none without a teacher.
+    ///
+    /// # Errors
+    /// What the teacher or libtorch refuses.
+    pub fn soft_labels(&self, batch: &Batch) -> Result<Option<SoftLabels>> {
+        let Some((_, teacher)) = &self.semantic else { return Ok(None) };
+        let device = self.model.detector.device();
+        let normalization = self.model.detector.config.model.normalization();
+        let (images, _) = batch.normalize(device, &normalization)?;
+        let map = teacher.encode(&pixels(&images, &normalization)?)?;
+        let boxes = target_boxes(&batch.targets).f_to_device(device)?;
+        guarded(|| teacher.label(&map, &boxes)).map(Some)
     }
 
     /// Clips and applies the gradients, and starts new ones. Returns their norm before clipping.
@@ -131,4 +212,14 @@ impl Learner {
             Ok(norm)
         })
     }
+}
+
+/// What the teacher sees of a normalised batch, `[B, 3, H, W]` in [0, 1]: padding becomes the mean
+/// colour, as in the reference.
+fn pixels(images: &Tensor, normalization: &Normalization) -> Result<Tensor> {
+    let channels = |values: &[f32; 3]| -> Result<Tensor> {
+        Ok(Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?.f_to_device(images.device())?)
+    };
+    let (mean, std) = (channels(&normalization.mean)?, channels(&normalization.std)?);
+    Ok(images.f_mul(&std)?.f_add(&mean)?)
 }

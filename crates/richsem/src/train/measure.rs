@@ -46,7 +46,8 @@ impl Trainer<'_> {
             on_broken: OnBroken::LeaveOut,
         };
         let (total, ahead) = (split.entries.len(), self.read_ahead());
-        let Learner { detector, optimizer, .. } = &mut self.learner;
+        let Learner { model, optimizer, .. } = &mut self.learner;
+        let detector = &model.detector;
         let (observer, stop) = (&mut self.observer, self.stop);
         let mut detections = Vec::new();
         let mut done = 0;

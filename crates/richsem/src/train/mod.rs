@@ -5,15 +5,18 @@ mod diagnose;
 mod inputs;
 mod learner;
 mod measure;
+mod model;
 pub mod observer;
 mod optimizer;
 mod run_folder;
 mod schedule;
+mod teacher_check;
 mod trainer;
 
 pub use checkpoint::Position;
 pub use inputs::check_vocabularies;
 pub use learner::{BatchLoss, Learner, Trace};
+pub use model::TrainingModel;
 pub use observer::Observer;
 pub use optimizer::Optimizer;
 pub use run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow};

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use crate::{
     config::{ParamGroups, TrainConfig},
     error::{Error, Result},
-    models::parameters::{Parameter, ParameterStore, Role},
+    models::parameters::{Parameter, Role},
 };
 
 const BETAS: (f64, f64) = (0.9, 0.999);
@@ -69,14 +69,14 @@ fn rule(name: &str, config: &TrainConfig) -> Rule {
 }
 
 impl Optimizer {
-    /// Moves every trainable parameter of the store into flat buffers.
+    /// Moves every trainable one of the parameters into flat buffers.
     ///
     /// # Errors
     /// What libtorch refuses; a model without trainable parameters.
-    pub fn new(store: &ParameterStore, config: &TrainConfig) -> Result<Self> {
+    pub fn new(parameters: Vec<Parameter>, config: &TrainConfig) -> Result<Self> {
         let mut rules: Vec<Rule> = Vec::new();
         let mut members: Vec<Vec<Parameter>> = Vec::new();
-        for parameter in store.parameters() {
+        for parameter in parameters {
             if parameter.role != Role::Trainable {
                 continue;
             }
@@ -297,14 +297,17 @@ impl Group {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{config::EmaConfig, models::parameters::Init};
+    use crate::{
+        config::EmaConfig,
+        models::parameters::{Init, ParameterStore},
+    };
     use tch::Device;
 
     fn setup(config: &TrainConfig) -> (ParameterStore, Tensor, Tensor, Optimizer) {
         let store = ParameterStore::new(Device::Cpu, 0);
         let a = store.root().sub("backbone").parameter("weight", &[3], Init::Uniform(1.0));
         let b = store.root().sub("head").parameter("bias", &[2, 2], Init::Uniform(1.0));
-        let optimizer = Optimizer::new(&store, config).unwrap();
+        let optimizer = Optimizer::new(store.parameters(), config).unwrap();
         (store, a, b, optimizer)
     }
 

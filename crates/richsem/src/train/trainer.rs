@@ -19,14 +19,15 @@ use super::{
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::lr_factor,
+    teacher_check,
 };
 use crate::{
     collective::Single,
     config::{Config, TrainConfig},
     data::{
+        alternation::Alternation,
         batch::Batch,
         detection_source::BrokenImages,
-        epochs::Epochs,
         loader::{BatchSource, Loader},
     },
     error::{Error, Result},
@@ -63,7 +64,7 @@ pub(super) struct Trainer<'a> {
     pub(super) config: Config,
     pub(super) run: RunFolder,
     pub(super) learner: Learner,
-    row: Arc<Epochs>,
+    row: Arc<Alternation>,
     pub(super) val: Option<(Split, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
     pub(super) position: Position,
@@ -109,7 +110,7 @@ pub fn train(
         }
     };
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
-    let row = batches(&config, &split, &broken, &Single)?;
+    let row = batches(&config, &split, &vocabulary, &broken, &Single, observer)?;
 
     // Taken before anything of an existing run is read or swept.
     let lock = existing.as_ref().map(RunFolder::lock).transpose()?;
@@ -124,10 +125,17 @@ pub fn train(
     if resumed.is_none()
         && let Some(path) = &config.model.dino.backbone.weights
     {
-        crate::checkpoint_io::load_backbone(&learner.detector.store, path)?;
+        crate::checkpoint_io::load_backbone(&learner.model.detector.store, path)?;
         // The running mean starts at the loaded weights.
         learner.optimizer.reset_ema();
         observer.message(&format!("backbone from {}", path.display()));
+    }
+    if resumed.is_none()
+        && let Some(semantic) = &config.semantic
+    {
+        for said in teacher_check::check(&learner, &row, semantic.min_top1)? {
+            observer.message(&said);
+        }
     }
     let run = match existing {
         Some(run) => run,
@@ -141,7 +149,7 @@ pub fn train(
     run.rewind(position.updates)?;
     observer.message(&format!(
         "{} trainable parameters on {device:?}; run folder {}",
-        learner.detector.store.trainable_count(),
+        learner.model.detector.store.trainable_count(),
         run.path().display()
     ));
     if position.micro_steps > 0 {
@@ -187,14 +195,15 @@ struct Window {
     updates: u64,
     loss: f64,
     grad_norm: f64,
-    terms: BTreeMap<String, f64>,
+    /// Sum and number of each term: extra batches have terms of their own.
+    terms: BTreeMap<String, (f64, u64)>,
 }
 
 impl Trainer<'_> {
     fn run(mut self) -> Result<Outcome> {
         let epochs = self.config.train.epochs;
         let mut last = None;
-        let source: Arc<dyn BatchSource> = Arc::<Epochs>::clone(&self.row);
+        let source: Arc<dyn BatchSource> = Arc::<Alternation>::clone(&self.row);
         let positions = self.position.micro_steps..self.row.total();
         let ahead = self.read_ahead();
         let mut loader = Loader::new(source, positions, ahead.workers, ahead.prefetch)?;
@@ -302,7 +311,13 @@ impl Trainer<'_> {
         window.images += batch.len();
         window.loss += losses.loss;
         for (name, value) in losses.terms {
-            *window.terms.entry(name).or_default() += value;
+            let name = match batch.extra {
+                None => name,
+                Some(_) => format!("extra/{name}"),
+            };
+            let (sum, count) = window.terms.entry(name).or_default();
+            *sum += value;
+            *count += 1;
         }
         Ok(losses.loss)
     }
@@ -330,7 +345,7 @@ impl Trainer<'_> {
         if !self.position.updates.is_multiple_of(config.log_every) {
             return Ok(None);
         }
-        let device = self.learner.detector.device();
+        let device = self.learner.model.detector.device();
         let window = std::mem::take(&mut self.window);
         let batches = window.batches as f64;
         let row = TrainRow {
@@ -342,7 +357,11 @@ impl Trainer<'_> {
             images_per_second: window.images as f64 / window.seconds.max(1e-9),
             memory_mib: torch_ext::memory(device)
                 .map_or(0.0, |m| m.peak_allocated as f64 / f64::from(1 << 20)),
-            terms: window.terms.into_iter().map(|(name, sum)| (name, sum / batches)).collect(),
+            terms: window
+                .terms
+                .into_iter()
+                .map(|(name, (sum, count))| (name, sum / count as f64))
+                .collect(),
         };
         self.run.append(&MetricsRow::Train(row.clone()))?;
         let mut scalars = vec![

@@ -1,0 +1,207 @@
+//! The semantic branch's loss (RichSem, section 3.3): what the frozen teacher says of a box, taught
+//! to the queries that answer for it.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    LossTerms,
+    criterion::{Decisions, Supervised, suffix},
+};
+use crate::{
+    error::Result,
+    models::dino::TrainingOutput,
+    semantic_branch::{
+        Assignments, Objective, Prediction, RegionFeatures, SemanticBranch, SemanticConfig,
+        TargetBoxes,
+    },
+    targets::Target,
+    teacher::SoftLabels,
+};
+
+/// Gives the soft labels of boxes `[N, 5]`: batch index and x0, y0, x1, y1 in pixels of the batch.
+pub type Labeller<'a> = dyn FnMut(&Tensor) -> Result<SoftLabels> + 'a;
+
+/// One term: a decoder layer's queries, or its denoising queries.
+struct Term<'a> {
+    name: String,
+    layer: usize,
+    supervised: &'a Supervised,
+    /// Its queries within each picture's: first and count.
+    queries: (i64, i64),
+}
+
+/// The branch's terms of one step: `loss_semantic` of the last layer and of its denoising queries,
+/// and of all layers if so configured.
+///
+/// # Errors
+/// What the teacher or libtorch refuses.
+pub fn semantic_terms(
+    config: &SemanticConfig,
+    branch: &SemanticBranch,
+    output: &TrainingOutput,
+    targets: &[Target],
+    decisions: &Decisions,
+    label: &mut Labeller,
+) -> Result<LossTerms> {
+    let device = output.region_features.device();
+    let (layers, images, queries, dim) = output.region_features.size4()?;
+    let layers = layers as usize;
+    let taught: Vec<usize> =
+        if config.aux_layers { (0..layers).collect() } else { vec![layers - 1] };
+    let noised = output.denoising.as_ref().map_or(0, |(layout, _)| layout.len());
+    let mut terms = Vec::new();
+    for (tag, supervised, span) in [
+        ("", Some(&decisions.queries), (noised, queries - noised)),
+        ("_dn", decisions.denoising.as_ref(), (0, noised)),
+    ] {
+        let Some(supervised) = supervised else { continue };
+        terms.extend(taught.iter().map(|&layer| Term {
+            name: format!("loss_semantic{tag}{}", suffix(layer, layers)),
+            layer,
+            supervised,
+            queries: span,
+        }));
+    }
+    // Every pair of every term: its region, the picture, and the box that the teacher labels.
+    let mut first_target = vec![0i64];
+    first_target.extend(targets.iter().scan(0, |sum, t| {
+        *sum += t.boxes.len() as i64;
+        Some(*sum)
+    }));
+    let (mut regions, mut pictures, mut boxes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut spans = Vec::new();
+    for term in &terms {
+        let before = regions.len();
+        let region = |image: i64, query: i64| {
+            (term.layer as i64 * images + image) * queries + term.queries.0 + query
+        };
+        if config.target_boxes == TargetBoxes::All {
+            for image in 0..images {
+                regions.extend((0..term.queries.1).map(|query| region(image, query)));
+                pictures.extend((0..term.queries.1).map(|_| image));
+            }
+        } else {
+            let matching = &term.supervised.matching;
+            for i in (0..matching.len()).filter(|&i| matching.set[i] == term.layer as i64) {
+                regions.push(region(matching.image[i], matching.query[i]));
+                pictures.push(matching.image[i]);
+                boxes.push(first_target[matching.image[i] as usize] + matching.target[i]);
+            }
+        }
+        spans.push((before as i64, (regions.len() - before) as i64));
+    }
+    let names = terms.iter().map(|t| t.name.clone()).collect();
+    if regions.is_empty() {
+        let zero = || Tensor::zeros([], (Kind::Float, device));
+        let values = Tensor::zeros([terms.len() as i64], (Kind::Float, device));
+        return Ok(LossTerms { names, values, total: zero() });
+    }
+    let index = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+    let region = index(&regions);
+    let (soft, target) = match config.target_boxes {
+        TargetBoxes::GroundTruth => (label(&target_boxes(targets).to_device(device))?, index(&boxes)),
+        TargetBoxes::Matched | TargetBoxes::All => {
+            let references = output.input_references.detach().view([-1, 4]);
+            let rows = pixel_boxes(&references.index_select(0, &region), &pictures, targets);
+            let all = Tensor::arange(regions.len() as i64, (Kind::Int64, device));
+            (label(&rows)?, all)
+        }
+    };
+    let features = RegionFeatures(output.region_features.reshape([-1, dim]));
+    let assignments = Assignments { region, target };
+    let student = branch.predict(&features, &assignments);
+    let classes = match (config.federated, decisions.queries.classes.is_some()) {
+        (true, true) => {
+            let rows = terms.iter().zip(&spans).filter_map(|(term, &(_, count))| {
+                let own = term.supervised.classes.as_ref()?.get(term.layer as i64);
+                Some(own.unsqueeze(0).expand([count, -1], false))
+            });
+            Some(Tensor::cat(&rows.collect::<Vec<_>>(), 0))
+        }
+        _ => None,
+    };
+    let losses = losses(config, &student, &soft, &assignments.target, classes.as_ref());
+    let values: Vec<Tensor> = terms
+        .iter()
+        .zip(&spans)
+        .map(|(term, &(from, count))| {
+            let normalizer = match config.target_boxes {
+                TargetBoxes::All => (images * term.queries.1) as f64,
+                _ => term.supervised.normalizer,
+            };
+            losses.narrow(0, from, count).sum(Kind::Float) / normalizer
+        })
+        .collect();
+    let values = Tensor::stack(&values, 0);
+    let total = values.sum(Kind::Float) * config.weight;
+    Ok(LossTerms { names, values: values.detach(), total })
+}
+
+/// Of each pair, `[M]`.
+fn losses(
+    config: &SemanticConfig,
+    student: &Prediction,
+    soft: &SoftLabels,
+    target: &Tensor,
+    classes: Option<&Tensor>,
+) -> Tensor {
+    let sum = |x: Tensor| x.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
+    if config.objective == Objective::L1 {
+        return sum((&student.features - soft.features.index_select(0, target)).abs());
+    }
+    let teacher = soft.logits.index_select(0, target);
+    let subset = |x: &Tensor| match classes {
+        Some(classes) => x.gather(-1, classes, false),
+        None => x.shallow_clone(),
+    };
+    let wanted = subset(&teacher).log_softmax(-1, Kind::Float);
+    let given = subset(&student.logits).log_softmax(-1, Kind::Float);
+    let divergence = sum(wanted.exp() * (&wanted - given));
+    if !config.entropy_weight {
+        return divergence;
+    }
+    let log = teacher.log_softmax(-1, Kind::Float);
+    let entropy = -sum(log.exp() * &log);
+    divergence * entropy * (2.0 / (teacher.size()[1] as f64).ln())
+}
+
+/// Every box of the batch in pixels, `[ΣT, 5]`, picture by picture.
+pub fn target_boxes(targets: &[Target]) -> Tensor {
+    let mut rows = Vec::new();
+    for (image, target) in targets.iter().enumerate() {
+        let [h, w] = target.size.map(|n| n as f32);
+        for bbox in &target.boxes {
+            let [cx, cy, bw, bh] = bbox.0;
+            let (half_w, half_h) = (bw / 2.0, bh / 2.0);
+            rows.extend([
+                image as f32,
+                (cx - half_w) * w,
+                (cy - half_h) * h,
+                (cx + half_w) * w,
+                (cy + half_h) * h,
+            ]);
+        }
+    }
+    Tensor::from_slice(&rows).view([-1, 5])
+}
+
+/// Relative cxcywh boxes `[M, 4]` of the given pictures as `[M, 5]` in pixels.
+fn pixel_boxes(relative: &Tensor, pictures: &[i64], targets: &[Target]) -> Tensor {
+    let device = relative.device();
+    let sizes: Vec<f32> = pictures
+        .iter()
+        .flat_map(|&image| {
+            let [h, w] = targets[image as usize].size.map(|n| n as f32);
+            [w, h]
+        })
+        .collect();
+    let sizes = Tensor::from_slice(&sizes).view([-1, 2]).to_device(device);
+    let image = Tensor::from_slice(pictures).to_kind(Kind::Float).to_device(device).unsqueeze(1);
+    let centre = relative.narrow(1, 0, 2);
+    let half = relative.narrow(1, 2, 2) / 2.0;
+    Tensor::cat(&[&image, &((&centre - &half) * &sizes), &((&centre + &half) * &sizes)], 1)
+}
+
+#[cfg(test)]
+#[path = "distillation_tests.rs"]
+mod tests;

@@ -1,0 +1,91 @@
+//! From the detector's space into CLIP's: what class heads and the semantic branch compare with
+//! text.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::{
+    layers::{Linear, Mlp},
+    parameters::{Init, Scope},
+};
+
+/// Its form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProjectionKind {
+    /// One bias-free layer.
+    #[default]
+    Linear,
+    /// Four layers, D wide between them.
+    Mlp,
+}
+
+/// `[D_text]` from `[D]`. What it ends with starts at N(0, 1 / D_text) in variance, as CLIP's own.
+#[derive(Debug)]
+pub enum Projection {
+    /// One bias-free layer.
+    Linear(Linear),
+    /// Four layers.
+    Mlp(Mlp),
+}
+
+impl Projection {
+    /// From `dim` to `width`.
+    #[must_use]
+    pub fn new(scope: &Scope, dim: i64, width: i64, kind: ProjectionKind) -> Self {
+        let init = Init::Normal((width as f64).powf(-0.5));
+        match kind {
+            ProjectionKind::Linear => Self::Linear(Linear::with_init(scope, dim, width, init, None)),
+            ProjectionKind::Mlp => {
+                let scope = scope.sub("layers");
+                let mut layers: Vec<Linear> =
+                    (0..3).map(|i| Linear::new(&scope.sub(i), dim, dim)).collect();
+                let zero = Some(Init::Constant(0.0));
+                layers.push(Linear::with_init(&scope.sub(3), dim, width, init, zero));
+                Self::Mlp(Mlp::of(layers))
+            }
+        }
+    }
+
+    /// # Shapes
+    /// `[…, D]` → `[…, D_text]`
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        match self {
+            Self::Linear(linear) => linear.forward(x),
+            Self::Mlp(mlp) => mlp.forward(x),
+        }
+    }
+
+    /// D_text.
+    #[must_use]
+    pub fn width(&self) -> i64 {
+        match self {
+            Self::Linear(linear) => linear.weight.size()[0],
+            Self::Mlp(mlp) => mlp.shapes().last().map_or(0, |shape| shape[0]),
+        }
+    }
+
+    /// The same parameters under another owner: a step that trains one trains both.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        match self {
+            Self::Linear(linear) => Self::Linear(linear.share()),
+            Self::Mlp(mlp) => Self::Mlp(mlp.share()),
+        }
+    }
+
+    /// Takes the values of one of the same form and widths; leaves its own otherwise.
+    pub fn start_as(&self, other: &Self) {
+        match (self, other) {
+            (Self::Linear(own), Self::Linear(other))
+                if own.weight.size() == other.weight.size() =>
+            {
+                tch::no_grad(|| own.weight.shallow_clone().copy_(&other.weight));
+            }
+            (Self::Mlp(own), Self::Mlp(other)) if own.shapes() == other.shapes() => {
+                own.copy_from(other);
+            }
+            _ => {}
+        }
+    }
+}
