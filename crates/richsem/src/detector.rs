@@ -55,16 +55,38 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// With initial weights.
+    /// With initial weights. `given` is a text table from elsewhere, with its logit scale: that of
+    /// the teacher, where the settings name no file.
     ///
     /// # Errors
-    /// Settings that contradict each other, a text table that cannot be read.
-    pub fn new(config: &Config, vocabulary: Vocabulary, device: Device) -> Result<Self> {
-        let text = match &config.model.class_head {
-            ClassHeadConfig::Linear => None,
-            ClassHeadConfig::Text { table } => Some(read_text_table(table, &vocabulary)?),
+    /// Settings that contradict each other, a text table that is missing or cannot be read.
+    pub fn new(
+        config: &Config,
+        vocabulary: Vocabulary,
+        device: Device,
+        given: Option<(&TextTable, f64)>,
+    ) -> Result<Self> {
+        let mut scale = None;
+        let text = match (&config.model.class_head, given) {
+            (ClassHeadConfig::Linear, _) => None,
+            (ClassHeadConfig::Text { table: Some(table) }, _) => {
+                Some(read_text_table(table, &vocabulary)?)
+            }
+            (ClassHeadConfig::Text { table: None }, Some((text, logit_scale))) => {
+                scale = Some(logit_scale);
+                Some(TextTable::new(&text.rows))
+            }
+            (ClassHeadConfig::Text { table: None }, None) => {
+                let problem = "missing: the class head compares with text, and there is none";
+                return Err(Error::config("model.class_head.table", problem)
+                    .with_hint("give a table, or a [teacher] whose text it takes"));
+            }
         };
-        Self::with_text(config, vocabulary, text, device)
+        let detector = Self::with_text(config, vocabulary, text, device)?;
+        if let Some(scale) = scale {
+            detector.model.set_logit_scale(scale);
+        }
+        Ok(detector)
     }
 
     fn with_text(

@@ -138,8 +138,9 @@ pub enum ClassHeadConfig {
     Text {
         /// `.npy` or safetensors file with one row a class, in order of category ids, or a larger
         /// table that the categories' `lvis_clip_row` point into. Relative to the file that says
-        /// so.
-        table: PathBuf,
+        /// so. Absent: the teacher's own table.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table: Option<PathBuf>,
     },
 }
 

@@ -86,6 +86,13 @@ impl ClassHead {
         }
     }
 
+    /// Sets the frozen scale of a head against text.
+    pub fn set_logit_scale(&self, value: f64) {
+        if let Self::Text { logit_scale, .. } = self {
+            let _ = tch::no_grad(|| logit_scale.shallow_clone().fill_(value));
+        }
+    }
+
     /// In f32 also under autocast.
     ///
     /// # Shapes

@@ -171,6 +171,12 @@ impl Dino {
         self.class_embed.projection()
     }
 
+    /// Takes the scale of the text's own model, for both class heads.
+    pub fn set_logit_scale(&self, logit_scale: f64) {
+        self.class_embed.set_logit_scale(logit_scale);
+        self.transformer.enc_out_class_embed().set_logit_scale(logit_scale);
+    }
+
     /// Finds objects. Without gradients, with running statistics.
     ///
     /// # Shapes

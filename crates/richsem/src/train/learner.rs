@@ -5,7 +5,7 @@ use tch::{Device, Tensor};
 use super::{Optimizer, TrainingModel};
 use crate::{
     collective::Collective,
-    config::{Config, Precision},
+    config::{ClassHeadConfig, Config, Precision},
     data::batch::{Batch, Normalization},
     detector::{Detector, autocast_kind},
     error::{Error, Result, guarded},
@@ -63,15 +63,17 @@ impl Learner {
         device: Device,
         collective: Box<dyn Collective>,
     ) -> Result<Self> {
-        let teacher = match (config.semantic.as_ref().filter(|s| s.weight > 0.0), &config.teacher) {
-            (Some(_), Some(teacher)) => Some(teacher::open(teacher, &vocabulary, device)?),
+        let needed = config.semantic.as_ref().is_some_and(|s| s.weight > 0.0)
+            || config.model.class_head == ClassHeadConfig::Text { table: None };
+        let teacher = match &config.teacher {
+            Some(teacher) if needed => Some(teacher::open(teacher, &vocabulary, device)?),
             _ => None,
         };
         Self::with_teacher(config, vocabulary, device, collective, teacher)
     }
 
-    /// With initial weights and a given teacher, which is used if the settings have a semantic
-    /// branch.
+    /// With initial weights and a given teacher. Its text is used if the class head has no table of
+    /// its own, the rest if the settings have a semantic branch.
     ///
     /// # Errors
     /// As [`Self::new`]; a branch without a teacher.
@@ -84,7 +86,8 @@ impl Learner {
     ) -> Result<Self> {
         torch_ext::set_tf32(config.train.precision != Precision::F32)?;
         let criterion = Criterion::new(config.loss.clone(), vocabulary.image_counts());
-        let detector = Detector::new(&config.of_detector(), vocabulary, device)?;
+        let text = teacher.as_ref().map(|t| (t.text(), t.logit_scale()));
+        let detector = Detector::new(&config.of_detector(), vocabulary, device, text)?;
         let semantic = match (config.semantic.as_ref().filter(|s| s.weight > 0.0), teacher) {
             (None, _) => None,
             (Some(semantic), Some(teacher)) => Some((semantic.clone(), teacher)),

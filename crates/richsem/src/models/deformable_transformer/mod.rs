@@ -180,6 +180,12 @@ impl DeformableTransformer {
         }
     }
 
+    /// The encoder's own class head.
+    #[must_use]
+    pub fn enc_out_class_embed(&self) -> &ClassHead {
+        &self.enc_out_class_embed
+    }
+
     /// The encoder's box head starts as a copy of the decoder's (method, part 1).
     pub fn start_box_head_as(&self, bbox_embed: &Mlp) {
         self.enc_out_bbox_embed.copy_from(bbox_embed);
