@@ -24,6 +24,7 @@ pub mod random;
 pub mod report;
 pub mod synth;
 pub mod targets;
+pub mod teacher;
 pub mod tensorboard;
 #[doc(hidden)]
 pub mod testing;

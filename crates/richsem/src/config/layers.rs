@@ -11,13 +11,15 @@ use toml::{Table, Value};
 use crate::error::{Error, Result};
 
 /// Keys whose values are paths, relative to the file that says them.
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 8] = [
     "data.train.annotations",
     "data.train.images",
     "data.val.annotations",
     "data.val.images",
     "model.class_head.table",
     "model.dino.backbone.weights",
+    "teacher.text.table",
+    "teacher.weights",
 ];
 
 /// All layers in one table.
