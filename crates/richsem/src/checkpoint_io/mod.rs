@@ -16,6 +16,24 @@ use crate::{
 pub(crate) use text_table::checked_text_table;
 pub use text_table::read_text_table;
 
+/// Reads a file of weights, to the CPU, in the kinds of the file.
+///
+/// # Errors
+/// A file that cannot be read, or is of another kind than safetensors.
+pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    use std::io::Read as _;
+    let mut start = Vec::new();
+    fs_err::File::open(path)?.take(4).read_to_end(&mut start)?;
+    // A zip archive (PyTorch since 1.6) or a bare pickle (before).
+    if start.starts_with(b"PK\x03\x04") || start.starts_with(b"\x80\x02") {
+        let problem = "a PyTorch archive (.pt, .pth), which is not read yet";
+        return Err(Error::invalid(path, "weights", problem).with_hint(
+            "convert it: safetensors.torch.save_file(model.state_dict(), \"weights.safetensors\")",
+        ));
+    }
+    Ok(safetensors::read(path)?.0)
+}
+
 /// Where the detector keeps its backbone.
 const BACKBONE: &str = "backbone.0.body.";
 

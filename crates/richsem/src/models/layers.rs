@@ -221,6 +221,17 @@ impl MultiheadAttention {
         ); // [B, heads, Q, D / heads]
         self.out_proj.forward(&attended.transpose(1, 2).reshape([b, q, d]))
     }
+
+    /// What comes out where every token attends to itself alone: its projected value.
+    ///
+    /// # Shapes
+    /// `[…, D]` → `[…, D]`
+    pub fn values_alone(&self, x: &Tensor) -> Tensor {
+        let d = self.in_proj_bias.size()[0] / 3;
+        let [weight, bias] =
+            [&self.in_proj_weight, &self.in_proj_bias].map(|t| t.narrow(0, 2 * d, d));
+        self.out_proj.forward(&x.linear(&weight, Some(&bias)))
+    }
 }
 
 /// Convolution, with a bias where no norm follows that has one.

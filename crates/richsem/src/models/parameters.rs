@@ -55,7 +55,8 @@ pub enum Init {
 #[derive(Debug)]
 pub struct ParameterStore {
     device: Device,
-    seed: u64,
+    /// `None`: values are about to be loaded, and drawing them first would be in vain.
+    seed: Option<u64>,
     parameters: RefCell<Vec<Parameter>>,
 }
 
@@ -63,7 +64,13 @@ impl ParameterStore {
     /// Without parameters. `seed` decides every initial value, together with the value's name.
     #[must_use]
     pub fn new(device: Device, seed: u64) -> Self {
-        Self { device, seed, parameters: RefCell::default() }
+        Self { device, seed: Some(seed), parameters: RefCell::default() }
+    }
+
+    /// Without parameters, for a model whose values [`Self::load`] gives: zero until then.
+    #[must_use]
+    pub fn to_be_loaded(device: Device) -> Self {
+        Self { device, seed: None, parameters: RefCell::default() }
     }
 
     /// Where the parameters live.
@@ -217,13 +224,16 @@ impl Scope<'_> {
     /// Values depend on the seed and the parameter's own name, so that adding a module leaves the
     /// others' initial values as they were.
     fn initial(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        let Some(seed) = self.store.seed else {
+            return Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        };
         let count = shape.iter().product::<i64>() as usize;
         let receptive: i64 = shape.iter().skip(2).product();
         let fan_in = shape.get(1).copied().unwrap_or(1) * receptive;
         let fan_out = shape.first().copied().unwrap_or(1) * receptive;
         let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
         hasher.write(name.as_bytes());
-        let mut random = Random::new(self.store.seed, Stream::Init, 0, hasher.finish());
+        let mut random = Random::new(seed, Stream::Init, 0, hasher.finish());
         let mut uniform = |bound: f64| -> Vec<f32> {
             (0..count).map(|_| random.range(-bound, bound) as f32).collect()
         };

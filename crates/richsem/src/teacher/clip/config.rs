@@ -1,0 +1,210 @@
+//! Sizes of a CLIP, read off its weights.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use tch::Tensor;
+
+use crate::{
+    error::{Error, Result},
+    models::backbone::{BackboneConfig, Norm, Trunk},
+};
+
+/// Channels of an attention head in every published model; no tensor's shape tells.
+const HEAD_WIDTH: i64 = 64;
+
+/// Sizes of an image encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub enum VisualConfig {
+    /// A ResNet and an attention pool.
+    Resnet {
+        /// The trunk; a frozen teacher's norm is `frozen_bn`.
+        trunk: BackboneConfig,
+        /// Side of the pictures it was trained on; the attention pool has (resolution / 32)²
+        /// positions.
+        resolution: i64,
+        /// Heads of the attention pool.
+        heads: i64,
+    },
+    /// A vision transformer.
+    Vit {
+        /// Channels.
+        width: i64,
+        /// Blocks.
+        layers: i64,
+        /// Side of a patch.
+        patch: i64,
+        /// Side of the pictures it was trained on.
+        resolution: i64,
+        /// Attention heads.
+        heads: i64,
+        /// Channels between the two layers of a block's MLP.
+        hidden: i64,
+    },
+}
+
+impl VisualConfig {
+    /// Side of the pictures it was trained on.
+    #[must_use]
+    pub fn resolution(&self) -> i64 {
+        match self {
+            Self::Resnet { resolution, .. } | Self::Vit { resolution, .. } => *resolution,
+        }
+    }
+}
+
+/// Sizes of a text encoder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextConfig {
+    /// Tokens it can read.
+    pub context_length: i64,
+    /// Tokens it knows.
+    pub vocabulary: i64,
+    /// Channels.
+    pub width: i64,
+    /// Blocks.
+    pub layers: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Channels between the two layers of a block's MLP.
+    pub hidden: i64,
+}
+
+/// Sizes of both encoders.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipConfig {
+    /// The image encoder.
+    pub visual: VisualConfig,
+    /// The text encoder, if there is one.
+    pub text: Option<TextConfig>,
+    /// D: width of the common space.
+    pub embed_dim: i64,
+}
+
+/// Shapes of the tensors of a file.
+struct Shapes<'a> {
+    weights: &'a BTreeMap<String, Tensor>,
+    path: &'a Path,
+}
+
+impl Shapes<'_> {
+    /// One side of a tensor.
+    fn side(&self, name: &str, axis: usize) -> Result<i64> {
+        let tensor = self
+            .weights
+            .get(name)
+            .ok_or_else(|| Error::invalid(self.path, name, "missing").with_hint(NOT_CLIP))?;
+        match tensor.size().get(axis) {
+            Some(&side) if side > 0 => Ok(side),
+            _ => Err(self.wrong(name, &format!("expected a side {axis}"))),
+        }
+    }
+
+    fn wrong(&self, name: &str, expected: &str) -> Error {
+        let got = self.weights.get(name).map(Tensor::size).unwrap_or_default();
+        Error::invalid(self.path, name, format!("{expected}, got shape {got:?}"))
+            .with_hint(NOT_CLIP)
+    }
+
+    /// Side of the square of positions in a positional embedding, without the one in front.
+    fn grid(&self, name: &str) -> Result<i64> {
+        let positions = self.side(name, 0)? - 1;
+        let side = (positions as f64).sqrt().round() as i64;
+        if side < 1 || side * side != positions {
+            return Err(self.wrong(name, "expected a square number of positions and one more"));
+        }
+        Ok(side)
+    }
+
+    /// How many different numbers follow the prefix.
+    fn count(&self, prefix: &str) -> i64 {
+        let numbers = self
+            .weights
+            .keys()
+            .filter_map(|k| k.strip_prefix(prefix)?.split('.').next()?.parse::<u32>().ok());
+        numbers.collect::<BTreeSet<_>>().len() as i64
+    }
+
+    fn heads(&self, name: &str, width: i64) -> Result<i64> {
+        let heads = (width / HEAD_WIDTH).max(1);
+        if width % heads != 0 {
+            let expected = format!("expected a width that divides by {HEAD_WIDTH}");
+            return Err(self.wrong(name, &expected));
+        }
+        Ok(heads)
+    }
+}
+
+const NOT_CLIP: &str = "expected the weights of CLIP, with OpenAI's, open_clip's or Hugging Face's \
+                        key names";
+
+impl ClipConfig {
+    /// Reads the sizes off the tensors, named as OpenAI names them ([`super::to_openai`]). Heads
+    /// are 64 channels wide, as in every model OpenAI published.
+    ///
+    /// # Errors
+    /// No image encoder, or tensors whose shapes are no CLIP's. `path` says where they came from.
+    pub fn from_weights(weights: &BTreeMap<String, Tensor>, path: &Path) -> Result<Self> {
+        let shapes = Shapes { weights, path };
+        let (visual, embed_dim) = if weights.contains_key("visual.attnpool.c_proj.weight") {
+            (resnet(&shapes)?, shapes.side("visual.attnpool.c_proj.weight", 0)?)
+        } else if weights.contains_key("visual.class_embedding") {
+            (vit(&shapes)?, shapes.side("visual.proj", 1)?)
+        } else {
+            let problem = "no image encoder: neither `visual.attnpool.c_proj.weight` (ResNet) nor \
+                           `visual.class_embedding` (vision transformer)";
+            return Err(Error::invalid(path, "weights", problem).with_hint(NOT_CLIP));
+        };
+        let text = match weights.contains_key("token_embedding.weight") {
+            true => Some(text(&shapes)?),
+            false => None,
+        };
+        Ok(Self { visual, text, embed_dim })
+    }
+}
+
+fn resnet(shapes: &Shapes) -> Result<VisualConfig> {
+    const FIRST: &str = "visual.layer1.0.conv1.weight";
+    const POSITIONS: &str = "visual.attnpool.positional_embedding";
+    let trunk = BackboneConfig {
+        name: Trunk::ClipResnet,
+        width: shapes.side(FIRST, 0)?,
+        layers: (1..=4).map(|i| shapes.count(&format!("visual.layer{i}."))).collect(),
+        norm: Norm::FrozenBn,
+        frozen_stages: -1,
+        ..BackboneConfig::default()
+    };
+    trunk
+        .validate("trunk")
+        .map_err(|error| shapes.wrong(FIRST, &format!("no ResNet of CLIP's ({error})")))?;
+    let resolution = 32 * shapes.grid(POSITIONS)?;
+    let heads = shapes.heads(POSITIONS, 32 * trunk.width)?;
+    Ok(VisualConfig::Resnet { trunk, resolution, heads })
+}
+
+fn vit(shapes: &Shapes) -> Result<VisualConfig> {
+    let (width, patch) =
+        (shapes.side("visual.conv1.weight", 0)?, shapes.side("visual.conv1.weight", 3)?);
+    Ok(VisualConfig::Vit {
+        width,
+        layers: shapes.count("visual.transformer.resblocks."),
+        patch,
+        resolution: patch * shapes.grid("visual.positional_embedding")?,
+        heads: shapes.heads("visual.conv1.weight", width)?,
+        hidden: shapes.side("visual.transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+    })
+}
+
+fn text(shapes: &Shapes) -> Result<TextConfig> {
+    let width = shapes.side("token_embedding.weight", 1)?;
+    Ok(TextConfig {
+        context_length: shapes.side("positional_embedding", 0)?,
+        vocabulary: shapes.side("token_embedding.weight", 0)?,
+        width,
+        layers: shapes.count("transformer.resblocks."),
+        heads: shapes.heads("token_embedding.weight", width)?,
+        hidden: shapes.side("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+    })
+}

@@ -1,0 +1,109 @@
+//! CLIP (arXiv 2103.00020): an image and a text encoder with one space for both. Built from the
+//! checkpoint's own shapes, with OpenAI's key names; the forward functions are differentiable, so
+//! that a small CLIP can be trained with the same code that a frozen one runs.
+//!
+//! Facts from <https://github.com/openai/CLIP/blob/d05afc436d78f1c48dc0dbf8e5980a9d471f35f6/clip/model.py>
+//! (MIT).
+
+mod config;
+mod keys;
+mod prompts;
+mod resnet;
+mod text;
+mod tokenizer;
+mod transformer;
+mod vit;
+
+use std::path::Path;
+
+use tch::{Device, Tensor};
+
+pub use config::{ClipConfig, TextConfig, VisualConfig};
+pub use keys::to_openai;
+pub use prompts::PromptSet;
+pub use resnet::{AttentionPool, STRIDE as RESNET_STRIDE, VisualResnet};
+pub use text::TextEncoder;
+pub use tokenizer::Tokenizer;
+pub use transformer::Transformer;
+pub use vit::VisualTransformer;
+
+use crate::{
+    checkpoint_io::read_weights,
+    data::batch::Normalization,
+    error::Result,
+    models::parameters::{Init, ParameterStore, Scope},
+};
+
+/// What CLIP's pictures are normalised with.
+pub const PIXELS: Normalization = Normalization {
+    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+};
+
+/// An image encoder.
+#[derive(Debug)]
+pub enum Visual {
+    /// CLIP's ResNets.
+    Resnet(VisualResnet),
+    /// CLIP's vision transformers.
+    Vit(VisualTransformer),
+}
+
+/// Both encoders.
+#[derive(Debug)]
+pub struct Clip {
+    /// The image encoder.
+    pub visual: Visual,
+    /// The text encoder, where the weights have one.
+    pub text: Option<TextEncoder>,
+    /// Scalar: the logarithm of the factor between cosines and logits.
+    pub logit_scale: Tensor,
+}
+
+impl Clip {
+    /// Key names are OpenAI's below `scope`: `visual.…`, `transformer.…`, `logit_scale`.
+    #[must_use]
+    pub fn new(scope: &Scope, config: &ClipConfig) -> Self {
+        let visual = scope.sub("visual");
+        let visual =
+            match &config.visual {
+                VisualConfig::Resnet { trunk, resolution, heads } => Visual::Resnet(
+                    VisualResnet::new(&visual, trunk, *resolution, *heads, config.embed_dim),
+                ),
+                VisualConfig::Vit { .. } => {
+                    Visual::Vit(VisualTransformer::new(&visual, &config.visual, config.embed_dim))
+                }
+            };
+        let text = config.text.as_ref().map(|t| TextEncoder::new(scope, t, config.embed_dim));
+        let logit_scale = scope.parameter("logit_scale", &[], Init::Constant(-(0.07f64.ln())));
+        Self { visual, text, logit_scale }
+    }
+
+    /// Embeddings of whole pictures of the model's own resolution, not normalised. `train` makes a
+    /// ResNet's batch norms use the batch's statistics.
+    ///
+    /// # Shapes
+    /// `images` `[B, 3, R, R]`, normalised with [`PIXELS`] → `[B, D]`
+    #[must_use]
+    pub fn encode_image(&self, images: &Tensor, train: bool) -> Tensor {
+        match &self.visual {
+            Visual::Resnet(visual) => visual.pool.forward(&visual.dense(images, train)),
+            Visual::Vit(visual) => visual.forward(images),
+        }
+    }
+}
+
+/// CLIP with a checkpoint's weights in f32, every parameter frozen.
+///
+/// # Errors
+/// A file that cannot be read or is not CLIP: every missing, unexpected or misshapen tensor.
+pub fn load(path: &Path, device: Device) -> Result<(ParameterStore, ClipConfig, Clip)> {
+    let weights = to_openai(read_weights(path)?, path)?;
+    let config = ClipConfig::from_weights(&weights, path)?;
+    let store = ParameterStore::to_be_loaded(device);
+    let clip = Clip::new(&store.root().frozen(true), &config);
+    store.load(&weights, path).map_err(|e| {
+        e.with_hint("the tensors are not those of one whole CLIP: take the checkpoint's own file")
+    })?;
+    Ok((store, config, clip))
+}

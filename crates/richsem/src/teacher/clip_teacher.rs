@@ -1,0 +1,264 @@
+//! CLIP as a teacher.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    DenseMap, SoftLabels, Teacher, TeacherConfig, TeacherText, VitLabels,
+    clip::{self, Clip, ClipConfig, Visual, VisualConfig},
+    text_table,
+};
+use crate::{
+    checkpoint_io::{checked_text_table, read_text_table},
+    config::Precision,
+    detector::autocast_kind,
+    error::{Error, Result, guarded},
+    models::{class_head::TextTable, parameters::ParameterStore},
+    vocabulary::Vocabulary,
+};
+
+/// Boxes embedded at once; more cost memory and gain no time.
+const BOXES: i64 = 256;
+
+/// A frozen CLIP. Its ResNets see a picture once and pool each box from the dense map; its vision
+/// transformers do as [`VitLabels`] says.
+#[derive(Debug)]
+pub struct ClipTeacher {
+    clip: Clip,
+    config: ClipConfig,
+    device: Device,
+    text: TextTable,
+    logit_scale: f64,
+    precision: Precision,
+    vit: VitLabels,
+}
+
+impl ClipTeacher {
+    /// Loads weights and text table.
+    ///
+    /// # Errors
+    /// As [`super::open`].
+    pub fn open(config: &TeacherConfig, vocabulary: &Vocabulary, device: Device) -> Result<Self> {
+        if !config.weights.is_file() {
+            let problem = format!("there is no file `{}`", config.weights.display());
+            return Err(Error::config("teacher.weights", problem)
+                .with_hint("paths are relative to the file that says them"));
+        }
+        let (store, sizes, clip) = clip::load(&config.weights, device)?;
+        let text = text_table_of(config, vocabulary, &store, &sizes, &clip)?;
+        Self::new(clip, sizes, text, device, config.precision, config.vit)
+    }
+
+    /// From parts that are already there; `text` may be on any device.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn new(
+        clip: Clip,
+        config: ClipConfig,
+        text: TextTable,
+        device: Device,
+        precision: Precision,
+        vit: VitLabels,
+    ) -> Result<Self> {
+        let logit_scale = f64::try_from(clip.logit_scale.detach().to_device(Device::Cpu))?;
+        let text = TextTable::new(&text.rows.to_device(device));
+        Ok(Self { clip, config, device, text, logit_scale, precision, vit })
+    }
+
+    /// Embeddings of whole pictures, resized to the model's resolution (antialiased bilinear, the
+    /// aspect not kept); not normalised.
+    ///
+    /// # Shapes
+    /// `images` as [`Teacher::encode`] takes them → `[B, D]` f32
+    ///
+    /// # Errors
+    /// As [`Teacher::encode`].
+    pub fn embed_images(&self, images: &Tensor) -> Result<Tensor> {
+        let images = self.normalize(images)?;
+        let side = self.config.visual.resolution();
+        self.frozen(|| {
+            let images =
+                images.f_internal_upsample_bilinear2d_aa([side, side], false, None, None)?;
+            Ok(self.clip.encode_image(&images, false))
+        })
+    }
+
+    /// Sizes of the model.
+    #[must_use]
+    pub fn config(&self) -> &ClipConfig {
+        &self.config
+    }
+
+    /// In the teacher's precision, without autograd; tensors come back in f32 or as they are.
+    fn frozen(&self, f: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let kind = autocast_kind(self.precision);
+        guarded(|| tch::no_grad(|| torch_ext::autocast(self.device, kind, f)))
+    }
+
+    fn normalize(&self, images: &Tensor) -> Result<Tensor> {
+        let size = images.size();
+        if !matches!(size[..], [_, 3, h, w] if h > 0 && w > 0) || images.kind() != Kind::Float {
+            let got = images.kind();
+            let problem = format!("images: expected [B, 3, H, W] f32, got {size:?} {got:?}");
+            return Err(Error::Other(format!("teacher: {problem}")));
+        }
+        let channels = |values: &[f32; 3]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?.f_to_device(self.device)?)
+        };
+        let centred = images.f_sub(&channels(&clip::PIXELS.mean)?)?;
+        Ok(centred.f_div(&channels(&clip::PIXELS.std)?)?)
+    }
+
+    fn embed_boxes(&self, map: &DenseMap, boxes: &Tensor) -> Result<Tensor> {
+        match (&self.clip.visual, self.vit) {
+            (Visual::Resnet(visual), _) => visual.embed_boxes(&map.features, boxes),
+            (Visual::Vit(_), VitLabels::PatchMap) => {
+                let scale = 1.0 / map.stride as f64;
+                let means = torch_ext::roi_align(&map.features, boxes, (1, 1), scale, 0, true)?;
+                Ok(means.f_flatten(1, 3)?)
+            }
+            (Visual::Vit(visual), VitLabels::Crops) => {
+                let crops = crop(&map.features, boxes, self.config.visual.resolution())?;
+                Ok(visual.forward(&crops))
+            }
+        }
+    }
+}
+
+/// Each box cut out, to whole pixels outwards, and resized to a square of that side.
+///
+/// # Shapes
+/// `images` `[B, 3, H, W]`, `boxes` `[N, 5]` → `[N, 3, side, side]`
+fn crop(images: &Tensor, boxes: &Tensor, side: i64) -> Result<Tensor> {
+    let [b, _, h, w] = images.size()[..] else { unreachable!("checked by `normalize`") };
+    let rows = Vec::<f32>::try_from(boxes.to_device(Device::Cpu).to_kind(Kind::Float).view([-1]))?;
+    let crops = rows.chunks_exact(5).map(|row| {
+        let &[image, x0, y0, x1, y1] = row else { unreachable!("chunks of five") };
+        if !(image >= 0.0 && (image as i64) < b) {
+            return Err(Error::Other(format!("teacher: no image {image} of {b}")));
+        }
+        let span = |from: f32, to: f32, side: i64| {
+            let from = (from.floor() as i64).clamp(0, side - 1);
+            (from, (to.ceil() as i64).clamp(from + 1, side) - from)
+        };
+        let ((left, width), (top, height)) = (span(x0, x1, w), span(y0, y1, h));
+        let picture = images.f_narrow(0, image as i64, 1)?;
+        let region = picture.f_narrow(2, top, height)?.f_narrow(3, left, width)?;
+        Ok(region.f_internal_upsample_bilinear2d_aa([side, side], false, None, None)?)
+    });
+    Ok(Tensor::f_cat(&crops.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+fn text_table_of(
+    config: &TeacherConfig,
+    vocabulary: &Vocabulary,
+    store: &ParameterStore,
+    sizes: &ClipConfig,
+    clip: &Clip,
+) -> Result<TextTable> {
+    let width = sizes.embed_dim;
+    let (set, own) = match &config.text {
+        TeacherText::Prompts { set, templates } => (set, templates),
+        TeacherText::Table { table } => {
+            if !table.is_file() {
+                let problem = format!("there is no file `{}`", table.display());
+                return Err(Error::config("teacher.text.table", problem)
+                    .with_hint("paths are relative to the file that says them"));
+            }
+            let text = read_text_table(table, vocabulary)?;
+            if text.dim() != width {
+                let problem = format!("expected rows of width {width}, got {}", text.dim());
+                return Err(Error::invalid(table, "shape", problem)
+                    .with_hint("the table must come from the text encoder of the same CLIP"));
+            }
+            return Ok(text);
+        }
+    };
+    let weights = &config.weights;
+    let Some(encoder) = &clip.text else {
+        let problem = "missing: these weights have no text encoder";
+        return Err(Error::invalid(weights, "token_embedding.weight", problem).with_hint(
+            "give the vocabulary's embeddings: teacher.text.kind = \"table\", teacher.text.table",
+        ));
+    };
+    if encoder.vocabulary() != clip::Tokenizer::VOCABULARY {
+        let problem = format!(
+            "expected the {} tokens of CLIP's tokenizer, got {}",
+            clip::Tokenizer::VOCABULARY,
+            encoder.vocabulary()
+        );
+        return Err(Error::invalid(weights, "token_embedding.weight", problem));
+    }
+    let templates = set.templates(own);
+    let names: Vec<&str> = vocabulary.categories().iter().map(|c| c.name.as_str()).collect();
+    let key = text_table::key(store, &templates, &names)?;
+    let folder = text_table::cache_folder();
+    let table = text_table::cached(folder.as_deref(), &key, [names.len() as i64, width], || {
+        text_table::encode(encoder, store.device(), &templates, &names)
+    })?;
+    checked_text_table(&table, vocabulary, weights)
+}
+
+impl Teacher for ClipTeacher {
+    fn encode(&self, images: &Tensor) -> Result<DenseMap> {
+        let images = self.normalize(images)?;
+        let (features, stride) = match (&self.clip.visual, self.vit) {
+            (Visual::Resnet(visual), _) => {
+                (self.frozen(|| Ok(visual.dense(&images, false)))?, clip::RESNET_STRIDE)
+            }
+            (Visual::Vit(visual), VitLabels::PatchMap) => {
+                (self.frozen(|| Ok(visual.patch_map(&images)))?, visual.patch())
+            }
+            (Visual::Vit(_), VitLabels::Crops) => (images, 1),
+        };
+        Ok(DenseMap { features, stride })
+    }
+
+    fn label(&self, map: &DenseMap, boxes: &Tensor) -> Result<SoftLabels> {
+        let size = boxes.size();
+        let &[n, 5] = size.as_slice() else {
+            let problem = format!("teacher: boxes: expected [N, 5], got {size:?}");
+            return Err(Error::Other(problem));
+        };
+        let options = (Kind::Float, self.device);
+        let mut parts = vec![Tensor::f_zeros([0, self.config.embed_dim], options)?];
+        for from in (0..n).step_by(BOXES as usize) {
+            let boxes = boxes.f_narrow(0, from, BOXES.min(n - from))?;
+            let features = self.frozen(|| self.embed_boxes(map, &boxes))?;
+            parts.push(features.f_to_kind(Kind::Float)?);
+        }
+        guarded(|| {
+            let features = Tensor::f_cat(&parts, 0)?;
+            Ok(tch::no_grad(|| SoftLabels::new(&features, &self.text, self.logit_scale)))
+        })
+    }
+
+    fn text(&self) -> &TextTable {
+        &self.text
+    }
+
+    fn logit_scale(&self) -> f64 {
+        self.logit_scale
+    }
+
+    fn describe(&self) -> String {
+        let visual = match &self.config.visual {
+            VisualConfig::Resnet { trunk, resolution, .. } => {
+                let layers: Vec<String> = trunk.layers.iter().map(i64::to_string).collect();
+                let (layers, width) = (layers.join("-"), trunk.width);
+                format!("CLIP ResNet {layers}, width {width}, {resolution} px")
+            }
+            VisualConfig::Vit { width, layers, patch, resolution, .. } => {
+                let how = match self.vit {
+                    VitLabels::Crops => "boxes cut out",
+                    VitLabels::PatchMap => "boxes from the map of patches",
+                };
+                format!(
+                    "CLIP ViT, {layers} layers, width {width}, patch {patch}, {resolution} px, {how}"
+                )
+            }
+        };
+        let (classes, dim) = (self.text.rows.size()[0], self.text.dim());
+        format!("{visual}; {classes} classes in {dim} dimensions")
+    }
+}

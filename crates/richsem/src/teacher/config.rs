@@ -1,0 +1,100 @@
+//! Settings of a teacher.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::clip::PromptSet;
+use crate::{
+    config::Precision,
+    error::{Error, Result},
+};
+
+/// Where the vocabulary's embeddings come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TeacherText {
+    /// A given table; the weights then need no text encoder.
+    Table {
+        /// `.npy` or safetensors with one row a class, in order of category ids, or a larger table
+        /// that the categories' `lvis_clip_row` point into. Relative to the file that says so.
+        table: PathBuf,
+    },
+    /// The weights' text encoder, over prompts that hold each class's name verbatim; the mean over
+    /// the prompts is kept in `~/.cache/richsem/text`.
+    Prompts {
+        /// Which prompts.
+        #[serde(default)]
+        set: PromptSet,
+        /// The prompts of `set = "own"`, each with `{}` where the class name goes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        templates: Vec<String>,
+    },
+}
+
+impl Default for TeacherText {
+    fn default() -> Self {
+        Self::Prompts { set: PromptSet::default(), templates: Vec::new() }
+    }
+}
+
+/// How a vision transformer sees a box; ResNets align the box on their dense map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VitLabels {
+    /// Each box is cut out, resized to the model's resolution and encoded: one pass a box, what
+    /// the model was trained for.
+    #[default]
+    Crops,
+    /// One pass a picture; boxes are means over the map of patches. Cheap, and less exact unless
+    /// the model was tuned for it (CLIPSelf).
+    PatchMap,
+}
+
+/// Which frozen model labels boxes, and with what words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// CLIP's weights: OpenAI's, open_clip's or Hugging Face's keys. Relative to the file that
+    /// says so.
+    pub weights: PathBuf,
+    /// The vocabulary's embeddings.
+    #[serde(default)]
+    pub text: TeacherText,
+    /// Numbers that the image encoder computes in; cosines and text are f32.
+    #[serde(default = "f32_precision")]
+    pub precision: Precision,
+    /// How a vision transformer sees a box.
+    #[serde(default)]
+    pub vit: VitLabels,
+}
+
+fn f32_precision() -> Precision {
+    Precision::F32
+}
+
+impl TeacherConfig {
+    /// # Errors
+    /// Prompts that contradict their set or have no place for the class name, named below `key`.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        let TeacherText::Prompts { set, templates } = &self.text else { return Ok(()) };
+        let key = format!("{key}.text.templates");
+        match (*set == PromptSet::Own, templates.is_empty()) {
+            (true, true) => {
+                return Err(Error::config(key, "missing: set = \"own\" needs them")
+                    .with_hint("for example templates = [\"a photo of a {}.\"]"));
+            }
+            (false, false) => {
+                let problem = "given, but `set` is not \"own\"";
+                return Err(Error::config(key, problem)
+                    .with_hint("write set = \"own\", or leave the templates out"));
+            }
+            _ => {}
+        }
+        match templates.iter().find(|t| !t.contains("{}")) {
+            Some(template) => Err(Error::config(key, format!("no {{}} in {template:?}"))
+                .with_hint("{} is where the class name goes")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Frozen teachers: pictures and boxes in, soft labels over the vocabulary out (RichSem, section
+//! 3.2). A teacher runs without autograd; what it sees are pixels and boxes, never targets, so
+//! annotated and predicted boxes are labelled the same way.
+
+pub mod clip;
+mod clip_teacher;
+mod config;
+mod text_table;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{error::Result, models::class_head::TextTable, vocabulary::Vocabulary};
+
+pub use clip_teacher::ClipTeacher;
+pub use config::{TeacherConfig, TeacherText, VitLabels};
+
+/// What a teacher made of a batch of pictures, to label boxes from.
+#[derive(Debug)]
+pub struct DenseMap {
+    /// `[B, D, ⌈H / stride⌉, ⌈W / stride⌉]`. A teacher that crops keeps the (normalised) pictures
+    /// themselves, at stride 1.
+    pub features: Tensor,
+    /// Picture pixels per cell of the map.
+    pub stride: i64,
+}
+
+/// What a teacher thinks of each box.
+#[derive(Debug)]
+pub struct SoftLabels {
+    /// `[N, C]` f32: `exp(logit_scale) · norm(features) · norm(text)ᵀ`. Their softmax over the
+    /// classes is the soft label.
+    pub logits: Tensor,
+    /// `[N, D]` f32, of length one.
+    pub features: Tensor,
+}
+
+impl SoftLabels {
+    /// Compares box features with the vocabulary, in f32. A box that saw nothing (features of
+    /// length zero) gets equal logits rather than NaN.
+    ///
+    /// # Shapes
+    /// `features` `[N, D]`, any floating kind; `text.normalized` `[C, D]`
+    #[must_use]
+    pub fn new(features: &Tensor, text: &TextTable, logit_scale: f64) -> Self {
+        let features = features.to_kind(Kind::Float);
+        let length = features.norm_scalaropt_dim(2.0, [-1i64], true);
+        let features = features / length.clamp_min(1e-12);
+        let logits = features.matmul(&text.normalized.transpose(0, 1)) * logit_scale.exp();
+        Self { logits, features }
+    }
+}
+
+/// A frozen model that labels boxes.
+pub trait Teacher: std::fmt::Debug + Send {
+    /// Looks at a batch once.
+    ///
+    /// # Shapes
+    /// `images` `[B, 3, H, W]` f32, RGB in [0, 1], on the teacher's device; it applies its own mean
+    /// and standard deviation
+    ///
+    /// # Errors
+    /// Another shape, pictures too small for the model, what libtorch refuses.
+    fn encode(&self, images: &Tensor) -> Result<DenseMap>;
+
+    /// Labels boxes of the pictures that gave `map`, any number of times.
+    ///
+    /// # Shapes
+    /// `boxes` `[N, 5]` f32 on the teacher's device: index of the image, then x0, y0, x1, y1 in
+    /// pixels of `images`, clipped to it; N may be 0
+    ///
+    /// # Errors
+    /// Another shape, what libtorch refuses.
+    fn label(&self, map: &DenseMap, boxes: &Tensor) -> Result<SoftLabels>;
+
+    /// The vocabulary's embeddings, which the logits compare with.
+    fn text(&self) -> &TextTable;
+
+    /// The logarithm of the factor between cosines and logits.
+    fn logit_scale(&self) -> f64;
+
+    /// What it is, in a line.
+    fn describe(&self) -> String;
+}
+
+/// Opens the teacher that the settings name, with the vocabulary's text table on its device.
+///
+/// # Errors
+/// Weights or a table that cannot be read or do not belong together, a prompt that is too long.
+pub fn open(
+    config: &TeacherConfig,
+    vocabulary: &Vocabulary,
+    device: Device,
+) -> Result<Box<dyn Teacher>> {
+    Ok(Box::new(ClipTeacher::open(config, vocabulary, device)?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_golden;
