@@ -5,6 +5,7 @@ pub mod dataset;
 pub mod detection_source;
 mod entries;
 pub mod epochs;
+pub mod extra;
 pub mod image_io;
 pub mod image_store;
 pub mod loader;
