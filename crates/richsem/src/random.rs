@@ -27,6 +27,10 @@ pub enum Stream {
     Synth = 6,
     /// Tests and benchmarks.
     Test = 7,
+    /// Order of classification pictures.
+    ExtraSampler = 8,
+    /// Augmentation and mosaics of classification pictures.
+    ExtraTransform = 9,
 }
 
 /// Generator of one (seed, stream, step, item).

@@ -9,7 +9,6 @@ use image::RgbImage;
 
 use super::{
     batch::Batch,
-    image_io,
     image_store::ImageStore,
     loader::BatchSource,
     sampler::Share,
@@ -109,6 +108,38 @@ impl BrokenImages {
             .with_hint("repair or remove these files, or raise the limit"))
     }
 
+    /// The first candidate that can be read, with its picture. Those before it are noted, and what
+    /// was wrong with them is added to `skipped`. None if all candidates are broken.
+    ///
+    /// # Errors
+    /// That of a candidate, or more than the allowed number are broken.
+    pub(super) fn first_readable<T>(
+        &self,
+        candidates: impl IntoIterator<Item = Result<T>>,
+        name: impl Fn(&T) -> &str,
+        read: impl Fn(&T) -> Result<RgbImage>,
+        skipped: &mut Vec<String>,
+    ) -> Result<Option<(T, RgbImage)>> {
+        for candidate in candidates {
+            let candidate = candidate?;
+            match read(&candidate) {
+                Ok(image) => return Ok(Some((candidate, image))),
+                Err(error) => {
+                    let message = error.to_string();
+                    self.record(name(&candidate), &message)?;
+                    skipped.push(message);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What to say when nothing is left to put in the place of a broken picture.
+    pub(super) fn too_few(&self) -> Error {
+        let broken = self.summary().unwrap_or_default();
+        Error::Other(format!("too few images can be read to fill a batch: {broken}"))
+    }
+
     /// Names and messages so far, sorted by name.
     #[must_use]
     pub fn list(&self) -> Vec<(String, String)> {
@@ -180,7 +211,7 @@ impl DetectionSource {
 
     fn read(&self, entry: &ImageEntry) -> Result<RgbImage> {
         let path = self.store.display_path(&entry.name);
-        let image = image_io::decode_bytes(&self.store.read(&entry.name)?, &path)?;
+        let image = self.store.picture(&entry.name)?;
         let got = [image.height(), image.width()];
         match entry.size.filter(|&expected| expected != got) {
             None => Ok(image),
@@ -229,27 +260,21 @@ impl BatchSource for DetectionSource {
         // Replacements come from behind this batch, so that it shows no image twice.
         let mut spares = slots.end..slots.end + self.order.len();
         for slot in slots {
-            let mut candidate = slot;
-            loop {
-                let entry = self.entry(candidate)?;
-                match self.read(entry) {
-                    Ok(image) => {
-                        samples.push(self.transformed(entry, image, slot));
-                        break;
-                    }
-                    Err(error) => {
-                        let message = error.to_string();
-                        self.broken.record(&entry.name, &message)?;
-                        skipped.push(message);
-                    }
-                }
-                if self.on_broken == OnBroken::LeaveOut {
-                    break;
-                }
-                candidate = spares.next().ok_or_else(|| {
-                    let broken = self.broken.summary().unwrap_or_default();
-                    Error::Other(format!("too few images can be read to fill a batch: {broken}"))
-                })?;
+            let others = match self.on_broken {
+                OnBroken::Replace => spares.len(),
+                OnBroken::LeaveOut => 0,
+            };
+            let candidates = std::iter::once(slot).chain(spares.by_ref().take(others));
+            let found = self.broken.first_readable(
+                candidates.map(|slot| self.entry(slot)),
+                |entry| &entry.name,
+                |entry| self.read(entry),
+                &mut skipped,
+            )?;
+            match found {
+                Some((entry, image)) => samples.push(self.transformed(entry, image, slot)),
+                None if self.on_broken == OnBroken::LeaveOut => {}
+                None => return Err(self.broken.too_few()),
             }
         }
         Batch::collate(samples, skipped, self.pad_multiple)

@@ -1,12 +1,11 @@
 //! Where pictures lie: in a folder, or in one `.tar` read in place.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::FileExt as _;
+use image::RgbImage;
 
+use super::image_io;
 use crate::{Error, Result};
 
 /// Pictures by name. Reading is safe from any number of threads at once.
@@ -20,9 +19,20 @@ pub enum ImageStore {
         path: PathBuf,
         /// Kept open; reads say where they start, so that threads do not disturb each other.
         file: fs_err::File,
-        /// Name, without a leading `./`, to offset and length of its contents in bytes.
-        index: HashMap<String, (u64, u64)>,
+        /// Its files, sorted by name, each name once.
+        members: Vec<Member>,
     },
+}
+
+/// One file of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Path, without a leading `./`.
+    name: Box<str>,
+    /// Where its contents begin, in bytes.
+    offset: u64,
+    /// Their length in bytes.
+    length: u64,
 }
 
 impl ImageStore {
@@ -35,8 +45,8 @@ impl ImageStore {
             return Ok(Self::Folder(path.to_owned()));
         }
         let file = fs_err::File::open(path)?;
-        let index = index_tar(&file, path)?;
-        Ok(Self::Tar { path: path.to_owned(), file, index })
+        let members = index_tar(&file, path)?;
+        Ok(Self::Tar { path: path.to_owned(), file, members })
     }
 
     /// The contents of one picture's file.
@@ -46,20 +56,89 @@ impl ImageStore {
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         match self {
             Self::Folder(folder) => Ok(fs_err::read(folder.join(name))?),
-            Self::Tar { path, file, index } => {
-                let Some(&(offset, length)) = index.get(plain(name)) else {
-                    let problem = format!("not among the archive's {} files", index.len());
+            Self::Tar { path, file, members } => {
+                let Some(member) = find(members, name) else {
+                    let problem = format!("not among the archive's {} files", members.len());
                     let mut error = Error::invalid(path, name, problem);
-                    if let Some(example) = index.keys().min() {
-                        error = error.with_hint(format!("its names look like `{example}`"));
+                    if let Some(Member { name, .. }) = members.first() {
+                        error = error.with_hint(format!("its names look like `{name}`"));
                     }
                     return Err(error);
                 };
-                let mut bytes = vec![0; length as usize];
-                file.read_exact_at(&mut bytes, offset)?;
+                let mut bytes = vec![0; member.length as usize];
+                file.read_exact_at(&mut bytes, member.offset)?;
                 Ok(bytes)
             }
         }
+    }
+
+    /// Reads and decodes one picture.
+    ///
+    /// # Errors
+    /// As [`Self::read`] and [`image_io::decode_bytes`].
+    pub fn picture(&self, name: &str) -> Result<RgbImage> {
+        image_io::decode_bytes(&self.read(name)?, &self.display_path(name))
+    }
+
+    /// Whether there is such a file.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(folder) => folder.join(name).is_file(),
+            Self::Tar { members, .. } => find(members, name).is_some(),
+        }
+    }
+
+    /// The folders directly below `below` (empty, or a path that ends in `/`), sorted, as in
+    /// `n02690373`. Hidden ones (`.git`) are left out. Links to folders are followed.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn folders(&self, below: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        match self {
+            Self::Folder(folder) => {
+                for entry in fs_err::read_dir(folder.join(below))? {
+                    let entry = entry?;
+                    if entry.path().is_dir() {
+                        found.push(entry.file_name().to_string_lossy().into_owned());
+                    }
+                }
+            }
+            Self::Tar { members, .. } => {
+                for member in within(members, below) {
+                    // Sorted by name, so that those of one folder stand together.
+                    if let Some((folder, _)) = member.name[below.len()..].split_once('/')
+                        && found.last().is_none_or(|last| last != folder)
+                    {
+                        found.push(folder.to_owned());
+                    }
+                }
+            }
+        }
+        found.retain(|name| !name.starts_with('.'));
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The files below `below` (empty, or a path that ends in `/`), at any depth, sorted; paths
+    /// relative to `below`. Hidden ones (`._1.jpg`) are left out. Links to files are followed,
+    /// links to folders are not: they may lead back.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn files(&self, below: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        match self {
+            Self::Folder(folder) => walk(&folder.join(below), "", &mut found)?,
+            Self::Tar { members, .. } => {
+                let names = within(members, below).iter().map(|m| &m.name[below.len()..]);
+                let hidden = |name: &&str| !name.split('/').any(|part| part.starts_with('.'));
+                found.extend(names.filter(hidden).map(str::to_owned));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// How messages name a picture: its path, or archive and member.
@@ -80,7 +159,49 @@ fn plain(name: &str) -> &str {
     name
 }
 
-fn index_tar(file: &fs_err::File, path: &Path) -> Result<HashMap<String, (u64, u64)>> {
+/// The member of that name.
+fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> {
+    let at = members.binary_search_by(|m| (*m.name).cmp(plain(name))).ok()?;
+    Some(&members[at])
+}
+
+/// The members whose names begin so.
+fn within<'a>(members: &'a [Member], below: &str) -> &'a [Member] {
+    let rest = &members[members.partition_point(|m| *m.name < *below)..];
+    &rest[..rest.partition_point(|m| m.name.starts_with(below))]
+}
+
+/// Adds the files of a folder and those below it, with `prefix` before their names.
+fn walk(folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            walk(&entry.path(), &format!("{prefix}{name}/"), found)?;
+        } else if !(kind.is_symlink() && entry.path().is_dir()) {
+            found.push(format!("{prefix}{name}"));
+        }
+    }
+    Ok(())
+}
+
+/// Sorts by name. Of several members of one name the last is the file, as when unpacking.
+fn sort(members: &mut Vec<Member>) {
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    members.dedup_by(|later, kept| {
+        let same = later.name == kept.name;
+        if same {
+            std::mem::swap(later, kept);
+        }
+        same
+    });
+}
+
+fn index_tar(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
     const WHAT: &str = "tar archive";
     let total = file.metadata()?.len();
     let mut magic = [0; 2];
@@ -103,7 +224,7 @@ fn index_tar(file: &fs_err::File, path: &Path) -> Result<HashMap<String, (u64, u
         )
     };
     let mut archive = tar::Archive::new(std::io::BufReader::new(file));
-    let mut index = HashMap::new();
+    let mut members = Vec::new();
     let mut links = Vec::new();
     for entry in archive.entries_with_seek().map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -120,7 +241,7 @@ fn index_tar(file: &fs_err::File, path: &Path) -> Result<HashMap<String, (u64, u
                 return Err(Error::invalid(path, WHAT, problem)
                     .with_hint("copy or download the archive again"));
             }
-            index.insert(name, (offset, length));
+            members.push(Member { name: name.into(), offset, length });
         } else if kind.is_hard_link() {
             // tar writes the second name of one file as a link to the first.
             if let Some(target) = entry.link_name_bytes() {
@@ -128,12 +249,17 @@ fn index_tar(file: &fs_err::File, path: &Path) -> Result<HashMap<String, (u64, u
             }
         }
     }
-    for (name, target) in links {
-        if let Some(&span) = index.get(plain(&target)) {
-            index.insert(name, span);
-        }
+    sort(&mut members);
+    let linked = links.into_iter().filter_map(|(name, target)| {
+        let target = find(&members, &target)?.clone();
+        Some(Member { name: name.into(), ..target })
+    });
+    let linked: Vec<Member> = linked.collect();
+    if !linked.is_empty() {
+        members.extend(linked);
+        sort(&mut members);
     }
-    Ok(index)
+    Ok(members)
 }
 
 #[cfg(test)]
@@ -175,6 +301,45 @@ mod tests {
         assert_eq!(store.read(&long).unwrap(), format!("contents of {long}").into_bytes());
         let text = store.read("c.jpg").unwrap_err().to_string();
         assert!(text.contains("images.tar: c.jpg: not among the archive's 3 files"), "{text}");
+    }
+
+    #[test]
+    fn folders_and_archives_list_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let names =
+            ["b/2.jpg", "b/1.jpg", "a-b/x.jpg", "a/x.jpg", "a/deep/y.jpg", "top.txt", ".git/z"];
+        for name in names.iter().chain(&["a/._x.jpg"]) {
+            let path = folder.path().join("tree").join(name);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, "").unwrap();
+        }
+        let linked = folder.path().join("tree/c");
+        std::os::unix::fs::symlink(folder.path().join("tree/b"), linked).unwrap();
+        let mut members = names.to_vec();
+        members.extend(["a/._x.jpg", "c/1.jpg", "c/2.jpg", "b/2.jpg"]);
+        let archive = ImageStore::open(&written(&folder, &archive(&members))).unwrap();
+        let tree = ImageStore::open(&folder.path().join("tree")).unwrap();
+        for store in [&archive, &tree] {
+            assert_eq!(store.folders("").unwrap(), ["a", "a-b", "b", "c"]);
+            assert_eq!(store.folders("a/").unwrap(), ["deep"]);
+            assert_eq!(store.files("a/").unwrap(), ["deep/y.jpg", "x.jpg"]);
+            assert_eq!(store.files("c/").unwrap(), ["1.jpg", "2.jpg"]);
+            assert!(store.contains("b/1.jpg") && !store.contains("b"));
+        }
+        assert_eq!(archive.files("").unwrap().len(), 8, "b/2.jpg, twice in the archive, once");
+    }
+
+    #[test]
+    fn of_members_with_one_name_the_last_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        for contents in ["old", "new"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(3);
+            builder.append_data(&mut header, "a.jpg", contents.as_bytes()).unwrap();
+        }
+        let store = ImageStore::open(&written(&folder, &builder.into_inner().unwrap())).unwrap();
+        assert_eq!(store.read("a.jpg").unwrap(), b"new");
     }
 
     #[test]

@@ -23,7 +23,7 @@ const TRUNCATED: &str = "the file is probably truncated: compare its size with t
                          download or copy it again";
 
 /// A JSON file whose top level is an object, read front to back once.
-pub(super) struct JsonStream<R> {
+pub(in crate::data) struct JsonStream<R> {
     file: PathBuf,
     reader: R,
     /// What was read and is still of interest; `buffer[start..]` is unread.
@@ -37,15 +37,15 @@ pub(super) struct JsonStream<R> {
 }
 
 /// Some consecutive records of a list, complete.
-pub(super) struct Batch<'a> {
+pub(in crate::data) struct Batch<'a> {
     /// Position in the list of the first one.
-    pub(super) first: usize,
+    pub(in crate::data) first: usize,
     /// Where `bytes[0]` is in the file.
-    pub(super) offset: u64,
+    pub(in crate::data) offset: u64,
     /// What `spans` index.
-    pub(super) bytes: &'a [u8],
+    pub(in crate::data) bytes: &'a [u8],
     /// One per record, each an object from `{` to `}`.
-    pub(super) spans: &'a [Range<usize>],
+    pub(in crate::data) spans: &'a [Range<usize>],
 }
 
 /// What may follow at a place inside a list.
@@ -58,7 +58,7 @@ enum Next {
 
 impl<R: Read> JsonStream<R> {
     /// Reads `chunk` bytes at a time. `file` is for messages.
-    pub(super) fn new(file: &Path, reader: R, chunk: usize) -> Self {
+    pub(in crate::data) fn new(file: &Path, reader: R, chunk: usize) -> Self {
         Self {
             file: file.to_owned(),
             reader,
@@ -71,7 +71,7 @@ impl<R: Read> JsonStream<R> {
     }
 
     /// Enters the top-level object.
-    pub(super) fn open(&mut self) -> Result<()> {
+    pub(in crate::data) fn open(&mut self) -> Result<()> {
         while self.unread().len() < 4 && self.fill()? {}
         let unusable = match self.unread() {
             [] => Some(("the file is empty", TRUNCATED)),
@@ -108,7 +108,7 @@ impl<R: Read> JsonStream<R> {
 
     /// Goes to the next top-level key; `None` after the last. The value must then be consumed,
     /// by [`Self::records`] or [`Self::skip_value`].
-    pub(super) fn next_key(&mut self) -> Result<Option<String>> {
+    pub(in crate::data) fn next_key(&mut self) -> Result<Option<String>> {
         match self.peek()? {
             Some(b'}') => return self.close(),
             Some(b',') if !self.keys.is_empty() => {
@@ -164,7 +164,7 @@ impl<R: Read> JsonStream<R> {
     }
 
     /// Hands the records of the list at hand to `each`, in order, some at a time.
-    pub(super) fn records(
+    pub(in crate::data) fn records(
         &mut self,
         list: &str,
         mut each: impl FnMut(&Batch<'_>) -> Result<()>,
@@ -250,7 +250,7 @@ impl<R: Read> JsonStream<R> {
     }
 
     /// Passes over a value of any kind without keeping it.
-    pub(super) fn skip_value(&mut self, key: &str) -> Result<()> {
+    pub(in crate::data) fn skip_value(&mut self, key: &str) -> Result<()> {
         if matches!(self.peek()?, None | Some(b',' | b'}' | b']' | b':')) {
             return Err(self.unexpected(key, "a value")?);
         }

@@ -12,12 +12,12 @@
 //! mark. Everything else stops with the file, the record and the field in the message.
 
 mod ids;
-mod json_stream;
-mod records;
+pub(in crate::data) mod json_stream;
+pub(in crate::data) mod records;
 mod report;
 #[cfg(test)]
 mod tests;
-mod validate;
+pub(in crate::data) mod validate;
 
 use std::{
     io::{Read as _, Seek as _, SeekFrom},

@@ -10,7 +10,7 @@ use serde_path_to_error::Segment;
 use crate::{error::Error, vocabulary::Frequency};
 
 /// A kind of record, with what its fields should be, in words.
-pub(super) trait Record<'a>: Deserialize<'a> {
+pub(in crate::data) trait Record<'a>: Deserialize<'a> {
     /// Top-level key of the list.
     const LIST: &'static str;
     /// Each field and what is expected of it.
@@ -100,7 +100,7 @@ impl Record<'_> for RawCategory {
 
 /// A whole number, also one written `3.0` as spreadsheets and data frames do.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Integer(pub(super) i64);
+pub(in crate::data) struct Integer(pub(in crate::data) i64);
 
 impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -162,7 +162,7 @@ impl<'de> Deserialize<'de> for Flag {
 /// Why `bytes`, record `index` of its list, at byte `offset` of `file`, gave `error`.
 ///
 /// Runs once, for the record that stops the reading, so it may parse it anew to find the field.
-pub(super) fn explain<'a, T: Record<'a>>(
+pub(in crate::data) fn explain<'a, T: Record<'a>>(
     file: &Path,
     index: usize,
     offset: u64,

@@ -115,6 +115,25 @@ fn unresolved(record: RawAnnotation<'_>, bytes: &[u8]) -> Unresolved {
     }
 }
 
+/// A picture's path with `/` between its folders, or why it is none below the image root.
+pub(in crate::data) fn below_root(path: &str) -> Result<String, String> {
+    let refuse = |problem: &str| Err(format!("{problem}: `{}`", path.escape_debug()));
+    // Files written on Windows; also `..\` must not slip through.
+    let unix = path.replace('\\', "/");
+    let drive = unix.as_bytes().get(1) == Some(&b':') && unix.as_bytes()[0].is_ascii_alphabetic();
+    if unix.starts_with('/') || drive {
+        return refuse("expected a relative path, got an absolute one");
+    }
+    let parts: Vec<&str> = unix.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+    if parts.contains(&"..") {
+        return refuse("the path leaves the image root");
+    }
+    if parts.is_empty() || unix.ends_with('/') || unix.contains('\0') {
+        return refuse("expected the path of a picture");
+    }
+    Ok(parts.join("/"))
+}
+
 struct Builder {
     file: PathBuf,
     images: Vec<ImageRecord>,
@@ -228,27 +247,12 @@ impl Builder {
                     .with_hint("COCO has `file_name`, LVIS v1 `coco_url`; one of them is needed"));
             }
         };
-        let refuse = |problem: &str| {
-            let problem = format!("{problem}: `{}`", path.escape_debug());
-            Err(self
-                .invalid(format!("images[{index}].{field}"), problem)
-                .with_hint("write paths relative to the folder that is given as image root"))
-        };
-        // Files written on Windows; also `..\` must not slip through.
-        let unix = path.replace('\\', "/");
-        let drive =
-            unix.as_bytes().get(1) == Some(&b':') && unix.as_bytes()[0].is_ascii_alphabetic();
-        if (field == "file_name" && unix.starts_with('/')) || drive {
-            return refuse("expected a relative path, got an absolute one");
-        }
-        let parts: Vec<&str> = unix.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
-        if parts.contains(&"..") {
-            return refuse("the path leaves the image root");
-        }
-        if parts.is_empty() || unix.ends_with('/') || unix.contains('\0') {
-            return refuse("expected the path of a picture");
-        }
-        Ok(parts.join("/"))
+        // Two slashes after a URL's host do not make its path an absolute one.
+        let path = if field == "coco_url" { path.trim_start_matches('/') } else { &path };
+        below_root(path).map_err(|problem| {
+            self.invalid(format!("images[{index}].{field}"), problem)
+                .with_hint("write paths relative to the folder that is given as image root")
+        })
     }
 
     fn add_annotation(&mut self, index: usize, offset: u64, raw: Unresolved) -> Result<()> {

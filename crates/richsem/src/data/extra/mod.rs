@@ -1,0 +1,172 @@
+//! Classification pictures as extra training data (arXiv 2310.12152, section 3.4): each has one
+//! coarse box, the whole picture, labelled with the picture's own label.
+//!
+//! A [`ClassificationSet`] knows the pictures and their classes in the detection vocabulary, an
+//! [`Order`] says which pictures a batch shows, an [`ExtraSource`] reads them and makes batches, of
+//! [`mosaic`]s or of single pictures.
+
+mod info;
+mod mapping;
+mod mosaic;
+mod order;
+mod report;
+mod set;
+mod source;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::transforms::TransformConfig;
+use crate::{Error, Result, targets::Supervision};
+
+pub use mapping::MappingConfig;
+pub use mosaic::mosaic;
+pub use order::Order;
+pub use report::ExtraReport;
+pub use set::{ClassificationSet, Item};
+pub use source::{ExtraSource, FeedConfig};
+
+/// A set of classification pictures, and how it is learned from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtraConfig {
+    /// A folder of class folders (`n02690373/1.jpg`), or an uncompressed `.tar` of them. Relative
+    /// to the file that says so.
+    pub images: PathBuf,
+    /// A file that lists the pictures and their labels, as Detic's
+    /// `imagenet_lvis_image_info.json`; absent: a picture's label is its folder. Relative
+    /// likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<PathBuf>,
+    /// How the set's classes are found in the detection vocabulary. Absent: folders by wnid; the
+    /// categories of `info` by synset, or by name where one side has no synsets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<MappingConfig>,
+    /// What becomes one picture of a batch.
+    #[serde(default)]
+    pub form: FormConfig,
+    /// What is done to each picture, before it is pasted; absent: what is done to detection images
+    /// (`data.augment`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<TransformConfig>,
+    /// Mosaics or single pictures a step and process; absent: as many as detection images
+    /// (`data.batch_size`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<usize>,
+    /// Extra batches to each detection batch.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Which pictures come when.
+    #[serde(default)]
+    pub order: OrderConfig,
+    /// What the whole-image boxes teach.
+    #[serde(default)]
+    pub supervision: Supervision,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What becomes one picture of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FormConfig {
+    /// Four pictures on one canvas, see [`mosaic`].
+    Mosaic {
+        /// Side of the square that each picture is resized to fit, in pixels; the canvas is twice
+        /// as wide and high.
+        #[serde(default = "default_tile")]
+        tile: u32,
+    },
+    /// One picture, as a detection image.
+    Single {},
+}
+
+fn default_tile() -> u32 {
+    640
+}
+
+impl Default for FormConfig {
+    fn default() -> Self {
+        Self::Mosaic { tile: default_tile() }
+    }
+}
+
+impl FormConfig {
+    /// Classification pictures in one picture of a batch.
+    #[must_use]
+    pub fn pictures(self) -> usize {
+        match self {
+            Self::Mosaic { .. } => 4,
+            Self::Single {} => 1,
+        }
+    }
+}
+
+/// Which pictures come when, and with which of their labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderConfig {
+    /// Passes over the whole set, each in a new random order; no picture comes a second time before
+    /// every picture came once. All labels of a picture.
+    #[default]
+    Shuffled,
+    /// What the official code does on several devices, for comparisons: one fixed permutation,
+    /// begun anew each epoch; a mosaic's other three pictures are drawn at random; the first label
+    /// of a picture alone.
+    Official,
+}
+
+const LARGEST_TILE: u32 = 8192;
+
+impl ExtraConfig {
+    /// The defaults, for pictures there.
+    #[must_use]
+    pub fn new(images: impl Into<PathBuf>) -> Self {
+        Self {
+            images: images.into(),
+            info: None,
+            mapping: None,
+            form: FormConfig::default(),
+            augment: None,
+            batch_size: None,
+            weight: one(),
+            order: OrderConfig::default(),
+            supervision: Supervision::default(),
+        }
+    }
+
+    /// Checks every field. `key` is this section's dotted name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key, the rule and the value.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        if let FormConfig::Mosaic { tile } = self.form
+            && !(2..=LARGEST_TILE).contains(&tile)
+        {
+            let problem = format!("expected pixels from 2 to {LARGEST_TILE}, got {tile}");
+            return Err(Error::config(format!("{key}.form.tile"), problem)
+                .with_hint("the canvas is twice as wide and high as a tile"));
+        }
+        if self.batch_size == Some(0) {
+            return Err(Error::config(format!("{key}.batch_size"), "expected at least 1, got 0")
+                .with_hint("leave it out for as many as data.batch_size"));
+        }
+        if self.weight == 0 {
+            return Err(Error::config(format!("{key}.weight"), "expected at least 1, got 0")
+                .with_hint("leave the section out to train without this set"));
+        }
+        self.augment.as_ref().map_or(Ok(()), |a| a.validate(&format!("{key}.augment")))
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/support.rs"]
+#[allow(clippy::unwrap_used)]
+mod support;
+#[cfg(test)]
+#[path = "tests/config.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,150 @@
+//! Which classification pictures a batch shows.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::OrderConfig;
+use crate::{
+    Error, Result,
+    data::sampler::Share,
+    random::{Random, Stream},
+};
+
+/// Passes whose permutations are kept: reading ahead needs two neighbours, and small sets pass
+/// quickly.
+const KEPT: usize = 4;
+
+/// The pictures of every batch of a run, as indices into the set. They depend on these settings
+/// and the batch's position alone.
+///
+/// Shuffled: pictures are numbered through the whole run. With t pictures a sample, B samples a
+/// batch, w devices and n pictures in the set, sample s of batch p on rank r takes the numbers from
+/// ((p · w + r) · B + s) · t on; number k is entry k mod n of the permutation of pass k div n.
+#[derive(Debug)]
+pub struct Order {
+    kind: OrderConfig,
+    seed: u64,
+    /// Pictures in the set, n.
+    items: u32,
+    /// Pictures a sample, t.
+    pictures: usize,
+    share: Share,
+    batches_per_epoch: u64,
+    recent: Mutex<VecDeque<(u64, Arc<Vec<u32>>)>>,
+}
+
+impl Order {
+    /// `items` pictures, `pictures` of them a sample. [`OrderConfig::Official`] begins anew every
+    /// `batches_per_epoch` batches; the other does not look at that.
+    ///
+    /// # Errors
+    /// There are no pictures, or nothing in a batch or epoch.
+    pub fn new(
+        kind: OrderConfig,
+        seed: u64,
+        items: usize,
+        pictures: usize,
+        share: Share,
+        batches_per_epoch: u64,
+    ) -> Result<Self> {
+        let wrong = |problem: String| Err(Error::Other(format!("extra data: {problem}")));
+        if items == 0 || pictures == 0 {
+            return wrong("there are no pictures to draw from".into());
+        }
+        let Ok(items) = u32::try_from(items) else {
+            return wrong("more than 4,294,967,295 pictures".into());
+        };
+        if share.batch_size == 0 || share.rank >= share.world {
+            let Share { batch_size, rank, world, .. } = share;
+            return wrong(format!("a batch of {batch_size} on rank {rank} of {world} is none"));
+        }
+        if kind == OrderConfig::Official && batches_per_epoch == 0 {
+            return wrong("the official order needs epochs of at least one batch".into());
+        }
+        Ok(Self { kind, seed, items, pictures, share, batches_per_epoch, recent: Mutex::default() })
+    }
+
+    fn permutation(&self, pass: u64) -> Arc<Vec<u32>> {
+        // Made while others wait: they would only make the same one.
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, order)) = recent.iter().find(|(p, _)| *p == pass) {
+            return Arc::clone(order);
+        }
+        let mut order: Vec<u32> = (0..self.items).collect();
+        Random::new(self.seed, Stream::ExtraSampler, pass, 0).shuffle(&mut order);
+        let order = Arc::new(order);
+        recent.push_back((pass, Arc::clone(&order)));
+        if recent.len() > KEPT {
+            recent.pop_front();
+        }
+        order
+    }
+
+    /// Picture number `k` of the run; of the official order's one permutation.
+    fn picture(&self, k: u64) -> u32 {
+        let n = u64::from(self.items);
+        let pass = match self.kind {
+            OrderConfig::Shuffled => k / n,
+            OrderConfig::Official => 0,
+        };
+        self.permutation(pass)[(k % n) as usize]
+    }
+
+    /// Samples of this rank in all before its batch `position`, as if the ranks' batches lay in a
+    /// row.
+    fn start(&self, position: u64) -> u64 {
+        let Share { batch_size, rank, world, .. } = self.share;
+        (position * world as u64 + rank as u64) * batch_size as u64
+    }
+
+    /// The pictures of one sample, `slot` of batch `position`; what is not decided by the order
+    /// comes from `random`.
+    #[must_use]
+    pub fn sample(&self, position: u64, slot: usize, random: &mut Random) -> Vec<u32> {
+        let t = self.pictures as u64;
+        match self.kind {
+            OrderConfig::Shuffled => {
+                let first = (self.start(position) + slot as u64) * t;
+                (first..first + t).map(|k| self.picture(k)).collect()
+            }
+            OrderConfig::Official => {
+                let mut sample = vec![self.picture(self.official(position, slot))];
+                let others = 1..self.pictures;
+                sample.extend(others.map(|_| random.below(self.items as usize) as u32));
+                sample
+            }
+        }
+    }
+
+    /// Where in the one permutation a sample's first picture stands. Rank r of w has its entries
+    /// r, r + w, ..; they are walked in whole batches, again from the start when an epoch begins or
+    /// none is left.
+    fn official(&self, position: u64, slot: usize) -> u64 {
+        let Share { batch_size, rank, world, .. } = self.share;
+        let (batch, world) = (batch_size as u64, world as u64);
+        let own = u64::from(self.items).div_ceil(world);
+        let batches = (own / batch).max(1);
+        let within = position % self.batches_per_epoch % batches * batch + slot as u64;
+        (within % own) * world + rank as u64
+    }
+
+    /// What may stand in for broken pictures of batch `position`: those behind it, each once.
+    pub(super) fn spares(&self, position: u64) -> impl Iterator<Item = u32> {
+        let from = match self.kind {
+            OrderConfig::Shuffled => {
+                (self.start(position) + self.share.batch_size as u64) * self.pictures as u64
+            }
+            OrderConfig::Official => self.official(position, self.share.batch_size - 1) + 1,
+        };
+        let range: Range<u64> = from..from + u64::from(self.items);
+        range.map(|k| self.picture(k))
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/order.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,109 @@
+//! What was found in a set of classification pictures, in numbers to compare with what one
+//! believes one has.
+
+use std::fmt;
+
+use super::set::Groups;
+use crate::vocabulary::{ClassIndex, Frequency, Vocabulary};
+
+/// Counts of one set. `Display` gives a few lines, the unremarkable left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExtraReport {
+    /// Pictures that are learned from.
+    pub pictures: usize,
+    /// Classes of the set, mapped or not.
+    pub source_classes: usize,
+    /// Classes of the detection vocabulary that have pictures.
+    pub classes: usize,
+    /// All classes of the detection vocabulary.
+    pub vocabulary: usize,
+    /// Rare, common and frequent classes that have pictures.
+    pub classes_by_frequency: [usize; 3],
+    /// Pictures of rare, common and frequent classes; one with labels of two groups counts in both.
+    pub pictures_by_frequency: [usize; 3],
+    /// Classes of the set that the detection vocabulary lacks, each with its number of pictures:
+    /// left out.
+    pub unmapped: Vec<(String, usize)>,
+    /// Mapped classes without any picture.
+    pub empty: Vec<String>,
+    /// Files that are no pictures by their names' ends: left out.
+    pub skipped_files: usize,
+    /// One of them.
+    pub skipped_example: Option<String>,
+}
+
+fn group(frequency: Frequency) -> usize {
+    match frequency {
+        Frequency::Rare => 0,
+        Frequency::Common => 1,
+        Frequency::Frequent => 2,
+    }
+}
+
+impl ExtraReport {
+    /// Fills in what follows from the pictures' labels.
+    pub(super) fn count(&mut self, groups: &Groups, vocabulary: &Vocabulary) {
+        let mut seen = vec![false; vocabulary.len()];
+        for (labels, &pictures) in std::iter::zip(&groups.labels, &groups.pictures) {
+            let mut groups = [false; 3];
+            for &class in labels.iter().filter(|_| pictures > 0) {
+                seen[class.0 as usize] = true;
+                groups[group(vocabulary.category(class).frequency)] = true;
+            }
+            for (count, shown) in self.pictures_by_frequency.iter_mut().zip(groups) {
+                *count += if shown { pictures } else { 0 };
+            }
+        }
+        self.pictures = groups.pictures.iter().sum();
+        self.vocabulary = vocabulary.len();
+        for class in (0..).map(ClassIndex).zip(seen).filter(|(_, s)| *s).map(|(c, _)| c) {
+            self.classes += 1;
+            self.classes_by_frequency[group(vocabulary.category(class).frequency)] += 1;
+        }
+    }
+}
+
+/// The first few of a list, and how many more there are.
+pub(super) fn some(names: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 10;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+impl fmt::Display for ExtraReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [rare, common, frequent] = self.classes_by_frequency;
+        let [of_rare, of_common, of_frequent] = self.pictures_by_frequency;
+        write!(
+            f,
+            "{} classification pictures of {} of the {} classes: {of_rare} of {rare} rare, \
+             {of_common} of {common} common, {of_frequent} of {frequent} frequent ones",
+            self.pictures, self.classes, self.vocabulary
+        )?;
+        if !self.unmapped.is_empty() {
+            let pictures: usize = self.unmapped.iter().map(|(_, count)| count).sum();
+            write!(
+                f,
+                "\n  {} of the set's {} classes are not in the detection set, left out with their \
+                 {pictures} pictures: {}",
+                self.unmapped.len(),
+                self.source_classes,
+                some(self.unmapped.iter().map(|(name, count)| format!("{name} ({count})")))
+            )?;
+        }
+        if !self.empty.is_empty() {
+            let names = some(self.empty.iter().cloned());
+            write!(f, "\n  {} classes without pictures: {names}", self.empty.len())?;
+        }
+        if let Some(example) = &self.skipped_example {
+            write!(
+                f,
+                "\n  {} files are neither .jpg, .jpeg nor .png, left out: {example}{}",
+                self.skipped_files,
+                if self.skipped_files > 1 { ", .." } else { "" }
+            )?;
+        }
+        Ok(())
+    }
+}

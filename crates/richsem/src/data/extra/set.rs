@@ -1,0 +1,289 @@
+//! The pictures of a classification set that have a class of the detection vocabulary.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    ExtraConfig, ExtraReport, MappingConfig,
+    info::Info,
+    mapping::{Mapper, SourceClass},
+};
+use crate::{
+    Error, Result,
+    data::image_store::ImageStore,
+    vocabulary::{ClassIndex, Vocabulary},
+};
+
+/// Many short texts in one: a set can have 14 million pictures.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Names {
+    pub(super) fn push(&mut self, name: &str) {
+        self.text.push_str(name);
+        self.ends.push(self.text.len());
+    }
+
+    pub(super) fn get(&self, i: usize) -> &str {
+        let start = i.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[start..self.ends[i]]
+    }
+}
+
+/// Pictures with the same labels, and, where they lie in class folders, of the same folder.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// What their names begin with.
+    prefixes: Vec<String>,
+    pub(super) labels: Vec<Vec<ClassIndex>>,
+    /// How many there are.
+    pub(super) pictures: Vec<usize>,
+    /// The group of each picture.
+    of: Vec<u32>,
+}
+
+impl Groups {
+    pub(super) fn add(&mut self, prefix: String, labels: Vec<ClassIndex>) -> u32 {
+        self.prefixes.push(prefix);
+        self.labels.push(labels);
+        self.pictures.push(0);
+        self.labels.len() as u32 - 1
+    }
+
+    /// The next picture is of that group.
+    pub(super) fn put(&mut self, group: u32) {
+        self.of.push(group);
+        self.pictures[group as usize] += 1;
+    }
+}
+
+/// One classification picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// Its file in the set's store.
+    pub name: String,
+    /// Its classes, at least one, each once; in the order of the file that names them.
+    pub labels: &'a [ClassIndex],
+    /// Its id in the `info` file, or its number in the set.
+    pub id: i64,
+}
+
+/// Classification pictures and their labels, in the detection vocabulary. In folders, sorted by
+/// class folder and then by name; with an `info` file, in that file's order.
+#[derive(Debug)]
+pub struct ClassificationSet {
+    store: Arc<ImageStore>,
+    names: Names,
+    groups: Groups,
+    ids: Option<Vec<i64>>,
+    report: ExtraReport,
+}
+
+impl ClassificationSet {
+    /// Lists the pictures (none is read) and maps their classes. Classes that the vocabulary lacks
+    /// are left out, see [`Self::report`].
+    ///
+    /// # Errors
+    /// A file or folder cannot be read or is not what it should be, no class is mapped, or no
+    /// picture is left.
+    pub fn open(config: &ExtraConfig, vocabulary: &Vocabulary) -> Result<Self> {
+        let mapping = config.mapping.as_ref();
+        let mut paths = vec![("images", &config.images)];
+        paths.extend(config.info.as_ref().map(|path| ("info", path)));
+        if let Some(MappingConfig::File { path }) = mapping {
+            paths.push(("mapping.path", path));
+        }
+        for (field, path) in paths {
+            if !path.exists() {
+                return Err(Error::invalid(path, field, "there is no such file or folder")
+                    .with_hint("paths are relative to the file that says them"));
+            }
+        }
+        let store = Arc::new(ImageStore::open(&config.images)?);
+        let set = match &config.info {
+            Some(info) => Self::listed(info, mapping, store, &config.images, vocabulary)?,
+            None => Self::in_folders(mapping, store, &config.images, vocabulary)?,
+        };
+        if set.is_empty() {
+            let problem = format!("no picture is left: {}", set.report);
+            return Err(Error::invalid(&config.images, "pictures", problem)
+                .with_hint("expected .jpg, .jpeg or .png files below the class folders"));
+        }
+        Ok(set)
+    }
+
+    fn in_folders(
+        mapping: Option<&MappingConfig>,
+        store: Arc<ImageStore>,
+        path: &Path,
+        vocabulary: &Vocabulary,
+    ) -> Result<Self> {
+        let (root, folders) = class_folders(&store, path)?;
+        let mapper = Mapper::new(Some(mapping.unwrap_or(&MappingConfig::Wnid {})), vocabulary)?;
+        let mut report = ExtraReport { source_classes: folders.len(), ..Default::default() };
+        let sources: Vec<_> = folders.iter().map(|name| SourceClass::folder(name)).collect();
+        let classes: Vec<_> = sources.iter().map(|source| mapper.classes(source)).collect();
+        if classes.iter().all(Vec::is_empty) {
+            return Err(mapper.nothing_found(path, &sources, vocabulary));
+        }
+        let (mut names, mut groups) = (Names::default(), Groups::default());
+        for (folder, labels) in folders.into_iter().zip(classes) {
+            let prefix = format!("{root}{folder}/");
+            let mut files = store.files(&prefix)?;
+            files.retain(|name| {
+                let kept = is_picture(name);
+                if !kept {
+                    report.skipped_files += 1;
+                    report.skipped_example.get_or_insert_with(|| format!("{prefix}{name}"));
+                }
+                kept
+            });
+            if labels.is_empty() {
+                report.unmapped.push((folder, files.len()));
+                continue;
+            }
+            if files.is_empty() {
+                report.empty.push(folder);
+            }
+            let group = groups.add(prefix, labels);
+            for name in files {
+                names.push(&name);
+                groups.put(group);
+            }
+        }
+        report.count(&groups, vocabulary);
+        Ok(Self { store, names, groups, ids: None, report })
+    }
+
+    fn listed(
+        info: &Path,
+        mapping: Option<&MappingConfig>,
+        store: Arc<ImageStore>,
+        images: &Path,
+        vocabulary: &Vocabulary,
+    ) -> Result<Self> {
+        let mapper = Mapper::new(mapping, vocabulary)?;
+        let file = info;
+        let info = Info::read(file)?;
+        let classes: Vec<_> = info.classes.iter().map(|source| mapper.classes(source)).collect();
+        if classes.iter().all(Vec::is_empty) {
+            return Err(mapper.nothing_found(file, &info.classes, vocabulary));
+        }
+        let mut pictures = vec![0; classes.len()];
+        let numbers = info.class_numbers();
+        for &set in &info.sets {
+            for id in &info.label_sets[set as usize] {
+                pictures[numbers[id]] += 1;
+            }
+        }
+        let mut report = ExtraReport { source_classes: classes.len(), ..Default::default() };
+        for ((source, &count), mapped) in info.classes.iter().zip(&pictures).zip(&classes) {
+            // Detic's file lists all of LVIS's classes, pictured or not.
+            match (mapped.is_empty(), count) {
+                (true, _) => report.unmapped.push((source.name.clone(), count)),
+                (false, 0) => report.empty.push(source.name.clone()),
+                (false, _) => {}
+            }
+        }
+        let (names, ids, groups) = info.pictures(&classes);
+        report.count(&groups, vocabulary);
+        let set = Self { store, names, groups, ids: Some(ids), report };
+        // One is enough to see that the wrong folder was given; the rest shows in training.
+        if !set.is_empty() && !set.store.contains(&set.item(0).name) {
+            let problem = format!("`{}`, which the list names, is not there", set.item(0).name);
+            return Err(Error::invalid(images, "images", problem).with_hint(format!(
+                "give the folder or archive that the file names of {} are relative to",
+                file.display()
+            )));
+        }
+        Ok(set)
+    }
+
+    /// Number of pictures, n.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.of.len()
+    }
+
+    /// True without any picture.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.of.is_empty()
+    }
+
+    /// The picture at an index below [`Self::len`].
+    ///
+    /// # Panics
+    /// If the index is not of this set.
+    #[must_use]
+    pub fn item(&self, index: usize) -> Item<'_> {
+        let group = self.groups.of[index] as usize;
+        Item {
+            name: format!("{}{}", self.groups.prefixes[group], self.names.get(index)),
+            labels: &self.groups.labels[group],
+            id: self.ids.as_ref().map_or(index as i64, |ids| ids[index]),
+        }
+    }
+
+    /// Where the pictures are.
+    #[must_use]
+    pub fn store(&self) -> &ImageStore {
+        &self.store
+    }
+
+    /// What was found and left out.
+    #[must_use]
+    pub fn report(&self) -> &ExtraReport {
+        &self.report
+    }
+}
+
+/// The class folders, sorted, and what comes before them: archives are often made of one folder
+/// that holds them all.
+fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>)> {
+    /// Folders within folders that are gone through; nobody packs deeper.
+    const DEEPEST: usize = 8;
+    let mut root = String::new();
+    for _ in 0..DEEPEST {
+        let folders = store.folders(&root)?;
+        let [only] = &folders[..] else {
+            if !folders.is_empty() {
+                return Ok((root, folders));
+            }
+            break;
+        };
+        let below = format!("{root}{only}/");
+        let files = store.files(&below)?;
+        // A class's own pictures, rather than the folder of all classes.
+        if files.is_empty() || files.iter().any(|name| !name.contains('/') && is_picture(name)) {
+            return Ok((root, folders));
+        }
+        root = below;
+    }
+    let files = store.files("")?;
+    let mut hint = "expected a folder a class, named after it, with the pictures in it, as \
+                    n02690373/1.jpg"
+        .to_owned();
+    if let Some(example) = files.first() {
+        hint += &format!("; there is `{example}`");
+    }
+    if files.iter().any(|name| name.ends_with(".tar")) {
+        hint += ". Archives within a folder or archive are not opened: unpack them, each into a \
+                 folder of its name";
+    }
+    let problem = format!("no class folders among {} files", files.len());
+    Err(Error::invalid(path, "images", problem).with_hint(hint))
+}
+
+/// By its ending, whatever the letters' case. What the file really holds shows when it is read.
+fn is_picture(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+    ["jpg", "jpeg", "png"].iter().any(|known| ending.eq_ignore_ascii_case(known))
+}
+
+#[cfg(test)]
+#[path = "tests/set.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Batches of classification pictures.
+
+use std::sync::Arc;
+
+use super::{
+    ClassificationSet, ExtraConfig, FormConfig, Order, OrderConfig, mosaic::mosaic, set::Item,
+};
+use crate::{
+    Result,
+    boxes::Xyxy,
+    data::{
+        batch::Batch,
+        detection_source::BrokenImages,
+        loader::BatchSource,
+        sampler::Share,
+        transforms::{Sample, TransformConfig, finish},
+    },
+    random::{Random, Stream},
+    targets::{LabelKnowledge, Supervision},
+};
+
+/// What a run decides, rather than a set's own section.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedConfig {
+    /// Of the run.
+    pub seed: u64,
+    /// Pictures (mosaics) a batch, and which part of them is this device's. `last` does not
+    /// matter: the row of batches has no end.
+    pub share: Share,
+    /// What is done to each picture where the set's section does not say.
+    pub augment: TransformConfig,
+    /// Height and width of a batch are rounded up to a multiple of this, in pixels.
+    pub pad_multiple: u32,
+    /// Extra batches an epoch; only [`OrderConfig::Official`] looks at it.
+    pub batches_per_epoch: u64,
+}
+
+/// All extra batches of a run on one device. Positions count this source's batches from the start
+/// of the run; what a batch holds depends on the set, the settings and the position alone.
+///
+/// A picture with several labels has a box for each, all of them the whole picture. Of the other
+/// classes nothing is known.
+#[derive(Debug)]
+pub struct ExtraSource {
+    set: Arc<ClassificationSet>,
+    order: Order,
+    form: FormConfig,
+    kind: OrderConfig,
+    supervision: Supervision,
+    augment: TransformConfig,
+    feed: FeedConfig,
+    broken: Arc<BrokenImages>,
+}
+
+impl ExtraSource {
+    /// `config.batch_size` and `config.augment`, where given, take the place of the feed's.
+    ///
+    /// # Errors
+    /// As [`Order::new`].
+    pub fn new(
+        set: Arc<ClassificationSet>,
+        config: &ExtraConfig,
+        feed: FeedConfig,
+        broken: Arc<BrokenImages>,
+    ) -> Result<Self> {
+        let batch_size = config.batch_size.unwrap_or(feed.share.batch_size);
+        let feed = FeedConfig { share: Share { batch_size, ..feed.share }, ..feed };
+        let order = Order::new(
+            config.order,
+            feed.seed,
+            set.len(),
+            config.form.pictures(),
+            feed.share,
+            feed.batches_per_epoch,
+        )?;
+        Ok(Self {
+            set,
+            order,
+            form: config.form,
+            kind: config.order,
+            supervision: config.supervision.clone(),
+            augment: config.augment.clone().unwrap_or_else(|| feed.augment.clone()),
+            feed,
+            broken,
+        })
+    }
+
+    /// Classification pictures a batch on one device.
+    #[must_use]
+    pub fn pictures_per_batch(&self) -> usize {
+        self.feed.share.batch_size * self.form.pictures()
+    }
+
+    /// One picture, read and augmented, or the first readable one of `spares`.
+    fn sample(
+        &self,
+        index: u32,
+        spares: &mut dyn Iterator<Item = u32>,
+        random: &mut Random,
+        skipped: &mut Vec<String>,
+    ) -> Result<Sample> {
+        let candidates = std::iter::once(index).chain(spares);
+        let found = self.broken.first_readable(
+            candidates.map(|index| Ok(self.set.item(index as usize))),
+            |item| &item.name,
+            |item| self.set.store().picture(&item.name),
+            skipped,
+        )?;
+        let Some((Item { labels, id, .. }, image)) = found else {
+            return Err(self.broken.too_few());
+        };
+        let labels = match self.kind {
+            OrderConfig::Shuffled => labels,
+            OrderConfig::Official => &labels[..1],
+        };
+        let (width, height) = image.dimensions();
+        let mut present = labels.to_vec();
+        present.sort_unstable();
+        let mut sample = Sample {
+            image,
+            boxes: vec![Xyxy([0.0, 0.0, width as f32, height as f32]); labels.len()],
+            labels: labels.to_vec(),
+            knowledge: LabelKnowledge { present, ..LabelKnowledge::default() },
+            image_id: id,
+            original_size: [height, width],
+        };
+        self.augment.apply(&mut sample, random);
+        Ok(sample)
+    }
+}
+
+impl BatchSource for ExtraSource {
+    fn build(&self, position: u64) -> Result<Batch> {
+        let Share { batch_size, rank, .. } = self.feed.share;
+        let mut skipped = Vec::new();
+        let mut spares = self.order.spares(position);
+        let mut samples = Vec::with_capacity(batch_size);
+        for slot in 0..batch_size {
+            let key = (rank * batch_size + slot) as u64;
+            let mut random = Random::new(self.feed.seed, Stream::ExtraTransform, position, key);
+            let pictures = self.order.sample(position, slot, &mut random);
+            let mut tiles = Vec::with_capacity(pictures.len());
+            for index in pictures {
+                tiles.push(self.sample(index, &mut spares, &mut random, &mut skipped)?);
+            }
+            let sample = match self.form {
+                FormConfig::Mosaic { tile } => {
+                    let tiles = tiles.try_into().expect("FormConfig::pictures says four");
+                    mosaic(tiles, tile, &mut random)
+                }
+                FormConfig::Single {} => tiles.remove(0),
+            };
+            samples.push(finish(sample));
+        }
+        let batch = Batch::collate(samples, skipped, self.feed.pad_multiple)?;
+        Ok(Batch { supervision: self.supervision.clone(), ..batch })
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/source.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

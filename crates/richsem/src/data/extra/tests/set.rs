@@ -1,0 +1,218 @@
+use super::*;
+use crate::data::{
+    dataset::Dataset,
+    extra::support::{class_folders, file, packed, vocabulary},
+};
+
+fn by_name(images: &Path) -> ExtraConfig {
+    ExtraConfig { mapping: Some(MappingConfig::Name {}), ..ExtraConfig::new(images) }
+}
+
+fn open(config: &ExtraConfig) -> Result<ClassificationSet> {
+    ClassificationSet::open(config, &vocabulary())
+}
+
+fn items(set: &ClassificationSet) -> Vec<(String, Vec<u32>, i64)> {
+    (0..set.len())
+        .map(|i| set.item(i))
+        .map(|item| (item.name, item.labels.iter().map(|c| c.0).collect(), item.id))
+        .collect()
+}
+
+#[test]
+fn folders_and_archives_give_the_same_pictures_in_the_same_order() {
+    let folder = class_folders();
+    let expected = [
+        ("cat/a.png".to_owned(), vec![0], 0),
+        ("cat/b.png".to_owned(), vec![0], 1),
+        ("dog/sub/c.png".to_owned(), vec![1], 2),
+    ];
+    let set = open(&by_name(folder.path())).unwrap();
+    assert_eq!(items(&set), expected);
+    for prefix in ["", "sets/train"] {
+        let (_kept, tar) = packed(folder.path(), prefix);
+        // With a folder around them, `notes.txt` keeps company with the classes.
+        let from_tar = open(&by_name(&tar)).unwrap();
+        let mut got = items(&from_tar);
+        for (name, _, _) in &mut got {
+            *name = name.trim_start_matches(prefix).trim_start_matches('/').to_owned();
+        }
+        assert_eq!(got, expected);
+        assert_eq!(
+            from_tar.store().picture(&from_tar.item(2).name).unwrap().dimensions(),
+            (20, 10)
+        );
+    }
+}
+
+#[test]
+fn what_is_left_out_is_reported() {
+    let folder = class_folders();
+    fs_err::create_dir(folder.path().join("airplane")).unwrap();
+    let set = open(&by_name(folder.path())).unwrap();
+    let report = set.report();
+    assert_eq!((report.pictures, report.classes, report.source_classes), (3, 2, 4));
+    assert_eq!(report.pictures_by_frequency, [2, 1, 0]);
+    assert_eq!(report.classes_by_frequency, [1, 1, 0]);
+    assert_eq!(report.unmapped, [("yeti".to_owned(), 3)]);
+    assert_eq!(report.empty, ["airplane"]);
+    assert_eq!(report.skipped_files, 2);
+    assert_eq!(
+        report.to_string(),
+        "3 classification pictures of 2 of the 3 classes: 2 of 1 rare, 1 of 1 common, 0 of 0 \
+         frequent ones\n  1 of the set's 4 classes are not in the detection set, left out with \
+         their 3 pictures: yeti (3)\n  1 classes without pictures: airplane\n  2 files are neither \
+         .jpg, .jpeg nor .png, left out: cat/Thumbs.db, .."
+    );
+    let many = ExtraReport {
+        unmapped: (0..25).map(|i| (format!("c{i}"), 2)).collect(),
+        ..Default::default()
+    };
+    let text = many.to_string();
+    assert!(text.contains("their 50 pictures") && text.contains("c9 (2) and 15 more"), "{text}");
+}
+
+const INFO: &str = r#"{"annotations": [], "images": [
+    {"id": 11, "file_name": "dog/sub/c.png", "pos_category_ids": [2, 1, 2], "width": 1, "height": 1},
+    {"id": 12, "file_name": "./cat/a.png", "pos_category_ids": [1]},
+    {"id": 13, "file_name": "yeti/1.png", "pos_category_ids": [3]},
+    {"id": 14, "file_name": "cat/b.png", "pos_category_ids": [1, 3]}],
+  "categories": [{"id": 1, "name": "felis", "synset": "cat.n.01"},
+    {"id": 2, "name": "dog", "synset": "dog.n.01"}, {"id": 3, "name": "yeti"}]}"#;
+
+fn listed(text: &str) -> Result<ClassificationSet> {
+    let folder = class_folders();
+    let (_kept, info) = file("info.json", text);
+    open(&ExtraConfig { info: Some(info), ..ExtraConfig::new(folder.path()) })
+}
+
+#[test]
+fn a_list_gives_its_pictures_all_their_labels() {
+    let set = listed(INFO).unwrap();
+    assert_eq!(
+        items(&set),
+        [
+            ("dog/sub/c.png".to_owned(), vec![1, 0], 11),
+            ("cat/a.png".to_owned(), vec![0], 12),
+            ("cat/b.png".to_owned(), vec![0], 14),
+        ]
+    );
+    let report = set.report();
+    assert_eq!(report.unmapped, [("yeti".to_owned(), 2)]);
+    assert_eq!((report.pictures, report.pictures_by_frequency), (3, [3, 1, 0]));
+    // The lists may come in any order.
+    let (images, categories) = INFO.split_once("\"categories\"").unwrap();
+    let images = images.trim_start_matches('{').trim_end().trim_end_matches(',');
+    let swapped =
+        format!("{{\"categories\"{}, {images}}}", categories.trim_end_matches('}').to_owned());
+    assert_eq!(items(&listed(&swapped).unwrap()), items(&set));
+}
+
+#[test]
+fn mistakes_in_a_list_are_named() {
+    let with = |from: &str, to: &str| INFO.replacen(from, to, 1);
+    for (text, expected) in [
+        (String::new(), "info.json: top level: the file is empty"),
+        (INFO[..INFO.len() / 2].to_owned(), "info.json: images"),
+        ("{}".into(), "info.json: images: missing"),
+        ("{\"images\": []}".into(), "info.json: categories: missing"),
+        ("[]".into(), "info.json: top level: expected an object"),
+        (with("[2, 1, 2]", "[2, 77]"), "images[0].pos_category_ids: 77 is not the id of any"),
+        (with("[2, 1, 2]", "\"dog\""), "images[0].pos_category_ids: expected a list of category"),
+        (with("\"pos_category_ids\": [1]", "\"x\": 1"), "images[1].pos_category_ids: missing"),
+        (with("./cat/a.png", "../cat/a.png"), "images[1].file_name: the path leaves"),
+        (with("./cat/a.png", "/cat/a.png"), "images[1].file_name: expected a relative path"),
+        (with("\"id\": 2", "\"id\": 1"), "categories[1].id: 1 is also the id of categories[0]"),
+        (with("dog/sub/c.png", "dog/c.png"), "`dog/c.png`, which the list names, is not there"),
+        (with("\"id\": 12", "\"id\": 1.5"), "images[1].id: expected an integer"),
+    ] {
+        let error = listed(&text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+}
+
+#[test]
+fn sets_that_cannot_be_used_say_why() {
+    let folder = class_folders();
+    let error = |config: &ExtraConfig| open(config).unwrap_err().to_string();
+    let text = error(&ExtraConfig::new(folder.path()));
+    for expected in [
+        "none of the set's 3 classes is one of the 3 detection classes (mapping by wnid)",
+        "called `cat`, `dog`, `yeti`",
+        "wnid `n02121620`",
+        "`mapping = { by = \"name\" }` would find 2 of 3",
+    ] {
+        assert!(text.contains(expected), "{text}");
+    }
+    let strangers = tempfile::tempdir().unwrap();
+    fs_err::create_dir_all(strangers.path().join("yeti")).unwrap();
+    fs_err::create_dir_all(strangers.path().join("kraken")).unwrap();
+    let text = error(&by_name(strangers.path()));
+    assert!(text.contains("`kraken`, `yeti`") && text.contains("a mapping file"), "{text}");
+
+    let text = error(&ExtraConfig::new(folder.path().join("nowhere")));
+    assert!(text.contains("images: there is no such file or folder"), "{text}");
+    let info = Some(folder.path().join("nowhere.json"));
+    let text = error(&ExtraConfig { info, ..by_name(folder.path()) });
+    assert!(text.contains("nowhere.json: info: there is no such"), "{text}");
+
+    let text = error(&by_name(&folder.path().join("cat")));
+    assert!(
+        text.contains("no class folders among 4 files") && text.contains("`Thumbs.db`"),
+        "{text}"
+    );
+
+    let empty = tempfile::tempdir().unwrap();
+    fs_err::create_dir_all(empty.path().join("cat")).unwrap();
+    fs_err::create_dir_all(empty.path().join("dog")).unwrap();
+    let text = error(&by_name(empty.path()));
+    assert!(text.contains("no picture is left") && text.contains("cat, dog"), "{text}");
+}
+
+#[test]
+fn archives_without_class_folders_say_what_is_there() {
+    let flat = tempfile::tempdir().unwrap();
+    fs_err::write(flat.path().join("n01440764.tar"), "x").unwrap();
+    let (_kept, tar) = packed(flat.path(), "");
+    let text = open(&ExtraConfig::new(&tar)).unwrap_err().to_string();
+    assert!(text.contains("`n01440764.tar`") && text.contains("unpack them"), "{text}");
+
+    let (_kept, tar) = packed(tempfile::tempdir().unwrap().path(), "");
+    let text = open(&ExtraConfig::new(&tar)).unwrap_err().to_string();
+    assert!(text.contains("no class folders among 0 files"), "{text}");
+
+    let (_kept, tar) = file("set.tar", "");
+    let text = open(&ExtraConfig::new(&tar)).unwrap_err().to_string();
+    assert!(text.contains("set.tar: tar archive: the file is empty"), "{text}");
+}
+
+#[test]
+fn the_benchmarks_archive_is_mapped_wholly_by_wnid() {
+    let (Some(tar), Some(train)) = (
+        crate::testing::shared("tinylvis/classification.tar"),
+        crate::testing::shared("tinylvis/train.json"),
+    ) else {
+        return;
+    };
+    let vocabulary = Dataset::open(&train).unwrap().vocabulary().clone();
+    let set = ClassificationSet::open(&ExtraConfig::new(&tar), &vocabulary).unwrap();
+    let report = set.report();
+    assert_eq!((set.len(), report.classes, report.source_classes), (4230, 40, 40));
+    // 60 pictures a frequent class, 120 a common one, 150 a rare one.
+    assert_eq!(report.classes_by_frequency, [11, 14, 15]);
+    assert_eq!(report.pictures_by_frequency, [11 * 150, 14 * 120, 15 * 60]);
+    assert!(report.unmapped.is_empty() && report.skipped_files == 0);
+    for i in (0..set.len()).step_by(97) {
+        let item = set.item(i);
+        let category = vocabulary.category(item.labels[0]);
+        assert!(item.name.starts_with(category.wnid.as_deref().unwrap()), "{item:?}");
+    }
+    // The general map, by synset, finds the same.
+    let Some(path) = crate::testing::shared("lvis/lvis_imagenet21k_wnid_map_DERIVED.json") else {
+        return;
+    };
+    let config =
+        ExtraConfig { mapping: Some(MappingConfig::File { path }), ..ExtraConfig::new(&tar) };
+    let by_file = ClassificationSet::open(&config, &vocabulary).unwrap();
+    assert_eq!(by_file.report(), report);
+}
