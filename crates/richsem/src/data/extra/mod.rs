@@ -54,7 +54,7 @@ pub struct ExtraConfig {
     /// (`data.batch_size`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
-    /// Extra batches to each detection batch.
+    /// Share of its batches, against `data.weight`; 0: none, as if the set were not there.
     #[serde(default = "one")]
     pub weight: u32,
     /// Which pictures come when.
@@ -153,10 +153,6 @@ impl ExtraConfig {
         if self.batch_size == Some(0) {
             return Err(Error::config(format!("{key}.batch_size"), "expected at least 1, got 0")
                 .with_hint("leave it out for as many as data.batch_size"));
-        }
-        if self.weight == 0 {
-            return Err(Error::config(format!("{key}.weight"), "expected at least 1, got 0")
-                .with_hint("leave the section out to train without this set"));
         }
         self.augment.as_ref().map_or(Ok(()), |a| a.validate(&format!("{key}.augment")))
     }
