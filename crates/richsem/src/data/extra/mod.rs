@@ -3,7 +3,7 @@
 //!
 //! A [`ClassificationSet`] knows the pictures and their classes in the detection vocabulary, an
 //! [`Order`] says which pictures a batch shows, an [`ExtraSource`] reads them and makes batches, of
-//! [`mosaic`]s or of single pictures.
+//! [`mosaic()`]s or of single pictures.
 
 mod info;
 mod mapping;
@@ -73,7 +73,7 @@ fn one() -> u32 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FormConfig {
-    /// Four pictures on one canvas, see [`mosaic`].
+    /// Four pictures on one canvas, see [`mosaic()`].
     Mosaic {
         /// Side of the square that each picture is resized to fit, in pixels; the canvas is twice
         /// as wide and high.
