@@ -88,11 +88,12 @@ pub(super) fn batches(
         })
     })?);
     let mut sources = Vec::new();
-    for (name, extra) in extras() {
-        let set = ClassificationSet::open(&format!("data.extra.{name}"), extra, vocabulary)?;
+    for (i, (_, extra)) in extras().enumerate() {
+        let set = ClassificationSet::open(extra, vocabulary)?;
         observer.message(&format!("{}: {}", extra.images.display(), set.report()));
         let feed = FeedConfig {
-            seed,
+            // Sets of one size would otherwise walk in step.
+            seed: seed.wrapping_add((i as u64) << 32),
             share,
             augment: augment.clone(),
             pad_multiple: config.data.pad_multiple,
