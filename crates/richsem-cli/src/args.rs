@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use richsem::detector::Detector;
 use tch::Device;
-use torch_ext::DeviceChoice;
+use torch_ext::{DeviceChoice, device_name};
 
 use crate::output;
 
@@ -56,14 +56,6 @@ pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detec
     let f32_only = detector.config.train.precision == richsem::config::Precision::F32;
     torch_ext::set_tf32(!f32_only)?;
     Ok(detector)
-}
-
-/// As `--device` takes it.
-pub(crate) fn device_name(device: Device) -> String {
-    match device {
-        Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".to_owned(),
-    }
 }
 
 /// A score on the command line.

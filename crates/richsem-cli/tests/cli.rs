@@ -246,6 +246,10 @@ fn checks_tell_versions_and_devices() {
         dir.command(&["checks", "--device", "cpu"]).ok().stdout_has("--device cpu computes on cpu");
     assert_eq!(ran.row("richsem"), ["richsem", env!("CARGO_PKG_VERSION")]);
     assert!(ran.row("libtorch")[1].starts_with("2.11."), "{ran:?}");
+    assert!(!ran.stdout.contains("device: "), "{ran:?}");
+    let half = ran.row("CUDA").join(" ");
+    let known = ["CUDA half present", "CUDA half missing: "].iter().any(|s| half.starts_with(s));
+    assert!(known && (half.contains("present") || half.contains("make libtorch-cuda")), "{half}");
     dir.command(&["checks", "--device", "cuda:512"]).fails(1).stderr_has("device");
 }
 

@@ -140,8 +140,9 @@ pub fn train(
     let position = resumed.unwrap_or_default();
     run.rewind(position.updates)?;
     observer.message(&format!(
-        "{} trainable parameters on {device:?}; run folder {}",
+        "{} trainable parameters on {}; run folder {}",
         learner.detector.store.trainable_count(),
+        torch_ext::device_name(device),
         run.path().display()
     ));
     if position.micro_steps > 0 {
