@@ -74,9 +74,15 @@ fn a_settings_file_that_is_wrong_is_named_with_the_key() {
         ),
         (
             "unknown word",
-            "version = 1\n[train]\nprecision = \"f8\"",
-            "train.precision: expected `f32` or `bf16`, got unknown variant `f8`",
+            "version = 1\n[train]\nprecision = \"int8\"",
+            "train.precision: expected `f32` or `bf16`, got unknown variant `int8`",
             "",
+        ),
+        (
+            "nearly a known word",
+            "version = 1\n[train]\nparam_groups = \"ddetr\"",
+            "train.param_groups: expected one of `default`, `ddetr_in_mmdet`, `large_wd`, got unknown",
+            "hint: did you mean `ddetr_in_mmdet`?",
         ),
         (
             "another release",

@@ -97,6 +97,12 @@ fn wrong_values_name_file_key_and_reason() {
     );
     refused("version = 1\n[train]\nlr = -1.0", &[], &["c.toml: train.lr", "at least 0", "-1"]);
     refused("version = 1\n[train]\nprecision = \"fp8\"", &[], &["train.precision", "fp8", "bf16"]);
+    refused("version = 1\n[train]\nprecision = \"bf61\"", &[], &["bf61", "hint: ", "`bf16`?"]);
+    refused(
+        "version = 1",
+        &["data.sampler.kind=repeat_factors"],
+        &["--set: data.sampler", "`repeat_factors`", "did you mean `repeat_factor`?"],
+    );
     refused("version = 1\n[train]\nepochs = 0", &[], &["train.epochs", "at least 1"]);
     refused("version = 2", &[], &["version", "expected 1, got 2", "hint"]);
     refused("seed = 1", &[], &["version: missing", "version = 1"]);
