@@ -358,6 +358,11 @@ impl Config {
                 ));
             }
         }
+        if let Some(pair) = self.train.lr_drop.windows(2).find(|pair| pair[0] >= pair[1]) {
+            let problem =
+                format!("expected ascending epochs, each once, got {} after {}", pair[1], pair[0]);
+            return Err(Error::config("train.lr_drop", problem));
+        }
         if let Some(ema) = &self.train.ema
             && !(0.0..1.0).contains(&ema.decay)
         {

@@ -104,6 +104,8 @@ fn wrong_values_name_file_key_and_reason() {
         &["--set: data.sampler", "`repeat_factors`", "did you mean `repeat_factor`?"],
     );
     refused("version = 1\n[train]\nepochs = 0", &[], &["train.epochs", "at least 1"]);
+    refused("version = 1\n[train]\nlr_drop = [4, 2]", &[], &["train.lr_drop", "got 2 after 4"]);
+    refused("version = 1\n[train]\nlr_drop = [2, 2]", &[], &["train.lr_drop", "got 2 after 2"]);
     refused("version = 2", &[], &["version", "expected 1, got 2", "hint"]);
     refused("seed = 1", &[], &["version: missing", "version = 1"]);
     refused("version = 1\n[train\nlr = 1", &[], &["c.toml: line 2"]);

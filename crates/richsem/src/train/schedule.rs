@@ -13,9 +13,34 @@ pub fn lr_factor(config: &TrainConfig, epoch: u64, step: u64) -> f64 {
     dropped * (step + 1) as f64 / (config.warmup_steps + 1) as f64
 }
 
+/// A warning where drops lie beyond the end. No error: whoever shortens a run for a try would have
+/// to change both.
+pub(super) fn drops_not_reached(config: &TrainConfig) -> Option<String> {
+    let beyond: Vec<u64> =
+        config.lr_drop.iter().copied().filter(|&at| at >= config.epochs).collect();
+    (!beyond.is_empty()).then(|| {
+        format!(
+            "train.lr_drop: {beyond:?} is never reached: train.epochs is {}, and they count from 0",
+            config.epochs
+        )
+    })
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drops_that_are_never_reached_are_told() {
+        let told = |lr_drop: &[u64], epochs| {
+            let lr_drop = lr_drop.to_vec();
+            drops_not_reached(&TrainConfig { lr_drop, epochs, ..TrainConfig::default() })
+        };
+        assert_eq!(told(&[], 3).or(told(&[1, 2], 3)), None);
+        let text = told(&[2, 3, 4], 3).unwrap();
+        assert!(text.contains("[3, 4] is never reached: train.epochs is 3"), "{text}");
+    }
 
     #[test]
     fn the_rate_rises_then_falls_at_its_epochs() {

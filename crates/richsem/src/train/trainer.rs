@@ -18,7 +18,7 @@ use super::{
     inputs::{Split, batches, check_vocabularies, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
-    schedule::lr_factor,
+    schedule::{drops_not_reached, lr_factor},
 };
 use crate::{
     collective::Single,
@@ -94,6 +94,9 @@ pub fn train(
         Error::config("data.train", "missing: nothing to learn from")
             .with_hint("set data.train.annotations and data.train.images")
     })?;
+    if let Some(warning) = drops_not_reached(&config.train) {
+        observer.message(&warning);
+    }
     let (dataset, split) = Split::open("data.train", split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
     drop(dataset);
