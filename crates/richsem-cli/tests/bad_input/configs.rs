@@ -287,7 +287,7 @@ fn settings_that_do_not_fit_the_data_are_refused_before_a_folder_is_made() {
             (
                 "no table",
                 &set(&tables[5]),
-                &["model.class_head.table: there is no file `", "none.npy", "hint: "],
+                &["model.class_head.table: `", "none.npy` does not exist", "hint: "],
             ),
         ],
     );

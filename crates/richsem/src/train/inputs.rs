@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Observer;
 use crate::{
     collective::Collective,
-    config::{Config, SplitConfig},
+    config::{ClassHeadConfig, Config, SplitConfig},
     data::{
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
@@ -17,6 +17,37 @@ use crate::{
     error::{Error, Result},
     vocabulary::Vocabulary,
 };
+
+/// Every file that the settings name must be there, before the first of them, which may be large,
+/// is read. Weights to start from are not asked for where a checkpoint takes their place.
+///
+/// # Errors
+/// Naming the key of the first that is not.
+pub(super) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> {
+    let Config { data, model, .. } = config;
+    let mut files = Vec::new();
+    for (annotations, images, split) in [
+        ("data.train.annotations", "data.train.images", &data.train),
+        ("data.val.annotations", "data.val.images", &data.val),
+    ] {
+        if let Some(split) = split {
+            files.extend([(annotations, &split.annotations), (images, &split.images)]);
+        }
+    }
+    if let ClassHeadConfig::Text { table } = &model.class_head {
+        files.push(("model.class_head.table", table));
+    }
+    let weights = model.dino.backbone.weights.as_ref().filter(|_| !from_checkpoint);
+    files.extend(weights.map(|path| ("model.dino.backbone.weights", path)));
+    match files.into_iter().find(|(_, path)| !path.exists()) {
+        None => Ok(()),
+        Some((key, path)) => {
+            let problem = format!("`{}` does not exist", path.display());
+            Err(Error::config(key, problem)
+                .with_hint("paths are relative to the file that says them"))
+        }
+    }
+}
 
 /// One set of pictures, ready to be read.
 pub(super) struct Split {
@@ -31,13 +62,6 @@ impl Split {
         config: &SplitConfig,
         observer: &mut dyn Observer,
     ) -> Result<(Dataset, Self)> {
-        for (name, path) in [("annotations", &config.annotations), ("images", &config.images)] {
-            if !path.exists() {
-                let problem = format!("`{}` does not exist", path.display());
-                return Err(Error::config(format!("{key}.{name}"), problem)
-                    .with_hint("paths are relative to the file that says them"));
-            }
-        }
         let dataset = Dataset::open(&config.annotations)?;
         observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
         let split = Self {

@@ -15,7 +15,7 @@ use tch::Device;
 
 use super::{
     Learner, Observer, Position, checkpoint, diagnose,
-    inputs::{Split, batches, check_vocabularies, workers},
+    inputs::{Split, batches, check_files, check_vocabularies, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{drops_not_reached, lr_factor},
@@ -94,6 +94,8 @@ pub fn train(
         Error::config("data.train", "missing: nothing to learn from")
             .with_hint("set data.train.annotations and data.train.images")
     })?;
+    let has_checkpoint = |run: &RunFolder| run.file("checkpoints/last").exists();
+    check_files(&config, existing.as_ref().is_some_and(has_checkpoint))?;
     if let Some(warning) = drops_not_reached(&config.train) {
         observer.message(&warning);
     }
