@@ -356,10 +356,13 @@ fn a_split_need_not_have_every_class_that_was_trained() {
     dir.write("other.json", val.to_string());
     let other = dir.command(&[&eval[..], &["--annotations", "other.json"]].concat()).fails(1);
     other.stderr_has("other.json: categories[1]").stderr_has("another").no_stdout();
-    // A folder too high: every picture is missing.
+    // Every picture is broken.
     let from = ["eval", "--weights", "run", "--annotations", "set/val.json", "--images"];
-    let none = dir.command(&[&from[..], &["set"]].concat()).fails(1).no_stdout();
-    none.stderr_has("none of the 6 pictures could be read").stderr_has("set/val/000001.jpg");
+    for file in dir.files("set/images/val") {
+        dir.write(&format!("broken/val/{file}"), "");
+    }
+    let none = dir.command(&[&from[..], &["broken"]].concat()).fails(1).no_stdout();
+    none.stderr_has("none of the 6 pictures could be read").stderr_has("broken/val/000001.jpg");
     dir.command(&[&from[..], &["absent"]].concat())
         .fails(1)
         .stderr_has("--images: no such folder or archive as `absent`");

@@ -39,6 +39,27 @@ impl ImageStore {
         Ok(Self::Tar { path: path.to_owned(), file, index })
     }
 
+    /// Where none of these files is there: which one was looked for first, in words. That is
+    /// another mistake than some broken pictures: the wrong folder or archive.
+    pub fn holds_none_of<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+        let first = names.next()?;
+        let has = |name: &str| match self {
+            Self::Folder(folder) => folder.join(name).exists(),
+            Self::Tar { index, .. } => index.contains_key(plain(name)),
+        };
+        if has(first) || names.any(has) {
+            return None;
+        }
+        let (what, example) = match self {
+            Self::Folder(folder) => (format!("the folder `{}`", folder.display()), None),
+            Self::Tar { path, index, .. } => {
+                (format!("the archive `{}`", path.display()), index.keys().min())
+            }
+        };
+        let example = example.map(|e| format!("; its names look like `{e}`")).unwrap_or_default();
+        Some(format!("{what} holds none of the annotated pictures, as `{first}`{example}"))
+    }
+
     /// The contents of one picture's file.
     ///
     /// # Errors

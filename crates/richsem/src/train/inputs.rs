@@ -64,11 +64,12 @@ impl Split {
     ) -> Result<(Dataset, Self)> {
         let dataset = Dataset::open(&config.annotations)?;
         observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
-        let split = Self {
-            store: Arc::new(ImageStore::open(&config.images)?),
-            entries: Arc::new(entries(&dataset)),
-        };
-        Ok((dataset, split))
+        let (store, entries) = (ImageStore::open(&config.images)?, entries(&dataset));
+        if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
+            return Err(Error::config(format!("{key}.images"), problem)
+                .with_hint("give what the file names in the annotations are relative to"));
+        }
+        Ok((dataset, Self { store: Arc::new(store), entries: Arc::new(entries) }))
     }
 }
 
