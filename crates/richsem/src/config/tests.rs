@@ -35,9 +35,11 @@ fn defaults_are_the_references() {
 fn a_saved_config_reads_back_the_same() {
     let text = "version = 1\n[train]\nema = {}\n[loss.federated]\nclasses = 7\n\
                 [data.sampler]\nkind = \"repeat_factor\"\n\
+                [data.augment]\ncrop = { probability = 0 }\n\
                 [model.class_head]\nkind = \"text\"\ntable = \"/t.npy\"";
     let config = load(text, &[]).unwrap();
     assert_eq!(config.loss.federated.as_ref().unwrap().classes, 7);
+    assert_eq!(config.data.augment.crop.probability, 0.0);
     assert_eq!(Config::parse(&config.to_toml(), Path::new("saved.toml")).unwrap(), config);
 }
 
