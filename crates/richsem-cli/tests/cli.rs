@@ -369,6 +369,36 @@ fn a_split_need_not_have_every_class_that_was_trained() {
 }
 
 #[test]
+fn where_nothing_can_be_measured_no_ap_is_told() {
+    let dir = Dir::with_data();
+    let mut val = dir.json("set/val.json");
+    let boxes = val["annotations"].take();
+    val["annotations"] = json!([]);
+    dir.write("set/val.json", val.to_string());
+    let train = ["train", "-c", "tiny.toml", "--device", "cpu", "--set", "train.epochs=2", "--run"];
+    let ran = dir.command(&[&train[..], &["none"]].concat()).ok();
+    let ran = ran.stderr_has("; no AP: data.val has no boxes, so nothing could be measured");
+    assert!(!ran.stderr.contains("best AP"), "{ran:?}");
+    // `best` is then the last.
+    let target = |link: &str| std::fs::read_link(dir.path(&format!("none/checkpoints/{link}")));
+    assert_eq!(target("best").unwrap(), target("last").unwrap());
+    assert!(dir.text("none/report.html").contains("There is no AP"));
+    // By COCO's rules (LVIS has no crowds).
+    val["annotations"] = boxes;
+    for annotation in val["annotations"].as_array_mut().unwrap() {
+        annotation["iscrowd"] = json!(1);
+    }
+    for image in val["images"].as_array_mut().unwrap() {
+        let image = image.as_object_mut().unwrap();
+        image.retain(|field, _| !field.ends_with("category_ids"));
+    }
+    dir.write("set/val.json", val.to_string());
+    dir.command(&[&train[..], &["crowds", "--set", "train.epochs=1"]].concat())
+        .ok()
+        .stderr_has("boxes counts (crowds, or ignored), so nothing could be measured");
+}
+
+#[test]
 fn a_loss_that_is_not_finite_ends_with_3() {
     let dir = Dir::with_data();
     let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];

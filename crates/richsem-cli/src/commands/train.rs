@@ -144,9 +144,18 @@ fn finished(folder: &Path, time: &str) -> Result<String> {
     let rows = run.metrics()?;
     let best = EvalRow::best(rows.iter().filter_map(MetricsRow::eval));
     let weights = if best.is_some() { "best" } else { "last" };
-    let best = best
-        .map(|row| format!("; best AP {:.1} after epoch {}", 100.0 * row.ap(), row.epoch))
-        .unwrap_or_default();
+    let best = match best.map(|row| (row, row.ap())) {
+        None => String::new(),
+        Some((row, Some(ap))) => format!("; best AP {:.1} after epoch {}", 100.0 * ap, row.epoch),
+        Some((row, None)) => {
+            let boxes = run.summary(row.epoch)?.boxes;
+            let why = match boxes {
+                0 => "data.val has no boxes".to_owned(),
+                _ => format!("none of data.val's {boxes} boxes counts (crowds, or ignored)"),
+            };
+            format!("; no AP: {why}, so nothing could be measured")
+        }
+    };
     let weights = run.file("checkpoints").join(weights).join("model.safetensors");
     Ok(format!("finished in {time}{best}\nweights: {}", weights.display()))
 }

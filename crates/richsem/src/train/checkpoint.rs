@@ -45,8 +45,9 @@ pub struct Position {
     pub updates: u64,
     /// The epoch before this one is trained but not measured.
     pub pending_eval: bool,
-    /// Best AP so far and the step it was measured at.
-    pub best: Option<(f64, u64)>,
+    /// Best AP so far and the step it was measured at: what the link `best` points to. Where no
+    /// measurement had anything to measure, there is no AP, and the step is the last's.
+    pub best: Option<(Option<f64>, u64)>,
 }
 
 impl Default for Position {

@@ -49,17 +49,25 @@ pub struct EvalRow {
 }
 
 impl EvalRow {
-    /// AP as a fraction, 0 where nothing could be measured.
+    /// AP as a fraction; `None` where nothing could be measured.
     #[must_use]
-    pub fn ap(&self) -> f64 {
-        self.metrics.get("AP").copied().flatten().unwrap_or(0.0)
+    pub fn ap(&self) -> Option<f64> {
+        self.metrics.get("AP").copied().flatten()
     }
 
     /// The measurement whose checkpoint is `best`: that of the highest AP, the first of equals.
+    /// Where none gave an AP, the last.
     pub fn best<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
-        let better = |best: &'a Self, row: &'a Self| if row.ap() > best.ap() { row } else { best };
-        rows.into_iter().reduce(better)
+        rows.into_iter().reduce(|best, row| match better(row.ap(), best.ap()) {
+            true => row,
+            false => best,
+        })
     }
+}
+
+/// Whether a measurement's AP makes its checkpoint `best` in place of an earlier one.
+pub(super) fn better(ap: Option<f64>, best: Option<f64>) -> bool {
+    best.is_none_or(|best| ap.is_some_and(|ap| ap > best))
 }
 
 /// A line of `metrics.jsonl`.
@@ -369,7 +377,8 @@ mod tests {
             EvalRow::best(&rows).map(|row| row.epoch)
         };
         assert_eq!(best(&[Some(0.1), Some(0.3), Some(0.3), Some(0.2)]), Some(2));
-        assert_eq!(best(&[None, Some(0.0)]), Some(1));
+        assert_eq!(best(&[None, Some(0.0), None]), Some(2));
+        assert_eq!(best(&[None, None]), Some(2));
         assert_eq!(best(&[]), None);
     }
 }
