@@ -225,7 +225,7 @@ pub struct TrainConfig {
     /// Running mean of the weights; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
-    /// Steps between two rows of `metrics.jsonl`.
+    /// Steps between two rows of `metrics.jsonl`; an epoch of fewer has one at its end.
     pub log_every: u64,
     /// Steps between two saves of `last`, besides one before each measurement and one at the end;
     /// 0: only those.

@@ -11,7 +11,7 @@ mod run_folder;
 mod schedule;
 mod trainer;
 
-pub use checkpoint::Position;
+pub use checkpoint::{Position, Window};
 pub use inputs::check_vocabularies;
 pub use learner::{BatchLoss, Learner, Trace};
 pub use observer::Observer;

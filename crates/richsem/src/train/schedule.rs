@@ -26,6 +26,14 @@ pub(super) fn drops_not_reached(config: &TrainConfig) -> Option<String> {
     })
 }
 
+/// Whether a row of `metrics.jsonl` is due after `updates` updates of the run: at every `every`-th,
+/// and, so that no epoch goes untold, at the last of an epoch (then `of_epoch` says how many it
+/// had) in which none was.
+pub(super) fn row_due(updates: u64, every: u64, of_epoch: Option<u64>) -> bool {
+    let none_in = |count: u64| (updates - count) / every == updates / every;
+    updates.is_multiple_of(every) || of_epoch.is_some_and(none_in)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -40,6 +48,19 @@ mod tests {
         assert_eq!(told(&[], 3).or(told(&[1, 2], 3)), None);
         let text = told(&[2, 3, 4], 3).unwrap();
         assert!(text.contains("[3, 4] is never reached: train.epochs is 3"), "{text}");
+    }
+
+    #[test]
+    fn every_epoch_has_a_row_however_short_it_is() {
+        let rows = |of_epoch: u64, epochs: u64, every| -> Vec<u64> {
+            let last = |step: u64| step.is_multiple_of(of_epoch).then_some(of_epoch);
+            (1..=of_epoch * epochs).filter(|&step| row_due(step, every, last(step))).collect()
+        };
+        assert_eq!(rows(6, 2, 4), [4, 8, 12]);
+        assert_eq!(rows(6, 1, 20), [6]);
+        assert_eq!(rows(5, 6, 20), [5, 10, 15, 20, 25, 30]);
+        assert_eq!(rows(6, 4, 10), [6, 10, 18, 20]);
+        assert_eq!(rows(3, 2, 1), [1, 2, 3, 4, 5, 6]);
     }
 
     #[test]

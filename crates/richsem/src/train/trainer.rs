@@ -1,7 +1,6 @@
 //! One run, from data to the last measurement.
 
 use std::{
-    collections::BTreeMap,
     ops::ControlFlow,
     path::PathBuf,
     sync::{
@@ -18,7 +17,7 @@ use super::{
     inputs::{Split, batches, check_files, check_vocabularies, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
-    schedule::{drops_not_reached, lr_factor},
+    schedule::{drops_not_reached, lr_factor, row_due},
 };
 use crate::{
     collective::Single,
@@ -67,7 +66,6 @@ pub(super) struct Trainer<'a> {
     pub(super) val: Option<(Split, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
     pub(super) position: Position,
-    window: Window,
     pub(super) tensorboard: EventWriter,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) stop: &'a AtomicBool,
@@ -161,19 +159,8 @@ pub fn train(
     } else {
         EventWriter::create(&run.file("tensorboard"), wall_time())?
     };
-    let trainer = Trainer {
-        config,
-        run,
-        learner,
-        row,
-        val,
-        broken,
-        position,
-        window: Window::default(),
-        tensorboard,
-        observer,
-        stop,
-    };
+    let trainer =
+        Trainer { config, run, learner, row, val, broken, position, tensorboard, observer, stop };
     trainer.run()
 }
 
@@ -182,18 +169,6 @@ pub(super) fn wall_time() -> f64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0.0, |t| t.as_secs_f64())
-}
-
-/// Means of a logging window.
-#[derive(Default)]
-struct Window {
-    seconds: f64,
-    batches: u64,
-    images: usize,
-    updates: u64,
-    loss: f64,
-    grad_norm: f64,
-    terms: BTreeMap<String, f64>,
 }
 
 impl Trainer<'_> {
@@ -250,7 +225,7 @@ impl Trainer<'_> {
             self.position.batch += 1;
             self.position.micro_steps += 1;
             let updated = self.position.batch.is_multiple_of(accumulate);
-            self.window.seconds += mark.elapsed().as_secs_f64();
+            self.position.window.seconds += mark.elapsed().as_secs_f64();
             mark = Instant::now();
             let row = if updated { self.update(&batch)? } else { None };
             self.observer.batch(loss, batch.len(), row.as_ref());
@@ -303,7 +278,7 @@ impl Trainer<'_> {
         let mut trace = Trace::default();
         let losses = self.learner.backward(batch, key, &mut trace);
         let losses = losses.map_err(|error| self.explain(error, batch, &trace))?;
-        let window = &mut self.window;
+        let window = &mut self.position.window;
         window.batches += 1;
         window.images += batch.len();
         window.loss += losses.loss;
@@ -331,13 +306,16 @@ impl Trainer<'_> {
         let norm = self.learner.update(factor);
         let norm = norm.map_err(|error| self.explain(error, batch, &Trace::default()))?;
         self.position.updates += 1;
-        self.window.updates += 1;
-        self.window.grad_norm += norm;
-        if !self.position.updates.is_multiple_of(config.log_every) {
+        self.position.window.updates += 1;
+        self.position.window.grad_norm += norm;
+        let batches = self.row.batches(self.position.epoch);
+        let last = self.position.batch == batches;
+        let of_epoch = last.then_some(batches / config.accumulate);
+        if !row_due(self.position.updates, config.log_every, of_epoch) {
             return Ok(None);
         }
         let device = self.learner.detector.device();
-        let window = std::mem::take(&mut self.window);
+        let window = std::mem::take(&mut self.position.window);
         let batches = window.batches as f64;
         let row = TrainRow {
             step: self.position.updates,
