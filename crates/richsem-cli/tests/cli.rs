@@ -438,6 +438,23 @@ fn a_broken_picture_is_named_and_the_others_are_done() {
     assert!(raw.contains("\"3.pred_boxes\"") && !raw.contains("\"2.pred"));
     // The first alone.
     dir.command(&[&predict[..], &["--limit", "1"]].concat()).ok();
+    // A name that JSON cannot hold counts as a picture that cannot be read.
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = dir.path("in").join(std::ffi::OsStr::from_bytes(b"a\xe9.jpg"));
+    if std::fs::write(&odd, &whole).is_ok() {
+        for input in ["in", "in/*.jpg"] {
+            let predict =
+                ["predict", input, "--weights", "run", "--device", "cpu", "--conf", "0", "-o", "odd"];
+            dir.command(&predict)
+                .fails(1)
+                .stderr_has("skipped: in/a\u{fffd}.jpg: the name is not UTF-8")
+                .stderr_has("2 of 4 pictures could not be read");
+            let found = dir.json("odd/detections.json");
+            let ids: std::collections::BTreeSet<_> =
+                found.as_array().unwrap().iter().map(|d| d["image_id"].as_i64().unwrap()).collect();
+            assert_eq!(ids, [1, 4].into());
+        }
+    }
     // Nothing is overwritten that was given.
     let over = ["predict", "in/a.jpg", "--weights", "run", "-o", "in"];
     dir.command(&over).fails(1).stderr_has("would be overwritten");
