@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use richsem::detector::Detector;
+use richsem::{Error, detector::Detector};
 use tch::Device;
 use torch_ext::{DeviceChoice, device_name};
 
@@ -37,6 +37,20 @@ impl DeviceArgs {
             output::note(format!("computing on the CPU: {reason}"));
         }
         Ok(device)
+    }
+}
+
+/// Errors of `synth` and `dataset` name settings; on the command line these are flags.
+pub(crate) fn as_flag(error: Error) -> Error {
+    match error {
+        Error::Config { key, problem, hint } => {
+            let key = match key.as_str() {
+                "output" => "OUT".to_owned(),
+                _ => format!("--{}", key.replace('_', "-")),
+            };
+            Error::Config { key, problem, hint }
+        }
+        other => other,
     }
 }
 

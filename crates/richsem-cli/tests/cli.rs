@@ -443,8 +443,18 @@ fn a_broken_picture_is_named_and_the_others_are_done() {
     let odd = dir.path("in").join(std::ffi::OsStr::from_bytes(b"a\xe9.jpg"));
     if std::fs::write(&odd, &whole).is_ok() {
         for input in ["in", "in/*.jpg"] {
-            let predict =
-                ["predict", input, "--weights", "run", "--device", "cpu", "--conf", "0", "-o", "odd"];
+            let predict = [
+                "predict",
+                input,
+                "--weights",
+                "run",
+                "--device",
+                "cpu",
+                "--conf",
+                "0",
+                "-o",
+                "odd",
+            ];
             dir.command(&predict)
                 .fails(1)
                 .stderr_has("skipped: in/a\u{fffd}.jpg: the name is not UTF-8")
@@ -463,6 +473,31 @@ fn a_broken_picture_is_named_and_the_others_are_done() {
     // Weights that are none.
     dir.command(&["predict", "in", "--weights", "set"]).fails(1).stderr_has("--weights: `set`");
     dir.command(&["predict", "in", "--weights", "tiny.toml"]).fails(1).stderr_has("tiny.toml");
+}
+
+#[test]
+fn a_signal_leaves_nothing_of_a_set_that_was_being_drawn() {
+    let dir = Dir::new();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut command = dir.raw_command(&["synth", "set", "--train-images", "100000"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let drawing = || {
+            let below = std::fs::read_dir(dir.path("")).unwrap().flatten();
+            below.map(|e| e.path().join("set/images/train/000003.jpg")).any(|file| file.exists())
+        };
+        while !drawing() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let sent =
+            Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert!(said.contains("stopped: `set` is as it was"), "{said}");
+        assert_eq!(std::fs::read_dir(dir.path("")).unwrap().count(), 0);
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn data(folder: &Path) -> PathBuf {
         ..SynthConfig::default()
     };
     let out = folder.join("synth");
-    generate(&config, &out, false, &|_, _| {}).unwrap();
+    generate(&config, &out, false, &AtomicBool::new(false), &|_, _| {}).unwrap();
     out
 }
 

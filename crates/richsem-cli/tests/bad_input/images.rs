@@ -270,7 +270,16 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
                     "hint: expected a folder or an uncompressed .tar",
                 ],
             ),
-            ("into an earlier one", &archived("cut.tar", "earlier"), &["cut.tar: archive: "]),
+            (
+                "over an earlier one",
+                &archived("good.tar", "earlier"),
+                &["OUT: `earlier` exists and is not empty", "hint: choose another folder, or pass"],
+            ),
+            (
+                "into an earlier one",
+                &[&archived("cut.tar", "earlier")[..], &["--overwrite"]].concat(),
+                &["cut.tar: archive: "],
+            ),
             (
                 "no set",
                 &archived("earlier", "out"),
@@ -286,6 +295,6 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
     dir.command(&archived("good.tar", "out")).ok();
     assert_eq!(dir.files("out"), ["all.json", "images/a.jpg"]);
     let before = contents(&dir);
-    dir.command(&archived("good.tar", "out")).ok();
+    dir.command(&[&archived("good.tar", "out")[..], &["--overwrite"]].concat()).ok();
     assert_same("once more", &before, &contents(&dir));
 }
