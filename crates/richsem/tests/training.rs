@@ -169,7 +169,9 @@ fn a_run_leaves_what_it_promises() {
     let run = folder.path().join("run");
     let go = AtomicBool::new(false);
     train(new(&config, &run), Device::Cpu, &mut Silent, &go).unwrap();
-    for file in ["config.toml", "vocabulary.json", "metrics.jsonl", "eval/epoch-0003.json"] {
+    for file in
+        ["config.toml", "vocabulary.json", "data.json", "metrics.jsonl", "eval/epoch-0003.json"]
+    {
         assert!(run.join(file).is_file(), "{file}");
     }
     assert!(run.join("tensorboard").read_dir().unwrap().count() == 1);

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod diagnose;
+mod fingerprint;
 mod inputs;
 mod learner;
 mod measure;
@@ -12,6 +13,7 @@ mod schedule;
 mod trainer;
 
 pub use checkpoint::{Position, Window};
+pub use fingerprint::Fingerprint;
 pub use inputs::check_vocabularies;
 pub use learner::{BatchLoss, Learner, Trace};
 pub use observer::Observer;

@@ -13,7 +13,7 @@ use std::{
 use tch::Device;
 
 use super::{
-    Learner, Observer, Position, checkpoint, diagnose,
+    Fingerprint, Learner, Observer, Position, checkpoint, diagnose,
     inputs::{Split, batches, check_files, check_vocabularies, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
@@ -99,6 +99,7 @@ pub fn train(
     }
     let (dataset, split) = Split::open("data.train", split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
+    let data = Fingerprint::of(&split.entries);
     drop(dataset);
     let val = match &config.data.val {
         None => None,
@@ -120,7 +121,7 @@ pub fn train(
     let resumed = match &existing {
         None => None,
         Some(run) => {
-            run.complete(&vocabulary)?;
+            run.complete(&vocabulary, &data)?;
             checkpoint::resume(run, &mut learner)?
         }
     };
@@ -134,7 +135,7 @@ pub fn train(
     }
     let run = match existing {
         Some(run) => run,
-        None => RunFolder::create(&folder, &config, &vocabulary)?,
+        None => RunFolder::create(&folder, &config, &vocabulary, &data)?,
     };
     let _lock = match lock {
         Some(lock) => lock,
