@@ -3,6 +3,7 @@
 mod clip_resnet;
 mod norm;
 mod resnet;
+mod stages;
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -117,6 +118,11 @@ impl BackboneConfig {
             Trunk::Resnet34 | Trunk::Resnet50 | Trunk::ClipResnet => vec![3, 4, 6, 3],
             Trunk::Resnet101 => vec![3, 4, 23, 3],
         }
+    }
+
+    /// Whether a stage, 0 being the stem, is not trained.
+    fn is_frozen(&self, stage: i64) -> bool {
+        self.frozen_stages >= stage
     }
 
     fn expansion(&self) -> i64 {
