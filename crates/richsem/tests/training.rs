@@ -11,67 +11,20 @@ use richsem::{
     checkpoint_io::safetensors,
     config::Config,
     detector::Detector,
-    synth::{SynthConfig, generate},
+    testing::{small_run, write_small_set},
     train::{MetricsRow, Observer, Outcome, RunFolder, Start, TrainRow, observer::Silent, train},
 };
 use tch::{Device, Tensor};
 
 fn data(folder: &Path) -> PathBuf {
-    let config = SynthConfig {
-        seed: 1,
-        classes: 4,
-        train_images: 14,
-        val_images: 6,
-        image_size: (64, 80),
-        objects_per_image: (1, 3),
-        classification_per_class: 0,
-        ..SynthConfig::default()
-    };
     let out = folder.join("synth");
-    generate(&config, &out, false, &AtomicBool::new(false), &|_, _| {}).unwrap();
+    write_small_set(&out).unwrap();
     out
 }
 
 fn config(data: &Path, more: &str) -> Config {
-    let text = format!(
-        r#"
-version = 1
-seed = 5
-[data]
-train = {{ annotations = "{0}/train.json", images = "{0}/images" }}
-val = {{ annotations = "{0}/val.json", images = "{0}/images" }}
-batch_size = 2
-workers = 2
-sampler = {{ kind = "repeat_factor", threshold = 0.5 }}
-augment = {{ scales = [64, 80], max_size = 128 }}
-resize = {{ size = 64, max_size = 128 }}
-[model.dino]
-return_interm_indices = [2, 3]
-backbone = {{ name = "resnet18", width = 8, norm = "batch_norm", frozen_stages = -1 }}
-[model.dino.transformer]
-hidden_dim = 32
-nheads = 2
-enc_layers = 1
-dec_layers = 2
-dim_feedforward = 32
-num_queries = 10
-num_feature_levels = 2
-[model.denoising]
-number = 4
-[train]
-epochs = 3
-lr = 0.001
-lr_backbone = 0.001
-lr_drop = [2]
-log_every = 4
-accumulate = 2
-ema = {{ decay = 0.9 }}
-checkpoint_every = 2
-{more}
-"#,
-        data.display()
-    );
-    Config::parse(&text, Path::new("test.toml")).unwrap()
+    let train = format!("epochs = 3\nlr_drop = [2]\nlog_every = 4\n{more}");
+    Config::parse(&small_run(data, &train), Path::new("test.toml")).unwrap()
 }
 
 fn new(config: &Config, folder: &Path) -> Start {
