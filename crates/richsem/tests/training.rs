@@ -23,6 +23,8 @@ fn data(folder: &Path) -> PathBuf {
 }
 
 fn config(data: &Path, more: &str) -> Config {
+    // Whatever the environment says: tests side by side wait for each other's threads.
+    tch::set_num_threads(1);
     let train = format!("epochs = 3\nlr_drop = [2]\nlog_every = 4\n{more}");
     Config::parse(&small_run(data, &train), Path::new("test.toml")).unwrap()
 }
