@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use richsem::detector::Detector;
+use richsem::{Error, detector::Detector};
 use tch::Device;
-use torch_ext::DeviceChoice;
+use torch_ext::{DeviceChoice, device_name};
 
 use crate::output;
 
@@ -40,6 +40,20 @@ impl DeviceArgs {
     }
 }
 
+/// Errors of `synth` and `dataset` name settings; on the command line these are flags.
+pub(crate) fn as_flag(error: Error) -> Error {
+    match error {
+        Error::Config { key, problem, hint } => {
+            let key = match key.as_str() {
+                "output" => "OUT".to_owned(),
+                _ => format!("--{}", key.replace('_', "-")),
+            };
+            Error::Config { key, problem, hint }
+        }
+        other => other,
+    }
+}
+
 /// Loads a detector from a weights file, a checkpoint's folder, or a run folder (its best
 /// checkpoint, or the last one where none was measured).
 pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detector> {
@@ -56,14 +70,6 @@ pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detec
     let f32_only = detector.config.train.precision == richsem::config::Precision::F32;
     torch_ext::set_tf32(!f32_only)?;
     Ok(detector)
-}
-
-/// As `--device` takes it.
-pub(crate) fn device_name(device: Device) -> String {
-    match device {
-        Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".to_owned(),
-    }
 }
 
 /// A score on the command line.

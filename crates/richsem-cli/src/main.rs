@@ -9,6 +9,7 @@ mod output;
 mod pictures;
 mod progress;
 mod reading;
+mod signals;
 mod table;
 
 use std::process::ExitCode;

@@ -54,7 +54,7 @@ fn of_input(input: &Path) -> Result<Vec<PathBuf>> {
         ));
     };
     let matches = glob::glob(pattern).map_err(|error| anyhow!("{name}: {error}"))?;
-    let mut pictures = Vec::new();
+    let mut pictures = not_utf8(pattern);
     for path in matches {
         let path =
             path.map_err(|error| anyhow!("{}: {}", error.path().display(), error.error()))?;
@@ -62,6 +62,7 @@ fn of_input(input: &Path) -> Result<Vec<PathBuf>> {
             pictures.push(path);
         }
     }
+    pictures.sort();
     if pictures.is_empty() {
         return Err(anyhow!(
             "{name}: no picture (.jpg, .jpeg, .png) has such a name\n  hint: put the pattern in \
@@ -69,6 +70,27 @@ fn of_input(input: &Path) -> Result<Vec<PathBuf>> {
         ));
     }
     Ok(pictures)
+}
+
+/// Pictures whose names match the pattern but for bytes that are not UTF-8, which `glob` passes over
+/// in silence. Folders with such names stay unseen.
+fn not_utf8(pattern: &str) -> Vec<PathBuf> {
+    let (folders, name) = match pattern.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some((folders, name)) => (folders, name),
+        None => (".", pattern),
+    };
+    let (Ok(folders), Ok(name)) = (glob::glob(folders), glob::Pattern::new(name)) else {
+        return Vec::new();
+    };
+    let within = folders.flatten().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    within
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_none())
+        .filter(|entry| name.matches(&entry.file_name().to_string_lossy()))
+        .map(|entry| entry.path())
+        .filter(|path| is_picture(path) && path.is_file())
+        .collect()
 }
 
 fn extension(path: &Path) -> Option<String> {
@@ -149,6 +171,24 @@ mod tests {
         }
         fs_err::create_dir(folder.join("empty")).unwrap();
         assert!(collected(&[folder.join("empty")]).unwrap_err().contains("no pictures"));
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_is_not_passed_over() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path();
+        files(folder, &["in/a.jpg", "in/z.jpg", "out/b.jpg"]);
+        let odd = folder.join("in").join(std::ffi::OsStr::from_bytes(b"caf\xe9.jpg"));
+        if fs_err::write(&odd, "").is_err() {
+            return; // a file system of UTF-8 names alone
+        }
+        let expected = [folder.join("in/a.jpg"), odd.clone(), folder.join("in/z.jpg")];
+        for input in ["in", "in/*.jpg", "i?/*.j*", "**/[acz]*.jpg"] {
+            assert_eq!(collect(&[folder.join(input)]).unwrap(), expected, "{input}");
+        }
+        assert_eq!(collect(&[folder.join("in/c*")]).unwrap(), [odd]);
+        assert_eq!(collect(&[folder.join("out/*")]).unwrap(), [folder.join("out/b.jpg")]);
     }
 
     #[test]

@@ -246,6 +246,10 @@ fn checks_tell_versions_and_devices() {
         dir.command(&["checks", "--device", "cpu"]).ok().stdout_has("--device cpu computes on cpu");
     assert_eq!(ran.row("richsem"), ["richsem", env!("CARGO_PKG_VERSION")]);
     assert!(ran.row("libtorch")[1].starts_with("2.11."), "{ran:?}");
+    assert!(!ran.stdout.contains("device: "), "{ran:?}");
+    let half = ran.row("CUDA").join(" ");
+    let known = ["CUDA half present", "CUDA half missing: "].iter().any(|s| half.starts_with(s));
+    assert!(known && (half.contains("present") || half.contains("make libtorch-cuda")), "{half}");
     dir.command(&["checks", "--device", "cuda:512"]).fails(1).stderr_has("device");
 }
 
@@ -352,13 +356,46 @@ fn a_split_need_not_have_every_class_that_was_trained() {
     dir.write("other.json", val.to_string());
     let other = dir.command(&[&eval[..], &["--annotations", "other.json"]].concat()).fails(1);
     other.stderr_has("other.json: categories[1]").stderr_has("another").no_stdout();
-    // A folder too high: every picture is missing.
+    // Every picture is broken.
     let from = ["eval", "--weights", "run", "--annotations", "set/val.json", "--images"];
-    let none = dir.command(&[&from[..], &["set"]].concat()).fails(1).no_stdout();
-    none.stderr_has("none of the 6 pictures could be read").stderr_has("set/val/000001.jpg");
+    for file in dir.files("set/images/val") {
+        dir.write(&format!("broken/val/{file}"), "");
+    }
+    let none = dir.command(&[&from[..], &["broken"]].concat()).fails(1).no_stdout();
+    none.stderr_has("none of the 6 pictures could be read").stderr_has("broken/val/000001.jpg");
     dir.command(&[&from[..], &["absent"]].concat())
         .fails(1)
         .stderr_has("--images: no such folder or archive as `absent`");
+}
+
+#[test]
+fn where_nothing_can_be_measured_no_ap_is_told() {
+    let dir = Dir::with_data();
+    let mut val = dir.json("set/val.json");
+    let boxes = val["annotations"].take();
+    val["annotations"] = json!([]);
+    dir.write("set/val.json", val.to_string());
+    let train = ["train", "-c", "tiny.toml", "--device", "cpu", "--set", "train.epochs=2", "--run"];
+    let ran = dir.command(&[&train[..], &["none"]].concat()).ok();
+    let ran = ran.stderr_has("; no AP: data.val has no boxes, so nothing could be measured");
+    assert!(!ran.stderr.contains("best AP"), "{ran:?}");
+    // `best` is then the last.
+    let target = |link: &str| std::fs::read_link(dir.path(&format!("none/checkpoints/{link}")));
+    assert_eq!(target("best").unwrap(), target("last").unwrap());
+    assert!(dir.text("none/report.html").contains("There is no AP"));
+    // By COCO's rules (LVIS has no crowds).
+    val["annotations"] = boxes;
+    for annotation in val["annotations"].as_array_mut().unwrap() {
+        annotation["iscrowd"] = json!(1);
+    }
+    for image in val["images"].as_array_mut().unwrap() {
+        let image = image.as_object_mut().unwrap();
+        image.retain(|field, _| !field.ends_with("category_ids"));
+    }
+    dir.write("set/val.json", val.to_string());
+    dir.command(&[&train[..], &["crowds", "--set", "train.epochs=1"]].concat())
+        .ok()
+        .stderr_has("boxes counts (crowds, or ignored), so nothing could be measured");
 }
 
 #[test]
@@ -401,6 +438,33 @@ fn a_broken_picture_is_named_and_the_others_are_done() {
     assert!(raw.contains("\"3.pred_boxes\"") && !raw.contains("\"2.pred"));
     // The first alone.
     dir.command(&[&predict[..], &["--limit", "1"]].concat()).ok();
+    // A name that JSON cannot hold counts as a picture that cannot be read.
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = dir.path("in").join(std::ffi::OsStr::from_bytes(b"a\xe9.jpg"));
+    if std::fs::write(&odd, &whole).is_ok() {
+        for input in ["in", "in/*.jpg"] {
+            let predict = [
+                "predict",
+                input,
+                "--weights",
+                "run",
+                "--device",
+                "cpu",
+                "--conf",
+                "0",
+                "-o",
+                "odd",
+            ];
+            dir.command(&predict)
+                .fails(1)
+                .stderr_has("skipped: in/a\u{fffd}.jpg: the name is not UTF-8")
+                .stderr_has("2 of 4 pictures could not be read");
+            let found = dir.json("odd/detections.json");
+            let ids: std::collections::BTreeSet<_> =
+                found.as_array().unwrap().iter().map(|d| d["image_id"].as_i64().unwrap()).collect();
+            assert_eq!(ids, [1, 4].into());
+        }
+    }
     // Nothing is overwritten that was given.
     let over = ["predict", "in/a.jpg", "--weights", "run", "-o", "in"];
     dir.command(&over).fails(1).stderr_has("would be overwritten");
@@ -409,6 +473,31 @@ fn a_broken_picture_is_named_and_the_others_are_done() {
     // Weights that are none.
     dir.command(&["predict", "in", "--weights", "set"]).fails(1).stderr_has("--weights: `set`");
     dir.command(&["predict", "in", "--weights", "tiny.toml"]).fails(1).stderr_has("tiny.toml");
+}
+
+#[test]
+fn a_signal_leaves_nothing_of_a_set_that_was_being_drawn() {
+    let dir = Dir::new();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut command = dir.raw_command(&["synth", "set", "--train-images", "100000"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let drawing = || {
+            let below = std::fs::read_dir(dir.path("")).unwrap().flatten();
+            below.map(|e| e.path().join("set/images/train/000003.jpg")).any(|file| file.exists())
+        };
+        while !drawing() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let sent =
+            Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert!(said.contains("stopped: `set` is as it was"), "{said}");
+        assert_eq!(std::fs::read_dir(dir.path("")).unwrap().count(), 0);
+    }
 }
 
 #[test]

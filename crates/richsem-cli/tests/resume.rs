@@ -12,70 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use richsem::random::{Random, Stream};
+use richsem::{
+    random::{Random, Stream},
+    testing::{small_run, write_small_set},
+};
 use util::Dir;
 
 /// SIGKILLs that a run must survive here.
 const KILLS: usize = 28;
-
-const SYNTH: [&str; 14] = [
-    "synth",
-    "set",
-    "--classes",
-    "4",
-    "--train-images",
-    "14",
-    "--val-images",
-    "6",
-    "--image-size",
-    "64,80",
-    "--objects-per-image",
-    "1,3",
-    "--classification-per-class",
-    "0",
-];
-
-/// All that a run's state is made of: running statistics, a mean of the weights, gradients over
-/// two batches, an order and a rate that change with the epoch.
-const CONFIG: &str = r#"
-version = 1
-seed = 5
-
-[data]
-batch_size = 2
-workers = 2
-train = { annotations = "set/train.json", images = "set/images" }
-val = { annotations = "set/val.json", images = "set/images" }
-sampler = { kind = "repeat_factor", threshold = 0.5 }
-augment = { scales = [64, 80], max_size = 128 }
-resize = { size = 64, max_size = 128 }
-
-[model.dino]
-return_interm_indices = [2, 3]
-backbone = { name = "resnet18", width = 8, norm = "batch_norm", frozen_stages = -1 }
-
-[model.dino.transformer]
-hidden_dim = 32
-nheads = 2
-enc_layers = 1
-dec_layers = 2
-dim_feedforward = 32
-num_queries = 10
-num_feature_levels = 2
-
-[model.denoising]
-number = 4
-
-[train]
-epochs = 24
-lr = 0.001
-lr_backbone = 0.001
-lr_drop = [8]
-log_every = 1
-accumulate = 2
-ema = { decay = 0.9 }
-checkpoint_every = 2
-"#;
 
 /// Said when the run folder is in order and training begins.
 const READY: &str = "trainable parameters";
@@ -217,8 +161,9 @@ fn assert_same(dir: &Dir, run: &str, whole: &str) {
 #[test]
 fn however_often_a_run_is_ended_it_becomes_the_uninterrupted_one() {
     let dir = Dir::new();
-    dir.command(&SYNTH).ok();
-    dir.write("tiny.toml", CONFIG);
+    write_small_set(&dir.path("set")).unwrap();
+    let train = "epochs = 24\nlr_drop = [8]\nlog_every = 1";
+    dir.write("tiny.toml", small_run("set".as_ref(), train));
     let started = Instant::now();
     Session::start(&dir, "whole").finish();
     println!("uninterrupted: {:.1} s", started.elapsed().as_secs_f64());

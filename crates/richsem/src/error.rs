@@ -1,6 +1,9 @@
 //! One error type: what is wrong, where, and what to do about it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -43,6 +46,9 @@ pub enum Error {
     /// Training produced a number that is not finite.
     #[error("{0}")]
     NonFinite(String),
+    /// The caller asked to stop; what was begun is taken away again.
+    #[error("stopped before it was done")]
+    Stopped,
     /// Anything else worth telling, complete in itself.
     #[error("{0}")]
     Other(String),
@@ -102,6 +108,11 @@ impl Error {
         }
         self
     }
+}
+
+/// [`Error::Stopped`] once the flag is set.
+pub(crate) fn unless_stopped(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
 }
 
 thread_local! {

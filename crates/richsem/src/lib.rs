@@ -17,6 +17,7 @@ pub mod detector;
 pub mod draw;
 pub mod error;
 pub mod evaluate;
+mod hash;
 pub mod losses;
 pub mod models;
 pub mod predict;

@@ -1,10 +1,35 @@
-//! What tests and examples share: where data lies, and data of LVIS's size.
+//! What tests and examples share: where data lies, a run of seconds, data of LVIS's size, and random
+//! tensors.
 
 mod lvis;
+mod small;
 
 use std::path::{Path, PathBuf};
 
+use tch::Tensor;
+
+use crate::random::{Random, Stream};
+
 pub use lvis::{LvisCounts, write_lvis};
+pub use small::{small_run, write_small_set};
+
+/// Standard normal numbers of that shape, by `key` alone. libtorch's own generator is shared by the
+/// tests that run side by side: what one gets depends on the others.
+pub fn normal(key: u64, shape: &[i64]) -> Tensor {
+    let mut random = Random::new(0, Stream::Test, key, 0);
+    drawn(shape, || random.normal())
+}
+
+/// Numbers in [0, 1) likewise.
+pub fn uniform(key: u64, shape: &[i64]) -> Tensor {
+    let mut random = Random::new(1, Stream::Test, key, 0);
+    drawn(shape, || random.uniform())
+}
+
+fn drawn(shape: &[i64], mut draw: impl FnMut() -> f64) -> Tensor {
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_: i64| draw() as f32).collect();
+    Tensor::from_slice(&values).reshape(shape)
+}
 
 /// The file or folder `path` below the project's test data, or `None`, with a line on stderr
 /// saying so, where that data is absent (it is public, but not part of this repository).

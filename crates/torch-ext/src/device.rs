@@ -53,6 +53,15 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// A device's name, as [`DeviceChoice`] reads it: `cpu`, `cuda:0`.
+#[must_use]
+pub fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
 impl DeviceChoice {
     /// The device to compute on. Opens the CUDA half of libtorch when a CUDA device is asked for,
     /// or when the choice is left open and an NVIDIA driver is there.
@@ -107,6 +116,17 @@ mod tests {
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cuda:99999999999999999999"] {
             let error = text.parse::<DeviceChoice>().unwrap_err().to_string();
             assert!(error.contains("cuda:N") && error.contains(&format!("`{text}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_called_what_the_user_calls_it() {
+        for device in [Device::Cpu, Device::Cuda(0), Device::Cuda(3)] {
+            let DeviceChoice::Cuda(Some(index)) = device_name(device).parse().unwrap() else {
+                assert_eq!((device, device_name(device).as_str()), (Device::Cpu, "cpu"));
+                continue;
+            };
+            assert_eq!(device, Device::Cuda(index));
         }
     }
 

@@ -17,7 +17,7 @@ pub mod roi_align;
 mod settings;
 
 pub use autocast::{autocast, no_autocast};
-pub use device::DeviceChoice;
+pub use device::{DeviceChoice, device_name};
 pub use error::{Error, Result};
 pub use function::{BackwardArgs, Gradients, custom_function};
 pub use ms_deform_attn::{ms_deform_attn, ms_deform_attn_naive};

@@ -129,10 +129,10 @@ impl fmt::Display for KernelState {
 /// this crate's kernels when there is a device to run them on. Never fails: what is missing is in
 /// the report.
 pub fn report() -> EngineReport {
-    let cuda_half = match libraries::open_cuda_half() {
-        Ok(()) => Finding::Present(None),
-        Err(problem) => Finding::Missing(problem.to_string()),
-    };
+    let driver = libraries::driver_present();
+    let cuda_half = cuda_half(driver, libraries::cuda_half_file().is_some(), || {
+        libraries::open_cuda_half().map_err(|problem| problem.to_string())
+    });
     let nvrtc = match compile::nvrtc_version() {
         Ok((major, minor)) => Finding::Present(Some(format!("{major}.{minor}"))),
         Err(problem) => Finding::Missing(problem.to_string()),
@@ -144,7 +144,7 @@ pub fn report() -> EngineReport {
     EngineReport {
         libtorch_version: ffi::version(),
         libtorch_folder: libraries::torch_folder(),
-        driver: libraries::driver_present()
+        driver: driver
             .then(|| Driver { version: libraries::driver_version(), cuda: driver_cuda_version() }),
         kernels: kernels(devices.first()),
         cuda_half,
@@ -153,6 +153,26 @@ pub fn report() -> EngineReport {
         libtorch_threads: usize::try_from(tch::get_num_threads()).unwrap_or(0),
         kernel_threads: rayon::current_num_threads(),
     }
+}
+
+/// What there is to say of libtorch's CUDA half. Without a driver it is not opened, and it is the
+/// file that is told of: what a missing driver means has a line of its own.
+fn cuda_half(driver: bool, file: bool, open: impl FnOnce() -> Result<(), String>) -> Finding {
+    match (driver, file) {
+        (true, _) => match open() {
+            Ok(()) => Finding::Present(None),
+            Err(problem) => Finding::Missing(without_topic(&problem)),
+        },
+        (false, true) => {
+            Finding::Present(Some("present, not opened: there is no NVIDIA driver".to_owned()))
+        }
+        (false, false) => Finding::Missing("`make libtorch-cuda` fetches it".to_owned()),
+    }
+}
+
+/// A device's error without the word that it begins with: the line says already what it is about.
+fn without_topic(problem: &str) -> String {
+    problem.strip_prefix("device: ").unwrap_or(problem).to_owned()
 }
 
 /// Newest CUDA version that the driver, which is present, supports.
@@ -228,6 +248,18 @@ mod tests {
                 _ => panic!("{}: {text}", kernel.name),
             }
         }
+    }
+
+    #[test]
+    fn the_cuda_half_is_told_of_with_what_to_do() {
+        let not_asked = || -> Result<(), String> { panic!("opened without a driver") };
+        let text = cuda_half(false, false, not_asked).to_string();
+        assert_eq!(text, "missing: `make libtorch-cuda` fetches it");
+        let text = cuda_half(false, true, not_asked).to_string();
+        assert!(text.starts_with("present, not opened"), "{text}");
+        let text = cuda_half(true, false, || Err("device: no `x.so`; run this".to_owned()));
+        assert_eq!(text.to_string(), "missing: no `x.so`; run this");
+        assert_eq!(cuda_half(true, true, || Ok(())), Finding::Present(None));
     }
 
     #[test]

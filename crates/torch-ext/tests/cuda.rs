@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{BackwardWith as _, Case, LEVELS, close, gradients, random_case};
+use common::{BackwardWith as _, Case, LEVELS, close, gradients, random_case, seeded};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{DeviceChoice, ms_deform_attn, roi_align};
 
@@ -62,11 +62,12 @@ fn deformable_attention_agrees_with_the_cpu() {
 #[test]
 fn roi_align_agrees_with_the_cpu() {
     let Some(device) = device() else { return };
-    tch::manual_seed(3);
+    let held = seeded(3);
     let features = Tensor::randn([2, 5, 20, 30], (Kind::Float, Device::Cpu));
     let corner = Tensor::rand([40, 2], (Kind::Float, Device::Cpu)) * 200.0 - 10.0;
     let size = Tensor::rand([40, 2], (Kind::Float, Device::Cpu)) * 90.0;
     let image = Tensor::randint(2, [40, 1], (Kind::Float, Device::Cpu));
+    drop(held);
     let boxes = Tensor::cat(&[image, corner.shallow_clone(), corner + size], 1);
     for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 2e-3), (Kind::BFloat16, 1.6e-2)] {
         for (ratio, aligned) in [(0, true), (2, false)] {

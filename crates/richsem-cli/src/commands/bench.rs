@@ -9,11 +9,9 @@ use richsem::{
     error::guarded,
 };
 use tch::Device;
+use torch_ext::device_name;
 
-use crate::{
-    args::{DeviceArgs, device_name},
-    exit, output, table,
-};
+use crate::{args::DeviceArgs, exit, output, table};
 
 const HELP: &str = "\
 Examples:

@@ -2,10 +2,9 @@
 
 use anyhow::Result;
 
-use crate::{
-    args::{DeviceArgs, device_name},
-    exit, output,
-};
+use torch_ext::device_name;
+
+use crate::{args::DeviceArgs, exit, output};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use richsem::{
+    Error,
     data::{dataset::Dataset, voc},
     vocabulary::{Category, Frequency},
 };
 
-use crate::{exit, output, table};
+use crate::{args::as_flag, exit, output, signals::Signals, table};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -52,6 +53,9 @@ struct FromVocArgs {
     /// Folder to write
     #[arg(value_name = "OUT")]
     output: PathBuf,
+    /// Replaces files of the same names in a folder that is not empty
+    #[arg(long)]
+    overwrite: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<u8> {
@@ -64,7 +68,11 @@ pub(crate) fn run(args: Args) -> Result<u8> {
 fn from_voc(args: &FromVocArgs) -> Result<u8> {
     output::check_input(&args.input, "INPUT", "folder or archive")?;
     output::check_new_folder(&args.output, "OUT")?;
-    output::print(voc::convert(&args.input, &args.output)?)?;
+    let signals = Signals::catch()?;
+    match voc::convert(&args.input, &args.output, args.overwrite, &signals.stop) {
+        Err(Error::Stopped) => return Ok(signals.tell_undone(&args.output)),
+        report => output::print(report.map_err(as_flag)?)?,
+    }
     Ok(exit::OK)
 }
 

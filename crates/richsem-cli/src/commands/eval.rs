@@ -152,6 +152,12 @@ fn detect(
 ) -> Result<Vec<Detection>> {
     let broken = Arc::new(BrokenImages::new(detector.config.data.max_broken_images));
     let entries = entries(dataset);
+    if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
+        return Err(anyhow!(
+            "--images: {problem}\n  hint: give the folder or archive that the file names in the \
+             annotations are relative to"
+        ));
+    }
     let total = entries.len();
     let source = reading::source(store, entries, &detector.config, batch, Arc::clone(&broken));
     let mut found = Vec::new();
@@ -171,8 +177,7 @@ fn detect(
     if done == 0 && total > 0 {
         let first = broken.list().into_iter().next().map(|(_, problem)| problem);
         return Err(anyhow!(
-            "--images: none of the {total} pictures could be read: {}\n  hint: give the folder or \
-             archive that the file names in the annotations are relative to",
+            "--images: none of the {total} pictures could be read: {}",
             first.unwrap_or_default()
         ));
     }

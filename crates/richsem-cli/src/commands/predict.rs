@@ -43,8 +43,8 @@ Examples:
 
 Writes the pictures with boxes drawn, and detections.json: a list in COCO's results format
 (image_id is the picture's number, from 1, in the order read) with file_name and category_name
-added. Files of these names in the output folder are replaced. A picture that cannot be read is
-named and skipped; the exit code is then 1.
+added. Files of these names in the output folder are replaced. A picture that cannot be read, or
+whose name is not UTF-8, is named and skipped; the exit code is then 1.
 
 --raw is before any choice by score, boxes as centre and size relative to the picture. Of one picture
 the tensors have these names, of several <image_id>.pred_logits and <image_id>.pred_boxes; all are
@@ -104,7 +104,17 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let mut raw = BTreeMap::new();
     let mut failed = 0;
     let counter = Counter::new("detecting", pictures.len());
-    for (i, batch) in batches(&detector, &pictures)?.enumerate() {
+    let (nameable, others): (Vec<usize>, Vec<usize>) =
+        (0..pictures.len()).partition(|&i| pictures[i].to_str().is_some());
+    for i in others {
+        failed += 1;
+        let path = pictures[i].display();
+        counter.note(&format!(
+            "skipped: {path}: the name is not UTF-8, the results could not hold it\n  hint: rename \
+             the file"
+        ));
+    }
+    for (i, batch) in nameable.iter().copied().zip(batches(&detector, &pictures, &nameable)?) {
         let (picture, image_id) = (&pictures[i], i as i64 + 1);
         let batch = batch?;
         if batch.is_empty() {
@@ -149,27 +159,22 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 /// One picture a batch, read ahead; empty, with the reason, where it cannot be read.
-fn batches(detector: &Detector, pictures: &[PathBuf]) -> Result<Loader> {
-    let entry = |(id, path): (i64, &PathBuf)| {
-        let name = path.to_str().map(str::to_owned).ok_or_else(|| {
-            let path = path.display();
-            anyhow!("{path}: the name is not UTF-8\n  hint: rename the file")
-        })?;
-        Ok(ImageEntry {
-            name,
-            id,
-            size: None,
-            boxes: Vec::new(),
-            labels: Vec::new(),
-            knowledge: LabelKnowledge::default(),
-        })
+fn batches(detector: &Detector, pictures: &[PathBuf], nameable: &[usize]) -> Result<Loader> {
+    let entry = |&i: &usize| ImageEntry {
+        name: pictures[i].to_string_lossy().into_owned(),
+        id: i as i64 + 1,
+        size: None,
+        boxes: Vec::new(),
+        labels: Vec::new(),
+        knowledge: LabelKnowledge::default(),
     };
-    let entries = (1..).zip(pictures).map(entry).collect::<Result<Vec<_>>>()?;
+    let entries = nameable.iter().map(entry).collect();
     // Names are whole paths, so the folder before them is none.
     let store = ImageStore::Folder(PathBuf::new());
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     let source = reading::source(store, entries, &detector.config, 1, broken);
-    let (count, ahead) = (source.batches()?, reading::ahead());
+    let count = if nameable.is_empty() { 0 } else { source.batches()? };
+    let ahead = reading::ahead();
     Ok(Loader::new(Arc::new(source), 0..count, ahead.workers, ahead.prefetch)?)
 }
 

@@ -9,7 +9,7 @@ use richsem::{
     vocabulary::Frequency,
 };
 
-use crate::{exit, output, progress::Counter, table};
+use crate::{args::as_flag, exit, output, progress::Counter, signals::Signals, table};
 
 const HELP: &str = "\
 Examples:
@@ -94,11 +94,15 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     };
     output::check_new_folder(&args.output, "OUT")?;
     let counter = Counter::new("drawing", 0);
-    let report = generate(&config, &args.output, args.overwrite, &|done, total| {
+    let signals = Signals::catch()?;
+    let drawn = generate(&config, &args.output, args.overwrite, &signals.stop, &|done, total| {
         counter.set(done, total);
-    })
-    .map_err(as_flag)?;
+    });
     drop(counter);
+    let report = match drawn {
+        Err(Error::Stopped) => return Ok(signals.tell_undone(&args.output)),
+        drawn => drawn.map_err(as_flag)?,
+    };
 
     let categories = report.vocabulary.categories();
     let groups = [Frequency::Frequent, Frequency::Common, Frequency::Rare].map(|group| {
@@ -137,18 +141,4 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         report.classification_images
     ));
     Ok(exit::OK)
-}
-
-/// Errors name settings; here these are flags.
-fn as_flag(error: Error) -> Error {
-    match error {
-        Error::Config { key, problem, hint } => {
-            let key = match key.as_str() {
-                "output" => "OUT".to_owned(),
-                _ => format!("--{}", key.replace('_', "-")),
-            };
-            Error::Config { key, problem, hint }
-        }
-        other => other,
-    }
 }

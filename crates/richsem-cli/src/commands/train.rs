@@ -2,10 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Instant,
 };
 
@@ -15,13 +12,10 @@ use richsem::{
     config::Config,
     train::{EvalRow, MetricsRow, Outcome, RunFolder, Start},
 };
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
 
 use crate::{
     Cli, args::DeviceArgs, commands::report, exit, output, progress, progress::TrainProgress,
+    signals::Signals,
 };
 
 const USAGE: &str = "\
@@ -111,7 +105,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
                  {}",
                 folder.display()
             ));
-            Ok(exit::signal(signals.which.load(Ordering::Relaxed)))
+            Ok(signals.exit_code())
         }
     }
 }
@@ -144,30 +138,18 @@ fn finished(folder: &Path, time: &str) -> Result<String> {
     let rows = run.metrics()?;
     let best = EvalRow::best(rows.iter().filter_map(MetricsRow::eval));
     let weights = if best.is_some() { "best" } else { "last" };
-    let best = best
-        .map(|row| format!("; best AP {:.1} after epoch {}", 100.0 * row.ap(), row.epoch))
-        .unwrap_or_default();
+    let best = match best.map(|row| (row, row.ap())) {
+        None => String::new(),
+        Some((row, Some(ap))) => format!("; best AP {:.1} after epoch {}", 100.0 * ap, row.epoch),
+        Some((row, None)) => {
+            let boxes = run.summary(row.epoch)?.boxes;
+            let why = match boxes {
+                0 => "data.val has no boxes".to_owned(),
+                _ => format!("none of data.val's {boxes} boxes counts (crowds, or ignored)"),
+            };
+            format!("; no AP: {why}, so nothing could be measured")
+        }
+    };
     let weights = run.file("checkpoints").join(weights).join("model.safetensors");
     Ok(format!("finished in {time}{best}\nweights: {}", weights.display()))
-}
-
-/// SIGINT and SIGTERM ask the run to save and stop; a second one ends the process at once.
-struct Signals {
-    stop: Arc<AtomicBool>,
-    /// Number of the signal that came.
-    which: Arc<AtomicUsize>,
-}
-
-impl Signals {
-    fn catch() -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let which = Arc::new(AtomicUsize::new(SIGINT as usize));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset and sets it.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
-            flag::register_usize(signal, Arc::clone(&which), signal as usize)?;
-            flag::register(signal, Arc::clone(&stop))?;
-        }
-        Ok(Self { stop, which })
-    }
 }

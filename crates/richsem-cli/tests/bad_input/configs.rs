@@ -74,9 +74,15 @@ fn a_settings_file_that_is_wrong_is_named_with_the_key() {
         ),
         (
             "unknown word",
-            "version = 1\n[train]\nprecision = \"f8\"",
-            "train.precision: expected `f32` or `bf16`, got unknown variant `f8`",
+            "version = 1\n[train]\nprecision = \"int8\"",
+            "train.precision: expected `f32` or `bf16`, got unknown variant `int8`",
             "",
+        ),
+        (
+            "nearly a known word",
+            "version = 1\n[train]\nparam_groups = \"ddetr\"",
+            "train.param_groups: expected one of `default`, `ddetr_in_mmdet`, `large_wd`, got unknown",
+            "hint: did you mean `ddetr_in_mmdet`?",
         ),
         (
             "another release",
@@ -281,7 +287,7 @@ fn settings_that_do_not_fit_the_data_are_refused_before_a_folder_is_made() {
             (
                 "no table",
                 &set(&tables[5]),
-                &["model.class_head.table: there is no file `", "none.npy", "hint: "],
+                &["model.class_head.table: `", "none.npy` does not exist", "hint: "],
             ),
         ],
     );

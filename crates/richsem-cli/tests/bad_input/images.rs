@@ -126,11 +126,49 @@ fn an_archive_that_is_wrong_is_refused_before_a_folder_is_made() {
     dir.write("renamed.json", names);
     let renamed =
         ["--set", "data.train.images=good.tar", "--set", "data.train.annotations=renamed.json"];
+    let says = [
+        "data.train.images: the archive `",
+        "good.tar` holds none of the annotated pictures, as `elsewhere/0000",
+        "; its names look like `train/0000",
+        "hint: give what the file names in the annotations are relative to",
+    ];
+    all_refused(&dir, &[("renamed", &[&TRAIN[..], &renamed].concat(), &says)]);
+    // One alone is a broken picture like others.
+    let names = dir.text("set/train.json").replace("train/000003", "elsewhere/000003");
+    dir.write("renamed.json", names);
     dir.command(&[&TRAIN[..], &NONE_ALLOWED, &renamed].concat())
         .fails(1)
-        .stderr_has("good.tar: elsewhere/0000")
-        .stderr_has("not among the archive's 12 files")
+        .stderr_has("data.max_broken_images: ")
+        .stderr_has("good.tar: elsewhere/000003.jpg: not among the archive's 12 files")
         .stderr_has("hint: its names look like `train/0000");
+}
+
+#[test]
+fn a_folder_without_the_pictures_is_told_as_the_setting_that_is_wrong() {
+    let dir = Dir::with_run();
+    let train = ["train", "-c", "tiny.toml", "--run", "other", "--device", "cpu", "--set"];
+    let eval = ["eval", "--annotations", "set/val.json", "--weights", "run", "--device", "cpu"];
+    let hint = "annotations are relative to";
+    all_refused(
+        &dir,
+        &[
+            (
+                "train",
+                &[&train[..], &["data.train.images=set/images/train"]].concat(),
+                &["data.train.images: the folder `", "holds none of", "as `train/0000", hint],
+            ),
+            (
+                "val",
+                &[&train[..], &["data.val.images=set"]].concat(),
+                &["data.val.images: the folder `", "holds none of", "as `val/0000", hint],
+            ),
+            (
+                "eval",
+                &[&eval[..], &["--images", "set"]].concat(),
+                &["--images: the folder `set` holds none of", "as `val/0000", hint],
+            ),
+        ],
+    );
 }
 
 #[test]
@@ -232,7 +270,16 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
                     "hint: expected a folder or an uncompressed .tar",
                 ],
             ),
-            ("into an earlier one", &archived("cut.tar", "earlier"), &["cut.tar: archive: "]),
+            (
+                "over an earlier one",
+                &archived("good.tar", "earlier"),
+                &["OUT: `earlier` exists and is not empty", "hint: choose another folder, or pass"],
+            ),
+            (
+                "into an earlier one",
+                &[&archived("cut.tar", "earlier")[..], &["--overwrite"]].concat(),
+                &["cut.tar: archive: "],
+            ),
             (
                 "no set",
                 &archived("earlier", "out"),
@@ -248,6 +295,6 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
     dir.command(&archived("good.tar", "out")).ok();
     assert_eq!(dir.files("out"), ["all.json", "images/a.jpg"]);
     let before = contents(&dir);
-    dir.command(&archived("good.tar", "out")).ok();
+    dir.command(&[&archived("good.tar", "out")[..], &["--overwrite"]].concat()).ok();
     assert_same("once more", &before, &contents(&dir));
 }

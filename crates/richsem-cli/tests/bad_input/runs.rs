@@ -56,6 +56,10 @@ fn a_run_that_is_damaged_is_left_as_it_is_and_the_damage_named() {
         assert!(text.contains(old), "{text}");
         text.replacen(old, new, 1).into_bytes()
     };
+    let mut other_boxes = dir.json("set/train.json");
+    let first = &mut other_boxes["annotations"][0]["bbox"];
+    first[2] = (first[2].as_f64().unwrap() - 1.0).into();
+    let other_boxes = other_boxes.to_string().into_bytes();
     // Name, file, content, field and problem, hint.
     let cases: Vec<(&str, &str, Vec<u8>, &str, &str)> = vec![
         ("state cut off", &state, truncated(&state), "state.json: state: EOF", damaged),
@@ -115,6 +119,14 @@ fn a_run_that_is_damaged_is_left_as_it_is_and_the_damage_named() {
             b"[".to_vec(),
             "run/vocabulary.json: vocabulary: ",
             "",
+        ),
+        ("data", "run/data.json", b"[".to_vec(), "run/data.json: data: ", ""),
+        (
+            "other boxes",
+            "set/train.json",
+            other_boxes,
+            "run/data.json: data: the run was started with 12 images and ",
+            "hint: put the annotation file of that time back, or start a new run",
         ),
         (
             "other classes",

@@ -148,6 +148,10 @@ fn weights_that_are_not_there_or_no_weights_are_named_with_their_flag() {
     };
     let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu", "--set"];
     let backbone = |setting| [&train[..], &[setting]].concat();
+    // An annotation file that is broken: what is missing is told before it is read.
+    dir.write("broken.json", "{");
+    let first =
+        |setting| [&train[..], &["data.train.annotations=broken.json", "--set", setting]].concat();
     all_refused(
         &dir,
         &[
@@ -178,9 +182,14 @@ fn weights_that_are_not_there_or_no_weights_are_named_with_their_flag() {
                 &["tiny.toml: header: not a safetensors file", "hint: "],
             ),
             (
+                "a table that is absent",
+                &first("model.class_head={ kind = \"text\", table = \"none.npy\" }"),
+                &["model.class_head.table: `", "none.npy` does not exist", "hint: paths are"],
+            ),
+            (
                 "a backbone that is absent",
-                &backbone("model.dino.backbone.weights=none.pth"),
-                &["none.pth"],
+                &first("model.dino.backbone.weights=none.pth"),
+                &["model.dino.backbone.weights: `", "none.pth` does not exist", "hint: paths are"],
             ),
         ],
     );

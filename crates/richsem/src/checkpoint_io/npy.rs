@@ -79,7 +79,7 @@ fn shape(text: &str) -> Option<Vec<i64>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use crate::testing::uniform;
 
     #[test]
     fn arrays_are_read_as_tch_writes_them() {
@@ -87,7 +87,7 @@ mod tests {
         let path = folder.path().join("a.npy");
         for kind in [Kind::Half, Kind::Float, Kind::Double] {
             for size in [vec![3, 8], vec![5], vec![], vec![0, 4], vec![2, 1, 3]] {
-                let array = Tensor::rand(&size, (Kind::Float, Device::Cpu)).to_kind(kind);
+                let array = uniform(1, &size).to_kind(kind);
                 array.write_npy(&path).unwrap();
                 let got = read(&path).unwrap();
                 assert_eq!((got.kind(), got.size()), (kind, size));
@@ -100,7 +100,7 @@ mod tests {
     fn no_length_of_a_file_is_read_beyond_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
-        Tensor::rand([3, 8], (Kind::Float, Device::Cpu)).write_npy(&path).unwrap();
+        uniform(2, &[3, 8]).write_npy(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         for length in 0..bytes.len() {
             std::fs::write(&path, &bytes[..length]).unwrap();

@@ -136,19 +136,16 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use crate::testing::normal;
 
     #[test]
     fn what_is_written_reads_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.safetensors");
         let tensors = BTreeMap::from([
-            (
-                "a.weight".to_owned(),
-                Tensor::randn([3, 4], (Kind::Float, Device::Cpu)).transpose(0, 1),
-            ),
+            ("a.weight".to_owned(), normal(1, &[3, 4]).transpose(0, 1)),
             ("scalar".to_owned(), Tensor::from(2.5f64)),
-            ("half".to_owned(), Tensor::randn([5], (Kind::BFloat16, Device::Cpu))),
+            ("half".to_owned(), normal(2, &[5]).to_kind(Kind::BFloat16)),
             ("mask".to_owned(), Tensor::from_slice(&[true, false])),
         ]);
         let strings = || (0..9).map(|i| (format!("k{i}"), format!("v{i}"))).collect::<Metadata>();

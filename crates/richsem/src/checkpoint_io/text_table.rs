@@ -101,8 +101,8 @@ pub(crate) fn checked_text_table(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::testing::normal;
     use crate::vocabulary::{Category, CategoryId, Frequency};
-    use tch::Device;
 
     fn vocabulary(rows: &[Option<u32>]) -> Vocabulary {
         let category = |(i, &lvis_clip_row): (usize, &Option<u32>)| Category {
@@ -122,7 +122,7 @@ mod tests {
     fn rows_are_found_by_order_or_by_number() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.npy");
-        let table = Tensor::randn([4, 3], (Kind::Float, Device::Cpu)).to_kind(Kind::Half);
+        let table = normal(1, &[4, 3]).to_kind(Kind::Half);
         table.write_npy(&path).unwrap();
         let table = table.to_kind(Kind::Float);
         let all = read_text_table(&path, &vocabulary(&[None; 4])).unwrap();

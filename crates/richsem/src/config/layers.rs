@@ -200,8 +200,11 @@ impl Merged {
             let mut key = error.path().to_string();
             let message = error.inner().to_string();
             let message = message.trim().lines().next().unwrap_or_default().to_owned();
-            let (problem, hint) = match unknown_field(&message) {
-                None => (in_plain_words(&message), None),
+            let (problem, hint) = match unknown_name(&message, "field") {
+                None => {
+                    let hint = unknown_name(&message, "variant");
+                    (in_plain_words(&message), hint.and_then(|(word, known)| nearest(word, &known)))
+                }
                 Some((unknown, known)) => {
                     // serde's path may or may not end in the unknown key itself.
                     if key == "." {
@@ -214,16 +217,8 @@ impl Merged {
                             format!("{key}.{unknown}")
                         };
                     }
-                    let nearest = known
-                        .iter()
-                        .map(|k| (strsim::jaro_winkler(unknown, k), k))
-                        .max_by(|a, b| a.0.total_cmp(&b.0));
-                    let hint = match nearest {
-                        Some((score, nearest)) if score > 0.7 => {
-                            format!("did you mean `{nearest}`?")
-                        }
-                        _ => format!("known here: {}", known.join(", ")),
-                    };
+                    let hint = nearest(unknown, &known)
+                        .unwrap_or_else(|| format!("known here: {}", known.join(", ")));
                     ("unknown key".to_owned(), Some(hint))
                 }
             };
@@ -278,9 +273,20 @@ fn in_plain_words(message: &str) -> String {
     format!("expected {expected}, got {}", got.replace("map", "a table"))
 }
 
-/// The unknown key and the known ones, from serde's "unknown field `x`, expected one of `a`, `b`".
-fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
-    let rest = message.strip_prefix("unknown field `")?;
+/// A hint at the known name that was probably meant.
+fn nearest(unknown: &str, known: &[&str]) -> Option<String> {
+    known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(unknown, name), name))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(score, _)| *score > 0.7)
+        .map(|(_, name)| format!("did you mean `{name}`?"))
+}
+
+/// The unknown name and the known ones, from serde's "unknown field `x`, expected one of `a`, `b`".
+/// `what` it names: a `field`, or a `variant` of a choice.
+fn unknown_name<'a>(message: &'a str, what: &str) -> Option<(&'a str, Vec<&'a str>)> {
+    let rest = message.strip_prefix("unknown ")?.strip_prefix(what)?.strip_prefix(" `")?;
     let (unknown, rest) = rest.split_once('`')?;
     Some((unknown, rest.split('`').skip(1).step_by(2).collect()))
 }

@@ -248,7 +248,7 @@ pub struct TrainConfig {
     /// Running mean of the weights; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
-    /// Steps between two rows of `metrics.jsonl`.
+    /// Steps between two rows of `metrics.jsonl`; an epoch of fewer has one at its end.
     pub log_every: u64,
     /// Steps between two saves of `last`, besides one before each measurement and one at the end;
     /// 0: only those.
@@ -334,6 +334,13 @@ impl Config {
         toml::to_string_pretty(self).expect("numbers, strings, lists and tables are TOML")
     }
 
+    /// Whether a run opens the teacher: for the semantic branch, or for its text alone.
+    #[must_use]
+    pub fn needs_teacher(&self) -> bool {
+        self.semantic.as_ref().is_some_and(|s| s.weight > 0.0)
+            || self.model.class_head == ClassHeadConfig::Text { table: None }
+    }
+
     /// What a detector needs to know of a run: without teacher, branch and extra data, which leave
     /// no trace in it.
     #[must_use]
@@ -389,6 +396,11 @@ impl Config {
                     format!("expected a number of at least 0, got {value}"),
                 ));
             }
+        }
+        if let Some(pair) = self.train.lr_drop.windows(2).find(|pair| pair[0] >= pair[1]) {
+            let problem =
+                format!("expected ascending epochs, each once, got {} after {}", pair[1], pair[0]);
+            return Err(Error::config("train.lr_drop", problem));
         }
         if let Some(ema) = &self.train.ema
             && !(0.0..1.0).contains(&ema.decay)

@@ -35,9 +35,11 @@ fn defaults_are_the_references() {
 fn a_saved_config_reads_back_the_same() {
     let text = "version = 1\n[train]\nema = {}\n[loss.federated]\nclasses = 7\n\
                 [data.sampler]\nkind = \"repeat_factor\"\n\
+                [data.augment]\ncrop = { probability = 0 }\n\
                 [model.class_head]\nkind = \"text\"\ntable = \"/t.npy\"";
     let config = load(text, &[]).unwrap();
     assert_eq!(config.loss.federated.as_ref().unwrap().classes, 7);
+    assert_eq!(config.data.augment.crop.probability, 0.0);
     assert_eq!(Config::parse(&config.to_toml(), Path::new("saved.toml")).unwrap(), config);
 }
 
@@ -97,7 +99,15 @@ fn wrong_values_name_file_key_and_reason() {
     );
     refused("version = 1\n[train]\nlr = -1.0", &[], &["c.toml: train.lr", "at least 0", "-1"]);
     refused("version = 1\n[train]\nprecision = \"fp8\"", &[], &["train.precision", "fp8", "bf16"]);
+    refused("version = 1\n[train]\nprecision = \"bf61\"", &[], &["bf61", "hint: ", "`bf16`?"]);
+    refused(
+        "version = 1",
+        &["data.sampler.kind=repeat_factors"],
+        &["--set: data.sampler", "`repeat_factors`", "did you mean `repeat_factor`?"],
+    );
     refused("version = 1\n[train]\nepochs = 0", &[], &["train.epochs", "at least 1"]);
+    refused("version = 1\n[train]\nlr_drop = [4, 2]", &[], &["train.lr_drop", "got 2 after 4"]);
+    refused("version = 1\n[train]\nlr_drop = [2, 2]", &[], &["train.lr_drop", "got 2 after 2"]);
     refused("version = 2", &[], &["version", "expected 1, got 2", "hint"]);
     refused("seed = 1", &[], &["version: missing", "version = 1"]);
     refused("version = 1\n[train\nlr = 1", &[], &["c.toml: line 2"]);

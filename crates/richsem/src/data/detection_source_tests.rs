@@ -102,7 +102,7 @@ fn training_batches_do_not_depend_on_the_threads() {
             flip: 0.5,
             scales: vec![32, 48, 64],
             max_size: 90,
-            crop: Some(CropConfig { probability: 0.5, resize: vec![40], min: 20, max: 40 }),
+            crop: CropConfig { probability: 0.5, resize: vec![40], min: 20, max: 40 },
         });
         source.epoch = epoch;
         source.order = SamplerConfig::ClassAware {}.epoch_order(&classes, 1, epoch).unwrap();
@@ -124,8 +124,8 @@ fn an_image_drawn_twice_is_augmented_in_two_ways() {
     let mut source = source(folder.path(), dataset(folder.path(), 1), 8);
     source.order = vec![0; 8];
     let scales: Vec<u32> = (20..60).collect();
-    source.transform =
-        Transform::Train(TransformConfig { flip: 0.0, scales, max_size: 90, crop: None });
+    let crop = CropConfig { probability: 0.0, ..CropConfig::default() };
+    source.transform = Transform::Train(TransformConfig { flip: 0.0, scales, max_size: 90, crop });
     let mut sizes: Vec<_> = source.build(0).unwrap().targets.iter().map(|t| t.size).collect();
     sizes.sort_unstable();
     sizes.dedup();

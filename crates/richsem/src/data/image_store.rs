@@ -49,6 +49,24 @@ impl ImageStore {
         Ok(Self::Tar { path: path.to_owned(), file, members })
     }
 
+    /// Where none of these files is there: which one was looked for first, in words. That is
+    /// another mistake than some broken pictures: the wrong folder or archive.
+    pub fn holds_none_of<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+        let first = names.next()?;
+        if self.contains(first) || names.any(|name| self.contains(name)) {
+            return None;
+        }
+        let (what, example) = match self {
+            Self::Folder(folder) => (format!("the folder `{}`", folder.display()), None),
+            Self::Tar { path, members, .. } => {
+                let example = members.first().map(|member| &member.name);
+                (format!("the archive `{}`", path.display()), example)
+            }
+        };
+        let example = example.map(|e| format!("; its names look like `{e}`")).unwrap_or_default();
+        Some(format!("{what} holds none of the annotated pictures, as `{first}`{example}"))
+    }
+
     /// The contents of one picture's file.
     ///
     /// # Errors

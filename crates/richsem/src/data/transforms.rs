@@ -48,8 +48,8 @@ pub struct TransformConfig {
     pub scales: Vec<u32>,
     /// Longest the longer side may become, in pixels.
     pub max_size: u32,
-    /// The cropping branch; none to do without.
-    pub crop: Option<CropConfig>,
+    /// The cropping branch; `{ probability = 0 }` to do without.
+    pub crop: CropConfig,
 }
 
 impl Default for TransformConfig {
@@ -58,7 +58,7 @@ impl Default for TransformConfig {
             flip: 0.5,
             scales: (480..=800).step_by(32).collect(),
             max_size: 1333,
-            crop: Some(CropConfig::default()),
+            crop: CropConfig::default(),
         }
     }
 }
@@ -67,7 +67,7 @@ impl Default for TransformConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CropConfig {
-    /// Probability of this branch.
+    /// Probability of this branch; 0: never.
     pub probability: f64,
     /// Lengths of the shorter side before the crop to draw from, in pixels.
     pub resize: Vec<u32>,
@@ -135,7 +135,7 @@ impl TransformConfig {
         check_probability(self.flip, key, "flip")?;
         check_sides(&self.scales, key, "scales")?;
         check_max_size(self.max_size, &self.scales, key, "scales")?;
-        let Some(crop) = &self.crop else { return Ok(()) };
+        let crop = &self.crop;
         check_probability(crop.probability, key, "crop.probability")?;
         check_sides(&crop.resize, key, "crop.resize")?;
         check_sides(&[crop.min, crop.max], key, "crop.min and crop.max")?;
@@ -153,16 +153,16 @@ impl TransformConfig {
         if random.chance(self.flip) {
             flip(sample);
         }
-        if let Some(crop_config) = self.crop.as_ref().filter(|c| random.chance(c.probability)) {
-            if let Some(&size) = random.pick(&crop_config.resize) {
+        if random.chance(self.crop.probability) {
+            if let Some(&size) = random.pick(&self.crop.resize) {
                 // Deviation: the reference sets no bound here, so that a picture of 1 x 10,000
                 // would become 400 x 4,000,000. This one is out of reach for usual shapes.
                 resize_shorter_side(sample, size, self.max_size.saturating_mul(4));
             }
             let (width, height) = sample.image.dimensions();
             let mut side = |available: u32| {
-                let high = available.min(crop_config.max);
-                random.between(crop_config.min.min(high) as usize, high as usize) as u32
+                let high = available.min(self.crop.max);
+                random.between(self.crop.min.min(high) as usize, high as usize) as u32
             };
             let (w, h) = (side(width), side(height));
             let left = random.between(0, (width - w) as usize) as u32;

@@ -161,7 +161,7 @@ fn each_draw_lies_within_the_configuration_and_all_of_it_is_reached() {
         flip: 0.5,
         scales: vec![40, 48],
         max_size: 80,
-        crop: Some(CropConfig { probability: 0.5, resize: vec![20, 30], min: 10, max: 20 }),
+        crop: CropConfig { probability: 0.5, resize: vec![20, 30], min: 10, max: 20 },
     };
     config.validate("data.train").unwrap();
     let whole = [[0.0, 0.0, 64.0, 48.0]];
@@ -192,7 +192,7 @@ fn crops_reach_both_ends_of_their_range() {
         flip: 0.0,
         scales: vec![3],
         max_size: 3,
-        crop: Some(CropConfig { probability: 1.0, resize: vec![4], min: 3, max: 4 }),
+        crop: CropConfig { probability: 1.0, resize: vec![4], min: 3, max: 4 },
     };
     // 4 x 4 cut to 3 or 4 a side: along each axis the cut keeps both corners, the first, or the
     // last, and each of the nine combinations keeps other corner boxes.
@@ -239,7 +239,7 @@ fn tiny_and_thin_pictures_survive() {
 #[test]
 fn wrong_settings_are_named() {
     let default = TransformConfig::default;
-    let crop = |crop| TransformConfig { crop: Some(crop), ..default() };
+    let crop = |crop| TransformConfig { crop, ..default() };
     let cases = [
         (TransformConfig { flip: 1.5, ..default() }, "t.flip: expected 0 to 1, got 1.5"),
         (TransformConfig { flip: f64::NAN, ..default() }, "t.flip"),
@@ -265,5 +265,5 @@ fn wrong_settings_are_named() {
     let unknown: std::result::Result<TransformConfig, _> = toml::from_str("flipp = 0.5");
     assert!(unknown.unwrap_err().to_string().contains("flipp"));
     let read: TransformConfig = toml::from_str("max_size = 1000\ncrop.min = 300").unwrap();
-    assert_eq!((read.max_size, read.scales.len(), read.crop.unwrap().max), (1000, 11, 600));
+    assert_eq!((read.max_size, read.scales.len(), read.crop.max), (1000, 11, 600));
 }

@@ -21,11 +21,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
 use serde::Serialize;
 
-use crate::error::{Error, Result, TEMPORARY, write_atomically};
+use crate::error::{Error, Result, TEMPORARY, unless_stopped, write_atomically};
 use source::Collected;
 
 /// The folder of an archive's pictures in the output.
@@ -127,21 +128,34 @@ struct CocoCategory<'a> {
 ///
 /// Writes `output/<set>.json` for each image set, and from an archive also `output/images/`. Image,
 /// annotation and category ids are the same in every file, so files may be merged. Everything is
-/// written under another name first: where there is an error, `output` is as it was.
+/// written under another name first: where there is an error, `output` is as it was. Where it is not
+/// empty, it is refused, unless `overwrite` is set: files of the same names are then replaced.
 ///
 /// # Errors
-/// If the input is no such set, if an XML file is broken (it is named), if an image set lists what
+/// [`Error::Stopped`] once `stop` is set; [`Error::Config`] for an `output` that is not empty; if the
+/// input is no such set, if an XML file is broken (it is named), if an image set lists what
 /// does not exist, or if writing fails.
-pub fn convert(input: &Path, output: &Path) -> Result<ConversionReport> {
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    overwrite: bool,
+    stop: &AtomicBool,
+) -> Result<ConversionReport> {
+    if !overwrite && output.is_dir() && fs_err::read_dir(output)?.next().is_some() {
+        let problem = format!("`{}` exists and is not empty", output.display());
+        return Err(Error::config("output", problem).with_hint(
+            "choose another folder, or pass --overwrite to replace files of the same names",
+        ));
+    }
     let of_folder = fs_err::metadata(input)?.is_dir();
     // On the same disk as the output, so that renaming is all that is left to do.
     let absolute = std::path::absolute(output)?;
     let existing = absolute.ancestors().find(|p| p.is_dir()).unwrap_or(&absolute);
     let staging = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(existing)?;
     let collected = if of_folder {
-        source::from_folder(input)?
+        source::from_folder(input, stop)?
     } else {
-        source::from_tar(input, &staging.path().join(IMAGES))?
+        source::from_tar(input, &staging.path().join(IMAGES), stop)?
     };
     if collected.annotations.is_empty() {
         return Err(Error::invalid(input, "Annotations", "no Annotations/*.xml in it")
@@ -170,6 +184,7 @@ pub fn convert(input: &Path, output: &Path) -> Result<ConversionReport> {
     let mut converted: BTreeMap<&str, (CocoImage, Vec<CocoAnnotation>)> = BTreeMap::new();
     let mut annotation_id = 0;
     for (position, &stem) in listed.iter().enumerate() {
+        unless_stopped(stop)?;
         let annotated = &collected.annotations[stem];
         let file_name = picture_of(input, &collected, stem)?;
         let (mut width, mut height) = annotated.size;

@@ -217,6 +217,7 @@ fn cost(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{normal, uniform};
     use crate::{boxes::Cxcywh, targets::LabelKnowledge, vocabulary::ClassIndex};
 
     fn target(pairs: &[(u32, [f32; 4])]) -> Target {
@@ -279,8 +280,8 @@ mod tests {
 
     #[test]
     fn batched_equals_single_and_no_boxes_match_nothing() {
-        let logits = Tensor::randn([2, 3, 7, 5], (Kind::Float, Device::Cpu));
-        let boxes = Tensor::rand([2, 3, 7, 4], (Kind::Float, Device::Cpu)) * 0.5 + 0.2;
+        let logits = normal(1, &[2, 3, 7, 5]);
+        let boxes = uniform(1, &[2, 3, 7, 4]) * 0.5 + 0.2;
         let list = [
             target(&[
                 (1, [0.4, 0.4, 0.3, 0.3]),
@@ -329,7 +330,7 @@ mod tests {
     #[test]
     fn costs_that_are_not_finite_are_an_error() {
         let logits = Tensor::full([1, 1, 2, 2], f64::NAN, (Kind::Float, Device::Cpu));
-        let boxes = Tensor::rand([1, 1, 2, 4], (Kind::Float, Device::Cpu));
+        let boxes = uniform(2, &[1, 1, 2, 4]);
         let list = targets(&[target(&[(1, [0.5, 0.5, 0.2, 0.2])])]);
         let error = hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25).unwrap_err();
         assert!(matches!(error, Error::NonFinite(_)), "{error}");

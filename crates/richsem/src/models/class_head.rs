@@ -164,14 +164,15 @@ impl LabelEncoder {
 mod tests {
     use super::*;
     use crate::models::parameters::ParameterStore;
+    use crate::testing::normal;
     use tch::Device;
 
     #[test]
     fn text_logits_are_scaled_cosines() {
         let store = ParameterStore::new(Device::Cpu, 1);
         let head = ClassHead::new(&store.root(), 8, ClassSpace::Text(6), ProjectionKind::Linear);
-        let hidden = Tensor::randn([2, 3, 8], (Kind::Float, Device::Cpu));
-        let table = TextTable::new(&(Tensor::randn([5, 6], (Kind::Float, Device::Cpu)) * 7.0));
+        let hidden = normal(1, &[2, 3, 8]);
+        let table = TextTable::new(&(normal(2, &[5, 6]) * 7.0));
         let logits = head.forward(&hidden, Some(&table));
         assert_eq!(logits.size(), [2, 3, 5]);
         let ClassHead::Text { proj: Projection::Linear(proj), .. } = &head else { unreachable!() };

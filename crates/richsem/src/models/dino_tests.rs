@@ -12,6 +12,7 @@ use crate::{
     },
     random::{Random, Stream},
     targets::{LabelKnowledge, Target},
+    testing::normal,
     vocabulary::ClassIndex,
 };
 
@@ -56,14 +57,8 @@ fn build(config: &DinoConfig, space: ClassSpace) -> (ParameterStore, Dino) {
     (store, dino)
 }
 
-fn normal(shape: &[i64], item: u64) -> Tensor {
-    let mut random = Random::new(2, Stream::Test, 0, item);
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.normal() as f32).collect();
-    Tensor::from_slice(&values).view(shape)
-}
-
 fn pictures(batch: i64, h: i64, w: i64) -> Tensor {
-    normal(&[batch, 3, h, w], 99)
+    normal(99, &[batch, 3, h, w])
 }
 
 fn no_padding(x: &Tensor) -> Tensor {
@@ -126,7 +121,7 @@ fn padding_does_not_change_an_images_outputs() {
             let grow = grow >> level;
             let (ph, pw) = (h + grow, w + grow);
             let canvas = Tensor::full([1, ph, pw, 32], garbage, (Kind::Float, Device::Cpu));
-            let token = normal(&[1, h, w, 32], level as u64);
+            let token = normal(level as u64, &[1, h, w, 32]);
             canvas.narrow(1, 0, h).narrow(2, 0, w).copy_(&token);
             let mask = Tensor::ones([1, ph, pw], (Kind::Bool, Device::Cpu));
             let _ = mask.narrow(1, 0, h).narrow(2, 0, w).fill_(0);
@@ -175,7 +170,7 @@ fn a_picture_with_fewer_tokens_than_queries_works() {
 
 #[test]
 fn every_trainable_parameter_gets_a_gradient() {
-    let text = TextTable::new(&Tensor::randn([5, 24], (Kind::Float, Device::Cpu)));
+    let text = TextTable::new(&normal(1, &[5, 24]));
     for space in [ClassSpace::Classes(5), ClassSpace::Text(24)] {
         let (store, dino) = build(&tiny(12), space);
         let images = pictures(2, 64, 64);
@@ -330,7 +325,7 @@ fn a_text_head_refuses_a_missing_or_misshapen_table() {
     let images = pictures(1, 64, 64);
     let missing = dino.infer(&images, &no_padding(&images), None).unwrap_err().to_string();
     assert!(missing.contains("text table"), "{missing}");
-    let table = TextTable::new(&Tensor::randn([5, 8], (Kind::Float, Device::Cpu)));
+    let table = TextTable::new(&normal(2, &[5, 8]));
     let wrong = dino.infer(&images, &no_padding(&images), Some(&table)).unwrap_err().to_string();
     assert!(wrong.contains("expected embeddings of width 24, got 8"), "{wrong}");
 }

@@ -332,6 +332,7 @@ pub fn l2_normalize(x: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use crate::models::parameters::ParameterStore;
+    use crate::testing::normal;
     use tch::Device;
 
     /// softmax(Q Kᵀ / √d) V a head, in loops, from the packed projections.
@@ -342,8 +343,7 @@ mod tests {
         let attention = MultiheadAttention::new(&store.root(), d as i64, heads as i64);
         let bias = Tensor::arange(3 * d as i64, (Kind::Float, Device::Cpu)) * 0.1;
         tch::no_grad(|| attention.in_proj_bias.shallow_clone().copy_(&bias));
-        let options = (Kind::Float, Device::Cpu);
-        let (qk, v) = (Tensor::randn([1, 3, 4], options), Tensor::randn([1, 3, 4], options));
+        let (qk, v) = (normal(1, &[1, 3, 4]), normal(2, &[1, 3, 4]));
         let sees = [[true, true, false], [true, true, true], [false, true, true]];
         let mask = Tensor::from_slice(&sees.concat()).view([3, 3]);
         let got = attention.forward(&qk, &v, Some(&mask));
@@ -404,7 +404,7 @@ mod tests {
     fn a_box_head_starts_at_zero() {
         let store = ParameterStore::new(Device::Cpu, 7);
         let head = Mlp::box_head(&store.root(), 8);
-        let x = Tensor::randn([5, 8], (Kind::Float, Device::Cpu));
+        let x = normal(3, &[5, 8]);
         assert_eq!(head.forward(&x).abs().max().double_value(&[]), 0.0);
     }
 }

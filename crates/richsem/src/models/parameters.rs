@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     error::{Error, Result},
+    hash::Fnv,
     random::{Random, Stream},
 };
 
@@ -231,7 +232,7 @@ impl Scope<'_> {
         let receptive: i64 = shape.iter().skip(2).product();
         let fan_in = shape.get(1).copied().unwrap_or(1) * receptive;
         let fan_out = shape.first().copied().unwrap_or(1) * receptive;
-        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+        let mut hasher = Fnv::default();
         hasher.write(name.as_bytes());
         let mut random = Random::new(seed, Stream::Init, 0, hasher.finish());
         let mut uniform = |bound: f64| -> Vec<f32> {
@@ -250,21 +251,6 @@ impl Scope<'_> {
             }
         };
         Tensor::from_slice(&values).reshape(shape)
-    }
-}
-
-/// FNV-1a: a hash that is the same on every machine and for every version of Rust.
-struct Fnv(u64);
-
-impl std::hash::Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
     }
 }
 

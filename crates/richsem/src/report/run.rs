@@ -157,8 +157,11 @@ fn note_state(config: &Config, progress: &Progress<'_>, compared: bool, notes: &
         }
         return;
     };
+    if best.ap().is_none() {
+        notes.push("There is no AP: no box of data.val counts, so none can be missed.".to_owned());
+    }
     if best.epoch != last.epoch {
-        let ap = |row: &EvalRow| percent(Some(row.ap()));
+        let ap = |row: &EvalRow| percent(row.ap());
         notes.push(format!(
             "Results and pictures are of the best checkpoint, after epoch {} (AP {}); the last \
              measured, after epoch {}, has AP {}.",

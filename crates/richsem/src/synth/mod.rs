@@ -25,6 +25,7 @@ mod tests;
 
 use crate::{
     Error, Result,
+    error::unless_stopped,
     random::{Random, Stream},
     vocabulary::{Frequency, Vocabulary},
 };
@@ -36,7 +37,7 @@ use rayon::prelude::*;
 use scene::Wanted;
 use std::{
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use target::Target;
 
@@ -108,6 +109,7 @@ impl SynthReport {
 /// set of this function. `progress` is told images done and images in all, from any thread.
 ///
 /// # Errors
+/// [`Error::Stopped`] once `stop` is set: nothing is left of what was drawn.
 /// [`Error::Config`] for a configuration that cannot be drawn ([`SynthConfig::validate`], and too
 /// few places for objects to show each class once) and for an `output` that may not be replaced;
 /// I/O errors with the path in them.
@@ -115,6 +117,7 @@ pub fn generate(
     config: &SynthConfig,
     output: &Path,
     overwrite: bool,
+    stop: &AtomicBool,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<SynthReport> {
     config.validate()?;
@@ -130,14 +133,17 @@ pub fn generate(
     let classification = config.classes * config.classification_per_class;
     let total = config.train_images + config.val_images + classification;
     let done = AtomicUsize::new(0);
-    let tick = || progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+    let tick = || {
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+        unless_stopped(stop)
+    };
 
     let split = |name: &str, step: u64, plan: &[Vec<usize>]| {
         let draw = |(index, wanted): (usize, &Vec<usize>)| {
             let random = Random::new(config.seed, Stream::Synth, step, index as u64);
             let (picture, drawn) = detection_image(config, random, wanted, &classes);
             save(&picture, &work.join("images").join(lvis::file_name(name, index)))?;
-            tick();
+            tick()?;
             Ok(drawn)
         };
         plan.par_iter().enumerate().map(draw).collect::<Result<Vec<Drawn>>>()
@@ -158,8 +164,7 @@ pub fn generate(
             let picture = classification_image(config, random, class, &classes);
             let folder = work.join("classification").join(classes[class].name());
             save(&picture, &folder.join(format!("{:06}.jpg", index + 1)))?;
-            tick();
-            Ok::<_, Error>(())
+            tick()
         })?;
     }
 

@@ -10,6 +10,9 @@ use std::{
 
 fn quiet(_: usize, _: usize) {}
 
+/// Never set.
+static GO: AtomicBool = AtomicBool::new(false);
+
 fn small() -> SynthConfig {
     SynthConfig {
         seed: 7,
@@ -60,7 +63,7 @@ fn the_bytes_depend_on_the_configuration_alone() {
     let draw = |name: &str, config: &SynthConfig, threads: usize| {
         let output = folder.path().join(name);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let report = pool.install(|| generate(config, &output, false, &quiet)).unwrap();
+        let report = pool.install(|| generate(config, &output, false, &GO, &quiet)).unwrap();
         (files(&output), report)
     };
     let one = draw("one", &config, 1);
@@ -87,7 +90,7 @@ fn annotations_are_lvis_and_add_up() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("deep/set");
     let calls = std::sync::Mutex::new(Vec::new());
-    let report = generate(&small(), &output, false, &|done, total| {
+    let report = generate(&small(), &output, false, &GO, &|done, total| {
         calls.lock().unwrap().push((done, total))
     })
     .unwrap();
@@ -167,7 +170,7 @@ fn an_independent_evaluator_finds_perfect_detections_perfect() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("set");
     let config = SynthConfig { classification_per_class: 0, ..small() };
-    generate(&config, &output, false, &quiet).unwrap();
+    generate(&config, &output, false, &GO, &quiet).unwrap();
     assert!(!output.join("classification").exists());
 
     let truth = COCO::new(&output.join("val.json")).unwrap();
@@ -211,7 +214,7 @@ fn an_independent_evaluator_finds_perfect_detections_perfect() {
 fn the_default_set_has_a_third_of_its_classes_in_each_group() {
     let config = SynthConfig { classification_per_class: 0, ..SynthConfig::default() };
     let folder = tempfile::tempdir().unwrap();
-    let report = generate(&config, &folder.path().join("set"), false, &quiet).unwrap();
+    let report = generate(&config, &folder.path().join("set"), false, &GO, &quiet).unwrap();
     use Frequency::{Common, Frequent, Rare};
     assert_eq!([Frequent, Common, Rare].map(|g| report.classes_of(g)), [14, 13, 13]);
     assert!(report.val_instances.iter().all(|&n| n >= 15), "{:?}", report.val_instances);
@@ -230,24 +233,42 @@ fn only_earlier_sets_are_overwritten() {
         ..small()
     };
     fs_err::create_dir(&output).unwrap();
-    generate(&config, &output, false, &quiet).unwrap();
+    generate(&config, &output, false, &GO, &quiet).unwrap();
     let first = files(&output);
 
-    let message = generate(&config, &output, false, &quiet).unwrap_err().to_string();
+    let message = generate(&config, &output, false, &GO, &quiet).unwrap_err().to_string();
     assert!(message.contains("not empty") && message.contains("--overwrite"), "{message}");
     let other = SynthConfig { seed: 1, ..config.clone() };
-    generate(&other, &output, true, &quiet).unwrap();
+    generate(&other, &output, true, &GO, &quiet).unwrap();
     assert_ne!(files(&output), first);
 
     fs_err::write(output.join("thesis.tex"), "x").unwrap();
-    let message = generate(&other, &output, true, &quiet).unwrap_err().to_string();
+    let message = generate(&other, &output, true, &GO, &quiet).unwrap_err().to_string();
     assert!(message.contains("thesis.tex"), "{message}");
     fs_err::remove_file(output.join("thesis.tex")).unwrap();
     fs_err::write(output.join("README.md"), "My photographs").unwrap();
-    let message = generate(&other, &output, true, &quiet).unwrap_err().to_string();
+    let message = generate(&other, &output, true, &GO, &quiet).unwrap_err().to_string();
     assert!(message.contains("not made by"), "{message}");
     assert!(output.join("train.json").exists());
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_stopped_drawing_leaves_the_earlier_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("set");
+    let small = SynthConfig { classification_per_class: 1, ..small() };
+    for stop_at in [1, 100, 310, 365] {
+        let stop = AtomicBool::new(false);
+        let stopping = |done, _| {
+            if done >= stop_at {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        let error = generate(&small, &output, false, &stop, &stopping).unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error}");
+        assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0, "{stop_at}");
+    }
 }
 
 #[test]
@@ -255,15 +276,15 @@ fn a_failed_drawing_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs_err::write(&file, "x").unwrap();
-    let within = generate(&small(), &file.join("set"), false, &quiet).unwrap_err().to_string();
+    let within = generate(&small(), &file.join("set"), false, &GO, &quiet).unwrap_err().to_string();
     assert!(within.contains(&file.display().to_string()), "{within}");
-    let itself = generate(&small(), &file, true, &quiet).unwrap_err().to_string();
+    let itself = generate(&small(), &file, true, &GO, &quiet).unwrap_err().to_string();
     assert!(itself.contains("is a file"), "{itself}");
     // `/proc` refuses new folders to everyone, root too.
     #[cfg(target_os = "linux")]
     {
         let nowhere = Path::new("/proc/richsem-set");
-        let message = generate(&small(), nowhere, false, &quiet).unwrap_err().to_string();
+        let message = generate(&small(), nowhere, false, &GO, &quiet).unwrap_err().to_string();
         assert!(message.contains("/proc"), "{message}");
     }
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1);
@@ -292,7 +313,7 @@ fn configurations_that_cannot_be_drawn_are_explained() {
     for (key, part, change) in cases {
         let mut config = small();
         change(&mut config);
-        let error = generate(&config, &output, false, &quiet).unwrap_err();
+        let error = generate(&config, &output, false, &GO, &quiet).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, Error::Config { key: k, .. } if k == key), "{key}: {message}");
         assert!(message.contains(part) && message.contains("hint: "), "{key}: {message}");
@@ -338,7 +359,7 @@ fn extreme_configurations_are_drawn() {
         classification_size: 48,
         seed: u64::MAX,
     };
-    let report = generate(&tiny, &folder.path().join("tiny"), false, &quiet).unwrap();
+    let report = generate(&tiny, &folder.path().join("tiny"), false, &GO, &quiet).unwrap();
     assert_eq!((report.train_boxes(), report.val_boxes()), (1, 1));
 
     // As crowded as it gets, with empty images among them.
@@ -351,7 +372,7 @@ fn extreme_configurations_are_drawn() {
         classification_per_class: 0,
         ..tiny
     };
-    let report = generate(&crowded, &folder.path().join("crowded"), false, &quiet).unwrap();
+    let report = generate(&crowded, &folder.path().join("crowded"), false, &GO, &quiet).unwrap();
     let asked = 60 * 8;
     assert!(report.val_boxes() > asked * 7 / 10, "{} of about {asked}", report.val_boxes());
 }

@@ -45,8 +45,12 @@ pub struct Position {
     pub updates: u64,
     /// The epoch before this one is trained but not measured.
     pub pending_eval: bool,
-    /// Best AP so far and the step it was measured at.
-    pub best: Option<(f64, u64)>,
+    /// Best AP so far and the step it was measured at: what the link `best` points to. Where no
+    /// measurement had anything to measure, there is no AP, and the step is the last's.
+    pub best: Option<(Option<f64>, u64)>,
+    /// What the next row of `metrics.jsonl` is to be the mean of, so far.
+    #[serde(default)]
+    pub window: Window,
 }
 
 impl Default for Position {
@@ -59,6 +63,7 @@ impl Default for Position {
             updates: 0,
             pending_eval: false,
             best: None,
+            window: Window::default(),
         }
     }
 }
@@ -88,6 +93,24 @@ impl Position {
         }
         Ok(Some(position))
     }
+}
+
+/// Sums since the row before. Part of a checkpoint, so that the row after a stop between two rows
+/// is the mean of what came before the stop, too.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    pub(super) batches: u64,
+    pub(super) updates: u64,
+    pub(super) loss: f64,
+    pub(super) grad_norm: f64,
+    /// Sum and number of each term: extra batches have terms of their own.
+    pub(super) terms: BTreeMap<String, (f64, u64)>,
+    /// Speed is of this process alone: two runs never have the same.
+    #[serde(skip)]
+    pub(super) seconds: f64,
+    #[serde(skip)]
+    pub(super) images: usize,
 }
 
 fn folder_name(updates: u64) -> String {

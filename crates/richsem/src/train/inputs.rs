@@ -1,11 +1,11 @@
 //! What a run reads: annotations, pictures, and the row of batches made of them.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use super::Observer;
 use crate::{
     collective::Collective,
-    config::{Config, SplitConfig},
+    config::{ClassHeadConfig, Config, SplitConfig},
     data::{
         alternation::{Alternation, Extra},
         dataset::Dataset,
@@ -17,8 +17,50 @@ use crate::{
         sampler::{LastBatch, Share},
     },
     error::{Error, Result},
+    teacher::TeacherText,
     vocabulary::Vocabulary,
 };
+
+/// Every file that the settings name must be there, before the first of them, which may be large,
+/// is read. Weights to start from are not asked for where a checkpoint takes their place.
+///
+/// # Errors
+/// Naming the key of the first that is not.
+pub(super) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> {
+    let Config { data, model, .. } = config;
+    let mut files: Vec<(String, Option<&PathBuf>)> = Vec::new();
+    for (name, split) in [("train", &data.train), ("val", &data.val)] {
+        let split = split.as_ref();
+        files.push((format!("data.{name}.annotations"), split.map(|s| &s.annotations)));
+        files.push((format!("data.{name}.images"), split.map(|s| &s.images)));
+    }
+    for (name, extra) in data.extra.iter().filter(|(_, extra)| extra.weight > 0) {
+        files.push((format!("data.extra.{name}.images"), Some(&extra.images)));
+        files.push((format!("data.extra.{name}.info"), extra.info.as_ref()));
+    }
+    if let ClassHeadConfig::Text { table } = &model.class_head {
+        files.push(("model.class_head.table".into(), table.as_ref()));
+    }
+    let weights = model.dino.backbone.weights.as_ref().filter(|_| !from_checkpoint);
+    files.push(("model.dino.backbone.weights".into(), weights));
+    if config.needs_teacher()
+        && let Some(teacher) = &config.teacher
+    {
+        files.push(("teacher.weights".into(), Some(&teacher.weights)));
+        if let TeacherText::Table { table } = &teacher.text {
+            files.push(("teacher.text.table".into(), Some(table)));
+        }
+    }
+    let files = files.into_iter().filter_map(|(key, path)| Some((key, path?)));
+    match { files }.find(|(_, path)| !path.exists()) {
+        None => Ok(()),
+        Some((key, path)) => {
+            let problem = format!("`{}` does not exist", path.display());
+            Err(Error::config(key, problem)
+                .with_hint("paths are relative to the file that says them"))
+        }
+    }
+}
 
 /// One set of pictures, ready to be read.
 pub(super) struct Split {
@@ -33,20 +75,14 @@ impl Split {
         config: &SplitConfig,
         observer: &mut dyn Observer,
     ) -> Result<(Dataset, Self)> {
-        for (name, path) in [("annotations", &config.annotations), ("images", &config.images)] {
-            if !path.exists() {
-                let problem = format!("`{}` does not exist", path.display());
-                return Err(Error::config(format!("{key}.{name}"), problem)
-                    .with_hint("paths are relative to the file that says them"));
-            }
-        }
         let dataset = Dataset::open(&config.annotations)?;
         observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
-        let split = Self {
-            store: Arc::new(ImageStore::open(&config.images)?),
-            entries: Arc::new(entries(&dataset)),
-        };
-        Ok((dataset, split))
+        let (store, entries) = (ImageStore::open(&config.images)?, entries(&dataset));
+        if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
+            return Err(Error::config(format!("{key}.images"), problem)
+                .with_hint("give what the file names in the annotations are relative to"));
+        }
+        Ok((dataset, Self { store: Arc::new(store), entries: Arc::new(entries) }))
     }
 }
 

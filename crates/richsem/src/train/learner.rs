@@ -5,7 +5,7 @@ use tch::{Device, Tensor};
 use super::{Optimizer, TrainingModel};
 use crate::{
     collective::Collective,
-    config::{ClassHeadConfig, Config, Precision},
+    config::{Config, Precision},
     data::batch::{Batch, Normalization},
     detector::{Detector, autocast_kind},
     error::{Error, Result, guarded},
@@ -63,10 +63,8 @@ impl Learner {
         device: Device,
         collective: Box<dyn Collective>,
     ) -> Result<Self> {
-        let needed = config.semantic.as_ref().is_some_and(|s| s.weight > 0.0)
-            || config.model.class_head == ClassHeadConfig::Text { table: None };
         let teacher = match &config.teacher {
-            Some(teacher) if needed => Some(teacher::open(teacher, &vocabulary, device)?),
+            Some(teacher) if config.needs_teacher() => Some(teacher::open(teacher, &vocabulary, device)?),
             _ => None,
         };
         Self::with_teacher(config, vocabulary, device, collective, teacher)

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Learner, checkpoint,
-    run_folder::{EvalRow, write_text},
+    run_folder::{EvalRow, better, write_text},
     trainer::{Trainer, wall_time},
 };
 use crate::{
@@ -77,8 +77,8 @@ impl Trainer<'_> {
         let scalars: Vec<(&str, f32)> = scalars.iter().map(|(k, v)| (k.as_str(), *v)).collect();
         self.tensorboard.scalars(step, wall_time(), &scalars)?;
         self.tensorboard.flush()?;
-        let ap = summary.get("AP").unwrap_or(0.0);
-        if self.position.best.is_none_or(|(best, _)| ap > best) {
+        let ap = summary.get("AP");
+        if self.position.best.is_none_or(|(best, _)| better(ap, best)) {
             self.position.best = Some((ap, step));
             checkpoint::link_best(&self.run, step)?;
         }

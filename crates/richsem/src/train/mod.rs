@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod diagnose;
+mod fingerprint;
 mod inputs;
 mod learner;
 mod measure;
@@ -13,7 +14,8 @@ mod schedule;
 mod teacher_check;
 mod trainer;
 
-pub use checkpoint::Position;
+pub use checkpoint::{Position, Window};
+pub use fingerprint::Fingerprint;
 pub use inputs::check_vocabularies;
 pub use learner::{BatchLoss, Learner, Trace};
 pub use model::TrainingModel;

@@ -9,7 +9,8 @@ pub trait Observer {
     fn message(&mut self, _text: &str) {}
     /// An epoch starts (or goes on after a resume) at `batch` of `batches`.
     fn epoch(&mut self, _epoch: u64, _epochs: u64, _batch: u64, _batches: u64) {}
-    /// One batch is done; `row` is given every `train.log_every` updates.
+    /// One batch is done; `row` is given every `train.log_every` updates, and at
+    /// the end of an epoch without one.
     fn batch(&mut self, _loss: f64, _images: usize, _row: Option<&TrainRow>) {}
     /// A measurement is under way: images done, images in all.
     fn evaluating(&mut self, _done: usize, _total: usize) {}

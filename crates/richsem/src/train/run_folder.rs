@@ -1,4 +1,4 @@
-//! One folder a run: `config.toml`, `vocabulary.json`, `metrics.jsonl`, `tensorboard/`, `eval/`,
+//! One folder a run: `config.toml`, `vocabulary.json`, `data.json`, `metrics.jsonl`, `tensorboard/`, `eval/`,
 //! `checkpoints/`.
 
 use std::{
@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::Fingerprint;
 use crate::{
     config::Config,
     error::{Error, Result, TEMPORARY, write_atomically},
@@ -49,17 +50,25 @@ pub struct EvalRow {
 }
 
 impl EvalRow {
-    /// AP as a fraction, 0 where nothing could be measured.
+    /// AP as a fraction; `None` where nothing could be measured.
     #[must_use]
-    pub fn ap(&self) -> f64 {
-        self.metrics.get("AP").copied().flatten().unwrap_or(0.0)
+    pub fn ap(&self) -> Option<f64> {
+        self.metrics.get("AP").copied().flatten()
     }
 
     /// The measurement whose checkpoint is `best`: that of the highest AP, the first of equals.
+    /// Where none gave an AP, the last.
     pub fn best<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
-        let better = |best: &'a Self, row: &'a Self| if row.ap() > best.ap() { row } else { best };
-        rows.into_iter().reduce(better)
+        rows.into_iter().reduce(|best, row| match better(row.ap(), best.ap()) {
+            true => row,
+            false => best,
+        })
     }
+}
+
+/// Whether a measurement's AP makes its checkpoint `best` in place of an earlier one.
+pub(super) fn better(ap: Option<f64>, best: Option<f64>) -> bool {
+    best.is_none_or(|best| ap.is_some_and(|ap| ap > best))
 }
 
 /// A line of `metrics.jsonl`.
@@ -121,13 +130,18 @@ impl RunFolder {
     ///
     /// # Errors
     /// A folder that already holds something, or cannot be written; it is then as it was.
-    pub fn create(path: &Path, config: &Config, vocabulary: &Vocabulary) -> Result<Self> {
+    pub fn create(
+        path: &Path,
+        config: &Config,
+        vocabulary: &Vocabulary,
+        data: &Fingerprint,
+    ) -> Result<Self> {
         Self::check_new(path)?;
         let new = !path.exists();
         fs_err::create_dir_all(path)?;
         let run = Self { path: path.to_owned() };
         let written = write_text(&run.file("config.toml"), &config.to_toml())
-            .and_then(|()| run.complete(vocabulary));
+            .and_then(|()| run.complete(vocabulary, data));
         if let Err(error) = written {
             // Best effort: the first error is the one to tell.
             let _ = match new {
@@ -142,8 +156,8 @@ impl RunFolder {
     /// Makes what is missing beside the settings, and removes what a killed process was writing.
     ///
     /// # Errors
-    /// The run was started with other classes; a folder that cannot be written.
-    pub(super) fn complete(&self, vocabulary: &Vocabulary) -> Result<()> {
+    /// The run was started with other classes or other data; a folder that cannot be written.
+    pub(super) fn complete(&self, vocabulary: &Vocabulary, data: &Fingerprint) -> Result<()> {
         for folder in ["", "eval", "checkpoints", "checkpoints/last"] {
             let folder = self.file(folder);
             if !folder.ends_with("last") {
@@ -153,14 +167,19 @@ impl RunFolder {
                 remove(&folder, is_temporary)?;
             }
         }
-        let path = self.file("vocabulary.json");
-        if !path.exists() {
-            let text = serde_json::to_string_pretty(vocabulary)
-                .map_err(|e| Error::Other(format!("vocabulary: {e}")))?;
-            return write_text(&path, &text);
+        self.check_vocabulary(vocabulary)?;
+        let path = self.file("data.json");
+        // A run of a release before this file has it from now on.
+        let started = written_once(&path, "data", data)?;
+        match data.differs_from(&started) {
+            None => Ok(()),
+            Some(problem) => Err(Error::invalid(&path, "data", problem).with_hint(OTHER_DATA)),
         }
-        let started: Vocabulary = serde_json::from_str(&fs_err::read_to_string(&path)?)
-            .map_err(|e| Error::invalid(&path, "vocabulary", e.to_string()))?;
+    }
+
+    fn check_vocabulary(&self, vocabulary: &Vocabulary) -> Result<()> {
+        let path = self.file("vocabulary.json");
+        let started = written_once(&path, "vocabulary", vocabulary)?;
         let names = |vocabulary: &Vocabulary| -> Vec<_> {
             vocabulary.categories().iter().map(|c| (c.id, c.name.clone())).collect()
         };
@@ -170,8 +189,7 @@ impl RunFolder {
                 started.len(),
                 vocabulary.len()
             );
-            return Err(Error::invalid(&path, "vocabulary", problem)
-                .with_hint("put the annotation file of that time back, or start a new run"));
+            return Err(Error::invalid(&path, "vocabulary", problem).with_hint(OTHER_DATA));
         }
         Ok(())
     }
@@ -322,6 +340,25 @@ impl RunFolder {
     }
 }
 
+/// What to do where the training set is not that of the run.
+const OTHER_DATA: &str = "put the annotation file of that time back, or start a new run";
+
+/// What a JSON file of the run's start holds: this value, unless it was written before.
+fn written_once<T: Clone + Serialize + DeserializeOwned>(
+    path: &Path,
+    what: &str,
+    value: &T,
+) -> Result<T> {
+    if path.exists() {
+        return serde_json::from_str(&fs_err::read_to_string(path)?)
+            .map_err(|e| Error::invalid(path, what, e.to_string()));
+    }
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| Error::Other(format!("{what}: {e}")))?;
+    write_text(path, &text)?;
+    Ok(value.clone())
+}
+
 fn is_temporary(name: &str) -> bool {
     name.starts_with(TEMPORARY)
 }
@@ -369,7 +406,8 @@ mod tests {
             EvalRow::best(&rows).map(|row| row.epoch)
         };
         assert_eq!(best(&[Some(0.1), Some(0.3), Some(0.3), Some(0.2)]), Some(2));
-        assert_eq!(best(&[None, Some(0.0)]), Some(1));
+        assert_eq!(best(&[None, Some(0.0), None]), Some(2));
+        assert_eq!(best(&[None, None]), Some(2));
         assert_eq!(best(&[]), None);
     }
 }

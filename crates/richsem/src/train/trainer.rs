@@ -1,7 +1,6 @@
 //! One run, from data to the last measurement.
 
 use std::{
-    collections::BTreeMap,
     ops::ControlFlow,
     path::PathBuf,
     sync::{
@@ -14,11 +13,11 @@ use std::{
 use tch::Device;
 
 use super::{
-    Learner, Observer, Position, checkpoint, diagnose,
-    inputs::{Split, batches, check_vocabularies, workers},
+    Fingerprint, Learner, Observer, Position, checkpoint, diagnose,
+    inputs::{Split, batches, check_files, check_vocabularies, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
-    schedule::lr_factor,
+    schedule::{drops_not_reached, lr_factor, row_due},
     teacher_check,
 };
 use crate::{
@@ -68,7 +67,6 @@ pub(super) struct Trainer<'a> {
     pub(super) val: Option<(Split, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
     pub(super) position: Position,
-    window: Window,
     pub(super) tensorboard: EventWriter,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) stop: &'a AtomicBool,
@@ -95,8 +93,14 @@ pub fn train(
         Error::config("data.train", "missing: nothing to learn from")
             .with_hint("set data.train.annotations and data.train.images")
     })?;
+    let has_checkpoint = |run: &RunFolder| run.file("checkpoints/last").exists();
+    check_files(&config, existing.as_ref().is_some_and(has_checkpoint))?;
+    if let Some(warning) = drops_not_reached(&config.train) {
+        observer.message(&warning);
+    }
     let (dataset, split) = Split::open("data.train", split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
+    let data = Fingerprint::of(&split.entries);
     drop(dataset);
     let val = match &config.data.val {
         None => None,
@@ -118,7 +122,7 @@ pub fn train(
     let resumed = match &existing {
         None => None,
         Some(run) => {
-            run.complete(&vocabulary)?;
+            run.complete(&vocabulary, &data)?;
             checkpoint::resume(run, &mut learner)?
         }
     };
@@ -139,7 +143,7 @@ pub fn train(
     }
     let run = match existing {
         Some(run) => run,
-        None => RunFolder::create(&folder, &config, &vocabulary)?,
+        None => RunFolder::create(&folder, &config, &vocabulary, &data)?,
     };
     let _lock = match lock {
         Some(lock) => lock,
@@ -148,8 +152,9 @@ pub fn train(
     let position = resumed.unwrap_or_default();
     run.rewind(position.updates)?;
     observer.message(&format!(
-        "{} trainable parameters on {device:?}; run folder {}",
+        "{} trainable parameters on {}; run folder {}",
         learner.model.detector.store.trainable_count(),
+        torch_ext::device_name(device),
         run.path().display()
     ));
     if position.micro_steps > 0 {
@@ -163,19 +168,8 @@ pub fn train(
     } else {
         EventWriter::create(&run.file("tensorboard"), wall_time())?
     };
-    let trainer = Trainer {
-        config,
-        run,
-        learner,
-        row,
-        val,
-        broken,
-        position,
-        window: Window::default(),
-        tensorboard,
-        observer,
-        stop,
-    };
+    let trainer =
+        Trainer { config, run, learner, row, val, broken, position, tensorboard, observer, stop };
     trainer.run()
 }
 
@@ -184,19 +178,6 @@ pub(super) fn wall_time() -> f64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0.0, |t| t.as_secs_f64())
-}
-
-/// Means of a logging window.
-#[derive(Default)]
-struct Window {
-    seconds: f64,
-    batches: u64,
-    images: usize,
-    updates: u64,
-    loss: f64,
-    grad_norm: f64,
-    /// Sum and number of each term: extra batches have terms of their own.
-    terms: BTreeMap<String, (f64, u64)>,
 }
 
 impl Trainer<'_> {
@@ -253,7 +234,7 @@ impl Trainer<'_> {
             self.position.batch += 1;
             self.position.micro_steps += 1;
             let updated = self.position.batch.is_multiple_of(accumulate);
-            self.window.seconds += mark.elapsed().as_secs_f64();
+            self.position.window.seconds += mark.elapsed().as_secs_f64();
             mark = Instant::now();
             let row = if updated { self.update(&batch)? } else { None };
             self.observer.batch(loss, batch.len(), row.as_ref());
@@ -306,7 +287,7 @@ impl Trainer<'_> {
         let mut trace = Trace::default();
         let losses = self.learner.backward(batch, key, &mut trace);
         let losses = losses.map_err(|error| self.explain(error, batch, &trace))?;
-        let window = &mut self.window;
+        let window = &mut self.position.window;
         window.batches += 1;
         window.images += batch.len();
         window.loss += losses.loss;
@@ -340,13 +321,16 @@ impl Trainer<'_> {
         let norm = self.learner.update(factor);
         let norm = norm.map_err(|error| self.explain(error, batch, &Trace::default()))?;
         self.position.updates += 1;
-        self.window.updates += 1;
-        self.window.grad_norm += norm;
-        if !self.position.updates.is_multiple_of(config.log_every) {
+        self.position.window.updates += 1;
+        self.position.window.grad_norm += norm;
+        let batches = self.row.batches(self.position.epoch);
+        let last = self.position.batch == batches;
+        let of_epoch = last.then_some(batches / config.accumulate);
+        if !row_due(self.position.updates, config.log_every, of_epoch) {
             return Ok(None);
         }
         let device = self.learner.model.detector.device();
-        let window = std::mem::take(&mut self.window);
+        let window = std::mem::take(&mut self.position.window);
         let batches = window.batches as f64;
         let row = TrainRow {
             step: self.position.updates,

@@ -57,14 +57,19 @@ fn try_open_cuda_half() -> Result<(), String> {
                     newer, or compute on the `cpu`"
             .to_owned());
     }
-    const NAME: &str = "libtorch_cuda.so";
-    let beside = torch_folder().map(|folder| folder.join(NAME)).filter(|path| path.exists());
-    let first = beside.as_deref().map(open);
+    let first = cuda_half_file().as_deref().map(open);
     match first {
         Some(Ok(())) => Ok(()),
         Some(Err(problem)) => Err(cuda_half_message(&problem)),
-        None => open(Path::new(NAME)).map_err(|problem| cuda_half_message(&problem)),
+        None => open(Path::new(CUDA_HALF)).map_err(|problem| cuda_half_message(&problem)),
     }
+}
+
+const CUDA_HALF: &str = "libtorch_cuda.so";
+
+/// The CUDA half in the folder that libtorch was loaded from, if it is there.
+pub(crate) fn cuda_half_file() -> Option<PathBuf> {
+    torch_folder().map(|folder| folder.join(CUDA_HALF)).filter(|path| path.exists())
 }
 
 fn cuda_half_message(problem: &str) -> String {

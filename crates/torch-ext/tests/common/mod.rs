@@ -19,6 +19,15 @@ pub(crate) struct Case {
     pub(crate) grad: Tensor,
 }
 
+/// Tests run in parallel and share libtorch's generator: each seeds it and, while it holds this, draws
+/// undisturbed.
+pub(crate) fn seeded(seed: i64) -> std::sync::MutexGuard<'static, ()> {
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let held = GENERATOR.lock().unwrap();
+    tch::manual_seed(seed);
+    held
+}
+
 /// Random arguments with locations in `[-margin, 1 + margin]`.
 pub(crate) fn random_case(
     seed: i64,
@@ -27,10 +36,7 @@ pub(crate) fn random_case(
     levels: &[(i64, i64)],
     margin: f64,
 ) -> Case {
-    // Tests run in parallel and share libtorch's generator: each seeds it and draws undisturbed.
-    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _held = GENERATOR.lock().unwrap();
-    tch::manual_seed(seed);
+    let _held = seeded(seed);
     let l = levels.len() as i64;
     let s = levels.iter().map(|(h, w)| h * w).sum::<i64>();
     let options = (kind, Device::Cpu);

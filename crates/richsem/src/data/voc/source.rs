@@ -5,10 +5,11 @@ use std::{
     ffi::OsStr,
     io::{self, Read},
     path::{Component, Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
 use super::xml::{self, Annotated};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, unless_stopped};
 
 /// The image sets that are looked for, in the order in which they are written.
 pub(super) const SPLITS: [&str; 4] = ["train", "val", "trainval", "test"];
@@ -90,7 +91,7 @@ fn two_sets(input: &Path, first: &Path, second: &Path) -> Error {
 }
 
 /// Reads a folder. The pictures stay where they are.
-pub(super) fn from_folder(input: &Path) -> Result<Collected> {
+pub(super) fn from_folder(input: &Path, stop: &AtomicBool) -> Result<Collected> {
     let roots = roots_below(input, 3)?;
     let root = match roots.as_slice() {
         [] => return Ok(Collected::default()),
@@ -104,6 +105,7 @@ pub(super) fn from_folder(input: &Path) -> Result<Collected> {
             continue;
         }
         for path in sorted_entries(&folder)? {
+            unless_stopped(stop)?;
             match kind_of(&path) {
                 None => {}
                 Some((_, kind @ Kind::Picture { .. })) => {
@@ -154,7 +156,7 @@ fn text_of(file: &Path, reader: impl Read) -> Result<Vec<u8>> {
 }
 
 /// Reads an archive front to back once, writing its pictures to `images`.
-pub(super) fn from_tar(input: &Path, images: &Path) -> Result<Collected> {
+pub(super) fn from_tar(input: &Path, images: &Path, stop: &AtomicBool) -> Result<Collected> {
     let broken = |e: &dyn std::fmt::Display| {
         Error::invalid(input, "archive", format!("not a readable .tar: {e}")).with_hint(
             "expected a folder or an uncompressed .tar; unpack .tar.gz and .zip first, and if it \
@@ -173,6 +175,7 @@ pub(super) fn from_tar(input: &Path, images: &Path) -> Result<Collected> {
     let mut root: Option<PathBuf> = None;
     let mut archive = tar::Archive::new(io::BufReader::with_capacity(1 << 20, file));
     for entry in archive.entries().map_err(|e| broken(&e))? {
+        unless_stopped(stop)?;
         let mut entry = entry.map_err(|e| broken(&e))?;
         if !entry.header().entry_type().is_file() {
             continue;

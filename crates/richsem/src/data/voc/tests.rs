@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{ConversionReport, convert};
+use super::{AtomicBool, ConversionReport, Error, convert};
 use crate::{data::dataset::Dataset, error::Result, testing::shared, vocabulary::CategoryId};
 
 /// (file name, class name, box, crowd), sorted.
@@ -40,7 +40,7 @@ fn theirs(folder: &Path) -> Boxes {
 fn bccd_is_converted_from_its_archive_as_hotcoco_does_from_a_folder() {
     let Some(archive) = shared("photos/bccd/BCCD.tar") else { return };
     let output = tempfile::tempdir().unwrap();
-    let report = convert(&archive, output.path()).unwrap();
+    let report = convert(&archive, output.path(), false, &GO).unwrap();
     let counts: Vec<_> =
         report.splits.iter().map(|s| (s.name.as_str(), s.images, s.boxes)).collect();
     assert_eq!(
@@ -70,7 +70,7 @@ fn bccd_is_converted_from_its_archive_as_hotcoco_does_from_a_folder() {
 
     // From the folder: the same JSON, and nothing copied.
     let again = tempfile::tempdir().unwrap();
-    let from_folder = convert(folder.path(), again.path()).unwrap();
+    let from_folder = convert(folder.path(), again.path(), false, &GO).unwrap();
     assert_eq!(from_folder.image_root, folder.path().join("BCCD/JPEGImages"));
     assert!(!again.path().join("images").exists());
     for (a, b) in report.splits.iter().zip(&from_folder.splits) {
@@ -91,7 +91,7 @@ fn voc_2012_without_image_sets_is_one_set() {
         }
     }
     let output = tempfile::tempdir().unwrap();
-    let report = convert(set, output.path()).unwrap();
+    let report = convert(set, output.path(), false, &GO).unwrap();
     assert_eq!(report.splits.len(), 1);
     let all = &report.splits[0];
     assert_eq!((all.name.as_str(), all.images, all.boxes), ("all", 100, 273));
@@ -126,9 +126,12 @@ fn small_set(objects: &str) -> tempfile::TempDir {
     folder
 }
 
+/// Never set.
+static GO: AtomicBool = AtomicBool::new(false);
+
 fn converted(folder: &tempfile::TempDir) -> Result<(ConversionReport, tempfile::TempDir)> {
     let output = tempfile::tempdir().unwrap();
-    convert(folder.path(), output.path()).map(|report| (report, output))
+    convert(folder.path(), output.path(), false, &GO).map(|report| (report, output))
 }
 
 fn annotation(folder: &tempfile::TempDir, name: &str) -> std::path::PathBuf {
@@ -262,7 +265,7 @@ fn archives_that_cannot_be_read_are_refused() {
     let output = tempfile::tempdir().unwrap();
     let outcome = |content: &[u8]| {
         std::fs::write(&archive, content).unwrap();
-        convert(&archive, output.path()).map_err(|e| e.to_string())
+        convert(&archive, output.path(), true, &GO).map_err(|e| e.to_string())
     };
     assert_eq!(outcome(&bytes).unwrap().splits.len(), 2);
     for (content, says) in [
@@ -280,6 +283,22 @@ fn archives_that_cannot_be_read_are_refused() {
         refused += usize::from(outcome(&bytes[..end]).is_err());
     }
     assert!(refused > 10, "{refused}");
+}
+
+#[test]
+fn a_stopped_conversion_leaves_nothing() {
+    let set = small_set(OBJECT);
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("set.tar");
+    let mut builder = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+    builder.append_dir_all("set", set.path().join("VOC/deeper")).unwrap();
+    builder.finish().unwrap();
+    for input in [&archive, set.path()] {
+        let stop = AtomicBool::new(true);
+        let error = convert(input, &folder.path().join("out"), false, &stop).unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }
 
 #[test]
@@ -301,7 +320,7 @@ fn nothing_is_written_outside_the_output() {
     std::fs::create_dir(folder.path().join("in")).unwrap();
     std::fs::write(&archive, builder.into_inner().unwrap()).unwrap();
     let output = folder.path().join("in/deep/er");
-    let report = convert(&archive, &output).unwrap();
+    let report = convert(&archive, &output, false, &GO).unwrap();
     assert!(output.join("images/a.png").exists());
     assert_eq!(report.splits[0].images, 1);
     assert!(

@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use super::{BackboneConfig, norm::ConvNorm};
+use super::{BackboneConfig, norm::ConvNorm, stages::Stages};
 use crate::models::parameters::Scope;
 
 fn pool(x: &Tensor, stride: i64) -> Tensor {
@@ -53,13 +53,12 @@ impl Bottleneck {
 #[derive(Debug)]
 pub struct ClipResnet {
     stem: [ConvNorm; 3],
-    stages: Vec<Vec<Bottleneck>>,
+    stages: Stages<Bottleneck>,
 }
 
 impl ClipResnet {
     pub(super) fn new(scope: &Scope, config: &BackboneConfig) -> Self {
-        let frozen = |stage: i64| config.frozen_stages >= stage;
-        let stem_scope = scope.clone().frozen(frozen(0));
+        let stem_scope = scope.clone().frozen(config.is_frozen(0));
         let half = config.width / 2;
         let conv = |i: i64, shape| {
             ConvNorm::new(&stem_scope, (&format!("conv{i}"), &format!("bn{i}")), shape, config)
@@ -69,26 +68,7 @@ impl ClipResnet {
             conv(2, (half, half, 3, 1)),
             conv(3, (half, config.width, 3, 1)),
         ];
-        let mut input = config.width;
-        let stages = config
-            .blocks()
-            .into_iter()
-            .enumerate()
-            .map(|(stage, count)| {
-                let planes = config.width << stage;
-                let scope =
-                    scope.sub(format!("layer{}", stage + 1)).frozen(frozen(stage as i64 + 1));
-                (0..count)
-                    .map(|i| {
-                        let stride = if i == 0 && stage > 0 { 2 } else { 1 };
-                        let block = Bottleneck::new(&scope.sub(i), input, planes, stride, config);
-                        input = planes * 4;
-                        block
-                    })
-                    .collect()
-            })
-            .collect();
-        Self { stem, stages }
+        Self { stem, stages: Stages::new(scope, config, Bottleneck::new) }
     }
 
     pub(super) fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
@@ -96,12 +76,6 @@ impl ClipResnet {
         for conv in &self.stem {
             x = conv.forward(&x, train).relu();
         }
-        let mut x = pool(&x, 2);
-        std::array::from_fn(|stage| {
-            for block in &self.stages[stage] {
-                x = block.forward(&x, train);
-            }
-            x.shallow_clone()
-        })
+        self.stages.forward(pool(&x, 2), |block, x| block.forward(x, train))
     }
 }

@@ -3,6 +3,7 @@
 mod clip_resnet;
 mod norm;
 mod resnet;
+mod stages;
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -119,6 +120,11 @@ impl BackboneConfig {
         }
     }
 
+    /// Whether a stage, 0 being the stem, is not trained.
+    fn is_frozen(&self, stage: i64) -> bool {
+        self.frozen_stages >= stage
+    }
+
     fn expansion(&self) -> i64 {
         if matches!(self.name, Trunk::Resnet18 | Trunk::Resnet34) { 1 } else { 4 }
     }
@@ -165,7 +171,8 @@ impl Backbone {
 mod tests {
     use super::*;
     use crate::models::parameters::{ParameterStore, Role};
-    use tch::{Device, Kind};
+    use crate::testing::{normal, uniform};
+    use tch::Device;
 
     fn build(config: &BackboneConfig) -> (ParameterStore, Backbone) {
         let store = ParameterStore::new(Device::Cpu, 0);
@@ -180,7 +187,7 @@ mod tests {
         {
             let config = BackboneConfig { name, width: 8, groups: 4, ..BackboneConfig::default() };
             let (_, trunk) = build(&config);
-            let images = Tensor::randn([1, 3, 64, 96], (Kind::Float, Device::Cpu));
+            let images = normal(1, &[1, 3, 64, 96]);
             let maps = trunk.forward(&images, false);
             for (level, (map, channels)) in maps.iter().zip(config.channels()).enumerate() {
                 let stride = 4 << level;
@@ -231,12 +238,12 @@ mod tests {
             &BackboneConfig::default(),
         );
         let mut values = store.named_tensors();
-        for (name, value) in &mut values {
-            let random = Tensor::rand(value.size(), (Kind::Float, Device::Cpu));
+        for (key, (name, value)) in (2..).zip(&mut values) {
+            let random = uniform(key, &value.size());
             *value = if name.ends_with("conv1.weight") { random - 0.5 } else { random + 0.1 };
         }
         store.load(&values, "test".as_ref()).unwrap();
-        let x = Tensor::randn([2, 3, 9, 11], (Kind::Float, Device::Cpu));
+        let x = normal(3, &[2, 3, 9, 11]);
         let got = block.forward(&x, true);
         let convolved = x.conv2d(&values["conv1.weight"], None::<&Tensor>, [2], [1], [1], 1);
         let shaped = |name: &str| values[name].view([1, -1, 1, 1]);
@@ -257,7 +264,7 @@ mod tests {
             ..BackboneConfig::default()
         };
         let (store, trunk) = build(&config);
-        let images = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu)) * 5.0 + 3.0;
+        let images = normal(4, &[2, 3, 64, 64]) * 5.0 + 3.0;
         let before = store.named_tensors()["bn1.running_mean"].copy();
         let _ = trunk.forward(&images, false);
         assert_eq!(before, store.named_tensors()["bn1.running_mean"]);

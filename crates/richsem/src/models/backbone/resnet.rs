@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{BackboneConfig, norm::ConvNorm};
+use super::{BackboneConfig, norm::ConvNorm, stages::Stages};
 use crate::models::parameters::Scope;
 
 #[derive(Debug)]
@@ -52,44 +52,19 @@ impl Block {
 #[derive(Debug)]
 pub struct Resnet {
     stem: ConvNorm,
-    stages: Vec<Vec<Block>>,
+    stages: Stages<Block>,
 }
 
 impl Resnet {
     pub(super) fn new(scope: &Scope, config: &BackboneConfig) -> Self {
-        let frozen = |stage: i64| config.frozen_stages >= stage;
-        let stem_scope = scope.clone().frozen(frozen(0));
+        let stem_scope = scope.clone().frozen(config.is_frozen(0));
         let stem = ConvNorm::new(&stem_scope, ("conv1", "bn1"), (3, config.width, 7, 2), config);
-        let mut input = config.width;
-        let stages = config
-            .blocks()
-            .into_iter()
-            .enumerate()
-            .map(|(stage, count)| {
-                let planes = config.width << stage;
-                let scope =
-                    scope.sub(format!("layer{}", stage + 1)).frozen(frozen(stage as i64 + 1));
-                (0..count)
-                    .map(|i| {
-                        let stride = if i == 0 && stage > 0 { 2 } else { 1 };
-                        let block = Block::new(&scope.sub(i), input, planes, stride, config);
-                        input = planes * config.expansion();
-                        block
-                    })
-                    .collect()
-            })
-            .collect();
-        Self { stem, stages }
+        Self { stem, stages: Stages::new(scope, config, Block::new) }
     }
 
     pub(super) fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
         let x = self.stem.forward(images, train).relu();
-        let mut x = x.max_pool2d([3], [2], [1], [1], false);
-        std::array::from_fn(|stage| {
-            for block in &self.stages[stage] {
-                x = block.forward(&x, train);
-            }
-            x.shallow_clone()
-        })
+        let x = x.max_pool2d([3], [2], [1], [1], false);
+        self.stages.forward(x, |block, x| block.forward(x, train))
     }
 }

@@ -128,6 +128,7 @@ impl MsDeformAttn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::uniform;
     use crate::{
         models::parameters::{ParameterStore, Role},
         random::{Random, Stream},
@@ -188,7 +189,7 @@ mod tests {
             )
             .collect();
         for width in [2usize, 4] {
-            let reference = Tensor::rand([1, q as i64, 2, width as i64], options);
+            let reference = uniform(1, &[1, q as i64, 2, width as i64]);
             let got = rows(&module.forward(&query, &reference, &memory, &levels).unwrap());
             let reference = rows(&reference); // q · 2 rows
             for (i, x) in rows(&query).iter().enumerate() {

@@ -34,7 +34,7 @@ fn feed(rank: usize, world: usize) -> FeedConfig {
     FeedConfig {
         seed: 3,
         share: Share { batch_size: 2, rank, world, last: LastBatch::Drop },
-        augment: TransformConfig { flip: 0.5, scales: vec![32], max_size: 64, crop: None },
+        augment: TransformConfig { flip: 0.5, scales: vec![32], max_size: 64, crop: CropConfig { probability: 0.0, ..CropConfig::default() } },
         pad_multiple: 32,
         batches_per_epoch: 2,
     }
@@ -122,7 +122,7 @@ fn batches_depend_on_seed_position_and_rank_alone() {
         flip: 0.5,
         scales: vec![32, 48, 64],
         max_size: 90,
-        crop: Some(CropConfig { probability: 0.5, resize: vec![40], min: 20, max: 40 }),
+        crop: CropConfig { probability: 0.5, resize: vec![40], min: 20, max: 40 },
     };
     for order in [OrderConfig::Shuffled, OrderConfig::Official] {
         let config = ExtraConfig {

@@ -1,0 +1,51 @@
+//! Ctrl-C and `kill`.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use anyhow::Result;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+
+use crate::{exit, output};
+
+/// SIGINT and SIGTERM ask to stop in good order; a second one ends the process at once.
+pub(crate) struct Signals {
+    /// Set by the first.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// Number of the signal that came.
+    which: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    /// From here on.
+    pub(crate) fn catch() -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let which = Arc::new(AtomicUsize::new(SIGINT as usize));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds the flag unset and sets it.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+            flag::register_usize(signal, Arc::clone(&which), signal as usize)?;
+            flag::register(signal, Arc::clone(&stop))?;
+        }
+        Ok(Self { stop, which })
+    }
+
+    /// That of a process which the signal ended.
+    pub(crate) fn exit_code(&self) -> u8 {
+        exit::signal(self.which.load(Ordering::Relaxed))
+    }
+
+    /// Tells that nothing is left of what was begun.
+    pub(crate) fn tell_undone(&self, output: &Path) -> u8 {
+        output::note(format!("stopped: `{}` is as it was", output.display()));
+        self.exit_code()
+    }
+}

@@ -1,0 +1,48 @@
+//! The four stages behind a stem, which all these trunks have: `layer1` to `layer4`, each of half
+//! the resolution and twice the channels of the one before.
+
+use tch::Tensor;
+
+use super::BackboneConfig;
+use crate::models::parameters::Scope;
+
+/// Blocks in a row, by stage.
+#[derive(Debug)]
+pub(super) struct Stages<B>(Vec<Vec<B>>);
+
+impl<B> Stages<B> {
+    /// `block` makes one from its scope, input channels, planes (output channels before expansion),
+    /// stride, and the trunk's settings.
+    pub(super) fn new(
+        scope: &Scope,
+        config: &BackboneConfig,
+        block: impl Fn(&Scope, i64, i64, i64, &BackboneConfig) -> B,
+    ) -> Self {
+        let mut input = config.width;
+        let stage = |(stage, count): (usize, i64)| {
+            let planes = config.width << stage;
+            let frozen = config.is_frozen(stage as i64 + 1);
+            let scope = scope.sub(format!("layer{}", stage + 1)).frozen(frozen);
+            (0..count)
+                .map(|i| {
+                    let stride = if i == 0 && stage > 0 { 2 } else { 1 };
+                    let made = block(&scope.sub(i), input, planes, stride, config);
+                    input = planes * config.expansion();
+                    made
+                })
+                .collect()
+        };
+        Self(config.blocks().into_iter().enumerate().map(stage).collect())
+    }
+
+    /// The output of each stage: C2 to C5.
+    pub(super) fn forward(&self, stem: Tensor, run: impl Fn(&B, &Tensor) -> Tensor) -> [Tensor; 4] {
+        let mut x = stem;
+        std::array::from_fn(|stage| {
+            for block in &self.0[stage] {
+                x = run(block, &x);
+            }
+            x.shallow_clone()
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! A run that takes seconds.
+
+use std::{path::Path, sync::atomic::AtomicBool};
+
+use crate::{
+    error::Result,
+    synth::{self, SynthConfig, SynthReport},
+};
+
+/// Draws 4 classes in 14 training and 6 validation images into a new folder.
+///
+/// # Errors
+/// As [`synth::generate`].
+pub fn write_small_set(folder: &Path) -> Result<SynthReport> {
+    let config = SynthConfig {
+        classes: 4,
+        train_images: 14,
+        val_images: 6,
+        image_size: (64, 80),
+        objects_per_image: (1, 3),
+        classification_per_class: 0,
+        ..SynthConfig::default()
+    };
+    synth::generate(&config, folder, false, &AtomicBool::new(false), &|_, _| {})
+}
+
+/// Settings of a run on such a set, with all that a run's state is made of: running statistics, a
+/// mean of the weights, gradients over two batches, an order and a rate that change with the epoch.
+/// An epoch has at least 3 updates. `train` goes on with the table `[train]`, from `epochs`,
+/// `lr_drop` and `log_every` on.
+#[must_use]
+pub fn small_run(set: &Path, train: &str) -> String {
+    format!(
+        r#"
+version = 1
+seed = 5
+
+[data]
+batch_size = 2
+workers = 2
+train = {{ annotations = "{0}/train.json", images = "{0}/images" }}
+val = {{ annotations = "{0}/val.json", images = "{0}/images" }}
+sampler = {{ kind = "repeat_factor", threshold = 0.5 }}
+augment = {{ scales = [64, 80], max_size = 128 }}
+resize = {{ size = 64, max_size = 128 }}
+
+[model.dino]
+return_interm_indices = [2, 3]
+backbone = {{ name = "resnet18", width = 8, norm = "batch_norm", frozen_stages = -1 }}
+
+[model.dino.transformer]
+hidden_dim = 32
+nheads = 2
+enc_layers = 1
+dec_layers = 2
+dim_feedforward = 32
+num_queries = 10
+num_feature_levels = 2
+
+[model.denoising]
+number = 4
+
+[train]
+lr = 0.001
+lr_backbone = 0.001
+accumulate = 2
+ema = {{ decay = 0.9 }}
+checkpoint_every = 2
+{train}
+"#,
+        set.display()
+    )
+}

@@ -1,0 +1,106 @@
+//! By what a resumed run knows its training set again.
+
+use std::hash::Hasher as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{data::detection_source::ImageEntry, hash::Fnv};
+
+/// `data.json` of a run's folder. Names of files are left out: pictures may be moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// Images of the training set.
+    pub images: usize,
+    /// Boxes that are trained on.
+    pub boxes: usize,
+    /// FNV-1a of the images' ids, and of the classes and corners of their boxes, in order;
+    /// hexadecimal.
+    pub hash: String,
+}
+
+impl Fingerprint {
+    /// Of a training set.
+    #[must_use]
+    pub fn of(entries: &[ImageEntry]) -> Self {
+        let mut hash = Fnv::default();
+        let mut boxes = 0;
+        for entry in entries {
+            boxes += entry.boxes.len();
+            hash.write(&entry.id.to_le_bytes());
+            hash.write(&(entry.boxes.len() as u64).to_le_bytes());
+            for (corners, label) in entry.boxes.iter().zip(&entry.labels) {
+                corners.0.iter().for_each(|c| hash.write(&c.to_le_bytes()));
+                hash.write(&label.0.to_le_bytes());
+            }
+        }
+        Self { images: entries.len(), boxes, hash: format!("{:016x}", hash.finish()) }
+    }
+
+    /// What is another here than it was at the start, in words.
+    pub(super) fn differs_from(&self, started: &Self) -> Option<String> {
+        let counts = |of: &Self| format!("{} images and {} boxes", of.images, of.boxes);
+        let (now, then) = (counts(self), counts(started));
+        match (self == started, now == then) {
+            (true, _) => None,
+            (false, false) => Some(format!(
+                "the run was started with {then}, data.train.annotations now has {now}"
+            )),
+            (false, true) => Some(format!(
+                "the run was started with {then} of other ids, classes or places than \
+                 data.train.annotations now has"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{boxes::Xyxy, targets::LabelKnowledge, vocabulary::ClassIndex};
+
+    fn entry(id: i64, boxes: &[[f32; 4]]) -> ImageEntry {
+        ImageEntry {
+            name: format!("{id}.jpg"),
+            id,
+            size: None,
+            boxes: boxes.iter().map(|b| Xyxy(*b)).collect(),
+            labels: vec![ClassIndex(0); boxes.len()],
+            knowledge: LabelKnowledge::default(),
+        }
+    }
+
+    #[test]
+    fn whatever_is_learned_from_shows() {
+        let corners = [1.0, 2.0, 3.0, 4.0];
+        let set = [entry(1, &[corners]), entry(2, &[])];
+        let first = Fingerprint::of(&set);
+        assert_eq!((first.images, first.boxes), (2, 1));
+        let changed = |change: fn(&mut [ImageEntry; 2])| {
+            let mut set = set.clone();
+            change(&mut set);
+            Fingerprint::of(&set).differs_from(&first)
+        };
+        assert_eq!(changed(|_| ()), None);
+        assert_eq!(changed(|set| set[0].name = "moved/1.jpg".to_owned()), None);
+        let changes: [fn(&mut [ImageEntry; 2]); 5] = [
+            |set| set[1].id = 3,
+            |set| set.reverse(),
+            |set| set[0].labels[0] = ClassIndex(1),
+            |set| set[0].boxes[0].0[2] = 3.5,
+            |set| {
+                let (boxes, labels) = (set[0].boxes.split_off(0), set[0].labels.split_off(0));
+                (set[1].boxes, set[1].labels) = (boxes, labels);
+            },
+        ];
+        for change in changes {
+            assert!(changed(change).unwrap().contains("other ids, classes or places"));
+        }
+        let fewer = Fingerprint::of(&set[..1]).differs_from(&first).unwrap();
+        assert!(
+            fewer.contains("with 2 images and 1 boxes") && fewer.contains("1 images"),
+            "{fewer}"
+        );
+    }
+}
