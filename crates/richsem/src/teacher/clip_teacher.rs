@@ -1,5 +1,7 @@
 //! CLIP as a teacher.
 
+use std::path::Path;
+
 use tch::{Device, Kind, Tensor};
 
 use super::{
@@ -38,13 +40,22 @@ impl ClipTeacher {
     /// # Errors
     /// As [`super::open`].
     pub fn open(config: &TeacherConfig, vocabulary: &Vocabulary, device: Device) -> Result<Self> {
+        Self::open_with_cache(config, vocabulary, device, text_table::cache_folder().as_deref())
+    }
+
+    pub(super) fn open_with_cache(
+        config: &TeacherConfig,
+        vocabulary: &Vocabulary,
+        device: Device,
+        cache: Option<&Path>,
+    ) -> Result<Self> {
         if !config.weights.is_file() {
             let problem = format!("there is no file `{}`", config.weights.display());
             return Err(Error::config("teacher.weights", problem)
                 .with_hint("paths are relative to the file that says them"));
         }
         let (store, sizes, clip) = clip::load(&config.weights, device)?;
-        let text = text_table_of(config, vocabulary, &store, &sizes, &clip)?;
+        let text = text_table_of(config, vocabulary, (&store, &sizes, &clip), cache)?;
         Self::new(clip, sizes, text, device, config.precision, config.vit)
     }
 
@@ -81,6 +92,12 @@ impl ClipTeacher {
                 images.f_internal_upsample_bilinear2d_aa([side, side], false, None, None)?;
             Ok(self.clip.encode_image(&images, false))
         })
+    }
+
+    /// The model itself, for other texts ([`super::encode_prompts`]) and pictures.
+    #[must_use]
+    pub fn clip(&self) -> &Clip {
+        &self.clip
     }
 
     /// Sizes of the model.
@@ -152,9 +169,8 @@ fn crop(images: &Tensor, boxes: &Tensor, side: i64) -> Result<Tensor> {
 fn text_table_of(
     config: &TeacherConfig,
     vocabulary: &Vocabulary,
-    store: &ParameterStore,
-    sizes: &ClipConfig,
-    clip: &Clip,
+    (store, sizes, clip): (&ParameterStore, &ClipConfig, &Clip),
+    cache: Option<&Path>,
 ) -> Result<TextTable> {
     let width = sizes.embed_dim;
     let (set, own) = match &config.text {
@@ -181,20 +197,11 @@ fn text_table_of(
             "give the vocabulary's embeddings: teacher.text.kind = \"table\", teacher.text.table",
         ));
     };
-    if encoder.vocabulary() != clip::Tokenizer::VOCABULARY {
-        let problem = format!(
-            "expected the {} tokens of CLIP's tokenizer, got {}",
-            clip::Tokenizer::VOCABULARY,
-            encoder.vocabulary()
-        );
-        return Err(Error::invalid(weights, "token_embedding.weight", problem));
-    }
     let templates = set.templates(own);
     let names: Vec<&str> = vocabulary.categories().iter().map(|c| c.name.as_str()).collect();
     let key = text_table::key(store, &templates, &names)?;
-    let folder = text_table::cache_folder();
-    let table = text_table::cached(folder.as_deref(), &key, [names.len() as i64, width], || {
-        text_table::encode(encoder, store.device(), &templates, &names)
+    let table = text_table::cached(cache, &key, [names.len() as i64, width], || {
+        text_table::encode_prompts(encoder, store.device(), &templates, &names)
     })?;
     checked_text_table(&table, vocabulary, weights)
 }

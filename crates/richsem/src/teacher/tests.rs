@@ -85,26 +85,29 @@ fn top1(precision: Precision, step: usize) -> Option<[(usize, usize); 3]> {
     Some(counts)
 }
 
-fn share(counts: &[(usize, usize)]) -> f64 {
-    let sum = |f: fn(&(usize, usize)) -> usize| counts.iter().map(f).sum::<usize>() as f64;
-    sum(|c| c.0) / sum(|c| c.1)
-}
-
-/// The data's README says 61 / 58 / 60 % for all of val.
+/// open_clip's ModifiedResNet with torchvision's RoIAlign gets 39 of 61, 46 of 59 and 25 of 40
+/// boxes of these pictures right, which Pillow had resized; one box more or less is rounding.
 #[test]
 fn the_small_teacher_knows_its_classes() {
     let Some(counts) = top1(Precision::F32, 10) else { return };
-    assert!(share(&counts) > 0.5, "{counts:?}");
+    for ((got, all), (expected, boxes)) in
+        counts.into_iter().zip([(39usize, 61), (46, 59), (25, 40)])
+    {
+        assert!(all == boxes && expected.abs_diff(got) <= 1, "{counts:?}");
+    }
 }
 
+/// The same two get 354 of 600, 363 of 560 and 274 of 440 of all of val right: 59 / 65 / 62 %.
 #[test]
-#[ignore = "all of val: a minute on two cores; prints top-1 by frequency"]
+#[ignore = "all of val, twice: three minutes of one core"]
 fn the_small_teacher_on_all_of_val() {
     for precision in [Precision::F32, Precision::Bf16] {
         let Some(counts) = top1(precision, 1) else { return };
-        println!("{precision:?}: {counts:?} {:?}", counts.map(|c| share(&[c])));
-        for group in counts {
-            assert!((0.55..0.65).contains(&share(&[group])), "{counts:?}");
+        println!("{precision:?}: {counts:?}");
+        for ((got, all), (expected, boxes)) in
+            counts.into_iter().zip([(354usize, 600), (363, 560), (274, 440)])
+        {
+            assert!(all == boxes && expected.abs_diff(got) <= 4, "{precision:?} {counts:?}");
         }
     }
 }
@@ -156,7 +159,8 @@ fn files_that_are_no_clip_are_named() {
     const POOL: &str = "visual.attnpool.positional_embedding";
     const C_PROJ: &str = "visual.attnpool.c_proj.weight";
     const FIRST: &str = "visual.layer1.0.conv1.weight";
-    let cases: [(&[(&str, &[i64])], &str); 7] = [
+    type Shape<'a> = (&'a str, &'a [i64]);
+    let cases: [(&[Shape], &str); 7] = [
         (&[("backbone.weight", &[3])], "no image encoder"),
         (&[(C_PROJ, &[])], "visual.layer1.0.conv1.weight: missing"),
         (&[(C_PROJ, &[4, 64]), (FIRST, &[])], "expected a side 0, got shape []"),

@@ -335,7 +335,7 @@ fn a_prompted_table_is_the_mean_over_the_templates() {
     let encoder = clip::TextEncoder::new(&store.root(), &text, 6);
     let templates = PromptSet::Reference.templates(&[]);
     let names = ["air_conditioner", "alarm clock", "zebra"];
-    let table = text_table::encode(&encoder, Device::Cpu, &templates, &names).unwrap();
+    let table = encode_prompts(&encoder, Device::Cpu, &templates, &names).unwrap();
     assert_eq!(table.size(), [3, 6]);
     let tokenizer = clip::Tokenizer::new();
     for (name, row) in names.iter().zip(0..) {
@@ -346,8 +346,40 @@ fn a_prompted_table_is_the_mean_over_the_templates() {
     }
     let long = ["very ".repeat(80)];
     let long: Vec<&str> = long.iter().map(String::as_str).collect();
-    let error = text_table::encode(&encoder, Device::Cpu, &templates, &long).unwrap_err();
+    let error = encode_prompts(&encoder, Device::Cpu, &templates, &long).unwrap_err();
     assert!(error.to_string().contains("at most 77"), "{error}");
+}
+
+/// From weights and class names to soft labels, the second time from the cache.
+#[test]
+fn a_teacher_with_prompts_keeps_its_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, cache) = (folder.path().join("clip.safetensors"), folder.path().join("cache"));
+    let rn = fixture("rn.safetensors");
+    let mut sizes = clip::load(&rn, Device::Cpu).unwrap().1;
+    let text = sizes.text.as_mut().unwrap();
+    (text.context_length, text.vocabulary, text.width) = (77, clip::Tokenizer::VOCABULARY, 8);
+    (text.heads, text.hidden) = (1, 16);
+    let store = ParameterStore::new(Device::Cpu, 3);
+    let model = Clip::new(&store.root(), &sizes);
+    safetensors::write(&path, &store.named_tensors(), &Default::default()).unwrap();
+    let names = ["zebra", "alarm_clock"];
+    let templates = ["the {}", "{} and {}"].map(str::to_owned).to_vec();
+    let text = TeacherText::Prompts { set: PromptSet::Own, templates: templates.clone() };
+    let config = config(path, text);
+    let open = || {
+        ClipTeacher::open_with_cache(&config, &classes(&names), Device::Cpu, Some(&cache)).unwrap()
+    };
+    let (made, kept) = (open(), open());
+    assert_eq!(made.text().rows, kept.text().rows);
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+    let encoder = model.text.as_ref().unwrap();
+    let rows = encode_prompts(encoder, Device::Cpu, &templates, &names).unwrap();
+    assert_eq!(made.text().rows, rows);
+    assert_eq!(made.config(), &sizes);
+    let images = pictures(&expected());
+    let labels = made.label(&made.encode(&images).unwrap(), &expected()["boxes"]).unwrap();
+    assert_eq!(labels.logits.size(), [4, 2]);
 }
 
 #[test]
@@ -358,7 +390,7 @@ fn texts_that_do_not_belong_to_the_weights_are_refused() {
     };
     let prompts = config(fixture("rn.safetensors"), TeacherText::default());
     let error = open(&prompts, &["cat"]);
-    assert!(error.contains("expected the 49408 tokens of CLIP's tokenizer, got 42"), "{error}");
+    assert!(error.contains("expected a text encoder of CLIP's 49408 tokens, got 42"), "{error}");
     let wide = folder.path().join("wide.safetensors");
     let rows = Tensor::ones([2, 33], (Kind::Float, Device::Cpu));
     let tensors = BTreeMap::from([("rows".to_owned(), rows)]);
@@ -377,10 +409,14 @@ fn texts_that_do_not_belong_to_the_weights_are_refused() {
     safetensors::write(&path, &visual_only, &Default::default()).unwrap();
     let error = open(&config(path.clone(), TeacherText::default()), &["cat"]);
     assert!(error.contains("no text encoder") && error.contains("hint"), "{error}");
-    visual_only.remove("visual.layer4.0.bn1.bias");
+    let bias = visual_only.remove("visual.layer4.0.bn1.bias").unwrap();
+    safetensors::write(&path, &visual_only, &Default::default()).unwrap();
+    let error = open(&config(path.clone(), TeacherText::default()), &["cat"]);
+    assert!(error.contains("missing visual.layer4.0.bn1.bias"), "{error}");
+    visual_only.insert("visual.layer4.0.bn1.bias".to_owned(), bias * f64::NAN);
     safetensors::write(&path, &visual_only, &Default::default()).unwrap();
     let error = open(&config(path, TeacherText::default()), &["cat"]);
-    assert!(error.contains("missing visual.layer4.0.bn1.bias"), "{error}");
+    assert!(error.contains("visual.layer4.0.bn1.bias: holds NaN"), "{error}");
 }
 
 /// The encoders are plain functions: whoever trains a CLIP gets gradients for every parameter.

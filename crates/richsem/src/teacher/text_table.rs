@@ -32,12 +32,18 @@ const SEAL: &str = "sha256";
 /// # Errors
 /// A prompt that is too long, an encoder of another vocabulary than the tokenizer's, what libtorch
 /// refuses.
-pub(super) fn encode(
+pub fn encode_prompts(
     encoder: &TextEncoder,
     device: tch::Device,
     templates: &[impl AsRef<str>],
     names: &[&str],
 ) -> Result<Tensor> {
+    if encoder.vocabulary() != Tokenizer::VOCABULARY {
+        let (known, tokens) = (encoder.vocabulary(), Tokenizer::VOCABULARY);
+        let problem = format!("expected a text encoder of CLIP's {tokens} tokens, got {known}");
+        return Err(Error::config("teacher.text", problem)
+            .with_hint("give the vocabulary's embeddings: kind = \"table\", table = a file"));
+    }
     let tokenizer = Tokenizer::new();
     let context = encoder.context_length();
     let texts: Vec<String> = names

@@ -30,21 +30,21 @@ pub use vit::VisualTransformer;
 use crate::{
     checkpoint_io::read_weights,
     data::batch::Normalization,
-    error::Result,
+    error::{Error, Result, guarded},
     models::parameters::{Init, ParameterStore, Scope},
 };
 
 /// What CLIP's pictures are normalised with.
 pub const PIXELS: Normalization = Normalization {
     mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+    std: [0.268_629_55, 0.261_302_6, 0.275_777_1],
 };
 
 /// An image encoder.
 #[derive(Debug)]
 pub enum Visual {
     /// CLIP's ResNets.
-    Resnet(VisualResnet),
+    Resnet(Box<VisualResnet>),
     /// CLIP's vision transformers.
     Vit(VisualTransformer),
 }
@@ -65,16 +65,17 @@ impl Clip {
     #[must_use]
     pub fn new(scope: &Scope, config: &ClipConfig) -> Self {
         let visual = scope.sub("visual");
-        let visual =
-            match &config.visual {
-                VisualConfig::Resnet { trunk, resolution, heads } => Visual::Resnet(
-                    VisualResnet::new(&visual, trunk, *resolution, *heads, config.embed_dim),
-                ),
-                VisualConfig::Vit { .. } => {
-                    Visual::Vit(VisualTransformer::new(&visual, &config.visual, config.embed_dim))
-                }
-            };
-        let text = config.text.as_ref().map(|t| TextEncoder::new(scope, t, config.embed_dim));
+        let dim = config.embed_dim;
+        let visual = match &config.visual {
+            VisualConfig::Resnet { trunk, resolution, heads } => {
+                let resnet = VisualResnet::new(&visual, trunk, *resolution, *heads, dim);
+                Visual::Resnet(Box::new(resnet))
+            }
+            VisualConfig::Vit { .. } => {
+                Visual::Vit(VisualTransformer::new(&visual, &config.visual, dim))
+            }
+        };
+        let text = config.text.as_ref().map(|t| TextEncoder::new(scope, t, dim));
         let logit_scale = scope.parameter("logit_scale", &[], Init::Constant(-(0.07f64.ln())));
         Self { visual, text, logit_scale }
     }
@@ -84,7 +85,6 @@ impl Clip {
     ///
     /// # Shapes
     /// `images` `[B, 3, R, R]`, normalised with [`PIXELS`] → `[B, D]`
-    #[must_use]
     pub fn encode_image(&self, images: &Tensor, train: bool) -> Tensor {
         match &self.visual {
             Visual::Resnet(visual) => visual.pool.forward(&visual.dense(images, train)),
@@ -100,10 +100,17 @@ impl Clip {
 pub fn load(path: &Path, device: Device) -> Result<(ParameterStore, ClipConfig, Clip)> {
     let weights = to_openai(read_weights(path)?, path)?;
     let config = ClipConfig::from_weights(&weights, path)?;
-    let store = ParameterStore::to_be_loaded(device);
-    let clip = Clip::new(&store.root().frozen(true), &config);
-    store.load(&weights, path).map_err(|e| {
-        e.with_hint("the tensors are not those of one whole CLIP: take the checkpoint's own file")
+    // Shapes that contradict each other may ask for more memory than there is.
+    let (store, clip) = guarded(|| {
+        let store = ParameterStore::to_be_loaded(device);
+        let clip = Clip::new(&store.root().frozen(true), &config);
+        Ok((store, clip))
+    })?;
+    store.load(&weights, path).map_err(|error| match &error {
+        Error::Invalid { field, .. } if field == "weights" => error.with_hint(
+            "the tensors are not those of one whole CLIP: take the checkpoint's own file",
+        ),
+        _ => error,
     })?;
     Ok((store, config, clip))
 }

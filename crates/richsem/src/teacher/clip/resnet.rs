@@ -120,7 +120,7 @@ impl VisualResnet {
     /// → `[N, D]`
     ///
     /// # Errors
-    /// As [`torch_ext::roi_align`].
+    /// As [`torch_ext::roi_align()`].
     pub fn embed_boxes(&self, map: &Tensor, boxes: &Tensor) -> Result<Tensor> {
         let scale = 1.0 / STRIDE as f64;
         let bins = (self.grid, self.grid);
