@@ -22,6 +22,7 @@ pub mod models;
 pub mod predict;
 pub mod random;
 pub mod report;
+pub mod study;
 pub mod synth;
 pub mod targets;
 pub mod tensorboard;

@@ -2,10 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Instant,
 };
 
@@ -15,13 +12,10 @@ use richsem::{
     config::Config,
     train::{EvalRow, MetricsRow, Outcome, RunFolder, Start},
 };
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
 
 use crate::{
     Cli, args::DeviceArgs, commands::report, exit, output, progress, progress::TrainProgress,
+    signals::Signals,
 };
 
 const USAGE: &str = "\
@@ -111,7 +105,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
                  {}",
                 folder.display()
             ));
-            Ok(exit::signal(signals.which.load(Ordering::Relaxed)))
+            Ok(signals.exit_code())
         }
     }
 }
@@ -149,25 +143,4 @@ fn finished(folder: &Path, time: &str) -> Result<String> {
         .unwrap_or_default();
     let weights = run.file("checkpoints").join(weights).join("model.safetensors");
     Ok(format!("finished in {time}{best}\nweights: {}", weights.display()))
-}
-
-/// SIGINT and SIGTERM ask the run to save and stop; a second one ends the process at once.
-struct Signals {
-    stop: Arc<AtomicBool>,
-    /// Number of the signal that came.
-    which: Arc<AtomicUsize>,
-}
-
-impl Signals {
-    fn catch() -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let which = Arc::new(AtomicUsize::new(SIGINT as usize));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset and sets it.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
-            flag::register_usize(signal, Arc::clone(&which), signal as usize)?;
-            flag::register(signal, Arc::clone(&stop))?;
-        }
-        Ok(Self { stop, which })
-    }
 }
