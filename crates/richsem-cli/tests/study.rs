@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// One run has its line, and both jobs train again.
+/// A run has its line, and one of the second seed trains.
 fn is_in_the_middle(dir: &Dir, out: &str) -> bool {
     let file = |name: &str| dir.exists(&format!("{out}/{name}"));
     file("study.jsonl")
@@ -225,10 +225,9 @@ fn changed(dir: &Dir) {
     // Added variants and seeds are trained beside what is there; the rest is chosen by name.
     dir.write(
         "studies/pair.toml",
-        STUDY.replace("[1, 2]", "[1, 2, 3]")
-            + "[[variant]]\nname = \"c\"\nset = [\"loss.class=9\"]",
+        STUDY.replace("[1, 2]", "[1, 2, 3]") + "[[variant]]\nname = \"c\"\nset = [\"loss.clas=9\"]",
     );
-    dir.command(&args("whole")).fails(1).stderr_has("pair.toml: loss.class: unknown key");
+    dir.command(&args("whole")).fails(1).stderr_has("pair.toml: loss.clas: unknown key");
     dir.write(
         "studies/pair.toml",
         STUDY.replace("[1, 2]", "[1, 2, 3]").replace("\"AP50\"", "\"APP\"")
@@ -305,4 +304,17 @@ fn a_study_that_cannot_be_run_is_refused() {
     drop(held);
     dir.command(&with(&[])).fails(1).stderr_has("fast__hard-s2").stderr_has("not a run folder");
     assert_eq!(dir.files("out"), [".lock"], "nothing was trained");
+}
+
+#[test]
+fn the_file_that_the_help_shows_is_one() {
+    let dir = dir();
+    let help = dir.command(&["study", "--help"]).ok().stdout;
+    let (_, text) = help.split_once("compare.toml:\n").unwrap();
+    dir.write("compare.toml", text.split_once("\n\n").unwrap().0);
+    dir.write("base.toml", dir.text("tiny.toml"));
+    dir.write("out/.keep", "");
+    let ran = dir.command(&["study", "compare.toml", "--out", "out", "--table"]).ok();
+    assert_eq!(ran.row("slow"), ["slow", "0", "–", "–", "–", "–"]);
+    assert!(ran.stdout.contains("0 of 10 runs") && ran.stdout.contains("slow − baseline"));
 }
