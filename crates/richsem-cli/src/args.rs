@@ -17,7 +17,7 @@ pub(crate) struct DeviceArgs {
     pub(crate) device: DeviceChoice,
 }
 
-fn device_choice(text: &str) -> Result<DeviceChoice, String> {
+pub(crate) fn device_choice(text: &str) -> Result<DeviceChoice, String> {
     // clap names the flag and the value itself.
     text.parse().map_err(|_| "expected cpu, cuda, cuda:N (as cuda:0) or auto".to_owned())
 }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use commands::{bench, checks, dataset, eval, predict, report, synth, train};
+use commands::{bench, checks, dataset, eval, predict, report, study, synth, train};
 
 /// Object detection on long-tailed data: train, measure and use detectors
 #[derive(Parser)]
@@ -37,6 +37,8 @@ enum Verb {
     Predict(predict::Args),
     /// Show a run as one HTML file: metrics, curves, classes, pictures
     Report(report::Args),
+    /// Train variants of the settings with several seeds, and compare them in one table
+    Study(study::Args),
     /// Draw a long-tailed detection set to try things out on
     Synth(synth::Args),
     /// Look at annotation files, or convert them
@@ -49,7 +51,7 @@ enum Verb {
 
 /// Verbs as `richsem --help` lists them.
 const GROUPS: [(&str, &[&str]); 3] = [
-    ("Detectors", &["train", "eval", "predict", "report"]),
+    ("Detectors", &["train", "eval", "predict", "report", "study"]),
     ("Data", &["synth", "dataset"]),
     ("This machine", &["checks", "bench"]),
 ];
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => eval::run(&args),
         Verb::Predict(args) => predict::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Study(args) => study::run(&args),
         Verb::Synth(args) => synth::run(&args),
         Verb::Dataset(args) => dataset::run(args),
         Verb::Bench(args) => bench::run(&args),

@@ -23,7 +23,8 @@ use crate::{output, table};
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
-fn bar(total: u64, template: &str) -> Option<ProgressBar> {
+/// None where stderr is no terminal.
+pub(crate) fn bar(total: u64, template: &str) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return None;
     }

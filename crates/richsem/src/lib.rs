@@ -24,6 +24,7 @@ pub mod predict;
 pub mod random;
 pub mod report;
 pub mod semantic_branch;
+pub mod study;
 pub mod synth;
 pub mod targets;
 pub mod teacher;

@@ -6,5 +6,6 @@ pub(crate) mod dataset;
 pub(crate) mod eval;
 pub(crate) mod predict;
 pub(crate) mod report;
+pub(crate) mod study;
 pub(crate) mod synth;
 pub(crate) mod train;

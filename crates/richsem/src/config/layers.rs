@@ -34,13 +34,22 @@ pub(super) struct Merged {
     main: PathBuf,
 }
 
+/// One setting over those of the files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Assignment<'a> {
+    /// `a.b=c`.
+    pub(crate) text: &'a str,
+    /// Who says it: `--set`, or a file, whose folder paths are then relative to.
+    pub(crate) origin: &'a Path,
+}
+
 /// Reads `path` and what it extends, then the assignments.
-pub(super) fn read(path: &Path, assignments: &[String]) -> Result<Merged> {
+pub(super) fn read(path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {
     let mut merged = Merged { main: path.to_owned(), ..Merged::default() };
     let mut open = Vec::new();
     merge_file(path, &mut merged, &mut open)?;
     for assignment in assignments {
-        assign(assignment, &mut merged)?;
+        assign(*assignment, &mut merged)?;
     }
     Ok(merged)
 }
@@ -158,15 +167,18 @@ fn overlay(
 }
 
 /// `a.b=c`: a TOML value, or a bare word as a string.
-fn assign(assignment: &str, merged: &mut Merged) -> Result<()> {
-    let Some((key, text)) = assignment.split_once('=') else {
-        return Err(Error::config("--set", format!("expected key=value, got `{assignment}`"))
-            .with_hint("for example --set train.lr=0.0002"));
+fn assign(assignment: Assignment<'_>, merged: &mut Merged) -> Result<()> {
+    let Assignment { text, origin } = assignment;
+    let refuse = |problem: String| {
+        Error::config(origin.display().to_string(), problem)
+            .with_hint("for example --set train.lr=0.0002")
+    };
+    let Some((key, text)) = text.split_once('=') else {
+        return Err(refuse(format!("expected key=value, got `{text}`")));
     };
     let (key, text) = (key.trim(), text.trim());
     if key.is_empty() || key.split('.').any(str::is_empty) {
-        return Err(Error::config("--set", format!("expected a dotted key, got `{key}`"))
-            .with_hint("for example --set train.lr=0.0002"));
+        return Err(refuse(format!("expected a dotted key, got `{key}`")));
     }
     let value = format!("value = {text}")
         .parse::<Table>()
@@ -185,8 +197,8 @@ fn assign(assignment: &str, merged: &mut Merged) -> Result<()> {
         let Value::Table(next) = next else { break };
         at = next;
     }
-    absolute_paths(&mut over, Path::new(""));
-    overlay(&mut merged.table, over, "", Path::new("--set"), &mut merged.origins);
+    absolute_paths(&mut over, origin.parent().unwrap_or(Path::new("")));
+    overlay(&mut merged.table, over, "", origin, &mut merged.origins);
     Ok(())
 }
 

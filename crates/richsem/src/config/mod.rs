@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub(crate) use layers::Assignment;
 
 use crate::{
     data::{
@@ -300,6 +302,11 @@ impl Default for EvalConfig {
     }
 }
 
+/// Reads TOML of another form than [`Config`]'s with the same errors: file, key, nearest known key.
+pub(crate) fn parse_as<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    layers::parse(text, path)?.deserialize()
+}
+
 impl Config {
     /// Reads a file, the files it extends, and `--set` assignments (`a.b=c`, values as in TOML; a
     /// bare word is a string).
@@ -308,6 +315,14 @@ impl Config {
     /// A file that cannot be read or is not TOML, an unknown key (with the nearest known one), a
     /// value of the wrong type or out of range: each with file and key.
     pub fn load(path: &Path, assignments: &[String]) -> Result<Self> {
+        let origin = Path::new("--set");
+        let assignments: Vec<Assignment<'_>> =
+            assignments.iter().map(|text| Assignment { text, origin }).collect();
+        Self::load_assigned(path, &assignments)
+    }
+
+    /// As [`Self::load`], with assignments of several origins.
+    pub(crate) fn load_assigned(path: &Path, assignments: &[Assignment<'_>]) -> Result<Self> {
         let merged = layers::read(path, assignments)?;
         let config: Self = merged.deserialize()?;
         config.validate().map_err(|error| merged.locate(error))?;

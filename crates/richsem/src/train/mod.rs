@@ -21,6 +21,7 @@ pub use learner::{BatchLoss, Learner, Trace};
 pub use model::TrainingModel;
 pub use observer::Observer;
 pub use optimizer::Optimizer;
+pub(crate) use run_folder::lock_folder;
 pub use run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow};
 pub use schedule::lr_factor;
 pub use trainer::{Outcome, Start, train};

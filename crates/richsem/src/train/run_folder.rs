@@ -91,7 +91,9 @@ impl MetricsRow {
         }
     }
 
-    fn step(&self) -> u64 {
+    /// Updates made when it was written.
+    #[must_use]
+    pub fn step(&self) -> u64 {
         match self {
             Self::Train(row) => row.step,
             Self::Eval(row) => row.step,
@@ -214,17 +216,22 @@ impl RunFolder {
     /// # Errors
     /// Another process holds it.
     pub(super) fn lock(&self) -> Result<std::fs::File> {
-        let path = self.file(".lock");
-        let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?.into_file();
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => Err(Error::Other(format!(
+        let held = lock_folder(&self.path)?;
+        held.ok_or_else(|| {
+            Error::Other(format!(
                 "{}: another process is training in this run folder\n  hint: stop that one first, \
                  or choose another folder with --run",
                 self.path.display()
-            ))),
-            Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-        }
+            ))
+        })
+    }
+
+    /// Whether some process trains in that folder now. False for a folder that is not there.
+    ///
+    /// # Errors
+    /// A folder that cannot be looked into.
+    pub fn is_busy(path: &Path) -> Result<bool> {
+        Ok(path.join(LOCK).exists() && lock_folder(path)?.is_none())
     }
 
     /// The settings the run was started with.
@@ -357,6 +364,21 @@ fn written_once<T: Clone + Serialize + DeserializeOwned>(
         serde_json::to_string_pretty(value).map_err(|e| Error::Other(format!("{what}: {e}")))?;
     write_text(path, &text)?;
     Ok(value.clone())
+}
+
+/// Held by the process that works in a folder.
+const LOCK: &str = ".lock";
+
+/// Keeps other processes that ask out of a folder until the file is dropped; `None` if one of them
+/// was first.
+pub(crate) fn lock_folder(folder: &Path) -> Result<Option<std::fs::File>> {
+    let path = folder.join(LOCK);
+    let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?.into_file();
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    }
 }
 
 fn is_temporary(name: &str) -> bool {

@@ -1,0 +1,162 @@
+//! `richsem study`.
+
+mod progress;
+mod session;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use richsem::study::{self, Results, Study, StudyTable};
+use torch_ext::{DeviceChoice, device_name};
+
+use crate::{
+    args::{DeviceArgs, device_choice},
+    exit, output,
+    signals::Signals,
+    table,
+};
+use session::{Ended, Session};
+
+const HELP: &str = "\
+Examples:
+  richsem study compare.toml --device cuda --jobs 4
+  richsem study compare.toml --device cuda:0,cuda:1 --jobs 8      four runs on each GPU
+  richsem study compare.toml --only RichSem --seeds 1             one run of it
+  richsem study compare.toml --table                              what there is so far
+
+compare.toml:
+  version = 1
+  config = \"base.toml\"                    # settings of every variant; relative to this file
+  set = [\"train.epochs=10\"]               # as --set of train, for all variants
+  seeds = [1, 2, 3, 4, 5]
+  metrics = [\"AP\", \"APr\", \"APc\", \"APf\"]   # columns of the table; these unless given
+  [[variant]]
+  name = \"baseline\"
+  [[variant]]
+  name = \"slow\"
+  set = [\"train.lr=0.00005\"]              # config = \"FILE\" takes other settings altogether
+  against = [\"baseline\"]                  # differences to show; to the first unless given
+
+Variants × seeds are trained, seed by seed, each by a `richsem train` of its own, with settings as
+they are when the study starts. Each finished run is a line of study.jsonl; the table (last
+measurement of each run: mean, paired differences, 95 % t-intervals) is also in study.md and, as
+fractions, study.json; runs/ has the runs with their logs. Ctrl-C (or SIGTERM) lets the runs save
+and stop; the same command goes on from there, and tries runs again that failed. Several jobs share
+the CPU's cores unless OMP_NUM_THREADS or RAYON_NUM_THREADS say otherwise.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Variants, seeds and metrics (TOML, as below)
+    study: PathBuf,
+    /// Folder of the results; runs/study-NAME unless given
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Runs at once; one a device unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// cpu, cuda, cuda:N, or auto: the first GPU, else the CPU; jobs are spread over a list
+    #[arg(long, value_name = "DEVICE,...", default_value = "auto", value_delimiter = ',', value_parser = device_choice)]
+    device: Vec<DeviceChoice>,
+    /// Changes one setting of all variants, as train.epochs=2; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+    /// Trains this variant only; may be given many times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Trains these of the study's seeds only
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    seeds: Vec<u64>,
+    /// Prints the table of what is there, and trains nothing
+    #[arg(long, conflicts_with_all = ["jobs", "device", "only", "seeds"])]
+    table: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    output::check_input(&args.study, "STUDY", "file")?;
+    let study = Study::load(&args.study, &args.assignments)?;
+    let folder = match &args.out {
+        Some(folder) => folder.clone(),
+        None => Path::new("runs").join(format!("study-{}", study.name)),
+    };
+    if args.table {
+        output::check_input(&folder, "--out", "folder")?;
+        show(&study, &Results::read(&folder)?)?;
+        return Ok(exit::OK);
+    }
+    let selected = study.select(&args.only, &args.seeds)?;
+    if let Some((first, second)) = study.twins() {
+        output::warn(format!("`{first}` and `{second}` have the same settings"));
+    }
+    output::make_folder(&folder, "--out")?;
+    output::make_folder(&folder.join("runs"), "--out")?;
+    let _lock = study::lock(&folder)?;
+    let (results, message) = Results::open(&folder)?;
+    if let Some(message) = message {
+        output::warn(message);
+    }
+    let mut session = Session::new(&study, &folder, results, selected)?;
+    let mut code = exit::OK;
+    if session.is_work_left() {
+        let devices: Vec<String> = args
+            .device
+            .iter()
+            .map(|&device| Ok(device_name(DeviceArgs { device }.resolve()?)))
+            .collect::<Result<_>>()?;
+        let jobs = args.jobs.map_or(devices.len(), usize::from);
+        let signals = Signals::catch()?;
+        match session.work(devices, jobs, &signals.stop)? {
+            Ended::Done { failed: 0 } => {}
+            Ended::Done { failed } => {
+                output::warn(format!(
+                    "failed: {failed} of the runs, as told above\n  the same command tries them \
+                     again"
+                ));
+                code = exit::ERROR;
+            }
+            Ended::Stopped => {
+                output::note("stopped; the same command goes on from here");
+                code = signals.exit_code();
+            }
+        }
+    }
+    let results = session.into_results();
+    StudyTable::new(&study, &results).write(&folder)?;
+    show(&study, &results)?;
+    output::note(format!("table: {}", folder.join("study.md").display()));
+    Ok(code)
+}
+
+fn show(study: &Study, results: &Results) -> Result<()> {
+    let strangers = results.strangers(study);
+    if strangers > 0 {
+        output::note(format!(
+            "study.jsonl: {strangers} of {} lines are of other settings than the study's, and left \
+             out",
+            results.lines().len()
+        ));
+    }
+    let known: BTreeSet<&str> =
+        results.lines().iter().flat_map(|line| line.metrics.keys()).map(String::as_str).collect();
+    for metric in study.metrics.iter().filter(|metric| !known.contains(metric.as_str())) {
+        if !known.is_empty() {
+            let known: Vec<&str> = known.iter().copied().collect();
+            output::warn(format!("metrics: no run has `{metric}`; they have {}", known.join(", ")));
+        }
+    }
+    let table = StudyTable::new(study, results);
+    let mut text = table.caption();
+    for (title, rows) in
+        [("<variant", table.variant_cells()), ("<difference", table.difference_cells())]
+    {
+        if !rows.is_empty() {
+            let metrics = study.metrics.iter().map(String::as_str);
+            let columns: Vec<&str> = [title, "seeds"].into_iter().chain(metrics).collect();
+            text += &format!("\n\n{}", table::table(&columns, rows));
+        }
+    }
+    output::print(text)
+}

@@ -1,0 +1,416 @@
+//! Training the runs of a study: child processes, several at once.
+
+use std::{
+    collections::VecDeque,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use richsem::{
+    error::write_atomically,
+    study::{PlannedRun, ResultLine, Results, RunState, Study, run_state},
+    train::{EvalRow, RunFolder},
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::progress::{Progress, Watched};
+use crate::{progress::hours, table};
+
+/// Between two looks at the children.
+const TICK: Duration = Duration::from_millis(50);
+/// Lines of its log that are shown of a run that failed.
+const LOG_LINES: usize = 12;
+
+/// How a session ended.
+pub(super) enum Ended {
+    /// There is nothing left to train.
+    Done {
+        /// Runs that did not come to their end.
+        failed: usize,
+    },
+    /// It was told to stop.
+    Stopped,
+}
+
+pub(super) struct Session<'a> {
+    study: &'a Study,
+    folder: &'a Path,
+    results: Results,
+    queue: VecDeque<&'a PlannedRun>,
+    /// Runs that this session is about, those included that were there before.
+    total: usize,
+    devices: Vec<String>,
+    /// One a job; job i is on device i, counted round.
+    slots: Vec<Option<Running<'a>>>,
+    failed: usize,
+    progress: Progress,
+}
+
+struct Running<'a> {
+    run: &'a PlannedRun,
+    started: Instant,
+    work: Work,
+}
+
+enum Work {
+    Child {
+        child: Child,
+        log: PathBuf,
+        /// Where this process began to write in its log.
+        log_from: u64,
+        /// It trains the run from its start.
+        whole: bool,
+        told_to_stop: bool,
+    },
+    /// A process that a killed study left behind: it is waited for.
+    Elsewhere,
+}
+
+impl<'a> Session<'a> {
+    /// Looks at what is there of the selected runs. Nothing is trained if one of them cannot be
+    /// gone on with.
+    pub(super) fn new(
+        study: &'a Study,
+        folder: &'a Path,
+        results: Results,
+        selected: Vec<&'a PlannedRun>,
+    ) -> Result<Self> {
+        let mut session = Self {
+            study,
+            folder,
+            results,
+            queue: VecDeque::new(),
+            total: selected.len(),
+            devices: Vec::new(),
+            slots: Vec::new(),
+            failed: 0,
+            progress: Progress::new(),
+        };
+        let mut states = Vec::new();
+        for run in selected {
+            if session.results.of(study, run).is_none() {
+                states.push((run, run_state(&session.run_folder(run), &run.config)?));
+            }
+        }
+        for (run, state) in states {
+            match state {
+                RunState::Finished(row) => session.record(run, row, None, None)?,
+                RunState::New | RunState::Unfinished => session.queue.push_back(run),
+            }
+        }
+        Ok(session)
+    }
+
+    pub(super) fn is_work_left(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(super) fn into_results(self) -> Results {
+        self.results
+    }
+
+    /// Trains what is left, so many at once.
+    pub(super) fn work(
+        &mut self,
+        devices: Vec<String>,
+        jobs: usize,
+        stop: &AtomicBool,
+    ) -> Result<Ended> {
+        self.progress.start(self.total);
+        self.progress.note(&format!(
+            "study {}: {} of {} runs are there; {jobs} at once on {}; folder {}",
+            self.study.name,
+            self.done(),
+            self.total,
+            devices.join(", "),
+            self.folder.display()
+        ));
+        self.devices = devices;
+        self.slots = (0..jobs).map(|_| None).collect();
+        let ended = self.supervise(stop);
+        if ended.is_err() {
+            // The disk is full, say: nothing goes on unwatched.
+            self.tell_to_stop();
+            for running in self.slots.iter_mut().flatten() {
+                if let Work::Child { child, .. } = &mut running.work {
+                    let _ = child.wait();
+                }
+            }
+        }
+        self.progress.finish();
+        ended
+    }
+
+    fn supervise(&mut self, stop: &AtomicBool) -> Result<Ended> {
+        let mut stopping = false;
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                if !stopping {
+                    stopping = true;
+                    self.progress.note(
+                        "stopping: the runs save first; once more leaves them to it and ends at \
+                         once",
+                    );
+                }
+                self.tell_to_stop();
+            }
+            for slot in 0..self.slots.len() {
+                self.look_at(slot, stopping)?;
+                while !stopping && self.slots[slot].is_none() {
+                    let Some(run) = self.queue.pop_front() else { break };
+                    self.start(run, slot)?;
+                }
+            }
+            if self.slots.iter().all(Option::is_none) {
+                return Ok(match stopping {
+                    true => Ended::Stopped,
+                    false => Ended::Done { failed: self.failed },
+                });
+            }
+            self.show_progress();
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// Starts a run, or goes on with it. The slot stays empty if it turns out to be finished.
+    fn start(&mut self, run: &'a PlannedRun, slot: usize) -> Result<()> {
+        let folder = self.run_folder(run);
+        if RunFolder::is_busy(&folder)? {
+            self.wait_for(run, slot);
+            return Ok(());
+        }
+        let state = run_state(&folder, &run.config)?;
+        if let RunState::Finished(row) = state {
+            return self.record(run, row, None, None);
+        }
+        let device = self.device(slot).to_owned();
+        let log = self.file(run, "log");
+        let mut out = fs_err::OpenOptions::new().create(true).append(true).open(&log)?;
+        let log_from = out.metadata()?.len();
+        let mut command = this_program()?;
+        let whole = state == RunState::New;
+        if whole {
+            let settings = self.file(run, "toml");
+            let text = run.config.to_toml();
+            write_atomically(&settings, |file| Ok(file.write_all(text.as_bytes())?))?;
+            command.args(["train", "--config"]).arg(settings).arg("--run").arg(&folder);
+        } else {
+            command.args(["train", "--resume"]).arg(&folder);
+        }
+        command.args(["--device", &device]);
+        for (name, threads) in self.threads() {
+            command.env(name, threads.to_string());
+        }
+        writeln!(out, "richsem study: {}, on {device}", self.label(run))?;
+        let out = out.into_file();
+        // Ctrl-C goes to a terminal's whole process group; the runs are told once, by this process.
+        command.process_group(0).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        let child = command.spawn().context("a run could not be started")?;
+        let verb = if whole { "started " } else { "resumed " };
+        self.progress.note(&format!("{verb} {} on {device}", self.label(run)));
+        let work = Work::Child { child, log, log_from, whole, told_to_stop: false };
+        self.slots[slot] = Some(Running { run, started: Instant::now(), work });
+        Ok(())
+    }
+
+    fn wait_for(&mut self, run: &'a PlannedRun, slot: usize) {
+        self.progress.note(&format!(
+            "waiting  {}: another process trains in {}",
+            self.label(run),
+            self.run_folder(run).display()
+        ));
+        self.slots[slot] = Some(Running { run, started: Instant::now(), work: Work::Elsewhere });
+    }
+
+    /// Frees the slot if its run is no longer trained.
+    fn look_at(&mut self, slot: usize, stopping: bool) -> Result<()> {
+        let Some(running) = &mut self.slots[slot] else { return Ok(()) };
+        let run = running.run;
+        match &mut running.work {
+            Work::Elsewhere => {
+                let folder = self.folder.join("runs").join(&run.name);
+                if stopping {
+                    self.slots[slot] = None;
+                } else if !RunFolder::is_busy(&folder)? {
+                    self.slots[slot] = None;
+                    self.queue.push_front(run);
+                }
+                Ok(())
+            }
+            Work::Child { child, log, log_from, whole, .. } => {
+                let Some(status) = child.try_wait()? else { return Ok(()) };
+                let seconds = whole.then(|| running.started.elapsed().as_secs_f64());
+                let (log, log_from) = (log.clone(), *log_from);
+                self.slots[slot] = None;
+                match run_state(&self.run_folder(run), &run.config) {
+                    Ok(RunState::Finished(row)) => {
+                        let device = self.device(slot).to_owned();
+                        self.record(run, row, seconds, Some(device))?;
+                    }
+                    _ if stopping => {}
+                    // Two were started before either had its folder.
+                    _ if RunFolder::is_busy(&self.run_folder(run))? => self.wait_for(run, slot),
+                    state => {
+                        self.failed += 1;
+                        let why = match state {
+                            Err(error) => error.to_string(),
+                            Ok(_) => ended(status),
+                        };
+                        self.progress.note(&format!(
+                            "failed   {} ({why}); the end of {}:\n{}",
+                            self.label(run),
+                            log.display(),
+                            end_of(&log, log_from)
+                        ));
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes a run's line.
+    fn record(
+        &mut self,
+        run: &PlannedRun,
+        row: EvalRow,
+        seconds: Option<f64>,
+        device: Option<String>,
+    ) -> Result<()> {
+        let value = |metric: &String| row.metrics.get(metric).copied().flatten();
+        let metrics = self.study.metrics.iter();
+        let metrics: Vec<String> =
+            metrics.map(|metric| format!("{metric} {}", table::percent(value(metric)))).collect();
+        let how = match (seconds, &device) {
+            (Some(seconds), _) => format!("in {}", hours(seconds)),
+            (None, Some(_)) => "after going on".to_owned(),
+            (None, None) => "found finished".to_owned(),
+        };
+        self.progress.note(&format!("done     {} {how}: {}", self.label(run), metrics.join("  ")));
+        self.results.append(ResultLine {
+            variant: self.study.variants[run.variant].name.clone(),
+            seed: run.seed,
+            metrics: row.metrics,
+            steps: row.step,
+            seconds,
+            device,
+            config_hash: run.config_hash.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// Each child once: a second signal would end it without saving.
+    fn tell_to_stop(&mut self) {
+        for running in self.slots.iter_mut().flatten() {
+            if let Work::Child { child, told_to_stop, .. } = &mut running.work
+                && !*told_to_stop
+            {
+                *told_to_stop = true;
+                // It is not reaped yet, so the id is still its own; it may have ended by itself.
+                let _ = kill_process(Pid::from_child(child), Signal::TERM);
+            }
+        }
+    }
+
+    fn show_progress(&mut self) {
+        let watched: Vec<Watched<'_>> = self
+            .slots
+            .iter()
+            .flatten()
+            .map(|running| Watched {
+                run: running.run,
+                folder: self.run_folder(running.run),
+                label: self.label(running.run),
+                seconds: running.started.elapsed().as_secs_f64(),
+            })
+            .collect();
+        let queued: Vec<usize> = self.queue.iter().map(|run| run.variant).collect();
+        let durations: Vec<(usize, f64)> = self
+            .study
+            .runs
+            .iter()
+            .filter_map(|run| Some((run.variant, self.results.of(self.study, run)?.seconds?)))
+            .collect();
+        let done = self.total - queued.len() - watched.len() - self.failed;
+        self.progress.show(done, &watched, &queued, &durations, self.slots.len());
+    }
+
+    fn done(&self) -> usize {
+        self.total - self.queue.len()
+    }
+
+    fn label(&self, run: &PlannedRun) -> String {
+        format!("{}, seed {}", self.study.variants[run.variant].name, run.seed)
+    }
+
+    fn device(&self, slot: usize) -> &str {
+        &self.devices[slot % self.devices.len()]
+    }
+
+    fn run_folder(&self, run: &PlannedRun) -> PathBuf {
+        self.folder.join("runs").join(&run.name)
+    }
+
+    /// Beside the run's folder: a run's name may hold dots, so nothing is replaced in it.
+    fn file(&self, run: &PlannedRun, ending: &str) -> PathBuf {
+        self.folder.join("runs").join(format!("{}.{ending}", run.name))
+    }
+
+    /// Threads of a run's libraries, so that several runs do not fight for the cores.
+    fn threads(&self) -> Vec<(&'static str, usize)> {
+        if self.slots.len() < 2 {
+            return Vec::new();
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let each = (cores / self.slots.len()).max(1);
+        let names = ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"].into_iter();
+        names.filter(|name| std::env::var_os(name).is_none()).map(|name| (name, each)).collect()
+    }
+}
+
+/// This very program, even if its file is replaced by a newer build meanwhile.
+fn this_program() -> Result<Command> {
+    let same = Path::new("/proc/self/exe");
+    let mut command = match same.exists() {
+        true => Command::new(same),
+        false => Command::new(std::env::current_exe()?),
+    };
+    command.arg0("richsem");
+    Ok(command)
+}
+
+/// In words.
+fn ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "it ended without its last measurement".to_owned(),
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// The last lines of a log, from a place on.
+fn end_of(log: &Path, from: u64) -> String {
+    /// Far more than the lines that are shown.
+    const MOST: u64 = 16 << 10;
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(log)?;
+        let length = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(from.max(length.saturating_sub(MOST))))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = match read() {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => return format!("    (it cannot be read: {error})"),
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    shown.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}

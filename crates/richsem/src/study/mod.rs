@@ -1,0 +1,42 @@
+//! Studies: variants of the settings × seeds, every finished run as a line of `study.jsonl`, and one
+//! table of them: means, paired differences, 95 % t-intervals. Here is everything but the running
+//! itself (`richsem study`): the file, what it plans, what a folder holds of it, the statistics.
+
+mod file;
+mod plan;
+mod results;
+mod state;
+mod statistics;
+mod table;
+
+use std::path::Path;
+
+pub use plan::{PlannedRun, Study, Variant};
+pub use results::{ResultLine, Results};
+pub use state::{RunState, last_row, run_state};
+pub use statistics::Estimate;
+pub use table::{DifferenceRow, StudyTable, VariantRow};
+
+use crate::{
+    error::{Error, Result},
+    train::lock_folder,
+};
+
+/// Keeps other studies out of a folder until the file is dropped. The lock ends with the process,
+/// however it ends.
+///
+/// # Errors
+/// Another process holds it; a folder that cannot be written.
+pub fn lock(folder: &Path) -> Result<std::fs::File> {
+    lock_folder(folder)?.ok_or_else(|| {
+        Error::Other(format!(
+            "{}: another `richsem study` is at work in this folder\n  hint: stop that one first, \
+             or choose another folder with --out",
+            folder.display()
+        ))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

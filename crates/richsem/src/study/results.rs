@@ -1,0 +1,146 @@
+//! `study.jsonl`: one line a finished run, only ever added to.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{PlannedRun, Study};
+use crate::error::{Error, Result, write_atomically};
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResultLine {
+    /// Name of its variant.
+    pub variant: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Its last measurement: AP, AP50, …; fractions, null where nothing could be measured.
+    pub metrics: BTreeMap<String, Option<f64>>,
+    /// Updates made.
+    pub steps: u64,
+    /// Seconds from start to end of its process, with loading and measuring; null where the run was
+    /// stopped and gone on with, or was found finished.
+    pub seconds: Option<f64>,
+    /// Where it was computed, as `--device` takes it; null where the run was found finished.
+    pub device: Option<String>,
+    /// Fingerprint of its settings.
+    pub config_hash: String,
+}
+
+/// The lines of a study's folder.
+#[derive(Debug)]
+pub struct Results {
+    path: PathBuf,
+    lines: Vec<ResultLine>,
+    /// What a killed process was writing: bytes after the last whole line.
+    cut_off: usize,
+}
+
+impl Results {
+    /// Reads `study.jsonl` of a folder; no lines where there is no such file. The file stays as it
+    /// is. A last line that a killed process left unfinished does not count.
+    ///
+    /// # Errors
+    /// Any other line that is none.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("study.jsonl");
+        let mut results = Self { path, lines: Vec::new(), cut_off: 0 };
+        if !results.path.exists() {
+            return Ok(results);
+        }
+        let bytes = fs_err::read(&results.path)?;
+        let mut lines = bytes.split(|&byte| byte == b'\n').enumerate().peekable();
+        while let Some((i, line)) = lines.next() {
+            let is_last = lines.peek().is_none();
+            match serde_json::from_slice(line) {
+                Ok(line) => results.lines.push(line),
+                Err(_) if is_last => results.cut_off = line.len(),
+                Err(error) => {
+                    let place = format!("line {}", i + 1);
+                    return Err(Error::invalid(&results.path, place, error.to_string()).with_hint(
+                        "the file was edited or damaged: take that line out; its run is then read \
+                         from its folder",
+                    ));
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    /// The same, made ready for more lines: what follows the last whole line is taken out, which
+    /// the message tells.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; a file that cannot be written.
+    pub fn open(folder: &Path) -> Result<(Self, Option<String>)> {
+        let mut results = Self::read(folder)?;
+        let message = (results.cut_off > 0).then(|| {
+            format!(
+                "{}: the last line was cut off while it was written; it is dropped, and its run \
+                 read from its folder",
+                results.path.display()
+            )
+        });
+        if results.path.exists() {
+            let bytes = fs_err::read(&results.path)?;
+            let mut whole = bytes[..bytes.len() - results.cut_off].to_vec();
+            if whole.last().is_some_and(|&byte| byte != b'\n') {
+                whole.push(b'\n');
+            }
+            if whole != bytes {
+                write_atomically(&results.path, |file| Ok(file.write_all(&whole)?))?;
+            }
+        }
+        results.cut_off = 0;
+        Ok((results, message))
+    }
+
+    /// All lines, in the order they were written.
+    #[must_use]
+    pub fn lines(&self) -> &[ResultLine] {
+        &self.lines
+    }
+
+    /// The line of a run with just these settings; the last where there are several.
+    #[must_use]
+    pub fn of(&self, study: &Study, run: &PlannedRun) -> Option<&ResultLine> {
+        self.lines.iter().rev().find(|line| is_of(line, study, run))
+    }
+
+    /// How many lines are of other settings, or of runs that the study does not have.
+    #[must_use]
+    pub fn strangers(&self, study: &Study) -> usize {
+        let is_known = |line: &&ResultLine| study.runs.iter().any(|run| is_of(line, study, run));
+        self.lines.len() - self.lines.iter().filter(is_known).count()
+    }
+
+    /// Adds a line; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// A full disk and the like.
+    pub fn append(&mut self, line: ResultLine) -> Result<()> {
+        let mut file = fs_err::OpenOptions::new().create(true).append(true).open(&self.path)?;
+        file.write_all(&as_bytes(&line)?)?;
+        file.sync_all()?;
+        self.lines.push(line);
+        Ok(())
+    }
+}
+
+fn is_of(line: &ResultLine, study: &Study, run: &PlannedRun) -> bool {
+    line.config_hash == run.config_hash
+        && line.seed == run.seed
+        && line.variant == study.variants[run.variant].name
+}
+
+fn as_bytes(line: &ResultLine) -> Result<Vec<u8>> {
+    let mut bytes =
+        serde_json::to_vec(line).map_err(|e| Error::Other(format!("study.jsonl: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

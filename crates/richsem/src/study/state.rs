@@ -1,0 +1,73 @@
+//! How far a planned run is, from its folder.
+
+use std::{
+    io::{Read as _, Seek as _, SeekFrom},
+    path::Path,
+};
+
+use super::plan::differences;
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    train::{EvalRow, MetricsRow, Position, RunFolder},
+};
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunState {
+    /// There is nothing of it.
+    New,
+    /// It has settings, and perhaps checkpoints: it can be resumed.
+    Unfinished,
+    /// All epochs are trained and measured; the last measurement.
+    Finished(EvalRow),
+}
+
+/// Looks into a run's folder. `wanted` are the settings it should have.
+///
+/// # Errors
+/// A folder that is no run's; a run with other settings, naming the first key that differs; files
+/// that cannot be read.
+pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
+    if !folder.join("config.toml").is_file() {
+        return match RunFolder::check_new(folder) {
+            Ok(()) => Ok(RunState::New),
+            Err(_) => {
+                Err(Error::invalid(folder, "config.toml", "missing: this is not a run folder")
+                    .with_hint("move the folder away: the study would train there"))
+            }
+        };
+    }
+    let run = RunFolder::open(folder)?;
+    let config = run.config()?;
+    let different = differences(&config, wanted);
+    if let Some((key, had, wanted)) = different.first() {
+        let more = match different.len() {
+            1 => String::new(),
+            n => format!(" (and {} more)", n - 1),
+        };
+        let problem = format!("the run has {had}, the study asks for {wanted}{more}");
+        return Err(Error::invalid(&run.file("config.toml"), key, problem).with_hint(
+            "put the setting back, choose another folder with --out, or move this one away to \
+             train the run anew",
+        ));
+    }
+    let done = Position::of_run(&run)?
+        .is_some_and(|position| position.epoch >= config.train.epochs && !position.pending_eval);
+    let rows = if done { run.metrics()? } else { Vec::new() };
+    let last = rows.iter().rev().find_map(MetricsRow::eval);
+    Ok(last.map_or(RunState::Unfinished, |row| RunState::Finished(row.clone())))
+}
+
+/// The last whole row of a run's `metrics.jsonl`, if it has one by now. Reads the file's end alone.
+#[must_use]
+pub fn last_row(folder: &Path) -> Option<MetricsRow> {
+    /// Far more than two rows.
+    const END: u64 = 64 << 10;
+    let mut file = std::fs::File::open(folder.join("metrics.jsonl")).ok()?;
+    let length = file.seek(SeekFrom::End(0)).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(END))).ok()?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end).ok()?;
+    end.split(|&byte| byte == b'\n').rev().find_map(|line| serde_json::from_slice(line).ok())
+}
