@@ -187,8 +187,9 @@ impl SemanticBranch {
                      width {}, got {width}",
                     text.dim()
                 );
-                return Err(Error::config("semantic.projection", problem)
-                    .with_hint("set model.class_head to kind = \"text\" with the teacher's table"));
+                return Err(Error::config("semantic.projection", problem).with_hint(
+                    "set model.class_head to kind = \"text\" with the teacher's table",
+                ));
             }
         };
         let text = text.normalized.to_device(device);

@@ -25,5 +25,5 @@ pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, Kern
 pub use roi_align::roi_align;
 pub use settings::{
     Memory, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark, set_deterministic,
-    set_grad, set_tf32, synchronize,
+    set_grad, set_tf32, synchronize, upload,
 };

@@ -100,6 +100,18 @@ pub fn reset_peak_memory(device: Device) -> Result<()> {
     }
 }
 
+/// A tensor of the host on a device, without waiting for what the device still has to do: a plain
+/// copy waits, and then the device waits for the host. (The host's tensor may go at once: CUDA takes
+/// memory that is not pinned over before it returns.)
+///
+/// # Panics
+/// As `tch`'s own operations: the device has no room. A tensor that is not the host's.
+#[must_use]
+pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
+    assert_eq!(tensor.device(), Device::Cpu, "upload takes tensors of the host");
+    tensor.to_device_(device, tensor.kind(), true, false)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -79,8 +79,8 @@ impl BatchSource for Alternation {
         let length = self.cycle.len() as u64;
         let (cycles, slot) = (position / length, (position % length) as usize);
         let source = self.cycle[slot];
-        let own = cycles * self.occurrences(source, self.cycle.len())
-            + self.occurrences(source, slot);
+        let own =
+            cycles * self.occurrences(source, self.cycle.len()) + self.occurrences(source, slot);
         if source == 0 {
             return self.detection.build(own);
         }

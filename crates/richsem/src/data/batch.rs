@@ -75,7 +75,14 @@ impl Batch {
         let images = Tensor::f_from_data_size(&pixels, &[b, h, w, 3], Kind::Uint8)?
             .f_permute([0, 3, 1, 2])?;
         let mask = Tensor::f_from_data_size(&mask, &[b, h, w], Kind::Bool)?;
-        Ok(Self { images, mask, targets, skipped, supervision: Supervision::default(), extra: None })
+        Ok(Self {
+            images,
+            mask,
+            targets,
+            skipped,
+            supervision: Supervision::default(),
+            extra: None,
+        })
     }
 
     /// Number of images, B.
@@ -105,10 +112,10 @@ impl Batch {
         normalization: &Normalization,
     ) -> Result<(Tensor, Tensor)> {
         let channels = |values: &[f32; 3]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?.f_to_device(device)?)
+            Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, device))
         };
-        let mask = self.mask.f_to_device(device)?; // [B, H, W]
-        let bytes = self.images.f_to_device(device)?; // [B, 3, H, W] u8
+        let mask = torch_ext::upload(&self.mask, device); // [B, H, W]
+        let bytes = torch_ext::upload(&self.images, device); // [B, 3, H, W] u8
         // cuDNN's fast convolutions want channels last in memory, oneDNN's want them first.
         let size = bytes.size();
         let mut images = if device.is_cuda() {

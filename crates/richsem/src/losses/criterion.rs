@@ -219,7 +219,7 @@ impl Criterion {
 
         let sample = |first_term: u64, sets: usize| {
             self.sample_classes(targets, first_term, sets, key, collective)
-                .map(|classes| classes.to_device(device))
+                .map(|classes| torch_ext::upload(&classes, device))
         };
         let queries =
             Supervised { matching, normalizer: num_boxes, classes: sample(0, layers + 1) };
@@ -253,7 +253,7 @@ impl Criterion {
             }
         }
         let values = Tensor::cat(&terms, 0);
-        let all_weights = Tensor::from_slice(&all_weights).to_device(device);
+        let all_weights = torch_ext::upload(&Tensor::from_slice(&all_weights), device);
         let total = (&values * all_weights).sum(Kind::Float);
         let terms = LossTerms { names, values: values.detach(), total };
         Ok((terms, Decisions { queries, denoising }))
@@ -292,7 +292,7 @@ impl Criterion {
         let Supervised { matching, normalizer, .. } = supervised;
         let (sets, images, queries, _) = outputs.logits.size4()?;
         let device = outputs.logits.device();
-        let index = |values: Vec<i64>| Tensor::from_slice(&values).to_device(device);
+        let index = |values: Vec<i64>| torch_ext::upload(&Tensor::from_slice(&values), device);
         let slot =
             |i: usize| (matching.set[i] * images + matching.image[i]) * queries + matching.query[i];
         let slots = index((0..matching.len()).map(slot).collect());
@@ -321,14 +321,14 @@ impl Criterion {
         let matching = &supervised.matching;
         let device = logits.device();
         let (sets, images, queries, classes) = logits.size4()?;
-        let label = |i: usize| {
-            targets[matching.image[i] as usize].labels[matching.target[i] as usize].0
-        };
+        let label =
+            |i: usize| targets[matching.image[i] as usize].labels[matching.target[i] as usize].0;
         let known = match self.config.unknown_classes {
             UnknownClasses::Negative => None,
             UnknownClasses::Ignore => Some(known_classes(targets, classes as usize)),
         };
-        let known = known.map(|k| Tensor::from_slice(&k).view([images, classes]));
+        let known = known
+            .map(|k| torch_ext::upload(&Tensor::from_slice(&k).view([images, classes]), device));
         // The columns that each set looks at, and where in them each matched label stands.
         let (logits, width, columns, known) = match &supervised.classes {
             None => {
@@ -343,8 +343,7 @@ impl Criterion {
                     .map(|i| present.binary_search(&label(i)).map_or(0, |at| at as i64))
                     .collect();
                 let known = known.map(|k| {
-                    k.to_device(device)
-                        .index_select(1, &chosen.flatten(0, 1))
+                    k.index_select(1, &chosen.flatten(0, 1))
                         .view([images, sets, width])
                         .permute([1, 0, 2])
                         .unsqueeze(2)
@@ -355,14 +354,14 @@ impl Criterion {
             }
         };
         let onehot = Tensor::zeros([sets * images * queries * width], (Kind::Float, device));
-        let columns = Tensor::from_slice(&columns).to_device(device);
+        let columns = torch_ext::upload(&Tensor::from_slice(&columns), device);
         let _ = onehot.shallow_clone().index_fill_(0, &(slots * width + columns), 1.0);
         let onehot = onehot.view([sets, images, queries, width]);
         let (alpha, gamma) = (self.config.focal_alpha, self.config.focal_gamma);
         let mut loss = sigmoid_focal_loss(&logits, &onehot, alpha, gamma);
         if let Some(known) = known {
             // A matched pair counts even where other boxes of its class may be missing.
-            loss *= known.to_device(device).maximum(&onehot);
+            loss *= known.maximum(&onehot);
         }
         Ok(loss.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float))
     }

@@ -133,7 +133,8 @@ fn every_term_equals_plain_loops() {
     let layout = DenoisingLayout { groups: 2, most: 3 };
     let output = output(2, Some(layout));
     let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
-    let terms = criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
+    let terms =
+        criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
     assert_eq!(terms.names.len(), 3 * (3 + 2));
     let all: Vec<i64> = (0..CLASSES).collect();
     let mut total = 0.0;
@@ -169,8 +170,10 @@ fn federated_terms_look_at_their_own_classes_only() {
     let counts = vec![9, 4, 4, 1, 0, 25];
     let federated = FederatedConfig { classes: 4, power: 0.5 };
     let config = LossConfig { federated: Some(federated.clone()), ..LossConfig::default() };
-    let terms =
-        Criterion::new(config, counts.clone()).forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
+    let terms = Criterion::new(config, counts.clone())
+        .forward(&output, &targets, &Supervision::default(), KEY, &Single)
+        .unwrap()
+        .0;
     let mut drawn = Vec::new();
     for (outputs, set, term, suffix) in [
         (&output.decoder, 0, 0, "_0"),
@@ -221,7 +224,8 @@ fn classes_an_image_says_nothing_about_can_be_left_out() {
     for federated in [None, Some(FederatedConfig { classes: 6, power: 0.5 })] {
         let config = LossConfig { federated, ..config.clone() };
         let criterion = Criterion::new(config, vec![1; CLASSES as usize]);
-        let terms = criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
+        let terms =
+            criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
         close(value(&terms, "loss_ce"), expected, "loss_ce");
     }
 }
@@ -233,7 +237,8 @@ fn a_batch_without_boxes_trains() {
     for federated in [None, Some(FederatedConfig { classes: 3, power: 0.5 })] {
         let config = LossConfig { federated, ..LossConfig::default() };
         let criterion = Criterion::new(config, vec![1; CLASSES as usize]);
-        let terms = criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
+        let terms =
+            criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
         assert_eq!(value(&terms, "loss_bbox"), 0.0);
         assert!(value(&terms, "loss_ce") > 0.0);
         terms.total.backward();
@@ -246,9 +251,20 @@ fn gradients_agree_with_finite_differences() {
     let targets = some_targets();
     let output = output(2, Some(DenoisingLayout { groups: 1, most: 3 }));
     let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
-    let total =
-        || criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0.total.double_value(&[]);
-    criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0.total.backward();
+    let total = || {
+        criterion
+            .forward(&output, &targets, &Supervision::default(), KEY, &Single)
+            .unwrap()
+            .0
+            .total
+            .double_value(&[])
+    };
+    criterion
+        .forward(&output, &targets, &Supervision::default(), KEY, &Single)
+        .unwrap()
+        .0
+        .total
+        .backward();
     let dn = &output.denoising.as_ref().unwrap().1;
     let mut random = Random::new(0, Stream::Test, 0, 0);
     for tensor in [&output.decoder.logits, &output.decoder.boxes, &output.interm.boxes, &dn.boxes] {

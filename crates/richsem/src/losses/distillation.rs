@@ -96,10 +96,12 @@ pub fn semantic_terms(
         let values = Tensor::zeros([terms.len() as i64], (Kind::Float, device));
         return Ok(LossTerms { names, values, total: zero() });
     }
-    let index = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+    let index = |values: &[i64]| torch_ext::upload(&Tensor::from_slice(values), device);
     let region = index(&regions);
     let (soft, target) = match config.target_boxes {
-        TargetBoxes::GroundTruth => (label(&target_boxes(targets).to_device(device))?, index(&boxes)),
+        TargetBoxes::GroundTruth => {
+            (label(&torch_ext::upload(&target_boxes(targets), device))?, index(&boxes))
+        }
         TargetBoxes::Matched | TargetBoxes::All => {
             let references = output.input_references.detach().view([-1, 4]);
             let rows = pixel_boxes(&references.index_select(0, &region), &pictures, targets);
@@ -195,8 +197,9 @@ fn pixel_boxes(relative: &Tensor, pictures: &[i64], targets: &[Target]) -> Tenso
             [w, h]
         })
         .collect();
-    let sizes = Tensor::from_slice(&sizes).view([-1, 2]).to_device(device);
-    let image = Tensor::from_slice(pictures).to_kind(Kind::Float).to_device(device).unsqueeze(1);
+    let sizes = torch_ext::upload(&Tensor::from_slice(&sizes).view([-1, 2]), device);
+    let image = Tensor::from_slice(pictures).to_kind(Kind::Float).unsqueeze(1);
+    let image = torch_ext::upload(&image, device);
     let centre = relative.narrow(1, 0, 2);
     let half = relative.narrow(1, 2, 2) / 2.0;
     Tensor::cat(&[&image, &((&centre - &half) * &sizes), &((&centre + &half) * &sizes)], 1)

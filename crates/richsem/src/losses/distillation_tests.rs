@@ -164,7 +164,9 @@ fn by_hand(config: &SemanticConfig, region: &Tensor, bbox: [f64; 5], classes: &[
     }
     let text = text().normalized;
     let student: Vec<f64> = (0..CLASSES)
-        .map(|c| SCALE * vector(&text.get(c)).iter().zip(&features).map(|(a, b)| a * b).sum::<f64>())
+        .map(|c| {
+            SCALE * vector(&text.get(c)).iter().zip(&features).map(|(a, b)| a * b).sum::<f64>()
+        })
         .collect();
     let teacher = vector(&soft.logits);
     let all = softmax(&teacher);
@@ -172,8 +174,7 @@ fn by_hand(config: &SemanticConfig, region: &Tensor, bbox: [f64; 5], classes: &[
     let pick = |v: &[f64]| classes.iter().map(|&c| v[c]).collect::<Vec<f64>>();
     let (p, q) = (softmax(&pick(&teacher)), softmax(&pick(&student)));
     let divergence: f64 = p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum();
-    let weight =
-        if config.entropy_weight { 2.0 * entropy / (CLASSES as f64).ln() } else { 1.0 };
+    let weight = if config.entropy_weight { 2.0 * entropy / (CLASSES as f64).ln() } else { 1.0 };
     divergence * weight
 }
 
@@ -183,10 +184,9 @@ fn expected(config: &SemanticConfig) -> Vec<(String, f64)> {
     let p = LAYOUT.len();
     let layers = if config.aux_layers { vec![0, 1] } else { vec![1] };
     let mut terms = Vec::new();
-    for (tag, supervised, offset, own) in [
-        ("", &decisions.queries, p, QUERIES),
-        ("_dn", decisions.denoising.as_ref().unwrap(), 0, p),
-    ] {
+    for (tag, supervised, offset, own) in
+        [("", &decisions.queries, p, QUERIES), ("_dn", decisions.denoising.as_ref().unwrap(), 0, p)]
+    {
         for &layer in &layers {
             let classes: Vec<usize> = if config.federated {
                 let drawn = supervised.classes.as_ref().unwrap();
@@ -196,9 +196,7 @@ fn expected(config: &SemanticConfig) -> Vec<(String, f64)> {
             };
             let matching = &supervised.matching;
             let pairs: Vec<(i64, i64, i64)> = match config.target_boxes {
-                TargetBoxes::All => {
-                    (0..2).flat_map(|b| (0..own).map(move |q| (b, q, 0))).collect()
-                }
+                TargetBoxes::All => (0..2).flat_map(|b| (0..own).map(move |q| (b, q, 0))).collect(),
                 _ => (0..matching.len())
                     .filter(|&i| matching.set[i] == layer)
                     .map(|i| (matching.image[i], matching.query[i], matching.target[i]))
@@ -243,7 +241,10 @@ fn check(config: SemanticConfig) -> Vec<(String, f64)> {
     assert_eq!(got.len(), expected.len());
     for ((name, value), (expected_name, expected)) in got.iter().zip(&expected) {
         assert_eq!(name, expected_name);
-        assert!((value - expected).abs() < 1e-5 * expected.abs().max(0.1), "{name} {value} {expected}");
+        assert!(
+            (value - expected).abs() < 1e-5 * expected.abs().max(0.1),
+            "{name} {value} {expected}"
+        );
     }
     let sum: f64 = expected.iter().map(|(_, v)| v).sum();
     assert!((total - config.weight * sum).abs() < 1e-4 * sum, "{total}");
@@ -255,10 +256,10 @@ fn check(config: SemanticConfig) -> Vec<(String, f64)> {
 fn every_variant_is_its_definition() {
     let base = SemanticConfig::default();
     let plain = check(base.clone());
-    assert_eq!(plain.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), [
-        "loss_semantic",
-        "loss_semantic_dn"
-    ]);
+    assert_eq!(
+        plain.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(),
+        ["loss_semantic", "loss_semantic_dn"]
+    );
     let mut seen = vec![plain[0].1];
     for variant in [
         SemanticConfig { target_boxes: TargetBoxes::Matched, ..base.clone() },
@@ -282,12 +283,10 @@ fn every_variant_is_its_definition() {
     let shared = SemanticConfig { projection: BranchProjection::Shared, ..base.clone() };
     assert_eq!(check(shared)[0].1, seen[0], "at the start the projections are equal");
     let all = check(SemanticConfig { aux_layers: true, ..base });
-    assert_eq!(all.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), [
-        "loss_semantic_0",
-        "loss_semantic",
-        "loss_semantic_dn_0",
-        "loss_semantic_dn"
-    ]);
+    assert_eq!(
+        all.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(),
+        ["loss_semantic_0", "loss_semantic", "loss_semantic_dn_0", "loss_semantic_dn"]
+    );
 }
 
 #[test]
@@ -299,12 +298,10 @@ fn the_projection_and_the_queries_learn_and_the_teacher_boxes_do_not() {
         let mut output = output();
         output.input_references = output.input_references.set_requires_grad(true);
         let mut label = |boxes: &Tensor| Ok(teacher(boxes));
-        let terms =
-            semantic_terms(&config, &branch, &output, &targets(), &decisions(), &mut label).unwrap();
+        let terms = semantic_terms(&config, &branch, &output, &targets(), &decisions(), &mut label)
+            .unwrap();
         terms.total.backward();
-        let moves = |t: &Tensor| {
-            t.grad().defined() && t.grad().abs().max().double_value(&[]) > 0.0
-        };
+        let moves = |t: &Tensor| t.grad().defined() && t.grad().abs().max().double_value(&[]) > 0.0;
         assert!(moves(&output.region_features));
         assert!(!output.input_references.grad().defined());
         // Only the last layer learns, and of it the matched queries alone.

@@ -55,8 +55,8 @@ impl PaddedTargets {
         }
         let (b, t) = (targets.len() as i64, most as i64);
         Self {
-            labels: Tensor::from_slice(&labels).view([b, t]).to_device(device),
-            boxes: Tensor::from_slice(&boxes).view([b, t, 4]).to_device(device),
+            labels: torch_ext::upload(&Tensor::from_slice(&labels).view([b, t]), device),
+            boxes: torch_ext::upload(&Tensor::from_slice(&boxes).view([b, t, 4]), device),
             counts,
         }
     }

@@ -87,7 +87,7 @@ impl DenoisingLayout {
         let matching = Tensor::full([queries], -1, (Kind::Int64, Device::Cpu));
         let group = Tensor::cat(&[group.to_kind(Kind::Int64), matching], 0);
         let (row, column) = (group.unsqueeze(1), group.unsqueeze(0));
-        row.eq_tensor(&column).logical_or(&column.eq(-1)).to_device(device)
+        torch_ext::upload(&row.eq_tensor(&column).logical_or(&column.eq(-1)), device)
     }
 }
 
@@ -146,9 +146,9 @@ impl DenoisingQueries {
         let boxes = Tensor::from_slice(&boxes).view([shape[0], shape[1], 4]);
         Some(Self {
             layout,
-            labels: Tensor::from_slice(&labels).view(shape).to_device(device),
-            references: (inverse_sigmoid(&boxes) * &used).to_device(device),
-            used: used.to_device(device),
+            labels: torch_ext::upload(&Tensor::from_slice(&labels).view(shape), device),
+            references: torch_ext::upload(&(inverse_sigmoid(&boxes) * &used), device),
+            used: torch_ext::upload(&used, device),
         })
     }
 }

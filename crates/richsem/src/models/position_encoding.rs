@@ -39,7 +39,7 @@ pub fn image_positions(mask: &Tensor, dim: i64, temperature: f64) -> Tensor {
 /// # Shapes
 /// `[…, 4]` (cx, cy, w, h) → `[…, 2 D]`
 pub fn box_positions(boxes: &Tensor, dim: i64) -> Tensor {
-    let order = Tensor::from_slice(&[1i64, 0, 2, 3]).to_device(boxes.device());
+    let order = torch_ext::upload(&Tensor::from_slice(&[1i64, 0, 2, 3]), boxes.device());
     let ordered = boxes.index_select(-1, &order) * TAU;
     sine(&ordered, dim / 2, 10_000.0).flatten(-2, -1)
 }

@@ -35,7 +35,9 @@ impl Projection {
     pub fn new(scope: &Scope, dim: i64, width: i64, kind: ProjectionKind) -> Self {
         let init = Init::Normal((width as f64).powf(-0.5));
         match kind {
-            ProjectionKind::Linear => Self::Linear(Linear::with_init(scope, dim, width, init, None)),
+            ProjectionKind::Linear => {
+                Self::Linear(Linear::with_init(scope, dim, width, init, None))
+            }
             ProjectionKind::Mlp => {
                 let scope = scope.sub("layers");
                 let mut layers: Vec<Linear> =

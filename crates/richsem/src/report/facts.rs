@@ -36,7 +36,9 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
         "class head",
         match &model.class_head {
             ClassHeadConfig::Linear => "linear".to_owned(),
-            ClassHeadConfig::Text { table: Some(table) } => format!("text table {}", table.display()),
+            ClassHeadConfig::Text { table: Some(table) } => {
+                format!("text table {}", table.display())
+            }
             ClassHeadConfig::Text { table: None } => "the teacher's text table".to_owned(),
         },
     );

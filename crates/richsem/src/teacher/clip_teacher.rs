@@ -120,7 +120,7 @@ impl ClipTeacher {
             return Err(Error::Other(format!("teacher: {problem}")));
         }
         let channels = |values: &[f32; 3]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?.f_to_device(self.device)?)
+            Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, self.device))
         };
         let centred = images.f_sub(&channels(&clip::PIXELS.mean)?)?;
         Ok(centred.f_div(&channels(&clip::PIXELS.std)?)?)

@@ -64,7 +64,9 @@ impl Learner {
         collective: Box<dyn Collective>,
     ) -> Result<Self> {
         let teacher = match &config.teacher {
-            Some(teacher) if config.needs_teacher() => Some(teacher::open(teacher, &vocabulary, device)?),
+            Some(teacher) if config.needs_teacher() => {
+                Some(teacher::open(teacher, &vocabulary, device)?)
+            }
             _ => None,
         };
         Self::with_teacher(config, vocabulary, device, collective, teacher)
@@ -121,12 +123,14 @@ impl Learner {
     /// Adds a batch's gradients, over `accumulate`, to those there are.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] before anything was added, `trace` then says how far it came; what
-    /// libtorch refuses.
+    /// [`Error::NonFinite`], the gradients are then not to be used and `trace` says how far it came;
+    /// what libtorch refuses.
     pub fn backward(&self, batch: &Batch, key: StepKey, trace: &mut Trace) -> Result<BatchLoss> {
         guarded(|| {
             let losses = trace.losses.insert(self.forward(batch, key, &mut trace.output)?);
-            // The one transfer of a step besides the matching: every term, before any gradient.
+            // Queued before anyone waits: while the device works on it, the host has nothing to do.
+            (&losses.total / self.accumulate as f64).backward();
+            // The one transfer of a step besides the matching and the gradient's norm.
             let total = losses.total.detach().view([1]);
             let all = Tensor::cat(&[&losses.values, &total], 0).to_device(Device::Cpu);
             let mut values = Vec::<f32>::try_from(all)?;
@@ -134,7 +138,6 @@ impl Learner {
             if !loss.is_finite() {
                 return Err(Error::NonFinite("the loss is not finite".into()));
             }
-            (&losses.total / self.accumulate as f64).backward();
             let terms = losses.names.iter().cloned().zip(values.into_iter().map(f64::from));
             Ok(BatchLoss { loss, terms: terms.collect() })
         })
@@ -167,7 +170,8 @@ impl Learner {
         let (targets, supervision) = (&batch.targets, &batch.supervision);
         let (mut losses, decisions) =
             self.criterion.forward(output, targets, supervision, key, collective)?;
-        if let (Some((config, teacher)), Some(branch)) = (&self.semantic, &self.model.semantic_branch)
+        if let (Some((config, teacher)), Some(branch)) =
+            (&self.semantic, &self.model.semantic_branch)
             && supervision.semantic
         {
             let mut map = None;
@@ -219,7 +223,7 @@ impl Learner {
 /// colour, as in the reference.
 fn pixels(images: &Tensor, normalization: &Normalization) -> Result<Tensor> {
     let channels = |values: &[f32; 3]| -> Result<Tensor> {
-        Ok(Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?.f_to_device(images.device())?)
+        Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, images.device()))
     };
     let (mean, std) = (channels(&normalization.mean)?, channels(&normalization.std)?);
     Ok(images.f_mul(&std)?.f_add(&mean)?)

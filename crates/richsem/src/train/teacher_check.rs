@@ -82,7 +82,11 @@ fn ask(learner: &Learner, row: &Alternation, extra: bool) -> Result<Option<Agree
             let hits = best.eq_tensor(&labels).to_kind(Kind::Float); // [N, 5]
             let log = soft.logits.log_softmax(-1, Kind::Float);
             let sums = Tensor::stack(
-                &[hits.select(1, 0).sum(Kind::Float), hits.sum(Kind::Float), -(log.exp() * log).sum(Kind::Float)],
+                &[
+                    hits.select(1, 0).sum(Kind::Float),
+                    hits.sum(Kind::Float),
+                    -(log.exp() * log).sum(Kind::Float),
+                ],
                 0,
             );
             let sums = Vec::<f32>::try_from(sums.to_device(Device::Cpu))?;

@@ -34,7 +34,12 @@ fn feed(rank: usize, world: usize) -> FeedConfig {
     FeedConfig {
         seed: 3,
         share: Share { batch_size: 2, rank, world, last: LastBatch::Drop },
-        augment: TransformConfig { flip: 0.5, scales: vec![32], max_size: 64, crop: CropConfig { probability: 0.0, ..CropConfig::default() } },
+        augment: TransformConfig {
+            flip: 0.5,
+            scales: vec![32],
+            max_size: 64,
+            crop: CropConfig { probability: 0.0, ..CropConfig::default() },
+        },
         pad_multiple: 32,
         batches_per_epoch: 2,
     }
