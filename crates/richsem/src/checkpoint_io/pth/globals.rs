@@ -213,11 +213,11 @@ pub(super) fn storage(
     id: Value,
 ) -> Result<Value, Fault> {
     let wrong = || Fault::from("a storage that is not described as PyTorch does it");
-    let (class, key, numel, view) = match heap.items(id).ok_or_else(wrong)? {
-        &[tag, class, key, _, numel] if heap.text(tag) == Some("storage") => {
+    let (class, key, numel, view) = match *heap.items(id).ok_or_else(wrong)? {
+        [tag, class, key, _, numel] if heap.text(tag) == Some("storage") => {
             (class, key, numel, Value::None)
         }
-        &[tag, class, key, _, numel, view] if heap.text(tag) == Some("storage") => {
+        [tag, class, key, _, numel, view] if heap.text(tag) == Some("storage") => {
             (class, key, numel, view)
         }
         _ => return Err(wrong()),

@@ -149,7 +149,8 @@ impl TensorRef {
             let problem = format!("{} from element {offset} of a storage of {length}", what());
             return Err(problem.into());
         }
-        Ok(Self { offset: offset + start, ..this })
+        // An empty tensor may start anywhere.
+        Ok(Self { offset: offset.saturating_add(start), ..this })
     }
 
     pub(super) fn numel(&self) -> i64 {

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
 use flate2::{Crc, read::DeflateDecoder};
-use rawzip::{CompressionMethod, FileReader, RangeReader, ZipArchive};
+use rawzip::{CompressionMethod, FileReader, RangeReader, ReaderAt as _, ZipArchive};
 
 use super::{
     pickle,
@@ -30,19 +30,24 @@ impl Place {
         Self { start, packed: bytes, bytes, deflated: false, crc: None }
     }
 
-    /// Reads them, and checks them where the file has a checksum.
+    /// Reads them, and checks them where the file has a checksum. There are no more than the file
+    /// has, or than were charged for.
     pub(super) fn read(&self, file: &FileReader) -> Result<Vec<u8>, Fault> {
-        let packed = RangeReader::new(file, self.start..self.start + self.packed);
-        // As large as the file has it, or as was charged for.
-        let mut bytes = Vec::with_capacity(self.bytes as usize);
-        // One more, to see what does not end.
-        let read = match self.deflated {
-            true => DeflateDecoder::new(packed).take(self.bytes + 1).read_to_end(&mut bytes),
-            false => packed.take(self.bytes + 1).read_to_end(&mut bytes),
-        };
-        read.map_err(|e| Fault::from(format!("could not be read: {e}")))?;
+        let unreadable = |e: &dyn std::fmt::Display| Fault::from(format!("could not be read: {e}"));
+        let mut bytes = Vec::new();
+        if self.deflated {
+            let packed = RangeReader::new(file, self.start..self.start + self.packed);
+            // One more than it should be, to see what does not end.
+            let mut unpacked = DeflateDecoder::new(packed).take(self.bytes + 1);
+            bytes.reserve_exact(self.bytes as usize);
+            unpacked.read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
+        } else {
+            bytes.resize(self.bytes as usize, 0);
+            file.read_exact_at(&mut bytes, self.start).map_err(|e| unreadable(&e))?;
+        }
         if bytes.len() as u64 != self.bytes {
-            return Err(format!("has not the {} bytes that it should have", self.bytes).into());
+            let problem = format!("unpacks to other than the {} bytes it should have", self.bytes);
+            return Err(problem.into());
         }
         if let Some(expected) = self.crc {
             let mut crc = Crc::new();
