@@ -1,6 +1,7 @@
 //! Weights and tables on disk.
 
 mod npy;
+pub mod pth;
 pub mod safetensors;
 mod text_table;
 
@@ -16,22 +17,40 @@ use crate::{
 pub(crate) use text_table::checked_text_table;
 pub use text_table::read_text_table;
 
-/// Reads a file of weights, to the CPU, in the kinds of the file.
+/// Reads a file of weights, to the CPU, in the kinds of the file: safetensors, or PyTorch's `.pt`
+/// and `.pth` (state dicts, checkpoints that hold one, TorchScript). The contents decide, not the
+/// name.
 ///
 /// # Errors
-/// A file that cannot be read, or is of another kind than safetensors.
+/// A file that cannot be read, or is of another kind.
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     use std::io::Read as _;
     let mut start = Vec::new();
-    fs_err::File::open(path)?.take(4).read_to_end(&mut start)?;
-    // A zip archive (PyTorch since 1.6) or a bare pickle (before).
-    if start.starts_with(b"PK\x03\x04") || start.starts_with(b"\x80\x02") {
-        let problem = "a PyTorch archive (.pt, .pth), which is not read yet";
-        return Err(Error::invalid(path, "weights", problem).with_hint(
-            "convert it: safetensors.torch.save_file(model.state_dict(), \"weights.safetensors\")",
-        ));
-    }
-    Ok(safetensors::read(path)?.0)
+    fs_err::File::open(path)?.take(512).read_to_end(&mut start)?;
+    // First, since its first bytes are a length, which may look like anything.
+    let safetensors = start.get(8) == Some(&b'{') && start[4..8] == [0; 4];
+    let text = String::from_utf8_lossy(&start);
+    let text = text.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
+    let (problem, hint) = if safetensors {
+        return Ok(safetensors::read(path)?.0);
+    } else if start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 0..=5, ..]) {
+        return pth::read(path);
+    } else if start.is_empty() {
+        ("the file is empty", "fetch it again")
+    } else if text.starts_with("version https://git-lfs") {
+        ("a pointer of git-lfs, not the weights themselves", "run `git lfs pull` where it is from")
+    } else if ["<!doctype", "<html", "<?xml"].iter().any(|tag| text.starts_with(tag)) {
+        (
+            "a web page, not weights: the server answered with it",
+            "open the file to see what it says, and fetch the weights again",
+        )
+    } else {
+        (
+            "neither safetensors nor a PyTorch file (.pt, .pth)",
+            "the file is truncated, or of another kind",
+        )
+    };
+    Err(Error::invalid(path, "weights", problem).with_hint(hint))
 }
 
 /// Where the detector keeps its backbone.
@@ -41,9 +60,9 @@ const BACKBONE: &str = "backbone.0.body.";
 /// (`fc`, `attnpool`, CLIP's text tower) and counters of batches are not for it.
 ///
 /// # Errors
-/// A file that is not safetensors, or weights of another architecture: every difference at once.
+/// A file that [`read_weights`] does not read, or weights of another architecture: every difference at once.
 pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<()> {
-    let (tensors, _) = safetensors::read(path)?;
+    let tensors = read_weights(path)?;
     let clip = tensors.keys().any(|k| k.starts_with("visual."));
     let mut values = store.named_tensors();
     let mut found = BTreeMap::new();

@@ -48,7 +48,8 @@ pub struct BackboneConfig {
     pub groups: i64,
     /// Stages that are not trained: −1 none, 0 the stem, 1 the stem and `layer1`, … 4 everything.
     pub frozen_stages: i64,
-    /// Weights to start from (safetensors), relative to the config file.
+    /// Weights to start from (safetensors, or PyTorch's `.pt` or `.pth`), relative to the config
+    /// file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<std::path::PathBuf>,
 }

@@ -1,0 +1,77 @@
+//! PyTorch's files before 1.6, and of `_use_new_zipfile_serialization=False`: four pickles (a magic
+//! number, a version, the machine that wrote it, the object), a fifth with the storages' keys, then
+//! each storage: its number of elements, and its bytes.
+
+use std::{fs::File, path::Path};
+
+use super::{
+    pickle::{self, Input},
+    value::{Fault, Heap, Value},
+    zip::{Place, big_endian},
+};
+use crate::error::Result;
+
+/// The magic number, as the first pickle has it: an integer of ten bytes.
+const MAGIC: [u8; 12] = [0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+/// Reads all but the storages: the object, and where each storage of `heap` lies.
+pub(super) fn read(
+    file: &File,
+    start: &[u8],
+    heap: &mut Heap,
+    path: &Path,
+) -> Result<(Value, Vec<Place>)> {
+    let head = &start[..start.len().min(64)];
+    if !head.windows(MAGIC.len()).any(|bytes| bytes == MAGIC) {
+        let fault = Fault::new(
+            "a pickle that torch.save did not write",
+            "save the weights with torch.save(model.state_dict(), \"weights.pth\")",
+        );
+        return Err(fault.at(path, "pickle"));
+    }
+    let mut input = Input::new(file.try_clone()?, file.metadata()?.len());
+    let at = |field: &str| {
+        let field = field.to_owned();
+        move |fault: Fault| fault.at(path, &field)
+    };
+    pickle::read(&mut input, heap, false, path)?;
+    let version = pickle::read(&mut input, heap, false, path)?;
+    if version != Value::Int(1001) {
+        let problem = "a version of PyTorch's old format that is not read, expected 1001";
+        return Err(Fault::from(problem).at(path, "protocol_version"));
+    }
+    let machine = pickle::read(&mut input, heap, false, path)?;
+    if heap.lookup(machine, "little_endian") == Some(Value::Bool(false)) {
+        return Err(big_endian().at(path, "little_endian"));
+    }
+    let value = pickle::read(&mut input, heap, false, path)?;
+    let keys = pickle::read(&mut input, heap, false, path)?;
+    let places = storages(&mut input, heap, keys).map_err(at("storages"))?;
+    Ok((value, places))
+}
+
+fn storages(input: &mut Input<File>, heap: &Heap, keys: Value) -> Result<Vec<Place>, Fault> {
+    let by_key: std::collections::HashMap<_, _> =
+        heap.storages.iter().enumerate().map(|(i, s)| (s.key.as_str(), i)).collect();
+    let mut places = vec![None; heap.storages.len()];
+    for &key in heap.items(keys).ok_or("no list of storages")? {
+        let key = heap.text(key).ok_or("a storage without a name")?;
+        let &number = by_key.get(key).ok_or_else(|| format!("{key}: of no tensor"))?;
+        let storage = &heap.storages[number];
+        let width = storage.kind.map_or(1, |k| k.elt_size_in_bytes()) as u64;
+        let numel = u64::from_le_bytes(input.array()?);
+        if numel.checked_mul(width) != Some(storage.bytes) {
+            let expected = storage.bytes / width;
+            return Err(format!("{key}: {numel} elements, expected {expected}").into());
+        }
+        if storage.bytes > input.length.saturating_sub(input.position) {
+            return Err(format!("{key}: {} bytes, and the file ends", storage.bytes).into());
+        }
+        if places[number].replace(Place::plain(input.position, storage.bytes)).is_some() {
+            return Err(format!("{key}: comes twice").into());
+        }
+        input.skip(storage.bytes)?;
+    }
+    let found = places.into_iter().zip(&heap.storages);
+    found.map(|(place, s)| place.ok_or_else(|| format!("{}: is missing", s.key).into())).collect()
+}

@@ -1,0 +1,186 @@
+//! PyTorch's checkpoints, without Python and without executing anything: what `torch.save` writes
+//! (zip archives since PyTorch 1.6, bare pickles before), and TorchScript's archives, as OpenAI's
+//! CLIPs are.
+//!
+//! A pickle is a program. Here, the few globals that weights are made of stand for what they would
+//! make; every other one is refused by name. Sizes are checked against the file before anything is
+//! allocated, and no file takes more than four times its length of memory (64 MiB if it is small)
+//! and its largest storage: one that asks for more is refused, too. The values of a tensor count as
+//! they are when written out: one that was `expand`ed to many times its storage is read, within
+//! that limit.
+
+mod globals;
+mod legacy;
+mod names;
+mod pickle;
+mod value;
+mod zip;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use rawzip::FileReader;
+use tch::{Device, Kind, Tensor};
+
+use self::{
+    value::{Budget, Fault, Heap, TensorRef, Value},
+    zip::Place,
+};
+use crate::error::{Error, Result};
+
+/// A checkpoint whose tensors are not read yet.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    file: FileReader,
+    heap: Heap,
+    root: Value,
+    /// Where in the file each of the heap's storages lies.
+    places: Vec<Place>,
+}
+
+/// Reads the state dict of a file, to the CPU, in the kinds of the file: [`Checkpoint::state_dict`]
+/// of the usual place.
+///
+/// # Errors
+/// Those of [`Checkpoint::load`] and [`Checkpoint::state_dict`].
+pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    Checkpoint::load(path)?.state_dict(None)
+}
+
+impl Checkpoint {
+    /// Reads everything but the tensors' values.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is cut off or damaged, is neither a zip archive nor a pickle of
+    /// PyTorch's, was written on a big-endian machine, holds tensors of a kind that is not read
+    /// (complex, quantized, sparse), or asks for a global that is not known: by name, and with the
+    /// keys that led there.
+    pub fn load(path: &Path) -> Result<Self> {
+        let (file, _) = fs_err::File::open(path)?.into_parts();
+        let io = |e: std::io::Error| Error::Io(named(&e, path));
+        let length = file.metadata().map_err(io)?.len();
+        let mut start = Vec::new();
+        (&file).take(64).read_to_end(&mut start).map_err(io)?;
+        std::io::Seek::rewind(&mut &file).map_err(io)?;
+        let mut heap = Heap::new(Budget::of_file(length));
+        let (root, places) = match start.starts_with(b"PK") {
+            true => zip::read(&file, &mut heap, path)?,
+            false => legacy::read(&file, &start, &mut heap, path)?,
+        };
+        let file = FileReader::from(file);
+        Ok(Self { path: path.to_owned(), file, heap, root, places })
+    }
+
+    /// Names of all tensors: the keys on the way to them, joined by dots.
+    ///
+    /// # Errors
+    /// Values within values more than 64 deep, or in a circle.
+    pub fn tensor_names(&self) -> Result<Vec<String>> {
+        let tensors = names::below(&self.heap, self.root);
+        let tensors = tensors.map_err(|fault| fault.at(&self.path, "pickle"))?;
+        Ok(tensors.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The tensors below a dotted `key` (`optimizer.state`), by their names from there; with no
+    /// key, those of the state dict in the usual places: the whole file (or TorchScript's object),
+    /// or what it holds under `state_dict`, `model`, `model_state_dict`, `net`, `network` or
+    /// `module`. A running average (`ema_model`) is read only if it is asked for. The prefix
+    /// `module.` of `DataParallel` is taken off if all names have it.
+    ///
+    /// Names that share all of a storage share it here too; a part of a storage is copied.
+    ///
+    /// # Errors
+    /// No tensors there: what there is instead. A tensor that cannot be read: its name.
+    pub fn state_dict(&self, key: Option<&str>) -> Result<BTreeMap<String, Tensor>> {
+        let found = match key {
+            Some(key) => names::at(&self.heap, self.root, key),
+            None => names::usual(&self.heap, self.root),
+        };
+        let refs = found
+            .and_then(|value| names::below(&self.heap, value))
+            .map_err(|fault| fault.at(&self.path, key.unwrap_or("state dict")))?;
+        let mut uses: HashMap<u32, usize> = HashMap::new();
+        for (_, tensor) in &refs {
+            *uses.entry(tensor.storage).or_default() += 1;
+        }
+        let mut shared = HashMap::new();
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in &refs {
+            let keep = (uses[&tensor.storage] > 1).then_some(&mut shared);
+            let read = self.tensor(tensor, keep).map_err(|e| match e {
+                Unread::Fault(fault) => fault.at(&self.path, name),
+                Unread::Torch(e) => Error::Torch(e),
+            })?;
+            tensors.insert(name.clone(), read);
+        }
+        let prefix = "module.";
+        if tensors.keys().all(|name| name.starts_with(prefix)) {
+            let plain =
+                |(name, tensor): (String, Tensor)| (name[prefix.len()..].to_owned(), tensor);
+            tensors = tensors.into_iter().map(plain).collect();
+        }
+        Ok(tensors)
+    }
+
+    /// A tensor's values; its storage is taken from `shared` if it is given, and kept there.
+    fn tensor(
+        &self,
+        tensor: &TensorRef,
+        shared: Option<&mut HashMap<(u32, Kind), Tensor>>,
+    ) -> Result<Tensor, Unread> {
+        let kind = tensor.kind;
+        if tensor.numel() == 0 {
+            return Ok(Tensor::f_empty(&tensor.size, (kind, Device::Cpu))?);
+        }
+        let whole = match shared {
+            None => self.storage(tensor.storage, kind)?,
+            Some(shared) => match shared.get(&(tensor.storage, kind)) {
+                Some(whole) => whole.shallow_clone(),
+                None => {
+                    let whole = self.storage(tensor.storage, kind)?;
+                    shared.insert((tensor.storage, kind), whole.shallow_clone());
+                    whole
+                }
+            },
+        };
+        if tensor.is_contiguous() && tensor.numel() == whole.size()[0] {
+            return Ok(whole.f_view_(&tensor.size)?);
+        }
+        let part = whole.f_as_strided(&tensor.size, &tensor.stride, tensor.offset)?;
+        let mut own = Tensor::f_empty(&tensor.size, (kind, Device::Cpu))?;
+        own.f_copy_(&part)?;
+        Ok(own)
+    }
+
+    /// All of a storage, `[N]`.
+    fn storage(&self, number: u32, kind: Kind) -> Result<Tensor, Unread> {
+        let mut bytes = self.places[number as usize].read(&self.file).map_err(Unread::Fault)?;
+        if kind == Kind::Bool {
+            // No other values than these may be in a C++ bool.
+            bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+        }
+        let width = kind.elt_size_in_bytes();
+        let count = bytes.len() / width;
+        Ok(Tensor::f_from_data_size(&bytes[..count * width], &[count as i64], kind)?)
+    }
+}
+
+/// Why a tensor could not be read.
+enum Unread {
+    Fault(Fault),
+    Torch(tch::TchError),
+}
+
+impl From<tch::TchError> for Unread {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error)
+    }
+}
+
+fn named(error: &std::io::Error, path: &Path) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("could not read `{}`: {error}", path.display()))
+}

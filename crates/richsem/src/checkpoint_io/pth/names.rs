@@ -1,0 +1,168 @@
+//! Where in a checkpoint's object the tensors are, and what they are called.
+
+use super::value::{Fault, Heap, Node, TensorRef, Value};
+
+/// Where state dicts usually are.
+const USUAL: [&str; 6] = ["state_dict", "model", "model_state_dict", "net", "network", "module"];
+
+/// How deep values lie within values: TorchScript's deepest are at about 15.
+const DEPTH: usize = 64;
+
+/// Every tensor at or below a value, in the file's order.
+pub(super) fn below(heap: &Heap, value: Value) -> Result<Vec<(String, &TensorRef)>, Fault> {
+    let mut walk = Walk {
+        heap,
+        // A list may hold another one a million times, and that one a third: what is shared is seen
+        // each time, so that times are counted.
+        visits: 16 * heap.nodes.len() as u64 + 1024,
+        budget: heap.budget.clone(),
+        found: Vec::new(),
+    };
+    walk.visit(value, &mut String::new(), 0)?;
+    Ok(walk.found)
+}
+
+struct Walk<'a> {
+    heap: &'a Heap,
+    visits: u64,
+    budget: super::Budget,
+    found: Vec<(String, &'a TensorRef)>,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, value: Value, name: &mut String, depth: usize) -> Result<(), Fault> {
+        let Some(node) = self.heap.node(value) else { return Ok(()) };
+        let tangled = || Fault::from("values lie too deep within each other, or in a circle");
+        self.visits = self.visits.checked_sub(1).ok_or_else(tangled)?;
+        if depth > DEPTH {
+            return Err(tangled());
+        }
+        match node {
+            Node::Tensor(tensor) => {
+                // Twice: here and among the tensors.
+                self.budget.charge(2 * (size_of::<String>() + 64 + name.len()) as u64)?;
+                self.found.push((name.clone(), tensor));
+            }
+            Node::Dict(items) => {
+                for &(key, value) in items {
+                    self.child(key, value, name, depth)?;
+                }
+            }
+            Node::Items(items) => {
+                for (i, &value) in items.iter().enumerate() {
+                    self.child(Value::Int(i as i64), value, name, depth)?;
+                }
+            }
+            // Parameters, buffers and modules; lists of tensors are none of them.
+            &Node::Object { script: true, state } => {
+                if let Some(Node::Dict(items)) = self.heap.node(state) {
+                    for &(key, value) in items {
+                        if let Some(Node::Tensor(_) | Node::Object { script: true, .. }) =
+                            self.heap.node(value)
+                        {
+                            self.child(key, value, name, depth)?;
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn child(
+        &mut self,
+        key: Value,
+        value: Value,
+        name: &mut String,
+        depth: usize,
+    ) -> Result<(), Fault> {
+        let Value::Node(_) = value else { return Ok(()) };
+        let length = name.len();
+        if depth > 0 {
+            name.push('.');
+        }
+        match key {
+            Value::Int(key) => name.push_str(&key.to_string()),
+            _ => match self.heap.text(key) {
+                Some(key) => name.push_str(key),
+                // A key that is no name.
+                None => name.push('?'),
+            },
+        }
+        self.visit(value, name, depth + 1)?;
+        name.truncate(length);
+        Ok(())
+    }
+}
+
+/// The value under a dotted key; parts of it may have dots themselves.
+pub(super) fn at(heap: &Heap, root: Value, key: &str) -> Result<Value, Fault> {
+    let missing = || {
+        let has = keys(heap, root);
+        Fault::new(format!("not in this file, which has {has}"), "give one of its keys")
+    };
+    let mut value = root;
+    let mut rest = key;
+    for _ in 0..DEPTH {
+        let dict = match heap.node(value) {
+            Some(&Node::Object { script: true, state }) => state,
+            _ => value,
+        };
+        if let Some(found) = heap.lookup(dict, rest) {
+            return Ok(found);
+        }
+        let mut heads = rest.match_indices('.').map(|(i, _)| rest.split_at(i));
+        let found = heads.find_map(|(head, tail)| Some((heap.lookup(dict, head)?, &tail[1..])));
+        (value, rest) = found.ok_or_else(missing)?;
+    }
+    Err(missing())
+}
+
+/// The state dict, where such are usually.
+pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
+    let holds_tensors = |value: Value| match heap.node(value) {
+        Some(Node::Dict(items)) => {
+            items.iter().any(|&(_, v)| matches!(heap.node(v), Some(Node::Tensor(_))))
+        }
+        _ => false,
+    };
+    if let Some(Node::Object { script: true, .. }) = heap.node(root) {
+        return Ok(root);
+    }
+    let mut places = USUAL.iter().filter_map(|key| heap.lookup(root, key)).chain([root]);
+    places.find(|&value| holds_tensors(value)).ok_or_else(|| {
+        let has = keys(heap, root);
+        Fault::new(
+            format!("not in any of the usual places; the file has {has}"),
+            "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\")",
+        )
+    })
+}
+
+/// What a file has at its top, for people.
+fn keys(heap: &Heap, root: Value) -> String {
+    match heap.node(root) {
+        Some(Node::Dict(items)) => {
+            let mut keys: Vec<String> = items
+                .iter()
+                .take(20)
+                .map(|&(key, _)| match heap.text(key) {
+                    Some(key) => format!("`{}`", key.chars().take(60).collect::<String>()),
+                    None => "a key that is no text".to_owned(),
+                })
+                .collect();
+            if items.len() > keys.len() {
+                keys.push("more".to_owned());
+            }
+            match keys.is_empty() {
+                true => "no keys".to_owned(),
+                false => keys.join(", "),
+            }
+        }
+        Some(Node::Tensor(_)) => "a single tensor".to_owned(),
+        Some(Node::Items(_)) => "a list".to_owned(),
+        Some(Node::Object { .. }) => "an object".to_owned(),
+        _ => "no weights".to_owned(),
+    }
+}

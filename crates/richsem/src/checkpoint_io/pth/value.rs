@@ -1,0 +1,243 @@
+//! What a pickle is read into: plain values, and descriptions of tensors. Nothing is executed to
+//! make them, and what no weights are made of is not kept.
+
+use tch::Kind;
+
+/// What is wrong with a file, without the file's name.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) problem: String,
+    pub(super) hint: &'static str,
+}
+
+impl Fault {
+    pub(super) fn new(problem: impl Into<String>, hint: &'static str) -> Self {
+        Self { problem: problem.into(), hint }
+    }
+
+    pub(super) fn at(self, path: &std::path::Path, field: &str) -> crate::Error {
+        crate::Error::invalid(path, field, self.problem).with_hint(self.hint)
+    }
+}
+
+/// Nearly every fault is damage.
+impl<T: Into<String>> From<T> for Fault {
+    fn from(problem: T) -> Self {
+        Self::new(problem, "the file is damaged or was cut off on its way: fetch it again")
+    }
+}
+
+/// How much memory a file may take.
+///
+/// Weights take about what their file takes. A file of a kilobyte can also describe a terabyte,
+/// by lists of lists or by a stride of 0: everything made from a file is charged here before it is
+/// made, and one that asks for more than four times its own length is refused.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    left: u64,
+}
+
+impl Budget {
+    /// What any file may take: the values of a small one are larger in memory than there.
+    const FLOOR: u64 = 64 << 20;
+
+    pub(super) fn of_file(length: u64) -> Self {
+        Self { left: length.saturating_mul(4).max(Self::FLOOR) }
+    }
+
+    pub(super) fn charge(&mut self, bytes: u64) -> Result<(), Fault> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
+            Fault::new(
+                "takes more than four times the file's length in memory",
+                "weights take about what their file takes; if they are `expand`ed or deflated, \
+                 save them again with torch.save after `.contiguous()`",
+            )
+        })?;
+        Ok(())
+    }
+}
+
+/// A value on the pickle's stack or in a container.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Value {
+    None,
+    Bool(bool),
+    Int(i64),
+    /// A number or a run of bytes that no weights are made of.
+    Other,
+    /// Something with contents, possibly shared: its number in the [`Heap`].
+    Node(u32),
+}
+
+/// Something with contents.
+#[derive(Debug)]
+pub(super) enum Node {
+    Str(Box<str>),
+    /// A list, a tuple, a set.
+    Items(Vec<Value>),
+    /// In the file's order; of a key that comes twice the last value holds.
+    Dict(Vec<(Value, Value)>),
+    Global(super::globals::Global),
+    Storage(StorageView),
+    Tensor(Box<TensorRef>),
+    /// An object of TorchScript (`script`), whose state holds its parameters; or of another class,
+    /// of which nothing is used.
+    Object {
+        script: bool,
+        state: Value,
+    },
+}
+
+/// A storage as a persistent id names it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StorageView {
+    /// Which of the file's storages.
+    pub(super) storage: u32,
+    /// `None`: bytes, of whatever kind the tensor says.
+    pub(super) kind: Option<Kind>,
+    /// First element, and number of elements (bytes, where `kind` is `None`).
+    pub(super) start: i64,
+    pub(super) length: i64,
+}
+
+/// Where a tensor's values lie; checked against its storage.
+#[derive(Debug)]
+pub(super) struct TensorRef {
+    pub(super) storage: u32,
+    pub(super) kind: Kind,
+    /// In elements, as the strides are.
+    pub(super) offset: i64,
+    pub(super) size: Vec<i64>,
+    pub(super) stride: Vec<i64>,
+}
+
+impl TensorRef {
+    /// Checks everything about a tensor that its storage does not make true by itself.
+    pub(super) fn new(
+        view: StorageView,
+        kind: Kind,
+        offset: i64,
+        size: Vec<i64>,
+        stride: Vec<i64>,
+    ) -> Result<Self, Fault> {
+        let width = kind.elt_size_in_bytes() as i64;
+        let (start, length) = match view.kind {
+            Some(_) => (view.start, view.length),
+            // Only whole storages are untyped.
+            None => (0, view.length / width),
+        };
+        let this = Self { storage: view.storage, kind, offset, size, stride };
+        let what = || format!("a tensor of size {:?} and strides {:?}", this.size, this.stride);
+        let sides = this.size.len() == this.stride.len() && this.size.len() <= 64;
+        if !sides || this.size.iter().chain(&this.stride).any(|&n| n < 0) {
+            return Err(format!("{}, which cannot be", what()).into());
+        }
+        // An empty tensor must not hide a product that overflows, either.
+        let bytes = this.size.iter().try_fold(width, |n, &side| n.checked_mul(side.max(1)));
+        let last = || {
+            let steps = this.size.iter().zip(&this.stride);
+            steps.into_iter().try_fold(offset, |n, (&side, &stride)| {
+                n.checked_add((side - 1).max(0).checked_mul(stride)?)
+            })
+        };
+        let last = last().filter(|_| bytes.is_some());
+        let inside = match this.size.contains(&0) {
+            true => bytes.is_some(),
+            false => last.is_some_and(|last| last < length),
+        };
+        if !inside || offset < 0 {
+            let problem = format!("{} from element {offset} of a storage of {length}", what());
+            return Err(problem.into());
+        }
+        // An empty tensor may start anywhere.
+        Ok(Self { offset: offset.saturating_add(start), ..this })
+    }
+
+    pub(super) fn numel(&self) -> i64 {
+        self.size.iter().product()
+    }
+
+    /// Values one after the other, the last index fastest.
+    pub(super) fn is_contiguous(&self) -> bool {
+        let mut next = 1;
+        self.size.iter().zip(&self.stride).rev().all(|(&side, &stride)| {
+            let fits = side == 1 || stride == next;
+            next *= side;
+            fits
+        })
+    }
+}
+
+/// One of the file's storages.
+#[derive(Debug)]
+pub(super) struct Storage {
+    /// Its name in the file.
+    pub(super) key: String,
+    pub(super) kind: Option<Kind>,
+    /// By the pickle: in a file that holds something else it is refused.
+    pub(super) bytes: u64,
+}
+
+/// Everything with contents that a pickle made.
+#[derive(Debug)]
+pub(super) struct Heap {
+    pub(super) nodes: Vec<Node>,
+    pub(super) storages: Vec<Storage>,
+    pub(super) budget: Budget,
+}
+
+impl Heap {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { nodes: Vec::new(), storages: Vec::new(), budget }
+    }
+
+    pub(super) fn add(&mut self, node: Node) -> Result<Value, Fault> {
+        // Twice: a vector that grows keeps room for as much again.
+        let mut bytes = 2 * size_of::<Node>();
+        bytes += match &node {
+            Node::Str(text) => text.len(),
+            Node::Items(items) => size_of_val(&items[..]),
+            Node::Dict(items) => size_of_val(&items[..]),
+            Node::Tensor(t) => size_of::<TensorRef>() + 16 * t.size.len(),
+            _ => 0,
+        };
+        self.budget.charge(bytes as u64)?;
+        let number = u32::try_from(self.nodes.len()).map_err(|_| "too many values")?;
+        self.nodes.push(node);
+        Ok(Value::Node(number))
+    }
+
+    pub(super) fn node(&self, value: Value) -> Option<&Node> {
+        match value {
+            Value::Node(number) => self.nodes.get(number as usize),
+            _ => None,
+        }
+    }
+
+    pub(super) fn node_mut(&mut self, value: Value) -> Option<&mut Node> {
+        match value {
+            Value::Node(number) => self.nodes.get_mut(number as usize),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(&self, value: Value) -> Option<&str> {
+        match self.node(value) {
+            Some(Node::Str(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn items(&self, value: Value) -> Option<&[Value]> {
+        match self.node(value) {
+            Some(Node::Items(items)) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// What a dictionary holds under a name.
+    pub(super) fn lookup(&self, dict: Value, key: &str) -> Option<Value> {
+        let Some(Node::Dict(items)) = self.node(dict) else { return None };
+        items.iter().rev().find(|(k, _)| self.text(*k) == Some(key)).map(|&(_, v)| v)
+    }
+}

@@ -1,0 +1,198 @@
+//! PyTorch's files since 1.6, and TorchScript's: zip archives with `data.pkl` and a member
+//! `data/KEY` for each storage, all in one folder. They are stored as they are; deflated ones,
+//! which other programs make of them, are read too.
+
+use std::{collections::HashMap, fs::File, io::Read, path::Path};
+
+use flate2::{Crc, read::DeflateDecoder};
+use rawzip::{CompressionMethod, FileReader, RangeReader, ReaderAt as _, ZipArchive};
+
+use super::{
+    pickle,
+    value::{Budget, Fault, Heap, Value},
+};
+use crate::error::Result;
+
+/// Where in the file some bytes lie, inside it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    start: u64,
+    /// In the file.
+    packed: u64,
+    /// What they are when unpacked.
+    pub(super) bytes: u64,
+    deflated: bool,
+    crc: Option<u32>,
+}
+
+impl Place {
+    pub(super) fn plain(start: u64, bytes: u64) -> Self {
+        Self { start, packed: bytes, bytes, deflated: false, crc: None }
+    }
+
+    /// Reads them, and checks them where the file has a checksum. There are no more than the file
+    /// has, or than were charged for.
+    pub(super) fn read(&self, file: &FileReader) -> Result<Vec<u8>, Fault> {
+        let unreadable = |e: &dyn std::fmt::Display| Fault::from(format!("could not be read: {e}"));
+        let mut bytes = Vec::new();
+        if self.deflated {
+            let packed = RangeReader::new(file, self.start..self.start + self.packed);
+            // One more than it should be, to see what does not end.
+            let mut unpacked = DeflateDecoder::new(packed).take(self.bytes + 1);
+            bytes.reserve_exact(self.bytes as usize);
+            unpacked.read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
+        } else {
+            bytes.resize(self.bytes as usize, 0);
+            file.read_exact_at(&mut bytes, self.start).map_err(|e| unreadable(&e))?;
+        }
+        if bytes.len() as u64 != self.bytes {
+            let problem = format!("unpacks to other than the {} bytes it should have", self.bytes);
+            return Err(problem.into());
+        }
+        if let Some(expected) = self.crc {
+            let mut crc = Crc::new();
+            crc.update(&bytes);
+            if crc.sum() != expected {
+                let problem = format!("checksum {:08x}, expected {expected:08x}", crc.sum());
+                return Err(problem.into());
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Members of an archive.
+struct Members {
+    places: HashMap<String, Result<Place, Fault>>,
+    /// The folder that all of it lies in.
+    folder: String,
+}
+
+/// Reads what is in an archive, all but the storages: the pickle's value, and where each storage of
+/// `heap` lies.
+pub(super) fn read(file: &File, heap: &mut Heap, path: &Path) -> Result<(Value, Vec<Place>)> {
+    let at = |member: &str| {
+        let member = member.to_owned();
+        move |fault: Fault| fault.at(path, &member)
+    };
+    let reader = FileReader::from(file.try_clone()?);
+    let length = file.metadata()?.len();
+    let members = members(file, length, &mut heap.budget).map_err(at("zip"))?;
+    let get = |name: &str, budget: &mut Budget| members.get(name, budget).map_err(at(name));
+    if let Some(place) = get("byteorder", &mut heap.budget)? {
+        let order = place.read(&reader).map_err(at("byteorder"))?;
+        if order.trim_ascii() != b"little" {
+            return Err(big_endian().at(path, "byteorder"));
+        }
+    }
+    let script = get("constants.pkl", &mut heap.budget)?.is_some();
+    let none = || Fault::from("is missing");
+    let place = get("data.pkl", &mut heap.budget)?.ok_or_else(none).map_err(at("data.pkl"))?;
+    heap.budget.charge(place.bytes).map_err(at("data.pkl"))?;
+    let pickled = place.read(&reader).map_err(at("data.pkl"))?;
+    let mut input = pickle::Input::new(&pickled[..], pickled.len() as u64);
+    let value = pickle::read(&mut input, heap, script, path)?;
+    let mut places = Vec::with_capacity(heap.storages.len());
+    for storage in &heap.storages {
+        let name = format!("data/{}", storage.key);
+        let place = get(&name, &mut heap.budget)?.ok_or_else(none).map_err(at(&name))?;
+        if place.bytes != storage.bytes {
+            let problem = format!("has {} bytes, and data.pkl says {}", place.bytes, storage.bytes);
+            return Err(Fault::from(problem).at(path, &name));
+        }
+        places.push(place);
+    }
+    Ok((value, places))
+}
+
+pub(super) fn big_endian() -> Fault {
+    Fault::new(
+        "written on a big-endian machine",
+        "load it with PyTorch on any other one and save it again",
+    )
+}
+
+impl Members {
+    fn get(&self, name: &str, budget: &mut Budget) -> Result<Option<Place>, Fault> {
+        match self.places.get(&format!("{}/{name}", self.folder)) {
+            None => Ok(None),
+            Some(Err(fault)) => Err(Fault::new(fault.problem.clone(), fault.hint)),
+            Some(Ok(place)) => {
+                // What is stored as it is cannot be more than the file.
+                if place.deflated {
+                    budget.charge(place.bytes)?;
+                }
+                Ok(Some(*place))
+            }
+        }
+    }
+}
+
+/// The archive's directory, each member checked to lie inside the file and apart from the others.
+fn members(file: &File, length: u64, budget: &mut Budget) -> Result<Members, Fault> {
+    let io = |e: &dyn std::fmt::Display| Fault::from(format!("not a whole zip archive: {e}"));
+    let mut buffer = vec![0; rawzip::RECOMMENDED_BUFFER_SIZE];
+    let file = file.try_clone().map_err(|e| io(&e))?;
+    let archive = ZipArchive::from_file(file, &mut buffer).map_err(|e| io(&e))?;
+    let mut entries = archive.entries(&mut buffer);
+    let mut places = HashMap::new();
+    let mut ranges = Vec::new();
+    while let Some(entry) = entries.next_entry().map_err(|e| io(&e))? {
+        let raw = entry.file_path();
+        let raw = raw.as_ref();
+        budget.charge(256 + 2 * raw.len() as u64)?;
+        let name = String::from_utf8_lossy(raw).into_owned();
+        let local = archive.get_entry(entry.wayfinder()).map_err(|e| io(&e))?;
+        let (start, end) = local.compressed_data_range();
+        if end > length.min(archive.directory_offset()) {
+            return Err(format!("{name}: ends behind the end of the archive's members").into());
+        }
+        ranges.push((entry.local_header_offset(), end));
+        let method = entry.compression_method();
+        let place = Place {
+            start,
+            packed: end - start,
+            bytes: entry.uncompressed_size_hint(),
+            deflated: method == CompressionMethod::DEFLATE,
+            // 0: PyTorch was told to leave it out (`set_crc32_options`).
+            crc: Some(entry.crc32()).filter(|&crc| crc != 0),
+        };
+        let place = match place.deflated {
+            _ if entry.flags().is_encrypted() => {
+                Err(Fault::new("is encrypted", "unpack the archive and fetch the file inside"))
+            }
+            true => Ok(place),
+            false if method != CompressionMethod::STORE => Err(Fault::new(
+                format!("is compressed by method {}", method.as_u16()),
+                "save it again with torch.save",
+            )),
+            false if place.bytes != place.packed => {
+                let (bytes, packed) = (place.bytes, place.packed);
+                Err(format!("{bytes} bytes are said to be stored in {packed}").into())
+            }
+            false => Ok(place),
+        };
+        if places.insert(name.clone(), place).is_some() {
+            return Err(format!("{name}: comes twice").into());
+        }
+    }
+    if places.len() as u64 != archive.entries_hint() {
+        let problem =
+            format!("{} members, and {} by its end", places.len(), archive.entries_hint());
+        return Err(problem.into());
+    }
+    ranges.sort_unstable();
+    if ranges.windows(2).any(|pair| pair[1].0 < pair[0].1) {
+        return Err("two of its members overlap".into());
+    }
+    let mut folders = places.keys().filter_map(|name| name.strip_suffix("/data.pkl"));
+    let folder = folders.next().filter(|folder| !folder.contains('/'));
+    match (folder, folders.next()) {
+        (Some(folder), None) => Ok(Members { folder: folder.to_owned(), places }),
+        _ => Err(Fault::new(
+            "a zip archive that is not PyTorch's: there is not one FOLDER/data.pkl in it",
+            "if a .pt or .pth file is inside, unpack that; TorchScript before PyTorch 1.4 is not \
+             read: load and save it with a later one",
+        )),
+    }
+}
