@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use commands::{bench, checks, dataset, eval, predict, report, synth, train};
+use commands::{bench, checks, dataset, eval, predict, pretrain_teacher, report, synth, train};
 
 /// Object detection on long-tailed data: train, measure and use detectors
 #[derive(Parser)]
@@ -37,6 +37,8 @@ enum Verb {
     Predict(predict::Args),
     /// Show a run as one HTML file: metrics, curves, classes, pictures
     Report(report::Args),
+    /// Train a small CLIP on captioned pictures, as a teacher for a domain of your own
+    PretrainTeacher(pretrain_teacher::Args),
     /// Draw a long-tailed detection set to try things out on
     Synth(synth::Args),
     /// Look at annotation files, or convert them
@@ -48,8 +50,9 @@ enum Verb {
 }
 
 /// Verbs as `richsem --help` lists them.
-const GROUPS: [(&str, &[&str]); 3] = [
+const GROUPS: [(&str, &[&str]); 4] = [
     ("Detectors", &["train", "eval", "predict", "report"]),
+    ("Teachers", &["pretrain-teacher"]),
     ("Data", &["synth", "dataset"]),
     ("This machine", &["checks", "bench"]),
 ];
@@ -70,7 +73,7 @@ fn command_line() -> clap::Command {
         for name in names {
             let verb = command.find_subcommand(name).expect("a test finds every name here");
             let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
-            text += &format!("  {name:<9} {about}\n");
+            text += &format!("  {name:<16} {about}\n");
         }
     }
     text += &format!("\n{EXAMPLES}\n\nOptions:\n{{options}}\n\n{}\n", exit::HELP);
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => eval::run(&args),
         Verb::Predict(args) => predict::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::PretrainTeacher(args) => pretrain_teacher::run(&args),
         Verb::Synth(args) => synth::run(&args),
         Verb::Dataset(args) => dataset::run(args),
         Verb::Bench(args) => bench::run(&args),

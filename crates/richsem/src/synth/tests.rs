@@ -23,6 +23,7 @@ fn small() -> SynthConfig {
         objects_per_image: (2, 6),
         classification_per_class: 3,
         classification_size: 64,
+        captioned_images: 0,
     }
 }
 
@@ -357,6 +358,7 @@ fn extreme_configurations_are_drawn() {
         objects_per_image: (1, 1),
         classification_per_class: 1,
         classification_size: 48,
+        captioned_images: 0,
         seed: u64::MAX,
     };
     let report = generate(&tiny, &folder.path().join("tiny"), false, &GO, &quiet).unwrap();
