@@ -80,7 +80,8 @@ fn what_cannot_be_is_refused_before_the_work() {
     dir.command(&captions).fails(1).stderr_has("CAPTIONS: no such file as `none.jsonl`");
     dir.write("set/captions.jsonl", "{\"image\": \"captioned/000001.jpg\"}\n");
     let ran = dir.command(&SMALL).fails(1).no_stdout();
-    ran.stderr_has("set/captions.jsonl: line 1: missing field `caption`").stderr_has("hint: a line is");
+    ran.stderr_has("set/captions.jsonl: line 1: missing field `caption`")
+        .stderr_has("hint: a line is");
     assert!(!dir.exists("teacher.safetensors"));
 }
 
