@@ -10,7 +10,6 @@ use tch::{Kind, Tensor};
 /// # Shapes
 /// `images` and `texts` `[N, D]`, of length one; `captions` `[N]` i64, equal where the captions are;
 /// `logit_scale` a scalar, the logarithm of the factor on the cosines → a scalar
-#[must_use]
 pub fn contrastive_loss(
     images: &Tensor,
     texts: &Tensor,
