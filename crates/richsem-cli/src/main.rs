@@ -16,7 +16,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use commands::{bench, checks, dataset, eval, predict, report, study, synth, train};
+use commands::{
+    bench, checks, dataset, eval, predict, pretrain_teacher, report, study, synth, train,
+};
 
 /// Object detection on long-tailed data: train, measure and use detectors
 #[derive(Parser)]
@@ -39,6 +41,8 @@ enum Verb {
     Report(report::Args),
     /// Train variants of the settings with several seeds, and compare them in one table
     Study(study::Args),
+    /// Train a small CLIP on captioned pictures, as a teacher for a domain of your own
+    PretrainTeacher(pretrain_teacher::Args),
     /// Draw a long-tailed detection set to try things out on
     Synth(synth::Args),
     /// Look at annotation files, or convert them
@@ -50,8 +54,9 @@ enum Verb {
 }
 
 /// Verbs as `richsem --help` lists them.
-const GROUPS: [(&str, &[&str]); 3] = [
+const GROUPS: [(&str, &[&str]); 4] = [
     ("Detectors", &["train", "eval", "predict", "report", "study"]),
+    ("Teachers", &["pretrain-teacher"]),
     ("Data", &["synth", "dataset"]),
     ("This machine", &["checks", "bench"]),
 ];
@@ -72,7 +77,7 @@ fn command_line() -> clap::Command {
         for name in names {
             let verb = command.find_subcommand(name).expect("a test finds every name here");
             let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
-            text += &format!("  {name:<9} {about}\n");
+            text += &format!("  {name:<16} {about}\n");
         }
     }
     text += &format!("\n{EXAMPLES}\n\nOptions:\n{{options}}\n\n{}\n", exit::HELP);
@@ -91,6 +96,7 @@ fn main() -> ExitCode {
         Verb::Predict(args) => predict::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Study(args) => study::run(&args),
+        Verb::PretrainTeacher(args) => pretrain_teacher::run(&args),
         Verb::Synth(args) => synth::run(&args),
         Verb::Dataset(args) => dataset::run(args),
         Verb::Bench(args) => bench::run(&args),

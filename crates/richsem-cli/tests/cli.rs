@@ -15,10 +15,28 @@ use util::{Dir, SMALL_SYNTH};
 fn help_shows_every_verb_in_its_group_and_the_exit_codes() {
     let dir = Dir::new();
     let help = dir.command(&["--help"]).ok();
-    let groups = ["Detectors:", "Data:", "This machine:", "Examples:", "Options:", "Exit codes:"];
+    let groups = [
+        "Detectors:",
+        "Teachers:",
+        "Data:",
+        "This machine:",
+        "Examples:",
+        "Options:",
+        "Exit codes:",
+    ];
     let places: Vec<usize> = groups.iter().map(|g| help.stdout.find(g).expect(g)).collect();
     assert!(places.is_sorted(), "{help:?}");
-    for verb in ["train", "eval", "predict", "report", "synth", "dataset", "checks", "bench"] {
+    for verb in [
+        "train",
+        "eval",
+        "predict",
+        "report",
+        "pretrain-teacher",
+        "synth",
+        "dataset",
+        "checks",
+        "bench",
+    ] {
         assert!(help.row(verb).len() > 3, "{help:?}");
         dir.command(&[verb, "--help"]).ok().stdout_has("Example").stdout_has("Usage: richsem");
     }

@@ -31,6 +31,8 @@ pub enum Stream {
     ExtraSampler = 8,
     /// Augmentation and mosaics of classification pictures.
     ExtraTransform = 9,
+    /// Order and augmentation of captioned pictures.
+    Pretrain = 10,
 }
 
 /// Generator of one (seed, stream, step, item).

@@ -17,8 +17,8 @@ Examples:
   richsem synth big --classes 200 --train-images 20000 --image-size 256,384 --seed 1
   richsem synth shapes --overwrite
 
-Writes train.json and val.json (LVIS format), images/, classification/ and README.md, which tells
-what is in the set and how it was made. The same command gives the same files, byte for byte.";
+Writes train.json and val.json (LVIS format), images/, classification/, on demand captions.jsonl and
+captioned/, and README.md, which tells what is in the set and how it was made. The same command gives the same files, byte for byte.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -47,9 +47,12 @@ pub(crate) struct Args {
     /// Classification images of each class; 0 for none
     #[arg(long, value_name = "N", default_value_t = SynthConfig::default().classification_per_class)]
     classification_per_class: usize,
-    /// Side of the classification images, in pixels
+    /// Side of the classification and captioned images, in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = SynthConfig::default().classification_size)]
     classification_size: u32,
+    /// Images with captions, to pretrain a teacher on; 0 for none
+    #[arg(long, value_name = "N", default_value_t = SynthConfig::default().captioned_images)]
+    captioned_images: usize,
     /// Replaces an earlier set in the same folder (and nothing else)
     #[arg(long)]
     overwrite: bool,
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         objects_per_image: (args.objects_per_image.0, args.objects_per_image.1),
         classification_per_class: args.classification_per_class,
         classification_size: args.classification_size,
+        captioned_images: args.captioned_images,
     };
     output::check_new_folder(&args.output, "OUT")?;
     let counter = Counter::new("drawing", 0);
@@ -134,11 +138,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         table::table(&["<group", "classes", "train boxes", "val boxes"], groups),
     ))?;
     output::note(format!(
-        "{}: {} training, {} validation and {} classification images",
+        "{}: {} training, {} validation, {} classification and {} captioned images",
         args.output.display(),
         report.train_images,
         report.val_images,
-        report.classification_images
+        report.classification_images,
+        report.captioned_images
     ));
     Ok(exit::OK)
 }

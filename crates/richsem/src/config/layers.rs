@@ -54,6 +54,16 @@ pub(super) fn read(path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged
     Ok(merged)
 }
 
+/// No file, only assignments.
+pub(super) fn defaults(assignments: &[String]) -> Result<Merged> {
+    let version = format!("version = {}", super::VERSION);
+    let mut merged = parse(&version, Path::new("--set"))?;
+    for assignment in assignments {
+        assign(assignment, &mut merged)?;
+    }
+    Ok(merged)
+}
+
 /// One complete text.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Merged> {
     let mut merged = Merged { main: path.to_owned(), ..Merged::default() };

@@ -307,6 +307,38 @@ pub(crate) fn parse_as<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T
     layers::parse(text, path)?.deserialize()
 }
 
+/// Settings of another kind, in the same form: a file (none: the defaults), the files it extends,
+/// and `--set` assignments.
+///
+/// # Errors
+/// As [`Config::load`].
+pub(crate) fn load_settings<T: serde::de::DeserializeOwned>(
+    path: Option<&Path>,
+    assignments: &[String],
+    validate: impl Fn(&T) -> Result<()>,
+) -> Result<T> {
+    let merged = match path {
+        Some(path) => layers::read(path, assignments)?,
+        None => layers::defaults(assignments)?,
+    };
+    let settings: T = merged.deserialize()?;
+    validate(&settings).map_err(|error| merged.locate(error))?;
+    Ok(settings)
+}
+
+/// # Errors
+/// A file of another release.
+pub(crate) fn check_version(version: u32) -> Result<()> {
+    if version != VERSION {
+        let problem =
+            format!("expected {VERSION}, got {}: the file is of another release", version);
+        return Err(Error::config("version", problem).with_hint(
+            "compare it with the files in configs/ and CHANGELOG.md, then set version",
+        ));
+    }
+    Ok(())
+}
+
 impl Config {
     /// Reads a file, the files it extends, and `--set` assignments (`a.b=c`, values as in TOML; a
     /// bare word is a string).
@@ -365,13 +397,7 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
-        if self.version != VERSION {
-            let problem =
-                format!("expected {VERSION}, got {}: the file is of another release", self.version);
-            return Err(Error::config("version", problem).with_hint(
-                "compare it with the files in configs/ and CHANGELOG.md, then set version",
-            ));
-        }
+        check_version(self.version)?;
         let at_least_one = [
             ("data.batch_size", self.data.batch_size as u64),
             ("data.weight", u64::from(self.data.weight)),

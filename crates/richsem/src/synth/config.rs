@@ -24,10 +24,13 @@ pub struct SynthConfig {
     pub classification_per_class: usize,
     /// Side of the (square) classification images in pixels.
     pub classification_size: u32,
+    /// Captioned images, of the classification images' size, classes in turn; 0 for none.
+    pub captioned_images: usize,
 }
 
 impl Default for SynthConfig {
-    /// 40 classes in 1,200 + 300 images of 160 to 224 pixels, 40 classification images a class.
+    /// 40 classes in 1,200 + 300 images of 160 to 224 pixels, 40 classification images a class, no
+    /// captioned ones.
     fn default() -> Self {
         Self {
             seed: 0,
@@ -38,6 +41,7 @@ impl Default for SynthConfig {
             objects_per_image: (2, 7),
             classification_per_class: 40,
             classification_size: 128,
+            captioned_images: 0,
         }
     }
 }
@@ -85,15 +89,16 @@ impl SynthConfig {
             ),
             &format!("images of {small} pixels have no room for more than {room} objects"),
         )?;
-        if self.classification_per_class == 0 {
+        if self.classification_per_class == 0 && self.captioned_images == 0 {
             return Ok(());
         }
-        check(
-            self.classification_per_class <= 1_000_000,
-            "classification_per_class",
-            format!("expected 0 to 1000000, got {}", self.classification_per_class),
-            "40 to 200 are plenty",
-        )?;
+        for (key, images, hint) in [
+            ("classification_per_class", self.classification_per_class, "40 to 200 are plenty"),
+            ("captioned_images", self.captioned_images, "100 a class are plenty"),
+        ] {
+            let problem = format!("expected 0 to 1000000, got {images}");
+            check(images <= 1_000_000, key, problem, hint)?;
+        }
         check(
             (48..=4096).contains(&self.classification_size),
             "classification_size",

@@ -11,6 +11,7 @@
 //! (`scene`) of shapes given as signed distances (`shapes`) and painted with analytic
 //! anti-aliasing (`draw`).
 
+mod captions;
 mod classes;
 mod config;
 mod draw;
@@ -58,6 +59,7 @@ mod step {
     pub(super) const TRAIN: u64 = 3;
     pub(super) const VAL: u64 = 4;
     pub(super) const CLASSIFICATION: u64 = 5;
+    pub(super) const CAPTIONED: u64 = 6;
 }
 
 /// What was drawn.
@@ -73,6 +75,8 @@ pub struct SynthReport {
     pub val_images: usize,
     /// Classification images in all.
     pub classification_images: usize,
+    /// Captioned images in all.
+    pub captioned_images: usize,
 }
 
 impl SynthReport {
@@ -101,6 +105,7 @@ impl SynthReport {
 /// output/train.json  val.json           LVIS v1; file names as "train/000001.jpg"
 ///        images/train/*.jpg  images/val/*.jpg
 ///        classification/<class>/*.jpg   unless `classification_per_class` is 0
+///        captions.jsonl  captioned/*.jpg  unless `captioned_images` is 0
 ///        README.md                      what it is, counts, how it was made
 /// ```
 ///
@@ -131,7 +136,7 @@ pub fn generate(
     fs_err::create_dir_all(work.join("images/val"))?;
 
     let classification = config.classes * config.classification_per_class;
-    let total = config.train_images + config.val_images + classification;
+    let total = config.train_images + config.val_images + classification + config.captioned_images;
     let done = AtomicUsize::new(0);
     let tick = || {
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
@@ -168,6 +173,10 @@ pub fn generate(
         })?;
     }
 
+    if config.captioned_images > 0 {
+        captions::draw(config, &classes, &work, &tick)?;
+    }
+
     let categories = lvis::categories(&classes, &train);
     let val_counts = lvis::counts(classes.len(), &val);
     // Crowded images may have had no place for an object: no class may be lost that way.
@@ -178,6 +187,7 @@ pub fn generate(
         train_images: train.len(),
         val_images: val.len(),
         classification_images: classification,
+        captioned_images: config.captioned_images,
     };
     let categories = report.vocabulary.categories();
     for (category, &in_val) in categories.iter().zip(&report.val_instances) {

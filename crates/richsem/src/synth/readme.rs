@@ -17,6 +17,11 @@ pub(super) fn text(config: &SynthConfig, report: &SynthReport) -> String {
     let [f, c, r] = [Frequency::Frequent, Frequency::Common, Frequency::Rare]
         .map(|group| report.classes_of(group));
     let (train_boxes, val_boxes) = (report.train_boxes(), report.val_boxes());
+    let captioned = config.captioned_images;
+    let more = match captioned {
+        0 => String::new(),
+        _ => format!(" \\\n        --captioned-images {captioned}"),
+    };
     let mut text = format!(
         "{TITLE}
 Textured, coloured shapes among clutter, hiding parts of each other. Nobody's photographs, no
@@ -25,7 +30,7 @@ licence to heed: use it as you like.
     richsem synth FOLDER --seed {seed} --classes {classes} \\
         --train-images {train_images} --val-images {val_images} \\
         --image-size {small},{large} --objects-per-image {fewest},{most} \\
-        --classification-per-class {per_class} --classification-size {side}
+        --classification-per-class {per_class} --classification-size {side}{more}
 
 The same command and version give the same files, byte for byte, with any number of threads.
 
@@ -41,6 +46,9 @@ The same command and version give the same files, byte for byte, with any number
             "| `classification/CLASS/` | {} | none | {per_class} images each |",
             report.classification_images
         );
+    }
+    if captioned > 0 {
+        let _ = writeln!(text, "| `captions.jsonl`, `captioned/` | {captioned} | none | in turn |");
     }
     let _ = write!(
         text,
@@ -61,6 +69,14 @@ The same command and version give the same files, byte for byte, with any number
             "- A classification image shows one object of its folder's class near the middle; about \
              {} % also\n  show a smaller one of another class, which nothing tells.",
             (SECOND_OBJECT * 100.0).round()
+        );
+    }
+    if captioned > 0 {
+        let _ = writeln!(
+            text,
+            "- A captioned image shows one object, or a small one of another class too, and its \
+             caption names\n  them. `richsem pretrain-teacher` learns from these: they are in none \
+             of the other folders."
         );
     }
     let _ = write!(

@@ -1,12 +1,20 @@
 //! The output folder: drawn beside its place under another name, then renamed, so that it is
 //! either whole or not there.
 
-use super::readme;
+use super::{captions, readme};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// What a set consists of; a folder with anything else in it is never replaced.
-const ENTRIES: [&str; 5] = ["train.json", "val.json", "images", "classification", readme::FILE];
+const ENTRIES: [&str; 7] = [
+    "train.json",
+    "val.json",
+    "images",
+    "classification",
+    captions::FILE,
+    captions::FOLDER,
+    readme::FILE,
+];
 
 /// A place for a set, with a folder beside it to draw into. Dropping it without
 /// [`publish`](Self::publish) leaves the place as it was.

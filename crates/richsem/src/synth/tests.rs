@@ -23,6 +23,7 @@ fn small() -> SynthConfig {
         objects_per_image: (2, 6),
         classification_per_class: 3,
         classification_size: 64,
+        captioned_images: 0,
     }
 }
 
@@ -325,6 +326,39 @@ fn configurations_that_cannot_be_drawn_are_explained() {
 }
 
 #[test]
+fn captions_name_every_class_and_their_pictures_are_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("set");
+    let config = SynthConfig { captioned_images: 36, ..small() };
+    let report = generate(&config, &output, false, &GO, &quiet).unwrap();
+    assert_eq!(report.captioned_images, 36);
+    let (classes, _) = classes::vocabulary(12);
+    let lines = fs_err::read_to_string(output.join("captions.jsonl")).unwrap();
+    let mut two = 0;
+    for (i, line) in lines.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let (image, caption) = (line["image"].as_str().unwrap(), line["caption"].as_str().unwrap());
+        assert_eq!(image, format!("captioned/{:06}.jpg", i + 1));
+        let first = format!("a picture of a {}", classes[i % 12].name());
+        assert!(caption.starts_with(&first) && caption.ends_with('.'), "{caption}");
+        two += usize::from(caption.contains(" and a "));
+    }
+    // 36 times 0.4, give or take three standard deviations; some find no place.
+    assert!((4..24).contains(&two), "{two}");
+    let all = files(&output);
+    let pictures: Vec<_> = all.iter().filter(|(p, _)| p.extension().unwrap() == "jpg").collect();
+    let different: BTreeSet<&Vec<u8>> = pictures.iter().map(|(_, bytes)| *bytes).collect();
+    assert_eq!((pictures.len(), different.len()), (300 + 60 + 36 + 36, 300 + 60 + 36 + 36));
+    // All else is as without them, and such a set may be replaced.
+    let without = folder.path().join("without");
+    generate(&small(), &without, false, &GO, &quiet).unwrap();
+    let kept = |path: &PathBuf| path != Path::new("README.md");
+    assert!(files(&without).iter().filter(|(p, _)| kept(p)).all(|(p, bytes)| all[p] == *bytes));
+    generate(&small(), &output, true, &GO, &quiet).unwrap();
+    assert!(!output.join("captions.jsonl").exists());
+}
+
+#[test]
 fn classes_are_distinct_and_share_their_attributes() {
     for count in [1, 2, 12, 40, 600] {
         let (classes, ranks) = classes::vocabulary(count);
@@ -357,6 +391,7 @@ fn extreme_configurations_are_drawn() {
         objects_per_image: (1, 1),
         classification_per_class: 1,
         classification_size: 48,
+        captioned_images: 0,
         seed: u64::MAX,
     };
     let report = generate(&tiny, &folder.path().join("tiny"), false, &GO, &quiet).unwrap();

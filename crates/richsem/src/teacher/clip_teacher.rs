@@ -43,7 +43,7 @@ impl ClipTeacher {
         Self::open_with_cache(config, vocabulary, device, text_table::cache_folder().as_deref())
     }
 
-    pub(super) fn open_with_cache(
+    pub(in crate::teacher) fn open_with_cache(
         config: &TeacherConfig,
         vocabulary: &Vocabulary,
         device: Device,

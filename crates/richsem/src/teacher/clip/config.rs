@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Channels of an attention head in every published model; no tensor's shape tells.
-const HEAD_WIDTH: i64 = 64;
+pub(in crate::teacher) const HEAD_WIDTH: i64 = 64;
 
 /// Sizes of an image encoder.
 #[derive(Debug, Clone, PartialEq)]

@@ -18,6 +18,7 @@ use std::path::Path;
 
 use tch::{Device, Tensor};
 
+pub(in crate::teacher) use config::HEAD_WIDTH;
 pub use config::{ClipConfig, TextConfig, VisualConfig};
 pub use keys::to_openai;
 pub use prompts::PromptSet;

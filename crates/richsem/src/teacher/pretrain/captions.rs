@@ -1,0 +1,202 @@
+//! Pictures, or boxes in them, and what is said of each.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::{
+    boxes::{Xywh, Xyxy},
+    data::{dataset::Dataset, image_store::ImageStore},
+    error::{Error, Result},
+    random::{Random, Stream},
+    teacher::clip::Tokenizer,
+};
+
+/// Pictures measured on, at most: enough to know a share to one per cent.
+const MOST_HELD_OUT: usize = 2048;
+
+/// One picture and what is said of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Captioned {
+    /// Its file, as the store names it.
+    pub image: String,
+    /// The part that the caption is about, in pixels, clipped to the picture when it is read;
+    /// absent: all of it.
+    pub region: Option<Xyxy>,
+    /// Number of the caption in [`CaptionSet::captions`]: pictures with equal captions share it.
+    pub caption: usize,
+}
+
+/// Captioned pictures, ready to be read.
+#[derive(Debug)]
+pub struct CaptionSet {
+    path: PathBuf,
+    store: ImageStore,
+    pictures: Vec<Captioned>,
+    captions: Vec<String>,
+}
+
+/// A line of a captions file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    image: String,
+    caption: String,
+    bbox: Option<Xywh>,
+}
+
+const FORM: &str = "a line is {\"image\": \"a.jpg\", \"caption\": \"a photo of a cat.\"}; \
+                    \"bbox\": [x, y, width, height] in pixels may say where";
+
+impl CaptionSet {
+    /// Reads captions, and finds their pictures in a folder or `.tar` (absent: the folder of the
+    /// file). A file that ends in `.json` is a COCO or LVIS file, whose boxes are captioned with
+    /// their classes by `template`; any other holds one JSON object a line, with `image`, `caption`
+    /// and perhaps `bbox`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a line that is not such an object, has no caption, or names a
+    /// picture that is not there: with file and line. Fewer than two different captions.
+    pub fn open(path: &Path, images: Option<&Path>, template: &str) -> Result<Self> {
+        let beside = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let store = ImageStore::open(images.unwrap_or(beside))?;
+        let mut set =
+            Self { path: path.to_owned(), store, pictures: Vec::new(), captions: Vec::new() };
+        match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+            true => set.read_annotations(template)?,
+            false => set.read_lines()?,
+        }
+        if set.captions.len() < 2 {
+            let problem = format!("expected at least 2 different ones, got {}", set.captions.len());
+            return Err(Error::invalid(path, "captions", problem)
+                .with_hint("a contrastive training tells captions apart"));
+        }
+        Ok(set)
+    }
+
+    fn read_lines(&mut self) -> Result<()> {
+        let bytes = fs_err::read(&self.path)?;
+        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+        let mut numbers = HashMap::new();
+        for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
+            let wrong = |key: &str, problem: String| {
+                let key = if key.is_empty() { String::new() } else { format!(": {key}") };
+                Error::invalid(&self.path, format!("line {}{key}", i + 1), problem)
+            };
+            let line = match std::str::from_utf8(line) {
+                Ok(line) => line.trim(),
+                Err(error) => {
+                    let problem = format!("not UTF-8 from byte {} on", error.valid_up_to() + 1);
+                    return Err(wrong("", problem).with_hint("save the file as UTF-8"));
+                }
+            };
+            if line.is_empty() {
+                continue;
+            }
+            let Line { image, caption, bbox } =
+                serde_json::from_str(line).map_err(|e| wrong("", e.to_string()).with_hint(FORM))?;
+            let caption = caption.trim();
+            if caption.is_empty() {
+                return Err(wrong("caption", "empty".into())
+                    .with_hint("say what the picture shows, or take the line out"));
+            }
+            if !self.store.contains(&image) {
+                let place = self.store.display_path(&image);
+                return Err(wrong("image", format!("there is no file `{}`", place.display()))
+                    .with_hint("names are relative to the folder or .tar of the pictures"));
+            }
+            let region = bbox.map(Xywh::to_xyxy);
+            if let Some(Xyxy([x0, y0, x1, y1])) = region
+                && !(x1 - x0 > 0.0
+                    && y1 - y0 > 0.0
+                    && [x0, y0, x1, y1].iter().all(|v| v.is_finite()))
+            {
+                let problem = "expected [x, y, width, height] with a width and height above 0";
+                return Err(wrong("bbox", problem.into()));
+            }
+            let caption = number(&mut numbers, &mut self.captions, caption);
+            self.pictures.push(Captioned { image, region, caption });
+        }
+        Ok(())
+    }
+
+    fn read_annotations(&mut self, template: &str) -> Result<()> {
+        let dataset = Dataset::open(&self.path)?;
+        let names = dataset.images().iter().map(|image| image.file_name.as_str());
+        if let Some(problem) = self.store.holds_none_of(names) {
+            return Err(Error::invalid(&self.path, "images", problem)
+                .with_hint("give what the file names in the annotations are relative to"));
+        }
+        let mut numbers = HashMap::new();
+        for (i, image) in dataset.images().iter().enumerate() {
+            for (region, class) in dataset.training_boxes(i) {
+                let name = &dataset.vocabulary().category(class).name;
+                let caption = template.replace("{}", name);
+                let caption = number(&mut numbers, &mut self.captions, &caption);
+                let image = image.file_name.clone();
+                self.pictures.push(Captioned { image, region: Some(region), caption });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the pictures are.
+    #[must_use]
+    pub fn store(&self) -> &ImageStore {
+        &self.store
+    }
+
+    /// All pictures, in the order of the file.
+    #[must_use]
+    pub fn pictures(&self) -> &[Captioned] {
+        &self.pictures
+    }
+
+    /// The different captions.
+    #[must_use]
+    pub fn captions(&self) -> &[String] {
+        &self.captions
+    }
+
+    /// The captions' tokens, cut at `context_length`, and how many were cut.
+    pub(super) fn tokens(&self, context_length: usize) -> (Vec<Vec<i64>>, usize) {
+        let tokenizer = Tokenizer::new();
+        let mut cut = 0;
+        let tokens = self.captions.iter().map(|caption| {
+            let mut ids = tokenizer.encode(caption);
+            if ids.len() > context_length {
+                cut += 1;
+                ids.truncate(context_length - 1);
+                ids.push(Tokenizer::END);
+            }
+            ids
+        });
+        (tokens.collect(), cut)
+    }
+
+    /// Positions of the pictures to learn from, and of those to measure on.
+    pub(super) fn split(&self, held_out: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+        let mut all: Vec<usize> = (0..self.pictures.len()).collect();
+        Random::new(seed, Stream::Pretrain, 0, super::batch::SPLIT).shuffle(&mut all);
+        let held = (held_out * all.len() as f64).round() as usize;
+        let train = all.split_off(held.min(MOST_HELD_OUT));
+        (train, all)
+    }
+}
+
+/// The caption's number; a new one gets the next.
+fn number(
+    numbers: &mut HashMap<String, usize>,
+    captions: &mut Vec<String>,
+    caption: &str,
+) -> usize {
+    if let Some(&number) = numbers.get(caption) {
+        return number;
+    }
+    captions.push(caption.to_owned());
+    numbers.insert(caption.to_owned(), captions.len() - 1);
+    captions.len() - 1
+}

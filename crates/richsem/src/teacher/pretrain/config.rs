@@ -1,0 +1,281 @@
+//! Settings of a pretraining, and the sizes of the model that follow from them.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::clip::{
+    ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig,
+};
+use crate::{
+    config::{self, ParamGroups, Precision, TrainConfig},
+    error::{Error, Result},
+    models::backbone::{BackboneConfig, Norm, Trunk},
+};
+
+/// Everything that decides a pretraining, its pictures and captions aside. The defaults are a model
+/// that two CPU cores train in a minute or two.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainConfig {
+    /// Version of the file's form: that of all settings.
+    pub version: u32,
+    /// Decides initial weights, order and augmentation.
+    #[serde(default)]
+    pub seed: u64,
+    /// How the pictures are fed.
+    #[serde(default)]
+    pub data: PretrainData,
+    /// Sizes of the model.
+    #[serde(default)]
+    pub model: PretrainModel,
+    /// The optimisation.
+    #[serde(default)]
+    pub train: PretrainSchedule,
+}
+
+/// How the pictures are fed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PretrainData {
+    /// Pictures a step.
+    pub batch_size: usize,
+    /// Share of the pictures that is kept back to measure on, at most 2,048 of them.
+    pub held_out: f64,
+    /// Sides of the square that a picture is resized to, in pixels; each step draws one of them.
+    /// Objects of a detector's pictures should be about as large. Multiples of 16.
+    pub sides: Vec<i64>,
+    /// Least share of a picture that is shown: a part of it is cut out, of that area or more, and
+    /// at most a third off the picture's proportions. 1: always the whole picture.
+    pub least_area: f64,
+    /// Chance that a picture is mirrored; 0 where captions speak of left and right, or of letters.
+    pub flip: f64,
+    /// The caption of a box of an annotation file; `{}` is the class's name.
+    pub template: String,
+}
+
+impl Default for PretrainData {
+    fn default() -> Self {
+        Self {
+            batch_size: 64,
+            held_out: 0.05,
+            sides: vec![48, 64, 80, 96],
+            least_area: 0.5,
+            flip: 0.0,
+            template: "a photo of a {}.".into(),
+        }
+    }
+}
+
+/// Sizes of the model: CLIP's ResNet and text transformer, small.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PretrainModel {
+    /// Channels of the ResNet's first stage; 64 in CLIP's RN50.
+    pub width: i64,
+    /// Blocks of its four stages; 3, 4, 6, 3 in RN50.
+    pub layers: Vec<i64>,
+    /// Side of the pictures that the attention pool is made for, a multiple of 32; 224 in RN50.
+    pub resolution: i64,
+    /// Width of the space that pictures and texts share.
+    pub embed_dim: i64,
+    /// Channels of the text transformer: up to 64, or a multiple of 64.
+    pub text_width: i64,
+    /// Its blocks.
+    pub text_layers: i64,
+    /// Tokens of a caption that are read; 77 in every published model.
+    pub context_length: i64,
+}
+
+impl Default for PretrainModel {
+    fn default() -> Self {
+        Self {
+            width: 16,
+            layers: vec![1, 1, 1, 1],
+            resolution: 64,
+            embed_dim: 64,
+            text_width: 64,
+            text_layers: 2,
+            context_length: 77,
+        }
+    }
+}
+
+/// The optimisation: AdamW, a linear rise of the rate, then half a cosine to zero.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PretrainSchedule {
+    /// Updates.
+    pub steps: u64,
+    /// Learning rate after the rise.
+    pub lr: f64,
+    /// Updates over which it rises from 0.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; 0: not clipped.
+    pub clip_max_norm: f64,
+    /// Numbers that both encoders compute in; cosines and the loss are f32.
+    pub precision: Precision,
+    /// Updates between two lines of progress and of the metrics.
+    pub log_every: u64,
+}
+
+impl Default for PretrainSchedule {
+    fn default() -> Self {
+        Self {
+            steps: 500,
+            lr: 2e-3,
+            warmup_steps: 50,
+            weight_decay: 0.05,
+            clip_max_norm: 1.0,
+            precision: Precision::F32,
+            log_every: 25,
+        }
+    }
+}
+
+impl Default for PretrainConfig {
+    fn default() -> Self {
+        Self {
+            version: config::VERSION,
+            seed: 0,
+            data: PretrainData::default(),
+            model: PretrainModel::default(),
+            train: PretrainSchedule::default(),
+        }
+    }
+}
+
+/// Twice a side must fill whole cells of the trunk's last map.
+const SIDE_STEP: i64 = RESNET_STRIDE / 2;
+
+impl PretrainConfig {
+    /// Reads a file (none: the defaults), the files it extends, and `--set` assignments.
+    ///
+    /// # Errors
+    /// As [`config::Config::load`].
+    pub fn load(path: Option<&Path>, assignments: &[String]) -> Result<Self> {
+        config::load_settings(path, assignments, Self::validate)
+    }
+
+    /// # Errors
+    /// [`Error::Config`] naming the key, what is expected and what was given.
+    pub fn validate(&self) -> Result<()> {
+        let Self { data, model, train, .. } = self;
+        config::check_version(self.version)?;
+        let ranges = [
+            ("data.batch_size", data.batch_size as i64, 2, 1 << 20),
+            ("model.embed_dim", model.embed_dim, 1, 1 << 14),
+            ("model.text_layers", model.text_layers, 1, 1000),
+            ("model.context_length", model.context_length, 3, 1 << 12),
+            ("train.steps", i64::try_from(train.steps).unwrap_or(i64::MAX), 1, 1 << 40),
+            ("train.log_every", i64::try_from(train.log_every).unwrap_or(i64::MAX), 1, 1 << 40),
+        ];
+        for (key, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                let problem = format!("expected {least} to {most}, got {value}");
+                return Err(Error::config(key, problem));
+            }
+        }
+        let shares = [
+            ("data.held_out", data.held_out, 0.0, 0.9),
+            ("data.least_area", data.least_area, 0.01, 1.0),
+            ("data.flip", data.flip, 0.0, 1.0),
+            ("train.lr", train.lr, 0.0, 1.0),
+            ("train.weight_decay", train.weight_decay, 0.0, 100.0),
+            ("train.clip_max_norm", train.clip_max_norm, 0.0, f64::MAX),
+        ];
+        for (key, value, least, most) in shares {
+            if !(least..=most).contains(&value) {
+                let most = if most == f64::MAX { String::new() } else { format!(" to {most}") };
+                return Err(Error::config(key, format!("expected {least}{most}, got {value}")));
+            }
+        }
+        let fits = |side: &i64, step: i64| (step..=2048).contains(side) && side % step == 0;
+        if data.sides.is_empty() || !data.sides.iter().all(|side| fits(side, SIDE_STEP)) {
+            let problem =
+                format!("expected multiples of {SIDE_STEP} up to 2048, got {:?}", data.sides);
+            return Err(Error::config("data.sides", problem));
+        }
+        if !fits(&model.resolution, RESNET_STRIDE) {
+            let problem = format!(
+                "expected a multiple of {RESNET_STRIDE} up to 2048, got {}",
+                model.resolution
+            );
+            return Err(Error::config("model.resolution", problem));
+        }
+        let width = model.text_width;
+        if !(1..=1 << 14).contains(&width) || (width > HEAD_WIDTH && width % HEAD_WIDTH != 0) {
+            let problem =
+                format!("expected 1 to {HEAD_WIDTH}, or a multiple of {HEAD_WIDTH}, got {width}");
+            return Err(Error::config("model.text_width", problem));
+        }
+        if !data.template.contains("{}") {
+            let problem = format!("no {{}} in {:?}", data.template);
+            return Err(Error::config("data.template", problem)
+                .with_hint("{} is where the class name goes"));
+        }
+        // The trunk's own rules, under this file's names.
+        self.trunk().validate("model")
+    }
+
+    fn trunk(&self) -> BackboneConfig {
+        BackboneConfig {
+            name: Trunk::ClipResnet,
+            width: self.model.width,
+            layers: self.model.layers.clone(),
+            norm: Norm::BatchNorm,
+            frozen_stages: -1,
+            ..BackboneConfig::default()
+        }
+    }
+
+    /// Sizes of the model in training: its batch norms are trained. A file of its weights gives the
+    /// same sizes ([`ClipConfig::from_weights`]), with the norms frozen.
+    #[must_use]
+    pub fn clip(&self) -> ClipConfig {
+        let model = &self.model;
+        let heads = |width: i64| (width / HEAD_WIDTH).max(1);
+        let trunk = self.trunk();
+        ClipConfig {
+            visual: VisualConfig::Resnet {
+                heads: heads(trunk.channels()[3]),
+                trunk,
+                resolution: model.resolution,
+            },
+            text: Some(TextConfig {
+                context_length: model.context_length,
+                vocabulary: Tokenizer::VOCABULARY,
+                width: model.text_width,
+                layers: model.text_layers,
+                heads: heads(model.text_width),
+                hidden: 4 * model.text_width,
+            }),
+            embed_dim: model.embed_dim,
+        }
+    }
+
+    /// What the optimizer wants to know.
+    pub(super) fn optimizer(&self) -> TrainConfig {
+        TrainConfig {
+            lr: self.train.lr,
+            lr_backbone: self.train.lr,
+            weight_decay: self.train.weight_decay,
+            clip_max_norm: self.train.clip_max_norm,
+            param_groups: ParamGroups::Default,
+            ema: None,
+            ..TrainConfig::default()
+        }
+    }
+
+    /// Factor on the rate at update `step`, from 0.
+    pub(super) fn lr_factor(&self, step: u64) -> f64 {
+        let PretrainSchedule { steps, warmup_steps, .. } = self.train;
+        if step < warmup_steps {
+            return (step + 1) as f64 / (warmup_steps + 1) as f64;
+        }
+        let done = (step - warmup_steps) as f64 / (steps - warmup_steps) as f64;
+        0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+    }
+}

@@ -1,0 +1,356 @@
+//! Training of a small CLIP from scratch on captioned pictures, to be a [`super::Teacher`] where no
+//! published CLIP knows the domain: contrastive image–text training (arXiv 2103.00020, section 2),
+//! a ResNet with attention pool and a text transformer, written with OpenAI's key names.
+
+mod batch;
+mod captions;
+mod config;
+mod loss;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Instant,
+};
+
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::clip::{Clip, ClipConfig, Tokenizer, Visual};
+use crate::{
+    checkpoint_io::safetensors,
+    config::Precision,
+    detector::autocast_kind,
+    error::{Error, Result, guarded, unless_stopped, write_atomically},
+    models::{
+        layers::l2_normalize,
+        parameters::{ParameterStore, Role},
+    },
+    train::Optimizer,
+};
+use batch::Canvases;
+
+pub use captions::{CaptionSet, Captioned};
+pub use config::{PretrainConfig, PretrainData, PretrainModel, PretrainSchedule};
+pub use loss::contrastive_loss;
+
+/// The largest factor on the cosines, as in CLIP.
+const MOST_SCALE: f64 = 100.0;
+/// Batches prepared ahead.
+const PREFETCH: usize = 4;
+/// Pictures measured at once, and captions.
+const MEASURED_AT_ONCE: usize = 64;
+
+/// Means over the updates since the row before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PretrainRow {
+    /// Updates made so far.
+    pub step: u64,
+    /// Learning rate of the last.
+    pub lr: f64,
+    /// The contrastive loss.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Factor on the cosines after the last update.
+    pub scale: f64,
+    /// Pictures a second.
+    pub images_per_second: f64,
+}
+
+/// How often a picture that was kept back finds its own caption.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HeldOut {
+    /// Pictures asked about.
+    pub pictures: usize,
+    /// Different captions among theirs, to choose from.
+    pub captions: usize,
+    /// Share of the pictures for which the likeliest caption is their own.
+    pub top1: f64,
+    /// The share by always choosing the most frequent caption.
+    pub chance: f64,
+}
+
+/// Watches a pretraining.
+pub trait PretrainObserver {
+    /// Something worth telling.
+    fn message(&mut self, text: &str);
+    /// After each update; every [`PretrainSchedule::log_every`] with a row.
+    fn step(&mut self, done: u64, row: Option<&PretrainRow>);
+}
+
+/// A trained model.
+#[derive(Debug)]
+pub struct Pretrained {
+    store: ParameterStore,
+    /// Sizes; the trunk's norm is the trained one.
+    pub config: ClipConfig,
+    /// The model.
+    pub clip: Clip,
+    /// The metrics, in order.
+    pub rows: Vec<PretrainRow>,
+    /// The measurement, if pictures were kept back.
+    pub held_out: Option<HeldOut>,
+    settings: PretrainConfig,
+}
+
+/// Trains a model.
+///
+/// # Errors
+/// [`Error::Stopped`] once `stop` is set; settings that [`PretrainConfig::validate`] refuses; a
+/// picture that cannot be read; a loss or gradient that is not finite; what libtorch refuses.
+pub fn pretrain(
+    settings: &PretrainConfig,
+    set: &CaptionSet,
+    device: Device,
+    observer: &mut dyn PretrainObserver,
+    stop: &AtomicBool,
+) -> Result<Pretrained> {
+    settings.validate()?;
+    torch_ext::set_tf32(settings.train.precision != Precision::F32)?;
+    let (train, held_out) = set.split(settings.data.held_out, settings.seed);
+    let (tokens, cut) = set.tokens(settings.model.context_length as usize);
+    let mut told = format!(
+        "{} pictures with {} different captions; {} kept back to measure on",
+        set.pictures().len(),
+        set.captions().len(),
+        held_out.len()
+    );
+    if cut > 0 {
+        told += &format!("; {cut} captions cut at {} tokens", settings.model.context_length);
+    }
+    observer.message(&told);
+    let config = settings.clip();
+    let (store, clip) = guarded(|| {
+        let store = ParameterStore::new(device, settings.seed);
+        let clip = Clip::new(&store.root(), &config);
+        Ok((store, clip))
+    })?;
+    let optimizer = Optimizer::new(store.parameters(), &settings.optimizer())?;
+    observer.message(&format!(
+        "{} trainable parameters on {}",
+        store.trainable_count(),
+        torch_ext::device_name(device)
+    ));
+    let mut run = Run { settings, set, tokens, device, clip, optimizer };
+    let rows = run.train(&train, observer, stop)?;
+    let held_out = run.measure(&held_out, stop)?;
+    let settings = settings.clone();
+    Ok(Pretrained { store, config, clip: run.clip, rows, held_out, settings })
+}
+
+struct Run<'a> {
+    settings: &'a PretrainConfig,
+    set: &'a CaptionSet,
+    /// By number of the caption.
+    tokens: Vec<Vec<i64>>,
+    device: Device,
+    clip: Clip,
+    optimizer: Optimizer,
+}
+
+impl Run<'_> {
+    fn train(
+        &mut self,
+        of: &[usize],
+        observer: &mut dyn PretrainObserver,
+        stop: &AtomicBool,
+    ) -> Result<Vec<PretrainRow>> {
+        let (settings, set) = (self.settings, self.set);
+        let steps = settings.train.steps;
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::sync_channel(PREFETCH);
+            scope.spawn(move || {
+                for step in 0..steps {
+                    let batch = batch::training(set, of, &settings.data, settings.seed, step);
+                    // Nobody takes it: the training has ended.
+                    if stop.load(Ordering::Relaxed) || sender.send(batch).is_err() {
+                        break;
+                    }
+                }
+            });
+            let mut rows = Vec::new();
+            let (mut losses, mut norms, mut mark) = (0.0, 0.0, Instant::now());
+            for step in 0..steps {
+                unless_stopped(stop)?;
+                let Ok(batch) = receiver.recv() else { return Err(Error::Stopped) };
+                let factor = settings.lr_factor(step);
+                let (loss, norm) = self.update(&batch?, factor).map_err(|error| match error {
+                    Error::NonFinite(what) => Error::NonFinite(format!(
+                        "step {}: {what}\n  hint: lower train.lr",
+                        step + 1
+                    )),
+                    other => other,
+                })?;
+                losses += loss;
+                norms += norm;
+                let since = (step % settings.train.log_every + 1) as f64;
+                let due = (step + 1).is_multiple_of(settings.train.log_every) || step + 1 == steps;
+                if due {
+                    let pictures = since * settings.data.batch_size as f64;
+                    rows.push(PretrainRow {
+                        step: step + 1,
+                        lr: settings.train.lr * factor,
+                        loss: losses / since,
+                        grad_norm: norms / since,
+                        scale: self.clip.logit_scale.double_value(&[]).exp(),
+                        images_per_second: pictures / mark.elapsed().as_secs_f64().max(1e-9),
+                    });
+                    (losses, norms, mark) = (0.0, 0.0, Instant::now());
+                }
+                observer.step(step + 1, rows.last().filter(|_| due));
+            }
+            Ok(rows)
+        })
+    }
+
+    /// One update; the loss and the gradient's norm.
+    fn update(&mut self, batch: &Canvases, lr_factor: f64) -> Result<(f64, f64)> {
+        guarded(|| {
+            // Each different caption is read once.
+            let mut different = batch.captions.clone();
+            different.sort_unstable();
+            different.dedup();
+            let rows: Vec<i64> = batch
+                .captions
+                .iter()
+                .map(|c| different.partition_point(|d| d < c) as i64)
+                .collect();
+            let rows = Tensor::f_from_slice(&rows)?.f_to_device(self.device)?;
+            let images = self.images(batch, true)?;
+            let texts = self.texts(&different)?.f_index_select(0, &rows)?;
+            let loss = contrastive_loss(&images, &texts, &rows, &self.clip.logit_scale);
+            let value = loss.f_double_value(&[])?;
+            if !value.is_finite() {
+                return Err(Error::NonFinite(format!("the loss is {value}")));
+            }
+            loss.f_backward()?;
+            let norm = self.optimizer.clip();
+            if !norm.is_finite() {
+                return Err(Error::NonFinite("the gradient is not finite".into()));
+            }
+            self.optimizer.step(lr_factor)?;
+            self.optimizer.zero_grad();
+            let mut scale = self.clip.logit_scale.shallow_clone();
+            let _ = tch::no_grad(|| scale.f_clamp_max_(MOST_SCALE.ln()))?;
+            Ok((value, norm))
+        })
+    }
+
+    /// Embeddings of a batch's pictures, `[N, D]` f32, of length one.
+    fn images(&self, batch: &Canvases, train: bool) -> Result<Tensor> {
+        let Visual::Resnet(visual) = &self.clip.visual else {
+            unreachable!("`PretrainConfig::clip` asks for a ResNet");
+        };
+        let (pixels, boxes) = batch.upload(self.device)?;
+        let kind = autocast_kind(self.settings.train.precision);
+        let features = torch_ext::autocast(self.device, kind, || {
+            visual.embed_boxes(&visual.dense(&pixels, train), &boxes)
+        })?;
+        Ok(l2_normalize(&features.f_to_kind(Kind::Float)?))
+    }
+
+    /// Embeddings of captions by their numbers, `[N, D]` f32, of length one.
+    fn texts(&self, captions: &[usize]) -> Result<Tensor> {
+        let Some(encoder) = &self.clip.text else {
+            unreachable!("`PretrainConfig::clip` asks for a text encoder");
+        };
+        let longest = captions.iter().map(|&c| self.tokens[c].len()).max().unwrap_or(0);
+        let ids: Vec<i64> = captions
+            .iter()
+            .flat_map(|&c| {
+                let ids = &self.tokens[c];
+                ids.iter().copied().chain(std::iter::repeat_n(0, longest - ids.len()))
+            })
+            .collect();
+        let ids = Tensor::f_from_slice(&ids)?.f_view([captions.len() as i64, longest as i64])?;
+        let ids = ids.f_to_device(self.device)?;
+        let kind = autocast_kind(self.settings.train.precision);
+        let features = torch_ext::autocast(self.device, kind, || encoder.forward(&ids));
+        Ok(l2_normalize(&features.f_to_kind(Kind::Float)?))
+    }
+
+    /// Which caption of those kept back is likeliest for each picture kept back.
+    fn measure(&self, of: &[usize], stop: &AtomicBool) -> Result<Option<HeldOut>> {
+        let caption_of = |&at: &usize| self.set.pictures()[at].caption;
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        for caption in of.iter().map(caption_of) {
+            *counts.entry(caption).or_default() += 1;
+        }
+        let Some(most) = counts.values().max() else { return Ok(None) };
+        let different: Vec<usize> = counts.keys().copied().collect();
+        let mut right = 0;
+        guarded(|| {
+            tch::no_grad(|| {
+                let texts = different.chunks(MEASURED_AT_ONCE).map(|part| self.texts(part));
+                let texts = Tensor::f_cat(&texts.collect::<Result<Vec<_>>>()?, 0)?;
+                for part in of.chunks(MEASURED_AT_ONCE) {
+                    unless_stopped(stop)?;
+                    let side = self.settings.model.resolution as u32;
+                    let batch = batch::whole(self.set, part, side)?;
+                    let cosines =
+                        self.images(&batch, false)?.f_matmul(&texts.f_transpose(0, 1)?)?;
+                    let best =
+                        Vec::<i64>::try_from(cosines.f_argmax(1, false)?.to_device(Device::Cpu))?;
+                    let hit =
+                        |(best, at): (i64, &usize)| different[best as usize] == caption_of(at);
+                    right += best.into_iter().zip(part).filter(|&pair| hit(pair)).count();
+                }
+                Ok(())
+            })
+        })?;
+        let n = of.len() as f64;
+        Ok(Some(HeldOut {
+            pictures: of.len(),
+            captions: different.len(),
+            top1: right as f64 / n,
+            chance: *most as f64 / n,
+        }))
+    }
+}
+
+impl Pretrained {
+    /// Where the metrics of weights at `out` go: `teacher.safetensors` → `teacher.metrics.jsonl`.
+    #[must_use]
+    pub fn metrics_path(out: &Path) -> PathBuf {
+        out.with_extension("metrics.jsonl")
+    }
+
+    /// Writes the weights, with OpenAI's key names and the settings beside them, and the metrics,
+    /// one JSON object a line. Tables and kernels are written in 16 bits, norms and biases in 32.
+    ///
+    /// # Errors
+    /// An unwritable folder, a full disk; nothing half-written is left.
+    pub fn save(&self, out: &Path) -> Result<()> {
+        let json = |e: serde_json::Error| Error::Other(format!("{}: {e}", out.display()));
+        let mut lines = String::new();
+        for row in &self.rows {
+            lines += &(serde_json::to_string(row).map_err(json)? + "\n");
+        }
+        if let Some(held_out) = &self.held_out {
+            let row = serde_json::json!({ "held_out": held_out });
+            lines += &(row.to_string() + "\n");
+        }
+        let tensors = self.store.parameters().into_iter().map(|parameter| {
+            let value = parameter.tensor.detach();
+            let matrix = parameter.role == Role::Trainable && value.dim() >= 2;
+            let value = if matrix { value.to_kind(Kind::Half) } else { value };
+            (parameter.name, value)
+        });
+        let settings = serde_json::to_string(&self.settings).map_err(json)?;
+        let metadata = safetensors::Metadata::from([
+            ("format".to_owned(), "pt".to_owned()),
+            ("tokenizer".to_owned(), Tokenizer::VERSION.to_owned()),
+            ("pretraining".to_owned(), settings),
+        ]);
+        safetensors::write(out, &tensors.collect(), &metadata)?;
+        write_atomically(&Self::metrics_path(out), |file| Ok(file.write_all(lines.as_bytes())?))
+    }
+}
