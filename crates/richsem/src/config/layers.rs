@@ -43,6 +43,13 @@ pub(crate) struct Assignment<'a> {
     pub(crate) origin: &'a Path,
 }
 
+impl<'a> Assignment<'a> {
+    /// Those of a command line.
+    pub(super) fn of_command_line(texts: &'a [String]) -> Vec<Self> {
+        texts.iter().map(|text| Self { text, origin: Path::new("--set") }).collect()
+    }
+}
+
 /// Reads `path` and what it extends, then the assignments.
 pub(super) fn read(path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {
     let mut merged = Merged { main: path.to_owned(), ..Merged::default() };
@@ -55,11 +62,11 @@ pub(super) fn read(path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged
 }
 
 /// No file, only assignments.
-pub(super) fn defaults(assignments: &[String]) -> Result<Merged> {
+pub(super) fn defaults(assignments: &[Assignment<'_>]) -> Result<Merged> {
     let version = format!("version = {}", super::VERSION);
     let mut merged = parse(&version, Path::new("--set"))?;
     for assignment in assignments {
-        assign(assignment, &mut merged)?;
+        assign(*assignment, &mut merged)?;
     }
     Ok(merged)
 }

@@ -312,14 +312,15 @@ pub(crate) fn parse_as<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T
 ///
 /// # Errors
 /// As [`Config::load`].
-pub(crate) fn load_settings<T: serde::de::DeserializeOwned>(
+pub(crate) fn load_settings<T: DeserializeOwned>(
     path: Option<&Path>,
     assignments: &[String],
     validate: impl Fn(&T) -> Result<()>,
 ) -> Result<T> {
+    let assignments = Assignment::of_command_line(assignments);
     let merged = match path {
-        Some(path) => layers::read(path, assignments)?,
-        None => layers::defaults(assignments)?,
+        Some(path) => layers::read(path, &assignments)?,
+        None => layers::defaults(&assignments)?,
     };
     let settings: T = merged.deserialize()?;
     validate(&settings).map_err(|error| merged.locate(error))?;
@@ -347,10 +348,7 @@ impl Config {
     /// A file that cannot be read or is not TOML, an unknown key (with the nearest known one), a
     /// value of the wrong type or out of range: each with file and key.
     pub fn load(path: &Path, assignments: &[String]) -> Result<Self> {
-        let origin = Path::new("--set");
-        let assignments: Vec<Assignment<'_>> =
-            assignments.iter().map(|text| Assignment { text, origin }).collect();
-        Self::load_assigned(path, &assignments)
+        Self::load_assigned(path, &Assignment::of_command_line(assignments))
     }
 
     /// As [`Self::load`], with assignments of several origins.
