@@ -1,0 +1,256 @@
+//! RichSem as a whole, on a small synthetic set with mosaics of classification pictures and a small
+//! random CLIP: resumed runs, what a saved detector holds, and what the switches do.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use richsem::{
+    checkpoint_io::safetensors,
+    collective::Single,
+    config::Config,
+    data::{batch::Batch, dataset::Dataset},
+    detector::Detector,
+    losses::criterion::StepKey,
+    synth::{SynthConfig, generate},
+    targets::{LabelKnowledge, Target},
+    teacher::clip,
+    testing::{normal, small_run},
+    train::{
+        Learner, MetricsRow, Observer, Outcome, RunFolder, Start, Trace, TrainRow,
+        observer::Silent, train,
+    },
+    vocabulary::ClassIndex,
+};
+use tch::Device;
+
+const TEACHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/teacher/rn.safetensors");
+
+/// Detection and classification pictures, and a text table for the teacher's width.
+fn data(folder: &Path) -> PathBuf {
+    tch::set_num_threads(1);
+    let out = folder.join("synth");
+    let config = SynthConfig {
+        classes: 4,
+        train_images: 14,
+        val_images: 4,
+        image_size: (64, 80),
+        objects_per_image: (1, 3),
+        classification_per_class: 5,
+        classification_size: 48,
+        ..SynthConfig::default()
+    };
+    generate(&config, &out, false, &AtomicBool::new(false), &|_, _| {}).unwrap();
+    let (_, sizes, _) = clip::load(TEACHER.as_ref(), Device::Cpu).unwrap();
+    normal(3, &[4, sizes.embed_dim]).write_npy(out.join("text.npy")).unwrap();
+    out
+}
+
+/// The small run's settings with everything that RichSem adds.
+fn config(data: &Path, more: &str) -> Config {
+    let train = format!(
+        r#"epochs = 2
+lr_drop = [1]
+log_every = 3
+
+[data.extra.classification]
+images = "{0}/classification"
+mapping = {{ by = "name" }}
+form = {{ kind = "mosaic", tile = 32 }}
+augment = {{ scales = [32], max_size = 48, crop = {{ probability = 0 }} }}
+
+[teacher]
+weights = "{TEACHER}"
+text = {{ kind = "table", table = "{0}/text.npy" }}
+
+[semantic]
+aux_layers = true
+{more}"#,
+        data.display()
+    );
+    Config::parse(&small_run(data, &train), Path::new("test.toml")).unwrap()
+}
+
+struct StopAt<'a>(usize, &'a AtomicBool);
+
+impl Observer for StopAt<'_> {
+    fn batch(&mut self, _loss: f64, _images: usize, _row: Option<&TrainRow>) {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn metrics(run: &Path) -> Vec<MetricsRow> {
+    let mut rows = RunFolder::open(run).unwrap().metrics().unwrap();
+    for row in &mut rows {
+        if let MetricsRow::Train(row) = row {
+            row.images_per_second = 0.0;
+        }
+    }
+    rows
+}
+
+/// Both data streams, the branch and its optimizer state go on exactly where they stopped; the saved
+/// detector has no trace of branch and teacher.
+#[test]
+fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let config = config(&data, "");
+    let start = |path: &Path| Start::New { config: Box::new(config.clone()), folder: path.into() };
+    let go = AtomicBool::new(false);
+    let whole = folder.path().join("whole");
+    train(start(&whole), Device::Cpu, &mut Silent, &go).unwrap();
+    let state = |run: &Path| {
+        safetensors::read(&run.join("checkpoints/last/training.safetensors")).unwrap()
+    };
+    let (expected, metadata) = state(&whole);
+    assert!(metadata["layout"].contains("semantic_branch.clip_visual_proj.weight"));
+    let rows = metrics(&whole);
+    let terms = |row: &MetricsRow| match row {
+        MetricsRow::Train(row) => row.terms.keys().cloned().collect(),
+        MetricsRow::Eval(_) => Vec::new(),
+    };
+    let terms: Vec<String> = rows.iter().flat_map(terms).collect();
+    for name in [
+        "loss_semantic",
+        "loss_semantic_0",
+        "loss_semantic_dn",
+        "extra/loss_semantic",
+        "extra/loss_ce",
+        "extra/loss_ce_interm",
+    ] {
+        assert!(terms.iter().any(|t| t == name), "{name}: {terms:?}");
+    }
+
+    let path = folder.path().join("stopped");
+    let mut next = start(&path);
+    let mut stops = 0;
+    loop {
+        let stop = AtomicBool::new(false);
+        match train(next, Device::Cpu, &mut StopAt(5, &stop), &stop).unwrap() {
+            Outcome::Stopped(_) => stops += 1,
+            Outcome::Finished(_) => break,
+        }
+        next = Start::Resume(path.clone());
+    }
+    assert!(stops > 2, "{stops}");
+    let (got, _) = state(&path);
+    assert_eq!(got.len(), expected.len());
+    for (name, tensor) in &expected {
+        assert_eq!(&got[name], tensor, "{name}");
+    }
+    assert_eq!(metrics(&path), rows);
+
+    let weights = whole.join("checkpoints/last/model.safetensors");
+    let (tensors, metadata) = safetensors::read(&weights).unwrap();
+    let names: Vec<&String> = tensors.keys().collect();
+    for word in ["semantic", "teacher", "clip", "visual", "attnpool"] {
+        assert!(!names.iter().any(|name| name.contains(word)), "{word}: {names:?}");
+    }
+    for (key, text) in &metadata {
+        for word in ["teacher", "semantic", "classification", "rn.safetensors"] {
+            assert!(!text.contains(word), "{key} says {word}: {text}");
+        }
+    }
+}
+
+/// Two pictures with a box each.
+fn batch() -> Batch {
+    let sample = |i: u32| {
+        let image = image::RgbImage::from_fn(64, 64, |x, y| {
+            image::Rgb([(x * 4 + i) as u8, (y * 3) as u8, (x * y + 9 * i) as u8])
+        });
+        let target = Target {
+            image_id: i64::from(i),
+            boxes: vec![richsem::boxes::Cxcywh([0.4, 0.5, 0.3 + 0.1 * i as f32, 0.4])],
+            labels: vec![ClassIndex(i)],
+            knowledge: LabelKnowledge::default(),
+            size: [64, 64],
+            original_size: [64, 64],
+        };
+        (image, target)
+    };
+    Batch::collate((0..2).map(sample).collect(), Vec::new(), 32).unwrap()
+}
+
+fn learner(config: &Config, data: &Path) -> Learner {
+    let vocabulary = Dataset::open(&data.join("train.json")).unwrap().vocabulary().clone();
+    Learner::new(config, vocabulary, Device::Cpu, Box::new(Single)).unwrap()
+}
+
+/// A branch beside the detector changes no bit of what it infers, neither at the start nor in what
+/// is saved after an update.
+#[test]
+fn logits_are_the_same_with_and_without_the_branch() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let mut with = learner(&config(&data, ""), &data);
+    let without = learner(&config(&data, "weight = 0.0"), &data);
+    assert!(with.model.semantic_branch.is_some() && without.model.semantic_branch.is_none());
+    let batch = batch();
+    let logits = |detector: &Detector| detector.infer(&batch).unwrap().pred_logits;
+    let before = logits(&with.model.detector);
+    assert_eq!(before, logits(&without.model.detector));
+
+    let key = StepKey { seed: 1, step: 0 };
+    for _ in 0..2 {
+        with.backward(&batch, key, &mut Trace::default()).unwrap();
+    }
+    with.update(1.0).unwrap();
+    let attached = logits(&with.model.detector);
+    assert_ne!(before, attached);
+    let path = folder.path().join("model.safetensors");
+    with.model.detector.save(&path).unwrap();
+    let alone = Detector::load(&path, Device::Cpu).unwrap();
+    assert_eq!(attached, logits(&alone));
+}
+
+/// A gradient with the branch on and one with it off, of the same batch: the branch must move the
+/// detector's own parameters, or it would teach nothing.
+#[test]
+fn the_branch_teaches_the_detector_and_switches_are_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let terms = |more: &str, semantic: bool| {
+        let learner = learner(&config(&data, more), &data);
+        let mut batch = batch();
+        batch.supervision.semantic = semantic;
+        let key = StepKey { seed: 1, step: 0 };
+        let loss = learner.backward(&batch, key, &mut Trace::default()).unwrap();
+        let gradients: BTreeMap<String, f64> = learner
+            .model
+            .parameters()
+            .into_iter()
+            .filter(|p| p.name.contains("decoder.layers.1.linear2.weight"))
+            .map(|p| (p.name, p.tensor.grad().norm().double_value(&[])))
+            .collect();
+        (loss.terms.len(), gradients)
+    };
+    let (on, taught) = terms("", true);
+    let (off, untaught) = terms("", false);
+    // Two layers, matching and denoising queries.
+    assert_eq!(on, off + 4);
+    assert_eq!(taught.len(), 1);
+    assert_ne!(taught, untaught);
+    let (none, plain) = terms("weight = 0.0", true);
+    assert_eq!((none, plain), (off, untaught));
+}
+
+#[test]
+fn a_teacher_that_does_not_know_the_pictures_is_refused_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let config = config(&data, "min_top1 = 0.9");
+    let run = folder.path().join("run");
+    let start = Start::New { config: Box::new(config), folder: run.clone() };
+    let error = train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("semantic.min_top1") && text.contains("at least 0.9"), "{text}");
+    assert!(!run.exists());
+}
