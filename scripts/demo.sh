@@ -52,3 +52,4 @@ The demo took $((SECONDS / 60)) min $((SECONDS % 60)) s. Open $folder/report.htm
   $richsem predict $folder/synth/images/val --weights $folder/richsem --output $folder/found --limit 20
   $richsem eval --weights $folder/richsem --annotations $folder/synth/val.json --images $folder/synth/images --per-class
   $richsem dataset stats YOUR_TRAIN.json      (README.md goes on from there)
+END
