@@ -1,7 +1,7 @@
 //! Pictures, or boxes in them, and what is said of each.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -177,13 +177,22 @@ impl CaptionSet {
         (tokens.collect(), cut)
     }
 
-    /// Positions of the pictures to learn from, and of those to measure on.
+    /// Positions of the pictures to learn from, and of those to measure on: at most that share, and
+    /// no part of a picture that is learned from.
     pub(super) fn split(&self, held_out: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
-        let mut all: Vec<usize> = (0..self.pictures.len()).collect();
-        Random::new(seed, Stream::Pretrain, 0, super::batch::SPLIT).shuffle(&mut all);
-        let held = (held_out * all.len() as f64).round() as usize;
-        let train = all.split_off(held.min(MOST_HELD_OUT));
-        (train, all)
+        let mut by_image: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (at, picture) in self.pictures.iter().enumerate() {
+            by_image.entry(&picture.image).or_default().push(at);
+        }
+        let mut groups: Vec<Vec<usize>> = by_image.into_values().collect();
+        Random::new(seed, Stream::Pretrain, 0, super::batch::SPLIT).shuffle(&mut groups);
+        let most = ((held_out * self.pictures.len() as f64).round() as usize).min(MOST_HELD_OUT);
+        let (mut train, mut held) = (Vec::new(), Vec::new());
+        for group in groups {
+            let to = if held.len() + group.len() <= most { &mut held } else { &mut train };
+            to.extend(group);
+        }
+        (train, held)
     }
 }
 

@@ -210,6 +210,15 @@ fn boxes_of_an_annotation_file_are_captioned_with_their_class() {
     let first = &captions.pictures()[0];
     assert_eq!(first.region, Some(dataset.training_boxes(0)[0].0));
     assert_eq!(first.image, dataset.images()[0].file_name);
+    // Boxes of one picture are learned from, or measured on.
+    let (train, held_out) = captions.split(0.3, 1);
+    let images = |of: &[usize]| -> BTreeSet<&str> {
+        of.iter().map(|&at| captions.pictures()[at].image.as_str()).collect()
+    };
+    assert!(images(&train).is_disjoint(&images(&held_out)));
+    assert_eq!(train.len() + held_out.len(), captions.pictures().len());
+    assert!(held_out.len() >= 3 && train.len() >= held_out.len(), "{}", held_out.len());
+
     let error = CaptionSet::open(&json, None, "{}").unwrap_err().to_string();
     assert!(error.contains("train.json: images: the folder"), "{error}");
 }
