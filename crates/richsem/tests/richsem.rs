@@ -106,9 +106,8 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
     let go = AtomicBool::new(false);
     let whole = folder.path().join("whole");
     train(start(&whole), Device::Cpu, &mut Silent, &go).unwrap();
-    let state = |run: &Path| {
-        safetensors::read(&run.join("checkpoints/last/training.safetensors")).unwrap()
-    };
+    let state =
+        |run: &Path| safetensors::read(&run.join("checkpoints/last/training.safetensors")).unwrap();
     let (expected, metadata) = state(&whole);
     assert!(metadata["layout"].contains("semantic_branch.clip_visual_proj.weight"));
     let rows = metrics(&whole);
