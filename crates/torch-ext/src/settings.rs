@@ -106,7 +106,6 @@ pub fn reset_peak_memory(device: Device) -> Result<()> {
 ///
 /// # Panics
 /// As `tch`'s own operations: the device has no room. A tensor that is not the host's.
-#[must_use]
 pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
     assert_eq!(tensor.device(), Device::Cpu, "upload takes tensors of the host");
     tensor.to_device_(device, tensor.kind(), true, false)

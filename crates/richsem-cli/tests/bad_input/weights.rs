@@ -179,7 +179,7 @@ fn weights_that_are_not_there_or_no_weights_are_named_with_their_flag() {
             (
                 "a backbone that is text",
                 &backbone("model.dino.backbone.weights=tiny.toml"),
-                &["tiny.toml: header: not a safetensors file", "hint: "],
+                &["tiny.toml: weights: neither safetensors nor a PyTorch file", "hint: "],
             ),
             (
                 "a table that is absent",
