@@ -113,7 +113,8 @@ impl Manifest {
         match difference("", &json(self), &json(there)) {
             None => Ok(()),
             Some((field, here, there)) => {
-                let problem = format!("these settings give {here}, the folder was made with {there}");
+                let problem =
+                    format!("these settings give {here}, the folder was made with {there}");
                 Err(Error::invalid(&Self::path(folder), field, problem)
                     .with_hint("give the folder's own settings, or another folder (--out)"))
             }

@@ -360,8 +360,7 @@ pub(crate) fn check_data(
         } else {
             format!("{now}, and labels were prepared of {then}")
         };
-        return Err(Error::config(key, problem)
-            .with_hint("prepare again, into another folder"));
+        return Err(Error::config(key, problem).with_hint("prepare again, into another folder"));
     }
     Ok(())
 }

@@ -225,6 +225,7 @@ impl Entry {
 
 /// A shard that must be made again.
 pub(super) fn damaged(path: &Path, field: &str, problem: &str) -> Error {
-    Error::invalid(path, field, problem)
-        .with_hint("run the same `richsem prepare` again: it makes the shards that are missing or damaged")
+    Error::invalid(path, field, problem).with_hint(
+        "run the same `richsem prepare` again: it makes the shards that are missing or damaged",
+    )
 }

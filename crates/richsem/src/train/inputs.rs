@@ -105,7 +105,7 @@ pub(crate) fn extra_sets(
 }
 
 /// The training batches of all epochs, those of extra data among them.
-pub(super) fn batches(
+pub(crate) fn batches(
     config: &Config,
     split: &Split,
     extra_sets: &[Arc<ClassificationSet>],
