@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use commands::{
-    bench, checks, dataset, eval, predict, pretrain_teacher, report, study, synth, train,
+    bench, checks, dataset, eval, predict, prepare, pretrain_teacher, report, study, synth, train,
 };
 
 /// Object detection on long-tailed data: train, measure and use detectors
@@ -43,6 +43,8 @@ enum Verb {
     Study(study::Args),
     /// Train a small CLIP on captioned pictures, as a teacher for a domain of your own
     PretrainTeacher(pretrain_teacher::Args),
+    /// Let the teacher label the training pictures once, and keep what it says on disk
+    Prepare(prepare::Args),
     /// Draw a long-tailed detection set to try things out on
     Synth(synth::Args),
     /// Look at annotation files, or convert them
@@ -56,7 +58,7 @@ enum Verb {
 /// Verbs as `richsem --help` lists them.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Detectors", &["train", "eval", "predict", "report", "study"]),
-    ("Teachers", &["pretrain-teacher"]),
+    ("Teachers", &["pretrain-teacher", "prepare"]),
     ("Data", &["synth", "dataset"]),
     ("This machine", &["checks", "bench"]),
 ];
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Verb::Report(args) => report::run(&args),
         Verb::Study(args) => study::run(&args),
         Verb::PretrainTeacher(args) => pretrain_teacher::run(&args),
+        Verb::Prepare(args) => prepare::run(&args),
         Verb::Synth(args) => synth::run(&args),
         Verb::Dataset(args) => dataset::run(args),
         Verb::Bench(args) => bench::run(&args),

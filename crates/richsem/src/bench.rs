@@ -127,6 +127,7 @@ fn random_batch(work: &Workload) -> Result<Batch> {
             knowledge: LabelKnowledge::default(),
             size,
             original_size: size,
+            view: None,
         };
         (image, target)
     };

@@ -21,6 +21,7 @@ mod hash;
 pub mod losses;
 pub mod models;
 pub mod predict;
+pub mod prepared;
 pub mod random;
 pub mod report;
 pub mod semantic_branch;

@@ -34,6 +34,30 @@ pub struct Target {
     pub size: [u32; 2],
     /// `[height, width]` of the file, the frame of reference of results.
     pub original_size: [u32; 2],
+    /// Which view of which picture this is; none after a crop or on a mosaic.
+    pub view: Option<View>,
+}
+
+/// A whole picture as training shows it: without crops there are as many views as scales, and twice
+/// as many with flips, so that what a frozen teacher says of them can be kept (see
+/// [`crate::prepared`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Number of the picture in its set.
+    pub picture: u32,
+    /// Shorter side that was asked for, in pixels; 0: as the file has it.
+    pub scale: u32,
+    /// Whether it was mirrored.
+    pub flip: bool,
+}
+
+impl View {
+    /// Of a picture as its file has it.
+    #[must_use]
+    pub fn of(picture: usize) -> Option<Self> {
+        let picture = u32::try_from(picture).ok()?;
+        Some(Self { picture, scale: 0, flip: false })
+    }
 }
 
 /// Which query answers for a box.

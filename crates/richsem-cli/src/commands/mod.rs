@@ -5,6 +5,7 @@ pub(crate) mod checks;
 pub(crate) mod dataset;
 pub(crate) mod eval;
 pub(crate) mod predict;
+pub(crate) mod prepare;
 pub(crate) mod pretrain_teacher;
 pub(crate) mod report;
 pub(crate) mod study;

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use crate::error::{Error, Result};
 
 /// Keys whose values are paths, relative to the file that says them; `*` is any name.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "data.extra.*.images",
     "data.extra.*.info",
     "data.extra.*.mapping.path",
@@ -21,6 +21,7 @@ const PATHS: [&str; 11] = [
     "data.val.images",
     "model.class_head.table",
     "model.dino.backbone.weights",
+    "teacher.prepared",
     "teacher.text.table",
     "teacher.weights",
 ];

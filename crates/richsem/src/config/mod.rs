@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Result},
     losses::LossConfig,
     models::{denoising::DenoisingConfig, dino::DinoConfig},
+    prepared,
     semantic_branch::SemanticConfig,
     teacher::TeacherConfig,
 };
@@ -379,7 +380,8 @@ impl Config {
         toml::to_string_pretty(self).expect("numbers, strings, lists and tables are TOML")
     }
 
-    /// Whether a run opens the teacher: for the semantic branch, or for its text alone.
+    /// Whether a run needs the teacher or what it said before: for the semantic branch, or for its
+    /// text alone.
     #[must_use]
     pub fn needs_teacher(&self) -> bool {
         self.semantic.as_ref().is_some_and(|s| s.weight > 0.0)
@@ -471,6 +473,9 @@ impl Config {
             teacher.validate("teacher")?;
         }
         let Some(semantic) = &self.semantic else { return Ok(()) };
+        if semantic.weight > 0.0 && self.teacher.as_ref().is_some_and(|t| t.prepared.is_some()) {
+            prepared::check_settings(self)?;
+        }
         if self.teacher.is_none() {
             let problem = "the semantic branch learns from a teacher, and there is none";
             return Err(Error::config("semantic", problem)

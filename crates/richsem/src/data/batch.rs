@@ -148,6 +148,7 @@ mod tests {
             knowledge: Default::default(),
             size: [height, width],
             original_size: [height, width],
+            view: None,
         };
         (RgbImage::from_raw(width, height, pixels).unwrap(), target)
     }

@@ -18,7 +18,7 @@ use crate::{
     Error, Result,
     boxes::Xyxy,
     random::{Random, Stream},
-    targets::{LabelKnowledge, Target},
+    targets::{LabelKnowledge, Target, View},
     vocabulary::ClassIndex,
 };
 
@@ -38,6 +38,47 @@ pub struct ImageEntry {
     pub labels: Vec<ClassIndex>,
     /// What is known of the other classes.
     pub knowledge: LabelKnowledge,
+}
+
+impl ImageEntry {
+    /// Reads the picture.
+    ///
+    /// # Errors
+    /// It cannot be read, or is of another size than annotated.
+    pub(crate) fn read(&self, store: &ImageStore) -> Result<RgbImage> {
+        let path = store.display_path(&self.name);
+        let image = store.picture(&self.name)?;
+        let got = [image.height(), image.width()];
+        match self.size.filter(|&expected| expected != got) {
+            None => Ok(image),
+            Some([h, w]) => {
+                let problem = format!(
+                    "expected {w} x {h} pixels by the annotations, got {} x {}",
+                    got[1], got[0]
+                );
+                let hint = if [got[1], got[0]] == [h, w] {
+                    "the annotations are for the picture turned by its EXIF orientation: turn the \
+                     pixels and remove that tag, as with `mogrify -auto-orient`"
+                } else {
+                    "the picture was resized or replaced after it was annotated"
+                };
+                Err(Error::invalid(&path, "image", problem).with_hint(hint))
+            }
+        }
+    }
+
+    /// As it is before any transform; `index` is its number in the set.
+    pub(crate) fn sample(&self, index: usize, image: RgbImage) -> Sample {
+        Sample {
+            original_size: [image.height(), image.width()],
+            image,
+            boxes: self.boxes.clone(),
+            labels: self.labels.clone(),
+            knowledge: self.knowledge.clone(),
+            image_id: self.id,
+            view: View::of(index),
+        }
+    }
 }
 
 /// What is done to each picture.
@@ -91,7 +132,7 @@ impl BrokenImages {
     ///
     /// # Errors
     /// More than the allowed number are broken; the message lists them.
-    fn record(&self, name: &str, message: &str) -> Result<()> {
+    pub(crate) fn record(&self, name: &str, message: &str) -> Result<()> {
         let mut found = self.found();
         if !found.contains_key(name) {
             found.insert(name.to_owned(), message.to_owned());
@@ -198,10 +239,10 @@ impl DetectionSource {
         self.share.batches_per_epoch(self.order.len())
     }
 
-    /// The image at a slot of the epoch's order (which repeats endlessly).
-    fn entry(&self, slot: usize) -> Result<&ImageEntry> {
+    /// The image at a slot, with its number in the set, of the epoch's order (which repeats endlessly).
+    fn entry(&self, slot: usize) -> Result<(usize, &ImageEntry)> {
         let index = slot.checked_rem(self.order.len()).map(|i| self.order[i] as usize);
-        index.and_then(|i| self.entries.get(i)).ok_or_else(|| {
+        index.and_then(|i| Some((i, self.entries.get(i)?))).ok_or_else(|| {
             Error::Other(format!(
                 "the epoch's order does not fit the dataset of {} images",
                 self.entries.len()
@@ -209,37 +250,13 @@ impl DetectionSource {
         })
     }
 
-    fn read(&self, entry: &ImageEntry) -> Result<RgbImage> {
-        let path = self.store.display_path(&entry.name);
-        let image = self.store.picture(&entry.name)?;
-        let got = [image.height(), image.width()];
-        match entry.size.filter(|&expected| expected != got) {
-            None => Ok(image),
-            Some([h, w]) => {
-                let problem = format!(
-                    "expected {w} x {h} pixels by the annotations, got {} x {}",
-                    got[1], got[0]
-                );
-                let hint = if [got[1], got[0]] == [h, w] {
-                    "the annotations are for the picture turned by its EXIF orientation: turn the \
-                     pixels and remove that tag, as with `mogrify -auto-orient`"
-                } else {
-                    "the picture was resized or replaced after it was annotated"
-                };
-                Err(Error::invalid(&path, "image", problem).with_hint(hint))
-            }
-        }
-    }
-
-    fn transformed(&self, entry: &ImageEntry, image: RgbImage, slot: usize) -> (RgbImage, Target) {
-        let mut sample = Sample {
-            original_size: [image.height(), image.width()],
-            image,
-            boxes: entry.boxes.clone(),
-            labels: entry.labels.clone(),
-            knowledge: entry.knowledge.clone(),
-            image_id: entry.id,
-        };
+    fn transformed(
+        &self,
+        (index, entry): (usize, &ImageEntry),
+        image: RgbImage,
+        slot: usize,
+    ) -> (RgbImage, Target) {
+        let mut sample = entry.sample(index, image);
         match &self.transform {
             Transform::Train(config) => {
                 // Keyed by the slot, so that an image drawn twice is augmented in two ways.
@@ -267,8 +284,8 @@ impl BatchSource for DetectionSource {
             let candidates = std::iter::once(slot).chain(spares.by_ref().take(others));
             let found = self.broken.first_readable(
                 candidates.map(|slot| self.entry(slot)),
-                |entry| &entry.name,
-                |entry| self.read(entry),
+                |(_, entry)| &entry.name,
+                |(_, entry)| entry.read(&self.store),
                 &mut skipped,
             )?;
             match found {

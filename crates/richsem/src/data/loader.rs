@@ -220,6 +220,7 @@ mod tests {
                 knowledge: Default::default(),
                 size: [h, w],
                 original_size: [h, w],
+                view: None,
             };
             Batch::collate(vec![(image, target)], vec![], 1)
         }

@@ -17,7 +17,7 @@ use crate::{
     Error, Result,
     boxes::Xyxy,
     random::Random,
-    targets::{LabelKnowledge, Target},
+    targets::{LabelKnowledge, Target, View},
     vocabulary::ClassIndex,
 };
 
@@ -36,6 +36,8 @@ pub struct Sample {
     pub image_id: i64,
     /// `[height, width]` of the file.
     pub original_size: [u32; 2],
+    /// Which view of which picture this is so far; none once it is cropped.
+    pub view: Option<View>,
 }
 
 /// Training transforms. The defaults are the reference's.
@@ -148,6 +150,26 @@ impl TransformConfig {
         })
     }
 
+    /// Every (shorter side, mirrored) that [`Self::apply`] can give a picture, each once, ascending.
+    /// With crops there are others besides.
+    #[must_use]
+    pub fn views(&self) -> Vec<(u32, bool)> {
+        let mut scales = self.scales.clone();
+        scales.sort_unstable();
+        scales.dedup();
+        let flips = [(false, self.flip < 1.0), (true, self.flip > 0.0)];
+        let flips = flips.into_iter().filter(|&(_, can_be)| can_be);
+        scales.iter().flat_map(|&s| flips.clone().map(move |(flip, _)| (s, flip))).collect()
+    }
+
+    /// One of [`Self::views`]: the same pixels and boxes as [`Self::apply`] gives when it draws it.
+    pub fn apply_view(&self, sample: &mut Sample, scale: u32, mirrored: bool) {
+        if mirrored {
+            flip(sample);
+        }
+        resize_shorter_side(sample, scale, self.max_size);
+    }
+
     /// Transforms one sample; every draw comes from `random`.
     pub fn apply(&self, sample: &mut Sample, random: &mut Random) {
         if random.chance(self.flip) {
@@ -193,6 +215,9 @@ impl EvalTransformConfig {
 
 /// Mirrors left and right.
 pub fn flip(sample: &mut Sample) {
+    if let Some(view) = &mut sample.view {
+        view.flip = !view.flip;
+    }
     let width = sample.image.width();
     for row in sample.image.chunks_exact_mut(width as usize * 3) {
         row.as_chunks_mut::<3>().0.reverse();
@@ -207,6 +232,7 @@ pub fn flip(sample: &mut Sample) {
 /// nothing left go, with their labels. A class whose last box goes is known absent from this part,
 /// unless its boxes were not all annotated.
 pub fn crop(sample: &mut Sample, left: u32, top: u32, width: u32, height: u32) {
+    sample.view = None;
     let stride = sample.image.width() as usize * 3;
     let row = width as usize * 3;
     let mut pixels = std::mem::take(&mut sample.image).into_raw();
@@ -256,6 +282,9 @@ fn drop_degenerate(boxes: &mut Vec<Xyxy>, labels: &mut Vec<ClassIndex>) -> Vec<C
 /// Resizes so that the shorter side has `size` pixels, or fewer if the longer would exceed
 /// `max_size`; boxes follow.
 pub fn resize_shorter_side(sample: &mut Sample, size: u32, max_size: u32) {
+    if let Some(view) = &mut sample.view {
+        view.scale = size;
+    }
     let (old_width, old_height) = sample.image.dimensions();
     let (width, height) = size_after_resize(old_width, old_height, size, max_size);
     if (width, height) == (old_width, old_height) {
@@ -315,7 +344,8 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
 /// it counts as not exhaustively annotated rather than absent.
 #[must_use]
 pub fn finish(sample: Sample) -> (RgbImage, Target) {
-    let Sample { image, mut boxes, mut labels, mut knowledge, image_id, original_size } = sample;
+    let Sample { image, mut boxes, mut labels, mut knowledge, image_id, original_size, view } =
+        sample;
     let (width, height) = image.dimensions();
     for b in &mut boxes {
         *b = b.clipped(width, height);
@@ -333,6 +363,7 @@ pub fn finish(sample: Sample) -> (RgbImage, Target) {
         knowledge,
         size: [height, width],
         original_size,
+        view,
     };
     (image, target)
 }

@@ -17,6 +17,7 @@ fn sample(width: u32, height: u32, boxes: &[[f32; 4]]) -> Sample {
         labels,
         image_id: 5,
         original_size: [height, width],
+        view: None,
     }
 }
 

@@ -16,6 +16,7 @@ fn target(pairs: &[(u32, [f32; 4])]) -> Target {
         knowledge: LabelKnowledge::default(),
         size: [10, 10],
         original_size: [10, 10],
+        view: None,
     }
 }
 

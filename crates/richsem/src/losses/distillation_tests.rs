@@ -45,6 +45,7 @@ fn targets() -> Vec<Target> {
         knowledge: LabelKnowledge::default(),
         size,
         original_size: size,
+        view: None,
     };
     vec![
         target(&[[0.5, 0.5, 0.5, 0.5], [0.25, 0.5, 0.5, 1.0]], [20, 40]),

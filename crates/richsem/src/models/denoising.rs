@@ -182,6 +182,7 @@ mod tests {
             knowledge: LabelKnowledge::default(),
             size: [10, 10],
             original_size: [10, 10],
+            view: None,
         }
     }
 

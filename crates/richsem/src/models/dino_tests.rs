@@ -79,6 +79,7 @@ fn target(labels: &[u32]) -> Target {
         knowledge: LabelKnowledge::default(),
         size: [64, 64],
         original_size: [64, 64],
+        view: None,
     }
 }
 

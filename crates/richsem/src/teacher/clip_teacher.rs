@@ -49,12 +49,13 @@ impl ClipTeacher {
         device: Device,
         cache: Option<&Path>,
     ) -> Result<Self> {
-        if !config.weights.is_file() {
-            let problem = format!("there is no file `{}`", config.weights.display());
+        let weights = config.weights()?;
+        if !weights.is_file() {
+            let problem = format!("there is no file `{}`", weights.display());
             return Err(Error::config("teacher.weights", problem)
                 .with_hint("paths are relative to the file that says them"));
         }
-        let (store, sizes, clip) = clip::load(&config.weights, device)?;
+        let (store, sizes, clip) = clip::load(weights, device)?;
         let text = text_table_of(config, vocabulary, (&store, &sizes, &clip), cache)?;
         Self::new(clip, sizes, text, device, config.precision, config.vit)
     }
@@ -190,7 +191,7 @@ fn text_table_of(
             return Ok(text);
         }
     };
-    let weights = &config.weights;
+    let weights = config.weights()?;
     let Some(encoder) = &clip.text else {
         let problem = "missing: these weights have no text encoder";
         return Err(Error::invalid(weights, "token_embedding.weight", problem).with_hint(

@@ -1,6 +1,6 @@
 //! Settings of a teacher.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,13 @@ pub enum VitLabels {
 pub struct TeacherConfig {
     /// CLIP's weights: OpenAI's, open_clip's or Hugging Face's keys. Relative to the file that
     /// says so.
-    pub weights: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// A folder of labels that `richsem prepare` made, see [`crate::prepared`]: training then reads
+    /// them and the text, and never the weights, which need not be there. Relative likewise. What
+    /// the other keys say, if anything, must be what the folder was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<PathBuf>,
     /// The vocabulary's embeddings.
     #[serde(default)]
     pub text: TeacherText,
@@ -74,9 +80,22 @@ fn f32_precision() -> Precision {
 }
 
 impl TeacherConfig {
+    /// The weights that are named.
+    pub(crate) fn weights(&self) -> Result<&Path> {
+        self.weights.as_deref().ok_or_else(|| {
+            Error::config("teacher.weights", "missing: there is no teacher to ask")
+                .with_hint("give CLIP's weights")
+        })
+    }
+
     /// # Errors
-    /// Prompts that contradict their set or have no place for the class name, named below `key`.
+    /// Neither weights nor prepared labels; prompts that contradict their set or have no place for the class name, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
+        if self.weights.is_none() && self.prepared.is_none() {
+            return Err(Error::config(format!("{key}.weights"), "missing").with_hint(
+                "give CLIP's weights, or in teacher.prepared a folder that `richsem prepare` made",
+            ));
+        }
         let TeacherText::Prompts { set, templates } = &self.text else { return Ok(()) };
         let key = format!("{key}.text.templates");
         match (*set == PromptSet::Own, templates.is_empty()) {

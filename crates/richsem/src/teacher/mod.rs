@@ -15,6 +15,7 @@ use crate::{error::Result, models::class_head::TextTable, vocabulary::Vocabulary
 pub use clip_teacher::ClipTeacher;
 pub use config::{TeacherConfig, TeacherText, VitLabels};
 pub use text_table::encode_prompts;
+pub(crate) use text_table::hex;
 
 /// What a teacher made of a batch of pictures, to label boxes from.
 #[derive(Debug)]
@@ -87,7 +88,8 @@ pub trait Teacher: std::fmt::Debug + Send {
 /// Opens the teacher that the settings name, with the vocabulary's text table on its device.
 ///
 /// # Errors
-/// Weights or a table that cannot be read or do not belong together, a prompt that is too long.
+/// No weights are named; weights or a table that cannot be read or do not belong together, a prompt
+/// that is too long.
 pub fn open(
     config: &TeacherConfig,
     vocabulary: &Vocabulary,

@@ -15,7 +15,13 @@ use crate::{
 };
 
 pub(super) fn config(weights: PathBuf, text: TeacherText) -> TeacherConfig {
-    TeacherConfig { weights, text, precision: Precision::F32, vit: VitLabels::default() }
+    TeacherConfig {
+        weights: Some(weights),
+        prepared: None,
+        text,
+        precision: Precision::F32,
+        vit: VitLabels::default(),
+    }
 }
 
 pub(super) fn classes(names: &[&str]) -> Vocabulary {

@@ -26,7 +26,7 @@ use crate::{
 ///
 /// # Errors
 /// Naming the key of the first that is not.
-pub(super) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> {
+pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> {
     let Config { data, model, .. } = config;
     let mut files: Vec<(String, Option<&PathBuf>)> = Vec::new();
     for (name, split) in [("train", &data.train), ("val", &data.val)] {
@@ -46,7 +46,10 @@ pub(super) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
     if config.needs_teacher()
         && let Some(teacher) = &config.teacher
     {
-        files.push(("teacher.weights".into(), Some(&teacher.weights)));
+        // Prepared labels take the place of the weights.
+        let weights = teacher.weights.as_ref().filter(|_| teacher.prepared.is_none());
+        files.push(("teacher.weights".into(), weights));
+        files.push(("teacher.prepared".into(), teacher.prepared.as_ref()));
         if let TeacherText::Table { table } = &teacher.text {
             files.push(("teacher.text.table".into(), Some(table)));
         }
@@ -63,14 +66,14 @@ pub(super) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
 }
 
 /// One set of pictures, ready to be read.
-pub(super) struct Split {
-    pub(super) store: Arc<ImageStore>,
-    pub(super) entries: Arc<Vec<ImageEntry>>,
+pub(crate) struct Split {
+    pub(crate) store: Arc<ImageStore>,
+    pub(crate) entries: Arc<Vec<ImageEntry>>,
 }
 
 impl Split {
     /// Reads the annotations and finds the pictures. `key` is where the settings have them.
-    pub(super) fn open(
+    pub(crate) fn open(
         key: &str,
         config: &SplitConfig,
         observer: &mut dyn Observer,
@@ -86,14 +89,28 @@ impl Split {
     }
 }
 
+/// The extra sets that take part, in the order of their names, as batches number them.
+pub(crate) fn extra_sets(
+    config: &Config,
+    vocabulary: &Vocabulary,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Arc<ClassificationSet>>> {
+    let taking_part = config.data.extra.values().filter(|extra| extra.weight > 0);
+    let sets = taking_part.map(|extra| {
+        let set = ClassificationSet::open(extra, vocabulary)?;
+        observer.message(&format!("{}: {}", extra.images.display(), set.report()));
+        Ok(Arc::new(set))
+    });
+    sets.collect()
+}
+
 /// The training batches of all epochs, those of extra data among them.
-pub(super) fn batches(
+pub(crate) fn batches(
     config: &Config,
     split: &Split,
-    vocabulary: &Vocabulary,
+    extra_sets: &[Arc<ClassificationSet>],
     broken: &Arc<BrokenImages>,
     collective: &dyn Collective,
-    observer: &mut dyn Observer,
 ) -> Result<Arc<Alternation>> {
     let Config { seed, data, train, .. } = config.clone();
     let share = Share {
@@ -124,9 +141,7 @@ pub(super) fn batches(
         })
     })?);
     let mut sources = Vec::new();
-    for (i, (_, extra)) in extras().enumerate() {
-        let set = ClassificationSet::open(extra, vocabulary)?;
-        observer.message(&format!("{}: {}", extra.images.display(), set.report()));
+    for (i, ((_, extra), set)) in extras().zip(extra_sets).enumerate() {
         let feed = FeedConfig {
             // Sets of one size would otherwise walk in step.
             seed: seed.wrapping_add((i as u64) << 32),
@@ -135,7 +150,7 @@ pub(super) fn batches(
             pad_multiple: config.data.pad_multiple,
             batches_per_epoch: epochs.batches(0) / u64::from(weight) * u64::from(extra.weight),
         };
-        let source = ExtraSource::new(Arc::new(set), extra, feed, Arc::clone(broken))?;
+        let source = ExtraSource::new(Arc::clone(set), extra, feed, Arc::clone(broken))?;
         sources.push(Extra { source: Arc::new(source), weight: extra.weight });
     }
     Ok(Arc::new(Alternation::new(epochs, weight, sources)))
@@ -164,7 +179,7 @@ pub fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
 }
 
 /// Number of reading threads: as configured, or the machine's cores up to 8.
-pub(super) fn workers(configured: usize) -> usize {
+pub(crate) fn workers(configured: usize) -> usize {
     if configured > 0 {
         return configured;
     }

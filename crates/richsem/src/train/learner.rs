@@ -15,6 +15,7 @@ use crate::{
         distillation::{semantic_terms, target_boxes},
     },
     models::{denoising::DenoisingQueries, dino::TrainingOutput},
+    prepared::{LabelSource, Prepared},
     random::{Random, Stream},
     semantic_branch::{SemanticBranch, SemanticConfig},
     teacher::{self, SoftLabels, Teacher},
@@ -29,7 +30,7 @@ pub struct Learner {
     /// Its optimizer, which holds the storage of its trainable parameters.
     pub optimizer: Optimizer,
     criterion: Criterion,
-    semantic: Option<(SemanticConfig, Box<dyn Teacher>)>,
+    semantic: Option<(SemanticConfig, LabelSource)>,
     accumulate: u64,
     collective: Box<dyn Collective>,
 }
@@ -53,23 +54,26 @@ pub struct Trace {
 }
 
 impl Learner {
-    /// With initial weights, and the teacher that the settings name.
+    /// With initial weights, and the teacher that the settings name, or what it said before.
     ///
     /// # Errors
-    /// As [`Detector::new`], [`Optimizer::new`] and [`teacher::open`].
+    /// As [`Detector::new`], [`Optimizer::new`], [`teacher::open`] and [`Prepared::open`].
     pub fn new(
         config: &Config,
         vocabulary: Vocabulary,
         device: Device,
         collective: Box<dyn Collective>,
     ) -> Result<Self> {
-        let teacher = match &config.teacher {
-            Some(teacher) if config.needs_teacher() => {
-                Some(teacher::open(teacher, &vocabulary, device)?)
-            }
+        let labels = match &config.teacher {
+            Some(teacher) if config.needs_teacher() => Some(match teacher.prepared {
+                Some(_) => {
+                    LabelSource::Prepared(Box::new(Prepared::open(config, &vocabulary, device)?))
+                }
+                None => LabelSource::Teacher(teacher::open(teacher, &vocabulary, device)?),
+            }),
             _ => None,
         };
-        Self::with_teacher(config, vocabulary, device, collective, teacher)
+        Self::with_labels(config, vocabulary, device, collective, labels)
     }
 
     /// With initial weights and a given teacher. Its text is used if the class head has no table of
@@ -84,13 +88,28 @@ impl Learner {
         collective: Box<dyn Collective>,
         teacher: Option<Box<dyn Teacher>>,
     ) -> Result<Self> {
+        let labels = teacher.map(LabelSource::Teacher);
+        Self::with_labels(config, vocabulary, device, collective, labels)
+    }
+
+    /// As [`Self::with_teacher`], with labels of either kind.
+    ///
+    /// # Errors
+    /// As [`Self::with_teacher`].
+    pub fn with_labels(
+        config: &Config,
+        vocabulary: Vocabulary,
+        device: Device,
+        collective: Box<dyn Collective>,
+        labels: Option<LabelSource>,
+    ) -> Result<Self> {
         torch_ext::set_tf32(config.train.precision != Precision::F32)?;
         let criterion = Criterion::new(config.loss.clone(), vocabulary.image_counts());
-        let text = teacher.as_ref().map(|t| (t.text(), t.logit_scale()));
+        let text = labels.as_ref().map(LabelSource::text);
         let detector = Detector::new(&config.of_detector(), vocabulary, device, text)?;
-        let semantic = match (config.semantic.as_ref().filter(|s| s.weight > 0.0), teacher) {
+        let semantic = match (config.semantic.as_ref().filter(|s| s.weight > 0.0), labels) {
             (None, _) => None,
-            (Some(semantic), Some(teacher)) => Some((semantic.clone(), teacher)),
+            (Some(semantic), Some(labels)) => Some((semantic.clone(), labels)),
             (Some(_), None) => {
                 let problem = "the semantic branch learns from a teacher, and there is none";
                 return Err(Error::config("teacher", problem)
@@ -99,14 +118,17 @@ impl Learner {
         };
         let semantic_branch = match &semantic {
             None => None,
-            Some((semantic, teacher)) => Some(SemanticBranch::new(
-                semantic,
-                config.model.dino.transformer.hidden_dim,
-                teacher.text(),
-                teacher.logit_scale().exp(),
-                detector.model.class_projection(),
-                (device, config.seed),
-            )?),
+            Some((semantic, labels)) => {
+                let (text, logit_scale) = labels.text();
+                Some(SemanticBranch::new(
+                    semantic,
+                    config.model.dino.transformer.hidden_dim,
+                    text,
+                    logit_scale.exp(),
+                    detector.model.class_projection(),
+                    (device, config.seed),
+                )?)
+            }
         };
         let model = TrainingModel { detector, semantic_branch };
         let optimizer = Optimizer::new(model.parameters(), &config.train)?;
@@ -170,12 +192,17 @@ impl Learner {
         let (targets, supervision) = (&batch.targets, &batch.supervision);
         let (mut losses, decisions) =
             self.criterion.forward(output, targets, supervision, key, collective)?;
-        if let (Some((config, teacher)), Some(branch)) =
+        if let (Some((config, source)), Some(branch)) =
             (&self.semantic, &self.model.semantic_branch)
             && supervision.semantic
         {
             let mut map = None;
             let mut label = |boxes: &Tensor| {
+                let teacher = match source {
+                    LabelSource::Teacher(teacher) => teacher,
+                    // Of the batch's own boxes: `prepared` refuses settings that ask for others.
+                    LabelSource::Prepared(prepared) => return prepared.label(batch),
+                };
                 let map = match &map {
                     Some(map) => map,
                     None => map.insert(teacher.encode(&pixels(&images, &normalization)?)?),
@@ -193,7 +220,13 @@ impl Learner {
     /// # Errors
     /// What the teacher or libtorch refuses.
     pub fn soft_labels(&self, batch: &Batch) -> Result<Option<SoftLabels>> {
-        let Some((_, teacher)) = &self.semantic else { return Ok(None) };
+        let teacher = match &self.semantic {
+            None => return Ok(None),
+            Some((_, LabelSource::Prepared(prepared))) => {
+                return guarded(|| prepared.label(batch)).map(Some);
+            }
+            Some((_, LabelSource::Teacher(teacher))) => teacher,
+        };
         let device = self.model.detector.device();
         let normalization = self.model.detector.config.model.normalization();
         let (images, _) = batch.normalize(device, &normalization)?;
@@ -221,7 +254,7 @@ impl Learner {
 
 /// What the teacher sees of a normalised batch, `[B, 3, H, W]` in [0, 1]: padding becomes the mean
 /// colour, as in the reference.
-fn pixels(images: &Tensor, normalization: &Normalization) -> Result<Tensor> {
+pub(crate) fn pixels(images: &Tensor, normalization: &Normalization) -> Result<Tensor> {
     let channels = |values: &[f32; 3]| -> Result<Tensor> {
         Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, images.device()))
     };

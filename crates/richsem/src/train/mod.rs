@@ -3,8 +3,8 @@
 mod checkpoint;
 mod diagnose;
 mod fingerprint;
-mod inputs;
-mod learner;
+pub(crate) mod inputs;
+pub(crate) mod learner;
 mod measure;
 mod model;
 pub mod observer;

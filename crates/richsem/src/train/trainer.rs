@@ -14,7 +14,7 @@ use tch::Device;
 
 use super::{
     Fingerprint, Learner, Observer, Position, checkpoint, diagnose,
-    inputs::{Split, batches, check_files, check_vocabularies, workers},
+    inputs::{Split, batches, check_files, check_vocabularies, extra_sets, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{drops_not_reached, lr_factor, row_due},
@@ -33,6 +33,7 @@ use crate::{
     evaluate::{Evaluator, Summary},
     losses::criterion::StepKey,
     predict::ReadAhead,
+    prepared,
     tensorboard::EventWriter,
 };
 
@@ -114,7 +115,9 @@ pub fn train(
         }
     };
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
-    let row = batches(&config, &split, &vocabulary, &broken, &Single, observer)?;
+    let extras = extra_sets(&config, &vocabulary, observer)?;
+    prepared::check_data(&config, (&split.store, &split.entries), &extras)?;
+    let row = batches(&config, &split, &extras, &broken, &Single)?;
 
     // Taken before anything of an existing run is read or swept.
     let lock = existing.as_ref().map(RunFolder::lock).transpose()?;

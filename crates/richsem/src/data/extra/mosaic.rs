@@ -69,6 +69,7 @@ pub fn mosaic(tiles: [Sample; 4], tile: u32, random: &mut Random) -> Sample {
         labels,
         image_id: tiles[0].image_id,
         original_size: [side, side],
+        view: None,
     }
 }
 

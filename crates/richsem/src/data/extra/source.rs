@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use image::RgbImage;
+
 use super::{
     ClassificationSet, ExtraConfig, FormConfig, Order, OrderConfig, mosaic::mosaic, set::Item,
 };
@@ -16,7 +18,8 @@ use crate::{
         transforms::{Sample, TransformConfig, finish},
     },
     random::{Random, Stream},
-    targets::{LabelKnowledge, Supervision},
+    targets::{LabelKnowledge, Supervision, View},
+    vocabulary::ClassIndex,
 };
 
 /// What a run decides, rather than a set's own section.
@@ -101,31 +104,44 @@ impl ExtraSource {
     ) -> Result<Sample> {
         let candidates = std::iter::once(index).chain(spares);
         let found = self.broken.first_readable(
-            candidates.map(|index| Ok(self.set.item(index as usize))),
-            |item| &item.name,
-            |item| self.set.store().picture(&item.name),
+            candidates.map(|index| Ok((index as usize, self.set.item(index as usize)))),
+            |(_, item)| &item.name,
+            |(_, item)| self.set.store().picture(&item.name),
             skipped,
         )?;
-        let Some((Item { labels, id, .. }, image)) = found else {
+        let Some(((index, item), image)) = found else {
             return Err(self.broken.too_few());
         };
-        let labels = match self.kind {
-            OrderConfig::Shuffled => labels,
-            OrderConfig::Official => &labels[..1],
-        };
+        let mut sample = item.sample(index, image, self.kind);
+        self.augment.apply(&mut sample, random);
+        Ok(sample)
+    }
+}
+
+impl Item<'_> {
+    /// The labels that are learned from.
+    pub(crate) fn labels_in(&self, order: OrderConfig) -> &[ClassIndex] {
+        match order {
+            OrderConfig::Shuffled => self.labels,
+            OrderConfig::Official => &self.labels[..1],
+        }
+    }
+
+    /// As it is before any transform; `index` is its number in the set.
+    pub(crate) fn sample(&self, index: usize, image: RgbImage, order: OrderConfig) -> Sample {
+        let labels = self.labels_in(order);
         let (width, height) = image.dimensions();
         let mut present = labels.to_vec();
         present.sort_unstable();
-        let mut sample = Sample {
+        Sample {
             image,
             boxes: vec![Xyxy([0.0, 0.0, width as f32, height as f32]); labels.len()],
             labels: labels.to_vec(),
             knowledge: LabelKnowledge { present, ..LabelKnowledge::default() },
-            image_id: id,
+            image_id: self.id,
             original_size: [height, width],
-        };
-        self.augment.apply(&mut sample, random);
-        Ok(sample)
+            view: View::of(index),
+        }
     }
 }
 

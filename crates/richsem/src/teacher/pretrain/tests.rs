@@ -317,7 +317,8 @@ fn what_was_trained_opens_as_a_teacher_and_knows_new_pictures() {
     assert!(metrics.lines().last().unwrap().contains("\"top1\""));
     let templates = vec!["a picture of a {}.".into()];
     let config = TeacherConfig {
-        weights,
+        weights: Some(weights),
+        prepared: None,
         text: TeacherText::Prompts { set: PromptSet::Own, templates },
         precision: Precision::F32,
         vit: VitLabels::default(),

@@ -10,6 +10,7 @@ fn sample(width: u32, height: u32, colour: u8, boxes: &[[f32; 4]], labels: &[u32
         labels,
         image_id: i64::from(colour),
         original_size: [height, width],
+        view: None,
     }
 }
 

@@ -1,0 +1,89 @@
+//! `richsem prepare`.
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::Result;
+use richsem::{
+    Error,
+    config::Config,
+    prepared::{PrepareObserver, prepare},
+};
+
+use crate::{
+    args::DeviceArgs,
+    exit, output,
+    progress::{self, Counter},
+    signals::Signals,
+};
+
+const HELP: &str = "\
+Examples:
+  richsem prepare -c richsem.toml --set data.augment.crop.probability=0 --out labels
+  richsem train   -c richsem.toml --set data.augment.crop.probability=0 \\
+      --set teacher.prepared=labels
+
+Every training picture is shown to the teacher once at each of data.augment.scales, as it is and
+mirrored; training then reads what it said and never loads it (teacher.weights need not be there).
+How much that is, is told first. Crops (data.augment.crop) and mosaics (data.extra.NAME.form) show
+random parts of pictures and cannot be prepared: they are refused.
+
+Ctrl-C ends at once; the shards that are whole stay, and the same command goes on behind them.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Settings of the training (TOML)
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Changes one setting, as data.augment.flip=0; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+    /// Folder of the labels, new or begun before
+    #[arg(short, long, value_name = "FOLDER")]
+    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    output::check_input(&args.config, "--config", "file")?;
+    output::check_new_folder(&args.out, "--out")?;
+    let config = Config::load(&args.config, &args.assignments)?;
+    let device = args.device.resolve()?;
+    let signals = Signals::catch()?;
+    let started = Instant::now();
+    let mut progress = Progress(Counter::new("labelling", 0));
+    let done = prepare(&config, &args.out, device, &mut progress, &signals.stop);
+    drop(progress);
+    let out = args.out.display();
+    let report = match done {
+        Err(Error::Stopped) => {
+            output::note(format!(
+                "stopped: the whole shards stay in `{out}`; the same command goes on behind them"
+            ));
+            return Ok(signals.exit_code());
+        }
+        done => done?,
+    };
+    output::note(format!(
+        "finished in {}: {} rows; {} shards made, {} were there\ntrain with\n  --set \
+         teacher.prepared={out}",
+        progress::hours(started.elapsed().as_secs_f64()),
+        report.rows,
+        report.made,
+        report.kept,
+    ));
+    Ok(exit::OK)
+}
+
+struct Progress(Counter);
+
+impl PrepareObserver for Progress {
+    fn message(&mut self, text: &str) {
+        self.0.note(text);
+    }
+
+    fn views(&mut self, done: u64, total: u64) {
+        self.0.set(done as usize, total as usize);
+    }
+}

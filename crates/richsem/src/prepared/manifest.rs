@@ -1,0 +1,177 @@
+//! What a folder of prepared labels was made of.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    checkpoint_io::{bytes, read_text_table},
+    config::Precision,
+    error::{Error, Result, write_atomically},
+    teacher::{TeacherText, VitLabels, hex},
+    vocabulary::Vocabulary,
+};
+
+/// Version of the folder's form.
+pub(super) const VERSION: u32 = 1;
+
+/// `prepared.json`: everything that decides what the shards hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    pub(super) version: u32,
+    pub(super) teacher: TeacherFacts,
+    /// Number of classes, C.
+    pub(super) classes: usize,
+    /// SHA-256 of their ids and names, in order.
+    pub(super) vocabulary: String,
+    /// Width of the features, D.
+    pub(super) dim: i64,
+    /// Colour of the padding, as the teacher sees it.
+    pub(super) pixel_mean: [f32; 3],
+    pub(super) pad_multiple: u32,
+    /// Pictures in a shard; the last of a set may have fewer.
+    pub(super) shard_pictures: usize,
+    /// By name of the set's folder.
+    pub(super) sets: BTreeMap<String, SetFacts>,
+}
+
+/// Which teacher labelled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TeacherFacts {
+    /// SHA-256 of the file of its weights.
+    pub(super) weights: String,
+    pub(super) precision: Precision,
+    pub(super) vit: VitLabels,
+    /// See [`text_identity`].
+    pub(super) text: String,
+}
+
+/// One set of pictures and the views of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetFacts {
+    pub(super) pictures: usize,
+    pub(super) boxes: usize,
+    /// Of ids, classes and places of boxes, in order.
+    pub(super) hash: String,
+    pub(super) max_size: u32,
+    /// (shorter side, mirrored), in the order of a shard's columns.
+    pub(super) views: Vec<(u32, bool)>,
+}
+
+impl Manifest {
+    pub(super) fn path(folder: &Path) -> PathBuf {
+        folder.join("prepared.json")
+    }
+
+    /// # Errors
+    /// There is none, it is not one, or one of another release.
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let path = Self::path(folder);
+        if !path.is_file() {
+            let problem = "missing: no prepared labels lie here";
+            return Err(Error::invalid(&path, "file", problem)
+                .with_hint("`richsem prepare` makes such a folder"));
+        }
+        let text = fs_err::read_to_string(&path)?;
+        let again = "prepare into another folder";
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|e| Error::invalid(&path, "JSON", e.to_string()).with_hint(again))?;
+        if value["version"] != VERSION {
+            let problem = format!("expected {VERSION}, got {}", value["version"]);
+            return Err(Error::invalid(&path, "version", problem)
+                .with_hint(format!("another release wrote this folder: {again}")));
+        }
+        serde_json::from_value(value)
+            .map_err(|e| Error::invalid(&path, "JSON", e.to_string()).with_hint(again))
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        let path = Self::path(folder);
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+        write_atomically(&path, |file| Ok(writeln!(file, "{json}")?))
+    }
+
+    /// What the shards of a folder know it again by.
+    pub(super) fn seal(&self) -> String {
+        let json = serde_json::to_vec(self).expect("numbers, strings, lists and maps are JSON");
+        hex(&Sha256::digest(json))
+    }
+
+    /// The first field that is another in `folder`, as an error.
+    pub(super) fn same_as_in(&self, folder: &Path, there: &Self) -> Result<()> {
+        let json = |of: &Self| serde_json::to_value(of).unwrap_or(Value::Null);
+        match difference("", &json(self), &json(there)) {
+            None => Ok(()),
+            Some((field, here, there)) => {
+                let problem =
+                    format!("these settings give {here}, the folder was made with {there}");
+                Err(Error::invalid(&Self::path(folder), field, problem)
+                    .with_hint("give the folder's own settings, or another folder (--out)"))
+            }
+        }
+    }
+}
+
+/// The dotted name of the first value that differs, with both.
+fn difference(at: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
+    match (a, b) {
+        (Value::Object(first), Value::Object(second)) => {
+            first.keys().chain(second.keys()).find_map(|key| {
+                let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                let of = |map: &serde_json::Map<String, Value>| {
+                    map.get(key).cloned().unwrap_or(Value::Null)
+                };
+                difference(&at, &of(first), &of(second))
+            })
+        }
+        _ if a == b => None,
+        _ => Some((at.to_owned(), a.to_string(), b.to_string())),
+    }
+}
+
+/// Where the class embeddings came from: the prompts, or a hash of the rows of a given table.
+pub(super) fn text_identity(text: &TeacherText, vocabulary: &Vocabulary) -> Result<String> {
+    match text {
+        TeacherText::Table { table } => {
+            let rows = read_text_table(table, vocabulary)?.rows;
+            Ok(format!("table {}", hex(&Sha256::digest(bytes(&rows)?))))
+        }
+        TeacherText::Prompts { .. } => serde_json::to_string(text)
+            .map_err(|e| Error::Other(format!("the prompts cannot be written: {e}"))),
+    }
+}
+
+/// SHA-256 of ids and names, in order.
+pub(super) fn vocabulary_identity(vocabulary: &Vocabulary) -> String {
+    let mut hash = Sha256::new();
+    for category in vocabulary.categories() {
+        hash.update(category.id.0.to_le_bytes());
+        // The length in front, so that no two lists give the same bytes.
+        hash.update((category.name.len() as u64).to_le_bytes());
+        hash.update(category.name.as_bytes());
+    }
+    hex(&hash.finalize())
+}
+
+/// SHA-256 of a file.
+pub(super) fn file_identity(path: &Path) -> Result<String> {
+    let mut file = fs_err::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut part = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(hex(&hash.finalize())),
+            n => hash.update(&part[..n]),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Which pictures are to be labelled, in which views.
+
+use std::{borrow::Cow, hash::Hasher as _, sync::Arc};
+
+use super::{labelled, manifest::SetFacts};
+use crate::{
+    config::Config,
+    data::{
+        batch::Batch,
+        detection_source::{BrokenImages, ImageEntry},
+        extra::{ClassificationSet, OrderConfig},
+        image_store::ImageStore,
+        loader::BatchSource,
+        transforms::{Sample, TransformConfig, finish},
+    },
+    error::{Error, Result},
+    hash::Fnv,
+    train::Fingerprint,
+};
+
+/// Folder of the detection set.
+const DETECTION: &str = "train";
+
+/// A set that the semantic branch learns from, by the settings alone.
+#[derive(Debug, Clone)]
+pub(super) struct SetPlan {
+    /// Name of its folder.
+    pub(super) name: String,
+    /// Where the settings have its transforms.
+    pub(super) augment_key: String,
+    /// Its transforms.
+    pub(super) augment: TransformConfig,
+    /// As [`Batch::extra`] says it, and the order of its pictures.
+    pub(super) extra: Option<(usize, OrderConfig)>,
+}
+
+/// The detection set, then the extra sets.
+///
+/// # Errors
+/// An extra set's name cannot be that of a folder.
+pub(super) fn sets(config: &Config) -> Result<Vec<SetPlan>> {
+    let mut sets = vec![SetPlan {
+        name: DETECTION.to_owned(),
+        augment_key: "data.augment".to_owned(),
+        augment: config.data.augment.clone(),
+        extra: None,
+    }];
+    for (name, extra) in labelled(config) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if !name.chars().all(plain) {
+            let problem = "the name of this set becomes that of a folder, and holds other \
+                           characters than letters, digits, _, - and .";
+            return Err(Error::config(format!("data.extra.{name}"), problem));
+        }
+        // Batches count the sets that take part, labelled or not.
+        let taking_part = config.data.extra.iter().filter(|(_, extra)| extra.weight > 0);
+        let number = taking_part.take_while(|(other, _)| *other != name).count();
+        let own = extra.augment.is_some();
+        sets.push(SetPlan {
+            name: format!("extra.{name}"),
+            augment_key: if own {
+                format!("data.extra.{name}.augment")
+            } else {
+                "data.augment".to_owned()
+            },
+            augment: extra.augment.clone().unwrap_or_else(|| config.data.augment.clone()),
+            extra: Some((number, extra.order)),
+        });
+    }
+    Ok(sets)
+}
+
+/// The pictures of a set.
+#[derive(Debug, Clone)]
+pub(super) enum Pictures {
+    Detection { store: Arc<ImageStore>, entries: Arc<Vec<ImageEntry>> },
+    Extra { set: Arc<ClassificationSet>, order: OrderConfig },
+}
+
+impl Pictures {
+    pub(super) fn of(
+        plan: &SetPlan,
+        (store, entries): (&Arc<ImageStore>, &Arc<Vec<ImageEntry>>),
+        extras: &[Arc<ClassificationSet>],
+    ) -> Self {
+        match plan.extra {
+            None => Self::Detection { store: Arc::clone(store), entries: Arc::clone(entries) },
+            Some((number, order)) => Self::Extra { set: Arc::clone(&extras[number]), order },
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Detection { entries, .. } => entries.len(),
+            Self::Extra { set, .. } => set.len(),
+        }
+    }
+
+    /// Boxes that a picture is annotated with.
+    pub(super) fn boxes(&self, index: usize) -> usize {
+        match self {
+            Self::Detection { entries, .. } => entries[index].boxes.len(),
+            Self::Extra { set, order } => set.item(index).labels_in(*order).len(),
+        }
+    }
+
+    pub(super) fn name(&self, index: usize) -> Cow<'_, str> {
+        match self {
+            Self::Detection { entries, .. } => Cow::Borrowed(&entries[index].name),
+            Self::Extra { set, .. } => Cow::Owned(set.item(index).name),
+        }
+    }
+
+    fn sample(&self, index: usize) -> Result<Sample> {
+        match self {
+            Self::Detection { store, entries } => {
+                let entry = &entries[index];
+                Ok(entry.sample(index, entry.read(store)?))
+            }
+            Self::Extra { set, order } => {
+                let item = set.item(index);
+                let image = set.store().picture(&item.name)?;
+                Ok(item.sample(index, image, *order))
+            }
+        }
+    }
+
+    pub(super) fn facts(&self, augment: &TransformConfig) -> SetFacts {
+        let hash = match self {
+            // Names of files are left out: pictures may be moved.
+            Self::Detection { entries, .. } => Fingerprint::of(entries).hash,
+            // Here a picture's name is all that tells it from others.
+            Self::Extra { set, order } => {
+                let mut hash = Fnv::default();
+                for index in 0..set.len() {
+                    let item = set.item(index);
+                    let labels = item.labels_in(*order);
+                    hash.write(&(item.name.len() as u64).to_le_bytes());
+                    hash.write(item.name.as_bytes());
+                    hash.write(&item.id.to_le_bytes());
+                    hash.write(&(labels.len() as u64).to_le_bytes());
+                    labels.iter().for_each(|label| hash.write(&label.0.to_le_bytes()));
+                }
+                format!("{:016x}", hash.finish())
+            }
+        };
+        SetFacts {
+            pictures: self.len(),
+            boxes: (0..self.len()).map(|index| self.boxes(index)).sum(),
+            hash,
+            max_size: augment.max_size,
+            views: augment.views(),
+        }
+    }
+}
+
+/// Batches of the views of one picture at one scale: mirrored and not, so without more padding than
+/// the picture has in a batch of its own. A picture that cannot be read gives an empty batch.
+#[derive(Debug)]
+pub(super) struct ViewSource {
+    pub(super) pictures: Pictures,
+    pub(super) augment: TransformConfig,
+    pub(super) pad_multiple: u32,
+    /// (number of the picture, scale) of each position.
+    pub(super) tasks: Vec<(usize, u32)>,
+    pub(super) broken: Arc<BrokenImages>,
+}
+
+impl BatchSource for ViewSource {
+    fn build(&self, position: u64) -> Result<Batch> {
+        let (picture, scale) = self.tasks[position as usize];
+        let sample = match self.pictures.sample(picture) {
+            Ok(sample) => sample,
+            Err(error) => {
+                let message = error.to_string();
+                self.broken.record(&self.pictures.name(picture), &message)?;
+                return Batch::collate(Vec::new(), vec![message], self.pad_multiple);
+            }
+        };
+        let views = self.augment.views().into_iter().filter(|view| view.0 == scale);
+        let views = views.map(|(scale, flip)| {
+            let mut sample = sample.clone();
+            self.augment.apply_view(&mut sample, scale, flip);
+            finish(sample)
+        });
+        Batch::collate(views.collect(), Vec::new(), self.pad_multiple)
+    }
+}

@@ -1,0 +1,366 @@
+//! Prepared labels in training.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    manifest::{Manifest, SetFacts, text_identity, vocabulary_identity},
+    plan::{self, Pictures, SetPlan},
+    shard::{self, Form, Shard, damaged},
+};
+use crate::{
+    checkpoint_io::{checked_text_table, safetensors},
+    config::{Config, Precision},
+    data::{
+        batch::Batch, detection_source::ImageEntry, extra::ClassificationSet,
+        image_store::ImageStore,
+    },
+    error::{Error, Result},
+    models::class_head::TextTable,
+    targets::Target,
+    teacher::{SoftLabels, TeacherConfig, TeacherText, VitLabels},
+    vocabulary::Vocabulary,
+};
+
+const TEXT_TABLE: &str = "text_table";
+const LOGIT_SCALE: &str = "logit_scale";
+/// How far from one the length of kept features may be; rounding gives 5e-4.
+const LENGTH_TOLERANCE: f32 = 1e-2;
+
+/// The labels of a folder, for the sets and views of a run.
+#[derive(Debug)]
+pub struct Prepared {
+    folder: PathBuf,
+    device: Device,
+    dim: i64,
+    text: TextTable,
+    logit_scale: f64,
+    /// The detection set, then the extra sets as batches number them; none: not learned from.
+    sets: Vec<Option<Set>>,
+}
+
+#[derive(Debug)]
+struct Set {
+    name: String,
+    /// Column of each view.
+    views: HashMap<(u32, bool), usize>,
+    shard_pictures: usize,
+    shards: Vec<Shard>,
+}
+
+pub(super) fn text_path(folder: &Path) -> PathBuf {
+    folder.join("text.safetensors")
+}
+
+/// Writes the text table and the logit scale.
+pub(super) fn write_text(folder: &Path, text: &TextTable, logit_scale: f64) -> Result<()> {
+    let tensors = [
+        (TEXT_TABLE.to_owned(), text.rows.to_device(Device::Cpu)),
+        (LOGIT_SCALE.to_owned(), Tensor::from(logit_scale)),
+    ];
+    safetensors::write(&text_path(folder), &tensors.into(), &Default::default())
+}
+
+impl Prepared {
+    /// The folder that `teacher.prepared` names.
+    ///
+    /// # Errors
+    /// A folder that is missing or damaged, or was made with other classes, another teacher or
+    /// other views than the settings ask for; the message names the key.
+    pub fn open(config: &Config, vocabulary: &Vocabulary, device: Device) -> Result<Self> {
+        let (teacher, folder) = named(config)?;
+        let manifest = Manifest::read(folder)?;
+        check_teacher(teacher, &manifest, vocabulary)?;
+        let (text, logit_scale) = read_text(folder, vocabulary, manifest.dim)?;
+        let learned_from = config.semantic.as_ref().is_some_and(|s| s.weight > 0.0);
+        let mut sets: Vec<Option<Set>> = Vec::new();
+        if learned_from {
+            super::check_settings(config)?;
+            let taking_part = config.data.extra.values().filter(|e| e.weight > 0).count();
+            sets.resize_with(1 + taking_part, || None);
+            for plan in plan::sets(config)? {
+                let facts = check_views(config, &plan, &manifest)?;
+                let number = plan.extra.map_or(0, |(number, _)| number + 1);
+                sets[number] = Some(Set::open(folder, plan.name, facts, &manifest)?);
+            }
+        }
+        let text = TextTable::new(&text.rows.to_device(device));
+        let folder = folder.to_owned();
+        Ok(Self { folder, device, dim: manifest.dim, text, logit_scale, sets })
+    }
+
+    /// The vocabulary's embeddings.
+    #[must_use]
+    pub fn text(&self) -> &TextTable {
+        &self.text
+    }
+
+    /// The logarithm of the factor between cosines and logits.
+    #[must_use]
+    pub fn logit_scale(&self) -> f64 {
+        self.logit_scale
+    }
+
+    /// What the teacher said of the boxes of a batch, picture by picture. Only the batch's own rows
+    /// are read.
+    ///
+    /// # Shapes
+    /// As [`SoftLabels`], N = ΣT
+    ///
+    /// # Errors
+    /// A picture in a view that is not there, rows that do not fit its boxes, or damaged ones.
+    pub fn label(&self, batch: &Batch) -> Result<SoftLabels> {
+        let number = batch.extra.map_or(0, |extra| extra + 1);
+        let set = self.sets.get(number).and_then(Option::as_ref).ok_or_else(|| {
+            Error::invalid(&self.folder, "sets", format!("no labels of the run's set {number}"))
+        })?;
+        let mut bytes = Vec::new();
+        for target in &batch.targets {
+            set.read(target, &mut bytes)?;
+        }
+        let rows = bytes.len() as i64 / (2 * self.dim);
+        let features = Tensor::f_from_data_size(&bytes, &[rows, self.dim], Kind::Half)?;
+        let features = features.f_to_kind(Kind::Float)?;
+        let lengths = features.f_norm_scalaropt_dim(2.0, [-1i64], false)?;
+        // Nothing but length one (or zero, of a box that saw nothing) was written; NaN is neither.
+        let whole = |n: &f32| *n == 0.0 || (n - 1.0).abs() <= LENGTH_TOLERANCE;
+        let lengths = Vec::<f32>::try_from(lengths)?;
+        if let Some(row) = lengths.iter().position(|n| !whole(n)) {
+            let mut before = 0;
+            let of = batch.targets.iter().find(|target| {
+                before += target.boxes.len();
+                row < before
+            });
+            let path = match of.and_then(|target| set.place(target).ok()) {
+                Some((shard, ..)) => shard.path(),
+                None => &self.folder,
+            };
+            let problem = format!("features of length {}, expected 1", lengths[row]);
+            return Err(damaged(path, "features", &problem));
+        }
+        let features = torch_ext::upload(&features, self.device);
+        Ok(SoftLabels::new(&features, &self.text, self.logit_scale))
+    }
+}
+
+impl Set {
+    fn open(folder: &Path, name: String, facts: &SetFacts, manifest: &Manifest) -> Result<Self> {
+        let seal = manifest.seal();
+        let folder = folder.join(&name);
+        let shards = (0..facts.pictures.div_ceil(manifest.shard_pictures)).map(|number| {
+            let form = form(&seal, facts, manifest, number);
+            Shard::open(&shard::path(&folder, number), &form)
+        });
+        let shards = shards.collect::<Result<_>>()?;
+        let views = facts.views.iter().enumerate().map(|(i, view)| (*view, i)).collect();
+        Ok(Self { name, views, shard_pictures: manifest.shard_pictures, shards })
+    }
+
+    /// A target's shard, picture within it, and view.
+    fn place(&self, target: &Target) -> Result<(&Shard, usize, usize)> {
+        let place = target.view.and_then(|view| {
+            let picture = view.picture as usize;
+            let column = *self.views.get(&(view.scale, view.flip))?;
+            let shard = self.shards.get(picture / self.shard_pictures)?;
+            Some((shard, picture % self.shard_pictures, column))
+        });
+        place.ok_or_else(|| {
+            Error::Other(format!(
+                "set {}, image {}: the batch shows it as {:?}, which was not prepared",
+                self.name, target.image_id, target.view
+            ))
+        })
+    }
+
+    fn read(&self, target: &Target, bytes: &mut Vec<u8>) -> Result<()> {
+        let (shard, picture, view) = self.place(target)?;
+        let (there, wanted) = (shard.count(picture, view), target.boxes.len());
+        if there != wanted {
+            let field = format!("image {}", target.image_id);
+            let problem = format!("expected {wanted} boxes, got {there}");
+            return Err(Error::invalid(shard.path(), field, problem).with_hint(
+                "the picture could not be read when it was prepared: delete this shard and run \
+                 the same `richsem prepare` again",
+            ));
+        }
+        shard.read(picture, view, bytes)
+    }
+}
+
+/// What shard `number` of a set must be.
+pub(super) fn form(seal: &str, facts: &SetFacts, manifest: &Manifest, number: usize) -> Form {
+    let before = number * manifest.shard_pictures;
+    Form {
+        manifest: seal.to_owned(),
+        pictures: (facts.pictures - before).min(manifest.shard_pictures),
+        views: facts.views.len(),
+        dim: manifest.dim as usize,
+    }
+}
+
+fn named(config: &Config) -> Result<(&TeacherConfig, &Path)> {
+    let teacher = config.teacher.as_ref();
+    teacher
+        .and_then(|teacher| Some((teacher, teacher.prepared.as_deref()?)))
+        .ok_or_else(|| Error::config("teacher.prepared", "missing: no folder of prepared labels"))
+}
+
+fn read_text(folder: &Path, vocabulary: &Vocabulary, dim: i64) -> Result<(TextTable, f64)> {
+    let path = text_path(folder);
+    let hint = "run the same `richsem prepare` again";
+    if !path.is_file() {
+        return Err(Error::invalid(&path, "file", "missing").with_hint(hint));
+    }
+    let (mut tensors, _) = safetensors::read(&path)?;
+    let mut take = |name: &str| {
+        let missing = || Error::invalid(&path, name, "missing").with_hint(hint);
+        tensors.remove(name).ok_or_else(missing)
+    };
+    let text = checked_text_table(&take(TEXT_TABLE)?, vocabulary, &path)?;
+    if text.dim() != dim {
+        let problem = format!("expected rows of width {dim}, got {}", text.dim());
+        return Err(Error::invalid(&path, TEXT_TABLE, problem).with_hint(hint));
+    }
+    let scale = take(LOGIT_SCALE)?;
+    let scale = if scale.numel() == 1 { scale.f_double_value(&[])? } else { f64::NAN };
+    if !scale.is_finite() {
+        let problem = "expected one finite number";
+        return Err(Error::invalid(&path, LOGIT_SCALE, problem).with_hint(hint));
+    }
+    Ok((text, scale))
+}
+
+/// The settings' teacher must be the one that labelled. Without `weights` they need not say
+/// anything about it; what they say must be so.
+fn check_teacher(
+    config: &TeacherConfig,
+    manifest: &Manifest,
+    vocabulary: &Vocabulary,
+) -> Result<()> {
+    const HINT: &str = "prepare with these settings into another folder, or take the key out";
+    let refuse = |key: &str, here: String, there: String| {
+        let problem = format!("{here}, and the labels were prepared with {there}");
+        Err(Error::config(key, problem).with_hint(HINT))
+    };
+    if vocabulary_identity(vocabulary) != manifest.vocabulary {
+        let (here, there) = (vocabulary.len(), manifest.classes);
+        let problem = format!(
+            "the training set has {here} classes, the labels were prepared for {there} of other \
+             ids or names"
+        );
+        return Err(Error::config("teacher.prepared", problem)
+            .with_hint("give the annotations that they were prepared with, or prepare again"));
+    }
+    let said = config.weights.is_some();
+    let there = &manifest.teacher;
+    if (said || config.precision != Precision::F32) && config.precision != there.precision {
+        let (here, there) = (format!("{:?}", config.precision), format!("{:?}", there.precision));
+        return refuse("teacher.precision", here, there);
+    }
+    if (said || config.vit != VitLabels::default()) && config.vit != there.vit {
+        let (here, there) = (format!("{:?}", config.vit), format!("{:?}", there.vit));
+        return refuse("teacher.vit", here, there);
+    }
+    if said || config.text != TeacherText::default() {
+        let here = text_identity(&config.text, vocabulary)?;
+        if here != there.text {
+            return refuse("teacher.text", here, there.text.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Every view that the settings can draw must be there.
+fn check_views<'a>(
+    config: &Config,
+    plan: &SetPlan,
+    manifest: &'a Manifest,
+) -> Result<&'a SetFacts> {
+    let refuse = |key: String, problem: String| {
+        Err(Error::config(key, problem)
+            .with_hint("prepare with these settings, into another folder"))
+    };
+    let (pad, mean) = (config.data.pad_multiple, config.model.pixel_mean);
+    if pad != manifest.pad_multiple {
+        let problem = format!("{pad}, and the labels were prepared with {}", manifest.pad_multiple);
+        return refuse("data.pad_multiple".into(), problem);
+    }
+    if mean != manifest.pixel_mean {
+        let there = manifest.pixel_mean;
+        let problem = format!("{mean:?}, and the labels were prepared with {there:?}");
+        return refuse("model.pixel_mean".into(), problem);
+    }
+    let Some(facts) = manifest.sets.get(&plan.name) else {
+        let there: Vec<&str> = manifest.sets.keys().map(String::as_str).collect();
+        let problem = format!("no labels of set {} there, only of {}", plan.name, there.join(", "));
+        return refuse("teacher.prepared".into(), problem);
+    };
+    let key = &plan.augment_key;
+    if plan.augment.max_size != facts.max_size {
+        let (here, there) = (plan.augment.max_size, facts.max_size);
+        let problem = format!("{here}, and the labels were prepared with {there}");
+        return refuse(format!("{key}.max_size"), problem);
+    }
+    for view in plan.augment.views() {
+        if facts.views.contains(&view) {
+            continue;
+        }
+        let (scale, flip) = view;
+        let scale_known = facts.views.iter().any(|v| v.0 == scale);
+        return match scale_known {
+            false => {
+                let there: Vec<u32> = facts.views.iter().map(|v| v.0).collect();
+                let problem = format!("{scale} was not prepared, only {there:?}");
+                refuse(format!("{key}.scales"), problem)
+            }
+            true => {
+                let what = if flip { "mirrored pictures" } else { "pictures as they are" };
+                refuse(format!("{key}.flip"), format!("{what} were not prepared"))
+            }
+        };
+    }
+    Ok(facts)
+}
+
+/// Before a run: the pictures and boxes must be those that were labelled. Nothing to say unless the
+/// settings have prepared labels to learn from.
+///
+/// # Errors
+/// Another set of annotations or pictures, by its key.
+pub(crate) fn check_data(
+    config: &Config,
+    detection: (&Arc<ImageStore>, &Arc<Vec<ImageEntry>>),
+    extras: &[Arc<ClassificationSet>],
+) -> Result<()> {
+    let prepared = config.teacher.as_ref().is_some_and(|t| t.prepared.is_some());
+    if !prepared || config.semantic.as_ref().is_none_or(|s| s.weight == 0.0) {
+        return Ok(());
+    }
+    let (_, folder) = named(config)?;
+    let manifest = Manifest::read(folder)?;
+    for plan in plan::sets(config)? {
+        let there = check_views(config, &plan, &manifest)?;
+        let here = Pictures::of(&plan, detection, extras).facts(&plan.augment);
+        if (here.pictures, here.boxes, &here.hash) == (there.pictures, there.boxes, &there.hash) {
+            continue;
+        }
+        let key = match plan.extra {
+            None => "data.train.annotations".to_owned(),
+            Some(_) => format!("data.{}", plan.name),
+        };
+        let counts = |of: &SetFacts| format!("{} images and {} boxes", of.pictures, of.boxes);
+        let (now, then) = (counts(&here), counts(there));
+        let problem = if now == then {
+            format!("{now}, of other ids, names, classes or places than were prepared")
+        } else {
+            format!("{now}, and labels were prepared of {then}")
+        };
+        return Err(Error::config(key, problem).with_hint("prepare again, into another folder"));
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! One file of a set's labels. Features stay on disk; what is held in memory are the places of each
+//! view's rows, four bytes a view.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tch::{Kind, Tensor};
+
+use crate::{
+    checkpoint_io::{bytes, safetensors},
+    error::{Error, Result},
+    teacher::hex,
+};
+
+const FEATURES: &str = "features";
+const ROWS: &str = "rows";
+/// Key of the manifest's hash.
+const OF: &str = "prepared";
+/// Key of the hash of the values.
+const SEAL: &str = "sha256";
+/// Far beyond the header of two tensors.
+const LONGEST_HEADER: u64 = 1 << 16;
+
+/// What a shard must be to belong to a folder.
+#[derive(Debug, Clone)]
+pub(super) struct Form {
+    /// Hash of the manifest.
+    pub(super) manifest: String,
+    pub(super) pictures: usize,
+    pub(super) views: usize,
+    /// D.
+    pub(super) dim: usize,
+}
+
+/// An open one.
+#[derive(Debug)]
+pub(super) struct Shard {
+    path: PathBuf,
+    /// Where its features begin, in bytes.
+    features: u64,
+    /// `[pictures · views + 1]` rows before each view of each picture.
+    starts: Vec<u32>,
+    views: usize,
+    dim: usize,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    features: Entry,
+    rows: Entry,
+    #[serde(default)]
+    __metadata__: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [u64; 2],
+}
+
+pub(super) fn path(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("shard-{number:05}.safetensors"))
+}
+
+/// Writes a shard wholly or not at all.
+///
+/// # Shapes
+/// `rows` numbers of rows, `[pictures · views]`; `features` `[Σ rows, D]` f16
+pub(super) fn write(path: &Path, form: &Form, rows: &[i32], features: &Tensor) -> Result<()> {
+    let shape = [form.pictures as i64, form.views as i64];
+    let rows = Tensor::f_from_slice(rows)?.f_view(shape)?;
+    let seal = seal(&bytes(&rows)?, &bytes(features)?);
+    let tensors = BTreeMap::from([
+        (FEATURES.to_owned(), features.to_kind(Kind::Half)),
+        (ROWS.to_owned(), rows),
+    ]);
+    let metadata = [(OF.to_owned(), form.manifest.clone()), (SEAL.to_owned(), seal)];
+    safetensors::write(path, &tensors, &metadata.into())
+}
+
+fn seal(rows: &[u8], features: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(rows);
+    hash.update(features);
+    hex(&hash.finalize())
+}
+
+impl Shard {
+    /// Reads the places of the rows, and no features.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or of another folder.
+    pub(super) fn open(path: &Path, form: &Form) -> Result<Self> {
+        Ok(Self::open_with_seal(path, form)?.0)
+    }
+
+    /// As [`Self::open`], and reads everything to see that not a bit is another.
+    pub(super) fn open_whole(path: &Path, form: &Form) -> Result<Self> {
+        let (shard, rows, expected) = Self::open_with_seal(path, form)?;
+        let mut features = Vec::new();
+        let mut file = fs_err::File::open(path)?;
+        file.seek(SeekFrom::Start(shard.features))?;
+        let all = shard.row_bytes() * u64::from(shard.rows());
+        file.take(all).read_to_end(&mut features)?;
+        if seal(&rows, &features) != expected {
+            return Err(damaged(path, SEAL, "the values are not those that were written"));
+        }
+        Ok(shard)
+    }
+
+    fn open_with_seal(path: &Path, form: &Form) -> Result<(Self, Vec<u8>, String)> {
+        let bad = |field: &str, problem: String| damaged(path, field, &problem);
+        if !path.is_file() {
+            return Err(bad("file", "missing".to_owned()));
+        }
+        let mut file = fs_err::File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut first = [0; 8];
+        if length < 8 {
+            return Err(bad("header", format!("the file has {length} bytes")));
+        }
+        file.read_exact(&mut first)?;
+        let header = u64::from_le_bytes(first);
+        if header > LONGEST_HEADER || header + 8 > length {
+            return Err(bad("header", "not that of a shard".to_owned()));
+        }
+        let data = 8 + header;
+        let mut text = vec![0; header as usize];
+        file.read_exact(&mut text)?;
+        let header: Header = serde_json::from_slice(&text)
+            .map_err(|e| bad("header", format!("not that of a shard: {e}")))?;
+        let of = header.__metadata__.get(OF).map_or("", String::as_str);
+        if of != form.manifest {
+            return Err(bad(OF, "the shard belongs to another prepared.json".to_owned()));
+        }
+        let seal = header.__metadata__.get(SEAL).cloned().unwrap_or_default();
+        let Header { features, rows, .. } = header;
+        let expected = [form.pictures, form.views];
+        let rows_bytes = 4 * form.pictures as u64 * form.views as u64;
+        if rows.dtype != "I32" || rows.shape != expected || rows.bytes() != Some(rows_bytes) {
+            return Err(bad(ROWS, format!("expected i32 {expected:?}, got {:?}", rows.shape)));
+        }
+        let mut counts = vec![0; rows_bytes as usize];
+        if data.saturating_add(rows.data_offsets[1]) > length {
+            return Err(bad("length", format!("cut off after {length} bytes")));
+        }
+        file.seek(SeekFrom::Start(data + rows.data_offsets[0]))?;
+        file.read_exact(&mut counts)?;
+        let mut starts = Vec::with_capacity(counts.len() / 4 + 1);
+        let mut sum = 0u32;
+        starts.push(sum);
+        for count in counts.as_chunks::<4>().0 {
+            let count = u32::try_from(i32::from_le_bytes(*count)).ok();
+            sum = count
+                .and_then(|count| sum.checked_add(count))
+                .ok_or_else(|| bad(ROWS, "a negative number, or far too many".to_owned()))?;
+            starts.push(sum);
+        }
+        let expected = [sum as usize, form.dim];
+        let all = u64::from(sum) * form.dim as u64 * 2;
+        if features.dtype != "F16" || features.shape != expected || features.bytes() != Some(all) {
+            let problem = format!("expected f16 {expected:?}, got {:?}", features.shape);
+            return Err(bad(FEATURES, problem));
+        }
+        let end = data.saturating_add(features.data_offsets[1].max(rows.data_offsets[1]));
+        if end != length {
+            return Err(bad("length", format!("expected {end} bytes, got {length}")));
+        }
+        let shard = Self {
+            path: path.to_owned(),
+            features: data + features.data_offsets[0],
+            starts,
+            views: form.views,
+            dim: form.dim,
+        };
+        Ok((shard, counts, seal))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Rows of all views.
+    pub(super) fn rows(&self) -> u32 {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    fn row_bytes(&self) -> u64 {
+        2 * self.dim as u64
+    }
+
+    /// Rows of one view, and the first of them.
+    fn span(&self, picture: usize, view: usize) -> (u32, u32) {
+        let at = picture * self.views + view;
+        (self.starts[at], self.starts[at + 1] - self.starts[at])
+    }
+
+    /// Number of rows of a view of a picture of this shard.
+    pub(super) fn count(&self, picture: usize, view: usize) -> usize {
+        self.span(picture, view).1 as usize
+    }
+
+    /// Adds the features of a view, f16, to `out`.
+    pub(super) fn read(&self, picture: usize, view: usize, out: &mut Vec<u8>) -> Result<()> {
+        let (first, count) = self.span(picture, view);
+        let mut file = fs_err::File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.features + u64::from(first) * self.row_bytes()))?;
+        let from = out.len();
+        out.resize(from + (u64::from(count) * self.row_bytes()) as usize, 0);
+        Ok(file.read_exact(&mut out[from..])?)
+    }
+}
+
+impl Entry {
+    fn bytes(&self) -> Option<u64> {
+        self.data_offsets[1].checked_sub(self.data_offsets[0])
+    }
+}
+
+/// A shard that must be made again.
+pub(super) fn damaged(path: &Path, field: &str, problem: &str) -> Error {
+    Error::invalid(path, field, problem).with_hint(
+        "run the same `richsem prepare` again: it makes the shards that are missing or damaged",
+    )
+}

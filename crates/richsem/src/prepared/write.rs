@@ -1,0 +1,308 @@
+//! Asking the teacher about every view.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    check_settings,
+    manifest::{
+        Manifest, SetFacts, TeacherFacts, VERSION, file_identity, text_identity,
+        vocabulary_identity,
+    },
+    plan::{self, Pictures, SetPlan, ViewSource},
+    read::{form, text_path, write_text},
+    shard::{self, Form, Shard},
+};
+use crate::{
+    config::{Config, Precision},
+    data::{
+        batch::{Batch, Normalization},
+        detection_source::BrokenImages,
+        loader::{BatchSource, Loader},
+    },
+    error::{Error, Result, guarded, unless_stopped},
+    losses::distillation::target_boxes,
+    models::class_head::TextTable,
+    teacher::{self, Teacher},
+    train::{
+        Observer,
+        inputs::{Split, check_files, extra_sets, workers},
+        learner::pixels,
+    },
+};
+
+/// Pictures in a shard: with 22 views of 12 boxes of width 1,024, 110 MB.
+const SHARD_PICTURES: usize = 200;
+
+/// Watches the work; every method may stay empty.
+pub trait PrepareObserver {
+    /// One line of news.
+    fn message(&mut self, _text: &str) {}
+    /// So many views of `total` are labelled, or were before.
+    fn views(&mut self, _done: u64, _total: u64) {}
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PrepareReport {
+    /// Shards that were made.
+    pub made: usize,
+    /// Shards that were there, whole.
+    pub kept: usize,
+    /// Rows of features, of all shards.
+    pub rows: u64,
+}
+
+/// Labels every view of every picture that training with these settings can show, into `folder`.
+/// Shards that are there and whole are kept: work that was stopped goes on where it was.
+///
+/// # Errors
+/// Settings whose pictures or boxes are random or predicted (see [`crate::prepared`]), a folder of
+/// other settings, what keeps data or teacher from being read; [`Error::Stopped`], with whole
+/// shards left in place.
+pub fn prepare(
+    config: &Config,
+    folder: &Path,
+    device: Device,
+    observer: &mut dyn PrepareObserver,
+    stop: &AtomicBool,
+) -> Result<PrepareReport> {
+    prepare_sharded(config, folder, device, SHARD_PICTURES, observer, stop)
+}
+
+struct Lines<'a>(&'a mut dyn PrepareObserver);
+
+impl Observer for Lines<'_> {
+    fn message(&mut self, text: &str) {
+        self.0.message(text);
+    }
+}
+
+pub(super) fn prepare_sharded(
+    config: &Config,
+    folder: &Path,
+    device: Device,
+    shard_pictures: usize,
+    observer: &mut dyn PrepareObserver,
+    stop: &AtomicBool,
+) -> Result<PrepareReport> {
+    if config.semantic.as_ref().is_none_or(|s| s.weight == 0.0) {
+        let problem = "off: nothing learns from soft labels, so there is nothing to prepare";
+        return Err(Error::config("semantic", problem).with_hint("set semantic.weight"));
+    }
+    // Settings with a semantic branch have a teacher, or were refused.
+    let teacher_config = config.teacher.as_ref().ok_or_else(|| {
+        Error::config("teacher", "missing: there is nobody to ask").with_hint("set teacher.weights")
+    })?;
+    let weights = teacher_config.weights()?;
+    check_settings(config)?;
+    let train = config.data.train.as_ref().ok_or_else(|| {
+        Error::config("data.train", "missing: no pictures to label")
+            .with_hint("set data.train.annotations and data.train.images")
+    })?;
+    // What training needs besides may be on another machine.
+    let mut needed = config.clone();
+    needed.data.val = None;
+    if let Some(teacher) = &mut needed.teacher {
+        teacher.prepared = None;
+    }
+    check_files(&needed, true)?;
+    let (dataset, split) = Split::open("data.train", train, &mut Lines(observer))?;
+    let vocabulary = dataset.vocabulary().clone();
+    drop(dataset);
+    let extras = extra_sets(config, &vocabulary, &mut Lines(observer))?;
+
+    // As in training, so that the teacher computes in the same numbers.
+    torch_ext::set_tf32(config.train.precision != Precision::F32)?;
+    let teacher = teacher::open(teacher_config, &vocabulary, device)?;
+    let sets: Vec<(SetPlan, Pictures, SetFacts)> = plan::sets(config)?
+        .into_iter()
+        .map(|plan| {
+            let pictures = Pictures::of(&plan, (&split.store, &split.entries), &extras);
+            let facts = pictures.facts(&plan.augment);
+            (plan, pictures, facts)
+        })
+        .collect();
+    let manifest = Manifest {
+        version: VERSION,
+        teacher: TeacherFacts {
+            weights: file_identity(weights)?,
+            precision: teacher_config.precision,
+            vit: teacher_config.vit,
+            text: text_identity(&teacher_config.text, &vocabulary)?,
+        },
+        classes: vocabulary.len(),
+        vocabulary: vocabulary_identity(&vocabulary),
+        dim: teacher.text().dim(),
+        pixel_mean: config.model.pixel_mean,
+        pad_multiple: config.data.pad_multiple,
+        shard_pictures,
+        sets: sets.iter().map(|(p, _, f)| (p.name.clone(), f.clone())).collect::<BTreeMap<_, _>>(),
+    };
+    let there = Manifest::path(folder).exists();
+    if there {
+        manifest.same_as_in(folder, &Manifest::read(folder)?)?;
+    }
+    observer.message(&teacher.describe());
+    announce(&manifest, observer);
+    fs_err::create_dir_all(folder)?;
+    let (text, scale) = (TextTable::new(&teacher.text().rows), teacher.logit_scale());
+    if !there || !text_path(folder).is_file() {
+        write_text(folder, &text, scale)?;
+    }
+    if !there {
+        manifest.write(folder)?;
+    }
+    let mut work = Work {
+        config,
+        teacher: teacher.as_ref(),
+        device,
+        normalization: config.model.normalization(),
+        broken: Arc::new(BrokenImages::new(config.data.max_broken_images)),
+        done: 0,
+        total: sets.iter().map(|(.., f)| (f.pictures * f.views.len()) as u64).sum(),
+        report: PrepareReport::default(),
+        observer,
+        stop,
+    };
+    let seal = manifest.seal();
+    for (plan, pictures, facts) in &sets {
+        let of_set = folder.join(&plan.name);
+        fs_err::create_dir_all(&of_set)?;
+        for number in 0..facts.pictures.div_ceil(shard_pictures) {
+            let form = form(&seal, facts, &manifest, number);
+            let first = number * shard_pictures;
+            work.shard(&shard::path(&of_set, number), &form, (plan, pictures, facts), first)?;
+        }
+    }
+    if let Some(summary) = work.broken.summary() {
+        work.observer.message(&summary);
+    }
+    Ok(work.report)
+}
+
+/// How much there is to do.
+fn announce(manifest: &Manifest, observer: &mut dyn PrepareObserver) {
+    for (name, facts) in &manifest.sets {
+        let SetFacts { pictures, boxes, views, .. } = facts;
+        let rows = *boxes as u64 * views.len() as u64;
+        let megabytes = (rows * manifest.dim as u64 * 2) as f64 / 1e6;
+        observer.message(&format!(
+            "{name}: {pictures} pictures with {boxes} boxes in {} views each: {rows} rows, \
+             {megabytes:.1} MB",
+            views.len()
+        ));
+    }
+}
+
+struct Work<'a> {
+    config: &'a Config,
+    teacher: &'a dyn Teacher,
+    device: Device,
+    normalization: Normalization,
+    broken: Arc<BrokenImages>,
+    done: u64,
+    total: u64,
+    report: PrepareReport,
+    observer: &'a mut dyn PrepareObserver,
+    stop: &'a AtomicBool,
+}
+
+impl Work<'_> {
+    /// One shard: kept if it is whole, else made.
+    fn shard(
+        &mut self,
+        path: &Path,
+        form: &Form,
+        (plan, pictures, facts): (&SetPlan, &Pictures, &SetFacts),
+        first: usize,
+    ) -> Result<()> {
+        unless_stopped(self.stop)?;
+        let views_here = (form.pictures * form.views) as u64;
+        if path.exists() {
+            match Shard::open_whole(path, form) {
+                Ok(shard) => {
+                    self.report.kept += 1;
+                    self.report.rows += u64::from(shard.rows());
+                    self.done += views_here;
+                    self.observer.views(self.done, self.total);
+                    return Ok(());
+                }
+                Err(Error::Invalid { file, field, problem, .. }) => {
+                    let file = file.display();
+                    self.observer.message(&format!("{file}: {field}: {problem}; made again"));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        let before = self.done;
+        let mut scales: Vec<u32> = facts.views.iter().map(|view| view.0).collect();
+        scales.dedup();
+        let here = first..first + form.pictures;
+        let with_boxes = here.filter(|&picture| pictures.boxes(picture) > 0);
+        let tasks: Vec<(usize, u32)> =
+            with_boxes.flat_map(|p| scales.iter().map(move |&scale| (p, scale))).collect();
+        let positions = 0..tasks.len() as u64;
+        let source: Arc<dyn BatchSource> = Arc::new(ViewSource {
+            pictures: pictures.clone(),
+            augment: plan.augment.clone(),
+            pad_multiple: self.config.data.pad_multiple,
+            tasks,
+            broken: Arc::clone(&self.broken),
+        });
+        let data = &self.config.data;
+        let loader = Loader::new(source, positions, workers(data.workers), data.prefetch)?;
+        let mut rows = vec![0i32; form.pictures * form.views];
+        let empty = Tensor::f_zeros([0, form.dim as i64], (Kind::Half, Device::Cpu))?;
+        let mut features = vec![empty];
+        for batch in loader {
+            unless_stopped(self.stop)?;
+            let batch = batch?;
+            for target in &batch.targets {
+                let place = target.view.and_then(|view| {
+                    let column = facts.views.iter().position(|v| *v == (view.scale, view.flip))?;
+                    Some((view.picture as usize - first) * form.views + column)
+                });
+                let place = place.expect("`ViewSource` makes the views of the plan");
+                rows[place] = target.boxes.len() as i32;
+            }
+            if batch.targets.iter().any(|target| !target.boxes.is_empty()) {
+                features.push(self.ask(&batch)?);
+            }
+            self.done += batch.targets.len() as u64;
+            self.observer.views(self.done, self.total);
+        }
+        let features = Tensor::f_cat(&features, 0)?;
+        shard::write(path, form, &rows, &features)?;
+        self.report.made += 1;
+        self.report.rows += features.size()[0] as u64;
+        // Pictures without boxes, or that cannot be read, are done too.
+        self.done = before + views_here;
+        self.observer.views(self.done, self.total);
+        Ok(())
+    }
+
+    /// `[ΣT, D]` f16 on the CPU, as the learner's own labels of that batch.
+    fn ask(&self, batch: &Batch) -> Result<Tensor> {
+        let features = guarded(|| {
+            let (images, _) = batch.normalize(self.device, &self.normalization)?;
+            let map = self.teacher.encode(&pixels(&images, &self.normalization)?)?;
+            let boxes = target_boxes(&batch.targets).f_to_device(self.device)?;
+            let labels = self.teacher.label(&map, &boxes)?;
+            Ok(labels.features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Half)?)
+        })?;
+        if bool::try_from(features.f_isfinite()?.f_all()?)? {
+            return Ok(features);
+        }
+        let image = batch.targets.first().map_or(0, |target| target.image_id);
+        Err(Error::NonFinite(format!(
+            "the teacher's features of image {image} are not finite\n  hint: set \
+             teacher.precision = \"f32\", and look at the weights"
+        )))
+    }
+}
