@@ -25,6 +25,7 @@ pub enum TargetBoxes {
     /// The matched queries' own input references; the same queries learn.
     Matched,
     /// Every query's own input reference; all queries learn, and the sum is divided by their number.
+    /// Of the denoising queries the positive ones, as elsewhere.
     All,
 }
 
@@ -48,7 +49,8 @@ pub enum BranchProjection {
     Linear,
     /// Four layers of its own.
     Mlp,
-    /// The class head's.
+    /// The class head's; in the paper's study that is then a four-layer one
+    /// (`model.dino.class_projection = "mlp"`).
     Shared,
 }
 

@@ -68,7 +68,8 @@ pub enum Assignment {
     #[default]
     Hungarian,
     /// The largest predicted box with its centre inside (Detic's max-size loss, arXiv 2201.02605,
-    /// section 3.2): for boxes that are a whole picture.
+    /// section 3.2): for boxes that are a whole picture. Detic learns classes alone that way: switch
+    /// `l1` and `giou` off.
     MaxSize,
 }
 

@@ -172,6 +172,7 @@ fn batch() -> Batch {
             knowledge: LabelKnowledge::default(),
             size: [64, 64],
             original_size: [64, 64],
+            view: None,
         };
         (image, target)
     };

@@ -61,6 +61,13 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::check_input(config, "--config", "file")?;
     }
     output::check_file(&args.output, "--output")?;
+    let extension = args.output.extension().unwrap_or_default();
+    if extension != "safetensors" {
+        anyhow::bail!(
+            "--output: expected a name that ends in .safetensors, got `{}`",
+            args.output.display()
+        );
+    }
     let config = PretrainConfig::load(args.config.as_deref(), &args.assignments)?;
     let set = CaptionSet::open(&args.captions, args.images.as_deref(), &config.data.template)?;
     let device = args.device.resolve()?;

@@ -21,7 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     losses::LossConfig,
-    models::{denoising::DenoisingConfig, dino::DinoConfig},
+    models::{denoising::DenoisingConfig, dino::DinoConfig, projection::ProjectionKind},
     prepared,
     semantic_branch::SemanticConfig,
     teacher::TeacherConfig,
@@ -388,6 +388,16 @@ impl Config {
             || self.model.class_head == ClassHeadConfig::Text { table: None }
     }
 
+    /// The file by which the teacher that a run asks, or its prepared labels, are known again.
+    #[must_use]
+    pub fn teacher_file(&self) -> Option<PathBuf> {
+        let teacher = self.teacher.as_ref().filter(|_| self.needs_teacher())?;
+        match &teacher.prepared {
+            Some(folder) => Some(crate::prepared::manifest_file(folder)),
+            None => teacher.weights.clone(),
+        }
+    }
+
     /// What a detector needs to know of a run: without teacher, branch and extra data, which leave
     /// no trace in it.
     #[must_use]
@@ -458,6 +468,13 @@ impl Config {
         self.data.resize.validate("data.resize")?;
         self.model.dino.validate("model.dino")?;
         self.model.denoising.validate("model.denoising")?;
+        if self.model.class_head == ClassHeadConfig::Linear
+            && self.model.dino.class_projection != ProjectionKind::Linear
+        {
+            let problem = "a linear class head has no projection";
+            return Err(Error::config("model.dino.class_projection", problem)
+                .with_hint("leave it out, or set model.class_head to kind = \"text\""));
+        }
         self.loss.validate("loss")?;
         let mut shares = u64::from(self.data.weight);
         for (name, extra) in &self.data.extra {
@@ -481,7 +498,7 @@ impl Config {
             return Err(Error::config("semantic", problem)
                 .with_hint("set teacher.weights, or take [semantic] out"));
         }
-        if semantic.federated && self.loss.federated.is_none() {
+        if semantic.weight > 0.0 && semantic.federated && self.loss.federated.is_none() {
             let problem = "it takes the classes that the federated loss draws, which is off";
             return Err(Error::config("semantic.federated", problem)
                 .with_hint("set [loss.federated], or semantic.federated = false"));

@@ -46,18 +46,17 @@ impl Alternation {
         self.cycle[..slots].iter().filter(|&&s| s == source).count() as u64
     }
 
-    /// True with classification pictures.
+    /// Number of sets of classification pictures.
     #[must_use]
-    pub fn has_extra(&self) -> bool {
-        !self.extra.is_empty()
+    pub fn extra_sets(&self) -> usize {
+        self.extra.len()
     }
 
-    /// Positions of extra batches, or of detection batches; without an end.
-    pub fn positions_of(&self, extra: bool) -> impl Iterator<Item = u64> {
-        let wanted: Vec<bool> = self.cycle.iter().map(|&s| (s > 0) == extra).collect();
-        // Nothing of that kind: no positions, rather than an endless search for one.
-        let end = if wanted.contains(&true) { u64::MAX } else { 0 };
-        (0..end).filter(move |&p| wanted[(p % wanted.len() as u64) as usize])
+    /// Positions of an extra set's batches, or of the detection batches (`None`).
+    pub fn positions_of(&self, extra: Option<usize>) -> impl Iterator<Item = u64> {
+        let source = extra.map_or(0, |i| i + 1);
+        let wanted: Vec<bool> = self.cycle.iter().map(|&s| s == source).collect();
+        (0..self.total()).filter(move |&p| wanted[(p % wanted.len() as u64) as usize])
     }
 
     /// Batches of all epochs.

@@ -39,8 +39,10 @@ impl Epochs {
             if batches < multiple {
                 let problem =
                     format!("expected at most the {batches} batches of an epoch, got {multiple}");
-                return Err(crate::Error::config("train.accumulate", problem)
-                    .with_hint("lower it, or data.batch_size, or add images"));
+                return Err(crate::Error::config("train.accumulate", problem).with_hint(
+                    "lower it, or data.batch_size, or add images; with extra data it counts \
+                         times data.weight",
+                ));
             }
             end += batches / multiple * multiple;
             starts.push(end);

@@ -26,6 +26,8 @@ struct Term<'a> {
     name: String,
     layer: usize,
     supervised: &'a Supervised,
+    /// Denoising queries.
+    noised: bool,
     /// Its queries within each picture's: first and count.
     queries: (i64, i64),
 }
@@ -59,6 +61,7 @@ pub fn semantic_terms(
             name: format!("loss_semantic{tag}{}", suffix(layer, layers)),
             layer,
             supervised,
+            noised: !tag.is_empty(),
             queries: span,
         }));
     }
@@ -75,7 +78,7 @@ pub fn semantic_terms(
         let region = |image: i64, query: i64| {
             (term.layer as i64 * images + image) * queries + term.queries.0 + query
         };
-        if config.target_boxes == TargetBoxes::All {
+        if all_queries(config, term) {
             for image in 0..images {
                 regions.extend((0..term.queries.1).map(|query| region(image, query)));
                 pictures.extend((0..term.queries.1).map(|_| image));
@@ -127,9 +130,9 @@ pub fn semantic_terms(
         .iter()
         .zip(&spans)
         .map(|(term, &(from, count))| {
-            let normalizer = match config.target_boxes {
-                TargetBoxes::All => (images * term.queries.1) as f64,
-                _ => term.supervised.normalizer,
+            let normalizer = match all_queries(config, term) {
+                true => (images * term.queries.1) as f64,
+                false => term.supervised.normalizer,
             };
             losses.narrow(0, from, count).sum(Kind::Float) / normalizer
         })
@@ -137,6 +140,12 @@ pub fn semantic_terms(
     let values = Tensor::stack(&values, 0);
     let total = values.sum(Kind::Float) * config.weight;
     Ok(LossTerms { names, values: values.detach(), total })
+}
+
+/// Whether a term teaches queries without a box too. Of the denoising queries only the positive ones
+/// learn (method, part 6): the others are made to be wrong, or fill up.
+fn all_queries(config: &SemanticConfig, term: &Term) -> bool {
+    config.target_boxes == TargetBoxes::All && !term.noised
 }
 
 /// Of each pair, `[M]`.
@@ -161,6 +170,10 @@ fn losses(
     let divergence = sum(wanted.exp() * (&wanted - given));
     if !config.entropy_weight {
         return divergence;
+    }
+    if teacher.size()[1] < 2 {
+        // Of one class everything is certain.
+        return divergence * 0.0;
     }
     let log = teacher.log_softmax(-1, Kind::Float);
     let entropy = -sum(log.exp() * &log);
@@ -187,7 +200,7 @@ pub fn target_boxes(targets: &[Target]) -> Tensor {
     Tensor::from_slice(&rows).view([-1, 5])
 }
 
-/// Relative cxcywh boxes `[M, 4]` of the given pictures as `[M, 5]` in pixels.
+/// Relative cxcywh boxes `[M, 4]` of the given pictures as `[M, 5]` in pixels, clipped to them.
 fn pixel_boxes(relative: &Tensor, pictures: &[i64], targets: &[Target]) -> Tensor {
     let device = relative.device();
     let sizes: Vec<f32> = pictures
@@ -202,7 +215,8 @@ fn pixel_boxes(relative: &Tensor, pictures: &[i64], targets: &[Target]) -> Tenso
     let image = torch_ext::upload(&image, device);
     let centre = relative.narrow(1, 0, 2);
     let half = relative.narrow(1, 2, 2) / 2.0;
-    Tensor::cat(&[&image, &((&centre - &half) * &sizes), &((&centre + &half) * &sizes)], 1)
+    let corner = |at: Tensor| at.clamp(0.0, 1.0) * &sizes;
+    Tensor::cat(&[&image, &corner(&centre - &half), &corner(&centre + &half)], 1)
 }
 
 #[cfg(test)]

@@ -196,9 +196,10 @@ fn expected(config: &SemanticConfig) -> Vec<(String, f64)> {
                 (0..CLASSES as usize).collect()
             };
             let matching = &supervised.matching;
-            let pairs: Vec<(i64, i64, i64)> = match config.target_boxes {
-                TargetBoxes::All => (0..2).flat_map(|b| (0..own).map(move |q| (b, q, 0))).collect(),
-                _ => (0..matching.len())
+            let every = config.target_boxes == TargetBoxes::All && tag.is_empty();
+            let pairs: Vec<(i64, i64, i64)> = match every {
+                true => (0..2).flat_map(|b| (0..own).map(move |q| (b, q, 0))).collect(),
+                false => (0..matching.len())
                     .filter(|&i| matching.set[i] == layer)
                     .map(|i| (matching.image[i], matching.query[i], matching.target[i]))
                     .collect(),
@@ -215,20 +216,20 @@ fn expected(config: &SemanticConfig) -> Vec<(String, f64)> {
                         _ => vector(&at(&output.input_references)),
                     };
                     let [h, w] = target_of.size.map(f64::from);
+                    let edge = |i: usize, sign: f64| {
+                        (relative[i] + sign * relative[i + 2] / 2.0).clamp(0.0, 1.0)
+                    };
                     let bbox = [
                         image as f64,
-                        (relative[0] - relative[2] / 2.0) * w,
-                        (relative[1] - relative[3] / 2.0) * h,
-                        (relative[0] + relative[2] / 2.0) * w,
-                        (relative[1] + relative[3] / 2.0) * h,
+                        edge(0, -1.0) * w,
+                        edge(1, -1.0) * h,
+                        edge(0, 1.0) * w,
+                        edge(1, 1.0) * h,
                     ];
                     by_hand(config, &at(&output.region_features), bbox, &classes)
                 })
                 .sum();
-            let normalizer = match config.target_boxes {
-                TargetBoxes::All => (2 * own) as f64,
-                _ => supervised.normalizer,
-            };
+            let normalizer = if every { (2 * own) as f64 } else { supervised.normalizer };
             let suffix = if layer == 1 { "" } else { "_0" };
             terms.push((format!("loss_semantic{tag}{suffix}"), sum / normalizer));
         }

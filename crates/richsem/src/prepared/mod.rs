@@ -47,6 +47,11 @@ pub use read::Prepared;
 pub(crate) use read::check_data;
 pub use write::{PrepareObserver, PrepareReport, prepare};
 
+/// What says of a folder of prepared labels what it was made of.
+pub(crate) fn manifest_file(folder: &std::path::Path) -> std::path::PathBuf {
+    manifest::Manifest::path(folder)
+}
+
 /// Where a run's soft labels come from.
 #[derive(Debug)]
 pub enum LabelSource {

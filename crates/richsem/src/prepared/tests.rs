@@ -223,7 +223,7 @@ fn only_padding_tells_batches_of_several_pictures_apart() {
     place.prepare(&place.config(&same), &mut Said::default()).unwrap();
     let (live, read) = (place.config(&same), place.reading(&same));
     let ((live, row), (read, _)) = (learner(&live).unwrap(), learner(&read).unwrap());
-    for position in row.positions_of(true).take(4) {
+    for position in row.positions_of(Some(0)).take(4) {
         let batch = row.build(position).unwrap();
         assert_eq!((batch.len(), batch.images.size()), (2, vec![2, 3, 64, 64]));
         let labels = |learner: &Learner| learner.soft_labels(&batch).unwrap().unwrap().features;

@@ -55,7 +55,9 @@ pub enum VitLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
-    /// CLIP's weights: OpenAI's, open_clip's or Hugging Face's keys. Relative to the file that
+    /// CLIP's weights: OpenAI's models, with OpenAI's, open_clip's or Hugging Face's keys. (Models
+    /// that were trained with plain GELU, as LAION's, have the same tensors and would be read
+    /// wrongly: the activation is OpenAI's quick GELU.) Relative to the file that
     /// says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,

@@ -177,6 +177,8 @@ pub(super) fn prune(
     kept: impl Fn(u64) -> bool,
 ) -> Result<()> {
     let checkpoints = run.file("checkpoints");
+    // Not the present step's: an epoch can end without a save.
+    let last = fs_err::read_link(checkpoints.join("last")).ok();
     for entry in fs_err::read_dir(&checkpoints)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -184,7 +186,8 @@ pub(super) fn prune(
             continue;
         };
         let best = position.best.is_some_and(|(_, at)| at == step);
-        if step != position.updates && !best && !kept(step) {
+        let is_last = last.as_deref().is_some_and(|target| target.as_os_str() == &*name);
+        if !is_last && !best && !kept(step) {
             fs_err::remove_dir_all(entry.path())?;
         }
     }

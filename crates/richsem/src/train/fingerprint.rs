@@ -1,10 +1,14 @@
-//! By what a resumed run knows its training set again.
+//! By what a resumed run knows what it learns from again.
 
-use std::hash::Hasher as _;
+use std::{hash::Hasher as _, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{data::detection_source::ImageEntry, hash::Fnv};
+use crate::{
+    data::{detection_source::ImageEntry, extra::ClassificationSet},
+    error::Result,
+    hash::Fnv,
+};
 
 /// `data.json` of a run's folder. Names of files are left out: pictures may be moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +21,12 @@ pub struct Fingerprint {
     /// FNV-1a of the images' ids, and of the classes and corners of their boxes, in order;
     /// hexadecimal.
     pub hash: String,
+    /// Of each set of classification pictures: how many, and a hash of their names and labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<(usize, String)>,
+    /// Hash of the teacher's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
 }
 
 impl Fingerprint {
@@ -34,11 +44,53 @@ impl Fingerprint {
                 hash.write(&label.0.to_le_bytes());
             }
         }
-        Self { images: entries.len(), boxes, hash: format!("{:016x}", hash.finish()) }
+        let hash = hexadecimal(&hash);
+        Self { images: entries.len(), boxes, hash, extra: Vec::new(), teacher: None }
+    }
+
+    /// And of classification pictures.
+    #[must_use]
+    pub fn with_extra<'a>(self, sets: impl IntoIterator<Item = &'a ClassificationSet>) -> Self {
+        let of_set = |set: &ClassificationSet| {
+            let mut hash = Fnv::default();
+            for item in (0..set.len()).map(|i| set.item(i)) {
+                hash.write(item.name.as_bytes());
+                item.labels.iter().for_each(|label| hash.write(&label.0.to_le_bytes()));
+            }
+            (set.len(), hexadecimal(&hash))
+        };
+        Self { extra: sets.into_iter().map(of_set).collect(), ..self }
+    }
+
+    /// And of the file that the teacher is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn with_teacher(self, file: &Path) -> Result<Self> {
+        let mut hash = Fnv::default();
+        hash.write(&fs_err::read(file)?);
+        Ok(Self { teacher: Some(hexadecimal(&hash)), ..self })
     }
 
     /// What is another here than it was at the start, in words.
     pub(super) fn differs_from(&self, started: &Self) -> Option<String> {
+        if self.teacher != started.teacher {
+            return Some(
+                "the run was started with another teacher than teacher.weights now is".into(),
+            );
+        }
+        if self.extra != started.extra {
+            let counts = |of: &Self| {
+                let counts: Vec<String> = of.extra.iter().map(|(n, _)| n.to_string()).collect();
+                if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+            };
+            return Some(format!(
+                "the run was started with other classification pictures (data.extra: {}) than there \
+                 are now ({})",
+                counts(started),
+                counts(self)
+            ));
+        }
         let counts = |of: &Self| format!("{} images and {} boxes", of.images, of.boxes);
         let (now, then) = (counts(self), counts(started));
         match (self == started, now == then) {
@@ -52,6 +104,10 @@ impl Fingerprint {
             )),
         }
     }
+}
+
+fn hexadecimal(hash: &Fnv) -> String {
+    format!("{:016x}", hash.finish())
 }
 
 #[cfg(test)]

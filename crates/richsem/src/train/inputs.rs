@@ -123,7 +123,9 @@ pub(crate) fn batches(
     let (augment, of_detection) = (data.augment.clone(), Arc::clone(broken));
     // Epochs end with a whole cycle of the sources, and cycles with an update.
     let extras = || config.data.extra.iter().filter(|(_, extra)| extra.weight > 0);
-    let weight = if extras().next().is_none() { 1 } else { data.weight };
+    // 100 : 100 is 1 : 1.
+    let shared = extras().fold(data.weight, |divisor, (_, extra)| gcd(divisor, extra.weight));
+    let weight = if extras().next().is_none() { 1 } else { data.weight / shared };
     let multiple = train.accumulate * u64::from(weight);
     let epochs = Arc::new(Epochs::new(train.epochs, multiple, move |epoch| {
         let classes: Vec<&[_]> = entries.iter().map(|e| e.labels.as_slice()).collect();
@@ -148,12 +150,17 @@ pub(crate) fn batches(
             share,
             augment: augment.clone(),
             pad_multiple: config.data.pad_multiple,
-            batches_per_epoch: epochs.batches(0) / u64::from(weight) * u64::from(extra.weight),
+            batches_per_epoch: epochs.batches(0) / u64::from(weight)
+                * u64::from(extra.weight / shared),
         };
         let source = ExtraSource::new(Arc::clone(set), extra, feed, Arc::clone(broken))?;
-        sources.push(Extra { source: Arc::new(source), weight: extra.weight });
+        sources.push(Extra { source: Arc::new(source), weight: extra.weight / shared });
     }
     Ok(Arc::new(Alternation::new(epochs, weight, sources)))
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Every class that is measured must be one that is learned, under the same name.

@@ -23,30 +23,43 @@ struct Agreement {
     entropy: f64,
 }
 
-/// Asks the teacher about the first training batches, extra ones and detection ones apart; what it
-/// said, in a sentence each. Without a teacher there is nothing to say.
+/// Asks the teacher about the first training batches, each set of pictures apart; what it said, in a
+/// sentence each. Without a teacher there is nothing to say.
 ///
 /// # Errors
-/// The extra data's share (without extra data, the detection data's) is below `least`.
-pub(super) fn check(learner: &Learner, row: &Alternation, least: f64) -> Result<Vec<String>> {
+/// The share of an extra set that it labels (without one, of the detection data) is below `least`.
+pub(super) fn check(
+    learner: &Learner,
+    row: &Alternation,
+    extra_names: &[String],
+    least: f64,
+) -> Result<Vec<String>> {
     let mut said = Vec::new();
-    for (extra, what) in [(false, "detection boxes"), (true, "extra pictures")] {
+    let mut shares = Vec::new();
+    let sets = std::iter::once((None, "detection data".to_owned())).chain(
+        extra_names.iter().enumerate().map(|(i, name)| (Some(i), format!("data.extra.{name}"))),
+    );
+    for (extra, what) in sets {
         let Some(agreement) = ask(learner, row, extra)? else { continue };
         let Agreement { boxes, top1, top5, entropy } = agreement;
         said.push(format!(
-            "teacher on the {what} of the first batches: top-1 {:.1} %, top-5 {:.1} %, entropy \
+            "teacher on the first batches of {what}: top-1 {:.1} %, top-5 {:.1} %, entropy \
              {entropy:.2} nats ({boxes} boxes)",
             100.0 * top1,
             100.0 * top5
         ));
-        let decides = extra || !row.has_extra();
-        if decides && top1 < least {
+        shares.push((extra, what, top1, boxes));
+    }
+    // Coarse boxes are what a teacher is for; those of annotators decide where there are none.
+    let any_extra = shares.iter().any(|(extra, ..)| extra.is_some());
+    for (extra, what, top1, boxes) in shares {
+        if (extra.is_some() || !any_extra) && top1 < least {
             let problem = format!(
-                "expected at least {least}, got {top1:.3}: the teacher ranks the label of {boxes} \
-                 {what} first too seldom to learn from it"
+                "expected at least {least}, got {top1:.3}: of {boxes} boxes of {what} the teacher \
+                 ranks the label first too seldom to learn from it"
             );
             return Err(Error::config("semantic.min_top1", problem).with_hint(
-                "look at the scale first (data.extra's tile and augment against the pictures the \
+                "look at the scale first (tile and augment of data.extra against the pictures the \
                  teacher was trained on), then at teacher.text and the mapping of classes",
             ));
         }
@@ -54,9 +67,8 @@ pub(super) fn check(learner: &Learner, row: &Alternation, least: f64) -> Result<
     Ok(said)
 }
 
-fn ask(learner: &Learner, row: &Alternation, extra: bool) -> Result<Option<Agreement>> {
-    let positions: Vec<u64> =
-        row.positions_of(extra).take_while(|&p| p < row.total()).take(MOST_BATCHES).collect();
+fn ask(learner: &Learner, row: &Alternation, extra: Option<usize>) -> Result<Option<Agreement>> {
+    let positions: Vec<u64> = row.positions_of(extra).take(MOST_BATCHES).collect();
     let (mut boxes, mut top1, mut top5, mut entropy) = (0usize, 0.0, 0.0, 0.0);
     // A few at a time: reading is what takes time, and most runs need no more than some batches.
     for positions in positions.chunks(4) {

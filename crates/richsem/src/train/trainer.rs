@@ -65,6 +65,8 @@ pub(super) struct Trainer<'a> {
     pub(super) run: RunFolder,
     pub(super) learner: Learner,
     row: Arc<Alternation>,
+    /// Of the extra sets, as batches number them.
+    extra_names: Vec<String>,
     pub(super) val: Option<(Split, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
     pub(super) position: Position,
@@ -101,7 +103,6 @@ pub fn train(
     }
     let (dataset, split) = Split::open("data.train", split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
-    let data = Fingerprint::of(&split.entries);
     drop(dataset);
     let val = match &config.data.val {
         None => None,
@@ -117,7 +118,13 @@ pub fn train(
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
     let extras = extra_sets(&config, &vocabulary, observer)?;
     prepared::check_data(&config, (&split.store, &split.entries), &extras)?;
+    let mut data = Fingerprint::of(&split.entries).with_extra(extras.iter().map(AsRef::as_ref));
+    if let Some(file) = config.teacher_file() {
+        data = data.with_teacher(&file)?;
+    }
     let row = batches(&config, &split, &extras, &broken, &Single)?;
+    let taking_part = config.data.extra.iter().filter(|(_, extra)| extra.weight > 0);
+    let extra_names: Vec<String> = taking_part.map(|(name, _)| name.clone()).collect();
 
     // Taken before anything of an existing run is read or swept.
     let lock = existing.as_ref().map(RunFolder::lock).transpose()?;
@@ -140,7 +147,7 @@ pub fn train(
     if resumed.is_none()
         && let Some(semantic) = &config.semantic
     {
-        for said in teacher_check::check(&learner, &row, semantic.min_top1)? {
+        for said in teacher_check::check(&learner, &row, &extra_names, semantic.min_top1)? {
             observer.message(&said);
         }
     }
@@ -171,8 +178,19 @@ pub fn train(
     } else {
         EventWriter::create(&run.file("tensorboard"), wall_time())?
     };
-    let trainer =
-        Trainer { config, run, learner, row, val, broken, position, tensorboard, observer, stop };
+    let trainer = Trainer {
+        config,
+        run,
+        learner,
+        row,
+        extra_names,
+        val,
+        broken,
+        position,
+        tensorboard,
+        observer,
+        stop,
+    };
     trainer.run()
 }
 
@@ -297,7 +315,8 @@ impl Trainer<'_> {
         for (name, value) in losses.terms {
             let name = match batch.extra {
                 None => name,
-                Some(_) => format!("extra/{name}"),
+                Some(_) if self.extra_names.len() == 1 => format!("extra/{name}"),
+                Some(i) => format!("extra/{}/{name}", self.extra_names[i]),
             };
             let (sum, count) = window.terms.entry(name).or_default();
             *sum += value;

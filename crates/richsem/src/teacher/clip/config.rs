@@ -184,9 +184,18 @@ fn resnet(shapes: &Shapes) -> Result<VisualConfig> {
     Ok(VisualConfig::Resnet { trunk, resolution, heads })
 }
 
+/// Widths of open_clip's larger vision transformers (H, g, bigG): their heads are not 64 channels
+/// wide, which no shape tells.
+const OTHER_HEADS: [i64; 3] = [1280, 1408, 1664];
+
 fn vit(shapes: &Shapes) -> Result<VisualConfig> {
     let (width, patch) =
         (shapes.side("visual.conv1.weight", 0)?, shapes.side("visual.conv1.weight", 3)?);
+    if OTHER_HEADS.contains(&width) {
+        let expected = "expected a model of OpenAI's sizes (this width's attention heads are not 64 \
+                        channels wide, and no tensor's shape tells how wide)";
+        return Err(shapes.wrong("visual.conv1.weight", expected));
+    }
     Ok(VisualConfig::Vit {
         width,
         layers: shapes.count("visual.transformer.resblocks."),
