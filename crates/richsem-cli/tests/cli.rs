@@ -32,6 +32,7 @@ fn help_shows_every_verb_in_its_group_and_the_exit_codes() {
         "predict",
         "report",
         "pretrain-teacher",
+        "prepare",
         "synth",
         "dataset",
         "checks",

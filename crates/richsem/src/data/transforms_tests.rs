@@ -268,3 +268,35 @@ fn wrong_settings_are_named() {
     let read: TransformConfig = toml::from_str("max_size = 1000\ncrop.min = 300").unwrap();
     assert_eq!((read.max_size, read.scales.len(), read.crop.max), (1000, 11, 600));
 }
+
+#[test]
+fn without_crops_a_draw_is_one_of_the_views() {
+    use crate::targets::View;
+    let boxes = [[3.0, 4.0, 20.0, 30.0], [0.0, 0.0, 40.0, 30.0]];
+    let fresh = || Sample { view: View::of(9), ..sample(40, 30, &boxes) };
+    let mut config =
+        TransformConfig { scales: vec![24, 15, 24], max_size: 50, ..Default::default() };
+    config.crop.probability = 0.0;
+    let views = config.views();
+    assert_eq!(views, [(15, false), (15, true), (24, false), (24, true)]);
+    let mut seen = std::collections::BTreeSet::new();
+    for item in 0..40 {
+        let mut drawn = fresh();
+        config.apply(&mut drawn, &mut random(item));
+        let View { picture, scale, flip } = drawn.view.unwrap();
+        assert!(picture == 9 && views.contains(&(scale, flip)));
+        seen.insert((scale, flip));
+        let mut again = fresh();
+        config.apply_view(&mut again, scale, flip);
+        assert_eq!(again, drawn);
+    }
+    assert_eq!(seen.len(), views.len());
+    config.crop.probability = 1.0;
+    let mut cut = fresh();
+    config.apply(&mut cut, &mut random(0));
+    assert_eq!(cut.view, None);
+    for (flip, flips) in [(0.0, [false]), (1.0, [true])] {
+        let views = TransformConfig { flip, scales: vec![8], ..Default::default() }.views();
+        assert_eq!(views, flips.map(|flip| (8, flip)));
+    }
+}
