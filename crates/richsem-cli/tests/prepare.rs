@@ -79,7 +79,7 @@ fn training_reads_labels_and_never_the_teacher() {
     dir.command(&crops).fails(1).stderr_has("data.augment.crop.probability: soft labels cannot");
     assert!(!dir.exists("run"));
     let ran = dir.command(&reading).ok();
-    ran.stderr_has("teacher on the detection boxes of the first batches: top-1 ");
+    ran.stderr_has("teacher on the first batches of detection data: top-1 ");
     assert!(dir.text("run/metrics.jsonl").contains("loss_semantic"));
 }
 

@@ -64,7 +64,7 @@ fn a_teacher_is_written_the_same_each_time_and_labels_a_detectors_boxes() {
     let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
     let cache = dir.path("cache").to_string_lossy().into_owned();
     let ran = dir.command(&[&train[..], &teacher].concat()).env("XDG_CACHE_HOME", &cache).ok();
-    ran.stderr_has("teacher on the detection boxes of the first batches: top-1 ");
+    ran.stderr_has("teacher on the first batches of detection data: top-1 ");
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn data(folder: &Path) -> PathBuf {
     generate(&config, &out, false, &AtomicBool::new(false), &|_, _| {}).unwrap();
     let (_, sizes, _) = clip::load(TEACHER.as_ref(), Device::Cpu).unwrap();
     normal(3, &[4, sizes.embed_dim]).write_npy(out.join("text.npy")).unwrap();
+    std::fs::copy(TEACHER, out.join("teacher.safetensors")).unwrap();
     out
 }
 
@@ -63,7 +64,7 @@ form = {{ kind = "mosaic", tile = 32 }}
 augment = {{ scales = [32], max_size = 48, crop = {{ probability = 0 }} }}
 
 [teacher]
-weights = "{TEACHER}"
+weights = "{0}/teacher.safetensors"
 text = {{ kind = "table", table = "{0}/text.npy" }}
 
 [semantic]
@@ -153,10 +154,58 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
         assert!(!names.iter().any(|name| name.contains(word)), "{word}: {names:?}");
     }
     for (key, text) in &metadata {
-        for word in ["teacher", "semantic", "classification", "rn.safetensors"] {
+        for word in ["teacher", "semantic", "classification"] {
             assert!(!text.contains(word), "{key} says {word}: {text}");
         }
     }
+}
+
+#[test]
+fn a_run_is_not_resumed_with_another_teacher_or_other_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let path = folder.path().join("run");
+    let start = Start::New { config: Box::new(config(&data, "")), folder: path.clone() };
+    let stop = AtomicBool::new(false);
+    let outcome = train(start, Device::Cpu, &mut StopAt(2, &stop), &stop).unwrap();
+    assert!(matches!(outcome, Outcome::Stopped(_)));
+    let refused = |says: &str| {
+        let start = Start::Resume(path.clone());
+        let error = train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("data.json") && text.contains(says), "{text}");
+    };
+    let teacher = data.join("teacher.safetensors");
+    let whole = std::fs::read(&teacher).unwrap();
+    let mut other = whole.clone();
+    // The last tensor's last bytes: another number of the same shape.
+    let at = other.len() - 3;
+    other[at] ^= 1;
+    std::fs::write(&teacher, other).unwrap();
+    refused("another teacher");
+    std::fs::write(&teacher, whole).unwrap();
+    let mut classes = std::fs::read_dir(data.join("classification")).unwrap();
+    let class = classes.next().unwrap().unwrap().path();
+    let picture = std::fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(picture).unwrap();
+    refused("other classification pictures (data.extra: 20) than there are now (19)");
+}
+
+/// A set that is not labelled softly does not keep the others from being looked at.
+#[test]
+fn each_sets_teacher_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let hard = format!(
+        "min_top1 = 0.9\n[data.extra.another]\nimages = \"{}/classification\"\n\
+         mapping = {{ by = \"name\" }}\nform = {{ kind = \"single\" }}\n\
+         supervision = {{ semantic = false }}\n",
+        data.display()
+    );
+    let run = folder.path().join("run");
+    let start = Start::New { config: Box::new(config(&data, &hard)), folder: run };
+    let error = train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap_err();
+    assert!(error.to_string().contains("of data.extra.classification"), "{error}");
 }
 
 /// Two pictures with a box each.

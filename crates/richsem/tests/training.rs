@@ -117,6 +117,35 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
     }
 }
 
+/// Asks at each epoch's start; counts the updates before it.
+struct LastIsThere {
+    run: PathBuf,
+    updates: Vec<u64>,
+}
+
+impl Observer for LastIsThere {
+    fn epoch(&mut self, _epoch: u64, _epochs: u64, _done: u64, batches: u64) {
+        let last = self.run.join("checkpoints/last");
+        assert!(!last.is_symlink() || last.exists(), "`last` points to what was removed");
+        let before = self.updates.last().copied().unwrap_or(0);
+        self.updates.push(before + batches / 2);
+    }
+}
+
+/// Epochs that end between two saves, without a measurement: what is there to go on from stays.
+#[test]
+fn the_last_checkpoint_outlives_epochs_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&data(folder.path()), "eval_every = 0");
+    let run = folder.path().join("run");
+    let go = AtomicBool::new(false);
+    let mut observer = LastIsThere { run: run.clone(), updates: Vec::new() };
+    train(new(&config, &run), Device::Cpu, &mut observer, &go).unwrap();
+    // Saves come every two updates: an epoch but the last must have ended between two.
+    let (_, ends) = observer.updates.split_last().unwrap();
+    assert!(ends.iter().any(|updates| updates % 2 == 1), "{ends:?}");
+}
+
 #[test]
 fn a_run_leaves_what_it_promises() {
     let folder = tempfile::tempdir().unwrap();
