@@ -46,12 +46,6 @@ impl Alternation {
         self.cycle[..slots].iter().filter(|&&s| s == source).count() as u64
     }
 
-    /// Number of sets of classification pictures.
-    #[must_use]
-    pub fn extra_sets(&self) -> usize {
-        self.extra.len()
-    }
-
     /// Positions of an extra set's batches, or of the detection batches (`None`).
     pub fn positions_of(&self, extra: Option<usize>) -> impl Iterator<Item = u64> {
         let source = extra.map_or(0, |i| i + 1);
