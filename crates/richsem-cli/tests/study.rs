@@ -293,7 +293,7 @@ fn a_study_that_cannot_be_run_is_refused() {
     dir.command(&with(&["--set", "seed=1"])).fails(1).stderr_has("comes from `seeds`");
     dir.command(&["study", "studies/pair.toml", "--jobs", "0"]).exits(2).stderr_has("--jobs");
     dir.command(&["study", "studies/pair.toml", "--device", "cpu,gpu"]).exits(2).stderr_has("gpu");
-    dir.command(&["study", "studies/pair.toml", "--table", "--jobs", "2"]).exits(2);
+    dir.command(&["study", "studies/pair.toml", "--table", "--seeds", "1"]).exits(2);
     assert!(!dir.exists("out") && !dir.exists("runs"));
 
     // Another study at work in the folder; something else in a run's place.

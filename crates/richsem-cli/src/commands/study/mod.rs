@@ -70,8 +70,8 @@ pub(crate) struct Args {
     /// Trains these of the study's seeds only
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Prints the table of what is there, and trains nothing
-    #[arg(long, conflicts_with_all = ["jobs", "device", "only", "seeds"])]
+    /// Prints the table of what is there, and trains nothing (--jobs and --device then mean nothing)
+    #[arg(long, conflicts_with_all = ["only", "seeds"])]
     table: bool,
 }
 
