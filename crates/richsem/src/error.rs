@@ -202,3 +202,14 @@ pub fn write_atomically(
     file.persist(&target).map_err(|e| at(e.error))?;
     Ok(())
 }
+
+/// What is wrong in one line of JSON. serde counts lines within what it was given, which is always
+/// its first: the file's own line is for the caller to tell.
+pub(crate) fn problem_in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match text.strip_suffix(&place) {
+        Some(problem) => format!("{problem}, at column {}", error.column()),
+        None => text,
+    }
+}

@@ -1,6 +1,31 @@
-//! FNV-1a: a hash that is the same on every machine and for every version of Rust.
+//! Hashes that are the same on every machine and for every version of Rust: FNV-1a for numbers in
+//! memory, SHA-256 for files.
 
-/// Its state.
+use std::{io::Read as _, path::Path};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::Result;
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// SHA-256 of a file, hexadecimal; read part by part.
+pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
+    let mut file = fs_err::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut part = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(hex(&hash.finalize())),
+            n => hash.update(&part[..n]),
+        }
+    }
+}
+
+/// State of FNV-1a.
 pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {

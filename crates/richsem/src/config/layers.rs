@@ -203,6 +203,10 @@ fn assign(assignment: Assignment<'_>, merged: &mut Merged) -> Result<()> {
         .ok()
         .and_then(|mut table| table.remove("value"))
         .unwrap_or_else(|| Value::String(text.to_owned()));
+    if matches!(value, Value::Table(_)) {
+        // A whole table takes the place of the one before.
+        remove(&mut merged.table, key);
+    }
     let mut over = Table::new();
     let mut at = &mut over;
     let mut parts = key.split('.').peekable();
@@ -218,6 +222,17 @@ fn assign(assignment: Assignment<'_>, merged: &mut Merged) -> Result<()> {
     absolute_paths(&mut over, origin.parent().unwrap_or(Path::new("")));
     overlay(&mut merged.table, over, "", origin, &mut merged.origins);
     Ok(())
+}
+
+fn remove(table: &mut Table, dotted: &str) {
+    match dotted.split_once('.') {
+        None => drop(table.remove(dotted)),
+        Some((head, rest)) => {
+            if let Some(Value::Table(inner)) = table.get_mut(head) {
+                remove(inner, rest);
+            }
+        }
+    }
 }
 
 impl Merged {
@@ -252,12 +267,22 @@ impl Merged {
                     ("unknown key".to_owned(), Some(hint))
                 }
             };
+            let hint = hint.or_else(|| self.misspelt_set(&key));
             let error = Error::invalid(self.origin(&key), key, problem);
             match hint {
                 Some(hint) => error.with_hint(hint),
                 None => error,
             }
         })
+    }
+
+    /// The set of classification pictures that may have been meant where one of that name is not
+    /// whole: `--set data.extra.wbe.weight=2` makes a new set of nothing but a weight.
+    fn misspelt_set(&self, key: &str) -> Option<String> {
+        let name = key.strip_prefix("data.extra.")?.split('.').next()?;
+        let sets = self.table.get("data")?.get("extra")?.as_table()?;
+        let others: Vec<&str> = sets.keys().map(String::as_str).filter(|n| *n != name).collect();
+        nearest(name, &others)
     }
 
     /// The file that said this key, or the nearest table above it.

@@ -2,6 +2,7 @@
 //! with the nearest known one; what a run used is saved beside it.
 
 mod layers;
+mod train;
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use layers::Assignment;
+pub use train::{EmaConfig, ParamGroups, Precision, TrainConfig};
 
 use crate::{
     data::{
@@ -111,6 +113,14 @@ pub struct DataConfig {
     pub resize: EvalTransformConfig,
 }
 
+impl DataConfig {
+    /// The sets of classification pictures that take part, in the order of their names, as batches
+    /// number them ([`crate::data::batch::Batch::extra`]).
+    pub fn extra_sets(&self) -> impl Iterator<Item = (&String, &ExtraConfig)> {
+        self.extra.iter().filter(|(_, extra)| extra.weight > 0)
+    }
+}
+
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
@@ -181,108 +191,6 @@ impl ModelConfig {
     #[must_use]
     pub fn normalization(&self) -> Normalization {
         Normalization { mean: self.pixel_mean, std: self.pixel_std }
-    }
-}
-
-/// How parameters are grouped for the optimizer: the reference's `param_dict_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ParamGroups {
-    /// The backbone at `lr_backbone`, everything else at `lr`.
-    Default,
-    /// As above, and sampling offsets and reference points at `lr · lr_linear_proj_mult`.
-    DdetrInMmdet,
-    /// As `default`, without weight decay on norms and biases.
-    LargeWd,
-}
-
-/// Numbers that the network computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32 bits throughout.
-    F32,
-    /// bf16 in convolutions and matrix products; boxes, cosines, matching and losses in f32.
-    Bf16,
-}
-
-/// A running mean of the weights, used for evaluation and prediction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EmaConfig {
-    /// Share of the mean that stays at each step.
-    pub decay: f64,
-}
-
-impl Default for EmaConfig {
-    fn default() -> Self {
-        Self { decay: 0.9997 }
-    }
-}
-
-/// The optimisation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Passes over the data.
-    pub epochs: u64,
-    /// AdamW's learning rate.
-    pub lr: f64,
-    /// That of the backbone.
-    pub lr_backbone: f64,
-    /// Factor of `ddetr_in_mmdet` groups.
-    pub lr_linear_proj_mult: f64,
-    /// Grouping.
-    pub param_groups: ParamGroups,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// Largest norm of the whole gradient; 0: not clipped.
-    pub clip_max_norm: f64,
-    /// Epochs, counted from 0, at whose start the rate falls by `lr_gamma`.
-    pub lr_drop: Vec<u64>,
-    /// Factor of each drop.
-    pub lr_gamma: f64,
-    /// Steps over which the rate rises from 0.
-    pub warmup_steps: u64,
-    /// Batches whose gradients are averaged before each step.
-    pub accumulate: u64,
-    /// Numbers that the network computes in.
-    pub precision: Precision,
-    /// Running mean of the weights; absent: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ema: Option<EmaConfig>,
-    /// Steps between two rows of `metrics.jsonl`; an epoch of fewer has one at its end.
-    pub log_every: u64,
-    /// Steps between two saves of `last`, besides one before each measurement and one at the end;
-    /// 0: only those.
-    pub checkpoint_every: u64,
-    /// Measured epochs whose number divides by this keep their checkpoint; 0: only `last` and `best`.
-    pub keep_every: u64,
-    /// Epochs between evaluations; the last epoch is always measured. 0: only the last.
-    pub eval_every: u64,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 24,
-            lr: 1e-4,
-            lr_backbone: 1e-5,
-            lr_linear_proj_mult: 0.1,
-            param_groups: ParamGroups::Default,
-            weight_decay: 1e-4,
-            clip_max_norm: 0.1,
-            lr_drop: vec![20],
-            lr_gamma: 0.1,
-            warmup_steps: 0,
-            accumulate: 1,
-            precision: Precision::F32,
-            ema: None,
-            log_every: 20,
-            checkpoint_every: 1000,
-            keep_every: 0,
-            eval_every: 1,
-        }
     }
 }
 
@@ -380,11 +288,17 @@ impl Config {
         toml::to_string_pretty(self).expect("numbers, strings, lists and tables are TOML")
     }
 
+    /// The semantic branch, if there is to be one: with weight 0 there is none.
+    #[must_use]
+    pub fn semantic_branch(&self) -> Option<&SemanticConfig> {
+        self.semantic.as_ref().filter(|semantic| semantic.weight > 0.0)
+    }
+
     /// Whether a run needs the teacher or what it said before: for the semantic branch, or for its
     /// text alone.
     #[must_use]
     pub fn needs_teacher(&self) -> bool {
-        self.semantic.as_ref().is_some_and(|s| s.weight > 0.0)
+        self.semantic_branch().is_some()
             || self.model.class_head == ClassHeadConfig::Text { table: None }
     }
 
@@ -413,9 +327,6 @@ impl Config {
             ("data.weight", u64::from(self.data.weight)),
             ("data.prefetch", self.data.prefetch as u64),
             ("data.pad_multiple", u64::from(self.data.pad_multiple)),
-            ("train.epochs", self.train.epochs),
-            ("train.accumulate", self.train.accumulate),
-            ("train.log_every", self.train.log_every),
             ("eval.batch_size", self.eval.batch_size as u64),
         ];
         for (key, value) in at_least_one {
@@ -432,33 +343,7 @@ impl Config {
             let problem = format!("expected at least 1, got {}", self.eval.max_detections);
             return Err(Error::config("eval.max_detections", problem));
         }
-        let not_negative = [
-            ("train.lr", self.train.lr),
-            ("train.lr_backbone", self.train.lr_backbone),
-            ("train.lr_linear_proj_mult", self.train.lr_linear_proj_mult),
-            ("train.weight_decay", self.train.weight_decay),
-            ("train.clip_max_norm", self.train.clip_max_norm),
-            ("train.lr_gamma", self.train.lr_gamma),
-        ];
-        for (key, value) in not_negative {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::config(
-                    key,
-                    format!("expected a number of at least 0, got {value}"),
-                ));
-            }
-        }
-        if let Some(pair) = self.train.lr_drop.windows(2).find(|pair| pair[0] >= pair[1]) {
-            let problem =
-                format!("expected ascending epochs, each once, got {} after {}", pair[1], pair[0]);
-            return Err(Error::config("train.lr_drop", problem));
-        }
-        if let Some(ema) = &self.train.ema
-            && !(0.0..1.0).contains(&ema.decay)
-        {
-            let problem = format!("expected a number from 0 to below 1, got {}", ema.decay);
-            return Err(Error::config("train.ema.decay", problem));
-        }
+        self.train.validate("train")?;
         if self.model.pixel_std.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
             let problem = format!("expected positive numbers, got {:?}", self.model.pixel_std);
             return Err(Error::config("model.pixel_std", problem));
@@ -489,8 +374,11 @@ impl Config {
         if let Some(teacher) = &self.teacher {
             teacher.validate("teacher")?;
         }
-        let Some(semantic) = &self.semantic else { return Ok(()) };
-        if semantic.weight > 0.0 && self.teacher.as_ref().is_some_and(|t| t.prepared.is_some()) {
+        if let Some(semantic) = &self.semantic {
+            semantic.validate("semantic")?;
+        }
+        let Some(semantic) = self.semantic_branch() else { return Ok(()) };
+        if self.teacher.as_ref().is_some_and(|t| t.prepared.is_some()) {
             prepared::check_settings(self)?;
         }
         if self.teacher.is_none() {
@@ -498,12 +386,12 @@ impl Config {
             return Err(Error::config("semantic", problem)
                 .with_hint("set teacher.weights, or take [semantic] out"));
         }
-        if semantic.weight > 0.0 && semantic.federated && self.loss.federated.is_none() {
+        if semantic.federated && self.loss.federated.is_none() {
             let problem = "it takes the classes that the federated loss draws, which is off";
             return Err(Error::config("semantic.federated", problem)
                 .with_hint("set [loss.federated], or semantic.federated = false"));
         }
-        semantic.validate("semantic")
+        Ok(())
     }
 }
 

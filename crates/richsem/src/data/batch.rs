@@ -39,6 +39,19 @@ impl Normalization {
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 }
 
+impl Normalization {
+    /// Mean and standard deviation, each `[1, 3, 1, 1]`.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn tensors(&self, device: Device) -> Result<(Tensor, Tensor)> {
+        let channels = |values: &[f32; 3]| -> Result<Tensor> {
+            Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, device))
+        };
+        Ok((channels(&self.mean)?, channels(&self.std)?))
+    }
+}
+
 impl Batch {
     /// Puts images into one tensor: each at the top left, H and W the largest height and width,
     /// rounded up to a multiple of `pad_multiple` (0 and 1: not rounded).
@@ -111,9 +124,7 @@ impl Batch {
         device: Device,
         normalization: &Normalization,
     ) -> Result<(Tensor, Tensor)> {
-        let channels = |values: &[f32; 3]| -> Result<Tensor> {
-            Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, device))
-        };
+        let (mean, std) = normalization.tensors(device)?;
         let mask = torch_ext::upload(&self.mask, device); // [B, H, W]
         let bytes = torch_ext::upload(&self.images, device); // [B, 3, H, W] u8
         // cuDNN's fast convolutions want channels last in memory, oneDNN's want them first.
@@ -127,8 +138,8 @@ impl Batch {
         images.f_copy_(&bytes)?;
         // torchvision's order of operations, so that the result is its, to the bit.
         let _ = images.f_div_scalar_(255.0)?;
-        let _ = images.f_sub_(&channels(&normalization.mean)?)?;
-        let _ = images.f_div_(&channels(&normalization.std)?)?;
+        let _ = images.f_sub_(&mean)?;
+        let _ = images.f_div_(&std)?;
         let _ = images.f_masked_fill_(&mask.f_unsqueeze(1)?, 0.0)?;
         Ok((images, mask))
     }

@@ -231,7 +231,8 @@ fn index_tar(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
             .with_hint("decompress it first: `gunzip FILE`"));
     }
     if total == 0 {
-        return Err(Error::invalid(path, WHAT, "the file is empty"));
+        return Err(Error::invalid(path, WHAT, "the file is empty")
+            .with_hint("copy or download the archive again"));
     }
     let unreadable = |e: std::io::Error| {
         // After its first line the reader quotes the file itself.

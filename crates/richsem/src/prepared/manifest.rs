@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,8 @@ use crate::{
     checkpoint_io::{bytes, read_text_table},
     config::Precision,
     error::{Error, Result, write_atomically},
-    teacher::{TeacherText, VitLabels, hex},
+    hash::hex,
+    teacher::{TeacherText, VitLabels},
     vocabulary::Vocabulary,
 };
 
@@ -161,17 +161,4 @@ pub(super) fn vocabulary_identity(vocabulary: &Vocabulary) -> String {
         hash.update(category.name.as_bytes());
     }
     hex(&hash.finalize())
-}
-
-/// SHA-256 of a file.
-pub(super) fn file_identity(path: &Path) -> Result<String> {
-    let mut file = fs_err::File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut part = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut part)? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&part[..n]),
-        }
-    }
 }

@@ -112,7 +112,7 @@ pub(crate) fn check_settings(config: &Config) -> Result<()> {
 
 /// Extra sets that the semantic branch learns from.
 fn labelled(config: &Config) -> impl Iterator<Item = (&String, &crate::data::extra::ExtraConfig)> {
-    config.data.extra.iter().filter(|(_, e)| e.weight > 0 && e.supervision.semantic)
+    config.data.extra_sets().filter(|(_, extra)| extra.supervision.semantic)
 }
 
 #[cfg(test)]

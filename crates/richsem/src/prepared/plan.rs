@@ -53,8 +53,7 @@ pub(super) fn sets(config: &Config) -> Result<Vec<SetPlan>> {
             return Err(Error::config(format!("data.extra.{name}"), problem));
         }
         // Batches count the sets that take part, labelled or not.
-        let taking_part = config.data.extra.iter().filter(|(_, extra)| extra.weight > 0);
-        let number = taking_part.take_while(|(other, _)| *other != name).count();
+        let number = config.data.extra_sets().take_while(|(other, _)| *other != name).count();
         let own = extra.augment.is_some();
         sets.push(SetPlan {
             name: format!("extra.{name}"),

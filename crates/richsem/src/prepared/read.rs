@@ -77,12 +77,10 @@ impl Prepared {
         let manifest = Manifest::read(folder)?;
         check_teacher(teacher, &manifest, vocabulary)?;
         let (text, logit_scale) = read_text(folder, vocabulary, manifest.dim)?;
-        let learned_from = config.semantic.as_ref().is_some_and(|s| s.weight > 0.0);
         let mut sets: Vec<Option<Set>> = Vec::new();
-        if learned_from {
+        if config.semantic_branch().is_some() {
             super::check_settings(config)?;
-            let taking_part = config.data.extra.values().filter(|e| e.weight > 0).count();
-            sets.resize_with(1 + taking_part, || None);
+            sets.resize_with(1 + config.data.extra_sets().count(), || None);
             for plan in plan::sets(config)? {
                 let facts = check_views(config, &plan, &manifest)?;
                 let number = plan.extra.map_or(0, |(number, _)| number + 1);
@@ -216,7 +214,7 @@ fn read_text(folder: &Path, vocabulary: &Vocabulary, dim: i64) -> Result<(TextTa
     if !path.is_file() {
         return Err(Error::invalid(&path, "file", "missing").with_hint(hint));
     }
-    let (mut tensors, _) = safetensors::read(&path)?;
+    let (mut tensors, _) = safetensors::read(&path).map_err(|e| e.with_hint(hint))?;
     let mut take = |name: &str| {
         let missing = || Error::invalid(&path, name, "missing").with_hint(hint);
         tensors.remove(name).ok_or_else(missing)

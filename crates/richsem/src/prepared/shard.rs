@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 use crate::{
     checkpoint_io::{bytes, safetensors},
     error::{Error, Result},
-    teacher::hex,
+    hash::hex,
 };
 
 const FEATURES: &str = "features";

@@ -10,10 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     check_settings,
-    manifest::{
-        Manifest, SetFacts, TeacherFacts, VERSION, file_identity, text_identity,
-        vocabulary_identity,
-    },
+    manifest::{Manifest, SetFacts, TeacherFacts, VERSION, text_identity, vocabulary_identity},
     plan::{self, Pictures, SetPlan, ViewSource},
     read::{form, text_path, write_text},
     shard::{self, Form, Shard},
@@ -26,6 +23,7 @@ use crate::{
         loader::{BatchSource, Loader},
     },
     error::{Error, Result, guarded, unless_stopped},
+    hash::sha256_of_file,
     losses::distillation::target_boxes,
     models::class_head::TextTable,
     teacher::{self, Teacher},
@@ -131,7 +129,7 @@ pub(super) fn prepare_sharded(
     let manifest = Manifest {
         version: VERSION,
         teacher: TeacherFacts {
-            weights: file_identity(weights)?,
+            weights: sha256_of_file(weights)?,
             precision: teacher_config.precision,
             vit: teacher_config.vit,
             text: text_identity(&teacher_config.text, &vocabulary)?,

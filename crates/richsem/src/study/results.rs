@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{PlannedRun, Study};
-use crate::error::{Error, Result, write_atomically};
+use crate::error::{Error, Result, problem_in_line, write_atomically};
 
 /// A finished run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ impl Results {
                 Err(_) if is_last => results.cut_off = line.len(),
                 Err(error) => {
                     let place = format!("line {}", i + 1);
-                    return Err(Error::invalid(&results.path, place, error.to_string()).with_hint(
+                    return Err(Error::invalid(&results.path, place, problem_in_line(&error)).with_hint(
                         "the file was edited or damaged: take that line out; its run is then read \
                          from its folder",
                     ));

@@ -120,11 +120,8 @@ impl ClipTeacher {
             let problem = format!("images: expected [B, 3, H, W] f32, got {size:?} {got:?}");
             return Err(Error::Other(format!("teacher: {problem}")));
         }
-        let channels = |values: &[f32; 3]| -> Result<Tensor> {
-            Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, self.device))
-        };
-        let centred = images.f_sub(&channels(&clip::PIXELS.mean)?)?;
-        Ok(centred.f_div(&channels(&clip::PIXELS.std)?)?)
+        let (mean, std) = clip::PIXELS.tensors(self.device)?;
+        Ok(images.f_sub(&mean)?.f_div(&std)?)
     }
 
     fn embed_boxes(&self, map: &DenseMap, boxes: &Tensor) -> Result<Tensor> {

@@ -15,7 +15,6 @@ use crate::{error::Result, models::class_head::TextTable, vocabulary::Vocabulary
 pub use clip_teacher::ClipTeacher;
 pub use config::{TeacherConfig, TeacherText, VitLabels};
 pub use text_table::encode_prompts;
-pub(crate) use text_table::hex;
 
 /// What a teacher made of a batch of pictures, to label boxes from.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use super::clip::{TextEncoder, Tokenizer};
 use crate::{
     checkpoint_io::{bytes, safetensors},
     error::{Error, Result, guarded},
+    hash::hex,
     models::parameters::ParameterStore,
 };
 
@@ -52,7 +53,10 @@ pub fn encode_prompts(
         .collect();
     let mut features = Vec::new();
     for batch in texts.chunks(BATCH) {
-        let ids = tokenizer.tokenize(batch, context as usize, false)?;
+        let ids = tokenizer.tokenize(batch, context as usize, false).map_err(|error| {
+            Error::config("teacher.text", error.to_string())
+                .with_hint("shorten the class's name or the template")
+        })?;
         // Padding comes after the end, where nothing looks: only the longest text's part is read.
         let length = ids.argmax(-1, false).max().int64_value(&[]) + 1;
         let ids = ids.narrow(1, 0, length).to_device(device);
@@ -93,10 +97,6 @@ pub(super) fn key(
     templates.iter().for_each(|t| add(t.as_ref().as_bytes()));
     names.iter().for_each(|n| add(n.as_bytes()));
     Ok(hex(&hash.finalize()))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// `$XDG_CACHE_HOME/richsem/text`, or the same under `~/.cache`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     data::{detection_source::ImageEntry, extra::ClassificationSet},
     error::Result,
-    hash::Fnv,
+    hash::{Fnv, sha256_of_file},
 };
 
 /// `data.json` of a run's folder. Names of files are left out: pictures may be moved.
@@ -24,7 +24,7 @@ pub struct Fingerprint {
     /// Of each set of classification pictures: how many, and a hash of their names and labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<(usize, String)>,
-    /// Hash of the teacher's file.
+    /// SHA-256 of the teacher's file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
 }
@@ -67,9 +67,7 @@ impl Fingerprint {
     /// # Errors
     /// It cannot be read.
     pub fn with_teacher(self, file: &Path) -> Result<Self> {
-        let mut hash = Fnv::default();
-        hash.write(&fs_err::read(file)?);
-        Ok(Self { teacher: Some(hexadecimal(&hash)), ..self })
+        Ok(Self { teacher: Some(sha256_of_file(file)?), ..self })
     }
 
     /// What is another here than it was at the start, in words.

@@ -12,7 +12,7 @@ use crate::{
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
         entries,
         epochs::Epochs,
-        extra::{ClassificationSet, ExtraSource, FeedConfig},
+        extra::{ClassificationSet, ExtraSource, FeedConfig, MappingConfig},
         image_store::ImageStore,
         sampler::{LastBatch, Share},
     },
@@ -25,7 +25,7 @@ use crate::{
 /// is read. Weights to start from are not asked for where a checkpoint takes their place.
 ///
 /// # Errors
-/// Naming the key of the first that is not.
+/// Naming the key of the first that is not, or that is a folder where a file should be.
 pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> {
     let Config { data, model, .. } = config;
     let mut files: Vec<(String, Option<&PathBuf>)> = Vec::new();
@@ -34,9 +34,12 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
         files.push((format!("data.{name}.annotations"), split.map(|s| &s.annotations)));
         files.push((format!("data.{name}.images"), split.map(|s| &s.images)));
     }
-    for (name, extra) in data.extra.iter().filter(|(_, extra)| extra.weight > 0) {
+    for (name, extra) in data.extra_sets() {
         files.push((format!("data.extra.{name}.images"), Some(&extra.images)));
         files.push((format!("data.extra.{name}.info"), extra.info.as_ref()));
+        if let Some(MappingConfig::File { path }) = &extra.mapping {
+            files.push((format!("data.extra.{name}.mapping.path"), Some(path)));
+        }
     }
     if let ClassHeadConfig::Text { table } = &model.class_head {
         files.push(("model.class_head.table".into(), table.as_ref()));
@@ -54,15 +57,20 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
             files.push(("teacher.text.table".into(), Some(table)));
         }
     }
-    let files = files.into_iter().filter_map(|(key, path)| Some((key, path?)));
-    match { files }.find(|(_, path)| !path.exists()) {
-        None => Ok(()),
-        Some((key, path)) => {
-            let problem = format!("`{}` does not exist", path.display());
-            Err(Error::config(key, problem)
-                .with_hint("paths are relative to the file that says them"))
-        }
+    for (key, path) in files {
+        let Some(path) = path else { continue };
+        // Pictures lie in a folder or an archive, prepared labels in a folder.
+        let may_be_folder = key.ends_with(".images") || key == "teacher.prepared";
+        let (is, hint) = if !path.exists() {
+            ("does not exist", "paths are relative to the file that says them")
+        } else if path.is_dir() && !may_be_folder {
+            ("is a folder, expected a file", "name the file in it")
+        } else {
+            continue;
+        };
+        return Err(Error::config(key, format!("`{}` {is}", path.display())).with_hint(hint));
     }
+    Ok(())
 }
 
 /// One set of pictures, ready to be read.
@@ -95,8 +103,7 @@ pub(crate) fn extra_sets(
     vocabulary: &Vocabulary,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Arc<ClassificationSet>>> {
-    let taking_part = config.data.extra.values().filter(|extra| extra.weight > 0);
-    let sets = taking_part.map(|extra| {
+    let sets = config.data.extra_sets().map(|(_, extra)| {
         let set = ClassificationSet::open(extra, vocabulary)?;
         observer.message(&format!("{}: {}", extra.images.display(), set.report()));
         Ok(Arc::new(set))
@@ -122,7 +129,7 @@ pub(crate) fn batches(
     let (store, entries) = (Arc::clone(&split.store), Arc::clone(&split.entries));
     let (augment, of_detection) = (data.augment.clone(), Arc::clone(broken));
     // Epochs end with a whole cycle of the sources, and cycles with an update.
-    let extras = || config.data.extra.iter().filter(|(_, extra)| extra.weight > 0);
+    let extras = || config.data.extra_sets();
     // 100 : 100 is 1 : 1.
     let shared = extras().fold(data.weight, |divisor, (_, extra)| gcd(divisor, extra.weight));
     let weight = if extras().next().is_none() { 1 } else { data.weight / shared };

@@ -18,7 +18,7 @@ use crate::{
     prepared::{LabelSource, Prepared},
     random::{Random, Stream},
     semantic_branch::{SemanticBranch, SemanticConfig},
-    teacher::{self, SoftLabels, Teacher},
+    teacher::{self, SoftLabels},
     vocabulary::Vocabulary,
 };
 
@@ -54,10 +54,12 @@ pub struct Trace {
 }
 
 impl Learner {
-    /// With initial weights, and the teacher that the settings name, or what it said before.
+    /// With initial weights, and the teacher that the settings name, or what it said before. Its text
+    /// is used if the class head has no table of its own, the rest if there is a semantic branch.
     ///
     /// # Errors
-    /// As [`Detector::new`], [`Optimizer::new`], [`teacher::open`] and [`Prepared::open`].
+    /// As [`Detector::new`], [`Optimizer::new`], [`teacher::open`] and [`Prepared::open`]; a branch
+    /// without a teacher.
     pub fn new(
         config: &Config,
         vocabulary: Vocabulary,
@@ -73,41 +75,11 @@ impl Learner {
             }),
             _ => None,
         };
-        Self::with_labels(config, vocabulary, device, collective, labels)
-    }
-
-    /// With initial weights and a given teacher. Its text is used if the class head has no table of
-    /// its own, the rest if the settings have a semantic branch.
-    ///
-    /// # Errors
-    /// As [`Self::new`]; a branch without a teacher.
-    pub fn with_teacher(
-        config: &Config,
-        vocabulary: Vocabulary,
-        device: Device,
-        collective: Box<dyn Collective>,
-        teacher: Option<Box<dyn Teacher>>,
-    ) -> Result<Self> {
-        let labels = teacher.map(LabelSource::Teacher);
-        Self::with_labels(config, vocabulary, device, collective, labels)
-    }
-
-    /// As [`Self::with_teacher`], with labels of either kind.
-    ///
-    /// # Errors
-    /// As [`Self::with_teacher`].
-    pub fn with_labels(
-        config: &Config,
-        vocabulary: Vocabulary,
-        device: Device,
-        collective: Box<dyn Collective>,
-        labels: Option<LabelSource>,
-    ) -> Result<Self> {
         torch_ext::set_tf32(config.train.precision != Precision::F32)?;
         let criterion = Criterion::new(config.loss.clone(), vocabulary.image_counts());
         let text = labels.as_ref().map(LabelSource::text);
         let detector = Detector::new(&config.of_detector(), vocabulary, device, text)?;
-        let semantic = match (config.semantic.as_ref().filter(|s| s.weight > 0.0), labels) {
+        let semantic = match (config.semantic_branch(), labels) {
             (None, _) => None,
             (Some(semantic), Some(labels)) => Some((semantic.clone(), labels)),
             (Some(_), None) => {
@@ -255,9 +227,6 @@ impl Learner {
 /// What the teacher sees of a normalised batch, `[B, 3, H, W]` in [0, 1]: padding becomes the mean
 /// colour, as in the reference.
 pub(crate) fn pixels(images: &Tensor, normalization: &Normalization) -> Result<Tensor> {
-    let channels = |values: &[f32; 3]| -> Result<Tensor> {
-        Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, images.device()))
-    };
-    let (mean, std) = (channels(&normalization.mean)?, channels(&normalization.std)?);
+    let (mean, std) = normalization.tensors(images.device())?;
     Ok(images.f_mul(&std)?.f_add(&mean)?)
 }

@@ -123,8 +123,7 @@ pub fn train(
         data = data.with_teacher(&file)?;
     }
     let row = batches(&config, &split, &extras, &broken, &Single)?;
-    let taking_part = config.data.extra.iter().filter(|(_, extra)| extra.weight > 0);
-    let extra_names: Vec<String> = taking_part.map(|(name, _)| name.clone()).collect();
+    let extra_names: Vec<String> = config.data.extra_sets().map(|(name, _)| name.clone()).collect();
 
     // Taken before anything of an existing run is read or swept.
     let lock = existing.as_ref().map(RunFolder::lock).transpose()?;
@@ -145,7 +144,7 @@ pub fn train(
         observer.message(&format!("backbone from {}", path.display()));
     }
     if resumed.is_none()
-        && let Some(semantic) = &config.semantic
+        && let Some(semantic) = config.semantic_branch()
     {
         for said in teacher_check::check(&learner, &row, &extra_names, semantic.min_top1)? {
             observer.message(&said);

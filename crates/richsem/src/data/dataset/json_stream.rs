@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// rest of the file into memory.
 const LONGEST: usize = 64 << 20;
 
+/// What to say of a file that is JSON, or not even that, of another kind.
+const OTHER_FILE: &str = "the file is not COCO or LVIS JSON";
+
 /// What to do about a file that stops in the middle.
 const TRUNCATED: &str = "the file is probably truncated: compare its size with the original's and \
                          download or copy it again";
@@ -349,8 +352,9 @@ impl<R: Read> JsonStream<R> {
             b',' | b'}' | b']' | b':' => format!("`{}`", byte as char),
             _ => format!("`{}`", byte.escape_ascii()),
         };
-        Ok(self
-            .invalid(field, format!("expected {expected}, got {got} at byte {}", self.position())))
+        let error = self
+            .invalid(field, format!("expected {expected}, got {got} at byte {}", self.position()));
+        Ok(if field == "top level" { error.with_hint(OTHER_FILE) } else { error })
     }
 }
 

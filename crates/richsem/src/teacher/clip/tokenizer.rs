@@ -94,7 +94,7 @@ impl Tokenizer {
                     let start: String = text.chars().take(60).collect();
                     return Err(Error::Other(format!(
                         "the text {start:?} has {} tokens, and the text encoder reads at most \
-                         {context_length}\n  hint: shorten it",
+                         {context_length}",
                         ids.len()
                     )));
                 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::{
     boxes::{Xywh, Xyxy},
     data::{dataset::Dataset, image_store::ImageStore},
-    error::{Error, Result},
+    error::{Error, Result, problem_in_line},
     random::{Random, Stream},
     teacher::clip::Tokenizer,
 };
@@ -72,7 +72,7 @@ impl CaptionSet {
         if set.captions.len() < 2 {
             let problem = format!("expected at least 2 different ones, got {}", set.captions.len());
             return Err(Error::invalid(path, "captions", problem)
-                .with_hint("a contrastive training tells captions apart"));
+                .with_hint(format!("a contrastive training tells captions apart; {FORM}")));
         }
         Ok(set)
     }
@@ -96,8 +96,8 @@ impl CaptionSet {
             if line.is_empty() {
                 continue;
             }
-            let Line { image, caption, bbox } =
-                serde_json::from_str(line).map_err(|e| wrong("", e.to_string()).with_hint(FORM))?;
+            let Line { image, caption, bbox } = serde_json::from_str(line)
+                .map_err(|e| wrong("", problem_in_line(&e)).with_hint(FORM))?;
             let caption = caption.trim();
             if caption.is_empty() {
                 return Err(wrong("caption", "empty".into())

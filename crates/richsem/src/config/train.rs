@@ -1,0 +1,150 @@
+//! Settings of the optimisation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How parameters are grouped for the optimizer: the reference's `param_dict_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParamGroups {
+    /// The backbone at `lr_backbone`, everything else at `lr`.
+    Default,
+    /// As above, and sampling offsets and reference points at `lr · lr_linear_proj_mult`.
+    DdetrInMmdet,
+    /// As `default`, without weight decay on norms and biases.
+    LargeWd,
+}
+
+/// Numbers that the network computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits throughout.
+    F32,
+    /// bf16 in convolutions and matrix products; boxes, cosines, matching and losses in f32.
+    Bf16,
+}
+
+/// A running mean of the weights, used for evaluation and prediction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// Share of the mean that stays at each step.
+    pub decay: f64,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self { decay: 0.9997 }
+    }
+}
+
+/// The optimisation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// AdamW's learning rate.
+    pub lr: f64,
+    /// That of the backbone.
+    pub lr_backbone: f64,
+    /// Factor of `ddetr_in_mmdet` groups.
+    pub lr_linear_proj_mult: f64,
+    /// Grouping.
+    pub param_groups: ParamGroups,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; 0: not clipped.
+    pub clip_max_norm: f64,
+    /// Epochs, counted from 0, at whose start the rate falls by `lr_gamma`.
+    pub lr_drop: Vec<u64>,
+    /// Factor of each drop.
+    pub lr_gamma: f64,
+    /// Steps over which the rate rises from 0.
+    pub warmup_steps: u64,
+    /// Batches whose gradients are averaged before each step.
+    pub accumulate: u64,
+    /// Numbers that the network computes in.
+    pub precision: Precision,
+    /// Running mean of the weights; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<EmaConfig>,
+    /// Steps between two rows of `metrics.jsonl`; an epoch of fewer has one at its end.
+    pub log_every: u64,
+    /// Steps between two saves of `last`, besides one before each measurement and one at the end;
+    /// 0: only those.
+    pub checkpoint_every: u64,
+    /// Measured epochs whose number divides by this keep their checkpoint; 0: only `last` and `best`.
+    pub keep_every: u64,
+    /// Epochs between evaluations; the last epoch is always measured. 0: only the last.
+    pub eval_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 24,
+            lr: 1e-4,
+            lr_backbone: 1e-5,
+            lr_linear_proj_mult: 0.1,
+            param_groups: ParamGroups::Default,
+            weight_decay: 1e-4,
+            clip_max_norm: 0.1,
+            lr_drop: vec![20],
+            lr_gamma: 0.1,
+            warmup_steps: 0,
+            accumulate: 1,
+            precision: Precision::F32,
+            ema: None,
+            log_every: 20,
+            checkpoint_every: 1000,
+            keep_every: 0,
+            eval_every: 1,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// # Errors
+    /// A setting outside its range, named below `key`.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        for (name, value) in [
+            ("epochs", self.epochs),
+            ("accumulate", self.accumulate),
+            ("log_every", self.log_every),
+        ] {
+            if value == 0 {
+                let problem = "expected at least 1, got 0";
+                return Err(Error::config(format!("{key}.{name}"), problem));
+            }
+        }
+        let not_negative = [
+            ("lr", self.lr),
+            ("lr_backbone", self.lr_backbone),
+            ("lr_linear_proj_mult", self.lr_linear_proj_mult),
+            ("weight_decay", self.weight_decay),
+            ("clip_max_norm", self.clip_max_norm),
+            ("lr_gamma", self.lr_gamma),
+        ];
+        for (name, value) in not_negative {
+            if !(value.is_finite() && value >= 0.0) {
+                let problem = format!("expected a number of at least 0, got {value}");
+                return Err(Error::config(format!("{key}.{name}"), problem));
+            }
+        }
+        if let Some(pair) = self.lr_drop.windows(2).find(|pair| pair[0] >= pair[1]) {
+            let problem =
+                format!("expected ascending epochs, each once, got {} after {}", pair[1], pair[0]);
+            return Err(Error::config(format!("{key}.lr_drop"), problem));
+        }
+        if let Some(ema) = &self.ema
+            && !(0.0..1.0).contains(&ema.decay)
+        {
+            let problem = format!("expected a number from 0 to below 1, got {}", ema.decay);
+            return Err(Error::config(format!("{key}.ema.decay"), problem));
+        }
+        Ok(())
+    }
+}
