@@ -95,7 +95,9 @@ fn time(work: &Workload, device: Device, mut f: impl FnMut() -> Result<()>) -> R
     })
 }
 
-fn vocabulary(classes: usize) -> Vocabulary {
+/// Classes without meaning.
+#[must_use]
+pub fn vocabulary(classes: usize) -> Vocabulary {
     let category = |i: usize| Category {
         id: CategoryId(i as i64 + 1),
         name: format!("class {i}"),
@@ -109,7 +111,11 @@ fn vocabulary(classes: usize) -> Vocabulary {
     Vocabulary::new((0..classes).map(category).collect())
 }
 
-fn random_batch(work: &Workload) -> Result<Batch> {
+/// Pictures of noise, with boxes around their middle.
+///
+/// # Errors
+/// The host has no room.
+pub fn random_batch(work: &Workload) -> Result<Batch> {
     let sample = |i: usize| {
         let mut random = Random::new(0, Stream::Test, 0, i as u64);
         let bytes = (0..work.height * work.width * 3).map(|_| random.bits() as u8).collect();

@@ -1,7 +1,7 @@
 //! A detector as one piece: the model, the classes it is asked for, and how pictures are prepared.
 //! Evaluation, prediction and export take this and nothing else.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -17,6 +17,7 @@ use crate::{
         parameters::ParameterStore,
         postprocess::{ScoredBox, postprocess},
     },
+    recordings::Recordings,
     vocabulary::Vocabulary,
 };
 
@@ -52,6 +53,16 @@ pub struct Detector {
     pub text: Option<TextTable>,
     /// Settings of its run; `model`, `data.resize` and `eval` matter here.
     pub config: Config,
+    recordings: RefCell<Recordings<RecordedInference>>,
+}
+
+/// The network on pictures of one shape, as a CUDA graph.
+#[derive(Debug)]
+struct RecordedInference {
+    images: Tensor,
+    mask: Tensor,
+    output: InferenceOutput,
+    graph: torch_ext::CudaGraph,
 }
 
 impl Detector {
@@ -105,7 +116,8 @@ impl Detector {
         let store = ParameterStore::new(device, config.seed);
         let model = Dino::new(&store, &config.model.dino, space)?;
         let text = text.map(|t| TextTable::new(&t.rows.to_device(device)));
-        Ok(Self { store, model, vocabulary, text, config: config.clone() })
+        let recordings = RefCell::default();
+        Ok(Self { store, model, vocabulary, text, config: config.clone(), recordings })
     }
 
     /// From a weights file that this program wrote.
@@ -174,7 +186,25 @@ impl Detector {
         let device = self.device();
         let (images, mask) = batch.normalize(device, &self.config.model.normalization())?;
         let kind = autocast_kind(self.config.train.precision);
-        torch_ext::autocast(device, kind, || self.model.infer(&images, &mask, self.text.as_ref()))
+        let run = |images: &Tensor, mask: &Tensor| {
+            torch_ext::autocast(device, kind, || self.model.infer(images, mask, self.text.as_ref()))
+        };
+        if !(self.config.train.cuda_graphs && device.is_cuda()) {
+            return run(&images, &mask);
+        }
+        let mut recordings = self.recordings.borrow_mut();
+        let recorded = recordings.get(images.size(), || {
+            let (images, mask) = (images.copy(), mask.copy());
+            let (graph, output) = torch_ext::CudaGraph::record(device, || run(&images, &mask))?;
+            Ok(RecordedInference { images, mask, output, graph })
+        })?;
+        let Some(recorded) = recorded else { return run(&images, &mask) };
+        recorded.images.shallow_clone().f_copy_(&images)?;
+        recorded.mask.shallow_clone().f_copy_(&mask)?;
+        recorded.graph.replay()?;
+        let InferenceOutput { pred_logits, pred_boxes } = &recorded.output;
+        // The next batch of this shape is written to the same place.
+        Ok(InferenceOutput { pred_logits: pred_logits.copy(), pred_boxes: pred_boxes.copy() })
     }
 
     /// Detections of a batch, by image, in pixels of the original images.

@@ -23,6 +23,7 @@ pub mod models;
 pub mod predict;
 pub mod prepared;
 pub mod random;
+mod recordings;
 pub mod report;
 pub mod semantic_branch;
 pub mod study;

@@ -28,6 +28,12 @@ pub(crate) struct MemoryState {
     pub(crate) peak_allocated: i64,
 }
 
+/// `Graph` of `graph.cpp`.
+#[repr(C)]
+pub(crate) struct Graph {
+    _private: [u8; 0],
+}
+
 /// See `Backward` in `shim.cpp`.
 pub(crate) type Backward = unsafe extern "C" fn(
     context: *mut c_void,
@@ -87,6 +93,15 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+    ) -> *mut c_char;
+    pub(crate) fn ext_graph_begin(index: c_int, graph: *mut *mut Graph) -> *mut c_char;
+    pub(crate) fn ext_graph_end(graph: *mut Graph) -> *mut c_char;
+    pub(crate) fn ext_graph_replay(graph: *mut Graph) -> *mut c_char;
+    pub(crate) fn ext_graph_free(graph: *mut Graph) -> *mut c_char;
+    pub(crate) fn ext_backward(
+        outputs: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        count: usize,
     ) -> *mut c_char;
 }
 

@@ -15,8 +15,10 @@ mod real;
 mod report;
 pub mod roi_align;
 mod settings;
+mod transfer;
 
 pub use autocast::{autocast, no_autocast};
+pub use cuda::graph::CudaGraph;
 pub use device::{DeviceChoice, device_name};
 pub use error::{Error, Result};
 pub use function::{BackwardArgs, Gradients, custom_function};
@@ -24,6 +26,7 @@ pub use ms_deform_attn::{ms_deform_attn, ms_deform_attn_naive};
 pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
 pub use roi_align::roi_align;
 pub use settings::{
-    Memory, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark, set_deterministic,
-    set_grad, set_tf32, synchronize, upload,
+    Memory, backward, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark,
+    set_deterministic, set_grad, set_tf32, synchronize,
 };
+pub use transfer::{constant, upload};

@@ -2,7 +2,7 @@
 
 use tch::{Device, Tensor};
 
-use crate::{Result, ffi};
+use crate::{Error, Result, ffi};
 
 /// Makes `grad` the gradient of `parameter`, so that backward passes accumulate into it: the
 /// gradients of a group of parameters can be views of one flat buffer.
@@ -13,6 +13,20 @@ pub fn set_grad(parameter: &Tensor, grad: &Tensor) -> Result<()> {
     // SAFETY: both tensors outlive the call; the shim changes only the gradient slot, which
     // libtorch keeps behind the tensor handle.
     ffi::check(unsafe { ffi::ext_set_grad(parameter.as_ptr().cast_mut(), grad.as_ptr()) })
+}
+
+/// Gradients of everything that `outputs` came from, given their own.
+///
+/// # Errors
+/// What a backward pass can fail with; another number of gradients than of outputs.
+pub fn backward(outputs: &[Tensor], grads: &[Tensor]) -> Result<()> {
+    if outputs.len() != grads.len() {
+        let expected = format!("{} gradients", outputs.len());
+        return Err(Error::argument("backward", "grads", expected, grads.len().to_string()));
+    }
+    let (of, given) = (ffi::pointers(outputs), ffi::pointers(grads));
+    // SAFETY: arrays of live tensors, both of that length.
+    ffi::check(unsafe { ffi::ext_backward(of.as_ptr(), given.as_ptr(), of.len()) })
 }
 
 /// Allows or forbids TensorFloat-32 (f32 products with 10-bit mantissas) in cuBLAS and cuDNN.
@@ -98,17 +112,6 @@ pub fn reset_peak_memory(device: Device) -> Result<()> {
         Device::Cuda(index) => ffi::check(unsafe { ffi::ext_cuda_reset_peak_memory(index as i32) }),
         _ => Ok(()),
     }
-}
-
-/// A tensor of the host on a device, without waiting for what the device still has to do: a plain
-/// copy waits, and then the device waits for the host. (The host's tensor may go at once: CUDA takes
-/// memory that is not pinned over before it returns.)
-///
-/// # Panics
-/// As `tch`'s own operations: the device has no room. A tensor that is not the host's.
-pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
-    assert_eq!(tensor.device(), Device::Cpu, "upload takes tensors of the host");
-    tensor.to_device_(device, tensor.kind(), true, false)
 }
 
 #[cfg(test)]

@@ -68,6 +68,9 @@ pub struct TrainConfig {
     pub accumulate: u64,
     /// Numbers that the network computes in.
     pub precision: Precision,
+    /// Records the network's passes of shapes that come again as CUDA graphs: a GPU then need not
+    /// wait for the host. On the CPU it changes nothing.
+    pub cuda_graphs: bool,
     /// Running mean of the weights; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
@@ -97,6 +100,7 @@ impl Default for TrainConfig {
             warmup_steps: 0,
             accumulate: 1,
             precision: Precision::F32,
+            cuda_graphs: true,
             ema: None,
             log_every: 20,
             checkpoint_every: 1000,

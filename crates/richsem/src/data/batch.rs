@@ -37,18 +37,12 @@ pub struct Normalization {
 impl Normalization {
     /// Of ImageNet: what torchvision's ResNets, and so DETR and DINO, were trained with.
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
-}
 
-impl Normalization {
     /// Mean and standard deviation, each `[1, 3, 1, 1]`.
-    ///
-    /// # Errors
-    /// The device has no room.
-    pub fn tensors(&self, device: Device) -> Result<(Tensor, Tensor)> {
-        let channels = |values: &[f32; 3]| -> Result<Tensor> {
-            Ok(torch_ext::upload(&Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1])?, device))
-        };
-        Ok((channels(&self.mean)?, channels(&self.std)?))
+    #[must_use]
+    pub fn tensors(&self, device: Device) -> (Tensor, Tensor) {
+        let channels = |values| torch_ext::constant(values, &[1, 3, 1, 1], device);
+        (channels(&self.mean), channels(&self.std))
     }
 }
 
@@ -124,7 +118,7 @@ impl Batch {
         device: Device,
         normalization: &Normalization,
     ) -> Result<(Tensor, Tensor)> {
-        let (mean, std) = normalization.tensors(device)?;
+        let (mean, std) = normalization.tensors(device);
         let mask = torch_ext::upload(&self.mask, device); // [B, H, W]
         let bytes = torch_ext::upload(&self.images, device); // [B, 3, H, W] u8
         // cuDNN's fast convolutions want channels last in memory, oneDNN's want them first.

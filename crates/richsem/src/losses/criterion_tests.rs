@@ -131,7 +131,7 @@ fn close(got: f64, expected: f64, what: &str) {
 #[test]
 fn every_term_equals_plain_loops() {
     let targets = some_targets();
-    let layout = DenoisingLayout { groups: 2, most: 3 };
+    let layout = DenoisingLayout::new(2, 3);
     let output = output(2, Some(layout));
     let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
     let terms =
@@ -250,7 +250,7 @@ fn a_batch_without_boxes_trains() {
 #[test]
 fn gradients_agree_with_finite_differences() {
     let targets = some_targets();
-    let output = output(2, Some(DenoisingLayout { groups: 1, most: 3 }));
+    let output = output(2, Some(DenoisingLayout::new(1, 3)));
     let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
     let total = || {
         criterion
@@ -290,7 +290,7 @@ fn gradients_agree_with_finite_differences() {
 
 #[test]
 fn what_is_switched_off_weighs_nothing() {
-    let (targets, layout) = (some_targets(), DenoisingLayout { groups: 2, most: 3 });
+    let (targets, layout) = (some_targets(), DenoisingLayout::new(2, 3));
     let output = output(2, Some(layout));
     let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
     let total = |supervision: &Supervision| {

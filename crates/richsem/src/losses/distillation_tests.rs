@@ -28,7 +28,7 @@ const CLASSES: i64 = 7;
 const SCALE: f64 = 3.0;
 
 /// Two pictures with two boxes and one; denoising groups of two pairs.
-const LAYOUT: DenoisingLayout = DenoisingLayout { groups: 1, most: 2 };
+const LAYOUT: DenoisingLayout = DenoisingLayout { groups: 1, most: 2, slots: 4 };
 
 fn random(shape: &[i64], item: u64) -> Tensor {
     let mut random = Random::new(11, Stream::Test, 0, item);

@@ -50,6 +50,18 @@ impl DenoisingConfig {
     }
 }
 
+impl DenoisingConfig {
+    /// P for batches whose boxes need `slots` of them, the same for nearly all batches. With the
+    /// `queries` that match, a multiple of 8: attention over other numbers pads its mask, in every
+    /// layer.
+    #[must_use]
+    pub fn common_slots(&self, slots: i64, queries: i64) -> i64 {
+        // A batch with at most `number` boxes in an image needs at most 2 · number.
+        let common = if slots <= 2 * self.number { 2 * self.number } else { slots };
+        (common + queries).cast_unsigned().next_multiple_of(8).cast_signed() - queries
+    }
+}
+
 /// Where the copies of each ground-truth box sit among the P denoising queries: group `g` holds
 /// `most` positives, then `most` negatives; an image's box `i` takes slot `i` of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +70,19 @@ pub struct DenoisingLayout {
     pub groups: i64,
     /// Most boxes of an image in the batch.
     pub most: i64,
+    /// P. Those after the groups are there so that batches of different numbers of boxes have
+    /// tensors of the same shape: no other query sees them, and no loss does.
+    pub slots: i64,
 }
 
 impl DenoisingLayout {
-    /// P, the number of denoising queries of an image.
+    /// Without slots after the groups.
+    #[must_use]
+    pub fn new(groups: i64, most: i64) -> Self {
+        Self { groups, most, slots: 2 * groups * most }
+    }
+
+    /// Denoising queries of an image, at most P.
     #[must_use]
     pub fn len(self) -> i64 {
         2 * self.groups * self.most
@@ -79,16 +100,24 @@ impl DenoisingLayout {
         2 * group * self.most + i
     }
 
-    /// `[P + queries, P + queries]`, true where a row may see a column: groups see themselves and
-    /// the matching queries, matching queries see each other.
-    pub fn may_attend(self, queries: i64, device: Device) -> Tensor {
-        let group = Tensor::arange(self.len(), (Kind::Int64, Device::Cpu))
-            .divide_scalar_mode(2 * self.most, "floor");
-        let matching = Tensor::full([queries], -1, (Kind::Int64, Device::Cpu));
-        let group = Tensor::cat(&[group.to_kind(Kind::Int64), matching], 0);
-        let (row, column) = (group.unsqueeze(1), group.unsqueeze(0));
-        torch_ext::upload(&row.eq_tensor(&column).logical_or(&column.eq(-1)), device)
+    /// `[P]`: the group of each slot; those after the groups are one of their own.
+    fn groups(self) -> Tensor {
+        let group =
+            |slot: i64| if slot < self.len() { slot / (2 * self.most) } else { self.groups };
+        Tensor::from_slice(&(0..self.slots).map(group).collect::<Vec<_>>())
     }
+}
+
+/// Who may see whom: groups see themselves and the matching queries, matching queries see each other.
+///
+/// # Shapes
+/// `groups` `[P]` i64, as [`DenoisingQueries::groups`] → `[P + queries, P + queries]`, true where a
+/// row may see a column
+pub fn may_attend(groups: &Tensor, queries: i64) -> Tensor {
+    let matching = Tensor::full([queries], -1, (Kind::Int64, groups.device()));
+    let group = Tensor::cat(&[groups, &matching], 0);
+    let (row, column) = (group.unsqueeze(1), group.unsqueeze(0));
+    row.eq_tensor(&column).logical_or(&column.eq(-1))
 }
 
 /// The noised copies.
@@ -102,10 +131,13 @@ pub struct DenoisingQueries {
     pub used: Tensor,
     /// `[B, P, 4]`, before the sigmoid, 0 in unused slots.
     pub references: Tensor,
+    /// `[P]`: the group of each slot.
+    pub groups: Tensor,
 }
 
 impl DenoisingQueries {
-    /// Copies of the targets' boxes; `None` if there is no box, or denoising is off.
+    /// Copies of the targets' boxes; `None` if there is no box, or denoising is off. P is as small as
+    /// it can be, or `slots` of that number.
     #[must_use]
     pub fn new(
         targets: &[Target],
@@ -113,13 +145,15 @@ impl DenoisingQueries {
         classes: i64,
         random: &mut Random,
         device: Device,
+        slots: impl FnOnce(i64) -> i64,
     ) -> Option<Self> {
         let most = targets.iter().map(|t| t.boxes.len()).max().unwrap_or(0) as i64;
         if most == 0 || config.number == 0 {
             return None;
         }
-        let layout = DenoisingLayout { groups: (config.number / most).max(1), most };
-        let (batch, p) = (targets.len(), layout.len() as usize);
+        let mut layout = DenoisingLayout::new((config.number / most).max(1), most);
+        layout.slots = layout.slots.max(slots(layout.slots));
+        let (batch, p) = (targets.len(), layout.slots as usize);
         let mut labels = vec![0i64; batch * p];
         let mut used = vec![0f32; batch * p];
         let mut boxes = vec![0f32; batch * p * 4];
@@ -141,7 +175,7 @@ impl DenoisingQueries {
                 }
             }
         }
-        let shape = [batch as i64, layout.len()];
+        let shape = [batch as i64, layout.slots];
         let used = Tensor::from_slice(&used).view([shape[0], shape[1], 1]);
         let boxes = Tensor::from_slice(&boxes).view([shape[0], shape[1], 4]);
         Some(Self {
@@ -149,6 +183,7 @@ impl DenoisingQueries {
             labels: torch_ext::upload(&Tensor::from_slice(&labels).view(shape), device),
             references: torch_ext::upload(&(inverse_sigmoid(&boxes) * &used), device),
             used: torch_ext::upload(&used, device),
+            groups: torch_ext::upload(&layout.groups(), device),
         })
     }
 }
@@ -188,7 +223,7 @@ mod tests {
 
     fn queries(targets: &[Target], config: &DenoisingConfig) -> Option<DenoisingQueries> {
         let mut random = Random::new(0, Stream::Test, 0, 0);
-        DenoisingQueries::new(targets, config, 5, &mut random, Device::Cpu)
+        DenoisingQueries::new(targets, config, 5, &mut random, Device::Cpu, |slots| slots)
     }
 
     #[test]
@@ -196,7 +231,7 @@ mod tests {
         let one = target(&[[0.5, 0.5, 0.2, 0.2]; 3]);
         let two = target(&[[0.5, 0.5, 0.2, 0.2]]);
         let q = queries(&[one, two], &DenoisingConfig::default()).unwrap();
-        assert_eq!(q.layout, DenoisingLayout { groups: 33, most: 3 });
+        assert_eq!(q.layout, DenoisingLayout::new(33, 3));
         assert_eq!(q.labels.size(), [2, 198]);
         assert_eq!(q.used.sum(Kind::Float).double_value(&[]), 33.0 * 2.0 * 4.0);
         let many = vec![[0.5, 0.5, 0.2, 0.2]; 150];
@@ -243,18 +278,19 @@ mod tests {
 
     #[test]
     fn the_mask_hides_groups_from_each_other_and_from_matching_queries() {
-        let layout = DenoisingLayout { groups: 2, most: 1 };
-        let mask = layout.may_attend(2, Device::Cpu).to_kind(Kind::Int64);
+        let layout = DenoisingLayout { groups: 2, most: 1, slots: 5 };
+        let mask = may_attend(&layout.groups(), 2).to_kind(Kind::Int64);
         let rows: Vec<Vec<i64>> = Vec::try_from(mask).unwrap();
         assert_eq!(
             rows,
             [
-                [1, 1, 0, 0, 1, 1],
-                [1, 1, 0, 0, 1, 1],
-                [0, 0, 1, 1, 1, 1],
-                [0, 0, 1, 1, 1, 1],
-                [0, 0, 0, 0, 1, 1],
-                [0, 0, 0, 0, 1, 1],
+                [1, 1, 0, 0, 0, 1, 1],
+                [1, 1, 0, 0, 0, 1, 1],
+                [0, 0, 1, 1, 0, 1, 1],
+                [0, 0, 1, 1, 0, 1, 1],
+                [0, 0, 0, 0, 1, 1, 1],
+                [0, 0, 0, 0, 0, 1, 1],
+                [0, 0, 0, 0, 0, 1, 1],
             ]
         );
     }

@@ -9,7 +9,7 @@ use super::{
     deformable_transformer::{
         DeformableTransformer, ExtraQueries, GROUPS, TransformerConfig, attention::Levels,
     },
-    denoising::{DenoisingLayout, DenoisingQueries},
+    denoising::{DenoisingLayout, DenoisingQueries, may_attend},
     layers::{Conv2d, GroupNorm, Mlp, inverse_sigmoid},
     parameters::{ParameterStore, Scope},
     position_encoding::image_positions,
@@ -90,6 +90,37 @@ pub struct LayerOutputs {
     pub boxes: Tensor,
 }
 
+/// What a training pass computes, before it is told apart which query is what.
+#[derive(Debug)]
+pub struct TrainingTensors {
+    /// `[N, B, P + Q, C]`: of N decoder layers, denoising queries first.
+    pub logits: Tensor,
+    /// `[N, B, P + Q, 4]`
+    pub boxes: Tensor,
+    /// `[B, Q, C]`: the encoder's proposals.
+    pub interm_logits: Tensor,
+    /// `[B, Q, 4]`
+    pub interm_boxes: Tensor,
+    /// `[N, B, P + Q, D]`, see [`TrainingOutput::region_features`].
+    pub region_features: Tensor,
+    /// `[N, B, P + Q, 4]`, see [`TrainingOutput::input_references`].
+    pub input_references: Tensor,
+}
+
+impl TrainingTensors {
+    /// The same with each tensor as `f` makes it.
+    pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self {
+            logits: f(&self.logits),
+            boxes: f(&self.boxes),
+            interm_logits: f(&self.interm_logits),
+            interm_boxes: f(&self.interm_boxes),
+            region_features: f(&self.region_features),
+            input_references: f(&self.input_references),
+        }
+    }
+}
+
 /// What training needs; the last layer is what inference would give.
 #[derive(Debug)]
 pub struct TrainingOutput {
@@ -103,6 +134,28 @@ pub struct TrainingOutput {
     pub region_features: Tensor,
     /// `[N, B, P + Q, 4]`: the reference boxes that went into each layer, cxcywh in [0, 1].
     pub input_references: Tensor,
+}
+
+impl TrainingOutput {
+    /// `layout` is that of the denoising queries, if there are any.
+    #[must_use]
+    pub fn new(tensors: TrainingTensors, layout: Option<DenoisingLayout>) -> Self {
+        let part = |from: i64, count: i64| LayerOutputs {
+            logits: tensors.logits.narrow(2, from, count),
+            boxes: tensors.boxes.narrow(2, from, count),
+        };
+        let p = layout.map_or(0, |layout| layout.slots);
+        Self {
+            decoder: part(p, tensors.logits.size()[2] - p),
+            interm: LayerOutputs {
+                logits: tensors.interm_logits.unsqueeze(0),
+                boxes: tensors.interm_boxes.unsqueeze(0),
+            },
+            denoising: layout.map(|layout| (layout, part(0, layout.len()))),
+            region_features: tensors.region_features,
+            input_references: tensors.input_references,
+        }
+    }
 }
 
 /// The detector. It holds what inference needs, and nothing else.
@@ -225,6 +278,22 @@ impl Dino {
         text: Option<&TextTable>,
         denoising: Option<&DenoisingQueries>,
     ) -> Result<TrainingOutput> {
+        let tensors = self.training_tensors(images, mask, text, denoising)?;
+        Ok(TrainingOutput::new(tensors, denoising.map(|dn| dn.layout)))
+    }
+
+    /// As [`Self::forward_train`]. What is computed depends on the shapes of the tensors alone, and
+    /// nothing waits for the device: it can be recorded ([`torch_ext::CudaGraph`]).
+    ///
+    /// # Errors
+    /// As [`Self::infer`].
+    pub fn training_tensors(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        text: Option<&TextTable>,
+        denoising: Option<&DenoisingQueries>,
+    ) -> Result<TrainingTensors> {
         self.check_text(text)?;
         let (memory, levels) = self.encode(images, mask, true)?;
         let proposals = self.transformer.propose(&memory, &levels, text);
@@ -232,7 +301,7 @@ impl Dino {
         let extra = denoising.map(|dn| ExtraQueries {
             content: self.label_enc.forward(&dn.labels, &self.class_embed, text) * &dn.used,
             references: dn.references.shallow_clone(),
-            may_attend: dn.layout.may_attend(queries, images.device()),
+            may_attend: may_attend(&dn.groups, queries),
         });
         let decoded = self.transformer.decode(
             &memory,
@@ -241,19 +310,12 @@ impl Dino {
             extra.as_ref(),
             &self.bbox_embed,
         )?;
-        let all = self.heads(&decoded.hidden, &decoded.references, text);
-        let part = |from: i64, count: i64| LayerOutputs {
-            logits: all.logits.narrow(2, from, count),
-            boxes: all.boxes.narrow(2, from, count),
-        };
-        let p = denoising.map_or(0, |dn| dn.layout.len());
-        Ok(TrainingOutput {
-            decoder: part(p, queries),
-            interm: LayerOutputs {
-                logits: proposals.logits.unsqueeze(0),
-                boxes: proposals.boxes.unsqueeze(0),
-            },
-            denoising: denoising.map(|dn| (dn.layout, part(0, p))),
+        let LayerOutputs { logits, boxes } = self.heads(&decoded.hidden, &decoded.references, text);
+        Ok(TrainingTensors {
+            logits,
+            boxes,
+            interm_logits: proposals.logits,
+            interm_boxes: proposals.boxes,
             region_features: decoded.hidden,
             input_references: decoded.references,
         })

@@ -178,7 +178,7 @@ fn every_trainable_parameter_gets_a_gradient() {
         let targets = [target(&[0, 3]), target(&[1])];
         let mut random = Random::new(0, Stream::Test, 1, 0);
         let config = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
-        let dn = DenoisingQueries::new(&targets, &config, 5, &mut random, Device::Cpu);
+        let dn = DenoisingQueries::new(&targets, &config, 5, &mut random, Device::Cpu, |p| p);
         let text = matches!(space, ClassSpace::Text(_)).then_some(&text);
         let output = dino.forward_train(&images, &no_padding(&images), text, dn.as_ref()).unwrap();
         let (layout, denoising) = output.denoising.as_ref().unwrap();

@@ -9,9 +9,10 @@ use tch::{Kind, Tensor};
 /// # Shapes
 /// `[…]` → `[…, features]`
 fn sine(position: &Tensor, features: i64, temperature: f64) -> Tensor {
-    let index = Tensor::arange(features, (Kind::Float, position.device()));
-    let exponent = index.divide_scalar_mode(2.0, "floor") * (2.0 / features as f64);
-    let divisor = Tensor::pow_scalar(temperature, &exponent);
+    let divisor: Vec<f32> = (0..features)
+        .map(|i| temperature.powf((i / 2) as f64 * 2.0 / features as f64) as f32)
+        .collect();
+    let divisor = torch_ext::constant(&divisor, &[features], position.device());
     let phase = position.unsqueeze(-1) / divisor; // […, features]
     let even = phase.slice(-1, 0, None, 2).sin();
     let odd = phase.slice(-1, 1, None, 2).cos();
@@ -39,8 +40,8 @@ pub fn image_positions(mask: &Tensor, dim: i64, temperature: f64) -> Tensor {
 /// # Shapes
 /// `[…, 4]` (cx, cy, w, h) → `[…, 2 D]`
 pub fn box_positions(boxes: &Tensor, dim: i64) -> Tensor {
-    let order = torch_ext::upload(&Tensor::from_slice(&[1i64, 0, 2, 3]), boxes.device());
-    let ordered = boxes.index_select(-1, &order) * TAU;
+    let part = |from: i64, count: i64| boxes.narrow(-1, from, count);
+    let ordered = Tensor::cat(&[part(1, 1), part(0, 1), part(2, 2)], -1) * TAU;
     sine(&ordered, dim / 2, 10_000.0).flatten(-2, -1)
 }
 

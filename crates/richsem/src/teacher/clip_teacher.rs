@@ -120,7 +120,7 @@ impl ClipTeacher {
             let problem = format!("images: expected [B, 3, H, W] f32, got {size:?} {got:?}");
             return Err(Error::Other(format!("teacher: {problem}")));
         }
-        let (mean, std) = clip::PIXELS.tensors(self.device)?;
+        let (mean, std) = clip::PIXELS.tensors(self.device);
         Ok(images.f_sub(&mean)?.f_div(&std)?)
     }
 

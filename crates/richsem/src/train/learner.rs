@@ -2,12 +2,17 @@
 
 use tch::{Device, Tensor};
 
-use super::{Optimizer, TrainingModel};
+use std::cell::RefCell;
+
+use super::{
+    Optimizer, TrainingModel,
+    recorded_pass::{PassInput, RecordedPass},
+};
 use crate::{
     collective::Collective,
     config::{Config, Precision},
     data::batch::{Batch, Normalization},
-    detector::{Detector, autocast_kind},
+    detector::Detector,
     error::{Error, Result, guarded},
     losses::{
         Criterion, LossTerms,
@@ -17,6 +22,7 @@ use crate::{
     models::{denoising::DenoisingQueries, dino::TrainingOutput},
     prepared::{LabelSource, Prepared},
     random::{Random, Stream},
+    recordings::Recordings,
     semantic_branch::{SemanticBranch, SemanticConfig},
     teacher::{self, SoftLabels},
     vocabulary::Vocabulary,
@@ -33,6 +39,7 @@ pub struct Learner {
     semantic: Option<(SemanticConfig, LabelSource)>,
     accumulate: u64,
     collective: Box<dyn Collective>,
+    recordings: RefCell<Recordings<RecordedPass>>,
 }
 
 /// What a batch gave.
@@ -105,7 +112,8 @@ impl Learner {
         let model = TrainingModel { detector, semantic_branch };
         let optimizer = Optimizer::new(model.parameters(), &config.train)?;
         let accumulate = config.train.accumulate;
-        Ok(Self { model, optimizer, criterion, semantic, accumulate, collective })
+        let recordings = RefCell::default();
+        Ok(Self { model, optimizer, criterion, semantic, accumulate, collective, recordings })
     }
 
     /// The processes of this run.
@@ -121,9 +129,28 @@ impl Learner {
     /// what libtorch refuses.
     pub fn backward(&self, batch: &Batch, key: StepKey, trace: &mut Trace) -> Result<BatchLoss> {
         guarded(|| {
-            let losses = trace.losses.insert(self.forward(batch, key, &mut trace.output)?);
+            let input = self.input(batch, key)?;
+            let precision = self.model.detector.config.train.precision;
+            let layout = input.denoising.as_ref().map(|dn| dn.layout);
+            let mut recordings = self.recordings.borrow_mut();
+            let recorded = match self.records() {
+                true => recordings.get(input.shapes(), || {
+                    RecordedPass::record(&self.model.detector, &input, precision)
+                })?,
+                false => None,
+            };
+            let tensors = match recorded {
+                Some(pass) => pass.forward(&input)?,
+                None => input.run(&self.model.detector, precision)?,
+            };
+            let results = recorded.map(|pass| (pass, tensors.map(Tensor::shallow_clone)));
+            let output = trace.output.insert(TrainingOutput::new(tensors, layout));
+            let losses = trace.losses.insert(self.losses(batch, &input.images, key, output)?);
             // Queued before anyone waits: while the device works on it, the host has nothing to do.
             (&losses.total / self.accumulate as f64).backward();
+            if let Some((pass, results)) = &results {
+                pass.backward(results)?;
+            }
             // The one transfer of a step besides the matching and the gradient's norm.
             let total = losses.total.detach().view([1]);
             let all = Tensor::cat(&[&losses.values, &total], 0).to_device(Device::Cpu);
@@ -137,29 +164,41 @@ impl Learner {
         })
     }
 
-    fn forward(
-        &self,
-        batch: &Batch,
-        key: StepKey,
-        kept: &mut Option<TrainingOutput>,
-    ) -> Result<LossTerms> {
-        let Detector { model, vocabulary, text, config, .. } = &self.model.detector;
+    /// Whether passes of a shape that comes again are recorded.
+    fn records(&self) -> bool {
+        let detector = &self.model.detector;
+        detector.config.train.cuda_graphs && detector.device().is_cuda()
+    }
+
+    fn input(&self, batch: &Batch, key: StepKey) -> Result<PassInput> {
+        let Detector { vocabulary, config, .. } = &self.model.detector;
         let device = self.model.detector.device();
-        let normalization = config.model.normalization();
-        let (images, mask) = batch.normalize(device, &normalization)?;
+        let (images, mask) = batch.normalize(device, &config.model.normalization())?;
         let rank = self.collective.rank();
         let mut random = Random::new(key.seed, Stream::Denoising, key.step, rank);
+        let queries = config.model.dino.transformer.num_queries;
         let denoising = DenoisingQueries::new(
             &batch.targets,
             &config.model.denoising,
             vocabulary.len() as i64,
             &mut random,
             device,
+            |slots| match self.records() {
+                true => config.model.denoising.common_slots(slots, queries),
+                false => slots,
+            },
         );
-        let output = torch_ext::autocast(device, autocast_kind(config.train.precision), || {
-            model.forward_train(&images, &mask, text.as_ref(), denoising.as_ref())
-        })?;
-        let output = kept.insert(output);
+        Ok(PassInput { images, mask, denoising })
+    }
+
+    fn losses(
+        &self,
+        batch: &Batch,
+        images: &Tensor,
+        key: StepKey,
+        output: &TrainingOutput,
+    ) -> Result<LossTerms> {
+        let normalization = self.model.detector.config.model.normalization();
         let collective = self.collective.as_ref();
         let (targets, supervision) = (&batch.targets, &batch.supervision);
         let (mut losses, decisions) =
@@ -177,7 +216,7 @@ impl Learner {
                 };
                 let map = match &map {
                     Some(map) => map,
-                    None => map.insert(teacher.encode(&pixels(&images, &normalization)?)?),
+                    None => map.insert(teacher.encode(&pixels(images, &normalization)?)?),
                 };
                 teacher.label(map, boxes)
             };
@@ -227,6 +266,6 @@ impl Learner {
 /// What the teacher sees of a normalised batch, `[B, 3, H, W]` in [0, 1]: padding becomes the mean
 /// colour, as in the reference.
 pub(crate) fn pixels(images: &Tensor, normalization: &Normalization) -> Result<Tensor> {
-    let (mean, std) = normalization.tensors(images.device())?;
+    let (mean, std) = normalization.tensors(images.device());
     Ok(images.f_mul(&std)?.f_add(&mean)?)
 }

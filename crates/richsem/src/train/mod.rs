@@ -9,6 +9,7 @@ mod measure;
 mod model;
 pub mod observer;
 mod optimizer;
+mod recorded_pass;
 mod run_folder;
 mod schedule;
 mod teacher_check;

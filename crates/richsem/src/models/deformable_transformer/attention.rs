@@ -113,8 +113,7 @@ impl MsDeformAttn {
         let locations = if reference_points.size()[3] == 2 {
             let sizes: Vec<f32> =
                 levels.spatial_shapes.iter().flat_map(|&(h, w)| [w as f32, h as f32]).collect();
-            let sizes =
-                torch_ext::upload(&Tensor::from_slice(&sizes), query.device()).view([l, 1, 2]);
+            let sizes = torch_ext::constant(&sizes, &[l, 1, 2], query.device());
             reference + offsets / sizes
         } else {
             let half = reference.narrow(-1, 2, 2) * (0.5 / p as f64);

@@ -1,0 +1,146 @@
+// CUDA graphs: at::cuda::CUDAGraph, which lives in libtorch_cuda.so alone. Its members are looked up
+// by name once that library is open, so that a program linked with this file starts without it (and
+// is compiled without CUDA's headers, which libtorch's own header of the class includes).
+
+#include "shim.h"
+
+#include <c10/core/Allocator.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <dlfcn.h>
+
+#include <array>
+
+namespace {
+
+// The members that are called here, as the C functions that they are in the Itanium C++ ABI.
+struct Functions {
+  void (*construct)(void* graph, bool keep_graph);
+  void (*destruct)(void* graph);
+  void (*capture_begin)(void* graph, c10::MempoolId_t pool, int mode);
+  void (*capture_end)(void* graph);
+  void (*replay)(void* graph);
+  c10::MempoolId_t (*graph_pool_handle)();
+};
+
+template <typename F>
+void find(F& function, const char* name) {
+  function = reinterpret_cast<F>(dlsym(RTLD_DEFAULT, name));
+  TORCH_CHECK(
+      function != nullptr,
+      "CUDA graphs: libtorch's CUDA half has no `",
+      name,
+      "`; expected libtorch 2.11");
+}
+
+const Functions& functions() {
+  static const Functions found = [] {
+    Functions f;
+    find(f.construct, "_ZN2at4cuda9CUDAGraphC1Eb");
+    find(f.destruct, "_ZN2at4cuda9CUDAGraphD1Ev");
+    find(
+        f.capture_begin,
+        "_ZN2at4cuda9CUDAGraph13capture_beginESt4pairIyyE21cudaStreamCaptureMode");
+    find(f.capture_end, "_ZN2at4cuda9CUDAGraph11capture_endEv");
+    find(f.replay, "_ZN2at4cuda9CUDAGraph6replayEv");
+    find(f.graph_pool_handle, "_ZN2at4cuda17graph_pool_handleEv");
+    return f;
+  }();
+  return found;
+}
+
+// The one stream of a device on which graphs are recorded: autograd remembers the stream that a
+// parameter was first used on.
+c10::Stream recording_stream(const c10::impl::VirtualGuardImpl& guard, c10::Device device) {
+  static std::mutex mutex;
+  static std::vector<std::pair<c10::Device, c10::Stream>> streams;
+  std::lock_guard<std::mutex> lock(mutex);
+  for (const auto& [of, stream] : streams) {
+    if (of == device) {
+      return stream;
+    }
+  }
+  const auto stream =
+      const_cast<c10::impl::VirtualGuardImpl&>(guard).getStreamFromGlobalPool(device, false);
+  streams.emplace_back(device, stream);
+  return stream;
+}
+
+// All graphs share one pool of memory: they are replayed one after another, and what one leaves is
+// used before the next starts.
+c10::MempoolId_t pool() {
+  static const c10::MempoolId_t shared = functions().graph_pool_handle();
+  return shared;
+}
+
+struct Graph {
+  // Larger than the class, which has some 200 bytes.
+  alignas(16) std::array<unsigned char, 1024> storage;
+  c10::Stream before;
+
+  explicit Graph(c10::Stream stream) : before(stream) {
+    functions().construct(storage.data(), /*keep_graph=*/false);
+  }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  ~Graph() {
+    functions().destruct(storage.data());
+  }
+};
+
+} // namespace
+
+extern "C" {
+
+char* ext_graph_begin(int index, Graph** result) {
+  return guarded([&] {
+    const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+    guard.synchronizeDevice(device.index());
+    auto graph = std::make_unique<Graph>(guard.getStream(device));
+    guard.exchangeStream(recording_stream(guard, device));
+    try {
+      constexpr int kThreadLocal = 1; // cudaStreamCaptureModeThreadLocal
+      functions().capture_begin(graph->storage.data(), pool(), kThreadLocal);
+    } catch (...) {
+      guard.exchangeStream(graph->before);
+      throw;
+    }
+    *result = graph.release();
+  });
+}
+
+// Whatever happens, the stream is then the one from before.
+char* ext_graph_end(Graph* graph) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+    try {
+      functions().capture_end(graph->storage.data());
+    } catch (...) {
+      guard.exchangeStream(graph->before);
+      throw;
+    }
+    guard.exchangeStream(graph->before);
+  });
+}
+
+char* ext_graph_replay(Graph* graph) {
+  return guarded([&] { functions().replay(graph->storage.data()); });
+}
+
+char* ext_graph_free(Graph* graph) {
+  return guarded([&] { delete graph; });
+}
+
+char* ext_backward(at::Tensor* const* outputs, at::Tensor* const* grads, size_t count) {
+  return guarded([&] {
+    std::vector<at::Tensor> of, given;
+    for (size_t i = 0; i < count; ++i) {
+      of.push_back(*outputs[i]);
+      given.push_back(*grads[i]);
+    }
+    torch::autograd::backward(of, given);
+  });
+}
+
+} // extern "C"

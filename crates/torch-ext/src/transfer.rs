@@ -1,0 +1,52 @@
+//! From the host to a device.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use tch::{Device, Tensor};
+
+use crate::device_name;
+
+/// A tensor of the host on a device, without waiting for what the device still has to do: a plain
+/// copy waits, and then the device waits for the host. (The host's tensor may go at once: CUDA takes
+/// memory that is not pinned over before it returns.)
+///
+/// # Panics
+/// As `tch`'s own operations: the device has no room. A tensor that is not the host's.
+pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
+    assert_eq!(tensor.device(), Device::Cpu, "upload takes tensors of the host");
+    tensor.to_device_(device, tensor.kind(), true, false)
+}
+
+/// A small tensor of known values, copied to the device when it is first asked for and kept: a
+/// recorded graph ([`crate::CudaGraph`]) may read it, as it may not read what `upload` takes from
+/// the host's memory.
+///
+/// # Shapes
+/// As many values as `shape` has places.
+pub fn constant(values: &[f32], shape: &[i64], device: Device) -> Tensor {
+    type Key = (String, Vec<u32>, Vec<i64>);
+    static KEPT: Mutex<Option<HashMap<Key, Tensor>>> = Mutex::new(None);
+    let key = (device_name(device), values.iter().map(|v| v.to_bits()).collect(), shape.to_vec());
+    let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    kept.get_or_insert_default()
+        .entry(key)
+        .or_insert_with(|| upload(&Tensor::from_slice(values).view(shape), device))
+        .shallow_clone()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_is_made_once_for_each_shape() {
+        let a = constant(&[1.0, 2.0], &[2], Device::Cpu);
+        let b = constant(&[1.0, 2.0], &[2], Device::Cpu);
+        let c = constant(&[1.0, 2.0], &[1, 2], Device::Cpu);
+        assert_eq!(a.data_ptr(), b.data_ptr());
+        assert_ne!(a.data_ptr(), c.data_ptr());
+        assert_eq!(Vec::<f32>::try_from(c.flatten(0, 1)).unwrap(), [1.0, 2.0]);
+    }
+}
