@@ -46,8 +46,7 @@ fn run(graphs: bool, device: Device) -> (Vec<f64>, Vec<Tensor>) {
     let mut learner = Learner::new(&config, vocabulary(7), device, Box::new(Single)).unwrap();
     let batch = |i: usize| {
         let (height, boxes) = if i % 2 == 0 { (96, 3 + i) } else { (128, 1 + i % 5) };
-        let work =
-            Workload { batch: 2, height, width: 128, boxes, classes: 7, warmup: 0, runs: 0 };
+        let work = Workload { batch: 2, height, width: 128, boxes, classes: 7, warmup: 0, runs: 0 };
         random_batch(&work).unwrap()
     };
     let losses = (0..12)

@@ -57,6 +57,16 @@ pub fn no_autocast<T>(device: Device, f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// What autocast computes in on the device's type; `None` where it is off.
+pub fn autocast_kind(device: Device) -> Option<Kind> {
+    // SAFETY: reads flags of this thread.
+    match unsafe { ffi::ext_autocast_dtype(ffi::is_cuda(device)) } {
+        5 => Some(Kind::Half),
+        15 => Some(Kind::BFloat16),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tch::Tensor;
@@ -73,7 +83,9 @@ mod tests {
         assert_eq!(product(), Kind::Float);
         autocast(Device::Cpu, Some(Kind::BFloat16), || {
             assert_eq!(product(), Kind::BFloat16);
+            assert_eq!(autocast_kind(Device::Cpu), Some(Kind::BFloat16));
             no_autocast(Device::Cpu, || assert_eq!(product(), Kind::Float));
+            no_autocast(Device::Cpu, || assert_eq!(autocast_kind(Device::Cpu), None));
             assert_eq!(product(), Kind::BFloat16);
             autocast(Device::Cpu, None, || assert_eq!(product(), Kind::BFloat16));
         });

@@ -61,6 +61,7 @@ unsafe extern "C" {
         previous: *mut AutocastState,
     ) -> *mut c_char;
     pub(crate) fn ext_autocast_leave(cuda: c_int, previous: *const AutocastState) -> *mut c_char;
+    pub(crate) fn ext_autocast_dtype(cuda: c_int) -> c_int;
     pub(crate) fn ext_set_grad(parameter: *mut C_tensor, grad: *const C_tensor) -> *mut c_char;
     pub(crate) fn ext_attach(
         output: *mut C_tensor,

@@ -4,6 +4,7 @@
 //! [`DeviceChoice::resolve`] opens the CUDA half when a CUDA device is asked for.
 
 mod autocast;
+pub mod channel_affine;
 mod cuda;
 mod device;
 mod error;
@@ -17,7 +18,8 @@ pub mod roi_align;
 mod settings;
 mod transfer;
 
-pub use autocast::{autocast, no_autocast};
+pub use autocast::{autocast, autocast_kind, no_autocast};
+pub use channel_affine::{channel_affine, channel_affine_naive};
 pub use cuda::graph::CudaGraph;
 pub use device::{DeviceChoice, device_name};
 pub use error::{Error, Result};

@@ -9,7 +9,7 @@ use tch::{Cuda, Kind};
 
 use crate::cuda::compile::{self, Program};
 use crate::cuda::{launch, libraries};
-use crate::{Result, ffi, ms_deform_attn, roi_align};
+use crate::{Result, channel_affine, ffi, ms_deform_attn, roi_align};
 
 /// What the engine finds on this machine.
 #[derive(Debug, Clone)]
@@ -219,7 +219,11 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
         name: format!("roi_align {name}"),
         state: state(roi_align::cuda::program(kind)),
     });
-    attention.chain(roi_align).collect()
+    let channel_affine = kinds.into_iter().map(|(name, kind)| KernelReport {
+        name: format!("channel_affine {name}"),
+        state: state(channel_affine::cuda::program(kind, 64, true)),
+    });
+    attention.chain(roi_align).chain(channel_affine).collect()
 }
 
 #[cfg(test)]
@@ -232,7 +236,7 @@ mod tests {
         assert!(report.libtorch_version.starts_with("2.11."));
         assert!(report.libtorch_folder.is_some());
         assert!(report.libtorch_threads > 0 && report.kernel_threads > 0);
-        assert_eq!(report.kernels.len(), 6);
+        assert_eq!(report.kernels.len(), 9);
         for kernel in &report.kernels {
             let text = kernel.state.to_string();
             match (&kernel.state, report.devices.is_empty(), &report.nvrtc) {

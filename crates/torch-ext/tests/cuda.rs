@@ -7,7 +7,7 @@ mod common;
 
 use common::{BackwardWith as _, Case, LEVELS, close, gradients, random_case, seeded};
 use tch::{Device, Kind, Tensor};
-use torch_ext::{DeviceChoice, ms_deform_attn, roi_align};
+use torch_ext::{DeviceChoice, channel_affine, channel_affine_naive, ms_deform_attn, roi_align};
 
 fn device() -> Option<Device> {
     match DeviceChoice::Cuda(None).resolve() {
@@ -82,6 +82,41 @@ fn roi_align_agrees_with_the_cpu() {
             let (got, got_grad) = run(device, kind);
             close("output", &got, &expected, tolerance);
             close("features", &got_grad, &expected_grad, tolerance);
+        }
+    }
+}
+
+#[test]
+fn channel_affine_agrees_with_its_composition() {
+    let Some(device) = device() else { return };
+    for (kind, tolerance) in [(Kind::Float, 2e-6), (Kind::Half, 2e-3), (Kind::BFloat16, 1.6e-2)] {
+        for channels in [3, 36, 64] {
+            for (relu, with_residual) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
+                let held = seeded(channels);
+                let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, device));
+                let shape = [2, channels, 9, 7];
+                let (x, residual) = (random(&shape).to_kind(kind), random(&shape).to_kind(kind));
+                let (scale, shift) = (random(&[channels]), random(&[channels]));
+                let grad = random(&shape).to_kind(kind);
+                drop(held);
+                let run = |f: fn(&_, &_, &_, Option<&_>, bool) -> torch_ext::Result<Tensor>| {
+                    let x = x.detach().set_requires_grad(true);
+                    let residual = residual.detach().set_requires_grad(true);
+                    let given = with_residual.then_some(&residual);
+                    let output = f(&x, &scale, &shift, given, relu).unwrap();
+                    assert_eq!(output.kind(), kind);
+                    output.backward_with(&grad);
+                    (output.detach(), x.grad(), residual.grad())
+                };
+                let (got, expected) = (run(channel_affine), run(channel_affine_naive));
+                close("output", &got.0, &expected.0, tolerance);
+                close("x", &got.1, &expected.1, tolerance);
+                if with_residual {
+                    close("residual", &got.2, &expected.2, tolerance);
+                }
+            }
         }
     }
 }

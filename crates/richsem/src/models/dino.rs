@@ -337,7 +337,7 @@ impl Dino {
 
     /// Pictures to encoder memory `[B, S, D]`.
     fn encode(&self, images: &Tensor, mask: &Tensor, train: bool) -> Result<(Tensor, Levels)> {
-        let maps = self.backbone.forward(images, train);
+        let maps = self.backbone.forward(images, train)?;
         let mut maps: Vec<Tensor> =
             self.config.return_interm_indices.iter().map(|&i| maps[i].shallow_clone()).collect();
         let from_backbone = maps.len();

@@ -74,10 +74,21 @@ impl LayerNorm {
         }
     }
 
+    /// Autocast makes this f32; what is in autocast's own kind stays so (statistics are f32 inside).
+    ///
     /// # Shapes
     /// `[…, D]` → `[…, D]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)
+        let device = x.device();
+        let norm = |weight: &Tensor, bias: &Tensor| {
+            x.layer_norm(self.weight.size(), Some(weight), Some(bias), 1e-5, true)
+        };
+        match torch_ext::autocast_kind(device) {
+            Some(kind) if x.kind() == kind => torch_ext::no_autocast(device, || {
+                norm(&self.weight.to_kind(kind), &self.bias.to_kind(kind))
+            }),
+            _ => norm(&self.weight, &self.bias),
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl ClipTeacher {
         self.frozen(|| {
             let images =
                 images.f_internal_upsample_bilinear2d_aa([side, side], false, None, None)?;
-            Ok(self.clip.encode_image(&images, false))
+            self.clip.encode_image(&images, false)
         })
     }
 
@@ -209,7 +209,7 @@ impl Teacher for ClipTeacher {
         let images = self.normalize(images)?;
         let (features, stride) = match (&self.clip.visual, self.vit) {
             (Visual::Resnet(visual), _) => {
-                (self.frozen(|| Ok(visual.dense(&images, false)))?, clip::RESNET_STRIDE)
+                (self.frozen(|| visual.dense(&images, false))?, clip::RESNET_STRIDE)
             }
             (Visual::Vit(visual), VitLabels::PatchMap) => {
                 (self.frozen(|| Ok(visual.patch_map(&images)))?, visual.patch())

@@ -451,7 +451,7 @@ fn both_encoders_are_differentiable() {
         let config = ClipConfig { visual, text: Some(text.clone()), embed_dim: 8 };
         let clip = Clip::new(&store.root(), &config);
         let images = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
-        let image = clip.encode_image(&images, true);
+        let image = clip.encode_image(&images, true).unwrap();
         let texts = clip.text.as_ref().unwrap().forward(&expected()["ids"].narrow(0, 0, 2));
         let normalize = crate::models::layers::l2_normalize;
         let logits = normalize(&image).matmul(&normalize(&texts).transpose(0, 1));
@@ -464,7 +464,7 @@ fn both_encoders_are_differentiable() {
             assert_eq!(has, trained, "{}", parameter.name);
         }
         if let Visual::Resnet(visual) = &clip.visual {
-            let map = visual.dense(&images, true);
+            let map = visual.dense(&images, true).unwrap();
             let pooled = visual.embed_boxes(&map, &boxes(&[[0.0, 0.0, 0.0, 50.0, 50.0]])).unwrap();
             assert!(pooled.requires_grad());
         }

@@ -23,7 +23,7 @@ use crate::{
     prepared::{LabelSource, Prepared},
     random::{Random, Stream},
     recordings::Recordings,
-    semantic_branch::{SemanticBranch, SemanticConfig},
+    semantic_branch::{SemanticBranch, SemanticConfig, TargetBoxes},
     teacher::{self, SoftLabels},
     vocabulary::Vocabulary,
 };
@@ -201,24 +201,41 @@ impl Learner {
         let normalization = self.model.detector.config.model.normalization();
         let collective = self.collective.as_ref();
         let (targets, supervision) = (&batch.targets, &batch.supervision);
+        let semantic = match (&self.semantic, &self.model.semantic_branch) {
+            (Some((config, source)), Some(branch)) if supervision.semantic => {
+                Some((config, source, branch))
+            }
+            _ => None,
+        };
+        let mut map = None;
+        let mut label = |source: &LabelSource, boxes: &Tensor| {
+            let teacher = match source {
+                LabelSource::Teacher(teacher) => teacher,
+                // Of the batch's own boxes: `prepared` refuses settings that ask for others.
+                LabelSource::Prepared(prepared) => return prepared.label(batch),
+            };
+            let map = match &map {
+                Some(map) => map,
+                None => map.insert(teacher.encode(&pixels(images, &normalization)?)?),
+            };
+            teacher.label(map, boxes)
+        };
+        // Boxes that are known are labelled before the matching, which waits for the device.
+        let mut known = match semantic {
+            Some((config, source, _))
+                if config.target_boxes == TargetBoxes::GroundTruth
+                    && targets.iter().any(|t| !t.boxes.is_empty()) =>
+            {
+                Some(label(source, &torch_ext::upload(&target_boxes(targets), images.device()))?)
+            }
+            _ => None,
+        };
         let (mut losses, decisions) =
             self.criterion.forward(output, targets, supervision, key, collective)?;
-        if let (Some((config, source)), Some(branch)) =
-            (&self.semantic, &self.model.semantic_branch)
-            && supervision.semantic
-        {
-            let mut map = None;
-            let mut label = |boxes: &Tensor| {
-                let teacher = match source {
-                    LabelSource::Teacher(teacher) => teacher,
-                    // Of the batch's own boxes: `prepared` refuses settings that ask for others.
-                    LabelSource::Prepared(prepared) => return prepared.label(batch),
-                };
-                let map = match &map {
-                    Some(map) => map,
-                    None => map.insert(teacher.encode(&pixels(images, &normalization)?)?),
-                };
-                teacher.label(map, boxes)
+        if let Some((config, source, branch)) = semantic {
+            let mut label = |boxes: &Tensor| match known.take() {
+                Some(labels) => Ok(labels),
+                None => label(source, boxes),
             };
             let more = semantic_terms(config, branch, output, targets, &decisions, &mut label)?;
             losses.append(more);

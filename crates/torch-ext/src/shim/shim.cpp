@@ -205,6 +205,14 @@ char* ext_autocast_leave(int cuda, const AutocastState* previous) {
   });
 }
 
+// The kind that autocast computes in, or -1 where it is off.
+int ext_autocast_dtype(int cuda) {
+  const auto type = device_type(cuda);
+  return at::autocast::is_autocast_enabled(type)
+      ? static_cast<int>(at::autocast::get_autocast_dtype(type))
+      : -1;
+}
+
 // ---- gradients -----------------------------------------------------------------------------
 
 char* ext_set_grad(at::Tensor* parameter, const at::Tensor* grad) {

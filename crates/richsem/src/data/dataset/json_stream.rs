@@ -105,7 +105,7 @@ impl<R: Read> JsonStream<R> {
                 .invalid("top level", format!("expected {expected}, got a list"))
                 .with_hint("this looks like a detections file; pass it with --detections")),
             None => Err(self.invalid("top level", "the file holds only white space")),
-            Some(_) => Err(self.unexpected("top level", expected)?),
+            Some(_) => Err(self.unexpected("top level", expected)?.with_hint(OTHER_FILE)),
         }
     }
 
@@ -352,9 +352,8 @@ impl<R: Read> JsonStream<R> {
             b',' | b'}' | b']' | b':' => format!("`{}`", byte as char),
             _ => format!("`{}`", byte.escape_ascii()),
         };
-        let error = self
-            .invalid(field, format!("expected {expected}, got {got} at byte {}", self.position()));
-        Ok(if field == "top level" { error.with_hint(OTHER_FILE) } else { error })
+        Ok(self
+            .invalid(field, format!("expected {expected}, got {got} at byte {}", self.position())))
     }
 }
 

@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use super::{BackboneConfig, norm::ConvNorm, stages::Stages};
-use crate::models::parameters::Scope;
+use crate::{error::Result, models::parameters::Scope};
 
 fn pool(x: &Tensor, stride: i64) -> Tensor {
     if stride == 1 {
@@ -37,15 +37,15 @@ impl Bottleneck {
         Self { convs, downsample, stride }
     }
 
-    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let [conv1, conv2, conv3] = &self.convs;
-        let y = conv1.forward(x, train).relu();
-        let y = conv2.forward(&y, train).relu();
-        let y = conv3.forward(&pool(&y, self.stride), train);
-        match &self.downsample {
-            Some(downsample) => (y + downsample.forward(&pool(x, self.stride), train)).relu(),
-            None => (y + x).relu(),
-        }
+        let shortcut = match &self.downsample {
+            Some(downsample) => downsample.forward(&pool(x, self.stride), train, None, false)?,
+            None => x.shallow_clone(),
+        };
+        let y = conv1.forward(x, train, None, true)?;
+        let y = conv2.forward(&y, train, None, true)?;
+        conv3.forward(&pool(&y, self.stride), train, Some(&shortcut), true)
     }
 }
 
@@ -71,10 +71,10 @@ impl ClipResnet {
         Self { stem, stages: Stages::new(scope, config, Bottleneck::new) }
     }
 
-    pub(super) fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
+    pub(super) fn forward(&self, images: &Tensor, train: bool) -> Result<[Tensor; 4]> {
         let mut x = images.shallow_clone();
         for conv in &self.stem {
-            x = conv.forward(&x, train).relu();
+            x = conv.forward(&x, train, None, true)?;
         }
         self.stages.forward(pool(&x, 2), |block, x| block.forward(x, train))
     }

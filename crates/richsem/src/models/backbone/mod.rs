@@ -110,14 +110,12 @@ impl BackboneConfig {
     }
 
     /// Blocks of each stage.
-    fn blocks(&self) -> Vec<i64> {
-        if !self.layers.is_empty() {
-            return self.layers.clone();
-        }
-        match self.name {
-            Trunk::Resnet18 => vec![2, 2, 2, 2],
-            Trunk::Resnet34 | Trunk::Resnet50 | Trunk::ClipResnet => vec![3, 4, 6, 3],
-            Trunk::Resnet101 => vec![3, 4, 23, 3],
+    fn blocks(&self) -> [i64; 4] {
+        match (self.layers.as_slice(), self.name) {
+            (&[a, b, c, d], _) => [a, b, c, d],
+            (_, Trunk::Resnet18) => [2, 2, 2, 2],
+            (_, Trunk::Resnet34 | Trunk::Resnet50 | Trunk::ClipResnet) => [3, 4, 6, 3],
+            (_, Trunk::Resnet101) => [3, 4, 23, 3],
         }
     }
 
@@ -160,7 +158,10 @@ impl Backbone {
     ///
     /// # Shapes
     /// `[B, 3, H, W]` → C2 to C5, `[B, channels, ⌈H / 4⌉ … ⌈H / 32⌉, …]`
-    pub fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn forward(&self, images: &Tensor, train: bool) -> Result<[Tensor; 4]> {
         match self {
             Self::Resnet(trunk) => trunk.forward(images, train),
             Self::ClipResnet(trunk) => trunk.forward(images, train),
@@ -189,7 +190,7 @@ mod tests {
             let config = BackboneConfig { name, width: 8, groups: 4, ..BackboneConfig::default() };
             let (_, trunk) = build(&config);
             let images = normal(1, &[1, 3, 64, 96]);
-            let maps = trunk.forward(&images, false);
+            let maps = trunk.forward(&images, false).unwrap();
             for (level, (map, channels)) in maps.iter().zip(config.channels()).enumerate() {
                 let stride = 4 << level;
                 assert_eq!(map.size(), [1, channels, 64 / stride, 96 / stride], "{name:?}");
@@ -245,7 +246,7 @@ mod tests {
         }
         store.load(&values, "test".as_ref()).unwrap();
         let x = normal(3, &[2, 3, 9, 11]);
-        let got = block.forward(&x, true);
+        let got = block.forward(&x, true, None, false).unwrap();
         let convolved = x.conv2d(&values["conv1.weight"], None::<&Tensor>, [2], [1], [1], 1);
         let shaped = |name: &str| values[name].view([1, -1, 1, 1]);
         let expected = (convolved - shaped("bn1.running_mean"))
@@ -267,9 +268,9 @@ mod tests {
         let (store, trunk) = build(&config);
         let images = normal(4, &[2, 3, 64, 64]) * 5.0 + 3.0;
         let before = store.named_tensors()["bn1.running_mean"].copy();
-        let _ = trunk.forward(&images, false);
+        let _ = trunk.forward(&images, false).unwrap();
         assert_eq!(before, store.named_tensors()["bn1.running_mean"]);
-        let _ = trunk.forward(&images, true);
+        let _ = trunk.forward(&images, true).unwrap();
         assert_ne!(before, store.named_tensors()["bn1.running_mean"]);
     }
 }

@@ -1,13 +1,19 @@
-//! A convolution and the norm that follows it, as one piece: a frozen norm is folded into the
-//! convolution's weight, one pass over the feature map instead of three.
+//! A convolution and what follows it, as one piece: the norm, a shortcut, ReLU. A frozen norm is a scale
+//! and a shift: on the CPU they are folded into the convolution, on CUDA they take one pass together
+//! with the shortcut and ReLU.
+
+use std::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::BackboneConfig;
-use crate::models::{
-    layers::{Conv2d, GroupNorm},
-    parameters::{Init, Scope},
+use crate::{
+    error::Result,
+    models::{
+        layers::{Conv2d, GroupNorm},
+        parameters::{Init, Scope},
+    },
 };
 
 const EPS: f64 = 1e-5;
@@ -26,14 +32,36 @@ pub enum Norm {
 
 #[derive(Debug)]
 enum NormState {
-    /// Buffers: weight, bias, running mean, running variance.
-    Frozen([Tensor; 4]),
-    Batch {
-        affine: [Tensor; 2],
-        running: [Tensor; 2],
-        trained: bool,
-    },
+    Frozen(FrozenNorm),
+    Batch { affine: [Tensor; 2], running: [Tensor; 2], trained: bool },
     Group(GroupNorm),
+}
+
+/// Buffers: weight, bias, running mean, running variance.
+#[derive(Debug)]
+struct FrozenNorm {
+    buffers: [Tensor; 4],
+    /// Made of them when they were last changed: their version then, scale and shift.
+    affine: RefCell<Option<(i64, [Tensor; 2])>>,
+}
+
+impl FrozenNorm {
+    /// Scale and shift, each `[C]`.
+    fn affine(&self) -> Result<[Tensor; 2]> {
+        let version =
+            self.buffers.iter().map(Tensor::f_internal_version).sum::<Result<i64, _>>()?;
+        let mut kept = self.affine.borrow_mut();
+        let [scale, shift] = match &mut *kept {
+            Some((of, affine)) if *of == version => affine,
+            outdated => {
+                let [weight, bias, mean, var] = &self.buffers;
+                let scale = weight * (var + EPS).rsqrt();
+                let shift = bias - mean * &scale;
+                &mut outdated.insert((version, [scale, shift])).1
+            }
+        };
+        Ok([scale.shallow_clone(), shift.shallow_clone()])
+    }
 }
 
 /// Convolution + norm.
@@ -65,7 +93,10 @@ impl ConvNorm {
                 let [weight, bias] =
                     [scope.buffer("weight", &[output], 1.0), scope.buffer("bias", &[output], 0.0)];
                 let [mean, var] = running(&scope);
-                NormState::Frozen([weight, bias, mean, var])
+                NormState::Frozen(FrozenNorm {
+                    buffers: [weight, bias, mean, var],
+                    affine: RefCell::default(),
+                })
             }
             Norm::BatchNorm => NormState::Batch {
                 affine: [
@@ -80,13 +111,29 @@ impl ConvNorm {
         Self { conv, norm }
     }
 
+    /// Convolution and norm, the shortcut added if there is one, and ReLU if asked for.
+    ///
     /// # Shapes
-    /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`
-    pub(super) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        match &self.norm {
-            NormState::Frozen([weight, bias, mean, var]) => {
-                let scale = weight * (var + EPS).rsqrt();
-                let shift = bias - mean * &scale;
+    /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`; so is `shortcut`
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        train: bool,
+        shortcut: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor> {
+        let mut y = match &self.norm {
+            NormState::Frozen(norm) => {
+                let [scale, shift] = norm.affine()?;
+                if x.device().is_cuda() {
+                    let y = self.conv.forward(x);
+                    let shortcut = shortcut.map(|s| s.to_kind(y.kind()));
+                    let shortcut = shortcut.as_ref();
+                    return Ok(torch_ext::channel_affine(&y, &scale, &shift, shortcut, relu)?);
+                }
                 let folded = &self.conv.weight * scale.view([-1, 1, 1, 1]);
                 self.conv.with(x, &folded, Some(&shift))
             }
@@ -104,6 +151,10 @@ impl ConvNorm {
                 )
             }
             NormState::Group(norm) => norm.forward(&self.conv.forward(x)),
+        };
+        if let Some(shortcut) = shortcut {
+            y = y + shortcut;
         }
+        Ok(if relu { y.relu() } else { y })
     }
 }

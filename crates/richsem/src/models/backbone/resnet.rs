@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{BackboneConfig, norm::ConvNorm, stages::Stages};
-use crate::models::parameters::Scope;
+use crate::{error::Result, models::parameters::Scope};
 
 #[derive(Debug)]
 struct Block {
@@ -33,18 +33,17 @@ impl Block {
         Self { convs, downsample }
     }
 
-    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let shortcut = match &self.downsample {
+            Some(downsample) => downsample.forward(x, train, None, false)?,
+            None => x.shallow_clone(),
+        };
         let mut y = x.shallow_clone();
         for (i, conv) in self.convs.iter().enumerate() {
-            y = conv.forward(&y, train);
-            if i + 1 < self.convs.len() {
-                y = y.relu();
-            }
+            let last = i + 1 == self.convs.len();
+            y = conv.forward(&y, train, last.then_some(&shortcut), true)?;
         }
-        match &self.downsample {
-            Some(downsample) => (y + downsample.forward(x, train)).relu(),
-            None => (y + x).relu(),
-        }
+        Ok(y)
     }
 }
 
@@ -62,8 +61,8 @@ impl Resnet {
         Self { stem, stages: Stages::new(scope, config, Block::new) }
     }
 
-    pub(super) fn forward(&self, images: &Tensor, train: bool) -> [Tensor; 4] {
-        let x = self.stem.forward(images, train).relu();
+    pub(super) fn forward(&self, images: &Tensor, train: bool) -> Result<[Tensor; 4]> {
+        let x = self.stem.forward(images, train, None, true)?;
         let x = x.max_pool2d([3], [2], [1], [1], false);
         self.stages.forward(x, |block, x| block.forward(x, train))
     }

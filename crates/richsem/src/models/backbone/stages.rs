@@ -4,11 +4,11 @@
 use tch::Tensor;
 
 use super::BackboneConfig;
-use crate::models::parameters::Scope;
+use crate::{error::Result, models::parameters::Scope};
 
 /// Blocks in a row, by stage.
 #[derive(Debug)]
-pub(super) struct Stages<B>(Vec<Vec<B>>);
+pub(super) struct Stages<B>([Vec<B>; 4]);
 
 impl<B> Stages<B> {
     /// `block` makes one from its scope, input channels, planes (output channels before expansion),
@@ -19,11 +19,12 @@ impl<B> Stages<B> {
         block: impl Fn(&Scope, i64, i64, i64, &BackboneConfig) -> B,
     ) -> Self {
         let mut input = config.width;
-        let stage = |(stage, count): (usize, i64)| {
+        let blocks = config.blocks();
+        Self(std::array::from_fn(|stage| {
             let planes = config.width << stage;
             let frozen = config.is_frozen(stage as i64 + 1);
             let scope = scope.sub(format!("layer{}", stage + 1)).frozen(frozen);
-            (0..count)
+            (0..blocks[stage])
                 .map(|i| {
                     let stride = if i == 0 && stage > 0 { 2 } else { 1 };
                     let made = block(&scope.sub(i), input, planes, stride, config);
@@ -31,18 +32,26 @@ impl<B> Stages<B> {
                     made
                 })
                 .collect()
-        };
-        Self(config.blocks().into_iter().enumerate().map(stage).collect())
+        }))
     }
 
     /// The output of each stage: C2 to C5.
-    pub(super) fn forward(&self, stem: Tensor, run: impl Fn(&B, &Tensor) -> Tensor) -> [Tensor; 4] {
+    ///
+    /// # Errors
+    /// What `run` returns.
+    pub(super) fn forward(
+        &self,
+        stem: Tensor,
+        run: impl Fn(&B, &Tensor) -> Result<Tensor>,
+    ) -> Result<[Tensor; 4]> {
         let mut x = stem;
-        std::array::from_fn(|stage| {
-            for block in &self.0[stage] {
-                x = run(block, &x);
+        let mut stage = |blocks: &[B]| -> Result<Tensor> {
+            for block in blocks {
+                x = run(block, &x)?;
             }
-            x.shallow_clone()
-        })
+            Ok(x.shallow_clone())
+        };
+        let [c2, c3, c4, c5] = &self.0;
+        Ok([stage(c2)?, stage(c3)?, stage(c4)?, stage(c5)?])
     }
 }

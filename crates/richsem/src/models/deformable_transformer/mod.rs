@@ -210,7 +210,12 @@ impl DeformableTransformer {
             .enumerate()
             .map(|(level, p)| p.flatten(1, 2) + self.level_embed.get(level as i64))
             .collect();
-        self.encoder.forward(&Tensor::cat(&flat, 1), &Tensor::cat(&pos, 1), levels)
+        let (tokens, pos) = (Tensor::cat(&flat, 1), Tensor::cat(&pos, 1));
+        // Tens of thousands of tokens: under autocast they stay in its kind between the layers too.
+        match torch_ext::autocast_kind(tokens.device()) {
+            Some(kind) => self.encoder.forward(&tokens.to_kind(kind), &pos.to_kind(kind), levels),
+            None => self.encoder.forward(&tokens, &pos, levels),
+        }
     }
 
     /// Two-stage selection: the tokens with the largest class logit propose boxes.

@@ -86,11 +86,14 @@ impl Clip {
     ///
     /// # Shapes
     /// `images` `[B, 3, R, R]`, normalised with [`PIXELS`] → `[B, D]`
-    pub fn encode_image(&self, images: &Tensor, train: bool) -> Tensor {
-        match &self.visual {
-            Visual::Resnet(visual) => visual.pool.forward(&visual.dense(images, train)),
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn encode_image(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        Ok(match &self.visual {
+            Visual::Resnet(visual) => visual.pool.forward(&visual.dense(images, train)?),
             Visual::Vit(visual) => visual.forward(images),
-        }
+        })
     }
 }
 

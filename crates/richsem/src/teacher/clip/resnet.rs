@@ -107,9 +107,12 @@ impl VisualResnet {
     ///
     /// # Shapes
     /// `[B, 3, H, W]`, normalised → `[B, C, H / 32, W / 32]`
-    pub fn dense(&self, images: &Tensor, train: bool) -> Tensor {
-        let [.., last] = self.trunk.forward(images, train);
-        last
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn dense(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        let [.., last] = self.trunk.forward(images, train)?;
+        Ok(last)
     }
 
     /// Embeddings of boxes, not normalised: RoIAlign (aligned, as many samples as a bin has cells)

@@ -252,7 +252,7 @@ impl Run<'_> {
         let (pixels, boxes) = batch.upload(self.device)?;
         let kind = autocast_kind(self.settings.train.precision);
         let features = torch_ext::autocast(self.device, kind, || {
-            visual.embed_boxes(&visual.dense(&pixels, train), &boxes)
+            visual.embed_boxes(&visual.dense(&pixels, train)?, &boxes)
         })?;
         Ok(l2_normalize(&features.f_to_kind(Kind::Float)?))
     }

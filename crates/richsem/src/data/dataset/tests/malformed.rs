@@ -37,8 +37,8 @@ fn not_json_at_all() {
     refused([0x1f, 0x8b, 8, 0, 0], "top level", "gzip archive", "gunzip");
     refused(b"PK\x03\x04....", "top level", "zip archive", "unzip");
     refused([0xff, 0xfe, b'{', 0], "top level", "UTF-16", "UTF-8");
-    refused("images:\n - 1", "top level", "got `i` at byte 0", "");
-    refused("3", "top level", "got a number", "");
+    refused("images:\n - 1", "top level", "got `i` at byte 0", "not COCO or LVIS");
+    refused("3", "top level", "got a number", "not COCO or LVIS");
 }
 
 #[test]
