@@ -46,8 +46,8 @@ pub struct Timing {
     pub low_ms: f64,
     /// A tenth were slower.
     pub high_ms: f64,
-    /// Most memory libtorch held on the GPU, in MiB; `None` on the CPU.
-    pub peak_mib: Option<f64>,
+    /// Memory that libtorch held on the GPU in the end, its pools included, in MiB; `None` on the CPU.
+    pub memory_mib: Option<f64>,
 }
 
 /// Times training steps (forward, losses, backward, update) and inference from a decoded batch in
@@ -66,8 +66,7 @@ pub fn run(config: &Config, work: &Workload, device: Device) -> Result<(Timing, 
         learner.update(1e-6)?;
         Ok(())
     })?;
-    let detector = learner.model.detector;
-    drop(learner.optimizer);
+    let detector = learner.into_detector();
     let inference = time(work, device, || detector.detect(&batch).map(drop))?;
     Ok((train, inference))
 }
@@ -77,7 +76,6 @@ fn time(work: &Workload, device: Device, mut f: impl FnMut() -> Result<()>) -> R
         f()?;
     }
     torch_ext::synchronize(device)?;
-    torch_ext::reset_peak_memory(device)?;
     let mut times = Vec::with_capacity(work.runs);
     for _ in 0..work.runs.max(1) {
         let start = Instant::now();
@@ -91,7 +89,7 @@ fn time(work: &Workload, device: Device, mut f: impl FnMut() -> Result<()>) -> R
         median_ms: at(0.5),
         low_ms: at(0.1),
         high_ms: at(0.9),
-        peak_mib: torch_ext::memory(device).map(|m| m.peak_allocated as f64 / f64::from(1 << 20)),
+        memory_mib: torch_ext::memory(device).map(|m| m.reserved as f64 / f64::from(1 << 20)),
     })
 }
 

@@ -6,6 +6,7 @@
 mod autocast;
 pub mod channel_affine;
 mod cuda;
+pub mod detr_losses;
 mod device;
 mod error;
 mod ffi;

@@ -72,7 +72,8 @@ fn roi_align_agrees_with_the_cpu() {
     for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 2e-3), (Kind::BFloat16, 1.6e-2)] {
         for (ratio, aligned) in [(0, true), (2, false)] {
             let run = |device: Device, kind: Kind| {
-                let features = features.to_kind(kind).to_device(device).set_requires_grad(true);
+                let features = features.to_kind(kind).to_device(device).detach();
+                let features = features.set_requires_grad(true);
                 let boxes = boxes.to_device(device);
                 let output = roi_align(&features, &boxes, (7, 5), 0.125, ratio, aligned).unwrap();
                 output.backward_with(&output.detach().tanh());

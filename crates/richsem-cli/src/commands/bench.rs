@@ -20,8 +20,8 @@ Examples:
   richsem bench -c configs/tiny.toml --device cpu --size 160x224 --classes 40
 
 Times training steps (forward, losses, backward, update) and inference (from a decoded batch in
-memory to boxes) on random pictures with random weights. No data is needed. Memory is the most that
-libtorch held on the GPU.";
+memory to boxes) on random pictures with random weights. No data is needed. Memory is what libtorch
+has taken of the GPU's.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -103,10 +103,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             ms(timing.low_ms),
             ms(timing.high_ms),
             format!("{:.1}", work.batch as f64 * 1e3 / timing.median_ms),
-            timing.peak_mib.map_or_else(|| table::NOTHING.to_owned(), |mib| format!("{mib:.0}")),
+            timing.memory_mib.map_or_else(|| table::NOTHING.to_owned(), |mib| format!("{mib:.0}")),
         ]
     };
-    let columns = ["<what", "median ms", "p10 ms", "p90 ms", "images/s", "peak MiB"];
+    let columns = ["<what", "median ms", "p10 ms", "p90 ms", "images/s", "MiB"];
     output::print(format!(
         "{}, {precision}\nbatch {} of {}, {} boxes an image, {} classes; {} runs after {} to warm \
          up\n\n{}",

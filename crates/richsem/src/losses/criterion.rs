@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+use torch_ext::detr_losses::{FocalTargets, box_losses, focal_sums};
 
 use super::{
     boxes::{generalized_iou, l1},
@@ -299,12 +300,21 @@ impl Criterion {
         let most = padded.boxes.size()[1];
         let truth = (0..matching.len()).map(|i| matching.image[i] * most + matching.target[i]);
         let truth = padded.boxes.view([images * most, 4]).index_select(0, &index(truth.collect()));
-        let predicted = outputs.boxes.reshape([-1, 4]).index_select(0, &slots);
         let pairs = matching.len() as i64 / sets;
-        let per_set =
-            |x: Tensor| x.sum_dim_intlist([1i64].as_slice(), false, Kind::Float) / *normalizer;
-        let distances = l1(&predicted, &truth).view([sets, pairs]);
-        let overlaps = 1.0f64 - generalized_iou(&predicted, &truth).view([sets, pairs]);
+        let [distances, overlaps] = match device.is_cuda() {
+            true => {
+                let losses = box_losses(&outputs.boxes.reshape([-1, 4]), &slots, &truth)?;
+                [losses.get(0), losses.get(1)]
+            }
+            false => {
+                let predicted = outputs.boxes.reshape([-1, 4]).index_select(0, &slots);
+                [l1(&predicted, &truth), 1.0f64 - generalized_iou(&predicted, &truth)]
+            }
+        };
+        let per_set = |x: Tensor| {
+            let x = x.view([sets, pairs]);
+            x.sum_dim_intlist([1i64].as_slice(), false, Kind::Float) / *normalizer
+        };
         let class = self.class_terms(outputs, supervised, targets, &slots)? / *normalizer;
         Ok([class, per_set(distances), per_set(overlaps)])
     }
@@ -329,6 +339,15 @@ impl Criterion {
         };
         let known = known
             .map(|k| torch_ext::upload(&Tensor::from_slice(&k).view([images, classes]), device));
+        let (alpha, gamma) = (self.config.focal_alpha, self.config.focal_gamma);
+        if device.is_cuda()
+            && let Some(labels) = query_labels(matching, logits, label)
+        {
+            let labels = torch_ext::upload(&labels, device);
+            let (classes, known) = (supervised.classes.as_ref(), known.as_ref());
+            let targets = FocalTargets { labels: &labels, classes, known };
+            return Ok(focal_sums(logits, targets, alpha, gamma)?);
+        }
         // The columns that each set looks at, and where in them each matched label stands.
         let (logits, width, columns, known) = match &supervised.classes {
             None => {
@@ -357,7 +376,6 @@ impl Criterion {
         let columns = torch_ext::upload(&Tensor::from_slice(&columns), device);
         let _ = onehot.shallow_clone().index_fill_(0, &(slots * width + columns), 1.0);
         let onehot = onehot.view([sets, images, queries, width]);
-        let (alpha, gamma) = (self.config.focal_alpha, self.config.focal_gamma);
         let mut loss = sigmoid_focal_loss(&logits, &onehot, alpha, gamma);
         if let Some(known) = known {
             // A matched pair counts even where other boxes of its class may be missing.
@@ -373,6 +391,28 @@ fn present_classes(targets: &[Target]) -> Vec<u32> {
     present.sort_unstable();
     present.dedup();
     present
+}
+
+/// The class of each query, `[S, B, Q]`, −1 for none; `None` where one answers for several classes
+/// ([`max_size`] allows it).
+fn query_labels(
+    matching: &Matching,
+    logits: &Tensor,
+    label: impl Fn(usize) -> u32,
+) -> Option<Tensor> {
+    let size = logits.size();
+    let (images, queries) = (size[1], size[2]);
+    let mut labels = vec![-1i64; (size[0] * images * queries) as usize];
+    for i in 0..matching.len() {
+        let slot = (matching.set[i] * images + matching.image[i]) * queries + matching.query[i];
+        let of_slot = &mut labels[slot as usize];
+        let class = i64::from(label(i));
+        if *of_slot >= 0 && *of_slot != class {
+            return None;
+        }
+        *of_slot = class;
+    }
+    Some(Tensor::from_slice(&labels).view(&size[..3]))
 }
 
 /// Every positive denoising query with the box it is a copy of, the same in each layer.

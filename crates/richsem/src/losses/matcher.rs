@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
+use torch_ext::detr_losses::{CostWeights, matching_cost};
 
 use super::boxes::{generalized_iou, l1};
 use crate::{
@@ -161,7 +162,14 @@ pub fn hungarian(
     if targets.most() == 0 {
         return Ok(Matching::default());
     }
-    let cost = tch::no_grad(|| cost(logits, boxes, targets, config, focal_alpha));
+    let cost = tch::no_grad(|| match logits.device().is_cuda() {
+        true => {
+            let MatcherConfig { class, l1, giou } = *config;
+            let weights = CostWeights { class, l1, giou, alpha: focal_alpha };
+            Ok(matching_cost(logits, boxes, &targets.labels, &targets.boxes, weights)?)
+        }
+        false => Ok::<_, Error>(cost(logits, boxes, targets, config, focal_alpha)),
+    })?;
     let (sets, images, q, t) = cost.size4()?;
     let (q, t) = (q as usize, t as usize);
     let cost = Vec::<f32>::try_from(cost.to_device(Device::Cpu).flatten(0, -1))?;

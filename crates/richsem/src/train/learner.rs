@@ -116,6 +116,12 @@ impl Learner {
         Ok(Self { model, optimizer, criterion, semantic, accumulate, collective, recordings })
     }
 
+    /// What is left when training is over.
+    #[must_use]
+    pub fn into_detector(self) -> Detector {
+        self.model.detector
+    }
+
     /// The processes of this run.
     #[must_use]
     pub fn collective(&self) -> &dyn Collective {

@@ -5,6 +5,7 @@
 #include "shim.h"
 
 #include <c10/core/Allocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <dlfcn.h>
@@ -76,15 +77,22 @@ c10::MempoolId_t pool() {
 struct Graph {
   // Larger than the class, which has some 200 bytes.
   alignas(16) std::array<unsigned char, 1024> storage;
-  c10::Stream before;
+  // Of the thread that records.
+  c10::Device device_before;
+  c10::Stream stream_before;
 
-  explicit Graph(c10::Stream stream) : before(stream) {
+  Graph(c10::Device device, c10::Stream stream) : device_before(device), stream_before(stream) {
     functions().construct(storage.data(), /*keep_graph=*/false);
   }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
   ~Graph() {
     functions().destruct(storage.data());
+  }
+
+  void restore(const c10::impl::VirtualGuardImpl& guard) const {
+    guard.exchangeStream(stream_before);
+    guard.setDevice(device_before);
   }
 };
 
@@ -97,30 +105,34 @@ char* ext_graph_begin(int index, Graph** result) {
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
     c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
     guard.synchronizeDevice(device.index());
-    auto graph = std::make_unique<Graph>(guard.getStream(device));
+    // The recording takes once more what the runs before it have used, in memory of its own.
+    c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
+    auto graph = std::make_unique<Graph>(guard.getDevice(), guard.getStream(device));
+    // The recording goes to the current stream of the current device.
+    guard.setDevice(device);
     guard.exchangeStream(recording_stream(guard, device));
     try {
       constexpr int kThreadLocal = 1; // cudaStreamCaptureModeThreadLocal
       functions().capture_begin(graph->storage.data(), pool(), kThreadLocal);
     } catch (...) {
-      guard.exchangeStream(graph->before);
+      graph->restore(guard);
       throw;
     }
     *result = graph.release();
   });
 }
 
-// Whatever happens, the stream is then the one from before.
+// Whatever happens, device and stream are then those from before.
 char* ext_graph_end(Graph* graph) {
   return guarded([&] {
     c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
     try {
       functions().capture_end(graph->storage.data());
     } catch (...) {
-      guard.exchangeStream(graph->before);
+      graph->restore(guard);
       throw;
     }
-    guard.exchangeStream(graph->before);
+    graph->restore(guard);
   });
 }
 

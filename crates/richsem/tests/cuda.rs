@@ -1,0 +1,155 @@
+//! What is done in a way of its own on CUDA gives what the plain way gives: recorded passes, and the
+//! losses' kernels. Skipped, with a line that says so, where there is no CUDA device.
+#![allow(clippy::unwrap_used)]
+
+use richsem::{
+    bench::{Workload, random_batch, vocabulary},
+    collective::Single,
+    config::Config,
+    losses::{
+        Criterion, FederatedConfig, LossConfig,
+        criterion::{StepKey, UnknownClasses},
+    },
+    models::{
+        denoising::DenoisingLayout,
+        dino::{LayerOutputs, TrainingOutput},
+    },
+    targets::{Assignment, Supervision, Target},
+    testing::{normal, uniform},
+    train::{Learner, Trace},
+};
+use tch::{Device, Kind, Tensor};
+use torch_ext::DeviceChoice;
+
+fn device() -> Option<Device> {
+    match DeviceChoice::Cuda(None).resolve() {
+        Ok(device) => Some(device),
+        Err(problem) => {
+            println!("skipped, there is no CUDA device: {problem}");
+            None
+        }
+    }
+}
+
+const CONFIG: &str = r#"
+version = 1
+[model.dino.backbone]
+width = 16
+layers = [1, 1, 1, 1]
+frozen_stages = -1
+[model.dino.transformer]
+hidden_dim = 64
+enc_layers = 2
+dec_layers = 2
+dim_feedforward = 128
+num_queries = 60
+[train]
+lr = 1e-3
+lr_backbone = 1e-3
+"#;
+
+/// Losses of some steps, and detections after them: pictures of two sizes and any number of boxes.
+fn run(graphs: bool, device: Device) -> (Vec<f64>, Vec<Tensor>) {
+    let text = format!("{CONFIG}cuda_graphs = {graphs}\n");
+    let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
+    let mut learner = Learner::new(&config, vocabulary(7), device, Box::new(Single)).unwrap();
+    let batch = |i: usize| {
+        let (height, boxes) = if i % 2 == 0 { (96, 3 + i) } else { (128, 1 + i % 5) };
+        let work = Workload { batch: 2, height, width: 128, boxes, classes: 7, warmup: 0, runs: 0 };
+        random_batch(&work).unwrap()
+    };
+    let losses = (0..12)
+        .map(|i| {
+            let key = StepKey { seed: 5, step: i as u64 };
+            let loss = learner.backward(&batch(i), key, &mut Trace::default()).unwrap().loss;
+            learner.update(1.0).unwrap();
+            loss
+        })
+        .collect();
+    let detector = &learner.model.detector;
+    let found = (0..4).map(|_| detector.infer(&batch(0)).unwrap().pred_logits).collect();
+    (losses, found)
+}
+
+#[test]
+fn recorded_steps_are_the_same_steps() {
+    let Some(device) = device() else { return };
+    let (plain, plain_found) = run(false, device);
+    let (recorded, recorded_found) = run(true, device);
+    for (step, (a, b)) in plain.iter().zip(&recorded).enumerate() {
+        // Gradients are added up in no fixed order, and a step carries that on to the next.
+        assert!((a - b).abs() < 2e-3 * a.abs(), "step {step}: {a} {b}");
+    }
+    assert!(plain[11] < plain[1], "{plain:?}");
+    for found in &recorded_found {
+        let apart = (found - &plain_found[0]).abs().max().double_value(&[]);
+        assert!(apart < 0.05, "{apart}");
+    }
+    let apart = (&recorded_found[3] - &recorded_found[0]).abs().max().double_value(&[]);
+    assert!(apart < 1e-4, "{apart}");
+    println!("compared: {plain:?} {recorded:?}");
+}
+
+/// Terms, and the gradients of logits and boxes.
+fn losses(
+    config: &LossConfig,
+    supervision: &Supervision,
+    targets: &[Target],
+    device: Device,
+) -> Vec<Tensor> {
+    let leaf = |x: Tensor| x.to_device(device).set_requires_grad(true);
+    let layers = |n: i64, queries: i64, key: u64| LayerOutputs {
+        logits: leaf(normal(key, &[n, 2, queries, 9]) * 2.0),
+        boxes: leaf(uniform(key, &[n, 2, queries, 4]) * 0.5 + 0.2),
+    };
+    let layout = DenoisingLayout::new(2, 4);
+    let none = || Tensor::zeros([0], (Kind::Float, device));
+    let output = TrainingOutput {
+        decoder: layers(3, 30, 1),
+        interm: layers(1, 30, 2),
+        denoising: Some((layout, layers(3, layout.len(), 3))),
+        region_features: none(),
+        input_references: none(),
+    };
+    let criterion = Criterion::new(config.clone(), vec![5, 1, 9, 3, 2, 8, 0, 4, 1]);
+    let key = StepKey { seed: 3, step: 7 };
+    let (terms, _) = criterion.forward(&output, targets, supervision, key, &Single).unwrap();
+    terms.total.backward();
+    let (_, denoising) = output.denoising.as_ref().unwrap();
+    let grads = [&output.decoder, &output.interm, denoising];
+    let grads = grads.into_iter().flat_map(|layers| [layers.logits.grad(), layers.boxes.grad()]);
+    [terms.values, terms.total.detach()]
+        .into_iter()
+        .chain(grads)
+        .map(|x| x.to_device(Device::Cpu))
+        .collect()
+}
+
+#[test]
+fn the_losses_are_those_of_the_host() {
+    let Some(device) = device() else { return };
+    let work =
+        Workload { batch: 2, height: 32, width: 32, boxes: 4, classes: 9, warmup: 0, runs: 0 };
+    let mut targets = random_batch(&work).unwrap().targets;
+    targets[1].boxes.truncate(2);
+    targets[1].labels.truncate(2);
+    targets[0].knowledge.others_absent = false;
+    for federated in [None, Some(FederatedConfig { classes: 6, power: 0.5 })] {
+        for unknown_classes in [UnknownClasses::Negative, UnknownClasses::Ignore] {
+            for assignment in [Assignment::Hungarian, Assignment::MaxSize] {
+                let config = LossConfig {
+                    federated: federated.clone(),
+                    unknown_classes,
+                    ..LossConfig::default()
+                };
+                let supervision = Supervision { assignment, ..Supervision::default() };
+                let run = |device| losses(&config, &supervision, &targets, device);
+                for (i, (got, expected)) in run(device).iter().zip(run(Device::Cpu)).enumerate() {
+                    let apart = (got - &expected).abs().max().double_value(&[]);
+                    let size = expected.abs().max().double_value(&[]);
+                    assert!(size > 0.0 && apart < 2e-5 * size.max(1e-3), "{i}: {apart} of {size}");
+                }
+            }
+        }
+    }
+}
