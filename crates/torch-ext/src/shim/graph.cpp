@@ -68,9 +68,28 @@ c10::Stream recording_stream(const c10::impl::VirtualGuardImpl& guard, c10::Devi
 }
 
 // All graphs share one pool of memory: they are replayed one after another, and what one leaves is
-// used before the next starts.
-c10::MempoolId_t pool() {
-  static const c10::MempoolId_t shared = functions().graph_pool_handle();
+// used before the next starts. With its last graph a pool ends, and the next graph begins another.
+struct Pool {
+  std::mutex mutex;
+  size_t graphs = 0;
+  c10::MempoolId_t id{0, 0};
+
+  c10::MempoolId_t enter() {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (graphs++ == 0) {
+      id = functions().graph_pool_handle();
+    }
+    return id;
+  }
+
+  void leave() {
+    std::lock_guard<std::mutex> lock(mutex);
+    --graphs;
+  }
+};
+
+Pool& pool() {
+  static Pool shared;
   return shared;
 }
 
@@ -80,14 +99,17 @@ struct Graph {
   // Of the thread that records.
   c10::Device device_before;
   c10::Stream stream_before;
+  c10::MempoolId_t memory;
 
   Graph(c10::Device device, c10::Stream stream) : device_before(device), stream_before(stream) {
     functions().construct(storage.data(), /*keep_graph=*/false);
+    memory = pool().enter();
   }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
   ~Graph() {
     functions().destruct(storage.data());
+    pool().leave();
   }
 
   void restore(const c10::impl::VirtualGuardImpl& guard) const {
@@ -113,7 +135,7 @@ char* ext_graph_begin(int index, Graph** result) {
     guard.exchangeStream(recording_stream(guard, device));
     try {
       constexpr int kThreadLocal = 1; // cudaStreamCaptureModeThreadLocal
-      functions().capture_begin(graph->storage.data(), pool(), kThreadLocal);
+      functions().capture_begin(graph->storage.data(), graph->memory, kThreadLocal);
     } catch (...) {
       graph->restore(guard);
       throw;
