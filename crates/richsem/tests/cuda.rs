@@ -44,12 +44,14 @@ dec_layers = 2
 dim_feedforward = 128
 num_queries = 60
 [train]
-lr = 1e-3
-lr_backbone = 1e-3
+lr = 0.0
+lr_backbone = 0.0
 "#;
 
-/// Losses of some steps, and detections after them: pictures of two sizes and any number of boxes.
-fn run(graphs: bool, device: Device) -> (Vec<f64>, Vec<Tensor>) {
+/// Loss and norm of the gradient of some steps, and logits: pictures of two sizes and any number of
+/// boxes. Nothing is learned (gradients are added up in no fixed order, and AdamW makes much of little),
+/// so that steps can be compared.
+fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
     let text = format!("{CONFIG}cuda_graphs = {graphs}\n");
     let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
     let mut learner = Learner::new(&config, vocabulary(7), device, Box::new(Single)).unwrap();
@@ -58,38 +60,34 @@ fn run(graphs: bool, device: Device) -> (Vec<f64>, Vec<Tensor>) {
         let work = Workload { batch: 2, height, width: 128, boxes, classes: 7, warmup: 0, runs: 0 };
         random_batch(&work).unwrap()
     };
-    let losses = (0..12)
+    let steps = (0..12)
         .map(|i| {
             let key = StepKey { seed: 5, step: i as u64 };
             let loss = learner.backward(&batch(i), key, &mut Trace::default()).unwrap().loss;
-            learner.update(1.0).unwrap();
-            loss
+            [loss, learner.update(1.0).unwrap()]
         })
         .collect();
     let detector = &learner.model.detector;
     let found = (0..4).map(|_| detector.infer(&batch(0)).unwrap().pred_logits).collect();
-    (losses, found)
+    (steps, found)
 }
 
 #[test]
 fn recorded_steps_are_the_same_steps() {
     let Some(device) = device() else { return };
     let (plain, plain_found) = run(false, device);
-    let (recorded, recorded_found) = run(true, device);
-    // With the graphs their memory is gone, and others can be recorded.
-    assert_eq!(run(true, device).0[0], recorded[0]);
-    for (step, (a, b)) in plain.iter().zip(&recorded).enumerate() {
-        // Gradients are added up in no fixed order, and a step carries that on to the next.
-        assert!((a - b).abs() < 2e-3 * a.abs(), "step {step}: {a} {b}");
+    // Twice: with the graphs their memory is gone, and others can be recorded.
+    for (recorded, recorded_found) in [run(true, device), run(true, device)] {
+        for (step, (a, b)) in plain.iter().zip(&recorded).enumerate() {
+            for (a, b) in a.iter().zip(b) {
+                assert!((a - b).abs() < 1e-4 * a.abs(), "step {step}: {plain:?} {recorded:?}");
+            }
+        }
+        for found in &recorded_found {
+            let apart = (found - &plain_found[0]).abs().max().double_value(&[]);
+            assert!(apart < 1e-3, "{apart}");
+        }
     }
-    assert!(plain[11] < plain[1], "{plain:?}");
-    for found in &recorded_found {
-        let apart = (found - &plain_found[0]).abs().max().double_value(&[]);
-        assert!(apart < 0.05, "{apart}");
-    }
-    let apart = (&recorded_found[3] - &recorded_found[0]).abs().max().double_value(&[]);
-    assert!(apart < 1e-4, "{apart}");
-    println!("compared: {plain:?} {recorded:?}");
 }
 
 /// Terms, and the gradients of logits and boxes.
