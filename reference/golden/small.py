@@ -128,19 +128,27 @@ def build(args, seed):
     torch.manual_seed(seed)
     official.build_backbone = small_backbone
     model, criterion, post = official.build_richsem(args)
-    if not args.use_language:
+    finish(model, args.use_language, categories(), lambda: shake(model, seed))
+    criterion.set_cats(categories())
+    return model, criterion, post
+
+
+def finish(model, language, cats, shake):
+    """New weights by `shake`; then one CLIP and one text table for both class heads."""
+    if not language:
         # The official baseline's encoder compares with text even when its decoder does not. DINO,
         # and this project, give the encoder a linear head of its own.
         model.transformer.enc_out_class_embed = copy.deepcopy(model.class_embed[0])
-    shake(model, seed)
+    shake()
+    # Of the encoder and, last, of the decoder. The checkpoint's two copies of CLIP are one and the
+    # same; shaken, they would differ.
     heads = [m for m in model.modules() if hasattr(m, "set_total_text")]
+    if heads:
+        heads[-1].eval()  # as the official code does with a frozen CLIP, before its first forward
+        heads[-1].set_total_text(cats)
     for head in heads:
-        # The checkpoint's two copies of CLIP are one and the same; shaken, they would differ.
         head.clip.load_state_dict(heads[-1].clip.state_dict())
         head.text_embed = heads[-1].text_embed
-        head.set_total_text(categories())
-    criterion.set_cats(categories())
-    return model, criterion, post
 
 
 def in_double(model, criterion):

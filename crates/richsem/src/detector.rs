@@ -10,13 +10,14 @@ use crate::{
     checkpoint_io::{checked_text_table, not_ours, read_text_table, safetensors},
     config::{ClassHeadConfig, Config, Precision},
     data::batch::Batch,
-    error::{Error, Result},
+    error::{Error, Result, guarded},
     models::{
         class_head::{ClassSpace, TextTable},
         dino::{Dino, InferenceOutput},
         parameters::ParameterStore,
         postprocess::{ScoredBox, postprocess},
     },
+    stored_batch::StoredBatch,
     vocabulary::Vocabulary,
 };
 
@@ -171,10 +172,31 @@ impl Detector {
     /// # Errors
     /// What libtorch refuses.
     pub fn infer(&self, batch: &Batch) -> Result<InferenceOutput> {
-        let device = self.device();
-        let (images, mask) = batch.normalize(device, &self.config.model.normalization())?;
+        let (images, mask) = batch.normalize(self.device(), &self.config.model.normalization())?;
+        self.infer_normalized(&images, &mask, None)
+    }
+
+    /// Logits and boxes of a batch that was normalised elsewhere.
+    ///
+    /// # Errors
+    /// Tokens that these pictures or this detector do not have; what libtorch refuses.
+    pub fn infer_stored(&self, batch: &StoredBatch) -> Result<InferenceOutput> {
+        let to = |x: &Tensor| x.f_to_device(self.device());
+        let tokens = batch.tokens_for(&self.config.model.dino)?.map(to).transpose()?;
+        let (images, mask) = (to(&batch.images)?, to(&batch.mask)?);
+        guarded(|| self.infer_normalized(&images, &mask, tokens.as_ref()))
+    }
+
+    fn infer_normalized(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        tokens: Option<&Tensor>,
+    ) -> Result<InferenceOutput> {
         let kind = autocast_kind(self.config.train.precision);
-        torch_ext::autocast(device, kind, || self.model.infer(&images, &mask, self.text.as_ref()))
+        torch_ext::autocast(self.device(), kind, || {
+            self.model.infer_at(images, mask, self.text.as_ref(), tokens)
+        })
     }
 
     /// Detections of a batch, by image, in pixels of the original images.

@@ -25,6 +25,7 @@ pub mod prepared;
 pub mod random;
 pub mod report;
 pub mod semantic_branch;
+pub mod stored_batch;
 pub mod study;
 pub mod synth;
 pub mod targets;

@@ -17,7 +17,7 @@ use crate::support::*;
 pub(crate) const KEY: StepKey = StepKey { seed: 0, step: 0 };
 
 pub(crate) fn criterion(federated: bool) -> Criterion {
-    let federated = federated.then(|| FederatedConfig { classes: 5, power: 0.5 });
+    let federated = federated.then_some(FederatedConfig { classes: 5, power: 0.5 });
     Criterion::new(LossConfig { federated, ..LossConfig::default() }, IMAGE_COUNTS.to_vec())
 }
 
