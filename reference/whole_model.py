@@ -8,7 +8,7 @@ Writes below FOLDER, for RichSem (`richsem`) and its baseline in DINO's layout (
 
     NAME.pth                  model, optimizer's place, epoch, arguments; random weights
     NAME.in.safetensors       images, mask and tokens: what `richsem predict --tensor` reads
-    NAME.free.safetensors     the same without tokens
+    NAME.free.in.safetensors  the same without tokens
     NAME.out.safetensors      pred_logits, pred_boxes; scores, labels and boxes of the best 300
     categories.json           the classes, as an annotation file
     resized.safetensors       the normalised pictures one by one, for comparing decoding and resizing
@@ -37,8 +37,12 @@ def evaluate(model, post, samples, sizes):
 
     torch.topk = watched
     try:
+        # Without targets, the official forward asks for an attribute that is never set; of these it
+        # reads the sizes alone, for a CLIP whose answer evaluation does not use.
+        inside = [{"size": torch.tensor([int((~m[:, 0]).sum()), int((~m[0]).sum())])}
+                  for m in samples.mask]
         with torch.no_grad():
-            outputs = model(samples)
+            outputs = model(samples, inside)
             return outputs, chosen[0], post(outputs, sizes)
     finally:
         torch.topk = topk
@@ -55,7 +59,7 @@ def write(name, folder, samples, sizes):
     print(f"{name}: {(folder / f'{name}.pth').stat().st_size / 1e6:.0f} MB; running", flush=True)
     outputs, tokens, found = evaluate(model, post, samples, sizes)
     tensors = {"images": samples.tensors, "mask": samples.mask}
-    save_file(tensors, folder / f"{name}.free.safetensors")
+    save_file(tensors, folder / f"{name}.free.in.safetensors")
     save_file({**tensors, "tokens": tokens.contiguous()}, folder / f"{name}.in.safetensors")
     best = {key: torch.stack([result[key] for result in found]) for key in found[0]}
     kept = {"pred_logits": outputs["pred_logits"], "pred_boxes": outputs["pred_boxes"],
