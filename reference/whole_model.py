@@ -82,8 +82,11 @@ def main():
     save_file(alone, folder / "resized.safetensors")
     rows = [{"id": c["id"], "name": c["name"], "image_count": c["image_count"]}
             for c in full.categories().values()]
-    empty = {"images": [], "annotations": [], "categories": rows}
-    (folder / "categories.json").write_text(json.dumps(empty))
+    # An annotation file without pictures is refused: this one has one, with one box.
+    image = {"id": 1, "file_name": "none.jpg", "width": 10, "height": 10}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+    annotated = {"images": [image], "annotations": [box], "categories": rows}
+    (folder / "categories.json").write_text(json.dumps(annotated))
     for name in ("richsem", "dino"):
         write(name, folder, samples, sizes)
 

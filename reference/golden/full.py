@@ -51,6 +51,8 @@ def build(language, seed):
     with mock.patch("torchvision.models.resnet50", without_download):
         model, _, post = official.build_richsem(args)
     small.finish(model, language, categories(), lambda: shake(model, seed))
+    with torch.no_grad():
+        quiet(model.transformer)
     return model.eval(), post["bbox"]
 
 
@@ -77,6 +79,22 @@ def shake(model, seed):
                 x.copy_(normal(x, 0.0, 0.02))
             elif ".layers.2.weight" in name and "bbox_embed" in name:
                 x.copy_(normal(x, 0.0, 0.02))
+
+
+def quiet(transformer):
+    """Lets tokens that may not propose (padding, edges) score low. The official code has them compete,
+    all with what its heads make of a zero feature: with random weights that can be nine tenths of the
+    proposals, and nothing would be compared but their corner of the picture."""
+    transformer.enc_output.bias.zero_()
+    head, bias = transformer.enc_out_class_embed, transformer.enc_output_norm.bias
+    if hasattr(head, "weight"):
+        weight = head.weight
+    else:
+        text = head.text_embed / head.text_embed.norm(dim=-1, keepdim=True)
+        weight = text @ head.dino_visual_proj.weight
+    # Away from every class: the least-squares answer to "minus one for each".
+    answer = torch.linalg.lstsq(weight, -torch.ones(len(weight), 1)).solution[:, 0]
+    bias.copy_(0.3 * answer / answer.norm())
 
 
 def picture(path):
