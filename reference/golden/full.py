@@ -52,6 +52,7 @@ def build(language, seed):
         model, _, post = official.build_richsem(args)
     small.finish(model, language, categories(), lambda: shake(model, seed))
     with torch.no_grad():
+        without_none(model)
         quiet(model.transformer)
     return model.eval(), post["bbox"]
 
@@ -81,6 +82,18 @@ def shake(model, seed):
                 x.copy_(normal(x, 0.0, 0.02))
 
 
+def without_none(model):
+    """Makes class 0, "none", another class 1. It is no class of this project, and the official
+    selection goes by the best of all its classes: with random weights "none" can win everywhere."""
+    for head in (model.transformer.enc_out_class_embed, model.class_embed):
+        if hasattr(head, "set_total_text"):
+            head.text_embed = head.text_embed.clone()
+            head.text_embed[0] = head.text_embed[1]
+            continue
+        for linear in head if isinstance(head, torch.nn.ModuleList) else [head]:
+            linear.weight[0], linear.bias[0] = linear.weight[1], linear.bias[1]
+
+
 def quiet(transformer):
     """Lets tokens that may not propose (padding, edges) score low. The official code has them compete,
     all with what its heads make of a zero feature: with random weights that can be nine tenths of the
@@ -93,7 +106,7 @@ def quiet(transformer):
         text = head.text_embed / head.text_embed.norm(dim=-1, keepdim=True)
         weight = text @ head.dino_visual_proj.weight
     # Away from every class: the least-squares answer to "minus one for each".
-    answer = torch.linalg.lstsq(weight, -torch.ones(len(weight), 1)).solution[:, 0]
+    answer = torch.linalg.lstsq(weight[1:], -torch.ones(len(weight) - 1, 1)).solution[:, 0]
     bias.copy_(0.3 * answer / answer.norm())
 
 
