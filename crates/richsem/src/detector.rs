@@ -10,7 +10,7 @@ use crate::{
     checkpoint_io::{checked_text_table, not_ours, read_text_table, safetensors},
     config::{ClassHeadConfig, Config, Precision},
     data::batch::Batch,
-    error::{Error, Result},
+    error::{Error, Result, guarded},
     models::{
         class_head::{ClassSpace, TextTable},
         dino::{Dino, InferenceOutput},
@@ -18,6 +18,7 @@ use crate::{
         postprocess::{ScoredBox, postprocess},
     },
     recordings::Recordings,
+    stored_batch::StoredBatch,
     vocabulary::Vocabulary,
 };
 
@@ -183,14 +184,35 @@ impl Detector {
     /// # Errors
     /// What libtorch refuses.
     pub fn infer(&self, batch: &Batch) -> Result<InferenceOutput> {
-        let device = self.device();
-        let (images, mask) = batch.normalize(device, &self.config.model.normalization())?;
+        let (images, mask) = batch.normalize(self.device(), &self.config.model.normalization())?;
+        self.infer_normalized(&images, &mask, None)
+    }
+
+    /// Logits and boxes of a batch that was normalised elsewhere.
+    ///
+    /// # Errors
+    /// Tokens that these pictures or this detector do not have; what libtorch refuses.
+    pub fn infer_stored(&self, batch: &StoredBatch) -> Result<InferenceOutput> {
+        let to = |x: &Tensor| x.f_to_device(self.device());
+        let tokens = batch.tokens_for(&self.config.model.dino)?.map(to).transpose()?;
+        let (images, mask) = (to(&batch.images)?, to(&batch.mask)?);
+        guarded(|| self.infer_normalized(&images, &mask, tokens.as_ref()))
+    }
+
+    fn infer_normalized(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        tokens: Option<&Tensor>,
+    ) -> Result<InferenceOutput> {
         let kind = autocast_kind(self.config.train.precision);
+        let (device, text) = (self.device(), self.text.as_ref());
         let run = |images: &Tensor, mask: &Tensor| {
-            torch_ext::autocast(device, kind, || self.model.infer(images, mask, self.text.as_ref()))
+            torch_ext::autocast(device, kind, || self.model.infer_at(images, mask, text, tokens))
         };
-        if !(self.config.train.cuda_graphs && device.is_cuda()) {
-            return run(&images, &mask);
+        // Given tokens are compared once, not run batch after batch: no recording is worth them.
+        if !(self.config.train.cuda_graphs && device.is_cuda() && tokens.is_none()) {
+            return run(images, mask);
         }
         let mut recordings = self.recordings.borrow_mut();
         let recorded = recordings.get(images.size(), || {
@@ -198,9 +220,9 @@ impl Detector {
             let (graph, output) = torch_ext::CudaGraph::record(device, || run(&images, &mask))?;
             Ok(RecordedInference { images, mask, output, graph })
         })?;
-        let Some(recorded) = recorded else { return run(&images, &mask) };
-        recorded.images.shallow_clone().f_copy_(&images)?;
-        recorded.mask.shallow_clone().f_copy_(&mask)?;
+        let Some(recorded) = recorded else { return run(images, mask) };
+        recorded.images.shallow_clone().f_copy_(images)?;
+        recorded.mask.shallow_clone().f_copy_(mask)?;
         recorded.graph.replay()?;
         let InferenceOutput { pred_logits, pred_boxes } = &recorded.output;
         // The next batch of this shape is written to the same place.

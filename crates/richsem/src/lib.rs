@@ -26,6 +26,7 @@ pub mod random;
 mod recordings;
 pub mod report;
 pub mod semantic_branch;
+pub mod stored_batch;
 pub mod study;
 pub mod synth;
 pub mod targets;
