@@ -1,5 +1,6 @@
 //! Weights and tables on disk.
 
+pub mod fit;
 pub mod key_maps;
 mod npy;
 pub mod pth;

@@ -14,6 +14,7 @@ mod legacy;
 mod names;
 mod pickle;
 mod value;
+mod write;
 mod zip;
 
 use std::{
@@ -29,6 +30,7 @@ use self::{
     value::{Budget, Fault, Heap, TensorRef, Value},
     zip::Place,
 };
+pub use self::write::write;
 use crate::error::{Error, Result};
 
 /// A checkpoint whose tensors are not read yet.
