@@ -267,7 +267,7 @@ impl Layout {
 }
 
 /// Same kind, shape and values. Two names of one storage need not be compared.
-fn same(a: &Tensor, b: &Tensor) -> bool {
+pub(crate) fn same(a: &Tensor, b: &Tensor) -> bool {
     a.kind() == b.kind() && a.size() == b.size() && (a.data_ptr() == b.data_ptr() || a == b)
 }
 

@@ -26,11 +26,11 @@ use std::{
 use rawzip::FileReader;
 use tch::{Device, Kind, Tensor};
 
+pub use self::write::write;
 use self::{
     value::{Budget, Fault, Heap, TensorRef, Value},
     zip::Place,
 };
-pub use self::write::write;
 use crate::error::{Error, Result};
 
 /// A checkpoint whose tensors are not read yet.
@@ -51,6 +51,11 @@ pub struct Checkpoint {
 /// Those of [`Checkpoint::load`] and [`Checkpoint::state_dict`].
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     Checkpoint::load(path)?.state_dict(None)
+}
+
+/// Keys that state dicts usually lie below, in the order in which they are looked for.
+pub(crate) fn usual_keys() -> impl Iterator<Item = &'static str> {
+    names::USUAL.into_iter()
 }
 
 impl Checkpoint {

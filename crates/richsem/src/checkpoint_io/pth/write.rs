@@ -232,8 +232,7 @@ mod tests {
         let mut storages = 0;
         for entry in archive.entries() {
             let entry = entry.unwrap();
-            let (start, _) =
-                archive.get_entry(entry.wayfinder()).unwrap().compressed_data_range();
+            let (start, _) = archive.get_entry(entry.wayfinder()).unwrap().compressed_data_range();
             assert_eq!(start % ALIGNMENT, 0);
             let name = entry.file_path();
             storages += usize::from(name.as_ref().starts_with(b"archive/data/"));

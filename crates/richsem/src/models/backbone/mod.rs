@@ -32,6 +32,18 @@ pub enum Trunk {
     ClipResnet,
 }
 
+impl Trunk {
+    /// Blocks of each stage of the published model.
+    #[must_use]
+    pub fn blocks(self) -> Vec<i64> {
+        match self {
+            Self::Resnet18 => vec![2, 2, 2, 2],
+            Self::Resnet34 | Self::Resnet50 | Self::ClipResnet => vec![3, 4, 6, 3],
+            Self::Resnet101 => vec![3, 4, 23, 3],
+        }
+    }
+}
+
 /// The trunk's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -111,13 +123,9 @@ impl BackboneConfig {
 
     /// Blocks of each stage.
     fn blocks(&self) -> Vec<i64> {
-        if !self.layers.is_empty() {
-            return self.layers.clone();
-        }
-        match self.name {
-            Trunk::Resnet18 => vec![2, 2, 2, 2],
-            Trunk::Resnet34 | Trunk::Resnet50 | Trunk::ClipResnet => vec![3, 4, 6, 3],
-            Trunk::Resnet101 => vec![3, 4, 23, 3],
+        match self.layers.is_empty() {
+            true => self.name.blocks(),
+            false => self.layers.clone(),
         }
     }
 

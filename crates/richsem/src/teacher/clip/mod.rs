@@ -20,6 +20,7 @@ use tch::{Device, Tensor};
 
 pub(in crate::teacher) use config::HEAD_WIDTH;
 pub use config::{ClipConfig, TextConfig, VisualConfig};
+pub(crate) use keys::is_beside;
 pub use keys::to_openai;
 pub use prompts::PromptSet;
 pub use resnet::{AttentionPool, STRIDE as RESNET_STRIDE, VisualResnet};
