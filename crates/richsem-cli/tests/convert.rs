@@ -111,6 +111,7 @@ fn what_does_not_fit_is_listed_and_nothing_is_written() {
         (&["convert", "official.pth", "o.safetensors"], "--annotations"),
         (&["convert", "small.toml", "o.safetensors"], "neither safetensors nor a PyTorch file"),
         (&["convert", "run", "o.pth", "--clip", "official.pth"], "--clip"),
+        (&["convert", "run", "o.pth", "--rest", "absent"], "--rest: no such file"),
         (&["convert", "official.pth", "no/o.safetensors"], "does not exist"),
         (&["convert", "official.pth", "o.safetensors", "--key", "ema"], "ema"),
         (&["convert", "official.pth", "o.safetensors", "--allow-missing", "[a"], "no pattern"),
@@ -126,7 +127,10 @@ fn a_run_starts_from_weights_by_flag() {
     let ran = dir
         .command(&[&run[..], &["--set", "train.lr=0", "--set", "train.lr_backbone=0"]].concat())
         .ok();
-    assert!(ran.stderr.contains("weights from") && ran.stderr.contains(MODEL), "{ran:?}");
+    assert!(
+        ran.stderr.contains("weights from") && ran.stderr.contains("run/checkpoints/best/"),
+        "{ran:?}"
+    );
     assert_eq!(weights(&dir, "next/checkpoints/last/model.safetensors"), weights(&dir, MODEL));
     assert!(dir.text("next/config.toml").contains("[init]"));
     // Going on needs no flag, and takes none.

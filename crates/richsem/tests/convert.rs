@@ -408,6 +408,79 @@ fn data_parallel_running_means_and_what_lies_beside_are_seen() {
     assert!(error.contains("ema_model") && error.contains("`model`"), "{error}");
 }
 
+/// The encoder's class head compares with text there, and the decoder's does not.
+#[test]
+fn richsems_baseline_is_refused_by_name() {
+    let folder = Folder::new();
+    let mut checkpoint = official(ClassSpace::Classes(8));
+    checkpoint.retain(|key, _| !key.starts_with("transformer.enc_out_class_embed."));
+    let key = "transformer.enc_out_class_embed.dino_visual_proj.weight";
+    checkpoint.insert(key.into(), normal(1, &[DIM, 32]));
+    let path = folder.pth(&checkpoint);
+    let error = converted(&path, Form::Safetensors, &options(Some(&[1]))).unwrap_err().to_string();
+    for part in ["baseline without language", "no such detector", "--init"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+/// What it lacks starts anew, and what has no place here is named.
+#[test]
+fn deformable_detr_gives_what_it_has() {
+    let folder = Folder::new();
+    let store = ParameterStore::new(Device::Cpu, 8);
+    Dino::new(&store, &settings().model.dino, ClassSpace::Classes(8)).unwrap();
+    let mut checkpoint = Tensors::new();
+    for (path, tensor) in store.named_tensors() {
+        // Three layers' heads, the encoder's after them.
+        let name = match path.split_once("_embed.") {
+            Some(("bbox" | "class", rest)) => path.replace(rest, &rest.replacen('0', "2", 1)),
+            Some(("transformer.enc_out_bbox" | "transformer.enc_out_class", rest)) => {
+                let head = path["transformer.enc_out_".len()..].split('.').next().unwrap();
+                format!("{head}.3.{rest}")
+            }
+            _ => path,
+        };
+        checkpoint.insert(name, tensor);
+    }
+    let new = [
+        "transformer.tgt_embed.",
+        "transformer.decoder.norm.",
+        "transformer.decoder.ref_point_head.",
+    ];
+    checkpoint.retain(|key, _| !new.iter().any(|prefix| key.starts_with(prefix)));
+    for key in
+        ["bbox_embed.0.layers.0.weight", "bbox_embed.1.layers.0.weight", "class_embed.0.bias"]
+    {
+        checkpoint.insert(key.into(), normal(2, &[3]));
+    }
+    checkpoint.insert("transformer.pos_trans.weight".into(), normal(3, &[4]));
+    let path = folder.pth(&checkpoint);
+    let strict = converted(&path, Form::Safetensors, &options(Some(&[1, 2]))).unwrap();
+    let told = problems(&strict);
+    assert!(
+        !told.is_empty() && told.iter().all(|t| t.ends_with(": does not fit: missing")),
+        "{told:?}"
+    );
+    let patterns: Vec<String> = new.iter().map(|prefix| format!("{prefix}*")).collect();
+    let allow = Patterns::new(&patterns, "--allow-missing").unwrap();
+    let allowing = Options { allow, ..options(Some(&[1, 2])) };
+    let conversion = converted(&path, Form::Safetensors, &allowing).unwrap();
+    assert_eq!(problems(&conversion), [""; 0]);
+    let output = folder.path("ours.safetensors");
+    conversion.write(&output).unwrap();
+    let detector = Detector::load(&output, Device::Cpu).unwrap();
+    assert_eq!(detector.config.model.dino.transformer.pe_temperature, 10_000.0);
+    let (ours, theirs) = (detector.store.named_tensors(), store.named_tensors());
+    for name in ["bbox_embed.0.layers.2.weight", "transformer.enc_out_bbox_embed.layers.0.bias"] {
+        assert_eq!(ours[name], theirs[name], "{name}");
+    }
+    let left = |part: &str| {
+        let lines = conversion.report.lines.iter();
+        lines.filter(|line| line.fate.title().contains(part)).count()
+    };
+    assert_eq!((left("each decoder layer's own head"), left("queries from proposals")), (3, 1));
+}
+
 #[test]
 fn trunks_and_clips_are_checked_and_cut() {
     let folder = Folder::new();
@@ -448,7 +521,10 @@ fn trunks_and_clips_are_checked_and_cut() {
 
     for (tensors, part) in [
         (Tensors::from([("a.b".to_owned(), normal(1, &[1]))]), "none of the known kinds"),
-        (Tensors::from([("visual.class_embedding".to_owned(), normal(1, &[1]))]), "visual.proj"),
+        (
+            Tensors::from([("visual.class_embedding".to_owned(), normal(1, &[1]))]),
+            "visual.conv1.weight: missing",
+        ),
     ] {
         pth::write(&path, None, &tensors).unwrap();
         let error = converted(&path, Form::Safetensors, &options(None)).unwrap_err().to_string();

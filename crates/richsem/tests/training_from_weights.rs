@@ -74,7 +74,9 @@ impl Place {
 
     /// Settings on one of the sets. With a rate of 0 the weights at the end are those of the start.
     fn config(&self, set: &str, lr: f64, more: &str) -> Config {
-        let text = small_run(&self.path(set), "epochs = 1\nlr_drop = []\n");
+        let epochs = if lr > 0.0 { 8 } else { 1 };
+        let train = format!("epochs = {epochs}\nlr_drop = []\n");
+        let text = small_run(&self.path(set), &train);
         let text = text
             .replace("lr = 0.001\nlr_backbone = 0.001", &format!("lr = {lr}\nlr_backbone = {lr}"));
         let text = text.replace("norm = \"batch_norm\"", "norm = \"group_norm\", groups = 4");
@@ -143,7 +145,7 @@ fn a_linear_head_goes_on_with_its_classes_and_starts_anew_with_others() {
     let (from, scratch) = (place.first_loss("same"), place.first_loss("scratch"));
     assert!(from < 0.9 * scratch, "{from} {scratch}");
 
-    let said = place.run(&place.config("six", 0.0, &place.init("first")), "six").unwrap();
+    let said = place.run(&place.config("six", 0.0, &place.init("first")), "other").unwrap();
     assert!(
         said.has("the linear class heads start anew, as does the label embedding"),
         "{:?}",
@@ -151,18 +153,18 @@ fn a_linear_head_goes_on_with_its_classes_and_starts_anew_with_others() {
     );
     assert!(said.has("other classes (4 tensors)"), "{:?}", said.0);
     let heads = ["class_embed.0.", "transformer.enc_out_class_embed."];
-    assert_same(&place.weights("six"), &before, &heads);
-    assert_eq!(place.weights("six")["class_embed.0.weight"].size(), [6, 32]);
+    assert_same(&place.weights("other"), &before, &heads);
+    assert_eq!(place.weights("other")["class_embed.0.weight"].size(), [6, 32]);
 
     // A detector knows nothing of what it started from, and a run goes on where it stood.
     std::fs::remove_file(place.weights_file("first")).unwrap();
-    let (_, metadata) = safetensors::read(&place.weights_file("six")).unwrap();
+    let (_, metadata) = safetensors::read(&place.weights_file("other")).unwrap();
     assert!(!metadata["richsem"].contains("[init]"));
     let mut said = Said::default();
-    let resume = Start::Resume(place.path("six"));
+    let resume = Start::Resume(place.path("other"));
     train(resume, Device::Cpu, &mut said, &AtomicBool::new(false)).unwrap();
     assert!(!said.has("weights from"), "{:?}", said.0);
-    assert_same(&place.weights("six"), &before, &heads);
+    assert_same(&place.weights("other"), &before, &heads);
     let error = place.run(&same, "again").err().unwrap().to_string();
     assert!(error.contains("init.weights") && error.contains("does not exist"), "{error}");
 }
@@ -174,10 +176,10 @@ fn a_text_head_takes_every_weight_to_other_classes() {
     place.run(&place.config("four", 0.002, &four), "first").unwrap();
     let six = text(&place.path("text6.safetensors"));
     let config = place.config("six", 0.0, &format!("{six}{}", place.init("first")));
-    let said = place.run(&config, "six").unwrap();
+    let said = place.run(&config, "other").unwrap();
     assert!(!said.has("anew"), "{:?}", said.0);
-    assert_same(&place.weights("six"), &place.weights("first"), &["text_table"]);
-    assert_eq!(place.weights("six")["text_table"].size(), [6, 24]);
+    assert_same(&place.weights("other"), &place.weights("first"), &["text_table"]);
+    assert_eq!(place.weights("other")["text_table"].size(), [6, 24]);
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use richsem::{
-    checkpoint_io::fit::Patterns,
+    checkpoint_io::{
+        fit::Patterns,
+        key_maps::official::{Family, Layout},
+    },
     config::Config,
     convert::{self, Fate, Form, Kind, Options, Report, Source},
     data::dataset::Dataset,
@@ -94,6 +97,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             true => output::check_file(rest, "--rest")?,
             false => output::check_input(rest, "--rest", "file")?,
         }
+        if *rest == args.output {
+            return Err(anyhow!("--rest: `{}` is OUT: give another name", rest.display()));
+        }
     }
     let vocabulary = if from_official { vocabulary(args, &config)? } else { None };
     let options = Options {
@@ -105,6 +111,15 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         // Only the text encoder computes; nothing else is asked for a GPU.
         device: if from_official { args.device.resolve()? } else { Device::Cpu },
     };
+    if let (Kind::Official(Layout { family: Family::RichSem, .. }), Some(classes)) =
+        (source.kind, &options.vocabulary)
+    {
+        output::note(format!(
+            "text table: {} classes × 81 prompts, unless ~/.cache/richsem/text has them (LVIS takes \
+             a minute on a GPU, hours without)",
+            classes.len()
+        ));
+    }
     let conversion = convert::convert(source, form, &options)?;
     tell(&conversion.report, args.list)?;
     let problems: Vec<String> = conversion

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Conversion, Fate, Form, Options, Product, Report, Source, sizes};
 use crate::{
@@ -83,9 +83,7 @@ pub(super) fn from_official(
         let problem = "the checkpoint has no names of its classes";
         return Err(Error::config("--annotations", problem).with_hint(ANNOTATIONS));
     };
-    for (key, count) in &source.beside {
-        report.add(key.clone(), 0, Fate::Left(format!("{count} tensors beside the weights")));
-    }
+    report.add_beside(&source.beside);
     let sorted = layout.sort(source.tensors);
     let mut values =
         sorted.parameters.iter().map(|(k, v)| (k.clone(), v.shallow_clone())).collect();
@@ -121,6 +119,10 @@ pub(super) fn from_official(
         report.output = format!("{}, {} classes against text", report.output, table.rows.size()[0]);
     } else {
         report.output = format!("{}, {} classes", report.output, detector.vocabulary.len());
+    }
+    let others = values.values().filter(|v| v.kind() != Kind::Float).count();
+    if others > 0 {
+        report.notes.push(format!("{others} tensors are of another kind than f32 and become it"));
     }
     report.notes.push(format!(
         "{} attention heads: no shape tells, so this is the settings' number",
@@ -195,7 +197,13 @@ impl Parts<'_> {
         }
         let own = self.sorted.clip(ClipCopy::Decoder);
         let (weights, path, from) = match (&self.options.clip, own.is_empty()) {
-            (_, false) => (own, self.path, "the checkpoint's own CLIP".to_owned()),
+            (given, false) => {
+                if given.is_some() {
+                    let note = "--clip is not used: the checkpoint has a CLIP of its own";
+                    self.report.notes.push(note.into());
+                }
+                (own, self.path, "the checkpoint's own CLIP".to_owned())
+            }
             (Some(file), true) => (read_weights(file)?, file.as_path(), file.display().to_string()),
             (None, true) => {
                 let problem = "no copy of CLIP is in the checkpoint, so there are no embeddings of \

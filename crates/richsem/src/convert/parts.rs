@@ -22,9 +22,7 @@ pub(super) fn convert(source: Source, form: Form) -> Result<Conversion> {
         Form::Pth => "a .pth",
     };
     let mut report = Report::new(source.describe(), format!("the same weights as {output}"));
-    for (key, count) in &source.beside {
-        report.add(key.clone(), 0, Fate::Left(format!("{count} tensors beside the weights")));
-    }
+    report.add_beside(&source.beside);
     let (tensors, rest) = match source.kind {
         Kind::Resnet(trunk) => trunk_alone(source, trunk, &mut report)?,
         _ => clip_alone(source, &mut report)?,

@@ -52,7 +52,9 @@ impl Fate {
 pub struct Line {
     /// Its name, in the input; of what is made or missing, in the output.
     pub name: String,
-    /// Its number of values.
+    /// 1; of what lies beside the weights, the number of tensors below that key.
+    pub tensors: usize,
+    /// Its number of values, where they were looked at.
     pub values: usize,
     /// What becomes of it.
     pub fate: Fate,
@@ -105,7 +107,17 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, name: impl Into<String>, values: usize, fate: Fate) {
-        self.lines.push(Line { name: name.into(), values, fate });
+        self.lines.push(Line { name: name.into(), tensors: 1, values, fate });
+    }
+
+    /// What a file has beside its weights.
+    pub(super) fn add_beside(&mut self, beside: &[(String, usize)]) {
+        self.lines.extend(beside.iter().map(|(key, tensors)| Line {
+            name: key.clone(),
+            tensors: *tensors,
+            values: 0,
+            fate: Fate::Left("beside the weights".into()),
+        }));
     }
 
     /// Tensors that do not fit.
@@ -121,10 +133,10 @@ impl Report {
             let (part, title) = (line.part().to_owned(), line.fate.title());
             match rows.iter_mut().find(|row| row.0 == part && row.1 == title) {
                 Some(row) => {
-                    row.2 += 1;
+                    row.2 += line.tensors;
                     row.3 += line.values;
                 }
-                None => rows.push((part, title, 1, line.values)),
+                None => rows.push((part, title, line.tensors, line.values)),
             }
         }
         rows
