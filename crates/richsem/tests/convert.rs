@@ -510,6 +510,16 @@ fn trunks_and_clips_are_checked_and_cut() {
     assert!(told[1].contains("missing layer1.0.downsample.1.bias"), "{told:?}");
 
     let clip = small_clip().named_tensors();
+    let mut trunk = clip.iter().map(|(k, v)| (k.clone(), v.copy())).collect::<Tensors>();
+    trunk.retain(|key, _| key.starts_with("visual.") && !key.contains("attnpool"));
+    pth::write(&path, None, &trunk).unwrap();
+    let conversion = converted(&path, Form::Safetensors, &options(None)).unwrap();
+    assert_eq!(problems(&conversion), [""; 0]);
+    conversion.write(&output).unwrap();
+    let plain = |(k, v): (String, Tensor)| (k["visual.".len()..].to_owned(), v);
+    let trunk: Tensors = trunk.into_iter().map(plain).collect();
+    assert_same(&safetensors::read(&output).unwrap().0, &trunk);
+
     let mut half: Tensors =
         clip.iter().map(|(k, v)| (k.clone(), v.to_kind(Number::Half))).collect();
     half.insert("input_resolution".into(), Tensor::from(64i64));

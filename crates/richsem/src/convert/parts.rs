@@ -35,6 +35,8 @@ type Tensors = BTreeMap<String, Tensor>;
 fn trunk_alone(source: Source, name: Trunk, report: &mut Report) -> Result<(Tensors, Tensors)> {
     let (mut taken, mut rest) = (Tensors::new(), Tensors::new());
     for (name, tensor) in source.tensors {
+        // CLIP's, which a trunk alone may have kept.
+        let name = name.strip_prefix("visual.").map(str::to_owned).unwrap_or(name);
         let why = if name.ends_with("num_batches_tracked") {
             "counts batches"
         } else if ["fc.", "head.", "attnpool."].iter().any(|p| name.starts_with(p)) {

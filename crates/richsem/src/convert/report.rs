@@ -77,6 +77,7 @@ impl Line {
             ("transformer.decoder.class_embed.", "class head"),
             ("transformer.enc_out_bbox_embed.", "box head"),
             ("transformer.enc_out_class_embed.", "class head"),
+            ("transformer.resblocks.", "text encoder"),
             ("transformer.", "queries and proposals"),
             ("bbox_embed.", "box head"),
             ("class_embed.", "class head"),

@@ -132,7 +132,11 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
     if any("vision_model.") || has("visual.class_embedding") || any("visual.attnpool.") {
         return Some(Kind::Clip);
     }
-    if !has("conv1.weight") || !any("layer4.0.") {
+    if has("visual.conv3.weight") && any("visual.layer4.0.") {
+        return Some(Kind::Resnet(Trunk::ClipResnet));
+    }
+    // A deep stem (ResNet-50-D) is no trunk of ours, which is told key by key.
+    if !(has("conv1.weight") || has("conv1.0.weight")) || !any("layer4.0.") {
         return None;
     }
     let blocks = |stage: u32| {
