@@ -23,14 +23,14 @@ use crate::{
 };
 
 /// Key of this program's record in a weights file.
-const METADATA: &str = "richsem";
+pub(crate) const METADATA: &str = "richsem";
 /// Where that record is, for messages.
 const RECORD: &str = "__metadata__.richsem";
 /// What a wrong record means.
 const ANOTHER: &str = "another release wrote these weights, or the file was changed: load them \
                        with the release that trained them";
 /// Tensor that holds the text table in a weights file.
-const TEXT_TABLE: &str = "text_table";
+pub(crate) const TEXT_TABLE: &str = "text_table";
 
 /// What a weights file says about itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,6 +39,21 @@ struct Record {
     config: String,
     /// The classes, in order.
     vocabulary: Vocabulary,
+}
+
+impl Record {
+    fn of(metadata: &safetensors::Metadata, path: &Path) -> Result<Self> {
+        let record = metadata.get(METADATA).ok_or_else(|| not_ours(path))?;
+        let record: Self = serde_json::from_str(record)
+            .map_err(|e| Error::invalid(path, RECORD, e.to_string()).with_hint(ANOTHER))?;
+        if record.vocabulary.is_empty() {
+            let problem = "no classes: nothing to detect";
+            return Err(
+                Error::invalid(path, format!("{RECORD}.vocabulary"), problem).with_hint(ANOTHER)
+            );
+        }
+        Ok(record)
+    }
 }
 
 /// A detector with its vocabulary.
@@ -101,7 +116,8 @@ impl Detector {
         Ok(detector)
     }
 
-    fn with_text(
+    /// With initial weights and that text table.
+    pub(crate) fn with_text(
         config: &Config,
         vocabulary: Vocabulary,
         text: Option<TextTable>,
@@ -127,9 +143,7 @@ impl Detector {
     /// A file of another program, another version, or with missing or misshapen tensors.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let (mut tensors, metadata) = safetensors::read(path)?;
-        let record = metadata.get(METADATA).ok_or_else(|| not_ours(path))?;
-        let record: Record = serde_json::from_str(record)
-            .map_err(|e| Error::invalid(path, RECORD, e.to_string()).with_hint(ANOTHER))?;
+        let record = Record::of(&metadata, path)?;
         let config = Config::parse(&record.config, path).map_err(|error| match error {
             Error::Invalid { file, field, problem, .. } => {
                 Error::invalid(&file, format!("{RECORD}.config: {field}"), problem)
@@ -137,12 +151,6 @@ impl Detector {
             }
             other => other,
         })?;
-        if record.vocabulary.is_empty() {
-            let problem = "no classes: nothing to detect";
-            return Err(
-                Error::invalid(path, format!("{RECORD}.vocabulary"), problem).with_hint(ANOTHER)
-            );
-        }
         let text = match (&config.model.class_head, tensors.remove(TEXT_TABLE)) {
             (ClassHeadConfig::Linear, _) => None,
             (ClassHeadConfig::Text { .. }, Some(rows)) => {
@@ -155,6 +163,14 @@ impl Detector {
         let detector = Self::with_text(&config, record.vocabulary, text, device)?;
         detector.store.load(&tensors, path)?;
         Ok(detector)
+    }
+
+    /// The classes that a weights file of this program says it knows.
+    pub(crate) fn vocabulary_of(
+        metadata: &safetensors::Metadata,
+        path: &Path,
+    ) -> Result<Vocabulary> {
+        Ok(Record::of(metadata, path)?.vocabulary)
     }
 
     /// Writes all that inference needs into one file.

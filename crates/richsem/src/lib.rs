@@ -11,6 +11,7 @@ pub mod boxes;
 pub mod checkpoint_io;
 pub mod collective;
 pub mod config;
+pub mod convert;
 pub mod data;
 pub mod detections;
 pub mod detector;

@@ -198,6 +198,13 @@ impl SemanticBranch {
         Ok(Self { store, projection, text, scale })
     }
 
+    /// Takes the class head's projection, where it has the same form; as it was made.
+    pub fn start_as(&self, class_head: Option<&Projection>) {
+        if let Some(other) = class_head {
+            self.projection.start_as(other);
+        }
+    }
+
     /// Its own parameters: none if the projection is shared.
     #[must_use]
     pub fn store(&self) -> &ParameterStore {
