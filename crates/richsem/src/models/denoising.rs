@@ -101,7 +101,6 @@ impl DenoisingLayout {
     }
 
     /// `[P]`: the group of each slot; those after the groups are one of their own.
-    #[must_use]
     pub fn groups(self) -> Tensor {
         let group =
             |slot: i64| if slot < self.len() { slot / (2 * self.most) } else { self.groups };
