@@ -5,12 +5,13 @@
 CARGO  ?= cargo
 PYTHON ?= python3
 DEMO   := demo
+PARITY := parity
 BIN    := $(or $(CARGO_TARGET_DIR),target)/release
 
 # Tests run side by side, one a core; each computes on one thread, or they would wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
 
-.PHONY: help build demo test lint bench libtorch libtorch-cuda python
+.PHONY: help build demo test lint bench golden parity libtorch libtorch-cuda python
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,6 +30,15 @@ lint: libtorch ## Checks formatting, lints (clippy) and documentation, warnings 
 
 bench: build ## Measures what this machine can: kernels, a training step, loading LVIS-sized annotations
 	CARGO="$(CARGO)" benches/local.sh $(BIN)/richsem
+
+golden: ## Writes the golden files anew: make golden REFERENCE=checkout of the official code
+	@test -n "$(REFERENCE)" || { echo "usage: make golden REFERENCE=CHECKOUT (reference/README.md)" >&2; exit 1; }
+	cd reference && $(PYTHON) -m golden $(abspath $(REFERENCE))
+
+parity: build ## Compares whole models: make parity REFERENCE=checkout PHOTOS="a.jpg b.jpg c.jpg"
+	@test -n "$(REFERENCE)" -a -n "$(PHOTOS)" || { \
+		echo "usage: make parity REFERENCE=CHECKOUT PHOTOS='A B C' (reference/README.md)" >&2; exit 1; }
+	PYTHON="$(PYTHON)" CARGO="$(CARGO)" scripts/parity.sh $(BIN)/richsem $(REFERENCE) $(PARITY) $(PHOTOS)
 
 build: libtorch ## Builds the richsem command into target/release
 	$(CARGO) build --release --workspace

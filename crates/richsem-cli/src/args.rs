@@ -57,7 +57,7 @@ pub(crate) fn as_flag(error: Error) -> Error {
 /// Loads a detector from a weights file, a checkpoint's folder, or a run folder (its best
 /// checkpoint, or the last one where none was measured).
 pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detector> {
-    let file = weights_file(weights)?;
+    let file = weights_file(weights, "--weights")?;
     let device = device.resolve()?;
     let detector = Detector::load(&file, device)?;
     output::note(format!(
@@ -80,7 +80,9 @@ pub(crate) fn score(text: &str) -> Result<f32, String> {
 
 const WEIGHTS: &str = "model.safetensors";
 
-fn weights_file(path: &Path) -> Result<PathBuf> {
+/// The weights of a file, a checkpoint's folder, or a run's (its best, or its last where none was
+/// measured).
+pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
@@ -88,7 +90,7 @@ fn weights_file(path: &Path) -> Result<PathBuf> {
     let mut files = places.iter().map(|place| path.join(place).join(WEIGHTS));
     files.find(|file| file.is_file()).ok_or_else(|| {
         anyhow!(
-            "--weights: `{}` holds neither {WEIGHTS} nor checkpoints with one\n  hint: give a \
+            "{flag}: `{}` holds neither {WEIGHTS} nor checkpoints with one\n  hint: give a \
              .safetensors file, or the folder of a run that has saved a checkpoint",
             path.display()
         )

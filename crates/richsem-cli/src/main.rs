@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use commands::{
-    bench, checks, dataset, eval, predict, prepare, pretrain_teacher, report, study, synth, train,
+    bench, checks, convert, dataset, eval, predict, prepare, pretrain_teacher, report, study,
+    synth, train,
 };
 
 /// Object detection on long-tailed data: train, measure and use detectors
@@ -37,6 +38,8 @@ enum Verb {
     Eval(eval::Args),
     /// Find objects in pictures: boxes drawn, and as JSON
     Predict(predict::Args),
+    /// Convert weights: official checkpoints, ResNets, CLIP, and back to the official layout
+    Convert(convert::Args),
     /// Show a run as one HTML file: metrics, curves, classes, pictures
     Report(report::Args),
     /// Train variants of the settings with several seeds, and compare them in one table
@@ -57,7 +60,7 @@ enum Verb {
 
 /// Verbs as `richsem --help` lists them.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Detectors", &["train", "eval", "predict", "report", "study"]),
+    ("Detectors", &["train", "eval", "predict", "convert", "report", "study"]),
     ("Teachers", &["pretrain-teacher", "prepare"]),
     ("Data", &["synth", "dataset"]),
     ("This machine", &["checks", "bench"]),
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Verb::Train(args) => train::run(args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Predict(args) => predict::run(&args),
+        Verb::Convert(args) => convert::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Study(args) => study::run(&args),
         Verb::PretrainTeacher(args) => pretrain_teacher::run(&args),

@@ -8,7 +8,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+use richsem::{checkpoint_io::safetensors, detector::Detector, testing};
 use serde_json::json;
+use tch::{Device, Kind, Tensor};
 use util::{Dir, SMALL_SYNTH};
 
 #[test]
@@ -347,12 +349,40 @@ fn train_then_eval_then_predict() {
     let header: serde_json::Value = serde_json::from_slice(header).unwrap();
     assert_eq!(header["pred_logits"]["shape"], json!([1, 20, 4]));
     assert_eq!(header["pred_boxes"]["shape"], json!([1, 20, 4]));
+    of_a_stored_batch(&dir);
     // Nothing reaches the highest score: results are empty, but there.
     dir.command(&[&predict[..], &["--conf", "1", "--no-pictures", "-o", "none"]].concat())
         .ok()
         .stderr_has("0 objects");
     assert_eq!(dir.files("none"), ["detections.json"]);
     assert_eq!(dir.json("none/detections.json"), json!([]));
+}
+
+/// A batch that was normalised elsewhere gives what the library computes from it.
+fn of_a_stored_batch(dir: &Dir) {
+    const WEIGHTS: &str = "run/checkpoints/last/model.safetensors";
+    let images = testing::normal(1, &[2, 3, 64, 96]);
+    let mask = Tensor::zeros([2, 64, 96], (Kind::Bool, Device::Cpu));
+    let _ = mask.get(1).narrow(1, 70, 26).fill_(1);
+    let tokens = Tensor::from_slice(&[3i64, 1, 4, 15, 9, 2]).view([2, 3]);
+    let run = |tokens: &Tensor| {
+        let tensors = [("images", &images), ("mask", &mask), ("tokens", tokens)];
+        let tensors = tensors.map(|(name, x)| (name.to_owned(), x.shallow_clone())).into();
+        safetensors::write(&dir.path("in.safetensors"), &tensors, &Default::default()).unwrap();
+        let command = ["predict", "--tensor", "in.safetensors", "--weights", WEIGHTS];
+        dir.command(&[&command[..], &["--raw", "out.safetensors", "--device", "cpu"]].concat())
+    };
+    run(&tokens).ok().stderr_has("3 queries in 2 pictures; results in out.safetensors");
+    let got = safetensors::read(&dir.path("out.safetensors")).unwrap().0;
+    let detector = Detector::load(&dir.path(WEIGHTS), Device::Cpu).unwrap();
+    let text = detector.text.as_ref();
+    let expected = detector.model.infer_at(&images, &mask, text, Some(&tokens)).unwrap();
+    assert_eq!(got["pred_logits"], expected.pred_logits);
+    assert_eq!(got["pred_boxes"], expected.pred_boxes);
+    run(&(tokens * 100_000)).fails(1).stderr_has("in.safetensors: tokens: expected numbers below");
+    let command = ["predict", "--tensor", "in.safetensors", "--weights", WEIGHTS];
+    dir.command(&command).fails(2).stderr_has("--raw");
+    dir.command(&[&command[..], &["--raw", "x", "--conf", "0.5"]].concat()).fails(2);
 }
 
 #[test]

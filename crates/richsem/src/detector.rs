@@ -10,7 +10,7 @@ use crate::{
     checkpoint_io::{checked_text_table, not_ours, read_text_table, safetensors},
     config::{ClassHeadConfig, Config, Precision},
     data::batch::Batch,
-    error::{Error, Result},
+    error::{Error, Result, guarded},
     models::{
         class_head::{ClassSpace, TextTable},
         dino::{Dino, InferenceOutput},
@@ -18,18 +18,19 @@ use crate::{
         postprocess::{ScoredBox, postprocess},
     },
     recordings::Recordings,
+    stored_batch::StoredBatch,
     vocabulary::Vocabulary,
 };
 
 /// Key of this program's record in a weights file.
-const METADATA: &str = "richsem";
+pub(crate) const METADATA: &str = "richsem";
 /// Where that record is, for messages.
 const RECORD: &str = "__metadata__.richsem";
 /// What a wrong record means.
 const ANOTHER: &str = "another release wrote these weights, or the file was changed: load them \
                        with the release that trained them";
 /// Tensor that holds the text table in a weights file.
-const TEXT_TABLE: &str = "text_table";
+pub(crate) const TEXT_TABLE: &str = "text_table";
 
 /// What a weights file says about itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,6 +39,21 @@ struct Record {
     config: String,
     /// The classes, in order.
     vocabulary: Vocabulary,
+}
+
+impl Record {
+    fn of(metadata: &safetensors::Metadata, path: &Path) -> Result<Self> {
+        let record = metadata.get(METADATA).ok_or_else(|| not_ours(path))?;
+        let record: Self = serde_json::from_str(record)
+            .map_err(|e| Error::invalid(path, RECORD, e.to_string()).with_hint(ANOTHER))?;
+        if record.vocabulary.is_empty() {
+            let problem = "no classes: nothing to detect";
+            return Err(
+                Error::invalid(path, format!("{RECORD}.vocabulary"), problem).with_hint(ANOTHER)
+            );
+        }
+        Ok(record)
+    }
 }
 
 /// A detector with its vocabulary.
@@ -100,7 +116,8 @@ impl Detector {
         Ok(detector)
     }
 
-    fn with_text(
+    /// With initial weights and that text table.
+    pub(crate) fn with_text(
         config: &Config,
         vocabulary: Vocabulary,
         text: Option<TextTable>,
@@ -126,9 +143,7 @@ impl Detector {
     /// A file of another program, another version, or with missing or misshapen tensors.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let (mut tensors, metadata) = safetensors::read(path)?;
-        let record = metadata.get(METADATA).ok_or_else(|| not_ours(path))?;
-        let record: Record = serde_json::from_str(record)
-            .map_err(|e| Error::invalid(path, RECORD, e.to_string()).with_hint(ANOTHER))?;
+        let record = Record::of(&metadata, path)?;
         let config = Config::parse(&record.config, path).map_err(|error| match error {
             Error::Invalid { file, field, problem, .. } => {
                 Error::invalid(&file, format!("{RECORD}.config: {field}"), problem)
@@ -136,12 +151,6 @@ impl Detector {
             }
             other => other,
         })?;
-        if record.vocabulary.is_empty() {
-            let problem = "no classes: nothing to detect";
-            return Err(
-                Error::invalid(path, format!("{RECORD}.vocabulary"), problem).with_hint(ANOTHER)
-            );
-        }
         let text = match (&config.model.class_head, tensors.remove(TEXT_TABLE)) {
             (ClassHeadConfig::Linear, _) => None,
             (ClassHeadConfig::Text { .. }, Some(rows)) => {
@@ -154,6 +163,14 @@ impl Detector {
         let detector = Self::with_text(&config, record.vocabulary, text, device)?;
         detector.store.load(&tensors, path)?;
         Ok(detector)
+    }
+
+    /// The classes that a weights file of this program says it knows.
+    pub(crate) fn vocabulary_of(
+        metadata: &safetensors::Metadata,
+        path: &Path,
+    ) -> Result<Vocabulary> {
+        Ok(Record::of(metadata, path)?.vocabulary)
     }
 
     /// Writes all that inference needs into one file.
@@ -183,14 +200,35 @@ impl Detector {
     /// # Errors
     /// What libtorch refuses.
     pub fn infer(&self, batch: &Batch) -> Result<InferenceOutput> {
-        let device = self.device();
-        let (images, mask) = batch.normalize(device, &self.config.model.normalization())?;
+        let (images, mask) = batch.normalize(self.device(), &self.config.model.normalization())?;
+        self.infer_normalized(&images, &mask, None)
+    }
+
+    /// Logits and boxes of a batch that was normalised elsewhere.
+    ///
+    /// # Errors
+    /// Tokens that these pictures or this detector do not have; what libtorch refuses.
+    pub fn infer_stored(&self, batch: &StoredBatch) -> Result<InferenceOutput> {
+        let to = |x: &Tensor| x.f_to_device(self.device());
+        let tokens = batch.tokens_for(&self.config.model.dino)?.map(to).transpose()?;
+        let (images, mask) = (to(&batch.images)?, to(&batch.mask)?);
+        guarded(|| self.infer_normalized(&images, &mask, tokens.as_ref()))
+    }
+
+    fn infer_normalized(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        tokens: Option<&Tensor>,
+    ) -> Result<InferenceOutput> {
         let kind = autocast_kind(self.config.train.precision);
+        let (device, text) = (self.device(), self.text.as_ref());
         let run = |images: &Tensor, mask: &Tensor| {
-            torch_ext::autocast(device, kind, || self.model.infer(images, mask, self.text.as_ref()))
+            torch_ext::autocast(device, kind, || self.model.infer_at(images, mask, text, tokens))
         };
-        if !(self.config.train.cuda_graphs && device.is_cuda()) {
-            return run(&images, &mask);
+        // Given tokens are compared once, not run batch after batch: no recording is worth them.
+        if !(self.config.train.cuda_graphs && device.is_cuda() && tokens.is_none()) {
+            return run(images, mask);
         }
         let mut recordings = self.recordings.borrow_mut();
         let recorded = recordings.get(images.size(), || {
@@ -198,9 +236,9 @@ impl Detector {
             let (graph, output) = torch_ext::CudaGraph::record(device, || run(&images, &mask))?;
             Ok(RecordedInference { images, mask, output, graph })
         })?;
-        let Some(recorded) = recorded else { return run(&images, &mask) };
-        recorded.images.shallow_clone().f_copy_(&images)?;
-        recorded.mask.shallow_clone().f_copy_(&mask)?;
+        let Some(recorded) = recorded else { return run(images, mask) };
+        recorded.images.shallow_clone().f_copy_(images)?;
+        recorded.mask.shallow_clone().f_copy_(mask)?;
         recorded.graph.replay()?;
         let InferenceOutput { pred_logits, pred_boxes } = &recorded.output;
         // The next batch of this shape is written to the same place.

@@ -3,13 +3,13 @@
 //! lie in a store of their own, and neither evaluation nor prediction nor a saved detector has one.
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::{
     error::{Error, Result},
     models::{
         class_head::TextTable,
-        layers::l2_normalize,
+        layers::{at_least_f32, l2_normalize},
         parameters::ParameterStore,
         projection::{Projection, ProjectionKind},
     },
@@ -198,6 +198,13 @@ impl SemanticBranch {
         Ok(Self { store, projection, text, scale })
     }
 
+    /// Takes the class head's projection, where it has the same form; as it was made.
+    pub fn start_as(&self, class_head: Option<&Projection>) {
+        if let Some(other) = class_head {
+            self.projection.start_as(other);
+        }
+    }
+
     /// Its own parameters: none if the projection is shared.
     #[must_use]
     pub fn store(&self) -> &ParameterStore {
@@ -210,7 +217,7 @@ impl SemanticBranch {
     /// `[N, D]` and M assignments → `[M, D_text]`, `[M, C]`
     pub fn predict(&self, regions: &RegionFeatures, assignments: &Assignments) -> Prediction {
         torch_ext::no_autocast(regions.0.device(), || {
-            let chosen = regions.0.index_select(0, &assignments.region).to_kind(Kind::Float);
+            let chosen = at_least_f32(&regions.0.index_select(0, &assignments.region));
             let features = l2_normalize(&self.projection.forward(&chosen));
             let logits = features.matmul(&self.text.transpose(0, 1)) * self.scale;
             Prediction { features, logits }

@@ -56,7 +56,7 @@ fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
     let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
     let mut learner = Learner::new(&config, vocabulary(7), device, Box::new(Single)).unwrap();
     let batch = |i: usize| {
-        let (height, boxes) = if i % 2 == 0 { (96, 3 + i) } else { (128, 1 + i % 5) };
+        let (height, boxes) = if i.is_multiple_of(2) { (96, 3 + i) } else { (128, 1 + i % 5) };
         let work = Workload { batch: 2, height, width: 128, boxes, classes: 7, warmup: 0, runs: 0 };
         random_batch(&work).unwrap()
     };

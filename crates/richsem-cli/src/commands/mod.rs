@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod checks;
+pub(crate) mod convert;
 pub(crate) mod dataset;
 pub(crate) mod eval;
 pub(crate) mod predict;

@@ -25,6 +25,7 @@ use richsem::{
         postprocess::{ScoredBox, postprocess},
     },
     predict::to_detections,
+    stored_batch::StoredBatch,
     targets::LabelKnowledge,
 };
 
@@ -40,6 +41,7 @@ Examples:
   richsem predict holiday.jpg --weights model.safetensors
   richsem predict photos/ 'more/*.png' --weights runs/tiny --conf 0.5 --output found
   richsem predict holiday.jpg --weights runs/tiny --no-pictures --raw raw.safetensors
+  richsem predict --tensor in.safetensors --weights model.safetensors --raw raw.safetensors
 
 Writes the pictures with boxes drawn, and detections.json: a list in COCO's results format
 (image_id is the picture's number, from 1, in the order read) with file_name and category_name
@@ -48,13 +50,17 @@ whose name is not UTF-8, is named and skipped; the exit code is then 1.
 
 --raw is before any choice by score, boxes as centre and size relative to the picture. Of one picture
 the tensors have these names, of several <image_id>.pred_logits and <image_id>.pred_boxes; all are
-held in memory until the end.";
+held in memory until the end.
+
+--tensor takes pictures as another program gave them to its network: `images` [B, 3, H, W], normalised
+and padded, `mask` [B, H, W] (true = padding), and, if the proposals are to be the other program's,
+`tokens` [B, Q]. All go through as one batch; --raw is all that is written.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
     /// Pictures, folders of pictures, or patterns ('photos/*.jpg')
-    #[arg(required = true, value_name = "IMAGE|FOLDER|PATTERN")]
+    #[arg(required_unless_present = "tensor", value_name = "IMAGE|FOLDER|PATTERN")]
     inputs: Vec<PathBuf>,
     /// Detector: a .safetensors file, or a run folder (its best checkpoint)
     #[arg(long, value_name = "FILE|RUN")]
@@ -68,6 +74,14 @@ pub(crate) struct Args {
     /// Writes what the network gives: pred_logits [B, Q, C] and pred_boxes [B, Q, 4]
     #[arg(long, value_name = "FILE.safetensors")]
     raw: Option<PathBuf>,
+    /// Takes a normalised batch in place of pictures, and writes --raw alone
+    #[arg(
+        long,
+        value_name = "FILE.safetensors",
+        requires = "raw",
+        conflicts_with_all = ["inputs", "output", "conf", "limit", "no_pictures"]
+    )]
+    tensor: Option<PathBuf>,
     /// Takes the first N pictures alone
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -89,6 +103,9 @@ struct Found {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    if let (Some(tensor), Some(raw)) = (&args.tensor, &args.raw) {
+        return run_tensor(args, tensor, raw);
+    }
     let mut pictures = pictures::collect(&args.inputs)?;
     pictures.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
     let drawn = pictures::output_files(&pictures, &args.output)?;
@@ -155,6 +172,23 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         let of = pictures.len();
         return Err(anyhow!("{failed} of {of} pictures could not be read (named above)"));
     }
+    Ok(exit::OK)
+}
+
+/// A batch that was normalised elsewhere, and nothing but what the network makes of it.
+fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
+    output::check_file(raw, "--raw")?;
+    output::check_input(tensor, "--tensor", "file")?;
+    output::check_input(&args.weights, "--weights", "file or folder")?;
+    let batch = StoredBatch::read(tensor)?;
+    let detector = args::load_detector(&args.weights, &args.device)?;
+    let InferenceOutput { pred_logits, pred_boxes } = detector.infer_stored(&batch)?;
+    let sizes = pred_logits.size();
+    let tensors = [("pred_logits", pred_logits), ("pred_boxes", pred_boxes)];
+    let tensors = tensors.into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
+    safetensors::write(raw, &tensors, &safetensors::Metadata::new())?;
+    let (pictures, queries) = (sizes[0], sizes[1]);
+    output::note(format!("{queries} queries in {pictures} pictures; results in {}", raw.display()));
     Ok(exit::OK)
 }
 

@@ -14,7 +14,11 @@ use richsem::{
 };
 
 use crate::{
-    Cli, args::DeviceArgs, commands::report, exit, output, progress, progress::TrainProgress,
+    Cli,
+    args::{DeviceArgs, weights_file},
+    commands::report,
+    exit, output, progress,
+    progress::TrainProgress,
     signals::Signals,
 };
 
@@ -26,6 +30,7 @@ const HELP: &str = "\
 Examples:
   richsem train -c configs/tiny.toml
   richsem train -c configs/tiny.toml --set train.lr=0.0002 --set train.epochs=12
+  richsem train -c mine.toml --init runs/lvis          other classes, the same model
   richsem train --resume runs/tiny-20260131-120000
 
 Ctrl-C (or SIGTERM) ends the step, saves everything and says how to go on; once more ends at once.
@@ -41,6 +46,14 @@ pub(crate) struct Args {
     /// Changes one setting, as train.lr=0.0002; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
+    /// Weights of a whole detector to start from, of this program or an official checkpoint; its
+    /// classes may be others (the setting init.weights)
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// With --init: names that may be missing, unexpected or of another shape, as 'class_embed.*';
+    /// may be given many times (the setting init.allow_missing)
+    #[arg(long, value_name = "PATTERN")]
+    allow_missing: Vec<String>,
     /// Folder of the new run; runs/CONFIG-DATE-TIME (UTC) unless given
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
@@ -57,6 +70,8 @@ pub(crate) fn run(args: Args) -> Result<u8> {
             for (given, flag) in [
                 (args.config.is_some(), "--config"),
                 (!args.assignments.is_empty(), "--set"),
+                (args.init.is_some(), "--init"),
+                (!args.allow_missing.is_empty(), "--allow-missing"),
                 (args.run.is_some(), "--run"),
             ] {
                 if given {
@@ -70,7 +85,16 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         None => {
             let file = args.config.expect("clap asks for it where --resume is absent");
             output::check_input(&file, "--config", "file")?;
-            let config = Config::load(&file, &args.assignments)?;
+            let mut assignments = args.assignments;
+            if let Some(weights) = &args.init {
+                output::check_input(weights, "--init", "file")?;
+                let weights = std::path::absolute(weights_file(weights, "--init")?)?;
+                assignments.push(assignment("init.weights", weights.to_string_lossy()));
+            }
+            if !args.allow_missing.is_empty() {
+                assignments.push(assignment("init.allow_missing", args.allow_missing));
+            }
+            let config = Config::load(&file, &assignments)?;
             let folder = args.run.unwrap_or_else(|| default_folder(&file));
             output::check_new_folder(&folder, "--run")?;
             RunFolder::check_new(&folder)?;
@@ -108,6 +132,11 @@ pub(crate) fn run(args: Args) -> Result<u8> {
             Ok(signals.exit_code())
         }
     }
+}
+
+/// A flag as the setting it stands for. JSON's strings and lists of them are TOML's, too.
+fn assignment(key: &str, value: impl Into<serde_json::Value>) -> String {
+    format!("{key}={}", value.into())
 }
 
 /// A wrong command line, told as clap tells it.

@@ -1,5 +1,7 @@
 //! Weights and tables on disk.
 
+pub mod fit;
+pub mod key_maps;
 mod npy;
 pub mod pth;
 pub mod safetensors;
@@ -17,13 +19,15 @@ use crate::{
 pub(crate) use text_table::checked_text_table;
 pub use text_table::read_text_table;
 
-/// Reads a file of weights, to the CPU, in the kinds of the file: safetensors, or PyTorch's `.pt`
-/// and `.pth` (state dicts, checkpoints that hold one, TorchScript). The contents decide, not the
-/// name.
-///
-/// # Errors
-/// A file that cannot be read, or is of another kind.
-pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+/// How a file of weights is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    Safetensors,
+    PyTorch,
+}
+
+/// The layout of a file, by its contents.
+pub(crate) fn layout_of(path: &Path) -> Result<Layout> {
     use std::io::Read as _;
     let mut start = Vec::new();
     fs_err::File::open(path)?.take(512).read_to_end(&mut start)?;
@@ -32,9 +36,9 @@ pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let text = String::from_utf8_lossy(&start);
     let text = text.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
     let (problem, hint) = if safetensors {
-        return Ok(safetensors::read(path)?.0);
+        return Ok(Layout::Safetensors);
     } else if start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 0..=5, ..]) {
-        return pth::read(path);
+        return Ok(Layout::PyTorch);
     } else if start.is_empty() {
         ("the file is empty", "fetch it again")
     } else if text.starts_with("version https://git-lfs") {
@@ -51,6 +55,19 @@ pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         )
     };
     Err(Error::invalid(path, "weights", problem).with_hint(hint))
+}
+
+/// Reads a file of weights, to the CPU, in the kinds of the file: safetensors, or PyTorch's `.pt`
+/// and `.pth` (state dicts, checkpoints that hold one, TorchScript). The contents decide, not the
+/// name.
+///
+/// # Errors
+/// A file that cannot be read, or is of another kind.
+pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    match layout_of(path)? {
+        Layout::Safetensors => Ok(safetensors::read(path)?.0),
+        Layout::PyTorch => pth::read(path),
+    }
 }
 
 /// Where the detector keeps its backbone.

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use crate::error::{Error, Result};
 
 /// Keys whose values are paths, relative to the file that says them; `*` is any name.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 13] = [
     "data.extra.*.images",
     "data.extra.*.info",
     "data.extra.*.mapping.path",
@@ -19,6 +19,7 @@ const PATHS: [&str; 12] = [
     "data.train.images",
     "data.val.annotations",
     "data.val.images",
+    "init.weights",
     "model.class_head.table",
     "model.dino.backbone.weights",
     "teacher.prepared",

@@ -15,6 +15,7 @@ pub(crate) use layers::Assignment;
 pub use train::{EmaConfig, ParamGroups, Precision, TrainConfig};
 
 use crate::{
+    checkpoint_io::fit::Patterns,
     data::{
         batch::Normalization,
         extra::ExtraConfig,
@@ -62,12 +63,28 @@ pub struct Config {
     /// The semantic branch; absent: plain detection training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub semantic: Option<SemanticConfig>,
+    /// Weights of a whole detector to start from; absent: initial values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitConfig>,
     /// The optimisation.
     #[serde(default)]
     pub train: TrainConfig,
     /// The measurement.
     #[serde(default)]
     pub eval: EvalConfig,
+}
+
+/// Where a new run's weights come from; a run that is resumed has its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitConfig {
+    /// A detector of this program, or a checkpoint of RichSem, DINO or Deformable DETR. Its classes
+    /// may be others: a class head against text takes everything, a linear one starts anew. Relative
+    /// to the file that says so.
+    pub weights: PathBuf,
+    /// Names that may be missing, unexpected or of another shape: globs, as `class_embed.*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_missing: Vec<String>,
 }
 
 /// One annotated set of pictures.
@@ -260,6 +277,17 @@ impl Config {
         Self::load_assigned(path, &Assignment::of_command_line(assignments))
     }
 
+    /// The defaults, and `--set` assignments.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn defaults(assignments: &[String]) -> Result<Self> {
+        let merged = layers::defaults(&Assignment::of_command_line(assignments))?;
+        let config: Self = merged.deserialize()?;
+        config.validate().map_err(|error| merged.locate(error))?;
+        Ok(config)
+    }
+
     /// As [`Self::load`], with assignments of several origins.
     pub(crate) fn load_assigned(path: &Path, assignments: &[Assignment<'_>]) -> Result<Self> {
         let merged = layers::read(path, assignments)?;
@@ -317,7 +345,7 @@ impl Config {
     #[must_use]
     pub fn of_detector(&self) -> Self {
         let data = DataConfig { extra: BTreeMap::new(), weight: 1, ..self.data.clone() };
-        Self { data, teacher: None, semantic: None, ..self.clone() }
+        Self { data, teacher: None, semantic: None, init: None, ..self.clone() }
     }
 
     fn validate(&self) -> Result<()> {
@@ -344,6 +372,9 @@ impl Config {
             return Err(Error::config("eval.max_detections", problem));
         }
         self.train.validate("train")?;
+        if let Some(init) = &self.init {
+            Patterns::new(&init.allow_missing, "init.allow_missing")?;
+        }
         if self.model.pixel_std.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
             let problem = format!("expected positive numbers, got {:?}", self.model.pixel_std);
             return Err(Error::config("model.pixel_std", problem));

@@ -39,7 +39,6 @@ impl Normalization {
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
     /// Mean and standard deviation, each `[1, 3, 1, 1]`.
-    #[must_use]
     pub fn tensors(&self, device: Device) -> (Tensor, Tensor) {
         let channels = |values| torch_ext::constant(values, &[1, 3, 1, 1], device);
         (channels(&self.mean), channels(&self.std))

@@ -2,13 +2,14 @@
 //! proposals and of the denoising queries.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use torch_ext::detr_losses::{FocalTargets, box_losses, focal_sums};
 
 use super::{
     boxes::{generalized_iou, l1},
     federated::{FederatedConfig, sample_classes},
     focal::sigmoid_focal_loss,
+    has_kernels,
     matcher::{MatcherConfig, Matching, PaddedTargets, hungarian, max_size},
 };
 use crate::{
@@ -169,6 +170,27 @@ pub struct Decisions {
     pub denoising: Option<Supervised>,
 }
 
+/// What deciding and scoring both look at.
+struct Step<'a> {
+    output: &'a TrainingOutput,
+    targets: &'a [Target],
+    padded: PaddedTargets,
+    /// The decoder layers, then the proposals.
+    matched: LayerOutputs,
+}
+
+impl<'a> Step<'a> {
+    fn new(output: &'a TrainingOutput, targets: &'a [Target]) -> Self {
+        let (decoder, interm) = (&output.decoder, &output.interm);
+        let matched = LayerOutputs {
+            logits: Tensor::cat(&[&decoder.logits, &interm.logits], 0),
+            boxes: Tensor::cat(&[&decoder.boxes, &interm.boxes], 0),
+        };
+        let padded = PaddedTargets::new(targets, decoder.logits.device());
+        Self { output, targets, padded, matched }
+    }
+}
+
 /// Suffix of a decoder layer's terms, as in the reference: none for the last.
 pub(super) fn suffix(layer: usize, layers: usize) -> String {
     if layer + 1 == layers { String::new() } else { format!("_{layer}") }
@@ -194,47 +216,75 @@ impl Criterion {
         key: StepKey,
         collective: &dyn Collective,
     ) -> Result<(LossTerms, Decisions)> {
-        let device = output.decoder.logits.device();
-        let padded = PaddedTargets::new(targets, device);
-        let layers = output.decoder.logits.size()[0] as usize;
-        let matched = LayerOutputs {
-            logits: Tensor::cat(&[&output.decoder.logits, &output.interm.logits], 0),
-            boxes: Tensor::cat(&[&output.decoder.boxes, &output.interm.boxes], 0),
-        };
-        let matching = match supervision.assignment {
+        let step = Step::new(output, targets);
+        let decisions = self.decide(&step, supervision.assignment, key, collective)?;
+        Ok((self.score(&step, supervision, &decisions)?, decisions))
+    }
+
+    /// All terms, with everything decided already: matching, classes, what sums are divided by.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn terms_of(
+        &self,
+        output: &TrainingOutput,
+        targets: &[Target],
+        supervision: &Supervision,
+        decisions: &Decisions,
+    ) -> Result<LossTerms> {
+        self.score(&Step::new(output, targets), supervision, decisions)
+    }
+
+    fn decide(
+        &self,
+        step: &Step,
+        assignment: Assignment,
+        key: StepKey,
+        collective: &dyn Collective,
+    ) -> Result<Decisions> {
+        let Step { output, targets, padded, matched } = step;
+        let sets = matched.logits.size()[0] as usize;
+        let matching = match assignment {
             Assignment::Hungarian => hungarian(
                 &matched.logits,
                 &matched.boxes,
-                &padded,
+                padded,
                 &self.config.matcher,
                 self.config.focal_alpha,
             )?,
-            Assignment::MaxSize => max_size(&matched.boxes, &padded)?,
+            Assignment::MaxSize => max_size(&matched.boxes, padded)?,
         };
-        let pairs = matching.len() / (layers + 1);
-        let num_boxes = collective.mean(pairs as f64).max(1.0);
+        let num_boxes = collective.mean((matching.len() / sets) as f64).max(1.0);
+        let sample = |first_term: usize, sets: usize| {
+            self.sample_classes(targets, first_term as u64, sets, key, collective)
+                .map(|classes| torch_ext::upload(&classes, matched.logits.device()))
+        };
+        let queries = Supervised { matching, normalizer: num_boxes, classes: sample(0, sets) };
+        let denoising = output.denoising.as_ref().map(|(layout, _)| Supervised {
+            matching: denoising_pairs(*layout, sets - 1, &padded.counts),
+            normalizer: num_boxes * layout.groups as f64,
+            classes: sample(sets, sets - 1),
+        });
+        Ok(Decisions { queries, denoising })
+    }
+
+    fn score(
+        &self,
+        step: &Step,
+        supervision: &Supervision,
+        decisions: &Decisions,
+    ) -> Result<LossTerms> {
+        let Step { output, targets, padded, matched } = step;
+        let layers = matched.logits.size()[0] as usize - 1;
         let mut suffixes: Vec<String> = (0..layers).map(|l| suffix(l, layers)).collect();
         suffixes.push("_interm".into());
         let mut weights = vec![1.0; layers];
         weights.push(self.config.interm);
-
-        let sample = |first_term: u64, sets: usize| {
-            self.sample_classes(targets, first_term, sets, key, collective)
-                .map(|classes| torch_ext::upload(&classes, device))
-        };
-        let queries =
-            Supervised { matching, normalizer: num_boxes, classes: sample(0, layers + 1) };
-        let mut terms = self.terms(&matched, &queries, targets, &padded)?;
-        let mut denoising = None;
-        if let Some((layout, outputs)) = &output.denoising {
+        let mut terms = self.terms(matched, &decisions.queries, targets, padded)?;
+        if let (Some((_, outputs)), Some(supervised)) = (&output.denoising, &decisions.denoising) {
             suffixes.extend((0..layers).map(|l| format!("_dn{}", suffix(l, layers))));
             weights.extend(vec![1.0; layers]);
-            let supervised = denoising.insert(Supervised {
-                matching: denoising_pairs(*layout, layers, &padded.counts),
-                normalizer: num_boxes * layout.groups as f64,
-                classes: sample(layers as u64 + 1, layers),
-            });
-            let more = self.terms(outputs, supervised, targets, &padded)?;
+            let more = self.terms(outputs, supervised, targets, padded)?;
             terms = std::array::from_fn(|i| Tensor::cat(&[&terms[i], &more[i]], 0));
         }
 
@@ -254,10 +304,9 @@ impl Criterion {
             }
         }
         let values = Tensor::cat(&terms, 0);
-        let all_weights = torch_ext::upload(&Tensor::from_slice(&all_weights), device);
-        let total = (&values * all_weights).sum(Kind::Float);
-        let terms = LossTerms { names, values: values.detach(), total };
-        Ok((terms, Decisions { queries, denoising }))
+        let all_weights = torch_ext::upload(&Tensor::from_slice(&all_weights), values.device());
+        let total = (&values * all_weights).sum(values.kind());
+        Ok(LossTerms { names, values: values.detach(), total })
     }
 
     /// The classes that each set's class terms look at, `[S, W]`: those of the batch come first, in
@@ -301,7 +350,7 @@ impl Criterion {
         let truth = (0..matching.len()).map(|i| matching.image[i] * most + matching.target[i]);
         let truth = padded.boxes.view([images * most, 4]).index_select(0, &index(truth.collect()));
         let pairs = matching.len() as i64 / sets;
-        let [distances, overlaps] = match device.is_cuda() {
+        let [distances, overlaps] = match has_kernels(&outputs.boxes) {
             true => {
                 let losses = box_losses(&outputs.boxes.reshape([-1, 4]), &slots, &truth)?;
                 [losses.get(0), losses.get(1)]
@@ -313,7 +362,7 @@ impl Criterion {
         };
         let per_set = |x: Tensor| {
             let x = x.view([sets, pairs]);
-            x.sum_dim_intlist([1i64].as_slice(), false, Kind::Float) / *normalizer
+            x.sum_dim_intlist([1i64].as_slice(), false, x.kind()) / *normalizer
         };
         let class = self.class_terms(outputs, supervised, targets, &slots)? / *normalizer;
         Ok([class, per_set(distances), per_set(overlaps)])
@@ -340,7 +389,7 @@ impl Criterion {
         let known = known
             .map(|k| torch_ext::upload(&Tensor::from_slice(&k).view([images, classes]), device));
         let (alpha, gamma) = (self.config.focal_alpha, self.config.focal_gamma);
-        if device.is_cuda()
+        if has_kernels(logits)
             && let Some(labels) = query_labels(matching, logits, label)
         {
             let labels = torch_ext::upload(&labels, device);
@@ -372,7 +421,7 @@ impl Criterion {
                 (logits.gather(-1, &chosen, false), width, columns, known)
             }
         };
-        let onehot = Tensor::zeros([sets * images * queries * width], (Kind::Float, device));
+        let onehot = Tensor::zeros([sets * images * queries * width], (logits.kind(), device));
         let columns = torch_ext::upload(&Tensor::from_slice(&columns), device);
         let _ = onehot.shallow_clone().index_fill_(0, &(slots * width + columns), 1.0);
         let onehot = onehot.view([sets, images, queries, width]);
@@ -381,7 +430,7 @@ impl Criterion {
             // A matched pair counts even where other boxes of its class may be missing.
             loss *= known.maximum(&onehot);
         }
-        Ok(loss.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float))
+        Ok(loss.sum_dim_intlist([1i64, 2, 3].as_slice(), false, loss.kind()))
     }
 }
 

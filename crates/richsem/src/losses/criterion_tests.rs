@@ -1,6 +1,6 @@
 //! The criterion against plain loops over its definition.
 
-use tch::Device;
+use tch::{Device, Kind};
 
 use super::*;
 use crate::{boxes::Cxcywh, collective::Single, targets::LabelKnowledge, vocabulary::ClassIndex};

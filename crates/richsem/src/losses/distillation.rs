@@ -134,11 +134,11 @@ pub fn semantic_terms(
                 true => (images * term.queries.1) as f64,
                 false => term.supervised.normalizer,
             };
-            losses.narrow(0, from, count).sum(Kind::Float) / normalizer
+            losses.narrow(0, from, count).sum(losses.kind()) / normalizer
         })
         .collect();
     let values = Tensor::stack(&values, 0);
-    let total = values.sum(Kind::Float) * config.weight;
+    let total = values.sum(values.kind()) * config.weight;
     Ok(LossTerms { names, values: values.detach(), total })
 }
 
@@ -156,7 +156,8 @@ fn losses(
     target: &Tensor,
     classes: Option<&Tensor>,
 ) -> Tensor {
-    let sum = |x: Tensor| x.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
+    let kind = student.logits.kind();
+    let sum = |x: Tensor| x.sum_dim_intlist([-1i64].as_slice(), false, kind);
     if config.objective == Objective::L1 {
         return sum((&student.features - soft.features.index_select(0, target)).abs());
     }
@@ -165,8 +166,8 @@ fn losses(
         Some(classes) => x.gather(-1, classes, false),
         None => x.shallow_clone(),
     };
-    let wanted = subset(&teacher).log_softmax(-1, Kind::Float);
-    let given = subset(&student.logits).log_softmax(-1, Kind::Float);
+    let wanted = subset(&teacher).log_softmax(-1, kind);
+    let given = subset(&student.logits).log_softmax(-1, kind);
     let divergence = sum(wanted.exp() * (&wanted - given));
     if !config.entropy_weight {
         return divergence;
@@ -175,7 +176,7 @@ fn losses(
         // Of one class everything is certain.
         return divergence * 0.0;
     }
-    let log = teacher.log_softmax(-1, Kind::Float);
+    let log = teacher.log_softmax(-1, kind);
     let entropy = -sum(log.exp() * &log);
     divergence * entropy * (2.0 / (teacher.size()[1] as f64).ln())
 }

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use torch_ext::detr_losses::{CostWeights, matching_cost};
 
-use super::boxes::{generalized_iou, l1};
+use super::{
+    boxes::{generalized_iou, l1},
+    has_kernels,
+};
 use crate::{
     error::{Error, Result},
     targets::Target,
@@ -162,7 +165,7 @@ pub fn hungarian(
     if targets.most() == 0 {
         return Ok(Matching::default());
     }
-    let cost = tch::no_grad(|| match logits.device().is_cuda() {
+    let cost = tch::no_grad(|| match has_kernels(logits) {
         true => {
             let MatcherConfig { class, l1, giou } = *config;
             let weights = CostWeights { class, l1, giou, alpha: focal_alpha };

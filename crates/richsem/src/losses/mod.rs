@@ -7,5 +7,12 @@ mod federated;
 mod focal;
 pub mod matcher;
 
+use tch::{Kind, Tensor};
+
 pub use criterion::{Criterion, LossConfig, LossTerms};
 pub use federated::FederatedConfig;
+
+/// Whether the kernels of [`torch_ext::detr_losses`] take this: on CUDA, in f32.
+fn has_kernels(x: &Tensor) -> bool {
+    x.device().is_cuda() && x.kind() == Kind::Float
+}

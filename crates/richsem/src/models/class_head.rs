@@ -1,10 +1,10 @@
 //! Class logits: a linear layer, or cosines against a table of text embeddings.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{
-    layers::{Linear, l2_normalize},
+    layers::{Linear, at_least_f32, l2_normalize},
     parameters::{Init, Scope},
     projection::{Projection, ProjectionKind},
 };
@@ -25,7 +25,7 @@ impl TextTable {
     /// From `[C, D_text]` rows of any floating kind.
     #[must_use]
     pub fn new(rows: &Tensor) -> Self {
-        let rows = rows.to_kind(Kind::Float);
+        let rows = at_least_f32(rows);
         Self { normalized: l2_normalize(&rows), rows }
     }
 
@@ -102,7 +102,7 @@ impl ClassHead {
     /// If the head needs a text table and gets none: the detector checks that before.
     pub fn forward(&self, hidden: &Tensor, text: Option<&TextTable>) -> Tensor {
         torch_ext::no_autocast(hidden.device(), || {
-            let hidden = hidden.to_kind(Kind::Float);
+            let hidden = at_least_f32(hidden);
             match self {
                 Self::Linear(linear) => linear.forward(&hidden),
                 Self::Text { proj, logit_scale } => {
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::models::parameters::ParameterStore;
     use crate::testing::normal;
-    use tch::Device;
+    use tch::{Device, Kind};
 
     #[test]
     fn text_logits_are_scaled_cosines() {

@@ -101,7 +101,7 @@ impl DenoisingLayout {
     }
 
     /// `[P]`: the group of each slot; those after the groups are one of their own.
-    fn groups(self) -> Tensor {
+    pub fn groups(self) -> Tensor {
         let group =
             |slot: i64| if slot < self.len() { slot / (2 * self.most) } else { self.groups };
         Tensor::from_slice(&(0..self.slots).map(group).collect::<Vec<_>>())
@@ -147,6 +147,19 @@ impl DenoisingQueries {
         device: Device,
         slots: impl FnOnce(i64) -> i64,
     ) -> Option<Self> {
+        let draw = |copy: Copied| CopyNoise::draw(copy.negative, config, classes, random);
+        Self::with_noise(targets, config, draw, device, slots)
+    }
+
+    /// As [`Self::new`], with random numbers from elsewhere.
+    #[must_use]
+    pub fn with_noise(
+        targets: &[Target],
+        config: &DenoisingConfig,
+        mut noise: impl FnMut(Copied) -> CopyNoise,
+        device: Device,
+        slots: impl FnOnce(i64) -> i64,
+    ) -> Option<Self> {
         let most = targets.iter().map(|t| t.boxes.len()).max().unwrap_or(0) as i64;
         if most == 0 || config.number == 0 {
             return None;
@@ -163,13 +176,10 @@ impl DenoisingQueries {
                     for (negative, shift) in [(false, 0), (true, most)] {
                         let query = layout.positive(group, i as i64) + shift;
                         let slot = b * p + query as usize;
+                        let noise = noise(Copied { image: b, group, target: i, negative });
                         used[slot] = 1.0;
-                        labels[slot] = if random.chance(config.label_noise / 2.0) {
-                            random.below(classes as usize) as i64
-                        } else {
-                            i64::from(label.0)
-                        };
-                        let noised = noised_box(bbox.0, negative, config.box_noise, random);
+                        labels[slot] = noise.label.unwrap_or(i64::from(label.0));
+                        let noised = noised_box(bbox.0, noise.moves, config.box_noise);
                         boxes[slot * 4..][..4].copy_from_slice(&noised);
                     }
                 }
@@ -188,19 +198,49 @@ impl DenoisingQueries {
     }
 }
 
-/// Moves each corner coordinate by u · half the box's size with a random sign, u in [0, 1) for
-/// positives and [1, 2) for negatives, and clamps to the picture.
-fn noised_box(bbox: [f32; 4], negative: bool, noise: f64, random: &mut Random) -> [f32; 4] {
+/// Which copy of which box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// Its image in the batch.
+    pub image: usize,
+    /// Group of the copy.
+    pub group: i64,
+    /// Number of the box in its image.
+    pub target: usize,
+    /// Whether the copy is to be rejected.
+    pub negative: bool,
+}
+
+/// The random numbers of one copy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CopyNoise {
+    /// The class that the label becomes, if it flips.
+    pub label: Option<i64>,
+    /// How far x0, y0, x1, y1 move, in half box sizes: ±u, u in [0, 1) for positives and [1, 2) for
+    /// negatives.
+    pub moves: [f64; 4],
+}
+
+impl CopyNoise {
+    fn draw(negative: bool, config: &DenoisingConfig, classes: i64, random: &mut Random) -> Self {
+        let flips = random.chance(config.label_noise / 2.0);
+        let label = flips.then(|| random.below(classes as usize) as i64);
+        let moves = std::array::from_fn(|_| {
+            let u = random.uniform() + f64::from(u8::from(negative));
+            if random.chance(0.5) { u } else { -u }
+        });
+        Self { label, moves }
+    }
+}
+
+/// Moves each corner coordinate and clamps it to the picture.
+fn noised_box(bbox: [f32; 4], moves: [f64; 4], noise: f64) -> [f32; 4] {
     let [cx, cy, w, h] = bbox.map(f64::from);
-    let mut corner = |at: f64, half: f64| {
-        let u = random.uniform() + f64::from(u8::from(negative));
-        let sign = if random.chance(0.5) { 1.0 } else { -1.0 };
-        (at + sign * u * half * noise).clamp(0.0, 1.0)
-    };
-    let x0 = corner(cx - w / 2.0, w / 2.0);
-    let y0 = corner(cy - h / 2.0, h / 2.0);
-    let x1 = corner(cx + w / 2.0, w / 2.0);
-    let y1 = corner(cy + h / 2.0, h / 2.0);
+    let corner = |at: f64, half: f64, by: f64| (at + by * half * noise).clamp(0.0, 1.0);
+    let x0 = corner(cx - w / 2.0, w / 2.0, moves[0]);
+    let y0 = corner(cy - h / 2.0, h / 2.0, moves[1]);
+    let x1 = corner(cx + w / 2.0, w / 2.0, moves[2]);
+    let y1 = corner(cy + h / 2.0, h / 2.0, moves[3]);
     [(x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0, y1 - y0].map(|v| v as f32)
 }
 

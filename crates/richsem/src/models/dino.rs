@@ -10,7 +10,7 @@ use super::{
         DeformableTransformer, ExtraQueries, GROUPS, TransformerConfig, attention::Levels,
     },
     denoising::{DenoisingLayout, DenoisingQueries, may_attend},
-    layers::{Conv2d, GroupNorm, Mlp, inverse_sigmoid},
+    layers::{Conv2d, GroupNorm, Mlp, at_least_f32, inverse_sigmoid},
     parameters::{ParameterStore, Scope},
     position_encoding::image_positions,
     projection::{Projection, ProjectionKind},
@@ -243,10 +243,26 @@ impl Dino {
         mask: &Tensor,
         text: Option<&TextTable>,
     ) -> Result<InferenceOutput> {
+        self.infer_at(images, mask, text, None)
+    }
+
+    /// As [`Self::infer`], the proposals at given tokens `[B, Q]`: a query belongs to a proposal's
+    /// *rank*, and ranks swap at the last digits of a score, so that two programs can only be
+    /// compared number by number on the same proposals.
+    ///
+    /// # Errors
+    /// As [`Self::infer`].
+    pub fn infer_at(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        text: Option<&TextTable>,
+        tokens: Option<&Tensor>,
+    ) -> Result<InferenceOutput> {
         self.check_text(text)?;
         tch::no_grad(|| {
             let (memory, levels) = self.encode(images, mask, false)?;
-            let proposals = self.transformer.propose(&memory, &levels, text);
+            let proposals = self.transformer.propose_at(&memory, &levels, text, tokens);
             let decoded = self.transformer.decode(
                 &memory,
                 &levels,
@@ -278,12 +294,27 @@ impl Dino {
         text: Option<&TextTable>,
         denoising: Option<&DenoisingQueries>,
     ) -> Result<TrainingOutput> {
-        let tensors = self.training_tensors(images, mask, text, denoising)?;
+        self.forward_train_at(images, mask, text, denoising, None)
+    }
+
+    /// As [`Self::forward_train`], the proposals at given tokens, as in [`Self::infer_at`].
+    ///
+    /// # Errors
+    /// As [`Self::infer`].
+    pub fn forward_train_at(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        text: Option<&TextTable>,
+        denoising: Option<&DenoisingQueries>,
+        tokens: Option<&Tensor>,
+    ) -> Result<TrainingOutput> {
+        let tensors = self.training_tensors(images, mask, text, denoising, tokens)?;
         Ok(TrainingOutput::new(tensors, denoising.map(|dn| dn.layout)))
     }
 
-    /// As [`Self::forward_train`]. What is computed depends on the shapes of the tensors alone, and
-    /// nothing waits for the device: it can be recorded ([`torch_ext::CudaGraph`]).
+    /// As [`Self::forward_train_at`]. What is computed depends on the shapes of the tensors alone,
+    /// and nothing waits for the device: it can be recorded ([`torch_ext::CudaGraph`]).
     ///
     /// # Errors
     /// As [`Self::infer`].
@@ -293,10 +324,11 @@ impl Dino {
         mask: &Tensor,
         text: Option<&TextTable>,
         denoising: Option<&DenoisingQueries>,
+        tokens: Option<&Tensor>,
     ) -> Result<TrainingTensors> {
         self.check_text(text)?;
         let (memory, levels) = self.encode(images, mask, true)?;
-        let proposals = self.transformer.propose(&memory, &levels, text);
+        let proposals = self.transformer.propose_at(&memory, &levels, text, tokens);
         let queries = proposals.references.size()[1];
         let extra = denoising.map(|dn| ExtraQueries {
             content: self.label_enc.forward(&dn.labels, &self.class_embed, text) * &dn.used,
@@ -386,7 +418,7 @@ impl Dino {
         text: Option<&TextTable>,
     ) -> LayerOutputs {
         torch_ext::no_autocast(hidden.device(), || {
-            let hidden = hidden.to_kind(Kind::Float);
+            let hidden = at_least_f32(hidden);
             let delta = self.bbox_embed.forward(&hidden);
             LayerOutputs {
                 boxes: (delta + inverse_sigmoid(references)).sigmoid(),

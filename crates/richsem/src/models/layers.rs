@@ -332,9 +332,15 @@ pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
     (x.clamp_min(eps) / (1.0f64 - &x).clamp_min(eps)).log()
 }
 
-/// `x / ‖x‖` along the last dimension, in f32.
+/// What autocast must not round: in f32, or in f64 where it is that already, as in the tests against
+/// the official code.
+pub(crate) fn at_least_f32(x: &Tensor) -> Tensor {
+    if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
+}
+
+/// `x / ‖x‖` along the last dimension, in f32 at least.
 pub fn l2_normalize(x: &Tensor) -> Tensor {
-    let x = x.to_kind(Kind::Float);
+    let x = at_least_f32(x);
     let norm = x.norm_scalaropt_dim(2.0, [-1i64], true);
     x / norm
 }

@@ -2,16 +2,18 @@
 
 use std::f64::consts::TAU;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Sine and cosine interleaved, at `features` frequencies.
 ///
 /// # Shapes
 /// `[…]` → `[…, features]`
 fn sine(position: &Tensor, features: i64, temperature: f64) -> Tensor {
-    let divisor: Vec<f32> = (0..features)
-        .map(|i| temperature.powf((i / 2) as f64 * 2.0 / features as f64) as f32)
-        .collect();
+    // By libtorch and in f32, whatever positions are in, as the reference's: to the last digit.
+    let index = Tensor::arange(features, (Kind::Float, Device::Cpu));
+    let exponent = index.divide_scalar_mode(2.0, "floor") * (2.0 / features as f64);
+    let divisor = Tensor::pow_scalar(temperature, &exponent);
+    let divisor = Vec::try_from(divisor).expect("one f32 for each feature");
     let divisor = torch_ext::constant(&divisor, &[features], position.device());
     let phase = position.unsqueeze(-1) / divisor; // […, features]
     let even = phase.slice(-1, 0, None, 2).sin();
@@ -48,7 +50,6 @@ pub fn box_positions(boxes: &Tensor, dim: i64) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     #[test]
     fn box_positions_follow_their_formula() {

@@ -188,20 +188,43 @@ fn text_table_of(
             return Ok(text);
         }
     };
-    let weights = config.weights()?;
+    let loaded = (store, sizes, clip);
+    prompt_table(loaded, &set.templates(own), vocabulary, config.weights()?, cache)
+}
+
+/// The vocabulary's embeddings by a CLIP's text encoder, kept in `~/.cache/richsem/text`; `path`
+/// says where the CLIP came from.
+///
+/// # Errors
+/// A CLIP without a text encoder; as [`super::encode_prompts`].
+pub(crate) fn text_of_clip(
+    loaded: (&ParameterStore, &ClipConfig, &Clip),
+    templates: &[impl AsRef<str>],
+    vocabulary: &Vocabulary,
+    path: &Path,
+) -> Result<TextTable> {
+    prompt_table(loaded, templates, vocabulary, path, text_table::cache_folder().as_deref())
+}
+
+fn prompt_table(
+    (store, sizes, clip): (&ParameterStore, &ClipConfig, &Clip),
+    templates: &[impl AsRef<str>],
+    vocabulary: &Vocabulary,
+    path: &Path,
+    cache: Option<&Path>,
+) -> Result<TextTable> {
     let Some(encoder) = &clip.text else {
         let problem = "missing: these weights have no text encoder";
-        return Err(Error::invalid(weights, "token_embedding.weight", problem).with_hint(
+        return Err(Error::invalid(path, "token_embedding.weight", problem).with_hint(
             "give the vocabulary's embeddings: teacher.text.kind = \"table\", teacher.text.table",
         ));
     };
-    let templates = set.templates(own);
     let names: Vec<&str> = vocabulary.categories().iter().map(|c| c.name.as_str()).collect();
-    let key = text_table::key(store, &templates, &names)?;
-    let table = text_table::cached(cache, &key, [names.len() as i64, width], || {
-        text_table::encode_prompts(encoder, store.device(), &templates, &names)
+    let key = text_table::key(store, templates, &names)?;
+    let table = text_table::cached(cache, &key, [names.len() as i64, sizes.embed_dim], || {
+        text_table::encode_prompts(encoder, store.device(), templates, &names)
     })?;
-    checked_text_table(&table, vocabulary, weights)
+    checked_text_table(&table, vocabulary, path)
 }
 
 impl Teacher for ClipTeacher {

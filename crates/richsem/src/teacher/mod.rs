@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{error::Result, models::class_head::TextTable, vocabulary::Vocabulary};
 
 pub use clip_teacher::ClipTeacher;
+pub(crate) use clip_teacher::text_of_clip;
 pub use config::{TeacherConfig, TeacherText, VitLabels};
 pub use text_table::encode_prompts;
 

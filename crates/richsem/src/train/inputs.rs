@@ -44,7 +44,11 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
     if let ClassHeadConfig::Text { table } = &model.class_head {
         files.push(("model.class_head.table".into(), table.as_ref()));
     }
-    let weights = model.dino.backbone.weights.as_ref().filter(|_| !from_checkpoint);
+    let init = config.init.as_ref().map(|init| &init.weights).filter(|_| !from_checkpoint);
+    files.push(("init.weights".into(), init));
+    // A whole detector's weights have the trunk's among them.
+    let from_elsewhere = from_checkpoint || init.is_some();
+    let weights = model.dino.backbone.weights.as_ref().filter(|_| !from_elsewhere);
     files.push(("model.dino.backbone.weights".into(), weights));
     if config.needs_teacher()
         && let Some(teacher) = &config.teacher

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod diagnose;
 mod fingerprint;
+mod init;
 pub(crate) mod inputs;
 pub(crate) mod learner;
 mod measure;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::{
     config::{ParamGroups, TrainConfig},
@@ -271,8 +271,9 @@ impl Group {
             layout.push((member.name.clone(), total, member.tensor.size()));
             total += member.tensor.numel().next_multiple_of(ALIGNMENT);
         }
-        let device = members[0].tensor.device();
-        let zeros = || Tensor::f_zeros([total as i64], (Kind::Float, device));
+        // f32 always, but in the tests against the official code.
+        let options = (members[0].tensor.kind(), members[0].tensor.device());
+        let zeros = || Tensor::f_zeros([total as i64], options);
         let (params, grads) = (zeros()?, zeros()?);
         tch::no_grad(|| -> Result<()> {
             for (mut member, (_, offset, shape)) in members.into_iter().zip(&layout) {
@@ -301,7 +302,7 @@ mod tests {
         config::EmaConfig,
         models::parameters::{Init, ParameterStore},
     };
-    use tch::Device;
+    use tch::{Device, Kind};
 
     fn setup(config: &TrainConfig) -> (ParameterStore, Tensor, Tensor, Optimizer) {
         let store = ParameterStore::new(Device::Cpu, 0);

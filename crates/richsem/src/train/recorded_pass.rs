@@ -64,6 +64,7 @@ impl PassInput {
                 &self.mask,
                 detector.text.as_ref(),
                 self.denoising.as_ref(),
+                None,
             )
         })
     }

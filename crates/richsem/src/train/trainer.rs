@@ -13,7 +13,7 @@ use std::{
 use tch::Device;
 
 use super::{
-    Fingerprint, Learner, Observer, Position, checkpoint, diagnose,
+    Fingerprint, Learner, Observer, Position, checkpoint, diagnose, init,
     inputs::{Split, batches, check_files, check_vocabularies, extra_sets, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
@@ -135,13 +135,10 @@ pub fn train(
             checkpoint::resume(run, &mut learner)?
         }
     };
-    if resumed.is_none()
-        && let Some(path) = &config.model.dino.backbone.weights
-    {
-        crate::checkpoint_io::load_backbone(&learner.model.detector.store, path)?;
-        // The running mean starts at the loaded weights.
-        learner.optimizer.reset_ema();
-        observer.message(&format!("backbone from {}", path.display()));
+    if resumed.is_none() {
+        for said in init::start(&config, &mut learner)? {
+            observer.message(&said);
+        }
     }
     if resumed.is_none()
         && let Some(semantic) = config.semantic_branch()

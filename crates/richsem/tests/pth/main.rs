@@ -119,6 +119,21 @@ fn every_way_of_saving_is_read_bit_by_bit() {
     }
 }
 
+/// `written.pth` is what this program writes of those tensors, and `make.py --check` shows that
+/// PyTorch reads it (`weights_only=True`) to the bit. RICHSEM_WRITE_FIXTURES=1 writes it anew.
+#[test]
+fn what_is_written_is_what_pytorch_was_shown_to_read() {
+    let tensors = expected("zip");
+    let (folder, kept) = (tempfile::tempdir().unwrap(), fixture("written.pth"));
+    let path = folder.path().join("written.pth");
+    pth::write(&path, Some("model"), &tensors).unwrap();
+    if std::env::var_os("RICHSEM_WRITE_FIXTURES").is_some() {
+        std::fs::copy(&path, &kept).unwrap();
+    }
+    assert!(std::fs::read(&path).unwrap() == std::fs::read(&kept).unwrap());
+    assert_same(&pth::read(&kept).unwrap(), &tensors);
+}
+
 #[test]
 fn a_training_checkpoint_has_weights_average_and_optimizer() {
     let path = fixture("training.pth");

@@ -14,6 +14,7 @@ mod legacy;
 mod names;
 mod pickle;
 mod value;
+mod write;
 mod zip;
 
 use std::{
@@ -25,6 +26,7 @@ use std::{
 use rawzip::FileReader;
 use tch::{Device, Kind, Tensor};
 
+pub use self::write::write;
 use self::{
     value::{Budget, Fault, Heap, TensorRef, Value},
     zip::Place,
@@ -49,6 +51,11 @@ pub struct Checkpoint {
 /// Those of [`Checkpoint::load`] and [`Checkpoint::state_dict`].
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     Checkpoint::load(path)?.state_dict(None)
+}
+
+/// Keys that state dicts usually lie below, in the order in which they are looked for.
+pub(crate) fn usual_keys() -> impl Iterator<Item = &'static str> {
+    names::USUAL.into_iter()
 }
 
 impl Checkpoint {

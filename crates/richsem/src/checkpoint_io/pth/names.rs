@@ -3,7 +3,8 @@
 use super::value::{Fault, Heap, Node, TensorRef, Value};
 
 /// Where state dicts usually are.
-const USUAL: [&str; 6] = ["state_dict", "model", "model_state_dict", "net", "network", "module"];
+pub(super) const USUAL: [&str; 6] =
+    ["state_dict", "model", "model_state_dict", "net", "network", "module"];
 
 /// How deep values lie within values: TorchScript's deepest are at about 15.
 const DEPTH: usize = 64;

@@ -21,7 +21,7 @@ use super::transforms::TransformConfig;
 use crate::{Error, Result, targets::Supervision};
 
 pub use mapping::MappingConfig;
-pub use mosaic::mosaic;
+pub use mosaic::{mosaic, mosaic_at};
 pub use order::Order;
 pub use report::ExtraReport;
 pub use set::{ClassificationSet, Item};

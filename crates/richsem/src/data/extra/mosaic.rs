@@ -33,9 +33,15 @@ const BACKGROUND: Rgb<u8> = Rgb([114; 3]);
 /// whole-image box is what can be seen of its picture, not up to a pixel more.
 #[must_use]
 pub fn mosaic(tiles: [Sample; 4], tile: u32, random: &mut Random) -> Sample {
-    let side = 2 * tile;
     let mut centre = || (random.range(0.5, 1.5) * f64::from(tile)) as u32;
-    let (x, y) = (centre(), centre());
+    let at = (centre(), centre());
+    mosaic_at(tiles, tile, at)
+}
+
+/// As [`mosaic`], around a given centre (x, y).
+#[must_use]
+pub fn mosaic_at(tiles: [Sample; 4], tile: u32, (x, y): (u32, u32)) -> Sample {
+    let side = 2 * tile;
     let mut image = RgbImage::from_pixel(side, side, BACKGROUND);
     let (mut boxes, mut labels) = (Vec::new(), Vec::new());
     let mut hidden = Vec::new();

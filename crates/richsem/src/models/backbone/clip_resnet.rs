@@ -52,7 +52,7 @@ impl Bottleneck {
 /// The trunk up to `layer4`.
 #[derive(Debug)]
 pub struct ClipResnet {
-    stem: [ConvNorm; 3],
+    stem: Box<[ConvNorm; 3]>,
     stages: Stages<Bottleneck>,
 }
 
@@ -63,17 +63,17 @@ impl ClipResnet {
         let conv = |i: i64, shape| {
             ConvNorm::new(&stem_scope, (&format!("conv{i}"), &format!("bn{i}")), shape, config)
         };
-        let stem = [
+        let stem = Box::new([
             conv(1, (3, half, 3, 2)),
             conv(2, (half, half, 3, 1)),
             conv(3, (half, config.width, 3, 1)),
-        ];
+        ]);
         Self { stem, stages: Stages::new(scope, config, Bottleneck::new) }
     }
 
     pub(super) fn forward(&self, images: &Tensor, train: bool) -> Result<[Tensor; 4]> {
         let mut x = images.shallow_clone();
-        for conv in &self.stem {
+        for conv in self.stem.iter() {
             x = conv.forward(&x, train, None, true)?;
         }
         self.stages.forward(pool(&x, 2), |block, x| block.forward(x, train))

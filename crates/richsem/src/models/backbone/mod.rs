@@ -32,6 +32,18 @@ pub enum Trunk {
     ClipResnet,
 }
 
+impl Trunk {
+    /// Blocks of each stage of the published model.
+    #[must_use]
+    pub fn blocks(self) -> [i64; 4] {
+        match self {
+            Self::Resnet18 => [2, 2, 2, 2],
+            Self::Resnet34 | Self::Resnet50 | Self::ClipResnet => [3, 4, 6, 3],
+            Self::Resnet101 => [3, 4, 23, 3],
+        }
+    }
+}
+
 /// The trunk's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -111,11 +123,9 @@ impl BackboneConfig {
 
     /// Blocks of each stage.
     fn blocks(&self) -> [i64; 4] {
-        match (self.layers.as_slice(), self.name) {
-            (&[a, b, c, d], _) => [a, b, c, d],
-            (_, Trunk::Resnet18) => [2, 2, 2, 2],
-            (_, Trunk::Resnet34 | Trunk::Resnet50 | Trunk::ClipResnet) => [3, 4, 6, 3],
-            (_, Trunk::Resnet101) => [3, 4, 23, 3],
+        match *self.layers {
+            [a, b, c, d] => [a, b, c, d],
+            _ => self.name.blocks(),
         }
     }
 

@@ -125,7 +125,7 @@ impl ConvNorm {
         shortcut: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor> {
-        let mut y = match &self.norm {
+        let y = match &self.norm {
             NormState::Frozen(norm) => {
                 let [scale, shift] = norm.affine()?;
                 if x.device().is_cuda() {
@@ -152,9 +152,10 @@ impl ConvNorm {
             }
             NormState::Group(norm) => norm.forward(&self.conv.forward(x)),
         };
-        if let Some(shortcut) = shortcut {
-            y = y + shortcut;
-        }
+        let y = match shortcut {
+            Some(shortcut) => y + shortcut,
+            None => y,
+        };
         Ok(if relu { y.relu() } else { y })
     }
 }

@@ -1,7 +1,7 @@
 //! The decoder: queries look at each other, then at the picture around their reference boxes,
 //! which each layer refines.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{
     TransformerConfig,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::Result,
     models::{
-        layers::{LayerNorm, Linear, Mlp, MultiheadAttention, inverse_sigmoid},
+        layers::{LayerNorm, Linear, Mlp, MultiheadAttention, at_least_f32, inverse_sigmoid},
         parameters::Scope,
         position_encoding::box_positions,
     },
@@ -130,7 +130,7 @@ impl Decoder {
             }
             // Boxes are refined from the output before the shared norm, in f32.
             attached = torch_ext::no_autocast(device, || {
-                let delta = bbox_embed.forward(&output.to_kind(Kind::Float));
+                let delta = bbox_embed.forward(&at_least_f32(&output));
                 (delta + inverse_sigmoid(&reference)).sigmoid()
             });
             reference = attached.detach();

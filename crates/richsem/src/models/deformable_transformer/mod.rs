@@ -6,13 +6,13 @@ mod decoder;
 mod encoder;
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::{
     error::{Error, Result},
     models::{
         class_head::{ClassHead, TextTable},
-        layers::{LayerNorm, Linear, Mlp},
+        layers::{LayerNorm, Linear, Mlp, at_least_f32},
         parameters::{Init, Scope},
     },
 };
@@ -225,18 +225,30 @@ impl DeformableTransformer {
     /// that the amount of padding changes which proposals are chosen.
     #[must_use]
     pub fn propose(&self, memory: &Tensor, levels: &Levels, text: Option<&TextTable>) -> Proposals {
+        self.propose_at(memory, levels, text, None)
+    }
+
+    /// As [`Self::propose`], at given tokens `[B, Q]` if there are any.
+    pub(in crate::models) fn propose_at(
+        &self,
+        memory: &Tensor,
+        levels: &Levels,
+        text: Option<&TextTable>,
+        tokens: Option<&Tensor>,
+    ) -> Proposals {
         torch_ext::no_autocast(memory.device(), || {
             let (boxes, allowed) = encoder::proposals(levels);
             let forbidden = allowed.logical_not();
-            let memory = memory.to_kind(Kind::Float).masked_fill(&forbidden.unsqueeze(-1), 0.0);
+            let memory = at_least_f32(memory).masked_fill(&forbidden.unsqueeze(-1), 0.0);
             let transform = |x: &Tensor| self.enc_output_norm.forward(&self.enc_output.forward(x));
-            let tokens = tch::no_grad(|| {
+            let best = || {
                 let logits = self.enc_out_class_embed.forward(&transform(&memory), text);
                 let best = logits.amax([-1i64], false);
                 let best = best.masked_fill(&forbidden, f64::NEG_INFINITY); // [B, S]
                 let count = self.num_queries.min(best.size()[1]);
                 best.topk(count, 1, true, true).1
-            });
+            };
+            let tokens = tokens.map_or_else(|| tch::no_grad(best), Tensor::shallow_clone);
             let pick = |x: &Tensor| {
                 let width = x.size()[2];
                 x.gather(1, &tokens.unsqueeze(-1).expand([-1, -1, width], false), false)

@@ -42,6 +42,11 @@ const BESIDE: [&str; 6] = [
     "attn_mask",
 ];
 
+/// Whether a tensor is no weight: a setting, a counter, positions.
+pub(crate) fn is_beside(name: &str) -> bool {
+    BESIDE.iter().any(|b| name.rsplit('.').next() == Some(b))
+}
+
 /// The tensors under OpenAI's names, from OpenAI's, open_clip's or Hugging Face's. What is no
 /// weight is left out; what is unknown keeps its name.
 ///
@@ -56,7 +61,7 @@ pub fn to_openai(
     // "prefix.attn.in_proj_weight" → its q, k, v.
     let mut split: BTreeMap<String, [Option<Tensor>; 3]> = BTreeMap::new();
     for (name, tensor) in weights {
-        if BESIDE.iter().any(|b| name.rsplit('.').next() == Some(b)) {
+        if is_beside(&name) {
             continue;
         }
         if !hugging_face {

@@ -14,12 +14,13 @@ mod tokenizer;
 mod transformer;
 mod vit;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use tch::{Device, Tensor};
 
 pub(in crate::teacher) use config::HEAD_WIDTH;
 pub use config::{ClipConfig, TextConfig, VisualConfig};
+pub(crate) use keys::is_beside;
 pub use keys::to_openai;
 pub use prompts::PromptSet;
 pub use resnet::{AttentionPool, STRIDE as RESNET_STRIDE, VisualResnet};
@@ -102,15 +103,26 @@ impl Clip {
 /// # Errors
 /// A file that cannot be read or is not CLIP: every missing, unexpected or misshapen tensor.
 pub fn load(path: &Path, device: Device) -> Result<(ParameterStore, ClipConfig, Clip)> {
-    let weights = to_openai(read_weights(path)?, path)?;
-    let config = ClipConfig::from_weights(&weights, path)?;
+    from_weights(&to_openai(read_weights(path)?, path)?, path, device)
+}
+
+/// As [`load`], from tensors under OpenAI's names; `path` says where they came from.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_weights(
+    weights: &BTreeMap<String, Tensor>,
+    path: &Path,
+    device: Device,
+) -> Result<(ParameterStore, ClipConfig, Clip)> {
+    let config = ClipConfig::from_weights(weights, path)?;
     // Shapes that contradict each other may ask for more memory than there is.
     let (store, clip) = guarded(|| {
         let store = ParameterStore::to_be_loaded(device);
         let clip = Clip::new(&store.root().frozen(true), &config);
         Ok((store, clip))
     })?;
-    store.load(&weights, path).map_err(|error| match &error {
+    store.load(weights, path).map_err(|error| match &error {
         Error::Invalid { field, .. } if field == "weights" => error.with_hint(
             "the tensors are not those of one whole CLIP: take the checkpoint's own file",
         ),

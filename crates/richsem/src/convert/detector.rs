@@ -1,0 +1,301 @@
+//! Official checkpoints as this program's detectors.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Conversion, Fate, Form, Options, Product, Report, Source, sizes};
+use crate::{
+    checkpoint_io::{
+        fit::{Fit, Mismatch},
+        key_maps::official::{self, ClipCopy, Family, Layout, Sorted},
+        read_text_table, read_weights,
+    },
+    config::ClassHeadConfig,
+    detector::Detector,
+    error::{Error, Result, guarded},
+    models::{class_head::TextTable, deformable_transformer::TransformerConfig},
+    teacher::{
+        clip::{self, PromptSet},
+        text_of_clip,
+    },
+    vocabulary::Vocabulary,
+};
+
+/// Parameters of linear class heads: a row a class.
+pub(super) const LINEAR: [&str; 4] = [
+    "class_embed.0.weight",
+    "class_embed.0.bias",
+    "transformer.enc_out_class_embed.weight",
+    "transformer.enc_out_class_embed.bias",
+];
+
+const ANNOTATIONS: &str = "give an annotation file of the set it was trained on: --annotations \
+                           lvis_v1_val.json; of it only the categories are used";
+
+/// Values by our names, of an official checkpoint that a detector is to start from.
+pub(super) fn initial_values(source: Source, layout: Layout) -> Result<BTreeMap<String, Tensor>> {
+    let path = source.path.clone();
+    let sorted = layout.sort(source.tensors);
+    if let Some((key, first)) = sorted.unequal.first() {
+        let problem = format!(
+            "{} more names of shared modules, this one with other values than {first}",
+            sorted.unequal.len()
+        );
+        return Err(Error::invalid(&path, key.clone(), problem)
+            .with_hint("this program has one head for all decoder layers"));
+    }
+    let mut values = sorted.parameters;
+    for (key, (fate, tensor)) in sorted.keys {
+        match fate {
+            official::Fate::SemanticBranch(path) => {
+                values.insert(path, tensor);
+            }
+            official::Fate::Unknown => {
+                values.insert(key, tensor);
+            }
+            _ => {}
+        }
+    }
+    Ok(values)
+}
+
+/// An official checkpoint as a detector.
+pub(super) fn from_official(
+    source: Source,
+    layout: Layout,
+    options: &Options,
+) -> Result<Conversion> {
+    let path = source.path.clone();
+    let mut report = Report::new(source.describe(), "a detector of this program");
+    if layout.family == Family::RichSemBaseline {
+        let problem = "the decoder's class head is linear and the encoder's compares with text, as \
+                       in RichSem's baseline without language: this program has no such detector";
+        return Err(Error::invalid(&path, "weights", problem).with_hint(
+            "`richsem train --init` can start from it, with --allow-missing \
+                        'transformer.enc_out_class_embed.*'",
+        ));
+    }
+    let Some(vocabulary) = options.vocabulary.clone() else {
+        let problem = "the checkpoint has no names of its classes";
+        return Err(Error::config("--annotations", problem).with_hint(ANNOTATIONS));
+    };
+    report.add_beside(&source.beside);
+    let sorted = layout.sort(source.tensors);
+    let mut values =
+        sorted.parameters.iter().map(|(k, v)| (k.clone(), v.shallow_clone())).collect();
+    let mut config = options.config.of_detector();
+    config.model.dino = sizes::infer(&values, &config.model.dino, &path)?;
+    config.model.dino.backbone.weights = None;
+    let temperature = &mut config.model.dino.transformer.pe_temperature;
+    if layout.family == Family::DeformableDetr
+        && *temperature == TransformerConfig::default().pe_temperature
+    {
+        // That of DETR's position encoding, which DINO's is not.
+        *temperature = 10_000.0;
+    }
+    let mut parts = Parts { sorted: &sorted, path: &path, options, report };
+    let text = match layout.family {
+        Family::RichSem => Some(parts.text(&vocabulary)?),
+        _ => None,
+    };
+    config.model.class_head = match &text {
+        Some(_) => ClassHeadConfig::Text { table: None },
+        None => ClassHeadConfig::Linear,
+    };
+    let rows = match layout.family {
+        Family::RichSem => BTreeMap::new(),
+        _ => select_rows(&mut values, &vocabulary, &path)?,
+    };
+    let detector = guarded(|| Detector::with_text(&config, vocabulary, text, Device::Cpu))?;
+    let fit = Fit::of(&detector.store, &values, &options.allow);
+    fit.load(&detector.store, &values, &path)?;
+    let rest = parts.account(&fit, &rows, &detector);
+    let mut report = parts.report;
+    if let Some(table) = &detector.text {
+        report.output = format!("{}, {} classes against text", report.output, table.rows.size()[0]);
+    } else {
+        report.output = format!("{}, {} classes", report.output, detector.vocabulary.len());
+    }
+    let others = values.values().filter(|v| v.kind() != Kind::Float).count();
+    if others > 0 {
+        report.notes.push(format!("{others} tensors are of another kind than f32 and become it"));
+    }
+    report.notes.push(format!(
+        "{} attention heads: no shape tells, so this is the settings' number",
+        config.model.dino.transformer.nheads
+    ));
+    Ok(Conversion {
+        report,
+        rest,
+        form: Form::Safetensors,
+        product: Product::Detector(Box::new(detector)),
+    })
+}
+
+/// Takes the rows of our classes out of linear heads whose rows are category ids. What each became.
+fn select_rows(
+    values: &mut BTreeMap<String, Tensor>,
+    vocabulary: &Vocabulary,
+    path: &Path,
+) -> Result<BTreeMap<String, String>> {
+    let mut said = BTreeMap::new();
+    for name in LINEAR {
+        let Some(tensor) = values.get(name) else { continue };
+        let rows = tensor.size().first().copied().unwrap_or(0);
+        let Some(ids) = rows_of(vocabulary, rows) else {
+            let highest = vocabulary.categories().last().map_or(0, |c| c.id.0);
+            let problem = format!(
+                "{rows} rows, of {} classes with ids up to {highest}: expected one a class, or one \
+                 an id from 0",
+                vocabulary.len()
+            );
+            return Err(Error::invalid(path, name, problem).with_hint(ANNOTATIONS));
+        };
+        if ids.len() as i64 != rows {
+            said.insert(
+                name.to_owned(),
+                format!("{} of {rows} rows, those of the categories' ids", ids.len()),
+            );
+        }
+        let chosen = tensor.index_select(0, &Tensor::from_slice(&ids));
+        values.insert(name.to_owned(), chosen);
+    }
+    Ok(said)
+}
+
+/// Rows of a linear head that belong to the classes, in their order: by category id where all ids
+/// have a row, which is how the official code numbers; else in order.
+pub(super) fn rows_of(vocabulary: &Vocabulary, rows: i64) -> Option<Vec<i64>> {
+    let ids: Vec<i64> = vocabulary.categories().iter().map(|c| c.id.0).collect();
+    if ids.iter().all(|id| (0..rows).contains(id)) {
+        return Some(ids);
+    }
+    (ids.len() as i64 == rows).then(|| (0..rows).collect())
+}
+
+struct Parts<'a> {
+    sorted: &'a Sorted,
+    path: &'a Path,
+    options: &'a Options,
+    report: Report,
+}
+
+impl Parts<'_> {
+    /// The text table: the settings', or by the checkpoint's own CLIP, or by a given one.
+    fn text(&mut self, vocabulary: &Vocabulary) -> Result<TextTable> {
+        let classes = vocabulary.len();
+        if let ClassHeadConfig::Text { table: Some(table) } = &self.options.config.model.class_head
+        {
+            let text = read_text_table(table, vocabulary)?;
+            let from = format!("rows of {}", table.display());
+            self.report.add("text_table", text.rows.numel(), Fate::Made(from));
+            return Ok(text);
+        }
+        let own = self.sorted.clip(ClipCopy::Decoder);
+        let (weights, path, from) = match (&self.options.clip, own.is_empty()) {
+            (given, false) => {
+                if given.is_some() {
+                    let note = "--clip is not used: the checkpoint has a CLIP of its own";
+                    self.report.notes.push(note.into());
+                }
+                (own, self.path, "the checkpoint's own CLIP".to_owned())
+            }
+            (Some(file), true) => (read_weights(file)?, file.as_path(), file.display().to_string()),
+            (None, true) => {
+                let problem = "no copy of CLIP is in the checkpoint, so there are no embeddings of \
+                               its classes";
+                return Err(Error::invalid(self.path, "class_embed.clip", problem).with_hint(
+                    "give the CLIP it was trained with (--clip RN50.pt), or a text table \
+                     (--set model.class_head.kind=text --set model.class_head.table=FILE)",
+                ));
+            }
+        };
+        let weights = clip::to_openai(weights, path)?;
+        let (store, sizes, clip) = clip::from_weights(&weights, path, self.options.device)?;
+        let templates = PromptSet::Reference.templates(&[]);
+        let text = text_of_clip((&store, &sizes, &clip), &templates, vocabulary, path)?;
+        let from = format!("{classes} classes × {} prompts by {from}", templates.len());
+        self.report.add("text_table", text.rows.numel(), Fate::Made(from));
+        Ok(TextTable::new(&text.rows.to_device(Device::Cpu)))
+    }
+
+    /// Writes down what became of each tensor; gives those that the detector does not hold whole.
+    fn account(
+        &mut self,
+        fit: &Fit,
+        rows: &BTreeMap<String, String>,
+        detector: &Detector,
+    ) -> BTreeMap<String, Tensor> {
+        let differs: BTreeMap<&str, (&Mismatch, bool)> = (fit.mismatches.iter())
+            .map(|m| (m.name(), (m, false)))
+            .chain(fit.allowed.iter().map(|m| (m.name(), (m, true))))
+            .collect();
+        let judged = |what: String, allowed: bool| match allowed {
+            true => Fate::Allowed(what),
+            false => Fate::Problem(what),
+        };
+        let unequal: BTreeSet<&str> =
+            self.sorted.unequal.iter().map(|(key, _)| key.as_str()).collect();
+        let clips_differ = self.clips_that_differ();
+        let mut rest = BTreeMap::new();
+        for (key, (fate, tensor)) in &self.sorted.keys {
+            let allowed = self.options.allow.allow(key);
+            let (said, kept) = match fate {
+                official::Fate::Parameter(path) => match differs.get(path.as_str()) {
+                    Some((mismatch, allowed)) => (judged(mismatch.to_string(), *allowed), false),
+                    None => match rows.get(path) {
+                        Some(how) => (Fate::TakenAs(how.clone()), false),
+                        None if path == key => (Fate::Taken, true),
+                        None => (Fate::TakenAs(format!("as {path}")), true),
+                    },
+                },
+                official::Fate::Copy(path) if unequal.contains(key.as_str()) => {
+                    let why = format!("other values than {path}, which this program shares");
+                    (judged(why, allowed), false)
+                }
+                official::Fate::Copy(path) => (Fate::Again(path.clone()), true),
+                official::Fate::Clip(ClipCopy::Encoder, own) if clips_differ.contains(own) => {
+                    let why = format!("other values than {}{own}", ClipCopy::Decoder.prefix());
+                    (judged(why, allowed), false)
+                }
+                official::Fate::Clip(..) => (Fate::Left("a copy of CLIP".into()), false),
+                official::Fate::SemanticBranch(_) => {
+                    (Fate::Left("the semantic branch, used in training alone".into()), false)
+                }
+                official::Fate::Training(why) => (Fate::Left((*why).into()), false),
+                official::Fate::Counter => (Fate::Left("counts batches".into()), false),
+                official::Fate::NoPlace(why) => (Fate::Left(format!("no such part: {why}")), false),
+                official::Fate::Unknown => (judged("unexpected".into(), allowed), false),
+            };
+            if !kept {
+                rest.insert(key.clone(), tensor.shallow_clone());
+            }
+            self.report.add(key.clone(), tensor.numel(), said);
+        }
+        let missing = detector.store.parameters().into_iter().filter_map(|p| {
+            let (mismatch, allowed) = differs.get(p.name.as_str())?;
+            let missing = matches!(mismatch, Mismatch::Missing(_));
+            missing.then(|| (p.name, p.tensor.numel(), *allowed))
+        });
+        for (name, values, allowed) in missing {
+            let why = if allowed { "missing, starts anew" } else { "missing" };
+            self.report.add(name, values, judged(why.into(), allowed));
+        }
+        rest
+    }
+
+    /// Weights of the encoder's CLIP that are not the decoder's: the text table is one for both.
+    fn clips_that_differ(&self) -> BTreeSet<String> {
+        let (one, other) =
+            (self.sorted.clip(ClipCopy::Decoder), self.sorted.clip(ClipCopy::Encoder));
+        let differ = |(name, tensor): (String, Tensor)| {
+            let same = one.get(&name).is_none_or(|first| official::same(first, &tensor));
+            (!same && !name.starts_with("visual.")).then_some(name)
+        };
+        other.into_iter().filter_map(differ).collect()
+    }
+}

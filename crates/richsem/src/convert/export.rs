@@ -1,0 +1,197 @@
+//! A detector as an official checkpoint, for the official code.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    Conversion, Fate, Form, Options, Product, Report, Source,
+    detector::{LINEAR, rows_of},
+};
+use crate::{
+    checkpoint_io::{
+        key_maps::official::{self, ClipCopy, Family, Layout},
+        read_weights,
+    },
+    detector::{Detector, TEXT_TABLE},
+    error::{Error, Result},
+    models::backbone::Norm,
+    teacher::clip,
+    vocabulary::Vocabulary,
+};
+
+/// More rows than this are a mistake in the ids, not a class head.
+const MOST_ROWS: i64 = 1_000_000;
+/// DINO's label embedding: a row a class, and one for none.
+const LABEL_ENC: &str = "label_enc.weight";
+
+/// A detector under the official code's keys, as `{"model": …}`.
+pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversion> {
+    let detector = Detector::load(&source.path, Device::Cpu)?;
+    let family = match detector.text {
+        Some(_) => Family::RichSem,
+        None => Family::Dino,
+    };
+    let decoder_layers = detector.config.model.dino.transformer.dec_layers as usize;
+    let layout = Layout { family, decoder_layers };
+    let output = format!("a checkpoint of {}", family.name());
+    let mut report = Report::new(source.describe(), output);
+    let rest = match &options.rest {
+        Some(file) => read_weights(file)?,
+        None => BTreeMap::new(),
+    };
+    let rows = official_rows(&detector.vocabulary)?;
+    let mut tensors = BTreeMap::new();
+    for (path, tensor) in detector.store.named_tensors() {
+        let linear = family == Family::Dino && LINEAR.contains(&path.as_str());
+        let (tensor, fate) = match linear {
+            false => (tensor, Fate::Taken),
+            true => spread(&path, &tensor, rest.get(&path), &detector.vocabulary, rows)?,
+        };
+        report.add(path.clone(), tensor.numel(), fate);
+        for (i, key) in layout.keys_of(&path).into_iter().enumerate() {
+            if i > 0 {
+                report.add(key.clone(), tensor.numel(), Fate::Again(path.clone()));
+            }
+            tensors.insert(key, tensor.shallow_clone());
+        }
+    }
+    if let Some(table) = &detector.text {
+        let why = "the official code computes it from its CLIP";
+        report.add(TEXT_TABLE, table.rows.numel(), Fate::Left(why.into()));
+    }
+    if let Some(file) = &options.clip {
+        if family != Family::RichSem {
+            let problem = "this detector's class head is linear: there is no CLIP in it";
+            return Err(Error::config("--clip", problem).with_hint("leave it out"));
+        }
+        let weights = clip::to_openai(read_weights(file)?, file)?;
+        for (name, tensor) in weights {
+            let tensor = tensor.to_kind(Kind::Float);
+            for copy in [ClipCopy::Decoder, ClipCopy::Encoder] {
+                let key = format!("{}{name}", copy.prefix());
+                let from = format!("from {}", file.display());
+                report.add(key.clone(), tensor.numel(), Fate::Made(from));
+                tensors.insert(key, tensor.shallow_clone());
+            }
+        }
+    }
+    for (key, tensor) in rest {
+        // What the detector holds of it is in place already, in its newer state.
+        if tensors.contains_key(&key) {
+            continue;
+        }
+        let fate = match layout.fate(&key) {
+            official::Fate::Unknown => Fate::Problem("unexpected, in the file of --rest".into()),
+            _ => Fate::Made("from the file of --rest".into()),
+        };
+        report.add(key.clone(), tensor.numel(), fate);
+        tensors.insert(key, tensor);
+    }
+    if family == Family::Dino && !tensors.contains_key(LABEL_ENC) {
+        let weight = &tensors["class_embed.0.weight"];
+        let none = Tensor::zeros([1, weight.size()[1]], (Kind::Float, Device::Cpu));
+        let made = Tensor::f_cat(&[weight, &none], 0)?;
+        let from = "the class head's rows, which are this program's label embedding";
+        report.add(LABEL_ENC, made.numel(), Fate::Made(from.into()));
+        tensors.insert(LABEL_ENC.into(), made);
+    }
+    note(&mut report, &detector, &tensors, rows);
+    Ok(Conversion {
+        report,
+        rest: BTreeMap::new(),
+        form: Form::Pth,
+        product: Product::Tensors(tensors, Some("model")),
+    })
+}
+
+/// What the official code's settings must say, and what is missing for it.
+fn note(report: &mut Report, detector: &Detector, tensors: &BTreeMap<String, Tensor>, rows: i64) {
+    let dino = &detector.config.model.dino;
+    let sizes = &dino.transformer;
+    report.notes.push(format!(
+        "the official config for it: num_classes = {rows}, dn_labelbook_size = {rows}, \
+         hidden_dim = {}, nheads = {}, enc_layers = {}, dec_layers = {}, dim_feedforward = {}, \
+         num_queries = {}, num_feature_levels = {}",
+        sizes.hidden_dim,
+        sizes.nheads,
+        sizes.enc_layers,
+        sizes.dec_layers,
+        sizes.dim_feedforward,
+        sizes.num_queries,
+        sizes.num_feature_levels
+    ));
+    let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
+    if detector.text.is_some() && !has(ClipCopy::Decoder.prefix()) {
+        report.notes.push(
+            "without CLIP's copies the official code loads it with --pretrain_model_path, not with \
+             --resume; --clip FILE or --rest FILE puts them in"
+                .into(),
+        );
+    }
+    if detector.text.is_some() && !has("class_embed.clip_visual_proj.") {
+        report.notes.push(
+            "without the semantic branch (class_embed.clip_visual_proj), which a detector does not \
+             have: the official code starts it anew"
+                .into(),
+        );
+    }
+    if dino.backbone.norm != Norm::FrozenBn {
+        report.notes.push(format!(
+            "the trunk's norm is {:?}, where the official code has frozen batch norm",
+            dino.backbone.norm
+        ));
+    }
+}
+
+/// Rows of the official heads: one an id, from 0.
+fn official_rows(vocabulary: &Vocabulary) -> Result<i64> {
+    let ids = || vocabulary.categories().iter().map(|c| c.id.0);
+    match (ids().min(), ids().max()) {
+        (Some(0..), Some(highest)) if highest < MOST_ROWS => Ok(highest + 1),
+        (lowest, highest) => {
+            let problem = format!(
+                "category ids from {} to {}: the official code numbers its classes by them, from 0",
+                lowest.unwrap_or(0),
+                highest.unwrap_or(0)
+            );
+            Err(Error::Other(problem))
+        }
+    }
+}
+
+/// Our rows at their category ids, among those of `base` or of a class that is never found.
+fn spread(
+    path: &str,
+    tensor: &Tensor,
+    base: Option<&Tensor>,
+    vocabulary: &Vocabulary,
+    rows: i64,
+) -> Result<(Tensor, Fate)> {
+    let mut size = tensor.size();
+    size[0] = base.map_or(rows, |base| base.size().first().copied().unwrap_or(0));
+    if let Some(base) = base
+        && base.size() != size
+    {
+        let problem = format!("shape {:?} in the file of --rest, expected {size:?}", base.size());
+        return Err(Error::config(path, problem).with_hint("it is of another conversion"));
+    }
+    let ids = rows_of(vocabulary, size[0]).ok_or_else(|| {
+        let problem = format!("{} rows in the file of --rest, of ids up to {}", size[0], rows - 1);
+        Error::config(path, problem).with_hint("it is of another conversion")
+    })?;
+    let made = match base {
+        Some(base) => base.to_kind(Kind::Float).copy(),
+        // A weight of 0 and the prior's bias: never among the best.
+        None if path.ends_with("bias") => {
+            Tensor::full(&*size, -(99f64.ln()), (Kind::Float, Device::Cpu))
+        }
+        None => Tensor::zeros(&*size, (Kind::Float, Device::Cpu)),
+    };
+    let _ = made.shallow_clone().f_index_copy_(0, &Tensor::from_slice(&ids), tensor)?;
+    let fate = match ids.len() as i64 == size[0] {
+        true => Fate::Taken,
+        false => Fate::TakenAs(format!("{} of {} rows, by category id", ids.len(), size[0])),
+    };
+    Ok((made, fate))
+}

@@ -1,0 +1,203 @@
+//! Other programs' weights as this one's files, and a detector as the official code's checkpoint.
+//!
+//! What a file is, its tensors' names say ([`Kind`]); what becomes of each of them is written down
+//! ([`Report`]), and nothing is written where something does not fit and was not allowed.
+
+mod detector;
+mod export;
+mod parts;
+mod report;
+mod sizes;
+mod source;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use tch::{Device, Tensor};
+
+pub use report::{Fate, Line, Report};
+pub use source::{Kind, Source};
+
+use crate::{
+    checkpoint_io::{fit::Patterns, pth, safetensors},
+    config::Config,
+    detector::Detector,
+    error::{Error, Result},
+    vocabulary::Vocabulary,
+};
+
+/// What a result is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// This program's files.
+    Safetensors,
+    /// PyTorch's, as the official code has them.
+    Pth,
+}
+
+impl Form {
+    /// By a file's extension.
+    ///
+    /// # Errors
+    /// Another one than `.safetensors`, `.pth`, `.pt`.
+    pub fn of(path: &Path) -> Result<Self> {
+        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        match extension.as_deref() {
+            Some("safetensors") => Ok(Self::Safetensors),
+            Some("pth" | "pt") => Ok(Self::Pth),
+            other => Err(Error::config(
+                "OUT",
+                format!(
+                    "expected a name that ends in .safetensors or .pth, got {}",
+                    other.map_or("none of these".to_owned(), |e| format!(".{e}"))
+                ),
+            )
+            .with_hint(
+                ".safetensors is what this program reads, .pth what the official code does",
+            )),
+        }
+    }
+}
+
+/// What the files do not say.
+#[derive(Debug)]
+pub struct Options {
+    /// Sizes that no shape tells (attention heads, temperature), and the settings that the detector
+    /// keeps.
+    pub config: Config,
+    /// The classes, of which an official checkpoint knows the ids alone.
+    pub vocabulary: Option<Vocabulary>,
+    /// Parameters that may be missing or of another shape (they start anew), and keys that may be
+    /// unexpected (they are left out).
+    pub allow: Patterns,
+    /// CLIP's weights: for the text table of a checkpoint that has no copy of them, and for the
+    /// copies in an official one.
+    pub clip: Option<PathBuf>,
+    /// What an earlier conversion left over, to be put back into an official checkpoint.
+    pub rest: Option<PathBuf>,
+    /// Where text is encoded.
+    pub device: Device,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+enum Product {
+    Detector(Box<Detector>),
+    /// Tensors, and in a `.pth` the key that they lie below.
+    Tensors(BTreeMap<String, Tensor>, Option<&'static str>),
+}
+
+/// A conversion that is thought through and not yet written.
+#[derive(Debug)]
+pub struct Conversion {
+    /// What becomes of every tensor.
+    pub report: Report,
+    /// What the result does not hold, under its own names: with it, the way back is exact.
+    pub rest: BTreeMap<String, Tensor>,
+    form: Form,
+    product: Product,
+}
+
+impl Conversion {
+    /// Writes the result.
+    ///
+    /// # Errors
+    /// Something that does not fit; an unwritable folder, a full disk.
+    pub fn write(&self, output: &Path) -> Result<()> {
+        if self.report.problems().next().is_some() {
+            return Err(Error::Other(format!(
+                "{}: not written: some weights do not fit",
+                output.display()
+            )));
+        }
+        match (&self.product, self.form) {
+            (Product::Detector(detector), _) => detector.save(output),
+            (Product::Tensors(tensors, _), Form::Safetensors) => write_tensors(tensors, output),
+            (Product::Tensors(tensors, key), Form::Pth) => pth::write(output, *key, tensors),
+        }
+    }
+
+    /// Writes what is left over, as safetensors.
+    ///
+    /// # Errors
+    /// An unwritable folder, a full disk.
+    pub fn write_rest(&self, output: &Path) -> Result<()> {
+        write_tensors(&self.rest, output)
+    }
+}
+
+fn write_tensors(tensors: &BTreeMap<String, Tensor>, output: &Path) -> Result<()> {
+    safetensors::write(output, tensors, &[("format".to_owned(), "pt".to_owned())].into())
+}
+
+/// Thinks a conversion through. What the source is and the form that is wanted decide which.
+///
+/// # Errors
+/// A pair of both that makes no sense, classes or a text table that are needed and missing, sizes
+/// that contradict each other. Weights that do not fit are no error here: the report has them.
+pub fn convert(source: Source, form: Form, options: &Options) -> Result<Conversion> {
+    match (&source.kind, form) {
+        (Kind::Official(layout), Form::Safetensors) => {
+            let layout = *layout;
+            detector::from_official(source, layout, options)
+        }
+        (Kind::Detector, Form::Pth) => export::to_official(source, options),
+        (Kind::Clip | Kind::Resnet(_), _) => parts::convert(source, form),
+        (Kind::Official(_) | Kind::Detector, _) => {
+            let (is, other) = match form {
+                Form::Pth => ("official code's checkpoint", ".safetensors"),
+                Form::Safetensors => ("safetensors file of this program", ".pth"),
+            };
+            Err(Error::config(
+                "OUT",
+                format!(
+                    "the input is a{} {is} already",
+                    match form {
+                        Form::Pth => "n",
+                        Form::Safetensors => "",
+                    }
+                ),
+            )
+            .with_hint(format!("give a name that ends in {other}")))
+        }
+    }
+}
+
+/// Values to start a detector from.
+pub(crate) struct Initial {
+    /// By our names; those of a semantic branch may be among them.
+    pub(crate) values: BTreeMap<String, Tensor>,
+    /// The classes of a linear head's rows; none if the file does not say.
+    pub(crate) vocabulary: Option<Vocabulary>,
+    /// What the file is, in words.
+    pub(crate) what: String,
+}
+
+/// Reads values to start from: of this program's detectors, and of official checkpoints.
+///
+/// # Errors
+/// A file that cannot be read, or of another kind; names of one shared module that differ.
+pub(crate) fn initial(path: &Path) -> Result<Initial> {
+    let source = Source::read(path, None)?;
+    let what = source.describe();
+    match source.kind {
+        Kind::Detector => {
+            let vocabulary = Detector::vocabulary_of(&source.metadata, path)?;
+            let mut values = source.tensors;
+            values.remove(crate::detector::TEXT_TABLE);
+            Ok(Initial { values, vocabulary: Some(vocabulary), what })
+        }
+        Kind::Official(layout) => {
+            let values = detector::initial_values(source, layout)?;
+            Ok(Initial { values, vocabulary: None, what })
+        }
+        Kind::Clip | Kind::Resnet(_) => {
+            Err(Error::invalid(path, "weights", format!("{what}, expected a detector")).with_hint(
+                "weights of a trunk alone are for model.dino.backbone.weights, CLIP's for \
+                 teacher.weights",
+            ))
+        }
+    }
+}

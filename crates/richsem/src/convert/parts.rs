@@ -1,0 +1,115 @@
+//! Trunks and CLIPs: the same tensors under the names that this program reads them by.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Tensor};
+
+use super::{Conversion, Fate, Form, Kind, Product, Report, Source};
+use crate::{
+    checkpoint_io::fit::{Fit, Mismatch, Patterns},
+    error::{Result, guarded},
+    models::{
+        backbone::{Backbone, BackboneConfig, Trunk},
+        parameters::ParameterStore,
+    },
+    teacher::clip,
+};
+
+/// Checks that a trunk or a CLIP is whole, and leaves out what is no part of it.
+pub(super) fn convert(source: Source, form: Form) -> Result<Conversion> {
+    let output = match form {
+        Form::Safetensors => "safetensors",
+        Form::Pth => "a .pth",
+    };
+    let mut report = Report::new(source.describe(), format!("the same weights as {output}"));
+    report.add_beside(&source.beside);
+    let (tensors, rest) = match source.kind {
+        Kind::Resnet(trunk) => trunk_alone(source, trunk, &mut report)?,
+        _ => clip_alone(source, &mut report)?,
+    };
+    Ok(Conversion { report, rest, form, product: Product::Tensors(tensors, None) })
+}
+
+type Tensors = BTreeMap<String, Tensor>;
+
+fn trunk_alone(source: Source, name: Trunk, report: &mut Report) -> Result<(Tensors, Tensors)> {
+    let (mut taken, mut rest) = (Tensors::new(), Tensors::new());
+    for (name, tensor) in source.tensors {
+        // CLIP's, which a trunk alone may have kept.
+        let name = name.strip_prefix("visual.").map(str::to_owned).unwrap_or(name);
+        let why = if name.ends_with("num_batches_tracked") {
+            "counts batches"
+        } else if ["fc.", "head.", "attnpool."].iter().any(|p| name.starts_with(p)) {
+            "the classifier of pictures"
+        } else {
+            taken.insert(name, tensor);
+            continue;
+        };
+        report.add(name.clone(), tensor.numel(), Fate::Left(why.into()));
+        rest.insert(name, tensor);
+    }
+    let first = taken.get("layer1.0.conv1.weight");
+    let width = first.and_then(|t| t.size().first().copied()).unwrap_or(0);
+    let blocks = |stage: usize| {
+        let prefix = format!("layer{stage}.");
+        let numbers = taken.keys().filter_map(|k| k.strip_prefix(&prefix)?.split('.').next());
+        numbers.collect::<std::collections::BTreeSet<_>>().len() as i64
+    };
+    let layers = (1..=4).map(blocks).collect();
+    let config = BackboneConfig { name, width, layers, ..BackboneConfig::default() };
+    config.validate("trunk")?;
+    let store = guarded(|| {
+        let store = ParameterStore::to_be_loaded(Device::Cpu);
+        let _ = Backbone::new(&store.root(), &config);
+        Ok(store)
+    })?;
+    let fit = Fit::of(&store, &taken, &Patterns::default());
+    // Says if a value is not finite.
+    fit.load(&store, &taken, &source.path)?;
+    let mut problems: BTreeMap<&str, &Mismatch> =
+        fit.mismatches.iter().map(|m| (m.name(), m)).collect();
+    for (name, tensor) in &taken {
+        let fate = match problems.remove(name.as_str()) {
+            Some(mismatch) => Fate::Problem(mismatch.to_string()),
+            None => Fate::Taken,
+        };
+        report.add(name.clone(), tensor.numel(), fate);
+    }
+    for (name, mismatch) in problems {
+        report.add(name, 0, Fate::Problem(mismatch.to_string()));
+    }
+    if config.layers != name.blocks() {
+        report
+            .notes
+            .push(format!("model.dino.backbone.layers = {:?} where it is used", config.layers));
+    }
+    Ok((taken, rest))
+}
+
+fn clip_alone(source: Source, report: &mut Report) -> Result<(Tensors, Tensors)> {
+    let before: BTreeMap<String, usize> =
+        source.tensors.iter().map(|(name, t)| (name.clone(), t.numel())).collect();
+    let mut rest = Tensors::new();
+    for (name, tensor) in &source.tensors {
+        if clip::is_beside(name) {
+            report.add(name.clone(), tensor.numel(), Fate::Left("no weight".into()));
+            rest.insert(name.clone(), tensor.shallow_clone());
+        }
+    }
+    let tensors = clip::to_openai(source.tensors, &source.path)?;
+    let (_, config, _) = clip::from_weights(&tensors, &source.path, Device::Cpu)?;
+    for (name, tensor) in &tensors {
+        let fate = match before.contains_key(name) {
+            true => Fate::Taken,
+            false => Fate::TakenAs("under OpenAI's name".into()),
+        };
+        report.add(name.clone(), tensor.numel(), fate);
+    }
+    report.notes.push(format!(
+        "pictures of {} pixels, embeddings of {} numbers{}",
+        config.visual.resolution(),
+        config.embed_dim,
+        if config.text.is_some() { "" } else { ", no text encoder" }
+    ));
+    Ok((tensors, rest))
+}

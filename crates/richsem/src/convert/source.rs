@@ -1,0 +1,168 @@
+//! A file of weights, and what it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use tch::Tensor;
+
+use crate::{
+    checkpoint_io::{
+        Layout as FileLayout,
+        key_maps::official::Layout,
+        layout_of, pth,
+        safetensors::{self, Metadata},
+    },
+    detector,
+    error::{Error, Result},
+    models::backbone::Trunk,
+};
+
+/// What a file of weights is, by its tensors' names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A detector of this program.
+    Detector,
+    /// A checkpoint of RichSem, DINO or Deformable DETR.
+    Official(Layout),
+    /// CLIP, with OpenAI's, open_clip's or Hugging Face's names.
+    Clip,
+    /// A ResNet alone, with torchvision's names (timm's and MIIL's are the same) or CLIP's.
+    Resnet(Trunk),
+}
+
+/// A file of weights.
+#[derive(Debug)]
+pub struct Source {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Its tensors, without the `module.` of `DataParallel`.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Strings of a safetensors file.
+    pub metadata: Metadata,
+    /// What a `.pth` has beside these tensors: key and number of tensors below it.
+    pub beside: Vec<(String, usize)>,
+}
+
+impl Source {
+    /// Reads a file. `key` says which state dict of a `.pth` (`ema_model`), see
+    /// [`pth::Checkpoint::state_dict`].
+    ///
+    /// # Errors
+    /// A file that cannot be read, or whose names are none of those that are known.
+    pub fn read(path: &Path, key: Option<&str>) -> Result<Self> {
+        let (mut tensors, metadata, beside) = match layout_of(path)? {
+            FileLayout::Safetensors if key.is_some() => {
+                let problem = "a safetensors file has one set of weights";
+                return Err(Error::config("--key", problem).with_hint("leave it out"));
+            }
+            FileLayout::Safetensors => {
+                let (tensors, metadata) = safetensors::read(path)?;
+                (tensors, metadata, Vec::new())
+            }
+            FileLayout::PyTorch => {
+                let checkpoint = pth::Checkpoint::load(path)?;
+                let tensors = checkpoint.state_dict(key)?;
+                let beside = beside(&checkpoint.tensor_names()?, &tensors, key);
+                (tensors, Metadata::new(), beside)
+            }
+        };
+        // Some scripts wrap a part of the model: the official code takes the prefix off each key.
+        if tensors.keys().any(|name| name.starts_with("module.")) {
+            let plain = |(name, tensor): (String, Tensor)| {
+                (name.strip_prefix("module.").map(str::to_owned).unwrap_or(name), tensor)
+            };
+            tensors = tensors.into_iter().map(plain).collect();
+        }
+        let kind = kind(&tensors, &metadata).ok_or_else(|| unknown(path, &tensors))?;
+        Ok(Self { path: path.to_owned(), kind, tensors, metadata, beside })
+    }
+
+    /// What it is, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self.kind {
+            Kind::Detector => "a detector of this program".into(),
+            Kind::Official(layout) => format!("a checkpoint of {}", layout.family.name()),
+            Kind::Clip => "CLIP".into(),
+            Kind::Resnet(Trunk::ClipResnet) => "a ResNet of CLIP's form".into(),
+            Kind::Resnet(_) => "a ResNet".into(),
+        }
+    }
+}
+
+/// What else a checkpoint holds: its other tensors, counted by the key they lie below.
+fn beside(
+    names: &[String],
+    tensors: &BTreeMap<String, Tensor>,
+    key: Option<&str>,
+) -> Vec<(String, usize)> {
+    let prefix =
+        key.map(str::to_owned).into_iter().chain(pth::usual_keys().map(str::to_owned)).find(
+            |key| {
+                let below = names.iter().filter(|name| {
+                    name.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('.'))
+                });
+                below.count() == tensors.len()
+            },
+        );
+    let Some(prefix) = prefix else { return Vec::new() };
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in names {
+        let own = name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.'));
+        if !own {
+            *counts.entry(name.split('.').next().unwrap_or(name)).or_default() += 1;
+        }
+    }
+    counts.into_iter().map(|(key, count)| (key.to_owned(), count)).collect()
+}
+
+fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind> {
+    if metadata.contains_key(detector::METADATA) {
+        return Some(Kind::Detector);
+    }
+    if let Some(layout) = Layout::of(tensors.keys().map(String::as_str)) {
+        return Some(Kind::Official(layout));
+    }
+    let has = |name: &str| tensors.contains_key(name);
+    let any = |prefix: &str| tensors.keys().any(|k| k.starts_with(prefix));
+    if any("vision_model.") || has("visual.class_embedding") || any("visual.attnpool.") {
+        return Some(Kind::Clip);
+    }
+    if has("visual.conv3.weight") && any("visual.layer4.0.") {
+        return Some(Kind::Resnet(Trunk::ClipResnet));
+    }
+    // A deep stem (ResNet-50-D) is no trunk of ours, which is told key by key.
+    if !(has("conv1.weight") || has("conv1.0.weight")) || !any("layer4.0.") {
+        return None;
+    }
+    let blocks = |stage: u32| {
+        let prefix = format!("layer{stage}.");
+        let numbers = tensors.keys().filter_map(|k| k.strip_prefix(&prefix)?.split('.').next());
+        numbers.collect::<BTreeSet<_>>().len()
+    };
+    // The stem of CLIP's has three convolutions.
+    Some(Kind::Resnet(match (has("conv3.weight"), has("layer1.0.conv3.weight")) {
+        (true, _) => Trunk::ClipResnet,
+        (false, true) if blocks(3) > 6 => Trunk::Resnet101,
+        (false, true) => Trunk::Resnet50,
+        (false, false) if blocks(1) > 2 => Trunk::Resnet34,
+        (false, false) => Trunk::Resnet18,
+    }))
+}
+
+fn unknown(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Error {
+    let some: Vec<&str> = tensors.keys().take(4).map(String::as_str).collect();
+    let problem = format!(
+        "none of the known kinds of weights: {} tensors, the first ones {}",
+        tensors.len(),
+        some.join(", ")
+    );
+    Error::invalid(path, "weights", problem).with_hint(
+        "known are this program's detectors, checkpoints of RichSem, DINO and Deformable DETR, \
+         torchvision's and timm's ResNets, and CLIP",
+    )
+}

@@ -1,0 +1,183 @@
+//! Pictures as the network sees them, in a file: for comparing programs number by number, without
+//! what decoding, resizing and normalising may differ in.
+
+use std::path::{Path, PathBuf};
+
+use tch::{Kind, Tensor};
+
+use crate::{
+    checkpoint_io::safetensors,
+    error::{Error, Result},
+    models::dino::DinoConfig,
+};
+
+/// A normalised, padded batch.
+#[derive(Debug)]
+pub struct StoredBatch {
+    /// `[B, 3, H, W]` f32, normalised, zero in the padding.
+    pub images: Tensor,
+    /// `[B, H, W]` bool, true = padding.
+    pub mask: Tensor,
+    /// `[B, Q]` i64: the encoder tokens that propose, in order. None: the detector chooses.
+    pub tokens: Option<Tensor>,
+    path: PathBuf,
+}
+
+const NAMES: &str = "expected `images` [B, 3, H, W] f32 and, if wanted, `mask` [B, H, W] bool (true = \
+                     padding) and `tokens` [B, Q] i64 (which encoder tokens propose)";
+
+impl StoredBatch {
+    /// From a safetensors file with `images`, and `mask` and `tokens` or not: without a mask nothing is
+    /// padding.
+    ///
+    /// # Errors
+    /// A file without pictures or with other tensors, other shapes and kinds, numbers that are not
+    /// finite, a picture that is padding all over.
+    pub fn read(path: &Path) -> Result<Self> {
+        let (mut tensors, _) = safetensors::read(path)?;
+        let wrong = |field: &str, problem: String| {
+            Err(Error::invalid(path, field, problem).with_hint(NAMES))
+        };
+        let Some(images) = tensors.remove("images") else {
+            return wrong("images", "missing".into());
+        };
+        let size = images.size();
+        let &[b, 3, h, w] = size.as_slice() else {
+            return wrong("images", format!("expected [B, 3, H, W], got {size:?}"));
+        };
+        if b * h * w == 0 || images.kind() != Kind::Float {
+            return wrong(
+                "images",
+                format!("expected some in f32, got {size:?} {:?}", images.kind()),
+            );
+        }
+        if images.isfinite().all().int64_value(&[]) == 0 {
+            return wrong("images", "holds NaN or infinite values".into());
+        }
+        let mask = match tensors.remove("mask") {
+            None => Tensor::f_zeros([b, h, w], (Kind::Bool, images.device()))?,
+            Some(mask) if mask.size() == [b, h, w] && mask.kind() == Kind::Bool => mask,
+            Some(mask) => {
+                let (size, kind) = (mask.size(), mask.kind());
+                return wrong(
+                    "mask",
+                    format!("expected [{b}, {h}, {w}] Bool, got {size:?} {kind:?}"),
+                );
+            }
+        };
+        // A picture lies at the top left: one that does not begin there is padding all over.
+        let corner = mask.narrow(1, 0, 1).narrow(2, 0, 1);
+        if corner.any().int64_value(&[]) != 0 {
+            return wrong("mask", "a picture's first pixel is padding".into());
+        }
+        let tokens = tensors.remove("tokens");
+        if let Some(tokens) = &tokens {
+            let (size, kind) = (tokens.size(), tokens.kind());
+            if !(size.len() == 2 && size[0] == b && size[1] > 0 && kind == Kind::Int64) {
+                return wrong("tokens", format!("expected [{b}, Q] Int64, got {size:?} {kind:?}"));
+            }
+            if tokens.min().int64_value(&[]) < 0 {
+                return wrong("tokens", "expected numbers of tokens, got a negative one".into());
+            }
+        }
+        if let Some(name) = tensors.keys().next() {
+            return wrong(name, "unexpected".into());
+        }
+        Ok(Self { images, mask, tokens, path: path.to_owned() })
+    }
+
+    /// The tokens, for a detector of these sizes.
+    ///
+    /// # Errors
+    /// More tokens than queries, or numbers that no token of these pictures has.
+    pub(crate) fn tokens_for(&self, config: &DinoConfig) -> Result<Option<&Tensor>> {
+        let Some(tokens) = &self.tokens else { return Ok(None) };
+        let wrong = |problem| Err(Error::invalid(&self.path, "tokens", problem));
+        let (count, queries) = (tokens.size()[1], config.transformer.num_queries);
+        if count > queries {
+            return wrong(format!("{count} a picture, and the detector has {queries} queries"));
+        }
+        let size = self.images.size();
+        let (most, last) = (token_count(config, size[2], size[3]), tokens.max().int64_value(&[]));
+        if last >= most {
+            return wrong(format!(
+                "expected numbers below {most}, the encoder's tokens of these pictures, got {last}"
+            ));
+        }
+        Ok(Some(tokens))
+    }
+}
+
+/// Tokens of all levels of a picture: stages of the trunk, then halves.
+fn token_count(config: &DinoConfig, h: i64, w: i64) -> i64 {
+    let mut stride = 1;
+    let level = |level: i64| {
+        stride = match config.return_interm_indices.get(level as usize) {
+            Some(stage) => 4 << stage,
+            None => 2 * stride,
+        };
+        let along = |side: i64| (side + stride - 1) / stride;
+        along(h) * along(w)
+    };
+    (0..config.transformer.num_feature_levels).map(level).sum()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use tch::Device;
+
+    fn read(tensors: &[(&str, Tensor)]) -> Result<StoredBatch> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.safetensors");
+        let tensors: BTreeMap<String, Tensor> =
+            tensors.iter().map(|(k, v)| ((*k).to_owned(), v.shallow_clone())).collect();
+        safetensors::write(&path, &tensors, &safetensors::Metadata::new()).unwrap();
+        StoredBatch::read(&path)
+    }
+
+    fn zeros(shape: &[i64], kind: Kind) -> Tensor {
+        Tensor::zeros(shape, (kind, Device::Cpu))
+    }
+
+    #[test]
+    fn a_mask_is_optional_and_means_no_padding() {
+        let batch = read(&[("images", zeros(&[2, 3, 4, 6], Kind::Float))]).unwrap();
+        assert_eq!(batch.mask, zeros(&[2, 4, 6], Kind::Bool));
+        assert!(batch.tokens_for(&DinoConfig::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let images = || ("images", zeros(&[1, 3, 4, 6], Kind::Float));
+        let of = |value: f64| Tensor::full([1, 3, 4, 6], value, (Kind::Float, Device::Cpu));
+        let tokens = |values: &[i64]| ("tokens", Tensor::from_slice(values).view([1, -1]));
+        let far = read(&[images(), tokens(&[1, 4])]).unwrap();
+        let long = read(&[images(), tokens(&[0; 901])]).unwrap();
+        let sizes = DinoConfig::default();
+        let cases = [
+            (read(&[]).unwrap_err(), "images: missing"),
+            (read(&[("images", zeros(&[3, 4, 6], Kind::Float))]).unwrap_err(), "got [3, 4, 6]"),
+            (read(&[("images", zeros(&[1, 3, 4, 6], Kind::Half))]).unwrap_err(), "Half"),
+            (read(&[("images", zeros(&[1, 3, 0, 6], Kind::Float))]).unwrap_err(), "expected some"),
+            (read(&[("images", of(f64::NAN))]).unwrap_err(), "NaN"),
+            (read(&[images(), ("mask", zeros(&[1, 4, 5], Kind::Bool))]).unwrap_err(), "[1, 4, 6]"),
+            (
+                read(&[images(), ("mask", zeros(&[1, 4, 6], Kind::Bool).logical_not())])
+                    .unwrap_err(),
+                "first pixel is padding",
+            ),
+            (read(&[images(), tokens(&[1, -1])]).unwrap_err(), "negative"),
+            (read(&[images(), ("token", zeros(&[1], Kind::Int64))]).unwrap_err(), "unexpected"),
+            (long.tokens_for(&sizes).unwrap_err(), "901 a picture, and the detector has 900"),
+            // One token a level.
+            (far.tokens_for(&sizes).unwrap_err(), "expected numbers below 4"),
+        ];
+        for (error, part) in cases {
+            let message = error.to_string();
+            assert!(message.contains("in.safetensors") && message.contains(part), "{message}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Where a new run's weights come from: a whole detector's, a trunk's, or the initial values.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use super::Learner;
+use crate::{
+    checkpoint_io::{
+        fit::{Fit, Patterns},
+        load_backbone,
+    },
+    config::{Config, InitConfig},
+    convert::{self, Initial},
+    error::Result,
+    semantic_branch::SemanticBranch,
+    vocabulary::Vocabulary,
+};
+
+/// Prefix of the parameters that only training has.
+const BRANCH: &str = "semantic_branch.";
+/// What a linear class head's parameters start with; its rows are the label embedding, too.
+const LINEAR: [&str; 2] = ["class_embed.0.", "transformer.enc_out_class_embed."];
+
+/// Gives a new learner the weights that the settings name. What a user should know of it.
+///
+/// # Errors
+/// A file that cannot be read or is of another kind; every difference that is not allowed.
+pub(super) fn start(config: &Config, learner: &mut Learner) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    match (&config.init, &config.model.dino.backbone.weights) {
+        (Some(init), trunk) => {
+            said = whole(init, learner)?;
+            if trunk.is_some() {
+                said.push("the trunk is init.weights', not model.dino.backbone.weights'".into());
+            }
+        }
+        (None, Some(path)) => {
+            load_backbone(&learner.model.detector.store, path)?;
+            said.push(format!("backbone from {}", path.display()));
+        }
+        (None, None) => return Ok(said),
+    }
+    // The running mean starts at the loaded weights.
+    learner.optimizer.reset_ema();
+    Ok(said)
+}
+
+fn whole(init: &InitConfig, learner: &Learner) -> Result<Vec<String>> {
+    let path = &init.weights;
+    let Initial { mut values, vocabulary, what } = convert::initial(path)?;
+    let mut said = vec![format!("weights from {}: {what}", path.display())];
+    let detector = &learner.model.detector;
+    let branch = take_branch(&mut values);
+    let linear = |name: &String| LINEAR.iter().any(|prefix| name.starts_with(prefix));
+    if detector.text.is_none() && !same_classes(vocabulary.as_ref(), &detector.vocabulary) {
+        let own = detector.store.named_tensors();
+        let anew: Vec<&String> =
+            own.keys().filter(|name| linear(name) && values.contains_key(*name)).collect();
+        for name in &anew {
+            values.insert((*name).clone(), own[*name].copy());
+        }
+        if !anew.is_empty() {
+            let others = match &vocabulary {
+                Some(_) => "was trained with other classes",
+                None => "does not say which classes its rows are of",
+            };
+            said.push(format!(
+                "the linear class heads start anew, as does the label embedding, which is their \
+                 rows: the file {others} ({} tensors)",
+                anew.len()
+            ));
+        }
+    }
+    let patterns = Patterns::new(&init.allow_missing, "init.allow_missing")?;
+    let fit = Fit::of(&detector.store, &values, &patterns);
+    fit.check(
+        path,
+        "[model] must be as it was for these weights; --allow-missing 'PATTERN' lets parameters \
+         start anew (class_embed.* and transformer.enc_out_class_embed.* are the class heads)",
+    )?;
+    fit.load(&detector.store, &values, path)?;
+    said.extend(fit.allowed.iter().map(|m| format!("allowed, starts anew or is left out: {m}")));
+    if let Some(own) = &learner.model.semantic_branch {
+        said.push(start_branch(own, &branch, learner));
+    }
+    Ok(said)
+}
+
+/// The parameters of a semantic branch, apart from the detector's.
+fn take_branch(values: &mut BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let mut branch = values.split_off(BRANCH);
+    // What comes after them in the alphabet is the detector's again.
+    let after: Vec<String> = branch.keys().filter(|k| !k.starts_with(BRANCH)).cloned().collect();
+    values.extend(after.into_iter().filter_map(|name| branch.remove_entry(&name)));
+    branch
+}
+
+/// The branch goes on where the file's stood, or starts as the class head's projection does.
+fn start_branch(
+    own: &SemanticBranch,
+    given: &BTreeMap<String, Tensor>,
+    learner: &Learner,
+) -> String {
+    let fit = Fit::of(own.store(), given, &Patterns::default());
+    if !given.is_empty()
+        && fit.mismatches.is_empty()
+        && fit.load(own.store(), given, "init.weights".as_ref()).is_ok()
+    {
+        return "the semantic branch goes on from the file's".into();
+    }
+    own.start_as(learner.model.detector.model.class_projection());
+    "the semantic branch starts as the class head's projection, where they have the same form"
+        .into()
+}
+
+fn same_classes(file: Option<&Vocabulary>, own: &Vocabulary) -> bool {
+    file.is_some_and(|file| {
+        let names = |v: &Vocabulary| -> Vec<(i64, String)> {
+            v.categories().iter().map(|c| (c.id.0, c.name.clone())).collect()
+        };
+        names(file) == names(own)
+    })
+}
