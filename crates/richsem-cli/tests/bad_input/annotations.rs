@@ -47,8 +47,14 @@ fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
             "looks like a detections file",
             false,
         ),
-        ("zipped", "\u{1f}\u{8b}".into(), "top level: ", "", false),
-        ("text", "images: 1".into(), "top level: expected an object with `images`", "", false),
+        ("zipped", "\u{1f}\u{8b}".into(), "top level: ", "not COCO or LVIS JSON", false),
+        (
+            "text",
+            "images: 1".into(),
+            "top level: expected an object with `images`",
+            "not COCO or LVIS JSON",
+            false,
+        ),
         (
             "no annotations",
             with("annotations", "boxes"),
