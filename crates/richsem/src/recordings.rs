@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use crate::error::Result;
+use crate::error::{Error, Result, guarded};
 
 /// Calls of a shape before it is recorded: kernels are compiled and algorithms chosen by then, and a
 /// shape that comes once is not worth a recording.
@@ -39,7 +39,7 @@ impl<R> Recordings<R> {
     /// The recording for this key, made by `record` at its third call; none before.
     ///
     /// # Errors
-    /// What `record` returns.
+    /// What `record` returns, and how to go without recordings.
     pub(crate) fn get(
         &mut self,
         key: Vec<i64>,
@@ -51,7 +51,11 @@ impl<R> Recordings<R> {
         entry.seen += 1;
         entry.last = self.calls;
         if entry.recording.is_none() && entry.seen > BEFORE {
-            let recording = record()?;
+            let recording = guarded(record).map_err(|error| {
+                let problem = format!("a pass could not be recorded as a CUDA graph: {error}");
+                Error::config("train.cuda_graphs", problem)
+                    .with_hint("--set train.cuda_graphs=false goes without")
+            })?;
             self.make_room();
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.recording = Some(recording);
@@ -89,6 +93,15 @@ mod tests {
         }
         assert_eq!(made, 1);
         assert_eq!(recordings.get(vec![2, 1], || Ok(9)).unwrap(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_recorded_is_explained() {
+        let mut recordings = Recordings::<()>::default();
+        let mut ask = || recordings.get(vec![1], || Err(Error::Other("no room".into())));
+        assert!(ask().is_ok() && ask().is_ok());
+        let error = ask().unwrap_err().to_string();
+        assert!(error.contains("no room") && error.contains("cuda_graphs=false"), "{error}");
     }
 
     #[test]
