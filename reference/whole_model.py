@@ -10,6 +10,7 @@ Writes below FOLDER, for RichSem (`richsem`) and its baseline in DINO's layout (
     NAME.in.safetensors       images, mask and tokens: what `richsem predict --tensor` reads
     NAME.free.in.safetensors  the same without tokens
     NAME.out.safetensors      pred_logits, pred_boxes; scores, labels and boxes of the best 300
+    NAME.f64.safetensors      pred_logits, pred_boxes and tokens of the same in f64, and the text table
     categories.json           the classes, as an annotation file
     resized.safetensors       the normalised pictures one by one, for comparing decoding and resizing
 """
@@ -49,7 +50,7 @@ def evaluate(model, post, samples, sizes):
 
 
 def write(name, folder, samples, sizes):
-    from golden import full
+    from golden import full, small
 
     print(f"{name}: building", flush=True)
     model, post = full.build(language=name == "richsem", seed=1)
@@ -65,6 +66,18 @@ def write(name, folder, samples, sizes):
     kept = {"pred_logits": outputs["pred_logits"], "pred_boxes": outputs["pred_boxes"],
             "sizes": sizes, **best}
     save_file({k: v.contiguous() for k, v in kept.items()}, folder / f"{name}.out.safetensors")
+    print(f"{name}: running in f64", flush=True)
+    small.in_double(model)
+    try:
+        wide = type(samples)(samples.tensors.double(), samples.mask)
+        outputs, tokens, _ = evaluate(model, post, wide, sizes)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    kept = {"pred_logits": outputs["pred_logits"], "pred_boxes": outputs["pred_boxes"],
+            "tokens": tokens}
+    if name == "richsem":
+        kept["text"] = model.class_embed.text_embed
+    save_file({k: v.contiguous() for k, v in kept.items()}, folder / f"{name}.f64.safetensors")
 
 
 def main():

@@ -11,7 +11,7 @@ for picture; do RICHSEM_PHOTOS+="$(realpath "$picture") "; done
 mkdir -p "$RICHSEM_PARITY"
 
 # The official side; kept once it is there, for it takes minutes.
-if [ ! -e "$RICHSEM_PARITY/dino.out.safetensors" ]; then
+if [ ! -e "$RICHSEM_PARITY/dino.f64.safetensors" ]; then
     (cd reference && ${PYTHON:-python3} whole_model.py "$checkout" "$RICHSEM_PARITY" $RICHSEM_PHOTOS)
 fi
 

@@ -151,11 +151,11 @@ def finish(model, language, cats, shake):
         head.text_embed = heads[-1].text_embed
 
 
-def in_double(model, criterion):
+def in_double(model, criterion=None):
     """From here on everything is f64, save what the official code makes in f32 by name."""
     torch.set_default_dtype(torch.float64)
     model.double()
-    if criterion.use_fed_loss:
+    if criterion is not None and criterion.use_fed_loss:
         criterion.fed_weight = criterion.fed_weight.double()
     for module in model.modules():
         if getattr(module, "text_embed", None) is not None:

@@ -12,7 +12,9 @@ use richsem::{
         image_io,
         transforms::{EvalTransformConfig, size_after_resize},
     },
+    detector::Detector,
     models::{
+        class_head::TextTable,
         dino::InferenceOutput,
         postprocess::{ScoredBox, postprocess},
     },
@@ -72,7 +74,9 @@ fn logits_and_boxes_at_the_official_proposals() {
 
 fn best(output: &InferenceOutput, count: i64) -> Vec<Vec<ScoredBox>> {
     let sizes = vec![[1, 1]; output.pred_logits.size()[0] as usize];
-    postprocess(output, &sizes, count).unwrap()
+    let [pred_logits, pred_boxes] =
+        [&output.pred_logits, &output.pred_boxes].map(|x| x.to_kind(Kind::Float));
+    postprocess(&InferenceOutput { pred_logits, pred_boxes }, &sizes, count).unwrap()
 }
 
 fn logit(score: f32) -> f64 {
@@ -110,6 +114,47 @@ fn the_same_best_hundred_with_our_own_proposals() {
             );
             assert!(moved[image] <= 10, "{name}, picture {image}");
             assert!(missing <= moved[image] as usize, "{name}, picture {image}");
+        }
+    }
+}
+
+/// In f64, where nothing swaps: with our own selection the same hundred detections of every picture,
+/// and the same proposals.
+#[test]
+#[ignore = "needs the official code: make parity"]
+fn the_same_best_hundred_in_f64() {
+    for name in ["richsem", "dino"] {
+        let official = read(&format!("{name}.f64"));
+        let mut detector =
+            Detector::load(&folder().join(format!("{name}.safetensors")), Device::Cpu).unwrap();
+        for parameter in detector.store.parameters() {
+            let mut tensor = parameter.tensor;
+            let double = tensor.to_kind(Kind::Double);
+            tensor.set_data(&double);
+        }
+        // The file keeps its text table in f32.
+        detector.text =
+            official.get("text").map(|rows| TextTable::new(&rows.narrow(0, 1, rows.size()[0] - 1)));
+        let input = read(&format!("{name}.free.in"));
+        let images = input["images"].to_kind(Kind::Double);
+        let run = |tokens: Option<&Tensor>| {
+            detector
+                .model
+                .infer_at(&images, &input["mask"], detector.text.as_ref(), tokens)
+                .unwrap()
+        };
+        let (expected, got) = (classes(&official), run(None));
+        let logits = apart(&got.pred_logits, &expected.pred_logits);
+        let boxes = apart(&got.pred_boxes, &expected.pred_boxes);
+        println!(
+            "{name}, f64, our own proposals: logits differ by {logits:.1e}, boxes by {boxes:.1e}"
+        );
+        assert!(logits <= TOLERANCE && boxes <= TOLERANCE, "{name}");
+        for (image, (expected, got)) in best(&expected, 100).iter().zip(best(&got, 100)).enumerate()
+        {
+            for (rank, (a, b)) in expected.iter().zip(got).enumerate() {
+                assert_eq!(a.class, b.class, "{name}, picture {image}, detection {rank}");
+            }
         }
     }
 }
