@@ -11,6 +11,8 @@ mod device;
 mod error;
 mod ffi;
 mod function;
+pub mod layer_norm;
+pub mod linear;
 pub mod ms_deform_attn;
 pub mod optim;
 mod real;
@@ -25,7 +27,11 @@ pub use cuda::graph::CudaGraph;
 pub use device::{DeviceChoice, device_name};
 pub use error::{Error, Result};
 pub use function::{BackwardArgs, Gradients, custom_function};
-pub use ms_deform_attn::{ms_deform_attn, ms_deform_attn_naive};
+pub use layer_norm::{add_layer_norm, add_layer_norm_naive};
+pub use linear::{linear, linear_naive};
+pub use ms_deform_attn::{
+    ms_deform_attn, ms_deform_attn_around, ms_deform_attn_around_naive, ms_deform_attn_naive,
+};
 pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
 pub use roi_align::roi_align;
 pub use settings::{

@@ -7,7 +7,10 @@ mod common;
 
 use common::{BackwardWith as _, Case, LEVELS, close, gradients, random_case, seeded};
 use tch::{Device, Kind, Tensor};
-use torch_ext::{DeviceChoice, channel_affine, channel_affine_naive, ms_deform_attn, roi_align};
+use torch_ext::{
+    DeviceChoice, add_layer_norm, add_layer_norm_naive, autocast, channel_affine,
+    channel_affine_naive, linear, linear_naive, ms_deform_attn, ms_deform_attn_around, roi_align,
+};
 
 fn device() -> Option<Device> {
     match DeviceChoice::Cuda(None).resolve() {
@@ -56,6 +59,81 @@ fn deformable_attention_agrees_with_the_cpu() {
                 close(["value", "locations", "weights"][i], got, expected, tolerance);
             }
         }
+    }
+}
+
+#[test]
+fn points_around_references_agree_with_the_cpu() {
+    let Some(device) = device() else { return };
+    for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 4e-3), (Kind::BFloat16, 1.6e-2)] {
+        for (seed, (numbers, (b, m, d, q, p))) in [
+            (2, (2, 8, 32, 60, 4)),
+            (4, (1, 3, 7, 33, 2)),
+            (2, (3, 1, 1, 11, 3)),
+            (4, (2, 2, 36, 9, 4)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let case = random_case(seed as i64, Kind::Float, (b, m, d, q, p), LEVELS, 0.0);
+            let held = seeded(seed as i64);
+            let random = |shape: &[i64]| Tensor::rand(shape, (Kind::Float, Device::Cpu));
+            let references = random(&[b, q, 4, numbers]);
+            let offsets = random(&[b, q, m, 4, p, 2]) * 6.0 - 3.0;
+            let logits = (random(&[b, q, m, 4, p]) * 6.0).to_kind(kind).to_kind(Kind::Float);
+            drop(held);
+            let value = case.value.to_kind(kind).to_kind(Kind::Float);
+            let grad = case.grad.to_kind(kind).to_kind(Kind::Float);
+            let run = |device: Device, kind: Kind| {
+                let leaf = |x: &Tensor, kind: Kind| {
+                    x.to_device(device).to_kind(kind).detach().set_requires_grad(true)
+                };
+                let inputs = [leaf(&value, kind), leaf(&offsets, Kind::Float), leaf(&logits, kind)];
+                let references = references.to_device(device);
+                let output =
+                    ms_deform_attn_around(&inputs[0], LEVELS, &references, &inputs[1], &inputs[2]);
+                let output = output.unwrap();
+                output.backward_with(&grad.to_device(device).to_kind(kind));
+                (output.detach(), inputs.map(|input| input.grad()))
+            };
+            let (expected, expected_grads) = run(Device::Cpu, Kind::Float);
+            let (got, got_grads) = run(device, kind);
+            close("output", &got, &expected, tolerance);
+            for (i, name) in ["value", "offsets", "logits"].iter().enumerate() {
+                close(name, &got_grads[i], &expected_grads[i], tolerance);
+            }
+        }
+    }
+}
+
+/// Sixteen-bit sums must not come to rest where one more summand is too small to count.
+#[test]
+fn many_equal_gradients_add_up() {
+    let Some(device) = device() else { return };
+    for (kind, tolerance) in [(Kind::Half, 1e-2), (Kind::BFloat16, 1e-2)] {
+        // The scale follows the gradient, which f16 alone could not hold.
+        for size in [1e-9, 1.0, 1e9] {
+            let mut case = random_case(5, Kind::Float, (1, 1, 8, 8000, 4), &[(1, 1)], 0.0);
+            case.grad = (case.grad.abs() + 0.5) * if kind == Kind::Half { 1.0 } else { size };
+            let (_, expected) = gradients(&case, ms_deform_attn);
+            let (_, got) = gradients(&to(&case, device, kind), ms_deform_attn);
+            let scale = expected[0].abs().max().double_value(&[]);
+            if kind == Kind::BFloat16 || scale < 6e4 {
+                close("value", &(&got[0] / scale), &(&expected[0] / scale), tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_stays_so() {
+    let Some(device) = device() else { return };
+    for number in [f64::NAN, f64::INFINITY] {
+        let case =
+            to(&random_case(5, Kind::Float, (1, 2, 8, 9, 4), LEVELS, 0.0), device, Kind::BFloat16);
+        let _ = case.grad.narrow(1, 3, 1).fill_(number);
+        let (_, got) = gradients(&case, ms_deform_attn);
+        assert!(got[0].isfinite().logical_not().any().int64_value(&[]) != 0, "{number}");
     }
 }
 
@@ -116,6 +194,85 @@ fn channel_affine_agrees_with_its_composition() {
                 close("x", &got.1, &expected.1, tolerance);
                 if with_residual {
                     close("residual", &got.2, &expected.2, tolerance);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_agrees_with_its_composition() {
+    let Some(device) = device() else { return };
+    type Linear = fn(&Tensor, &Tensor, Option<&Tensor>, bool) -> torch_ext::Result<Tensor>;
+    for (kind, tolerance) in [(None, 1e-4), (Some(Kind::Half), 4e-3), (Some(Kind::BFloat16), 3e-2)]
+    {
+        for (rows, input, out) in [(3, 8, 1), (1, 36, 36), (700, 64, 256), (5000, 24, 40)] {
+            for relu in [false, true] {
+                let held = seeded(rows);
+                let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, device));
+                let x = random(&[2, rows, input]);
+                let weight = random(&[out, input]) / (input as f64).sqrt();
+                let (bias, grad) = (random(&[out]), random(&[2, rows, out]));
+                drop(held);
+                let run = |f: Linear, kind: Option<Kind>| {
+                    let inputs = [&x, &weight, &bias].map(|t| t.detach().set_requires_grad(true));
+                    let [x, weight, bias] = &inputs;
+                    let output = autocast(device, kind, || f(x, weight, Some(bias), relu).unwrap());
+                    assert_eq!(output.kind(), kind.unwrap_or(Kind::Float));
+                    output.to_kind(Kind::Float).backward_with(&grad);
+                    let grads = inputs.iter().map(Tensor::grad).collect::<Vec<_>>();
+                    (output.detach(), grads)
+                };
+                let (expected, expected_grads) = run(linear_naive, None);
+                let (got, got_grads) = run(linear, kind);
+                close("output", &got, &expected, tolerance);
+                let names = ["x", "weight", "bias"];
+                for ((name, got), expected) in names.iter().zip(&got_grads).zip(&expected_grads) {
+                    assert_eq!(got.kind(), Kind::Float);
+                    // A value near zero may pass ReLU in one kind and not in the other.
+                    close(name, got, expected, if relu { 3.0 * tolerance } else { tolerance });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn add_layer_norm_agrees_with_its_composition() {
+    let Some(device) = device() else { return };
+    for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::Half, 4e-3), (Kind::BFloat16, 3e-2)] {
+        for (rows, d) in [(1, 7), (33, 36), (3000, 256), (5, 1024)] {
+            for with_residual in [false, true] {
+                let held = seeded(rows);
+                let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, device));
+                let given =
+                    [random(&[rows, d]), random(&[rows, d]) + 3.0, random(&[d]), random(&[d])];
+                let grad = random(&[rows, d]);
+                drop(held);
+                type Norm = fn(
+                    &Tensor,
+                    Option<&Tensor>,
+                    &Tensor,
+                    &Tensor,
+                    f64,
+                ) -> torch_ext::Result<Tensor>;
+                let run = |f: Norm, kind: Kind| {
+                    let inputs = given.each_ref().map(|t| t.detach().set_requires_grad(true));
+                    let [x, residual, weight, bias] = &inputs;
+                    let (x, residual) = (x.to_kind(kind), residual.to_kind(kind));
+                    let residual = with_residual.then_some(&residual);
+                    let output = f(&x, residual, weight, bias, 1e-5).unwrap();
+                    assert_eq!(output.kind(), kind);
+                    output.to_kind(Kind::Float).backward_with(&grad);
+                    (output.detach(), inputs.map(|input| input.grad()))
+                };
+                let (expected, expected_grads) = run(add_layer_norm_naive, Kind::Float);
+                let (got, got_grads) = run(add_layer_norm, kind);
+                close("output", &got, &expected, tolerance);
+                for (i, name) in ["x", "residual", "weight", "bias"].iter().enumerate() {
+                    if *name != "residual" || with_residual {
+                        close(name, &got_grads[i], &expected_grads[i], tolerance);
+                    }
                 }
             }
         }

@@ -4,6 +4,12 @@ use tch::{Kind, Tensor};
 
 use super::parameters::{Init, Scope};
 
+/// What a kernel made. Its refusals (shapes that disagree, a device that gives up) end as those of
+/// libtorch's own operations do, in a panic that [`crate::error::guarded`] turns into an error.
+fn made(result: torch_ext::Result<Tensor>) -> Tensor {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// `y = x Wᵀ + b`.
 #[derive(Debug)]
 pub struct Linear {
@@ -46,7 +52,15 @@ impl Linear {
     /// # Shapes
     /// `[…, in]` → `[…, out]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        made(torch_ext::linear(x, &self.weight, self.bias.as_ref(), false))
+    }
+
+    /// With ReLU behind it.
+    ///
+    /// # Shapes
+    /// `[…, in]` → `[…, out]`
+    pub fn forward_relu(&self, x: &Tensor) -> Tensor {
+        made(torch_ext::linear(x, &self.weight, self.bias.as_ref(), true))
     }
 
     /// The same parameters under another owner.
@@ -74,21 +88,20 @@ impl LayerNorm {
         }
     }
 
-    /// Autocast makes this f32; what is in autocast's own kind stays so (statistics are f32 inside).
+    /// In the kind of `x`, statistics in f32.
     ///
     /// # Shapes
     /// `[…, D]` → `[…, D]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let device = x.device();
-        let norm = |weight: &Tensor, bias: &Tensor| {
-            x.layer_norm(self.weight.size(), Some(weight), Some(bias), 1e-5, true)
-        };
-        match torch_ext::autocast_kind(device) {
-            Some(kind) if x.kind() == kind => torch_ext::no_autocast(device, || {
-                norm(&self.weight.to_kind(kind), &self.bias.to_kind(kind))
-            }),
-            _ => norm(&self.weight, &self.bias),
-        }
+        made(torch_ext::add_layer_norm(x, None, &self.weight, &self.bias, 1e-5))
+    }
+
+    /// Of `x + residual`, in the kind of the sum: how a sublayer of the transformer ends.
+    ///
+    /// # Shapes
+    /// both `[…, D]` → `[…, D]`
+    pub fn forward_sum(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        made(torch_ext::add_layer_norm(x, Some(residual), &self.weight, &self.bias, 1e-5))
     }
 }
 
@@ -165,10 +178,10 @@ impl Mlp {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mut x = x.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x);
-            if i + 1 < self.layers.len() {
-                x = x.relu();
-            }
+            x = match i + 1 < self.layers.len() {
+                true => layer.forward_relu(&x),
+                false => layer.forward(&x),
+            };
         }
         x
     }
@@ -216,8 +229,11 @@ impl MultiheadAttention {
         let split = |x: Tensor| x.view([b, q, self.heads, d / self.heads]).transpose(1, 2);
         let weight = |from: i64, n: i64| self.in_proj_weight.narrow(0, from, n);
         let bias = |from: i64, n: i64| self.in_proj_bias.narrow(0, from, n);
-        let qk = query_key.linear(&weight(0, 2 * d), Some(&bias(0, 2 * d))); // [B, Q, 2D]
-        let values = value.linear(&weight(2 * d, d), Some(&bias(2 * d, d)));
+        let project = |x: &Tensor, from: i64, n: i64| {
+            made(torch_ext::linear(x, &weight(from, n), Some(&bias(from, n)), false))
+        };
+        let qk = project(query_key, 0, 2 * d); // [B, Q, 2D]
+        let values = project(value, 2 * d, d);
         let queries = split(qk.narrow(-1, 0, d).contiguous());
         let keys = split(qk.narrow(-1, d, d).contiguous());
         let attended = Tensor::scaled_dot_product_attention(
@@ -241,7 +257,7 @@ impl MultiheadAttention {
         let d = self.in_proj_bias.size()[0] / 3;
         let [weight, bias] =
             [&self.in_proj_weight, &self.in_proj_bias].map(|t| t.narrow(0, 2 * d, d));
-        self.out_proj.forward(&x.linear(&weight, Some(&bias)))
+        self.out_proj.forward(&made(torch_ext::linear(x, &weight, Some(&bias), false)))
     }
 }
 

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::OP;
 use crate::cuda::compile::{Program, kind_number, with_values};
-use crate::cuda::launch::{Args, launch};
+use crate::cuda::launch::{Args, launch, widest_vector};
 use crate::{Error, Result};
 
 /// The kernels for maps of a kind and a number of channels.
@@ -17,22 +17,16 @@ pub(crate) fn program(kind: Kind, channels: i64, relu: bool) -> Result<Program> 
         source: with_values!("kernels.cu"),
         defines: vec![
             ("KIND", kind_number(kind)?),
-            ("VEC", vector(kind, channels)),
+            ("VEC", widest_vector(kind, channels)),
             ("RELU", i64::from(relu)),
         ],
     })
 }
 
-/// Channels of a thread: the largest power of two that divides their number, up to 16 bytes.
-fn vector(kind: Kind, channels: i64) -> i64 {
-    let widest = if kind == Kind::Float { 4 } else { 8 };
-    (1i64 << channels.trailing_zeros()).min(widest)
-}
-
 /// Chunks of a map, which the kernels count in 32 bits, and those of a pixel.
 fn chunks(x: &Tensor) -> Result<(usize, i64)> {
     let channels = x.size()[1];
-    let vector = vector(x.kind(), channels);
+    let vector = widest_vector(x.kind(), channels);
     let chunks = x.numel() as i64 / vector;
     match i32::try_from(chunks) {
         Ok(chunks) => Ok((chunks as usize, channels / vector)),

@@ -5,7 +5,7 @@ use std::ffi::{CString, c_void};
 use std::sync::Mutex;
 
 use cudarc::driver::{result as driver, sys};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::compile::{self, Compiled, Program};
 use super::libraries;
@@ -219,6 +219,13 @@ pub(crate) unsafe fn launch(
         )
     }
     .map_err(cuda(&format!("starting the kernel {entry}")))
+}
+
+/// Neighbouring values of a thread: the largest power of two that divides their number, up to 16
+/// bytes.
+pub(crate) fn widest_vector(kind: Kind, count: i64) -> i64 {
+    let widest = if kind == Kind::Float { 4 } else { 8 };
+    (1i64 << count.trailing_zeros()).min(widest)
 }
 
 /// The tensor, or a copy of it, at an address that whole vectors can be read from.

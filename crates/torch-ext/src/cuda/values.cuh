@@ -2,6 +2,20 @@
 // 2 f16. Arithmetic is in f32 throughout. The conversions are written out because NVRTC has no
 // CUDA headers at hand.
 
+typedef unsigned short f16_t;
+
+__device__ __forceinline__ float f16_to_float(f16_t v) {
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(v));
+  return f;
+}
+
+__device__ __forceinline__ f16_t f16_from_float(float f) {
+  f16_t v;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(v) : "f"(f));
+  return v;
+}
+
 #if KIND == 0
 
 typedef float value_t;
@@ -31,17 +45,9 @@ __device__ __forceinline__ value_t from_float(float f) {
 
 #else
 
-__device__ __forceinline__ float to_float(value_t v) {
-  float f;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(v));
-  return f;
-}
+__device__ __forceinline__ float to_float(value_t v) { return f16_to_float(v); }
 
-__device__ __forceinline__ value_t from_float(float f) {
-  value_t v;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(v) : "f"(f));
-  return v;
-}
+__device__ __forceinline__ value_t from_float(float f) { return f16_from_float(f); }
 
 #endif
 #endif
@@ -74,5 +80,47 @@ __device__ __forceinline__ void atomic_add(float* target, const float (&values)[
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     atomicAdd(target + i, values[i]);
+  }
+}
+
+// The same for f16 numbers, whatever KIND is.
+template <int N>
+__device__ __forceinline__ void atomic_add(f16_t* target, const float (&values)[N]) {
+  if constexpr (N % 2 != 0) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      asm volatile("red.relaxed.gpu.global.add.noftz.f16 [%0], %1;" ::"l"(target + i),
+                   "h"(f16_from_float(values[i]))
+                   : "memory");
+    }
+  } else {
+    unsigned pairs[N / 2];
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) {
+      pairs[i] = f16_from_float(values[2 * i]) |
+          static_cast<unsigned>(f16_from_float(values[2 * i + 1])) << 16;
+    }
+#if __CUDA_ARCH__ >= 900 && __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1201
+    if constexpr (N % 8 == 0) {
+#pragma unroll
+      for (int i = 0; i < N / 2; i += 4) {
+        asm volatile(
+            "red.relaxed.gpu.global.add.noftz.v4.f16x2 [%0], {%1, %2, %3, %4};" ::"l"(
+                target + 2 * i),
+            "r"(pairs[i]),
+            "r"(pairs[i + 1]),
+            "r"(pairs[i + 2]),
+            "r"(pairs[i + 3])
+            : "memory");
+      }
+      return;
+    }
+#endif
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) {
+      asm volatile("red.relaxed.gpu.global.add.noftz.f16x2 [%0], %1;" ::"l"(target + 2 * i),
+                   "r"(pairs[i])
+                   : "memory");
+    }
   }
 }

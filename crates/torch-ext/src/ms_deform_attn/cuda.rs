@@ -1,12 +1,31 @@
-//! The CUDA twin: f32, bf16 and f16 values, with locations, weights and all sums in f32. The
-//! gradient of the values is summed by atomic additions, in no fixed order.
+//! The CUDA twin: f32, bf16 and f16 values, with locations and weights in f32. The gradient of the
+//! values is summed by atomic additions, in no fixed order: in f32 for f32 values, in scaled f16 for
+//! the others. All other sums are f32.
 
 use tch::{Kind, Tensor};
 
 use super::{Gradients, Shapes};
 use crate::cuda::compile::{Program, kind_number, with_values};
-use crate::cuda::launch::{Args, aligned, launch};
+use crate::cuda::launch::{Args, aligned, launch, widest_vector};
 use crate::{Error, Result};
+
+/// Where the points lie and what they weigh.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Points<'a> {
+    /// `[B, Q, M, L, P, 2]` f32: locations, or offsets around references.
+    pub(super) locations: &'a Tensor,
+    /// `[B, Q, M, L, P]`: f32 weights; logits in the kind of the values where there are references.
+    pub(super) weights: &'a Tensor,
+    /// `[B, Q, L, 2 | 4]` f32.
+    pub(super) references: Option<&'a Tensor>,
+}
+
+impl Points<'_> {
+    /// 0, 2 or 4: the kernels' REF.
+    fn reference(&self) -> i64 {
+        self.references.and_then(|r| r.size().last().copied()).unwrap_or(0)
+    }
+}
 
 /// How the threads share the features of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,19 +38,18 @@ struct Sharing {
 
 impl Sharing {
     fn new(kind: Kind, d: i64) -> Self {
-        let widest: i64 = if kind == Kind::Float { 4 } else { 8 };
-        // The largest power of two that divides `d`, up to 16 bytes.
-        let vector = (1i64 << d.trailing_zeros()).min(widest);
+        let vector = widest_vector(kind, d);
         let group = (d / vector).cast_unsigned().next_power_of_two().min(32).cast_signed();
         Self { vector, group }
     }
 }
 
-/// The kernels for heads of `d` features, `l` levels and `p` points.
+/// The kernels for heads of `d` features, `l` levels and `p` points, given as locations or around
+/// references of 2 or 4 numbers.
 ///
 /// # Errors
 /// For a kind that there are no kernels for.
-pub(crate) fn program(kind: Kind, d: i64, l: i64, p: i64) -> Result<Program> {
+pub(crate) fn program(kind: Kind, [d, l, p]: [i64; 3], reference: i64) -> Result<Program> {
     let Sharing { vector, group } = Sharing::new(kind, d);
     Ok(Program {
         name: "ms_deform_attn",
@@ -43,6 +61,7 @@ pub(crate) fn program(kind: Kind, d: i64, l: i64, p: i64) -> Result<Program> {
             ("P", p),
             ("VEC", vector),
             ("G", group),
+            ("REF", reference),
         ],
     })
 }
@@ -83,26 +102,25 @@ fn sizes(args: Args, shapes: Shapes, spatial_shapes: &[(i64, i64)]) -> Result<Ar
     args.ints(&levels(spatial_shapes)).int(b * q * m)?.int(q)?.int(m)?.int(s)
 }
 
-/// Forward pass. `value` `[B, S, M, D]`; `locations` and `weights` f32; all contiguous. Returns
-/// `[B, Q, M·D]`.
+/// Forward pass. `value` `[B, S, M, D]`; all contiguous. Returns `[B, Q, M·D]`.
 pub(super) fn forward(
     shapes: Shapes,
     spatial_shapes: &[(i64, i64)],
     value: &Tensor,
-    locations: &Tensor,
-    weights: &Tensor,
+    points: Points<'_>,
 ) -> Result<Tensor> {
     let Shapes { b, m, d, q, l, p, .. } = shapes;
     let kind = value.kind();
-    let (value, locations) = (aligned(value)?, aligned(locations)?);
+    let (value, locations) = (aligned(value)?, aligned(points.locations)?);
     let output = Tensor::f_empty([b, q, m * d], (kind, value.device()))?;
-    let args = Args::default().tensor(&value).tensor(&locations).tensor(weights).tensor(&output);
+    let args = Args::default().tensor(&value).tensor(&locations).tensor(points.weights);
+    let args = args.tensor(points.references).tensor(&output);
     let mut args = sizes(args, shapes, spatial_shapes)?;
     // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
     unsafe {
         launch(
             value.device(),
-            &program(kind, d, l, p)?,
+            &program(kind, [d, l, p], points.reference())?,
             "ms_deform_attn_forward",
             threads(shapes, kind)?,
             &mut args,
@@ -111,46 +129,61 @@ pub(super) fn forward(
     Ok(output)
 }
 
-/// Backward pass. `grad` `[B, Q, M·D]` in the kind of `value`; the others as in [`forward`].
+/// Backward pass: gradients of value, locations and weights. `grad` `[B, Q, M·D]`; the others as in
+/// [`forward`].
 pub(super) fn backward(
     shapes: Shapes,
     spatial_shapes: &[(i64, i64)],
     grad: &Tensor,
     value: &Tensor,
-    locations: &Tensor,
-    weights: &Tensor,
+    points: Points<'_>,
     needs: &[bool],
 ) -> Result<Gradients> {
-    let Shapes { b, s, m, d, l, p, .. } = shapes;
+    let Shapes { b, s, m, d, q, l, p } = shapes;
     let kind = value.kind();
     let device = value.device();
     let (grad, value, locations) =
-        (aligned(&grad.f_to_kind(kind)?)?, aligned(value)?, aligned(locations)?);
+        (aligned(&grad.f_to_kind(kind)?)?, aligned(value)?, aligned(points.locations)?);
+    let weights = points.weights;
     let grad_value = match needs[0] {
-        true => Some(Tensor::f_zeros([b, s, m, d], (Kind::Float, device))?),
+        true => Some(Tensor::f_zeros([b, s, m, d], (kind, device))?),
         false => None,
     };
     let (grad_locations, grad_weights) = (locations.f_empty_like()?, weights.f_empty_like()?);
+    let program = program(kind, [d, l, p], points.reference())?;
+    let sharing = Sharing::new(kind, d);
+    let threads = threads(shapes, kind)?;
+    let bound = match kind != Kind::Float && grad_value.is_some() {
+        true => {
+            let bound = Tensor::f_zeros([1], (Kind::Int, device))?;
+            let args = Args::default().tensor(&grad).tensor(weights).tensor(&bound);
+            let mut args = args.int(b * q * m)?;
+            // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
+            unsafe { launch(device, &program, "ms_deform_attn_bound", threads, &mut args)? };
+            Some(bound)
+        }
+        false => None,
+    };
     let args = Args::default()
         .tensor(&grad)
         .tensor(&value)
         .tensor(&locations)
         .tensor(weights)
+        .tensor(points.references)
         .tensor(grad_value.as_ref())
         .tensor(&grad_locations)
-        .tensor(&grad_weights);
+        .tensor(&grad_weights)
+        .tensor(bound.as_ref());
     let mut args = sizes(args, shapes, spatial_shapes)?;
-    // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
-    unsafe {
-        launch(
-            device,
-            &program(kind, d, l, p)?,
-            "ms_deform_attn_backward",
-            threads(shapes, kind)?,
-            &mut args,
-        )?;
+    // SAFETY: as above.
+    unsafe { launch(device, &program, "ms_deform_attn_backward", threads, &mut args)? };
+    if let (Some(bound), Some(sums)) = (&bound, &grad_value) {
+        let chunks = b * s * m * d / sharing.vector;
+        let mut args = Args::default().tensor(sums).tensor(bound).int(q)?.int(chunks)?;
+        let chunks = chunks as usize;
+        // SAFETY: as above.
+        unsafe { launch(device, &program, "ms_deform_attn_unscale", chunks, &mut args)? };
     }
-    let grad_value = grad_value.map(|grad| grad.f_to_kind(kind)).transpose()?;
     Ok(vec![grad_value, needs[1].then_some(grad_locations), needs[2].then_some(grad_weights)])
 }
 
@@ -188,7 +221,10 @@ mod tests {
         for capability in [(8, 0), (9, 0)] {
             for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
                 for d in [1, 7, 32, 36, 512] {
-                    compile::compile(&program(kind, d, 4, 4).unwrap(), capability).unwrap();
+                    for reference in [0, 2, 4] {
+                        let program = program(kind, [d, 4, 4], reference).unwrap();
+                        compile::compile(&program, capability).unwrap();
+                    }
                 }
             }
         }

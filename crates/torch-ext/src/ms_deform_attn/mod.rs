@@ -4,13 +4,17 @@
 //! and sums them with the attention weights. Three twins compute it: a composition of libtorch's
 //! operations to check against, Rust on the CPU and CUDA kernels.
 
+mod around;
 mod cpu;
 pub(crate) mod cuda;
 mod naive;
 
 use tch::{Device, Kind, Tensor};
 
-pub use self::naive::ms_deform_attn_naive;
+pub use self::{
+    around::{ms_deform_attn_around, ms_deform_attn_around_naive},
+    naive::ms_deform_attn_naive,
+};
 use crate::function::{BackwardArgs, Gradients, custom_function};
 use crate::{Error, Result};
 
@@ -154,7 +158,10 @@ fn forward(
     let f = match (value.device(), value.kind()) {
         (Device::Cpu, Kind::Double) => cpu::forward::<f64>,
         (Device::Cpu, _) => cpu::forward::<f32>,
-        _ => cuda::forward,
+        _ => {
+            let points = cuda::Points { locations, weights, references: None };
+            return cuda::forward(shapes, spatial_shapes, value, points);
+        }
     };
     f(shapes, spatial_shapes, value, locations, weights)
 }
@@ -171,7 +178,10 @@ fn backward(
     let f = match (value.device(), value.kind()) {
         (Device::Cpu, Kind::Double) => cpu::backward::<f64>,
         (Device::Cpu, _) => cpu::backward::<f32>,
-        _ => cuda::backward,
+        _ => {
+            let points = cuda::Points { locations, weights, references: None };
+            return cuda::backward(shapes, spatial_shapes, &grad, value, points, args.needs);
+        }
     };
     f(shapes, spatial_shapes, &grad, value, locations, weights, args.needs)
 }

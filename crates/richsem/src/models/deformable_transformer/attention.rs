@@ -8,7 +8,7 @@ use tch::Tensor;
 use crate::{
     error::Result,
     models::{
-        layers::{Linear, at_least_f32},
+        layers::Linear,
         parameters::{Init, Scope},
     },
 };
@@ -99,28 +99,18 @@ impl MsDeformAttn {
         let (b, q, d) = query.size3()?;
         let (m, l, p) = (self.heads, self.levels, self.points);
         let value = self.value_proj.forward(memory).masked_fill(&levels.padding.unsqueeze(-1), 0.0);
-        // The kernel adds gradients up in f32 whatever it is given: on an H100 f32 values make its
-        // backward pass 1.7 times as fast as bf16 ones (benches/README.md).
-        let value = at_least_f32(&value).view([b, -1, m, d / m]); // [B, S, M, D / M]
+        let value = value.view([b, -1, m, d / m]); // [B, S, M, D / M]
         // Eight bits of mantissa would move a sample by up to 1/64 of a pixel.
         let offsets = torch_ext::no_autocast(query.device(), || {
             self.sampling_offsets.forward(&query.to_kind(self.sampling_offsets.weight.kind()))
         });
-        let offsets = offsets.view([b, q, m, l, p, 2]);
-        let weights = self.attention_weights.forward(query).view([b, q, m, l * p]);
-        let weights = weights.softmax(-1, value.kind()).view([b, q, m, l, p]);
-        let reference = reference_points.view([b, q, 1, l, 1, -1]);
-        let locations = if reference_points.size()[3] == 2 {
-            let sizes: Vec<f32> =
-                levels.spatial_shapes.iter().flat_map(|&(h, w)| [w as f32, h as f32]).collect();
-            let sizes = torch_ext::constant(&sizes, &[l, 1, 2], query.device());
-            reference + offsets / sizes
-        } else {
-            let half = reference.narrow(-1, 2, 2) * (0.5 / p as f64);
-            reference.narrow(-1, 0, 2) + offsets * half
-        }; // [B, Q, M, L, P, 2]
-        let sampled =
-            torch_ext::ms_deform_attn(&value, &levels.spatial_shapes, &locations, &weights)?;
+        let sampled = torch_ext::ms_deform_attn_around(
+            &value,
+            &levels.spatial_shapes,
+            reference_points,
+            &offsets.view([b, q, m, l, p, 2]),
+            &self.attention_weights.forward(query).view([b, q, m, l, p]),
+        )?;
         Ok(self.output_proj.forward(&sampled))
     }
 }

@@ -116,13 +116,13 @@ impl Decoder {
 
             let with_pos = &output + &pos;
             let seen = layer.self_attn.forward(&with_pos, &output, may_attend);
-            output = layer.norm2.forward(&(&output + seen));
+            output = layer.norm2.forward_sum(&output, &seen);
 
             let seen = layer.cross_attn.forward(&(&output + &pos), &scaled, memory, levels)?;
-            output = layer.norm1.forward(&(&output + seen));
+            output = layer.norm1.forward_sum(&output, &seen);
 
-            let inner = layer.linear1.forward(&output).relu();
-            output = layer.norm3.forward(&(&output + layer.linear2.forward(&inner)));
+            let inner = layer.linear1.forward_relu(&output);
+            output = layer.norm3.forward_sum(&output, &layer.linear2.forward(&inner));
 
             hidden.push(self.norm.forward(&output));
             if i + 1 == self.layers.len() {

@@ -50,9 +50,9 @@ impl EncoderLayer {
         levels: &Levels,
     ) -> Result<Tensor> {
         let attended = self.self_attn.forward(&(x + pos), points, x, levels)?;
-        let x = self.norm1.forward(&(x + attended));
-        let hidden = self.linear1.forward(&x).relu();
-        Ok(self.norm2.forward(&(&x + self.linear2.forward(&hidden))))
+        let x = self.norm1.forward_sum(x, &attended);
+        let hidden = self.linear1.forward_relu(&x);
+        Ok(self.norm2.forward_sum(&x, &self.linear2.forward(&hidden)))
     }
 }
 

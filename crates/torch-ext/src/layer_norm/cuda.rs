@@ -1,0 +1,115 @@
+//! The CUDA kernels: f32, bf16 and f16 maps, arithmetic in f32. The gradients of weight and bias are
+//! added up in no fixed order.
+
+use tch::{Kind, Tensor};
+
+use super::OP;
+use crate::Result;
+use crate::cuda::compile::{Program, kind_number, with_values};
+use crate::cuda::launch::{Args, BLOCK, aligned, launch, widest_vector};
+
+/// Blocks that keep a large GPU busy.
+const BLOCKS: i64 = 1024;
+/// Rows that a block works on at a time.
+const ROWS: i64 = 8;
+
+/// The kernels for maps of a kind and `d` features.
+///
+/// # Errors
+/// For a kind that there are no kernels for.
+pub(crate) fn program(kind: Kind, d: i64) -> Result<Program> {
+    Ok(Program {
+        name: OP,
+        source: with_values!("kernels.cu"),
+        defines: vec![("KIND", kind_number(kind)?), ("D", d), ("VEC", widest_vector(kind, d))],
+    })
+}
+
+/// Rows and features.
+fn sizes(x: &Tensor) -> (i64, i64) {
+    let d = x.size().last().copied().unwrap_or(1);
+    (x.numel() as i64 / d, d)
+}
+
+/// What a forward pass leaves.
+pub(super) struct Forward {
+    /// What was normalised.
+    pub(super) sum: Tensor,
+    /// Its normalised form.
+    pub(super) output: Tensor,
+    /// `[N, 2]` f32: mean and 1 / standard deviation of each row.
+    pub(super) statistics: Tensor,
+}
+
+pub(super) fn forward(
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Forward> {
+    let x = aligned(&x.detach())?;
+    let residual = residual.map(aligned).transpose()?;
+    let (rows, d) = sizes(&x);
+    let output = x.f_empty_like()?;
+    let sum = if residual.is_some() { x.f_empty_like()? } else { x.shallow_clone() };
+    let statistics = Tensor::f_empty([rows, 2], (Kind::Float, x.device()))?;
+    let (weight, bias) = (weight.f_contiguous()?, bias.f_contiguous()?);
+    let args = Args::default().tensor(&x).tensor(residual.as_ref()).tensor(&weight).tensor(&bias);
+    let args = args.tensor(&sum).tensor(&output).tensor(&statistics).float(eps as f32);
+    let mut args = args.int(rows)?;
+    let threads = rows as usize * 32;
+    // SAFETY: the kernel's parameters in order; `add_layer_norm` has checked the tensors.
+    unsafe {
+        launch(x.device(), &program(x.kind(), d)?, "add_layer_norm_forward", threads, &mut args)?;
+    }
+    Ok(Forward { sum, output, statistics })
+}
+
+/// The gradient of the sum, and those of weight and bias if wanted.
+pub(super) fn backward(
+    grad: &Tensor,
+    sum: &Tensor,
+    weight: &Tensor,
+    statistics: &Tensor,
+    columns: bool,
+) -> Result<(Tensor, Option<[Tensor; 2]>)> {
+    let grad = aligned(grad)?;
+    let (rows, d) = sizes(&grad);
+    let grad_sum = grad.f_empty_like()?;
+    let weight = weight.f_contiguous()?;
+    let zeros = || Tensor::f_zeros([d], (Kind::Float, grad.device()));
+    let columns = match columns {
+        true => Some([zeros()?, zeros()?]),
+        false => None,
+    };
+    let [w, b] = columns.as_ref().map_or([None, None], |[w, b]| [Some(w), Some(b)]);
+    let of_block = (rows / BLOCKS / ROWS * ROWS).max(2 * ROWS);
+    let blocks = (rows + of_block - 1) / of_block;
+    let args = Args::default().tensor(&grad).tensor(sum).tensor(&weight).tensor(statistics);
+    let mut args = args.tensor(&grad_sum).tensor(w).tensor(b).int(rows)?.int(of_block)?;
+    let (program, threads) = (program(grad.kind(), d)?, blocks as usize * BLOCK);
+    // SAFETY: the kernel's parameters in order; `grad` is of the shape of `sum`, as the result is.
+    unsafe { launch(grad.device(), &program, "add_layer_norm_backward", threads, &mut args)? };
+    Ok((grad_sum, columns))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cuda::{compile, libraries};
+
+    #[test]
+    fn every_variant_compiles() {
+        if let Err(problem) = libraries::open_nvrtc() {
+            println!("skipped: {problem}");
+            return;
+        }
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            for d in [1, 36, 256, 1024] {
+                compile::compile(&program(kind, d).unwrap(), (9, 0)).unwrap();
+            }
+        }
+    }
+}

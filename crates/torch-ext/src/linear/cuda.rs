@@ -1,0 +1,81 @@
+//! The CUDA kernel: f32, bf16 and f16 gradients, sums in f32, added up in no fixed order.
+
+use tch::{Kind, Tensor};
+
+use super::OP;
+use crate::cuda::compile::{Program, kind_number, with_values};
+use crate::cuda::launch::{Args, BLOCK, aligned, launch, widest_vector};
+use crate::{Error, Result};
+
+/// Blocks that keep a large GPU busy.
+const BLOCKS: i64 = 1024;
+/// Rows that a block reads at a time.
+const ROWS: i64 = 8;
+
+/// The kernel for gradients of a kind and a number of columns.
+///
+/// # Errors
+/// For a kind that there are no kernels for.
+pub(crate) fn program(kind: Kind, columns: i64, relu: bool) -> Result<Program> {
+    Ok(Program {
+        name: OP,
+        source: with_values!("kernels.cu"),
+        defines: vec![
+            ("KIND", kind_number(kind)?),
+            ("VEC", widest_vector(kind, columns)),
+            ("RELU", i64::from(relu)),
+        ],
+    })
+}
+
+/// What of `grad` `[N, C]` passes the ReLU that gave `output` (all of it without), and the sums of
+/// its columns, if wanted.
+pub(super) fn backward(
+    grad: &Tensor,
+    output: Option<&Tensor>,
+    sums: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let grad = aligned(grad)?;
+    let &[rows, columns] = grad.size().as_slice() else {
+        return Err(Error::argument(OP, "grad", "[N, C]", format!("{:?}", grad.size())));
+    };
+    let device = grad.device();
+    let masked = output.map(|_| grad.f_empty_like()).transpose()?;
+    let sums = sums.then(|| Tensor::f_zeros([columns], (Kind::Float, device))).transpose()?;
+    if masked.is_some() || sums.is_some() {
+        let program = program(grad.kind(), columns, output.is_some())?;
+        let width = columns / widest_vector(grad.kind(), columns);
+        let strips = (width + 31) / 32;
+        let of_block = (rows * strips / BLOCKS / ROWS * ROWS).max(2 * ROWS);
+        let blocks = strips * ((rows + of_block - 1) / of_block);
+        let args = Args::default().tensor(&grad).tensor(output).tensor(masked.as_ref());
+        let args = args.tensor(sums.as_ref());
+        let mut args = args.int(rows)?.int(width)?.int(of_block)?;
+        // SAFETY: the kernel's parameters in order; `output` is of the shape of `grad`, whose layer
+        // made it.
+        unsafe { launch(device, &program, "column_sums", blocks as usize * BLOCK, &mut args)? };
+    }
+    Ok((masked.unwrap_or(grad), sums))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cuda::{compile, libraries};
+
+    #[test]
+    fn every_variant_compiles() {
+        if let Err(problem) = libraries::open_nvrtc() {
+            println!("skipped: {problem}");
+            return;
+        }
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            for columns in [1, 36, 256] {
+                for relu in [false, true] {
+                    compile::compile(&program(kind, columns, relu).unwrap(), (9, 0)).unwrap();
+                }
+            }
+        }
+    }
+}

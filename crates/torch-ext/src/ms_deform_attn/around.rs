@@ -1,0 +1,102 @@
+//! Deformable attention as a detector's layers have it: points given as offsets around a reference,
+//! weights as logits.
+
+use tch::{Kind, Tensor};
+
+use super::{OP, Shapes, cuda, ms_deform_attn};
+use crate::function::custom_function;
+use crate::{Error, Result};
+
+/// [`ms_deform_attn`] at offsets around references, weighted by the softmax of `logits`.
+///
+/// Offsets count pixels of the level around a point (x, y), and half a box over the number of points
+/// around a box (cx, cy, w, h). On CUDA locations and weights are computed where they are used, for
+/// references that have no gradient; elsewhere [`ms_deform_attn_around_naive`].
+///
+/// # Shapes
+/// - `value`, `spatial_shapes`: as for [`ms_deform_attn`]
+/// - `reference_points`: `[B, Q, L, 2 | 4]`, in [0, 1] of each level
+/// - `offsets`: `[B, Q, M, L, P, 2]`
+/// - `logits`: `[B, Q, M, L, P]`
+/// - returns `[B, Q, M·D]` in the kind of `value`
+///
+/// # Errors
+/// When shapes, kinds or devices disagree.
+pub fn ms_deform_attn_around(
+    value: &Tensor,
+    spatial_shapes: &[(i64, i64)],
+    reference_points: &Tensor,
+    offsets: &Tensor,
+    logits: &Tensor,
+) -> Result<Tensor> {
+    let shapes = Shapes::check(value, spatial_shapes, offsets, logits)?;
+    let Shapes { b, q, l, .. } = shapes;
+    let numbers = reference_points.size().last().copied().unwrap_or(0);
+    if !matches!(numbers, 2 | 4) || reference_points.size() != [b, q, l, numbers] {
+        let expected = format!("[{b}, {q}, {l}, 2 or 4]");
+        let got = format!("{:?}", reference_points.size());
+        return Err(Error::argument(OP, "reference_points", expected, got));
+    }
+    let kind = value.kind();
+    let kernels = matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
+    if !(value.device().is_cuda() && kernels) || reference_points.requires_grad() {
+        return ms_deform_attn_around_naive(
+            value,
+            spatial_shapes,
+            reference_points,
+            offsets,
+            logits,
+        );
+    }
+    let value = value.f_contiguous()?;
+    let references = reference_points.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let offsets = offsets.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let logits = logits.f_to_kind(kind)?.f_contiguous()?;
+    let levels = spatial_shapes.to_vec();
+    custom_function(
+        OP,
+        &[&value, &offsets, &logits],
+        &[&value, &offsets, &logits, &references],
+        || {
+            let references = Some(&references);
+            let points = cuda::Points { locations: &offsets, weights: &logits, references };
+            cuda::forward(shapes, spatial_shapes, &value, points)
+        },
+        move |args| {
+            let [value, locations, weights, references] = args.saved else {
+                unreachable!("ms_deform_attn_around saves four tensors");
+            };
+            let grad = args.grad.f_contiguous()?;
+            let points = cuda::Points { locations, weights, references: Some(references) };
+            cuda::backward(shapes, &levels, &grad, value, points, args.needs)
+        },
+    )
+}
+
+/// The same from libtorch's own operations around [`ms_deform_attn`].
+///
+/// # Errors
+/// When shapes, kinds or devices disagree.
+pub fn ms_deform_attn_around_naive(
+    value: &Tensor,
+    spatial_shapes: &[(i64, i64)],
+    reference_points: &Tensor,
+    offsets: &Tensor,
+    logits: &Tensor,
+) -> Result<Tensor> {
+    let Shapes { b, q, m, l, p, .. } = Shapes::check(value, spatial_shapes, offsets, logits)?;
+    let wide = if logits.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+    let weights = logits.f_view([b, q, m, l * p])?.f_softmax(-1, wide)?;
+    let weights = weights.f_view([b, q, m, l, p])?;
+    let reference = reference_points.f_view([b, q, 1, l, 1, -1])?;
+    let locations = if reference_points.size()[3] == 2 {
+        let sizes: Vec<f32> =
+            spatial_shapes.iter().flat_map(|&(h, w)| [w as f32, h as f32]).collect();
+        let sizes = crate::constant(&sizes, &[l, 1, 2], value.device());
+        reference + offsets.f_div(&sizes)?
+    } else {
+        let half = reference.f_narrow(-1, 2, 2)? * (0.5 / p as f64);
+        reference.f_narrow(-1, 0, 2)? + offsets.f_mul(&half)?
+    };
+    ms_deform_attn(value, spatial_shapes, &locations, &weights)
+}
