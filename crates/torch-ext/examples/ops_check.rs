@@ -4,8 +4,10 @@
 //! there is no CUDA device.
 //!
 //! ```text
-//! cargo run --release -p torch-ext --example ops_check [seed]
+//! cargo run --release -p torch-ext --example ops_check -- [--json FILE] [seed]
 //! ```
+//!
+//! `--json FILE` writes the tables' numbers too, for `benches/pytorch/attention.py`.
 
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +18,8 @@ use torch_ext::{
     roi_align, synchronize,
 };
 
+/// libtorch can refuse, and a file can.
+type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Op = fn(&Tensor, &[(i64, i64)], &Tensor, &Tensor) -> Result<Tensor>;
 
 /// Levels of 480×640 and 800×1216 images.
@@ -35,12 +39,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<bool> {
+fn run() -> Outcome<bool> {
+    let mut words = std::env::args().skip(1);
+    let (mut json, mut seed) = (None, None);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--json" => json = words.next(),
+            number => seed = number.parse().ok(),
+        }
+    }
     println!("{:#?}", torch_ext::report());
-    time_attention(Device::Cpu, 1, SMALL, &[("f32", Kind::Float)], 10)?;
+    let mut rows = vec![];
+    let mut time = |device, images, levels, repeats| -> Outcome<()> {
+        rows.extend(time_attention(device, images, levels, repeats)?);
+        // After each table: without a GPU the second does not come.
+        json.iter().try_for_each(|file| {
+            std::fs::write(file, format!("[{}]\n", rows.join(",\n ")))
+                .map_err(|error| format!("could not write `{file}`: {error}").into())
+        })
+    };
+    time(Device::Cpu, 1, SMALL, 10)?;
     let device = DeviceChoice::Cuda(None).resolve()?;
     // Fresh inputs in every run; the seed is printed so that a failure can be had again.
-    let seed = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+    let seed = seed.unwrap_or_else(|| {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_nanos() as i64 & 0xffff_ffff)
@@ -62,7 +83,7 @@ fn run() -> Result<bool> {
         }
         agree &= check_roi_align(device, name, kind, tolerance)?;
     }
-    time_attention(device, 2, FULL, &[("f32", Kind::Float), ("bf16", Kind::BFloat16)], 25)?;
+    time(device, 2, FULL, 25)?;
     println!("{}", if agree { "all agree" } else { "DISAGREEMENT" });
     Ok(agree)
 }
@@ -176,13 +197,14 @@ fn reference_points(levels: &[(i64, i64)], device: Device) -> Tensor {
     Tensor::from_slice(&points).view([1, -1, 1, 1, 1, 2]).to_device(device)
 }
 
+/// Prints a table, and returns its rows as JSON.
 fn time_attention(
     device: Device,
     b: i64,
     levels: &[(i64, i64)],
-    kinds: &[(&str, Kind)],
     repeats: usize,
-) -> Result<()> {
+) -> Result<Vec<String>> {
+    let kinds = [("f32", Kind::Float), ("bf16", Kind::BFloat16)];
     let s = levels.iter().map(|(h, w)| h * w).sum::<i64>();
     let (m, d, l, p) = (8, 32, 4, 4);
     let options = (Kind::Float, device);
@@ -194,6 +216,7 @@ fn time_attention(
     let anywhere = Tensor::rand([b, 900, m, l, p, 2], options);
     let title = format!("{device:?}, B={b} S={s} M=8 D=32");
     println!("\n{title:<36} {:>11} {:>12} {:>10}", "forward ms", "backward ms", "peak MiB");
+    let mut rows = vec![];
     for (case, locations) in [("encoder", near), ("decoder", anywhere)] {
         let q = locations.size()[1];
         let locations = locations.set_requires_grad(true);
@@ -201,23 +224,29 @@ fn time_attention(
             .softmax(-1, None)
             .view([b, q, m, l, p])
             .set_requires_grad(true);
-        for &(kind_name, kind) in kinds {
+        for (kind_name, kind) in kinds {
             let value = Tensor::randn([b, s, m, d], options).to_kind(kind).set_requires_grad(true);
             let grad = Tensor::randn([b, q, m * d], options).to_kind(kind);
             let inputs = [&value, &locations, &weights];
             for (name, op) in [("kernel", ms_deform_attn as Op), ("composed", ms_deform_attn_naive)]
             {
-                let times = time(device, op, inputs, levels, &grad, repeats)?;
+                let (forward, backward, mib) = time(device, op, inputs, levels, &grad, repeats)?;
+                rows.push(format!(
+                    r#"{{"device": "{}", "batch": {b}, "case": "{case}", "queries": {q}, "precision": "{kind_name}", "name": "{name}", "forward_ms": {forward}, "backward_ms": {backward}, "peak_mib": {}}}"#,
+                    if device.is_cuda() { "cuda" } else { "cpu" },
+                    mib.map_or_else(|| "null".to_owned(), |mib| mib.to_string()),
+                ));
                 let name = format!("{case} Q={q} {kind_name} {name}");
-                println!("{name:<36} {times}");
+                let mib = mib.map_or_else(String::new, |mib| format!("{mib:.0}"));
+                println!("{name:<36} {forward:>11.3} {backward:>12.3} {mib:>10}");
             }
         }
     }
     println!();
-    Ok(())
+    Ok(rows)
 }
 
-/// Forward and backward time, and peak memory beyond the inputs, as cells of the table.
+/// Forward and backward time in milliseconds, and peak memory beyond the inputs in MiB.
 fn time(
     device: Device,
     op: Op,
@@ -225,7 +254,7 @@ fn time(
     levels: &[(i64, i64)],
     grad: &Tensor,
     repeats: usize,
-) -> Result<String> {
+) -> Result<(f64, f64, Option<f64>)> {
     let (mut forward, mut backward) = (vec![], vec![]);
     if device != Device::Cpu {
         reset_peak_memory(device)?;
@@ -243,11 +272,10 @@ fn time(
         synchronize(device)?;
         backward.push(start.elapsed().as_secs_f64());
     }
-    let peak = memory(device).zip(before).map_or_else(String::new, |(after, before)| {
-        format!("{:.0}", (after.peak_allocated - before.allocated) as f64 / f64::from(1 << 20))
+    let peak = memory(device).zip(before).map(|(after, before)| {
+        (after.peak_allocated - before.allocated) as f64 / f64::from(1 << 20)
     });
-    let (forward, backward) = (median(forward) * 1e3, median(backward) * 1e3);
-    Ok(format!("{forward:>11.3} {backward:>12.3} {peak:>10}"))
+    Ok((median(forward) * 1e3, median(backward) * 1e3, peak))
 }
 
 /// Of all but the first three, which warm up.
