@@ -1,26 +1,45 @@
-//! How long a step takes, and how much memory it wants: on random pictures, with random weights.
+//! How long a step takes, and how much memory it wants: on random pictures, with random weights. And
+//! how fast a training's own pictures are read.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use image::RgbImage;
+use serde::Serialize;
 use tch::Device;
 
 use crate::{
     boxes::Cxcywh,
     collective::Single,
     config::Config,
-    data::batch::Batch,
-    error::Result,
+    data::{
+        alternation::Alternation, batch::Batch, detection_source::BrokenImages, loader::Loader,
+    },
+    error::{Error, Result},
     losses::criterion::StepKey,
     random::{Random, Stream},
     targets::{LabelKnowledge, Target},
-    train::{Learner, Trace},
+    train::{
+        Learner, Trace,
+        inputs::{self, Split},
+        observer::Silent,
+    },
     vocabulary::{Category, CategoryId, ClassIndex, Frequency, Vocabulary},
 };
+
+/// Half of a training's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Forward, losses, backward, update.
+    Train,
+    /// From a decoded batch in host memory to boxes.
+    Inference,
+}
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Workload {
+    /// This part alone; none: both.
+    pub only: Option<Part>,
     /// Images at once.
     pub batch: usize,
     /// Their height, in pixels.
@@ -38,7 +57,7 @@ pub struct Workload {
 }
 
 /// Milliseconds of one operation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Timing {
     /// Half of the runs were faster.
     pub median_ms: f64,
@@ -50,25 +69,39 @@ pub struct Timing {
     pub memory_mib: Option<f64>,
 }
 
-/// Times training steps (forward, losses, backward, update) and inference from a decoded batch in
-/// host memory to boxes.
+/// What was measured of a detector.
+#[derive(Debug, Clone, Copy)]
+pub struct Timings {
+    /// A training step.
+    pub train: Option<Timing>,
+    /// Inference.
+    pub inference: Option<Timing>,
+}
+
+/// Times training steps and inference, as [`Part`] has them.
 ///
 /// # Errors
 /// Settings that contradict each other, a device without enough memory.
-pub fn run(config: &Config, work: &Workload, device: Device) -> Result<(Timing, Timing)> {
+pub fn run(config: &Config, work: &Workload, device: Device) -> Result<Timings> {
     let vocabulary = vocabulary(work.classes);
     let batch = random_batch(work)?;
     let mut learner = Learner::new(config, vocabulary, device, Box::new(Single))?;
+    let wanted = |part| work.only.is_none_or(|only| only == part);
     let mut step = 0;
-    let train = time(work, device, || {
-        step += 1;
-        learner.backward(&batch, StepKey { seed: 0, step }, &mut Trace::default())?;
-        learner.update(1e-6)?;
-        Ok(())
-    })?;
+    let train = wanted(Part::Train).then(|| {
+        time(work, device, || {
+            step += 1;
+            learner.backward(&batch, StepKey { seed: 0, step }, &mut Trace::default())?;
+            learner.update(1e-6)?;
+            Ok(())
+        })
+    });
+    let train = train.transpose()?;
     let detector = learner.into_detector();
-    let inference = time(work, device, || detector.detect(&batch).map(drop))?;
-    Ok((train, inference))
+    let inference = wanted(Part::Inference)
+        .then(|| time(work, device, || detector.detect(&batch).map(drop)))
+        .transpose()?;
+    Ok(Timings { train, inference })
 }
 
 fn time(work: &Workload, device: Device, mut f: impl FnMut() -> Result<()>) -> Result<Timing> {
@@ -83,14 +116,71 @@ fn time(work: &Workload, device: Device, mut f: impl FnMut() -> Result<()>) -> R
         torch_ext::synchronize(device)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    let [low_ms, median_ms, high_ms] = quantiles(times);
     Ok(Timing {
-        median_ms: at(0.5),
-        low_ms: at(0.1),
-        high_ms: at(0.9),
+        median_ms,
+        low_ms,
+        high_ms,
         memory_mib: torch_ext::memory(device).map(|m| m.reserved as f64 / f64::from(1 << 20)),
     })
+}
+
+/// What a tenth, half and nine tenths are below. Not of an empty list.
+fn quantiles(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [0.1, 0.5, 0.9].map(|share| values[((values.len() - 1) as f64 * share).round() as usize])
+}
+
+/// How fast a training's batches are decoded, augmented and collated.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct LoaderSpeed {
+    /// Images of a pass.
+    pub images: usize,
+    /// Threads that read.
+    pub workers: usize,
+    /// Cores that these can be on at once: workers, or fewer where the machine has no more.
+    pub cores: usize,
+    /// Half of the passes were slower, in images a second.
+    pub median: f64,
+    /// A tenth were slower, in images a second.
+    pub low: f64,
+    /// A tenth were faster, in images a second.
+    pub high: f64,
+}
+
+/// Reads the training set of the settings as training does, extra sets included, without a model: an
+/// epoch a pass, each with its own order and augmentation.
+///
+/// # Errors
+/// No training set in the settings; what training would refuse; fewer images than a batch has.
+pub fn run_loader(config: &Config, passes: usize, warmup: usize) -> Result<LoaderSpeed> {
+    let Some(set) = &config.data.train else {
+        return Err(Error::config("data.train", "missing: it is what is read")
+            .with_hint("--set data.train.annotations=FILE --set data.train.images=FOLDER|TAR"));
+    };
+    inputs::check_files(config, false)?;
+    let (dataset, split) = Split::open("data.train", set, &mut Silent)?;
+    let extra = inputs::extra_sets(config, dataset.vocabulary(), &mut Silent)?;
+    let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
+    let mut config = config.clone();
+    config.train.epochs = (warmup + passes.max(1)) as u64;
+    let row = inputs::batches(&config, &split, &extra, &broken, &Single)?;
+    let workers = inputs::workers(config.data.workers);
+    let (mut speeds, mut images, mut start) = (Vec::new(), 0, 0);
+    for epoch in 0..config.train.epochs {
+        let end = start + row.batches(epoch);
+        let clock = Instant::now();
+        let source = Arc::<Alternation>::clone(&row);
+        let mut loader = Loader::new(source, start..end, workers, config.data.prefetch)?;
+        images = loader.try_fold(0, |sum, batch| batch.map(|batch| sum + batch.len()))?;
+        if epoch >= warmup as u64 {
+            speeds.push(images as f64 / clock.elapsed().as_secs_f64());
+        }
+        start = end;
+    }
+    let [low, median, high] = quantiles(speeds);
+    let cores = std::thread::available_parallelism().map_or(workers, |n| n.get().min(workers));
+    Ok(LoaderSpeed { images, workers, cores, median, low, high })
 }
 
 /// Classes without meaning.

@@ -1,13 +1,19 @@
 //! `richsem bench`.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::Result;
+use clap::ValueEnum;
 use richsem::{
-    bench::{self, Timing, Workload},
+    bench::{self, Part, Timing, Workload},
     config::{Config, Precision},
-    error::guarded,
+    error::{guarded, write_atomically},
 };
+use serde_json::{Value, json};
 use tch::Device;
 use torch_ext::device_name;
 
@@ -18,23 +24,28 @@ Examples:
   richsem bench -c configs/baseline_r50.toml
   richsem bench -c configs/baseline_r50.toml --set train.precision=bf16 --batch 4
   richsem bench -c configs/tiny.toml --device cpu --size 160x224 --classes 40
+  richsem bench -c configs/baseline_r50.toml --loader --set data.workers=2 \\
+      --set data.train.annotations=train.json --set data.train.images=images/
 
 Times training steps (forward, losses, backward, update) and inference (from a decoded batch in
 memory to boxes) on random pictures with random weights. No data is needed. Memory is what libtorch
-has taken of the GPU's.";
+has taken of the GPU's.
+
+With --loader: how fast the training set of the settings is read, augmented and collated, by
+data.workers threads, without a model. A run is then a pass over the set.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Settings (TOML); those of the data are not used
+    /// Settings (TOML); those of the data are only used with --loader
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// Changes one setting, as train.precision=bf16; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Images at once
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
-    batch: u16,
+    /// Images at once; 2 unless given, with --loader data.batch_size
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    batch: Option<u16>,
     /// Their height and width, in pixels
     #[arg(long, value_name = "HxW", default_value = "800x1216")]
     size: Size,
@@ -44,14 +55,29 @@ pub(crate) struct Args {
     /// Classes
     #[arg(long, value_name = "N", default_value_t = 1203, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     classes: u32,
-    /// Runs that are timed
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    steps: u32,
-    /// Runs before the clock starts
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    warmup: u32,
+    /// Runs that are timed; 20 unless given, with --loader 5
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: Option<u32>,
+    /// Runs before the clock starts; 5 unless given, with --loader 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    warmup: Option<u32>,
+    /// Times one of the two alone
+    #[arg(long, value_enum, value_name = "train|inference", hide_possible_values = true)]
+    only: Option<Only>,
+    /// Times the reading of the training set instead
+    #[arg(long, conflicts_with_all = ["only", "size", "boxes", "classes", "device"])]
+    loader: bool,
+    /// Writes the numbers (JSON)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Only {
+    Train,
+    Inference,
 }
 
 /// Height and width, as `800x1216`.
@@ -79,35 +105,63 @@ impl FromStr for Size {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    if let Some(file) = &args.json {
+        output::check_file(file, "--json")?;
+    }
     let config = Config::load(&args.config, &args.assignments)?;
+    let (text, numbers) = match args.loader {
+        true => time_loader(args, config)?,
+        false => time_detector(args, &config)?,
+    };
+    output::print(text)?;
+    if let Some(file) = &args.json {
+        write_json(file, &numbers)?;
+    }
+    Ok(exit::OK)
+}
+
+fn write_json(file: &Path, numbers: &Value) -> Result<()> {
+    write_atomically(file, |out| Ok(writeln!(out, "{numbers:#}")?))?;
+    output::note(format!("numbers: {}", file.display()));
+    Ok(())
+}
+
+/// The table, and the same for programs.
+fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
     let device = args.device.resolve()?;
     let work = Workload {
-        batch: args.batch.into(),
+        only: args.only.map(|only| match only {
+            Only::Train => Part::Train,
+            Only::Inference => Part::Inference,
+        }),
+        batch: args.batch.unwrap_or(2).into(),
         height: args.size.height.into(),
         width: args.size.width.into(),
         boxes: args.boxes.into(),
         classes: args.classes as usize,
-        warmup: args.warmup as usize,
-        runs: args.steps as usize,
+        warmup: args.warmup.unwrap_or(5) as usize,
+        runs: args.steps.unwrap_or(20) as usize,
     };
-    let (train, inference) = guarded(|| bench::run(&config, &work, device))?;
+    let timings = guarded(|| bench::run(config, &work, device))?;
     let precision = match config.train.precision {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     };
-    let row = |name: &str, timing: &Timing| {
+    let row = |(name, timing): (&str, Option<Timing>)| {
+        let timing = timing?;
         let ms = |value: f64| format!("{value:.1}");
-        vec![
+        Some(vec![
             name.to_owned(),
             ms(timing.median_ms),
             ms(timing.low_ms),
             ms(timing.high_ms),
             format!("{:.1}", work.batch as f64 * 1e3 / timing.median_ms),
             timing.memory_mib.map_or_else(|| table::NOTHING.to_owned(), |mib| format!("{mib:.0}")),
-        ]
+        ])
     };
     let columns = ["<what", "median ms", "p10 ms", "p90 ms", "images/s", "MiB"];
-    output::print(format!(
+    let rows = [("training step", timings.train), ("inference", timings.inference)];
+    let text = format!(
         "{}, {precision}\nbatch {} of {}, {} boxes an image, {} classes; {} runs after {} to warm \
          up\n\n{}",
         hardware(device),
@@ -117,9 +171,59 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         work.classes,
         work.runs,
         work.warmup,
-        table::table(&columns, [row("training step", &train), row("inference", &inference)])
-    ))?;
-    Ok(exit::OK)
+        table::table(&columns, rows.into_iter().filter_map(row))
+    );
+    let numbers = json!({
+        "hardware": hardware(device),
+        "precision": precision,
+        "batch": work.batch,
+        "height": work.height,
+        "width": work.width,
+        "boxes": work.boxes,
+        "classes": work.classes,
+        "runs": work.runs,
+        "warmup": work.warmup,
+        "threads": tch::get_num_threads(),
+        "train": timings.train,
+        "inference": timings.inference,
+    });
+    Ok((text, numbers))
+}
+
+/// As [`time_detector`], of the loader.
+fn time_loader(args: &Args, mut config: Config) -> Result<(String, Value)> {
+    if let Some(batch) = args.batch {
+        config.data.batch_size = batch.into();
+    }
+    let (passes, warmup) = (args.steps.unwrap_or(5), args.warmup.unwrap_or(1));
+    let speed = bench::run_loader(&config, passes as usize, warmup as usize)?;
+    let rate = |value: f64| format!("{value:.1}");
+    let columns = ["<what", "median", "p10", "p90", "per core"];
+    let row = vec![
+        "images/s".to_owned(),
+        rate(speed.median),
+        rate(speed.low),
+        rate(speed.high),
+        rate(speed.median / speed.cores as f64),
+    ];
+    let text = format!(
+        "{}; {} threads on {} cores\n{} images a pass, batches of {}; {passes} passes after \
+         {warmup} to warm up\n\n{}",
+        processor().unwrap_or_else(|| "cpu".to_owned()),
+        speed.workers,
+        speed.cores,
+        speed.images,
+        config.data.batch_size,
+        table::table(&columns, [row])
+    );
+    let numbers = json!({
+        "hardware": processor(),
+        "batch": config.data.batch_size,
+        "runs": passes,
+        "warmup": warmup,
+        "loader": speed,
+    });
+    Ok((text, numbers))
 }
 
 /// The device by its maker's name.
