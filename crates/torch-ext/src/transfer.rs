@@ -1,11 +1,32 @@
-//! From the host to a device.
+//! From the host's memory to a tensor, and from the host to a device.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::device_name;
+use crate::{Result, device_name};
+
+/// A tensor of the host, zero, or what `fill` makes of its bytes: row by row, as memory has them.
+///
+/// The calling thread does it all. `Tensor::f_from_data_size` copies, after it has written zeros with
+/// libtorch's threads: where several read pictures side by side, they wait for each other.
+///
+/// # Errors
+/// No room.
+pub fn filled(size: &[i64], kind: Kind, fill: impl FnOnce(&mut [u8])) -> Result<Tensor> {
+    let tensor = Tensor::f_empty(size, (kind, Device::Cpu))?;
+    let bytes = tensor.numel() * kind.elt_size_in_bytes();
+    if bytes > 0 {
+        let start = tensor.data_ptr().cast::<u8>();
+        // SAFETY: a new tensor is contiguous, has that many bytes, and is nobody else's.
+        fill(unsafe {
+            start.write_bytes(0, bytes);
+            std::slice::from_raw_parts_mut(start, bytes)
+        });
+    }
+    Ok(tensor)
+}
 
 /// A tensor of the host on a device, without waiting for what the device still has to do: a plain
 /// copy waits, and then the device waits for the host. (The host's tensor may go at once: CUDA takes
@@ -39,6 +60,15 @@ pub fn constant(values: &[f32], shape: &[i64], device: Device) -> Tensor {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_filled_is_zero() {
+        let words = filled(&[2, 3], Kind::Int16, |bytes| bytes[6..8].fill(255)).unwrap();
+        assert_eq!(words.size(), [2, 3]);
+        assert_eq!(Vec::<i16>::try_from(words.flatten(0, 1)).unwrap(), [0, 0, 0, -1, 0, 0]);
+        let nothing = filled(&[0, 3], Kind::Uint8, |_| panic!("no bytes to fill"));
+        assert_eq!(nothing.unwrap().size(), [0, 3]);
+    }
 
     #[test]
     fn a_constant_is_made_once_for_each_shape() {

@@ -64,23 +64,25 @@ impl Batch {
         };
         let (h, w) = (padded(RgbImage::height), padded(RgbImage::width));
         let b = samples.len();
-        let mut pixels = vec![0u8; b * h * w * 3]; // [B, H, W, 3]
-        let mut mask = vec![1u8; b * h * w]; // [B, H, W]
-        let mut targets = Vec::with_capacity(b);
-        for (i, (image, target)) in samples.into_iter().enumerate() {
-            let width = image.width() as usize;
-            for (y, row) in image.chunks_exact(width * 3).enumerate() {
-                let at = (i * h + y) * w;
-                pixels[at * 3..][..width * 3].copy_from_slice(row);
-                mask[at..][..width].fill(0);
+        let size = [b as i64, h as i64, w as i64];
+        let images = torch_ext::filled(&[size[0], size[1], size[2], 3], Kind::Uint8, |pixels| {
+            for (i, (image, _)) in samples.iter().enumerate() {
+                for (y, row) in image.chunks_exact(image.width() as usize * 3).enumerate() {
+                    pixels[(i * h + y) * w * 3..][..row.len()].copy_from_slice(row);
+                }
             }
-            targets.push(target);
-        }
-        let [b, h, w] = [b, h, w].map(|n| n as i64);
+        })?;
+        let mask = torch_ext::filled(&size, Kind::Bool, |mask| {
+            mask.fill(1);
+            for (i, (image, _)) in samples.iter().enumerate() {
+                for y in 0..image.height() as usize {
+                    mask[(i * h + y) * w..][..image.width() as usize].fill(0);
+                }
+            }
+        })?;
         // A view with channels first: planes are only made on the device, in `normalize`.
-        let images = Tensor::f_from_data_size(&pixels, &[b, h, w, 3], Kind::Uint8)?
-            .f_permute([0, 3, 1, 2])?;
-        let mask = Tensor::f_from_data_size(&mask, &[b, h, w], Kind::Bool)?;
+        let images = images.f_permute([0, 3, 1, 2])?;
+        let targets = samples.into_iter().map(|(_, target)| target).collect();
         Ok(Self {
             images,
             mask,
