@@ -227,7 +227,8 @@ def main():
         fail("--device: PyTorch finds no GPU", "--device cpu")
     args.device = torch.device(name)
     if args.device.type == "cuda":
-        torch.cuda.set_device(args.device)
+        if args.device.index is not None:
+            torch.cuda.set_device(args.device)
         hardware = torch.cuda.get_device_name(args.device)
     else:
         args.threads = args.threads or cores()

@@ -108,7 +108,9 @@ impl ClassHead {
                 Self::Text { proj, logit_scale } => {
                     let text = text.expect("checked by the detector: this head needs a text table");
                     let visual = l2_normalize(&proj.forward(&hidden));
-                    visual.matmul(&text.normalized.transpose(0, 1)) * logit_scale.exp()
+                    // Scaled here: the table is smaller than the logits.
+                    let rows = &text.normalized * logit_scale.exp();
+                    visual.matmul(&rows.transpose(0, 1))
                 }
             }
         })

@@ -15,7 +15,7 @@ const OP: &str = "linear";
 /// `x Wᵀ + b`, then ReLU if asked for. Under autocast it computes in autocast's kind, and the
 /// gradients of an f32 weight and bias are f32.
 ///
-/// On CUDA, bias and ReLU are the matrix product's epilogue and one kernel of the backward pass;
+/// On CUDA the bias is the matrix product's epilogue, and with ReLU one kernel of the backward pass;
 /// elsewhere [`linear_naive`].
 ///
 /// # Shapes
@@ -50,7 +50,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) ->
     let (w, output) = tch::no_grad(|| -> Result<_> {
         let (w, b) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
         let output = no_autocast(device, || match relu {
-            true => b.f_internal_addmm_activation(&rows, &w.f_tr()?, false),
+            true => b.f_addmm(&rows, &w.f_tr()?)?.f_relu_(),
             false => b.f_addmm(&rows, &w.f_tr()?),
         })?;
         Ok((w, output))

@@ -66,6 +66,43 @@ pub(crate) fn program(kind: Kind, [d, l, p]: [i64; 3], reference: i64) -> Result
     })
 }
 
+/// Summands of a place in 16 bits, on average: few enough for 11 bits of mantissa.
+const SUMMANDS: i64 = 32;
+
+/// Where the gradient of the values is added up, in any kind: how often each level is there, where its
+/// first copy starts, and how many positions there are.
+#[derive(Debug, PartialEq, Eq)]
+struct Sums {
+    copies: Vec<i64>,
+    starts: Vec<i64>,
+    positions: i64,
+}
+
+impl Sums {
+    /// For `queries · points` points of a level, each of which touches four pixels.
+    fn new(kind: Kind, shapes: Shapes, spatial_shapes: &[(i64, i64)]) -> Self {
+        let Shapes { q, p, .. } = shapes;
+        let (mut copies, mut starts, mut positions) = (vec![], vec![], 0);
+        for &(h, w) in spatial_shapes {
+            let summands = q * p * 4 / (h * w);
+            let count = match kind {
+                Kind::Float => 1,
+                _ => (summands / SUMMANDS + 1).min(q.max(1)),
+            };
+            copies.push(count);
+            starts.push(positions);
+            positions += count * h * w;
+        }
+        Self { copies, starts, positions }
+    }
+
+    /// `struct Sums` of the kernels.
+    fn laid_out(&self) -> Vec<i32> {
+        let all = self.copies.iter().chain(&self.starts).chain([&self.positions]);
+        all.map(|&number| number as i32).collect()
+    }
+}
+
 /// `struct Levels` of the kernels.
 fn levels(spatial_shapes: &[(i64, i64)]) -> Vec<i32> {
     let heights = spatial_shapes.iter().map(|&(h, _)| h as i32);
@@ -96,12 +133,6 @@ fn threads(shapes: Shapes, kind: Kind) -> Result<usize> {
     Ok(threads as usize)
 }
 
-/// What both kernels take last.
-fn sizes(args: Args, shapes: Shapes, spatial_shapes: &[(i64, i64)]) -> Result<Args> {
-    let Shapes { b, s, m, q, .. } = shapes;
-    args.ints(&levels(spatial_shapes)).int(b * q * m)?.int(q)?.int(m)?.int(s)
-}
-
 /// Forward pass. `value` `[B, S, M, D]`; all contiguous. Returns `[B, Q, M·D]`.
 pub(super) fn forward(
     shapes: Shapes,
@@ -109,13 +140,14 @@ pub(super) fn forward(
     value: &Tensor,
     points: Points<'_>,
 ) -> Result<Tensor> {
-    let Shapes { b, m, d, q, l, p, .. } = shapes;
+    let Shapes { b, s, m, d, q, l, p } = shapes;
     let kind = value.kind();
     let (value, locations) = (aligned(value)?, aligned(points.locations)?);
     let output = Tensor::f_empty([b, q, m * d], (kind, value.device()))?;
     let args = Args::default().tensor(&value).tensor(&locations).tensor(points.weights);
     let args = args.tensor(points.references).tensor(&output);
-    let mut args = sizes(args, shapes, spatial_shapes)?;
+    let args = args.ints(&levels(spatial_shapes));
+    let mut args = args.int(b * q * m)?.int(q)?.int(m)?.int(s)?;
     // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
     unsafe {
         launch(
@@ -145,15 +177,21 @@ pub(super) fn backward(
     let (grad, value, locations) =
         (aligned(&grad.f_to_kind(kind)?)?, aligned(value)?, aligned(points.locations)?);
     let weights = points.weights;
-    let grad_value = match needs[0] {
-        true => Some(Tensor::f_zeros([b, s, m, d], (kind, device))?),
+    let layout = Sums::new(kind, shapes, spatial_shapes);
+    if i32::try_from(layout.positions).is_err() {
+        let got = layout.positions.to_string();
+        return Err(Error::argument(super::OP, "value", "fewer than 2³¹ sums of an image", got));
+    }
+    let sums = match needs[0] {
+        // In 16 bits these are f16 whatever the kind is called.
+        true => Some(Tensor::f_zeros([b, layout.positions, m, d], (kind, device))?),
         false => None,
     };
     let (grad_locations, grad_weights) = (locations.f_empty_like()?, weights.f_empty_like()?);
     let program = program(kind, [d, l, p], points.reference())?;
     let sharing = Sharing::new(kind, d);
     let threads = threads(shapes, kind)?;
-    let bound = match kind != Kind::Float && grad_value.is_some() {
+    let bound = match kind != Kind::Float && sums.is_some() {
         true => {
             let bound = Tensor::f_zeros([1], (Kind::Int, device))?;
             let args = Args::default().tensor(&grad).tensor(weights).tensor(&bound);
@@ -170,20 +208,31 @@ pub(super) fn backward(
         .tensor(&locations)
         .tensor(weights)
         .tensor(points.references)
-        .tensor(grad_value.as_ref())
+        .tensor(sums.as_ref())
         .tensor(&grad_locations)
         .tensor(&grad_weights)
         .tensor(bound.as_ref());
-    let mut args = sizes(args, shapes, spatial_shapes)?;
+    let (pyramid, sums_layout) = (levels(spatial_shapes), layout.laid_out());
+    let args = args.ints(&pyramid).ints(&sums_layout);
+    let mut args = args.int(b * q * m)?.int(q)?.int(m)?.int(s)?;
     // SAFETY: as above.
     unsafe { launch(device, &program, "ms_deform_attn_backward", threads, &mut args)? };
-    if let (Some(bound), Some(sums)) = (&bound, &grad_value) {
-        let chunks = b * s * m * d / sharing.vector;
-        let mut args = Args::default().tensor(sums).tensor(bound).int(q)?.int(chunks)?;
-        let chunks = chunks as usize;
-        // SAFETY: as above.
-        unsafe { launch(device, &program, "ms_deform_attn_unscale", chunks, &mut args)? };
-    }
+    let grad_value = match (&bound, sums) {
+        (Some(bound), Some(sums)) => {
+            let grad_value = Tensor::f_empty([b, s, m, d], (kind, device))?;
+            let width = m * d / sharing.vector;
+            let args = Args::default().tensor(&sums).tensor(bound).tensor(&grad_value);
+            let args = args.ints(&pyramid).ints(&sums_layout).int(q)?.int(s)?;
+            let chunks = b * s * width;
+            let mut args = args.int(width)?.int(chunks)?;
+            // SAFETY: as above.
+            unsafe {
+                launch(device, &program, "ms_deform_attn_collect", chunks as usize, &mut args)?;
+            }
+            Some(grad_value)
+        }
+        (_, sums) => sums,
+    };
     Ok(vec![grad_value, needs[1].then_some(grad_locations), needs[2].then_some(grad_weights)])
 }
 
@@ -205,6 +254,18 @@ mod tests {
         assert_eq!(share(Kind::Float, 1), (1, 1));
         assert_eq!(share(Kind::Float, 512), (4, 32));
         assert_eq!(share(Kind::Float, 6), (2, 4));
+    }
+
+    #[test]
+    fn coarse_levels_are_summed_in_copies() {
+        let shapes = Shapes { b: 2, s: 22, m: 8, d: 32, q: 100, l: 2, p: 4 };
+        let layout = |kind| Sums::new(kind, shapes, &[(4, 5), (1, 2)]);
+        // 1600 summands over 20 pixels, and over 2.
+        let in_16_bits = Sums { copies: vec![3, 26], starts: vec![0, 60], positions: 112 };
+        assert_eq!(layout(Kind::BFloat16), in_16_bits);
+        assert_eq!(in_16_bits.laid_out(), [3, 26, 0, 60, 112]);
+        let in_f32 = Sums { copies: vec![1, 1], starts: vec![0, 20], positions: 22 };
+        assert_eq!(layout(Kind::Float), in_f32);
     }
 
     #[test]

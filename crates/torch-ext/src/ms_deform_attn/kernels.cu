@@ -14,6 +14,13 @@ struct Levels {
   int start[L];
 };
 
+// Where the gradient of the values is added up: `copies` maps of each level, the first at `start`.
+struct Sums {
+  int copies[L];
+  int start[L];
+  int positions;
+};
+
 // The four pixels around a point: where their features start, and their bilinear coefficients.
 struct Corners {
   bool inside[4];
@@ -224,7 +231,9 @@ __device__ __forceinline__ float sum_over_item(float x) {
 
 // The gradient of the values is added up by reductions in the L2 cache, whose bytes are what the
 // backward pass takes its time for. So values of 16 bits have it added up in 16 bits: as f16, which
-// has eight times the resolution of bf16, scaled by a power of two so that no sum can overflow.
+// has eight times the resolution of bf16, scaled by a power of two so that no sum can overflow. A
+// coarse level's pixels are read by very many queries, and a sum of very many is rounded as often: its
+// queries take turns at several copies of the level, which are summed in f32.
 #if KIND == 0
 
 typedef float sum_t;
@@ -288,28 +297,51 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_bound(
   }
 }
 
-// Sums to values, in place: `count` of them.
-extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_unscale(
-    Pack<value_t, VEC>* __restrict__ sums,
+// Copies' sums to grad_value [B, S, M, D] of `count` chunks, `width` of them a position's.
+extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_collect(
+    const Pack<sum_t, VEC>* __restrict__ sums,
     const unsigned* __restrict__ bound,
+    Pack<value_t, VEC>* __restrict__ grad_value,
+    Levels levels,
+    Sums layout,
     int queries,
+    int positions,
+    int width,
     int count) {
   const unsigned at = blockIdx.x * 256u + threadIdx.x;
   if (at >= count) {
     return;
   }
+  const int chunk = at % width, position = at / width % positions, image = at / width / positions;
+  int level = 0;
+#pragma unroll
+  for (int i = 1; i < L; ++i) {
+    level = position >= levels.start[i] ? i : level;
+  }
+  const size_t first = static_cast<size_t>(image) * layout.positions + layout.start[level] +
+      position - levels.start[level];
+  const int area = levels.height[level] * levels.width[level];
+  float total[VEC] = {};
+#pragma unroll 4
+  for (int copy = 0; copy < layout.copies[level]; ++copy) {
+    const Pack<sum_t, VEC> sum = sums[(first + static_cast<size_t>(copy) * area) * width + chunk];
+#pragma unroll
+    for (int i = 0; i < VEC; ++i) {
+      total[i] += f16_to_float(sum.at[i]);
+    }
+  }
   const float scale = 1.0f / sum_scale(bound, queries);
-  Pack<value_t, VEC> chunk = sums[at];
+  Pack<value_t, VEC> result;
 #pragma unroll
   for (int i = 0; i < VEC; ++i) {
-    chunk.at[i] = from_float(f16_to_float(chunk.at[i]) * scale);
+    result.at[i] = from_float(total[i] * scale);
   }
-  sums[at] = chunk;
+  grad_value[at] = result;
 }
 
 #endif
 
-// grad [items, D]; adds to grad_value [B, S, M, D] (zero before), which may be null; writes
+// grad [items, D]; adds to sums [B, positions of the layout, M, D] (zero before), which may be null; writes
 // grad_locations [items, L, P, 2] and grad_weights [items, L, P]. `bound` as above, null with KIND 0.
 extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
     const value_t* __restrict__ grad,
@@ -317,11 +349,12 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
     const float2* __restrict__ locations,
     const weight_t* __restrict__ weights,
     const float* __restrict__ references,
-    sum_t* __restrict__ grad_value,
+    sum_t* __restrict__ sums,
     float2* __restrict__ grad_locations,
     weight_t* __restrict__ grad_weights,
     const unsigned* __restrict__ bound,
     Levels levels,
+    Sums layout,
     int items,
     int queries,
     int heads,
@@ -343,7 +376,9 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
   float of_all = 0.0f;
 #endif
 
-  const float scale = grad_value == nullptr ? 1.0f : sum_scale(bound, queries);
+  const float scale = sums == nullptr ? 1.0f : sum_scale(bound, queries);
+  const int query = item / heads % queries;
+  const size_t sums_base = static_cast<size_t>(image) * layout.positions * stride + head * D;
   float g[CHUNKS][VEC];
 #pragma unroll
   for (int c = 0; c < CHUNKS; ++c) {
@@ -355,6 +390,9 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
     const int height = levels.height[level];
     const int width = levels.width[level];
     const size_t start = base + static_cast<size_t>(levels.start[level]) * stride;
+    const int copy = query % layout.copies[level];
+    const size_t sums_start =
+        sums_base + static_cast<size_t>(layout.start[level] + copy * height * width) * stride;
 #pragma unroll
     for (int point = 0; point < P; ++point) {
       const int i = level * P + point;
@@ -378,7 +416,7 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
             product[corner] += g[c][i] * pixel[i];
           }
         }
-        if (grad_value != nullptr && active && mine) {
+        if (sums != nullptr && active && mine) {
 #pragma unroll
           for (int corner = 0; corner < 4; ++corner) {
             if (corners.inside[corner]) {
@@ -388,7 +426,7 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
               for (int i = 0; i < VEC; ++i) {
                 add[i] = k * g[c][i];
               }
-              atomic_add(grad_value + start + corners.offset[corner] + feature, add);
+              atomic_add(sums + sums_start + corners.offset[corner] + feature, add);
             }
           }
         }
