@@ -1,0 +1,68 @@
+//! `synth` and `dataset`.
+
+use serde_json::json;
+
+use super::util::{Dir, SMALL_SYNTH};
+
+#[test]
+fn a_drawn_set_is_counted_and_its_readme_makes_it_again() {
+    let dir = Dir::new();
+    let drawn = dir.command(&SMALL_SYNTH).ok().stderr_has("12 training, 6 validation");
+    let stats = dir.command(&["dataset", "stats", "set/train.json"]).ok();
+    let stats = stats.stdout_has("12 images").stdout_has("4 classes");
+    // Four classes in twelve images: which groups they fall into follows from their images.
+    let train = dir.json("set/train.json");
+    let boxes = train["annotations"].as_array().unwrap().len().to_string();
+    for category in train["categories"].as_array().unwrap() {
+        let id = category["id"].to_string();
+        let (name, group) =
+            (category["name"].as_str().unwrap(), category["frequency"].as_str().unwrap());
+        let (images, instances) =
+            (category["image_count"].to_string(), category["instance_count"].to_string());
+        assert_eq!(stats.row(&id), [&*id, name, group, &*images, &*instances], "{stats:?}");
+        assert_eq!(drawn.row(&id)[..5], [&*id, name, group, &*images, &*instances], "{drawn:?}");
+    }
+    let all = train["categories"].as_array().unwrap();
+    let rare = all.iter().filter(|c| c["frequency"] == "r").count().to_string();
+    assert_eq!(stats.row("rare")[4], rare, "{stats:?}");
+    let by_size: u64 = ["small", "medium", "large"]
+        .iter()
+        .map(|size| stats.row(size).iter().rev().nth(1).unwrap().parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(by_size.to_string(), boxes, "{stats:?}");
+
+    dir.command(&SMALL_SYNTH).fails(1).stderr_has("OUT: ").stderr_has("--overwrite");
+    dir.command(&[&SMALL_SYNTH[..], &["--overwrite"]].concat()).ok();
+
+    let readme = dir.text("set/README.md");
+    let words: Vec<&str> = readme
+        .lines()
+        .skip_while(|line| !line.starts_with("    richsem"))
+        .take_while(|line| !line.is_empty())
+        .flat_map(str::split_whitespace)
+        .filter(|word| *word != "\\")
+        .map(|word| if word == "FOLDER" { "again" } else { word })
+        .skip(1)
+        .collect();
+    dir.command(&words).ok();
+    assert_eq!(dir.files("set"), dir.files("again"));
+    for file in dir.files("set") {
+        assert!(dir.read(&format!("set/{file}")) == dir.read(&format!("again/{file}")), "{file}");
+    }
+    dir.command(&["synth", "x", "--classes", "0"]).fails(1).stderr_has("--classes: expected 1 to");
+}
+
+#[test]
+fn voc_becomes_coco() {
+    let dir = Dir::new();
+    let object = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>";
+    let xml = format!(
+        "<annotation><size><width>20</width><height>20</height></size>{object}</annotation>"
+    );
+    dir.write("voc/Annotations/a.xml", xml);
+    dir.write("voc/JPEGImages/a.jpg", "");
+    dir.command(&["dataset", "from-voc", "voc", "out"]).ok().stdout_has("1 images, 1 boxes");
+    assert_eq!(dir.json("out/all.json")["annotations"][0]["bbox"], json!([0.0, 0.0, 9.0, 9.0]));
+    dir.command(&["dataset", "from-voc", "absent", "out2"]).fails(1).stderr_has("absent");
+    assert!(!dir.exists("out2"));
+}

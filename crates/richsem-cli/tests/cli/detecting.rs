@@ -1,0 +1,176 @@
+//! `train`, `eval` and `predict` in a row, and `predict` alone.
+
+use richsem::{checkpoint_io::safetensors, detector::Detector, testing};
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+use super::util::Dir;
+
+#[test]
+fn train_then_eval_then_predict() {
+    let dir = Dir::with_data();
+    // Long enough that what is compared below is not zero.
+    let mut train = vec!["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
+    let settings = [
+        "seed=5",
+        "train.epochs=20",
+        "train.eval_every=0",
+        "train.lr=0.003",
+        "train.lr_backbone=0.003",
+        "train.lr_drop=[]",
+    ];
+    train.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+    let ran = dir.command(&train).ok();
+    let ran = ran
+        .stderr_has("epoch 1/20  batch 2/6  step 2  loss")
+        .stderr_has("finished in")
+        .stdout_has("after epoch 20:");
+    assert!(dir.text("run/config.toml").contains("seed = 5"));
+    dir.command(&train).fails(1).stderr_has("not empty");
+    // A finished run has nothing left to do, and keeps what it has.
+    let before = dir.text("run/metrics.jsonl");
+    dir.command(&["train", "--resume", "run", "--device", "cpu"]).ok().stderr_has("finished");
+    assert_eq!(dir.text("run/metrics.jsonl"), before);
+
+    // The run's own measurement, again from its weights, and again from the written detections.
+    let eval = ["eval", "--annotations", "set/val.json"];
+    let with = ["--weights", "run", "--images", "set/images", "--device", "cpu"];
+    let out = ["--save-json", "dets.json", "--json", "metrics.json"];
+    let again =
+        dir.command(&[&eval[..], &with, &out].concat()).ok().stdout_has("LVIS protocol: 6 images");
+    assert_eq!(again.values_below("AP"), ran.values_below("AP"));
+    let own = dir.json("run/eval/epoch-0020.json");
+    assert!(own["metrics"]["AP50"].as_f64().unwrap() > 0.005, "{own}");
+    assert_eq!(dir.json("metrics.json")["metrics"], own["metrics"]);
+    let detections = dir.json("dets.json");
+    assert_eq!(own["detections"], detections.as_array().unwrap().len());
+    let from_file = ["--detections", "dets.json", "--json", "from_file.json"];
+    dir.command(&[&eval[..], &from_file].concat()).ok();
+    assert_eq!(dir.json("from_file.json")["metrics"], own["metrics"]);
+    // Another batch size gives the same up to rounding.
+    let one = ["--batch", "1", "--save-json", "one.json"];
+    dir.command(&[&eval[..], &with, &one].concat()).ok();
+    let best = |value: &serde_json::Value| value[0]["score"].as_f64().unwrap();
+    assert!((best(&dir.json("one.json")) - best(&detections)).abs() < 1e-4);
+
+    // The same boxes in a picture's own results. Scores of a network this young are low.
+    let picture = "set/images/val/000001.jpg";
+    let predict = [
+        "predict",
+        picture,
+        "--weights",
+        "run/checkpoints/last/model.safetensors",
+        "--device",
+        "cpu",
+    ];
+    let ran =
+        dir.command(&[&predict[..], &["--conf", "0", "--raw", "raw.safetensors"]].concat()).ok();
+    assert_eq!(dir.files("predictions"), ["000001.jpg", "detections.json"]);
+    assert_ne!(dir.read("predictions/000001.jpg"), dir.read(picture));
+    let found = dir.json("predictions/detections.json");
+    let first_image = detections[0]["image_id"].clone();
+    let of_first = detections.as_array().unwrap().iter().filter(|d| d["image_id"] == first_image);
+    assert_eq!(found.as_array().unwrap().len(), of_first.count());
+    assert_eq!((&found[0]["image_id"], &found[0]["file_name"]), (&json!(1), &json!(picture)));
+    assert_eq!(found[0]["category_id"], dir.json("one.json")[0]["category_id"]);
+    assert!((best(&found) - best(&dir.json("one.json"))).abs() < 1e-6);
+    let name = found[0]["category_name"].as_str().unwrap();
+    assert_eq!(ran.row(picture)[1], name);
+    let raw = dir.read("raw.safetensors");
+    let header = &raw[8..8 + u64::from_le_bytes(raw[..8].try_into().unwrap()) as usize];
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    assert_eq!(header["pred_logits"]["shape"], json!([1, 20, 4]));
+    assert_eq!(header["pred_boxes"]["shape"], json!([1, 20, 4]));
+    of_a_stored_batch(&dir);
+    // Nothing reaches the highest score: results are empty, but there.
+    dir.command(&[&predict[..], &["--conf", "1", "--no-pictures", "-o", "none"]].concat())
+        .ok()
+        .stderr_has("0 objects");
+    assert_eq!(dir.files("none"), ["detections.json"]);
+    assert_eq!(dir.json("none/detections.json"), json!([]));
+}
+
+/// A batch that was normalised elsewhere gives what the library computes from it.
+fn of_a_stored_batch(dir: &Dir) {
+    const WEIGHTS: &str = "run/checkpoints/last/model.safetensors";
+    let images = testing::normal(1, &[2, 3, 64, 96]);
+    let mask = Tensor::zeros([2, 64, 96], (Kind::Bool, Device::Cpu));
+    let _ = mask.get(1).narrow(1, 70, 26).fill_(1);
+    let tokens = Tensor::from_slice(&[3i64, 1, 4, 15, 9, 2]).view([2, 3]);
+    let run = |tokens: &Tensor| {
+        let tensors = [("images", &images), ("mask", &mask), ("tokens", tokens)];
+        let tensors = tensors.map(|(name, x)| (name.to_owned(), x.shallow_clone())).into();
+        safetensors::write(&dir.path("in.safetensors"), &tensors, &Default::default()).unwrap();
+        let command = ["predict", "--tensor", "in.safetensors", "--weights", WEIGHTS];
+        dir.command(&[&command[..], &["--raw", "out.safetensors", "--device", "cpu"]].concat())
+    };
+    run(&tokens).ok().stderr_has("3 queries in 2 pictures; results in out.safetensors");
+    let got = safetensors::read(&dir.path("out.safetensors")).unwrap().0;
+    let detector = Detector::load(&dir.path(WEIGHTS), Device::Cpu).unwrap();
+    let text = detector.text.as_ref();
+    let expected = detector.model.infer_at(&images, &mask, text, Some(&tokens)).unwrap();
+    assert_eq!(got["pred_logits"], expected.pred_logits);
+    assert_eq!(got["pred_boxes"], expected.pred_boxes);
+    run(&(tokens * 100_000)).fails(1).stderr_has("in.safetensors: tokens: expected numbers below");
+    let command = ["predict", "--tensor", "in.safetensors", "--weights", WEIGHTS];
+    dir.command(&command).fails(2).stderr_has("--raw");
+    dir.command(&[&command[..], &["--raw", "x", "--conf", "0.5"]].concat()).fails(2);
+}
+
+#[test]
+fn a_broken_picture_is_named_and_the_others_are_done() {
+    let dir = Dir::with_run();
+    let whole = dir.read("set/images/val/000001.jpg");
+    dir.write("in/a.jpg", &whole);
+    dir.write("in/b.jpg", &whole[..whole.len() / 20]);
+    dir.write("in/c.jpg", &whole);
+    let predict =
+        ["predict", "in", "--weights", "run", "--device", "cpu", "--conf", "0", "-o", "out"];
+    let ran = dir.command(&[&predict[..], &["--raw", "raw.safetensors"]].concat()).fails(1);
+    let ran = ran.stderr_has("skipped: in/b.jpg").stderr_has("1 of 3 pictures could not be read");
+    assert_eq!(dir.files("out"), ["a.jpg", "c.jpg", "detections.json"]);
+    let found = dir.json("out/detections.json");
+    let ids: std::collections::BTreeSet<_> =
+        found.as_array().unwrap().iter().map(|d| d["image_id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, [1, 3].into());
+    assert!(ran.stdout.contains("in/c.jpg") && !ran.stdout.contains("in/b.jpg"), "{ran:?}");
+    let raw = String::from_utf8_lossy(&dir.read("raw.safetensors")).into_owned();
+    assert!(raw.contains("\"3.pred_boxes\"") && !raw.contains("\"2.pred"));
+    // The first alone.
+    dir.command(&[&predict[..], &["--limit", "1"]].concat()).ok();
+    // A name that JSON cannot hold counts as a picture that cannot be read.
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = dir.path("in").join(std::ffi::OsStr::from_bytes(b"a\xe9.jpg"));
+    if std::fs::write(&odd, &whole).is_ok() {
+        for input in ["in", "in/*.jpg"] {
+            let predict = [
+                "predict",
+                input,
+                "--weights",
+                "run",
+                "--device",
+                "cpu",
+                "--conf",
+                "0",
+                "-o",
+                "odd",
+            ];
+            dir.command(&predict)
+                .fails(1)
+                .stderr_has("skipped: in/a\u{fffd}.jpg: the name is not UTF-8")
+                .stderr_has("2 of 4 pictures could not be read");
+            let found = dir.json("odd/detections.json");
+            let ids: std::collections::BTreeSet<_> =
+                found.as_array().unwrap().iter().map(|d| d["image_id"].as_i64().unwrap()).collect();
+            assert_eq!(ids, [1, 4].into());
+        }
+    }
+    // Nothing is overwritten that was given.
+    let over = ["predict", "in/a.jpg", "--weights", "run", "-o", "in"];
+    dir.command(&over).fails(1).stderr_has("would be overwritten");
+    assert_eq!(dir.read("in/a.jpg"), whole);
+    dir.command(&["predict", "in/none.jpg", "--weights", "run"]).fails(1).stderr_has("in/none.jpg");
+    // Weights that are none.
+    dir.command(&["predict", "in", "--weights", "set"]).fails(1).stderr_has("--weights: `set`");
+    dir.command(&["predict", "in", "--weights", "tiny.toml"]).fails(1).stderr_has("tiny.toml");
+}

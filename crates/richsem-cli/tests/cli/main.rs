@@ -1,0 +1,10 @@
+//! The real binary, verb by verb.
+#![allow(clippy::unwrap_used)]
+
+mod command_line;
+mod data;
+mod detecting;
+mod measuring;
+mod stopping;
+#[path = "../util/mod.rs"]
+mod util;

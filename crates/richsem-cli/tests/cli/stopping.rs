@@ -1,0 +1,72 @@
+//! Ends before the end: signals, and a loss that is not finite.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use super::util::Dir;
+
+#[test]
+fn a_loss_that_is_not_finite_ends_with_3() {
+    let dir = Dir::with_data();
+    let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
+    let wild = ["--set", "train.lr=1e30", "--set", "train.lr_backbone=1e30"];
+    dir.command(&[&train[..], &wild].concat()).fails(3).stderr_has("not finite").stderr_has("hint");
+}
+
+#[test]
+fn a_signal_leaves_nothing_of_a_set_that_was_being_drawn() {
+    let dir = Dir::new();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut command = dir.raw_command(&["synth", "set", "--train-images", "100000"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let drawing = || {
+            let below = std::fs::read_dir(dir.path("")).unwrap().flatten();
+            below.map(|e| e.path().join("set/images/train/000003.jpg")).any(|file| file.exists())
+        };
+        while !drawing() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let sent =
+            Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert!(said.contains("stopped: `set` is as it was"), "{said}");
+        assert_eq!(std::fs::read_dir(dir.path("")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_signal_stops_a_run_that_can_be_resumed() {
+    let dir = Dir::with_data();
+    let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
+    let endless = ["--set", "train.epochs=100000", "--set", "train.eval_every=0"];
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let _ = std::fs::remove_dir_all(dir.path("run"));
+        let mut command = dir.raw_command(&[&train[..], &endless].concat());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("step 2 ")), "training never began");
+        let sent =
+            Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let rest: Vec<String> = lines.collect();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{rest:?}");
+        assert!(rest.iter().any(|l| l.contains("richsem train --resume run")), "{rest:?}");
+    }
+    let state = dir.json("run/checkpoints/last/state.json");
+    let (updates, epoch) = (state["updates"].as_u64().unwrap(), state["epoch"].as_u64().unwrap());
+    assert!(updates >= 2);
+    // The settings of a run are those of its folder: there it is made shorter.
+    let config =
+        dir.text("run/config.toml").replace("epochs = 100000", &format!("epochs = {}", epoch + 1));
+    dir.write("run/config.toml", config);
+    let ran = dir.command(&["train", "--resume", "run", "--device", "cpu"]).ok();
+    let ran = ran.stderr_has(&format!("resumed at step {updates}"));
+    assert!(ran.stdout.contains(&format!("after epoch {}:", epoch + 1)), "{ran:?}");
+    assert_eq!(dir.json("run/checkpoints/last/state.json")["updates"], (epoch + 1) * 6);
+}
