@@ -1,5 +1,5 @@
-//! What tests and examples share: where data lies, a run of seconds, data of LVIS's size, and random
-//! tensors.
+//! What tests and examples share: where data lies, a run of seconds, data of LVIS's size, classes and
+//! targets, and random tensors.
 
 mod lvis;
 mod small;
@@ -8,10 +8,15 @@ use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
-use crate::random::{Random, Stream};
+use crate::{
+    boxes::Cxcywh,
+    random::{Random, Stream},
+    targets::{LabelKnowledge, Target},
+    vocabulary::{Category, CategoryId, ClassIndex, Frequency},
+};
 
 pub use lvis::{LvisCounts, write_lvis};
-pub use small::{small_run, write_small_set};
+pub use small::{small_run, small_set, write_set, write_small_set};
 
 /// Standard normal numbers of that shape, by `key` alone. libtorch's own generator is shared by the
 /// tests that run side by side: what one gets depends on the others.
@@ -29,6 +34,36 @@ pub fn uniform(key: u64, shape: &[i64]) -> Tensor {
 fn drawn(shape: &[i64], mut draw: impl FnMut() -> f64) -> Tensor {
     let values: Vec<f32> = (0..shape.iter().product()).map(|_: i64| draw() as f32).collect();
     Tensor::from_slice(&values).reshape(shape)
+}
+
+/// A rare class of one box in one image.
+#[must_use]
+pub fn category(id: i64, name: impl Into<String>) -> Category {
+    Category {
+        id: CategoryId(id),
+        name: name.into(),
+        image_count: 1,
+        instance_count: 1,
+        frequency: Frequency::Rare,
+        synset: None,
+        wnid: None,
+        lvis_clip_row: None,
+    }
+}
+
+/// Classes and boxes (cxcywh, relative) of an image of 10 by 10 pixels, of which nothing else is
+/// known.
+#[must_use]
+pub fn target(objects: &[(u32, [f32; 4])]) -> Target {
+    Target {
+        image_id: 1,
+        boxes: objects.iter().map(|&(_, bbox)| Cxcywh(bbox)).collect(),
+        labels: objects.iter().map(|&(class, _)| ClassIndex(class)).collect(),
+        knowledge: LabelKnowledge::default(),
+        size: [10, 10],
+        original_size: [10, 10],
+        view: None,
+    }
 }
 
 /// The file or folder `path` below the project's test data, or `None`, with a line on stderr

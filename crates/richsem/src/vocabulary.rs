@@ -131,18 +131,10 @@ impl Vocabulary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     fn category(id: i64) -> Category {
-        Category {
-            id: CategoryId(id),
-            name: format!("class {id}"),
-            image_count: 0,
-            instance_count: 0,
-            frequency: Frequency::Rare,
-            synset: None,
-            wnid: None,
-            lvis_clip_row: None,
-        }
+        testing::category(id, format!("class {id}"))
     }
 
     #[test]

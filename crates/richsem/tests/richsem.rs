@@ -15,15 +15,14 @@ use richsem::{
     data::{batch::Batch, dataset::Dataset},
     detector::Detector,
     losses::criterion::StepKey,
-    synth::{SynthConfig, generate},
-    targets::{LabelKnowledge, Target},
+    synth::SynthConfig,
+    targets::Target,
     teacher::clip,
-    testing::{normal, small_run},
+    testing::{normal, small_run, small_set, target, write_set},
     train::{
         Learner, MetricsRow, Observer, Outcome, RunFolder, Start, Trace, TrainRow,
         observer::Silent, train,
     },
-    vocabulary::ClassIndex,
 };
 use tch::Device;
 
@@ -34,16 +33,12 @@ fn data(folder: &Path) -> PathBuf {
     tch::set_num_threads(1);
     let out = folder.join("synth");
     let config = SynthConfig {
-        classes: 4,
-        train_images: 14,
         val_images: 4,
-        image_size: (64, 80),
-        objects_per_image: (1, 3),
         classification_per_class: 5,
         classification_size: 48,
-        ..SynthConfig::default()
+        ..small_set()
     };
-    generate(&config, &out, false, &AtomicBool::new(false), &|_, _| {}).unwrap();
+    write_set(&config, &out).unwrap();
     let (_, sizes, _) = clip::load(TEACHER.as_ref(), Device::Cpu).unwrap();
     normal(3, &[4, sizes.embed_dim]).write_npy(out.join("text.npy")).unwrap();
     std::fs::copy(TEACHER, out.join("teacher.safetensors")).unwrap();
@@ -216,12 +211,9 @@ fn batch() -> Batch {
         });
         let target = Target {
             image_id: i64::from(i),
-            boxes: vec![richsem::boxes::Cxcywh([0.4, 0.5, 0.3 + 0.1 * i as f32, 0.4])],
-            labels: vec![ClassIndex(i)],
-            knowledge: LabelKnowledge::default(),
             size: [64, 64],
             original_size: [64, 64],
-            view: None,
+            ..target(&[(i, [0.4, 0.5, 0.3 + 0.1 * i as f32, 0.4])])
         };
         (image, target)
     };

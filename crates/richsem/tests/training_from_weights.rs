@@ -13,8 +13,8 @@ use richsem::{
         pth, safetensors,
     },
     config::Config,
-    synth::{self, SynthConfig},
-    testing::{normal, small_run, write_small_set},
+    synth::SynthConfig,
+    testing::{normal, small_run, small_set, write_set, write_small_set},
     train::{Observer, RunFolder, Start, train},
 };
 use tch::{Device, Tensor};
@@ -48,18 +48,8 @@ impl Place {
         tch::set_num_threads(1);
         let place = Self { folder: tempfile::tempdir().unwrap() };
         write_small_set(&place.path("four")).unwrap();
-        let six = SynthConfig {
-            classes: 6,
-            train_images: 14,
-            val_images: 6,
-            image_size: (64, 80),
-            objects_per_image: (1, 3),
-            classification_per_class: 0,
-            seed: 3,
-            ..SynthConfig::default()
-        };
-        synth::generate(&six, &place.path("six"), false, &AtomicBool::new(false), &|_, _| {})
-            .unwrap();
+        let six = SynthConfig { classes: 6, seed: 3, ..small_set() };
+        write_set(&six, &place.path("six")).unwrap();
         for classes in [4, 6] {
             let rows = Tensors::from([("rows".to_owned(), normal(classes, &[classes as i64, 24]))]);
             let path = place.path(&format!("text{classes}.safetensors"));

@@ -101,21 +101,15 @@ pub(crate) fn checked_text_table(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::testing::normal;
-    use crate::vocabulary::{Category, CategoryId, Frequency};
+    use crate::testing::{category, normal};
+    use crate::vocabulary::Category;
 
     fn vocabulary(rows: &[Option<u32>]) -> Vocabulary {
-        let category = |(i, &lvis_clip_row): (usize, &Option<u32>)| Category {
-            id: CategoryId(i as i64 + 1),
-            name: format!("class {i}"),
-            image_count: 1,
-            instance_count: 1,
-            frequency: Frequency::Rare,
-            synset: None,
-            wnid: None,
+        let class = |(i, &lvis_clip_row): (usize, &Option<u32>)| Category {
             lvis_clip_row,
+            ..category(i as i64 + 1, format!("class {i}"))
         };
-        Vocabulary::new(rows.iter().enumerate().map(category).collect())
+        Vocabulary::new(rows.iter().enumerate().map(class).collect())
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     boxes::Xywh,
+    testing,
     vocabulary::{Category, CategoryId, Frequency, Vocabulary},
 };
 
@@ -182,14 +183,10 @@ fn batches_of_images_do_not_show() {
 fn groups_and_counts_come_from_the_training_set_where_the_file_has_none() {
     let case = one_box(json!({"id": 7}), json!({}));
     let category = |id, image_count, frequency| Category {
-        id: CategoryId(id),
-        name: String::new(),
         image_count,
         instance_count: 2 * image_count,
         frequency,
-        synset: None,
-        wnid: None,
-        lvis_clip_row: None,
+        ..testing::category(id, "")
     };
     let vocabulary = Vocabulary::new(vec![category(3, 5, Frequency::Rare)]);
     let evaluator = Evaluator::open(&case.path).unwrap().with_training_vocabulary(&vocabulary);

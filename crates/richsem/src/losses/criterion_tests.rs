@@ -3,22 +3,16 @@
 use tch::{Device, Kind};
 
 use super::*;
-use crate::{boxes::Cxcywh, collective::Single, targets::LabelKnowledge, vocabulary::ClassIndex};
+use crate::{
+    collective::Single,
+    losses::{FederatedConfig, matcher::MatcherConfig},
+    targets::LabelKnowledge,
+    testing::target,
+    vocabulary::ClassIndex,
+};
 
 const CLASSES: i64 = 6;
 const KEY: StepKey = StepKey { seed: 1, step: 2 };
-
-fn target(pairs: &[(u32, [f32; 4])]) -> Target {
-    Target {
-        image_id: 1,
-        boxes: pairs.iter().map(|&(_, b)| Cxcywh(b)).collect(),
-        labels: pairs.iter().map(|&(c, _)| ClassIndex(c)).collect(),
-        knowledge: LabelKnowledge::default(),
-        size: [10, 10],
-        original_size: [10, 10],
-        view: None,
-    }
-}
 
 fn some_targets() -> Vec<Target> {
     vec![

@@ -4,7 +4,6 @@ use tch::Device;
 
 use super::*;
 use crate::{
-    boxes::Cxcywh,
     losses::{criterion::Supervised, matcher::Matching},
     models::{
         class_head::TextTable,
@@ -16,8 +15,7 @@ use crate::{
     },
     random::{Random, Stream},
     semantic_branch::BranchProjection,
-    targets::LabelKnowledge,
-    vocabulary::ClassIndex,
+    testing::target,
 };
 
 const LAYERS: i64 = 2;
@@ -38,18 +36,11 @@ fn random(shape: &[i64], item: u64) -> Tensor {
 }
 
 fn targets() -> Vec<Target> {
-    let target = |boxes: &[[f32; 4]], size| Target {
-        image_id: 1,
-        boxes: boxes.iter().map(|&b| Cxcywh(b)).collect(),
-        labels: (0..boxes.len() as u32).map(ClassIndex).collect(),
-        knowledge: LabelKnowledge::default(),
-        size,
-        original_size: size,
-        view: None,
-    };
+    let (first, second) = ([0.5, 0.5, 0.5, 0.5], [0.25, 0.5, 0.5, 1.0]);
+    let of_size = |size, target| Target { size, original_size: size, ..target };
     vec![
-        target(&[[0.5, 0.5, 0.5, 0.5], [0.25, 0.5, 0.5, 1.0]], [20, 40]),
-        target(&[[0.5, 0.25, 1.0, 0.5]], [40, 40]),
+        of_size([20, 40], target(&[(0, first), (1, second)])),
+        of_size([40, 40], target(&[(0, [0.5, 0.25, 1.0, 0.5])])),
     ]
 }
 

@@ -228,20 +228,7 @@ fn cost(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{normal, uniform};
-    use crate::{boxes::Cxcywh, targets::LabelKnowledge, vocabulary::ClassIndex};
-
-    fn target(pairs: &[(u32, [f32; 4])]) -> Target {
-        Target {
-            image_id: 1,
-            boxes: pairs.iter().map(|&(_, b)| Cxcywh(b)).collect(),
-            labels: pairs.iter().map(|&(c, _)| ClassIndex(c)).collect(),
-            knowledge: LabelKnowledge::default(),
-            size: [10, 10],
-            original_size: [10, 10],
-            view: None,
-        }
-    }
+    use crate::testing::{normal, target, uniform};
 
     fn targets(list: &[Target]) -> PaddedTargets {
         PaddedTargets::new(list, Device::Cpu)

@@ -16,8 +16,8 @@ use crate::{
     collective::Single,
     data::{alternation::Alternation, detection_source::BrokenImages, loader::BatchSource as _},
     losses::criterion::StepKey,
-    synth::{self, SynthConfig},
-    testing::{normal, small_run},
+    synth::SynthConfig,
+    testing::{normal, small_run, small_set, write_set},
     train::{
         Learner, Trace,
         inputs::{Split, batches, extra_sets},
@@ -36,18 +36,10 @@ impl Place {
     /// with the CLIP-ResNet of the teacher's own tests.
     fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
-        let config = SynthConfig {
-            classes: 4,
-            train_images: 14,
-            val_images: 6,
-            image_size: (64, 80),
-            objects_per_image: (1, 3),
-            classification_per_class: 3,
-            classification_size: 64,
-            ..SynthConfig::default()
-        };
+        let config =
+            SynthConfig { classification_per_class: 3, classification_size: 64, ..small_set() };
         let set = place.path("set");
-        synth::generate(&config, &set, false, &AtomicBool::new(false), &|_, _| {}).unwrap();
+        write_set(&config, &set).unwrap();
         normal(7, &[4, 32]).write_npy(place.path("text.npy")).unwrap();
         let run = small_run(&set, "epochs = 1\nlr_drop = []\nlog_every = 1");
         std::fs::write(place.path("run.toml"), run).unwrap();

@@ -10,8 +10,8 @@ use crate::{
     checkpoint_io::safetensors,
     config::Precision,
     data::{dataset::Dataset, image_io, image_store::ImageStore, transforms},
-    testing::shared,
-    vocabulary::{Category, CategoryId, Frequency},
+    testing::{category, shared},
+    vocabulary::Frequency,
 };
 
 pub(super) fn config(weights: PathBuf, text: TeacherText) -> TeacherConfig {
@@ -25,17 +25,8 @@ pub(super) fn config(weights: PathBuf, text: TeacherText) -> TeacherConfig {
 }
 
 pub(super) fn classes(names: &[&str]) -> Vocabulary {
-    let category = |(i, name): (usize, &&str)| Category {
-        id: CategoryId(i as i64 + 1),
-        name: (*name).to_owned(),
-        image_count: 1,
-        instance_count: 1,
-        frequency: Frequency::Rare,
-        synset: None,
-        wnid: None,
-        lvis_clip_row: None,
-    };
-    Vocabulary::new(names.iter().enumerate().map(category).collect())
+    let class = |(i, &name): (usize, &&str)| category(i as i64 + 1, name);
+    Vocabulary::new(names.iter().enumerate().map(class).collect())
 }
 
 /// `[N, 5]` on the CPU.

@@ -7,12 +7,11 @@ use crate::{
     synth::{self, SynthConfig, SynthReport},
 };
 
-/// Draws 4 classes in 14 training and 6 validation images into a new folder.
-///
-/// # Errors
-/// As [`synth::generate`].
-pub fn write_small_set(folder: &Path) -> Result<SynthReport> {
-    let config = SynthConfig {
+/// 4 classes in 14 training and 6 validation images of 64 to 80 pixels, and no classification images.
+/// Tests that need others say what differs.
+#[must_use]
+pub fn small_set() -> SynthConfig {
+    SynthConfig {
         classes: 4,
         train_images: 14,
         val_images: 6,
@@ -20,8 +19,23 @@ pub fn write_small_set(folder: &Path) -> Result<SynthReport> {
         objects_per_image: (1, 3),
         classification_per_class: 0,
         ..SynthConfig::default()
-    };
-    synth::generate(&config, folder, false, &AtomicBool::new(false), &|_, _| {})
+    }
+}
+
+/// Draws a set into a new folder.
+///
+/// # Errors
+/// As [`synth::generate`].
+pub fn write_set(config: &SynthConfig, folder: &Path) -> Result<SynthReport> {
+    synth::generate(config, folder, false, &AtomicBool::new(false), &|_, _| {})
+}
+
+/// Draws the [`small_set`] into a new folder.
+///
+/// # Errors
+/// As [`synth::generate`].
+pub fn write_small_set(folder: &Path) -> Result<SynthReport> {
+    write_set(&small_set(), folder)
 }
 
 /// Settings of a run on such a set, with all that a run's state is made of: running statistics, a

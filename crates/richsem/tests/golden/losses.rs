@@ -7,8 +7,8 @@ use richsem::{
         criterion::StepKey,
         matcher::{MatcherConfig, PaddedTargets, hungarian},
     },
-    targets::{LabelKnowledge, Supervision, Target},
-    vocabulary::ClassIndex,
+    targets::{Supervision, Target},
+    testing::target,
 };
 use tch::{Device, Kind};
 
@@ -28,19 +28,9 @@ fn matching_of_random_predictions() {
     let target = |i: usize| {
         let boxes = golden[&format!("{i}.boxes")].view([-1]);
         let labels = Vec::<i64>::try_from(&golden[&format!("{i}.labels")]).unwrap();
-        Target {
-            image_id: 0,
-            boxes: Vec::<f32>::try_from(boxes)
-                .unwrap()
-                .chunks(4)
-                .map(|b| richsem::boxes::Cxcywh(b.try_into().unwrap()))
-                .collect(),
-            labels: labels.into_iter().map(|l| ClassIndex(l as u32)).collect(),
-            knowledge: LabelKnowledge::default(),
-            size: [1, 1],
-            original_size: [1, 1],
-            view: None,
-        }
+        let boxes = Vec::<f32>::try_from(boxes).unwrap();
+        let boxes = boxes.chunks(4).map(|b| b.try_into().unwrap());
+        target(&labels.into_iter().map(|l| l as u32).zip(boxes).collect::<Vec<_>>())
     };
     let targets: Vec<Target> = (0..3).map(target).collect();
     let padded = PaddedTargets::new(&targets, Device::Cpu);

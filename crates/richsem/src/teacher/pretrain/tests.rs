@@ -9,11 +9,12 @@ use super::*;
 use crate::{
     data::dataset::Dataset,
     random::{Random, Stream},
-    synth::{self, SynthConfig},
+    synth::SynthConfig,
     teacher::{
         ClipTeacher, Teacher as _, TeacherConfig, TeacherText, VitLabels,
         clip::{PIXELS, PromptSet},
     },
+    testing::{small_set, write_set},
 };
 
 static GO: AtomicBool = AtomicBool::new(false);
@@ -30,19 +31,9 @@ impl PretrainObserver for Quiet {
 
 /// 4 classes, 40 captioned pictures of 48 pixels.
 fn drawn(folder: &Path) -> PathBuf {
-    let config = SynthConfig {
-        classes: 4,
-        train_images: 12,
-        val_images: 6,
-        image_size: (64, 80),
-        objects_per_image: (1, 3),
-        classification_per_class: 0,
-        classification_size: 48,
-        captioned_images: 40,
-        ..SynthConfig::default()
-    };
+    let config = SynthConfig { classification_size: 48, captioned_images: 40, ..small_set() };
     let set = folder.join("set");
-    synth::generate(&config, &set, false, &GO, &|_, _| {}).unwrap();
+    write_set(&config, &set).unwrap();
     set
 }
 
