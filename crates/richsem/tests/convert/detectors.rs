@@ -1,0 +1,188 @@
+//! Checkpoints of RichSem, DINO and Deformable DETR as detectors, and back.
+
+use std::path::PathBuf;
+
+use richsem::{
+    checkpoint_io::{fit::Patterns, pth, safetensors},
+    convert::{Form, Options},
+    detector::Detector,
+    models::{class_head::ClassSpace, dino::Dino, parameters::ParameterStore},
+    teacher::{
+        clip::{PromptSet, from_weights},
+        encode_prompts,
+    },
+    testing::normal,
+};
+use tch::Device;
+
+use crate::support::*;
+
+/// Converts without a problem: the detector and what is left over, written.
+fn written(folder: &Folder, checkpoint: &Tensors, ids: &[i64]) -> (PathBuf, PathBuf) {
+    let path = folder.pth(checkpoint);
+    let conversion = converted(&path, Form::Safetensors, &options(Some(ids))).unwrap();
+    assert_eq!(problems(&conversion), [""; 0]);
+    let (ours, rest) = (folder.path("ours.safetensors"), folder.path("rest.safetensors"));
+    conversion.write(&ours).unwrap();
+    conversion.write_rest(&rest).unwrap();
+    (ours, rest)
+}
+
+#[test]
+fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
+    let folder = Folder::new();
+    let checkpoint = official(ClassSpace::Text(DIM));
+    let ids = [1, 2, 3, 5, 7];
+    let (ours, rest) = written(&folder, &checkpoint, &ids);
+
+    // All sizes but the attention heads came from shapes.
+    let detector = Detector::load(&ours, Device::Cpu).unwrap();
+    let expected = settings().model.dino;
+    assert_eq!(detector.config.model.dino, expected);
+    assert_eq!(detector.vocabulary, vocabulary(&ids));
+    for (path, tensor) in detector.store.named_tensors() {
+        assert_eq!(checkpoint[&path], tensor, "{path}");
+    }
+    // The table is that of the checkpoint's own CLIP: 81 prompts a class.
+    let store = small_clip();
+    let weights = store.named_tensors();
+    let (_, _, clip) = from_weights(&weights, "clip".as_ref(), Device::Cpu).unwrap();
+    let names: Vec<String> = ids.iter().map(|id| format!("thing {id}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let templates = PromptSet::Reference.templates(&[]);
+    let table =
+        encode_prompts(clip.text.as_ref().unwrap(), Device::Cpu, &templates, &names).unwrap();
+    assert_eq!(detector.text.as_ref().unwrap().rows, table);
+    // Slim: nothing of CLIP or the branch is in it.
+    let (slim, _) = safetensors::read(&ours).unwrap();
+    assert!(slim.keys().all(|key| !key.contains("clip")), "{:?}", slim.keys());
+    assert_eq!(slim.len(), detector.store.named_tensors().len() + 1);
+
+    // Back, with what was left over: every key and every value.
+    let mut back = options(None);
+    back.rest = Some(rest);
+    let conversion = converted(&ours, Form::Pth, &back).unwrap();
+    conversion.write(&folder.path("back.pth")).unwrap();
+    assert_same(&pth::read(&folder.path("back.pth")).unwrap(), &checkpoint);
+
+    // Back with a CLIP from elsewhere: only the semantic branch and the counter are missing.
+    let clip = folder.path("clip.safetensors");
+    safetensors::write(&clip, &weights, &safetensors::Metadata::new()).unwrap();
+    let with_clip = Options { clip: Some(clip.clone()), ..options(None) };
+    let conversion = converted(&ours, Form::Pth, &with_clip).unwrap();
+    conversion.write(&folder.path("back.pth")).unwrap();
+    let mut expected = checkpoint;
+    expected.retain(|key, _| !key.contains("clip_visual_proj") && !key.ends_with("_tracked"));
+    assert_same(&pth::read(&folder.path("back.pth")).unwrap(), &expected);
+
+    // The slim checkpoint has no CLIP of its own: one must be given, or a table.
+    expected.retain(|key, _| !key.contains(".clip."));
+    let path = folder.pth(&expected);
+    let error = converted(&path, Form::Safetensors, &options(Some(&ids))).unwrap_err();
+    assert!(error.to_string().contains("--clip"), "{error}");
+    let with_clip = Options { clip: Some(clip), ..options(Some(&ids)) };
+    let conversion = converted(&path, Form::Safetensors, &with_clip).unwrap();
+    conversion.write(&ours).unwrap();
+    assert_eq!(Detector::load(&ours, Device::Cpu).unwrap().text.unwrap().rows, table);
+}
+
+#[test]
+fn rows_of_linear_heads_are_category_ids() {
+    let folder = Folder::new();
+    let checkpoint = official(ClassSpace::Classes(8));
+    let ids = [1, 2, 4, 7];
+    let (ours, rest) = written(&folder, &checkpoint, &ids);
+    let detector = Detector::load(&ours, Device::Cpu).unwrap();
+    let values = detector.store.named_tensors();
+    for (row, &id) in ids.iter().enumerate() {
+        for name in ["class_embed.0.weight", "transformer.enc_out_class_embed.bias"] {
+            assert_eq!(values[name].get(row as i64), checkpoint[name].get(id), "{name} {id}");
+        }
+    }
+
+    let with_rest = Options { rest: Some(rest), ..options(None) };
+    converted(&ours, Form::Pth, &with_rest).unwrap().write(&folder.path("back.pth")).unwrap();
+    assert_same(&pth::read(&folder.path("back.pth")).unwrap(), &checkpoint);
+
+    // Without it, ids that are no class are never found, and labels are embedded as we do it.
+    let alone = converted(&ours, Form::Pth, &options(None)).unwrap();
+    alone.write(&folder.path("back.pth")).unwrap();
+    let back = pth::read(&folder.path("back.pth")).unwrap();
+    assert_eq!(back.keys().collect::<Vec<_>>(), checkpoint.keys().collect::<Vec<_>>());
+    let (weight, bias) = (&back["class_embed.2.weight"], &back["class_embed.2.bias"]);
+    assert_eq!(weight.get(4), checkpoint["class_embed.0.weight"].get(4));
+    for id in [0, 3, 5, 6] {
+        assert_eq!(weight.get(id).abs().max().double_value(&[]), 0.0);
+        assert!((bias.get(id).sigmoid().double_value(&[]) - 0.01).abs() < 1e-6);
+    }
+    assert_eq!(back["label_enc.weight"].size(), [9, 32]);
+    assert_eq!(back["label_enc.weight"].narrow(0, 0, 8), *weight);
+
+    // One row a class is in order; anything else is told.
+    let path = folder.path("official.pth");
+    let in_order =
+        converted(&path, Form::Safetensors, &options(Some(&[11, 12, 13, 14, 15, 16, 17, 18])));
+    assert_eq!(problems(&in_order.unwrap()), [""; 0]);
+    let error = converted(&path, Form::Safetensors, &options(Some(&[1, 9]))).unwrap_err();
+    assert!(error.to_string().contains("8 rows, of 2 classes with ids up to 9"), "{error}");
+    let error = converted(&path, Form::Safetensors, &options(None)).unwrap_err().to_string();
+    assert!(error.contains("--annotations") && error.contains("no names"), "{error}");
+}
+
+/// What it lacks starts anew, and what has no place here is named.
+#[test]
+fn deformable_detr_gives_what_it_has() {
+    let folder = Folder::new();
+    let store = ParameterStore::new(Device::Cpu, 8);
+    Dino::new(&store, &settings().model.dino, ClassSpace::Classes(8)).unwrap();
+    let mut checkpoint = Tensors::new();
+    for (path, tensor) in store.named_tensors() {
+        // Three layers' heads, the encoder's after them.
+        let name = match path.split_once("_embed.") {
+            Some(("bbox" | "class", rest)) => path.replace(rest, &rest.replacen('0', "2", 1)),
+            Some(("transformer.enc_out_bbox" | "transformer.enc_out_class", rest)) => {
+                let head = path["transformer.enc_out_".len()..].split('.').next().unwrap();
+                format!("{head}.3.{rest}")
+            }
+            _ => path,
+        };
+        checkpoint.insert(name, tensor);
+    }
+    let new = [
+        "transformer.tgt_embed.",
+        "transformer.decoder.norm.",
+        "transformer.decoder.ref_point_head.",
+    ];
+    checkpoint.retain(|key, _| !new.iter().any(|prefix| key.starts_with(prefix)));
+    for key in
+        ["bbox_embed.0.layers.0.weight", "bbox_embed.1.layers.0.weight", "class_embed.0.bias"]
+    {
+        checkpoint.insert(key.into(), normal(2, &[3]));
+    }
+    checkpoint.insert("transformer.pos_trans.weight".into(), normal(3, &[4]));
+    let path = folder.pth(&checkpoint);
+    let strict = converted(&path, Form::Safetensors, &options(Some(&[1, 2]))).unwrap();
+    let told = problems(&strict);
+    assert!(
+        !told.is_empty() && told.iter().all(|t| t.ends_with(": does not fit: missing")),
+        "{told:?}"
+    );
+    let patterns: Vec<String> = new.iter().map(|prefix| format!("{prefix}*")).collect();
+    let allow = Patterns::new(&patterns, "--allow-missing").unwrap();
+    let allowing = Options { allow, ..options(Some(&[1, 2])) };
+    let conversion = converted(&path, Form::Safetensors, &allowing).unwrap();
+    assert_eq!(problems(&conversion), [""; 0]);
+    let output = folder.path("ours.safetensors");
+    conversion.write(&output).unwrap();
+    let detector = Detector::load(&output, Device::Cpu).unwrap();
+    assert_eq!(detector.config.model.dino.transformer.pe_temperature, 10_000.0);
+    let (ours, theirs) = (detector.store.named_tensors(), store.named_tensors());
+    for name in ["bbox_embed.0.layers.2.weight", "transformer.enc_out_bbox_embed.layers.0.bias"] {
+        assert_eq!(ours[name], theirs[name], "{name}");
+    }
+    let left = |part: &str| {
+        let lines = conversion.report.lines.iter();
+        lines.filter(|line| line.fate.title().contains(part)).count()
+    };
+    assert_eq!((left("each decoder layer's own head"), left("queries from proposals")), (3, 1));
+}
