@@ -6,10 +6,7 @@ use richsem::{
     bench::{Workload, random_batch, vocabulary},
     collective::Single,
     config::Config,
-    losses::{
-        Criterion, FederatedConfig, LossConfig,
-        criterion::{StepKey, UnknownClasses},
-    },
+    losses::{Criterion, FederatedConfig, LossConfig, UnknownClasses, criterion::StepKey},
     models::{
         denoising::DenoisingLayout,
         dino::{LayerOutputs, TrainingOutput},

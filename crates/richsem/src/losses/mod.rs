@@ -1,6 +1,7 @@
 //! Match predictions to ground truth, then supervise each pair.
 
 mod boxes;
+mod config;
 pub mod criterion;
 pub mod distillation;
 mod federated;
@@ -9,7 +10,8 @@ pub mod matcher;
 
 use tch::{Kind, Tensor};
 
-pub use criterion::{Criterion, LossConfig, LossTerms};
+pub use config::{LossConfig, UnknownClasses};
+pub use criterion::{Criterion, LossTerms};
 pub use federated::FederatedConfig;
 
 /// Whether the kernels of [`torch_ext::detr_losses`] take this: on CUDA, in f32.
