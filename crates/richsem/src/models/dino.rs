@@ -7,7 +7,8 @@ use super::{
     backbone::{Backbone, BackboneConfig},
     class_head::{ClassHead, ClassSpace, LabelEncoder, TextTable},
     deformable_transformer::{
-        DeformableTransformer, ExtraQueries, GROUPS, TransformerConfig, attention::Levels,
+        DecoderOutput, DeformableTransformer, ExtraQueries, GROUPS, Proposals, TransformerConfig,
+        attention::Levels,
     },
     denoising::{DenoisingLayout, DenoisingQueries, may_attend},
     layers::{Conv2d, GroupNorm, Mlp, at_least_f32, inverse_sigmoid},
@@ -259,17 +260,8 @@ impl Dino {
         text: Option<&TextTable>,
         tokens: Option<&Tensor>,
     ) -> Result<InferenceOutput> {
-        self.check_text(text)?;
         tch::no_grad(|| {
-            let (memory, levels) = self.encode(images, mask, false)?;
-            let proposals = self.transformer.propose_at(&memory, &levels, text, tokens);
-            let decoded = self.transformer.decode(
-                &memory,
-                &levels,
-                &proposals.references,
-                None,
-                &self.bbox_embed,
-            )?;
+            let (_, decoded) = self.decode(images, mask, text, None, tokens, false)?;
             let hidden = decoded.hidden.get(-1).unsqueeze(0);
             let references = decoded.references.get(-1).unsqueeze(0);
             let output = self.heads(&hidden, &references, text);
@@ -326,22 +318,7 @@ impl Dino {
         denoising: Option<&DenoisingQueries>,
         tokens: Option<&Tensor>,
     ) -> Result<TrainingTensors> {
-        self.check_text(text)?;
-        let (memory, levels) = self.encode(images, mask, true)?;
-        let proposals = self.transformer.propose_at(&memory, &levels, text, tokens);
-        let queries = proposals.references.size()[1];
-        let extra = denoising.map(|dn| ExtraQueries {
-            content: self.label_enc.forward(&dn.labels, &self.class_embed, text) * &dn.used,
-            references: dn.references.shallow_clone(),
-            may_attend: may_attend(&dn.groups, queries),
-        });
-        let decoded = self.transformer.decode(
-            &memory,
-            &levels,
-            &proposals.references,
-            extra.as_ref(),
-            &self.bbox_embed,
-        )?;
+        let (proposals, decoded) = self.decode(images, mask, text, denoising, tokens, true)?;
         let LayerOutputs { logits, boxes } = self.heads(&decoded.hidden, &decoded.references, text);
         Ok(TrainingTensors {
             logits,
@@ -365,6 +342,36 @@ impl Dino {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// All that lies before the shared heads: the encoder's proposals, and what the decoder makes of
+    /// them and of the denoising queries.
+    fn decode(
+        &self,
+        images: &Tensor,
+        mask: &Tensor,
+        text: Option<&TextTable>,
+        denoising: Option<&DenoisingQueries>,
+        tokens: Option<&Tensor>,
+        train: bool,
+    ) -> Result<(Proposals, DecoderOutput)> {
+        self.check_text(text)?;
+        let (memory, levels) = self.encode(images, mask, train)?;
+        let proposals = self.transformer.propose_at(&memory, &levels, text, tokens);
+        let queries = proposals.references.size()[1];
+        let extra = denoising.map(|dn| ExtraQueries {
+            content: self.label_enc.forward(&dn.labels, &self.class_embed, text) * &dn.used,
+            references: dn.references.shallow_clone(),
+            may_attend: may_attend(&dn.groups, queries),
+        });
+        let decoded = self.transformer.decode(
+            &memory,
+            &levels,
+            &proposals.references,
+            extra.as_ref(),
+            &self.bbox_embed,
+        )?;
+        Ok((proposals, decoded))
     }
 
     /// Pictures to encoder memory `[B, S, D]`.
