@@ -222,7 +222,7 @@ fn write_cached(file: &Path, code: &[u8]) -> std::io::Result<()> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const SOURCE: &str = "extern \"C\" __global__ void fill(float* x) { x[threadIdx.x] = VALUE; }";
@@ -238,6 +238,16 @@ mod tests {
             println!("skipped: {problem}");
         }
         missing.is_some()
+    }
+
+    /// For the modules that have kernels: each of their variants compiles.
+    pub(crate) fn all_compile(programs: impl IntoIterator<Item = Program>) {
+        if nvrtc_missing() {
+            return;
+        }
+        for program in programs {
+            compile(&program, (9, 0)).unwrap();
+        }
     }
 
     #[test]

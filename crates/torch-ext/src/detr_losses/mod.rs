@@ -215,15 +215,11 @@ mod tests {
     use tch::Device;
 
     use super::*;
-    use crate::cuda::{compile, libraries};
+    use crate::cuda::compile::tests::all_compile;
 
     #[test]
     fn the_kernels_compile() {
-        if let Err(problem) = libraries::open_nvrtc() {
-            println!("skipped: {problem}");
-            return;
-        }
-        compile::compile(&program(), (9, 0)).unwrap();
+        all_compile([program()]);
     }
 
     #[test]
