@@ -38,7 +38,7 @@ pub enum Error {
     #[error("{io}{hint}", io = .0, hint = remedy(.0))]
     Io(std::io::Error),
     /// libtorch refused.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", torch_ext::without_backtrace(&.0.to_string()))]
     Torch(#[from] tch::TchError),
     /// An operation of `torch-ext` failed.
     #[error(transparent)]
@@ -141,8 +141,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
-        // libtorch appends a backtrace of its own.
-        let text = text.split("Exception raised from").next().unwrap_or(text).trim();
+        let text = torch_ext::without_backtrace(text);
         let hint = if text.contains("out of memory") {
             "\n  hint: lower data.batch_size or data.augment.scales, or set train.precision = \"bf16\""
         } else {

@@ -3,15 +3,21 @@
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What libtorch says, without the backtrace of its own that it appends.
+#[must_use]
+pub fn without_backtrace(text: &str) -> &str {
+    text.split("Exception raised from").next().unwrap_or(text).trim()
+}
+
 /// What can go wrong below the library. The messages are complete in themselves.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// libtorch refused.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", without_backtrace(&.0.to_string()))]
     Torch(#[from] tch::TchError),
     /// libtorch refused a call that goes through this crate's own bindings.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", without_backtrace(.0))]
     Libtorch(String),
     /// An argument of an operation has the wrong shape, kind or device.
     #[error("{op}: {argument}: expected {expected}, got {got}")]

@@ -25,7 +25,7 @@ pub use autocast::{autocast, autocast_kind, no_autocast};
 pub use channel_affine::{channel_affine, channel_affine_naive};
 pub use cuda::graph::CudaGraph;
 pub use device::{DeviceChoice, device_name};
-pub use error::{Error, Result};
+pub use error::{Error, Result, without_backtrace};
 pub use function::{BackwardArgs, Gradients, custom_function};
 pub use layer_norm::{add_layer_norm, add_layer_norm_naive};
 pub use linear::{linear, linear_naive};
