@@ -64,7 +64,12 @@ fn weights_that_do_not_fit_are_refused_with_the_reason() {
         ("cut off in the header", whole[..100].to_vec(), header, damaged),
         ("cut off in the values", whole[..whole.len() - 4].to_vec(), header, damaged),
         ("a header that is huge", [&[0xff; 8], &whole[8..]].concat(), header, damaged),
-        ("a PyTorch file", b"PK\x03\x04\x00\x00\x08\x08archive/data.pkl".to_vec(), header, damaged),
+        (
+            "a PyTorch file",
+            b"PK\x03\x04\x00\x00\x08\x08archive/data.pkl".to_vec(),
+            "header: not a safetensors file: PyTorch's",
+            "hint: `richsem convert` makes",
+        ),
         ("a web page", b"<!doctype html><html><body>404</body></html>".to_vec(), header, damaged),
         (
             "of another program",

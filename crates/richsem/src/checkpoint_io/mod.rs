@@ -97,10 +97,12 @@ pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<()> {
     // The rest of the detector stays as it is.
     values.retain(|name, _| !name.starts_with(BACKBONE));
     values.append(&mut found);
-    store.load(&values, path).map_err(|e| {
-        e.with_hint(
+    store.load(&values, path).map_err(|e| match e {
+        // Names and shapes; values that are not finite have a hint of their own.
+        Error::Invalid { ref field, .. } if field == "weights" => e.with_hint(
             "model.dino.backbone (name, width, layers, norm) must be those of these weights",
-        )
+        ),
+        other => other,
     })
 }
 
@@ -119,5 +121,8 @@ pub(crate) fn not_ours(path: &Path) -> Error {
         "__metadata__.richsem",
         "missing: this program did not write these weights",
     )
-    .with_hint("give the model.safetensors of a run that `richsem train` made")
+    .with_hint(
+        "give the model.safetensors of a run that `richsem train` made; `richsem convert` makes one of \
+         an official checkpoint",
+    )
 }

@@ -10,13 +10,18 @@ use safetensors::{Dtype, SafeTensors, View};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
-use super::bytes;
+use super::{Layout, bytes, layout_of};
 use crate::error::{Error, Result, write_atomically};
 
 /// Strings beside the tensors.
 pub type Metadata = HashMap<String, String>;
 
 fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    if matches!(layout_of(path), Ok(Layout::PyTorch)) {
+        return Error::invalid(path, "header", "not a safetensors file: PyTorch's").with_hint(
+            "`richsem convert` makes a .safetensors of another program's detector, trunk or CLIP",
+        );
+    }
     Error::invalid(path, "header", format!("not a safetensors file: {error}"))
         .with_hint("the file is truncated, or of another kind")
 }
@@ -24,7 +29,8 @@ fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
 /// Reads every tensor, to the CPU, in the kinds of the file.
 ///
 /// # Errors
-/// A file that cannot be read, or is not safetensors, or holds a kind that libtorch does not have.
+/// A file that cannot be read, or is not safetensors, or holds a kind or a shape that libtorch does
+/// not have.
 pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
     let buffer = fs_err::read(path)?;
     let (_, header) = SafeTensors::read_metadata(&buffer).map_err(|e| invalid(path, &e))?;
@@ -34,11 +40,28 @@ pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
     for (name, view) in file.tensors() {
         let kind = kind_of(view.dtype()).ok_or_else(|| {
             Error::invalid(path, name.clone(), format!("kind {:?} is not supported", view.dtype()))
+                .with_hint("floats of 16, 32 and 64 bits, integers and booleans are")
         })?;
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        tensors.insert(name, Tensor::f_from_data_size(view.data(), &shape, kind)?);
+        let shape = shape_of(view.shape(), kind).ok_or_else(|| {
+            let problem = format!("no tensor can have the shape {:?}", view.shape());
+            Error::invalid(path, name.clone(), problem).with_hint("the file is damaged")
+        })?;
+        let mut values = Cow::Borrowed(view.data());
+        if kind == Kind::Bool {
+            // No other values than these may be in a C++ bool.
+            values.to_mut().iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+        }
+        tensors.insert(name, Tensor::f_from_data_size(&values, &shape, kind)?);
     }
     Ok((tensors, metadata))
+}
+
+/// The sides as libtorch counts them; none where the bytes of their product do not fit, which a side
+/// of 0 hides from the file's own check.
+fn shape_of(sides: &[usize], kind: Kind) -> Option<Vec<i64>> {
+    let shape: Vec<i64> = sides.iter().map(|&n| i64::try_from(n).ok()).collect::<Option<_>>()?;
+    let bytes = kind.elt_size_in_bytes() as i64;
+    shape.iter().try_fold(bytes, |all, &side| all.checked_mul(side.max(1))).map(|_| shape)
 }
 
 struct Raw {
@@ -175,6 +198,31 @@ mod tests {
             let message = read(&path).unwrap_err().to_string();
             assert!(message.contains("w.safetensors: header: not a safetensors file"), "{message}");
         }
+    }
+
+    #[test]
+    fn shapes_that_no_tensor_has_are_named_and_booleans_are_0_or_1() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let file = |kind: &str, shape: &[u64], values: &[u8]| {
+            let entry = serde_json::json!({"dtype": kind, "shape": shape, "data_offsets": [0, values.len()]});
+            let header = serde_json::json!({ "a": entry }).to_string();
+            let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), values].concat();
+            std::fs::write(&path, bytes).unwrap();
+            read(&path).map(|(tensors, _)| tensors)
+        };
+        assert_eq!(file("F32", &[1 << 40, 0, 3], &[]).unwrap()["a"].size(), [1 << 40, 0, 3]);
+        for shape in [&[1 << 63, 0][..], &[1 << 40, 0, 1 << 40]] {
+            let message = file("F32", shape, &[]).unwrap_err().to_string();
+            assert!(
+                message.contains("w.safetensors: a: no tensor can have the shape"),
+                "{message}"
+            );
+        }
+        let message = file("F8_E4M3", &[2], &[1, 2]).unwrap_err().to_string();
+        assert!(message.contains("w.safetensors: a: kind F8_E4M3 is not supported"), "{message}");
+        let flags = &file("BOOL", &[3], &[0, 1, 7]).unwrap()["a"];
+        assert_eq!(bytes(flags).unwrap(), [0, 1, 1]);
     }
 
     #[test]
