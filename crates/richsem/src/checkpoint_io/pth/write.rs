@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, io::Write, path::Path};
 
-use rawzip::{Header, ZipArchiveWriter, extra_fields::ExtraFieldId};
+use rawzip::{ErrorKind, Header, ZipArchiveWriter, extra_fields::ExtraFieldId};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
@@ -71,7 +71,11 @@ pub fn write(path: &Path, key: Option<&str>, tensors: &BTreeMap<String, Tensor>)
 }
 
 fn other(error: rawzip::Error) -> Error {
-    Error::Io(std::io::Error::other(error))
+    Error::Io(match error.into_kind() {
+        // As it is: a full disk has a hint.
+        ErrorKind::IO(error) => error,
+        kind => std::io::Error::other(rawzip::Error::from(kind)),
+    })
 }
 
 /// Adds a member whose content starts at a multiple of [`ALIGNMENT`].
