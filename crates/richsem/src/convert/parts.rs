@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use super::{Conversion, Fate, Form, Kind, Product, Report, Source};
 use crate::{
     checkpoint_io::fit::{Fit, Mismatch, Patterns},
-    error::{Result, guarded},
+    error::{Error, Result, guarded},
     models::{
         backbone::{Backbone, BackboneConfig, Trunk},
         parameters::ParameterStore,
@@ -57,7 +57,11 @@ fn trunk_alone(source: Source, name: Trunk, report: &mut Report) -> Result<(Tens
     };
     let layers = (1..=4).map(blocks).collect();
     let config = BackboneConfig { name, width, layers, ..BackboneConfig::default() };
-    config.validate("trunk")?;
+    config.validate("trunk").map_err(|problem| {
+        let problem = format!("no sizes of a ResNet follow from them: {problem}");
+        Error::invalid(&source.path, "weights", problem)
+            .with_hint("the file is damaged, or of another network")
+    })?;
     let store = guarded(|| {
         let store = ParameterStore::to_be_loaded(Device::Cpu);
         let _ = Backbone::new(&store.root(), &config);
