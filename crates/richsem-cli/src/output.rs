@@ -79,6 +79,32 @@ pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
     Err(anyhow!("{flag}: no such {what} as `{}`{hint}", path.display()))
 }
 
+/// Refuses an input that is not there, or a folder.
+pub(crate) fn check_input_file(path: &Path, flag: &str) -> Result<()> {
+    check_input(path, flag, "file")?;
+    if path.is_dir() {
+        let path = path.display();
+        return Err(anyhow!(
+            "{flag}: `{path}` is a folder, expected a file\n  hint: name the file in it"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a result that would take the place of what it is made from.
+pub(crate) fn check_apart(file: &Path, flag: &str, inputs: &[(&Path, &str)]) -> Result<()> {
+    // What is not there yet is no input.
+    let Ok(place) = file.canonicalize() else { return Ok(()) };
+    let same = |input: &Path| input.canonicalize().is_ok_and(|input| input == place);
+    match inputs.iter().find(|(input, _)| same(input)) {
+        Some((_, of)) => Err(anyhow!(
+            "{flag}: `{}` is the file of {of}, which would be overwritten\n  hint: give another name",
+            file.display()
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a file that could not be written later.
 pub(crate) fn check_file(path: &Path, flag: &str) -> Result<()> {
     if path.is_dir() {

@@ -140,5 +140,5 @@ fn a_run_starts_from_weights_by_flag() {
     let words = ["train", "-c", "small.toml", "--allow-missing", "class_embed.*"];
     dir.command(&words).fails(1).stderr_has("init");
     let words = ["train", "-c", "small.toml", "--init", "nowhere.pth"];
-    dir.command(&words).fails(1).stderr_has("--init: no such file");
+    dir.command(&words).fails(1).stderr_has("--init: no such file or folder");
 }

@@ -9,7 +9,7 @@ use richsem::{
         key_maps::official::{Family, Layout},
     },
     config::Config,
-    convert::{self, Fate, Form, Kind, Options, Report, Source},
+    convert::{self, Fate, Form, Kind, Line, Options, Report, Source},
     data::dataset::Dataset,
     vocabulary::Vocabulary,
 };
@@ -78,24 +78,37 @@ pub(crate) struct Args {
     device: DeviceArgs,
 }
 
+/// Tensors named one by one, unless all are asked for.
+const SHOWN: usize = 20;
+
 pub(crate) fn run(args: &Args) -> Result<u8> {
-    output::check_input(&args.input, "IN", "file")?;
+    output::check_input(&args.input, "IN", "file or folder")?;
     let input = weights_file(&args.input, "IN")?;
     let form = Form::of(&args.output)?;
     output::check_file(&args.output, "OUT")?;
-    let config = match &args.config {
-        Some(file) => {
-            output::check_input(file, "--config", "file")?;
-            Config::load(file, &args.assignments)?
+    let mut inputs: Vec<(&Path, &str)> = vec![(&input, "IN")];
+    for (file, flag) in
+        [(&args.config, "--config"), (&args.annotations, "--annotations"), (&args.clip, "--clip")]
+    {
+        if let Some(file) = file {
+            output::check_input_file(file, flag)?;
+            inputs.push((file, flag));
         }
+    }
+    output::check_apart(&args.output, "OUT", &inputs)?;
+    let config = match &args.config {
+        Some(file) => Config::load(file, &args.assignments)?,
         None => Config::defaults(&args.assignments)?,
     };
     let source = Source::read(&input, args.key.as_deref())?;
     let from_official = matches!(source.kind, Kind::Official(_));
     if let Some(rest) = &args.rest {
         match from_official {
-            true => output::check_file(rest, "--rest")?,
-            false => output::check_input(rest, "--rest", "file")?,
+            true => {
+                output::check_file(rest, "--rest")?;
+                output::check_apart(rest, "--rest", &inputs)?;
+            }
+            false => output::check_input_file(rest, "--rest")?,
         }
         if *rest == args.output {
             return Err(anyhow!("--rest: `{}` is OUT: give another name", rest.display()));
@@ -122,18 +135,18 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     let conversion = convert::convert(source, form, &options)?;
     tell(&conversion.report, args.list)?;
-    let problems: Vec<String> = conversion
-        .report
-        .problems()
-        .map(|p| format!("\n  {}: {}", p.name, p.fate.detail()))
-        .collect();
-    if !problems.is_empty() {
+    let problems = conversion.report.problems().count();
+    if problems > 0 {
+        let line = |p: &Line| format!("\n  {}: {}", p.name, p.fate.detail());
+        let shown: String = conversion.report.problems().take(SHOWN).map(line).collect();
+        let more = problems.saturating_sub(SHOWN);
+        let more =
+            if more > 0 { format!("\n  … and {more} more (--list)") } else { String::new() };
         return Err(anyhow!(
-            "{}: {} tensors do not fit, so nothing is written:{}\n  hint: -c or --set with the \
-             sizes of that model; --allow-missing 'PATTERN' for what may start anew or be left out",
-            input.display(),
-            problems.len(),
-            problems.concat()
+            "{}: {problems} tensors do not fit, so nothing is written:{shown}{more}\n  hint: -c or \
+             --set with the sizes of that model; --allow-missing 'PATTERN' for what may start anew or \
+             be left out",
+            input.display()
         ));
     }
     conversion.write(&args.output)?;
@@ -155,7 +168,7 @@ fn vocabulary(args: &Args, config: &Config) -> Result<Option<Vocabulary>> {
     let of_settings = config.data.train.as_ref().or(config.data.val.as_ref());
     let file = args.annotations.as_ref().or(of_settings.map(|split| &split.annotations));
     let Some(file) = file else { return Ok(None) };
-    output::check_input(file, "--annotations", "file")?;
+    output::check_input_file(file, "--annotations")?;
     Ok(Some(Dataset::open(file)?.vocabulary().clone()))
 }
 
@@ -180,7 +193,7 @@ fn tell(report: &Report, list: bool) -> Result<()> {
         });
         let shown: Vec<String> = few
             .by_ref()
-            .take(20)
+            .take(SHOWN)
             .map(|line| format!("{}: {}", line.name, line.fate.detail()))
             .collect();
         if !shown.is_empty() {

@@ -96,6 +96,21 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             output::check_input(path, flag, what)?;
         }
     }
+    let weights = args.weights.as_ref().map(|path| args::weights_file(path, "--weights"));
+    let weights = weights.transpose()?;
+    let inputs: Vec<(&Path, &str)> = [
+        (Some(&args.annotations), "--annotations"),
+        (args.detections.as_ref(), "--detections"),
+        (weights.as_ref(), "--weights"),
+    ]
+    .into_iter()
+    .filter_map(|(path, flag)| Some((path?.as_path(), flag)))
+    .collect();
+    for (file, flag) in [(&args.save_json, "--save-json"), (&args.json, "--json")] {
+        if let Some(file) = file {
+            output::check_apart(file, flag, &inputs)?;
+        }
+    }
     let protocol = args.protocol.map(|choice| match choice {
         ProtocolChoice::Coco => Protocol::Coco,
         ProtocolChoice::Lvis => Protocol::Lvis,

@@ -109,11 +109,15 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let mut pictures = pictures::collect(&args.inputs)?;
     pictures.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
     let drawn = pictures::output_files(&pictures, &args.output)?;
-    if let Some(raw) = &args.raw {
-        output::check_file(raw, "--raw")?;
-    }
     output::check_new_folder(&args.output, "--output")?;
     output::check_input(&args.weights, "--weights", "file or folder")?;
+    if let Some(raw) = &args.raw {
+        let weights = args::weights_file(&args.weights, "--weights")?;
+        let pictures = pictures.iter().map(|picture| (picture.as_path(), "a picture"));
+        let inputs: Vec<_> = pictures.chain([(weights.as_path(), "--weights")]).collect();
+        output::check_file(raw, "--raw")?;
+        output::check_apart(raw, "--raw", &inputs)?;
+    }
     let detector = args::load_detector(&args.weights, &args.device)?;
     output::make_folder(&args.output, "--output")?;
 
@@ -178,8 +182,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 /// A batch that was normalised elsewhere, and nothing but what the network makes of it.
 fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     output::check_file(raw, "--raw")?;
-    output::check_input(tensor, "--tensor", "file")?;
+    output::check_input_file(tensor, "--tensor")?;
     output::check_input(&args.weights, "--weights", "file or folder")?;
+    let weights = args::weights_file(&args.weights, "--weights")?;
+    output::check_apart(raw, "--raw", &[(tensor, "--tensor"), (&weights, "--weights")])?;
     let batch = StoredBatch::read(tensor)?;
     let detector = args::load_detector(&args.weights, &args.device)?;
     let InferenceOutput { pred_logits, pred_boxes } = detector.infer_stored(&batch)?;

@@ -46,7 +46,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
-    output::check_input(&args.config, "--config", "file")?;
+    output::check_input_file(&args.config, "--config")?;
     output::check_new_folder(&args.out, "--out")?;
     let config = Config::load(&args.config, &args.assignments)?;
     let device = args.device.resolve()?;

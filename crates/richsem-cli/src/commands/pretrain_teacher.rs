@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::check_input(images, "--images", "folder or .tar")?;
     }
     if let Some(config) = &args.config {
-        output::check_input(config, "--config", "file")?;
+        output::check_input_file(config, "--config")?;
     }
     output::check_file(&args.output, "--output")?;
     let extension = args.output.extension().unwrap_or_default();

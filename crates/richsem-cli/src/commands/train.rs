@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, error::ErrorKind};
 use richsem::{
     config::Config,
@@ -84,12 +84,19 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         }
         None => {
             let file = args.config.expect("clap asks for it where --resume is absent");
-            output::check_input(&file, "--config", "file")?;
+            output::check_input_file(&file, "--config")?;
             let mut assignments = args.assignments;
             if let Some(weights) = &args.init {
-                output::check_input(weights, "--init", "file")?;
+                output::check_input(weights, "--init", "file or folder")?;
                 let weights = std::path::absolute(weights_file(weights, "--init")?)?;
-                assignments.push(assignment("init.weights", weights.to_string_lossy()));
+                let Some(name) = weights.to_str() else {
+                    return Err(anyhow!(
+                        "--init: `{}`: the name is not UTF-8, the settings could not hold it\n  \
+                         hint: rename the file or its folder",
+                        weights.display()
+                    ));
+                };
+                assignments.push(assignment("init.weights", name));
             }
             if !args.allow_missing.is_empty() {
                 assignments.push(assignment("init.allow_missing", args.allow_missing));

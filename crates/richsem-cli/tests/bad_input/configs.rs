@@ -146,7 +146,7 @@ fn a_settings_file_that_is_wrong_is_named_with_the_key() {
                 &["train", "-c", "none.toml"],
                 &["--config: no such file as `none.toml`", "hint: "],
             ),
-            ("a folder", &["train", "-c", "."], &["`.`: Is a directory"]),
+            ("a folder", &["train", "-c", "."], &["--config: `.` is a folder", "hint: "]),
             (
                 "in a parent",
                 &["train", "-c", "child.toml"],
