@@ -4,10 +4,12 @@
 
 mod annotations;
 mod configs;
+mod conversions;
 mod detections;
 mod images;
 mod places;
 mod runs;
+mod stored_batches;
 #[path = "../util/mod.rs"]
 mod util;
 mod weights;
