@@ -217,7 +217,14 @@ impl Parts<'_> {
         let weights = clip::to_openai(weights, path)?;
         let (store, sizes, clip) = clip::from_weights(&weights, path, self.options.device)?;
         let templates = PromptSet::Reference.templates(&[]);
-        let text = text_of_clip((&store, &sizes, &clip), &templates, vocabulary, path)?;
+        let text = text_of_clip((&store, &sizes, &clip), &templates, vocabulary, path);
+        let text = text.map_err(|error| match error {
+            // There are no settings of a teacher here.
+            Error::Config { key, problem, hint } if key == "teacher.text" => {
+                Error::Invalid { file: path.to_owned(), field: "text".into(), problem, hint }
+            }
+            other => other,
+        })?;
         let from = format!("{classes} classes × {} prompts by {from}", templates.len());
         self.report.add("text_table", text.rows.numel(), Fate::Made(from));
         Ok(TextTable::new(&text.rows.to_device(Device::Cpu)))

@@ -15,7 +15,7 @@ use crate::{
     },
     detector::{Detector, TEXT_TABLE},
     error::{Error, Result},
-    models::backbone::Norm,
+    models::{backbone::Norm, class_head::TextTable},
     teacher::clip,
     vocabulary::Vocabulary,
 };
@@ -66,6 +66,16 @@ pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversio
             return Err(Error::config("--clip", problem).with_hint("leave it out"));
         }
         let weights = clip::to_openai(read_weights(file)?, file)?;
+        let (_, sizes, _) = clip::from_weights(&weights, file, Device::Cpu)?;
+        let width = detector.text.as_ref().map_or(0, TextTable::dim);
+        if sizes.embed_dim != width {
+            let problem = format!(
+                "embeddings of {} numbers, and the detector compares with text of {width}",
+                sizes.embed_dim
+            );
+            return Err(Error::invalid(file, "weights", problem)
+                .with_hint("give the CLIP that its text table was made with"));
+        }
         for (name, tensor) in weights {
             let tensor = tensor.to_kind(Kind::Float);
             for copy in [ClipCopy::Decoder, ClipCopy::Encoder] {
