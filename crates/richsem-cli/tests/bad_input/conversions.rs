@@ -16,14 +16,22 @@ use super::{
 
 type Tensors = BTreeMap<String, Tensor>;
 
+/// A small CLIP of 42 tokens and embeddings of 32 numbers.
+const CLIP: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../richsem/tests/fixtures/teacher/rn.safetensors");
 const TRAIN: [&str; 7] = ["train", "-c", "frozen.toml", "--run", "next", "--device", "cpu"];
+
+/// With settings in `frozen.toml` that have the one norm that the official code knows.
+fn with_frozen_norm() -> Dir {
+    let dir = Dir::with_data();
+    let norm = r#"norm = "group_norm", groups = 4"#;
+    dir.write("frozen.toml", TINY_CONFIG.replace(norm, r#"norm = "frozen_bn""#));
+    dir
+}
 
 /// With a run in `run/`, and its detector as an official checkpoint, `official.pth`.
 fn converted() -> Dir {
-    let dir = Dir::with_data();
-    // The one norm that the official code knows.
-    let norm = r#"norm = "group_norm", groups = 4"#;
-    dir.write("frozen.toml", TINY_CONFIG.replace(norm, r#"norm = "frozen_bn""#));
+    let dir = with_frozen_norm();
     dir.command(&["train", "-c", "frozen.toml", "--run", "run", "--device", "cpu"]).ok();
     dir.command(&["convert", "run", "official.pth"]).ok();
     dir
@@ -115,8 +123,6 @@ fn weights_of_something_else_are_told_from_a_detectors() {
     write(&dir, "nan.safetensors", &with(&detector, level, nan(level)));
     let conv = "conv1.weight";
     write(&dir, "nan_trunk.safetensors", &with(&trunk, conv, &trunk[conv] * f64::INFINITY));
-    let clip =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../richsem/tests/fixtures/teacher/rn.safetensors");
     let broken = ["holds NaN or infinite values", "hint: the file is damaged, or its training had"];
     let trunk_of = |weights: &str| format!("model.dino.backbone.weights={weights}");
     let trunk_from = trunk_of("nan_trunk.safetensors");
@@ -125,7 +131,7 @@ fn weights_of_something_else_are_told_from_a_detectors() {
         &[
             (
                 "CLIP as a detector",
-                &start_from(clip, "seed=1"),
+                &start_from(CLIP, "seed=1"),
                 &[
                     "rn.safetensors: weights: CLIP, expected a detector",
                     "hint: ",
@@ -185,7 +191,7 @@ fn weights_of_something_else_are_told_from_a_detectors() {
             ),
             (
                 "CLIP for a detector that has none",
-                &["convert", "run", "out.pth", "--clip", clip],
+                &["convert", "run", "out.pth", "--clip", CLIP],
                 &["--clip: this detector's class head is linear", "hint: leave it out"],
             ),
             (
@@ -207,6 +213,46 @@ fn weights_of_something_else_are_told_from_a_detectors() {
             ),
         ],
     );
+}
+
+/// The copies of CLIP in an official checkpoint are what its text table is computed with.
+#[test]
+fn only_a_whole_clip_of_the_texts_width_goes_into_a_checkpoint() {
+    let dir = with_frozen_norm();
+    let table = Tensors::from([("rows".to_owned(), normal(2, &[4, 24]))]);
+    write(&dir, "text.safetensors", &table);
+    let text = r#"model.class_head={ kind = "text", table = "text.safetensors" }"#;
+    dir.command(&[&TRAIN[..], &["--set", text]].concat()).ok();
+    let mut clip = safetensors::read(CLIP.as_ref()).unwrap().0;
+    let first = &clip["visual.conv1.weight"] * f64::NAN;
+    clip.insert("visual.conv1.weight".into(), first);
+    write(&dir, "nan.safetensors", &clip);
+    let with = |clip| ["convert", "next", "out.pth", "--clip", clip];
+    all_refused(
+        &dir,
+        &[
+            (
+                "a table",
+                &with("text.safetensors"),
+                &["text.safetensors: weights: ", "of CLIP, with"],
+            ),
+            (
+                "a value that is no number",
+                &with("nan.safetensors"),
+                &["visual.conv1.weight: holds"],
+            ),
+            (
+                "another width",
+                &with(CLIP),
+                &["rn.safetensors: weights: embeddings of 32 numbers", "text of 24", "hint: give"],
+            ),
+        ],
+    );
+    // One of other tokens makes no text table.
+    dir.command(&["convert", "next", "slim.pth"]).ok();
+    let back = [&to_detector("slim.pth", "out.safetensors")[..], &["--clip", CLIP]].concat();
+    let says: &[&str] = &["rn.safetensors: text: expected a text encoder of CLIP's 49408 tokens"];
+    all_refused(&dir, &[("other tokens", &back, says)]);
 }
 
 #[test]
