@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measurements that need a GPU: kernels, training steps, three trainings. Takes the programs ready
-# built, so that it runs on a machine without a compiler.
+# Measurements that need a GPU: kernels and steps, beside PyTorch's own, and three trainings. Takes the
+# programs ready built, so that it runs on a machine without a compiler.
 #
 #   benches/gpu.sh --data FOLDER [--out FOLDER] [--bin FOLDER] [--libtorch FOLDER] [SECTION …]
 #
@@ -10,10 +10,15 @@
 #   --libtorch  a PyTorch 2.11's folder, where the programs do not find the libtorch they were
 #               built with; `auto`: the one that python3 imports
 #   --set K=V   a setting for all trainings (may be given again)
-#   SECTION     checks kernels step memorise tinylvis bccd     (default: all, one after another)
+#   SECTION     checks kernels step                                  ours alone
+#               attention trunk train mosaic batch16 inference       beside PyTorch, a table each
+#               memorise tinylvis bccd                               trainings, which need --data
+#                                                (default: all, one after another)
 #
-# ops_check: cargo build --release -p torch-ext --example ops_check
-#            (it is then in target/release/examples)
+# ops_check, trunk: cargo build --release -p torch-ext -p richsem --examples
+#                   (they are then in target/release/examples)
+# Beside PyTorch: python3 (PYTHON=...) with benches/pytorch/requirements.txt; numbers in OUT/*.json.
+# STEPS=3 WARMUP=1 SIZE=... MOSAIC=... QUERIES=... DEVICE=cpu: smaller, to try the sections out.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -25,23 +30,47 @@ while [ $# -gt 0 ]; do
         --bin) bin=$2; shift ;;
         --libtorch) libtorch=$2; shift ;;
         --set) settings+=(--set "$2"); shift ;;
-        checks | kernels | step | memorise | tinylvis | bccd) sections+=("$1") ;;
+        checks | kernels | step | attention | trunk | train | mosaic | batch16 | inference \
+            | memorise | tinylvis | bccd) sections+=("$1") ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#sections[@]} -gt 0 ] || sections=(checks kernels step memorise tinylvis bccd)
+[ ${#sections[@]} -gt 0 ] || sections=(checks kernels step attention trunk train mosaic batch16
+    inference memorise tinylvis bccd)
 richsem=$bin/richsem
 device=${DEVICE:-cuda}
+python=${PYTHON:-python3}
 mkdir -p "$out"
+out=$(cd "$out" && pwd)
 
 if [ "$libtorch" = auto ]; then
-    libtorch=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))')
+    libtorch=$("$python" -c 'import os, torch; print(os.path.dirname(torch.__file__))')
 fi
 [ -z "$libtorch" ] || export LD_LIBRARY_PATH=$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 need() {
     [ -e "$data/$1" ] || { echo "error: no $1 in the folder of --data (\`$data\`)" >&2; exit 1; }
+}
+
+example() {
+    if [ -x "$bin/$1" ]; then echo "$bin/$1"; else echo "$bin/examples/$1"; fi
+}
+
+# RichSem's training step (teacher of random weights, and branch) or inference, and PyTorch's.
+beside() {
+    local name=$1 queries=${QUERIES:-900}
+    shift
+    if [ ! -e "$out/clip/text.npy" ]; then
+        "$python" "$root/benches/random_clip.py" "$out/clip"
+    fi
+    "$python" "$root/benches/pytorch/detector.py" --device "$device" --richsem "$richsem" \
+        --config "$root/configs/richsem_r50.toml" --json "$out/$name.json" \
+        --set "teacher.weights=$out/clip/RN50.pt" \
+        --set "teacher.text={kind=\"table\",table=\"$out/clip/text.npy\"}" \
+        --queries "$queries" --set "model.dino.transformer.num_queries=$queries" \
+        --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" "$@" 2> "$out/$name.log" \
+        | tee "$out/$name.txt" || { tail -5 "$out/$name.log"; return 1; }
 }
 
 # Trains, with a log, and prints the last measurement.
@@ -75,9 +104,7 @@ for section in "${sections[@]}"; do
             "$richsem" checks --device "$device" | tee "$out/checks.txt"
             ;;
         kernels)
-            check=$bin/ops_check
-            [ -x "$check" ] || check=$bin/examples/ops_check
-            "$check" > "$out/kernels.txt" || { tail -40 "$out/kernels.txt"; exit 1; }
+            "$(example ops_check)" > "$out/kernels.txt" || { tail -40 "$out/kernels.txt"; exit 1; }
             sed -n '/^Cpu/,$p' "$out/kernels.txt" | grep -v ' ok$'
             ;;
         step)
@@ -86,6 +113,30 @@ for section in "${sections[@]}"; do
                 "$richsem" bench -c "$root/configs/baseline_r50.toml" --device "$device" --batch 2 \
                     --size 800x1216 --steps 20 --set train.precision=$precision \
                     | tee "$out/step-$precision.txt"
+            done
+            ;;
+        attention)
+            "$python" "$root/benches/pytorch/attention.py" --device "${device%%:*}" \
+                --ops-check "$(example ops_check)" --json "$out/attention.json" \
+                2> "$out/attention.log" | tee "$out/attention.txt" \
+                || { tail -5 "$out/attention.log"; exit 1; }
+            ;;
+        trunk)
+            "$python" "$root/benches/pytorch/trunk.py" --device "$device" --batch 2 \
+                --size "${SIZE:-800x1216}" --trunk "$(example trunk)" --json "$out/trunk.json" \
+                --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" \
+                2> "$out/trunk.log" | tee "$out/trunk.txt" || { tail -5 "$out/trunk.log"; exit 1; }
+            ;;
+        train) beside train --only train --batch 2 --size "${SIZE:-800x1216}" --boxes 10 ;;
+        mosaic) beside mosaic --only train --batch 2 --size "${MOSAIC:-1280x1280}" --boxes 4 ;;
+        batch16)
+            # In f32 sixteen pictures do not fit.
+            beside batch16 --only train --batch 16 --size "${SIZE:-800x1216}" --boxes 10 \
+                --precisions bf16 --steps "${STEPS:-10}" --warmup "${WARMUP:-3}"
+            ;;
+        inference)
+            for batch in 1 8; do
+                beside inference-$batch --only inference --batch $batch --size "${SIZE:-800x1216}"
             done
             ;;
         memorise)

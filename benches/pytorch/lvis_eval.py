@@ -55,7 +55,7 @@ def generate(folder, images, np):
             if random.random() < 0.25:
                 width, height = height, width
             present = np.unique(random.choice(classes, 1 + random.poisson(3.4), p=share))
-            labels = np.repeat(present, random.geometric(0.33, len(present)))
+            labels = np.repeat(present, random.geometric(0.352, len(present)))
             count = len(labels)
             sides = np.exp(random.normal(-1.9, 0.9, (count, 2))).clip(0.01, 0.98) * [width, height]
             corners = random.random((count, 2)) * ([width, height] - sides)
