@@ -28,8 +28,8 @@ lint: libtorch ## Checks formatting, lints (clippy) and documentation, warnings 
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace --exclude richsem-cli
 
-bench: build ## Measures what this machine can: kernels, a training step, loading LVIS-sized annotations
-	CARGO="$(CARGO)" benches/local.sh $(BIN)/richsem
+bench: build ## Measures what this machine can, beside PyTorch where PYTHON has it (benches/README.md)
+	PYTHON="$(PYTHON)" CARGO="$(CARGO)" benches/local.sh $(BIN)/richsem
 
 golden: ## Writes the golden files anew: make golden REFERENCE=checkout of the official code
 	@test -n "$(REFERENCE)" || { echo "usage: make golden REFERENCE=CHECKOUT (reference/README.md)" >&2; exit 1; }
