@@ -121,3 +121,49 @@ fn steps_and_inference_are_timed() {
     }
     dir.command(&[&bench[..], &["--set", "train.lrr=1"]].concat()).fails(1).stderr_has("train.lr");
 }
+
+#[test]
+fn one_part_alone_is_timed_and_written_for_programs() {
+    let dir = Dir::new();
+    dir.write("tiny.toml", util::TINY_CONFIG);
+    let bench = ["bench", "-c", "tiny.toml", "--device", "cpu", "--classes", "5", "--batch", "1"];
+    let more = ["--size", "40x64", "--steps", "2", "--warmup", "0", "--json", "numbers.json"];
+    for (only, other) in [("train", "inference"), ("inference", "train")] {
+        let ran = dir.command(&[&bench[..], &more, &["--only", only]].concat()).ok();
+        assert_eq!(ran.stdout.contains("training step"), only == "train", "{ran:?}");
+        let numbers = dir.json("numbers.json");
+        let times =
+            ["low_ms", "median_ms", "high_ms"].map(|key| numbers[only][key].as_f64().unwrap());
+        assert!(0.0 < times[0] && times[0] <= times[1] && times[1] <= times[2], "{numbers}");
+        assert!(numbers[only]["memory_mib"].is_null() && numbers[other].is_null(), "{numbers}");
+        assert_eq!((&numbers["precision"], &numbers["threads"]), (&"f32".into(), &1.into()));
+        assert_eq!((&numbers["height"], &numbers["width"]), (&40.into(), &64.into()));
+    }
+    let nowhere = [&bench[..], &["--json", "no/such/folder.json"]].concat();
+    dir.command(&nowhere).fails(1).stderr_has("--json: the folder `no/such` does not exist");
+}
+
+#[test]
+fn the_loader_is_timed_without_a_model() {
+    let dir = Dir::with_data();
+    let bench = ["bench", "-c", "tiny.toml", "--loader"];
+    let more =
+        ["--steps", "3", "--warmup", "0", "--set", "data.workers=2", "--json", "numbers.json"];
+    let ran = dir.command(&[&bench[..], &more].concat()).ok().stdout_has("2 threads on");
+    let shown: f64 = ran.row("images/s")[1].parse().unwrap();
+    let speed = &dir.json("numbers.json")["loader"];
+    let [low, median, high] = ["low", "median", "high"].map(|key| speed[key].as_f64().unwrap());
+    assert!(0.0 < low && low <= median && median <= high, "{speed}");
+    assert!((shown - median).abs() < 0.06, "{shown}, {speed}");
+    // Whole batches, as in training.
+    let images = dir.json("set/train.json")["images"].as_array().unwrap().len() as u64;
+    let (read, batch) =
+        (speed["images"].as_u64().unwrap(), dir.json("numbers.json")["batch"].as_u64());
+    assert!(read > 0 && read <= images && read % batch.unwrap() == 0, "{read} of {images}");
+
+    dir.write("bare.toml", "version = 1\n");
+    let bare = dir.command(&["bench", "-c", "bare.toml", "--loader"]).fails(1);
+    bare.stderr_has("data.train").stderr_has("--set data.train.annotations=FILE");
+    let both = [&bench[..], &["--only", "train"]].concat();
+    dir.command(&both).fails(2).stderr_has("--only");
+}
