@@ -68,7 +68,8 @@ def main():
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     if args.device.type == "cuda":
-        torch.cuda.set_device(args.device)
+        if args.device.index is not None:
+            torch.cuda.set_device(args.device)
         hardware = torch.cuda.get_device_name()
     else:
         args.threads = args.threads or cores()
