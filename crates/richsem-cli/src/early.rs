@@ -23,12 +23,20 @@ static ANSWER: Function = answer;
 /// # Safety
 /// As of a C `main`: both lists end with a null pointer, and hold strings.
 unsafe extern "C" fn answer(_: c_int, arguments: Strings, environment: Strings) {
-    // SAFETY: by this function's contract.
-    let (words, environment) = unsafe { (strings(arguments), strings(environment)) };
-    let asks = |word: &OsString| ["-h", "--help", "-V", "--version"].iter().any(|w| word == w);
-    if words.len() > 1 && !words.iter().any(asks) {
+    // SAFETY: by this function's contract. Nothing is allocated where nothing is asked for here.
+    let asked = unsafe {
+        let (mut words, mut help) = (0, false);
+        each(arguments, |word| {
+            words += 1;
+            help |= matches!(word.to_bytes(), b"-h" | b"--help" | b"-V" | b"--version");
+        });
+        help || words < 2
+    };
+    if !asked {
         return;
     }
+    // SAFETY: as above.
+    let (words, environment) = unsafe { (strings(arguments), strings(environment)) };
     // The C library does not know its own yet, and NO_COLOR is in it.
     for variable in environment {
         let bytes = variable.as_bytes();
@@ -53,14 +61,21 @@ unsafe extern "C" fn answer(_: c_int, arguments: Strings, environment: Strings) 
 
 /// # Safety
 /// The list ends with a null pointer, and holds strings.
-unsafe fn strings(mut list: Strings) -> Vec<OsString> {
-    let mut found = Vec::new();
+unsafe fn each(mut list: Strings, mut f: impl FnMut(&CStr)) {
     // SAFETY: by this function's contract, up to the null pointer.
     unsafe {
         while !(*list).is_null() {
-            found.push(OsStr::from_bytes(CStr::from_ptr(*list).to_bytes()).to_owned());
+            f(CStr::from_ptr(*list));
             list = list.add(1);
         }
     }
+}
+
+/// # Safety
+/// As [`each`].
+unsafe fn strings(list: Strings) -> Vec<OsString> {
+    let mut found = Vec::new();
+    // SAFETY: by this function's contract.
+    unsafe { each(list, |string| found.push(OsStr::from_bytes(string.to_bytes()).to_owned())) };
     found
 }

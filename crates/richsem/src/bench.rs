@@ -38,8 +38,6 @@ pub enum Part {
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Workload {
-    /// This part alone; none: both.
-    pub only: Option<Part>,
     /// Images at once.
     pub batch: usize,
     /// Their height, in pixels.
@@ -78,15 +76,20 @@ pub struct Timings {
     pub inference: Option<Timing>,
 }
 
-/// Times training steps and inference, as [`Part`] has them.
+/// Times training steps and inference, as [`Part`] has them, or one of the two alone.
 ///
 /// # Errors
 /// Settings that contradict each other, a device without enough memory.
-pub fn run(config: &Config, work: &Workload, device: Device) -> Result<Timings> {
+pub fn run(
+    config: &Config,
+    work: &Workload,
+    device: Device,
+    only: Option<Part>,
+) -> Result<Timings> {
     let vocabulary = vocabulary(work.classes);
     let batch = random_batch(work)?;
     let mut learner = Learner::new(config, vocabulary, device, Box::new(Single))?;
-    let wanted = |part| work.only.is_none_or(|only| only == part);
+    let wanted = |part| only.is_none_or(|only| only == part);
     let mut step = 0;
     let train = wanted(Part::Train).then(|| {
         time(work, device, || {

@@ -130,10 +130,6 @@ fn write_json(file: &Path, numbers: &Value) -> Result<()> {
 fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
     let device = args.device.resolve()?;
     let work = Workload {
-        only: args.only.map(|only| match only {
-            Only::Train => Part::Train,
-            Only::Inference => Part::Inference,
-        }),
         batch: args.batch.unwrap_or(2).into(),
         height: args.size.height.into(),
         width: args.size.width.into(),
@@ -142,7 +138,11 @@ fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
         warmup: args.warmup.unwrap_or(5) as usize,
         runs: args.steps.unwrap_or(20) as usize,
     };
-    let timings = guarded(|| bench::run(config, &work, device))?;
+    let only = args.only.map(|only| match only {
+        Only::Train => Part::Train,
+        Only::Inference => Part::Inference,
+    });
+    let timings = guarded(|| bench::run(config, &work, device, only))?;
     let precision = match config.train.precision {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
