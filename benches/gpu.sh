@@ -12,7 +12,8 @@
 #   --set K=V   a setting for all trainings (may be given again)
 #   SECTION     checks kernels step                                  ours alone
 #               attention trunk train mosaic batch16 inference       beside PyTorch, a table each
-#               memorise tinylvis bccd                               trainings, which need --data
+#               losses                      200 steps in bf16 and in f32, which need --data
+#               memorise tinylvis bccd                               trainings, likewise
 #                                                (default: all, one after another)
 #
 # ops_check, trunk: cargo build --release -p torch-ext -p richsem --examples
@@ -31,13 +32,13 @@ while [ $# -gt 0 ]; do
         --libtorch) libtorch=$2; shift ;;
         --set) settings+=(--set "$2"); shift ;;
         checks | kernels | step | attention | trunk | train | mosaic | batch16 | inference \
-            | memorise | tinylvis | bccd) sections+=("$1") ;;
+            | losses | memorise | tinylvis | bccd) sections+=("$1") ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
 [ ${#sections[@]} -gt 0 ] || sections=(checks kernels step attention trunk train mosaic batch16
-    inference memorise tinylvis bccd)
+    inference losses memorise tinylvis bccd)
 richsem=$bin/richsem
 device=${DEVICE:-cuda}
 python=${PYTHON:-python3}
@@ -138,6 +139,28 @@ for section in "${sections[@]}"; do
             for batch in 1 8; do
                 beside inference-$batch --only inference --batch $batch --size "${SIZE:-800x1216}"
             done
+            ;;
+        losses)
+            set=$data/tinylvis
+            need tinylvis/small_clip_rn.safetensors
+            table=$data/lvis/lvis_v1_clip_a+cname.npy
+            for precision in f32 bf16; do
+                rm -rf "${out:?}/losses-$precision"
+                "$richsem" train -c "$root/configs/tinylvis_richsem.toml" --device "$device" \
+                    --run "$out/losses-$precision" --set train.precision=$precision \
+                    --set train.epochs=1 --set train.lr_drop=[] --set train.log_every=1 \
+                    --set data.train.annotations="$set/train.json" \
+                    --set data.train.images="$set/images.tar" \
+                    --set data.val.annotations="$set/val.json" --set data.val.images="$set/images.tar" \
+                    --set data.extra.classification.images="$set/classification.tar" \
+                    --set model.dino.backbone.weights="$set/backbone_rn.safetensors" \
+                    --set model.class_head.table="$table" --set teacher.text.table="$table" \
+                    --set teacher.weights="$set/small_clip_rn.safetensors" "${settings[@]}" \
+                    > "$out/losses-$precision.txt" 2>&1 \
+                    || { tail -5 "$out/losses-$precision.txt"; exit 1; }
+            done
+            "$python" "$root/benches/loss_curves.py" "$out"/losses-{f32,bf16}/metrics.jsonl \
+                --steps "${STEPS:-200}" | tee "$out/losses.txt"
             ;;
         memorise)
             need photos/coco_mini/instances.json

@@ -54,16 +54,7 @@ fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
     let mut learner = Learner::new(&config, vocabulary(7), device, Box::new(Single)).unwrap();
     let batch = |i: usize| {
         let (height, boxes) = if i.is_multiple_of(2) { (96, 3 + i) } else { (128, 1 + i % 5) };
-        let work = Workload {
-            batch: 2,
-            height,
-            width: 128,
-            boxes,
-            classes: 7,
-            warmup: 0,
-            runs: 0,
-            only: None,
-        };
+        let work = Workload { batch: 2, height, width: 128, boxes, classes: 7, warmup: 0, runs: 0 };
         random_batch(&work).unwrap()
     };
     let steps = (0..12)
@@ -135,16 +126,8 @@ fn losses(
 #[test]
 fn the_losses_are_those_of_the_host() {
     let Some(device) = device() else { return };
-    let work = Workload {
-        batch: 2,
-        height: 32,
-        width: 32,
-        boxes: 4,
-        classes: 9,
-        warmup: 0,
-        runs: 0,
-        only: None,
-    };
+    let work =
+        Workload { batch: 2, height: 32, width: 32, boxes: 4, classes: 9, warmup: 0, runs: 0 };
     let mut targets = random_batch(&work).unwrap().targets;
     targets[1].boxes.truncate(2);
     targets[1].labels.truncate(2);

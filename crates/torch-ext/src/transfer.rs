@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::cuda::launch::Event;
 use crate::{Result, device_name};
 
 /// A tensor of the host, zero, or what `fill` makes of its bytes: row by row, as memory has them.
@@ -37,6 +38,42 @@ pub fn filled(size: &[i64], kind: Kind, fill: impl FnOnce(&mut [u8])) -> Result<
 pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
     assert_eq!(tensor.device(), Device::Cpu, "upload takes tensors of the host");
     tensor.to_device_(device, tensor.kind(), true, false)
+}
+
+/// A tensor on its way to the host.
+#[derive(Debug)]
+pub struct Download {
+    tensor: Tensor,
+    /// None where there is no way to go.
+    arrived: Option<Event>,
+}
+
+/// Starts a copy to the host, behind what the device has to do by now. What is queued afterwards does
+/// not have to be waited for, as it has to be with a plain copy.
+///
+/// # Errors
+/// What libtorch or the driver refuses.
+pub fn download(tensor: &Tensor) -> Result<Download> {
+    let device = tensor.device();
+    if !device.is_cuda() {
+        return Ok(Download { tensor: tensor.shallow_clone(), arrived: None });
+    }
+    // Into pinned memory, as libtorch does it when it is not to wait.
+    let tensor = tensor.f_to_device_(Device::Cpu, tensor.kind(), true, false)?;
+    Ok(Download { tensor, arrived: Some(Event::record(device)?) })
+}
+
+impl Download {
+    /// The tensor, once it is there.
+    ///
+    /// # Errors
+    /// What an earlier kernel failed with.
+    pub fn wait(self) -> Result<Tensor> {
+        if let Some(event) = &self.arrived {
+            event.wait()?;
+        }
+        Ok(self.tensor)
+    }
 }
 
 /// A small tensor of known values, copied to the device when it is first asked for and kept: a

@@ -127,8 +127,24 @@ impl Criterion {
         key: StepKey,
         collective: &dyn Collective,
     ) -> Result<(LossTerms, Decisions)> {
+        self.forward_while(output, targets, supervision, key, collective, || Ok(()))
+    }
+
+    /// [`Self::forward`]; `meanwhile` queues more work before the host waits for the matching's costs.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and what `meanwhile` returns.
+    pub fn forward_while(
+        &self,
+        output: &TrainingOutput,
+        targets: &[Target],
+        supervision: &Supervision,
+        key: StepKey,
+        collective: &dyn Collective,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<(LossTerms, Decisions)> {
         let step = Step::new(output, targets);
-        let decisions = self.decide(&step, supervision.assignment, key, collective)?;
+        let decisions = self.decide(&step, supervision.assignment, key, collective, meanwhile)?;
         Ok((self.score(&step, supervision, &decisions)?, decisions))
     }
 
@@ -152,6 +168,7 @@ impl Criterion {
         assignment: Assignment,
         key: StepKey,
         collective: &dyn Collective,
+        meanwhile: impl FnOnce() -> Result<()>,
     ) -> Result<Decisions> {
         let Step { output, targets, padded, matched } = step;
         let sets = matched.logits.size()[0] as usize;
@@ -162,8 +179,9 @@ impl Criterion {
                 padded,
                 &self.config.matcher,
                 self.config.focal_alpha,
+                meanwhile,
             )?,
-            Assignment::MaxSize => max_size(&matched.boxes, padded)?,
+            Assignment::MaxSize => max_size(&matched.boxes, padded, meanwhile)?,
         };
         let num_boxes = collective.mean((matching.len() / sets) as f64).max(1.0);
         let sample = |first_term: usize, sets: usize| {

@@ -113,6 +113,7 @@ fn matched(outputs: &LayerOutputs, set: i64, targets: &[Target]) -> Vec<(i64, i6
         &padded,
         &MatcherConfig::default(),
         0.25,
+        || Ok(()),
     )
     .unwrap();
     (0..m.len()).map(|i| (m.image[i], m.query[i], m.target[i] as usize)).collect()

@@ -107,16 +107,21 @@ impl Matching {
 }
 
 /// Gives each box the largest predicted box whose centre lies in it, or, if none does, the largest
-/// of its image (Detic's max-size loss). Boxes may share a query.
+/// of its image (Detic's max-size loss). Boxes may share a query. `meanwhile` as for [`hungarian`].
 ///
 /// # Shapes
 /// `boxes` `[S, B, Q, 4]`
 ///
 /// # Errors
 /// What libtorch refuses.
-pub fn max_size(boxes: &Tensor, targets: &PaddedTargets) -> Result<Matching> {
+pub fn max_size(
+    boxes: &Tensor,
+    targets: &PaddedTargets,
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<Matching> {
     let most = targets.most();
     if most == 0 {
+        meanwhile()?;
         return Ok(Matching::default());
     }
     let chosen = tch::no_grad(|| {
@@ -132,8 +137,10 @@ pub fn max_size(boxes: &Tensor, targets: &PaddedTargets) -> Result<Matching> {
         // A box in any target is larger than the largest outside: areas are at most 1.
         let score = area + inside(0, 2).logical_and(&inside(1, 3)).to_kind(Kind::Float) * 2.0;
         let chosen = score.expand([sets, images, queries, most], false).argmax(2, false);
-        Ok::<_, Error>(Vec::<i64>::try_from(chosen.to_device(Device::Cpu).flatten(0, -1))?)
+        Ok::<_, Error>(torch_ext::download(&chosen)?)
     })?;
+    meanwhile()?;
+    let chosen = Vec::<i64>::try_from(chosen.wait()?.flatten(0, -1))?;
     let (sets, images) = (boxes.size()[0] as usize, targets.counts.len());
     let mut matching = Matching::default();
     for set in 0..sets {
@@ -148,7 +155,8 @@ pub fn max_size(boxes: &Tensor, targets: &PaddedTargets) -> Result<Matching> {
 }
 
 /// Matches all sets and images: one cost tensor on the device, one transfer, then one assignment
-/// problem a set and image on the host.
+/// problem a set and image on the host. `meanwhile` is called before the host waits for the costs: the
+/// device works on what it queues while the host matches.
 ///
 /// # Shapes
 /// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]`
@@ -161,8 +169,10 @@ pub fn hungarian(
     targets: &PaddedTargets,
     config: &MatcherConfig,
     focal_alpha: f64,
+    meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<Matching> {
     if targets.most() == 0 {
+        meanwhile()?;
         return Ok(Matching::default());
     }
     let cost = tch::no_grad(|| match has_kernels(logits) {
@@ -175,7 +185,9 @@ pub fn hungarian(
     })?;
     let (sets, images, q, t) = cost.size4()?;
     let (q, t) = (q as usize, t as usize);
-    let cost = Vec::<f32>::try_from(cost.to_device(Device::Cpu).flatten(0, -1))?;
+    let cost = torch_ext::download(&cost)?;
+    meanwhile()?;
+    let cost = Vec::<f32>::try_from(cost.wait()?.flatten(0, -1))?;
     let problems: Vec<(usize, usize)> = (0..sets as usize)
         .flat_map(|set| (0..images as usize).map(move |image| (set, image)))
         .collect();
@@ -230,6 +242,10 @@ mod tests {
     use super::*;
     use crate::testing::{normal, target, uniform};
 
+    fn nothing() -> Result<()> {
+        Ok(())
+    }
+
     fn targets(list: &[Target]) -> PaddedTargets {
         PaddedTargets::new(list, Device::Cpu)
     }
@@ -270,7 +286,8 @@ mod tests {
             target(&[(0, [0.9, 0.9, 0.1, 0.1]), (3, [0.1, 0.1, 0.1, 0.1])]),
             target(&[(1, [0.5, 0.5, 0.1, 0.1])]),
         ]);
-        let got = hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25).unwrap();
+        let got =
+            hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25, nothing).unwrap();
         let mut pairs: Vec<_> =
             (0..got.len()).map(|i| (got.image[i], got.query[i], got.target[i])).collect();
         pairs.sort_unstable();
@@ -291,7 +308,7 @@ mod tests {
             target(&[(4, [0.5, 0.5, 0.4, 0.4]), (0, [0.2, 0.3, 0.1, 0.2])]),
         ];
         let config = MatcherConfig::default();
-        let all = hungarian(&logits, &boxes, &targets(&list), &config, 0.25).unwrap();
+        let all = hungarian(&logits, &boxes, &targets(&list), &config, 0.25, nothing).unwrap();
         assert_eq!(all.len(), 2 * 5);
         for set in 0..2 {
             for image in 0..3 {
@@ -302,6 +319,7 @@ mod tests {
                     &targets(&list[image as usize..=image as usize]),
                     &config,
                     0.25,
+                    nothing,
                 )
                 .unwrap();
                 let batched: Vec<_> = (0..all.len())
@@ -319,7 +337,8 @@ mod tests {
                 &boxes,
                 &targets(&[target(&[]), target(&[]), target(&[])]),
                 &config,
-                0.25
+                0.25,
+                nothing
             )
             .unwrap()
             .is_empty()
@@ -331,7 +350,8 @@ mod tests {
         let logits = Tensor::full([1, 1, 2, 2], f64::NAN, (Kind::Float, Device::Cpu));
         let boxes = uniform(2, &[1, 1, 2, 4]);
         let list = targets(&[target(&[(1, [0.5, 0.5, 0.2, 0.2])])]);
-        let error = hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25).unwrap_err();
+        let error = hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25, nothing)
+            .unwrap_err();
         assert!(matches!(error, Error::NonFinite(_)), "{error}");
     }
 
@@ -358,11 +378,11 @@ mod tests {
         .concat();
         let boxes = Tensor::from_slice(&boxes).view([1, 2, 3, 4]);
         let padded = PaddedTargets::new(&targets, Device::Cpu);
-        let got = max_size(&boxes, &padded).unwrap();
+        let got = max_size(&boxes, &padded, nothing).unwrap();
         assert_eq!(got.image, [0, 0, 1, 1]);
         assert_eq!(got.target, [0, 1, 0, 1]);
         assert_eq!(got.query, [0, 2, 1, 1]);
         let none = PaddedTargets::new(&[target(&[])], Device::Cpu);
-        assert!(max_size(&boxes, &none).unwrap().is_empty());
+        assert!(max_size(&boxes, &none, nothing).unwrap().is_empty());
     }
 }

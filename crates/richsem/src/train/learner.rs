@@ -226,18 +226,19 @@ impl Learner {
             };
             teacher.label(map, boxes)
         };
-        // Boxes that are known are labelled before the matching, which waits for the device.
-        let mut known = match semantic {
-            Some((config, source, _))
-                if config.target_boxes == TargetBoxes::GroundTruth
-                    && targets.iter().any(|t| !t.boxes.is_empty()) =>
-            {
-                Some(label(source, &torch_ext::upload(&target_boxes(targets), images.device()))?)
-            }
-            _ => None,
-        };
+        // Boxes that are known are labelled while the host matches.
+        let mut known = None;
         let (mut losses, decisions) =
-            self.criterion.forward(output, targets, supervision, key, collective)?;
+            self.criterion.forward_while(output, targets, supervision, key, collective, || {
+                if let Some((config, source, _)) = semantic
+                    && config.target_boxes == TargetBoxes::GroundTruth
+                    && targets.iter().any(|t| !t.boxes.is_empty())
+                {
+                    let boxes = torch_ext::upload(&target_boxes(targets), images.device());
+                    known = Some(label(source, &boxes)?);
+                }
+                Ok(())
+            })?;
         if let Some((config, source, branch)) = semantic {
             let mut label = |boxes: &Tensor| match known.take() {
                 Some(labels) => Ok(labels),

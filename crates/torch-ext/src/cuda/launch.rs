@@ -221,6 +221,57 @@ pub(crate) unsafe fn launch(
     .map_err(cuda(&format!("starting the kernel {entry}")))
 }
 
+/// A point in the work queued on libtorch's current stream of a device, to be waited for.
+#[derive(Debug)]
+pub(crate) struct Event {
+    event: sys::CUevent,
+    context: sys::CUcontext,
+}
+
+// SAFETY: driver handles may be used from any thread.
+unsafe impl Send for Event {}
+
+impl Event {
+    /// Behind everything that is queued now.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub(crate) fn record(device: Device) -> Result<Self> {
+        let Device::Cuda(index) = device else {
+            return Err(Error::Cuda(format!("there are no events on {device:?}")));
+        };
+        let Context { context, .. } = context(index)?;
+        let _current = Current::set(context)?;
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING;
+        let event = driver::event::create(flags).map_err(cuda("making an event"))?;
+        let event = Self { event, context };
+        let mut stream: *mut c_void = std::ptr::null_mut();
+        // SAFETY: `stream` is live; the device exists.
+        ffi::check(unsafe { ffi::ext_cuda_stream(index as i32, &raw mut stream) })?;
+        // SAFETY: an event and a stream of the current context.
+        unsafe { driver::event::record(event.event, stream.cast()) }
+            .map_err(cuda("recording an event"))?;
+        Ok(event)
+    }
+
+    /// Returns when everything before it is done.
+    ///
+    /// # Errors
+    /// What an earlier kernel failed with.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let _current = Current::set(self.context)?;
+        // SAFETY: made by `record`, destroyed by `drop` alone.
+        unsafe { driver::event::synchronize(self.event) }.map_err(cuda("waiting for the device"))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: as above, and this is the end of it. Nobody is left to hear of a failure.
+        let _ = unsafe { driver::event::destroy(self.event) };
+    }
+}
+
 /// Neighbouring values of a thread: the largest power of two that divides their number, up to 16
 /// bytes.
 pub(crate) fn widest_vector(kind: Kind, count: i64) -> i64 {
