@@ -50,7 +50,7 @@ def main():
         figure, axes = need("matplotlib.pyplot").subplots(figsize=(8, 3.6), layout="constrained")
         for values, name in zip((first, second), args.names):
             axes.plot(range(1, args.steps + 1), values, label=name, linewidth=1)
-        axes.set(xlabel="training step", ylabel="loss")
+        axes.set(xlabel="training step", ylabel="loss", yscale="log")
         axes.legend()
         figure.savefig(args.plot, metadata={"Date": None} if args.plot.endswith("svg") else None)
 
