@@ -2,7 +2,8 @@
 # Measurements that need a GPU: kernels and steps, beside PyTorch's own, and three trainings. Takes the
 # programs ready built, so that it runs on a machine without a compiler.
 #
-#   benches/gpu.sh --data FOLDER [--out FOLDER] [--bin FOLDER] [--libtorch FOLDER] [SECTION …]
+#   benches/gpu.sh --data FOLDER [--out FOLDER] [--bin FOLDER] [--libtorch FOLDER]
+#                [--set K=V …] [SECTION …]
 #
 #   --data      the project's test data: tinylvis/, lvis/, photos/bccd/, photos/coco_mini/
 #   --out       where logs and runs go                         (default: runs/gpu)
@@ -26,6 +27,10 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 data= out=runs/gpu bin=$root/target/release libtorch= settings=() sections=()
 while [ $# -gt 0 ]; do
     case $1 in
+        --data | --out | --bin | --libtorch | --set)
+            [ $# -gt 1 ] || { echo "error: $1 wants a value" >&2; exit 2; } ;;
+    esac
+    case $1 in
         --data) data=$2; shift ;;
         --out) out=$2; shift ;;
         --bin) bin=$2; shift ;;
@@ -40,13 +45,21 @@ done
 [ ${#sections[@]} -gt 0 ] || sections=(checks kernels step attention trunk train mosaic batch16
     inference losses memorise tinylvis bccd)
 richsem=$bin/richsem
+[ -x "$richsem" ] || {
+    echo "error: there is no program richsem in $bin" >&2
+    echo "  hint: cargo build --release -p richsem-cli, and name its folder with --bin" >&2
+    exit 1
+}
 device=${DEVICE:-cuda}
 python=${PYTHON:-python3}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
 if [ "$libtorch" = auto ]; then
-    libtorch=$("$python" -c 'import os, torch; print(os.path.dirname(torch.__file__))')
+    libtorch=$("$python" -c 'import os, torch; print(os.path.dirname(torch.__file__))') || {
+        echo "error: --libtorch auto: $python has no PyTorch" >&2
+        exit 1
+    }
 fi
 [ -z "$libtorch" ] || export LD_LIBRARY_PATH=$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
@@ -85,7 +98,7 @@ run() {
         --set data.val.annotations="$val_annotations" --set data.val.images="$val_images" \
         "$@" "${settings[@]}" > "$out/$name.txt" 2>&1 || { tail -5 "$out/$name.txt"; return 1; }
     echo "$name: $SECONDS s in all"
-    python3 - "$out/$name/metrics.jsonl" <<'END'
+    "$python" - "$out/$name/metrics.jsonl" <<'END'
 import json, sys
 rows = [json.loads(line) for line in open(sys.argv[1])]
 train = [r for r in rows if r["kind"] == "train"]
@@ -165,7 +178,7 @@ for section in "${sections[@]}"; do
         memorise)
             need photos/coco_mini/instances.json
             # The first eight pictures with 3 to 12 boxes.
-            python3 - "$data/photos/coco_mini/instances.json" "$out/coco8.json" <<'END'
+            "$python" - "$data/photos/coco_mini/instances.json" "$out/coco8.json" <<'END'
 import collections, json, sys
 data = json.load(open(sys.argv[1]))
 boxes = collections.Counter(a["image_id"] for a in data["annotations"])

@@ -7,6 +7,7 @@ Both runs log every step (train.log_every=1). The plot needs matplotlib.
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -18,13 +19,21 @@ def losses(path, steps):
     """Loss by step, from 1."""
     try:
         rows = [json.loads(line) for line in open(path)]
-    except (OSError, ValueError) as error:
-        fail(f"{path}: {error}", "metrics.jsonl of a run, as richsem train writes it")
-    found = {row["step"]: row["loss"] for row in rows if row.get("kind") == "train"}
+        rows = [row for row in rows if row.get("kind") == "train"]
+        found = {int(row["step"]): float(row["loss"]) for row in rows}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        fail(f"{path}: {error or type(error).__name__}",
+             "give metrics.jsonl of a run, as richsem train writes it")
+    if not found:
+        fail(f"{path}: no step is logged in it",
+             "give metrics.jsonl of a run, as richsem train writes it")
     missing = [step for step in range(1, steps + 1) if step not in found]
     if missing:
         fail(f"{path}: {len(missing)} of {steps} steps are not logged, step {missing[0]} first",
              "--set train.log_every=1, and enough epochs")
+    for step in range(1, steps + 1):
+        if not math.isfinite(found[step]):
+            fail(f"{path}: the loss of step {step} is {found[step]}")
     return [found[step] for step in range(1, steps + 1)]
 
 
@@ -35,6 +44,8 @@ def main():
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--plot", metavar="FILE", help="writes the plot (.svg, .png)")
     args = parser.parse_args()
+    if args.steps < 1:
+        fail(f"--steps: expected 1 or more, got {args.steps}")
     first, second = (losses(path, args.steps) for path in args.runs)
     mean = lambda values: sum(values) / len(values)
     quarter = max(args.steps // 4, 1)

@@ -11,6 +11,14 @@ use std::{
 };
 
 use clap::error::ErrorKind;
+use signal_hook::consts::SIGPIPE;
+
+/// `SIG_IGN`.
+const IGNORE: usize = 1;
+
+unsafe extern "C" {
+    fn signal(number: c_int, handler: usize) -> usize;
+}
 
 type Strings = *const *const c_char;
 type Function = unsafe extern "C" fn(c_int, Strings, Strings);
@@ -47,6 +55,9 @@ unsafe extern "C" fn answer(_: c_int, arguments: Strings, environment: Strings) 
             unsafe { std::env::set_var(name, value) };
         }
     }
+    // SAFETY: no handler is installed. Rust does this before `main`, so that a reader that has seen
+    // enough is no error.
+    unsafe { signal(SIGPIPE, IGNORE) };
     if let Err(said) = crate::command_line().try_get_matches_from(words)
         && matches!(
             said.kind(),

@@ -63,7 +63,7 @@ pub struct Timing {
     pub low_ms: f64,
     /// A tenth were slower.
     pub high_ms: f64,
-    /// Memory that libtorch held on the GPU in the end, its pools included, in MiB; `None` on the CPU.
+    /// Most memory that libtorch held on the GPU, its pools included, in MiB; `None` on the CPU.
     pub memory_mib: Option<f64>,
 }
 
@@ -108,6 +108,9 @@ pub fn run(
 }
 
 fn time(work: &Workload, device: Device, mut f: impl FnMut() -> Result<()>) -> Result<Timing> {
+    if device.is_cuda() {
+        torch_ext::reset_peak_memory(device)?;
+    }
     for _ in 0..work.warmup {
         f()?;
     }
@@ -124,7 +127,7 @@ fn time(work: &Workload, device: Device, mut f: impl FnMut() -> Result<()>) -> R
         median_ms,
         low_ms,
         high_ms,
-        memory_mib: torch_ext::memory(device).map(|m| m.reserved as f64 / f64::from(1 << 20)),
+        memory_mib: torch_ext::memory(device).map(|m| m.peak_reserved as f64 / f64::from(1 << 20)),
     })
 }
 

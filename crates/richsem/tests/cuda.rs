@@ -79,8 +79,15 @@ fn recorded_steps_are_the_same_steps() {
         // that are nearly the same may swap: then that step's loss is another one's.
         let pairs = plain.iter().flatten().zip(recorded.iter().flatten());
         let apart: Vec<f64> = pairs.map(|(a, b)| (a - b).abs() / a.abs()).collect();
-        let swapped = apart.iter().filter(|&&apart| apart > 1e-4).count();
-        assert!(swapped <= 4 && apart.iter().all(|&apart| apart < 0.1), "{apart:?}");
+        let swapped = |apart: &f64| *apart > 1e-4;
+        let all = apart.iter().filter(|apart| swapped(apart)).count();
+        assert!(all <= 4 && apart.iter().all(|&apart| apart < 0.1), "{apart:?}");
+        // Not always the same recording: two take turns, from the fifth step on.
+        for shape in 0..2 {
+            let steps = apart.chunks(2).enumerate().skip(4).filter(|(i, _)| i % 2 == shape);
+            let own = steps.filter(|(_, step)| step.iter().any(swapped)).count();
+            assert!(own <= 2, "{apart:?}");
+        }
         for found in &recorded_found {
             let apart = (found - &plain_found[0]).abs().max().double_value(&[]);
             assert!(apart < 1e-3, "{apart}");

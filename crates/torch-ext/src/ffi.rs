@@ -26,6 +26,7 @@ pub(crate) struct MemoryState {
     pub(crate) allocated: i64,
     pub(crate) reserved: i64,
     pub(crate) peak_allocated: i64,
+    pub(crate) peak_reserved: i64,
 }
 
 /// `Graph` of `graph.cpp`.

@@ -86,6 +86,8 @@ pub struct Memory {
     pub reserved: u64,
     /// The most `allocated` has been since the start or [`reset_peak_memory`].
     pub peak_allocated: u64,
+    /// The most `reserved` has been, likewise.
+    pub peak_reserved: u64,
 }
 
 /// Memory that libtorch holds on a CUDA device. `None` on the CPU, and before CUDA was first used.
@@ -99,10 +101,11 @@ pub fn memory(device: Device) -> Option<Memory> {
         allocated: bytes(state.allocated),
         reserved: bytes(state.reserved),
         peak_allocated: bytes(state.peak_allocated),
+        peak_reserved: bytes(state.peak_reserved),
     })
 }
 
-/// Starts a new measurement of [`Memory::peak_allocated`]. Nothing happens on the CPU.
+/// Starts a new measurement of the peaks in [`Memory`]. Nothing happens on the CPU.
 ///
 /// # Errors
 /// When CUDA was never used.

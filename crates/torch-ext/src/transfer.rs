@@ -10,7 +10,7 @@ use crate::{Result, device_name};
 
 /// A tensor of the host, zero, or what `fill` makes of its bytes: row by row, as memory has them.
 ///
-/// The calling thread does it all. `Tensor::f_from_data_size` copies, after it has written zeros with
+/// Of `Bool`, a byte must be 0 or 1. The calling thread does it all. `Tensor::f_from_data_size` copies, after it has written zeros with
 /// libtorch's threads: where several read pictures side by side, they wait for each other.
 ///
 /// # Errors

@@ -66,11 +66,13 @@ fn detections_are_measured_without_a_detector() {
 fn a_reader_that_has_seen_enough_is_no_error() {
     let dir = Dir::new();
     write_pair(&dir);
-    let mut command = dir.raw_command(&["dataset", "stats", "truth.json"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+    for args in [&["dataset", "stats", "truth.json"][..], &["train", "--help"]] {
+        let mut command = dir.raw_command(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]), "{args:?}");
+    }
 }
 
 #[test]

@@ -358,7 +358,7 @@ impl Trainer<'_> {
             grad_norm: window.grad_norm / window.updates as f64,
             images_per_second: window.images as f64 / window.seconds.max(1e-9),
             memory_mib: torch_ext::memory(device)
-                .map_or(0.0, |m| m.reserved as f64 / f64::from(1 << 20)),
+                .map_or(0.0, |m| m.peak_reserved as f64 / f64::from(1 << 20)),
             terms: window
                 .terms
                 .into_iter()

@@ -40,6 +40,12 @@ pub fn add_layer_norm(
     {
         return wrong("residual", &x.size(), residual);
     }
+    for (name, tensor) in [("weight", Some(weight)), ("bias", Some(bias)), ("residual", residual)] {
+        if let Some(tensor) = tensor.filter(|tensor| tensor.device() != x.device()) {
+            let expected = format!("{:?}, where x is", x.device());
+            return Err(Error::argument(OP, name, expected, format!("{:?}", tensor.device())));
+        }
+    }
     let same = residual.is_none_or(|residual| residual.kind() == x.kind());
     let kernels = matches!(x.kind(), Kind::Float | Kind::BFloat16 | Kind::Half);
     let f32s = weight.kind() == Kind::Float && bias.kind() == Kind::Float;

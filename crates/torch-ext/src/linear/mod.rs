@@ -22,7 +22,7 @@ const OP: &str = "linear";
 /// `x` `[…, in]`, `weight` `[out, in]`, `bias` `[out]` → `[…, out]`
 ///
 /// # Errors
-/// When shapes, kinds or devices disagree.
+/// When shapes or devices disagree.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
     let device = x.device();
     let kind = autocast_kind(device).unwrap_or(x.kind());

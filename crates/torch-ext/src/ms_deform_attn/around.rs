@@ -37,6 +37,11 @@ pub fn ms_deform_attn_around(
         let got = format!("{:?}", reference_points.size());
         return Err(Error::argument(OP, "reference_points", expected, got));
     }
+    if reference_points.device() != value.device() {
+        let expected = format!("{:?}, where value is", value.device());
+        let got = format!("{:?}", reference_points.device());
+        return Err(Error::argument(OP, "reference_points", expected, got));
+    }
     let kind = value.kind();
     let kernels = matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
     if !(value.device().is_cuda() && kernels) || reference_points.requires_grad() {

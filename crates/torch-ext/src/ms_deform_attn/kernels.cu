@@ -1,9 +1,9 @@
 // Multi-scale deformable attention. `G` neighbouring threads share one (image, query, head) and
 // hold `VEC`-wide chunks of its `D` features; a warp's loads of a pixel are whole lines.
 //
-// Compiled with D, L, P, VEC, G and REF as constants, behind cuda/values.cuh. REF says what the points
-// are given as: 0, locations and weights; else offsets around a reference (2: a point, 4: a box), and
-// logits of the weights.
+// Compiled with D, L, P, VEC, G and REF as constants, behind cuda/values.cuh. REF says what the
+// points are given as: 0, locations and weights; else offsets around a reference (2: a point, 4: a
+// box), and logits of the weights.
 
 // Chunks a thread holds.
 constexpr int CHUNKS = (D + VEC * G - 1) / (VEC * G);
@@ -232,8 +232,8 @@ __device__ __forceinline__ float sum_over_item(float x) {
 // The gradient of the values is added up by reductions in the L2 cache, whose bytes are what the
 // backward pass takes its time for. So values of 16 bits have it added up in 16 bits: as f16, which
 // has eight times the resolution of bf16, scaled by a power of two so that no sum can overflow. A
-// coarse level's pixels are read by very many queries, and a sum of very many is rounded as often: its
-// queries take turns at several copies of the level, which are summed in f32.
+// coarse level's pixels are read by very many queries, and a sum of very many is rounded as often:
+// its queries take turns at several copies of the level, which are summed in f32.
 #if KIND == 0
 
 typedef float sum_t;
@@ -257,8 +257,9 @@ __device__ __forceinline__ float sum_scale(const unsigned* bound, int queries) {
   return __uint_as_float(static_cast<unsigned>(power + 127) << 23);
 }
 
-// Largest product of an item's largest gradient and the sum of its weights, to `bound` (zero before;
-// weights of logits add up to one, and are not read). Numbers that are not negative are ordered as their bits are, infinity and NaN last.
+// Largest product of an item's largest gradient and the sum of its weights, to `bound` (zero
+// before; weights of logits add up to one, and are not read). Numbers that are not negative are
+// ordered as their bits are, infinity and NaN last.
 extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_bound(
     const value_t* __restrict__ grad,
     const weight_t* __restrict__ weights,
@@ -341,8 +342,9 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_collect(
 
 #endif
 
-// grad [items, D]; adds to sums [B, positions of the layout, M, D] (zero before), which may be null; writes
-// grad_locations [items, L, P, 2] and grad_weights [items, L, P]. `bound` as above, null with KIND 0.
+// grad [items, D]; adds to sums [B, positions of the layout, M, D] (zero before), which may be null;
+// writes grad_locations [items, L, P, 2] and grad_weights [items, L, P]. `bound` as above, null with
+// KIND 0.
 extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
     const value_t* __restrict__ grad,
     const value_t* __restrict__ value,

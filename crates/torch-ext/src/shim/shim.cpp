@@ -331,6 +331,7 @@ struct MemoryState {
   int64_t allocated;
   int64_t reserved;
   int64_t peak_allocated;
+  int64_t peak_reserved;
 };
 
 char* ext_cuda_memory(int index, MemoryState* state) {
@@ -340,6 +341,7 @@ char* ext_cuda_memory(int index, MemoryState* state) {
     state->allocated = stats.allocated_bytes[0].current;
     state->reserved = stats.reserved_bytes[0].current;
     state->peak_allocated = stats.allocated_bytes[0].peak;
+    state->peak_reserved = stats.reserved_bytes[0].peak;
   });
 }
 
