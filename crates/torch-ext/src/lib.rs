@@ -38,4 +38,4 @@ pub use settings::{
     Memory, backward, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark,
     set_deterministic, set_grad, set_tf32, synchronize,
 };
-pub use transfer::{Download, constant, download, filled, upload};
+pub use transfer::{Bytes, Download, constant, download, filled, upload};

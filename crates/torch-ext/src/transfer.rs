@@ -1,6 +1,7 @@
 //! From the host's memory to a tensor, and from the host to a device.
 
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::sync::Mutex;
 
 use tch::{Device, Kind, Tensor};
@@ -8,23 +9,58 @@ use tch::{Device, Kind, Tensor};
 use crate::cuda::launch::Event;
 use crate::{Result, device_name};
 
-/// A tensor of the host, zero, or what `fill` makes of its bytes: row by row, as memory has them.
+/// Bytes of a new tensor, written one after the other.
+#[derive(Debug)]
+pub struct Bytes<'a>(&'a mut [MaybeUninit<u8>]);
+
+impl Bytes<'_> {
+    /// The next `count`.
+    fn next(&mut self, count: usize) -> &mut [MaybeUninit<u8>] {
+        let left = self.0.len();
+        assert!(count <= left, "{count} bytes for the last {left} of a tensor");
+        let (next, rest) = std::mem::take(&mut self.0).split_at_mut(count);
+        self.0 = rest;
+        next
+    }
+
+    /// The next ones.
+    ///
+    /// # Panics
+    /// Beyond the tensor's end.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let next = self.next(bytes.len());
+        // SAFETY: as many places as there are bytes; what is new does not overlap what is there.
+        unsafe {
+            next.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+        }
+    }
+
+    /// The same byte `count` times.
+    ///
+    /// # Panics
+    /// Beyond the tensor's end.
+    pub fn repeat(&mut self, byte: u8, count: usize) {
+        self.next(count).fill(MaybeUninit::new(byte));
+    }
+}
+
+/// A tensor of the host whose bytes `fill` writes: row by row, as memory has them. What it leaves at the
+/// end is zero. (Of `Bool`, a byte must be 0 or 1.)
 ///
-/// Of `Bool`, a byte must be 0 or 1. The calling thread does it all. `Tensor::f_from_data_size` copies, after it has written zeros with
+/// The calling thread does it all. `Tensor::f_from_data_size` copies, after it has written zeros with
 /// libtorch's threads: where several read pictures side by side, they wait for each other.
 ///
 /// # Errors
 /// No room.
-pub fn filled(size: &[i64], kind: Kind, fill: impl FnOnce(&mut [u8])) -> Result<Tensor> {
+pub fn filled(size: &[i64], kind: Kind, fill: impl FnOnce(&mut Bytes<'_>)) -> Result<Tensor> {
     let tensor = Tensor::f_empty(size, (kind, Device::Cpu))?;
-    let bytes = tensor.numel() * kind.elt_size_in_bytes();
-    if bytes > 0 {
-        let start = tensor.data_ptr().cast::<u8>();
+    let count = tensor.numel() * kind.elt_size_in_bytes();
+    if count > 0 {
         // SAFETY: a new tensor is contiguous, has that many bytes, and is nobody else's.
-        fill(unsafe {
-            start.write_bytes(0, bytes);
-            std::slice::from_raw_parts_mut(start, bytes)
-        });
+        let bytes = unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), count) };
+        let mut bytes = Bytes(bytes);
+        fill(&mut bytes);
+        bytes.0.fill(MaybeUninit::new(0));
     }
     Ok(tensor)
 }
@@ -100,11 +136,24 @@ mod tests {
 
     #[test]
     fn what_is_not_filled_is_zero() {
-        let words = filled(&[2, 3], Kind::Int16, |bytes| bytes[6..8].fill(255)).unwrap();
+        let words = filled(&[2, 3], Kind::Int16, |bytes| {
+            bytes.repeat(0, 4);
+            bytes.write(&[0, 0, 255, 255]);
+        })
+        .unwrap();
         assert_eq!(words.size(), [2, 3]);
         assert_eq!(Vec::<i16>::try_from(words.flatten(0, 1)).unwrap(), [0, 0, 0, -1, 0, 0]);
         let nothing = filled(&[0, 3], Kind::Uint8, |_| panic!("no bytes to fill"));
         assert_eq!(nothing.unwrap().size(), [0, 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "2 bytes for the last 1 of a tensor")]
+    fn nothing_is_written_beyond_the_end() {
+        let _ = filled(&[3], Kind::Uint8, |bytes| {
+            bytes.repeat(1, 2);
+            bytes.write(&[2, 3]);
+        });
     }
 
     #[test]

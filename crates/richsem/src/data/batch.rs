@@ -66,18 +66,22 @@ impl Batch {
         let b = samples.len();
         let size = [b as i64, h as i64, w as i64];
         let images = torch_ext::filled(&[size[0], size[1], size[2], 3], Kind::Uint8, |pixels| {
-            for (i, (image, _)) in samples.iter().enumerate() {
-                for (y, row) in image.chunks_exact(image.width() as usize * 3).enumerate() {
-                    pixels[(i * h + y) * w * 3..][..row.len()].copy_from_slice(row);
+            for (image, _) in &samples {
+                for row in image.chunks_exact(image.width() as usize * 3) {
+                    pixels.write(row);
+                    pixels.repeat(0, w * 3 - row.len());
                 }
+                pixels.repeat(0, (h - image.height() as usize) * w * 3);
             }
         })?;
         let mask = torch_ext::filled(&size, Kind::Bool, |mask| {
-            mask.fill(1);
-            for (i, (image, _)) in samples.iter().enumerate() {
-                for y in 0..image.height() as usize {
-                    mask[(i * h + y) * w..][..image.width() as usize].fill(0);
+            for (image, _) in &samples {
+                let (height, width) = (image.height() as usize, image.width() as usize);
+                for _ in 0..height {
+                    mask.repeat(0, width);
+                    mask.repeat(1, w - width);
                 }
+                mask.repeat(1, (h - height) * w);
             }
         })?;
         // A view with channels first: planes are only made on the device, in `normalize`.
