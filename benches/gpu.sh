@@ -56,8 +56,10 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
 if [ "$libtorch" = auto ]; then
-    libtorch=$("$python" -c 'import os, torch; print(os.path.dirname(torch.__file__))') || {
+    libtorch=$("$python" -c 'import os, torch; print(os.path.dirname(torch.__file__))' \
+        2> /dev/null) || {
         echo "error: --libtorch auto: $python has no PyTorch" >&2
+        echo "  hint: PYTHON=..., or $python -m pip install -r benches/pytorch/requirements.txt" >&2
         exit 1
     }
 fi

@@ -17,16 +17,25 @@ from common import fail, need, table  # noqa: E402
 
 def losses(path, steps):
     """Loss by step, from 1."""
+    hint = "give metrics.jsonl of a run, as richsem train writes it"
     try:
-        rows = [json.loads(line) for line in open(path)]
-        rows = [row for row in rows if row.get("kind") == "train"]
-        found = {int(row["step"]): float(row["loss"]) for row in rows}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        fail(f"{path}: {error or type(error).__name__}",
-             "give metrics.jsonl of a run, as richsem train writes it")
+        lines = open(path).read().splitlines()
+    except (OSError, ValueError) as error:
+        fail(f"{path}: {error}", hint)
+    found = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            fail(f"{path}, line {number}: {error}", hint)
+        if not isinstance(row, dict) or row.get("kind") != "train":
+            continue
+        for field in ("step", "loss"):
+            if not isinstance(row.get(field), (int, float)):
+                fail(f"{path}, line {number}: {field}: expected a number, got {row.get(field)}", hint)
+        found[row["step"]] = row["loss"]
     if not found:
-        fail(f"{path}: no step is logged in it",
-             "give metrics.jsonl of a run, as richsem train writes it")
+        fail(f"{path}: no step is logged in it", hint)
     missing = [step for step in range(1, steps + 1) if step not in found]
     if missing:
         fail(f"{path}: {len(missing)} of {steps} steps are not logged, step {missing[0]} first",

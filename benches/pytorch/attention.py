@@ -10,10 +10,10 @@ f32; bf16: values of a linear layer under autocast, locations and weights in f32
 Backward: of all three inputs.
 """
 
-import argparse
 import time
 
-from common import (cores, fail, need, number, processor, quantiles, ratio, run_json, save, table)
+from common import (command_line, cores, fail, find_device, need, number, processor, quantiles,
+                    ratio, run_json, save, table)
 
 LEVELS = {"cpu": [(60, 80), (30, 40), (15, 20), (8, 10)],
           "cuda": [(100, 152), (50, 76), (25, 38), (13, 19)]}
@@ -89,9 +89,7 @@ def measure(torch, device, batch, case, precision, steps, warmup):
 
 
 def main():
-    about, details = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=details,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda or auto")
     add("--steps", type=int, default=0, help="runs that are timed; 20 on CUDA, 7 on the CPU, unless given")
@@ -101,12 +99,10 @@ def main():
     add("--json", help="writes all numbers to this file")
     args = parser.parse_args()
     torch = need("torch")
-    name = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        fail(f"--device: expected cpu, cuda or auto, got {name}")
-    if name == "cuda" and not torch.cuda.is_available():
-        fail("--device: PyTorch finds no GPU", "--device cpu")
-    device = torch.device(name)
+    device = find_device(torch, args.device)
+    name = device.type
+    if str(device) not in ("cpu", "cuda"):
+        fail(f"--device: expected cpu, cuda or auto, got {args.device}")
     cuda = name == "cuda"
     if not cuda:
         args.threads = args.threads or cores()

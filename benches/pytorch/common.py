@@ -1,9 +1,11 @@
 """What the scripts beside this one share: errors that help, medians, tables, running `richsem`."""
 
+import argparse
 import importlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,27 @@ def need(*modules):
             fail(f"{sys.executable} cannot import {module}: {error}",
                  f"{sys.executable} -m pip install -r {REQUIREMENTS}")
     return found[0] if len(found) == 1 else found
+
+
+def command_line(doc):
+    """A parser that tells what a script's own text tells."""
+    about, details = doc.split("\n\n", 1)
+    return argparse.ArgumentParser(description=about, epilog=details,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def find_device(torch, name):
+    """The device of --device, made the current one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not re.fullmatch(r"cuda(:\d+)?", name):
+        fail(f"--device: expected auto, cpu, cuda or cuda:N, got {name}")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        fail("--device: PyTorch finds no GPU", "--device cpu")
+    device = torch.device(name)
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def size(text):

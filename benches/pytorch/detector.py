@@ -17,18 +17,15 @@ Precisions: f32, PyTorch's default (TF32 in convolutions alone); tf32, in matrix
 autocast. Memory: what PyTorch has taken of the GPU's, and in brackets the most that lived at once.
 """
 
-import argparse
 import gc
 import os
 
-from common import (cores, fail, need, number, processor, quantiles, ratio, run_json, save, size,
-                    table, timed)
+from common import (command_line, cores, fail, find_device, need, number, processor, quantiles,
+                    ratio, run_json, save, size, table, timed)
 
 
 def arguments():
-    about, details = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=details,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda, cuda:N or auto")
     add("--batch", type=int, default=2, help="images at once")
@@ -222,13 +219,9 @@ def show(args, result):
 def main():
     args = arguments()
     torch = need("torch")
-    name = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        fail("--device: PyTorch finds no GPU", "--device cpu")
-    args.device = torch.device(name)
+    args.device = find_device(torch, args.device)
+    name = str(args.device)
     if args.device.type == "cuda":
-        if args.device.index is not None:
-            torch.cuda.set_device(args.device)
         hardware = torch.cuda.get_device_name(args.device)
     else:
         args.threads = args.threads or cores()

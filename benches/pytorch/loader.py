@@ -9,13 +9,12 @@ Both give a padded batch of u8 pixels, a mask of the padding, boxes and labels; 
 the GPU. A second row has PyTorch normalise in its workers, as torchvision's and DETR's own code does.
 """
 
-import argparse
 import json
 import random
 import time
 from pathlib import Path
 
-from common import cores, need, number, processor, ratio, run_json, save, table
+from common import (command_line, cores, need, number, processor, ratio, run_json, save, table)
 
 SCALES = list(range(480, 801, 32))
 LONGEST = 1333
@@ -134,9 +133,7 @@ def measure(args, torch, normalize):
 
 
 def main():
-    about, details = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=details,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--annotations", required=True, help="COCO or LVIS JSON")
     add("--images", required=True, help="the folder that its file names are relative to")

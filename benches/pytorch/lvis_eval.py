@@ -10,7 +10,6 @@ largest difference between their metrics.
 lvis-api wants some 20 GiB for everything; where it is refused (--limit-gib), ours is measured alone.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -21,7 +20,7 @@ import time
 import types
 from pathlib import Path
 
-from common import fail, need, number, processor, ratio, save, table
+from common import (command_line, fail, need, number, processor, ratio, save, table)
 
 IMAGES = 19_809
 # Classes by training images: as many frequent, common and rare ones as LVIS v1 has.
@@ -155,9 +154,7 @@ def available():
 def main():
     if sys.argv[1:2] == ["--lvis-api"]:
         return lvis_api(*sys.argv[2:])
-    about, details = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=details,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--richsem", required=True, help="our program")
     add("--images", type=int, default=IMAGES, help="fewer for less time and memory")

@@ -8,10 +8,9 @@ with backward (stem and first stage not trained, as in the detector). With --tru
 Contiguous and channels-last tensors, cuDNN choosing its algorithms by trial; the faster counts.
 """
 
-import argparse
 
-from common import (cores, fail, need, number, processor, quantiles, ratio, run_json, save, size, table,
-                    timed)
+from common import (command_line, cores, find_device, need, number, processor, quantiles, ratio,
+                    run_json, save, size, table, timed)
 
 
 def measure(torch, torchvision, args, layout_name):
@@ -46,9 +45,7 @@ def measure(torch, torchvision, args, layout_name):
 
 
 def main():
-    about, details = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=details,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda, cuda:N or auto")
     add("--batch", type=int, default=2, help="images at once")
@@ -61,15 +58,11 @@ def main():
     args = parser.parse_args()
     args.height, args.width = size(args.size)
     torch, torchvision = need("torch", "torchvision")
-    name = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        fail("--device: PyTorch finds no GPU", "--device cpu")
-    args.device = torch.device(name)
+    args.device = find_device(torch, args.device)
+    name = str(args.device)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     if args.device.type == "cuda":
-        if args.device.index is not None:
-            torch.cuda.set_device(args.device)
         hardware = torch.cuda.get_device_name()
     else:
         args.threads = args.threads or cores()
