@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
-    DeviceChoice, Result, backward as backward_from, memory, ms_deform_attn, ms_deform_attn_naive,
+    DeviceChoice, Result, gradients, memory, ms_deform_attn, ms_deform_attn_naive,
     reset_peak_memory, roi_align, synchronize,
 };
 
@@ -261,7 +261,6 @@ fn time(
     }
     let before = memory(device);
     for _ in 0..repeats {
-        // Leaves without gradients, which would be added to.
         let inputs = inputs.map(|input| input.detach().set_requires_grad(true));
         synchronize(device)?;
         let start = Instant::now();
@@ -269,9 +268,10 @@ fn time(
         synchronize(device)?;
         forward.push(start.elapsed().as_secs_f64());
         let start = Instant::now();
-        backward_from(&[output], &[grad.shallow_clone()])?;
+        let grads = gradients(&[output], &[grad.shallow_clone()], &inputs)?;
         synchronize(device)?;
         backward.push(start.elapsed().as_secs_f64());
+        drop(grads);
     }
     let peak = memory(device).zip(before).map(|(after, before)| {
         (after.peak_allocated - before.allocated) as f64 / f64::from(1 << 20)

@@ -83,6 +83,16 @@ unsafe extern "C" {
     pub(crate) fn ext_cuda_stream(index: c_int, stream: *mut *mut c_void) -> *mut c_char;
     pub(crate) fn ext_cuda_memory(index: c_int, state: *mut MemoryState) -> *mut c_char;
     pub(crate) fn ext_cuda_reset_peak_memory(index: c_int) -> *mut c_char;
+    pub(crate) fn ext_convolution_backward(
+        grad: *const C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        stride: i64,
+        padding: i64,
+        needs: *const bool,
+        grad_x: *mut C_tensor,
+        grad_weight: *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn ext_fused_adamw(
         params: *const *const C_tensor,
         grads: *const *const C_tensor,
@@ -100,9 +110,17 @@ unsafe extern "C" {
     pub(crate) fn ext_graph_end(graph: *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_replay(graph: *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_free(graph: *mut Graph) -> *mut c_char;
-    pub(crate) fn ext_backward(
+    pub(crate) fn ext_gradients(
         outputs: *const *const C_tensor,
         grads: *const *const C_tensor,
+        count: usize,
+        inputs: *const *const C_tensor,
+        results: *const *const C_tensor,
+        input_count: usize,
+    ) -> *mut c_char;
+    pub(crate) fn ext_add_all(
+        places: *const *const C_tensor,
+        added: *const *const C_tensor,
         count: usize,
     ) -> *mut c_char;
 }

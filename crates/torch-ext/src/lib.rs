@@ -4,7 +4,7 @@
 //! [`DeviceChoice::resolve`] opens the CUDA half when a CUDA device is asked for.
 
 mod autocast;
-pub mod channel_affine;
+pub mod conv2d_relu;
 mod cuda;
 pub mod detr_losses;
 mod device;
@@ -22,20 +22,20 @@ mod settings;
 mod transfer;
 
 pub use autocast::{autocast, autocast_kind, no_autocast};
-pub use channel_affine::{channel_affine, channel_affine_naive};
+pub use conv2d_relu::{conv2d_relu, conv2d_relu_naive};
 pub use cuda::graph::CudaGraph;
 pub use device::{DeviceChoice, device_name};
 pub use error::{Error, Result, without_backtrace};
 pub use function::{BackwardArgs, Gradients, custom_function};
 pub use layer_norm::{add_layer_norm, add_layer_norm_naive};
-pub use linear::{linear, linear_naive};
+pub use linear::{Epilogue, linear, linear_naive};
 pub use ms_deform_attn::{
     ms_deform_attn, ms_deform_attn_around, ms_deform_attn_around_naive, ms_deform_attn_naive,
 };
 pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
 pub use roi_align::roi_align;
 pub use settings::{
-    Memory, backward, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark,
+    Memory, backward, gradients, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark,
     set_deterministic, set_grad, set_tf32, synchronize,
 };
 pub use transfer::{Bytes, Download, constant, download, filled, upload};

@@ -9,7 +9,7 @@ use tch::{Cuda, Kind};
 
 use crate::cuda::compile::{self, Program};
 use crate::cuda::{launch, libraries};
-use crate::{Result, channel_affine, ffi, layer_norm, linear, ms_deform_attn, roi_align};
+use crate::{Result, ffi, layer_norm, linear, ms_deform_attn, roi_align};
 
 /// What the engine finds on this machine.
 #[derive(Debug, Clone)]
@@ -219,19 +219,15 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
         name: format!("roi_align {name}"),
         state: state(roi_align::cuda::program(kind)),
     });
-    let channel_affine = kinds.into_iter().map(|(name, kind)| KernelReport {
-        name: format!("channel_affine {name}"),
-        state: state(channel_affine::cuda::program(kind, 64, true)),
-    });
     let linear = kinds.into_iter().map(|(name, kind)| KernelReport {
         name: format!("linear {name}"),
-        state: state(linear::cuda::program(kind, 256, true)),
+        state: state(linear::cuda::program(kind, 256, linear::Mode::Relu)),
     });
     let layer_norm = kinds.into_iter().map(|(name, kind)| KernelReport {
         name: format!("add_layer_norm {name}"),
         state: state(layer_norm::cuda::program(kind, 256)),
     });
-    attention.chain(roi_align).chain(channel_affine).chain(linear).chain(layer_norm).collect()
+    attention.chain(roi_align).chain(linear).chain(layer_norm).collect()
 }
 
 #[cfg(test)]
@@ -244,7 +240,7 @@ mod tests {
         assert!(report.libtorch_version.starts_with("2.11."));
         assert!(report.libtorch_folder.is_some());
         assert!(report.libtorch_threads > 0 && report.kernel_threads > 0);
-        assert_eq!(report.kernels.len(), 15);
+        assert_eq!(report.kernels.len(), 12);
         for kernel in &report.kernels {
             let text = kernel.state.to_string();
             match (&kernel.state, report.devices.is_empty(), &report.nvrtc) {

@@ -15,18 +15,58 @@ pub fn set_grad(parameter: &Tensor, grad: &Tensor) -> Result<()> {
     ffi::check(unsafe { ffi::ext_set_grad(parameter.as_ptr().cast_mut(), grad.as_ptr()) })
 }
 
-/// Gradients of everything that `outputs` came from, given their own.
+/// Gradients of `inputs`, given those of `outputs`; none where no output came from an input.
 ///
 /// # Errors
 /// What a backward pass can fail with; another number of gradients than of outputs.
-pub fn backward(outputs: &[Tensor], grads: &[Tensor]) -> Result<()> {
+pub fn gradients(
+    outputs: &[Tensor],
+    grads: &[Tensor],
+    inputs: &[Tensor],
+) -> Result<Vec<Option<Tensor>>> {
     if outputs.len() != grads.len() {
         let expected = format!("{} gradients", outputs.len());
-        return Err(Error::argument("backward", "grads", expected, grads.len().to_string()));
+        return Err(Error::argument("gradients", "grads", expected, grads.len().to_string()));
     }
-    let (of, given) = (ffi::pointers(outputs), ffi::pointers(grads));
+    let results: Vec<Tensor> = inputs.iter().map(|_| Tensor::new()).collect();
+    let [of, given, to, made] = [outputs, grads, inputs, &results].map(ffi::pointers);
+    // SAFETY: arrays of live tensors of the given lengths; the results are this function's own.
+    ffi::check(unsafe {
+        ffi::ext_gradients(
+            of.as_ptr(),
+            given.as_ptr(),
+            of.len(),
+            to.as_ptr(),
+            made.as_ptr(),
+            to.len(),
+        )
+    })?;
+    Ok(results.into_iter().map(|result| result.defined().then_some(result)).collect())
+}
+
+/// Adds to the gradients of `parameters`, given those of `outputs`: all of them in one pass at the
+/// end, where libtorch's own `backward` adds one by one, in hundreds of small kernels.
+///
+/// # Errors
+/// As [`gradients`]; a parameter that `outputs` came from and that has no gradient to add to.
+pub fn backward(outputs: &[Tensor], grads: &[Tensor], parameters: &[Tensor]) -> Result<()> {
+    let (mut places, mut added) = (Vec::new(), Vec::new());
+    for (i, made) in gradients(outputs, grads, parameters)?.into_iter().enumerate() {
+        let (Some(made), place) = (made, parameters[i].grad()) else { continue };
+        if !place.defined() {
+            let got = format!("none at parameter {i}");
+            return Err(Error::argument("backward", "parameters", "gradients to add to", got));
+        }
+        // Flat: strides that differ, if only of dimensions of size 1, would be added one by one.
+        places.push(place.f_view([-1])?);
+        added.push(made.f_contiguous()?.f_view([-1])?);
+    }
+    let (to, from) = (ffi::pointers(&places), ffi::pointers(&added));
     // SAFETY: arrays of live tensors, both of that length.
-    ffi::check(unsafe { ffi::ext_backward(of.as_ptr(), given.as_ptr(), of.len()) })
+    match places.is_empty() {
+        true => Ok(()),
+        false => ffi::check(unsafe { ffi::ext_add_all(to.as_ptr(), from.as_ptr(), places.len()) }),
+    }
 }
 
 /// Allows or forbids TensorFloat-32 (f32 products with 10-bit mantissas) in cuBLAS and cuDNN.
@@ -135,6 +175,26 @@ mod tests {
             ((&a * 2.0).sum(Kind::Float) + (&b * 3.0).sum(Kind::Float)).backward();
         }
         assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [4.0, 4.0, 6.0, 6.0, 6.0]);
+    }
+
+    #[test]
+    fn gradients_are_added_to_those_there_are() {
+        let ones = |n| Tensor::ones([n], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let parameters = [ones(2), ones(3), ones(4)];
+        let flat = Tensor::ones([9], (Kind::Float, Device::Cpu));
+        for (parameter, at) in parameters.iter().zip([0, 2, 5]) {
+            set_grad(parameter, &flat.narrow(0, at, parameter.size()[0])).unwrap();
+        }
+        // The last one has no part in it.
+        let [a, b, _] = &parameters;
+        let outputs = [a * 2.0 + b.narrow(0, 0, 2), b * 3.0];
+        let grads = outputs.each_ref().map(Tensor::ones_like);
+        backward(&outputs, &grads, &parameters).unwrap();
+        let expected = [3.0, 3.0, 5.0, 5.0, 4.0, 1.0, 1.0, 1.0, 1.0];
+        assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), expected);
+        let (lone, output) = (ones(1), a * 2.0);
+        let error = backward(&[&lone * &output], &grads[..1], &[lone]).unwrap_err();
+        assert!(error.to_string().contains("expected gradients to add to"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The few layers a detector is made of. Each owns its tensors and is a plain function of input.
 
 use tch::{Kind, Tensor};
+use torch_ext::Epilogue;
 
 use super::parameters::{Init, Scope};
+use crate::error::Result;
 
 /// What a kernel made. Its refusals (shapes that disagree, a device that gives up) end as those of
 /// libtorch's own operations do, in a panic that [`crate::error::guarded`] turns into an error.
@@ -52,7 +54,7 @@ impl Linear {
     /// # Shapes
     /// `[…, in]` → `[…, out]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        made(torch_ext::linear(x, &self.weight, self.bias.as_ref(), false))
+        self.then(x, Epilogue::None)
     }
 
     /// With ReLU behind it.
@@ -60,7 +62,19 @@ impl Linear {
     /// # Shapes
     /// `[…, in]` → `[…, out]`
     pub fn forward_relu(&self, x: &Tensor) -> Tensor {
-        made(torch_ext::linear(x, &self.weight, self.bias.as_ref(), true))
+        self.then(x, Epilogue::Relu)
+    }
+
+    /// With the rows zero where `padding` is true.
+    ///
+    /// # Shapes
+    /// `[…, in]`, `padding` `[…]` → `[…, out]`
+    pub fn forward_zeroed(&self, x: &Tensor, padding: &Tensor) -> Tensor {
+        self.then(x, Epilogue::ZeroRows(padding))
+    }
+
+    fn then(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Tensor {
+        made(torch_ext::linear(x, &self.weight, self.bias.as_ref(), epilogue))
     }
 
     /// The same parameters under another owner.
@@ -230,7 +244,7 @@ impl MultiheadAttention {
         let weight = |from: i64, n: i64| self.in_proj_weight.narrow(0, from, n);
         let bias = |from: i64, n: i64| self.in_proj_bias.narrow(0, from, n);
         let project = |x: &Tensor, from: i64, n: i64| {
-            made(torch_ext::linear(x, &weight(from, n), Some(&bias(from, n)), false))
+            made(torch_ext::linear(x, &weight(from, n), Some(&bias(from, n)), Epilogue::None))
         };
         let qk = project(query_key, 0, 2 * d); // [B, Q, 2D]
         let values = project(value, 2 * d, d);
@@ -257,7 +271,8 @@ impl MultiheadAttention {
         let d = self.in_proj_bias.size()[0] / 3;
         let [weight, bias] =
             [&self.in_proj_weight, &self.in_proj_bias].map(|t| t.narrow(0, 2 * d, d));
-        self.out_proj.forward(&made(torch_ext::linear(x, &weight, Some(&bias), false)))
+        let value = made(torch_ext::linear(x, &weight, Some(&bias), Epilogue::None));
+        self.out_proj.forward(&value)
     }
 }
 
@@ -306,13 +321,48 @@ impl Conv2d {
     /// # Shapes
     /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.with(x, &self.weight, self.bias.as_ref())
+        self.of(x, &self.weight, self.bias.as_ref())
     }
 
-    /// The same convolution with another weight and bias of the same shapes (a folded norm).
-    pub fn with(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    /// The same convolution with another weight of the same shape, and no bias.
+    pub fn with(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        self.of(x, weight, None)
+    }
+
+    fn of(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
     }
+
+    /// With a shift of the channels `[out]`, the residual and ReLU behind it.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]; `residual` as the result.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn relu(
+        &self,
+        x: &Tensor,
+        weight: Scaled<'_>,
+        shift: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (weight, scale) = match weight {
+            Scaled::Before(weight) => (weight, None),
+            Scaled::By(scale) => (&self.weight, Some(scale)),
+        };
+        let (stride, padding) = (self.stride, self.padding);
+        Ok(torch_ext::conv2d_relu(x, weight, scale, shift, residual, stride, padding)?)
+    }
+}
+
+/// A convolution's weight, each of its output channels scaled.
+#[derive(Debug, Clone, Copy)]
+pub enum Scaled<'a> {
+    /// By this, `[out]`.
+    By(&'a Tensor),
+    /// Made before, of a weight that does not change.
+    Before(&'a Tensor),
 }
 
 /// Group normalisation, eps 1e-5.

@@ -55,8 +55,10 @@ impl ClipTeacher {
             return Err(Error::config("teacher.weights", problem)
                 .with_hint("paths are relative to the file that says them"));
         }
-        let (store, sizes, clip) = clip::load(weights, device)?;
+        let (store, sizes, mut clip) = clip::load(weights, device)?;
         let text = text_table_of(config, vocabulary, (&store, &sizes, &clip), cache)?;
+        // Pictures are all that is looked at from here on: half of CLIP's memory is free again.
+        clip.text = None;
         Self::new(clip, sizes, text, device, config.precision, config.vit)
     }
 
@@ -93,12 +95,6 @@ impl ClipTeacher {
                 images.f_internal_upsample_bilinear2d_aa([side, side], false, None, None)?;
             self.clip.encode_image(&images, false)
         })
-    }
-
-    /// The model itself, for other texts ([`super::encode_prompts`]) and pictures.
-    #[must_use]
-    pub fn clip(&self) -> &Clip {
-        &self.clip
     }
 
     /// Sizes of the model.

@@ -10,7 +10,7 @@ use crate::{
     config::Precision,
     detector::{Detector, autocast_kind},
     error::Result,
-    models::{denoising::DenoisingQueries, dino::TrainingTensors},
+    models::{denoising::DenoisingQueries, dino::TrainingTensors, parameters::Role},
 };
 
 /// What a pass takes: a batch's pictures, and the denoising queries.
@@ -107,8 +107,15 @@ impl RecordedPass {
             torch_ext::CudaGraph::record(device, || input.run(detector, precision))?;
         let outputs = taught(&output).map(Tensor::shallow_clone);
         let grads = outputs.each_ref().map(Tensor::zeros_like);
-        let (backward, ()) =
-            torch_ext::CudaGraph::record(device, || torch_ext::backward(&outputs, &grads))?;
+        let trained: Vec<Tensor> = detector
+            .store
+            .parameters()
+            .into_iter()
+            .filter_map(|p| (p.role == Role::Trainable).then_some(p.tensor))
+            .collect();
+        let (backward, ()) = torch_ext::CudaGraph::record(device, || {
+            torch_ext::backward(&outputs, &grads, &trained)
+        })?;
         // The results alone are kept, and what the backward pass needed between the two is free.
         let output = output.map(Tensor::detach);
         Ok(Self { input, output, grads: grads.into(), forward, backward })

@@ -57,11 +57,23 @@ fn try_open_cuda_half() -> Result<(), String> {
                     newer, or compute on the `cpu`"
             .to_owned());
     }
+    choose_allocator();
     let first = cuda_half_file().as_deref().map(open);
     match first {
         Some(Ok(())) => Ok(()),
         Some(Err(problem)) => Err(cuda_half_message(&problem)),
         None => open(Path::new(CUDA_HALF)).map_err(|problem| cuda_half_message(&problem)),
+    }
+}
+
+/// Has libtorch take the device's memory in pieces that grow, unless the user has chosen: beside
+/// recorded graphs, which have memory of their own, its usual pieces leave half a gigabyte unused.
+fn choose_allocator() {
+    const SETTINGS: [&str; 2] = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"];
+    if SETTINGS.iter().all(|name| std::env::var_os(name).is_none()) {
+        // SAFETY: once, when the device is chosen: what else reads the environment then is Rust's own,
+        // behind std's lock, and libtorch's allocator, which is about to be loaded.
+        unsafe { std::env::set_var(SETTINGS[0], "expandable_segments:True") };
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::OP;
+use super::{Mode, OP};
 use crate::cuda::compile::{Program, kind_number, with_values};
 use crate::cuda::launch::{Args, BLOCK, aligned, launch, widest_vector};
 use crate::{Error, Result};
@@ -12,27 +12,39 @@ const BLOCKS: i64 = 1024;
 /// Rows that a block reads at a time.
 const ROWS: i64 = 8;
 
-/// The kernel for gradients of a kind and a number of columns.
+/// The kernels for results of a kind and a number of columns.
 ///
 /// # Errors
 /// For a kind that there are no kernels for.
-pub(crate) fn program(kind: Kind, columns: i64, relu: bool) -> Result<Program> {
+pub(crate) fn program(kind: Kind, columns: i64, mode: Mode) -> Result<Program> {
     Ok(Program {
         name: OP,
         source: with_values!("kernels.cu"),
         defines: vec![
             ("KIND", kind_number(kind)?),
             ("VEC", widest_vector(kind, columns)),
-            ("RELU", i64::from(relu)),
+            ("MODE", mode as i64),
         ],
     })
 }
 
-/// What of `grad` `[N, C]` passes the ReLU that gave `output` (all of it without), and the sums of
-/// its columns, if wanted.
+/// Sets the rows of `output` `[N, C]`, contiguous, to zero where `rows` (N of them) is true.
+pub(super) fn zero_rows(output: &Tensor, rows: &Tensor) -> Result<()> {
+    let columns = output.size()[1];
+    let chunks = output.numel() as i64 / widest_vector(output.kind(), columns);
+    let width = columns / widest_vector(output.kind(), columns);
+    let mut args = Args::default().tensor(output).tensor(rows).int(chunks)?.int(width)?;
+    let program = program(output.kind(), columns, Mode::ZeroRows)?;
+    // SAFETY: the kernel's parameters in order; `linear` has checked the rows and made the output.
+    unsafe { launch(output.device(), &program, "zero_rows", chunks as usize, &mut args) }
+}
+
+/// What of `grad` `[N, C]` passes what followed the layer, and the sums of its columns, if wanted.
+/// `by` is what ReLU gave, or which rows became zero.
 pub(super) fn backward(
     grad: &Tensor,
-    output: Option<&Tensor>,
+    mode: Mode,
+    by: Option<&Tensor>,
     sums: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let grad = aligned(grad)?;
@@ -40,22 +52,22 @@ pub(super) fn backward(
         return Err(Error::argument(OP, "grad", "[N, C]", format!("{:?}", grad.size())));
     };
     let device = grad.device();
-    let masked = output.map(|_| grad.f_empty_like()).transpose()?;
+    let passed = by.map(|_| grad.f_empty_like()).transpose()?;
     let sums = sums.then(|| Tensor::f_zeros([columns], (Kind::Float, device))).transpose()?;
-    if masked.is_some() || sums.is_some() {
-        let program = program(grad.kind(), columns, output.is_some())?;
+    if passed.is_some() || sums.is_some() {
+        let program = program(grad.kind(), columns, mode)?;
         let width = columns / widest_vector(grad.kind(), columns);
         let strips = (width + 31) / 32;
         let of_block = (rows * strips / BLOCKS / ROWS * ROWS).max(2 * ROWS);
         let blocks = strips * ((rows + of_block - 1) / of_block);
-        let args = Args::default().tensor(&grad).tensor(output).tensor(masked.as_ref());
+        let args = Args::default().tensor(&grad).tensor(by).tensor(passed.as_ref());
         let args = args.tensor(sums.as_ref());
         let mut args = args.int(rows)?.int(width)?.int(of_block)?;
-        // SAFETY: the kernel's parameters in order; `output` is of the shape of `grad`, whose layer
-        // made it.
+        // SAFETY: the kernel's parameters in order; `by` is what the layer's forward pass saved, of
+        // the shape of `grad` or of its rows.
         unsafe { launch(device, &program, "column_sums", blocks as usize * BLOCK, &mut args)? };
     }
-    Ok((masked.unwrap_or(grad), sums))
+    Ok((passed.unwrap_or(grad), sums))
 }
 
 #[cfg(test)]
@@ -67,8 +79,8 @@ mod tests {
     #[test]
     fn every_variant_compiles() {
         for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
-            for relu in [false, true] {
-                all_compile([1, 36, 256].map(|columns| program(kind, columns, relu).unwrap()));
+            for mode in [Mode::Plain, Mode::Relu, Mode::ZeroRows] {
+                all_compile([1, 36, 256].map(|columns| program(kind, columns, mode).unwrap()));
             }
         }
     }

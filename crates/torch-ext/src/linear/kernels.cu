@@ -1,16 +1,32 @@
-// Backward of a linear layer's bias, and of the ReLU behind it. Compiled with VEC and RELU as
-// constants, behind cuda/values.cuh.
+// Rows of a linear layer that become zero; backward of its bias, and of what follows it. Compiled
+// with VEC and MODE (of linear/mod.rs) as constants, behind cuda/values.cuh.
 
 typedef Pack<value_t, VEC> Chunk;
+
+#define RELU (MODE == 1)
+#define ZERO_ROWS (MODE == 2)
+
+// output [chunks · VEC], `width` chunks a row; zero [chunks / width].
+extern "C" __global__ void __launch_bounds__(256) zero_rows(
+    Chunk* __restrict__ output,
+    const bool* __restrict__ zero,
+    int chunks,
+    int width) {
+  const int at = blockIdx.x * 256 + threadIdx.x;
+  if (at < chunks && zero[at / width]) {
+    output[at] = Chunk{};
+  }
+}
 
 // A block sums `rows_of_block` rows of a strip of 32 chunks: 8 rows at a time, 32 threads a row.
 //
 // grad [rows, width · VEC]; sums [width · VEC] (zero before, may be null) take the sum of its rows.
-// With RELU, output (of the same shape) says where the gradient passes, and masked takes what does.
+// `by` says what of the gradient passes, and `passed` takes that: with RELU it is what ReLU gave, of
+// the same shape; with ZERO_ROWS the rows that do not pass, bool.
 extern "C" __global__ void __launch_bounds__(256) column_sums(
     const Chunk* __restrict__ grad,
-    const Chunk* __restrict__ output,
-    Chunk* __restrict__ masked,
+    const void* __restrict__ by,
+    Chunk* __restrict__ passed,
     float* __restrict__ sums,
     int rows,
     int width,
@@ -28,14 +44,19 @@ extern "C" __global__ void __launch_bounds__(256) column_sums(
       const size_t at = static_cast<size_t>(row) * width + chunk;
       Chunk g = grad[at];
       if (RELU) {
-        const Chunk y = output[at];
+        const Chunk y = static_cast<const Chunk*>(by)[at];
 #pragma unroll
         for (int i = 0; i < VEC; ++i) {
           if (to_float(y.at[i]) <= 0.0f) {
             g.at[i] = 0;
           }
         }
-        masked[at] = g;
+      }
+      if (ZERO_ROWS && static_cast<const bool*>(by)[row]) {
+        g = Chunk{};
+      }
+      if (MODE != 0) {
+        passed[at] = g;
       }
 #pragma unroll
       for (int i = 0; i < VEC; ++i) {

@@ -1,6 +1,7 @@
 //! A linear layer whose backward pass is not four passes over its gradient. libtorch sums a bias's
 //! gradient over the rows with a kernel that reaches a fifth of the memory's speed where rows are
-//! many (an encoder's tokens), and ReLU and its gradient are passes of their own.
+//! many (an encoder's tokens), and what follows (ReLU, or padding that becomes zero) and its gradient
+//! are passes of their own.
 
 pub(crate) mod cuda;
 
@@ -12,23 +13,67 @@ use crate::{Error, Result};
 
 const OP: &str = "linear";
 
-/// `x Wᵀ + b`, then ReLU if asked for. Under autocast it computes in autocast's kind, and the
-/// gradients of an f32 weight and bias are f32.
+/// What follows the product and its bias.
+#[derive(Debug, Clone, Copy)]
+pub enum Epilogue<'a> {
+    /// Nothing.
+    None,
+    /// ReLU.
+    Relu,
+    /// Rows become zero where this is true, `[…]` as those of `x`: padding.
+    ZeroRows(&'a Tensor),
+}
+
+impl Epilogue<'_> {
+    /// As the kernels number them.
+    fn mode(self) -> Mode {
+        match self {
+            Self::None => Mode::Plain,
+            Self::Relu => Mode::Relu,
+            Self::ZeroRows(_) => Mode::ZeroRows,
+        }
+    }
+}
+
+/// An [`Epilogue`] without its tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Plain = 0,
+    Relu = 1,
+    ZeroRows = 2,
+}
+
+/// `x Wᵀ + b`, and what follows. Under autocast it computes in autocast's kind, and the gradients of
+/// an f32 weight and bias are f32.
 ///
-/// On CUDA the bias is the matrix product's epilogue, and with ReLU one kernel of the backward pass;
-/// elsewhere [`linear_naive`].
+/// On CUDA the bias is the matrix product's epilogue (and ReLU too in 16 bits), and with what follows
+/// one kernel of the backward pass; elsewhere [`linear_naive`].
 ///
 /// # Shapes
 /// `x` `[…, in]`, `weight` `[out, in]`, `bias` `[out]` → `[…, out]`
 ///
 /// # Errors
 /// When shapes or devices disagree.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+pub fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    epilogue: Epilogue<'_>,
+) -> Result<Tensor> {
+    if let Epilogue::ZeroRows(rows) = epilogue
+        && (Some(rows.size().as_slice()) != x.size().split_last().map(|(_, rows)| rows)
+            || rows.kind() != Kind::Bool
+            || rows.device() != x.device())
+    {
+        let got = format!("{:?} {:?} on {:?}", rows.size(), rows.kind(), rows.device());
+        let expected = format!("[…] Bool, the rows of x {:?} on {:?}", x.size(), x.device());
+        return Err(Error::argument(OP, "epilogue", expected, got));
+    }
     let device = x.device();
     let kind = autocast_kind(device).unwrap_or(x.kind());
     let kernels = matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
     let (true, true, Some(bias)) = (device.is_cuda(), kernels, bias) else {
-        return linear_naive(x, weight, bias, relu);
+        return linear_naive(x, weight, bias, epilogue);
     };
     let (&[out, input], true) = (weight.size().as_slice(), x.dim() > 0) else {
         return wrong("weight", "[out, in], and x […, in]".into(), weight);
@@ -45,23 +90,30 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) ->
     // The conversion and the flattening are libtorch's to differentiate.
     let rows = x.f_to_kind(kind)?.f_reshape([-1, input])?.f_contiguous()?;
     if rows.numel() == 0 {
-        return linear_naive(x, weight, Some(bias), relu);
+        return linear_naive(x, weight, Some(bias), epilogue);
     }
     let (w, output) = tch::no_grad(|| -> Result<_> {
         let (w, b) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
-        let output = no_autocast(device, || match relu {
-            true => b.f_addmm(&rows, &w.f_tr()?)?.f_relu_(),
-            false => b.f_addmm(&rows, &w.f_tr()?),
+        let output = no_autocast(device, || match epilogue {
+            Epilogue::Relu if kind != Kind::Float => relu_in_one(&rows, &w, &b),
+            Epilogue::Relu => b.f_addmm(&rows, &w.f_tr()?)?.f_relu_(),
+            Epilogue::None | Epilogue::ZeroRows(_) => b.f_addmm(&rows, &w.f_tr()?),
         })?;
         Ok((w, output))
     })?;
     let mut saved = vec![rows.detach(), w];
-    if relu {
+    match epilogue {
+        Epilogue::None => {}
         // ReLU's gradient is where the result is positive.
-        saved.push(output.detach());
+        Epilogue::Relu => saved.push(output.detach()),
+        Epilogue::ZeroRows(rows) => {
+            let rows = rows.f_contiguous()?;
+            cuda::zero_rows(&output, &rows)?;
+            saved.push(rows);
+        }
     }
     let saved: Vec<&Tensor> = saved.iter().collect();
-    let kinds = [weight.kind(), bias.kind()];
+    let (kinds, mode) = ([weight.kind(), bias.kind()], epilogue.mode());
     let output = custom_function(
         OP,
         &[&rows, weight, bias],
@@ -69,7 +121,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) ->
         || Ok(output),
         move |args| {
             let (x, w) = (&args.saved[0], &args.saved[1]);
-            let (grad, bias) = cuda::backward(args.grad, args.saved.get(2), args.needs[2])?;
+            let (grad, bias) = cuda::backward(args.grad, mode, args.saved.get(2), args.needs[2])?;
             let grad_x = args.needs[0].then(|| grad.f_mm(w)).transpose()?;
             let grad_weight = args.needs[1].then(|| product(&grad.f_tr()?, x, kinds[0]));
             let bias = bias.map(|bias| bias.f_to_kind(kinds[1])).transpose()?;
@@ -77,6 +129,19 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) ->
         },
     )?;
     Ok(output.f_view(shape.as_slice())?)
+}
+
+/// `relu(x Wᵀ + b)` of `x` `[N, in]` as a convolution of one pixel: cuDNN's has ReLU in its epilogue.
+/// (libtorch's `_addmm_activation` leaves the bias to a pass of its own, and where `out` is 1 it gave
+/// other numbers.)
+fn relu_in_one(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, tch::TchError> {
+    let (&[n, input], out) = (x.size().as_slice(), bias.size()[0]) else {
+        unreachable!("linear made it of rows");
+    };
+    let map = x.f_view([1, n, 1, input])?.f_permute([0, 3, 1, 2])?;
+    let weight = weight.f_contiguous()?.f_view([out, 1, 1, input])?.f_permute([0, 3, 1, 2])?;
+    let y = map.f_cudnn_convolution_relu(&weight, Some(bias), [1, 1], [0, 0], [1, 1], 1)?;
+    y.f_permute([0, 2, 3, 1])?.f_reshape([n, out])
 }
 
 /// A product of two matrices, in f32 from 16 bits where that is the kind wanted.
@@ -95,10 +160,14 @@ pub fn linear_naive(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    relu: bool,
+    epilogue: Epilogue<'_>,
 ) -> Result<Tensor> {
     let y = x.f_linear(weight, bias)?;
-    Ok(if relu { y.f_relu()? } else { y })
+    Ok(match epilogue {
+        Epilogue::None => y,
+        Epilogue::Relu => y.f_relu()?,
+        Epilogue::ZeroRows(rows) => y.f_masked_fill(&rows.f_unsqueeze(-1)?, 0.0)?,
+    })
 }
 
 fn wrong<T>(argument: &'static str, expected: String, got: &Tensor) -> Result<T> {

@@ -10,6 +10,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/convolution_backward.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
@@ -348,6 +349,37 @@ char* ext_cuda_memory(int index, MemoryState* state) {
 char* ext_cuda_reset_peak_memory(int index) {
   return guarded(
       [&] { cuda_allocator()->resetPeakStats(static_cast<c10::DeviceIndex>(index)); });
+}
+
+// ---- convolution ---------------------------------------------------------------------------
+
+char* ext_convolution_backward(
+    const at::Tensor* grad,
+    const at::Tensor* x,
+    const at::Tensor* weight,
+    int64_t stride,
+    int64_t padding,
+    const bool* needs,
+    at::Tensor* grad_x,
+    at::Tensor* grad_weight) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    const std::array<int64_t, 2> strides = {stride, stride}, paddings = {padding, padding};
+    const std::array<int64_t, 2> ones = {1, 1}, zeros = {0, 0};
+    at::Tensor none;
+    std::tie(*grad_x, *grad_weight, none) = at::convolution_backward(
+        *grad,
+        *x,
+        *weight,
+        /*bias_sizes=*/std::nullopt,
+        strides,
+        paddings,
+        /*dilation=*/ones,
+        /*transposed=*/false,
+        /*output_padding=*/zeros,
+        /*groups=*/1,
+        {needs[0], needs[1], false});
+  });
 }
 
 // ---- optimizer -----------------------------------------------------------------------------

@@ -1,17 +1,16 @@
-//! A convolution and what follows it, as one piece: the norm, a shortcut, ReLU. A frozen norm is a scale
-//! and a shift: on the CPU they are folded into the convolution, on CUDA they take one pass together
-//! with the shortcut and ReLU.
+//! A convolution and what follows it, as one piece: the norm, a shortcut, ReLU. A frozen norm is a
+//! scale and a shift, and is folded into its convolution.
 
 use std::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::BackboneConfig;
 use crate::{
     error::Result,
     models::{
-        layers::{Conv2d, GroupNorm},
+        layers::{Conv2d, GroupNorm, Scaled},
         parameters::{Init, Scope},
     },
 };
@@ -41,27 +40,84 @@ enum NormState {
 #[derive(Debug)]
 struct FrozenNorm {
     buffers: [Tensor; 4],
-    /// Made of them when they were last changed: their version then, scale and shift.
-    affine: RefCell<Option<(i64, [Tensor; 2])>>,
+    /// Made of them for each kind that was computed in. None is dropped while the buffers stay as
+    /// they are: recorded graphs read them.
+    folded: RefCell<Vec<Folded>>,
+}
+
+/// What a frozen norm is to its convolution.
+#[derive(Debug)]
+struct Folded {
+    /// Of the buffers and the convolution's weight when it was made.
+    version: i64,
+    kind: Kind,
+    /// `[C]`
+    scale: Tensor,
+    /// `[C]`
+    shift: Tensor,
+    /// The same in `kind`.
+    bias: Tensor,
+    /// The scaled weight in `kind`, if the weight is not trained.
+    weight: Option<Tensor>,
 }
 
 impl FrozenNorm {
-    /// Scale and shift, each `[C]`.
-    fn affine(&self) -> Result<[Tensor; 2]> {
-        let version =
-            self.buffers.iter().map(Tensor::f_internal_version).sum::<Result<i64, _>>()?;
-        let mut kept = self.affine.borrow_mut();
-        let [scale, shift] = match &mut *kept {
-            Some((of, affine)) if *of == version => affine,
-            outdated => {
+    /// Calls `f` with what it is to `conv` in a kind.
+    fn folded<T>(
+        &self,
+        conv: &Conv2d,
+        kind: Kind,
+        f: impl FnOnce(&Folded) -> Result<T>,
+    ) -> Result<T> {
+        let constant = !conv.weight.requires_grad();
+        let version = |t: &Tensor| t.f_internal_version();
+        let mut now = self.buffers.iter().map(version).sum::<Result<i64, _>>()?;
+        if constant {
+            now += version(&conv.weight)?;
+        }
+        let mut made = self.folded.borrow_mut();
+        made.retain(|folded| folded.version == now);
+        let at = made.iter().position(|folded| folded.kind == kind).unwrap_or_else(|| {
+            made.push(tch::no_grad(|| {
                 let [weight, bias, mean, var] = &self.buffers;
                 let scale = weight * (var + EPS).rsqrt();
                 let shift = bias - mean * &scale;
-                &mut outdated.insert((version, [scale, shift])).1
-            }
-        };
-        Ok([scale.shallow_clone(), shift.shallow_clone()])
+                let weight = constant.then(|| {
+                    let scaled = (&conv.weight * scale.view([-1, 1, 1, 1])).to_kind(kind);
+                    match scaled.device().is_cuda() {
+                        // In memory as the kernels there want it.
+                        true => scaled.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
+                        false => scaled,
+                    }
+                });
+                let bias = shift.to_kind(kind);
+                Folded { version: now, kind, scale, shift, bias, weight }
+            }));
+            made.len() - 1
+        });
+        f(&made[at])
     }
+}
+
+/// What a block's last convolution adds.
+#[derive(Debug)]
+pub(super) struct Shortcut {
+    map: Tensor,
+    /// Of its channels, `[C]`, still to be added: a bias is free where the map is added, and a pass of
+    /// its own here.
+    shift: Option<Tensor>,
+}
+
+impl Shortcut {
+    /// The block's input as it is.
+    pub(super) fn identity(x: &Tensor) -> Self {
+        Self { map: x.shallow_clone(), shift: None }
+    }
+}
+
+/// The kind that convolutions of this compute in.
+fn computed_in(x: &Tensor) -> Kind {
+    torch_ext::autocast_kind(x.device()).unwrap_or(x.kind())
 }
 
 /// Convolution + norm.
@@ -95,7 +151,7 @@ impl ConvNorm {
                 let [mean, var] = running(&scope);
                 NormState::Frozen(FrozenNorm {
                     buffers: [weight, bias, mean, var],
-                    affine: RefCell::default(),
+                    folded: RefCell::default(),
                 })
             }
             Norm::BatchNorm => NormState::Batch {
@@ -111,7 +167,7 @@ impl ConvNorm {
         Self { conv, norm }
     }
 
-    /// Convolution and norm, the shortcut added if there is one, and ReLU if asked for.
+    /// Convolution and norm, the shortcut added if there is one, ReLU.
     ///
     /// # Shapes
     /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`; so is `shortcut`
@@ -122,24 +178,61 @@ impl ConvNorm {
         &self,
         x: &Tensor,
         train: bool,
-        shortcut: Option<&Tensor>,
-        relu: bool,
+        shortcut: Option<&Shortcut>,
     ) -> Result<Tensor> {
-        let y = match &self.norm {
-            NormState::Frozen(norm) => {
-                let [scale, shift] = norm.affine()?;
-                if x.device().is_cuda() {
-                    let y = self.conv.forward(x);
-                    let shortcut = shortcut.map(|s| s.to_kind(y.kind()));
-                    let shortcut = shortcut.as_ref();
-                    return Ok(torch_ext::channel_affine(&y, &scale, &shift, shortcut, relu)?);
+        let (map, later) = match shortcut {
+            Some(Shortcut { map, shift }) => (Some(map), shift.as_ref()),
+            None => (None, None),
+        };
+        if let NormState::Frozen(norm) = &self.norm {
+            return norm.folded(&self.conv, computed_in(x), |folded| {
+                let weight = match &folded.weight {
+                    Some(weight) => Scaled::Before(weight),
+                    None => Scaled::By(&folded.scale),
+                };
+                match later {
+                    Some(later) => self.conv.relu(x, weight, &(&folded.shift + later), map),
+                    None => self.conv.relu(x, weight, &folded.bias, map),
                 }
-                let folded = &self.conv.weight * scale.view([-1, 1, 1, 1]);
-                self.conv.with(x, &folded, Some(&shift))
-            }
-            NormState::Batch { affine: [weight, bias], running: [mean, var], trained } => {
-                let x = self.conv.forward(x);
-                x.batch_norm(
+            });
+        }
+        let y = self.normalized(x, train);
+        Ok(match map {
+            Some(map) => y + map,
+            None => y,
+        }
+        .relu())
+    }
+
+    /// As a block's shortcut.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`].
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub(super) fn shortcut(&self, x: &Tensor, train: bool) -> Result<Shortcut> {
+        Ok(match &self.norm {
+            NormState::Frozen(norm) => norm.folded(&self.conv, computed_in(x), |folded| {
+                let map = match &folded.weight {
+                    Some(weight) => self.conv.with(x, weight),
+                    None => {
+                        self.conv.with(x, &(&self.conv.weight * folded.scale.view([-1, 1, 1, 1])))
+                    }
+                };
+                Ok(Shortcut { map, shift: Some(folded.shift.shallow_clone()) })
+            })?,
+            _ => Shortcut { map: self.normalized(x, train), shift: None },
+        })
+    }
+
+    /// Convolution and a norm that is not frozen.
+    fn normalized(&self, x: &Tensor, train: bool) -> Tensor {
+        let x = self.conv.forward(x);
+        match &self.norm {
+            NormState::Frozen(_) => unreachable!("a frozen norm is folded into its convolution"),
+            NormState::Batch { affine: [weight, bias], running: [mean, var], trained } => x
+                .batch_norm(
                     Some(weight),
                     Some(bias),
                     Some(mean),
@@ -148,14 +241,8 @@ impl ConvNorm {
                     0.1,
                     EPS,
                     true,
-                )
-            }
-            NormState::Group(norm) => norm.forward(&self.conv.forward(x)),
-        };
-        let y = match shortcut {
-            Some(shortcut) => y + shortcut,
-            None => y,
-        };
-        Ok(if relu { y.relu() } else { y })
+                ),
+            NormState::Group(norm) => norm.forward(&x),
+        }
     }
 }

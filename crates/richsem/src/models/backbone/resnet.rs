@@ -2,7 +2,11 @@
 
 use tch::Tensor;
 
-use super::{BackboneConfig, norm::ConvNorm, stages::Stages};
+use super::{
+    BackboneConfig,
+    norm::{ConvNorm, Shortcut},
+    stages::Stages,
+};
 use crate::{error::Result, models::parameters::Scope};
 
 #[derive(Debug)]
@@ -35,13 +39,13 @@ impl Block {
 
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let shortcut = match &self.downsample {
-            Some(downsample) => downsample.forward(x, train, None, false)?,
-            None => x.shallow_clone(),
+            Some(downsample) => downsample.shortcut(x, train)?,
+            None => Shortcut::identity(x),
         };
         let mut y = x.shallow_clone();
         for (i, conv) in self.convs.iter().enumerate() {
             let last = i + 1 == self.convs.len();
-            y = conv.forward(&y, train, last.then_some(&shortcut), true)?;
+            y = conv.forward(&y, train, last.then_some(&shortcut))?;
         }
         Ok(y)
     }
@@ -62,7 +66,7 @@ impl Resnet {
     }
 
     pub(super) fn forward(&self, images: &Tensor, train: bool) -> Result<[Tensor; 4]> {
-        let x = self.stem.forward(images, train, None, true)?;
+        let x = self.stem.forward(images, train, None)?;
         let x = x.max_pool2d([3], [2], [1], [1], false);
         self.stages.forward(x, |block, x| block.forward(x, train))
     }

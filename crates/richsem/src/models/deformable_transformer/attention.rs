@@ -98,7 +98,7 @@ impl MsDeformAttn {
     ) -> Result<Tensor> {
         let (b, q, d) = query.size3()?;
         let (m, l, p) = (self.heads, self.levels, self.points);
-        let value = self.value_proj.forward(memory).masked_fill(&levels.padding.unsqueeze(-1), 0.0);
+        let value = self.value_proj.forward_zeroed(memory, &levels.padding);
         let value = value.view([b, -1, m, d / m]); // [B, S, M, D / M]
         // Eight bits of mantissa would move a sample by up to 1/64 of a pixel.
         let offsets = torch_ext::no_autocast(query.device(), || {

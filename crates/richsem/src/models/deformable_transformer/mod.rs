@@ -242,8 +242,7 @@ impl DeformableTransformer {
             let memory = at_least_f32(memory).masked_fill(&forbidden.unsqueeze(-1), 0.0);
             let transform = |x: &Tensor| self.enc_output_norm.forward(&self.enc_output.forward(x));
             let best = || {
-                let logits = self.enc_out_class_embed.forward(&transform(&memory), text);
-                let best = logits.amax([-1i64], false);
+                let best = self.enc_out_class_embed.largest(&transform(&memory), text);
                 let best = best.masked_fill(&forbidden, f64::NEG_INFINITY); // [B, S]
                 let count = self.num_queries.min(best.size()[1]);
                 best.topk(count, 1, true, true).1

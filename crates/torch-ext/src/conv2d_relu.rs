@@ -1,0 +1,209 @@
+//! What residual networks with frozen norms are made of: a convolution, a scale and a shift of its
+//! channels, the shortcut added, ReLU. As one kernel of cuDNN's, which writes each map once.
+
+use tch::{Kind, Tensor};
+
+use crate::autocast::{autocast_kind, no_autocast};
+use crate::function::custom_function;
+use crate::{Error, Result, ffi};
+
+const OP: &str = "conv2d_relu";
+
+/// `relu(conv2d(x, weight) [· scale] + shift [+ residual])`, the scale folded into the weight. Under
+/// autocast it computes in autocast's kind, and the gradient of an f32 weight is f32. `scale` and
+/// `shift` are constants without gradients.
+///
+/// On CUDA maps have channels last in memory (others are copied first); elsewhere
+/// [`conv2d_relu_naive`].
+///
+/// # Shapes
+/// - `x` `[B, in, H, W]`, `weight` `[out, in, k, k]`, `scale`, `shift` `[out]`
+/// - `residual` `[B, out, H', W']`, as what is returned
+///
+/// # Errors
+/// When shapes or devices disagree; what cuDNN refuses.
+pub fn conv2d_relu(
+    x: &Tensor,
+    weight: &Tensor,
+    scale: Option<&Tensor>,
+    shift: &Tensor,
+    residual: Option<&Tensor>,
+    stride: i64,
+    padding: i64,
+) -> Result<Tensor> {
+    let size = check(x, weight, scale, shift, residual, stride, padding)?;
+    let device = x.device();
+    let kind = autocast_kind(device).unwrap_or(x.kind());
+    let kernels = matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
+    if !(device.is_cuda() && kernels) || x.numel() == 0 || size.contains(&0) {
+        return conv2d_relu_naive(x, weight, scale, shift, residual, stride, padding);
+    }
+    // The conversions are libtorch's to differentiate.
+    let map = |x: &Tensor| channels_last(&x.f_to_kind(kind)?);
+    let (x, residual) = (map(x)?, residual.map(map).transpose()?);
+    let weight_kind = weight.kind();
+    let scale = scale.map(|scale| scale.f_view([-1, 1, 1, 1])).transpose()?;
+    let (folded, output) = tch::no_grad(|| -> Result<_> {
+        let folded = match &scale {
+            Some(scale) => fold(weight, scale, kind)?,
+            None => map(weight)?,
+        };
+        let bias = Some(shift.f_to_kind(kind)?);
+        let (stride, padding) = ([stride; 2], [padding; 2]);
+        let output = no_autocast(device, || match &residual {
+            Some(residual) => x.f_cudnn_convolution_add_relu(
+                &folded,
+                residual,
+                1.0,
+                bias,
+                stride,
+                padding,
+                [1, 1],
+                1,
+            ),
+            None => x.f_cudnn_convolution_relu(&folded, bias, stride, padding, [1, 1], 1),
+        })?;
+        Ok((folded, output))
+    })?;
+    let mut inputs = vec![&x, weight];
+    inputs.extend(&residual);
+    let (x_detached, result) = (x.detach(), output.detach());
+    let mut saved = vec![&x_detached, &folded, &result];
+    saved.extend(&scale);
+    custom_function(
+        OP,
+        &inputs,
+        &saved,
+        || Ok(output),
+        move |args| {
+            let [x, folded, output, scale @ ..] = args.saved else {
+                unreachable!("conv2d_relu saves three or four tensors");
+            };
+            // ReLU's gradient is where the result is positive.
+            let grad = output.f_threshold_backward(&channels_last(args.grad)?, 0.0)?;
+            let needs = [args.needs[0], args.needs[1]];
+            let [grad_x, of_folded] =
+                convolution_backward(&grad, x, folded, stride, padding, needs)?;
+            let grad_weight = of_folded.map(|grad| -> Result<_> {
+                // In the weight's own layout, as gradients are added up in.
+                let mut place = Tensor::f_empty(grad.size(), (weight_kind, grad.device()))?;
+                Ok(match scale.first() {
+                    Some(scale) => grad.f_mul_out(&place, scale)?,
+                    None => {
+                        place.f_copy_(&grad)?;
+                        place
+                    }
+                })
+            });
+            let mut grads = vec![grad_x, grad_weight.transpose()?];
+            grads.extend((args.needs.len() > 2).then_some(Some(grad)));
+            Ok(grads)
+        },
+    )
+}
+
+/// The same from libtorch's own operations.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn conv2d_relu_naive(
+    x: &Tensor,
+    weight: &Tensor,
+    scale: Option<&Tensor>,
+    shift: &Tensor,
+    residual: Option<&Tensor>,
+    stride: i64,
+    padding: i64,
+) -> Result<Tensor> {
+    let folded = match scale {
+        Some(scale) => weight.f_mul(&scale.f_view([-1, 1, 1, 1])?)?,
+        None => weight.shallow_clone(),
+    };
+    let y = x.f_conv2d(&folded, Some(shift), [stride], [padding], [1], 1)?;
+    let y = match residual {
+        Some(residual) => y.f_add(residual)?,
+        None => y,
+    };
+    Ok(y.f_relu()?)
+}
+
+/// `weight · scale` in another kind, with channels last: one pass.
+fn fold(weight: &Tensor, scale: &Tensor, kind: Kind) -> Result<Tensor> {
+    let &[out, input, k, l] = weight.size().as_slice() else {
+        unreachable!("checked: a weight has four dimensions");
+    };
+    let place = Tensor::f_empty([out, k, l, input], (kind, weight.device()))?;
+    Ok(weight.f_mul_out(&place.f_permute([0, 3, 1, 2])?, scale)?)
+}
+
+fn channels_last(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?)
+}
+
+/// Gradients of a convolution's input and weight, where needed.
+fn convolution_backward(
+    grad: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    stride: i64,
+    padding: i64,
+    needs: [bool; 2],
+) -> Result<[Option<Tensor>; 2]> {
+    let [mut grad_x, mut grad_weight] = [Tensor::new(), Tensor::new()];
+    // SAFETY: live tensors; the two results are assigned to.
+    ffi::check(unsafe {
+        ffi::ext_convolution_backward(
+            grad.as_ptr(),
+            x.as_ptr(),
+            weight.as_ptr(),
+            stride,
+            padding,
+            needs.as_ptr(),
+            grad_x.as_mut_ptr(),
+            grad_weight.as_mut_ptr(),
+        )
+    })?;
+    Ok([needs[0].then_some(grad_x), needs[1].then_some(grad_weight)])
+}
+
+/// Returns the size of the result.
+fn check(
+    x: &Tensor,
+    weight: &Tensor,
+    scale: Option<&Tensor>,
+    shift: &Tensor,
+    residual: Option<&Tensor>,
+    stride: i64,
+    padding: i64,
+) -> Result<[i64; 4]> {
+    let wrong =
+        |argument, expected: String, got: String| Err(Error::argument(OP, argument, expected, got));
+    let shape = |t: &Tensor| format!("{:?} on {:?}", t.size(), t.device());
+    let &[b, input, h, w] = x.size().as_slice() else {
+        return wrong("x", "[B, in, H, W]".into(), shape(x));
+    };
+    let device = x.device();
+    let out = match weight.size().as_slice() {
+        &[out, i, k, l] if i == input && k == l && k > 0 && weight.device() == device => out,
+        _ => return wrong("weight", format!("[out, {input}, k, k] on {device:?}"), shape(weight)),
+    };
+    for (name, tensor) in [("scale", scale), ("shift", Some(shift))] {
+        let Some(tensor) = tensor else { continue };
+        if tensor.size() != [out] || tensor.device() != device {
+            return wrong(name, format!("[{out}] on {device:?}"), shape(tensor));
+        }
+    }
+    if stride < 1 || padding < 0 {
+        let got = format!("{stride} and {padding}");
+        return wrong("stride", "at least 1, and a padding of at least 0".into(), got);
+    }
+    let k = weight.size()[2];
+    let along = |n: i64| (n + 2 * padding - k).div_euclid(stride) + 1;
+    let size = [b, out, along(h).max(0), along(w).max(0)];
+    if let Some(r) = residual
+        && (r.size() != size || r.device() != device)
+    {
+        return wrong("residual", format!("{size:?} on {device:?}"), shape(r));
+    }
+    Ok(size)
+}
