@@ -13,8 +13,8 @@
 #   --set K=V   a setting for all trainings (may be given again)
 #   SECTION     checks kernels step                                  ours alone
 #               attention trunk train mosaic batch16 inference       beside PyTorch, a table each
-#               losses                      200 steps in bf16 and in f32, which need --data
-#               memorise tinylvis bccd                               trainings, likewise
+#               losses                      200 steps in bf16, in f32 and in f32 again; needs --data
+#               memorise tinylvis bccd      trainings, likewise
 #                                                (default: all, one after another)
 #
 # ops_check, trunk: cargo build --release -p torch-ext -p richsem --examples
@@ -159,10 +159,11 @@ for section in "${sections[@]}"; do
             set=$data/tinylvis
             need tinylvis/small_clip_rn.safetensors
             table=$data/lvis/lvis_v1_clip_a+cname.npy
-            for precision in f32 bf16; do
-                rm -rf "${out:?}/losses-$precision"
+            for name in f32 bf16 again; do
+                precision=${name/again/f32}
+                rm -rf "${out:?}/losses-$name"
                 "$richsem" train -c "$root/configs/tinylvis_richsem.toml" --device "$device" \
-                    --run "$out/losses-$precision" --set train.precision=$precision \
+                    --run "$out/losses-$name" --set train.precision=$precision \
                     --set train.epochs=1 --set train.lr_drop=[] --set train.log_every=1 \
                     --set data.train.annotations="$set/train.json" \
                     --set data.train.images="$set/images.tar" \
@@ -171,11 +172,11 @@ for section in "${sections[@]}"; do
                     --set model.dino.backbone.weights="$set/backbone_rn.safetensors" \
                     --set model.class_head.table="$table" --set teacher.text.table="$table" \
                     --set teacher.weights="$set/small_clip_rn.safetensors" "${settings[@]}" \
-                    > "$out/losses-$precision.txt" 2>&1 \
-                    || { tail -5 "$out/losses-$precision.txt"; exit 1; }
+                    > "$out/losses-$name.txt" 2>&1 \
+                    || { tail -5 "$out/losses-$name.txt"; exit 1; }
             done
-            "$python" "$root/benches/loss_curves.py" "$out"/losses-{f32,bf16}/metrics.jsonl \
-                --steps "${STEPS:-200}" | tee "$out/losses.txt"
+            "$python" "$root/benches/loss_curves.py" "$out"/losses-{f32,bf16,again}/metrics.jsonl \
+                --names f32 bf16 "f32 again" --steps "${STEPS:-200}" | tee "$out/losses.txt"
             ;;
         memorise)
             need photos/coco_mini/instances.json

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Compares the losses of two runs on the same batches, step by step: a table of means, and one plot.
-Both runs log every step (train.log_every=1). The plot needs matplotlib.
+"""Compares the losses of runs on the same batches with those of the first, step by step: a table of
+means, and one plot. All runs log every step (train.log_every=1). The plot needs matplotlib.
 
-    benches/loss_curves.py F32/metrics.jsonl BF16/metrics.jsonl [--steps 200] [--plot FILE.svg]
+    benches/loss_curves.py F32/metrics.jsonl BF16/metrics.jsonl AGAIN/metrics.jsonl \\
+        --names f32 bf16 "f32 again" [--steps 200] [--plot FILE.svg]
 """
 
 import argparse
@@ -48,27 +49,35 @@ def losses(path, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("runs", nargs=2, metavar="METRICS", help="metrics.jsonl of each run")
-    parser.add_argument("--names", nargs=2, default=["f32", "bf16"])
+    parser.add_argument("runs", nargs="+", metavar="METRICS", help="metrics.jsonl of each run")
+    parser.add_argument("--names", nargs="+", help="of the runs, as many")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--plot", metavar="FILE", help="writes the plot (.svg, .png)")
     args = parser.parse_args()
     if args.steps < 1:
         fail(f"--steps: expected 1 or more, got {args.steps}")
-    first, second = (losses(path, args.steps) for path in args.runs)
+    names = args.names or args.runs
+    if len(args.runs) < 2 or len(names) != len(args.runs):
+        fail(f"{len(args.runs)} runs and {len(names)} names: expected two runs or more, a name each")
+    runs = [losses(path, args.steps) for path in args.runs]
     mean = lambda values: sum(values) / len(values)
     quarter = max(args.steps // 4, 1)
     rows = []
     for start in range(0, args.steps, quarter):
-        a, b = first[start:start + quarter], second[start:start + quarter]
-        apart = mean([abs(x - y) / x for x, y in zip(a, b)])
-        rows.append([f"{start + 1}–{start + len(a)}", f"{mean(a):.3f}", f"{mean(b):.3f}",
-                     f"{(mean(b) / mean(a) - 1) * 100:+.2f} %", f"{apart * 100:.2f} %"])
-    table(["<steps", *args.names, "difference of means", "a step apart by"], rows)
+        first, *others = [run[start:start + quarter] for run in runs]
+        row = [f"{start + 1}–{start + len(first)}", f"{mean(first):.3f}"]
+        for other in others:
+            apart = mean([abs(x - y) / x for x, y in zip(first, other)])
+            row += [f"{mean(other):.3f}", f"{(mean(other) / mean(first) - 1) * 100:+.2f} %",
+                    f"{apart * 100:.2f} %"]
+        rows.append(row)
+    headers = [header for name in names[1:] for header in (name, "means", "a step")]
+    table(["<steps", names[0], *headers], rows)
+    print("means: how far those of the steps differ; a step: how far one differs, on average")
     if args.plot:
         need("matplotlib").use("Agg")
         figure, axes = need("matplotlib.pyplot").subplots(figsize=(8, 3.6), layout="constrained")
-        for values, name in zip((first, second), args.names):
+        for values, name in zip(runs, names):
             axes.plot(range(1, args.steps + 1), values, label=name, linewidth=1)
         axes.set(xlabel="training step", ylabel="loss", yscale="log")
         axes.legend()
