@@ -13,8 +13,8 @@ const OP: &str = "conv2d_relu";
 /// autocast it computes in autocast's kind, and the gradient of an f32 weight is f32. `scale` and
 /// `shift` are constants without gradients.
 ///
-/// On CUDA maps have channels last in memory (others are copied first); elsewhere
-/// [`conv2d_relu_naive`].
+/// On CUDA maps have channels last in memory (others are copied first), and cuDNN's ReLU may make a NaN
+/// zero, where libtorch's own keeps it; elsewhere [`conv2d_relu_naive`].
 ///
 /// # Shapes
 /// - `x` `[B, in, H, W]`, `weight` `[out, in, k, k]`, `scale`, `shift` `[out]`
@@ -35,7 +35,9 @@ pub fn conv2d_relu(
     let device = x.device();
     let kind = autocast_kind(device).unwrap_or(x.kind());
     let kernels = matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
-    if !(device.is_cuda() && kernels) || x.numel() == 0 || size.contains(&0) {
+    // cuDNN counts in 32 bits.
+    let fits = (x.numel() as i64).max(size.iter().product()) <= i64::from(i32::MAX);
+    if !(device.is_cuda() && kernels && fits) || x.numel() == 0 || size.contains(&0) {
         return conv2d_relu_naive(x, weight, scale, shift, residual, stride, padding);
     }
     // The conversions are libtorch's to differentiate.

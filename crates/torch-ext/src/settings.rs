@@ -28,6 +28,10 @@ pub fn gradients(
         let expected = format!("{} gradients", outputs.len());
         return Err(Error::argument("gradients", "grads", expected, grads.len().to_string()));
     }
+    if inputs.is_empty() {
+        // libtorch takes none to mean all.
+        return Ok(Vec::new());
+    }
     let results: Vec<Tensor> = inputs.iter().map(|_| Tensor::new()).collect();
     let [of, given, to, made] = [outputs, grads, inputs, &results].map(ffi::pointers);
     // SAFETY: arrays of live tensors of the given lengths; the results are this function's own.
@@ -90,7 +94,8 @@ pub fn set_cudnn_benchmark(on: bool) -> Result<()> {
 
 /// Asks libtorch for deterministic algorithms where it has them; where it has none it warns on
 /// stderr and goes on. On CUDA, cuBLAS also wants `CUBLAS_WORKSPACE_CONFIG=:4096:8` in the
-/// environment, and this crate's own backward kernels add in no fixed order.
+/// environment; this crate's own backward kernels add in no fixed order, and convolutions with ReLU
+/// behind them are chosen by speed.
 ///
 /// # Errors
 /// When libtorch refuses.
@@ -195,6 +200,11 @@ mod tests {
         let (lone, output) = (ones(1), a * 2.0);
         let error = backward(&[&lone * &output], &grads[..1], &[lone]).unwrap_err();
         assert!(error.to_string().contains("expected gradients to add to"), "{error}");
+        let error = backward(&[], &grads, &parameters).unwrap_err();
+        assert!(error.to_string().contains("expected 0 gradients, got 2"), "{error}");
+        // No parameters are none, and not all that there are.
+        backward(&[a * 2.0], &grads[..1], &[]).unwrap();
+        assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), expected);
     }
 
     #[test]

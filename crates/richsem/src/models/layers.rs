@@ -333,7 +333,8 @@ impl Conv2d {
         x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
     }
 
-    /// With a shift of the channels `[out]`, the residual and ReLU behind it.
+    /// With another scale of its weight, a shift of the channels `[out]` in place of its bias, the
+    /// residual and ReLU behind it.
     ///
     /// # Shapes
     /// As [`Self::forward`]; `residual` as the result.

@@ -95,7 +95,7 @@ pub fn linear(
     let (w, output) = tch::no_grad(|| -> Result<_> {
         let (w, b) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
         let output = no_autocast(device, || match epilogue {
-            Epilogue::Relu if kind != Kind::Float => relu_in_one(&rows, &w, &b),
+            Epilogue::Relu if kind != Kind::Float && fits(&rows, out) => relu_in_one(&rows, &w, &b),
             Epilogue::Relu => b.f_addmm(&rows, &w.f_tr()?)?.f_relu_(),
             Epilogue::None | Epilogue::ZeroRows(_) => b.f_addmm(&rows, &w.f_tr()?),
         })?;
@@ -106,10 +106,10 @@ pub fn linear(
         Epilogue::None => {}
         // ReLU's gradient is where the result is positive.
         Epilogue::Relu => saved.push(output.detach()),
-        Epilogue::ZeroRows(rows) => {
-            let rows = rows.f_contiguous()?;
-            cuda::zero_rows(&output, &rows)?;
-            saved.push(rows);
+        Epilogue::ZeroRows(zero) => {
+            let zero = zero.f_contiguous()?;
+            cuda::zero_rows(&output, &zero)?;
+            saved.push(zero);
         }
     }
     let saved: Vec<&Tensor> = saved.iter().collect();
@@ -131,8 +131,14 @@ pub fn linear(
     Ok(output.f_view(shape.as_slice())?)
 }
 
+/// Whether rows and results can be one map of cuDNN's, which counts in 32 bits.
+fn fits(rows: &Tensor, out: i64) -> bool {
+    let &[n, input] = rows.size().as_slice() else { return false };
+    n * input.max(out) <= i64::from(i32::MAX)
+}
+
 /// `relu(x Wᵀ + b)` of `x` `[N, in]` as a convolution of one pixel: cuDNN's has ReLU in its epilogue.
-/// (libtorch's `_addmm_activation` leaves the bias to a pass of its own, and where `out` is 1 it gave
+/// A NaN may come out as zero. (libtorch's `_addmm_activation` leaves the bias to a pass of its own, and where `out` is 1 it gave
 /// other numbers.)
 fn relu_in_one(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, tch::TchError> {
     let (&[n, input], out) = (x.size().as_slice(), bias.size()[0]) else {

@@ -4,11 +4,8 @@
 
 #include "shim.h"
 
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/_foreach_add.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <dlfcn.h>
 
@@ -25,14 +22,6 @@ struct Functions {
   void (*replay)(void* graph);
   c10::MempoolId_t (*graph_pool_handle)();
 };
-
-std::vector<at::Tensor> list(at::Tensor* const* from, size_t count) {
-  std::vector<at::Tensor> tensors;
-  for (size_t i = 0; i < count; ++i) {
-    tensors.push_back(*from[i]);
-  }
-  return tensors;
-}
 
 template <typename F>
 void find(F& function, const char* name) {
@@ -174,34 +163,6 @@ char* ext_graph_replay(Graph* graph) {
 
 char* ext_graph_free(Graph* graph) {
   return guarded([&] { delete graph; });
-}
-
-char* ext_gradients(
-    at::Tensor* const* outputs,
-    at::Tensor* const* grads,
-    size_t count,
-    at::Tensor* const* inputs,
-    at::Tensor* const* results,
-    size_t input_count) {
-  return guarded([&] {
-    const auto made = torch::autograd::grad(
-        list(outputs, count),
-        list(inputs, input_count),
-        list(grads, count),
-        /*retain_graph=*/std::nullopt,
-        /*create_graph=*/false,
-        /*allow_unused=*/true);
-    for (size_t i = 0; i < input_count; ++i) {
-      *results[i] = made[i];
-    }
-  });
-}
-
-char* ext_add_all(at::Tensor* const* places, at::Tensor* const* added, size_t count) {
-  return guarded([&] {
-    at::NoGradGuard no_grad;
-    at::_foreach_add_(list(places, count), list(added, count));
-  });
 }
 
 } // extern "C"

@@ -9,9 +9,11 @@
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/convolution_backward.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -22,6 +24,15 @@ namespace {
 
 c10::DeviceType device_type(int cuda) {
   return cuda ? c10::DeviceType::CUDA : c10::DeviceType::CPU;
+}
+
+std::vector<at::Tensor> tensors(at::Tensor* const* from, size_t count) {
+  std::vector<at::Tensor> list;
+  list.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    list.push_back(*from[i]);
+  }
+  return list;
 }
 
 c10::DeviceAllocator* cuda_allocator() {
@@ -237,6 +248,34 @@ char* ext_set_grad(at::Tensor* parameter, const at::Tensor* grad) {
   });
 }
 
+char* ext_gradients(
+    at::Tensor* const* outputs,
+    at::Tensor* const* grads,
+    size_t count,
+    at::Tensor* const* inputs,
+    at::Tensor* const* results,
+    size_t input_count) {
+  return guarded([&] {
+    const auto made = torch::autograd::grad(
+        tensors(outputs, count),
+        tensors(inputs, input_count),
+        tensors(grads, count),
+        /*retain_graph=*/std::nullopt,
+        /*create_graph=*/false,
+        /*allow_unused=*/true);
+    for (size_t i = 0; i < input_count; ++i) {
+      *results[i] = made[i];
+    }
+  });
+}
+
+char* ext_add_all(at::Tensor* const* places, at::Tensor* const* added, size_t count) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_foreach_add_(tensors(places, count), tensors(added, count));
+  });
+}
+
 // Attaches a node to `output`, the result of an operation on `inputs` computed without gradients.
 // Takes ownership of `context` whatever happens. Makes no node where no gradient can be asked for.
 char* ext_attach(
@@ -398,20 +437,13 @@ char* ext_fused_adamw(
     double eps) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    const auto list = [&](at::Tensor* const* from) {
-      std::vector<at::Tensor> tensors;
-      for (size_t i = 0; i < count; ++i) {
-        tensors.push_back(*from[i]);
-      }
-      return tensors;
-    };
     at::_fused_adamw_(
-        list(params),
-        list(grads),
-        list(exp_avgs),
-        list(exp_avg_sqs),
+        tensors(params, count),
+        tensors(grads, count),
+        tensors(exp_avgs, count),
+        tensors(exp_avg_sqs, count),
         /*max_exp_avg_sqs=*/{},
-        list(steps),
+        tensors(steps, count),
         lr,
         beta1,
         beta2,

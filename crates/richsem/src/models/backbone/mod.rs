@@ -239,32 +239,43 @@ mod tests {
         }
     }
 
-    /// A frozen batch norm folded into its convolution is the norm applied after it.
+    /// A frozen batch norm folded into its convolution is the norm applied after it; also when what it
+    /// is made of is loaded after it was folded, whether the convolution is trained or not.
     #[test]
     fn a_folded_norm_is_the_norm() {
-        let store = ParameterStore::new(Device::Cpu, 0);
-        let block = norm::ConvNorm::new(
-            &store.root(),
-            ("conv1", "bn1"),
-            (3, 6, 3, 2),
-            &BackboneConfig::default(),
-        );
-        let mut values = store.named_tensors();
-        for (key, (name, value)) in (2..).zip(&mut values) {
-            let random = uniform(key, &value.size());
-            *value = if name.ends_with("conv1.weight") { random - 0.5 } else { random + 0.1 };
+        for frozen in [false, true] {
+            let store = ParameterStore::new(Device::Cpu, 0);
+            let block = norm::ConvNorm::new(
+                &store.root().frozen(frozen),
+                ("conv1", "bn1"),
+                (3, 6, 3, 2),
+                &BackboneConfig::default(),
+            );
+            let x = normal(3, &[2, 3, 9, 11]);
+            let mut values = store.named_tensors();
+            for round in 0..2 {
+                for (key, (name, value)) in (2 + 10 * round..).zip(&mut values) {
+                    let random = uniform(key, &value.size());
+                    *value =
+                        if name.ends_with("conv1.weight") { random - 0.5 } else { random + 0.1 };
+                }
+                store.load(&values, "test".as_ref()).unwrap();
+                let shaped = |name: &str| values[name].view([1, -1, 1, 1]);
+                let weight = &values["conv1.weight"];
+                let convolved = x.conv2d(weight, None::<&Tensor>, [2], [1], [1], 1);
+                let expected = (convolved - shaped("bn1.running_mean"))
+                    / (shaped("bn1.running_var") + 1e-5).sqrt()
+                    * shaped("bn1.weight")
+                    + shaped("bn1.bias");
+                let close = |got: Tensor, expected: &Tensor| {
+                    assert!((got - expected).abs().max().double_value(&[]) < 1e-5, "{frozen}");
+                };
+                close(block.forward(&x, true, None).unwrap(), &expected.relu());
+                let shortcut = block.shortcut(&x, true).unwrap();
+                let sum = block.forward(&x, true, Some(&shortcut)).unwrap();
+                close(sum, &(&expected * 2.0).relu());
+            }
         }
-        store.load(&values, "test".as_ref()).unwrap();
-        let x = normal(3, &[2, 3, 9, 11]);
-        let got = block.forward(&x, true, None).unwrap();
-        let convolved = x.conv2d(&values["conv1.weight"], None::<&Tensor>, [2], [1], [1], 1);
-        let shaped = |name: &str| values[name].view([1, -1, 1, 1]);
-        let expected = (convolved - shaped("bn1.running_mean"))
-            / (shaped("bn1.running_var") + 1e-5).sqrt()
-            * shaped("bn1.weight")
-            + shaped("bn1.bias");
-        let expected = expected.relu();
-        assert!((got - expected).abs().max().double_value(&[]) < 1e-5);
     }
 
     #[test]

@@ -48,7 +48,7 @@ struct FrozenNorm {
 /// What a frozen norm is to its convolution.
 #[derive(Debug)]
 struct Folded {
-    /// Of the buffers and the convolution's weight when it was made.
+    /// Of the buffers and, if it is not trained, the convolution's weight when it was made.
     version: i64,
     kind: Kind,
     /// `[C]`
@@ -57,7 +57,8 @@ struct Folded {
     shift: Tensor,
     /// The same in `kind`.
     bias: Tensor,
-    /// The scaled weight in `kind`, if the weight is not trained.
+    /// The scaled weight in `kind`, if the weight is not trained. (A trained one's version says nothing:
+    /// it is a view of the optimizer's buffer.)
     weight: Option<Tensor>,
 }
 
@@ -76,7 +77,7 @@ impl FrozenNorm {
             now += version(&conv.weight)?;
         }
         let mut made = self.folded.borrow_mut();
-        made.retain(|folded| folded.version == now);
+        made.retain(|folded| folded.version == now && folded.weight.is_some() == constant);
         let at = made.iter().position(|folded| folded.kind == kind).unwrap_or_else(|| {
             made.push(tch::no_grad(|| {
                 let [weight, bias, mean, var] = &self.buffers;
@@ -115,7 +116,7 @@ impl Shortcut {
     }
 }
 
-/// The kind that convolutions of this compute in.
+/// The kind that a convolution of `x` computes in.
 fn computed_in(x: &Tensor) -> Kind {
     torch_ext::autocast_kind(x.device()).unwrap_or(x.kind())
 }
@@ -196,6 +197,8 @@ impl ConvNorm {
                 }
             });
         }
+        // A trunk has one kind of norm, and other kinds leave nothing to be added.
+        debug_assert!(later.is_none());
         let y = self.normalized(x, train);
         Ok(match map {
             Some(map) => y + map,
