@@ -242,6 +242,30 @@ fn conv2d_relu_agrees_with_its_composition() {
     }
 }
 
+/// libtorch gives cuDNN the result's own memory as a map to add, times zero.
+#[test]
+fn what_a_results_memory_held_before_is_not_read() {
+    let Some(device) = device() else { return };
+    for kind in [Kind::Half, Kind::BFloat16] {
+        // All above zero, in the kind and layout that nothing is copied for.
+        let positive =
+            |shape: &[i64]| Tensor::rand(shape, (Kind::Float, device)).to_kind(kind) + 0.1;
+        let (x, weight) = (positive(&[2, 33, 17, 64]), positive(&[64, 3, 3, 64]));
+        let [x, weight] = [x, weight].map(|t| t.permute([0, 3, 1, 2]));
+        let (rows, square) = (positive(&[2 * 33 * 17, 64]), positive(&[64, 64]));
+        let shift = positive(&[64]);
+        for _ in 0..3 {
+            drop(Tensor::full(x.size(), f64::NAN, (kind, device)));
+            let map = conv2d_relu(&x, &weight, None, &shift, None, 1, 1).unwrap();
+            assert_eq!(map.gt(0.0).all().int64_value(&[]), 1, "conv2d_relu, {kind:?}");
+            drop(map);
+            drop(Tensor::full(x.size(), f64::NAN, (kind, device)));
+            let result = linear(&rows, &square, Some(&shift), Epilogue::Relu).unwrap();
+            assert_eq!(result.gt(0.0).all().int64_value(&[]), 1, "linear, {kind:?}");
+        }
+    }
+}
+
 #[test]
 fn linear_agrees_with_its_composition() {
     let Some(device) = device() else { return };
