@@ -138,8 +138,8 @@ fn fits(rows: &Tensor, out: i64) -> bool {
 }
 
 /// `relu(x Wᵀ + b)` of `x` `[N, in]` as a convolution of one pixel: cuDNN's has ReLU in its epilogue.
-/// A NaN may come out as zero. (libtorch's `_addmm_activation` leaves the bias to a pass of its own, and where `out` is 1 it gave
-/// other numbers.)
+/// A NaN may come out as zero. (libtorch's `_addmm_activation` leaves the bias to a pass of its own, and
+/// failed this operation's test.)
 fn relu_in_one(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, tch::TchError> {
     let (&[n, input], out) = (x.size().as_slice(), bias.size()[0]) else {
         unreachable!("linear made it of rows");
