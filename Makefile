@@ -16,7 +16,7 @@ TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-demo: build ## Draws a long-tailed set, trains on it, measures, writes a report (17 minutes on 2 cores)
+demo: build ## Draws a long-tailed set, trains on it, measures, writes a report (15 minutes on 2 cores)
 	@scripts/demo.sh $(BIN)/richsem $(DEMO)
 
 test: libtorch ## Runs all tests
