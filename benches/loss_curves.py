@@ -42,8 +42,9 @@ def losses(path, steps):
         fail(f"{path}: {len(missing)} of {steps} steps are not logged, step {missing[0]} first",
              "--set train.log_every=1, and enough epochs")
     for step in range(1, steps + 1):
-        if not math.isfinite(found[step]):
-            fail(f"{path}: the loss of step {step} is {found[step]}")
+        if not (math.isfinite(found[step]) and found[step] > 0):
+            fail(f"{path}: the loss of step {step}: expected a number above 0, got {found[step]}",
+                 hint)
     return [found[step] for step in range(1, steps + 1)]
 
 
@@ -81,7 +82,10 @@ def main():
             axes.plot(range(1, args.steps + 1), values, label=name, linewidth=1)
         axes.set(xlabel="training step", ylabel="loss", yscale="log")
         axes.legend()
-        figure.savefig(args.plot, metadata={"Date": None} if args.plot.endswith("svg") else None)
+        try:
+            figure.savefig(args.plot, metadata={"Date": None} if args.plot.endswith("svg") else None)
+        except (OSError, ValueError) as error:
+            fail(f"--plot {args.plot}: {error}", "a file ending in .svg or .png, in a folder that exists")
 
 
 if __name__ == "__main__":
