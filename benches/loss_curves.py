@@ -76,7 +76,9 @@ def main():
     table(["<steps", names[0], *headers], rows)
     print("means: how far those of the steps differ; a step: how far one differs, on average")
     if args.plot:
-        need("matplotlib").use("Agg")
+        matplotlib = need("matplotlib")
+        matplotlib.use("Agg")
+        matplotlib.rcParams["svg.hashsalt"] = "the same plot from the same runs"
         figure, axes = need("matplotlib.pyplot").subplots(figsize=(8, 3.6), layout="constrained")
         for values, name in zip(runs, names):
             axes.plot(range(1, args.steps + 1), values, label=name, linewidth=1)
