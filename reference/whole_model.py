@@ -72,7 +72,7 @@ def write(name, folder, samples, sizes):
         wide = type(samples)(samples.tensors.double(), samples.mask)
         outputs, tokens, _ = evaluate(model, post, wide, sizes)
     finally:
-        torch.set_default_dtype(torch.float32)
+        small.in_single()
     kept = {"pred_logits": outputs["pred_logits"], "pred_boxes": outputs["pred_boxes"],
             "tokens": tokens}
     if name == "richsem":

@@ -20,13 +20,16 @@ def positions():
     mask[1, :6, :11] = False
     encode = PositionEmbeddingSineHW(16, temperatureH=20, temperatureW=20, normalize=True)
     generator = torch.Generator().manual_seed(1)
-    boxes = torch.rand(2, 5, 4, generator=generator, dtype=torch.float32)
-    fixtures.save("positions", {
+    small.in_double()
+    boxes = torch.rand(2, 5, 4, generator=generator)
+    tensors = {
         "mask": mask,
         "pixels": encode(NestedTensor(torch.zeros(2, 1, 9, 13), mask)),
         "boxes": boxes,
         "encoded_boxes": gen_sineembed_for_position(boxes, 16),
-    })
+    }
+    small.in_single()
+    fixtures.save("positions", tensors, double=tensors)
 
 
 def matching():
@@ -110,7 +113,7 @@ def mosaic():
 
 
 def write():
-    torch.set_default_dtype(torch.float32)
+    small.in_single()
     positions()
     matching()
     postprocessing()

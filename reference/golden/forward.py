@@ -1,6 +1,8 @@
 """One training step of the whole model, part by part: modules, selection, denoising, matching, every
 loss term, soft labels and the gradient of every parameter."""
 
+import sys
+
 import torch
 
 from . import denoising, fixtures, small
@@ -30,6 +32,52 @@ def step(model, criterion, args, seed):
     return samples, targets, record, noised[0], outputs, losses
 
 
+def objective(criterion, losses):
+    weights = criterion.weight_dict
+    return sum(losses[k] * weights[k] for k in losses if k in weights)
+
+
+def smooth_seed(first, **changes):
+    """The first seed whose gradient has no kink within reach of f32.
+
+    The objective is piecewise smooth: ReLU, max pooling and the cell of a bilinear sample switch, and
+    at a switch a gradient jumps by what one unit contributes (1e-3 to 3e-2 of its largest value here),
+    whatever the precision. In f32 a pass is some 1e-6 off, differently on every instruction set. So
+    all weights are shaken by ROUNDS times REACH: a smooth gradient moves by its condition, some
+    thirty to a hundred times that; one that moves by more than MOST has a kink there."""
+    REACH, ROUNDS, MOST = 2e-6, 12, 3e-4
+    for seed in range(first, first + 50):
+        small.in_single()
+        args = small.arguments(**changes)
+        model, criterion, _ = small.build(args, seed)
+        small.in_double(model, criterion)
+
+        def gradients():
+            model.zero_grad(set_to_none=True)
+            *_, losses = step(model, criterion, args, seed)
+            objective(criterion, losses).backward()
+            return {k: v.clone() for k, v in fixtures.gradients(model).items()}
+
+        kept = {k: v.clone() for k, v in model.state_dict().items() if v.is_floating_point()}
+        generator = torch.Generator().manual_seed(0)
+        expected = gradients()
+        largest = max(g.abs().max() for g in expected.values())
+        worst = 0.0
+        for _ in range(ROUNDS):
+            with torch.no_grad():
+                for name, value in kept.items():
+                    noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
+                    model.state_dict()[name].copy_(value * (1 + REACH * noise))
+            for name, got in gradients().items():
+                size = expected[name].abs().max()
+                if size > 1e-9 * largest:
+                    worst = max(worst, float((got - expected[name]).abs().max() / size))
+        print(f"seed {seed}: gradients move by {worst:.1e}", file=sys.stderr)
+        if worst < MOST:
+            return seed
+    sys.exit("no seed without a kink")
+
+
 def stacked(outputs):
     """Logits and boxes of all layers, first to last."""
     layers = [*outputs["aux_outputs"], outputs]
@@ -38,7 +86,7 @@ def stacked(outputs):
 
 def write(name, seed, **changes):
     """`name`.safetensors and .json, `name`_weights and `name`_gradients."""
-    torch.set_default_dtype(torch.float32)
+    small.in_single()
     args = small.arguments(**changes)
     model, criterion, _ = small.build(args, seed)
     fixtures.save(f"{name}_weights", {**fixtures.detector_weights(model), **(
@@ -48,8 +96,7 @@ def write(name, seed, **changes):
         fixtures.save("teacher", fixtures.teacher_weights(model))
     small.in_double(model, criterion)
     samples, targets, record, noised, outputs, losses = step(model, criterion, args, seed)
-    weights = criterion.weight_dict
-    total = sum(losses[k] * weights[k] for k in losses if k in weights)
+    total = objective(criterion, losses)
     total.backward()
     fixtures.save(f"{name}_gradients", fixtures.gradients(model))
 
@@ -121,7 +168,7 @@ def variants(args, seed, model, tensors):
     """The loss terms under other settings, on the same weights and noise."""
     found = {}
     for name, changes in VARIANTS.items():
-        torch.set_default_dtype(torch.float32)
+        small.in_single()
         own = small.arguments(**{**vars(args), **changes})
         other, criterion, _ = small.build(own, seed)
         small.in_double(other, criterion)

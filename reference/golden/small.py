@@ -4,6 +4,7 @@ Sizes are chosen to differ from each other where they can, so that a swapped axi
 """
 
 import copy
+import importlib
 import math
 from types import SimpleNamespace
 
@@ -151,15 +152,44 @@ def finish(model, language, cats, shake):
         head.text_embed = heads[-1].text_embed
 
 
-def in_double(model, criterion=None):
-    """From here on everything is f64, save what the official code makes in f32 by name."""
+class Wide:
+    """torch, for a module of the official code that asks for f32 by name: it gets f64."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+def in_double(model=None, criterion=None):
+    """From here on everything is f64, also what the official code makes in f32 by name (position
+    encodings, reference points): sines and powers in f32 differ in their last digit from one
+    instruction set to another."""
+    for module in positions():
+        module.torch = Wide()
     torch.set_default_dtype(torch.float64)
+    if model is None:
+        return
     model.double()
     if criterion is not None and criterion.use_fed_loss:
         criterion.fed_weight = criterion.fed_weight.double()
     for module in model.modules():
         if getattr(module, "text_embed", None) is not None:
             module.text_embed = module.text_embed.double()
+
+
+def in_single():
+    """From here on f32 is made again."""
+    for module in positions():
+        module.torch = torch
+    torch.set_default_dtype(torch.float32)
+
+
+def positions():
+    """The modules that make positions. (The valid ratio is f32 all the same: of maps whose sides are
+    powers of two it is exact.)"""
+    for name in ("position_encoding", "deformable_transformer", "utils"):
+        yield importlib.import_module(f"models.richsem.{name}")
 
 
 def batch(seed, boxes, extra=False):

@@ -19,13 +19,13 @@ def batches():
             double_batch(*EXTRA[i // 2 % 2], extra=True) for i in range(STEPS)]
 
 
-def write(name="steps", seed=1):
-    """From the weights of `text_weights`, which have the same seed."""
+def write(seed, name="steps"):
+    """From the weights of `text_weights`, whose seed it is."""
     import engine
     from util.get_param_dicts import get_param_dict
     from util.misc import MetricLogger
 
-    torch.set_default_dtype(torch.float32)
+    small.in_single()
     args = small.arguments(mask_bbox=True, mask_giou=True, lr=5e-4, lr_backbone=5e-5)
     model, criterion, _ = small.build(args, seed)
     small.in_double(model, criterion)

@@ -116,16 +116,19 @@ impl Download {
 /// recorded graph ([`crate::CudaGraph`]) may read it, as it may not read what `upload` takes from
 /// the host's memory.
 ///
+/// The values are rounded to `kind`.
+///
 /// # Shapes
 /// As many values as `shape` has places.
-pub fn constant(values: &[f32], shape: &[i64], device: Device) -> Tensor {
-    type Key = (String, Vec<u32>, Vec<i64>);
+pub fn constant(values: &[f64], shape: &[i64], (kind, device): (Kind, Device)) -> Tensor {
+    type Key = (Kind, String, Vec<u64>, Vec<i64>);
     static KEPT: Mutex<Option<HashMap<Key, Tensor>>> = Mutex::new(None);
-    let key = (device_name(device), values.iter().map(|v| v.to_bits()).collect(), shape.to_vec());
+    let bits = values.iter().map(|v| v.to_bits()).collect();
+    let key = (kind, device_name(device), bits, shape.to_vec());
     let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     kept.get_or_insert_default()
         .entry(key)
-        .or_insert_with(|| upload(&Tensor::from_slice(values).view(shape), device))
+        .or_insert_with(|| upload(&Tensor::from_slice(values).to_kind(kind).view(shape), device))
         .shallow_clone()
 }
 
@@ -158,11 +161,14 @@ mod tests {
 
     #[test]
     fn a_constant_is_made_once_for_each_shape() {
-        let a = constant(&[1.0, 2.0], &[2], Device::Cpu);
-        let b = constant(&[1.0, 2.0], &[2], Device::Cpu);
-        let c = constant(&[1.0, 2.0], &[1, 2], Device::Cpu);
+        let f32s = (Kind::Float, Device::Cpu);
+        let a = constant(&[1.0, 2.0], &[2], f32s);
+        let b = constant(&[1.0, 2.0], &[2], f32s);
+        let c = constant(&[1.0, 2.0], &[1, 2], f32s);
+        let d = constant(&[1.0, 2.0], &[2], (Kind::Double, Device::Cpu));
         assert_eq!(a.data_ptr(), b.data_ptr());
         assert_ne!(a.data_ptr(), c.data_ptr());
+        assert_eq!((a.kind(), d.kind()), (Kind::Float, Kind::Double));
         assert_eq!(Vec::<f32>::try_from(c.flatten(0, 1)).unwrap(), [1.0, 2.0]);
     }
 }

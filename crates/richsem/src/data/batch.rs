@@ -40,7 +40,9 @@ impl Normalization {
 
     /// Mean and standard deviation, each `[1, 3, 1, 1]`.
     pub fn tensors(&self, device: Device) -> (Tensor, Tensor) {
-        let channels = |values| torch_ext::constant(values, &[1, 3, 1, 1], device);
+        let channels = |values: &[f32; 3]| {
+            torch_ext::constant(&values.map(f64::from), &[1, 3, 1, 1], (Kind::Float, device))
+        };
         (channels(&self.mean), channels(&self.std))
     }
 }

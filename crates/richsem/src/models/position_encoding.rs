@@ -2,33 +2,33 @@
 
 use std::f64::consts::TAU;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-/// Sine and cosine interleaved, at `features` frequencies.
+/// Sine and cosine interleaved, at `features` frequencies, in the kind of `position`.
 ///
 /// # Shapes
 /// `[…]` → `[…, features]`
 fn sine(position: &Tensor, features: i64, temperature: f64) -> Tensor {
-    // By libtorch and in f32, whatever positions are in, as the reference's: to the last digit.
-    let index = Tensor::arange(features, (Kind::Float, Device::Cpu));
-    let exponent = index.divide_scalar_mode(2.0, "floor") * (2.0 / features as f64);
-    let divisor = Tensor::pow_scalar(temperature, &exponent);
-    let divisor = Vec::try_from(divisor).expect("one f32 for each feature");
-    let divisor = torch_ext::constant(&divisor, &[features], position.device());
+    // Powers in f64, and rounded once: in f32 their last digit depends on the instruction set.
+    let power = |i: i64| temperature.powf((i / 2 * 2) as f64 / features as f64);
+    let divisor: Vec<f64> = (0..features).map(power).collect();
+    let options = (position.kind(), position.device());
+    let divisor = torch_ext::constant(&divisor, &[features], options);
     let phase = position.unsqueeze(-1) / divisor; // […, features]
     let even = phase.slice(-1, 0, None, 2).sin();
     let odd = phase.slice(-1, 1, None, 2).cos();
     Tensor::stack(&[even, odd], -1).flatten(-2, -1)
 }
 
-/// Normalised sine encoding with separate x and y (y first), of the pixels that are not padding.
+/// Normalised sine encoding with separate x and y (y first), of the pixels that are not padding, in
+/// a floating `kind`.
 ///
 /// # Shapes
 /// `mask` `[B, H, W]` (true = padding) → `[B, H, W, D]`
-pub fn image_positions(mask: &Tensor, dim: i64, temperature: f64) -> Tensor {
+pub fn image_positions(mask: &Tensor, dim: i64, temperature: f64, kind: Kind) -> Tensor {
     let valid = mask.logical_not();
     let along = |axis: i64| {
-        let count = valid.cumsum(axis, Kind::Float);
+        let count = valid.cumsum(axis, kind);
         let last = count.narrow(axis, count.size()[axis as usize] - 1, 1);
         count / (last + 1e-6) * TAU
     };
@@ -50,6 +50,7 @@ pub fn box_positions(boxes: &Tensor, dim: i64) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     #[test]
     fn box_positions_follow_their_formula() {
@@ -72,8 +73,8 @@ mod tests {
         let alone = Tensor::zeros([1, 2, 3], (Kind::Bool, Device::Cpu));
         let padded = Tensor::ones([1, 4, 5], (Kind::Bool, Device::Cpu));
         let _ = padded.narrow(1, 0, 2).narrow(2, 0, 3).fill_(0);
-        let a = image_positions(&alone, 8, 20.0);
-        let b = image_positions(&padded, 8, 20.0).narrow(1, 0, 2).narrow(2, 0, 3);
+        let a = image_positions(&alone, 8, 20.0, Kind::Float);
+        let b = image_positions(&padded, 8, 20.0, Kind::Float).narrow(1, 0, 2).narrow(2, 0, 3);
         assert!((&a - b).abs().max().double_value(&[]) < 1e-6);
         // Second row of two, first frequency: y = 2 / (2 + 1e-6) · 2π.
         let expected = (2.0 / (2.0 + 1e-6) * TAU).sin();

@@ -95,9 +95,9 @@ pub fn ms_deform_attn_around_naive(
     let weights = weights.f_view([b, q, m, l, p])?;
     let reference = reference_points.f_view([b, q, 1, l, 1, -1])?;
     let locations = if reference_points.size()[3] == 2 {
-        let sizes: Vec<f32> =
-            spatial_shapes.iter().flat_map(|&(h, w)| [w as f32, h as f32]).collect();
-        let sizes = crate::constant(&sizes, &[l, 1, 2], value.device());
+        let sizes: Vec<f64> =
+            spatial_shapes.iter().flat_map(|&(h, w)| [w as f64, h as f64]).collect();
+        let sizes = crate::constant(&sizes, &[l, 1, 2], (offsets.kind(), offsets.device()));
         reference + offsets.f_div(&sizes)?
     } else {
         let half = reference.f_narrow(-1, 2, 2)? * (0.5 / p as f64);

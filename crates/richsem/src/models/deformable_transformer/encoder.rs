@@ -1,6 +1,6 @@
 //! The encoder: every token attends to a few places of every level around itself.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     TransformerConfig,
@@ -81,8 +81,8 @@ impl Encoder {
 }
 
 /// Centres of one level's pixels: x and y, each `[H·W]`, in pixels.
-fn pixel_centres((h, w): (i64, i64), device: tch::Device) -> (Tensor, Tensor) {
-    let along = |n: i64| Tensor::arange(n, (Kind::Float, device)) + 0.5;
+fn pixel_centres((h, w): (i64, i64), options: (Kind, Device)) -> (Tensor, Tensor) {
+    let along = |n: i64| Tensor::arange(n, options) + 0.5;
     let x = along(w).unsqueeze(0).expand([h, w], false).flatten(0, 1);
     let y = along(h).unsqueeze(1).expand([h, w], false).flatten(0, 1);
     (x, y)
@@ -99,7 +99,7 @@ fn reference_points(levels: &Levels) -> Tensor {
         .iter()
         .enumerate()
         .map(|(level, &(h, w))| {
-            let (x, y) = pixel_centres((h, w), ratios.device());
+            let (x, y) = pixel_centres((h, w), (ratios.kind(), ratios.device()));
             let own = ratios.select(1, level as i64); // [B, 2]
             let x = x.unsqueeze(0) / (own.narrow(1, 0, 1) * w as f64);
             let y = y.unsqueeze(0) / (own.narrow(1, 1, 1) * h as f64);
@@ -121,7 +121,7 @@ pub(super) fn proposals(levels: &Levels) -> (Tensor, Tensor) {
         .iter()
         .enumerate()
         .map(|(level, &(h, w))| {
-            let (x, y) = pixel_centres((h, w), ratios.device());
+            let (x, y) = pixel_centres((h, w), (ratios.kind(), ratios.device()));
             // The ratio times the size is the number of valid pixels, a whole number.
             let valid = ratios.select(1, level as i64);
             let x = x.unsqueeze(0) / (valid.narrow(1, 0, 1) * w as f64).round();
@@ -140,7 +140,6 @@ pub(super) fn proposals(levels: &Levels) -> (Tensor, Tensor) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     /// One image filling its 2×2 and 1×1 levels, one filling the left half.
     fn levels() -> Levels {
