@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result, guarded},
     models::{
         class_head::{ClassSpace, TextTable},
-        dino::{Dino, InferenceOutput},
+        dino::{Dino, Forward, InferenceOutput},
         parameters::ParameterStore,
         postprocess::{ScoredBox, postprocess},
     },
@@ -53,6 +53,16 @@ impl Record {
             );
         }
         Ok(record)
+    }
+
+    fn config(&self, path: &Path) -> Result<Config> {
+        Config::parse_saved(&self.config, path).map_err(|error| match error {
+            Error::Invalid { file, field, problem, .. } => {
+                Error::invalid(&file, format!("{RECORD}.config: {field}"), problem)
+                    .with_hint(ANOTHER)
+            }
+            other => other,
+        })
     }
 }
 
@@ -134,7 +144,10 @@ impl Detector {
         let model = Dino::new(&store, &config.model.dino, space)?;
         let text = text.map(|t| TextTable::new(&t.rows.to_device(device)));
         let recordings = RefCell::default();
-        Ok(Self { store, model, vocabulary, text, config: config.clone(), recordings })
+        let mut config = config.clone();
+        // Its file says it, whatever the default is by then.
+        config.model.dino.padding = Some(config.model.dino.padding());
+        Ok(Self { store, model, vocabulary, text, config, recordings })
     }
 
     /// From a weights file that this program wrote.
@@ -144,13 +157,7 @@ impl Detector {
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let (mut tensors, metadata) = safetensors::read(path)?;
         let record = Record::of(&metadata, path)?;
-        let config = Config::parse(&record.config, path).map_err(|error| match error {
-            Error::Invalid { file, field, problem, .. } => {
-                Error::invalid(&file, format!("{RECORD}.config: {field}"), problem)
-                    .with_hint(ANOTHER)
-            }
-            other => other,
-        })?;
+        let config = record.config(path)?;
         let text = match (&config.model.class_head, tensors.remove(TEXT_TABLE)) {
             (ClassHeadConfig::Linear, _) => None,
             (ClassHeadConfig::Text { .. }, Some(rows)) => {
@@ -165,12 +172,13 @@ impl Detector {
         Ok(detector)
     }
 
-    /// The classes that a weights file of this program says it knows.
-    pub(crate) fn vocabulary_of(
+    /// The settings and classes that a weights file of this program names.
+    pub(crate) fn said_by(
         metadata: &safetensors::Metadata,
         path: &Path,
-    ) -> Result<Vocabulary> {
-        Ok(Record::of(metadata, path)?.vocabulary)
+    ) -> Result<(Config, Vocabulary)> {
+        let record = Record::of(metadata, path)?;
+        Ok((record.config(path)?, record.vocabulary))
     }
 
     /// Writes all that inference needs into one file.
@@ -201,7 +209,8 @@ impl Detector {
     /// What libtorch refuses.
     pub fn infer(&self, batch: &Batch) -> Result<InferenceOutput> {
         let (images, mask) = batch.normalize(self.device(), &self.config.model.normalization())?;
-        self.infer_normalized(&images, &mask, None)
+        let few_tokens = self.few_tokens(batch.targets.iter().map(|target| target.size));
+        self.infer_normalized(&Forward { few_tokens, ..Forward::new(&images, &mask) })
     }
 
     /// Logits and boxes of a batch that was normalised elsewhere.
@@ -212,33 +221,38 @@ impl Detector {
         let to = |x: &Tensor| x.f_to_device(self.device());
         let tokens = batch.tokens_for(&self.config.model.dino)?.map(to).transpose()?;
         let (images, mask) = (to(&batch.images)?, to(&batch.mask)?);
-        guarded(|| self.infer_normalized(&images, &mask, tokens.as_ref()))
+        let few_tokens = self.few_tokens(batch.sizes()?);
+        let input = Forward { tokens: tokens.as_ref(), few_tokens, ..Forward::new(&images, &mask) };
+        guarded(|| self.infer_normalized(&input))
     }
 
-    fn infer_normalized(
-        &self,
-        images: &Tensor,
-        mask: &Tensor,
-        tokens: Option<&Tensor>,
-    ) -> Result<InferenceOutput> {
+    /// See [`Forward::few_tokens`]; `sizes` are `[height, width]` without padding.
+    pub(crate) fn few_tokens(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> bool {
+        self.config.model.dino.few_tokens(sizes)
+    }
+
+    fn infer_normalized(&self, input: &Forward) -> Result<InferenceOutput> {
         let kind = autocast_kind(self.config.train.precision);
         let (device, text) = (self.device(), self.text.as_ref());
         let run = |images: &Tensor, mask: &Tensor| {
-            torch_ext::autocast(device, kind, || self.model.infer_at(images, mask, text, tokens))
+            let input = Forward { images, mask, text, ..*input };
+            torch_ext::autocast(device, kind, || self.model.infer(&input))
         };
         // Given tokens are compared once, not run batch after batch: no recording is worth them.
-        if !(self.config.train.cuda_graphs && device.is_cuda() && tokens.is_none()) {
-            return run(images, mask);
+        if !(self.config.train.cuda_graphs && device.is_cuda() && input.tokens.is_none()) {
+            return run(input.images, input.mask);
         }
         let mut recordings = self.recordings.borrow_mut();
-        let recorded = recordings.get(images.size(), || {
-            let (images, mask) = (images.copy(), mask.copy());
+        let mut shape = input.images.size();
+        shape.push(input.few_tokens.into());
+        let recorded = recordings.get(shape, || {
+            let (images, mask) = (input.images.copy(), input.mask.copy());
             let (graph, output) = torch_ext::CudaGraph::record(device, || run(&images, &mask))?;
             Ok(RecordedInference { images, mask, output, graph })
         })?;
-        let Some(recorded) = recorded else { return run(images, mask) };
-        recorded.images.shallow_clone().f_copy_(images)?;
-        recorded.mask.shallow_clone().f_copy_(mask)?;
+        let Some(recorded) = recorded else { return run(input.images, input.mask) };
+        recorded.images.shallow_clone().f_copy_(input.images)?;
+        recorded.mask.shallow_clone().f_copy_(input.mask)?;
         recorded.graph.replay()?;
         let InferenceOutput { pred_logits, pred_boxes } = &recorded.output;
         // The next batch of this shape is written to the same place.

@@ -86,6 +86,16 @@ impl StoredBatch {
         Ok(Self { images, mask, tokens, path: path.to_owned() })
     }
 
+    /// `[height, width]` of each image without its padding.
+    pub(crate) fn sizes(&self) -> Result<Vec<[u32; 2]>> {
+        let along = |axis: i64| {
+            let valid = self.mask.select(3 - axis, 0).logical_not();
+            Vec::<i64>::try_from(valid.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64))
+        };
+        let (heights, widths) = (along(1)?, along(2)?);
+        Ok(heights.into_iter().zip(widths).map(|(h, w)| [h as u32, w as u32]).collect())
+    }
+
     /// The tokens, for a detector of these sizes.
     ///
     /// # Errors
@@ -98,7 +108,8 @@ impl StoredBatch {
             return wrong(format!("{count} a picture, and the detector has {queries} queries"));
         }
         let size = self.images.size();
-        let (most, last) = (token_count(config, size[2], size[3]), tokens.max().int64_value(&[]));
+        let most: i64 = config.level_sizes([size[2], size[3]]).map(|[h, w]| h * w).sum();
+        let last = tokens.max().int64_value(&[]);
         if last >= most {
             return wrong(format!(
                 "expected numbers below {most}, the encoder's tokens of these pictures, got {last}"
@@ -106,20 +117,6 @@ impl StoredBatch {
         }
         Ok(Some(tokens))
     }
-}
-
-/// Tokens of all levels of a picture: stages of the trunk, then halves.
-fn token_count(config: &DinoConfig, h: i64, w: i64) -> i64 {
-    let mut stride = 1;
-    let level = |level: i64| {
-        stride = match config.return_interm_indices.get(level as usize) {
-            Some(stage) => 4 << stage,
-            None => 2 * stride,
-        };
-        let along = |side: i64| (side + stride - 1) / stride;
-        along(h) * along(w)
-    };
-    (0..config.transformer.num_feature_levels).map(level).sum()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use richsem::{
     detector::Detector,
     models::{
         class_head::TextTable,
-        dino::InferenceOutput,
+        dino::{Forward, InferenceOutput},
         postprocess::{ScoredBox, postprocess},
     },
 };
@@ -138,10 +138,9 @@ fn the_same_best_hundred_in_f64() {
         let input = read(&format!("{name}.free.in"));
         let images = input["images"].to_kind(Kind::Double);
         let run = |tokens: Option<&Tensor>| {
-            detector
-                .model
-                .infer_at(&images, &input["mask"], detector.text.as_ref(), tokens)
-                .unwrap()
+            let text = detector.text.as_ref();
+            let input = Forward { text, tokens, ..Forward::new(&images, &input["mask"]) };
+            detector.model.infer(&input).unwrap()
         };
         let (expected, got) = (classes(&official), run(None));
         let logits = apart(&got.pred_logits, &expected.pred_logits);

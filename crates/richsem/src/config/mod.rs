@@ -39,6 +39,9 @@ const MOST_WORKERS: usize = 1024;
 /// Batches of all sources before the row of them repeats its pattern.
 const LONGEST_CYCLE: u64 = 1000;
 
+/// Settings with what held before they existed, where a new run starts otherwise.
+const BEFORE: [(&str, &str); 1] = [("model.dino.padding", "official")];
+
 /// Everything that decides a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -215,8 +218,8 @@ impl ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
-    /// Images at once. Larger batches are faster; padding then enters the group norms, so results
-    /// differ in the last digits from those of single images.
+    /// Images at once. Larger batches are faster, and results are the same but for rounding, unless
+    /// `model.dino.padding` is `official`.
     pub batch_size: usize,
     /// Detections kept of an image.
     pub max_detections: i64,
@@ -296,12 +299,16 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads settings that this program saved: one file, complete.
+    /// Reads settings that this program saved: one file, complete. What it does not say, because it is
+    /// older than the setting, is as it was then.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let merged = layers::parse(text, path)?;
+    pub fn parse_saved(text: &str, path: &Path) -> Result<Self> {
+        let mut merged = layers::parse(text, path)?;
+        for (key, value) in BEFORE {
+            merged.say_unless_said(key, value);
+        }
         let config: Self = merged.deserialize()?;
         config.validate().map_err(|error| merged.locate(error))?;
         Ok(config)

@@ -17,7 +17,9 @@ use crate::{
     config::ClassHeadConfig,
     detector::Detector,
     error::{Error, Result, guarded},
-    models::{class_head::TextTable, deformable_transformer::TransformerConfig},
+    models::{
+        class_head::TextTable, deformable_transformer::TransformerConfig, padding::Padding,
+    },
     teacher::{
         clip::{self, PromptSet},
         text_of_clip,
@@ -90,6 +92,7 @@ pub(super) fn from_official(
     let mut config = options.config.of_detector();
     config.model.dino = sizes::infer(&values, &config.model.dino, &path)?;
     config.model.dino.backbone.weights = None;
+    config.model.dino.padding.get_or_insert(Padding::Official);
     let temperature = &mut config.model.dino.transformer.pe_temperature;
     if layout.family == Family::DeformableDetr
         && *temperature == TransformerConfig::default().pe_temperature

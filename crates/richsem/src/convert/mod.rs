@@ -25,6 +25,7 @@ use crate::{
     config::Config,
     detector::Detector,
     error::{Error, Result},
+    models::padding::Padding,
     vocabulary::Vocabulary,
 };
 
@@ -171,6 +172,8 @@ pub(crate) struct Initial {
     pub(crate) values: BTreeMap<String, Tensor>,
     /// The classes of a linear head's rows; none if the file does not say.
     pub(crate) vocabulary: Option<Vocabulary>,
+    /// What padding changed of the results of the detector that it is from.
+    pub(crate) padding: Padding,
     /// What the file is, in words.
     pub(crate) what: String,
 }
@@ -184,14 +187,15 @@ pub(crate) fn initial(path: &Path) -> Result<Initial> {
     let what = source.describe();
     match source.kind {
         Kind::Detector => {
-            let vocabulary = Detector::vocabulary_of(&source.metadata, path)?;
+            let (config, vocabulary) = Detector::said_by(&source.metadata, path)?;
+            let padding = config.model.dino.padding();
             let mut values = source.tensors;
             values.remove(crate::detector::TEXT_TABLE);
-            Ok(Initial { values, vocabulary: Some(vocabulary), what })
+            Ok(Initial { values, vocabulary: Some(vocabulary), padding, what })
         }
         Kind::Official(layout) => {
             let values = detector::initial_values(source, layout)?;
-            Ok(Initial { values, vocabulary: None, what })
+            Ok(Initial { values, vocabulary: None, padding: Padding::Official, what })
         }
         Kind::Clip | Kind::Resnet(_) => {
             Err(Error::invalid(path, "weights", format!("{what}, expected a detector")).with_hint(

@@ -12,6 +12,7 @@ use super::{
     },
     denoising::{DenoisingLayout, DenoisingQueries, may_attend},
     layers::{Conv2d, GroupNorm, Mlp, at_least_f32, inverse_sigmoid},
+    padding::{Padding, PaddingPyramid},
     parameters::{ParameterStore, Scope},
     position_encoding::image_positions,
     projection::{Projection, ProjectionKind},
@@ -30,6 +31,10 @@ pub struct DinoConfig {
     pub transformer: TransformerConfig,
     /// How class heads against text project; linear heads have none.
     pub class_projection: ProjectionKind,
+    /// What an image's padding may change of its result. Absent: what it was for the weights that a run
+    /// starts from, `masked` from scratch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub padding: Option<Padding>,
 }
 
 impl Default for DinoConfig {
@@ -39,6 +44,7 @@ impl Default for DinoConfig {
             return_interm_indices: vec![1, 2, 3],
             transformer: TransformerConfig::default(),
             class_projection: ProjectionKind::default(),
+            padding: None,
         }
     }
 }
@@ -70,6 +76,65 @@ impl DinoConfig {
             ));
         }
         Ok(())
+    }
+
+    /// What padding may change.
+    #[must_use]
+    pub fn padding(&self) -> Padding {
+        self.padding.unwrap_or_default()
+    }
+
+    /// Height and width of each level's map of an image of `[height, width]`: stages of the backbone,
+    /// then halves.
+    pub(crate) fn level_sizes(&self, [height, width]: [i64; 2]) -> impl Iterator<Item = [i64; 2]> {
+        let mut stride = 1;
+        (0..self.transformer.num_feature_levels as usize).map(move |level| {
+            stride = match self.return_interm_indices.get(level) {
+                Some(stage) => 4 << stage,
+                None => 2 * stride,
+            };
+            [height, width].map(|side| (side + stride - 1) / stride)
+        })
+    }
+
+    /// Whether one of these images, `[height, width]` without padding, may have fewer tokens that may
+    /// propose than there are queries.
+    pub(crate) fn few_tokens(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> bool {
+        // Cells of a side whose centre lies inside (0.01, 0.99), rounding left out of account.
+        let inside = |cells: i64| cells - 2 * (0.0101 * cells as f64 + 0.5) as i64;
+        sizes.into_iter().any(|size| {
+            let levels = self.level_sizes(size.map(i64::from));
+            let tokens: i64 = levels.map(|[h, w]| inside(h) * inside(w)).sum();
+            tokens < self.transformer.num_queries
+        })
+    }
+}
+
+/// What a pass takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward<'a> {
+    /// `[B, 3, H, W]`, normalised, zero in the padding.
+    pub images: &'a Tensor,
+    /// `[B, H, W]`, true = padding, at the right and below.
+    pub mask: &'a Tensor,
+    /// The classes' embeddings, where class heads compare with text.
+    pub text: Option<&'a TextTable>,
+    /// In training, if there are any.
+    pub denoising: Option<&'a DenoisingQueries>,
+    /// `[B, Q]`: the encoder's tokens that propose, in order. None: the detector chooses. A query
+    /// belongs to a proposal's *rank*, and ranks swap at the last digits of a score, so that two
+    /// programs can only be compared number by number on the same proposals.
+    pub tokens: Option<&'a Tensor>,
+    /// Whether an image may have fewer tokens that may propose than there are queries: those that are
+    /// left over are then hidden from the others, as long as padding is to change nothing.
+    pub few_tokens: bool,
+}
+
+impl<'a> Forward<'a> {
+    /// Of images alone.
+    #[must_use]
+    pub fn new(images: &'a Tensor, mask: &'a Tensor) -> Self {
+        Self { images, mask, text: None, denoising: None, tokens: None, few_tokens: false }
     }
 }
 
@@ -202,6 +267,7 @@ impl Dino {
                 &transformer,
                 &config.transformer,
                 enc_out_class_embed,
+                config.padding(),
             ),
             bbox_embed: Mlp::box_head(&root.sub("bbox_embed").sub(0), d),
             class_embed: ClassHead::new(&class_scope, d, space, config.class_projection),
@@ -233,93 +299,40 @@ impl Dino {
 
     /// Finds objects. Without gradients, with running statistics.
     ///
-    /// # Shapes
-    /// `images` `[B, 3, H, W]`, normalised; `mask` `[B, H, W]`, true = padding
-    ///
     /// # Errors
     /// A text table that is missing or of another width; what libtorch refuses.
-    pub fn infer(
-        &self,
-        images: &Tensor,
-        mask: &Tensor,
-        text: Option<&TextTable>,
-    ) -> Result<InferenceOutput> {
-        self.infer_at(images, mask, text, None)
-    }
-
-    /// As [`Self::infer`], the proposals at given tokens `[B, Q]`: a query belongs to a proposal's
-    /// *rank*, and ranks swap at the last digits of a score, so that two programs can only be
-    /// compared number by number on the same proposals.
-    ///
-    /// # Errors
-    /// As [`Self::infer`].
-    pub fn infer_at(
-        &self,
-        images: &Tensor,
-        mask: &Tensor,
-        text: Option<&TextTable>,
-        tokens: Option<&Tensor>,
-    ) -> Result<InferenceOutput> {
+    pub fn infer(&self, input: &Forward) -> Result<InferenceOutput> {
         tch::no_grad(|| {
-            let (_, decoded) = self.decode(images, mask, text, None, tokens, false)?;
+            let (proposals, decoded) = self.decode(input, false)?;
             let hidden = decoded.hidden.get(-1).unsqueeze(0);
             let references = decoded.references.get(-1).unsqueeze(0);
-            let output = self.heads(&hidden, &references, text);
-            Ok(InferenceOutput {
-                pred_logits: output.logits.get(0),
-                pred_boxes: output.boxes.get(0),
-            })
+            let output = self.heads(&hidden, &references, input.text);
+            let mut pred_logits = output.logits.get(0);
+            if let Some(unused) = &proposals.unused {
+                let _ = pred_logits.masked_fill_(&unused.unsqueeze(-1), f64::NEG_INFINITY);
+            }
+            Ok(InferenceOutput { pred_logits, pred_boxes: output.boxes.get(0) })
         })
     }
 
     /// One training forward pass, with the denoising queries if there are any.
     ///
-    /// # Shapes
-    /// As [`Self::infer`].
-    ///
     /// # Errors
     /// As [`Self::infer`].
-    pub fn forward_train(
-        &self,
-        images: &Tensor,
-        mask: &Tensor,
-        text: Option<&TextTable>,
-        denoising: Option<&DenoisingQueries>,
-    ) -> Result<TrainingOutput> {
-        self.forward_train_at(images, mask, text, denoising, None)
+    pub fn forward_train(&self, input: &Forward) -> Result<TrainingOutput> {
+        let tensors = self.training_tensors(input)?;
+        Ok(TrainingOutput::new(tensors, input.denoising.map(|dn| dn.layout)))
     }
 
-    /// As [`Self::forward_train`], the proposals at given tokens, as in [`Self::infer_at`].
+    /// As [`Self::forward_train`]. What is computed depends on the shapes of the tensors alone, and
+    /// nothing waits for the device: it can be recorded ([`torch_ext::CudaGraph`]).
     ///
     /// # Errors
     /// As [`Self::infer`].
-    pub fn forward_train_at(
-        &self,
-        images: &Tensor,
-        mask: &Tensor,
-        text: Option<&TextTable>,
-        denoising: Option<&DenoisingQueries>,
-        tokens: Option<&Tensor>,
-    ) -> Result<TrainingOutput> {
-        let tensors = self.training_tensors(images, mask, text, denoising, tokens)?;
-        Ok(TrainingOutput::new(tensors, denoising.map(|dn| dn.layout)))
-    }
-
-    /// As [`Self::forward_train_at`]. What is computed depends on the shapes of the tensors alone,
-    /// and nothing waits for the device: it can be recorded ([`torch_ext::CudaGraph`]).
-    ///
-    /// # Errors
-    /// As [`Self::infer`].
-    pub fn training_tensors(
-        &self,
-        images: &Tensor,
-        mask: &Tensor,
-        text: Option<&TextTable>,
-        denoising: Option<&DenoisingQueries>,
-        tokens: Option<&Tensor>,
-    ) -> Result<TrainingTensors> {
-        let (proposals, decoded) = self.decode(images, mask, text, denoising, tokens, true)?;
-        let LayerOutputs { logits, boxes } = self.heads(&decoded.hidden, &decoded.references, text);
+    pub fn training_tensors(&self, input: &Forward) -> Result<TrainingTensors> {
+        let (proposals, decoded) = self.decode(input, true)?;
+        let LayerOutputs { logits, boxes } =
+            self.heads(&decoded.hidden, &decoded.references, input.text);
         Ok(TrainingTensors {
             logits,
             boxes,
@@ -346,18 +359,15 @@ impl Dino {
 
     /// All that lies before the shared heads: the encoder's proposals, and what the decoder makes of
     /// them and of the denoising queries.
-    fn decode(
-        &self,
-        images: &Tensor,
-        mask: &Tensor,
-        text: Option<&TextTable>,
-        denoising: Option<&DenoisingQueries>,
-        tokens: Option<&Tensor>,
-        train: bool,
-    ) -> Result<(Proposals, DecoderOutput)> {
+    fn decode(&self, input: &Forward, train: bool) -> Result<(Proposals, DecoderOutput)> {
+        let Forward { images, mask, text, denoising, tokens, few_tokens } = *input;
         self.check_text(text)?;
         let (memory, levels) = self.encode(images, mask, train)?;
         let proposals = self.transformer.propose_at(&memory, &levels, text, tokens);
+        let proposals = match self.config.padding() {
+            Padding::Masked if few_tokens => proposals,
+            _ => Proposals { unused: None, ..proposals },
+        };
         let queries = proposals.references.size()[1];
         let extra = denoising.map(|dn| ExtraQueries {
             content: self.label_enc.forward(&dn.labels, &self.class_embed, text) * &dn.used,
@@ -367,24 +377,35 @@ impl Dino {
         let decoded = self.transformer.decode(
             &memory,
             &levels,
-            &proposals.references,
+            &proposals,
             extra.as_ref(),
             &self.bbox_embed,
         )?;
         Ok((proposals, decoded))
     }
 
-    /// Pictures to encoder memory `[B, S, D]`.
+    /// Images to encoder memory `[B, S, D]`.
     fn encode(&self, images: &Tensor, mask: &Tensor, train: bool) -> Result<(Tensor, Levels)> {
-        let maps = self.backbone.forward(images, train)?;
+        let pyramid = match self.config.padding() {
+            Padding::Masked => Some(PaddingPyramid::new(mask, self.halvings(self.input_proj.len()))),
+            Padding::Official => None,
+        };
+        let maps = self.backbone.forward(images, pyramid.as_ref(), train)?;
         let mut maps: Vec<Tensor> =
             self.config.return_interm_indices.iter().map(|&i| maps[i].shallow_clone()).collect();
         let from_backbone = maps.len();
         let mut tokens = Vec::new();
         for (level, (conv, norm)) in self.input_proj.iter().enumerate() {
+            let padding = |level: usize| pyramid.as_ref().map(|p| p.at(self.halvings(level + 1)));
             // The first extra level is made from the backbone's last map, the next from it.
-            let input = &maps[level.min(maps.len() - 1)];
-            let projected = norm.forward(&conv.forward(input));
+            let source = level.min(maps.len() - 1);
+            let input = match padding(source) {
+                Some(padding) if conv.is_wide() => {
+                    maps[source].masked_fill(&padding.unsqueeze(1), 0.0)
+                }
+                _ => maps[source].shallow_clone(),
+            };
+            let projected = norm.forward(&conv.forward(&input), padding(level));
             if level >= from_backbone {
                 maps.push(projected.shallow_clone());
             }
@@ -397,13 +418,17 @@ impl Dino {
         let mut spatial_shapes = Vec::new();
         let (d, temperature) =
             (self.config.transformer.hidden_dim, self.config.transformer.pe_temperature);
-        for map in &tokens {
+        let kind = self.transformer.kind();
+        for (level, map) in tokens.iter().enumerate() {
             let (_, _, h, w) = map.size4()?;
-            let mask = float_mask.upsample_nearest2d([h, w], None, None).squeeze_dim(1).gt(0.5);
-            positions.push(image_positions(&mask, d, temperature));
-            let valid = mask.logical_not().to_kind(Kind::Float);
-            let across = valid.select(1, 0).mean_dim([1i64].as_slice(), false, Kind::Float);
-            let down = valid.select(2, 0).mean_dim([1i64].as_slice(), false, Kind::Float);
+            let mask = match &pyramid {
+                Some(pyramid) => pyramid.at(self.halvings(level + 1)).shallow_clone(),
+                None => float_mask.upsample_nearest2d([h, w], None, None).squeeze_dim(1).gt(0.5),
+            };
+            positions.push(image_positions(&mask, d, temperature, kind));
+            let valid = mask.logical_not().to_kind(kind);
+            let across = valid.select(1, 0).mean_dim([1i64].as_slice(), false, kind);
+            let down = valid.select(2, 0).mean_dim([1i64].as_slice(), false, kind);
             ratios.push(Tensor::stack(&[across, down], -1)); // [B, 2]
             padding.push(mask.flatten(1, 2));
             spatial_shapes.push((h, w));
@@ -415,6 +440,13 @@ impl Dino {
         };
         let tokens: Vec<Tensor> = tokens.iter().map(|t| t.permute([0, 2, 3, 1])).collect();
         Ok((self.transformer.encode(&tokens, &positions, &levels)?, levels))
+    }
+
+    /// How often the images' sides were halved in the last of that many levels.
+    fn halvings(&self, levels: usize) -> usize {
+        let indices = &self.config.return_interm_indices;
+        let from_backbone = levels.min(indices.len());
+        2 + indices[from_backbone - 1] + levels - from_backbone
     }
 
     /// The shared heads on any number of layers at once.

@@ -87,12 +87,12 @@ fn target(labels: &[u32]) -> Target {
 fn a_batch_is_its_images_one_by_one() {
     let (_store, dino) = build(&tiny(12), ClassSpace::Classes(5));
     let images = pictures(3, 64, 96);
-    let together = dino.infer(&images, &no_padding(&images), None).unwrap();
+    let together = dino.infer(&Forward::new(&images, &no_padding(&images))).unwrap();
     assert_eq!(together.pred_logits.size(), [3, 12, 5]);
     assert_eq!(together.pred_boxes.size(), [3, 12, 4]);
     for i in 0..3 {
         let one = images.narrow(0, i, 1);
-        let alone = dino.infer(&one, &no_padding(&one), None).unwrap();
+        let alone = dino.infer(&Forward::new(&one, &no_padding(&one))).unwrap();
         assert!(difference(&together.pred_logits.narrow(0, i, 1), &alone.pred_logits) < 1e-4);
         assert!(difference(&together.pred_boxes.narrow(0, i, 1), &alone.pred_boxes) < 1e-4);
     }
@@ -126,7 +126,7 @@ fn padding_does_not_change_an_images_outputs() {
             canvas.narrow(1, 0, h).narrow(2, 0, w).copy_(&token);
             let mask = Tensor::ones([1, ph, pw], (Kind::Bool, Device::Cpu));
             let _ = mask.narrow(1, 0, h).narrow(2, 0, w).fill_(0);
-            positions.push(image_positions(&mask, 32, 20.0));
+            positions.push(image_positions(&mask, 32, 20.0, Kind::Float));
             ratios.push(Tensor::from_slice(&[w as f32 / pw as f32, h as f32 / ph as f32]));
             padding.push(mask.flatten(1, 2));
             padded.push(canvas);
@@ -141,7 +141,7 @@ fn padding_does_not_change_an_images_outputs() {
         let chosen = dino.transformer.propose(&memory, &levels, None);
         let decoded = dino
             .transformer
-            .decode(&memory, &levels, &chosen.references, None, &dino.bbox_embed)
+            .decode(&memory, &levels, &chosen, None, &dino.bbox_embed)
             .unwrap();
         let output = dino.heads(&decoded.hidden, &decoded.references, None);
         (chosen.logits, chosen.boxes, output.logits, output.boxes)
@@ -163,7 +163,7 @@ fn padding_does_not_change_an_images_outputs() {
 fn a_picture_with_fewer_tokens_than_queries_works() {
     let (_store, dino) = build(&tiny(900), ClassSpace::Classes(5));
     let images = pictures(2, 32, 32);
-    let output = dino.infer(&images, &no_padding(&images), None).unwrap();
+    let output = dino.infer(&Forward::new(&images, &no_padding(&images))).unwrap();
     // 4 × 4 + 2 × 2 + 1 + 1 tokens.
     assert_eq!(output.pred_logits.size(), [2, 22, 5]);
     assert!(output.pred_boxes.isfinite().all().int64_value(&[]) != 0);
@@ -180,7 +180,13 @@ fn every_trainable_parameter_gets_a_gradient() {
         let config = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
         let dn = DenoisingQueries::new(&targets, &config, 5, &mut random, Device::Cpu, |p| p);
         let text = matches!(space, ClassSpace::Text(_)).then_some(&text);
-        let output = dino.forward_train(&images, &no_padding(&images), text, dn.as_ref()).unwrap();
+        let output = dino
+            .forward_train(&Forward {
+                text,
+                denoising: dn.as_ref(),
+                ..Forward::new(&images, &no_padding(&images))
+            })
+            .unwrap();
         let (layout, denoising) = output.denoising.as_ref().unwrap();
         assert_eq!(layout.len(), 8);
         assert_eq!(denoising.logits.size(), [3, 2, 8, 5]);
@@ -208,7 +214,7 @@ fn references_are_detached_where_the_method_says() {
     let box_head_moves = |objective: &dyn Fn(&TrainingOutput) -> Tensor| {
         let (store, dino) = build(&tiny(12), ClassSpace::Classes(5));
         let images = pictures(1, 64, 64);
-        let output = dino.forward_train(&images, &no_padding(&images), None, None).unwrap();
+        let output = dino.forward_train(&Forward::new(&images, &no_padding(&images))).unwrap();
         objective(&output).sum(Kind::Float).backward();
         let head = |name: &str| {
             let all = store.parameters();
@@ -260,7 +266,7 @@ fn under_bf16_outputs_stay_f32_and_near_those_of_f32() {
     let (store, dino) = build(&tiny(12), ClassSpace::Classes(5));
     let images = pictures(1, 64, 64);
     let mask = no_padding(&images);
-    let run = || dino.forward_train(&images, &mask, None, None).unwrap();
+    let run = || dino.forward_train(&Forward::new(&images, &mask)).unwrap();
     let exact = run();
     let rounded = torch_ext::autocast(Device::Cpu, Some(Kind::BFloat16), run);
     for x in [
@@ -324,9 +330,11 @@ fn parameters_start_as_the_references() {
 fn a_text_head_refuses_a_missing_or_misshapen_table() {
     let (_store, dino) = build(&tiny(12), ClassSpace::Text(24));
     let images = pictures(1, 64, 64);
-    let missing = dino.infer(&images, &no_padding(&images), None).unwrap_err().to_string();
+    let missing = dino.infer(&Forward::new(&images, &no_padding(&images))).unwrap_err().to_string();
     assert!(missing.contains("text table"), "{missing}");
     let table = TextTable::new(&normal(2, &[5, 8]));
-    let wrong = dino.infer(&images, &no_padding(&images), Some(&table)).unwrap_err().to_string();
+    let wrong = dino
+        .infer(&Forward { text: Some(&table), ..Forward::new(&images, &no_padding(&images)) })
+        .unwrap_err().to_string();
     assert!(wrong.contains("expected embeddings of width 24, got 8"), "{wrong}");
 }

@@ -232,7 +232,7 @@ impl MultiheadAttention {
     /// row may see a column.
     ///
     /// # Shapes
-    /// `query_key`, `value` `[B, Q, D]`, `may_attend` `[Q, Q]` → `[B, Q, D]`
+    /// `query_key`, `value` `[B, Q, D]`, `may_attend` `[Q, Q]` or `[B, 1, 1 | Q, Q]` → `[B, Q, D]`
     pub fn forward(
         &self,
         query_key: &Tensor,
@@ -324,6 +324,18 @@ impl Conv2d {
         self.of(x, &self.weight, self.bias.as_ref())
     }
 
+    /// Pixels from one window to the next.
+    #[must_use]
+    pub fn stride(&self) -> i64 {
+        self.stride
+    }
+
+    /// Whether a pixel of the result depends on more than one of the input.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.padding > 0
+    }
+
     /// The same convolution with another weight of the same shape, and no bias.
     pub fn with(&self, x: &Tensor, weight: &Tensor) -> Tensor {
         self.of(x, weight, None)
@@ -385,10 +397,13 @@ impl GroupNorm {
         }
     }
 
+    /// Over all pixels; or over those that are not `padding`, where the result is zero then.
+    ///
     /// # Shapes
-    /// `[B, C, H, W]` → `[B, C, H, W]`
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), 1e-5, true)
+    /// `[B, C, H, W]`, `padding` `[B, H, W]` (true = padding) → `[B, C, H, W]`
+    pub fn forward(&self, x: &Tensor, padding: Option<&Tensor>) -> Tensor {
+        let (weight, bias) = (&self.weight, &self.bias);
+        made(torch_ext::group_norm(x, self.groups, weight, bias, 1e-5, padding))
     }
 }
 

@@ -6,6 +6,7 @@ pub mod deformable_transformer;
 pub mod denoising;
 pub mod dino;
 pub mod layers;
+pub mod padding;
 pub mod parameters;
 pub mod position_encoding;
 pub mod postprocess;

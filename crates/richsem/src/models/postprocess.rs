@@ -16,7 +16,8 @@ pub struct ScoredBox {
     pub score: f32,
 }
 
-/// The best (query, class) pairs of each image, by falling score; a query can give several.
+/// The best (query, class) pairs of each image, by falling score; a query can give several. Logits of
+/// −∞ are of queries that were left over, and give none.
 ///
 /// `sizes` are `[height, width]` of the original images.
 ///
@@ -29,7 +30,10 @@ pub fn postprocess(
 ) -> Result<Vec<Vec<ScoredBox>>> {
     let (b, q, c) = output.pred_logits.size3()?;
     let count = max_detections.min(q * c);
+    // By probability, as the reference: equal ones are as good.
     let (scores, flat) = output.pred_logits.sigmoid().view([b, q * c]).topk(count, 1, true, true);
+    let logits = output.pred_logits.view([b, q * c]).gather(1, &flat, false);
+    let logits = Vec::<f32>::try_from(logits.flatten(0, -1))?;
     let queries = flat.divide_scalar_mode(c, "floor").to_kind(tch::Kind::Int64);
     let classes = flat.remainder(c);
     let boxes =
@@ -40,6 +44,7 @@ pub fn postprocess(
     let count = count as usize;
     let image = |(i, &[height, width]): (usize, &[u32; 2])| {
         (i * count..(i + 1) * count)
+            .filter(|&at| logits[at] > f32::NEG_INFINITY)
             .map(|at| {
                 let (w, h) = (width as f32, height as f32);
                 let [x0, y0, x1, y1] = std::array::from_fn(|k| boxes[at * 4 + k]);

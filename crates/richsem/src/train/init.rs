@@ -22,15 +22,32 @@ const BRANCH: &str = "semantic_branch.";
 /// What a linear class head's parameters start with; its rows are the label embedding, too.
 const LINEAR: [&str; 2] = ["class_embed.0.", "transformer.enc_out_class_embed."];
 
+/// What a new run starts from, if not from initial values: read before the model is made, whose padding
+/// it decides where the settings do not.
+///
+/// # Errors
+/// A file that cannot be read or is of another kind.
+pub(super) fn read(config: &mut Config) -> Result<Option<Initial>> {
+    let initial = config.init.as_ref().map(|init| convert::initial(&init.weights)).transpose()?;
+    let padding = initial.as_ref().map(|initial| initial.padding).unwrap_or_default();
+    config.model.dino.padding.get_or_insert(padding);
+    Ok(initial)
+}
+
 /// Gives a new learner the weights that the settings name. What a user should know of it.
 ///
 /// # Errors
 /// A file that cannot be read or is of another kind; every difference that is not allowed.
-pub(super) fn start(config: &Config, learner: &mut Learner) -> Result<Vec<String>> {
+pub(super) fn start(
+    config: &Config,
+    initial: Option<Initial>,
+    learner: &mut Learner,
+) -> Result<Vec<String>> {
     let mut said = Vec::new();
-    match (&config.init, &config.model.dino.backbone.weights) {
-        (Some(init), trunk) => {
-            said = whole(init, learner)?;
+    let whole_detector = config.init.as_ref().zip(initial);
+    match (whole_detector, &config.model.dino.backbone.weights) {
+        (Some((init, initial)), trunk) => {
+            said = whole(init, initial, learner)?;
             if trunk.is_some() {
                 said.push("the trunk is init.weights', not model.dino.backbone.weights'".into());
             }
@@ -46,9 +63,9 @@ pub(super) fn start(config: &Config, learner: &mut Learner) -> Result<Vec<String
     Ok(said)
 }
 
-fn whole(init: &InitConfig, learner: &Learner) -> Result<Vec<String>> {
+fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<String>> {
     let path = &init.weights;
-    let Initial { mut values, vocabulary, what } = convert::initial(path)?;
+    let Initial { mut values, vocabulary, what, .. } = initial;
     let mut said = vec![format!("weights from {}: {what}", path.display())];
     let detector = &learner.model.detector;
     let branch = take_branch(&mut values);

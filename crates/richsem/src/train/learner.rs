@@ -194,7 +194,9 @@ impl Learner {
                 false => slots,
             },
         );
-        Ok(PassInput { images, mask, denoising })
+        let sizes = batch.targets.iter().map(|target| target.size);
+        let few_tokens = self.model.detector.few_tokens(sizes);
+        Ok(PassInput { images, mask, denoising, few_tokens })
     }
 
     fn losses(

@@ -10,7 +10,11 @@ use crate::{
     config::Precision,
     detector::{Detector, autocast_kind},
     error::Result,
-    models::{denoising::DenoisingQueries, dino::TrainingTensors, parameters::Role},
+    models::{
+        denoising::DenoisingQueries,
+        dino::{Forward, TrainingTensors},
+        parameters::Role,
+    },
 };
 
 /// What a pass takes: a batch's pictures, and the denoising queries.
@@ -22,6 +26,8 @@ pub(super) struct PassInput {
     pub mask: Tensor,
     /// None where no picture has a box.
     pub denoising: Option<DenoisingQueries>,
+    /// See [`Forward::few_tokens`].
+    pub few_tokens: bool,
 }
 
 impl PassInput {
@@ -29,6 +35,7 @@ impl PassInput {
     pub(super) fn shapes(&self) -> Vec<i64> {
         let mut shapes = self.images.size();
         shapes.push(self.denoising.as_ref().map_or(0, |dn| dn.layout.slots));
+        shapes.push(self.few_tokens.into());
         shapes
     }
 
@@ -50,6 +57,7 @@ impl PassInput {
                 references: dn.references.copy(),
                 groups: dn.groups.copy(),
             }),
+            few_tokens: self.few_tokens,
         }
     }
 
@@ -58,14 +66,14 @@ impl PassInput {
     /// # Errors
     /// As [`crate::models::dino::Dino::training_tensors`].
     pub(super) fn run(&self, detector: &Detector, precision: Precision) -> Result<TrainingTensors> {
+        let input = Forward {
+            text: detector.text.as_ref(),
+            denoising: self.denoising.as_ref(),
+            few_tokens: self.few_tokens,
+            ..Forward::new(&self.images, &self.mask)
+        };
         torch_ext::autocast(detector.device(), autocast_kind(precision), || {
-            detector.model.training_tensors(
-                &self.images,
-                &self.mask,
-                detector.text.as_ref(),
-                self.denoising.as_ref(),
-                None,
-            )
+            detector.model.training_tensors(&input)
         })
     }
 }

@@ -239,7 +239,8 @@ impl RunFolder {
     /// # Errors
     /// As [`Config::load`].
     pub fn config(&self) -> Result<Config> {
-        Config::load(&self.file("config.toml"), &[])
+        let path = self.file("config.toml");
+        Config::parse_saved(&fs_err::read_to_string(&path)?, &path)
     }
 
     /// The classes, as the training set has them; `None` if the file is not there.

@@ -85,7 +85,7 @@ pub fn train(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let (config, folder, existing) = match start {
+    let (mut config, folder, existing) = match start {
         Start::New { config, folder } => (*config, folder, None),
         Start::Resume(folder) => {
             let run = RunFolder::open(&folder)?;
@@ -127,6 +127,11 @@ pub fn train(
 
     // Taken before anything of an existing run is read or swept.
     let lock = existing.as_ref().map(RunFolder::lock).transpose()?;
+    // A run with a checkpoint has weights of its own.
+    let initial = match existing.as_ref().is_some_and(has_checkpoint) {
+        true => None,
+        false => init::read(&mut config)?,
+    };
     let mut learner = Learner::new(&config, vocabulary.clone(), device, Box::new(Single))?;
     let resumed = match &existing {
         None => None,
@@ -136,7 +141,7 @@ pub fn train(
         }
     };
     if resumed.is_none() {
-        for said in init::start(&config, &mut learner)? {
+        for said in init::start(&config, initial, &mut learner)? {
             observer.message(&said);
         }
     }
@@ -158,9 +163,10 @@ pub fn train(
     let position = resumed.unwrap_or_default();
     run.rewind(position.updates)?;
     observer.message(&format!(
-        "{} trainable parameters on {}; run folder {}",
+        "{} trainable parameters on {}; padding {}; run folder {}",
         learner.model.detector.store.trainable_count(),
         torch_ext::device_name(device),
+        config.model.dino.padding(),
         run.path().display()
     ));
     if position.micro_steps > 0 {

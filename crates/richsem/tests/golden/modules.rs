@@ -3,8 +3,9 @@
 use richsem::models::{
     backbone::Backbone,
     class_head::{ClassHead, ClassSpace, LabelEncoder},
-    deformable_transformer::{DeformableTransformer, ExtraQueries, attention::Levels},
+    deformable_transformer::{DeformableTransformer, ExtraQueries, Proposals, attention::Levels},
     layers::Mlp,
+    padding::Padding,
     parameters::ParameterStore,
     position_encoding::{box_positions, image_positions},
     projection::ProjectionKind,
@@ -13,14 +14,16 @@ use tch::{Device, Kind, Tensor};
 
 use crate::support::*;
 
-/// Made in f32 on both sides.
+/// Phases go up to 2π: in f32 they are 3e-7 off when their sine is taken.
 #[test]
 fn position_encodings() {
     let golden = tensors("positions");
-    let pixels = image_positions(&golden["mask"], 32, 20.0).permute([0, 3, 1, 2]);
-    close("pixels", &pixels, &golden["pixels"], 1e-6);
-    let boxes = box_positions(&golden["boxes"], 32);
-    close("boxes", &boxes, &golden["encoded_boxes"], 1e-6);
+    for (kind, tolerance) in [(Kind::Double, 1e-14), (Kind::Float, 2e-6)] {
+        let pixels = image_positions(&golden["mask"], 32, 20.0, kind).permute([0, 3, 1, 2]);
+        close("pixels", &pixels, &golden["pixels"], tolerance);
+        let boxes = box_positions(&golden["boxes"].to_kind(kind), 32);
+        close("boxes", &boxes, &golden["encoded_boxes"], tolerance);
+    }
 }
 
 /// C3 to C5 of a ResNet of bottlenecks whose frozen norms do something.
@@ -36,7 +39,7 @@ fn backbone_with_frozen_norms() {
     let trunk = Backbone::new(&store.root(), &config().backbone);
     store.load(&weights, &file("text_weights")).unwrap();
     for train in [false, true] {
-        let maps = trunk.forward(&golden["images"], train).unwrap();
+        let maps = trunk.forward(&golden["images"], None, train).unwrap();
         for (map, level) in maps[1..].iter().zip(1..) {
             close(&format!("C{}", level + 2), map, &golden[&format!("backbone.{level}")], 1e-5);
         }
@@ -58,7 +61,7 @@ fn transformer(enc_layers: i64) -> Transformer {
     sizes.enc_layers = enc_layers;
     let space = ClassSpace::Text(24);
     let head = ClassHead::new(&scope.sub("enc_out_class_embed"), 32, space, ProjectionKind::Linear);
-    let transformer = DeformableTransformer::new(&scope, &sizes, head);
+    let transformer = DeformableTransformer::new(&scope, &sizes, head, Padding::Official);
     let bbox_embed = Mlp::box_head(&store.root().sub("bbox_embed").sub(0), 32);
     let mut weights = tensors("text_weights");
     let names: Vec<String> = store.parameters().into_iter().map(|p| p.name).collect();
@@ -144,8 +147,15 @@ fn proposals_and_each_decoder_layer() {
         may_attend: golden["noised.hidden"].logical_not(),
     };
     let references = golden["interm.boxes"].logit(None::<f64>);
+    let proposals = Proposals {
+        tokens: golden["tokens"].shallow_clone(),
+        logits: golden["interm.logits"].shallow_clone(),
+        boxes: golden["interm.boxes"].shallow_clone(),
+        references,
+        unused: None,
+    };
     let decoded = transformer
-        .decode(&memory, &levels(&golden), &references, Some(&extra), &bbox_embed)
+        .decode(&memory, &levels(&golden), &proposals, Some(&extra), &bbox_embed)
         .unwrap();
     close("hidden", &decoded.hidden, &golden["hidden"], 2e-6);
     close("references", &decoded.references, &golden["references"], 2e-6);

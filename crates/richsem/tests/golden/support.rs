@@ -17,7 +17,8 @@ use richsem::{
         class_head::{ClassSpace, TextTable},
         deformable_transformer::TransformerConfig,
         denoising::{DenoisingLayout, DenoisingQueries},
-        dino::{Dino, DinoConfig, LayerOutputs, TrainingOutput},
+        dino::{Dino, DinoConfig, Forward, LayerOutputs, TrainingOutput},
+        padding::Padding,
         parameters::ParameterStore,
     },
     semantic_branch::{SemanticBranch, SemanticConfig},
@@ -82,6 +83,7 @@ pub(crate) fn config() -> DinoConfig {
             dec_n_points: 2,
             ..TransformerConfig::default()
         },
+        padding: Some(Padding::Official),
         ..DinoConfig::default()
     }
 }
@@ -145,9 +147,13 @@ impl Model {
         let queries = facts.denoising(fixture, prefix, self.kind);
         let images = at("images").to_kind(self.kind);
         let (mask, tokens) = (at("mask"), at("tokens"));
-        self.dino
-            .forward_train_at(&images, mask, self.text.as_ref(), Some(&queries), Some(tokens))
-            .unwrap()
+        let input = Forward {
+            text: self.text.as_ref(),
+            denoising: Some(&queries),
+            tokens: Some(tokens),
+            ..Forward::new(&images, mask)
+        };
+        self.dino.forward_train(&input).unwrap()
     }
 }
 

@@ -8,25 +8,43 @@ use super::{
     norm::{ConvNorm, Shortcut},
     stages::Stages,
 };
-use crate::{error::Result, models::parameters::Scope};
+use crate::{
+    error::Result,
+    models::{padding::Extent, parameters::Scope},
+};
 
-fn pool(x: &Tensor, stride: i64) -> Tensor {
+/// Average pooling with a window of `stride`, 1 or 2. Where padding is masked, a window's average is
+/// that of its pixels in the image, so that odd sides keep their last pixel, padded or not. Otherwise,
+/// as in CLIP, a window that is not whole is left out.
+fn pool(x: &Tensor, stride: i64, extent: Extent) -> Tensor {
     if stride == 1 {
         return x.shallow_clone();
     }
+    let Some(weights) = extent.weights(x.kind()) else { return average(x) };
+    let whole = |x: &Tensor| {
+        let size = x.size();
+        x.constant_pad_nd([0, size[3] % 2, 0, size[2] % 2])
+    };
+    let sum = average(&whole(&(x * &weights)));
+    // At least a quarter, or there is nothing of the image in the window.
+    sum / average(&whole(&weights)).clamp_min(0.25)
+}
+
+/// Average pooling of windows of 2 × 2.
+fn average(x: &Tensor) -> Tensor {
     match x.device().is_cuda() {
         // With channels last libtorch's kernel takes three times as long as a mean.
-        true => pool_as_mean(x, stride),
-        false => x.avg_pool2d([stride], [stride], [0], false, true, None),
+        true => average_as_mean(x),
+        false => x.avg_pool2d([2], [2], [0], false, true, None),
     }
 }
 
 /// Average pooling without overlap, of maps with channels last in memory.
-fn pool_as_mean(x: &Tensor, stride: i64) -> Tensor {
+fn average_as_mean(x: &Tensor) -> Tensor {
     let size = x.size();
-    let [b, c, h, w] = [size[0], size[1], size[2] / stride, size[3] / stride];
-    let cells = x.narrow(2, 0, h * stride).narrow(3, 0, w * stride).permute([0, 2, 3, 1]);
-    let cells = cells.reshape([b, h, stride, w, stride, c]);
+    let [b, c, h, w] = [size[0], size[1], size[2] / 2, size[3] / 2];
+    let cells = x.narrow(2, 0, h * 2).narrow(3, 0, w * 2).permute([0, 2, 3, 1]);
+    let cells = cells.reshape([b, h, 2, w, 2, c]);
     cells.mean_dim([2i64, 4].as_slice(), false, None).permute([0, 3, 1, 2])
 }
 
@@ -54,15 +72,18 @@ impl Bottleneck {
         Self { convs, downsample, stride }
     }
 
-    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, extent: Extent, train: bool) -> Result<Tensor> {
         let [conv1, conv2, conv3] = &self.convs;
+        let pooled = extent.strided(self.stride);
         let shortcut = match &self.downsample {
-            Some(downsample) => downsample.shortcut(&pool(x, self.stride), train)?,
+            Some(downsample) => {
+                downsample.shortcut(&pool(x, self.stride, extent), pooled, train)?
+            }
             None => Shortcut::identity(x),
         };
-        let y = conv1.forward(x, train, None)?;
-        let y = conv2.forward(&y, train, None)?;
-        conv3.forward(&pool(&y, self.stride), train, Some(&shortcut))
+        let y = conv1.forward(x, extent, train, None)?;
+        let y = conv2.forward(&y, extent, train, None)?;
+        conv3.forward(&pool(&y, self.stride, extent), pooled, train, Some(&shortcut))
     }
 }
 
@@ -88,12 +109,20 @@ impl ClipResnet {
         Self { stem, stages: Stages::new(scope, config, Bottleneck::new) }
     }
 
-    pub(super) fn forward(&self, images: &Tensor, train: bool) -> Result<[Tensor; 4]> {
-        let mut x = images.shallow_clone();
+    pub(super) fn forward(
+        &self,
+        images: &Tensor,
+        extent: Extent,
+        train: bool,
+    ) -> Result<[Tensor; 4]> {
+        let (mut x, mut extent) = (images.shallow_clone(), extent);
         for conv in self.stem.iter() {
-            x = conv.forward(&x, train, None)?;
+            x = conv.forward(&x, extent, train, None)?;
+            extent = extent.strided(conv.stride());
         }
-        self.stages.forward(pool(&x, 2), |block, x| block.forward(x, train))
+        let x = pool(&x, 2, extent);
+        self.stages
+            .forward(x, extent.strided(2), |block, x, extent| block.forward(x, extent, train))
     }
 }
 
@@ -106,7 +135,7 @@ mod tests {
     fn a_mean_of_cells_is_average_pooling() {
         for size in [[2, 5, 6, 8], [1, 3, 7, 5]] {
             let x = normal(1, &size);
-            let (got, expected) = (pool_as_mean(&x, 2), pool(&x, 2));
+            let (got, expected) = (average_as_mean(&x), average(&x));
             assert_eq!(got.size(), expected.size());
             assert!((got - expected).abs().max().double_value(&[]) < 1e-6);
         }

@@ -10,7 +10,10 @@ use tch::Tensor;
 
 use crate::{
     error::{Error, Result},
-    models::parameters::Scope,
+    models::{
+        padding::{Extent, PaddingPyramid},
+        parameters::Scope,
+    },
 };
 
 pub use norm::Norm;
@@ -164,17 +167,26 @@ impl Backbone {
         }
     }
 
-    /// `train` makes trainable batch norms use the batch's statistics and update their own.
+    /// `train` makes trainable batch norms use the batch's statistics and update their own. With the
+    /// `padding` of the images, down to a stride of 32, an image's maps are those of the image alone
+    /// (what is in their padding is not said); without, all of it is image. Images are zero in their
+    /// padding.
     ///
     /// # Shapes
     /// `[B, 3, H, W]` → C2 to C5, `[B, channels, ⌈H / 4⌉ … ⌈H / 32⌉, …]`
     ///
     /// # Errors
     /// What libtorch refuses.
-    pub fn forward(&self, images: &Tensor, train: bool) -> Result<[Tensor; 4]> {
+    pub fn forward(
+        &self,
+        images: &Tensor,
+        padding: Option<&PaddingPyramid>,
+        train: bool,
+    ) -> Result<[Tensor; 4]> {
+        let extent = Extent::of_images(padding);
         match self {
-            Self::Resnet(trunk) => trunk.forward(images, train),
-            Self::ClipResnet(trunk) => trunk.forward(images, train),
+            Self::Resnet(trunk) => trunk.forward(images, extent, train),
+            Self::ClipResnet(trunk) => trunk.forward(images, extent, train),
         }
     }
 }
@@ -200,7 +212,7 @@ mod tests {
             let config = BackboneConfig { name, width: 8, groups: 4, ..BackboneConfig::default() };
             let (_, trunk) = build(&config);
             let images = normal(1, &[1, 3, 64, 96]);
-            let maps = trunk.forward(&images, false).unwrap();
+            let maps = trunk.forward(&images, None, false).unwrap();
             for (level, (map, channels)) in maps.iter().zip(config.channels()).enumerate() {
                 let stride = 4 << level;
                 assert_eq!(map.size(), [1, channels, 64 / stride, 96 / stride], "{name:?}");
@@ -270,9 +282,9 @@ mod tests {
                 let close = |got: Tensor, expected: &Tensor| {
                     assert!((got - expected).abs().max().double_value(&[]) < 1e-5, "{frozen}");
                 };
-                close(block.forward(&x, true, None).unwrap(), &expected.relu());
-                let shortcut = block.shortcut(&x, true).unwrap();
-                let sum = block.forward(&x, true, Some(&shortcut)).unwrap();
+                close(block.forward(&x, Extent::of_images(None), true, None).unwrap(), &expected.relu());
+                let shortcut = block.shortcut(&x, Extent::of_images(None), true).unwrap();
+                let sum = block.forward(&x, Extent::of_images(None), true, Some(&shortcut)).unwrap();
                 close(sum, &(&expected * 2.0).relu());
             }
         }
@@ -290,9 +302,9 @@ mod tests {
         let (store, trunk) = build(&config);
         let images = normal(4, &[2, 3, 64, 64]) * 5.0 + 3.0;
         let before = store.named_tensors()["bn1.running_mean"].copy();
-        let _ = trunk.forward(&images, false).unwrap();
+        let _ = trunk.forward(&images, None, false).unwrap();
         assert_eq!(before, store.named_tensors()["bn1.running_mean"]);
-        let _ = trunk.forward(&images, true).unwrap();
+        let _ = trunk.forward(&images, None, true).unwrap();
         assert_ne!(before, store.named_tensors()["bn1.running_mean"]);
     }
 }

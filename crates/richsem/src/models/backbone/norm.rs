@@ -10,12 +10,15 @@ use super::BackboneConfig;
 use crate::{
     error::Result,
     models::{
-        layers::{Conv2d, GroupNorm, Scaled},
+        layers::{Conv2d, GroupNorm, Scaled, at_least_f32},
+        padding::Extent,
         parameters::{Init, Scope},
     },
 };
 
 const EPS: f64 = 1e-5;
+/// Share of a batch's own statistics in the running ones of a batch norm.
+const MOMENTUM: f64 = 0.1;
 
 /// What normalises the trunk's feature maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,7 +171,13 @@ impl ConvNorm {
         Self { conv, norm }
     }
 
-    /// Convolution and norm, the shortcut added if there is one, ReLU.
+    /// Pixels from one window of the convolution to the next.
+    pub(super) fn stride(&self) -> i64 {
+        self.conv.stride()
+    }
+
+    /// Convolution and norm, the shortcut added if there is one, ReLU. `extent` is where the images
+    /// lie in `x`: what is in the padding does not get into them.
     ///
     /// # Shapes
     /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`; so is `shortcut`
@@ -178,6 +187,7 @@ impl ConvNorm {
     pub(super) fn forward(
         &self,
         x: &Tensor,
+        extent: Extent,
         train: bool,
         shortcut: Option<&Shortcut>,
     ) -> Result<Tensor> {
@@ -186,6 +196,8 @@ impl ConvNorm {
             None => (None, None),
         };
         if let NormState::Frozen(norm) = &self.norm {
+            // What a frozen norm leaves in the padding only wider convolutions see.
+            let x = &if self.conv.is_wide() { extent.hide(x) } else { x.shallow_clone() };
             return norm.folded(&self.conv, computed_in(x), |folded| {
                 let weight = match &folded.weight {
                     Some(weight) => Scaled::Before(weight),
@@ -199,7 +211,7 @@ impl ConvNorm {
         }
         // A trunk has one kind of norm, and other kinds leave nothing to be added.
         debug_assert!(later.is_none());
-        let y = self.normalized(x, train);
+        let y = self.normalized(x, extent, train)?;
         Ok(match map {
             Some(map) => y + map,
             None => y,
@@ -214,7 +226,7 @@ impl ConvNorm {
     ///
     /// # Errors
     /// What libtorch refuses.
-    pub(super) fn shortcut(&self, x: &Tensor, train: bool) -> Result<Shortcut> {
+    pub(super) fn shortcut(&self, x: &Tensor, extent: Extent, train: bool) -> Result<Shortcut> {
         Ok(match &self.norm {
             NormState::Frozen(norm) => norm.folded(&self.conv, computed_in(x), |folded| {
                 let map = match &folded.weight {
@@ -225,27 +237,51 @@ impl ConvNorm {
                 };
                 Ok(Shortcut { map, shift: Some(folded.shift.shallow_clone()) })
             })?,
-            _ => Shortcut { map: self.normalized(x, train), shift: None },
+            _ => Shortcut { map: self.normalized(x, extent, train)?, shift: None },
         })
     }
 
-    /// Convolution and a norm that is not frozen.
-    fn normalized(&self, x: &Tensor, train: bool) -> Tensor {
+    /// Convolution and a norm that is not frozen: zero in the padding, as `x` is.
+    fn normalized(&self, x: &Tensor, extent: Extent, train: bool) -> Result<Tensor> {
         let x = self.conv.forward(x);
-        match &self.norm {
+        let extent = extent.strided(self.conv.stride());
+        Ok(match &self.norm {
             NormState::Frozen(_) => unreachable!("a frozen norm is folded into its convolution"),
-            NormState::Batch { affine: [weight, bias], running: [mean, var], trained } => x
-                .batch_norm(
-                    Some(weight),
-                    Some(bias),
-                    Some(mean),
-                    Some(var),
-                    train && *trained,
-                    0.1,
-                    EPS,
-                    true,
-                ),
-            NormState::Group(norm) => norm.forward(&x),
-        }
+            NormState::Batch { affine, running, trained } => {
+                extent.hide(&batch_norm(&x, extent, affine, running, train && *trained))
+            }
+            NormState::Group(norm) => norm.forward(&x, extent.padding()),
+        })
     }
+}
+
+/// Batch norm. `train` makes it go by the batch's statistics, those of its images alone, and update the
+/// running ones.
+fn batch_norm(
+    x: &Tensor,
+    extent: Extent,
+    [weight, bias]: &[Tensor; 2],
+    [mean, var]: &[Tensor; 2],
+    train: bool,
+) -> Tensor {
+    let weights = if train { extent.weights(x.kind()) } else { None };
+    let Some(weights) = weights else {
+        let (w, b, m, v) = (Some(weight), Some(bias), Some(mean), Some(var));
+        return x.batch_norm(w, b, m, v, train, MOMENTUM, EPS, true);
+    };
+    let kind = at_least_f32(&weights).kind();
+    let count = weights.sum(kind);
+    let over_images = |x: &Tensor| x.sum_dim_intlist([0i64, 2, 3].as_slice(), true, kind) / &count;
+    let own_mean = over_images(&(x * &weights)); // [1, C, 1, 1]
+    let centred = x - &own_mean;
+    let own_var = over_images(&(&centred * &weights).square());
+    tch::no_grad(|| {
+        // libtorch's running variance is the unbiased one.
+        let unbiased = &own_var * (&count / (&count - 1.0).clamp_min(1.0));
+        for (running, own) in [(mean, &own_mean), (var, &unbiased)] {
+            let _ = running.shallow_clone().lerp_(&own.flatten(0, 3), MOMENTUM);
+        }
+    });
+    let channels = |x: &Tensor| x.view([1, -1, 1, 1]);
+    centred * (own_var + EPS).rsqrt() * channels(weight) + channels(bias)
 }

@@ -7,7 +7,10 @@ use super::{
     norm::{ConvNorm, Shortcut},
     stages::Stages,
 };
-use crate::{error::Result, models::parameters::Scope};
+use crate::{
+    error::Result,
+    models::{padding::Extent, parameters::Scope},
+};
 
 #[derive(Debug)]
 struct Block {
@@ -37,15 +40,16 @@ impl Block {
         Self { convs, downsample }
     }
 
-    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, extent: Extent, train: bool) -> Result<Tensor> {
         let shortcut = match &self.downsample {
-            Some(downsample) => downsample.shortcut(x, train)?,
+            Some(downsample) => downsample.shortcut(x, extent, train)?,
             None => Shortcut::identity(x),
         };
-        let mut y = x.shallow_clone();
+        let (mut y, mut extent) = (x.shallow_clone(), extent);
         for (i, conv) in self.convs.iter().enumerate() {
             let last = i + 1 == self.convs.len();
-            y = conv.forward(&y, train, last.then_some(&shortcut))?;
+            y = conv.forward(&y, extent, train, last.then_some(&shortcut))?;
+            extent = extent.strided(conv.stride());
         }
         Ok(y)
     }
@@ -65,9 +69,17 @@ impl Resnet {
         Self { stem, stages: Stages::new(scope, config, Block::new) }
     }
 
-    pub(super) fn forward(&self, images: &Tensor, train: bool) -> Result<[Tensor; 4]> {
-        let x = self.stem.forward(images, train, None)?;
-        let x = x.max_pool2d([3], [2], [1], [1], false);
-        self.stages.forward(x, |block, x| block.forward(x, train))
+    pub(super) fn forward(
+        &self,
+        images: &Tensor,
+        extent: Extent,
+        train: bool,
+    ) -> Result<[Tensor; 4]> {
+        let x = self.stem.forward(images, extent, train, None)?;
+        let extent = extent.strided(2);
+        // After ReLU a zero changes no maximum.
+        let x = extent.hide(&x).max_pool2d([3], [2], [1], [1], false);
+        self.stages
+            .forward(x, extent.strided(2), |block, x, extent| block.forward(x, extent, train))
     }
 }

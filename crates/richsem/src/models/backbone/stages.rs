@@ -4,7 +4,10 @@
 use tch::Tensor;
 
 use super::BackboneConfig;
-use crate::{error::Result, models::parameters::Scope};
+use crate::{
+    error::Result,
+    models::{padding::Extent, parameters::Scope},
+};
 
 /// Blocks in a row, by stage.
 #[derive(Debug)]
@@ -26,8 +29,7 @@ impl<B> Stages<B> {
             let scope = scope.sub(format!("layer{}", stage + 1)).frozen(frozen);
             (0..blocks[stage])
                 .map(|i| {
-                    let stride = if i == 0 && stage > 0 { 2 } else { 1 };
-                    let made = block(&scope.sub(i), input, planes, stride, config);
+                    let made = block(&scope.sub(i), input, planes, stride(stage, i), config);
                     input = planes * config.expansion();
                     made
                 })
@@ -35,23 +37,29 @@ impl<B> Stages<B> {
         }))
     }
 
-    /// The output of each stage: C2 to C5.
+    /// The output of each stage: C2 to C5. `extent` is where the images lie in `stem`.
     ///
     /// # Errors
     /// What `run` returns.
     pub(super) fn forward(
         &self,
         stem: Tensor,
-        run: impl Fn(&B, &Tensor) -> Result<Tensor>,
+        extent: Extent,
+        run: impl Fn(&B, &Tensor, Extent) -> Result<Tensor>,
     ) -> Result<[Tensor; 4]> {
-        let mut x = stem;
-        let mut stage = |blocks: &[B]| -> Result<Tensor> {
-            for block in blocks {
-                x = run(block, &x)?;
+        let (mut x, mut extent) = (stem, extent);
+        let mut forward = |stage: usize| -> Result<Tensor> {
+            for (i, block) in (0..).zip(&self.0[stage]) {
+                x = run(block, &x, extent)?;
+                extent = extent.strided(stride(stage, i));
             }
             Ok(x.shallow_clone())
         };
-        let [c2, c3, c4, c5] = &self.0;
-        Ok([stage(c2)?, stage(c3)?, stage(c4)?, stage(c5)?])
+        Ok([forward(0)?, forward(1)?, forward(2)?, forward(3)?])
     }
+}
+
+/// Of a stage's block: every stage but the first starts with half the resolution.
+fn stride(stage: usize, block: i64) -> i64 {
+    if stage > 0 && block == 0 { 2 } else { 1 }
 }

@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     models::{
         layers::{LayerNorm, Linear, Mlp, MultiheadAttention, at_least_f32, inverse_sigmoid},
+        padding::Padding,
         parameters::Scope,
         position_encoding::box_positions,
     },
@@ -55,7 +56,7 @@ pub(super) struct DecoderInput<'a> {
     pub memory: &'a Tensor,
     /// Layout of `memory`.
     pub levels: &'a Levels,
-    /// `[Q, Q]`, true where a row may see a column; `None`: everywhere.
+    /// `[Q, Q]` or `[B, 1, 1 | Q, Q]`, true where a row may see a column; `None`: everywhere.
     pub may_attend: Option<&'a Tensor>,
     /// Refines boxes: the detector's shared box head.
     pub bbox_embed: &'a Mlp,
@@ -78,10 +79,11 @@ pub(super) struct Decoder {
     norm: LayerNorm,
     ref_point_head: Mlp,
     hidden_dim: i64,
+    padding: Padding,
 }
 
 impl Decoder {
-    pub(super) fn new(scope: &Scope, config: &TransformerConfig) -> Self {
+    pub(super) fn new(scope: &Scope, config: &TransformerConfig, padding: Padding) -> Self {
         let d = config.hidden_dim;
         let layer = |i| DecoderLayer::new(&scope.sub("layers").sub(i), config);
         Self {
@@ -89,6 +91,7 @@ impl Decoder {
             norm: LayerNorm::new(&scope.sub("norm"), d),
             ref_point_head: Mlp::xavier(&scope.sub("ref_point_head"), 2 * d, d, d, 2),
             hidden_dim: d,
+            padding,
         }
     }
 
@@ -111,7 +114,12 @@ impl Decoder {
         for (i, layer) in self.layers.iter().enumerate() {
             inputs.push(attached.shallow_clone());
             let scaled = reference.unsqueeze(2) * &ratios; // [B, Q, L, 4]
-            let sine = box_positions(&scaled.select(2, 0), self.hidden_dim); // [B, Q, 2 D]
+            let encoded = match self.padding {
+                Padding::Masked => reference.shallow_clone(),
+                // Relative to the padded level 0.
+                Padding::Official => scaled.select(2, 0),
+            };
+            let sine = box_positions(&encoded, self.hidden_dim); // [B, Q, 2 D]
             let pos = self.ref_point_head.forward(&sine);
 
             let with_pos = &output + &pos;

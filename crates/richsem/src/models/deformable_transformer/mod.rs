@@ -6,13 +6,14 @@ mod decoder;
 mod encoder;
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::{
     error::{Error, Result},
     models::{
         class_head::{ClassHead, TextTable},
         layers::{LayerNorm, Linear, Mlp, at_least_f32},
+        padding::Padding,
         parameters::{Init, Scope},
     },
 };
@@ -138,6 +139,9 @@ pub struct Proposals {
     pub boxes: Tensor,
     /// `[B, Q, 4]`, before the sigmoid, detached: where the decoder starts.
     pub references: Tensor,
+    /// `[B, Q]`, true for tokens that may not propose: chosen where there are no others left. Given,
+    /// the decoder hides their queries from the others.
+    pub unused: Option<Tensor>,
 }
 
 /// The transformer.
@@ -157,11 +161,16 @@ pub struct DeformableTransformer {
 impl DeformableTransformer {
     /// `enc_out_class_embed` is the encoder's own class head, made by the detector.
     #[must_use]
-    pub fn new(scope: &Scope, config: &TransformerConfig, enc_out_class_embed: ClassHead) -> Self {
+    pub fn new(
+        scope: &Scope,
+        config: &TransformerConfig,
+        enc_out_class_embed: ClassHead,
+        padding: Padding,
+    ) -> Self {
         let d = config.hidden_dim;
         Self {
             encoder: encoder::Encoder::new(&scope.sub("encoder"), config),
-            decoder: decoder::Decoder::new(&scope.sub("decoder"), config),
+            decoder: decoder::Decoder::new(&scope.sub("decoder"), config, padding),
             level_embed: scope.parameter(
                 "level_embed",
                 &[config.num_feature_levels, d],
@@ -178,6 +187,12 @@ impl DeformableTransformer {
             enc_out_class_embed,
             num_queries: config.num_queries,
         }
+    }
+
+    /// What it computes in outside autocast, f32 or f64.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.level_embed.kind()
     }
 
     /// The encoder's own class head.
@@ -259,6 +274,7 @@ impl DeformableTransformer {
                 logits: self.enc_out_class_embed.forward(&chosen, text),
                 boxes: unsigmoid.sigmoid(),
                 references: unsigmoid.detach(),
+                unused: Some(forbidden.gather(1, &tokens, false)),
                 tokens,
             }
         })
@@ -272,10 +288,11 @@ impl DeformableTransformer {
         &self,
         memory: &Tensor,
         levels: &Levels,
-        references: &Tensor,
+        proposals: &Proposals,
         extra: Option<&ExtraQueries>,
         bbox_embed: &Mlp,
     ) -> Result<DecoderOutput> {
+        let Proposals { references, unused, .. } = proposals;
         let (b, q, _) = references.size3()?;
         let content = self.tgt_embed.narrow(0, 0, q).unsqueeze(0).expand([b, -1, -1], false);
         let (content, references) = match extra {
@@ -285,7 +302,20 @@ impl DeformableTransformer {
                 Tensor::cat(&[&e.references, references], 1),
             ),
         };
-        let may_attend = extra.map(|e| &e.may_attend);
+        let may_attend = extra.map(|e| e.may_attend.shallow_clone());
+        let may_attend = match unused {
+            None => may_attend,
+            Some(unused) => {
+                let before = content.size()[1] - q;
+                let seen = unused.constant_pad_nd([before, 0]).logical_not();
+                let seen = seen.unsqueeze(1).unsqueeze(1); // [B, 1, 1, P + Q]
+                Some(match may_attend {
+                    Some(may_attend) => may_attend.logical_and(&seen),
+                    None => seen,
+                })
+            }
+        };
+        let may_attend = may_attend.as_ref();
         let input = decoder::DecoderInput { memory, levels, may_attend, bbox_embed };
         self.decoder.forward(&content, &references, input)
     }

@@ -111,7 +111,7 @@ impl VisualResnet {
     /// # Errors
     /// What libtorch refuses.
     pub fn dense(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let [.., last] = self.trunk.forward(images, train)?;
+        let [.., last] = self.trunk.forward(images, None, train)?;
         Ok(last)
     }
 
