@@ -110,7 +110,7 @@ mod tests {
             autocast(Device::Cpu, Some(Kind::BFloat16), || x.matmul(weight).double_value(&[0, 0]))
         };
         assert_eq!(run(&weight), 4.0);
-        tch::no_grad(|| {
+        crate::no_grad(|| {
             let _ = weight.fill_(2.0);
         });
         assert_eq!(run(&weight), 8.0);

@@ -91,7 +91,7 @@ impl ClassHead {
     /// Sets the frozen scale of a head against text.
     pub fn set_logit_scale(&self, value: f64) {
         if let Self::Text { logit_scale, .. } = self {
-            let _ = tch::no_grad(|| logit_scale.shallow_clone().fill_(value));
+            let _ = torch_ext::no_grad(|| logit_scale.shallow_clone().fill_(value));
         }
     }
 
@@ -136,7 +136,7 @@ impl ClassHead {
             }
             _ => self.forward(hidden, text).amax([-1i64], false),
         };
-        tch::no_grad(|| torch_ext::no_autocast(hidden.device(), without_history))
+        torch_ext::no_grad(|| torch_ext::no_autocast(hidden.device(), without_history))
     }
 }
 

@@ -260,7 +260,7 @@ impl Dino {
         text: Option<&TextTable>,
         tokens: Option<&Tensor>,
     ) -> Result<InferenceOutput> {
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             let (_, decoded) = self.decode(images, mask, text, None, tokens, false)?;
             let hidden = decoded.hidden.get(-1).unsqueeze(0);
             let references = decoded.references.get(-1).unsqueeze(0);

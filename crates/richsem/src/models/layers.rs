@@ -180,7 +180,7 @@ impl Mlp {
                 .map(Tensor::shallow_clone)
                 .collect()
         };
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             for (mut to, from) in tensors(self).into_iter().zip(tensors(other)) {
                 to.copy_(&from);
             }
@@ -426,7 +426,7 @@ mod tests {
         let store = ParameterStore::new(Device::Cpu, 7);
         let attention = MultiheadAttention::new(&store.root(), d as i64, heads as i64);
         let bias = Tensor::arange(3 * d as i64, (Kind::Float, Device::Cpu)) * 0.1;
-        tch::no_grad(|| attention.in_proj_bias.shallow_clone().copy_(&bias));
+        torch_ext::no_grad(|| attention.in_proj_bias.shallow_clone().copy_(&bias));
         let (qk, v) = (normal(1, &[1, 3, 4]), normal(2, &[1, 3, 4]));
         let sees = [[true, true, false], [true, true, true], [false, true, true]];
         let mask = Tensor::from_slice(&sees.concat()).view([3, 3]);

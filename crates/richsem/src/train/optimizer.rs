@@ -137,7 +137,7 @@ impl Optimizer {
     /// What libtorch refuses.
     pub fn step(&mut self, lr_factor: f64) -> Result<()> {
         self.steps += 1;
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             for g in &mut self.groups {
                 torch_ext::optim::fused_adamw(
                     std::slice::from_ref(&g.params),
@@ -161,7 +161,7 @@ impl Optimizer {
 
     /// Starts the running mean at the present weights.
     pub fn reset_ema(&mut self) {
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             for group in &mut self.groups {
                 if let Some(ema) = &mut group.ema {
                     ema.copy_(&group.params);
@@ -173,7 +173,7 @@ impl Optimizer {
     /// Runs `f` with the running mean in place of the weights, if there is one.
     pub fn with_ema<T>(&mut self, f: impl FnOnce() -> T) -> T {
         let swap = |groups: &mut [Group]| {
-            tch::no_grad(|| {
+            torch_ext::no_grad(|| {
                 for group in groups {
                     if let Some(ema) = &mut group.ema {
                         let mean = ema.copy();
@@ -253,7 +253,7 @@ impl Optimizer {
                     .with_hint("the checkpoint is of a run with other settings"));
             }
         }
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             for (name, mut tensor) in self.state() {
                 tensor.copy_(&state[&name]);
             }
@@ -275,7 +275,7 @@ impl Group {
         let options = (members[0].tensor.kind(), members[0].tensor.device());
         let zeros = || Tensor::f_zeros([total as i64], options);
         let (params, grads) = (zeros()?, zeros()?);
-        tch::no_grad(|| -> Result<()> {
+        torch_ext::no_grad(|| -> Result<()> {
             for (mut member, (_, offset, shape)) in members.into_iter().zip(&layout) {
                 let view = |flat: &Tensor| {
                     flat.narrow(0, *offset as i64, member.tensor.numel() as i64)

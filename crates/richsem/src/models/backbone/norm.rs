@@ -79,7 +79,7 @@ impl FrozenNorm {
         let mut made = self.folded.borrow_mut();
         made.retain(|folded| folded.version == now && folded.weight.is_some() == constant);
         let at = made.iter().position(|folded| folded.kind == kind).unwrap_or_else(|| {
-            made.push(tch::no_grad(|| {
+            made.push(torch_ext::no_grad(|| {
                 let [weight, bias, mean, var] = &self.buffers;
                 let scale = weight * (var + EPS).rsqrt();
                 let shift = bias - mean * &scale;
