@@ -237,6 +237,16 @@ fn remove(table: &mut Table, dotted: &str) {
 }
 
 impl Merged {
+    /// Sets a key of a table, where there is that table and it does not say it.
+    pub(super) fn add(&mut self, table: &str, key: &str, value: impl Into<Value>) {
+        let value = value.into();
+        at(&mut self.table, table, &mut |found| {
+            if let Value::Table(found) = found {
+                found.entry(key).or_insert_with(|| value.clone());
+            }
+        });
+    }
+
     pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T> {
         if !self.table.contains_key("version") {
             return Err(Error::invalid(&self.main, "version", "missing")

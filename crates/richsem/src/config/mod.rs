@@ -296,12 +296,14 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads settings that this program saved: one file, complete.
+    /// Reads settings that this program saved: one file, complete. A setting that is not in it came
+    /// later, and means what the program did before, not what new runs do.
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let merged = layers::parse(text, path)?;
+        let mut merged = layers::parse(text, path)?;
+        merged.add("train.ema", "warmup", false);
         let config: Self = merged.deserialize()?;
         config.validate().map_err(|error| merged.locate(error))?;
         Ok(config)

@@ -239,7 +239,8 @@ impl RunFolder {
     /// # Errors
     /// As [`Config::load`].
     pub fn config(&self) -> Result<Config> {
-        Config::load(&self.file("config.toml"), &[])
+        let file = self.file("config.toml");
+        Config::parse(&fs_err::read_to_string(&file)?, &file)
     }
 
     /// The classes, as the training set has them; `None` if the file is not there.
