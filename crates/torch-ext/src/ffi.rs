@@ -53,7 +53,7 @@ pub(crate) type Release = unsafe extern "C" fn(context: *mut c_void);
 
 unsafe extern "C" {
     fn ext_free(message: *mut c_char);
-    fn ext_version() -> *const c_char;
+    fn ext_build_settings(text: *mut *mut c_char) -> *mut c_char;
     pub(crate) fn ext_string_set(target: *mut CppString, text: *const u8, length: usize);
     pub(crate) fn ext_assign(target: *mut C_tensor, source: *const C_tensor) -> *mut c_char;
     pub(crate) fn ext_autocast_enter(
@@ -148,10 +148,16 @@ unsafe fn take(text: *mut c_char) -> String {
     }
 }
 
-/// Version of the libtorch whose headers this crate was compiled with.
-pub(crate) fn version() -> String {
-    // SAFETY: a string literal on the C++ side.
-    unsafe { CStr::from_ptr(ext_version()) }.to_string_lossy().into_owned()
+/// What the libtorch that is loaded was built with, as it tells it.
+///
+/// # Errors
+/// What libtorch refuses.
+pub(crate) fn build_settings() -> Result<String> {
+    let mut text = std::ptr::null_mut();
+    // SAFETY: `text` outlives the call.
+    check(unsafe { ext_build_settings(&raw mut text) })?;
+    // SAFETY: set where there was no error.
+    Ok(unsafe { take(text) })
 }
 
 /// Pointers to the C++ tensors, valid as long as the tensors are.

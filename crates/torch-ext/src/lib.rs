@@ -21,6 +21,7 @@ mod report;
 pub mod roi_align;
 mod settings;
 mod transfer;
+mod version;
 
 pub use autocast::{autocast, autocast_kind, no_autocast};
 pub use conv2d_relu::{conv2d_relu, conv2d_relu_naive};

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use crate::{Error, Result};
+use crate::{Error, Result, version};
 
 /// Opens a library for the rest of the process, its symbols visible to all.
 fn open(name: &Path) -> Result<(), String> {
@@ -57,13 +57,16 @@ fn try_open_cuda_half() -> Result<(), String> {
                     newer, or compute on the `cpu`"
             .to_owned());
     }
+    version::check().map_err(|problem| problem.to_string())?;
+    // No other than that: both halves are of one version where they lie in one folder.
+    let Some(file) = cuda_half_file() else {
+        return Err(cuda_half_message(&match torch_folder() {
+            Some(folder) => format!("there is no {CUDA_HALF} in `{}`", folder.display()),
+            None => "libtorch's folder is unknown".to_owned(),
+        }));
+    };
     choose_allocator();
-    let first = cuda_half_file().as_deref().map(open);
-    match first {
-        Some(Ok(())) => Ok(()),
-        Some(Err(problem)) => Err(cuda_half_message(&problem)),
-        None => open(Path::new(CUDA_HALF)).map_err(|problem| cuda_half_message(&problem)),
-    }
+    open(&file).map_err(|problem| cuda_half_message(&problem))
 }
 
 /// Has libtorch take the device's memory in pieces that grow, unless the user has chosen: beside

@@ -1,6 +1,8 @@
 // CUDA graphs: at::cuda::CUDAGraph, which lives in libtorch_cuda.so alone. Its members are looked up
 // by name once that library is open, so that a program linked with this file starts without it (and
-// is compiled without CUDA's headers, which libtorch's own header of the class includes).
+// is compiled without CUDA's headers, which libtorch's own header of the class includes). Names,
+// parameters and the size below are those of libtorch 2.11: shim.h wants its headers, and version.rs
+// looks at the library before it opens the CUDA half that lies beside it.
 
 #include "shim.h"
 

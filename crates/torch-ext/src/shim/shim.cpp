@@ -7,6 +7,7 @@
 #include "shim.h"
 
 #include <ATen/Context.h>
+#include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
@@ -164,8 +165,10 @@ void ext_free(char* message) noexcept {
   }
 }
 
-const char* ext_version() noexcept {
-  return TORCH_VERSION;
+// What the libtorch that is loaded was built with, which is where it says its version; freed by the
+// caller with `ext_free`.
+char* ext_build_settings(char** text) noexcept {
+  return guarded([&] { *text = copy_message(at::show_config().c_str()); });
 }
 
 // Leaves the string as it was where there is no memory.

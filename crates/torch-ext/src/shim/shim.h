@@ -15,6 +15,11 @@
 #include <utility>
 #include <vector>
 
+// build.rs says it better, and before this is compiled.
+#if TORCH_VERSION_MAJOR != 2 || TORCH_VERSION_MINOR != 11
+#error "expected the headers of libtorch 2.11: run `make libtorch`, or set LIBTORCH to a libtorch 2.11"
+#endif
+
 // The message where there is no memory for one; null would mean that nothing went wrong.
 inline char out_of_memory[] = "out of memory";
 
