@@ -80,6 +80,7 @@ unsafe extern "C" {
     pub(crate) fn ext_set_cudnn_benchmark(on: c_int) -> *mut c_char;
     pub(crate) fn ext_set_deterministic(on: c_int) -> *mut c_char;
     pub(crate) fn ext_is_deterministic(on: *mut c_int) -> *mut c_char;
+    pub(crate) fn ext_cuda_expandable_segments() -> *mut c_char;
     pub(crate) fn ext_cuda_synchronize(index: c_int) -> *mut c_char;
     pub(crate) fn ext_cuda_stream(index: c_int, stream: *mut *mut c_void) -> *mut c_char;
     pub(crate) fn ext_cuda_memory(index: c_int, state: *mut MemoryState) -> *mut c_char;

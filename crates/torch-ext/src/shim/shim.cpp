@@ -13,6 +13,7 @@
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/convolution_backward.h>
+#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
@@ -348,6 +349,15 @@ char* ext_is_deterministic(int* on) noexcept {
 }
 
 // ---- CUDA through c10's registries ----------------------------------------------------------
+
+// As torch.cuda.memory._set_allocator_settings has it: read at each allocation, in c10's own memory.
+char* ext_cuda_expandable_segments() noexcept {
+  return guarded([] {
+    using Config = c10::CachingAllocator::AcceleratorAllocatorConfig;
+    c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
+    TORCH_CHECK(Config::use_expandable_segments(), "the allocator did not take its settings");
+  });
+}
 
 char* ext_cuda_synchronize(int index) noexcept {
   return guarded([&] {
