@@ -227,7 +227,7 @@ mod tests {
     fn the_largest_logit_is_that_of_all_logits() {
         let store = ParameterStore::new(Device::Cpu, 1);
         let (hidden, table) = (normal(1, &[2, 30, 8]), TextTable::new(&normal(2, &[5, 6])));
-        // A token without a direction is as good as any class.
+        // A token of zeros has no direction: its logits are zeros.
         let _ = hidden.get(1).get(7).zero_();
         for (i, kind) in [ProjectionKind::Linear, ProjectionKind::Mlp].into_iter().enumerate() {
             let space = ClassSpace::Text(6);
