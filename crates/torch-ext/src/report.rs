@@ -142,7 +142,7 @@ pub fn report() -> EngineReport {
         Finding::Missing(_) => vec![],
     };
     EngineReport {
-        libtorch_version: version::loaded(),
+        libtorch_version: version::loaded().map(str::to_owned),
         libtorch_folder: libraries::torch_folder(),
         driver: driver
             .then(|| Driver { version: libraries::driver_version(), cuda: driver_cuda_version() }),
