@@ -11,7 +11,7 @@ BIN    := $(or $(CARGO_TARGET_DIR),target)/release
 # Tests run side by side, one a core; each computes on one thread, or they would wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
 
-.PHONY: help build demo test lint bench golden parity libtorch libtorch-cuda python
+.PHONY: help build demo test lint bench golden parity libtorch libtorch-cuda python rust
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -19,11 +19,11 @@ help: ## Lists the targets
 demo: build ## Draws a long-tailed set, trains on it, measures, writes a report (15 minutes on 2 cores)
 	@scripts/demo.sh $(BIN)/richsem $(DEMO)
 
-test: libtorch ## Runs all tests
+test: rust libtorch ## Runs all tests
 	$(TEST_ENV) $(CARGO) test --release --workspace
 
 # The doc comments of richsem-cli are its help texts, not pages.
-lint: libtorch ## Checks formatting, lints (clippy) and documentation, warnings denied
+lint: rust libtorch ## Checks formatting, lints (clippy) and documentation, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace --exclude richsem-cli
@@ -40,7 +40,7 @@ parity: build ## Compares whole models: make parity REFERENCE=checkout PHOTOS="a
 		echo "usage: make parity REFERENCE=CHECKOUT PHOTOS='A B C' (reference/README.md)" >&2; exit 1; }
 	PYTHON="$(PYTHON)" CARGO="$(CARGO)" scripts/parity.sh $(BIN)/richsem $(REFERENCE) $(PARITY) $(PHOTOS)
 
-build: libtorch ## Builds the richsem command into target/release
+build: rust libtorch ## Builds the richsem command into target/release
 	$(CARGO) build --release --workspace
 
 libtorch: python ## Fetches libtorch 2.11.0 into .libtorch/ (0.6 GB), unless it is there or LIBTORCH is set
@@ -53,3 +53,11 @@ python:
 	@command -v $(PYTHON) > /dev/null || { \
 		echo "error: $(PYTHON) is missing; it fetches libtorch" >&2; \
 		echo "  hint: sudo apt-get install python3 python3-pip" >&2; exit 1; }
+
+# A Cargo that is too old to read Cargo.lock says that, and not which one is needed.
+rust:
+	@needed=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); \
+	found=$$($(CARGO) --version 2> /dev/null | cut -d' ' -f2); \
+	test "$$(printf '%s\n' "$$needed" "$$found" | sort -V | head -1)" = "$$needed" || { \
+		echo "error: Rust $$needed or newer is needed; $(CARGO) is $${found:-missing}" >&2; \
+		echo "  hint: https://rustup.rs, or, where rustup is: rustup update" >&2; exit 1; }

@@ -26,6 +26,7 @@ try:
     import fnmatch
     import importlib.util
     import platform
+    import re
     import shutil
     import subprocess
     import tempfile
@@ -133,15 +134,31 @@ def check_given(given, half):
                  f"give the folder of PyTorch {VERSION} or of a libtorch with headers, or unset "
                  "LIBTORCH to have one fetched")
     library = (given / "lib/libtorch_cpu.so").resolve()
+    said = {"its headers": version_of_headers(given)}
     for name in ["version.py", "build-version"]:
         file = library.parent.parent / name
-        if file.is_file() and VERSION not in file.read_text():
-            fail(f"LIBTORCH={given}: expected version {VERSION}, got\n{file.read_text().strip()}",
+        if file.is_file():
+            found = re.search(r"\d+\.\d+\.\d+", file.read_text())
+            said[str(file)] = found.group() if found else None
+    for where, version in said.items():
+        if version != VERSION:
+            fail(f"LIBTORCH={given}: expected version {VERSION}, got {version or 'none'} in {where}",
                  "give another folder, or unset LIBTORCH to have the right one fetched")
     if half == "cuda" and not (library.parent / "libtorch_cuda.so").exists():
         fail(f"LIBTORCH={given}: there is no libtorch_cuda.so in {library.parent}",
              "give a PyTorch for CUDA 13, or unset LIBTORCH to have one fetched")
     print(f"libtorch: using LIBTORCH={given}")
+
+
+def version_of_headers(given):
+    # Older ones have the second alone; it includes the first now.
+    for name in ["torch/headeronly/version.h", "torch/csrc/api/include/torch/version.h"]:
+        file = given / "include" / name
+        if file.is_file():
+            numbers = dict(re.findall(r"#define TORCH_VERSION_(\w+) (\d+)", file.read_text()))
+            if "MAJOR" in numbers:
+                return ".".join(numbers.get(part, "0") for part in ["MAJOR", "MINOR", "PATCH"])
+    return None
 
 
 def lay(folder, half):

@@ -16,6 +16,15 @@ fn main() {
          with headers",
         include.display()
     );
+    let version = version(&include);
+    assert!(
+        version.as_deref() == Some("2.11"),
+        "libtorch: expected version 2.11, got {} in `{}`: set LIBTORCH to a libtorch 2.11, or unset it \
+         and run `make libtorch` (LIBTORCH_BYPASS_VERSION_CHECK does not help here: this crate reaches \
+         into what only 2.11 has)",
+        version.as_deref().unwrap_or("headers that say none"),
+        include.display()
+    );
     cc::Build::new()
         .cpp(true)
         .std("c++17")
@@ -32,6 +41,25 @@ fn main() {
     let folder = canonical_folder(&lib);
     println!("cargo:lib_dir={}", folder.display());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());
+}
+
+/// Major and minor version of the headers, as `2.11`.
+fn version(include: &Path) -> Option<String> {
+    // Older ones have the second alone; it includes the first now.
+    ["torch/headeronly/version.h", "torch/csrc/api/include/torch/version.h"].iter().find_map(
+        |name| {
+            let file = include.join(name);
+            let text = std::fs::read_to_string(&file).ok()?;
+            println!("cargo:rerun-if-changed={}", file.display());
+            let number = |part: &str| {
+                let line = text
+                    .lines()
+                    .find_map(|l| l.strip_prefix(&format!("#define TORCH_VERSION_{part} ")))?;
+                line.trim().parse::<u32>().ok()
+            };
+            Some(format!("{}.{}", number("MAJOR")?, number("MINOR")?))
+        },
+    )
 }
 
 /// The folder in which `libtorch_cpu.so` really lies. The folder linked from may hold symbolic

@@ -1,12 +1,9 @@
 //! The `richsem` command. Results go to stdout, progress and messages to stderr; [`exit`] has the
 //! exit codes. The work is done in the library; here are arguments, tables and words.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod args;
 mod commands;
-#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
-#[expect(unsafe_code)]
-mod early;
 mod exit;
 mod output;
 mod pictures;

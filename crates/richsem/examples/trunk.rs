@@ -51,7 +51,7 @@ fn main() -> Result<()> {
         times.sort_by(f64::total_cmp);
         Ok(times[times.len() / 2])
     };
-    let infer = timed(&|| tch::no_grad(|| forward().map(drop)))?;
+    let infer = timed(&|| torch_ext::no_grad(|| forward().map(drop)))?;
     let trainable: Vec<Tensor> = store
         .parameters()
         .into_iter()

@@ -56,7 +56,7 @@ impl Record {
     }
 
     fn config(&self, path: &Path) -> Result<Config> {
-        Config::parse_saved(&self.config, path).map_err(|error| match error {
+        Config::parse(&self.config, path).map_err(|error| match error {
             Error::Invalid { file, field, problem, .. } => {
                 Error::invalid(&file, format!("{RECORD}.config: {field}"), problem)
                     .with_hint(ANOTHER)

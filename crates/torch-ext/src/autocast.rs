@@ -59,8 +59,11 @@ pub fn no_autocast<T>(device: Device, f: impl FnOnce() -> T) -> T {
 
 /// What autocast computes in on the device's type; `None` where it is off.
 pub fn autocast_kind(device: Device) -> Option<Kind> {
-    // SAFETY: reads flags of this thread.
-    match unsafe { ffi::ext_autocast_dtype(ffi::is_cuda(device)) } {
+    let mut dtype = 0;
+    // SAFETY: `dtype` outlives the call.
+    let message = unsafe { ffi::ext_autocast_dtype(ffi::is_cuda(device), &raw mut dtype) };
+    ffi::check(message).expect("CPU and CUDA have autocast");
+    match dtype {
         5 => Some(Kind::Half),
         15 => Some(Kind::BFloat16),
         _ => None,
@@ -110,7 +113,7 @@ mod tests {
             autocast(Device::Cpu, Some(Kind::BFloat16), || x.matmul(weight).double_value(&[0, 0]))
         };
         assert_eq!(run(&weight), 4.0);
-        tch::no_grad(|| {
+        crate::no_grad(|| {
             let _ = weight.fill_(2.0);
         });
         assert_eq!(run(&weight), 8.0);

@@ -45,7 +45,7 @@ pub fn conv2d_relu(
     let (x, residual) = (map(x)?, residual.map(map).transpose()?);
     let weight_kind = weight.kind();
     let scale = scale.map(|scale| scale.f_view([-1, 1, 1, 1])).transpose()?;
-    let (folded, output) = tch::no_grad(|| -> Result<_> {
+    let (folded, output) = crate::no_grad(|| -> Result<_> {
         let folded = match &scale {
             Some(scale) => fold(weight, scale, kind)?,
             None => map(weight)?,

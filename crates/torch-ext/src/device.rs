@@ -6,7 +6,7 @@ use std::str::FromStr;
 use tch::{Cuda, Device};
 
 use crate::cuda::libraries;
-use crate::{Error, Result};
+use crate::{Error, Result, version};
 
 /// What the user asked for: `cpu`, `cuda`, `cuda:N` or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,9 +67,10 @@ impl DeviceChoice {
     /// or when the choice is left open and an NVIDIA driver is there.
     ///
     /// # Errors
-    /// When a CUDA device was asked for and can't be had: says what is missing and what to do.
-    /// `Auto` takes the CPU instead.
+    /// When the libtorch that is loaded is not 2.11. When a CUDA device was asked for and can't be had:
+    /// says what is missing and what to do. `Auto` takes the CPU instead.
     pub fn resolve(&self) -> Result<Device> {
+        version::check()?;
         match *self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(index) => cuda_device(index.unwrap_or(0)),

@@ -31,6 +31,9 @@ pub enum Error {
         /// What it is.
         got: String,
     },
+    /// The libtorch that is loaded is not the one that this crate is written for.
+    #[error("{0}")]
+    Version(String),
     /// The device that was asked for can not be used.
     #[error("{0}")]
     Device(String),

@@ -35,7 +35,8 @@ pub(crate) struct Graph {
     _private: [u8; 0],
 }
 
-/// See `Backward` in `shim.cpp`.
+/// See `Backward` in `shim.cpp`. Nothing unwinds into C++: Rust ends the program where a panic would
+/// leave an `extern "C"` function.
 pub(crate) type Backward = unsafe extern "C" fn(
     context: *mut c_void,
     grad: *mut C_tensor,
@@ -52,7 +53,7 @@ pub(crate) type Release = unsafe extern "C" fn(context: *mut c_void);
 
 unsafe extern "C" {
     fn ext_free(message: *mut c_char);
-    fn ext_version() -> *const c_char;
+    fn ext_build_settings(text: *mut *mut c_char) -> *mut c_char;
     pub(crate) fn ext_string_set(target: *mut CppString, text: *const u8, length: usize);
     pub(crate) fn ext_assign(target: *mut C_tensor, source: *const C_tensor) -> *mut c_char;
     pub(crate) fn ext_autocast_enter(
@@ -62,7 +63,7 @@ unsafe extern "C" {
         previous: *mut AutocastState,
     ) -> *mut c_char;
     pub(crate) fn ext_autocast_leave(cuda: c_int, previous: *const AutocastState) -> *mut c_char;
-    pub(crate) fn ext_autocast_dtype(cuda: c_int) -> c_int;
+    pub(crate) fn ext_autocast_dtype(cuda: c_int, dtype: *mut c_int) -> *mut c_char;
     pub(crate) fn ext_set_grad(parameter: *mut C_tensor, grad: *const C_tensor) -> *mut c_char;
     pub(crate) fn ext_attach(
         output: *mut C_tensor,
@@ -78,7 +79,8 @@ unsafe extern "C" {
     pub(crate) fn ext_set_tf32(on: c_int) -> *mut c_char;
     pub(crate) fn ext_set_cudnn_benchmark(on: c_int) -> *mut c_char;
     pub(crate) fn ext_set_deterministic(on: c_int) -> *mut c_char;
-    pub(crate) fn ext_is_deterministic() -> c_int;
+    pub(crate) fn ext_is_deterministic(on: *mut c_int) -> *mut c_char;
+    pub(crate) fn ext_cuda_expandable_segments() -> *mut c_char;
     pub(crate) fn ext_cuda_synchronize(index: c_int) -> *mut c_char;
     pub(crate) fn ext_cuda_stream(index: c_int, stream: *mut *mut c_void) -> *mut c_char;
     pub(crate) fn ext_cuda_memory(index: c_int, state: *mut MemoryState) -> *mut c_char;
@@ -130,19 +132,33 @@ pub(crate) fn check(message: *mut c_char) -> Result<()> {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: a non-null message is a nul-terminated string that the shim allocated for us.
-    let text = unsafe {
-        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-        ext_free(message);
-        text
-    };
-    Err(Error::Libtorch(text))
+    // SAFETY: a non-null message is the shim's.
+    Err(Error::Libtorch(unsafe { take(message) }))
 }
 
-/// Version of the libtorch whose headers this crate was compiled with.
-pub(crate) fn version() -> String {
-    // SAFETY: a string literal on the C++ side.
-    unsafe { CStr::from_ptr(ext_version()) }.to_string_lossy().into_owned()
+/// Copies a text of the shim's and frees it.
+///
+/// # Safety
+/// A nul-terminated string that the shim handed out, once.
+unsafe fn take(text: *mut c_char) -> String {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        ext_free(text);
+        copy
+    }
+}
+
+/// What the libtorch that is loaded was built with, as it tells it.
+///
+/// # Errors
+/// What libtorch refuses.
+pub(crate) fn build_settings() -> Result<String> {
+    let mut text = std::ptr::null_mut();
+    // SAFETY: `text` outlives the call.
+    check(unsafe { ext_build_settings(&raw mut text) })?;
+    // SAFETY: set where there was no error.
+    Ok(unsafe { take(text) })
 }
 
 /// Pointers to the C++ tensors, valid as long as the tensors are.

@@ -217,7 +217,7 @@ mod tests {
             .unwrap()
         };
         let x = ones(true);
-        assert!(!tch::no_grad(|| call(&x)).requires_grad());
+        assert!(!crate::no_grad(|| call(&x)).requires_grad());
         assert!(!call(&ones(false)).requires_grad());
         assert_eq!(dropped.load(Ordering::SeqCst), 2);
 

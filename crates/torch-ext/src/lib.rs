@@ -15,12 +15,14 @@ mod group_norm;
 pub mod layer_norm;
 pub mod linear;
 pub mod ms_deform_attn;
+mod no_grad;
 pub mod optim;
 mod real;
 mod report;
 pub mod roi_align;
 mod settings;
 mod transfer;
+mod version;
 
 pub use autocast::{autocast, autocast_kind, no_autocast};
 pub use conv2d_relu::{conv2d_relu, conv2d_relu_naive};
@@ -34,6 +36,7 @@ pub use linear::{Epilogue, linear, linear_naive};
 pub use ms_deform_attn::{
     ms_deform_attn, ms_deform_attn_around, ms_deform_attn_around_naive, ms_deform_attn_naive,
 };
+pub use no_grad::no_grad;
 pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
 pub use roi_align::roi_align;
 pub use settings::{

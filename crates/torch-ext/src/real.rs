@@ -1,5 +1,7 @@
 //! What the CPU kernels need of a floating number, and of a tensor of them.
 
+use std::mem::MaybeUninit;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
@@ -83,7 +85,7 @@ pub(crate) fn data<'a, T: Real>(op: &'static str, tensor: &'a Tensor) -> Result<
     Ok(if length == 0 { &[] } else { unsafe { std::slice::from_raw_parts(pointer, length) } })
 }
 
-/// The numbers of a contiguous CPU tensor that was just made, and that nothing else refers to.
+/// The numbers of a contiguous CPU tensor of zeros that was just made, and that nothing else refers to.
 pub(crate) fn data_mut<'a, T: Real>(
     op: &'static str,
     tensor: &'a mut Tensor,
@@ -95,6 +97,27 @@ pub(crate) fn data_mut<'a, T: Real>(
     } else {
         unsafe { std::slice::from_raw_parts_mut(pointer, length) }
     })
+}
+
+/// A new tensor on the CPU, and what `fill` is to write in it: memory that holds no numbers yet.
+///
+/// # Safety
+/// `fill` writes every place.
+///
+/// # Errors
+/// No room; what `fill` returns.
+pub(crate) unsafe fn filled<T: Real>(
+    op: &'static str,
+    size: &[i64],
+    fill: impl FnOnce(&mut [MaybeUninit<T>]),
+) -> Result<Tensor> {
+    let tensor = Tensor::f_empty(size, (T::KIND, Device::Cpu))?;
+    let (pointer, length) = checked::<T>(op, &tensor)?;
+    if length > 0 {
+        // SAFETY: as in `data`; the tensor is new, and such places may hold anything.
+        fill(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), length) });
+    }
+    Ok(tensor)
 }
 
 fn checked<T: Real>(op: &'static str, tensor: &Tensor) -> Result<(*mut T, usize)> {

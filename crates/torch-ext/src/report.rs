@@ -9,13 +9,13 @@ use tch::{Cuda, Kind};
 
 use crate::cuda::compile::{self, Program};
 use crate::cuda::{launch, libraries};
-use crate::{Result, ffi, layer_norm, linear, ms_deform_attn, roi_align};
+use crate::{Result, layer_norm, linear, ms_deform_attn, roi_align, version};
 
 /// What the engine finds on this machine.
 #[derive(Debug, Clone)]
 pub struct EngineReport {
-    /// Version of libtorch, as `2.11.0`.
-    pub libtorch_version: String,
+    /// Version of the libtorch that is loaded, as `2.11.0`; none if it does not say.
+    pub libtorch_version: Option<String>,
     /// Folder that libtorch was loaded from.
     pub libtorch_folder: Option<PathBuf>,
     /// Whether libtorch's CUDA half could be opened; the CPU half is there or nothing would run.
@@ -142,7 +142,7 @@ pub fn report() -> EngineReport {
         Finding::Missing(_) => vec![],
     };
     EngineReport {
-        libtorch_version: ffi::version(),
+        libtorch_version: version::loaded().map(str::to_owned),
         libtorch_folder: libraries::torch_folder(),
         driver: driver
             .then(|| Driver { version: libraries::driver_version(), cuda: driver_cuda_version() }),
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn the_report_is_whole_with_or_without_a_gpu() {
         let report = report();
-        assert!(report.libtorch_version.starts_with("2.11."));
+        assert!(report.libtorch_version.is_some_and(|version| version.starts_with("2.11.")));
         assert!(report.libtorch_folder.is_some());
         assert!(report.libtorch_threads > 0 && report.kernel_threads > 0);
         assert_eq!(report.kernels.len(), 12);

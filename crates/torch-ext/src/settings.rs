@@ -106,8 +106,11 @@ pub fn set_deterministic(on: bool) -> Result<()> {
 
 /// Whether [`set_deterministic`] is on.
 pub fn is_deterministic() -> bool {
-    // SAFETY: reads a flag of libtorch's global context.
-    unsafe { ffi::ext_is_deterministic() != 0 }
+    let mut on = 0;
+    // SAFETY: `on` outlives the call.
+    let message = unsafe { ffi::ext_is_deterministic(&raw mut on) };
+    ffi::check(message).expect("only a flag is read");
+    on != 0
 }
 
 /// Waits until everything queued on the device is done. The CPU has no queue.

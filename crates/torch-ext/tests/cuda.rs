@@ -7,6 +7,7 @@ mod common;
 
 use common::{BackwardWith as _, Case, LEVELS, close, gradients, random_case, seeded};
 use tch::{Device, Kind, Tensor};
+use torch_ext::detr_losses::{CostWeights, FocalTargets, box_losses, focal_sums, matching_cost};
 use torch_ext::{
     DeviceChoice, Epilogue, add_layer_norm, add_layer_norm_naive, autocast, conv2d_relu,
     conv2d_relu_naive, linear, linear_naive, ms_deform_attn, ms_deform_attn_around, roi_align,
@@ -346,4 +347,60 @@ fn add_layer_norm_agrees_with_its_composition() {
             }
         }
     }
+}
+
+/// Indices of the device's memory, which the host has not looked at.
+#[test]
+fn an_index_out_of_range_is_not_a_number_and_nothing_is_touched() {
+    let Some(device) = device() else { return };
+    let floats = |shape: &[i64]| Tensor::rand(shape, (Kind::Float, device));
+    let indices = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+    // Far enough to be a fault of memory where it is read or written.
+    const FAR: i64 = 1 << 40;
+    let weights = CostWeights { class: 2.0, l1: 5.0, giou: 2.0, alpha: 0.25 };
+    for wrong in [-1, 3, FAR, -FAR] {
+        let cost = matching_cost(
+            &floats(&[1, 1, 2, 3]),
+            &floats(&[1, 1, 2, 4]),
+            &indices(&[2, wrong]).view([1, 2]),
+            &floats(&[1, 2, 4]),
+            weights,
+        );
+        let nan = Vec::<bool>::try_from(cost.unwrap().isnan().flatten(0, -1)).unwrap();
+        assert_eq!(nan, [false, true, false, true], "a label of {wrong}");
+    }
+    for wrong in [-1, 5, FAR, -FAR] {
+        let boxes = floats(&[5, 4]).set_requires_grad(true);
+        let losses = box_losses(&boxes, &indices(&[4, wrong]), &floats(&[2, 4])).unwrap();
+        let nan = Vec::<bool>::try_from(losses.isnan().flatten(0, -1)).unwrap();
+        assert_eq!(nan, [false, true, false, true], "a slot of {wrong}");
+        losses.sum(Kind::Float).backward();
+        let touched = boxes.grad().abs().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+        let touched = Vec::<bool>::try_from(touched.ne(0.0)).unwrap();
+        assert_eq!(touched, [false, false, false, false, true]);
+    }
+    let sums = |labels: &[i64], classes: &[i64]| {
+        let logits = floats(&[2, 1, 2, 3]).set_requires_grad(true);
+        let (labels, classes) = (indices(labels).view([2, 1, 2]), indices(classes).view([2, 2]));
+        let known = Tensor::ones([1, 3], (Kind::Float, device));
+        let targets =
+            FocalTargets { labels: &labels, classes: Some(&classes), known: Some(&known) };
+        let sums = focal_sums(&logits, targets, 0.25, 2.0).unwrap();
+        sums.sum(Kind::Float).backward();
+        let seen = |x: Tensor| Vec::<bool>::try_from(x.isnan().flatten(0, -1)).unwrap();
+        (seen(sums), seen(logits.grad()))
+    };
+    assert_eq!(sums(&[-1, 0, 2, -1], &[0, 1, 1, 2]), (vec![false; 2], vec![false; 12]));
+    for wrong in [-1, 3, FAR, -FAR] {
+        let (sums, grad) = sums(&[-1, 0, 2, -1], &[0, 1, 1, wrong]);
+        assert_eq!(sums, [false, true], "a class of {wrong}");
+        // Its logit is none that there is.
+        assert!(!grad.contains(&true), "a class of {wrong}");
+    }
+    for wrong in [-2, 3, FAR, -FAR] {
+        let (sums, grad) = sums(&[-1, 0, wrong, -1], &[0, 1, 1, 2]);
+        assert_eq!(sums, [false, true], "a label of {wrong}");
+        assert_eq!(grad.iter().position(|&nan| nan), Some(7), "a label of {wrong}");
+    }
+    torch_ext::synchronize(device).unwrap();
 }

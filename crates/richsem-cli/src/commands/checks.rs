@@ -18,10 +18,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let report = torch_ext::report();
+    let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "version unknown".to_owned());
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
     let mut rows = vec![
         ("richsem".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("libtorch".to_owned(), report.libtorch_version),
+        ("libtorch".to_owned(), or_unknown(report.libtorch_version)),
         (
             "  folder".to_owned(),
             or_none(report.libtorch_folder.map(|folder| folder.display().to_string())),

@@ -2,26 +2,6 @@
 
 use super::util::Dir;
 
-/// Its constructors take a quarter of a second.
-#[test]
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn help_does_not_wait_for_libtorch() {
-    let dir = Dir::new();
-    let starts = |args: &[&str]| {
-        let ran = dir.raw_command(args).env("LD_DEBUG", "files").output().unwrap();
-        let text = String::from_utf8(ran.stderr).unwrap();
-        assert!(text.contains("file=libtorch_cpu.so"), "{text}");
-        text.lines().any(|line| line.contains("calling init:") && line.contains("libtorch_cpu.so"))
-    };
-    assert!(starts(&["dataset", "stats", "absent.json"]));
-    for args in [&["--help"][..], &["train", "-h"], &["--version"], &[]] {
-        assert!(!starts(args), "{args:?}");
-    }
-    // The environment counts there, too.
-    let coloured = dir.command(&["--help"]).env("CLICOLOR_FORCE", "1").ok();
-    coloured.stdout_has("\x1b[");
-}
-
 #[test]
 fn help_shows_every_verb_in_its_group_and_the_exit_codes() {
     let dir = Dir::new();

@@ -237,16 +237,14 @@ fn remove(table: &mut Table, dotted: &str) {
 }
 
 impl Merged {
-    /// Says what nobody has said, where there is a place for it.
-    pub(super) fn say_unless_said(&mut self, dotted: &str, value: &str) {
-        let mut at = &mut self.table;
-        let (tables, key) = dotted.rsplit_once('.').unwrap_or(("", dotted));
-        for table in tables.split('.').filter(|table| !table.is_empty()) {
-            let next = at.entry(table.to_owned()).or_insert_with(|| Value::Table(Table::new()));
-            let Value::Table(next) = next else { return };
-            at = next;
-        }
-        at.entry(key.to_owned()).or_insert_with(|| Value::String(value.to_owned()));
+    /// Sets a key of a table, where there is that table and it does not say it.
+    pub(super) fn add(&mut self, table: &str, key: &str, value: impl Into<Value>) {
+        let value = value.into();
+        at(&mut self.table, table, &mut |found| {
+            if let Value::Table(found) = found {
+                found.entry(key).or_insert_with(|| value.clone());
+            }
+        });
     }
 
     pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T> {

@@ -39,9 +39,6 @@ const MOST_WORKERS: usize = 1024;
 /// Batches of all sources before the row of them repeats its pattern.
 const LONGEST_CYCLE: u64 = 1000;
 
-/// Settings with what held before they existed, where a new run starts otherwise.
-const BEFORE: [(&str, &str); 1] = [("model.dino.padding", "official")];
-
 /// Everything that decides a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -299,16 +296,15 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads settings that this program saved: one file, complete. What it does not say, because it is
-    /// older than the setting, is as it was then.
+    /// Reads settings that this program saved: one file, complete. A setting that is not in it came
+    /// later, and means what the program did before, not what new runs do.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn parse_saved(text: &str, path: &Path) -> Result<Self> {
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let mut merged = layers::parse(text, path)?;
-        for (key, value) in BEFORE {
-            merged.say_unless_said(key, value);
-        }
+        merged.add("train.ema", "warmup", false);
+        merged.add("model.dino", "padding", "official");
         let config: Self = merged.deserialize()?;
         config.validate().map_err(|error| merged.locate(error))?;
         Ok(config)

@@ -43,6 +43,19 @@ fn a_saved_config_reads_back_the_same() {
     assert_eq!(Config::parse(&config.to_toml(), Path::new("saved.toml")).unwrap(), config);
 }
 
+/// Runs of before the mean had a warm-up go on without one; new ones have it.
+#[test]
+fn a_setting_that_came_later_is_off_in_saved_settings() {
+    let text = "version = 1\n[train]\nema = { decay = 0.9 }";
+    let saved = |text: &str| Config::parse(text, Path::new("config.toml")).unwrap();
+    let warm = |config: &Config| config.train.ema.as_ref().map(|ema| ema.warmup);
+    assert_eq!(warm(&load(text, &[]).unwrap()), Some(true));
+    assert_eq!(warm(&saved(text)), Some(false));
+    let new = load(text, &[]).unwrap();
+    assert_eq!(saved(&new.to_toml()), new);
+    assert_eq!(warm(&saved("version = 1")), None);
+}
+
 #[test]
 fn a_child_states_only_how_it_differs() {
     let folder = tempfile::tempdir().unwrap();

@@ -30,13 +30,25 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
-    /// Share of the mean that stays at each step.
+    /// Share of the mean that stays at each update.
     pub decay: f64,
+    /// At update n, from 1, that share is (1 + n) / (10 + n) while this is the smaller: otherwise the
+    /// mean of a short run is mostly of the weights that it began with. The formula is that of
+    /// `tf.train.ExponentialMovingAverage` with `num_updates`.
+    pub warmup: bool,
 }
 
 impl Default for EmaConfig {
     fn default() -> Self {
-        Self { decay: 0.9997 }
+        Self { decay: 0.9997, warmup: true }
+    }
+}
+
+impl EmaConfig {
+    /// Share of the mean that stays at update `n`, from 1.
+    pub(crate) fn decay_at(&self, n: i64) -> f64 {
+        let n = n as f64;
+        if self.warmup { self.decay.min((1.0 + n) / (10.0 + n)) } else { self.decay }
     }
 }
 

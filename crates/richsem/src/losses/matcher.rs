@@ -124,7 +124,7 @@ pub fn max_size(
         meanwhile()?;
         return Ok(Matching::default());
     }
-    let chosen = tch::no_grad(|| {
+    let chosen = torch_ext::no_grad(|| {
         let (sets, images, queries, _) = boxes.size4()?;
         let column = |x: &Tensor, i: i64| x.narrow(-1, i, 1); // [S, B, Q, 1]
         let area = column(boxes, 2) * column(boxes, 3);
@@ -175,7 +175,7 @@ pub fn hungarian(
         meanwhile()?;
         return Ok(Matching::default());
     }
-    let cost = tch::no_grad(|| match has_kernels(logits) {
+    let cost = torch_ext::no_grad(|| match has_kernels(logits) {
         true => {
             let MatcherConfig { class, l1, giou } = *config;
             let weights = CostWeights { class, l1, giou, alpha: focal_alpha };

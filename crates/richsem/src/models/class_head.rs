@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::{
-    layers::{Linear, at_least_f32, l2_normalize},
+    layers::{Linear, at_least_f32, divisor, l2_normalize},
     parameters::{Init, Scope},
     projection::{Projection, ProjectionKind},
 };
@@ -91,7 +91,7 @@ impl ClassHead {
     /// Sets the frozen scale of a head against text.
     pub fn set_logit_scale(&self, value: f64) {
         if let Self::Text { logit_scale, .. } = self {
-            let _ = tch::no_grad(|| logit_scale.shallow_clone().fill_(value));
+            let _ = torch_ext::no_grad(|| logit_scale.shallow_clone().fill_(value));
         }
     }
 
@@ -131,12 +131,12 @@ impl ClassHead {
                 // several times D.
                 let hidden = at_least_f32(hidden);
                 let rows = text.normalized.matmul(&proj.weight) * logit_scale.exp();
-                let length = proj.forward(&hidden).norm_scalaropt_dim(2.0, [-1i64], false);
+                let length = divisor(&proj.forward(&hidden), false);
                 cosines(&hidden, &rows).amax([-1i64], false) / length
             }
             _ => self.forward(hidden, text).amax([-1i64], false),
         };
-        tch::no_grad(|| torch_ext::no_autocast(hidden.device(), without_history))
+        torch_ext::no_grad(|| torch_ext::no_autocast(hidden.device(), without_history))
     }
 }
 
@@ -227,6 +227,8 @@ mod tests {
     fn the_largest_logit_is_that_of_all_logits() {
         let store = ParameterStore::new(Device::Cpu, 1);
         let (hidden, table) = (normal(1, &[2, 30, 8]), TextTable::new(&normal(2, &[5, 6])));
+        // A token of zeros has no direction: its logits are zeros.
+        let _ = hidden.get(1).get(7).zero_();
         for (i, kind) in [ProjectionKind::Linear, ProjectionKind::Mlp].into_iter().enumerate() {
             let space = ClassSpace::Text(6);
             let head = ClassHead::new(&store.root().sub(i as i64), 8, space, kind);

@@ -302,7 +302,7 @@ impl Dino {
     /// # Errors
     /// A text table that is missing or of another width; what libtorch refuses.
     pub fn infer(&self, input: &Forward) -> Result<InferenceOutput> {
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             let (proposals, decoded) = self.decode(input, false)?;
             let hidden = decoded.hidden.get(-1).unsqueeze(0);
             let references = decoded.references.get(-1).unsqueeze(0);

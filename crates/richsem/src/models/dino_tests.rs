@@ -51,7 +51,7 @@ fn build(config: &DinoConfig, space: ClassSpace) -> (ParameterStore, Dino) {
             let values: Vec<f32> =
                 (0..p.tensor.numel()).map(|_| (random.normal() * 0.1) as f32).collect();
             let values = Tensor::from_slice(&values).view_as(&p.tensor);
-            tch::no_grad(|| p.tensor.shallow_clone().copy_(&values));
+            torch_ext::no_grad(|| p.tensor.shallow_clone().copy_(&values));
         }
     }
     (store, dino)

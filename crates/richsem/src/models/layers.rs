@@ -180,7 +180,7 @@ impl Mlp {
                 .map(Tensor::shallow_clone)
                 .collect()
         };
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             for (mut to, from) in tensors(self).into_iter().zip(tensors(other)) {
                 to.copy_(&from);
             }
@@ -420,11 +420,20 @@ pub(crate) fn at_least_f32(x: &Tensor) -> Tensor {
     if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
 }
 
-/// `x / ‖x‖` along the last dimension, in f32 at least.
+/// `x / ‖x‖` along the last dimension, in f32 at least; zeros stay zeros, with the gradient of `x`
+/// itself.
+///
+/// Deviation: the reference divides zero by zero there. `F.normalize`'s way, a least norm of 1e-12,
+/// would give such a row a gradient of 10¹² times its usual size, and clipping the rest away.
 pub fn l2_normalize(x: &Tensor) -> Tensor {
     let x = at_least_f32(x);
-    let norm = x.norm_scalaropt_dim(2.0, [-1i64], true);
-    x / norm
+    &x / divisor(&x, true)
+}
+
+/// `‖x‖` along the last dimension, 1 where it is 0.
+pub(super) fn divisor(x: &Tensor, keepdim: bool) -> Tensor {
+    let norm = x.norm_scalaropt_dim(2.0, [-1i64], keepdim);
+    norm.masked_fill(&norm.eq(0.0), 1.0)
 }
 
 #[cfg(test)]
@@ -441,7 +450,7 @@ mod tests {
         let store = ParameterStore::new(Device::Cpu, 7);
         let attention = MultiheadAttention::new(&store.root(), d as i64, heads as i64);
         let bias = Tensor::arange(3 * d as i64, (Kind::Float, Device::Cpu)) * 0.1;
-        tch::no_grad(|| attention.in_proj_bias.shallow_clone().copy_(&bias));
+        torch_ext::no_grad(|| attention.in_proj_bias.shallow_clone().copy_(&bias));
         let (qk, v) = (normal(1, &[1, 3, 4]), normal(2, &[1, 3, 4]));
         let sees = [[true, true, false], [true, true, true], [false, true, true]];
         let mask = Tensor::from_slice(&sees.concat()).view([3, 3]);
@@ -497,6 +506,30 @@ mod tests {
         for (got, expected) in got.iter().zip(expected) {
             assert!((got - expected).abs() < 1e-9, "{got} {expected}");
         }
+    }
+
+    #[test]
+    fn a_row_of_zeros_stays_zero_and_has_a_gradient() {
+        let rows = normal(5, &[4, 6]);
+        let plain = |x: &Tensor| x / x.norm_scalaropt_dim(2.0, [-1i64], true);
+        // Rows that have a direction are the reference's to the last bit, gradients too.
+        let gradient = |f: &dyn Fn(&Tensor) -> Tensor, x: &Tensor| {
+            let x = x.detach().set_requires_grad(true);
+            let y = f(&x);
+            (&y * normal(6, &[4, 6])).sum(Kind::Float).backward();
+            (y.detach(), x.grad())
+        };
+        assert_eq!(gradient(&l2_normalize, &rows), gradient(&plain, &rows));
+        let _ = rows.get(2).zero_();
+        let (y, grad) = gradient(&l2_normalize, &rows);
+        assert_eq!(y.get(2).abs().max().double_value(&[]), 0.0);
+        assert_eq!(grad.get(2), normal(6, &[4, 6]).get(2));
+        let (of_plain, _) = gradient(&plain, &rows);
+        assert_eq!(
+            y.index_select(0, &Tensor::from_slice(&[0i64, 1, 3])),
+            of_plain.index_select(0, &Tensor::from_slice(&[0i64, 1, 3]))
+        );
+        assert_eq!(grad.isfinite().all().int64_value(&[]), 1);
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl ParameterStore {
             return Err(Error::invalid(what, broken.name.clone(), problem)
                 .with_hint("the file is damaged, or its training had diverged: take another"));
         }
-        tch::no_grad(|| -> Result<()> {
+        torch_ext::no_grad(|| -> Result<()> {
             for parameter in all.iter() {
                 parameter.tensor.shallow_clone().f_copy_(&values[&parameter.name])?;
             }

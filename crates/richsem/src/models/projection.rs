@@ -82,7 +82,7 @@ impl Projection {
             (Self::Linear(own), Self::Linear(other))
                 if own.weight.size() == other.weight.size() =>
             {
-                tch::no_grad(|| own.weight.shallow_clone().copy_(&other.weight));
+                torch_ext::no_grad(|| own.weight.shallow_clone().copy_(&other.weight));
             }
             (Self::Mlp(own), Self::Mlp(other)) if own.shapes() == other.shapes() => {
                 own.copy_from(other);

@@ -73,7 +73,10 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
     fact("precision", word(&train.precision));
     fact(
         "running mean of weights",
-        train.ema.as_ref().map(|ema| format!("decay {}", ema.decay)).unwrap_or_default(),
+        train.ema.as_ref().map_or_else(String::new, |ema| {
+            let warmup = if ema.warmup { ", with warm-up" } else { "" };
+            format!("decay {}{warmup}", ema.decay)
+        }),
     );
     fact("seed", seed.to_string());
     let images_a_step = (data.batch_size as u64 * train.accumulate) as f64;

@@ -343,7 +343,7 @@ fn a_run_with_other_settings_is_refused_by_key() {
     std::fs::write(run.join("config.toml"), saved.to_toml()).unwrap();
     let message = run_state(&run, config).unwrap_err().to_string();
     assert!(message.contains("config.toml: train.ema.decay: the run has 0.9997"), "{message}");
-    assert!(message.contains("the study asks for nothing (and 1 more)"), "{message}");
+    assert!(message.contains("the study asks for nothing (and 2 more)"), "{message}");
     assert_eq!(Config::parse(&saved.to_toml(), &run).unwrap(), saved);
 }
 

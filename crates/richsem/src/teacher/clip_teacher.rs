@@ -106,7 +106,7 @@ impl ClipTeacher {
     /// In the teacher's precision, without autograd; tensors come back in f32 or as they are.
     fn frozen(&self, f: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         let kind = autocast_kind(self.precision);
-        guarded(|| tch::no_grad(|| torch_ext::autocast(self.device, kind, f)))
+        guarded(|| torch_ext::no_grad(|| torch_ext::autocast(self.device, kind, f)))
     }
 
     fn normalize(&self, images: &Tensor) -> Result<Tensor> {
@@ -253,7 +253,7 @@ impl Teacher for ClipTeacher {
         }
         guarded(|| {
             let features = Tensor::f_cat(&parts, 0)?;
-            Ok(tch::no_grad(|| SoftLabels::new(&features, &self.text, self.logit_scale)))
+            Ok(torch_ext::no_grad(|| SoftLabels::new(&features, &self.text, self.logit_scale)))
         })
     }
 

@@ -341,7 +341,7 @@ fn a_prompted_table_is_the_mean_over_the_templates() {
     for (name, row) in names.iter().zip(0..) {
         let texts: Vec<String> = templates.iter().map(|t| t.replace("{}", name)).collect();
         let ids = tokenizer.tokenize(&texts, 77, false).unwrap();
-        let mean = tch::no_grad(|| encoder.forward(&ids)).mean_dim(0, false, Kind::Float);
+        let mean = torch_ext::no_grad(|| encoder.forward(&ids)).mean_dim(0, false, Kind::Float);
         assert!(difference(&table.get(row), &mean) < 1e-5, "{name}");
     }
     let long = ["very ".repeat(80)];

@@ -60,7 +60,7 @@ pub fn encode_prompts(
         // Padding comes after the end, where nothing looks: only the longest text's part is read.
         let length = ids.argmax(-1, false).max().int64_value(&[]) + 1;
         let ids = ids.narrow(1, 0, length).to_device(device);
-        features.push(guarded(|| Ok(tch::no_grad(|| encoder.forward(&ids))))?);
+        features.push(guarded(|| Ok(torch_ext::no_grad(|| encoder.forward(&ids))))?);
     }
     let features = Tensor::f_cat(&features, 0)?; // [names · templates, D]
     let (names, templates) = (names.len() as i64, templates.len() as i64);

@@ -78,7 +78,7 @@ number = 4
 lr = 0.001
 lr_backbone = 0.001
 accumulate = 2
-ema = {{ decay = 0.9 }}
+ema = {{ decay = 0.9, warmup = true }}
 checkpoint_every = 2
 {train}
 "#,

@@ -234,6 +234,6 @@ fn restore(
             let problem = format!("missing, or not of shape {:?}", parameter.tensor.size());
             Error::invalid(path, name, problem).with_hint(DAMAGED)
         })?;
-    tch::no_grad(|| parameter.tensor.shallow_clone().f_copy_(value))?;
+    torch_ext::no_grad(|| parameter.tensor.shallow_clone().f_copy_(value))?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 use crate::{
-    config::{ParamGroups, TrainConfig},
+    config::{EmaConfig, ParamGroups, TrainConfig},
     error::{Error, Result},
     models::parameters::{Parameter, Role},
 };
@@ -41,7 +41,7 @@ pub struct Optimizer {
     groups: Vec<Group>,
     steps: i64,
     clip_max_norm: f64,
-    ema_decay: Option<f64>,
+    ema: Option<EmaConfig>,
 }
 
 /// The rule of a parameter, by the reference's `param_dict_type`.
@@ -96,12 +96,7 @@ impl Optimizer {
             .zip(members)
             .map(|(rule, members)| Group::new(rule, members, config.ema.is_some()))
             .collect::<Result<_>>()?;
-        Ok(Self {
-            groups,
-            steps: 0,
-            clip_max_norm: config.clip_max_norm,
-            ema_decay: config.ema.as_ref().map(|e| e.decay),
-        })
+        Ok(Self { groups, steps: 0, clip_max_norm: config.clip_max_norm, ema: config.ema.clone() })
     }
 
     /// Updates made so far.
@@ -137,7 +132,7 @@ impl Optimizer {
     /// What libtorch refuses.
     pub fn step(&mut self, lr_factor: f64) -> Result<()> {
         self.steps += 1;
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             for g in &mut self.groups {
                 torch_ext::optim::fused_adamw(
                     std::slice::from_ref(&g.params),
@@ -151,8 +146,8 @@ impl Optimizer {
                     g.rule.weight_decay,
                     EPS,
                 )?;
-                if let (Some(ema), Some(decay)) = (&mut g.ema, self.ema_decay) {
-                    let _ = ema.f_lerp_(&g.params, 1.0 - decay)?;
+                if let (Some(mean), Some(ema)) = (&mut g.ema, &self.ema) {
+                    let _ = mean.f_lerp_(&g.params, 1.0 - ema.decay_at(self.steps))?;
                 }
             }
             Ok(())
@@ -161,7 +156,7 @@ impl Optimizer {
 
     /// Starts the running mean at the present weights.
     pub fn reset_ema(&mut self) {
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             for group in &mut self.groups {
                 if let Some(ema) = &mut group.ema {
                     ema.copy_(&group.params);
@@ -173,7 +168,7 @@ impl Optimizer {
     /// Runs `f` with the running mean in place of the weights, if there is one.
     pub fn with_ema<T>(&mut self, f: impl FnOnce() -> T) -> T {
         let swap = |groups: &mut [Group]| {
-            tch::no_grad(|| {
+            torch_ext::no_grad(|| {
                 for group in groups {
                     if let Some(ema) = &mut group.ema {
                         let mean = ema.copy();
@@ -253,7 +248,7 @@ impl Optimizer {
                     .with_hint("the checkpoint is of a run with other settings"));
             }
         }
-        tch::no_grad(|| {
+        torch_ext::no_grad(|| {
             for (name, mut tensor) in self.state() {
                 tensor.copy_(&state[&name]);
             }
@@ -275,7 +270,7 @@ impl Group {
         let options = (members[0].tensor.kind(), members[0].tensor.device());
         let zeros = || Tensor::f_zeros([total as i64], options);
         let (params, grads) = (zeros()?, zeros()?);
-        tch::no_grad(|| -> Result<()> {
+        torch_ext::no_grad(|| -> Result<()> {
             for (mut member, (_, offset, shape)) in members.into_iter().zip(&layout) {
                 let view = |flat: &Tensor| {
                     flat.narrow(0, *offset as i64, member.tensor.numel() as i64)
@@ -298,10 +293,7 @@ impl Group {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{
-        config::EmaConfig,
-        models::parameters::{Init, ParameterStore},
-    };
+    use crate::models::parameters::{Init, ParameterStore};
     use tch::{Device, Kind};
 
     fn setup(config: &TrainConfig) -> (ParameterStore, Tensor, Tensor, Optimizer) {
@@ -387,8 +379,8 @@ mod tests {
 
     #[test]
     fn the_mean_lags_behind_and_is_swapped_in_and_out() {
-        let config =
-            TrainConfig { ema: Some(EmaConfig { decay: 0.5 }), lr: 0.1, ..TrainConfig::default() };
+        let ema = Some(EmaConfig { decay: 0.5, warmup: false });
+        let config = TrainConfig { ema, lr: 0.1, ..TrainConfig::default() };
         let (_store, _a, b, mut optimizer) = setup(&config);
         let start = b.double_value(&[0, 0]);
         let _ = b.grad().fill_(1.0);
@@ -397,6 +389,31 @@ mod tests {
         let mean = optimizer.with_ema(|| b.double_value(&[0, 0]));
         assert!((mean - (start + now) / 2.0).abs() < 1e-6);
         assert_eq!(b.double_value(&[0, 0]), now);
+    }
+
+    /// By hand in f64, over an interruption: the number of the update is what counts.
+    #[test]
+    fn a_warm_mean_forgets_the_first_weights() {
+        let ema = EmaConfig { decay: 0.3, warmup: true };
+        let config = TrainConfig { ema: Some(ema), lr: 0.1, ..TrainConfig::default() };
+        let (_s1, _a, b, mut optimizer) = setup(&config);
+        let mut expected = b.double_value(&[0, 0]);
+        // 2/11 and 3/12 are below 0.3, 4/13 is not.
+        for decay in [2.0 / 11.0, 3.0 / 12.0] {
+            let _ = b.grad().fill_(1.0);
+            optimizer.step(1.0).unwrap();
+            expected = decay * expected + (1.0 - decay) * b.double_value(&[0, 0]);
+        }
+        let saved = optimizer.state().into_iter().map(|(k, v)| (k, v.copy())).collect();
+        let (_s2, _a, b, mut resumed) = setup(&config);
+        resumed.load_state(&saved, optimizer.steps(), "s".as_ref()).unwrap();
+        for decay in [0.3, 0.3] {
+            let _ = b.grad().fill_(1.0);
+            resumed.step(1.0).unwrap();
+            expected = decay * expected + (1.0 - decay) * b.double_value(&[0, 0]);
+        }
+        let mean = resumed.with_ema(|| b.double_value(&[0, 0]));
+        assert!((mean - expected).abs() < 1e-6, "{mean} {expected}");
     }
 
     #[test]

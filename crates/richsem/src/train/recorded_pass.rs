@@ -135,7 +135,7 @@ impl RecordedPass {
     /// # Errors
     /// What libtorch refuses.
     pub(super) fn forward(&self, input: &PassInput) -> Result<TrainingTensors> {
-        tch::no_grad(|| -> Result<()> {
+        torch_ext::no_grad(|| -> Result<()> {
             for (place, value) in self.input.tensors().into_iter().zip(input.tensors()) {
                 place.shallow_clone().f_copy_(value)?;
             }
@@ -150,7 +150,7 @@ impl RecordedPass {
     /// # Errors
     /// What libtorch refuses.
     pub(super) fn backward(&self, results: &TrainingTensors) -> Result<()> {
-        tch::no_grad(|| -> Result<()> {
+        torch_ext::no_grad(|| -> Result<()> {
             for (place, result) in self.grads.iter().zip(taught(results)) {
                 let (mut place, grad) = (place.shallow_clone(), result.grad());
                 match grad.defined() {

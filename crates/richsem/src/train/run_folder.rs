@@ -239,8 +239,8 @@ impl RunFolder {
     /// # Errors
     /// As [`Config::load`].
     pub fn config(&self) -> Result<Config> {
-        let path = self.file("config.toml");
-        Config::parse_saved(&fs_err::read_to_string(&path)?, &path)
+        let file = self.file("config.toml");
+        Config::parse(&fs_err::read_to_string(&file)?, &file)
     }
 
     /// The classes, as the training set has them; `None` if the file is not there.

@@ -198,9 +198,7 @@ pub(crate) unsafe fn launch(
     // SAFETY: a loaded module of the current context.
     let function = unsafe { driver::module::get_function(module.0, name) }
         .map_err(cuda(&format!("finding the kernel {entry}")))?;
-    let blocks = u32::try_from(threads.div_ceil(BLOCK))
-        .ok()
-        .filter(|&blocks| blocks <= i32::MAX as u32)
+    let blocks = blocks(threads)
         .ok_or_else(|| Error::Cuda(format!("{entry}: {threads} threads are too many")))?;
     let mut stream: *mut c_void = std::ptr::null_mut();
     // SAFETY: `stream` is live; the device exists.
@@ -219,6 +217,13 @@ pub(crate) unsafe fn launch(
         )
     }
     .map_err(cuda(&format!("starting the kernel {entry}")))
+}
+
+/// Blocks for that many threads; `None` beyond what the kernels number them with: an `int`, in which the
+/// threads of the last block that have nothing to do must fit too.
+fn blocks(threads: usize) -> Option<u32> {
+    let whole = threads.checked_next_multiple_of(BLOCK)?;
+    i32::try_from(whole).is_ok().then_some((whole / BLOCK) as u32)
 }
 
 /// A point in the work queued on libtorch's current stream of a device, to be waited for.
@@ -288,4 +293,18 @@ pub(crate) fn aligned(tensor: &Tensor) -> Result<Tensor> {
     let mut copy = tensor.f_empty_like()?;
     copy.f_copy_(&tensor)?;
     Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_thread_has_a_number_beyond_an_int() {
+        assert_eq!([1, 256, 257].map(blocks), [Some(1), Some(1), Some(2)]);
+        let most = i32::MAX as usize / BLOCK * BLOCK;
+        assert_eq!(blocks(most), Some((most / BLOCK) as u32));
+        // The last block's idle threads would be numbered from -2³¹ on, below any count.
+        assert_eq!([most + 1, i32::MAX as usize, usize::MAX].map(blocks), [None; 3]);
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use crate::{Error, Result};
+use crate::{Error, Result, ffi, version};
 
 /// Opens a library for the rest of the process, its symbols visible to all.
 fn open(name: &Path) -> Result<(), String> {
@@ -57,24 +57,29 @@ fn try_open_cuda_half() -> Result<(), String> {
                     newer, or compute on the `cpu`"
             .to_owned());
     }
-    choose_allocator();
-    let first = cuda_half_file().as_deref().map(open);
-    match first {
-        Some(Ok(())) => Ok(()),
-        Some(Err(problem)) => Err(cuda_half_message(&problem)),
-        None => open(Path::new(CUDA_HALF)).map_err(|problem| cuda_half_message(&problem)),
-    }
+    version::check().map_err(|problem| problem.to_string())?;
+    // No other than that: both halves are of one version where they lie in one folder.
+    let Some(file) = cuda_half_file() else {
+        return Err(cuda_half_message(&match torch_folder() {
+            Some(folder) => format!("there is no {CUDA_HALF} in `{}`", folder.display()),
+            None => "libtorch's folder is unknown".to_owned(),
+        }));
+    };
+    open(&file).map_err(|problem| cuda_half_message(&problem))?;
+    choose_allocator().map_err(|problem| cuda_half_message(&problem.to_string()))
 }
 
 /// Has libtorch take the device's memory in pieces that grow, unless the user has chosen: beside
 /// recorded graphs, which have memory of their own, its usual pieces leave half a gigabyte unused.
-fn choose_allocator() {
-    const SETTINGS: [&str; 2] = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"];
-    if SETTINGS.iter().all(|name| std::env::var_os(name).is_none()) {
-        // SAFETY: once, when the device is chosen: what else reads the environment then is Rust's own,
-        // behind std's lock, and libtorch's allocator, which is about to be loaded.
-        unsafe { std::env::set_var(SETTINGS[0], "expandable_segments:True") };
+/// Through libtorch, not through the environment, which other threads may be reading.
+fn choose_allocator() -> Result<()> {
+    // Those that libtorch reads.
+    let chosen = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF"];
+    if chosen.iter().any(|name| std::env::var_os(name).is_some()) {
+        return Ok(());
     }
+    // SAFETY: sets flags of libtorch's allocator.
+    ffi::check(unsafe { ffi::ext_cuda_expandable_segments() })
 }
 
 const CUDA_HALF: &str = "libtorch_cuda.so";
@@ -168,6 +173,18 @@ mod tests {
         assert!(tch::get_num_threads() > 0);
         let folder = torch_folder().unwrap();
         assert!(folder.join("libc10.so").exists(), "{}", folder.display());
+    }
+
+    /// c10 keeps these settings for all devices, so that they can be set without a GPU; the shim looks
+    /// whether they were taken.
+    #[test]
+    fn the_allocator_is_set_without_the_environment() {
+        let of_allocator = || {
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().ends_with("ALLOC_CONF"))
+        };
+        let before: Vec<_> = of_allocator().collect();
+        choose_allocator().unwrap();
+        assert_eq!(of_allocator().collect::<Vec<_>>(), before);
     }
 
     #[test]

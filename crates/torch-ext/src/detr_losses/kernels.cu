@@ -1,6 +1,17 @@
 // The losses of a set-prediction detector, one thread a pair. f32; compiled behind cuda/values.cuh.
+//
+// Rows, labels and classes are numbers of the device's memory, which the host has not seen: one out of
+// range makes what it belongs to NaN, and nothing is read or written at its place.
 
 constexpr float EPS = 1e-6f;
+
+__device__ __forceinline__ float not_a_number() {
+  return __uint_as_float(0x7fc00000u);
+}
+
+__device__ __forceinline__ bool below(long long index, int count) {
+  return index >= 0 && index < count;
+}
 
 // -log sigmoid(x)
 __device__ __forceinline__ float softplus_of_minus(float x) {
@@ -71,7 +82,12 @@ extern "C" __global__ void __launch_bounds__(256) matching_cost(
   }
   const int slot = at / targets;
   const int target = slot / queries % images * targets + at % targets;
-  const float p = sigmoid(logits[static_cast<size_t>(slot) * classes + labels[target]]);
+  const long long label = labels[target];
+  if (!below(label, classes)) {
+    cost[at] = not_a_number();
+    return;
+  }
+  const float p = sigmoid(logits[static_cast<size_t>(slot) * classes + label]);
   const float absent = 1.0f - p;
   const float negative = (1.0f - alpha) * p * p * -logf(absent + 1e-8f);
   const float positive = alpha * absent * absent * -logf(p + 1e-8f);
@@ -86,14 +102,20 @@ extern "C" __global__ void __launch_bounds__(256) box_losses_forward(
     const long long* __restrict__ slots,
     const float4* __restrict__ truth,
     float* __restrict__ losses,
-    int pairs) {
+    int pairs,
+    int rows) {
   const int at = blockIdx.x * 256 + threadIdx.x;
   if (at >= pairs) {
     return;
   }
-  const float4 a = boxes[slots[at]], b = truth[at];
+  const long long slot = slots[at];
+  if (!below(slot, rows)) {
+    losses[at] = losses[static_cast<size_t>(pairs) + at] = not_a_number();
+    return;
+  }
+  const float4 a = boxes[slot], b = truth[at];
   losses[at] = l1(a, b);
-  losses[pairs + at] = 1.0f - Overlap(Corners(a), Corners(b)).giou();
+  losses[static_cast<size_t>(pairs) + at] = 1.0f - Overlap(Corners(a), Corners(b)).giou();
 }
 
 // The part of min(a, b)'s gradient that is a's; ties share, as libtorch's do.
@@ -116,17 +138,22 @@ extern "C" __global__ void __launch_bounds__(256) box_losses_backward(
     const long long* __restrict__ slots,
     const float4* __restrict__ truth,
     float* __restrict__ grad_boxes,
-    int pairs) {
+    int pairs,
+    int rows) {
   const int at = blockIdx.x * 256 + threadIdx.x;
   if (at >= pairs) {
     return;
   }
-  const float4 box = boxes[slots[at]], other = truth[at];
+  const long long slot = slots[at];
+  if (!below(slot, rows)) {
+    return;
+  }
+  const float4 box = boxes[slot], other = truth[at];
   const Corners a(box), b(other);
   const Overlap o(a, b);
   const float u = o.united + EPS, h = o.hull + EPS;
   // Of 1 - GIoU = 1 - I / u + (hull - united) / h; united = area(a) + area(b) - I.
-  const float g = grad[pairs + at];
+  const float g = grad[static_cast<size_t>(pairs) + at];
   const float d_united = g * (o.intersection / (u * u) - 1.0f / h);
   const float d_intersection = -g / u - d_united;
   const float d_hull = g * (u / (h * h));
@@ -142,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(256) box_losses_backward(
   const float d_y0 =
       -d_height * of_max(a.y0, b.y0) - d_hull_height * of_min(a.y0, b.y0) - area_height;
   const float f = grad[at];
-  float* target = grad_boxes + slots[at] * 4;
+  float* target = grad_boxes + slot * 4;
   // A query may answer for several boxes.
   atomicAdd(target, d_x0 + d_x1 + f * sign(box.x - other.x));
   atomicAdd(target + 1, d_y0 + d_y1 + f * sign(box.y - other.y));
@@ -153,6 +180,8 @@ extern "C" __global__ void __launch_bounds__(256) box_losses_backward(
 // One term of the focal loss: where its logit lies, and what it is to be.
 struct Term {
   bool inside;
+  // Whether it has a logit: its class is a column.
+  bool there;
   size_t logit;
   bool positive;
   float weight;
@@ -175,10 +204,16 @@ struct Term {
     const int slot = set * images * queries + within / width;
     const int column = within % width;
     const long long c = classes != nullptr ? classes[set * width + column] : column;
+    const long long label = labels[slot];
+    there = below(c, count);
     logit = static_cast<size_t>(slot) * count + c;
-    positive = labels[slot] == c;
+    positive = label == c;
     const int image = within / width / queries;
-    weight = known != nullptr && !positive ? known[image * count + c] : 1.0f;
+    if (!there || !(label == -1 || below(label, count))) {
+      weight = not_a_number();
+    } else {
+      weight = known != nullptr && !positive ? known[static_cast<size_t>(image) * count + c] : 1.0f;
+    }
   }
 };
 
@@ -206,7 +241,7 @@ extern "C" __global__ void __launch_bounds__(256) focal_forward(
   const Term term(set, within, labels, classes, known, images, queries, count, width);
   float loss = 0.0f;
   if (term.inside) {
-    const float x = logits[term.logit];
+    const float x = term.there ? logits[term.logit] : 0.0f;
     const float p = sigmoid(x);
     loss = term.positive ? alpha * power(1.0f - p, gamma) * softplus_of_minus(x)
                          : (1.0f - alpha) * power(p, gamma) * softplus_of_minus(-x);
@@ -248,7 +283,7 @@ extern "C" __global__ void __launch_bounds__(256) focal_backward(
   const int set = blockIdx.x / blocks;
   const int within = blockIdx.x % blocks * 256 + threadIdx.x;
   const Term term(set, within, labels, classes, known, images, queries, count, width);
-  if (!term.inside) {
+  if (!term.inside || !term.there) {
     return;
   }
   const float x = logits[term.logit];

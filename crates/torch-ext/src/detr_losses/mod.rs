@@ -1,13 +1,16 @@
 //! The losses of a set-prediction detector (DETR, arXiv 2005.12872) on CUDA, each as one kernel:
 //! composed of libtorch's operations they are some five hundred small ones a step, and the device
 //! waits for the host to start them. Their plain versions are in `richsem::losses`.
+//!
+//! Labels, classes and rows lie in the device's memory, and the host does not wait to look at them: the
+//! kernels do, and what is out of range becomes NaN. On the CPU libtorch refuses such an index.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::cuda::compile::{Program, with_values};
 use crate::cuda::launch::{Args, BLOCK, launch};
 use crate::function::custom_function;
-use crate::{Error, Result};
+use crate::{Error, Result, device_name};
 
 pub(crate) fn program() -> Program {
     Program { name: "detr_losses", source: with_values!("kernels.cu"), defines: vec![("KIND", 0)] }
@@ -30,10 +33,10 @@ pub struct CostWeights {
 ///
 /// # Shapes
 /// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]` (cxcywh), `labels` `[B, T]` i64, `truth`
-/// `[B, T, 4]` → `[S, B, Q, T]` f32, without a gradient
+/// `[B, T, 4]` → `[S, B, Q, T]` f32, without a gradient. NaN where a label is not in `0..C`
 ///
 /// # Errors
-/// Tensors that are not on CUDA, or of other shapes and kinds.
+/// Tensors that are not on one CUDA device, or of other shapes and kinds.
 pub fn matching_cost(
     logits: &Tensor,
     boxes: &Tensor,
@@ -46,20 +49,21 @@ pub fn matching_cost(
         return wrong(OP, "logits", "[S, B, Q, C]", logits);
     };
     let t = labels.size().last().copied().unwrap_or(0);
-    let logits = given(OP, "logits", logits, &[s, b, q, c], Kind::Float)?;
-    let boxes = given(OP, "boxes", boxes, &[s, b, q, 4], Kind::Float)?;
-    let labels = given(OP, "labels", labels, &[b, t], Kind::Int64)?;
-    let truth = given(OP, "truth", truth, &[b, t, 4], Kind::Float)?;
-    let cost = Tensor::f_empty([s, b, q, t], (Kind::Float, logits.device()))?;
+    let device = logits.device();
+    let logits = given(OP, "logits", logits, &[s, b, q, c], Kind::Float, device)?;
+    let boxes = given(OP, "boxes", boxes, &[s, b, q, 4], Kind::Float, device)?;
+    let labels = given(OP, "labels", labels, &[b, t], Kind::Int64, device)?;
+    let truth = given(OP, "truth", truth, &[b, t, 4], Kind::Float, device)?;
+    let cost = Tensor::f_empty([s, b, q, t], (Kind::Float, device))?;
     let pairs = s * b * q * t;
     let args = Args::default().tensor(&logits).tensor(&boxes).tensor(&labels).tensor(&truth);
     let args = args.tensor(&cost).int(pairs)?.int(b)?.int(q)?.int(c)?.int(t)?;
     let CostWeights { class, l1, giou, alpha } = weights;
     let mut args =
         [class, l1, giou, alpha].iter().fold(args, |args, &weight| args.float(weight as f32));
-    // SAFETY: the kernel's parameters in order; shapes and kinds are checked above. Labels are
-    // classes of the vocabulary: the caller's promise, as for libtorch's own `gather` on CUDA.
-    unsafe { launch(logits.device(), &program(), OP, pairs as usize, &mut args)? };
+    // SAFETY: the kernel's parameters in order; shapes, kinds and devices are checked above, labels in
+    // the kernel.
+    unsafe { launch(device, &program(), OP, pairs as usize, &mut args)? };
     Ok(cost)
 }
 
@@ -67,17 +71,17 @@ pub fn matching_cost(
 ///
 /// # Shapes
 /// `boxes` `[R, 4]` (cxcywh), `slots` `[N]` i64, a row of `boxes` for each pair, `truth` `[N, 4]` →
-/// `[2, N]`
+/// `[2, N]`. A slot that is no row gives NaN, and no gradient
 ///
 /// # Errors
-/// Tensors that are not on CUDA, or of other shapes and kinds.
+/// Tensors that are not on one CUDA device, or of other shapes and kinds.
 pub fn box_losses(boxes: &Tensor, slots: &Tensor, truth: &Tensor) -> Result<Tensor> {
     const OP: &str = "box_losses";
     let (r, n) = (boxes.size().first().copied().unwrap_or(0), slots.numel() as i64);
-    let boxes = given(OP, "boxes", boxes, &[r, 4], Kind::Float)?;
-    let slots = given(OP, "slots", slots, &[n], Kind::Int64)?;
-    let truth = given(OP, "truth", truth, &[n, 4], Kind::Float)?;
     let device = boxes.device();
+    let boxes = given(OP, "boxes", boxes, &[r, 4], Kind::Float, device)?;
+    let slots = given(OP, "slots", slots, &[n], Kind::Int64, device)?;
+    let truth = given(OP, "truth", truth, &[n, 4], Kind::Float, device)?;
     custom_function(
         OP,
         &[&boxes],
@@ -85,8 +89,8 @@ pub fn box_losses(boxes: &Tensor, slots: &Tensor, truth: &Tensor) -> Result<Tens
         || {
             let losses = Tensor::f_empty([2, n], (Kind::Float, device))?;
             let args = Args::default().tensor(&boxes).tensor(&slots).tensor(&truth);
-            let mut args = args.tensor(&losses).int(n)?;
-            // SAFETY: as above; slots are rows of `boxes`, the caller's promise.
+            let mut args = args.tensor(&losses).int(n)?.int(r)?;
+            // SAFETY: as above; the kernel checks the slots.
             unsafe {
                 launch(device, &program(), "box_losses_forward", n as usize, &mut args)?;
             }
@@ -98,7 +102,7 @@ pub fn box_losses(boxes: &Tensor, slots: &Tensor, truth: &Tensor) -> Result<Tens
             };
             let (grad, grad_boxes) = (args.grad.f_contiguous()?, boxes.f_zeros_like()?);
             let args = Args::default().tensor(&grad).tensor(boxes).tensor(slots).tensor(truth);
-            let mut args = args.tensor(&grad_boxes).int(n)?;
+            let mut args = args.tensor(&grad_boxes).int(n)?.int(r)?;
             // SAFETY: as above.
             unsafe {
                 launch(device, &program(), "box_losses_backward", n as usize, &mut args)?;
@@ -122,10 +126,11 @@ pub struct FocalTargets<'a> {
 /// Sums of sigmoid focal losses (RetinaNet, arXiv 1708.02002, equation 5), by set.
 ///
 /// # Shapes
-/// `logits` `[S, B, Q, C]` → `[S]`
+/// `logits` `[S, B, Q, C]` → `[S]`. NaN for a set with a label that is not in `-1..C` or a class that is
+/// not in `0..C`
 ///
 /// # Errors
-/// Tensors that are not on CUDA, or of other shapes and kinds.
+/// Tensors that are not on one CUDA device, or of other shapes and kinds.
 pub fn focal_sums(
     logits: &Tensor,
     targets: FocalTargets<'_>,
@@ -136,15 +141,16 @@ pub fn focal_sums(
     let &[s, b, q, c] = logits.size().as_slice() else {
         return wrong(OP, "logits", "[S, B, Q, C]", logits);
     };
-    let logits = given(OP, "logits", logits, &[s, b, q, c], Kind::Float)?;
-    let labels = given(OP, "labels", targets.labels, &[s, b, q], Kind::Int64)?;
+    let device = logits.device();
+    let logits = given(OP, "logits", logits, &[s, b, q, c], Kind::Float, device)?;
+    let labels = given(OP, "labels", targets.labels, &[s, b, q], Kind::Int64, device)?;
     let width = targets.classes.map_or(c, |classes| classes.size().last().copied().unwrap_or(0));
     let classes = targets
         .classes
-        .map(|classes| given(OP, "classes", classes, &[s, width], Kind::Int64))
+        .map(|classes| given(OP, "classes", classes, &[s, width], Kind::Int64, device))
         .transpose()?;
-    let known = targets.known.map(|k| given(OP, "known", k, &[b, c], Kind::Float)).transpose()?;
-    let device = logits.device();
+    let known =
+        targets.known.map(|k| given(OP, "known", k, &[b, c], Kind::Float, device)).transpose()?;
     let blocks = (b * q * width + BLOCK as i64 - 1) / BLOCK as i64;
     let threads = (s * blocks) as usize * BLOCK;
     let sizes = move |args: Args| -> Result<Args> {
@@ -164,7 +170,7 @@ pub fn focal_sums(
             let sums = Tensor::f_empty([s, blocks], (Kind::Float, device))?;
             let args = Args::default().tensor(&logits).tensor(&labels).tensor(classes.as_ref());
             let mut args = sizes(args.tensor(known.as_ref()).tensor(&sums))?;
-            // SAFETY: as above; classes are columns of the logits, the caller's promise.
+            // SAFETY: as above; the kernel checks labels and classes.
             unsafe { launch(device, &program(), "focal_forward", threads, &mut args)? };
             Ok(sums.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?)
         },
@@ -193,16 +199,22 @@ fn wrong<T>(op: &'static str, argument: &'static str, expected: &str, got: &Tens
     Err(Error::argument(op, argument, expected, got))
 }
 
-/// The tensor, contiguous, if it is what the kernel reads.
+/// The tensor, contiguous, if it is what the kernel reads, on a CUDA device.
 fn given(
     op: &'static str,
     argument: &'static str,
     tensor: &Tensor,
     shape: &[i64],
     kind: Kind,
+    device: Device,
 ) -> Result<Tensor> {
-    if tensor.size() != shape || tensor.kind() != kind || !tensor.device().is_cuda() {
-        return wrong(op, argument, &format!("{shape:?} {kind:?} on CUDA"), tensor);
+    if tensor.size() != shape
+        || tensor.kind() != kind
+        || tensor.device() != device
+        || !device.is_cuda()
+    {
+        let place = if device.is_cuda() { device_name(device) } else { "CUDA".to_owned() };
+        return wrong(op, argument, &format!("{shape:?} {kind:?} on {place}"), tensor);
     }
     // Boxes are read as vectors of four: every allocation and every row of four starts at 16 bytes,
     // a view may not.
@@ -212,8 +224,6 @@ fn given(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use tch::Device;
-
     use super::*;
     use crate::cuda::compile::tests::all_compile;
 

@@ -55,7 +55,7 @@ pub fn add_layer_norm(
     let x = x.f_contiguous()?;
     let residual = residual.map(Tensor::f_contiguous).transpose()?;
     let cuda::Forward { sum, output, statistics } =
-        tch::no_grad(|| cuda::forward(&x, residual.as_ref(), weight, bias, eps))?;
+        crate::no_grad(|| cuda::forward(&x, residual.as_ref(), weight, bias, eps))?;
     let inputs: Vec<&Tensor> =
         [Some(&x), residual.as_ref(), Some(weight), Some(bias)].into_iter().flatten().collect();
     let added = residual.is_some();

@@ -92,7 +92,7 @@ pub fn linear(
     if rows.numel() == 0 {
         return linear_naive(x, weight, Some(bias), epilogue);
     }
-    let (w, output) = tch::no_grad(|| -> Result<_> {
+    let (w, output) = crate::no_grad(|| -> Result<_> {
         let (w, b) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
         let output = no_autocast(device, || match epilogue {
             Epilogue::Relu if kind != Kind::Float && fits(&rows, out) => relu_in_one(&rows, &w, &b),

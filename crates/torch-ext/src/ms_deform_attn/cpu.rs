@@ -6,12 +6,14 @@
 //! The inner functions hold no closures: one that is not inlined is compiled without the vector
 //! instructions of the function around it, and calls a library for every fused multiplication.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 use tch::Tensor;
 
 use super::{Gradients, OP, Shapes};
 use crate::Result;
-use crate::real::{Real, Scattered, data, data_mut, mul_add, multiversioned};
+use crate::real::{Real, Scattered, data, data_mut, filled, mul_add, multiversioned};
 
 /// Queries of one forward task.
 const BLOCK: usize = 256;
@@ -157,23 +159,28 @@ pub(super) fn forward<T: Real>(
         levels: &levels,
         sizes: shapes.into(),
     };
-    let mut output = Tensor::f_empty([b, q, m * d], (T::KIND, value.device()))?;
-    let rows = Scattered::new(data_mut::<T>(OP, &mut output)?);
     let sizes = inputs.sizes;
     let blocks = sizes.q.div_ceil(BLOCK);
-    (0..sizes.b * sizes.m * blocks).into_par_iter().for_each(|task| {
-        let (head, block) = (task / blocks, task % blocks);
-        match sizes.d {
-            32 => forward_block::<T, 4>(&inputs, head, block, &rows),
-            _ => forward_block::<T, 0>(&inputs, head, block, &rows),
-        }
-    });
-    Ok(output)
+    let fill = |output: &mut [MaybeUninit<T>]| {
+        let rows = Scattered::new(output);
+        (0..sizes.b * sizes.m * blocks).into_par_iter().for_each(|task| {
+            let (head, block) = (task / blocks, task % blocks);
+            match sizes.d {
+                32 => forward_block::<T, 4>(&inputs, head, block, &rows),
+                _ => forward_block::<T, 0>(&inputs, head, block, &rows),
+            }
+        });
+    };
+    // SAFETY: the tasks are all images, heads and blocks of queries, and each writes all of its rows.
+    unsafe { filled(OP, &[b, q, m * d], fill) }
 }
 
 multiversioned!(
     fn forward_block / forward_block_body<T, const C: usize>(
-        inputs: &Inputs<'_, T>, head: usize, block: usize, output: &Scattered<'_, T>,
+        inputs: &Inputs<'_, T>,
+        head: usize,
+        block: usize,
+        output: &Scattered<'_, MaybeUninit<T>>,
     )
 );
 
@@ -184,21 +191,18 @@ fn forward_block_body<T: Real, const C: usize, const FMA: bool>(
     inputs: &Inputs<'_, T>,
     head: usize,
     block: usize,
-    output: &Scattered<'_, T>,
+    output: &Scattered<'_, MaybeUninit<T>>,
 ) {
     let Sizes { s, m, d, q, l, p, .. } = inputs.sizes;
     let map = &inputs.value[head * s * d..][..s * d];
     let zeros = vec![T::ZERO; d];
+    let mut long = vec![T::ZERO; if C == 0 { d } else { 0 }];
     let (image, head) = (head / m, head % m);
     for query in block * BLOCK..q.min((block + 1) * BLOCK) {
         let item = (image * q + query) * m + head;
-        // SAFETY: each (image, query, head) belongs to one task.
-        let target = unsafe { output.part(item * d, d) };
-        // A sum of known size stays in registers; the other one is `target` itself.
+        // A sum of known size stays in registers; the other one is `long`.
         let mut sum = [[T::ZERO; LANES]; C];
-        if C == 0 {
-            target.fill(T::ZERO);
-        }
+        long.fill(T::ZERO);
         for (index, level) in inputs.levels.iter().enumerate() {
             let map = &map[level.start * d..][..level.height * level.width * d];
             let first = (item * l + index) * p;
@@ -212,7 +216,7 @@ fn forward_block_body<T: Real, const C: usize, const FMA: bool>(
                     *k = *k * weight;
                 }
                 if C == 0 {
-                    add_corners::<T, FMA>(target, corners, coefficients);
+                    add_corners::<T, FMA>(&mut long, corners, coefficients);
                 } else {
                     for (corner, k) in corners.into_iter().zip(coefficients) {
                         let corner = chunks::<T, C>(corner);
@@ -225,8 +229,11 @@ fn forward_block_body<T: Real, const C: usize, const FMA: bool>(
                 }
             }
         }
-        if C != 0 {
-            target.copy_from_slice(sum.as_flattened());
+        // SAFETY: each (image, query, head) belongs to one task.
+        let target = unsafe { output.part(item * d, d) };
+        for (target, &sum) in target.iter_mut().zip(if C == 0 { &long } else { sum.as_flattened() })
+        {
+            target.write(sum);
         }
     }
 }

@@ -1,6 +1,8 @@
 // CUDA graphs: at::cuda::CUDAGraph, which lives in libtorch_cuda.so alone. Its members are looked up
 // by name once that library is open, so that a program linked with this file starts without it (and
-// is compiled without CUDA's headers, which libtorch's own header of the class includes).
+// is compiled without CUDA's headers, which libtorch's own header of the class includes). Names,
+// parameters and the size below are those of libtorch 2.11: shim.h wants its headers, and version.rs
+// looks at the library before it opens the CUDA half that lies beside it.
 
 #include "shim.h"
 
@@ -75,9 +77,10 @@ struct Pool {
 
   c10::MempoolId_t enter() {
     std::lock_guard<std::mutex> lock(mutex);
-    if (graphs++ == 0) {
+    if (graphs == 0) {
       id = functions().graph_pool_handle();
     }
+    ++graphs;
     return id;
   }
 
@@ -92,23 +95,34 @@ Pool& pool() {
   return shared;
 }
 
+// A graph's share of the pool, given back also where the graph cannot be made.
+struct Memory {
+  c10::MempoolId_t id;
+
+  Memory() : id(pool().enter()) {}
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() {
+    pool().leave();
+  }
+};
+
 struct Graph {
+  // First, so that the graph in `storage` ends before its share.
+  Memory memory;
   // Larger than the class, which has some 200 bytes.
   alignas(16) std::array<unsigned char, 1024> storage;
   // Of the thread that records.
   c10::Device device_before;
   c10::Stream stream_before;
-  c10::MempoolId_t memory;
 
   Graph(c10::Device device, c10::Stream stream) : device_before(device), stream_before(stream) {
     functions().construct(storage.data(), /*keep_graph=*/false);
-    memory = pool().enter();
   }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
   ~Graph() {
     functions().destruct(storage.data());
-    pool().leave();
   }
 
   void restore(const c10::impl::VirtualGuardImpl& guard) const {
@@ -121,7 +135,7 @@ struct Graph {
 
 extern "C" {
 
-char* ext_graph_begin(int index, Graph** result) {
+char* ext_graph_begin(int index, Graph** result) noexcept {
   return guarded([&] {
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
     c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
@@ -129,12 +143,12 @@ char* ext_graph_begin(int index, Graph** result) {
     // The recording takes once more what the runs before it have used, in memory of its own.
     c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
     auto graph = std::make_unique<Graph>(guard.getDevice(), guard.getStream(device));
-    // The recording goes to the current stream of the current device.
-    guard.setDevice(device);
-    guard.exchangeStream(recording_stream(guard, device));
     try {
+      // The recording goes to the current stream of the current device.
+      guard.setDevice(device);
+      guard.exchangeStream(recording_stream(guard, device));
       constexpr int kThreadLocal = 1; // cudaStreamCaptureModeThreadLocal
-      functions().capture_begin(graph->storage.data(), graph->memory, kThreadLocal);
+      functions().capture_begin(graph->storage.data(), graph->memory.id, kThreadLocal);
     } catch (...) {
       graph->restore(guard);
       throw;
@@ -144,7 +158,7 @@ char* ext_graph_begin(int index, Graph** result) {
 }
 
 // Whatever happens, device and stream are then those from before.
-char* ext_graph_end(Graph* graph) {
+char* ext_graph_end(Graph* graph) noexcept {
   return guarded([&] {
     c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
     try {
@@ -157,11 +171,11 @@ char* ext_graph_end(Graph* graph) {
   });
 }
 
-char* ext_graph_replay(Graph* graph) {
+char* ext_graph_replay(Graph* graph) noexcept {
   return guarded([&] { functions().replay(graph->storage.data()); });
 }
 
-char* ext_graph_free(Graph* graph) {
+char* ext_graph_free(Graph* graph) noexcept {
   return guarded([&] { delete graph; });
 }
 

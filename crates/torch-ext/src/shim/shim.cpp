@@ -7,18 +7,19 @@
 #include "shim.h"
 
 #include <ATen/Context.h>
+#include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/convolution_backward.h>
+#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
-#include <torch/version.h>
 
 namespace {
 
@@ -52,25 +53,19 @@ using Backward = int (*)(
     size_t input_count,
     std::string* error);
 using Release = void (*)(void* context);
+// Owned by one at a time: it is released once, whatever is thrown on the way.
+using Context = std::unique_ptr<void, Release>;
 
 struct RustNode : public torch::autograd::Node {
   RustNode(
       std::string op,
-      void* context,
+      Context context,
       Backward backward,
-      Release release,
       torch::autograd::edge_list&& edges)
       : Node(std::move(edges)),
         op_(std::move(op)),
-        context_(context),
-        backward_(backward),
-        release_(release) {}
-
-  ~RustNode() override {
-    if (context_ != nullptr) {
-      release_(context_);
-    }
-  }
+        context_(std::move(context)),
+        backward_(backward) {}
 
   std::string name() const override {
     return op_ + "Backward";
@@ -115,7 +110,7 @@ struct RustNode : public torch::autograd::Node {
       }
       std::string error;
       if (backward_(
-              context_,
+              context_.get(),
               &grads[0],
               saved_pointers.data(),
               saved_pointers.size(),
@@ -123,7 +118,7 @@ struct RustNode : public torch::autograd::Node {
               out.data(),
               count,
               &error) != 0) {
-        TORCH_CHECK(false, error);
+        TORCH_CHECK(false, error.empty() ? op_ + ": out of memory in a backward pass" : error);
       }
     }
     if (create_graph) {
@@ -149,18 +144,14 @@ struct RustNode : public torch::autograd::Node {
     for (auto& variable : saved_) {
       variable.reset_data();
     }
-    if (context_ != nullptr) {
-      release_(context_);
-      context_ = nullptr;
-    }
+    context_.reset();
     released_ = true;
   }
 
  private:
   std::string op_;
-  void* context_;
+  Context context_;
   Backward backward_;
-  Release release_;
   bool released_ = false;
   std::vector<torch::autograd::SavedVariable> saved_;
 };
@@ -169,19 +160,27 @@ struct RustNode : public torch::autograd::Node {
 
 extern "C" {
 
-void ext_free(char* message) {
-  std::free(message);
+void ext_free(char* message) noexcept {
+  if (message != out_of_memory) {
+    std::free(message);
+  }
 }
 
-const char* ext_version() {
-  return TORCH_VERSION;
+// What the libtorch that is loaded was built with, which is where it says its version; freed by the
+// caller with `ext_free`.
+char* ext_build_settings(char** text) noexcept {
+  return guarded([&] { *text = copy_message(at::show_config().c_str()); });
 }
 
-void ext_string_set(std::string* target, const char* text, size_t length) {
-  target->assign(text, length);
+// Leaves the string as it was where there is no memory.
+void ext_string_set(std::string* target, const char* text, size_t length) noexcept {
+  try {
+    target->assign(text, length);
+  } catch (...) {
+  }
 }
 
-char* ext_assign(at::Tensor* target, const at::Tensor* source) {
+char* ext_assign(at::Tensor* target, const at::Tensor* source) noexcept {
   return guarded([&] { *target = *source; });
 }
 
@@ -192,7 +191,7 @@ struct AutocastState {
   int dtype;
 };
 
-char* ext_autocast_enter(int cuda, int enabled, int dtype, AutocastState* previous) {
+char* ext_autocast_enter(int cuda, int enabled, int dtype, AutocastState* previous) noexcept {
   return guarded([&] {
     const auto type = device_type(cuda);
     previous->enabled = at::autocast::is_autocast_enabled(type);
@@ -205,7 +204,7 @@ char* ext_autocast_enter(int cuda, int enabled, int dtype, AutocastState* previo
   });
 }
 
-char* ext_autocast_leave(int cuda, const AutocastState* previous) {
+char* ext_autocast_leave(int cuda, const AutocastState* previous) noexcept {
   return guarded([&] {
     const auto type = device_type(cuda);
     // The cache holds the weights' low-precision copies: stale once an optimizer step has run.
@@ -218,16 +217,18 @@ char* ext_autocast_leave(int cuda, const AutocastState* previous) {
 }
 
 // The kind that autocast computes in, or -1 where it is off.
-int ext_autocast_dtype(int cuda) {
-  const auto type = device_type(cuda);
-  return at::autocast::is_autocast_enabled(type)
-      ? static_cast<int>(at::autocast::get_autocast_dtype(type))
-      : -1;
+char* ext_autocast_dtype(int cuda, int* dtype) noexcept {
+  return guarded([&] {
+    const auto type = device_type(cuda);
+    *dtype = at::autocast::is_autocast_enabled(type)
+        ? static_cast<int>(at::autocast::get_autocast_dtype(type))
+        : -1;
+  });
 }
 
 // ---- gradients -----------------------------------------------------------------------------
 
-char* ext_set_grad(at::Tensor* parameter, const at::Tensor* grad) {
+char* ext_set_grad(at::Tensor* parameter, const at::Tensor* grad) noexcept {
   return guarded([&] {
     TORCH_CHECK(
         parameter->sizes() == grad->sizes() && parameter->dtype() == grad->dtype() &&
@@ -254,7 +255,7 @@ char* ext_gradients(
     size_t count,
     at::Tensor* const* inputs,
     at::Tensor* const* results,
-    size_t input_count) {
+    size_t input_count) noexcept {
   return guarded([&] {
     const auto made = torch::autograd::grad(
         tensors(outputs, count),
@@ -269,7 +270,7 @@ char* ext_gradients(
   });
 }
 
-char* ext_add_all(at::Tensor* const* places, at::Tensor* const* added, size_t count) {
+char* ext_add_all(at::Tensor* const* places, at::Tensor* const* added, size_t count) noexcept {
   return guarded([&] {
     at::NoGradGuard no_grad;
     at::_foreach_add_(tensors(places, count), tensors(added, count));
@@ -287,8 +288,8 @@ char* ext_attach(
     const char* op,
     void* context,
     Backward backward,
-    Release release) {
-  std::unique_ptr<void, Release> owned(context, release);
+    Release release) noexcept {
+  Context owned(context, release);
   return guarded([&] {
     std::vector<at::Tensor> arguments;
     bool any = false;
@@ -309,9 +310,8 @@ char* ext_attach(
         !output->requires_grad(), op, ": the output already has a gradient function of its own");
     auto node = std::shared_ptr<RustNode>(
         new RustNode(
-            op, owned.get(), backward, release, torch::autograd::collect_next_edges(arguments)),
+            op, std::move(owned), backward, torch::autograd::collect_next_edges(arguments)),
         torch::autograd::deleteNode);
-    owned.release();
     std::vector<at::Tensor> kept;
     for (size_t i = 0; i < saved_count; ++i) {
       kept.push_back(*saved[i]);
@@ -323,18 +323,18 @@ char* ext_attach(
 
 // ---- settings ------------------------------------------------------------------------------
 
-char* ext_set_tf32(int on) {
+char* ext_set_tf32(int on) noexcept {
   return guarded([&] {
     at::globalContext().setAllowTF32CuBLAS(on != 0);
     at::globalContext().setAllowTF32CuDNN(on != 0);
   });
 }
 
-char* ext_set_cudnn_benchmark(int on) {
+char* ext_set_cudnn_benchmark(int on) noexcept {
   return guarded([&] { at::globalContext().setBenchmarkCuDNN(on != 0); });
 }
 
-char* ext_set_deterministic(int on) {
+char* ext_set_deterministic(int on) noexcept {
   return guarded([&] {
     at::globalContext().setDeterministicCuDNN(on != 0);
     // Warn only: an operation without a deterministic CUDA form still runs.
@@ -344,20 +344,29 @@ char* ext_set_deterministic(int on) {
   });
 }
 
-int ext_is_deterministic() {
-  return at::globalContext().deterministicAlgorithms();
+char* ext_is_deterministic(int* on) noexcept {
+  return guarded([&] { *on = at::globalContext().deterministicAlgorithms(); });
 }
 
 // ---- CUDA through c10's registries ----------------------------------------------------------
 
-char* ext_cuda_synchronize(int index) {
+// As torch.cuda.memory._set_allocator_settings has it: read at each allocation, in c10's own memory.
+char* ext_cuda_expandable_segments() noexcept {
+  return guarded([] {
+    using Config = c10::CachingAllocator::AcceleratorAllocatorConfig;
+    c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
+    TORCH_CHECK(Config::use_expandable_segments(), "the allocator did not take its settings");
+  });
+}
+
+char* ext_cuda_synchronize(int index) noexcept {
   return guarded([&] {
     c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA)
         .synchronizeDevice(static_cast<c10::DeviceIndex>(index));
   });
 }
 
-char* ext_cuda_stream(int index, void** stream) {
+char* ext_cuda_stream(int index, void** stream) noexcept {
   return guarded([&] {
     c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
     *stream = guard
@@ -374,7 +383,7 @@ struct MemoryState {
   int64_t peak_reserved;
 };
 
-char* ext_cuda_memory(int index, MemoryState* state) {
+char* ext_cuda_memory(int index, MemoryState* state) noexcept {
   return guarded([&] {
     const auto stats = cuda_allocator()->getDeviceStats(static_cast<c10::DeviceIndex>(index));
     // Entry 0 aggregates the small and the large pool.
@@ -385,7 +394,7 @@ char* ext_cuda_memory(int index, MemoryState* state) {
   });
 }
 
-char* ext_cuda_reset_peak_memory(int index) {
+char* ext_cuda_reset_peak_memory(int index) noexcept {
   return guarded(
       [&] { cuda_allocator()->resetPeakStats(static_cast<c10::DeviceIndex>(index)); });
 }
@@ -400,7 +409,7 @@ char* ext_convolution_backward(
     int64_t padding,
     const bool* needs,
     at::Tensor* grad_x,
-    at::Tensor* grad_weight) {
+    at::Tensor* grad_weight) noexcept {
   return guarded([&] {
     at::NoGradGuard no_grad;
     const std::array<int64_t, 2> strides = {stride, stride}, paddings = {padding, padding};
@@ -434,7 +443,7 @@ char* ext_fused_adamw(
     double beta1,
     double beta2,
     double weight_decay,
-    double eps) {
+    double eps) noexcept {
   return guarded([&] {
     at::NoGradGuard no_grad;
     at::_fused_adamw_(

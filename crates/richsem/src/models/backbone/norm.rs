@@ -82,7 +82,7 @@ impl FrozenNorm {
         let mut made = self.folded.borrow_mut();
         made.retain(|folded| folded.version == now && folded.weight.is_some() == constant);
         let at = made.iter().position(|folded| folded.kind == kind).unwrap_or_else(|| {
-            made.push(tch::no_grad(|| {
+            made.push(torch_ext::no_grad(|| {
                 let [weight, bias, mean, var] = &self.buffers;
                 let scale = weight * (var + EPS).rsqrt();
                 let shift = bias - mean * &scale;
@@ -275,7 +275,7 @@ fn batch_norm(
     let own_mean = over_images(&(x * &weights)); // [1, C, 1, 1]
     let centred = x - &own_mean;
     let own_var = over_images(&(&centred * &weights).square());
-    tch::no_grad(|| {
+    torch_ext::no_grad(|| {
         // libtorch's running variance is the unbiased one.
         let unbiased = &own_var * (&count / (&count - 1.0).clamp_min(1.0));
         for (running, own) in [(mean, &own_mean), (var, &unbiased)] {

@@ -60,7 +60,7 @@ impl MsDeformAttn {
             }
         }
         if let Some(bias) = &sampling_offsets.bias {
-            tch::no_grad(|| bias.shallow_clone().copy_(&Tensor::from_slice(&directions)));
+            torch_ext::no_grad(|| bias.shallow_clone().copy_(&Tensor::from_slice(&directions)));
         }
         Self {
             sampling_offsets,
@@ -128,7 +128,7 @@ mod tests {
     fn fill(x: &Tensor, item: u64) {
         let mut random = Random::new(9, Stream::Test, 0, item);
         let values: Vec<f32> = (0..x.numel()).map(|_| random.normal() as f32 * 0.7).collect();
-        tch::no_grad(|| x.shallow_clone().copy_(&Tensor::from_slice(&values).view_as(x)));
+        torch_ext::no_grad(|| x.shallow_clone().copy_(&Tensor::from_slice(&values).view_as(x)));
     }
 
     fn rows(x: &Tensor) -> Vec<Vec<f64>> {

@@ -262,7 +262,7 @@ impl DeformableTransformer {
                 let count = self.num_queries.min(best.size()[1]);
                 best.topk(count, 1, true, true).1
             };
-            let tokens = tokens.map_or_else(|| tch::no_grad(best), Tensor::shallow_clone);
+            let tokens = tokens.map_or_else(|| torch_ext::no_grad(best), Tensor::shallow_clone);
             let pick = |x: &Tensor| {
                 let width = x.size()[2];
                 x.gather(1, &tokens.unsqueeze(-1).expand([-1, -1, width], false), false)

@@ -239,7 +239,7 @@ impl Run<'_> {
             self.optimizer.step(lr_factor)?;
             self.optimizer.zero_grad();
             let mut scale = self.clip.logit_scale.shallow_clone();
-            let _ = tch::no_grad(|| scale.f_clamp_max_(MOST_SCALE.ln()))?;
+            let _ = torch_ext::no_grad(|| scale.f_clamp_max_(MOST_SCALE.ln()))?;
             Ok((value, norm))
         })
     }
@@ -288,7 +288,7 @@ impl Run<'_> {
         let different: Vec<usize> = counts.keys().copied().collect();
         let mut right = 0;
         guarded(|| {
-            tch::no_grad(|| {
+            torch_ext::no_grad(|| {
                 let texts = different.chunks(MEASURED_AT_ONCE).map(|part| self.texts(part));
                 let texts = Tensor::f_cat(&texts.collect::<Result<Vec<_>>>()?, 0)?;
                 for part in of.chunks(MEASURED_AT_ONCE) {

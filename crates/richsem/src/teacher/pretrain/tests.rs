@@ -340,7 +340,8 @@ fn what_was_trained_opens_as_a_teacher_and_knows_new_pictures() {
     let channels = |v: [f32; 3]| Tensor::from_slice(&v).view([1, 3, 1, 1]);
     let pixels = (images - channels(PIXELS.mean)) / channels(PIXELS.std);
     let Visual::Resnet(visual) = &trained.clip.visual else { panic!() };
-    let own = tch::no_grad(|| visual.embed_boxes(&visual.dense(&pixels, false).unwrap(), &boxes));
+    let own =
+        torch_ext::no_grad(|| visual.embed_boxes(&visual.dense(&pixels, false).unwrap(), &boxes));
     let cosines = (l2_normalize(&own.unwrap()) * &soft.features).sum_dim_intlist(
         [1i64].as_slice(),
         false,

@@ -1,0 +1,84 @@
+//! Which libtorch runs. This crate reaches into 2.11: names and sizes that the compiler has not checked
+//! (`shim/graph.cpp`), and layouts of the headers. `build.rs` wants 2.11's headers; the library may have
+//! been replaced since.
+
+use std::sync::OnceLock;
+
+use crate::cuda::libraries;
+use crate::{Error, Result, ffi};
+
+/// What the crate is written for, in any patch release.
+const EXPECTED: &str = "2.11";
+
+/// Version of the libtorch that is loaded, as `2.11.0`; none if it does not say.
+pub(crate) fn loaded() -> Option<&'static str> {
+    // Kept: once the CUDA half is open, libtorch asks all of its libraries for theirs.
+    static LOADED: OnceLock<Option<String>> = OnceLock::new();
+    LOADED.get_or_init(|| of_settings(&ffi::build_settings().ok()?).map(str::to_owned)).as_deref()
+}
+
+/// Refuses a libtorch of another version than this crate is written for.
+///
+/// # Errors
+/// The version that was expected, the one that is loaded, its folder, and what to do.
+pub(crate) fn check() -> Result<()> {
+    compare(loaded())
+}
+
+fn compare(version: Option<&str>) -> Result<()> {
+    let rest = version.and_then(|version| version.strip_prefix(EXPECTED));
+    if rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit())) {
+        return Ok(());
+    }
+    let version = version.unwrap_or("one that does not say its version");
+    let place = libraries::torch_folder().map(|folder| format!(" in `{}`", folder.display()));
+    Err(Error::Version(format!(
+        "libtorch: expected version {EXPECTED}, got {version}{}; put {EXPECTED} back there, or build \
+         again (`make libtorch` fetches it, LIBTORCH names one of your own)",
+        place.unwrap_or_default()
+    )))
+}
+
+/// The version in libtorch's list of what it was built with: `…, TORCH_VERSION=2.11.0, …`.
+fn of_settings(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("TORCH_VERSION=")?;
+    rest.split([',', ' ', '\n']).next().filter(|version| !version.is_empty())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loaded_library_says_its_version() {
+        let version = loaded().unwrap();
+        assert!(version.starts_with("2.11."), "{version}");
+        check().unwrap();
+    }
+
+    #[test]
+    fn another_version_is_refused_with_what_to_do() {
+        for version in ["2.11.0", "2.11.1", "2.11.0a0+git70d99e9", "2.11"] {
+            compare(Some(version)).unwrap();
+        }
+        for version in ["2.10.0", "2.1.1", "2.110.0", "12.11.0", "2.12.0"] {
+            let problem = compare(Some(version)).unwrap_err().to_string();
+            let got = format!("expected version 2.11, got {version} in `/");
+            for part in [&got, "make libtorch", "LIBTORCH"] {
+                assert!(problem.contains(part), "no `{part}` in: {problem}");
+            }
+        }
+        let problem = compare(None).unwrap_err().to_string();
+        assert!(problem.contains("does not say its version"), "{problem}");
+    }
+
+    #[test]
+    fn the_version_is_found_among_the_settings() {
+        let text = "PyTorch built with:\n  - Build settings: LAPACK_INFO=mkl, TORCH_VERSION=2.12.1, \
+                    USE_CUDA=ON, \n";
+        assert_eq!(of_settings(text), Some("2.12.1"));
+        assert_eq!(of_settings("TORCH_VERSION=2.9.0\n"), Some("2.9.0"));
+        assert_eq!(of_settings("CUDA_VERSION=13.0"), None);
+    }
+}
