@@ -1,5 +1,6 @@
-//! The CPU kernels: a task an image and group, whose channels are neighbours in memory. Sums run over
-//! the image's pixels packed together, as if there were no padding: the same bits with it and without.
+//! The CPU kernels: a task an image and group, whose channels are neighbours in memory. The statistics
+//! are those of the image's pixels packed together, as if there were no padding, and the results have
+//! the same bits with it and without. The gradients, where padding is zeros in the sums, do not.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -11,48 +12,53 @@ use super::OP;
 use crate::Result;
 use crate::real::{self, data, data_mut, mul_add, multiversioned};
 
-/// Numbers that are added up in `T` before the sum goes into an f64; two blocks are in the first cache
-/// while they are read.
+/// Numbers that are added up in `T` before the sum goes into an f64.
 const BLOCK: usize = 1024;
 /// Sums that run side by side.
 const LANES: usize = 16;
+/// Pixels in a row that are copied without a call; most rows of small maps are no longer.
+const SHORT: usize = 2 * LANES;
+/// Numbers of a group that its pivot is the mean of.
+const FIRST: usize = 256;
 /// Fewer numbers than this are not worth waking other threads for.
-const PARALLEL: usize = 1 << 14;
+const PARALLEL: usize = 1 << 16;
 /// Pivot, mean - pivot and 1 / standard deviation of a group. What is normalised is `x - pivot`, which
 /// is exact where the mean is far larger than the deviation.
 const STATISTICS: usize = 3;
 
 /// `f32` or `f64`; named as the bound that `multiversioned!` writes.
-pub(super) trait Real: real::Real + Into<f64> {}
+pub(super) trait Real: real::Real + Into<f64> + 'static {}
 
 impl Real for f32 {}
 impl Real for f64 {}
 
 /// The pixels of an image that are not padding.
-struct Image {
-    /// In runs without a gap.
-    runs: Vec<Range<usize>>,
+struct Image<T> {
     /// How many.
     pixels: usize,
+    /// Where there is padding: one for each pixel that is none, zero for others.
+    keep: Option<Vec<T>>,
+    /// Where there is padding: pixels without a gap, of at most BLOCK.
+    runs: Vec<Range<usize>>,
 }
 
 /// Sizes, and where the images lie.
-pub(super) struct Shape {
+pub(super) struct Shape<T> {
     channels: usize,
     groups: usize,
     /// Pixels of a map.
     area: usize,
     /// One for each of the batch, or one for all.
-    images: Vec<Image>,
+    images: Vec<Image<T>>,
 }
 
-impl Shape {
+impl<T: Real> Shape<T> {
     /// Of a contiguous `x` `[B, C, H, W]` and `padding` `[B, H, W]`, both checked.
     pub(super) fn new(x: &Tensor, groups: i64, padding: Option<&Tensor>) -> Self {
         let size = x.size();
         let area = (size[2] * size[3]) as usize;
         let images = match padding {
-            None => vec![Image { runs: vec![0..area], pixels: area }],
+            None => vec![Image { pixels: area, keep: None, runs: vec![] }],
             Some(padding) => {
                 // SAFETY: a contiguous tensor of bools on the CPU, a byte each, that outlives this.
                 let padding = unsafe {
@@ -70,63 +76,30 @@ impl Shape {
     }
 
     /// The image and the channels of a task.
-    fn task(&self, index: usize) -> (&Image, Range<usize>) {
+    fn task(&self, index: usize) -> (&Image<T>, Range<usize>) {
         let (image, group) = (index / self.groups, index % self.groups);
         let image = self.images.get(image).unwrap_or(&self.images[0]);
         (image, group * self.width()..(group + 1) * self.width())
     }
 }
 
-impl Image {
+impl<T: Real> Image<T> {
     fn new(padding: &[u8]) -> Self {
+        let pixels = padding.iter().filter(|&&padded| padded == 0).count();
+        if pixels == padding.len() {
+            return Self { pixels, keep: None, runs: vec![] };
+        }
+        let keep = padding.iter().map(|&padded| if padded == 0 { T::ONE } else { T::ZERO });
         let mut runs = vec![];
         let mut start = 0;
         while let Some(skipped) = padding[start..].iter().position(|&padded| padded == 0) {
-            let first = start + skipped;
-            let length = padding[first..].iter().position(|&padded| padded != 0);
-            start = length.map_or(padding.len(), |length| first + length);
-            runs.push(first..start);
+            start += skipped;
+            let own = &padding[start..padding.len().min(start + BLOCK)];
+            let length = own.iter().position(|&padded| padded != 0).unwrap_or(own.len());
+            runs.push(start..start + length);
+            start += length;
         }
-        let pixels = runs.iter().map(ExactSizeIterator::len).sum();
-        Self { runs, pixels }
-    }
-}
-
-/// Where packing goes on: plane, run, and how much of the run has been taken.
-#[derive(Default)]
-struct Cursor {
-    plane: usize,
-    run: usize,
-    taken: usize,
-}
-
-impl Cursor {
-    /// Fills the block with the next of the image's numbers in `planes` of `area` pixels; returns how
-    /// many there were.
-    #[inline(always)]
-    fn fill<T: Copy>(
-        &mut self,
-        planes: &[T],
-        area: usize,
-        image: &Image,
-        block: &mut [T; BLOCK],
-    ) -> usize {
-        let mut filled = 0;
-        while (self.plane + 1) * area <= planes.len() {
-            while let Some(run) = image.runs.get(self.run) {
-                let length = (run.len() - self.taken).min(BLOCK - filled);
-                let from = self.plane * area + run.start + self.taken;
-                block[filled..filled + length].copy_from_slice(&planes[from..from + length]);
-                filled += length;
-                self.taken += length;
-                if self.taken < run.len() {
-                    return filled;
-                }
-                (self.run, self.taken) = (self.run + 1, 0);
-            }
-            (self.plane, self.run) = (self.plane + 1, 0);
-        }
-        filled
+        Self { pixels, keep: Some(keep.collect()), runs }
     }
 }
 
@@ -139,58 +112,129 @@ struct Moments<T> {
 }
 
 impl<T: Real> Moments<T> {
-    /// The pivot is the mean of the first block. That of a number lost by rounding grows with
-    /// (mean - pivot)² / variance, which is below the number of blocks.
+    /// The pivot is the mean of the first numbers. What rounding takes from the variance grows with
+    /// (mean - pivot)² / variance, which is at most all numbers over those first ones.
     #[inline(always)]
     fn add<const FMA: bool>(&mut self, block: &[T]) {
         if self.count == 0 {
-            let [sum, _] = sums::<T, FMA>(block, T::ZERO);
-            self.pivot = T::from_f64(sum / block.len() as f64);
+            let first = &block[..block.len().min(FIRST)];
+            let [sum, _] = square_sums::<T, FMA>(first, T::ZERO);
+            self.pivot = T::from_f64(sum / first.len() as f64);
         }
-        let [sum, squares] = sums::<T, FMA>(block, self.pivot);
+        let [sum, squares] = square_sums::<T, FMA>(block, self.pivot);
         self.sums[0] += sum;
         self.sums[1] += squares;
         self.count += block.len();
+    }
+
+    /// Adds the numbers of `x` at the runs of each plane of `area` pixels, cut into blocks as if there
+    /// were nothing between them.
+    #[inline(always)]
+    fn add_runs<const FMA: bool>(&mut self, x: &[T], area: usize, runs: &[Range<usize>]) {
+        let mut packed = vec![T::ZERO; (2 * BLOCK).min(x.len()) + SHORT];
+        let mut filled = 0;
+        for plane in (0..x.len()).step_by(area) {
+            for run in runs {
+                copy(&x[plane + run.start..], run.len(), &mut packed[filled..]);
+                filled += run.len();
+                if filled >= BLOCK {
+                    self.add::<FMA>(&packed[..BLOCK]);
+                    packed.copy_within(BLOCK..filled, 0);
+                    filled -= BLOCK;
+                }
+            }
+        }
+        if filled > 0 {
+            self.add::<FMA>(&packed[..filled]);
+        }
+    }
+}
+
+/// Copies `length` numbers, or SHORT where they are fewer and there is room.
+#[inline(always)]
+fn copy<T: Copy>(from: &[T], length: usize, to: &mut [T]) {
+    if length <= SHORT
+        && let (Some(from), Some(to)) = (from.first_chunk::<SHORT>(), to.first_chunk_mut::<SHORT>())
+    {
+        *to = *from;
+    } else {
+        to[..length].copy_from_slice(&from[..length]);
+    }
+}
+
+/// Adds `x - pivot` and its square.
+#[inline(always)]
+fn squares<T: Real, const FMA: bool>(x: &[T; LANES], pivot: T, lanes: &mut [[T; LANES]; 2]) {
+    for i in 0..LANES {
+        let d = x[i] - pivot;
+        lanes[0][i] += d;
+        lanes[1][i] = mul_add::<T, FMA>(d, d, lanes[1][i]);
     }
 }
 
 /// Sums of `x - pivot` and of its square over a block.
 #[inline(always)]
-fn sums<T: Real, const FMA: bool>(block: &[T], pivot: T) -> [f64; 2] {
+fn square_sums<T: Real, const FMA: bool>(block: &[T], pivot: T) -> [f64; 2] {
     let mut lanes = [[T::ZERO; LANES]; 2];
     let (chunks, rest) = block.as_chunks::<LANES>();
     for chunk in chunks {
-        for i in 0..LANES {
-            let d = chunk[i] - pivot;
-            lanes[0][i] += d;
-            lanes[1][i] = mul_add::<T, FMA>(d, d, lanes[1][i]);
-        }
+        squares::<T, FMA>(chunk, pivot, &mut lanes);
     }
-    for (i, &x) in rest.iter().enumerate() {
-        let d = x - pivot;
-        lanes[0][i] += d;
-        lanes[1][i] = mul_add::<T, FMA>(d, d, lanes[1][i]);
-    }
+    squares::<T, FMA>(&tail(block, rest.len(), pivot), pivot, &mut lanes);
     lanes.map(total)
+}
+
+/// Adds `g` and `g · (x - pivot)`.
+#[inline(always)]
+fn products<T: Real, const FMA: bool>(
+    grad: &[T; LANES],
+    x: &[T; LANES],
+    pivot: T,
+    lanes: &mut [[T; LANES]; 2],
+) {
+    for i in 0..LANES {
+        lanes[0][i] += grad[i];
+        lanes[1][i] = mul_add::<T, FMA>(grad[i], x[i] - pivot, lanes[1][i]);
+    }
 }
 
 /// Sums of `g` and of `g · (x - pivot)` over two blocks of one length.
 #[inline(always)]
-fn products<T: Real, const FMA: bool>(grad: &[T], x: &[T], pivot: T) -> [f64; 2] {
+fn product_sums<T: Real, const FMA: bool>(grad: &[T], x: &[T], pivot: T) -> [f64; 2] {
     let mut lanes = [[T::ZERO; LANES]; 2];
-    let (grads, grad_rest) = grad.as_chunks::<LANES>();
-    let (xs, x_rest) = x.as_chunks::<LANES>();
-    for (grad, x) in grads.iter().zip(xs) {
-        for i in 0..LANES {
-            lanes[0][i] += grad[i];
-            lanes[1][i] = mul_add::<T, FMA>(grad[i], x[i] - pivot, lanes[1][i]);
-        }
+    let (grads, rest) = grad.as_chunks::<LANES>();
+    for (grad, x) in grads.iter().zip(x.as_chunks::<LANES>().0) {
+        products::<T, FMA>(grad, x, pivot, &mut lanes);
     }
-    for (i, (&grad, &x)) in grad_rest.iter().zip(x_rest).enumerate() {
-        lanes[0][i] += grad;
-        lanes[1][i] = mul_add::<T, FMA>(grad, x - pivot, lanes[1][i]);
-    }
+    let (grad, x) = (tail(grad, rest.len(), T::ZERO), tail(x, rest.len(), pivot));
+    products::<T, FMA>(&grad, &x, pivot, &mut lanes);
     lanes.map(total)
+}
+
+/// The block with `idle` where `keep` is zero, in a buffer.
+#[inline(always)]
+fn kept<'a, T: Real>(block: &[T], keep: &[T], idle: T, buffer: &'a mut [T]) -> &'a [T] {
+    let buffer = &mut buffer[..block.len()];
+    for ((to, &x), &keep) in buffer.iter_mut().zip(block).zip(keep) {
+        *to = if keep == T::ZERO { idle } else { x };
+    }
+    buffer
+}
+
+/// The last `rest` numbers of a block, fewer than LANES, in lanes that are `idle` otherwise.
+#[inline(always)]
+fn tail<T: Real>(block: &[T], rest: usize, idle: T) -> [T; LANES] {
+    let mut lanes = [idle; LANES];
+    match block.last_chunk::<LANES>() {
+        Some(last) => {
+            let first = (LANES - rest) as u32;
+            for i in 0..LANES {
+                lanes[i] = if i as u32 >= first { last[i] } else { idle };
+            }
+        }
+        None => lanes[..block.len()].copy_from_slice(block),
+    }
+    lanes
 }
 
 /// Of all lanes, added in halves.
@@ -206,21 +250,10 @@ fn total<T: Real>(mut lanes: [T; LANES]) -> f64 {
     lanes[0].into()
 }
 
-/// Zeros in what lies between the runs of a plane.
-#[inline(always)]
-fn clear_padding<T: Real>(plane: &mut [MaybeUninit<T>], image: &Image) {
-    let mut end = 0;
-    for run in &image.runs {
-        plane[end..run.start].fill(MaybeUninit::new(T::ZERO));
-        end = run.end;
-    }
-    plane[end..].fill(MaybeUninit::new(T::ZERO));
-}
-
 /// `x`, `output` `[channels, area]`, `weight`, `bias` `[channels]`: one group. Writes all of `output`.
 #[inline(always)]
 fn forward_body<T: Real, const FMA: bool>(
-    image: &Image,
+    image: &Image<T>,
     x: &[T],
     weight: &[T],
     bias: &[T],
@@ -230,20 +263,13 @@ fn forward_body<T: Real, const FMA: bool>(
 ) {
     let area = x.len() / weight.len();
     let mut moments = Moments { pivot: T::ZERO, sums: [0.0; 2], count: 0 };
-    if image.pixels == area {
-        for block in x.chunks(BLOCK) {
-            moments.add::<FMA>(block);
-        }
-    } else {
-        let mut cursor = Cursor::default();
-        let mut block = [T::ZERO; BLOCK];
-        loop {
-            let filled = cursor.fill(x, area, image, &mut block);
-            if filled == 0 {
-                break;
+    match image.keep {
+        None => {
+            for block in x.chunks(BLOCK) {
+                moments.add::<FMA>(block);
             }
-            moments.add::<FMA>(&block[..filled]);
         }
+        Some(_) => moments.add_runs::<FMA>(x, area, &image.runs),
     }
     // At least one, for images of padding alone.
     let count = moments.count.max(1) as f64;
@@ -259,18 +285,26 @@ fn forward_body<T: Real, const FMA: bool>(
         let factor: f64 = scale * weight.into();
         let term = T::from_f64(bias.into() - shift * factor);
         let factor = T::from_f64(factor);
-        for run in &image.runs {
-            for (output, &x) in output[run.clone()].iter_mut().zip(&x[run.clone()]) {
-                output.write(mul_add::<T, FMA>(x - pivot, factor, term));
+        let both = output.iter_mut().zip(x);
+        match &image.keep {
+            None => {
+                for (output, &x) in both {
+                    output.write(mul_add::<T, FMA>(x - pivot, factor, term));
+                }
+            }
+            Some(keep) => {
+                for ((output, &x), &keep) in both.zip(keep) {
+                    let y = mul_add::<T, FMA>(x - pivot, factor, term);
+                    output.write(if keep == T::ZERO { T::ZERO } else { y });
+                }
             }
         }
-        clear_padding(output, image);
     }
 }
 
 multiversioned! {
     fn forward_group / forward_body<T>(
-        image: &Image,
+        image: &Image<T>,
         x: &[T],
         weight: &[T],
         bias: &[T],
@@ -284,7 +318,7 @@ multiversioned! {
 /// image, and all of `grad_x` where it is wanted.
 #[inline(always)]
 fn backward_body<T: Real, const FMA: bool>(
-    image: &Image,
+    image: &Image<T>,
     grad: &[T],
     x: &[T],
     weight: &[T],
@@ -295,30 +329,22 @@ fn backward_body<T: Real, const FMA: bool>(
     let area = x.len() / weight.len();
     let pivot = statistics[0];
     let [shift, scale]: [f64; 2] = [statistics[1].into(), statistics[2].into()];
-    let mut blocks = [[T::ZERO; BLOCK]; 2];
+    let room = if image.keep.is_some() { area.min(BLOCK) } else { 0 };
+    let mut buffers = [vec![T::ZERO; room], vec![T::ZERO; room]];
     // Of the gradient of the normalised numbers: its sum, and that of its product with them.
     let mut of_group = [0.0; 2];
     let planes = grad.chunks_exact(area).zip(x.chunks_exact(area));
     for (((grad, x), &weight), columns) in planes.zip(weight).zip(columns.chunks_exact_mut(2)) {
         let mut of_channel = [0.0; 2];
-        let mut add = |[sum, product]: [f64; 2]| {
+        for (block, (mut grad, mut x)) in grad.chunks(BLOCK).zip(x.chunks(BLOCK)).enumerate() {
+            if let Some(keep) = &image.keep {
+                let keep = &keep[block * BLOCK..];
+                let [of_grad, of_x] = &mut buffers;
+                (grad, x) = (kept(grad, keep, T::ZERO, of_grad), kept(x, keep, pivot, of_x));
+            }
+            let [sum, product] = product_sums::<T, FMA>(grad, x, pivot);
             of_channel[0] += sum;
             of_channel[1] += product;
-        };
-        if image.pixels == area {
-            for (grad, x) in grad.chunks(BLOCK).zip(x.chunks(BLOCK)) {
-                add(products::<T, FMA>(grad, x, pivot));
-            }
-        } else {
-            let mut cursors = [Cursor::default(), Cursor::default()];
-            loop {
-                let filled = cursors[0].fill(grad, area, image, &mut blocks[0]);
-                if filled == 0 {
-                    break;
-                }
-                cursors[1].fill(x, area, image, &mut blocks[1]);
-                add(products::<T, FMA>(&blocks[0][..filled], &blocks[1][..filled], pivot));
-            }
         }
         let [sum, product] = of_channel;
         let product = scale * (product - shift * sum);
@@ -335,22 +361,30 @@ fn backward_body<T: Real, const FMA: bool>(
     let term = T::from_f64(-scale * mean - of_x * shift);
     let of_x = T::from_f64(of_x);
     let planes = grad.chunks_exact(area).zip(x.chunks_exact(area));
-    for ((planes, grad_x), &weight) in planes.zip(grad_x.chunks_exact_mut(area)).zip(weight) {
+    for (((grad, x), grad_x), &weight) in planes.zip(grad_x.chunks_exact_mut(area)).zip(weight) {
         let of_grad = T::from_f64(scale * weight.into());
-        for run in &image.runs {
-            let numbers = planes.0[run.clone()].iter().zip(&planes.1[run.clone()]);
-            for (grad_x, (&grad, &x)) in grad_x[run.clone()].iter_mut().zip(numbers) {
-                let rest = mul_add::<T, FMA>(x - pivot, of_x, term);
-                grad_x.write(mul_add::<T, FMA>(grad, of_grad, rest));
+        let both = grad_x.iter_mut().zip(grad.iter().zip(x));
+        match &image.keep {
+            None => {
+                for (grad_x, (&grad, &x)) in both {
+                    let rest = mul_add::<T, FMA>(x - pivot, of_x, term);
+                    grad_x.write(mul_add::<T, FMA>(grad, of_grad, rest));
+                }
+            }
+            Some(keep) => {
+                for ((grad_x, (&grad, &x)), &keep) in both.zip(keep) {
+                    let rest = mul_add::<T, FMA>(x - pivot, of_x, term);
+                    let d = mul_add::<T, FMA>(grad, of_grad, rest);
+                    grad_x.write(if keep == T::ZERO { T::ZERO } else { d });
+                }
             }
         }
-        clear_padding(grad_x, image);
     }
 }
 
 multiversioned! {
     fn backward_group / backward_body<T>(
-        image: &Image,
+        image: &Image<T>,
         grad: &[T],
         x: &[T],
         weight: &[T],
@@ -366,7 +400,7 @@ fn run<I: Send>(
     tasks: impl Iterator<Item = I>,
     f: impl Fn(usize, I) + Send + Sync,
 ) {
-    if numbers < PARALLEL {
+    if numbers < PARALLEL || rayon::current_num_threads() == 1 {
         tasks.enumerate().for_each(|(index, task)| f(index, task));
     } else {
         let tasks: Vec<I> = tasks.collect();
@@ -389,7 +423,7 @@ pub(super) struct Forward {
 
 /// `x` `[B, C, H, W]` with numbers in it, contiguous and of kind `T`, as `weight` and `bias` are.
 pub(super) fn forward<T: Real>(
-    shape: &Shape,
+    shape: &Shape<T>,
     x: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
@@ -425,7 +459,7 @@ pub(super) struct Backward {
 
 /// `grad` is of the shape of `x`, which is what [`forward`] was given.
 pub(super) fn backward<T: Real>(
-    shape: &Shape,
+    shape: &Shape<T>,
     grad: &Tensor,
     x: &Tensor,
     weight: &Tensor,
@@ -454,8 +488,13 @@ pub(super) fn backward<T: Real>(
     for columns in columns.chunks_exact(totals.len()) {
         totals.iter_mut().zip(columns).for_each(|(total, column)| *total += column);
     }
-    let totals = Tensor::from_slice(&totals).f_view([-1, 2])?.f_to_kind(T::KIND)?;
-    let column = |i| totals.f_select(1, i)?.f_contiguous();
+    let column = |i: usize| -> Result<Tensor> {
+        let mut column = Tensor::f_zeros([shape.channels as i64], options)?;
+        for (to, total) in data_mut(OP, &mut column)?.iter_mut().zip(totals.chunks_exact(2)) {
+            *to = T::from_f64(total[i]);
+        }
+        Ok(column)
+    };
     let (weight, bias) = (column(0)?, column(1)?);
     Ok(Backward { x: grad_x, weight, bias })
 }

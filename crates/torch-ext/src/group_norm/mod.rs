@@ -71,7 +71,7 @@ fn on_cpu<T: cpu::Real>(
     eps: f64,
     padding: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let shape = cpu::Shape::new(x, groups, padding);
+    let shape = cpu::Shape::<T>::new(x, groups, padding);
     let cpu::Forward { output, statistics } =
         tch::no_grad(|| cpu::forward::<T>(&shape, x, weight, bias, eps))?;
     custom_function(
