@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
-    DeviceChoice, Result, gradients, memory, ms_deform_attn, ms_deform_attn_naive,
+    DeviceChoice, Result, gradients, group_norm, memory, ms_deform_attn, ms_deform_attn_naive,
     reset_peak_memory, roi_align, synchronize,
 };
 
@@ -82,6 +82,11 @@ fn run() -> Outcome<bool> {
             agree &= check_attention(device, name, kind, tolerance, sizes)?;
         }
         agree &= check_roi_align(device, name, kind, tolerance)?;
+        for (size, groups) in
+            [([2, 256, 100, 152], 32), ([3, 64, 25, 38], 8), ([2, 6, 7, 5], 3), ([2, 520, 9, 9], 1)]
+        {
+            agree &= check_group_norm(device, name, kind, tolerance, size, groups)?;
+        }
     }
     time(device, 2, FULL, 25)?;
     println!("{}", if agree { "all agree" } else { "DISAGREEMENT" });
@@ -178,6 +183,47 @@ fn check_roi_align(device: Device, kind_name: &str, kind: Kind, tolerance: f64) 
         let got = run(device, kind)?;
         let name = format!("roi_align 200 boxes ratio={ratio} aligned={aligned}");
         for (i, what) in ["output", "features"].into_iter().enumerate() {
+            agree &= row(&name, kind_name, what, difference(&got[i], &expected[i]), tolerance);
+        }
+    }
+    Ok(agree)
+}
+
+fn check_group_norm(
+    device: Device,
+    kind_name: &str,
+    kind: Kind,
+    tolerance: f64,
+    size: [i64; 4],
+    groups: i64,
+) -> Result<bool> {
+    let [b, c, h, w] = size;
+    let options = (Kind::Float, Device::Cpu);
+    // Rounded once, so that both devices start from the same numbers.
+    let x = (Tensor::randn(size, options) * 2.0 + 3.0).to_kind(kind);
+    let grad = Tensor::randn(size, options).to_kind(kind);
+    let (weight, bias) = (Tensor::randn([c], options), Tensor::randn([c], options));
+    let padding = Tensor::zeros([b, h, w], (Kind::Bool, Device::Cpu));
+    let _ = padding.get(0).narrow(0, h * 2 / 3, h - h * 2 / 3).fill_(1.0);
+    let _ = padding.get(1).narrow(1, w / 2, w - w / 2).fill_(1.0);
+    let mut agree = true;
+    for padding in [None, Some(&padding)] {
+        let run = |device: Device, kind: Kind| -> Result<[Tensor; 4]> {
+            let x = leaf(&x, device, kind);
+            let weight = leaf(&weight, device, Kind::Float);
+            let bias = leaf(&bias, device, Kind::Float);
+            let padding = padding.map(|padding| padding.to_device(device));
+            poison(device);
+            let output = group_norm(&x, groups, &weight, &bias, 1e-5, padding.as_ref())?;
+            poison(device);
+            (&output * grad.to_kind(kind).to_device(device)).sum(Kind::Float).backward();
+            Ok([output, x.grad(), weight.grad(), bias.grad()])
+        };
+        let expected = run(Device::Cpu, Kind::Float)?;
+        let got = run(device, kind)?;
+        let padded = if padding.is_some() { " padded" } else { "" };
+        let name = format!("group_norm {size:?} G={groups}{padded}");
+        for (i, what) in ["output", "x", "weight", "bias"].into_iter().enumerate() {
             agree &= row(&name, kind_name, what, difference(&got[i], &expected[i]), tolerance);
         }
     }

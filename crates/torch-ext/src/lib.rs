@@ -11,7 +11,7 @@ mod device;
 mod error;
 mod ffi;
 mod function;
-mod group_norm;
+pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
 pub mod ms_deform_attn;
@@ -30,7 +30,7 @@ pub use cuda::graph::CudaGraph;
 pub use device::{DeviceChoice, device_name};
 pub use error::{Error, Result, without_backtrace};
 pub use function::{BackwardArgs, Gradients, custom_function};
-pub use group_norm::group_norm;
+pub use group_norm::{group_norm, group_norm_naive};
 pub use layer_norm::{add_layer_norm, add_layer_norm_naive};
 pub use linear::{Epilogue, linear, linear_naive};
 pub use ms_deform_attn::{

@@ -9,7 +9,7 @@ use tch::{Cuda, Kind};
 
 use crate::cuda::compile::{self, Program};
 use crate::cuda::{launch, libraries};
-use crate::{Result, layer_norm, linear, ms_deform_attn, roi_align, version};
+use crate::{Result, group_norm, layer_norm, linear, ms_deform_attn, roi_align, version};
 
 /// What the engine finds on this machine.
 #[derive(Debug, Clone)]
@@ -227,7 +227,11 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
         name: format!("add_layer_norm {name}"),
         state: state(layer_norm::cuda::program(kind, 256)),
     });
-    attention.chain(roi_align).chain(linear).chain(layer_norm).collect()
+    let group_norm = kinds.into_iter().map(|(name, kind)| KernelReport {
+        name: format!("group_norm {name}"),
+        state: state(group_norm::cuda::program(kind, 256, 32)),
+    });
+    attention.chain(roi_align).chain(linear).chain(layer_norm).chain(group_norm).collect()
 }
 
 #[cfg(test)]
@@ -240,7 +244,7 @@ mod tests {
         assert!(report.libtorch_version.is_some_and(|version| version.starts_with("2.11.")));
         assert!(report.libtorch_folder.is_some());
         assert!(report.libtorch_threads > 0 && report.kernel_threads > 0);
-        assert_eq!(report.kernels.len(), 12);
+        assert_eq!(report.kernels.len(), 15);
         for kernel in &report.kernels {
             let text = kernel.state.to_string();
             match (&kernel.state, report.devices.is_empty(), &report.nvrtc) {

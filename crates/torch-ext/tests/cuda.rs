@@ -10,7 +10,8 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::detr_losses::{CostWeights, FocalTargets, box_losses, focal_sums, matching_cost};
 use torch_ext::{
     DeviceChoice, Epilogue, add_layer_norm, add_layer_norm_naive, autocast, conv2d_relu,
-    conv2d_relu_naive, linear, linear_naive, ms_deform_attn, ms_deform_attn_around, roi_align,
+    conv2d_relu_naive, group_norm, group_norm_naive, linear, linear_naive, ms_deform_attn,
+    ms_deform_attn_around, roi_align,
 };
 
 fn device() -> Option<Device> {
@@ -403,4 +404,92 @@ fn an_index_out_of_range_is_not_a_number_and_nothing_is_touched() {
         assert_eq!(grad.iter().position(|&nan| nan), Some(7), "a label of {wrong}");
     }
     torch_ext::synchronize(device).unwrap();
+}
+
+#[test]
+fn group_norm_agrees_with_its_composition() {
+    let Some(device) = device() else { return };
+    type Norm =
+        fn(&Tensor, i64, &Tensor, &Tensor, f64, Option<&Tensor>) -> torch_ext::Result<Tensor>;
+    for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 4e-3), (Kind::BFloat16, 3e-2)] {
+        // One channel a group, vectors of two, of four and of eight; more vectors than a block has
+        // threads; maps of one block and of many.
+        for (size @ [b, c, h, w], groups) in [
+            ([3, 32, 5, 7], 32),
+            ([3, 6, 5, 7], 3),
+            ([4, 36, 13, 11], 1),
+            ([4, 256, 100, 76], 32),
+            ([4, 64, 60, 61], 8),
+            ([3, 2056, 3, 3], 1),
+            ([3, 515, 9, 5], 5),
+        ] {
+            let held = seeded(c);
+            let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, device));
+            let x = random(&size) * 2.0 + 3.0;
+            let (weight, bias, grad) = (random(&[c]), random(&[c]), random(&size));
+            drop(held);
+            // Both from values that the kind has, the composition in f32.
+            let [x, grad] = [x, grad].map(|t| t.to_kind(kind).to_kind(Kind::Float));
+            // A picture in its corner, one of padding alone, one with single pixels missing and one
+            // without padding.
+            let padding = Tensor::ones([b, h, w], (Kind::Bool, device));
+            let _ = padding.get(0).narrow(0, 1, h - 1).narrow(1, 0, w / 2).fill_(0.0);
+            let holes = Tensor::arange(h * w, (Kind::Int64, device)).remainder(5).lt(2);
+            padding.get(2).copy_(&holes.view([h, w]));
+            if b > 3 {
+                let _ = padding.get(3).fill_(0.0);
+            }
+            let outside = padding.unsqueeze(1);
+            let last = |t: &Tensor| t.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+            for (padded, channels_last) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
+                let padding = padded.then_some(&padding);
+                let run = |f: Norm, kind: Kind| {
+                    let laid = |t: &Tensor| if channels_last { last(t) } else { t.contiguous() };
+                    let (mut x, mut grad) = (x.copy(), grad.copy());
+                    if padded {
+                        x = x.masked_fill(&outside, f64::NAN);
+                        grad = grad.masked_fill(&outside, 1e3);
+                    }
+                    let leaf = |t: &Tensor| t.detach().set_requires_grad(true);
+                    let x = leaf(&laid(&x.to_kind(kind)));
+                    let [weight, bias] = [&weight, &bias].map(leaf);
+                    let output = f(&x, groups, &weight, &bias, 1e-5, padding).unwrap();
+                    assert_eq!((output.kind(), output.size()), (kind, size.to_vec()));
+                    (&output * laid(&grad.to_kind(kind))).sum(Kind::Float).backward();
+                    [output.detach(), x.grad(), weight.grad(), bias.grad()]
+                };
+                let expected = run(group_norm_naive, Kind::Float);
+                let got = run(group_norm, kind);
+                for (i, name) in ["output", "x", "weight", "bias"].into_iter().enumerate() {
+                    close(&format!("{name} {size:?} {kind:?}"), &got[i], &expected[i], tolerance);
+                }
+                if padded {
+                    for map in &got[..2] {
+                        let zero = map.masked_select(&outside);
+                        assert_eq!(zero.count_nonzero(None::<i64>).int64_value(&[]), 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Padding that comes first in memory must not take the digits of a large mean.
+#[test]
+fn group_norm_keeps_a_small_deviation_from_a_large_mean() {
+    let Some(device) = device() else { return };
+    let held = seeded(8);
+    let x = Tensor::randn([2, 16, 20, 30], (Kind::Float, device)) * 0.1 + 1e4;
+    drop(held);
+    let padding = Tensor::zeros([2, 20, 30], (Kind::Bool, device));
+    let _ = padding.narrow(1, 0, 4).fill_(1.0);
+    let x = x.masked_fill(&padding.unsqueeze(1), 0.0);
+    let [ones, zeros] = [1.0, 0.0].map(|v| Tensor::full([16], v, (Kind::Float, device)));
+    let got = group_norm(&x, 4, &ones, &zeros, 1e-5, Some(&padding)).unwrap();
+    let double = |t: &Tensor| t.to_kind(Kind::Double);
+    let (x, ones, zeros) = (double(&x), double(&ones), double(&zeros));
+    let expected = group_norm_naive(&x, 4, &ones, &zeros, 1e-5, Some(&padding)).unwrap();
+    close("output", &got, &expected, 1e-4);
 }

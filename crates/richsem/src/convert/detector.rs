@@ -17,9 +17,7 @@ use crate::{
     config::ClassHeadConfig,
     detector::Detector,
     error::{Error, Result, guarded},
-    models::{
-        class_head::TextTable, deformable_transformer::TransformerConfig, padding::Padding,
-    },
+    models::{class_head::TextTable, deformable_transformer::TransformerConfig, padding::Padding},
     teacher::{
         clip::{self, PromptSet},
         text_of_clip,

@@ -387,7 +387,9 @@ impl Dino {
     /// Images to encoder memory `[B, S, D]`.
     fn encode(&self, images: &Tensor, mask: &Tensor, train: bool) -> Result<(Tensor, Levels)> {
         let pyramid = match self.config.padding() {
-            Padding::Masked => Some(PaddingPyramid::new(mask, self.halvings(self.input_proj.len()))),
+            Padding::Masked => {
+                Some(PaddingPyramid::new(mask, self.halvings(self.input_proj.len())))
+            }
             Padding::Official => None,
         };
         let maps = self.backbone.forward(images, pyramid.as_ref(), train)?;

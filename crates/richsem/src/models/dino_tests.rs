@@ -139,10 +139,8 @@ fn padding_does_not_change_an_images_outputs() {
         };
         let memory = dino.transformer.encode(&padded, &positions, &levels).unwrap();
         let chosen = dino.transformer.propose(&memory, &levels, None);
-        let decoded = dino
-            .transformer
-            .decode(&memory, &levels, &chosen, None, &dino.bbox_embed)
-            .unwrap();
+        let decoded =
+            dino.transformer.decode(&memory, &levels, &chosen, None, &dino.bbox_embed).unwrap();
         let output = dino.heads(&decoded.hidden, &decoded.references, None);
         (chosen.logits, chosen.boxes, output.logits, output.boxes)
     };
@@ -335,6 +333,7 @@ fn a_text_head_refuses_a_missing_or_misshapen_table() {
     let table = TextTable::new(&normal(2, &[5, 8]));
     let wrong = dino
         .infer(&Forward { text: Some(&table), ..Forward::new(&images, &no_padding(&images)) })
-        .unwrap_err().to_string();
+        .unwrap_err()
+        .to_string();
     assert!(wrong.contains("expected embeddings of width 24, got 8"), "{wrong}");
 }

@@ -282,9 +282,13 @@ mod tests {
                 let close = |got: Tensor, expected: &Tensor| {
                     assert!((got - expected).abs().max().double_value(&[]) < 1e-5, "{frozen}");
                 };
-                close(block.forward(&x, Extent::of_images(None), true, None).unwrap(), &expected.relu());
+                close(
+                    block.forward(&x, Extent::of_images(None), true, None).unwrap(),
+                    &expected.relu(),
+                );
                 let shortcut = block.shortcut(&x, Extent::of_images(None), true).unwrap();
-                let sum = block.forward(&x, Extent::of_images(None), true, Some(&shortcut)).unwrap();
+                let sum =
+                    block.forward(&x, Extent::of_images(None), true, Some(&shortcut)).unwrap();
                 close(sum, &(&expected * 2.0).relu());
             }
         }

@@ -1,0 +1,500 @@
+//! The CPU kernels: a task an image and group, whose channels are neighbours in memory. The statistics
+//! are those of the image's pixels packed together, as if there were no padding, and the results have
+//! the same bits with it and without. The gradients, where padding is zeros in the sums, do not.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use rayon::prelude::*;
+use tch::Tensor;
+
+use super::OP;
+use crate::Result;
+use crate::real::{self, data, data_mut, mul_add, multiversioned};
+
+/// Numbers that are added up in `T` before the sum goes into an f64.
+const BLOCK: usize = 1024;
+/// Sums that run side by side.
+const LANES: usize = 16;
+/// Pixels in a row that are copied without a call; most rows of small maps are no longer.
+const SHORT: usize = 2 * LANES;
+/// Numbers of a group that its pivot is the mean of.
+const FIRST: usize = 256;
+/// Fewer numbers than this are not worth waking other threads for.
+const PARALLEL: usize = 1 << 16;
+/// Pivot, mean - pivot and 1 / standard deviation of a group. What is normalised is `x - pivot`, which
+/// is exact where the mean is far larger than the deviation.
+const STATISTICS: usize = 3;
+
+/// `f32` or `f64`; named as the bound that `multiversioned!` writes.
+pub(super) trait Real: real::Real + Into<f64> + 'static {}
+
+impl Real for f32 {}
+impl Real for f64 {}
+
+/// The pixels of an image that are not padding.
+struct Image<T> {
+    /// How many.
+    pixels: usize,
+    /// Where there is padding: one for each pixel that is none, zero for others.
+    keep: Option<Vec<T>>,
+    /// Where there is padding: pixels without a gap, of at most BLOCK.
+    runs: Vec<Range<usize>>,
+}
+
+/// Sizes, and where the images lie.
+pub(super) struct Shape<T> {
+    channels: usize,
+    groups: usize,
+    /// Pixels of a map.
+    area: usize,
+    /// One for each of the batch, or one for all.
+    images: Vec<Image<T>>,
+}
+
+impl<T: Real> Shape<T> {
+    /// Of a contiguous `x` `[B, C, H, W]` and `padding` `[B, H, W]`, both checked.
+    pub(super) fn new(x: &Tensor, groups: i64, padding: Option<&Tensor>) -> Self {
+        let size = x.size();
+        let area = (size[2] * size[3]) as usize;
+        let images = match padding {
+            None => vec![Image { pixels: area, keep: None, runs: vec![] }],
+            Some(padding) => {
+                // SAFETY: a contiguous tensor of bools on the CPU, a byte each, that outlives this.
+                let padding = unsafe {
+                    std::slice::from_raw_parts(padding.data_ptr().cast::<u8>(), padding.numel())
+                };
+                padding.chunks_exact(area).map(Image::new).collect()
+            }
+        };
+        Self { channels: size[1] as usize, groups: groups as usize, area, images }
+    }
+
+    /// Channels of a group.
+    fn width(&self) -> usize {
+        self.channels / self.groups
+    }
+
+    /// The image and the channels of a task.
+    fn task(&self, index: usize) -> (&Image<T>, Range<usize>) {
+        let (image, group) = (index / self.groups, index % self.groups);
+        let image = self.images.get(image).unwrap_or(&self.images[0]);
+        (image, group * self.width()..(group + 1) * self.width())
+    }
+}
+
+impl<T: Real> Image<T> {
+    fn new(padding: &[u8]) -> Self {
+        let pixels = padding.iter().filter(|&&padded| padded == 0).count();
+        if pixels == padding.len() {
+            return Self { pixels, keep: None, runs: vec![] };
+        }
+        let keep = padding.iter().map(|&padded| if padded == 0 { T::ONE } else { T::ZERO });
+        let mut runs = vec![];
+        let mut start = 0;
+        while let Some(skipped) = padding[start..].iter().position(|&padded| padded == 0) {
+            start += skipped;
+            let own = &padding[start..padding.len().min(start + BLOCK)];
+            let length = own.iter().position(|&padded| padded != 0).unwrap_or(own.len());
+            runs.push(start..start + length);
+            start += length;
+        }
+        Self { pixels, keep: Some(keep.collect()), runs }
+    }
+}
+
+/// Sums of `x - pivot` and of its square.
+struct Moments<T> {
+    pivot: T,
+    sums: [f64; 2],
+    /// Numbers seen.
+    count: usize,
+}
+
+impl<T: Real> Moments<T> {
+    /// The pivot is the mean of the first numbers. What rounding takes from the variance grows with
+    /// (mean - pivot)² / variance, which is at most all numbers over those first ones.
+    #[inline(always)]
+    fn add<const FMA: bool>(&mut self, block: &[T]) {
+        if self.count == 0 {
+            let first = &block[..block.len().min(FIRST)];
+            let [sum, _] = square_sums::<T, FMA>(first, T::ZERO);
+            self.pivot = T::from_f64(sum / first.len() as f64);
+        }
+        let [sum, squares] = square_sums::<T, FMA>(block, self.pivot);
+        self.sums[0] += sum;
+        self.sums[1] += squares;
+        self.count += block.len();
+    }
+
+    /// Adds the numbers of `x` at the runs of each plane of `area` pixels, cut into blocks as if there
+    /// were nothing between them.
+    #[inline(always)]
+    fn add_runs<const FMA: bool>(&mut self, x: &[T], area: usize, runs: &[Range<usize>]) {
+        let mut packed = vec![T::ZERO; (2 * BLOCK).min(x.len()) + SHORT];
+        let mut filled = 0;
+        for plane in (0..x.len()).step_by(area) {
+            for run in runs {
+                copy(&x[plane + run.start..], run.len(), &mut packed[filled..]);
+                filled += run.len();
+                if filled >= BLOCK {
+                    self.add::<FMA>(&packed[..BLOCK]);
+                    packed.copy_within(BLOCK..filled, 0);
+                    filled -= BLOCK;
+                }
+            }
+        }
+        if filled > 0 {
+            self.add::<FMA>(&packed[..filled]);
+        }
+    }
+}
+
+/// Copies `length` numbers, or SHORT where they are fewer and there is room.
+#[inline(always)]
+fn copy<T: Copy>(from: &[T], length: usize, to: &mut [T]) {
+    if length <= SHORT
+        && let (Some(from), Some(to)) = (from.first_chunk::<SHORT>(), to.first_chunk_mut::<SHORT>())
+    {
+        *to = *from;
+    } else {
+        to[..length].copy_from_slice(&from[..length]);
+    }
+}
+
+/// Adds `x - pivot` and its square.
+#[inline(always)]
+fn squares<T: Real, const FMA: bool>(x: &[T; LANES], pivot: T, lanes: &mut [[T; LANES]; 2]) {
+    for i in 0..LANES {
+        let d = x[i] - pivot;
+        lanes[0][i] += d;
+        lanes[1][i] = mul_add::<T, FMA>(d, d, lanes[1][i]);
+    }
+}
+
+/// Sums of `x - pivot` and of its square over a block.
+#[inline(always)]
+fn square_sums<T: Real, const FMA: bool>(block: &[T], pivot: T) -> [f64; 2] {
+    let mut lanes = [[T::ZERO; LANES]; 2];
+    let (chunks, rest) = block.as_chunks::<LANES>();
+    for chunk in chunks {
+        squares::<T, FMA>(chunk, pivot, &mut lanes);
+    }
+    squares::<T, FMA>(&tail(block, rest.len(), pivot), pivot, &mut lanes);
+    lanes.map(total)
+}
+
+/// Adds `g` and `g · (x - pivot)`.
+#[inline(always)]
+fn products<T: Real, const FMA: bool>(
+    grad: &[T; LANES],
+    x: &[T; LANES],
+    pivot: T,
+    lanes: &mut [[T; LANES]; 2],
+) {
+    for i in 0..LANES {
+        lanes[0][i] += grad[i];
+        lanes[1][i] = mul_add::<T, FMA>(grad[i], x[i] - pivot, lanes[1][i]);
+    }
+}
+
+/// Sums of `g` and of `g · (x - pivot)` over two blocks of one length.
+#[inline(always)]
+fn product_sums<T: Real, const FMA: bool>(grad: &[T], x: &[T], pivot: T) -> [f64; 2] {
+    let mut lanes = [[T::ZERO; LANES]; 2];
+    let (grads, rest) = grad.as_chunks::<LANES>();
+    for (grad, x) in grads.iter().zip(x.as_chunks::<LANES>().0) {
+        products::<T, FMA>(grad, x, pivot, &mut lanes);
+    }
+    let (grad, x) = (tail(grad, rest.len(), T::ZERO), tail(x, rest.len(), pivot));
+    products::<T, FMA>(&grad, &x, pivot, &mut lanes);
+    lanes.map(total)
+}
+
+/// The block with `idle` where `keep` is zero, in a buffer.
+#[inline(always)]
+fn kept<'a, T: Real>(block: &[T], keep: &[T], idle: T, buffer: &'a mut [T]) -> &'a [T] {
+    let buffer = &mut buffer[..block.len()];
+    for ((to, &x), &keep) in buffer.iter_mut().zip(block).zip(keep) {
+        *to = if keep == T::ZERO { idle } else { x };
+    }
+    buffer
+}
+
+/// The last `rest` numbers of a block, fewer than LANES, in lanes that are `idle` otherwise.
+#[inline(always)]
+fn tail<T: Real>(block: &[T], rest: usize, idle: T) -> [T; LANES] {
+    let mut lanes = [idle; LANES];
+    match block.last_chunk::<LANES>() {
+        Some(last) => {
+            let first = (LANES - rest) as u32;
+            for i in 0..LANES {
+                lanes[i] = if i as u32 >= first { last[i] } else { idle };
+            }
+        }
+        None => lanes[..block.len()].copy_from_slice(block),
+    }
+    lanes
+}
+
+/// Of all lanes, added in halves.
+#[inline(always)]
+fn total<T: Real>(mut lanes: [T; LANES]) -> f64 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0].into()
+}
+
+/// `x`, `output` `[channels, area]`, `weight`, `bias` `[channels]`: one group. Writes all of `output`.
+#[inline(always)]
+fn forward_body<T: Real, const FMA: bool>(
+    image: &Image<T>,
+    x: &[T],
+    weight: &[T],
+    bias: &[T],
+    eps: f64,
+    statistics: &mut [T],
+    output: &mut [MaybeUninit<T>],
+) {
+    let area = x.len() / weight.len();
+    let mut moments = Moments { pivot: T::ZERO, sums: [0.0; 2], count: 0 };
+    match image.keep {
+        None => {
+            for block in x.chunks(BLOCK) {
+                moments.add::<FMA>(block);
+            }
+        }
+        Some(_) => moments.add_runs::<FMA>(x, area, &image.runs),
+    }
+    // At least one, for images of padding alone.
+    let count = moments.count.max(1) as f64;
+    let pivot = moments.pivot;
+    let shift = moments.sums[0] / count;
+    // A rounding below zero at most; a NaN stays one.
+    let variance = moments.sums[1] / count - shift * shift;
+    let variance = if variance < 0.0 { 0.0 } else { variance };
+    let scale = 1.0 / (variance + eps).sqrt();
+    statistics.copy_from_slice(&[pivot, T::from_f64(shift), T::from_f64(scale)]);
+    let planes = x.chunks_exact(area).zip(output.chunks_exact_mut(area));
+    for ((x, output), (&weight, &bias)) in planes.zip(weight.iter().zip(bias)) {
+        let factor: f64 = scale * weight.into();
+        let term = T::from_f64(bias.into() - shift * factor);
+        let factor = T::from_f64(factor);
+        let both = output.iter_mut().zip(x);
+        match &image.keep {
+            None => {
+                for (output, &x) in both {
+                    output.write(mul_add::<T, FMA>(x - pivot, factor, term));
+                }
+            }
+            Some(keep) => {
+                for ((output, &x), &keep) in both.zip(keep) {
+                    let y = mul_add::<T, FMA>(x - pivot, factor, term);
+                    output.write(if keep == T::ZERO { T::ZERO } else { y });
+                }
+            }
+        }
+    }
+}
+
+multiversioned! {
+    fn forward_group / forward_body<T>(
+        image: &Image<T>,
+        x: &[T],
+        weight: &[T],
+        bias: &[T],
+        eps: f64,
+        statistics: &mut [T],
+        output: &mut [MaybeUninit<T>],
+    )
+}
+
+/// As in [`forward_body`]. Writes `columns` `[channels, 2]`, the gradients of weight and bias from this
+/// image, and all of `grad_x` where it is wanted.
+#[inline(always)]
+fn backward_body<T: Real, const FMA: bool>(
+    image: &Image<T>,
+    grad: &[T],
+    x: &[T],
+    weight: &[T],
+    statistics: &[T],
+    columns: &mut [f64],
+    grad_x: Option<&mut [MaybeUninit<T>]>,
+) {
+    let area = x.len() / weight.len();
+    let pivot = statistics[0];
+    let [shift, scale]: [f64; 2] = [statistics[1].into(), statistics[2].into()];
+    let room = if image.keep.is_some() { area.min(BLOCK) } else { 0 };
+    let mut buffers = [vec![T::ZERO; room], vec![T::ZERO; room]];
+    // Of the gradient of the normalised numbers: its sum, and that of its product with them.
+    let mut of_group = [0.0; 2];
+    let planes = grad.chunks_exact(area).zip(x.chunks_exact(area));
+    for (((grad, x), &weight), columns) in planes.zip(weight).zip(columns.chunks_exact_mut(2)) {
+        let mut of_channel = [0.0; 2];
+        for (block, (mut grad, mut x)) in grad.chunks(BLOCK).zip(x.chunks(BLOCK)).enumerate() {
+            if let Some(keep) = &image.keep {
+                let keep = &keep[block * BLOCK..];
+                let [of_grad, of_x] = &mut buffers;
+                (grad, x) = (kept(grad, keep, T::ZERO, of_grad), kept(x, keep, pivot, of_x));
+            }
+            let [sum, product] = product_sums::<T, FMA>(grad, x, pivot);
+            of_channel[0] += sum;
+            of_channel[1] += product;
+        }
+        let [sum, product] = of_channel;
+        let product = scale * (product - shift * sum);
+        columns.copy_from_slice(&[product, sum]);
+        let weight: f64 = weight.into();
+        of_group[0] += weight * sum;
+        of_group[1] += weight * product;
+    }
+    let Some(grad_x) = grad_x else { return };
+    let count = (weight.len() * image.pixels).max(1) as f64;
+    let [mean, mean_product] = of_group.map(|sum| sum / count);
+    // scale · (weight · g - mean - mean_product · (x - pivot - shift) · scale)
+    let of_x = -scale * scale * mean_product;
+    let term = T::from_f64(-scale * mean - of_x * shift);
+    let of_x = T::from_f64(of_x);
+    let planes = grad.chunks_exact(area).zip(x.chunks_exact(area));
+    for (((grad, x), grad_x), &weight) in planes.zip(grad_x.chunks_exact_mut(area)).zip(weight) {
+        let of_grad = T::from_f64(scale * weight.into());
+        let both = grad_x.iter_mut().zip(grad.iter().zip(x));
+        match &image.keep {
+            None => {
+                for (grad_x, (&grad, &x)) in both {
+                    let rest = mul_add::<T, FMA>(x - pivot, of_x, term);
+                    grad_x.write(mul_add::<T, FMA>(grad, of_grad, rest));
+                }
+            }
+            Some(keep) => {
+                for ((grad_x, (&grad, &x)), &keep) in both.zip(keep) {
+                    let rest = mul_add::<T, FMA>(x - pivot, of_x, term);
+                    let d = mul_add::<T, FMA>(grad, of_grad, rest);
+                    grad_x.write(if keep == T::ZERO { T::ZERO } else { d });
+                }
+            }
+        }
+    }
+}
+
+multiversioned! {
+    fn backward_group / backward_body<T>(
+        image: &Image<T>,
+        grad: &[T],
+        x: &[T],
+        weight: &[T],
+        statistics: &[T],
+        columns: &mut [f64],
+        grad_x: Option<&mut [MaybeUninit<T>]>,
+    )
+}
+
+/// Runs each task, on several threads where there is enough to do.
+fn run<I: Send>(
+    numbers: usize,
+    tasks: impl Iterator<Item = I>,
+    f: impl Fn(usize, I) + Send + Sync,
+) {
+    if numbers < PARALLEL || rayon::current_num_threads() == 1 {
+        tasks.enumerate().for_each(|(index, task)| f(index, task));
+    } else {
+        let tasks: Vec<I> = tasks.collect();
+        tasks.into_par_iter().enumerate().for_each(|(index, task)| f(index, task));
+    }
+}
+
+/// The memory of a tensor that was just made, contiguous and of kind `T` on the CPU.
+fn unwritten<T: Real>(tensor: &mut Tensor) -> &mut [MaybeUninit<T>] {
+    // SAFETY: that many numbers, which nothing else refers to; nothing is said of what they hold.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// What a forward pass leaves.
+pub(super) struct Forward {
+    pub(super) output: Tensor,
+    /// `[B, G, 3]`
+    pub(super) statistics: Tensor,
+}
+
+/// `x` `[B, C, H, W]` with numbers in it, contiguous and of kind `T`, as `weight` and `bias` are.
+pub(super) fn forward<T: Real>(
+    shape: &Shape<T>,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Forward> {
+    let size = x.size();
+    let options = (T::KIND, x.device());
+    let mut output = Tensor::f_empty(&size, options)?;
+    let number = [size[0], shape.groups as i64, STATISTICS as i64];
+    let mut statistics = Tensor::f_zeros(number, options)?;
+    let (weight, bias) = (weight.f_contiguous()?, bias.f_contiguous()?);
+    let [x, weight, bias] = [data::<T>(OP, x)?, data(OP, &weight)?, data(OP, &bias)?];
+    let group = shape.width() * shape.area;
+    let tasks = x
+        .chunks_exact(group)
+        .zip(unwritten::<T>(&mut output).chunks_exact_mut(group))
+        .zip(data_mut::<T>(OP, &mut statistics)?.chunks_exact_mut(STATISTICS));
+    run(x.len(), tasks, |index, ((x, output), statistics)| {
+        let (image, channels) = shape.task(index);
+        let (weight, bias) = (&weight[channels.clone()], &bias[channels]);
+        forward_group(image, x, weight, bias, eps, statistics, output);
+    });
+    Ok(Forward { output, statistics })
+}
+
+/// What a backward pass returns.
+pub(super) struct Backward {
+    /// Where it is wanted.
+    pub(super) x: Option<Tensor>,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+}
+
+/// `grad` is of the shape of `x`, which is what [`forward`] was given.
+pub(super) fn backward<T: Real>(
+    shape: &Shape<T>,
+    grad: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    statistics: &Tensor,
+    of_x: bool,
+) -> Result<Backward> {
+    let options = (T::KIND, x.device());
+    let mut grad_x = of_x.then(|| Tensor::f_empty(x.size(), options)).transpose()?;
+    let (grad, weight) = (grad.f_contiguous()?, weight.f_contiguous()?);
+    let [grad, x, weight] = [data::<T>(OP, &grad)?, data(OP, x)?, data(OP, &weight)?];
+    let group = shape.width() * shape.area;
+    // Of each image, [B, C, 2], and added up in its order.
+    let mut columns = vec![0.0; x.len() / shape.area * 2];
+    let mut of_x = grad_x.as_mut().map(|grad_x| unwritten::<T>(grad_x).chunks_exact_mut(group));
+    let tasks = grad
+        .chunks_exact(group)
+        .zip(x.chunks_exact(group))
+        .zip(data::<T>(OP, statistics)?.chunks_exact(STATISTICS))
+        .zip(columns.chunks_exact_mut(2 * shape.width()))
+        .map(|task| (task, of_x.as_mut().and_then(Iterator::next)));
+    run(x.len(), tasks, |index, ((((grad, x), statistics), columns), grad_x)| {
+        let (image, channels) = shape.task(index);
+        backward_group(image, grad, x, &weight[channels], statistics, columns, grad_x);
+    });
+    let mut totals = vec![0.0; 2 * shape.channels];
+    for columns in columns.chunks_exact(totals.len()) {
+        totals.iter_mut().zip(columns).for_each(|(total, column)| *total += column);
+    }
+    let column = |i: usize| -> Result<Tensor> {
+        let mut column = Tensor::f_zeros([shape.channels as i64], options)?;
+        for (to, total) in data_mut(OP, &mut column)?.iter_mut().zip(totals.chunks_exact(2)) {
+            *to = T::from_f64(total[i]);
+        }
+        Ok(column)
+    };
+    let (weight, bias) = (column(0)?, column(1)?);
+    Ok(Backward { x: grad_x, weight, bias })
+}
