@@ -21,7 +21,7 @@ const SHORT: usize = 2 * LANES;
 /// Numbers of a group that its pivot is the mean of.
 const FIRST: usize = 256;
 /// Fewer numbers than this are not worth waking other threads for.
-const PARALLEL: usize = 1 << 16;
+const PARALLEL: usize = 1 << 17;
 /// Pivot, mean - pivot and 1 / standard deviation of a group. What is normalised is `x - pivot`, which
 /// is exact where the mean is far larger than the deviation.
 const STATISTICS: usize = 3;
@@ -130,8 +130,14 @@ impl<T: Real> Moments<T> {
     /// Adds the numbers of `x` at the runs of each plane of `area` pixels, cut into blocks as if there
     /// were nothing between them.
     #[inline(always)]
-    fn add_runs<const FMA: bool>(&mut self, x: &[T], area: usize, runs: &[Range<usize>]) {
-        let mut packed = vec![T::ZERO; (2 * BLOCK).min(x.len()) + SHORT];
+    fn add_runs<const FMA: bool>(
+        &mut self,
+        x: &[T],
+        area: usize,
+        runs: &[Range<usize>],
+        scratch: &mut Vec<T>,
+    ) {
+        let packed = room((2 * BLOCK).min(x.len()) + SHORT, scratch);
         let mut filled = 0;
         for plane in (0..x.len()).step_by(area) {
             for run in runs {
@@ -148,6 +154,15 @@ impl<T: Real> Moments<T> {
             self.add::<FMA>(&packed[..filled]);
         }
     }
+}
+
+/// So many places of a task's working memory, which hold anything.
+#[inline(always)]
+fn room<T: Real>(length: usize, scratch: &mut Vec<T>) -> &mut [T] {
+    if scratch.len() < length {
+        scratch.resize(length, T::ZERO);
+    }
+    &mut scratch[..length]
 }
 
 /// Copies `length` numbers, or SHORT where they are fewer and there is room.
@@ -260,6 +275,7 @@ fn forward_body<T: Real, const FMA: bool>(
     eps: f64,
     statistics: &mut [T],
     output: &mut [MaybeUninit<T>],
+    scratch: &mut Vec<T>,
 ) {
     let area = x.len() / weight.len();
     let mut moments = Moments { pivot: T::ZERO, sums: [0.0; 2], count: 0 };
@@ -269,7 +285,7 @@ fn forward_body<T: Real, const FMA: bool>(
                 moments.add::<FMA>(block);
             }
         }
-        Some(_) => moments.add_runs::<FMA>(x, area, &image.runs),
+        Some(_) => moments.add_runs::<FMA>(x, area, &image.runs, scratch),
     }
     // At least one, for images of padding alone.
     let count = moments.count.max(1) as f64;
@@ -311,6 +327,7 @@ multiversioned! {
         eps: f64,
         statistics: &mut [T],
         output: &mut [MaybeUninit<T>],
+        scratch: &mut Vec<T>,
     )
 }
 
@@ -325,12 +342,13 @@ fn backward_body<T: Real, const FMA: bool>(
     statistics: &[T],
     columns: &mut [f64],
     grad_x: Option<&mut [MaybeUninit<T>]>,
+    scratch: &mut Vec<T>,
 ) {
     let area = x.len() / weight.len();
     let pivot = statistics[0];
     let [shift, scale]: [f64; 2] = [statistics[1].into(), statistics[2].into()];
-    let room = if image.keep.is_some() { area.min(BLOCK) } else { 0 };
-    let mut buffers = [vec![T::ZERO; room], vec![T::ZERO; room]];
+    let length = if image.keep.is_some() { area.min(BLOCK) } else { 0 };
+    let (grad_buffer, x_buffer) = room(2 * length, scratch).split_at_mut(length);
     // Of the gradient of the normalised numbers: its sum, and that of its product with them.
     let mut of_group = [0.0; 2];
     let planes = grad.chunks_exact(area).zip(x.chunks_exact(area));
@@ -339,8 +357,8 @@ fn backward_body<T: Real, const FMA: bool>(
         for (block, (mut grad, mut x)) in grad.chunks(BLOCK).zip(x.chunks(BLOCK)).enumerate() {
             if let Some(keep) = &image.keep {
                 let keep = &keep[block * BLOCK..];
-                let [of_grad, of_x] = &mut buffers;
-                (grad, x) = (kept(grad, keep, T::ZERO, of_grad), kept(x, keep, pivot, of_x));
+                grad = kept(grad, keep, T::ZERO, grad_buffer);
+                x = kept(x, keep, pivot, x_buffer);
             }
             let [sum, product] = product_sums::<T, FMA>(grad, x, pivot);
             of_channel[0] += sum;
@@ -391,20 +409,25 @@ multiversioned! {
         statistics: &[T],
         columns: &mut [f64],
         grad_x: Option<&mut [MaybeUninit<T>]>,
+        scratch: &mut Vec<T>,
     )
 }
 
-/// Runs each task, on several threads where there is enough to do.
-fn run<I: Send>(
+/// Runs each task, on several threads where there is enough to do. Tasks of a thread share their working
+/// memory.
+fn run<T: Real, I: Send>(
     numbers: usize,
     tasks: impl Iterator<Item = I>,
-    f: impl Fn(usize, I) + Send + Sync,
+    f: impl Fn(usize, I, &mut Vec<T>) + Send + Sync,
 ) {
     if numbers < PARALLEL || rayon::current_num_threads() == 1 {
-        tasks.enumerate().for_each(|(index, task)| f(index, task));
+        let mut scratch = vec![];
+        tasks.enumerate().for_each(|(index, task)| f(index, task, &mut scratch));
     } else {
-        let tasks: Vec<I> = tasks.collect();
-        tasks.into_par_iter().enumerate().for_each(|(index, task)| f(index, task));
+        let tasks: Vec<(usize, I)> = tasks.enumerate().collect();
+        tasks
+            .into_par_iter()
+            .for_each_init(Vec::new, |scratch, (index, task)| f(index, task, scratch));
     }
 }
 
@@ -441,10 +464,10 @@ pub(super) fn forward<T: Real>(
         .chunks_exact(group)
         .zip(unwritten::<T>(&mut output).chunks_exact_mut(group))
         .zip(data_mut::<T>(OP, &mut statistics)?.chunks_exact_mut(STATISTICS));
-    run(x.len(), tasks, |index, ((x, output), statistics)| {
+    run(x.len(), tasks, |index, ((x, output), statistics), scratch| {
         let (image, channels) = shape.task(index);
         let (weight, bias) = (&weight[channels.clone()], &bias[channels]);
-        forward_group(image, x, weight, bias, eps, statistics, output);
+        forward_group(image, x, weight, bias, eps, statistics, output, scratch);
     });
     Ok(Forward { output, statistics })
 }
@@ -480,9 +503,10 @@ pub(super) fn backward<T: Real>(
         .zip(data::<T>(OP, statistics)?.chunks_exact(STATISTICS))
         .zip(columns.chunks_exact_mut(2 * shape.width()))
         .map(|task| (task, of_x.as_mut().and_then(Iterator::next)));
-    run(x.len(), tasks, |index, ((((grad, x), statistics), columns), grad_x)| {
+    run(x.len(), tasks, |index, ((((grad, x), statistics), columns), grad_x), scratch| {
         let (image, channels) = shape.task(index);
-        backward_group(image, grad, x, &weight[channels], statistics, columns, grad_x);
+        let weight = &weight[channels];
+        backward_group(image, grad, x, weight, statistics, columns, grad_x, scratch);
     });
     let mut totals = vec![0.0; 2 * shape.channels];
     for columns in columns.chunks_exact(totals.len()) {

@@ -21,8 +21,9 @@ const OP: &str = "group_norm";
 /// autocast is on or not.
 ///
 /// On CUDA kernels for f32, bf16 and f16, whose result has channels last in memory (as `x` should: it
-/// is copied otherwise); on the CPU kernels for f32 and f64, through f32 for others, with which an image
-/// has the same bits whatever the padding, the batch and the threads. Elsewhere [`group_norm_naive`].
+/// is copied otherwise); on the CPU kernels for f32 and f64, through f32 for others, with which the result
+/// of an image has the same bits whatever the padding, the batch and the threads, and its gradient
+/// whatever the batch and the threads. Elsewhere [`group_norm_naive`].
 ///
 /// # Shapes
 /// - `x` `[B, C, H, W]`, of a floating kind
