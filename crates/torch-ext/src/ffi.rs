@@ -53,7 +53,7 @@ pub(crate) type Release = unsafe extern "C" fn(context: *mut c_void);
 
 unsafe extern "C" {
     fn ext_free(message: *mut c_char);
-    fn ext_build_settings(text: *mut *mut c_char) -> *mut c_char;
+    fn ext_version(text: *mut *mut c_char) -> *mut c_char;
     pub(crate) fn ext_string_set(target: *mut CppString, text: *const u8, length: usize);
     pub(crate) fn ext_assign(target: *mut C_tensor, source: *const C_tensor) -> *mut c_char;
     pub(crate) fn ext_autocast_enter(
@@ -149,14 +149,14 @@ unsafe fn take(text: *mut c_char) -> String {
     }
 }
 
-/// What the libtorch that is loaded was built with, as it tells it.
+/// Version of the libtorch that is loaded; empty if it does not say.
 ///
 /// # Errors
 /// What libtorch refuses.
-pub(crate) fn build_settings() -> Result<String> {
+pub(crate) fn libtorch_version() -> Result<String> {
     let mut text = std::ptr::null_mut();
     // SAFETY: `text` outlives the call.
-    check(unsafe { ext_build_settings(&raw mut text) })?;
+    check(unsafe { ext_version(&raw mut text) })?;
     // SAFETY: set where there was no error.
     Ok(unsafe { take(text) })
 }

@@ -12,9 +12,9 @@ const EXPECTED: &str = "2.11";
 
 /// Version of the libtorch that is loaded, as `2.11.0`; none if it does not say.
 pub(crate) fn loaded() -> Option<&'static str> {
-    // Kept: once the CUDA half is open, libtorch asks all of its libraries for theirs.
     static LOADED: OnceLock<Option<String>> = OnceLock::new();
-    LOADED.get_or_init(|| of_settings(&ffi::build_settings().ok()?).map(str::to_owned)).as_deref()
+    let version = || ffi::libtorch_version().ok().filter(|version| !version.is_empty());
+    LOADED.get_or_init(version).as_deref()
 }
 
 /// Refuses a libtorch of another version than this crate is written for.
@@ -37,12 +37,6 @@ fn compare(version: Option<&str>) -> Result<()> {
          again (`make libtorch` fetches it, LIBTORCH names one of your own)",
         place.unwrap_or_default()
     )))
-}
-
-/// The version in libtorch's list of what it was built with: `…, TORCH_VERSION=2.11.0, …`.
-fn of_settings(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once("TORCH_VERSION=")?;
-    rest.split([',', ' ', '\n']).next().filter(|version| !version.is_empty())
 }
 
 #[cfg(test)]
@@ -71,14 +65,5 @@ mod tests {
         }
         let problem = compare(None).unwrap_err().to_string();
         assert!(problem.contains("does not say its version"), "{problem}");
-    }
-
-    #[test]
-    fn the_version_is_found_among_the_settings() {
-        let text = "PyTorch built with:\n  - Build settings: LAPACK_INFO=mkl, TORCH_VERSION=2.12.1, \
-                    USE_CUDA=ON, \n";
-        assert_eq!(of_settings(text), Some("2.12.1"));
-        assert_eq!(of_settings("TORCH_VERSION=2.9.0\n"), Some("2.9.0"));
-        assert_eq!(of_settings("CUDA_VERSION=13.0"), None);
     }
 }

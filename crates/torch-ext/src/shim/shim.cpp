@@ -7,7 +7,6 @@
 #include "shim.h"
 
 #include <ATen/Context.h>
-#include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
@@ -15,6 +14,7 @@
 #include <ATen/ops/convolution_backward.h>
 #include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <caffe2/core/common.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
@@ -166,10 +166,15 @@ void ext_free(char* message) noexcept {
   }
 }
 
-// What the libtorch that is loaded was built with, which is where it says its version; freed by the
-// caller with `ext_free`.
-char* ext_build_settings(char** text) noexcept {
-  return guarded([&] { *text = copy_message(at::show_config().c_str()); });
+// Version of the libtorch that is loaded, freed by the caller with `ext_free`; empty if it does not say.
+// Not from `at::show_config`: that asks the CUDA half too, and a half that is not open yet is taken for
+// absent from then on.
+char* ext_version(char** text) noexcept {
+  return guarded([&] {
+    const auto& options = caffe2::GetBuildOptions();
+    const auto version = options.find("TORCH_VERSION");
+    *text = copy_message(version == options.end() ? "" : version->second.c_str());
+  });
 }
 
 // Leaves the string as it was where there is no memory.
