@@ -11,16 +11,19 @@ BIN    := $(or $(CARGO_TARGET_DIR),target)/release
 # Tests run side by side, one a core; each computes on one thread, or they would wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
 
-.PHONY: help build demo test lint bench golden parity libtorch libtorch-cuda python rust
+.PHONY: help build demo test test-matrix lint bench golden parity libtorch libtorch-cuda python rust
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-demo: build ## Draws a long-tailed set, trains on it, measures, writes a report (15 minutes on 2 cores)
+demo: build ## Draws a long-tailed set, trains on it, measures, writes a report (8 minutes on 2 cores)
 	@scripts/demo.sh $(BIN)/richsem $(DEMO)
 
 test: rust libtorch ## Runs all tests
 	$(TEST_ENV) $(CARGO) test --release --workspace
+
+test-matrix: libtorch ## Runs the numeric tests under other instruction sets and numbers of threads
+	@CARGO="$(CARGO)" scripts/test_matrix.sh
 
 # The doc comments of richsem-cli are its help texts, not pages.
 lint: rust libtorch ## Checks formatting, lints (clippy) and documentation, warnings denied

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         images = images.contiguous();
     }
     let forward = || -> Result<[Tensor; 4]> {
-        Ok(autocast(device, Some(Kind::BFloat16), || trunk.forward(&images, true))?)
+        Ok(autocast(device, Some(Kind::BFloat16), || trunk.forward(&images, None, true))?)
     };
     let timed = |f: &dyn Fn() -> Result<()>| -> Result<f64> {
         let mut times = Vec::new();

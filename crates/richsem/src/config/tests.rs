@@ -1,6 +1,7 @@
 //! Every rule of reading settings.
 
 use super::*;
+use crate::models::padding::Padding;
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
@@ -37,21 +38,29 @@ fn a_saved_config_reads_back_the_same() {
                 [data.sampler]\nkind = \"repeat_factor\"\n\
                 [data.augment]\ncrop = { probability = 0 }\n\
                 [model.class_head]\nkind = \"text\"\ntable = \"/t.npy\"";
-    let config = load(text, &[]).unwrap();
+    let mut config = load(text, &[]).unwrap();
     assert_eq!(config.loss.federated.as_ref().unwrap().classes, 7);
     assert_eq!(config.data.augment.crop.probability, 0.0);
+    // A run settles it before it saves its settings.
+    config.model.dino.padding = Some(config.model.dino.padding());
     assert_eq!(Config::parse(&config.to_toml(), Path::new("saved.toml")).unwrap(), config);
 }
 
-/// Runs of before the mean had a warm-up go on without one; new ones have it.
+/// Runs of before the mean had a warm-up go on without one, and their padding stays the official code's;
+/// new ones have a warm-up, and padding changes nothing.
 #[test]
 fn a_setting_that_came_later_is_off_in_saved_settings() {
-    let text = "version = 1\n[train]\nema = { decay = 0.9 }";
+    let text =
+        "version = 1\n[train]\nema = { decay = 0.9 }\n[model.dino]\nreturn_interm_indices = [2, 3]";
     let saved = |text: &str| Config::parse(text, Path::new("config.toml")).unwrap();
     let warm = |config: &Config| config.train.ema.as_ref().map(|ema| ema.warmup);
     assert_eq!(warm(&load(text, &[]).unwrap()), Some(true));
     assert_eq!(warm(&saved(text)), Some(false));
-    let new = load(text, &[]).unwrap();
+    let padding = |config: &Config| config.model.dino.padding();
+    assert_eq!(padding(&load(text, &[]).unwrap()), Padding::Masked);
+    assert_eq!(padding(&saved(text)), Padding::Official);
+    let mut new = load(text, &[]).unwrap();
+    new.model.dino.padding = Some(Padding::Masked);
     assert_eq!(saved(&new.to_toml()), new);
     assert_eq!(warm(&saved("version = 1")), None);
 }

@@ -9,6 +9,7 @@ use crate::{
         backbone::{Norm, Trunk},
         denoising::DenoisingConfig,
         parameters::Role,
+        postprocess::{ScoredBox, postprocess},
     },
     random::{Random, Stream},
     targets::{LabelKnowledge, Target},
@@ -98,13 +99,13 @@ fn a_batch_is_its_images_one_by_one() {
     }
 }
 
-/// From the tokens on, nothing sees what stands in the padding, and the encoder and the selection
-/// do not see how much of it there is. (Two things do see the amount, in the reference as here: the
-/// group norms before the encoder average over the whole map, and the decoder's sine embedding is
-/// of boxes scaled by the valid ratio of level 0.)
+/// From the tokens on, as in the official code: nothing sees what stands in the padding, and the encoder
+/// and the selection do not see how much of it there is. The decoder's sine embedding does, which is of
+/// boxes scaled by the valid ratio of level 0.
 #[test]
-fn padding_does_not_change_an_images_outputs() {
+fn official_padding_does_not_reach_encoder_and_selection() {
     let config = DinoConfig {
+        padding: Some(Padding::Official),
         return_interm_indices: vec![2, 3],
         transformer: TransformerConfig { num_feature_levels: 2, ..tiny(6).transformer },
         ..tiny(6)
@@ -172,7 +173,8 @@ fn every_trainable_parameter_gets_a_gradient() {
     let text = TextTable::new(&normal(1, &[5, 24]));
     for space in [ClassSpace::Classes(5), ClassSpace::Text(24)] {
         let (store, dino) = build(&tiny(12), space);
-        let images = pictures(2, 64, 64);
+        // The last level has 2 × 2 cells: a norm over one alone gives its weight no gradient.
+        let images = pictures(2, 128, 128);
         let targets = [target(&[0, 3]), target(&[1])];
         let mut random = Random::new(0, Stream::Test, 1, 0);
         let config = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
@@ -233,30 +235,132 @@ fn references_are_detached_where_the_method_says() {
 /// and 50 wide.
 #[test]
 fn levels_of_a_padded_batch_are_those_of_its_mask() {
-    let (_store, dino) = build(&tiny(12), ClassSpace::Classes(5));
-    let images = pictures(2, 64, 96);
-    let mask = no_padding(&images);
-    let _ = mask.get(1).narrow(0, 40, 24).fill_(1);
-    let _ = mask.get(1).narrow(1, 50, 46).fill_(1);
-    let (memory, levels) = dino.encode(&images, &mask, false).unwrap();
-    assert_eq!(levels.spatial_shapes, [(8, 12), (4, 6), (2, 3), (1, 2)]);
-    assert_eq!(memory.size(), [2, 96 + 24 + 6 + 2, 32]);
-    // Nearest: pixel i of n reads mask pixel floor(i · 64 / n). Rows 0 to 4 of 8 read 0, 8 … 32;
-    // columns 0 to 6 of 12 read 0, 8 … 48.
-    let expected = [[7.0 / 12.0, 5.0 / 8.0], [4.0 / 6.0, 3.0 / 4.0], [2.0 / 3.0, 1.0], [1.0, 1.0]];
-    for (level, expected) in expected.iter().enumerate() {
-        for (k, expected) in expected.iter().enumerate() {
-            let at = [level as i64, k as i64];
-            assert_eq!(levels.valid_ratios.double_value(&[0, at[0], at[1]]), 1.0);
-            let got = levels.valid_ratios.double_value(&[1, at[0], at[1]]);
-            assert!((got - expected).abs() < 1e-6, "{level} {k}: {got} {expected}");
+    for padding in [Padding::Masked, Padding::Official] {
+        let config = DinoConfig { padding: Some(padding), ..tiny(12) };
+        let (_store, dino) = build(&config, ClassSpace::Classes(5));
+        let images = pictures(2, 64, 96);
+        let mask = no_padding(&images);
+        let _ = mask.get(1).narrow(0, 40, 24).fill_(1);
+        let _ = mask.get(1).narrow(1, 50, 46).fill_(1);
+        let (memory, levels) = dino.encode(&images, &mask, false).unwrap();
+        assert_eq!(levels.spatial_shapes, [(8, 12), (4, 6), (2, 3), (1, 2)]);
+        assert_eq!(memory.size(), [2, 96 + 24 + 6 + 2, 32]);
+        // Masked: ⌈side / stride⌉ cells. Official: cell i of n reads mask pixel floor(i · 64 / n); rows
+        // 0 to 4 of 8 read 0, 8 … 32, columns 0 to 6 of 12 read 0, 8 … 48. They differ where the padded
+        // side is no multiple of the stride: 50 of 96 pixels at stride 64.
+        let last = if padding == Padding::Masked { 0.5 } else { 1.0 };
+        let expected =
+            [[7.0 / 12.0, 5.0 / 8.0], [4.0 / 6.0, 3.0 / 4.0], [2.0 / 3.0, 1.0], [last, 1.0]];
+        for (level, expected) in expected.iter().enumerate() {
+            for (k, expected) in expected.iter().enumerate() {
+                let at = [level as i64, k as i64];
+                assert_eq!(levels.valid_ratios.double_value(&[0, at[0], at[1]]), 1.0);
+                let got = levels.valid_ratios.double_value(&[1, at[0], at[1]]);
+                assert!((got - expected).abs() < 1e-6, "{padding} {level} {k}: {got} {expected}");
+            }
+        }
+        let padding = levels.padding.get(1).to_kind(Kind::Int64);
+        assert_eq!(padding.narrow(0, 0, 96).sum(Kind::Int64).int64_value(&[]), 96 - 7 * 5);
+        assert_eq!(padding.int64_value(&[4 * 12 + 6]), 0);
+        assert_eq!(padding.int64_value(&[4 * 12 + 7]), 1);
+        assert_eq!(padding.int64_value(&[5 * 12]), 1);
+    }
+}
+
+/// Norms of every kind that do something, and trunks of every form: from pixels to detections an image
+/// alone is the image with any padding around it, and beside any other image.
+#[test]
+fn padding_and_batch_mates_change_no_detection() {
+    let trunks = [
+        (Trunk::Resnet18, Norm::GroupNorm),
+        (Trunk::Resnet18, Norm::FrozenBn),
+        (Trunk::Resnet50, Norm::GroupNorm),
+        (Trunk::Resnet50, Norm::FrozenBn),
+        (Trunk::Resnet50, Norm::BatchNorm),
+        (Trunk::ClipResnet, Norm::GroupNorm),
+        (Trunk::ClipResnet, Norm::FrozenBn),
+    ];
+    // 200: more queries than the smaller picture has tokens.
+    for (queries, (name, norm)) in [12, 200].into_iter().flat_map(|q| trunks.map(|t| (q, t))) {
+        let sizes = tiny(queries);
+        let backbone = BackboneConfig {
+            name,
+            norm,
+            groups: 4,
+            layers: vec![1, 2, 1, 1],
+            ..sizes.backbone.clone()
+        };
+        let config = DinoConfig { backbone, ..sizes };
+        let (store, dino) = build(&config, ClassSpace::Classes(5));
+        shake(&store);
+        let pictures = [(61, 83), (90, 47)].map(|(h, w)| normal(h as u64, &[1, 3, h, w]));
+        let alone = pictures.each_ref().map(|picture| detect(&dino, &[picture], (0, 0)));
+        for extra in [(0, 0), (3, 37), (64, 1)] {
+            let together = detect(&dino, &[&pictures[0], &pictures[1]], extra);
+            for (i, alone) in alone.iter().enumerate() {
+                let padded = detect(&dino, &[&pictures[i]], extra);
+                for (what, got) in [("padded", &padded[0]), ("together", &together[i])] {
+                    let what = format!("{name:?} {norm:?} {queries} {what} {extra:?}");
+                    same_detections(&what, got, &alone[0]);
+                }
+            }
         }
     }
-    let padding = levels.padding.get(1).to_kind(Kind::Int64);
-    assert_eq!(padding.narrow(0, 0, 96).sum(Kind::Int64).int64_value(&[]), 96 - 7 * 5);
-    assert_eq!(padding.int64_value(&[4 * 12 + 6]), 0);
-    assert_eq!(padding.int64_value(&[4 * 12 + 7]), 1);
-    assert_eq!(padding.int64_value(&[5 * 12]), 1);
+}
+
+/// Weights, biases and running statistics of norms far from their initial ones.
+fn shake(store: &ParameterStore) {
+    for (i, p) in store.parameters().iter().enumerate().filter(|(_, p)| p.tensor.dim() == 1) {
+        let random = normal(1000 + i as u64, &p.tensor.size()) * 0.3;
+        let value = match p.name.rsplit('.').next() {
+            Some("weight") => random + 1.0,
+            Some("running_var") => random.abs() + 0.5,
+            _ => &p.tensor + random,
+        };
+        torch_ext::no_grad(|| p.tensor.shallow_clone().copy_(&value));
+    }
+}
+
+/// Detections of pictures, padded to the size of the largest and `extra` pixels more: score, class and
+/// box of each, best first.
+fn detect(dino: &Dino, pictures: &[&Tensor], extra: (i64, i64)) -> Vec<Vec<[f64; 6]>> {
+    let side = |axis: usize| pictures.iter().map(|p| p.size()[axis]).max().unwrap();
+    let (h, w) = (side(2) + extra.0, side(3) + extra.1);
+    let size = [pictures.len() as i64, 3, h, w];
+    let images = Tensor::zeros(size, (Kind::Float, Device::Cpu));
+    let mask = Tensor::ones([size[0], h, w], (Kind::Bool, Device::Cpu));
+    let mut sizes = Vec::new();
+    for (i, picture) in (0..).zip(pictures) {
+        let (own_h, own_w) = (picture.size()[2], picture.size()[3]);
+        images.get(i).narrow(1, 0, own_h).narrow(2, 0, own_w).copy_(&picture.get(0));
+        let _ = mask.get(i).narrow(0, 0, own_h).narrow(1, 0, own_w).fill_(0);
+        sizes.push([own_h as u32, own_w as u32]);
+    }
+    let few_tokens = dino.config().few_tokens(sizes.iter().copied());
+    let output = dino.infer(&Forward { few_tokens, ..Forward::new(&images, &mask) }).unwrap();
+    let found = postprocess(&output, &sizes, 2000).unwrap();
+    let row = |d: ScoredBox| {
+        let [x0, y0, x1, y1] = d.bbox.0.map(f64::from);
+        [f64::from(d.score), f64::from(d.class.0), x0, y0, x1, y1]
+    };
+    found.into_iter().map(|image| image.into_iter().map(row).collect()).collect()
+}
+
+/// Equal but for rounding; detections of nearly equal score may come in another order.
+fn same_detections(what: &str, got: &[[f64; 6]], expected: &[[f64; 6]]) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let mut left: Vec<&[f64; 6]> = got.iter().collect();
+    for wanted in expected {
+        let close = |d: &&[f64; 6]| {
+            d[1] == wanted[1]
+                && (d[0] - wanted[0]).abs() < 1e-4
+                && (2..6).all(|k| (d[k] - wanted[k]).abs() < 0.02)
+        };
+        let Some(at) = left.iter().position(close) else {
+            panic!("{what}: {wanted:?} is not among {:?}", &got[..got.len().min(5)]);
+        };
+        left.swap_remove(at);
+    }
 }
 
 #[test]

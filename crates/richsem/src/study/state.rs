@@ -40,7 +40,12 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
     }
     let run = RunFolder::open(folder)?;
     let config = run.config()?;
-    let different = differences(&config, wanted);
+    let mut wanted = wanted.clone();
+    if wanted.model.dino.padding.is_none() {
+        // Left open: the run settled it.
+        wanted.model.dino.padding = config.model.dino.padding;
+    }
+    let different = differences(&config, &wanted);
     if let Some((key, had, wanted)) = different.first() {
         let more = match different.len() {
             1 => String::new(),

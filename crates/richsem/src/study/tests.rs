@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{statistics::t_quantile, *};
-use crate::config::Config;
+use crate::{config::Config, models::padding::Padding};
 
 /// A folder with `base.toml` and `study.toml`.
 struct Files(tempfile::TempDir);
@@ -336,6 +336,10 @@ fn a_run_with_other_settings_is_refused_by_key() {
     assert!(message.contains("not a run folder") && message.contains("move"), "{message}");
 
     let mut saved = config.clone();
+    std::fs::write(run.join("config.toml"), saved.to_toml()).unwrap();
+    assert_eq!(run_state(&run, config).unwrap(), RunState::Unfinished);
+    // What the study leaves open, the run has settled.
+    saved.model.dino.padding = Some(Padding::Masked);
     std::fs::write(run.join("config.toml"), saved.to_toml()).unwrap();
     assert_eq!(run_state(&run, config).unwrap(), RunState::Unfinished);
     saved.train.lr = 0.25;

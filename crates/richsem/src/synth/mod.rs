@@ -282,8 +282,8 @@ fn classification_image(
     classes: &[Class],
 ) -> RgbImage {
     let side = config.classification_size as f32;
-    let diameter = (0.5 * side, 0.85 * side);
-    let mut wanted = vec![Wanted { class, diameter, spread: 0.35 }];
+    let diameter = (0.7 * side, 0.95 * side);
+    let mut wanted = vec![Wanted { class, diameter, spread: 0.2 }];
     if classes.len() > 1 && random.chance(SECOND_OBJECT) {
         let other = (class + 1 + random.below(classes.len() - 1)) % classes.len();
         let diameter = (0.22 * side, 0.32 * side);

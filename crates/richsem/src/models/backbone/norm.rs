@@ -219,6 +219,15 @@ impl ConvNorm {
         .relu())
     }
 
+    /// The result of [`Self::forward`], zero in the padding, where norms that are not frozen leave zeros
+    /// anyway.
+    pub(super) fn hidden(&self, x: &Tensor, extent: Extent) -> Tensor {
+        match &self.norm {
+            NormState::Frozen(_) => extent.hide(x),
+            _ => x.shallow_clone(),
+        }
+    }
+
     /// As a block's shortcut.
     ///
     /// # Shapes
