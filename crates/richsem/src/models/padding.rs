@@ -53,7 +53,6 @@ impl PaddingPyramid {
     ///
     /// # Panics
     /// Beyond the stride that it was made for.
-    #[must_use]
     pub fn at(&self, halvings: usize) -> &Tensor {
         &self.levels[halvings]
     }
@@ -89,7 +88,6 @@ impl<'a> Extent<'a> {
     ///
     /// # Shapes
     /// `[B, C, H, W]` → `[B, C, H, W]`
-    #[must_use]
     pub fn hide(self, maps: &Tensor) -> Tensor {
         match self.padding() {
             Some(padding) => maps.masked_fill(&padding.unsqueeze(1), 0.0),

@@ -74,7 +74,7 @@ fn on_cpu<T: cpu::Real>(
 ) -> Result<Tensor> {
     let shape = cpu::Shape::<T>::new(x, groups, padding);
     let cpu::Forward { output, statistics } =
-        tch::no_grad(|| cpu::forward::<T>(&shape, x, weight, bias, eps))?;
+        crate::no_grad(|| cpu::forward::<T>(&shape, x, weight, bias, eps))?;
     custom_function(
         OP,
         &[x, weight, bias],
@@ -104,7 +104,7 @@ fn on_cuda(
 ) -> Result<Tensor> {
     let x = cuda::channels_last(x)?;
     let cuda::Forward { output, image } =
-        tch::no_grad(|| cuda::forward(&x, groups, weight, bias, eps, padding.as_ref()))?;
+        crate::no_grad(|| cuda::forward(&x, groups, weight, bias, eps, padding.as_ref()))?;
     let mut saved = vec![&x, weight, &image.sums];
     saved.extend(&image.pixels);
     saved.extend(&padding);
