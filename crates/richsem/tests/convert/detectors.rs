@@ -6,7 +6,12 @@ use richsem::{
     checkpoint_io::{fit::Patterns, pth, safetensors},
     convert::{Form, Options},
     detector::Detector,
-    models::{class_head::ClassSpace, dino::Dino, parameters::ParameterStore},
+    models::{
+        class_head::ClassSpace,
+        dino::{Dino, DinoConfig},
+        padding::Padding,
+        parameters::ParameterStore,
+    },
     teacher::{
         clip::{PromptSet, from_weights},
         encode_prompts,
@@ -35,9 +40,9 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
     let ids = [1, 2, 3, 5, 7];
     let (ours, rest) = written(&folder, &checkpoint, &ids);
 
-    // All sizes but the attention heads came from shapes.
+    // All sizes but the attention heads came from shapes; padding stays what it was for its weights.
     let detector = Detector::load(&ours, Device::Cpu).unwrap();
-    let expected = settings().model.dino;
+    let expected = DinoConfig { padding: Some(Padding::Official), ..settings().model.dino };
     assert_eq!(detector.config.model.dino, expected);
     assert_eq!(detector.vocabulary, vocabulary(&ids));
     for (path, tensor) in detector.store.named_tensors() {
