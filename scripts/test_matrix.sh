@@ -4,8 +4,12 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-suites=("-p torch-ext" "-p richsem --lib --test golden --test richsem --test training")
-[ "${1:-}" = --all ] && suites=(--workspace)
+# Of the whole workspace, as `make test` builds it: cargo would build it anew for a part.
+tests=(--workspace --lib)
+for name in golden richsem training ms_deform_attn roi_align linear group_norm conv2d_relu; do
+    tests+=(--test "$name")
+done
+[ "${1:-}" = --all ] && tests=(--workspace)
 settings=(
     ""
     ATEN_CPU_CAPABILITY=default
@@ -22,14 +26,14 @@ table=() failed=0
 for setting in "${settings[@]}"; do
     echo "== ${setting:-nothing set}"
     SECONDS=0
-    result=passed
-    for suite in "${suites[@]}"; do
-        # Tests run side by side, one a core; unless the setting says otherwise each computes on one
-        # thread.
-        # shellcheck disable=SC2086 # a setting and a suite may be several words
-        env OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2 $setting \
-            "${CARGO:-cargo}" test --release --quiet $suite || result=FAILED failed=1
-    done
+    # Tests run side by side, one a core; unless the setting says otherwise each computes on one thread.
+    # shellcheck disable=SC2086 # a setting may be several
+    if env OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2 $setting \
+        "${CARGO:-cargo}" test --release --quiet "${tests[@]}"; then
+        result=passed
+    else
+        result=FAILED failed=1
+    fi
     table+=("$(printf '%-40s %-7s %4d s' "${setting:-nothing set}" "$result" "$SECONDS")")
 done
 printf '%s\n' "== test matrix" "${table[@]}"
