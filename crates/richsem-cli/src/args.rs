@@ -61,9 +61,10 @@ pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detec
     let device = device.resolve()?;
     let detector = Detector::load(&file, device)?;
     output::note(format!(
-        "{}: {} classes, on {}",
+        "{}: {} classes, padding {}, on {}",
         file.display(),
         detector.vocabulary.len(),
+        detector.config.model.dino.padding(),
         device_name(device)
     ));
     // As in training, so that measuring a checkpoint again gives the run's own numbers.

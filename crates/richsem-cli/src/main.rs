@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use commands::{
-    bench, checks, convert, dataset, eval, predict, prepare, pretrain_teacher, report, study,
+    bench, checks, convert, dataset, eval, info, predict, prepare, pretrain_teacher, report, study,
     synth, train,
 };
 
@@ -40,6 +40,8 @@ enum Verb {
     Predict(predict::Args),
     /// Convert weights: official checkpoints, ResNets, CLIP, and back to the official layout
     Convert(convert::Args),
+    /// Say what a file of weights is
+    Info(info::Args),
     /// Show a run as one HTML file: metrics, curves, classes, pictures
     Report(report::Args),
     /// Train variants of the settings with several seeds, and compare them in one table
@@ -60,7 +62,7 @@ enum Verb {
 
 /// Verbs as `richsem --help` lists them.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Detectors", &["train", "eval", "predict", "convert", "report", "study"]),
+    ("Detectors", &["train", "eval", "predict", "convert", "info", "report", "study"]),
     ("Teachers", &["pretrain-teacher", "prepare"]),
     ("Data", &["synth", "dataset"]),
     ("This machine", &["checks", "bench"]),
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => eval::run(&args),
         Verb::Predict(args) => predict::run(&args),
         Verb::Convert(args) => convert::run(&args),
+        Verb::Info(args) => info::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Study(args) => study::run(&args),
         Verb::PretrainTeacher(args) => pretrain_teacher::run(&args),

@@ -33,6 +33,13 @@ fn weights(dir: &Dir, name: &str) -> Tensors {
 
 const MODEL: &str = "run/checkpoints/last/model.safetensors";
 
+/// The line of `richsem info` about padding.
+fn ran_with_padding(dir: &Dir, command: &[&str]) -> String {
+    let ran = dir.command(command).ok();
+    let line = ran.stdout.lines().find(|line| line.starts_with("padding"));
+    line.unwrap_or_else(|| panic!("no padding in: {ran:?}")).to_owned()
+}
+
 #[test]
 fn a_run_becomes_an_official_checkpoint_and_a_detector_again() {
     let dir = trained();
@@ -65,6 +72,22 @@ fn a_run_becomes_an_official_checkpoint_and_a_detector_again() {
         ["convert", "official.pth", "with.safetensors", "-c", "small.toml", "--device", "cpu"];
     dir.command(&config).ok();
     assert_eq!(weights(&dir, "with.safetensors"), ours);
+    // What padding changes is told, and goes with the weights.
+    assert!(ran_with_padding(&dir, &["info", "run"]).contains("masked"));
+    for file in ["official.pth", "back.safetensors"] {
+        assert!(ran_with_padding(&dir, &["info", file]).contains("official"), "{file}");
+    }
+    for (init, more, expected) in [
+        ("official.pth", None, "padding official"),
+        ("back.safetensors", None, "padding official"),
+        ("back.safetensors", Some("model.dino.padding=masked"), "padding masked"),
+        ("run/checkpoints/last/model.safetensors", None, "padding masked"),
+    ] {
+        let run = format!("{}-{}", init.replace('/', "-"), more.is_some());
+        let start = ["train", "-c", "small.toml", "--init", init, "--run", &run, "--device", "cpu"];
+        let set = more.map_or(vec![], |more| vec!["--set", more]);
+        dir.command(&[&start[..], &set].concat()).ok().stderr_has(expected);
+    }
     // What other verbs read.
     let eval = [
         "eval",

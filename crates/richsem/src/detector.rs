@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result, guarded},
     models::{
         class_head::{ClassSpace, TextTable},
-        dino::{Dino, Forward, InferenceOutput},
+        dino::{Dino, InferenceOutput, Input},
         parameters::ParameterStore,
         postprocess::{ScoredBox, postprocess},
     },
@@ -56,7 +56,7 @@ impl Record {
     }
 
     fn config(&self, path: &Path) -> Result<Config> {
-        Config::parse(&self.config, path).map_err(|error| match error {
+        Config::parse_saved(&self.config, path).map_err(|error| match error {
             Error::Invalid { file, field, problem, .. } => {
                 Error::invalid(&file, format!("{RECORD}.config: {field}"), problem)
                     .with_hint(ANOTHER)
@@ -210,7 +210,7 @@ impl Detector {
     pub fn infer(&self, batch: &Batch) -> Result<InferenceOutput> {
         let (images, mask) = batch.normalize(self.device(), &self.config.model.normalization())?;
         let few_tokens = self.few_tokens(batch.targets.iter().map(|target| target.size));
-        self.infer_normalized(&Forward { few_tokens, ..Forward::new(&images, &mask) })
+        self.infer_normalized(&Input { few_tokens, ..Input::new(&images, &mask) })
     }
 
     /// Logits and boxes of a batch that was normalised elsewhere.
@@ -221,21 +221,20 @@ impl Detector {
         let to = |x: &Tensor| x.f_to_device(self.device());
         let tokens = batch.tokens_for(&self.config.model.dino)?.map(to).transpose()?;
         let (images, mask) = (to(&batch.images)?, to(&batch.mask)?);
-        let few_tokens = self.few_tokens(batch.sizes()?);
-        let input = Forward { tokens: tokens.as_ref(), few_tokens, ..Forward::new(&images, &mask) };
+        let input = Input { tokens: tokens.as_ref(), ..Input::new(&images, &mask) };
         guarded(|| self.infer_normalized(&input))
     }
 
-    /// See [`Forward::few_tokens`]; `sizes` are `[height, width]` without padding.
+    /// See [`Input::few_tokens`]; `sizes` are `[height, width]` without padding.
     pub(crate) fn few_tokens(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> bool {
         self.config.model.dino.few_tokens(sizes)
     }
 
-    fn infer_normalized(&self, input: &Forward) -> Result<InferenceOutput> {
+    fn infer_normalized(&self, input: &Input) -> Result<InferenceOutput> {
         let kind = autocast_kind(self.config.train.precision);
         let (device, text) = (self.device(), self.text.as_ref());
         let run = |images: &Tensor, mask: &Tensor| {
-            let input = Forward { images, mask, text, ..*input };
+            let input = Input { images, mask, text, ..*input };
             torch_ext::autocast(device, kind, || self.model.infer(&input))
         };
         // Given tokens are compared once, not run batch after batch: no recording is worth them.

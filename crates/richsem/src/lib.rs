@@ -19,6 +19,7 @@ pub mod draw;
 pub mod error;
 pub mod evaluate;
 mod hash;
+pub mod info;
 pub mod losses;
 pub mod models;
 pub mod predict;

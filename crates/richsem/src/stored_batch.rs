@@ -31,8 +31,9 @@ impl StoredBatch {
     /// padding.
     ///
     /// # Errors
-    /// A file without pictures or with other tensors, other shapes and kinds, numbers that are not
-    /// finite, a picture that is padding all over.
+    /// A file without images or with other tensors, other shapes and kinds, numbers that are not
+    /// finite, an image that is padding all over, padding that is not at the right and below, or not
+    /// zero.
     pub fn read(path: &Path) -> Result<Self> {
         let (mut tensors, _) = safetensors::read(path)?;
         let wrong = |field: &str, problem: String| {
@@ -70,6 +71,24 @@ impl StoredBatch {
         if corner.any().int64_value(&[]) != 0 {
             return wrong("mask", "a picture's first pixel is padding".into());
         }
+        let along = |axis: i64, side: i64| {
+            let cells = Tensor::arange(side, (Kind::Int64, mask.device()));
+            let valid = mask.select(3 - axis, 0).logical_not();
+            let count = valid.sum_dim_intlist([1i64].as_slice(), true, Kind::Int64); // [B, 1]
+            cells.unsqueeze(0).ge_tensor(&count) // [B, side]
+        };
+        let rectangles = along(1, h).unsqueeze(2).logical_or(&along(2, w).unsqueeze(1));
+        let first = |wrong: &Tensor| -> Result<Option<usize>> {
+            let images = Vec::<bool>::try_from(wrong.flatten(1, -1).any_dim(1, false))?;
+            Ok(images.iter().position(|wrong| *wrong))
+        };
+        if let Some(i) = first(&rectangles.not_equal_tensor(&mask))? {
+            let expected = "expected padding at the right and below alone";
+            return wrong("mask", format!("image {i}: {expected}"));
+        }
+        if let Some(i) = first(&images.ne(0.0).logical_and(&mask.unsqueeze(1)))? {
+            return wrong("images", format!("image {i}: expected zeros in the padding"));
+        }
         let tokens = tensors.remove("tokens");
         if let Some(tokens) = &tokens {
             let (size, kind) = (tokens.size(), tokens.kind());
@@ -84,16 +103,6 @@ impl StoredBatch {
             return wrong(name, "unexpected".into());
         }
         Ok(Self { images, mask, tokens, path: path.to_owned() })
-    }
-
-    /// `[height, width]` of each image without its padding.
-    pub(crate) fn sizes(&self) -> Result<Vec<[u32; 2]>> {
-        let along = |axis: i64| {
-            let valid = self.mask.select(3 - axis, 0).logical_not();
-            Vec::<i64>::try_from(valid.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64))
-        };
-        let (heights, widths) = (along(1)?, along(2)?);
-        Ok(heights.into_iter().zip(widths).map(|(h, w)| [h as u32, w as u32]).collect())
     }
 
     /// The tokens, for a detector of these sizes.
@@ -151,6 +160,13 @@ mod tests {
         let images = || ("images", zeros(&[1, 3, 4, 6], Kind::Float));
         let of = |value: f64| Tensor::full([1, 3, 4, 6], value, (Kind::Float, Device::Cpu));
         let tokens = |values: &[i64]| ("tokens", Tensor::from_slice(values).view([1, -1]));
+        let masked = |rows: i64, columns: i64| {
+            let mask = zeros(&[1, 4, 6], Kind::Bool);
+            let _ = mask.narrow(1, 4 - rows, rows).narrow(2, 6 - columns, columns).fill_(1);
+            mask
+        };
+        let (hole, below) = (|| masked(1, 1), || masked(2, 6));
+        assert!(read(&[images(), ("mask", below())]).is_ok());
         let far = read(&[images(), tokens(&[1, 4])]).unwrap();
         let long = read(&[images(), tokens(&[0; 901])]).unwrap();
         let sizes = DinoConfig::default();
@@ -165,6 +181,14 @@ mod tests {
                 read(&[images(), ("mask", zeros(&[1, 4, 6], Kind::Bool).logical_not())])
                     .unwrap_err(),
                 "first pixel is padding",
+            ),
+            (
+                read(&[images(), ("mask", hole())]).unwrap_err(),
+                "mask: image 0: expected padding at",
+            ),
+            (
+                read(&[("images", of(0.5)), ("mask", below())]).unwrap_err(),
+                "images: image 0: expected zeros in the padding",
             ),
             (read(&[images(), tokens(&[1, -1])]).unwrap_err(), "negative"),
             (read(&[images(), ("token", zeros(&[1], Kind::Int64))]).unwrap_err(), "unexpected"),

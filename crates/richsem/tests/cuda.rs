@@ -115,6 +115,7 @@ fn losses(
         denoising: Some((layout, layers(3, layout.len(), 3))),
         region_features: none(),
         input_references: none(),
+        unused: None,
     };
     let criterion = Criterion::new(config.clone(), vec![5, 1, 9, 3, 2, 8, 0, 4, 1]);
     let key = StepKey { seed: 3, step: 7 };

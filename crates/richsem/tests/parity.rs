@@ -15,7 +15,7 @@ use richsem::{
     detector::Detector,
     models::{
         class_head::TextTable,
-        dino::{Forward, InferenceOutput},
+        dino::{InferenceOutput, Input},
         postprocess::{ScoredBox, postprocess},
     },
 };
@@ -139,7 +139,7 @@ fn the_same_best_hundred_in_f64() {
         let images = input["images"].to_kind(Kind::Double);
         let run = |tokens: Option<&Tensor>| {
             let text = detector.text.as_ref();
-            let input = Forward { text, tokens, ..Forward::new(&images, &input["mask"]) };
+            let input = Input { text, tokens, ..Input::new(&images, &input["mask"]) };
             detector.model.infer(&input).unwrap()
         };
         let (expected, got) = (classes(&official), run(None));

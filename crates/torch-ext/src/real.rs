@@ -13,6 +13,8 @@ pub(crate) trait Real:
     + PartialOrd
     + Send
     + Sync
+    + 'static
+    + Into<f64>
     + std::iter::Sum
     + std::ops::Add<Output = Self>
     + std::ops::AddAssign
@@ -85,13 +87,17 @@ pub(crate) fn data<'a, T: Real>(op: &'static str, tensor: &'a Tensor) -> Result<
     Ok(if length == 0 { &[] } else { unsafe { std::slice::from_raw_parts(pointer, length) } })
 }
 
-/// The numbers of a contiguous CPU tensor of zeros that was just made, and that nothing else refers to.
-pub(crate) fn data_mut<'a, T: Real>(
+/// The numbers of a contiguous CPU tensor.
+///
+/// # Safety
+/// Nothing else refers to the tensor's memory while they are borrowed, and it was written (by zeros, if by
+/// nothing else).
+pub(crate) unsafe fn data_mut<'a, T: Real>(
     op: &'static str,
     tensor: &'a mut Tensor,
 ) -> Result<&'a mut [T]> {
     let (pointer, length) = checked::<T>(op, tensor)?;
-    // SAFETY: as in `data`; the callers pass tensors of their own making.
+    // SAFETY: as in `data`; the rest is the caller's promise.
     Ok(if length == 0 {
         &mut []
     } else {

@@ -1,6 +1,6 @@
 //! `train`, `eval` and `predict` in a row, and `predict` alone.
 
-use richsem::{checkpoint_io::safetensors, detector::Detector, models::dino::Forward, testing};
+use richsem::{checkpoint_io::safetensors, detector::Detector, models::dino::Input, testing};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -108,7 +108,7 @@ fn of_a_stored_batch(dir: &Dir) {
     let got = safetensors::read(&dir.path("out.safetensors")).unwrap().0;
     let detector = Detector::load(&dir.path(WEIGHTS), Device::Cpu).unwrap();
     let text = detector.text.as_ref();
-    let input = Forward { text, tokens: Some(&tokens), ..Forward::new(&images, &mask) };
+    let input = Input { text, tokens: Some(&tokens), ..Input::new(&images, &mask) };
     let expected = detector.model.infer(&input).unwrap();
     assert_eq!(got["pred_logits"], expected.pred_logits);
     assert_eq!(got["pred_boxes"], expected.pred_boxes);

@@ -282,18 +282,21 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn defaults(assignments: &[String]) -> Result<Self> {
-        let merged = layers::defaults(&Assignment::of_command_line(assignments))?;
-        let config: Self = merged.deserialize()?;
-        config.validate().map_err(|error| merged.locate(error))?;
-        Ok(config)
+        Self::of_merged(&layers::defaults(&Assignment::of_command_line(assignments))?)
     }
 
     /// As [`Self::load`], with assignments of several origins.
     pub(crate) fn load_assigned(path: &Path, assignments: &[Assignment<'_>]) -> Result<Self> {
-        let merged = layers::read(path, assignments)?;
-        let config: Self = merged.deserialize()?;
-        config.validate().map_err(|error| merged.locate(error))?;
-        Ok(config)
+        Self::of_merged(&layers::read(path, assignments)?)
+    }
+
+    /// Reads one text as [`Self::load`] reads a file. `path` is what errors call it, and what its paths
+    /// are relative to.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        Self::of_merged(&layers::parse(text, path)?)
     }
 
     /// Reads settings that this program saved: one file, complete. A setting that is not in it came
@@ -301,10 +304,14 @@ impl Config {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+    pub fn parse_saved(text: &str, path: &Path) -> Result<Self> {
         let mut merged = layers::parse(text, path)?;
         merged.add("train.ema", "warmup", false);
         merged.add("model.dino", "padding", "official");
+        Self::of_merged(&merged)
+    }
+
+    fn of_merged(merged: &layers::Merged) -> Result<Self> {
         let config: Self = merged.deserialize()?;
         config.validate().map_err(|error| merged.locate(error))?;
         Ok(config)

@@ -43,7 +43,7 @@ fn a_saved_config_reads_back_the_same() {
     assert_eq!(config.data.augment.crop.probability, 0.0);
     // A run settles it before it saves its settings.
     config.model.dino.padding = Some(config.model.dino.padding());
-    assert_eq!(Config::parse(&config.to_toml(), Path::new("saved.toml")).unwrap(), config);
+    assert_eq!(Config::parse_saved(&config.to_toml(), Path::new("saved.toml")).unwrap(), config);
 }
 
 /// Runs of before the mean had a warm-up go on without one, and their padding stays the official code's;
@@ -52,7 +52,7 @@ fn a_saved_config_reads_back_the_same() {
 fn a_setting_that_came_later_is_off_in_saved_settings() {
     let text =
         "version = 1\n[train]\nema = { decay = 0.9 }\n[model.dino]\nreturn_interm_indices = [2, 3]";
-    let saved = |text: &str| Config::parse(text, Path::new("config.toml")).unwrap();
+    let saved = |text: &str| Config::parse_saved(text, Path::new("config.toml")).unwrap();
     let warm = |config: &Config| config.train.ema.as_ref().map(|ema| ema.warmup);
     assert_eq!(warm(&load(text, &[]).unwrap()), Some(true));
     assert_eq!(warm(&saved(text)), Some(false));

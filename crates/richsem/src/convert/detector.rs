@@ -90,7 +90,13 @@ pub(super) fn from_official(
     let mut config = options.config.of_detector();
     config.model.dino = sizes::infer(&values, &config.model.dino, &path)?;
     config.model.dino.backbone.weights = None;
-    config.model.dino.padding.get_or_insert(Padding::Official);
+    if *config.model.dino.padding.get_or_insert(Padding::Official) == Padding::Masked {
+        report.notes.push(
+            "padding masked, as the settings say: in batches of padded images the results are not those of \
+             the code that trained it"
+                .into(),
+        );
+    }
     let temperature = &mut config.model.dino.transformer.pe_temperature;
     if layout.family == Family::DeformableDetr
         && *temperature == TransformerConfig::default().pe_temperature

@@ -15,7 +15,7 @@ use crate::{
     },
     detector::{Detector, TEXT_TABLE},
     error::{Error, Result},
-    models::{backbone::Norm, class_head::TextTable},
+    models::{backbone::Norm, class_head::TextTable, padding::Padding},
     teacher::clip,
     vocabulary::Vocabulary,
 };
@@ -143,6 +143,13 @@ fn note(report: &mut Report, detector: &Detector, tensors: &BTreeMap<String, Ten
         report.notes.push(
             "without the semantic branch (class_embed.clip_visual_proj), which a detector does not \
              have: the official code starts it anew"
+                .into(),
+        );
+    }
+    if dino.padding() == Padding::Masked {
+        report.notes.push(
+            "trained with padding masked: in batches of padded images the official code's results differ \
+             from this program's; to convert it back: --set model.dino.padding=masked"
                 .into(),
         );
     }

@@ -172,16 +172,17 @@ impl Criterion {
     ) -> Result<Decisions> {
         let Step { output, targets, padded, matched } = step;
         let sets = matched.logits.size()[0] as usize;
+        let unused = output.unused.as_ref();
         let matching = match assignment {
             Assignment::Hungarian => hungarian(
-                &matched.logits,
-                &matched.boxes,
+                (&matched.logits, &matched.boxes),
+                unused,
                 padded,
                 &self.config.matcher,
                 self.config.focal_alpha,
                 meanwhile,
             )?,
-            Assignment::MaxSize => max_size(&matched.boxes, padded, meanwhile)?,
+            Assignment::MaxSize => max_size(&matched.boxes, unused, padded, meanwhile)?,
         };
         let num_boxes = collective.mean((matching.len() / sets) as f64).max(1.0);
         let sample = |first_term: usize, sets: usize| {

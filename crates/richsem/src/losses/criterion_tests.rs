@@ -45,6 +45,7 @@ fn output(batch: i64, denoising: Option<DenoisingLayout>) -> TrainingOutput {
         denoising: denoising.map(|layout| (layout, layers(2, batch, layout.len()))),
         region_features: none(),
         input_references: none(),
+        unused: None,
     }
 }
 
@@ -108,8 +109,8 @@ fn matched(outputs: &LayerOutputs, set: i64, targets: &[Target]) -> Vec<(i64, i6
     let one = |x: &Tensor| x.narrow(0, set, 1);
     let padded = PaddedTargets::new(targets, Device::Cpu);
     let m = hungarian(
-        &one(&outputs.logits),
-        &one(&outputs.boxes),
+        (&one(&outputs.logits), &one(&outputs.boxes)),
+        None,
         &padded,
         &MatcherConfig::default(),
         0.25,

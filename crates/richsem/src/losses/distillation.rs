@@ -1,7 +1,7 @@
 //! The semantic branch's loss (RichSem, section 3.3): what the frozen teacher says of a box, taught
 //! to the queries that answer for it.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     LossTerms,
@@ -71,6 +71,16 @@ pub fn semantic_terms(
         *sum += t.boxes.len() as i64;
         Some(*sum)
     }));
+    // Few images have such queries: the transfer is rare.
+    let unused = match &output.unused {
+        Some(unused) if config.target_boxes == TargetBoxes::All => {
+            Vec::<bool>::try_from(unused.to_device(Device::Cpu).flatten(0, -1))?
+        }
+        _ => Vec::new(),
+    };
+    let count = queries - noised;
+    let used =
+        |image: i64, query: i64| !unused.get((image * count + query) as usize).is_some_and(|u| *u);
     let (mut regions, mut pictures, mut boxes) = (Vec::new(), Vec::new(), Vec::new());
     let mut spans = Vec::new();
     for term in &terms {
@@ -80,8 +90,9 @@ pub fn semantic_terms(
         };
         if all_queries(config, term) {
             for image in 0..images {
-                regions.extend((0..term.queries.1).map(|query| region(image, query)));
-                pictures.extend((0..term.queries.1).map(|_| image));
+                let own = (0..term.queries.1).filter(|query| used(image, *query));
+                regions.extend(own.map(|query| region(image, query)));
+                pictures.resize(regions.len(), image);
             }
         } else {
             let matching = &term.supervised.matching;
@@ -131,7 +142,7 @@ pub fn semantic_terms(
         .zip(&spans)
         .map(|(term, &(from, count))| {
             let normalizer = match all_queries(config, term) {
-                true => (images * term.queries.1) as f64,
+                true => count as f64,
                 false => term.supervised.normalizer,
             };
             losses.narrow(0, from, count).sum(losses.kind()) / normalizer

@@ -56,6 +56,7 @@ fn output() -> TrainingOutput {
         denoising: Some((LAYOUT, none())),
         region_features: random(&[LAYERS, 2, p + QUERIES, DIM], 1).set_requires_grad(true),
         input_references: random(&[LAYERS, 2, p + QUERIES, 4], 2).sigmoid(),
+        unused: None,
     }
 }
 

@@ -107,15 +107,17 @@ impl Matching {
 }
 
 /// Gives each box the largest predicted box whose centre lies in it, or, if none does, the largest
-/// of its image (Detic's max-size loss). Boxes may share a query. `meanwhile` as for [`hungarian`].
+/// of its image (Detic's max-size loss). Boxes may share a query. `unused` and `meanwhile` as for
+/// [`hungarian`].
 ///
 /// # Shapes
-/// `boxes` `[S, B, Q, 4]`
+/// `boxes` `[S, B, Q, 4]`, `unused` `[B, Q]`
 ///
 /// # Errors
 /// What libtorch refuses.
 pub fn max_size(
     boxes: &Tensor,
+    unused: Option<&Tensor>,
     targets: &PaddedTargets,
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<Matching> {
@@ -136,7 +138,13 @@ pub fn max_size(
         };
         // A box in any target is larger than the largest outside: areas are at most 1.
         let score = area + inside(0, 2).logical_and(&inside(1, 3)).to_kind(Kind::Float) * 2.0;
-        let chosen = score.expand([sets, images, queries, most], false).argmax(2, false);
+        let score = score.expand([sets, images, queries, most], false);
+        // An image has a token that may propose, so that one of its queries is used.
+        let score = match unused {
+            Some(unused) => score.masked_fill(&unused.unsqueeze(-1), -1.0),
+            None => score,
+        };
+        let chosen = score.argmax(2, false);
         Ok::<_, Error>(torch_ext::download(&chosen)?)
     })?;
     meanwhile()?;
@@ -154,18 +162,21 @@ pub fn max_size(
     Ok(matching)
 }
 
+/// The cost of what must not be: far above every other, far from what a sum in f64 would round.
+const NEVER: f32 = 1e9;
+
 /// Matches all sets and images: one cost tensor on the device, one transfer, then one assignment
-/// problem a set and image on the host. `meanwhile` is called before the host waits for the costs: the
+/// problem a set and image on the host. Queries that are `unused` match nothing. `meanwhile` is called before the host waits for the costs: the
 /// device works on what it queues while the host matches.
 ///
 /// # Shapes
-/// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]`
+/// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]`, `unused` `[B, Q]`
 ///
 /// # Errors
 /// Costs that are not finite, with the set and image.
 pub fn hungarian(
-    logits: &Tensor,
-    boxes: &Tensor,
+    (logits, boxes): (&Tensor, &Tensor),
+    unused: Option<&Tensor>,
     targets: &PaddedTargets,
     config: &MatcherConfig,
     focal_alpha: f64,
@@ -183,6 +194,10 @@ pub fn hungarian(
         }
         false => Ok::<_, Error>(cost(logits, boxes, targets, config, focal_alpha)),
     })?;
+    let cost = match unused {
+        Some(unused) => cost.masked_fill(&unused.unsqueeze(-1), f64::from(NEVER)),
+        None => cost,
+    };
     let (sets, images, q, t) = cost.size4()?;
     let (q, t) = (q as usize, t as usize);
     let cost = torch_ext::download(&cost)?;
@@ -199,16 +214,21 @@ pub fn hungarian(
             let block = &cost[(set * images as usize + image) * q * t..][..q * t];
             let own: Vec<f64> =
                 block.chunks(t).flat_map(|row| &row[..count]).map(|&c| f64::from(c)).collect();
-            lsap::solve(q, count, &own, false).map_err(|_| {
+            let pairs = lsap::solve(q, count, &own, false).map_err(|_| {
                 Error::NonFinite(format!(
                     "the matching cost of prediction set {set}, image {image} is not finite"
                 ))
-            })
+            })?;
+            let (queries, targets) = pairs;
+            // More boxes than queries that are used: the others' pairs are none.
+            let pairs = queries.into_iter().zip(targets);
+            let pairs = pairs.filter(|(query, target)| block[query * t + target] < NEVER);
+            Ok(pairs.collect::<Vec<_>>())
         })
         .collect::<Result<Vec<_>>>()?;
     let mut matching = Matching::default();
-    for ((set, image), (queries, own)) in problems.into_iter().zip(solved) {
-        for (query, target) in queries.into_iter().zip(own) {
+    for ((set, image), pairs) in problems.into_iter().zip(solved) {
+        for (query, target) in pairs {
             matching.push(set, image, query as i64, target as i64);
         }
     }
@@ -287,7 +307,8 @@ mod tests {
             target(&[(1, [0.5, 0.5, 0.1, 0.1])]),
         ]);
         let got =
-            hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25, nothing).unwrap();
+            hungarian((&logits, &boxes), None, &list, &MatcherConfig::default(), 0.25, nothing)
+                .unwrap();
         let mut pairs: Vec<_> =
             (0..got.len()).map(|i| (got.image[i], got.query[i], got.target[i])).collect();
         pairs.sort_unstable();
@@ -308,14 +329,15 @@ mod tests {
             target(&[(4, [0.5, 0.5, 0.4, 0.4]), (0, [0.2, 0.3, 0.1, 0.2])]),
         ];
         let config = MatcherConfig::default();
-        let all = hungarian(&logits, &boxes, &targets(&list), &config, 0.25, nothing).unwrap();
+        let all =
+            hungarian((&logits, &boxes), None, &targets(&list), &config, 0.25, nothing).unwrap();
         assert_eq!(all.len(), 2 * 5);
         for set in 0..2 {
             for image in 0..3 {
                 let one = |x: &Tensor| x.narrow(0, set, 1).narrow(1, image, 1);
                 let single = hungarian(
-                    &one(&logits),
-                    &one(&boxes),
+                    (&one(&logits), &one(&boxes)),
+                    None,
                     &targets(&list[image as usize..=image as usize]),
                     &config,
                     0.25,
@@ -333,8 +355,8 @@ mod tests {
         }
         assert!(
             hungarian(
-                &logits,
-                &boxes,
+                (&logits, &boxes),
+                None,
                 &targets(&[target(&[]), target(&[]), target(&[])]),
                 &config,
                 0.25,
@@ -350,9 +372,38 @@ mod tests {
         let logits = Tensor::full([1, 1, 2, 2], f64::NAN, (Kind::Float, Device::Cpu));
         let boxes = uniform(2, &[1, 1, 2, 4]);
         let list = targets(&[target(&[(1, [0.5, 0.5, 0.2, 0.2])])]);
-        let error = hungarian(&logits, &boxes, &list, &MatcherConfig::default(), 0.25, nothing)
-            .unwrap_err();
+        let error =
+            hungarian((&logits, &boxes), None, &list, &MatcherConfig::default(), 0.25, nothing)
+                .unwrap_err();
         assert!(matches!(error, Error::NonFinite(_)), "{error}");
+    }
+
+    /// Two of four queries are used, and there are three boxes: two pairs, the same as without the others.
+    #[test]
+    fn unused_queries_match_nothing() {
+        let boxes = uniform(3, &[2, 1, 4, 4]) * 0.5 + 0.2;
+        let logits = normal(3, &[2, 1, 4, 5]);
+        let unused = Tensor::from_slice(&[false, true, false, true]).view([1, 4]);
+        let used = Tensor::from_slice(&[0i64, 2]);
+        let only = |x: &Tensor| x.index_select(2, &used);
+        let three = targets(&[target(&[
+            (1, [0.5, 0.5, 0.2, 0.2]),
+            (2, [0.3, 0.5, 0.2, 0.4]),
+            (4, [0.5, 0.5, 0.4, 0.4]),
+        ])]);
+        let config = MatcherConfig::default();
+        let solve = |logits: &Tensor, boxes: &Tensor, unused: Option<&Tensor>| {
+            hungarian((logits, boxes), unused, &three, &config, 0.25, nothing).unwrap()
+        };
+        let got = solve(&logits, &boxes, Some(&unused));
+        let mut expected = solve(&only(&logits), &only(&boxes), None);
+        expected.query.iter_mut().for_each(|query| *query *= 2);
+        assert_eq!(got.len(), 4);
+        assert_eq!(got, expected);
+        let got = max_size(&boxes, Some(&unused), &three, nothing).unwrap();
+        let mut expected = max_size(&only(&boxes), None, &three, nothing).unwrap();
+        expected.query.iter_mut().for_each(|query| *query *= 2);
+        assert_eq!(got, expected);
     }
 
     /// Two tiles side by side: each takes the largest prediction whose centre it holds, and a tile
@@ -378,11 +429,11 @@ mod tests {
         .concat();
         let boxes = Tensor::from_slice(&boxes).view([1, 2, 3, 4]);
         let padded = PaddedTargets::new(&targets, Device::Cpu);
-        let got = max_size(&boxes, &padded, nothing).unwrap();
+        let got = max_size(&boxes, None, &padded, nothing).unwrap();
         assert_eq!(got.image, [0, 0, 1, 1]);
         assert_eq!(got.target, [0, 1, 0, 1]);
         assert_eq!(got.query, [0, 2, 1, 1]);
         let none = PaddedTargets::new(&[target(&[])], Device::Cpu);
-        assert!(max_size(&boxes, &none, nothing).unwrap().is_empty());
+        assert!(max_size(&boxes, None, &none, nothing).unwrap().is_empty());
     }
 }

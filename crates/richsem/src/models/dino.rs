@@ -7,12 +7,12 @@ use super::{
     backbone::{Backbone, BackboneConfig},
     class_head::{ClassHead, ClassSpace, LabelEncoder, TextTable},
     deformable_transformer::{
-        DecoderOutput, DeformableTransformer, ExtraQueries, GROUPS, Proposals, TransformerConfig,
-        attention::Levels,
+        Choice, DecoderOutput, DeformableTransformer, ExtraQueries, GROUPS, Proposals,
+        TransformerConfig, attention::Levels,
     },
     denoising::{DenoisingLayout, DenoisingQueries, may_attend},
     layers::{Conv2d, GroupNorm, Mlp, at_least_f32, inverse_sigmoid},
-    padding::{Padding, PaddingPyramid},
+    padding::{Padding, PaddingPyramid, halved},
     parameters::{ParameterStore, Scope},
     position_encoding::image_positions,
     projection::{Projection, ProjectionKind},
@@ -84,22 +84,24 @@ impl DinoConfig {
         self.padding.unwrap_or_default()
     }
 
-    /// Height and width of each level's map of an image of `[height, width]`: stages of the backbone,
-    /// then halves.
-    pub(crate) fn level_sizes(&self, [height, width]: [i64; 2]) -> impl Iterator<Item = [i64; 2]> {
-        let mut stride = 1;
-        (0..self.transformer.num_feature_levels as usize).map(move |level| {
-            stride = match self.return_interm_indices.get(level) {
-                Some(stage) => 4 << stage,
-                None => 2 * stride,
-            };
-            [height, width].map(|side| (side + stride - 1) / stride)
-        })
+    /// How often an image's sides were halved in each level's map: stages of the backbone, then each
+    /// level once more than the one before.
+    pub(crate) fn halvings(&self) -> Vec<usize> {
+        let mut halvings: Vec<usize> = self.return_interm_indices.iter().map(|i| 2 + i).collect();
+        while halvings.len() < self.transformer.num_feature_levels as usize {
+            halvings.push(halvings[halvings.len() - 1] + 1);
+        }
+        halvings
     }
 
-    /// Whether one of these images, `[height, width]` without padding, may have fewer tokens that may
-    /// propose than there are queries.
-    pub(crate) fn few_tokens(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> bool {
+    /// Height and width of each level's map of an image of `[height, width]`.
+    pub(crate) fn level_sizes(&self, size: [i64; 2]) -> impl Iterator<Item = [i64; 2]> {
+        self.halvings().into_iter().map(move |halvings| size.map(|side| halved(side, halvings)))
+    }
+
+    /// Whether one of these images, `[height, width]` in pixels without padding, may have fewer tokens
+    /// that may propose than there are queries.
+    pub fn few_tokens(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> bool {
         // Cells of a side whose centre lies inside (0.01, 0.99), rounding left out of account.
         let inside = |cells: i64| cells - 2 * (0.0101 * cells as f64 + 0.5) as i64;
         sizes.into_iter().any(|size| {
@@ -112,7 +114,7 @@ impl DinoConfig {
 
 /// What a pass takes.
 #[derive(Debug, Clone, Copy)]
-pub struct Forward<'a> {
+pub struct Input<'a> {
     /// `[B, 3, H, W]`, normalised, zero in the padding.
     pub images: &'a Tensor,
     /// `[B, H, W]`, true = padding, at the right and below.
@@ -125,16 +127,18 @@ pub struct Forward<'a> {
     /// belongs to a proposal's *rank*, and ranks swap at the last digits of a score, so that two
     /// programs can only be compared number by number on the same proposals.
     pub tokens: Option<&'a Tensor>,
-    /// Whether an image may have fewer tokens that may propose than there are queries: those that are
-    /// left over are then hidden from the others, as long as padding is to change nothing.
+    /// Whether an image may have fewer tokens that may propose than there are queries. Where padding is
+    /// to change nothing, the queries that are left over are then hidden from the others and find
+    /// nothing; that costs time, and `false` may be said where none is left over
+    /// ([`DinoConfig::few_tokens`]).
     pub few_tokens: bool,
 }
 
-impl<'a> Forward<'a> {
+impl<'a> Input<'a> {
     /// Of images alone.
     #[must_use]
     pub fn new(images: &'a Tensor, mask: &'a Tensor) -> Self {
-        Self { images, mask, text: None, denoising: None, tokens: None, few_tokens: false }
+        Self { images, mask, text: None, denoising: None, tokens: None, few_tokens: true }
     }
 }
 
@@ -171,10 +175,12 @@ pub struct TrainingTensors {
     pub region_features: Tensor,
     /// `[N, B, P + Q, 4]`, see [`TrainingOutput::input_references`].
     pub input_references: Tensor,
+    /// `[B, Q]`, see [`TrainingOutput::unused`].
+    pub unused: Option<Tensor>,
 }
 
 impl TrainingTensors {
-    /// The same with each tensor as `f` makes it.
+    /// The same with each tensor of numbers as `f` makes it.
     pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
         Self {
             logits: f(&self.logits),
@@ -183,6 +189,7 @@ impl TrainingTensors {
             interm_boxes: f(&self.interm_boxes),
             region_features: f(&self.region_features),
             input_references: f(&self.input_references),
+            unused: self.unused.as_ref().map(Tensor::shallow_clone),
         }
     }
 }
@@ -200,7 +207,13 @@ pub struct TrainingOutput {
     pub region_features: Tensor,
     /// `[N, B, P + Q, 4]`: the reference boxes that went into each layer, cxcywh in [0, 1].
     pub input_references: Tensor,
+    /// `[B, Q]`, true for queries that no token was left for: they match nothing and learn nothing.
+    /// None: there are no such queries.
+    pub unused: Option<Tensor>,
 }
+
+/// The class logit of queries that no token was left for: its loss and gradient are zero.
+const UNUSED_LOGIT: f64 = -1e4;
 
 impl TrainingOutput {
     /// `layout` is that of the denoising queries, if there are any.
@@ -210,16 +223,24 @@ impl TrainingOutput {
             logits: tensors.logits.narrow(2, from, count),
             boxes: tensors.boxes.narrow(2, from, count),
         };
+        let used = |outputs: LayerOutputs| match &tensors.unused {
+            Some(unused) => LayerOutputs {
+                logits: outputs.logits.masked_fill(&unused.unsqueeze(-1), UNUSED_LOGIT),
+                boxes: outputs.boxes,
+            },
+            None => outputs,
+        };
         let p = layout.map_or(0, |layout| layout.slots);
         Self {
-            decoder: part(p, tensors.logits.size()[2] - p),
-            interm: LayerOutputs {
+            decoder: used(part(p, tensors.logits.size()[2] - p)),
+            interm: used(LayerOutputs {
                 logits: tensors.interm_logits.unsqueeze(0),
                 boxes: tensors.interm_boxes.unsqueeze(0),
-            },
+            }),
             denoising: layout.map(|layout| (layout, part(0, layout.len()))),
             region_features: tensors.region_features,
             input_references: tensors.input_references,
+            unused: tensors.unused,
         }
     }
 }
@@ -301,7 +322,7 @@ impl Dino {
     ///
     /// # Errors
     /// A text table that is missing or of another width; what libtorch refuses.
-    pub fn infer(&self, input: &Forward) -> Result<InferenceOutput> {
+    pub fn infer(&self, input: &Input) -> Result<InferenceOutput> {
         torch_ext::no_grad(|| {
             let (proposals, decoded) = self.decode(input, false)?;
             let hidden = decoded.hidden.get(-1).unsqueeze(0);
@@ -319,7 +340,7 @@ impl Dino {
     ///
     /// # Errors
     /// As [`Self::infer`].
-    pub fn forward_train(&self, input: &Forward) -> Result<TrainingOutput> {
+    pub fn forward_train(&self, input: &Input) -> Result<TrainingOutput> {
         let tensors = self.training_tensors(input)?;
         Ok(TrainingOutput::new(tensors, input.denoising.map(|dn| dn.layout)))
     }
@@ -329,7 +350,7 @@ impl Dino {
     ///
     /// # Errors
     /// As [`Self::infer`].
-    pub fn training_tensors(&self, input: &Forward) -> Result<TrainingTensors> {
+    pub fn training_tensors(&self, input: &Input) -> Result<TrainingTensors> {
         let (proposals, decoded) = self.decode(input, true)?;
         let LayerOutputs { logits, boxes } =
             self.heads(&decoded.hidden, &decoded.references, input.text);
@@ -340,6 +361,7 @@ impl Dino {
             interm_boxes: proposals.boxes,
             region_features: decoded.hidden,
             input_references: decoded.references,
+            unused: proposals.unused,
         })
     }
 
@@ -359,15 +381,13 @@ impl Dino {
 
     /// All that lies before the shared heads: the encoder's proposals, and what the decoder makes of
     /// them and of the denoising queries.
-    fn decode(&self, input: &Forward, train: bool) -> Result<(Proposals, DecoderOutput)> {
-        let Forward { images, mask, text, denoising, tokens, few_tokens } = *input;
+    fn decode(&self, input: &Input, train: bool) -> Result<(Proposals, DecoderOutput)> {
+        let Input { images, mask, text, denoising, tokens, few_tokens } = *input;
         self.check_text(text)?;
         let (memory, levels) = self.encode(images, mask, train)?;
-        let proposals = self.transformer.propose_at(&memory, &levels, text, tokens);
-        let proposals = match self.config.padding() {
-            Padding::Masked if few_tokens => proposals,
-            _ => Proposals { unused: None, ..proposals },
-        };
+        let some_unused = few_tokens && self.config.padding() == Padding::Masked;
+        let choice = Choice { tokens, some_unused };
+        let proposals = self.transformer.propose_at(&memory, &levels, text, choice);
         let queries = proposals.references.size()[1];
         let extra = denoising.map(|dn| ExtraQueries {
             content: self.label_enc.forward(&dn.labels, &self.class_embed, text) * &dn.used,
@@ -386,9 +406,11 @@ impl Dino {
 
     /// Images to encoder memory `[B, S, D]`.
     fn encode(&self, images: &Tensor, mask: &Tensor, train: bool) -> Result<(Tensor, Levels)> {
+        let halvings = self.config.halvings();
         let pyramid = match self.config.padding() {
             Padding::Masked => {
-                Some(PaddingPyramid::new(mask, self.halvings(self.input_proj.len())))
+                let last = halvings.last().copied().unwrap_or_default();
+                Some(PaddingPyramid::new(mask, last.max(Backbone::HALVINGS)))
             }
             Padding::Official => None,
         };
@@ -398,7 +420,7 @@ impl Dino {
         let from_backbone = maps.len();
         let mut tokens = Vec::new();
         for (level, (conv, norm)) in self.input_proj.iter().enumerate() {
-            let padding = |level: usize| pyramid.as_ref().map(|p| p.at(self.halvings(level + 1)));
+            let padding = |level: usize| pyramid.as_ref().map(|p| p.at(halvings[level]));
             // The first extra level is made from the backbone's last map, the next from it.
             let source = level.min(maps.len() - 1);
             let input = match padding(source) {
@@ -424,7 +446,7 @@ impl Dino {
         for (level, map) in tokens.iter().enumerate() {
             let (_, _, h, w) = map.size4()?;
             let mask = match &pyramid {
-                Some(pyramid) => pyramid.at(self.halvings(level + 1)).shallow_clone(),
+                Some(pyramid) => pyramid.at(halvings[level]).shallow_clone(),
                 None => float_mask.upsample_nearest2d([h, w], None, None).squeeze_dim(1).gt(0.5),
             };
             positions.push(image_positions(&mask, d, temperature, kind));
@@ -442,13 +464,6 @@ impl Dino {
         };
         let tokens: Vec<Tensor> = tokens.iter().map(|t| t.permute([0, 2, 3, 1])).collect();
         Ok((self.transformer.encode(&tokens, &positions, &levels)?, levels))
-    }
-
-    /// How often the images' sides were halved in the last of that many levels.
-    fn halvings(&self, levels: usize) -> usize {
-        let indices = &self.config.return_interm_indices;
-        let from_backbone = levels.min(indices.len());
-        2 + indices[from_backbone - 1] + levels - from_backbone
     }
 
     /// The shared heads on any number of layers at once.
@@ -491,6 +506,9 @@ fn input_projections(scope: &Scope, config: &DinoConfig) -> Vec<(Conv2d, GroupNo
         .collect()
 }
 
+#[cfg(test)]
+#[path = "dino_padding_tests.rs"]
+mod padding_tests;
 #[cfg(test)]
 #[path = "dino_tests.rs"]
 mod tests;

@@ -9,7 +9,6 @@ use crate::{
         backbone::{Norm, Trunk},
         denoising::DenoisingConfig,
         parameters::Role,
-        postprocess::{ScoredBox, postprocess},
     },
     random::{Random, Stream},
     targets::{LabelKnowledge, Target},
@@ -17,7 +16,7 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
-fn tiny(queries: i64) -> DinoConfig {
+pub(super) fn tiny(queries: i64) -> DinoConfig {
     DinoConfig {
         backbone: BackboneConfig {
             name: Trunk::Resnet18,
@@ -41,7 +40,7 @@ fn tiny(queries: i64) -> DinoConfig {
     }
 }
 
-fn build(config: &DinoConfig, space: ClassSpace) -> (ParameterStore, Dino) {
+pub(super) fn build(config: &DinoConfig, space: ClassSpace) -> (ParameterStore, Dino) {
     let store = ParameterStore::new(Device::Cpu, 11);
     let dino = Dino::new(&store, config, space).unwrap();
     // Offsets, attention weights and last box layers start at zero, which would hide what depends
@@ -71,7 +70,7 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[])
 }
 
-fn target(labels: &[u32]) -> Target {
+pub(super) fn target(labels: &[u32]) -> Target {
     let boxes = labels.iter().map(|&l| Cxcywh([0.3 + 0.1 * l as f32, 0.5, 0.3, 0.4])).collect();
     Target {
         image_id: 0,
@@ -88,12 +87,12 @@ fn target(labels: &[u32]) -> Target {
 fn a_batch_is_its_images_one_by_one() {
     let (_store, dino) = build(&tiny(12), ClassSpace::Classes(5));
     let images = pictures(3, 64, 96);
-    let together = dino.infer(&Forward::new(&images, &no_padding(&images))).unwrap();
+    let together = dino.infer(&Input::new(&images, &no_padding(&images))).unwrap();
     assert_eq!(together.pred_logits.size(), [3, 12, 5]);
     assert_eq!(together.pred_boxes.size(), [3, 12, 4]);
     for i in 0..3 {
         let one = images.narrow(0, i, 1);
-        let alone = dino.infer(&Forward::new(&one, &no_padding(&one))).unwrap();
+        let alone = dino.infer(&Input::new(&one, &no_padding(&one))).unwrap();
         assert!(difference(&together.pred_logits.narrow(0, i, 1), &alone.pred_logits) < 1e-4);
         assert!(difference(&together.pred_boxes.narrow(0, i, 1), &alone.pred_boxes) < 1e-4);
     }
@@ -162,7 +161,7 @@ fn official_padding_does_not_reach_encoder_and_selection() {
 fn a_picture_with_fewer_tokens_than_queries_works() {
     let (_store, dino) = build(&tiny(900), ClassSpace::Classes(5));
     let images = pictures(2, 32, 32);
-    let output = dino.infer(&Forward::new(&images, &no_padding(&images))).unwrap();
+    let output = dino.infer(&Input::new(&images, &no_padding(&images))).unwrap();
     // 4 × 4 + 2 × 2 + 1 + 1 tokens.
     assert_eq!(output.pred_logits.size(), [2, 22, 5]);
     assert!(output.pred_boxes.isfinite().all().int64_value(&[]) != 0);
@@ -181,10 +180,10 @@ fn every_trainable_parameter_gets_a_gradient() {
         let dn = DenoisingQueries::new(&targets, &config, 5, &mut random, Device::Cpu, |p| p);
         let text = matches!(space, ClassSpace::Text(_)).then_some(&text);
         let output = dino
-            .forward_train(&Forward {
+            .forward_train(&Input {
                 text,
                 denoising: dn.as_ref(),
-                ..Forward::new(&images, &no_padding(&images))
+                ..Input::new(&images, &no_padding(&images))
             })
             .unwrap();
         let (layout, denoising) = output.denoising.as_ref().unwrap();
@@ -214,7 +213,7 @@ fn references_are_detached_where_the_method_says() {
     let box_head_moves = |objective: &dyn Fn(&TrainingOutput) -> Tensor| {
         let (store, dino) = build(&tiny(12), ClassSpace::Classes(5));
         let images = pictures(1, 64, 64);
-        let output = dino.forward_train(&Forward::new(&images, &no_padding(&images))).unwrap();
+        let output = dino.forward_train(&Input::new(&images, &no_padding(&images))).unwrap();
         objective(&output).sum(Kind::Float).backward();
         let head = |name: &str| {
             let all = store.parameters();
@@ -267,108 +266,12 @@ fn levels_of_a_padded_batch_are_those_of_its_mask() {
     }
 }
 
-/// Norms of every kind that do something, and trunks of every form: from pixels to detections an image
-/// alone is the image with any padding around it, and beside any other image.
-#[test]
-fn padding_and_batch_mates_change_no_detection() {
-    let trunks = [
-        (Trunk::Resnet18, Norm::GroupNorm),
-        (Trunk::Resnet18, Norm::FrozenBn),
-        (Trunk::Resnet50, Norm::GroupNorm),
-        (Trunk::Resnet50, Norm::FrozenBn),
-        (Trunk::Resnet50, Norm::BatchNorm),
-        (Trunk::ClipResnet, Norm::GroupNorm),
-        (Trunk::ClipResnet, Norm::FrozenBn),
-    ];
-    // 200: more queries than the smaller picture has tokens.
-    for (queries, (name, norm)) in [12, 200].into_iter().flat_map(|q| trunks.map(|t| (q, t))) {
-        let sizes = tiny(queries);
-        let backbone = BackboneConfig {
-            name,
-            norm,
-            groups: 4,
-            layers: vec![1, 2, 1, 1],
-            ..sizes.backbone.clone()
-        };
-        let config = DinoConfig { backbone, ..sizes };
-        let (store, dino) = build(&config, ClassSpace::Classes(5));
-        shake(&store);
-        let pictures = [(61, 83), (90, 47)].map(|(h, w)| normal(h as u64, &[1, 3, h, w]));
-        let alone = pictures.each_ref().map(|picture| detect(&dino, &[picture], (0, 0)));
-        for extra in [(0, 0), (3, 37), (64, 1)] {
-            let together = detect(&dino, &[&pictures[0], &pictures[1]], extra);
-            for (i, alone) in alone.iter().enumerate() {
-                let padded = detect(&dino, &[&pictures[i]], extra);
-                for (what, got) in [("padded", &padded[0]), ("together", &together[i])] {
-                    let what = format!("{name:?} {norm:?} {queries} {what} {extra:?}");
-                    same_detections(&what, got, &alone[0]);
-                }
-            }
-        }
-    }
-}
-
-/// Weights, biases and running statistics of norms far from their initial ones.
-fn shake(store: &ParameterStore) {
-    for (i, p) in store.parameters().iter().enumerate().filter(|(_, p)| p.tensor.dim() == 1) {
-        let random = normal(1000 + i as u64, &p.tensor.size()) * 0.3;
-        let value = match p.name.rsplit('.').next() {
-            Some("weight") => random + 1.0,
-            Some("running_var") => random.abs() + 0.5,
-            _ => &p.tensor + random,
-        };
-        torch_ext::no_grad(|| p.tensor.shallow_clone().copy_(&value));
-    }
-}
-
-/// Detections of pictures, padded to the size of the largest and `extra` pixels more: score, class and
-/// box of each, best first.
-fn detect(dino: &Dino, pictures: &[&Tensor], extra: (i64, i64)) -> Vec<Vec<[f64; 6]>> {
-    let side = |axis: usize| pictures.iter().map(|p| p.size()[axis]).max().unwrap();
-    let (h, w) = (side(2) + extra.0, side(3) + extra.1);
-    let size = [pictures.len() as i64, 3, h, w];
-    let images = Tensor::zeros(size, (Kind::Float, Device::Cpu));
-    let mask = Tensor::ones([size[0], h, w], (Kind::Bool, Device::Cpu));
-    let mut sizes = Vec::new();
-    for (i, picture) in (0..).zip(pictures) {
-        let (own_h, own_w) = (picture.size()[2], picture.size()[3]);
-        images.get(i).narrow(1, 0, own_h).narrow(2, 0, own_w).copy_(&picture.get(0));
-        let _ = mask.get(i).narrow(0, 0, own_h).narrow(1, 0, own_w).fill_(0);
-        sizes.push([own_h as u32, own_w as u32]);
-    }
-    let few_tokens = dino.config().few_tokens(sizes.iter().copied());
-    let output = dino.infer(&Forward { few_tokens, ..Forward::new(&images, &mask) }).unwrap();
-    let found = postprocess(&output, &sizes, 2000).unwrap();
-    let row = |d: ScoredBox| {
-        let [x0, y0, x1, y1] = d.bbox.0.map(f64::from);
-        [f64::from(d.score), f64::from(d.class.0), x0, y0, x1, y1]
-    };
-    found.into_iter().map(|image| image.into_iter().map(row).collect()).collect()
-}
-
-/// Equal but for rounding; detections of nearly equal score may come in another order.
-fn same_detections(what: &str, got: &[[f64; 6]], expected: &[[f64; 6]]) {
-    assert_eq!(got.len(), expected.len(), "{what}");
-    let mut left: Vec<&[f64; 6]> = got.iter().collect();
-    for wanted in expected {
-        let close = |d: &&[f64; 6]| {
-            d[1] == wanted[1]
-                && (d[0] - wanted[0]).abs() < 1e-4
-                && (2..6).all(|k| (d[k] - wanted[k]).abs() < 0.02)
-        };
-        let Some(at) = left.iter().position(close) else {
-            panic!("{what}: {wanted:?} is not among {:?}", &got[..got.len().min(5)]);
-        };
-        left.swap_remove(at);
-    }
-}
-
 #[test]
 fn under_bf16_outputs_stay_f32_and_near_those_of_f32() {
     let (store, dino) = build(&tiny(12), ClassSpace::Classes(5));
     let images = pictures(1, 64, 64);
     let mask = no_padding(&images);
-    let run = || dino.forward_train(&Forward::new(&images, &mask)).unwrap();
+    let run = || dino.forward_train(&Input::new(&images, &mask)).unwrap();
     let exact = run();
     let rounded = torch_ext::autocast(Device::Cpu, Some(Kind::BFloat16), run);
     for x in [
@@ -432,11 +335,11 @@ fn parameters_start_as_the_references() {
 fn a_text_head_refuses_a_missing_or_misshapen_table() {
     let (_store, dino) = build(&tiny(12), ClassSpace::Text(24));
     let images = pictures(1, 64, 64);
-    let missing = dino.infer(&Forward::new(&images, &no_padding(&images))).unwrap_err().to_string();
+    let missing = dino.infer(&Input::new(&images, &no_padding(&images))).unwrap_err().to_string();
     assert!(missing.contains("text table"), "{missing}");
     let table = TextTable::new(&normal(2, &[5, 8]));
     let wrong = dino
-        .infer(&Forward { text: Some(&table), ..Forward::new(&images, &no_padding(&images)) })
+        .infer(&Input { text: Some(&table), ..Input::new(&images, &no_padding(&images)) })
         .unwrap_err()
         .to_string();
     assert!(wrong.contains("expected embeddings of width 24, got 8"), "{wrong}");

@@ -27,10 +27,14 @@ impl std::fmt::Display for Padding {
     }
 }
 
-/// The padding of a batch at strides 1, 2, 4, …
-///
-/// An image of h rows has ⌈h / stride⌉ of them in a map, which is what strided convolutions and pools
-/// leave of an image that is not padded.
+/// Cells along a side of an image in a map whose stride is 2^`halvings`: ⌈side / stride⌉, which is what
+/// strided convolutions and pools leave of an image that is not padded.
+pub(crate) fn halved(side: i64, halvings: usize) -> i64 {
+    let stride = 1 << halvings;
+    (side + stride - 1) / stride
+}
+
+/// The padding of a batch at strides 1, 2, 4, …; an image keeps the cells that it has alone ([`halved`]).
 #[derive(Debug)]
 pub struct PaddingPyramid {
     /// `[B, ⌈H / 2^k⌉, ⌈W / 2^k⌉]` bool, true = padding.

@@ -10,45 +10,80 @@ use crate::{
     vocabulary::{Frequency, Vocabulary},
 };
 
-/// Name and value, in the order to be read.
-pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, String)> {
-    let Config { seed, data, model, train, .. } = config;
-    let mut facts = Vec::new();
-    let mut fact = |name: &str, value: String| {
+/// Names and values, in the order to be read; values that are not known are left out.
+#[derive(Debug, Default)]
+pub(crate) struct Facts(pub(crate) Vec<(String, String)>);
+
+impl Facts {
+    pub(crate) fn add(&mut self, name: &str, value: String) {
         if !value.is_empty() {
-            facts.push((name.to_owned(), value));
+            self.0.push((name.to_owned(), value));
         }
-    };
-    let transformer = &model.dino.transformer;
-    fact("detector", format!("DINO, {} queries", thousands(transformer.num_queries as usize)));
-    fact("backbone", backbone(config));
-    fact(
-        "transformer",
-        format!(
-            "{} features, {} levels, {} encoder and {} decoder layers",
-            transformer.hidden_dim,
-            transformer.num_feature_levels,
-            transformer.enc_layers,
-            transformer.dec_layers
-        ),
-    );
-    fact(
-        "class head",
-        match &model.class_head {
-            ClassHeadConfig::Linear => "linear".to_owned(),
-            ClassHeadConfig::Text { table: Some(table) } => {
-                format!("text table {}", table.display())
-            }
-            ClassHeadConfig::Text { table: None } => "the teacher's text table".to_owned(),
+    }
+
+    /// What the detector of these settings is.
+    pub(crate) fn add_detector(&mut self, config: &Config) {
+        let Config { model, .. } = config;
+        let transformer = &model.dino.transformer;
+        let queries = thousands(transformer.num_queries as usize);
+        self.add("detector", format!("DINO, {queries} queries"));
+        self.add("backbone", backbone(config));
+        self.add(
+            "transformer",
+            format!(
+                "{} features, {} levels, {} encoder and {} decoder layers",
+                transformer.hidden_dim,
+                transformer.num_feature_levels,
+                transformer.enc_layers,
+                transformer.dec_layers
+            ),
+        );
+        self.add(
+            "class head",
+            match &model.class_head {
+                ClassHeadConfig::Linear => "linear".to_owned(),
+                ClassHeadConfig::Text { table: Some(table) } => {
+                    format!("text table {}", table.display())
+                }
+                ClassHeadConfig::Text { table: None } => "the teacher's text table".to_owned(),
+            },
+        );
+        self.add("padding", model.dino.padding().to_string());
+    }
+
+    /// What is done to images that are measured or predicted on.
+    pub(crate) fn add_inference(&mut self, config: &Config) {
+        let resize = &config.data.resize;
+        self.add("image size in evaluation", sides(&resize.size.to_string(), resize.max_size));
+        self.add("precision", word(&config.train.precision));
+    }
+
+    pub(crate) fn add_classes(&mut self, vocabulary: &Vocabulary) {
+        self.add("classes", classes(vocabulary));
+    }
+}
+
+/// Of a run.
+pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, String)> {
+    let Config { seed, data, train, .. } = config;
+    let mut facts = Facts::default();
+    facts.add_detector(config);
+    facts.add(
+        "backbone weights",
+        match &config.model.dino.backbone.weights {
+            Some(weights) => weights.display().to_string(),
+            None => "from scratch".to_owned(),
         },
     );
-    fact("trainable parameters", progress.parameters.map(thousands).unwrap_or_default());
-    fact("classes", progress.vocabulary.as_ref().map(classes).unwrap_or_default());
+    facts.add("trainable parameters", progress.parameters.map(thousands).unwrap_or_default());
+    if let Some(vocabulary) = &progress.vocabulary {
+        facts.add_classes(vocabulary);
+    }
     for (name, split) in [("training set", &data.train), ("validation set", &data.val)] {
         let value = split.as_ref().map(|split| split.annotations.display().to_string());
-        fact(name, value.unwrap_or_else(|| "none".to_owned()));
+        facts.add(name, value.unwrap_or_else(|| "none".to_owned()));
     }
-    fact(
+    facts.add(
         "sampling",
         match &data.sampler {
             SamplerConfig::Uniform {} => "every image once".to_owned(),
@@ -56,7 +91,7 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
             SamplerConfig::ClassAware {} => "class-aware".to_owned(),
         },
     );
-    fact("picture size in training", {
+    facts.add("image size in training", {
         let scales = &data.augment.scales;
         let range = match (scales.iter().min(), scales.iter().max()) {
             (Some(low), Some(high)) if low < high => format!("{low} to {high}"),
@@ -65,32 +100,31 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
         };
         sides(&range, data.augment.max_size)
     });
-    fact("picture size in evaluation", sides(&data.resize.size.to_string(), data.resize.max_size));
-    fact("epochs", train.epochs.to_string());
-    fact("steps", progress.position.as_ref().map_or_else(String::new, |p| steps(p.updates)));
-    fact("images a step", (data.batch_size as u64 * train.accumulate).to_string());
-    fact("learning rate", learning_rate(config));
-    fact("precision", word(&train.precision));
-    fact(
-        "running mean of weights",
+    facts.add_inference(config);
+    facts.add("epochs", train.epochs.to_string());
+    facts.add("steps", progress.position.as_ref().map_or_else(String::new, |p| steps(p.updates)));
+    facts.add("images a step", (data.batch_size as u64 * train.accumulate).to_string());
+    facts.add("learning rate", learning_rate(config));
+    facts.add(
+        "EMA of weights",
         train.ema.as_ref().map_or_else(String::new, |ema| {
             let warmup = if ema.warmup { ", with warm-up" } else { "" };
             format!("decay {}{warmup}", ema.decay)
         }),
     );
-    fact("seed", seed.to_string());
+    facts.add("seed", seed.to_string());
     let images_a_step = (data.batch_size as u64 * train.accumulate) as f64;
     let (seconds, images) = time(&progress.train, images_a_step);
     if seconds > 0.0 {
-        fact("time in training steps", hours(seconds));
-        fact("images a second", format!("{:.1}", images / seconds));
+        facts.add("time in training steps", hours(seconds));
+        facts.add("images a second", format!("{:.1}", images / seconds));
     }
     let memory = progress.train.iter().map(|row| row.memory_mib).fold(0.0, f64::max);
-    fact(
+    facts.add(
         "most GPU memory",
         if memory > 0.0 { format!("{:.1} GiB", memory / 1024.0) } else { String::new() },
     );
-    facts
+    facts.0
 }
 
 fn backbone(config: &Config) -> String {
@@ -98,10 +132,6 @@ fn backbone(config: &Config) -> String {
     let mut text = format!("{}, {}", word(&backbone.name), word(&backbone.norm));
     if backbone.width != 64 {
         text += &format!(", width {}", backbone.width);
-    }
-    match &backbone.weights {
-        Some(weights) => text += &format!(", from {}", weights.display()),
-        None => text += ", from scratch",
     }
     text
 }
@@ -208,6 +238,6 @@ mod tests {
         config.train.warmup_steps = 50;
         let text = "1e-4, backbone 1e-5; × 0.1 after epoch 16, 18; 50 steps of warm-up";
         assert_eq!(learning_rate(&config), text);
-        assert_eq!(backbone(&config), "resnet50, frozen_bn, from scratch");
+        assert_eq!(backbone(&config), "resnet50, frozen_bn");
     }
 }

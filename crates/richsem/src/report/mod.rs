@@ -15,6 +15,7 @@ use image::RgbImage;
 
 use crate::{Result, draw, error::write_atomically, evaluate::Summary};
 
+pub(crate) use facts::Facts;
 pub use run::{RunOptions, run};
 
 /// Everything a report shows. Sections without content are left out.
@@ -205,7 +206,7 @@ fn percent(value: Option<f64>) -> String {
 }
 
 /// 1234567 as 1,234,567.
-fn thousands(number: usize) -> String {
+pub(crate) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (i, digit) in digits.chars().enumerate() {

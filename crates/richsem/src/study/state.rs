@@ -9,6 +9,7 @@ use super::plan::differences;
 use crate::{
     config::Config,
     error::{Error, Result},
+    models::padding::Padding,
     train::{EvalRow, MetricsRow, Position, RunFolder},
 };
 
@@ -42,8 +43,12 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
     let config = run.config()?;
     let mut wanted = wanted.clone();
     if wanted.model.dino.padding.is_none() {
-        // Left open: the run settled it.
-        wanted.model.dino.padding = config.model.dino.padding;
+        // Left open, so that a run settles it: by the weights that it starts from, or as runs from
+        // scratch do now. Of an earlier release it may be another.
+        wanted.model.dino.padding = match wanted.init {
+            Some(_) => config.model.dino.padding,
+            None => Some(Padding::default()),
+        };
     }
     let different = differences(&config, &wanted);
     if let Some((key, had, wanted)) = different.first() {

@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     models::{
         denoising::DenoisingQueries,
-        dino::{Forward, TrainingTensors},
+        dino::{Input, TrainingTensors},
         parameters::Role,
     },
 };
@@ -26,7 +26,7 @@ pub(super) struct PassInput {
     pub mask: Tensor,
     /// None where no picture has a box.
     pub denoising: Option<DenoisingQueries>,
-    /// See [`Forward::few_tokens`].
+    /// See [`Input::few_tokens`].
     pub few_tokens: bool,
 }
 
@@ -66,11 +66,11 @@ impl PassInput {
     /// # Errors
     /// As [`crate::models::dino::Dino::training_tensors`].
     pub(super) fn run(&self, detector: &Detector, precision: Precision) -> Result<TrainingTensors> {
-        let input = Forward {
+        let input = Input {
             text: detector.text.as_ref(),
             denoising: self.denoising.as_ref(),
             few_tokens: self.few_tokens,
-            ..Forward::new(&self.images, &self.mask)
+            ..Input::new(&self.images, &self.mask)
         };
         torch_ext::autocast(detector.device(), autocast_kind(precision), || {
             detector.model.training_tensors(&input)

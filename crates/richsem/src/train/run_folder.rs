@@ -240,7 +240,7 @@ impl RunFolder {
     /// As [`Config::load`].
     pub fn config(&self) -> Result<Config> {
         let file = self.file("config.toml");
-        Config::parse(&fs_err::read_to_string(&file)?, &file)
+        Config::parse_saved(&fs_err::read_to_string(&file)?, &file)
     }
 
     /// The classes, as the training set has them; `None` if the file is not there.

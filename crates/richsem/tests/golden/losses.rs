@@ -36,7 +36,8 @@ fn matching_of_random_predictions() {
     let padded = PaddedTargets::new(&targets, Device::Cpu);
     let (logits, boxes) = (golden["logits"].unsqueeze(0), golden["boxes"].unsqueeze(0));
     let found =
-        hungarian(&logits, &boxes, &padded, &MatcherConfig::default(), 0.25, || Ok(())).unwrap();
+        hungarian((&logits, &boxes), None, &padded, &MatcherConfig::default(), 0.25, || Ok(()))
+            .unwrap();
     for (image, (queries, own)) in pairs.iter().enumerate() {
         let of = |values: &[i64]| -> Vec<i64> {
             let all = values.iter().zip(&found.image);

@@ -17,7 +17,7 @@ use richsem::{
         class_head::{ClassSpace, TextTable},
         deformable_transformer::TransformerConfig,
         denoising::{DenoisingLayout, DenoisingQueries},
-        dino::{Dino, DinoConfig, Forward, LayerOutputs, TrainingOutput},
+        dino::{Dino, DinoConfig, Input, LayerOutputs, TrainingOutput},
         padding::Padding,
         parameters::ParameterStore,
     },
@@ -147,11 +147,11 @@ impl Model {
         let queries = facts.denoising(fixture, prefix, self.kind);
         let images = at("images").to_kind(self.kind);
         let (mask, tokens) = (at("mask"), at("tokens"));
-        let input = Forward {
+        let input = Input {
             text: self.text.as_ref(),
             denoising: Some(&queries),
             tokens: Some(tokens),
-            ..Forward::new(&images, mask)
+            ..Input::new(&images, mask)
         };
         self.dino.forward_train(&input).unwrap()
     }
@@ -264,6 +264,7 @@ pub(crate) fn official_output(fixture: &Tensors, facts: &Facts) -> TrainingOutpu
         denoising: Some((DenoisingLayout::new(facts.groups, facts.most), layers("noised."))),
         region_features: fixture["hidden"].shallow_clone(),
         input_references: fixture["references"].shallow_clone(),
+        unused: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The small detector as a whole, from pixels to logits and boxes of every layer.
 
-use richsem::models::dino::{Forward, LayerOutputs};
+use richsem::models::dino::{Input, LayerOutputs};
 use tch::Kind;
 
 use crate::support::*;
@@ -43,7 +43,7 @@ fn inference_is_the_last_layer() {
     let images = golden["images"].to_kind(Kind::Double);
     let (mask, tokens) = (&golden["mask"], &golden["tokens"]);
     let input =
-        Forward { text: model.text.as_ref(), tokens: Some(tokens), ..Forward::new(&images, mask) };
+        Input { text: model.text.as_ref(), tokens: Some(tokens), ..Input::new(&images, mask) };
     let output = model.dino.infer(&input).unwrap();
     close("logits", &output.pred_logits, &golden["logits"].get(1), 1e-9);
     close("boxes", &output.pred_boxes, &golden["boxes"].get(1), 1e-9);

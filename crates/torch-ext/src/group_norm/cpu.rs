@@ -9,28 +9,15 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::OP;
+use super::sums::{BLOCK, Moments, kept, product_sums, room};
 use crate::Result;
-use crate::real::{self, data, data_mut, mul_add, multiversioned};
+use crate::real::{Real, data, data_mut, filled, mul_add, multiversioned};
 
-/// Numbers that are added up in `T` before the sum goes into an f64.
-const BLOCK: usize = 1024;
-/// Sums that run side by side.
-const LANES: usize = 16;
-/// Pixels in a row that are copied without a call; most rows of small maps are no longer.
-const SHORT: usize = 2 * LANES;
-/// Numbers of a group that its pivot is the mean of.
-const FIRST: usize = 256;
 /// Fewer numbers than this are not worth waking other threads for.
 const PARALLEL: usize = 1 << 17;
 /// Pivot, mean - pivot and 1 / standard deviation of a group. What is normalised is `x - pivot`, which
 /// is exact where the mean is far larger than the deviation.
 const STATISTICS: usize = 3;
-
-/// `f32` or `f64`; named as the bound that `multiversioned!` writes.
-pub(super) trait Real: real::Real + Into<f64> + 'static {}
-
-impl Real for f32 {}
-impl Real for f64 {}
 
 /// The pixels of an image that are not padding.
 struct Image<T> {
@@ -101,168 +88,6 @@ impl<T: Real> Image<T> {
         }
         Self { pixels, keep: Some(keep.collect()), runs }
     }
-}
-
-/// Sums of `x - pivot` and of its square.
-struct Moments<T> {
-    pivot: T,
-    sums: [f64; 2],
-    /// Numbers seen.
-    count: usize,
-}
-
-impl<T: Real> Moments<T> {
-    /// The pivot is the mean of the first numbers. What rounding takes from the variance grows with
-    /// (mean - pivot)² / variance, which is at most all numbers over those first ones.
-    #[inline(always)]
-    fn add<const FMA: bool>(&mut self, block: &[T]) {
-        if self.count == 0 {
-            let first = &block[..block.len().min(FIRST)];
-            let [sum, _] = square_sums::<T, FMA>(first, T::ZERO);
-            self.pivot = T::from_f64(sum / first.len() as f64);
-        }
-        let [sum, squares] = square_sums::<T, FMA>(block, self.pivot);
-        self.sums[0] += sum;
-        self.sums[1] += squares;
-        self.count += block.len();
-    }
-
-    /// Adds the numbers of `x` at the runs of each plane of `area` pixels, cut into blocks as if there
-    /// were nothing between them.
-    #[inline(always)]
-    fn add_runs<const FMA: bool>(
-        &mut self,
-        x: &[T],
-        area: usize,
-        runs: &[Range<usize>],
-        scratch: &mut Vec<T>,
-    ) {
-        let packed = room((2 * BLOCK).min(x.len()) + SHORT, scratch);
-        let mut filled = 0;
-        for plane in (0..x.len()).step_by(area) {
-            for run in runs {
-                copy(&x[plane + run.start..], run.len(), &mut packed[filled..]);
-                filled += run.len();
-                if filled >= BLOCK {
-                    self.add::<FMA>(&packed[..BLOCK]);
-                    packed.copy_within(BLOCK..filled, 0);
-                    filled -= BLOCK;
-                }
-            }
-        }
-        if filled > 0 {
-            self.add::<FMA>(&packed[..filled]);
-        }
-    }
-}
-
-/// So many places of a task's working memory, which hold anything.
-#[inline(always)]
-fn room<T: Real>(length: usize, scratch: &mut Vec<T>) -> &mut [T] {
-    if scratch.len() < length {
-        scratch.resize(length, T::ZERO);
-    }
-    &mut scratch[..length]
-}
-
-/// Copies `length` numbers, or SHORT where they are fewer and there is room.
-#[inline(always)]
-fn copy<T: Copy>(from: &[T], length: usize, to: &mut [T]) {
-    if length <= SHORT
-        && let (Some(from), Some(to)) = (from.first_chunk::<SHORT>(), to.first_chunk_mut::<SHORT>())
-    {
-        *to = *from;
-    } else {
-        to[..length].copy_from_slice(&from[..length]);
-    }
-}
-
-/// Adds `x - pivot` and its square.
-#[inline(always)]
-fn squares<T: Real, const FMA: bool>(x: &[T; LANES], pivot: T, lanes: &mut [[T; LANES]; 2]) {
-    for i in 0..LANES {
-        let d = x[i] - pivot;
-        lanes[0][i] += d;
-        lanes[1][i] = mul_add::<T, FMA>(d, d, lanes[1][i]);
-    }
-}
-
-/// Sums of `x - pivot` and of its square over a block.
-#[inline(always)]
-fn square_sums<T: Real, const FMA: bool>(block: &[T], pivot: T) -> [f64; 2] {
-    let mut lanes = [[T::ZERO; LANES]; 2];
-    let (chunks, rest) = block.as_chunks::<LANES>();
-    for chunk in chunks {
-        squares::<T, FMA>(chunk, pivot, &mut lanes);
-    }
-    squares::<T, FMA>(&tail(block, rest.len(), pivot), pivot, &mut lanes);
-    lanes.map(total)
-}
-
-/// Adds `g` and `g · (x - pivot)`.
-#[inline(always)]
-fn products<T: Real, const FMA: bool>(
-    grad: &[T; LANES],
-    x: &[T; LANES],
-    pivot: T,
-    lanes: &mut [[T; LANES]; 2],
-) {
-    for i in 0..LANES {
-        lanes[0][i] += grad[i];
-        lanes[1][i] = mul_add::<T, FMA>(grad[i], x[i] - pivot, lanes[1][i]);
-    }
-}
-
-/// Sums of `g` and of `g · (x - pivot)` over two blocks of one length.
-#[inline(always)]
-fn product_sums<T: Real, const FMA: bool>(grad: &[T], x: &[T], pivot: T) -> [f64; 2] {
-    let mut lanes = [[T::ZERO; LANES]; 2];
-    let (grads, rest) = grad.as_chunks::<LANES>();
-    for (grad, x) in grads.iter().zip(x.as_chunks::<LANES>().0) {
-        products::<T, FMA>(grad, x, pivot, &mut lanes);
-    }
-    let (grad, x) = (tail(grad, rest.len(), T::ZERO), tail(x, rest.len(), pivot));
-    products::<T, FMA>(&grad, &x, pivot, &mut lanes);
-    lanes.map(total)
-}
-
-/// The block with `idle` where `keep` is zero, in a buffer.
-#[inline(always)]
-fn kept<'a, T: Real>(block: &[T], keep: &[T], idle: T, buffer: &'a mut [T]) -> &'a [T] {
-    let buffer = &mut buffer[..block.len()];
-    for ((to, &x), &keep) in buffer.iter_mut().zip(block).zip(keep) {
-        *to = if keep == T::ZERO { idle } else { x };
-    }
-    buffer
-}
-
-/// The last `rest` numbers of a block, fewer than LANES, in lanes that are `idle` otherwise.
-#[inline(always)]
-fn tail<T: Real>(block: &[T], rest: usize, idle: T) -> [T; LANES] {
-    let mut lanes = [idle; LANES];
-    match block.last_chunk::<LANES>() {
-        Some(last) => {
-            let first = (LANES - rest) as u32;
-            for i in 0..LANES {
-                lanes[i] = if i as u32 >= first { last[i] } else { idle };
-            }
-        }
-        None => lanes[..block.len()].copy_from_slice(block),
-    }
-    lanes
-}
-
-/// Of all lanes, added in halves.
-#[inline(always)]
-fn total<T: Real>(mut lanes: [T; LANES]) -> f64 {
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-    }
-    lanes[0].into()
 }
 
 /// `x`, `output` `[channels, area]`, `weight`, `bias` `[channels]`: one group. Writes all of `output`.
@@ -431,12 +256,6 @@ fn run<T: Real, I: Send>(
     }
 }
 
-/// The memory of a tensor that was just made, contiguous and of kind `T` on the CPU.
-fn unwritten<T: Real>(tensor: &mut Tensor) -> &mut [MaybeUninit<T>] {
-    // SAFETY: that many numbers, which nothing else refers to; nothing is said of what they hold.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
 /// What a forward pass leaves.
 pub(super) struct Forward {
     pub(super) output: Tensor,
@@ -454,21 +273,26 @@ pub(super) fn forward<T: Real>(
 ) -> Result<Forward> {
     let size = x.size();
     let options = (T::KIND, x.device());
-    let mut output = Tensor::f_empty(&size, options)?;
     let number = [size[0], shape.groups as i64, STATISTICS as i64];
     let mut statistics = Tensor::f_zeros(number, options)?;
     let (weight, bias) = (weight.f_contiguous()?, bias.f_contiguous()?);
     let [x, weight, bias] = [data::<T>(OP, x)?, data(OP, &weight)?, data(OP, &bias)?];
     let group = shape.width() * shape.area;
-    let tasks = x
-        .chunks_exact(group)
-        .zip(unwritten::<T>(&mut output).chunks_exact_mut(group))
-        .zip(data_mut::<T>(OP, &mut statistics)?.chunks_exact_mut(STATISTICS));
-    run(x.len(), tasks, |index, ((x, output), statistics), scratch| {
-        let (image, channels) = shape.task(index);
-        let (weight, bias) = (&weight[channels.clone()], &bias[channels]);
-        forward_group(image, x, weight, bias, eps, statistics, output, scratch);
-    });
+    // SAFETY: the tensor was just made, and is used nowhere else before this function ends.
+    let of_group = unsafe { data_mut::<T>(OP, &mut statistics)? };
+    let fill = |output: &mut [MaybeUninit<T>]| {
+        let tasks = x
+            .chunks_exact(group)
+            .zip(output.chunks_exact_mut(group))
+            .zip(of_group.chunks_exact_mut(STATISTICS));
+        run(x.len(), tasks, |index, ((x, output), statistics), scratch| {
+            let (image, channels) = shape.task(index);
+            let (weight, bias) = (&weight[channels.clone()], &bias[channels]);
+            forward_group(image, x, weight, bias, eps, statistics, output, scratch);
+        });
+    };
+    // SAFETY: groups are whole, and `forward_group` writes each place of its own.
+    let output = unsafe { filled(OP, &size, fill)? };
     Ok(Forward { output, statistics })
 }
 
@@ -489,35 +313,42 @@ pub(super) fn backward<T: Real>(
     statistics: &Tensor,
     of_x: bool,
 ) -> Result<Backward> {
-    let options = (T::KIND, x.device());
-    let mut grad_x = of_x.then(|| Tensor::f_empty(x.size(), options)).transpose()?;
+    let size = x.size();
     let (grad, weight) = (grad.f_contiguous()?, weight.f_contiguous()?);
     let [grad, x, weight] = [data::<T>(OP, &grad)?, data(OP, x)?, data(OP, &weight)?];
+    let statistics = data::<T>(OP, statistics)?;
     let group = shape.width() * shape.area;
     // Of each image, [B, C, 2], and added up in its order.
     let mut columns = vec![0.0; x.len() / shape.area * 2];
-    let mut of_x = grad_x.as_mut().map(|grad_x| unwritten::<T>(grad_x).chunks_exact_mut(group));
-    let tasks = grad
-        .chunks_exact(group)
-        .zip(x.chunks_exact(group))
-        .zip(data::<T>(OP, statistics)?.chunks_exact(STATISTICS))
-        .zip(columns.chunks_exact_mut(2 * shape.width()))
-        .map(|task| (task, of_x.as_mut().and_then(Iterator::next)));
-    run(x.len(), tasks, |index, ((((grad, x), statistics), columns), grad_x), scratch| {
-        let (image, channels) = shape.task(index);
-        let weight = &weight[channels];
-        backward_group(image, grad, x, weight, statistics, columns, grad_x, scratch);
-    });
+    let mut fill = |grad_x: Option<&mut [MaybeUninit<T>]>| {
+        let mut of_x = grad_x.map(|grad_x| grad_x.chunks_exact_mut(group));
+        let tasks = grad
+            .chunks_exact(group)
+            .zip(x.chunks_exact(group))
+            .zip(statistics.chunks_exact(STATISTICS))
+            .zip(columns.chunks_exact_mut(2 * shape.width()))
+            .map(|task| (task, of_x.as_mut().and_then(Iterator::next)));
+        run(x.len(), tasks, |index, ((((grad, x), statistics), columns), grad_x), scratch| {
+            let (image, channels) = shape.task(index);
+            let weight = &weight[channels];
+            backward_group(image, grad, x, weight, statistics, columns, grad_x, scratch);
+        });
+    };
+    let grad_x = match of_x {
+        // SAFETY: groups are whole, and `backward_group` writes each place of its own.
+        true => Some(unsafe { filled(OP, &size, |grad_x| fill(Some(grad_x)))? }),
+        false => {
+            fill(None);
+            None
+        }
+    };
     let mut totals = vec![0.0; 2 * shape.channels];
     for columns in columns.chunks_exact(totals.len()) {
         totals.iter_mut().zip(columns).for_each(|(total, column)| *total += column);
     }
     let column = |i: usize| -> Result<Tensor> {
-        let mut column = Tensor::f_zeros([shape.channels as i64], options)?;
-        for (to, total) in data_mut(OP, &mut column)?.iter_mut().zip(totals.chunks_exact(2)) {
-            *to = T::from_f64(total[i]);
-        }
-        Ok(column)
+        let column: Vec<f64> = totals.chunks_exact(2).map(|total| total[i]).collect();
+        Ok(Tensor::f_from_slice(&column)?.f_to_kind(T::KIND)?)
     };
     let (weight, bias) = (column(0)?, column(1)?);
     Ok(Backward { x: grad_x, weight, bias })

@@ -1,5 +1,5 @@
-//! The CUDA kernels: f32, bf16 and f16 maps with channels last in memory, arithmetic in f32. All sums are
-//! added up in no fixed order. Nothing waits for the device.
+//! The CUDA kernels: f32, bf16 and f16 maps with channels last in memory, arithmetic in f32. The forward
+//! pass adds up in a fixed order, the backward pass in none. Nothing waits for the device.
 
 use tch::{Kind, Tensor};
 
@@ -119,7 +119,9 @@ pub(super) fn forward(
     let grid = Grid::new(x, groups)?;
     let device = x.device();
     let (weight, bias) = (weight.f_contiguous()?, bias.f_contiguous()?);
-    let sums = Tensor::f_zeros([grid.b, groups, 2], (Kind::Float, device))?;
+    let floats = (Kind::Float, device);
+    let partial = Tensor::f_empty([(grid.threads / BLOCK) as i64, groups, 2], floats)?;
+    let sums = Tensor::f_empty([grid.b, groups, 2], floats)?;
     let pixels = match padding {
         Some(padding) => {
             let pixels = Tensor::f_empty([grid.b, 2], (Kind::Int, device))?;
@@ -134,8 +136,13 @@ pub(super) fn forward(
     let output = like(x)?;
     // SAFETY: the kernels' parameters in order; `group_norm` has checked the tensors.
     unsafe {
-        let args = Args::default().tensor(x).tensor(padding).tensor(pixels.as_ref()).tensor(&sums);
+        let args =
+            Args::default().tensor(x).tensor(padding).tensor(pixels.as_ref()).tensor(&partial);
         grid.launch(x, "group_norm_sums", args)?;
+        let mut args = Args::default().tensor(&partial).tensor(&sums);
+        args = args.int(grid.area)?.int(grid.of_block)?;
+        let threads = (grid.b * groups) as usize * BLOCK;
+        launch(device, &grid.program, "group_norm_totals", threads, &mut args)?;
         let args = Args::default().tensor(x).tensor(padding).tensor(pixels.as_ref()).tensor(&sums);
         let args = args.tensor(&weight).tensor(&bias).tensor(&output).float(eps as f32);
         grid.launch(x, "group_norm_forward", args)?;

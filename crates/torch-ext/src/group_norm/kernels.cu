@@ -110,13 +110,14 @@ extern "C" __global__ void __launch_bounds__(256) group_norm_pixels(
   }
 }
 
-// Adds to sums [B, GROUPS], zero before: sums of x - pivot and of its square. `padding` and `pixels`
-// may be null together, here and below.
+// partial [blocks, GROUPS]: each block's sums of x - pivot and of its square, at the groups that it has
+// channels of; nothing is written at others. `padding` and `pixels` may be null together, here and
+// below.
 extern "C" __global__ void __launch_bounds__(256) group_norm_sums(
     const value_t* __restrict__ x,
     const unsigned char* __restrict__ padding,
     const int2* __restrict__ pixels,
-    float2* __restrict__ sums,
+    float2* __restrict__ partial,
     int area,
     int of_block) {
   __shared__ float2 shared[256];
@@ -156,9 +157,38 @@ extern "C" __global__ void __launch_bounds__(256) group_norm_sums(
       own.x += shared[column + i].x;
       own.y += shared[column + i].y;
     }
-    float2* target = sums + place.image * GROUPS + place.group();
-    atomicAdd(&target->x, own.x);
-    atomicAdd(&target->y, own.y);
+    partial[static_cast<size_t>(blockIdx.x) * GROUPS + place.group()] = own;
+  }
+}
+
+// partial as above -> sums [B, GROUPS], added up in a fixed order. A block a group of an image.
+extern "C" __global__ void __launch_bounds__(256) group_norm_totals(
+    const float2* __restrict__ partial, float2* __restrict__ sums, int area, int of_block) {
+  __shared__ float2 shared[256];
+  const int chunks = (area + of_block - 1) / of_block;
+  const int image = blockIdx.x / GROUPS;
+  const int group = blockIdx.x % GROUPS;
+  // Tiles that have channels of the group.
+  const int first = group * OF_GROUP / COLUMNS;
+  const int tiles = (group * OF_GROUP + OF_GROUP - 1) / COLUMNS - first + 1;
+  float2 own = make_float2(0.0f, 0.0f);
+  for (int i = threadIdx.x; i < chunks * tiles; i += 256) {
+    const size_t block = static_cast<size_t>(image * chunks + i / tiles) * TILES + first + i % tiles;
+    const float2 part = partial[block * GROUPS + group];
+    own.x += part.x;
+    own.y += part.y;
+  }
+  for (int half = 128; half > 0; half /= 2) {
+    shared[threadIdx.x] = own;
+    __syncthreads();
+    if (threadIdx.x < half) {
+      own.x += shared[threadIdx.x + half].x;
+      own.y += shared[threadIdx.x + half].y;
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) {
+    sums[blockIdx.x] = own;
   }
 }
 

@@ -3,11 +3,13 @@
 
 mod cpu;
 pub(crate) mod cuda;
+mod sums;
 
 use tch::{Device, Kind, Tensor};
 
 use crate::autocast::no_autocast;
 use crate::function::custom_function;
+use crate::real::Real;
 use crate::{Error, Result};
 
 const OP: &str = "group_norm";
@@ -64,7 +66,7 @@ pub fn group_norm(
     Ok(output.f_to_kind(kind)?)
 }
 
-fn on_cpu<T: cpu::Real>(
+fn on_cpu<T: Real>(
     x: &Tensor,
     groups: i64,
     weight: &Tensor,

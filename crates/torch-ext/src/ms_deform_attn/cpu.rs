@@ -284,10 +284,18 @@ pub(super) fn backward<T: Real>(
     let mut grad_value = Tensor::f_zeros(if needs[0] { [b, m, s, d] } else { [0; 4] }, options)?;
     let mut grad_locations = Tensor::f_zeros_like(locations)?;
     let mut grad_weights = Tensor::f_zeros_like(weights)?;
+    // SAFETY: the tensors were just made, and are used nowhere else before they are whole.
+    let [of_value, of_locations, of_weights] = unsafe {
+        [
+            data_mut(OP, &mut grad_value)?,
+            data_mut(OP, &mut grad_locations)?,
+            data_mut(OP, &mut grad_weights)?,
+        ]
+    };
     let outputs = Outputs {
-        value: needs[0].then_some(Scattered::new(data_mut(OP, &mut grad_value)?)),
-        locations: Scattered::new(data_mut(OP, &mut grad_locations)?),
-        weights: Scattered::new(data_mut(OP, &mut grad_weights)?),
+        value: needs[0].then_some(Scattered::new(of_value)),
+        locations: Scattered::new(of_locations),
+        weights: Scattered::new(of_weights),
     };
     let sizes = inputs.sizes;
     let grad = data::<T>(OP, grad)?;

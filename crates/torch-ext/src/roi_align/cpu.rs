@@ -140,7 +140,8 @@ pub(super) fn forward<T: Real>(
     if features.is_empty() {
         return Ok(output);
     }
-    data_mut::<T>(OP, &mut output)?
+    // SAFETY: the tensor was just made, and is used nowhere else before it is whole.
+    unsafe { data_mut::<T>(OP, &mut output)? }
         .par_chunks_mut((channels * bins).max(1))
         .zip(boxes.par_chunks_exact(5))
         .zip(&images)
@@ -177,7 +178,8 @@ pub(super) fn backward<T: Real>(
     if area * channels == 0 {
         return Ok(grad_features);
     }
-    data_mut::<T>(OP, &mut grad_features)?
+    // SAFETY: the tensor was just made, and is used nowhere else before it is whole.
+    unsafe { data_mut::<T>(OP, &mut grad_features)? }
         .par_chunks_mut(channels * area)
         .enumerate()
         .flat_map(|(image, maps)| {

@@ -158,6 +158,9 @@ pub enum Backbone {
 }
 
 impl Backbone {
+    /// How often the images' sides are halved in C5.
+    pub const HALVINGS: usize = 5;
+
     /// Key names are torchvision's or OpenAI CLIP's, below `scope`.
     #[must_use]
     pub fn new(scope: &Scope, config: &BackboneConfig) -> Self {
@@ -168,9 +171,9 @@ impl Backbone {
     }
 
     /// `train` makes trainable batch norms use the batch's statistics and update their own. With the
-    /// `padding` of the images, down to a stride of 32, an image's maps are those of the image alone
-    /// (what is in their padding is not said); without, all of it is image. Images are zero in their
-    /// padding.
+    /// `padding` of the images, at least [`Self::HALVINGS`] deep, an image's maps are those of the image
+    /// alone, whatever it holds in the padding (what the maps hold there is not said); without, all of
+    /// it is image.
     ///
     /// # Shapes
     /// `[B, 3, H, W]` → C2 to C5, `[B, channels, ⌈H / 4⌉ … ⌈H / 32⌉, …]`
@@ -184,9 +187,10 @@ impl Backbone {
         train: bool,
     ) -> Result<[Tensor; 4]> {
         let extent = Extent::of_images(padding);
+        let images = extent.hide(images);
         match self {
-            Self::Resnet(trunk) => trunk.forward(images, extent, train),
-            Self::ClipResnet(trunk) => trunk.forward(images, extent, train),
+            Self::Resnet(trunk) => trunk.forward(&images, extent, train),
+            Self::ClipResnet(trunk) => trunk.forward(&images, extent, train),
         }
     }
 }
@@ -196,7 +200,7 @@ mod tests {
     use super::*;
     use crate::models::parameters::{ParameterStore, Role};
     use crate::testing::{normal, uniform};
-    use tch::Device;
+    use tch::{Device, Kind};
 
     fn build(config: &BackboneConfig) -> (ParameterStore, Backbone) {
         let store = ParameterStore::new(Device::Cpu, 0);
@@ -310,5 +314,44 @@ mod tests {
         assert_eq!(before, store.named_tensors()["bn1.running_mean"]);
         let _ = trunk.forward(&images, None, true).unwrap();
         assert_ne!(before, store.named_tensors()["bn1.running_mean"]);
+    }
+
+    /// Without any padding the batch's own statistics are libtorch's, and so is all that follows.
+    #[test]
+    fn batch_norm_of_images_without_padding_is_libtorchs() {
+        let config = BackboneConfig {
+            name: Trunk::Resnet18,
+            norm: Norm::BatchNorm,
+            frozen_stages: -1,
+            width: 8,
+            ..BackboneConfig::default()
+        };
+        let images = (normal(4, &[2, 3, 61, 90]) * 5.0 + 3.0).to_kind(Kind::Double);
+        let run = |padding: Option<&PaddingPyramid>| {
+            let (store, trunk) = build(&config);
+            for mut parameter in store.parameters() {
+                let double = parameter.tensor.detach().to_kind(Kind::Double);
+                parameter.tensor.set_data(&double);
+            }
+            let maps = trunk.forward(&images, padding, true).unwrap();
+            maps.iter().map(|map| map.sin().sum(Kind::Double)).sum::<Tensor>().backward();
+            let mut all: Vec<(String, Tensor)> =
+                maps.into_iter().map(|map| ("map".to_owned(), map)).collect();
+            for p in store.parameters() {
+                let value = match p.role {
+                    Role::Trainable => p.tensor.grad(),
+                    _ => p.tensor.shallow_clone(),
+                };
+                all.push((p.name, value));
+            }
+            all
+        };
+        let mask = Tensor::zeros([2, 61, 90], (Kind::Bool, Device::Cpu));
+        let pyramid = PaddingPyramid::new(&mask, Backbone::HALVINGS);
+        for ((name, got), (_, expected)) in run(Some(&pyramid)).into_iter().zip(run(None)) {
+            let most = expected.abs().max().double_value(&[]).max(1e-3);
+            let off = (got - expected).abs().max().double_value(&[]) / most;
+            assert!(off < 1e-9, "{name}: {off}");
+        }
     }
 }

@@ -221,7 +221,7 @@ impl ConvNorm {
 
     /// The result of [`Self::forward`], zero in the padding, where norms that are not frozen leave zeros
     /// anyway.
-    pub(super) fn hidden(&self, x: &Tensor, extent: Extent) -> Tensor {
+    pub(super) fn zero_padding(&self, x: &Tensor, extent: Extent) -> Tensor {
         match &self.norm {
             NormState::Frozen(_) => extent.hide(x),
             _ => x.shallow_clone(),
@@ -292,5 +292,6 @@ fn batch_norm(
         }
     });
     let channels = |x: &Tensor| x.view([1, -1, 1, 1]);
-    centred * (own_var + EPS).rsqrt() * channels(weight) + channels(bias)
+    let normed = centred * (own_var + EPS).rsqrt() * channels(weight) + channels(bias);
+    normed.to_kind(x.kind())
 }

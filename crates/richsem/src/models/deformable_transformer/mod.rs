@@ -144,6 +144,15 @@ pub struct Proposals {
     pub unused: Option<Tensor>,
 }
 
+/// What is known of the tokens before one chooses among them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// `[B, Q]`: they are chosen already.
+    pub tokens: Option<&'a Tensor>,
+    /// Whether [`Proposals::unused`] is wanted.
+    pub some_unused: bool,
+}
+
 /// The transformer.
 #[derive(Debug)]
 pub struct DeformableTransformer {
@@ -240,16 +249,16 @@ impl DeformableTransformer {
     /// that the amount of padding changes which proposals are chosen.
     #[must_use]
     pub fn propose(&self, memory: &Tensor, levels: &Levels, text: Option<&TextTable>) -> Proposals {
-        self.propose_at(memory, levels, text, None)
+        self.propose_at(memory, levels, text, Choice::default())
     }
 
-    /// As [`Self::propose`], at given tokens `[B, Q]` if there are any.
+    /// As [`Self::propose`], with what is known already.
     pub(in crate::models) fn propose_at(
         &self,
         memory: &Tensor,
         levels: &Levels,
         text: Option<&TextTable>,
-        tokens: Option<&Tensor>,
+        choice: Choice,
     ) -> Proposals {
         torch_ext::no_autocast(memory.device(), || {
             let (boxes, allowed) = encoder::proposals(levels);
@@ -262,7 +271,10 @@ impl DeformableTransformer {
                 let count = self.num_queries.min(best.size()[1]);
                 best.topk(count, 1, true, true).1
             };
-            let tokens = tokens.map_or_else(|| torch_ext::no_grad(best), Tensor::shallow_clone);
+            let tokens = match choice.tokens {
+                Some(tokens) => tokens.shallow_clone(),
+                None => torch_ext::no_grad(best),
+            };
             let pick = |x: &Tensor| {
                 let width = x.size()[2];
                 x.gather(1, &tokens.unsqueeze(-1).expand([-1, -1, width], false), false)
@@ -274,7 +286,7 @@ impl DeformableTransformer {
                 logits: self.enc_out_class_embed.forward(&chosen, text),
                 boxes: unsigmoid.sigmoid(),
                 references: unsigmoid.detach(),
-                unused: Some(forbidden.gather(1, &tokens, false)),
+                unused: choice.some_unused.then(|| forbidden.gather(1, &tokens, false)),
                 tokens,
             }
         })

@@ -1,0 +1,232 @@
+//! Padding changes nothing: detections, losses and gradients of an image are those that it has alone.
+
+use std::collections::BTreeMap;
+
+use super::tests::{build, target, tiny};
+use super::*;
+use crate::{
+    collective::Single,
+    losses::{Criterion, LossConfig, criterion::StepKey},
+    models::{
+        backbone::{Norm, Trunk},
+        denoising::DenoisingConfig,
+        parameters::Role,
+        postprocess::{ScoredBox, postprocess},
+    },
+    random::{Random, Stream},
+    targets::{Assignment, Supervision},
+    testing::normal,
+};
+use tch::Device;
+
+/// Norms of every kind that do something, and trunks of every form: from pixels to detections an image
+/// alone is the image with any padding around it, and beside any other image.
+#[test]
+fn padding_and_batch_mates_change_no_detection() {
+    let trunks = [
+        (Trunk::Resnet18, Norm::GroupNorm),
+        (Trunk::Resnet18, Norm::FrozenBn),
+        (Trunk::Resnet50, Norm::GroupNorm),
+        (Trunk::Resnet50, Norm::FrozenBn),
+        (Trunk::Resnet50, Norm::BatchNorm),
+        (Trunk::ClipResnet, Norm::GroupNorm),
+        (Trunk::ClipResnet, Norm::FrozenBn),
+    ];
+    // 200: more queries than the smaller picture has tokens.
+    for (queries, (name, norm)) in [12, 200].into_iter().flat_map(|q| trunks.map(|t| (q, t))) {
+        let sizes = tiny(queries);
+        let backbone = BackboneConfig {
+            name,
+            norm,
+            groups: 4,
+            layers: vec![1, 2, 1, 1],
+            ..sizes.backbone.clone()
+        };
+        let config = DinoConfig { backbone, ..sizes };
+        let (store, dino) = build(&config, ClassSpace::Classes(5));
+        shake(&store);
+        let pictures = [(61, 83), (90, 47)].map(|(h, w)| normal(h as u64, &[1, 3, h, w]));
+        let alone = pictures.each_ref().map(|picture| detect(&dino, &[picture], (0, 0)));
+        for extra in [(0, 0), (3, 37), (64, 1)] {
+            let together = detect(&dino, &[&pictures[0], &pictures[1]], extra);
+            for (i, alone) in alone.iter().enumerate() {
+                let padded = detect(&dino, &[&pictures[i]], extra);
+                for (what, got) in [("padded", &padded[0]), ("together", &together[i])] {
+                    let what = format!("{name:?} {norm:?} {queries} {what} {extra:?}");
+                    same_detections(&what, got, &alone[0]);
+                }
+            }
+        }
+    }
+}
+
+/// Weights, biases and running statistics of norms far from their initial ones.
+fn shake(store: &ParameterStore) {
+    for (i, p) in store.parameters().iter().enumerate().filter(|(_, p)| p.tensor.dim() == 1) {
+        let random = normal(1000 + i as u64, &p.tensor.size()) * 0.3;
+        let value = match p.name.rsplit('.').next() {
+            Some("weight") => random + 1.0,
+            Some("running_var") => random.abs() + 0.5,
+            _ => &p.tensor + random,
+        };
+        torch_ext::no_grad(|| p.tensor.shallow_clone().copy_(&value));
+    }
+}
+
+/// Images one above the other in a batch: the pixels, the mask, `[height, width]` of each.
+///
+/// They are padded to the size of the largest and `extra` pixels more, with pixels that are not zero.
+fn batch(pictures: &[&Tensor], extra: (i64, i64)) -> (Tensor, Tensor, Vec<[u32; 2]>) {
+    let side = |axis: usize| pictures.iter().map(|p| p.size()[axis]).max().unwrap();
+    let (h, w) = (side(2) + extra.0, side(3) + extra.1);
+    let size = [pictures.len() as i64, 3, h, w];
+    let images = Tensor::full(size, 7.0, (pictures[0].kind(), Device::Cpu));
+    let mask = Tensor::ones([size[0], h, w], (Kind::Bool, Device::Cpu));
+    let mut sizes = Vec::new();
+    for (i, picture) in (0..).zip(pictures) {
+        let (own_h, own_w) = (picture.size()[2], picture.size()[3]);
+        images.get(i).narrow(1, 0, own_h).narrow(2, 0, own_w).copy_(&picture.get(0));
+        let _ = mask.get(i).narrow(0, 0, own_h).narrow(1, 0, own_w).fill_(0);
+        sizes.push([own_h as u32, own_w as u32]);
+    }
+    (images, mask, sizes)
+}
+
+/// Detections of a [`batch`]: logit, class and box of each, best first.
+fn detect(dino: &Dino, pictures: &[&Tensor], extra: (i64, i64)) -> Vec<Vec<[f64; 6]>> {
+    let (images, mask, sizes) = batch(pictures, extra);
+    let few_tokens = dino.config().few_tokens(sizes.iter().copied());
+    let output = dino.infer(&Input { few_tokens, ..Input::new(&images, &mask) }).unwrap();
+    let found = postprocess(&output, &sizes, 2000).unwrap();
+    let row = |d: ScoredBox| {
+        let [x0, y0, x1, y1] = d.bbox.0.map(f64::from);
+        let score = f64::from(d.score);
+        [(score / (1.0 - score)).ln(), f64::from(d.class.0), x0, y0, x1, y1]
+    };
+    found.into_iter().map(|image| image.into_iter().map(row).collect()).collect()
+}
+
+/// Equal but for rounding; detections of nearly equal score may come in another order.
+fn same_detections(what: &str, got: &[[f64; 6]], expected: &[[f64; 6]]) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let mut left: Vec<&[f64; 6]> = got.iter().collect();
+    for wanted in expected {
+        let close = |d: &&[f64; 6]| {
+            d[1] == wanted[1]
+                && (d[0] - wanted[0]).abs() < 1e-3
+                && (2..6).all(|k| (d[k] - wanted[k]).abs() < 0.02)
+        };
+        let Some(at) = left.iter().position(close) else {
+            panic!("{what}: {wanted:?} is not among {:?}", &got[..got.len().min(5)]);
+        };
+        left.swap_remove(at);
+    }
+}
+
+/// Every choice of the backbone's maps, with as many levels as there may be.
+#[test]
+fn padding_changes_nothing_whatever_maps_are_used() {
+    for chosen in 1..16 {
+        let indices: Vec<usize> = (0..4).filter(|i| chosen >> i & 1 == 1).collect();
+        for levels in indices.len() as i64..=5 {
+            let transformer = TransformerConfig {
+                num_feature_levels: levels,
+                enc_layers: 1,
+                dec_layers: 1,
+                ..tiny(12).transformer
+            };
+            let return_interm_indices = indices.clone();
+            let config = DinoConfig { return_interm_indices, transformer, ..tiny(12) };
+            let (store, dino) = build(&config, ClassSpace::Classes(5));
+            shake(&store);
+            let picture = normal(3, &[1, 3, 61, 83]);
+            let alone = detect(&dino, &[&picture], (0, 0));
+            let padded = detect(&dino, &[&picture], (40, 70));
+            same_detections(&format!("{indices:?} {levels}"), &padded[0], &alone[0]);
+        }
+    }
+}
+
+/// In f64, where two ways of adding up do not differ enough to be seen: what differs then differs.
+fn in_double(store: &ParameterStore) {
+    for mut parameter in store.parameters() {
+        let double = parameter.tensor.detach().to_kind(Kind::Double);
+        parameter.tensor.set_data(&double);
+    }
+}
+
+/// Every loss term of a step, and after it each parameter's gradient and each buffer.
+fn step(
+    config: &DinoConfig,
+    picture: &Tensor,
+    extra: (i64, i64),
+    assignment: Assignment,
+) -> (BTreeMap<String, f64>, BTreeMap<String, Tensor>) {
+    let (store, dino) = build(config, ClassSpace::Classes(5));
+    shake(&store);
+    in_double(&store);
+    let (images, mask, _) = batch(&[picture], extra);
+    let targets = [target(&[0, 3, 3])];
+    let mut random = Random::new(0, Stream::Test, 1, 0);
+    let denoising = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
+    let mut noised =
+        DenoisingQueries::new(&targets, &denoising, 5, &mut random, Device::Cpu, |p| p).unwrap();
+    noised.used = noised.used.to_kind(Kind::Double);
+    noised.references = noised.references.to_kind(Kind::Double);
+    let input = Input { denoising: Some(&noised), ..Input::new(&images, &mask) };
+    let output = dino.forward_train(&input).unwrap();
+    let criterion = Criterion::new(LossConfig::default(), vec![1; 5]);
+    let supervision = Supervision { assignment, ..Supervision::default() };
+    let key = StepKey { seed: 1, step: 0 };
+    let (terms, _) = criterion.forward(&output, &targets, &supervision, key, &Single).unwrap();
+    terms.total.backward();
+    let values = Vec::<f64>::try_from(terms.values.to_kind(Kind::Double)).unwrap();
+    let after = store.parameters().into_iter().map(|p| match p.role {
+        Role::Trainable => (p.name, p.tensor.grad()),
+        _ => (p.name, p.tensor.detach()),
+    });
+    (terms.names.into_iter().zip(values).collect(), after.collect())
+}
+
+#[test]
+fn padding_changes_no_loss_no_gradient_and_no_statistic() {
+    for (name, norm) in [
+        (Trunk::Resnet18, Norm::GroupNorm),
+        (Trunk::Resnet50, Norm::BatchNorm),
+        (Trunk::Resnet50, Norm::FrozenBn),
+        (Trunk::ClipResnet, Norm::BatchNorm),
+    ] {
+        // 200 and 2: more queries than tokens, fewer than boxes.
+        for (queries, assignment) in [
+            (12, Assignment::Hungarian),
+            (200, Assignment::Hungarian),
+            (200, Assignment::MaxSize),
+            (2, Assignment::Hungarian),
+        ] {
+            let what = format!("{name:?} {norm:?} {queries} {assignment:?}");
+            let backbone = BackboneConfig { name, norm, groups: 4, ..tiny(queries).backbone };
+            let config = DinoConfig { backbone, ..tiny(queries) };
+            let picture = normal(5, &[1, 3, 61, 83]).to_kind(Kind::Double);
+            let (terms, after) = step(&config, &picture, (0, 0), assignment);
+            for extra in [(3, 37), (64, 1)] {
+                let (padded_terms, padded_after) = step(&config, &picture, extra, assignment);
+                for (name, term) in &terms {
+                    let got = padded_terms[name];
+                    assert!(
+                        (got - term).abs() < 1e-6 * term.abs().max(1.0),
+                        "{what} {name}: {got} {term}"
+                    );
+                }
+                for (name, value) in &after {
+                    let got = &padded_after[name];
+                    assert_eq!(got.defined(), value.defined(), "{what} {name}");
+                    if value.defined() {
+                        let most = value.abs().max().double_value(&[]).max(1e-3);
+                        let off = (got - value).abs().max().double_value(&[]) / most;
+                        assert!(off < 1e-6, "{what} {extra:?} {name}: {off}");
+                    }
+                }
+            }
+        }
+    }
+}
