@@ -25,8 +25,8 @@ mkdir -p "$folder"
 
 step() { printf '\n\033[1m$ richsem %s\033[0m\n' "$*"; "$richsem" "$@"; }
 
-step synth "$folder/synth" --seed "$seed" --classes 12 --train-images 400 --val-images 120 \
-    --image-size 128,128 --objects-per-image 1,4 --classification-per-class 60 \
+step synth "$folder/synth" --seed "$seed" --classes 12 --train-images 400 --val-images 300 \
+    --image-size 128,128 --objects-per-image 1,4 --classification-per-class 200 \
     --classification-size 96 --captioned-images 1200
 data=(
     --set seed="$seed"
@@ -78,8 +78,8 @@ for name, metrics in [("baseline", baseline[0]), ("RichSem", richsem[-1]),
 END_OF_TABLE
 cat <<END
 
-The first two saw as many detection batches; RichSem made as many steps again, on 720 classification
-pictures, and the last row is the baseline after as many steps. This illustrates, it measures nothing:
+The first two saw as many detection batches; RichSem made as many steps again, on 2400 classification
+images, and the last row is the baseline after as many steps. This illustrates, it measures nothing:
 one seed, four rare classes of drawn shapes. The measurement is \`richsem study
 configs/tinylvis_study.toml\`.
 

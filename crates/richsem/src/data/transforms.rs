@@ -7,8 +7,9 @@
 use std::cell::RefCell;
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
+    FilterType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedImage, TypedImageRef},
+    pixels::U8x3,
 };
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -329,14 +330,16 @@ thread_local! {
 #[must_use]
 pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     const SIZED: &str = "both buffers are made for their sizes";
-    let source =
-        ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3).expect(SIZED);
-    let mut target = Image::new(width, height, PixelType::U8x3);
+    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
+        .expect(SIZED);
+    let mut pixels = vec![0; width as usize * height as usize * 3];
+    let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels).expect(SIZED);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    // Typed: of any type of pixel, it takes a minute more to compile.
     RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
-        .expect("the same pixel type, without a crop box");
-    RgbImage::from_raw(width, height, target.into_vec()).expect(SIZED)
+        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, &options))
+        .expect("without a crop box");
+    RgbImage::from_raw(width, height, pixels).expect(SIZED)
 }
 
 /// The pixels, and the supervision relative to them: boxes clipped to the picture and those
