@@ -22,7 +22,7 @@ demo: build ## Draws a long-tailed set, trains on it, measures, writes a report 
 test: rust libtorch ## Runs all tests
 	$(TEST_ENV) $(CARGO) test --release --workspace
 
-test-matrix: libtorch ## Runs the numeric tests under other instruction sets and numbers of threads
+test-matrix: rust libtorch ## Runs the numeric tests under other instruction sets and numbers of threads
 	@CARGO="$(CARGO)" scripts/test_matrix.sh
 
 # The doc comments of richsem-cli are its help texts, not pages.

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # Of the whole workspace, as `make test` builds it: cargo would build it anew for a part.
 tests=(--workspace --lib)
-for name in golden richsem training ms_deform_attn roi_align linear group_norm conv2d_relu; do
+for name in golden richsem training padding ms_deform_attn roi_align linear group_norm conv2d_relu; do
     tests+=(--test "$name")
 done
 [ "${1:-}" = --all ] && tests=(--workspace)
@@ -26,10 +26,11 @@ table=() failed=0
 for setting in "${settings[@]}"; do
     echo "== ${setting:-nothing set}"
     SECONDS=0
-    # Tests run side by side, one a core; unless the setting says otherwise each computes on one thread.
+    # Tests run side by side, one a core; where a setting says nothing of threads each computes on one.
+    threads=(OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2)
+    [ -n "$setting" ] || threads=(-u OMP_NUM_THREADS -u RAYON_NUM_THREADS)
     # shellcheck disable=SC2086 # a setting may be several
-    if env OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2 $setting \
-        "${CARGO:-cargo}" test --release --quiet "${tests[@]}"; then
+    if env "${threads[@]}" $setting "${CARGO:-cargo}" test --release --quiet "${tests[@]}"; then
         result=passed
     else
         result=FAILED failed=1

@@ -48,7 +48,21 @@ fn a_run_is_shown_in_one_file() {
     assert!(copy.unwrap().success());
     dir.command(&[&report[..], &["--compare", "other", "--pictures", "0"]].concat()).ok();
     let beside = dir.text("again.html");
-    assert!(beside.contains("<th class=\"num\">other</th>") && pictures(&beside) == 0);
+    for name in ["run, epoch 1, ", "other, epoch 1, "] {
+        assert!(beside.contains(&format!("<th class=\"num\">{name}")), "{name}");
+    }
+    assert_eq!((beside.matches("other, epoch").count(), pictures(&beside)), (1, 0));
+    // One that went on, and was best later: as it was after as many epochs, too.
+    let line = dir.text("other/metrics.jsonl").lines().last().unwrap().to_owned();
+    let mut row: serde_json::Value = serde_json::from_str(&line).unwrap();
+    (row["epoch"], row["step"], row["metrics"]["AP"]) = (2.into(), 1234.into(), 0.99.into());
+    dir.write("other/metrics.jsonl", format!("{}{row}\n", dir.text("other/metrics.jsonl")));
+    dir.write("other/eval/epoch-0002.json", dir.text("other/eval/epoch-0001.json"));
+    dir.command(&[&report[..], &["--compare", "other", "--pictures", "0"]].concat()).ok();
+    let beside = dir.text("again.html");
+    let (first, later) =
+        (beside.find("other, epoch 1, "), beside.find("other, epoch 2, 1,234 steps"));
+    assert!(first.is_some() && first < later, "{first:?} {later:?}");
     // Without the annotations there are no pictures, but the rest.
     std::fs::remove_file(dir.path("set/val.json")).unwrap();
     dir.command(&report).ok().stderr_has("Pictures are left out").stderr_has("val.json");

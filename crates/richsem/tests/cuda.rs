@@ -8,8 +8,10 @@ use richsem::{
     config::Config,
     losses::{Criterion, FederatedConfig, LossConfig, UnknownClasses, criterion::StepKey},
     models::{
+        class_head::ClassSpace,
         denoising::DenoisingLayout,
-        dino::{LayerOutputs, TrainingOutput},
+        dino::{Dino, Input, LayerOutputs, TrainingOutput},
+        parameters::ParameterStore,
     },
     targets::{Assignment, Supervision, Target},
     testing::{normal, uniform},
@@ -92,6 +94,59 @@ fn recorded_steps_are_the_same_steps() {
             let apart = (found - &plain_found[0]).abs().max().double_value(&[]);
             assert!(apart < 1e-3, "{apart}");
         }
+    }
+}
+
+/// All class logits of an image, the largest first: alone, then padded below and at the right. The same
+/// weights wherever they lie.
+fn logits(norm: &str, kind: Option<Kind>, device: Device) -> [Tensor; 2] {
+    let text = CONFIG.replace("layers =", &format!("norm = \"{norm}\"\ngroups = 4\nlayers ="));
+    let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
+    let store = ParameterStore::new(Device::Cpu, 7);
+    let space = ClassSpace::Classes(7);
+    let model = Dino::new(&store, &config.model.dino, space).unwrap();
+    // Norms that do something.
+    for (i, p) in store.parameters().iter().enumerate().filter(|(_, p)| p.tensor.dim() == 1) {
+        let random = uniform(i as u64, &p.tensor.size()) * 0.5;
+        torch_ext::no_grad(|| p.tensor.shallow_clone().copy_(&(&p.tensor + random)));
+    }
+    let values = store.named_tensors();
+    let (store, model) = match device {
+        Device::Cpu => (store, model),
+        device => {
+            let store = ParameterStore::new(device, 0);
+            let model = Dino::new(&store, &config.model.dino, space).unwrap();
+            (store, model)
+        }
+    };
+    store.load(&values, "test".as_ref()).unwrap();
+    let image = normal(3, &[1, 3, 161, 203]);
+    [(0, 0), (63, 117)].map(|(below, right)| {
+        let padded = image.constant_pad_nd([0, right, 0, below]).to_device(device);
+        let inside = Tensor::ones([1, 161, 203], (Kind::Float, device));
+        let mask = inside.constant_pad_nd([0, right, 0, below]).eq(0.0);
+        let found = torch_ext::autocast(device, kind, || model.infer(&Input::new(&padded, &mask)));
+        let logits = found.unwrap().pred_logits.flatten(0, -1).to_device(Device::Cpu);
+        logits.sort(0, true).0
+    })
+}
+
+#[test]
+fn padding_changes_nothing_on_the_gpu_either() {
+    let Some(device) = device() else { return };
+    torch_ext::set_tf32(false).unwrap();
+    let apart = |a: &Tensor, b: &Tensor| (a - b).abs();
+    for norm in ["frozen_bn", "batch_norm", "group_norm"] {
+        let [expected, _] = logits(norm, None, Device::Cpu);
+        let [alone, padded] = logits(norm, None, device);
+        for (what, other) in [("the CPU", &expected), ("padded", &padded)] {
+            let most = apart(&alone, other).max().double_value(&[]);
+            assert!(most < 5e-3, "{norm}, {what}: {most}");
+        }
+        // A wrong padding moves all by far more than bf16's rounding does on average.
+        let [alone, padded] = logits(norm, Some(Kind::BFloat16), device);
+        let mean = apart(&alone, &padded).mean(Kind::Float).double_value(&[]);
+        assert!(mean < 0.02, "{norm} in bf16: {mean}");
     }
 }
 

@@ -462,6 +462,11 @@ fn group_norm_agrees_with_its_composition() {
                 };
                 let expected = run(group_norm_naive, Kind::Float);
                 let got = run(group_norm, kind);
+                assert_eq!(
+                    got[0],
+                    run(group_norm, kind)[0],
+                    "the forward pass adds up in one order"
+                );
                 for (i, name) in ["output", "x", "weight", "bias"].into_iter().enumerate() {
                     close(&format!("{name} {size:?} {kind:?}"), &got[i], &expected[i], tolerance);
                 }

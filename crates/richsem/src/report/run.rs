@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use super::{NamedSummary, ReportData, Series, facts, percent, pictures};
+use super::{NamedSummary, ReportData, Series, facts, percent, pictures, thousands};
 use crate::{
     config::{Config, Precision},
     detector::Detector,
     error::{Error, Result, guarded},
-    evaluate::Summary,
     train::{EvalRow, MetricsRow, Position, RunFolder, TrainRow},
     vocabulary::Vocabulary,
 };
@@ -22,7 +21,8 @@ pub struct RunOptions {
     pub pictures: usize,
     /// Least score of a prediction that is drawn, 0 to 1.
     pub least_score: f32,
-    /// Folders of runs whose best measurements stand beside this one's.
+    /// Folders of runs whose measurements stand beside this one's: the best, and, should that be another,
+    /// the one after as many epochs.
     pub compare: Vec<PathBuf>,
 }
 
@@ -69,16 +69,21 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
         vocabulary: run.vocabulary()?,
     };
     let summary = progress.best.map(|row| run.summary(row.epoch)).transpose()?;
-    let name = folder_name(run.path());
+    let title = folder_name(run.path());
+    let mut names = vec![title.clone()];
     let mut others = Vec::new();
     for folder in &options.compare {
-        let other = NamedSummary { name: folder_name(folder), summary: best_summary(folder)? };
         // Two runs of one name are told apart by their paths.
-        let taken =
-            other.name == name || others.iter().any(|o: &NamedSummary| o.name == other.name);
-        let name = if taken { folder.display().to_string() } else { other.name };
-        others.push(NamedSummary { name, ..other });
+        let name = Some(folder_name(folder)).filter(|name| !names.contains(name));
+        let name = name.unwrap_or_else(|| folder.display().to_string());
+        others.extend(compared(folder, &name, progress.best)?);
+        names.push(name);
     }
+    // Beside others it is told how long each was trained.
+    let name = match progress.best.filter(|_| !others.is_empty()) {
+        Some(row) => trained(&title, row),
+        None => title.clone(),
+    };
 
     let mut notes = Vec::new();
     note_state(&config, &progress, !others.is_empty(), &mut notes);
@@ -98,7 +103,7 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
         Err(error) => notes.push(format!("Pictures are left out: {error}")),
     }
     Ok(ReportData {
-        title: name.clone(),
+        title,
         facts: facts::facts(&config, &progress),
         settings: config.to_toml(),
         loss: loss_curves(&progress.train),
@@ -111,15 +116,26 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
     })
 }
 
-/// The best measurement of another run.
-fn best_summary(folder: &Path) -> Result<Summary> {
+/// Another run's measurement at the epoch that is shown of this one, if it has one, and its best.
+fn compared(folder: &Path, name: &str, own: Option<&EvalRow>) -> Result<Vec<NamedSummary>> {
     let run = RunFolder::open(folder)?;
     let rows = run.metrics()?;
-    let best = EvalRow::best(rows.iter().filter_map(MetricsRow::eval)).ok_or_else(|| {
+    let rows: Vec<&EvalRow> = rows.iter().filter_map(MetricsRow::eval).collect();
+    let best = EvalRow::best(rows.iter().copied()).ok_or_else(|| {
         Error::invalid(folder, "metrics.jsonl", "no measurement yet: nothing to compare with")
             .with_hint("compare with a run whose data.val is set and that has finished an epoch")
     })?;
-    run.summary(best.epoch)
+    let at = |row: &&EvalRow| own.is_some_and(|own| row.epoch == own.epoch);
+    let same = rows.iter().copied().find(at).filter(|row| row.epoch != best.epoch);
+    let shown = same.into_iter().chain([best]);
+    shown
+        .map(|row| Ok(NamedSummary { name: trained(name, row), summary: run.summary(row.epoch)? }))
+        .collect()
+}
+
+/// A run's name, and for how long it was trained when it was measured.
+fn trained(name: &str, row: &EvalRow) -> String {
+    format!("{name}, epoch {}, {} steps", row.epoch, thousands(row.step as usize))
 }
 
 /// The last part of a folder's path.

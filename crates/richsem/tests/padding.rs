@@ -1,0 +1,105 @@
+//! What is measured does not depend on what else was in the batch, nor on how far it was padded.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use richsem::{
+    config::Config,
+    data::{
+        dataset::Dataset,
+        detection_source::{BrokenImages, DetectionSource, OnBroken, Transform},
+        entries,
+        image_store::ImageStore,
+        sampler::{LastBatch, Share},
+    },
+    detector::Detector,
+    evaluate::evaluate,
+    models::padding::Padding,
+    predict::{ReadAhead, detect_all, to_detections},
+    synth::SynthConfig,
+    testing::write_set,
+    train::{Start, observer::Silent, train},
+};
+use tch::Device;
+
+/// The demo's detector, trained for half a minute on images of many shapes, which it then knows well
+/// enough for an AP that could differ.
+fn trained(set: &Path, run: &Path) -> Detector {
+    tch::set_num_threads(1);
+    let synth = SynthConfig {
+        classes: 3,
+        train_images: 40,
+        val_images: 6,
+        image_size: (64, 112),
+        objects_per_image: (1, 3),
+        classification_per_class: 0,
+        ..SynthConfig::default()
+    };
+    write_set(&synth, set).unwrap();
+    let demo = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/demo.toml"));
+    let set = set.display();
+    let assignments = [
+        format!("data.train={{annotations='{set}/train.json',images='{set}/images'}}"),
+        "data.augment={scales=[80,96],max_size=128,crop={probability=0}}".into(),
+        "data.resize={size=96,max_size=128}".into(),
+        "data.sampler={kind='uniform'}".into(),
+        "train.epochs=40".into(),
+        "train.ema.decay=0.98".into(),
+    ];
+    let config = Config::load(demo, &assignments).unwrap();
+    let start = Start::New { config: Box::new(config), folder: run.to_owned() };
+    train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap();
+    Detector::load(&run.join("checkpoints/last/model.safetensors"), Device::Cpu).unwrap()
+}
+
+/// In percent, on the images that it was trained on.
+fn ap(detector: &Detector, set: &Path, batch_size: usize, pad_multiple: u32) -> f64 {
+    let annotations = set.join("train.json");
+    let entries = entries(&Dataset::open(&annotations).unwrap());
+    let source = DetectionSource {
+        store: Arc::new(ImageStore::open(&set.join("images")).unwrap()),
+        order: (0..entries.len() as u32).collect(),
+        entries: Arc::new(entries),
+        share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Short },
+        transform: Transform::Eval(detector.config.data.resize.clone()),
+        seed: 0,
+        epoch: 0,
+        pad_multiple,
+        broken: Arc::new(BrokenImages::new(0)),
+        on_broken: OnBroken::LeaveOut,
+    };
+    let mut found = Vec::new();
+    detect_all(detector, source, ReadAhead { workers: 1, prefetch: 1 }, |image_id, _, boxes| {
+        found.extend(to_detections(image_id, &boxes, &detector.vocabulary));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    100.0 * evaluate(&annotations, &found, None).unwrap().get("AP").unwrap()
+}
+
+#[test]
+fn ap_is_the_same_in_every_batch_and_padding() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, run) = (folder.path().join("set"), folder.path().join("run"));
+    let detector = trained(&set, &run);
+    assert_eq!(detector.config.model.dino.padding(), Padding::Masked);
+    let alone = ap(&detector, &set, 1, 1);
+    assert!(alone > 20.0, "{alone}: too little is learned for the comparison to say something");
+    let others = [(1, 32), (1, 64), (8, 1), (8, 32), (32, 32)];
+    let all: Vec<f64> = others.iter().map(|&(b, pad)| ap(&detector, &set, b, pad)).collect();
+    for (other, got) in others.iter().zip(&all) {
+        assert!((got - alone).abs() <= 0.05, "batch, padding {other:?}: {got}, alone {alone}");
+    }
+    // The same weights as the official code would use them: the comparison can tell.
+    let mut config = detector.config.clone();
+    config.model.dino.padding = Some(Padding::Official);
+    let official = Detector::new(&config, detector.vocabulary.clone(), Device::Cpu, None).unwrap();
+    let weights = detector.store.named_tensors();
+    official.store.load(&weights, Path::new("test")).unwrap();
+    let differ = |&(b, pad): &(usize, u32)| (ap(&official, &set, b, pad) - alone).abs() > 0.05;
+    assert!(others.iter().any(differ), "padding changes nothing here either way");
+}
