@@ -51,7 +51,7 @@ fn a_run_is_shown_in_one_file() {
     for name in ["run, epoch 1, ", "other, epoch 1, "] {
         assert!(beside.contains(&format!("<th class=\"num\">{name}")), "{name}");
     }
-    assert_eq!((beside.matches("other, epoch").count(), pictures(&beside)), (1, 0));
+    assert!(!beside.contains("other, epoch 2") && pictures(&beside) == 0);
     // One that went on, and was best later: as it was after as many epochs, too.
     let line = dir.text("other/metrics.jsonl").lines().last().unwrap().to_owned();
     let mut row: serde_json::Value = serde_json::from_str(&line).unwrap();
