@@ -11,6 +11,7 @@ use richsem::{
     checkpoint_io::safetensors,
     config::Config,
     detector::Detector,
+    models::padding::Padding,
     testing::{small_run, write_small_set},
     train::{MetricsRow, Observer, Outcome, RunFolder, Start, TrainRow, observer::Silent, train},
 };
@@ -169,11 +170,14 @@ fn a_run_leaves_what_it_promises() {
     assert!(names.iter().any(|n| n == "last") && names.iter().any(|n| n == "best"), "{names:?}");
     assert!((4..=5).contains(&names.len()), "{names:?}");
     assert!(names.iter().all(|n| !n.starts_with(".tmp")), "{names:?}");
-    // The same settings again are the same run.
-    assert_eq!(RunFolder::open(&run).unwrap().config().unwrap(), config);
+    // The same settings again are the same run; what they leave open is settled.
+    let mut settled = config.clone();
+    settled.model.dino.padding = Some(Padding::Masked);
+    assert_eq!(RunFolder::open(&run).unwrap().config().unwrap(), settled);
     // The weights file alone is a detector.
     let weights = run.join("checkpoints/best/model.safetensors");
     let detector = Detector::load(&weights, Device::Cpu).unwrap();
+    assert_eq!(detector.config.model.dino.padding, Some(Padding::Masked));
     assert_eq!(detector.vocabulary.len(), 4);
     let copy = folder.path().join("copy.safetensors");
     detector.save(&copy).unwrap();

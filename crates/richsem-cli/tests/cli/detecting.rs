@@ -93,9 +93,9 @@ fn train_then_eval_then_predict() {
 /// A batch that was normalised elsewhere gives what the library computes from it.
 fn of_a_stored_batch(dir: &Dir) {
     const WEIGHTS: &str = "run/checkpoints/last/model.safetensors";
-    let images = testing::normal(1, &[2, 3, 64, 96]);
     let mask = Tensor::zeros([2, 64, 96], (Kind::Bool, Device::Cpu));
     let _ = mask.get(1).narrow(1, 70, 26).fill_(1);
+    let images = testing::normal(1, &[2, 3, 64, 96]).masked_fill(&mask.unsqueeze(1), 0.0);
     let tokens = Tensor::from_slice(&[3i64, 1, 4, 15, 9, 2]).view([2, 3]);
     let run = |tokens: &Tensor| {
         let tensors = [("images", &images), ("mask", &mask), ("tokens", tokens)];
