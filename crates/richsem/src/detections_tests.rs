@@ -40,18 +40,15 @@ fn numbers_come_back_to_the_last_bit() {
     });
     write(&path, &detections).unwrap();
     assert_eq!(read(&path).unwrap(), detections);
-    let derived: Vec<Detection> = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
-    assert_eq!(derived, detections);
-
     write(&path, &[]).unwrap();
     assert_eq!(read(&path).unwrap(), []);
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
 #[test]
-fn other_fields_are_ignored_and_whole_floats_are_ids() {
+fn other_fields_are_ignored_and_whole_floats_and_digits_are_ids() {
     let text = r#" [ {"id": 4, "segmentation": {"size": [2, 2], "counts": "11"}, "image_id": 1.0,
-        "category_id": 2, "bbox": [1, 2.5, 3e0, 4], "score": 1, "extra": [[{}]]} ] "#;
+        "category_id": "2", "bbox": [1, 2.5, 3e0, 4], "score": 1, "extra": [[{}]]} ] "#;
     let expected = Detection {
         image_id: 1,
         category_id: CategoryId(2),
@@ -69,60 +66,56 @@ fn a_wrong_record_is_named_with_its_field() {
         record[field] = serde_json::from_str(value).unwrap();
         with(&record.to_string())
     };
-    assert_eq!(base("bbox", "[1,2,3]"), "dets.json: [2].bbox: expected 4 finite numbers, got 3");
-    assert_eq!(
-        base("bbox", "[1,2,3,4,5]"),
-        "dets.json: [2].bbox: expected 4 finite numbers, got 5"
-    );
-    assert_eq!(
-        base("bbox", "[1,null,3,4]"),
-        "dets.json: [2].bbox: invalid type: null, expected a finite number"
-    );
-    assert_eq!(
-        base("bbox", "{}"),
-        "dets.json: [2].bbox: invalid type: map, expected 4 finite numbers"
-    );
-    assert_eq!(
-        base("score", "\"0.9\""),
-        "dets.json: [2].score: invalid type: string \"0.9\", expected a finite number"
-    );
-    assert_eq!(base("image_id", "1.5"), "dets.json: [2].image_id: expected an integer, got 1.5");
-    assert_eq!(
-        base("category_id", "\"cat\""),
-        "dets.json: [2].category_id: invalid type: string \"cat\", expected an integer"
-    );
-    assert_eq!(
-        with(r#"{"image_id":1,"category_id":2,"bbox":[1,2,3,4]}"#),
-        "dets.json: [2].score: missing"
-    );
-    assert_eq!(
-        with("[1]"),
-        "dets.json: [2]: invalid type: sequence, expected an object with image_id, category_id, \
-         bbox and score"
-    );
-    let nan = with(r#"{"image_id":1,"category_id":2,"bbox":[1,2,3,4],"score":NaN}"#);
-    assert!(nan.starts_with("dets.json: [2].score: not JSON: expected value"), "{nan}");
-    assert!(nan.contains("no NaN"), "{nan}");
-    let huge = with(r#"{"image_id":1,"category_id":2,"bbox":[1,2,3,1e999],"score":1}"#);
-    assert!(huge.starts_with("dets.json: [2].bbox: not JSON: number out of range"), "{huge}");
+    let four = "expected 4 finite numbers [x, y, width, height], got";
+    for (field, value, says) in [
+        ("bbox", "[1,2,3]", format!("{four} a list of 3: [1,2,3]")),
+        ("bbox", "[1,2,3,4,5]", format!("{four} a list of 5: [1,2,3,4,5]")),
+        ("bbox", "[1,null,3,4]", format!("{four} a list of 4: [1,null,3,4]")),
+        ("bbox", "{}", format!("{four} an object: {{}}")),
+        ("score", "\"0.9\"", "expected a finite number, got the string \"0.9\"".into()),
+        ("image_id", "1.5", "expected an integer, got 1.5".into()),
+        (
+            "category_id",
+            "\"cat\"",
+            "expected an integer, got the string \"cat\"\n  hint: ids".into(),
+        ),
+    ] {
+        let message = base(field, value);
+        assert!(message.starts_with(&format!("dets.json: [2].{field}: {says}")), "{message}");
+    }
+    for (record, says) in [
+        (r#"{"image_id":1,"category_id":2,"bbox":[1,2,3,4]}"#, "[2].score: missing; expected a"),
+        (r#"{"category_id":2,"bbox":[1,2,3,4],"score":1}"#, "[2].image_id: missing; expected an"),
+        ("[1]", "[2]: expected an object, got a list"),
+        (
+            r#"{"image_id":1,"category_id":2,"bbox":[1,2,3,4],"score":NaN}"#,
+            "[2].score: expected a finite number, got NaN\n  hint: NaN is not JSON",
+        ),
+        (
+            r#"{"image_id":1,"category_id":2,"bbox":[1,2,3,1e999],"score":1}"#,
+            "[2].bbox: expected 4 finite numbers [x, y, width, height], got a number too large",
+        ),
+    ] {
+        let message = with(record);
+        assert!(message.starts_with(&format!("dets.json: {says}")), "{message}");
+    }
 }
 
 #[test]
 fn files_that_are_no_list_say_so() {
     assert_eq!(
         message(r#"{"images": [], "annotations": []}"#),
-        "dets.json: top level: expected a list of detections, got an object\n  hint: this looks \
-         like an annotation file, not like detections"
+        "dets.json: top level: expected a list of detections, got an object at byte 0\n  hint: this \
+         looks like an annotation file, not like detections"
     );
-    assert_eq!(
-        message("17"),
-        "dets.json: top level: invalid type: integer `17`, expected a list of detections"
-    );
-    assert_eq!(
-        message(""),
-        "dets.json: top level: expected a list of detections, got an empty file"
-    );
-    assert!(message("[] []").contains("top level: not JSON: trailing characters"));
+    for (text, says) in [
+        ("17", "top level: expected a list of detections, got a number at byte 0"),
+        ("", "top level: the file is empty"),
+        ("[] []", "top level: unexpected text at byte 3, after its end"),
+    ] {
+        let message = message(text);
+        assert!(message.starts_with(&format!("dets.json: {says}")), "{message}");
+    }
     let absent = read(Path::new("/nowhere/dets.json")).unwrap_err().to_string();
     assert!(absent.contains("/nowhere/dets.json"), "{absent}");
 }
@@ -134,11 +127,63 @@ fn a_file_cut_off_anywhere_is_an_error() {
     for end in 0..text.len() {
         let error = message(&text[..end]);
         if end > 0 {
-            assert!(error.contains("it is cut off"), "{end}: {error}");
+            assert!(error.contains("is probably truncated"), "{end}: {error}");
         }
     }
     let in_the_score = format!("[{GOOD},{}", &GOOD[..GOOD.len() - 2]);
-    assert!(message(&in_the_score).starts_with("dets.json: [1].score: the file ends here"));
+    assert!(message(&in_the_score).starts_with("dets.json: [1]: the file ends at byte"));
+}
+
+/// As annotations are: packed, or behind a byte order mark.
+#[test]
+fn what_annotations_may_be_packed_in_detections_may() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dets.json");
+    let text = format!("[{GOOD}]");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(text.as_bytes()).unwrap();
+    for bytes in [packed.finish().unwrap(), format!("\u{feff}{text}").into_bytes()] {
+        fs_err::write(&path, bytes).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 1);
+    }
+    let utf16: Vec<u8> =
+        [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    fs_err::write(&path, utf16).unwrap();
+    assert!(read(&path).unwrap_err().to_string().contains("UTF-16 text, not UTF-8"));
+}
+
+/// A record's name says which image is meant, however its program numbered them.
+#[test]
+fn names_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dets.json");
+    let record = |id: &str, name: &str| {
+        format!(r#"{{{id}"file_name":"{name}","category_id":2,"bbox":[1,2,3,4],"score":0.5}}"#)
+    };
+    let ids = [("val/a.jpg", 12), ("val/b.jpg", 7), ("x/c.jpg", 1), ("y/c.jpg", 2)];
+    let ids = ImageNames::new(ids);
+    let read = |records: &[String]| {
+        fs_err::write(&path, format!("[{}]", records.join(","))).unwrap();
+        read_for(&path, &ids)
+    };
+    let records = [
+        record(r#""image_id":1,"#, "val/a.jpg"),
+        record(r#""image_id":7,"#, "b.jpg"),
+        record("", "/somewhere/y/c.jpg"),
+        GOOD.to_owned(),
+    ];
+    let found = read(&records).unwrap();
+    let images: Vec<i64> = found.detections.iter().map(|d| d.image_id).collect();
+    assert_eq!((images, found.renumbered), (vec![12, 7, 2, 1], 1));
+    for (name, says) in [
+        ("d.jpg", "no image of the annotation file is called `d.jpg`"),
+        ("train/a.jpg", "no image of the annotation file is called `train/a.jpg`"),
+        ("c.jpg", "`c.jpg` may be `x/c.jpg` or `y/c.jpg`"),
+    ] {
+        let message = read(&[record(r#""image_id":1,"#, name)]).unwrap_err().to_string();
+        assert!(message.contains("[0].file_name: ") && message.contains(says), "{message}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub mod error;
 pub mod evaluate;
 mod hash;
 pub mod info;
+mod json;
 pub mod losses;
 pub mod models;
 pub mod predict;

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
     data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
-    detections::{self, Detection},
+    detections::{self, Detection, Found},
     detector::Detector,
     error::{guarded, write_atomically},
     evaluate::{Evaluator, Protocol, Summary},
@@ -55,7 +55,8 @@ pub(crate) struct Args {
     /// Detections to measure (COCO results JSON) instead of a detector
     #[arg(long, value_name = "FILE")]
     detections: Option<PathBuf>,
-    /// By whose rules; LVIS where the annotations have neg_category_ids, unless given
+    /// By whose rules; LVIS where the annotations list verified classes (neg_category_ids and
+    /// not_exhaustive_category_ids), unless given
     #[arg(long, value_enum, value_name = "coco|lvis", hide_possible_values = true)]
     protocol: Option<ProtocolChoice>,
     /// Images a batch; eval.batch_size of the run unless given
@@ -115,15 +116,26 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ProtocolChoice::Coco => Protocol::Coco,
         ProtocolChoice::Lvis => Protocol::Lvis,
     });
-    let evaluator = Evaluator::open_as(&args.annotations, protocol)?;
+    let dataset = Dataset::open(&args.annotations)?;
+    let evaluator = Evaluator::of_as(&dataset, protocol)?;
+    tell(&dataset, &evaluator);
     let summary = match (&args.detections, &args.weights, &args.images) {
         (Some(file), _, _) => {
-            let found = detections::read(file)?;
-            evaluator.check(file, &found)?;
-            evaluator.evaluate(&found)?
+            let Found { detections, renumbered } =
+                detections::read_for(file, &dataset.image_names())?;
+            if renumbered > 0 {
+                output::note(format!(
+                    "{}: {renumbered} of {} detections have the image_id of another image than their \
+                     file_name, which was followed",
+                    file.display(),
+                    detections.len()
+                ));
+            }
+            evaluator.check(file, &detections)?;
+            evaluator.evaluate(&detections)?
         }
         (None, Some(weights), Some(images)) => {
-            detect_and_measure(args, evaluator, weights, images)?
+            detect_and_measure(args, &dataset, evaluator, weights, images)?
         }
         _ => unreachable!("clap asks for --detections, or for --weights with --images"),
     };
@@ -137,24 +149,38 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 
 fn detect_and_measure(
     args: &Args,
+    dataset: &Dataset,
     evaluator: Evaluator,
     weights: &Path,
     images: &Path,
 ) -> Result<Summary> {
-    let dataset = Dataset::open(&args.annotations)?;
     let store = ImageStore::open(images)?;
     let detector = args::load_detector(weights, &args.device)?;
-    check_vocabularies(&detector.vocabulary, &dataset)?;
+    check_vocabularies(&detector.vocabulary, dataset)?;
     let evaluator = evaluator
         .with_max_detections(detector.config.eval.max_detections as usize)
         .with_training_vocabulary(&detector.vocabulary);
     let batch = args.batch.map_or(detector.config.eval.batch_size, usize::from);
-    let found = detect(&detector, &evaluator, &dataset, store, batch)?;
+    let found = detect(&detector, &evaluator, dataset, store, batch)?;
     if let Some(file) = &args.save_json {
         detections::write(file, &found)?;
         output::note(format!("detections: {}", file.display()));
     }
     Ok(evaluator.evaluate(&found)?)
+}
+
+/// What is to be known of the annotations before their numbers.
+fn tell(dataset: &Dataset, evaluator: &Evaluator) {
+    output::note(format!("{} protocol: {}", evaluator.protocol(), evaluator.why()));
+    let report = dataset.report();
+    if report.removed_listed > 0 {
+        output::note(format!(
+            "{} entries of neg_category_ids and not_exhaustive_category_ids are no category of the \
+             file, passed over",
+            report.removed_listed
+        ));
+    }
+    report.warnings.iter().for_each(output::warn);
 }
 
 /// Detections of the classes that the annotations know.

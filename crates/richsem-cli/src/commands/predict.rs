@@ -12,6 +12,7 @@ use richsem::{
     checkpoint_io::safetensors,
     data::{
         batch::Batch,
+        dataset::Dataset,
         detection_source::{BrokenImages, ImageEntry},
         image_io,
         image_store::ImageStore,
@@ -44,8 +45,8 @@ Examples:
   richsem predict --tensor in.safetensors --weights model.safetensors --raw raw.safetensors
 
 Writes the pictures with boxes drawn, and detections.json: a list in COCO's results format
-(image_id is the picture's number, from 1, in the order read) with file_name and category_name
-added. Files of these names in the output folder are replaced. A picture that cannot be read, or
+(image_id is the picture's number, from 1, in the order read, or with --annotations its id there) with
+file_name and category_name added; `eval --detections` goes by file_name. Files of these names in the output folder are replaced. A picture that cannot be read, or
 whose name is not UTF-8, is named and skipped; the exit code is then 1.
 
 --raw is before any choice by score, boxes as centre and size relative to the picture. Of one picture
@@ -85,6 +86,10 @@ pub(crate) struct Args {
     /// Takes the first N pictures alone
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
+    /// Annotation file (COCO or LVIS JSON) that has these images: detections.json then has its ids. One
+    /// without annotations (a test set's) serves, too
+    #[arg(long, value_name = "FILE", conflicts_with = "tensor")]
+    annotations: Option<PathBuf>,
     /// Draws nothing: detections.json and the table alone
     #[arg(long)]
     no_pictures: bool,
@@ -118,6 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::check_file(raw, "--raw")?;
         output::check_apart(raw, "--raw", &inputs)?;
     }
+    let ids = image_ids(&pictures, args.annotations.as_deref())?;
     let detector = args::load_detector(&args.weights, &args.device)?;
     output::make_folder(&args.output, "--output")?;
 
@@ -136,7 +142,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ));
     }
     for (i, batch) in nameable.iter().copied().zip(batches(&detector, &pictures, &nameable)?) {
-        let (picture, image_id) = (&pictures[i], i as i64 + 1);
+        let (picture, image_id) = (&pictures[i], ids[i]);
         let batch = batch?;
         if batch.is_empty() {
             failed += 1;
@@ -177,6 +183,23 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         return Err(anyhow!("{failed} of {of} pictures could not be read (named above)"));
     }
     Ok(exit::OK)
+}
+
+/// Of each picture: its number, from 1, or what the annotation file has.
+fn image_ids(pictures: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<i64>> {
+    let Some(file) = annotations else { return Ok((1..=pictures.len() as i64).collect()) };
+    output::check_input_file(file, "--annotations")?;
+    let names = Dataset::open_images(file)?.image_names();
+    let ids = pictures.iter().map(|picture| {
+        names.id_of(&picture.to_string_lossy()).map_err(|problem| {
+            anyhow!(
+                "--annotations: {}: {problem}\n  hint: give the annotation file of these very images, \
+                 or leave the others out",
+                file.display()
+            )
+        })
+    });
+    ids.collect()
 }
 
 /// A batch that was normalised elsewhere, and nothing but what the network makes of it.

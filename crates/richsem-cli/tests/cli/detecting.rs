@@ -118,6 +118,63 @@ fn of_a_stored_batch(dir: &Dir) {
     dir.command(&[&command[..], &["--raw", "x", "--conf", "0.5"]].concat()).fails(2);
 }
 
+/// However the images are numbered, detections are measured on the image that they name, and
+/// `predict --annotations` numbers them as the file does, be it one without annotations.
+#[test]
+fn detections_find_their_image_by_name() {
+    let dir = Dir::with_run();
+    let weights = ["--weights", "run", "--device", "cpu"];
+    let mut truth = dir.json("set/val.json");
+    let highest = 1000 + truth["images"].as_array().unwrap().len() as i64;
+    let renumber = |id: &mut serde_json::Value| *id = (highest - id.as_i64().unwrap()).into();
+    truth["images"].as_array_mut().unwrap().iter_mut().for_each(|i| renumber(&mut i["id"]));
+    let annotations = truth["annotations"].as_array_mut().unwrap();
+    annotations.iter_mut().for_each(|a| renumber(&mut a["image_id"]));
+    dir.write("turned.json", truth.to_string());
+    truth.as_object_mut().unwrap().remove("annotations");
+    dir.write("images.json", truth.to_string());
+
+    let predict = ["predict", "set/images/val", "--conf", "0", "--no-pictures"];
+    let predict = [&predict[..], &weights].concat();
+    dir.command(&[&predict[..], &["-o", "plain"]].concat()).ok();
+    let annotated = ["-o", "annotated", "--annotations", "images.json"];
+    dir.command(&[&predict[..], &annotated].concat()).ok();
+    let numbers = |file: &str| -> Vec<i64> {
+        let all = dir.json(file);
+        all.as_array().unwrap().iter().map(|d| d["image_id"].as_i64().unwrap()).collect()
+    };
+    assert!(numbers("plain/detections.json").iter().all(|&id| id < 100));
+    assert!(numbers("annotated/detections.json").iter().all(|&id| id > 100));
+    let measured = |truth: &str, from: &[&str]| {
+        let eval = ["eval", "--annotations", truth, "--json", "out.json"];
+        let ran = dir.command(&[&eval[..], from].concat()).ok();
+        (dir.json("out.json")["metrics"].clone(), ran.stderr)
+    };
+    let images = [&["--images", "set/images"], &weights[..]].concat();
+    let (expected, _) = measured("set/val.json", &images);
+    for truth in ["set/val.json", "turned.json"] {
+        let (plain, said) = measured(truth, &["--detections", "plain/detections.json"]);
+        assert_eq!(plain, expected, "{truth}");
+        assert!(said.contains("which was followed"), "{said}");
+    }
+    let (annotated, said) = measured("turned.json", &["--detections", "annotated/detections.json"]);
+    assert_eq!(annotated, expected);
+    assert!(!said.contains("which was followed"), "{said}");
+
+    // Of images that the file does not have nothing is measured, and nothing predicted.
+    let others = dir.text("turned.json").replace("val/", "other/");
+    dir.write("others.json", others);
+    let eval = ["eval", "--annotations", "others.json", "--detections", "plain/detections.json"];
+    dir.command(&eval)
+        .fails(1)
+        .stderr_has("[0].file_name: no image of the annotation file is called");
+    let others = ["-o", "no", "--annotations", "others.json"];
+    dir.command(&[&predict[..], &others].concat())
+        .fails(1)
+        .stderr_has("--annotations: others.json");
+    assert!(!dir.exists("no"));
+}
+
 #[test]
 fn a_broken_picture_is_named_and_the_others_are_done() {
     let dir = Dir::with_run();

@@ -69,11 +69,18 @@ impl ImageEntry {
 
     /// As it is before any transform; `index` is its number in the set.
     pub(crate) fn sample(&self, index: usize, image: RgbImage) -> Sample {
+        let (mut boxes, mut labels) = (self.boxes.clone(), self.labels.clone());
+        if self.size.is_none() {
+            // The annotation file did not know where the image ends.
+            let (width, height) = image.dimensions();
+            let clipped = boxes.into_iter().map(|bbox| bbox.clipped(width, height)).zip(labels);
+            (boxes, labels) = clipped.filter(|(bbox, _)| !bbox.is_degenerate()).unzip();
+        }
         Sample {
             original_size: [image.height(), image.width()],
             image,
-            boxes: self.boxes.clone(),
-            labels: self.labels.clone(),
+            boxes,
+            labels,
             knowledge: self.knowledge.clone(),
             image_id: self.id,
             view: View::of(index),

@@ -14,7 +14,7 @@ pub fn entries(dataset: &Dataset) -> Vec<ImageEntry> {
             ImageEntry {
                 name: image.file_name.clone(),
                 id: image.id,
-                size: Some([image.height, image.width]),
+                size: image.size,
                 boxes,
                 labels,
                 knowledge: dataset.knowledge(i),

@@ -1,6 +1,9 @@
 //! The ground truth held in memory, ready to measure one set of detections after another.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use hotcoco::{
     Annotation, COCOeval, EvalMode, StreamingEval,
@@ -14,6 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    data::dataset::{Dataset, Format},
     detections::Detection,
     vocabulary::{CategoryId, Frequency, Vocabulary},
 };
@@ -33,45 +37,56 @@ const IGNORED_AREA: f64 = -1.0;
 
 /// Measures detections against one annotation file, read once.
 pub struct Evaluator {
+    path: PathBuf,
     truth: GroundTruth,
     protocol: Protocol,
+    why: String,
     max_detections: usize,
     image_at: HashMap<i64, u32>,
     category_at: HashMap<CategoryId, u32>,
 }
 
 impl Evaluator {
-    /// Reads an annotation file; the protocol is LVIS where its images have `neg_category_ids` or
-    /// `not_exhaustive_category_ids`, else COCO.
+    /// Of a dataset; the protocol is LVIS where it is of that format, else COCO.
     ///
-    /// # Errors
-    /// If the file cannot be read, is not COCO's or LVIS's format, or an id is unknown or occurs
-    /// twice.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::open_as(path, None)
+    /// # Panics
+    /// Never: without a chosen protocol nothing is refused.
+    #[must_use]
+    pub fn of(dataset: &Dataset) -> Self {
+        Self::of_as(dataset, None).expect("only a chosen protocol can be refused")
     }
 
-    /// Like [`Self::open`], with a protocol chosen.
+    /// Like [`Self::of`], with a protocol chosen.
     ///
     /// # Errors
-    /// Those of [`Self::open`]; and LVIS's protocol needs the two lists above, without which it
-    /// would forgive most false positives.
-    pub fn open_as(path: &Path, protocol: Option<Protocol>) -> Result<Self> {
-        let truth = GroundTruth::read(path)?;
-        if protocol == Some(Protocol::Lvis) && !truth.federated {
+    /// LVIS's protocol needs `neg_category_ids` or `not_exhaustive_category_ids`, without which it would
+    /// forgive most false positives.
+    pub fn of_as(dataset: &Dataset, protocol: Option<Protocol>) -> Result<Self> {
+        let report = dataset.report();
+        if protocol == Some(Protocol::Lvis) && !report.lists {
             return Err(Error::invalid(
-                path,
+                dataset.path(),
                 "images[].neg_category_ids",
                 "no image has it, and the LVIS protocol judges by it",
             )
             .with_hint("evaluate with the COCO protocol"));
         }
-        let from_file = if truth.federated { Protocol::Lvis } else { Protocol::Coco };
+        let from_file = match dataset.format() {
+            Format::Lvis => Protocol::Lvis,
+            Format::Coco => Protocol::Coco,
+        };
+        let why = match protocol {
+            Some(_) => format!("as asked for; {}", report.why_format()),
+            None => report.why_format(),
+        };
+        let truth = GroundTruth::of(dataset);
         let image_at = (0..).zip(&truth.images).map(|(i, image)| (image.id, i)).collect();
         let category_at = (0..).zip(&truth.categories).map(|(i, c)| (c.id, i)).collect();
         Ok(Self {
+            path: dataset.path().to_owned(),
             truth,
             protocol: protocol.unwrap_or(from_file),
+            why,
             max_detections: LVIS_MAX_DETECTIONS,
             image_at,
             category_at,
@@ -106,6 +121,12 @@ impl Evaluator {
         self.protocol
     }
 
+    /// Why by those: what the file says, or that they were asked for.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
     /// Ids of the images, ascending: a full evaluation has detections tried on each of them.
     pub fn image_ids(&self) -> impl Iterator<Item = i64> {
         self.truth.images.iter().map(|image| image.id)
@@ -131,7 +152,7 @@ impl Evaluator {
             } else {
                 continue;
             };
-            let truth = self.truth.path.display();
+            let truth = self.path.display();
             return Err(Error::invalid(
                 file,
                 format!("[{i}].{field}"),
@@ -195,8 +216,9 @@ impl Evaluator {
                     not_exhaustive_category_ids: image.not_exhaustive.clone(),
                     ..types::Image::default()
                 });
-                let boxes = &self.truth.boxes[image.boxes.clone()];
-                truths.extend(boxes.iter().map(|b| self.true_box(position, b)));
+                let boxes = self.truth.boxes[image.boxes.clone()].iter();
+                let counted = boxes.filter(|b| self.counts(b.area));
+                truths.extend(counted.map(|b| self.true_box(position, b)));
             }
             let count = rest.partition_point(|&i| (image_of(i) as usize) < end);
             let (these, later) = rest.split_at(count);
@@ -209,20 +231,27 @@ impl Evaluator {
                     kept.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
                     kept.truncate(self.max_detections);
                 }
-                found.extend(kept.into_iter().map(|i| {
+                found.extend(kept.into_iter().filter_map(|i| {
                     let detection = &detections[i as usize];
-                    Annotation {
+                    let [_, _, width, height] = detection.bbox.0;
+                    self.counts(width * height).then(|| Annotation {
                         image_id: u64::from(image_of(i)),
                         category_id: u64::from(self.category_at[&detection.category_id]),
                         bbox: Some(detection.bbox.0),
                         score: Some(detection.score),
                         ..Annotation::default()
-                    }
+                    })
                 }));
             }
             engine.update(records, truths, found)?;
         }
         Ok(engine.finalize())
+    }
+
+    /// Whether a box of that area takes part: lvis-api leaves those of none out, of the ground truth and,
+    /// after the limit on their number, of the detections.
+    fn counts(&self, area: f64) -> bool {
+        self.protocol == Protocol::Coco || area > 0.0
     }
 
     fn true_box(&self, image: u64, b: &TrueBox) -> Annotation {

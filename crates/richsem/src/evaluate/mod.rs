@@ -24,7 +24,7 @@ pub use summary::{ClassResult, Summary};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, detections::Detection};
+use crate::{Result, data::dataset::Dataset, detections::Detection};
 
 /// Whose rules decide what counts as a false positive, and which metrics there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,16 +47,16 @@ impl std::fmt::Display for Protocol {
 }
 
 /// Measures detections against an annotation file; `None` takes the protocol from the file
-/// (LVIS where its images have `neg_category_ids`). To measure repeatedly, keep an [`Evaluator`].
+/// (LVIS where its images list verified classes). To measure repeatedly, keep an [`Evaluator`].
 ///
 /// # Errors
-/// Those of [`Evaluator::open_as`] and [`Evaluator::evaluate`].
+/// Those of [`Dataset::open`], [`Evaluator::of_as`] and [`Evaluator::evaluate`].
 pub fn evaluate(
     ground_truth: &Path,
     detections: &[Detection],
     protocol: Option<Protocol>,
 ) -> Result<Summary> {
-    Evaluator::open_as(ground_truth, protocol)?.evaluate(detections)
+    Evaluator::of_as(&Dataset::open(ground_truth)?, protocol)?.evaluate(detections)
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ fn assert_metrics(run: &str, summary: &Summary, expected: &Metrics) {
 fn lvis_numbers_are_lvis_apis() {
     let Some(folder) = shared("evaluation/lvis") else { return };
     let expected: LvisExpected = expected(&folder.join("lvis_expected.json"));
-    let mut evaluator = Evaluator::open(&folder.join(&expected.gt)).unwrap();
+    let mut evaluator = Evaluator::of(&Dataset::open(&folder.join(&expected.gt)).unwrap());
     assert_eq!(evaluator.protocol(), Protocol::Lvis);
     assert_eq!(expected.sets.len(), 3);
     for (name, set) in &expected.sets {
@@ -122,7 +122,7 @@ fn lvis_numbers_are_lvis_apis() {
 fn lvis_frequency_groups_are_lvis_apis() {
     let Some(folder) = shared("evaluation/lvis") else { return };
     let expected: LvisExpected = expected(&folder.join("lvis_expected.json"));
-    let evaluator = Evaluator::open(&folder.join(&expected.refreq.gt)).unwrap();
+    let evaluator = Evaluator::of(&Dataset::open(&folder.join(&expected.refreq.gt)).unwrap());
     assert_eq!(expected.refreq.runs.len(), 3);
     for (name, metrics) in &expected.refreq.runs {
         let found = detections::read(&folder.join(&expected.sets[name].dets_file)).unwrap();

@@ -101,6 +101,41 @@ impl Split {
     }
 }
 
+/// Whether there is anything to learn, and whether the detector can answer for all of it.
+pub(super) fn check_boxes(
+    config: &Config,
+    dataset: &Dataset,
+    split: &Split,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let report = dataset.report();
+    if split.entries.iter().all(|entry| entry.boxes.is_empty()) {
+        let (annotations, others) = (report.annotations, report.annotations - report.crowd);
+        let problem = match (annotations, others) {
+            (0, _) => "the file has no annotations".to_owned(),
+            (_, 0) => format!("all {annotations} annotations are crowds (iscrowd = 1)"),
+            _ => format!("of {others} boxes that are no crowds none has an inside in its image"),
+        };
+        let problem = format!("there is no box to learn from: {problem}");
+        return Err(Error::invalid(dataset.path(), "annotations", problem).with_hint(
+            match others {
+                0 => "did the program that wrote this file leave the boxes out, or set iscrowd?",
+                _ => "boxes are [x, y, width, height] in pixels of the image",
+            },
+        ));
+    }
+    let queries = config.model.dino.transformer.num_queries as usize;
+    let most = split.entries.iter().map(|entry| entry.boxes.len()).max().unwrap_or(0);
+    if most > queries {
+        let many = split.entries.iter().filter(|entry| entry.boxes.len() > queries).count();
+        observer.message(&format!(
+            "{many} images have more boxes (at most {most}) than the detector has queries \
+             ({queries}): it cannot find all of them (model.dino.transformer.num_queries)"
+        ));
+    }
+    Ok(())
+}
+
 /// The extra sets that take part, in the order of their names, as batches number them.
 pub(crate) fn extra_sets(
     config: &Config,

@@ -14,7 +14,7 @@ use tch::Device;
 
 use super::{
     Fingerprint, Learner, Observer, Position, checkpoint, diagnose, init,
-    inputs::{Split, batches, check_files, check_vocabularies, extra_sets, workers},
+    inputs::{Split, batches, check_boxes, check_files, check_vocabularies, extra_sets, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{drops_not_reached, lr_factor, row_due},
@@ -102,6 +102,7 @@ pub fn train(
         observer.message(&warning);
     }
     let (dataset, split) = Split::open("data.train", split, observer)?;
+    check_boxes(&config, &dataset, &split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
     drop(dataset);
     let val = match &config.data.val {
@@ -109,9 +110,11 @@ pub fn train(
         Some(split) => {
             let (dataset, val) = Split::open("data.val", split, observer)?;
             check_vocabularies(&vocabulary, &dataset)?;
-            let evaluator = Evaluator::open(&split.annotations)?
+            let evaluator = Evaluator::of(&dataset)
                 .with_max_detections(config.eval.max_detections as usize)
                 .with_training_vocabulary(&vocabulary);
+            let (protocol, why) = (evaluator.protocol(), evaluator.why());
+            observer.message(&format!("data.val is measured by the {protocol} protocol: {why}"));
             Some((val, evaluator))
         }
     };

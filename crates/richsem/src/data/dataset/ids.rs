@@ -2,14 +2,6 @@
 
 use std::collections::HashMap;
 
-/// Where an id that belongs to another list was used first.
-#[derive(Clone, Copy)]
-pub(super) enum Mention {
-    Annotation(u32),
-    Neg(u32),
-    NotExhaustive(u32),
-}
-
 /// The ids of one list, in the order in which they were first seen anywhere.
 #[derive(Default)]
 pub(super) struct Ids {
@@ -21,20 +13,21 @@ pub(super) struct Seen {
     pub(super) id: i64,
     /// Position in its own list.
     pub(super) declared: Option<u32>,
-    pub(super) mentioned: Option<Mention>,
+    /// The first annotation that has it.
+    pub(super) mentioned: Option<u32>,
 }
 
 impl Ids {
-    fn slot(&mut self, id: i64) -> u32 {
+    pub(super) fn slot(&mut self, id: i64) -> u32 {
         *self.slots.entry(id).or_insert_with(|| {
             self.seen.push(Seen { id, declared: None, mentioned: None });
             self.seen.len() as u32 - 1
         })
     }
 
-    pub(super) fn mention(&mut self, id: i64, place: Mention) -> u32 {
+    pub(super) fn mention(&mut self, id: i64, annotation: u32) -> u32 {
         let slot = self.slot(id);
-        self.seen[slot as usize].mentioned.get_or_insert(place);
+        self.seen[slot as usize].mentioned.get_or_insert(annotation);
         slot
     }
 

@@ -3,34 +3,31 @@
 //!
 //! Annotations keep the file's own numbers, because evaluation must see them unchanged; clipping
 //! and dropping concern training alone ([`Dataset::training_boxes`]) and are counted while
-//! loading. Polygons stay on disk as [`FileSpan`]s: LVIS's training file is 1.1 GB of them, and a
-//! box detector never looks.
+//! loading. Polygons are passed over: LVIS's training file is 1.1 GB of them, and a box detector
+//! never looks.
 //!
-//! What is accepted beyond the two formats: top-level keys in any order, unknown keys anywhere,
-//! category ids with holes, images without boxes, missing `area` (width × height), `iscrowd` (0),
-//! `image_count`, `instance_count` and `frequency` (counted), ids written `3.0`, a byte order
-//! mark. Everything else stops with the file, the record and the field in the message.
+//! What is accepted beyond the two formats: a gzip archive, top-level keys in any order, unknown keys
+//! anywhere, category ids with holes, images without boxes or size, missing `area` (width × height),
+//! `iscrowd` (0), `image_count`, `instance_count` and `frequency` (counted), ids written `3.0`, a byte
+//! order mark, lists of verified classes that name classes the file does not have (passed over and
+//! counted). Everything else stops with the file, the record and the field in the message.
 
 mod ids;
-pub(in crate::data) mod json_stream;
-pub(in crate::data) mod records;
+mod records;
 mod report;
 #[cfg(test)]
 mod tests;
 pub(in crate::data) mod validate;
 
-use std::{
-    io::{Read as _, Seek as _, SeekFrom},
-    num::NonZeroU64,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     boxes::{Xywh, Xyxy},
-    error::{Error, Result},
+    detections::ImageNames,
+    error::Result,
+    json,
     targets::LabelKnowledge,
-    vocabulary::{ClassIndex, Vocabulary},
+    vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
 pub use report::LoadReport;
@@ -45,7 +42,7 @@ pub enum Format {
     /// Every class is annotated everywhere: not shown means absent.
     Coco,
     /// Classes are verified per image: `neg_category_ids`, `not_exhaustive_category_ids`. A file
-    /// is LVIS if any of its images has one of these keys.
+    /// is LVIS if any of these lists has an entry: empty everywhere they verify nothing.
     Lvis,
 }
 
@@ -59,11 +56,9 @@ pub struct ImageRecord {
     /// (`http://images.cocodataset.org/train2017/000000391895.jpg` gives
     /// `train2017/000000391895.jpg`). If both are present, `file_name` wins.
     pub file_name: String,
-    /// Pixels.
-    pub width: u32,
-    /// Pixels.
-    pub height: u32,
-    /// Classes verified absent, in the file's order.
+    /// `[height, width]` in pixels, if the file says.
+    pub size: Option<[u32; 2]>,
+    /// Classes verified absent, in the file's order; those that are in the file.
     pub neg_classes: Vec<ClassIndex>,
     /// Classes whose boxes here are not all annotated, in the file's order.
     pub not_exhaustive_classes: Vec<ClassIndex>,
@@ -84,25 +79,15 @@ pub struct Annotation {
     pub area: f64,
     /// A region of many instances (`iscrowd`): ignored by evaluation, not trained on.
     pub crowd: bool,
-    /// Where the polygons or run lengths are; `None` if there are none (absent, null or `[]`).
-    pub segmentation: Option<FileSpan>,
-}
-
-/// A stretch of a file, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileSpan {
-    /// Of the first byte.
-    pub offset: u64,
-    /// Number of bytes.
-    pub len: NonZeroU64,
+    /// LVIS's `ignore`: neither to be found nor a mistake.
+    pub ignore: bool,
 }
 
 /// An annotation file in memory, polygons excepted.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     path: PathBuf,
-    /// Length and time of change when read, so that spans are not read from another file.
-    stamp: (u64, Option<SystemTime>),
+    frequencies: Vec<Option<Frequency>>,
     format: Format,
     vocabulary: Vocabulary,
     images: Vec<ImageRecord>,
@@ -121,18 +106,23 @@ impl Dataset {
         Self::open_in_chunks(path, CHUNK)
     }
 
+    /// As [`Self::open`]; the file may be one of images alone, as COCO's `image_info_test-dev2017.json`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_images(path: &Path) -> Result<Self> {
+        Self::read(path, CHUNK, false)
+    }
+
     fn open_in_chunks(path: &Path, chunk: usize) -> Result<Self> {
-        let file = fs_err::File::open(path)?;
-        let about = file.metadata()?;
-        if about.is_dir() {
-            return Err(Error::invalid(path, "top level", "this is a folder").with_hint(
-                "give the annotation file (.json) in it; pictures have their own option",
-            ));
-        }
-        let parts = validate::read(path, file, chunk)?;
+        Self::read(path, chunk, true)
+    }
+
+    fn read(path: &Path, chunk: usize, annotated: bool) -> Result<Self> {
+        let parts = validate::read(path, json::open(path)?, chunk, annotated)?;
         Ok(Self {
             path: path.to_owned(),
-            stamp: (about.len(), about.modified().ok()),
+            frequencies: parts.frequencies,
             format: parts.format,
             vocabulary: parts.vocabulary,
             images: parts.images,
@@ -146,6 +136,19 @@ impl Dataset {
     #[must_use]
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
+    }
+
+    /// The frequency group that the file gives each class, in the vocabulary's order; the vocabulary's
+    /// own are counted where it gives none.
+    #[must_use]
+    pub fn frequencies(&self) -> &[Option<Frequency>] {
+        &self.frequencies
+    }
+
+    /// The images' ids by their names.
+    #[must_use]
+    pub fn image_names(&self) -> ImageNames {
+        ImageNames::new(self.images.iter().map(|image| (image.file_name.as_str(), image.id)))
     }
 
     /// The images, in the file's order.
@@ -195,7 +198,8 @@ impl Dataset {
     /// If `image` is not an index into [`Self::images`].
     #[must_use]
     pub fn training_boxes(&self, image: usize) -> Vec<(Xyxy, ClassIndex)> {
-        let ImageRecord { width, height, .. } = self.images[image];
+        // Of unknown size: to the image's own once it is read.
+        let [height, width] = self.images[image].size.unwrap_or([u32::MAX; 2]);
         self.annotations_of(image)
             .iter()
             .filter(|a| !a.crowd)
@@ -230,28 +234,5 @@ impl Dataset {
             not_exhaustive,
             others_absent: self.format == Format::Coco,
         }
-    }
-
-    /// The polygons or run lengths of one of this file's annotations, as the JSON text that the
-    /// file has, read from disk; `null` if it has none.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or is no longer the one that was opened.
-    pub fn segmentation_json(&self, annotation: &Annotation) -> Result<String> {
-        let Some(span) = annotation.segmentation else { return Ok("null".to_owned()) };
-        let mut file = fs_err::File::open(&self.path)?;
-        let about = file.metadata()?;
-        if (about.len(), about.modified().ok()) != self.stamp {
-            return Err(Error::invalid(
-                &self.path,
-                "segmentation",
-                "the file changed since it was read",
-            )
-            .with_hint("start again, and leave the file alone meanwhile"));
-        }
-        file.seek(SeekFrom::Start(span.offset))?;
-        let mut text = String::new();
-        file.take(span.len.get()).read_to_string(&mut text)?;
-        Ok(text)
     }
 }

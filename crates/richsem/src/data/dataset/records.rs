@@ -1,23 +1,12 @@
-//! The records of a COCO or LVIS file as they are written, and what to say of one that is not as
-//! it should be.
+//! The records of a COCO or LVIS file as they are written.
 
-use std::{fmt, path::Path};
+use serde::Deserialize;
 
-use serde::{Deserialize, Deserializer, de::Visitor};
-use serde_json::{Value, value::RawValue};
-use serde_path_to_error::Segment;
+use crate::{
+    json::{Flag, INTEGER, Integer, Record},
+    vocabulary::Frequency,
+};
 
-use crate::{error::Error, vocabulary::Frequency};
-
-/// A kind of record, with what its fields should be, in words.
-pub(in crate::data) trait Record<'a>: Deserialize<'a> {
-    /// Top-level key of the list.
-    const LIST: &'static str;
-    /// Each field and what is expected of it.
-    const FIELDS: &'static [(&'static str, &'static str)];
-}
-
-const INTEGER: &str = "an integer";
 const COUNT: &str = "a whole number of 0 or more";
 const TEXT: &str = "a string";
 const IDS: &str = "a list of category ids";
@@ -27,8 +16,8 @@ pub(super) struct RawImage {
     pub(super) id: Integer,
     pub(super) file_name: Option<String>,
     pub(super) coco_url: Option<String>,
-    pub(super) width: Integer,
-    pub(super) height: Integer,
+    pub(super) width: Option<Integer>,
+    pub(super) height: Option<Integer>,
     pub(super) neg_category_ids: Option<Vec<Integer>>,
     pub(super) not_exhaustive_category_ids: Option<Vec<Integer>>,
 }
@@ -47,19 +36,17 @@ impl Record<'_> for RawImage {
 }
 
 #[derive(Deserialize)]
-pub(super) struct RawAnnotation<'a> {
+pub(super) struct RawAnnotation {
     pub(super) id: Integer,
     pub(super) image_id: Integer,
     pub(super) category_id: Integer,
     pub(super) bbox: [f64; 4],
     pub(super) area: Option<f64>,
     pub(super) iscrowd: Option<Flag>,
-    /// Kept as it stands: its place in the record is its place in the file.
-    #[serde(borrow)]
-    pub(super) segmentation: Option<&'a RawValue>,
+    pub(super) ignore: Option<Flag>,
 }
 
-impl<'a> Record<'a> for RawAnnotation<'a> {
+impl Record<'_> for RawAnnotation {
     const LIST: &'static str = "annotations";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("id", INTEGER),
@@ -68,7 +55,7 @@ impl<'a> Record<'a> for RawAnnotation<'a> {
         ("bbox", "4 finite numbers [x, y, width, height]"),
         ("area", "a finite number"),
         ("iscrowd", "0 or 1"),
-        ("segmentation", "polygons or a run-length encoding"),
+        ("ignore", "0 or 1"),
     ];
 }
 
@@ -96,205 +83,4 @@ impl Record<'_> for RawCategory {
         ("wnid", TEXT),
         ("lvis_clip_row", "a row of the text table, 0 or more"),
     ];
-}
-
-/// A whole number, also one written `3.0` as spreadsheets and data frames do.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::data) struct Integer(pub(in crate::data) i64);
-
-impl<'de> Deserialize<'de> for Integer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Whole;
-        impl Visitor<'_> for Whole {
-            type Value = Integer;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(INTEGER)
-            }
-            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Integer, E> {
-                Ok(Integer(value))
-            }
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Integer, E> {
-                i64::try_from(value).map(Integer).map_err(E::custom)
-            }
-            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Integer, E> {
-                // Beyond 2^53 neighbouring integers are the same f64.
-                if value.fract() == 0.0 && value.abs() <= (1u64 << 53) as f64 {
-                    Ok(Integer(value as i64))
-                } else {
-                    Err(E::custom("not a whole number"))
-                }
-            }
-        }
-        deserializer.deserialize_any(Whole)
-    }
-}
-
-/// Yes or no, written as 0 or 1, or as a boolean.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Flag(pub(super) bool);
-
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ZeroOrOne;
-        impl Visitor<'_> for ZeroOrOne {
-            type Value = Flag;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("0 or 1")
-            }
-            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Flag, E> {
-                Ok(Flag(value))
-            }
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Flag, E> {
-                self.visit_f64(value as f64)
-            }
-            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Flag, E> {
-                if value == 0.0 || value == 1.0 {
-                    Ok(Flag(value == 1.0))
-                } else {
-                    Err(E::custom("neither 0 nor 1"))
-                }
-            }
-        }
-        deserializer.deserialize_any(ZeroOrOne)
-    }
-}
-
-/// Why `bytes`, record `index` of its list, at byte `offset` of `file`, gave `error`.
-///
-/// Runs once, for the record that stops the reading, so it may parse it anew to find the field.
-pub(in crate::data) fn explain<'a, T: Record<'a>>(
-    file: &Path,
-    index: usize,
-    offset: u64,
-    bytes: &'a [u8],
-    error: &serde_json::Error,
-) -> Error {
-    let record = format!("{}[{index}]", T::LIST);
-    let expected = |field: &str| T::FIELDS.iter().find(|(name, _)| *name == field).map(|f| f.1);
-    let value: Value = match serde_json::from_slice(bytes) {
-        Ok(value) => value,
-        Err(syntax) => {
-            let at = byte_of(bytes, &syntax);
-            let field = key_before(bytes, at);
-            let place = field.as_ref().map_or(record.clone(), |f| format!("{record}.{f}"));
-            let expected = field.as_deref().and_then(expected).unwrap_or("a JSON value");
-            return match word_at(bytes, at) {
-                Some(word) => {
-                    Error::invalid(file, place, format!("expected {expected}, got {word}"))
-                        .with_hint(format!(
-                            "{word} is not JSON; Python's `json.dump(..., allow_nan=False)` finds \
-                         where it comes from"
-                        ))
-                }
-                None if syntax.to_string().starts_with("number out of range") => Error::invalid(
-                    file,
-                    place,
-                    format!("expected {expected}, got a number too large"),
-                ),
-                None => Error::invalid(
-                    file,
-                    place,
-                    format!("not valid JSON at byte {}: {}", offset + at as u64, reason(&syntax)),
-                )
-                .with_hint(format!("the record is {}", shortened(&String::from_utf8_lossy(bytes)))),
-            };
-        }
-    };
-    let reason = reason(error);
-    let missing = reason.strip_prefix("missing field `").and_then(|r| r.strip_suffix('`'));
-    if let Some(field) = missing {
-        let problem = format!("missing; expected {}", expected(field).unwrap_or("a value"));
-        let keys: Vec<&str> = value.as_object().into_iter().flatten().map(|(k, _)| &**k).collect();
-        return Error::invalid(file, format!("{record}.{field}"), problem)
-            .with_hint(format!("the record has {}", keys.join(", ")));
-    }
-    // The same mistake again, this time keeping track of the field.
-    let mut again = serde_json::Deserializer::from_slice(bytes);
-    let field = serde_path_to_error::deserialize::<_, T>(&mut again).err().and_then(|e| {
-        match e.path().iter().next() {
-            Some(Segment::Map { key }) => Some(key.clone()),
-            _ => None,
-        }
-    });
-    match field.and_then(|f| Some((expected(&f)?, value.get(&f)?, f))) {
-        Some((expected, got, field)) if !reason.starts_with("duplicate field") => {
-            let problem = format!("expected {expected}, got {}", describe(got));
-            Error::invalid(file, format!("{record}.{field}"), problem)
-        }
-        _ => Error::invalid(file, record, reason),
-    }
-}
-
-/// The message without its line and column, which count from the start of the record.
-fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
-}
-
-/// Where in the record the parser stopped.
-fn byte_of(bytes: &[u8], error: &serde_json::Error) -> usize {
-    let line = memchr::memchr_iter(b'\n', bytes)
-        .nth(error.line().wrapping_sub(2))
-        .map_or(0, |newline| newline + 1);
-    (line + error.column().saturating_sub(1)).min(bytes.len().saturating_sub(1))
-}
-
-/// The record's own key (not one of an object inside it) that was last begun at or before `at`.
-fn key_before(bytes: &[u8], at: usize) -> Option<String> {
-    let (mut depth, mut begin, mut is_key, mut key) = (0usize, None, false, None);
-    let mut escaped = false;
-    for (i, &byte) in bytes.iter().enumerate().take(at + 1) {
-        match (begin, byte) {
-            (Some(_), _) if escaped => escaped = false,
-            (Some(_), b'\\') => escaped = true,
-            (Some(from), b'"') => {
-                if is_key && depth == 1 {
-                    key = serde_json::from_slice(&bytes[from..=i]).ok();
-                }
-                begin = None;
-            }
-            (Some(_), _) => {}
-            (None, b'"') => begin = Some(i),
-            (None, b'{' | b'[') => {
-                depth += 1;
-                is_key = depth == 1;
-            }
-            (None, b'}' | b']') => depth = depth.saturating_sub(1),
-            // At the record's own level a string after a comma is a key, after a colon a value.
-            (None, b',') if depth == 1 => is_key = true,
-            (None, b':') if depth == 1 => is_key = false,
-            _ => {}
-        }
-    }
-    key
-}
-
-/// A word at `at` that programs write into JSON although it has no such word.
-fn word_at(bytes: &[u8], at: usize) -> Option<&'static str> {
-    let letter = |b: &u8| b.is_ascii_alphabetic();
-    let from = bytes[..at].iter().rposition(|b| !letter(b)).map_or(0, |i| i + 1);
-    let word: Vec<u8> = bytes[from..].iter().copied().take_while(|b| letter(b)).collect();
-    ["NaN", "nan", "Infinity", "inf", "None", "True", "False"]
-        .into_iter()
-        .find(|known| known.as_bytes() == word)
-}
-
-/// A value in few words.
-pub(super) fn describe(value: &Value) -> String {
-    match value {
-        Value::Array(items) => {
-            format!("a list of {}: {}", items.len(), shortened(&value.to_string()))
-        }
-        Value::Object(_) => format!("an object: {}", shortened(&value.to_string())),
-        Value::String(_) => format!("the string {}", shortened(&value.to_string())),
-        other => other.to_string(),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    const KEPT: usize = 80;
-    match text.char_indices().nth(KEPT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }

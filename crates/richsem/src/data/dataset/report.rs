@@ -34,8 +34,35 @@ pub struct LoadReport {
     pub computed_frequency: usize,
     /// Annotations whose `area` was computed as width × height.
     pub computed_area: usize,
+    /// Images whose size the file does not give: it is known once they are read.
+    pub unknown_sizes: usize,
+    /// Some image has `neg_category_ids` or `not_exhaustive_category_ids`.
+    pub lists: bool,
+    /// Images with an entry in one of the two.
+    pub listing: usize,
+    /// Entries of them that are no category of the file: passed over.
+    pub removed_listed: usize,
     /// What looks wrong although it is allowed, each a sentence.
     pub warnings: Vec<String>,
+}
+
+impl LoadReport {
+    /// Why the file's [`super::Format`] is what it is.
+    #[must_use]
+    pub fn why_format(&self) -> String {
+        match (self.listing, self.lists) {
+            (0, false) => "no image has neg_category_ids or not_exhaustive_category_ids".to_owned(),
+            (0, true) => {
+                "neg_category_ids and not_exhaustive_category_ids are empty in every image"
+                    .to_owned()
+            }
+            (listing, _) => format!(
+                "{listing} of {} images list classes that are verified absent or not exhaustively \
+                 annotated",
+                self.images
+            ),
+        }
+    }
 }
 
 impl fmt::Display for LoadReport {
@@ -63,6 +90,12 @@ impl fmt::Display for LoadReport {
             (self.clipped, "boxes reach beyond their image, clipped for training"),
             (self.degenerate, "boxes are empty, dropped from training"),
             (self.computed_area, "areas were missing, width x height taken"),
+            (self.unknown_sizes, "images without width and height: known once they are read"),
+            (
+                self.removed_listed,
+                "entries of neg_category_ids and not_exhaustive_category_ids are no category of the \
+                 file, passed over",
+            ),
         ] {
             if count > 0 {
                 write!(f, "\n  {count} {what}")?;
@@ -153,13 +186,14 @@ pub(super) fn count_boxes(
     for annotation in annotations.iter().filter(|a| !a.crowd) {
         let image = &images[annotation.image as usize];
         let corners = annotation.bbox.to_xyxy();
-        let clipped = corners.clipped(image.width, image.height);
+        let [height, width] = image.size.unwrap_or([u32::MAX; 2]);
+        let clipped = corners.clipped(width, height);
         report.clipped += usize::from(clipped != corners);
         report.degenerate += usize::from(clipped.is_degenerate());
         let [x, y, w, h] = annotation.bbox.0;
         let beyond = |end: f64, size: u32| end > 1.05 * f64::from(size) + 2.0;
         // Two corners taken for corner and size: too large, and never smaller than the corner.
-        let outside = beyond(x + w, image.width) || beyond(y + h, image.height);
+        let outside = beyond(x + w, width) || beyond(y + h, height);
         far_outside += usize::from(outside && w >= x && h >= y);
         relative += usize::from([x, y, w, h].iter().all(|v| *v <= 1.0));
     }

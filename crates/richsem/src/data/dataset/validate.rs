@@ -6,28 +6,33 @@
 
 use std::{
     io::Read,
-    num::NonZeroU64,
     path::{Path, PathBuf},
 };
 
-use rayon::prelude::*;
-
 use super::{
-    Annotation, FileSpan, Format, ImageRecord, LoadReport,
-    ids::{Ids, Mention, known_ids},
-    json_stream::{Batch, JsonStream},
-    records::{Integer, RawAnnotation, RawCategory, RawImage, Record, explain},
+    Annotation, Format, ImageRecord, LoadReport,
+    ids::{Ids, known_ids},
+    records::{RawAnnotation, RawCategory, RawImage},
     report::{count_boxes, count_classes},
 };
 use crate::{
     boxes::Xywh,
     error::{Error, Result},
-    vocabulary::{ClassIndex, Vocabulary},
+    json::{Form, Integer, JsonStream, parse},
+    vocabulary::{ClassIndex, Frequency, Vocabulary},
+};
+
+const FORM: Form = Form {
+    bracket: b'{',
+    expected: "an object with `images`, `annotations` and `categories`",
+    other: "this looks like a detections file; pass it with --detections",
 };
 
 /// A whole file, resolved.
 pub(super) struct Parts {
     pub(super) format: Format,
+    /// The groups that the file gives, by class.
+    pub(super) frequencies: Vec<Option<Frequency>>,
     pub(super) vocabulary: Vocabulary,
     pub(super) images: Vec<ImageRecord>,
     pub(super) annotations: Vec<Annotation>,
@@ -35,27 +40,31 @@ pub(super) struct Parts {
     pub(super) report: LoadReport,
 }
 
-/// Reads a file front to back, `chunk` bytes at a time.
-pub(super) fn read(file: &Path, reader: impl Read, chunk: usize) -> Result<Parts> {
+/// Reads a file front to back, `chunk` bytes at a time. It must have annotations if it is `annotated`.
+pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool) -> Result<Parts> {
     let mut builder = Builder::new(file);
     let mut stream = JsonStream::new(file, reader, chunk);
-    let mut found = [false; 3];
-    stream.open()?;
+    let mut found = [false, !annotated, false];
+    stream.open(&FORM)?;
     while let Some(key) = stream.next_key()? {
         match key.as_str() {
             "images" => {
                 found[0] = true;
-                stream.records(&key, |batch| builder.add(batch, own, Builder::add_image))?;
+                stream.records(&key, |batch| {
+                    parse(file, batch, |raw| raw, |i, raw| builder.add_image(i, raw))
+                })?;
             }
             "annotations" => {
                 found[1] = true;
                 stream.records(&key, |batch| {
-                    builder.add(batch, unresolved, Builder::add_annotation)
+                    parse(file, batch, |raw| raw, |i, raw| builder.add_annotation(i, raw))
                 })?;
             }
             "categories" => {
                 found[2] = true;
-                stream.records(&key, |batch| builder.add(batch, own, Builder::add_category))?;
+                stream.records(&key, |batch| {
+                    parse(file, batch, |raw| raw, |i, raw| builder.add_category(i, raw))
+                })?;
             }
             _ => stream.skip_value(&key)?,
         }
@@ -65,7 +74,7 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize) -> Result<Parts
         (
             "annotations",
             "a file with images but no boxes (test-dev's image info) can be neither trained on nor \
-             evaluated; predict takes the folder of pictures instead",
+             evaluated; `predict --annotations` takes the ids of its images",
         ),
         (
             "categories",
@@ -78,41 +87,6 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize) -> Result<Parts
         }
     }
     builder.finish()
-}
-
-/// Keeps a record as it was parsed.
-fn own<T>(record: T, _bytes: &[u8]) -> T {
-    record
-}
-
-/// What is kept of an annotation's record: all of it, with the segmentation as a span.
-struct Unresolved {
-    id: i64,
-    image_id: i64,
-    category_id: i64,
-    bbox: [f64; 4],
-    area: Option<f64>,
-    crowd: bool,
-    /// Offset in the record, and length.
-    segmentation: Option<(usize, NonZeroU64)>,
-}
-
-fn unresolved(record: RawAnnotation<'_>, bytes: &[u8]) -> Unresolved {
-    let segmentation = record.segmentation.and_then(|raw| {
-        let text = raw.get();
-        let empty = text.trim_start_matches('[').trim_start().starts_with(']');
-        let offset = text.as_ptr() as usize - bytes.as_ptr() as usize;
-        NonZeroU64::new(text.len() as u64).filter(|_| !empty).map(|len| (offset, len))
-    });
-    Unresolved {
-        id: record.id.0,
-        image_id: record.image_id.0,
-        category_id: record.category_id.0,
-        bbox: record.bbox,
-        area: record.area,
-        crowd: record.iscrowd.is_some_and(|flag| flag.0),
-        segmentation,
-    }
 }
 
 /// A picture's path with `/` between its folders, or why it is none below the image root.
@@ -141,8 +115,12 @@ struct Builder {
     categories: Vec<RawCategory>,
     image_ids: Ids,
     category_ids: Ids,
-    lvis: bool,
+    /// Some image has one of LVIS's lists.
+    lists: bool,
+    /// Images with an entry in one of them.
+    listing: usize,
     computed_area: usize,
+    unknown_sizes: usize,
 }
 
 impl Builder {
@@ -154,42 +132,15 @@ impl Builder {
             categories: Vec::new(),
             image_ids: Ids::default(),
             category_ids: Ids::default(),
-            lvis: false,
+            lists: false,
+            listing: 0,
             computed_area: 0,
+            unknown_sizes: 0,
         }
     }
 
-    /// Parses a batch in parallel, then adds its records in order.
-    fn add<'a, T: Record<'a>, K: Send>(
-        &mut self,
-        batch: &Batch<'a>,
-        keep: fn(T, &[u8]) -> K,
-        add: fn(&mut Self, usize, u64, K) -> Result<()>,
-    ) -> Result<()> {
-        let parsed: Vec<Result<K, serde_json::Error>> = batch
-            .spans
-            .par_iter()
-            .with_min_len(64)
-            .map(|span| {
-                let bytes = &batch.bytes[span.clone()];
-                serde_json::from_slice(bytes).map(|record| keep(record, bytes))
-            })
-            .collect();
-        for (i, (record, span)) in parsed.into_iter().zip(batch.spans).enumerate() {
-            let (index, offset) = (batch.first + i, batch.offset + span.start as u64);
-            match record {
-                Ok(record) => add(self, index, offset, record)?,
-                Err(e) => {
-                    let bytes = &batch.bytes[span.clone()];
-                    return Err(explain::<T>(&self.file, index, offset, bytes, &e));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn add_image(&mut self, index: usize, _offset: u64, raw: RawImage) -> Result<()> {
-        let size = |name: &str, value: Integer| {
+    fn add_image(&mut self, index: usize, raw: RawImage) -> Result<()> {
+        let side = |name: &str, value: Integer| {
             u32::try_from(value.0).ok().filter(|&v| v > 0).ok_or_else(|| {
                 self.invalid(
                     format!("images[{index}].{name}"),
@@ -197,7 +148,17 @@ impl Builder {
                 )
             })
         };
-        let (width, height) = (size("width", raw.width)?, size("height", raw.height)?);
+        let size = match (raw.width, raw.height) {
+            (Some(width), Some(height)) => Some([side("height", height)?, side("width", width)?]),
+            (None, None) => None,
+            (given, _) => {
+                let name = if given.is_some() { "height" } else { "width" };
+                let problem =
+                    "missing; expected the picture's in pixels, as the other side is given";
+                return Err(self.invalid(format!("images[{index}].{name}"), problem));
+            }
+        };
+        self.unknown_sizes += usize::from(size.is_none());
         let file_name = self.file_name(index, &raw)?;
         self.image_ids.declare(raw.id.0, index).map_err(|e| {
             self.duplicate(
@@ -208,20 +169,20 @@ impl Builder {
                 "each image needs an id of its own",
             )
         })?;
-        self.lvis |= raw.neg_category_ids.is_some() || raw.not_exhaustive_category_ids.is_some();
-        let mut slots = |ids: Option<Vec<Integer>>, place: Mention| -> Vec<ClassIndex> {
+        let lists = [&raw.neg_category_ids, &raw.not_exhaustive_category_ids];
+        self.lists |= lists.iter().any(|list| list.is_some());
+        self.listing +=
+            usize::from(lists.iter().any(|l| l.as_ref().is_some_and(|l| !l.is_empty())));
+        let mut slots = |ids: Option<Vec<Integer>>| -> Vec<ClassIndex> {
             let ids = ids.unwrap_or_default();
-            ids.iter().map(|id| ClassIndex(self.category_ids.mention(id.0, place))).collect()
+            ids.iter().map(|id| ClassIndex(self.category_ids.slot(id.0))).collect()
         };
-        let place = index as u32;
-        let neg_classes = slots(raw.neg_category_ids, Mention::Neg(place));
-        let not_exhaustive_classes =
-            slots(raw.not_exhaustive_category_ids, Mention::NotExhaustive(place));
+        let neg_classes = slots(raw.neg_category_ids);
+        let not_exhaustive_classes = slots(raw.not_exhaustive_category_ids);
         self.images.push(ImageRecord {
             id: raw.id.0,
             file_name,
-            width,
-            height,
+            size,
             neg_classes,
             not_exhaustive_classes,
         });
@@ -255,7 +216,7 @@ impl Builder {
         })
     }
 
-    fn add_annotation(&mut self, index: usize, offset: u64, raw: Unresolved) -> Result<()> {
+    fn add_annotation(&mut self, index: usize, raw: RawAnnotation) -> Result<()> {
         let [_, _, w, h] = raw.bbox;
         for (name, size) in [("width", w), ("height", h)] {
             if size < 0.0 {
@@ -276,22 +237,20 @@ impl Builder {
                 w * h
             }
         };
-        let place = Mention::Annotation(index as u32);
+        let place = index as u32;
         self.annotations.push(Annotation {
-            id: raw.id,
-            image: self.image_ids.mention(raw.image_id, place),
-            class: ClassIndex(self.category_ids.mention(raw.category_id, place)),
+            id: raw.id.0,
+            image: self.image_ids.mention(raw.image_id.0, place),
+            class: ClassIndex(self.category_ids.mention(raw.category_id.0, place)),
             bbox: Xywh(raw.bbox),
             area,
-            crowd: raw.crowd,
-            segmentation: raw
-                .segmentation
-                .map(|(within, len)| FileSpan { offset: offset + within as u64, len }),
+            crowd: raw.iscrowd.is_some_and(|flag| flag.0),
+            ignore: raw.ignore.is_some_and(|flag| flag.0),
         });
         Ok(())
     }
 
-    fn add_category(&mut self, index: usize, _offset: u64, raw: RawCategory) -> Result<()> {
+    fn add_category(&mut self, index: usize, raw: RawCategory) -> Result<()> {
         if raw.name.trim().is_empty() {
             return Err(self
                 .invalid(
@@ -340,17 +299,36 @@ impl Builder {
             .collect();
         let resolve = |class: &mut ClassIndex| *class = class_of_slot[class.0 as usize];
         self.annotations.iter_mut().for_each(|a| resolve(&mut a.class));
+        // Ids in LVIS's lists may be of classes that were taken out of the file.
+        let mut removed = 0;
+        let seen = &self.category_ids.seen;
         for image in &mut self.images {
-            image.neg_classes.iter_mut().for_each(resolve);
-            image.not_exhaustive_classes.iter_mut().for_each(resolve);
+            for list in [&mut image.neg_classes, &mut image.not_exhaustive_classes] {
+                let all = list.len();
+                list.retain(|slot| seen[slot.0 as usize].declared.is_some());
+                removed += all - list.len();
+                list.iter_mut().for_each(resolve);
+            }
+        }
+        let mut frequencies = vec![None; by_id.len()];
+        for raw in &self.categories {
+            frequencies[by_id.partition_point(|&id| id < raw.id.0)] = raw.frequency;
         }
 
-        let mut report = LoadReport { computed_area: self.computed_area, ..LoadReport::default() };
+        let mut report = LoadReport {
+            computed_area: self.computed_area,
+            unknown_sizes: self.unknown_sizes,
+            removed_listed: removed,
+            lists: self.lists,
+            listing: self.listing,
+            ..LoadReport::default()
+        };
         let vocabulary = count_classes(self.categories, &self.annotations, &mut report);
         count_boxes(&self.images, &self.annotations, &mut report);
         report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
         Ok(Parts {
-            format: if self.lvis { Format::Lvis } else { Format::Coco },
+            format: if self.listing > 0 { Format::Lvis } else { Format::Coco },
+            frequencies,
             vocabulary,
             images: self.images,
             annotations: self.annotations,
@@ -382,27 +360,22 @@ impl Builder {
 
     /// Every id that was used must be declared.
     fn check_mentions(&self) -> Result<()> {
-        let image = self.image_ids.seen.iter().find(|s| s.declared.is_none());
-        if let Some((seen, Mention::Annotation(at))) = image.and_then(|s| Some((s, s.mentioned?))) {
+        let undeclared = |ids: &Ids| {
+            let mut seen = ids.seen.iter().filter(|seen| seen.declared.is_none());
+            seen.find_map(|seen| Some((seen.id, seen.mentioned?)))
+        };
+        if let Some((id, at)) = undeclared(&self.image_ids) {
             let ids = self.images.iter().map(|i| i.id).collect();
             return Err(self
-                .invalid(
-                    format!("annotations[{at}].image_id"),
-                    format!("no image has the id {}", seen.id),
-                )
-                .with_hint(known_ids("images", ids, seen.id)));
+                .invalid(format!("annotations[{at}].image_id"), format!("no image has the id {id}"))
+                .with_hint(known_ids("images", ids, id)));
         }
-        let category = self.category_ids.seen.iter().find(|s| s.declared.is_none());
-        if let Some((seen, place)) = category.and_then(|s| Some((s, s.mentioned?))) {
-            let field = match place {
-                Mention::Annotation(at) => format!("annotations[{at}].category_id"),
-                Mention::Neg(at) => format!("images[{at}].neg_category_ids"),
-                Mention::NotExhaustive(at) => format!("images[{at}].not_exhaustive_category_ids"),
-            };
+        if let Some((id, at)) = undeclared(&self.category_ids) {
+            let field = format!("annotations[{at}].category_id");
             let ids = self.categories.iter().map(|c| c.id.0).collect();
             return Err(self
-                .invalid(field, format!("no category has the id {}", seen.id))
-                .with_hint(known_ids("categories", ids, seen.id)));
+                .invalid(field, format!("no category has the id {id}"))
+                .with_hint(known_ids("categories", ids, id)));
         }
         Ok(())
     }

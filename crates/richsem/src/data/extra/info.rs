@@ -11,11 +11,14 @@ use super::{
 };
 use crate::{
     Error, Result,
-    data::dataset::{
-        json_stream::{Batch, JsonStream},
-        records::{Integer, Record, explain},
-        validate::below_root,
-    },
+    data::dataset::validate::below_root,
+    json::{self, Form, Integer, JsonStream, Record, parse},
+};
+
+const FORM: Form = Form {
+    bracket: b'{',
+    expected: "an object with `images` and `categories`",
+    other: "expected a file like Detic's imagenet_lvis_image_info.json",
 };
 
 /// Bytes read at a time.
@@ -70,21 +73,21 @@ impl Info {
     /// Reads the file once, front to back; a picture keeps its name, id and a number.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let mut info = Self::default();
-        let mut stream = JsonStream::new(path, fs_err::File::open(path)?, CHUNK);
+        let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
         let mut found = [false; 2];
-        stream.open()?;
+        stream.open(&FORM)?;
         while let Some(key) = stream.next_key()? {
             match key.as_str() {
                 "images" => {
                     found[0] = true;
                     stream.records(&key, |batch| {
-                        each(path, batch, |i, raw| info.add_picture(path, i, raw))
+                        parse(path, batch, |raw| raw, |i, raw| info.add_picture(path, i, raw))
                     })?;
                 }
                 "categories" => {
                     found[1] = true;
                     stream.records(&key, |batch| {
-                        each(path, batch, |i, raw| info.add_class(path, i, raw))
+                        parse(path, batch, |raw| raw, |i, raw| info.add_class(path, i, raw))
                     })?;
                 }
                 _ => stream.skip_value(&key)?,
@@ -185,20 +188,4 @@ impl Info {
         }
         (names, ids, groups)
     }
-}
-
-/// Parses the records of a batch.
-fn each<T: for<'a> Record<'a>>(
-    path: &Path,
-    batch: &Batch<'_>,
-    mut add: impl FnMut(usize, T) -> Result<()>,
-) -> Result<()> {
-    for (index, span) in (batch.first..).zip(batch.spans) {
-        let bytes = &batch.bytes[span.clone()];
-        let record = serde_json::from_slice(bytes).map_err(|error| {
-            explain::<T>(path, index, batch.offset + span.start as u64, bytes, &error)
-        })?;
-        add(index, record)?;
-    }
-    Ok(())
 }

@@ -186,7 +186,7 @@ fn a_missing_size_is_read_from_the_picture() {
         let (report, _output) = converted(&set).unwrap();
         assert_eq!(report.sizes_from_pictures, 1);
         let val = Dataset::open(&report.splits[1].path).unwrap();
-        assert_eq!((val.images()[0].width, val.images()[0].height), (8, 9));
+        assert_eq!(val.images()[0].size, Some([9, 8]));
     }
     std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no picture").unwrap();
     let message = converted(&set).unwrap_err().to_string();

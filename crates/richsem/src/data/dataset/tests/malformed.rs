@@ -34,11 +34,11 @@ fn nothing_in_the_file() {
 
 #[test]
 fn not_json_at_all() {
-    refused([0x1f, 0x8b, 8, 0, 0], "top level", "gzip archive", "gunzip");
+    refused([0x1f, 0x8b, 8, 0, 0], "top level", "gzip archive is damaged", "truncated");
     refused(b"PK\x03\x04....", "top level", "zip archive", "unzip");
     refused([0xff, 0xfe, b'{', 0], "top level", "UTF-16", "UTF-8");
-    refused("images:\n - 1", "top level", "got `i` at byte 0", "not COCO or LVIS");
-    refused("3", "top level", "got a number", "not COCO or LVIS");
+    refused("images:\n - 1", "top level", "got `i` at byte 0", "not JSON");
+    refused("3", "top level", "got a number", "not JSON");
 }
 
 #[test]
@@ -82,13 +82,13 @@ fn cut_off_at_the_end() {
 
 #[test]
 fn two_files_joined() {
-    refused(format!("{SMALL}{SMALL}"), "top level", "after the last `}`", "two files joined");
+    refused(format!("{SMALL}{SMALL}"), "top level", "unexpected text at byte", "two files joined");
 }
 
 #[test]
 fn a_list_is_missing() {
     refused(with("\"images\"", "\"pictures\""), "images", "missing", "`images`");
-    refused(with("\"annotations\"", "\"anns\""), "annotations", "missing", "predict takes");
+    refused(with("\"annotations\"", "\"anns\""), "annotations", "missing", "predict --annotations");
     refused(with("\"categories\"", "\"classes\""), "categories", "missing", "id and name");
 }
 
@@ -197,9 +197,9 @@ fn negative_sizes() {
 #[test]
 fn fields_of_the_wrong_type() {
     refused(
-        with("\"id\": 7", "\"id\": \"7\""),
+        with("\"id\": 7", "\"id\": \"seven\""),
         "annotations[0].id",
-        "expected an integer, got the string \"7\"",
+        "expected an integer, got the string \"seven\"ids are numbers",
         "",
     );
     refused(
@@ -248,8 +248,8 @@ fn fields_that_are_missing() {
     refused(
         with("\"width\": 100, ", ""),
         "images[0].width",
-        "missing; expected the picture's width",
-        "coco_url",
+        "missing; expected the picture's in pixels",
+        "",
     );
     refused(with(", \"name\": \"mug\"", ""), "categories[1].name", "missing", "the record has id");
     refused(
@@ -270,9 +270,9 @@ fn sizes_of_images() {
     );
     refused(with("\"height\": 48", "\"height\": -48"), "images[1].height", "got -48", "");
     refused(
-        with("\"height\": 48", "\"height\": \"48\""),
+        with("\"height\": 48", "\"height\": \"tall\""),
         "images[1].height",
-        "got the string \"48\"",
+        "got the string \"tall\"",
         "",
     );
     refused(
@@ -321,10 +321,6 @@ fn ids_that_do_not_exist() {
         says,
         closest,
     );
-    for field in ["neg_category_ids", "not_exhaustive_category_ids"] {
-        let content = with("{\"id\": 10,", &format!("{{\"id\": 10, \"{field}\": [3, 42],"));
-        refused(content, &format!("images[1].{field}"), says, closest);
-    }
     let dense = SMALL.replace("90", "2").replace("41", "1");
     refused(
         dense.replacen("\"category_id\": 2", "\"category_id\": 0", 1),

@@ -1,4 +1,4 @@
-//! Cuts a COCO-style file into the records of its long lists, a few megabytes at a time.
+//! Cuts a file into the records of its long lists, a few megabytes at a time.
 //!
 //! LVIS's training file is 1.1 GB, nearly all of it polygons that only evaluation ever reads. The
 //! file is therefore never held: a chunk is read, the records that are complete in it are handed
@@ -7,26 +7,24 @@
 
 use std::{
     collections::HashMap,
-    io::Read,
+    io::{ErrorKind, Read},
     ops::Range,
     path::{Path, PathBuf},
 };
 
+use super::Form;
 use crate::error::{Error, Result};
 
 /// A record longer than this is a missing quote or brace, not a record; reading on would take the
 /// rest of the file into memory.
 const LONGEST: usize = 64 << 20;
 
-/// What to say of a file that is JSON, or not even that, of another kind.
-const OTHER_FILE: &str = "the file is not COCO or LVIS JSON";
-
 /// What to do about a file that stops in the middle.
 const TRUNCATED: &str = "the file is probably truncated: compare its size with the original's and \
                          download or copy it again";
 
-/// A JSON file whose top level is an object, read front to back once.
-pub(in crate::data) struct JsonStream<R> {
+/// A JSON file whose top level is an object or a list, read front to back once.
+pub(crate) struct JsonStream<R> {
     file: PathBuf,
     reader: R,
     /// What was read and is still of interest; `buffer[start..]` is unread.
@@ -40,15 +38,15 @@ pub(in crate::data) struct JsonStream<R> {
 }
 
 /// Some consecutive records of a list, complete.
-pub(in crate::data) struct Batch<'a> {
+pub(crate) struct Batch<'a> {
     /// Position in the list of the first one.
-    pub(in crate::data) first: usize,
+    pub(crate) first: usize,
     /// Where `bytes[0]` is in the file.
-    pub(in crate::data) offset: u64,
+    pub(crate) offset: u64,
     /// What `spans` index.
-    pub(in crate::data) bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     /// One per record, each an object from `{` to `}`.
-    pub(in crate::data) spans: &'a [Range<usize>],
+    pub(crate) spans: &'a [Range<usize>],
 }
 
 /// What may follow at a place inside a list.
@@ -61,7 +59,7 @@ enum Next {
 
 impl<R: Read> JsonStream<R> {
     /// Reads `chunk` bytes at a time. `file` is for messages.
-    pub(in crate::data) fn new(file: &Path, reader: R, chunk: usize) -> Self {
+    pub(crate) fn new(file: &Path, reader: R, chunk: usize) -> Self {
         Self {
             file: file.to_owned(),
             reader,
@@ -73,14 +71,12 @@ impl<R: Read> JsonStream<R> {
         }
     }
 
-    /// Enters the top-level object.
-    pub(in crate::data) fn open(&mut self) -> Result<()> {
+    /// Looks at the beginning: before it, a list's first bracket or an object's, nothing but white space
+    /// and a byte order mark may stand. Enters the object; a list is entered by [`Self::records`].
+    pub(crate) fn open(&mut self, form: &Form) -> Result<()> {
         while self.unread().len() < 4 && self.fill()? {}
         let unusable = match self.unread() {
             [] => Some(("the file is empty", TRUNCATED)),
-            [0x1f, 0x8b, ..] => {
-                Some(("this is a gzip archive, not JSON", "unpack it: gunzip FILE"))
-            }
             [b'P', b'K', 3, 4, ..] => {
                 Some(("this is a zip archive, not JSON", "unpack it: unzip FILE"))
             }
@@ -95,25 +91,30 @@ impl<R: Read> JsonStream<R> {
         if self.unread().starts_with(b"\xef\xbb\xbf") {
             self.start += 3;
         }
-        let expected = "an object with `images`, `annotations` and `categories`";
         match self.peek()? {
-            Some(b'{') => {
-                self.start += 1;
+            Some(bracket) if bracket == form.bracket => {
+                self.start += usize::from(bracket == b'{');
                 Ok(())
             }
-            Some(b'[') => Err(self
-                .invalid("top level", format!("expected {expected}, got a list"))
-                .with_hint("this looks like a detections file; pass it with --detections")),
             None => Err(self.invalid("top level", "the file holds only white space")),
-            Some(_) => Err(self.unexpected("top level", expected)?.with_hint(OTHER_FILE)),
+            Some(bracket) => {
+                let error = self.unexpected("top level", form.expected)?;
+                Err(error.with_hint(match bracket {
+                    b'{' | b'[' => form.other,
+                    _ => "the file is not JSON",
+                }))
+            }
         }
     }
 
     /// Goes to the next top-level key; `None` after the last. The value must then be consumed,
     /// by [`Self::records`] or [`Self::skip_value`].
-    pub(in crate::data) fn next_key(&mut self) -> Result<Option<String>> {
+    pub(crate) fn next_key(&mut self) -> Result<Option<String>> {
         match self.peek()? {
-            Some(b'}') => return self.close(),
+            Some(b'}') => {
+                self.start += 1;
+                return self.end().map(|()| None);
+            }
             Some(b',') if !self.keys.is_empty() => {
                 self.start += 1;
                 self.peek()?;
@@ -151,29 +152,29 @@ impl<R: Read> JsonStream<R> {
         Ok(Some(key))
     }
 
-    /// After the last brace nothing may follow.
-    fn close(&mut self) -> Result<Option<String>> {
-        self.start += 1;
+    /// After the last bracket nothing may follow.
+    pub(crate) fn end(&mut self) -> Result<()> {
         match self.peek()? {
-            None => Ok(None),
+            None => Ok(()),
             Some(_) => {
-                let problem =
-                    format!("unexpected text after the last `}}`, at byte {}", self.position());
+                let problem = format!("unexpected text at byte {}, after its end", self.position());
                 Err(self
                     .invalid("top level", problem)
-                    .with_hint("are two files joined in this one? one JSON object is expected"))
+                    .with_hint("are two files joined in this one? one object or list is expected"))
             }
         }
     }
 
-    /// Hands the records of the list at hand to `each`, in order, some at a time.
-    pub(in crate::data) fn records(
+    /// Hands the records of the list at hand to `each`, in order, some at a time. `list` is its key,
+    /// empty where the file is the list.
+    pub(crate) fn records(
         &mut self,
         list: &str,
         mut each: impl FnMut(&Batch<'_>) -> Result<()>,
     ) -> Result<()> {
+        let whole = if list.is_empty() { "top level" } else { list };
         if self.peek()? != Some(b'[') {
-            return Err(self.unexpected(list, "a list of objects")?);
+            return Err(self.unexpected(whole, "a list of objects")?);
         }
         self.start += 1;
         let mut first = 0;
@@ -232,7 +233,7 @@ impl<R: Read> JsonStream<R> {
                         &format!("inside the record that begins at byte {record_at}"),
                     )
                 } else {
-                    self.truncated(list, &format!("after {first} records, before the list's `]`"))
+                    self.truncated(whole, &format!("after {first} records, before the list's `]`"))
                 });
             }
         }
@@ -253,7 +254,7 @@ impl<R: Read> JsonStream<R> {
     }
 
     /// Passes over a value of any kind without keeping it.
-    pub(in crate::data) fn skip_value(&mut self, key: &str) -> Result<()> {
+    pub(crate) fn skip_value(&mut self, key: &str) -> Result<()> {
         if matches!(self.peek()?, None | Some(b',' | b'}' | b']' | b':')) {
             return Err(self.unexpected(key, "a value")?);
         }
@@ -306,7 +307,14 @@ impl<R: Read> JsonStream<R> {
         // Doubling keeps a record of many chunks linear, although it is scanned from its start.
         let want = self.chunk.max(self.buffer.len());
         self.buffer.reserve_exact(want);
-        let got = self.reader.by_ref().take(want as u64).read_to_end(&mut self.buffer)?;
+        let mut more = self.reader.by_ref().take(want as u64);
+        let got = more.read_to_end(&mut self.buffer).map_err(|error| match error.kind() {
+            // Only of what is packed.
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => self
+                .invalid("top level", format!("the gzip archive is damaged or cut off: {error}"))
+                .with_hint(TRUNCATED),
+            _ => error.into(),
+        })?;
         Ok(got > 0)
     }
 
