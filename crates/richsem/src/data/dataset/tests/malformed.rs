@@ -199,8 +199,8 @@ fn fields_of_the_wrong_type() {
     refused(
         with("\"id\": 7", "\"id\": \"seven\""),
         "annotations[0].id",
-        "expected an integer, got the string \"seven\"ids are numbers",
-        "",
+        "expected an integer, got the string \"seven\"",
+        "ids are numbers",
     );
     refused(
         with("\"id\": 7", "\"id\": 7.5"),
