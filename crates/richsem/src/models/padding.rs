@@ -34,7 +34,7 @@ pub(crate) fn halved(side: i64, halvings: usize) -> i64 {
     (side + stride - 1) / stride
 }
 
-/// The padding of a batch at strides 1, 2, 4, …; an image keeps the cells that it has alone ([`halved`]).
+/// The padding of a batch at strides 1, 2, 4, …; an image keeps the ⌈side / stride⌉ cells that it has alone.
 #[derive(Debug)]
 pub struct PaddingPyramid {
     /// `[B, ⌈H / 2^k⌉, ⌈W / 2^k⌉]` bool, true = padding.
