@@ -111,12 +111,14 @@ fn read_as(path: &Path, names: Option<&ImageNames>) -> Result<Found> {
                 let RawDetection { image_id, file_name, category_id, bbox, score } = raw;
                 let given = image_id.map(|id| id.0);
                 let image_id = match (names, file_name) {
-                    (Some(names), Some(name)) => Some(names.id_of(&name).map_err(|problem| {
-                        Error::invalid(path, format!("[{i}].file_name"), problem).with_hint(
+                    (Some(names), Some(name)) => {
+                        Some(names.id_of(&name, given).map_err(|problem| {
+                            Error::invalid(path, format!("[{i}].file_name"), problem).with_hint(
                         "pass the annotation file of these very images (--annotations), or take \
                          file_name out of the records so that image_id counts",
                     )
-                    })?),
+                        })?)
+                    }
                     _ => given,
                 };
                 let Some(image_id) = image_id else {
@@ -183,24 +185,29 @@ impl ImageNames {
         names
     }
 
-    /// The id of the image of that name.
+    /// The id of the image of that name. Where several have it (a file may list one image twice), that of
+    /// the `given` id.
     ///
     /// # Errors
     /// Why there is none: no image has the name, or several have.
-    pub fn id_of(&self, name: &str) -> Result<i64, String> {
+    pub fn id_of(&self, name: &str, given: Option<i64>) -> Result<i64, String> {
         let last = parts(name).next().unwrap_or_default();
         let known = self.by_last.get(last).map_or(&[][..], Vec::as_slice);
-        if let Some((_, id)) = known.iter().find(|(known, _)| known == name) {
+        let mut found: Vec<&(String, i64)> =
+            known.iter().filter(|(known, _)| known == name).collect();
+        if found.is_empty() {
+            let same = |known: &str| parts(known).zip(parts(name)).all(|(a, b)| a == b);
+            found = known.iter().filter(|(known, _)| same(known)).collect();
+        }
+        if let Some((_, id)) = found.iter().find(|(_, id)| Some(*id) == given) {
             return Ok(*id);
         }
-        let same = |known: &str| parts(known).zip(parts(name)).all(|(a, b)| a == b);
-        let mut found = known.iter().filter(|(known, _)| same(known));
-        match (found.next(), found.next()) {
-            (Some((_, id)), None) => Ok(*id),
-            (Some((a, _)), Some((b, _))) => {
-                Err(format!("`{name}` may be `{a}` or `{b}` of the annotation file"))
-            }
-            _ => Err(format!("no image of the annotation file is called `{name}`")),
+        match found[..] {
+            [] => Err(format!("no image of the annotation file is called `{name}`")),
+            [(_, id)] => Ok(*id),
+            [(a, first), (b, second), ..] => Err(format!(
+                "`{name}` may be image {first} (`{a}`) or {second} (`{b}`) of the annotation file"
+            )),
         }
     }
 }

@@ -161,7 +161,14 @@ fn names_are_followed() {
     let record = |id: &str, name: &str| {
         format!(r#"{{{id}"file_name":"{name}","category_id":2,"bbox":[1,2,3,4],"score":0.5}}"#)
     };
-    let ids = [("val/a.jpg", 12), ("val/b.jpg", 7), ("x/c.jpg", 1), ("y/c.jpg", 2)];
+    let ids = [
+        ("val/a.jpg", 12),
+        ("val/b.jpg", 7),
+        ("x/c.jpg", 1),
+        ("y/c.jpg", 2),
+        ("e.jpg", 30),
+        ("e.jpg", 31),
+    ];
     let ids = ImageNames::new(ids);
     let read = |records: &[String]| {
         fs_err::write(&path, format!("[{}]", records.join(","))).unwrap();
@@ -171,17 +178,19 @@ fn names_are_followed() {
         record(r#""image_id":1,"#, "val/a.jpg"),
         record(r#""image_id":7,"#, "b.jpg"),
         record("", "/somewhere/y/c.jpg"),
+        record(r#""image_id":31,"#, "e.jpg"),
         GOOD.to_owned(),
     ];
     let found = read(&records).unwrap();
     let images: Vec<i64> = found.detections.iter().map(|d| d.image_id).collect();
-    assert_eq!((images, found.renumbered), (vec![12, 7, 2, 1], 1));
+    assert_eq!((images, found.renumbered), (vec![12, 7, 2, 31, 1], 1));
     for (name, says) in [
         ("d.jpg", "no image of the annotation file is called `d.jpg`"),
         ("train/a.jpg", "no image of the annotation file is called `train/a.jpg`"),
-        ("c.jpg", "`c.jpg` may be `x/c.jpg` or `y/c.jpg`"),
+        ("c.jpg", "`c.jpg` may be image 1 (`x/c.jpg`) or 2 (`y/c.jpg`)"),
+        ("e.jpg", "`e.jpg` may be image 30 (`e.jpg`) or 31 (`e.jpg`)"),
     ] {
-        let message = read(&[record(r#""image_id":1,"#, name)]).unwrap_err().to_string();
+        let message = read(&[record(r#""image_id":99,"#, name)]).unwrap_err().to_string();
         assert!(message.contains("[0].file_name: ") && message.contains(says), "{message}");
     }
 }

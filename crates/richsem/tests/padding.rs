@@ -21,7 +21,7 @@ use richsem::{
     models::padding::Padding,
     predict::{ReadAhead, detect_all, to_detections},
     synth::SynthConfig,
-    testing::write_set,
+    testing::{small_set, write_set},
     train::{Start, observer::Silent, train},
 };
 use tch::Device;
@@ -30,15 +30,7 @@ use tch::Device;
 /// enough for an AP that could differ.
 fn trained(set: &Path, run: &Path) -> Detector {
     tch::set_num_threads(1);
-    let synth = SynthConfig {
-        classes: 3,
-        train_images: 40,
-        val_images: 6,
-        image_size: (64, 112),
-        objects_per_image: (1, 3),
-        classification_per_class: 0,
-        ..SynthConfig::default()
-    };
+    let synth = SynthConfig { classes: 3, train_images: 40, image_size: (64, 112), ..small_set() };
     write_set(&synth, set).unwrap();
     let demo = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/demo.toml"));
     let set = set.display();

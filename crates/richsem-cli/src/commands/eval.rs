@@ -171,7 +171,7 @@ fn detect_and_measure(
 
 /// What is to be known of the annotations before their numbers.
 fn tell(dataset: &Dataset, evaluator: &Evaluator) {
-    output::note(format!("{} protocol: {}", evaluator.protocol(), evaluator.why()));
+    output::note(format!("measured by the {} protocol: {}", evaluator.protocol(), evaluator.why()));
     let report = dataset.report();
     if report.removed_listed > 0 {
         output::note(format!(

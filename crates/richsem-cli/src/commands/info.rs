@@ -22,6 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    output::check_input(&args.weights, "FILE|RUN", "file or folder")?;
     let file = weights_file(&args.weights, "FILE|RUN")?;
     for (name, value) in richsem::info::info(&file)? {
         output::print(format!("{name:<28}{value}"))?;

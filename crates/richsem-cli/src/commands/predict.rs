@@ -45,8 +45,9 @@ Examples:
   richsem predict --tensor in.safetensors --weights model.safetensors --raw raw.safetensors
 
 Writes the pictures with boxes drawn, and detections.json: a list in COCO's results format
-(image_id is the picture's number, from 1, in the order read, or with --annotations its id there) with
-file_name and category_name added; `eval --detections` goes by file_name. Files of these names in the output folder are replaced. A picture that cannot be read, or
+(image_id is the image's number, from 1, in the order read, or with --annotations its id there) with
+file_name and category_name added; `eval --detections` goes by file_name. Files of these names in the
+output folder are replaced. A picture that cannot be read, or
 whose name is not UTF-8, is named and skipped; the exit code is then 1.
 
 --raw is before any choice by score, boxes as centre and size relative to the picture. Of one picture
@@ -185,13 +186,13 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// Of each picture: its number, from 1, or what the annotation file has.
+/// Of each image: its number, from 1, or its id in the annotation file.
 fn image_ids(pictures: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<i64>> {
     let Some(file) = annotations else { return Ok((1..=pictures.len() as i64).collect()) };
     output::check_input_file(file, "--annotations")?;
     let names = Dataset::open_images(file)?.image_names();
     let ids = pictures.iter().map(|picture| {
-        names.id_of(&picture.to_string_lossy()).map_err(|problem| {
+        names.id_of(&picture.to_string_lossy(), None).map_err(|problem| {
             anyhow!(
                 "--annotations: {}: {problem}\n  hint: give the annotation file of these very images, \
                  or leave the others out",

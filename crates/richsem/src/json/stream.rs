@@ -77,6 +77,10 @@ impl<R: Read> JsonStream<R> {
         while self.unread().len() < 4 && self.fill()? {}
         let unusable = match self.unread() {
             [] => Some(("the file is empty", TRUNCATED)),
+            [0x1f, 0x8b, ..] => Some((
+                "this is a gzip archive within a gzip archive",
+                "unpack it once: gunzip FILE",
+            )),
             [b'P', b'K', 3, 4, ..] => {
                 Some(("this is a zip archive, not JSON", "unpack it: unzip FILE"))
             }

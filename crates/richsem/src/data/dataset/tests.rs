@@ -275,6 +275,10 @@ fn a_gzip_archive_is_read_and_a_damaged_one_is_named() {
     let whole = file(&packed);
     let dataset = Dataset::open(whole.path()).unwrap();
     assert_eq!((dataset.images(), dataset.annotations()), (plain.images(), plain.annotations()));
+    let mut again = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    again.write_all(&packed).unwrap();
+    let message = Dataset::open(file(&again.finish().unwrap()).path()).unwrap_err().to_string();
+    assert!(message.contains("gzip archive within a gzip archive"), "{message}");
     for cut in [2, 5, 12, packed.len() / 2, packed.len() - 3] {
         let cut = file(&packed[..cut]);
         let message = Dataset::open(cut.path()).unwrap_err().to_string();

@@ -70,7 +70,7 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
         }
     }
     let hints = [
-        ("images", "a COCO or LVIS file lists its pictures under `images`"),
+        ("images", "a COCO or LVIS file lists its images under `images`"),
         (
             "annotations",
             "a file with images but no boxes (test-dev's image info) can be neither trained on nor \
@@ -153,8 +153,7 @@ impl Builder {
             (None, None) => None,
             (given, _) => {
                 let name = if given.is_some() { "height" } else { "width" };
-                let problem =
-                    "missing; expected the picture's in pixels, as the other side is given";
+                let problem = "missing; expected the image's in pixels, as the other side is given";
                 return Err(self.invalid(format!("images[{index}].{name}"), problem));
             }
         };

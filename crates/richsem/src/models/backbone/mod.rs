@@ -298,15 +298,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn batch_norm_normalises_in_training_and_remembers() {
-        let config = BackboneConfig {
+    fn trained_batch_norm() -> BackboneConfig {
+        BackboneConfig {
             name: Trunk::Resnet18,
             norm: Norm::BatchNorm,
             frozen_stages: -1,
             width: 8,
             ..BackboneConfig::default()
-        };
+        }
+    }
+
+    #[test]
+    fn batch_norm_normalises_in_training_and_remembers() {
+        let config = trained_batch_norm();
         let (store, trunk) = build(&config);
         let images = normal(4, &[2, 3, 64, 64]) * 5.0 + 3.0;
         let before = store.named_tensors()["bn1.running_mean"].copy();
@@ -319,13 +323,7 @@ mod tests {
     /// Without any padding the batch's own statistics are libtorch's, and so is all that follows.
     #[test]
     fn batch_norm_of_images_without_padding_is_libtorchs() {
-        let config = BackboneConfig {
-            name: Trunk::Resnet18,
-            norm: Norm::BatchNorm,
-            frozen_stages: -1,
-            width: 8,
-            ..BackboneConfig::default()
-        };
+        let config = trained_batch_norm();
         let images = (normal(4, &[2, 3, 61, 90]) * 5.0 + 3.0).to_kind(Kind::Double);
         let run = |padding: Option<&PaddingPyramid>| {
             let (store, trunk) = build(&config);

@@ -248,7 +248,7 @@ fn fields_that_are_missing() {
     refused(
         with("\"width\": 100, ", ""),
         "images[0].width",
-        "missing; expected the picture's in pixels",
+        "missing; expected the image's in pixels",
         "",
     );
     refused(with(", \"name\": \"mug\"", ""), "categories[1].name", "missing", "the record has id");
