@@ -103,38 +103,33 @@ fn read_as(path: &Path, names: Option<&ImageNames>) -> Result<Found> {
     let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
     stream.open(&FORM)?;
     stream.records("", |batch| {
-        json::parse(
-            path,
-            batch,
-            |raw: RawDetection| raw,
-            |i, raw| {
-                let RawDetection { image_id, file_name, category_id, bbox, score } = raw;
-                let given = image_id.map(|id| id.0);
-                let image_id = match (names, file_name) {
-                    (Some(names), Some(name)) => {
-                        Some(names.id_of(&name, given).map_err(|problem| {
-                            Error::invalid(path, format!("[{i}].file_name"), problem).with_hint(
+        json::parse(path, batch, |i, raw: RawDetection| {
+            let RawDetection { image_id, file_name, category_id, bbox, score } = raw;
+            let given = image_id.map(|id| id.0);
+            let image_id = match (names, file_name) {
+                (Some(names), Some(name)) => {
+                    Some(names.id_of(&name, given).map_err(|problem| {
+                        Error::invalid(path, format!("[{i}].file_name"), problem).with_hint(
                         "pass the annotation file of these very images (--annotations), or take \
                          file_name out of the records so that image_id counts",
                     )
-                        })?)
-                    }
-                    _ => given,
-                };
-                let Some(image_id) = image_id else {
-                    let problem = "missing; expected an integer";
-                    return Err(Error::invalid(path, format!("[{i}].image_id"), problem));
-                };
-                found.renumbered += usize::from(given.is_some_and(|given| given != image_id));
-                found.detections.push(Detection {
-                    image_id,
-                    category_id: CategoryId(category_id.0),
-                    bbox: Xywh(bbox),
-                    score,
-                });
-                Ok(())
-            },
-        )
+                    })?)
+                }
+                _ => given,
+            };
+            let Some(image_id) = image_id else {
+                let problem = "missing; expected an integer";
+                return Err(Error::invalid(path, format!("[{i}].image_id"), problem));
+            };
+            found.renumbered += usize::from(given.is_some_and(|given| given != image_id));
+            found.detections.push(Detection {
+                image_id,
+                category_id: CategoryId(category_id.0),
+                bbox: Xywh(bbox),
+                score,
+            });
+            Ok(())
+        })
     })?;
     stream.end()?;
     Ok(found)

@@ -21,22 +21,20 @@ pub(crate) trait Record<'a>: Deserialize<'a> {
 /// What an integer is called in messages.
 pub(crate) const INTEGER: &str = "an integer";
 
-/// Parses a batch in parallel: `keep` makes of each record, and of its bytes, what is wanted; `add` gets
-/// it in order, with its position in the list and where the record is in the file.
+/// Parses a batch in parallel; `add` gets the records in order, with their positions in the list.
 ///
 /// # Errors
 /// The first record that is not as it should be, with file, record and field; what `add` returns.
-pub(crate) fn parse<'a, T: Record<'a>, K: Send>(
+pub(crate) fn parse<'a, T: Record<'a> + Send>(
     file: &Path,
     batch: &Batch<'a>,
-    keep: impl Fn(T) -> K + Sync,
-    mut add: impl FnMut(usize, K) -> Result<()>,
+    mut add: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
-    let parsed: Vec<Result<K, serde_json::Error>> = batch
+    let parsed: Vec<Result<T, serde_json::Error>> = batch
         .spans
         .par_iter()
         .with_min_len(64)
-        .map(|span| serde_json::from_slice(&batch.bytes[span.clone()]).map(&keep))
+        .map(|span| serde_json::from_slice(&batch.bytes[span.clone()]))
         .collect();
     for (i, (record, span)) in parsed.into_iter().zip(batch.spans).enumerate() {
         let index = batch.first + i;

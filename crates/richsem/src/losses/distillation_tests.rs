@@ -283,6 +283,31 @@ fn every_variant_is_its_definition() {
     );
 }
 
+/// A mean over queries is one over those that are used.
+#[test]
+fn unused_queries_learn_nothing() {
+    let config = SemanticConfig { target_boxes: TargetBoxes::All, ..Default::default() };
+    let (_store, _head, branch) = branch(&config);
+    let of = |used: &[i64]| {
+        let unused = Tensor::ones([2 * QUERIES], (Kind::Bool, Device::Cpu));
+        let _ = unused.shallow_clone().index_fill_(0, &Tensor::from_slice(used), 0);
+        let output = TrainingOutput { unused: Some(unused.view([2, QUERIES])), ..output() };
+        let mut label = |boxes: &Tensor| Ok(teacher(boxes));
+        semantic_terms(&config, &branch, &output, &targets(), &decisions(), &mut label)
+            .unwrap()
+            .values
+            .double_value(&[0])
+    };
+    let all: Vec<i64> = (0..2 * QUERIES).collect();
+    let alone: Vec<f64> = all.iter().map(|&query| of(&[query])).collect();
+    for used in [&all[..], &[0, 3], &[1, QUERIES, QUERIES + 2]] {
+        let mean = used.iter().map(|&q| alone[q as usize]).sum::<f64>() / used.len() as f64;
+        let got = of(used);
+        assert!((got - mean).abs() < 1e-5 * mean.abs().max(1.0), "{used:?}: {got} {mean}");
+    }
+    assert!((alone[0] - alone[1]).abs() > 1e-3, "{alone:?}");
+}
+
 #[test]
 fn the_projection_and_the_queries_learn_and_the_teacher_boxes_do_not() {
     for projection in [BranchProjection::Linear, BranchProjection::Mlp, BranchProjection::Shared] {

@@ -166,8 +166,8 @@ pub fn max_size(
 const NEVER: f32 = 1e9;
 
 /// Matches all sets and images: one cost tensor on the device, one transfer, then one assignment
-/// problem a set and image on the host. Queries that are `unused` match nothing. `meanwhile` is called before the host waits for the costs: the
-/// device works on what it queues while the host matches.
+/// problem a set and image on the host. Queries that are `unused` match nothing. `meanwhile` is called
+/// before the host waits for the costs: the device works on what it queues while the host matches.
 ///
 /// # Shapes
 /// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]`, `unused` `[B, Q]`
@@ -198,6 +198,7 @@ pub fn hungarian(
         Some(unused) => cost.masked_fill(&unused.unsqueeze(-1), f64::from(NEVER)),
         None => cost,
     };
+    let too_much = if unused.is_some() { NEVER } else { f32::INFINITY };
     let (sets, images, q, t) = cost.size4()?;
     let (q, t) = (q as usize, t as usize);
     let cost = torch_ext::download(&cost)?;
@@ -222,7 +223,7 @@ pub fn hungarian(
             let (queries, targets) = pairs;
             // More boxes than queries that are used: the others' pairs are none.
             let pairs = queries.into_iter().zip(targets);
-            let pairs = pairs.filter(|(query, target)| block[query * t + target] < NEVER);
+            let pairs = pairs.filter(|(query, target)| block[query * t + target] < too_much);
             Ok(pairs.collect::<Vec<_>>())
         })
         .collect::<Result<Vec<_>>>()?;

@@ -51,19 +51,19 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
             "images" => {
                 found[0] = true;
                 stream.records(&key, |batch| {
-                    parse(file, batch, |raw| raw, |i, raw| builder.add_image(i, raw))
+                    parse(file, batch, |i, raw| builder.add_image(i, raw))
                 })?;
             }
             "annotations" => {
                 found[1] = true;
                 stream.records(&key, |batch| {
-                    parse(file, batch, |raw| raw, |i, raw| builder.add_annotation(i, raw))
+                    parse(file, batch, |i, raw| builder.add_annotation(i, raw))
                 })?;
             }
             "categories" => {
                 found[2] = true;
                 stream.records(&key, |batch| {
-                    parse(file, batch, |raw| raw, |i, raw| builder.add_category(i, raw))
+                    parse(file, batch, |i, raw| builder.add_category(i, raw))
                 })?;
             }
             _ => stream.skip_value(&key)?,

@@ -81,13 +81,13 @@ impl Info {
                 "images" => {
                     found[0] = true;
                     stream.records(&key, |batch| {
-                        parse(path, batch, |raw| raw, |i, raw| info.add_picture(path, i, raw))
+                        parse(path, batch, |i, raw| info.add_picture(path, i, raw))
                     })?;
                 }
                 "categories" => {
                     found[1] = true;
                     stream.records(&key, |batch| {
-                        parse(path, batch, |raw| raw, |i, raw| info.add_class(path, i, raw))
+                        parse(path, batch, |i, raw| info.add_class(path, i, raw))
                     })?;
                 }
                 _ => stream.skip_value(&key)?,
