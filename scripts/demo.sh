@@ -14,10 +14,12 @@ folder=${2:-demo}
 seed=${SEED:-1}
 SECONDS=0
 
-# Small work: more threads than four wait for each other.
-half=$(($(nproc) / 2))
-half=$((half < 1 ? 1 : half > 4 ? 4 : half))
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$half} RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-$half}
+# Threads of what follows, unless OMP_NUM_THREADS says. Small work: more than four wait for each other.
+given=${OMP_NUM_THREADS:-}
+use_threads() {
+    local threads=$(($1 < 1 ? 1 : $1 > 4 ? 4 : $1))
+    export OMP_NUM_THREADS=${given:-$threads} RAYON_NUM_THREADS=${given:-$threads}
+}
 
 # Of an earlier demo in this folder.
 rm -rf "$folder/synth" "$folder/baseline" "$folder/richsem" "$folder"/teacher.* "$folder/baseline.log"
@@ -25,8 +27,9 @@ mkdir -p "$folder"
 
 step() { printf '\n\033[1m$ richsem %s\033[0m\n' "$*"; "$richsem" "$@"; }
 
+use_threads "$(nproc)"
 step synth "$folder/synth" --seed "$seed" --classes 12 --train-images 400 --val-images 300 \
-    --image-size 128,128 --objects-per-image 1,4 --classification-per-class 200 \
+    --image-size 128,128 --objects-per-image 1,4 --classification-per-class 400 \
     --classification-size 96 --captioned-images 1200
 data=(
     --set seed="$seed"
@@ -36,6 +39,11 @@ data=(
     --set data.val.images="$folder/synth/images"
 )
 
+# The teacher learns from pictures with captions alone: it sees none of the others.
+step pretrain-teacher "$folder/synth/captions.jsonl" --output "$folder/teacher.safetensors" \
+    -c configs/pretrain_teacher.toml --device cpu --set seed="$seed" --set train.steps=150
+
+use_threads $(($(nproc) / 2))
 # As many steps as RichSem will make, and measured halfway too, after as many detection batches.
 baseline=(train -c configs/demo.toml --run "$folder/baseline" --device cpu "${data[@]}"
     --set train.epochs=30)
@@ -44,9 +52,6 @@ printf '\n\033[1m$ richsem %s > %s &\033[0m\n' "${baseline[*]}" "$folder/baselin
 running=$!
 trap 'kill "$running" 2> /dev/null || true' EXIT
 
-# The teacher learns from pictures with captions alone: it sees none of the others.
-step pretrain-teacher "$folder/synth/captions.jsonl" --output "$folder/teacher.safetensors" \
-    -c configs/pretrain_teacher.toml --device cpu --set seed="$seed" --set train.steps=150
 step train -c configs/demo_richsem.toml --run "$folder/richsem" --device cpu "${data[@]}" \
     --set data.extra.classification.images="$folder/synth/classification" \
     --set teacher.weights="$folder/teacher.safetensors"
@@ -78,7 +83,7 @@ for name, metrics in [("baseline", baseline[0]), ("RichSem", richsem[-1]),
 END_OF_TABLE
 cat <<END
 
-The first two saw as many detection batches; RichSem made as many steps again, on 2400 classification
+The first two saw as many detection batches; RichSem made as many steps again, on 4800 classification
 images, and the last row is the baseline after as many steps. This illustrates, it measures nothing:
 one seed, four rare classes of drawn shapes. The measurement is \`richsem study
 configs/tinylvis_study.toml\`.

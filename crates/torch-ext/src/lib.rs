@@ -25,7 +25,7 @@ mod transfer;
 mod version;
 
 pub use autocast::{autocast, autocast_kind, no_autocast};
-pub use conv2d_relu::{conv2d_relu, conv2d_relu_naive};
+pub use conv2d_relu::{Conv2dRelu, conv2d_relu, conv2d_relu_naive};
 pub use cuda::graph::CudaGraph;
 pub use device::{DeviceChoice, device_name};
 pub use error::{Error, Result, without_backtrace};

@@ -9,7 +9,9 @@ use tch::{Cuda, Kind};
 
 use crate::cuda::compile::{self, Program};
 use crate::cuda::{launch, libraries};
-use crate::{Result, group_norm, layer_norm, linear, ms_deform_attn, roi_align, version};
+use crate::{
+    Result, conv2d_relu, group_norm, layer_norm, linear, ms_deform_attn, roi_align, version,
+};
 
 /// What the engine finds on this machine.
 #[derive(Debug, Clone)]
@@ -231,7 +233,17 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
         name: format!("group_norm {name}"),
         state: state(group_norm::cuda::program(kind, 256, 32)),
     });
-    attention.chain(roi_align).chain(linear).chain(layer_norm).chain(group_norm).collect()
+    let conv2d_relu = kinds.into_iter().map(|(name, kind)| KernelReport {
+        name: format!("conv2d_relu {name}"),
+        state: state(conv2d_relu::cuda::program(kind, 256)),
+    });
+    attention
+        .chain(roi_align)
+        .chain(linear)
+        .chain(layer_norm)
+        .chain(group_norm)
+        .chain(conv2d_relu)
+        .collect()
 }
 
 #[cfg(test)]
@@ -244,7 +256,7 @@ mod tests {
         assert!(report.libtorch_version.is_some_and(|version| version.starts_with("2.11.")));
         assert!(report.libtorch_folder.is_some());
         assert!(report.libtorch_threads > 0 && report.kernel_threads > 0);
-        assert_eq!(report.kernels.len(), 15);
+        assert_eq!(report.kernels.len(), 18);
         for kernel in &report.kernels {
             let text = kernel.state.to_string();
             match (&kernel.state, report.devices.is_empty(), &report.nvrtc) {

@@ -9,9 +9,9 @@ use common::{BackwardWith as _, Case, LEVELS, close, gradients, random_case, see
 use tch::{Device, Kind, Tensor};
 use torch_ext::detr_losses::{CostWeights, FocalTargets, box_losses, focal_sums, matching_cost};
 use torch_ext::{
-    DeviceChoice, Epilogue, add_layer_norm, add_layer_norm_naive, autocast, conv2d_relu,
-    conv2d_relu_naive, group_norm, group_norm_naive, linear, linear_naive, ms_deform_attn,
-    ms_deform_attn_around, roi_align,
+    Conv2dRelu, DeviceChoice, Epilogue, add_layer_norm, add_layer_norm_naive, autocast,
+    conv2d_relu, conv2d_relu_naive, group_norm, group_norm_naive, linear, linear_naive,
+    ms_deform_attn, ms_deform_attn_around, roi_align,
 };
 
 fn device() -> Option<Device> {
@@ -185,23 +185,16 @@ fn roi_align_agrees_with_the_cpu() {
 fn conv2d_relu_agrees_with_its_composition() {
     let Some(device) = device() else { return };
     torch_ext::set_tf32(false).unwrap();
-    type Conv = fn(
-        &Tensor,
-        &Tensor,
-        Option<&Tensor>,
-        &Tensor,
-        Option<&Tensor>,
-        i64,
-        i64,
-    ) -> torch_ext::Result<Tensor>;
+    type Conv = fn(&Tensor, &Conv2dRelu) -> torch_ext::Result<Tensor>;
     let shapes =
         [(3, 64, 7, 2), (64, 64, 1, 1), (64, 64, 3, 2), (36, 24, 3, 1), (5, 7, 1, 2), (1, 1, 3, 1)];
     for (kind, tolerance) in [(None, 1e-5), (Some(Kind::Half), 6e-3), (Some(Kind::BFloat16), 4e-2)]
     {
         for ((input, out, k, stride), with) in
-            shapes.into_iter().flat_map(|shape| (0..4).map(move |with| (shape, with)))
+            shapes.into_iter().flat_map(|shape| (0..8).map(move |with| (shape, with)))
         {
-            let (with_residual, with_scale) = (with % 2 == 1, with >= 2);
+            let [with_residual, with_scale, with_outside] =
+                [0, 1, 2].map(|bit| with >> bit & 1 == 1);
             let held = seeded(input * out + k);
             let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, device));
             let x = random(&[2, input, 19, 13]);
@@ -209,6 +202,7 @@ fn conv2d_relu_agrees_with_its_composition() {
             let (scale, shift) = (random(&[out]), random(&[out]));
             let size = [2, out, (19 - 1) / stride + 1, (13 - 1) / stride + 1];
             let (residual, grad) = (random(&size), random(&size));
+            let outside = random(&[size[0], size[2], size[3]]).gt(0.3);
             drop(held);
             // Both from values that the kind has, the composition in f32.
             let round = |x: &Tensor| x.to_kind(kind.unwrap_or(Kind::Float)).to_kind(Kind::Float);
@@ -222,11 +216,16 @@ fn conv2d_relu_agrees_with_its_composition() {
             let run = |f: Conv, kind| {
                 let leaf = |t: &Tensor| t.detach().set_requires_grad(true);
                 let [x, weight, residual] = [&x, &weight, &residual].map(leaf);
-                let (scale, added) =
-                    (with_scale.then_some(&scale), with_residual.then_some(&residual));
-                let output = autocast(device, kind, || {
-                    f(&x, &weight, scale, &shift, added, stride, k / 2).unwrap()
-                });
+                let op = Conv2dRelu {
+                    weight: &weight,
+                    scale: with_scale.then_some(&scale),
+                    shift: &shift,
+                    residual: with_residual.then_some(&residual),
+                    outside: with_outside.then_some(&outside),
+                    stride,
+                    padding: k / 2,
+                };
+                let output = autocast(device, kind, || f(&x, &op).unwrap());
                 output.backward_with(&grad.to_kind(output.kind()));
                 (output.detach(), [x.grad(), weight.grad(), residual.grad()])
             };
@@ -258,7 +257,16 @@ fn what_a_results_memory_held_before_is_not_read() {
         let shift = positive(&[64]);
         for _ in 0..3 {
             drop(Tensor::full(x.size(), f64::NAN, (kind, device)));
-            let map = conv2d_relu(&x, &weight, None, &shift, None, 1, 1).unwrap();
+            let op = Conv2dRelu {
+                weight: &weight,
+                scale: None,
+                shift: &shift,
+                residual: None,
+                outside: None,
+                stride: 1,
+                padding: 1,
+            };
+            let map = conv2d_relu(&x, &op).unwrap();
             assert_eq!(map.gt(0.0).all().int64_value(&[]), 1, "conv2d_relu, {kind:?}");
             drop(map);
             drop(Tensor::full(x.size(), f64::NAN, (kind, device)));

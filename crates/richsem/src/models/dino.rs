@@ -321,16 +321,10 @@ impl Dino {
         let from_backbone = maps.len();
         let mut tokens = Vec::new();
         for (level, (conv, norm)) in self.input_proj.iter().enumerate() {
-            let padding = |level: usize| pyramid.as_ref().map(|p| p.at(halvings[level]));
             // The first extra level is made from the backbone's last map, the next from it.
-            let source = level.min(maps.len() - 1);
-            let input = match padding(source) {
-                Some(padding) if conv.is_wide() => {
-                    maps[source].masked_fill(&padding.unsqueeze(1), 0.0)
-                }
-                _ => maps[source].shallow_clone(),
-            };
-            let projected = norm.forward(&conv.forward(&input), padding(level));
+            let source = &maps[level.min(maps.len() - 1)];
+            let padding = pyramid.as_ref().map(|pyramid| pyramid.at(halvings[level]));
+            let projected = norm.forward(&conv.forward(source), padding);
             if level >= from_backbone {
                 maps.push(projected.shallow_clone());
             }

@@ -1,7 +1,7 @@
 //! The few layers a detector is made of. Each owns its tensors and is a plain function of input.
 
 use tch::{Kind, Tensor};
-use torch_ext::Epilogue;
+use torch_ext::{Conv2dRelu, Epilogue};
 
 use super::parameters::{Init, Scope};
 use crate::error::Result;
@@ -330,12 +330,6 @@ impl Conv2d {
         self.stride
     }
 
-    /// Whether a pixel of the result depends on more than one of the input.
-    #[must_use]
-    pub fn is_wide(&self) -> bool {
-        self.padding > 0
-    }
-
     /// The same convolution with another weight of the same shape, and no bias.
     pub fn with(&self, x: &Tensor, weight: &Tensor) -> Tensor {
         self.of(x, weight, None)
@@ -346,10 +340,10 @@ impl Conv2d {
     }
 
     /// With another scale of its weight, a shift of the channels `[out]` in place of its bias, the
-    /// residual and ReLU behind it.
+    /// residual and ReLU behind it; zero in the pixels that are `outside`.
     ///
     /// # Shapes
-    /// As [`Self::forward`]; `residual` as the result.
+    /// As [`Self::forward`]; `residual` as the result, `outside` `[B, H', W']` bool.
     ///
     /// # Errors
     /// What the kernel refuses.
@@ -359,13 +353,15 @@ impl Conv2d {
         weight: Scaled<'_>,
         shift: &Tensor,
         residual: Option<&Tensor>,
+        outside: Option<&Tensor>,
     ) -> Result<Tensor> {
         let (weight, scale) = match weight {
             Scaled::Before(weight) => (weight, None),
             Scaled::By(scale) => (&self.weight, Some(scale)),
         };
-        let (stride, padding) = (self.stride, self.padding);
-        Ok(torch_ext::conv2d_relu(x, weight, scale, shift, residual, stride, padding)?)
+        let Self { stride, padding, .. } = *self;
+        let op = Conv2dRelu { weight, scale, shift, residual, outside, stride, padding };
+        Ok(torch_ext::conv2d_relu(x, &op)?)
     }
 }
 

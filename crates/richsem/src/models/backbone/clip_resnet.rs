@@ -13,8 +13,8 @@ use crate::{
     models::{padding::Extent, parameters::Scope},
 };
 
-/// Average pooling with a window of `stride`, 1 or 2. Where padding is masked, a window's average is
-/// that of its pixels in the image, so that odd sides keep their last pixel, padded or not. Otherwise,
+/// Average pooling with a window of `stride`, 1 or 2. Where padding is masked (`x` is zero there), a
+/// window's average is that of its pixels in the image, so that odd sides keep their last pixel, padded or not. Otherwise,
 /// as in CLIP, a window that is not whole is left out.
 fn pool(x: &Tensor, stride: i64, extent: Extent) -> Tensor {
     if stride == 1 {
@@ -25,7 +25,7 @@ fn pool(x: &Tensor, stride: i64, extent: Extent) -> Tensor {
         let size = x.size();
         x.constant_pad_nd([0, size[3] % 2, 0, size[2] % 2])
     };
-    let sum = average(&whole(&(x * &weights)));
+    let sum = average(&whole(x));
     // At least a quarter, or there is nothing of the image in the window.
     sum / average(&whole(&weights)).clamp_min(0.25)
 }

@@ -172,8 +172,7 @@ impl Backbone {
 
     /// `train` makes trainable batch norms use the batch's statistics and update their own. With the
     /// `padding` of the images, at least [`Self::HALVINGS`] deep, an image's maps are those of the image
-    /// alone, whatever it holds in the padding (what the maps hold there is not said); without, all of
-    /// it is image.
+    /// alone, and zero in the padding, as the images are; without, all of it is image.
     ///
     /// # Shapes
     /// `[B, 3, H, W]` → C2 to C5, `[B, channels, ⌈H / 4⌉ … ⌈H / 32⌉, …]`
@@ -187,10 +186,9 @@ impl Backbone {
         train: bool,
     ) -> Result<[Tensor; 4]> {
         let extent = Extent::of_images(padding);
-        let images = extent.hide(images);
         match self {
-            Self::Resnet(trunk) => trunk.forward(&images, extent, train),
-            Self::ClipResnet(trunk) => trunk.forward(&images, extent, train),
+            Self::Resnet(trunk) => trunk.forward(images, extent, train),
+            Self::ClipResnet(trunk) => trunk.forward(images, extent, train),
         }
     }
 }

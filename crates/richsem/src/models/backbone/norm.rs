@@ -177,7 +177,7 @@ impl ConvNorm {
     }
 
     /// Convolution and norm, the shortcut added if there is one, ReLU. `extent` is where the images
-    /// lie in `x`: what is in the padding does not get into them.
+    /// lie in `x`, which is zero in the padding, as the result is.
     ///
     /// # Shapes
     /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`; so is `shortcut`
@@ -196,16 +196,17 @@ impl ConvNorm {
             None => (None, None),
         };
         if let NormState::Frozen(norm) = &self.norm {
-            // What a frozen norm leaves in the padding only wider convolutions see.
-            let x = &if self.conv.is_wide() { extent.hide(x) } else { x.shallow_clone() };
+            let padding = extent.strided(self.conv.stride()).padding();
             return norm.folded(&self.conv, computed_in(x), |folded| {
                 let weight = match &folded.weight {
                     Some(weight) => Scaled::Before(weight),
                     None => Scaled::By(&folded.scale),
                 };
                 match later {
-                    Some(later) => self.conv.relu(x, weight, &(&folded.shift + later), map),
-                    None => self.conv.relu(x, weight, &folded.bias, map),
+                    Some(later) => {
+                        self.conv.relu(x, weight, &(&folded.shift + later), map, padding)
+                    }
+                    None => self.conv.relu(x, weight, &folded.bias, map, padding),
                 }
             });
         }
@@ -217,15 +218,6 @@ impl ConvNorm {
             None => y,
         }
         .relu())
-    }
-
-    /// The result of [`Self::forward`], zero in the padding, where norms that are not frozen leave zeros
-    /// anyway.
-    pub(super) fn zero_padding(&self, x: &Tensor, extent: Extent) -> Tensor {
-        match &self.norm {
-            NormState::Frozen(_) => extent.hide(x),
-            _ => x.shallow_clone(),
-        }
     }
 
     /// As a block's shortcut.

@@ -78,7 +78,7 @@ impl Resnet {
         let x = self.stem.forward(images, extent, train, None)?;
         let extent = extent.strided(2);
         // After ReLU a zero changes no maximum; the window of a padding pixel may reach into the image.
-        let x = self.stem.zero_padding(&x, extent).max_pool2d([3], [2], [1], [1], false);
+        let x = x.max_pool2d([3], [2], [1], [1], false);
         let extent = extent.strided(2);
         let x = extent.hide(&x);
         self.stages.forward(x, extent, |block, x, extent| block.forward(x, extent, train))

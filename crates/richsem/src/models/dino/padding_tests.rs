@@ -75,12 +75,12 @@ fn shake(store: &ParameterStore) {
 
 /// Images one above the other in a batch: the pixels, the mask, `[height, width]` of each.
 ///
-/// They are padded to the size of the largest and `extra` pixels more, with pixels that are not zero.
+/// They are padded to the size of the largest and `extra` pixels more.
 fn batch(pictures: &[&Tensor], extra: (i64, i64)) -> (Tensor, Tensor, Vec<[u32; 2]>) {
     let side = |axis: usize| pictures.iter().map(|p| p.size()[axis]).max().unwrap();
     let (h, w) = (side(2) + extra.0, side(3) + extra.1);
     let size = [pictures.len() as i64, 3, h, w];
-    let images = Tensor::full(size, 7.0, (pictures[0].kind(), Device::Cpu));
+    let images = Tensor::zeros(size, (pictures[0].kind(), Device::Cpu));
     let mask = Tensor::ones([size[0], h, w], (Kind::Bool, Device::Cpu));
     let mut sizes = Vec::new();
     for (i, picture) in (0..).zip(pictures) {

@@ -1,6 +1,8 @@
 //! What residual networks with frozen norms are made of: a convolution, a scale and a shift of its
 //! channels, the shortcut added, ReLU. As one kernel of cuDNN's, which writes each map once.
 
+pub(crate) mod cuda;
+
 use tch::{Kind, Tensor};
 
 use crate::autocast::{autocast_kind, no_autocast};
@@ -9,36 +11,46 @@ use crate::{Error, Result, ffi};
 
 const OP: &str = "conv2d_relu";
 
-/// `relu(conv2d(x, weight) [· scale] + shift [+ residual])`, the scale folded into the weight. Under
-/// autocast it computes in autocast's kind, and the gradient of an f32 weight is f32. `scale` and
-/// `shift` are constants without gradients.
+/// A convolution's weight, and what follows the convolution.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv2dRelu<'a> {
+    /// `[out, in, k, k]`
+    pub weight: &'a Tensor,
+    /// `[out]`, a constant without a gradient, folded into the weight.
+    pub scale: Option<&'a Tensor>,
+    /// `[out]`, a constant without a gradient.
+    pub shift: &'a Tensor,
+    /// `[B, out, H', W']`, as what is returned; added before ReLU.
+    pub residual: Option<&'a Tensor>,
+    /// `[B, H', W']` bool: where the result is zero, whatever it would be, and nothing is learned.
+    pub outside: Option<&'a Tensor>,
+    /// Pixels from one window to the next.
+    pub stride: i64,
+    /// Zeros at each border of `x`.
+    pub padding: i64,
+}
+
+/// `relu(conv2d(x, weight) [· scale] + shift [+ residual])`, zero `outside`. Under autocast it computes in
+/// autocast's kind, and the gradient of an f32 weight is f32.
 ///
 /// On CUDA maps have channels last in memory (others are copied first), and cuDNN's ReLU may make a NaN
 /// zero, where libtorch's own keeps it; elsewhere [`conv2d_relu_naive`].
 ///
 /// # Shapes
-/// - `x` `[B, in, H, W]`, `weight` `[out, in, k, k]`, `scale`, `shift` `[out]`
-/// - `residual` `[B, out, H', W']`, as what is returned
+/// `x` `[B, in, H, W]` → `[B, out, H', W']`
 ///
 /// # Errors
-/// When shapes or devices disagree; what cuDNN refuses.
-pub fn conv2d_relu(
-    x: &Tensor,
-    weight: &Tensor,
-    scale: Option<&Tensor>,
-    shift: &Tensor,
-    residual: Option<&Tensor>,
-    stride: i64,
-    padding: i64,
-) -> Result<Tensor> {
-    let size = check(x, weight, scale, shift, residual, stride, padding)?;
+/// When shapes, kinds or devices disagree; what cuDNN refuses.
+pub fn conv2d_relu(x: &Tensor, op: &Conv2dRelu) -> Result<Tensor> {
+    let size = check(x, op)?;
+    let Conv2dRelu { weight, scale, shift, residual, outside, stride, padding } = *op;
     let device = x.device();
     let kind = autocast_kind(device).unwrap_or(x.kind());
     let kernels = matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
     // cuDNN counts in 32 bits.
     let fits = (x.numel() as i64).max(size.iter().product()) <= i64::from(i32::MAX);
     if !(device.is_cuda() && kernels && fits) || x.numel() == 0 || size.contains(&0) {
-        return conv2d_relu_naive(x, weight, scale, shift, residual, stride, padding);
+        return conv2d_relu_naive(x, op);
     }
     // The conversions are libtorch's to differentiate.
     let map = |x: &Tensor| channels_last(&x.f_to_kind(kind)?);
@@ -65,6 +77,9 @@ pub fn conv2d_relu(
             ),
             None => x.f_cudnn_convolution_relu(&folded, bias, stride, padding, [1, 1], 1),
         })?;
+        if let Some(outside) = outside {
+            cuda::zero_outside(&output, outside)?;
+        }
         Ok((folded, output))
     })?;
     let mut inputs = vec![&x, weight];
@@ -81,7 +96,7 @@ pub fn conv2d_relu(
             let [x, folded, output, scale @ ..] = args.saved else {
                 unreachable!("conv2d_relu saves three or four tensors");
             };
-            // ReLU's gradient is where the result is positive.
+            // ReLU's gradient is where the result is positive: not outside, where it is zero.
             let grad = output.f_threshold_backward(&channels_last(args.grad)?, 0.0)?;
             let needs = [args.needs[0], args.needs[1]];
             let [grad_x, of_folded] =
@@ -108,15 +123,8 @@ pub fn conv2d_relu(
 ///
 /// # Errors
 /// What libtorch refuses.
-pub fn conv2d_relu_naive(
-    x: &Tensor,
-    weight: &Tensor,
-    scale: Option<&Tensor>,
-    shift: &Tensor,
-    residual: Option<&Tensor>,
-    stride: i64,
-    padding: i64,
-) -> Result<Tensor> {
+pub fn conv2d_relu_naive(x: &Tensor, op: &Conv2dRelu) -> Result<Tensor> {
+    let Conv2dRelu { weight, scale, shift, residual, outside, stride, padding } = *op;
     let folded = match scale {
         Some(scale) => weight.f_mul(&scale.f_view([-1, 1, 1, 1])?)?,
         None => weight.shallow_clone(),
@@ -126,7 +134,11 @@ pub fn conv2d_relu_naive(
         Some(residual) => y.f_add(residual)?,
         None => y,
     };
-    Ok(y.f_relu()?)
+    let y = y.f_relu()?;
+    Ok(match outside {
+        Some(outside) => y.f_masked_fill(&outside.f_unsqueeze(1)?, 0.0)?,
+        None => y,
+    })
 }
 
 /// `weight · scale` in another kind, with channels last: one pass.
@@ -169,15 +181,8 @@ fn convolution_backward(
 }
 
 /// Returns the size of the result.
-fn check(
-    x: &Tensor,
-    weight: &Tensor,
-    scale: Option<&Tensor>,
-    shift: &Tensor,
-    residual: Option<&Tensor>,
-    stride: i64,
-    padding: i64,
-) -> Result<[i64; 4]> {
+fn check(x: &Tensor, op: &Conv2dRelu) -> Result<[i64; 4]> {
+    let Conv2dRelu { weight, scale, shift, residual, outside, stride, padding } = *op;
     let wrong =
         |argument, expected: String, got: String| Err(Error::argument(OP, argument, expected, got));
     let shape = |t: &Tensor| format!("{:?} on {:?}", t.size(), t.device());
@@ -206,6 +211,13 @@ fn check(
         && (r.size() != size || r.device() != device)
     {
         return wrong("residual", format!("{size:?} on {device:?}"), shape(r));
+    }
+    if let Some(o) = outside {
+        let of_maps = [size[0], size[2], size[3]];
+        if o.size() != of_maps || o.device() != device || o.kind() != Kind::Bool {
+            let got = format!("{:?} {}", o.kind(), shape(o));
+            return wrong("outside", format!("Bool {of_maps:?} on {device:?}"), got);
+        }
     }
     Ok(size)
 }
