@@ -6,47 +6,75 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use richsem::data::listing::{EXTENSIONS, PassedOver, is_image};
 
-/// What the decoder reads.
-const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+/// What pictures with boxes are written as.
+const DRAWN: [&str; 3] = ["jpg", "jpeg", "png"];
 
 /// Every picture meant by `inputs` (files, folders, patterns), each once, in the order given;
-/// within a folder or pattern by name.
-pub(crate) fn collect(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// within a folder or pattern by name; and what was passed over.
+pub(crate) fn collect(inputs: &[PathBuf]) -> Result<(Vec<PathBuf>, PassedOver)> {
     let mut pictures = Vec::new();
+    let mut passed_over = PassedOver::default();
     let mut seen = HashSet::new();
     for input in inputs {
-        for picture in of_input(input)? {
+        for picture in of_input(input, &mut passed_over)? {
             // The same picture by two names, as through a folder and by itself.
             if seen.insert(picture.canonicalize().unwrap_or_else(|_| picture.clone())) {
                 pictures.push(picture);
+            } else {
+                let kind = "named a second time".to_owned();
+                passed_over.count(kind, &picture.to_string_lossy());
             }
         }
     }
-    Ok(pictures)
+    Ok((pictures, passed_over))
 }
 
-fn of_input(input: &Path) -> Result<Vec<PathBuf>> {
-    let name = input.display();
-    if input.is_dir() {
-        let mut pictures = Vec::new();
-        for entry in fs_err::read_dir(input)? {
-            let path = entry?.path();
-            if is_picture(&path) && path.is_file() {
-                pictures.push(path);
-            }
+/// Of these paths the images, sorted.
+fn images(paths: impl Iterator<Item = PathBuf>, passed_over: &mut PassedOver) -> Vec<PathBuf> {
+    let mut images = Vec::new();
+    for path in paths {
+        let name = path.to_string_lossy();
+        if path.is_dir() {
+            passed_over.count("folders".to_owned(), &name);
+        } else if !path.exists() {
+            passed_over.add_dangling(&name);
+        } else if !is_picture(&path) {
+            passed_over.add(&name);
+        } else {
+            images.push(path);
         }
-        pictures.sort();
+    }
+    images.sort();
+    images
+}
+
+fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> {
+    let name = input.display();
+    let expected = || format!(".{}", EXTENSIONS.join(", ."));
+    if input.is_dir() {
+        let entries = fs_err::read_dir(input)?.collect::<std::io::Result<Vec<_>>>()?;
+        let mut here = PassedOver::default();
+        let pictures = images(entries.into_iter().map(|entry| entry.path()), &mut here);
         if pictures.is_empty() {
+            let instead = if here.is_empty() { "it is empty".into() } else { here.to_string() };
             return Err(anyhow!(
-                "{name}: no pictures in this folder (.jpg, .jpeg, .png)\n  hint: folders within \
-                 are not searched; give them, or a pattern as '{name}/*/*.jpg'"
+                "{name}: no images in this folder ({}): {instead}\n  hint: folders within are not \
+                 searched; give them, or a pattern as '{name}/*/*.jpg'",
+                expected()
             ));
         }
+        passed_over.extend(here);
         return Ok(pictures);
     }
     if input.exists() {
         return Ok(vec![input.to_owned()]);
+    }
+    if input.is_symlink() {
+        return Err(anyhow!(
+            "{name}: this link leads to nothing\n  hint: mend it, or leave it out"
+        ));
     }
     let Some(pattern) = input.to_str().filter(|text| text.contains(['*', '?', '['])) else {
         return Err(anyhow!(
@@ -54,21 +82,21 @@ fn of_input(input: &Path) -> Result<Vec<PathBuf>> {
         ));
     };
     let matches = glob::glob(pattern).map_err(|error| anyhow!("{name}: {error}"))?;
-    let mut pictures = not_utf8(pattern);
+    let mut paths = not_utf8(pattern);
     for path in matches {
-        let path =
-            path.map_err(|error| anyhow!("{}: {}", error.path().display(), error.error()))?;
-        if is_picture(&path) && path.is_file() {
-            pictures.push(path);
-        }
+        paths.push(path.map_err(|error| anyhow!("{}: {}", error.path().display(), error.error()))?);
     }
-    pictures.sort();
+    let mut here = PassedOver::default();
+    let pictures = images(paths.into_iter(), &mut here);
     if pictures.is_empty() {
+        let instead = if here.is_empty() { String::new() } else { format!(": {here}") };
         return Err(anyhow!(
-            "{name}: no picture (.jpg, .jpeg, .png) has such a name\n  hint: put the pattern in \
-             quotes; ** stands for folders at any depth"
+            "{name}: no image ({}) has such a name{instead}\n  hint: put the pattern in quotes; ** \
+             stands for folders at any depth",
+            expected()
         ));
     }
+    passed_over.extend(here);
     Ok(pictures)
 }
 
@@ -89,19 +117,14 @@ fn not_utf8(pattern: &str) -> Vec<PathBuf> {
         .filter(|entry| entry.file_name().to_str().is_none())
         .filter(|entry| name.matches(&entry.file_name().to_string_lossy()))
         .map(|entry| entry.path())
-        .filter(|path| is_picture(path) && path.is_file())
         .collect()
 }
 
-fn extension(path: &Path) -> Option<String> {
-    Some(path.extension()?.to_str()?.to_ascii_lowercase())
-}
-
 fn is_picture(path: &Path) -> bool {
-    extension(path).is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
+    is_image(&path.to_string_lossy())
 }
 
-/// A file in `folder` for each picture: its own name (as JPEG where it has another extension),
+/// A file in `folder` for each picture: its own name (as JPEG where it is no JPEG or PNG by its name),
 /// numbered where two from different folders have the same.
 ///
 /// # Errors
@@ -112,7 +135,7 @@ pub(crate) fn output_files(pictures: &[PathBuf], folder: &Path) -> Result<Vec<Pa
     for picture in pictures {
         let stem = picture.file_stem().unwrap_or_default().to_string_lossy();
         let extension = match picture.extension().and_then(|e| e.to_str()) {
-            Some(extension) if is_picture(picture) => extension,
+            Some(extension) if DRAWN.iter().any(|e| extension.eq_ignore_ascii_case(e)) => extension,
             _ => "jpg",
         };
         let mut name = format!("{stem}.{extension}");
@@ -157,20 +180,44 @@ mod tests {
     fn files_folders_and_patterns_give_each_picture_once() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path();
-        let all = files(folder, &["b.jpg", "a.PNG", "c.jpeg", "notes.txt", "in/d.jpg", "odd"]);
+        let all = files(
+            folder,
+            &["b.jpg", "a.PNG", "c.webp", "notes.txt", "in/d.jpg", "odd", "._a.PNG", "e.BMP"],
+        );
+        std::os::unix::fs::symlink("gone", folder.join("f.jpg")).unwrap();
         let collected = |inputs: &[PathBuf]| collect(inputs).map_err(|e| e.to_string());
-        assert_eq!(names(&collected(&[folder.to_owned()]).unwrap()), ["a.PNG", "b.jpg", "c.jpeg"]);
-        let both = [all[0].clone(), folder.join("*.j*g"), all[5].clone()];
-        assert_eq!(names(&collected(&both).unwrap()), ["b.jpg", "c.jpeg", "odd"]);
-        assert_eq!(names(&collected(&[folder.join("**/d.jpg")]).unwrap()), ["d.jpg"]);
-        for (input, problem) in
-            [("none.jpg", "no such file"), ("*.bmp", "no picture"), ("***", "wildcard")]
-        {
+        let (pictures, passed_over) = collected(&[folder.to_owned()]).unwrap();
+        assert_eq!(names(&pictures), ["a.PNG", "b.jpg", "c.webp", "e.BMP"]);
+        let name = |name: &str| folder.join(name).display().to_string();
+        assert_eq!(
+            passed_over.to_string(),
+            format!(
+                "1 .txt ({}), 1 folders ({}), 1 hidden ({}), 1 links to nothing ({}), 1 without an \
+                 extension ({})",
+                name("notes.txt"),
+                name("in"),
+                name("._a.PNG"),
+                name("f.jpg"),
+                name("odd")
+            )
+        );
+        let both = [all[0].clone(), folder.join("[be].*"), all[5].clone()];
+        let (pictures, passed_over) = collected(&both).unwrap();
+        assert_eq!(names(&pictures), ["b.jpg", "e.BMP", "odd"]);
+        assert!(passed_over.to_string().starts_with("1 named a second time ("), "{passed_over}");
+        assert_eq!(names(&collected(&[folder.join("**/d.jpg")]).unwrap().0), ["d.jpg"]);
+        for (input, problem) in [
+            ("none.jpg", "no such file"),
+            ("*.jxl", "no image"),
+            ("*.txt", "1 .txt"),
+            ("f.jpg", "this link leads to nothing"),
+            ("***", "wildcard"),
+        ] {
             let error = collected(&[folder.join(input)]).unwrap_err();
             assert!(error.contains(input) && error.contains(problem), "{error}");
         }
         fs_err::create_dir(folder.join("empty")).unwrap();
-        assert!(collected(&[folder.join("empty")]).unwrap_err().contains("no pictures"));
+        assert!(collected(&[folder.join("empty")]).unwrap_err().contains("no images"));
     }
 
     #[test]
@@ -185,20 +232,21 @@ mod tests {
         }
         let expected = [folder.join("in/a.jpg"), odd.clone(), folder.join("in/z.jpg")];
         for input in ["in", "in/*.jpg", "i?/*.j*", "**/[acz]*.jpg"] {
-            assert_eq!(collect(&[folder.join(input)]).unwrap(), expected, "{input}");
+            assert_eq!(collect(&[folder.join(input)]).unwrap().0, expected, "{input}");
         }
-        assert_eq!(collect(&[folder.join("in/c*")]).unwrap(), [odd]);
-        assert_eq!(collect(&[folder.join("out/*")]).unwrap(), [folder.join("out/b.jpg")]);
+        assert_eq!(collect(&[folder.join("in/c*")]).unwrap().0, [odd]);
+        assert_eq!(collect(&[folder.join("out/*")]).unwrap().0, [folder.join("out/b.jpg")]);
     }
 
     #[test]
     fn drawn_pictures_never_share_a_name_nor_take_that_of_a_picture() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path();
-        let pictures = files(folder, &["x/1.jpg", "y/1.jpg", "z/1-2.jpg", "z/odd", "z/P.PNG"]);
+        let pictures =
+            files(folder, &["x/1.jpg", "y/1.jpg", "z/1-2.jpg", "z/odd", "z/P.PNG", "z/w.webp"]);
         let out = folder.join("out");
         let drawn = output_files(&pictures, &out).unwrap();
-        assert_eq!(names(&drawn), ["1.jpg", "1-2.jpg", "1-2-2.jpg", "odd.jpg", "P.PNG"]);
+        assert_eq!(names(&drawn), ["1.jpg", "1-2.jpg", "1-2-2.jpg", "odd.jpg", "P.PNG", "w.jpg"]);
         let error = output_files(&pictures, &folder.join("x")).unwrap_err().to_string();
         assert!(error.contains("would be overwritten") && error.contains("1.jpg"), "{error}");
     }

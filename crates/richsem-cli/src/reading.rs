@@ -14,14 +14,14 @@ use richsem::{
 
 /// Every picture once, in order, resized as the detector's settings say.
 pub(crate) fn source(
-    store: ImageStore,
+    store: Arc<ImageStore>,
     entries: Vec<ImageEntry>,
     config: &Config,
     batch_size: usize,
     broken: Arc<BrokenImages>,
 ) -> DetectionSource {
     DetectionSource {
-        store: Arc::new(store),
+        store,
         order: (0..entries.len() as u32).collect(),
         entries: Arc::new(entries),
         share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Short },

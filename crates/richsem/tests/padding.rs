@@ -13,6 +13,7 @@ use richsem::{
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, OnBroken, Transform},
         entries,
+        image_io::Orientation,
         image_store::ImageStore,
         sampler::{LastBatch, Share},
     },
@@ -53,7 +54,7 @@ fn ap(detector: &Detector, set: &Path, batch_size: usize, pad_multiple: u32) -> 
     let annotations = set.join("train.json");
     let entries = entries(&Dataset::open(&annotations).unwrap());
     let source = DetectionSource {
-        store: Arc::new(ImageStore::open(&set.join("images")).unwrap()),
+        store: Arc::new(ImageStore::open(&set.join("images"), Orientation::Exif).unwrap()),
         order: (0..entries.len() as u32).collect(),
         entries: Arc::new(entries),
         share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Short },

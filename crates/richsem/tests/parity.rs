@@ -9,7 +9,7 @@ use richsem::{
     checkpoint_io::safetensors,
     data::{
         batch::Normalization,
-        image_io,
+        image_io::{self, Orientation},
         transforms::{EvalTransformConfig, size_after_resize},
     },
     detector::Detector,
@@ -167,7 +167,7 @@ fn pictures_are_decoded_and_resized_alike() {
     let (mean, std) = Normalization::IMAGENET.tensors(Device::Cpu);
     for path in std::env::var("RICHSEM_PHOTOS").unwrap().split_whitespace() {
         let name = path.rsplit('/').next().unwrap();
-        let image = image_io::decode(path.as_ref()).unwrap();
+        let image = image_io::decode(path.as_ref(), Orientation::Stored).unwrap().image;
         let (w, h) = size_after_resize(image.width(), image.height(), size, max_size);
         let resized = richsem::data::transforms::resize(&image, w, h);
         let ours = Tensor::from_slice(resized.as_raw())

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
-    data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
+    data::{
+        dataset::Dataset, detection_source::BrokenImages, entries, image_io::Orientation,
+        image_store::ImageStore,
+    },
     detections::{self, Detection, Found},
     detector::Detector,
     error::{guarded, write_atomically},
@@ -59,6 +62,17 @@ pub(crate) struct Args {
     /// not_exhaustive_category_ids), unless given
     #[arg(long, value_enum, value_name = "coco|lvis", hide_possible_values = true)]
     protocol: Option<ProtocolChoice>,
+    /// Which way up the images are, for the boxes: exif, as viewers show them, or stored, as their pixels
+    /// are stored (which is what the tools of COCO and LVIS read)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "exif|stored",
+        default_value = "exif",
+        hide_possible_values = true,
+        conflicts_with = "detections"
+    )]
+    orientation: OrientationChoice,
     /// Images a batch; eval.batch_size of the run unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "detections")]
     batch: Option<u16>,
@@ -79,6 +93,21 @@ pub(crate) struct Args {
 enum ProtocolChoice {
     Coco,
     Lvis,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OrientationChoice {
+    Exif,
+    Stored,
+}
+
+impl From<OrientationChoice> for Orientation {
+    fn from(choice: OrientationChoice) -> Self {
+        match choice {
+            OrientationChoice::Exif => Self::Exif,
+            OrientationChoice::Stored => Self::Stored,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -154,14 +183,17 @@ fn detect_and_measure(
     weights: &Path,
     images: &Path,
 ) -> Result<Summary> {
-    let store = ImageStore::open(images)?;
+    let store = Arc::new(ImageStore::open(images, args.orientation.into())?);
     let detector = args::load_detector(weights, &args.device)?;
     check_vocabularies(&detector.vocabulary, dataset)?;
     let evaluator = evaluator
         .with_max_detections(detector.config.eval.max_detections as usize)
         .with_training_vocabulary(&detector.vocabulary);
     let batch = args.batch.map_or(detector.config.eval.batch_size, usize::from);
-    let found = detect(&detector, &evaluator, dataset, store, batch)?;
+    let found = detect(&detector, &evaluator, dataset, &store, batch)?;
+    if let Some(note) = store.turned("--orientation stored") {
+        output::note(note);
+    }
     if let Some(file) = &args.save_json {
         detections::write(file, &found)?;
         output::note(format!("detections: {}", file.display()));
@@ -188,7 +220,7 @@ fn detect(
     detector: &Detector,
     evaluator: &Evaluator,
     dataset: &Dataset,
-    store: ImageStore,
+    store: &Arc<ImageStore>,
     batch: usize,
 ) -> Result<Vec<Detection>> {
     let broken = Arc::new(BrokenImages::new(detector.config.data.max_broken_images));
@@ -200,7 +232,8 @@ fn detect(
         ));
     }
     let total = entries.len();
-    let source = reading::source(store, entries, &detector.config, batch, Arc::clone(&broken));
+    let source =
+        reading::source(Arc::clone(store), entries, &detector.config, batch, Arc::clone(&broken));
     let mut found = Vec::new();
     let counter = Counter::new("detecting", total);
     let mut done = 0;

@@ -15,6 +15,7 @@ use richsem::{
         dataset::Dataset,
         detection_source::{BrokenImages, ImageEntry},
         image_io,
+        image_io::Orientation,
         image_store::ImageStore,
         loader::Loader,
     },
@@ -112,7 +113,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     if let (Some(tensor), Some(raw)) = (&args.tensor, &args.raw) {
         return run_tensor(args, tensor, raw);
     }
-    let mut pictures = pictures::collect(&args.inputs)?;
+    let (mut pictures, passed_over) = pictures::collect(&args.inputs)?;
+    if !passed_over.is_empty() {
+        output::note(format!("passed over: {passed_over}"));
+    }
     pictures.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
     let drawn = pictures::output_files(&pictures, &args.output)?;
     output::check_new_folder(&args.output, "--output")?;
@@ -234,9 +238,9 @@ fn batches(detector: &Detector, pictures: &[PathBuf], nameable: &[usize]) -> Res
     };
     let entries = nameable.iter().map(entry).collect();
     // Names are whole paths, so the folder before them is none.
-    let store = ImageStore::Folder(PathBuf::new());
+    let store = ImageStore::folder(PathBuf::new(), Orientation::Exif);
     let broken = Arc::new(BrokenImages::new(usize::MAX));
-    let source = reading::source(store, entries, &detector.config, 1, broken);
+    let source = reading::source(Arc::new(store), entries, &detector.config, 1, broken);
     let count = if nameable.is_empty() { 0 } else { source.batches()? };
     let ahead = reading::ahead();
     Ok(Loader::new(Arc::new(source), 0..count, ahead.workers, ahead.prefetch)?)
@@ -272,7 +276,7 @@ fn draw_boxes(
             score: Some(found.score),
         }
     };
-    let mut image = image_io::decode(picture)?;
+    let mut image = image_io::decode(picture, Orientation::Exif)?.image;
     draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
     Ok(draw::save(&image, drawn)?)
 }

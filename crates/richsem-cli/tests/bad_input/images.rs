@@ -22,7 +22,11 @@ fn wrong_pictures(dir: &Dir) -> Vec<WrongPicture> {
             None,
             ["No such file", "hint: repair or remove these files, or raise the limit"],
         ),
-        ("empty", Some(vec![]), ["image: expected JPEG or PNG, got an empty file", again]),
+        (
+            "empty",
+            Some(vec![]),
+            ["image: expected JPEG, PNG, WebP, BMP, TIFF or GIF, got an empty file", again],
+        ),
         (
             "cut off",
             Some(whole[..whole.len() / 2].to_vec()),
@@ -183,20 +187,23 @@ fn what_is_no_picture_is_not_predicted_on() {
             (
                 "a pattern without a match",
                 &predict("none/*.jpg"),
-                &["none/*.jpg: no picture (.jpg, .jpeg, .png) has such a name", "hint: "],
+                &[
+                    "none/*.jpg: no image (.jpg, .jpeg, .jpe, .jfif, .png, .webp, .bmp, .tif, .tiff, .gif) has such a name",
+                    "hint: ",
+                ],
             ),
             ("a broken pattern", &predict("***"), &["***: "]),
             (
                 "a folder without pictures",
                 &predict("folder"),
-                &["folder: no pictures in this folder", "hint: folders within are not searched"],
+                &["folder: no images in this folder", "hint: folders within are not searched"],
             ),
             ("absent", &predict("none.jpg"), &["none.jpg: no such file or folder", "hint: "]),
         ],
     );
     // A text file that is named is tried, said to be no picture, and counted.
     let ran = dir.command(&predict("notes.txt")).fails(1);
-    ran.stderr_has("skipped: notes.txt: image: expected JPEG or PNG, got bytes that begin with")
+    ran.stderr_has("skipped: notes.txt: image: expected JPEG, PNG, WebP, BMP, TIFF or GIF, got bytes that begin with")
         .stderr_has("hint: ")
         .stderr_has("1 of 1 pictures could not be read");
     assert_eq!(dir.files("out"), ["detections.json"]);
@@ -247,7 +254,7 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
         "a list",
         dir.command(&convert),
         1,
-        &["voc: ImageSets/Main/train.txt line 2: no Annotations/b.xml", "hint: "],
+        &["voc: image set train, line 2: no Annotations/b.xml", "hint: "],
     );
     std::fs::remove_dir_all(dir.path("voc/ImageSets")).unwrap();
     // An archive's pictures are written while it is read: when it turns out to be cut off, they go.

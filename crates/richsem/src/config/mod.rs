@@ -19,6 +19,7 @@ use crate::{
     data::{
         batch::Normalization,
         extra::ExtraConfig,
+        image_io::Orientation,
         sampler::SamplerConfig,
         transforms::{EvalTransformConfig, TransformConfig},
     },
@@ -95,6 +96,10 @@ pub struct SplitConfig {
     pub annotations: PathBuf,
     /// Folder or `.tar` that the annotations' file names are in. Relative likewise.
     pub images: PathBuf,
+    /// Which way up the images are, for the boxes: `exif`, as viewers show them; `stored`, as their
+    /// pixels are stored, which is what the tools of COCO and LVIS read.
+    #[serde(default)]
+    pub orientation: Orientation,
 }
 
 /// Where the data is and how it is fed.
@@ -308,6 +313,9 @@ impl Config {
         let mut merged = layers::parse(text, path)?;
         merged.add("train.ema", "warmup", false);
         merged.add("model.dino", "padding", "official");
+        for split in ["data.train", "data.val"] {
+            merged.add(split, "orientation", "stored");
+        }
         Self::of_merged(&merged)
     }
 

@@ -5,6 +5,7 @@ use crate::{
     boxes::Xyxy,
     data::{
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
+        image_io::Orientation,
         image_store::ImageStore,
         sampler::{LastBatch, Share},
         transforms::EvalTransformConfig,
@@ -34,7 +35,7 @@ impl BatchSource for Numbered {
 /// Three detection batches an epoch, of one picture each.
 fn detection(epochs: u64, folder: &std::path::Path) -> Arc<Epochs> {
     RgbImage::new(8, 8).save(folder.join("a.png")).unwrap();
-    let store = Arc::new(ImageStore::open(folder).unwrap());
+    let store = Arc::new(ImageStore::open(folder, Orientation::Exif).unwrap());
     let entry = |id| ImageEntry {
         name: "a.png".into(),
         id,

@@ -9,6 +9,7 @@ use image::RgbImage;
 
 use super::{
     batch::Batch,
+    image_io::{Decoded, Orientation},
     image_store::ImageStore,
     loader::BatchSource,
     sampler::Share,
@@ -46,25 +47,32 @@ impl ImageEntry {
     /// # Errors
     /// It cannot be read, or is of another size than annotated.
     pub(crate) fn read(&self, store: &ImageStore) -> Result<RgbImage> {
-        let path = store.display_path(&self.name);
-        let image = store.picture(&self.name)?;
+        let Decoded { image, exif } = store.decode(&self.name)?;
         let got = [image.height(), image.width()];
-        match self.size.filter(|&expected| expected != got) {
-            None => Ok(image),
-            Some([h, w]) => {
-                let problem = format!(
-                    "expected {w} x {h} pixels by the annotations, got {} x {}",
-                    got[1], got[0]
-                );
-                let hint = if [got[1], got[0]] == [h, w] {
-                    "the annotations are for the picture turned by its EXIF orientation: turn the \
-                     pixels and remove that tag, as with `mogrify -auto-orient`"
-                } else {
-                    "the picture was resized or replaced after it was annotated"
-                };
-                Err(Error::invalid(&path, "image", problem).with_hint(hint))
+        let (keeps_size, orientation) = (exif < 5 || got[0] == got[1], store.orientation());
+        let Some([h, w]) = self.size.filter(|&expected| expected != got) else {
+            if exif != 1 && orientation == Orientation::Exif && (keeps_size || self.size.is_none())
+            {
+                store.note_turned(&self.name);
             }
-        }
+            return Ok(image);
+        };
+        let problem =
+            format!("expected {w} x {h} pixels by the annotations, got {} x {}", got[1], got[0]);
+        let hint = match orientation {
+            _ if exif < 5 || [got[1], got[0]] != [h, w] => {
+                "the picture was resized or replaced after it was annotated"
+            }
+            Orientation::Exif => {
+                "this is its size before its EXIF orientation turns it, so the boxes were drawn on the \
+                 stored pixels: set orientation = \"stored\" for this set (`eval`: --orientation stored)"
+            }
+            Orientation::Stored => {
+                "this is its size after its EXIF orientation has turned it, as viewers show it: leave \
+                 orientation = \"stored\" out for this set"
+            }
+        };
+        Err(Error::invalid(&store.display_path(&self.name), "image", problem).with_hint(hint))
     }
 
     /// As it is before any transform; `index` is its number in the set.

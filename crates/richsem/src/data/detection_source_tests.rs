@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::data::{
-    image_io,
+    image_io::{self, Orientation},
     loader::Loader,
     sampler::{LastBatch, SamplerConfig},
     transforms::CropConfig,
@@ -46,7 +46,7 @@ fn dataset(folder: &Path, count: u32) -> Vec<ImageEntry> {
 
 fn source(folder: &Path, entries: Vec<ImageEntry>, batch_size: usize) -> DetectionSource {
     DetectionSource {
-        store: Arc::new(ImageStore::open(folder).unwrap()),
+        store: Arc::new(ImageStore::open(folder, Orientation::Exif).unwrap()),
         order: (0..entries.len() as u32).collect(),
         entries: Arc::new(entries),
         share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Drop },
@@ -149,10 +149,10 @@ fn broken_images_are_named_replaced_and_counted() {
     assert_eq!(ids(&batch), [0, 6, 2]);
     assert_eq!(batch.skipped.len(), 4);
     for (text, expected) in batch.skipped.iter().zip([
-        "1.png: image: expected JPEG or PNG",
+        "1.png: image: expected JPEG, PNG",
         "3.png",
         "expected 44 x 40 pixels by the annotations, got 44 x 56",
-        "EXIF",
+        "resized or replaced",
     ]) {
         assert!(text.contains(expected), "{text}");
     }
@@ -176,6 +176,50 @@ fn broken_images_are_named_replaced_and_counted() {
     source.broken = Arc::default();
     let text = source.build(0).unwrap_err().to_string();
     assert!(text.contains("too few images can be read"), "{text}");
+}
+
+/// Which frame the boxes are in: told where the size shows it, noted where it cannot.
+#[test]
+fn images_with_an_exif_orientation_are_checked_against_their_annotations() {
+    use image_io::tests::jpeg_with_exif;
+    let folder = tempfile::tempdir().unwrap();
+    // Stored as 40 × 30, and 32 × 32.
+    for (exif, side) in [(1, 30), (3, 30), (6, 30), (8, 32)] {
+        let width = if side == 30 { 40 } else { 32 };
+        let bytes = jpeg_with_exif(&RgbImage::new(width, side), exif);
+        fs_err::write(folder.path().join(format!("{exif}.jpg")), bytes).unwrap();
+    }
+    let mut entry = dataset(folder.path(), 1).remove(0);
+    let read = |store: &ImageStore, entry: &ImageEntry| match entry.read(store) {
+        Ok(image) => format!("{:?}", image.dimensions()),
+        Err(error) => error.to_string(),
+    };
+    let viewed = ImageStore::open(folder.path(), Orientation::Exif).unwrap();
+    let stored = ImageStore::open(folder.path(), Orientation::Stored).unwrap();
+    for (exif, size, as_viewed, as_stored, noted) in [
+        (1, Some([30, 40]), "(40, 30)", "(40, 30)", false),
+        (3, Some([30, 40]), "(40, 30)", "(40, 30)", true),
+        (6, Some([40, 30]), "(30, 40)", "leave orientation = \"stored\" out", false),
+        (6, Some([30, 40]), "set orientation = \"stored\"", "(40, 30)", false),
+        (6, Some([30, 41]), "resized or replaced", "resized or replaced", false),
+        (6, None, "(30, 40)", "(40, 30)", true),
+        (8, Some([32, 32]), "(32, 32)", "(32, 32)", true),
+    ] {
+        (entry.name, entry.size) = (format!("{exif}.jpg"), size);
+        let viewed_before = ImageStore::open(folder.path(), Orientation::Exif).unwrap();
+        let got = read(&viewed_before, &entry);
+        assert!(got.contains(as_viewed), "{exif} {size:?}: {got}");
+        assert_eq!(viewed_before.turned("x").is_some(), noted, "{exif} {size:?}");
+        let got = read(&stored, &entry);
+        assert!(got.contains(as_stored), "{exif} {size:?} stored: {got}");
+        let _ = read(&viewed, &entry);
+    }
+    assert!(stored.turned("x").is_none());
+    let note = viewed.turned("the setting").unwrap();
+    assert!(
+        note.starts_with("3 image(s), as `3.jpg`, ") && note.ends_with("the setting"),
+        "{note}"
+    );
 }
 
 #[test]
@@ -215,7 +259,7 @@ fn real_photographs_become_batches() {
     let entries: Vec<_> = names
         .into_iter()
         .map(|name| {
-            let [h, w] = image_io::size(&folder.join(&name)).unwrap();
+            let [h, w] = image_io::size(&folder.join(&name), Orientation::Exif).unwrap();
             ImageEntry {
                 name,
                 id: 0,
@@ -253,7 +297,7 @@ fn real_photographs_become_batches() {
 #[test]
 fn real_archives_are_read_in_place() {
     let Some(path) = shared("tinylvis/images.tar") else { return };
-    let store = ImageStore::open(&path).unwrap();
+    let store = ImageStore::open(&path, Orientation::Exif).unwrap();
     let names = store.files("").unwrap();
     assert_eq!(names.len(), 1076 + 405);
     for name in names.iter().take(100) {

@@ -1,16 +1,31 @@
 //! Where pictures lie: in a folder, or in one `.tar` read in place.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use fs_err::os::unix::fs::FileExt as _;
 use image::RgbImage;
 
-use super::image_io;
+use super::{
+    image_io::{self, Decoded, Orientation},
+    listing::{PassedOver, is_image},
+};
 use crate::{Error, Result};
 
 /// Pictures by name. Reading is safe from any number of threads at once.
 #[derive(Debug)]
-pub enum ImageStore {
+pub struct ImageStore {
+    place: Place,
+    orientation: Orientation,
+    /// See [`Self::turned`].
+    turned: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+enum Place {
     /// Files below a folder.
     Folder(PathBuf),
     /// Members of an uncompressed tar archive.
@@ -40,13 +55,42 @@ impl ImageStore {
     ///
     /// # Errors
     /// `path` does not exist, is no tar archive, is compressed, or ends early.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, orientation: Orientation) -> Result<Self> {
         if fs_err::metadata(path)?.is_dir() {
-            return Ok(Self::Folder(path.to_owned()));
+            return Ok(Self::folder(path.to_owned(), orientation));
         }
         let file = fs_err::File::open(path)?;
         let members = index_tar(&file, path)?;
-        Ok(Self::Tar { path: path.to_owned(), file, members })
+        let place = Place::Tar { path: path.to_owned(), file, members };
+        Ok(Self { place, orientation, turned: Mutex::default() })
+    }
+
+    /// Names are paths below a folder; of an empty one, whole paths.
+    #[must_use]
+    pub fn folder(path: PathBuf, orientation: Orientation) -> Self {
+        Self { place: Place::Folder(path), orientation, turned: Mutex::default() }
+    }
+
+    /// Notes an image that its EXIF orientation turns without a sign of whether its boxes are in that
+    /// frame: its size is the same either way, or the annotations have none.
+    pub(crate) fn note_turned(&self, name: &str) {
+        let mut turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !turned.contains(name) {
+            turned.insert(name.to_owned());
+        }
+    }
+
+    /// A note on such images, if some were read. `setting` is what says how they are read.
+    #[must_use]
+    pub fn turned(&self, setting: &str) -> Option<String> {
+        let turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = turned.first()?;
+        Some(format!(
+            "{} image(s), as `{first}`, have an EXIF orientation and the same size with it and without: \
+             they were read as viewers show them; if their boxes were drawn on the stored pixels, give \
+             {setting}",
+            turned.len()
+        ))
     }
 
     /// Where none of these files is there: which one was looked for first, in words. That is
@@ -56,9 +100,9 @@ impl ImageStore {
         if self.contains(first) || names.any(|name| self.contains(name)) {
             return None;
         }
-        let (what, example) = match self {
-            Self::Folder(folder) => (format!("the folder `{}`", folder.display()), None),
-            Self::Tar { path, members, .. } => {
+        let (what, example) = match &self.place {
+            Place::Folder(folder) => (format!("the folder `{}`", folder.display()), None),
+            Place::Tar { path, members, .. } => {
                 let example = members.first().map(|member| &member.name);
                 (format!("the archive `{}`", path.display()), example)
             }
@@ -72,9 +116,9 @@ impl ImageStore {
     /// # Errors
     /// There is no such file, or it cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        match self {
-            Self::Folder(folder) => Ok(fs_err::read(folder.join(name))?),
-            Self::Tar { path, file, members } => {
+        match &self.place {
+            Place::Folder(folder) => Ok(fs_err::read(folder.join(name))?),
+            Place::Tar { path, file, members } => {
                 let Some(member) = find(members, name) else {
                     let problem = format!("not among the archive's {} files", members.len());
                     let mut error = Error::invalid(path, name, problem);
@@ -95,15 +139,26 @@ impl ImageStore {
     /// # Errors
     /// As [`Self::read`] and [`image_io::decode_bytes`].
     pub fn picture(&self, name: &str) -> Result<RgbImage> {
-        image_io::decode_bytes(&self.read(name)?, &self.display_path(name))
+        Ok(self.decode(name)?.image)
+    }
+
+    /// As [`Self::picture`], with its EXIF orientation.
+    pub(crate) fn decode(&self, name: &str) -> Result<Decoded> {
+        image_io::decode_bytes(&self.read(name)?, &self.display_path(name), self.orientation)
+    }
+
+    /// Which way up pictures are read.
+    #[must_use]
+    pub fn orientation(&self) -> Orientation {
+        self.orientation
     }
 
     /// Whether there is such a file.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        match self {
-            Self::Folder(folder) => folder.join(name).is_file(),
-            Self::Tar { members, .. } => find(members, name).is_some(),
+        match &self.place {
+            Place::Folder(folder) => folder.join(name).is_file(),
+            Place::Tar { members, .. } => find(members, name).is_some(),
         }
     }
 
@@ -114,8 +169,8 @@ impl ImageStore {
     /// A folder cannot be read.
     pub fn folders(&self, below: &str) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        match self {
-            Self::Folder(folder) => {
+        match &self.place {
+            Place::Folder(folder) => {
                 for entry in fs_err::read_dir(folder.join(below))? {
                     let entry = entry?;
                     if entry.path().is_dir() {
@@ -123,7 +178,7 @@ impl ImageStore {
                     }
                 }
             }
-            Self::Tar { members, .. } => {
+            Place::Tar { members, .. } => {
                 for member in within(members, below) {
                     // Sorted by name, so that those of one folder stand together.
                     if let Some((folder, _)) = member.name[below.len()..].split_once('/')
@@ -146,26 +201,65 @@ impl ImageStore {
     /// # Errors
     /// A folder cannot be read.
     pub fn files(&self, below: &str) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        match self {
-            Self::Folder(folder) => walk(&folder.join(below), "", &mut found)?,
-            Self::Tar { members, .. } => {
-                let names = within(members, below).iter().map(|m| &m.name[below.len()..]);
-                let hidden = |name: &&str| !name.split('/').any(|part| part.starts_with('.'));
-                found.extend(names.filter(hidden).map(str::to_owned));
+        Ok(self.list(below)?.files)
+    }
+
+    /// Those of [`Self::files`] that are images by their names, and what was passed over (with whole
+    /// paths).
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn images(&self, below: &str) -> Result<(Vec<String>, PassedOver)> {
+        let Listed { mut files, hidden, dangling } = self.list(below)?;
+        let mut passed_over = PassedOver::default();
+        files.retain(|name| {
+            let kept = is_image(name);
+            if !kept {
+                passed_over.add(&format!("{below}{name}"));
+            }
+            kept
+        });
+        hidden.iter().for_each(|name| passed_over.add(&format!("{below}{name}")));
+        dangling.iter().for_each(|name| passed_over.add_dangling(&format!("{below}{name}")));
+        Ok((files, passed_over))
+    }
+
+    fn list(&self, below: &str) -> Result<Listed> {
+        let mut listed = Listed::default();
+        match &self.place {
+            Place::Folder(folder) => walk(&folder.join(below), "", &mut listed)?,
+            Place::Tar { members, .. } => {
+                for name in within(members, below).iter().map(|m| &m.name[below.len()..]) {
+                    let hidden = name.split('/').any(|part| part.starts_with('.'));
+                    let of_kind = if hidden { &mut listed.hidden } else { &mut listed.files };
+                    of_kind.push(name.to_owned());
+                }
             }
         }
-        found.sort_unstable();
-        Ok(found)
+        let Listed { files, hidden, dangling } = &mut listed;
+        for names in [files, hidden, dangling] {
+            names.sort_unstable();
+        }
+        Ok(listed)
     }
 
     /// How messages name a picture: its path, or archive and member.
     #[must_use]
     pub fn display_path(&self, name: &str) -> PathBuf {
-        match self {
-            Self::Folder(path) | Self::Tar { path, .. } => path.join(name),
+        match &self.place {
+            Place::Folder(path) | Place::Tar { path, .. } => path.join(name),
         }
     }
+}
+
+/// What lies below a folder, by kind.
+#[derive(Default)]
+struct Listed {
+    files: Vec<String>,
+    /// Files and folders.
+    hidden: Vec<String>,
+    /// Links to nothing.
+    dangling: Vec<String>,
 }
 
 /// Names in archives often begin with `./`; annotation files have them without.
@@ -190,19 +284,26 @@ fn within<'a>(members: &'a [Member], below: &str) -> &'a [Member] {
 }
 
 /// Adds the files of a folder and those below it, with `prefix` before their names.
-fn walk(folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
+fn walk(folder: &Path, prefix: &str, listed: &mut Listed) -> Result<()> {
     for entry in fs_err::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
-        }
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         let kind = entry.file_type()?;
-        if kind.is_dir() {
-            walk(&entry.path(), &format!("{prefix}{name}/"), found)?;
-        } else if !(kind.is_symlink() && entry.path().is_dir()) {
-            found.push(format!("{prefix}{name}"));
-        }
+        let of_kind = if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            &mut listed.hidden
+        } else if kind.is_dir() {
+            walk(&entry.path(), &format!("{name}/"), listed)?;
+            continue;
+        } else if !kind.is_symlink() {
+            &mut listed.files
+        } else {
+            match std::fs::metadata(entry.path()) {
+                Ok(target) if target.is_dir() => continue,
+                Ok(_) => &mut listed.files,
+                Err(_) => &mut listed.dangling,
+            }
+        };
+        of_kind.push(name);
     }
     Ok(())
 }
@@ -314,7 +415,7 @@ mod tests {
         let sum: u32 =
             (0..512).map(|i| if (148..156).contains(&i) { 32 } else { u32::from(bytes[i]) }).sum();
         bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        let store = ImageStore::open(&written(&folder, &bytes)).unwrap();
+        let store = ImageStore::open(&written(&folder, &bytes), Orientation::Exif).unwrap();
         assert_eq!(store.read("a.jpg").unwrap(), b"contents of a.jpg");
         assert_eq!(store.read("./dir/b.jpg").unwrap(), b"contents of dir/b.jpg");
         assert_eq!(store.read(&long).unwrap(), format!("contents of {long}").into_bytes());
@@ -336,8 +437,9 @@ mod tests {
         std::os::unix::fs::symlink(folder.path().join("tree/b"), linked).unwrap();
         let mut members = names.to_vec();
         members.extend(["a/._x.jpg", "c/1.jpg", "c/2.jpg", "b/2.jpg"]);
-        let archive = ImageStore::open(&written(&folder, &archive(&members))).unwrap();
-        let tree = ImageStore::open(&folder.path().join("tree")).unwrap();
+        let archive =
+            ImageStore::open(&written(&folder, &archive(&members)), Orientation::Exif).unwrap();
+        let tree = ImageStore::open(&folder.path().join("tree"), Orientation::Exif).unwrap();
         for store in [&archive, &tree] {
             assert_eq!(store.folders("").unwrap(), ["a", "a-b", "b", "c"]);
             assert_eq!(store.folders("a/").unwrap(), ["deep"]);
@@ -357,7 +459,9 @@ mod tests {
             header.set_size(3);
             builder.append_data(&mut header, "a.jpg", contents.as_bytes()).unwrap();
         }
-        let store = ImageStore::open(&written(&folder, &builder.into_inner().unwrap())).unwrap();
+        let store =
+            ImageStore::open(&written(&folder, &builder.into_inner().unwrap()), Orientation::Exif)
+                .unwrap();
         assert_eq!(store.read("a.jpg").unwrap(), b"new");
     }
 
@@ -372,7 +476,9 @@ mod tests {
         header.set_size(0);
         builder.append_link(&mut header, "b.jpg", "a.jpg").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let store = ImageStore::open(&written(&folder, &builder.into_inner().unwrap())).unwrap();
+        let store =
+            ImageStore::open(&written(&folder, &builder.into_inner().unwrap()), Orientation::Exif)
+                .unwrap();
         assert_eq!(store.read("b.jpg").unwrap(), b"abc");
     }
 
@@ -388,10 +494,12 @@ mod tests {
             (&[b'x'; 2000], "tar archive"),
         ];
         for (bytes, expected) in cases {
-            let text = ImageStore::open(&written(&folder, bytes)).unwrap_err().to_string();
+            let text = ImageStore::open(&written(&folder, bytes), Orientation::Exif)
+                .unwrap_err()
+                .to_string();
             assert!(text.contains("images.tar: tar archive") && text.contains(expected), "{text}");
         }
-        assert!(ImageStore::open(&folder.path().join("absent")).is_err());
+        assert!(ImageStore::open(&folder.path().join("absent"), Orientation::Exif).is_err());
     }
 
     #[test]
@@ -399,7 +507,7 @@ mod tests {
         let names: Vec<String> = (0..50).map(|i| format!("{i}.jpg")).collect();
         let folder = tempfile::tempdir().unwrap();
         let bytes = archive(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        let store = ImageStore::open(&written(&folder, &bytes)).unwrap();
+        let store = ImageStore::open(&written(&folder, &bytes), Orientation::Exif).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

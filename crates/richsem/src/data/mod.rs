@@ -9,6 +9,7 @@ pub mod epochs;
 pub mod extra;
 pub mod image_io;
 pub mod image_store;
+pub mod listing;
 pub mod loader;
 pub mod sampler;
 pub mod transforms;

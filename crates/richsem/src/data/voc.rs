@@ -26,6 +26,10 @@ use std::{
 
 use serde::Serialize;
 
+use super::{
+    image_io::{self, Orientation},
+    listing::{EXTENSIONS, PassedOver},
+};
 use crate::error::{Error, Result, TEMPORARY, unless_stopped, write_atomically};
 use source::Collected;
 
@@ -35,7 +39,7 @@ const IMAGES: &str = "images";
 /// What [`convert`] wrote. `Display` gives a few lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversionReport {
-    /// The files, in the order train, val, trainval, test.
+    /// The files: train, val, trainval, test, and other image sets by name.
     pub splits: Vec<SplitReport>,
     /// Class names of all of them, in the order of their category ids, from 1.
     pub classes: Vec<String>,
@@ -50,6 +54,10 @@ pub struct ConversionReport {
     pub sizes_from_pictures: usize,
     /// Annotated pictures that no image set lists: not written.
     pub unlisted: usize,
+    /// Lists of a class, as VOC's devkit has them (`aeroplane_train.txt`): not written.
+    pub class_lists: usize,
+    /// Files that are no annotation, picture or image set.
+    pub passed_over: PassedOver,
     /// Image sets that list nothing: no file written.
     pub empty_splits: Vec<String>,
 }
@@ -57,7 +65,7 @@ pub struct ConversionReport {
 /// One image set, written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitReport {
-    /// `train`, `val`, `trainval` or `test`; `all` for a set without image sets.
+    /// As its list is called; `all` for a set without image sets.
     pub name: String,
     /// The JSON file.
     pub path: PathBuf,
@@ -80,6 +88,7 @@ impl fmt::Display for ConversionReport {
             (self.degenerate, "boxes without an inside, dropped"),
             (self.sizes_from_pictures, "sizes missing from the XML, read from the pictures"),
             (self.unlisted, "annotated pictures in no image set, left out"),
+            (self.class_lists, "lists of a class, as aeroplane_train.txt, passed over"),
         ] {
             if count > 0 {
                 write!(f, "\n  {count} {what}")?;
@@ -87,6 +96,9 @@ impl fmt::Display for ConversionReport {
         }
         for name in &self.empty_splits {
             write!(f, "\n  {name}: lists nothing, not written")?;
+        }
+        if !self.passed_over.is_empty() {
+            write!(f, "\n  passed over: {}", self.passed_over)?;
         }
         Ok(())
     }
@@ -124,9 +136,10 @@ struct CocoCategory<'a> {
 }
 
 /// Converts a VOC set: a folder or a `.tar`, at any depth of which lie `Annotations/*.xml`,
-/// `JPEGImages/` and, unless everything is one set, `ImageSets/Main/{train,val,trainval,test}.txt`.
+/// `JPEGImages/` (both with folders in them, or without) and, unless everything is one set,
+/// `ImageSets/Main/*.txt` (or `ImageSets/*.txt`).
 ///
-/// Writes `output/<set>.json` for each image set, and from an archive also `output/images/`. Image,
+/// Writes `output/<set>.json` for each image set, whatever it is called, and from an archive also `output/images/`. Image,
 /// annotation and category ids are the same in every file, so files may be merged. Everything is
 /// written under another name first: where there is an error, `output` is as it was. Where it is not
 /// empty, it is refused, unless `overwrite` is set: files of the same names are then replaced.
@@ -161,7 +174,8 @@ pub fn convert(
         return Err(Error::invalid(input, "Annotations", "no Annotations/*.xml in it")
             .with_hint("a Pascal VOC set has the folders Annotations, JPEGImages and ImageSets"));
     }
-    let splits = splits(input, &collected)?;
+    let (splits, class_lists) = splits(input, &collected)?;
+    let pictures = Stems::of(collected.pictures.keys());
     let listed: BTreeSet<&str> = splits.iter().flat_map(|(_, stems)| stems).copied().collect();
     let classes: Vec<&str> = listed
         .iter()
@@ -179,6 +193,8 @@ pub fn convert(
         degenerate: 0,
         sizes_from_pictures: 0,
         unlisted: collected.annotations.len() - listed.len(),
+        class_lists,
+        passed_over: collected.passed_over.clone(),
         empty_splits: Vec::new(),
     };
     let mut converted: BTreeMap<&str, (CocoImage, Vec<CocoAnnotation>)> = BTreeMap::new();
@@ -186,7 +202,7 @@ pub fn convert(
     for (position, &stem) in listed.iter().enumerate() {
         unless_stopped(stop)?;
         let annotated = &collected.annotations[stem];
-        let file_name = picture_of(input, &collected, stem)?;
+        let file_name = picture_of(input, &collected, &pictures, stem)?;
         let (mut width, mut height) = annotated.size;
         if width == 0 || height == 0 {
             (width, height) = header_size(&collected.image_root.join(&file_name))?;
@@ -255,66 +271,163 @@ fn move_into(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Each image set with the names it lists, every one of which is annotated.
-fn splits<'a>(input: &Path, collected: &'a Collected) -> Result<Vec<(&'static str, Vec<&'a str>)>> {
-    let known =
-        |name: &str| collected.annotations.get_key_value(name).map(|(stem, _)| stem.as_str());
-    if collected.splits.is_empty() {
-        return Ok(vec![("all", collected.annotations.keys().map(String::as_str).collect())]);
-    }
-    let mut splits = Vec::new();
-    for name in source::SPLITS {
-        let Some(text) = collected.splits.get(name) else { continue };
-        let mut stems = Vec::new();
-        let mut taken = BTreeSet::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            let Some(first) = line.split_whitespace().next() else { continue };
-            // `name` or, in the devkit's per-class form, `name 1`; a name may hold spaces.
-            let Some(stem) = known(line).or_else(|| known(first)) else {
-                let list = format!("ImageSets/Main/{name}.txt line {}", number + 1);
-                return Err(Error::invalid(input, list, format!("no Annotations/{first}.xml"))
-                    .with_hint("each line names a picture, without folder or extension"));
-            };
-            if taken.insert(stem) {
-                stems.push(stem);
-            }
-        }
-        splits.push((name, stems));
-    }
-    Ok(splits)
+/// An image set: its name, and the pictures it lists, every one of which is annotated.
+type Split<'a> = (&'a str, Vec<&'a str>);
+
+/// Lines of an image set: the picture, and the flag that the devkit's lists of a class have behind it.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str, &str, bool)> {
+    text.lines().enumerate().filter_map(|(i, line)| {
+        let line = line.trim();
+        let first = line.split_whitespace().next()?;
+        let flagged = line.rsplit_once(char::is_whitespace);
+        let flagged = flagged.is_some_and(|(_, flag)| ["-1", "0", "1"].contains(&flag));
+        Some((i + 1, line, first, flagged))
+    })
 }
 
-/// The picture that belongs to an XML file: of the same name, or else the one its text names.
-fn picture_of(input: &Path, collected: &Collected, stem: &str) -> Result<String> {
+/// Whether a set is the devkit's list of a class, as `aeroplane_train`: those pictures of another set, each
+/// with a flag of whether it shows the class.
+fn is_of_class(name: &str, text: &str, collected: &Collected) -> bool {
+    let of_set = collected
+        .splits
+        .keys()
+        .any(|set| name.strip_suffix(set.as_str()).is_some_and(|rest| rest.ends_with('_')));
+    let mut lines = lines(text).peekable();
+    of_set && lines.peek().is_some() && lines.all(|(_, _, _, flagged)| flagged)
+}
+
+/// Each image set, and how many lists of a class there are besides.
+fn splits<'a>(input: &Path, collected: &'a Collected) -> Result<(Vec<Split<'a>>, usize)> {
+    if collected.splits.is_empty() {
+        let all = collected.annotations.keys().map(String::as_str).collect();
+        return Ok((vec![("all", all)], 0));
+    }
+    let stems = Stems::of(collected.annotations.keys());
+    let (mut splits, mut of_classes) = (Vec::new(), 0);
+    for (name, text) in &collected.splits {
+        if is_of_class(name, text, collected) {
+            of_classes += 1;
+            continue;
+        }
+        let mut listed = Vec::new();
+        let mut taken = BTreeSet::new();
+        for (number, line, first, _) in lines(text) {
+            let at = || format!("image set {name}, line {number}");
+            let wrong = |problem| Error::invalid(input, at(), problem);
+            // `name`, or `name 1`; a name may hold spaces.
+            let found = match stems.find(line) {
+                Found::None => stems.find(first),
+                found => found,
+            };
+            let stem = match found {
+                Found::One(stem) => stem,
+                Found::None => {
+                    return Err(wrong(format!("no Annotations/{first}.xml"))
+                        .with_hint("each line names a picture, without extension"));
+                }
+                Found::Several(one, two) => {
+                    return Err(wrong(format!("`{line}` may be `{one}` or `{two}`"))
+                        .with_hint("name it with its folder below Annotations"));
+                }
+            };
+            if taken.insert(stem) {
+                listed.push(stem);
+            }
+        }
+        splits.push((name.as_str(), listed));
+    }
+    // As one reads them; others behind, by name.
+    let rank = |name: &str| USUAL.iter().position(|usual| *usual == name).unwrap_or(USUAL.len());
+    splits.sort_by_key(|(name, _)| rank(name));
+    Ok((splits, of_classes))
+}
+
+/// The usual image sets, in the order in which they are shown.
+const USUAL: [&str; 4] = ["train", "val", "trainval", "test"];
+
+/// Names with folders before them, to be found without these too.
+struct Stems<'a> {
+    whole: BTreeSet<&'a str>,
+    by_last: BTreeMap<&'a str, Vec<&'a str>>,
+}
+
+enum Found<'a> {
+    None,
+    One(&'a str),
+    Several(&'a str, &'a str),
+}
+
+impl<'a> Stems<'a> {
+    fn of(names: impl Iterator<Item = &'a String>) -> Self {
+        let mut stems = Self { whole: BTreeSet::new(), by_last: BTreeMap::new() };
+        for name in names {
+            let last = name.rsplit('/').next().unwrap_or(name);
+            stems.whole.insert(name);
+            stems.by_last.entry(last).or_default().push(name);
+        }
+        stems
+    }
+
+    /// By the whole name; or else by its last part, where that is enough.
+    fn find(&self, name: &str) -> Found<'a> {
+        if let Some(&whole) = self.whole.get(name) {
+            return Found::One(whole);
+        }
+        match self.by_last.get(name).map(Vec::as_slice) {
+            None | Some([]) => Found::None,
+            Some(&[one]) => Found::One(one),
+            Some(&[one, two, ..]) => Found::Several(one, two),
+        }
+    }
+}
+
+/// The picture that belongs to an XML file: of the same name, with its folder or without, or else the one
+/// that its text names.
+fn picture_of(
+    input: &Path,
+    collected: &Collected,
+    pictures: &Stems<'_>,
+    stem: &str,
+) -> Result<String> {
+    let wrong = |problem: String| {
+        Error::invalid(input, format!("Annotations/{stem}.xml"), problem)
+            .with_hint("add the picture, or take the name out of the lists in ImageSets/Main")
+    };
+    let last = stem.rsplit('/').next().unwrap_or(stem);
     let named = || {
         let name = collected.annotations[stem].file_name.as_deref()?;
-        let other = Path::new(name).file_stem()?.to_str()?;
-        collected.pictures.get(other).filter(|p| p.as_str() == name)
+        let (other, _) = name.rsplit_once('.')?;
+        match pictures.find(other) {
+            Found::One(found) => collected.pictures[found].ends_with(name).then_some(found),
+            _ => None,
+        }
     };
-    collected.pictures.get(stem).or_else(named).cloned().ok_or_else(|| {
-        Error::invalid(
-            input,
-            format!("Annotations/{stem}.xml"),
-            format!("its picture is missing: no JPEGImages/{stem}.jpg (or .png, .jpeg, .bmp)"),
-        )
-        .with_hint("add the picture, or take the name out of the lists in ImageSets/Main")
-    })
+    let found = match pictures.find(stem) {
+        Found::None => pictures.find(last),
+        found => found,
+    };
+    let found = match (found, named()) {
+        (Found::One(found), _) => found,
+        (_, Some(named)) => named,
+        (Found::Several(one, two), None) => {
+            return Err(wrong(format!("its picture may be JPEGImages/{one} or JPEGImages/{two}")));
+        }
+        (Found::None, None) => {
+            let kinds = EXTENSIONS.join(", .");
+            return Err(wrong(format!(
+                "its picture is missing: no JPEGImages/{stem} with an image's extension (.{kinds})"
+            )));
+        }
+    };
+    Ok(collected.pictures[found].clone())
 }
 
 /// Width and height in the picture's own header.
 fn header_size(path: &Path) -> Result<(u32, u32)> {
-    let unreadable = |e: &dyn fmt::Display| {
-        Error::invalid(
-            path,
-            "size",
-            format!("the XML gives none, and the picture's is unreadable: {e}"),
-        )
-        .with_hint("write width and height into the XML, or replace the picture")
-    };
-    image::ImageReader::open(path)
-        .and_then(image::ImageReader::with_guessed_format)
-        .map_err(|e| unreadable(&e))?
-        .into_dimensions()
-        .map_err(|e| unreadable(&e))
+    let [height, width] = image_io::size(path, Orientation::Exif).map_err(|e| {
+        let problem = format!("the XML gives none, and the picture's is unreadable: {e}");
+        Error::invalid(path, "size", problem)
+            .with_hint("write width and height into the XML, or replace the picture")
+    })?;
+    Ok((width, height))
 }

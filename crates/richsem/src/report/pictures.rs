@@ -11,7 +11,7 @@ use crate::{
     data::{
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
-        entries, image_io,
+        entries,
         image_store::ImageStore,
         loader::BatchSource as _,
         sampler::{LastBatch, Share},
@@ -44,7 +44,7 @@ pub(super) fn show(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Picture>> {
     let dataset = Dataset::open(&split.annotations)?;
-    let store = Arc::new(ImageStore::open(&split.images)?);
+    let store = Arc::new(ImageStore::open(&split.images, split.orientation)?);
     let entries = Arc::new(entries(&dataset));
     // The training set's groups, where the class is one of its.
     let groups: Vec<Frequency> = dataset
@@ -93,8 +93,7 @@ pub(super) fn show(
             .filter(|d| d.score >= options.least_score)
             .map(|d| labeled(d.bbox, detector.vocabulary.category(d.class), Some(d.score)))
             .collect();
-        let path = store.display_path(&entry.name);
-        let picture = image_io::decode_bytes(&store.read(&entry.name)?, &path)?;
+        let picture = store.picture(&entry.name)?;
         pictures.push(Picture {
             caption: format!(
                 "{}: {}, {} with a score of at least {}",

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     checkpoint_io::safetensors,
     config::Precision,
-    data::{dataset::Dataset, image_io, image_store::ImageStore, transforms},
+    data::{dataset::Dataset, image_io::Orientation, image_store::ImageStore, transforms},
     testing::{category, shared},
     vocabulary::Frequency,
 };
@@ -48,7 +48,7 @@ fn tinylvis() -> Option<[PathBuf; 4]> {
 fn top1(precision: Precision, step: usize) -> Option<[(usize, usize); 3]> {
     let [weights, table, json, images] = tinylvis()?;
     let dataset = Dataset::open(&json).unwrap();
-    let store = ImageStore::open(&images).unwrap();
+    let store = ImageStore::open(&images, Orientation::Stored).unwrap();
     let mut config = config(weights, TeacherText::Table { table });
     config.precision = precision;
     let teacher = open(&config, dataset.vocabulary(), Device::Cpu).unwrap();
@@ -56,8 +56,7 @@ fn top1(precision: Precision, step: usize) -> Option<[(usize, usize); 3]> {
     let mut counts = [(0, 0); 3];
     for index in (0..dataset.images().len()).step_by(step) {
         let record = &dataset.images()[index];
-        let bytes = store.read(&record.file_name).unwrap();
-        let image = image_io::decode_bytes(&bytes, record.file_name.as_ref()).unwrap();
+        let image = store.picture(&record.file_name).unwrap();
         let scale = 512.0 / image.width() as f32;
         let image = transforms::resize(&image, 512, 512);
         let pixels = Tensor::from_data_size(image.as_raw(), &[512, 512, 3], Kind::Uint8);

@@ -92,7 +92,8 @@ impl Split {
     ) -> Result<(Dataset, Self)> {
         let dataset = Dataset::open(&config.annotations)?;
         observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
-        let (store, entries) = (ImageStore::open(&config.images)?, entries(&dataset));
+        let (store, entries) =
+            (ImageStore::open(&config.images, config.orientation)?, entries(&dataset));
         if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
             return Err(Error::config(format!("{key}.images"), problem)
                 .with_hint("give what the file names in the annotations are relative to"));

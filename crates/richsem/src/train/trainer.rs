@@ -27,6 +27,7 @@ use crate::{
         alternation::Alternation,
         batch::Batch,
         detection_source::BrokenImages,
+        image_store::ImageStore,
         loader::{BatchSource, Loader},
     },
     error::{Error, Result},
@@ -69,6 +70,8 @@ pub(super) struct Trainer<'a> {
     extra_names: Vec<String>,
     pub(super) val: Option<(Split, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
+    /// Where the training images are.
+    pub(super) store: Arc<ImageStore>,
     pub(super) position: Position,
     pub(super) tensorboard: EventWriter,
     pub(super) observer: &'a mut dyn Observer,
@@ -191,6 +194,7 @@ pub fn train(
         extra_names,
         val,
         broken,
+        store: split.store,
         position,
         tensorboard,
         observer,
@@ -240,6 +244,12 @@ impl Trainer<'_> {
     fn finish(&mut self) {
         if let Some(summary) = self.broken.summary() {
             self.observer.message(&summary);
+        }
+        let val = self.val.as_ref().map(|(split, _)| ("data.val", &split.store));
+        for (key, store) in [("data.train", &self.store)].into_iter().chain(val) {
+            if let Some(note) = store.turned(&format!("{key}.orientation = \"stored\"")) {
+                self.observer.message(&format!("{key}: {note}"));
+            }
         }
     }
 

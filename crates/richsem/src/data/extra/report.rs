@@ -4,7 +4,10 @@
 use std::fmt;
 
 use super::set::Groups;
-use crate::vocabulary::{ClassIndex, Frequency, Vocabulary};
+use crate::{
+    data::listing::PassedOver,
+    vocabulary::{ClassIndex, Frequency, Vocabulary},
+};
 
 /// Counts of one set. `Display` gives a few lines, the unremarkable left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,10 +29,8 @@ pub struct ExtraReport {
     pub unmapped: Vec<(String, usize)>,
     /// Mapped classes without any picture.
     pub empty: Vec<String>,
-    /// Files that are no pictures by their names' ends: left out.
-    pub skipped_files: usize,
-    /// One of them.
-    pub skipped_example: Option<String>,
+    /// Files in the class folders that are no images.
+    pub passed_over: PassedOver,
 }
 
 fn group(frequency: Frequency) -> usize {
@@ -96,13 +97,8 @@ impl fmt::Display for ExtraReport {
             let names = some(self.empty.iter().cloned());
             write!(f, "\n  {} classes without pictures: {names}", self.empty.len())?;
         }
-        if let Some(example) = &self.skipped_example {
-            write!(
-                f,
-                "\n  {} files are neither .jpg, .jpeg nor .png, left out: {example}{}",
-                self.skipped_files,
-                if self.skipped_files > 1 { ", .." } else { "" }
-            )?;
+        if !self.passed_over.is_empty() {
+            write!(f, "\n  passed over as no images: {}", self.passed_over)?;
         }
         Ok(())
     }

@@ -9,7 +9,11 @@ use super::{
 };
 use crate::{
     Error, Result,
-    data::image_store::ImageStore,
+    data::{
+        image_io::Orientation,
+        image_store::ImageStore,
+        listing::{EXTENSIONS, is_image},
+    },
     vocabulary::{ClassIndex, Vocabulary},
 };
 
@@ -101,15 +105,17 @@ impl ClassificationSet {
                     .with_hint("paths are relative to the file that says them"));
             }
         }
-        let store = Arc::new(ImageStore::open(&config.images)?);
+        let store = Arc::new(ImageStore::open(&config.images, Orientation::Exif)?);
         let set = match &config.info {
             Some(info) => Self::listed(info, mapping, store, &config.images, vocabulary)?,
             None => Self::in_folders(mapping, store, &config.images, vocabulary)?,
         };
         if set.is_empty() {
             let problem = format!("no picture is left: {}", set.report);
-            return Err(Error::invalid(&config.images, "pictures", problem)
-                .with_hint("expected .jpg, .jpeg or .png files below the class folders"));
+            return Err(Error::invalid(&config.images, "pictures", problem).with_hint(format!(
+                "expected images (.{}) below the class folders",
+                EXTENSIONS.join(", .")
+            )));
         }
         Ok(set)
     }
@@ -131,15 +137,8 @@ impl ClassificationSet {
         let (mut names, mut groups) = (Names::default(), Groups::default());
         for (folder, labels) in folders.into_iter().zip(classes) {
             let prefix = format!("{root}{folder}/");
-            let mut files = store.files(&prefix)?;
-            files.retain(|name| {
-                let kept = is_picture(name);
-                if !kept {
-                    report.skipped_files += 1;
-                    report.skipped_example.get_or_insert_with(|| format!("{prefix}{name}"));
-                }
-                kept
-            });
+            let (files, passed_over) = store.images(&prefix)?;
+            report.passed_over.extend(passed_over);
             if labels.is_empty() {
                 report.unmapped.push((folder, files.len()));
                 continue;
@@ -257,7 +256,7 @@ fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>
         let below = format!("{root}{only}/");
         let files = store.files(&below)?;
         // A class's own pictures, rather than the folder of all classes.
-        if files.is_empty() || files.iter().any(|name| !name.contains('/') && is_picture(name)) {
+        if files.is_empty() || files.iter().any(|name| !name.contains('/') && is_image(name)) {
             return Ok((root, folders));
         }
         root = below;
@@ -275,12 +274,6 @@ fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>
     }
     let problem = format!("no class folders among {} files", files.len());
     Err(Error::invalid(path, "images", problem).with_hint(hint))
-}
-
-/// By its ending, whatever the letters' case. What the file really holds shows when it is read.
-fn is_picture(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-    ["jpg", "jpeg", "png"].iter().any(|known| ending.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

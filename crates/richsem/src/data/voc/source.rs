@@ -2,19 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
     io::{self, Read},
     path::{Component, Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
 use super::xml::{self, Annotated};
-use crate::error::{Error, Result, unless_stopped};
-
-/// The image sets that are looked for, in the order in which they are written.
-pub(super) const SPLITS: [&str; 4] = ["train", "val", "trainval", "test"];
-
-const PICTURES: [&str; 4] = ["jpg", "jpeg", "png", "bmp"];
+use crate::{
+    data::listing::{PassedOver, is_image},
+    error::{Error, Result, unless_stopped},
+};
 
 /// No XML file or list is longer than this.
 const LONGEST_TEXT: u64 = 64 << 20;
@@ -22,49 +19,64 @@ const LONGEST_TEXT: u64 = 64 << 20;
 /// A set's texts, and where its pictures are.
 #[derive(Default)]
 pub(super) struct Collected {
-    /// By name without extension, which is the picture's id in VOC.
+    /// By path below `Annotations` without extension, which is the picture's id in VOC.
     pub(super) annotations: BTreeMap<String, Annotated>,
-    /// File names by name without extension.
+    /// Paths below `JPEGImages`, by these without extension.
     pub(super) pictures: BTreeMap<String, String>,
-    /// The text of each image set.
-    pub(super) splits: BTreeMap<&'static str, String>,
+    /// The text of each image set, by its name.
+    pub(super) splits: BTreeMap<String, String>,
     /// The folder of the pictures.
     pub(super) image_root: PathBuf,
+    /// What was taken for none of these.
+    pub(super) passed_over: PassedOver,
 }
 
 /// What a file of a set is.
 enum Kind {
     Annotation { stem: String },
     Picture { stem: String, name: String },
-    Split(&'static str),
+    Split(String),
+    Other,
 }
 
-/// Tells the kind from the path, and the folder that the set lies in.
+/// The folders of a set that are looked into.
+const FOLDERS: [&str; 3] = ["Annotations", "JPEGImages", "ImageSets"];
+
+/// Tells the kind from the path, and the folder that the set lies in; none for what lies in no set.
 fn kind_of(path: &Path) -> Option<(PathBuf, Kind)> {
-    let name = path.file_name()?.to_str()?;
-    let stem = path.file_stem()?.to_str()?.to_owned();
+    let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap_or_default()).collect();
+    let at = parts.iter().position(|part| FOLDERS.contains(part))?;
+    let (root, below) = (path.iter().take(at).collect(), &parts[at + 1..]);
+    let Some(&file) = below.last() else { return Some((root, Kind::Other)) };
+    let name = below.join("/");
     // `._x.xml` and the like: what macOS leaves in archives.
-    if name.starts_with('.') {
-        return None;
-    }
-    let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_lowercase();
-    let folder = path.parent()?;
-    match (folder.file_name()?.to_str()?, extension.as_str()) {
-        ("Annotations", "xml") => Some((folder.parent()?.into(), Kind::Annotation { stem })),
-        ("JPEGImages", e) if PICTURES.contains(&e) => {
-            Some((folder.parent()?.into(), Kind::Picture { stem, name: name.to_owned() }))
+    let hidden = below.iter().any(|part| part.starts_with('.') || part.is_empty());
+    let (stem, extension) = match (hidden, file.rsplit_once('.')) {
+        (false, Some((_, extension))) => {
+            (name[..name.len() - extension.len() - 1].to_owned(), extension.to_lowercase())
         }
-        ("Main", "txt") if folder.parent()?.file_name()? == "ImageSets" => {
-            let split = SPLITS.into_iter().find(|split| *split == stem)?;
-            Some((folder.parent()?.parent()?.into(), Kind::Split(split)))
-        }
-        _ => None,
-    }
+        _ => return Some((root, Kind::Other)),
+    };
+    let kind = match (parts[at], extension.as_str()) {
+        ("Annotations", "xml") => Kind::Annotation { stem },
+        ("JPEGImages", _) if is_image(&name) => Kind::Picture { stem, name },
+        // Main is the detection task's; other folders hold those of other tasks.
+        ("ImageSets", "txt") if !stem.contains('/') => Kind::Split(stem),
+        ("ImageSets", "txt") => match stem.strip_prefix("Main/") {
+            Some(stem) if !stem.contains('/') => Kind::Split(stem.to_owned()),
+            _ => Kind::Other,
+        },
+        _ => Kind::Other,
+    };
+    Some((root, kind))
 }
 
 impl Collected {
     /// Takes the text of an annotation or image set; `file` is for messages.
     fn take_text(&mut self, kind: Kind, file: &Path, text: Vec<u8>) -> Result<()> {
+        let twice = |what: &str, hint: &str| {
+            Err(Error::invalid(file, what, "there is another of this name").with_hint(hint))
+        };
         match kind {
             Kind::Annotation { stem } => {
                 self.annotations.insert(stem, xml::parse(file, &text)?);
@@ -74,11 +86,21 @@ impl Collected {
                     Error::invalid(file, "image set", "not UTF-8 text")
                         .with_hint("save it as UTF-8")
                 })?;
-                self.splits.insert(split, text.trim_start_matches('\u{feff}').to_owned());
+                let text = text.trim_start_matches('\u{feff}').to_owned();
+                if self.splits.insert(split, text).is_some() {
+                    return twice(
+                        "image set",
+                        "ImageSets and ImageSets/Main both have it: keep one",
+                    );
+                }
             }
             Kind::Picture { stem, name } => {
-                self.pictures.insert(stem, name);
+                if let Some(other) = self.pictures.insert(stem, name) {
+                    let hint = format!("`{other}` and this one: which do the boxes belong to?");
+                    return twice("picture", &hint);
+                }
             }
+            Kind::Other => self.passed_over.add(&file.to_string_lossy()),
         }
         Ok(())
     }
@@ -99,26 +121,45 @@ pub(super) fn from_folder(input: &Path, stop: &AtomicBool) -> Result<Collected> 
         [first, second, ..] => return Err(two_sets(input, first, second)),
     };
     let mut collected = Collected { image_root: root.join("JPEGImages"), ..Collected::default() };
-    for folder in ["Annotations", "JPEGImages", "ImageSets/Main"] {
-        let folder = root.join(folder);
-        if !folder.is_dir() {
-            continue;
-        }
-        for path in sorted_entries(&folder)? {
-            unless_stopped(stop)?;
-            match kind_of(&path) {
-                None => {}
-                Some((_, kind @ Kind::Picture { .. })) => {
-                    collected.take_text(kind, &path, Vec::new())?;
-                }
-                Some((_, kind)) => {
-                    let text = text_of(&path, fs_err::File::open(&path)?)?;
-                    collected.take_text(kind, &path, text)?;
-                }
-            }
+    for folder in FOLDERS {
+        if root.join(folder).is_dir() {
+            take_folder(&mut collected, root, Path::new(folder), stop)?;
         }
     }
     Ok(collected)
+}
+
+/// Takes all files below `root/folder`. Links to folders are not followed: they may lead back.
+fn take_folder(
+    collected: &mut Collected,
+    root: &Path,
+    folder: &Path,
+    stop: &AtomicBool,
+) -> Result<()> {
+    for path in sorted_entries(&root.join(folder))? {
+        unless_stopped(stop)?;
+        let below = folder.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            match path.is_symlink() {
+                true => {
+                    collected.passed_over.count("links to folders".into(), &path.to_string_lossy())
+                }
+                false => take_folder(collected, root, &below, stop)?,
+            }
+            continue;
+        }
+        if !path.exists() {
+            collected.passed_over.add_dangling(&path.to_string_lossy());
+            continue;
+        }
+        let Some((_, kind)) = kind_of(&below) else { continue };
+        let text = match kind {
+            Kind::Annotation { .. } | Kind::Split(_) => text_of(&path, fs_err::File::open(&path)?)?,
+            Kind::Picture { .. } | Kind::Other => Vec::new(),
+        };
+        collected.take_text(kind, &path, text)?;
+    }
+    Ok(())
 }
 
 /// The folders that hold `Annotations`, the input itself first.
@@ -186,7 +227,10 @@ pub(super) fn from_tar(input: &Path, images: &Path, stop: &AtomicBool) -> Result
             .components()
             .filter(|part| *part != Component::CurDir)
             .collect();
-        let Some((set, kind)) = kind_of(&path) else { continue };
+        let Some((set, kind)) = kind_of(&path) else {
+            collected.passed_over.add(&path.to_string_lossy());
+            continue;
+        };
         match &root {
             None => root = Some(set),
             Some(first) if *first != set => return Err(two_sets(input, first, &set)),
@@ -194,10 +238,13 @@ pub(super) fn from_tar(input: &Path, images: &Path, stop: &AtomicBool) -> Result
         }
         let (shown, size) = (input.join(&path), entry.size());
         let cut_short = || broken(&format!("`{}` is cut short", path.display()));
-        if let Kind::Picture { name, .. } = &kind {
-            // `name` is a file name alone, so nothing can be written outside `images`.
-            fs_err::create_dir_all(images)?;
-            let mut picture = fs_err::File::create(images.join(name))?;
+        if let Kind::Other = kind {
+            collected.take_text(kind, &shown, Vec::new())?;
+        } else if let Kind::Picture { name, .. } = &kind {
+            // No part of `name` begins with a dot, so nothing can be written outside `images`.
+            let target = images.join(name);
+            fs_err::create_dir_all(target.parent().unwrap_or(images))?;
+            let mut picture = fs_err::File::create(target)?;
             if io::copy(&mut entry, &mut picture)? < size {
                 return Err(cut_short());
             }

@@ -153,6 +153,133 @@ fn pixels_counted_from_one_become_corners_from_zero() {
     assert_eq!((train.images().len(), train.images()[0].id, val.images()[0].id), (1, 1, 2));
     assert_eq!((train.annotations()[0].id, val.annotations()[0].id), (1, 2));
     assert!(report.to_string().contains("1 annotated pictures in no image set"));
+    assert_eq!(report.class_lists, 1, "dog_train");
+}
+
+/// No list is read as another, and what is in none is in no file.
+#[test]
+fn every_image_set_has_a_file_of_its_own_name() {
+    let set = small_set(OBJECT);
+    let lists = set.path().join("VOC/deeper/ImageSets");
+    std::fs::rename(lists.join("Main/train.txt"), lists.join("Main/minitrain.txt")).unwrap();
+    std::fs::rename(lists.join("Main/val.txt"), lists.join("minival.txt")).unwrap();
+    std::fs::write(lists.join("Main/valid.txt"), "a\nc\n").unwrap();
+    std::fs::create_dir(lists.join("Layout")).unwrap();
+    std::fs::write(lists.join("Layout/train.txt"), "a 1\n").unwrap();
+    // Without a set `train` there is no `dog_train` of it.
+    std::fs::remove_file(lists.join("Main/dog_train.txt")).unwrap();
+    let (report, _output) = converted(&set).unwrap();
+    let names = |split: &super::SplitReport| {
+        let dataset = Dataset::open(&split.path).unwrap();
+        let files = dataset.images().iter().map(|image| image.file_name.clone());
+        (split.name.clone(), files.collect::<Vec<_>>().join(" "))
+    };
+    let expected = [("minitrain", "a.png"), ("minival", "c.png"), ("valid", "a.png c.png")];
+    let expected = expected.map(|(name, files)| (name.to_owned(), files.to_owned()));
+    assert_eq!(report.splits.iter().map(names).collect::<Vec<_>>(), expected);
+    assert_eq!((report.unlisted, report.class_lists), (1, 0));
+    assert!(report.passed_over.to_string().starts_with("1 .txt ("), "{}", report.passed_over);
+
+    std::fs::write(lists.join("minitrain.txt"), "a\n").unwrap();
+    let text = converted(&set).unwrap_err().to_string();
+    assert!(text.contains("there is another of this name"), "{text}");
+}
+
+#[test]
+fn folders_within_the_folders_are_gone_through() {
+    let set = small_set(OBJECT);
+    let root = set.path().join("VOC/deeper");
+    let moved = |from: &str, to: &str| {
+        std::fs::create_dir_all(root.join(to).parent().unwrap()).unwrap();
+        std::fs::rename(root.join(from), root.join(to)).unwrap();
+    };
+    // In folders of the same names, in one kind of folder alone, and in none.
+    moved("Annotations/a.xml", "Annotations/x/a.xml");
+    moved("JPEGImages/a.png", "JPEGImages/x/a.png");
+    moved("Annotations/c.xml", "Annotations/y/z/c.xml");
+    for (file, bytes) in [("Annotations/x/notes.md", ""), ("JPEGImages/._a.png", "")] {
+        std::fs::write(root.join(file), bytes).unwrap();
+    }
+    std::fs::write(root.join("ImageSets/Main/train.txt"), "x/a\nb\n").unwrap();
+    let archive = set.path().join("set.tar");
+    let mut builder = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+    builder.append_dir_all("set", &root).unwrap();
+    builder.finish().unwrap();
+    for input in [root.clone(), archive] {
+        let output = tempfile::tempdir().unwrap();
+        let report = convert(&input, output.path(), false, &GO).unwrap();
+        let train = Dataset::open(&report.splits[0].path).unwrap();
+        let files: Vec<_> = train.images().iter().map(|i| i.file_name.as_str()).collect();
+        assert_eq!(files, ["x/a.png", "b.png"], "{}", input.display());
+        assert!(files.iter().all(|file| report.image_root.join(file).is_file()));
+        assert_eq!(Dataset::open(&report.splits[1].path).unwrap().images()[0].file_name, "c.png");
+        let passed_over = report.passed_over.to_string();
+        assert!(
+            passed_over.contains("1 .md (") && passed_over.contains("1 hidden ("),
+            "{passed_over}"
+        );
+    }
+
+    // One name in two folders is nobody's.
+    std::fs::copy(root.join("Annotations/x/a.xml"), root.join("Annotations/y/a.xml")).unwrap();
+    std::fs::write(root.join("ImageSets/Main/train.txt"), "a\n").unwrap();
+    let text = converted(&set).unwrap_err().to_string();
+    assert!(text.contains("image set train, line 1: `a` may be `x/a` or `y/a`"), "{text}");
+    std::fs::write(root.join("ImageSets/Main/train.txt"), "y/a\n").unwrap();
+    std::fs::create_dir(root.join("JPEGImages/w")).unwrap();
+    std::fs::copy(root.join("JPEGImages/x/a.png"), root.join("JPEGImages/w/a.png")).unwrap();
+    let text = converted(&set).unwrap_err().to_string();
+    assert!(text.contains("a.xml: its picture may be JPEGImages/w/a or JPEGImages/x/a"), "{text}");
+    std::fs::copy(root.join("JPEGImages/x/a.png"), root.join("JPEGImages/x/a.jpg")).unwrap();
+    let text = converted(&set).unwrap_err().to_string();
+    assert!(text.contains("picture: there is another of this name"), "{text}");
+}
+
+#[test]
+fn the_encoding_that_the_xml_says_is_obeyed() {
+    let text = |encoding: &str| {
+        format!(
+            "<?xml version=\"1.0\"{encoding}?>\n<annotation><size><width>8</width><height>9\
+             </height></size>{}</annotation>",
+            OBJECT.replace("dog", "café 犬")
+        )
+    };
+    let said = |label: &str| text(&format!(" encoding='{label}'"));
+    let utf16: Vec<u8> = [0xFEFF]
+        .into_iter()
+        .chain(said("UTF-16").encode_utf16())
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let shift_jis = said("Shift_JIS").replace("café", "cafe");
+    let files: [(&str, Vec<u8>); 5] = [
+        ("café 犬", text("").into_bytes()),
+        ("café 犬", said("utf-8").into_bytes()),
+        ("café 犬", utf16),
+        ("cafe 犬", encoding_rs::SHIFT_JIS.encode(&shift_jis).0.into_owned()),
+        ("café", encoding_rs::WINDOWS_1252.encode(&said("ISO-8859-1").replace(" 犬", "")).0.into()),
+    ];
+    for (name, bytes) in files {
+        let set = small_set(OBJECT);
+        std::fs::write(annotation(&set, "c"), bytes).unwrap();
+        let (report, _output) = converted(&set).unwrap();
+        assert_eq!(report.classes, [name, "dog"]);
+    }
+    for (bytes, says) in [
+        (said("klingon").into_bytes(), "says its encoding is `klingon`, which is unknown"),
+        (
+            encoding_rs::WINDOWS_1252.encode(&text("").replace('犬', "e")).0.into(),
+            "not UTF-8 text, and it says",
+        ),
+        (
+            b"<?xml encoding=\"utf-8\"?><annotation>\xff</annotation>".into(),
+            "not UTF-8 text, which",
+        ),
+    ] {
+        let set = small_set(OBJECT);
+        std::fs::write(annotation(&set, "c"), bytes).unwrap();
+        let message = converted(&set).unwrap_err().to_string();
+        assert!(message.contains("c.xml: XML: ") && message.contains(says), "{message}");
+    }
 }
 
 #[test]
@@ -230,7 +357,7 @@ fn mistakes_are_named_with_file_and_field() {
     let set = small_set(OBJECT);
     std::fs::write(annotation(&set, "c"), b"<annotation>\xff</annotation>").unwrap();
     let message = converted(&set).unwrap_err().to_string();
-    assert!(message.contains("c.xml: XML: not UTF-8 text at byte 12"), "{message}");
+    assert!(message.contains("c.xml: XML: not UTF-8 text"), "{message}");
 }
 
 #[test]
@@ -241,7 +368,7 @@ fn sets_that_do_not_hold_together_are_refused() {
     };
     let set = small_set(OBJECT);
     std::fs::write(set.path().join("VOC/deeper/ImageSets/Main/val.txt"), "c\nd\n").unwrap();
-    says(&set, "ImageSets/Main/val.txt line 2: no Annotations/d.xml");
+    says(&set, "image set val, line 2: no Annotations/d.xml");
 
     let set = small_set(OBJECT);
     std::fs::remove_file(set.path().join("VOC/deeper/JPEGImages/c.png")).unwrap();

@@ -1,6 +1,6 @@
 //! One VOC annotation file.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use roxmltree::{Document, Node};
 
@@ -25,11 +25,8 @@ pub(super) struct Object {
 
 /// Reads the text of `file` (whose path is for messages).
 pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Annotated> {
-    let text = std::str::from_utf8(text).map_err(|e| {
-        let problem = format!("not UTF-8 text at byte {}", e.valid_up_to());
-        Error::invalid(file, "XML", problem).with_hint("save it as UTF-8")
-    })?;
-    let document = Document::parse(text.trim_start_matches('\u{feff}')).map_err(|e| {
+    let text = decoded(file, text)?;
+    let document = Document::parse(&text).map_err(|e| {
         Error::invalid(file, "XML", format!("broken: {e}"))
             .with_hint("is the file truncated? copy it again, or mend it at that line")
     })?;
@@ -82,6 +79,37 @@ fn object(file: &Path, index: usize, node: Node<'_, '_>) -> Result<Object> {
         Some(text) => return Err(wrong(file, at("difficult"), "0 or 1", text)),
     };
     Ok(Object { name: name.to_owned(), corners, difficult })
+}
+
+/// The text in the encoding that it has by its byte order mark, or else says it has; UTF-8 where it says
+/// none, as XML has it.
+fn decoded<'a>(file: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
+    let start = String::from_utf8_lossy(&text[..text.len().min(256)]);
+    let declared = start
+        .strip_prefix("<?xml")
+        .and_then(|rest| {
+            rest.split_once("?>")?.0.split_once("encoding")?.1.trim_start().strip_prefix('=')
+        })
+        .map(|value| value.trim_start().trim_matches(['"', '\'']))
+        .and_then(|value| value.split(['"', '\'']).next());
+    let encoding = match declared {
+        None => encoding_rs::UTF_8,
+        Some(label) => encoding_rs::Encoding::for_label(label.as_bytes()).ok_or_else(|| {
+            Error::invalid(file, "XML", format!("says its encoding is `{label}`, which is unknown"))
+                .with_hint("save it as UTF-8, and say so in its first line")
+        })?,
+    };
+    // A byte order mark says it better.
+    let (decoded, encoding, malformed) = encoding.decode(text);
+    if malformed {
+        let problem = match declared {
+            None => "not UTF-8 text, and it says no other encoding".to_owned(),
+            Some(_) => format!("not {} text, which it says it is", encoding.name()),
+        };
+        return Err(Error::invalid(file, "XML", problem)
+            .with_hint("save it as UTF-8, or say its encoding in its first line"));
+    }
+    Ok(decoded)
 }
 
 fn wrong(file: &Path, field: String, expected: &str, got: &str) -> Error {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     boxes::{Xywh, Xyxy},
-    data::{dataset::Dataset, image_store::ImageStore},
+    data::{dataset::Dataset, image_io::Orientation, image_store::ImageStore},
     error::{Error, Result, problem_in_line},
     random::{Random, Stream},
     teacher::clip::Tokenizer,
@@ -62,7 +62,7 @@ impl CaptionSet {
     /// picture that is not there: with file and line. Fewer than two different captions.
     pub fn open(path: &Path, images: Option<&Path>, template: &str) -> Result<Self> {
         let beside = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let store = ImageStore::open(images.unwrap_or(beside))?;
+        let store = ImageStore::open(images.unwrap_or(beside), Orientation::Exif)?;
         let mut set =
             Self { path: path.to_owned(), store, pictures: Vec::new(), captions: Vec::new() };
         match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {

@@ -56,13 +56,12 @@ fn what_is_left_out_is_reported() {
     assert_eq!(report.classes_by_frequency, [1, 1, 0]);
     assert_eq!(report.unmapped, [("yeti".to_owned(), 3)]);
     assert_eq!(report.empty, ["airplane"]);
-    assert_eq!(report.skipped_files, 2);
     assert_eq!(
         report.to_string(),
         "3 classification pictures of 2 of the 3 classes: 2 of 1 rare, 1 of 1 common, 0 of 0 \
          frequent ones\n  1 of the set's 4 classes are not in the detection set, left out with \
-         their 3 pictures: yeti (3)\n  1 classes without pictures: airplane\n  2 files are neither \
-         .jpg, .jpeg nor .png, left out: cat/Thumbs.db, .."
+         their 3 pictures: yeti (3)\n  1 classes without pictures: airplane\n  passed over as no \
+         images: 1 .db (cat/Thumbs.db), 1 .txt (cat/readme.txt), 1 hidden (cat/._a.png)"
     );
     let many = ExtraReport {
         unmapped: (0..25).map(|i| (format!("c{i}"), 2)).collect(),
@@ -201,7 +200,7 @@ fn the_benchmarks_archive_is_mapped_wholly_by_wnid() {
     // 60 pictures a frequent class, 120 a common one, 150 a rare one.
     assert_eq!(report.classes_by_frequency, [11, 14, 15]);
     assert_eq!(report.pictures_by_frequency, [11 * 150, 14 * 120, 15 * 60]);
-    assert!(report.unmapped.is_empty() && report.skipped_files == 0);
+    assert!(report.unmapped.is_empty() && report.passed_over.is_empty());
     for i in (0..set.len()).step_by(97) {
         let item = set.item(i);
         let category = vocabulary.category(item.labels[0]);
