@@ -40,6 +40,8 @@ fn images(paths: impl Iterator<Item = PathBuf>, passed_over: &mut PassedOver) ->
             passed_over.count("folders".to_owned(), &name);
         } else if !path.exists() {
             passed_over.add_dangling(&name);
+        } else if !path.is_file() {
+            passed_over.count("pipes, sockets and devices".to_owned(), &name);
         } else if !is_picture(&path) {
             passed_over.add(&name);
         } else {

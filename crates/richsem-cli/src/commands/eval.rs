@@ -191,7 +191,7 @@ fn detect_and_measure(
         .with_training_vocabulary(&detector.vocabulary);
     let batch = args.batch.map_or(detector.config.eval.batch_size, usize::from);
     let found = detect(&detector, &evaluator, dataset, &store, batch)?;
-    if let Some(note) = store.turned("--orientation stored") {
+    if let Some(note) = store.turned("--orientation") {
         output::note(note);
     }
     if let Some(file) = &args.save_json {

@@ -51,8 +51,7 @@ impl ImageEntry {
         let got = [image.height(), image.width()];
         let (keeps_size, orientation) = (exif < 5 || got[0] == got[1], store.orientation());
         let Some([h, w]) = self.size.filter(|&expected| expected != got) else {
-            if exif != 1 && orientation == Orientation::Exif && (keeps_size || self.size.is_none())
-            {
+            if exif != 1 && (keeps_size || self.size.is_none()) {
                 store.note_turned(&self.name);
             }
             return Ok(image);

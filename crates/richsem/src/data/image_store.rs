@@ -80,15 +80,19 @@ impl ImageStore {
         }
     }
 
-    /// A note on such images, if some were read. `setting` is what says how they are read.
+    /// A note on such images, if some were read. `setting` is what says how.
     #[must_use]
     pub fn turned(&self, setting: &str) -> Option<String> {
         let turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
         let first = turned.first()?;
+        let (read, otherwise, value) = match self.orientation {
+            Orientation::Exif => ("as viewers show them", "on the pixels as stored", "stored"),
+            Orientation::Stored => ("as stored", "on what viewers show", "exif"),
+        };
         Some(format!(
-            "{} image(s), as `{first}`, have an EXIF orientation and the same size with it and without: \
-             they were read as viewers show them; if their boxes were drawn on the stored pixels, give \
-             {setting}",
+            "{} image(s), as `{first}`, have an EXIF orientation, and the annotations do not show whether \
+             their boxes are in its frame: read {read}; if the boxes were drawn {otherwise}, set {setting} \
+             to {value}",
             turned.len()
         ))
     }
@@ -219,7 +223,7 @@ impl ImageStore {
             }
             kept
         });
-        hidden.iter().for_each(|name| passed_over.add(&format!("{below}{name}")));
+        hidden.iter().for_each(|name| passed_over.add_hidden(&format!("{below}{name}")));
         dangling.iter().for_each(|name| passed_over.add_dangling(&format!("{below}{name}")));
         Ok((files, passed_over))
     }

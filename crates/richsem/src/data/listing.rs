@@ -15,12 +15,17 @@ pub fn is_image(name: &str) -> bool {
     !file.starts_with('.') && EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
+const HIDDEN: &str = "hidden";
+const DANGLING: &str = "links to nothing";
+/// Names that are kept of a kind.
+const NAMED: usize = 20;
+
 /// Files that were not taken for images, by kind. `Display` gives a line without an end, as
 /// `3 .txt (as notes.txt), 1 hidden (._a.jpg)`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PassedOver {
-    /// By kind: how many, and the first.
-    kinds: BTreeMap<String, (usize, String)>,
+    /// By kind: how many, and the names of the first.
+    kinds: BTreeMap<String, (usize, Vec<String>)>,
 }
 
 impl PassedOver {
@@ -28,28 +33,39 @@ impl PassedOver {
     pub fn add(&mut self, name: &str) {
         let file = name.rsplit('/').next().unwrap_or(name);
         let kind = match file.rsplit_once('.') {
-            Some(("", _)) => "hidden".to_owned(),
-            _ if file.starts_with('.') => "hidden".to_owned(),
+            _ if file.starts_with('.') => HIDDEN.to_owned(),
             Some((_, extension)) => format!(".{}", extension.to_lowercase()),
             None => "without an extension".to_owned(),
         };
         self.count(kind, name);
     }
 
+    /// Counts a file that is hidden, or lies in a hidden folder.
+    pub fn add_hidden(&mut self, name: &str) {
+        self.count(HIDDEN.to_owned(), name);
+    }
+
     /// Counts a link to what does not exist.
     pub fn add_dangling(&mut self, name: &str) {
-        self.count("links to nothing".to_owned(), name);
+        self.count(DANGLING.to_owned(), name);
     }
 
     /// Counts something of a kind of its own, in the plural.
     pub fn count(&mut self, kind: String, name: &str) {
-        self.kinds.entry(kind).or_insert_with(|| (0, name.to_owned())).0 += 1;
+        let (count, names) = self.kinds.entry(kind).or_default();
+        *count += 1;
+        if names.len() < NAMED {
+            names.push(name.to_owned());
+        }
     }
 
     /// Adds what was passed over elsewhere.
     pub fn extend(&mut self, other: Self) {
-        for (kind, (count, name)) in other.kinds {
-            self.kinds.entry(kind).or_insert_with(|| (0, name)).0 += count;
+        for (kind, (more, others)) in other.kinds {
+            let (count, names) = self.kinds.entry(kind).or_default();
+            *count += more;
+            names.extend(others);
+            names.truncate(NAMED);
         }
     }
 
@@ -62,10 +78,12 @@ impl PassedOver {
 
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (kind, (count, name))) in self.kinds.iter().enumerate() {
+        for (i, (kind, (count, names))) in self.kinds.iter().enumerate() {
             let comma = if i > 0 { ", " } else { "" };
-            let such = if *count > 1 { "as " } else { "" };
-            write!(f, "{comma}{count} {kind} ({such}{name})")?;
+            // Of a link that leads nowhere something is missing: it is named.
+            let shown = if kind == DANGLING { &names[..] } else { &names[..1] };
+            let such = if *count > shown.len() { "as " } else { "" };
+            write!(f, "{comma}{count} {kind} ({such}{})", shown.join(", "))?;
         }
         Ok(())
     }
@@ -90,13 +108,17 @@ mod tests {
     fn what_was_passed_over_is_counted_by_kind() {
         let mut passed_over = PassedOver::default();
         assert!(passed_over.is_empty());
-        for name in ["b/x.txt", "y.TXT", "._a.jpg", "README", ".DS_Store"] {
+        for name in ["b/x.txt", "y.TXT", "README", "./.DS_Store"] {
             passed_over.add(name);
         }
+        passed_over.add_hidden(".git/a.jpg");
         passed_over.add_dangling("gone.jpg");
+        let mut elsewhere = PassedOver::default();
+        elsewhere.add_dangling("too.jpg");
+        passed_over.extend(elsewhere);
         assert_eq!(
             passed_over.to_string(),
-            "2 .txt (as b/x.txt), 2 hidden (as ._a.jpg), 1 links to nothing (gone.jpg), 1 without an \
+            "2 .txt (as b/x.txt), 2 hidden (as ./.DS_Store), 2 links to nothing (gone.jpg, too.jpg), 1 without an \
              extension (README)"
         );
     }

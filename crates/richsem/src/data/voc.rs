@@ -54,9 +54,8 @@ pub struct ConversionReport {
     pub sizes_from_pictures: usize,
     /// Annotated pictures that no image set lists: not written.
     pub unlisted: usize,
-    /// Lists of a class, as VOC's devkit has them (`aeroplane_train.txt`): not written.
-    pub class_lists: usize,
-    /// Files that are no annotation, picture or image set.
+    /// Files that are no annotation, picture or image set; lists of a class, as VOC's devkit has them
+    /// (`aeroplane_train.txt`), among them.
     pub passed_over: PassedOver,
     /// Image sets that list nothing: no file written.
     pub empty_splits: Vec<String>,
@@ -88,7 +87,6 @@ impl fmt::Display for ConversionReport {
             (self.degenerate, "boxes without an inside, dropped"),
             (self.sizes_from_pictures, "sizes missing from the XML, read from the pictures"),
             (self.unlisted, "annotated pictures in no image set, left out"),
-            (self.class_lists, "lists of a class, as aeroplane_train.txt, passed over"),
         ] {
             if count > 0 {
                 write!(f, "\n  {count} {what}")?;
@@ -174,7 +172,8 @@ pub fn convert(
         return Err(Error::invalid(input, "Annotations", "no Annotations/*.xml in it")
             .with_hint("a Pascal VOC set has the folders Annotations, JPEGImages and ImageSets"));
     }
-    let (splits, class_lists) = splits(input, &collected)?;
+    let mut passed_over = collected.passed_over.clone();
+    let splits = splits(input, &collected, &mut passed_over)?;
     let pictures = Stems::of(collected.pictures.keys());
     let listed: BTreeSet<&str> = splits.iter().flat_map(|(_, stems)| stems).copied().collect();
     let classes: Vec<&str> = listed
@@ -193,16 +192,21 @@ pub fn convert(
         degenerate: 0,
         sizes_from_pictures: 0,
         unlisted: collected.annotations.len() - listed.len(),
-        class_lists,
-        passed_over: collected.passed_over.clone(),
+        passed_over,
         empty_splits: Vec::new(),
     };
+    let mut of_picture: BTreeMap<String, &str> = BTreeMap::new();
     let mut converted: BTreeMap<&str, (CocoImage, Vec<CocoAnnotation>)> = BTreeMap::new();
     let mut annotation_id = 0;
     for (position, &stem) in listed.iter().enumerate() {
         unless_stopped(stop)?;
         let annotated = &collected.annotations[stem];
         let file_name = picture_of(input, &collected, &pictures, stem)?;
+        if let Some(other) = of_picture.insert(file_name.clone(), stem) {
+            let problem = format!("JPEGImages/{file_name} is the picture of `{other}`, too");
+            return Err(Error::invalid(input, format!("Annotations/{stem}.xml"), problem)
+                .with_hint("give each its own picture, or take one of them out of the lists"));
+        }
         let (mut width, mut height) = annotated.size;
         if width == 0 || height == 0 {
             (width, height) = header_size(&collected.image_root.join(&file_name))?;
@@ -285,28 +289,38 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str, &str, bool)> {
     })
 }
 
-/// Whether a set is the devkit's list of a class, as `aeroplane_train`: those pictures of another set, each
-/// with a flag of whether it shows the class.
+/// Whether a set is the devkit's list of a class, as `aeroplane_train`: pictures of another set, each with
+/// a flag of whether it shows the class.
 fn is_of_class(name: &str, text: &str, collected: &Collected) -> bool {
-    let of_set = collected
+    let within = |whole: &str| {
+        let whole: BTreeSet<&str> = lines(whole).map(|(_, _, first, _)| first).collect();
+        lines(text).all(|(_, _, first, _)| whole.contains(first))
+    };
+    let mut sets = collected
         .splits
-        .keys()
-        .any(|set| name.strip_suffix(set.as_str()).is_some_and(|rest| rest.ends_with('_')));
+        .iter()
+        .filter(|(set, _)| name.strip_suffix(set.as_str()).is_some_and(|rest| rest.ends_with('_')));
     let mut lines = lines(text).peekable();
-    of_set && lines.peek().is_some() && lines.all(|(_, _, _, flagged)| flagged)
+    lines.peek().is_some()
+        && lines.all(|(_, _, _, flagged)| flagged)
+        && sets.any(|(_, whole)| within(whole))
 }
 
-/// Each image set, and how many lists of a class there are besides.
-fn splits<'a>(input: &Path, collected: &'a Collected) -> Result<(Vec<Split<'a>>, usize)> {
+/// Each image set.
+fn splits<'a>(
+    input: &Path,
+    collected: &'a Collected,
+    passed_over: &mut PassedOver,
+) -> Result<Vec<Split<'a>>> {
     if collected.splits.is_empty() {
         let all = collected.annotations.keys().map(String::as_str).collect();
-        return Ok((vec![("all", all)], 0));
+        return Ok(vec![("all", all)]);
     }
     let stems = Stems::of(collected.annotations.keys());
-    let (mut splits, mut of_classes) = (Vec::new(), 0);
+    let mut splits = Vec::new();
     for (name, text) in &collected.splits {
         if is_of_class(name, text, collected) {
-            of_classes += 1;
+            passed_over.count("lists of a class".to_owned(), &format!("{name}.txt"));
             continue;
         }
         let mut listed = Vec::new();
@@ -339,7 +353,7 @@ fn splits<'a>(input: &Path, collected: &'a Collected) -> Result<(Vec<Split<'a>>,
     // As one reads them; others behind, by name.
     let rank = |name: &str| USUAL.iter().position(|usual| *usual == name).unwrap_or(USUAL.len());
     splits.sort_by_key(|(name, _)| rank(name));
-    Ok((splits, of_classes))
+    Ok(splits)
 }
 
 /// The usual image sets, in the order in which they are shown.
@@ -394,17 +408,22 @@ fn picture_of(
             .with_hint("add the picture, or take the name out of the lists in ImageSets/Main")
     };
     let last = stem.rsplit('/').next().unwrap_or(stem);
+    // Folders of one kind alone; of two kinds they are the same ones.
+    let fits = |picture: &str| !(stem.contains('/') && picture.contains('/'));
     let named = || {
         let name = collected.annotations[stem].file_name.as_deref()?;
         let (other, _) = name.rsplit_once('.')?;
         match pictures.find(other) {
-            Found::One(found) => collected.pictures[found].ends_with(name).then_some(found),
+            Found::One(found) if fits(found) && collected.pictures[found].ends_with(name) => {
+                Some(found)
+            }
             _ => None,
         }
     };
-    let found = match pictures.find(stem) {
-        Found::None => pictures.find(last),
-        found => found,
+    let found = match (pictures.find(stem), pictures.find(last)) {
+        (Found::None, Found::One(one)) if !fits(one) => Found::None,
+        (Found::None, found) => found,
+        (found, _) => found,
     };
     let found = match (found, named()) {
         (Found::One(found), _) => found,

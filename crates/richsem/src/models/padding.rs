@@ -8,8 +8,7 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// Nothing: maps are zero in the padding wherever a layer looks beyond its own pixel, norms go by
-    /// the pixels of the image alone, and boxes are encoded relative to the image.
+    /// Nothing: maps are zero in the padding, norms go by the pixels of the image alone, and boxes are encoded relative to the image.
     #[default]
     Masked,
     /// What it changes in the official code: the backbone's padding is no longer zero after the first

@@ -247,7 +247,7 @@ impl Trainer<'_> {
         }
         let val = self.val.as_ref().map(|(split, _)| ("data.val", &split.store));
         for (key, store) in [("data.train", &self.store)].into_iter().chain(val) {
-            if let Some(note) = store.turned(&format!("{key}.orientation = \"stored\"")) {
+            if let Some(note) = store.turned(&format!("{key}.orientation")) {
                 self.observer.message(&format!("{key}: {note}"));
             }
         }

@@ -8,9 +8,10 @@
 //!   is asked for.
 //! - A file that ends early is an error, as in Pillow, not a half-grey picture.
 //!
-//! Deviations: a JPEG whose data hold an impossible code is an error, where Pillow goes on with
+//! Deviations: an orientation that stands in XMP, in ImageMagick's raw profiles, behind a PNG's pixels, or
+//! in EXIF as anything but a SHORT is not seen. A JPEG whose data hold an impossible code is an error, where Pillow goes on with
 //! whatever comes out. 16-bit grey gives the high byte, as 16-bit colour does; Pillow clips it
-//! at 255, which turns most such pictures white.
+//! at 255, which turns most such pictures white. Progressive JPEGs of which parts are missing are not smoothed.
 
 mod jpeg;
 #[cfg(test)]
@@ -112,6 +113,8 @@ pub fn size(path: &Path, orientation: Orientation) -> Result<[u32; 2]> {
 
 /// What an EXIF segment says; upright where it says nothing that can be read.
 fn turn_of(exif: Option<&[u8]>) -> Turn {
+    // Some writers put JPEG's marker before it in other formats, too.
+    let exif = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
     exif.and_then(Turn::from_exif_chunk).unwrap_or(Turn::NoTransforms)
 }
 
@@ -162,6 +165,9 @@ impl Format {
         match bytes {
             [] => invalid("an empty file", AGAIN),
             [0xFF, 0xD8, ..] => Ok(Self::Jpeg),
+            [b'I', b'I', 0x2B, 0, ..] | [b'M', b'M', 0, 0x2B, ..] => {
+                invalid("BigTIFF", "convert it, as with `magick FILE FILE.png`")
+            }
             [b'<', ..] => invalid("HTML or XML text", "the download gave a web page; repeat it"),
             _ if bytes.starts_with(b"version https://git-lfs") => {
                 invalid("a Git LFS pointer", "fetch the contents with `git lfs pull`")
@@ -235,7 +241,11 @@ fn other_header<'a, R: BufRead + Seek + 'a>(
     let mut decoder = reader.into_decoder().map_err(error)?;
     let (width, height) = decoder.dimensions();
     check_pixels(width, height, name)?;
-    let turn = decoder.orientation().unwrap_or(Turn::NoTransforms);
+    let turn = match decoder.exif_metadata() {
+        Ok(Some(exif)) => turn_of(Some(&exif)),
+        // TIFF's own tag.
+        _ => decoder.orientation().unwrap_or(Turn::NoTransforms),
+    };
     Ok((decoder, turn))
 }
 

@@ -95,6 +95,82 @@ fn jpegs_of_every_kind_are_pillows_or_refused() {
     assert_eq!((right, refused), (504, 56));
 }
 
+/// Which colours three components are: libjpeg's rules, and pixels that show it.
+#[test]
+fn colours_are_told_as_libjpeg_tells_them() {
+    // YCbCr of JFIF, of one scan and of three.
+    let packed = fixture("jpeg_kinds.tar.gz");
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&packed[..]));
+    let of_kind = |name: &str| {
+        name == "1x1-1x1-1x1_together_none.jpg" || name == "1x1-1x1-1x1_apart_none.jpg"
+    };
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_string_lossy().into_owned();
+        if !of_kind(&name) {
+            continue;
+        }
+        let mut jfif = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut jfif).unwrap();
+        let read =
+            |bytes: &[u8]| decode_bytes(bytes, Path::new(&name), Orientation::Exif).unwrap().image;
+        let (ycc, after) = (read(&jfif), 2 + 18);
+        let adobe = |transform: u8| {
+            let mut segment = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0".to_vec();
+            segment.push(transform);
+            segment
+        };
+        let with = |before: &[u8], jfif_too: bool| {
+            let from = if jfif_too { 2 } else { after };
+            [&jfif[..2], before, &jfif[from..]].concat()
+        };
+        let renamed = |bytes: Vec<u8>| {
+            let mut bytes = bytes;
+            let frame = bytes.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
+            for (i, letter) in b"RGB".iter().enumerate() {
+                bytes[frame + 10 + 3 * i] = *letter;
+            }
+            let scans: Vec<_> = bytes
+                .windows(2)
+                .enumerate()
+                .filter(|(_, w)| *w == [0xFF, 0xDA])
+                .map(|(i, _)| i)
+                .collect();
+            for scan in scans {
+                for i in 0..usize::from(bytes[scan + 4]) {
+                    let at = scan + 5 + 2 * i;
+                    bytes[at] = b"RGB"[usize::from(bytes[at]) - 1];
+                }
+            }
+            bytes
+        };
+        assert_eq!(&jfif[6..10], b"JFIF");
+        // Its components as they are.
+        let rgb = read(&with(&adobe(0), false));
+        assert_ne!(rgb, ycc, "{name}");
+        for (what, bytes, expected) in [
+            ("nothing", with(b"", false), &ycc),
+            ("Adobe's 1", with(&adobe(1), false), &ycc),
+            ("JFIF and Adobe's 0", with(&adobe(0), true), &ycc),
+            ("JFIF and R, G, B", renamed(jfif.clone()), &ycc),
+            ("R, G, B", renamed(with(b"", false)), &rgb),
+        ] {
+            let got = read(&bytes);
+            let apart = got.iter().zip(expected.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(apart <= 4, "{name}, {what}: {apart}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_part_between_restart_markers_is_an_error() {
+    let whole = fixture("restart.jpg");
+    let at = |number: u8| whole.windows(2).position(|w| w == [0xFF, 0xD0 + number]).unwrap();
+    let cut = [&whole[..at(0)], &whole[at(1)..]].concat();
+    let text = decode_bytes(&cut, Path::new("a.jpg"), Orientation::Exif).unwrap_err().to_string();
+    assert!(text.contains("a part is missing"), "{text}");
+}
+
 /// An image with an EXIF orientation.
 fn with_exif(image: &RgbImage, exif: u8, format: &str) -> Vec<u8> {
     use image::{ImageEncoder, codecs};

@@ -79,7 +79,9 @@ impl Collected {
         };
         match kind {
             Kind::Annotation { stem } => {
-                self.annotations.insert(stem, xml::parse(file, &text)?);
+                if self.annotations.insert(stem, xml::parse(file, &text)?).is_some() {
+                    return twice("annotation", "the archive has it twice: keep one");
+                }
             }
             Kind::Split(split) => {
                 let text = String::from_utf8(text).map_err(|_| {
@@ -121,9 +123,14 @@ pub(super) fn from_folder(input: &Path, stop: &AtomicBool) -> Result<Collected> 
         [first, second, ..] => return Err(two_sets(input, first, second)),
     };
     let mut collected = Collected { image_root: root.join("JPEGImages"), ..Collected::default() };
-    for folder in FOLDERS {
-        if root.join(folder).is_dir() {
-            take_folder(&mut collected, root, Path::new(folder), stop)?;
+    for path in sorted_entries(root)? {
+        let name = path.file_name().unwrap_or_default();
+        if !path.is_dir() {
+            collected.passed_over.add(&path.to_string_lossy());
+        } else if FOLDERS.iter().any(|folder| name == *folder) {
+            take_folder(&mut collected, root, Path::new(name), stop)?;
+        } else {
+            collected.passed_over.count("folders".into(), &path.to_string_lossy());
         }
     }
     Ok(collected)
@@ -218,16 +225,21 @@ pub(super) fn from_tar(input: &Path, images: &Path, stop: &AtomicBool) -> Result
     for entry in archive.entries().map_err(|e| broken(&e))? {
         unless_stopped(stop)?;
         let mut entry = entry.map_err(|e| broken(&e))?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
+        let entry_type = entry.header().entry_type();
         let path: PathBuf = entry
             .path()
             .map_err(|e| broken(&e))?
             .components()
             .filter(|part| *part != Component::CurDir)
             .collect();
-        let Some((set, kind)) = kind_of(&path) else {
+        if entry_type.is_symlink() || entry_type.is_hard_link() {
+            collected.passed_over.count("links within the archive".into(), &path.to_string_lossy());
+        }
+        if !entry_type.is_file() {
+            continue;
+        }
+        let known = kind_of(&path).filter(|(_, kind)| !matches!(kind, Kind::Other));
+        let Some((set, kind)) = known else {
             collected.passed_over.add(&path.to_string_lossy());
             continue;
         };
@@ -238,9 +250,7 @@ pub(super) fn from_tar(input: &Path, images: &Path, stop: &AtomicBool) -> Result
         }
         let (shown, size) = (input.join(&path), entry.size());
         let cut_short = || broken(&format!("`{}` is cut short", path.display()));
-        if let Kind::Other = kind {
-            collected.take_text(kind, &shown, Vec::new())?;
-        } else if let Kind::Picture { name, .. } = &kind {
+        if let Kind::Picture { name, .. } = &kind {
             // No part of `name` begins with a dot, so nothing can be written outside `images`.
             let target = images.join(name);
             fs_err::create_dir_all(target.parent().unwrap_or(images))?;

@@ -122,7 +122,7 @@ fn small_set(objects: &str) -> tempfile::TempDir {
     std::fs::write(set.join("ImageSets/Main/train.txt"), "a  1\n\na\n").unwrap();
     std::fs::write(set.join("ImageSets/Main/val.txt"), "c\r\n").unwrap();
     std::fs::write(set.join("ImageSets/Main/test.txt"), "\n").unwrap();
-    std::fs::write(set.join("ImageSets/Main/dog_train.txt"), "nobody -1\n").unwrap();
+    std::fs::write(set.join("ImageSets/Main/dog_train.txt"), "a -1\n").unwrap();
     folder
 }
 
@@ -153,7 +153,7 @@ fn pixels_counted_from_one_become_corners_from_zero() {
     assert_eq!((train.images().len(), train.images()[0].id, val.images()[0].id), (1, 1, 2));
     assert_eq!((train.annotations()[0].id, val.annotations()[0].id), (1, 2));
     assert!(report.to_string().contains("1 annotated pictures in no image set"));
-    assert_eq!(report.class_lists, 1, "dog_train");
+    assert_eq!(report.passed_over.to_string(), "1 lists of a class (dog_train.txt)");
 }
 
 /// No list is read as another, and what is in none is in no file.
@@ -177,12 +177,45 @@ fn every_image_set_has_a_file_of_its_own_name() {
     let expected = [("minitrain", "a.png"), ("minival", "c.png"), ("valid", "a.png c.png")];
     let expected = expected.map(|(name, files)| (name.to_owned(), files.to_owned()));
     assert_eq!(report.splits.iter().map(names).collect::<Vec<_>>(), expected);
-    assert_eq!((report.unlisted, report.class_lists), (1, 0));
+    assert_eq!(report.unlisted, 1);
     assert!(report.passed_over.to_string().starts_with("1 .txt ("), "{}", report.passed_over);
 
     std::fs::write(lists.join("minitrain.txt"), "a\n").unwrap();
     let text = converted(&set).unwrap_err().to_string();
     assert!(text.contains("there is another of this name"), "{text}");
+}
+
+/// Flags do not make a list one of a class: its pictures are then those of a set.
+#[test]
+fn a_list_with_flags_and_pictures_of_its_own_is_an_image_set() {
+    let set = small_set(OBJECT);
+    let lists = set.path().join("VOC/deeper/ImageSets/Main");
+    std::fs::write(lists.join("mini_val.txt"), "b 1\n").unwrap();
+    let (report, _output) = converted(&set).unwrap();
+    let names: Vec<_> = report.splits.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["train", "val", "mini_val"]);
+    assert_eq!(report.unlisted, 0);
+}
+
+#[test]
+fn a_picture_is_that_of_one_annotation() {
+    let set = small_set(OBJECT);
+    let root = set.path().join("VOC/deeper");
+    for folder in ["Annotations/x", "Annotations/y", "JPEGImages/x"] {
+        std::fs::create_dir(root.join(folder)).unwrap();
+    }
+    for folder in ["x", "y"] {
+        let to = root.join(format!("Annotations/{folder}/a.xml"));
+        std::fs::copy(root.join("Annotations/a.xml"), to).unwrap();
+    }
+    std::fs::remove_file(root.join("Annotations/a.xml")).unwrap();
+    std::fs::write(root.join("ImageSets/Main/train.txt"), "x/a\ny/a\n").unwrap();
+    std::fs::remove_file(root.join("ImageSets/Main/dog_train.txt")).unwrap();
+    let text = converted(&set).unwrap_err().to_string();
+    assert!(text.contains("y/a.xml: JPEGImages/a.png is the picture of `x/a`, too"), "{text}");
+    std::fs::rename(root.join("JPEGImages/a.png"), root.join("JPEGImages/x/a.png")).unwrap();
+    let text = converted(&set).unwrap_err().to_string();
+    assert!(text.contains("y/a.xml: its picture is missing"), "{text}");
 }
 
 #[test]
@@ -221,6 +254,7 @@ fn folders_within_the_folders_are_gone_through() {
     }
 
     // One name in two folders is nobody's.
+    std::fs::remove_file(root.join("ImageSets/Main/dog_train.txt")).unwrap();
     std::fs::copy(root.join("Annotations/x/a.xml"), root.join("Annotations/y/a.xml")).unwrap();
     std::fs::write(root.join("ImageSets/Main/train.txt"), "a\n").unwrap();
     let text = converted(&set).unwrap_err().to_string();
@@ -251,7 +285,12 @@ fn the_encoding_that_the_xml_says_is_obeyed() {
         .flat_map(u16::to_le_bytes)
         .collect();
     let shift_jis = said("Shift_JIS").replace("café", "cafe");
-    let files: [(&str, Vec<u8>); 5] = [
+    let without_mark = said("utf-16").encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let with_dtd = said("utf-8").replace("<annotation>", "<!DOCTYPE annotation><annotation>");
+    let files: [(&str, Vec<u8>); 8] = [
+        ("café 犬", without_mark),
+        ("café 犬", said("utf-16").into_bytes()),
+        ("café 犬", with_dtd.into_bytes()),
         ("café 犬", text("").into_bytes()),
         ("café 犬", said("utf-8").into_bytes()),
         ("café 犬", utf16),

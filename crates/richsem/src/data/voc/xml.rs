@@ -26,7 +26,8 @@ pub(super) struct Object {
 /// Reads the text of `file` (whose path is for messages).
 pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Annotated> {
     let text = decoded(file, text)?;
-    let document = Document::parse(&text).map_err(|e| {
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+    let document = Document::parse_with_options(&text, options).map_err(|e| {
         Error::invalid(file, "XML", format!("broken: {e}"))
             .with_hint("is the file truncated? copy it again, or mend it at that line")
     })?;
@@ -92,12 +93,20 @@ fn decoded<'a>(file: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
         })
         .map(|value| value.trim_start().trim_matches(['"', '\'']))
         .and_then(|value| value.split(['"', '\'']).next());
-    let encoding = match declared {
-        None => encoding_rs::UTF_8,
-        Some(label) => encoding_rs::Encoding::for_label(label.as_bytes()).ok_or_else(|| {
-            Error::invalid(file, "XML", format!("says its encoding is `{label}`, which is unknown"))
-                .with_hint("save it as UTF-8, and say so in its first line")
-        })?,
+    let encoding = match (text, declared) {
+        // Without a byte order mark, as XML's appendix F tells them apart.
+        ([b'<', 0, b'?', 0, ..], _) => encoding_rs::UTF_16LE,
+        ([0, b'<', 0, b'?', ..], _) => encoding_rs::UTF_16BE,
+        (_, None) => encoding_rs::UTF_8,
+        (_, Some(label)) => {
+            let said = encoding_rs::Encoding::for_label(label.as_bytes()).ok_or_else(|| {
+                let problem = format!("says its encoding is `{label}`, which is unknown");
+                Error::invalid(file, "XML", problem)
+                    .with_hint("save it as UTF-8, and say so in its first line")
+            })?;
+            // What could be read so far is not in 16 bits, whatever it says.
+            if said.is_ascii_compatible() { said } else { encoding_rs::UTF_8 }
+        }
     };
     // A byte order mark says it better.
     let (decoded, encoding, malformed) = encoding.decode(text);
