@@ -7,6 +7,7 @@
 //! | 2 | the command line is wrong (written by `clap`) |
 //! | 3 | training met a number that is not finite |
 //! | 101 | an internal error: a bug of this program (Rust's own code for a panic) |
+//! | 129 | stopped by SIGHUP, which `nohup` keeps away; training has saved everything |
 //! | 130 | stopped by Ctrl-C (SIGINT); training has saved everything |
 //! | 143 | stopped by SIGTERM; training has saved everything |
 
@@ -37,4 +38,4 @@ Exit codes:
   1  error in input, settings or files; some pictures not readable, or runs of a study failed
   2  wrong command line
   3  training met a number that is not finite
-  130, 143  stopped by Ctrl-C, by SIGTERM: training has saved everything";
+  129, 130, 143  stopped by SIGHUP, Ctrl-C, SIGTERM: training has saved everything";

@@ -10,13 +10,14 @@ use std::{
 
 use anyhow::Result;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
 };
 
 use crate::{exit, output};
 
-/// SIGINT and SIGTERM ask to stop in good order; a second one ends the process at once.
+/// SIGINT, SIGTERM and SIGHUP (the terminal is gone) ask to stop in good order; a second one ends the
+/// process at once. A process that was started to ignore SIGHUP, as by `nohup`, goes on ignoring it.
 pub(crate) struct Signals {
     /// Set by the first.
     pub(crate) stop: Arc<AtomicBool>,
@@ -29,7 +30,8 @@ impl Signals {
     pub(crate) fn catch() -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let which = Arc::new(AtomicUsize::new(SIGINT as usize));
-        for signal in [SIGINT, SIGTERM] {
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
             // In this order: the first signal finds the flag unset and sets it.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
             flag::register_usize(signal, Arc::clone(&which), signal as usize)?;
@@ -48,4 +50,12 @@ impl Signals {
         output::note(format!("stopped: `{}` is as it was", output.display()));
         self.exit_code()
     }
+}
+
+/// Whether this process ignores a signal, by Linux's record of it; no where there is none.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -40,7 +40,20 @@ impl<'a> Session<'a> {
             true => &["train", "--device", "cpu", "--resume", run],
             false => &["train", "--device", "cpu", "-c", "tiny.toml", "--run", run],
         };
-        let mut command = dir.raw_command(start);
+        Self::of(dir, dir.raw_command(start))
+    }
+
+    /// Goes on with a run as `nohup` does it.
+    fn start_nohup(dir: &'a Dir, run: &str) -> Self {
+        let plain = dir.raw_command(&["train", "--device", "cpu", "--resume", run]);
+        let mut command = Command::new("nohup");
+        command.arg(plain.get_program()).args(plain.get_args());
+        command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.current_dir(plain.get_current_dir().unwrap());
+        Self::of(dir, command)
+    }
+
+    fn of(dir: &'a Dir, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = Arc::<Mutex<String>>::default();
         let (mut pipe, text) = (child.stderr.take().unwrap(), Arc::clone(&stderr));
@@ -76,11 +89,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Ends it with a signal. Its exit code, none if the signal itself ended it, and what it said.
-    fn end(mut self, signal: &str) -> (Option<i32>, String) {
-        // Reaped only below, so that the id is still this process's.
+    fn signal(&self, signal: &str) {
+        // Not reaped yet, so that the id is still this process's.
         let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(kill.unwrap().success());
+    }
+
+    /// Ends it with a signal. Its exit code, none if the signal itself ended it, and what it said.
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
         let code = self.child.wait().unwrap().code();
         self.reader.join().unwrap();
         let text = self.stderr.lock().unwrap().clone();
@@ -223,6 +240,7 @@ fn signalled(dir: &Dir) {
         ("-INT", 130, "evaluating"),
         ("-TERM", 143, "evaluating"),
         ("-INT", 130, "  step 11 "),
+        ("-HUP", 129, "  step 13 "),
     ] {
         let mut session = Session::start(dir, "signalled");
         let reached = session.wait_for(|s| s.says(moment));
@@ -231,5 +249,8 @@ fn signalled(dir: &Dir) {
         assert_eq!(ended, Some(code), "{moment}: {stderr}");
         assert!(stderr.contains("richsem train --resume signalled"), "{stderr}");
     }
-    Session::start(dir, "signalled").finish();
+    let mut session = Session::start_nohup(dir, "signalled");
+    assert!(session.wait_for(|s| s.says(READY)), "{}", session.stderr.lock().unwrap());
+    session.signal("-HUP");
+    session.finish();
 }

@@ -105,7 +105,7 @@ impl Detector {
     ) -> Result<Self> {
         let mut scale = None;
         let text = match (&config.model.class_head, given) {
-            (ClassHeadConfig::Linear, _) => None,
+            (ClassHeadConfig::Linear {}, _) => None,
             (ClassHeadConfig::Text { table: Some(table) }, _) => {
                 Some(read_text_table(table, &vocabulary)?)
             }
@@ -159,7 +159,7 @@ impl Detector {
         let record = Record::of(&metadata, path)?;
         let config = record.config(path)?;
         let text = match (&config.model.class_head, tensors.remove(TEXT_TABLE)) {
-            (ClassHeadConfig::Linear, _) => None,
+            (ClassHeadConfig::Linear {}, _) => None,
             (ClassHeadConfig::Text { .. }, Some(rows)) => {
                 Some(checked_text_table(&rows, &record.vocabulary, path)?)
             }

@@ -163,12 +163,12 @@ impl Default for DataConfig {
 }
 
 /// How classes are told apart.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClassHeadConfig {
     /// One weight row a class.
-    #[default]
-    Linear,
+    // With braces: of a variant without them serde takes any keys.
+    Linear {},
     /// Cosines against a table of text embeddings.
     Text {
         /// `.npy` or safetensors file with one row a class, in order of category ids, or a larger
@@ -177,6 +177,12 @@ pub enum ClassHeadConfig {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         table: Option<PathBuf>,
     },
+}
+
+impl Default for ClassHeadConfig {
+    fn default() -> Self {
+        Self::Linear {}
+    }
 }
 
 /// The detector.
@@ -402,7 +408,7 @@ impl Config {
         self.data.resize.validate("data.resize")?;
         self.model.dino.validate("model.dino")?;
         self.model.denoising.validate("model.denoising")?;
-        if self.model.class_head == ClassHeadConfig::Linear
+        if self.model.class_head == (ClassHeadConfig::Linear {})
             && self.model.dino.class_projection != ProjectionKind::Linear
         {
             let problem = "a linear class head has no projection";

@@ -112,6 +112,42 @@ fn unknown_keys_name_the_nearest() {
     );
 }
 
+/// Of every setting that is one of several kinds, and of every kind.
+#[test]
+fn no_kind_of_a_setting_takes_unknown_keys() {
+    let text = r#"text = { kind = "table", table = "t.npy" }"#;
+    for (section, kind) in [
+        ("model.class_head", r#"kind = "linear""#),
+        ("model.class_head", r#"kind = "text""#),
+        ("data.sampler", r#"kind = "uniform""#),
+        ("data.sampler", "kind = \"repeat_factor\"\nthreshold = 0.01"),
+        ("data.sampler", r#"kind = "class_aware""#),
+        ("data.extra.a.form", r#"kind = "mosaic""#),
+        ("data.extra.a.form", r#"kind = "single""#),
+        ("data.extra.a.mapping", r#"by = "wnid""#),
+        ("data.extra.a.mapping", r#"by = "synset""#),
+        ("data.extra.a.mapping", r#"by = "name""#),
+        ("data.extra.a.mapping", r#"by = "id""#),
+        ("data.extra.a.mapping", "by = \"file\"\npath = \"m.json\""),
+        ("teacher.text", "kind = \"table\"\ntable = \"t.npy\""),
+        ("teacher.text", r#"kind = "prompts""#),
+    ] {
+        let around = match section.split('.').next() {
+            Some("teacher") => "[teacher]\nweights = \"w.pt\"\n".to_owned(),
+            _ if section.contains("extra") => {
+                format!("[teacher]\nweights = \"w.pt\"\n{text}\n[data.extra.a]\nimages = \"i\"\n")
+            }
+            _ => String::new(),
+        };
+        let file = format!("version = 1\n{around}[{section}]\n{kind}\n");
+        if let Err(error) = load(&file, &[]) {
+            // Only what else such a run needs may be missing.
+            assert!(!error.to_string().contains("unknown"), "{section} {kind}: {error}");
+        }
+        refused(&format!("{file}nonsense = 5"), &[], &["nonsense", "unknown"]);
+    }
+}
+
 #[test]
 fn wrong_values_name_file_key_and_reason() {
     refused(

@@ -111,7 +111,7 @@ pub(super) fn from_official(
     };
     config.model.class_head = match &text {
         Some(_) => ClassHeadConfig::Text { table: None },
-        None => ClassHeadConfig::Linear,
+        None => ClassHeadConfig::Linear {},
     };
     let rows = match layout.family {
         Family::RichSem => BTreeMap::new(),

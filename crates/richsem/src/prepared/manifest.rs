@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     checkpoint_io::{bytes, read_text_table},
     config::Precision,
+    data::image_io::Orientation,
     error::{Error, Result, write_atomically},
     hash::hex,
     teacher::{TeacherText, VitLabels},
@@ -62,9 +63,17 @@ pub(super) struct SetFacts {
     pub(super) boxes: usize,
     /// Of ids, classes and places of boxes, in order.
     pub(super) hash: String,
+    /// Which way up the pictures were read.
+    #[serde(default = "stored")]
+    pub(super) orientation: Orientation,
     pub(super) max_size: u32,
     /// (shorter side, mirrored), in the order of a shard's columns.
     pub(super) views: Vec<(u32, bool)>,
+}
+
+/// What it was before it was recorded.
+fn stored() -> Orientation {
+    Orientation::Stored
 }
 
 impl Manifest {

@@ -147,6 +147,10 @@ impl Pictures {
             pictures: self.len(),
             boxes: (0..self.len()).map(|index| self.boxes(index)).sum(),
             hash,
+            orientation: match self {
+                Self::Detection { store, .. } => store.orientation(),
+                Self::Extra { set, .. } => set.store().orientation(),
+            },
             max_size: augment.max_size,
             views: augment.views(),
         }

@@ -344,6 +344,15 @@ pub(crate) fn check_data(
     for plan in plan::sets(config)? {
         let there = check_views(config, &plan, &manifest)?;
         let here = Pictures::of(&plan, detection, extras).facts(&plan.augment);
+        if here.orientation != there.orientation {
+            let key = if plan.extra.is_none() { "train" } else { &plan.name };
+            let problem = format!(
+                "images are read {:?} now, and were {:?} when labels were prepared",
+                here.orientation, there.orientation
+            );
+            return Err(Error::config(format!("data.{key}.orientation"), problem)
+                .with_hint("prepare again, into another folder"));
+        }
         if (here.pictures, here.boxes, &here.hash) == (there.pictures, there.boxes, &there.hash) {
             continue;
         }

@@ -41,7 +41,7 @@ impl Facts {
         self.add(
             "class head",
             match &model.class_head {
-                ClassHeadConfig::Linear => "linear".to_owned(),
+                ClassHeadConfig::Linear {} => "linear".to_owned(),
                 ClassHeadConfig::Text { table: Some(table) } => {
                     format!("text table {}", table.display())
                 }
