@@ -14,11 +14,12 @@ folder=${2:-demo}
 seed=${SEED:-1}
 SECONDS=0
 
-# Threads of what follows, unless OMP_NUM_THREADS says. Small work: more than four wait for each other.
-given=${OMP_NUM_THREADS:-}
+# Threads of what follows, where OMP_NUM_THREADS and RAYON_NUM_THREADS do not say. Small work: more than four
+# wait for each other.
+omp=${OMP_NUM_THREADS:-} rayon=${RAYON_NUM_THREADS:-}
 use_threads() {
     local threads=$(($1 < 1 ? 1 : $1 > 4 ? 4 : $1))
-    export OMP_NUM_THREADS=${given:-$threads} RAYON_NUM_THREADS=${given:-$threads}
+    export OMP_NUM_THREADS=${omp:-$threads} RAYON_NUM_THREADS=${rayon:-$threads}
 }
 
 # Of an earlier demo in this folder.

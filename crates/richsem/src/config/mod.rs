@@ -319,8 +319,8 @@ impl Config {
         let mut merged = layers::parse(text, path)?;
         merged.add("train.ema", "warmup", false);
         merged.add("model.dino", "padding", "official");
-        for split in ["data.train", "data.val"] {
-            merged.add(split, "orientation", "stored");
+        for images in ["data.train", "data.val", "data.extra.*"] {
+            merged.add(images, "orientation", "stored");
         }
         Self::of_merged(&merged)
     }

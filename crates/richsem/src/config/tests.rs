@@ -63,6 +63,18 @@ fn a_setting_that_came_later_is_off_in_saved_settings() {
     new.model.dino.padding = Some(Padding::Masked);
     assert_eq!(saved(&new.to_toml()), new);
     assert_eq!(warm(&saved("version = 1")), None);
+
+    let text = "version = 1\n[data]\ntrain = { annotations = \"a\", images = \"i\" }\n\
+                [data.extra.a]\nimages = \"i\"\n[data.extra.b]\nimages = \"i\"\norientation = \"exif\"";
+    let read = |config: Config| {
+        let DataConfig { train, val, extra, .. } = config.data;
+        assert!(val.is_none(), "none is made up");
+        let extra: Vec<_> = extra.values().map(|set| set.orientation).collect();
+        (train.unwrap().orientation, extra)
+    };
+    use Orientation::{Exif, Stored};
+    assert_eq!(read(load(text, &[]).unwrap()), (Exif, vec![Exif, Exif]));
+    assert_eq!(read(saved(text)), (Stored, vec![Stored, Exif]));
 }
 
 #[test]

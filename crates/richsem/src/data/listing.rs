@@ -118,8 +118,8 @@ mod tests {
         passed_over.extend(elsewhere);
         assert_eq!(
             passed_over.to_string(),
-            "2 .txt (as b/x.txt), 2 hidden (as ./.DS_Store), 2 links to nothing (gone.jpg, too.jpg), 1 without an \
-             extension (README)"
+            "2 .txt (as b/x.txt), 2 hidden (as ./.DS_Store), 2 links to nothing (gone.jpg, too.jpg), \
+             1 without an extension (README)"
         );
     }
 }

@@ -137,10 +137,11 @@ struct CocoCategory<'a> {
 /// `JPEGImages/` (both with folders in them, or without) and, unless everything is one set,
 /// `ImageSets/Main/*.txt` (or `ImageSets/*.txt`).
 ///
-/// Writes `output/<set>.json` for each image set, whatever it is called, and from an archive also `output/images/`. Image,
-/// annotation and category ids are the same in every file, so files may be merged. Everything is
-/// written under another name first: where there is an error, `output` is as it was. Where it is not
-/// empty, it is refused, unless `overwrite` is set: files of the same names are then replaced.
+/// Writes `output/<set>.json` for each image set, whatever it is called, and from an archive also
+/// `output/images/`. Image, annotation and category ids are the same in every file, so files may be
+/// merged. Everything is written under another name first: where there is an error, `output` is as it was.
+/// Where it is not empty, it is refused, unless `overwrite` is set: files of the same names are then
+/// replaced.
 ///
 /// # Errors
 /// [`Error::Stopped`] once `stop` is set; [`Error::Config`] for an `output` that is not empty; if the
@@ -278,14 +279,24 @@ fn move_into(from: &Path, to: &Path) -> Result<()> {
 /// An image set: its name, and the pictures it lists, every one of which is annotated.
 type Split<'a> = (&'a str, Vec<&'a str>);
 
-/// Lines of an image set: the picture, and the flag that the devkit's lists of a class have behind it.
-fn lines(text: &str) -> impl Iterator<Item = (usize, &str, &str, bool)> {
+/// A line of an image set that names a picture.
+struct Line<'a> {
+    /// From 1.
+    number: usize,
+    text: &'a str,
+    /// Up to the first space.
+    first: &'a str,
+    /// With the flag behind it that the devkit's lists of a class have.
+    flagged: bool,
+}
+
+fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     text.lines().enumerate().filter_map(|(i, line)| {
-        let line = line.trim();
-        let first = line.split_whitespace().next()?;
-        let flagged = line.rsplit_once(char::is_whitespace);
-        let flagged = flagged.is_some_and(|(_, flag)| ["-1", "0", "1"].contains(&flag));
-        Some((i + 1, line, first, flagged))
+        let text = line.trim();
+        let first = text.split_whitespace().next()?;
+        let last = text.rsplit_once(char::is_whitespace).map(|(_, last)| last);
+        let flagged = last.is_some_and(|flag| ["-1", "0", "1"].contains(&flag));
+        Some(Line { number: i + 1, text, first, flagged })
     })
 }
 
@@ -293,17 +304,15 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str, &str, bool)> {
 /// a flag of whether it shows the class.
 fn is_of_class(name: &str, text: &str, collected: &Collected) -> bool {
     let within = |whole: &str| {
-        let whole: BTreeSet<&str> = lines(whole).map(|(_, _, first, _)| first).collect();
-        lines(text).all(|(_, _, first, _)| whole.contains(first))
+        let whole: BTreeSet<&str> = lines(whole).map(|line| line.first).collect();
+        lines(text).all(|line| whole.contains(line.first))
     };
     let mut sets = collected
         .splits
         .iter()
         .filter(|(set, _)| name.strip_suffix(set.as_str()).is_some_and(|rest| rest.ends_with('_')));
     let mut lines = lines(text).peekable();
-    lines.peek().is_some()
-        && lines.all(|(_, _, _, flagged)| flagged)
-        && sets.any(|(_, whole)| within(whole))
+    lines.peek().is_some() && lines.all(|line| line.flagged) && sets.any(|(_, whole)| within(whole))
 }
 
 /// Each image set.
@@ -325,22 +334,22 @@ fn splits<'a>(
         }
         let mut listed = Vec::new();
         let mut taken = BTreeSet::new();
-        for (number, line, first, _) in lines(text) {
+        for Line { number, text, first, .. } in lines(text) {
             let at = || format!("image set {name}, line {number}");
             let wrong = |problem| Error::invalid(input, at(), problem);
             // `name`, or `name 1`; a name may hold spaces.
-            let found = match stems.find(line) {
-                Found::None => stems.find(first),
-                found => found,
+            let (name, found) = match stems.find(text) {
+                Found::None => (first, stems.find(first)),
+                found => (text, found),
             };
             let stem = match found {
                 Found::One(stem) => stem,
                 Found::None => {
-                    return Err(wrong(format!("no Annotations/{first}.xml"))
+                    return Err(wrong(format!("no Annotations/{name}.xml"))
                         .with_hint("each line names a picture, without extension"));
                 }
                 Found::Several(one, two) => {
-                    return Err(wrong(format!("`{line}` may be `{one}` or `{two}`"))
+                    return Err(wrong(format!("`{name}` may be `{one}` or `{two}`"))
                         .with_hint("name it with its folder below Annotations"));
                 }
             };

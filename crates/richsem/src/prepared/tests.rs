@@ -338,6 +338,10 @@ fn labels_of_other_settings_are_refused_by_their_key() {
         (vec![flip, "data.augment.scales=[64, 96]"], "data.augment.scales: 96 was not"),
         (vec![flip, "data.augment.max_size=100"], "data.augment.max_size: 100"),
         (vec![flip, "data.pad_multiple=1"], "data.pad_multiple: 1"),
+        (
+            vec![flip, "data.train.orientation=stored"],
+            "data.train.orientation: images are read Stored",
+        ),
         (vec![flip, "model.pixel_mean=[0.5, 0.5, 0.5]"], "model.pixel_mean: "),
         (vec![flip, "teacher.precision=bf16"], "teacher.precision: Bf16"),
         (vec![flip, &*table], "teacher.text: "),

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::transforms::TransformConfig;
+use super::{image_io::Orientation, transforms::TransformConfig};
 use crate::{Error, Result, targets::Supervision};
 
 pub use mapping::MappingConfig;
@@ -54,6 +54,10 @@ pub struct ExtraConfig {
     /// (`data.batch_size`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
+    /// Which way up its pictures are read. The boxes are whole pictures, so that only what is seen in them
+    /// depends on it.
+    #[serde(default)]
+    pub orientation: Orientation,
     /// Share of its batches, against `data.weight`; 0: none, as if the set were not there.
     #[serde(default = "one")]
     pub weight: u32,
@@ -132,6 +136,7 @@ impl ExtraConfig {
             form: FormConfig::default(),
             augment: None,
             batch_size: None,
+            orientation: Orientation::default(),
             weight: one(),
             order: OrderConfig::default(),
             supervision: Supervision::default(),

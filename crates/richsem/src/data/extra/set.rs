@@ -10,7 +10,6 @@ use super::{
 use crate::{
     Error, Result,
     data::{
-        image_io::Orientation,
         image_store::ImageStore,
         listing::{EXTENSIONS, is_image},
     },
@@ -105,7 +104,7 @@ impl ClassificationSet {
                     .with_hint("paths are relative to the file that says them"));
             }
         }
-        let store = Arc::new(ImageStore::open(&config.images, Orientation::Exif)?);
+        let store = Arc::new(ImageStore::open(&config.images, config.orientation)?);
         let set = match &config.info {
             Some(info) => Self::listed(info, mapping, store, &config.images, vocabulary)?,
             None => Self::in_folders(mapping, store, &config.images, vocabulary)?,

@@ -163,7 +163,8 @@ impl Header {
         }
         let colours = self.colours();
         // JFIF's colours are YCbCr, whatever else the file says; zune-jpeg believes the rest.
-        let contradicts = self.jfif && (self.adobe == Some(0) || self.ids == *b"RGB");
+        let says_rgb = self.adobe == Some(0) || self.ids == *b"RGB";
+        let contradicts = self.jfif && colours == Colours::Ycc && says_rgb;
         if no_halves && finest_first && no_thirds && (one_scan || progressive) && !contradicts {
             Some(Decoder::Zune)
         } else if colours != Colours::Four && (no_halves || (one_scan && !progressive)) {

@@ -8,10 +8,12 @@
 //!   is asked for.
 //! - A file that ends early is an error, as in Pillow, not a half-grey picture.
 //!
-//! Deviations: an orientation that stands in XMP, in ImageMagick's raw profiles, behind a PNG's pixels, or
-//! in EXIF as anything but a SHORT is not seen. A JPEG whose data hold an impossible code is an error, where Pillow goes on with
-//! whatever comes out. 16-bit grey gives the high byte, as 16-bit colour does; Pillow clips it
-//! at 255, which turns most such pictures white. Progressive JPEGs of which parts are missing are not smoothed.
+//! Deviations: an orientation that stands in XMP, in ImageMagick's raw profiles, behind a PNG's pixels, or in
+//! EXIF as anything but a SHORT is not seen. A JPEG whose data hold an impossible code, or whose restart
+//! markers are out of order, is an error, where Pillow goes on with whatever comes out. 16-bit grey gives the
+//! high byte, as 16-bit colour does; Pillow clips it at 255, which turns most such pictures white. A
+//! progressive JPEG without its last scans is not smoothed. Of a GIF whose first frame is smaller than its
+//! canvas the rest is black.
 
 mod jpeg;
 #[cfg(test)]

@@ -162,6 +162,19 @@ fn colours_are_told_as_libjpeg_tells_them() {
     }
 }
 
+/// A JFIF segment before Adobe's CMYK, as some programs write it, says nothing of the colours.
+#[test]
+fn cmyk_stays_cmyk_behind_jfif() {
+    for name in ["cmyk.jpg", "ycck.jpg"] {
+        let plain = fixture(name);
+        let jfif = b"\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0";
+        let both = [&plain[..2], &jfif[..], &plain[2..]].concat();
+        let read =
+            |bytes: &[u8]| decode_bytes(bytes, Path::new(name), Orientation::Exif).unwrap().image;
+        assert_eq!(read(&both), read(&plain), "{name}");
+    }
+}
+
 #[test]
 fn a_missing_part_between_restart_markers_is_an_error() {
     let whole = fixture("restart.jpg");

@@ -1,0 +1,113 @@
+//! Members of a tar archive, found without reading their contents.
+
+use std::path::Path;
+
+use fs_err::os::unix::fs::FileExt as _;
+
+use crate::{Error, Result};
+
+/// One file of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    /// Path, without a leading `./`.
+    pub(super) name: Box<str>,
+    /// Where its contents begin, in bytes.
+    pub(super) offset: u64,
+    /// Their length in bytes.
+    pub(super) length: u64,
+}
+
+/// Names in archives often begin with `./`; annotation files have them without.
+fn plain(name: &str) -> &str {
+    let mut name = name;
+    while let Some(rest) = name.strip_prefix("./") {
+        name = rest;
+    }
+    name
+}
+
+/// The member of that name.
+pub(super) fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> {
+    let at = members.binary_search_by(|m| (*m.name).cmp(plain(name))).ok()?;
+    Some(&members[at])
+}
+
+/// The members whose names begin so.
+pub(super) fn within<'a>(members: &'a [Member], below: &str) -> &'a [Member] {
+    let rest = &members[members.partition_point(|m| *m.name < *below)..];
+    &rest[..rest.partition_point(|m| m.name.starts_with(below))]
+}
+
+/// Sorts by name. Of several members of one name the last is the file, as when unpacking.
+fn sort(members: &mut Vec<Member>) {
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    members.dedup_by(|later, kept| {
+        let same = later.name == kept.name;
+        if same {
+            std::mem::swap(later, kept);
+        }
+        same
+    });
+}
+
+pub(super) fn index(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
+    const WHAT: &str = "tar archive";
+    let total = file.metadata()?.len();
+    let mut magic = [0; 2];
+    if total >= 2 {
+        file.read_exact_at(&mut magic, 0)?;
+    }
+    if magic == [0x1F, 0x8B] {
+        return Err(Error::invalid(path, WHAT, "compressed with gzip; members cannot be found")
+            .with_hint("decompress it first: `gunzip FILE`"));
+    }
+    if total == 0 {
+        return Err(Error::invalid(path, WHAT, "the file is empty")
+            .with_hint("copy or download the archive again"));
+    }
+    let unreadable = |e: std::io::Error| {
+        // After its first line the reader quotes the file itself.
+        let text = e.to_string();
+        let text = text.lines().next().unwrap_or_default();
+        Error::invalid(path, WHAT, format!("unreadable or truncated: {text}")).with_hint(
+            "expected a folder of pictures or an uncompressed .tar; check it with `tar tf FILE`",
+        )
+    };
+    let mut archive = ::tar::Archive::new(std::io::BufReader::new(file));
+    let mut members = Vec::new();
+    let mut links = Vec::new();
+    for entry in archive.entries_with_seek().map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        // `path_bytes` resolves GNU long names and PAX records.
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = plain(&name).to_owned();
+        let kind = entry.header().entry_type();
+        if kind.is_file() {
+            let (offset, length) = (entry.raw_file_position(), entry.size());
+            if offset.checked_add(length).is_none_or(|end| end > total) {
+                let problem = format!(
+                    "truncated: `{name}` has {length} bytes from {offset}, the file ends at {total}"
+                );
+                return Err(Error::invalid(path, WHAT, problem)
+                    .with_hint("copy or download the archive again"));
+            }
+            members.push(Member { name: name.into(), offset, length });
+        } else if kind.is_hard_link() {
+            // tar writes the second name of one file as a link to the first.
+            if let Some(target) = entry.link_name_bytes() {
+                links.push((name, String::from_utf8_lossy(&target).into_owned()));
+            }
+        }
+    }
+    sort(&mut members);
+    let linked = links.into_iter().filter_map(|(name, target)| {
+        let target = find(&members, &target)?.clone();
+        Some(Member { name: name.into(), ..target })
+    });
+    let linked: Vec<Member> = linked.collect();
+    if !linked.is_empty() {
+        members.extend(linked);
+        sort(&mut members);
+    }
+    Ok(members)
+}
