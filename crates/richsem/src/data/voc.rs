@@ -257,6 +257,11 @@ pub fn convert(
             boxes: file.annotations.len(),
         });
     }
+    if report.splits.is_empty() {
+        let sets = report.empty_splits.join(", ");
+        return Err(Error::invalid(input, "ImageSets", format!("no list names a picture: {sets}"))
+            .with_hint("take the empty lists away, and all annotated pictures become one set"));
+    }
     move_into(staging.path(), output)?;
     Ok(report)
 }

@@ -414,6 +414,13 @@ fn sets_that_do_not_hold_together_are_refused() {
     says(&set, "Annotations/c.xml: its picture is missing");
 
     let set = small_set(OBJECT);
+    for list in ["train", "val", "dog_train"] {
+        std::fs::write(set.path().join(format!("VOC/deeper/ImageSets/Main/{list}.txt")), "")
+            .unwrap();
+    }
+    says(&set, "ImageSets: no list names a picture: train, val, test, dog_train");
+
+    let set = small_set(OBJECT);
     std::fs::create_dir_all(set.path().join("other/Annotations")).unwrap();
     says(&set, "two sets in one");
 
