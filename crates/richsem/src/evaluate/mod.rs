@@ -65,3 +65,6 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests_official;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_random;
