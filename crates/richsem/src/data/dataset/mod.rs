@@ -30,7 +30,7 @@ use crate::{
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
-pub use report::LoadReport;
+pub use report::{Found, LoadReport};
 
 /// Bytes read at a time: thousands of records, so that parsing them in parallel pays, and small
 /// beside what is kept.

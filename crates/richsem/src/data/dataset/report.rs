@@ -1,9 +1,38 @@
 //! What was counted while loading: the numbers a user compares with what they believe they have.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use super::{Annotation, ImageRecord, records::RawCategory};
 use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
+
+/// Things of one kind, and the ids of the first of them, for whoever wants to look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// How many there are.
+    pub count: usize,
+    /// Ids of the first ones in the file.
+    pub ids: Vec<i64>,
+}
+
+/// Ids that are told of each kind.
+const TOLD: usize = 5;
+
+impl Found {
+    pub(super) fn add(&mut self, id: i64) {
+        self.count += 1;
+        if self.ids.len() < TOLD {
+            self.ids.push(id);
+        }
+    }
+
+    /// `, image ids 3, 5, 8, …`
+    pub(super) fn ids(&self, of: &str) -> String {
+        let ids: Vec<String> = self.ids.iter().map(i64::to_string).collect();
+        let more = if self.count > ids.len() { ", …" } else { "" };
+        let s = if self.count == 1 { "" } else { "s" };
+        format!(": {of} id{s} {}{more}", ids.join(", "))
+    }
+}
 
 /// Counts of one file. `Display` gives a few lines, the unremarkable left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,10 +51,16 @@ pub struct LoadReport {
     pub images_without_boxes: usize,
     /// Crowd annotations: not trained on.
     pub crowd: usize,
-    /// Others that reach beyond their image: clipped for training.
-    pub clipped: usize,
-    /// Others with no inside, in the file or once clipped: dropped from training.
-    pub degenerate: usize,
+    /// Others that reach beyond their image: clipped for training. Ids of annotations.
+    pub clipped: Found,
+    /// Others with no inside, in the file or once clipped: dropped from training. Ids of annotations.
+    pub degenerate: Found,
+    /// Annotations with the class and the box, to the digit, of an earlier one of the image: each
+    /// counts in training and measurement. Their own ids.
+    pub repeated: Found,
+    /// Images that are the file of an earlier one: the boxes of one are background in the other.
+    /// Their own ids.
+    pub same_file: Found,
     /// Classes whose `image_count` was counted because the file has none.
     pub computed_image_count: usize,
     /// Classes whose `instance_count` was counted.
@@ -87,8 +122,22 @@ impl fmt::Display for LoadReport {
             (self.images_without_boxes, "images without boxes"),
             (self.unseen_categories, "classes without boxes"),
             (self.crowd, "crowd regions, not trained on"),
-            (self.clipped, "boxes reach beyond their image, clipped for training"),
-            (self.degenerate, "boxes are empty, dropped from training"),
+        ] {
+            if count > 0 {
+                write!(f, "\n  {count} {what}")?;
+            }
+        }
+        for (found, of, what) in [
+            (&self.same_file, "image", "images are the file of an earlier image"),
+            (&self.repeated, "annotation", "boxes repeat an earlier one of their image and class"),
+            (&self.clipped, "annotation", "boxes reach beyond their image, clipped for training"),
+            (&self.degenerate, "annotation", "boxes are empty, dropped from training"),
+        ] {
+            if found.count > 0 {
+                write!(f, "\n  {} {what}{}", found.count, found.ids(of))?;
+            }
+        }
+        for (count, what) in [
             (self.computed_area, "areas were missing, width x height taken"),
             (self.unknown_sizes, "images without width and height: known once they are read"),
             (
@@ -132,6 +181,7 @@ pub(super) fn count_classes(
             })
             .collect(),
     );
+    let roots = roots(&categories);
     // (images, instances, last image seen with it)
     let mut counts = vec![(0u32, 0u32, u32::MAX); vocabulary.len()];
     for annotation in annotations {
@@ -150,6 +200,13 @@ pub(super) fn count_classes(
         report.computed_instance_count += usize::from(raw.instance_count.is_none());
         report.computed_frequency += usize::from(raw.frequency.is_none());
         report.unseen_categories += usize::from(instances == 0);
+        if instances == 0 && roots.contains(&raw.id.0) {
+            report.warnings.push(format!(
+                "category {} `{}` has no boxes and is the supercategory of all others, as Roboflow \
+                 writes it: it takes a place in the class head; take it out of the file",
+                raw.id.0, raw.name
+            ));
+        }
         let image_count = raw.image_count.unwrap_or(images);
         let frequency = raw.frequency.unwrap_or(Frequency::of(image_count));
         report.by_frequency[frequency as usize] += 1;
@@ -173,6 +230,44 @@ pub(super) fn count_classes(
     vocabulary
 }
 
+/// Categories that are the supercategory of every other one.
+fn roots(categories: &[RawCategory]) -> Vec<i64> {
+    let is_root = |root: &&RawCategory| {
+        let mut others = categories.iter().filter(|other| other.id.0 != root.id.0).peekable();
+        others.peek().is_some()
+            && others.all(|other| {
+                other.supercategory.as_ref().and_then(|s| s.as_str()) == Some(&root.name)
+            })
+    };
+    categories.iter().filter(is_root).map(|root| root.id.0).collect()
+}
+
+/// Counts images that are the same file.
+fn count_files(images: &[ImageRecord], report: &mut LoadReport) {
+    let mut seen = HashSet::with_capacity(images.len());
+    for image in images {
+        if !seen.insert(image.file_name.as_str()) {
+            report.same_file.add(image.id);
+        }
+    }
+}
+
+/// Counts annotations, grouped by image, that say what an earlier one of the image has said.
+fn count_repeated(annotations: &[Annotation], report: &mut LoadReport) {
+    let mut order: Vec<usize> = Vec::new();
+    for of_image in annotations.chunk_by(|a, b| a.image == b.image) {
+        order.clear();
+        order.extend((0..of_image.len()).filter(|&i| !of_image[i].crowd));
+        let key = |i: usize| (of_image[i].class, of_image[i].bbox.0.map(f64::to_bits));
+        // Stable: of equals the file's first stays first.
+        order.sort_by_key(|&i| key(i));
+        let repeated = order.windows(2).filter(|pair| key(pair[0]) == key(pair[1]));
+        let mut repeated: Vec<usize> = repeated.map(|pair| pair[1]).collect();
+        repeated.sort_unstable();
+        repeated.into_iter().for_each(|i| report.repeated.add(of_image[i].id));
+    }
+}
+
 /// Counts what training will leave out, and notices boxes in another convention.
 pub(super) fn count_boxes(
     images: &[ImageRecord],
@@ -182,14 +277,20 @@ pub(super) fn count_boxes(
     report.images = images.len();
     report.annotations = annotations.len();
     report.crowd = annotations.iter().filter(|a| a.crowd).count();
+    count_files(images, report);
+    count_repeated(annotations, report);
     let (mut far_outside, mut relative) = (0, 0);
     for annotation in annotations.iter().filter(|a| !a.crowd) {
         let image = &images[annotation.image as usize];
         let corners = annotation.bbox.to_xyxy();
         let [height, width] = image.size.unwrap_or([u32::MAX; 2]);
         let clipped = corners.clipped(width, height);
-        report.clipped += usize::from(clipped != corners);
-        report.degenerate += usize::from(clipped.is_degenerate());
+        if clipped != corners {
+            report.clipped.add(annotation.id);
+        }
+        if clipped.is_degenerate() {
+            report.degenerate.add(annotation.id);
+        }
         let [x, y, w, h] = annotation.bbox.0;
         let beyond = |end: f64, size: u32| end > 1.05 * f64::from(size) + 2.0;
         // Two corners taken for corner and size: too large, and never smaller than the corner.

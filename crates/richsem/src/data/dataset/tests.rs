@@ -6,7 +6,7 @@ mod real;
 
 use std::io::Write as _;
 
-use super::{CHUNK, Dataset, Format, LoadReport};
+use super::{CHUNK, Dataset, Format, Found, LoadReport};
 use crate::{
     boxes::{Xywh, Xyxy},
     error::Result,
@@ -93,8 +93,8 @@ fn a_small_file_is_read_as_it_is() {
             unseen_categories: 1,
             images_without_boxes: 1,
             crowd: 1,
-            clipped: 2,
-            degenerate: 1,
+            clipped: Found { count: 2, ids: vec![5, 6] },
+            degenerate: Found { count: 1, ids: vec![6] },
             computed_image_count: 3,
             computed_instance_count: 3,
             computed_frequency: 3,
@@ -294,4 +294,65 @@ fn sizes_may_be_left_out_and_boxes_are_clipped_once_they_are_known() {
         assert_eq!(dataset.images()[0].size, None, "{text}");
         assert_eq!(dataset.report().unknown_sizes, 1);
     }
+}
+
+/// Of a file that was written twice into one: images under two ids, boxes said again.
+#[test]
+fn what_is_there_twice_is_counted_with_its_ids() {
+    let image = |id: i64, name: &str| {
+        format!(r#"{{"id":{id},"file_name":"{name}","width":50,"height":50}}"#)
+    };
+    let boxed = |id: i64, image: i64, class: i64, bbox: &str, crowd: u8| {
+        format!(
+            r#"{{"id":{id},"image_id":{image},"category_id":{class},"bbox":{bbox},"iscrowd":{crowd}}}"#
+        )
+    };
+    let images = [image(1, "a.jpg"), image(2, "b.jpg"), image(7, "./a.jpg"), image(9, "a.jpg")];
+    let annotations = [
+        boxed(10, 1, 3, "[1, 2, 3, 4]", 0),
+        boxed(11, 1, 3, "[1, 2, 3, 4]", 0),
+        boxed(12, 2, 3, "[1, 2, 3, 4]", 0),
+        boxed(13, 1, 4, "[1, 2, 3, 4]", 0),
+        boxed(14, 1, 3, "[1, 2, 3, 4.5]", 0),
+        boxed(15, 1, 3, "[1.0, 2, 3, 4]", 0),
+        boxed(16, 2, 4, "[1, 2, 3, 4]", 1),
+        boxed(17, 2, 4, "[1, 2, 3, 4]", 1),
+        boxed(18, 2, 4, "[60, 2, 3, 4]", 0),
+    ];
+    let categories = r#"{"id":0,"name":"fish-x","supercategory":"none"},
+        {"id":3,"name":"cod","supercategory":"fish-x"},
+        {"id":4,"name":"eel","supercategory":"fish-x"},
+        {"id":5,"name":"ray","supercategory":"fish-x"}"#;
+    let text = format!(
+        r#"{{"images":[{}],"annotations":[{}],"categories":[{categories}]}}"#,
+        images.join(","),
+        annotations.join(",")
+    );
+    let dataset = Dataset::open(file(text.as_bytes()).path()).unwrap();
+    let report = dataset.report();
+    assert_eq!(report.same_file, Found { count: 2, ids: vec![7, 9] });
+    assert_eq!(report.repeated, Found { count: 2, ids: vec![11, 15] });
+    assert_eq!(report.degenerate, Found { count: 1, ids: vec![18] });
+    let said = report.to_string();
+    for line in [
+        "2 images are the file of an earlier image: image ids 7, 9",
+        "2 boxes repeat an earlier one of their image and class: annotation ids 11, 15",
+        "1 boxes are empty, dropped from training: annotation id 18",
+        "category 0 `fish-x` has no boxes and is the supercategory of all others",
+    ] {
+        assert!(said.contains(line), "no `{line}` in {said}");
+    }
+    // With boxes of its own a root is a class like any other; so is an ordinary one without boxes.
+    let text = text.replace(r#""category_id":4"#, r#""category_id":0"#);
+    let said = Dataset::open(file(text.as_bytes()).path()).unwrap().report().to_string();
+    assert!(!said.contains("supercategory"), "{said}");
+}
+
+#[test]
+fn of_many_odd_boxes_the_first_ids_are_told() {
+    let mut found = Found::default();
+    (1..=5).for_each(|id| found.add(id));
+    assert_eq!(found.ids("annotation"), ": annotation ids 1, 2, 3, 4, 5");
+    found.add(6);
+    assert_eq!(found.ids("annotation"), ": annotation ids 1, 2, 3, 4, 5, …");
 }

@@ -98,7 +98,7 @@ fn voc_2012_without_image_sets_is_one_set() {
     assert_eq!((report.classes.len(), report.difficult), (20, 38));
     assert_eq!(ours(&report, "all"), theirs(set));
     let dataset = Dataset::open(&all.path).unwrap();
-    assert_eq!((dataset.report().crowd, dataset.report().clipped), (38, 0));
+    assert_eq!((dataset.report().crowd, dataset.report().clipped.count), (38, 0));
 }
 
 const OBJECT: &str = "<object><name>dog</name><difficult>0</difficult><bndbox><xmin>2</xmin>\
