@@ -3,6 +3,7 @@
 pub mod fit;
 pub mod key_maps;
 mod npy;
+pub(crate) mod prefix;
 pub mod pth;
 pub mod safetensors;
 mod text_table;
@@ -16,6 +17,7 @@ use crate::{
     models::parameters::ParameterStore,
 };
 
+use prefix::Known;
 pub(crate) use text_table::checked_text_table;
 pub use text_table::read_text_table;
 
@@ -59,36 +61,45 @@ pub(crate) fn layout_of(path: &Path) -> Result<Layout> {
 
 /// Reads a file of weights, to the CPU, in the kinds of the file: safetensors, or PyTorch's `.pt`
 /// and `.pth` (state dicts, checkpoints that hold one, TorchScript). The contents decide, not the
-/// name.
+/// name. What wrappers of modules add to names (`module.`, `_orig_mod.`) is taken off.
 ///
 /// # Errors
-/// A file that cannot be read, or is of another kind.
+/// A file that cannot be read, or is of another kind; names that wrappers alone tell apart.
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let tensors = match layout_of(path)? {
+        Layout::Safetensors => safetensors::read(path)?.0,
+        Layout::PyTorch => pth::read(path)?,
+    };
+    prefix::without_wrappers(tensors, path)
+}
+
+/// Names of a file's tensors, whose values are not read, and the strings of a safetensors file.
+///
+/// # Errors
+/// As [`read_weights`].
+pub(crate) fn weight_names(path: &Path) -> Result<(Vec<String>, safetensors::Metadata)> {
     match layout_of(path)? {
-        Layout::Safetensors => Ok(safetensors::read(path)?.0),
-        Layout::PyTorch => pth::read(path),
+        Layout::Safetensors => safetensors::read_names(path),
+        Layout::PyTorch => {
+            Ok((pth::Checkpoint::load(path)?.tensor_names()?, safetensors::Metadata::new()))
+        }
     }
 }
 
 /// Where the detector keeps its backbone.
 const BACKBONE: &str = "backbone.0.body.";
 
-/// Starts a backbone from a file of torchvision's or CLIP's ResNet weights. What follows the trunk
-/// (`fc`, `attnpool`, CLIP's text tower) and counters of batches are not for it.
+/// Starts a backbone from a file of torchvision's or CLIP's ResNet weights, or from that of a model
+/// that has such a trunk. What follows the trunk (`fc`, `attnpool`, CLIP's text tower) and counters of
+/// batches are not for it.
 ///
 /// # Errors
 /// A file that [`read_weights`] does not read, or weights of another architecture: every difference at once.
 pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<()> {
-    let tensors = read_weights(path)?;
-    let clip = tensors.keys().any(|k| k.starts_with("visual."));
+    let tensors = prefix::find(read_weights(path)?, &[Known::Trunk], path)?;
     let mut values = store.named_tensors();
     let mut found = BTreeMap::new();
     for (name, tensor) in tensors {
-        let name = match (clip, name.strip_prefix("visual.")) {
-            (true, Some(own)) => own.to_owned(),
-            (true, None) => continue,
-            (false, _) => name,
-        };
         let beside = ["fc.", "attnpool.", "head."].iter().any(|p| name.starts_with(p));
         if !beside && !name.ends_with("num_batches_tracked") {
             found.insert(format!("{BACKBONE}{name}"), tensor);

@@ -26,6 +26,26 @@ fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
         .with_hint("the file is truncated, or of another kind")
 }
 
+/// Reads the names of all tensors and the strings beside them.
+///
+/// # Errors
+/// A file that cannot be read, or is not safetensors.
+pub(super) fn read_names(path: &Path) -> Result<(Vec<String>, Metadata)> {
+    use std::io::Read as _;
+    let mut file = fs_err::File::open(path)?;
+    let mut start = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut start)?;
+    let length = start.try_into().map_or(0, u64::from_le_bytes);
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header)?;
+    // The crate's own reading of the header asks for the whole file.
+    let mut names: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&header).map_err(|e| invalid(path, &e))?;
+    let metadata = names.remove("__metadata__").map(serde_json::from_value).transpose();
+    let metadata = metadata.map_err(|e| invalid(path, &e))?.unwrap_or_default();
+    Ok((names.into_keys().collect(), metadata))
+}
+
 /// Reads every tensor, to the CPU, in the kinds of the file.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result, guarded},
     models::{class_head::TextTable, deformable_transformer::TransformerConfig, padding::Padding},
     teacher::{
-        clip::{self, PromptSet},
+        clip::{self, Hints, PromptSet},
         text_of_clip,
     },
     vocabulary::Vocabulary,
@@ -203,6 +203,7 @@ impl Parts<'_> {
             return Ok(text);
         }
         let own = self.sorted.clip(ClipCopy::Decoder);
+        let own_clip = !own.is_empty();
         let (weights, path, from) = match (&self.options.clip, own.is_empty()) {
             (given, false) => {
                 if given.is_some() {
@@ -222,7 +223,12 @@ impl Parts<'_> {
             }
         };
         let weights = clip::to_openai(weights, path)?;
-        let (store, sizes, clip) = clip::from_weights(&weights, path, self.options.device)?;
+        // The official code's own CLIPs are OpenAI's.
+        let hints = match (&self.options.clip, own_clip) {
+            (Some(file), false) => Hints::of(file)?,
+            _ => Hints::default(),
+        };
+        let (store, sizes, clip) = clip::from_weights(&weights, &hints, path, self.options.device)?;
         let templates = PromptSet::Reference.templates(&[]);
         let text = text_of_clip((&store, &sizes, &clip), &templates, vocabulary, path);
         let text = text.map_err(|error| match error {

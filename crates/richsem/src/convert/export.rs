@@ -16,7 +16,7 @@ use crate::{
     detector::{Detector, TEXT_TABLE},
     error::{Error, Result},
     models::{backbone::Norm, class_head::TextTable, padding::Padding},
-    teacher::clip,
+    teacher::clip::{self, Hints},
     vocabulary::Vocabulary,
 };
 
@@ -66,7 +66,7 @@ pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversio
             return Err(Error::config("--clip", problem).with_hint("leave it out"));
         }
         let weights = clip::to_openai(read_weights(file)?, file)?;
-        let (_, sizes, _) = clip::from_weights(&weights, file, Device::Cpu)?;
+        let (_, sizes, _) = clip::from_weights(&weights, &Hints::of(file)?, file, Device::Cpu)?;
         let width = detector.text.as_ref().map_or(0, TextTable::dim);
         if sizes.embed_dim != width {
             let problem = format!(
@@ -111,7 +111,7 @@ pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversio
         report,
         rest: BTreeMap::new(),
         form: Form::Pth,
-        product: Product::Tensors(tensors, Some("model")),
+        product: Product::Tensors { tensors, metadata: Default::default(), key: Some("model") },
     })
 }
 

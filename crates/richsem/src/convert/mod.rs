@@ -21,7 +21,11 @@ pub use report::{Fate, Line, Report};
 pub use source::{Kind, Source};
 
 use crate::{
-    checkpoint_io::{fit::Patterns, pth, safetensors},
+    checkpoint_io::{
+        fit::Patterns,
+        pth,
+        safetensors::{self, Metadata},
+    },
     config::Config,
     detector::Detector,
     error::{Error, Result},
@@ -86,8 +90,13 @@ pub struct Options {
 #[derive(Debug)]
 enum Product {
     Detector(Box<Detector>),
-    /// Tensors, and in a `.pth` the key that they lie below.
-    Tensors(BTreeMap<String, Tensor>, Option<&'static str>),
+    Tensors {
+        tensors: BTreeMap<String, Tensor>,
+        /// Of a safetensors file.
+        metadata: Metadata,
+        /// What they lie below in a `.pth`.
+        key: Option<&'static str>,
+    },
 }
 
 /// A conversion that is thought through and not yet written.
@@ -115,8 +124,10 @@ impl Conversion {
         }
         match (&self.product, self.form) {
             (Product::Detector(detector), _) => detector.save(output),
-            (Product::Tensors(tensors, _), Form::Safetensors) => write_tensors(tensors, output),
-            (Product::Tensors(tensors, key), Form::Pth) => pth::write(output, *key, tensors),
+            (Product::Tensors { tensors, metadata, .. }, Form::Safetensors) => {
+                write_tensors(tensors, metadata, output)
+            }
+            (Product::Tensors { tensors, key, .. }, Form::Pth) => pth::write(output, *key, tensors),
         }
     }
 
@@ -125,12 +136,18 @@ impl Conversion {
     /// # Errors
     /// An unwritable folder, a full disk.
     pub fn write_rest(&self, output: &Path) -> Result<()> {
-        write_tensors(&self.rest, output)
+        write_tensors(&self.rest, &Metadata::new(), output)
     }
 }
 
-fn write_tensors(tensors: &BTreeMap<String, Tensor>, output: &Path) -> Result<()> {
-    safetensors::write(output, tensors, &[("format".to_owned(), "pt".to_owned())].into())
+fn write_tensors(
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &Metadata,
+    output: &Path,
+) -> Result<()> {
+    let mut metadata = metadata.clone();
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    safetensors::write(output, tensors, &metadata)
 }
 
 /// Thinks a conversion through. What the source is and the form that is wanted decide which.

@@ -6,13 +6,16 @@ use tch::{Device, Tensor};
 
 use super::{Conversion, Fate, Form, Kind, Product, Report, Source};
 use crate::{
-    checkpoint_io::fit::{Fit, Mismatch, Patterns},
+    checkpoint_io::{
+        fit::{Fit, Mismatch, Patterns},
+        safetensors::Metadata,
+    },
     error::{Error, Result, guarded},
     models::{
         backbone::{Backbone, BackboneConfig, Trunk},
         parameters::ParameterStore,
     },
-    teacher::clip,
+    teacher::clip::{self, Hints},
 };
 
 /// Checks that a trunk or a CLIP is whole, and leaves out what is no part of it.
@@ -23,11 +26,15 @@ pub(super) fn convert(source: Source, form: Form) -> Result<Conversion> {
     };
     let mut report = Report::new(source.describe(), format!("the same weights as {output}"));
     report.add_beside(&source.beside);
-    let (tensors, rest) = match source.kind {
-        Kind::Resnet(trunk) => trunk_alone(source, trunk, &mut report)?,
+    let (tensors, rest, metadata) = match source.kind {
+        Kind::Resnet(trunk) => {
+            let (tensors, rest) = trunk_alone(source, trunk, &mut report)?;
+            (tensors, rest, Metadata::new())
+        }
         _ => clip_alone(source, &mut report)?,
     };
-    Ok(Conversion { report, rest, form, product: Product::Tensors(tensors, None) })
+    let product = Product::Tensors { tensors, metadata, key: None };
+    Ok(Conversion { report, rest, form, product })
 }
 
 type Tensors = BTreeMap<String, Tensor>;
@@ -35,8 +42,6 @@ type Tensors = BTreeMap<String, Tensor>;
 fn trunk_alone(source: Source, name: Trunk, report: &mut Report) -> Result<(Tensors, Tensors)> {
     let (mut taken, mut rest) = (Tensors::new(), Tensors::new());
     for (name, tensor) in source.tensors {
-        // CLIP's, which a trunk alone may have kept.
-        let name = name.strip_prefix("visual.").map(str::to_owned).unwrap_or(name);
         let why = if name.ends_with("num_batches_tracked") {
             "counts batches"
         } else if ["fc.", "head.", "attnpool."].iter().any(|p| name.starts_with(p)) {
@@ -90,7 +95,7 @@ fn trunk_alone(source: Source, name: Trunk, report: &mut Report) -> Result<(Tens
     Ok((taken, rest))
 }
 
-fn clip_alone(source: Source, report: &mut Report) -> Result<(Tensors, Tensors)> {
+fn clip_alone(source: Source, report: &mut Report) -> Result<(Tensors, Tensors, Metadata)> {
     let before: BTreeMap<String, usize> =
         source.tensors.iter().map(|(name, t)| (name.clone(), t.numel())).collect();
     let mut rest = Tensors::new();
@@ -101,7 +106,8 @@ fn clip_alone(source: Source, report: &mut Report) -> Result<(Tensors, Tensors)>
         }
     }
     let tensors = clip::to_openai(source.tensors, &source.path)?;
-    let (_, config, _) = clip::from_weights(&tensors, &source.path, Device::Cpu)?;
+    let hints = Hints::of(&source.path)?;
+    let (_, config, _) = clip::from_weights(&tensors, &hints, &source.path, Device::Cpu)?;
     for (name, tensor) in &tensors {
         let fate = match before.contains_key(name) {
             true => Fate::Taken,
@@ -115,5 +121,8 @@ fn clip_alone(source: Source, report: &mut Report) -> Result<(Tensors, Tensors)>
         config.embed_dim,
         if config.text.is_some() { "" } else { ", no text encoder" }
     ));
-    Ok((tensors, rest))
+    if let (Some(activation), Some(by)) = (hints.activation, &hints.said_by) {
+        report.notes.push(format!("activation {} ({by})", activation.name()));
+    }
+    Ok((tensors, rest, hints.metadata()))
 }

@@ -11,7 +11,9 @@ use crate::{
     checkpoint_io::{
         Layout as FileLayout,
         key_maps::official::Layout,
-        layout_of, pth,
+        layout_of,
+        prefix::{self, Known},
+        pth,
         safetensors::{self, Metadata},
     },
     detector,
@@ -39,7 +41,8 @@ pub struct Source {
     pub path: PathBuf,
     /// What it is.
     pub kind: Kind,
-    /// Its tensors, without the `module.` of `DataParallel`.
+    /// Its tensors, without what wrappers add to their names, and without the prefix below which they
+    /// were.
     pub tensors: BTreeMap<String, Tensor>,
     /// Strings of a safetensors file.
     pub metadata: Metadata,
@@ -49,34 +52,39 @@ pub struct Source {
 
 impl Source {
     /// Reads a file. `key` says which state dict of a `.pth` (`ema_model`), see
-    /// [`pth::Checkpoint::state_dict`].
+    /// [`pth::Checkpoint::state_dict`], or below which prefix of the names the weights are (`student`).
     ///
     /// # Errors
     /// A file that cannot be read, or whose names are none of those that are known.
     pub fn read(path: &Path, key: Option<&str>) -> Result<Self> {
-        let (mut tensors, metadata, beside) = match layout_of(path)? {
-            FileLayout::Safetensors if key.is_some() => {
-                let problem = "a safetensors file has one set of weights";
-                return Err(Error::config("--key", problem).with_hint("leave it out"));
-            }
+        let (tensors, metadata, beside) = match layout_of(path)? {
             FileLayout::Safetensors => {
                 let (tensors, metadata) = safetensors::read(path)?;
+                let tensors = match key {
+                    None => tensors,
+                    Some(key) => below_key(tensors, key, path)?,
+                };
                 (tensors, metadata, Vec::new())
             }
             FileLayout::PyTorch => {
                 let checkpoint = pth::Checkpoint::load(path)?;
-                let tensors = checkpoint.state_dict(key)?;
+                let tensors = match (checkpoint.state_dict(key), key) {
+                    (Ok(tensors), _) => tensors,
+                    (Err(error), None) => return Err(error),
+                    // No key of a dictionary; perhaps of the names in the state dict.
+                    (Err(error), Some(key)) => match checkpoint.state_dict(None) {
+                        Ok(tensors) => below_key(tensors, key, path).map_err(|_| error)?,
+                        Err(_) => return Err(error),
+                    },
+                };
                 let beside = beside(&checkpoint.tensor_names()?, &tensors, key);
                 (tensors, Metadata::new(), beside)
             }
         };
-        // Some scripts wrap a part of the model: the official code takes the prefix off each key.
-        if tensors.keys().any(|name| name.starts_with("module.")) {
-            let plain = |(name, tensor): (String, Tensor)| {
-                (name.strip_prefix("module.").map(str::to_owned).unwrap_or(name), tensor)
-            };
-            tensors = tensors.into_iter().map(plain).collect();
-        }
+        let tensors = match metadata.contains_key(detector::METADATA) {
+            true => tensors,
+            false => prefix::find(tensors, &[Known::Detector, Known::Clip, Known::Trunk], path)?,
+        };
         let kind = kind(&tensors, &metadata).ok_or_else(|| unknown(path, &tensors))?;
         Ok(Self { path: path.to_owned(), kind, tensors, metadata, beside })
     }
@@ -92,6 +100,26 @@ impl Source {
             Kind::Resnet(_) => "a ResNet".into(),
         }
     }
+}
+
+/// The tensors whose names begin with that key.
+fn below_key(
+    tensors: BTreeMap<String, Tensor>,
+    key: &str,
+    path: &Path,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut heads: Vec<String> =
+        tensors.keys().filter_map(|name| Some(name.split_once('.')?.0.to_owned())).collect();
+    heads.dedup();
+    let found = prefix::below(tensors, &format!("{key}."));
+    if found.is_empty() {
+        let problem =
+            format!("no tensor's name begins with `{key}.`; they begin with {}", heads.join(", "));
+        return Err(
+            Error::invalid(path, "--key", problem).with_hint("leave it out, or give one of these")
+        );
+    }
+    Ok(found)
 }
 
 /// What else a checkpoint holds: its other tensors, counted by the key they lie below.

@@ -15,7 +15,7 @@ use crate::{
     data::image_io::Orientation,
     error::{Error, Result, write_atomically},
     hash::hex,
-    teacher::{TeacherText, VitLabels},
+    teacher::{TeacherText, VitLabels, clip::Activation},
     vocabulary::Vocabulary,
 };
 
@@ -51,6 +51,9 @@ pub(super) struct TeacherFacts {
     pub(super) weights: String,
     pub(super) precision: Precision,
     pub(super) vit: VitLabels,
+    /// Left out where it is what it was before it was recorded, so that seals stay the same.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) activation: Activation,
     /// See [`text_identity`].
     pub(super) text: String,
 }
@@ -64,7 +67,7 @@ pub(super) struct SetFacts {
     /// Of ids, classes and places of boxes, in order.
     pub(super) hash: String,
     /// Which way up the pictures were read.
-    #[serde(default = "stored")]
+    #[serde(default = "stored", skip_serializing_if = "is_stored")]
     pub(super) orientation: Orientation,
     pub(super) max_size: u32,
     /// (shorter side, mirrored), in the order of a shard's columns.
@@ -74,6 +77,14 @@ pub(super) struct SetFacts {
 /// What it was before it was recorded.
 fn stored() -> Orientation {
     Orientation::Stored
+}
+
+fn is_stored(orientation: &Orientation) -> bool {
+    *orientation == Orientation::Stored
+}
+
+fn is_default(activation: &Activation) -> bool {
+    *activation == Activation::default()
 }
 
 impl Manifest {

@@ -49,7 +49,7 @@ use crate::{
 };
 
 pub use read::Prepared;
-pub(crate) use read::check_data;
+pub(crate) use read::{activation, check_data};
 pub use write::{PrepareObserver, PrepareReport, prepare};
 
 /// What says of a folder of prepared labels what it was made of.

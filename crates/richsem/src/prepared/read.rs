@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     models::class_head::TextTable,
     targets::Target,
-    teacher::{SoftLabels, TeacherConfig, TeacherText, VitLabels},
+    teacher::{SoftLabels, TeacherConfig, TeacherText, VitLabels, clip::Activation},
     vocabulary::Vocabulary,
 };
 
@@ -51,6 +51,11 @@ struct Set {
     views: HashMap<(u32, bool), usize>,
     shard_pictures: usize,
     shards: Vec<Shard>,
+}
+
+/// The activation of the teacher that labelled.
+pub(crate) fn activation(folder: &Path) -> Result<Activation> {
+    Ok(Manifest::read(folder)?.teacher.activation)
 }
 
 pub(super) fn text_path(folder: &Path) -> PathBuf {
@@ -263,6 +268,12 @@ fn check_teacher(
     if (said || config.vit != VitLabels::default()) && config.vit != there.vit {
         let (here, there) = (format!("{:?}", config.vit), format!("{:?}", there.vit));
         return refuse("teacher.vit", here, there);
+    }
+    if let Some(activation) = config.activation
+        && activation != there.activation
+    {
+        let (here, there) = (activation.name().to_owned(), there.activation.name().to_owned());
+        return refuse("teacher.activation", here, there);
     }
     if said || config.text != TeacherText::default() {
         let here = text_identity(&config.text, vocabulary)?;

@@ -16,6 +16,7 @@ use super::{
     shard::{self, Form, Shard},
 };
 use crate::{
+    collective::Single,
     config::{Config, Precision},
     data::{
         batch::{Batch, Normalization},
@@ -24,13 +25,13 @@ use crate::{
     },
     error::{Error, Result, guarded, unless_stopped},
     hash::sha256_of_file,
-    losses::distillation::target_boxes,
     models::class_head::TextTable,
     teacher::{self, Teacher},
     train::{
         Observer,
-        inputs::{Split, check_files, extra_sets, workers},
-        learner::pixels,
+        inputs::{Split, batches, check_files, extra_sets, workers},
+        learner::label_batch,
+        teacher_check::settle_activation,
     },
 };
 
@@ -115,6 +116,19 @@ pub(super) fn prepare_sharded(
     drop(dataset);
     let extras = extra_sets(config, &vocabulary, &mut Lines(observer))?;
 
+    let names: Vec<String> = config.data.extra_sets().map(|(name, _)| name.clone()).collect();
+    let row = batches(
+        config,
+        &split,
+        &extras,
+        &Arc::new(BrokenImages::new(config.data.max_broken_images)),
+        &Single,
+    )?;
+    if let Some(said) = settle_activation(&mut needed, &vocabulary, device, &row, &names)? {
+        observer.message(&said);
+    }
+    let teacher_config = needed.teacher.as_ref().unwrap_or(teacher_config);
+
     // As in training, so that the teacher computes in the same numbers.
     torch_ext::set_tf32(config.train.precision != Precision::F32)?;
     let teacher = teacher::open(teacher_config, &vocabulary, device)?;
@@ -132,6 +146,7 @@ pub(super) fn prepare_sharded(
             weights: sha256_of_file(weights)?,
             precision: teacher_config.precision,
             vit: teacher_config.vit,
+            activation: teacher_config.activation.unwrap_or_default(),
             text: text_identity(&teacher_config.text, &vocabulary)?,
         },
         classes: vocabulary.len(),
@@ -288,10 +303,7 @@ impl Work<'_> {
     /// `[ΣT, D]` f16 on the CPU, as the learner's own labels of that batch.
     fn ask(&self, batch: &Batch) -> Result<Tensor> {
         let features = guarded(|| {
-            let (images, _) = batch.normalize(self.device, &self.normalization)?;
-            let map = self.teacher.encode(&pixels(&images, &self.normalization)?)?;
-            let boxes = target_boxes(&batch.targets).f_to_device(self.device)?;
-            let labels = self.teacher.label(&map, &boxes)?;
+            let labels = label_batch(self.teacher, batch, self.device, &self.normalization)?;
             Ok(labels.features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Half)?)
         })?;
         if bool::try_from(features.f_isfinite()?.f_all()?)? {

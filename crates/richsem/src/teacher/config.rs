@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::clip::PromptSet;
+use super::clip::{Activation, PromptSet};
 use crate::{
+    checkpoint_io::weight_names,
     config::Precision,
     error::{Error, Result},
 };
@@ -55,10 +56,8 @@ pub enum VitLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
-    /// CLIP's weights: OpenAI's models, with OpenAI's, open_clip's or Hugging Face's keys. (Models
-    /// that were trained with plain GELU, as LAION's, have the same tensors and would be read
-    /// wrongly: the activation is OpenAI's quick GELU.) Relative to the file that
-    /// says so.
+    /// CLIP's weights, with OpenAI's, open_clip's or Hugging Face's keys; a `config.json` or
+    /// `open_clip_config.json` beside them is read, too. Relative to the file that says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
     /// A folder of labels that `richsem prepare` made, see [`crate::prepared`]: training then reads
@@ -75,6 +74,11 @@ pub struct TeacherConfig {
     /// How a vision transformer sees a box.
     #[serde(default)]
     pub vit: VitLabels,
+    /// The activation of its transformers, which no tensor tells. Absent: what the file or its
+    /// settings say; where nothing does, training tries both on its first batches and takes the one
+    /// that ranks more labels first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
 }
 
 fn f32_precision() -> Precision {
@@ -88,6 +92,19 @@ impl TeacherConfig {
             Error::config("teacher.weights", "missing: there is no teacher to ask")
                 .with_hint("give CLIP's weights")
         })
+    }
+
+    /// Whether anything that it is asked for runs through a transformer: a ResNet with a given text
+    /// table has none.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub(crate) fn has_transformers(&self) -> Result<bool> {
+        if let TeacherText::Prompts { .. } = self.text {
+            return Ok(true);
+        }
+        let (names, _) = weight_names(self.weights()?)?;
+        Ok(!names.iter().any(|name| name.contains("visual.attnpool.")))
     }
 
     /// # Errors

@@ -21,6 +21,7 @@ pub(super) fn config(weights: PathBuf, text: TeacherText) -> TeacherConfig {
         text,
         precision: Precision::F32,
         vit: VitLabels::default(),
+        activation: None,
     }
 }
 

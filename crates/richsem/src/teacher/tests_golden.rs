@@ -10,7 +10,10 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    clip::{self, Clip, ClipConfig, PIXELS, PromptSet, TextConfig, Visual, VisualConfig},
+    clip::{
+        self, Activation, Clip, ClipConfig, Hints, PIXELS, PromptSet, TextConfig, Visual,
+        VisualConfig,
+    },
     tests::{boxes, classes, config},
     *,
 };
@@ -73,7 +76,7 @@ fn normalized(expected: &BTreeMap<String, Tensor>, name: &str) -> BTreeMap<Strin
 fn text_features_are_open_clips_and_transformers() {
     let expected = expected();
     for (file, name) in [("rn.safetensors", "rn.text"), ("vit.safetensors", "vit.text")] {
-        let (_, _, clip) = clip::load(&fixture(file), Device::Cpu).unwrap();
+        let (_, _, clip) = clip::load(&fixture(file), &Hints::default(), Device::Cpu).unwrap();
         let encoder = clip.text.unwrap();
         close(name, &encoder.forward(&expected["ids"]), &expected);
         // Padding may be left out.
@@ -220,7 +223,7 @@ fn bf16_is_near_f32() {
 fn hugging_faces_layout_is_openais() {
     let path = fixture("vit.safetensors");
     let weights = clip::to_openai(read_weights(&path).unwrap(), &path).unwrap();
-    let config = ClipConfig::from_weights(&weights, &path).unwrap();
+    let config = ClipConfig::from_weights(&weights, &Hints::default(), &path).unwrap();
     let visual = VisualConfig::Vit {
         width: 128,
         layers: 2,
@@ -228,6 +231,7 @@ fn hugging_faces_layout_is_openais() {
         resolution: 48,
         heads: 2,
         hidden: 128,
+        activation: Activation::QuickGelu,
     };
     let text = TextConfig {
         context_length: 8,
@@ -236,6 +240,7 @@ fn hugging_faces_layout_is_openais() {
         layers: 1,
         heads: 1,
         hidden: 96,
+        activation: Activation::QuickGelu,
     };
     assert_eq!(config, ClipConfig { visual, text: Some(text), embed_dim: 32 });
     let folder = tempfile::tempdir().unwrap();
@@ -252,12 +257,71 @@ fn hugging_faces_layout_is_openais() {
     close("vit.global", &teacher.unwrap().embed_images(&images).unwrap(), &expected);
 }
 
+/// The settings beside the weights say the activation and the heads, which no tensor does.
+#[test]
+fn settings_beside_the_weights_are_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    std::fs::copy(fixture("vit.safetensors"), &path).unwrap();
+    let expected = expected();
+    let images = pictures(&expected).narrow(2, 8, 48).narrow(3, 24, 48);
+    let got = |activation: Option<Activation>| {
+        let mut config = config(path.clone(), table(folder.path()));
+        config.activation = activation;
+        let teacher = ClipTeacher::open(&config, &classes(&["a", "b", "c"]), Device::Cpu).unwrap();
+        let hints = Hints {
+            activation: activation.or(Hints::of(&path).unwrap().activation),
+            ..Hints::of(&path).unwrap()
+        };
+        let (_store, _, clip) = clip::load(&path, &hints, Device::Cpu).unwrap();
+        let text = torch_ext::no_grad(|| clip.text.as_ref().unwrap().forward(&expected["ids"]));
+        (teacher.embed_images(&images).unwrap(), text)
+    };
+    let (image, text) = got(None);
+    close("vit.global", &image, &expected);
+    close("vit.text", &text, &expected);
+    std::fs::copy(fixture("gelu/config.json"), folder.path().join("config.json")).unwrap();
+    let (image, text) = got(None);
+    close("gelu.global", &image, &expected);
+    close("gelu.text", &text, &expected);
+    // The settings of the run come before those of the file.
+    let (other, _) = got(Some(Activation::QuickGelu));
+    assert!(difference(&other, &expected["gelu.global"]) > 1e-3);
+}
+
+/// ViT-H, g and bigG of open_clip: heads of 80, 88 and 104 channels.
+#[test]
+fn wider_published_models_have_wider_heads() {
+    for (width, heads) in [(1024, 16), (1280, 16), (1408, 16), (1664, 16)] {
+        let shape =
+            |sides: &[i64]| Tensor::zeros(sides, (Kind::Float, Device::Cpu)).shallow_clone();
+        let weights: BTreeMap<String, Tensor> = [
+            ("visual.conv1.weight", vec![width, 3, 14, 14]),
+            ("visual.class_embedding", vec![width]),
+            ("visual.positional_embedding", vec![257, width]),
+            ("visual.proj", vec![width, 1024]),
+            ("visual.transformer.resblocks.0.mlp.c_fc.weight", vec![4 * width, 1]),
+        ]
+        .into_iter()
+        .map(|(name, sides)| (name.to_owned(), shape(&sides)))
+        .collect();
+        let config = ClipConfig::from_weights(&weights, &Hints::default(), "w".as_ref()).unwrap();
+        let VisualConfig::Vit { heads: got, .. } = config.visual else { panic!("no ViT") };
+        assert_eq!(got, heads, "{width}");
+    }
+}
+
 #[test]
 fn open_clips_own_name_of_the_text_encoder_is_known() {
     let path = fixture("rn.safetensors");
     let weights = read_weights(&path).unwrap();
-    let config =
-        |weights| ClipConfig::from_weights(&clip::to_openai(weights, &path).unwrap(), &path);
+    let config = |weights| {
+        ClipConfig::from_weights(
+            &clip::to_openai(weights, &path).unwrap(),
+            &Hints::default(),
+            &path,
+        )
+    };
     let plain = config(read_weights(&path).unwrap()).unwrap();
     assert!(plain.text.is_some());
     let nested = weights.into_iter().map(|(name, tensor)| {
@@ -289,6 +353,7 @@ fn published_sizes_are_read_off_the_shapes() {
         resolution,
         heads: width / 64,
         hidden: 4 * width,
+        activation: Activation::QuickGelu,
     };
     // Sizes and counts are open_clip 3.3's: `get_model_config(name)`, and the parameters of
     // `create_model(name).visual` with the running statistics of its batch norms.
@@ -309,12 +374,17 @@ fn published_sizes_are_read_off_the_shapes() {
             layers: 1,
             heads: 1,
             hidden: 256,
+            activation: Activation::QuickGelu,
         };
         let config = ClipConfig { visual, text: Some(text), embed_dim };
         let store = ParameterStore::to_be_loaded(Device::Cpu);
         let _ = Clip::new(&store.root(), &config);
         let weights = store.named_tensors();
-        assert_eq!(ClipConfig::from_weights(&weights, name.as_ref()).unwrap(), config, "{name}");
+        assert_eq!(
+            ClipConfig::from_weights(&weights, &Hints::default(), name.as_ref()).unwrap(),
+            config,
+            "{name}"
+        );
         let of_image = weights.iter().filter(|(name, _)| name.starts_with("visual."));
         assert_eq!(of_image.map(|(_, t)| t.numel()).sum::<usize>(), count, "{name}");
     }
@@ -330,6 +400,7 @@ fn a_prompted_table_is_the_mean_over_the_templates() {
         layers: 1,
         heads: 1,
         hidden: 16,
+        activation: Activation::QuickGelu,
     };
     let store = ParameterStore::new(Device::Cpu, 1);
     let encoder = clip::TextEncoder::new(&store.root(), &text, 6);
@@ -356,7 +427,7 @@ fn a_teacher_with_prompts_keeps_its_table() {
     let folder = tempfile::tempdir().unwrap();
     let (path, cache) = (folder.path().join("clip.safetensors"), folder.path().join("cache"));
     let rn = fixture("rn.safetensors");
-    let mut sizes = clip::load(&rn, Device::Cpu).unwrap().1;
+    let mut sizes = clip::load(&rn, &Hints::default(), Device::Cpu).unwrap().1;
     let text = sizes.text.as_mut().unwrap();
     (text.context_length, text.vocabulary, text.width) = (77, clip::Tokenizer::VOCABULARY, 8);
     (text.heads, text.hidden) = (1, 16);
@@ -442,10 +513,18 @@ fn both_encoders_are_differentiable() {
             layers: 1,
             heads: 2,
             hidden: 32,
+            activation: Activation::QuickGelu,
         },
     );
-    let vit =
-        VisualConfig::Vit { width: 16, layers: 1, patch: 16, resolution: 64, heads: 2, hidden: 32 };
+    let vit = VisualConfig::Vit {
+        width: 16,
+        layers: 1,
+        patch: 16,
+        resolution: 64,
+        heads: 2,
+        hidden: 32,
+        activation: Activation::QuickGelu,
+    };
     for visual in [visual, vit] {
         let store = ParameterStore::new(Device::Cpu, 0);
         let config = ClipConfig { visual, text: Some(text.clone()), embed_dim: 8 };

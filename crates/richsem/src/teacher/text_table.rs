@@ -9,7 +9,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tch::{Kind, Tensor};
 
-use super::clip::{TextEncoder, Tokenizer};
+use super::clip::{Activation, TextEncoder, Tokenizer};
 use crate::{
     checkpoint_io::{bytes, safetensors},
     error::{Error, Result, guarded},
@@ -74,6 +74,7 @@ pub fn encode_prompts(
 /// What decides a table, hashed: the text encoder's weights, the tokenizer, templates and names.
 pub(super) fn key(
     store: &ParameterStore,
+    activation: Activation,
     templates: &[impl AsRef<str>],
     names: &[&str],
 ) -> Result<String> {
@@ -85,6 +86,9 @@ pub(super) fn key(
     };
     add(b"richsem text table 1");
     add(Tokenizer::VERSION.as_bytes());
+    if activation != Activation::default() {
+        add(activation.name().as_bytes());
+    }
     for (name, tensor) in store.named_tensors() {
         if name.starts_with("visual.") || name == "logit_scale" {
             continue;
@@ -189,19 +193,24 @@ mod tests {
     #[test]
     fn whatever_decides_a_table_is_in_its_key() {
         use crate::models::parameters::Init;
+        use Activation::{Gelu, QuickGelu};
         let make = |value: f64, image: f64| {
             let store = ParameterStore::new(Device::Cpu, 0);
             let _ = store.root().parameter("text_projection", &[2, 2], Init::Constant(value));
             let _ = store.root().parameter("visual.proj", &[2, 2], Init::Constant(image));
             store
         };
-        let base = key(&make(1.0, 1.0), &["{}", "a {}"], &["cat", "dog"]).unwrap();
-        assert_eq!(key(&make(1.0, 2.0), &["{}", "a {}"], &["cat", "dog"]).unwrap(), base);
+        let base = key(&make(1.0, 1.0), QuickGelu, &["{}", "a {}"], &["cat", "dog"]).unwrap();
+        assert_eq!(
+            key(&make(1.0, 2.0), QuickGelu, &["{}", "a {}"], &["cat", "dog"]).unwrap(),
+            base
+        );
         for other in [
-            key(&make(2.0, 1.0), &["{}", "a {}"], &["cat", "dog"]),
-            key(&make(1.0, 1.0), &["{}", "a {}"], &["dog", "cat"]),
-            key(&make(1.0, 1.0), &["{}", "a {}"], &["cat", "do", "g"]),
-            key(&make(1.0, 1.0), &["{}"], &["a {}", "cat", "dog"]),
+            key(&make(1.0, 1.0), Gelu, &["{}", "a {}"], &["cat", "dog"]),
+            key(&make(2.0, 1.0), QuickGelu, &["{}", "a {}"], &["cat", "dog"]),
+            key(&make(1.0, 1.0), QuickGelu, &["{}", "a {}"], &["dog", "cat"]),
+            key(&make(1.0, 1.0), QuickGelu, &["{}", "a {}"], &["cat", "do", "g"]),
+            key(&make(1.0, 1.0), QuickGelu, &["{}"], &["a {}", "cat", "dog"]),
         ] {
             assert_ne!(other.unwrap(), base);
         }

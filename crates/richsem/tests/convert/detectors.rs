@@ -13,7 +13,7 @@ use richsem::{
         parameters::ParameterStore,
     },
     teacher::{
-        clip::{PromptSet, from_weights},
+        clip::{Hints, PromptSet, from_weights},
         encode_prompts,
     },
     testing::normal,
@@ -51,7 +51,8 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
     // The table is that of the checkpoint's own CLIP: 81 prompts a class.
     let store = small_clip();
     let weights = store.named_tensors();
-    let (_, _, clip) = from_weights(&weights, "clip".as_ref(), Device::Cpu).unwrap();
+    let (_, _, clip) =
+        from_weights(&weights, &Hints::default(), "clip".as_ref(), Device::Cpu).unwrap();
     let names: Vec<String> = ids.iter().map(|id| format!("thing {id}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let templates = PromptSet::Reference.templates(&[]);

@@ -19,7 +19,7 @@ use richsem::{
         dino::Dino,
         parameters::ParameterStore,
     },
-    teacher::clip::{Clip, ClipConfig, TextConfig, VisualConfig},
+    teacher::clip::{Activation, Clip, ClipConfig, TextConfig, VisualConfig},
     testing::{category, normal},
     vocabulary::Vocabulary,
 };
@@ -77,6 +77,7 @@ pub(crate) fn small_clip() -> ParameterStore {
             layers: 1,
             heads: 1,
             hidden: 32,
+            activation: Activation::QuickGelu,
         }),
         embed_dim: DIM,
     };

@@ -24,7 +24,8 @@ use crate::{
 #[test]
 fn dense_features_and_soft_labels() {
     let (golden, model) = (tensors("text"), Model::new("text", Kind::Float));
-    let (_store, sizes, clip) = clip::load(&file("teacher.safetensors"), Device::Cpu).unwrap();
+    let (_store, sizes, clip) =
+        clip::load(&file("teacher.safetensors"), &clip::Hints::default(), Device::Cpu).unwrap();
     let teacher = ClipTeacher::new(
         clip,
         sizes,

@@ -138,9 +138,15 @@ fn what_is_written_is_what_pytorch_was_shown_to_read() {
 fn a_training_checkpoint_has_weights_average_and_optimizer() {
     let path = fixture("training.pth");
     let checkpoint = pth::Checkpoint::load(&path).unwrap();
-    assert_same(&checkpoint.state_dict(None).unwrap(), &expected("training"));
-    assert_same(&checkpoint.state_dict(Some("model")).unwrap(), &expected("training"));
-    assert_same(&checkpoint.state_dict(Some("ema_model")).unwrap(), &expected("average"));
+    // Names are the file's own; reading weights takes `DataParallel`'s prefix off.
+    let weights = |key: Option<&str>| -> BTreeMap<String, Tensor> {
+        let tensors = checkpoint.state_dict(key).unwrap().into_iter();
+        tensors.map(|(name, t)| (name.strip_prefix("module.").unwrap().to_owned(), t)).collect()
+    };
+    assert_same(&read_weights(&path).unwrap(), &expected("training"));
+    assert_same(&weights(None), &expected("training"));
+    assert_same(&weights(Some("model")), &expected("training"));
+    assert_same(&weights(Some("ema_model")), &expected("average"));
     assert_same(&checkpoint.state_dict(Some("optimizer.state")).unwrap(), &expected("optimizer"));
     let one = checkpoint.state_dict(Some("model.module.0.weight"));
     assert_eq!(one.unwrap().into_values().next().unwrap().size(), [4, 3]);
@@ -151,6 +157,16 @@ fn a_training_checkpoint_has_weights_average_and_optimizer() {
     let message = checkpoint.state_dict(Some("ema")).unwrap_err().to_string();
     for part in ["training.pth: ema: ", "`model`, `ema_model`, `optimizer`, `lr_scheduler`"] {
         assert!(message.contains(part), "{message}");
+    }
+}
+
+/// Python 2's names at protocol 2, numpy's buffers at protocol 5.
+#[test]
+fn what_lies_beside_weights_is_passed_over_at_every_protocol() {
+    for file in ["beside2.pth", "beside5.pth"] {
+        let tensors = read_weights(&fixture(file)).unwrap();
+        assert_eq!(tensors.keys().collect::<Vec<_>>(), ["weight"], "{file}");
+        assert_eq!(Vec::<i64>::try_from(&tensors["weight"]).unwrap(), [0, 1, 2]);
     }
 }
 

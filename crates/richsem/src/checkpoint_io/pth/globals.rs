@@ -56,7 +56,8 @@ pub(super) fn lookup(module: &str, name: &str, script: bool) -> Result<Global, F
     Ok(match (module, name) {
         ("collections", "OrderedDict") | ("builtins", "dict") => Global::Dict,
         ("collections", "defaultdict") => Global::DefaultDict,
-        ("builtins", "set" | "frozenset" | "list")
+        ("builtins", "set" | "frozenset" | "list" | "tuple")
+        | ("collections", "deque")
         | ("torch", "Size")
         | ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")
         | (
@@ -71,14 +72,20 @@ pub(super) fn lookup(module: &str, name: &str, script: bool) -> Result<Global, F
         ("torch", "device" | "Tensor")
         | ("torch.nn.parameter", "Parameter" | "Buffer")
         | ("argparse", "Namespace")
-        | ("builtins", "int" | "float" | "bytearray")
+        // `long`, `unicode` and `xrange`: protocol 2 has Python 2's names.
+        | (
+            "builtins",
+            "int" | "long" | "float" | "complex" | "bool" | "str" | "unicode" | "bytes"
+            | "bytearray" | "object" | "range" | "xrange" | "slice",
+        )
+        | ("datetime", "datetime" | "date" | "time" | "timedelta" | "timezone")
         | ("collections", "Counter")
         | ("_codecs", "encode")
         | ("pathlib", "PosixPath" | "PurePosixPath" | "WindowsPath" | "PureWindowsPath")
         | ("numpy", "dtype" | "ndarray")
-        | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar" | "_reconstruct") => {
-            Global::Opaque
-        }
+        | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar" | "_reconstruct")
+        // Arrays at protocol 5.
+        | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::Opaque,
         ("torch" | "torch.cuda", _) => torch().ok_or_else(|| {
             let hint = match name.starts_with(char::is_lowercase) || name.ends_with("Storage") {
                 true => {

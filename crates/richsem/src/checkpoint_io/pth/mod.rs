@@ -95,8 +95,8 @@ impl Checkpoint {
     /// The tensors below a dotted `key` (`optimizer.state`), by their names from there; with no
     /// key, those of the state dict in the usual places: the whole file (or TorchScript's object),
     /// or what it holds under `state_dict`, `model`, `model_state_dict`, `net`, `network` or
-    /// `module`. A running average (`ema_model`) is read only if it is asked for. The prefix
-    /// `module.` of `DataParallel` is taken off if all names have it.
+    /// `module`. A running average (`ema_model`) is read only if it is asked for. Names are those of
+    /// the file, with the prefixes of wrappers.
     ///
     /// Names that share all of a storage share it here too; a part of a storage is copied.
     ///
@@ -123,12 +123,6 @@ impl Checkpoint {
                 Unread::Torch(e) => Error::Torch(e),
             })?;
             tensors.insert(name.clone(), read);
-        }
-        let prefix = "module.";
-        if tensors.keys().all(|name| name.starts_with(prefix)) {
-            let plain =
-                |(name, tensor): (String, Tensor)| (name[prefix.len()..].to_owned(), tensor);
-            tensors = tensors.into_iter().map(plain).collect();
         }
         Ok(tensors)
     }

@@ -133,11 +133,23 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
     }
     let mut places = USUAL.iter().filter_map(|key| heap.lookup(root, key)).chain([root]);
     places.find(|&value| holds_tensors(value)).ok_or_else(|| {
-        let has = keys(heap, root);
-        Fault::new(
-            format!("not in any of the usual places; the file has {has}"),
-            "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\")",
-        )
+        let problem = format!("not in any of the usual places; the file has {}", keys(heap, root));
+        let others: Vec<&str> = match heap.node(root) {
+            Some(Node::Dict(items)) => items
+                .iter()
+                .filter(|&&(_, value)| holds_tensors(value))
+                .filter_map(|&(key, _)| heap.text(key))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let hint = match others.first() {
+            Some(key) => {
+                format!("take what is meant: richsem convert THIS OUT.safetensors --key {key}")
+            }
+            None => "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\")"
+                .to_owned(),
+        };
+        Fault::new(problem, hint)
     })
 }
 

@@ -1,18 +1,20 @@
 //! What a pickle is read into: plain values, and descriptions of tensors. Nothing is executed to
 //! make them, and what no weights are made of is not kept.
 
+use std::borrow::Cow;
+
 use tch::Kind;
 
 /// What is wrong with a file, without the file's name.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) problem: String,
-    pub(super) hint: &'static str,
+    pub(super) hint: Cow<'static, str>,
 }
 
 impl Fault {
-    pub(super) fn new(problem: impl Into<String>, hint: &'static str) -> Self {
-        Self { problem: problem.into(), hint }
+    pub(super) fn new(problem: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { problem: problem.into(), hint: hint.into() }
     }
 
     pub(super) fn at(self, path: &std::path::Path, field: &str) -> crate::Error {

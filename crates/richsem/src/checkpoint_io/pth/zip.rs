@@ -116,7 +116,7 @@ impl Members {
     fn get(&self, name: &str, budget: &mut Budget) -> Result<Option<Place>, Fault> {
         match self.places.get(&format!("{}/{name}", self.folder)) {
             None => Ok(None),
-            Some(Err(fault)) => Err(Fault::new(fault.problem.clone(), fault.hint)),
+            Some(Err(fault)) => Err(Fault::new(fault.problem.clone(), fault.hint.clone())),
             Some(Ok(place)) => {
                 // What is stored as it is cannot be more than the file.
                 if place.deflated {

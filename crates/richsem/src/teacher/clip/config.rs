@@ -7,13 +7,17 @@ use std::{
 
 use tch::Tensor;
 
+use super::hints::{Activation, Hints};
 use crate::{
     error::{Error, Result},
     models::backbone::{BackboneConfig, Norm, Trunk},
 };
 
-/// Channels of an attention head in every published model; no tensor's shape tells.
+/// Channels of an attention head in every model that OpenAI published; no tensor's shape tells.
 pub(in crate::teacher) const HEAD_WIDTH: i64 = 64;
+
+/// Width, and channels of a head, of open_clip's larger vision transformers: H, g, bigG.
+const OTHER_HEADS: [(i64, i64); 3] = [(1280, 80), (1408, 88), (1664, 104)];
 
 /// Sizes of an image encoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +46,8 @@ pub enum VisualConfig {
         heads: i64,
         /// Channels between the two layers of a block's MLP.
         hidden: i64,
+        /// What is between them.
+        activation: Activation,
     },
 }
 
@@ -70,6 +76,8 @@ pub struct TextConfig {
     pub heads: i64,
     /// Channels between the two layers of a block's MLP.
     pub hidden: i64,
+    /// What is between them.
+    pub activation: Activation,
 }
 
 /// Sizes of both encoders.
@@ -127,10 +135,14 @@ impl Shapes<'_> {
         numbers.collect::<BTreeSet<_>>().len() as i64
     }
 
-    fn heads(&self, name: &str, width: i64) -> Result<i64> {
-        let heads = (width / HEAD_WIDTH).max(1);
-        if width % heads != 0 {
-            let expected = format!("expected a width that divides by {HEAD_WIDTH}");
+    /// Attention heads of that width: as said, or so many that each has the usual channels.
+    fn heads(&self, name: &str, width: i64, said: Option<i64>, of_head: i64) -> Result<i64> {
+        let heads = said.unwrap_or((width / of_head).max(1));
+        if heads < 1 || width % heads != 0 {
+            let expected = match said {
+                Some(heads) => format!("expected a width that divides by {heads} heads"),
+                None => format!("expected a width that divides by {of_head}"),
+            };
             return Err(self.wrong(name, &expected));
         }
         Ok(heads)
@@ -141,24 +153,29 @@ const NOT_CLIP: &str = "expected the weights of CLIP, with OpenAI's, open_clip's
                         key names";
 
 impl ClipConfig {
-    /// Reads the sizes off the tensors, named as OpenAI names them ([`super::to_openai`]). Heads
-    /// are 64 channels wide, as in every model OpenAI published.
+    /// Reads the sizes off the tensors, named as OpenAI names them ([`super::to_openai`]). What they do
+    /// not tell is as the hints say, or as in the published models: quick GELU, heads of 64 channels
+    /// (80, 88 and 104 in open_clip's ViT-H, g and bigG).
     ///
     /// # Errors
     /// No image encoder, or tensors whose shapes are no CLIP's. `path` says where they came from.
-    pub fn from_weights(weights: &BTreeMap<String, Tensor>, path: &Path) -> Result<Self> {
+    pub fn from_weights(
+        weights: &BTreeMap<String, Tensor>,
+        hints: &Hints,
+        path: &Path,
+    ) -> Result<Self> {
         let shapes = Shapes { weights, path };
         let (visual, embed_dim) = if weights.contains_key("visual.attnpool.c_proj.weight") {
             (resnet(&shapes)?, shapes.side("visual.attnpool.c_proj.weight", 0)?)
         } else if weights.contains_key("visual.class_embedding") {
-            (vit(&shapes)?, shapes.side("visual.proj", 1)?)
+            (vit(&shapes, hints)?, shapes.side("visual.proj", 1)?)
         } else {
             let problem = "no image encoder: neither `visual.attnpool.c_proj.weight` (ResNet) nor \
                            `visual.class_embedding` (vision transformer)";
             return Err(Error::invalid(path, "weights", problem).with_hint(NOT_CLIP));
         };
         let text = match weights.contains_key("token_embedding.weight") {
-            true => Some(text(&shapes)?),
+            true => Some(text(&shapes, hints)?),
             false => None,
         };
         Ok(Self { visual, text, embed_dim })
@@ -180,40 +197,35 @@ fn resnet(shapes: &Shapes) -> Result<VisualConfig> {
         .validate("trunk")
         .map_err(|error| shapes.wrong(FIRST, &format!("no ResNet of CLIP's ({error})")))?;
     let resolution = 32 * shapes.grid(POSITIONS)?;
-    let heads = shapes.heads(POSITIONS, 32 * trunk.width)?;
+    let heads = shapes.heads(POSITIONS, 32 * trunk.width, None, HEAD_WIDTH)?;
     Ok(VisualConfig::Resnet { trunk, resolution, heads })
 }
 
-/// Widths of open_clip's larger vision transformers (H, g, bigG): their heads are not 64 channels
-/// wide, which no shape tells.
-const OTHER_HEADS: [i64; 3] = [1280, 1408, 1664];
-
-fn vit(shapes: &Shapes) -> Result<VisualConfig> {
+fn vit(shapes: &Shapes, hints: &Hints) -> Result<VisualConfig> {
     let (width, patch) =
         (shapes.side("visual.conv1.weight", 0)?, shapes.side("visual.conv1.weight", 3)?);
-    if OTHER_HEADS.contains(&width) {
-        let expected = "expected a model of OpenAI's sizes (this width's attention heads are not 64 \
-                        channels wide, and no tensor's shape tells how wide)";
-        return Err(shapes.wrong("visual.conv1.weight", expected));
-    }
+    let other = OTHER_HEADS.iter().find(|(of, _)| *of == width);
+    let of_head = other.map_or(HEAD_WIDTH, |(_, channels)| *channels);
     Ok(VisualConfig::Vit {
         width,
         layers: shapes.count("visual.transformer.resblocks."),
         patch,
         resolution: patch * shapes.grid("visual.positional_embedding")?,
-        heads: shapes.heads("visual.conv1.weight", width)?,
+        heads: shapes.heads("visual.conv1.weight", width, hints.visual_heads, of_head)?,
         hidden: shapes.side("visual.transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+        activation: hints.activation.unwrap_or_default(),
     })
 }
 
-fn text(shapes: &Shapes) -> Result<TextConfig> {
+fn text(shapes: &Shapes, hints: &Hints) -> Result<TextConfig> {
     let width = shapes.side("token_embedding.weight", 1)?;
     Ok(TextConfig {
         context_length: shapes.side("positional_embedding", 0)?,
         vocabulary: shapes.side("token_embedding.weight", 0)?,
         width,
         layers: shapes.count("transformer.resblocks."),
-        heads: shapes.heads("token_embedding.weight", width)?,
+        heads: shapes.heads("token_embedding.weight", width, hints.text_heads, HEAD_WIDTH)?,
         hidden: shapes.side("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+        activation: hints.activation.unwrap_or_default(),
     })
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use tch::Tensor;
 
-use crate::error::{Error, Result};
+use crate::{
+    checkpoint_io::prefix::{self, Known},
+    error::{Error, Result},
+};
 
 /// Prefixes of Hugging Face's names (`transformers`, `CLIPModel`) and OpenAI's for the same.
 const PREFIXES: [(&str, &str); 12] = [
@@ -47,15 +50,16 @@ pub(crate) fn is_beside(name: &str) -> bool {
     BESIDE.iter().any(|b| name.rsplit('.').next() == Some(b))
 }
 
-/// The tensors under OpenAI's names, from OpenAI's, open_clip's or Hugging Face's. What is no
-/// weight is left out; what is unknown keeps its name.
+/// The tensors under OpenAI's names, from OpenAI's, open_clip's or Hugging Face's, wherever in the file
+/// they are. What is no weight is left out; what is unknown keeps its name.
 ///
 /// # Errors
-/// Attention projections of which some of q, k, v are missing or do not fit together.
+/// More than one CLIP in the file; attention projections of which some of q, k, v are missing or do not fit together.
 pub fn to_openai(
     weights: BTreeMap<String, Tensor>,
     path: &Path,
 ) -> Result<BTreeMap<String, Tensor>> {
+    let weights = prefix::find(weights, &[Known::Clip], path)?;
     let hugging_face = weights.keys().any(|k| k.starts_with("vision_model."));
     let mut renamed = BTreeMap::new();
     // "prefix.attn.in_proj_weight" → its q, k, v.

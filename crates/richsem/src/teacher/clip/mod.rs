@@ -6,6 +6,7 @@
 //! (MIT).
 
 mod config;
+mod hints;
 mod keys;
 mod prompts;
 mod resnet;
@@ -20,13 +21,14 @@ use tch::{Device, Tensor};
 
 pub(in crate::teacher) use config::HEAD_WIDTH;
 pub use config::{ClipConfig, TextConfig, VisualConfig};
+pub use hints::{Activation, Hints};
 pub(crate) use keys::is_beside;
 pub use keys::to_openai;
 pub use prompts::PromptSet;
 pub use resnet::{AttentionPool, STRIDE as RESNET_STRIDE, VisualResnet};
 pub use text::TextEncoder;
 pub use tokenizer::Tokenizer;
-pub use transformer::Transformer;
+pub use transformer::{Sizes, Transformer};
 pub use vit::VisualTransformer;
 
 use crate::{
@@ -98,12 +100,17 @@ impl Clip {
     }
 }
 
-/// CLIP with a checkpoint's weights in f32, every parameter frozen.
+/// CLIP with a checkpoint's weights in f32, every parameter frozen; what no tensor tells is as
+/// `hints` say ([`Hints::of`] that file).
 ///
 /// # Errors
 /// A file that cannot be read or is not CLIP: every missing, unexpected or misshapen tensor.
-pub fn load(path: &Path, device: Device) -> Result<(ParameterStore, ClipConfig, Clip)> {
-    from_weights(&to_openai(read_weights(path)?, path)?, path, device)
+pub fn load(
+    path: &Path,
+    hints: &Hints,
+    device: Device,
+) -> Result<(ParameterStore, ClipConfig, Clip)> {
+    from_weights(&to_openai(read_weights(path)?, path)?, hints, path, device)
 }
 
 /// As [`load`], from tensors under OpenAI's names; `path` says where they came from.
@@ -112,10 +119,11 @@ pub fn load(path: &Path, device: Device) -> Result<(ParameterStore, ClipConfig, 
 /// As [`load`].
 pub fn from_weights(
     weights: &BTreeMap<String, Tensor>,
+    hints: &Hints,
     path: &Path,
     device: Device,
 ) -> Result<(ParameterStore, ClipConfig, Clip)> {
-    let config = ClipConfig::from_weights(weights, path)?;
+    let config = ClipConfig::from_weights(weights, hints, path)?;
     // Shapes that contradict each other may ask for more memory than there is.
     let (store, clip) = guarded(|| {
         let store = ParameterStore::to_be_loaded(device);

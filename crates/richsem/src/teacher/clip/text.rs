@@ -2,7 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::{config::TextConfig, transformer::Transformer};
+use super::{
+    config::TextConfig,
+    transformer::{Sizes, Transformer},
+};
 use crate::models::{
     layers::LayerNorm,
     parameters::{Init, Scope},
@@ -25,7 +28,8 @@ impl TextEncoder {
     /// `scope` is the whole model's: the text encoder has no prefix. D is `output`.
     #[must_use]
     pub fn new(scope: &Scope, config: &TextConfig, output: i64) -> Self {
-        let &TextConfig { context_length, vocabulary, width, layers, heads, hidden } = config;
+        let &TextConfig { context_length, vocabulary, width, layers, heads, hidden, activation } =
+            config;
         Self {
             token_embedding: scope.sub("token_embedding").parameter(
                 "weight",
@@ -37,7 +41,10 @@ impl TextEncoder {
                 &[context_length, width],
                 Init::Normal(0.01),
             ),
-            transformer: Transformer::new(&scope.sub("transformer"), width, layers, heads, hidden),
+            transformer: Transformer::new(
+                &scope.sub("transformer"),
+                Sizes { width, layers, heads, hidden, activation },
+            ),
             ln_final: LayerNorm::new(&scope.sub("ln_final"), width),
             text_projection: scope.parameter(
                 "text_projection",

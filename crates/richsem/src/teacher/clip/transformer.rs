@@ -2,10 +2,26 @@
 
 use tch::Tensor;
 
+use super::hints::Activation;
 use crate::models::{
     layers::{LayerNorm, Linear, MultiheadAttention},
     parameters::{Init, Scope},
 };
+
+/// Sizes of a transformer.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Channels; a multiple of `heads`.
+    pub width: i64,
+    /// Blocks.
+    pub layers: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Channels between the two layers of a block's MLP.
+    pub hidden: i64,
+    /// What is between them.
+    pub activation: Activation,
+}
 
 /// Attention and an MLP, each behind a norm and with a residual.
 #[derive(Debug)]
@@ -14,11 +30,13 @@ struct Block {
     attn: MultiheadAttention,
     ln_2: LayerNorm,
     c_fc: Linear,
+    activation: Activation,
     c_proj: Linear,
 }
 
 impl Block {
-    fn new(scope: &Scope, width: i64, heads: i64, hidden: i64, layers: i64) -> Self {
+    fn new(scope: &Scope, sizes: Sizes) -> Self {
+        let Sizes { width, layers, heads, hidden, activation } = sizes;
         let std = (width as f64).powf(-0.5);
         let mlp = scope.sub("mlp");
         let linear = |name: &str, from: i64, to: i64, std: f64| {
@@ -30,6 +48,7 @@ impl Block {
             attn: MultiheadAttention::new(&scope.sub("attn"), width, heads),
             ln_2: LayerNorm::new(&scope.sub("ln_2"), width),
             c_fc: linear("c_fc", width, hidden, std / 2f64.sqrt()),
+            activation,
             c_proj: linear("c_proj", hidden, width, std / (2.0 * layers as f64).sqrt()),
         }
     }
@@ -43,11 +62,9 @@ impl Block {
         self.mlp(&(x + self.attn.values_alone(&self.ln_1.forward(x))))
     }
 
-    /// With "quick" GELU, `x · sigmoid(1.702 x)`.
     fn mlp(&self, x: &Tensor) -> Tensor {
         let y = self.c_fc.forward(&self.ln_2.forward(x));
-        let y = &y * (&y * 1.702).sigmoid();
-        x + self.c_proj.forward(&y)
+        x + self.c_proj.forward(&self.activation.forward(&y))
     }
 }
 
@@ -58,13 +75,13 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// `width` must divide by `heads`. Initialised as CLIP initialises its own, attention with
+    /// Initialised as CLIP initialises its own, attention with
     /// Xavier's bound.
     #[must_use]
-    pub fn new(scope: &Scope, width: i64, layers: i64, heads: i64, hidden: i64) -> Self {
+    pub fn new(scope: &Scope, sizes: Sizes) -> Self {
         let scope = scope.sub("resblocks");
-        let block = |i| Block::new(&scope.sub(i), width, heads, hidden, layers);
-        Self { blocks: (0..layers).map(block).collect() }
+        let block = |i| Block::new(&scope.sub(i), sizes);
+        Self { blocks: (0..sizes.layers).map(block).collect() }
     }
 
     /// `may_attend` is true where a row may see a column.

@@ -2,7 +2,10 @@
 
 use tch::Tensor;
 
-use super::{config::VisualConfig, transformer::Transformer};
+use super::{
+    config::VisualConfig,
+    transformer::{Sizes, Transformer},
+};
 use crate::models::{
     layers::{LayerNorm, l2_normalize},
     parameters::{Init, Scope},
@@ -33,7 +36,9 @@ impl VisualTransformer {
     /// If the sizes are a ResNet's.
     #[must_use]
     pub fn new(scope: &Scope, config: &VisualConfig, output: i64) -> Self {
-        let &VisualConfig::Vit { width, layers, patch, resolution, heads, hidden } = config else {
+        let &VisualConfig::Vit { width, layers, patch, resolution, heads, hidden, activation } =
+            config
+        else {
             panic!("sizes of a vision transformer, not of a ResNet");
         };
         let grid = resolution / patch;
@@ -52,7 +57,10 @@ impl VisualTransformer {
                 std,
             ),
             ln_pre: LayerNorm::new(&scope.sub("ln_pre"), width),
-            transformer: Transformer::new(&scope.sub("transformer"), width, layers, heads, hidden),
+            transformer: Transformer::new(
+                &scope.sub("transformer"),
+                Sizes { width, layers, heads, hidden, activation },
+            ),
             ln_post: LayerNorm::new(&scope.sub("ln_post"), width),
             proj: scope.parameter("proj", &[width, output], std),
             patch,

@@ -8,7 +8,10 @@ use super::super::clip::{
     ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig,
 };
 use crate::{
-    config::{self, ParamGroups, Precision, TrainConfig},
+    config::{
+        self, ParamGroups, Precision, TrainConfig,
+        bounds::{RATE, within},
+    },
     error::{Error, Result},
     models::backbone::{BackboneConfig, Norm, Trunk},
 };
@@ -164,33 +167,28 @@ impl PretrainConfig {
     pub fn validate(&self) -> Result<()> {
         let Self { data, model, train, .. } = self;
         config::check_version(self.version)?;
-        let ranges = [
-            ("data.batch_size", data.batch_size as i64, 2, 1 << 20),
-            ("model.embed_dim", model.embed_dim, 1, 1 << 14),
-            ("model.text_layers", model.text_layers, 1, 1000),
-            ("model.context_length", model.context_length, 3, 1 << 12),
-            ("train.steps", i64::try_from(train.steps).unwrap_or(i64::MAX), 1, 1 << 40),
-            ("train.log_every", i64::try_from(train.log_every).unwrap_or(i64::MAX), 1, 1 << 40),
-        ];
-        for (key, value, least, most) in ranges {
-            if !(least..=most).contains(&value) {
-                let problem = format!("expected {least} to {most}, got {value}");
-                return Err(Error::config(key, problem));
-            }
+        within("data.batch_size", data.batch_size, 2..=1 << 20)?;
+        for (key, value, range) in [
+            ("model.embed_dim", model.embed_dim, 1..=1 << 14),
+            ("model.text_layers", model.text_layers, 1..=1000),
+            ("model.context_length", model.context_length, 3..=1 << 12),
+        ] {
+            within(key, value, range)?;
         }
-        let shares = [
-            ("data.held_out", data.held_out, 0.0, 0.9),
-            ("data.least_area", data.least_area, 0.01, 1.0),
-            ("data.flip", data.flip, 0.0, 1.0),
-            ("train.lr", train.lr, 0.0, 1.0),
-            ("train.weight_decay", train.weight_decay, 0.0, 100.0),
-            ("train.clip_max_norm", train.clip_max_norm, 0.0, f64::MAX),
-        ];
-        for (key, value, least, most) in shares {
-            if !(least..=most).contains(&value) {
-                let most = if most == f64::MAX { String::new() } else { format!(" to {most}") };
-                return Err(Error::config(key, format!("expected {least}{most}, got {value}")));
-            }
+        within("train.steps", train.steps, 1..=1_000_000_000)?;
+        within("train.log_every", train.log_every, 1..=1_000_000)?;
+        for (key, value, range) in [
+            ("data.held_out", data.held_out, 0.0..=0.9),
+            ("data.least_area", data.least_area, 0.01..=1.0),
+            ("data.flip", data.flip, 0.0..=1.0),
+            ("train.lr", train.lr, RATE),
+            ("train.weight_decay", train.weight_decay, 0.0..=100.0),
+            ("train.clip_max_norm", train.clip_max_norm, 0.0..=1e9),
+        ] {
+            within(key, value, range)?;
+        }
+        if train.lr == 0.0 {
+            return Err(Error::config("train.lr", "0: no weight would change"));
         }
         let fits = |side: &i64, step: i64| (step..=2048).contains(side) && side % step == 0;
         if data.sides.is_empty() || !data.sides.iter().all(|side| fits(side, SIDE_STEP)) {
@@ -251,6 +249,7 @@ impl PretrainConfig {
                 layers: model.text_layers,
                 heads: heads(model.text_width),
                 hidden: 4 * model.text_width,
+                activation: Default::default(),
             }),
             embed_dim: model.embed_dim,
         }

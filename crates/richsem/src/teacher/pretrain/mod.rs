@@ -23,7 +23,7 @@ use std::{
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::clip::{Clip, ClipConfig, Tokenizer, Visual};
+use super::clip::{Activation, Clip, ClipConfig, Hints, Tokenizer, Visual};
 use crate::{
     checkpoint_io::safetensors,
     config::Precision,
@@ -345,11 +345,13 @@ impl Pretrained {
             (parameter.name, value)
         });
         let settings = serde_json::to_string(&self.settings).map_err(json)?;
-        let metadata = safetensors::Metadata::from([
+        let mut metadata = safetensors::Metadata::from([
             ("format".to_owned(), "pt".to_owned()),
             ("tokenizer".to_owned(), Tokenizer::VERSION.to_owned()),
             ("pretraining".to_owned(), settings),
         ]);
+        let hints = Hints { activation: Some(Activation::default()), ..Hints::default() };
+        metadata.extend(hints.metadata());
         safetensors::write(out, &tensors.collect(), &metadata)?;
         write_atomically(&Self::metrics_path(out), |file| Ok(file.write_all(lines.as_bytes())?))
     }

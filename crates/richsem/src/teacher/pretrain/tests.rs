@@ -313,6 +313,7 @@ fn what_was_trained_opens_as_a_teacher_and_knows_new_pictures() {
         text: TeacherText::Prompts { set: PromptSet::Own, templates },
         precision: Precision::F32,
         vit: VitLabels::default(),
+        activation: None,
     };
     let vocabulary = crate::teacher::tests::classes(&COLOURS.map(|(name, _)| name));
     let cache = folder.path().join("cache");

@@ -1,0 +1,224 @@
+//! Whose weights a file holds, and below which prefix of its names: wrappers of `torch.nn`, whole
+//! models of which a trunk is a part, training scripts that keep a model under a name of their own.
+//! The names below the prefix are what is known; what is before them may be anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use tch::Tensor;
+
+use crate::error::{Error, Result};
+
+/// Weights that are known by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// A detector of the DETR family, as the official code names it and we do.
+    Detector,
+    /// CLIP, with OpenAI's, open_clip's or Hugging Face's names.
+    Clip,
+    /// A ResNet, with torchvision's names or CLIP's.
+    Trunk,
+}
+
+impl Known {
+    /// Names that only such weights have, from where their own names begin.
+    fn signs(self) -> &'static [&'static str] {
+        match self {
+            Self::Detector => &["transformer.encoder.layers.0.norm1.weight"],
+            Self::Clip => &[
+                "visual.attnpool.c_proj.weight",
+                "visual.class_embedding",
+                "vision_model.embeddings.class_embedding",
+            ],
+            Self::Trunk => &["layer4.0.conv1.weight"],
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Detector => "detector",
+            Self::Clip => "CLIP",
+            Self::Trunk => "ResNet",
+        }
+    }
+
+    /// Where names of such weights begin, in front of each.
+    fn prefixes<'a>(self, names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+        let before = |name: &'a str| {
+            let mut ends = self.signs().iter().filter_map(|sign| name.strip_suffix(sign));
+            ends.find(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+        };
+        names.filter_map(before).collect()
+    }
+}
+
+/// Parts of names that wrappers add, at any depth: `DataParallel`, `torch.compile`, FSDP, activation
+/// checkpointing.
+const WRAPPERS: [&str; 4] =
+    ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+
+type Tensors = BTreeMap<String, Tensor>;
+
+/// The tensors without what wrappers add to their names.
+///
+/// # Errors
+/// Two names that are then one.
+pub(crate) fn without_wrappers(tensors: Tensors, path: &Path) -> Result<Tensors> {
+    let mut plain = Tensors::new();
+    let mut wrapped: BTreeMap<String, String> = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let own: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+        let own = own.join(".");
+        if plain.insert(own.clone(), tensor).is_some() {
+            let other = wrapped.get(&own).map_or(own.as_str(), String::as_str);
+            let problem = format!("`{name}` and `{other}` are both `{own}` without their wrappers");
+            return Err(Error::invalid(path, own.clone(), problem)
+                .with_hint("the file holds two models: save the state dict of one of them alone"));
+        }
+        wrapped.insert(own, name);
+    }
+    Ok(plain)
+}
+
+/// The first of the wanted weights that is there, by its own names; what else the file holds is left
+/// out. A file with none of them is given back as it is.
+///
+/// # Errors
+/// Names that wrappers make one; more than one set of such weights, with the prefix of each.
+pub(crate) fn find(tensors: Tensors, wanted: &[Known], path: &Path) -> Result<Tensors> {
+    let tensors = without_wrappers(tensors, path)?;
+    for &known in wanted {
+        let prefixes = known.prefixes(tensors.keys().map(String::as_str));
+        let prefix = match choose(known, &prefixes) {
+            None if prefixes.is_empty() => continue,
+            None => return Err(several(known, &prefixes, &tensors, path)),
+            Some("") => return Ok(tensors),
+            Some(prefix) => prefix.to_owned(),
+        };
+        return Ok(below(tensors, &prefix));
+    }
+    Ok(tensors)
+}
+
+/// The tensors below a prefix, without it.
+pub(crate) fn below(tensors: Tensors, prefix: &str) -> Tensors {
+    let own =
+        |(name, tensor): (String, Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
+    tensors.into_iter().filter_map(own).collect()
+}
+
+/// The one that is meant: the only one, or the trunk that a detector has beside copies of others.
+fn choose<'a>(known: Known, prefixes: &BTreeSet<&'a str>) -> Option<&'a str> {
+    let only = |mut of: Vec<&'a str>| if of.len() == 1 { of.pop() } else { None };
+    let all: Vec<&str> = prefixes.iter().copied().collect();
+    only(all.clone()).or_else(|| match known {
+        Known::Trunk => {
+            let own = |prefix: &&str| ["", "backbone.", "backbone.0.body."].contains(prefix);
+            only(all.into_iter().filter(own).collect())
+        }
+        Known::Detector | Known::Clip => None,
+    })
+}
+
+fn several(known: Known, prefixes: &BTreeSet<&str>, tensors: &Tensors, path: &Path) -> Error {
+    let each: Vec<String> = prefixes
+        .iter()
+        .map(|prefix| {
+            let count = tensors.keys().filter(|name| name.starts_with(prefix)).count();
+            match prefix.strip_suffix('.') {
+                Some(key) => format!("`{key}` ({count} tensors)"),
+                None => format!("the top ({count} tensors)"),
+            }
+        })
+        .collect();
+    let problem = format!("more than one {}: below {}", known.what(), each.join(" and "));
+    let key = prefixes.iter().find_map(|prefix| prefix.strip_suffix('.')).unwrap_or_default();
+    Error::invalid(path, "weights", problem).with_hint(format!(
+        "take one of them: richsem convert {} OUT.safetensors --key {key}",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    const ALL: [Known; 3] = [Known::Detector, Known::Clip, Known::Trunk];
+
+    fn tensors(names: &[&str]) -> Tensors {
+        let one = || Tensor::zeros([1], (Kind::Float, Device::Cpu));
+        names.iter().map(|name| ((*name).to_owned(), one())).collect()
+    }
+
+    fn found(names: &[&str], wanted: &[Known]) -> Result<Vec<String>> {
+        Ok(find(tensors(names), wanted, "w.pth".as_ref())?.into_keys().collect())
+    }
+
+    #[test]
+    fn what_is_before_the_known_names_is_taken_off() {
+        let trunk = ["conv1.weight", "layer4.0.conv1.weight"];
+        for prefix in [
+            "",
+            "module.",
+            "_orig_mod.",
+            "model.",
+            "backbone.",
+            "encoder.",
+            "backbone.0.body.",
+            "module.model._orig_mod.backbone.",
+            "student.net.encoder_q.",
+        ] {
+            let names: Vec<String> = trunk.iter().map(|name| format!("{prefix}{name}")).collect();
+            let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+            assert_eq!(found(&names, &ALL).unwrap(), trunk, "{prefix}");
+            // What is beside it is no part of it; without a prefix only the layout can tell.
+            if !["", "module.", "_orig_mod."].contains(&prefix) {
+                names.push("neck.weight");
+                assert_eq!(found(&names, &ALL).unwrap(), trunk, "{prefix}");
+            }
+        }
+        let inside = found(&["layer4._orig_mod.0.conv1.module.weight"], &ALL).unwrap();
+        assert_eq!(inside, ["layer4.0.conv1.weight"]);
+        // A name that only ends alike is none.
+        let other = ["my_layer4.0.conv1.weight"];
+        assert_eq!(found(&other, &ALL).unwrap(), other);
+    }
+
+    #[test]
+    fn a_detector_is_a_detector_or_the_trunk_it_has() {
+        let names = [
+            "net.backbone.0.body.layer4.0.conv1.weight",
+            "net.transformer.encoder.layers.0.norm1.weight",
+        ];
+        assert_eq!(found(&names, &ALL).unwrap(), names.map(|name| &name[4..]));
+        assert_eq!(found(&names, &[Known::Trunk]).unwrap(), ["layer4.0.conv1.weight"]);
+        // RichSem's has copies of CLIP, with a trunk each.
+        let names = [
+            "backbone.0.body.layer4.0.conv1.weight",
+            "class_embed.clip.visual.layer4.0.conv1.weight",
+            "transformer.enc_out_class_embed.clip.visual.layer4.0.conv1.weight",
+        ];
+        assert_eq!(found(&names, &[Known::Trunk]).unwrap(), ["layer4.0.conv1.weight"]);
+    }
+
+    #[test]
+    fn of_several_the_user_says_which() {
+        let names = ["student.layer4.0.conv1.weight", "teacher.layer4.0.conv1.weight", "teacher.a"];
+        let error = found(&names, &ALL).unwrap_err().to_string();
+        for part in [
+            "w.pth: weights: more than one ResNet: below `student` (1 tensors) and `teacher` (2",
+            "richsem convert w.pth OUT.safetensors --key student",
+        ] {
+            assert!(error.contains(part), "no `{part}` in {error}");
+        }
+        let error = found(&["a.w", "module.a.w"], &ALL).unwrap_err().to_string();
+        assert!(error.contains("`module.a.w` and `a.w` are both `a.w`"), "{error}");
+        let error = found(&["_orig_mod.a", "module.a"], &ALL).unwrap_err().to_string();
+        assert!(error.contains("`module.a` and `_orig_mod.a` are both `a`"), "{error}");
+    }
+}

@@ -1,0 +1,276 @@
+//! What no tensor of a CLIP tells: the activation, and how many heads its attention has. The file may
+//! say it, or a settings file that its authors put beside it.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::{
+    checkpoint_io::{safetensors::Metadata, weight_names},
+    error::{Error, Result},
+};
+
+/// What is between the two layers of a block's MLP. Models of one shape were trained with either; run
+/// with the other one, they see badly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x · sigmoid(1.702 x)`: OpenAI's, MetaCLIP's and DFN's models.
+    #[default]
+    QuickGelu,
+    /// `x · Φ(x)`: LAION's and DataComp's models.
+    Gelu,
+}
+
+impl Activation {
+    /// As settings spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QuickGelu => "quick_gelu",
+            Self::Gelu => "gelu",
+        }
+    }
+
+    pub(super) fn forward(self, x: &Tensor) -> Tensor {
+        match self {
+            Self::QuickGelu => x * (x * 1.702).sigmoid(),
+            Self::Gelu => x.gelu("none"),
+        }
+    }
+}
+
+/// What is known besides the tensors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Of both encoders' transformers. A ResNet has none of these.
+    pub activation: Option<Activation>,
+    /// Attention heads of the image encoder.
+    pub visual_heads: Option<i64>,
+    /// Those of the text encoder.
+    pub text_heads: Option<i64>,
+    /// Who says so.
+    pub said_by: Option<String>,
+}
+
+/// Metadata of a safetensors file that this program wrote.
+const METADATA: &str = "richsem.clip_activation";
+const HUGGING_FACE: &str = "config.json";
+const OPEN_CLIP: &str = "open_clip_config.json";
+
+impl Hints {
+    /// Of a file of weights, and the settings beside it.
+    ///
+    /// # Errors
+    /// A file that cannot be read; an activation that is not known.
+    pub fn of(path: &Path) -> Result<Self> {
+        let (names, metadata) = weight_names(path)?;
+        if let Some(name) = metadata.get(METADATA) {
+            let activation = activation(&Value::from(name.as_str()), path, METADATA)?;
+            return Ok(Self::said(activation, "its metadata"));
+        }
+        if names.iter().any(|name| name == "input_resolution") {
+            return Ok(Self::said(Activation::QuickGelu, "the file is OpenAI's"));
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        // Repositories of LAION's hold both; each describes its own file of weights.
+        let hugging_face = names.iter().any(|name| name.contains("vision_model."));
+        let mut files = [OPEN_CLIP, HUGGING_FACE];
+        if hugging_face {
+            files.reverse();
+        }
+        for file in files {
+            let path = folder.join(file);
+            let Ok(text) = fs_err::read(&path) else { continue };
+            let Ok(value) = serde_json::from_slice::<Value>(&text) else { continue };
+            let found = match file {
+                HUGGING_FACE => of_hugging_face(&value, &path)?,
+                _ => of_open_clip(&value),
+            };
+            if let Some(hints) = found {
+                return Ok(Self { said_by: Some(format!("{file} beside the weights")), ..hints });
+            }
+        }
+        Ok(Self::default())
+    }
+
+    fn said(activation: Activation, by: &str) -> Self {
+        Self { activation: Some(activation), said_by: Some(by.to_owned()), ..Self::default() }
+    }
+
+    /// For the metadata of a file that is written.
+    pub(crate) fn metadata(&self) -> Metadata {
+        let name = |a: Activation| (METADATA.to_owned(), a.name().to_owned());
+        self.activation.map(name).into_iter().collect()
+    }
+}
+
+fn activation(value: &Value, path: &Path, field: &str) -> Result<Activation> {
+    Activation::deserialize(value).map_err(|_| {
+        Error::invalid(path, field, format!("expected \"quick_gelu\" or \"gelu\", got {value}"))
+            .with_hint("CLIPs with another activation are not read")
+    })
+}
+
+/// `transformers`: what a file leaves out is the library's default.
+fn of_hugging_face(config: &Value, path: &Path) -> Result<Option<Hints>> {
+    let is_clip = config["model_type"].as_str().is_some_and(|kind| kind.starts_with("clip"));
+    if !is_clip {
+        return Ok(None);
+    }
+    let encoder = |name: &str| -> Result<(Activation, Option<i64>)> {
+        let nested = &config[name];
+        // `CLIPVisionModel` alone has its settings at the top.
+        let (settings, field) = match nested.is_object() {
+            true => (nested, format!("{name}.hidden_act")),
+            false => (config, "hidden_act".to_owned()),
+        };
+        let said = match &settings["hidden_act"] {
+            Value::Null => Activation::QuickGelu,
+            value => activation(value, path, &field)?,
+        };
+        Ok((said, settings["num_attention_heads"].as_i64()))
+    };
+    let ((visual, visual_heads), (text, text_heads)) =
+        (encoder("vision_config")?, encoder("text_config")?);
+    if visual != text {
+        let problem = format!("{}, and the image encoder's is {}", text.name(), visual.name());
+        return Err(Error::invalid(path, "text_config.hidden_act", problem)
+            .with_hint("CLIPs whose encoders have different activations are not read"));
+    }
+    Ok(Some(Hints { activation: Some(visual), visual_heads, text_heads, said_by: None }))
+}
+
+fn of_open_clip(config: &Value) -> Option<Hints> {
+    let model = config.get("model_cfg")?;
+    let quick = model["quick_gelu"].as_bool().unwrap_or(false);
+    let (vision, text) = (&model["vision_cfg"], &model["text_cfg"]);
+    let of_head = vision["head_width"].as_i64().filter(|&width| width > 0);
+    Some(Hints {
+        activation: Some(if quick { Activation::QuickGelu } else { Activation::Gelu }),
+        visual_heads: vision["width"].as_i64().zip(of_head).map(|(width, of_head)| width / of_head),
+        text_heads: text["heads"].as_i64(),
+        said_by: None,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::checkpoint_io::safetensors;
+
+    fn hints(names: &[&str], metadata: &Metadata, beside: &[(&str, &str)]) -> Result<Hints> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let one = || Tensor::zeros([1], (Kind::Float, Device::Cpu));
+        let tensors: BTreeMap<_, _> = names.iter().map(|n| ((*n).to_owned(), one())).collect();
+        safetensors::write(&path, &tensors, metadata).unwrap();
+        for (name, text) in beside {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Hints::of(&path)
+    }
+
+    const OPENAI: &str = "visual.class_embedding";
+    const FACE: &str = "vision_model.embeddings.class_embedding";
+
+    #[test]
+    fn whoever_knows_the_activation_is_asked() {
+        use Activation::{Gelu, QuickGelu};
+        let none = Metadata::new();
+        let face = r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"},
+            "vision_config": {"hidden_act": "gelu", "num_attention_heads": 16}}"#;
+        let defaults = r#"{"model_type": "clip", "text_config": {}, "vision_config": {}}"#;
+        let open = r#"{"model_cfg": {"vision_cfg": {"width": 1280, "head_width": 80},
+            "text_cfg": {"heads": 16}}}"#;
+        let quick = r#"{"model_cfg": {"quick_gelu": true, "vision_cfg": {}, "text_cfg": {}}}"#;
+        let ours = Hints::said(Gelu, "").metadata();
+        for (names, metadata, beside, expected, said_by) in [
+            (&[OPENAI][..], &none, &[][..], None, None),
+            (
+                &[OPENAI, "input_resolution"],
+                &none,
+                &[],
+                Some(QuickGelu),
+                Some("the file is OpenAI's"),
+            ),
+            (&[OPENAI], &ours, &[], Some(Gelu), Some("its metadata")),
+            (&[FACE], &none, &[(HUGGING_FACE, face)], Some(Gelu), Some("config.json")),
+            (&[FACE], &none, &[(HUGGING_FACE, defaults)], Some(QuickGelu), Some("config.json")),
+            (&[OPENAI], &none, &[(OPEN_CLIP, open)], Some(Gelu), Some("open_clip_config.json")),
+            (&[OPENAI], &none, &[(OPEN_CLIP, quick)], Some(QuickGelu), Some("open_clip_config")),
+            // Each file of settings describes the weights of its own names.
+            (
+                &[OPENAI],
+                &none,
+                &[(OPEN_CLIP, quick), (HUGGING_FACE, face)],
+                Some(QuickGelu),
+                Some("open"),
+            ),
+            (
+                &[FACE],
+                &none,
+                &[(OPEN_CLIP, quick), (HUGGING_FACE, face)],
+                Some(Gelu),
+                Some("config"),
+            ),
+            // Of something else, or nothing.
+            (&[OPENAI], &none, &[(HUGGING_FACE, r#"{"model_type": "vit"}"#)], None, None),
+            (&[OPENAI], &none, &[(HUGGING_FACE, "not JSON")], None, None),
+        ] {
+            let found = hints(names, metadata, beside).unwrap();
+            assert_eq!(found.activation, expected, "{beside:?}");
+            let by = found.said_by.unwrap_or_default();
+            assert!(by.contains(said_by.unwrap_or_default()), "{by}");
+        }
+        let found = hints(&[OPENAI], &none, &[(OPEN_CLIP, open)]).unwrap();
+        assert_eq!((found.visual_heads, found.text_heads), (Some(16), Some(16)));
+        let found = hints(&[FACE], &none, &[(HUGGING_FACE, face)]).unwrap();
+        assert_eq!((found.visual_heads, found.text_heads), (Some(16), None));
+    }
+
+    #[test]
+    fn another_activation_is_refused_by_name() {
+        let both = r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"}}"#;
+        let error = hints(&[FACE], &Metadata::new(), &[(HUGGING_FACE, both)]).unwrap_err();
+        assert!(
+            error.to_string().contains("text_config.hidden_act: gelu, and the image"),
+            "{error}"
+        );
+        let config = r#"{"model_type": "clip", "vision_config": {"hidden_act": "gelu_new"}}"#;
+        let error = hints(&[FACE], &Metadata::new(), &[(HUGGING_FACE, config)]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("config.json: vision_config.hidden_act: expected")
+                && error.contains("gelu_new"),
+            "{error}"
+        );
+    }
+
+    /// Φ by its series, in f64.
+    #[test]
+    fn the_two_are_what_their_names_say() {
+        let normal = |x: f64| {
+            let (mut term, mut sum) = (x, x);
+            for n in 1..80 {
+                term *= -x * x / (2.0 * f64::from(n));
+                sum += term / f64::from(2 * n + 1);
+            }
+            0.5 + sum / (2.0 * std::f64::consts::PI).sqrt()
+        };
+        for x in [-3.0, -1.0, -0.1, 0.0, 0.5, 2.0] {
+            let input = Tensor::from_slice(&[x]);
+            let at = |a: Activation| a.forward(&input).double_value(&[0]);
+            assert!((at(Activation::Gelu) - x * normal(x)).abs() < 1e-12, "{x}");
+            let quick = x / (1.0 + (-1.702 * x).exp());
+            assert!((at(Activation::QuickGelu) - quick).abs() < 1e-12, "{x}");
+        }
+    }
+}
