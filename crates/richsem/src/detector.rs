@@ -181,7 +181,7 @@ impl Detector {
         Ok((record.config(path)?, record.vocabulary))
     }
 
-    /// Writes all that inference needs into one file.
+    /// Writes all that inference needs into one file, which names none of this machine's.
     ///
     /// # Errors
     /// An unwritable folder or a full disk.
@@ -190,7 +190,8 @@ impl Detector {
         if let Some(text) = &self.text {
             tensors.insert(TEXT_TABLE.into(), text.rows.shallow_clone());
         }
-        let record = Record { config: self.config.to_toml(), vocabulary: self.vocabulary.clone() };
+        let config = self.config.without_paths().to_toml();
+        let record = Record { config, vocabulary: self.vocabulary.clone() };
         let record = serde_json::to_string(&record)
             .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
         let metadata = [("format".to_owned(), "pt".to_owned()), (METADATA.to_owned(), record)];
@@ -208,9 +209,18 @@ impl Detector {
     /// # Errors
     /// What libtorch refuses.
     pub fn infer(&self, batch: &Batch) -> Result<InferenceOutput> {
-        let (images, mask) = batch.normalize(self.device(), &self.config.model.normalization())?;
-        let few_tokens = self.few_tokens(batch.targets.iter().map(|target| target.size));
-        self.infer_normalized(&Input { few_tokens, ..Input::new(&images, &mask) })
+        let found = guarded(|| {
+            let normalization = self.config.model.normalization();
+            let (images, mask) = batch.normalize(self.device(), &normalization)?;
+            let few_tokens = self.few_tokens(batch.targets.iter().map(|target| target.size));
+            self.infer_normalized(&Input { few_tokens, ..Input::new(&images, &mask) })
+        });
+        found.map_err(|error| {
+            error.for_work(
+                || format!("detection in {}", batch.describe()),
+                "lower eval.batch_size or data.resize, or set train.precision = \"bf16\"",
+            )
+        })
     }
 
     /// Logits and boxes of a batch that was normalised elsewhere.

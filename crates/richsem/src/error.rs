@@ -43,6 +43,16 @@ pub enum Error {
     /// An operation of `torch-ext` failed.
     #[error(transparent)]
     Ext(#[from] torch_ext::Error),
+    /// The memory, of the device or of the machine, does not suffice.
+    #[error("not enough memory{}{}{}", For(work), Wanted(wanted), Hint(hint))]
+    OutOfMemory {
+        /// What was asked for last, as `2.00 GiB`, where libtorch says it.
+        wanted: Option<String>,
+        /// What it was for, where that is known.
+        work: Option<String>,
+        /// What makes it less.
+        hint: Option<String>,
+    },
     /// Training produced a number that is not finite.
     #[error("{0}")]
     NonFinite(String),
@@ -70,6 +80,22 @@ fn remedy(error: &std::io::Error) -> &'static str {
         ErrorKind::FileTooLarge => "\n  hint: raise the limit on the size of files (ulimit -f)",
         ErrorKind::ReadOnlyFilesystem => "\n  hint: choose a folder on a disk that can be written",
         _ => "",
+    }
+}
+
+struct For<'a>(&'a Option<String>);
+
+impl std::fmt::Display for For<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |work| write!(f, " for {work}"))
+    }
+}
+
+struct Wanted<'a>(&'a Option<String>);
+
+impl std::fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |wanted| write!(f, ": {wanted} more was asked for"))
     }
 }
 
@@ -103,10 +129,35 @@ impl Error {
     /// Adds what the user can do about it.
     #[must_use]
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {
-        if let Self::Invalid { hint, .. } | Self::Config { hint, .. } = &mut self {
+        if let Self::Invalid { hint, .. }
+        | Self::Config { hint, .. }
+        | Self::OutOfMemory { hint, .. } = &mut self
+        {
             *hint = Some(text.into());
         }
         self
+    }
+
+    /// Of an error that says that the memory did not suffice: what the memory was for, and what makes
+    /// it less. Said once, by whoever is nearest.
+    #[must_use]
+    pub(crate) fn for_work(self, needed_for: impl FnOnce() -> String, remedy: &str) -> Self {
+        match self.or_shortage() {
+            Self::OutOfMemory { wanted, work: None, .. } => Self::OutOfMemory {
+                wanted,
+                work: Some(needed_for()),
+                hint: Some(remedy.to_owned()),
+            },
+            other => other,
+        }
+    }
+
+    /// libtorch has no kind of its own for a lack of memory: it is known by its words.
+    fn or_shortage(self) -> Self {
+        match &self {
+            Self::Torch(_) | Self::Ext(_) => shortage(&self.to_string()).unwrap_or(self),
+            _ => self,
+        }
     }
 }
 
@@ -135,20 +186,43 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = GUARDED.replace(true);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
     GUARDED.set(before);
-    result.unwrap_or_else(|payload| {
+    let result = result.unwrap_or_else(|payload| {
         let text = payload
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
         let text = torch_ext::without_backtrace(text);
-        let hint = if text.contains("out of memory") {
-            "\n  hint: lower data.batch_size or data.augment.scales, or set train.precision = \"bf16\""
-        } else {
-            ""
-        };
-        Err(Error::Other(format!("libtorch: {text}{hint}")))
-    })
+        Err(shortage(text).unwrap_or_else(|| Error::Other(format!("libtorch: {text}"))))
+    });
+    result.map_err(Error::or_shortage)
+}
+
+/// The error where a message of libtorch says that memory is short: of the GPU's allocator, of the
+/// host's, or of a size that no memory has.
+fn shortage(text: &str) -> Option<Error> {
+    let after = |start: &str| text.split_once(start).map(|(_, rest)| rest);
+    let wanted = if text.contains("out of memory") {
+        after("Tried to allocate ").and_then(|rest| Some(rest.split_once(". ")?.0.to_owned()))
+    } else if text.contains("can't allocate memory") {
+        let digits = after("tried to allocate ").and_then(|rest| rest.split(' ').next());
+        digits.and_then(|digits| digits.parse().ok()).map(in_words)
+    } else if text.contains("size calculation overflowed")
+        || text.contains("integer multiplication overflow")
+    {
+        None
+    } else {
+        return None;
+    };
+    Some(Error::OutOfMemory { wanted, work: None, hint: None })
+}
+
+/// Bytes, as libtorch writes them.
+fn in_words(bytes: f64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let power = (bytes.max(1.0).log2() / 10.0).floor().min(5.0);
+    let value = bytes / 1024_f64.powf(power);
+    format!("{value:.2} {}", units[power as usize])
 }
 
 /// What a file is called while it is being written; whatever is left under such a name, a killed
@@ -210,5 +284,41 @@ pub(crate) fn problem_in_line(error: &serde_json::Error) -> String {
     match text.strip_suffix(&place) {
         Some(problem) => format!("{problem}, at column {}", error.column()),
         None => text,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    /// In the words of the libtorch that is there, and in those of its CUDA allocator.
+    #[test]
+    fn a_lack_of_memory_says_what_for() {
+        let size = [1 << 25, 1 << 20];
+        let options = (Kind::Float, Device::Cpu);
+        let panicking = guarded(|| Ok(Tensor::zeros(size, options))).unwrap_err();
+        let failing = guarded(|| Ok(Tensor::f_zeros(size, options)?)).unwrap_err();
+        let endless = guarded(|| Ok(Tensor::zeros([1 << 40, 1 << 40], options))).unwrap_err();
+        let gpu = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of";
+        let gpu = guarded::<()>(|| std::panic::panic_any(gpu.to_owned())).unwrap_err();
+        for (error, wanted) in [
+            (panicking, ": 128.00 TiB more was asked for"),
+            (failing, ": 128.00 TiB more was asked for"),
+            (endless, ""),
+            (gpu, ": 2.00 GiB more was asked for"),
+        ] {
+            assert_eq!(error.to_string(), format!("not enough memory{wanted}"));
+            let error = error.for_work(|| "a step".to_owned(), "make it smaller");
+            // The one nearest to the work has said it.
+            let error = error.for_work(|| "a run".to_owned(), "buy more");
+            let text = format!("not enough memory for a step{wanted}\n  hint: make it smaller");
+            assert_eq!(error.to_string(), text);
+        }
+        let other = guarded(|| Ok(Tensor::zeros([2], options).f_view([3])?)).unwrap_err();
+        let text = other.to_string();
+        assert_eq!(other.for_work(|| "a step".to_owned(), "").to_string(), text);
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::{
+    config::bounds::{WEIGHT, within},
     error::{Error, Result},
     models::{
         class_head::TextTable,
@@ -96,14 +97,8 @@ impl SemanticConfig {
     /// # Errors
     /// A weight that is negative or not a number; switches without a meaning together.
     pub fn validate(&self, key: &str) -> Result<()> {
-        if !(self.weight.is_finite() && self.weight >= 0.0) {
-            let problem = format!("expected a number of at least 0, got {}", self.weight);
-            return Err(Error::config(format!("{key}.weight"), problem));
-        }
-        if !(0.0..=1.0).contains(&self.min_top1) {
-            let problem = format!("expected a number from 0 to 1, got {}", self.min_top1);
-            return Err(Error::config(format!("{key}.min_top1"), problem));
-        }
+        within(format!("{key}.weight"), self.weight, WEIGHT)?;
+        within(format!("{key}.min_top1"), self.min_top1, 0.0..=1.0)?;
         if self.objective == Objective::L1 {
             for (name, on) in
                 [("entropy_weight", self.entropy_weight), ("federated", self.federated)]

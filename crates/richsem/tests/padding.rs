@@ -23,7 +23,7 @@ use richsem::{
     predict::{ReadAhead, detect_all, to_detections},
     synth::SynthConfig,
     testing::{small_set, write_set},
-    train::{Start, observer::Silent, train},
+    train::{NewRun, Start, observer::Silent, train},
 };
 use tch::Device;
 
@@ -44,7 +44,7 @@ fn trained(set: &Path, run: &Path) -> Detector {
         "train.ema.decay=0.98".into(),
     ];
     let config = Config::load(demo, &assignments).unwrap();
-    let start = Start::New { config: Box::new(config), folder: run.to_owned() };
+    let start = Start::New { config: Box::new(config), folder: NewRun::claim(run).unwrap() };
     train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap();
     Detector::load(&run.join("checkpoints/last/model.safetensors"), Device::Cpu).unwrap()
 }

@@ -20,7 +20,7 @@ use richsem::{
     teacher::clip,
     testing::{normal, small_run, small_set, target, write_set},
     train::{
-        Learner, MetricsRow, Observer, Outcome, RunFolder, Start, Trace, TrainRow,
+        Learner, MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, Trace, TrainRow,
         observer::Silent, train,
     },
 };
@@ -39,7 +39,7 @@ fn data(folder: &Path) -> PathBuf {
         ..small_set()
     };
     write_set(&config, &out).unwrap();
-    let (_, sizes, _) = clip::load(TEACHER.as_ref(), Device::Cpu).unwrap();
+    let (_, sizes, _) = clip::load(TEACHER.as_ref(), &clip::Hints::default(), Device::Cpu).unwrap();
     normal(3, &[4, sizes.embed_dim]).write_npy(out.join("text.npy")).unwrap();
     std::fs::copy(TEACHER, out.join("teacher.safetensors")).unwrap();
     out
@@ -98,7 +98,10 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path());
     let config = config(&data, "");
-    let start = |path: &Path| Start::New { config: Box::new(config.clone()), folder: path.into() };
+    let start = |path: &Path| Start::New {
+        config: Box::new(config.clone()),
+        folder: NewRun::claim(path).unwrap(),
+    };
     let go = AtomicBool::new(false);
     let whole = folder.path().join("whole");
     train(start(&whole), Device::Cpu, &mut Silent, &go).unwrap();
@@ -160,7 +163,8 @@ fn a_run_is_not_resumed_with_another_teacher_or_other_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path());
     let path = folder.path().join("run");
-    let start = Start::New { config: Box::new(config(&data, "")), folder: path.clone() };
+    let start =
+        Start::New { config: Box::new(config(&data, "")), folder: NewRun::claim(&path).unwrap() };
     let stop = AtomicBool::new(false);
     let outcome = train(start, Device::Cpu, &mut StopAt(2, &stop), &stop).unwrap();
     assert!(matches!(outcome, Outcome::Stopped(_)));
@@ -198,9 +202,60 @@ fn each_sets_teacher_is_looked_at() {
         data.display()
     );
     let run = folder.path().join("run");
-    let start = Start::New { config: Box::new(config(&data, &hard)), folder: run };
+    let start =
+        Start::New { config: Box::new(config(&data, &hard)), folder: NewRun::claim(&run).unwrap() };
     let error = train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap_err();
     assert!(error.to_string().contains("of data.extra.classification"), "{error}");
+}
+
+/// What nothing says is tried on the run's own pictures, and what was found is the run's setting.
+#[test]
+fn a_teachers_activation_is_found_out_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let vit = Path::new(TEACHER).with_file_name("vit.safetensors");
+    std::fs::copy(vit, data.join("teacher.safetensors")).unwrap();
+    let config = config(&data, "");
+    let run = |name: &str| {
+        let path = folder.path().join(name);
+        let start =
+            Start::New { config: Box::new(config.clone()), folder: NewRun::claim(&path).unwrap() };
+        let mut said = Said::default();
+        // Ends at the first step.
+        train(start, Device::Cpu, &mut said, &AtomicBool::new(true)).unwrap();
+        let settled = RunFolder::open(&path).unwrap().config().unwrap();
+        (said.0, settled.teacher.unwrap().activation)
+    };
+    let (said, taken) = run("tried");
+    let line = said.lines().find(|line| line.contains("teacher.activation")).unwrap();
+    assert!(line.contains("nothing says with which the weights were trained"), "{line}");
+    let shares = line.split("first in ").nth(1).unwrap();
+    let share = |name: &str| -> f64 {
+        let before = shares.split(&format!(" % with {name}")).next().unwrap();
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let gelu = share("gelu") > share("quick_gelu");
+    assert_eq!(
+        taken,
+        Some(if gelu { clip::Activation::Gelu } else { clip::Activation::QuickGelu })
+    );
+
+    let beside = r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"},
+        "vision_config": {"hidden_act": "gelu"}}"#;
+    std::fs::write(data.join("config.json"), beside).unwrap();
+    let (said, taken) = run("told");
+    assert!(said.contains("config.json beside the weights says so"), "{said}");
+    assert_eq!(taken, Some(clip::Activation::Gelu));
+}
+
+#[derive(Default)]
+struct Said(String);
+
+impl Observer for Said {
+    fn message(&mut self, text: &str) {
+        self.0 += text;
+        self.0.push('\n');
+    }
 }
 
 /// Two pictures with a box each.
@@ -289,7 +344,7 @@ fn a_teacher_that_does_not_know_the_pictures_is_refused_before_the_run() {
     let data = data(folder.path());
     let config = config(&data, "min_top1 = 0.9");
     let run = folder.path().join("run");
-    let start = Start::New { config: Box::new(config), folder: run.clone() };
+    let start = Start::New { config: Box::new(config), folder: NewRun::claim(&run).unwrap() };
     let error = train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("semantic.min_top1") && text.contains("at least 0.9"), "{text}");

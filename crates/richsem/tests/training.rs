@@ -13,7 +13,9 @@ use richsem::{
     detector::Detector,
     models::padding::Padding,
     testing::{small_run, write_small_set},
-    train::{MetricsRow, Observer, Outcome, RunFolder, Start, TrainRow, observer::Silent, train},
+    train::{
+        MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, TrainRow, observer::Silent, train,
+    },
 };
 use tch::{Device, Tensor};
 
@@ -31,7 +33,7 @@ fn config(data: &Path, more: &str) -> Config {
 }
 
 fn new(config: &Config, folder: &Path) -> Start {
-    Start::New { config: Box::new(config.clone()), folder: folder.to_owned() }
+    Start::New { config: Box::new(config.clone()), folder: NewRun::claim(folder).unwrap() }
 }
 
 fn weights(run: &Path) -> BTreeMap<String, Tensor> {
@@ -179,11 +181,14 @@ fn a_run_leaves_what_it_promises() {
     let detector = Detector::load(&weights, Device::Cpu).unwrap();
     assert_eq!(detector.config.model.dino.padding, Some(Padding::Masked));
     assert_eq!(detector.vocabulary.len(), 4);
+    let bytes = std::fs::read(&weights).unwrap();
+    let place = folder.path().as_os_str().as_encoded_bytes();
+    assert!(!bytes.windows(place.len()).any(|part| part == place), "it names this machine's files");
     let copy = folder.path().join("copy.safetensors");
     detector.save(&copy).unwrap();
     assert_eq!(safetensors::read(&copy).unwrap().0, safetensors::read(&weights).unwrap().0);
     // A folder with a run in it is not overwritten.
-    let error = train(new(&config, &run), Device::Cpu, &mut Silent, &go).unwrap_err().to_string();
+    let error = NewRun::claim(&run).unwrap_err().to_string();
     assert!(error.contains("not empty") && error.contains("--resume"), "{error}");
 }
 

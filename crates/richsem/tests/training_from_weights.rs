@@ -15,7 +15,7 @@ use richsem::{
     config::Config,
     synth::SynthConfig,
     testing::{normal, small_run, small_set, write_set, write_small_set},
-    train::{Observer, RunFolder, Start, train},
+    train::{NewRun, Observer, RunFolder, Start, train},
 };
 use tch::{Device, Tensor};
 
@@ -75,7 +75,10 @@ impl Place {
 
     fn run(&self, config: &Config, name: &str) -> richsem::Result<Said> {
         let mut said = Said::default();
-        let start = Start::New { config: Box::new(config.clone()), folder: self.path(name) };
+        let start = Start::New {
+            config: Box::new(config.clone()),
+            folder: NewRun::claim(&self.path(name)).unwrap(),
+        };
         train(start, Device::Cpu, &mut said, &AtomicBool::new(false))?;
         Ok(said)
     }

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, error::ErrorKind};
 use richsem::{
     config::Config,
-    train::{EvalRow, MetricsRow, Outcome, RunFolder, Start},
+    train::{EvalRow, MetricsRow, NewRun, Outcome, RunFolder, Start},
 };
 
 use crate::{
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// may be given many times (the setting init.allow_missing)
     #[arg(long, value_name = "PATTERN")]
     allow_missing: Vec<String>,
-    /// Folder of the new run; runs/CONFIG-DATE-TIME (UTC) unless given
+    /// Folder of the new run; runs/CONFIG-DATE-TIME (UTC) unless given, with -2, -3, … where that is taken
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Goes on with the run of that folder, with its own settings
@@ -102,11 +102,19 @@ pub(crate) fn run(args: Args) -> Result<u8> {
                 assignments.push(assignment("init.allow_missing", args.allow_missing));
             }
             let config = Config::load(&file, &assignments)?;
-            let folder = args.run.unwrap_or_else(|| default_folder(&file));
-            output::check_new_folder(&folder, "--run")?;
-            RunFolder::check_new(&folder)?;
-            let start = Start::New { config: Box::new(config.clone()), folder: folder.clone() };
-            (start, config, folder)
+            let run = match args.run {
+                Some(folder) => {
+                    output::check_new_folder(&folder, "--run")?;
+                    NewRun::claim(&folder)?
+                }
+                None => {
+                    let folder = default_folder(&file);
+                    output::check_new_folder(&folder, "--run")?;
+                    NewRun::claim_free(&folder)?
+                }
+            };
+            let folder = run.path().to_owned();
+            (Start::New { config: Box::new(config.clone()), folder: run }, config, folder)
         }
     };
     let device = args.device.resolve()?;

@@ -209,7 +209,7 @@ fn weights_of_something_else_are_told_from_a_detectors() {
                         word => word,
                     })
                     .collect::<Vec<_>>(),
-                &["--set: model.dino.transformer.nheads: expected a number from 1"],
+                &["--set: model.dino.transformer.nheads: expected 1 to 256"],
             ),
         ],
     );

@@ -9,10 +9,47 @@ use super::util::Dir;
 
 #[test]
 fn a_loss_that_is_not_finite_ends_with_3() {
-    let dir = Dir::with_data();
-    let train = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
-    let wild = ["--set", "train.lr=1e30", "--set", "train.lr_backbone=1e30"];
-    dir.command(&[&train[..], &wild].concat()).fails(3).stderr_has("not finite").stderr_has("hint");
+    let dir = Dir::with_run();
+    // A weight of the checkpoint that is none, and epochs to go on with.
+    let file = "run/checkpoints/last/training.safetensors";
+    let mut bytes = dir.read(file);
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let names: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let params = header + names["params.0"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[params..params + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    dir.write(file, bytes);
+    let config = dir.text("run/config.toml").replace("epochs = 1", "epochs = 2");
+    dir.write("run/config.toml", config);
+    let resume = dir.command(&["train", "--resume", "run", "--device", "cpu"]);
+    resume.fails(3).stderr_has("not finite").stderr_has("hint");
+}
+
+/// What was changed is told with what it means; the run goes on with it, whatever the rates' groups.
+#[test]
+fn a_run_goes_on_with_settings_that_were_changed() {
+    let dir = Dir::with_run();
+    let mut config = dir.text("run/config.toml");
+    let mut change = |old: &str, new: &str| {
+        assert!(config.contains(old), "{old}: {config}");
+        config = config.replacen(old, new, 1);
+    };
+    change("epochs = 1", "epochs = 2");
+    change("lr = 0.0001", "lr = 0.0005");
+    change("max_detections = 300", "max_detections = 100");
+    change("log_every = ", "ema = { decay = 0.5 }\nlog_every = ");
+    dir.write("run/config.toml", &config);
+    let resume = ["train", "--resume", "run", "--device", "cpu"];
+    dir.command(&resume)
+        .ok()
+        .stderr_has("changed since the checkpoint: train.epochs: 1 -> 2 (the run's new length)")
+        .stderr_has("train.lr: 0.0001 -> 0.0005 (from now on)")
+        .stderr_has("train.ema.decay: nothing -> 0.5 (from now on)")
+        .stderr_has("eval.max_detections: 300 -> 100 (from now on; AP before and after")
+        .stderr_has("resumed at step ");
+    // The next time nothing has changed.
+    let again = dir.raw_command(&resume).output().unwrap();
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.success() && !said.contains("changed since"), "{said}");
 }
 
 #[test]

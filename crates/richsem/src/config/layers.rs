@@ -256,6 +256,9 @@ impl Merged {
             let mut key = error.path().to_string();
             let message = error.inner().to_string();
             let message = message.trim().lines().next().unwrap_or_default().to_owned();
+            if message.starts_with("invalid ") {
+                key = self.innermost::<T>(key, &message);
+            }
             let (problem, hint) = match unknown_name(&message, "field") {
                 None => {
                     let hint = unknown_name(&message, "variant");
@@ -285,6 +288,32 @@ impl Merged {
                 None => error,
             }
         })
+    }
+
+    /// Of a setting that is one of several kinds serde names the whole, wherever in it the fault is.
+    /// The faulty key is the one without which that is no longer what is said.
+    fn innermost<T: DeserializeOwned>(&self, mut key: String, message: &str) -> String {
+        let mut whole = self.table.clone();
+        loop {
+            let mut names = Vec::new();
+            at(&mut whole, &key, &mut |value| {
+                if let Value::Table(table) = value {
+                    names.extend(table.keys().cloned());
+                }
+            });
+            // Without its kind such a setting is always at fault: that comes last.
+            names.sort_by_key(|name| ["kind", "by"].contains(&name.as_str()));
+            let inner = names.iter().map(|name| format!("{key}.{name}")).find(|inner| {
+                let mut without = whole.clone();
+                remove(&mut without, inner);
+                let left = T::deserialize(Value::Table(without));
+                left.err().is_none_or(|error| !error.to_string().starts_with(message))
+            });
+            match inner {
+                Some(inner) => key = inner,
+                None => return key,
+            }
+        }
     }
 
     /// The set of classification pictures that may have been meant where one of that name is not

@@ -1,6 +1,8 @@
 //! Typed settings: a TOML file, the files it extends, and `--set` on top. Unknown keys are refused
 //! with the nearest known one; what a run used is saved beside it.
 
+pub(crate) mod bounds;
+mod difference;
 mod layers;
 mod train;
 
@@ -11,6 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use bounds::{BATCH, within};
+pub use difference::Difference;
 pub(crate) use layers::Assignment;
 pub use train::{EmaConfig, ParamGroups, Precision, TrainConfig};
 
@@ -36,6 +40,12 @@ pub const VERSION: u32 = 1;
 
 /// Threads that read; far beyond what a disk can feed, far below what a system refuses.
 const MOST_WORKERS: usize = 1024;
+/// Batches prepared ahead: each is held in memory.
+const MOST_AHEAD: usize = 1024;
+/// Pixels that sides are rounded up to a multiple of.
+const LARGEST_STEP: u32 = 2048;
+/// Detections of an image; COCO's measure looks at 100, LVIS's at 300.
+const MOST_DETECTIONS: i64 = 100_000;
 
 /// Batches of all sources before the row of them repeats its pattern.
 const LONGEST_CYCLE: u64 = 1000;
@@ -319,6 +329,7 @@ impl Config {
         let mut merged = layers::parse(text, path)?;
         merged.add("train.ema", "warmup", false);
         merged.add("model.dino", "padding", "official");
+        merged.add("teacher", "activation", "quick_gelu");
         for images in ["data.train", "data.val", "data.extra.*"] {
             merged.add(images, "orientation", "stored");
         }
@@ -372,36 +383,53 @@ impl Config {
         Self { data, teacher: None, semantic: None, init: None, ..self.clone() }
     }
 
+    /// Without the names of files, which are those of one machine.
+    #[must_use]
+    pub fn without_paths(&self) -> Self {
+        let mut config = self.of_detector();
+        (config.data.train, config.data.val) = (None, None);
+        config.model.dino.backbone.weights = None;
+        if let ClassHeadConfig::Text { table } = &mut config.model.class_head {
+            *table = None;
+        }
+        config
+    }
+
+    /// What is allowed, and hardly meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.train.warnings("train");
+        warnings.extend(self.loss.warnings("loss"));
+        warnings
+    }
+
     fn validate(&self) -> Result<()> {
         check_version(self.version)?;
-        let at_least_one = [
-            ("data.batch_size", self.data.batch_size as u64),
-            ("data.weight", u64::from(self.data.weight)),
-            ("data.prefetch", self.data.prefetch as u64),
-            ("data.pad_multiple", u64::from(self.data.pad_multiple)),
-            ("eval.batch_size", self.eval.batch_size as u64),
-        ];
-        for (key, value) in at_least_one {
-            if value == 0 {
-                return Err(Error::config(key, "expected at least 1, got 0"));
-            }
-        }
-        if self.data.workers > MOST_WORKERS {
-            let problem = format!("expected at most {MOST_WORKERS}, got {}", self.data.workers);
-            return Err(Error::config("data.workers", problem)
-                .with_hint("0 takes as many as the machine has cores, at most 8"));
-        }
-        if self.eval.max_detections < 1 {
-            let problem = format!("expected at least 1, got {}", self.eval.max_detections);
-            return Err(Error::config("eval.max_detections", problem));
-        }
+        within("data.batch_size", self.data.batch_size, BATCH)?;
+        within("eval.batch_size", self.eval.batch_size, BATCH)?;
+        within("data.prefetch", self.data.prefetch, 1..=MOST_AHEAD)?;
+        within("data.workers", self.data.workers, 0..=MOST_WORKERS).map_err(|error| {
+            error.with_hint("0 takes as many as the machine has cores, at most 8")
+        })?;
+        within("data.weight", u64::from(self.data.weight), 1..=LONGEST_CYCLE)?;
+        within("data.pad_multiple", self.data.pad_multiple, 1..=LARGEST_STEP)?;
+        within("eval.max_detections", self.eval.max_detections, 1..=MOST_DETECTIONS)?;
         self.train.validate("train")?;
         if let Some(init) = &self.init {
             Patterns::new(&init.allow_missing, "init.allow_missing")?;
         }
-        if self.model.pixel_std.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
-            let problem = format!("expected positive numbers, got {:?}", self.model.pixel_std);
-            return Err(Error::config("model.pixel_std", problem));
+        for (name, values, range) in [
+            ("pixel_mean", self.model.pixel_mean, 0.0..=1.0),
+            ("pixel_std", self.model.pixel_std, 1e-3..=1.0),
+        ] {
+            for (channel, value) in values.into_iter().enumerate() {
+                within(format!("model.{name}[{channel}]"), value, range.clone()).map_err(
+                    |error| {
+                        error
+                            .with_hint("pixels are 0 to 1 here: divide what is for 0 to 255 by 255")
+                    },
+                )?;
+            }
         }
         self.data.sampler.validate("data.sampler")?;
         self.data.augment.validate("data.augment")?;

@@ -160,6 +160,68 @@ fn no_kind_of_a_setting_takes_unknown_keys() {
     }
 }
 
+/// Also where serde itself knows only the setting that it is part of.
+#[test]
+fn a_wrong_type_names_the_innermost_key() {
+    for (assignment, key) in [
+        ("data.sampler={kind='repeat_factor',threshold='x'}", "data.sampler.threshold: expected"),
+        ("data.sampler={kind=3}", "data.sampler.kind: expected"),
+        ("data.extra.a={images='i',form={kind='mosaic',tile='x'}}", "data.extra.a.form.tile: exp"),
+        ("data.extra.a={images='i',mapping={by='file',path=3}}", "data.extra.a.mapping.path: exp"),
+        ("model.class_head={kind='text',table=[1]}", "model.class_head.table: expected"),
+        (
+            "teacher={weights='w',text={kind='prompts',set='own',templates=['a',7]}}",
+            "teacher.text.templates: expected",
+        ),
+        ("teacher={weights='w',text={kind='prompts',set=4}}", "teacher.text.set: expected"),
+        ("data.augment.scales=[480,'x']", "data.augment.scales[1]: expected"),
+        ("data.augment.crop.resize=['x']", "data.augment.crop.resize[0]: expected"),
+        ("model.pixel_mean=[1]", "model.pixel_mean: "),
+    ] {
+        refused("version = 1", &[assignment], &[key]);
+    }
+}
+
+#[test]
+fn nonsense_is_refused_with_the_range() {
+    for (assignment, problem) in [
+        ("model.denoising.number=100000", "model.denoising.number: expected 0 to 1000"),
+        ("model.denoising.box_noise=1e30", "model.denoising.box_noise: expected 0 to 10"),
+        ("data.pad_multiple=100000", "data.pad_multiple: expected 1 to 2048"),
+        ("data.batch_size=1000000", "data.batch_size: expected 1 to 4096"),
+        ("data.prefetch=1000000", "data.prefetch: expected 1 to 1024"),
+        ("eval.batch_size=1000000", "eval.batch_size: expected 1 to 4096"),
+        ("model.dino.transformer.num_queries=100000", "num_queries: expected 1 to 10000"),
+        ("model.dino.transformer.hidden_dim=96000", "hidden_dim: expected 1 to 8192"),
+        ("model.dino.transformer.enc_n_points=4000", "enc_n_points: expected 1 to 64"),
+        ("train.lr=1e30", "train.lr: expected 0 to 1, got 1000000"),
+        ("train.weight_decay=1e30", "train.weight_decay: expected 0 to 100"),
+        ("train.clip_max_norm=1e30", "train.clip_max_norm: expected 0 to"),
+        ("train.lr_gamma=10.0", "train.lr_gamma: expected 0 to 1"),
+        ("train.epochs=1000000000000", "train.epochs: expected 1 to 100000"),
+        ("loss.focal_alpha=2.0", "loss.focal_alpha: expected 0 to 1, got 2"),
+        ("loss.focal_gamma=1e30", "loss.focal_gamma: expected 0 to 10"),
+        ("loss.l1=1e30", "loss.l1: expected 0 to 10000"),
+        ("loss.matcher.giou=inf", "loss.matcher.giou: expected 0 to 10000, got inf"),
+        ("loss.federated.power=1e30", "loss.federated.power: expected 0 to 10"),
+        ("semantic.weight=1e30", "semantic.weight: expected 0 to 10000"),
+        ("model.pixel_mean=[123.7,116.3,103.5]", "model.pixel_mean[0]: expected 0 to 1"),
+        ("model.pixel_std=[58.4,57.1,57.4]", "divide what is for 0 to 255 by 255"),
+        ("model.pixel_std=[0.2,nan,0.2]", "model.pixel_std[1]: expected 0.001 to 1, got NaN"),
+    ] {
+        refused("version = 1", &[assignment], &[problem]);
+    }
+    for (assignments, problem) in [
+        (["loss.class=0", "loss.l1=0", "loss.giou=0"], "loss.class: 0, and so are"),
+        (
+            ["loss.matcher.class=0", "loss.matcher.l1=0", "loss.matcher.giou=0"],
+            "loss.matcher.class: 0, and so are",
+        ),
+    ] {
+        refused("version = 1", &assignments, &[problem]);
+    }
+}
+
 #[test]
 fn wrong_values_name_file_key_and_reason() {
     refused(
@@ -167,7 +229,7 @@ fn wrong_values_name_file_key_and_reason() {
         &[],
         &["c.toml: train.lr", "string", "expected a number, got string"],
     );
-    refused("version = 1\n[train]\nlr = -1.0", &[], &["c.toml: train.lr", "at least 0", "-1"]);
+    refused("version = 1\n[train]\nlr = -1.0", &[], &["c.toml: train.lr", "expected 0 to 1", "-1"]);
     refused("version = 1\n[train]\nprecision = \"fp8\"", &[], &["train.precision", "fp8", "bf16"]);
     refused("version = 1\n[train]\nprecision = \"bf61\"", &[], &["bf61", "hint: ", "`bf16`?"]);
     refused(
@@ -175,7 +237,7 @@ fn wrong_values_name_file_key_and_reason() {
         &["data.sampler.kind=repeat_factors"],
         &["--set: data.sampler", "`repeat_factors`", "did you mean `repeat_factor`?"],
     );
-    refused("version = 1\n[train]\nepochs = 0", &[], &["train.epochs", "at least 1"]);
+    refused("version = 1\n[train]\nepochs = 0", &[], &["train.epochs", "expected 1 to"]);
     refused("version = 1\n[train]\nlr_drop = [4, 2]", &[], &["train.lr_drop", "got 2 after 4"]);
     refused("version = 1\n[train]\nlr_drop = [2, 2]", &[], &["train.lr_drop", "got 2 after 2"]);
     refused("version = 2", &[], &["version", "expected 1, got 2", "hint"]);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{RATE, within};
 use crate::error::{Error, Result};
 
 /// How parameters are grouped for the optimizer: the reference's `param_dict_type`.
@@ -126,29 +127,22 @@ impl TrainConfig {
     /// # Errors
     /// A setting outside its range, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
-        for (name, value) in [
-            ("epochs", self.epochs),
-            ("accumulate", self.accumulate),
-            ("log_every", self.log_every),
+        for (name, value, most) in [
+            ("epochs", self.epochs, 100_000),
+            ("accumulate", self.accumulate, 100_000),
+            ("log_every", self.log_every, 1_000_000),
         ] {
-            if value == 0 {
-                let problem = "expected at least 1, got 0";
-                return Err(Error::config(format!("{key}.{name}"), problem));
-            }
+            within(format!("{key}.{name}"), value, 1..=most)?;
         }
-        let not_negative = [
-            ("lr", self.lr),
-            ("lr_backbone", self.lr_backbone),
-            ("lr_linear_proj_mult", self.lr_linear_proj_mult),
-            ("weight_decay", self.weight_decay),
-            ("clip_max_norm", self.clip_max_norm),
-            ("lr_gamma", self.lr_gamma),
-        ];
-        for (name, value) in not_negative {
-            if !(value.is_finite() && value >= 0.0) {
-                let problem = format!("expected a number of at least 0, got {value}");
-                return Err(Error::config(format!("{key}.{name}"), problem));
-            }
+        for (name, value, range) in [
+            ("lr", self.lr, RATE),
+            ("lr_backbone", self.lr_backbone, RATE),
+            ("lr_linear_proj_mult", self.lr_linear_proj_mult, 0.0..=1000.0),
+            ("weight_decay", self.weight_decay, 0.0..=100.0),
+            ("clip_max_norm", self.clip_max_norm, 0.0..=1e9),
+            ("lr_gamma", self.lr_gamma, 0.0..=1.0),
+        ] {
+            within(format!("{key}.{name}"), value, range)?;
         }
         if let Some(pair) = self.lr_drop.windows(2).find(|pair| pair[0] >= pair[1]) {
             let problem =
@@ -162,5 +156,53 @@ impl TrainConfig {
             return Err(Error::config(format!("{key}.ema.decay"), problem));
         }
         Ok(())
+    }
+
+    /// Drops that lie beyond the end are no error: whoever shortens a run for a try would have to
+    /// change both.
+    pub(super) fn warnings(&self, key: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let beyond: Vec<u64> =
+            self.lr_drop.iter().copied().filter(|&at| at >= self.epochs).collect();
+        if !beyond.is_empty() {
+            warnings.push(format!(
+                "{key}.lr_drop: {beyond:?} is never reached: {key}.epochs is {}, and they count \
+                 from 0",
+                self.epochs
+            ));
+        }
+        if self.lr == 0.0 {
+            let learns = match self.lr_backbone {
+                0.0 => "and lr_backbone too: no weight will change",
+                _ => "only the backbone learns",
+            };
+            warnings.push(format!("{key}.lr is 0: {learns}"));
+        }
+        if self.lr_gamma == 0.0 && self.lr_drop.iter().any(|&at| at < self.epochs) {
+            warnings.push(format!("{key}.lr_gamma is 0: after the first drop nothing learns"));
+        }
+        warnings
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hardly_meant_is_told() {
+        let told = |config: TrainConfig| config.warnings("train");
+        let drops = |lr_drop: &[u64], epochs| {
+            told(TrainConfig { lr_drop: lr_drop.to_vec(), epochs, ..TrainConfig::default() })
+        };
+        assert!(drops(&[], 3).is_empty() && drops(&[1, 2], 3).is_empty());
+        let text = drops(&[2, 3, 4], 3).join("");
+        assert!(text.contains("[3, 4] is never reached: train.epochs is 3"), "{text}");
+        let still = TrainConfig { lr: 0.0, lr_gamma: 0.0, ..TrainConfig::default() };
+        let text = told(still.clone()).join("\n");
+        assert!(text.contains("only the backbone") && text.contains("nothing learns"), "{text}");
+        let text = told(TrainConfig { lr_backbone: 0.0, ..still }).join("\n");
+        assert!(text.contains("no weight will change"), "{text}");
     }
 }

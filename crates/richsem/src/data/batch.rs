@@ -67,6 +67,8 @@ impl Batch {
         let (h, w) = (padded(RgbImage::height), padded(RgbImage::width));
         let b = samples.len();
         let size = [b as i64, h as i64, w as i64];
+        let short =
+            |error: torch_ext::Error| crate::Error::from(error).for_work(|| described(&size), LESS);
         let images = torch_ext::filled(&[size[0], size[1], size[2], 3], Kind::Uint8, |pixels| {
             for (image, _) in &samples {
                 for row in image.chunks_exact(image.width() as usize * 3) {
@@ -75,7 +77,8 @@ impl Batch {
                 }
                 pixels.repeat(0, (h - image.height() as usize) * w * 3);
             }
-        })?;
+        })
+        .map_err(short)?;
         let mask = torch_ext::filled(&size, Kind::Bool, |mask| {
             for (image, _) in &samples {
                 let (height, width) = (image.height() as usize, image.width() as usize);
@@ -85,7 +88,8 @@ impl Batch {
                 }
                 mask.repeat(1, (h - height) * w);
             }
-        })?;
+        })
+        .map_err(short)?;
         // A view with channels first: planes are only made on the device, in `normalize`.
         let images = images.f_permute([0, 3, 1, 2])?;
         let targets = samples.into_iter().map(|(_, target)| target).collect();
@@ -97,6 +101,11 @@ impl Batch {
             supervision: Supervision::default(),
             extra: None,
         })
+    }
+
+    /// What it is, in words: number and size of its images.
+    pub(crate) fn describe(&self) -> String {
+        described(&self.mask.size())
     }
 
     /// Number of images, B.
@@ -144,6 +153,16 @@ impl Batch {
         let _ = images.f_masked_fill_(&mask.f_unsqueeze(1)?, 0.0)?;
         Ok((images, mask))
     }
+}
+
+/// What makes a batch less.
+const LESS: &str = "lower data.batch_size, data.augment.scales or data.pad_multiple";
+
+/// Of `[B, H, W]`.
+fn described(size: &[i64]) -> String {
+    let [images, height, width] = [size[0], size[1], size[2]];
+    let s = if images == 1 { "" } else { "s" };
+    format!("{images} image{s} of {height} × {width} pixels")
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{federated::FederatedConfig, matcher::MatcherConfig};
-use crate::error::{Error, Result};
+use crate::{
+    config::bounds::{WEIGHT, within},
+    error::{Error, Result},
+};
 
 /// What a class means in an image that says nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,22 +63,27 @@ impl LossConfig {
     /// # Errors
     /// A weight that is negative or not a number, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
-        let weights = [
-            ("class", self.class),
-            ("l1", self.l1),
-            ("giou", self.giou),
-            ("interm", self.interm),
-            ("focal_alpha", self.focal_alpha),
-            ("focal_gamma", self.focal_gamma),
-            ("matcher.class", self.matcher.class),
-            ("matcher.l1", self.matcher.l1),
-            ("matcher.giou", self.matcher.giou),
-        ];
-        for (name, value) in weights {
-            if !(value.is_finite() && value >= 0.0) {
-                let problem = format!("expected a number of at least 0, got {value}");
-                return Err(Error::config(format!("{key}.{name}"), problem));
-            }
+        let Self { class, l1, giou, ref matcher, .. } = *self;
+        for (name, value, range) in [
+            ("class", class, WEIGHT),
+            ("l1", l1, WEIGHT),
+            ("giou", giou, WEIGHT),
+            ("interm", self.interm, WEIGHT),
+            ("matcher.class", matcher.class, WEIGHT),
+            ("matcher.l1", matcher.l1, WEIGHT),
+            ("matcher.giou", matcher.giou, WEIGHT),
+            ("focal_alpha", self.focal_alpha, 0.0..=1.0),
+            ("focal_gamma", self.focal_gamma, 0.0..=10.0),
+        ] {
+            within(format!("{key}.{name}"), value, range)?;
+        }
+        if [class, l1, giou] == [0.0; 3] {
+            let problem = "0, and so are l1 and giou: there would be nothing to learn";
+            return Err(Error::config(format!("{key}.class"), problem));
+        }
+        if [matcher.class, matcher.l1, matcher.giou] == [0.0; 3] {
+            let problem = "0, and so are l1 and giou: every query would match every box alike";
+            return Err(Error::config(format!("{key}.matcher.class"), problem));
         }
         if self.federated.as_ref().is_some_and(|f| f.classes == 0) {
             return Err(Error::config(
@@ -84,12 +92,27 @@ impl LossConfig {
             )
             .with_hint("to use all classes, leave the [loss.federated] table out"));
         }
-        if let Some(FederatedConfig { power, .. }) = &self.federated
-            && !(power.is_finite() && *power >= 0.0)
-        {
-            let problem = format!("expected a number of at least 0, got {power}");
-            return Err(Error::config(format!("{key}.federated.power"), problem));
+        if let Some(FederatedConfig { power, .. }) = self.federated {
+            within(format!("{key}.federated.power"), power, 0.0..=10.0)?;
         }
         Ok(())
+    }
+
+    pub(crate) fn warnings(&self, key: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.class == 0.0 {
+            warnings.push(format!("{key}.class is 0: classes are not learned"));
+        }
+        if self.l1 == 0.0 && self.giou == 0.0 {
+            warnings.push(format!("{key}.l1 and {key}.giou are 0: boxes are not learned"));
+        }
+        if [0.0, 1.0].contains(&self.focal_alpha) {
+            let side = if self.focal_alpha == 0.0 { "objects" } else { "background" };
+            warnings.push(format!(
+                "{key}.focal_alpha is {}: the class terms pass over all {side}",
+                self.focal_alpha
+            ));
+        }
+        warnings
     }
 }

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    error::{Error, Result},
-    models::layers::inverse_sigmoid,
-    random::Random,
+    config::bounds::within, error::Result, models::layers::inverse_sigmoid, random::Random,
     targets::Target,
 };
+
+/// Attention among queries is quadratic: ten times the paper's number is too much for most memories.
+const MOST: i64 = 1000;
 
 /// Strength of the noise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,23 +35,24 @@ impl DenoisingConfig {
     /// # Errors
     /// A setting outside its range, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
-        if !(0..=100_000).contains(&self.number) {
-            let problem = format!("expected 0 (off) to 100000, got {}", self.number);
-            return Err(Error::config(format!("{key}.number"), problem));
-        }
-        for (name, value, most) in
-            [("box_noise", self.box_noise, f64::MAX), ("label_noise", self.label_noise, 2.0)]
-        {
-            if !(0.0..=most).contains(&value) {
-                let problem = format!("expected a number from 0 to {most}, got {value}");
-                return Err(Error::config(format!("{key}.{name}"), problem));
-            }
-        }
-        Ok(())
+        within(format!("{key}.number"), self.number, 0..=MOST).map_err(|error| {
+            error.with_hint("the paper's is 100, for all boxes of an image together; 0: none")
+        })?;
+        within(format!("{key}.box_noise"), self.box_noise, 0.0..=10.0)?;
+        within(format!("{key}.label_noise"), self.label_noise, 0.0..=2.0)
     }
 }
 
 impl DenoisingConfig {
+    /// Denoising queries of an image in a batch with at most so many boxes in an image.
+    pub(crate) fn queries(&self, most: i64) -> i64 {
+        if most == 0 || self.number == 0 { 0 } else { self.layout(most).len() }
+    }
+
+    fn layout(&self, most: i64) -> DenoisingLayout {
+        DenoisingLayout::new((self.number / most).max(1), most)
+    }
+
     /// P for batches whose boxes need `slots` of them, the same for nearly all batches. With the
     /// `queries` that match, a multiple of 8: attention over other numbers pads its mask, in every
     /// layer.
@@ -164,7 +166,7 @@ impl DenoisingQueries {
         if most == 0 || config.number == 0 {
             return None;
         }
-        let mut layout = DenoisingLayout::new((config.number / most).max(1), most);
+        let mut layout = config.layout(most);
         layout.slots = layout.slots.max(slots(layout.slots));
         let (batch, p) = (targets.len(), layout.slots as usize);
         let mut labels = vec![0i64; batch * p];

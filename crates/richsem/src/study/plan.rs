@@ -1,11 +1,8 @@
 //! What a study file asks for: every run with its settings, in the order to be trained in.
 
-use std::{
-    collections::BTreeMap,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Component, Path, PathBuf};
 
-use toml::{Table, Value};
+use toml::Value;
 
 use super::file::{StudyFile, check_assignments, file_name, find};
 use crate::{
@@ -157,7 +154,7 @@ impl Study {
 /// CRC-64 of the settings as TOML, absolute paths made relative to `base`.
 fn fingerprint(config: &Config, base: &Path) -> String {
     const CRC: crc::Crc<u64> = crc::Crc::<u64>::new(&crc::CRC_64_XZ);
-    let mut value = Value::Table(as_table(config));
+    let mut value = Value::Table(config.to_table());
     paths_from(&mut value, &std::path::absolute(base).unwrap_or(base.to_owned()));
     format!("{:016x}", CRC.checksum(value.to_string().as_bytes()))
 }
@@ -190,35 +187,4 @@ fn relative(path: &Path, base: &Path) -> PathBuf {
     let shared = path.iter().zip(&base).take_while(|(a, b)| a == b).count();
     let up = std::iter::repeat_n("..", base.len() - shared);
     up.chain(path[shared..].iter().map(String::as_str)).collect()
-}
-
-fn as_table(config: &Config) -> Table {
-    config.to_toml().parse().expect("settings are written as TOML")
-}
-
-/// Keys in which two settings differ, with both values as TOML (`nothing` where there is none).
-pub(super) fn differences(a: &Config, b: &Config) -> Vec<(String, String, String)> {
-    fn flatten(prefix: &str, table: Table, flat: &mut BTreeMap<String, String>) {
-        for (key, value) in table {
-            let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-            match value {
-                Value::Table(table) => flatten(&key, table, flat),
-                value => drop(flat.insert(key, value.to_string())),
-            }
-        }
-    }
-    let flat = |config: &Config| {
-        let mut flat = BTreeMap::new();
-        flatten("", as_table(config), &mut flat);
-        flat
-    };
-    let (a, b) = (flat(a), flat(b));
-    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    let value = |of: &BTreeMap<String, String>, key: &str| {
-        of.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
-    };
-    keys.into_iter()
-        .filter(|key| a.get(*key) != b.get(*key))
-        .map(|key| (key.clone(), value(&a, key), value(&b, key)))
-        .collect()
 }

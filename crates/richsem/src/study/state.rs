@@ -5,9 +5,8 @@ use std::{
     path::Path,
 };
 
-use super::plan::differences;
 use crate::{
-    config::Config,
+    config::{Config, Difference},
     error::{Error, Result},
     models::padding::Padding,
     train::{EvalRow, MetricsRow, Position, RunFolder},
@@ -50,13 +49,17 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
             None => Some(Padding::default()),
         };
     }
-    let different = differences(&config, &wanted);
-    if let Some((key, had, wanted)) = different.first() {
+    if let (Some(wanted), Some(settled)) = (&mut wanted.teacher, &config.teacher) {
+        // Likewise.
+        wanted.activation = wanted.activation.or(settled.activation);
+    }
+    let different = config.differences(&wanted);
+    if let Some(Difference { key, first, second }) = different.first() {
         let more = match different.len() {
             1 => String::new(),
             n => format!(" (and {} more)", n - 1),
         };
-        let problem = format!("the run has {had}, the study asks for {wanted}{more}");
+        let problem = format!("the run has {first}, the study asks for {second}{more}");
         return Err(Error::invalid(&run.file("config.toml"), key, problem).with_hint(
             "put the setting back, choose another folder with --out, or move this one away to \
              train the run anew",

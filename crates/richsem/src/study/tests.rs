@@ -168,7 +168,7 @@ fn mistakes_are_named_with_file_and_key() {
         (with("[3, 1]", "[3]\nmetrics = []"), &["metrics: expected at least one"]),
         (with("set = [", "sett = ["), &["variant[1].sett: unknown key", "did you mean `set`?"]),
         (with("train.lr=0.5", "train.lrr=0.5"), &["study.toml: train.lrr", "`lr`?"]),
-        (with("train.lr=0.5", "train.lr=-1"), &["study.toml: train.lr: expected a number"]),
+        (with("train.lr=0.5", "train.lr=-1"), &["study.toml: train.lr: expected 0 to 1"]),
         (with("train.lr=0.5", "train.lr"), &["variant[1].set[0]: expected key=value"]),
         (with("train.lr=0.5", "seed = 4"), &["variant[1].set[0]: the seed"]),
         (with("name = \"baseline\"", ""), &["variant[0]", "`name`"]),

@@ -1,5 +1,6 @@
 //! Checkpoints: `checkpoints/step-000001200/` with `model.safetensors` (all that inference needs),
-//! `training.safetensors` (weights, moments, running mean) and `state.json`; `last` and `best` are
+//! `training.safetensors` (weights, moments, running mean), `config.toml` (the settings it was trained
+//! with last) and `state.json`; `last` and `best` are
 //! links to such folders. A folder appears under its name only when it is complete, and is never
 //! written again while a link points to it, so a kill at any moment leaves the one before.
 
@@ -13,10 +14,12 @@ use tch::Tensor;
 
 use super::{
     Learner,
+    changes::settings_of,
     run_folder::{RunFolder, write_text},
 };
 use crate::{
     checkpoint_io::safetensors,
+    config::Config,
     error::{Error, Result, TEMPORARY},
     models::parameters::{Parameter, Role},
 };
@@ -118,7 +121,12 @@ fn folder_name(updates: u64) -> String {
 }
 
 /// Writes a checkpoint and points `last` to it.
-pub(super) fn save(run: &RunFolder, learner: &mut Learner, position: &Position) -> Result<PathBuf> {
+pub(super) fn save(
+    run: &RunFolder,
+    config: &Config,
+    learner: &mut Learner,
+    position: &Position,
+) -> Result<PathBuf> {
     let Learner { model, optimizer, .. } = learner;
     let checkpoints = run.file("checkpoints");
     let path = checkpoints.join(folder_name(position.updates));
@@ -135,6 +143,7 @@ pub(super) fn save(run: &RunFolder, learner: &mut Learner, position: &Position) 
         &tensors,
         &[(LAYOUT.to_owned(), optimizer.layout())].into(),
     )?;
+    write_text(&settings_of(folder.path()), &config.to_toml())?;
     write_position(folder.path(), position)?;
     // Temporary folders are private; a checkpoint is as readable as the rest of the run.
     #[cfg(unix)]
@@ -201,12 +210,8 @@ pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Po
     let folder = run.file("checkpoints").join("last");
     let path = folder.join("training.safetensors");
     let (tensors, metadata) = safetensors::read(&path).map_err(|e| e.with_hint(DAMAGED))?;
-    if metadata.get(LAYOUT) != Some(&optimizer.layout()) {
-        let problem = "the parameters are not those of this model, or in another order";
-        return Err(Error::invalid(&path, LAYOUT, problem)
-            .with_hint("resume with the release and the settings that the run was started with"));
-    }
-    optimizer.load_state(&tensors, position.updates as i64, &path)?;
+    let layout = metadata.get(LAYOUT).map_or("", String::as_str);
+    optimizer.load_state(&tensors, layout, position.updates as i64, &path)?;
     for parameter in model.parameters() {
         if parameter.role == Role::Buffer {
             restore(&parameter, &tensors, &format!("buffer.{}", parameter.name), &path)?;

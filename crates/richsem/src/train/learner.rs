@@ -24,7 +24,7 @@ use crate::{
     random::{Random, Stream},
     recordings::Recordings,
     semantic_branch::{SemanticBranch, SemanticConfig, TargetBoxes},
-    teacher::{self, SoftLabels},
+    teacher::{self, SoftLabels, Teacher},
     vocabulary::Vocabulary,
 };
 
@@ -134,7 +134,7 @@ impl Learner {
     /// [`Error::NonFinite`], the gradients are then not to be used and `trace` says how far it came;
     /// what libtorch refuses.
     pub fn backward(&self, batch: &Batch, key: StepKey, trace: &mut Trace) -> Result<BatchLoss> {
-        guarded(|| {
+        let loss = guarded(|| {
             let input = self.input(batch, key)?;
             let precision = self.model.detector.config.train.precision;
             let layout = input.denoising.as_ref().map(|dn| dn.layout);
@@ -167,7 +167,21 @@ impl Learner {
             }
             let terms = losses.names.iter().cloned().zip(values.into_iter().map(f64::from));
             Ok(BatchLoss { loss, terms: terms.collect() })
-        })
+        });
+        loss.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
+    }
+
+    /// What takes memory in a step.
+    fn describe_step(&self, batch: &Batch) -> String {
+        let boxes = batch.targets.iter().map(|target| target.boxes.len()).max().unwrap_or(0);
+        let model = &self.model.detector.config.model;
+        let queries = model.dino.transformer.num_queries;
+        let noised = model.denoising.queries(boxes as i64);
+        format!(
+            "a step on {} with at most {boxes} boxes, {queries} queries and {noised} denoising \
+             queries each",
+            batch.describe()
+        )
     }
 
     /// Whether passes of a shape that comes again are recorded.
@@ -266,10 +280,7 @@ impl Learner {
         };
         let device = self.model.detector.device();
         let normalization = self.model.detector.config.model.normalization();
-        let (images, _) = batch.normalize(device, &normalization)?;
-        let map = teacher.encode(&pixels(&images, &normalization)?)?;
-        let boxes = target_boxes(&batch.targets).f_to_device(device)?;
-        guarded(|| teacher.label(&map, &boxes)).map(Some)
+        label_batch(teacher.as_ref(), batch, device, &normalization).map(Some)
     }
 
     /// Clips and applies the gradients, and starts new ones. Returns their norm before clipping.
@@ -287,6 +298,34 @@ impl Learner {
             Ok(norm)
         })
     }
+}
+
+/// What makes a step less.
+const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales or model.denoising.number, or \
+                            set train.precision = \"bf16\"";
+
+/// What a teacher says of a batch's own boxes, picture by picture.
+///
+/// # Errors
+/// What the teacher or libtorch refuses.
+pub(crate) fn label_batch(
+    teacher: &dyn Teacher,
+    batch: &Batch,
+    device: Device,
+    normalization: &Normalization,
+) -> Result<SoftLabels> {
+    let labels = guarded(|| {
+        let (images, _) = batch.normalize(device, normalization)?;
+        let map = teacher.encode(&pixels(&images, normalization)?)?;
+        let boxes = target_boxes(&batch.targets).f_to_device(device)?;
+        teacher.label(&map, &boxes)
+    });
+    labels.map_err(|error| {
+        error.for_work(
+            || format!("the teacher's look at {}", batch.describe()),
+            "lower data.batch_size or data.augment.scales, or set teacher.precision = \"bf16\"",
+        )
+    })
 }
 
 /// What the teacher sees of a normalised batch, `[B, 3, H, W]` in [0, 1]: padding becomes the mean

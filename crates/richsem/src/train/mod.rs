@@ -1,6 +1,8 @@
 //! The training loop and what surrounds it.
 
+mod changes;
 mod checkpoint;
+mod claim;
 mod diagnose;
 mod fingerprint;
 mod init;
@@ -13,17 +15,18 @@ mod optimizer;
 mod recorded_pass;
 mod run_folder;
 mod schedule;
-mod teacher_check;
+pub(crate) mod teacher_check;
 mod trainer;
 
 pub use checkpoint::{Position, Window};
+pub use claim::NewRun;
+pub(crate) use claim::lock_folder;
 pub use fingerprint::Fingerprint;
 pub use inputs::check_vocabularies;
 pub use learner::{BatchLoss, Learner, Trace};
 pub use model::TrainingModel;
 pub use observer::Observer;
 pub use optimizer::Optimizer;
-pub(crate) use run_folder::lock_folder;
 pub use run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow};
 pub use schedule::lr_factor;
 pub use trainer::{Outcome, Start, train};

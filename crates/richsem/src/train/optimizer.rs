@@ -1,7 +1,7 @@
 //! AdamW over flat buffers: the parameters, gradients and moments of a group are views of one
 //! tensor each, so that a step, a norm and a running mean are one operation a group.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use tch::Tensor;
 
@@ -226,36 +226,91 @@ impl Optimizer {
         self.groups.iter().enumerate().map(group).collect()
     }
 
-    /// Restores what [`Self::state`] gave.
+    /// Restores what [`Self::state`] gave, by the names of the parameters: the groups may be others.
+    /// Without a running mean in it, ours begins at the weights.
     ///
     /// # Errors
-    /// A tensor that is missing or of another shape.
+    /// A parameter that is missing, of another shape, or not of this model.
     pub fn load_state(
         &mut self,
         state: &BTreeMap<String, Tensor>,
+        layout: &str,
         steps: i64,
-        path: &std::path::Path,
+        path: &Path,
     ) -> Result<()> {
-        for (name, tensor) in self.state() {
-            let Some(saved) = state.get(&name) else {
-                return Err(Error::invalid(path, name, "missing")
-                    .with_hint("the checkpoint is of a run with other settings"));
-            };
-            if saved.size() != tensor.size() {
-                let problem =
-                    format!("expected {:?} values, got {:?}", tensor.size(), saved.size());
-                return Err(Error::invalid(path, name, problem)
-                    .with_hint("the checkpoint is of a run with other settings"));
+        let refuse = |name: &str, problem: String| {
+            Error::invalid(path, name, problem)
+                .with_hint("resume with the release and the settings that the run was started with")
+        };
+        let mut saved = places(layout)
+            .ok_or_else(|| refuse("layout", "the record of the parameters is damaged".into()))?;
+        let mut copies = Vec::new();
+        for group in &self.groups {
+            for (name, offset, shape) in &group.layout {
+                let Some(place) = saved.remove(name.as_str()) else {
+                    return Err(refuse(name, "missing: this model has it".into()));
+                };
+                if place.shape != format!("{shape:?}") {
+                    let problem = format!("expected shape {shape:?}, got {}", place.shape);
+                    return Err(refuse(name, problem));
+                }
+                let count: i64 = shape.iter().product();
+                let own = |flat: &Tensor| flat.narrow(0, *offset as i64, count);
+                let of = |kind: &str| -> Result<Option<Tensor>> {
+                    let key = format!("{kind}.{}", place.group);
+                    let Some(flat) = state.get(&key) else { return Ok(None) };
+                    Ok(Some(flat.f_narrow(0, place.offset, count)?))
+                };
+                let needed = |kind: &str| -> Result<Tensor> {
+                    of(kind)?.ok_or_else(|| refuse(kind, format!("missing, for {name}")))
+                };
+                let params = needed("params")?;
+                if let Some(ema) = &group.ema {
+                    copies.push((own(ema), of("ema")?.unwrap_or_else(|| params.shallow_clone())));
+                }
+                copies.push((own(&group.exp_avg), needed("exp_avg")?));
+                copies.push((own(&group.exp_avg_sq), needed("exp_avg_sq")?));
+                copies.push((own(&group.params), params));
             }
         }
+        if let Some(name) = saved.keys().next() {
+            return Err(refuse(name, "unexpected: this model has no such parameter".into()));
+        }
         torch_ext::no_grad(|| {
-            for (name, mut tensor) in self.state() {
-                tensor.copy_(&state[&name]);
+            for (mut own, saved) in copies {
+                own.copy_(&saved);
             }
         });
         self.steps = steps;
         Ok(())
     }
+}
+
+/// Where a parameter lies in a saved state.
+struct Place<'a> {
+    group: usize,
+    offset: i64,
+    /// As [`Optimizer::layout`] writes it.
+    shape: &'a str,
+}
+
+/// Reads what [`Optimizer::layout`] wrote.
+fn places(layout: &str) -> Option<BTreeMap<&str, Place<'_>>> {
+    let mut places = BTreeMap::new();
+    let mut group = None;
+    for line in layout.lines() {
+        let mut parts = line.splitn(3, ' ');
+        let (name, number) = (parts.next()?, parts.next()?);
+        match parts.next() {
+            None if name == "group" => group = Some(number.parse().ok()?),
+            None => return None,
+            Some(shape) => {
+                let place = Place { group: group?, offset: number.parse().ok()?, shape };
+                places.insert(name, place);
+            }
+        }
+    }
+    (!places.is_empty()).then_some(places)
 }
 
 impl Group {
@@ -406,7 +461,7 @@ mod tests {
         }
         let saved = optimizer.state().into_iter().map(|(k, v)| (k, v.copy())).collect();
         let (_s2, _a, b, mut resumed) = setup(&config);
-        resumed.load_state(&saved, optimizer.steps(), "s".as_ref()).unwrap();
+        resumed.load_state(&saved, &optimizer.layout(), optimizer.steps(), "s".as_ref()).unwrap();
         for decay in [0.3, 0.3] {
             let _ = b.grad().fill_(1.0);
             resumed.step(1.0).unwrap();
@@ -446,10 +501,59 @@ mod tests {
         };
         run(&a1, &b1, &mut first);
         let saved = first.state().into_iter().map(|(k, v)| (k, v.copy())).collect();
-        second.load_state(&saved, first.steps(), "s".as_ref()).unwrap();
+        second.load_state(&saved, &first.layout(), first.steps(), "s".as_ref()).unwrap();
         run(&a1, &b1, &mut first);
         run(&a2, &b2, &mut second);
         assert_eq!(a1, a2);
         assert_eq!(b1, b2);
+    }
+
+    /// A run that goes on with other rates has other groups, or one where there were two.
+    #[test]
+    fn state_is_known_by_names_whatever_the_groups() {
+        let two = TrainConfig { lr: 0.1, lr_backbone: 0.01, ..TrainConfig::default() };
+        let one = TrainConfig { lr_backbone: 0.1, ema: Some(EmaConfig::default()), ..two.clone() };
+        let (_s1, a1, b1, mut first) = setup(&two);
+        loss(&a1, &b1).backward();
+        first.step(1.0).unwrap();
+        let saved: BTreeMap<_, _> = first.state().into_iter().map(|(k, v)| (k, v.copy())).collect();
+        let (_s2, a2, b2, mut second) = setup(&one);
+        assert_ne!(first.layout(), second.layout());
+        second.load_state(&saved, &first.layout(), 1, "s".as_ref()).unwrap();
+        assert_eq!((&a1, &b1), (&a2, &b2));
+        // The mean begins at the weights, and the moments are those that were saved.
+        second.with_ema(|| assert_eq!((&a1, &b1), (&a2, &b2)));
+        for optimizer in [&mut first, &mut second] {
+            optimizer.zero_grad();
+        }
+        loss(&a1, &b1).backward();
+        loss(&a2, &b2).backward();
+        first.step(0.0).unwrap();
+        second.step(0.0).unwrap();
+        let moment = |o: &Optimizer, name: &str| {
+            let place = o.groups.iter().find_map(|g| {
+                let (_, offset, shape) = g.layout.iter().find(|(n, ..)| n == name)?;
+                Some(g.exp_avg.narrow(0, *offset as i64, shape.iter().product()))
+            });
+            place.unwrap()
+        };
+        for name in ["backbone.weight", "head.bias"] {
+            assert_eq!(moment(&first, name), moment(&second, name), "{name}");
+        }
+
+        let refused = |layout: &str| {
+            let (_s, _a, _b, mut other) = setup(&one);
+            other.load_state(&saved, layout, 1, "s".as_ref()).unwrap_err().to_string()
+        };
+        let layout = first.layout();
+        let renamed = layout.replace("head.bias", "head.b");
+        assert!(refused(&renamed).contains("s: head.bias: missing"), "{}", refused(&renamed));
+        let reshaped = layout.replace("[2, 2]", "[4]");
+        assert!(refused(&reshaped).contains("expected shape [2, 2], got [4]"));
+        let more = format!("{layout}tail.weight 0 [3]\n");
+        assert!(refused(&more).contains("tail.weight: unexpected"), "{}", refused(&more));
+        for damaged in ["", "group\n", "head.bias 0 [2, 2]\n"] {
+            assert!(refused(damaged).contains("layout: the record"), "{damaged}");
+        }
     }
 }

@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::Fingerprint;
+use super::{
+    Fingerprint,
+    claim::{busy, is_locked, is_nothing, lock_folder},
+};
 use crate::{
     config::Config,
     error::{Error, Result, TEMPORARY, write_atomically},
@@ -101,6 +104,12 @@ impl MetricsRow {
     }
 }
 
+/// What makes a folder a run's: all settings.
+pub(super) const SETTINGS: &str = "config.toml";
+const VOCABULARY: &str = "vocabulary.json";
+const DATA: &str = "data.json";
+const FOLDERS: [&str; 2] = ["eval", "checkpoints"];
+
 /// The folder of a run.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
@@ -108,14 +117,14 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Whether a new run may have that folder: asked before anything long begins. What a run left
-    /// that was killed before it had settings does not count.
+    /// Whether a new run may have that folder. What a run left that was killed before it had settings
+    /// does not count.
     ///
     /// # Errors
     /// A folder that already holds something.
     pub fn check_new(path: &Path) -> Result<()> {
-        if path.exists() && !entries(path, |name| !is_temporary(name))?.is_empty() {
-            let hint = match path.join("config.toml").exists() {
+        if path.exists() && !entries(path, |name| !is_nothing(name))?.is_empty() {
+            let hint = match path.join(SETTINGS).exists() {
                 true => format!("continue that run with --resume {}, or", path.display()),
                 false => "it is not a run's:".to_owned(),
             };
@@ -127,50 +136,57 @@ impl RunFolder {
         Ok(())
     }
 
-    /// A new run. The settings come first: with them the folder is a run's, which can be resumed
-    /// whatever else is still missing.
+    /// A new run in a folder that is its own and holds nothing. The settings come first: with them
+    /// the folder is a run's, which can be resumed whatever else is still missing.
     ///
     /// # Errors
-    /// A folder that already holds something, or cannot be written; it is then as it was.
-    pub fn create(
+    /// A folder that cannot be written; it is then as it was.
+    pub(super) fn create(
         path: &Path,
         config: &Config,
         vocabulary: &Vocabulary,
         data: &Fingerprint,
     ) -> Result<Self> {
-        Self::check_new(path)?;
-        let new = !path.exists();
-        fs_err::create_dir_all(path)?;
         let run = Self { path: path.to_owned() };
-        let written = write_text(&run.file("config.toml"), &config.to_toml())
+        let written = write_text(&run.file(SETTINGS), &config.to_toml())
             .and_then(|()| run.complete(vocabulary, data));
         if let Err(error) = written {
             // Best effort: the first error is the one to tell.
-            let _ = match new {
-                true => fs_err::remove_dir_all(path).map_err(Error::from),
-                false => remove(path, |_| true),
-            };
+            for file in [VOCABULARY, DATA, SETTINGS] {
+                let _ = std::fs::remove_file(run.file(file));
+            }
+            for folder in FOLDERS {
+                let _ = std::fs::remove_dir(run.file(folder));
+            }
             return Err(error);
         }
         Ok(run)
     }
 
-    /// Makes what is missing beside the settings, and removes what a killed process was writing.
+    /// Removes what a killed process was writing.
     ///
     /// # Errors
-    /// The run was started with other classes or other data; a folder that cannot be written.
-    pub(super) fn complete(&self, vocabulary: &Vocabulary, data: &Fingerprint) -> Result<()> {
-        for folder in ["", "eval", "checkpoints", "checkpoints/last"] {
+    /// A folder that cannot be written.
+    pub(super) fn sweep(&self) -> Result<()> {
+        for folder in ["", "checkpoints/last"].iter().chain(&FOLDERS) {
             let folder = self.file(folder);
-            if !folder.ends_with("last") {
-                fs_err::create_dir_all(&folder)?;
-            }
             if folder.exists() {
                 remove(&folder, is_temporary)?;
             }
         }
+        Ok(())
+    }
+
+    /// Makes what is missing beside the settings.
+    ///
+    /// # Errors
+    /// The run was started with other classes or other data; a folder that cannot be written.
+    pub(super) fn complete(&self, vocabulary: &Vocabulary, data: &Fingerprint) -> Result<()> {
+        for folder in FOLDERS {
+            fs_err::create_dir_all(self.file(folder))?;
+        }
         self.check_vocabulary(vocabulary)?;
-        let path = self.file("data.json");
+        let path = self.file(DATA);
         // A run of a release before this file has it from now on.
         let started = written_once(&path, "data", data)?;
         match data.differs_from(&started) {
@@ -180,7 +196,7 @@ impl RunFolder {
     }
 
     fn check_vocabulary(&self, vocabulary: &Vocabulary) -> Result<()> {
-        let path = self.file("vocabulary.json");
+        let path = self.file(VOCABULARY);
         let started = written_once(&path, "vocabulary", vocabulary)?;
         let names = |vocabulary: &Vocabulary| -> Vec<_> {
             vocabulary.categories().iter().map(|c| (c.id, c.name.clone())).collect()
@@ -201,8 +217,8 @@ impl RunFolder {
     /// # Errors
     /// A folder that is not a run's.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.join("config.toml").is_file() {
-            return Err(Error::invalid(path, "config.toml", "missing: this is not a run folder")
+        if !path.join(SETTINGS).is_file() {
+            return Err(Error::invalid(path, SETTINGS, "missing: this is not a run folder")
                 .with_hint(
                     "give the folder that `richsem train` made (the one with config.toml)",
                 ));
@@ -216,14 +232,7 @@ impl RunFolder {
     /// # Errors
     /// Another process holds it.
     pub(super) fn lock(&self) -> Result<std::fs::File> {
-        let held = lock_folder(&self.path)?;
-        held.ok_or_else(|| {
-            Error::Other(format!(
-                "{}: another process is training in this run folder\n  hint: stop that one first, \
-                 or choose another folder with --run",
-                self.path.display()
-            ))
-        })
+        lock_folder(&self.path)?.ok_or_else(|| busy(&self.path))
     }
 
     /// Whether some process trains in that folder now. False for a folder that is not there.
@@ -231,7 +240,7 @@ impl RunFolder {
     /// # Errors
     /// A folder that cannot be looked into.
     pub fn is_busy(path: &Path) -> Result<bool> {
-        Ok(path.join(LOCK).exists() && lock_folder(path)?.is_none())
+        is_locked(path)
     }
 
     /// The settings the run was started with.
@@ -239,7 +248,7 @@ impl RunFolder {
     /// # Errors
     /// As [`Config::load`].
     pub fn config(&self) -> Result<Config> {
-        let file = self.file("config.toml");
+        let file = self.file(SETTINGS);
         Config::parse_saved(&fs_err::read_to_string(&file)?, &file)
     }
 
@@ -248,7 +257,7 @@ impl RunFolder {
     /// # Errors
     /// A file that is no vocabulary.
     pub fn vocabulary(&self) -> Result<Option<Vocabulary>> {
-        let path = self.file("vocabulary.json");
+        let path = self.file(VOCABULARY);
         if !path.is_file() {
             return Ok(None);
         }
@@ -367,22 +376,7 @@ fn written_once<T: Clone + Serialize + DeserializeOwned>(
     Ok(value.clone())
 }
 
-/// Held by the process that works in a folder.
-const LOCK: &str = ".lock";
-
-/// Keeps other processes that ask out of a folder until the file is dropped; `None` if one of them
-/// was first.
-pub(crate) fn lock_folder(folder: &Path) -> Result<Option<std::fs::File>> {
-    let path = folder.join(LOCK);
-    let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?.into_file();
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
-}
-
-fn is_temporary(name: &str) -> bool {
+pub(super) fn is_temporary(name: &str) -> bool {
     name.starts_with(TEMPORARY)
 }
 

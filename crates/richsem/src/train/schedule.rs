@@ -13,19 +13,6 @@ pub fn lr_factor(config: &TrainConfig, epoch: u64, step: u64) -> f64 {
     dropped * (step + 1) as f64 / (config.warmup_steps + 1) as f64
 }
 
-/// A warning where drops lie beyond the end. No error: whoever shortens a run for a try would have
-/// to change both.
-pub(super) fn drops_not_reached(config: &TrainConfig) -> Option<String> {
-    let beyond: Vec<u64> =
-        config.lr_drop.iter().copied().filter(|&at| at >= config.epochs).collect();
-    (!beyond.is_empty()).then(|| {
-        format!(
-            "train.lr_drop: {beyond:?} is never reached: train.epochs is {}, and they count from 0",
-            config.epochs
-        )
-    })
-}
-
 /// Whether a row of `metrics.jsonl` is due after `updates` updates of the run: at every `every`-th,
 /// and, so that no epoch goes untold, at the last of an epoch (then `of_epoch` says how many it
 /// had) in which none was.
@@ -38,17 +25,6 @@ pub(super) fn row_due(updates: u64, every: u64, of_epoch: Option<u64>) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn drops_that_are_never_reached_are_told() {
-        let told = |lr_drop: &[u64], epochs| {
-            let lr_drop = lr_drop.to_vec();
-            drops_not_reached(&TrainConfig { lr_drop, epochs, ..TrainConfig::default() })
-        };
-        assert_eq!(told(&[], 3).or(told(&[1, 2], 3)), None);
-        let text = told(&[2, 3, 4], 3).unwrap();
-        assert!(text.contains("[3, 4] is never reached: train.epochs is 3"), "{text}");
-    }
 
     #[test]
     fn every_epoch_has_a_row_however_short_it_is() {

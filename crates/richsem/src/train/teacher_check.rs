@@ -1,12 +1,20 @@
-//! Before a run: does the teacher recognise what it is about to label?
+//! Before a run: does the teacher recognise what it is about to label? And, where nothing says with
+//! which activation it was trained: with which does it see better?
 
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::Learner;
+use super::{Learner, learner::label_batch};
 use crate::{
+    config::Config,
     data::{alternation::Alternation, batch::Batch, loader::BatchSource as _},
     error::{Error, Result},
+    prepared,
+    teacher::{
+        self, SoftLabels, TeacherConfig, TeacherText,
+        clip::{Activation, Hints, PromptSet},
+    },
+    vocabulary::Vocabulary,
 };
 
 /// Boxes after which a share is known well enough (to two or three per cent).
@@ -36,11 +44,9 @@ pub(super) fn check(
 ) -> Result<Vec<String>> {
     let mut said = Vec::new();
     let mut shares = Vec::new();
-    let sets = std::iter::once((None, "detection data".to_owned())).chain(
-        extra_names.iter().enumerate().map(|(i, name)| (Some(i), format!("data.extra.{name}"))),
-    );
-    for (extra, what) in sets {
-        let Some(agreement) = ask(learner, row, extra)? else { continue };
+    for (extra, what) in sets(extra_names) {
+        let label = |batch: &Batch| learner.soft_labels(batch);
+        let Some(agreement) = ask(&label, row, extra)? else { continue };
         let Agreement { boxes, top1, top5, entropy } = agreement;
         said.push(format!(
             "teacher on the first batches of {what}: top-1 {:.1} %, top-5 {:.1} %, entropy \
@@ -67,7 +73,87 @@ pub(super) fn check(
     Ok(said)
 }
 
-fn ask(learner: &Learner, row: &Alternation, extra: Option<usize>) -> Result<Option<Agreement>> {
+/// Every set of pictures, as batches number it, and what to call it.
+fn sets(extra_names: &[String]) -> impl Iterator<Item = (Option<usize>, String)> {
+    let extras = extra_names.iter().enumerate();
+    std::iter::once((None, "detection data".to_owned()))
+        .chain(extras.map(|(i, name)| (Some(i), format!("data.extra.{name}"))))
+}
+
+/// Settles `teacher.activation` where the settings leave it open: as the weights or the settings
+/// beside them say, or as a trial on the first training batches shows. What was found out, in a
+/// sentence.
+///
+/// # Errors
+/// What keeps teacher or pictures from being read.
+pub(crate) fn settle_activation(
+    config: &mut Config,
+    vocabulary: &Vocabulary,
+    device: Device,
+    row: &Alternation,
+    extra_names: &[String],
+) -> Result<Option<String>> {
+    let normalization = config.model.normalization();
+    if !config.needs_teacher() {
+        return Ok(None);
+    }
+    let Some(teacher) = config.teacher.as_mut().filter(|t| t.activation.is_none()) else {
+        return Ok(None);
+    };
+    if let Some(folder) = &teacher.prepared {
+        teacher.activation = Some(prepared::activation(folder)?);
+        return Ok(None);
+    }
+    let hints = Hints::of(teacher.weights()?)?;
+    if let (Some(activation), Some(by)) = (hints.activation, &hints.said_by) {
+        teacher.activation = Some(activation);
+        return Ok(Some(format!("teacher.activation = \"{}\": {by} says so", activation.name())));
+    }
+    if !teacher.has_transformers()? {
+        teacher.activation = Some(Activation::default());
+        return Ok(None);
+    }
+    let mut tried = Vec::new();
+    for activation in [Activation::QuickGelu, Activation::Gelu] {
+        let mut config = TeacherConfig { activation: Some(activation), ..teacher.clone() };
+        if let TeacherText::Prompts { .. } = config.text {
+            // One prompt tells as much here as eighty.
+            let templates = vec!["a photo of a {}.".to_owned()];
+            config.text = TeacherText::Prompts { set: PromptSet::Own, templates };
+        }
+        let open = teacher::open(&config, vocabulary, device)?;
+        let label =
+            |batch: &Batch| label_batch(open.as_ref(), batch, device, &normalization).map(Some);
+        let (mut right, mut boxes) = (0.0, 0);
+        for (extra, _) in sets(extra_names) {
+            if let Some(agreement) = ask(&label, row, extra)? {
+                right += agreement.top1 * agreement.boxes as f64;
+                boxes += agreement.boxes;
+            }
+        }
+        tried.push((activation, right / boxes.max(1) as f64, boxes));
+    }
+    let (taken, ..) =
+        tried.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }).unwrap_or_default();
+    teacher.activation = Some(taken);
+    let shares: Vec<String> = tried
+        .iter()
+        .map(|(a, top1, _)| format!("{:.1} % with {}", 100.0 * top1, a.name()))
+        .collect();
+    let boxes = tried.first().map_or(0, |(.., boxes)| *boxes);
+    Ok(Some(format!(
+        "teacher.activation = \"{}\": nothing says with which the weights were trained; the teacher \
+         ranks the label of {boxes} boxes first in {}",
+        taken.name(),
+        shares.join(", in ")
+    )))
+}
+
+fn ask(
+    label: &dyn Fn(&Batch) -> Result<Option<SoftLabels>>,
+    row: &Alternation,
+    extra: Option<usize>,
+) -> Result<Option<Agreement>> {
     let positions: Vec<u64> = row.positions_of(extra).take(MOST_BATCHES).collect();
     let (mut boxes, mut top1, mut top5, mut entropy) = (0usize, 0.0, 0.0, 0.0);
     // A few at a time: reading is what takes time, and most runs need no more than some batches.
@@ -78,7 +164,7 @@ fn ask(learner: &Learner, row: &Alternation, extra: Option<usize>) -> Result<Opt
             if !batch.supervision.semantic {
                 return Ok(None);
             }
-            let Some(soft) = learner.soft_labels(&batch)? else { return Ok(None) };
+            let Some(soft) = label(&batch)? else { return Ok(None) };
             let labels: Vec<i64> = batch
                 .targets
                 .iter()

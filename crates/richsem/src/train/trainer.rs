@@ -1,6 +1,7 @@
 //! One run, from data to the last measurement.
 
 use std::{
+    fs::File,
     ops::ControlFlow,
     path::PathBuf,
     sync::{
@@ -13,16 +14,16 @@ use std::{
 use tch::Device;
 
 use super::{
-    Fingerprint, Learner, Observer, Position, checkpoint, diagnose, init,
+    Fingerprint, Learner, NewRun, Observer, Position, changes, checkpoint, diagnose, init,
     inputs::{Split, batches, check_boxes, check_files, check_vocabularies, extra_sets, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
-    schedule::{drops_not_reached, lr_factor, row_due},
+    schedule::{lr_factor, row_due},
     teacher_check,
 };
 use crate::{
     collective::Single,
-    config::{Config, TrainConfig},
+    config::{Config, SplitConfig, TrainConfig},
     data::{
         alternation::Alternation,
         batch::Batch,
@@ -45,11 +46,26 @@ pub enum Start {
     New {
         /// Its settings.
         config: Box<Config>,
-        /// Its folder, which must be empty or absent.
-        folder: PathBuf,
+        /// Its folder.
+        folder: NewRun,
     },
     /// The run of that folder, with the settings saved there.
     Resume(PathBuf),
+}
+
+/// Where it trains, kept from others.
+enum Place {
+    New(NewRun),
+    Existing(RunFolder, File),
+}
+
+impl Place {
+    fn has_checkpoint(&self) -> bool {
+        match self {
+            Self::New(_) => false,
+            Self::Existing(run, _) => run.file("checkpoints/last").exists(),
+        }
+    }
 }
 
 /// How a run ended.
@@ -88,20 +104,26 @@ pub fn train(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let (mut config, folder, existing) = match start {
-        Start::New { config, folder } => (*config, folder, None),
+    // The folder is this process's own before anything in it is swept or written.
+    let (mut config, place) = match start {
+        Start::New { config, folder } => (*config, Place::New(folder)),
         Start::Resume(folder) => {
             let run = RunFolder::open(&folder)?;
-            (run.config()?, folder, Some(run))
+            let config = run.config()?;
+            training_split(&config)?;
+            let lock = run.lock()?;
+            run.sweep()?;
+            for line in changes::since_checkpoint(&run, &config)? {
+                observer.message(&line);
+            }
+            (config, Place::Existing(run, lock))
         }
     };
-    let split = config.data.train.as_ref().ok_or_else(|| {
-        Error::config("data.train", "missing: nothing to learn from")
-            .with_hint("set data.train.annotations and data.train.images")
-    })?;
-    let has_checkpoint = |run: &RunFolder| run.file("checkpoints/last").exists();
-    check_files(&config, existing.as_ref().is_some_and(has_checkpoint))?;
-    if let Some(warning) = drops_not_reached(&config.train) {
+    let split = training_split(&config)?;
+    // A run with a checkpoint has weights of its own.
+    let has_weights = place.has_checkpoint();
+    check_files(&config, has_weights)?;
+    for warning in config.warnings() {
         observer.message(&warning);
     }
     let (dataset, split) = Split::open("data.train", split, observer)?;
@@ -129,19 +151,29 @@ pub fn train(
         data = data.with_teacher(&file)?;
     }
     let row = batches(&config, &split, &extras, &broken, &Single)?;
+    let updates = row.total() / config.train.accumulate;
+    if config.train.warmup_steps >= updates {
+        observer.message(&format!(
+            "train.warmup_steps: {} is not reached: the whole run has {updates} steps, so the rate \
+             is below train.lr to its end",
+            config.train.warmup_steps
+        ));
+    }
     let extra_names: Vec<String> = config.data.extra_sets().map(|(name, _)| name.clone()).collect();
 
-    // Taken before anything of an existing run is read or swept.
-    let lock = existing.as_ref().map(RunFolder::lock).transpose()?;
-    // A run with a checkpoint has weights of its own.
-    let initial = match existing.as_ref().is_some_and(has_checkpoint) {
+    if let Some(said) =
+        teacher_check::settle_activation(&mut config, &vocabulary, device, &row, &extra_names)?
+    {
+        observer.message(&said);
+    }
+    let initial = match has_weights {
         true => None,
         false => init::read(&mut config)?,
     };
     let mut learner = Learner::new(&config, vocabulary.clone(), device, Box::new(Single))?;
-    let resumed = match &existing {
-        None => None,
-        Some(run) => {
+    let resumed = match &place {
+        Place::New(_) => None,
+        Place::Existing(run, _) => {
             run.complete(&vocabulary, &data)?;
             checkpoint::resume(run, &mut learner)?
         }
@@ -158,13 +190,9 @@ pub fn train(
             observer.message(&said);
         }
     }
-    let run = match existing {
-        Some(run) => run,
-        None => RunFolder::create(&folder, &config, &vocabulary, &data)?,
-    };
-    let _lock = match lock {
-        Some(lock) => lock,
-        None => run.lock()?,
+    let (run, _lock) = match place {
+        Place::New(folder) => folder.begin(&config, &vocabulary, &data)?,
+        Place::Existing(run, lock) => (run, lock),
     };
     let position = resumed.unwrap_or_default();
     run.rewind(position.updates)?;
@@ -201,6 +229,13 @@ pub fn train(
         stop,
     };
     trainer.run()
+}
+
+fn training_split(config: &Config) -> Result<&SplitConfig> {
+    config.data.train.as_ref().ok_or_else(|| {
+        Error::config("data.train", "missing: nothing to learn from")
+            .with_hint("set data.train.annotations and data.train.images")
+    })
 }
 
 pub(super) fn wall_time() -> f64 {
@@ -399,7 +434,7 @@ impl Trainer<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
-        checkpoint::save(&self.run, &mut self.learner, &self.position)?;
+        checkpoint::save(&self.run, &self.config, &mut self.learner, &self.position)?;
         self.tensorboard.flush()
     }
 

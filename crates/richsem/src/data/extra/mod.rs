@@ -18,7 +18,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{image_io::Orientation, transforms::TransformConfig};
-use crate::{Error, Result, targets::Supervision};
+use crate::{
+    Error, Result,
+    config::bounds::{BATCH, within},
+    targets::Supervision,
+};
 
 pub use mapping::MappingConfig;
 pub use mosaic::{mosaic, mosaic_at};
@@ -155,9 +159,9 @@ impl ExtraConfig {
             return Err(Error::config(format!("{key}.form.tile"), problem)
                 .with_hint("the canvas is twice as wide and high as a tile"));
         }
-        if self.batch_size == Some(0) {
-            return Err(Error::config(format!("{key}.batch_size"), "expected at least 1, got 0")
-                .with_hint("leave it out for as many as data.batch_size"));
+        if let Some(batch_size) = self.batch_size {
+            within(format!("{key}.batch_size"), batch_size, BATCH)
+                .map_err(|e| e.with_hint("leave it out for as many as data.batch_size"))?;
         }
         self.augment.as_ref().map_or(Ok(()), |a| a.validate(&format!("{key}.augment")))
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::{
+    config::bounds::within,
     error::{Error, Result},
     models::{
         class_head::{ClassHead, TextTable},
@@ -23,8 +24,6 @@ pub use decoder::DecoderOutput;
 /// Groups of the norm after each projection onto the transformer's width.
 pub const GROUPS: i64 = 32;
 
-/// Larger sizes are slips of the keyboard, and would end in an allocation that cannot be caught.
-const MOST: i64 = 100_000;
 /// Proposals start at 0.05 · 2^level of the picture, which must stay below 0.99.
 const MOST_LEVELS: i64 = 5;
 
@@ -75,30 +74,23 @@ impl TransformerConfig {
     /// # Errors
     /// A size that is not positive or does not divide, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
-        let sizes = [
-            ("hidden_dim", self.hidden_dim),
-            ("nheads", self.nheads),
-            ("enc_layers", self.enc_layers),
-            ("dec_layers", self.dec_layers),
-            ("dim_feedforward", self.dim_feedforward),
-            ("num_queries", self.num_queries),
-            ("num_feature_levels", self.num_feature_levels),
-            ("enc_n_points", self.enc_n_points),
-            ("dec_n_points", self.dec_n_points),
-        ];
-        for (name, value) in sizes {
-            if !(1..=MOST).contains(&value) {
-                let problem = format!("expected a number from 1 to {MOST}, got {value}");
-                return Err(Error::config(format!("{key}.{name}"), problem));
-            }
+        for (name, value, most) in [
+            ("hidden_dim", self.hidden_dim, 8192),
+            ("nheads", self.nheads, 256),
+            ("enc_layers", self.enc_layers, 100),
+            ("dec_layers", self.dec_layers, 100),
+            ("dim_feedforward", self.dim_feedforward, 65_536),
+            // Attention among them is quadratic.
+            ("num_queries", self.num_queries, 10_000),
+            ("enc_n_points", self.enc_n_points, 64),
+            ("dec_n_points", self.dec_n_points, 64),
+        ] {
+            within(format!("{key}.{name}"), value, 1..=most)?;
         }
-        if self.num_feature_levels > MOST_LEVELS {
-            return Err(Error::config(
-                format!("{key}.num_feature_levels"),
-                format!("expected at most {MOST_LEVELS}, got {}", self.num_feature_levels),
-            )
-            .with_hint("proposals of a sixth level would be larger than the picture"));
-        }
+        within(format!("{key}.num_feature_levels"), self.num_feature_levels, 1..=MOST_LEVELS)
+            .map_err(|e| {
+                e.with_hint("proposals of a sixth level would be larger than the picture")
+            })?;
         if self.hidden_dim % self.nheads != 0 || self.hidden_dim % GROUPS != 0 {
             return Err(Error::config(
                 format!("{key}.hidden_dim"),

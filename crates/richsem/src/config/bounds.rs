@@ -1,0 +1,29 @@
+//! Ranges of settings: wide enough for every wish, narrow enough for typing mistakes, whose size the
+//! memory or the mathematics would otherwise tell, later and in other words.
+
+use std::{fmt::Display, ops::RangeInclusive};
+
+use crate::error::{Error, Result};
+
+/// Images of a batch.
+pub(crate) const BATCH: RangeInclusive<usize> = 1..=4096;
+/// Weights of the objective and costs of the matching.
+pub(crate) const WEIGHT: RangeInclusive<f64> = 0.0..=1e4;
+/// Learning rates.
+pub(crate) const RATE: RangeInclusive<f64> = 0.0..=1.0;
+
+/// Refuses a value outside its range. A number that is none (NaN) is in no range.
+///
+/// # Errors
+/// [`Error::Config`] with both.
+pub(crate) fn within<T: PartialOrd + Display>(
+    key: impl Into<String>,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = (range.start(), range.end());
+    Err(Error::config(key, format!("expected {least} to {most}, got {value}")))
+}

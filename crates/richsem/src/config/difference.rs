@@ -1,0 +1,60 @@
+//! What two settings have differently.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// A setting that is not the same in two settings files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Dotted key.
+    pub key: String,
+    /// Its value in the first as TOML, `nothing` where there is none.
+    pub first: String,
+    /// Its value in the second.
+    pub second: String,
+}
+
+impl Config {
+    /// As a TOML table.
+    #[must_use]
+    pub fn to_table(&self) -> Table {
+        self.to_toml().parse().expect("settings are written as TOML")
+    }
+
+    /// Every setting that `other` has differently, in the order of their keys.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        let (first, second) = (self.flat(), other.flat());
+        let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+        let value = |of: &BTreeMap<String, String>, key: &String| {
+            of.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
+        };
+        keys.into_iter()
+            .filter(|key| first.get(*key) != second.get(*key))
+            .map(|key| Difference {
+                key: key.clone(),
+                first: value(&first, key),
+                second: value(&second, key),
+            })
+            .collect()
+    }
+
+    /// Every setting by its dotted key, its value as TOML.
+    pub(crate) fn flat(&self) -> BTreeMap<String, String> {
+        fn add(prefix: &str, table: Table, flat: &mut BTreeMap<String, String>) {
+            for (key, value) in table {
+                let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+                match value {
+                    Value::Table(table) => add(&key, table, flat),
+                    value => drop(flat.insert(key, value.to_string())),
+                }
+            }
+        }
+        let mut flat = BTreeMap::new();
+        add("", self.to_table(), &mut flat);
+        flat
+    }
+}

@@ -1,0 +1,170 @@
+//! A run that goes on with other settings: what was changed since its last checkpoint, and what that
+//! means for it.
+
+use std::path::Path;
+
+use super::run_folder::{RunFolder, SETTINGS};
+use crate::{
+    config::{Config, Difference},
+    error::{Error, Result},
+};
+
+/// What the change of a setting means to a run that has weights and a place in its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// The rest of the run has it.
+    FromNowOn,
+    /// The rest of the run has it, and measurements before and after do not compare.
+    Measured,
+    /// It is where files are, whose content is compared elsewhere, or how fast the run is.
+    Harmless,
+    /// It was for the start of the run.
+    Past,
+    /// The run cannot go on; why.
+    Refused(&'static str),
+}
+
+const OTHER_MODEL: &str = "the checkpoint's weights are those of another model";
+const OTHER_ORDER: &str = "the run's place in its epoch would be at other images";
+
+/// The first prefix that fits a key decides; what no line names is refused.
+const MEANINGS: [(&str, Meaning); 37] = [
+    ("version", Meaning::Harmless),
+    ("seed", Meaning::Refused(OTHER_ORDER)),
+    ("data.train.orientation", Meaning::FromNowOn),
+    ("data.train", Meaning::Harmless),
+    ("data.val", Meaning::Measured),
+    ("data.extra.*.images", Meaning::Harmless),
+    ("data.extra.*.info", Meaning::Harmless),
+    ("data.extra.*.augment", Meaning::FromNowOn),
+    ("data.extra.*.orientation", Meaning::FromNowOn),
+    ("data.extra.*.supervision", Meaning::FromNowOn),
+    ("data.extra", Meaning::Refused(OTHER_ORDER)),
+    ("data.weight", Meaning::Refused(OTHER_ORDER)),
+    ("data.batch_size", Meaning::Refused(OTHER_ORDER)),
+    ("data.sampler", Meaning::Refused(OTHER_ORDER)),
+    ("data.workers", Meaning::Harmless),
+    ("data.prefetch", Meaning::Harmless),
+    ("data.max_broken_images", Meaning::FromNowOn),
+    ("data.pad_multiple", Meaning::FromNowOn),
+    ("data.augment", Meaning::FromNowOn),
+    ("data.resize", Meaning::Measured),
+    ("model.dino.backbone.weights", Meaning::Past),
+    ("model.dino.padding", Meaning::Measured),
+    ("model.denoising", Meaning::FromNowOn),
+    ("model.class_head.table", Meaning::Past),
+    ("model", Meaning::Refused(OTHER_MODEL)),
+    ("loss", Meaning::FromNowOn),
+    ("teacher", Meaning::FromNowOn),
+    ("semantic.projection", Meaning::Refused(OTHER_MODEL)),
+    ("semantic.min_top1", Meaning::Past),
+    ("semantic", Meaning::FromNowOn),
+    ("init", Meaning::Past),
+    ("train.accumulate", Meaning::Refused(OTHER_ORDER)),
+    ("train.precision", Meaning::FromNowOn),
+    ("train.cuda_graphs", Meaning::Harmless),
+    ("train", Meaning::FromNowOn),
+    ("eval.batch_size", Meaning::Harmless),
+    ("eval", Meaning::Measured),
+];
+
+/// The settings of a checkpoint, beside its weights.
+pub(super) fn settings_of(checkpoint: &Path) -> std::path::PathBuf {
+    checkpoint.join(SETTINGS)
+}
+
+/// Lines that say what was changed since the last checkpoint. None before the first, and of a
+/// checkpoint of an earlier release, which does not say what it was trained with.
+///
+/// # Errors
+/// Changes with which the run cannot go on.
+pub(super) fn since_checkpoint(run: &RunFolder, config: &Config) -> Result<Vec<String>> {
+    let file = settings_of(&run.file("checkpoints/last"));
+    if !file.is_file() {
+        return Ok(Vec::new());
+    }
+    let before = Config::parse_saved(&fs_err::read_to_string(&file)?, &file)?;
+    let mut told = Vec::new();
+    for change in before.differences(config) {
+        let Difference { key, first, second } = &change;
+        let what = match meaning(key) {
+            Meaning::Harmless => continue,
+            Meaning::FromNowOn if key == "train.epochs" => "the run's new length",
+            Meaning::FromNowOn => "from now on",
+            Meaning::Measured => {
+                "from now on; AP before and after do not compare, nor does `best` know it"
+            }
+            Meaning::Past => "without effect: it was for the start of the run",
+            Meaning::Refused(why) => return Err(refused(run, &change, why)),
+        };
+        told.push(format!("changed since the checkpoint: {key}: {first} -> {second} ({what})"));
+    }
+    let branch = |config: &Config| config.semantic_branch().is_some();
+    if branch(&before) != branch(config) {
+        let [first, second] =
+            [&before, config].map(|c| if branch(c) { "a branch" } else { "no branch" }.to_owned());
+        let change = Difference { key: "semantic.weight".to_owned(), first, second };
+        return Err(refused(run, &change, OTHER_MODEL));
+    }
+    Ok(told)
+}
+
+fn refused(run: &RunFolder, change: &Difference, why: &str) -> Error {
+    let Difference { key, first, second } = change;
+    let problem = format!("it was {first} until the checkpoint and is {second} now: {why}");
+    Error::invalid(&run.file(SETTINGS), key, problem).with_hint(format!(
+        "put it back, or begin a new run from these weights with --init {}",
+        run.path().display()
+    ))
+}
+
+fn meaning(key: &str) -> Meaning {
+    listed(key).unwrap_or(Meaning::Refused(OTHER_MODEL))
+}
+
+fn listed(key: &str) -> Option<Meaning> {
+    let fits = |pattern: &str| {
+        let mut parts = key.split('.');
+        pattern.split('.').all(|wanted| parts.next().is_some_and(|p| wanted == "*" || wanted == p))
+    };
+    MEANINGS.iter().find(|(pattern, _)| fits(pattern)).map(|(_, meaning)| *meaning)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Of every setting there is, someone has thought what its change means.
+    #[test]
+    fn every_setting_has_a_meaning() {
+        let file = |name: &str| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name);
+            Config::load(&path, &["loss.federated={}".to_owned()]).unwrap()
+        };
+        let (full, bare) = (file("demo_richsem.toml"), Config::defaults(&[]).unwrap());
+        let mut keys: Vec<String> =
+            full.differences(&bare).into_iter().map(|change| change.key).collect();
+        keys.extend(bare.flat().into_keys());
+        assert!(keys.len() > 80, "{keys:?}");
+        for key in keys {
+            assert!(listed(&key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_line_decides() {
+        for (key, expected) in [
+            ("train.lr", Meaning::FromNowOn),
+            ("train.accumulate", Meaning::Refused(OTHER_ORDER)),
+            ("data.extra.web.images", Meaning::Harmless),
+            ("data.extra.web.weight", Meaning::Refused(OTHER_ORDER)),
+            ("data.extra.web.augment.flip", Meaning::FromNowOn),
+            ("model.dino.transformer.num_queries", Meaning::Refused(OTHER_MODEL)),
+            ("model.denoising.number", Meaning::FromNowOn),
+            ("data.trainer", Meaning::Refused(OTHER_MODEL)),
+        ] {
+            assert_eq!(meaning(key), expected, "{key}");
+        }
+    }
+}
