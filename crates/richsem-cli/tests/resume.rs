@@ -40,16 +40,27 @@ impl<'a> Session<'a> {
             true => &["train", "--device", "cpu", "--resume", run],
             false => &["train", "--device", "cpu", "-c", "tiny.toml", "--run", run],
         };
-        Self::of(dir, dir.raw_command(start))
+        // The tests themselves may run under `nohup`, and what is ignored is inherited.
+        Self::through(dir, &["env", "--default-signal=HUP"], start)
     }
 
     /// Goes on with a run as `nohup` does it.
     fn start_nohup(dir: &'a Dir, run: &str) -> Self {
-        let plain = dir.raw_command(&["train", "--device", "cpu", "--resume", run]);
-        let mut command = Command::new("nohup");
-        command.arg(plain.get_program()).args(plain.get_args());
-        command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        command.current_dir(plain.get_current_dir().unwrap());
+        Self::through(dir, &["nohup"], &["train", "--device", "cpu", "--resume", run])
+    }
+
+    /// Starts `richsem` by way of a command that becomes it.
+    fn through(dir: &'a Dir, wrapper: &[&str], args: &[&str]) -> Self {
+        let plain = dir.raw_command(args);
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(plain.get_current_dir().unwrap()).stdin(Stdio::null());
         Self::of(dir, command)
     }
 

@@ -92,22 +92,47 @@ pub(super) fn index(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
                     .with_hint("copy or download the archive again"));
             }
             members.push(Member { name: name.into(), offset, length });
-        } else if kind.is_hard_link() {
+        } else if kind.is_hard_link() || kind.is_symlink() {
+            let Some(target) = entry.link_name_bytes() else { continue };
+            let target = String::from_utf8_lossy(&target).into_owned();
             // tar writes the second name of one file as a link to the first.
-            if let Some(target) = entry.link_name_bytes() {
-                links.push((name, String::from_utf8_lossy(&target).into_owned()));
-            }
+            let target = if kind.is_symlink() { beside(&name, &target) } else { Some(target) };
+            links.extend(target.map(|target| (name, target)));
         }
     }
     sort(&mut members);
-    let linked = links.into_iter().filter_map(|(name, target)| {
-        let target = find(&members, &target)?.clone();
-        Some(Member { name: name.into(), ..target })
-    });
-    let linked: Vec<Member> = linked.collect();
-    if !linked.is_empty() {
+    // Links may be to links; those that lead nowhere in the archive are no files of it.
+    loop {
+        let (linked, left): (Vec<_>, Vec<_>) =
+            links.into_iter().partition(|(_, target)| find(&members, target).is_some());
+        if linked.is_empty() {
+            return Ok(members);
+        }
+        let linked: Vec<Member> = linked
+            .into_iter()
+            .filter_map(|(name, target)| {
+                Some(Member { name: name.into(), ..find(&members, &target)?.clone() })
+            })
+            .collect();
         members.extend(linked);
         sort(&mut members);
+        links = left;
     }
-    Ok(members)
+}
+
+/// Where a symbolic link of that name points to; none outside of the archive.
+fn beside(name: &str, target: &str) -> Option<String> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut parts: Vec<&str> = Vec::new();
+    for part in folder.split('/').chain(target.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }

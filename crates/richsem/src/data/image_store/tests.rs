@@ -81,20 +81,38 @@ fn of_members_with_one_name_the_last_is_read() {
 }
 
 #[test]
-fn hard_links_are_a_second_name() {
+fn links_are_a_second_name() {
+    use ::tar::EntryType::{Link, Symlink};
     let mut builder = ::tar::Builder::new(Vec::new());
     let mut header = ::tar::Header::new_gnu();
     header.set_size(3);
-    builder.append_data(&mut header, "a.jpg", &b"abc"[..]).unwrap();
-    let mut header = ::tar::Header::new_gnu();
-    header.set_entry_type(::tar::EntryType::Link);
-    header.set_size(0);
-    builder.append_link(&mut header, "b.jpg", "a.jpg").unwrap();
+    builder.append_data(&mut header, "one/a.jpg", &b"abc"[..]).unwrap();
+    for (kind, name, target) in [
+        (Link, "b.jpg", "one/a.jpg"),
+        (Symlink, "one/c.jpg", "a.jpg"),
+        (Symlink, "two/d.jpg", "../one/./c.jpg"),
+        (Symlink, "two/e.jpg", "d.jpg"),
+        // Nowhere, outside, in a circle.
+        (Symlink, "f.jpg", "none.jpg"),
+        (Symlink, "g.jpg", "../a.jpg"),
+        (Symlink, "h.jpg", "/etc/hostname"),
+        (Symlink, "i.jpg", "i.jpg"),
+    ] {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        builder.append_link(&mut header, name, target).unwrap();
+    }
     let folder = tempfile::tempdir().unwrap();
     let store =
         ImageStore::open(&written(&folder, &builder.into_inner().unwrap()), Orientation::Exif)
             .unwrap();
-    assert_eq!(store.read("b.jpg").unwrap(), b"abc");
+    for name in ["b.jpg", "one/c.jpg", "two/d.jpg", "two/e.jpg"] {
+        assert_eq!(store.read(name).unwrap(), b"abc", "{name}");
+    }
+    for name in ["f.jpg", "g.jpg", "h.jpg", "i.jpg"] {
+        assert!(store.read(name).is_err(), "{name}");
+    }
 }
 
 #[test]
