@@ -133,19 +133,23 @@ pub(crate) fn settle_activation(
         }
         tried.push((activation, right / boxes.max(1) as f64, boxes));
     }
-    let (taken, ..) =
-        tried.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }).unwrap_or_default();
+    let [(quick, in_quick, boxes), (gelu, in_gelu, _)] = tried[..] else {
+        unreachable!("both were tried")
+    };
+    let taken = if in_gelu > in_quick { gelu } else { quick };
     teacher.activation = Some(taken);
-    let shares: Vec<String> = tried
-        .iter()
-        .map(|(a, top1, _)| format!("{:.1} % with {}", 100.0 * top1, a.name()))
-        .collect();
-    let boxes = tried.first().map_or(0, |(.., boxes)| *boxes);
+    let doubt = match in_gelu == in_quick {
+        true => ": no difference; set it if you know better",
+        false => "",
+    };
     Ok(Some(format!(
         "teacher.activation = \"{}\": nothing says with which the weights were trained; the teacher \
-         ranks the label of {boxes} boxes first in {}",
+         ranks the label of {boxes} boxes first in {:.1} % with {}, in {:.1} % with {}{doubt}",
         taken.name(),
-        shares.join(", in ")
+        100.0 * in_quick,
+        quick.name(),
+        100.0 * in_gelu,
+        gelu.name()
     )))
 }
 

@@ -90,3 +90,31 @@ fn data_parallel_running_means_and_what_lies_beside_are_seen() {
     let error = Source::read(&folder.pth(&wrapped), Some("ema_model")).unwrap_err().to_string();
     assert!(error.contains("ema_model") && error.contains("`model`"), "{error}");
 }
+
+/// Of two models in one file, of either form, `--key` says which; alone, each is found by itself.
+#[test]
+fn a_model_below_a_prefix_is_found_or_said() {
+    let folder = Folder::new();
+    let checkpoint = official(ClassSpace::Classes(8));
+    let below = |prefix: &str| -> Tensors {
+        checkpoint.iter().map(|(k, v)| (format!("{prefix}.{k}"), v.shallow_clone())).collect()
+    };
+    let mut both = below("student.module");
+    both.extend(below("teacher"));
+    let safetensors = folder.path("both.safetensors");
+    richsem::checkpoint_io::safetensors::write(&safetensors, &both, &Default::default()).unwrap();
+    for path in [folder.pth(&both), safetensors] {
+        let error = Source::read(&path, None).unwrap_err().to_string();
+        assert!(error.contains("more than one detector: below `student`"), "{error}");
+        assert!(error.contains("--key student"), "{error}");
+        for key in ["student", "student.module", "teacher"] {
+            let source = Source::read(&path, Some(key)).unwrap();
+            assert_eq!(source.tensors.len(), checkpoint.len(), "{key}");
+            assert!(matches!(source.kind, Kind::Official(l) if l.family == Family::Dino), "{key}");
+        }
+        let error = Source::read(&path, Some("other")).unwrap_err().to_string();
+        assert!(error.contains("other"), "{error}");
+    }
+    let alone = folder.pth(&below("net._orig_mod"));
+    assert_eq!(Source::read(&alone, None).unwrap().tensors.len(), checkpoint.len());
+}

@@ -295,15 +295,23 @@ fn a_backbone_starts_from_a_pth_file() {
         drop(Backbone::new(&store.root().sub("backbone.0.body"), &config));
         store
     };
-    let (from, to) = (store(1), store(2));
-    // As torchvision has it: what follows the trunk comes along.
-    let mut weights = BTreeMap::from([("fc.bias".to_owned(), Tensor::from_slice(&[1f32]))]);
-    for (name, tensor) in from.named_tensors() {
-        weights.insert(name["backbone.0.body.".len()..].to_owned(), tensor);
+    let from = store(1);
+    // As torchvision has it, where what follows the trunk comes along; as a part of whole models.
+    for (prefix, beside) in [
+        ("", "fc.bias"),
+        ("module.", "module.fc.bias"),
+        ("backbone.", "rpn_head.bias"),
+        ("model._orig_mod.backbone.0.body.", "model._orig_mod.class_embed.0.bias"),
+    ] {
+        let mut weights = BTreeMap::from([(beside.to_owned(), Tensor::from_slice(&[1f32]))]);
+        for (name, tensor) in from.named_tensors() {
+            weights.insert(format!("{prefix}{}", &name["backbone.0.body.".len()..]), tensor);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), made::checkpoint(&weights)).unwrap();
+        let to = store(2);
+        assert_ne!(to.named_tensors(), from.named_tensors());
+        load_backbone(&to, file.path()).unwrap();
+        assert_eq!(to.named_tensors(), from.named_tensors(), "{prefix}");
     }
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), made::checkpoint(&weights)).unwrap();
-    load_backbone(&to, file.path()).unwrap();
-    assert_eq!(to.named_tensors(), from.named_tensors());
-    assert_ne!(store(2).named_tensors(), from.named_tensors());
 }

@@ -25,12 +25,12 @@ impl Found {
         }
     }
 
-    /// `, image ids 3, 5, 8, …`
+    /// ` (image ids 3, 5, 8, …)`
     pub(super) fn ids(&self, of: &str) -> String {
         let ids: Vec<String> = self.ids.iter().map(i64::to_string).collect();
         let more = if self.count > ids.len() { ", …" } else { "" };
         let s = if self.count == 1 { "" } else { "s" };
-        format!(": {of} id{s} {}{more}", ids.join(", "))
+        format!(" ({of} id{s} {}{more})", ids.join(", "))
     }
 }
 
@@ -118,36 +118,26 @@ impl fmt::Display for LoadReport {
         .into_iter()
         .flatten()
         .collect();
-        for (count, what) in [
-            (self.images_without_boxes, "images without boxes"),
-            (self.unseen_categories, "classes without boxes"),
-            (self.crowd, "crowd regions, not trained on"),
-        ] {
-            if count > 0 {
-                write!(f, "\n  {count} {what}")?;
-            }
-        }
-        for (found, of, what) in [
-            (&self.same_file, "image", "images are the file of an earlier image"),
-            (&self.repeated, "annotation", "boxes repeat an earlier one of their image and class"),
-            (&self.clipped, "annotation", "boxes reach beyond their image, clipped for training"),
-            (&self.degenerate, "annotation", "boxes are empty, dropped from training"),
-        ] {
-            if found.count > 0 {
-                write!(f, "\n  {} {what}{}", found.count, found.ids(of))?;
-            }
-        }
-        for (count, what) in [
-            (self.computed_area, "areas were missing, width x height taken"),
-            (self.unknown_sizes, "images without width and height: known once they are read"),
-            (
+        let plain = |what, count: usize| (what, count, String::new());
+        let found = |what, found: &Found, of| (what, found.count, found.ids(of));
+        for (what, count, ids) in [
+            plain("images without boxes", self.images_without_boxes),
+            plain("classes without boxes", self.unseen_categories),
+            plain("crowd regions, not trained on", self.crowd),
+            found("images that are the file of an earlier one", &self.same_file, "image"),
+            found("boxes that repeat one of their image and class", &self.repeated, "annotation"),
+            found("boxes beyond their image, clipped for training", &self.clipped, "annotation"),
+            found("empty boxes, dropped from training", &self.degenerate, "annotation"),
+            plain("missing areas, width x height taken", self.computed_area),
+            plain("images of unknown size until they are read", self.unknown_sizes),
+            plain(
+                "entries of neg_category_ids and not_exhaustive_category_ids that are no category of \
+                 the file, passed over",
                 self.removed_listed,
-                "entries of neg_category_ids and not_exhaustive_category_ids are no category of the \
-                 file, passed over",
             ),
         ] {
             if count > 0 {
-                write!(f, "\n  {count} {what}")?;
+                write!(f, "\n  {what}: {count}{ids}")?;
             }
         }
         if !computed.is_empty() {

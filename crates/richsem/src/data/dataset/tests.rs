@@ -104,7 +104,7 @@ fn a_small_file_is_read_as_it_is() {
     );
     let text = dataset.report().to_string();
     assert!(text.starts_with("2 images, 4 annotations, 3 classes (3 rare, 0 common, 0 frequent)"));
-    assert!(text.contains("1 crowd regions") && text.contains("image_count of 3"), "{text}");
+    assert!(text.contains("crowd regions, not trained on: 1") && text.contains("image_count of 3"), "{text}");
 }
 
 #[test]
@@ -335,9 +335,9 @@ fn what_is_there_twice_is_counted_with_its_ids() {
     assert_eq!(report.degenerate, Found { count: 1, ids: vec![18] });
     let said = report.to_string();
     for line in [
-        "2 images are the file of an earlier image: image ids 7, 9",
-        "2 boxes repeat an earlier one of their image and class: annotation ids 11, 15",
-        "1 boxes are empty, dropped from training: annotation id 18",
+        "images that are the file of an earlier one: 2 (image ids 7, 9)",
+        "boxes that repeat one of their image and class: 2 (annotation ids 11, 15)",
+        "empty boxes, dropped from training: 1 (annotation id 18)",
         "category 0 `fish-x` has no boxes and is the supercategory of all others",
     ] {
         assert!(said.contains(line), "no `{line}` in {said}");
@@ -352,7 +352,7 @@ fn what_is_there_twice_is_counted_with_its_ids() {
 fn of_many_odd_boxes_the_first_ids_are_told() {
     let mut found = Found::default();
     (1..=5).for_each(|id| found.add(id));
-    assert_eq!(found.ids("annotation"), ": annotation ids 1, 2, 3, 4, 5");
+    assert_eq!(found.ids("annotation"), " (annotation ids 1, 2, 3, 4, 5)");
     found.add(6);
-    assert_eq!(found.ids("annotation"), ": annotation ids 1, 2, 3, 4, 5, …");
+    assert_eq!(found.ids("annotation"), " (annotation ids 1, 2, 3, 4, 5, …)");
 }
