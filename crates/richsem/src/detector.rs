@@ -66,6 +66,10 @@ impl Record {
     }
 }
 
+/// What makes a network less.
+pub(crate) const SMALLER_NETWORK: &str =
+    "lower the sizes in model.dino: backbone, hidden_dim, dim_feedforward, enc_layers, dec_layers";
+
 /// A detector with its vocabulary.
 #[derive(Debug)]
 pub struct Detector {
@@ -140,8 +144,14 @@ impl Detector {
             Some(table) => ClassSpace::Text(table.dim()),
             None => ClassSpace::Classes(vocabulary.len() as i64),
         };
-        let store = ParameterStore::new(device, config.seed);
-        let model = Dino::new(&store, &config.model.dino, space)?;
+        let built = guarded(|| {
+            let store = ParameterStore::new(device, config.seed);
+            let model = Dino::new(&store, &config.model.dino, space)?;
+            Ok((store, model))
+        });
+        let (store, model) = built.map_err(|error| {
+            error.for_work(|| "the weights of the network".to_owned(), SMALLER_NETWORK)
+        })?;
         let text = text.map(|t| TextTable::new(&t.rows.to_device(device)));
         let recordings = RefCell::default();
         let mut config = config.clone();

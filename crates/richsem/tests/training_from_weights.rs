@@ -175,6 +175,29 @@ fn a_text_head_takes_every_weight_to_other_classes() {
     assert_eq!(place.weights("other")["text_table"].size(), [6, 24]);
 }
 
+/// The table is read anew at each start: from wherever it lies now, but no other one.
+#[test]
+fn a_text_head_is_resumed_with_its_own_text_alone() {
+    let place = Place::new();
+    let table = place.path("text4.safetensors");
+    place.run(&place.config("four", 0.0, &text(&table)), "run").unwrap();
+    let resume = || {
+        let go = AtomicBool::new(false);
+        train(Start::Resume(place.path("run")), Device::Cpu, &mut Said::default(), &go)
+    };
+    let moved = place.path("moved.safetensors");
+    std::fs::rename(&table, &moved).unwrap();
+    let settings = place.path("run/config.toml");
+    let said = std::fs::read_to_string(&settings).unwrap();
+    let said = said.replace("text4.safetensors", "moved.safetensors");
+    std::fs::write(&settings, said).unwrap();
+    resume().unwrap();
+    let rows = Tensors::from([("rows".to_owned(), normal(9, &[4, 24]))]);
+    safetensors::write(&moved, &rows, &safetensors::Metadata::new()).unwrap();
+    let error = resume().unwrap_err().to_string();
+    assert!(error.contains("text_table: the class head's text was another one"), "{error}");
+}
+
 #[test]
 fn other_sizes_are_listed_and_patterns_let_them_start_anew() {
     let place = Place::new();

@@ -97,7 +97,7 @@ fn a_run_that_is_damaged_is_left_as_it_is_and_the_damage_named() {
             "run/config.toml",
             edit("run/config.toml", "hidden_dim = 32", "hidden_dim = 64"),
             "run/config.toml: model.dino.transformer.hidden_dim: it was 32 until the checkpoint and is 64 now",
-            "hint: put it back, or begin a new run from these weights with --init",
+            "hint: put it back, or begin a new run",
         ),
         (
             "another place in the data",
@@ -137,7 +137,7 @@ fn a_run_that_is_damaged_is_left_as_it_is_and_the_damage_named() {
             "set/train.json",
             other_boxes,
             "run/data.json: data: the run was started with 12 images and ",
-            "hint: put the annotation file of that time back, or start a new run",
+            "hint: put what it was trained with back",
         ),
         (
             "other classes",

@@ -46,6 +46,18 @@ fn a_run_goes_on_with_settings_that_were_changed() {
         .stderr_has("train.ema.decay: nothing -> 0.5 (from now on)")
         .stderr_has("eval.max_detections: 300 -> 100 (from now on; AP before and after")
         .stderr_has("resumed at step ");
+    // Of changes with which it cannot go on each is named, and the others beside them.
+    let refused = config
+        .replacen("lr = 0.0005", "lr = 0.0006", 1)
+        .replacen("seed = 0", "seed = 7", 1)
+        .replacen("num_queries = 20", "num_queries = 30", 1);
+    dir.write("run/config.toml", refused);
+    dir.command(&resume)
+        .fails(1)
+        .stderr_has("num_queries: it was 20 until the checkpoint and is 30 now")
+        .stderr_has("seed: 0 -> 7 (the run's place in its epoch would be at other images)")
+        .stderr_has("train.lr: 0.0005 -> 0.0006 (from now on)");
+    dir.write("run/config.toml", &config);
     // The next time nothing has changed.
     let again = dir.raw_command(&resume).output().unwrap();
     let said = String::from_utf8_lossy(&again.stderr);

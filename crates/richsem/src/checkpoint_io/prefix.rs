@@ -115,7 +115,10 @@ fn choose<'a>(known: Known, prefixes: &BTreeSet<&'a str>) -> Option<&'a str> {
     let all: Vec<&str> = prefixes.iter().copied().collect();
     only(all.clone()).or_else(|| match known {
         Known::Trunk => {
-            let own = |prefix: &&str| ["", "backbone.", "backbone.0.body."].contains(prefix);
+            let own = |prefix: &&str| {
+                prefix.is_empty()
+                    || ["backbone.", "backbone.0.body."].iter().any(|p| prefix.ends_with(p))
+            };
             only(all.into_iter().filter(own).collect())
         }
         Known::Detector | Known::Clip => None,
@@ -204,6 +207,9 @@ mod tests {
             "transformer.enc_out_class_embed.clip.visual.layer4.0.conv1.weight",
         ];
         assert_eq!(found(&names, &[Known::Trunk]).unwrap(), ["layer4.0.conv1.weight"]);
+        let nested = names.map(|name| format!("model.{name}"));
+        let nested: Vec<&str> = nested.iter().map(String::as_str).collect();
+        assert_eq!(found(&nested, &[Known::Trunk]).unwrap(), ["layer4.0.conv1.weight"]);
     }
 
     #[test]

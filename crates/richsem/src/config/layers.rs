@@ -276,8 +276,10 @@ impl Merged {
                             format!("{key}.{unknown}")
                         };
                     }
-                    let hint = nearest(unknown, &known)
-                        .unwrap_or_else(|| format!("known here: {}", known.join(", ")));
+                    let hint = nearest(unknown, &known).unwrap_or_else(|| match known[..] {
+                        [] => "take it out: there are no other keys here".to_owned(),
+                        _ => format!("known here: {}", known.join(", ")),
+                    });
                     ("unknown key".to_owned(), Some(hint))
                 }
             };
@@ -312,6 +314,27 @@ impl Merged {
             match inner {
                 Some(inner) => key = inner,
                 None => return key,
+            }
+        }
+    }
+
+    /// Refuses lists where tables are expected, which serde takes for the fields in their order. `whole`
+    /// are the settings that were read.
+    pub(super) fn refuse_lists(&self, whole: &Table) -> Result<()> {
+        fn find(given: &Table, whole: &Table, prefix: &str) -> Option<String> {
+            given.iter().find_map(|(name, value)| {
+                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                match (value, whole.get(name)?) {
+                    (Value::Array(_), Value::Table(_)) => Some(key),
+                    (Value::Table(given), Value::Table(whole)) => find(given, whole, &key),
+                    _ => None,
+                }
+            })
+        }
+        match find(&self.table, whole, "") {
+            None => Ok(()),
+            Some(key) => {
+                Err(Error::invalid(self.origin(&key), &key, "expected a table, got a list"))
             }
         }
     }

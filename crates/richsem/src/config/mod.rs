@@ -338,6 +338,7 @@ impl Config {
 
     fn of_merged(merged: &layers::Merged) -> Result<Self> {
         let config: Self = merged.deserialize()?;
+        merged.refuse_lists(&config.to_table())?;
         config.validate().map_err(|error| merged.locate(error))?;
         Ok(config)
     }
@@ -400,6 +401,15 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.train.warnings("train");
         warnings.extend(self.loss.warnings("loss"));
+        for (name, extra) in self.data.extra_sets() {
+            let on = &extra.supervision;
+            let semantic = on.semantic && self.semantic_branch().is_some();
+            if !(on.class || on.l1 || on.giou || semantic || on.interm_exempt) {
+                warnings.push(format!(
+                    "data.extra.{name}.supervision has no term that is on: its batches teach nothing"
+                ));
+            }
+        }
         warnings
     }
 

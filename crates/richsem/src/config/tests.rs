@@ -177,6 +177,11 @@ fn a_wrong_type_names_the_innermost_key() {
         ("data.augment.scales=[480,'x']", "data.augment.scales[1]: expected"),
         ("data.augment.crop.resize=['x']", "data.augment.crop.resize[0]: expected"),
         ("model.pixel_mean=[1]", "model.pixel_mean: "),
+        (
+            "model.dino.backbone=['resnet34',16]",
+            "model.dino.backbone: expected a table, got a list",
+        ),
+        ("eval=[3]", "eval: expected a table, got a list"),
     ] {
         refused("version = 1", &[assignment], &[key]);
     }

@@ -171,12 +171,11 @@ impl TrainConfig {
                 self.epochs
             ));
         }
-        if self.lr == 0.0 {
-            let learns = match self.lr_backbone {
-                0.0 => "and lr_backbone too: no weight will change",
-                _ => "only the backbone learns",
-            };
-            warnings.push(format!("{key}.lr is 0: {learns}"));
+        match (self.lr, self.lr_backbone) {
+            (0.0, 0.0) => warnings
+                .push(format!("{key}.lr and {key}.lr_backbone are 0: no weight will change")),
+            (0.0, _) => warnings.push(format!("{key}.lr is 0: only the backbone learns")),
+            _ => {}
         }
         if self.lr_gamma == 0.0 && self.lr_drop.iter().any(|&at| at < self.epochs) {
             warnings.push(format!("{key}.lr_gamma is 0: after the first drop nothing learns"));

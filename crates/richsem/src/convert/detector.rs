@@ -225,7 +225,7 @@ impl Parts<'_> {
         let weights = clip::to_openai(weights, path)?;
         // The official code's own CLIPs are OpenAI's.
         let hints = match (&self.options.clip, own_clip) {
-            (Some(file), false) => Hints::of(file)?,
+            (Some(file), false) => Hints::of(file, None)?,
             _ => Hints::default(),
         };
         let (store, sizes, clip) = clip::from_weights(&weights, &hints, path, self.options.device)?;

@@ -66,7 +66,8 @@ pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversio
             return Err(Error::config("--clip", problem).with_hint("leave it out"));
         }
         let weights = clip::to_openai(read_weights(file)?, file)?;
-        let (_, sizes, _) = clip::from_weights(&weights, &Hints::of(file)?, file, Device::Cpu)?;
+        let (_, sizes, _) =
+            clip::from_weights(&weights, &Hints::of(file, None)?, file, Device::Cpu)?;
         let width = detector.text.as_ref().map_or(0, TextTable::dim);
         if sizes.embed_dim != width {
             let problem = format!(

@@ -31,7 +31,7 @@ pub(super) fn convert(source: Source, form: Form) -> Result<Conversion> {
             let (tensors, rest) = trunk_alone(source, trunk, &mut report)?;
             (tensors, rest, Metadata::new())
         }
-        _ => clip_alone(source, &mut report)?,
+        _ => clip_alone(source, form, &mut report)?,
     };
     let product = Product::Tensors { tensors, metadata, key: None };
     Ok(Conversion { report, rest, form, product })
@@ -95,7 +95,11 @@ fn trunk_alone(source: Source, name: Trunk, report: &mut Report) -> Result<(Tens
     Ok((taken, rest))
 }
 
-fn clip_alone(source: Source, report: &mut Report) -> Result<(Tensors, Tensors, Metadata)> {
+fn clip_alone(
+    source: Source,
+    form: Form,
+    report: &mut Report,
+) -> Result<(Tensors, Tensors, Metadata)> {
     let before: BTreeMap<String, usize> =
         source.tensors.iter().map(|(name, t)| (name.clone(), t.numel())).collect();
     let mut rest = Tensors::new();
@@ -106,7 +110,7 @@ fn clip_alone(source: Source, report: &mut Report) -> Result<(Tensors, Tensors, 
         }
     }
     let tensors = clip::to_openai(source.tensors, &source.path)?;
-    let hints = Hints::of(&source.path)?;
+    let hints = Hints::of(&source.path, None)?;
     let (_, config, _) = clip::from_weights(&tensors, &hints, &source.path, Device::Cpu)?;
     for (name, tensor) in &tensors {
         let fate = match before.contains_key(name) {
@@ -122,7 +126,13 @@ fn clip_alone(source: Source, report: &mut Report) -> Result<(Tensors, Tensors, 
         if config.text.is_some() { "" } else { ", no text encoder" }
     ));
     if let (Some(activation), Some(by)) = (hints.activation, &hints.said_by) {
-        report.notes.push(format!("activation {} ({by})", activation.name()));
+        report.notes.push(format!("activation {} ({by} says so)", activation.name()));
+        if form == Form::Pth {
+            report.notes.push(format!(
+                "a .pth has no place for that: set teacher.activation = \"{}\" where it is used",
+                activation.name()
+            ));
+        }
     }
     Ok((tensors, rest, hints.metadata()))
 }

@@ -111,7 +111,13 @@ fn below_key(
     let mut heads: Vec<String> =
         tensors.keys().filter_map(|name| Some(name.split_once('.')?.0.to_owned())).collect();
     heads.dedup();
-    let found = prefix::below(tensors, &format!("{key}."));
+    let copied =
+        tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    let mut found = prefix::below(tensors, &format!("{key}."));
+    if found.is_empty() {
+        // As messages name it: without wrappers.
+        found = prefix::below(prefix::without_wrappers(copied, path)?, &format!("{key}."));
+    }
     if found.is_empty() {
         let problem =
             format!("no tensor's name begins with `{key}.`; they begin with {}", heads.join(", "));

@@ -235,21 +235,29 @@ impl Scope<'_> {
         let mut hasher = Fnv::default();
         hasher.write(name.as_bytes());
         let mut random = Random::new(seed, Stream::Init, 0, hasher.finish());
-        let mut uniform = |bound: f64| -> Vec<f32> {
-            (0..count).map(|_| random.range(-bound, bound) as f32).collect()
+        // Too large a model is to end as libtorch's own refusals do, not with the process.
+        let mut values: Vec<f32> = Vec::new();
+        if values.try_reserve_exact(count).is_err() {
+            panic!("{name}: can't allocate memory: you tried to allocate {} bytes", 4 * count);
+        }
+        let mut fill = |draw: &mut dyn FnMut(&mut Random) -> f64| {
+            values.extend((0..count).map(|_| draw(&mut random) as f32));
         };
-        let values = match init {
+        match init {
             Init::Constant(value) => {
                 return Tensor::full(shape, value, (Kind::Float, Device::Cpu));
             }
-            Init::Uniform(bound) => uniform(bound),
-            Init::XavierUniform => uniform((6.0 / (fan_in + fan_out) as f64).sqrt()),
-            Init::Normal(std) => (0..count).map(|_| (std * random.normal()) as f32).collect(),
+            Init::Uniform(bound) => fill(&mut |random| random.range(-bound, bound)),
+            Init::XavierUniform => {
+                let bound = (6.0 / (fan_in + fan_out) as f64).sqrt();
+                fill(&mut |random| random.range(-bound, bound));
+            }
+            Init::Normal(std) => fill(&mut |random| std * random.normal()),
             Init::KaimingFanOut => {
                 let std = (2.0 / fan_out as f64).sqrt();
-                (0..count).map(|_| (std * random.normal()) as f32).collect()
+                fill(&mut |random| std * random.normal());
             }
-        };
+        }
         Tensor::from_slice(&values).reshape(shape)
     }
 }

@@ -45,7 +45,7 @@ impl Facts {
                 ClassHeadConfig::Text { table: Some(table) } => {
                     format!("text table {}", table.display())
                 }
-                ClassHeadConfig::Text { table: None } => "the teacher's text table".to_owned(),
+                ClassHeadConfig::Text { table: None } => "a text table".to_owned(),
             },
         );
         self.add("padding", model.dino.padding().to_string());

@@ -55,8 +55,7 @@ impl ClipTeacher {
             return Err(Error::config("teacher.weights", problem)
                 .with_hint("paths are relative to the file that says them"));
         }
-        let mut hints = Hints::of(weights)?;
-        hints.activation = config.activation.or(hints.activation);
+        let hints = Hints::of(weights, config.activation)?;
         let (store, sizes, mut clip) = clip::load(weights, &hints, device)?;
         let text = text_table_of(config, vocabulary, (&store, &sizes, &clip), cache)?;
         // Pictures are all that is looked at from here on: half of CLIP's memory is free again.
@@ -218,8 +217,8 @@ fn prompt_table(
         ));
     };
     let names: Vec<&str> = vocabulary.categories().iter().map(|c| c.name.as_str()).collect();
-    let activation = sizes.text.as_ref().map_or_else(Default::default, |text| text.activation);
-    let key = text_table::key(store, activation, templates, &names)?;
+    let config = sizes.text.as_ref().expect("an encoder has sizes");
+    let key = text_table::key(store, config, templates, &names)?;
     let table = text_table::cached(cache, &key, [names.len() as i64, sizes.embed_dim], || {
         text_table::encode_prompts(encoder, store.device(), templates, &names)
     })?;

@@ -269,10 +269,7 @@ fn settings_beside_the_weights_are_obeyed() {
         let mut config = config(path.clone(), table(folder.path()));
         config.activation = activation;
         let teacher = ClipTeacher::open(&config, &classes(&["a", "b", "c"]), Device::Cpu).unwrap();
-        let hints = Hints {
-            activation: activation.or(Hints::of(&path).unwrap().activation),
-            ..Hints::of(&path).unwrap()
-        };
+        let hints = Hints::of(&path, activation).unwrap();
         let (_store, _, clip) = clip::load(&path, &hints, Device::Cpu).unwrap();
         let text = torch_ext::no_grad(|| clip.text.as_ref().unwrap().forward(&expected["ids"]));
         (teacher.embed_images(&images).unwrap(), text)

@@ -9,7 +9,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tch::{Kind, Tensor};
 
-use super::clip::{Activation, TextEncoder, Tokenizer};
+use super::clip::{Activation, HEAD_WIDTH, TextConfig, TextEncoder, Tokenizer};
 use crate::{
     checkpoint_io::{bytes, safetensors},
     error::{Error, Result, guarded},
@@ -74,7 +74,7 @@ pub fn encode_prompts(
 /// What decides a table, hashed: the text encoder's weights, the tokenizer, templates and names.
 pub(super) fn key(
     store: &ParameterStore,
-    activation: Activation,
+    config: &TextConfig,
     templates: &[impl AsRef<str>],
     names: &[&str],
 ) -> Result<String> {
@@ -86,8 +86,12 @@ pub(super) fn key(
     };
     add(b"richsem text table 1");
     add(Tokenizer::VERSION.as_bytes());
-    if activation != Activation::default() {
-        add(activation.name().as_bytes());
+    // What no tensor tells; left out where it is as in OpenAI's models, so that their tables stay.
+    if config.activation != Activation::default() {
+        add(config.activation.name().as_bytes());
+    }
+    if config.heads != (config.width / HEAD_WIDTH).max(1) {
+        add(format!("{} heads", config.heads).as_bytes());
     }
     for (name, tensor) in store.named_tensors() {
         if name.starts_with("visual.") || name == "logit_scale" {
@@ -193,24 +197,36 @@ mod tests {
     #[test]
     fn whatever_decides_a_table_is_in_its_key() {
         use crate::models::parameters::Init;
-        use Activation::{Gelu, QuickGelu};
+        let config = |activation, heads| TextConfig {
+            context_length: 8,
+            vocabulary: 9,
+            width: 128,
+            layers: 1,
+            heads,
+            hidden: 8,
+            activation,
+        };
+        let plain = config(Activation::QuickGelu, 2);
         let make = |value: f64, image: f64| {
             let store = ParameterStore::new(Device::Cpu, 0);
             let _ = store.root().parameter("text_projection", &[2, 2], Init::Constant(value));
             let _ = store.root().parameter("visual.proj", &[2, 2], Init::Constant(image));
             store
         };
-        let base = key(&make(1.0, 1.0), QuickGelu, &["{}", "a {}"], &["cat", "dog"]).unwrap();
-        assert_eq!(
-            key(&make(1.0, 2.0), QuickGelu, &["{}", "a {}"], &["cat", "dog"]).unwrap(),
-            base
-        );
+        let base = key(&make(1.0, 1.0), &plain, &["{}", "a {}"], &["cat", "dog"]).unwrap();
+        assert_eq!(key(&make(1.0, 2.0), &plain, &["{}", "a {}"], &["cat", "dog"]).unwrap(), base);
         for other in [
-            key(&make(1.0, 1.0), Gelu, &["{}", "a {}"], &["cat", "dog"]),
-            key(&make(2.0, 1.0), QuickGelu, &["{}", "a {}"], &["cat", "dog"]),
-            key(&make(1.0, 1.0), QuickGelu, &["{}", "a {}"], &["dog", "cat"]),
-            key(&make(1.0, 1.0), QuickGelu, &["{}", "a {}"], &["cat", "do", "g"]),
-            key(&make(1.0, 1.0), QuickGelu, &["{}"], &["a {}", "cat", "dog"]),
+            key(&make(1.0, 1.0), &config(Activation::Gelu, 2), &["{}", "a {}"], &["cat", "dog"]),
+            key(
+                &make(1.0, 1.0),
+                &config(Activation::QuickGelu, 4),
+                &["{}", "a {}"],
+                &["cat", "dog"],
+            ),
+            key(&make(2.0, 1.0), &plain, &["{}", "a {}"], &["cat", "dog"]),
+            key(&make(1.0, 1.0), &plain, &["{}", "a {}"], &["dog", "cat"]),
+            key(&make(1.0, 1.0), &plain, &["{}", "a {}"], &["cat", "do", "g"]),
+            key(&make(1.0, 1.0), &plain, &["{}"], &["a {}", "cat", "dog"]),
         ] {
             assert_ne!(other.unwrap(), base);
         }

@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use super::run_folder::{RunFolder, SETTINGS};
+use super::{
+    Position,
+    run_folder::{RunFolder, SETTINGS},
+};
 use crate::{
     config::{Config, Difference},
     error::{Error, Result},
@@ -28,12 +31,12 @@ const OTHER_MODEL: &str = "the checkpoint's weights are those of another model";
 const OTHER_ORDER: &str = "the run's place in its epoch would be at other images";
 
 /// The first prefix that fits a key decides; what no line names is refused.
-const MEANINGS: [(&str, Meaning); 37] = [
+const MEANINGS: [(&str, Meaning); 38] = [
     ("version", Meaning::Harmless),
     ("seed", Meaning::Refused(OTHER_ORDER)),
     ("data.train.orientation", Meaning::FromNowOn),
     ("data.train", Meaning::Harmless),
-    ("data.val", Meaning::Measured),
+    ("data.val", Meaning::FromNowOn),
     ("data.extra.*.images", Meaning::Harmless),
     ("data.extra.*.info", Meaning::Harmless),
     ("data.extra.*.augment", Meaning::FromNowOn),
@@ -52,9 +55,11 @@ const MEANINGS: [(&str, Meaning); 37] = [
     ("model.dino.backbone.weights", Meaning::Past),
     ("model.dino.padding", Meaning::Measured),
     ("model.denoising", Meaning::FromNowOn),
-    ("model.class_head.table", Meaning::Past),
+    ("model.class_head.table", Meaning::Harmless),
     ("model", Meaning::Refused(OTHER_MODEL)),
     ("loss", Meaning::FromNowOn),
+    // The same file elsewhere: another one is refused by its content.
+    ("teacher.weights", Meaning::Harmless),
     ("teacher", Meaning::FromNowOn),
     ("semantic.projection", Meaning::Refused(OTHER_MODEL)),
     ("semantic.min_top1", Meaning::Past),
@@ -64,7 +69,7 @@ const MEANINGS: [(&str, Meaning); 37] = [
     ("train.precision", Meaning::FromNowOn),
     ("train.cuda_graphs", Meaning::Harmless),
     ("train", Meaning::FromNowOn),
-    ("eval.batch_size", Meaning::Harmless),
+    ("eval.batch_size", Meaning::FromNowOn),
     ("eval", Meaning::Measured),
 ];
 
@@ -73,49 +78,77 @@ pub(super) fn settings_of(checkpoint: &Path) -> std::path::PathBuf {
     checkpoint.join(SETTINGS)
 }
 
-/// Lines that say what was changed since the last checkpoint. None before the first, and of a
-/// checkpoint of an earlier release, which does not say what it was trained with.
+/// Lines that say what was changed since the last checkpoint; none before the first.
 ///
 /// # Errors
-/// Changes with which the run cannot go on.
+/// Changes with which the run cannot go on; all are named.
 pub(super) fn since_checkpoint(run: &RunFolder, config: &Config) -> Result<Vec<String>> {
+    let Some(position) = Position::of_run(run)? else { return Ok(Vec::new()) };
     let file = settings_of(&run.file("checkpoints/last"));
     if !file.is_file() {
-        return Ok(Vec::new());
+        let told = "the checkpoint, of an earlier release, does not say its settings: what was changed \
+                    since cannot be told";
+        return Ok(vec![told.to_owned()]);
     }
     let before = Config::parse_saved(&fs_err::read_to_string(&file)?, &file)?;
     let mut told = Vec::new();
+    let mut refused: Option<(Difference, &str)> = None;
+    let branch = |config: &Config| config.semantic_branch().is_some();
+    if branch(&before) != branch(config) {
+        let [first, second] =
+            [&before, config].map(|c| if branch(c) { "a branch" } else { "no branch" }.to_owned());
+        let key = "semantic.weight".to_owned();
+        refused = Some((Difference { key, first, second }, OTHER_MODEL));
+    }
     for change in before.differences(config) {
         let Difference { key, first, second } = &change;
-        let what = match meaning(key) {
+        let meaning = meaning(key);
+        let what = match meaning {
             Meaning::Harmless => continue,
-            Meaning::FromNowOn if key == "train.epochs" => "the run's new length",
+            Meaning::FromNowOn if key == "train.epochs" => {
+                match config.train.epochs <= position.epoch && !position.pending_eval {
+                    true => "nothing is left to train",
+                    false => "the run's new length",
+                }
+            }
             Meaning::FromNowOn => "from now on",
             Meaning::Measured => {
                 "from now on; AP before and after do not compare, nor does `best` know it"
             }
             Meaning::Past => "without effect: it was for the start of the run",
-            Meaning::Refused(why) => return Err(refused(run, &change, why)),
+            Meaning::Refused(why) => why,
         };
         told.push(format!("changed since the checkpoint: {key}: {first} -> {second} ({what})"));
+        if let Meaning::Refused(why) = meaning
+            && refused.is_none()
+        {
+            refused = Some((change, why));
+        }
     }
-    let branch = |config: &Config| config.semantic_branch().is_some();
-    if branch(&before) != branch(config) {
-        let [first, second] =
-            [&before, config].map(|c| if branch(c) { "a branch" } else { "no branch" }.to_owned());
-        let change = Difference { key: "semantic.weight".to_owned(), first, second };
-        return Err(refused(run, &change, OTHER_MODEL));
+    match refused {
+        None => Ok(told),
+        Some((change, why)) => {
+            let own = format!("changed since the checkpoint: {}: ", change.key);
+            told.retain(|line| !line.starts_with(&own));
+            Err(refusal(run, &change, why, &told))
+        }
     }
-    Ok(told)
 }
 
-fn refused(run: &RunFolder, change: &Difference, why: &str) -> Error {
+fn refusal(run: &RunFolder, change: &Difference, why: &str, others: &[String]) -> Error {
     let Difference { key, first, second } = change;
-    let problem = format!("it was {first} until the checkpoint and is {second} now: {why}");
-    Error::invalid(&run.file(SETTINGS), key, problem).with_hint(format!(
-        "put it back, or begin a new run from these weights with --init {}",
-        run.path().display()
-    ))
+    let mut problem = format!("it was {first} until the checkpoint and is {second} now: {why}");
+    for other in others {
+        problem += &format!("\n  {other}");
+    }
+    let hint = match why {
+        OTHER_MODEL => "put it back, or begin a new run".to_owned(),
+        _ => format!(
+            "put it back, or begin a new run from these weights with --init {}",
+            run.path().display()
+        ),
+    };
+    Error::invalid(&run.file(SETTINGS), key, problem).with_hint(hint)
 }
 
 fn meaning(key: &str) -> Meaning {

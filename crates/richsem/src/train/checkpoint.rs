@@ -20,6 +20,7 @@ use super::{
 use crate::{
     checkpoint_io::safetensors,
     config::Config,
+    detector::TEXT_TABLE,
     error::{Error, Result, TEMPORARY},
     models::parameters::{Parameter, Role},
 };
@@ -225,7 +226,27 @@ pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Po
             restore(&parameter, &weights, &parameter.name, &path)?;
         }
     }
+    if let (Some(text), Some(saved)) = (&model.detector.text, weights.get(TEXT_TABLE)) {
+        check_text(&text.rows, saved, &path)?;
+    }
     Ok(Some(position))
+}
+
+/// The class head's text is read anew at each start; of other words it would be another head.
+fn check_text(rows: &Tensor, saved: &Tensor, path: &Path) -> Result<()> {
+    let same = rows.size() == saved.size() && {
+        let (rows, saved) = (rows.to_device(tch::Device::Cpu), saved.to_kind(tch::Kind::Float));
+        let largest = |x: &Tensor| x.abs().max().double_value(&[]);
+        // A teacher's text may have been computed on another device.
+        largest(&(rows.to_kind(tch::Kind::Float) - &saved)) <= 1e-2 * largest(&saved)
+    };
+    if same {
+        return Ok(());
+    }
+    let problem = "the class head's text was another one until the checkpoint";
+    Err(Error::invalid(path, TEXT_TABLE, problem).with_hint(
+        "put model.class_head.table, or the teacher and its text, back, or begin a new run with --init",
+    ))
 }
 
 fn restore(

@@ -205,13 +205,13 @@ impl NewRun {
 
 impl Drop for NewRun {
     fn drop(&mut self) {
-        let Some(_held) = self.lock.take() else { return };
-        // Best effort, by the one who holds the lock: a folder that is not empty stays.
-        if !self.path.join(SETTINGS).exists() {
+        // Best effort. The lock's file is for the one who holds it; a folder that is not empty stays.
+        let held = self.lock.take();
+        if held.is_some() && !self.path.join(SETTINGS).exists() {
             let _ = std::fs::remove_file(self.path.join(LOCK));
-            for folder in self.made.iter().rev() {
-                let _ = std::fs::remove_dir(folder);
-            }
+        }
+        for folder in self.made.iter().rev() {
+            let _ = std::fs::remove_dir(folder);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     collective::Collective,
     config::{Config, Precision},
     data::batch::{Batch, Normalization},
-    detector::Detector,
+    detector::{Detector, SMALLER_NETWORK},
     error::{Error, Result, guarded},
     losses::{
         Criterion, LossTerms,
@@ -110,7 +110,14 @@ impl Learner {
             }
         };
         let model = TrainingModel { detector, semantic_branch };
-        let optimizer = Optimizer::new(model.parameters(), &config.train)?;
+        let optimizer = guarded(|| Optimizer::new(model.parameters(), &config.train));
+        let optimizer = optimizer.map_err(|error| {
+            let count = model.detector.store.trainable_count();
+            error.for_work(
+                || format!("the optimizer's state of {count} parameters"),
+                SMALLER_NETWORK,
+            )
+        })?;
         let accumulate = config.train.accumulate;
         let recordings = RefCell::default();
         Ok(Self { model, optimizer, criterion, semantic, accumulate, collective, recordings })
@@ -179,8 +186,9 @@ impl Learner {
         let noised = model.denoising.queries(boxes as i64);
         format!(
             "a step on {} with at most {boxes} boxes, {queries} queries and {noised} denoising \
-             queries each",
-            batch.describe()
+             queries each, in a network of {} parameters",
+            batch.describe(),
+            self.model.detector.store.trainable_count()
         )
     }
 
@@ -301,8 +309,8 @@ impl Learner {
 }
 
 /// What makes a step less.
-const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales or model.denoising.number, or \
-                            set train.precision = \"bf16\"";
+const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, model.denoising.number or the sizes in \
+                            model.dino, or set train.precision = \"bf16\"";
 
 /// What a teacher says of a batch's own boxes, picture by picture.
 ///
@@ -323,7 +331,8 @@ pub(crate) fn label_batch(
     labels.map_err(|error| {
         error.for_work(
             || format!("the teacher's look at {}", batch.describe()),
-            "lower data.batch_size or data.augment.scales, or set teacher.precision = \"bf16\"",
+            "lower data.batch_size, data.augment.scales, or the extra set's tile and augment, or set \
+             teacher.precision = \"bf16\"",
         )
     })
 }

@@ -358,7 +358,8 @@ impl RunFolder {
 }
 
 /// What to do where the training set is not that of the run.
-const OTHER_DATA: &str = "put the annotation file of that time back, or start a new run";
+const OTHER_DATA: &str =
+    "put what it was trained with back (annotations, extra pictures, teacher), or start a new run";
 
 /// What a JSON file of the run's start holds: this value, unless it was written before.
 fn written_once<T: Clone + Serialize + DeserializeOwned>(

@@ -104,7 +104,7 @@ pub(crate) fn settle_activation(
         teacher.activation = Some(prepared::activation(folder)?);
         return Ok(None);
     }
-    let hints = Hints::of(teacher.weights()?)?;
+    let hints = Hints::of(teacher.weights()?, None)?;
     if let (Some(activation), Some(by)) = (hints.activation, &hints.said_by) {
         teacher.activation = Some(activation);
         return Ok(Some(format!("teacher.activation = \"{}\": {by} says so", activation.name())));
@@ -136,11 +136,13 @@ pub(crate) fn settle_activation(
     let [(quick, in_quick, boxes), (gelu, in_gelu, _)] = tried[..] else {
         unreachable!("both were tried")
     };
-    let taken = if in_gelu > in_quick { gelu } else { quick };
+    // Two standard errors of a share: less is chance, and the more usual one is taken.
+    let clear = (in_gelu - in_quick).abs() > 1.0 / f64::max(boxes as f64, 1.0).sqrt();
+    let taken = if clear && in_gelu > in_quick { gelu } else { quick };
     teacher.activation = Some(taken);
-    let doubt = match in_gelu == in_quick {
-        true => ": no difference; set it if you know better",
-        false => "",
+    let doubt = match clear {
+        true => "",
+        false => ": no clear difference; set it if you know better",
     };
     Ok(Some(format!(
         "teacher.activation = \"{}\": nothing says with which the weights were trained; the teacher \

@@ -115,6 +115,13 @@ fn a_model_below_a_prefix_is_found_or_said() {
         let error = Source::read(&path, Some("other")).unwrap_err().to_string();
         assert!(error.contains("other"), "{error}");
     }
+    // As MoCo has it: the wrapper before the prefix.
+    let mut wrapped = below("module.encoder_q");
+    wrapped.extend(below("module.encoder_k"));
+    let wrapped = folder.pth(&wrapped);
+    let error = Source::read(&wrapped, None).unwrap_err().to_string();
+    assert!(error.contains("--key encoder_k"), "{error}");
+    assert_eq!(Source::read(&wrapped, Some("encoder_k")).unwrap().tensors.len(), checkpoint.len());
     let alone = folder.pth(&below("net._orig_mod"));
     assert_eq!(Source::read(&alone, None).unwrap().tensors.len(), checkpoint.len());
 }

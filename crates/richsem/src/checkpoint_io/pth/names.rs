@@ -144,7 +144,7 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
         };
         let hint = match others.first() {
             Some(key) => {
-                format!("take what is meant: richsem convert THIS OUT.safetensors --key {key}")
+                format!("take what is meant: richsem convert FILE OUT.safetensors --key {key}")
             }
             None => "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\")"
                 .to_owned(),

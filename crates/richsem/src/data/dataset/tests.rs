@@ -104,7 +104,10 @@ fn a_small_file_is_read_as_it_is() {
     );
     let text = dataset.report().to_string();
     assert!(text.starts_with("2 images, 4 annotations, 3 classes (3 rare, 0 common, 0 frequent)"));
-    assert!(text.contains("crowd regions, not trained on: 1") && text.contains("image_count of 3"), "{text}");
+    assert!(
+        text.contains("crowd regions, not trained on: 1") && text.contains("image_count of 3"),
+        "{text}"
+    );
 }
 
 #[test]

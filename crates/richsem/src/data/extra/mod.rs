@@ -127,7 +127,7 @@ pub enum OrderConfig {
     Official,
 }
 
-const LARGEST_TILE: u32 = 8192;
+const LARGEST_TILE: u32 = 2048;
 
 impl ExtraConfig {
     /// The defaults, for pictures there.

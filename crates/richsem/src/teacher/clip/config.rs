@@ -135,6 +135,20 @@ impl Shapes<'_> {
         numbers.collect::<BTreeSet<_>>().len() as i64
     }
 
+    /// Refuses what is said of a model of another width.
+    fn same_model(&self, name: &str, width: i64, said: Option<i64>) -> Result<()> {
+        match said.filter(|&said| said != width) {
+            None => Ok(()),
+            Some(said) => {
+                let problem =
+                    format!("a width of {width}, and the settings beside the file are of {said}");
+                Err(Error::invalid(self.path, name, problem).with_hint(
+                    "config.json or open_clip_config.json there is another model's: move it away",
+                ))
+            }
+        }
+    }
+
     /// Attention heads of that width: as said, or so many that each has the usual channels.
     fn heads(&self, name: &str, width: i64, said: Option<i64>, of_head: i64) -> Result<i64> {
         let heads = said.unwrap_or((width / of_head).max(1));
@@ -204,6 +218,7 @@ fn resnet(shapes: &Shapes) -> Result<VisualConfig> {
 fn vit(shapes: &Shapes, hints: &Hints) -> Result<VisualConfig> {
     let (width, patch) =
         (shapes.side("visual.conv1.weight", 0)?, shapes.side("visual.conv1.weight", 3)?);
+    shapes.same_model("visual.conv1.weight", width, hints.visual.width)?;
     let other = OTHER_HEADS.iter().find(|(of, _)| *of == width);
     let of_head = other.map_or(HEAD_WIDTH, |(_, channels)| *channels);
     Ok(VisualConfig::Vit {
@@ -211,7 +226,7 @@ fn vit(shapes: &Shapes, hints: &Hints) -> Result<VisualConfig> {
         layers: shapes.count("visual.transformer.resblocks."),
         patch,
         resolution: patch * shapes.grid("visual.positional_embedding")?,
-        heads: shapes.heads("visual.conv1.weight", width, hints.visual_heads, of_head)?,
+        heads: shapes.heads("visual.conv1.weight", width, hints.visual.heads, of_head)?,
         hidden: shapes.side("visual.transformer.resblocks.0.mlp.c_fc.weight", 0)?,
         activation: hints.activation.unwrap_or_default(),
     })
@@ -219,12 +234,13 @@ fn vit(shapes: &Shapes, hints: &Hints) -> Result<VisualConfig> {
 
 fn text(shapes: &Shapes, hints: &Hints) -> Result<TextConfig> {
     let width = shapes.side("token_embedding.weight", 1)?;
+    shapes.same_model("token_embedding.weight", width, hints.text.width)?;
     Ok(TextConfig {
         context_length: shapes.side("positional_embedding", 0)?,
         vocabulary: shapes.side("token_embedding.weight", 0)?,
         width,
         layers: shapes.count("transformer.resblocks."),
-        heads: shapes.heads("token_embedding.weight", width, hints.text_heads, HEAD_WIDTH)?,
+        heads: shapes.heads("token_embedding.weight", width, hints.text.heads, HEAD_WIDTH)?,
         hidden: shapes.side("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
         activation: hints.activation.unwrap_or_default(),
     })

@@ -43,36 +43,60 @@ impl Activation {
 }
 
 /// What is known besides the tensors.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Hints {
     /// Of both encoders' transformers. A ResNet has none of these.
     pub activation: Option<Activation>,
-    /// Attention heads of the image encoder.
-    pub visual_heads: Option<i64>,
-    /// Those of the text encoder.
-    pub text_heads: Option<i64>,
-    /// Who says so.
+    /// Of the image encoder.
+    pub visual: Attention,
+    /// Of the text encoder.
+    pub text: Attention,
+    /// Who says so, as the subject of a sentence.
+    #[serde(skip)]
     pub said_by: Option<String>,
 }
 
-/// Metadata of a safetensors file that this program wrote.
-const METADATA: &str = "richsem.clip_activation";
+/// Of one encoder's transformer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attention {
+    /// Heads.
+    pub heads: Option<i64>,
+    /// Channels, by which settings of another model are known.
+    pub width: Option<i64>,
+}
+
+/// Metadata of a safetensors file that this program wrote: the hints as JSON.
+const METADATA: &str = "richsem.clip";
+/// Metadata of what `richsem pretrain-teacher` wrote, by which older files are known.
+const PRETRAINED: &str = "pretraining";
 const HUGGING_FACE: &str = "config.json";
 const OPEN_CLIP: &str = "open_clip_config.json";
 
 impl Hints {
-    /// Of a file of weights, and the settings beside it.
+    /// Of a file of weights, and the settings beside it; an activation that is given comes before
+    /// what they say.
     ///
     /// # Errors
-    /// A file that cannot be read; an activation that is not known.
-    pub fn of(path: &Path) -> Result<Self> {
+    /// A file that cannot be read; settings that are no JSON, or name an activation that is not known.
+    pub fn of(path: &Path, given: Option<Activation>) -> Result<Self> {
+        let found = Self::found(path, given)?;
+        Ok(Self { activation: given.or(found.activation), ..found })
+    }
+
+    fn found(path: &Path, given: Option<Activation>) -> Result<Self> {
         let (names, metadata) = weight_names(path)?;
-        if let Some(name) = metadata.get(METADATA) {
-            let activation = activation(&Value::from(name.as_str()), path, METADATA)?;
-            return Ok(Self::said(activation, "its metadata"));
+        if let Some(text) = metadata.get(METADATA) {
+            let hints: Self = serde_json::from_str(text)
+                .map_err(|e| Error::invalid(path, METADATA, e.to_string()))?;
+            return Ok(Self { said_by: Some("the file".to_owned()), ..hints });
+        }
+        if metadata.contains_key(PRETRAINED) {
+            return Ok(Self::said(Activation::QuickGelu, "the file, of `pretrain-teacher`,"));
         }
         if names.iter().any(|name| name == "input_resolution") {
-            return Ok(Self::said(Activation::QuickGelu, "the file is OpenAI's"));
+            return Ok(Self::said(Activation::QuickGelu, "the file, one of OpenAI's,"));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         // Repositories of LAION's hold both; each describes its own file of weights.
@@ -83,10 +107,18 @@ impl Hints {
         }
         for file in files {
             let path = folder.join(file);
-            let Ok(text) = fs_err::read(&path) else { continue };
-            let Ok(value) = serde_json::from_slice::<Value>(&text) else { continue };
+            if !path.is_file() {
+                continue;
+            }
+            let bytes = fs_err::read(&path)?;
+            let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+            let value: Value = serde_json::from_slice(bytes).map_err(|e| {
+                Error::invalid(&path, "JSON", e.to_string()).with_hint(
+                    "the file beside the weights may say what they need: mend it, or move it away",
+                )
+            })?;
             let found = match file {
-                HUGGING_FACE => of_hugging_face(&value, &path)?,
+                HUGGING_FACE => of_hugging_face(&value, &path, given)?,
                 _ => of_open_clip(&value),
             };
             if let Some(hints) = found {
@@ -100,47 +132,63 @@ impl Hints {
         Self { activation: Some(activation), said_by: Some(by.to_owned()), ..Self::default() }
     }
 
-    /// For the metadata of a file that is written.
+    /// For the metadata of a file that is written; nothing where nothing is known.
     pub(crate) fn metadata(&self) -> Metadata {
-        let name = |a: Activation| (METADATA.to_owned(), a.name().to_owned());
-        self.activation.map(name).into_iter().collect()
+        if self.activation.is_none() {
+            return Metadata::new();
+        }
+        let text = serde_json::to_string(self).expect("names and numbers are JSON");
+        Metadata::from([(METADATA.to_owned(), text)])
     }
 }
 
 fn activation(value: &Value, path: &Path, field: &str) -> Result<Activation> {
     Activation::deserialize(value).map_err(|_| {
         Error::invalid(path, field, format!("expected \"quick_gelu\" or \"gelu\", got {value}"))
-            .with_hint("CLIPs with another activation are not read")
+            .with_hint("CLIPs with another activation are not read; set teacher.activation to run it with one of these")
     })
 }
 
 /// `transformers`: what a file leaves out is the library's default.
-fn of_hugging_face(config: &Value, path: &Path) -> Result<Option<Hints>> {
+fn of_hugging_face(
+    config: &Value,
+    path: &Path,
+    given: Option<Activation>,
+) -> Result<Option<Hints>> {
     let is_clip = config["model_type"].as_str().is_some_and(|kind| kind.starts_with("clip"));
     if !is_clip {
         return Ok(None);
     }
-    let encoder = |name: &str| -> Result<(Activation, Option<i64>)> {
+    let encoder = |name: &str, width: i64, heads: i64| -> Result<(Activation, Attention)> {
         let nested = &config[name];
         // `CLIPVisionModel` alone has its settings at the top.
         let (settings, field) = match nested.is_object() {
             true => (nested, format!("{name}.hidden_act")),
             false => (config, "hidden_act".to_owned()),
         };
-        let said = match &settings["hidden_act"] {
-            Value::Null => Activation::QuickGelu,
-            value => activation(value, path, &field)?,
+        let said = match (given, &settings["hidden_act"]) {
+            (Some(given), _) => given,
+            (None, Value::Null) => Activation::QuickGelu,
+            (None, value) => activation(value, path, &field)?,
         };
-        Ok((said, settings["num_attention_heads"].as_i64()))
+        let number = |key: &str, default| settings[key].as_i64().or(Some(default));
+        let attention = Attention {
+            heads: number("num_attention_heads", heads),
+            width: number("hidden_size", width),
+        };
+        Ok((said, attention))
     };
-    let ((visual, visual_heads), (text, text_heads)) =
-        (encoder("vision_config")?, encoder("text_config")?);
-    if visual != text {
-        let problem = format!("{}, and the image encoder's is {}", text.name(), visual.name());
+    let ((activation, visual), (of_text, text)) =
+        (encoder("vision_config", 768, 12)?, encoder("text_config", 512, 8)?);
+    if activation != of_text && !config["text_config"].is_null() {
+        let problem =
+            format!("{}, and the image encoder's is {}", of_text.name(), activation.name());
         return Err(Error::invalid(path, "text_config.hidden_act", problem)
             .with_hint("CLIPs whose encoders have different activations are not read"));
     }
-    Ok(Some(Hints { activation: Some(visual), visual_heads, text_heads, said_by: None }))
+    // Of an image encoder alone nothing is said of a text encoder.
+    let text = if config["text_config"].is_null() { Attention::default() } else { text };
+    Ok(Some(Hints { activation: Some(activation), visual, text, said_by: None }))
 }
 
 fn of_open_clip(config: &Value) -> Option<Hints> {
@@ -148,10 +196,14 @@ fn of_open_clip(config: &Value) -> Option<Hints> {
     let quick = model["quick_gelu"].as_bool().unwrap_or(false);
     let (vision, text) = (&model["vision_cfg"], &model["text_cfg"]);
     let of_head = vision["head_width"].as_i64().filter(|&width| width > 0);
+    let width = vision["width"].as_i64();
     Some(Hints {
         activation: Some(if quick { Activation::QuickGelu } else { Activation::Gelu }),
-        visual_heads: vision["width"].as_i64().zip(of_head).map(|(width, of_head)| width / of_head),
-        text_heads: text["heads"].as_i64(),
+        visual: Attention {
+            heads: width.zip(of_head).map(|(width, of_head)| width / of_head),
+            width,
+        },
+        text: Attention { heads: text["heads"].as_i64(), width: text["width"].as_i64() },
         said_by: None,
     })
 }
@@ -175,7 +227,7 @@ mod tests {
         for (name, text) in beside {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        Hints::of(&path)
+        Hints::of(&path, None)
     }
 
     const OPENAI: &str = "visual.class_embedding";
@@ -194,14 +246,8 @@ mod tests {
         let ours = Hints::said(Gelu, "").metadata();
         for (names, metadata, beside, expected, said_by) in [
             (&[OPENAI][..], &none, &[][..], None, None),
-            (
-                &[OPENAI, "input_resolution"],
-                &none,
-                &[],
-                Some(QuickGelu),
-                Some("the file is OpenAI's"),
-            ),
-            (&[OPENAI], &ours, &[], Some(Gelu), Some("its metadata")),
+            (&[OPENAI, "input_resolution"], &none, &[], Some(QuickGelu), Some("OpenAI")),
+            (&[OPENAI], &ours, &[], Some(Gelu), Some("the file")),
             (&[FACE], &none, &[(HUGGING_FACE, face)], Some(Gelu), Some("config.json")),
             (&[FACE], &none, &[(HUGGING_FACE, defaults)], Some(QuickGelu), Some("config.json")),
             (&[OPENAI], &none, &[(OPEN_CLIP, open)], Some(Gelu), Some("open_clip_config.json")),
@@ -223,7 +269,6 @@ mod tests {
             ),
             // Of something else, or nothing.
             (&[OPENAI], &none, &[(HUGGING_FACE, r#"{"model_type": "vit"}"#)], None, None),
-            (&[OPENAI], &none, &[(HUGGING_FACE, "not JSON")], None, None),
         ] {
             let found = hints(names, metadata, beside).unwrap();
             assert_eq!(found.activation, expected, "{beside:?}");
@@ -231,14 +276,19 @@ mod tests {
             assert!(by.contains(said_by.unwrap_or_default()), "{by}");
         }
         let found = hints(&[OPENAI], &none, &[(OPEN_CLIP, open)]).unwrap();
-        assert_eq!((found.visual_heads, found.text_heads), (Some(16), Some(16)));
+        assert_eq!((found.visual.heads, found.text.heads), (Some(16), Some(16)));
         let found = hints(&[FACE], &none, &[(HUGGING_FACE, face)]).unwrap();
-        assert_eq!((found.visual_heads, found.text_heads), (Some(16), None));
+        assert_eq!((found.visual.heads, found.text.heads), (Some(16), Some(8)));
+        // All of it comes along into a file that is written.
+        assert_eq!(hints(&[FACE], &found.metadata(), &[]).unwrap().visual, found.visual);
+        let error = hints(&[OPENAI], &none, &[(HUGGING_FACE, "not JSON")]).unwrap_err();
+        assert!(error.to_string().contains("config.json: JSON: "), "{error}");
     }
 
     #[test]
     fn another_activation_is_refused_by_name() {
-        let both = r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"}}"#;
+        let both =
+            r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"}, "vision_config": {}}"#;
         let error = hints(&[FACE], &Metadata::new(), &[(HUGGING_FACE, both)]).unwrap_err();
         assert!(
             error.to_string().contains("text_config.hidden_act: gelu, and the image"),

@@ -21,7 +21,7 @@ use tch::{Device, Tensor};
 
 pub(in crate::teacher) use config::HEAD_WIDTH;
 pub use config::{ClipConfig, TextConfig, VisualConfig};
-pub use hints::{Activation, Hints};
+pub use hints::{Activation, Attention, Hints};
 pub(crate) use keys::is_beside;
 pub use keys::to_openai;
 pub use prompts::PromptSet;

@@ -128,12 +128,16 @@ pub fn pretrain(
     }
     observer.message(&told);
     let config = settings.clip();
-    let (store, clip) = guarded(|| {
+    let built = guarded(|| {
         let store = ParameterStore::new(device, settings.seed);
         let clip = Clip::new(&store.root(), &config);
-        Ok((store, clip))
+        let optimizer = Optimizer::new(store.parameters(), &settings.optimizer())?;
+        Ok((store, clip, optimizer))
+    });
+    let (store, clip, optimizer) = built.map_err(|error| {
+        let less = "lower model.width, model.layers, model.text_width or model.text_layers";
+        error.for_work(|| "the weights of the network".to_owned(), less)
     })?;
-    let optimizer = Optimizer::new(store.parameters(), &settings.optimizer())?;
     observer.message(&format!(
         "{} trainable parameters on {}",
         store.trainable_count(),
@@ -213,7 +217,7 @@ impl Run<'_> {
 
     /// One update; the loss and the gradient's norm.
     fn update(&mut self, batch: &Canvases, lr_factor: f64) -> Result<(f64, f64)> {
-        guarded(|| {
+        let done = guarded(|| {
             // Each different caption is read once.
             let mut different = batch.captions.clone();
             different.sort_unstable();
@@ -241,6 +245,13 @@ impl Run<'_> {
             let mut scale = self.clip.logit_scale.shallow_clone();
             let _ = torch_ext::no_grad(|| scale.f_clamp_max_(MOST_SCALE.ln()))?;
             Ok((value, norm))
+        });
+        done.map_err(|error| {
+            let pictures = batch.captions.len();
+            error.for_work(
+                || format!("a step on {pictures} pictures"),
+                "lower data.batch_size or data.sides",
+            )
         })
     }
 
