@@ -229,19 +229,13 @@ fn a_teachers_activation_is_found_out_before_the_run() {
     let (said, taken) = run("tried");
     let line = said.lines().find(|line| line.contains("teacher.activation")).unwrap();
     assert!(line.contains("nothing says with which the weights were trained"), "{line}");
-    let shares = line.split("first in ").nth(1).unwrap();
-    let share = |name: &str| -> f64 {
-        let before = shares.split(&format!(" % with {name}")).next().unwrap();
-        before.rsplit(' ').next().unwrap().parse().unwrap()
-    };
-    let gelu = share("gelu") > share("quick_gelu");
-    assert_eq!(
-        taken,
-        Some(if gelu { clip::Activation::Gelu } else { clip::Activation::QuickGelu })
-    );
+    // A random one knows no class: there is no clear difference, and the more usual one is taken.
+    assert!(line.contains("no clear difference"), "{line}");
+    assert_eq!(taken, Some(clip::Activation::QuickGelu));
 
-    let beside = r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"},
-        "vision_config": {"hidden_act": "gelu"}}"#;
+    let beside = r#"{"model_type": "clip",
+        "text_config": {"hidden_act": "gelu", "hidden_size": 64, "num_attention_heads": 1},
+        "vision_config": {"hidden_act": "gelu", "hidden_size": 128, "num_attention_heads": 2}}"#;
     std::fs::write(data.join("config.json"), beside).unwrap();
     let (said, taken) = run("told");
     assert!(said.contains("config.json beside the weights says so"), "{said}");
