@@ -31,8 +31,10 @@ pub fn postprocess(
     let (b, q, c) = output.pred_logits.size3()?;
     let count = max_detections.min(q * c);
     // By probability, as the reference: equal ones are as good.
-    let (scores, flat) = output.pred_logits.sigmoid().view([b, q * c]).topk(count, 1, true, true);
-    let logits = output.pred_logits.view([b, q * c]).gather(1, &flat, false);
+    // Logits may be a part of a wider tensor, which no view can flatten.
+    let logits = output.pred_logits.reshape([b, q * c]);
+    let (scores, flat) = logits.sigmoid().topk(count, 1, true, true);
+    let logits = logits.gather(1, &flat, false);
     let logits = Vec::<f32>::try_from(logits.flatten(0, -1))?;
     let queries = flat.divide_scalar_mode(c, "floor").to_kind(tch::Kind::Int64);
     let classes = flat.remainder(c);
@@ -87,6 +89,11 @@ mod tests {
             ]
         );
         assert!((f64::from(found[0].score) - 1.0 / (1.0 + (-3f64).exp())).abs() < 1e-6);
+        // A part of a wider tensor.
+        let wide = Tensor::cat(&[&output.pred_logits, &output.pred_logits], 2);
+        let pred_logits = wide.narrow(2, 0, 3);
+        let part = InferenceOutput { pred_logits, pred_boxes: output.pred_boxes.shallow_clone() };
+        assert_eq!(postprocess(&part, &[[100, 200]], 3).unwrap(), [found]);
         // Fewer pairs than asked for.
         assert_eq!(postprocess(&output, &[[100, 200]], 300).unwrap()[0].len(), 6);
     }
