@@ -161,7 +161,11 @@ fn stopped(dir: &Dir) {
     assert!(dir.text("stopped/study.md").contains(&format!("{} of 4 runs", before.len())));
     let saved: Vec<_> = ["baseline-s2", "fast__hard-s2"]
         .into_iter()
-        .filter(|run| dir.text(&format!("stopped/runs/{run}.log")).contains("everything is saved"))
+        .filter(|run| {
+            let log = format!("stopped/runs/{run}.log");
+            // On a busy machine the other one may not have begun.
+            dir.exists(&log) && dir.text(&log).contains("everything is saved")
+        })
         .collect();
     assert!(!saved.is_empty(), "{stderr}");
 
