@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod bounds;
 pub mod boxes;
 pub mod checkpoint_io;
 pub mod collective;

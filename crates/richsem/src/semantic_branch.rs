@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::{
-    config::bounds::{WEIGHT, within},
+    bounds::{WEIGHT, within},
     error::{Error, Result},
     models::{
         class_head::TextTable,

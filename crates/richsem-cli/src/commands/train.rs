@@ -54,7 +54,8 @@ pub(crate) struct Args {
     /// may be given many times (the setting init.allow_missing)
     #[arg(long, value_name = "PATTERN")]
     allow_missing: Vec<String>,
-    /// Folder of the new run; runs/CONFIG-DATE-TIME (UTC) unless given, with -2, -3, … where that is taken
+    /// Folder of the new run; runs/CONFIG-DATE-TIME (UTC) unless given, with -2, -3, … where that is
+    /// taken
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Goes on with the run of that folder, with its own settings

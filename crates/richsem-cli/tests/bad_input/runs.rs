@@ -50,6 +50,7 @@ fn a_run_that_is_damaged_is_left_as_it_is_and_the_damage_named() {
     };
     let last = |file: &str| format!("run/checkpoints/last/{file}");
     let (state, training) = (last("state.json"), last("training.safetensors"));
+    let last_settings = last("config.toml");
     let damaged = "hint: the checkpoint is damaged: point `last` to another one";
     let edit = |file: &str, old: &str, new: &str| {
         let text = dir.text(file);
@@ -98,6 +99,20 @@ fn a_run_that_is_damaged_is_left_as_it_is_and_the_damage_named() {
             edit("run/config.toml", "hidden_dim = 32", "hidden_dim = 64"),
             "run/config.toml: model.dino.transformer.hidden_dim: it was 32 until the checkpoint and is 64 now",
             "hint: put it back, or begin a new run",
+        ),
+        (
+            "the checkpoint's settings cut off",
+            &last_settings,
+            truncated(&last_settings),
+            "checkpoints/last/config.toml: ",
+            damaged,
+        ),
+        (
+            "the checkpoint's settings empty",
+            &last_settings,
+            vec![],
+            "checkpoints/last/config.toml: version: missing",
+            damaged,
         ),
         (
             "another place in the data",

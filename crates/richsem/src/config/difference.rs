@@ -21,7 +21,7 @@ impl Config {
     /// As a TOML table.
     #[must_use]
     pub fn to_table(&self) -> Table {
-        self.to_toml().parse().expect("settings are written as TOML")
+        super::as_table(self)
     }
 
     /// Every setting that `other` has differently, in the order of their keys.

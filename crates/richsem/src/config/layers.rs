@@ -385,6 +385,8 @@ fn in_plain_words(message: &str) -> String {
         "a sequence" => "a list",
         "a map" => "a table",
         "path string" => "a path",
+        "string only" | "variant identifier" => "one of the known words",
+        other if other.starts_with("internally tagged enum") => "a table with its kind",
         other => other.strip_prefix("struct ").map_or(other, |_| "a table"),
     };
     let got = got.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");

@@ -1,7 +1,6 @@
 //! Typed settings: a TOML file, the files it extends, and `--set` on top. Unknown keys are refused
 //! with the nearest known one; what a run used is saved beside it.
 
-pub(crate) mod bounds;
 mod difference;
 mod layers;
 mod train;
@@ -13,12 +12,12 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use bounds::{BATCH, within};
 pub use difference::Difference;
 pub(crate) use layers::Assignment;
 pub use train::{EmaConfig, ParamGroups, Precision, TrainConfig};
 
 use crate::{
+    bounds::{BATCH, within},
     checkpoint_io::fit::Patterns,
     data::{
         batch::Normalization,
@@ -259,7 +258,7 @@ pub(crate) fn parse_as<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T
 ///
 /// # Errors
 /// As [`Config::load`].
-pub(crate) fn load_settings<T: DeserializeOwned>(
+pub(crate) fn load_settings<T: DeserializeOwned + Serialize>(
     path: Option<&Path>,
     assignments: &[String],
     validate: impl Fn(&T) -> Result<()>,
@@ -270,8 +269,14 @@ pub(crate) fn load_settings<T: DeserializeOwned>(
         None => layers::defaults(&assignments)?,
     };
     let settings: T = merged.deserialize()?;
+    merged.refuse_lists(&as_table(&settings))?;
     validate(&settings).map_err(|error| merged.locate(error))?;
     Ok(settings)
+}
+
+/// Settings as TOML, every one spelled out.
+fn as_table(settings: &impl Serialize) -> toml::Table {
+    toml::Table::try_from(settings).expect("numbers, strings, lists and tables are TOML")
 }
 
 /// # Errors
@@ -338,7 +343,7 @@ impl Config {
 
     fn of_merged(merged: &layers::Merged) -> Result<Self> {
         let config: Self = merged.deserialize()?;
-        merged.refuse_lists(&config.to_table())?;
+        merged.refuse_lists(&as_table(&config))?;
         config.validate().map_err(|error| merged.locate(error))?;
         Ok(config)
     }

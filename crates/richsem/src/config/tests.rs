@@ -182,6 +182,9 @@ fn a_wrong_type_names_the_innermost_key() {
             "model.dino.backbone: expected a table, got a list",
         ),
         ("eval=[3]", "eval: expected a table, got a list"),
+        ("teacher={weights='w',vit=3}", "teacher.vit: expected one of the known words, got "),
+        ("train.precision=16", "train.precision: expected one of the known words, got "),
+        ("data.sampler=3", "data.sampler: expected a table with its kind, got integer `3`"),
     ] {
         refused("version = 1", &[assignment], &[key]);
     }

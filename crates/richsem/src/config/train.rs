@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bounds::{RATE, within};
-use crate::error::{Error, Result};
+use crate::{
+    bounds::{RATE, within},
+    error::{Error, Result},
+};
 
 /// How parameters are grouped for the optimizer: the reference's `param_dict_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

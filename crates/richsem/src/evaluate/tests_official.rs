@@ -66,9 +66,9 @@ fn expected<T: serde::de::DeserializeOwned>(path: &Path) -> T {
     serde_json::from_slice(&fs_err::read(path).unwrap()).unwrap()
 }
 
-/// The officials' −1 is our absence.
+/// To ten digits; the officials' −1 is our absence.
 #[track_caller]
-fn assert_same(what: &str, got: Option<f64>, expected: f64) {
+pub(super) fn assert_same(what: &str, got: Option<f64>, expected: f64) {
     match got {
         None => assert_eq!(expected, -1.0, "{what} is absent"),
         Some(got) => assert!((got - expected).abs() < 1e-10, "{what}: {got} is not {expected}"),

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::*;
+use super::{tests_official::assert_same, *};
 use crate::{
     boxes::Xywh,
     data::dataset::Annotation,
@@ -42,15 +42,6 @@ fn cases() -> Vec<Case> {
     let mut text = String::new();
     flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
     serde_json::from_str::<Fixture>(&text).unwrap().cases
-}
-
-/// The officials' −1 is our absence.
-#[track_caller]
-fn assert_same(what: &str, got: Option<f64>, expected: f64) {
-    match got {
-        None => assert_eq!(expected, -1.0, "{what} is absent"),
-        Some(got) => assert!((got - expected).abs() < 1e-9, "{what}: {got} is not {expected}"),
-    }
 }
 
 fn assert_numbers(name: &str, summary: &Summary, case: &Case) {

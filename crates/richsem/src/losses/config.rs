@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{federated::FederatedConfig, matcher::MatcherConfig};
 use crate::{
-    config::bounds::{WEIGHT, within},
+    bounds::{WEIGHT, within},
     error::{Error, Result},
 };
 

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    config::bounds::within, error::Result, models::layers::inverse_sigmoid, random::Random,
-    targets::Target,
+    bounds::within, error::Result, models::layers::inverse_sigmoid, random::Random, targets::Target,
 };
 
 /// Attention among queries is quadratic: ten times the paper's number is too much for most memories.

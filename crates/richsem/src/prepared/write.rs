@@ -117,13 +117,8 @@ pub(super) fn prepare_sharded(
     let extras = extra_sets(config, &vocabulary, &mut Lines(observer))?;
 
     let names: Vec<String> = config.data.extra_sets().map(|(name, _)| name.clone()).collect();
-    let row = batches(
-        config,
-        &split,
-        &extras,
-        &Arc::new(BrokenImages::new(config.data.max_broken_images)),
-        &Single,
-    )?;
+    let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
+    let row = || batches(config, &split, &extras, &broken, &Single);
     if let Some(said) = settle_activation(&mut needed, &vocabulary, device, &row, &names)? {
         observer.message(&said);
     }

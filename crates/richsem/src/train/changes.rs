@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{
     Position,
+    checkpoint::DAMAGED,
     run_folder::{RunFolder, SETTINGS},
 };
 use crate::{
@@ -90,7 +91,8 @@ pub(super) fn since_checkpoint(run: &RunFolder, config: &Config) -> Result<Vec<S
                     since cannot be told";
         return Ok(vec![told.to_owned()]);
     }
-    let before = Config::parse_saved(&fs_err::read_to_string(&file)?, &file)?;
+    let before = Config::parse_saved(&fs_err::read_to_string(&file)?, &file)
+        .map_err(|error| error.with_hint(DAMAGED))?;
     let mut told = Vec::new();
     let mut refused: Option<(Difference, &str)> = None;
     let branch = |config: &Config| config.semantic_branch().is_some();

@@ -30,7 +30,7 @@ const VERSION: u32 = 1;
 const LAYOUT: &str = "layout";
 
 /// What to do when `last` cannot be read.
-const DAMAGED: &str = "the checkpoint is damaged: point `last` to another one, as with \
+pub(super) const DAMAGED: &str = "the checkpoint is damaged: point `last` to another one, as with \
                        `ln -sfn step-000001200 checkpoints/last`, or start a new run";
 
 /// Where a run stands: the keys of all its randomness, and what is still to do.

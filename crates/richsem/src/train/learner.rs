@@ -309,10 +309,10 @@ impl Learner {
 }
 
 /// What makes a step less.
-const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, model.denoising.number or the sizes in \
-                            model.dino, or set train.precision = \"bf16\"";
+const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, model.denoising.number or the \
+                            sizes in model.dino, or set train.precision = \"bf16\"";
 
-/// What a teacher says of a batch's own boxes, picture by picture.
+/// What a teacher says of a batch's own boxes, image by image.
 ///
 /// # Errors
 /// What the teacher or libtorch refuses.

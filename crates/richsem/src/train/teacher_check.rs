@@ -1,6 +1,8 @@
 //! Before a run: does the teacher recognise what it is about to label? And, where nothing says with
 //! which activation it was trained: with which does it see better?
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -81,7 +83,7 @@ fn sets(extra_names: &[String]) -> impl Iterator<Item = (Option<usize>, String)>
 }
 
 /// Settles `teacher.activation` where the settings leave it open: as the weights or the settings
-/// beside them say, or as a trial on the first training batches shows. What was found out, in a
+/// beside them say, or as a trial on the first batches of `row` shows. What was found out, in a
 /// sentence.
 ///
 /// # Errors
@@ -90,7 +92,7 @@ pub(crate) fn settle_activation(
     config: &mut Config,
     vocabulary: &Vocabulary,
     device: Device,
-    row: &Alternation,
+    row: &dyn Fn() -> Result<Arc<Alternation>>,
     extra_names: &[String],
 ) -> Result<Option<String>> {
     let normalization = config.model.normalization();
@@ -113,6 +115,7 @@ pub(crate) fn settle_activation(
         teacher.activation = Some(Activation::default());
         return Ok(None);
     }
+    let row = row()?;
     let mut tried = Vec::new();
     for activation in [Activation::QuickGelu, Activation::Gelu] {
         let mut config = TeacherConfig { activation: Some(activation), ..teacher.clone() };
@@ -126,7 +129,7 @@ pub(crate) fn settle_activation(
             |batch: &Batch| label_batch(open.as_ref(), batch, device, &normalization).map(Some);
         let (mut right, mut boxes) = (0.0, 0);
         for (extra, _) in sets(extra_names) {
-            if let Some(agreement) = ask(&label, row, extra)? {
+            if let Some(agreement) = ask(&label, &row, extra)? {
                 right += agreement.top1 * agreement.boxes as f64;
                 boxes += agreement.boxes;
             }

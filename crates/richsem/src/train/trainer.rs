@@ -161,8 +161,9 @@ pub fn train(
     }
     let extra_names: Vec<String> = config.data.extra_sets().map(|(name, _)| name.clone()).collect();
 
+    let batches = || Ok(Arc::clone(&row));
     if let Some(said) =
-        teacher_check::settle_activation(&mut config, &vocabulary, device, &row, &extra_names)?
+        teacher_check::settle_activation(&mut config, &vocabulary, device, &batches, &extra_names)?
     {
         observer.message(&said);
     }

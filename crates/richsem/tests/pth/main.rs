@@ -171,6 +171,19 @@ fn what_lies_beside_weights_is_passed_over_at_every_protocol() {
 }
 
 #[test]
+fn of_two_models_of_the_same_names_none_is_chosen() {
+    let path = fixture("twice.pth");
+    let error = read_weights(&path).unwrap_err().to_string();
+    for part in
+        ["twice.pth", "two models of the same names: at `state_dict` and at `model`", "--key"]
+    {
+        assert!(error.contains(part), "no `{part}` in {error}");
+    }
+    let one = pth::Checkpoint::load(&path).unwrap().state_dict(Some("model")).unwrap();
+    assert_eq!(one["module.0.weight"].size(), [4, 3]);
+}
+
+#[test]
 fn torchscript_is_read_as_its_state_dict() {
     let tensors = read_weights(&fixture("scripted.pt")).unwrap();
     assert_same(&tensors, &expected("scripted"));

@@ -1,5 +1,7 @@
 //! Where in a checkpoint's object the tensors are, and what they are called.
 
+use std::collections::BTreeSet;
+
 use super::value::{Fault, Heap, Node, TensorRef, Value};
 
 /// Where state dicts usually are.
@@ -131,8 +133,28 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
     if let Some(Node::Object { script: true, .. }) = heap.node(root) {
         return Ok(root);
     }
-    let mut places = USUAL.iter().filter_map(|key| heap.lookup(root, key)).chain([root]);
-    places.find(|&value| holds_tensors(value)).ok_or_else(|| {
+    let there: Vec<(&str, Value)> = USUAL
+        .iter()
+        .filter_map(|key| Some((*key, heap.lookup(root, key)?)))
+        .filter(|&(_, value)| holds_tensors(value))
+        .collect();
+    if let [(first, one), others @ ..] = &there[..] {
+        let names = |value: Value| -> Result<BTreeSet<String>, Fault> {
+            Ok(below(heap, value)?.into_iter().map(|(name, _)| name).collect())
+        };
+        let own = if others.is_empty() { BTreeSet::new() } else { names(*one)? };
+        for &(key, other) in others {
+            if names(other)? == own {
+                return Err(Fault::new(
+                    format!("two models of the same names: at `{first}` and at `{key}`"),
+                    format!("take one: richsem convert FILE OUT.safetensors --key {first}"),
+                ));
+            }
+        }
+        return Ok(*one);
+    }
+    let root_itself = Some(root).filter(|&value| holds_tensors(value));
+    root_itself.ok_or_else(|| {
         let problem = format!("not in any of the usual places; the file has {}", keys(heap, root));
         let others: Vec<&str> = match heap.node(root) {
             Some(Node::Dict(items)) => items

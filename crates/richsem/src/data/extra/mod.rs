@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{image_io::Orientation, transforms::TransformConfig};
 use crate::{
     Error, Result,
-    config::bounds::{BATCH, within},
+    bounds::{BATCH, within},
     targets::Supervision,
 };
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::{
-    config::bounds::within,
+    bounds::within,
     error::{Error, Result},
     models::{
         class_head::{ClassHead, TextTable},

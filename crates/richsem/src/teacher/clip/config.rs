@@ -245,3 +245,8 @@ fn text(shapes: &Shapes, hints: &Hints) -> Result<TextConfig> {
         activation: hints.activation.unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -88,8 +88,10 @@ impl Hints {
     fn found(path: &Path, given: Option<Activation>) -> Result<Self> {
         let (names, metadata) = weight_names(path)?;
         if let Some(text) = metadata.get(METADATA) {
-            let hints: Self = serde_json::from_str(text)
-                .map_err(|e| Error::invalid(path, METADATA, e.to_string()))?;
+            let hints: Self = serde_json::from_str(text).map_err(|e| {
+                Error::invalid(path, METADATA, e.to_string())
+                    .with_hint("the file was edited: convert the original weights again")
+            })?;
             return Ok(Self { said_by: Some("the file".to_owned()), ..hints });
         }
         if metadata.contains_key(PRETRAINED) {

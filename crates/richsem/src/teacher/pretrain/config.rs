@@ -8,10 +8,8 @@ use super::super::clip::{
     ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig,
 };
 use crate::{
-    config::{
-        self, ParamGroups, Precision, TrainConfig,
-        bounds::{RATE, within},
-    },
+    bounds::{RATE, within},
+    config::{self, ParamGroups, Precision, TrainConfig},
     error::{Error, Result},
     models::backbone::{BackboneConfig, Norm, Trunk},
 };

@@ -247,9 +247,9 @@ impl Run<'_> {
             Ok((value, norm))
         });
         done.map_err(|error| {
-            let pictures = batch.captions.len();
+            let images = batch.captions.len();
             error.for_work(
-                || format!("a step on {pictures} pictures"),
+                || format!("a step on {images} images"),
                 "lower data.batch_size or data.sides",
             )
         })

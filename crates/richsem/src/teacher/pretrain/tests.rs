@@ -227,6 +227,7 @@ fn settings_that_cannot_be_are_named() {
         ("model.width=7", "model.width: expected an even number"),
         ("model.layers=[1,1]", "model.layers: expected four"),
         ("train.lr=nan", "train.lr: expected 0 to 1, got NaN"),
+        ("data=[3]", "data: expected a table, got a list"),
         ("train.step=5", "did you mean `steps`?"),
         ("version=9", "version: expected 1, got 9"),
     ] {
