@@ -60,7 +60,8 @@ pub(crate) struct Args {
     /// 'class_embed.*'; may be given many times
     #[arg(long, value_name = "PATTERN")]
     allow_missing: Vec<String>,
-    /// Which weights of a .pth, as ema_model; the usual places unless given
+    /// Which weights of the file: a key of a .pth, as ema_model, or what their names begin with, as
+    /// student; unless given, the usual places and whatever is before known names
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// CLIP's weights: makes the text table where the checkpoint has no CLIP, and the copies in a
