@@ -1,11 +1,9 @@
 //! A run that goes on with other settings: what was changed since its last checkpoint, and what that
 //! means for it.
 
-use std::path::Path;
-
 use super::{
     Position,
-    checkpoint::DAMAGED,
+    checkpoint::{DAMAGED, settings_of},
     run_folder::{RunFolder, SETTINGS},
 };
 use crate::{
@@ -73,11 +71,6 @@ const MEANINGS: [(&str, Meaning); 38] = [
     ("eval.batch_size", Meaning::FromNowOn),
     ("eval", Meaning::Measured),
 ];
-
-/// The settings of a checkpoint, beside its weights.
-pub(super) fn settings_of(checkpoint: &Path) -> std::path::PathBuf {
-    checkpoint.join(SETTINGS)
-}
 
 /// Lines that say what was changed since the last checkpoint; none before the first.
 ///
@@ -168,6 +161,8 @@ fn listed(key: &str) -> Option<Meaning> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// Of every setting there is, someone has thought what its change means.

@@ -14,8 +14,7 @@ use tch::Tensor;
 
 use super::{
     Learner,
-    changes::settings_of,
-    run_folder::{RunFolder, write_text},
+    run_folder::{RunFolder, SETTINGS, write_text},
 };
 use crate::{
     checkpoint_io::safetensors,
@@ -115,6 +114,11 @@ pub struct Window {
     pub(super) seconds: f64,
     #[serde(skip)]
     pub(super) images: usize,
+}
+
+/// The settings of a checkpoint, beside its weights.
+pub(super) fn settings_of(checkpoint: &Path) -> PathBuf {
+    checkpoint.join(SETTINGS)
 }
 
 fn folder_name(updates: u64) -> String {

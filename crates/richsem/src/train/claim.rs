@@ -1,8 +1,8 @@
-//! Who may work in a folder: the lock that every run and study holds, and the folder of a run that
-//! is about to begin. Whoever comes second is told so, and finds the first one's files untouched.
+//! The folder of a run that is about to begin. Of several that want one, whoever comes second is told
+//! so, and finds the first one's files untouched.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     Fingerprint,
-    run_folder::{RunFolder, SETTINGS, is_temporary},
+    lock::{LOCK, busy, lock_folder},
+    run_folder::{RunFolder, SETTINGS},
 };
 use crate::{
     config::Config,
@@ -18,70 +19,9 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Held by the process that works in a folder.
-const LOCK: &str = ".lock";
-
-/// How often a folder that vanishes, or a lock that another process only looks at, is tried again.
+/// How often a folder that vanishes is made again.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Keeps other processes that ask out of a folder, which is there, until the file is dropped; `None`
-/// if one of them was first. The lock ends with the process, however it ends.
-///
-/// # Errors
-/// A folder that is not there (any more) or cannot be written.
-pub(crate) fn lock_folder(folder: &Path) -> Result<Option<File>> {
-    let path = folder.join(LOCK);
-    for _ in 0..TRIES {
-        let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?.into_file();
-        match file.try_lock() {
-            // The one who held it may have taken the file away in between.
-            Ok(()) if is_file(&file, &path)? => return Ok(Some(file)),
-            Ok(()) => {}
-            // Held for a moment by one who asks whether the folder is busy, or for long.
-            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a process holds the folder's lock now. False for a folder that is not there.
-///
-/// # Errors
-/// A folder that cannot be looked into.
-pub(super) fn is_locked(folder: &Path) -> Result<bool> {
-    let file = match fs_err::File::open(folder.join(LOCK)) {
-        Ok(file) => file.into_file(),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error.into()),
-    }
-}
-
-/// Whether that open file is the one that lies under the name.
-fn is_file(file: &File, path: &Path) -> Result<bool> {
-    use std::os::unix::fs::MetadataExt as _;
-    let held = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What keeps a run out of a folder that another process works in.
-pub(super) fn busy(folder: &Path) -> Error {
-    Error::Other(format!(
-        "{}: another process is training in this run folder\n  hint: stop that one first, or \
-         choose another folder with --run",
-        folder.display()
-    ))
-}
 
 /// The folder of a run that is about to begin: made if it was not there, and locked. Dropped before
 /// the run has begun, it takes away what was made for it, and nothing else.
@@ -216,11 +156,6 @@ impl Drop for NewRun {
     }
 }
 
-/// Whether a name in a run's folder stands for nothing that a run has.
-pub(super) fn is_nothing(name: &str) -> bool {
-    name == LOCK || is_temporary(name)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, sync::Barrier};
@@ -320,23 +255,5 @@ mod tests {
         let error = NewRun::claim(&path).unwrap_err().to_string();
         assert!(error.contains("it is not a run's"), "{error}");
         assert!(path.join("notes.txt").exists() && !path.join(LOCK).exists());
-    }
-
-    #[test]
-    fn a_look_at_a_lock_keeps_no_one_out() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(!is_locked(folder.path()).unwrap());
-        let held = lock_folder(folder.path()).unwrap().unwrap();
-        assert!(is_locked(folder.path()).unwrap());
-        assert!(lock_folder(folder.path()).unwrap().is_none());
-        drop(held);
-        assert!(!is_locked(folder.path()).unwrap());
-        std::thread::scope(|scope| {
-            let looks = scope.spawn(|| (0..2000).all(|_| is_locked(folder.path()).is_ok()));
-            for _ in 0..200 {
-                assert!(lock_folder(folder.path()).unwrap().is_some());
-            }
-            assert!(looks.join().unwrap());
-        });
     }
 }

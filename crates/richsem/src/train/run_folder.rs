@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Fingerprint,
-    claim::{busy, is_locked, is_nothing, lock_folder},
+    lock::{LOCK, busy, is_locked, lock_folder},
 };
 use crate::{
     config::Config,
@@ -377,8 +377,13 @@ fn written_once<T: Clone + Serialize + DeserializeOwned>(
     Ok(value.clone())
 }
 
-pub(super) fn is_temporary(name: &str) -> bool {
+fn is_temporary(name: &str) -> bool {
     name.starts_with(TEMPORARY)
+}
+
+/// Whether a name stands for nothing that a run has.
+fn is_nothing(name: &str) -> bool {
+    name == LOCK || is_temporary(name)
 }
 
 /// Whatever lies in a folder under a name that `meant` holds for.
