@@ -17,7 +17,7 @@ use crate::{
     models::parameters::ParameterStore,
 };
 
-use prefix::Known;
+use prefix::{Found, Known};
 pub(crate) use text_table::checked_text_table;
 pub use text_table::read_text_table;
 
@@ -91,12 +91,12 @@ const BACKBONE: &str = "backbone.0.body.";
 
 /// Starts a backbone from a file of torchvision's or CLIP's ResNet weights, or from that of a model
 /// that has such a trunk. What follows the trunk (`fc`, `attnpool`, CLIP's text tower) and counters of
-/// batches are not for it.
+/// batches are not for it. Returns the prefix below which the ResNet was, as `backbone.`.
 ///
 /// # Errors
 /// A file that [`read_weights`] does not read, or weights of another architecture: every difference at once.
-pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<()> {
-    let tensors = prefix::find(read_weights(path)?, &[Known::Trunk], path)?;
+pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<String> {
+    let Found { tensors, prefix, .. } = prefix::find(read_weights(path)?, &[Known::Trunk], path)?;
     let mut values = store.named_tensors();
     let mut found = BTreeMap::new();
     for (name, tensor) in tensors {
@@ -108,7 +108,8 @@ pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<()> {
     // The rest of the detector stays as it is.
     values.retain(|name, _| !name.starts_with(BACKBONE));
     values.append(&mut found);
-    store.load(&values, path).map_err(|e| match e {
+    let loaded = store.load(&values, path);
+    loaded.map(|()| prefix).map_err(|e| match e {
         // Names and shapes; values that are not finite have a hint of their own.
         Error::Invalid { ref field, .. } if field == "weights" => e.with_hint(
             "model.dino.backbone (name, width, layers, norm) must be those of these weights",

@@ -82,31 +82,44 @@ pub(crate) fn without_wrappers(tensors: Tensors, path: &Path) -> Result<Tensors>
     Ok(plain)
 }
 
-/// The first of the wanted weights that is there, by its own names; what else the file holds is left
-/// out. A file with none of them is given back as it is.
-///
-/// # Errors
-/// Names that wrappers make one; more than one set of such weights, with the prefix of each.
-pub(crate) fn find(tensors: Tensors, wanted: &[Known], path: &Path) -> Result<Tensors> {
-    let tensors = without_wrappers(tensors, path)?;
-    for &known in wanted {
-        let prefixes = known.prefixes(tensors.keys().map(String::as_str));
-        let prefix = match choose(known, &prefixes) {
-            None if prefixes.is_empty() => continue,
-            None => return Err(several(known, &prefixes, &tensors, path)),
-            Some("") => return Ok(tensors),
-            Some(prefix) => prefix.to_owned(),
-        };
-        return Ok(below(tensors, &prefix));
-    }
-    Ok(tensors)
+/// Weights that were found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// By their own names.
+    pub(crate) tensors: Tensors,
+    /// What was before each name; empty where nothing was.
+    pub(crate) prefix: String,
+    /// What else the file holds, by the names there.
+    pub(crate) beside: Tensors,
 }
 
-/// The tensors below a prefix, without it.
-pub(crate) fn below(tensors: Tensors, prefix: &str) -> Tensors {
-    let own =
-        |(name, tensor): (String, Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
-    tensors.into_iter().filter_map(own).collect()
+/// The first of the wanted weights that is there, in names without wrappers. A file with none of them is
+/// given back as it is.
+///
+/// # Errors
+/// More than one set of such weights, with the prefix of each.
+pub(crate) fn find(tensors: Tensors, wanted: &[Known], path: &Path) -> Result<Found> {
+    let mut prefix = String::new();
+    for &known in wanted {
+        let prefixes = known.prefixes(tensors.keys().map(String::as_str));
+        match choose(known, &prefixes) {
+            None if prefixes.is_empty() => {}
+            None => return Err(several(known, &prefixes, &tensors, path)),
+            Some(chosen) => {
+                chosen.clone_into(&mut prefix);
+                break;
+            }
+        }
+    }
+    Ok(below(tensors, prefix))
+}
+
+/// The tensors below a prefix, and the others.
+pub(crate) fn below(tensors: Tensors, prefix: String) -> Found {
+    let (own, beside): (Tensors, Tensors) =
+        tensors.into_iter().partition(|(name, _)| name.starts_with(&prefix));
+    let cut = |(name, tensor): (String, Tensor)| (name[prefix.len()..].to_owned(), tensor);
+    Found { tensors: own.into_iter().map(cut).collect(), prefix, beside }
 }
 
 /// The one that is meant: the only one, or the trunk that a detector has beside copies of others.
@@ -159,7 +172,11 @@ mod tests {
     }
 
     fn found(names: &[&str], wanted: &[Known]) -> Result<Vec<String>> {
-        Ok(find(tensors(names), wanted, "w.pth".as_ref())?.into_keys().collect())
+        let path = "w.pth".as_ref();
+        let found = find(without_wrappers(tensors(names), path)?, wanted, path)?;
+        // Nothing is lost on the way.
+        assert_eq!(found.tensors.len() + found.beside.len(), names.len());
+        Ok(found.tensors.into_keys().collect())
     }
 
     #[test]

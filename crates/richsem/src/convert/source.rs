@@ -12,7 +12,7 @@ use crate::{
         Layout as FileLayout,
         key_maps::official::Layout,
         layout_of,
-        prefix::{self, Known},
+        prefix::{self, Found, Known},
         pth,
         safetensors::{self, Metadata},
     },
@@ -46,7 +46,7 @@ pub struct Source {
     pub tensors: BTreeMap<String, Tensor>,
     /// Strings of a safetensors file.
     pub metadata: Metadata,
-    /// What a `.pth` has beside these tensors: key and number of tensors below it.
+    /// What the file has beside these tensors: first part of the names, and number of tensors.
     pub beside: Vec<(String, usize)>,
 }
 
@@ -57,36 +57,44 @@ impl Source {
     /// # Errors
     /// A file that cannot be read, or whose names are none of those that are known.
     pub fn read(path: &Path, key: Option<&str>) -> Result<Self> {
-        let (tensors, metadata, beside) = match layout_of(path)? {
+        let asked = key;
+        let (found, metadata, mut left) = match layout_of(path)? {
             FileLayout::Safetensors => {
                 let (tensors, metadata) = safetensors::read(path)?;
-                let tensors = match key {
-                    None => tensors,
-                    Some(key) => below_key(tensors, key, path)?,
-                };
-                (tensors, metadata, Vec::new())
+                (below_key(tensors, key, path)?, metadata, Vec::new())
             }
             FileLayout::PyTorch => {
                 let checkpoint = pth::Checkpoint::load(path)?;
-                let tensors = match (checkpoint.state_dict(key), key) {
-                    (Ok(tensors), _) => tensors,
+                let (tensors, key) = match (checkpoint.state_dict(key), key) {
+                    (Ok(tensors), _) => (tensors, None),
                     (Err(error), None) => return Err(error),
                     // No key of a dictionary; perhaps of the names in the state dict.
                     (Err(error), Some(key)) => match checkpoint.state_dict(None) {
-                        Ok(tensors) => below_key(tensors, key, path).map_err(|_| error)?,
+                        Ok(tensors) => (tensors, Some((key, error))),
                         Err(_) => return Err(error),
                     },
                 };
-                let beside = beside(&checkpoint.tensor_names()?, &tensors, key);
-                (tensors, Metadata::new(), beside)
+                let beside = beside(&checkpoint.tensor_names()?, &tensors, asked);
+                let found = match key {
+                    None => below_key(tensors, None, path)?,
+                    Some((key, error)) => below_key(tensors, Some(key), path).map_err(|_| error)?,
+                };
+                (found, Metadata::new(), beside)
             }
         };
+        left.extend(counts(&found.beside));
+        let tensors = prefix::without_wrappers(found.tensors, path)?;
         let tensors = match metadata.contains_key(detector::METADATA) {
             true => tensors,
-            false => prefix::find(tensors, &[Known::Detector, Known::Clip, Known::Trunk], path)?,
+            false => {
+                let wanted = [Known::Detector, Known::Clip, Known::Trunk];
+                let found = prefix::find(tensors, &wanted, path)?;
+                left.extend(counts(&found.beside));
+                found.tensors
+            }
         };
         let kind = kind(&tensors, &metadata).ok_or_else(|| unknown(path, &tensors))?;
-        Ok(Self { path: path.to_owned(), kind, tensors, metadata, beside })
+        Ok(Self { path: path.to_owned(), kind, tensors, metadata, beside: left })
     }
 
     /// What it is, in words.
@@ -102,23 +110,18 @@ impl Source {
     }
 }
 
-/// The tensors whose names begin with that key.
-fn below_key(
-    tensors: BTreeMap<String, Tensor>,
-    key: &str,
-    path: &Path,
-) -> Result<BTreeMap<String, Tensor>> {
-    let mut heads: Vec<String> =
-        tensors.keys().filter_map(|name| Some(name.split_once('.')?.0.to_owned())).collect();
-    heads.dedup();
-    let copied =
-        tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-    let mut found = prefix::below(tensors, &format!("{key}."));
-    if found.is_empty() {
-        // As messages name it: without wrappers.
-        found = prefix::below(prefix::without_wrappers(copied, path)?, &format!("{key}."));
-    }
-    if found.is_empty() {
+/// The tensors whose names begin with that key, in the file or without wrappers, as messages name them;
+/// without a key all.
+fn below_key(tensors: BTreeMap<String, Tensor>, key: Option<&str>, path: &Path) -> Result<Found> {
+    let Some(key) = key else { return Ok(prefix::below(tensors, String::new())) };
+    let start = format!("{key}.");
+    let tensors = match tensors.keys().any(|name| name.starts_with(&start)) {
+        true => tensors,
+        false => prefix::without_wrappers(tensors, path)?,
+    };
+    let found = prefix::below(tensors, start);
+    if found.tensors.is_empty() {
+        let heads: Vec<String> = counts(&found.beside).into_iter().map(|(head, _)| head).collect();
         let problem =
             format!("no tensor's name begins with `{key}.`; they begin with {}", heads.join(", "));
         return Err(
@@ -126,6 +129,19 @@ fn below_key(
         );
     }
     Ok(found)
+}
+
+/// How many tensors there are by the first part of their names.
+fn counts(tensors: &BTreeMap<String, Tensor>) -> Vec<(String, usize)> {
+    count_heads(tensors.keys().map(String::as_str))
+}
+
+fn count_heads<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(String, usize)> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in names {
+        *counts.entry(name.split('.').next().unwrap_or(name)).or_default() += 1;
+    }
+    counts.into_iter().map(|(head, count)| (head.to_owned(), count)).collect()
 }
 
 /// What else a checkpoint holds: its other tensors, counted by the key they lie below.
@@ -144,14 +160,10 @@ fn beside(
             },
         );
     let Some(prefix) = prefix else { return Vec::new() };
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in names {
-        let own = name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.'));
-        if !own {
-            *counts.entry(name.split('.').next().unwrap_or(name)).or_default() += 1;
-        }
-    }
-    counts.into_iter().map(|(key, count)| (key.to_owned(), count)).collect()
+    let others = names.iter().map(String::as_str).filter(|name| {
+        !name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    });
+    count_heads(others)
 }
 
 fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind> {

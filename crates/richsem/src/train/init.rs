@@ -53,8 +53,12 @@ pub(super) fn start(
             }
         }
         (None, Some(path)) => {
-            load_backbone(&learner.model.detector.store, path)?;
-            said.push(format!("backbone from {}", path.display()));
+            let prefix = load_backbone(&learner.model.detector.store, path)?;
+            let below = match &*prefix {
+                "" => String::new(),
+                prefix => format!(": what is below `{prefix}` there"),
+            };
+            said.push(format!("backbone from {}{below}", path.display()));
         }
         (None, None) => return Ok(said),
     }

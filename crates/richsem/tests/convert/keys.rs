@@ -111,6 +111,9 @@ fn a_model_below_a_prefix_is_found_or_said() {
             let source = Source::read(&path, Some(key)).unwrap();
             assert_eq!(source.tensors.len(), checkpoint.len(), "{key}");
             assert!(matches!(source.kind, Kind::Official(l) if l.family == Family::Dino), "{key}");
+            // The other model is told.
+            let left: usize = source.beside.iter().map(|(_, count)| count).sum();
+            assert_eq!(left, checkpoint.len(), "{key}: {:?}", source.beside);
         }
         let error = Source::read(&path, Some("other")).unwrap_err().to_string();
         assert!(error.contains("other"), "{error}");

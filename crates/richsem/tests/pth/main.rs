@@ -324,7 +324,8 @@ fn a_backbone_starts_from_a_pth_file() {
         std::fs::write(file.path(), made::checkpoint(&weights)).unwrap();
         let to = store(2);
         assert_ne!(to.named_tensors(), from.named_tensors());
-        load_backbone(&to, file.path()).unwrap();
+        let found = load_backbone(&to, file.path()).unwrap();
+        assert_eq!(found, prefix.replace("module.", "").replace("_orig_mod.", ""));
         assert_eq!(to.named_tensors(), from.named_tensors(), "{prefix}");
     }
 }

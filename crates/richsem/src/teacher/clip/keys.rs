@@ -59,7 +59,7 @@ pub fn to_openai(
     weights: BTreeMap<String, Tensor>,
     path: &Path,
 ) -> Result<BTreeMap<String, Tensor>> {
-    let weights = prefix::find(weights, &[Known::Clip], path)?;
+    let weights = prefix::find(weights, &[Known::Clip], path)?.tensors;
     let hugging_face = weights.keys().any(|k| k.starts_with("vision_model."));
     let mut renamed = BTreeMap::new();
     // "prefix.attn.in_proj_weight" → its q, k, v.
