@@ -197,6 +197,20 @@ impl Observer for TrainProgress {
         self.notice_stop();
     }
 
+    fn recording(&mut self, done: usize, total: usize) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_prefix("recording");
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+                bar.set_message("passes as CUDA graphs");
+            }
+            None if done == 1 => output::note(format!("recording {total} passes as CUDA graphs")),
+            None => {}
+        }
+        self.notice_stop();
+    }
+
     fn evaluating(&mut self, done: usize, total: usize) {
         let first = self.evaluations.started.is_none();
         let started = *self.evaluations.started.get_or_insert_with(Instant::now);

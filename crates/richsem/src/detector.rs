@@ -17,7 +17,7 @@ use crate::{
         parameters::ParameterStore,
         postprocess::{ScoredBox, postprocess},
     },
-    recordings::Recordings,
+    recordings::{At, Recordings},
     stored_batch::StoredBatch,
     vocabulary::Vocabulary,
 };
@@ -83,16 +83,7 @@ pub struct Detector {
     pub text: Option<TextTable>,
     /// Settings of its run; `model`, `data.resize` and `eval` matter here.
     pub config: Config,
-    recordings: RefCell<Recordings<RecordedInference>>,
-}
-
-/// The network on pictures of one shape, as a CUDA graph.
-#[derive(Debug)]
-struct RecordedInference {
-    images: Tensor,
-    mask: Tensor,
-    output: InferenceOutput,
-    graph: torch_ext::CudaGraph,
+    recordings: RefCell<Recordings>,
 }
 
 impl Detector {
@@ -153,10 +144,10 @@ impl Detector {
             error.for_work(|| "the weights of the network".to_owned(), SMALLER_NETWORK)
         })?;
         let text = text.map(|t| TextTable::new(&t.rows.to_device(device)));
-        let recordings = RefCell::default();
         let mut config = config.clone();
         // Its file says it, whatever the default is by then.
         config.model.dino.padding = Some(config.model.dino.padding());
+        let recordings = RefCell::new(Recordings::of(&config, device));
         Ok(Self { store, model, vocabulary, text, config, recordings })
     }
 
@@ -220,9 +211,27 @@ impl Detector {
     /// What libtorch refuses.
     pub fn infer(&self, batch: &Batch) -> Result<InferenceOutput> {
         let found = guarded(|| {
-            let normalization = self.config.model.normalization();
-            let (images, mask) = batch.normalize(self.device(), &normalization)?;
             let few_tokens = self.few_tokens(batch.targets.iter().map(|target| target.size));
+            let of = [batch.len() as i64, few_tokens.into()];
+            let mut recordings = self.recordings.borrow_mut();
+            let at = recordings.at(&of, batch.size());
+            let size = at.size(batch.size());
+            let normalization = self.config.model.normalization();
+            let (images, mask) = batch.normalize_to(self.device(), &normalization, size)?;
+            if let At::New(_) = at {
+                recordings.record(&of, size, &[&images, &mask], &[], |places| {
+                    let input = Input { few_tokens, ..Input::new(&places[0], &places[1]) };
+                    let InferenceOutput { pred_logits, pred_boxes } =
+                        self.infer_normalized(&input)?;
+                    Ok(vec![pred_logits, pred_boxes])
+                });
+            }
+            if at != At::Own
+                && let Some(replay) = recordings.replay(&of, size, &[&images, &mask])?
+            {
+                let result = |i: usize| replay.results()[i].shallow_clone();
+                return Ok(InferenceOutput { pred_logits: result(0), pred_boxes: result(1) });
+            }
             self.infer_normalized(&Input { few_tokens, ..Input::new(&images, &mask) })
         });
         found.map_err(|error| {
@@ -252,30 +261,13 @@ impl Detector {
 
     fn infer_normalized(&self, input: &Input) -> Result<InferenceOutput> {
         let kind = autocast_kind(self.config.train.precision);
-        let (device, text) = (self.device(), self.text.as_ref());
-        let run = |images: &Tensor, mask: &Tensor| {
-            let input = Input { images, mask, text, ..*input };
-            torch_ext::autocast(device, kind, || self.model.infer(&input))
-        };
-        // Given tokens are compared once, not run batch after batch: no recording is worth them.
-        if !(self.config.train.cuda_graphs && device.is_cuda() && input.tokens.is_none()) {
-            return run(input.images, input.mask);
-        }
-        let mut recordings = self.recordings.borrow_mut();
-        let mut shape = input.images.size();
-        shape.push(input.few_tokens.into());
-        let recorded = recordings.get(shape, || {
-            let (images, mask) = (input.images.copy(), input.mask.copy());
-            let (graph, output) = torch_ext::CudaGraph::record(device, || run(&images, &mask))?;
-            Ok(RecordedInference { images, mask, output, graph })
-        })?;
-        let Some(recorded) = recorded else { return run(input.images, input.mask) };
-        recorded.images.shallow_clone().f_copy_(input.images)?;
-        recorded.mask.shallow_clone().f_copy_(input.mask)?;
-        recorded.graph.replay()?;
-        let InferenceOutput { pred_logits, pred_boxes } = &recorded.output;
-        // The next batch of this shape is written to the same place.
-        Ok(InferenceOutput { pred_logits: pred_logits.copy(), pred_boxes: pred_boxes.copy() })
+        let input = Input { text: self.text.as_ref(), ..*input };
+        torch_ext::autocast(self.device(), kind, || self.model.infer(&input))
+    }
+
+    /// What happened to its recorded passes that a user should know, once.
+    pub fn take_news(&self) -> Option<String> {
+        self.recordings.borrow_mut().take_news()
     }
 
     /// Detections of a batch, by image, in pixels of the original images.

@@ -2,6 +2,8 @@
 //! losses' kernels. Skipped, with a line that says so, where there is no CUDA device.
 #![allow(clippy::unwrap_used)]
 
+use std::ops::ControlFlow;
+
 use richsem::{
     bench::{Workload, random_batch, vocabulary},
     collective::Single,
@@ -69,6 +71,54 @@ fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
     let detector = &learner.model.detector;
     let found = (0..4).map(|_| detector.infer(&batch(0)).unwrap().pred_logits).collect();
     (steps, found)
+}
+
+/// Losses and norms of steps on batches of many sizes. `ahead`: passes for some of them are recorded
+/// before, and all are padded up to those.
+fn run_padded(ahead: bool, device: Device) -> Vec<[f64; 2]> {
+    let text = format!("{CONFIG}cuda_graphs = {ahead}\n");
+    let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
+    let mut learner = Learner::new(&config, vocabulary(7), device, Box::new(Single)).unwrap();
+    let batch = |i: u32| {
+        let (height, width) = (192 + 32 * (i % 3), 192 + 32 * (i * 5 % 4));
+        let boxes = 1 + i as usize % 4;
+        random_batch(&Workload { batch: 2, height, width, boxes, classes: 7, warmup: 0, runs: 0 })
+            .unwrap()
+    };
+    let batches: Vec<_> = (0..12).map(batch).collect();
+    let shapes: Vec<_> = batches.iter().map(|b| [2, b.size()[0], b.size()[1]]).collect();
+    let said = learner.record_ahead(&shapes, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(said.is_some(), ahead && device.is_cuda(), "{said:?}");
+    let steps = batches.iter().enumerate().map(|(i, batch)| {
+        let key = StepKey { seed: 5, step: i as u64 };
+        let loss = learner.backward(batch, key, &mut Trace::default()).unwrap().loss;
+        [loss, learner.update(1.0).unwrap()]
+    });
+    let steps = steps.collect();
+    assert_eq!(learner.take_news(), None);
+    steps
+}
+
+/// See [`recorded_steps_are_the_same_steps`]: a swap of two queries makes a step another one.
+fn same_steps(expected: &[[f64; 2]], got: &[[f64; 2]]) {
+    let pairs = expected.iter().flatten().zip(got.iter().flatten());
+    let apart: Vec<f64> = pairs.map(|(a, b)| (a - b).abs() / a.abs()).collect();
+    let swapped = apart.iter().filter(|&&apart| apart > 1e-4).count();
+    assert!(swapped <= 4 && apart.iter().all(|&apart| apart < 0.1), "{apart:?}");
+}
+
+#[test]
+fn batches_that_are_padded_up_to_a_recording_learn_the_same() {
+    let Some(device) = device() else { return };
+    let expected = run_padded(false, device);
+    same_steps(&expected, &run_padded(true, device));
+    // Two learners at the same time give what each gives alone.
+    std::thread::scope(|scope| {
+        let runs = [0, 1].map(|_| scope.spawn(|| run_padded(true, device)));
+        for run in runs {
+            same_steps(&expected, &run.join().unwrap());
+        }
+    });
 }
 
 #[test]

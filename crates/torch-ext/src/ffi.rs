@@ -35,6 +35,12 @@ pub(crate) struct Graph {
     _private: [u8; 0],
 }
 
+/// `Pool` of `graph.cpp`.
+#[repr(C)]
+pub(crate) struct Pool {
+    _private: [u8; 0],
+}
+
 /// See `Backward` in `shim.cpp`. Nothing unwinds into C++: Rust ends the program where a panic would
 /// leave an `extern "C"` function.
 pub(crate) type Backward = unsafe extern "C" fn(
@@ -108,7 +114,9 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
     ) -> *mut c_char;
-    pub(crate) fn ext_graph_begin(index: c_int, graph: *mut *mut Graph) -> *mut c_char;
+    pub(crate) fn ext_graph_pool_new(index: c_int, pool: *mut *mut Pool) -> *mut c_char;
+    pub(crate) fn ext_graph_pool_free(pool: *mut Pool) -> *mut c_char;
+    pub(crate) fn ext_graph_begin(pool: *mut Pool, graph: *mut *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_end(graph: *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_replay(graph: *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_free(graph: *mut Graph) -> *mut c_char;

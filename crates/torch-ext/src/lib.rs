@@ -26,7 +26,7 @@ mod version;
 
 pub use autocast::{autocast, autocast_kind, no_autocast};
 pub use conv2d_relu::{Conv2dRelu, conv2d_relu, conv2d_relu_naive};
-pub use cuda::graph::CudaGraph;
+pub use cuda::graph::{GraphPool, Recording, Replay};
 pub use device::{DeviceChoice, device_name};
 pub use error::{Error, Result, without_backtrace};
 pub use function::{BackwardArgs, Gradients, custom_function};
@@ -40,7 +40,7 @@ pub use no_grad::no_grad;
 pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
 pub use roi_align::roi_align;
 pub use settings::{
-    Memory, backward, gradients, is_deterministic, memory, reset_peak_memory, set_cudnn_benchmark,
-    set_deterministic, set_grad, set_tf32, synchronize,
+    Memory, backward, gradients, is_deterministic, memory, memory_left, reset_peak_memory,
+    set_cudnn_benchmark, set_deterministic, set_grad, set_tf32, synchronize,
 };
 pub use transfer::{Bytes, Download, constant, download, filled, upload};

@@ -2,6 +2,7 @@
 
 use tch::{Device, Tensor};
 
+use crate::cuda::launch;
 use crate::{Error, Result, ffi};
 
 /// Makes `grad` the gradient of `parameter`, so that backward passes accumulate into it: the
@@ -151,6 +152,13 @@ pub fn memory(device: Device) -> Option<Memory> {
         peak_allocated: bytes(state.peak_allocated),
         peak_reserved: bytes(state.peak_reserved),
     })
+}
+
+/// Bytes of a CUDA device that nobody has taken, this process or another. `None` on the CPU, and where
+/// the driver does not say.
+pub fn memory_left(device: Device) -> Option<u64> {
+    let Device::Cuda(index) = device else { return None };
+    launch::memory_left(index).ok()
 }
 
 /// Starts a new measurement of the peaks in [`Memory`]. Nothing happens on the CPU.

@@ -113,7 +113,7 @@ impl Download {
 }
 
 /// A small tensor of known values, copied to the device when it is first asked for and kept: a
-/// recorded graph ([`crate::CudaGraph`]) may read it, as it may not read what `upload` takes from
+/// recorded graph ([`crate::GraphPool`]) may read it, as it may not read what `upload` takes from
 /// the host's memory.
 ///
 /// The values are rounded to `kind`.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use clap::ValueEnum;
 use richsem::{
-    bench::{self, Part, Timing, Workload},
+    bench::{self, Part, RealSizes, Timing, WindowTiming, Workload},
     config::{Config, Precision},
     error::{guarded, write_atomically},
 };
@@ -24,12 +24,16 @@ Examples:
   richsem bench -c configs/baseline_r50.toml
   richsem bench -c configs/baseline_r50.toml --set train.precision=bf16 --batch 4
   richsem bench -c configs/tiny.toml --device cpu --size 160x224 --classes 40
+  richsem bench -c configs/baseline_r50.toml --sizes benches/lvis_sizes.txt --set train.precision=bf16
   richsem bench -c configs/baseline_r50.toml --loader --set data.workers=2 \\
       --set data.train.annotations=train.json --set data.train.images=images/
 
 Times training steps (forward, losses, backward, update) and inference (from a decoded batch in
 memory to boxes) on random pictures with random weights. No data is needed. Memory is what libtorch
 has taken of the GPU's.
+
+With --sizes: training steps on images of many sizes, augmented as the settings say, in batches of
+data.batch_size, from a cold start; beside them, steps at the one size of --size.
 
 With --loader: how fast the training set of the settings is read, augmented and collated, by
 data.workers threads, without a model. A run is then a pass over the set.";
@@ -55,7 +59,7 @@ pub(crate) struct Args {
     /// Classes
     #[arg(long, value_name = "N", default_value_t = 1203, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     classes: u32,
-    /// Runs that are timed; 20 unless given, with --loader 5
+    /// Runs that are timed; 20 unless given, with --sizes 1200, with --loader 5
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: Option<u32>,
     /// Runs before the clock starts; 5 unless given, with --loader 1
@@ -64,6 +68,12 @@ pub(crate) struct Args {
     /// Times one of the two alone
     #[arg(long, value_enum, value_name = "train|inference", hide_possible_values = true)]
     only: Option<Only>,
+    /// Times training on images of these sizes: lines of height, width and count
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "loader"])]
+    sizes: Option<PathBuf>,
+    /// With --sizes: every other batch has images of this height and width, as mosaics
+    #[arg(long, value_name = "PIXELS", requires = "sizes", value_parser = clap::value_parser!(u32).range(32..=16_384))]
+    mosaic: Option<u32>,
     /// Times the reading of the training set instead
     #[arg(long, conflicts_with_all = ["only", "size", "boxes", "classes", "device"])]
     loader: bool,
@@ -109,9 +119,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::check_file(file, "--json")?;
     }
     let config = Config::load(&args.config, &args.assignments)?;
-    let (text, numbers) = match args.loader {
-        true => time_loader(args, config)?,
-        false => time_detector(args, &config)?,
+    let (text, numbers) = match &args.sizes {
+        _ if args.loader => time_loader(args, config)?,
+        Some(sizes) => time_sizes(args, config, sizes)?,
+        None => time_detector(args, &config)?,
     };
     output::print(text)?;
     if let Some(file) = &args.json {
@@ -186,6 +197,83 @@ fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
         "threads": tch::get_num_threads(),
         "train": timings.train,
         "inference": timings.inference,
+    });
+    Ok((text, numbers))
+}
+
+/// As [`time_detector`], on images of many sizes.
+fn time_sizes(args: &Args, mut config: Config, sizes: &Path) -> Result<(String, Value)> {
+    let device = args.device.resolve()?;
+    if let Some(batch) = args.batch {
+        config.data.batch_size = batch.into();
+    }
+    let work = RealSizes {
+        sizes: RealSizes::read(sizes)?,
+        mosaic: args.mosaic,
+        boxes: args.boxes.into(),
+        classes: args.classes as usize,
+        steps: args.steps.unwrap_or(1200) as usize,
+    };
+    let real = guarded(|| bench::run_real(&config, &work, device))?;
+    let one = Workload {
+        batch: config.data.batch_size,
+        height: args.size.height.into(),
+        width: args.size.width.into(),
+        boxes: work.boxes,
+        classes: work.classes,
+        warmup: args.warmup.unwrap_or(5) as usize,
+        runs: 20.min(work.steps),
+    };
+    let fixed = guarded(|| bench::run(&config, &one, device, Some(Part::Train)))?.train;
+    let fixed_pixels = (one.batch as u32 * one.height * one.width) as f64;
+    let fixed_speed = fixed.map(|fixed| fixed_pixels / fixed.median_ms * 1e3);
+    let share =
+        |window: &WindowTiming| fixed_speed.map(|speed| window.pixels / window.seconds / speed);
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let mut rows: Vec<Vec<String>> = real
+        .windows
+        .iter()
+        .map(|window| {
+            vec![
+                format!("steps {} to {}", window.from, window.to),
+                format!("{:.1}", window.images as f64 / window.seconds),
+                format!("{:.1}", window.pixels / window.seconds / 1e6),
+                share(window).map_or_else(|| table::NOTHING.to_owned(), percent),
+                percent(window.slow),
+            ]
+        })
+        .collect();
+    if let Some(fixed) = fixed {
+        rows.push(vec![
+            format!("one size, {}", args.size),
+            format!("{:.1}", one.batch as f64 * 1e3 / fixed.median_ms),
+            format!("{:.1}", fixed_pixels / fixed.median_ms / 1e3),
+            percent(1.0),
+            table::NOTHING.to_owned(),
+        ]);
+    }
+    let columns = ["<what", "images/s", "Mpixel/s", "of one size", "slow steps"];
+    let memory = real.memory_mib.map(|mib| format!("; at most {mib:.0} MiB")).unwrap_or_default();
+    let notes = real.recorded.iter().chain(&real.news).map(|line| format!("{line}\n"));
+    let text = format!(
+        "{}\nbatch {}, images of {} sizes, {} boxes an image, {} classes; {:.1} s to the first \
+         step{memory}\n{}\n{}",
+        hardware(device),
+        one.batch,
+        sizes.display(),
+        work.boxes,
+        work.classes,
+        real.start_seconds,
+        notes.collect::<String>(),
+        table::table(&columns, rows)
+    );
+    let numbers = json!({
+        "hardware": hardware(device),
+        "batch": one.batch,
+        "boxes": work.boxes,
+        "classes": work.classes,
+        "real": real,
+        "one_size": { "height": one.height, "width": one.width, "train": fixed },
     });
     Ok((text, numbers))
 }

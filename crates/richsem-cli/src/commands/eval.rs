@@ -248,6 +248,9 @@ fn detect(
         })
     })?;
     drop(counter);
+    if let Some(news) = detector.take_news() {
+        output::note(news);
+    }
     if done == 0 && total > 0 {
         let first = broken.list().into_iter().next().map(|(_, problem)| problem);
         return Err(anyhow!(

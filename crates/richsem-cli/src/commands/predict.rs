@@ -170,6 +170,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         counter.set(i + 1, pictures.len());
     }
     drop(counter);
+    if let Some(news) = detector.take_news() {
+        output::note(news);
+    }
 
     write_json(&args.output.join("detections.json"), &found, &detector)?;
     if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {

@@ -86,6 +86,8 @@ pub struct TrainConfig {
     /// Records the network's passes of shapes that come again as CUDA graphs: a GPU then need not
     /// wait for the host. On the CPU it changes nothing.
     pub cuda_graphs: bool,
+    /// Most memory that recordings may take beyond the first of them, in MiB of the GPU's.
+    pub cuda_graphs_mib: u64,
     /// Running mean of the weights; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
@@ -116,6 +118,7 @@ impl Default for TrainConfig {
             accumulate: 1,
             precision: Precision::F32,
             cuda_graphs: true,
+            cuda_graphs_mib: 4096,
             ema: None,
             log_every: 20,
             checkpoint_every: 1000,
@@ -136,6 +139,7 @@ impl TrainConfig {
         ] {
             within(format!("{key}.{name}"), value, 1..=most)?;
         }
+        within(format!("{key}.cuda_graphs_mib"), self.cuda_graphs_mib, 0..=1_000_000)?;
         for (name, value, range) in [
             ("lr", self.lr, RATE),
             ("lr_backbone", self.lr_backbone, RATE),

@@ -46,6 +46,15 @@ impl Alternation {
         self.cycle[..slots].iter().filter(|&&s| s == source).count() as u64
     }
 
+    /// Which source a position is of (0: detection, i + 1: the i-th extra source), and its position there.
+    fn source_at(&self, position: u64) -> (usize, u64) {
+        let length = self.cycle.len() as u64;
+        let (cycles, slot) = (position / length, (position % length) as usize);
+        let source = self.cycle[slot];
+        let whole = cycles * self.occurrences(source, self.cycle.len());
+        (source, whole + self.occurrences(source, slot))
+    }
+
     /// Positions of an extra set's batches, or of the detection batches (`None`).
     pub fn positions_of(&self, extra: Option<usize>) -> impl Iterator<Item = u64> {
         let source = extra.map_or(0, |i| i + 1);
@@ -69,17 +78,20 @@ impl Alternation {
 
 impl BatchSource for Alternation {
     fn build(&self, position: u64) -> Result<Batch> {
-        let length = self.cycle.len() as u64;
-        let (cycles, slot) = (position / length, (position % length) as usize);
-        let source = self.cycle[slot];
-        let own =
-            cycles * self.occurrences(source, self.cycle.len()) + self.occurrences(source, slot);
+        let (source, own) = self.source_at(position);
         if source == 0 {
             return self.detection.build(own);
         }
         let mut batch = self.extra[source - 1].source.build(own)?;
         batch.extra = Some(source - 1);
         Ok(batch)
+    }
+
+    fn shape(&self, position: u64) -> Option<[i64; 3]> {
+        match self.source_at(position) {
+            (0, own) => self.detection.shape(own),
+            (source, own) => self.extra[source - 1].source.shape(own),
+        }
     }
 }
 

@@ -120,6 +120,13 @@ impl Batch {
         self.targets.is_empty()
     }
 
+    /// Height and width, H and W.
+    #[must_use]
+    pub fn size(&self) -> [i64; 2] {
+        let size = self.mask.size();
+        [size[1], size[2]]
+    }
+
     /// The model's input: `(x / 255 - mean) / std`, and zero in the padding, as the reference has
     /// it (it pads after normalising).
     ///
@@ -134,23 +141,43 @@ impl Batch {
         device: Device,
         normalization: &Normalization,
     ) -> Result<(Tensor, Tensor)> {
+        self.normalize_to(device, normalization, self.size())
+    }
+
+    /// As [`Self::normalize`], with more padding: `[height, width]` at least the batch's own.
+    ///
+    /// # Errors
+    /// The device has no room; a size below the batch's own.
+    pub(crate) fn normalize_to(
+        &self,
+        device: Device,
+        normalization: &Normalization,
+        [height, width]: [i64; 2],
+    ) -> Result<(Tensor, Tensor)> {
         let (mean, std) = normalization.tensors(device);
-        let mask = torch_ext::upload(&self.mask, device); // [B, H, W]
-        let bytes = torch_ext::upload(&self.images, device); // [B, 3, H, W] u8
+        let (b, [h, w]) = (self.mask.size()[0], self.size());
+        let own_mask = torch_ext::upload(&self.mask, device); // [B, h, w]
+        let bytes = torch_ext::upload(&self.images, device); // [B, 3, h, w] u8
         // cuDNN's fast convolutions want channels last in memory, oneDNN's want them first.
-        let size = bytes.size();
-        let mut images = if device.is_cuda() {
-            let [b, c, h, w] = [size[0], size[1], size[2], size[3]];
-            Tensor::f_empty([b, h, w, c], (Kind::Float, device))?.f_permute([0, 3, 1, 2])?
-        } else {
-            Tensor::f_empty(size, (Kind::Float, device))?
+        let floats = (Kind::Float, device);
+        let images = match device.is_cuda() {
+            true => Tensor::f_empty([b, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
+            false => Tensor::f_empty([b, 3, height, width], floats)?,
         };
-        images.f_copy_(&bytes)?;
+        let within = |x: &Tensor, dim: i64| x.f_narrow(dim, 0, h)?.f_narrow(dim + 1, 0, w);
+        let mut mask = own_mask.shallow_clone();
+        if [height, width] != [h, w] {
+            let _ = images.shallow_clone().f_zero_()?;
+            mask = Tensor::f_ones([b, height, width], (Kind::Bool, device))?;
+            within(&mask, 1)?.f_copy_(&own_mask)?;
+        }
+        let mut own = within(&images, 2)?;
+        own.f_copy_(&bytes)?;
         // torchvision's order of operations, so that the result is its, to the bit.
-        let _ = images.f_div_scalar_(255.0)?;
-        let _ = images.f_sub_(&mean)?;
-        let _ = images.f_div_(&std)?;
-        let _ = images.f_masked_fill_(&mask.f_unsqueeze(1)?, 0.0)?;
+        let _ = own.f_div_scalar_(255.0)?;
+        let _ = own.f_sub_(&mean)?;
+        let _ = own.f_div_(&std)?;
+        let _ = own.f_masked_fill_(&own_mask.f_unsqueeze(1)?, 0.0)?;
         Ok((images, mask))
     }
 }
@@ -244,6 +271,20 @@ mod tests {
         }
         // The batch itself is as before.
         assert_eq!(at(&batch.images, &[0, 0, 0, 0]), 254.0);
+    }
+
+    #[test]
+    fn more_padding_is_zero_too_and_changes_nothing_else() {
+        let batch = Batch::collate(vec![image(3, 2, 50), image(1, 4, 0)], vec![], 4).unwrap();
+        assert_eq!(batch.size(), [4, 4]);
+        let normalize = |size| batch.normalize_to(Device::Cpu, &Normalization::IMAGENET, size);
+        let (own, own_mask) = batch.normalize(Device::Cpu, &Normalization::IMAGENET).unwrap();
+        let (images, mask) = normalize([8, 6]).unwrap();
+        assert_eq!((images.size(), mask.size()), (vec![2, 3, 8, 6], vec![2, 8, 6]));
+        assert!(images == own.constant_pad_nd([0, 2, 0, 4]));
+        let padding = own_mask.logical_not().to_kind(Kind::Float).constant_pad_nd([0, 2, 0, 4]);
+        assert!(mask == padding.eq(0.0));
+        assert!(normalize([4, 3]).is_err());
     }
 
     #[test]

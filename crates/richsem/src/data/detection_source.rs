@@ -13,7 +13,7 @@ use super::{
     image_store::ImageStore,
     loader::BatchSource,
     sampler::Share,
-    transforms::{EvalTransformConfig, Sample, TransformConfig, finish},
+    transforms::{EvalTransformConfig, Sample, TransformConfig, finish, size_after_resize},
 };
 use crate::{
     Error, Result,
@@ -283,7 +283,36 @@ impl DetectionSource {
     }
 }
 
+impl DetectionSource {
+    /// `(width, height)` after the transform, if the annotation file knows those before.
+    fn size(&self, slot: usize) -> Option<(u32, u32)> {
+        let (_, entry) = self.entry(slot).ok()?;
+        let [height, width] = entry.size?;
+        Some(match &self.transform {
+            Transform::Train(config) => {
+                let mut random = Random::new(self.seed, Stream::Transform, self.epoch, slot as u64);
+                config.size((width, height), &mut random)
+            }
+            Transform::Eval(config) => {
+                size_after_resize(width, height, config.size, config.max_size)
+            }
+        })
+    }
+}
+
 impl BatchSource for DetectionSource {
+    fn shape(&self, position: u64) -> Option<[i64; 3]> {
+        let slots = self.share.slots(position, self.order.len());
+        let images = slots.len() as i64;
+        let sizes: Option<Vec<_>> = slots.map(|slot| self.size(slot)).collect();
+        let (widths, heights): (Vec<_>, Vec<_>) = sizes?.into_iter().unzip();
+        let padded = |sides: Vec<u32>| {
+            let largest = sides.into_iter().max().unwrap_or(0);
+            i64::from(largest.next_multiple_of(self.pad_multiple.max(1)))
+        };
+        Some([images, padded(heights), padded(widths)])
+    }
+
     fn build(&self, position: u64) -> Result<Batch> {
         let mut skipped = Vec::new();
         let slots = self.share.slots(position, self.order.len());

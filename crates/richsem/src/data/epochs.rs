@@ -91,4 +91,9 @@ impl BatchSource for Epochs {
         let epoch = self.starts.partition_point(|&start| start <= position) - 1;
         self.source(epoch)?.build(position - self.starts[epoch])
     }
+
+    fn shape(&self, position: u64) -> Option<[i64; 3]> {
+        let epoch = self.starts.partition_point(|&start| start <= position) - 1;
+        self.source(epoch).ok()?.shape(position - self.starts[epoch])
+    }
 }

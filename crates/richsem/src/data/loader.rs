@@ -22,6 +22,12 @@ pub trait BatchSource: Send + Sync + 'static {
     /// # Errors
     /// What keeps the batch from being made.
     fn build(&self, position: u64) -> Result<Batch>;
+
+    /// Number of images, height and width of that batch, without reading its images: what it has if all of
+    /// them can be read. None if that is not known.
+    fn shape(&self, _position: u64) -> Option<[i64; 3]> {
+        None
+    }
 }
 
 /// Iterates over batches in order of position. An error is delivered at its position, and the

@@ -173,16 +173,40 @@ impl TransformConfig {
 
     /// Transforms one sample; every draw comes from `random`.
     pub fn apply(&self, sample: &mut Sample, random: &mut Random) {
-        if random.chance(self.flip) {
+        let drawn = self.draw(sample.image.dimensions(), random);
+        if drawn.flip {
             flip(sample);
         }
-        if random.chance(self.crop.probability) {
-            if let Some(&size) = random.pick(&self.crop.resize) {
-                // Deviation: the reference sets no bound here, so that a picture of 1 x 10,000
-                // would become 400 x 4,000,000. This one is out of reach for usual shapes.
-                resize_shorter_side(sample, size, self.max_size.saturating_mul(4));
+        if let Some(Crop { shorter, left, top, width, height }) = drawn.crop {
+            if let Some(shorter) = shorter {
+                resize_shorter_side(sample, shorter, self.before_crop());
             }
-            let (width, height) = sample.image.dimensions();
+            crop(sample, left, top, width, height);
+        }
+        if let Some(shorter) = drawn.shorter {
+            resize_shorter_side(sample, shorter, self.max_size);
+        }
+    }
+
+    /// `(width, height)` that [`Self::apply`] gives an image of that `(width, height)`.
+    pub(crate) fn size(&self, size: (u32, u32), random: &mut Random) -> (u32, u32) {
+        let drawn = self.draw(size, random);
+        let (width, height) = drawn.crop.map_or(size, |crop| (crop.width, crop.height));
+        match drawn.shorter {
+            Some(shorter) => size_after_resize(width, height, shorter, self.max_size),
+            None => (width, height),
+        }
+    }
+
+    /// What becomes of an image of that `(width, height)`.
+    fn draw(&self, (width, height): (u32, u32), random: &mut Random) -> Drawn {
+        let flip = random.chance(self.flip);
+        let crop = random.chance(self.crop.probability).then(|| {
+            let shorter = random.pick(&self.crop.resize).copied();
+            let (width, height) = match shorter {
+                Some(shorter) => size_after_resize(width, height, shorter, self.before_crop()),
+                None => (width, height),
+            };
             let mut side = |available: u32| {
                 let high = available.min(self.crop.max);
                 random.between(self.crop.min.min(high) as usize, high as usize) as u32
@@ -190,12 +214,33 @@ impl TransformConfig {
             let (w, h) = (side(width), side(height));
             let left = random.between(0, (width - w) as usize) as u32;
             let top = random.between(0, (height - h) as usize) as u32;
-            crop(sample, left, top, w, h);
-        }
-        if let Some(&size) = random.pick(&self.scales) {
-            resize_shorter_side(sample, size, self.max_size);
-        }
+            Crop { shorter, left, top, width: w, height: h }
+        });
+        Drawn { flip, crop, shorter: random.pick(&self.scales).copied() }
     }
+
+    /// Longest a side may become before a crop. Deviation: the reference sets no bound here, so that an
+    /// image of 1 x 10,000 would become 400 x 4,000,000. This one is out of reach for usual shapes.
+    fn before_crop(&self) -> u32 {
+        self.max_size.saturating_mul(4)
+    }
+}
+
+/// What was drawn for one image.
+struct Drawn {
+    flip: bool,
+    crop: Option<Crop>,
+    /// Shorter side of the result, in pixels.
+    shorter: Option<u32>,
+}
+
+/// In pixels, of the image when its shorter side was made `shorter`.
+struct Crop {
+    shorter: Option<u32>,
+    left: u32,
+    top: u32,
+    width: u32,
+    height: u32,
 }
 
 impl EvalTransformConfig {

@@ -247,7 +247,7 @@ impl Dino {
     }
 
     /// As [`Self::forward_train`]. What is computed depends on the shapes of the tensors alone, and
-    /// nothing waits for the device: it can be recorded ([`torch_ext::CudaGraph`]).
+    /// nothing waits for the device: it can be recorded ([`torch_ext::GraphPool`]).
     ///
     /// # Errors
     /// As [`Self::infer`].

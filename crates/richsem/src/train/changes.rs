@@ -30,7 +30,7 @@ const OTHER_MODEL: &str = "the checkpoint's weights are those of another model";
 const OTHER_ORDER: &str = "the run's place in its epoch would be at other images";
 
 /// The first prefix that fits a key decides; what no line names is refused.
-const MEANINGS: [(&str, Meaning); 38] = [
+const MEANINGS: [(&str, Meaning); 39] = [
     ("version", Meaning::Harmless),
     ("seed", Meaning::Refused(OTHER_ORDER)),
     ("data.train.orientation", Meaning::FromNowOn),
@@ -67,6 +67,7 @@ const MEANINGS: [(&str, Meaning); 38] = [
     ("train.accumulate", Meaning::Refused(OTHER_ORDER)),
     ("train.precision", Meaning::FromNowOn),
     ("train.cuda_graphs", Meaning::Harmless),
+    ("train.cuda_graphs_mib", Meaning::Harmless),
     ("train", Meaning::FromNowOn),
     ("eval.batch_size", Meaning::FromNowOn),
     ("eval", Meaning::Measured),

@@ -1,14 +1,12 @@
 //! What learns: the detector, its objective and its optimizer, one batch at a time.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::BTreeMap, ops::ControlFlow};
 
-use super::{
-    Optimizer, TrainingModel,
-    recorded_pass::{PassInput, RecordedPass},
-};
+use super::{Optimizer, TrainingModel, pass::PassInput};
 use crate::{
+    boxes::Cxcywh,
     collective::Collective,
     config::{Config, Precision},
     data::batch::{Batch, Normalization},
@@ -19,13 +17,22 @@ use crate::{
         criterion::StepKey,
         distillation::{semantic_terms, target_boxes},
     },
-    models::{denoising::DenoisingQueries, dino::TrainingOutput},
+    models::{
+        denoising::DenoisingQueries,
+        dino::{TrainingOutput, TrainingTensors},
+        padding::Padding,
+        parameters::Role,
+    },
     prepared::{LabelSource, Prepared},
     random::{Random, Stream},
-    recordings::Recordings,
+    recordings::{
+        At, Recordings, Size,
+        buckets::{buckets, excess},
+    },
     semantic_branch::{SemanticBranch, SemanticConfig, TargetBoxes},
+    targets::{LabelKnowledge, Target},
     teacher::{self, SoftLabels, Teacher},
-    vocabulary::Vocabulary,
+    vocabulary::{ClassIndex, Vocabulary},
 };
 
 /// The detector in training.
@@ -39,7 +46,7 @@ pub struct Learner {
     semantic: Option<(SemanticConfig, LabelSource)>,
     accumulate: u64,
     collective: Box<dyn Collective>,
-    recordings: RefCell<Recordings<RecordedPass>>,
+    recordings: RefCell<Recordings>,
 }
 
 /// What a batch gave.
@@ -119,7 +126,7 @@ impl Learner {
             )
         })?;
         let accumulate = config.train.accumulate;
-        let recordings = RefCell::default();
+        let recordings = RefCell::new(Recordings::of(&model.detector.config, device));
         Ok(Self { model, optimizer, criterion, semantic, accumulate, collective, recordings })
     }
 
@@ -142,27 +149,38 @@ impl Learner {
     /// what libtorch refuses.
     pub fn backward(&self, batch: &Batch, key: StepKey, trace: &mut Trace) -> Result<BatchLoss> {
         let loss = guarded(|| {
-            let input = self.input(batch, key)?;
-            let precision = self.model.detector.config.train.precision;
-            let layout = input.denoising.as_ref().map(|dn| dn.layout);
+            let detector = &self.model.detector;
+            let precision = detector.config.train.precision;
             let mut recordings = self.recordings.borrow_mut();
-            let recorded = match self.records() {
-                true => recordings.get(input.shapes(), || {
-                    RecordedPass::record(&self.model.detector, &input, precision)
-                })?,
-                false => None,
+            let denoising = self.denoising(&batch.targets, key, recordings.on());
+            let few_tokens = detector.few_tokens(batch.targets.iter().map(|target| target.size));
+            let of = recorded_with(batch.len(), denoising.as_ref(), few_tokens);
+            let at = recordings.at(&of, batch.size());
+            let normalization = detector.config.model.normalization();
+            let size = at.size(batch.size());
+            let (images, mask) = batch.normalize_to(detector.device(), &normalization, size)?;
+            let input = PassInput { images, mask, denoising, few_tokens };
+            if let At::New(_) = at {
+                self.record(&mut recordings, &of, size, &input);
+            }
+            let replay = match at {
+                At::Own => None,
+                At::Kept(_) | At::New(_) => recordings.replay(&of, size, &input.tensors())?,
             };
-            let tensors = match recorded {
-                Some(pass) => pass.forward(&input)?,
-                None => input.run(&self.model.detector, precision)?,
+            let tensors = match &replay {
+                Some(replay) => TrainingTensors::from_list(replay.results()),
+                None => input.run(detector, precision)?,
             };
-            let results = recorded.map(|pass| (pass, tensors.map(Tensor::shallow_clone)));
+            let layout = input.denoising.as_ref().map(|dn| dn.layout);
             let output = trace.output.insert(TrainingOutput::new(tensors, layout));
-            let losses = trace.losses.insert(self.losses(batch, &input.images, key, output)?);
+            // The teacher sees the batch as it is, without the padding of a recording.
+            let [height, width] = batch.size();
+            let images = input.images.f_narrow(2, 0, height)?.f_narrow(3, 0, width)?;
+            let losses = trace.losses.insert(self.losses(batch, &images, key, output)?);
             // Queued before anyone waits: while the device works on it, the host has nothing to do.
             (&losses.total / self.accumulate as f64).backward();
-            if let Some((pass, results)) = &results {
-                pass.backward(results)?;
+            if let Some(replay) = replay {
+                replay.backward()?;
             }
             // The one transfer of a step besides the matching and the gradient's norm.
             let total = losses.total.detach().view([1]);
@@ -176,6 +194,60 @@ impl Learner {
             Ok(BatchLoss { loss, terms: terms.collect() })
         });
         loss.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
+    }
+
+    /// Records passes for batches of these shapes, `[images, height, width]`, before they come: for the
+    /// most common ones, and so that all can be padded up to one of them. `each` is told how many are done,
+    /// of how many; it can end it early. Says what they hold; nothing where nothing is recorded.
+    ///
+    /// # Errors
+    /// What libtorch refuses of a pass that is not recorded.
+    pub fn record_ahead(
+        &self,
+        shapes: &[[i64; 3]],
+        mut each: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Option<String>> {
+        let detector = &self.model.detector;
+        let mut recordings = self.recordings.borrow_mut();
+        let masked = detector.config.model.dino.padding() == Padding::Masked;
+        if !(recordings.on() && masked) {
+            return Ok(None);
+        }
+        let mut batches = BTreeMap::<i64, Vec<Size>>::new();
+        for &[images, height, width] in shapes {
+            batches.entry(images).or_default().push([height, width]);
+        }
+        let planned: Vec<(i64, Vec<Size>)> = batches
+            .iter()
+            .map(|(&images, sizes)| {
+                let share = AHEAD * sizes.len() / shapes.len();
+                (images, buckets(sizes, share.max(1)))
+            })
+            .collect();
+        let total = planned.iter().map(|(_, sizes)| sizes.len()).sum();
+        let (mut done, mut warm) = (0, false);
+        let mut added = 0.0;
+        for (images, sizes) in &planned {
+            let of_all = batches[images].len() as f64 / shapes.len() as f64;
+            added += excess(sizes, &batches[images]) * of_all;
+            for &[height, width] in sizes {
+                let input = guarded(|| self.example([*images, height, width]))?;
+                if !warm {
+                    // Kernels are loaded and constants made by a pass that is not recorded.
+                    guarded(|| self.warm_up(*images))?;
+                    warm = true;
+                }
+                let of = recorded_with(*images as usize, input.denoising.as_ref(), false);
+                self.record(&mut recordings, &of, [height, width], &input);
+                done += 1;
+                if each(done, total).is_break() {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(recordings.describe().map(|held| {
+            format!("{held}; batches are padded up to them ({:.1} % more pixels)", added * 100.0)
+        }))
     }
 
     /// What takes memory in a step.
@@ -192,33 +264,81 @@ impl Learner {
         )
     }
 
-    /// Whether passes of a shape that comes again are recorded.
-    fn records(&self) -> bool {
+    /// Records the network's pass and its backward pass. What lies between them is not: the matching is
+    /// decided on the host, and how many boxes there are changes from batch to batch.
+    fn record(&self, recordings: &mut Recordings, of: &[i64], size: Size, input: &PassInput) {
         let detector = &self.model.detector;
-        detector.config.train.cuda_graphs && detector.device().is_cuda()
+        let precision = detector.config.train.precision;
+        recordings.record(of, size, &input.tensors(), &self.trained(), |places| {
+            input.run_on(places, detector, precision)
+        });
     }
 
-    fn input(&self, batch: &Batch, key: StepKey) -> Result<PassInput> {
-        let Detector { vocabulary, config, .. } = &self.model.detector;
+    /// The detector's parameters that are trained.
+    fn trained(&self) -> Vec<Tensor> {
+        let parameters = self.model.detector.store.parameters().into_iter();
+        parameters.filter_map(|p| (p.role == Role::Trainable).then_some(p.tensor)).collect()
+    }
+
+    /// A pass's input of that shape, `[images, height, width]`: nothing to be seen, one box each.
+    fn example(&self, [images, height, width]: [i64; 3]) -> Result<PassInput> {
         let device = self.model.detector.device();
-        let (images, mask) = batch.normalize(device, &config.model.normalization())?;
+        let floats = (Kind::Float, device);
+        let target = Target {
+            image_id: 0,
+            boxes: vec![Cxcywh([0.5; 4])],
+            labels: vec![ClassIndex(0)],
+            knowledge: LabelKnowledge::default(),
+            size: [height as u32, width as u32],
+            original_size: [height as u32, width as u32],
+            view: None,
+        };
+        let targets = vec![target; images as usize];
+        let denoising = self.denoising(&targets, StepKey { seed: 0, step: 0 }, true);
+        Ok(PassInput {
+            images: Tensor::f_zeros([images, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
+            mask: Tensor::f_zeros([images, height, width], (Kind::Bool, device))?,
+            denoising,
+            few_tokens: false,
+        })
+    }
+
+    /// A pass and its backward pass on small images. The gradients stay as they are.
+    fn warm_up(&self, images: i64) -> Result<()> {
+        let detector = &self.model.detector;
+        let input = self.example([images, 256, 256])?;
+        let outputs = input.run(detector, detector.config.train.precision)?.into_list();
+        let outputs: Vec<Tensor> = outputs.into_iter().filter(Tensor::requires_grad).collect();
+        let zeros: Vec<Tensor> = outputs.iter().map(Tensor::zeros_like).collect();
+        Ok(torch_ext::backward(&outputs, &zeros, &self.trained())?)
+    }
+
+    /// What happened to the recorded passes that a user should know, once.
+    pub fn take_news(&self) -> Option<String> {
+        self.recordings.borrow_mut().take_news().or_else(|| self.model.detector.take_news())
+    }
+
+    /// As many for nearly all batches, where passes are recorded.
+    fn denoising(
+        &self,
+        targets: &[Target],
+        key: StepKey,
+        recorded: bool,
+    ) -> Option<DenoisingQueries> {
+        let Detector { vocabulary, config, .. } = &self.model.detector;
         let rank = self.collective.rank();
-        let mut random = Random::new(key.seed, Stream::Denoising, key.step, rank);
         let queries = config.model.dino.transformer.num_queries;
-        let denoising = DenoisingQueries::new(
-            &batch.targets,
+        DenoisingQueries::new(
+            targets,
             &config.model.denoising,
             vocabulary.len() as i64,
-            &mut random,
-            device,
-            |slots| match self.records() {
+            &mut Random::new(key.seed, Stream::Denoising, key.step, rank),
+            self.model.detector.device(),
+            |slots| match recorded {
                 true => config.model.denoising.common_slots(slots, queries),
                 false => slots,
             },
-        );
-        let sizes = batch.targets.iter().map(|target| target.size);
-        let few_tokens = self.model.detector.few_tokens(sizes);
-        Ok(PassInput { images, mask, denoising, few_tokens })
+        )
     }
 
     fn losses(
@@ -307,6 +427,19 @@ impl Learner {
         })
     }
 }
+
+/// All that a recorded pass depends on besides the size of the images.
+fn recorded_with(
+    images: usize,
+    denoising: Option<&DenoisingQueries>,
+    few_tokens: bool,
+) -> [i64; 3] {
+    [images as i64, denoising.map_or(0, |dn| dn.layout.slots), few_tokens.into()]
+}
+
+/// Passes that are recorded before training starts: more take longer than they save in the first thousand
+/// steps.
+const AHEAD: usize = 24;
 
 /// What makes a step less.
 const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, model.denoising.number or the \

@@ -13,7 +13,7 @@ mod measure;
 mod model;
 pub mod observer;
 mod optimizer;
-mod recorded_pass;
+mod pass;
 mod run_folder;
 mod schedule;
 pub(crate) mod teacher_check;

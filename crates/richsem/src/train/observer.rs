@@ -7,6 +7,8 @@ use crate::evaluate::Summary;
 pub trait Observer {
     /// One line of news: what was loaded, saved, skipped.
     fn message(&mut self, _text: &str) {}
+    /// Passes are being recorded as CUDA graphs: how many are done, of how many.
+    fn recording(&mut self, _done: usize, _total: usize) {}
     /// An epoch starts (or goes on after a resume) at `batch` of `batches`.
     fn epoch(&mut self, _epoch: u64, _epochs: u64, _batch: u64, _batches: u64) {}
     /// One batch is done; `row` is given every `train.log_every` updates, and at

@@ -232,6 +232,9 @@ pub fn train(
     trainer.run()
 }
 
+/// Batches whose sizes decide what is recorded ahead.
+const SIZES_LOOKED_AT: u64 = 2000;
+
 fn training_split(config: &Config) -> Result<&SplitConfig> {
     config.data.train.as_ref().ok_or_else(|| {
         Error::config("data.train", "missing: nothing to learn from")
@@ -254,6 +257,10 @@ impl Trainer<'_> {
         let positions = self.position.micro_steps..self.row.total();
         let ahead = self.read_ahead();
         let mut loader = Loader::new(source, positions, ahead.workers, ahead.prefetch)?;
+        if !self.record_ahead()? {
+            self.finish();
+            return Ok(Outcome::Stopped(self.position.updates));
+        }
         while self.position.epoch < epochs || self.position.pending_eval {
             if !self.position.pending_eval {
                 let batches = self.row.batches(self.position.epoch);
@@ -275,6 +282,28 @@ impl Trainer<'_> {
         }
         self.finish();
         Ok(Outcome::Finished(last))
+    }
+
+    /// Records passes for the sizes that the batches will have. False when told to stop.
+    fn record_ahead(&mut self) -> Result<bool> {
+        // Of the whole run, whether it is resumed or not.
+        let total = self.row.total();
+        let positions =
+            (0..total.min(SIZES_LOOKED_AT)).map(|i| i * total / total.min(SIZES_LOOKED_AT));
+        let shapes: Vec<_> = positions.filter_map(|position| self.row.shape(position)).collect();
+        let start = Instant::now();
+        let (stop, observer) = (self.stop, &mut self.observer);
+        let said = self.learner.record_ahead(&shapes, |done, total| {
+            observer.recording(done, total);
+            match stop.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+        if let Some(said) = said {
+            self.observer.message(&format!("{said}, {:.1} s", start.elapsed().as_secs_f64()));
+        }
+        Ok(!self.stop.load(Ordering::Relaxed))
     }
 
     fn finish(&mut self) {
@@ -303,6 +332,9 @@ impl Trainer<'_> {
                 self.observer.message(&format!("skipped: {message}"));
             }
             let loss = self.accumulate(&batch)?;
+            if let Some(news) = self.learner.take_news() {
+                self.observer.message(&news);
+            }
             self.position.batch += 1;
             self.position.micro_steps += 1;
             let updated = self.position.batch.is_multiple_of(accumulate);

@@ -1,71 +1,289 @@
 //! CUDA graphs: work that was queued once, queued again as one piece. A step of a detector is
 //! thousands of small kernels, and a host needs longer to start one than a GPU to run it.
 
-use tch::Device;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Error, Result, ffi};
+use tch::{Device, Tensor};
 
-/// Work of one device, recorded. What it reads and writes are the memory places of the recording:
-/// new inputs are copied into the tensors that were read, and the results of a replay lie in the
-/// tensors that the recording gave.
+use crate::{Error, Result, backward, ffi, no_grad};
+
+/// The recordings of one owner, and the memory that they share.
 ///
-/// All graphs of a process use one pool of memory: only the tensors that are still held when a
-/// recording ends keep their values, and only until another graph is recorded or replayed that may
-/// use the rest.
+/// Inputs and results of a recording, and all between them, lie in the pool's memory, and all of its
+/// recordings use the same places: a pool is about as large as the largest of them. So nothing else of
+/// the pool may run until what a replay left there is used up. The borrow checker sees to that:
+/// [`GraphPool::replay`] borrows the pool for as long as its [`Replay`] lives. Pools know nothing of each other,
+/// and may be used on threads of their own.
+///
+/// ```compile_fail
+/// # use torch_ext::{GraphPool, Recording};
+/// # use tch::Tensor;
+/// fn two_at_once(pool: &mut GraphPool, a: &Recording, b: &Recording, x: &Tensor) {
+///     let first = pool.replay(a, &[x]).unwrap();
+///     let second = pool.replay(b, &[x]).unwrap(); // the pool is borrowed
+///     first.backward().unwrap();
+/// }
+/// ```
 #[derive(Debug)]
-pub struct CudaGraph(*mut ffi::Graph);
+pub struct GraphPool {
+    pool: Arc<Pool>,
+    device: Device,
+}
 
-// SAFETY: the graph is behind a unique pointer, and CUDA's handles may be used from any thread.
-unsafe impl Send for CudaGraph {}
+#[derive(Debug)]
+struct Pool(*mut ffi::Pool);
 
-impl CudaGraph {
-    /// Records what `record` queues on the device; none of it runs. It must have run before with
-    /// tensors of the same shapes (kernels are loaded and libraries started by the first run), and
-    /// must neither wait for the device nor copy from the host.
+// SAFETY: the pool is behind a unique pointer and guards what changes in it with a mutex.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: made by `ext_graph_pool_new`; each graph holds this pool, so none is left.
+        let _ = ffi::check(unsafe { ffi::ext_graph_pool_free(self.0) });
+    }
+}
+
+/// What a pool recorded: a computation on tensors of given shapes.
+#[derive(Debug)]
+pub struct Recording {
+    // Fields are dropped in their order: views of the pool's memory before the graphs that keep it.
+    inputs: Vec<Tensor>,
+    results: Vec<Tensor>,
+    /// Of the results that something is learned from; none of the others.
+    grads: Vec<Option<Tensor>>,
+    forward: Graph,
+    backward: Option<Graph>,
+}
+
+/// One run of a [`Recording`]. The pool is borrowed until it is dropped or its backward pass is queued.
+#[derive(Debug)]
+pub struct Replay<'a> {
+    recording: &'a Recording,
+    results: Vec<Tensor>,
+    pool: PhantomData<&'a mut GraphPool>,
+}
+
+/// libtorch knows one recording of a stream at a time, and streams are handed out in a circle.
+static RECORDING: Mutex<()> = Mutex::new(());
+
+impl GraphPool {
+    /// Without recordings, and without memory.
     ///
     /// # Errors
-    /// What `record` returns; a device without graphs (the CPU), something that cannot be recorded.
-    pub fn record<T, E: From<Error>>(
-        device: Device,
-        record: impl FnOnce() -> Result<T, E>,
-    ) -> Result<(Self, T), E> {
+    /// A device without graphs (the CPU).
+    pub fn new(device: Device) -> Result<Self> {
         let Device::Cuda(index) = device else {
             let problem = format!("graphs are recorded on CUDA devices, not on {device:?}");
-            return Err(Error::Cuda(problem).into());
+            return Err(Error::Cuda(problem));
         };
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: `pool` outlives the call.
+        ffi::check(unsafe { ffi::ext_graph_pool_new(index as i32, &raw mut pool) })?;
+        Ok(Self { pool: Arc::new(Pool(pool)), device })
+    }
+
+    /// Records what `run` makes of tensors like `inputs`; none of it runs. Where results have a history
+    /// their backward pass is recorded too: it adds to the gradients of `parameters`, which must be there,
+    /// and stay where they are.
+    ///
+    /// `run` must neither wait for the device nor copy from the host, and something like it must have run
+    /// before (kernels are loaded and libraries started by the first run). What it keeps beyond its
+    /// results is overwritten by the next replay.
+    ///
+    /// # Errors
+    /// What `run` returns; something that cannot be recorded; no room.
+    pub fn record<E: From<Error>>(
+        &mut self,
+        inputs: &[&Tensor],
+        parameters: &[Tensor],
+        run: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>, E>,
+    ) -> Result<Recording, E> {
+        let _one_at_a_time = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (forward, (places, results)) = self.capture(|| {
+            let places = inputs.iter().map(|x| like(x)).collect::<Result<Vec<_>>>()?;
+            let results = run(&places)?;
+            Ok::<_, E>((places, results))
+        })?;
+        let taught = |x: &Tensor| !parameters.is_empty() && x.requires_grad();
+        let mut grads = Vec::new();
+        let mut back = None;
+        if results.iter().any(taught) {
+            let (graph, made) = self.capture(|| {
+                let made: Result<Vec<_>> =
+                    results.iter().map(|x| taught(x).then(|| like(x)).transpose()).collect();
+                let made = made?;
+                let pairs = results.iter().zip(&made);
+                let (outputs, of): (Vec<_>, Vec<_>) = pairs
+                    .filter_map(|(x, grad)| {
+                        Some((x.shallow_clone(), grad.as_ref()?.shallow_clone()))
+                    })
+                    .unzip();
+                backward(&outputs, &of, parameters)?;
+                Ok::<_, E>(made)
+            })?;
+            (grads, back) = (made, Some(graph));
+        }
+        // The tensors go, and with them their claim: the next recording uses the same memory.
+        let grads = match back {
+            Some(_) => grads.iter().map(|grad| grad.as_ref().map(place).transpose()).collect(),
+            None => Ok(results.iter().map(|_| None).collect()),
+        };
+        Ok(Recording {
+            inputs: places.iter().map(place).collect::<Result<_>>()?,
+            results: results.iter().map(place).collect::<Result<_>>()?,
+            grads: grads?,
+            forward,
+            backward: back,
+        })
+    }
+
+    /// Queues a recording of this pool for inputs of the recorded shapes. What it gives is copied out of the
+    /// pool's memory.
+    ///
+    /// # Errors
+    /// A recording of another pool, other inputs than recorded; what libtorch refuses.
+    pub fn replay<'a>(
+        &'a mut self,
+        recording: &'a Recording,
+        inputs: &[&Tensor],
+    ) -> Result<Replay<'a>> {
+        let wrong = |what, expected: String, got| Error::argument("replay", what, expected, got);
+        if !Arc::ptr_eq(&self.pool, &recording.forward.pool) {
+            return Err(wrong("recording", "one of this pool".into(), "another pool's".into()));
+        }
+        if inputs.len() != recording.inputs.len() {
+            let expected = format!("{} tensors", recording.inputs.len());
+            return Err(wrong("inputs", expected, inputs.len().to_string()));
+        }
+        no_grad(|| -> Result<()> {
+            for (place, value) in recording.inputs.iter().zip(inputs) {
+                if place.size() != value.size() {
+                    let expected = format!("{:?}", place.size());
+                    return Err(wrong("inputs", expected, format!("{:?}", value.size())));
+                }
+                place.shallow_clone().f_copy_(value)?;
+            }
+            Ok(())
+        })?;
+        recording.forward.replay()?;
+        let results = recording.results.iter().zip(&recording.grads);
+        let results = results.map(|(place, grad)| {
+            let mut result = like(place)?;
+            result.f_copy_(place)?;
+            Ok(match grad {
+                Some(_) => result.f_set_requires_grad(true)?,
+                None => result,
+            })
+        });
+        let results = no_grad(|| results.collect::<Result<_>>())?;
+        Ok(Replay { recording, results, pool: PhantomData })
+    }
+
+    fn capture<T, E: From<Error>>(
+        &self,
+        record: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(Graph, T), E> {
         let mut graph = std::ptr::null_mut();
-        // SAFETY: `graph` outlives the call.
-        ffi::check(unsafe { ffi::ext_graph_begin(index as i32, &raw mut graph) })?;
-        let graph = Self(graph);
-        let mut recording = Recording(graph.0);
+        // SAFETY: `graph` outlives the call, and the pool outlives the graph.
+        ffi::check(unsafe { ffi::ext_graph_begin(self.pool.0, &raw mut graph) })?;
+        let graph = Graph { graph, pool: Arc::clone(&self.pool) };
+        let mut capture = Capture(graph.graph);
         let result = record();
-        let ended = recording.end();
+        let ended = capture.end();
         let result = result?;
         ended?;
         Ok((graph, result))
     }
 
-    /// Queues the recorded work.
-    ///
-    /// # Errors
-    /// What an earlier kernel failed with.
-    pub fn replay(&self) -> Result<()> {
-        // SAFETY: made by `ext_graph_begin`, freed by `drop` alone.
-        ffi::check(unsafe { ffi::ext_graph_replay(self.0) })
+    /// The device that it records on.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
     }
 }
 
-impl Drop for CudaGraph {
+impl Replay<'_> {
+    /// What the computation gave, without a history. Those that something is learned from are leaves:
+    /// what gradients they get, [`Self::backward`] takes on.
+    pub fn results(&self) -> &[Tensor] {
+        &self.results
+    }
+
+    /// Adds to the gradients of the parameters, from those of the results; a result without one counts
+    /// as having no part in the loss.
+    ///
+    /// # Errors
+    /// A recording without a backward pass; what libtorch refuses.
+    pub fn backward(self) -> Result<()> {
+        let Some(graph) = &self.recording.backward else {
+            let got = "one whose results have no history".to_owned();
+            let expected = "a recording with a backward pass";
+            return Err(Error::argument("backward", "recording", expected, got));
+        };
+        no_grad(|| -> Result<()> {
+            for (place, result) in self.recording.grads.iter().zip(&self.results) {
+                let Some(place) = place else { continue };
+                let (mut place, grad) = (place.shallow_clone(), result.grad());
+                match grad.defined() {
+                    true => place.f_copy_(&grad)?,
+                    false => place.f_zero_().map(drop)?,
+                }
+            }
+            Ok(())
+        })?;
+        graph.replay()
+    }
+}
+
+/// Of the same shape, kind and order in memory, not filled.
+fn like(x: &Tensor) -> Result<Tensor> {
+    Ok(x.detach().f_empty_like()?)
+}
+
+/// The memory of a tensor of a pool, without a claim to it.
+fn place(x: &Tensor) -> Result<Tensor> {
+    if x.numel() == 0 {
+        return Ok(x.detach());
+    }
+    // SAFETY: the memory is the pool's, which gives none back while it has a graph: libtorch keeps a
+    // pool's segments mapped until its last graph is freed, and a `Recording` drops its graphs last.
+    Ok(unsafe {
+        Tensor::f_from_blob(x.data_ptr().cast(), &x.size(), &x.stride(), x.kind(), x.device())?
+    })
+}
+
+/// A recorded part. It keeps its pool.
+#[derive(Debug)]
+struct Graph {
+    graph: *mut ffi::Graph,
+    pool: Arc<Pool>,
+}
+
+// SAFETY: the graph is behind a unique pointer, and CUDA's handles may be used from any thread.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Queues the recorded work.
+    fn replay(&self) -> Result<()> {
+        // SAFETY: made by `ext_graph_begin`, freed by `drop` alone.
+        ffi::check(unsafe { ffi::ext_graph_replay(self.graph) })
+    }
+}
+
+impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: as above, and this is the end of it. Nobody is left to hear of a failure.
-        let _ = ffi::check(unsafe { ffi::ext_graph_free(self.0) });
+        let _ = ffi::check(unsafe { ffi::ext_graph_free(self.graph) });
     }
 }
 
 /// A recording that is going on; null when it has ended.
-struct Recording(*mut ffi::Graph);
+struct Capture(*mut ffi::Graph);
 
-impl Recording {
+impl Capture {
     fn end(&mut self) -> Result<()> {
         let graph = std::mem::replace(&mut self.0, std::ptr::null_mut());
         // SAFETY: begun, not yet ended, and freed by nobody before this is dropped.
@@ -73,7 +291,7 @@ impl Recording {
     }
 }
 
-impl Drop for Recording {
+impl Drop for Capture {
     /// When the recorded code panics.
     fn drop(&mut self) {
         if !self.0.is_null() {
@@ -89,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_cpu_records_nothing() {
-        let error = CudaGraph::record(Device::Cpu, || Ok::<_, Error>(())).unwrap_err();
+        let error = GraphPool::new(Device::Cpu).unwrap_err();
         assert!(error.to_string().contains("CUDA devices"), "{error}");
     }
 }

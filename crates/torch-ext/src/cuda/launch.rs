@@ -125,6 +125,16 @@ pub(crate) fn prepare(index: usize, program: &Program) -> Result<Compiled> {
     Ok(compiled)
 }
 
+/// Bytes of the device's memory that nobody has taken.
+///
+/// # Errors
+/// What the driver refuses.
+pub(crate) fn memory_left(index: usize) -> Result<u64> {
+    let _current = Current::set(context(index)?.context)?;
+    let (left, _) = driver::mem_get_info().map_err(cuda("reading the memory's state"))?;
+    Ok(left as u64)
+}
+
 /// Arguments of a kernel, in its order.
 #[derive(Default)]
 pub(crate) struct Args {

@@ -51,30 +51,18 @@ const Functions& functions() {
   return found;
 }
 
-// The one stream of a device on which graphs are recorded: autograd remembers the stream that a
-// parameter was first used on.
-c10::Stream recording_stream(const c10::impl::VirtualGuardImpl& guard, c10::Device device) {
-  static std::mutex mutex;
-  static std::vector<std::pair<c10::Device, c10::Stream>> streams;
-  std::lock_guard<std::mutex> lock(mutex);
-  for (const auto& [of, stream] : streams) {
-    if (of == device) {
-      return stream;
-    }
-  }
-  const auto stream =
-      const_cast<c10::impl::VirtualGuardImpl&>(guard).getStreamFromGlobalPool(device, false);
-  streams.emplace_back(device, stream);
-  return stream;
-}
-
-// All graphs share one pool of memory: they are replayed one after another, and what one leaves is
-// used before the next starts. With its last graph a pool ends, and the next graph begins another.
+// What the graphs of one owner share: memory, since they are replayed one after another and what one
+// leaves is used before the next starts; and the stream on which they are recorded.
 struct Pool {
+  c10::Device device;
+  c10::Stream stream;
   std::mutex mutex;
   size_t graphs = 0;
   c10::MempoolId_t id{0, 0};
 
+  Pool(c10::Device device, c10::Stream stream) : device(device), stream(stream) {}
+
+  // With its last graph libtorch's pool ends, and the next graph begins another.
   c10::MempoolId_t enter() {
     std::lock_guard<std::mutex> lock(mutex);
     if (graphs == 0) {
@@ -90,20 +78,16 @@ struct Pool {
   }
 };
 
-Pool& pool() {
-  static Pool shared;
-  return shared;
-}
-
-// A graph's share of the pool, given back also where the graph cannot be made.
+// A graph's share of a pool, given back also where the graph cannot be made.
 struct Memory {
+  Pool& pool;
   c10::MempoolId_t id;
 
-  Memory() : id(pool().enter()) {}
+  explicit Memory(Pool& pool) : pool(pool), id(pool.enter()) {}
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   ~Memory() {
-    pool().leave();
+    pool.leave();
   }
 };
 
@@ -116,7 +100,8 @@ struct Graph {
   c10::Device device_before;
   c10::Stream stream_before;
 
-  Graph(c10::Device device, c10::Stream stream) : device_before(device), stream_before(stream) {
+  Graph(Pool& pool, c10::Device device, c10::Stream stream)
+      : memory(pool), device_before(device), stream_before(stream) {
     functions().construct(storage.data(), /*keep_graph=*/false);
   }
   Graph(const Graph&) = delete;
@@ -135,18 +120,31 @@ struct Graph {
 
 extern "C" {
 
-char* ext_graph_begin(int index, Graph** result) noexcept {
+char* ext_graph_pool_new(int index, Pool** result) noexcept {
   return guarded([&] {
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
     c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+    *result = new Pool(device, guard.getStreamFromGlobalPool(device, false));
+  });
+}
+
+// After all of its graphs.
+char* ext_graph_pool_free(Pool* pool) noexcept {
+  return guarded([&] { delete pool; });
+}
+
+char* ext_graph_begin(Pool* pool, Graph** result) noexcept {
+  return guarded([&] {
+    const c10::Device device = pool->device;
+    c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
     guard.synchronizeDevice(device.index());
-    // The recording takes once more what the runs before it have used, in memory of its own.
+    // The recording takes once more what runs before it have used, in the pool's memory.
     c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
-    auto graph = std::make_unique<Graph>(guard.getDevice(), guard.getStream(device));
+    auto graph = std::make_unique<Graph>(*pool, guard.getDevice(), guard.getStream(device));
     try {
       // The recording goes to the current stream of the current device.
       guard.setDevice(device);
-      guard.exchangeStream(recording_stream(guard, device));
+      guard.exchangeStream(pool->stream);
       constexpr int kThreadLocal = 1; // cudaStreamCaptureModeThreadLocal
       functions().capture_begin(graph->storage.data(), graph->memory.id, kThreadLocal);
     } catch (...) {

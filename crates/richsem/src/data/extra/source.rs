@@ -171,6 +171,17 @@ impl BatchSource for ExtraSource {
         let batch = Batch::collate(samples, skipped, self.feed.pad_multiple)?;
         Ok(Batch { supervision: self.supervision.clone(), ..batch })
     }
+
+    fn shape(&self, _position: u64) -> Option<[i64; 3]> {
+        match self.form {
+            FormConfig::Mosaic { tile } => {
+                let side = (2 * tile).next_multiple_of(self.feed.pad_multiple.max(1));
+                Some([self.feed.share.batch_size as i64, side.into(), side.into()])
+            }
+            // How large a classification image is, its file says.
+            FormConfig::Single {} => None,
+        }
+    }
 }
 
 #[cfg(test)]

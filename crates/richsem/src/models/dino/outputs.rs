@@ -42,16 +42,26 @@ pub struct TrainingTensors {
 }
 
 impl TrainingTensors {
-    /// The same with each tensor of numbers as `f` makes it.
-    pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+    /// The fields in their order. No gradient flows into a layer's input references: the semantic branch,
+    /// which labels boxes there, takes them as they are.
+    pub(crate) fn into_list(self) -> Vec<Tensor> {
+        let references = self.input_references.detach();
+        let fields =
+            [self.logits, self.boxes, self.interm_logits, self.interm_boxes, self.region_features];
+        fields.into_iter().chain([references]).chain(self.unused).collect()
+    }
+
+    /// Of what [`Self::into_list`] gave.
+    pub(crate) fn from_list(list: &[Tensor]) -> Self {
+        let tensor = |i: usize| list[i].shallow_clone();
         Self {
-            logits: f(&self.logits),
-            boxes: f(&self.boxes),
-            interm_logits: f(&self.interm_logits),
-            interm_boxes: f(&self.interm_boxes),
-            region_features: f(&self.region_features),
-            input_references: f(&self.input_references),
-            unused: self.unused.as_ref().map(Tensor::shallow_clone),
+            logits: tensor(0),
+            boxes: tensor(1),
+            interm_logits: tensor(2),
+            interm_boxes: tensor(3),
+            region_features: tensor(4),
+            input_references: tensor(5),
+            unused: list.get(6).map(Tensor::shallow_clone),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! How long a step takes, and how much memory it wants: on random pictures, with random weights. And
 //! how fast a training's own pictures are read.
 
+mod real;
+
 use std::{sync::Arc, time::Instant};
 
 use image::RgbImage;
@@ -25,6 +27,8 @@ use crate::{
     },
     vocabulary::{Category, CategoryId, ClassIndex, Frequency, Vocabulary},
 };
+
+pub use real::{RealSizes, RealTiming, WindowTiming, run_real};
 
 /// Half of a training's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,21 +219,29 @@ pub fn random_batch(work: &Workload) -> Result<Batch> {
         let bytes = (0..work.height * work.width * 3).map(|_| random.bits() as u8).collect();
         let image = RgbImage::from_raw(work.width, work.height, bytes)
             .expect("the buffer has three bytes a pixel");
-        let labels: Vec<ClassIndex> =
-            (0..work.boxes).map(|_| ClassIndex(random.below(work.classes) as u32)).collect();
-        let mut side = || random.range(0.05, 0.4) as f32;
-        let boxes = labels.iter().map(|_| Cxcywh([0.5, 0.5, side(), side()])).collect();
         let size = [work.height, work.width];
-        let target = Target {
-            image_id: i as i64,
-            boxes,
-            labels,
-            knowledge: LabelKnowledge::default(),
-            size,
-            original_size: size,
-            view: None,
-        };
-        (image, target)
+        (image, target(i as i64, size, (work.boxes, work.classes), &mut random))
     };
     Batch::collate((0..work.batch).map(sample).collect(), Vec::new(), 32)
+}
+
+/// Boxes of any class around the middle of an image of `[height, width]`.
+fn target(
+    image_id: i64,
+    size: [u32; 2],
+    (boxes, classes): (usize, usize),
+    random: &mut Random,
+) -> Target {
+    let labels: Vec<ClassIndex> =
+        (0..boxes).map(|_| ClassIndex(random.below(classes) as u32)).collect();
+    let mut side = || random.range(0.05, 0.4) as f32;
+    Target {
+        image_id,
+        boxes: labels.iter().map(|_| Cxcywh([0.5, 0.5, side(), side()])).collect(),
+        labels,
+        knowledge: LabelKnowledge::default(),
+        size,
+        original_size: size,
+        view: None,
+    }
 }

@@ -1,0 +1,122 @@
+//! Few sizes for batches of many: which to record before training starts.
+
+use std::collections::BTreeMap;
+
+use super::sizes::{Size, area, covers};
+
+/// At most `most` sizes of which one covers each of `sizes`, so that padding each of those up to the
+/// least that covers it adds few pixels. Largest first.
+///
+/// Greedy: of all sizes that occur, the two whose common cover adds fewest pixels become one, until few
+/// enough are left. (Of 450 sizes of LVIS's training batches of two, 32 cover all with 9 % more pixels,
+/// 64 with 5 %.)
+pub(crate) fn buckets(sizes: &[Size], most: usize) -> Vec<Size> {
+    let mut counts = BTreeMap::<Size, f64>::new();
+    for &size in sizes {
+        *counts.entry(size).or_default() += 1.0;
+    }
+    let mut groups: Vec<Group> =
+        counts.into_iter().map(|(size, count)| Group { size, count, near: None }).collect();
+    for i in 0..groups.len() {
+        groups[i].near = nearest(&groups, i);
+    }
+    while groups.len() > most.max(1) {
+        let costs = groups.iter().enumerate().filter_map(|(i, g)| Some((g.near?, i)));
+        let Some(((_, other), i)) = costs.min_by(|a, b| a.0.0.total_cmp(&b.0.0)) else { break };
+        let (kept, gone) = (i.min(other), i.max(other));
+        let merged = groups.swap_remove(gone);
+        groups[kept].size = cover(groups[kept].size, merged.size);
+        groups[kept].count += merged.count;
+        // Who was nearest to one of the two, or to the one that moved into the gap, looks anew.
+        let moved = groups.len();
+        for j in 0..groups.len() {
+            let stale = |(_, near): (f64, usize)| [kept, gone, moved].contains(&near);
+            if j == kept || j == gone || groups[j].near.is_none_or(stale) {
+                groups[j].near = nearest(&groups, j);
+            } else if groups[j].near.is_none_or(|(cost, _)| groups[j].with(&groups[kept]) < cost) {
+                groups[j].near = Some((groups[j].with(&groups[kept]), kept));
+            }
+        }
+    }
+    let mut buckets: Vec<Size> = groups.into_iter().map(|group| group.size).collect();
+    buckets.sort_by(|a, b| area(*b).total_cmp(&area(*a)).then(b.cmp(a)));
+    buckets
+}
+
+/// How many more pixels batches of these sizes have, each padded up to the least bucket that covers it: a
+/// share.
+pub(crate) fn excess(buckets: &[Size], sizes: &[Size]) -> f64 {
+    let padded = |&size: &Size| {
+        let covering = buckets.iter().filter(|&&bucket| covers(bucket, size)).map(|&b| area(b));
+        covering.fold(f64::INFINITY, f64::min)
+    };
+    let of: f64 = sizes.iter().map(|&size| area(size)).sum();
+    if of == 0.0 { 0.0 } else { sizes.iter().map(padded).sum::<f64>() / of - 1.0 }
+}
+
+/// Sizes that share a bucket.
+struct Group {
+    /// What covers them.
+    size: Size,
+    /// Batches.
+    count: f64,
+    /// With whom it would share at least cost: the pixels added, and the other's number.
+    near: Option<(f64, usize)>,
+}
+
+impl Group {
+    /// Pixels that are added if both share a bucket.
+    fn with(&self, other: &Self) -> f64 {
+        let together = area(cover(self.size, other.size)) * (self.count + other.count);
+        together - area(self.size) * self.count - area(other.size) * other.count
+    }
+}
+
+fn cover(a: Size, b: Size) -> Size {
+    [a[0].max(b[0]), a[1].max(b[1])]
+}
+
+fn nearest(groups: &[Group], i: usize) -> Option<(f64, usize)> {
+    let others = groups.iter().enumerate().filter(|&(j, _)| j != i);
+    others.map(|(j, other)| (groups[i].with(other), j)).min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_sizes_are_their_own_buckets() {
+        let sizes = [[64, 96], [96, 64], [64, 96]];
+        assert_eq!(buckets(&sizes, 2), [[96, 64], [64, 96]]);
+        assert_eq!(excess(&buckets(&sizes, 2), &sizes), 0.0);
+        assert_eq!(buckets(&sizes, 1), [[96, 96]]);
+        assert_eq!(excess(&[[96, 96]], &sizes), 0.5);
+        assert_eq!((buckets(&[], 3), excess(&[], &[])), (vec![], 0.0));
+    }
+
+    #[test]
+    fn sizes_that_are_near_share_and_rare_ones_pay() {
+        // A hundred of the small ones: to pad those would cost more than to pad the rare one.
+        let mut sizes = vec![[640, 640]; 100];
+        sizes.extend([[672, 640], [1216, 800], [1216, 832], [800, 1216]]);
+        assert_eq!(buckets(&sizes, 4), [[1216, 832], [800, 1216], [672, 640], [640, 640]]);
+    }
+
+    #[test]
+    fn all_sizes_are_covered_and_more_buckets_add_fewer_pixels() {
+        // Sides of 320 to 1312 in no order.
+        let side = |i: i64, by: i64| 320 + (i * by) % 32 * 32;
+        let sizes: Vec<Size> = (0..500).map(|i| [side(i, 7), side(i / 3, 11)]).collect();
+        let mut last = f64::INFINITY;
+        for most in [1, 2, 4, 8, 16, 32, 64] {
+            let chosen = buckets(&sizes, most);
+            assert_eq!(chosen.len(), most);
+            assert!(chosen.windows(2).all(|pair| area(pair[0]) >= area(pair[1])));
+            let excess = excess(&chosen, &sizes);
+            assert!(excess.is_finite() && excess < last, "{most}: {excess}");
+            last = excess;
+        }
+        assert!(last < 0.12, "{last}");
+    }
+}
