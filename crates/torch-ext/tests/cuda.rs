@@ -604,6 +604,10 @@ fn what_cannot_be_recorded_or_replayed_is_refused() {
     let error = pool.replay(&recording, &[&x.narrow(0, 0, 9)]).unwrap_err().to_string();
     assert!(error.contains("[50, 64]") && error.contains("[9, 64]"), "{error}");
     assert!(pool.replay(&recording, &[]).is_err());
+    // What fails by itself costs nothing else.
+    let failed = pool.record(&[&x], &[], |_| Err(Error::Cuda("not today".into())));
+    assert!(failed.unwrap_err().to_string().contains("not today"));
+    let twice = pool.record(&[&x], &[], |places| Ok::<_, Error>(vec![&places[0] * 2.0])).unwrap();
     // The host asks for a number: there is none yet.
     let failed = pool.record(&[&x], &[], |places| {
         places[0].f_sum(Kind::Float)?.f_double_value(&[])?;
@@ -615,10 +619,10 @@ fn what_cannot_be_recorded_or_replayed_is_refused() {
     let replay = pool.replay(&recording, &[&x]).unwrap();
     close("result", &replay.results()[1], &expected[1].detach().to_device(Device::Cpu), 1e-5);
     drop(replay);
-    let recording =
-        pool.record(&[&x], &[], |places| Ok::<_, Error>(vec![&places[0] * 2.0])).unwrap();
-    let replay = pool.replay(&recording, &[&x]).unwrap();
+    let replay = pool.replay(&twice, &[&x]).unwrap();
     close("twice", &replay.results()[0], &(&x * 2.0).to_device(Device::Cpu), 1e-6);
     let error = replay.backward().unwrap_err().to_string();
     assert!(error.contains("backward"), "{error}");
+    let error = pool.record(&[&x], &[], |_| Ok::<_, Error>(vec![])).unwrap_err().to_string();
+    assert!(error.contains("takes no more"), "{error}");
 }

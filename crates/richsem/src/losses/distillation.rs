@@ -50,7 +50,8 @@ pub fn semantic_terms(
     let layers = layers as usize;
     let taught: Vec<usize> =
         if config.aux_layers { (0..layers).collect() } else { vec![layers - 1] };
-    let noised = output.denoising.as_ref().map_or(0, |(layout, _)| layout.slots);
+    // Denoising queries and slots come first, also where no image has a box.
+    let noised = queries - output.decoder.boxes.size()[2];
     let mut terms = Vec::new();
     for (tag, supervised, span) in [
         ("", Some(&decisions.queries), (noised, queries - noised)),

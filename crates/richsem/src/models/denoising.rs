@@ -49,7 +49,8 @@ impl DenoisingConfig {
     }
 
     fn layout(&self, most: i64) -> DenoisingLayout {
-        DenoisingLayout::new((self.number / most).max(1), most)
+        let groups = if most == 0 { 0 } else { (self.number / most).max(1) };
+        DenoisingLayout::new(groups, most)
     }
 
     /// P for batches whose boxes need `slots` of them, the same for nearly all batches. With the
@@ -89,7 +90,7 @@ impl DenoisingLayout {
         2 * self.groups * self.most
     }
 
-    /// Never: without boxes there is no layout.
+    /// Where no image has a box, and there are slots all the same.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -137,8 +138,8 @@ pub struct DenoisingQueries {
 }
 
 impl DenoisingQueries {
-    /// Copies of the targets' boxes; `None` if there is no box, or denoising is off. P is as small as
-    /// it can be, or `slots` of that number.
+    /// Copies of the targets' boxes. P is as small as it can be, or `slots` of that number; `None` if it is
+    /// 0, or denoising is off.
     #[must_use]
     pub fn new(
         targets: &[Target],
@@ -162,11 +163,14 @@ impl DenoisingQueries {
         slots: impl FnOnce(i64) -> i64,
     ) -> Option<Self> {
         let most = targets.iter().map(|t| t.boxes.len()).max().unwrap_or(0) as i64;
-        if most == 0 || config.number == 0 {
+        if config.number == 0 {
             return None;
         }
         let mut layout = config.layout(most);
         layout.slots = layout.slots.max(slots(layout.slots));
+        if layout.slots == 0 {
+            return None;
+        }
         let (batch, p) = (targets.len(), layout.slots as usize);
         let mut labels = vec![0i64; batch * p];
         let mut used = vec![0f32; batch * p];
@@ -285,6 +289,18 @@ mod tests {
         assert!(queries(&[target(&[])], &DenoisingConfig::default()).is_none());
         let off = DenoisingConfig { number: 0, ..DenoisingConfig::default() };
         assert!(queries(&[target(&[[0.5; 4]])], &off).is_none());
+        // Slots that are asked for are there, and nothing is in them.
+        let slots = |boxes: &[[f32; 4]], number| {
+            let config = DenoisingConfig { number, ..DenoisingConfig::default() };
+            let random = &mut Random::new(1, Stream::Denoising, 0, 0);
+            DenoisingQueries::new(&[target(boxes)], &config, 9, random, Device::Cpu, |_| 200)
+        };
+        let none = slots(&[], 100).unwrap();
+        assert!(none.layout.is_empty() && none.layout.slots == 200);
+        assert_eq!(none.used.size(), [1, 200, 1]);
+        assert_eq!(none.used.sum(Kind::Float).double_value(&[]), 0.0);
+        assert!(none.groups == slots(&[[0.5; 4]], 100).unwrap().groups.zeros_like());
+        assert!(slots(&[[0.5; 4]], 0).is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! CUDA graphs: work that was queued once, queued again as one piece. A step of a detector is
 //! thousands of small kernels, and a host needs longer to start one than a GPU to run it.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +30,8 @@ use crate::{Error, Result, backward, ffi, no_grad};
 pub struct GraphPool {
     pool: Arc<Pool>,
     device: Device,
+    /// A recording ended in the middle: libtorch's allocator does not get over it.
+    stuck: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -82,7 +85,7 @@ impl GraphPool {
         let mut pool = std::ptr::null_mut();
         // SAFETY: `pool` outlives the call.
         ffi::check(unsafe { ffi::ext_graph_pool_new(index as i32, &raw mut pool) })?;
-        Ok(Self { pool: Arc::new(Pool(pool)), device })
+        Ok(Self { pool: Arc::new(Pool(pool)), device, stuck: Cell::new(false) })
     }
 
     /// Records what `run` makes of tensors like `inputs`; none of it runs. Where results have a history
@@ -94,7 +97,8 @@ impl GraphPool {
     /// results is overwritten by the next replay.
     ///
     /// # Errors
-    /// What `run` returns; something that cannot be recorded; no room.
+    /// What `run` returns; no room; something that cannot be recorded, after which the pool records nothing
+    /// more. Earlier recordings stay what they are.
     pub fn record<E: From<Error>>(
         &mut self,
         inputs: &[&Tensor],
@@ -186,6 +190,10 @@ impl GraphPool {
         &self,
         record: impl FnOnce() -> Result<T, E>,
     ) -> Result<(Graph, T), E> {
+        if self.stuck.get() {
+            let problem = "a recording of this pool failed in its middle: it takes no more";
+            return Err(Error::Cuda(problem.into()).into());
+        }
         let mut graph = std::ptr::null_mut();
         // SAFETY: `graph` outlives the call, and the pool outlives the graph.
         ffi::check(unsafe { ffi::ext_graph_begin(self.pool.0, &raw mut graph) })?;
@@ -193,6 +201,7 @@ impl GraphPool {
         let mut capture = Capture(graph.graph);
         let result = record();
         let ended = capture.end();
+        self.stuck.set(ended.is_err());
         let result = result?;
         ended?;
         Ok((graph, result))

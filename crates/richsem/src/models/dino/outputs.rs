@@ -109,7 +109,9 @@ impl TrainingOutput {
                 logits: tensors.interm_logits.unsqueeze(0),
                 boxes: tensors.interm_boxes.unsqueeze(0),
             }),
-            denoising: layout.map(|layout| (layout, part(0, layout.len()))),
+            denoising: layout
+                .filter(|layout| !layout.is_empty())
+                .map(|layout| (layout, part(0, layout.len()))),
             region_features: tensors.region_features,
             input_references: tensors.input_references,
             unused: tensors.unused,
