@@ -227,7 +227,7 @@ fn losses(
         input_references: none(),
         unused: None,
     };
-    let criterion = Criterion::new(config.clone(), vec![5, 1, 9, 3, 2, 8, 0, 4, 1]);
+    let criterion = Criterion::new(config.clone(), &[5, 1, 9, 3, 2, 8, 0, 4, 1]);
     let key = StepKey { seed: 3, step: 7 };
     let (terms, _) = criterion.forward(&output, targets, supervision, key, &Single).unwrap();
     terms.total.backward();

@@ -62,6 +62,7 @@ unsafe extern "C" {
     fn ext_version(text: *mut *mut c_char) -> *mut c_char;
     pub(crate) fn ext_string_set(target: *mut CppString, text: *const u8, length: usize);
     pub(crate) fn ext_assign(target: *mut C_tensor, source: *const C_tensor) -> *mut c_char;
+    pub(crate) fn ext_pin_memory(target: *mut C_tensor, source: *const C_tensor) -> *mut c_char;
     pub(crate) fn ext_autocast_enter(
         cuda: c_int,
         enabled: c_int,
@@ -113,6 +114,7 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        skip: *const C_tensor,
     ) -> *mut c_char;
     pub(crate) fn ext_graph_pool_new(index: c_int, pool: *mut *mut Pool) -> *mut c_char;
     pub(crate) fn ext_graph_pool_free(pool: *mut Pool) -> *mut c_char;

@@ -8,7 +8,8 @@ use crate::{Error, Result, ffi};
 /// four lists, in place and in one pass over memory (`at::_fused_adamw_`). Tensors may be flat
 /// buffers that parameters are views of. On the CPU and on CUDA.
 ///
-/// `step_count` is the number of this step, from 1.
+/// `step_count` is the number of this step, from 1. Where `skip`, a number in the device's memory, is 1,
+/// nothing changes: the host need not know whether a gradient is finite to queue the step.
 ///
 /// # Errors
 /// When the lists differ in length, a step of 0 is given, or shapes, kinds or devices disagree.
@@ -23,6 +24,7 @@ pub fn fused_adamw(
     beta2: f64,
     weight_decay: f64,
     eps: f64,
+    skip: Option<&Tensor>,
 ) -> Result<()> {
     const OP: &str = "fused_adamw";
     if step_count < 1 {
@@ -56,6 +58,12 @@ pub fn fused_adamw(
     if let Some(param) = params.iter().find(|p| !p.is_contiguous()) {
         return Err(Error::argument(OP, "params", "contiguous", format!("{:?}", param.stride())));
     }
+    if let Some(skip) = skip
+        && (skip.numel() != 1 || skip.kind() != Kind::Float)
+    {
+        let got = format!("{:?} {:?}", skip.size(), skip.kind());
+        return Err(Error::argument(OP, "skip", "one f32 number", got));
+    }
     let steps: Vec<Tensor> = params
         .iter()
         .map(|param| Tensor::f_full([] as [i64; 0], step_count, (Kind::Float, param.device())))
@@ -74,6 +82,7 @@ pub fn fused_adamw(
             beta2,
             weight_decay,
             eps,
+            skip.map_or(std::ptr::null(), Tensor::as_ptr),
         )
     })
 }
@@ -125,6 +134,7 @@ mod tests {
                     0.999,
                     0.05,
                     1e-8,
+                    None,
                 )
                 .unwrap();
             }
@@ -139,7 +149,19 @@ mod tests {
     fn lists_of_different_lengths_are_refused() {
         let t = || Tensor::zeros([3], (Kind::Float, Device::Cpu));
         let step = |grads: &[Tensor], count| {
-            fused_adamw(&[t()], grads, &mut [t()], &mut [t()], count, 0.1, 0.9, 0.999, 0.0, 1e-8)
+            fused_adamw(
+                &[t()],
+                grads,
+                &mut [t()],
+                &mut [t()],
+                count,
+                0.1,
+                0.9,
+                0.999,
+                0.0,
+                1e-8,
+                None,
+            )
         };
         assert!(step(&[], 1).unwrap_err().to_string().contains("grads"));
         assert!(step(&[t()], 0).unwrap_err().to_string().contains("step_count"));

@@ -21,7 +21,7 @@ use crate::{
     random::{Random, Stream},
     targets::{LabelKnowledge, Target},
     train::{
-        Learner, Trace,
+        Learner, Prepared, Trace,
         inputs::{self, Split},
         observer::Silent,
     },
@@ -94,21 +94,53 @@ pub fn run(
     let batch = random_batch(work)?;
     let mut learner = Learner::new(config, vocabulary, device, Box::new(Single))?;
     let wanted = |part| only.is_none_or(|only| only == part);
-    let mut step = 0;
-    let train = wanted(Part::Train).then(|| {
-        time(work, device, || {
-            step += 1;
-            learner.backward(&batch, StepKey { seed: 0, step }, &mut Trace::default())?;
-            learner.update(1e-6)?;
-            Ok(())
-        })
-    });
-    let train = train.transpose()?;
+    let train = match wanted(Part::Train) {
+        true => {
+            let mut steps = Steps::new(&mut learner, batch)?;
+            let timing = time(work, device, || steps.next(None).map(drop))?;
+            Some(timing)
+        }
+        false => None,
+    };
+    let batch = random_batch(work)?;
     let detector = learner.into_detector();
     let inference = wanted(Part::Inference)
         .then(|| time(work, device, || detector.detect(&batch).map(drop)))
         .transpose()?;
     Ok(Timings { train, inference })
+}
+
+/// Steps as a run takes them: the next batch is prepared while the device works.
+struct Steps<'a> {
+    learner: &'a mut Learner,
+    batch: Batch,
+    prepared: Option<Prepared>,
+    step: u64,
+}
+
+impl<'a> Steps<'a> {
+    /// `first` is the first batch.
+    fn new(learner: &'a mut Learner, first: Batch) -> Result<Self> {
+        let prepared = Some(learner.prepare(&first, StepKey { seed: 0, step: 0 })?);
+        Ok(Self { learner, batch: first, prepared, step: 0 })
+    }
+
+    /// A step on the present batch; `batch`, or the same again, is that of the next.
+    fn next(&mut self, batch: Option<Batch>) -> Result<()> {
+        let Some(prepared) = self.prepared.take() else { return Ok(()) };
+        let mut trace = Trace::default();
+        let loss = self.learner.start(&self.batch, prepared, &mut trace)?;
+        let update = self.learner.start_update(1e-6)?;
+        self.step += 1;
+        if let Some(batch) = batch {
+            self.batch = batch;
+        }
+        let key = StepKey { seed: 0, step: self.step };
+        self.prepared = Some(self.learner.prepare(&self.batch, key)?);
+        loss.wait()?;
+        self.learner.finish_update(update)?;
+        Ok(())
+    }
 }
 
 fn time(work: &Workload, device: Device, mut f: impl FnMut() -> Result<()>) -> Result<Timing> {

@@ -8,7 +8,7 @@ use image::RgbImage;
 use serde::Serialize;
 use tch::Device;
 
-use super::{target, vocabulary};
+use super::{Steps, target, vocabulary};
 use crate::{
     collective::Single,
     config::Config,
@@ -18,9 +18,8 @@ use crate::{
         transforms::TransformConfig,
     },
     error::{Error, Result},
-    losses::criterion::StepKey,
     random::{Random, Stream},
-    train::{Learner, Trace, inputs},
+    train::{Learner, inputs},
 };
 
 /// What is measured: steps on images of these sizes, augmented as the settings say.
@@ -121,7 +120,7 @@ pub fn run_real(config: &Config, work: &RealSizes, device: Device) -> Result<Rea
     let source = Arc::new(Noise::new(config, work));
     let positions = 0..work.steps as u64;
     let workers = inputs::workers(config.data.workers);
-    let loader =
+    let mut loader =
         Loader::new(Arc::clone(&source) as _, positions.clone(), workers, config.data.prefetch)?;
     let vocabulary = vocabulary(work.classes);
     let mut learner = Learner::new(config, vocabulary, device, Box::new(Single))?;
@@ -131,16 +130,16 @@ pub fn run_real(config: &Config, work: &RealSizes, device: Device) -> Result<Rea
     let start_seconds = start.elapsed().as_secs_f64();
     let (mut steps, mut news) = (Vec::with_capacity(work.steps), Vec::new());
     let mut clock = Instant::now();
-    for (step, batch) in loader.enumerate() {
-        let batch = batch?;
-        let key = StepKey { seed: 0, step: step as u64 };
-        learner.backward(&batch, key, &mut Trace::default())?;
-        // It waits for the device.
-        learner.update(1e-6)?;
-        news.extend(learner.take_news());
-        let [height, width] = batch.size();
-        steps.push((batch.len() as i64, height, width, clock.elapsed().as_secs_f64() * 1e3));
-        clock = Instant::now();
+    if let Some(first) = loader.next() {
+        let mut training = Steps::new(&mut learner, first?)?;
+        for _ in 0..work.steps {
+            let images = training.batch.len() as i64;
+            let [height, width] = training.batch.size();
+            training.next(loader.next().transpose()?)?;
+            steps.push((images, height, width, clock.elapsed().as_secs_f64() * 1e3));
+            clock = Instant::now();
+            news.extend(training.learner.take_news());
+        }
     }
     let ends = WINDOWS[1..].iter().copied().chain([usize::MAX]);
     let windows = WINDOWS.into_iter().zip(ends).filter_map(|(from, to)| window(&steps, from, to));

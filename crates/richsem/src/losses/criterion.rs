@@ -7,10 +7,10 @@ use torch_ext::detr_losses::{FocalTargets, box_losses, focal_sums};
 use super::{
     boxes::{generalized_iou, l1},
     config::{LossConfig, UnknownClasses},
-    federated::sample_classes,
+    federated::Rates,
     focal::sigmoid_focal_loss,
     has_kernels,
-    matcher::{Matching, PaddedTargets, hungarian, max_size},
+    matcher::{Matching, PaddedTargets, PendingMatching, hungarian, max_size},
 };
 use crate::{
     collective::Collective,
@@ -57,7 +57,8 @@ pub struct StepKey {
 #[derive(Debug)]
 pub struct Criterion {
     config: LossConfig,
-    image_counts: Vec<u32>,
+    /// Of the federated loss, if it is one.
+    rates: Option<Rates>,
 }
 
 /// Sets of queries (decoder layers, proposals), the boxes they answer for, and what their terms
@@ -102,6 +103,23 @@ impl<'a> Step<'a> {
     }
 }
 
+/// Class, L1 and GIoU of each set, three `[S]`: sums, not yet divided.
+type Sums = [Tensor; 3];
+
+/// The terms of a step while the numbers that the matching looks at are on their way to the host. What is
+/// queued before [`Self::finish`], the device works on while the host matches.
+pub struct PendingTerms<'a> {
+    criterion: &'a Criterion,
+    step: Step<'a>,
+    supervision: &'a Supervision,
+    collective: &'a dyn Collective,
+    matching: PendingMatching,
+    /// The classes of the matched sets.
+    classes: Option<Tensor>,
+    /// Of the denoising queries: what they answer for needs no matching.
+    denoising: Option<(Matching, Option<Tensor>, Sums)>,
+}
+
 /// Suffix of a decoder layer's terms, as in the reference: none for the last.
 pub(super) fn suffix(layer: usize, layers: usize) -> String {
     if layer + 1 == layers { String::new() } else { format!("_{layer}") }
@@ -110,8 +128,9 @@ pub(super) fn suffix(layer: usize, layers: usize) -> String {
 impl Criterion {
     /// `image_counts` of the vocabulary's classes drive the federated loss.
     #[must_use]
-    pub fn new(config: LossConfig, image_counts: Vec<u32>) -> Self {
-        Self { config, image_counts }
+    pub fn new(config: LossConfig, image_counts: &[u32]) -> Self {
+        let rates = config.federated.as_ref().map(|federated| Rates::new(image_counts, federated));
+        Self { config, rates }
     }
 
     /// All terms of one step. Those that `supervision` switches off are computed and reported, and
@@ -127,25 +146,58 @@ impl Criterion {
         key: StepKey,
         collective: &dyn Collective,
     ) -> Result<(LossTerms, Decisions)> {
-        self.forward_while(output, targets, supervision, key, collective, || Ok(()))
+        self.start(output, targets, supervision, key, collective)?.finish()
     }
 
-    /// [`Self::forward`]; `meanwhile` queues more work before the host waits for the matching's costs.
+    /// The first half of [`Self::forward`]: all that does not wait for the device.
     ///
     /// # Errors
-    /// As [`Self::forward`], and what `meanwhile` returns.
-    pub fn forward_while(
-        &self,
-        output: &TrainingOutput,
-        targets: &[Target],
-        supervision: &Supervision,
+    /// What libtorch refuses.
+    pub fn start<'a>(
+        &'a self,
+        output: &'a TrainingOutput,
+        targets: &'a [Target],
+        supervision: &'a Supervision,
         key: StepKey,
-        collective: &dyn Collective,
-        meanwhile: impl FnOnce() -> Result<()>,
-    ) -> Result<(LossTerms, Decisions)> {
+        collective: &'a dyn Collective,
+    ) -> Result<PendingTerms<'a>> {
         let step = Step::new(output, targets);
-        let decisions = self.decide(&step, supervision.assignment, key, collective, meanwhile)?;
-        Ok((self.score(&step, supervision, &decisions)?, decisions))
+        let Step { padded, matched, .. } = &step;
+        let unused = output.unused.as_ref();
+        let matching = match supervision.assignment {
+            Assignment::Hungarian => hungarian(
+                (&matched.logits, &matched.boxes),
+                unused,
+                padded,
+                &self.config.matcher,
+                self.config.focal_alpha,
+            )?,
+            Assignment::MaxSize => max_size(&matched.boxes, unused, padded)?,
+        };
+        let sets = matched.logits.size()[0] as usize;
+        let sample = |first_term: usize, sets: usize| {
+            self.sample_classes(targets, first_term as u64, sets, key, collective)
+                .map(|classes| torch_ext::upload(&classes, matched.logits.device()))
+        };
+        let denoising = match &output.denoising {
+            None => None,
+            Some((layout, outputs)) => {
+                let pairs = denoising_pairs(*layout, sets - 1, &padded.counts);
+                let classes = sample(sets, sets - 1);
+                let sums = self.sums(outputs, &pairs, classes.as_ref(), targets, padded)?;
+                Some((pairs, classes, sums))
+            }
+        };
+        let classes = sample(0, sets);
+        Ok(PendingTerms {
+            criterion: self,
+            step,
+            supervision,
+            collective,
+            matching,
+            classes,
+            denoising,
+        })
     }
 
     /// All terms, with everything decided already: matching, classes, what sums are divided by.
@@ -159,84 +211,65 @@ impl Criterion {
         supervision: &Supervision,
         decisions: &Decisions,
     ) -> Result<LossTerms> {
-        self.score(&Step::new(output, targets), supervision, decisions)
+        let step = Step::new(output, targets);
+        let of = |outputs: &LayerOutputs, Supervised { matching, classes, .. }: &Supervised| {
+            self.sums(outputs, matching, classes.as_ref(), targets, &step.padded)
+        };
+        let queries = of(&step.matched, &decisions.queries)?;
+        let denoising = match (&output.denoising, &decisions.denoising) {
+            (Some((_, outputs)), Some(supervised)) => Some(of(outputs, supervised)?),
+            _ => None,
+        };
+        Ok(self.weigh(queries, denoising, supervision, decisions))
     }
 
-    fn decide(
+    /// Terms of these sums: of the matched sets, and of the denoising queries.
+    fn weigh(
         &self,
-        step: &Step,
-        assignment: Assignment,
-        key: StepKey,
-        collective: &dyn Collective,
-        meanwhile: impl FnOnce() -> Result<()>,
-    ) -> Result<Decisions> {
-        let Step { output, targets, padded, matched } = step;
-        let sets = matched.logits.size()[0] as usize;
-        let unused = output.unused.as_ref();
-        let matching = match assignment {
-            Assignment::Hungarian => hungarian(
-                (&matched.logits, &matched.boxes),
-                unused,
-                padded,
-                &self.config.matcher,
-                self.config.focal_alpha,
-                meanwhile,
-            )?,
-            Assignment::MaxSize => max_size(&matched.boxes, unused, padded, meanwhile)?,
-        };
-        let num_boxes = collective.mean((matching.len() / sets) as f64).max(1.0);
-        let sample = |first_term: usize, sets: usize| {
-            self.sample_classes(targets, first_term as u64, sets, key, collective)
-                .map(|classes| torch_ext::upload(&classes, matched.logits.device()))
-        };
-        let queries = Supervised { matching, normalizer: num_boxes, classes: sample(0, sets) };
-        let denoising = output.denoising.as_ref().map(|(layout, _)| Supervised {
-            matching: denoising_pairs(*layout, sets - 1, &padded.counts),
-            normalizer: num_boxes * layout.groups as f64,
-            classes: sample(sets, sets - 1),
-        });
-        Ok(Decisions { queries, denoising })
-    }
-
-    fn score(
-        &self,
-        step: &Step,
+        queries: Sums,
+        denoising: Option<Sums>,
         supervision: &Supervision,
         decisions: &Decisions,
-    ) -> Result<LossTerms> {
-        let Step { output, targets, padded, matched } = step;
-        let layers = matched.logits.size()[0] as usize - 1;
+    ) -> LossTerms {
+        let config = &self.config;
+        let layers = queries[0].size()[0] as usize - 1;
         let mut suffixes: Vec<String> = (0..layers).map(|l| suffix(l, layers)).collect();
         suffixes.push("_interm".into());
         let mut weights = vec![1.0; layers];
-        weights.push(self.config.interm);
-        let mut terms = self.terms(matched, &decisions.queries, targets, padded)?;
-        if let (Some((_, outputs)), Some(supervised)) = (&output.denoising, &decisions.denoising) {
-            suffixes.extend((0..layers).map(|l| format!("_dn{}", suffix(l, layers))));
-            weights.extend(vec![1.0; layers]);
-            let more = self.terms(outputs, supervised, targets, padded)?;
-            terms = std::array::from_fn(|i| Tensor::cat(&[&terms[i], &more[i]], 0));
+        weights.push(config.interm);
+        let mut normalizers = vec![decisions.queries.normalizer; layers + 1];
+        let mut sums: Vec<Tensor> = Vec::with_capacity(6);
+        match (denoising, &decisions.denoising) {
+            (Some(denoising), Some(supervised)) => {
+                suffixes.extend((0..layers).map(|l| format!("_dn{}", suffix(l, layers))));
+                weights.extend(vec![1.0; layers]);
+                normalizers.extend(vec![supervised.normalizer; layers]);
+                sums.extend(queries.into_iter().zip(denoising).flat_map(|(q, dn)| [q, dn]));
+            }
+            _ => sums.extend(queries),
         }
-
-        let config = &self.config;
         let kinds = [
             ("loss_ce", config.class, supervision.class),
             ("loss_bbox", config.l1, supervision.l1),
             ("loss_giou", config.giou, supervision.giou),
         ];
         let mut names = Vec::new();
-        let mut all_weights = Vec::new();
+        let mut factors = Vec::new();
         for (kind, weight, on) in kinds {
             for (i, (suffix, own)) in suffixes.iter().zip(&weights).enumerate() {
                 let on = on || (i == layers && supervision.interm_exempt);
                 names.push(format!("{kind}{suffix}"));
-                all_weights.push(if on { (weight * own) as f32 } else { 0.0 });
+                factors.push(if on { f64::from((weight * own) as f32) } else { 0.0 });
             }
         }
-        let values = Tensor::cat(&terms, 0);
-        let all_weights = torch_ext::upload(&Tensor::from_slice(&all_weights), values.device());
-        let total = (&values * all_weights).sum(values.kind());
-        Ok(LossTerms { names, values: values.detach(), total })
+        let sums = Tensor::cat(&sums, 0);
+        // One transfer: what each sum is divided by, and what it weighs.
+        let both: Vec<f64> = normalizers.repeat(kinds.len()).into_iter().chain(factors).collect();
+        let both = Tensor::from_slice(&both).view([2, -1]).to_kind(sums.kind());
+        let both = torch_ext::upload(&both, sums.device());
+        let values = sums / both.get(0);
+        let total = (&values * both.get(1)).sum(values.kind());
+        LossTerms { names, values: values.detach(), total }
     }
 
     /// The classes that each set's class terms look at, `[S, W]`: those of the batch come first, in
@@ -249,27 +282,27 @@ impl Criterion {
         key: StepKey,
         collective: &dyn Collective,
     ) -> Option<Tensor> {
-        let federated = self.config.federated.as_ref()?;
+        let rates = self.rates.as_ref()?;
         let present = present_classes(targets);
         let sampled: Vec<Vec<i64>> = (0..sets as u64)
             .map(|set| {
                 let item = (collective.rank() << 32) | (first_term + set);
                 let mut random = Random::new(key.seed, Stream::Federated, key.step, item);
-                sample_classes(&present, &self.image_counts, federated, &mut random)
+                rates.sample(&present, &mut random)
             })
             .collect();
         Some(Tensor::from_slice(&sampled.concat()).view([sets as i64, -1]))
     }
 
-    /// Class, L1 and GIoU of each set of a group: three `[S]`.
-    fn terms(
+    /// Class, L1 and GIoU of each set of a group.
+    fn sums(
         &self,
         outputs: &LayerOutputs,
-        supervised: &Supervised,
+        matching: &Matching,
+        classes: Option<&Tensor>,
         targets: &[Target],
         padded: &PaddedTargets,
-    ) -> Result<[Tensor; 3]> {
-        let Supervised { matching, normalizer, .. } = supervised;
+    ) -> Result<Sums> {
         let (sets, images, queries, _) = outputs.logits.size4()?;
         let device = outputs.logits.device();
         let index = |values: Vec<i64>| torch_ext::upload(&Tensor::from_slice(&values), device);
@@ -292,22 +325,22 @@ impl Criterion {
         };
         let per_set = |x: Tensor| {
             let x = x.view([sets, pairs]);
-            x.sum_dim_intlist([1i64].as_slice(), false, x.kind()) / *normalizer
+            x.sum_dim_intlist([1i64].as_slice(), false, x.kind())
         };
-        let class = self.class_terms(outputs, supervised, targets, &slots)? / *normalizer;
+        let class = self.class_sums(outputs, matching, classes, targets, &slots)?;
         Ok([class, per_set(distances), per_set(overlaps)])
     }
 
     /// Sum of the focal losses of each set, `[S]`.
-    fn class_terms(
+    fn class_sums(
         &self,
         outputs: &LayerOutputs,
-        supervised: &Supervised,
+        matching: &Matching,
+        chosen: Option<&Tensor>,
         targets: &[Target],
         slots: &Tensor,
     ) -> Result<Tensor> {
         let logits = &outputs.logits;
-        let matching = &supervised.matching;
         let device = logits.device();
         let (sets, images, queries, classes) = logits.size4()?;
         let label =
@@ -323,12 +356,11 @@ impl Criterion {
             && let Some(labels) = query_labels(matching, logits, label)
         {
             let labels = torch_ext::upload(&labels, device);
-            let (classes, known) = (supervised.classes.as_ref(), known.as_ref());
-            let targets = FocalTargets { labels: &labels, classes, known };
+            let targets = FocalTargets { labels: &labels, classes: chosen, known: known.as_ref() };
             return Ok(focal_sums(logits, targets, alpha, gamma)?);
         }
         // The columns that each set looks at, and where in them each matched label stands.
-        let (logits, width, columns, known) = match &supervised.classes {
+        let (logits, width, columns, known) = match chosen {
             None => {
                 let columns: Vec<i64> = (0..matching.len()).map(|i| i64::from(label(i))).collect();
                 let known = known.map(|k| k.view([1, images, 1, classes]));
@@ -361,6 +393,31 @@ impl Criterion {
             loss *= known.maximum(&onehot);
         }
         Ok(loss.sum_dim_intlist([1i64, 2, 3].as_slice(), false, loss.kind()))
+    }
+}
+
+impl PendingTerms<'_> {
+    /// The second half of [`Criterion::forward`]: waits, matches, and scores what was matched.
+    ///
+    /// # Errors
+    /// Predictions that are not finite; what libtorch refuses.
+    pub fn finish(self) -> Result<(LossTerms, Decisions)> {
+        let Self { criterion, step, supervision, collective, matching, classes, denoising } = self;
+        let Step { output, targets, padded, matched } = &step;
+        let matching = matching.wait()?;
+        let sets = matched.logits.size()[0] as usize;
+        let num_boxes = collective.mean((matching.len() / sets) as f64).max(1.0);
+        let sums = criterion.sums(matched, &matching, classes.as_ref(), targets, padded)?;
+        let queries = Supervised { matching, normalizer: num_boxes, classes };
+        let (of_denoising, denoising) = match (denoising, &output.denoising) {
+            (Some((matching, classes, sums)), Some((layout, _))) => {
+                let normalizer = num_boxes * layout.groups as f64;
+                (Some(sums), Some(Supervised { matching, normalizer, classes }))
+            }
+            _ => (None, None),
+        };
+        let decisions = Decisions { queries, denoising };
+        Ok((criterion.weigh(sums, of_denoising, supervision, &decisions), decisions))
     }
 }
 

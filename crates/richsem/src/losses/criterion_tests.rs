@@ -114,8 +114,9 @@ fn matched(outputs: &LayerOutputs, set: i64, targets: &[Target]) -> Vec<(i64, i6
         &padded,
         &MatcherConfig::default(),
         0.25,
-        || Ok(()),
     )
+    .unwrap()
+    .wait()
     .unwrap();
     (0..m.len()).map(|i| (m.image[i], m.query[i], m.target[i] as usize)).collect()
 }
@@ -129,7 +130,7 @@ fn every_term_equals_plain_loops() {
     let targets = some_targets();
     let layout = DenoisingLayout::new(2, 3);
     let output = output(2, Some(layout));
-    let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
+    let criterion = Criterion::new(LossConfig::default(), &[1; CLASSES as usize]);
     let terms =
         criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
     assert_eq!(terms.names.len(), 3 * (3 + 2));
@@ -167,7 +168,7 @@ fn federated_terms_look_at_their_own_classes_only() {
     let counts = vec![9, 4, 4, 1, 0, 25];
     let federated = FederatedConfig { classes: 4, power: 0.5 };
     let config = LossConfig { federated: Some(federated.clone()), ..LossConfig::default() };
-    let terms = Criterion::new(config, counts.clone())
+    let terms = Criterion::new(config, &counts)
         .forward(&output, &targets, &Supervision::default(), KEY, &Single)
         .unwrap()
         .0;
@@ -178,7 +179,7 @@ fn federated_terms_look_at_their_own_classes_only() {
         (&output.interm, 0, 2, "_interm"),
     ] {
         let mut random = Random::new(KEY.seed, Stream::Federated, KEY.step, term);
-        let columns = sample_classes(&[1, 2, 5], &counts, &federated, &mut random);
+        let columns = Rates::new(&counts, &federated).sample(&[1, 2, 5], &mut random);
         assert_eq!(columns[..3], [1, 2, 5]);
         assert_eq!(columns.len(), 4);
         let pairs = matched(outputs, set, &targets);
@@ -220,7 +221,7 @@ fn classes_an_image_says_nothing_about_can_be_left_out() {
     let expected = plain(&output.decoder, 1, &pairs, &targets, &all, counts)[0] / 4.0;
     for federated in [None, Some(FederatedConfig { classes: 6, power: 0.5 })] {
         let config = LossConfig { federated, ..config.clone() };
-        let criterion = Criterion::new(config, vec![1; CLASSES as usize]);
+        let criterion = Criterion::new(config, &[1; CLASSES as usize]);
         let terms =
             criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
         close(value(&terms, "loss_ce"), expected, "loss_ce");
@@ -233,7 +234,7 @@ fn a_batch_without_boxes_trains() {
     let output = output(2, None);
     for federated in [None, Some(FederatedConfig { classes: 3, power: 0.5 })] {
         let config = LossConfig { federated, ..LossConfig::default() };
-        let criterion = Criterion::new(config, vec![1; CLASSES as usize]);
+        let criterion = Criterion::new(config, &[1; CLASSES as usize]);
         let terms =
             criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
         assert_eq!(value(&terms, "loss_bbox"), 0.0);
@@ -247,7 +248,7 @@ fn a_batch_without_boxes_trains() {
 fn gradients_agree_with_finite_differences() {
     let targets = some_targets();
     let output = output(2, Some(DenoisingLayout::new(1, 3)));
-    let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
+    let criterion = Criterion::new(LossConfig::default(), &[1; CLASSES as usize]);
     let total = || {
         criterion
             .forward(&output, &targets, &Supervision::default(), KEY, &Single)
@@ -288,7 +289,7 @@ fn gradients_agree_with_finite_differences() {
 fn what_is_switched_off_weighs_nothing() {
     let (targets, layout) = (some_targets(), DenoisingLayout::new(2, 3));
     let output = output(2, Some(layout));
-    let criterion = Criterion::new(LossConfig::default(), vec![1; CLASSES as usize]);
+    let criterion = Criterion::new(LossConfig::default(), &[1; CLASSES as usize]);
     let total = |supervision: &Supervision| {
         let (terms, _) = criterion.forward(&output, &targets, supervision, KEY, &Single).unwrap();
         let values = Vec::<f32>::try_from(&terms.values).unwrap();

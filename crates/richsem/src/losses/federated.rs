@@ -21,29 +21,50 @@ impl Default for FederatedConfig {
     }
 }
 
-/// The classes of one term: `present` (sorted, unique), then others without replacement, never
-/// one that no training image shows.
-pub(super) fn sample_classes(
-    present: &[u32],
-    image_counts: &[u32],
-    config: &FederatedConfig,
-    random: &mut Random,
-) -> Vec<i64> {
-    let mut classes: Vec<i64> = present.iter().map(|&c| i64::from(c)).collect();
-    let wanted = config.classes.saturating_sub(classes.len());
-    // The smallest of independent exponential waiting times with these rates: a draw without
-    // replacement in proportion to the weights.
-    let mut waiting: Vec<(f64, i64)> = Vec::new();
-    for (class, &count) in image_counts.iter().enumerate() {
-        // Each class draws, wanted or not, so that a draw does not depend on who is present.
-        let u = 1.0 - random.uniform();
-        if count > 0 && present.binary_search(&(class as u32)).is_err() {
-            waiting.push((-u.ln() / f64::from(count).powf(config.power), class as i64));
-        }
+/// How often classes are drawn, made once of their image counts.
+#[derive(Debug)]
+pub(super) struct Rates {
+    /// 0 for a class that no training image shows.
+    rates: Vec<f64>,
+    /// Classes of a term.
+    classes: usize,
+}
+
+impl Rates {
+    pub(super) fn new(image_counts: &[u32], config: &FederatedConfig) -> Self {
+        let rate = |&count: &u32| match count {
+            0 => 0.0,
+            count => f64::from(count).powf(config.power),
+        };
+        Self { rates: image_counts.iter().map(rate).collect(), classes: config.classes }
     }
-    waiting.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    classes.extend(waiting.iter().take(wanted).map(|&(_, class)| class));
-    classes
+
+    /// The classes of one term: `present` (sorted, unique), then others without replacement, never
+    /// one that no training image shows.
+    pub(super) fn sample(&self, present: &[u32], random: &mut Random) -> Vec<i64> {
+        let mut classes: Vec<i64> = present.iter().map(|&c| i64::from(c)).collect();
+        let wanted = self.classes.saturating_sub(classes.len());
+        // The smallest of independent exponential waiting times with these rates: a draw without
+        // replacement in proportion to the weights.
+        let mut waiting: Vec<(f64, i64)> = Vec::with_capacity(self.rates.len());
+        let mut present = present.iter().peekable();
+        for (class, &rate) in self.rates.iter().enumerate() {
+            // Each class draws, wanted or not, so that a draw does not depend on who is present.
+            let u = 1.0 - random.uniform();
+            let is_present = present.next_if(|&&next| next as usize == class).is_some();
+            if rate > 0.0 && !is_present {
+                waiting.push((-u.ln() / rate, class as i64));
+            }
+        }
+        let order = |a: &(f64, i64), b: &(f64, i64)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        if wanted < waiting.len() {
+            waiting.select_nth_unstable_by(wanted, order);
+            waiting.truncate(wanted);
+        }
+        waiting.sort_unstable_by(order);
+        classes.extend(waiting.iter().map(|&(_, class)| class));
+        classes
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +74,8 @@ mod tests {
 
     fn sample(present: &[u32], counts: &[u32], classes: usize, item: u64) -> Vec<i64> {
         let config = FederatedConfig { classes, power: 0.5 };
-        sample_classes(present, counts, &config, &mut Random::new(0, Stream::Test, 0, item))
+        let mut random = Random::new(0, Stream::Test, 0, item);
+        Rates::new(counts, &config).sample(present, &mut random)
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use torch_ext::detr_losses::{CostWeights, matching_cost};
+use torch_ext::{
+    Download,
+    detr_losses::{CostWeights, matching_cost},
+};
 
 use super::{
     boxes::{generalized_iou, l1},
@@ -106,9 +109,27 @@ impl Matching {
     }
 }
 
+/// A matching whose numbers are on their way to the host. What is queued before [`Self::wait`], the device
+/// works on while the host matches.
+#[derive(Debug)]
+pub struct PendingMatching {
+    arriving: Arriving,
+    /// Boxes of each image.
+    counts: Vec<usize>,
+}
+
+#[derive(Debug)]
+enum Arriving {
+    /// No image has a box.
+    Nothing,
+    /// Costs `[S, B, Q, T]`; those from `too_much` on are of what must not be.
+    Costs { cost: Download, size: [usize; 4], too_much: f32 },
+    /// The query of each box, `[S, B, T]`.
+    Queries { chosen: Download, sets: usize, most: usize },
+}
+
 /// Gives each box the largest predicted box whose centre lies in it, or, if none does, the largest
-/// of its image (Detic's max-size loss). Boxes may share a query. `unused` and `meanwhile` as for
-/// [`hungarian`].
+/// of its image (Detic's max-size loss). Boxes may share a query. `unused` as for [`hungarian`].
 ///
 /// # Shapes
 /// `boxes` `[S, B, Q, 4]`, `unused` `[B, Q]`
@@ -119,12 +140,10 @@ pub fn max_size(
     boxes: &Tensor,
     unused: Option<&Tensor>,
     targets: &PaddedTargets,
-    meanwhile: impl FnOnce() -> Result<()>,
-) -> Result<Matching> {
-    let most = targets.most();
+) -> Result<PendingMatching> {
+    let (most, counts) = (targets.most(), targets.counts.clone());
     if most == 0 {
-        meanwhile()?;
-        return Ok(Matching::default());
+        return Ok(PendingMatching { arriving: Arriving::Nothing, counts });
     }
     let chosen = torch_ext::no_grad(|| {
         let (sets, images, queries, _) = boxes.size4()?;
@@ -147,44 +166,31 @@ pub fn max_size(
         let chosen = score.argmax(2, false);
         Ok::<_, Error>(torch_ext::download(&chosen)?)
     })?;
-    meanwhile()?;
-    let chosen = Vec::<i64>::try_from(chosen.wait()?.flatten(0, -1))?;
-    let (sets, images) = (boxes.size()[0] as usize, targets.counts.len());
-    let mut matching = Matching::default();
-    for set in 0..sets {
-        for (image, &count) in targets.counts.iter().enumerate() {
-            for target in 0..count {
-                let query = chosen[(set * images + image) * most as usize + target];
-                matching.push(set, image, query, target as i64);
-            }
-        }
-    }
-    Ok(matching)
+    let (sets, most) = (boxes.size()[0] as usize, most as usize);
+    Ok(PendingMatching { arriving: Arriving::Queries { chosen, sets, most }, counts })
 }
 
 /// The cost of what must not be: far above every other, far from what a sum in f64 would round.
 const NEVER: f32 = 1e9;
 
 /// Matches all sets and images: one cost tensor on the device, one transfer, then one assignment
-/// problem a set and image on the host. Queries that are `unused` match nothing. `meanwhile` is called
-/// before the host waits for the costs: the device works on what it queues while the host matches.
+/// problem a set and image on the host. Queries that are `unused` match nothing.
 ///
 /// # Shapes
 /// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]`, `unused` `[B, Q]`
 ///
 /// # Errors
-/// Costs that are not finite, with the set and image.
+/// What libtorch refuses; of [`PendingMatching::wait`]: costs that are not finite, with the set and image.
 pub fn hungarian(
     (logits, boxes): (&Tensor, &Tensor),
     unused: Option<&Tensor>,
     targets: &PaddedTargets,
     config: &MatcherConfig,
     focal_alpha: f64,
-    meanwhile: impl FnOnce() -> Result<()>,
-) -> Result<Matching> {
+) -> Result<PendingMatching> {
+    let counts = targets.counts.clone();
     if targets.most() == 0 {
-        meanwhile()?;
-        return Ok(Matching::default());
+        return Ok(PendingMatching { arriving: Arriving::Nothing, counts });
     }
     let cost = torch_ext::no_grad(|| match has_kernels(logits) {
         true => {
@@ -199,20 +205,56 @@ pub fn hungarian(
         None => cost,
     };
     let too_much = if unused.is_some() { NEVER } else { f32::INFINITY };
-    let (sets, images, q, t) = cost.size4()?;
-    let (q, t) = (q as usize, t as usize);
+    let (s, b, q, t) = cost.size4()?;
+    let size = [s, b, q, t].map(|n| n as usize);
     let cost = torch_ext::download(&cost)?;
-    meanwhile()?;
-    let cost = Vec::<f32>::try_from(cost.wait()?.flatten(0, -1))?;
-    let problems: Vec<(usize, usize)> = (0..sets as usize)
-        .flat_map(|set| (0..images as usize).map(move |image| (set, image)))
-        .collect();
-    let counts = &targets.counts;
+    Ok(PendingMatching { arriving: Arriving::Costs { cost, size, too_much }, counts })
+}
+
+impl PendingMatching {
+    /// The matching.
+    ///
+    /// # Errors
+    /// Costs that are not finite, with the set and image; what libtorch refuses.
+    pub fn wait(self) -> Result<Matching> {
+        let Self { arriving, counts } = self;
+        match arriving {
+            Arriving::Nothing => Ok(Matching::default()),
+            Arriving::Costs { cost, size, too_much } => {
+                let cost = Vec::<f32>::try_from(cost.wait()?.flatten(0, -1))?;
+                assign(&cost, size, too_much, &counts)
+            }
+            Arriving::Queries { chosen, sets, most } => {
+                let chosen = Vec::<i64>::try_from(chosen.wait()?.flatten(0, -1))?;
+                let mut matching = Matching::default();
+                for set in 0..sets {
+                    for (image, &count) in counts.iter().enumerate() {
+                        for target in 0..count {
+                            let query = chosen[(set * counts.len() + image) * most + target];
+                            matching.push(set, image, query, target as i64);
+                        }
+                    }
+                }
+                Ok(matching)
+            }
+        }
+    }
+}
+
+/// Solves the assignment of each set and image.
+fn assign(
+    cost: &[f32],
+    [sets, images, q, t]: [usize; 4],
+    too_much: f32,
+    counts: &[usize],
+) -> Result<Matching> {
+    let problems: Vec<(usize, usize)> =
+        (0..sets).flat_map(|set| (0..images).map(move |image| (set, image))).collect();
     let solved = problems
         .par_iter()
         .map(|&(set, image)| {
             let count = counts[image];
-            let block = &cost[(set * images as usize + image) * q * t..][..q * t];
+            let block = &cost[(set * images + image) * q * t..][..q * t];
             let own: Vec<f64> =
                 block.chunks(t).flat_map(|row| &row[..count]).map(|&c| f64::from(c)).collect();
             let pairs = lsap::solve(q, count, &own, false).map_err(|_| {
@@ -263,10 +305,6 @@ mod tests {
     use super::*;
     use crate::testing::{normal, target, uniform};
 
-    fn nothing() -> Result<()> {
-        Ok(())
-    }
-
     fn targets(list: &[Target]) -> PaddedTargets {
         PaddedTargets::new(list, Device::Cpu)
     }
@@ -307,9 +345,9 @@ mod tests {
             target(&[(0, [0.9, 0.9, 0.1, 0.1]), (3, [0.1, 0.1, 0.1, 0.1])]),
             target(&[(1, [0.5, 0.5, 0.1, 0.1])]),
         ]);
-        let got =
-            hungarian((&logits, &boxes), None, &list, &MatcherConfig::default(), 0.25, nothing)
-                .unwrap();
+        let got = hungarian((&logits, &boxes), None, &list, &MatcherConfig::default(), 0.25)
+            .and_then(PendingMatching::wait)
+            .unwrap();
         let mut pairs: Vec<_> =
             (0..got.len()).map(|i| (got.image[i], got.query[i], got.target[i])).collect();
         pairs.sort_unstable();
@@ -330,8 +368,9 @@ mod tests {
             target(&[(4, [0.5, 0.5, 0.4, 0.4]), (0, [0.2, 0.3, 0.1, 0.2])]),
         ];
         let config = MatcherConfig::default();
-        let all =
-            hungarian((&logits, &boxes), None, &targets(&list), &config, 0.25, nothing).unwrap();
+        let all = hungarian((&logits, &boxes), None, &targets(&list), &config, 0.25)
+            .and_then(PendingMatching::wait)
+            .unwrap();
         assert_eq!(all.len(), 2 * 5);
         for set in 0..2 {
             for image in 0..3 {
@@ -342,8 +381,8 @@ mod tests {
                     &targets(&list[image as usize..=image as usize]),
                     &config,
                     0.25,
-                    nothing,
                 )
+                .and_then(PendingMatching::wait)
                 .unwrap();
                 let batched: Vec<_> = (0..all.len())
                     .filter(|&i| all.set[i] == set && all.image[i] == image)
@@ -360,9 +399,9 @@ mod tests {
                 None,
                 &targets(&[target(&[]), target(&[]), target(&[])]),
                 &config,
-                0.25,
-                nothing
+                0.25
             )
+            .and_then(PendingMatching::wait)
             .unwrap()
             .is_empty()
         );
@@ -373,9 +412,9 @@ mod tests {
         let logits = Tensor::full([1, 1, 2, 2], f64::NAN, (Kind::Float, Device::Cpu));
         let boxes = uniform(2, &[1, 1, 2, 4]);
         let list = targets(&[target(&[(1, [0.5, 0.5, 0.2, 0.2])])]);
-        let error =
-            hungarian((&logits, &boxes), None, &list, &MatcherConfig::default(), 0.25, nothing)
-                .unwrap_err();
+        let error = hungarian((&logits, &boxes), None, &list, &MatcherConfig::default(), 0.25)
+            .and_then(PendingMatching::wait)
+            .unwrap_err();
         assert!(matches!(error, Error::NonFinite(_)), "{error}");
     }
 
@@ -394,15 +433,18 @@ mod tests {
         ])]);
         let config = MatcherConfig::default();
         let solve = |logits: &Tensor, boxes: &Tensor, unused: Option<&Tensor>| {
-            hungarian((logits, boxes), unused, &three, &config, 0.25, nothing).unwrap()
+            hungarian((logits, boxes), unused, &three, &config, 0.25)
+                .and_then(PendingMatching::wait)
+                .unwrap()
         };
         let got = solve(&logits, &boxes, Some(&unused));
         let mut expected = solve(&only(&logits), &only(&boxes), None);
         expected.query.iter_mut().for_each(|query| *query *= 2);
         assert_eq!(got.len(), 4);
         assert_eq!(got, expected);
-        let got = max_size(&boxes, Some(&unused), &three, nothing).unwrap();
-        let mut expected = max_size(&only(&boxes), None, &three, nothing).unwrap();
+        let got = max_size(&boxes, Some(&unused), &three).and_then(PendingMatching::wait).unwrap();
+        let mut expected =
+            max_size(&only(&boxes), None, &three).and_then(PendingMatching::wait).unwrap();
         expected.query.iter_mut().for_each(|query| *query *= 2);
         assert_eq!(got, expected);
     }
@@ -430,11 +472,11 @@ mod tests {
         .concat();
         let boxes = Tensor::from_slice(&boxes).view([1, 2, 3, 4]);
         let padded = PaddedTargets::new(&targets, Device::Cpu);
-        let got = max_size(&boxes, None, &padded, nothing).unwrap();
+        let got = max_size(&boxes, None, &padded).and_then(PendingMatching::wait).unwrap();
         assert_eq!(got.image, [0, 0, 1, 1]);
         assert_eq!(got.target, [0, 1, 0, 1]);
         assert_eq!(got.query, [0, 2, 1, 1]);
         let none = PaddedTargets::new(&[target(&[])], Device::Cpu);
-        assert!(max_size(&boxes, None, &none, nothing).unwrap().is_empty());
+        assert!(max_size(&boxes, None, &none).and_then(PendingMatching::wait).unwrap().is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! What learns: the detector, its objective and its optimizer, one batch at a time.
 
 use tch::{Device, Kind, Tensor};
+use torch_ext::Download;
 
 use std::{cell::RefCell, collections::BTreeMap, ops::ControlFlow};
 
@@ -23,7 +24,7 @@ use crate::{
         padding::Padding,
         parameters::Role,
     },
-    prepared::{LabelSource, Prepared},
+    prepared::{LabelSource, Prepared as PreparedLabels},
     random::{Random, Stream},
     recordings::{
         At, Recordings, Size,
@@ -47,6 +48,8 @@ pub struct Learner {
     accumulate: u64,
     collective: Box<dyn Collective>,
     recordings: RefCell<Recordings>,
+    /// Of the losses since the last update, `[1]`: not finite if one of them is not.
+    loss_sum: RefCell<Option<Tensor>>,
 }
 
 /// What a batch gave.
@@ -72,7 +75,7 @@ impl Learner {
     /// is used if the class head has no table of its own, the rest if there is a semantic branch.
     ///
     /// # Errors
-    /// As [`Detector::new`], [`Optimizer::new`], [`teacher::open`] and [`Prepared::open`]; a branch
+    /// As [`Detector::new`], [`Optimizer::new`], [`teacher::open`] and [`PreparedLabels::open`]; a branch
     /// without a teacher.
     pub fn new(
         config: &Config,
@@ -82,15 +85,17 @@ impl Learner {
     ) -> Result<Self> {
         let labels = match &config.teacher {
             Some(teacher) if config.needs_teacher() => Some(match teacher.prepared {
-                Some(_) => {
-                    LabelSource::Prepared(Box::new(Prepared::open(config, &vocabulary, device)?))
-                }
+                Some(_) => LabelSource::Prepared(Box::new(PreparedLabels::open(
+                    config,
+                    &vocabulary,
+                    device,
+                )?)),
                 None => LabelSource::Teacher(teacher::open(teacher, &vocabulary, device)?),
             }),
             _ => None,
         };
         torch_ext::set_tf32(config.train.precision != Precision::F32)?;
-        let criterion = Criterion::new(config.loss.clone(), vocabulary.image_counts());
+        let criterion = Criterion::new(config.loss.clone(), &vocabulary.image_counts());
         let text = labels.as_ref().map(LabelSource::text);
         let detector = Detector::new(&config.of_detector(), vocabulary, device, text)?;
         let semantic = match (config.semantic_branch(), labels) {
@@ -127,7 +132,17 @@ impl Learner {
         })?;
         let accumulate = config.train.accumulate;
         let recordings = RefCell::new(Recordings::of(&model.detector.config, device));
-        Ok(Self { model, optimizer, criterion, semantic, accumulate, collective, recordings })
+        let loss_sum = RefCell::default();
+        Ok(Self {
+            model,
+            optimizer,
+            criterion,
+            semantic,
+            accumulate,
+            collective,
+            recordings,
+            loss_sum,
+        })
     }
 
     /// What is left when training is over.
@@ -142,24 +157,44 @@ impl Learner {
         self.collective.as_ref()
     }
 
-    /// Adds a batch's gradients, over `accumulate`, to those there are.
+    /// What a step on a batch needs on the device, queued. Best while the device still works on the step
+    /// before.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], the gradients are then not to be used and `trace` says how far it came;
-    /// what libtorch refuses.
-    pub fn backward(&self, batch: &Batch, key: StepKey, trace: &mut Trace) -> Result<BatchLoss> {
-        let loss = guarded(|| {
+    /// What libtorch refuses.
+    pub fn prepare(&self, batch: &Batch, key: StepKey) -> Result<Prepared> {
+        let prepared = guarded(|| {
             let detector = &self.model.detector;
-            let precision = detector.config.train.precision;
             let mut recordings = self.recordings.borrow_mut();
             let denoising = self.denoising(&batch.targets, key, recordings.on());
             let few_tokens = detector.few_tokens(batch.targets.iter().map(|target| target.size));
             let of = recorded_with(batch.len(), denoising.as_ref(), few_tokens);
             let at = recordings.at(&of, batch.size());
             let normalization = detector.config.model.normalization();
+            let (images, mask) =
+                batch.normalize_to(detector.device(), &normalization, at.size(batch.size()))?;
+            Ok(Prepared { key, of, at, input: PassInput { images, mask, denoising, few_tokens } })
+        });
+        prepared.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
+    }
+
+    /// Adds a batch's gradients, over `accumulate`, to those there are. All of it is queued, but for the
+    /// matching: the device is still at work when this returns.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] of the matching, the gradients are then not to be used and `trace` says how
+    /// far it came; what libtorch refuses.
+    pub fn start(
+        &self,
+        batch: &Batch,
+        prepared: Prepared,
+        trace: &mut Trace,
+    ) -> Result<PendingLoss> {
+        let loss = guarded(|| {
+            let Prepared { key, of, at, input } = prepared;
+            let detector = &self.model.detector;
+            let mut recordings = self.recordings.borrow_mut();
             let size = at.size(batch.size());
-            let (images, mask) = batch.normalize_to(detector.device(), &normalization, size)?;
-            let input = PassInput { images, mask, denoising, few_tokens };
             if let At::New(_) = at {
                 self.record(&mut recordings, &of, size, &input);
             }
@@ -169,7 +204,7 @@ impl Learner {
             };
             let tensors = match &replay {
                 Some(replay) => TrainingTensors::from_list(replay.results()),
-                None => input.run(detector, precision)?,
+                None => input.run(detector, detector.config.train.precision)?,
             };
             let layout = input.denoising.as_ref().map(|dn| dn.layout);
             let output = trace.output.insert(TrainingOutput::new(tensors, layout));
@@ -177,23 +212,28 @@ impl Learner {
             let [height, width] = batch.size();
             let images = input.images.f_narrow(2, 0, height)?.f_narrow(3, 0, width)?;
             let losses = trace.losses.insert(self.losses(batch, &images, key, output)?);
-            // Queued before anyone waits: while the device works on it, the host has nothing to do.
             (&losses.total / self.accumulate as f64).backward();
             if let Some(replay) = replay {
                 replay.backward()?;
             }
-            // The one transfer of a step besides the matching and the gradient's norm.
             let total = losses.total.detach().view([1]);
-            let all = Tensor::cat(&[&losses.values, &total], 0).to_device(Device::Cpu);
-            let mut values = Vec::<f32>::try_from(all)?;
-            let loss = values.pop().map_or(f64::NAN, f64::from);
-            if !loss.is_finite() {
-                return Err(Error::NonFinite("the loss is not finite".into()));
-            }
-            let terms = losses.names.iter().cloned().zip(values.into_iter().map(f64::from));
-            Ok(BatchLoss { loss, terms: terms.collect() })
+            let values = torch_ext::download(&Tensor::f_cat(&[&losses.values, &total], 0)?)?;
+            let mut sum = self.loss_sum.borrow_mut();
+            *sum = Some(match sum.take() {
+                Some(before) => before + total,
+                None => total,
+            });
+            Ok(PendingLoss { names: losses.names.clone(), values })
         });
         loss.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
+    }
+
+    /// [`Self::prepare`], [`Self::start`] and the loss.
+    ///
+    /// # Errors
+    /// As theirs; [`Error::NonFinite`] for the loss.
+    pub fn backward(&self, batch: &Batch, key: StepKey, trace: &mut Trace) -> Result<BatchLoss> {
+        self.start(batch, self.prepare(batch, key)?, trace)?.wait()
     }
 
     /// Records passes for batches of these shapes, `[images, height, width]`, before they come: for the
@@ -357,8 +397,12 @@ impl Learner {
             }
             _ => None,
         };
+        let pending = self.criterion.start(output, targets, supervision, key, collective)?;
+        let Some((config, source, branch)) = semantic else {
+            return pending.finish().map(|(losses, _)| losses);
+        };
         let mut map = None;
-        let mut label = |source: &LabelSource, boxes: &Tensor| {
+        let mut ask = |boxes: &Tensor| {
             let teacher = match source {
                 LabelSource::Teacher(teacher) => teacher,
                 // Of the batch's own boxes: `prepared` refuses settings that ask for others.
@@ -372,25 +416,18 @@ impl Learner {
         };
         // Boxes that are known are labelled while the host matches.
         let mut known = None;
-        let (mut losses, decisions) =
-            self.criterion.forward_while(output, targets, supervision, key, collective, || {
-                if let Some((config, source, _)) = semantic
-                    && config.target_boxes == TargetBoxes::GroundTruth
-                    && targets.iter().any(|t| !t.boxes.is_empty())
-                {
-                    let boxes = torch_ext::upload(&target_boxes(targets), images.device());
-                    known = Some(label(source, &boxes)?);
-                }
-                Ok(())
-            })?;
-        if let Some((config, source, branch)) = semantic {
-            let mut label = |boxes: &Tensor| match known.take() {
-                Some(labels) => Ok(labels),
-                None => label(source, boxes),
-            };
-            let more = semantic_terms(config, branch, output, targets, &decisions, &mut label)?;
-            losses.append(more);
+        if config.target_boxes == TargetBoxes::GroundTruth
+            && targets.iter().any(|t| !t.boxes.is_empty())
+        {
+            let boxes = torch_ext::upload(&target_boxes(targets), images.device());
+            known = Some(ask(&boxes)?);
         }
+        let (mut losses, decisions) = pending.finish()?;
+        let mut label = |boxes: &Tensor| match known.take() {
+            Some(labels) => Ok(labels),
+            None => ask(boxes),
+        };
+        losses.append(semantic_terms(config, branch, output, targets, &decisions, &mut label)?);
         Ok(losses)
     }
 
@@ -411,22 +448,87 @@ impl Learner {
         label_batch(teacher.as_ref(), batch, device, &normalization).map(Some)
     }
 
-    /// Clips and applies the gradients, and starts new ones. Returns their norm before clipping.
+    /// Clips and applies the gradients, queued behind what is queued by now. Where the gradient or the loss
+    /// turns out not to be finite, nothing is applied.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], with nothing applied; what libtorch refuses.
-    pub fn update(&mut self, lr_factor: f64) -> Result<f64> {
+    /// What libtorch refuses.
+    pub fn start_update(&mut self, lr_factor: f64) -> Result<PendingUpdate> {
         guarded(|| {
-            let norm = self.optimizer.clip();
+            let norm = self.optimizer.clip()?;
+            let finite = match self.loss_sum.borrow_mut().take() {
+                Some(loss) => (&norm + loss.view([])).isfinite(),
+                None => norm.isfinite(),
+            };
+            self.optimizer.step(lr_factor, Some(&finite.logical_not().to_kind(Kind::Float)))?;
+            Ok(PendingUpdate(torch_ext::download(&norm.view([1]).to_kind(Kind::Float))?))
+        })
+    }
+
+    /// Waits for an update, and starts new gradients. Returns the norm of the old ones before clipping.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], with nothing applied and the gradients as they were; what libtorch refuses.
+    pub fn finish_update(&mut self, update: PendingUpdate) -> Result<f64> {
+        guarded(|| {
+            let norm = update.0.wait()?.f_double_value(&[0])?;
             if !norm.is_finite() {
                 return Err(Error::NonFinite("the gradient is not finite".into()));
             }
-            self.optimizer.step(lr_factor)?;
             self.optimizer.zero_grad();
             Ok(norm)
         })
     }
+
+    /// [`Self::start_update`] and [`Self::finish_update`].
+    ///
+    /// # Errors
+    /// As theirs.
+    pub fn update(&mut self, lr_factor: f64) -> Result<f64> {
+        let update = self.start_update(lr_factor)?;
+        self.finish_update(update)
+    }
 }
+
+/// A batch on the device; see [`Learner::prepare`].
+#[derive(Debug)]
+pub struct Prepared {
+    key: StepKey,
+    /// What its recording depends on besides the size.
+    of: [i64; 3],
+    at: At,
+    input: PassInput,
+}
+
+/// A loss on its way to the host.
+#[derive(Debug)]
+pub struct PendingLoss {
+    names: Vec<String>,
+    /// The terms, then the weighted objective.
+    values: Download,
+}
+
+impl PendingLoss {
+    /// The loss.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`]; what an earlier kernel failed with.
+    pub fn wait(self) -> Result<BatchLoss> {
+        guarded(|| {
+            let mut values = Vec::<f32>::try_from(self.values.wait()?)?;
+            let loss = values.pop().map_or(f64::NAN, f64::from);
+            if !loss.is_finite() {
+                return Err(Error::NonFinite("the loss is not finite".into()));
+            }
+            let terms = self.names.into_iter().zip(values.into_iter().map(f64::from));
+            Ok(BatchLoss { loss, terms: terms.collect() })
+        })
+    }
+}
+
+/// An update whose norm is on its way to the host.
+#[derive(Debug)]
+pub struct PendingUpdate(Download);
 
 /// All that a recorded pass depends on besides the size of the images.
 fn recorded_with(

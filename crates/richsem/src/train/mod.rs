@@ -23,7 +23,7 @@ pub use checkpoint::{Position, Window};
 pub use claim::NewRun;
 pub use fingerprint::Fingerprint;
 pub use inputs::check_vocabularies;
-pub use learner::{BatchLoss, Learner, Trace};
+pub use learner::{BatchLoss, Learner, PendingLoss, PendingUpdate, Prepared, Trace};
 pub(crate) use lock::lock_folder;
 pub use model::TrainingModel;
 pub use observer::Observer;

@@ -14,7 +14,8 @@ use std::{
 use tch::Device;
 
 use super::{
-    Fingerprint, Learner, NewRun, Observer, Position, changes, checkpoint, diagnose, init,
+    BatchLoss, Fingerprint, Learner, NewRun, Observer, Position, Prepared, changes, checkpoint,
+    diagnose, init,
     inputs::{Split, batches, check_boxes, check_files, check_vocabularies, extra_sets, workers},
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
@@ -325,22 +326,38 @@ impl Trainer<'_> {
             self.config.train;
         self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
         let mut mark = Instant::now();
-        while self.position.batch < batches {
-            let Some(batch) = loader.next() else { break };
-            let batch = batch?;
+        let mut upcoming = self.upcoming(batches, loader);
+        while let Some(next) = upcoming.take() {
+            let (batch, prepared) = next?;
             for message in &batch.skipped {
                 self.observer.message(&format!("skipped: {message}"));
             }
-            let loss = self.accumulate(&batch)?;
+            let mut trace = Trace::default();
+            let loss = self.learner.start(&batch, prepared, &mut trace);
+            let loss = loss.map_err(|error| self.explain(error, &batch, &trace))?;
             if let Some(news) = self.learner.take_news() {
                 self.observer.message(&news);
             }
             self.position.batch += 1;
             self.position.micro_steps += 1;
             let updated = self.position.batch.is_multiple_of(accumulate);
+            let update = match updated {
+                true => Some(self.learner.start_update(self.lr_factor())?),
+                false => None,
+            };
+            // While the device works on this one.
+            upcoming = self.upcoming(batches, loader);
+            let loss = loss.wait().map_err(|error| self.explain(error, &batch, &trace))?;
+            let loss = self.count(&batch, loss);
             self.position.window.seconds += mark.elapsed().as_secs_f64();
             mark = Instant::now();
-            let row = if updated { self.update(&batch)? } else { None };
+            let row = match update {
+                Some(update) => {
+                    let norm = self.learner.finish_update(update);
+                    self.updated(norm.map_err(|error| self.explain(error, &batch, &trace))?)?
+                }
+                None => None,
+            };
             self.observer.batch(loss, batch.len(), row.as_ref());
             if updated && self.position.batch < batches {
                 let stop = self.stop.load(Ordering::Relaxed);
@@ -385,12 +402,21 @@ impl Trainer<'_> {
         }
     }
 
-    /// Adds a batch's gradients; the weighted objective.
-    fn accumulate(&mut self, batch: &Batch) -> Result<f64> {
+    /// The epoch's next batch, on its way to the device; none at its end.
+    fn upcoming(&self, batches: u64, loader: &mut Loader) -> Option<Result<(Batch, Prepared)>> {
+        if self.position.batch >= batches {
+            return None;
+        }
         let key = StepKey { seed: self.config.seed, step: self.position.micro_steps };
-        let mut trace = Trace::default();
-        let losses = self.learner.backward(batch, key, &mut trace);
-        let losses = losses.map_err(|error| self.explain(error, batch, &trace))?;
+        loader.next().map(|batch| {
+            let batch = batch?;
+            let prepared = self.learner.prepare(&batch, key)?;
+            Ok((batch, prepared))
+        })
+    }
+
+    /// Adds a batch's loss to the sums of the window; returns the weighted objective.
+    fn count(&mut self, batch: &Batch, losses: BatchLoss) -> f64 {
         let window = &mut self.position.window;
         window.batches += 1;
         window.images += batch.len();
@@ -405,7 +431,7 @@ impl Trainer<'_> {
             *sum += value;
             *count += 1;
         }
-        Ok(losses.loss)
+        losses.loss
     }
 
     /// Says more about a number that is not finite; other errors stay as they are.
@@ -419,12 +445,15 @@ impl Trainer<'_> {
         }
     }
 
-    /// Clips and applies the gradients.
-    fn update(&mut self, batch: &Batch) -> Result<Option<TrainRow>> {
+    /// What the rates are multiplied with now.
+    fn lr_factor(&self) -> f64 {
+        lr_factor(&self.config.train, self.position.epoch, self.position.updates)
+    }
+
+    /// An update was applied to gradients of that norm.
+    fn updated(&mut self, norm: f64) -> Result<Option<TrainRow>> {
+        let factor = self.lr_factor();
         let config = &self.config.train;
-        let factor = lr_factor(config, self.position.epoch, self.position.updates);
-        let norm = self.learner.update(factor);
-        let norm = norm.map_err(|error| self.explain(error, batch, &Trace::default()))?;
         self.position.updates += 1;
         self.position.window.updates += 1;
         self.position.window.grad_norm += norm;

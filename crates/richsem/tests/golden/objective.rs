@@ -144,8 +144,13 @@ fn ten_optimiser_steps() {
             let total = terms.total.double_value(&[]);
             close_number(&format!("{what}: total"), total, facts.total, tolerance);
             terms.total.backward();
-            close_number(&format!("{what}: norm"), optimizer.clip(), facts.norm, tolerance);
-            optimizer.step(1.0).unwrap();
+            close_number(
+                &format!("{what}: norm"),
+                optimizer.clip().unwrap().double_value(&[]),
+                facts.norm,
+                tolerance,
+            );
+            optimizer.step(1.0, None).unwrap();
             optimizer.zero_grad();
         }
     }

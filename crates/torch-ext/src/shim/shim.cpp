@@ -185,6 +185,11 @@ void ext_string_set(std::string* target, const char* text, size_t length) noexce
   }
 }
 
+// The same in pinned memory of the host.
+char* ext_pin_memory(at::Tensor* target, const at::Tensor* source) noexcept {
+  return guarded([&] { *target = source->pin_memory(); });
+}
+
 char* ext_assign(at::Tensor* target, const at::Tensor* source) noexcept {
   return guarded([&] { *target = *source; });
 }
@@ -448,7 +453,8 @@ char* ext_fused_adamw(
     double beta1,
     double beta2,
     double weight_decay,
-    double eps) noexcept {
+    double eps,
+    at::Tensor* skip) noexcept {
   return guarded([&] {
     at::NoGradGuard no_grad;
     at::_fused_adamw_(
@@ -464,7 +470,9 @@ char* ext_fused_adamw(
         weight_decay,
         eps,
         /*amsgrad=*/false,
-        /*maximize=*/false);
+        /*maximize=*/false,
+        /*grad_scale=*/{},
+        /*found_inf=*/skip == nullptr ? std::nullopt : std::make_optional(*skip));
   });
 }
 

@@ -175,7 +175,7 @@ fn step(
     noised.references = noised.references.to_kind(Kind::Double);
     let input = Input { denoising: Some(&noised), ..Input::new(&images, &mask) };
     let output = dino.forward_train(&input).unwrap();
-    let criterion = Criterion::new(LossConfig::default(), vec![1; 5]);
+    let criterion = Criterion::new(LossConfig::default(), &[1; 5]);
     let supervision = Supervision { assignment, ..Supervision::default() };
     let key = StepKey { seed: 1, step: 0 };
     let (terms, _) = criterion.forward(&output, &targets, &supervision, key, &Single).unwrap();

@@ -236,11 +236,11 @@ impl Run<'_> {
                 return Err(Error::NonFinite(format!("the loss is {value}")));
             }
             loss.f_backward()?;
-            let norm = self.optimizer.clip();
+            let norm = self.optimizer.clip()?.f_double_value(&[])?;
             if !norm.is_finite() {
                 return Err(Error::NonFinite("the gradient is not finite".into()));
             }
-            self.optimizer.step(lr_factor)?;
+            self.optimizer.step(lr_factor, None)?;
             self.optimizer.zero_grad();
             let mut scale = self.clip.logit_scale.shallow_clone();
             let _ = torch_ext::no_grad(|| scale.f_clamp_max_(MOST_SCALE.ln()))?;

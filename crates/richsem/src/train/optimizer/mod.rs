@@ -112,25 +112,37 @@ impl Optimizer {
         }
     }
 
-    /// Norm of the whole gradient; it is scaled to at most the configured norm, unless the norm is
-    /// not finite: then the gradient stays as it is, for whoever asks where that came from.
-    pub fn clip(&mut self) -> f64 {
-        let norms: Vec<Tensor> = self.groups.iter().map(|g| g.grads.norm()).collect();
-        let norm = Tensor::stack(&norms, 0).norm().double_value(&[]);
-        let factor = self.clip_max_norm / (norm + 1e-6);
-        if norm.is_finite() && self.clip_max_norm > 0.0 && factor < 1.0 {
-            for group in &mut self.groups {
-                let _ = group.grads.multiply_scalar_(factor);
-            }
-        }
-        norm
-    }
-
-    /// One update, at the configured rates times `lr_factor`.
+    /// Norm of the whole gradient, `[]`, where the gradient is; the gradient is scaled to at most the
+    /// configured norm, unless its own is not finite: then it stays as it is, for whoever asks where that
+    /// came from.
     ///
     /// # Errors
     /// What libtorch refuses.
-    pub fn step(&mut self, lr_factor: f64) -> Result<()> {
+    pub fn clip(&mut self) -> Result<Tensor> {
+        torch_ext::no_grad(|| {
+            let norms: Vec<Tensor> = self
+                .groups
+                .iter()
+                .map(|g| g.grads.f_norm())
+                .collect::<std::result::Result<_, _>>()?;
+            let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
+            if self.clip_max_norm > 0.0 {
+                let factor = (&norm + 1e-6).reciprocal() * self.clip_max_norm;
+                let factor = factor.clamp_max(1.0).where_self(&norm.isfinite(), &norm.ones_like());
+                for group in &mut self.groups {
+                    let _ = group.grads.f_mul_(&factor)?;
+                }
+            }
+            Ok(norm)
+        })
+    }
+
+    /// One update, at the configured rates times `lr_factor`. Where `skip` is a 1 (one f32 number in the
+    /// device's memory) the weights stay as they are.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn step(&mut self, lr_factor: f64, skip: Option<&Tensor>) -> Result<()> {
         self.steps += 1;
         torch_ext::no_grad(|| {
             for g in &mut self.groups {
@@ -145,6 +157,7 @@ impl Optimizer {
                     BETAS.1,
                     g.rule.weight_decay,
                     EPS,
+                    skip,
                 )?;
                 if let (Some(mean), Some(ema)) = (&mut g.ema, &self.ema) {
                     let _ = mean.f_lerp_(&g.params, 1.0 - ema.decay_at(self.steps))?;
