@@ -12,7 +12,25 @@ use richsem::{
     predict::ReadAhead,
 };
 
-/// Every picture once, in order, resized as the detector's settings say.
+/// Images of these `[height, width]` in the order in which to read them: as they are one by one, and in
+/// batches those of like shape together, so that little is padded. Those of unknown size come last.
+pub(crate) fn order(
+    sizes: impl Iterator<Item = Option<[u32; 2]>>,
+    batch_size: usize,
+) -> Vec<usize> {
+    let aspects: Vec<f64> = sizes
+        .map(|size| {
+            size.map_or(f64::INFINITY, |[height, width]| f64::from(height) / f64::from(width))
+        })
+        .collect();
+    let mut order: Vec<usize> = (0..aspects.len()).collect();
+    if batch_size > 1 {
+        order.sort_by(|&a, &b| aspects[a].total_cmp(&aspects[b]));
+    }
+    order
+}
+
+/// Every image once, in [`order`], resized as the detector's settings say.
 pub(crate) fn source(
     store: Arc<ImageStore>,
     entries: Vec<ImageEntry>,
@@ -22,7 +40,10 @@ pub(crate) fn source(
 ) -> DetectionSource {
     DetectionSource {
         store,
-        order: (0..entries.len() as u32).collect(),
+        order: order(entries.iter().map(|entry| entry.size), batch_size)
+            .into_iter()
+            .map(|i| i as u32)
+            .collect(),
         entries: Arc::new(entries),
         share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Short },
         transform: Transform::Eval(config.data.resize.clone()),
@@ -39,4 +60,16 @@ pub(crate) fn source(
 pub(crate) fn ahead() -> ReadAhead {
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
     ReadAhead { workers, prefetch: workers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_of_like_shape_are_read_together_where_they_share_a_batch() {
+        let sizes = [Some([480, 640]), None, Some([640, 480]), Some([300, 400]), Some([500, 500])];
+        assert_eq!(order(sizes.into_iter(), 1), [0, 1, 2, 3, 4]);
+        assert_eq!(order(sizes.into_iter(), 2), [0, 3, 4, 2, 1]);
+    }
 }

@@ -278,9 +278,16 @@ impl Detector {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let output = self.infer(batch)?;
+        self.boxes(&self.infer(batch)?, batch)
+    }
+
+    /// Detections of what [`Self::infer`] gave for a batch, as [`Self::detect`].
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn boxes(&self, output: &InferenceOutput, batch: &Batch) -> Result<Vec<Vec<ScoredBox>>> {
         let sizes: Vec<[u32; 2]> = batch.targets.iter().map(|t| t.original_size).collect();
-        postprocess(&output, &sizes, self.config.eval.max_detections)
+        guarded(|| postprocess(output, &sizes, self.config.eval.max_detections))
     }
 }
 

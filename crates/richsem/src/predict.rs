@@ -4,11 +4,11 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use crate::{
     boxes::Xywh,
-    data::{detection_source::DetectionSource, loader::Loader},
+    data::{batch::Batch, detection_source::DetectionSource, loader::Loader},
     detections::Detection,
     detector::Detector,
     error::Result,
-    models::postprocess::ScoredBox,
+    models::{dino::InferenceOutput, postprocess::ScoredBox},
     vocabulary::Vocabulary,
 };
 
@@ -21,29 +21,74 @@ pub struct ReadAhead {
     pub prefetch: usize,
 }
 
-/// Detects on every picture of a source and hands the results over, image by image: its id, its
-/// `[height, width]`, and what was found. `each` can end it early.
+/// A batch that went through a detector.
+#[derive(Debug)]
+pub struct Detected {
+    /// What was detected in; without images where all of them are broken.
+    pub batch: Batch,
+    /// What the network gives; none for a batch without images.
+    pub output: Option<InferenceOutput>,
+    /// Of each image, in pixels of the original.
+    pub found: Vec<Vec<ScoredBox>>,
+}
+
+/// Detects in every batch of a source and hands them over. The device works on the next one meanwhile.
+/// `each` can end it early.
 ///
 /// # Errors
-/// Too many broken pictures; what libtorch refuses.
+/// Too many broken images; what libtorch refuses; what `each` returns.
+pub fn detect_batches(
+    detector: &Detector,
+    source: DetectionSource,
+    ahead: ReadAhead,
+    mut each: impl FnMut(Detected) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let batches = source.batches()?;
+    let mut loader = Loader::new(Arc::new(source), 0..batches, ahead.workers, ahead.prefetch)?;
+    let mut queued = None;
+    loop {
+        let next = match loader.next() {
+            None => None,
+            Some(batch) => {
+                let batch = batch?;
+                let output = if batch.is_empty() { None } else { Some(detector.infer(&batch)?) };
+                Some((batch, output))
+            }
+        };
+        let last = next.is_none();
+        if let Some((batch, output)) = std::mem::replace(&mut queued, next) {
+            let found = match &output {
+                Some(output) => detector.boxes(output, &batch)?,
+                None => Vec::new(),
+            };
+            if each(Detected { batch, output, found })?.is_break() {
+                return Ok(());
+            }
+        }
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// As [`detect_batches`], image by image: its id, its `[height, width]`, and what was found.
+///
+/// # Errors
+/// As [`detect_batches`].
 pub fn detect_all(
     detector: &Detector,
     source: DetectionSource,
     ahead: ReadAhead,
     mut each: impl FnMut(i64, [u32; 2], Vec<ScoredBox>) -> ControlFlow<()>,
 ) -> Result<()> {
-    let batches = source.batches()?;
-    let loader = Loader::new(Arc::new(source), 0..batches, ahead.workers, ahead.prefetch)?;
-    for batch in loader {
-        let batch = batch?;
-        let found = detector.detect(&batch)?;
+    detect_batches(detector, source, ahead, |Detected { batch, found, .. }| {
         for (target, boxes) in batch.targets.iter().zip(found) {
             if each(target.image_id, target.original_size, boxes).is_break() {
-                return Ok(());
+                return Ok(ControlFlow::Break(()));
             }
         }
-    }
-    Ok(())
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 /// In the form of result files: category ids, corner and size.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,25 +12,21 @@ use richsem::{
     boxes::Xywh,
     checkpoint_io::safetensors,
     data::{
-        batch::Batch,
         dataset::Dataset,
-        detection_source::{BrokenImages, ImageEntry},
+        detection_source::{BrokenImages, DetectionSource, ImageEntry},
         image_io,
         image_io::Orientation,
         image_store::ImageStore,
-        loader::Loader,
     },
     detector::Detector,
     draw::{self, Labeled},
     error::{guarded, write_atomically},
-    models::{
-        dino::InferenceOutput,
-        postprocess::{ScoredBox, postprocess},
-    },
-    predict::to_detections,
+    models::{dino::InferenceOutput, postprocess::ScoredBox},
+    predict::{Detected, detect_batches, to_detections},
     stored_batch::StoredBatch,
     targets::LabelKnowledge,
 };
+use tch::Tensor;
 
 use crate::{
     args::{self, DeviceArgs, score},
@@ -92,6 +89,9 @@ pub(crate) struct Args {
     /// without annotations (a test set's) serves, too
     #[arg(long, value_name = "FILE", conflicts_with = "tensor")]
     annotations: Option<PathBuf>,
+    /// Images at once: more are faster on a GPU
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "tensor", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
     /// Draws nothing: detections.json and the table alone
     #[arg(long)]
     no_pictures: bool,
@@ -104,6 +104,8 @@ const MOST_ROWS: usize = 200;
 
 /// What was found in one picture.
 struct Found {
+    /// Which of the images it is, from 0.
+    number: usize,
     image_id: i64,
     picture: PathBuf,
     boxes: Vec<ScoredBox>,
@@ -146,29 +148,36 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
              the file"
         ));
     }
-    for (i, batch) in nameable.iter().copied().zip(batches(&detector, &pictures, &nameable)?) {
-        let (picture, image_id) = (&pictures[i], ids[i]);
-        let batch = batch?;
-        if batch.is_empty() {
-            failed += 1;
+    let mut done = failed;
+    if let Some(source) = source(&detector, &pictures, &nameable, args.batch.into()) {
+        let take = |Detected { batch, output, found: boxes }: Detected| {
             for problem in &batch.skipped {
+                failed += 1;
                 counter.note(&format!("skipped: {problem}"));
             }
-        } else {
-            let (output, boxes) = detect(&detector, &batch, args.conf)?;
-            if !args.no_pictures {
-                draw_boxes(picture, &drawn[i], &boxes, &detector)?;
+            done += batch.skipped.len() + batch.len();
+            for (b, (target, mut boxes)) in batch.targets.iter().zip(boxes).enumerate() {
+                let number = target.image_id as usize;
+                let (picture, image_id) = (&pictures[number], ids[number]);
+                boxes.retain(|found| found.score >= args.conf);
+                if !args.no_pictures {
+                    draw_boxes(picture, &drawn[number], &boxes, &detector)?;
+                }
+                if let (Some(output), true) = (&output, args.raw.is_some()) {
+                    let prefix =
+                        if pictures.len() == 1 { String::new() } else { format!("{image_id}.") };
+                    let own = |x: &Tensor| x.narrow(0, b as i64, 1).copy();
+                    raw.insert(format!("{prefix}pred_logits"), own(&output.pred_logits));
+                    raw.insert(format!("{prefix}pred_boxes"), own(&output.pred_boxes));
+                }
+                found.push(Found { number, image_id, picture: picture.clone(), boxes });
             }
-            if args.raw.is_some() {
-                let prefix =
-                    if pictures.len() == 1 { String::new() } else { format!("{image_id}.") };
-                raw.insert(format!("{prefix}pred_logits"), output.pred_logits);
-                raw.insert(format!("{prefix}pred_boxes"), output.pred_boxes);
-            }
-            found.push(Found { image_id, picture: picture.clone(), boxes });
-        }
-        counter.set(i + 1, pictures.len());
+            counter.set(done, pictures.len());
+            Ok(ControlFlow::Continue(()))
+        };
+        guarded(|| detect_batches(&detector, source, reading::ahead(), take))?;
     }
+    found.sort_by_key(|found| found.number);
     drop(counter);
     if let Some(news) = detector.take_news() {
         output::note(news);
@@ -229,39 +238,32 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// One picture a batch, read ahead; empty, with the reason, where it cannot be read.
-fn batches(detector: &Detector, pictures: &[PathBuf], nameable: &[usize]) -> Result<Loader> {
-    let entry = |&i: &usize| ImageEntry {
+/// The images in batches, each with its number as its id; none if there are none.
+fn source(
+    detector: &Detector,
+    pictures: &[PathBuf],
+    nameable: &[usize],
+    batch: usize,
+) -> Option<DetectionSource> {
+    // What cannot be read is told when it is its turn.
+    let size = |&i: &usize| match batch {
+        1 => None,
+        _ => image_io::size(&pictures[i], Orientation::Exif).ok(),
+    };
+    let order = reading::order(nameable.iter().map(size), batch);
+    let entry = |i: usize| ImageEntry {
         name: pictures[i].to_string_lossy().into_owned(),
-        id: i as i64 + 1,
+        id: i as i64,
         size: None,
         boxes: Vec::new(),
         labels: Vec::new(),
         knowledge: LabelKnowledge::default(),
     };
-    let entries = nameable.iter().map(entry).collect();
+    let entries: Vec<ImageEntry> = order.into_iter().map(|at| entry(nameable[at])).collect();
     // Names are whole paths, so the folder before them is none.
-    let store = ImageStore::folder(PathBuf::new(), Orientation::Exif);
+    let store = Arc::new(ImageStore::folder(PathBuf::new(), Orientation::Exif));
     let broken = Arc::new(BrokenImages::new(usize::MAX));
-    let source = reading::source(Arc::new(store), entries, &detector.config, 1, broken);
-    let count = if nameable.is_empty() { 0 } else { source.batches()? };
-    let ahead = reading::ahead();
-    Ok(Loader::new(Arc::new(source), 0..count, ahead.workers, ahead.prefetch)?)
-}
-
-/// The network's output, and the boxes with at least the score.
-fn detect(
-    detector: &Detector,
-    batch: &Batch,
-    least: f32,
-) -> Result<(InferenceOutput, Vec<ScoredBox>)> {
-    Ok(guarded(|| {
-        let output = detector.infer(batch)?;
-        let sizes: Vec<[u32; 2]> = batch.targets.iter().map(|t| t.original_size).collect();
-        let found = postprocess(&output, &sizes, detector.config.eval.max_detections)?;
-        let found = found.into_iter().flatten().filter(|b| b.score >= least).collect();
-        Ok((output, found))
-    })?)
+    (!entries.is_empty()).then(|| reading::source(store, entries, &detector.config, batch, broken))
 }
 
 fn draw_boxes(
@@ -269,7 +271,7 @@ fn draw_boxes(
     drawn: &Path,
     boxes: &[ScoredBox],
     detector: &Detector,
-) -> Result<()> {
+) -> richsem::Result<()> {
     let label = |found: &ScoredBox| {
         let category = detector.vocabulary.category(found.class);
         Labeled {
@@ -281,13 +283,13 @@ fn draw_boxes(
     };
     let mut image = image_io::decode(picture, Orientation::Exif)?.image;
     draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
-    Ok(draw::save(&image, drawn)?)
+    draw::save(&image, drawn)
 }
 
 /// COCO's results format, with the names that it lacks.
 fn write_json(path: &Path, found: &[Found], detector: &Detector) -> Result<()> {
     let mut records = Vec::new();
-    for Found { image_id, picture, boxes } in found {
+    for Found { image_id, picture, boxes, .. } in found {
         for record in to_detections(*image_id, boxes, &detector.vocabulary) {
             let class = detector.vocabulary.class_of(record.category_id);
             let name = class.map(|class| &detector.vocabulary.category(class).name);

@@ -95,7 +95,7 @@ impl Checkpoint {
     /// The tensors below a dotted `key` (`optimizer.state`), by their names from there; with no
     /// key, those of the state dict in the usual places: the whole file (or TorchScript's object),
     /// or what it holds under `state_dict`, `model`, `model_state_dict`, `net`, `network` or
-    /// `module`. A running average (`ema_model`) is read only if it is asked for. Names are those of
+    /// `module`, also one within another. A running average (`ema_model`) is read only if it is asked for. Names are those of
     /// the file, with the prefixes of wrappers.
     ///
     /// Names that share all of a storage share it here too; a part of a storage is copied.

@@ -8,6 +8,9 @@ use super::value::{Fault, Heap, Node, TensorRef, Value};
 pub(super) const USUAL: [&str; 6] =
     ["state_dict", "model", "model_state_dict", "net", "network", "module"];
 
+/// How many of those lie within each other at most.
+const NESTED: usize = 3;
+
 /// How deep values lie within values: TorchScript's deepest are at about 15.
 const DEPTH: usize = 64;
 
@@ -133,18 +136,30 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
     if let Some(Node::Object { script: true, .. }) = heap.node(root) {
         return Ok(root);
     }
-    let there: Vec<(&str, Value)> = USUAL
-        .iter()
-        .filter_map(|key| Some((*key, heap.lookup(root, key)?)))
-        .filter(|&(_, value)| holds_tensors(value))
-        .collect();
+    // What holds no tensors itself may hold what does: `{"state_dict": {"model": …}}`.
+    let mut there: Vec<(String, Value)> = Vec::new();
+    let mut level = vec![(String::new(), root)];
+    for _ in 0..NESTED {
+        let mut deeper = Vec::new();
+        for (above, value) in level {
+            for key in USUAL {
+                let Some(inner) = heap.lookup(value, key) else { continue };
+                let path = format!("{above}{key}");
+                match holds_tensors(inner) {
+                    true => there.push((path, inner)),
+                    false => deeper.push((path + ".", inner)),
+                }
+            }
+        }
+        level = deeper;
+    }
     if let [(first, one), others @ ..] = &there[..] {
         let names = |value: Value| -> Result<BTreeSet<String>, Fault> {
             Ok(below(heap, value)?.into_iter().map(|(name, _)| name).collect())
         };
         let own = if others.is_empty() { BTreeSet::new() } else { names(*one)? };
-        for &(key, other) in others {
-            if names(other)? == own {
+        for (key, other) in others {
+            if names(*other)? == own {
                 return Err(Fault::new(
                     format!("two models of the same names: at `{first}` and at `{key}`"),
                     format!("take one: richsem convert FILE OUT.safetensors --key {first}"),
