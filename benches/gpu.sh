@@ -13,6 +13,7 @@
 #   --set K=V   a setting for all trainings (may be given again)
 #   SECTION     checks kernels step                                  ours alone
 #               attention trunk train mosaic batch16 inference       beside PyTorch, a table each
+#               real real-batch16 real-mosaic  from the first step on, images of LVIS's sizes; likewise
 #               losses                      200 steps in bf16, in f32 and in f32 again; needs --data
 #               memorise tinylvis bccd      trainings, likewise
 #                                                (default: all, one after another)
@@ -37,13 +38,13 @@ while [ $# -gt 0 ]; do
         --libtorch) libtorch=$2; shift ;;
         --set) settings+=(--set "$2"); shift ;;
         checks | kernels | step | attention | trunk | train | mosaic | batch16 | inference \
-            | losses | memorise | tinylvis | bccd) sections+=("$1") ;;
+            | real | real-batch16 | real-mosaic | losses | memorise | tinylvis | bccd) sections+=("$1") ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
 [ ${#sections[@]} -gt 0 ] || sections=(checks kernels step attention trunk train mosaic batch16
-    inference losses memorise tinylvis bccd)
+    inference real real-batch16 real-mosaic losses memorise tinylvis bccd)
 richsem=$bin/richsem
 [ -x "$richsem" ] || {
     echo "error: there is no program richsem in $bin" >&2
@@ -86,6 +87,16 @@ beside() {
         --set "teacher.text={kind=\"table\",table=\"$out/clip/text.npy\"}" \
         --queries "$queries" --set "model.dino.transformer.num_queries=$queries" \
         --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" "$@" 2> "$out/$name.log" \
+        | tee "$out/$name.txt" || { tail -5 "$out/$name.log"; return 1; }
+}
+
+# Training from the first step on, on images of many sizes, and PyTorch's on the same batches.
+real() {
+    local name=$1
+    shift
+    "$python" "$root/benches/pytorch/real.py" --device "$device" --richsem "$richsem" \
+        --sizes "$root/benches/lvis_sizes.txt" --json "$out/$name.json" \
+        --set train.precision=bf16 --set data.workers=12 "$@" 2> "$out/$name.log" \
         | tee "$out/$name.txt" || { tail -5 "$out/$name.log"; return 1; }
 }
 
@@ -154,6 +165,19 @@ for section in "${sections[@]}"; do
             for batch in 1 8; do
                 beside inference-$batch --only inference --batch $batch --size "${SIZE:-800x1216}"
             done
+            ;;
+        real) real real --config "$root/configs/baseline_r50.toml" ;;
+        real-batch16)
+            # PyTorch has no memory for sixteen.
+            real real-batch16 --config "$root/configs/baseline_r50.toml" --batch 16 --steps 300 \
+                --precisions "" ;;
+        real-mosaic)
+            if [ ! -e "$out/clip/text.npy" ]; then
+                "$python" "$root/benches/random_clip.py" "$out/clip"
+            fi
+            real real-mosaic --config "$root/configs/richsem_r50.toml" --mosaic 1280 --precisions "" \
+                --set "teacher.weights=$out/clip/RN50.pt" \
+                --set "teacher.text={kind=\"table\",table=\"$out/clip/text.npy\"}"
             ;;
         losses)
             set=$data/tinylvis

@@ -260,4 +260,5 @@ def main():
     save(result, args.json)
 
 
-main()
+if __name__ == "__main__":
+    main()
