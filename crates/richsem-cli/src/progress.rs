@@ -20,6 +20,8 @@ use richsem::{
 
 use crate::{output, table};
 
+/// Batches after which it is told what a run will take.
+const FORETOLD: u64 = 20;
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -97,6 +99,8 @@ pub(crate) struct TrainProgress {
     pace: Pace,
     last_row: Option<TrainRow>,
     evaluations: Evaluations,
+    /// Batches since the start or the resume.
+    seen: u64,
 }
 
 impl TrainProgress {
@@ -118,6 +122,7 @@ impl TrainProgress {
                 measured: config.data.val.is_some(),
                 ..Evaluations::default()
             },
+            seen: 0,
         }
     }
 
@@ -140,6 +145,20 @@ impl TrainProgress {
         let later = self.epochs.saturating_sub(self.epoch + 1);
         let left = self.batches.saturating_sub(self.batch) + later * self.batches;
         hours(left as f64 * batch + self.evaluations.seconds_left(self.epoch, self.epochs))
+    }
+
+    /// What the run will take, once its pace is known.
+    fn foretell(&self) {
+        let (Some(pace), left) = (self.pace.images_a_second(), self.eta()) else { return };
+        let batches = self.epochs * self.batches;
+        let at = self.epoch * self.batches + self.batch;
+        self.above(|| {
+            output::note(format!(
+                "{batches} batches in {} epochs, {at} of them done: about {left} to go at {pace:.1} images a \
+                 second",
+                self.epochs
+            ));
+        });
     }
 
     fn notice_stop(&mut self) {
@@ -172,6 +191,10 @@ impl Observer for TrainProgress {
         self.pace.batch(images);
         if let Some(row) = row {
             self.last_row = Some(row.clone());
+        }
+        self.seen += 1;
+        if self.seen == FORETOLD {
+            self.foretell();
         }
         match (&self.bar, row) {
             (Some(bar), _) => {

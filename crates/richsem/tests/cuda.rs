@@ -223,6 +223,7 @@ fn losses(
         decoder: layers(3, 30, 1),
         interm: layers(1, 30, 2),
         denoising: Some((layout, layers(3, layout.len(), 3))),
+        matched: None,
         region_features: none(),
         input_references: none(),
         unused: None,

@@ -93,18 +93,19 @@ struct Step<'a> {
 
 impl<'a> Step<'a> {
     fn new(output: &'a TrainingOutput, targets: &'a [Target]) -> Self {
-        let (decoder, interm) = (&output.decoder, &output.interm);
-        let matched = LayerOutputs {
-            logits: Tensor::cat(&[&decoder.logits, &interm.logits], 0),
-            boxes: Tensor::cat(&[&decoder.boxes, &interm.boxes], 0),
-        };
-        let padded = PaddedTargets::new(targets, decoder.logits.device());
+        let matched = output.matched();
+        let padded = PaddedTargets::new(targets, matched.logits.device());
         Self { output, targets, padded, matched }
     }
 }
 
-/// Class, L1 and GIoU of each set, three `[S]`: sums, not yet divided.
-type Sums = [Tensor; 3];
+/// Sums of each set, not yet divided.
+struct Sums {
+    /// `[S]`
+    class: Tensor,
+    /// L1 and GIoU, `[2, S]`.
+    boxes: Tensor,
+}
 
 /// The terms of a step while the numbers that the matching looks at are on their way to the host. What is
 /// queued before [`Self::finish`], the device works on while the host matches.
@@ -220,33 +221,28 @@ impl Criterion {
             (Some((_, outputs)), Some(supervised)) => Some(of(outputs, supervised)?),
             _ => None,
         };
-        Ok(self.weigh(queries, denoising, supervision, decisions))
+        Ok(self.weigh(&queries, denoising.as_ref(), supervision, decisions))
     }
 
     /// Terms of these sums: of the matched sets, and of the denoising queries.
     fn weigh(
         &self,
-        queries: Sums,
-        denoising: Option<Sums>,
+        queries: &Sums,
+        denoising: Option<&Sums>,
         supervision: &Supervision,
         decisions: &Decisions,
     ) -> LossTerms {
         let config = &self.config;
-        let layers = queries[0].size()[0] as usize - 1;
+        let layers = queries.class.size()[0] as usize - 1;
         let mut suffixes: Vec<String> = (0..layers).map(|l| suffix(l, layers)).collect();
         suffixes.push("_interm".into());
         let mut weights = vec![1.0; layers];
         weights.push(config.interm);
         let mut normalizers = vec![decisions.queries.normalizer; layers + 1];
-        let mut sums: Vec<Tensor> = Vec::with_capacity(6);
-        match (denoising, &decisions.denoising) {
-            (Some(denoising), Some(supervised)) => {
-                suffixes.extend((0..layers).map(|l| format!("_dn{}", suffix(l, layers))));
-                weights.extend(vec![1.0; layers]);
-                normalizers.extend(vec![supervised.normalizer; layers]);
-                sums.extend(queries.into_iter().zip(denoising).flat_map(|(q, dn)| [q, dn]));
-            }
-            _ => sums.extend(queries),
+        if let (Some(_), Some(supervised)) = (denoising, &decisions.denoising) {
+            suffixes.extend((0..layers).map(|l| format!("_dn{}", suffix(l, layers))));
+            weights.extend(vec![1.0; layers]);
+            normalizers.extend(vec![supervised.normalizer; layers]);
         }
         let kinds = [
             ("loss_ce", config.class, supervision.class),
@@ -262,14 +258,32 @@ impl Criterion {
                 factors.push(if on { f64::from((weight * own) as f32) } else { 0.0 });
             }
         }
-        let sums = Tensor::cat(&sums, 0);
-        // One transfer: what each sum is divided by, and what it weighs.
+        // One transfer, `[2, 3, sets]`: what each sum is divided by, and what it weighs.
+        let sets = suffixes.len() as i64;
         let both: Vec<f64> = normalizers.repeat(kinds.len()).into_iter().chain(factors).collect();
-        let both = Tensor::from_slice(&both).view([2, -1]).to_kind(sums.kind());
-        let both = torch_ext::upload(&both, sums.device());
-        let values = sums / both.get(0);
-        let total = (&values * both.get(1)).sum(values.kind());
-        LossTerms { names, values: values.detach(), total }
+        let both = Tensor::from_slice(&both).view([2, 3, sets]).to_kind(queries.class.kind());
+        let both = torch_ext::upload(&both, queries.class.device());
+        let mut values: [Vec<Tensor>; 2] = [Vec::new(), Vec::new()];
+        let mut totals = Vec::new();
+        let mut from = 0;
+        for sums in [Some(queries), denoising].into_iter().flatten() {
+            let count = sums.class.size()[0];
+            let part = |of: i64, kinds: (i64, i64)| {
+                both.get(of).narrow(0, kinds.0, kinds.1).narrow(1, from, count)
+            };
+            let each = [(sums.class.unsqueeze(0), (0, 1)), (sums.boxes.shallow_clone(), (1, 2))];
+            for (i, (sums, kinds)) in each.into_iter().enumerate() {
+                let own = sums / part(0, kinds);
+                totals.push((&own * part(1, kinds)).sum(own.kind()));
+                values[i].push(own.detach());
+            }
+            from += count;
+        }
+        // By kind: class, L1, GIoU; in each the matched sets, then the denoising queries.
+        let values = Tensor::cat(&values.map(|of| Tensor::cat(&of, 1)), 0).flatten(0, -1);
+        let total = totals.into_iter().reduce(|sum, more| sum + more);
+        let total = total.expect("the matched sets have sums");
+        LossTerms { names, values, total }
     }
 
     /// The classes that each set's class terms look at, `[S, W]`: those of the batch come first, in
@@ -313,22 +327,19 @@ impl Criterion {
         let truth = (0..matching.len()).map(|i| matching.image[i] * most + matching.target[i]);
         let truth = padded.boxes.view([images * most, 4]).index_select(0, &index(truth.collect()));
         let pairs = matching.len() as i64 / sets;
-        let [distances, overlaps] = match has_kernels(&outputs.boxes) {
-            true => {
-                let losses = box_losses(&outputs.boxes.reshape([-1, 4]), &slots, &truth)?;
-                [losses.get(0), losses.get(1)]
-            }
+        // `[2, pairs of all sets]`
+        let losses = match has_kernels(&outputs.boxes) {
+            true => box_losses(&outputs.boxes.reshape([-1, 4]), &slots, &truth)?,
             false => {
                 let predicted = outputs.boxes.reshape([-1, 4]).index_select(0, &slots);
-                [l1(&predicted, &truth), 1.0f64 - generalized_iou(&predicted, &truth)]
+                let overlaps = 1.0f64 - generalized_iou(&predicted, &truth);
+                Tensor::stack(&[l1(&predicted, &truth), overlaps], 0)
             }
         };
-        let per_set = |x: Tensor| {
-            let x = x.view([sets, pairs]);
-            x.sum_dim_intlist([1i64].as_slice(), false, x.kind())
-        };
+        let losses = losses.view([2, sets, pairs]);
+        let boxes = losses.sum_dim_intlist([2i64].as_slice(), false, losses.kind());
         let class = self.class_sums(outputs, matching, classes, targets, &slots)?;
-        Ok([class, per_set(distances), per_set(overlaps)])
+        Ok(Sums { class, boxes })
     }
 
     /// Sum of the focal losses of each set, `[S]`.
@@ -417,7 +428,8 @@ impl PendingTerms<'_> {
             _ => (None, None),
         };
         let decisions = Decisions { queries, denoising };
-        Ok((criterion.weigh(sums, of_denoising, supervision, &decisions), decisions))
+        let terms = criterion.weigh(&sums, of_denoising.as_ref(), supervision, &decisions);
+        Ok((terms, decisions))
     }
 }
 

@@ -43,6 +43,7 @@ fn output(batch: i64, denoising: Option<DenoisingLayout>) -> TrainingOutput {
         decoder: layers(2, batch, 7),
         interm: layers(1, batch, 7),
         denoising: denoising.map(|layout| (layout, layers(2, batch, layout.len()))),
+        matched: None,
         region_features: none(),
         input_references: none(),
         unused: None,

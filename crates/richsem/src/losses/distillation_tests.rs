@@ -54,6 +54,7 @@ fn output() -> TrainingOutput {
         decoder: none(),
         interm: none(),
         denoising: Some((LAYOUT, none())),
+        matched: None,
         region_features: random(&[LAYERS, 2, p + QUERIES, DIM], 1).set_requires_grad(true),
         input_references: random(&[LAYERS, 2, p + QUERIES, 4], 2).sigmoid(),
         unused: None,

@@ -253,15 +253,25 @@ impl Dino {
     /// As [`Self::infer`].
     pub fn training_tensors(&self, input: &Input) -> Result<TrainingTensors> {
         let (proposals, decoded) = self.decode(input, true)?;
-        let LayerOutputs { logits, boxes } =
-            self.heads(&decoded.hidden, &decoded.references, input.text);
+        let outputs = self.heads(&decoded.hidden, &decoded.references, input.text);
+        // Put together and told apart here, where it is recorded.
+        let slots = input.denoising.map_or(0, |dn| dn.layout.slots);
+        let queries = outputs.logits.size()[2] - slots;
+        let matching = |of: &Tensor, proposed: &Tensor| {
+            Tensor::cat(&[of.narrow(2, slots, queries), proposed.unsqueeze(0)], 0)
+        };
+        let denoising = input.denoising.map(|_| LayerOutputs {
+            logits: outputs.logits.narrow(2, 0, slots).contiguous(),
+            boxes: outputs.boxes.narrow(2, 0, slots).contiguous(),
+        });
         Ok(TrainingTensors {
-            logits,
-            boxes,
-            interm_logits: proposals.logits,
-            interm_boxes: proposals.boxes,
+            matched: LayerOutputs {
+                logits: matching(&outputs.logits, &proposals.logits),
+                boxes: matching(&outputs.boxes, &proposals.boxes),
+            },
             region_features: decoded.hidden,
             input_references: decoded.references,
+            denoising,
             unused: proposals.unused,
         })
     }

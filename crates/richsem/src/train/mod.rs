@@ -16,6 +16,7 @@ mod optimizer;
 mod pass;
 mod run_folder;
 mod schedule;
+mod supply;
 pub(crate) mod teacher_check;
 mod trainer;
 

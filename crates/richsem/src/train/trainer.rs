@@ -20,6 +20,7 @@ use super::{
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{lr_factor, row_due},
+    supply::Supply,
     teacher_check,
 };
 use crate::{
@@ -90,6 +91,7 @@ pub(super) struct Trainer<'a> {
     /// Where the training images are.
     pub(super) store: Arc<ImageStore>,
     pub(super) position: Position,
+    supply: Supply,
     pub(super) tensorboard: EventWriter,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) stop: &'a AtomicBool,
@@ -226,6 +228,7 @@ pub fn train(
         broken,
         store: split.store,
         position,
+        supply: Supply::default(),
         tensorboard,
         observer,
         stop,
@@ -326,7 +329,8 @@ impl Trainer<'_> {
             self.config.train;
         self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
         let mut mark = Instant::now();
-        let mut upcoming = self.upcoming(batches, loader);
+        let first = if self.position.batch < batches { loader.next() } else { None };
+        let mut upcoming = first.map(|batch| self.prepare(batch));
         while let Some(next) = upcoming.take() {
             let (batch, prepared) = next?;
             for message in &batch.skipped {
@@ -346,10 +350,19 @@ impl Trainer<'_> {
                 false => None,
             };
             // While the device works on this one.
-            upcoming = self.upcoming(batches, loader);
+            let before = Instant::now();
+            let next = if self.position.batch < batches { loader.next() } else { None };
+            let waited = before.elapsed().as_secs_f64();
+            upcoming = next.map(|batch| self.prepare(batch));
+            let before = Instant::now();
             let loss = loss.wait().map_err(|error| self.explain(error, &batch, &trace))?;
+            let device = before.elapsed().as_secs_f64();
             let loss = self.count(&batch, loss);
-            self.position.window.seconds += mark.elapsed().as_secs_f64();
+            let seconds = mark.elapsed().as_secs_f64();
+            if let Some(said) = self.supply.batch(batch.len(), seconds, waited, device) {
+                self.observer.message(&said);
+            }
+            self.position.window.seconds += seconds;
             mark = Instant::now();
             let row = match update {
                 Some(update) => {
@@ -402,17 +415,12 @@ impl Trainer<'_> {
         }
     }
 
-    /// The epoch's next batch, on its way to the device; none at its end.
-    fn upcoming(&self, batches: u64, loader: &mut Loader) -> Option<Result<(Batch, Prepared)>> {
-        if self.position.batch >= batches {
-            return None;
-        }
+    /// The batch that comes next, on its way to the device.
+    fn prepare(&self, batch: Result<Batch>) -> Result<(Batch, Prepared)> {
+        let batch = batch?;
         let key = StepKey { seed: self.config.seed, step: self.position.micro_steps };
-        loader.next().map(|batch| {
-            let batch = batch?;
-            let prepared = self.learner.prepare(&batch, key)?;
-            Ok((batch, prepared))
-        })
+        let prepared = self.learner.prepare(&batch, key)?;
+        Ok((batch, prepared))
     }
 
     /// Adds a batch's loss to the sums of the window; returns the weighted objective.

@@ -262,6 +262,7 @@ pub(crate) fn official_output(fixture: &Tensors, facts: &Facts) -> TrainingOutpu
             boxes: interm.boxes.unsqueeze(0),
         },
         denoising: Some((DenoisingLayout::new(facts.groups, facts.most), layers("noised."))),
+        matched: None,
         region_features: fixture["hidden"].shallow_clone(),
         input_references: fixture["references"].shallow_clone(),
         unused: None,

@@ -17,13 +17,25 @@ use crate::{Error, Result, backward, ffi, no_grad};
 /// [`GraphPool::replay`] borrows the pool for as long as its [`Replay`] lives. Pools know nothing of each other,
 /// and may be used on threads of their own.
 ///
-/// ```compile_fail
+/// ```no_run
+/// # use torch_ext::{GraphPool, Recording};
+/// # use tch::Tensor;
+/// fn one_after_the_other(pool: &mut GraphPool, a: &Recording, b: &Recording, x: &Tensor) {
+///     let first = pool.replay(a, &[x]).unwrap();
+///     first.backward().unwrap();
+///     let second = pool.replay(b, &[x]).unwrap();
+///     second.backward().unwrap();
+/// }
+/// ```
+///
+/// ```compile_fail,E0499
 /// # use torch_ext::{GraphPool, Recording};
 /// # use tch::Tensor;
 /// fn two_at_once(pool: &mut GraphPool, a: &Recording, b: &Recording, x: &Tensor) {
 ///     let first = pool.replay(a, &[x]).unwrap();
 ///     let second = pool.replay(b, &[x]).unwrap(); // the pool is borrowed
 ///     first.backward().unwrap();
+///     second.backward().unwrap();
 /// }
 /// ```
 #[derive(Debug)]

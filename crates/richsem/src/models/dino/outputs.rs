@@ -22,21 +22,17 @@ pub struct LayerOutputs {
     pub boxes: Tensor,
 }
 
-/// What a training pass computes, before it is told apart which query is what.
+/// What a training pass computes. Its shapes depend on those of its input alone.
 #[derive(Debug)]
 pub struct TrainingTensors {
-    /// `[N, B, P + Q, C]`: of N decoder layers, denoising queries first.
-    pub logits: Tensor,
-    /// `[N, B, P + Q, 4]`
-    pub boxes: Tensor,
-    /// `[B, Q, C]`: the encoder's proposals.
-    pub interm_logits: Tensor,
-    /// `[B, Q, 4]`
-    pub interm_boxes: Tensor,
+    /// Of the matching queries: `[N + 1, B, Q, …]`, N decoder layers, then the encoder's proposals.
+    pub matched: LayerOutputs,
     /// `[N, B, P + Q, D]`, see [`TrainingOutput::region_features`].
     pub region_features: Tensor,
     /// `[N, B, P + Q, 4]`, see [`TrainingOutput::input_references`].
     pub input_references: Tensor,
+    /// Of the denoising queries, if there are any: `[N, B, P, …]`.
+    pub denoising: Option<LayerOutputs>,
     /// `[B, Q]`, see [`TrainingOutput::unused`].
     pub unused: Option<Tensor>,
 }
@@ -45,23 +41,26 @@ impl TrainingTensors {
     /// The fields in their order. No gradient flows into a layer's input references: the semantic branch,
     /// which labels boxes there, takes them as they are.
     pub(crate) fn into_list(self) -> Vec<Tensor> {
-        let references = self.input_references.detach();
-        let fields =
-            [self.logits, self.boxes, self.interm_logits, self.interm_boxes, self.region_features];
-        fields.into_iter().chain([references]).chain(self.unused).collect()
+        let Self { matched, region_features, input_references, denoising, unused } = self;
+        let mut list =
+            vec![matched.logits, matched.boxes, region_features, input_references.detach()];
+        list.extend(denoising.into_iter().flat_map(|outputs| [outputs.logits, outputs.boxes]));
+        list.extend(unused);
+        list
     }
 
     /// Of what [`Self::into_list`] gave.
     pub(crate) fn from_list(list: &[Tensor]) -> Self {
         let tensor = |i: usize| list[i].shallow_clone();
+        let outputs = |i: usize| LayerOutputs { logits: tensor(i), boxes: tensor(i + 1) };
+        let optional = &list[4..];
         Self {
-            logits: tensor(0),
-            boxes: tensor(1),
-            interm_logits: tensor(2),
-            interm_boxes: tensor(3),
-            region_features: tensor(4),
-            input_references: tensor(5),
-            unused: list.get(6).map(Tensor::shallow_clone),
+            matched: outputs(0),
+            region_features: tensor(2),
+            input_references: tensor(3),
+            denoising: (optional.len() >= 2).then(|| outputs(4)),
+            // Behind a pair, or alone.
+            unused: (optional.len() % 2 == 1).then(|| tensor(list.len() - 1)),
         }
     }
 }
@@ -75,6 +74,8 @@ pub struct TrainingOutput {
     pub interm: LayerOutputs,
     /// Denoising queries, N decoder layers.
     pub denoising: Option<(DenoisingLayout, LayerOutputs)>,
+    /// What `decoder` and `interm` are parts of, where they are parts of one.
+    pub matched: Option<LayerOutputs>,
     /// `[N, B, P + Q, D]`: the queries as the heads see them, denoising ones first.
     pub region_features: Tensor,
     /// `[N, B, P + Q, 4]`: the reference boxes that went into each layer, cxcywh in [0, 1].
@@ -91,30 +92,48 @@ impl TrainingOutput {
     /// `layout` is that of the denoising queries, if there are any.
     #[must_use]
     pub fn new(tensors: TrainingTensors, layout: Option<DenoisingLayout>) -> Self {
-        let part = |from: i64, count: i64| LayerOutputs {
-            logits: tensors.logits.narrow(2, from, count),
-            boxes: tensors.boxes.narrow(2, from, count),
-        };
-        let used = |outputs: LayerOutputs| match &tensors.unused {
+        let TrainingTensors { matched, region_features, input_references, denoising, unused } =
+            tensors;
+        let matched = match &unused {
             Some(unused) => LayerOutputs {
-                logits: outputs.logits.masked_fill(&unused.unsqueeze(-1), UNUSED_LOGIT),
-                boxes: outputs.boxes,
+                logits: matched.logits.masked_fill(&unused.unsqueeze(-1), UNUSED_LOGIT),
+                boxes: matched.boxes,
             },
-            None => outputs,
+            None => matched,
         };
-        let p = layout.map_or(0, |layout| layout.slots);
+        let layers = matched.logits.size()[0] - 1;
+        let part = |from: i64, count: i64| LayerOutputs {
+            logits: matched.logits.narrow(0, from, count),
+            boxes: matched.boxes.narrow(0, from, count),
+        };
+        let used = |outputs: LayerOutputs, layout: DenoisingLayout| LayerOutputs {
+            logits: outputs.logits.narrow(2, 0, layout.len()),
+            boxes: outputs.boxes.narrow(2, 0, layout.len()),
+        };
         Self {
-            decoder: used(part(p, tensors.logits.size()[2] - p)),
-            interm: used(LayerOutputs {
-                logits: tensors.interm_logits.unsqueeze(0),
-                boxes: tensors.interm_boxes.unsqueeze(0),
-            }),
-            denoising: layout
-                .filter(|layout| !layout.is_empty())
-                .map(|layout| (layout, part(0, layout.len()))),
-            region_features: tensors.region_features,
-            input_references: tensors.input_references,
-            unused: tensors.unused,
+            decoder: part(0, layers),
+            interm: part(layers, 1),
+            denoising: denoising
+                .zip(layout.filter(|layout| !layout.is_empty()))
+                .map(|(outputs, layout)| (layout, used(outputs, layout))),
+            matched: Some(matched),
+            region_features,
+            input_references,
+            unused,
+        }
+    }
+
+    /// The decoder layers, then the proposals, as one.
+    #[must_use]
+    pub fn matched(&self) -> LayerOutputs {
+        match &self.matched {
+            Some(LayerOutputs { logits, boxes }) => {
+                LayerOutputs { logits: logits.shallow_clone(), boxes: boxes.shallow_clone() }
+            }
+            None => LayerOutputs {
+                logits: Tensor::cat(&[&self.decoder.logits, &self.interm.logits], 0),
+                boxes: Tensor::cat(&[&self.decoder.boxes, &self.interm.boxes], 0),
+            },
         }
     }
 }
