@@ -158,6 +158,34 @@ fn one_part_alone_is_timed_and_written_for_programs() {
 }
 
 #[test]
+fn training_on_many_sizes_is_timed() {
+    let dir = Dir::new();
+    dir.write("tiny.toml", util::TINY_CONFIG);
+    dir.write("sizes.txt", "# height, width, images\n48 64 2\n64 48 1\n");
+    let bench = ["bench", "-c", "tiny.toml", "--device", "cpu", "--classes", "5", "--batch", "2"];
+    let small = ["--set", "data.augment.scales=[48]", "--set", "data.augment.max_size=64"];
+    let more = ["--set", "data.augment.crop.probability=0", "--size", "64x64", "--warmup", "0"];
+    let bench = [&bench[..], &small, &more].concat();
+    let real = ["--sizes", "sizes.txt", "--mosaic", "96", "--steps", "6", "--json", "real.json"];
+    let ran = dir.command(&[&bench[..], &real].concat()).ok();
+    ran.stdout_has("steps 0 to 6").stdout_has("one size, 64×64").stdout_has("to the first step");
+    let real = &dir.json("real.json")["real"];
+    let steps = real["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 6);
+    for (i, step) in steps.iter().enumerate() {
+        let sides = [1, 2].map(|at| step[at].as_i64().unwrap());
+        assert_eq!(sides == [96, 96], i % 2 == 1, "{step}");
+        assert!(sides.iter().all(|side| side % 32 == 0) && step[0] == 2, "{step}");
+    }
+    assert_eq!(real["windows"][0]["images"], 12);
+
+    dir.write("wrong.txt", "48 64\n");
+    let wrong = [&bench[..], &["--sizes", "wrong.txt"]].concat();
+    dir.command(&wrong).fails(1).stderr_has("wrong.txt: line 1").stderr_has("got `48 64`");
+    dir.command(&[&bench[..], &["--mosaic", "96"]].concat()).fails(2).stderr_has("--sizes");
+}
+
+#[test]
 fn the_loader_is_timed_without_a_model() {
     let dir = Dir::with_data();
     let bench = ["bench", "-c", "tiny.toml", "--loader"];

@@ -175,6 +175,44 @@ fn detections_find_their_image_by_name() {
     assert!(!dir.exists("no"));
 }
 
+/// However many images go through at once, each has its own results, in the order read.
+#[test]
+fn batches_give_what_single_images_give() {
+    let dir = Dir::with_run();
+    let whole = image::load_from_memory(&dir.read("set/images/val/000001.jpg")).unwrap().to_rgb8();
+    for (i, (width, height)) in
+        [(96, 64), (48, 80), (64, 64), (90, 50), (50, 90)].iter().enumerate()
+    {
+        let name = dir.path(&format!("in/{i}.png"));
+        std::fs::create_dir_all(name.parent().unwrap()).unwrap();
+        image::imageops::thumbnail(&whole, *width, *height).save(name).unwrap();
+    }
+    dir.write("in/2b.jpg", "no image");
+    let predict = ["predict", "in", "--weights", "run", "--device", "cpu", "--conf", "0"];
+    let run = |batch: &str| {
+        let more = ["--batch", batch, "--no-pictures", "-o", batch, "--raw"];
+        let raw = format!("{batch}.safetensors");
+        let ran = dir.command(&[&predict[..], &more, &[raw.as_str()]].concat()).fails(1);
+        ran.stderr_has("skipped").stderr_has("2b.jpg").stderr_has("1 of 6 pictures");
+        let raw = safetensors::read(&dir.path(&raw)).unwrap().0;
+        (dir.json(&format!("{batch}/detections.json")), raw)
+    };
+    let (expected, expected_raw) = run("1");
+    let ids = |found: &serde_json::Value| -> Vec<i64> {
+        found.as_array().unwrap().iter().map(|d| d["image_id"].as_i64().unwrap()).collect()
+    };
+    assert!(ids(&expected).is_sorted() && ids(&expected).contains(&6));
+    for batch in ["2", "4"] {
+        let (found, raw) = run(batch);
+        assert_eq!(ids(&found), ids(&expected), "{batch}");
+        assert!(raw.keys().eq(expected_raw.keys()));
+        for (name, tensor) in &raw {
+            let apart = (tensor - &expected_raw[name]).abs().max().double_value(&[]);
+            assert!(apart < 1e-3, "{batch}: {name} differs by {apart}");
+        }
+    }
+}
+
 #[test]
 fn a_broken_picture_is_named_and_the_others_are_done() {
     let dir = Dir::with_run();

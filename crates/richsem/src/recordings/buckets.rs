@@ -4,21 +4,26 @@ use std::collections::BTreeMap;
 
 use super::sizes::{Size, area, covers};
 
+/// How much more a pixel costs that lies beyond the largest of the sizes: recordings need as much memory as
+/// the largest of them.
+const BEYOND: f64 = 1e3;
+
 /// At most `most` sizes of which one covers each of `sizes`, so that padding each of those up to the
 /// least that covers it adds few pixels. Largest first.
 ///
 /// Greedy: of all sizes that occur, the two whose common cover adds fewest pixels become one, until few
-/// enough are left. (Of 450 sizes of LVIS's training batches of two, 32 cover all with 9 % more pixels,
-/// 64 with 5 %.)
+/// enough are left. (Of 450 sizes of LVIS's training batches of two, 24 cover all with 12 % more pixels,
+/// 32 with 9 %, 64 with 5 %. Moving sides afterwards gains 0.3 %.)
 pub(crate) fn buckets(sizes: &[Size], most: usize) -> Vec<Size> {
     let mut counts = BTreeMap::<Size, f64>::new();
     for &size in sizes {
         *counts.entry(size).or_default() += 1.0;
     }
+    let limit = counts.keys().map(|&size| area(size)).fold(0.0, f64::max);
     let mut groups: Vec<Group> =
         counts.into_iter().map(|(size, count)| Group { size, count, near: None }).collect();
     for i in 0..groups.len() {
-        groups[i].near = nearest(&groups, i);
+        groups[i].near = nearest(&groups, i, limit);
     }
     while groups.len() > most.max(1) {
         let costs = groups.iter().enumerate().filter_map(|(i, g)| Some((g.near?, i)));
@@ -32,9 +37,12 @@ pub(crate) fn buckets(sizes: &[Size], most: usize) -> Vec<Size> {
         for j in 0..groups.len() {
             let stale = |(_, near): (f64, usize)| [kept, gone, moved].contains(&near);
             if j == kept || j == gone || groups[j].near.is_none_or(stale) {
-                groups[j].near = nearest(&groups, j);
-            } else if groups[j].near.is_none_or(|(cost, _)| groups[j].with(&groups[kept]) < cost) {
-                groups[j].near = Some((groups[j].with(&groups[kept]), kept));
+                groups[j].near = nearest(&groups, j, limit);
+                continue;
+            }
+            let cost = groups[j].with(&groups[kept], limit);
+            if groups[j].near.is_none_or(|(least, _)| cost < least) {
+                groups[j].near = Some((cost, kept));
             }
         }
     }
@@ -65,10 +73,11 @@ struct Group {
 }
 
 impl Group {
-    /// Pixels that are added if both share a bucket.
-    fn with(&self, other: &Self) -> f64 {
-        let together = area(cover(self.size, other.size)) * (self.count + other.count);
-        together - area(self.size) * self.count - area(other.size) * other.count
+    /// Pixels that are added if both share a bucket; those of a bucket beyond `limit` count more.
+    fn with(&self, other: &Self, limit: f64) -> f64 {
+        let (bucket, count) = (area(cover(self.size, other.size)), self.count + other.count);
+        let beyond = (bucket - limit).max(0.0) * BEYOND * count;
+        bucket * count - area(self.size) * self.count - area(other.size) * other.count + beyond
     }
 }
 
@@ -76,9 +85,9 @@ fn cover(a: Size, b: Size) -> Size {
     [a[0].max(b[0]), a[1].max(b[1])]
 }
 
-fn nearest(groups: &[Group], i: usize) -> Option<(f64, usize)> {
+fn nearest(groups: &[Group], i: usize, limit: f64) -> Option<(f64, usize)> {
     let others = groups.iter().enumerate().filter(|&(j, _)| j != i);
-    others.map(|(j, other)| (groups[i].with(other), j)).min_by(|a, b| a.0.total_cmp(&b.0))
+    others.map(|(j, other)| (groups[i].with(other, limit), j)).min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 #[cfg(test)]
@@ -101,6 +110,14 @@ mod tests {
         let mut sizes = vec![[640, 640]; 100];
         sizes.extend([[672, 640], [1216, 800], [1216, 832], [800, 1216]]);
         assert_eq!(buckets(&sizes, 4), [[1216, 832], [800, 1216], [672, 640], [640, 640]]);
+    }
+
+    #[test]
+    fn no_bucket_is_larger_than_the_largest_size_if_it_can_be_helped() {
+        // Landscapes and portraits: together they would need squares.
+        let sizes: Vec<Size> = (0..20).flat_map(|i| [[640, 960 + i], [960 + i, 640]]).collect();
+        assert_eq!(buckets(&sizes, 2), [[979, 640], [640, 979]]);
+        assert_eq!(buckets(&sizes, 1), [[979, 979]]);
     }
 
     #[test]

@@ -83,6 +83,11 @@ impl Recordings {
         if self.on { self.sizes.at(of, size, self.more) } else { At::Own }
     }
 
+    /// From now on what no recording fits gets one at once.
+    pub(crate) fn at_once(&mut self) {
+        self.sizes.at_once();
+    }
+
     /// Records `run` for tensors like `inputs`, images of `size`. Where that fails no more are made, and
     /// passes go on without.
     pub(crate) fn record(

@@ -57,6 +57,8 @@ pub(super) struct Sizes {
     kept: HashMap<Key, u64>,
     waiting: HashMap<Key, Waiting>,
     calls: u64,
+    /// Passes without any recording that fits, before a size gets one.
+    before: u32,
 }
 
 /// A size without a recording of its own.
@@ -69,7 +71,7 @@ struct Waiting {
 
 impl Sizes {
     pub(super) fn new(padded: bool) -> Self {
-        Self { padded, ..Self::default() }
+        Self { padded, before: BEFORE, ..Self::default() }
     }
 
     /// At what size a pass of images of `size` runs; new ones only if there may be more.
@@ -94,13 +96,19 @@ impl Sizes {
         }
         let key = Key { of: of.to_vec(), size };
         let waiting = self.waiting.entry(key.clone()).or_default();
-        if waiting.lost >= COST || best.is_none() && waiting.calls >= BEFORE {
+        if waiting.lost >= COST || best.is_none() && waiting.calls >= self.before {
             self.waiting.remove(&key);
             return At::New(size);
         }
         waiting.calls += 1;
         waiting.lost += best.map_or(EAGER, |best| area(best) / area(size) - 1.0);
         otherwise
+    }
+
+    /// From now on a size that no recording covers gets one at once: a pass that is not recorded takes memory of
+    /// its own, beside that of the recordings.
+    pub(super) fn at_once(&mut self) {
+        self.before = 0;
     }
 
     /// There is a recording now.
@@ -168,6 +176,15 @@ mod tests {
             assert_eq!(sizes.at(&[2], [64, 96], true), expected);
             assert_eq!(sizes.at(&[2], [160, 32], true), At::Own);
         }
+    }
+
+    #[test]
+    fn what_nothing_covers_is_recorded_at_once_if_told_so() {
+        let mut sizes = Sizes::new(true);
+        add(&mut sizes, [96, 96]);
+        sizes.at_once();
+        assert_eq!(sizes.at(&[2], [128, 64], true), At::New([128, 64]));
+        assert_eq!(sizes.at(&[2], [64, 96], true), At::Kept([96, 96]));
     }
 
     #[test]

@@ -236,9 +236,10 @@ impl Learner {
         self.start(batch, self.prepare(batch, key)?, trace)?.wait()
     }
 
-    /// Records passes for batches of these shapes, `[images, height, width]`, before they come: for the
-    /// most common ones, and so that all can be padded up to one of them. `each` is told how many are done,
-    /// of how many; it can end it early. Says what they hold; nothing where nothing is recorded.
+    /// Records passes for batches of these shapes, `[images, height, width]`, of as many steps or a sample of
+    /// them, before they come: at few sizes, so that each can be padded up to one of them. `each` is told how
+    /// many are done, of how many; it can end it early. Says what they hold; nothing where nothing is
+    /// recorded.
     ///
     /// # Errors
     /// What libtorch refuses of a pass that is not recorded.
@@ -257,10 +258,11 @@ impl Learner {
         for &[images, height, width] in shapes {
             batches.entry(images).or_default().push([height, width]);
         }
+        let most = (shapes.len() / STEPS_EACH).clamp(1, AHEAD);
         let planned: Vec<(i64, Vec<Size>)> = batches
             .iter()
             .map(|(&images, sizes)| {
-                let share = AHEAD * sizes.len() / shapes.len();
+                let share = most * sizes.len() / shapes.len();
                 (images, buckets(sizes, share.max(1)))
             })
             .collect();
@@ -285,6 +287,7 @@ impl Learner {
                 }
             }
         }
+        recordings.at_once();
         Ok(recordings.describe().map(|held| {
             format!("{held}; batches are padded up to them ({:.1} % more pixels)", added * 100.0)
         }))
@@ -539,9 +542,11 @@ fn recorded_with(
     [images as i64, denoising.map_or(0, |dn| dn.layout.slots), few_tokens.into()]
 }
 
-/// Passes that are recorded before training starts: more take longer than they save in the first thousand
-/// steps.
+/// Most passes that are recorded before training starts: more take longer than they save in the first
+/// thousand steps.
 const AHEAD: usize = 24;
+/// Steps of a short run for each of them.
+const STEPS_EACH: usize = 20;
 
 /// What makes a step less.
 const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, model.denoising.number or the \

@@ -237,7 +237,7 @@ pub fn train(
 }
 
 /// Batches whose sizes decide what is recorded ahead.
-const SIZES_LOOKED_AT: u64 = 2000;
+const SIZES_LOOKED_AT: u64 = 10_000;
 
 fn training_split(config: &Config) -> Result<&SplitConfig> {
     config.data.train.as_ref().ok_or_else(|| {
