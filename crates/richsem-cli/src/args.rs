@@ -97,3 +97,19 @@ pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
         )
     })
 }
+
+/// Which way up images are read.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum OrientationChoice {
+    Exif,
+    Stored,
+}
+
+impl From<OrientationChoice> for richsem::data::image_io::Orientation {
+    fn from(choice: OrientationChoice) -> Self {
+        match choice {
+            OrientationChoice::Exif => Self::Exif,
+            OrientationChoice::Stored => Self::Stored,
+        }
+    }
+}

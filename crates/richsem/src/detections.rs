@@ -82,8 +82,8 @@ pub struct Found {
 /// ignored.
 ///
 /// # Errors
-/// If the file cannot be read, is cut off, is not a list, or a record lacks a field or has a
-/// number that is not finite: the message names the record and the field.
+/// If the file cannot be read, is cut off, is not a list, or a record lacks a field, has a number that is
+/// not finite or a box of negative size: the message names the record and the field.
 pub fn read(path: &Path) -> Result<Vec<Detection>> {
     Ok(read_as(path, None)?.detections)
 }
@@ -121,6 +121,13 @@ fn read_as(path: &Path, names: Option<&ImageNames>) -> Result<Found> {
                 let problem = "missing; expected an integer";
                 return Err(Error::invalid(path, format!("[{i}].image_id"), problem));
             };
+            if bbox[2] < 0.0 || bbox[3] < 0.0 {
+                let problem =
+                    format!("expected a width and a height of 0 or more, got {} and {}", bbox[2], bbox[3]);
+                return Err(Error::invalid(path, format!("[{i}].bbox"), problem).with_hint(
+                    "a box is [x, y, width, height]: these look like two corners, in the wrong order",
+                ));
+            }
             found.renumbered += usize::from(given.is_some_and(|given| given != image_id));
             found.detections.push(Detection {
                 image_id,

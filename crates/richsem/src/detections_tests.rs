@@ -46,6 +46,16 @@ fn numbers_come_back_to_the_last_bit() {
 }
 
 #[test]
+fn a_box_of_negative_size_is_refused_by_name() {
+    for (bbox, got) in [("[1,1,-5,3]", "-5 and 3"), ("[1,1,5,-0.5]", "5 and -0.5")] {
+        let text = format!("[{GOOD},{}]", GOOD.replace("[1,2,3,4]", bbox));
+        let message = message(&text);
+        assert!(message.contains("dets.json: [1].bbox: expected a width") && message.contains(got));
+    }
+    assert_eq!(read_text(&format!("[{}]", GOOD.replace("3,4", "0,0"))).unwrap().len(), 1);
+}
+
+#[test]
 fn other_fields_are_ignored_and_whole_floats_and_digits_are_ids() {
     let text = r#" [ {"id": 4, "segmentation": {"size": [2, 2], "counts": "11"}, "image_id": 1.0,
         "category_id": "2", "bbox": [1, 2.5, 3e0, 4], "score": 1, "extra": [[{}]]} ] "#;

@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    checkpoint_io::{checked_text_table, not_ours, read_text_table, safetensors},
+    checkpoint_io::{
+        checked_text_table, not_ours,
+        prefix::{self, Known},
+        read_text_table, safetensors,
+    },
     config::{ClassHeadConfig, Config, Precision},
     data::batch::Batch,
     error::{Error, Result, guarded},
@@ -156,8 +160,11 @@ impl Detector {
     /// # Errors
     /// A file of another program, another version, or with missing or misshapen tensors.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
-        let (mut tensors, metadata) = safetensors::read(path)?;
+        let (tensors, metadata) = safetensors::read(path)?;
         let record = Record::of(&metadata, path)?;
+        // Another program may have put a prefix before all names.
+        let tensors = prefix::without_wrappers(tensors, path)?;
+        let mut tensors = prefix::find(tensors, &[Known::Detector], path)?.tensors;
         let config = record.config(path)?;
         let text = match (&config.model.class_head, tensors.remove(TEXT_TABLE)) {
             (ClassHeadConfig::Linear {}, _) => None,

@@ -9,10 +9,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
-    data::{
-        dataset::Dataset, detection_source::BrokenImages, entries, image_io::Orientation,
-        image_store::ImageStore,
-    },
+    data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
     detections::{self, Detection, Found},
     detector::Detector,
     error::{guarded, write_atomically},
@@ -22,7 +19,7 @@ use richsem::{
 };
 
 use crate::{
-    args::{self, DeviceArgs},
+    args::{self, DeviceArgs, OrientationChoice},
     exit, output,
     progress::Counter,
     reading, table,
@@ -95,21 +92,6 @@ enum ProtocolChoice {
     Lvis,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum OrientationChoice {
-    Exif,
-    Stored,
-}
-
-impl From<OrientationChoice> for Orientation {
-    fn from(choice: OrientationChoice) -> Self {
-        match choice {
-            OrientationChoice::Exif => Self::Exif,
-            OrientationChoice::Stored => Self::Stored,
-        }
-    }
-}
-
 pub(crate) fn run(args: &Args) -> Result<u8> {
     for (file, flag) in [(&args.save_json, "--save-json"), (&args.json, "--json")] {
         if let Some(file) = file {
@@ -148,6 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let dataset = Dataset::open(&args.annotations)?;
     let evaluator = Evaluator::of_as(&dataset, protocol)?;
     tell(&dataset, &evaluator);
+    let mut unread = false;
     let summary = match (&args.detections, &args.weights, &args.images) {
         (Some(file), _, _) => {
             let Found { detections, renumbered } =
@@ -164,7 +147,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             evaluator.evaluate(&detections)?
         }
         (None, Some(weights), Some(images)) => {
-            detect_and_measure(args, &dataset, evaluator, weights, images)?
+            let measured = detect_and_measure(args, &dataset, evaluator, weights, images)?;
+            unread = measured.unread;
+            measured.summary
         }
         _ => unreachable!("clap asks for --detections, or for --weights with --images"),
     };
@@ -173,7 +158,14 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::note(format!("metrics: {}", file.display()));
     }
     show(&summary, args.per_class)?;
-    Ok(exit::OK)
+    Ok(if unread { exit::ERROR } else { exit::OK })
+}
+
+/// A measurement.
+struct Measured {
+    summary: Summary,
+    /// Whether an image could not be read, so that its objects count as missed.
+    unread: bool,
 }
 
 fn detect_and_measure(
@@ -182,7 +174,7 @@ fn detect_and_measure(
     evaluator: Evaluator,
     weights: &Path,
     images: &Path,
-) -> Result<Summary> {
+) -> Result<Measured> {
     let store = Arc::new(ImageStore::open(images, args.orientation.into())?);
     let detector = args::load_detector(weights, &args.device)?;
     check_vocabularies(&detector.vocabulary, dataset)?;
@@ -190,7 +182,8 @@ fn detect_and_measure(
         .with_max_detections(detector.config.eval.max_detections as usize)
         .with_training_vocabulary(&detector.vocabulary);
     let batch = args.batch.map_or(detector.config.eval.batch_size, usize::from);
-    let found = detect(&detector, &evaluator, dataset, &store, batch)?;
+    let broken = Arc::new(BrokenImages::new(detector.config.data.max_broken_images));
+    let found = detect(&detector, &evaluator, dataset, (&store, &broken), batch)?;
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
     }
@@ -198,7 +191,7 @@ fn detect_and_measure(
         detections::write(file, &found)?;
         output::note(format!("detections: {}", file.display()));
     }
-    Ok(evaluator.evaluate(&found)?)
+    Ok(Measured { summary: evaluator.evaluate(&found)?, unread: broken.summary().is_some() })
 }
 
 /// What is to be known of the annotations before their numbers.
@@ -220,10 +213,9 @@ fn detect(
     detector: &Detector,
     evaluator: &Evaluator,
     dataset: &Dataset,
-    store: &Arc<ImageStore>,
+    (store, broken): (&Arc<ImageStore>, &Arc<BrokenImages>),
     batch: usize,
 ) -> Result<Vec<Detection>> {
-    let broken = Arc::new(BrokenImages::new(detector.config.data.max_broken_images));
     let entries = entries(dataset);
     if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
         return Err(anyhow!(
@@ -233,7 +225,7 @@ fn detect(
     }
     let total = entries.len();
     let source =
-        reading::source(Arc::clone(store), entries, &detector.config, batch, Arc::clone(&broken));
+        reading::source(Arc::clone(store), entries, &detector.config, batch, Arc::clone(broken));
     let mut found = Vec::new();
     let counter = Counter::new("detecting", total);
     let mut done = 0;

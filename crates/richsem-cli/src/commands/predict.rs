@@ -1,7 +1,7 @@
 //! `richsem predict`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,7 +29,7 @@ use richsem::{
 use tch::Tensor;
 
 use crate::{
-    args::{self, DeviceArgs, score},
+    args::{self, DeviceArgs, OrientationChoice, score},
     exit, output, pictures,
     progress::Counter,
     reading, table,
@@ -92,6 +92,16 @@ pub(crate) struct Args {
     /// Images at once: more are faster on a GPU
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "tensor", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
+    /// Which way up images are: as viewers show them, or as stored, for sets annotated on those pixels
+    #[arg(
+        long,
+        value_enum,
+        value_name = "exif|stored",
+        default_value = "exif",
+        hide_possible_values = true,
+        conflicts_with = "tensor"
+    )]
+    orientation: OrientationChoice,
     /// Draws nothing: detections.json and the table alone
     #[arg(long)]
     no_pictures: bool,
@@ -130,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::check_file(raw, "--raw")?;
         output::check_apart(raw, "--raw", &inputs)?;
     }
-    let ids = image_ids(&pictures, args.annotations.as_deref())?;
+    let known = known_images(&pictures, args.annotations.as_deref())?;
     let detector = args::load_detector(&args.weights, &args.device)?;
     output::make_folder(&args.output, "--output")?;
 
@@ -149,7 +159,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ));
     }
     let mut done = failed;
-    if let Some(source) = source(&detector, &pictures, &nameable, args.batch.into()) {
+    let orientation = Orientation::from(args.orientation);
+    let reading = Reading { batch: args.batch.into(), orientation };
+    if let Some(source) = source(&detector, &pictures, &known, &nameable, reading) {
         let take = |Detected { batch, output, found: boxes }: Detected| {
             for problem in &batch.skipped {
                 failed += 1;
@@ -158,10 +170,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             done += batch.skipped.len() + batch.len();
             for (b, (target, mut boxes)) in batch.targets.iter().zip(boxes).enumerate() {
                 let number = target.image_id as usize;
-                let (picture, image_id) = (&pictures[number], ids[number]);
+                let (picture, image_id) = (&pictures[number], known[number].id);
                 boxes.retain(|found| found.score >= args.conf);
                 if !args.no_pictures {
-                    draw_boxes(picture, &drawn[number], &boxes, &detector)?;
+                    draw_boxes((picture, orientation), &drawn[number], &boxes, &detector)?;
                 }
                 if let (Some(output), true) = (&output, args.raw.is_some()) {
                     let prefix =
@@ -202,21 +214,36 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// Of each image: its number, from 1, or its id in the annotation file.
-fn image_ids(pictures: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<i64>> {
-    let Some(file) = annotations else { return Ok((1..=pictures.len() as i64).collect()) };
+/// An image, by its number or by the annotation file.
+#[derive(Clone, Copy)]
+struct Known {
+    /// Its number, from 1, or its id in the annotation file.
+    id: i64,
+    /// `[height, width]` there, if the file says.
+    size: Option<[u32; 2]>,
+}
+
+/// What is known of each image.
+fn known_images(pictures: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<Known>> {
+    let Some(file) = annotations else {
+        return Ok((1..=pictures.len() as i64).map(|id| Known { id, size: None }).collect());
+    };
     output::check_input_file(file, "--annotations")?;
-    let names = Dataset::open_images(file)?.image_names();
-    let ids = pictures.iter().map(|picture| {
-        names.id_of(&picture.to_string_lossy(), None).map_err(|problem| {
+    let dataset = Dataset::open_images(file)?;
+    let names = dataset.image_names();
+    let sizes: HashMap<i64, _> =
+        dataset.images().iter().map(|image| (image.id, image.size)).collect();
+    let known = pictures.iter().map(|picture| {
+        let id = names.id_of(&picture.to_string_lossy(), None).map_err(|problem| {
             anyhow!(
                 "--annotations: {}: {problem}\n  hint: give the annotation file of these very images, \
                  or leave the others out",
                 file.display()
             )
-        })
+        })?;
+        Ok(Known { id, size: sizes.get(&id).copied().flatten() })
     });
-    ids.collect()
+    known.collect()
 }
 
 /// A batch that was normalised elsewhere, and nothing but what the network makes of it.
@@ -238,36 +265,45 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     Ok(exit::OK)
 }
 
+/// How images are read.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// Images at once.
+    batch: usize,
+    orientation: Orientation,
+}
+
 /// The images in batches, each with its number as its id; none if there are none.
 fn source(
     detector: &Detector,
     pictures: &[PathBuf],
+    known: &[Known],
     nameable: &[usize],
-    batch: usize,
+    Reading { batch, orientation }: Reading,
 ) -> Option<DetectionSource> {
     // What cannot be read is told when it is its turn.
     let size = |&i: &usize| match batch {
         1 => None,
-        _ => image_io::size(&pictures[i], Orientation::Exif).ok(),
+        _ => image_io::size(&pictures[i], orientation).ok(),
     };
     let order = reading::order(nameable.iter().map(size), batch);
     let entry = |i: usize| ImageEntry {
         name: pictures[i].to_string_lossy().into_owned(),
         id: i as i64,
-        size: None,
+        size: known[i].size,
         boxes: Vec::new(),
         labels: Vec::new(),
         knowledge: LabelKnowledge::default(),
     };
     let entries: Vec<ImageEntry> = order.into_iter().map(|at| entry(nameable[at])).collect();
     // Names are whole paths, so the folder before them is none.
-    let store = Arc::new(ImageStore::folder(PathBuf::new(), Orientation::Exif));
+    let store = Arc::new(ImageStore::folder(PathBuf::new(), orientation));
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     (!entries.is_empty()).then(|| reading::source(store, entries, &detector.config, batch, broken))
 }
 
 fn draw_boxes(
-    picture: &Path,
+    (picture, orientation): (&Path, Orientation),
     drawn: &Path,
     boxes: &[ScoredBox],
     detector: &Detector,
@@ -281,7 +317,7 @@ fn draw_boxes(
             score: Some(found.score),
         }
     };
-    let mut image = image_io::decode(picture, Orientation::Exif)?.image;
+    let mut image = image_io::decode(picture, orientation)?.image;
     draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
     draw::save(&image, drawn)
 }

@@ -175,6 +175,30 @@ fn detections_find_their_image_by_name() {
     assert!(!dir.exists("no"));
 }
 
+/// Boxes are of the frame that the annotations are of, or the image is named.
+#[test]
+fn an_image_of_another_size_than_annotated_is_named() {
+    let dir = Dir::with_run();
+    let mut truth = dir.json("set/val.json");
+    let images = truth["images"].as_array_mut().unwrap();
+    let (width, height) = (images[0]["width"].clone(), images[0]["height"].clone());
+    images[0]["width"] = json!(width.as_i64().unwrap() + 7);
+    let name = images[0]["file_name"].as_str().unwrap().to_owned();
+    dir.write("other.json", truth.to_string());
+    let predict = ["predict", "set/images/val", "--weights", "run", "--device", "cpu"];
+    let more = ["--annotations", "other.json", "--no-pictures", "-o", "out"];
+    let ran = dir.command(&[&predict[..], &more].concat()).fails(1);
+    ran.stderr_has(name.rsplit('/').next().unwrap())
+        .stderr_has(&format!("got {width} x {height}"))
+        .stderr_has("1 of 6 pictures could not be read");
+    let eval = ["eval", "--weights", "run", "--device", "cpu", "--images", "set/images"];
+    let more = ["--annotations", "other.json"];
+    let ran = dir.command(&[&eval[..], &more].concat()).fails(1);
+    ran.stderr_has("count as missed").stdout_has("LVIS protocol");
+    let stored = ["--orientation", "stored", "--no-pictures", "-o", "stored"];
+    dir.command(&[&predict[..], &stored].concat()).ok();
+}
+
 /// However many images go through at once, each has its own results, in the order read.
 #[test]
 fn batches_give_what_single_images_give() {

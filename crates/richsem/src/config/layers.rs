@@ -375,6 +375,9 @@ impl Merged {
 
 /// Serde's message with TOML's words for Rust's types.
 fn in_plain_words(message: &str) -> String {
+    if message.starts_with("wanted exactly 1 element") {
+        return "expected one of the known words, got a table".to_owned();
+    }
     let Some((got, expected)) = message.rsplit_once(", expected ") else {
         return message.to_owned();
     };
@@ -390,7 +393,11 @@ fn in_plain_words(message: &str) -> String {
         other => other.strip_prefix("struct ").map_or(other, |_| "a table"),
     };
     let got = got.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
-    format!("expected {expected}, got {}", got.replace("map", "a table"))
+    let got = match got {
+        "unit variant" => "another kind of value".to_owned(),
+        got => got.replace("map", "a table"),
+    };
+    format!("expected {expected}, got {got}")
 }
 
 /// A hint at the known name that was probably meant.

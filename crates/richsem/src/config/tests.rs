@@ -182,6 +182,14 @@ fn a_wrong_type_names_the_innermost_key() {
             "model.dino.backbone: expected a table, got a list",
         ),
         ("eval=[3]", "eval: expected a table, got a list"),
+        (
+            "teacher={weights='w',precision=16}",
+            "teacher.precision: expected one of the known words, got another kind of value",
+        ),
+        (
+            "semantic.projection={kind='linear',q=1}",
+            "semantic.projection: expected one of the known words, got a table",
+        ),
         ("teacher={weights='w',vit=3}", "teacher.vit: expected one of the known words, got "),
         ("train.precision=16", "train.precision: expected one of the known words, got "),
         ("data.sampler=3", "data.sampler: expected a table with its kind, got integer `3`"),

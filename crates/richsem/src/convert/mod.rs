@@ -201,7 +201,12 @@ pub(crate) struct Initial {
 /// A file that cannot be read, or of another kind; names of one shared module that differ.
 pub(crate) fn initial(path: &Path) -> Result<Initial> {
     let source = Source::read(path, None)?;
-    let what = source.describe();
+    let mut what = source.describe();
+    if !source.beside.is_empty() {
+        let beside =
+            source.beside.iter().map(|(head, count)| format!("`{head}` ({count} tensors)"));
+        what = format!("{what}; not of it: {}", beside.collect::<Vec<_>>().join(", "));
+    }
     match source.kind {
         Kind::Detector => {
             let (config, vocabulary) = Detector::said_by(&source.metadata, path)?;

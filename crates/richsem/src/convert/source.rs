@@ -84,15 +84,13 @@ impl Source {
         };
         left.extend(counts(&found.beside));
         let tensors = prefix::without_wrappers(found.tensors, path)?;
-        let tensors = match metadata.contains_key(detector::METADATA) {
-            true => tensors,
-            false => {
-                let wanted = [Known::Detector, Known::Clip, Known::Trunk];
-                let found = prefix::find(tensors, &wanted, path)?;
-                left.extend(counts(&found.beside));
-                found.tensors
-            }
+        let wanted: &[Known] = match metadata.contains_key(detector::METADATA) {
+            true => &[Known::Detector],
+            false => &[Known::Detector, Known::Clip, Known::Trunk],
         };
+        let found = prefix::find(tensors, wanted, path)?;
+        left.extend(counts(&found.beside));
+        let tensors = found.tensors;
         let kind = kind(&tensors, &metadata).ok_or_else(|| unknown(path, &tensors))?;
         Ok(Self { path: path.to_owned(), kind, tensors, metadata, beside: left })
     }

@@ -64,7 +64,7 @@ impl ImageEntry {
             }
             Orientation::Exif => {
                 "this is its size before its EXIF orientation turns it, so the boxes were drawn on the \
-                 stored pixels: set orientation = \"stored\" for this set (`eval`: --orientation stored)"
+                 stored pixels: set orientation = \"stored\" for this set (`eval`, `predict`: --orientation stored)"
             }
             Orientation::Stored => {
                 "this is its size after its EXIF orientation has turned it, as viewers show it: leave \

@@ -84,8 +84,18 @@ impl<R: Read> JsonStream<R> {
             [b'P', b'K', 3, 4, ..] => {
                 Some(("this is a zip archive, not JSON", "unpack it: unzip FILE"))
             }
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            [0xff, 0xfe, 0, 0] | [0, 0, 0xfe, 0xff] => {
+                Some(("this is UTF-32 text, not UTF-8", "save it as UTF-8"))
+            }
+            // With a mark, or without one: JSON begins with two characters of one byte.
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=255, ..] | [1..=255, 0, 1..=255, ..] => {
                 Some(("this is UTF-16 text, not UTF-8", "save it as UTF-8"))
+            }
+            [b'B', b'Z', b'h', ..] => {
+                Some(("this is a bzip2 archive, not JSON", "unpack it: bunzip2 FILE"))
+            }
+            [0xfd, b'7', b'z', b'X', ..] => {
+                Some(("this is an xz archive, not JSON", "unpack it: unxz FILE"))
             }
             _ => None,
         };

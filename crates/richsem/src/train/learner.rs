@@ -208,10 +208,7 @@ impl Learner {
             };
             let layout = input.denoising.as_ref().map(|dn| dn.layout);
             let output = trace.output.insert(TrainingOutput::new(tensors, layout));
-            // The teacher sees the batch as it is, without the padding of a recording.
-            let [height, width] = batch.size();
-            let images = input.images.f_narrow(2, 0, height)?.f_narrow(3, 0, width)?;
-            let losses = trace.losses.insert(self.losses(batch, &images, key, output)?);
+            let losses = trace.losses.insert(self.losses(batch, &input.images, key, output)?);
             (&losses.total / self.accumulate as f64).backward();
             if let Some(replay) = replay {
                 replay.backward()?;

@@ -48,6 +48,16 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
     for (path, tensor) in detector.store.named_tensors() {
         assert_eq!(checkpoint[&path], tensor, "{path}");
     }
+    // Another program may write it with a prefix before every name.
+    let (tensors, metadata) = safetensors::read(&ours).unwrap();
+    for prefix in ["model.", "_orig_mod.module.", "a.b.module.", "module.model."] {
+        let named = tensors.iter().map(|(name, x)| (format!("{prefix}{name}"), x.shallow_clone()));
+        let path = folder.path("prefixed.safetensors");
+        safetensors::write(&path, &named.collect(), &metadata).unwrap();
+        let found = Detector::load(&path, Device::Cpu).unwrap();
+        assert!(found.store.named_tensors() == detector.store.named_tensors(), "{prefix}");
+        assert_eq!(found.text.unwrap().rows, detector.text.as_ref().unwrap().rows);
+    }
     // The table is that of the checkpoint's own CLIP: 81 prompts a class.
     let store = small_clip();
     let weights = store.named_tensors();

@@ -193,6 +193,18 @@ fn a_model_within_one_of_the_usual_places_is_found() {
 }
 
 #[test]
+fn where_tensors_are_or_why_there_are_none_is_said() {
+    for (file, part) in [
+        ("deep.pth", "--key a.b.c"),
+        ("arrays.pth", "torch.as_tensor"),
+        ("deep.pth", "`a`, `epoch`"),
+    ] {
+        let error = read_weights(&fixture(file)).unwrap_err().to_string();
+        assert!(error.contains(part), "no `{part}` in {error}");
+    }
+}
+
+#[test]
 fn torchscript_is_read_as_its_state_dict() {
     let tensors = read_weights(&fixture("scripted.pt")).unwrap();
     assert_same(&tensors, &expected("scripted"));

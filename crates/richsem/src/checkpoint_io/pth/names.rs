@@ -11,6 +11,10 @@ pub(super) const USUAL: [&str; 6] =
 /// How many of those lie within each other at most.
 const NESTED: usize = 3;
 
+/// How deep, and among how many values, a key is looked for that a message can name.
+const DEEPEST_HINT: usize = 6;
+const WIDEST_HINT: usize = 1000;
+
 /// How deep values lie within values: TorchScript's deepest are at about 15.
 const DEPTH: usize = 64;
 
@@ -171,18 +175,36 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
     let root_itself = Some(root).filter(|&value| holds_tensors(value));
     root_itself.ok_or_else(|| {
         let problem = format!("not in any of the usual places; the file has {}", keys(heap, root));
-        let others: Vec<&str> = match heap.node(root) {
-            Some(Node::Dict(items)) => items
-                .iter()
-                .filter(|&&(_, value)| holds_tensors(value))
-                .filter_map(|&(key, _)| heap.text(key))
-                .collect(),
-            _ => Vec::new(),
+        let values = |value: Value| match heap.node(value) {
+            Some(Node::Dict(items)) => &items[..],
+            _ => &[],
         };
-        let hint = match others.first() {
+        // The nearest to the top that holds tensors.
+        let mut level = vec![(String::new(), root)];
+        let mut other = None;
+        for _ in 0..DEEPEST_HINT {
+            other = level.iter().find(|(_, value)| holds_tensors(*value)).map(|(key, _)| key.clone());
+            if other.is_some() {
+                break;
+            }
+            let below = |(above, value): &(String, Value)| -> Vec<(String, Value)> {
+                let items = values(*value).iter().take(WIDEST_HINT);
+                let named = items.filter_map(|&(key, value)| Some((heap.text(key)?, value)));
+                let dot = if above.is_empty() { "" } else { "." };
+                named.map(|(key, value)| (format!("{above}{dot}{key}"), value)).collect()
+            };
+            level = level.iter().flat_map(below).take(WIDEST_HINT).collect();
+        }
+        let arrays = values(root)
+            .iter()
+            .any(|&(_, value)| matches!(heap.node(value), Some(Node::Object { script: false, .. })));
+        let hint = match other {
             Some(key) => {
                 format!("take what is meant: richsem convert FILE OUT.safetensors --key {key}")
             }
+            None if arrays => "its values are objects and no tensors (NumPy's arrays?): save tensors: \
+                               torch.save({k: torch.as_tensor(v) for k, v in d.items()}, \"weights.pth\")"
+                .to_owned(),
             None => "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\")"
                 .to_owned(),
         };

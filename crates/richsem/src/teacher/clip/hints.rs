@@ -157,11 +157,15 @@ fn of_hugging_face(
     path: &Path,
     given: Option<Activation>,
 ) -> Result<Option<Hints>> {
-    let is_clip = config["model_type"].as_str().is_some_and(|kind| kind.starts_with("clip"));
+    let is_clip = match config["model_type"].as_str() {
+        Some(kind) => kind.starts_with("clip"),
+        // Written by hand: it says no less.
+        None => config["vision_config"].is_object() || config["text_config"].is_object(),
+    };
     if !is_clip {
         return Ok(None);
     }
-    let encoder = |name: &str, width: i64, heads: i64| -> Result<(Activation, Attention)> {
+    let encoder = |name: &str| -> Result<(Activation, Attention)> {
         let nested = &config[name];
         // `CLIPVisionModel` alone has its settings at the top.
         let (settings, field) = match nested.is_object() {
@@ -173,15 +177,14 @@ fn of_hugging_face(
             (None, Value::Null) => Activation::QuickGelu,
             (None, value) => activation(value, path, &field)?,
         };
-        let number = |key: &str, default| settings[key].as_i64().or(Some(default));
-        let attention = Attention {
-            heads: number("num_attention_heads", heads),
-            width: number("hidden_size", width),
-        };
+        // What is left out is the library's default there: heads of 64 channels, as where nothing is said.
+        let number = |key: &str| settings[key].as_i64();
+        let attention =
+            Attention { heads: number("num_attention_heads"), width: number("hidden_size") };
         Ok((said, attention))
     };
     let ((activation, visual), (of_text, text)) =
-        (encoder("vision_config", 768, 12)?, encoder("text_config", 512, 8)?);
+        (encoder("vision_config")?, encoder("text_config")?);
     if activation != of_text && !config["text_config"].is_null() {
         let problem =
             format!("{}, and the image encoder's is {}", of_text.name(), activation.name());
@@ -269,6 +272,14 @@ mod tests {
                 Some(Gelu),
                 Some("config"),
             ),
+            // Without the kind of model, but with what only a CLIP has; sizes that it leaves out are none.
+            (
+                &[FACE],
+                &none,
+                &[(HUGGING_FACE, r#"{"vision_config": {"hidden_act": "gelu"}}"#)],
+                Some(Gelu),
+                Some("config.json"),
+            ),
             // Of something else, or nothing.
             (&[OPENAI], &none, &[(HUGGING_FACE, r#"{"model_type": "vit"}"#)], None, None),
         ] {
@@ -280,7 +291,7 @@ mod tests {
         let found = hints(&[OPENAI], &none, &[(OPEN_CLIP, open)]).unwrap();
         assert_eq!((found.visual.heads, found.text.heads), (Some(16), Some(16)));
         let found = hints(&[FACE], &none, &[(HUGGING_FACE, face)]).unwrap();
-        assert_eq!((found.visual.heads, found.text.heads), (Some(16), Some(8)));
+        assert_eq!((found.visual.heads, found.text.heads), (Some(16), None));
         // All of it comes along into a file that is written.
         assert_eq!(hints(&[FACE], &found.metadata(), &[]).unwrap().visual, found.visual);
         let error = hints(&[OPENAI], &none, &[(HUGGING_FACE, "not JSON")]).unwrap_err();
@@ -296,6 +307,16 @@ mod tests {
             error.to_string().contains("text_config.hidden_act: gelu, and the image"),
             "{error}"
         );
+        let mixed = r#"{"text_config": {"hidden_act": "gelu"},
+            "vision_config": {"hidden_act": "quick_gelu", "hidden_size": 64}}"#;
+        let error = hints(&[OPENAI], &Metadata::new(), &[(HUGGING_FACE, mixed)]).unwrap_err();
+        assert!(error.to_string().contains("text_config.hidden_act: gelu"), "{error}");
+        let found = hints(
+            &[FACE],
+            &Metadata::new(),
+            &[(HUGGING_FACE, r#"{"model_type": "clip", "vision_config": {}}"#)],
+        );
+        assert_eq!(found.unwrap().visual, Attention::default());
         let config = r#"{"model_type": "clip", "vision_config": {"hidden_act": "gelu_new"}}"#;
         let error = hints(&[FACE], &Metadata::new(), &[(HUGGING_FACE, config)]).unwrap_err();
         let error = error.to_string();

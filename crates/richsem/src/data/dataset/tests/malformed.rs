@@ -37,6 +37,11 @@ fn not_json_at_all() {
     refused([0x1f, 0x8b, 8, 0, 0], "top level", "gzip archive is damaged", "truncated");
     refused(b"PK\x03\x04....", "top level", "zip archive", "unzip");
     refused([0xff, 0xfe, b'{', 0], "top level", "UTF-16", "UTF-8");
+    refused(b"{\0\"\0i\0", "top level", "UTF-16", "UTF-8");
+    refused(b"\0{\0\"\0i", "top level", "UTF-16", "UTF-8");
+    refused([0xff, 0xfe, 0, 0, b'{', 0, 0, 0], "top level", "UTF-32", "UTF-8");
+    refused(b"BZh91AY&SY", "top level", "bzip2", "bunzip2");
+    refused(b"\xfd7zXZ\0\0", "top level", "xz archive", "unxz");
     refused("images:\n - 1", "top level", "got `i` at byte 0", "not JSON");
     refused("3", "top level", "got a number", "not JSON");
 }
