@@ -13,7 +13,7 @@ use crate::{
     boxes::Xywh,
     error::write_atomically,
     json::{self, Form, INTEGER, Integer, JsonStream, Record},
-    vocabulary::CategoryId,
+    vocabulary::{CategoryId, Vocabulary},
 };
 
 /// One detected object.
@@ -45,6 +45,7 @@ struct RawDetection {
     image_id: Option<Integer>,
     file_name: Option<String>,
     category_id: Integer,
+    category_name: Option<String>,
     bbox: [f64; 4],
     score: f64,
 }
@@ -55,6 +56,7 @@ impl Record<'_> for RawDetection {
         ("image_id", INTEGER),
         ("file_name", "a string"),
         ("category_id", INTEGER),
+        ("category_name", "a string"),
         ("bbox", "4 finite numbers [x, y, width, height]"),
         ("score", "a finite number"),
     ];
@@ -76,39 +78,53 @@ pub struct Found {
     pub detections: Vec<Detection>,
     /// Those whose `file_name` is of another image than their `image_id`: the name was followed.
     pub renumbered: usize,
+    /// Those whose `category_name` is another class's than their `category_id`: the name was followed.
+    pub renamed: usize,
+    /// Those whose width or height is below 0: the official evaluators take them, and they match nothing.
+    pub negative: usize,
+}
+
+/// What the records of a results file may name: the images and classes of an annotation file.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// The images.
+    pub images: &'a ImageNames,
+    /// The classes.
+    pub classes: &'a Vocabulary,
 }
 
 /// Reads a results file by its `image_id`s. Fields other than the four (a segmentation, an id) are
 /// ignored.
 ///
 /// # Errors
-/// If the file cannot be read, is cut off, is not a list, or a record lacks a field, has a number that is
-/// not finite or a box of negative size: the message names the record and the field.
+/// If the file cannot be read, is cut off, is not a list, or a record lacks a field or has a
+/// number that is not finite: the message names the record and the field.
 pub fn read(path: &Path) -> Result<Vec<Detection>> {
     Ok(read_as(path, None)?.detections)
 }
 
-/// Reads a results file for images of these names: where a record has a `file_name` (as those of
-/// `richsem predict` do), it says which image is meant, not the `image_id`, which another program may
-/// have counted in another order.
+/// Reads a results file for an annotation file of these names: where a record has a `file_name` or a
+/// `category_name` (as those of `richsem predict` have), it says which image or class is meant, not the
+/// `image_id` or `category_id`, which another program may have counted in another order.
 ///
 /// # Errors
-/// Those of [`read`]; a name that no image has, or several.
-pub fn read_for(path: &Path, names: &ImageNames) -> Result<Found> {
+/// Those of [`read`]; a name that no image or class has, or several.
+pub fn read_for(path: &Path, names: Names) -> Result<Found> {
     read_as(path, Some(names))
 }
 
-fn read_as(path: &Path, names: Option<&ImageNames>) -> Result<Found> {
+fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
     let mut found = Found::default();
+    let mut classes: HashMap<(String, CategoryId), CategoryId> = HashMap::new();
     let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
     stream.open(&FORM)?;
     stream.records("", |batch| {
         json::parse(path, batch, |i, raw: RawDetection| {
-            let RawDetection { image_id, file_name, category_id, bbox, score } = raw;
+            let RawDetection { image_id, file_name, category_id, category_name, bbox, score } = raw;
             let given = image_id.map(|id| id.0);
             let image_id = match (names, file_name) {
                 (Some(names), Some(name)) => {
-                    Some(names.id_of(&name, given).map_err(|problem| {
+                    Some(names.images.id_of(&name, given).map_err(|problem| {
                         Error::invalid(path, format!("[{i}].file_name"), problem).with_hint(
                         "pass the annotation file of these very images (--annotations), or take \
                          file_name out of the records so that image_id counts",
@@ -121,17 +137,29 @@ fn read_as(path: &Path, names: Option<&ImageNames>) -> Result<Found> {
                 let problem = "missing; expected an integer";
                 return Err(Error::invalid(path, format!("[{i}].image_id"), problem));
             };
-            if bbox[2] < 0.0 || bbox[3] < 0.0 {
-                let problem =
-                    format!("expected a width and a height of 0 or more, got {} and {}", bbox[2], bbox[3]);
-                return Err(Error::invalid(path, format!("[{i}].bbox"), problem).with_hint(
-                    "a box is [x, y, width, height]: these look like two corners, in the wrong order",
-                ));
-            }
+            found.negative += usize::from(bbox[2] < 0.0 || bbox[3] < 0.0);
             found.renumbered += usize::from(given.is_some_and(|given| given != image_id));
+            let given = CategoryId(category_id.0);
+            let category_id = match (names, category_name) {
+                (Some(names), Some(name)) => match classes.get(&(name.clone(), given)) {
+                    Some(&known) => known,
+                    None => {
+                        let found = class_named(&name, given, names.classes).map_err(|problem| {
+                            Error::invalid(path, format!("[{i}].category_name"), problem).with_hint(
+                                "pass the annotation file of these very classes (--annotations), or \
+                                 take category_name out of the records so that category_id counts",
+                            )
+                        })?;
+                        classes.insert((name, given), found);
+                        found
+                    }
+                },
+                _ => given,
+            };
+            found.renamed += usize::from(category_id != given);
             found.detections.push(Detection {
                 image_id,
-                category_id: CategoryId(category_id.0),
+                category_id,
                 bbox: Xywh(bbox),
                 score,
             });
@@ -140,6 +168,29 @@ fn read_as(path: &Path, names: Option<&ImageNames>) -> Result<Found> {
     })?;
     stream.end()?;
     Ok(found)
+}
+
+/// The class of that name; where several have it, that of the `given` id. A name that no class has does not
+/// matter if no class has that id either: what is not asked for is told elsewhere.
+fn class_named(name: &str, given: CategoryId, classes: &Vocabulary) -> Result<CategoryId, String> {
+    let plain = |name: &str| name.to_lowercase().replace('_', " ");
+    let wanted = plain(name);
+    let own = classes.class_of(given).map(|class| &classes.category(class).name);
+    if own.is_some_and(|own| plain(own) == wanted) {
+        return Ok(given);
+    }
+    let mut named = classes.categories().iter().filter(|c| plain(&c.name) == wanted);
+    match (named.next(), named.next(), own) {
+        (Some(one), None, _) => Ok(one.id),
+        (Some(a), Some(b), _) => {
+            Err(format!("`{name}` may be class {} or {} of the annotation file", a.id.0, b.id.0))
+        }
+        (None, _, Some(own)) => Err(format!(
+            "no class of the annotation file is called `{name}`; its category_id, {}, is `{own}` there",
+            given.0
+        )),
+        (None, _, None) => Ok(given),
+    }
 }
 
 /// Writes a results file, one record a line, every number so that it reads back the same to the

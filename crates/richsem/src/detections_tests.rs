@@ -46,13 +46,15 @@ fn numbers_come_back_to_the_last_bit() {
 }
 
 #[test]
-fn a_box_of_negative_size_is_refused_by_name() {
-    for (bbox, got) in [("[1,1,-5,3]", "-5 and 3"), ("[1,1,5,-0.5]", "5 and -0.5")] {
-        let text = format!("[{GOOD},{}]", GOOD.replace("[1,2,3,4]", bbox));
-        let message = message(&text);
-        assert!(message.contains("dets.json: [1].bbox: expected a width") && message.contains(got));
-    }
-    assert_eq!(read_text(&format!("[{}]", GOOD.replace("3,4", "0,0"))).unwrap().len(), 1);
+fn boxes_of_negative_size_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dets.json");
+    let with = |bbox: &str| GOOD.replace("[1,2,3,4]", bbox);
+    let records = [with("[1,1,-5,3]"), with("[1,1,5,-0.5]"), with("[1,1,0,0]"), GOOD.to_owned()];
+    fs_err::write(&path, format!("[{}]", records.join(","))).unwrap();
+    let names = Names { images: &ImageNames::default(), classes: &Vocabulary::new(Vec::new()) };
+    let found = read_for(&path, names).unwrap();
+    assert_eq!((found.detections.len(), found.negative), (4, 2));
 }
 
 #[test]
@@ -182,7 +184,7 @@ fn names_are_followed() {
     let ids = ImageNames::new(ids);
     let read = |records: &[String]| {
         fs_err::write(&path, format!("[{}]", records.join(","))).unwrap();
-        read_for(&path, &ids)
+        read_for(&path, Names { images: &ids, classes: &Vocabulary::new(Vec::new()) })
     };
     let records = [
         record(r#""image_id":1,"#, "val/a.jpg"),
@@ -202,6 +204,54 @@ fn names_are_followed() {
     ] {
         let message = read(&[record(r#""image_id":99,"#, name)]).unwrap_err().to_string();
         assert!(message.contains("[0].file_name: ") && message.contains(says), "{message}");
+    }
+}
+
+#[test]
+fn a_class_is_the_one_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dets.json");
+    let category = |id: i64, name: &str| crate::vocabulary::Category {
+        id: CategoryId(id),
+        name: name.to_owned(),
+        image_count: 1,
+        instance_count: 1,
+        frequency: crate::vocabulary::Frequency::Common,
+        synset: None,
+        wnid: None,
+        lvis_clip_row: None,
+    };
+    let names = [(3, "cat"), (5, "stop_sign"), (8, "crane"), (9, "crane")];
+    let classes = Vocabulary::new(names.map(|(id, name)| category(id, name)).into());
+    let images = ImageNames::default();
+    let read = |id: i64, name: &str| {
+        let record = GOOD.replace("\"category_id\":2", &format!("\"category_id\":{id},{name}"));
+        fs_err::write(&path, format!("[{record}]")).unwrap();
+        read_for(&path, Names { images: &images, classes: &classes })
+            .map(|found| (found.detections[0].category_id.0, found.renamed))
+    };
+    let named = |name: &str| format!("\"category_name\":\"{name}\"");
+    for (id, name, expected) in [
+        (3, named("cat"), (3, 0)),
+        (5, named("Stop sign"), (5, 0)),
+        (3, named("stop sign"), (5, 1)),
+        (77, named("cat"), (3, 1)),
+        (9, named("crane"), (9, 0)),
+        // Not asked for here: what is not in the file is told elsewhere.
+        (77, named("dog"), (77, 0)),
+        (3, "\"more\":1".to_owned(), (3, 0)),
+    ] {
+        assert_eq!(read(id, &name).unwrap(), expected, "{id} {name}");
+    }
+    for (name, says) in [
+        (
+            "dog",
+            "no class of the annotation file is called `dog`; its category_id, 3, is `cat` there",
+        ),
+        ("crane", "`crane` may be class 8 or 9"),
+    ] {
+        let message = read(3, &named(name)).unwrap_err().to_string();
+        assert!(message.contains("[0].category_name: ") && message.contains(says), "{message}");
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
     data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
-    detections::{self, Detection, Found},
+    detections::{self, Detection, Found, Names},
     detector::Detector,
     error::{guarded, write_atomically},
     evaluate::{Evaluator, Protocol, Summary},
@@ -133,8 +133,26 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let mut unread = false;
     let summary = match (&args.detections, &args.weights, &args.images) {
         (Some(file), _, _) => {
-            let Found { detections, renumbered } =
-                detections::read_for(file, &dataset.image_names())?;
+            let images = dataset.image_names();
+            let names = Names { images: &images, classes: dataset.vocabulary() };
+            let Found { detections, renumbered, renamed, negative } =
+                detections::read_for(file, names)?;
+            if negative > 0 {
+                output::warn(format!(
+                    "{}: {negative} of {} detections have a width or height below 0 and match nothing (a box \
+                     is [x, y, width, height], not two corners)",
+                    file.display(),
+                    detections.len()
+                ));
+            }
+            if renamed > 0 {
+                output::note(format!(
+                    "{}: {renamed} of {} detections have the category_id of another class than their \
+                     category_name, which was followed",
+                    file.display(),
+                    detections.len()
+                ));
+            }
             if renumbered > 0 {
                 output::note(format!(
                     "{}: {renumbered} of {} detections have the image_id of another image than their \

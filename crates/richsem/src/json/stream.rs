@@ -84,7 +84,7 @@ impl<R: Read> JsonStream<R> {
             [b'P', b'K', 3, 4, ..] => {
                 Some(("this is a zip archive, not JSON", "unpack it: unzip FILE"))
             }
-            [0xff, 0xfe, 0, 0] | [0, 0, 0xfe, 0xff] => {
+            [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => {
                 Some(("this is UTF-32 text, not UTF-8", "save it as UTF-8"))
             }
             // With a mark, or without one: JSON begins with two characters of one byte.
