@@ -130,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let dataset = Dataset::open(&args.annotations)?;
     let evaluator = Evaluator::of_as(&dataset, protocol)?;
     tell(&dataset, &evaluator);
-    let mut unread = false;
+    let mut unread = 0;
     let summary = match (&args.detections, &args.weights, &args.images) {
         (Some(file), _, _) => {
             let images = dataset.image_names();
@@ -176,14 +176,18 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::note(format!("metrics: {}", file.display()));
     }
     show(&summary, args.per_class)?;
-    Ok(if unread { exit::ERROR } else { exit::OK })
+    if unread > 0 {
+        let of = dataset.images().len();
+        return Err(anyhow!("{unread} of {of} images could not be read (named above)"));
+    }
+    Ok(exit::OK)
 }
 
 /// A measurement.
 struct Measured {
     summary: Summary,
-    /// Whether an image could not be read, so that its objects count as missed.
-    unread: bool,
+    /// Images that could not be read, so that their objects count as missed.
+    unread: usize,
 }
 
 fn detect_and_measure(
@@ -209,7 +213,7 @@ fn detect_and_measure(
         detections::write(file, &found)?;
         output::note(format!("detections: {}", file.display()));
     }
-    Ok(Measured { summary: evaluator.evaluate(&found)?, unread: broken.summary().is_some() })
+    Ok(Measured { summary: evaluator.evaluate(&found)?, unread: broken.list().len() })
 }
 
 /// What is to be known of the annotations before their numbers.
