@@ -9,13 +9,16 @@ use richsem::{
         image_store::ImageStore,
         sampler::{LastBatch, Share},
     },
+    models::padding::Padding,
     predict::ReadAhead,
 };
 
 /// Images of these `[height, width]` in the order in which to read them: as they are one by one, and in
-/// batches those of like shape together, so that little is padded. Those of unknown size come last.
+/// batches those of like shape together, so that little is padded, where padding changes nothing. Those of
+/// unknown size come last.
 pub(crate) fn order(
     sizes: impl Iterator<Item = Option<[u32; 2]>>,
+    padding: Padding,
     batch_size: usize,
 ) -> Vec<usize> {
     let aspects: Vec<f64> = sizes
@@ -24,7 +27,7 @@ pub(crate) fn order(
         })
         .collect();
     let mut order: Vec<usize> = (0..aspects.len()).collect();
-    if batch_size > 1 {
+    if batch_size > 1 && padding == Padding::Masked {
         order.sort_by(|&a, &b| aspects[a].total_cmp(&aspects[b]));
     }
     order
@@ -40,10 +43,14 @@ pub(crate) fn source(
 ) -> DetectionSource {
     DetectionSource {
         store,
-        order: order(entries.iter().map(|entry| entry.size), batch_size)
-            .into_iter()
-            .map(|i| i as u32)
-            .collect(),
+        order: order(
+            entries.iter().map(|entry| entry.size),
+            config.model.dino.padding(),
+            batch_size,
+        )
+        .into_iter()
+        .map(|i| i as u32)
+        .collect(),
         entries: Arc::new(entries),
         share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Short },
         transform: Transform::Eval(config.data.resize.clone()),
@@ -69,7 +76,9 @@ mod tests {
     #[test]
     fn images_of_like_shape_are_read_together_where_they_share_a_batch() {
         let sizes = [Some([480, 640]), None, Some([640, 480]), Some([300, 400]), Some([500, 500])];
-        assert_eq!(order(sizes.into_iter(), 1), [0, 1, 2, 3, 4]);
-        assert_eq!(order(sizes.into_iter(), 2), [0, 3, 4, 2, 1]);
+        let order = |padding, batch| order(sizes.into_iter(), padding, batch);
+        assert_eq!(order(Padding::Masked, 1), [0, 1, 2, 3, 4]);
+        assert_eq!(order(Padding::Official, 2), [0, 1, 2, 3, 4]);
+        assert_eq!(order(Padding::Masked, 2), [0, 3, 4, 2, 1]);
     }
 }

@@ -91,6 +91,7 @@ unsafe extern "C" {
     pub(crate) fn ext_cuda_synchronize(index: c_int) -> *mut c_char;
     pub(crate) fn ext_cuda_stream(index: c_int, stream: *mut *mut c_void) -> *mut c_char;
     pub(crate) fn ext_cuda_memory(index: c_int, state: *mut MemoryState) -> *mut c_char;
+    pub(crate) fn ext_cuda_empty_cache() -> *mut c_char;
     pub(crate) fn ext_cuda_reset_peak_memory(index: c_int) -> *mut c_char;
     pub(crate) fn ext_convolution_backward(
         grad: *const C_tensor,

@@ -40,7 +40,7 @@ pub use no_grad::no_grad;
 pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
 pub use roi_align::roi_align;
 pub use settings::{
-    Memory, backward, gradients, is_deterministic, memory, memory_left, reset_peak_memory,
-    set_cudnn_benchmark, set_deterministic, set_grad, set_tf32, synchronize,
+    Memory, backward, empty_cache, gradients, is_deterministic, memory, memory_left,
+    reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_grad, set_tf32, synchronize,
 };
 pub use transfer::{Bytes, Download, constant, download, filled, upload};

@@ -161,6 +161,19 @@ pub fn memory_left(device: Device) -> Option<u64> {
     launch::memory_left(index).ok()
 }
 
+/// Gives back to the driver what libtorch keeps of CUDA's memory for later tensors. Nothing happens on the
+/// CPU.
+///
+/// # Errors
+/// When CUDA was never used.
+pub fn empty_cache(device: Device) -> Result<()> {
+    match device {
+        // SAFETY: takes no arguments.
+        Device::Cuda(_) => ffi::check(unsafe { ffi::ext_cuda_empty_cache() }),
+        _ => Ok(()),
+    }
+}
+
 /// Starts a new measurement of the peaks in [`Memory`]. Nothing happens on the CPU.
 ///
 /// # Errors
@@ -239,6 +252,7 @@ mod tests {
     fn the_cpu_has_no_allocator_statistics_and_no_queue() {
         assert_eq!(memory(Device::Cpu), None);
         reset_peak_memory(Device::Cpu).unwrap();
+        empty_cache(Device::Cpu).unwrap();
         synchronize(Device::Cpu).unwrap();
     }
 }

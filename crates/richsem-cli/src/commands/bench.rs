@@ -225,7 +225,7 @@ fn time_sizes(args: &Args, mut config: Config, sizes: &Path) -> Result<(String, 
         runs: 20.min(work.steps),
     };
     let fixed = guarded(|| bench::run(&config, &one, device, Some(Part::Train)))?.train;
-    let fixed_pixels = (one.batch as u32 * one.height * one.width) as f64;
+    let fixed_pixels = one.batch as f64 * f64::from(one.height) * f64::from(one.width);
     let fixed_speed = fixed.map(|fixed| fixed_pixels / fixed.median_ms * 1e3);
     let share =
         |window: &WindowTiming| fixed_speed.map(|speed| window.pixels / window.seconds / speed);

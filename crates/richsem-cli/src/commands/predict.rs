@@ -286,7 +286,8 @@ fn source(
         1 => None,
         _ => image_io::size(&pictures[i], orientation).ok(),
     };
-    let order = reading::order(nameable.iter().map(size), batch);
+    let padding = detector.config.model.dino.padding();
+    let order = reading::order(nameable.iter().map(size), padding, batch);
     let entry = |i: usize| ImageEntry {
         name: pictures[i].to_string_lossy().into_owned(),
         id: i as i64,

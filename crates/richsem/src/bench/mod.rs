@@ -97,7 +97,7 @@ pub fn run(
     let train = match wanted(Part::Train) {
         true => {
             let mut steps = Steps::new(&mut learner, batch)?;
-            let timing = time(work, device, || steps.next(None).map(drop))?;
+            let timing = time(work, device, || steps.next(|| Ok(None)))?;
             Some(timing)
         }
         false => None,
@@ -125,14 +125,15 @@ impl<'a> Steps<'a> {
         Ok(Self { learner, batch: first, prepared, step: 0 })
     }
 
-    /// A step on the present batch; `batch`, or the same again, is that of the next.
-    fn next(&mut self, batch: Option<Batch>) -> Result<()> {
+    /// A step on the present batch. What `batch` gives while the device works, or the same again, is that of
+    /// the next.
+    fn next(&mut self, batch: impl FnOnce() -> Result<Option<Batch>>) -> Result<()> {
         let Some(prepared) = self.prepared.take() else { return Ok(()) };
         let mut trace = Trace::default();
         let loss = self.learner.start(&self.batch, prepared, &mut trace)?;
         let update = self.learner.start_update(1e-6)?;
         self.step += 1;
-        if let Some(batch) = batch {
+        if let Some(batch) = batch()? {
             self.batch = batch;
         }
         let key = StepKey { seed: 0, step: self.step };

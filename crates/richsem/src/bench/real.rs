@@ -135,7 +135,7 @@ pub fn run_real(config: &Config, work: &RealSizes, device: Device) -> Result<Rea
         for _ in 0..work.steps {
             let images = training.batch.len() as i64;
             let [height, width] = training.batch.size();
-            training.next(loader.next().transpose()?)?;
+            training.next(|| loader.next().transpose())?;
             steps.push((images, height, width, clock.elapsed().as_secs_f64() * 1e3));
             clock = Instant::now();
             news.extend(training.learner.take_news());

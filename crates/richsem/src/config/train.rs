@@ -83,8 +83,8 @@ pub struct TrainConfig {
     pub accumulate: u64,
     /// Numbers that the network computes in.
     pub precision: Precision,
-    /// Records the network's passes of shapes that come again as CUDA graphs: a GPU then need not
-    /// wait for the host. On the CPU it changes nothing.
+    /// Records the network's passes as CUDA graphs, at few sizes of images: a GPU then need not wait for the
+    /// host. On the CPU it changes nothing.
     pub cuda_graphs: bool,
     /// Most memory that recordings may take beyond the first of them, in MiB of the GPU's.
     pub cuda_graphs_mib: u64,

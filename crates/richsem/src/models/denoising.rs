@@ -59,7 +59,8 @@ impl DenoisingConfig {
     #[must_use]
     pub fn common_slots(&self, slots: i64, queries: i64) -> i64 {
         // A batch with at most `number` boxes in an image needs at most 2 · number.
-        let common = if slots <= 2 * self.number { 2 * self.number } else { slots };
+        let common = slots.max(1).cast_unsigned().next_multiple_of(2 * self.number.cast_unsigned());
+        let common = common.cast_signed();
         (common + queries).cast_unsigned().next_multiple_of(8).cast_signed() - queries
     }
 }

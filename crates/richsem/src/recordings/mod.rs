@@ -127,8 +127,13 @@ impl Recordings {
         parameters: &[Tensor],
         run: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<()> {
-        let left = |device| torch_ext::memory_left(device).unwrap_or(0);
-        let before = left(self.device);
+        // The recording takes once more what passes before it have used, in memory of its own; and what
+        // libtorch merely keeps would hide what that is.
+        let left = |device| -> Result<u64> {
+            torch_ext::empty_cache(device)?;
+            Ok(torch_ext::memory_left(device).unwrap_or(0))
+        };
+        let before = left(self.device)?;
         if self.sizes.len() >= MOST
             && let Some(oldest) = self.sizes.remove_oldest()
         {
@@ -140,7 +145,7 @@ impl Recordings {
         };
         let recording = guarded(|| pool.record(inputs, parameters, run))?;
         let others = usize::from(!self.kept.is_empty());
-        self.taken[others] += before.saturating_sub(left(self.device));
+        self.taken[others] += before.saturating_sub(left(self.device)?);
         self.sizes.add(key.clone());
         self.kept.insert(key, recording);
         Ok(())

@@ -94,19 +94,24 @@ impl Sizes {
         if best == Some(size) || !more {
             return otherwise;
         }
-        let key = Key { of: of.to_vec(), size };
+        // What else differs is rare: it takes the sizes that there are, or each batch would be alone.
+        let others = self.kept.keys().map(|key| key.size).filter(|&kept| covers(kept, size));
+        let others = others.min_by(|a, b| area(*a).total_cmp(&area(*b)));
+        let new = others.filter(|_| best.is_none() && self.padded).unwrap_or(size);
+        let before = if self.kept.keys().any(|key| key.of == of) { self.before } else { BEFORE };
+        let key = Key { of: of.to_vec(), size: new };
         let waiting = self.waiting.entry(key.clone()).or_default();
-        if waiting.lost >= COST || best.is_none() && waiting.calls >= self.before {
+        if waiting.lost >= COST || best.is_none() && waiting.calls >= before {
             self.waiting.remove(&key);
-            return At::New(size);
+            return At::New(new);
         }
         waiting.calls += 1;
         waiting.lost += best.map_or(EAGER, |best| area(best) / area(size) - 1.0);
         otherwise
     }
 
-    /// From now on a size that no recording covers gets one at once: a pass that is not recorded takes memory of
-    /// its own, beside that of the recordings.
+    /// From now on a size that no recording covers gets one at once, where all else is as for one that there is:
+    /// a pass that is not recorded takes memory of its own, beside that of the recordings.
     pub(super) fn at_once(&mut self) {
         self.before = 0;
     }
@@ -185,6 +190,10 @@ mod tests {
         sizes.at_once();
         assert_eq!(sizes.at(&[2], [128, 64], true), At::New([128, 64]));
         assert_eq!(sizes.at(&[2], [64, 96], true), At::Kept([96, 96]));
+        // Of other inputs what comes once is not worth it, and few sizes serve all.
+        assert_eq!(sizes.at(&[3], [64, 96], true), At::Own);
+        assert_eq!(sizes.at(&[3], [96, 64], true), At::Own);
+        assert_eq!(sizes.at(&[3], [32, 32], true), At::New([96, 96]));
     }
 
     #[test]

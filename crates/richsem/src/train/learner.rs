@@ -233,6 +233,13 @@ impl Learner {
         self.start(batch, self.prepare(batch, key)?, trace)?.wait()
     }
 
+    /// Whether [`Self::record_ahead`] records any.
+    #[must_use]
+    pub fn records_ahead(&self) -> bool {
+        let masked = self.model.detector.config.model.dino.padding() == Padding::Masked;
+        masked && self.recordings.borrow().on()
+    }
+
     /// Records passes for batches of these shapes, `[images, height, width]`, of as many steps or a sample of
     /// them, before they come: at few sizes, so that each can be padded up to one of them. `each` is told how
     /// many are done, of how many; it can end it early. Says what they hold; nothing where nothing is
@@ -245,12 +252,10 @@ impl Learner {
         shapes: &[[i64; 3]],
         mut each: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Option<String>> {
-        let detector = &self.model.detector;
-        let mut recordings = self.recordings.borrow_mut();
-        let masked = detector.config.model.dino.padding() == Padding::Masked;
-        if !(recordings.on() && masked) {
+        if !self.records_ahead() {
             return Ok(None);
         }
+        let mut recordings = self.recordings.borrow_mut();
         let mut batches = BTreeMap::<i64, Vec<Size>>::new();
         for &[images, height, width] in shapes {
             batches.entry(images).or_default().push([height, width]);
@@ -449,7 +454,7 @@ impl Learner {
     }
 
     /// Clips and applies the gradients, queued behind what is queued by now. Where the gradient or the loss
-    /// turns out not to be finite, nothing is applied.
+    /// turns out not to be finite, the weights stay as they are; the run is over then, for the update was counted.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -468,7 +473,7 @@ impl Learner {
     /// Waits for an update, and starts new gradients. Returns the norm of the old ones before clipping.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], with nothing applied and the gradients as they were; what libtorch refuses.
+    /// [`Error::NonFinite`], with the weights and gradients as they were; what libtorch refuses.
     pub fn finish_update(&mut self, update: PendingUpdate) -> Result<f64> {
         guarded(|| {
             let norm = update.0.wait()?.f_double_value(&[0])?;

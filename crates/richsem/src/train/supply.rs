@@ -42,7 +42,7 @@ impl Supply {
         }
         let rate = |seconds: f64| self.images as f64 / seconds.max(1e-9);
         Some(format!(
-            "images come too slowly: {:.1} a second, where {:.1} could be trained on; more threads \
+            "images come too slowly: {:.1} a second, where up to {:.1} could be trained on; more threads \
              (data.workers), a faster disk or smaller image files help",
             rate(self.seconds),
             rate(self.seconds - self.starved)
@@ -66,7 +66,7 @@ mod tests {
         let told = said(0.1, 0.05, 0.0);
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].0, FIRST + LOOKED_AT);
-        assert!(told[0].1.contains("20.0 a second, where 40.0"), "{}", told[0].1);
+        assert!(told[0].1.contains("20.0 a second, where up to 40.0"), "{}", told[0].1);
     }
 
     #[test]

@@ -259,12 +259,11 @@ impl Trainer<'_> {
         let mut last = None;
         let source: Arc<dyn BatchSource> = Arc::<Alternation>::clone(&self.row);
         let positions = self.position.micro_steps..self.row.total();
+        if !positions.is_empty() && self.learner.records_ahead() {
+            self.record_ahead()?;
+        }
         let ahead = self.read_ahead();
         let mut loader = Loader::new(source, positions, ahead.workers, ahead.prefetch)?;
-        if !self.record_ahead()? {
-            self.finish();
-            return Ok(Outcome::Stopped(self.position.updates));
-        }
         while self.position.epoch < epochs || self.position.pending_eval {
             if !self.position.pending_eval {
                 let batches = self.row.batches(self.position.epoch);
@@ -288,8 +287,9 @@ impl Trainer<'_> {
         Ok(Outcome::Finished(last))
     }
 
-    /// Records passes for the sizes that the batches will have. False when told to stop.
-    fn record_ahead(&mut self) -> Result<bool> {
+    /// Records passes for the sizes that the batches will have. When told to stop it ends early: the first step
+    /// sees to the rest.
+    fn record_ahead(&mut self) -> Result<()> {
         // Of the whole run, whether it is resumed or not.
         let total = self.row.total();
         let positions =
@@ -307,7 +307,7 @@ impl Trainer<'_> {
         if let Some(said) = said {
             self.observer.message(&format!("{said}, {:.1} s", start.elapsed().as_secs_f64()));
         }
-        Ok(!self.stop.load(Ordering::Relaxed))
+        Ok(())
     }
 
     fn finish(&mut self) {

@@ -210,10 +210,9 @@ impl GraphPool {
         // SAFETY: `graph` outlives the call, and the pool outlives the graph.
         ffi::check(unsafe { ffi::ext_graph_begin(self.pool.0, &raw mut graph) })?;
         let graph = Graph { graph, pool: Arc::clone(&self.pool) };
-        let mut capture = Capture(graph.graph);
+        let mut capture = Capture { graph: graph.graph, stuck: &self.stuck };
         let result = record();
         let ended = capture.end();
-        self.stuck.set(ended.is_err());
         let result = result?;
         ended?;
         Ok((graph, result))
@@ -301,21 +300,28 @@ impl Drop for Graph {
     }
 }
 
-/// A recording that is going on; null when it has ended.
-struct Capture(*mut ffi::Graph);
+/// A recording that is going on.
+struct Capture<'a> {
+    /// Null when it has ended.
+    graph: *mut ffi::Graph,
+    /// Set where it does not end well.
+    stuck: &'a Cell<bool>,
+}
 
-impl Capture {
+impl Capture<'_> {
     fn end(&mut self) -> Result<()> {
-        let graph = std::mem::replace(&mut self.0, std::ptr::null_mut());
+        let graph = std::mem::replace(&mut self.graph, std::ptr::null_mut());
         // SAFETY: begun, not yet ended, and freed by nobody before this is dropped.
-        ffi::check(unsafe { ffi::ext_graph_end(graph) })
+        let ended = ffi::check(unsafe { ffi::ext_graph_end(graph) });
+        self.stuck.set(self.stuck.get() || ended.is_err());
+        ended
     }
 }
 
-impl Drop for Capture {
+impl Drop for Capture<'_> {
     /// When the recorded code panics.
     fn drop(&mut self) {
-        if !self.0.is_null() {
+        if !self.graph.is_null() {
             let _ = self.end();
         }
     }

@@ -138,8 +138,6 @@ char* ext_graph_begin(Pool* pool, Graph** result) noexcept {
     const c10::Device device = pool->device;
     c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
     guard.synchronizeDevice(device.index());
-    // The recording takes once more what runs before it have used, in the pool's memory.
-    c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
     auto graph = std::make_unique<Graph>(*pool, guard.getDevice(), guard.getStream(device));
     try {
       // The recording goes to the current stream of the current device.

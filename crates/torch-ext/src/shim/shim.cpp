@@ -404,6 +404,10 @@ char* ext_cuda_memory(int index, MemoryState* state) noexcept {
   });
 }
 
+char* ext_cuda_empty_cache() noexcept {
+  return guarded([&] { cuda_allocator()->emptyCache(); });
+}
+
 char* ext_cuda_reset_peak_memory(int index) noexcept {
   return guarded(
       [&] { cuda_allocator()->resetPeakStats(static_cast<c10::DeviceIndex>(index)); });
