@@ -9,7 +9,7 @@ tests=(--workspace --lib)
 for name in golden richsem training ms_deform_attn roi_align linear group_norm conv2d_relu; do
     tests+=(--test "$name")
 done
-[ "${1:-}" = --all ] && tests=(--workspace)
+[ "${1:-}" = --all ] && tests=(--workspace --no-fail-fast)
 settings=(
     ""
     ATEN_CPU_CAPABILITY=default

@@ -110,8 +110,14 @@ fn of_a_stored_batch(dir: &Dir) {
     let text = detector.text.as_ref();
     let input = Input { text, tokens: Some(&tokens), ..Input::new(&images, &mask) };
     let expected = detector.model.infer(&input).unwrap();
-    assert_eq!(got["pred_logits"], expected.pred_logits);
-    assert_eq!(got["pred_boxes"], expected.pred_boxes);
+    // Not to the last bit: the program may compute on another number of threads than this test.
+    for (name, expected) in
+        [("pred_logits", expected.pred_logits), ("pred_boxes", expected.pred_boxes)]
+    {
+        assert_eq!(got[name].size(), expected.size());
+        let apart = (&got[name] - &expected).abs().max().double_value(&[]);
+        assert!(apart < 1e-5, "{name} differs by {apart}");
+    }
     run(&(tokens * 100_000)).fails(1).stderr_has("in.safetensors: tokens: expected numbers below");
     let command = ["predict", "--tensor", "in.safetensors", "--weights", WEIGHTS];
     dir.command(&command).fails(2).stderr_has("--raw");
