@@ -18,7 +18,7 @@ use richsem::{
     },
     testing::normal,
 };
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::support::*;
 
@@ -68,7 +68,12 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
     let templates = PromptSet::Reference.templates(&[]);
     let table =
         encode_prompts(clip.text.as_ref().unwrap(), Device::Cpu, &templates, &names).unwrap();
-    assert_eq!(detector.text.as_ref().unwrap().rows, table);
+    // Computed twice, from weights that lie elsewhere in memory: not to the last bit on every processor.
+    let same = |rows: &Tensor| {
+        let apart = (rows - &table).abs().max().double_value(&[]);
+        assert!(apart < 1e-6, "{apart}");
+    };
+    same(&detector.text.as_ref().unwrap().rows);
     // Slim: nothing of CLIP or the branch is in it.
     let (slim, _) = safetensors::read(&ours).unwrap();
     assert!(slim.keys().all(|key| !key.contains("clip")), "{:?}", slim.keys());
@@ -99,7 +104,7 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
     let with_clip = Options { clip: Some(clip), ..options(Some(&ids)) };
     let conversion = converted(&path, Form::Safetensors, &with_clip).unwrap();
     conversion.write(&ours).unwrap();
-    assert_eq!(Detector::load(&ours, Device::Cpu).unwrap().text.unwrap().rows, table);
+    same(&Detector::load(&ours, Device::Cpu).unwrap().text.unwrap().rows);
 }
 
 #[test]
