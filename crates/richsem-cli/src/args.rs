@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use richsem::{Error, detector::Detector};
+use richsem::{Error, data::image_io::Orientation, detector::Detector};
 use tch::Device;
 use torch_ext::{DeviceChoice, device_name};
 
@@ -99,17 +99,31 @@ pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
 }
 
 /// Which way up images are read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OrientationArgs {
+    /// Which way up the images are, for the boxes: exif, as viewers show them, or stored, as their pixels
+    /// are stored (which is what the tools of COCO and LVIS read)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "exif|stored",
+        default_value = "exif",
+        hide_possible_values = true
+    )]
+    orientation: OrientationChoice,
+}
+
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum OrientationChoice {
+enum OrientationChoice {
     Exif,
     Stored,
 }
 
-impl From<OrientationChoice> for richsem::data::image_io::Orientation {
-    fn from(choice: OrientationChoice) -> Self {
-        match choice {
-            OrientationChoice::Exif => Self::Exif,
-            OrientationChoice::Stored => Self::Stored,
+impl OrientationArgs {
+    pub(crate) fn get(&self) -> Orientation {
+        match self.orientation {
+            OrientationChoice::Exif => Orientation::Exif,
+            OrientationChoice::Stored => Orientation::Stored,
         }
     }
 }

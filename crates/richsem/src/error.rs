@@ -225,6 +225,27 @@ fn in_words(bytes: f64) -> String {
     format!("{value:.2} {}", units[power as usize])
 }
 
+/// A user's file of text.
+///
+/// # Errors
+/// A file that cannot be read, or is no UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(fs_err::read(path)?).map_err(|error| {
+        let bytes = error.as_bytes();
+        let (problem, hint) = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                ("this is UTF-16 text, not UTF-8".to_owned(), "save it as UTF-8")
+            }
+            _ => {
+                let at = error.utf8_error().valid_up_to();
+                let problem = format!("expected UTF-8 text, got {:#04x} at byte {at}", bytes[at]);
+                (problem, "is it the right file? If it is text, save it as UTF-8")
+            }
+        };
+        Error::invalid(path, "text", problem).with_hint(hint)
+    })
+}
+
 /// What a file is called while it is being written; whatever is left under such a name, a killed
 /// process left.
 pub(crate) const TEMPORARY: &str = ".tmp-";
@@ -293,6 +314,21 @@ mod tests {
     use tch::{Device, Kind, Tensor};
 
     use super::*;
+
+    #[test]
+    fn text_of_another_encoding_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (bytes, says) in [
+            (&b"\xff\xfev\0"[..], "text: this is UTF-16 text"),
+            (b"a = '\xe4'", "got 0xe4 at byte 5"),
+        ] {
+            fs_err::write(file.path(), bytes).unwrap();
+            let error = read_text(file.path()).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("save it as UTF-8"), "{error}");
+        }
+        fs_err::write(file.path(), "ä").unwrap();
+        assert_eq!(read_text(file.path()).unwrap(), "ä");
+    }
 
     /// In the words of the libtorch that is there, and in those of its CUDA allocator.
     #[test]

@@ -5,24 +5,14 @@
 
 mod common;
 
-use common::{BackwardWith as _, Case, LEVELS, close, gradients, random_case, seeded};
+use common::{BackwardWith as _, Case, LEVELS, close, cuda, gradients, random_case, seeded};
 use tch::{Device, Kind, Tensor};
 use torch_ext::detr_losses::{CostWeights, FocalTargets, box_losses, focal_sums, matching_cost};
 use torch_ext::{
-    Conv2dRelu, DeviceChoice, Epilogue, Error, GraphPool, Recording, add_layer_norm,
-    add_layer_norm_naive, autocast, conv2d_relu, conv2d_relu_naive, group_norm, group_norm_naive,
-    linear, linear_naive, ms_deform_attn, ms_deform_attn_around, roi_align,
+    Conv2dRelu, Epilogue, add_layer_norm, add_layer_norm_naive, autocast, conv2d_relu,
+    conv2d_relu_naive, group_norm, group_norm_naive, linear, linear_naive, ms_deform_attn,
+    ms_deform_attn_around, roi_align,
 };
-
-fn device() -> Option<Device> {
-    match DeviceChoice::Cuda(None).resolve() {
-        Ok(device) => Some(device),
-        Err(problem) => {
-            println!("skipped, there is no CUDA device: {problem}");
-            None
-        }
-    }
-}
 
 fn to(case: &Case, device: Device, kind: Kind) -> Case {
     Case {
@@ -36,7 +26,7 @@ fn to(case: &Case, device: Device, kind: Kind) -> Case {
 
 #[test]
 fn deformable_attention_agrees_with_the_cpu() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 2e-3), (Kind::BFloat16, 1.6e-2)] {
         for (seed, sizes) in [
             (2, 8, 32, 60, 4),
@@ -66,7 +56,7 @@ fn deformable_attention_agrees_with_the_cpu() {
 
 #[test]
 fn points_around_references_agree_with_the_cpu() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 4e-3), (Kind::BFloat16, 1.6e-2)] {
         for (seed, (numbers, (b, m, d, q, p))) in [
             (2, (2, 8, 32, 60, 4)),
@@ -111,7 +101,7 @@ fn points_around_references_agree_with_the_cpu() {
 /// Sixteen-bit sums must not come to rest where one more summand is too small to count.
 #[test]
 fn many_equal_gradients_add_up() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     // The scale follows the gradient, which f16 alone could not hold.
     let cases =
         [(Kind::Half, 1.0), (Kind::BFloat16, 1e-9), (Kind::BFloat16, 1.0), (Kind::BFloat16, 1e9)];
@@ -128,7 +118,7 @@ fn many_equal_gradients_add_up() {
 
 #[test]
 fn tensors_of_another_device_are_refused() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     let case = to(&random_case(1, Kind::Float, (1, 2, 8, 5, 4), LEVELS, 0.0), device, Kind::Float);
     let references = Tensor::rand([1, 5, 4, 2], (Kind::Float, Device::Cpu));
     let error =
@@ -143,7 +133,7 @@ fn tensors_of_another_device_are_refused() {
 
 #[test]
 fn a_gradient_that_is_not_finite_stays_so() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     for number in [f64::NAN, f64::INFINITY] {
         let case =
             to(&random_case(5, Kind::Float, (1, 2, 8, 9, 4), LEVELS, 0.0), device, Kind::BFloat16);
@@ -155,7 +145,7 @@ fn a_gradient_that_is_not_finite_stays_so() {
 
 #[test]
 fn roi_align_agrees_with_the_cpu() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     let held = seeded(3);
     let features = Tensor::randn([2, 5, 20, 30], (Kind::Float, Device::Cpu));
     let corner = Tensor::rand([40, 2], (Kind::Float, Device::Cpu)) * 200.0 - 10.0;
@@ -183,7 +173,7 @@ fn roi_align_agrees_with_the_cpu() {
 
 #[test]
 fn conv2d_relu_agrees_with_its_composition() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     torch_ext::set_tf32(false).unwrap();
     type Conv = fn(&Tensor, &Conv2dRelu) -> torch_ext::Result<Tensor>;
     let shapes =
@@ -246,7 +236,7 @@ fn conv2d_relu_agrees_with_its_composition() {
 /// libtorch gives cuDNN the result's own memory as a map to add, times zero.
 #[test]
 fn what_a_results_memory_held_before_is_not_read() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     for kind in [Kind::Half, Kind::BFloat16] {
         // All above zero, in the kind and layout that nothing is copied for.
         let positive =
@@ -278,7 +268,7 @@ fn what_a_results_memory_held_before_is_not_read() {
 
 #[test]
 fn linear_agrees_with_its_composition() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     type Linear = fn(&Tensor, &Tensor, Option<&Tensor>, Epilogue<'_>) -> torch_ext::Result<Tensor>;
     for (kind, tolerance) in [(None, 1e-4), (Some(Kind::Half), 4e-3), (Some(Kind::BFloat16), 3e-2)]
     {
@@ -318,7 +308,7 @@ fn linear_agrees_with_its_composition() {
 
 #[test]
 fn add_layer_norm_agrees_with_its_composition() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::Half, 4e-3), (Kind::BFloat16, 3e-2)] {
         for (rows, d) in [(1, 7), (33, 36), (3000, 256), (5, 1024)] {
             for with_residual in [false, true] {
@@ -361,7 +351,7 @@ fn add_layer_norm_agrees_with_its_composition() {
 /// Indices of the device's memory, which the host has not looked at.
 #[test]
 fn an_index_out_of_range_is_not_a_number_and_nothing_is_touched() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     let floats = |shape: &[i64]| Tensor::rand(shape, (Kind::Float, device));
     let indices = |values: &[i64]| Tensor::from_slice(values).to_device(device);
     // Far enough to be a fault of memory where it is read or written.
@@ -416,7 +406,7 @@ fn an_index_out_of_range_is_not_a_number_and_nothing_is_touched() {
 
 #[test]
 fn group_norm_agrees_with_its_composition() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     type Norm =
         fn(&Tensor, i64, &Tensor, &Tensor, f64, Option<&Tensor>) -> torch_ext::Result<Tensor>;
     for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 4e-3), (Kind::BFloat16, 3e-2)] {
@@ -492,7 +482,7 @@ fn group_norm_agrees_with_its_composition() {
 /// Padding that comes first in memory must not take the digits of a large mean.
 #[test]
 fn group_norm_keeps_a_small_deviation_from_a_large_mean() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda() else { return };
     let held = seeded(8);
     let x = Tensor::randn([2, 16, 20, 30], (Kind::Float, device)) * 0.1 + 1e4;
     drop(held);
@@ -505,124 +495,4 @@ fn group_norm_keeps_a_small_deviation_from_a_large_mean() {
     let (x, ones, zeros) = (double(&x), double(&ones), double(&zeros));
     let expected = group_norm_naive(&x, 4, &ones, &zeros, 1e-5, Some(&padding)).unwrap();
     close("output", &got, &expected, 1e-4);
-}
-
-/// The same for the same seed.
-fn numbers(seed: i64, size: &[i64]) -> Tensor {
-    let _held = seeded(seed);
-    Tensor::randn(size, (Kind::Float, Device::Cpu))
-}
-
-/// A parameter with a gradient to add to, the same for the same seed.
-fn parameter(seed: i64, device: Device) -> Tensor {
-    let parameter = numbers(seed, &[64, 64]).to_device(device).set_requires_grad(true);
-    torch_ext::set_grad(&parameter, &parameter.detach().zeros_like()).unwrap();
-    parameter
-}
-
-/// Something with much in between: what a recording keeps must survive until its backward pass.
-fn network(x: &Tensor, parameter: &Tensor) -> Vec<Tensor> {
-    let mut y = x.shallow_clone();
-    for _ in 0..6 {
-        y = (y.matmul(parameter) * 0.05).tanh();
-    }
-    vec![y.sum_dim_intlist(1, false, Kind::Float), y]
-}
-
-/// The loss of a pass and the gradient of its parameter, which is then zero again.
-fn step(results: &[Tensor], parameter: &Tensor, backward: impl FnOnce()) -> (f64, Tensor) {
-    let loss = results[0].sin().sum(Kind::Float) + results[1].square().sum(Kind::Float);
-    loss.backward();
-    backward();
-    let grad = parameter.grad().copy();
-    let _ = parameter.grad().zero_();
-    (loss.double_value(&[]), grad)
-}
-
-fn record(pool: &mut GraphPool, x: &Tensor, parameter: &Tensor) -> Recording {
-    let trained = [parameter.shallow_clone()];
-    pool.record(&[x], &trained, |places| Ok::<_, Error>(network(&places[0], parameter))).unwrap()
-}
-
-/// Passes of several sizes, each compared with one that is not recorded.
-fn recorded_passes(seed: i64, device: Device) {
-    let parameter = parameter(seed, device);
-    let input = |rows: i64, key: i64| numbers(key, &[rows, 64]).to_device(device);
-    let sizes = [700, 300, 500, 100];
-    // Without a recording first: libraries are started by it.
-    let expected: Vec<_> = sizes
-        .iter()
-        .map(|&rows| step(&network(&input(rows, rows), &parameter), &parameter, || {}))
-        .collect();
-    let mut pool = GraphPool::new(device).unwrap();
-    let recordings = sizes.map(|rows| {
-        record(&mut pool, &Tensor::zeros([rows, 64], (Kind::Float, device)), &parameter)
-    });
-    for round in 0..20 {
-        let i = (round * 3 + round / 4) % sizes.len();
-        let x = input(sizes[i], sizes[i]);
-        let replay = pool.replay(&recordings[i], &[&x]).unwrap();
-        let results: Vec<Tensor> = replay.results().iter().map(Tensor::shallow_clone).collect();
-        let (loss, grad) = step(&results, &parameter, || replay.backward().unwrap());
-        let (expected_loss, expected_grad) = &expected[i];
-        assert!(
-            (loss - expected_loss).abs() < 1e-4 * expected_loss.abs(),
-            "{loss} {expected_loss}"
-        );
-        close("gradient", &grad, &expected_grad.to_device(Device::Cpu), 1e-4);
-    }
-}
-
-#[test]
-fn recordings_of_a_pool_take_turns() {
-    let Some(device) = device() else { return };
-    torch_ext::set_tf32(false).unwrap();
-    recorded_passes(1, device);
-}
-
-#[test]
-fn pools_on_threads_of_their_own_know_nothing_of_each_other() {
-    let Some(device) = device() else { return };
-    torch_ext::set_tf32(false).unwrap();
-    std::thread::scope(|scope| {
-        for seed in 2..6 {
-            scope.spawn(move || recorded_passes(seed, device));
-        }
-    });
-}
-
-#[test]
-fn what_cannot_be_recorded_or_replayed_is_refused() {
-    let Some(device) = device() else { return };
-    let parameter = parameter(1, device);
-    let x = numbers(2, &[50, 64]).to_device(device);
-    let _ = step(&network(&x, &parameter), &parameter, || {});
-    let (mut pool, mut other) = (GraphPool::new(device).unwrap(), GraphPool::new(device).unwrap());
-    let recording = record(&mut pool, &x, &parameter);
-    let error = other.replay(&recording, &[&x]).unwrap_err().to_string();
-    assert!(error.contains("another pool's"), "{error}");
-    let error = pool.replay(&recording, &[&x.narrow(0, 0, 9)]).unwrap_err().to_string();
-    assert!(error.contains("[50, 64]") && error.contains("[9, 64]"), "{error}");
-    assert!(pool.replay(&recording, &[]).is_err());
-    // What fails by itself costs nothing else.
-    let failed = pool.record(&[&x], &[], |_| Err(Error::Cuda("not today".into())));
-    assert!(failed.unwrap_err().to_string().contains("not today"));
-    let twice = pool.record(&[&x], &[], |places| Ok::<_, Error>(vec![&places[0] * 2.0])).unwrap();
-    // The host asks for a number: there is none yet.
-    let failed = pool.record(&[&x], &[], |places| {
-        places[0].f_sum(Kind::Float)?.f_double_value(&[])?;
-        Ok::<_, Error>(vec![])
-    });
-    assert!(failed.is_err());
-    // What was there before is as it was.
-    let expected = network(&x, &parameter);
-    let replay = pool.replay(&recording, &[&x]).unwrap();
-    close("result", &replay.results()[1], &expected[1].detach().to_device(Device::Cpu), 1e-5);
-    drop(replay);
-    let replay = pool.replay(&twice, &[&x]).unwrap();
-    close("twice", &replay.results()[0], &(&x * 2.0).to_device(Device::Cpu), 1e-6);
-    let error = replay.backward().unwrap_err().to_string();
-    assert!(error.contains("backward"), "{error}");
-    let error = pool.record(&[&x], &[], |_| Ok::<_, Error>(vec![])).unwrap_err().to_string();
-    assert!(error.contains("takes no more"), "{error}");
 }

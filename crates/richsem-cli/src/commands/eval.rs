@@ -19,7 +19,7 @@ use richsem::{
 };
 
 use crate::{
-    args::{self, DeviceArgs, OrientationChoice},
+    args::{self, DeviceArgs, OrientationArgs},
     exit, output,
     progress::Counter,
     reading, table,
@@ -53,23 +53,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER|TAR", conflicts_with = "detections")]
     images: Option<PathBuf>,
     /// Detections to measure (COCO results JSON) instead of a detector
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "orientation")]
     detections: Option<PathBuf>,
     /// By whose rules; LVIS where the annotations list verified classes (neg_category_ids and
     /// not_exhaustive_category_ids), unless given
     #[arg(long, value_enum, value_name = "coco|lvis", hide_possible_values = true)]
     protocol: Option<ProtocolChoice>,
-    /// Which way up the images are, for the boxes: exif, as viewers show them, or stored, as their pixels
-    /// are stored (which is what the tools of COCO and LVIS read)
-    #[arg(
-        long,
-        value_enum,
-        value_name = "exif|stored",
-        default_value = "exif",
-        hide_possible_values = true,
-        conflicts_with = "detections"
-    )]
-    orientation: OrientationChoice,
+    #[command(flatten)]
+    orientation: OrientationArgs,
     /// Images a batch; eval.batch_size of the run unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "detections")]
     batch: Option<u16>,
@@ -145,21 +136,17 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
                     detections.len()
                 ));
             }
-            if renamed > 0 {
-                output::note(format!(
-                    "{}: {renamed} of {} detections have the category_id of another class than their \
-                     category_name, which was followed",
-                    file.display(),
-                    detections.len()
-                ));
-            }
-            if renumbered > 0 {
-                output::note(format!(
-                    "{}: {renumbered} of {} detections have the image_id of another image than their \
-                     file_name, which was followed",
-                    file.display(),
-                    detections.len()
-                ));
+            for (count, id, name) in [
+                (renumbered, "image_id of another image", "file_name"),
+                (renamed, "category_id of another class", "category_name"),
+            ] {
+                if count > 0 {
+                    output::note(format!(
+                        "{}: {count} of {} detections have the {id} than their {name}, which was followed",
+                        file.display(),
+                        detections.len()
+                    ));
+                }
             }
             evaluator.check(file, &detections)?;
             evaluator.evaluate(&detections)?
@@ -197,7 +184,7 @@ fn detect_and_measure(
     weights: &Path,
     images: &Path,
 ) -> Result<Measured> {
-    let store = Arc::new(ImageStore::open(images, args.orientation.into())?);
+    let store = Arc::new(ImageStore::open(images, args.orientation.get())?);
     let detector = args::load_detector(weights, &args.device)?;
     check_vocabularies(&detector.vocabulary, dataset)?;
     let evaluator = evaluator

@@ -29,7 +29,7 @@ use richsem::{
 use tch::Tensor;
 
 use crate::{
-    args::{self, DeviceArgs, OrientationChoice, score},
+    args::{self, DeviceArgs, OrientationArgs, score},
     exit, output, pictures,
     progress::Counter,
     reading, table,
@@ -79,7 +79,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE.safetensors",
         requires = "raw",
-        conflicts_with_all = ["inputs", "output", "conf", "limit", "no_pictures"]
+        conflicts_with_all = ["inputs", "output", "conf", "limit", "no_pictures", "orientation"]
     )]
     tensor: Option<PathBuf>,
     /// Takes the first N pictures alone
@@ -92,16 +92,8 @@ pub(crate) struct Args {
     /// Images at once: more are faster on a GPU
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "tensor", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
-    /// Which way up images are: as viewers show them, or as stored, for sets annotated on those pixels
-    #[arg(
-        long,
-        value_enum,
-        value_name = "exif|stored",
-        default_value = "exif",
-        hide_possible_values = true,
-        conflicts_with = "tensor"
-    )]
-    orientation: OrientationChoice,
+    #[command(flatten)]
+    orientation: OrientationArgs,
     /// Draws nothing: detections.json and the table alone
     #[arg(long)]
     no_pictures: bool,
@@ -159,7 +151,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ));
     }
     let mut done = failed;
-    let orientation = Orientation::from(args.orientation);
+    let orientation = args.orientation.get();
     let reading = Reading { batch: args.batch.into(), orientation };
     if let Some(source) = source(&detector, &pictures, &known, &nameable, reading) {
         let take = |Detected { batch, output, found: boxes }: Detected| {

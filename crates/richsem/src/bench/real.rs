@@ -3,7 +3,6 @@
 
 use std::{ops::ControlFlow, path::Path, sync::Arc, time::Instant};
 
-use fs_err as fs;
 use image::RgbImage;
 use serde::Serialize;
 use tch::Device;
@@ -17,7 +16,7 @@ use crate::{
         loader::{BatchSource, Loader},
         transforms::TransformConfig,
     },
-    error::{Error, Result},
+    error::{Error, Result, read_text},
     random::{Random, Stream},
     train::{Learner, inputs},
 };
@@ -43,7 +42,7 @@ impl RealSizes {
     /// # Errors
     /// A file that cannot be read, a line that is something else, no sizes.
     pub fn read(path: &Path) -> Result<Vec<[u32; 2]>> {
-        let text = fs::read_to_string(path)?;
+        let text = read_text(path)?;
         let mut sizes = Vec::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -63,12 +62,14 @@ impl RealSizes {
                 _ => {
                     let problem =
                         format!("expected height, width (1 to 16384) and a count, got `{line}`");
-                    return Err(Error::invalid(path, format!("line {}", number + 1), problem));
+                    return Err(Error::invalid(path, format!("line {}", number + 1), problem)
+                        .with_hint("as `480 640 12`; benches/lvis_sizes.txt is such a file"));
                 }
             }
         }
         if sizes.is_empty() {
-            return Err(Error::invalid(path, "sizes", "expected at least one, got none"));
+            return Err(Error::invalid(path, "sizes", "expected at least one, got none")
+                .with_hint("a line is height, width and how many images have that size"));
         }
         Ok(sizes)
     }
@@ -243,7 +244,10 @@ impl BatchSource for Noise {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use fs_err as fs;
+
     use super::*;
+    use crate::recordings::buckets::{buckets, excess};
 
     #[test]
     fn batches_are_of_the_sizes_that_were_told() {
@@ -267,6 +271,29 @@ mod tests {
         }
         shapes.dedup();
         assert!(shapes.len() > 3, "{shapes:?}");
+    }
+
+    /// What benches/README.md says of them; `-- --nocapture` prints it.
+    #[test]
+    fn few_sizes_serve_batches_of_lvis() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/lvis_sizes.txt");
+        let config = Config::parse("version = 1", "test.toml".as_ref()).unwrap();
+        let sizes = RealSizes::read(file.as_ref()).unwrap();
+        assert_eq!(sizes.len(), 100);
+        let work = RealSizes { sizes, mosaic: None, boxes: 10, classes: 5, steps: 0 };
+        let source = Noise::new(&config, &work);
+        let shapes = (0..2000).filter_map(|position| source.shape(position));
+        let sizes: Vec<_> = shapes.map(|[_, height, width]| [height, width]).collect();
+        let mut different = sizes.clone();
+        different.sort_unstable();
+        different.dedup();
+        println!("{} batches of {} sizes", sizes.len(), different.len());
+        for (most, limit) in [(8, 0.3), (16, 0.2), (24, 0.14), (32, 0.11), (64, 0.06), (128, 0.03)]
+        {
+            let more = excess(&buckets(&sizes, most), &sizes);
+            println!("{most} sizes: {:.1} % more pixels", more * 100.0);
+            assert!(more < limit, "{most}: {more}");
+        }
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Merged> {
 }
 
 fn merge_file(path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Result<()> {
-    let text = fs_err::read_to_string(path)?;
+    let text = crate::error::read_text(path)?;
     let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if open.contains(&identity) {
         return Err(Error::invalid(

@@ -10,6 +10,7 @@ use super::{
     federated::Rates,
     focal::sigmoid_focal_loss,
     has_kernels,
+    known::{known_classes, present_classes},
     matcher::{Matching, PaddedTargets, PendingMatching, hungarian, max_size},
 };
 use crate::{
@@ -433,14 +434,6 @@ impl PendingTerms<'_> {
     }
 }
 
-/// Classes with a box in the batch, sorted, each once.
-fn present_classes(targets: &[Target]) -> Vec<u32> {
-    let mut present: Vec<u32> = targets.iter().flat_map(|t| t.labels.iter().map(|c| c.0)).collect();
-    present.sort_unstable();
-    present.dedup();
-    present
-}
-
 /// The class of each query, `[S, B, Q]`, −1 for none; `None` where one answers for several classes
 /// ([`max_size`] allows it).
 fn query_labels(
@@ -476,24 +469,6 @@ fn denoising_pairs(layout: DenoisingLayout, layers: usize, counts: &[usize]) -> 
         }
     }
     matching
-}
-
-/// 1 where an unmatched query of a class is wrong for sure, 0 where the class may be there without
-/// a box: unknown, or not exhaustively annotated; `[B · C]`.
-fn known_classes(targets: &[Target], classes: usize) -> Vec<f32> {
-    let mut known = Vec::with_capacity(targets.len() * classes);
-    for target in targets {
-        let knowledge = &target.knowledge;
-        let mut row = vec![f32::from(u8::from(knowledge.others_absent)); classes];
-        for class in knowledge.present.iter().chain(&knowledge.absent).chain(&target.labels) {
-            row[class.0 as usize] = 1.0;
-        }
-        for class in &knowledge.not_exhaustive {
-            row[class.0 as usize] = 0.0;
-        }
-        known.append(&mut row);
-    }
-    known
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod criterion;
 pub mod distillation;
 mod federated;
 mod focal;
+mod known;
 pub mod matcher;
 
 use tch::{Kind, Tensor};

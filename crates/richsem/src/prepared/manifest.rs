@@ -101,7 +101,7 @@ impl Manifest {
             return Err(Error::invalid(&path, "file", problem)
                 .with_hint("`richsem prepare` makes such a folder"));
         }
-        let text = fs_err::read_to_string(&path)?;
+        let text = crate::error::read_text(&path)?;
         let again = "prepare into another folder";
         let value: Value = serde_json::from_str(&text)
             .map_err(|e| Error::invalid(&path, "JSON", e.to_string()).with_hint(again))?;

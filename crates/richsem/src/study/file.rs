@@ -52,7 +52,7 @@ pub(super) fn file_name(variant: &str) -> String {
 
 impl StudyFile {
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let file: Self = config::parse_as(&fs_err::read_to_string(path)?, path)?;
+        let file: Self = config::parse_as(&crate::error::read_text(path)?, path)?;
         file.validate().map_err(|error| match error {
             Error::Config { key, problem, hint } => {
                 Error::Invalid { file: path.to_owned(), field: key, problem, hint }

@@ -85,7 +85,7 @@ pub(super) fn since_checkpoint(run: &RunFolder, config: &Config) -> Result<Vec<S
                     since cannot be told";
         return Ok(vec![told.to_owned()]);
     }
-    let before = Config::parse_saved(&fs_err::read_to_string(&file)?, &file)
+    let before = Config::parse_saved(&crate::error::read_text(&file)?, &file)
         .map_err(|error| error.with_hint(DAMAGED))?;
     let mut told = Vec::new();
     let mut refused: Option<(Difference, &str)> = None;

@@ -87,7 +87,7 @@ impl Position {
             return Err(Error::invalid(&folder, "link", problem).with_hint(DAMAGED));
         }
         let path = folder.join("state.json");
-        let position: Self = serde_json::from_str(&fs_err::read_to_string(&path)?)
+        let position: Self = serde_json::from_str(&crate::error::read_text(&path)?)
             .map_err(|e| Error::invalid(&path, "state", e.to_string()).with_hint(DAMAGED))?;
         if position.version != VERSION {
             let problem = format!("expected {VERSION}, got {}", position.version);

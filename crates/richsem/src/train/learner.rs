@@ -3,11 +3,13 @@
 use tch::{Device, Kind, Tensor};
 use torch_ext::Download;
 
-use std::{cell::RefCell, collections::BTreeMap, ops::ControlFlow};
+use std::cell::RefCell;
 
-use super::{Optimizer, TrainingModel, pass::PassInput};
+use super::{
+    Optimizer, TrainingModel,
+    pass::{PassInput, recorded_with},
+};
 use crate::{
-    boxes::Cxcywh,
     collective::Collective,
     config::{Config, Precision},
     data::batch::{Batch, Normalization},
@@ -21,19 +23,14 @@ use crate::{
     models::{
         denoising::DenoisingQueries,
         dino::{TrainingOutput, TrainingTensors},
-        padding::Padding,
-        parameters::Role,
     },
     prepared::{LabelSource, Prepared as PreparedLabels},
     random::{Random, Stream},
-    recordings::{
-        At, Recordings, Size,
-        buckets::{buckets, excess},
-    },
+    recordings::{At, Recordings},
     semantic_branch::{SemanticBranch, SemanticConfig, TargetBoxes},
-    targets::{LabelKnowledge, Target},
+    targets::Target,
     teacher::{self, SoftLabels, Teacher},
-    vocabulary::{ClassIndex, Vocabulary},
+    vocabulary::Vocabulary,
 };
 
 /// The detector in training.
@@ -47,7 +44,7 @@ pub struct Learner {
     semantic: Option<(SemanticConfig, LabelSource)>,
     accumulate: u64,
     collective: Box<dyn Collective>,
-    recordings: RefCell<Recordings>,
+    pub(super) recordings: RefCell<Recordings>,
     /// Of the losses since the last update, `[1]`: not finite if one of them is not.
     loss_sum: RefCell<Option<Tensor>>,
 }
@@ -233,68 +230,6 @@ impl Learner {
         self.start(batch, self.prepare(batch, key)?, trace)?.wait()
     }
 
-    /// Whether [`Self::record_ahead`] records any.
-    #[must_use]
-    pub fn records_ahead(&self) -> bool {
-        let masked = self.model.detector.config.model.dino.padding() == Padding::Masked;
-        masked && self.recordings.borrow().on()
-    }
-
-    /// Records passes for batches of these shapes, `[images, height, width]`, of as many steps or a sample of
-    /// them, before they come: at few sizes, so that each can be padded up to one of them. `each` is told how
-    /// many are done, of how many; it can end it early. Says what they hold; nothing where nothing is
-    /// recorded.
-    ///
-    /// # Errors
-    /// What libtorch refuses of a pass that is not recorded.
-    pub fn record_ahead(
-        &self,
-        shapes: &[[i64; 3]],
-        mut each: impl FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<Option<String>> {
-        if !self.records_ahead() {
-            return Ok(None);
-        }
-        let mut recordings = self.recordings.borrow_mut();
-        let mut batches = BTreeMap::<i64, Vec<Size>>::new();
-        for &[images, height, width] in shapes {
-            batches.entry(images).or_default().push([height, width]);
-        }
-        let most = (shapes.len() / STEPS_EACH).clamp(1, AHEAD);
-        let planned: Vec<(i64, Vec<Size>)> = batches
-            .iter()
-            .map(|(&images, sizes)| {
-                let share = most * sizes.len() / shapes.len();
-                (images, buckets(sizes, share.max(1)))
-            })
-            .collect();
-        let total = planned.iter().map(|(_, sizes)| sizes.len()).sum();
-        let (mut done, mut warm) = (0, false);
-        let mut added = 0.0;
-        for (images, sizes) in &planned {
-            let of_all = batches[images].len() as f64 / shapes.len() as f64;
-            added += excess(sizes, &batches[images]) * of_all;
-            for &[height, width] in sizes {
-                let input = guarded(|| self.example([*images, height, width]))?;
-                if !warm {
-                    // Kernels are loaded and constants made by a pass that is not recorded.
-                    guarded(|| self.warm_up(*images))?;
-                    warm = true;
-                }
-                let of = recorded_with(*images as usize, input.denoising.as_ref(), false);
-                self.record(&mut recordings, &of, [height, width], &input);
-                done += 1;
-                if each(done, total).is_break() {
-                    return Ok(None);
-                }
-            }
-        }
-        recordings.at_once();
-        Ok(recordings.describe().map(|held| {
-            format!("{held}; batches are padded up to them ({:.1} % more pixels)", added * 100.0)
-        }))
-    }
-
     /// What takes memory in a step.
     fn describe_step(&self, batch: &Batch) -> String {
         let boxes = batch.targets.iter().map(|target| target.boxes.len()).max().unwrap_or(0);
@@ -309,62 +244,13 @@ impl Learner {
         )
     }
 
-    /// Records the network's pass and its backward pass. What lies between them is not: the matching is
-    /// decided on the host, and how many boxes there are changes from batch to batch.
-    fn record(&self, recordings: &mut Recordings, of: &[i64], size: Size, input: &PassInput) {
-        let detector = &self.model.detector;
-        let precision = detector.config.train.precision;
-        recordings.record(of, size, &input.tensors(), &self.trained(), |places| {
-            input.run_on(places, detector, precision)
-        });
-    }
-
-    /// The detector's parameters that are trained.
-    fn trained(&self) -> Vec<Tensor> {
-        let parameters = self.model.detector.store.parameters().into_iter();
-        parameters.filter_map(|p| (p.role == Role::Trainable).then_some(p.tensor)).collect()
-    }
-
-    /// A pass's input of that shape, `[images, height, width]`: nothing to be seen, one box each.
-    fn example(&self, [images, height, width]: [i64; 3]) -> Result<PassInput> {
-        let device = self.model.detector.device();
-        let floats = (Kind::Float, device);
-        let target = Target {
-            image_id: 0,
-            boxes: vec![Cxcywh([0.5; 4])],
-            labels: vec![ClassIndex(0)],
-            knowledge: LabelKnowledge::default(),
-            size: [height as u32, width as u32],
-            original_size: [height as u32, width as u32],
-            view: None,
-        };
-        let targets = vec![target; images as usize];
-        let denoising = self.denoising(&targets, StepKey { seed: 0, step: 0 }, true);
-        Ok(PassInput {
-            images: Tensor::f_zeros([images, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
-            mask: Tensor::f_zeros([images, height, width], (Kind::Bool, device))?,
-            denoising,
-            few_tokens: false,
-        })
-    }
-
-    /// A pass and its backward pass on small images. The gradients stay as they are.
-    fn warm_up(&self, images: i64) -> Result<()> {
-        let detector = &self.model.detector;
-        let input = self.example([images, 256, 256])?;
-        let outputs = input.run(detector, detector.config.train.precision)?.into_list();
-        let outputs: Vec<Tensor> = outputs.into_iter().filter(Tensor::requires_grad).collect();
-        let zeros: Vec<Tensor> = outputs.iter().map(Tensor::zeros_like).collect();
-        Ok(torch_ext::backward(&outputs, &zeros, &self.trained())?)
-    }
-
     /// What happened to the recorded passes that a user should know, once.
     pub fn take_news(&self) -> Option<String> {
         self.recordings.borrow_mut().take_news().or_else(|| self.model.detector.take_news())
     }
 
     /// As many for nearly all batches, where passes are recorded.
-    fn denoising(
+    pub(super) fn denoising(
         &self,
         targets: &[Target],
         key: StepKey,
@@ -534,21 +420,6 @@ impl PendingLoss {
 /// An update whose norm is on its way to the host.
 #[derive(Debug)]
 pub struct PendingUpdate(Download);
-
-/// All that a recorded pass depends on besides the size of the images.
-fn recorded_with(
-    images: usize,
-    denoising: Option<&DenoisingQueries>,
-    few_tokens: bool,
-) -> [i64; 3] {
-    [images as i64, denoising.map_or(0, |dn| dn.layout.slots), few_tokens.into()]
-}
-
-/// Most passes that are recorded before training starts: more take longer than they save in the first
-/// thousand steps.
-const AHEAD: usize = 24;
-/// Steps of a short run for each of them.
-const STEPS_EACH: usize = 20;
 
 /// What makes a step less.
 const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, model.denoising.number or the \

@@ -14,6 +14,7 @@ mod model;
 pub mod observer;
 mod optimizer;
 mod pass;
+mod record_ahead;
 mod run_folder;
 mod schedule;
 mod supply;

@@ -79,3 +79,12 @@ impl PassInput {
         Ok(self.with(tensors).run(detector, precision)?.into_list())
     }
 }
+
+/// All that a recorded pass depends on besides the size of the images.
+pub(super) fn recorded_with(
+    images: usize,
+    denoising: Option<&DenoisingQueries>,
+    few_tokens: bool,
+) -> [i64; 3] {
+    [images as i64, denoising.map_or(0, |dn| dn.layout.slots), few_tokens.into()]
+}

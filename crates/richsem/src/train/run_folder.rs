@@ -249,7 +249,7 @@ impl RunFolder {
     /// As [`Config::load`].
     pub fn config(&self) -> Result<Config> {
         let file = self.file(SETTINGS);
-        Config::parse_saved(&fs_err::read_to_string(&file)?, &file)
+        Config::parse_saved(&crate::error::read_text(&file)?, &file)
     }
 
     /// The classes, as the training set has them; `None` if the file is not there.
@@ -261,7 +261,7 @@ impl RunFolder {
         if !path.is_file() {
             return Ok(None);
         }
-        let vocabulary = serde_json::from_str(&fs_err::read_to_string(&path)?)
+        let vocabulary = serde_json::from_str(&crate::error::read_text(&path)?)
             .map_err(|e| Error::invalid(&path, "vocabulary", e.to_string()))?;
         Ok(Some(vocabulary))
     }
@@ -272,7 +272,7 @@ impl RunFolder {
     /// There is no such file, or it is no measurement.
     pub fn summary(&self, epoch: u64) -> Result<Summary> {
         let path = self.summary_file(epoch);
-        serde_json::from_str(&fs_err::read_to_string(&path)?)
+        serde_json::from_str(&crate::error::read_text(&path)?)
             .map_err(|e| Error::invalid(&path, "summary", e.to_string()))
     }
 
@@ -316,7 +316,7 @@ impl RunFolder {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let text = fs_err::read_to_string(&path)?;
+        let text = crate::error::read_text(&path)?;
         let mut rows = Vec::new();
         for (i, line) in text.lines().enumerate() {
             match serde_json::from_str(line) {
@@ -368,7 +368,7 @@ fn written_once<T: Clone + Serialize + DeserializeOwned>(
     value: &T,
 ) -> Result<T> {
     if path.exists() {
-        return serde_json::from_str(&fs_err::read_to_string(path)?)
+        return serde_json::from_str(&crate::error::read_text(path)?)
             .map_err(|e| Error::invalid(path, what, e.to_string()));
     }
     let text =

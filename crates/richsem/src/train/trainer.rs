@@ -83,7 +83,7 @@ pub(super) struct Trainer<'a> {
     pub(super) config: Config,
     pub(super) run: RunFolder,
     pub(super) learner: Learner,
-    row: Arc<Alternation>,
+    pub(super) row: Arc<Alternation>,
     /// Of the extra sets, as batches number them.
     extra_names: Vec<String>,
     pub(super) val: Option<(Split, Evaluator)>,
@@ -236,9 +236,6 @@ pub fn train(
     trainer.run()
 }
 
-/// Batches whose sizes decide what is recorded ahead.
-const SIZES_LOOKED_AT: u64 = 10_000;
-
 fn training_split(config: &Config) -> Result<&SplitConfig> {
     config.data.train.as_ref().ok_or_else(|| {
         Error::config("data.train", "missing: nothing to learn from")
@@ -285,29 +282,6 @@ impl Trainer<'_> {
         }
         self.finish();
         Ok(Outcome::Finished(last))
-    }
-
-    /// Records passes for the sizes that the batches will have. When told to stop it ends early: the first step
-    /// sees to the rest.
-    fn record_ahead(&mut self) -> Result<()> {
-        // Of the whole run, whether it is resumed or not.
-        let total = self.row.total();
-        let positions =
-            (0..total.min(SIZES_LOOKED_AT)).map(|i| i * total / total.min(SIZES_LOOKED_AT));
-        let shapes: Vec<_> = positions.filter_map(|position| self.row.shape(position)).collect();
-        let start = Instant::now();
-        let (stop, observer) = (self.stop, &mut self.observer);
-        let said = self.learner.record_ahead(&shapes, |done, total| {
-            observer.recording(done, total);
-            match stop.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        })?;
-        if let Some(said) = said {
-            self.observer.message(&format!("{said}, {:.1} s", start.elapsed().as_secs_f64()));
-        }
-        Ok(())
     }
 
     fn finish(&mut self) {

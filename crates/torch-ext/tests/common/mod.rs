@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use tch::{Device, Kind, Tensor};
+use torch_ext::DeviceChoice;
 
 /// `ms_deform_attn` or its reference.
 pub(crate) type Op = fn(&Tensor, &[(i64, i64)], &Tensor, &Tensor) -> torch_ext::Result<Tensor>;
@@ -87,5 +88,16 @@ pub(crate) fn close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64)
             (got - expected).abs() <= tolerance * scale,
             "{name}[{i}]: {got} instead of {expected}"
         );
+    }
+}
+
+/// The first CUDA device; none, with a line that says why, where there is none.
+pub(crate) fn cuda() -> Option<Device> {
+    match DeviceChoice::Cuda(None).resolve() {
+        Ok(device) => Some(device),
+        Err(problem) => {
+            println!("skipped, there is no CUDA device: {problem}");
+            None
+        }
     }
 }

@@ -211,7 +211,7 @@ struct Pair {
 
 /// Reads a mapping file, see [`MappingConfig::File`].
 fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
-    let text = fs_err::read_to_string(path)?;
+    let text = crate::error::read_text(path)?;
     let is_toml = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
     let value: Value = if is_toml {
         toml::from_str(&text)
