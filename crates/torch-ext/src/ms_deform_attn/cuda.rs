@@ -18,6 +18,8 @@ pub(super) struct Points<'a> {
     pub(super) weights: &'a Tensor,
     /// `[B, Q, L, 2 | 4]` f32.
     pub(super) references: Option<&'a Tensor>,
+    /// `[B, Q]` bool.
+    pub(super) unread: Option<&'a Tensor>,
 }
 
 impl Points<'_> {
@@ -145,7 +147,7 @@ pub(super) fn forward(
     let (value, locations) = (aligned(value)?, aligned(points.locations)?);
     let output = Tensor::f_empty([b, q, m * d], (kind, value.device()))?;
     let args = Args::default().tensor(&value).tensor(&locations).tensor(points.weights);
-    let args = args.tensor(points.references).tensor(&output);
+    let args = args.tensor(points.references).tensor(points.unread).tensor(&output);
     let args = args.ints(&levels(spatial_shapes));
     let mut args = args.int(b * q * m)?.int(q)?.int(m)?.int(s)?;
     // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
@@ -208,6 +210,7 @@ pub(super) fn backward(
         .tensor(&locations)
         .tensor(weights)
         .tensor(points.references)
+        .tensor(points.unread)
         .tensor(sums.as_ref())
         .tensor(&grad_locations)
         .tensor(&grad_weights)

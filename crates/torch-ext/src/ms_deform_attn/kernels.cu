@@ -155,12 +155,13 @@ __device__ __forceinline__ void load(const value_t* pixel, bool inside, float (&
 }
 
 // value [B, S, M, D], locations [items, L, P, 2], weights [items, L, P], references [B·Q, L, REF],
-// output [items, D], where items = B·Q·M.
+// unread [B·Q] (may be null), output [items, D], where items = B·Q·M.
 extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_forward(
     const value_t* __restrict__ value,
     const float2* __restrict__ locations,
     const weight_t* __restrict__ weights,
     const float* __restrict__ references,
+    const bool* __restrict__ unread,
     value_t* __restrict__ output,
     Levels levels,
     int items,
@@ -178,9 +179,10 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_forward(
   const int stride = heads * D;
   const value_t* map = value + static_cast<size_t>(image) * positions * stride + head * D;
   const Points points(locations, weights, references, item, heads);
+  const int levels_read = unread != nullptr && unread[item / heads] ? 0 : L;
 
   float sum[CHUNKS][VEC] = {};
-  for (int level = 0; level < L; ++level) {
+  for (int level = 0; level < levels_read; ++level) {
     const int height = levels.height[level];
     const int width = levels.width[level];
     const value_t* start = map + static_cast<size_t>(levels.start[level]) * stride;
@@ -344,13 +346,14 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_collect(
 
 // grad [items, D]; adds to sums [B, positions of the layout, M, D] (zero before), which may be null;
 // writes grad_locations [items, L, P, 2] and grad_weights [items, L, P]. `bound` as above, null with
-// KIND 0.
+// KIND 0. What is unread takes the time of a write where a whole warp is, as heads of one query are.
 extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
     const value_t* __restrict__ grad,
     const value_t* __restrict__ value,
     const float2* __restrict__ locations,
     const weight_t* __restrict__ weights,
     const float* __restrict__ references,
+    const bool* __restrict__ unread,
     sum_t* __restrict__ sums,
     float2* __restrict__ grad_locations,
     weight_t* __restrict__ grad_weights,
@@ -366,6 +369,14 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
   // Threads past the end repeat the last item and write nothing: the sums below want whole warps.
   const int item = active ? thread / G : items - 1;
   const int lane = thread % G;
+  const bool read = unread == nullptr || !unread[item / heads];
+  if (__all_sync(0xffffffffu, !read)) {
+    for (int i = lane; active && i < L * P; i += G) {
+      grad_locations[static_cast<size_t>(item) * (L * P) + i] = make_float2(0.0f, 0.0f);
+      grad_weights[static_cast<size_t>(item) * (L * P) + i] = from_float(0.0f);
+    }
+    return;
+  }
   const int head = item % heads;
   const int image = item / heads / queries;
   const int stride = heads * D;
@@ -385,7 +396,7 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
 #pragma unroll
   for (int c = 0; c < CHUNKS; ++c) {
     const int feature = (c * G + lane) * VEC;
-    load(grad + static_cast<size_t>(item) * D + feature, feature < D, g[c]);
+    load(grad + static_cast<size_t>(item) * D + feature, feature < D && read, g[c]);
   }
 
   for (int level = 0; level < L; ++level) {
@@ -405,7 +416,7 @@ extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_backward(
 #pragma unroll
       for (int c = 0; c < CHUNKS; ++c) {
         const int feature = (c * G + lane) * VEC;
-        const bool mine = feature < D;
+        const bool mine = feature < D && read;
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           float pixel[VEC];

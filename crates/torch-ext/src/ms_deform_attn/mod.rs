@@ -159,7 +159,7 @@ fn forward(
         (Device::Cpu, Kind::Double) => cpu::forward::<f64>,
         (Device::Cpu, _) => cpu::forward::<f32>,
         _ => {
-            let points = cuda::Points { locations, weights, references: None };
+            let points = cuda::Points { locations, weights, references: None, unread: None };
             return cuda::forward(shapes, spatial_shapes, value, points);
         }
     };
@@ -179,7 +179,7 @@ fn backward(
         (Device::Cpu, Kind::Double) => cpu::backward::<f64>,
         (Device::Cpu, _) => cpu::backward::<f32>,
         _ => {
-            let points = cuda::Points { locations, weights, references: None };
+            let points = cuda::Points { locations, weights, references: None, unread: None };
             return cuda::backward(shapes, spatial_shapes, &grad, value, points, args.needs);
         }
     };

@@ -81,11 +81,11 @@ impl MsDeformAttn {
 
     /// `reference_points` are points (x, y) or boxes (cx, cy, w, h) in [0, 1] of each *padded*
     /// level; offsets count pixels of the level for points, and half a box over the number of
-    /// points for boxes.
+    /// points for boxes. Nothing is sampled for queries that are `unread`.
     ///
     /// # Shapes
-    /// `query` `[B, Q, D]`, `reference_points` `[B, Q, L, 2 | 4]`, `memory` `[B, S, D]` →
-    /// `[B, Q, D]`
+    /// `query` `[B, Q, D]`, `reference_points` `[B, Q, L, 2 | 4]`, `memory` `[B, S, D]`, `unread`
+    /// `[B, Q]` → `[B, Q, D]`
     ///
     /// # Errors
     /// What the kernel refuses.
@@ -95,6 +95,7 @@ impl MsDeformAttn {
         reference_points: &Tensor,
         memory: &Tensor,
         levels: &Levels,
+        unread: Option<&Tensor>,
     ) -> Result<Tensor> {
         let (b, q, d) = query.size3()?;
         let (m, l, p) = (self.heads, self.levels, self.points);
@@ -110,6 +111,7 @@ impl MsDeformAttn {
             reference_points,
             &offsets.view([b, q, m, l, p, 2]),
             &self.attention_weights.forward(query).view([b, q, m, l, p]),
+            unread,
         )?;
         Ok(self.output_proj.forward(&sampled))
     }
@@ -180,7 +182,7 @@ mod tests {
             .collect();
         for width in [2usize, 4] {
             let reference = uniform(1, &[1, q as i64, 2, width as i64]);
-            let got = rows(&module.forward(&query, &reference, &memory, &levels).unwrap());
+            let got = rows(&module.forward(&query, &reference, &memory, &levels, None).unwrap());
             let reference = rows(&reference); // q · 2 rows
             for (i, x) in rows(&query).iter().enumerate() {
                 let offsets = apply(&module.sampling_offsets, x);

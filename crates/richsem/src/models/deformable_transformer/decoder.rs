@@ -126,7 +126,8 @@ impl Decoder {
             let seen = layer.self_attn.forward(&with_pos, &output, may_attend);
             output = layer.norm2.forward_sum(&output, &seen);
 
-            let seen = layer.cross_attn.forward(&(&output + &pos), &scaled, memory, levels)?;
+            let seen =
+                layer.cross_attn.forward(&(&output + &pos), &scaled, memory, levels, None)?;
             output = layer.norm1.forward_sum(&output, &seen);
 
             let inner = layer.linear1.forward_relu(&output);

@@ -10,6 +10,7 @@ use crate::{
     error::Result,
     models::{
         layers::{LayerNorm, Linear},
+        padding::Padding,
         parameters::Scope,
     },
 };
@@ -48,8 +49,9 @@ impl EncoderLayer {
         pos: &Tensor,
         points: &Tensor,
         levels: &Levels,
+        unread: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let attended = self.self_attn.forward(&(x + pos), points, x, levels)?;
+        let attended = self.self_attn.forward(&(x + pos), points, x, levels, unread)?;
         let x = self.norm1.forward_sum(x, &attended);
         let hidden = self.linear1.forward_relu(&x);
         Ok(self.norm2.forward_sum(&x, &self.linear2.forward(&hidden)))
@@ -60,21 +62,27 @@ impl EncoderLayer {
 #[derive(Debug)]
 pub(super) struct Encoder {
     layers: Vec<EncoderLayer>,
+    padding: Padding,
 }
 
 impl Encoder {
-    pub(super) fn new(scope: &Scope, config: &TransformerConfig) -> Self {
+    pub(super) fn new(scope: &Scope, config: &TransformerConfig, padding: Padding) -> Self {
         let layer = |i| EncoderLayer::new(&scope.sub("layers").sub(i), config);
-        Self { layers: (0..config.enc_layers).map(layer).collect() }
+        Self { layers: (0..config.enc_layers).map(layer).collect(), padding }
     }
 
     /// # Shapes
     /// `tokens`, `pos` `[B, S, D]` → `[B, S, D]`
     pub(super) fn forward(&self, tokens: &Tensor, pos: &Tensor, levels: &Levels) -> Result<Tensor> {
         let points = reference_points(levels);
+        // No token attends to the padding's, and none of them proposes.
+        let unread = match self.padding {
+            Padding::Masked => Some(&levels.padding),
+            Padding::Official => None,
+        };
         let mut x = tokens.shallow_clone();
         for layer in &self.layers {
-            x = layer.forward(&x, pos, &points, levels)?;
+            x = layer.forward(&x, pos, &points, levels, unread)?;
         }
         Ok(x)
     }

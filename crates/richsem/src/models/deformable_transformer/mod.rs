@@ -170,7 +170,7 @@ impl DeformableTransformer {
     ) -> Self {
         let d = config.hidden_dim;
         Self {
-            encoder: encoder::Encoder::new(&scope.sub("encoder"), config),
+            encoder: encoder::Encoder::new(&scope.sub("encoder"), config, padding),
             decoder: decoder::Decoder::new(&scope.sub("decoder"), config, padding),
             level_embed: scope.parameter(
                 "level_embed",
