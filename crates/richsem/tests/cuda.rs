@@ -121,6 +121,60 @@ fn batches_that_are_padded_up_to_a_recording_learn_the_same() {
     });
 }
 
+/// The device's matching costs what the host's does, and is the same where only one costs that.
+#[test]
+fn matchings_cost_what_those_of_the_host_do() {
+    let Some(device) = device() else { return };
+    let sizes = [(1, 1), (5, 60), (60, 60), (3, 900), (100, 900), (300, 1000), (40, 5000)];
+    for (seed, (t, q)) in (0..).zip(sizes) {
+        let counts = [t, 0, 1, t / 2];
+        let of_images = Tensor::from_slice(&counts).to_device(device);
+        // Costs that nearly all differ; then few, so that many matchings cost the same; and rows that all
+        // want the same columns.
+        let any = normal(seed, &[3, 4, t, q]);
+        let few = (&any * 1.5).round();
+        let alike = &any * 1e-3 + normal(seed + 100, &[1, 1, 1, q]);
+        for (cost, unique) in [(any, true), (few, false), (alike, true)] {
+            let (found, finite) =
+                torch_ext::assign::assign(&cost.to_device(device), &of_images).unwrap();
+            assert_eq!(finite.abs().sum(Kind::Float).double_value(&[]), 0.0);
+            let found = Vec::<i64>::try_from(found.to_device(Device::Cpu).flatten(0, -1)).unwrap();
+            let cost = Vec::<f32>::try_from(cost.flatten(0, -1)).unwrap();
+            for (problem, own) in found.chunks(t as usize).enumerate() {
+                let count = counts[problem % 4] as usize;
+                let block = &cost[problem * (t * q) as usize..][..count * q as usize];
+                let block: Vec<f64> = block.iter().map(|&c| f64::from(c)).collect();
+                let (rows, columns) = lsap::solve(count, q as usize, &block, false).unwrap();
+                let total = |columns: &[usize]| -> f64 {
+                    rows.iter()
+                        .zip(columns)
+                        .map(|(row, column)| block[row * q as usize + column])
+                        .sum()
+                };
+                let (own, rest) = own.split_at(count);
+                assert!(rest.iter().all(|&column| column == -1), "{t} × {q}");
+                let own: Vec<usize> = own.iter().map(|&column| column as usize).collect();
+                let distinct: std::collections::HashSet<_> = own.iter().collect();
+                assert_eq!(distinct.len(), count, "{t} × {q}");
+                let (got, expected) = (total(&own), total(&columns));
+                assert!(
+                    (got - expected).abs() < 1e-9 * expected.abs().max(1.0),
+                    "{got} {expected}"
+                );
+                assert!(!unique || own == columns, "{t} × {q}: {own:?} {columns:?}");
+            }
+        }
+    }
+    // What is not finite is said of its problem alone.
+    let cost = normal(9, &[2, 2, 3, 8]).to_device(device);
+    let _ = cost.get(1).get(0).get(2).narrow(0, 5, 1).fill_(f64::NAN);
+    let of_images = Tensor::from_slice(&[3i64, 3]).to_device(device);
+    let (_, finite) = torch_ext::assign::assign(&cost, &of_images).unwrap();
+    let finite = Vec::<f32>::try_from(finite.to_device(Device::Cpu).flatten(0, -1)).unwrap();
+    let wrong: Vec<bool> = finite.iter().map(|f| f.is_nan()).collect();
+    assert_eq!(wrong, [false, false, true, false]);
+}
+
 #[test]
 fn recorded_steps_are_the_same_steps() {
     let Some(device) = device() else { return };

@@ -3,6 +3,7 @@
 //! The only crate with `unsafe` code and C++. The binary links the CPU half of libtorch alone;
 //! [`DeviceChoice::resolve`] opens the CUDA half when a CUDA device is asked for.
 
+pub mod assign;
 mod autocast;
 pub mod conv2d_relu;
 mod cuda;

@@ -1,7 +1,7 @@
 //! The training objective: class, L1 and GIoU terms of every decoder layer, of the encoder's
 //! proposals and of the denoising queries.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 use torch_ext::detr_losses::{FocalTargets, box_losses, focal_sums};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     focal::sigmoid_focal_loss,
     has_kernels,
     known::{known_classes, present_classes},
-    matcher::{Matching, PaddedTargets, PendingMatching, hungarian, max_size},
+    matcher::{Matching, PaddedTargets, Pair, PendingMatching, hungarian, max_size},
 };
 use crate::{
     collective::Collective,
@@ -184,7 +184,8 @@ impl Criterion {
         let denoising = match &output.denoising {
             None => None,
             Some((layout, outputs)) => {
-                let pairs = denoising_pairs(*layout, sets - 1, &padded.counts);
+                let pairs =
+                    denoising_pairs(*layout, sets - 1, &padded.counts, outputs.logits.device());
                 let classes = sample(sets, sets - 1);
                 let sums = self.sums(outputs, &pairs, classes.as_ref(), targets, padded)?;
                 Some((pairs, classes, sums))
@@ -320,13 +321,19 @@ impl Criterion {
     ) -> Result<Sums> {
         let (sets, images, queries, _) = outputs.logits.size4()?;
         let device = outputs.logits.device();
-        let index = |values: Vec<i64>| torch_ext::upload(&Tensor::from_slice(&values), device);
-        let slot =
-            |i: usize| (matching.set[i] * images + matching.image[i]) * queries + matching.query[i];
-        let slots = index((0..matching.len()).map(slot).collect());
         let most = padded.boxes.size()[1];
-        let truth = (0..matching.len()).map(|i| matching.image[i] * most + matching.target[i]);
-        let truth = padded.boxes.view([images * most, 4]).index_select(0, &index(truth.collect()));
+        // One transfer, `[3, N]`: where the queries of a pair's image start, its box, its class.
+        let first = |pair: &Pair| (pair.set * images + pair.image) * queries;
+        let truth = |pair: &Pair| pair.image * most + pair.target;
+        let label =
+            |pair: &Pair| i64::from(targets[pair.image as usize].labels[pair.target as usize].0);
+        let pairs = || matching.pairs.iter();
+        let known: Vec<i64> =
+            pairs().map(first).chain(pairs().map(truth)).chain(pairs().map(label)).collect();
+        let known = Tensor::from_slice(&known).view([3, matching.len() as i64]);
+        let known = torch_ext::upload(&known, device);
+        let slots = known.get(0) + &matching.query;
+        let truth = padded.boxes.view([images * most, 4]).index_select(0, &known.get(1));
         let pairs = matching.len() as i64 / sets;
         // `[2, pairs of all sets]`
         let losses = match has_kernels(&outputs.boxes) {
@@ -339,24 +346,27 @@ impl Criterion {
         };
         let losses = losses.view([2, sets, pairs]);
         let boxes = losses.sum_dim_intlist([2i64].as_slice(), false, losses.kind());
-        let class = self.class_sums(outputs, matching, classes, targets, &slots)?;
+        let class =
+            self.class_sums(outputs, matching, classes, targets, (&slots, &known.get(2)))?;
+        let class = match &matching.finite {
+            Some(finite) => class + finite,
+            None => class,
+        };
         Ok(Sums { class, boxes })
     }
 
-    /// Sum of the focal losses of each set, `[S]`.
+    /// Sum of the focal losses of each set, `[S]`. `slots` and `labels`: query and class of each pair.
     fn class_sums(
         &self,
         outputs: &LayerOutputs,
         matching: &Matching,
         chosen: Option<&Tensor>,
         targets: &[Target],
-        slots: &Tensor,
+        (slots, labels): (&Tensor, &Tensor),
     ) -> Result<Tensor> {
         let logits = &outputs.logits;
         let device = logits.device();
         let (sets, images, queries, classes) = logits.size4()?;
-        let label =
-            |i: usize| targets[matching.image[i] as usize].labels[matching.target[i] as usize].0;
         let known = match self.config.unknown_classes {
             UnknownClasses::Negative => None,
             UnknownClasses::Ignore => Some(known_classes(targets, classes as usize)),
@@ -364,26 +374,29 @@ impl Criterion {
         let known = known
             .map(|k| torch_ext::upload(&Tensor::from_slice(&k).view([images, classes]), device));
         let (alpha, gamma) = (self.config.focal_alpha, self.config.focal_gamma);
-        if has_kernels(logits)
-            && let Some(labels) = query_labels(matching, logits, label)
-        {
-            let labels = torch_ext::upload(&labels, device);
+        if has_kernels(logits) && !matching.shared {
+            // The class of each query, −1 for none.
+            let size = [sets * images * queries];
+            let of_queries = Tensor::f_full(size, -1, (Kind::Int64, device))?;
+            let labels = of_queries.f_scatter(0, slots, labels)?.view([sets, images, queries]);
             let targets = FocalTargets { labels: &labels, classes: chosen, known: known.as_ref() };
             return Ok(focal_sums(logits, targets, alpha, gamma)?);
         }
         // The columns that each set looks at, and where in them each matched label stands.
         let (logits, width, columns, known) = match chosen {
             None => {
-                let columns: Vec<i64> = (0..matching.len()).map(|i| i64::from(label(i))).collect();
                 let known = known.map(|k| k.view([1, images, 1, classes]));
-                (logits.shallow_clone(), classes, columns, known)
+                (logits.shallow_clone(), classes, labels.shallow_clone(), known)
             }
             Some(chosen) => {
                 let width = chosen.size()[1];
                 let present = present_classes(targets);
-                let columns = (0..matching.len())
-                    .map(|i| present.binary_search(&label(i)).map_or(0, |at| at as i64))
-                    .collect();
+                let column = |pair: &Pair| {
+                    let label = targets[pair.image as usize].labels[pair.target as usize].0;
+                    present.binary_search(&label).map_or(0, |at| at as i64)
+                };
+                let columns: Vec<i64> = matching.pairs.iter().map(column).collect();
+                let columns = torch_ext::upload(&Tensor::from_slice(&columns), device);
                 let known = known.map(|k| {
                     k.index_select(1, &chosen.flatten(0, 1))
                         .view([images, sets, width])
@@ -396,7 +409,6 @@ impl Criterion {
             }
         };
         let onehot = Tensor::zeros([sets * images * queries * width], (logits.kind(), device));
-        let columns = torch_ext::upload(&Tensor::from_slice(&columns), device);
         let _ = onehot.shallow_clone().index_fill_(0, &(slots * width + columns), 1.0);
         let onehot = onehot.view([sets, images, queries, width]);
         let mut loss = sigmoid_focal_loss(&logits, &onehot, alpha, gamma);
@@ -434,41 +446,23 @@ impl PendingTerms<'_> {
     }
 }
 
-/// The class of each query, `[S, B, Q]`, −1 for none; `None` where one answers for several classes
-/// ([`max_size`] allows it).
-fn query_labels(
-    matching: &Matching,
-    logits: &Tensor,
-    label: impl Fn(usize) -> u32,
-) -> Option<Tensor> {
-    let size = logits.size();
-    let (images, queries) = (size[1], size[2]);
-    let mut labels = vec![-1i64; (size[0] * images * queries) as usize];
-    for i in 0..matching.len() {
-        let slot = (matching.set[i] * images + matching.image[i]) * queries + matching.query[i];
-        let of_slot = &mut labels[slot as usize];
-        let class = i64::from(label(i));
-        if *of_slot >= 0 && *of_slot != class {
-            return None;
-        }
-        *of_slot = class;
-    }
-    Some(Tensor::from_slice(&labels).view(&size[..3]))
-}
-
 /// Every positive denoising query with the box it is a copy of, the same in each layer.
-fn denoising_pairs(layout: DenoisingLayout, layers: usize, counts: &[usize]) -> Matching {
-    let mut matching = Matching::default();
-    for layer in 0..layers {
-        for (image, &count) in counts.iter().enumerate() {
+fn denoising_pairs(
+    layout: DenoisingLayout,
+    layers: usize,
+    counts: &[usize],
+    device: Device,
+) -> Matching {
+    let mut pairs = Vec::new();
+    for layer in 0..layers as i64 {
+        for (image, &count) in (0..).zip(counts) {
             for group in 0..layout.groups {
-                for i in 0..count as i64 {
-                    matching.push(layer, image, layout.positive(group, i), i);
-                }
+                let queries = (0..count as i64).map(|i| (layout.positive(group, i), i));
+                pairs.extend(queries.map(|(query, target)| [layer, image, query, target]));
             }
         }
     }
-    matching
+    Matching::new(&pairs, device)
 }
 
 #[cfg(test)]

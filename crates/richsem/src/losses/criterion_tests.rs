@@ -119,7 +119,11 @@ fn matched(outputs: &LayerOutputs, set: i64, targets: &[Target]) -> Vec<(i64, i6
     .unwrap()
     .wait()
     .unwrap();
-    (0..m.len()).map(|i| (m.image[i], m.query[i], m.target[i] as usize)).collect()
+    m.list()
+        .unwrap()
+        .iter()
+        .map(|&[_, image, query, target]| (image, query, target as usize))
+        .collect()
 }
 
 fn close(got: f64, expected: f64, what: &str) {

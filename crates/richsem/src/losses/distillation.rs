@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     LossTerms,
     criterion::{Decisions, Supervised, suffix},
+    matcher::Pair,
 };
 use crate::{
     error::Result,
@@ -79,40 +80,47 @@ pub fn semantic_terms(
         }
         _ => Vec::new(),
     };
+    let index = |values: &[i64]| torch_ext::upload(&Tensor::from_slice(values), device);
     let count = queries - noised;
     let used =
         |image: i64, query: i64| !unused.get((image * count + query) as usize).is_some_and(|u| *u);
-    let (mut regions, mut pictures, mut boxes) = (Vec::new(), Vec::new(), Vec::new());
+    // A region is a picture's first, which the host knows, and a query, which it may not.
+    let (mut first, mut query) = (Vec::new(), Vec::new());
+    let (mut pictures, mut boxes) = (Vec::new(), Vec::new());
     let mut spans = Vec::new();
     for term in &terms {
-        let before = regions.len();
-        let region = |image: i64, query: i64| {
-            (term.layer as i64 * images + image) * queries + term.queries.0 + query
-        };
+        let before = first.len();
+        let region = |image: i64| (term.layer as i64 * images + image) * queries + term.queries.0;
         if all_queries(config, term) {
             for image in 0..images {
                 let own = (0..term.queries.1).filter(|query| used(image, *query));
-                regions.extend(own.map(|query| region(image, query)));
-                pictures.resize(regions.len(), image);
+                let own: Vec<i64> = own.collect();
+                query.push(index(&own));
+                pictures.resize(pictures.len() + own.len(), image);
+                first.resize(pictures.len(), region(image));
             }
         } else {
             let matching = &term.supervised.matching;
-            for i in (0..matching.len()).filter(|&i| matching.set[i] == term.layer as i64) {
-                regions.push(region(matching.image[i], matching.query[i]));
-                pictures.push(matching.image[i]);
-                boxes.push(first_target[matching.image[i] as usize] + matching.target[i]);
+            // A set's pairs are neighbours.
+            let layer = |pair: &&Pair| pair.set == term.layer as i64;
+            let from = matching.pairs.iter().take_while(|pair| !layer(pair)).count();
+            for pair in matching.pairs.iter().filter(layer) {
+                first.push(region(pair.image));
+                pictures.push(pair.image);
+                boxes.push(first_target[pair.image as usize] + pair.target);
             }
+            let count = (first.len() - before) as i64;
+            query.push(matching.query.narrow(0, from as i64, count));
         }
-        spans.push((before as i64, (regions.len() - before) as i64));
+        spans.push((before as i64, (first.len() - before) as i64));
     }
     let names = terms.iter().map(|t| t.name.clone()).collect();
-    if regions.is_empty() {
+    if first.is_empty() {
         let zero = || Tensor::zeros([], (Kind::Float, device));
         let values = Tensor::zeros([terms.len() as i64], (Kind::Float, device));
         return Ok(LossTerms { names, values, total: zero() });
     }
-    let index = |values: &[i64]| torch_ext::upload(&Tensor::from_slice(values), device);
-    let region = index(&regions);
+    let region = index(&first) + Tensor::cat(&query, 0);
     let (soft, target) = match config.target_boxes {
         TargetBoxes::GroundTruth => {
             (label(&torch_ext::upload(&target_boxes(targets), device))?, index(&boxes))
@@ -120,7 +128,7 @@ pub fn semantic_terms(
         TargetBoxes::Matched | TargetBoxes::All => {
             let references = output.input_references.detach().view([-1, 4]);
             let rows = pixel_boxes(&references.index_select(0, &region), &pictures, targets);
-            let all = Tensor::arange(regions.len() as i64, (Kind::Int64, device));
+            let all = Tensor::arange(first.len() as i64, (Kind::Int64, device));
             (label(&rows)?, all)
         }
     };

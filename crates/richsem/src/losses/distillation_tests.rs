@@ -78,11 +78,8 @@ const NOISED: [(i64, i64, i64, i64); 6] =
     [(0, 0, 0, 0), (0, 0, 1, 1), (0, 1, 0, 0), (1, 0, 0, 0), (1, 0, 1, 1), (1, 1, 0, 0)];
 
 fn matching(pairs: &[(i64, i64, i64, i64)]) -> Matching {
-    let mut matching = Matching::default();
-    for &(set, image, query, target) in pairs {
-        matching.push(set as usize, image as usize, query, target);
-    }
-    matching
+    let pairs = pairs.iter().map(|&(set, image, query, target)| [set, image, query, target]);
+    Matching::new(&pairs.collect::<Vec<_>>(), Device::Cpu)
 }
 
 /// The classes that each set looks at, where the loss is federated.
@@ -188,14 +185,14 @@ fn expected(config: &SemanticConfig) -> Vec<(String, f64)> {
             } else {
                 (0..CLASSES as usize).collect()
             };
-            let matching = &supervised.matching;
+            let matching = supervised.matching.list().unwrap();
             let every = config.target_boxes == TargetBoxes::All && tag.is_empty();
             let pairs: Vec<(i64, i64, i64)> = match every {
                 true => (0..2).flat_map(|b| (0..own).map(move |q| (b, q, 0))).collect(),
-                false => (0..matching.len())
-                    .filter(|&i| matching.set[i] == layer)
-                    .map(|i| (matching.image[i], matching.query[i], matching.target[i]))
-                    .collect(),
+                false => {
+                    let own = matching.iter().filter(|pair| pair[0] == layer);
+                    own.map(|&[_, image, query, target]| (image, query, target)).collect()
+                }
             };
             let sum: f64 = pairs
                 .iter()
@@ -346,7 +343,7 @@ fn the_projection_and_the_queries_learn_and_the_teacher_boxes_do_not() {
 fn without_boxes_there_are_terms_of_zero() {
     let config = SemanticConfig::default();
     let (_store, _head, branch) = branch(&config);
-    let nothing = || Supervised { matching: Matching::default(), normalizer: 1.0, classes: None };
+    let nothing = || Supervised { matching: matching(&[]), normalizer: 1.0, classes: None };
     let decisions = Decisions { queries: nothing(), denoising: None };
     let output = TrainingOutput { denoising: None, ..output() };
     let mut label = |_: &Tensor| panic!("no box, no question to the teacher");

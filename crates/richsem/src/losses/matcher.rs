@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
     Download,
+    assign::assign,
     detr_losses::{CostWeights, matching_cost},
 };
 
@@ -74,55 +75,95 @@ impl PaddedTargets {
     }
 }
 
-/// Matched pairs of several sets of predictions (decoder layers, proposals), by set, then image.
-/// Every set has the same number of pairs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Matching {
+/// A box, and the set of predictions (decoder layer, proposals) of which a query answers for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
     /// Which set.
-    pub set: Vec<i64>,
+    pub set: i64,
     /// Which image.
-    pub image: Vec<i64>,
-    /// Which query of it.
-    pub query: Vec<i64>,
+    pub image: i64,
     /// Which of the image's boxes.
-    pub target: Vec<i64>,
+    pub target: i64,
+}
+
+/// Matched pairs of several sets of predictions, by set, image and box. Every set has the same number of
+/// pairs. Which boxes are matched the host knows; which query each has, the device may have decided, and the
+/// host has not waited to see it.
+#[derive(Debug)]
+pub struct Matching {
+    /// The boxes.
+    pub pairs: Vec<Pair>,
+    /// The query of each, `[N]` i64, where the predictions are.
+    pub query: Tensor,
+    /// Whether a query answers for boxes of several classes.
+    pub shared: bool,
+    /// `[S]` f32, NaN for a set whose costs were not finite, else zero; none where the host has looked.
+    pub finite: Option<Tensor>,
 }
 
 impl Matching {
+    /// Of pairs `[set, image, query, target]` that the host knows, in order.
+    #[must_use]
+    pub fn new(pairs: &[[i64; 4]], device: Device) -> Self {
+        let query: Vec<i64> = pairs.iter().map(|pair| pair[2]).collect();
+        let pair = |&[set, image, _, target]: &[i64; 4]| Pair { set, image, target };
+        Self {
+            pairs: pairs.iter().map(pair).collect(),
+            query: torch_ext::upload(&Tensor::from_slice(&query), device),
+            shared: false,
+            finite: None,
+        }
+    }
+
     /// Number of pairs.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.set.len()
+        self.pairs.len()
     }
 
     /// No pairs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty()
+        self.pairs.is_empty()
     }
 
-    pub(super) fn push(&mut self, set: usize, image: usize, query: i64, target: i64) {
-        self.set.push(set as i64);
-        self.image.push(image as i64);
-        self.query.push(query);
-        self.target.push(target);
+    /// `[set, image, query, target]` of each pair. Waits for the device.
+    ///
+    /// # Errors
+    /// What an earlier kernel failed with.
+    pub fn list(&self) -> Result<Vec<[i64; 4]>> {
+        let query = Vec::<i64>::try_from(self.query.f_to_device(Device::Cpu)?)?;
+        let pairs = self.pairs.iter().zip(query);
+        Ok(pairs.map(|(pair, query)| [pair.set, pair.image, query, pair.target]).collect())
     }
 }
 
-/// A matching whose numbers are on their way to the host. What is queued before [`Self::wait`], the device
-/// works on while the host matches.
+/// Every box of every set's images.
+fn all_pairs(sets: usize, counts: &[usize]) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for set in 0..sets as i64 {
+        for (image, &count) in (0..).zip(counts) {
+            pairs.extend((0..count as i64).map(|target| Pair { set, image, target }));
+        }
+    }
+    pairs
+}
+
+/// A matching, made by the device, or whose numbers are on their way to the host: what is queued before
+/// [`Self::wait`], the device works on while the host matches.
 #[derive(Debug)]
 pub struct PendingMatching {
     arriving: Arriving,
     /// Boxes of each image.
     counts: Vec<usize>,
+    device: Device,
 }
 
 #[derive(Debug)]
 enum Arriving {
-    /// No image has a box.
-    Nothing,
-    /// Costs `[S, B, Q, T]`; those from `too_much` on are of what must not be.
+    /// It is there.
+    Matched(Matching),
+    /// Costs `[S, B, T, Q]`; those from `too_much` on are of what must not be.
     Costs { cost: Download, size: [usize; 4], too_much: f32 },
     /// The query of each box, `[S, B, T]`.
     Queries { chosen: Download, sets: usize, most: usize },
@@ -141,9 +182,9 @@ pub fn max_size(
     unused: Option<&Tensor>,
     targets: &PaddedTargets,
 ) -> Result<PendingMatching> {
-    let (most, counts) = (targets.most(), targets.counts.clone());
+    let (most, device) = (targets.most(), boxes.device());
     if most == 0 {
-        return Ok(PendingMatching { arriving: Arriving::Nothing, counts });
+        return Ok(PendingMatching::nothing(device));
     }
     let chosen = torch_ext::no_grad(|| {
         let (sets, images, queries, _) = boxes.size4()?;
@@ -167,14 +208,17 @@ pub fn max_size(
         Ok::<_, Error>(torch_ext::download(&chosen)?)
     })?;
     let (sets, most) = (boxes.size()[0] as usize, most as usize);
-    Ok(PendingMatching { arriving: Arriving::Queries { chosen, sets, most }, counts })
+    let arriving = Arriving::Queries { chosen, sets, most };
+    Ok(PendingMatching { arriving, counts: targets.counts.clone(), device })
 }
 
 /// The cost of what must not be: far above every other, far from what a sum in f64 would round.
 const NEVER: f32 = 1e9;
 
-/// Matches all sets and images: one cost tensor on the device, one transfer, then one assignment
-/// problem a set and image on the host. Queries that are `unused` match nothing.
+/// Matches all sets and images: one cost tensor, and one assignment problem a set and image. CUDA solves
+/// them itself, and nobody waits. Elsewhere, and where it is not known how many pairs there will be, the host
+/// does, after one transfer: where queries are `unused`, which match nothing, and where an image has more boxes
+/// than there are queries.
 ///
 /// # Shapes
 /// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]`, `unused` `[B, Q]`
@@ -188,9 +232,9 @@ pub fn hungarian(
     config: &MatcherConfig,
     focal_alpha: f64,
 ) -> Result<PendingMatching> {
-    let counts = targets.counts.clone();
+    let (counts, device) = (targets.counts.clone(), logits.device());
     if targets.most() == 0 {
-        return Ok(PendingMatching { arriving: Arriving::Nothing, counts });
+        return Ok(PendingMatching::nothing(device));
     }
     let cost = torch_ext::no_grad(|| match has_kernels(logits) {
         true => {
@@ -200,85 +244,100 @@ pub fn hungarian(
         }
         false => Ok::<_, Error>(cost(logits, boxes, targets, config, focal_alpha)),
     })?;
+    let (s, b, t, q) = cost.size4()?;
+    if has_kernels(&cost) && unused.is_none() && t <= q {
+        let of_images: Vec<i64> = counts.iter().map(|&count| count as i64).collect();
+        let of_images = torch_ext::upload(&Tensor::from_slice(&of_images), device);
+        let (query, finite) = assign(&cost, &of_images)?; // [S, B, T], [S, B]
+        let pairs = all_pairs(s as usize, &counts);
+        let place = |pair: &Pair| (pair.set * b + pair.image) * t + pair.target;
+        let places: Vec<i64> = pairs.iter().map(place).collect();
+        let places = torch_ext::upload(&Tensor::from_slice(&places), device);
+        let query = query.flatten(0, -1).index_select(0, &places);
+        let finite = finite.sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+        let matching = Matching { pairs, query, shared: false, finite: Some(finite) };
+        return Ok(PendingMatching { arriving: Arriving::Matched(matching), counts, device });
+    }
     let cost = match unused {
-        Some(unused) => cost.masked_fill(&unused.unsqueeze(-1), f64::from(NEVER)),
+        Some(unused) => cost.masked_fill(&unused.unsqueeze(1), f64::from(NEVER)),
         None => cost,
     };
     let too_much = if unused.is_some() { NEVER } else { f32::INFINITY };
-    let (s, b, q, t) = cost.size4()?;
-    let size = [s, b, q, t].map(|n| n as usize);
+    let size = [s, b, t, q].map(|n| n as usize);
     let cost = torch_ext::download(&cost)?;
-    Ok(PendingMatching { arriving: Arriving::Costs { cost, size, too_much }, counts })
+    Ok(PendingMatching { arriving: Arriving::Costs { cost, size, too_much }, counts, device })
 }
 
 impl PendingMatching {
+    /// Where no image has a box.
+    fn nothing(device: Device) -> Self {
+        let arriving = Arriving::Matched(Matching::new(&[], device));
+        Self { arriving, counts: Vec::new(), device }
+    }
+
     /// The matching.
     ///
     /// # Errors
-    /// Costs that are not finite, with the set and image; what libtorch refuses.
+    /// Costs that are not finite, with the set and image, where the host looks at them (else see
+    /// [`Matching::finite`]); what libtorch refuses.
     pub fn wait(self) -> Result<Matching> {
-        let Self { arriving, counts } = self;
+        let Self { arriving, counts, device } = self;
         match arriving {
-            Arriving::Nothing => Ok(Matching::default()),
+            Arriving::Matched(matching) => Ok(matching),
             Arriving::Costs { cost, size, too_much } => {
                 let cost = Vec::<f32>::try_from(cost.wait()?.flatten(0, -1))?;
-                assign(&cost, size, too_much, &counts)
+                Ok(Matching::new(&solve(&cost, size, too_much, &counts)?, device))
             }
             Arriving::Queries { chosen, sets, most } => {
                 let chosen = Vec::<i64>::try_from(chosen.wait()?.flatten(0, -1))?;
-                let mut matching = Matching::default();
-                for set in 0..sets {
-                    for (image, &count) in counts.iter().enumerate() {
-                        for target in 0..count {
-                            let query = chosen[(set * counts.len() + image) * most + target];
-                            matching.push(set, image, query, target as i64);
-                        }
-                    }
-                }
-                Ok(matching)
+                let pairs = all_pairs(sets, &counts).into_iter().map(|pair| {
+                    let Pair { set, image, target } = pair;
+                    let place = (set * counts.len() as i64 + image) * most as i64 + target;
+                    [set, image, chosen[place as usize], target]
+                });
+                let pairs: Vec<_> = pairs.collect();
+                let mut queries: Vec<_> = pairs.iter().map(|pair| &pair[..3]).collect();
+                queries.sort_unstable();
+                let shared = queries.windows(2).any(|two| two[0] == two[1]);
+                Ok(Matching { shared, ..Matching::new(&pairs, device) })
             }
         }
     }
 }
 
-/// Solves the assignment of each set and image.
-fn assign(
+/// Solves the assignment of each set and image: `[set, image, query, target]`.
+fn solve(
     cost: &[f32],
-    [sets, images, q, t]: [usize; 4],
+    [sets, images, t, q]: [usize; 4],
     too_much: f32,
     counts: &[usize],
-) -> Result<Matching> {
+) -> Result<Vec<[i64; 4]>> {
     let problems: Vec<(usize, usize)> =
         (0..sets).flat_map(|set| (0..images).map(move |image| (set, image))).collect();
     let solved = problems
         .par_iter()
         .map(|&(set, image)| {
             let count = counts[image];
-            let block = &cost[(set * images + image) * q * t..][..q * t];
-            let own: Vec<f64> =
-                block.chunks(t).flat_map(|row| &row[..count]).map(|&c| f64::from(c)).collect();
-            let pairs = lsap::solve(q, count, &own, false).map_err(|_| {
+            let block = &cost[(set * images + image) * t * q..][..count * q];
+            let own: Vec<f64> = block.iter().map(|&c| f64::from(c)).collect();
+            let (targets, queries) = lsap::solve(count, q, &own, false).map_err(|_| {
                 Error::NonFinite(format!(
                     "the matching cost of prediction set {set}, image {image} is not finite"
                 ))
             })?;
-            let (queries, targets) = pairs;
             // More boxes than queries that are used: the others' pairs are none.
-            let pairs = queries.into_iter().zip(targets);
-            let pairs = pairs.filter(|(query, target)| block[query * t + target] < too_much);
-            Ok(pairs.collect::<Vec<_>>())
+            let pairs = targets.into_iter().zip(queries);
+            let pairs = pairs.filter(|(target, query)| block[target * q + query] < too_much);
+            let pairs = pairs.map(|(target, query)| [set, image, query, target].map(|n| n as i64));
+            let mut pairs: Vec<_> = pairs.collect();
+            pairs.sort_unstable_by_key(|pair| pair[3]);
+            Ok(pairs)
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut matching = Matching::default();
-    for ((set, image), pairs) in problems.into_iter().zip(solved) {
-        for (query, target) in pairs {
-            matching.push(set, image, query as i64, target as i64);
-        }
-    }
-    Ok(matching)
+    Ok(solved.concat())
 }
 
-/// `[S, B, Q, T]`
+/// `[S, B, T, Q]`
 fn cost(
     logits: &Tensor,
     boxes: &Tensor,
@@ -296,8 +355,9 @@ fn cost(
     let positive = absent.square() * -(prob + 1e-8).log() * alpha;
     let boxes = boxes.to_kind(Kind::Float).unsqueeze(3); // [S, B, Q, 1, 4]
     let truth = targets.boxes.view([1, b, 1, t, 4]);
-    (positive - negative) * config.class + l1(&boxes, &truth) * config.l1
-        - generalized_iou(&boxes, &truth) * config.giou
+    let cost = (positive - negative) * config.class + l1(&boxes, &truth) * config.l1
+        - generalized_iou(&boxes, &truth) * config.giou;
+    cost.transpose(2, 3).contiguous()
 }
 
 #[cfg(test)]
@@ -348,10 +408,7 @@ mod tests {
         let got = hungarian((&logits, &boxes), None, &list, &MatcherConfig::default(), 0.25)
             .and_then(PendingMatching::wait)
             .unwrap();
-        let mut pairs: Vec<_> =
-            (0..got.len()).map(|i| (got.image[i], got.query[i], got.target[i])).collect();
-        pairs.sort_unstable();
-        assert_eq!(pairs, [(0, 0, 1), (0, 2, 0), (1, 1, 0)]);
+        assert_eq!(got.list().unwrap(), [[0, 0, 2, 0], [0, 0, 0, 1], [0, 1, 1, 0]]);
     }
 
     #[test]
@@ -371,6 +428,7 @@ mod tests {
         let all = hungarian((&logits, &boxes), None, &targets(&list), &config, 0.25)
             .and_then(PendingMatching::wait)
             .unwrap();
+        let all = all.list().unwrap();
         assert_eq!(all.len(), 2 * 5);
         for set in 0..2 {
             for image in 0..3 {
@@ -384,13 +442,9 @@ mod tests {
                 )
                 .and_then(PendingMatching::wait)
                 .unwrap();
-                let batched: Vec<_> = (0..all.len())
-                    .filter(|&i| all.set[i] == set && all.image[i] == image)
-                    .map(|i| (all.query[i], all.target[i]))
-                    .collect();
-                let alone: Vec<_> =
-                    (0..single.len()).map(|i| (single.query[i], single.target[i])).collect();
-                assert_eq!(batched, alone);
+                let batched = all.iter().filter(|pair| pair[..2] == [set, image]);
+                let alone = single.list().unwrap();
+                assert!(batched.map(|pair| &pair[2..]).eq(alone.iter().map(|pair| &pair[2..])));
             }
         }
         assert!(
@@ -435,17 +489,21 @@ mod tests {
         let solve = |logits: &Tensor, boxes: &Tensor, unused: Option<&Tensor>| {
             hungarian((logits, boxes), unused, &three, &config, 0.25)
                 .and_then(PendingMatching::wait)
+                .and_then(|matching| matching.list())
                 .unwrap()
         };
         let got = solve(&logits, &boxes, Some(&unused));
         let mut expected = solve(&only(&logits), &only(&boxes), None);
-        expected.query.iter_mut().for_each(|query| *query *= 2);
+        expected.iter_mut().for_each(|pair| pair[2] *= 2);
         assert_eq!(got.len(), 4);
         assert_eq!(got, expected);
-        let got = max_size(&boxes, Some(&unused), &three).and_then(PendingMatching::wait).unwrap();
-        let mut expected =
-            max_size(&only(&boxes), None, &three).and_then(PendingMatching::wait).unwrap();
-        expected.query.iter_mut().for_each(|query| *query *= 2);
+        let largest = |boxes: &Tensor, unused: Option<&Tensor>| {
+            let matching = max_size(boxes, unused, &three).and_then(PendingMatching::wait);
+            matching.and_then(|matching| matching.list()).unwrap()
+        };
+        let got = largest(&boxes, Some(&unused));
+        let mut expected = largest(&only(&boxes), None);
+        expected.iter_mut().for_each(|pair| pair[2] *= 2);
         assert_eq!(got, expected);
     }
 
@@ -473,9 +531,9 @@ mod tests {
         let boxes = Tensor::from_slice(&boxes).view([1, 2, 3, 4]);
         let padded = PaddedTargets::new(&targets, Device::Cpu);
         let got = max_size(&boxes, None, &padded).and_then(PendingMatching::wait).unwrap();
-        assert_eq!(got.image, [0, 0, 1, 1]);
-        assert_eq!(got.target, [0, 1, 0, 1]);
-        assert_eq!(got.query, [0, 2, 1, 1]);
+        let pairs = [[0, 0, 0, 0], [0, 0, 2, 1], [0, 1, 1, 0], [0, 1, 1, 1]];
+        assert_eq!(got.list().unwrap(), pairs);
+        assert!(got.shared);
         let none = PaddedTargets::new(&[target(&[])], Device::Cpu);
         assert!(max_size(&boxes, None, &none).and_then(PendingMatching::wait).unwrap().is_empty());
     }

@@ -5,7 +5,7 @@ use richsem::{
     losses::{
         Criterion, FederatedConfig, LossConfig,
         criterion::StepKey,
-        matcher::{MatcherConfig, PaddedTargets, hungarian},
+        matcher::{MatcherConfig, Matching, PaddedTargets, hungarian},
     },
     targets::{Supervision, Target},
     testing::target,
@@ -37,13 +37,13 @@ fn matching_of_random_predictions() {
     let (logits, boxes) = (golden["logits"].unsqueeze(0), golden["boxes"].unsqueeze(0));
     let found =
         hungarian((&logits, &boxes), None, &padded, &MatcherConfig::default(), 0.25).unwrap();
-    let found = found.wait().unwrap();
-    for (image, (queries, own)) in pairs.iter().enumerate() {
-        let of = |values: &[i64]| -> Vec<i64> {
-            let all = values.iter().zip(&found.image);
-            all.filter(|&(_, &i)| i == image as i64).map(|(&v, _)| v).collect()
-        };
-        assert_eq!((&of(&found.query), &of(&found.target)), (queries, own), "image {image}");
+    let found = found.wait().unwrap().list().unwrap();
+    for (image, (queries, own)) in (0..).zip(&pairs) {
+        let mut expected: Vec<_> =
+            queries.iter().zip(own).map(|(&q, &t)| [0, image, q, t]).collect();
+        expected.sort_unstable_by_key(|pair| pair[3]);
+        let found = found.iter().filter(|pair| pair[1] == image);
+        assert_eq!(found.copied().collect::<Vec<_>>(), expected, "image {image}");
     }
     assert_eq!(found.len(), 4 + 9);
 }
@@ -57,7 +57,8 @@ fn matching_of_every_layer() {
         let supervision = Supervision::default();
         let (_, decisions) =
             criterion(true).forward(&output, &targets, &supervision, KEY, &Single).unwrap();
-        assert_eq!(decisions.queries.matching, facts.matching(), "{name}");
+        let list = |matching: &Matching| matching.list().unwrap();
+        assert_eq!(list(&decisions.queries.matching), list(&facts.matching()), "{name}");
     }
 }
 

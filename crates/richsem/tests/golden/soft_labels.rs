@@ -63,11 +63,11 @@ fn predicted_boxes(
                 at.extend((0..2).flat_map(own).map(|(b, q)| (layer * 2 + b) * queries + q));
                 continue;
             }
-            let matching = &supervised.matching;
-            for i in (0..matching.len()).filter(|&i| matching.set[i] == layer) {
-                let query = first + matching.query[i];
-                at.push((layer * 2 + matching.image[i]) * queries + query);
-            }
+            let pairs = supervised.matching.list().unwrap();
+            let own = pairs.iter().filter(|pair| pair[0] == layer);
+            at.extend(
+                own.map(|[_, image, query, _]| (layer * 2 + image) * queries + first + query),
+            );
         }
     }
     let at = Tensor::from_slice(&at);

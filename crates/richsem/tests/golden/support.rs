@@ -221,18 +221,15 @@ impl Facts {
     }
 
     pub(crate) fn matching(&self) -> Matching {
-        let mut matching = Matching::default();
-        for (set, images) in self.pairs.iter().enumerate() {
-            for (image, (queries, targets)) in images.iter().enumerate() {
-                for (&query, &target) in queries.iter().zip(targets) {
-                    matching.set.push(set as i64);
-                    matching.image.push(image as i64);
-                    matching.query.push(query);
-                    matching.target.push(target);
-                }
+        let mut pairs = Vec::new();
+        for (set, images) in (0..).zip(&self.pairs) {
+            for (image, (queries, targets)) in (0..).zip(images) {
+                let own = queries.iter().zip(targets);
+                pairs.extend(own.map(|(&query, &target)| [set, image, query, target]));
             }
         }
-        matching
+        pairs.sort_unstable_by_key(|&[set, image, _, target]| [set, image, target]);
+        Matching::new(&pairs, Device::Cpu)
     }
 
     /// Our decisions, with the matching and the federated classes of the fixture in their place.

@@ -60,7 +60,7 @@ struct Overlap {
   }
 };
 
-// logits [S, B, Q, C], boxes [S, B, Q, 4], labels [B, T], truth [B, T, 4], cost [S, B, Q, T]
+// logits [S, B, Q, C], boxes [S, B, Q, 4], labels [B, T], truth [B, T, 4], cost [S, B, T, Q]
 extern "C" __global__ void __launch_bounds__(256) matching_cost(
     const float* __restrict__ logits,
     const float4* __restrict__ boxes,
@@ -80,8 +80,9 @@ extern "C" __global__ void __launch_bounds__(256) matching_cost(
   if (at >= pairs) {
     return;
   }
-  const int slot = at / targets;
-  const int target = slot / queries % images * targets + at % targets;
+  const int of_set = at / queries / targets;
+  const int slot = of_set * queries + at % queries;
+  const int target = of_set % images * targets + at / queries % targets;
   const long long label = labels[target];
   if (!below(label, classes)) {
     cost[at] = not_a_number();

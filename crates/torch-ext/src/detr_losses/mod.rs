@@ -33,7 +33,7 @@ pub struct CostWeights {
 ///
 /// # Shapes
 /// `logits` `[S, B, Q, C]`, `boxes` `[S, B, Q, 4]` (cxcywh), `labels` `[B, T]` i64, `truth`
-/// `[B, T, 4]` → `[S, B, Q, T]` f32, without a gradient. NaN where a label is not in `0..C`
+/// `[B, T, 4]` → `[S, B, T, Q]` f32, without a gradient. NaN where a label is not in `0..C`
 ///
 /// # Errors
 /// Tensors that are not on one CUDA device, or of other shapes and kinds.
@@ -54,7 +54,7 @@ pub fn matching_cost(
     let boxes = given(OP, "boxes", boxes, &[s, b, q, 4], Kind::Float, device)?;
     let labels = given(OP, "labels", labels, &[b, t], Kind::Int64, device)?;
     let truth = given(OP, "truth", truth, &[b, t, 4], Kind::Float, device)?;
-    let cost = Tensor::f_empty([s, b, q, t], (Kind::Float, device))?;
+    let cost = Tensor::f_empty([s, b, t, q], (Kind::Float, device))?;
     let pairs = s * b * q * t;
     let args = Args::default().tensor(&logits).tensor(&boxes).tensor(&labels).tensor(&truth);
     let args = args.tensor(&cost).int(pairs)?.int(b)?.int(q)?.int(c)?.int(t)?;
