@@ -336,6 +336,13 @@ impl Conv2d {
     }
 
     fn of(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let of_a_pixel = weight.size()[2] == 1 && self.stride == 1;
+        if of_a_pixel && x.device().is_cuda() {
+            // The product that it is: cuDNN would plan it for each size of images.
+            let (x, weight) = (x.permute([0, 2, 3, 1]), weight.flatten(1, 3));
+            let y = made(torch_ext::linear(&x, &weight, bias, Epilogue::None));
+            return y.permute([0, 3, 1, 2]);
+        }
         x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
     }
 

@@ -1,12 +1,15 @@
 //! What residual networks with frozen norms are made of: a convolution, a scale and a shift of its
-//! channels, the shortcut added, ReLU. As one kernel of cuDNN's, which writes each map once.
+//! channels, the shortcut added, ReLU. As one kernel of cuDNN's, which writes each map once; or, of one
+//! pixel and in 16 bits, as the product of matrices that it is.
 
 pub(crate) mod cuda;
 
 use tch::{Kind, Tensor};
 
 use crate::autocast::{autocast_kind, no_autocast};
+use crate::cuda::cublas_lt::relu_product;
 use crate::function::custom_function;
+use crate::linear::product;
 use crate::{Error, Result, ffi};
 
 const OP: &str = "conv2d_relu";
@@ -62,20 +65,27 @@ pub fn conv2d_relu(x: &Tensor, op: &Conv2dRelu) -> Result<Tensor> {
             Some(scale) => fold(weight, scale, kind)?,
             None => map(weight)?,
         };
-        let bias = Some(shift.f_to_kind(kind)?);
-        let (stride, padding) = ([stride; 2], [padding; 2]);
-        let output = no_autocast(device, || match &residual {
-            Some(residual) => x.f_cudnn_convolution_add_relu(
-                &folded,
-                residual,
-                1.0,
-                bias,
-                stride,
-                padding,
-                [1, 1],
-                1,
-            ),
-            None => x.f_cudnn_convolution_relu(&folded, bias, stride, padding, [1, 1], 1),
+        let bias = shift.f_to_kind(kind)?;
+        let output = no_autocast(device, || -> Result<_> {
+            if of_a_pixel(&folded, padding)
+                && let Some(y) = as_product(&x, &folded, &bias, residual.as_ref(), stride)?
+            {
+                return Ok(y);
+            }
+            let (bias, stride, padding) = (Some(&bias), [stride; 2], [padding; 2]);
+            Ok(match &residual {
+                Some(residual) => x.f_cudnn_convolution_add_relu(
+                    &folded,
+                    residual,
+                    1.0,
+                    bias,
+                    stride,
+                    padding,
+                    [1, 1],
+                    1,
+                )?,
+                None => x.f_cudnn_convolution_relu(&folded, bias, stride, padding, [1, 1], 1)?,
+            })
         })?;
         if let Some(outside) = outside {
             cuda::zero_outside(&output, outside)?;
@@ -99,8 +109,10 @@ pub fn conv2d_relu(x: &Tensor, op: &Conv2dRelu) -> Result<Tensor> {
             // ReLU's gradient is where the result is positive: not outside, where it is zero.
             let grad = output.f_threshold_backward(&channels_last(args.grad)?, 0.0)?;
             let needs = [args.needs[0], args.needs[1]];
-            let [grad_x, of_folded] =
-                convolution_backward(&grad, x, folded, stride, padding, needs)?;
+            let [grad_x, of_folded] = match stride == 1 && of_a_pixel(folded, padding) {
+                true => product_backward(&grad, x, folded, weight_kind, needs)?,
+                false => convolution_backward(&grad, x, folded, stride, padding, needs)?,
+            };
             let grad_weight = of_folded.map(|grad| -> Result<_> {
                 // In the weight's own layout, as gradients are added up in.
                 let mut place = Tensor::f_empty(grad.size(), (weight_kind, grad.device()))?;
@@ -152,6 +164,57 @@ fn fold(weight: &Tensor, scale: &Tensor, kind: Kind) -> Result<Tensor> {
 
 fn channels_last(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?)
+}
+
+/// Whether a convolution looks at single pixels, in 16 bits.
+fn of_a_pixel(weight: &Tensor, padding: i64) -> bool {
+    weight.size()[2] == 1 && padding == 0 && weight.kind() != Kind::Float
+}
+
+/// The pixels of maps with channels last, as rows `[B · H · W, C]`.
+fn pixels(maps: &Tensor) -> Result<Tensor> {
+    Ok(maps.f_permute([0, 2, 3, 1])?.f_reshape([-1, maps.size()[1]])?)
+}
+
+/// Rows as maps `[B, C, H, W]` with channels last.
+fn maps(pixels: &Tensor, [b, h, w]: [i64; 3]) -> Result<Tensor> {
+    Ok(pixels.f_view([b, h, w, -1])?.f_permute([0, 3, 1, 2])?)
+}
+
+/// The convolution of single pixels; none where cuBLASLt has no kernel for it.
+fn as_product(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    residual: Option<&Tensor>,
+    stride: i64,
+) -> Result<Option<Tensor>> {
+    let x = match stride {
+        1 => x.shallow_clone(),
+        _ => x.f_slice(2, 0, None, stride)?.f_slice(3, 0, None, stride)?,
+    };
+    let (b, _, h, w) = x.size4()?;
+    let weight = weight.f_flatten(1, 3)?;
+    let residual = residual.map(pixels).transpose()?;
+    let y = relu_product(&pixels(&x)?, &weight, bias, residual.as_ref())?;
+    y.map(|y| maps(&y, [b, h, w])).transpose()
+}
+
+/// [`convolution_backward`] of single pixels; the weight's gradient in `kind`.
+fn product_backward(
+    grad: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    kind: Kind,
+    needs: [bool; 2],
+) -> Result<[Option<Tensor>; 2]> {
+    let (b, _, h, w) = grad.size4()?;
+    let grad = pixels(grad)?;
+    let grad_x = needs[0].then(|| maps(&grad.f_mm(&weight.f_flatten(1, 3)?)?, [b, h, w]));
+    let grad_weight = needs[1].then(|| -> Result<_> {
+        Ok(product(&grad.f_tr()?, &pixels(x)?, kind)?.f_view_as(weight)?)
+    });
+    Ok([grad_x.transpose()?, grad_weight.transpose()?])
 }
 
 /// Gradients of a convolution's input and weight, where needed.

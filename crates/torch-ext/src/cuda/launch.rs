@@ -20,8 +20,8 @@ fn cuda(what: &str) -> impl Fn(driver::DriverError) -> Error + '_ {
 
 /// One device, with libtorch's context (the primary one).
 #[derive(Clone, Copy)]
-struct Context {
-    context: sys::CUcontext,
+pub(super) struct Context {
+    pub(super) context: sys::CUcontext,
     capability: (i32, i32),
 }
 
@@ -34,7 +34,7 @@ struct Module(sys::CUmodule);
 // SAFETY: as above.
 unsafe impl Send for Module {}
 
-fn context(index: usize) -> Result<Context> {
+pub(super) fn context(index: usize) -> Result<Context> {
     static CONTEXTS: Mutex<Option<HashMap<usize, Context>>> = Mutex::new(None);
     let mut contexts = CONTEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let contexts = contexts.get_or_insert_default();
@@ -70,10 +70,10 @@ pub(crate) fn capability(device: sys::CUdevice) -> Result<(i32, i32)> {
 
 /// Makes a context current on this thread, and puts back the one before: autograd's threads have
 /// their own idea of the current device.
-struct Current(Option<sys::CUcontext>);
+pub(super) struct Current(Option<sys::CUcontext>);
 
 impl Current {
-    fn set(context: sys::CUcontext) -> Result<Self> {
+    pub(super) fn set(context: sys::CUcontext) -> Result<Self> {
         let before = driver::ctx::get_current().map_err(cuda("reading the current context"))?;
         if before == Some(context) {
             return Ok(Self(None));
@@ -133,6 +133,14 @@ pub(crate) fn memory_left(index: usize) -> Result<u64> {
     let _current = Current::set(context(index)?.context)?;
     let (left, _) = driver::mem_get_info().map_err(cuda("reading the memory's state"))?;
     Ok(left as u64)
+}
+
+/// libtorch's current stream of a device.
+pub(super) fn stream(index: usize) -> Result<*mut c_void> {
+    let mut stream = std::ptr::null_mut();
+    // SAFETY: `stream` is live; the device exists.
+    ffi::check(unsafe { ffi::ext_cuda_stream(index as i32, &raw mut stream) })?;
+    Ok(stream)
 }
 
 /// Arguments of a kernel, in its order.
@@ -210,9 +218,7 @@ pub(crate) unsafe fn launch(
         .map_err(cuda(&format!("finding the kernel {entry}")))?;
     let blocks = blocks(threads)
         .ok_or_else(|| Error::Cuda(format!("{entry}: {threads} threads are too many")))?;
-    let mut stream: *mut c_void = std::ptr::null_mut();
-    // SAFETY: `stream` is live; the device exists.
-    ffi::check(unsafe { ffi::ext_cuda_stream(index as i32, &raw mut stream) })?;
+    let stream = stream(index)?;
     let mut pointers: Vec<*mut c_void> =
         args.values.iter_mut().map(|value| value.as_mut_ptr().cast()).collect();
     // SAFETY: the caller vouches for the arguments; the driver copies them before it returns.

@@ -8,6 +8,7 @@ pub(crate) mod cuda;
 use tch::{Kind, Tensor};
 
 use crate::autocast::{autocast_kind, no_autocast};
+use crate::cuda::cublas_lt::relu_product;
 use crate::function::custom_function;
 use crate::{Error, Result};
 
@@ -95,9 +96,8 @@ pub fn linear(
     let (w, output) = crate::no_grad(|| -> Result<_> {
         let (w, b) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
         let output = no_autocast(device, || match epilogue {
-            Epilogue::Relu if kind != Kind::Float && fits(&rows, out) => relu_in_one(&rows, &w, &b),
-            Epilogue::Relu => b.f_addmm(&rows, &w.f_tr()?)?.f_relu_(),
-            Epilogue::None | Epilogue::ZeroRows(_) => b.f_addmm(&rows, &w.f_tr()?),
+            Epilogue::Relu => relu(&rows, &w, &b),
+            Epilogue::None | Epilogue::ZeroRows(_) => Ok(b.f_addmm(&rows, &w.f_tr()?)?),
         })?;
         Ok((w, output))
     })?;
@@ -131,27 +131,19 @@ pub fn linear(
     Ok(output.f_view(shape.as_slice())?)
 }
 
-/// Whether rows and results can be one map of cuDNN's, which counts in 32 bits.
-fn fits(rows: &Tensor, out: i64) -> bool {
-    let &[n, input] = rows.size().as_slice() else { return false };
-    n * input.max(out) <= i64::from(i32::MAX)
-}
-
-/// `relu(x Wᵀ + b)` of `x` `[N, in]` as a convolution of one pixel: cuDNN's has ReLU in its epilogue.
-/// A NaN may come out as zero. (libtorch's `_addmm_activation` leaves the bias to a pass of its own, and
-/// failed this operation's test.)
-fn relu_in_one(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, tch::TchError> {
-    let (&[n, input], out) = (x.size().as_slice(), bias.size()[0]) else {
-        unreachable!("linear made it of rows");
-    };
-    let map = x.f_view([1, n, 1, input])?.f_permute([0, 3, 1, 2])?;
-    let weight = weight.f_contiguous()?.f_view([out, 1, 1, input])?.f_permute([0, 3, 1, 2])?;
-    let y = map.f_cudnn_convolution_relu(&weight, Some(bias), [1, 1], [0, 0], [1, 1], 1)?;
-    y.f_permute([0, 2, 3, 1])?.f_reshape([n, out])
+/// `relu(x Wᵀ + b)`. In 16 bits ReLU is the product's epilogue, and a NaN may come out as zero. (libtorch's
+/// `_addmm_activation` leaves the bias to a pass of its own, and failed this operation's test.)
+fn relu(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    if x.kind() != Kind::Float
+        && let Some(y) = relu_product(x, weight, bias, None)?
+    {
+        return Ok(y);
+    }
+    Ok(bias.f_addmm(x, &weight.f_tr()?)?.f_relu_()?)
 }
 
 /// A product of two matrices, in f32 from 16 bits where that is the kind wanted.
-fn product(a: &Tensor, b: &Tensor, kind: Kind) -> Result<Tensor> {
+pub(crate) fn product(a: &Tensor, b: &Tensor, kind: Kind) -> Result<Tensor> {
     Ok(match (a.kind(), kind) {
         (Kind::BFloat16 | Kind::Half, Kind::Float) => a.f_mm_dtype(b, kind)?,
         _ => a.f_mm(b)?.f_to_kind(kind)?,
