@@ -1,9 +1,14 @@
 //! Automatic mixed precision: inside, matrix products and convolutions run in a low-precision kind
 //! while sums and losses stay in f32 (libtorch's own lists decide).
 
-use tch::{Device, Kind};
+use std::cell::RefCell;
 
-use crate::ffi::{self, AutocastState};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    Result,
+    ffi::{self, AutocastState},
+};
 
 /// Restores the state it found, also when the code inside panics.
 struct Guard {
@@ -50,6 +55,65 @@ pub fn autocast<T>(device: Device, kind: Option<Kind>, f: impl FnOnce() -> T) ->
     f()
 }
 
+thread_local! {
+    /// Where converted buffers lie: the first byte of the f32 ones, how many numbers there are, the copy.
+    static CONVERTED: RefCell<Vec<(usize, usize, Tensor)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes what it added out again, also when the code inside panics.
+struct Converted(usize);
+
+impl Drop for Converted {
+    fn drop(&mut self) {
+        CONVERTED.with_borrow_mut(|all| all.truncate(self.0));
+    }
+}
+
+/// As [`autocast`], and what of the f32 `buffers` lies in the weights of [`crate::linear`] is converted with
+/// the whole buffer, once: a detector has some two hundred of them, and a kernel for each is mostly waiting.
+/// (Other operations convert for themselves.) The buffers must not change inside.
+///
+/// # Errors
+/// No room for the copies.
+///
+/// # Panics
+/// As [`autocast`].
+pub fn autocast_of<T>(
+    device: Device,
+    kind: Option<Kind>,
+    buffers: &[Tensor],
+    f: impl FnOnce() -> T,
+) -> Result<T> {
+    let _converted = Converted(CONVERTED.with_borrow(Vec::len));
+    if let Some(kind) = kind {
+        for buffer in buffers.iter().filter(|b| b.kind() == Kind::Float && b.is_contiguous()) {
+            let copy = crate::no_grad(|| buffer.detach().f_to_kind(kind))?;
+            let place = (buffer.data_ptr() as usize, buffer.numel(), copy);
+            CONVERTED.with_borrow_mut(|all| all.push(place));
+        }
+    }
+    Ok(autocast(device, kind, f))
+}
+
+/// A weight in another kind, without a gradient: of a converted buffer if it lies in one.
+pub(crate) fn converted(weight: &Tensor, kind: Kind) -> Result<Tensor> {
+    let from = weight.data_ptr() as usize;
+    let found = CONVERTED.with_borrow(|all| {
+        let within = |&&(first, count, ref copy): &&(usize, usize, Tensor)| {
+            weight.kind() == Kind::Float
+                && copy.kind() == kind
+                && (first..first + count * size_of::<f32>()).contains(&from)
+        };
+        let (first, _, copy) = all.iter().find(within)?;
+        let offset = (from - first) / size_of::<f32>();
+        Some((copy.shallow_clone(), offset as i64))
+    });
+    Ok(match found {
+        Some((copy, offset)) => copy.f_as_strided(weight.size(), weight.stride(), offset)?,
+        None => weight.detach().f_to_kind(kind)?,
+    })
+}
+
 /// Runs `f` with autocast switched off on the device's type: what `f` computes on f32 tensors
 /// stays f32.
 pub fn no_autocast<T>(device: Device, f: impl FnOnce() -> T) -> T {
@@ -93,6 +157,28 @@ mod tests {
             autocast(Device::Cpu, None, || assert_eq!(product(), Kind::BFloat16));
         });
         assert_eq!(product(), Kind::Float);
+    }
+
+    #[test]
+    fn weights_of_a_buffer_are_views_of_its_copy() {
+        let buffer = Tensor::from_slice(&(0..24).map(|i| i as f32 / 3.0).collect::<Vec<_>>());
+        let weight = buffer.narrow(0, 4, 12).view([3, 4]);
+        let (part, other) = (weight.narrow(0, 1, 2), Tensor::from_slice(&[0.1f32]));
+        let kind = Kind::BFloat16;
+        autocast_of(Device::Cpu, Some(kind), std::slice::from_ref(&buffer), || {
+            let places = [&weight, &weight.tr(), &part].map(|x| {
+                let got = converted(x, kind).unwrap();
+                assert!(got.equal(&x.to_kind(kind)) && got.stride() == x.stride());
+                got.data_ptr() as usize
+            });
+            assert_eq!(places[1], places[0]);
+            assert_eq!(places[2], places[0] + 8);
+            // Elsewhere, or in another kind, a copy of its own.
+            assert!(converted(&other, kind).unwrap().equal(&other.to_kind(kind)));
+            assert_eq!(converted(&weight, Kind::Half).unwrap().kind(), Kind::Half);
+        })
+        .unwrap();
+        assert!(CONVERTED.with_borrow(Vec::is_empty));
     }
 
     #[test]

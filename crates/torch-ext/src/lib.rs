@@ -25,7 +25,7 @@ mod settings;
 mod transfer;
 mod version;
 
-pub use autocast::{autocast, autocast_kind, no_autocast};
+pub use autocast::{autocast, autocast_kind, autocast_of, no_autocast};
 pub use conv2d_relu::{Conv2dRelu, conv2d_relu, conv2d_relu_naive};
 pub use cuda::graph::{GraphPool, Recording, Replay};
 pub use device::{DeviceChoice, device_name};

@@ -227,7 +227,7 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
     });
     let layer_norm = kinds.into_iter().map(|(name, kind)| KernelReport {
         name: format!("add_layer_norm {name}"),
-        state: state(layer_norm::cuda::program(kind, 256)),
+        state: state(layer_norm::cuda::program(kind, kind, 256)),
     });
     let group_norm = kinds.into_iter().map(|(name, kind)| KernelReport {
         name: format!("group_norm {name}"),

@@ -321,7 +321,14 @@ fn linear_agrees_with_its_composition() {
 #[test]
 fn add_layer_norm_agrees_with_its_composition() {
     let Some(device) = cuda() else { return };
-    for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::Half, 4e-3), (Kind::BFloat16, 3e-2)] {
+    let both = |kind| (kind, kind);
+    for ((kind, other), tolerance) in [
+        (both(Kind::Float), 1e-5),
+        (both(Kind::Half), 4e-3),
+        (both(Kind::BFloat16), 3e-2),
+        ((Kind::Float, Kind::Half), 4e-3),
+        ((Kind::Float, Kind::BFloat16), 3e-2),
+    ] {
         for (rows, d) in [(1, 7), (33, 36), (3000, 256), (5, 1024)] {
             for with_residual in [false, true] {
                 let held = seeded(rows);
@@ -337,18 +344,19 @@ fn add_layer_norm_agrees_with_its_composition() {
                     &Tensor,
                     f64,
                 ) -> torch_ext::Result<Tensor>;
-                let run = |f: Norm, kind: Kind| {
+                let run = |f: Norm, kind: Kind, other: Kind| {
                     let inputs = given.each_ref().map(|t| t.detach().set_requires_grad(true));
                     let [x, residual, weight, bias] = &inputs;
-                    let (x, residual) = (x.to_kind(kind), residual.to_kind(kind));
+                    let (x, residual) = (x.to_kind(kind), residual.to_kind(other));
                     let residual = with_residual.then_some(&residual);
                     let output = f(&x, residual, weight, bias, 1e-5).unwrap();
                     assert_eq!(output.kind(), kind);
                     output.to_kind(Kind::Float).backward_with(&grad);
                     (output.detach(), inputs.map(|input| input.grad()))
                 };
-                let (expected, expected_grads) = run(add_layer_norm_naive, Kind::Float);
-                let (got, got_grads) = run(add_layer_norm, kind);
+                let (expected, expected_grads) =
+                    run(add_layer_norm_naive, Kind::Float, Kind::Float);
+                let (got, got_grads) = run(add_layer_norm, kind, other);
                 close("output", &got, &expected, tolerance);
                 for (i, name) in ["x", "residual", "weight", "bias"].iter().enumerate() {
                     if *name != "residual" || with_residual {

@@ -201,7 +201,11 @@ impl Learner {
             };
             let tensors = match &replay {
                 Some(replay) => TrainingTensors::from_list(replay.results()),
-                None => input.run(detector, detector.config.train.precision)?,
+                None => input.run(
+                    detector,
+                    detector.config.train.precision,
+                    &self.optimizer.buffers(),
+                )?,
             };
             let layout = input.denoising.as_ref().map(|dn| dn.layout);
             let output = trace.output.insert(TrainingOutput::new(tensors, layout));

@@ -50,20 +50,25 @@ impl PassInput {
         }
     }
 
-    /// Runs the network, in the precision of the run.
+    /// Runs the network, in the precision of the run. `buffers` are those of its parameters.
     ///
     /// # Errors
     /// As [`crate::models::dino::Dino::training_tensors`].
-    pub(super) fn run(&self, detector: &Detector, precision: Precision) -> Result<TrainingTensors> {
+    pub(super) fn run(
+        &self,
+        detector: &Detector,
+        precision: Precision,
+        buffers: &[Tensor],
+    ) -> Result<TrainingTensors> {
         let input = Input {
             text: detector.text.as_ref(),
             denoising: self.denoising.as_ref(),
             few_tokens: self.few_tokens,
             ..Input::new(&self.images, &self.mask)
         };
-        torch_ext::autocast(detector.device(), autocast_kind(precision), || {
+        torch_ext::autocast_of(detector.device(), autocast_kind(precision), buffers, || {
             detector.model.training_tensors(&input)
-        })
+        })?
     }
 
     /// As [`Self::run`] on other tensors, for a recording.
@@ -75,8 +80,9 @@ impl PassInput {
         tensors: &[Tensor],
         detector: &Detector,
         precision: Precision,
+        buffers: &[Tensor],
     ) -> Result<Vec<Tensor>> {
-        Ok(self.with(tensors).run(detector, precision)?.into_list())
+        Ok(self.with(tensors).run(detector, precision, buffers)?.into_list())
     }
 }
 

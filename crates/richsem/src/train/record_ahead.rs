@@ -106,7 +106,7 @@ impl Learner {
         let detector = &self.model.detector;
         let precision = detector.config.train.precision;
         recordings.record(of, size, &input.tensors(), &self.trained(), |places| {
-            input.run_on(places, detector, precision)
+            input.run_on(places, detector, precision, &self.optimizer.buffers())
         });
     }
 
@@ -143,7 +143,8 @@ impl Learner {
     fn warm_up(&self, images: i64) -> Result<()> {
         let detector = &self.model.detector;
         let input = self.example([images, 256, 256])?;
-        let outputs = input.run(detector, detector.config.train.precision)?.into_list();
+        let precision = detector.config.train.precision;
+        let outputs = input.run(detector, precision, &self.optimizer.buffers())?.into_list();
         let outputs: Vec<Tensor> = outputs.into_iter().filter(Tensor::requires_grad).collect();
         let zeros: Vec<Tensor> = outputs.iter().map(Tensor::zeros_like).collect();
         Ok(torch_ext::backward(&outputs, &zeros, &self.trained())?)

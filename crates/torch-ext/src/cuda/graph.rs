@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::{Device, Tensor};
 
+use super::zeros::InPieces;
 use crate::{Error, Result, backward, ffi, no_grad};
 
 /// The recordings of one owner, and the memory that they share.
@@ -211,7 +212,9 @@ impl GraphPool {
         ffi::check(unsafe { ffi::ext_graph_begin(self.pool.0, &raw mut graph) })?;
         let graph = Graph { graph, pool: Arc::clone(&self.pool) };
         let mut capture = Capture { graph: graph.graph, stuck: &self.stuck };
+        let in_pieces = InPieces::new(self.device)?;
         let result = record();
+        drop(in_pieces);
         let ended = capture.end();
         let result = result?;
         ended?;

@@ -5,3 +5,4 @@ pub(crate) mod cublas_lt;
 pub(crate) mod graph;
 pub(crate) mod launch;
 pub(crate) mod libraries;
+pub(crate) mod zeros;

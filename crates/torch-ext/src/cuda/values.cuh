@@ -16,41 +16,44 @@ __device__ __forceinline__ f16_t f16_from_float(float f) {
   return v;
 }
 
-#if KIND == 0
+template <int K>
+struct Values;
 
-typedef float value_t;
+template <>
+struct Values<0> {
+  typedef float type;
+  static __device__ __forceinline__ float to_float(type v) { return v; }
+  static __device__ __forceinline__ type from_float(float f) { return f; }
+};
 
-__device__ __forceinline__ float to_float(value_t v) { return v; }
-
-__device__ __forceinline__ value_t from_float(float f) { return f; }
-
-#else
-
-typedef unsigned short value_t;
-
-#if KIND == 1
-
-__device__ __forceinline__ float to_float(value_t v) {
-  return __uint_as_float(static_cast<unsigned>(v) << 16);
-}
-
-// To the nearest, ties to even; a NaN stays one.
-__device__ __forceinline__ value_t from_float(float f) {
-  const unsigned bits = __float_as_uint(f);
-  if (f != f) {
-    return 0x7fff;
+template <>
+struct Values<1> {
+  typedef unsigned short type;
+  static __device__ __forceinline__ float to_float(type v) {
+    return __uint_as_float(static_cast<unsigned>(v) << 16);
   }
-  return static_cast<value_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
+  // To the nearest, ties to even; a NaN stays one.
+  static __device__ __forceinline__ type from_float(float f) {
+    const unsigned bits = __float_as_uint(f);
+    if (f != f) {
+      return 0x7fff;
+    }
+    return static_cast<type>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+  }
+};
 
-#else
+template <>
+struct Values<2> {
+  typedef f16_t type;
+  static __device__ __forceinline__ float to_float(type v) { return f16_to_float(v); }
+  static __device__ __forceinline__ type from_float(float f) { return f16_from_float(f); }
+};
 
-__device__ __forceinline__ float to_float(value_t v) { return f16_to_float(v); }
+typedef Values<KIND>::type value_t;
 
-__device__ __forceinline__ value_t from_float(float f) { return f16_from_float(f); }
+__device__ __forceinline__ float to_float(value_t v) { return Values<KIND>::to_float(v); }
 
-#endif
-#endif
+__device__ __forceinline__ value_t from_float(float f) { return Values<KIND>::from_float(f); }
 
 // `N` neighbouring values, read and written as one vector of up to 16 bytes.
 template <typename T, int N>

@@ -7,6 +7,7 @@ use super::OP;
 use crate::Result;
 use crate::cuda::compile::{Program, kind_number, with_values};
 use crate::cuda::launch::{Args, BLOCK, aligned, launch, widest_vector};
+use crate::cuda::zeros::zeros;
 
 /// Blocks that keep a large GPU busy.
 const BLOCKS: i64 = 2048;
@@ -174,7 +175,7 @@ pub(super) fn backward(
     let weight = weight.f_contiguous()?;
     let Image { sums, pixels } = image;
     // Of the products with the normalised numbers, then of the gradient itself.
-    let columns = Tensor::f_zeros([2, grid.b, grid.c], (Kind::Float, x.device()))?;
+    let columns = zeros(&[2, grid.b, grid.c], Kind::Float, x.device())?;
     let args = || {
         let args = Args::default().tensor(&grad).tensor(x).tensor(padding);
         args.tensor(pixels.as_ref()).tensor(sums)

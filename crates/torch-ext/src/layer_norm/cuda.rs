@@ -7,21 +7,27 @@ use super::OP;
 use crate::Result;
 use crate::cuda::compile::{Program, kind_number, with_values};
 use crate::cuda::launch::{Args, BLOCK, aligned, launch, widest_vector};
+use crate::cuda::zeros::zeros;
 
 /// Blocks that keep a large GPU busy.
 const BLOCKS: i64 = 1024;
 /// Rows that a block works on at a time.
 const ROWS: i64 = 8;
 
-/// The kernels for maps of a kind and `d` features.
+/// The kernels for maps of a kind and `d` features, to which one of kind `other` is added.
 ///
 /// # Errors
 /// For a kind that there are no kernels for.
-pub(crate) fn program(kind: Kind, d: i64) -> Result<Program> {
+pub(crate) fn program(kind: Kind, other: Kind, d: i64) -> Result<Program> {
     Ok(Program {
         name: OP,
         source: with_values!("kernels.cu"),
-        defines: vec![("KIND", kind_number(kind)?), ("D", d), ("VEC", widest_vector(kind, d))],
+        defines: vec![
+            ("KIND", kind_number(kind)?),
+            ("OTHER", kind_number(other)?),
+            ("D", d),
+            ("VEC", widest_vector(kind, d)),
+        ],
     })
 }
 
@@ -59,39 +65,54 @@ pub(super) fn forward(
     let args = args.tensor(&sum).tensor(&output).tensor(&statistics).float(eps as f32);
     let mut args = args.int(rows)?;
     let threads = rows as usize * 32;
+    let other = residual.as_ref().map_or(x.kind(), Tensor::kind);
+    let program = program(x.kind(), other, d)?;
     // SAFETY: the kernel's parameters in order; `add_layer_norm` has checked the tensors.
-    unsafe {
-        launch(x.device(), &program(x.kind(), d)?, "add_layer_norm_forward", threads, &mut args)?;
-    }
+    unsafe { launch(x.device(), &program, "add_layer_norm_forward", threads, &mut args)? };
     Ok(Forward { sum, output, statistics })
 }
 
-/// The gradient of the sum, and those of weight and bias if wanted.
+/// What a backward pass leaves.
+pub(super) struct Gradients {
+    /// Of the sum.
+    pub(super) sum: Tensor,
+    /// The same in another kind, where the residual is of another.
+    pub(super) residual: Option<Tensor>,
+    /// Of weight and bias, if wanted.
+    pub(super) columns: Option<[Tensor; 2]>,
+}
+
+/// `other`: the kind of the residual.
 pub(super) fn backward(
     grad: &Tensor,
     sum: &Tensor,
     weight: &Tensor,
     statistics: &Tensor,
+    other: Kind,
     columns: bool,
-) -> Result<(Tensor, Option<[Tensor; 2]>)> {
+) -> Result<Gradients> {
     let grad = aligned(grad)?;
     let (rows, d) = sizes(&grad);
     let grad_sum = grad.f_empty_like()?;
+    let residual = (other != grad.kind())
+        .then(|| Tensor::f_empty(grad.size(), (other, grad.device())))
+        .transpose()?;
     let weight = weight.f_contiguous()?;
-    let zeros = || Tensor::f_zeros([d], (Kind::Float, grad.device()));
+    let sums = || zeros(&[d], Kind::Float, grad.device());
     let columns = match columns {
-        true => Some([zeros()?, zeros()?]),
+        true => Some([sums()?, sums()?]),
         false => None,
     };
     let [w, b] = columns.as_ref().map_or([None, None], |[w, b]| [Some(w), Some(b)]);
     let of_block = (rows / BLOCKS / ROWS * ROWS).max(2 * ROWS);
     let blocks = (rows + of_block - 1) / of_block;
     let args = Args::default().tensor(&grad).tensor(sum).tensor(&weight).tensor(statistics);
-    let mut args = args.tensor(&grad_sum).tensor(w).tensor(b).int(rows)?.int(of_block)?;
-    let (program, threads) = (program(grad.kind(), d)?, blocks as usize * BLOCK);
+    let args = args.tensor(&grad_sum).tensor(residual.as_ref());
+    let mut args = args.tensor(w).tensor(b).int(rows)?.int(of_block)?;
+    let (program, threads) = (program(grad.kind(), other, d)?, blocks as usize * BLOCK);
     // SAFETY: the kernel's parameters in order; `grad` is of the shape of `sum`, as the result is.
     unsafe { launch(grad.device(), &program, "add_layer_norm_backward", threads, &mut args)? };
-    Ok((grad_sum, columns))
+    Ok(Gradients { sum: grad_sum, residual, columns })
 }
 
 #[cfg(test)]
@@ -103,7 +124,10 @@ mod tests {
     #[test]
     fn every_variant_compiles() {
         for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
-            all_compile([1, 36, 256, 1024].map(|d| program(kind, d).unwrap()));
+            all_compile([1, 36, 256, 1024].map(|d| program(kind, kind, d).unwrap()));
+        }
+        for other in [Kind::BFloat16, Kind::Half] {
+            all_compile([1, 36, 256].map(|d| program(Kind::Float, other, d).unwrap()));
         }
     }
 }

@@ -1,10 +1,12 @@
-// A sum of two maps, normalised over its last dimension: a warp a row. Compiled with D and VEC as
-// constants, behind cuda/values.cuh.
+// A sum of two maps, normalised over its last dimension: a warp a row. Compiled with D, VEC and OTHER
+// (the kind of the second map) as constants, behind cuda/values.cuh.
 
 // Chunks a thread holds.
 constexpr int CHUNKS = (D + VEC * 32 - 1) / (VEC * 32);
 
 typedef Pack<value_t, VEC> Chunk;
+typedef Values<OTHER> Other;
+typedef Pack<Other::type, VEC> OtherChunk;
 
 __device__ __forceinline__ float sum_over_row(float x) {
 #pragma unroll
@@ -20,7 +22,7 @@ __device__ __forceinline__ int column(int c) { return (c * 32 + threadIdx.x % 32
 // [D]; statistics [rows, 2]: mean and 1 / standard deviation.
 extern "C" __global__ void __launch_bounds__(256) add_layer_norm_forward(
     const value_t* __restrict__ x,
-    const value_t* __restrict__ residual,
+    const Other::type* __restrict__ residual,
     const float* __restrict__ weight,
     const float* __restrict__ bias,
     value_t* __restrict__ sum,
@@ -42,11 +44,12 @@ extern "C" __global__ void __launch_bounds__(256) add_layer_norm_forward(
     if (mine) {
       chunk = *reinterpret_cast<const Chunk*>(x + start + column(c));
       if (residual != nullptr) {
-        const Chunk other = *reinterpret_cast<const Chunk*>(residual + start + column(c));
+        const OtherChunk other =
+            *reinterpret_cast<const OtherChunk*>(residual + start + column(c));
 #pragma unroll
         for (int i = 0; i < VEC; ++i) {
           // Rounded, as what the backward pass reads is.
-          chunk.at[i] = from_float(to_float(chunk.at[i]) + to_float(other.at[i]));
+          chunk.at[i] = from_float(to_float(chunk.at[i]) + Other::to_float(other.at[i]));
         }
         *reinterpret_cast<Chunk*>(sum + start + column(c)) = chunk;
       }
@@ -108,14 +111,16 @@ __device__ __forceinline__ void add_columns(float* target, const float (&own)[CH
   }
 }
 
-// grad, sum and grad_sum [rows, D]; grad_weight and grad_bias [D] are added to (zero before), and may
-// be null together. A block takes `rows_of_block` rows.
+// grad, sum, grad_sum and grad_residual [rows, D]; grad_residual is grad_sum in the kind of the second
+// map, and may be null; grad_weight and grad_bias [D] are added to (zero before), and may be null
+// together. A block takes `rows_of_block` rows.
 extern "C" __global__ void __launch_bounds__(256) add_layer_norm_backward(
     const value_t* __restrict__ grad,
     const value_t* __restrict__ sum,
     const float* __restrict__ weight,
     const float2* __restrict__ statistics,
     value_t* __restrict__ grad_sum,
+    Other::type* __restrict__ grad_residual,
     float* __restrict__ grad_weight,
     float* __restrict__ grad_bias,
     int rows,
@@ -157,11 +162,17 @@ extern "C" __global__ void __launch_bounds__(256) add_layer_norm_backward(
     for (int c = 0; c < CHUNKS; ++c) {
       if (column(c) < D) {
         Chunk chunk;
+        OtherChunk other;
 #pragma unroll
         for (int i = 0; i < VEC; ++i) {
-          chunk.at[i] = from_float(mean_scale.y * (g[c][i] - mean_g - y[c][i] * mean_gy));
+          const float of_sum = mean_scale.y * (g[c][i] - mean_g - y[c][i] * mean_gy);
+          chunk.at[i] = from_float(of_sum);
+          other.at[i] = Other::from_float(of_sum);
         }
         *reinterpret_cast<Chunk*>(grad_sum + start + column(c)) = chunk;
+        if (grad_residual != nullptr) {
+          *reinterpret_cast<OtherChunk*>(grad_residual + start + column(c)) = other;
+        }
       }
     }
   }

@@ -14,7 +14,8 @@ const OP: &str = "add_layer_norm";
 /// `LayerNorm(x [+ residual])` over the last dimension. Statistics and gradients of weight and bias are
 /// f32; the result is of the kind of the sum, whether autocast is on or not.
 ///
-/// On CUDA one kernel forward and one backward, up to 1024 features of one kind; elsewhere
+/// On CUDA one kernel forward and one backward, up to 1024 features of one kind, or with a residual in 16
+/// bits beside f32; elsewhere
 /// [`add_layer_norm_naive`].
 ///
 /// # Shapes
@@ -46,10 +47,11 @@ pub fn add_layer_norm(
             return Err(Error::argument(OP, name, expected, format!("{:?}", tensor.device())));
         }
     }
-    let same = residual.is_none_or(|residual| residual.kind() == x.kind());
-    let kernels = matches!(x.kind(), Kind::Float | Kind::BFloat16 | Kind::Half);
+    let known = |kind| matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
+    let other = residual.map_or(x.kind(), Tensor::kind);
+    let kernels = other == x.kind() && known(other) || x.kind() == Kind::Float && known(other);
     let f32s = weight.kind() == Kind::Float && bias.kind() == Kind::Float;
-    if !(x.device().is_cuda() && kernels && same && f32s) || x.numel() == 0 || d > 1024 {
+    if !(x.device().is_cuda() && kernels && f32s) || x.numel() == 0 || d > 1024 {
         return add_layer_norm_naive(x, residual, weight, bias, eps);
     }
     let x = x.f_contiguous()?;
@@ -69,11 +71,12 @@ pub fn add_layer_norm(
                 unreachable!("add_layer_norm saves three tensors");
             };
             let columns = args.needs.iter().rev().take(2).any(|&needed| needed);
-            let (grad_sum, columns) = cuda::backward(args.grad, sum, weight, statistics, columns)?;
+            let cuda::Gradients { sum, residual, columns } =
+                cuda::backward(args.grad, sum, weight, statistics, other, columns)?;
             let [weight, bias] = columns.map_or([None, None], |[w, b]| [Some(w), Some(b)]);
-            let mut grads = vec![Some(grad_sum.shallow_clone())];
+            let mut grads = vec![Some(sum.shallow_clone())];
             if added {
-                grads.push(Some(grad_sum));
+                grads.push(Some(residual.unwrap_or(sum)));
             }
             grads.extend([weight, bias]);
             Ok(grads)

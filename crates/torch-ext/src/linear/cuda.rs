@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 use super::{Mode, OP};
 use crate::cuda::compile::{Program, kind_number, with_values};
 use crate::cuda::launch::{Args, BLOCK, aligned, launch, widest_vector};
+use crate::cuda::zeros::zeros;
 use crate::{Error, Result};
 
 /// Blocks that keep a large GPU busy.
@@ -53,7 +54,7 @@ pub(super) fn backward(
     };
     let device = grad.device();
     let passed = by.map(|_| grad.f_empty_like()).transpose()?;
-    let sums = sums.then(|| Tensor::f_zeros([columns], (Kind::Float, device))).transpose()?;
+    let sums = sums.then(|| zeros(&[columns], Kind::Float, device)).transpose()?;
     if passed.is_some() || sums.is_some() {
         let program = program(grad.kind(), columns, mode)?;
         let width = columns / widest_vector(grad.kind(), columns);

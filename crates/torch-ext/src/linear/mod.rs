@@ -7,7 +7,7 @@ pub(crate) mod cuda;
 
 use tch::{Kind, Tensor};
 
-use crate::autocast::{autocast_kind, no_autocast};
+use crate::autocast::{autocast_kind, converted, no_autocast};
 use crate::cuda::cublas_lt::relu_product;
 use crate::function::custom_function;
 use crate::{Error, Result};
@@ -94,7 +94,7 @@ pub fn linear(
         return linear_naive(x, weight, Some(bias), epilogue);
     }
     let (w, output) = crate::no_grad(|| -> Result<_> {
-        let (w, b) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
+        let (w, b) = (converted(weight, kind)?, converted(bias, kind)?);
         let output = no_autocast(device, || match epilogue {
             Epilogue::Relu => relu(&rows, &w, &b),
             Epilogue::None | Epilogue::ZeroRows(_) => Ok(b.f_addmm(&rows, &w.f_tr()?)?),

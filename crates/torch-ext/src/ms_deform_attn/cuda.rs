@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 use super::{Gradients, Shapes};
 use crate::cuda::compile::{Program, kind_number, with_values};
 use crate::cuda::launch::{Args, aligned, launch, widest_vector};
+use crate::cuda::zeros::zeros;
 use crate::{Error, Result};
 
 /// Where the points lie and what they weigh.
@@ -195,7 +196,7 @@ pub(super) fn backward(
     let threads = threads(shapes, kind)?;
     let bound = match kind != Kind::Float && sums.is_some() {
         true => {
-            let bound = Tensor::f_zeros([1], (Kind::Int, device))?;
+            let bound = zeros(&[1], Kind::Int, device)?;
             let args = Args::default().tensor(&grad).tensor(weights).tensor(&bound);
             let mut args = args.int(b * q * m)?;
             // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.

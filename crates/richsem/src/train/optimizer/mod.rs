@@ -105,6 +105,15 @@ impl Optimizer {
         self.steps
     }
 
+    /// The flat buffers of parameters, but for those of the backbone alone: its weights are folded with their
+    /// norms first.
+    #[must_use]
+    pub fn buffers(&self) -> Vec<Tensor> {
+        let other =
+            |group: &&Group| group.layout.iter().any(|(name, ..)| !name.contains("backbone"));
+        self.groups.iter().filter(other).map(|group| group.params.shallow_clone()).collect()
+    }
+
     /// Sets all gradients to zero.
     pub fn zero_grad(&mut self) {
         for group in &mut self.groups {
