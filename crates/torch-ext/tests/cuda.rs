@@ -188,8 +188,15 @@ fn conv2d_relu_agrees_with_its_composition() {
     let Some(device) = cuda() else { return };
     torch_ext::set_tf32(false).unwrap();
     type Conv = fn(&Tensor, &Conv2dRelu) -> torch_ext::Result<Tensor>;
-    let shapes =
-        [(3, 64, 7, 2), (64, 64, 1, 1), (64, 64, 3, 2), (36, 24, 3, 1), (5, 7, 1, 2), (1, 1, 3, 1)];
+    let shapes = [
+        (3, 64, 7, 2),
+        (64, 64, 1, 1),
+        (64, 128, 1, 2),
+        (64, 64, 3, 2),
+        (36, 24, 3, 1),
+        (5, 7, 1, 2),
+        (1, 1, 3, 1),
+    ];
     for (kind, tolerance) in [(None, 1e-5), (Some(Kind::Half), 6e-3), (Some(Kind::BFloat16), 4e-2)]
     {
         for ((input, out, k, stride), with) in

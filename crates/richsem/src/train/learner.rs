@@ -41,7 +41,7 @@ pub struct Learner {
     /// Its optimizer, which holds the storage of its trainable parameters.
     pub optimizer: Optimizer,
     criterion: Criterion,
-    semantic: Option<(SemanticConfig, LabelSource)>,
+    pub(super) semantic: Option<(SemanticConfig, LabelSource)>,
     accumulate: u64,
     collective: Box<dyn Collective>,
     pub(super) recordings: RefCell<Recordings>,

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Learner,
+    learner::pixels,
     pass::{PassInput, recorded_with},
     trainer::Trainer,
 };
@@ -15,6 +16,7 @@ use crate::{
     error::{Result, guarded},
     losses::criterion::StepKey,
     models::{padding::Padding, parameters::Role},
+    prepared::LabelSource,
     recordings::{
         Recordings, Size,
         buckets::{buckets, excess},
@@ -25,7 +27,7 @@ use crate::{
 
 /// Most passes that are recorded before training starts: more take longer than they save in the first
 /// thousand steps.
-const AHEAD: usize = 24;
+const AHEAD: usize = 32;
 /// Steps of a short run for each of them.
 const STEPS_EACH: usize = 20;
 /// Batches whose sizes decide what is recorded ahead.
@@ -82,6 +84,7 @@ impl Learner {
                 }
                 let of = recorded_with(*images as usize, input.denoising.as_ref(), false);
                 self.record(&mut recordings, &of, [height, width], &input);
+                guarded(|| self.ask_teacher(&input.images))?;
                 done += 1;
                 if each(done, total).is_break() {
                     return Ok(None);
@@ -137,6 +140,13 @@ impl Learner {
             denoising,
             few_tokens: false,
         })
+    }
+
+    /// Has the teacher, if one is asked in training, look at images of that size: cuDNN plans for it.
+    fn ask_teacher(&self, images: &Tensor) -> Result<()> {
+        let Some((_, LabelSource::Teacher(teacher))) = &self.semantic else { return Ok(()) };
+        let normalization = self.model.detector.config.model.normalization();
+        teacher.encode(&pixels(images, &normalization)?).map(drop)
     }
 
     /// A pass and its backward pass on small images. The gradients stay as they are.

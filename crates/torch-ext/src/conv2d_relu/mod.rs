@@ -109,8 +109,8 @@ pub fn conv2d_relu(x: &Tensor, op: &Conv2dRelu) -> Result<Tensor> {
             // ReLU's gradient is where the result is positive: not outside, where it is zero.
             let grad = output.f_threshold_backward(&channels_last(args.grad)?, 0.0)?;
             let needs = [args.needs[0], args.needs[1]];
-            let [grad_x, of_folded] = match stride == 1 && of_a_pixel(folded, padding) {
-                true => product_backward(&grad, x, folded, weight_kind, needs)?,
+            let [grad_x, of_folded] = match of_a_pixel(folded, padding) {
+                true => product_backward(&grad, x, folded, stride, weight_kind, needs)?,
                 false => convolution_backward(&grad, x, folded, stride, padding, needs)?,
             };
             let grad_weight = of_folded.map(|grad| -> Result<_> {
@@ -181,6 +181,11 @@ fn maps(pixels: &Tensor, [b, h, w]: [i64; 3]) -> Result<Tensor> {
     Ok(pixels.f_view([b, h, w, -1])?.f_permute([0, 3, 1, 2])?)
 }
 
+/// The pixels that a convolution of that stride looks at.
+fn strided(maps: &Tensor, stride: i64) -> Result<Tensor> {
+    Ok(maps.f_slice(2, 0, None, stride)?.f_slice(3, 0, None, stride)?)
+}
+
 /// The convolution of single pixels; none where cuBLASLt has no kernel for it.
 fn as_product(
     x: &Tensor,
@@ -189,10 +194,7 @@ fn as_product(
     residual: Option<&Tensor>,
     stride: i64,
 ) -> Result<Option<Tensor>> {
-    let x = match stride {
-        1 => x.shallow_clone(),
-        _ => x.f_slice(2, 0, None, stride)?.f_slice(3, 0, None, stride)?,
-    };
+    let x = strided(x, stride)?;
     let (b, _, h, w) = x.size4()?;
     let weight = weight.f_flatten(1, 3)?;
     let residual = residual.map(pixels).transpose()?;
@@ -205,14 +207,24 @@ fn product_backward(
     grad: &Tensor,
     x: &Tensor,
     weight: &Tensor,
+    stride: i64,
     kind: Kind,
     needs: [bool; 2],
 ) -> Result<[Option<Tensor>; 2]> {
     let (b, _, h, w) = grad.size4()?;
     let grad = pixels(grad)?;
-    let grad_x = needs[0].then(|| maps(&grad.f_mm(&weight.f_flatten(1, 3)?)?, [b, h, w]));
+    let grad_x = needs[0].then(|| -> Result<_> {
+        let looked_at = maps(&grad.f_mm(&weight.f_flatten(1, 3)?)?, [b, h, w])?;
+        if stride == 1 {
+            return Ok(looked_at);
+        }
+        let all = x.f_zeros_like()?;
+        strided(&all, stride)?.f_copy_(&looked_at)?;
+        Ok(all)
+    });
     let grad_weight = needs[1].then(|| -> Result<_> {
-        Ok(product(&grad.f_tr()?, &pixels(x)?, kind)?.f_view_as(weight)?)
+        let x = pixels(&strided(x, stride)?)?;
+        Ok(product(&grad.f_tr()?, &x, kind)?.f_view_as(weight)?)
     });
     Ok([grad_x.transpose()?, grad_weight.transpose()?])
 }
