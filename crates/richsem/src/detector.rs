@@ -18,10 +18,11 @@ use crate::{
     models::{
         class_head::{ClassSpace, TextTable},
         dino::{Dino, InferenceOutput, Input},
+        padding::Padding,
         parameters::ParameterStore,
         postprocess::{ScoredBox, postprocess},
     },
-    recordings::{At, Recordings},
+    recordings::{At, Recordings, Size, buckets::Plan},
     stored_batch::StoredBatch,
     vocabulary::Vocabulary,
 };
@@ -226,18 +227,18 @@ impl Detector {
             let normalization = self.config.model.normalization();
             let (images, mask) = batch.normalize_to(self.device(), &normalization, size)?;
             if let At::New(_) = at {
-                recordings.record(&of, size, &[&images, &mask], &[], |places| {
-                    let input = Input { few_tokens, ..Input::new(&places[0], &places[1]) };
-                    let InferenceOutput { pred_logits, pred_boxes } =
-                        self.infer_normalized(&input)?;
-                    Ok(vec![pred_logits, pred_boxes])
-                });
+                self.record(&mut recordings, &of, size, [&images, &mask]);
             }
             if at != At::Own
                 && let Some(replay) = recordings.replay(&of, size, &[&images, &mask])?
             {
-                let result = |i: usize| replay.results()[i].shallow_clone();
-                return Ok(InferenceOutput { pred_logits: result(0), pred_boxes: result(1) });
+                // They are the recording's.
+                let result = |i: usize| -> Result<Tensor> {
+                    let mut own = replay.results()[i].f_empty_like()?;
+                    own.f_copy_(&replay.results()[i])?;
+                    Ok(own)
+                };
+                return Ok(InferenceOutput { pred_logits: result(0)?, pred_boxes: result(1)? });
             }
             self.infer_normalized(&Input { few_tokens, ..Input::new(&images, &mask) })
         });
@@ -247,6 +248,55 @@ impl Detector {
                 "lower eval.batch_size or data.resize, or set train.precision = \"bf16\"",
             )
         })
+    }
+
+    /// Records passes for batches of these shapes, `[images, height, width]`, before they come: see
+    /// [`Plan`]. Nothing where nothing is recorded, or where padding would change results.
+    ///
+    /// # Errors
+    /// What libtorch refuses of a pass that is not recorded.
+    pub(crate) fn record_ahead(&self, shapes: &[[i64; 3]]) -> Result<()> {
+        let mut recordings = self.recordings.borrow_mut();
+        if !recordings.on() || self.config.model.dino.padding() != Padding::Masked {
+            return Ok(());
+        }
+        let example = |images: i64, [height, width]: Size| -> Result<[Tensor; 2]> {
+            let floats = (Kind::Float, self.device());
+            let maps = Tensor::f_zeros([images, height, width, 3], floats)?;
+            let mask = Tensor::f_zeros([images, height, width], (Kind::Bool, self.device()))?;
+            Ok([maps.f_permute([0, 3, 1, 2])?, mask])
+        };
+        let plan = Plan::new(shapes);
+        for (done, (images, size)) in plan.sizes.into_iter().enumerate() {
+            let of = [images, 0];
+            if recordings.has(&of, size) {
+                continue;
+            }
+            guarded(|| {
+                if done == 0 {
+                    // Kernels are loaded and constants made by a pass that is not recorded.
+                    let [maps, mask] = example(images, [256, 256])?;
+                    self.infer_normalized(&Input {
+                        few_tokens: false,
+                        ..Input::new(&maps, &mask)
+                    })?;
+                }
+                let [maps, mask] = example(images, size)?;
+                self.record(&mut recordings, &of, size, [&maps, &mask]);
+                Ok(())
+            })?;
+        }
+        recordings.at_once();
+        Ok(())
+    }
+
+    fn record(&self, recordings: &mut Recordings, of: &[i64], size: Size, inputs: [&Tensor; 2]) {
+        let few_tokens = of[1] != 0;
+        recordings.record(of, size, &inputs, &[], |places| {
+            let input = Input { few_tokens, ..Input::new(&places[0], &places[1]) };
+            let InferenceOutput { pred_logits, pred_boxes } = self.infer_normalized(&input)?;
+            Ok(vec![pred_logits, pred_boxes])
+        });
     }
 
     /// Logits and boxes of a batch that was normalised elsewhere.

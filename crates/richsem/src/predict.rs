@@ -4,7 +4,11 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use crate::{
     boxes::Xywh,
-    data::{batch::Batch, detection_source::DetectionSource, loader::Loader},
+    data::{
+        batch::Batch,
+        detection_source::DetectionSource,
+        loader::{BatchSource as _, Loader},
+    },
     detections::Detection,
     detector::Detector,
     error::Result,
@@ -44,7 +48,12 @@ pub fn detect_batches(
     mut each: impl FnMut(Detected) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let batches = source.batches()?;
-    let mut loader = Loader::new(Arc::new(source), 0..batches, ahead.workers, ahead.prefetch)?;
+    let source = Arc::new(source);
+    // The first images are read meanwhile.
+    let mut loader =
+        Loader::new(Arc::clone(&source) as _, 0..batches, ahead.workers, ahead.prefetch)?;
+    let shapes: Vec<_> = (0..batches).filter_map(|position| source.shape(position)).collect();
+    detector.record_ahead(&shapes)?;
     let mut queued = None;
     loop {
         let next = match loader.next() {

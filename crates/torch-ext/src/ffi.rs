@@ -123,6 +123,12 @@ unsafe extern "C" {
     pub(crate) fn ext_graph_end(graph: *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_replay(graph: *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_free(graph: *mut Graph) -> *mut c_char;
+    pub(crate) fn ext_claim(
+        like: *const C_tensor,
+        owner: *mut c_void,
+        release: extern "C" fn(*mut c_void),
+        result: *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn ext_gradients(
         outputs: *const *const C_tensor,
         grads: *const *const C_tensor,

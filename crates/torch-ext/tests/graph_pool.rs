@@ -93,6 +93,26 @@ fn pools_on_threads_of_their_own_know_nothing_of_each_other() {
     });
 }
 
+/// What a replay gave may be used when pool and recording are gone: its memory is kept.
+#[test]
+fn results_outlive_their_pool() {
+    let Some(device) = cuda() else { return };
+    let x = numbers(3, &[400, 64]).to_device(device);
+    let (doubled, expected) = (|x: &Tensor| x * 2.0, (&x * 2.0).to_device(Device::Cpu));
+    let _ = doubled(&x);
+    let mut pool = GraphPool::new(device).unwrap();
+    let recording = pool.record(&[&x], &[], |places| Ok::<_, Error>(vec![doubled(&places[0])]));
+    let recording = recording.unwrap();
+    let result = pool.replay(&recording, &[&x]).unwrap().results()[0].shallow_clone();
+    drop(recording);
+    drop(pool);
+    torch_ext::empty_cache(device).unwrap();
+    let others: Vec<_> = (0..50).map(|i| numbers(i, &[400, 64]).to_device(device)).collect();
+    close("result", &result, &expected, 1e-6);
+    drop(others);
+    std::thread::spawn(move || drop(result)).join().unwrap();
+}
+
 #[test]
 fn what_cannot_be_recorded_or_replayed_is_refused() {
     let Some(device) = cuda() else { return };

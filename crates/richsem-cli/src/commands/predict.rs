@@ -279,16 +279,17 @@ fn source(
         _ => image_io::size(&pictures[i], orientation).ok(),
     };
     let padding = detector.config.model.dino.padding();
-    let order = reading::order(nameable.iter().map(size), padding, batch);
-    let entry = |i: usize| ImageEntry {
-        name: pictures[i].to_string_lossy().into_owned(),
-        id: i as i64,
-        size: known[i].size,
+    let sizes: Vec<_> = nameable.iter().map(size).collect();
+    let order = reading::order(sizes.iter().copied(), padding, batch);
+    let entry = |at: usize| ImageEntry {
+        name: pictures[nameable[at]].to_string_lossy().into_owned(),
+        id: nameable[at] as i64,
+        size: known[nameable[at]].size.or(sizes[at]),
         boxes: Vec::new(),
         labels: Vec::new(),
         knowledge: LabelKnowledge::default(),
     };
-    let entries: Vec<ImageEntry> = order.into_iter().map(|at| entry(nameable[at])).collect();
+    let entries: Vec<ImageEntry> = order.into_iter().map(entry).collect();
     // Names are whole paths, so the folder before them is none.
     let store = Arc::new(ImageStore::folder(PathBuf::new(), orientation));
     let broken = Arc::new(BrokenImages::new(usize::MAX));

@@ -51,6 +51,42 @@ pub(crate) fn buckets(sizes: &[Size], most: usize) -> Vec<Size> {
     buckets
 }
 
+/// Most recordings that are made before batches come: more take longer than they save in the first thousand.
+const AHEAD: usize = 40;
+/// Batches of a short row for each of them.
+const BATCHES_EACH: usize = 20;
+/// Batches of as many images that are worth one.
+const FEWEST: usize = 3;
+
+/// What to record before a row of batches comes.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Images of a batch, and their size: the largest first of each.
+    pub sizes: Vec<(i64, Size)>,
+    /// How many more pixels the batches have then: a share.
+    pub added: f64,
+}
+
+impl Plan {
+    /// For batches of these shapes, `[images, height, width]`, all of a row or a sample of it.
+    pub(crate) fn new(shapes: &[[i64; 3]]) -> Self {
+        let mut batches = BTreeMap::<i64, Vec<Size>>::new();
+        for &[images, height, width] in shapes {
+            batches.entry(images).or_default().push([height, width]);
+        }
+        // The last one of an epoch may be a short one.
+        batches.retain(|_, sizes| sizes.len() >= FEWEST);
+        let most = (shapes.len() / BATCHES_EACH).clamp(1, AHEAD);
+        let mut plan = Self::default();
+        for (images, sizes) in batches {
+            let chosen = buckets(&sizes, (most * sizes.len() / shapes.len()).max(1));
+            plan.added += excess(&chosen, &sizes) * sizes.len() as f64 / shapes.len() as f64;
+            plan.sizes.extend(chosen.into_iter().map(|size| (images, size)));
+        }
+        plan
+    }
+}
+
 /// How many more pixels batches of these sizes have, each padded up to the least bucket that covers it: a
 /// share.
 pub(crate) fn excess(buckets: &[Size], sizes: &[Size]) -> f64 {
@@ -93,6 +129,18 @@ fn nearest(groups: &[Group], i: usize, limit: f64) -> Option<(f64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_has_no_recording_for_what_hardly_comes() {
+        let mut shapes = vec![[8, 64, 96]; 39];
+        shapes.extend([[3, 64, 96]; 2]);
+        assert_eq!(Plan::new(&shapes).sizes, [(8, [64, 96])]);
+        shapes.extend([[8, 96, 64]; 20]);
+        let plan = Plan::new(&shapes);
+        assert_eq!(plan.sizes, [(8, [96, 64]), (8, [64, 96])]);
+        assert_eq!(plan.added, 0.0);
+        assert!(Plan::new(&[]).sizes.is_empty());
+    }
 
     #[test]
     fn few_sizes_are_their_own_buckets() {

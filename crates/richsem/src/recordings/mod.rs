@@ -83,6 +83,11 @@ impl Recordings {
         if self.on { self.sizes.at(of, size, self.more) } else { At::Own }
     }
 
+    /// Whether there is one of exactly these.
+    pub(crate) fn has(&self, of: &[i64], size: Size) -> bool {
+        self.kept.contains_key(&Key { of: of.to_vec(), size })
+    }
+
     /// From now on what no recording fits gets one at once.
     pub(crate) fn at_once(&mut self) {
         self.sizes.at_once();

@@ -208,8 +208,11 @@ impl Learner {
                 )?,
             };
             let layout = input.denoising.as_ref().map(|dn| dn.layout);
+            // A recording has its own copy, and only a teacher looks at them again.
+            let images = self.semantic.is_some().then(|| input.images.shallow_clone());
+            drop(input);
             let output = trace.output.insert(TrainingOutput::new(tensors, layout));
-            let losses = trace.losses.insert(self.losses(batch, &input.images, key, output)?);
+            let losses = trace.losses.insert(self.losses(batch, images.as_ref(), key, output)?);
             (&losses.total / self.accumulate as f64).backward();
             if let Some(replay) = replay {
                 replay.backward()?;
@@ -279,7 +282,7 @@ impl Learner {
     fn losses(
         &self,
         batch: &Batch,
-        images: &Tensor,
+        images: Option<&Tensor>,
         key: StepKey,
         output: &TrainingOutput,
     ) -> Result<LossTerms> {
@@ -293,7 +296,7 @@ impl Learner {
             _ => None,
         };
         let pending = self.criterion.start(output, targets, supervision, key, collective)?;
-        let Some((config, source, branch)) = semantic else {
+        let (Some((config, source, branch)), Some(images)) = (semantic, images) else {
             return pending.finish().map(|(losses, _)| losses);
         };
         let mut map = None;

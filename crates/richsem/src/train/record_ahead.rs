@@ -1,6 +1,6 @@
 //! Recording a network's passes as CUDA graphs: as they come, and before a run's first step.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering, time::Instant};
+use std::{ops::ControlFlow, sync::atomic::Ordering, time::Instant};
 
 use tch::{Kind, Tensor};
 
@@ -17,19 +17,11 @@ use crate::{
     losses::criterion::StepKey,
     models::{padding::Padding, parameters::Role},
     prepared::LabelSource,
-    recordings::{
-        Recordings, Size,
-        buckets::{buckets, excess},
-    },
+    recordings::{Recordings, Size, buckets::Plan},
     targets::{LabelKnowledge, Target},
     vocabulary::ClassIndex,
 };
 
-/// Most passes that are recorded before training starts: more take longer than they save in the first
-/// thousand steps.
-const AHEAD: usize = 32;
-/// Steps of a short run for each of them.
-const STEPS_EACH: usize = 20;
 /// Batches whose sizes decide what is recorded ahead.
 const SIZES_LOOKED_AT: u64 = 10_000;
 
@@ -57,38 +49,18 @@ impl Learner {
             return Ok(None);
         }
         let mut recordings = self.recordings.borrow_mut();
-        let mut batches = BTreeMap::<i64, Vec<Size>>::new();
-        for &[images, height, width] in shapes {
-            batches.entry(images).or_default().push([height, width]);
-        }
-        let most = (shapes.len() / STEPS_EACH).clamp(1, AHEAD);
-        let planned: Vec<(i64, Vec<Size>)> = batches
-            .iter()
-            .map(|(&images, sizes)| {
-                let share = most * sizes.len() / shapes.len();
-                (images, buckets(sizes, share.max(1)))
-            })
-            .collect();
-        let total = planned.iter().map(|(_, sizes)| sizes.len()).sum();
-        let (mut done, mut warm) = (0, false);
-        let mut added = 0.0;
-        for (images, sizes) in &planned {
-            let of_all = batches[images].len() as f64 / shapes.len() as f64;
-            added += excess(sizes, &batches[images]) * of_all;
-            for &[height, width] in sizes {
-                let input = guarded(|| self.example([*images, height, width]))?;
-                if !warm {
-                    // Kernels are loaded and constants made by a pass that is not recorded.
-                    guarded(|| self.warm_up(*images))?;
-                    warm = true;
-                }
-                let of = recorded_with(*images as usize, input.denoising.as_ref(), false);
-                self.record(&mut recordings, &of, [height, width], &input);
-                guarded(|| self.ask_teacher(&input.images))?;
-                done += 1;
-                if each(done, total).is_break() {
-                    return Ok(None);
-                }
+        let Plan { sizes, added } = Plan::new(shapes);
+        for (done, &(images, [height, width])) in sizes.iter().enumerate() {
+            let input = guarded(|| self.example([images, height, width]))?;
+            if done == 0 {
+                // Kernels are loaded and constants made by a pass that is not recorded.
+                guarded(|| self.warm_up(images))?;
+            }
+            let of = recorded_with(images as usize, input.denoising.as_ref(), false);
+            self.record(&mut recordings, &of, [height, width], &input);
+            guarded(|| self.ask_teacher(&input.images))?;
+            if each(done + 1, sizes.len()).is_break() {
+                return Ok(None);
             }
         }
         recordings.at_once();

@@ -2,6 +2,7 @@
 //! thousands of small kernels, and a host needs longer to start one than a GPU to run it.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,7 +71,8 @@ pub struct Recording {
     results: Vec<Tensor>,
     /// Of the results that something is learned from; none of the others.
     grads: Vec<Option<Tensor>>,
-    forward: Graph,
+    /// Shared with what a replay gave: it keeps the memory.
+    forward: Arc<Graph>,
     backward: Option<Graph>,
 }
 
@@ -152,13 +154,12 @@ impl GraphPool {
             inputs: places.iter().map(place).collect::<Result<_>>()?,
             results: results.iter().map(place).collect::<Result<_>>()?,
             grads: grads?,
-            forward,
+            forward: Arc::new(forward),
             backward: back,
         })
     }
 
-    /// Queues a recording of this pool for inputs of the recorded shapes. What it gives is copied out of the
-    /// pool's memory.
+    /// Queues a recording of this pool for inputs of the recorded shapes.
     ///
     /// # Errors
     /// A recording of another pool, other inputs than recorded; what libtorch refuses.
@@ -186,16 +187,14 @@ impl GraphPool {
             Ok(())
         })?;
         recording.forward.replay()?;
-        let results = recording.results.iter().zip(&recording.grads);
-        let results = results.map(|(place, grad)| {
-            let mut result = like(place)?;
-            result.f_copy_(place)?;
+        let results = recording.results.iter().zip(&recording.grads).map(|(place, grad)| {
+            let result = claim(place, &recording.forward)?;
             Ok(match grad {
                 Some(_) => result.f_set_requires_grad(true)?,
                 None => result,
             })
         });
-        let results = no_grad(|| results.collect::<Result<_>>())?;
+        let results = results.collect::<Result<_>>()?;
         Ok(Replay { recording, results, pool: PhantomData })
     }
 
@@ -230,7 +229,8 @@ impl GraphPool {
 
 impl Replay<'_> {
     /// What the computation gave, without a history. Those that something is learned from are leaves:
-    /// what gradients they get, [`Self::backward`] takes on.
+    /// what gradients they get, [`Self::backward`] takes on. They are the pool's memory, which the next replay
+    /// of any of its recordings writes anew: what is wanted for longer is to be copied.
     pub fn results(&self) -> &[Tensor] {
         &self.results
     }
@@ -278,6 +278,20 @@ fn place(x: &Tensor) -> Result<Tensor> {
     })
 }
 
+/// The memory of a tensor of a pool, which `graph` keeps for as long as this is used.
+fn claim(x: &Tensor, graph: &Arc<Graph>) -> Result<Tensor> {
+    extern "C" fn release(owner: *mut c_void) {
+        // SAFETY: from `Arc::into_raw` below, and released once.
+        drop(unsafe { Arc::from_raw(owner.cast::<Graph>()) });
+    }
+    let result = Tensor::new();
+    let owner = Arc::into_raw(Arc::clone(graph)).cast_mut().cast();
+    // SAFETY: live tensors, of which the shim fills the second; a pool's memory stays mapped while it has a
+    // graph, and the owner is one.
+    ffi::check(unsafe { ffi::ext_claim(x.as_ptr(), owner, release, result.as_ptr().cast_mut()) })?;
+    Ok(result)
+}
+
 /// A recorded part. It keeps its pool.
 #[derive(Debug)]
 struct Graph {
@@ -287,6 +301,9 @@ struct Graph {
 
 // SAFETY: the graph is behind a unique pointer, and CUDA's handles may be used from any thread.
 unsafe impl Send for Graph {}
+// SAFETY: what others than the recording share keeps it, and nothing else; the recording is replayed by who
+// has borrowed its pool for himself.
+unsafe impl Sync for Graph {}
 
 impl Graph {
     /// Queues the recorded work.

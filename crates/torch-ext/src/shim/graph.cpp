@@ -6,12 +6,15 @@
 
 #include "shim.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <dlfcn.h>
 
 #include <array>
+#include <memory>
 
 namespace {
 
@@ -173,6 +176,25 @@ char* ext_graph_replay(Graph* graph) noexcept {
 
 char* ext_graph_free(Graph* graph) noexcept {
   return guarded([&] { delete graph; });
+}
+
+// A tensor of the memory that `like` names, for as long as `owner` is not released: by its last user, on
+// any thread.
+char* ext_claim(
+    const at::Tensor* like,
+    void* owner,
+    void (*release)(void*),
+    at::Tensor* result) noexcept {
+  // The owner is released whatever happens.
+  const std::shared_ptr<void> claim(owner, release);
+  return guarded([&] {
+    *result = at::from_blob(
+        like->data_ptr(),
+        like->sizes(),
+        like->strides(),
+        [claim](void*) {},
+        like->options());
+  });
 }
 
 } // extern "C"

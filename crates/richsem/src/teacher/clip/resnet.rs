@@ -60,16 +60,13 @@ impl AttentionPool {
             let size = x.size();
             x.view([size[0], size[1], self.heads, size[2] / self.heads]).transpose(1, 2)
         };
-        let attended = Tensor::scaled_dot_product_attention(
-            &split(self.q_proj.forward(&x.narrow(1, 0, 1))),
-            &split(self.k_proj.forward(&x)),
-            &split(self.v_proj.forward(&x)),
-            None::<&Tensor>,
-            0.0,
-            false,
-            None,
-            false,
-        ); // [N, heads, 1, C / heads]
+        let queries = split(self.q_proj.forward(&x.narrow(1, 0, 1))); // [N, heads, 1, C / heads]
+        let (keys, values) = (split(self.k_proj.forward(&x)), split(self.v_proj.forward(&x)));
+        // Not libtorch's fused attention: on CUDA cuDNN plans that for each N, a tenth of a second each time,
+        // and a batch has any number of boxes.
+        let scale = (queries.size()[3] as f64).powf(-0.5);
+        let weights = (queries * scale).matmul(&keys.transpose(-2, -1)).softmax(-1, None);
+        let attended = weights.to_kind(values.kind()).matmul(&values); // [N, heads, 1, C / heads]
         self.c_proj.forward(&attended.transpose(1, 2).flatten(1, 3))
     }
 }
