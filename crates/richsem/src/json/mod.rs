@@ -4,7 +4,12 @@
 mod records;
 mod stream;
 
-use std::{io::Read, path::Path};
+use std::{
+    io::{self, BufRead as _, BufReader, Read},
+    path::Path,
+};
+
+use flate2::bufread::GzDecoder;
 
 use crate::error::{Error, Result};
 
@@ -35,9 +40,55 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     let mut head = Vec::new();
     file.by_ref().take(2).read_to_end(&mut head)?;
     let packed = head == [0x1f, 0x8b];
-    let whole = std::io::Cursor::new(head).chain(file);
+    let whole = io::Cursor::new(head).chain(file);
     Ok(match packed {
-        true => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        true => Box::new(Members(Some(GzDecoder::new(BufReader::new(whole))))),
         false => Box::new(whole),
     })
+}
+
+/// What a gzip archive unpacks to: one member, or several that were joined; none behind the last.
+///
+/// Zeros up to the end of the file are no part of it, as gzip has it: tapes and copies by blocks fill up
+/// with them. Anything else behind a member is an error: whether it holds records nobody knows.
+struct Members<R>(Option<GzDecoder<BufReader<R>>>);
+
+impl<R: Read> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let got = member.read(buffer)?;
+            if got > 0 || buffer.is_empty() {
+                return Ok(got);
+            }
+            self.0 =
+                self.0.take().map(GzDecoder::into_inner).map(next_member).transpose()?.flatten();
+        }
+        Ok(0)
+    }
+}
+
+/// Goes on behind a member.
+fn next_member<R: Read>(mut rest: BufReader<R>) -> io::Result<Option<GzDecoder<BufReader<R>>>> {
+    let mut padded = false;
+    loop {
+        let (zeros, ahead) = match rest.fill_buf() {
+            Ok(bytes) => {
+                (bytes.iter().take_while(|byte| **byte == 0).count(), bytes.first().copied())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        match ahead {
+            None => return Ok(None),
+            Some(0) => {
+                rest.consume(zeros);
+                padded = true;
+            }
+            Some(0x1f) if !padded => return Ok(Some(GzDecoder::new(rest))),
+            Some(_) => {
+                let problem = "behind its end are bytes that are no part of it";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+            }
+        }
+    }
 }

@@ -289,6 +289,46 @@ fn a_gzip_archive_is_read_and_a_damaged_one_is_named() {
     }
 }
 
+/// gzip's own rule: zeros behind the end are a tape's padding, anything else is not passed over.
+#[test]
+fn zeros_behind_a_gzip_archive_are_padding_and_nothing_else_is() {
+    let pack = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let (start, end) = SMALL.split_at(SMALL.len() / 2);
+    let plain = open(SMALL).unwrap();
+    let (one, two) = (pack(SMALL), [pack(start), pack(end)].concat());
+    // More zeros than are read at a time.
+    for padding in [0, 1, 2, 17, 512, 100_000] {
+        for packed in [&one, &two] {
+            let padded = [packed.as_slice(), &vec![0; padding]].concat();
+            let dataset = Dataset::open(file(&padded).path()).unwrap();
+            assert_eq!(dataset.annotations(), plain.annotations(), "{padding}");
+            assert_eq!(dataset.images(), plain.images(), "{padding}");
+        }
+    }
+    let zeros = [0; 9];
+    for rest in [
+        b"x".to_vec(),
+        b"\n".to_vec(),
+        vec![0x1f],
+        vec![0x1f, 0x8b],
+        [&zeros[..], b"x"].concat(),
+        // gzip, too, takes this for rubbish.
+        [&zeros[..], &pack(" ")].concat(),
+    ] {
+        let message =
+            Dataset::open(file(&[one.clone(), rest].concat()).path()).unwrap_err().to_string();
+        assert!(message.contains("gzip archive is damaged or cut off"), "{message}");
+        assert!(message.contains("hint: "), "{message}");
+    }
+    // Between two halves they are not passed over in silence.
+    let apart = [pack(start), zeros.to_vec(), pack(end)].concat();
+    assert!(Dataset::open(file(&apart).path()).is_err());
+}
+
 #[test]
 fn sizes_may_be_left_out_and_boxes_are_clipped_once_they_are_known() {
     for instead in ["", r#", "width": null, "height": null"#] {
