@@ -214,6 +214,13 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
             report.removed_listed
         ));
     }
+    if report.absent_with_boxes.count > 0 {
+        output::note(format!(
+            "{} images have boxes of a class in their neg_category_ids: the boxes hold{}",
+            report.absent_with_boxes.count,
+            report.absent_with_boxes.ids("image")
+        ));
+    }
     report.warnings.iter().for_each(output::warn);
 }
 

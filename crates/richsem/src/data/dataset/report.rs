@@ -25,8 +25,9 @@ impl Found {
         }
     }
 
-    /// ` (image ids 3, 5, 8, …)`
-    pub(super) fn ids(&self, of: &str) -> String {
+    /// ` (image ids 3, 5, 8, …)`, to be put behind the count.
+    #[must_use]
+    pub fn ids(&self, of: &str) -> String {
         let ids: Vec<String> = self.ids.iter().map(i64::to_string).collect();
         let more = if self.count > ids.len() { ", …" } else { "" };
         let s = if self.count == 1 { "" } else { "s" };
@@ -77,6 +78,12 @@ pub struct LoadReport {
     pub listing: usize,
     /// Entries of them that are no category of the file: passed over.
     pub removed_listed: usize,
+    /// Images that have boxes of a class that they list as verified absent: the boxes hold, as in
+    /// lvis-api. Their ids.
+    pub absent_with_boxes: Found,
+    /// Images that list a class without boxes as verified absent and as not exhaustively annotated:
+    /// as in lvis-api it is unknown there, and a detection of it no mistake. Their ids.
+    pub absent_and_not_exhaustive: Found,
     /// What looks wrong although it is allowed, each a sentence.
     pub warnings: Vec<String>,
 }
@@ -134,6 +141,17 @@ impl fmt::Display for LoadReport {
                 "entries of neg_category_ids and not_exhaustive_category_ids that are no category of \
                  the file, passed over",
                 self.removed_listed,
+            ),
+            found(
+                "images with boxes of a class in their neg_category_ids, the boxes hold",
+                &self.absent_with_boxes,
+                "image",
+            ),
+            found(
+                "images with a class in neg_category_ids and in not_exhaustive_category_ids, taken as \
+                 not exhaustively annotated",
+                &self.absent_and_not_exhaustive,
+                "image",
             ),
         ] {
             if count > 0 {
@@ -238,6 +256,30 @@ fn count_files(images: &[ImageRecord], report: &mut LoadReport) {
     for image in images {
         if !seen.insert(image.file_name.as_str()) {
             report.same_file.add(image.id);
+        }
+    }
+}
+
+/// Counts images whose lists contradict their annotations, or each other. Those of image `i` are
+/// `annotations[starts[i]..starts[i + 1]]`.
+pub(super) fn count_contradictions(
+    images: &[ImageRecord],
+    annotations: &[Annotation],
+    starts: &[u32],
+    report: &mut LoadReport,
+) {
+    for (image, span) in images.iter().zip(starts.windows(2)) {
+        if image.neg_classes.is_empty() {
+            continue;
+        }
+        let of_image = &annotations[span[0] as usize..span[1] as usize];
+        let present: HashSet<_> = of_image.iter().map(|annotation| annotation.class).collect();
+        let mut absent = image.neg_classes.iter().filter(|class| !present.contains(class));
+        if image.neg_classes.iter().any(|class| present.contains(class)) {
+            report.absent_with_boxes.add(image.id);
+        }
+        if absent.any(|class| image.not_exhaustive_classes.contains(class)) {
+            report.absent_and_not_exhaustive.add(image.id);
         }
     }
 }

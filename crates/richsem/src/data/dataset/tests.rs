@@ -191,6 +191,47 @@ fn knowledge_of_absent_classes_follows_the_format() {
     assert_eq!(image.neg_classes, [ClassIndex(1)]);
 }
 
+/// What a box says outweighs a list, and of two lists the weaker claim holds: as in lvis-api, where
+/// detections of a class in both lists are ignored.
+#[test]
+fn lists_that_contradict_boxes_or_each_other_are_counted_with_their_images() {
+    let lists = |negative: &str, not_exhaustive: &str| {
+        let lists = format!(
+            r#"{{"id": 20, "neg_category_ids": {negative}, "not_exhaustive_category_ids": {not_exhaustive},"#
+        );
+        open(&SMALL.replace(r#"{"id": 20,"#, &lists)).unwrap()
+    };
+    let one = Found { count: 1, ids: vec![20] };
+    // Classes 3 and 90 have boxes in image 20, class 41 has none.
+    for (negative, not_exhaustive, with_boxes, in_both) in [
+        ("[41]", "[]", false, false),
+        ("[41]", "[3]", false, false),
+        ("[90]", "[]", true, false),
+        ("[90, 3, 41, 90]", "[90]", true, false),
+        ("[41]", "[41]", false, true),
+        ("[41, 90]", "[3, 41]", true, true),
+    ] {
+        let dataset = lists(negative, not_exhaustive);
+        let report = dataset.report();
+        let expected = |is: bool| if is { one.clone() } else { Found::default() };
+        let what = format!("{negative} {not_exhaustive}");
+        assert_eq!(report.absent_with_boxes, expected(with_boxes), "{what}");
+        assert_eq!(report.absent_and_not_exhaustive, expected(in_both), "{what}");
+        let text = report.to_string();
+        for (part, is) in [
+            ("a class in their neg_category_ids, the boxes hold: 1 (image id 20)", with_boxes),
+            ("taken as not exhaustively annotated: 1 (image id 20)", in_both),
+        ] {
+            assert_eq!(text.contains(part), is, "{what}: {text}");
+        }
+        assert_eq!(dataset.knowledge(0).present, [ClassIndex(0), ClassIndex(2)], "{what}");
+        assert_eq!(dataset.training_boxes(0).len(), 2, "{what}: no box is lost");
+    }
+    // An image without boxes contradicts none.
+    let other = SMALL.replace(r#"{"id": 10,"#, r#"{"id": 10, "neg_category_ids": [90, 3],"#);
+    assert_eq!(open(&other).unwrap().report().absent_with_boxes, Found::default());
+}
+
 #[test]
 fn missing_counts_are_counted_and_given_ones_kept() {
     let mut annotations = Vec::new();

@@ -13,7 +13,7 @@ use super::{
     Annotation, Format, ImageRecord, LoadReport,
     ids::{Ids, known_ids},
     records::{RawAnnotation, RawCategory, RawImage},
-    report::{count_boxes, count_classes},
+    report::{count_boxes, count_classes, count_contradictions},
 };
 use crate::{
     boxes::Xywh,
@@ -324,6 +324,7 @@ impl Builder {
         };
         let vocabulary = count_classes(self.categories, &self.annotations, &mut report);
         count_boxes(&self.images, &self.annotations, &mut report);
+        count_contradictions(&self.images, &self.annotations, &starts, &mut report);
         report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
         Ok(Parts {
             format: if self.listing > 0 { Format::Lvis } else { Format::Coco },
