@@ -8,13 +8,14 @@
 //!   is asked for.
 //! - A file that ends early is an error, as in Pillow, not a half-grey picture.
 //!
-//! Deviations: an orientation that stands in XMP, in ImageMagick's raw profiles, behind a PNG's pixels, or in
-//! EXIF as anything but a SHORT is not seen. A JPEG whose data hold an impossible code, or whose restart
+//! Deviations: an orientation that stands in XMP, in ImageMagick's raw profiles or behind a PNG's pixels is not
+//! seen; one that EXIF has as a BYTE is. A JPEG whose data hold an impossible code, or whose restart
 //! markers are out of order, is an error, where Pillow goes on with whatever comes out. 16-bit grey gives the
 //! high byte, as 16-bit colour does; Pillow clips it at 255, which turns most such pictures white. A
 //! progressive JPEG without its last scans is not smoothed. Of a GIF whose first frame is smaller than its
 //! canvas the rest is black.
 
+mod exif;
 mod jpeg;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -117,7 +118,7 @@ pub fn size(path: &Path, orientation: Orientation) -> Result<[u32; 2]> {
 fn turn_of(exif: Option<&[u8]>) -> Turn {
     // Some writers put JPEG's marker before it in other formats, too.
     let exif = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
-    exif.and_then(Turn::from_exif_chunk).unwrap_or(Turn::NoTransforms)
+    exif.and_then(exif::orientation).unwrap_or(Turn::NoTransforms)
 }
 
 /// Whether width and height change places.

@@ -252,6 +252,31 @@ fn every_orientation_is_turned_as_viewers_do() {
     }
 }
 
+/// As some cameras write it: not EXIF's SHORT, but a LONG, which viewers take.
+#[test]
+fn an_orientation_that_is_a_long_turns_the_image() {
+    let stored = image::RgbImage::new(24, 16);
+    let folder = tempfile::tempdir().unwrap();
+    for format in ["jpg", "png", "webp"] {
+        let mut bytes = with_exif(&stored, 6, format);
+        let entry = [0x12, 1, 3, 0, 1, 0, 0, 0, 6];
+        let at = bytes.windows(9).position(|w| w == entry).unwrap();
+        bytes[at + 2] = 4;
+        if format == "png" {
+            // Its checksum stands behind the segment: length, name, then from `II` on 26 bytes.
+            let start = at - 10;
+            let checksum = crc32(&bytes[start - 4..start + 26]).to_be_bytes();
+            bytes[start + 26..start + 30].copy_from_slice(&checksum);
+        }
+        let path = folder.path().join(format!("a.{format}"));
+        fs_err::write(&path, &bytes).unwrap();
+        let got = decode(&path, Orientation::Exif).unwrap();
+        assert_eq!((got.exif, got.image.dimensions()), (6, (16, 24)), "{format}");
+        assert_eq!(size(&path, Orientation::Exif).unwrap(), [24, 16], "{format}");
+        assert_eq!(size(&path, Orientation::Stored).unwrap(), [16, 24], "{format}");
+    }
+}
+
 /// Pixels of the formats that lose nothing; animations give their first frame.
 #[test]
 fn other_formats_are_read() {
