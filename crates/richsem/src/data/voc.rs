@@ -11,7 +11,12 @@
 //! `difficult` objects become `iscrowd: 1`, the nearest COCO has to VOC's rule: neither trained
 //! on, nor missed, nor a false alarm when found. One difference remains: COCO compares a detection
 //! with a crowd by the share of the *detection* inside, VOC by intersection over union.
+//!
+//! Boxes that lie beyond their picture are written as they are and counted, as [`super::dataset`] keeps
+//! and counts them: training clips them, evaluation sees the file's own numbers. Sizes are compared with
+//! the pictures'.
 
+mod report;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -19,8 +24,7 @@ mod xml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::AtomicBool,
 };
 
@@ -28,79 +32,18 @@ use serde::Serialize;
 
 use super::{
     image_io::{self, Orientation},
-    listing::{EXTENSIONS, PassedOver},
+    listing::EXTENSIONS,
 };
-use crate::error::{Error, Result, TEMPORARY, unless_stopped, write_atomically};
+use crate::{
+    boxes::Xywh,
+    error::{Error, Result, TEMPORARY, unless_stopped, write_atomically},
+};
+pub use report::{ConversionReport, Named, SplitReport};
 use source::Collected;
+use xml::{Annotated, Object};
 
 /// The folder of an archive's pictures in the output.
 const IMAGES: &str = "images";
-
-/// What [`convert`] wrote. `Display` gives a few lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConversionReport {
-    /// The files: train, val, trainval, test, and other image sets by name.
-    pub splits: Vec<SplitReport>,
-    /// Class names of all of them, in the order of their category ids, from 1.
-    pub classes: Vec<String>,
-    /// The folder that `file_name` is relative to: `output/images` for an archive, the set's own
-    /// `JPEGImages` for a folder (nothing is copied).
-    pub image_root: PathBuf,
-    /// Objects marked difficult, now `iscrowd`.
-    pub difficult: usize,
-    /// Objects dropped because their box has no inside.
-    pub degenerate: usize,
-    /// Pictures whose size was read from the picture because the XML has none.
-    pub sizes_from_pictures: usize,
-    /// Annotated pictures that no image set lists: not written.
-    pub unlisted: usize,
-    /// Files that are no annotation, picture or image set; lists of a class, as VOC's devkit has them
-    /// (`aeroplane_train.txt`), among them.
-    pub passed_over: PassedOver,
-    /// Image sets that list nothing: no file written.
-    pub empty_splits: Vec<String>,
-}
-
-/// One image set, written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SplitReport {
-    /// As its list is called; `all` for a set without image sets.
-    pub name: String,
-    /// The JSON file.
-    pub path: PathBuf,
-    /// Pictures in it.
-    pub images: usize,
-    /// Boxes in it, difficult ones included.
-    pub boxes: usize,
-}
-
-impl fmt::Display for ConversionReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for split in &self.splits {
-            let SplitReport { path, images, boxes, .. } = split;
-            writeln!(f, "{}: {images} images, {boxes} boxes", path.display())?;
-        }
-        write!(f, "  {} classes: {}", self.classes.len(), self.classes.join(", "))?;
-        write!(f, "\n  image root: {}", self.image_root.display())?;
-        for (count, what) in [
-            (self.difficult, "difficult objects, kept as crowd regions (not trained on)"),
-            (self.degenerate, "boxes without an inside, dropped"),
-            (self.sizes_from_pictures, "sizes missing from the XML, read from the pictures"),
-            (self.unlisted, "annotated pictures in no image set, left out"),
-        ] {
-            if count > 0 {
-                write!(f, "\n  {count} {what}")?;
-            }
-        }
-        for name in &self.empty_splits {
-            write!(f, "\n  {name}: lists nothing, not written")?;
-        }
-        if !self.passed_over.is_empty() {
-            write!(f, "\n  passed over: {}", self.passed_over)?;
-        }
-        Ok(())
-    }
-}
 
 #[derive(Serialize)]
 struct CocoFile<'a> {
@@ -122,9 +65,11 @@ struct CocoAnnotation {
     id: usize,
     image_id: usize,
     category_id: usize,
-    bbox: [f64; 4],
+    bbox: Xywh,
     area: f64,
     iscrowd: u8,
+    #[serde(skip)]
+    learnable: bool,
 }
 
 #[derive(Serialize)]
@@ -173,8 +118,12 @@ pub fn convert(
         return Err(Error::invalid(input, "Annotations", "no Annotations/*.xml in it")
             .with_hint("a Pascal VOC set has the folders Annotations, JPEGImages and ImageSets"));
     }
-    let mut passed_over = collected.passed_over.clone();
-    let splits = splits(input, &collected, &mut passed_over)?;
+    let mut report = ConversionReport {
+        image_root: if of_folder { collected.image_root.clone() } else { output.join(IMAGES) },
+        passed_over: collected.passed_over.clone(),
+        ..ConversionReport::default()
+    };
+    let splits = splits(input, &collected, &mut report)?;
     let pictures = Stems::of(collected.pictures.keys());
     let listed: BTreeSet<&str> = splits.iter().flat_map(|(_, stems)| stems).copied().collect();
     let classes: Vec<&str> = listed
@@ -185,17 +134,17 @@ pub fn convert(
         .into_iter()
         .collect();
 
-    let mut report = ConversionReport {
-        splits: Vec::new(),
-        classes: classes.iter().map(|&c| c.to_owned()).collect(),
-        image_root: if of_folder { collected.image_root.clone() } else { output.join(IMAGES) },
-        difficult: 0,
-        degenerate: 0,
-        sizes_from_pictures: 0,
-        unlisted: collected.annotations.len() - listed.len(),
-        passed_over,
-        empty_splits: Vec::new(),
-    };
+    // An empty list of files is told below.
+    if classes.is_empty() && !listed.is_empty() {
+        let problem =
+            format!("no object in any of the {} annotations that are listed", listed.len());
+        return Err(Error::invalid(input, "Annotations", problem).with_hint(
+            "without a class there is nothing to train on or to measure: has the program \
+                        that wrote these files left the <object>s out?",
+        ));
+    }
+    report.classes = classes.iter().map(|&class| class.to_owned()).collect();
+    report.unlisted = collected.annotations.len() - listed.len();
     let mut of_picture: BTreeMap<String, &str> = BTreeMap::new();
     let mut converted: BTreeMap<&str, (CocoImage, Vec<CocoAnnotation>)> = BTreeMap::new();
     let mut annotation_id = 0;
@@ -208,19 +157,26 @@ pub fn convert(
             return Err(Error::invalid(input, format!("Annotations/{stem}.xml"), problem)
                 .with_hint("give each its own picture, or take one of them out of the lists"));
         }
-        let (mut width, mut height) = annotated.size;
-        if width == 0 || height == 0 {
-            (width, height) = header_size(&collected.image_root.join(&file_name))?;
-            report.sizes_from_pictures += 1;
-        }
+        let path = collected.image_root.join(&file_name);
+        let (width, height) = frame(&path, stem, annotated, &mut report)?;
         let image = CocoImage { id: position + 1, file_name, width, height };
         let mut annotations = Vec::new();
         for object in &annotated.objects {
-            let [x0, y0, x1, y1] = object.corners;
-            let (w, h) = (x1 - x0 + 1.0, y1 - y0 + 1.0);
+            let bbox = Xywh(written(object));
+            let [x, y, w, h] = bbox.0;
             if w <= 0.0 || h <= 0.0 {
-                report.degenerate += 1;
+                report.degenerate.add(stem);
                 continue;
+            }
+            report.from_zero += usize::from(x == -1.0 || y == -1.0);
+            let corners = bbox.to_xyxy();
+            let clipped = corners.clipped(width, height);
+            if !object.difficult {
+                match (clipped.is_degenerate(), clipped == corners) {
+                    (true, _) => report.outside.add(stem),
+                    (false, false) => report.beyond.add(stem),
+                    (false, true) => {}
+                }
             }
             report.difficult += usize::from(object.difficult);
             annotation_id += 1;
@@ -228,9 +184,10 @@ pub fn convert(
                 id: annotation_id,
                 image_id: image.id,
                 category_id: 1 + classes.partition_point(|c| *c < object.name.as_str()),
-                bbox: [x0 - 1.0, y0 - 1.0, w, h],
+                bbox,
                 area: w * h,
                 iscrowd: u8::from(object.difficult),
+                learnable: !object.difficult && !clipped.is_degenerate(),
             });
         }
         converted.insert(stem, (image, annotations));
@@ -255,6 +212,7 @@ pub fn convert(
             path: output.join(file_name),
             images: file.images.len(),
             boxes: file.annotations.len(),
+            learnable: file.annotations.iter().filter(|a| a.learnable).count(),
         });
     }
     if report.splits.is_empty() {
@@ -324,7 +282,7 @@ fn is_of_class(name: &str, text: &str, collected: &Collected) -> bool {
 fn splits<'a>(
     input: &Path,
     collected: &'a Collected,
-    passed_over: &mut PassedOver,
+    report: &mut ConversionReport,
 ) -> Result<Vec<Split<'a>>> {
     if collected.splits.is_empty() {
         let all = collected.annotations.keys().map(String::as_str).collect();
@@ -332,15 +290,15 @@ fn splits<'a>(
     }
     let stems = Stems::of(collected.annotations.keys());
     let mut splits = Vec::new();
-    for (name, text) in &collected.splits {
-        if is_of_class(name, text, collected) {
-            passed_over.count("lists of a class".to_owned(), &format!("{name}.txt"));
+    for (split, text) in &collected.splits {
+        if is_of_class(split, text, collected) {
+            report.passed_over.count("lists of a class".to_owned(), &format!("{split}.txt"));
             continue;
         }
         let mut listed = Vec::new();
         let mut taken = BTreeSet::new();
         for Line { number, text, first, .. } in lines(text) {
-            let at = || format!("image set {name}, line {number}");
+            let at = || format!("image set {split}, line {number}");
             let wrong = |problem| Error::invalid(input, at(), problem);
             // `name`, or `name 1`; a name may hold spaces.
             let (name, found) = match stems.find(text) {
@@ -358,11 +316,12 @@ fn splits<'a>(
                         .with_hint("name it with its folder below Annotations"));
                 }
             };
-            if taken.insert(stem) {
-                listed.push(stem);
+            match taken.insert(stem) {
+                true => listed.push(stem),
+                false => report.listed_twice.add(&format!("{split} line {number}")),
             }
         }
-        splits.push((name.as_str(), listed));
+        splits.push((split.as_str(), listed));
     }
     // As one reads them; others behind, by name.
     let rank = |name: &str| USUAL.iter().position(|usual| *usual == name).unwrap_or(USUAL.len());
@@ -453,6 +412,55 @@ fn picture_of(
         }
     };
     Ok(collected.pictures[found].clone())
+}
+
+/// An object's box as it is written: `[x, y, width, height]`, from 0.
+fn written(object: &Object) -> [f64; 4] {
+    let [x0, y0, x1, y1] = object.corners;
+    [x0 - 1.0, y0 - 1.0, x1 - x0 + 1.0, y1 - y0 + 1.0]
+}
+
+/// Width and height of the frame that the boxes are in; what of it the XML and the picture do not agree
+/// on is counted.
+///
+/// Programs exchange width and height in the XML; so does whoever turns the picture later. Where the
+/// boxes lie in the picture as it is, it was the program. Otherwise the XML's size is kept, so that the
+/// picture is refused when it is read, and not trained on with boxes that are elsewhere.
+fn frame(
+    path: &Path,
+    stem: &str,
+    annotated: &Annotated,
+    report: &mut ConversionReport,
+) -> Result<(u32, u32)> {
+    let said = annotated.size;
+    if said.0 == 0 || said.1 == 0 {
+        report.sizes_from_pictures += 1;
+        return header_size(path);
+    }
+    let size =
+        |orientation| image_io::size(path, orientation).map(|[height, width]| (width, height));
+    let Ok(own) = size(Orientation::Exif) else {
+        report.unread_pictures.add(stem);
+        return Ok(said);
+    };
+    if own == said {
+        return Ok(said);
+    }
+    let fits = |(width, height): (u32, u32)| {
+        let within = |object: &Object| {
+            let [x, y, w, h] = written(object);
+            x + w <= f64::from(width) && y + h <= f64::from(height)
+        };
+        annotated.objects.iter().all(within)
+    };
+    let stored = size(Orientation::Stored).is_ok_and(|stored| stored == said);
+    if own == (said.1, said.0) && fits(own) && !(stored && fits(said)) {
+        report.swapped_sizes.add(stem);
+        return Ok(own);
+    }
+    let kept = if stored { &mut report.stored_frames } else { &mut report.other_sizes };
+    kept.add(stem);
+    Ok(said)
 }
 
 /// Width and height in the picture's own header.

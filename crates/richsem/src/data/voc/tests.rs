@@ -1,6 +1,8 @@
 //! Against hotcoco's converter on real sets, and files that are wrong in one way each.
 #![allow(clippy::unwrap_used)]
 
+mod told;
+
 use std::path::Path;
 
 use super::{AtomicBool, ConversionReport, Error, convert};
@@ -50,7 +52,8 @@ fn bccd_is_converted_from_its_archive_as_hotcoco_does_from_a_folder() {
     assert_eq!(counts[0].2 + counts[1].2, counts[2].2);
     assert_eq!(counts[2].2 + counts[3].2, 4888, "every box is in one of the two");
     assert_eq!(report.classes, ["Platelets", "RBC", "WBC"]);
-    assert_eq!((report.difficult, report.degenerate, report.unlisted), (0, 0, 0));
+    assert_eq!((report.difficult, report.degenerate.count, report.unlisted), (0, 0, 0));
+    assert_eq!(report.listed_twice.count, 0);
     assert_eq!(report.image_root, output.path().join("images"));
     assert_eq!(std::fs::read_dir(&report.image_root).unwrap().count(), 364);
 
@@ -152,6 +155,10 @@ fn pixels_counted_from_one_become_corners_from_zero() {
     let val = Dataset::open(&report.splits[1].path).unwrap();
     assert_eq!((train.images().len(), train.images()[0].id, val.images()[0].id), (1, 1, 2));
     assert_eq!((train.annotations()[0].id, val.annotations()[0].id), (1, 2));
+    assert_eq!(
+        (report.listed_twice.count, &report.listed_twice.names[..]),
+        (1, &["train line 3".to_owned()][..])
+    );
     assert!(report.to_string().contains("1 annotated pictures in no image set"));
     assert_eq!(report.passed_over.to_string(), "1 lists of a class (dog_train.txt)");
 }
@@ -333,7 +340,7 @@ fn difficult_objects_become_crowds_and_empty_boxes_are_dropped() {
     );
     let set = small_set(&[difficult, backwards, one_pixel, part].concat());
     let (report, _output) = converted(&set).unwrap();
-    assert_eq!((report.difficult, report.degenerate), (2, 2), "in each of two pictures");
+    assert_eq!((report.difficult, report.degenerate.count), (2, 2), "in each of two pictures");
     assert_eq!(report.classes, ["bird", "cat", "dog"], "sorted; a part is no object");
     let train = Dataset::open(&report.splits[0].path).unwrap();
     let seen: Vec<_> =
@@ -482,11 +489,11 @@ fn nothing_is_written_outside_the_output() {
         // `set_path` itself refuses `..`, so the name goes in directly.
         let name = format!("../../{path}");
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
-        let content: &[u8] =
-            b"<annotation><size><width>1</width><height>1</height></size></annotation>";
+        let size = "<size><width>8</width><height>9</height></size>";
+        let content = format!("<annotation>{size}{OBJECT}</annotation>");
         header.set_size(content.len() as u64);
         header.set_cksum();
-        builder.append(&header, content).unwrap();
+        builder.append(&header, content.as_bytes()).unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("in/set.tar");

@@ -37,6 +37,8 @@ pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Annotated> {
         return Err(Error::invalid(file, "XML", problem).with_hint("expected Pascal VOC's format"));
     }
     let size = child(root, "size");
+    once(file, "", root, &["size"])?;
+    size.map_or(Ok(()), |size| once(file, "size.", size, &["width", "height"]))?;
     let side = |name| match size.and_then(|s| text_of(s, name)) {
         None => Ok(0),
         Some(text) => match text.parse::<f64>() {
@@ -56,16 +58,20 @@ pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Annotated> {
     })
 }
 
+const SIDES: [&str; 4] = ["xmin", "ymin", "xmax", "ymax"];
+
 fn object(file: &Path, index: usize, node: Node<'_, '_>) -> Result<Object> {
     let at = |field: &str| format!("object[{index}].{field}");
     let missing = |field: &str, expected: &str| {
         Error::invalid(file, at(field), format!("missing; expected {expected}"))
     };
+    once(file, &at(""), node, &["name", "bndbox", "difficult"])?;
     let name = text_of(node, "name").ok_or_else(|| missing("name", "the class name"))?;
     // Direct children only: the <part>s of a person have boxes and names of their own.
     let bounds = child(node, "bndbox").ok_or_else(|| missing("bndbox", "a box"))?;
+    once(file, &at("bndbox."), bounds, &SIDES)?;
     let mut corners = [0.0; 4];
-    for (corner, side) in corners.iter_mut().zip(["xmin", "ymin", "xmax", "ymax"]) {
+    for (corner, side) in corners.iter_mut().zip(SIDES) {
         let field = format!("bndbox.{side}");
         let text = text_of(bounds, side).ok_or_else(|| missing(&field, "a number"))?;
         *corner = text
@@ -123,6 +129,22 @@ fn decoded<'a>(file: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
 
 fn wrong(file: &Path, field: String, expected: &str, got: &str) -> Error {
     Error::invalid(file, field, format!("expected {expected}, got `{}`", got.escape_debug()))
+}
+
+/// Of two elements of one name none is taken.
+fn once(file: &Path, at: &str, node: Node<'_, '_>, names: &[&str]) -> Result<()> {
+    for name in names {
+        let count = node.children().filter(|n| n.has_tag_name(*name)).count();
+        if count > 1 {
+            return Err(Error::invalid(
+                file,
+                format!("{at}{name}"),
+                format!("expected one, got {count}"),
+            )
+            .with_hint("take out those that are not meant"));
+        }
+    }
+    Ok(())
 }
 
 fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {

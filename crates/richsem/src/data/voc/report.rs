@@ -1,0 +1,171 @@
+//! What a conversion wrote, and what it met on the way: nothing is dropped or chosen without a count.
+
+use std::{fmt, path::PathBuf};
+
+use crate::data::listing::PassedOver;
+
+/// Things of one kind, and the names of the first of them, for whoever wants to look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// How many there are.
+    pub count: usize,
+    /// Names of the first ones, each once.
+    pub names: Vec<String>,
+}
+
+/// Names that are told of each kind; one more is kept, to know that there are more.
+const TOLD: usize = 5;
+
+impl Named {
+    pub(super) fn add(&mut self, name: &str) {
+        self.count += 1;
+        // Those of one name come one after the other.
+        if self.names.len() <= TOLD && self.names.last().is_none_or(|last| last != name) {
+            self.names.push(name.to_owned());
+        }
+    }
+
+    /// ` (a, b, …)`
+    fn shown(&self) -> String {
+        let told = &self.names[..self.names.len().min(TOLD)];
+        let more = if self.names.len() > TOLD { ", …" } else { "" };
+        format!(" ({}{more})", told.join(", "))
+    }
+}
+
+/// What [`super::convert`] wrote. `Display` gives a few lines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConversionReport {
+    /// The files: train, val, trainval, test, and other image sets by name.
+    pub splits: Vec<SplitReport>,
+    /// Class names of all of them, in the order of their category ids, from 1.
+    pub classes: Vec<String>,
+    /// The folder that `file_name` is relative to: `output/images` for an archive, the set's own
+    /// `JPEGImages` for a folder (nothing is copied).
+    pub image_root: PathBuf,
+    /// Objects marked difficult, now `iscrowd`.
+    pub difficult: usize,
+    /// Objects dropped because their box has no inside. Their annotations.
+    pub degenerate: Named,
+    /// Other objects, not difficult, whose box lies partly beyond the picture: written as they are, and
+    /// clipped for training. Their annotations.
+    pub beyond: Named,
+    /// Such whose box lies wholly beyond it: written as they are, and dropped from training.
+    pub outside: Named,
+    /// Objects whose box begins at pixel 0, which VOC does not have: it counts from 1.
+    pub from_zero: usize,
+    /// Pictures whose size was read from the picture because the XML has none.
+    pub sizes_from_pictures: usize,
+    /// Annotations whose width and height are the picture's height and width, and whose boxes lie in
+    /// the picture: its own size is taken.
+    pub swapped_sizes: Named,
+    /// Annotations that have the size of a picture's pixels as they are stored, before its EXIF
+    /// orientation turns them: so is the frame of their boxes.
+    pub stored_frames: Named,
+    /// Annotations of any other size than their picture's, which was changed since: the size is
+    /// kept, and so the picture will be refused by name.
+    pub other_sizes: Named,
+    /// Pictures whose headers cannot be read: the XML's size is taken.
+    pub unread_pictures: Named,
+    /// Annotated pictures that no image set lists: not written.
+    pub unlisted: usize,
+    /// Lines of image sets that name a picture for the second time: it is written once.
+    pub listed_twice: Named,
+    /// Files that are no annotation, picture or image set; lists of a class, as VOC's devkit has them
+    /// (`aeroplane_train.txt`), among them.
+    pub passed_over: PassedOver,
+    /// Image sets that list nothing: no file written.
+    pub empty_splits: Vec<String>,
+}
+
+/// One image set, written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitReport {
+    /// As its list is called; `all` for a set without image sets.
+    pub name: String,
+    /// The JSON file.
+    pub path: PathBuf,
+    /// Pictures in it.
+    pub images: usize,
+    /// Boxes in it, difficult ones included.
+    pub boxes: usize,
+    /// Of these, the ones to learn from: not difficult, and with an inside in their picture.
+    pub learnable: usize,
+}
+
+impl fmt::Display for ConversionReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for split in &self.splits {
+            let SplitReport { path, images, boxes, .. } = split;
+            writeln!(f, "{}: {images} images, {boxes} boxes", path.display())?;
+        }
+        write!(f, "  {} classes: {}", self.classes.len(), self.classes.join(", "))?;
+        write!(f, "\n  image root: {}", self.image_root.display())?;
+        let plain = |count: usize, what| (count, what, String::new());
+        let named = |named: &Named, what| (named.count, what, named.shown());
+        for (count, what, names) in [
+            plain(self.difficult, "difficult objects, kept as crowd regions (not trained on)"),
+            named(&self.degenerate, "boxes without an inside, dropped"),
+            named(&self.beyond, "boxes partly beyond their picture, clipped for training"),
+            named(&self.outside, "boxes wholly beyond their picture, dropped from training"),
+            plain(self.sizes_from_pictures, "sizes missing from the XML, read from the pictures"),
+            named(
+                &self.swapped_sizes,
+                "sizes with width and height exchanged in the XML, the pictures' taken",
+            ),
+            named(&self.unread_pictures, "pictures that cannot be read, the XML's size taken"),
+            plain(self.unlisted, "annotated pictures in no image set, left out"),
+            named(&self.listed_twice, "pictures listed again in their image set, written once"),
+        ] {
+            if count > 0 {
+                write!(f, "\n  {count} {what}{names}")?;
+            }
+        }
+        for name in &self.empty_splits {
+            write!(f, "\n  {name}: lists nothing, not written")?;
+        }
+        if !self.passed_over.is_empty() {
+            write!(f, "\n  passed over: {}", self.passed_over)?;
+        }
+        self.warnings().iter().try_for_each(|warning| write!(f, "\n  warning: {warning}"))
+    }
+}
+
+impl ConversionReport {
+    /// What the files will be refused for, or are probably not meant to be, each a sentence.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for split in self.splits.iter().filter(|split| split.learnable == 0) {
+            let why = match split.boxes {
+                0 => "no boxes",
+                _ => "only boxes that are difficult or wholly beyond their pictures",
+            };
+            warnings.push(format!("{} has {why}: it cannot be trained on", split.name));
+        }
+        if self.stored_frames.count > 0 {
+            warnings.push(format!(
+                "{} sizes are those before the picture's EXIF orientation turns it: the boxes were drawn \
+                 on the pixels as stored; set data.train.orientation and data.val.orientation to \
+                 \"stored\", and pass --orientation stored to eval and predict{}",
+                self.stored_frames.count,
+                self.stored_frames.shown()
+            ));
+        }
+        if self.other_sizes.count > 0 {
+            warnings.push(format!(
+                "{} sizes are not their picture's, which was resized, turned or replaced after it was \
+                 annotated: training and evaluation will refuse these pictures{}",
+                self.other_sizes.count,
+                self.other_sizes.shown()
+            ));
+        }
+        if self.from_zero > 0 {
+            warnings.push(format!(
+                "{} boxes begin at pixel 0, where VOC counts from 1: if this set counts from 0, all its \
+                 boxes are written one pixel too far to the left and top",
+                self.from_zero
+            ));
+        }
+        warnings
+    }
+}

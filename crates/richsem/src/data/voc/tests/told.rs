@@ -1,0 +1,198 @@
+//! What is taken although something is odd about it, and that it is told.
+
+use super::*;
+use crate::data::{
+    image_io::{Orientation, tests::jpeg_with_exif},
+    voc::Named,
+};
+
+fn named(count: usize, names: &[&str]) -> Named {
+    Named { count, names: names.iter().map(|&name| name.to_owned()).collect() }
+}
+
+/// The set's `c`, which is 8 wide and 9 high, with a part of its XML replaced.
+fn changed(old: &str, new: &str) -> tempfile::TempDir {
+    let set = small_set(OBJECT);
+    let path = annotation(&set, "c");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(old));
+    std::fs::write(&path, text.replace(old, new)).unwrap();
+    set
+}
+
+#[track_caller]
+fn assert_tells(report: &ConversionReport, part: &str) {
+    let text = report.to_string();
+    assert!(text.contains(part), "no `{part}` in {text}");
+}
+
+#[test]
+fn a_size_that_is_exchanged_is_the_pictures_where_the_boxes_lie_in_it() {
+    let exchanged =
+        |xml: &str| changed("<width>8</width><height>9</height></size>", &format!("{xml}</size>"));
+    let set = exchanged("<width>9</width><height>8</height>");
+    let (report, _output) = converted(&set).unwrap();
+    assert_eq!(report.swapped_sizes, named(1, &["c"]));
+    assert_eq!((report.other_sizes.count, report.stored_frames.count), (0, 0));
+    assert_tells(
+        &report,
+        "1 sizes with width and height exchanged in the XML, the pictures' taken (c)",
+    );
+    let val = Dataset::open(&report.splits[1].path).unwrap();
+    assert_eq!(val.images()[0].size, Some([9, 8]));
+
+    // A box that the picture has no place for: it was turned, and not the XML's sides.
+    let text = std::fs::read_to_string(annotation(&set, "c")).unwrap();
+    std::fs::write(annotation(&set, "c"), text.replace("<xmax>5", "<xmax>9")).unwrap();
+    let (report, _output) = converted(&set).unwrap();
+    assert_eq!((report.swapped_sizes.count, report.other_sizes), (0, named(1, &["c"])));
+    let val = Dataset::open(&report.splits[1].path).unwrap();
+    assert_eq!(
+        val.images()[0].size,
+        Some([8, 9]),
+        "as the XML has it: training refuses the picture"
+    );
+}
+
+#[test]
+fn a_size_that_is_another_is_kept_and_told() {
+    let (report, _output) = converted(&changed("<width>8", "<width>16")).unwrap();
+    assert_eq!(report.other_sizes, named(1, &["c"]));
+    assert_tells(&report, "warning: 1 sizes are not their picture's");
+    let val = Dataset::open(&report.splits[1].path).unwrap();
+    assert_eq!(val.images()[0].size, Some([9, 16]));
+
+    // A picture that is none has no size to compare with.
+    let set = small_set(OBJECT);
+    std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no picture").unwrap();
+    let (report, _output) = converted(&set).unwrap();
+    assert_eq!(report.unread_pictures, named(1, &["c"]));
+    assert_tells(&report, "1 pictures that cannot be read, the XML's size taken (c)");
+}
+
+/// The picture is stored 9 wide and 8 high, and shown 8 wide and 9 high.
+#[test]
+fn of_a_turned_picture_the_boxes_decide_whose_frame_it_is() {
+    let turned = |width: u32, height: u32, ymax: u32| {
+        let set = changed(
+            "<width>8</width><height>9</height>",
+            &format!("<width>{width}</width><height>{height}</height>"),
+        );
+        let text = std::fs::read_to_string(annotation(&set, "c")).unwrap();
+        std::fs::write(annotation(&set, "c"), text.replace("<ymax>7", &format!("<ymax>{ymax}")))
+            .unwrap();
+        let picture = jpeg_with_exif(&image::RgbImage::new(9, 8), 6);
+        std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), picture).unwrap();
+        let (report, _output) = converted(&set).unwrap();
+        let size = Dataset::open(&report.splits[1].path).unwrap().images()[0].size;
+        (report, size)
+    };
+    let (report, size) = turned(8, 9, 9);
+    assert_eq!((report.stored_frames.count, report.swapped_sizes.count), (0, 0));
+    assert_eq!(size, Some([9, 8]));
+    // The pixels as stored, and boxes that may be in them.
+    let (report, size) = turned(9, 8, 7);
+    assert_eq!((&report.stored_frames, report.swapped_sizes.count), (&named(1, &["c"]), 0));
+    assert_eq!(size, Some([8, 9]));
+    assert_tells(&report, "set data.train.orientation and data.val.orientation to \"stored\"");
+    // Boxes that cannot: the size alone is of them.
+    let (report, size) = turned(9, 8, 9);
+    assert_eq!((report.stored_frames.count, &report.swapped_sizes), (0, &named(1, &["c"])));
+    assert_eq!(size, Some([9, 8]));
+    assert_eq!(Orientation::default(), Orientation::Exif, "which is what is compared with");
+}
+
+/// As annotations of COCO and LVIS: the numbers stay, and what training makes of them is counted.
+#[test]
+fn boxes_beyond_their_picture_are_kept_and_counted_as_the_reader_does() {
+    let beyond = OBJECT.replace("<xmax>5", "<xmax>9");
+    let outside = OBJECT.replace("<xmin>2", "<xmin>9").replace("<xmax>5", "<xmax>12");
+    let from_zero = OBJECT.replace("<xmin>2", "<xmin>0");
+    let difficult = outside.replace("<difficult>0", "<difficult>1");
+    let set = small_set(&[beyond, outside, from_zero, difficult, OBJECT.to_owned()].concat());
+    let (report, _output) = converted(&set).unwrap();
+    assert_eq!(report.beyond, named(4, &["a", "c"]), "one to the right, one to the left");
+    assert_eq!((&report.outside, report.from_zero), (&named(2, &["a", "c"]), 2));
+    assert_tells(&report, "4 boxes partly beyond their picture, clipped for training (a, c)");
+    assert_tells(&report, "2 boxes wholly beyond their picture, dropped from training (a, c)");
+    assert_tells(&report, "warning: 2 boxes begin at pixel 0, where VOC counts from 1");
+    assert_eq!((report.splits[0].boxes, report.splits[0].learnable), (5, 3));
+    let train = Dataset::open(&report.splits[0].path).unwrap();
+    let boxes: Vec<_> = train.annotations().iter().map(|a| a.bbox.0).collect();
+    let [first, second, third] = [[1., 2., 8., 5.], [8., 2., 4., 5.], [-1., 2., 6., 5.]];
+    assert_eq!(boxes[..3], [first, second, third]);
+    assert_eq!(train.training_boxes(0).len(), report.splits[0].learnable);
+    let read = train.report();
+    assert_eq!(2 * read.degenerate.count, report.outside.count);
+    assert_eq!(2 * read.clipped.count, report.beyond.count + report.outside.count);
+}
+
+#[test]
+fn a_set_without_objects_is_refused_and_a_part_without_any_is_told() {
+    let message = converted(&small_set("")).unwrap_err().to_string();
+    for part in ["Annotations: no object in any of the 2 annotations that are listed", "hint: "] {
+        assert!(message.contains(part), "{message}");
+    }
+    let (report, _output) = converted(&changed(OBJECT, "")).unwrap();
+    assert_tells(&report, "warning: val has no boxes: it cannot be trained on");
+    assert!(!report.to_string().contains("train has"), "{report}");
+    let difficult = OBJECT.replace("<difficult>0", "<difficult>1");
+    let (report, _output) = converted(&changed(OBJECT, &difficult)).unwrap();
+    assert_tells(&report, "warning: val has only boxes that are difficult or wholly beyond");
+    // What is empty in every list has another message, as before.
+    let set = small_set("");
+    for list in ["train", "val", "dog_train"] {
+        let path = format!("VOC/deeper/ImageSets/Main/{list}.txt");
+        std::fs::write(set.path().join(path), "").unwrap();
+    }
+    let message = converted(&set).unwrap_err().to_string();
+    assert!(message.contains("no list names a picture"), "{message}");
+}
+
+#[test]
+fn a_picture_that_a_list_names_twice_is_written_once_and_told() {
+    let set = small_set(OBJECT);
+    std::fs::write(set.path().join("VOC/deeper/ImageSets/Main/val.txt"), "c\nb\nc 1\nc\n").unwrap();
+    let (report, _output) = converted(&set).unwrap();
+    assert_eq!(report.splits[1].images, 2);
+    let lines = ["train line 3", "val line 3", "val line 4"];
+    assert_eq!(report.listed_twice, named(3, &lines));
+    assert_tells(
+        &report,
+        "3 pictures listed again in their image set, written once (train line 3, val line 3, val line 4)",
+    );
+    assert_eq!(Dataset::open(&report.splits[1].path).unwrap().report().same_file.count, 0);
+}
+
+#[test]
+fn of_two_elements_of_one_name_none_is_chosen() {
+    let twice = |element: &str| format!("{element}{element}");
+    for (element, says) in [
+        ("<name>dog</name>", "c.xml: object[0].name: expected one, got 2"),
+        ("<xmin>2</xmin>", "c.xml: object[0].bndbox.xmin: expected one, got 2"),
+        ("<difficult>0</difficult>", "c.xml: object[0].difficult: expected one, got 2"),
+        ("<width>8</width>", "c.xml: size.width: expected one, got 2"),
+        ("<size><width>8</width><height>9</height></size>", "c.xml: size: expected one, got 2"),
+    ] {
+        let message = converted(&changed(element, &twice(element))).unwrap_err().to_string();
+        assert!(message.contains(says) && message.contains("hint: "), "{message}");
+    }
+}
+
+#[test]
+fn of_many_names_the_first_are_told() {
+    let mut many = Named::default();
+    for name in ["a", "a", "b", "c", "d", "e"] {
+        many.add(name);
+    }
+    let report = |beyond: &Named| {
+        ConversionReport { beyond: beyond.clone(), ..ConversionReport::default() }.to_string()
+    };
+    assert!(
+        report(&many).contains("6 boxes partly beyond")
+            && report(&many).contains("(a, b, c, d, e)")
+    );
+    many.add("f");
+    many.add("g");
+    assert!(report(&many).contains("(a, b, c, d, e, …)"), "{}", report(&many));
+}
