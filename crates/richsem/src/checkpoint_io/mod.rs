@@ -1,5 +1,6 @@
 //! Weights and tables on disk.
 
+mod array;
 pub mod fit;
 pub mod key_maps;
 mod npy;
@@ -41,6 +42,11 @@ pub(crate) fn layout_of(path: &Path) -> Result<Layout> {
         return Ok(Layout::Safetensors);
     } else if start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 0..=5, ..]) {
         return Ok(Layout::PyTorch);
+    } else if start.starts_with(b"\x93NUMPY") {
+        (
+            "one array of NumPy's (.npy); weights are many, by their names",
+            "save them in one file: numpy.savez(\"weights.npz\", **arrays)",
+        )
     } else if start.is_empty() {
         ("the file is empty", "fetch it again")
     } else if text.starts_with("version https://git-lfs") {
@@ -52,7 +58,7 @@ pub(crate) fn layout_of(path: &Path) -> Result<Layout> {
         )
     } else {
         (
-            "neither safetensors nor a PyTorch file (.pt, .pth)",
+            "neither safetensors nor a PyTorch file (.pt, .pth), nor NumPy's (.npz)",
             "the file is truncated, or of another kind",
         )
     };
@@ -60,8 +66,8 @@ pub(crate) fn layout_of(path: &Path) -> Result<Layout> {
 }
 
 /// Reads a file of weights, to the CPU, in the kinds of the file: safetensors, or PyTorch's `.pt`
-/// and `.pth` (state dicts, checkpoints that hold one, TorchScript). The contents decide, not the
-/// name. What wrappers of modules add to names (`module.`, `_orig_mod.`) is taken off.
+/// and `.pth` (state dicts, checkpoints that hold one, TorchScript), NumPy's arrays in `.npz` or pickled.
+/// The contents decide, not the name. What wrappers of modules add to names (`module.`, `_orig_mod.`) is taken off.
 ///
 /// # Errors
 /// A file that cannot be read, or is of another kind; names that wrappers alone tell apart.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
+use super::array::{self, Values};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -16,28 +17,22 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// # Errors
 /// A file that cannot be read, is cut off, or holds another kind of values.
 pub(super) fn read(path: &Path) -> Result<Tensor> {
-    let bytes = fs_err::read(path)?;
+    let mut bytes = fs_err::read(path)?;
     let invalid = |problem: String| {
         Error::invalid(path, "array", problem).with_hint(
             "write it with numpy.save(file, table.astype(\"float32\")); if that was done, the file \
              was cut off on its way",
         )
     };
-    let (header, values) = split(&bytes)
-        .ok_or_else(|| invalid("not a .npy file, or cut off in its header".to_owned()))?;
-    let text = |key: &str| value_of(header, key);
-    let unreadable = || invalid(format!("unreadable header {header:?}"));
-    let kind = match text("descr").map(|t| t.trim_matches(['\'', '"'])) {
-        Some("<f2") => Kind::Half,
-        Some("<f4") => Kind::Float,
-        Some("<f8") => Kind::Double,
-        Some(other) => return Err(invalid(format!("expected <f2, <f4 or <f8, got {other}"))),
-        None => return Err(unreadable()),
+    let header = Header::read(&bytes).map_err(invalid)?;
+    let wrong = |got: &str| invalid(format!("expected f2, f4 or f8, got {got}"));
+    let (kind, swapped) = match header.values {
+        Values::Numbers { kind: kind @ (Kind::Half | Kind::Float | Kind::Double), swapped } => {
+            (kind, swapped)
+        }
+        _ => return Err(wrong(&header.descr)),
     };
-    if text("fortran_order") != Some("False") {
-        return Err(invalid("expected rows one after the other, got Fortran's order".to_owned()));
-    }
-    let shape = text("shape").and_then(shape).ok_or_else(unreadable)?;
+    let (shape, values) = (&header.shape, &mut bytes[header.length..]);
     let count = shape
         .iter()
         .try_fold(kind.elt_size_in_bytes(), |n, &side| n.checked_mul(usize::try_from(side).ok()?));
@@ -45,7 +40,55 @@ pub(super) fn read(path: &Path) -> Result<Tensor> {
         let problem = format!("{shape:?} values of {kind:?} do not fill {} bytes", values.len());
         return Err(invalid(problem));
     }
-    Ok(Tensor::f_from_data_size(values, &shape, kind)?)
+    if swapped {
+        array::swap(values, kind);
+    }
+    if !header.fortran {
+        return Ok(Tensor::f_from_data_size(values, shape, kind)?);
+    }
+    // The first index fastest: the last one of the array turned around.
+    let turned: Vec<i64> = shape.iter().rev().copied().collect();
+    let axes: Vec<i64> = (0..shape.len() as i64).rev().collect();
+    Ok(Tensor::f_from_data_size(values, &turned, kind)?.f_permute(axes)?.f_contiguous()?)
+}
+
+/// What precedes the values.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) values: Values,
+    /// As it stands there.
+    descr: String,
+    pub(super) fortran: bool,
+    pub(super) shape: Vec<i64>,
+    /// In bytes.
+    pub(super) length: usize,
+}
+
+impl Header {
+    /// Reads it from a file's start; says what is wrong with one that is none.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+        let (header, values) = split(bytes).ok_or("not a .npy file, or cut off in its header")?;
+        let unreadable =
+            || format!("unreadable header {:?}", header.chars().take(256).collect::<String>());
+        let descr = value_of(header, "descr").ok_or_else(unreadable)?;
+        let code = descr.trim_matches(['\'', '"']);
+        let order = code.chars().next().filter(|c| "<>|=".contains(*c));
+        Ok(Self {
+            values: match order {
+                Some(order) => Values::of(order, &code[1..]),
+                // Records: a list of fields.
+                None => Values::Others,
+            },
+            descr: code.to_owned(),
+            fortran: match value_of(header, "fortran_order").ok_or_else(unreadable)? {
+                "False" => false,
+                "True" => true,
+                _ => return Err(unreadable()),
+            },
+            shape: value_of(header, "shape").and_then(shape).ok_or_else(unreadable)?,
+            length: bytes.len() - values.len(),
+        })
+    }
 }
 
 /// Header and values.
@@ -96,6 +139,36 @@ mod tests {
         }
     }
 
+    /// `numpy.save(file, table.T)` writes Fortran's order, and `astype(">f4")` the highest byte first.
+    #[test]
+    fn every_order_of_values_and_bytes_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        // Value 10 i + j at row i, column j, of three rows and two columns.
+        for (order, fortran, values) in [
+            ('<', "False", [0., 1., 10., 11., 20., 21.]),
+            ('>', "False", [0., 1., 10., 11., 20., 21.]),
+            ('<', "True", [0., 10., 20., 1., 11., 21.]),
+            ('>', "True", [0., 10., 20., 1., 11., 21.]),
+        ] {
+            let header = format!(
+                "{{'descr': '{order}f4', 'fortran_order': {fortran}, 'shape': (3, 2), }}\n"
+            );
+            let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+            bytes.extend((header.len() as u16).to_le_bytes());
+            bytes.extend(header.bytes());
+            bytes.extend(values.iter().flat_map(|value: &f32| match order {
+                '<' => value.to_le_bytes(),
+                _ => value.to_be_bytes(),
+            }));
+            std::fs::write(&path, bytes).unwrap();
+            let got = read(&path).unwrap();
+            let flat = Vec::<f32>::try_from(got.flatten(0, -1)).unwrap();
+            assert_eq!((got.size(), got.is_contiguous()), (vec![3, 2], true));
+            assert_eq!(flat, [0., 1., 10., 11., 20., 21.], "{order} {fortran}");
+        }
+    }
+
     #[test]
     fn no_length_of_a_file_is_read_beyond_its_end() {
         let folder = tempfile::tempdir().unwrap();
@@ -112,9 +185,11 @@ mod tests {
             ("(3,8,)", "(9223372036854775807,8,)", "do not fill"),
             ("(3,8,)", "(-3,8,)", "do not fill"),
             ("(3,8,)", "(3,x,)", "unreadable header"),
-            ("<f4", ">f4", "expected <f2, <f4 or <f8, got >f4"),
-            ("<f4", "<i8", "got <i8"),
-            ("False", "True", "Fortran"),
+            ("<f4", "<i8", "expected f2, f4 or f8, got <i8"),
+            ("<f4", ">c8", "got >c8"),
+            ("<f4", "|O", "got |O"),
+            ("'<f4'", "[('a', '<f4')]", "got "),
+            ("False", "Maybe", "unreadable header"),
             ("shape", "shale", "unreadable header"),
         ] {
             assert!(text.contains(old), "{text}");

@@ -3,7 +3,10 @@
 
 use tch::Kind;
 
-use super::value::{Fault, Heap, Node, StorageView, TensorRef, Value};
+use super::{
+    arrays,
+    value::{Fault, Heap, Node, Source, Storage, StorageView, TensorRef, Value},
+};
 
 /// What a global stands for.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,16 @@ pub(super) enum Global {
     Storage(Kind),
     UntypedStorage,
     Dtype(Kind),
+    /// Text by its encoding: bytes, at protocol 2.
+    Encode,
+    /// `bytes`: none, at protocol 2, and otherwise without a use.
+    Bytes,
+    /// NumPy's: what the numbers of an array are, an array before its state, an array of a buffer, a
+    /// number.
+    ArrayDtype,
+    Array,
+    ArrayOfBuffer,
+    Scalar,
     /// Something beside weights that checkpoints often hold; made into an object without a use.
     Opaque,
     /// A class of TorchScript.
@@ -75,17 +88,26 @@ pub(super) fn lookup(module: &str, name: &str, script: bool) -> Result<Global, F
         // `long`, `unicode` and `xrange`: protocol 2 has Python 2's names.
         | (
             "builtins",
-            "int" | "long" | "float" | "complex" | "bool" | "str" | "unicode" | "bytes"
-            | "bytearray" | "object" | "range" | "xrange" | "slice",
+            "int" | "long" | "float" | "complex" | "bool" | "str" | "unicode" | "bytearray"
+            | "object" | "range" | "xrange" | "slice",
         )
         | ("datetime", "datetime" | "date" | "time" | "timedelta" | "timezone")
         | ("collections", "Counter")
-        | ("_codecs", "encode")
         | ("pathlib", "PosixPath" | "PurePosixPath" | "WindowsPath" | "PureWindowsPath")
-        | ("numpy", "dtype" | "ndarray")
-        | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar" | "_reconstruct")
+        | ("numpy", "ndarray" | "memmap") => Global::Opaque,
+        ("_codecs", "encode") => Global::Encode,
+        ("builtins", "bytes") => Global::Bytes,
+        ("numpy", "dtype") => Global::ArrayDtype,
+        // Of NumPy 1 and 2.
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Global::Array,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::Scalar,
         // Arrays at protocol 5.
-        | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::Opaque,
+        ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::ArrayOfBuffer,
+        ("torch.storage", "_load_from_bytes") => {
+            let hint = "tensors that pickle.dump wrote: load them with pickle.load in Python, and save \
+                        them with torch.save";
+            return Err(Fault::new(refusal(module, name), hint));
+        }
         ("torch" | "torch.cuda", _) => torch().ok_or_else(|| {
             let hint = match name.starts_with(char::is_lowercase) || name.ends_with("Storage") {
                 true => {
@@ -159,7 +181,22 @@ pub(super) fn call(heap: &mut Heap, global: Global, arguments: Value) -> Result<
                 _ => Err("a tensor of a class that is not read".into()),
             }
         }
-        Global::Opaque => heap.add(Node::Object { script: false, state: Value::None }),
+        Global::Encode => {
+            let encoding = arguments.get(1).and_then(|&name| heap.text(name));
+            match encoding.map(str::to_ascii_lowercase).as_deref() {
+                // Each character is a byte.
+                Some("latin1" | "latin-1" | "iso-8859-1") => argument(0),
+                _ => heap.add(Node::Object { script: false, state: Value::None }),
+            }
+        }
+        Global::Bytes if arguments.is_empty() => heap.add(Node::Bytes(Box::default())),
+        Global::ArrayDtype => arrays::dtype(heap, argument(0)?),
+        Global::Array => heap.add(Node::Array),
+        Global::ArrayOfBuffer => arrays::from_buffer(heap, &arguments),
+        Global::Scalar => arrays::scalar(heap, argument(0)?, argument(1)?),
+        Global::Bytes | Global::Opaque => {
+            heap.add(Node::Object { script: false, state: Value::None })
+        }
         Global::Script => heap.add(Node::Object { script: true, state: Value::None }),
         Global::Storage(_) | Global::UntypedStorage | Global::Dtype(_) => {
             Err("a call of something that is no function".into())
@@ -255,7 +292,8 @@ pub(super) fn storage(
             let key = key.to_owned();
             heap.budget.charge(256 + 2 * key.len() as u64)?;
             let number = u32::try_from(heap.storages.len()).map_err(|_| wrong())?;
-            heap.storages.push(super::value::Storage { key: key.clone(), kind, bytes });
+            let source = Source::File(key.clone());
+            heap.storages.push(Storage { source, kind, bytes, swapped: false });
             by_key.insert(key, number);
             number
         }

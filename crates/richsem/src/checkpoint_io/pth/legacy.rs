@@ -1,15 +1,16 @@
 //! PyTorch's files before 1.6, and of `_use_new_zipfile_serialization=False`: four pickles (a magic
 //! number, a version, the machine that wrote it, the object), a fifth with the storages' keys, then
-//! each storage: its number of elements, and its bytes.
+//! each storage: its number of elements, and its bytes. And what Python's own `pickle.dump` writes: one
+//! pickle, which is read where its weights are NumPy's arrays (Detectron2's model zoo has such files).
 
 use std::{fs::File, path::Path};
 
 use super::{
     pickle::{self, Input},
-    value::{Fault, Heap, Value},
+    value::{Fault, Heap, Node, Source, Value},
     zip::{Place, big_endian},
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The magic number, as the first pickle has it: an integer of ten bytes.
 const MAGIC: [u8; 12] = [0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -20,14 +21,10 @@ pub(super) fn read(
     start: &[u8],
     heap: &mut Heap,
     path: &Path,
-) -> Result<(Value, Vec<Place>)> {
+) -> Result<(Value, Vec<Option<Place>>)> {
     let head = &start[..start.len().min(64)];
     if !head.windows(MAGIC.len()).any(|bytes| bytes == MAGIC) {
-        let fault = Fault::new(
-            "a pickle that torch.save did not write",
-            "save the weights with torch.save(model.state_dict(), \"weights.pth\")",
-        );
-        return Err(fault.at(path, "pickle"));
+        return plain(file, heap, path).map(|value| (value, vec![None; heap.storages.len()]));
     }
     let mut input = Input::new(file.try_clone()?, file.metadata()?.len());
     let at = |field: &str| {
@@ -50,9 +47,41 @@ pub(super) fn read(
     Ok((value, places))
 }
 
-fn storages(input: &mut Input<File>, heap: &Heap, keys: Value) -> Result<Vec<Place>, Fault> {
-    let by_key: std::collections::HashMap<_, _> =
-        heap.storages.iter().enumerate().map(|(i, s)| (s.key.as_str(), i)).collect();
+/// Reads a pickle alone, whose tensors must lie in it.
+fn plain(file: &File, heap: &mut Heap, path: &Path) -> Result<Value> {
+    const OTHER: &str = "a pickle that torch.save did not write";
+    const HINT: &str = "in Python, load it with pickle.load and save its weights: \
+        numpy.savez(\"weights.npz\", **arrays), or torch.save(tensors, \"weights.pth\"); if it worked \
+        before, fetch the file again";
+    let mut input = Input::new(file.try_clone()?, file.metadata()?.len());
+    let value = pickle::read(&mut input, heap, false, path).map_err(|error| match error {
+        Error::Invalid { field, problem, .. } => {
+            Error::invalid(path, field, format!("{OTHER}: {problem}")).with_hint(HINT)
+        }
+        other => other,
+    })?;
+    let array = |node: &Node| matches!(node, Node::Tensor(_) | Node::Unread(_));
+    let problem = if !heap.arrays_alone() || !heap.nodes.iter().any(array) {
+        "no arrays of NumPy's are in it"
+    } else if input.position != input.length {
+        "more than one pickle, or bytes behind its end; expected one, with all weights"
+    } else {
+        return Ok(value);
+    };
+    Err(Fault::new(format!("{OTHER}: {problem}"), HINT).at(path, "pickle"))
+}
+
+fn storages(
+    input: &mut Input<File>,
+    heap: &Heap,
+    keys: Value,
+) -> Result<Vec<Option<Place>>, Fault> {
+    let by_key: std::collections::HashMap<_, _> = (heap.storages.iter().enumerate())
+        .filter_map(|(i, storage)| match &storage.source {
+            Source::File(key) => Some((key.as_str(), i)),
+            Source::Member | Source::Array(_) | Source::Scalar(_) => None,
+        })
+        .collect();
     let mut places = vec![None; heap.storages.len()];
     for &key in heap.items(keys).ok_or("no list of storages")? {
         let key = heap.text(key).ok_or("a storage without a name")?;
@@ -72,6 +101,10 @@ fn storages(input: &mut Input<File>, heap: &Heap, keys: Value) -> Result<Vec<Pla
         }
         input.skip(storage.bytes)?;
     }
-    let found = places.into_iter().zip(&heap.storages);
-    found.map(|(place, s)| place.ok_or_else(|| format!("{}: is missing", s.key).into())).collect()
+    for (place, storage) in places.iter().zip(&heap.storages) {
+        if let (None, Source::File(key)) = (place, &storage.source) {
+            return Err(format!("{key}: is missing").into());
+        }
+    }
+    Ok(places)
 }

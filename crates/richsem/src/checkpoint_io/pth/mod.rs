@@ -1,6 +1,6 @@
 //! PyTorch's checkpoints, without Python and without executing anything: what `torch.save` writes
 //! (zip archives since PyTorch 1.6, bare pickles before), and TorchScript's archives, as OpenAI's
-//! CLIPs are.
+//! CLIPs are. NumPy's arrays are tensors too: in these files, in plain pickles, and in `.npz`.
 //!
 //! A pickle is a program. Here, the few globals that weights are made of stand for what they would
 //! make; every other one is refused by name. Sizes are checked against the file before anything is
@@ -9,9 +9,11 @@
 //! they are when written out: one that was `expand`ed to many times its storage is read, within
 //! that limit.
 
+mod arrays;
 mod globals;
 mod legacy;
 mod names;
+mod npz;
 mod pickle;
 mod value;
 mod write;
@@ -28,9 +30,10 @@ use tch::{Device, Kind, Tensor};
 
 pub use self::write::write;
 use self::{
-    value::{Budget, Fault, Heap, TensorRef, Value},
+    value::{Budget, Fault, Heap, Source, TensorRef, Value},
     zip::Place,
 };
+use super::array;
 use crate::error::{Error, Result};
 
 /// A checkpoint whose tensors are not read yet.
@@ -40,8 +43,8 @@ pub struct Checkpoint {
     file: FileReader,
     heap: Heap,
     root: Value,
-    /// Where in the file each of the heap's storages lies.
-    places: Vec<Place>,
+    /// Where in the file each of the heap's storages lies; none of those in the pickle.
+    places: Vec<Option<Place>>,
 }
 
 /// Reads the state dict of a file, to the CPU, in the kinds of the file: [`Checkpoint::state_dict`]
@@ -89,7 +92,7 @@ impl Checkpoint {
     pub fn tensor_names(&self) -> Result<Vec<String>> {
         let tensors = names::below(&self.heap, self.root);
         let tensors = tensors.map_err(|fault| fault.at(&self.path, "pickle"))?;
-        Ok(tensors.into_iter().map(|(name, _)| name).collect())
+        Ok(tensors.read.into_iter().map(|(name, _)| name).collect())
     }
 
     /// The tensors below a dotted `key` (`optimizer.state`), by their names from there; with no
@@ -107,9 +110,15 @@ impl Checkpoint {
             Some(key) => names::at(&self.heap, self.root, key),
             None => names::usual(&self.heap, self.root),
         };
-        let refs = found
+        let found = found
             .and_then(|value| names::below(&self.heap, value))
             .map_err(|fault| fault.at(&self.path, key.unwrap_or("state dict")))?;
+        if let Some((name, got)) = found.unread.first() {
+            let problem = format!("expected an array of {}, got one of {got}", array::READ);
+            return Err(Fault::new(problem, "convert it before saving: array.astype(\"float32\")")
+                .at(&self.path, name));
+        }
+        let refs = found.read;
         let mut uses: HashMap<u32, usize> = HashMap::new();
         for (_, tensor) in &refs {
             *uses.entry(tensor.storage).or_default() += 1;
@@ -159,7 +168,18 @@ impl Checkpoint {
 
     /// All of a storage, `[N]`.
     fn storage(&self, number: u32, kind: Kind) -> Result<Tensor, Unread> {
-        let mut bytes = self.places[number as usize].read(&self.file).map_err(Unread::Fault)?;
+        let storage = &self.heap.storages[number as usize];
+        let bytes = match (&storage.source, &self.places[number as usize]) {
+            (&(Source::Array(values) | Source::Scalar(values)), _) => {
+                arrays::bytes(&self.heap, values)
+            }
+            (_, Some(place)) => place.read(&self.file),
+            (_, None) => Err("its values are missing".into()),
+        };
+        let mut bytes = bytes.map_err(Unread::Fault)?;
+        if storage.swapped {
+            array::swap(&mut bytes, kind);
+        }
         if kind == Kind::Bool {
             // No other values than these may be in a C++ bool.
             bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));

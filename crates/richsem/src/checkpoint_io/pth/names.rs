@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::value::{Fault, Heap, Node, TensorRef, Value};
+use super::value::{Fault, Heap, Node, Source, TensorRef, Value};
 
 /// Where state dicts usually are.
 pub(super) const USUAL: [&str; 6] =
@@ -18,15 +18,24 @@ const WIDEST_HINT: usize = 1000;
 /// How deep values lie within values: TorchScript's deepest are at about 15.
 const DEPTH: usize = 64;
 
-/// Every tensor at or below a value, in the file's order.
-pub(super) fn below(heap: &Heap, value: Value) -> Result<Vec<(String, &TensorRef)>, Fault> {
+/// What lies at or below a value, in the file's order.
+pub(super) struct Below<'a> {
+    pub(super) read: Vec<(String, &'a TensorRef)>,
+    /// Arrays of NumPy's that cannot be tensors, and what they are of.
+    pub(super) unread: Vec<(String, &'a str)>,
+}
+
+/// Every tensor at or below a value. Beside PyTorch's tensors, single numbers of NumPy's and arrays that
+/// cannot be tensors are no weights, as Python's own numbers and lists are none.
+pub(super) fn below(heap: &Heap, value: Value) -> Result<Below<'_>, Fault> {
     let mut walk = Walk {
         heap,
         // A list may hold another one a million times, and that one a third: what is shared is seen
         // each time, so that times are counted.
         visits: 16 * heap.nodes.len() as u64 + 1024,
         budget: heap.budget.clone(),
-        found: Vec::new(),
+        arrays_alone: heap.arrays_alone(),
+        found: Below { read: Vec::new(), unread: Vec::new() },
     };
     walk.visit(value, &mut String::new(), 0)?;
     Ok(walk.found)
@@ -36,7 +45,8 @@ struct Walk<'a> {
     heap: &'a Heap,
     visits: u64,
     budget: super::Budget,
-    found: Vec<(String, &'a TensorRef)>,
+    arrays_alone: bool,
+    found: Below<'a>,
 }
 
 impl Walk<'_> {
@@ -49,9 +59,17 @@ impl Walk<'_> {
         }
         match node {
             Node::Tensor(tensor) => {
+                let source = &self.heap.storages[tensor.storage as usize].source;
+                if matches!(source, Source::Scalar(_)) && !self.arrays_alone {
+                    return Ok(());
+                }
                 // Twice: here and among the tensors.
                 self.budget.charge(2 * (size_of::<String>() + 64 + name.len()) as u64)?;
-                self.found.push((name.clone(), tensor));
+                self.found.read.push((name.clone(), tensor));
+            }
+            Node::Unread(of) if self.arrays_alone => {
+                self.budget.charge((size_of::<String>() + 64 + name.len()) as u64)?;
+                self.found.unread.push((name.clone(), of));
             }
             Node::Dict(items) => {
                 for &(key, value) in items {
@@ -131,10 +149,19 @@ pub(super) fn at(heap: &Heap, root: Value, key: &str) -> Result<Value, Fault> {
 
 /// The state dict, where such are usually.
 pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
+    let arrays_alone = heap.arrays_alone();
+    // Beside PyTorch's tensors, arrays do not say where the weights are.
+    let is_weight = |value: Value| match heap.node(value) {
+        Some(Node::Tensor(tensor)) => match heap.storages[tensor.storage as usize].source {
+            Source::File(_) => true,
+            Source::Member | Source::Array(_) => arrays_alone,
+            Source::Scalar(_) => false,
+        },
+        Some(Node::Unread(_)) => arrays_alone,
+        _ => false,
+    };
     let holds_tensors = |value: Value| match heap.node(value) {
-        Some(Node::Dict(items)) => {
-            items.iter().any(|&(_, v)| matches!(heap.node(v), Some(Node::Tensor(_))))
-        }
+        Some(Node::Dict(items)) => items.iter().any(|&(_, value)| is_weight(value)),
         _ => false,
     };
     if let Some(Node::Object { script: true, .. }) = heap.node(root) {
@@ -159,7 +186,7 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
     }
     if let [(first, one), others @ ..] = &there[..] {
         let names = |value: Value| -> Result<BTreeSet<String>, Fault> {
-            Ok(below(heap, value)?.into_iter().map(|(name, _)| name).collect())
+            Ok(below(heap, value)?.read.into_iter().map(|(name, _)| name).collect())
         };
         let own = if others.is_empty() { BTreeSet::new() } else { names(*one)? };
         for (key, other) in others {
@@ -195,17 +222,12 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
             };
             level = level.iter().flat_map(below).take(WIDEST_HINT).collect();
         }
-        let arrays = values(root)
-            .iter()
-            .any(|&(_, value)| matches!(heap.node(value), Some(Node::Object { script: false, .. })));
         let hint = match other {
             Some(key) => {
                 format!("take what is meant: richsem convert FILE OUT.safetensors --key {key}")
             }
-            None if arrays => "its values are objects and no tensors (NumPy's arrays?): save tensors: \
-                               torch.save({k: torch.as_tensor(v) for k, v in d.items()}, \"weights.pth\")"
-                .to_owned(),
-            None => "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\")"
+            None => "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\"), or arrays of \
+                     numbers: numpy.savez(\"weights.npz\", **arrays)"
                 .to_owned(),
         };
         Fault::new(problem, hint)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    globals,
+    arrays, globals,
     value::{Fault, Heap, Node, Value},
 };
 use crate::error::Result;
@@ -89,9 +89,14 @@ fn text(bytes: Vec<u8>) -> Result<String, Fault> {
 }
 
 /// Text as Python 2 wrote it: any bytes.
-fn old_text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes)
-        .unwrap_or_else(|e| e.into_bytes().into_iter().map(char::from).collect())
+fn old_text(bytes: Vec<u8>) -> Node {
+    match String::from_utf8(bytes) {
+        Ok(text) => Node::Old(text.into()),
+        Err(e) => {
+            let text: String = e.into_bytes().into_iter().map(char::from).collect();
+            Node::Str(text.into())
+        }
+    }
 }
 
 struct Machine<'a, R> {
@@ -202,7 +207,7 @@ impl<R: Read> Machine<'_, R> {
                 let length =
                     if code == b'T' { self.input.number::<4>() } else { self.input.number::<1>() };
                 let bytes = self.input.bytes(length?)?;
-                self.heap.add(Node::Str(old_text(bytes).into()))?
+                self.heap.add(old_text(bytes))?
             }
             // BINBYTES, SHORT_BINBYTES, BINBYTES8, BYTEARRAY8
             b'B' => self.bytes::<4>()?,
@@ -290,12 +295,22 @@ impl<R: Read> Machine<'_, R> {
                 let state = self.pop()?;
                 let object = self.top()?;
                 return match self.heap.node_mut(object) {
+                    Some(Node::Array) => arrays::set_array(self.heap, object, state).map(|()| None),
+                    Some(Node::Dtype { .. }) => {
+                        arrays::set_dtype(self.heap, object, state).map(|()| None)
+                    }
                     Some(Node::Object { state: its, .. }) => {
                         *its = state;
                         Ok(None)
                     }
                     // Attributes, as the versions that a state dict has: they are no weights.
-                    Some(Node::Dict(_) | Node::Tensor(_) | Node::Items(_)) => Ok(None),
+                    Some(
+                        Node::Dict(_)
+                        | Node::Tensor(_)
+                        | Node::Items(_)
+                        | Node::Bytes(_)
+                        | Node::Unread(_),
+                    ) => Ok(None),
                     _ => Err("a state of something that has none".into()),
                 };
             }
@@ -368,8 +383,8 @@ impl<R: Read> Machine<'_, R> {
 
     fn bytes<const N: usize>(&mut self) -> Result<Value, Fault> {
         let length = self.input.number::<N>()?;
-        self.input.bytes(length)?;
-        Ok(Value::Other)
+        let bytes = self.input.bytes(length)?;
+        self.heap.add(Node::Bytes(bytes.into()))
     }
 
     fn append(&mut self, more: &[Value]) -> Result<Option<Value>, Fault> {

@@ -65,7 +65,7 @@ pub(super) enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// A number or a run of bytes that no weights are made of.
+    /// A number that no weights are made of.
     Other,
     /// Something with contents, possibly shared: its number in the [`Heap`].
     Node(u32),
@@ -75,6 +75,9 @@ pub(super) enum Value {
 #[derive(Debug)]
 pub(super) enum Node {
     Str(Box<str>),
+    /// Text or bytes as Python 2 wrote them, and which of the two nobody knows.
+    Old(Box<str>),
+    Bytes(Box<[u8]>),
     /// A list, a tuple, a set.
     Items(Vec<Value>),
     /// In the file's order; of a key that comes twice the last value holds.
@@ -82,6 +85,15 @@ pub(super) enum Node {
     Global(super::globals::Global),
     Storage(StorageView),
     Tensor(Box<TensorRef>),
+    /// What NumPy's numbers are: a code and an order of bytes.
+    Dtype {
+        code: Box<str>,
+        order: char,
+    },
+    /// An array of NumPy's before its state.
+    Array,
+    /// One of numbers of a kind that is not read, as NumPy calls it.
+    Unread(String),
     /// An object of TorchScript (`script`), whose state holds its parameters; or of another class,
     /// of which nothing is used.
     Object {
@@ -170,14 +182,28 @@ impl TensorRef {
     }
 }
 
+/// Where the bytes of a storage are.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// In the file, under that name: those of PyTorch's tensors.
+    File(String),
+    /// In a member of an archive of NumPy's.
+    Member,
+    /// In the pickle: those of an array of NumPy's.
+    Array(Value),
+    /// Those of one number of NumPy's.
+    Scalar(Value),
+}
+
 /// One of the file's storages.
 #[derive(Debug)]
 pub(super) struct Storage {
-    /// Its name in the file.
-    pub(super) key: String,
+    pub(super) source: Source,
     pub(super) kind: Option<Kind>,
     /// By the pickle: in a file that holds something else it is refused.
     pub(super) bytes: u64,
+    /// The highest byte of each number first.
+    pub(super) swapped: bool,
 }
 
 /// Everything with contents that a pickle made.
@@ -197,7 +223,9 @@ impl Heap {
         // Twice: a vector that grows keeps room for as much again.
         let mut bytes = 2 * size_of::<Node>();
         bytes += match &node {
-            Node::Str(text) => text.len(),
+            Node::Str(text) | Node::Old(text) | Node::Dtype { code: text, .. } => text.len(),
+            Node::Bytes(bytes) => bytes.len(),
+            Node::Unread(name) => name.len(),
             Node::Items(items) => size_of_val(&items[..]),
             Node::Dict(items) => size_of_val(&items[..]),
             Node::Tensor(t) => size_of::<TensorRef>() + 16 * t.size.len(),
@@ -225,7 +253,7 @@ impl Heap {
 
     pub(super) fn text(&self, value: Value) -> Option<&str> {
         match self.node(value) {
-            Some(Node::Str(text)) => Some(text),
+            Some(Node::Str(text) | Node::Old(text)) => Some(text),
             _ => None,
         }
     }
@@ -241,5 +269,10 @@ impl Heap {
     pub(super) fn lookup(&self, dict: Value, key: &str) -> Option<Value> {
         let Some(Node::Dict(items)) = self.node(dict) else { return None };
         items.iter().rev().find(|(k, _)| self.text(*k) == Some(key)).map(|&(_, v)| v)
+    }
+
+    /// Whether all tensors are NumPy's: then these are the weights, and otherwise something beside them.
+    pub(super) fn arrays_alone(&self) -> bool {
+        !self.storages.iter().any(|storage| matches!(storage.source, Source::File(_)))
     }
 }

@@ -1,6 +1,6 @@
 //! PyTorch's files since 1.6, and TorchScript's: zip archives with `data.pkl` and a member
 //! `data/KEY` for each storage, all in one folder. They are stored as they are; deflated ones,
-//! which other programs make of them, are read too.
+//! which other programs make of them, are read too, and so are NumPy's archives of arrays.
 
 use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
@@ -8,8 +8,8 @@ use flate2::{Crc, read::DeflateDecoder};
 use rawzip::{CompressionMethod, FileReader, RangeReader, ReaderAt as _, ZipArchive};
 
 use super::{
-    pickle,
-    value::{Budget, Fault, Heap, Value},
+    npz, pickle,
+    value::{Budget, Fault, Heap, Node, Source, Value},
 };
 use crate::error::Result;
 
@@ -23,11 +23,30 @@ pub(super) struct Place {
     pub(super) bytes: u64,
     deflated: bool,
     crc: Option<u32>,
+    /// How many of the bytes precede what is meant.
+    skipped: u64,
 }
 
 impl Place {
     pub(super) fn plain(start: u64, bytes: u64) -> Self {
-        Self { start, packed: bytes, bytes, deflated: false, crc: None }
+        Self { start, packed: bytes, bytes, deflated: false, crc: None, skipped: 0 }
+    }
+
+    /// The same bytes but for the first ones.
+    pub(super) fn behind(self, skipped: u64) -> Self {
+        Self { skipped, ..self }
+    }
+
+    /// The first of them, `most` or as many as there are; unchecked.
+    pub(super) fn head(&self, file: &FileReader, most: u64) -> Result<Vec<u8>, Fault> {
+        let packed = RangeReader::new(file, self.start..self.start + self.packed);
+        let mut bytes = Vec::new();
+        let read = match self.deflated {
+            true => DeflateDecoder::new(packed).take(most).read_to_end(&mut bytes),
+            false => packed.take(most).read_to_end(&mut bytes),
+        };
+        read.map_err(|e| Fault::from(format!("could not be read: {e}")))?;
+        Ok(bytes)
     }
 
     /// Reads them, and checks them where the file has a checksum. There are no more than the file
@@ -57,6 +76,7 @@ impl Place {
                 return Err(problem.into());
             }
         }
+        bytes.drain(..self.skipped as usize);
         Ok(bytes)
     }
 }
@@ -64,13 +84,19 @@ impl Place {
 /// Members of an archive.
 struct Members {
     places: HashMap<String, Result<Place, Fault>>,
-    /// The folder that all of it lies in.
+    /// The folder that all of PyTorch's lies in.
     folder: String,
+    /// Names of NumPy's arrays, sorted, where it is an archive of these.
+    arrays: Vec<String>,
 }
 
 /// Reads what is in an archive, all but the storages: the pickle's value, and where each storage of
 /// `heap` lies.
-pub(super) fn read(file: &File, heap: &mut Heap, path: &Path) -> Result<(Value, Vec<Place>)> {
+pub(super) fn read(
+    file: &File,
+    heap: &mut Heap,
+    path: &Path,
+) -> Result<(Value, Vec<Option<Place>>)> {
     let at = |member: &str| {
         let member = member.to_owned();
         move |fault: Fault| fault.at(path, &member)
@@ -78,7 +104,12 @@ pub(super) fn read(file: &File, heap: &mut Heap, path: &Path) -> Result<(Value, 
     let reader = FileReader::from(file.try_clone()?);
     let length = file.metadata()?.len();
     let members = members(file, length, &mut heap.budget).map_err(at("zip"))?;
-    let get = |name: &str, budget: &mut Budget| members.get(name, budget).map_err(at(name));
+    if !members.arrays.is_empty() {
+        return arrays(&members, &reader, heap, path);
+    }
+    let inside = |name: &str| format!("{}/{name}", members.folder);
+    let get =
+        |name: &str, budget: &mut Budget| members.get(&inside(name), budget).map_err(at(name));
     if let Some(place) = get("byteorder", &mut heap.budget)? {
         let order = place.read(&reader).map_err(at("byteorder"))?;
         if order.trim_ascii() != b"little" {
@@ -94,15 +125,52 @@ pub(super) fn read(file: &File, heap: &mut Heap, path: &Path) -> Result<(Value, 
     let value = pickle::read(&mut input, heap, script, path)?;
     let mut places = Vec::with_capacity(heap.storages.len());
     for storage in &heap.storages {
-        let name = format!("data/{}", storage.key);
+        let Source::File(key) = &storage.source else {
+            places.push(None);
+            continue;
+        };
+        let name = format!("data/{key}");
         let place = get(&name, &mut heap.budget)?.ok_or_else(none).map_err(at(&name))?;
         if place.bytes != storage.bytes {
             let problem = format!("has {} bytes, and data.pkl says {}", place.bytes, storage.bytes);
             return Err(Fault::from(problem).at(path, &name));
         }
-        places.push(place);
+        places.push(Some(place));
     }
     Ok((value, places))
+}
+
+/// Reads an archive of NumPy's as a dictionary of its arrays.
+fn arrays(
+    members: &Members,
+    reader: &FileReader,
+    heap: &mut Heap,
+    path: &Path,
+) -> Result<(Value, Vec<Option<Place>>)> {
+    let others = members
+        .places
+        .keys()
+        .filter(|name| !name.ends_with(npz::EXTENSION) && !name.ends_with('/'));
+    if let Some(other) = others.min() {
+        let fault = Fault::new(
+            "is no array (.npy), in an archive of NumPy's arrays",
+            "take it out of the archive, or save the arrays again: numpy.savez(\"weights.npz\", **arrays)",
+        );
+        return Err(fault.at(path, other));
+    }
+    let (mut items, mut places) = (Vec::new(), Vec::new());
+    for member in &members.arrays {
+        let mut add = || -> Result<(), Fault> {
+            let place = members.get(member, &mut heap.budget)?.ok_or("is missing")?;
+            let name = member.strip_suffix(npz::EXTENSION).unwrap_or(member);
+            let key = heap.add(Node::Str(name.into()))?;
+            items.push((key, npz::array(reader, place, heap, &mut places)?));
+            Ok(())
+        };
+        add().map_err(|fault| fault.at(path, member))?;
+    }
+    let root = heap.add(Node::Dict(items)).map_err(|fault| fault.at(path, "zip"))?;
+    Ok((root, places))
 }
 
 pub(super) fn big_endian() -> Fault {
@@ -113,8 +181,9 @@ pub(super) fn big_endian() -> Fault {
 }
 
 impl Members {
+    /// A member by its whole name.
     fn get(&self, name: &str, budget: &mut Budget) -> Result<Option<Place>, Fault> {
-        match self.places.get(&format!("{}/{name}", self.folder)) {
+        match self.places.get(name) {
             None => Ok(None),
             Some(Err(fault)) => Err(Fault::new(fault.problem.clone(), fault.hint.clone())),
             Some(Ok(place)) => {
@@ -156,6 +225,7 @@ fn members(file: &File, length: u64, budget: &mut Budget) -> Result<Members, Fau
             deflated: method == CompressionMethod::DEFLATE,
             // 0: PyTorch was told to leave it out (`set_crc32_options`).
             crc: Some(entry.crc32()).filter(|&crc| crc != 0),
+            skipped: 0,
         };
         let place = match place.deflated {
             _ if entry.flags().is_encrypted() => {
@@ -187,10 +257,17 @@ fn members(file: &File, length: u64, budget: &mut Budget) -> Result<Members, Fau
     }
     let mut folders = places.keys().filter_map(|name| name.strip_suffix("/data.pkl"));
     let folder = folders.next().filter(|folder| !folder.contains('/'));
+    let of_numpy = places.keys().filter(|name| name.ends_with(npz::EXTENSION));
+    let mut arrays: Vec<String> = of_numpy.cloned().collect();
+    arrays.sort_unstable();
     match (folder, folders.next()) {
-        (Some(folder), None) => Ok(Members { folder: folder.to_owned(), places }),
+        (Some(folder), None) => {
+            Ok(Members { folder: folder.to_owned(), arrays: Vec::new(), places })
+        }
+        (None, None) if !arrays.is_empty() => Ok(Members { folder: String::new(), arrays, places }),
         _ => Err(Fault::new(
-            "a zip archive that is not PyTorch's: there is not one FOLDER/data.pkl in it",
+            "a zip archive that is not PyTorch's, nor NumPy's: there is not one FOLDER/data.pkl in it, \
+             and no array (.npy)",
             "if a .pt or .pth file is inside, unpack that; TorchScript before PyTorch 1.4 is not \
              read: load and save it with a later one",
         )),
