@@ -101,6 +101,9 @@ impl Checkpoint {
     /// `module`, also one within another. A running average (`ema_model`) is read only if it is asked for. Names are those of
     /// the file, with the prefixes of wrappers.
     ///
+    /// NumPy's arrays are tensors among them. Where the file has PyTorch's, these alone say where the
+    /// state dict is, and single numbers of NumPy's are none; otherwise those are the weights.
+    ///
     /// Names that share all of a storage share it here too; a part of a storage is copied.
     ///
     /// # Errors
