@@ -246,8 +246,8 @@ pub(crate) mod tests {
             return;
         }
         for program in programs {
-            // Hopper has instructions of its own.
-            for capability in [(8, 0), (9, 0)] {
+            // Turing to Blackwell; Hopper and what follows have instructions of their own.
+            for capability in [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0)] {
                 compile(&program, capability).unwrap();
             }
         }
