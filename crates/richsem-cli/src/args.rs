@@ -67,9 +67,6 @@ pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detec
         detector.config.model.dino.padding(),
         device_name(device)
     ));
-    // As in training, so that measuring a checkpoint again gives the run's own numbers.
-    let f32_only = detector.config.train.precision == richsem::config::Precision::F32;
-    torch_ext::set_tf32(!f32_only)?;
     Ok(detector)
 }
 

@@ -12,7 +12,7 @@ use crate::{
         prefix::{self, Known},
         read_text_table, safetensors,
     },
-    config::{ClassHeadConfig, Config, Precision},
+    config::{ClassHeadConfig, Config},
     data::batch::Batch,
     error::{Error, Result, guarded},
     models::{
@@ -317,9 +317,8 @@ impl Detector {
     }
 
     fn infer_normalized(&self, input: &Input) -> Result<InferenceOutput> {
-        let kind = autocast_kind(self.config.train.precision);
         let input = Input { text: self.text.as_ref(), ..*input };
-        torch_ext::autocast(self.device(), kind, || self.model.infer(&input))
+        self.config.train.precision.run(self.device(), || self.model.infer(&input))
     }
 
     /// What happened to its recorded passes that a user should know, once.
@@ -345,13 +344,5 @@ impl Detector {
     pub fn boxes(&self, output: &InferenceOutput, batch: &Batch) -> Result<Vec<Vec<ScoredBox>>> {
         let sizes: Vec<[u32; 2]> = batch.targets.iter().map(|t| t.original_size).collect();
         guarded(|| postprocess(output, &sizes, self.config.eval.max_detections))
-    }
-}
-
-/// What autocast computes in.
-pub(crate) fn autocast_kind(precision: Precision) -> Option<Kind> {
-    match precision {
-        Precision::F32 => None,
-        Precision::Bf16 => Some(Kind::BFloat16),
     }
 }

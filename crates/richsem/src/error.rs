@@ -308,6 +308,14 @@ pub(crate) fn problem_in_line(error: &serde_json::Error) -> String {
     }
 }
 
+/// The first few of a list, and how many more there are.
+pub(crate) fn first_few(names: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 10;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

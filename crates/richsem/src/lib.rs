@@ -24,6 +24,7 @@ pub mod info;
 mod json;
 pub mod losses;
 pub mod models;
+pub mod precision;
 pub mod predict;
 pub mod prepared;
 pub mod random;

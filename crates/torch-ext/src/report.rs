@@ -145,7 +145,7 @@ pub fn report() -> EngineReport {
     };
     EngineReport {
         libtorch_version: version::loaded().map(str::to_owned),
-        libtorch_folder: libraries::torch_folder(),
+        libtorch_folder: version::torch_folder(),
         driver: driver
             .then(|| Driver { version: libraries::driver_version(), cuda: driver_cuda_version() }),
         kernels: kernels(devices.first()),

@@ -2,9 +2,9 @@
 //! (`shim/graph.cpp`), and layouts of the headers. `build.rs` wants 2.11's headers; the library may have
 //! been replaced since.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use crate::cuda::libraries;
 use crate::{Error, Result, ffi};
 
 /// What the crate is written for, in any patch release.
@@ -15,6 +15,16 @@ pub(crate) fn loaded() -> Option<&'static str> {
     static LOADED: OnceLock<Option<String>> = OnceLock::new();
     let version = || ffi::libtorch_version().ok().filter(|version| !version.is_empty());
     LOADED.get_or_init(version).as_deref()
+}
+
+/// Folder that the running program loaded libtorch from.
+pub(crate) fn torch_folder() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let library = maps.lines().find_map(|line| {
+        let path = line.get(line.find('/')?..)?;
+        path.ends_with("/libtorch_cpu.so").then(|| PathBuf::from(path))
+    })?;
+    Some(library.parent()?.to_owned())
 }
 
 /// Refuses a libtorch of another version than this crate is written for.
@@ -31,7 +41,7 @@ fn compare(version: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let version = version.unwrap_or("one that does not say its version");
-    let place = libraries::torch_folder().map(|folder| format!(" in `{}`", folder.display()));
+    let place = torch_folder().map(|folder| format!(" in `{}`", folder.display()));
     Err(Error::Version(format!(
         "libtorch: expected version {EXPECTED}, got {version}{}; put {EXPECTED} back there, or build \
          again (`make libtorch` fetches it, LIBTORCH names one of your own)",
@@ -43,6 +53,14 @@ fn compare(version: Option<&str>) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libtorch_is_found_in_the_running_program() {
+        // Something of libtorch must be called, or the linker drops it from the test.
+        assert!(tch::get_num_threads() > 0);
+        let folder = torch_folder().unwrap();
+        assert!(folder.join("libc10.so").exists(), "{}", folder.display());
+    }
 
     #[test]
     fn the_loaded_library_says_its_version() {

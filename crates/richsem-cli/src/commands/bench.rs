@@ -10,8 +10,9 @@ use anyhow::Result;
 use clap::ValueEnum;
 use richsem::{
     bench::{self, Part, RealSizes, Timing, WindowTiming, Workload},
-    config::{Config, Precision},
+    config::Config,
     error::{guarded, write_atomically},
+    precision::Precision,
 };
 use serde_json::{Value, json};
 use tch::Device;

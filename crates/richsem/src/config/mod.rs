@@ -3,6 +3,7 @@
 
 mod difference;
 mod layers;
+pub(crate) mod prepared;
 mod train;
 
 use std::{
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use difference::Difference;
 pub(crate) use layers::Assignment;
-pub use train::{EmaConfig, ParamGroups, Precision, TrainConfig};
+pub use train::{EmaConfig, ParamGroups, TrainConfig};
 
 use crate::{
     bounds::{BATCH, within},
@@ -29,7 +30,6 @@ use crate::{
     error::{Error, Result},
     losses::LossConfig,
     models::{denoising::DenoisingConfig, dino::DinoConfig, projection::ProjectionKind},
-    prepared,
     semantic_branch::SemanticConfig,
     teacher::TeacherConfig,
 };
@@ -376,7 +376,7 @@ impl Config {
     pub fn teacher_file(&self) -> Option<PathBuf> {
         let teacher = self.teacher.as_ref().filter(|_| self.needs_teacher())?;
         match &teacher.prepared {
-            Some(folder) => Some(crate::prepared::manifest_file(folder)),
+            Some(folder) => Some(prepared::manifest_file(folder)),
             None => teacher.weights.clone(),
         }
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bounds::{RATE, within},
     error::{Error, Result},
+    precision::Precision,
 };
 
 /// How parameters are grouped for the optimizer: the reference's `param_dict_type`.
@@ -17,16 +18,6 @@ pub enum ParamGroups {
     DdetrInMmdet,
     /// As `default`, without weight decay on norms and biases.
     LargeWd,
-}
-
-/// Numbers that the network computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32 bits throughout.
-    F32,
-    /// bf16 in convolutions and matrix products; boxes, cosines, matching and losses in f32.
-    Bf16,
 }
 
 /// A running mean of the weights, used for evaluation and prediction.

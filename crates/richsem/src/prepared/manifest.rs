@@ -11,10 +11,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     checkpoint_io::{bytes, read_text_table},
-    config::Precision,
+    config::prepared::manifest_file,
     data::image_io::Orientation,
     error::{Error, Result, write_atomically},
     hash::hex,
+    precision::Precision,
     teacher::{TeacherText, VitLabels, clip::Activation},
     vocabulary::Vocabulary,
 };
@@ -89,7 +90,7 @@ fn is_default(activation: &Activation) -> bool {
 
 impl Manifest {
     pub(super) fn path(folder: &Path) -> PathBuf {
-        folder.join("prepared.json")
+        manifest_file(folder)
     }
 
     /// # Errors

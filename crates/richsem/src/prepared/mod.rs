@@ -39,23 +39,11 @@ mod read;
 mod shard;
 mod write;
 
-use crate::{
-    config::Config,
-    data::extra::FormConfig,
-    error::{Error, Result},
-    models::class_head::TextTable,
-    semantic_branch::TargetBoxes,
-    teacher::Teacher,
-};
+use crate::{models::class_head::TextTable, teacher::Teacher};
 
 pub use read::Prepared;
 pub(crate) use read::{activation, check_data};
 pub use write::{PrepareObserver, PrepareReport, prepare};
-
-/// What says of a folder of prepared labels what it was made of.
-pub(crate) fn manifest_file(folder: &std::path::Path) -> std::path::PathBuf {
-    manifest::Manifest::path(folder)
-}
 
 /// Where a run's soft labels come from.
 #[derive(Debug)]
@@ -75,44 +63,6 @@ impl LabelSource {
             Self::Prepared(prepared) => (prepared.text(), prepared.logit_scale()),
         }
     }
-}
-
-/// Refuses settings with which training shows pictures that no folder can hold.
-///
-/// # Errors
-/// [`Error::Config`] naming the first such key.
-pub(crate) fn check_settings(config: &Config) -> Result<()> {
-    let refuse = |key: &str, problem: &str, hint: &str| {
-        Err(Error::config(key, format!("soft labels cannot be prepared: {problem}"))
-            .with_hint(format!("{hint}; or let the teacher label at every step (teacher.weights)")))
-    };
-    let boxes = config.semantic.as_ref().map(|s| s.target_boxes).unwrap_or_default();
-    if boxes != TargetBoxes::GroundTruth {
-        let problem = "the boxes are those that a training step predicts";
-        return refuse("semantic.target_boxes", problem, "set it to \"ground_truth\"");
-    }
-    const CROPS: &str = "crops are random, no part of a picture comes twice";
-    const NO_CROPS: &str = "set it to 0";
-    if config.data.augment.crop.probability > 0.0 {
-        return refuse("data.augment.crop.probability", CROPS, NO_CROPS);
-    }
-    for (name, extra) in labelled(config) {
-        if let FormConfig::Mosaic { .. } = extra.form {
-            let problem = "mosaics are random, no canvas comes twice";
-            let hint = "set it to { kind = \"single\" }";
-            return refuse(&format!("data.extra.{name}.form"), problem, hint);
-        }
-        if extra.augment.as_ref().is_some_and(|a| a.crop.probability > 0.0) {
-            let key = format!("data.extra.{name}.augment.crop.probability");
-            return refuse(&key, CROPS, NO_CROPS);
-        }
-    }
-    Ok(())
-}
-
-/// Extra sets that the semantic branch learns from.
-fn labelled(config: &Config) -> impl Iterator<Item = (&String, &crate::data::extra::ExtraConfig)> {
-    config.data.extra_sets().filter(|(_, extra)| extra.supervision.semantic)
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::{borrow::Cow, hash::Hasher as _, sync::Arc};
 
-use super::{labelled, manifest::SetFacts};
+use super::manifest::SetFacts;
 use crate::{
-    config::Config,
+    config::{Config, prepared::labelled},
     data::{
         batch::Batch,
         detection_source::{BrokenImages, ImageEntry},

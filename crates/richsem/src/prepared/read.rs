@@ -15,13 +15,14 @@ use super::{
 };
 use crate::{
     checkpoint_io::{checked_text_table, safetensors},
-    config::{Config, Precision},
+    config::{Config, prepared::check_settings},
     data::{
         batch::Batch, detection_source::ImageEntry, extra::ClassificationSet,
         image_store::ImageStore,
     },
     error::{Error, Result},
     models::class_head::TextTable,
+    precision::Precision,
     targets::Target,
     teacher::{SoftLabels, TeacherConfig, TeacherText, VitLabels, clip::Activation},
     vocabulary::Vocabulary,
@@ -84,7 +85,7 @@ impl Prepared {
         let (text, logit_scale) = read_text(folder, vocabulary, manifest.dim)?;
         let mut sets: Vec<Option<Set>> = Vec::new();
         if config.semantic_branch().is_some() {
-            super::check_settings(config)?;
+            check_settings(config)?;
             sets.resize_with(1 + config.data.extra_sets().count(), || None);
             for plan in plan::sets(config)? {
                 let facts = check_views(config, &plan, &manifest)?;

@@ -14,7 +14,9 @@ use tch::{Device, Kind, Tensor};
 use super::{write::prepare_sharded, *};
 use crate::{
     collective::Single,
+    config::Config,
     data::{alternation::Alternation, detection_source::BrokenImages, loader::BatchSource as _},
+    error::{Error, Result},
     losses::criterion::StepKey,
     synth::SynthConfig,
     testing::{normal, small_run, small_set, write_set},

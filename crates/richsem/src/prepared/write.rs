@@ -9,7 +9,6 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    check_settings,
     manifest::{Manifest, SetFacts, TeacherFacts, VERSION, text_identity, vocabulary_identity},
     plan::{self, Pictures, SetPlan, ViewSource},
     read::{form, text_path, write_text},
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     collective::Single,
-    config::{Config, Precision},
+    config::{Config, prepared::check_settings},
     data::{
         batch::{Batch, Normalization},
         detection_source::BrokenImages,
@@ -125,7 +124,7 @@ pub(super) fn prepare_sharded(
     let teacher_config = needed.teacher.as_ref().unwrap_or(teacher_config);
 
     // As in training, so that the teacher computes in the same numbers.
-    torch_ext::set_tf32(config.train.precision != Precision::F32)?;
+    config.train.precision.apply()?;
     let teacher = teacher::open(teacher_config, &vocabulary, device)?;
     let sets: Vec<(SetPlan, Pictures, SetFacts)> = plan::sets(config)?
         .into_iter()

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::{run::Progress, thousands};
+use super::thousands;
 use crate::{
     config::{ClassHeadConfig, Config},
     data::sampler::SamplerConfig,
-    train::TrainRow,
+    train::{EvalRow, Position, TrainRow},
     vocabulary::{Frequency, Vocabulary},
 };
 
@@ -61,6 +61,17 @@ impl Facts {
     pub(crate) fn add_classes(&mut self, vocabulary: &Vocabulary) {
         self.add("classes", classes(vocabulary));
     }
+}
+
+/// What is known of a run besides its settings.
+pub(super) struct Progress<'a> {
+    pub(super) position: Option<Position>,
+    pub(super) train: Vec<&'a TrainRow>,
+    pub(super) best: Option<&'a EvalRow>,
+    pub(super) last: Option<&'a EvalRow>,
+    /// Trainable values, where a checkpoint tells.
+    pub(super) parameters: Option<usize>,
+    pub(super) vocabulary: Option<Vocabulary>,
 }
 
 /// Of a run.

@@ -16,7 +16,8 @@ use image::RgbImage;
 use crate::{Result, draw, error::write_atomically, evaluate::Summary};
 
 pub(crate) use facts::Facts;
-pub use run::{RunOptions, run};
+pub use pictures::RunOptions;
+pub use run::run;
 
 /// Everything a report shows. Sections without content are left out.
 #[derive(Debug, Clone)]

@@ -1,10 +1,10 @@
 //! Validation pictures, ground truth beside predictions: which ones, and how they are drawn.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use image::{RgbImage, imageops};
 
-use super::{Picture, run::RunOptions};
+use super::Picture;
 use crate::{
     boxes::Xyxy,
     config::SplitConfig,
@@ -31,6 +31,24 @@ const LARGEST_SCALE: f32 = 4.0;
 
 /// With more boxes than this a picture is hard to read.
 const MANY_BOXES: f64 = 12.0;
+
+/// What the reader chooses.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Validation pictures shown at most.
+    pub pictures: usize,
+    /// Least score of a prediction that is drawn, 0 to 1.
+    pub least_score: f32,
+    /// Folders of runs whose measurements stand beside this one's: the best, and, should that be another,
+    /// the one after as many epochs.
+    pub compare: Vec<PathBuf>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { pictures: 12, least_score: 0.3, compare: Vec::new() }
+    }
+}
 
 /// Draws up to `options.pictures` pictures of a set. Broken ones are noted, and the next in line
 /// take their places.

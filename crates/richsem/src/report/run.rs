@@ -1,47 +1,21 @@
 //! From a run's folder to what its report shows. Whatever the run lacks (a measurement, a
 //! checkpoint, pictures) is left out, and a note says so: an unfinished run has a report too.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tch::Device;
 
-use super::{NamedSummary, ReportData, Series, facts, percent, pictures, thousands};
+use super::{
+    NamedSummary, ReportData, RunOptions, Series,
+    facts::{self, Progress},
+    percent, pictures, thousands,
+};
 use crate::{
-    config::{Config, Precision},
+    config::Config,
     detector::Detector,
     error::{Error, Result, guarded},
     train::{EvalRow, MetricsRow, Position, RunFolder, TrainRow},
-    vocabulary::Vocabulary,
 };
-
-/// What the reader chooses.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// Validation pictures shown at most.
-    pub pictures: usize,
-    /// Least score of a prediction that is drawn, 0 to 1.
-    pub least_score: f32,
-    /// Folders of runs whose measurements stand beside this one's: the best, and, should that be another,
-    /// the one after as many epochs.
-    pub compare: Vec<PathBuf>,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self { pictures: 12, least_score: 0.3, compare: Vec::new() }
-    }
-}
-
-/// What is known of a run besides its settings.
-pub(super) struct Progress<'a> {
-    pub(super) position: Option<Position>,
-    pub(super) train: Vec<&'a TrainRow>,
-    pub(super) best: Option<&'a EvalRow>,
-    pub(super) last: Option<&'a EvalRow>,
-    /// Trainable values, where a checkpoint tells.
-    pub(super) parameters: Option<usize>,
-    pub(super) vocabulary: Option<Vocabulary>,
-}
 
 /// Gathers the report of a run: its best measurement, its curves, and pictures by its best
 /// checkpoint (the last one where none was measured), computed on `device`.
@@ -152,7 +126,6 @@ fn load(run: &RunFolder, device: Device) -> Result<Option<Detector>> {
     let Some(file) = files.iter().find(|file| file.is_file()) else { return Ok(None) };
     let detector = Detector::load(file, device)?;
     // As in training.
-    torch_ext::set_tf32(detector.config.train.precision != Precision::F32)?;
     Ok(Some(detector))
 }
 

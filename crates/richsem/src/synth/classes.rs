@@ -1,8 +1,11 @@
 //! The classes: every one is a texture, a colour and a shape, so that each shares two of its
 //! three attributes with others and must be told apart by the third.
 
-use super::{draw::Rgb, shapes::Shape};
+use super::shapes::Shape;
 use crate::random::{Random, Stream};
+
+/// Red, green, blue in [0, 1].
+pub(super) type Rgb = [f32; 3];
 
 /// How the inside of a shape is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

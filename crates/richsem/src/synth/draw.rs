@@ -1,12 +1,12 @@
 //! A float canvas and how one thing is painted on it, and what it covers.
 
-use super::{classes::Texture, shapes::Outline};
+use super::{
+    classes::{Rgb, Texture},
+    shapes::Outline,
+};
 use crate::random::Random;
 use image::RgbImage;
 use std::f32::consts::{PI, TAU};
-
-/// Red, green, blue in [0, 1].
-pub(super) type Rgb = [f32; 3];
 
 pub(super) fn mix(a: Rgb, b: Rgb, t: f32) -> Rgb {
     [0, 1, 2].map(|i| a[i] + (b[i] - a[i]) * t)

@@ -2,8 +2,8 @@
 //! object is left to see.
 
 use super::{
-    classes::{Class, Texture},
-    draw::{Canvas, Fill, Mask, Rgb, Thing, from_hsv, mix, range},
+    classes::{Class, Rgb, Texture},
+    draw::{Canvas, Fill, Mask, Thing, from_hsv, mix, range},
     shapes::Outline,
 };
 use crate::{boxes::Xywh, random::Random};

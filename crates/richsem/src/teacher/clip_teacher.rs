@@ -11,10 +11,9 @@ use super::{
 };
 use crate::{
     checkpoint_io::{checked_text_table, read_text_table},
-    config::Precision,
-    detector::autocast_kind,
     error::{Error, Result, guarded},
     models::{class_head::TextTable, parameters::ParameterStore},
+    precision::Precision,
     vocabulary::Vocabulary,
 };
 
@@ -106,7 +105,7 @@ impl ClipTeacher {
 
     /// In the teacher's precision, without autograd; tensors come back in f32 or as they are.
     fn frozen(&self, f: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        let kind = autocast_kind(self.precision);
+        let kind = self.precision.kind();
         guarded(|| torch_ext::no_grad(|| torch_ext::autocast(self.device, kind, f)))
     }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::clip::{Activation, PromptSet};
 use crate::{
     checkpoint_io::weight_names,
-    config::Precision,
     error::{Error, Result},
+    precision::Precision,
 };
 
 /// Where the vocabulary's embeddings come from.

@@ -8,8 +8,8 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 use crate::{
     checkpoint_io::safetensors,
-    config::Precision,
     data::{dataset::Dataset, image_io::Orientation, image_store::ImageStore, transforms},
+    precision::Precision,
     testing::{category, shared},
     vocabulary::Frequency,
 };

@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     checkpoint_io::{read_weights, safetensors},
-    config::Precision,
     models::{
         backbone::{BackboneConfig, Norm, Trunk},
         parameters::ParameterStore,
     },
+    precision::Precision,
 };
 
 fn fixture(name: &str) -> PathBuf {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     collective::Collective,
-    config::{Config, Precision},
+    config::Config,
     data::batch::{Batch, Normalization},
     detector::{Detector, SMALLER_NETWORK},
     error::{Error, Result, guarded},
@@ -91,7 +91,7 @@ impl Learner {
             }),
             _ => None,
         };
-        torch_ext::set_tf32(config.train.precision != Precision::F32)?;
+        config.train.precision.apply()?;
         let criterion = Criterion::new(config.loss.clone(), &vocabulary.image_counts());
         let text = labels.as_ref().map(LabelSource::text);
         let detector = Detector::new(&config.of_detector(), vocabulary, device, text)?;

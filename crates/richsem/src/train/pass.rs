@@ -3,13 +3,13 @@
 use tch::Tensor;
 
 use crate::{
-    config::Precision,
-    detector::{Detector, autocast_kind},
+    detector::Detector,
     error::Result,
     models::{
         denoising::DenoisingQueries,
         dino::{Input, TrainingTensors},
     },
+    precision::Precision,
 };
 
 /// A batch's images, and the denoising queries.
@@ -66,9 +66,7 @@ impl PassInput {
             few_tokens: self.few_tokens,
             ..Input::new(&self.images, &self.mask)
         };
-        torch_ext::autocast_of(detector.device(), autocast_kind(precision), buffers, || {
-            detector.model.training_tensors(&input)
-        })?
+        precision.run_with(detector.device(), buffers, || detector.model.training_tensors(&input))
     }
 
     /// As [`Self::run`] on other tensors, for a recording.

@@ -2,12 +2,12 @@
 
 use richsem::{
     collective::Single,
-    config::Precision,
     data::batch::Normalization,
     losses::{
         criterion::Decisions,
         distillation::{semantic_terms, target_boxes},
     },
+    precision::Precision,
     semantic_branch::{Objective, SemanticConfig, TargetBoxes},
     targets::Supervision,
     teacher::{ClipTeacher, SoftLabels, Teacher, VitLabels, clip},

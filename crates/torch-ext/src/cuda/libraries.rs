@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use crate::{Error, Result, ffi, version};
+use crate::version::{self, torch_folder};
+use crate::{Error, Result, ffi};
 
 /// Opens a library for the rest of the process, its symbols visible to all.
 fn open(name: &Path) -> Result<(), String> {
@@ -29,16 +30,6 @@ fn reason(error: &libloading::Error) -> String {
 pub(crate) fn driver_present() -> bool {
     static PRESENT: OnceLock<bool> = OnceLock::new();
     *PRESENT.get_or_init(|| open(Path::new("libcuda.so.1")).is_ok())
-}
-
-/// Folder that the running program loaded libtorch from.
-pub(crate) fn torch_folder() -> Option<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let library = maps.lines().find_map(|line| {
-        let path = line.get(line.find('/')?..)?;
-        path.ends_with("/libtorch_cpu.so").then(|| PathBuf::from(path))
-    })?;
-    Some(library.parent()?.to_owned())
 }
 
 /// Opens `libtorch_cuda.so`, once; libtorch then knows the CUDA device type.
@@ -166,14 +157,6 @@ fn find(folder: &Path, prefix: &str) -> Option<PathBuf> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn libtorch_is_found_in_the_running_program() {
-        // Something of libtorch must be called, or the linker drops it from the test.
-        assert!(tch::get_num_threads() > 0);
-        let folder = torch_folder().unwrap();
-        assert!(folder.join("libc10.so").exists(), "{}", folder.display());
-    }
 
     /// c10 keeps these settings for all devices, so that they can be set without a GPU; the shim looks
     /// whether they were taken.

@@ -5,42 +5,8 @@ use tch::Kind;
 
 use super::{
     arrays,
-    value::{Fault, Heap, Node, Source, Storage, StorageView, TensorRef, Value},
+    value::{Fault, Global, Heap, Node, Source, Storage, StorageView, TensorRef, Value},
 };
-
-/// What a global stands for.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Global {
-    /// A dictionary, of nothing or of a list of pairs.
-    Dict,
-    /// A dictionary: its argument makes missing values.
-    DefaultDict,
-    /// What its first argument is: a parameter its tensor, a set its list.
-    First,
-    /// `_rebuild_tensor`, `_rebuild_tensor_v2`: a tensor of a typed storage.
-    Tensor,
-    /// `_rebuild_tensor_v3`: a tensor that names its own kind.
-    TensorV3,
-    /// A tensor with attributes: a function and its arguments, attributes left aside.
-    FromType,
-    Storage(Kind),
-    UntypedStorage,
-    Dtype(Kind),
-    /// Text by its encoding: bytes, at protocol 2.
-    Encode,
-    /// `bytes`: none, at protocol 2, and otherwise without a use.
-    Bytes,
-    /// NumPy's: what the numbers of an array are, an array before its state, an array of a buffer, a
-    /// number.
-    ArrayDtype,
-    Array,
-    ArrayOfBuffer,
-    Scalar,
-    /// Something beside weights that checkpoints often hold; made into an object without a use.
-    Opaque,
-    /// A class of TorchScript.
-    Script,
-}
 
 /// What a global stands for; `script`: in an archive of TorchScript.
 pub(super) fn lookup(module: &str, name: &str, script: bool) -> Result<Global, Fault> {

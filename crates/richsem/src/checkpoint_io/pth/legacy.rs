@@ -7,8 +7,9 @@ use std::{fs::File, path::Path};
 
 use super::{
     pickle::{self, Input},
+    place::Place,
     value::{Fault, Heap, Node, Source, Value},
-    zip::{Place, big_endian},
+    zip::big_endian,
 };
 use crate::error::{Error, Result};
 

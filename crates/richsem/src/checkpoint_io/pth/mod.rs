@@ -15,6 +15,7 @@ mod legacy;
 mod names;
 mod npz;
 mod pickle;
+mod place;
 mod value;
 mod write;
 mod zip;
@@ -30,8 +31,8 @@ use tch::{Device, Kind, Tensor};
 
 pub use self::write::write;
 use self::{
+    place::Place,
     value::{Budget, Fault, Heap, Source, TensorRef, Value},
-    zip::Place,
 };
 use super::array;
 use crate::error::{Error, Result};

@@ -5,8 +5,8 @@ use rawzip::FileReader;
 
 use super::{
     arrays,
+    place::Place,
     value::{Fault, Heap, Node, Source, Value},
-    zip::Place,
 };
 use crate::checkpoint_io::{
     array::{Values, strides},

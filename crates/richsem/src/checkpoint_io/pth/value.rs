@@ -59,6 +59,40 @@ impl Budget {
     }
 }
 
+/// What a Python global stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Global {
+    /// A dictionary, of nothing or of a list of pairs.
+    Dict,
+    /// A dictionary: its argument makes missing values.
+    DefaultDict,
+    /// What its first argument is: a parameter its tensor, a set its list.
+    First,
+    /// `_rebuild_tensor`, `_rebuild_tensor_v2`: a tensor of a typed storage.
+    Tensor,
+    /// `_rebuild_tensor_v3`: a tensor that names its own kind.
+    TensorV3,
+    /// A tensor with attributes: a function and its arguments, attributes left aside.
+    FromType,
+    Storage(Kind),
+    UntypedStorage,
+    Dtype(Kind),
+    /// Text by its encoding: bytes, at protocol 2.
+    Encode,
+    /// `bytes`: none, at protocol 2, and otherwise without a use.
+    Bytes,
+    /// NumPy's: what the numbers of an array are, an array before its state, an array of a buffer, a
+    /// number.
+    ArrayDtype,
+    Array,
+    ArrayOfBuffer,
+    Scalar,
+    /// Something beside weights that checkpoints often hold; made into an object without a use.
+    Opaque,
+    /// A class of TorchScript.
+    Script,
+}
+
 /// A value on the pickle's stack or in a container.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value {
@@ -82,7 +116,7 @@ pub(super) enum Node {
     Items(Vec<Value>),
     /// In the file's order; of a key that comes twice the last value holds.
     Dict(Vec<(Value, Value)>),
-    Global(super::globals::Global),
+    Global(Global),
     Storage(StorageView),
     Tensor(Box<TensorRef>),
     /// What NumPy's numbers are: a code and an order of bytes.

@@ -2,84 +2,16 @@
 //! `data/KEY` for each storage, all in one folder. They are stored as they are; deflated ones,
 //! which other programs make of them, are read too, and so are NumPy's archives of arrays.
 
-use std::{collections::HashMap, fs::File, io::Read, path::Path};
+use std::{collections::HashMap, fs::File, path::Path};
 
-use flate2::{Crc, read::DeflateDecoder};
-use rawzip::{CompressionMethod, FileReader, RangeReader, ReaderAt as _, ZipArchive};
+use rawzip::{CompressionMethod, FileReader, ZipArchive};
 
 use super::{
     npz, pickle,
+    place::Place,
     value::{Budget, Fault, Heap, Node, Source, Value},
 };
 use crate::error::Result;
-
-/// Where in the file some bytes lie, inside it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    start: u64,
-    /// In the file.
-    packed: u64,
-    /// What they are when unpacked.
-    pub(super) bytes: u64,
-    deflated: bool,
-    crc: Option<u32>,
-    /// How many of the bytes precede what is meant.
-    skipped: u64,
-}
-
-impl Place {
-    pub(super) fn plain(start: u64, bytes: u64) -> Self {
-        Self { start, packed: bytes, bytes, deflated: false, crc: None, skipped: 0 }
-    }
-
-    /// The same bytes but for the first ones.
-    pub(super) fn behind(self, skipped: u64) -> Self {
-        Self { skipped, ..self }
-    }
-
-    /// The first of them, `most` or as many as there are; unchecked.
-    pub(super) fn head(&self, file: &FileReader, most: u64) -> Result<Vec<u8>, Fault> {
-        let packed = RangeReader::new(file, self.start..self.start + self.packed);
-        let mut bytes = Vec::new();
-        let read = match self.deflated {
-            true => DeflateDecoder::new(packed).take(most).read_to_end(&mut bytes),
-            false => packed.take(most).read_to_end(&mut bytes),
-        };
-        read.map_err(|e| Fault::from(format!("could not be read: {e}")))?;
-        Ok(bytes)
-    }
-
-    /// Reads them, and checks them where the file has a checksum. There are no more than the file
-    /// has, or than were charged for.
-    pub(super) fn read(&self, file: &FileReader) -> Result<Vec<u8>, Fault> {
-        let unreadable = |e: &dyn std::fmt::Display| Fault::from(format!("could not be read: {e}"));
-        let mut bytes = Vec::new();
-        if self.deflated {
-            let packed = RangeReader::new(file, self.start..self.start + self.packed);
-            // One more than it should be, to see what does not end.
-            let mut unpacked = DeflateDecoder::new(packed).take(self.bytes + 1);
-            bytes.reserve_exact(self.bytes as usize);
-            unpacked.read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
-        } else {
-            bytes.resize(self.bytes as usize, 0);
-            file.read_exact_at(&mut bytes, self.start).map_err(|e| unreadable(&e))?;
-        }
-        if bytes.len() as u64 != self.bytes {
-            let problem = format!("unpacks to other than the {} bytes it should have", self.bytes);
-            return Err(problem.into());
-        }
-        if let Some(expected) = self.crc {
-            let mut crc = Crc::new();
-            crc.update(&bytes);
-            if crc.sum() != expected {
-                let problem = format!("checksum {:08x}, expected {expected:08x}", crc.sum());
-                return Err(problem.into());
-            }
-        }
-        bytes.drain(..self.skipped as usize);
-        Ok(bytes)
-    }
-}
 
 /// Members of an archive.
 struct Members {

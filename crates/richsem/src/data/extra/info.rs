@@ -6,8 +6,8 @@ use std::{collections::HashMap, path::Path};
 use serde::Deserialize;
 
 use super::{
+    groups::{Groups, Names},
     mapping::SourceClass,
-    set::{Groups, Names},
 };
 use crate::{
     Error, Result,

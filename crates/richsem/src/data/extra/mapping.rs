@@ -8,9 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::report::some;
 use crate::{
     Error, Result,
+    error::first_few,
     vocabulary::{Category, ClassIndex, Vocabulary},
 };
 
@@ -328,7 +328,7 @@ impl Known {
                 _ => {
                     let all: Vec<String> =
                         words.map(|w| w.trim_start_matches('#').to_owned()).collect();
-                    format!("it has {}", some(all.into_iter()))
+                    format!("it has {}", first_few(all.into_iter()))
                 }
             };
             Error::invalid(path, key, problem).with_hint(hint)

@@ -5,6 +5,7 @@
 //! [`Order`] says which pictures a batch shows, an [`ExtraSource`] reads them and makes batches, of
 //! [`mosaic()`]s or of single pictures.
 
+mod groups;
 mod info;
 mod mapping;
 mod mosaic;

@@ -3,9 +3,10 @@
 
 use std::fmt;
 
-use super::set::Groups;
+use super::groups::Groups;
 use crate::{
     data::listing::PassedOver,
+    error::first_few,
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
@@ -64,14 +65,6 @@ impl ExtraReport {
     }
 }
 
-/// The first few of a list, and how many more there are.
-pub(super) fn some(names: impl ExactSizeIterator<Item = String>) -> String {
-    const SHOWN: usize = 10;
-    let more = names.len().saturating_sub(SHOWN);
-    let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
-}
-
 impl fmt::Display for ExtraReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [rare, common, frequent] = self.classes_by_frequency;
@@ -90,11 +83,11 @@ impl fmt::Display for ExtraReport {
                  {pictures} pictures: {}",
                 self.unmapped.len(),
                 self.source_classes,
-                some(self.unmapped.iter().map(|(name, count)| format!("{name} ({count})")))
+                first_few(self.unmapped.iter().map(|(name, count)| format!("{name} ({count})")))
             )?;
         }
         if !self.empty.is_empty() {
-            let names = some(self.empty.iter().cloned());
+            let names = first_few(self.empty.iter().cloned());
             write!(f, "\n  {} classes without pictures: {names}", self.empty.len())?;
         }
         if !self.passed_over.is_empty() {

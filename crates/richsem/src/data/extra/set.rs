@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     ExtraConfig, ExtraReport, MappingConfig,
+    groups::{Groups, Names},
     info::Info,
     mapping::{Mapper, SourceClass},
 };
@@ -15,52 +16,6 @@ use crate::{
     },
     vocabulary::{ClassIndex, Vocabulary},
 };
-
-/// Many short texts in one: a set can have 14 million pictures.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    text: String,
-    ends: Vec<usize>,
-}
-
-impl Names {
-    pub(super) fn push(&mut self, name: &str) {
-        self.text.push_str(name);
-        self.ends.push(self.text.len());
-    }
-
-    pub(super) fn get(&self, i: usize) -> &str {
-        let start = i.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.text[start..self.ends[i]]
-    }
-}
-
-/// Pictures with the same labels, and, where they lie in class folders, of the same folder.
-#[derive(Debug, Default)]
-pub(super) struct Groups {
-    /// What their names begin with.
-    prefixes: Vec<String>,
-    pub(super) labels: Vec<Vec<ClassIndex>>,
-    /// How many there are.
-    pub(super) pictures: Vec<usize>,
-    /// The group of each picture.
-    of: Vec<u32>,
-}
-
-impl Groups {
-    pub(super) fn add(&mut self, prefix: String, labels: Vec<ClassIndex>) -> u32 {
-        self.prefixes.push(prefix);
-        self.labels.push(labels);
-        self.pictures.push(0);
-        self.labels.len() as u32 - 1
-    }
-
-    /// The next picture is of that group.
-    pub(super) fn put(&mut self, group: u32) {
-        self.of.push(group);
-        self.pictures[group as usize] += 1;
-    }
-}
 
 /// One classification picture.
 #[derive(Debug, Clone, PartialEq, Eq)]

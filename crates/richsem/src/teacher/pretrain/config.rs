@@ -9,9 +9,10 @@ use super::super::clip::{
 };
 use crate::{
     bounds::{RATE, within},
-    config::{self, ParamGroups, Precision, TrainConfig},
+    config::{self, ParamGroups, TrainConfig},
     error::{Error, Result},
     models::backbone::{BackboneConfig, Norm, Trunk},
+    precision::Precision,
 };
 
 /// Everything that decides a pretraining, its pictures and captions aside. The defaults are a model

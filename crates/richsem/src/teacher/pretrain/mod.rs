@@ -26,8 +26,6 @@ use tch::{Device, Kind, Tensor};
 use super::clip::{Activation, Clip, ClipConfig, Hints, Tokenizer, Visual};
 use crate::{
     checkpoint_io::safetensors,
-    config::Precision,
-    detector::autocast_kind,
     error::{Error, Result, guarded, unless_stopped, write_atomically},
     models::{
         layers::l2_normalize,
@@ -114,7 +112,7 @@ pub fn pretrain(
     stop: &AtomicBool,
 ) -> Result<Pretrained> {
     settings.validate()?;
-    torch_ext::set_tf32(settings.train.precision != Precision::F32)?;
+    settings.train.precision.apply()?;
     let (train, held_out) = set.split(settings.data.held_out, settings.seed);
     let (tokens, cut) = set.tokens(settings.model.context_length as usize);
     let mut told = format!(
@@ -261,7 +259,7 @@ impl Run<'_> {
             unreachable!("`PretrainConfig::clip` asks for a ResNet");
         };
         let (pixels, boxes) = batch.upload(self.device)?;
-        let kind = autocast_kind(self.settings.train.precision);
+        let kind = self.settings.train.precision.kind();
         let features = torch_ext::autocast(self.device, kind, || {
             visual.embed_boxes(&visual.dense(&pixels, train)?, &boxes)
         })?;
@@ -283,7 +281,7 @@ impl Run<'_> {
             .collect();
         let ids = Tensor::f_from_slice(&ids)?.f_view([captions.len() as i64, longest as i64])?;
         let ids = ids.f_to_device(self.device)?;
-        let kind = autocast_kind(self.settings.train.precision);
+        let kind = self.settings.train.precision.kind();
         let features = torch_ext::autocast(self.device, kind, || encoder.forward(&ids));
         Ok(l2_normalize(&features.f_to_kind(Kind::Float)?))
     }

@@ -8,6 +8,7 @@ use image::RgbImage;
 use super::*;
 use crate::{
     data::dataset::Dataset,
+    precision::Precision,
     random::{Random, Stream},
     synth::SynthConfig,
     teacher::{

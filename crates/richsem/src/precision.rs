@@ -1,0 +1,59 @@
+//! What networks compute in. The one place where libtorch's state for it is set.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+
+/// Numbers that a network computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits throughout.
+    F32,
+    /// bf16 in convolutions and matrix products; boxes, cosines, matching and losses in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// The kind that autocast converts to; none where nothing is converted.
+    #[must_use]
+    pub fn kind(self) -> Option<Kind> {
+        match self {
+            Self::F32 => None,
+            Self::Bf16 => Some(Kind::BFloat16),
+        }
+    }
+
+    /// Has libtorch compute so in this process from now on: with [`Self::F32`] products are exact in f32 on a
+    /// GPU too, with [`Self::Bf16`] those that stay in f32 take TF32 there.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn apply(self) -> Result<()> {
+        Ok(torch_ext::set_tf32(self != Self::F32)?)
+    }
+
+    /// Runs a pass of a network in it, [`Self::apply`] included: so a detector gives the same numbers whoever
+    /// has loaded it.
+    ///
+    /// # Errors
+    /// What libtorch refuses; what `pass` returns.
+    pub fn run<T>(self, device: Device, pass: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.run_with(device, &[], pass)
+    }
+
+    /// As [`Self::run`], of a network whose parameters lie in these buffers: see [`torch_ext::autocast_of`].
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) fn run_with<T>(
+        self,
+        device: Device,
+        buffers: &[Tensor],
+        pass: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        self.apply()?;
+        torch_ext::autocast_of(device, self.kind(), buffers, pass)?
+    }
+}
