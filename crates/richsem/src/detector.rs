@@ -4,7 +4,7 @@
 use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::{
     checkpoint_io::{
@@ -22,7 +22,10 @@ use crate::{
         parameters::ParameterStore,
         postprocess::{ScoredBox, postprocess},
     },
-    recordings::{At, Recordings, Size, buckets::Plan},
+    recordings::{
+        At, Recordings, Size,
+        buckets::{BATCHES_EACH, Plan},
+    },
     stored_batch::StoredBatch,
     vocabulary::Vocabulary,
 };
@@ -227,7 +230,7 @@ impl Detector {
             let normalization = self.config.model.normalization();
             let (images, mask) = batch.normalize_to(self.device(), &normalization, size)?;
             if let At::New(_) = at {
-                self.record(&mut recordings, &of, size, [&images, &mask]);
+                self.record(&mut recordings, &of, size, [&images, &mask])?;
             }
             if at != At::Own
                 && let Some(replay) = recordings.replay(&of, size, &[&images, &mask])?
@@ -250,53 +253,38 @@ impl Detector {
         })
     }
 
-    /// Records passes for batches of these shapes, `[images, height, width]`, before they come: see
-    /// [`Plan`]. Nothing where nothing is recorded, or where padding would change results.
-    ///
-    /// # Errors
-    /// What libtorch refuses of a pass that is not recorded.
-    pub(crate) fn record_ahead(&self, shapes: &[[i64; 3]]) -> Result<()> {
-        let mut recordings = self.recordings.borrow_mut();
-        if !recordings.on() || self.config.model.dino.padding() != Padding::Masked {
-            return Ok(());
-        }
-        let example = |images: i64, [height, width]: Size| -> Result<[Tensor; 2]> {
-            let floats = (Kind::Float, self.device());
-            let maps = Tensor::f_zeros([images, height, width, 3], floats)?;
-            let mask = Tensor::f_zeros([images, height, width], (Kind::Bool, self.device()))?;
-            Ok([maps.f_permute([0, 3, 1, 2])?, mask])
-        };
-        let plan = Plan::new(shapes);
-        for (done, (images, size)) in plan.sizes.into_iter().enumerate() {
-            let of = [images, 0];
-            if recordings.has(&of, size) {
-                continue;
+    /// Has passes for batches of these shapes, `[images, height, width]`, recorded at few sizes, each when a
+    /// batch first needs it: see [`Plan`]. Nothing where nothing is recorded, where padding would change
+    /// results, and where there are too few batches to be worth it.
+    pub(crate) fn plan_recordings(&self, shapes: &[[i64; 3]]) {
+        let masked = self.config.model.dino.padding() == Padding::Masked;
+        if masked && shapes.len() >= BATCHES_EACH {
+            let mut recordings = self.recordings.borrow_mut();
+            for (images, size) in Plan::new(shapes).sizes {
+                let few_tokens = self.few_tokens([size.map(|side| side as u32)]);
+                recordings.plan(&[images, few_tokens.into()], size);
             }
-            guarded(|| {
-                if done == 0 {
-                    // Kernels are loaded and constants made by a pass that is not recorded.
-                    let [maps, mask] = example(images, [256, 256])?;
-                    self.infer_normalized(&Input {
-                        few_tokens: false,
-                        ..Input::new(&maps, &mask)
-                    })?;
-                }
-                let [maps, mask] = example(images, size)?;
-                self.record(&mut recordings, &of, size, [&maps, &mask]);
-                Ok(())
-            })?;
         }
-        recordings.at_once();
-        Ok(())
     }
 
-    fn record(&self, recordings: &mut Recordings, of: &[i64], size: Size, inputs: [&Tensor; 2]) {
+    fn record(
+        &self,
+        recordings: &mut Recordings,
+        of: &[i64],
+        size: Size,
+        inputs: [&Tensor; 2],
+    ) -> Result<()> {
         let few_tokens = of[1] != 0;
+        if recordings.is_empty() {
+            // Kernels are loaded and constants made by a pass that is not recorded.
+            self.infer_normalized(&Input { few_tokens, ..Input::new(inputs[0], inputs[1]) })?;
+        }
         recordings.record(of, size, &inputs, &[], |places| {
             let input = Input { few_tokens, ..Input::new(&places[0], &places[1]) };
             let InferenceOutput { pred_logits, pred_boxes } = self.infer_normalized(&input)?;
             Ok(vec![pred_logits, pred_boxes])
         });
+        Ok(())
     }
 
     /// Logits and boxes of a batch that was normalised elsewhere.

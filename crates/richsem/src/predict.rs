@@ -16,6 +16,9 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
+/// Batches whose sizes decide which passes are recorded.
+const SIZES_LOOKED_AT: u64 = 10_000;
+
 /// How pictures are read ahead.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadAhead {
@@ -49,11 +52,12 @@ pub fn detect_batches(
 ) -> Result<()> {
     let batches = source.batches()?;
     let source = Arc::new(source);
-    // The first images are read meanwhile.
     let mut loader =
         Loader::new(Arc::clone(&source) as _, 0..batches, ahead.workers, ahead.prefetch)?;
-    let shapes: Vec<_> = (0..batches).filter_map(|position| source.shape(position)).collect();
-    detector.record_ahead(&shapes)?;
+    let looked_at =
+        (0..batches.min(SIZES_LOOKED_AT)).map(|i| i * batches / batches.min(SIZES_LOOKED_AT));
+    let shapes: Vec<_> = looked_at.filter_map(|position| source.shape(position)).collect();
+    detector.plan_recordings(&shapes);
     let mut queued = None;
     loop {
         let next = match loader.next() {

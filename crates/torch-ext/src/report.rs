@@ -10,7 +10,8 @@ use tch::{Cuda, Kind};
 use crate::cuda::compile::{self, Program};
 use crate::cuda::{launch, libraries};
 use crate::{
-    Result, conv2d_relu, group_norm, layer_norm, linear, ms_deform_attn, roi_align, version,
+    Result, assign, conv2d_relu, detr_losses, group_norm, layer_norm, linear, ms_deform_attn,
+    roi_align, version,
 };
 
 /// What the engine finds on this machine.
@@ -229,6 +230,16 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
         name: format!("add_layer_norm {name}"),
         state: state(layer_norm::cuda::program(kind, kind, 256)),
     });
+    // As the decoder adds them.
+    let mixed = [("f32 + bf16", Kind::BFloat16), ("f32 + f16", Kind::Half)];
+    let layer_norm = layer_norm.chain(mixed.into_iter().map(|(name, other)| KernelReport {
+        name: format!("add_layer_norm {name}"),
+        state: state(layer_norm::cuda::program(Kind::Float, other, 256)),
+    }));
+    let losses = [("detr_losses", detr_losses::program()), ("assign", assign::program())];
+    let losses = losses
+        .into_iter()
+        .map(|(name, program)| KernelReport { name: name.to_owned(), state: state(Ok(program)) });
     let group_norm = kinds.into_iter().map(|(name, kind)| KernelReport {
         name: format!("group_norm {name}"),
         state: state(group_norm::cuda::program(kind, 256, 32)),
@@ -243,6 +254,7 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
         .chain(layer_norm)
         .chain(group_norm)
         .chain(conv2d_relu)
+        .chain(losses)
         .collect()
 }
 

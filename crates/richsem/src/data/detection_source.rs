@@ -30,8 +30,8 @@ pub struct ImageEntry {
     pub name: String,
     /// Its id in the annotation file.
     pub id: i64,
-    /// `[height, width]` by the annotation file; a picture of another size counts as broken, since
-    /// its boxes cannot fit. Unchecked if none.
+    /// `[height, width]` by the annotation file, or, without one, by the picture's head; a picture of
+    /// another size counts as broken, since its boxes cannot fit. Unchecked if none.
     pub size: Option<[u32; 2]>,
     /// `[T]` boxes in pixels of the file.
     pub boxes: Vec<Xyxy>,
@@ -56,11 +56,10 @@ impl ImageEntry {
             }
             return Ok(image);
         };
-        let problem =
-            format!("expected {w} x {h} pixels by the annotations, got {} x {}", got[1], got[0]);
+        let problem = format!("expected {w} x {h} pixels as listed, got {} x {}", got[1], got[0]);
         let hint = match orientation {
             _ if exif < 5 || [got[1], got[0]] != [h, w] => {
-                "the picture was resized or replaced after it was annotated"
+                "the picture was resized or replaced after it was annotated or listed"
             }
             Orientation::Exif => {
                 "this is its size before its EXIF orientation turns it, so the boxes were drawn on the \

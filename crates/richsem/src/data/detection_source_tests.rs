@@ -151,7 +151,7 @@ fn broken_images_are_named_replaced_and_counted() {
     for (text, expected) in batch.skipped.iter().zip([
         "1.png: image: expected JPEG, PNG",
         "3.png",
-        "expected 44 x 40 pixels by the annotations, got 44 x 56",
+        "expected 44 x 40 pixels as listed, got 44 x 56",
         "resized or replaced",
     ]) {
         assert!(text.contains(expected), "{text}");

@@ -108,8 +108,8 @@ struct Sums {
     boxes: Tensor,
 }
 
-/// The terms of a step while the numbers that the matching looks at are on their way to the host. What is
-/// queued before [`Self::finish`], the device works on while the host matches.
+/// The terms of a step before its matching. Where the host matches, the numbers that it looks at are on their
+/// way: what is queued before [`Self::finish`], the device works on meanwhile.
 pub struct PendingTerms<'a> {
     criterion: &'a Criterion,
     step: Step<'a>,
@@ -139,7 +139,8 @@ impl Criterion {
     /// weigh nothing.
     ///
     /// # Errors
-    /// Predictions that are not finite; what libtorch refuses.
+    /// Predictions that are not finite, where the host matches (elsewhere a term is then not finite); what
+    /// libtorch refuses.
     pub fn forward(
         &self,
         output: &TrainingOutput,
@@ -424,7 +425,8 @@ impl PendingTerms<'_> {
     /// The second half of [`Criterion::forward`]: waits, matches, and scores what was matched.
     ///
     /// # Errors
-    /// Predictions that are not finite; what libtorch refuses.
+    /// Predictions that are not finite, where the host matches (elsewhere a term is then not finite); what
+    /// libtorch refuses.
     pub fn finish(self) -> Result<(LossTerms, Decisions)> {
         let Self { criterion, step, supervision, collective, matching, classes, denoising } = self;
         let Step { output, targets, padded, matched } = &step;

@@ -92,13 +92,13 @@ pub fn semantic_terms(
         let before = first.len();
         let region = |image: i64| (term.layer as i64 * images + image) * queries + term.queries.0;
         if all_queries(config, term) {
+            let mut known = Vec::new();
             for image in 0..images {
-                let own = (0..term.queries.1).filter(|query| used(image, *query));
-                let own: Vec<i64> = own.collect();
-                query.push(index(&own));
-                pictures.resize(pictures.len() + own.len(), image);
-                first.resize(pictures.len(), region(image));
+                known.extend((0..term.queries.1).filter(|query| used(image, *query)));
+                pictures.resize(before + known.len(), image);
+                first.resize(before + known.len(), region(image));
             }
+            query.push(index(&known));
         } else {
             let matching = &term.supervised.matching;
             // A set's pairs are neighbours.

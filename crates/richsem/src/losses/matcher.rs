@@ -95,7 +95,7 @@ pub struct Matching {
     pub pairs: Vec<Pair>,
     /// The query of each, `[N]` i64, where the predictions are.
     pub query: Tensor,
-    /// Whether a query answers for boxes of several classes.
+    /// Whether a query answers for several boxes.
     pub shared: bool,
     /// `[S]` f32, NaN for a set whose costs were not finite, else zero; none where the host has looked.
     pub finite: Option<Tensor>,
@@ -107,10 +107,12 @@ impl Matching {
     pub fn new(pairs: &[[i64; 4]], device: Device) -> Self {
         let query: Vec<i64> = pairs.iter().map(|pair| pair[2]).collect();
         let pair = |&[set, image, _, target]: &[i64; 4]| Pair { set, image, target };
+        let mut queries: Vec<_> = pairs.iter().map(|pair| &pair[..3]).collect();
+        queries.sort_unstable();
         Self {
             pairs: pairs.iter().map(pair).collect(),
             query: torch_ext::upload(&Tensor::from_slice(&query), device),
-            shared: false,
+            shared: queries.windows(2).any(|two| two[0] == two[1]),
             finite: None,
         }
     }
@@ -295,11 +297,7 @@ impl PendingMatching {
                     let place = (set * counts.len() as i64 + image) * most as i64 + target;
                     [set, image, chosen[place as usize], target]
                 });
-                let pairs: Vec<_> = pairs.collect();
-                let mut queries: Vec<_> = pairs.iter().map(|pair| &pair[..3]).collect();
-                queries.sort_unstable();
-                let shared = queries.windows(2).any(|two| two[0] == two[1]);
-                Ok(Matching { shared, ..Matching::new(&pairs, device) })
+                Ok(Matching::new(&pairs.collect::<Vec<_>>(), device))
             }
         }
     }

@@ -54,7 +54,7 @@ pub(crate) fn buckets(sizes: &[Size], most: usize) -> Vec<Size> {
 /// Most recordings that are made before batches come: more take longer than they save in the first thousand.
 const AHEAD: usize = 40;
 /// Batches of a short row for each of them.
-const BATCHES_EACH: usize = 20;
+pub(crate) const BATCHES_EACH: usize = 20;
 /// Batches of as many images that are worth one.
 const FEWEST: usize = 3;
 

@@ -1,7 +1,7 @@
 //! Which passes of a network are recorded as CUDA graphs, and what they hold.
 //!
-//! A recording is for images of one size, and takes some 0.4 s: cuDNN plans each of its convolutions
-//! anew. Batches come in hundreds of sizes. Where padding changes nothing of a result
+//! A recording is for images of one size, and takes some 0.2 s: cuDNN plans convolutions anew for
+//! each. Batches come in hundreds of sizes. Where padding changes nothing of a result
 //! (`model.dino.padding = "masked"`) a batch is padded up to a size that was recorded, so that few
 //! recordings serve all: those of [`buckets`] first, and what [`Sizes`] adds to them.
 
@@ -83,9 +83,16 @@ impl Recordings {
         if self.on { self.sizes.at(of, size, self.more) } else { At::Own }
     }
 
-    /// Whether there is one of exactly these.
-    pub(crate) fn has(&self, of: &[i64], size: Size) -> bool {
-        self.kept.contains_key(&Key { of: of.to_vec(), size })
+    /// Has a size recorded when the first pass comes that it covers.
+    pub(crate) fn plan(&mut self, of: &[i64], size: Size) {
+        if self.on {
+            self.sizes.plan(Key { of: of.to_vec(), size });
+        }
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
     }
 
     /// From now on what no recording fits gets one at once.

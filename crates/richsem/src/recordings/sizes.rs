@@ -59,6 +59,8 @@ pub(super) struct Sizes {
     calls: u64,
     /// Passes without any recording that fits, before a size gets one.
     before: u32,
+    /// Those that are to be recorded when they are first needed.
+    planned: Vec<Key>,
 }
 
 /// A size without a recording of its own.
@@ -94,6 +96,13 @@ impl Sizes {
         if best == Some(size) || !more {
             return otherwise;
         }
+        let planned = self.planned.iter().filter(|key| fits(key)).map(|key| key.size);
+        let planned = planned.min_by(|a, b| area(*a).total_cmp(&area(*b)));
+        if let Some(planned) = planned
+            && best.is_none_or(|best| area(planned) < area(best))
+        {
+            return At::New(planned);
+        }
         // What else differs is rare: it takes the sizes that there are, or each batch would be alone.
         let others = self.kept.keys().map(|key| key.size).filter(|&kept| covers(kept, size));
         let others = others.min_by(|a, b| area(*a).total_cmp(&area(*b)));
@@ -110,6 +119,13 @@ impl Sizes {
         otherwise
     }
 
+    /// A size is to be recorded when the first pass comes that it covers.
+    pub(super) fn plan(&mut self, key: Key) {
+        if !self.kept.contains_key(&key) && !self.planned.contains(&key) {
+            self.planned.push(key);
+        }
+    }
+
     /// From now on a size that no recording covers gets one at once, where all else is as for one that there is:
     /// a pass that is not recorded takes memory of its own, beside that of the recordings.
     pub(super) fn at_once(&mut self) {
@@ -119,6 +135,7 @@ impl Sizes {
     /// There is a recording now.
     pub(super) fn add(&mut self, key: Key) {
         self.calls += 1;
+        self.planned.retain(|planned| *planned != key);
         self.kept.insert(key, self.calls);
     }
 
@@ -181,6 +198,24 @@ mod tests {
             assert_eq!(sizes.at(&[2], [64, 96], true), expected);
             assert_eq!(sizes.at(&[2], [160, 32], true), At::Own);
         }
+    }
+
+    #[test]
+    fn what_is_planned_is_recorded_when_it_is_first_needed() {
+        let mut sizes = Sizes::new(true);
+        let plan = |sizes: &mut Sizes, size| sizes.plan(Key { of: vec![2], size });
+        plan(&mut sizes, [128, 128]);
+        plan(&mut sizes, [96, 128]);
+        assert_eq!(sizes.at(&[2], [64, 64], true), At::New([96, 128]));
+        // Not where there may be no more, nor for other inputs.
+        assert_eq!(sizes.at(&[2], [64, 64], false), At::Own);
+        assert_eq!(sizes.at(&[3], [64, 64], true), At::Own);
+        add(&mut sizes, [96, 128]);
+        assert_eq!(sizes.at(&[2], [64, 64], true), At::Kept([96, 128]));
+        assert_eq!(sizes.at(&[2], [128, 64], true), At::New([128, 128]));
+        add(&mut sizes, [128, 128]);
+        plan(&mut sizes, [128, 128]);
+        assert_eq!(sizes.at(&[2], [128, 64], true), At::Kept([128, 128]));
     }
 
     #[test]

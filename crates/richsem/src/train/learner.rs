@@ -175,12 +175,12 @@ impl Learner {
         prepared.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
     }
 
-    /// Adds a batch's gradients, over `accumulate`, to those there are. All of it is queued, but for the
-    /// matching: the device is still at work when this returns.
+    /// Adds a batch's gradients, over `accumulate`, to those there are. All of it is queued, but for a matching
+    /// that the host has to decide: the device is still at work when this returns.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] of the matching, the gradients are then not to be used and `trace` says how
-    /// far it came; what libtorch refuses.
+    /// [`Error::NonFinite`] of a matching that the host decided, the gradients are then not to be used and
+    /// `trace` says how far it came; what libtorch refuses.
     pub fn start(
         &self,
         batch: &Batch,

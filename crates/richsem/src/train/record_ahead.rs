@@ -56,9 +56,10 @@ impl Learner {
                 // Kernels are loaded and constants made by a pass that is not recorded.
                 guarded(|| self.warm_up(images))?;
             }
-            let of = recorded_with(images as usize, input.denoising.as_ref(), false);
+            let of = recorded_with(images as usize, input.denoising.as_ref(), input.few_tokens);
             self.record(&mut recordings, &of, [height, width], &input);
-            guarded(|| self.ask_teacher(&input.images))?;
+            // Where it fails, a step on images of that size says so, if there is one.
+            let _ = guarded(|| self.ask_teacher(&input.images));
             if each(done + 1, sizes.len()).is_break() {
                 return Ok(None);
             }
@@ -69,8 +70,8 @@ impl Learner {
         }))
     }
 
-    /// Records the network's pass and its backward pass. What lies between them is not: the matching is
-    /// decided on the host, and how many boxes there are changes from batch to batch.
+    /// Records the network's pass and its backward pass. What lies between them is not: how many boxes there
+    /// are changes from batch to batch.
     pub(super) fn record(
         &self,
         recordings: &mut Recordings,
@@ -110,7 +111,7 @@ impl Learner {
             images: Tensor::f_zeros([images, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
             mask: Tensor::f_zeros([images, height, width], (Kind::Bool, device))?,
             denoising,
-            few_tokens: false,
+            few_tokens: self.model.detector.few_tokens([[height as u32, width as u32]]),
         })
     }
 

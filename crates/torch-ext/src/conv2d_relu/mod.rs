@@ -36,14 +36,14 @@ pub struct Conv2dRelu<'a> {
 /// `relu(conv2d(x, weight) [· scale] + shift [+ residual])`, zero `outside`. Under autocast it computes in
 /// autocast's kind, and the gradient of an f32 weight is f32.
 ///
-/// On CUDA maps have channels last in memory (others are copied first), and cuDNN's ReLU may make a NaN
+/// On CUDA maps have channels last in memory (others are copied first), and a kernel's ReLU may make a NaN
 /// zero, where libtorch's own keeps it; elsewhere [`conv2d_relu_naive`].
 ///
 /// # Shapes
 /// `x` `[B, in, H, W]` → `[B, out, H', W']`
 ///
 /// # Errors
-/// When shapes, kinds or devices disagree; what cuDNN refuses.
+/// When shapes, kinds or devices disagree; what cuDNN or cuBLASLt refuses.
 pub fn conv2d_relu(x: &Tensor, op: &Conv2dRelu) -> Result<Tensor> {
     let size = check(x, op)?;
     let Conv2dRelu { weight, scale, shift, residual, outside, stride, padding } = *op;

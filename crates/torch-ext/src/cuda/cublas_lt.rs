@@ -28,6 +28,10 @@ const DESC_BIAS_POINTER: c_int = 8;
 const EPILOGUE_RELU_BIAS: c_int = 6;
 const OP_T: c_int = 1;
 const PREF_MAX_WORKSPACE_BYTES: c_int = 1;
+const PREF_REDUCTION_SCHEME_MASK: c_int = 3;
+/// Parts of a sum are added up in f32 alone; by default they may be in the result's 16 bits.
+const REDUCTION_COMPUTE_TYPE: u32 = 2;
+const NOT_SUPPORTED: Status = 15;
 /// Of A, B, C and D.
 const PREF_MIN_ALIGNMENT_BYTES: [c_int; 4] = [5, 6, 7, 8];
 
@@ -181,6 +185,7 @@ impl Plan {
         // SAFETY: attributes of these types; the values are copied.
         unsafe {
             attribute(f.pref_set, &pref, PREF_MAX_WORKSPACE_BYTES, &WORKSPACE)?;
+            attribute(f.pref_set, &pref, PREF_REDUCTION_SCHEME_MASK, &REDUCTION_COMPUTE_TYPE)?;
             for of_matrix in PREF_MIN_ALIGNMENT_BYTES {
                 attribute(f.pref_set, &pref, of_matrix, &ALIGNMENT)?;
             }
@@ -204,6 +209,9 @@ impl Plan {
                 &raw mut count,
             )
         };
+        if status != NOT_SUPPORTED {
+            check(status, "choosing a kernel")?;
+        }
         let there = status == 0 && count > 0 && found.state == 0;
         Ok(there.then_some(Chosen { algorithm: found.algorithm, workspace: found.workspace }))
     }
@@ -309,4 +317,36 @@ pub(crate) fn relu_product(
         "a product",
     )?;
     Ok(Some(result))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::DeviceChoice;
+
+    /// Where it has none, others compute instead, and nothing but the time would tell.
+    #[test]
+    fn there_are_kernels_for_usual_shapes() {
+        let Ok(device) = DeviceChoice::Cuda(None).resolve() else {
+            println!("skipped, there is no CUDA device");
+            return;
+        };
+        for kind in [Kind::BFloat16, Kind::Half] {
+            for [n, k, m] in [[700, 64, 256], [30_400, 512, 128], [2208, 256, 2048], [1, 8, 8]] {
+                let random = |size: &[i64]| Tensor::rand(size, (Kind::Float, device)).to_kind(kind);
+                let (x, weight, bias) = (random(&[n, k]), random(&[m, k]), random(&[m]));
+                for residual in [None, Some(random(&[n, m]))] {
+                    let y = relu_product(&x, &weight, &bias, residual.as_ref()).unwrap().unwrap();
+                    let float = |x: &Tensor| x.to_kind(Kind::Float);
+                    let mut expected = float(&x).matmul(&float(&weight).tr()) + float(&bias);
+                    if let Some(residual) = &residual {
+                        expected += float(residual);
+                    }
+                    let apart = ((float(&y) - &expected) / &expected).abs().max();
+                    assert!(apart.double_value(&[]) < 1e-2, "{n} × {k} × {m}: {apart:?}");
+                }
+            }
+        }
+    }
 }

@@ -284,6 +284,9 @@ fn claim(x: &Tensor, graph: &Arc<Graph>) -> Result<Tensor> {
         // SAFETY: from `Arc::into_raw` below, and released once.
         drop(unsafe { Arc::from_raw(owner.cast::<Graph>()) });
     }
+    if x.numel() == 0 {
+        return Ok(x.detach());
+    }
     let result = Tensor::new();
     let owner = Arc::into_raw(Arc::clone(graph)).cast_mut().cast();
     // SAFETY: live tensors, of which the shim fills the second; a pool's memory stays mapped while it has a
