@@ -116,6 +116,8 @@ pub fn read_for(path: &Path, names: Names) -> Result<Found> {
 fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
     let mut found = Found::default();
     let mut classes: HashMap<(String, CategoryId), CategoryId> = HashMap::new();
+    // The name that each image goes by; records without one, and those whose name and id agree.
+    let (mut called, mut unnamed, mut agreed) = (HashMap::<i64, String>::new(), 0, 0);
     let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
     stream.open(&FORM)?;
     stream.records("", |batch| {
@@ -124,14 +126,33 @@ fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
             let given = image_id.map(|id| id.0);
             let image_id = match (names, file_name) {
                 (Some(names), Some(name)) => {
-                    Some(names.images.id_of(&name, given).map_err(|problem| {
-                        Error::invalid(path, format!("[{i}].file_name"), problem).with_hint(
-                        "pass the annotation file of these very images (--annotations), or take \
-                         file_name out of the records so that image_id counts",
-                    )
-                    })?)
+                    let field = || format!("[{i}].file_name");
+                    let id = names.images.id_of(&name, given).map_err(|problem| {
+                        Error::invalid(path, field(), problem).with_hint(
+                            "pass the annotation file of these very images (--annotations), or take \
+                             file_name out of the records so that image_id counts",
+                        )
+                    })?;
+                    match called.get(&id) {
+                        Some(before) if *before != name => {
+                            let problem =
+                                format!("`{before}` and `{name}` would both be image {id}");
+                            return Err(Error::invalid(path, field(), problem).with_hint(
+                                "one of the two is another image: leave its detections out, or write into \
+                                 file_name what tells them apart, as the annotation file has it",
+                            ));
+                        }
+                        Some(_) => {}
+                        None => drop(called.insert(id, name)),
+                    }
+                    agreed += usize::from(given == Some(id));
+                    Some(id)
                 }
-                _ => given,
+                (Some(_), None) => {
+                    unnamed += 1;
+                    given
+                }
+                (None, _) => given,
             };
             let Some(image_id) = image_id else {
                 let problem = "missing; expected an integer";
@@ -167,6 +188,16 @@ fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
         })
     })?;
     stream.end()?;
+    if found.renumbered > 0 && agreed == 0 && unnamed > 0 {
+        let problem = format!(
+            "missing in {unnamed} records, whose image_id cannot be relied on: that of all {} others is of another \
+             image than their file_name",
+            found.renumbered
+        );
+        return Err(Error::invalid(path, "file_name", problem).with_hint(
+            "write file_name into every record, or take it out of all so that image_id counts",
+        ));
+    }
     Ok(found)
 }
 

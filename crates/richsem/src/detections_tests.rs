@@ -207,6 +207,34 @@ fn names_are_followed() {
     }
 }
 
+/// Names that cannot all be right, and ids that are shown to be wrong, are not measured by.
+#[test]
+fn names_and_ids_that_contradict_each_other_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dets.json");
+    let ids = ImageNames::new([("val/a.jpg", 12), ("val/b.jpg", 7)]);
+    let read = |records: &[(i64, &str)]| {
+        let records = records.iter().map(|(id, name)| {
+            let name =
+                if name.is_empty() { String::new() } else { format!(r#","file_name":"{name}""#) };
+            format!(r#"{{"image_id":{id}{name},"category_id":2,"bbox":[1,2,3,4],"score":0.5}}"#)
+        });
+        let records: Vec<String> = records.collect();
+        fs_err::write(&path, format!("[{}]", records.join(","))).unwrap();
+        read_for(&path, Names { images: &ids, classes: &Vocabulary::new(Vec::new()) })
+            .map(|found| found.detections.len())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&[(1, "val/a.jpg"), (1, "val/a.jpg"), (2, "b.jpg")]), Ok(3));
+    let message = read(&[(1, "val/a.jpg"), (3, "a.jpg")]).unwrap_err();
+    let expected = "[1].file_name: `val/a.jpg` and `a.jpg` would both be image 12";
+    assert!(message.contains(expected), "{message}");
+    let message = read(&[(1, "val/a.jpg"), (7, "")]).unwrap_err();
+    assert!(message.contains("file_name: missing in 1 records"), "{message}");
+    // Where some ids are right, those without a name may be.
+    assert_eq!(read(&[(1, "val/a.jpg"), (7, "val/b.jpg"), (7, "")]), Ok(3));
+}
+
 #[test]
 fn a_class_is_the_one_that_is_named() {
     let folder = tempfile::tempdir().unwrap();

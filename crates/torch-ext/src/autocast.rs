@@ -69,7 +69,7 @@ impl Drop for Converted {
     }
 }
 
-/// As [`autocast`], and what of the f32 `buffers` lies in the weights of [`crate::linear`] is converted with
+/// As [`autocast`], and what of the f32 `buffers` lies in the weights of [`crate::linear()`] is converted with
 /// the whole buffer, once: a detector has some two hundred of them, and a kernel for each is mostly waiting.
 /// (Other operations convert for themselves.) The buffers must not change inside.
 ///

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Another run to compare with; may be given many times
     #[arg(long, value_name = "RUN")]
     compare: Vec<PathBuf>,
+    /// A sentence to stand at the top; may be given many times
+    #[arg(long, value_name = "TEXT")]
+    note: Vec<String>,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -53,6 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         pictures: args.pictures.into(),
         least_score: args.conf,
         compare: args.compare.clone(),
+        notes: args.note.clone(),
     };
     let device = args.device.resolve()?;
     write(&run, &options, device, &file)?;

@@ -34,6 +34,9 @@ impl Values {
             _ if code.starts_with(['f', 'i', 'u', 'c']) => {
                 return Self::Unread(format!("{order}{code}").chars().take(16).collect());
             }
+            // What `ml_dtypes` adds to NumPy is bytes without a meaning once it is saved.
+            "V2" => return Self::Unread("V2 (bfloat16?)".to_owned()),
+            "V1" => return Self::Unread("V1 (float8?)".to_owned()),
             _ => return Self::Others,
         };
         Self::Numbers { kind, swapped: order == '>' && kind.elt_size_in_bytes() > 1 }
@@ -78,6 +81,7 @@ mod tests {
             ('<', "U3", Values::Others),
             ('|', "O8", Values::Others),
             ('|', "V12", Values::Others),
+            ('|', "V2", Values::Unread("V2 (bfloat16?)".to_owned())),
             ('<', "", Values::Others),
         ] {
             assert_eq!(Values::of(order, code), expected, "{order}{code}");

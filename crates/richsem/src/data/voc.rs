@@ -424,8 +424,10 @@ fn written(object: &Object) -> [f64; 4] {
 /// on is counted.
 ///
 /// Programs exchange width and height in the XML; so does whoever turns the picture later. Where the
-/// boxes lie in the picture as it is, it was the program. Otherwise the XML's size is kept, so that the
-/// picture is refused when it is read, and not trained on with boxes that are elsewhere.
+/// boxes lie in the picture as it is, and not in a turned one, it was the program; where in both, nothing
+/// tells. Otherwise the XML's size is kept, so that the picture is refused when it is read, and not trained
+/// on with boxes that are elsewhere. So it is where
+/// the XML has the size of the pixels as stored, and the boxes nearly lie in it.
 fn frame(
     path: &Path,
     stem: &str,
@@ -446,16 +448,20 @@ fn frame(
     if own == said {
         return Ok(said);
     }
-    let fits = |(width, height): (u32, u32)| {
+    // Boxes that end a little beyond are usual.
+    let fits = |(width, height): (u32, u32), slack: f64| {
         let within = |object: &Object| {
             let [x, y, w, h] = written(object);
-            x + w <= f64::from(width) && y + h <= f64::from(height)
+            let most = |side: u32| f64::from(side) + (f64::from(side) * slack).ceil();
+            x + w <= most(width) && y + h <= most(height)
         };
         annotated.objects.iter().all(within)
     };
     let stored = size(Orientation::Stored).is_ok_and(|stored| stored == said);
-    if own == (said.1, said.0) && fits(own) && !(stored && fits(said)) {
-        report.swapped_sizes.add(stem);
+    if own == (said.1, said.0) && fits(own, 0.0) && !(stored && fits(said, 0.05)) {
+        let unclear = fits(said, 0.0);
+        let swapped = if unclear { &mut report.unclear_sizes } else { &mut report.swapped_sizes };
+        swapped.add(stem);
         return Ok(own);
     }
     let kept = if stored { &mut report.stored_frames } else { &mut report.other_sizes };

@@ -42,11 +42,13 @@ pub struct RunOptions {
     /// Folders of runs whose measurements stand beside this one's: the best, and, should that be another,
     /// the one after as many epochs.
     pub compare: Vec<PathBuf>,
+    /// What is to be said at the top.
+    pub notes: Vec<String>,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { pictures: 12, least_score: 0.3, compare: Vec::new() }
+        Self { pictures: 12, least_score: 0.3, compare: Vec::new(), notes: Vec::new() }
     }
 }
 

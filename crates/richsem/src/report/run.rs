@@ -59,7 +59,7 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
         None => title.clone(),
     };
 
-    let mut notes = Vec::new();
+    let mut notes = options.notes.clone();
     note_state(&config, &progress, !others.is_empty(), &mut notes);
     let mut pictures = Vec::new();
     match guarded(|| load(run, device)) {

@@ -54,6 +54,23 @@ fn every_way_of_numpys_is_read_bit_by_bit() {
     assert_eq!(checkpoint.state_dict(Some("model")).unwrap().len(), expected.len());
 }
 
+/// What is below a usual key are weights, whoever made them, and two models of the same names are two.
+#[test]
+fn arrays_beside_pytorchs_tensors_are_weights_too() {
+    let tensors = read_weights(&fixture("beside.pth")).unwrap();
+    assert_eq!(tensors, BTreeMap::from([("w".into(), Tensor::from_slice(&[1f32, 2.0]))]));
+    let message = read_weights(&fixture("mixed.pth")).unwrap_err().to_string();
+    assert!(
+        message.contains("two models of the same names: at `state_dict` and at `model`"),
+        "{message}"
+    );
+    let mixed = pth::Checkpoint::load(&fixture("mixed.pth")).unwrap();
+    for (key, first) in [("state_dict", 1.0), ("model", 3.0)] {
+        let tensors = mixed.state_dict(Some(key)).unwrap();
+        assert_eq!(tensors["w"].double_value(&[0]), first, "{key}");
+    }
+}
+
 #[test]
 fn arrays_that_cannot_be_tensors_are_named() {
     for file in ["unread.npz", "unread.pkl"] {

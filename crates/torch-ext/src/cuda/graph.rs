@@ -281,8 +281,9 @@ fn place(x: &Tensor) -> Result<Tensor> {
 /// The memory of a tensor of a pool, which `graph` keeps for as long as this is used.
 fn claim(x: &Tensor, graph: &Arc<Graph>) -> Result<Tensor> {
     extern "C" fn release(owner: *mut c_void) {
-        // SAFETY: from `Arc::into_raw` below, and released once.
-        drop(unsafe { Arc::from_raw(owner.cast::<Graph>()) });
+        // No panic passes C++. SAFETY: from `Arc::into_raw` below, and released once.
+        let owner = unsafe { Arc::from_raw(owner.cast::<Graph>()) };
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(owner)));
     }
     if x.numel() == 0 {
         return Ok(x.detach());

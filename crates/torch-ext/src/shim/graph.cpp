@@ -185,9 +185,9 @@ char* ext_claim(
     void* owner,
     void (*release)(void*),
     at::Tensor* result) noexcept {
-  // The owner is released whatever happens.
-  const std::shared_ptr<void> claim(owner, release);
   return guarded([&] {
+    // Releases the owner where it cannot be made, too.
+    const std::shared_ptr<void> claim(owner, release);
     *result = at::from_blob(
         like->data_ptr(),
         like->sizes(),

@@ -102,8 +102,8 @@ impl Checkpoint {
     /// `module`, also one within another. A running average (`ema_model`) is read only if it is asked for. Names are those of
     /// the file, with the prefixes of wrappers.
     ///
-    /// NumPy's arrays are tensors among them. Where the file has PyTorch's, these alone say where the
-    /// state dict is, and single numbers of NumPy's are none; otherwise those are the weights.
+    /// NumPy's arrays are tensors among them, but for single numbers. Where the file has PyTorch's tensors too,
+    /// arrays at its top do not make a state dict of the whole file.
     ///
     /// Names that share all of a storage share it here too; a part of a storage is copied.
     ///

@@ -149,21 +149,20 @@ pub(super) fn at(heap: &Heap, root: Value, key: &str) -> Result<Value, Fault> {
 
 /// The state dict, where such are usually.
 pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
-    let arrays_alone = heap.arrays_alone();
-    // Beside PyTorch's tensors, arrays do not say where the weights are.
-    let is_weight = |value: Value| match heap.node(value) {
+    let is_weight = |value: Value, arrays: bool| match heap.node(value) {
         Some(Node::Tensor(tensor)) => match heap.storages[tensor.storage as usize].source {
             Source::File(_) => true,
-            Source::Member | Source::Array(_) => arrays_alone,
+            Source::Member | Source::Array(_) => arrays,
             Source::Scalar(_) => false,
         },
-        Some(Node::Unread(_)) => arrays_alone,
+        Some(Node::Unread(_)) => arrays,
         _ => false,
     };
-    let holds_tensors = |value: Value| match heap.node(value) {
-        Some(Node::Dict(items)) => items.iter().any(|&(_, value)| is_weight(value)),
+    let holds = |value: Value, arrays: bool| match heap.node(value) {
+        Some(Node::Dict(items)) => items.iter().any(|&(_, value)| is_weight(value, arrays)),
         _ => false,
     };
+    let holds_tensors = |value: Value| holds(value, true);
     if let Some(Node::Object { script: true, .. }) = heap.node(root) {
         return Ok(root);
     }
@@ -199,7 +198,8 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
         }
         return Ok(*one);
     }
-    let root_itself = Some(root).filter(|&value| holds_tensors(value));
+    // At the top, arrays beside PyTorch's tensors are a history of losses, or the like.
+    let root_itself = Some(root).filter(|&value| holds(value, heap.arrays_alone()));
     root_itself.ok_or_else(|| {
         let problem = format!("not in any of the usual places; the file has {}", keys(heap, root));
         let values = |value: Value| match heap.node(value) {

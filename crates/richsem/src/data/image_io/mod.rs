@@ -155,6 +155,23 @@ impl std::fmt::Display for Format {
     }
 }
 
+/// Kinds of images that are known by their first bytes and not read.
+fn unread(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if brand.len() >= 4 => match &brand[..4] {
+            b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"mif1" | b"msf1" => Some("HEIC"),
+            _ => Some("a video or another file in MP4's container"),
+        },
+        [0, 0, 0, 0x0C, b'j', b'P', b' ', b' ', ..] | [0xFF, 0x4F, 0xFF, 0x51, ..] => {
+            Some("JPEG 2000")
+        }
+        [0xFF, 0x0A, ..] | [0, 0, 0, 0x0C, b'J', b'X', b'L', b' ', ..] => Some("JPEG XL"),
+        [b'8', b'B', b'P', b'S', ..] => Some("a Photoshop document"),
+        [b'%', b'P', b'D', b'F', ..] => Some("a PDF"),
+        _ => None,
+    }
+}
+
 impl Format {
     /// Enough of a file's start to recognise it, and to name what it is instead.
     const LONGEST_MAGIC: u64 = 64;
@@ -179,6 +196,11 @@ impl Format {
                 Ok(format) if format.reading_enabled() => Ok(Self::Other(format)),
                 Ok(other) => invalid(
                     &format!("{other:?}"),
+                    "convert it, as with `magick FILE FILE.png`, and name the new file in the \
+                     annotations",
+                ),
+                Err(_) if unread(bytes).is_some() => invalid(
+                    unread(bytes).unwrap_or_default(),
                     "convert it, as with `magick FILE FILE.png`, and name the new file in the \
                      annotations",
                 ),

@@ -375,11 +375,14 @@ fn truncated_png_is_an_error() {
 
 #[test]
 fn what_is_not_a_picture_is_named() {
-    let cases: [(&[u8], &str); 6] = [
+    let cases: [(&[u8], &str); 9] = [
         (b"", "an empty file"),
         (b"<!DOCTYPE html>", "HTML"),
         (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
-        (b"8BPS\0\x01", "38 42 50 53"),
+        (b"8BPS\0\x01", "a Photoshop document"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "got HEIC"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "got JPEG 2000"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
         (b"DDS \x7c\0\0\0", "Dds"),
         (b"hello", "68 65 6c 6c 6f"),
     ];

@@ -59,6 +59,8 @@ pub struct ConversionReport {
     /// Annotations whose width and height are the picture's height and width, and whose boxes lie in
     /// the picture: its own size is taken.
     pub swapped_sizes: Named,
+    /// The same where the boxes would lie in the XML's size, too: its own size is taken.
+    pub unclear_sizes: Named,
     /// Annotations that have the size of a picture's pixels as they are stored, before its EXIF
     /// orientation turns them: so is the frame of their boxes.
     pub stored_frames: Named,
@@ -149,6 +151,15 @@ impl ConversionReport {
                  \"stored\", and pass --orientation stored to eval and predict{}",
                 self.stored_frames.count,
                 self.stored_frames.shown()
+            ));
+        }
+        if self.unclear_sizes.count > 0 {
+            warnings.push(format!(
+                "{} sizes have width and height exchanged in the XML, and the boxes fit both ways; the pictures' \
+                 are taken. If these pictures were turned after they were annotated, their boxes are elsewhere: \
+                 look at some (`richsem report`, or a viewer){}",
+                self.unclear_sizes.count,
+                self.unclear_sizes.shown()
             ));
         }
         if self.other_sizes.count > 0 {

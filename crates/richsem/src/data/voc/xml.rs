@@ -43,11 +43,11 @@ pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Annotated> {
         None => Ok(0),
         Some(text) => match text.parse::<f64>() {
             Ok(v) if v.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&v) => Ok(v as u32),
-            _ => Err(wrong(file, format!("size.{name}"), "a number of pixels", text)),
+            _ => Err(wrong(file, format!("size.{name}"), "a number of pixels", &text)),
         },
     };
     Ok(Annotated {
-        file_name: text_of(root, "filename").map(str::to_owned),
+        file_name: text_of(root, "filename"),
         size: (side("width")?, side("height")?),
         objects: root
             .children()
@@ -78,14 +78,14 @@ fn object(file: &Path, index: usize, node: Node<'_, '_>) -> Result<Object> {
             .parse()
             .ok()
             .filter(|v: &f64| v.is_finite())
-            .ok_or_else(|| wrong(file, at(&field), "a finite number", text))?;
+            .ok_or_else(|| wrong(file, at(&field), "a finite number", &text))?;
     }
-    let difficult = match text_of(node, "difficult") {
+    let difficult = match text_of(node, "difficult").as_deref() {
         None | Some("0" | "false" | "Unspecified") => false,
         Some("1" | "true") => true,
         Some(text) => return Err(wrong(file, at("difficult"), "0 or 1", text)),
     };
-    Ok(Object { name: name.to_owned(), corners, difficult })
+    Ok(Object { name, corners, difficult })
 }
 
 /// The text in the encoding that it has by its byte order mark, or else says it has; UTF-8 where it says
@@ -151,7 +151,8 @@ fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
     node.children().find(|n| n.has_tag_name(name))
 }
 
-/// The trimmed text of a child, if there is any.
-fn text_of<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
-    child(node, name)?.text().map(str::trim).filter(|t| !t.is_empty())
+/// The trimmed text of a child, if there is any: all of it, a comment may stand in its middle.
+fn text_of(node: Node<'_, '_>, name: &str) -> Option<String> {
+    let parts = child(node, name)?.children().filter(Node::is_text).filter_map(|n| n.text());
+    Some(parts.collect::<String>().trim().to_owned()).filter(|text| !text.is_empty())
 }

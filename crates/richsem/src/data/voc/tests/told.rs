@@ -31,8 +31,20 @@ fn a_size_that_is_exchanged_is_the_pictures_where_the_boxes_lie_in_it() {
     let exchanged =
         |xml: &str| changed("<width>8</width><height>9</height></size>", &format!("{xml}</size>"));
     let set = exchanged("<width>9</width><height>8</height>");
+    // Boxes that would lie in both frames do not tell.
     let (report, _output) = converted(&set).unwrap();
-    assert_eq!(report.swapped_sizes, named(1, &["c"]));
+    assert_eq!(report.unclear_sizes, named(1, &["c"]));
+    assert_tells(
+        &report,
+        "warning: 1 sizes have width and height exchanged in the XML, and the boxes fit",
+    );
+    let val = Dataset::open(&report.splits[1].path).unwrap();
+    assert_eq!(val.images()[0].size, Some([9, 8]));
+    // This one lies in the picture's alone.
+    let text = std::fs::read_to_string(annotation(&set, "c")).unwrap();
+    std::fs::write(annotation(&set, "c"), text.replace("<ymax>7", "<ymax>9")).unwrap();
+    let (report, _output) = converted(&set).unwrap();
+    assert_eq!((&report.swapped_sizes, report.unclear_sizes.count), (&named(1, &["c"]), 0));
     assert_eq!((report.other_sizes.count, report.stored_frames.count), (0, 0));
     assert_tells(
         &report,
@@ -52,6 +64,13 @@ fn a_size_that_is_exchanged_is_the_pictures_where_the_boxes_lie_in_it() {
         Some([8, 9]),
         "as the XML has it: training refuses the picture"
     );
+}
+
+#[test]
+fn a_comment_does_not_end_a_name() {
+    let (report, _output) = converted(&changed("<name>dog", "<name>d<!-- a dog -->og")).unwrap();
+    let val = Dataset::open(&report.splits[1].path).unwrap();
+    assert_eq!(val.vocabulary().categories()[0].name, "dog");
 }
 
 #[test]
@@ -95,10 +114,10 @@ fn of_a_turned_picture_the_boxes_decide_whose_frame_it_is() {
     assert_eq!((&report.stored_frames, report.swapped_sizes.count), (&named(1, &["c"]), 0));
     assert_eq!(size, Some([8, 9]));
     assert_tells(&report, "set data.train.orientation and data.val.orientation to \"stored\"");
-    // Boxes that cannot: the size alone is of them.
+    // A box that ends a pixel beyond is no reason to think otherwise.
     let (report, size) = turned(9, 8, 9);
-    assert_eq!((report.stored_frames.count, &report.swapped_sizes), (0, &named(1, &["c"])));
-    assert_eq!(size, Some([9, 8]));
+    assert_eq!((&report.stored_frames, report.swapped_sizes.count), (&named(1, &["c"]), 0));
+    assert_eq!(size, Some([8, 9]));
     assert_eq!(Orientation::default(), Orientation::Exif, "which is what is compared with");
 }
 
