@@ -27,6 +27,7 @@ pub mod models;
 pub mod precision;
 pub mod predict;
 pub mod prepared;
+pub mod pretrain;
 pub mod random;
 mod recordings;
 pub mod report;

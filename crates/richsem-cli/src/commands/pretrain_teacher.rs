@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::Result;
 use richsem::{
     Error,
-    teacher::pretrain::{
+    pretrain::{
         CaptionSet, HeldOut, PretrainConfig, PretrainObserver, PretrainRow, Pretrained, pretrain,
     },
 };

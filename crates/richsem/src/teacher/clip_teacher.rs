@@ -42,7 +42,7 @@ impl ClipTeacher {
         Self::open_with_cache(config, vocabulary, device, text_table::cache_folder().as_deref())
     }
 
-    pub(in crate::teacher) fn open_with_cache(
+    pub(crate) fn open_with_cache(
         config: &TeacherConfig,
         vocabulary: &Vocabulary,
         device: Device,

@@ -5,7 +5,6 @@
 pub mod clip;
 mod clip_teacher;
 mod config;
-pub mod pretrain;
 mod text_table;
 
 use tch::{Device, Kind, Tensor};

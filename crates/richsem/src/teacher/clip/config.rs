@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Channels of an attention head in every model that OpenAI published; no tensor's shape tells.
-pub(in crate::teacher) const HEAD_WIDTH: i64 = 64;
+pub(crate) const HEAD_WIDTH: i64 = 64;
 
 /// Width, and channels of a head, of open_clip's larger vision transformers: H, g, bigG.
 const OTHER_HEADS: [(i64, i64); 3] = [(1280, 80), (1408, 88), (1664, 104)];

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use tch::{Device, Tensor};
 
-pub(in crate::teacher) use config::HEAD_WIDTH;
+pub(crate) use config::HEAD_WIDTH;
 pub use config::{ClipConfig, TextConfig, VisualConfig};
 pub use hints::{Activation, Attention, Hints};
 pub(crate) use keys::is_beside;

@@ -37,7 +37,7 @@ impl Default for Tokenizer {
 
 impl Tokenizer {
     /// What decides the ids, for hashes of what was made from them.
-    pub(in crate::teacher) const VERSION: &str = "bpe_simple_vocab_16e6";
+    pub(crate) const VERSION: &str = "bpe_simple_vocab_16e6";
     /// Ids there are.
     pub const VOCABULARY: i64 = 49_408;
     /// Stands before every text.

@@ -15,7 +15,8 @@ use crate::{
         ClipTeacher, Teacher as _, TeacherConfig, TeacherText, VitLabels,
         clip::{PIXELS, PromptSet},
     },
-    testing::{small_set, write_set},
+    testing::{category, small_set, write_set},
+    vocabulary::Vocabulary,
 };
 
 static GO: AtomicBool = AtomicBool::new(false);
@@ -317,7 +318,8 @@ fn what_was_trained_opens_as_a_teacher_and_knows_new_pictures() {
         vit: VitLabels::default(),
         activation: None,
     };
-    let vocabulary = crate::teacher::tests::classes(&COLOURS.map(|(name, _)| name));
+    let class = |(i, &(name, _)): (usize, &(&str, _))| category(i as i64 + 1, name);
+    let vocabulary = Vocabulary::new(COLOURS.iter().enumerate().map(class).collect());
     let cache = folder.path().join("cache");
     let teacher =
         ClipTeacher::open_with_cache(&config, &vocabulary, Device::Cpu, Some(&cache)).unwrap();

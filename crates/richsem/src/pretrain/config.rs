@@ -4,15 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::clip::{
-    ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig,
-};
 use crate::{
     bounds::{RATE, within},
     config::{self, ParamGroups, TrainConfig},
     error::{Error, Result},
     models::backbone::{BackboneConfig, Norm, Trunk},
     precision::Precision,
+    teacher::clip::{ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig},
 };
 
 /// Everything that decides a pretraining, its pictures and captions aside. The defaults are a model

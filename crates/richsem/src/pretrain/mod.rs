@@ -1,4 +1,4 @@
-//! Training of a small CLIP from scratch on captioned pictures, to be a [`super::Teacher`] where no
+//! Training of a small CLIP from scratch on captioned pictures, to be a [`crate::teacher::Teacher`] where no
 //! published CLIP knows the domain: contrastive image–text training (arXiv 2103.00020, section 2),
 //! a ResNet with attention pool and a text transformer, written with OpenAI's key names.
 
@@ -23,7 +23,6 @@ use std::{
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::clip::{Activation, Clip, ClipConfig, Hints, Tokenizer, Visual};
 use crate::{
     checkpoint_io::safetensors,
     error::{Error, Result, guarded, unless_stopped, write_atomically},
@@ -31,6 +30,7 @@ use crate::{
         layers::l2_normalize,
         parameters::{ParameterStore, Role},
     },
+    teacher::clip::{Activation, Clip, ClipConfig, Hints, Tokenizer, Visual},
     train::Optimizer,
 };
 use batch::Canvases;
