@@ -210,7 +210,8 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
         let mut level = vec![(String::new(), root)];
         let mut other = None;
         for _ in 0..DEEPEST_HINT {
-            other = level.iter().find(|(_, value)| holds_tensors(*value)).map(|(key, _)| key.clone());
+            let weights = |(_, value): &&(String, Value)| holds(*value, heap.arrays_alone());
+            other = level.iter().find(weights).map(|(key, _)| key.clone());
             if other.is_some() {
                 break;
             }
