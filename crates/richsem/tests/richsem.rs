@@ -133,7 +133,7 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
         let stop = AtomicBool::new(false);
         match train(next, Device::Cpu, &mut StopAt(5, &stop), &stop).unwrap() {
             Outcome::Stopped(_) => stops += 1,
-            Outcome::Finished(_) => break,
+            Outcome::Finished { .. } => break,
         }
         next = Start::Resume(path.clone());
     }

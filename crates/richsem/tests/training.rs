@@ -73,7 +73,7 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
     let go = AtomicBool::new(false);
     let whole = folder.path().join("whole");
     let outcome = train(new(&config, &whole), Device::Cpu, &mut Silent, &go).unwrap();
-    assert!(matches!(outcome, Outcome::Finished(Some(_))));
+    assert!(matches!(outcome, Outcome::Finished { summary: Some(_), .. }));
     let expected = weights(&whole);
     let metrics = |path: &Path| -> Vec<MetricsRow> {
         let mut rows = RunFolder::open(path).unwrap().metrics().unwrap();
@@ -101,7 +101,7 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
             let stop = AtomicBool::new(false);
             match train(start, Device::Cpu, &mut StopAt(stop_after, &stop), &stop).unwrap() {
                 Outcome::Stopped(_) => stops += 1,
-                Outcome::Finished(_) => break,
+                Outcome::Finished { .. } => break,
             }
             start = Start::Resume(path.clone());
             // A measurement is never saved half-way: with a short fuse it would never end.

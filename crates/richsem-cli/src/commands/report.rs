@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use richsem::{
     report::{self, RunOptions},
-    train::RunFolder,
+    train::{OpenedSet, RunFolder},
 };
 use tch::Device;
 
@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         least_score: args.conf,
         compare: args.compare.clone(),
         notes: args.note.clone(),
+        val: None,
     };
     let device = args.device.resolve()?;
     write(&run, &options, device, &file)?;
@@ -65,10 +66,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 /// Writes the report of a run that has just ended into its folder, and gives its path.
-pub(crate) fn of_finished(folder: &Path, device: Device) -> Result<PathBuf> {
+pub(crate) fn of_finished(folder: &Path, val: OpenedSet, device: Device) -> Result<PathBuf> {
     let run = RunFolder::open(folder)?;
     let file = default_file(&run);
-    write(&run, &RunOptions::default(), device, &file)?;
+    let options = RunOptions { val: Some(val), ..RunOptions::default() };
+    write(&run, &options, device, &file)?;
     Ok(file)
 }
 

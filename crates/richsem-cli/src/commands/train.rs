@@ -125,11 +125,11 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let outcome = richsem::train::train(start, device, &mut progress, &signals.stop);
     progress.finish();
     match outcome? {
-        Outcome::Finished(_) => {
+        Outcome::Finished { val, .. } => {
             let time = progress::hours(started.elapsed().as_secs_f64());
             output::note(finished(&folder, &time)?);
             // The run is whole without its report.
-            match config.data.val.is_some().then(|| report::of_finished(&folder, device)) {
+            match val.map(|val| report::of_finished(&folder, val, device)) {
                 Some(Ok(file)) => output::note(format!("report: {}", file.display())),
                 Some(Err(error)) => output::warn(format!(
                     "the report could not be written: {error:#}\n  `richsem report {}` tries again",

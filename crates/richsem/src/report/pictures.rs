@@ -9,16 +9,14 @@ use crate::{
     boxes::Xyxy,
     config::SplitConfig,
     data::{
-        dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
-        entries,
-        image_store::ImageStore,
         loader::BatchSource as _,
         sampler::{LastBatch, Share},
     },
     detector::Detector,
     draw::{self, Labeled},
     error::Result,
+    train::OpenedSet,
     vocabulary::{Category, ClassIndex, Frequency},
 };
 
@@ -44,11 +42,13 @@ pub struct RunOptions {
     pub compare: Vec<PathBuf>,
     /// What is to be said at the top.
     pub notes: Vec<String>,
+    /// The validation set, where its annotations have been read already.
+    pub val: Option<OpenedSet>,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { pictures: 12, least_score: 0.3, compare: Vec::new(), notes: Vec::new() }
+        Self { pictures: 12, least_score: 0.3, compare: Vec::new(), notes: Vec::new(), val: None }
     }
 }
 
@@ -63,12 +63,12 @@ pub(super) fn show(
     options: &RunOptions,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Picture>> {
-    let dataset = Dataset::open(&split.annotations)?;
-    let store = Arc::new(ImageStore::open(&split.images, split.orientation)?);
-    let entries = Arc::new(entries(&dataset));
+    let OpenedSet { store, entries, vocabulary } = match &options.val {
+        Some(set) => set.clone(),
+        None => OpenedSet::open(split)?,
+    };
     // The training set's groups, where the class is one of its.
-    let groups: Vec<Frequency> = dataset
-        .vocabulary()
+    let groups: Vec<Frequency> = vocabulary
         .categories()
         .iter()
         .map(|category| {
@@ -106,7 +106,7 @@ pub(super) fn show(
             .boxes
             .iter()
             .zip(&entry.labels)
-            .map(|(&bbox, &class)| labeled(bbox, dataset.vocabulary().category(class), None))
+            .map(|(&bbox, &class)| labeled(bbox, vocabulary.category(class), None))
             .collect();
         let prediction: Vec<Labeled> = found
             .iter()

@@ -102,6 +102,27 @@ impl Split {
     }
 }
 
+/// A set whose annotations have been read, for whoever looks at its images again.
+#[derive(Debug, Clone)]
+pub struct OpenedSet {
+    pub(crate) store: Arc<ImageStore>,
+    pub(crate) entries: Arc<Vec<ImageEntry>>,
+    pub(crate) vocabulary: Vocabulary,
+}
+
+impl OpenedSet {
+    /// Reads the annotations.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`] and [`ImageStore::open`].
+    pub(crate) fn open(config: &SplitConfig) -> Result<Self> {
+        let dataset = Dataset::open(&config.annotations)?;
+        let store = Arc::new(ImageStore::open(&config.images, config.orientation)?);
+        let entries = Arc::new(entries(&dataset));
+        Ok(Self { store, entries, vocabulary: dataset.vocabulary().clone() })
+    }
+}
+
 /// Whether there is anything to learn, and whether the detector can answer for all of it.
 pub(super) fn check_boxes(
     config: &Config,

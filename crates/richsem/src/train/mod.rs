@@ -24,7 +24,7 @@ mod trainer;
 pub use checkpoint::{Position, Window};
 pub use claim::NewRun;
 pub use fingerprint::Fingerprint;
-pub use inputs::check_vocabularies;
+pub use inputs::{OpenedSet, check_vocabularies};
 pub use learner::{BatchLoss, Learner, PendingLoss, PendingUpdate, Prepared, Trace};
 pub(crate) use lock::lock_folder;
 pub use model::TrainingModel;

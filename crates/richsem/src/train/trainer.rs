@@ -16,7 +16,10 @@ use tch::Device;
 use super::{
     BatchLoss, Fingerprint, Learner, NewRun, Observer, Position, Prepared, changes, checkpoint,
     diagnose, init,
-    inputs::{Split, batches, check_boxes, check_files, check_vocabularies, extra_sets, workers},
+    inputs::{
+        OpenedSet, Split, batches, check_boxes, check_files, check_vocabularies, extra_sets,
+        workers,
+    },
     learner::Trace,
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{lr_factor, row_due},
@@ -73,8 +76,13 @@ impl Place {
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All epochs are done; the last measurement, if there is a validation set.
-    Finished(Option<Box<Summary>>),
+    /// All epochs are done.
+    Finished {
+        /// The last measurement, if there is a validation set.
+        summary: Option<Box<Summary>>,
+        /// The validation set.
+        val: Option<OpenedSet>,
+    },
     /// It was told to stop, and saved everything at this update.
     Stopped(u64),
 }
@@ -86,7 +94,7 @@ pub(super) struct Trainer<'a> {
     pub(super) row: Arc<Alternation>,
     /// Of the extra sets, as batches number them.
     extra_names: Vec<String>,
-    pub(super) val: Option<(Split, Evaluator)>,
+    pub(super) val: Option<(OpenedSet, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
     /// Where the training images are.
     pub(super) store: Arc<ImageStore>,
@@ -136,14 +144,16 @@ pub fn train(
     let val = match &config.data.val {
         None => None,
         Some(split) => {
-            let (dataset, val) = Split::open("data.val", split, observer)?;
+            let (dataset, split) = Split::open("data.val", split, observer)?;
             check_vocabularies(&vocabulary, &dataset)?;
             let evaluator = Evaluator::of(&dataset)
                 .with_max_detections(config.eval.max_detections as usize)
                 .with_training_vocabulary(&vocabulary);
             let (protocol, why) = (evaluator.protocol(), evaluator.why());
             observer.message(&format!("data.val is measured by the {protocol} protocol: {why}"));
-            Some((val, evaluator))
+            let Split { store, entries } = split;
+            let vocabulary = dataset.vocabulary().clone();
+            Some((OpenedSet { store, entries, vocabulary }, evaluator))
         }
     };
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
@@ -281,7 +291,7 @@ impl Trainer<'_> {
             self.prune()?;
         }
         self.finish();
-        Ok(Outcome::Finished(last))
+        Ok(Outcome::Finished { summary: last, val: self.val.map(|(set, _)| set) })
     }
 
     fn finish(&mut self) {
