@@ -47,7 +47,7 @@ step pretrain-teacher "$folder/synth/captions.jsonl" --output "$folder/teacher.s
 use_threads $(($(nproc) / 2))
 # As many steps as RichSem will make, and measured halfway too, after as many detection batches.
 baseline=(train -c configs/demo.toml --run "$folder/baseline" --device cpu "${data[@]}"
-    --set train.epochs=30)
+    --set train.epochs=36)
 printf '\n\033[1m$ richsem %s > %s &\033[0m\n' "${baseline[*]}" "$folder/baseline.log"
 "$richsem" "${baseline[@]}" > "$folder/baseline.log" 2>&1 < /dev/null &
 running=$!

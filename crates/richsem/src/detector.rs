@@ -122,20 +122,22 @@ impl Detector {
                     .with_hint("give a table, or a [teacher] whose text it takes"));
             }
         };
-        let detector = Self::with_text(config, vocabulary, text, device)?;
+        let store = ParameterStore::new(device, config.seed);
+        let detector = Self::with_text(config, vocabulary, text, store)?;
         if let Some(scale) = scale {
             detector.model.set_logit_scale(scale);
         }
         Ok(detector)
     }
 
-    /// With initial weights and that text table.
+    /// With that text table, and the weights that the store starts with.
     pub(crate) fn with_text(
         config: &Config,
         vocabulary: Vocabulary,
         text: Option<TextTable>,
-        device: Device,
+        store: ParameterStore,
     ) -> Result<Self> {
+        let device = store.device();
         if vocabulary.is_empty() {
             return Err(Error::Other("the vocabulary has no classes: nothing to detect".into()));
         }
@@ -143,12 +145,7 @@ impl Detector {
             Some(table) => ClassSpace::Text(table.dim()),
             None => ClassSpace::Classes(vocabulary.len() as i64),
         };
-        let built = guarded(|| {
-            let store = ParameterStore::new(device, config.seed);
-            let model = Dino::new(&store, &config.model.dino, space)?;
-            Ok((store, model))
-        });
-        let (store, model) = built.map_err(|error| {
+        let model = guarded(|| Dino::new(&store, &config.model.dino, space)).map_err(|error| {
             error.for_work(|| "the weights of the network".to_owned(), SMALLER_NETWORK)
         })?;
         let text = text.map(|t| TextTable::new(&t.rows.to_device(device)));
@@ -179,7 +176,8 @@ impl Detector {
                 return Err(Error::invalid(path, TEXT_TABLE, "missing: the class head needs it"));
             }
         };
-        let detector = Self::with_text(&config, record.vocabulary, text, device)?;
+        let store = ParameterStore::to_be_loaded(device);
+        let detector = Self::with_text(&config, record.vocabulary, text, store)?;
         detector.store.load(&tensors, path)?;
         Ok(detector)
     }

@@ -35,6 +35,19 @@ impl Bytes<'_> {
         }
     }
 
+    /// All that are left, from a file or the like.
+    ///
+    /// # Errors
+    /// What reading fails with, as an end that comes too early: what was not read is zero.
+    pub fn read(&mut self, from: &mut impl std::io::Read) -> std::io::Result<()> {
+        let next = self.next(self.0.len());
+        next.fill(MaybeUninit::new(0));
+        // SAFETY: every place was written just now, and a byte may have any value.
+        let next =
+            unsafe { std::slice::from_raw_parts_mut(next.as_mut_ptr().cast::<u8>(), next.len()) };
+        from.read_exact(next)
+    }
+
     /// The same byte `count` times.
     ///
     /// # Panics

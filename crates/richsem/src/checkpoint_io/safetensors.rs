@@ -1,13 +1,16 @@
 //! Tensors by name in a safetensors file.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, HashMap},
+    io::Read as _,
     path::Path,
 };
 
-use safetensors::{Dtype, SafeTensors, View};
-use serde_json::Value;
+use safetensors::{
+    Dtype,
+    tensor::{Metadata as Header, TensorInfo},
+};
+use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::{Layout, bytes, layout_of};
@@ -15,6 +18,9 @@ use crate::error::{Error, Result, write_atomically};
 
 /// Strings beside the tensors.
 pub type Metadata = HashMap<String, String>;
+
+/// Bytes of the longest header that is believed, as the crate `safetensors` has it.
+const LONGEST_HEADER: u64 = 100_000_000;
 
 fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
     if matches!(layout_of(path), Ok(Layout::PyTorch)) {
@@ -26,54 +32,75 @@ fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
         .with_hint("the file is truncated, or of another kind")
 }
 
+/// What the header of an open file says; the file is then at its first value.
+fn read_header(file: &mut fs_err::File, path: &Path) -> Result<Header> {
+    let invalid = |problem: &dyn std::fmt::Display| invalid(path, problem);
+    let size = file.metadata()?.len();
+    let mut length = [0; 8];
+    if size < length.len() as u64 {
+        return Err(invalid(&format_args!(
+            "{size} bytes, where the header's length alone takes 8"
+        )));
+    }
+    file.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    let rest = size - 8;
+    if length > rest.min(LONGEST_HEADER) {
+        let problem = format_args!("its header would have {length} bytes, and {rest} follow");
+        return Err(invalid(&problem));
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_exact(&mut bytes)?;
+    let header: Header = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
+    let (told, found) = (header.data_len() as u64, rest - length);
+    if told != found {
+        let problem =
+            format_args!("its header tells of {told} bytes of values, and it has {found}");
+        return Err(invalid(&problem));
+    }
+    Ok(header)
+}
+
 /// Reads the names of all tensors and the strings beside them.
 ///
 /// # Errors
 /// A file that cannot be read, or is not safetensors.
 pub(super) fn read_names(path: &Path) -> Result<(Vec<String>, Metadata)> {
-    use std::io::Read as _;
-    let mut file = fs_err::File::open(path)?;
-    let mut start = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut start)?;
-    let length = start.try_into().map_or(0, u64::from_le_bytes);
-    let mut header = Vec::new();
-    file.take(length).read_to_end(&mut header)?;
-    // The crate's own reading of the header asks for the whole file.
-    let mut names: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(&header).map_err(|e| invalid(path, &e))?;
-    let metadata = names.remove("__metadata__").map(serde_json::from_value).transpose();
-    let metadata = metadata.map_err(|e| invalid(path, &e))?.unwrap_or_default();
-    Ok((names.into_keys().collect(), metadata))
+    let header = read_header(&mut fs_err::File::open(path)?, path)?;
+    let mut names: Vec<String> = header.tensors().into_keys().collect();
+    names.sort_unstable();
+    Ok((names, header.metadata().clone().unwrap_or_default()))
 }
 
-/// Reads every tensor, to the CPU, in the kinds of the file.
+/// Reads every tensor, to the CPU, in the kinds of the file. Values go from the file into the tensors' own
+/// memory: nothing is copied. (A file that is mapped instead ends the program when another one cuts it off.)
 ///
 /// # Errors
 /// A file that cannot be read, or is not safetensors, or holds a kind or a shape that libtorch does
 /// not have.
 pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
-    let buffer = fs_err::read(path)?;
-    let (_, header) = SafeTensors::read_metadata(&buffer).map_err(|e| invalid(path, &e))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let file = SafeTensors::deserialize(&buffer).map_err(|e| invalid(path, &e))?;
+    let mut file = fs_err::File::open(path)?;
+    let header = read_header(&mut file, path)?;
     let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        let kind = kind_of(view.dtype()).ok_or_else(|| {
-            Error::invalid(path, name.clone(), format!("kind {:?} is not supported", view.dtype()))
+    for name in header.offset_keys() {
+        let Some(TensorInfo { dtype, shape, .. }) = header.info(&name) else { continue };
+        let kind = kind_of(*dtype).ok_or_else(|| {
+            Error::invalid(path, name.clone(), format!("kind {dtype:?} is not supported"))
                 .with_hint("floats of 16, 32 and 64 bits, integers and booleans are")
         })?;
-        let shape = shape_of(view.shape(), kind).ok_or_else(|| {
-            let problem = format!("no tensor can have the shape {:?}", view.shape());
+        let shape = shape_of(shape, kind).ok_or_else(|| {
+            let problem = format!("no tensor can have the shape {shape:?}");
             Error::invalid(path, name.clone(), problem).with_hint("the file is damaged")
         })?;
-        let mut values = Cow::Borrowed(view.data());
-        if kind == Kind::Bool {
-            // No other values than these may be in a C++ bool.
-            values.to_mut().iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
-        }
-        tensors.insert(name, Tensor::f_from_data_size(&values, &shape, kind)?);
+        // No other values than 0 and 1 may be in a C++ bool.
+        let as_read = if kind == Kind::Bool { Kind::Uint8 } else { kind };
+        let mut done = Ok(());
+        let tensor = torch_ext::filled(&shape, as_read, |bytes| done = bytes.read(&mut file))?;
+        done?;
+        let tensor = if kind == Kind::Bool { tensor.f_ne(0)? } else { tensor };
+        tensors.insert(name, tensor);
     }
-    Ok((tensors, metadata))
+    Ok((tensors, header.metadata().clone().unwrap_or_default()))
 }
 
 /// The sides as libtorch counts them; none where the bytes of their product do not fit, which a side
@@ -84,62 +111,46 @@ fn shape_of(sides: &[usize], kind: Kind) -> Option<Vec<i64>> {
     shape.iter().try_fold(bytes, |all, &side| all.checked_mul(side.max(1))).map(|_| shape)
 }
 
-struct Raw {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl View for &Raw {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-/// Writes tensors of any device, wholly or not at all. The same values give the same bytes.
+/// Writes tensors of any device, wholly or not at all, one after the other. The same values give the same
+/// bytes.
 ///
 /// # Errors
 /// An unwritable folder, a full disk, a kind that safetensors does not have.
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Result<()> {
-    let mut raw = Vec::with_capacity(tensors.len());
+    let mut entries = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
             Error::Other(format!("{name}: kind {:?} cannot be saved", tensor.kind()))
         })?;
-        let shape = tensor.size().iter().map(|&n| n as usize).collect();
-        raw.push((name, Raw { dtype, shape, bytes: bytes(tensor)? }));
+        entries.push((name, dtype, tensor));
     }
-    let views = raw.iter().map(|(name, raw)| (name.as_str(), raw));
-    let other = |e: &dyn std::fmt::Display| Error::Other(format!("{}: {e}", path.display()));
-    let buffer = safetensors::serialize(views, None).map_err(|e| other(&e))?;
+    // The widest kinds first, so that each value lies at a multiple of its size; then by name.
+    entries.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
     // The crate would write the strings in the order of a hash map, which is another each time.
-    let (length, _) = SafeTensors::read_metadata(&buffer).map_err(|e| other(&e))?;
-    let (header, values) = buffer[8..].split_at(length);
-    let mut header: BTreeMap<String, Value> =
-        serde_json::from_slice(header).map_err(|e| other(&e))?;
+    let mut header = BTreeMap::<&str, Value>::new();
+    let mut end = 0;
+    for (name, dtype, tensor) in &entries {
+        let start = end;
+        end += tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let shape = tensor.size();
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        header.insert(name, entry);
+    }
     if !metadata.is_empty() {
         let strings: BTreeMap<_, _> = metadata.iter().collect();
-        header.insert("__metadata__".into(), serde_json::json!(strings));
+        header.insert("__metadata__", json!(strings));
     }
-    let mut header = serde_json::to_vec(&header).map_err(|e| other(&e))?;
+    let mut header = serde_json::to_vec(&header)
+        .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
     // Values start at a multiple of 8 bytes, as the crate has it.
     header.resize(header.len().next_multiple_of(8), b' ');
     write_atomically(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        Ok(file.write_all(values)?)
+        for (_, _, tensor) in entries {
+            file.write_all(&bytes(tensor)?)?;
+        }
+        Ok(())
     })
 }
 

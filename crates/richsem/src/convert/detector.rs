@@ -17,7 +17,10 @@ use crate::{
     config::ClassHeadConfig,
     detector::Detector,
     error::{Error, Result, guarded},
-    models::{class_head::TextTable, deformable_transformer::TransformerConfig, padding::Padding},
+    models::{
+        class_head::TextTable, deformable_transformer::TransformerConfig, padding::Padding,
+        parameters::ParameterStore,
+    },
     teacher::{
         clip::{self, Hints, PromptSet},
         text_of_clip,
@@ -117,7 +120,9 @@ pub(super) fn from_official(
         Family::RichSem => BTreeMap::new(),
         _ => select_rows(&mut values, &vocabulary, &path)?,
     };
-    let detector = guarded(|| Detector::with_text(&config, vocabulary, text, Device::Cpu))?;
+    // What is allowed to be missing starts as in a training from scratch.
+    let store = ParameterStore::new(Device::Cpu, config.seed);
+    let detector = guarded(|| Detector::with_text(&config, vocabulary, text, store))?;
     let fit = Fit::of(&detector.store, &values, &options.allow);
     fit.load(&detector.store, &values, &path)?;
     let rest = parts.account(&fit, &rows, &detector);

@@ -215,51 +215,52 @@ impl Scope<'_> {
 
     fn add(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Tensor {
         let name = self.sub(name).prefix;
-        let value = self.initial(&name, shape, init).to_device(self.store.device);
+        let device = self.store.device;
+        let value = match self.store.seed {
+            None => Tensor::zeros(shape, (Kind::Float, device)),
+            Some(seed) => initial(seed, &name, shape, init).to_device(device),
+        };
         let tensor = value.set_requires_grad(role == Role::Trainable);
         let shared = tensor.shallow_clone();
         self.store.parameters.borrow_mut().push(Parameter { name, tensor: shared, role });
         tensor
     }
+}
 
-    /// Values depend on the seed and the parameter's own name, so that adding a module leaves the
-    /// others' initial values as they were.
-    fn initial(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
-        let Some(seed) = self.store.seed else {
-            return Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-        };
-        let count = shape.iter().product::<i64>() as usize;
-        let receptive: i64 = shape.iter().skip(2).product();
-        let fan_in = shape.get(1).copied().unwrap_or(1) * receptive;
-        let fan_out = shape.first().copied().unwrap_or(1) * receptive;
-        let mut hasher = Fnv::default();
-        hasher.write(name.as_bytes());
-        let mut random = Random::new(seed, Stream::Init, 0, hasher.finish());
-        // Too large a model is to end as libtorch's own refusals do, not with the process.
-        let mut values: Vec<f32> = Vec::new();
-        if values.try_reserve_exact(count).is_err() {
-            panic!("{name}: can't allocate memory: you tried to allocate {} bytes", 4 * count);
-        }
-        let mut fill = |draw: &mut dyn FnMut(&mut Random) -> f64| {
-            values.extend((0..count).map(|_| draw(&mut random) as f32));
-        };
-        match init {
-            Init::Constant(value) => {
-                return Tensor::full(shape, value, (Kind::Float, Device::Cpu));
-            }
-            Init::Uniform(bound) => fill(&mut |random| random.range(-bound, bound)),
-            Init::XavierUniform => {
-                let bound = (6.0 / (fan_in + fan_out) as f64).sqrt();
-                fill(&mut |random| random.range(-bound, bound));
-            }
-            Init::Normal(std) => fill(&mut |random| std * random.normal()),
-            Init::KaimingFanOut => {
-                let std = (2.0 / fan_out as f64).sqrt();
-                fill(&mut |random| std * random.normal());
-            }
-        }
-        Tensor::from_slice(&values).reshape(shape)
+/// Values depend on the seed and the parameter's own name, so that adding a module leaves the
+/// others' initial values as they were.
+fn initial(seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
+    let count = shape.iter().product::<i64>() as usize;
+    let receptive: i64 = shape.iter().skip(2).product();
+    let fan_in = shape.get(1).copied().unwrap_or(1) * receptive;
+    let fan_out = shape.first().copied().unwrap_or(1) * receptive;
+    let mut hasher = Fnv::default();
+    hasher.write(name.as_bytes());
+    let mut random = Random::new(seed, Stream::Init, 0, hasher.finish());
+    // Too large a model is to end as libtorch's own refusals do, not with the process.
+    let mut values: Vec<f32> = Vec::new();
+    if values.try_reserve_exact(count).is_err() {
+        panic!("{name}: can't allocate memory: you tried to allocate {} bytes", 4 * count);
     }
+    let mut fill = |draw: &mut dyn FnMut(&mut Random) -> f64| {
+        values.extend((0..count).map(|_| draw(&mut random) as f32));
+    };
+    match init {
+        Init::Constant(value) => {
+            return Tensor::full(shape, value, (Kind::Float, Device::Cpu));
+        }
+        Init::Uniform(bound) => fill(&mut |random| random.range(-bound, bound)),
+        Init::XavierUniform => {
+            let bound = (6.0 / (fan_in + fan_out) as f64).sqrt();
+            fill(&mut |random| random.range(-bound, bound));
+        }
+        Init::Normal(std) => fill(&mut |random| std * random.normal()),
+        Init::KaimingFanOut => {
+            let std = (2.0 / fan_out as f64).sqrt();
+            fill(&mut |random| std * random.normal());
+        }
+    }
+    Tensor::from_slice(&values).reshape(shape)
 }
 
 #[cfg(test)]
