@@ -16,7 +16,7 @@ TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-demo: build ## Draws a long-tailed set, trains on it, measures, writes a report (8 minutes on 2 cores)
+demo: build ## Draws a long-tailed set, trains on it, evaluates, writes a report (8 minutes on 2 cores)
 	@scripts/demo.sh $(BIN)/richsem $(DEMO)
 
 test: rust libtorch ## Runs all tests
@@ -31,7 +31,7 @@ lint: rust libtorch ## Checks formatting, lints (clippy) and documentation, warn
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace --exclude richsem-cli
 
-bench: build ## Measures what this machine can, beside PyTorch where PYTHON has it (benches/README.md)
+bench: build ## Evaluates what this machine can, beside PyTorch where PYTHON has it (benches/README.md)
 	PYTHON="$(PYTHON)" CARGO="$(CARGO)" benches/local.sh $(BIN)/richsem
 
 golden: ## Writes the golden files anew: make golden REFERENCE=checkout of the official code

@@ -12,13 +12,13 @@
 #               built with; `auto`: the one that python3 imports
 #   --set K=V   a setting for all trainings (may be given again)
 #   SECTION     checks kernels step                                  ours alone
-#               attention trunk train mosaic batch16 inference       beside PyTorch, a table each
+#               attention backbone train mosaic batch16 inference       beside PyTorch, a table each
 #               real real-batch16 real-mosaic  from the first step on, images of LVIS's sizes; likewise
 #               losses                      200 steps in bf16, in f32 and in f32 again; needs --data
 #               memorise tinylvis bccd      trainings, likewise
 #                                                (default: all, one after another)
 #
-# ops_check, trunk: cargo build --release -p torch-ext -p richsem --examples
+# ops_check, backbone: cargo build --release -p torch-ext -p richsem --examples
 #                   (they are then in target/release/examples)
 # Beside PyTorch: python3 (PYTHON=...) with benches/pytorch/requirements.txt; numbers in OUT/*.json.
 # STEPS=3 WARMUP=1 SIZE=... MOSAIC=... QUERIES=... DEVICE=cpu: smaller, to try the sections out.
@@ -37,13 +37,13 @@ while [ $# -gt 0 ]; do
         --bin) bin=$2; shift ;;
         --libtorch) libtorch=$2; shift ;;
         --set) settings+=(--set "$2"); shift ;;
-        checks | kernels | step | attention | trunk | train | mosaic | batch16 | inference \
+        checks | kernels | step | attention | backbone | train | mosaic | batch16 | inference \
             | real | real-batch16 | real-mosaic | losses | memorise | tinylvis | bccd) sections+=("$1") ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#sections[@]} -gt 0 ] || sections=(checks kernels step attention trunk train mosaic batch16
+[ ${#sections[@]} -gt 0 ] || sections=(checks kernels step attention backbone train mosaic batch16
     inference real real-batch16 real-mosaic losses memorise tinylvis bccd)
 richsem=$bin/richsem
 [ -x "$richsem" ] || {
@@ -135,7 +135,7 @@ for section in "${sections[@]}"; do
             sed -n '/^Cpu/,$p' "$out/kernels.txt" | grep -v ' ok$'
             ;;
         step)
-            # The full detector on LVIS's 1203 classes: two pictures of 800x1216.
+            # The full detector on LVIS's 1203 classes: two images of 800x1216.
             for precision in f32 bf16; do
                 "$richsem" bench -c "$root/configs/baseline_r50.toml" --device "$device" --batch 2 \
                     --size 800x1216 --steps 20 --set train.precision=$precision \
@@ -148,16 +148,16 @@ for section in "${sections[@]}"; do
                 2> "$out/attention.log" | tee "$out/attention.txt" \
                 || { tail -5 "$out/attention.log"; exit 1; }
             ;;
-        trunk)
-            "$python" "$root/benches/pytorch/trunk.py" --device "$device" --batch 2 \
-                --size "${SIZE:-800x1216}" --trunk "$(example trunk)" --json "$out/trunk.json" \
+        backbone)
+            "$python" "$root/benches/pytorch/backbone.py" --device "$device" --batch 2 \
+                --size "${SIZE:-800x1216}" --backbone "$(example backbone)" --json "$out/backbone.json" \
                 --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" \
-                2> "$out/trunk.log" | tee "$out/trunk.txt" || { tail -5 "$out/trunk.log"; exit 1; }
+                2> "$out/backbone.log" | tee "$out/backbone.txt" || { tail -5 "$out/backbone.log"; exit 1; }
             ;;
         train) beside train --only train --batch 2 --size "${SIZE:-800x1216}" --boxes 10 ;;
         mosaic) beside mosaic --only train --batch 2 --size "${MOSAIC:-1280x1280}" --boxes 4 ;;
         batch16)
-            # In f32 sixteen pictures do not fit.
+            # In f32 sixteen images do not fit.
             beside batch16 --only train --batch 16 --size "${SIZE:-800x1216}" --boxes 10 \
                 --precisions bf16 --steps "${STEPS:-10}" --warmup "${WARMUP:-3}"
             ;;
@@ -204,7 +204,7 @@ for section in "${sections[@]}"; do
             ;;
         memorise)
             need photos/coco_mini/instances.json
-            # The first eight pictures with 3 to 12 boxes.
+            # The first eight images with 3 to 12 boxes.
             "$python" - "$data/photos/coco_mini/instances.json" "$out/coco8.json" <<'END'
 import collections, json, sys
 data = json.load(open(sys.argv[1]))

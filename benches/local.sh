@@ -59,7 +59,7 @@ else
     "$ops_check" | sed -n '/^Cpu/,$p' || [ "$device" = cpu ]
 fi
 
-title "The full detector: inference on one picture of 480x640, on the CPU"
+title "The full detector: inference on one image of 480x640, on the CPU"
 if with torch transformers scipy; then
     beside inference detector --device cpu --batch 1 --size 480x640 --only inference --steps 5 \
         --warmup 1 --richsem "$richsem"
@@ -68,11 +68,11 @@ else
         --only inference --steps 5 --warmup 1 --set train.precision=f32
 fi
 
-title "The full detector: a training step on one picture of 480x640, $device"
+title "The full detector: a training step on one image of 480x640, $device"
 "$richsem" bench -c configs/baseline_r50.toml --device "$device" --batch 1 --size 480x640 --only train \
     --steps 3 --warmup 1 --set train.precision=f32 --json "$out/train.json"
 
-title "A training step and inference: the demo's detector, 8 pictures of 160x160, $device"
+title "A training step and inference: the demo's detector, 8 images of 160x160, $device"
 "$richsem" bench -c configs/tiny.toml --device "$device" --batch 8 --size 160x160 --classes 12 \
     --json "$out/tiny.json"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Times what a user waits for before anything happens: `richsem --help`, and `richsem predict` on one
-picture with a tiny detector (configs/tiny.toml, one epoch on a drawn set of 16 pictures, made here).
+image with a tiny detector (configs/tiny.toml, one epoch on a drawn set of 16 images, made here).
 The disk is warm: each is run once before the clock starts. Needs Python's standard library alone.
 
     benches/startup.py target/release/richsem [--json FILE]
@@ -54,12 +54,12 @@ def main():
              "--set", f"data.train.annotations={data / 'train.json'}",
              "--set", f"data.train.images={data / 'images'}",
              "--set", "train.epochs=1", "--set", "train.lr_drop=[]", "--set", "train.eval_every=0"])
-        picture = sorted((data / "images").rglob("*.*"))[0]
+        image = sorted((data / "images").rglob("*.*"))[0]
         found = folder / "found"
         rows = {
             "richsem --help": (None, timed([args.richsem, "--help"], args.runs)),
-            "richsem predict, one picture, tiny detector": (1000, timed(
-                [args.richsem, "predict", picture, "--weights", trained, "--output", found,
+            "richsem predict, one image, tiny detector": (1000, timed(
+                [args.richsem, "predict", image, "--weights", trained, "--output", found,
                  "--device", "cpu"], args.runs)),
         }
         if not (found / "detections.json").is_file():

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The demo: a small long-tailed set is drawn, and a small detector trained on it on the CPU, as it is
-# (the baseline) and with RichSem, whose teacher the demo trains itself; both measured and shown in one
+# (the baseline) and with RichSem, whose teacher the demo trains itself; both evaluated and shown in one
 # report. The two trainings run side by side, each with half of the cores. `make demo` calls this with
 # the command it has built.
 #
 #   scripts/demo.sh [RICHSEM] [FOLDER]
 #
-#   SEED=N   another seed of everything that is drawn at random: pictures, weights, order (default: 1)
+#   SEED=N   another seed of everything that is drawn at random: images, weights, order (default: 1)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 richsem=${1:-target/release/richsem}
@@ -40,12 +40,12 @@ data=(
     --set data.val.images="$folder/synth/images"
 )
 
-# The teacher learns from pictures with captions alone: it sees none of the others.
+# The teacher learns from images with captions alone: it sees none of the others.
 step pretrain-teacher "$folder/synth/captions.jsonl" --output "$folder/teacher.safetensors" \
     -c configs/pretrain_teacher.toml --device cpu --set seed="$seed" --set train.steps=150
 
 use_threads $(($(nproc) / 2))
-# As many steps as RichSem will make, and measured halfway too, after as many detection batches.
+# As many steps as RichSem will make, and evaluated halfway too, after as many detection batches.
 baseline=(train -c configs/demo.toml --run "$folder/baseline" --device cpu "${data[@]}"
     --set train.epochs=36)
 printf '\n\033[1m$ richsem %s > %s &\033[0m\n' "${baseline[*]}" "$folder/baseline.log"
@@ -74,10 +74,10 @@ was trained here, on drawn images. \`richsem study configs/tinylvis_study.toml\`
 python3 - "$folder/baseline" "$folder/richsem" <<'END_OF_TABLE'
 import json, pathlib, sys
 columns = ["AP", "AP50", "APr", "APc", "APf"]
-def measured(run):
+def evaluated(run):
     rows = map(json.loads, (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines())
     return [row["metrics"] for row in rows if "metrics" in row]
-baseline, richsem = map(measured, sys.argv[1:])
+baseline, richsem = map(evaluated, sys.argv[1:])
 print("\n" + " " * 26 + "".join(f"{c:>7}" for c in columns))
 for name, metrics in [("baseline", baseline[0]), ("RichSem", richsem[-1]),
                       ("baseline, as many steps", baseline[-1])]:

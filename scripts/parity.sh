@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The whole model at full size against the official code: `make parity` calls this.
 #
-#   scripts/parity.sh RICHSEM CHECKOUT FOLDER PICTURE...
+#   scripts/parity.sh RICHSEM CHECKOUT FOLDER IMAGE...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 richsem=$(realpath "$1") checkout=$(realpath "$2") folder=$3
 shift 3
 export RICHSEM_PARITY=$(realpath -m "$folder") RICHSEM_PHOTOS=
-for picture; do RICHSEM_PHOTOS+="$(realpath "$picture") "; done
+for image; do RICHSEM_PHOTOS+="$(realpath "$image") "; done
 mkdir -p "$RICHSEM_PARITY"
 
 # The official side; kept once it is there, for it takes minutes.

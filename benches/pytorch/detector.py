@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times PyTorch's side of the detector: transformers' Deformable DETR (two stages, box refinement,
 900 queries, ResNet-50 with frozen norms, four levels, 1203 classes, feed-forward width 2048), random
-weights, random pictures, nothing downloaded. With --richsem, `richsem bench` of the same sizes before
+weights, random images, nothing downloaded. With --richsem, `richsem bench` of the same sizes before
 it, and both in one table.
 
     benches/pytorch/detector.py --device cuda --batch 2 --size 800x1216 --richsem target/release/richsem
@@ -32,7 +32,7 @@ def arguments():
     add("--size", default="800x1216", help="their height and width, in pixels")
     add("--boxes", type=int, default=10, help="boxes an image")
     add("--classes", type=int, default=1203)
-    add("--queries", type=int, default=900, help="fewer for pictures of a few pixels")
+    add("--queries", type=int, default=900, help="fewer for images of a few pixels")
     add("--steps", type=int, default=20, help="runs that are timed")
     add("--warmup", type=int, default=5, help="runs before the clock starts")
     add("--only", choices=["train", "inference"])

@@ -47,7 +47,7 @@ def crop(image, boxes, labels):
     return image, boxes[kept], labels[kept]
 
 
-class Pictures:
+class Images:
     """A map-style dataset, as DataLoader wants it."""
 
     def __init__(self, annotations, images, normalize):
@@ -117,7 +117,7 @@ def collate(samples):
 
 
 def measure(args, torch, normalize):
-    dataset = Pictures(args.annotations, args.images, normalize)
+    dataset = Images(args.annotations, args.images, normalize)
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=args.batch, shuffle=True, drop_last=True, num_workers=args.workers,
         collate_fn=collate, persistent_workers=True, prefetch_factor=max(2, 8 // args.workers))

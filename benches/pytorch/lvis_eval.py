@@ -110,7 +110,7 @@ def generate(folder, images, np):
 
 
 def import_lvis():
-    """lvis-api 0.5.3 on today's numpy, and without what it draws pictures with."""
+    """lvis-api 0.5.3 on today's numpy, and without what it draws images with."""
     np = need("numpy")
     need("pycocotools")
     np.float = float  # removed in numpy 1.24

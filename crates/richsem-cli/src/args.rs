@@ -55,7 +55,7 @@ pub(crate) fn as_flag(error: Error) -> Error {
 }
 
 /// Loads a detector from a weights file, a checkpoint's folder, or a run folder (its best
-/// checkpoint, or the last one where none was measured).
+/// checkpoint, or the last one where none was evaluated).
 pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detector> {
     let file = weights_file(weights, "--weights")?;
     let device = device.resolve()?;
@@ -79,7 +79,7 @@ pub(crate) fn score(text: &str) -> Result<f32, String> {
 const WEIGHTS: &str = "model.safetensors";
 
 /// The weights of a file, a checkpoint's folder, or a run's (its best, or its last where none was
-/// measured).
+/// evaluated).
 pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());

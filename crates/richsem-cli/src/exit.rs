@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | an error in input, settings or files; some pictures could not be read, or runs of a study failed |
+//! | 1 | an error in input, settings or files; some images could not be read, or runs of a study failed |
 //! | 2 | the command line is wrong (written by `clap`) |
 //! | 3 | training met a number that is not finite |
 //! | 101 | an internal error: a bug of this program (Rust's own code for a panic) |
@@ -35,7 +35,7 @@ pub(crate) fn of(error: &anyhow::Error) -> u8 {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
-  1  error in input, settings or files; some pictures not readable, or runs of a study failed
+  1  error in input, settings or files; some images not readable, or runs of a study failed
   2  wrong command line
   3  training met a number that is not finite
   129, 130, 143  stopped by SIGHUP, Ctrl-C, SIGTERM: training has saved everything";

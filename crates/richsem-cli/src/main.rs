@@ -5,8 +5,8 @@
 mod args;
 mod commands;
 mod exit;
+mod images;
 mod output;
-mod pictures;
 mod progress;
 mod reading;
 mod signals;
@@ -21,7 +21,7 @@ use commands::{
     synth, train,
 };
 
-/// Object detection on long-tailed data: train, measure and use detectors
+/// Object detection on long-tailed data: train, evaluate and use detectors
 #[derive(Parser)]
 #[command(name = "richsem", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
@@ -33,22 +33,22 @@ struct Cli {
 enum Verb {
     /// Train a detector, or go on with a run that was stopped
     Train(train::Args),
-    /// Measure a detector, or a file of detections, on annotated pictures
+    /// Evaluate a detector, or a file of detections, on annotated images
     #[command(visible_alias = "val")]
     Eval(eval::Args),
-    /// Find objects in pictures: boxes drawn, and as JSON
+    /// Find objects in images: boxes drawn, and as JSON
     Predict(predict::Args),
     /// Convert weights: official checkpoints, ResNets, CLIP, and back to the official layout
     Convert(convert::Args),
     /// Say what a file of weights is
     Info(info::Args),
-    /// Show a run as one HTML file: metrics, curves, classes, pictures
+    /// Show a run as one HTML file: metrics, curves, classes, images
     Report(report::Args),
     /// Train variants of the settings with several seeds, and compare them in one table
     Study(study::Args),
-    /// Train a small CLIP on captioned pictures, as a teacher for a domain of your own
+    /// Train a small CLIP on captioned images, as a teacher for a domain of your own
     PretrainTeacher(pretrain_teacher::Args),
-    /// Let the teacher label the training pictures once, and keep what it says on disk
+    /// Let the teacher label the training images once, and keep what it says on disk
     Prepare(prepare::Args),
     /// Draw a long-tailed detection set to try things out on
     Synth(synth::Args),

@@ -119,7 +119,7 @@ impl TrainProgress {
             last_row: None,
             evaluations: Evaluations {
                 every: config.train.eval_every,
-                measured: config.data.val.is_some(),
+                evaluated: config.data.val.is_some(),
                 ..Evaluations::default()
             },
             seen: 0,
@@ -356,13 +356,13 @@ impl Pace {
     }
 }
 
-/// How long measurements take, for the time left.
+/// How long evaluations take, for the time left.
 #[derive(Default)]
 struct Evaluations {
     /// `train.eval_every`.
     every: u64,
-    /// There is something to measure on.
-    measured: bool,
+    /// There is something to evaluate on.
+    evaluated: bool,
     started: Option<Instant>,
     seconds: Option<f64>,
 }
@@ -375,7 +375,7 @@ impl Evaluations {
 
     /// Of those after `epoch` (from 0) and later ones; unknown before the first.
     fn seconds_left(&self, epoch: u64, epochs: u64) -> f64 {
-        let Some(seconds) = self.seconds.filter(|_| self.measured) else { return 0.0 };
+        let Some(seconds) = self.seconds.filter(|_| self.evaluated) else { return 0.0 };
         let due = |done: u64| done == epochs || (self.every > 0 && done.is_multiple_of(self.every));
         seconds * (epoch + 1..=epochs).filter(|&done| due(done)).count() as f64
     }
@@ -405,9 +405,9 @@ mod tests {
     }
 
     #[test]
-    fn measurements_count_towards_the_time_left() {
+    fn evaluations_count_towards_the_time_left() {
         let left = |every, seconds, epoch| {
-            Evaluations { every, measured: true, started: None, seconds }.seconds_left(epoch, 10)
+            Evaluations { every, evaluated: true, started: None, seconds }.seconds_left(epoch, 10)
         };
         assert_eq!(left(1, None, 0), 0.0);
         assert_eq!(left(1, Some(2.0), 0), 20.0);

@@ -1,4 +1,4 @@
-//! Pictures on their way into a detector, as evaluation and prediction read them.
+//! Images on their way into a detector, as evaluation and prediction read them.
 
 use std::sync::Arc;
 

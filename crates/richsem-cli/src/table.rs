@@ -87,11 +87,11 @@ pub(crate) fn classes(summary: &Summary, all: bool) -> String {
     for group in present {
         let of_group = summary.per_class.iter().filter(|c| c.frequency == group);
         let total = of_group.clone().count();
-        let mut measured: Vec<&ClassResult> = of_group.filter(|c| c.ap.is_some()).collect();
-        measured.sort_by(|a, b| b.ap.unwrap_or(0.0).total_cmp(&a.ap.unwrap_or(0.0)));
+        let mut evaluated: Vec<&ClassResult> = of_group.filter(|c| c.ap.is_some()).collect();
+        evaluated.sort_by(|a, b| b.ap.unwrap_or(0.0).total_cmp(&a.ap.unwrap_or(0.0)));
         let name = group.map_or("classes", group_name);
-        text += &format!("{name}: {total} classes, {} with boxes here\n", measured.len());
-        let both_ends = ends(&measured, shown);
+        text += &format!("{name}: {total} classes, {} with boxes here\n", evaluated.len());
+        let both_ends = ends(&evaluated, shown);
         text += &table(columns, with_gap(both_ends, columns.len(), |c| class(c)));
         text += "\n\n";
     }

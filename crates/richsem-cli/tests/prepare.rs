@@ -60,7 +60,7 @@ fn drawn() -> Dir {
 fn training_reads_labels_and_never_the_teacher() {
     let dir = drawn();
     let ran = dir.command(&[&PREPARE[..], &TEACHER].concat()).ok().no_stdout();
-    ran.stderr_has("train: 12 pictures with ")
+    ran.stderr_has("train: 12 images with ")
         .stderr_has(" boxes in 2 views each: ")
         .stderr_has("1 shards made, 0 were there")
         .stderr_has("--set teacher.prepared=labels");
@@ -93,7 +93,7 @@ fn ctrl_c_keeps_whole_shards_and_says_so() {
     let mut command = dir.raw_command(&args);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().starts_with("train: 12 pictures")), "it did not begin");
+    assert!(said.any(|line| line.unwrap().starts_with("train: 12 images")), "it did not begin");
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let rest: Vec<String> = said.map(Result::unwrap).collect();

@@ -44,8 +44,8 @@ fn drawn() -> Dir {
 fn a_teacher_is_written_the_same_each_time_and_labels_a_detectors_boxes() {
     let dir = drawn();
     let args = [&SMALL[..], &["--set", "train.steps=4"]].concat();
-    let ran = dir.command(&args).ok().stdout_has("held-out pictures: top-1 ");
-    let ran = ran.stderr_has("40 pictures with ").stderr_has("2 kept back to measure on");
+    let ran = dir.command(&args).ok().stdout_has("held-out images: top-1 ");
+    let ran = ran.stderr_has("40 images with ").stderr_has("2 kept back to evaluate on");
     ran.stderr_has("step 4/4  loss ").stderr_has("metrics: teacher.metrics.jsonl");
     let weights = dir.read("teacher.safetensors");
     assert_eq!(dir.text("teacher.metrics.jsonl").lines().count(), 3);

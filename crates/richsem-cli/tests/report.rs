@@ -22,10 +22,10 @@ fn a_run_is_shown_in_one_file() {
         .collect();
     assert!(classes.iter().all(|row| page.contains(row)), "{classes:?}");
     assert!(page.contains("LVIS protocol · 6 images"));
-    // Loss, AP and classes; six pictures; settings.
+    // Loss, AP and classes; six images; settings.
     assert_eq!(page.matches("<svg ").count(), 3);
-    let pictures = |page: &str| page.matches("<img src=\"data:image/jpeg;base64,").count();
-    assert_eq!(pictures(&page), 6);
+    let images = |page: &str| page.matches("<img src=\"data:image/jpeg;base64,").count();
+    assert_eq!(images(&page), 6);
     for text in ["last layer: GIoU", "<dt>trainable parameters</dt>", "num_queries = 20"] {
         assert!(page.contains(text), "{text}");
     }
@@ -35,37 +35,37 @@ fn a_run_is_shown_in_one_file() {
     let report = ["report", "run", "--device", "cpu", "--output", "again.html"];
     assert_eq!(dir.command(&report).ok().stdout, "again.html\n");
     assert!(dir.text("again.html") == page);
-    // A broken picture is named, there as here; everything that was found is drawn.
+    // A broken image is named, there as here; everything that was found is drawn.
     std::fs::remove_file(dir.path("set/images/val/000003.jpg")).unwrap();
     dir.command(&[&report[..], &["--conf", "0"]].concat()).ok().stderr_has("000003.jpg");
     let broken = dir.text("again.html");
     assert!(broken.contains("<li>Skipped: ") && broken.contains(": 3 objects, 80 predictions"));
-    assert_eq!(pictures(&broken), 5);
-    dir.command(&[&report[..], &["--pictures", "2"]].concat()).ok();
-    assert_eq!(pictures(&dir.text("again.html")), 2);
+    assert_eq!(images(&broken), 5);
+    dir.command(&[&report[..], &["--images", "2"]].concat()).ok();
+    assert_eq!(images(&dir.text("again.html")), 2);
     // Another run beside it.
     let copy = Command::new("cp").args(["-r", "run", "other"]).current_dir(dir.path("")).status();
     assert!(copy.unwrap().success());
-    dir.command(&[&report[..], &["--compare", "other", "--pictures", "0"]].concat()).ok();
+    dir.command(&[&report[..], &["--compare", "other", "--images", "0"]].concat()).ok();
     let beside = dir.text("again.html");
     for name in ["run, epoch 1, ", "other, epoch 1, "] {
         assert!(beside.contains(&format!("<th class=\"num\">{name}")), "{name}");
     }
-    assert!(!beside.contains("other, epoch 2") && pictures(&beside) == 0);
+    assert!(!beside.contains("other, epoch 2") && images(&beside) == 0);
     // One that went on, and was best later: as it was after as many epochs, too.
     let line = dir.text("other/metrics.jsonl").lines().last().unwrap().to_owned();
     let mut row: serde_json::Value = serde_json::from_str(&line).unwrap();
     (row["epoch"], row["step"], row["metrics"]["AP"]) = (2.into(), 1234.into(), 0.99.into());
     dir.write("other/metrics.jsonl", format!("{}{row}\n", dir.text("other/metrics.jsonl")));
     dir.write("other/eval/epoch-0002.json", dir.text("other/eval/epoch-0001.json"));
-    dir.command(&[&report[..], &["--compare", "other", "--pictures", "0"]].concat()).ok();
+    dir.command(&[&report[..], &["--compare", "other", "--images", "0"]].concat()).ok();
     let beside = dir.text("again.html");
     let (first, later) =
         (beside.find("other, epoch 1, "), beside.find("other, epoch 2, 1,234 steps"));
     assert!(first.is_some() && first < later, "{first:?} {later:?}");
-    // Without the annotations there are no pictures, but the rest.
+    // Without the annotations there are no images, but the rest.
     std::fs::remove_file(dir.path("set/val.json")).unwrap();
-    dir.command(&report).ok().stderr_has("Pictures are left out").stderr_has("val.json");
+    dir.command(&report).ok().stderr_has("Images are left out").stderr_has("val.json");
     assert_eq!(dir.text("again.html").matches("<svg ").count(), 3);
 
     // Training succeeds even if its report cannot be written.
@@ -80,7 +80,7 @@ fn a_run_is_shown_in_one_file() {
 }
 
 #[test]
-fn an_unmeasured_run_has_a_report_and_another_folder_has_none() {
+fn a_run_without_evaluation_has_a_report_and_another_folder_has_none() {
     let dir = Dir::with_data();
     let config = dir.text("tiny.toml");
     let config: Vec<&str> = config.lines().filter(|line| !line.starts_with("val = ")).collect();
@@ -92,7 +92,7 @@ fn an_unmeasured_run_has_a_report_and_another_folder_has_none() {
     dir.command(&report).ok().stderr_has("no validation set");
     let page = dir.text("run/report.html");
     assert_eq!(page.matches("<svg ").count(), 1);
-    assert!(page.contains("not measured") && page.contains("no validation set"), "{page}");
+    assert!(page.contains("not evaluated") && page.contains("no validation set"), "{page}");
 
     // A run that was stopped before its first checkpoint.
     dir.write("new/config.toml", dir.text("run/config.toml"));

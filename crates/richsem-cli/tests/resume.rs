@@ -208,7 +208,7 @@ fn however_often_a_run_is_ended_it_becomes_the_uninterrupted_one() {
     assert_same(&dir, "settings", "whole");
 }
 
-/// Kills a run again and again: while the process starts, trains, saves and measures.
+/// Kills a run again and again: while the process starts, trains, saves and evaluates.
 fn killed(dir: &Dir) {
     let run = "killed";
     let mut random = Random::new(0, Stream::Test, 0, 0);
@@ -243,7 +243,7 @@ fn killed(dir: &Dir) {
     }
 }
 
-/// Ctrl-C and SIGTERM, while the process loads, trains and measures.
+/// Ctrl-C and SIGTERM, while the process loads, trains and evaluates.
 fn signalled(dir: &Dir) {
     for (signal, code, moment) in [
         ("-INT", 130, READY),

@@ -122,7 +122,7 @@ fn a_study_however_interrupted_has_the_same_lines() {
             line["seed"]
         ));
         let row: Value = serde_json::from_str(all.lines().last().unwrap()).unwrap();
-        assert_eq!(line["metrics"], row["metrics"], "all of the last measurement");
+        assert_eq!(line["metrics"], row["metrics"], "all of the last evaluation");
     }
     assert_eq!(ran.row("baseline")[1], "2");
     assert!(ran.stdout.contains("fast, hard − baseline"), "{ran:?}");

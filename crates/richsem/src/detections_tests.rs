@@ -207,7 +207,7 @@ fn names_are_followed() {
     }
 }
 
-/// Names that cannot all be right, and ids that are shown to be wrong, are not measured by.
+/// Names that cannot all be right, and ids that are shown to be wrong, are not evaluated by.
 #[test]
 fn names_and_ids_that_contradict_each_other_are_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A detector as one piece: the model, the classes it is asked for, and how pictures are prepared.
+//! A detector as one piece: the model, the classes it is asked for, and how images are prepared.
 //! Evaluation, prediction and export take this and nothing else.
 
 use std::{cell::RefCell, collections::BTreeMap, path::Path};
@@ -288,7 +288,7 @@ impl Detector {
     /// Logits and boxes of a batch that was normalised elsewhere.
     ///
     /// # Errors
-    /// Tokens that these pictures or this detector do not have; what libtorch refuses.
+    /// Tokens that these images or this detector do not have; what libtorch refuses.
     pub fn infer_stored(&self, batch: &StoredBatch) -> Result<InferenceOutput> {
         let to = |x: &Tensor| x.f_to_device(self.device());
         let tokens = batch.tokens_for(&self.config.model.dino)?.map(to).transpose()?;

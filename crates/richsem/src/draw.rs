@@ -1,4 +1,4 @@
-//! Boxes with their names drawn onto pictures, pictures put side by side and saved.
+//! Boxes with their names drawn onto images, images put side by side and saved.
 
 use std::path::Path;
 
@@ -14,11 +14,11 @@ use crate::{Error, Result, boxes::Xyxy, error::write_atomically};
 /// A box to be drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Labeled {
-    /// In pixels of the picture; what is outside of it is cut off.
+    /// In pixels of the image; what is outside of it is cut off.
     pub bbox: Xyxy,
     /// Written at the box.
     pub class_name: String,
-    /// Decides the colour: the same key has the same colour in every picture, a category id for
+    /// Decides the colour: the same key has the same colour in every image, a category id for
     /// example.
     pub color_key: u64,
     /// Written behind the name; `None` for ground truth.
@@ -49,11 +49,11 @@ pub fn color(key: u64) -> Rgb<u8> {
     Rgb([channel(0.0), channel(8.0), channel(4.0)])
 }
 
-/// Draws boxes and labels, the line and the letters in proportion to the picture. Boxes without an
-/// inside (in the picture) are left out. Where labels would cover each other, those with higher
+/// Draws boxes and labels, the line and the letters in proportion to the image. Boxes without an
+/// inside (in the image) are left out. Where labels would cover each other, those with higher
 /// scores get the better place.
-pub fn draw(picture: &mut RgbImage, labels: &[Labeled]) {
-    let (width, height) = picture.dimensions();
+pub fn draw(image: &mut RgbImage, labels: &[Labeled]) {
+    let (width, height) = image.dimensions();
     let side = width.min(height) as f32;
     let line = ((side / 200.0).round() as i64).clamp(2, 16);
     let letters = (side / 36.0).round().clamp(16.0, 96.0) as u32;
@@ -67,8 +67,8 @@ pub fn draw(picture: &mut RgbImage, labels: &[Labeled]) {
     // All frames first: no line crosses a label. The best score is drawn last, on top.
     for (label, bbox) in visible.iter().rev() {
         let edges = bbox.0.map(|v| v.round() as i64);
-        frame(picture, edges, line + 2, BLACK, 0.35);
-        frame(picture, edges, line, color(label.color_key), 1.0);
+        frame(image, edges, line + 2, BLACK, 0.35);
+        frame(image, edges, line, color(label.color_key), 1.0);
     }
 
     let mut taken = Vec::new();
@@ -83,13 +83,13 @@ pub fn draw(picture: &mut RgbImage, labels: &[Labeled]) {
         placed.push((at, size, mask, color(label.color_key)));
     }
     for (at, size, mask, background) in placed.into_iter().rev() {
-        fill(picture, [at[0], at[1], at[0] + size[0], at[1] + size[1]], background, 0.9);
+        fill(image, [at[0], at[1], at[0] + size[0], at[1] + size[1]], background, 0.9);
         let left = at[0] + i64::from(padding(letters));
-        blend_mask(picture, &mask, left, at[1], readable_on(background));
+        blend_mask(image, &mask, left, at[1], readable_on(background));
     }
 }
 
-/// Two pictures beside each other, each under its heading, with a caption beneath.
+/// Two images beside each other, each under its heading, with a caption beneath.
 #[must_use]
 pub fn side_by_side(left: (&str, &RgbImage), right: (&str, &RgbImage), caption: &str) -> RgbImage {
     const GAP: u32 = 8;
@@ -103,11 +103,11 @@ pub fn side_by_side(left: (&str, &RgbImage), right: (&str, &RgbImage), caption: 
     let below = if caption.is_empty() { GAP } else { strip };
     let mut page = RgbImage::from_pixel(width, strip + tallest + below, PAPER);
     let mut x = GAP;
-    for (heading, picture) in [left, right] {
-        imageops::replace(&mut page, picture, i64::from(x), i64::from(strip));
-        let mask = text_mask(heading, "", letters, picture.width());
+    for (heading, image) in [left, right] {
+        imageops::replace(&mut page, image, i64::from(x), i64::from(strip));
+        let mask = text_mask(heading, "", letters, image.width());
         blend_mask(&mut page, &mask, i64::from(x), i64::from(letters / 4), INK);
-        x += picture.width() + GAP;
+        x += image.width() + GAP;
     }
     let mask = text_mask(caption, "", letters, width - 2 * GAP);
     let top = strip + tallest + letters / 4;
@@ -118,13 +118,13 @@ pub fn side_by_side(left: (&str, &RgbImage), right: (&str, &RgbImage), caption: 
 /// Ground truth on the left, predictions on the right: what one looks at first.
 #[must_use]
 pub fn truth_and_prediction(
-    picture: &RgbImage,
+    image: &RgbImage,
     truth: &[Labeled],
     prediction: &[Labeled],
     caption: &str,
 ) -> RgbImage {
     let drawn = |labels| {
-        let mut copy = picture.clone();
+        let mut copy = image.clone();
         draw(&mut copy, labels);
         copy
     };
@@ -132,17 +132,17 @@ pub fn truth_and_prediction(
     side_by_side(("ground truth", &truth), ("prediction", &prediction), caption)
 }
 
-/// Writes a picture as JPEG or PNG, by the file's extension. The file is either wholly there or
+/// Writes an image as JPEG or PNG, by the file's extension. The file is either wholly there or
 /// not at all.
 ///
 /// # Errors
-/// For another extension, a picture without pixels or beyond the format's size, or if the file
+/// For another extension, an image without pixels or beyond the format's size, or if the file
 /// cannot be written.
-pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
+pub fn save(image: &RgbImage, path: &Path) -> Result<()> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let bytes = match extension.to_ascii_lowercase().as_str() {
-        "jpg" | "jpeg" => encode_jpeg(picture),
-        "png" => encode_png(picture),
+        "jpg" | "jpeg" => encode_jpeg(image),
+        "png" => encode_png(image),
         _ => {
             return Err(Error::Other(format!(
                 "{}: expected the extension .jpg, .jpeg or .png, got `{extension}`",
@@ -154,34 +154,34 @@ pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
     write_atomically(path, |out| Ok(out.write_all(&bytes)?))
 }
 
-/// The picture as a JPEG file.
+/// The image as a JPEG file.
 ///
 /// # Errors
-/// For a picture without pixels, or a side beyond 65,535.
-pub fn encode_jpeg(picture: &RgbImage) -> Result<Vec<u8>> {
+/// For an image without pixels, or a side beyond 65,535.
+pub fn encode_jpeg(image: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
-    encode(picture, encoder)?;
+    encode(image, encoder)?;
     Ok(bytes)
 }
 
-/// The picture as a PNG file.
+/// The image as a PNG file.
 ///
 /// # Errors
-/// For a picture without pixels.
-pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>> {
+/// For an image without pixels.
+pub fn encode_png(image: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    encode(picture, PngEncoder::new(&mut bytes))?;
+    encode(image, PngEncoder::new(&mut bytes))?;
     Ok(bytes)
 }
 
-fn encode(picture: &RgbImage, encoder: impl image::ImageEncoder) -> Result<()> {
-    let (width, height) = picture.dimensions();
-    let refused = |why: String| Error::Other(format!("a picture of {width}×{height}: {why}"));
+fn encode(image: &RgbImage, encoder: impl image::ImageEncoder) -> Result<()> {
+    let (width, height) = image.dimensions();
+    let refused = |why: String| Error::Other(format!("an image of {width}×{height}: {why}"));
     if width == 0 || height == 0 {
         return Err(refused("nothing to write".to_owned()));
     }
-    picture.write_with_encoder(encoder).map_err(|e| refused(e.to_string()))
+    image.write_with_encoder(encoder).map_err(|e| refused(e.to_string()))
 }
 
 /// Space left and right of a label's text.
@@ -190,15 +190,15 @@ fn padding(letters: u32) -> u32 {
 }
 
 /// Where a label goes: above its box, else inside at the top, else beneath, each at either end;
-/// the first of these that covers no other label, kept inside the picture.
+/// the first of these that covers no other label, kept inside the image.
 fn place(
     [x0, y0, x1, y1]: [i64; 4],
     [w, h]: [i64; 2],
-    picture: [u32; 2],
+    image: [u32; 2],
     line: i64,
     taken: &[[i64; 4]],
 ) -> [i64; 2] {
-    let [width, height] = picture.map(i64::from);
+    let [width, height] = image.map(i64::from);
     let half = line / 2;
     let inside = |[x, y]: [i64; 2]| [x.min(width - w).max(0), y.min(height - h).max(0)];
     let (left, right) = (x0 - half, x1 + half - w);
@@ -266,37 +266,37 @@ fn readable_on(background: Rgb<u8>) -> Rgb<u8> {
 }
 
 /// A rectangle's outline, `line` wide and centred on its edges.
-fn frame(picture: &mut RgbImage, [x0, y0, x1, y1]: [i64; 4], line: i64, ink: Rgb<u8>, alpha: f32) {
+fn frame(image: &mut RgbImage, [x0, y0, x1, y1]: [i64; 4], line: i64, ink: Rgb<u8>, alpha: f32) {
     let (out, inner) = (line / 2, line - line / 2);
     let (left, right, top, bottom) = (x0 - out, x1 + out, y0 - out, y1 + out);
     if right - left <= 2 * line || bottom - top <= 2 * line {
-        return fill(picture, [left, top, right, bottom], ink, alpha);
+        return fill(image, [left, top, right, bottom], ink, alpha);
     }
-    fill(picture, [left, top, right, y0 + inner], ink, alpha);
-    fill(picture, [left, y1 - inner, right, bottom], ink, alpha);
-    fill(picture, [left, y0 + inner, x0 + inner, y1 - inner], ink, alpha);
-    fill(picture, [x1 - inner, y0 + inner, right, y1 - inner], ink, alpha);
+    fill(image, [left, top, right, y0 + inner], ink, alpha);
+    fill(image, [left, y1 - inner, right, bottom], ink, alpha);
+    fill(image, [left, y0 + inner, x0 + inner, y1 - inner], ink, alpha);
+    fill(image, [x1 - inner, y0 + inner, right, y1 - inner], ink, alpha);
 }
 
-/// The part of a rectangle inside the picture.
-fn fill(picture: &mut RgbImage, [x0, y0, x1, y1]: [i64; 4], ink: Rgb<u8>, alpha: f32) {
-    let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
+/// The part of a rectangle inside the image.
+fn fill(image: &mut RgbImage, [x0, y0, x1, y1]: [i64; 4], ink: Rgb<u8>, alpha: f32) {
+    let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     for y in y0.clamp(0, height)..y1.clamp(0, height) {
         for x in x0.clamp(0, width)..x1.clamp(0, width) {
-            blend(picture.get_pixel_mut(x as u32, y as u32), ink, alpha);
+            blend(image.get_pixel_mut(x as u32, y as u32), ink, alpha);
         }
     }
 }
 
 /// Ink wherever the mask covers, its top left at (`left`, `top`).
-fn blend_mask(picture: &mut RgbImage, mask: &GrayImage, left: i64, top: i64, ink: Rgb<u8>) {
+fn blend_mask(image: &mut RgbImage, mask: &GrayImage, left: i64, top: i64, ink: Rgb<u8>) {
     for (x, y, Luma([coverage])) in mask.enumerate_pixels() {
         let (Ok(x), Ok(y)) =
             (u32::try_from(left + i64::from(x)), u32::try_from(top + i64::from(y)))
         else {
             continue;
         };
-        if let Some(pixel) = picture.get_pixel_mut_checked(x, y) {
+        if let Some(pixel) = image.get_pixel_mut_checked(x, y) {
             blend(pixel, ink, f32::from(*coverage) / 255.0);
         }
     }

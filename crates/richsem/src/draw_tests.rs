@@ -26,28 +26,28 @@ fn colours_are_stable_and_neighbours_differ() {
 
 #[test]
 fn the_frame_has_the_classes_colour_and_leaves_the_inside_alone() {
-    let mut picture = grey(400, 300);
-    draw(&mut picture, &[labeled([100.0, 100.0, 300.0, 200.0], None)]);
+    let mut image = grey(400, 300);
+    draw(&mut image, &[labeled([100.0, 100.0, 300.0, 200.0], None)]);
     for at in [(100, 150), (299, 150), (200, 199), (290, 100)] {
-        assert_eq!(picture.get_pixel(at.0, at.1), &color(4), "{at:?}");
+        assert_eq!(image.get_pixel(at.0, at.1), &color(4), "{at:?}");
     }
-    assert_eq!(picture.get_pixel(200, 160), &Rgb([128; 3]));
-    assert_eq!(picture.get_pixel(50, 250), &Rgb([128; 3]));
+    assert_eq!(image.get_pixel(200, 160), &Rgb([128; 3]));
+    assert_eq!(image.get_pixel(50, 250), &Rgb([128; 3]));
 }
 
 #[test]
 fn text_is_written_and_readable() {
-    let mut picture = grey(400, 300);
-    draw(&mut picture, &[labeled([100.0, 100.0, 300.0, 200.0], Some(0.5))]);
+    let mut image = grey(400, 300);
+    draw(&mut image, &[labeled([100.0, 100.0, 300.0, 200.0], Some(0.5))]);
     // Above the box: letters in the contrasting colour, with anti-aliased edges between the two.
     let label: Vec<_> = (100..180).flat_map(|x| (84..98).map(move |y| (x, y))).collect();
     let ink = readable_on(color(4));
     let count = |test: &dyn Fn(&Rgb<u8>) -> bool| {
-        label.iter().filter(|&&(x, y)| test(picture.get_pixel(x, y))).count()
+        label.iter().filter(|&&(x, y)| test(image.get_pixel(x, y))).count()
     };
     let solid = count(&|p| *p == ink);
     let kinds: std::collections::HashSet<_> =
-        label.iter().map(|&(x, y)| picture.get_pixel(x, y).0).collect();
+        label.iter().map(|&(x, y)| image.get_pixel(x, y).0).collect();
     assert!(solid > 50, "{solid} pixels of text");
     assert!(kinds.len() > 10, "{} shades", kinds.len());
     assert_eq!(readable_on(Rgb([255, 255, 0])), BLACK);
@@ -55,7 +55,7 @@ fn text_is_written_and_readable() {
 }
 
 #[test]
-fn labels_stay_inside_the_picture() {
+fn labels_stay_inside_the_image() {
     let size = [200, 100];
     for bbox in [[0, 0, 200, 100], [-5, -5, 20, 20], [190, 90, 300, 300], [0, 0, 5, 100]] {
         let [x, y] = place(bbox, [80, 16], size, 2, &[]);
@@ -66,7 +66,7 @@ fn labels_stay_inside_the_picture() {
     assert_eq!(place([50, 10, 150, 90], [60, 16], size, 2, &[]), [49, 11]);
     let second = place([50, 40, 150, 90], [60, 16], size, 2, &[[49, 23, 109, 39]]);
     assert_eq!(second, [49, 41], "inside, beneath the line");
-    // A label as wide as the picture starts at its left edge.
+    // A label as wide as the image starts at its left edge.
     assert_eq!(place([50, 40, 150, 90], [260, 16], size, 2, &[])[0], 0);
 }
 
@@ -86,7 +86,7 @@ fn long_names_lose_their_end_and_keep_their_score() {
 }
 
 #[test]
-fn any_box_on_any_picture_can_be_drawn() {
+fn any_box_on_any_image_can_be_drawn() {
     let nan = f32::NAN;
     let infinite = f32::INFINITY;
     let boxes = [
@@ -101,30 +101,29 @@ fn any_box_on_any_picture_can_be_drawn() {
     ];
     let labels: Vec<_> = boxes.into_iter().map(|b| labeled(b, Some(nan))).collect();
     for (width, height) in [(0, 0), (1, 1), (3, 200), (200, 3), (64, 64)] {
-        let mut picture = grey(width, height);
-        draw(&mut picture, &labels);
-        let page = truth_and_prediction(&picture, &labels, &labels, "a caption");
+        let mut image = grey(width, height);
+        draw(&mut image, &labels);
+        let page = truth_and_prediction(&image, &labels, &labels, "a caption");
         assert!(page.width() >= 2 * width && page.height() > height);
     }
 }
 
 #[test]
-fn pictures_are_saved_by_extension() {
+fn images_are_saved_by_extension() {
     let folder = tempfile::tempdir().unwrap();
-    let mut picture = grey(60, 40);
-    draw(&mut picture, &[labeled([10.0, 10.0, 50.0, 30.0], None)]);
+    let mut image = grey(60, 40);
+    draw(&mut image, &[labeled([10.0, 10.0, 50.0, 30.0], None)]);
     for name in ["a.png", "a.jpg", "a.JPEG"] {
         let path = folder.path().join(name);
-        save(&picture, &path).unwrap();
+        save(&image, &path).unwrap();
         let back = image::open(&path).unwrap().into_rgb8();
         assert_eq!(back.dimensions(), (60, 40));
         if name == "a.png" {
-            assert_eq!(back, picture);
+            assert_eq!(back, image);
         }
     }
-    let error =
-        |name: &str, picture: &RgbImage| save(picture, &folder.path().join(name)).unwrap_err();
-    assert!(error("a.gif", &picture).to_string().contains("expected the extension .jpg"));
+    let error = |name: &str, image: &RgbImage| save(image, &folder.path().join(name)).unwrap_err();
+    assert!(error("a.gif", &image).to_string().contains("expected the extension .jpg"));
     assert!(error("b.png", &RgbImage::new(0, 0)).to_string().contains("nothing to write"));
     assert!(error("b.jpg", &RgbImage::new(70_000, 1)).to_string().contains("70000×1"));
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 3);

@@ -1,5 +1,5 @@
 //! Object detection on long-tailed data: the RichSem method (arXiv 2310.12152) and everything
-//! around it, from annotation files to a trained, measured detector.
+//! around it, from annotation files to a trained, evaluated detector.
 //!
 //! Data flows one way: files → [`data::dataset::Dataset`] → `Sample` → transforms → `Batch` →
 //! detector → criterion → optimizer → checkpoint, and detector output → detections → evaluator →

@@ -1,4 +1,4 @@
-//! Runs a detector over many pictures.
+//! Runs a detector over many images.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
 /// Batches whose sizes decide which passes are recorded.
 const SIZES_LOOKED_AT: u64 = 10_000;
 
-/// How pictures are read ahead.
+/// How images are read ahead.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadAhead {
     /// Threads.

@@ -27,11 +27,11 @@ pub enum Stream {
     Synth = 6,
     /// Tests and benchmarks.
     Test = 7,
-    /// Order of classification pictures.
+    /// Order of classification images.
     ExtraSampler = 8,
-    /// Augmentation and mosaics of classification pictures.
+    /// Augmentation and mosaics of classification images.
     ExtraTransform = 9,
-    /// Order and augmentation of captioned pictures.
+    /// Order and augmentation of captioned images.
     Pretrain = 10,
 }
 

@@ -74,7 +74,7 @@ pub struct SemanticConfig {
     /// Where the projection comes from.
     pub projection: BranchProjection,
     /// Least share of boxes whose label the teacher must rank first, asked before the first step: a
-    /// teacher that sees the pictures at the wrong scale, or knows another domain, does harm.
+    /// teacher that sees the images at the wrong scale, or knows another domain, does harm.
     pub min_top1: f64,
 }
 

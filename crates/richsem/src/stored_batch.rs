@@ -1,4 +1,4 @@
-//! Pictures as the network sees them, in a file: for comparing programs number by number, without
+//! Images as the network sees them, in a file: for comparing programs number by number, without
 //! what decoding, resizing and normalising may differ in.
 
 use std::path::{Path, PathBuf};
@@ -66,10 +66,10 @@ impl StoredBatch {
                 );
             }
         };
-        // A picture lies at the top left: one that does not begin there is padding all over.
+        // An image lies at the top left: one that does not begin there is padding all over.
         let corner = mask.narrow(1, 0, 1).narrow(2, 0, 1);
         if corner.any().int64_value(&[]) != 0 {
-            return wrong("mask", "a picture's first pixel is padding".into());
+            return wrong("mask", "an image's first pixel is padding".into());
         }
         let along = |axis: i64, side: i64| {
             let cells = Tensor::arange(side, (Kind::Int64, mask.device()));
@@ -108,20 +108,20 @@ impl StoredBatch {
     /// The tokens, for a detector of these sizes.
     ///
     /// # Errors
-    /// More tokens than queries, or numbers that no token of these pictures has.
+    /// More tokens than queries, or numbers that no token of these images has.
     pub(crate) fn tokens_for(&self, config: &DinoConfig) -> Result<Option<&Tensor>> {
         let Some(tokens) = &self.tokens else { return Ok(None) };
         let wrong = |problem| Err(Error::invalid(&self.path, "tokens", problem));
         let (count, queries) = (tokens.size()[1], config.transformer.num_queries);
         if count > queries {
-            return wrong(format!("{count} a picture, and the detector has {queries} queries"));
+            return wrong(format!("{count} an image, and the detector has {queries} queries"));
         }
         let size = self.images.size();
         let most: i64 = config.level_sizes([size[2], size[3]]).map(|[h, w]| h * w).sum();
         let last = tokens.max().int64_value(&[]);
         if last >= most {
             return wrong(format!(
-                "expected numbers below {most}, the encoder's tokens of these pictures, got {last}"
+                "expected numbers below {most}, the encoder's tokens of these images, got {last}"
             ));
         }
         Ok(Some(tokens))
@@ -192,7 +192,7 @@ mod tests {
             ),
             (read(&[images(), tokens(&[1, -1])]).unwrap_err(), "negative"),
             (read(&[images(), ("token", zeros(&[1], Kind::Int64))]).unwrap_err(), "unexpected"),
-            (long.tokens_for(&sizes).unwrap_err(), "901 a picture, and the detector has 900"),
+            (long.tokens_for(&sizes).unwrap_err(), "901 an image, and the detector has 900"),
             // One token a level.
             (far.tokens_for(&sizes).unwrap_err(), "expected numbers below 4"),
         ];

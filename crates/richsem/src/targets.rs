@@ -34,17 +34,17 @@ pub struct Target {
     pub size: [u32; 2],
     /// `[height, width]` of the file, the frame of reference of results.
     pub original_size: [u32; 2],
-    /// Which view of which picture this is; none after a crop or on a mosaic.
+    /// Which view of which image this is; none after a crop or on a mosaic.
     pub view: Option<View>,
 }
 
-/// A whole picture as training shows it: without crops there are as many views as scales, and twice
+/// A whole image as training shows it: without crops there are as many views as scales, and twice
 /// as many with flips, so that what a frozen teacher says of them can be kept (see
 /// [`crate::prepared`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
-    /// Number of the picture in its set.
-    pub picture: u32,
+    /// Number of the image in its set.
+    pub image: u32,
     /// Shorter side that was asked for, in pixels; 0: as the file has it.
     pub scale: u32,
     /// Whether it was mirrored.
@@ -52,11 +52,11 @@ pub struct View {
 }
 
 impl View {
-    /// Of a picture as its file has it.
+    /// Of an image as its file has it.
     #[must_use]
-    pub fn of(picture: usize) -> Option<Self> {
-        let picture = u32::try_from(picture).ok()?;
-        Some(Self { picture, scale: 0, flip: false })
+    pub fn of(image: usize) -> Option<Self> {
+        let image = u32::try_from(image).ok()?;
+        Some(Self { image, scale: 0, flip: false })
     }
 }
 
@@ -68,12 +68,12 @@ pub enum Assignment {
     #[default]
     Hungarian,
     /// The largest predicted box with its centre inside (Detic's max-size loss, arXiv 2201.02605,
-    /// section 3.2): for boxes that are a whole picture. Detic learns classes alone that way: switch
+    /// section 3.2): for boxes that are a whole image. Detic learns classes alone that way: switch
     /// `l1` and `giou` off.
     MaxSize,
 }
 
-/// What a set's boxes teach: a coarse box of a classification picture may teach less than one that
+/// What a set's boxes teach: a coarse box of a classification image may teach less than one that
 /// an annotator drew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

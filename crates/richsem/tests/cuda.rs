@@ -49,7 +49,7 @@ lr = 0.0
 lr_backbone = 0.0
 "#;
 
-/// Loss and norm of the gradient of some steps, and logits: pictures of two sizes and any number of
+/// Loss and norm of the gradient of some steps, and logits: images of two sizes and any number of
 /// boxes. Nothing is learned (gradients are added up in no fixed order, and AdamW makes much of little),
 /// so that steps can be compared.
 fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {

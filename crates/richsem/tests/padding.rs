@@ -1,4 +1,4 @@
-//! What is measured does not depend on what else was in the batch, nor on how far it was padded.
+//! What is evaluated does not depend on what else was in the batch, nor on how far it was padded.
 #![allow(clippy::unwrap_used)]
 
 use std::{

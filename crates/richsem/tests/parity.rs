@@ -1,4 +1,4 @@
-//! The whole model at full size against the official code, on pictures: `make parity`, which writes
+//! The whole model at full size against the official code, on images: `make parity`, which writes
 //! the folder that `RICHSEM_PARITY` names (`reference/whole_model.py`), converts the official
 //! checkpoints, and runs `richsem predict --tensor` on the official, normalised batch.
 #![allow(clippy::unwrap_used)]
@@ -21,7 +21,7 @@ use richsem::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// Of logits and of boxes, relative to the picture: largest difference of f32 on the CPU.
+/// Of logits and of boxes, relative to the image: largest difference of f32 on the CPU.
 const TOLERANCE: f64 = 2e-3;
 
 fn folder() -> PathBuf {
@@ -84,7 +84,7 @@ fn logit(score: f32) -> f64 {
     (p / (1.0 - p)).ln()
 }
 
-/// With our own selection: the official best 100 of every picture are found, class, logit and box
+/// With our own selection: the official best 100 of every image are found, class, logit and box
 /// within the tolerance; those at the tail may be beyond our hundredth. Where two proposals' scores
 /// are equal but for the last digits, they swap ranks, and with them their content queries: such
 /// pairs are printed, and may not be many.
@@ -108,17 +108,17 @@ fn the_same_best_hundred_with_our_own_proposals() {
             };
             let missing = expected.iter().filter(|a| !got.iter().any(|b| same(a, b))).count();
             println!(
-                "{name}, picture {image}: {} of 900 queries swapped ranks; {missing} of the official \
+                "{name}, image {image}: {} of 900 queries swapped ranks; {missing} of the official \
                  best 100 are not ours",
                 moved[image]
             );
-            assert!(moved[image] <= 10, "{name}, picture {image}");
-            assert!(missing <= moved[image] as usize, "{name}, picture {image}");
+            assert!(moved[image] <= 10, "{name}, image {image}");
+            assert!(missing <= moved[image] as usize, "{name}, image {image}");
         }
     }
 }
 
-/// In f64, where nothing swaps: with our own selection the same hundred detections of every picture,
+/// In f64, where nothing swaps: with our own selection the same hundred detections of every image,
 /// and the same proposals.
 #[test]
 #[ignore = "needs the official code: make parity"]
@@ -152,7 +152,7 @@ fn the_same_best_hundred_in_f64() {
         for (image, (expected, got)) in best(&expected, 100).iter().zip(best(&got, 100)).enumerate()
         {
             for (rank, (a, b)) in expected.iter().zip(got).enumerate() {
-                assert_eq!(a.class, b.class, "{name}, picture {image}, detection {rank}");
+                assert_eq!(a.class, b.class, "{name}, image {image}, detection {rank}");
             }
         }
     }
@@ -161,7 +161,7 @@ fn the_same_best_hundred_in_f64() {
 /// Decoding, resizing and normalising against Pillow's and torchvision's, in steps of a byte.
 #[test]
 #[ignore = "needs the official code: make parity"]
-fn pictures_are_decoded_and_resized_alike() {
+fn images_are_decoded_and_resized_alike() {
     let expected = read("resized");
     let EvalTransformConfig { size, max_size, .. } = EvalTransformConfig::default();
     let (mean, std) = Normalization::IMAGENET.tensors(Device::Cpu);

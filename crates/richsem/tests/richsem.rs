@@ -1,4 +1,4 @@
-//! RichSem as a whole, on a small synthetic set with mosaics of classification pictures and a small
+//! RichSem as a whole, on a small synthetic set with mosaics of classification images and a small
 //! random CLIP: resumed runs, what a saved detector holds, and what the switches do.
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ use tch::Device;
 
 const TEACHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/teacher/rn.safetensors");
 
-/// Detection and classification pictures, and a text table for the teacher's width.
+/// Detection and classification images, and a text table for the teacher's width.
 fn data(folder: &Path) -> PathBuf {
     tch::set_num_threads(1);
     let out = folder.join("synth");
@@ -159,7 +159,7 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
 }
 
 #[test]
-fn a_run_is_not_resumed_with_another_teacher_or_other_pictures() {
+fn a_run_is_not_resumed_with_another_teacher_or_other_images() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path());
     let path = folder.path().join("run");
@@ -185,9 +185,9 @@ fn a_run_is_not_resumed_with_another_teacher_or_other_pictures() {
     std::fs::write(&teacher, whole).unwrap();
     let mut classes = std::fs::read_dir(data.join("classification")).unwrap();
     let class = classes.next().unwrap().unwrap().path();
-    let picture = std::fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
-    std::fs::remove_file(picture).unwrap();
-    refused("other classification pictures (data.extra: 20) than there are now (19)");
+    let image = std::fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(image).unwrap();
+    refused("other classification images (data.extra: 20) than there are now (19)");
 }
 
 /// A set that is not labelled softly does not keep the others from being looked at.
@@ -208,7 +208,7 @@ fn each_sets_teacher_is_looked_at() {
     assert!(error.to_string().contains("of data.extra.classification"), "{error}");
 }
 
-/// What nothing says is tried on the run's own pictures, and what was found is the run's setting.
+/// What nothing says is tried on the run's own images, and what was found is the run's setting.
 #[test]
 fn a_teachers_activation_is_found_out_before_the_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -252,7 +252,7 @@ impl Observer for Said {
     }
 }
 
-/// Two pictures with a box each.
+/// Two images with a box each.
 fn batch() -> Batch {
     let sample = |i: u32| {
         let image = image::RgbImage::from_fn(64, 64, |x, y| {
@@ -333,7 +333,7 @@ fn the_branch_teaches_the_detector_and_switches_are_obeyed() {
 }
 
 #[test]
-fn a_teacher_that_does_not_know_the_pictures_is_refused_before_the_run() {
+fn a_teacher_that_does_not_know_the_images_is_refused_before_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path());
     let config = config(&data, "min_top1 = 0.9");

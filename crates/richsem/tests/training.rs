@@ -44,7 +44,7 @@ fn weights(run: &Path) -> BTreeMap<String, Tensor> {
     all
 }
 
-/// Sets the stop flag at its n-th batch or measured image, as a signal would.
+/// Sets the stop flag at its n-th batch or evaluated image, as a signal would.
 struct StopAt<'a>(usize, &'a AtomicBool);
 
 impl StopAt<'_> {
@@ -104,7 +104,7 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
                 Outcome::Finished { .. } => break,
             }
             start = Start::Resume(path.clone());
-            // A measurement is never saved half-way: with a short fuse it would never end.
+            // An evaluation is never saved half-way: with a short fuse it would never end.
             if stop_after < 8 && stops > 3 {
                 train(Start::Resume(path.clone()), Device::Cpu, &mut Silent, &go).unwrap();
                 break;
@@ -135,7 +135,7 @@ impl Observer for LastIsThere {
     }
 }
 
-/// Epochs that end between two saves, without a measurement: what is there to go on from stays.
+/// Epochs that end between two saves, without an evaluation: what is there to go on from stays.
 #[test]
 fn the_last_checkpoint_outlives_epochs_without_one() {
     let folder = tempfile::tempdir().unwrap();

@@ -132,7 +132,7 @@ fn a_linear_head_goes_on_with_its_classes_and_starts_anew_with_others() {
     let said = place.run(&same, "same").unwrap();
     assert!(said.has("a detector of this program") && !said.has("anew"), "{:?}", said.0);
     assert_same(&place.weights("same"), &before, &[]);
-    // The running mean, which is what is saved, starts there, too; the loss is that of a trained
+    // The EMA, which is what is saved, starts there, too; the loss is that of a trained
     // model, not of initial values.
     place.run(&place.config("four", 0.0, ""), "scratch").unwrap();
     let (from, scratch) = (place.first_loss("same"), place.first_loss("scratch"));

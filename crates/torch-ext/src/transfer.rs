@@ -61,7 +61,7 @@ impl Bytes<'_> {
 /// end is zero. (Of `Bool`, a byte must be 0 or 1.)
 ///
 /// The calling thread does it all. `Tensor::f_from_data_size` copies, after it has written zeros with
-/// libtorch's threads: where several read pictures side by side, they wait for each other.
+/// libtorch's threads: where several read images side by side, they wait for each other.
 ///
 /// # Errors
 /// No room.

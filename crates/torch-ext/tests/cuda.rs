@@ -455,7 +455,7 @@ fn group_norm_agrees_with_its_composition() {
             drop(held);
             // Both from values that the kind has, the composition in f32.
             let [x, grad] = [x, grad].map(|t| t.to_kind(kind).to_kind(Kind::Float));
-            // A picture in its corner, one of padding alone, one with single pixels missing and one
+            // An image in its corner, one of padding alone, one with single pixels missing and one
             // without padding.
             let padding = Tensor::ones([b, h, w], (Kind::Bool, device));
             let _ = padding.get(0).narrow(0, 1, h - 1).narrow(1, 0, w / 2).fill_(0.0);

@@ -67,7 +67,7 @@ fn of_libtorch(
     Ok(x.f_group_norm(groups, Some(weight), Some(bias), eps, false)?)
 }
 
-/// A whole image, one with a picture in its corner, one with single pixels missing, one of padding
+/// A whole image, one with an image in its corner, one with single pixels missing, one of padding
 /// alone, and so on in turn.
 fn padding(b: i64, h: i64, w: i64) -> Tensor {
     let padding = Tensor::zeros([b, h, w], (Kind::Bool, CPU));

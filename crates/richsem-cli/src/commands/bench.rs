@@ -30,7 +30,7 @@ Examples:
       --set data.train.annotations=train.json --set data.train.images=images/
 
 Times training steps (forward, losses, backward, update) and inference (from a decoded batch in
-memory to boxes) on random pictures with random weights. No data is needed. Memory is what libtorch
+memory to boxes) on random images with random weights. No data is needed. Memory is what libtorch
 has taken of the GPU's.
 
 With --sizes: training steps on images of many sizes, augmented as the settings say, in batches of

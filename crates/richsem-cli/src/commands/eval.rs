@@ -35,7 +35,7 @@ Examples:
   richsem eval --weights model.safetensors --annotations val.json --images val.tar --save-json dets.json
   richsem eval --annotations lvis_v1_val.json --detections dets.json --per-class
 
-Values are percentages; – stands where there is nothing to measure. AP is the mean over IoU 0.50 to
+Values are percentages; – stands where there is nothing to evaluate. AP is the mean over IoU 0.50 to
 0.95; s, m, l are objects by area (32² and 96² pixels between them); r, c, f are rare, common and
 frequent classes by training images (10 and 100 between them).";
 
@@ -43,16 +43,16 @@ frequent classes by training images (10 and 100 between them).";
 #[command(after_help = HELP, override_usage = USAGE)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["weights", "detections"]))]
 pub(crate) struct Args {
-    /// Annotations to measure against (COCO or LVIS JSON)
+    /// Annotations to evaluate against (COCO or LVIS JSON)
     #[arg(long, value_name = "FILE")]
     annotations: PathBuf,
-    /// Detector to measure: a .safetensors file, or a run folder (its best checkpoint)
+    /// Detector to evaluate: a .safetensors file, or a run folder (its best checkpoint)
     #[arg(long, value_name = "FILE|RUN", requires = "images")]
     weights: Option<PathBuf>,
-    /// Pictures that the annotations are of: a folder or an uncompressed .tar
+    /// Images that the annotations are of: a folder or an uncompressed .tar
     #[arg(long, value_name = "FOLDER|TAR", conflicts_with = "detections")]
     images: Option<PathBuf>,
-    /// Detections to measure (COCO results JSON) instead of a detector
+    /// Detections to evaluate (COCO results JSON) instead of a detector
     #[arg(long, value_name = "FILE", conflicts_with = "orientation")]
     detections: Option<PathBuf>,
     /// By whose rules; LVIS where the annotations list verified classes (neg_category_ids and
@@ -152,9 +152,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             evaluator.evaluate(&detections)?
         }
         (None, Some(weights), Some(images)) => {
-            let measured = detect_and_measure(args, &dataset, evaluator, weights, images)?;
-            unread = measured.unread;
-            measured.summary
+            let evaluated = detect_and_evaluate(args, &dataset, evaluator, weights, images)?;
+            unread = evaluated.unread;
+            evaluated.summary
         }
         _ => unreachable!("clap asks for --detections, or for --weights with --images"),
     };
@@ -170,20 +170,20 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// A measurement.
-struct Measured {
+/// An evaluation.
+struct Evaluated {
     summary: Summary,
     /// Images that could not be read, so that their objects count as missed.
     unread: usize,
 }
 
-fn detect_and_measure(
+fn detect_and_evaluate(
     args: &Args,
     dataset: &Dataset,
     evaluator: Evaluator,
     weights: &Path,
     images: &Path,
-) -> Result<Measured> {
+) -> Result<Evaluated> {
     let store = Arc::new(ImageStore::open(images, args.orientation.get())?);
     let detector = args::load_detector(weights, &args.device)?;
     check_vocabularies(&detector.vocabulary, dataset)?;
@@ -200,12 +200,16 @@ fn detect_and_measure(
         detections::write(file, &found)?;
         output::note(format!("detections: {}", file.display()));
     }
-    Ok(Measured { summary: evaluator.evaluate(&found)?, unread: broken.list().len() })
+    Ok(Evaluated { summary: evaluator.evaluate(&found)?, unread: broken.list().len() })
 }
 
 /// What is to be known of the annotations before their numbers.
 fn tell(dataset: &Dataset, evaluator: &Evaluator) {
-    output::note(format!("measured by the {} protocol: {}", evaluator.protocol(), evaluator.why()));
+    output::note(format!(
+        "evaluated by the {} protocol: {}",
+        evaluator.protocol(),
+        evaluator.why()
+    ));
     let report = dataset.report();
     if report.removed_listed > 0 {
         output::note(format!(
@@ -262,7 +266,7 @@ fn detect(
     if done == 0 && total > 0 {
         let first = broken.list().into_iter().next().map(|(_, problem)| problem);
         return Err(anyhow!(
-            "--images: none of the {total} pictures could be read: {}",
+            "--images: none of the {total} images could be read: {}",
             first.unwrap_or_default()
         ));
     }

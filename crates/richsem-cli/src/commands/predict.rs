@@ -30,7 +30,7 @@ use tch::Tensor;
 
 use crate::{
     args::{self, DeviceArgs, OrientationArgs, score},
-    exit, output, pictures,
+    exit, images, output,
     progress::Counter,
     reading, table,
 };
@@ -39,27 +39,27 @@ const HELP: &str = "\
 Examples:
   richsem predict holiday.jpg --weights model.safetensors
   richsem predict photos/ 'more/*.png' --weights runs/tiny --conf 0.5 --output found
-  richsem predict holiday.jpg --weights runs/tiny --no-pictures --raw raw.safetensors
+  richsem predict holiday.jpg --weights runs/tiny --no-images --raw raw.safetensors
   richsem predict --tensor in.safetensors --weights model.safetensors --raw raw.safetensors
 
-Writes the pictures with boxes drawn, and detections.json: a list in COCO's results format
+Writes the images with boxes drawn, and detections.json: a list in COCO's results format
 (image_id is the image's number, from 1, in the order read, or with --annotations its id there) with
 file_name and category_name added; `eval --detections` goes by file_name. Files of these names in the
-output folder are replaced. A picture that cannot be read, or
+output folder are replaced. An image that cannot be read, or
 whose name is not UTF-8, is named and skipped; the exit code is then 1.
 
---raw is before any choice by score, boxes as centre and size relative to the picture. Of one picture
+--raw is before any choice by score, boxes as centre and size relative to the image. Of one image
 the tensors have these names, of several <image_id>.pred_logits and <image_id>.pred_boxes; all are
 held in memory until the end.
 
---tensor takes pictures as another program gave them to its network: `images` [B, 3, H, W], normalised
+--tensor takes images as another program gave them to its network: `images` [B, 3, H, W], normalised
 and padded, `mask` [B, H, W] (true = padding), and, if the proposals are to be the other program's,
 `tokens` [B, Q]. All go through as one batch; --raw is all that is written.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Pictures, folders of pictures, or patterns ('photos/*.jpg')
+    /// Images, folders of images, or patterns ('photos/*.jpg')
     #[arg(required_unless_present = "tensor", value_name = "IMAGE|FOLDER|PATTERN")]
     inputs: Vec<PathBuf>,
     /// Detector: a .safetensors file, or a run folder (its best checkpoint)
@@ -74,15 +74,15 @@ pub(crate) struct Args {
     /// Writes what the network gives: pred_logits [B, Q, C] and pred_boxes [B, Q, 4]
     #[arg(long, value_name = "FILE.safetensors")]
     raw: Option<PathBuf>,
-    /// Takes a normalised batch in place of pictures, and writes --raw alone
+    /// Takes a normalised batch in place of images, and writes --raw alone
     #[arg(
         long,
         value_name = "FILE.safetensors",
         requires = "raw",
-        conflicts_with_all = ["inputs", "output", "conf", "limit", "no_pictures", "orientation"]
+        conflicts_with_all = ["inputs", "output", "conf", "limit", "no_images", "orientation"]
     )]
     tensor: Option<PathBuf>,
-    /// Takes the first N pictures alone
+    /// Takes the first N images alone
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Annotation file (COCO or LVIS JSON) that has these images: detections.json then has its ids. One
@@ -95,8 +95,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     orientation: OrientationArgs,
     /// Draws nothing: detections.json and the table alone
-    #[arg(long)]
-    no_pictures: bool,
+    #[arg(long, alias = "no-pictures")]
+    no_images: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -104,12 +104,12 @@ pub(crate) struct Args {
 /// Rows that the table shows at most; `detections.json` has them all.
 const MOST_ROWS: usize = 200;
 
-/// What was found in one picture.
+/// What was found in one image.
 struct Found {
     /// Which of the images it is, from 0.
     number: usize,
     image_id: i64,
-    picture: PathBuf,
+    image: PathBuf,
     boxes: Vec<ScoredBox>,
 }
 
@@ -117,34 +117,34 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     if let (Some(tensor), Some(raw)) = (&args.tensor, &args.raw) {
         return run_tensor(args, tensor, raw);
     }
-    let (mut pictures, passed_over) = pictures::collect(&args.inputs)?;
+    let (mut images, passed_over) = images::collect(&args.inputs)?;
     if !passed_over.is_empty() {
         output::note(format!("passed over: {passed_over}"));
     }
-    pictures.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
-    let drawn = pictures::output_files(&pictures, &args.output)?;
+    images.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
+    let drawn = images::output_files(&images, &args.output)?;
     output::check_new_folder(&args.output, "--output")?;
     output::check_input(&args.weights, "--weights", "file or folder")?;
     if let Some(raw) = &args.raw {
         let weights = args::weights_file(&args.weights, "--weights")?;
-        let pictures = pictures.iter().map(|picture| (picture.as_path(), "a picture"));
-        let inputs: Vec<_> = pictures.chain([(weights.as_path(), "--weights")]).collect();
+        let images = images.iter().map(|image| (image.as_path(), "an image"));
+        let inputs: Vec<_> = images.chain([(weights.as_path(), "--weights")]).collect();
         output::check_file(raw, "--raw")?;
         output::check_apart(raw, "--raw", &inputs)?;
     }
-    let known = known_images(&pictures, args.annotations.as_deref())?;
+    let known = known_images(&images, args.annotations.as_deref())?;
     let detector = args::load_detector(&args.weights, &args.device)?;
     output::make_folder(&args.output, "--output")?;
 
     let mut found: Vec<Found> = Vec::new();
     let mut raw = BTreeMap::new();
     let mut failed = 0;
-    let counter = Counter::new("detecting", pictures.len());
+    let counter = Counter::new("detecting", images.len());
     let (nameable, others): (Vec<usize>, Vec<usize>) =
-        (0..pictures.len()).partition(|&i| pictures[i].to_str().is_some());
+        (0..images.len()).partition(|&i| images[i].to_str().is_some());
     for i in others {
         failed += 1;
-        let path = pictures[i].display();
+        let path = images[i].display();
         counter.note(&format!(
             "skipped: {path}: the name is not UTF-8, the results could not hold it\n  hint: rename \
              the file"
@@ -153,7 +153,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let mut done = failed;
     let orientation = args.orientation.get();
     let reading = Reading { batch: args.batch.into(), orientation };
-    if let Some(source) = source(&detector, &pictures, &known, &nameable, reading) {
+    if let Some(source) = source(&detector, &images, &known, &nameable, reading) {
         let take = |Detected { batch, output, found: boxes }: Detected| {
             for problem in &batch.skipped {
                 failed += 1;
@@ -162,21 +162,21 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             done += batch.skipped.len() + batch.len();
             for (b, (target, mut boxes)) in batch.targets.iter().zip(boxes).enumerate() {
                 let number = target.image_id as usize;
-                let (picture, image_id) = (&pictures[number], known[number].id);
+                let (image, image_id) = (&images[number], known[number].id);
                 boxes.retain(|found| found.score >= args.conf);
-                if !args.no_pictures {
-                    draw_boxes((picture, orientation), &drawn[number], &boxes, &detector)?;
+                if !args.no_images {
+                    draw_boxes((image, orientation), &drawn[number], &boxes, &detector)?;
                 }
                 if let (Some(output), true) = (&output, args.raw.is_some()) {
                     let prefix =
-                        if pictures.len() == 1 { String::new() } else { format!("{image_id}.") };
+                        if images.len() == 1 { String::new() } else { format!("{image_id}.") };
                     let own = |x: &Tensor| x.narrow(0, b as i64, 1).copy();
                     raw.insert(format!("{prefix}pred_logits"), own(&output.pred_logits));
                     raw.insert(format!("{prefix}pred_boxes"), own(&output.pred_boxes));
                 }
-                found.push(Found { number, image_id, picture: picture.clone(), boxes });
+                found.push(Found { number, image_id, image: image.clone(), boxes });
             }
-            counter.set(done, pictures.len());
+            counter.set(done, images.len());
             Ok(ControlFlow::Continue(()))
         };
         guarded(|| detect_batches(&detector, source, reading::ahead(), take))?;
@@ -194,14 +194,14 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     show(&found, &detector)?;
     let objects: usize = found.iter().map(|f| f.boxes.len()).sum();
     output::note(format!(
-        "{objects} objects with a score of at least {} in {} pictures; results in {}",
+        "{objects} objects with a score of at least {} in {} images; results in {}",
         args.conf,
         found.len(),
         args.output.display()
     ));
     if failed > 0 {
-        let of = pictures.len();
-        return Err(anyhow!("{failed} of {of} pictures could not be read (named above)"));
+        let of = images.len();
+        return Err(anyhow!("{failed} of {of} images could not be read (named above)"));
     }
     Ok(exit::OK)
 }
@@ -216,17 +216,17 @@ struct Known {
 }
 
 /// What is known of each image.
-fn known_images(pictures: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<Known>> {
+fn known_images(images: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<Known>> {
     let Some(file) = annotations else {
-        return Ok((1..=pictures.len() as i64).map(|id| Known { id, size: None }).collect());
+        return Ok((1..=images.len() as i64).map(|id| Known { id, size: None }).collect());
     };
     output::check_input_file(file, "--annotations")?;
     let dataset = Dataset::open_images(file)?;
     let names = dataset.image_names();
     let sizes: HashMap<i64, _> =
         dataset.images().iter().map(|image| (image.id, image.size)).collect();
-    let known = pictures.iter().map(|picture| {
-        let id = names.id_of(&picture.to_string_lossy(), None).map_err(|problem| {
+    let known = images.iter().map(|image| {
+        let id = names.id_of(&image.to_string_lossy(), None).map_err(|problem| {
             anyhow!(
                 "--annotations: {}: {problem}\n  hint: give the annotation file of these very images, \
                  or leave the others out",
@@ -252,8 +252,8 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     let tensors = [("pred_logits", pred_logits), ("pred_boxes", pred_boxes)];
     let tensors = tensors.into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
     safetensors::write(raw, &tensors, &safetensors::Metadata::new())?;
-    let (pictures, queries) = (sizes[0], sizes[1]);
-    output::note(format!("{queries} queries in {pictures} pictures; results in {}", raw.display()));
+    let (images, queries) = (sizes[0], sizes[1]);
+    output::note(format!("{queries} queries in {images} images; results in {}", raw.display()));
     Ok(exit::OK)
 }
 
@@ -268,7 +268,7 @@ struct Reading {
 /// The images in batches, each with its number as its id; none if there are none.
 fn source(
     detector: &Detector,
-    pictures: &[PathBuf],
+    images: &[PathBuf],
     known: &[Known],
     nameable: &[usize],
     Reading { batch, orientation }: Reading,
@@ -276,13 +276,13 @@ fn source(
     // What cannot be read is told when it is its turn.
     let size = |&i: &usize| match batch {
         1 => None,
-        _ => image_io::size(&pictures[i], orientation).ok(),
+        _ => image_io::size(&images[i], orientation).ok(),
     };
     let padding = detector.config.model.dino.padding();
     let sizes: Vec<_> = nameable.iter().map(size).collect();
     let order = reading::order(sizes.iter().copied(), padding, batch);
     let entry = |at: usize| ImageEntry {
-        name: pictures[nameable[at]].to_string_lossy().into_owned(),
+        name: images[nameable[at]].to_string_lossy().into_owned(),
         id: nameable[at] as i64,
         size: known[nameable[at]].size.or(sizes[at]),
         boxes: Vec::new(),
@@ -297,7 +297,7 @@ fn source(
 }
 
 fn draw_boxes(
-    (picture, orientation): (&Path, Orientation),
+    (path, orientation): (&Path, Orientation),
     drawn: &Path,
     boxes: &[ScoredBox],
     detector: &Detector,
@@ -311,7 +311,7 @@ fn draw_boxes(
             score: Some(found.score),
         }
     };
-    let mut image = image_io::decode(picture, orientation)?.image;
+    let mut image = image_io::decode(path, orientation)?.image;
     draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
     draw::save(&image, drawn)
 }
@@ -319,7 +319,7 @@ fn draw_boxes(
 /// COCO's results format, with the names that it lacks.
 fn write_json(path: &Path, found: &[Found], detector: &Detector) -> Result<()> {
     let mut records = Vec::new();
-    for Found { image_id, picture, boxes, .. } in found {
+    for Found { image_id, image, boxes, .. } in found {
         for record in to_detections(*image_id, boxes, &detector.vocabulary) {
             let class = detector.vocabulary.class_of(record.category_id);
             let name = class.map(|class| &detector.vocabulary.category(class).name);
@@ -328,7 +328,7 @@ fn write_json(path: &Path, found: &[Found], detector: &Detector) -> Result<()> {
                 "category_id": record.category_id,
                 "bbox": record.bbox.0,
                 "score": record.score,
-                "file_name": picture.to_string_lossy(),
+                "file_name": image.to_string_lossy(),
                 "category_name": name,
             }));
         }
@@ -344,11 +344,11 @@ fn write_json(path: &Path, found: &[Found], detector: &Detector) -> Result<()> {
 }
 
 fn show(found: &[Found], detector: &Detector) -> Result<()> {
-    let rows = found.iter().flat_map(|Found { picture, boxes, .. }| {
+    let rows = found.iter().flat_map(|Found { image, boxes, .. }| {
         boxes.iter().map(|b| {
             let Xywh([x, y, w, h]) = b.bbox.to_xywh();
             vec![
-                picture.display().to_string(),
+                image.display().to_string(),
                 detector.vocabulary.category(b.class).name.clone(),
                 format!("{:.2}", b.score),
                 format!("{x:.0}"),

@@ -22,10 +22,10 @@ Examples:
   richsem train   -c richsem.toml --set data.augment.crop.probability=0 \\
       --set teacher.prepared=labels
 
-Every training picture is shown to the teacher once at each of data.augment.scales, as it is and
+Every training image is shown to the teacher once at each of data.augment.scales, as it is and
 mirrored; training then reads what it said and never loads it (teacher.weights need not be there).
 How much that is, is told first. Crops (data.augment.crop) and mosaics (data.extra.NAME.form) show
-random parts of pictures and cannot be prepared: they are refused.
+random parts of images and cannot be prepared: they are refused.
 
 Ctrl-C ends at once; the shards that are whole stay, and the same command goes on behind them.";
 

@@ -26,7 +26,7 @@ Examples:
 
 CAPTIONS is a file with a JSON object a line,
   {\"image\": \"a/1.jpg\", \"caption\": \"a photo of a cat on a mat.\"}
-where \"bbox\": [x, y, width, height] may say which part of the picture is meant; or a COCO or LVIS
+where \"bbox\": [x, y, width, height] may say which part of the image is meant; or a COCO or LVIS
 file (.json), whose boxes are captioned with the names of their classes. The weights are CLIP's, with
 OpenAI's key names: name them in teacher.weights, with teacher.text.templates that read like the
 captions. The metrics go beside them (teacher.metrics.jsonl). Ctrl-C ends without writing.";
@@ -36,7 +36,7 @@ captions. The metrics go beside them (teacher.metrics.jsonl). Ctrl-C ends withou
 pub(crate) struct Args {
     /// Captions (a JSON object a line), or annotations (COCO or LVIS, .json)
     captions: PathBuf,
-    /// Folder or .tar of the pictures; the folder of CAPTIONS unless given
+    /// Folder or .tar of the images; the folder of CAPTIONS unless given
     #[arg(long, value_name = "PLACE")]
     images: Option<PathBuf>,
     /// File of weights to write
@@ -82,9 +82,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         trained => trained?,
     };
     trained.save(&args.output)?;
-    if let Some(HeldOut { pictures, captions, top1, chance }) = trained.held_out {
+    if let Some(HeldOut { images, captions, top1, chance }) = trained.held_out {
         output::print(format!(
-            "held-out pictures: top-1 {:.1} % of {pictures}, among {captions} captions (always the \
+            "held-out images: top-1 {:.1} % of {images}, among {captions} captions (always the \
              most frequent: {:.1} %)",
             100.0 * top1,
             100.0 * chance

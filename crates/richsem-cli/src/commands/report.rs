@@ -18,10 +18,10 @@ const HELP: &str = "\
 Examples:
   richsem report runs/tiny-20260131-120000
   richsem report runs/b --compare runs/a --output b.html
-  richsem report runs/b --pictures 40 --conf 0.5
+  richsem report runs/b --images 40 --conf 0.5
 
-One HTML file that holds everything it shows: metrics, curves, classes, pictures with ground truth
-beside predictions, settings. Pictures are of the best checkpoint, taken from the validation set so
+One HTML file that holds everything it shows: metrics, curves, classes, images with ground truth
+beside predictions, settings. Images are of the best checkpoint, taken from the validation set so
 that rare classes are among them; the same each time. richsem train writes one at its end.";
 
 #[derive(Debug, clap::Args)]
@@ -32,9 +32,9 @@ pub(crate) struct Args {
     /// File to write; RUN/report.html unless given
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Pictures shown at most
+    /// Images shown at most
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(..=1000))]
-    pictures: u16,
+    images: u16,
     /// Least score of a prediction that is drawn, 0 to 1
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     conf: f32,
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let file = args.output.clone().unwrap_or_else(|| default_file(&run));
     output::check_file(&file, "--output")?;
     let options = RunOptions {
-        pictures: args.pictures.into(),
+        images: args.images.into(),
         least_score: args.conf,
         compare: args.compare.clone(),
         notes: args.note.clone(),

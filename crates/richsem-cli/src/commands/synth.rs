@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Folder to write
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// Another seed gives other pictures of the same classes
+    /// Another seed gives other images of the same classes
     #[arg(long, default_value_t = SynthConfig::default().seed)]
     seed: u64,
     /// Number of classes

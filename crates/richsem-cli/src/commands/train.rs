@@ -192,7 +192,7 @@ fn finished(folder: &Path, time: &str) -> Result<String> {
                 0 => "data.val has no boxes".to_owned(),
                 _ => format!("none of data.val's {boxes} boxes counts (crowds, or ignored)"),
             };
-            format!("; no AP: {why}, so nothing could be measured")
+            format!("; no AP: {why}, so nothing could be evaluated")
         }
     };
     let weights = run.file("checkpoints").join(weights).join("model.safetensors");

@@ -13,8 +13,8 @@ const GOOD: &str = r#"{
 const SETTINGS: &str = r#"
 version = 1
 [data]
-train = { annotations = "good.json", images = "pictures" }
-val = { annotations = "good.json", images = "pictures" }
+train = { annotations = "good.json", images = "images" }
+val = { annotations = "good.json", images = "images" }
 "#;
 
 #[test]
@@ -171,7 +171,7 @@ fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
     ];
     let dir = Dir::new();
     dir.write("good.json", GOOD);
-    dir.write("pictures/a.jpg", "");
+    dir.write("images/a.jpg", "");
     dir.write("settings.toml", SETTINGS);
     dir.write("found.json", "[]");
     dir.command(&["dataset", "stats", "good.json"]).ok().stdout_has("2 images");
@@ -196,7 +196,7 @@ fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
 fn an_annotation_file_that_is_not_there_is_named_with_its_flag_or_setting() {
     let dir = Dir::new();
     dir.write("good.json", GOOD);
-    dir.write("pictures/a.jpg", "");
+    dir.write("images/a.jpg", "");
     dir.write("settings.toml", SETTINGS);
     let train = |key| ["train", "-c", "settings.toml", "--run", "run", "--set", key];
     let eval = ["eval", "--annotations", "none.json", "--detections", "good.json"];
@@ -229,8 +229,8 @@ fn an_annotation_file_that_is_not_there_is_named_with_its_flag_or_setting() {
             ),
             (
                 "a folder",
-                &["dataset", "stats", "pictures"],
-                &["pictures: top level: this is a folder", "hint: give"],
+                &["dataset", "stats", "images"],
+                &["images: top level: this is a folder", "hint: give"],
             ),
         ],
     );
@@ -240,7 +240,7 @@ fn an_annotation_file_that_is_not_there_is_named_with_its_flag_or_setting() {
 #[test]
 fn a_set_without_a_box_to_learn_from_is_refused_before_the_run() {
     let dir = Dir::new();
-    dir.write("pictures/a.jpg", "");
+    dir.write("images/a.jpg", "");
     dir.write("settings.toml", SETTINGS);
     let crowds = GOOD.replace("\"bbox\"", "\"iscrowd\": 1, \"bbox\"");
     let start = GOOD.find("\"annotations\"").unwrap();
@@ -268,7 +268,7 @@ fn training_and_validation_must_agree_about_classes() {
         "more.json",
         GOOD.replace("\"categories\": [", "\"categories\": [{\"id\": 1, \"name\": \"ant\"},"),
     );
-    dir.write("pictures/a.jpg", "");
+    dir.write("images/a.jpg", "");
     dir.write("settings.toml", SETTINGS);
     let train = |key| ["train", "-c", "settings.toml", "--run", "run", "--set", key];
     let hint = "hint: both files must number the same classes";

@@ -102,13 +102,13 @@ fn weights_of_something_else_are_told_from_a_detectors() {
     let copy = |tensors: &Tensors| -> Tensors {
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     };
-    let trunk: Tensors = detector
+    let backbone: Tensors = detector
         .iter()
         .filter_map(|(name, tensor)| {
             Some((name.strip_prefix("backbone.0.body.")?.to_owned(), tensor.shallow_clone()))
         })
         .collect();
-    write(&dir, "trunk.safetensors", &trunk);
+    write(&dir, "backbone.safetensors", &backbone);
     let with = |tensors: &Tensors, name: &str, value: Tensor| {
         let mut changed = copy(tensors);
         changed.insert(name.to_owned(), value);
@@ -116,16 +116,20 @@ fn weights_of_something_else_are_told_from_a_detectors() {
     };
     let first = "layer1.0.conv1.weight";
     let none = Tensor::zeros([0, 8, 3, 3], (Kind::Float, tch::Device::Cpu));
-    write(&dir, "no_channels.safetensors", &with(&trunk, first, none));
-    write(&dir, "vector.safetensors", &with(&trunk, "conv1.weight", normal(1, &[1176])));
+    write(&dir, "no_channels.safetensors", &with(&backbone, first, none));
+    write(&dir, "vector.safetensors", &with(&backbone, "conv1.weight", normal(1, &[1176])));
     let nan = |name: &str| &detector[name] * f64::NAN;
     let level = "transformer.level_embed";
     write(&dir, "nan.safetensors", &with(&detector, level, nan(level)));
     let conv = "conv1.weight";
-    write(&dir, "nan_trunk.safetensors", &with(&trunk, conv, &trunk[conv] * f64::INFINITY));
+    write(
+        &dir,
+        "nan_backbone.safetensors",
+        &with(&backbone, conv, &backbone[conv] * f64::INFINITY),
+    );
     let broken = ["holds NaN or infinite values", "hint: the file is damaged, or its training had"];
-    let trunk_of = |weights: &str| format!("model.dino.backbone.weights={weights}");
-    let trunk_from = trunk_of("nan_trunk.safetensors");
+    let backbone_of = |weights: &str| format!("model.dino.backbone.weights={weights}");
+    let backbone_from = backbone_of("nan_backbone.safetensors");
     all_refused(
         &dir,
         &[
@@ -139,9 +143,12 @@ fn weights_of_something_else_are_told_from_a_detectors() {
                 ],
             ),
             (
-                "a trunk as a detector",
-                &start_from("trunk.safetensors", "seed=1"),
-                &["trunk.safetensors: weights: a ResNet, expected a detector", "backbone.weights"],
+                "a backbone as a detector",
+                &start_from("backbone.safetensors", "seed=1"),
+                &[
+                    "backbone.safetensors: weights: a ResNet, expected a detector",
+                    "backbone.weights",
+                ],
             ),
             (
                 "another hidden size",
@@ -163,21 +170,21 @@ fn weights_of_something_else_are_told_from_a_detectors() {
                 &["nan.safetensors: transformer.level_embed: ", broken[0], broken[1]],
             ),
             (
-                "a trunk that is infinite",
-                &["convert", "nan_trunk.safetensors", "out.safetensors"],
-                &["nan_trunk.safetensors: conv1.weight: ", broken[0], broken[1]],
+                "a backbone that is infinite",
+                &["convert", "nan_backbone.safetensors", "out.safetensors"],
+                &["nan_backbone.safetensors: conv1.weight: ", broken[0], broken[1]],
             ),
             (
                 "the same, to start from",
-                &[&TRAIN[..], &["--set", &trunk_from]].concat(),
-                &["nan_trunk.safetensors: backbone.0.body.conv1.weight: ", broken[0], broken[1]],
+                &[&TRAIN[..], &["--set", &backbone_from]].concat(),
+                &["nan_backbone.safetensors: backbone.0.body.conv1.weight: ", broken[0], broken[1]],
             ),
             (
-                "a trunk without channels",
+                "a backbone without channels",
                 &["convert", "no_channels.safetensors", "out.safetensors"],
                 &[
                     "no_channels.safetensors: weights: no sizes of a ResNet follow from them: \
-                     trunk.width: expected",
+                     backbone.width: expected",
                     "hint: the file is damaged",
                 ],
             ),
@@ -195,8 +202,8 @@ fn weights_of_something_else_are_told_from_a_detectors() {
                 &["--clip: this detector's class head is linear", "hint: leave it out"],
             ),
             (
-                "a trunk as what was left over",
-                &["convert", "run", "out.pth", "--rest", "trunk.safetensors"],
+                "a backbone as what was left over",
+                &["convert", "run", "out.pth", "--rest", "backbone.safetensors"],
                 &["unexpected, in the file of --rest", "more (--list)", "nothing is written"],
             ),
             (
@@ -258,8 +265,8 @@ fn only_a_whole_clip_of_the_texts_width_goes_into_a_checkpoint() {
 #[test]
 fn no_result_takes_the_place_of_what_it_is_made_from() {
     let dir = converted();
-    let trunk = Tensors::from([("x".to_owned(), normal(1, &[2]))]);
-    write(&dir, "batch.safetensors", &trunk);
+    let backbone = Tensors::from([("x".to_owned(), normal(1, &[2]))]);
+    write(&dir, "batch.safetensors", &backbone);
     let rest =
         |file| [&to_detector("official.pth", "out.safetensors")[..], &["--rest", file]].concat();
     let model = "run/checkpoints/best/model.safetensors";
@@ -295,9 +302,9 @@ fn no_result_takes_the_place_of_what_it_is_made_from() {
             ),
             ("--raw is the detector", &raw(&["set/images/val"], model), &["of --weights, ", over]),
             (
-                "--raw is a picture",
+                "--raw is an image",
                 &raw(&["set/images/val"], "set/images/val/000001.jpg"),
-                &["--raw: ", "of a picture, ", over],
+                &["--raw: ", "of an image, ", over],
             ),
             (
                 "--raw is the batch",

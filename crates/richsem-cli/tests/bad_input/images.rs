@@ -1,18 +1,18 @@
-//! Pictures, archives of pictures, and Pascal VOC sets.
+//! Images, archives of images, and Pascal VOC sets.
 
 use super::{all_refused, assert_same, contents, refused, util::Dir};
 
 const TRAIN: [&str; 7] = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"];
 const NONE_ALLOWED: [&str; 2] = ["--set", "data.max_broken_images=0"];
 
-/// A picture of the training set.
-const PICTURE: &str = "set/images/train/000003.jpg";
+/// An image of the training set.
+const IMAGE: &str = "set/images/train/000003.jpg";
 
-/// What is wrong with [`PICTURE`], what it becomes (`None`: it goes), and what must be said.
-type WrongPicture = (&'static str, Option<Vec<u8>>, [&'static str; 2]);
+/// What is wrong with [`IMAGE`], what it becomes (`None`: it goes), and what must be said.
+type WrongImage = (&'static str, Option<Vec<u8>>, [&'static str; 2]);
 
-fn wrong_pictures(dir: &Dir) -> Vec<WrongPicture> {
-    let whole = dir.read(PICTURE);
+fn wrong_images(dir: &Dir) -> Vec<WrongImage> {
+    let whole = dir.read(IMAGE);
     let mut other = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(40, 30).write_to(&mut other, image::ImageFormat::Png).unwrap();
     let again = "hint: copy or download the file again";
@@ -30,7 +30,7 @@ fn wrong_pictures(dir: &Dir) -> Vec<WrongPicture> {
         (
             "cut off",
             Some(whole[..whole.len() / 2].to_vec()),
-            ["JPEG: the file ends before the picture does", again],
+            ["JPEG: the file ends before the image does", again],
         ),
         (
             "a web page",
@@ -40,19 +40,19 @@ fn wrong_pictures(dir: &Dir) -> Vec<WrongPicture> {
         (
             "another size",
             Some(other.into_inner()),
-            ["image: expected ", "hint: the picture was resized or replaced"],
+            ["image: expected ", "hint: the image was resized or replaced"],
         ),
     ]
 }
 
 #[test]
-fn a_broken_picture_beyond_the_allowed_number_stops_a_run_that_can_go_on_when_it_is_mended() {
+fn a_broken_image_beyond_the_allowed_number_stops_a_run_that_can_go_on_when_it_is_mended() {
     let dir = Dir::with_data();
-    let whole = dir.read(PICTURE);
-    for (name, content, says) in wrong_pictures(&dir) {
+    let whole = dir.read(IMAGE);
+    for (name, content, says) in wrong_images(&dir) {
         match content {
-            Some(bytes) => drop(dir.write(PICTURE, bytes)),
-            None => std::fs::remove_file(dir.path(PICTURE)).unwrap(),
+            Some(bytes) => drop(dir.write(IMAGE, bytes)),
+            None => std::fs::remove_file(dir.path(IMAGE)).unwrap(),
         }
         let ran = dir.command(&[&TRAIN[..], &NONE_ALLOWED].concat()).fails(1);
         let first = "data.max_broken_images: more than the allowed 0 image(s) could not be read";
@@ -60,7 +60,7 @@ fn a_broken_picture_beyond_the_allowed_number_stops_a_run_that_can_go_on_when_it
             assert!(ran.stderr.contains(text), "{name}: no `{text}`: {ran:?}");
         }
         assert!(!contents(&dir).keys().any(|file| file.contains(".tmp-")), "{name}");
-        dir.write(PICTURE, &whole);
+        dir.write(IMAGE, &whole);
         if name == "missing" {
             dir.command(&["train", "--resume", "run", "--device", "cpu"])
                 .ok()
@@ -71,9 +71,9 @@ fn a_broken_picture_beyond_the_allowed_number_stops_a_run_that_can_go_on_when_it
 }
 
 #[test]
-fn broken_pictures_within_the_allowed_number_are_named_and_reported_at_the_end() {
+fn broken_images_within_the_allowed_number_are_named_and_reported_at_the_end() {
     let dir = Dir::with_data();
-    dir.write(PICTURE, "");
+    dir.write(IMAGE, "");
     dir.write("set/images/val/000002.jpg", "");
     let ran = dir.command(&[&TRAIN[..], &["--set", "data.max_broken_images=2"]].concat()).ok();
     let (skipped, report) = (
@@ -120,11 +120,11 @@ fn an_archive_that_is_wrong_is_refused_before_a_folder_is_made() {
             (
                 "another file",
                 &with("data.train.images=tiny.toml"),
-                &["tiny.toml: tar archive: unreadable", "hint: expected a folder of pictures or"],
+                &["tiny.toml: tar archive: unreadable", "hint: expected a folder of images or"],
             ),
         ],
     );
-    // Pictures under other names than the annotations have.
+    // Images under other names than the annotations have.
     dir.write("good.tar", &archive);
     let names = dir.text("set/train.json").replace("train/0000", "elsewhere/0000");
     dir.write("renamed.json", names);
@@ -132,12 +132,12 @@ fn an_archive_that_is_wrong_is_refused_before_a_folder_is_made() {
         ["--set", "data.train.images=good.tar", "--set", "data.train.annotations=renamed.json"];
     let says = [
         "data.train.images: the archive `",
-        "good.tar` holds none of the annotated pictures, as `elsewhere/0000",
+        "good.tar` holds none of the annotated images, as `elsewhere/0000",
         "; its names look like `train/0000",
         "hint: give what the file names in the annotations are relative to",
     ];
     all_refused(&dir, &[("renamed", &[&TRAIN[..], &renamed].concat(), &says)]);
-    // One alone is a broken picture like others.
+    // One alone is a broken image like others.
     let names = dir.text("set/train.json").replace("train/000003", "elsewhere/000003");
     dir.write("renamed.json", names);
     dir.command(&[&TRAIN[..], &NONE_ALLOWED, &renamed].concat())
@@ -148,7 +148,7 @@ fn an_archive_that_is_wrong_is_refused_before_a_folder_is_made() {
 }
 
 #[test]
-fn a_folder_without_the_pictures_is_told_as_the_setting_that_is_wrong() {
+fn a_folder_without_the_images_is_told_as_the_setting_that_is_wrong() {
     let dir = Dir::with_run();
     let train = ["train", "-c", "tiny.toml", "--run", "other", "--device", "cpu", "--set"];
     let eval = ["eval", "--annotations", "set/val.json", "--weights", "run", "--device", "cpu"];
@@ -176,10 +176,10 @@ fn a_folder_without_the_pictures_is_told_as_the_setting_that_is_wrong() {
 }
 
 #[test]
-fn what_is_no_picture_is_not_predicted_on() {
+fn what_is_no_image_is_not_predicted_on() {
     let dir = Dir::with_run();
-    dir.write("notes.txt", "no picture");
-    dir.write("folder/notes.txt", "no picture");
+    dir.write("notes.txt", "no image");
+    dir.write("folder/notes.txt", "no image");
     let predict = |input| ["predict", input, "--weights", "run", "--device", "cpu", "-o", "out"];
     all_refused(
         &dir,
@@ -194,18 +194,18 @@ fn what_is_no_picture_is_not_predicted_on() {
             ),
             ("a broken pattern", &predict("***"), &["***: "]),
             (
-                "a folder without pictures",
+                "a folder without images",
                 &predict("folder"),
                 &["folder: no images in this folder", "hint: folders within are not searched"],
             ),
             ("absent", &predict("none.jpg"), &["none.jpg: no such file or folder", "hint: "]),
         ],
     );
-    // A text file that is named is tried, said to be no picture, and counted.
+    // A text file that is named is tried, said to be no image, and counted.
     let ran = dir.command(&predict("notes.txt")).fails(1);
     ran.stderr_has("skipped: notes.txt: image: expected JPEG, PNG, WebP, BMP, TIFF or GIF, got bytes that begin with")
         .stderr_has("hint: ")
-        .stderr_has("1 of 1 pictures could not be read");
+        .stderr_has("1 of 1 images could not be read");
     assert_eq!(dir.files("out"), ["detections.json"]);
 }
 
@@ -257,7 +257,7 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
         &["voc: image set train, line 2: no Annotations/b.xml", "hint: "],
     );
     std::fs::remove_dir_all(dir.path("voc/ImageSets")).unwrap();
-    // An archive's pictures are written while it is read: when it turns out to be cut off, they go.
+    // An archive's images are written while it is read: when it turns out to be cut off, they go.
     let mut builder = tar::Builder::new(Vec::new());
     builder.append_dir_all("voc", dir.path("voc")).unwrap();
     let archive = builder.into_inner().unwrap();

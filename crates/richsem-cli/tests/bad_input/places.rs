@@ -7,7 +7,7 @@ use super::{Case, all_refused, assert_same, contents, refused, util::Dir};
 const TRAIN: [&str; 5] = ["train", "-c", "tiny.toml", "--device", "cpu"];
 const PREDICT: [&str; 6] = ["predict", "set/images/val", "--weights", "run", "--device", "cpu"];
 const EVAL: [&str; 5] = ["eval", "--annotations", "set/val.json", "--device", "cpu"];
-const MEASURE: [&str; 4] = ["--weights", "run", "--images", "set/images"];
+const EVALUATE: [&str; 4] = ["--weights", "run", "--images", "set/images"];
 
 #[test]
 fn places_that_cannot_be_written_are_refused_before_the_work() {
@@ -19,7 +19,7 @@ fn places_that_cannot_be_written_are_refused_before_the_work() {
     let refuses = "the folder `/proc` cannot be written to";
     let train = |folder| [&TRAIN[..], &["--run", folder]].concat();
     let predict = |flag, place| [&PREDICT[..], &[flag, place]].concat();
-    let eval = |flag, place| [&EVAL[..], &MEASURE, &[flag, place]].concat();
+    let eval = |flag, place| [&EVAL[..], &EVALUATE, &[flag, place]].concat();
     let convert = |place| ["dataset", "from-voc", "set", place];
     all_refused(
         &dir,
@@ -31,13 +31,9 @@ fn places_that_cannot_be_written_are_refused_before_the_work() {
             ("synth below a file", &["synth", "file/set"], &["OUT: `", "file", is_file]),
             ("synth in /proc", &["synth", "/proc/set"], &["OUT: ", refuses]),
             ("voc below a file", &convert("file/out"), &["OUT: `", "file", is_file]),
-            (
-                "pictures below a file",
-                &predict("-o", "file/out"),
-                &["--output: `", "file", is_file],
-            ),
-            ("pictures over a file", &predict("-o", "file"), &["--output: `", "file", is_file]),
-            ("pictures in /proc", &predict("-o", "/proc/out"), &["--output: ", refuses]),
+            ("images below a file", &predict("-o", "file/out"), &["--output: `", "file", is_file]),
+            ("images over a file", &predict("-o", "file"), &["--output: `", "file", is_file]),
+            ("images in /proc", &predict("-o", "/proc/out"), &["--output: ", refuses]),
             (
                 "raw in no folder",
                 &predict("--raw", "none/raw.safetensors"),
@@ -68,7 +64,7 @@ fn a_device_that_is_full_is_told_and_stays_a_device() {
     std::os::unix::fs::symlink("/dev/full", dir.path("full")).unwrap();
     let full = "could not write `full`: No space left on device";
     let hint = "hint: the disk is full: free some space";
-    dir.command(&[&EVAL[..], &MEASURE, &["--save-json", "found.json"]].concat()).ok();
+    dir.command(&[&EVAL[..], &EVALUATE, &["--save-json", "found.json"]].concat()).ok();
     all_refused(
         &dir,
         &[
@@ -79,12 +75,12 @@ fn a_device_that_is_full_is_told_and_stays_a_device() {
             ),
             (
                 "detections",
-                &[&EVAL[..], &MEASURE, &["--save-json", "full"]].concat(),
+                &[&EVAL[..], &EVALUATE, &["--save-json", "full"]].concat(),
                 &[full, hint],
             ),
         ],
     );
-    let raw = [&PREDICT[..], &["--no-pictures", "-o", "out", "--raw", "full"]].concat();
+    let raw = [&PREDICT[..], &["--no-images", "-o", "out", "--raw", "full"]].concat();
     dir.command(&raw).fails(1).stderr_has(full).stderr_has(hint);
     assert!(std::fs::metadata("/dev/full").unwrap().file_type().is_char_device());
     // A link to a file stays a link.
@@ -100,7 +96,7 @@ fn a_write_that_fails_half_way_leaves_nothing_half_written() {
     let dir = Dir::with_run();
     let hint = "hint: raise the limit on the size of files";
     let says = ["File too large", hint];
-    // In blocks of 512 bytes: too small for settings, pictures, annotations, detections.
+    // In blocks of 512 bytes: too small for settings, images, annotations, detections.
     let cases: &[(&str, usize, Vec<&str>)] = &[
         ("settings of a run", 1, [&TRAIN[..], &["--run", "new"]].concat()),
         (
@@ -108,8 +104,8 @@ fn a_write_that_fails_half_way_leaves_nothing_half_written() {
             4,
             vec!["synth", "drawn", "--train-images", "20", "--classification-per-class", "1"],
         ),
-        ("detections", 1, [&EVAL[..], &MEASURE, &["--save-json", "found.json"]].concat()),
-        ("metrics", 1, [&EVAL[..], &MEASURE, &["--json", "metrics.json"]].concat()),
+        ("detections", 1, [&EVAL[..], &EVALUATE, &["--save-json", "found.json"]].concat()),
+        ("metrics", 1, [&EVAL[..], &EVALUATE, &["--json", "metrics.json"]].concat()),
     ];
     for (name, blocks, args) in cases {
         refused(&dir, name, dir.command(args).with_file_limit(*blocks), 1, &says);
@@ -123,7 +119,7 @@ fn a_write_that_fails_half_way_leaves_nothing_half_written() {
     let ran = dir.command(&predict).with_file_limit(1).fails(1);
     ran.stderr_has("could not write `out/000001.jpg`").stderr_has(hint);
     std::fs::remove_dir(dir.path("out")).expect("it is empty");
-    assert_same("pictures", &before, &contents(&dir));
+    assert_same("images", &before, &contents(&dir));
 
     // Room for the settings, not for a checkpoint: the run stops, and goes on when there is room.
     let ran = dir.command(&[&TRAIN[..], &["--run", "new"]].concat()).with_file_limit(8).fails(1);

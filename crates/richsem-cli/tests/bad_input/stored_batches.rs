@@ -22,7 +22,7 @@ fn batches_that_are_none_are_refused_with_what_is_expected() {
     let cases: Vec<(&str, Vec<u8>, &str, &str)> = vec![
         ("empty", vec![], header, damaged),
         ("cut", whole[..whole.len() / 2].to_vec(), header, damaged),
-        ("text", b"pictures\n".repeat(9), header, damaged),
+        ("text", b"images\n".repeat(9), header, damaged),
         ("a header that is huge", [&[0xff; 8], &whole[8..]].concat(), header, damaged),
         (
             "a header longer than the file",
@@ -50,7 +50,7 @@ fn batches_that_are_none_are_refused_with_what_is_expected() {
             hint,
         ),
         (
-            "one picture",
+            "one image",
             file("images", "F32", &[3, 8, 8], &ones(192)),
             "images: expected [B, 3, H, W], got [3, 8, 8]",
             hint,
@@ -62,7 +62,7 @@ fn batches_that_are_none_are_refused_with_what_is_expected() {
             hint,
         ),
         (
-            "no pictures",
+            "no images",
             file("images", "F32", &[0, 3, 8, 8], &[]),
             "images: expected some in f32, got [0, 3, 8, 8] Float",
             hint,
@@ -104,11 +104,7 @@ fn batches_that_are_none_are_refused_with_what_is_expected() {
                 &predict("set"),
                 &["--tensor: `set` is a folder, expected a file", "hint: "],
             ),
-            (
-                "a picture",
-                &predict("set/images/val/000001.jpg"),
-                &["000001.jpg: header: ", damaged],
-            ),
+            ("an image", &predict("set/images/val/000001.jpg"), &["000001.jpg: header: ", damaged]),
             ("annotations", &predict("set/val.json"), &["set/val.json: header: ", damaged]),
             (
                 "a place that is not there",

@@ -32,7 +32,7 @@ fn train_then_eval_then_predict() {
     dir.command(&["train", "--resume", "run", "--device", "cpu"]).ok().stderr_has("finished");
     assert_eq!(dir.text("run/metrics.jsonl"), before);
 
-    // The run's own measurement, again from its weights, and again from the written detections.
+    // The run's own evaluation, again from its weights, and again from the written detections.
     let eval = ["eval", "--annotations", "set/val.json"];
     let with = ["--weights", "run", "--images", "set/images", "--device", "cpu"];
     let out = ["--save-json", "dets.json", "--json", "metrics.json"];
@@ -53,11 +53,11 @@ fn train_then_eval_then_predict() {
     let best = |value: &serde_json::Value| value[0]["score"].as_f64().unwrap();
     assert!((best(&dir.json("one.json")) - best(&detections)).abs() < 1e-4);
 
-    // The same boxes in a picture's own results. Scores of a network this young are low.
-    let picture = "set/images/val/000001.jpg";
+    // The same boxes in an image's own results. Scores of a network this young are low.
+    let image = "set/images/val/000001.jpg";
     let predict = [
         "predict",
-        picture,
+        image,
         "--weights",
         "run/checkpoints/last/model.safetensors",
         "--device",
@@ -66,16 +66,16 @@ fn train_then_eval_then_predict() {
     let ran =
         dir.command(&[&predict[..], &["--conf", "0", "--raw", "raw.safetensors"]].concat()).ok();
     assert_eq!(dir.files("predictions"), ["000001.jpg", "detections.json"]);
-    assert_ne!(dir.read("predictions/000001.jpg"), dir.read(picture));
+    assert_ne!(dir.read("predictions/000001.jpg"), dir.read(image));
     let found = dir.json("predictions/detections.json");
     let first_image = detections[0]["image_id"].clone();
     let of_first = detections.as_array().unwrap().iter().filter(|d| d["image_id"] == first_image);
     assert_eq!(found.as_array().unwrap().len(), of_first.count());
-    assert_eq!((&found[0]["image_id"], &found[0]["file_name"]), (&json!(1), &json!(picture)));
+    assert_eq!((&found[0]["image_id"], &found[0]["file_name"]), (&json!(1), &json!(image)));
     assert_eq!(found[0]["category_id"], dir.json("one.json")[0]["category_id"]);
     assert!((best(&found) - best(&dir.json("one.json"))).abs() < 1e-6);
     let name = found[0]["category_name"].as_str().unwrap();
-    assert_eq!(ran.row(picture)[1], name);
+    assert_eq!(ran.row(image)[1], name);
     let raw = dir.read("raw.safetensors");
     let header = &raw[8..8 + u64::from_le_bytes(raw[..8].try_into().unwrap()) as usize];
     let header: serde_json::Value = serde_json::from_slice(header).unwrap();
@@ -104,7 +104,7 @@ fn of_a_stored_batch(dir: &Dir) {
         let command = ["predict", "--tensor", "in.safetensors", "--weights", WEIGHTS];
         dir.command(&[&command[..], &["--raw", "out.safetensors", "--device", "cpu"]].concat())
     };
-    run(&tokens).ok().stderr_has("3 queries in 2 pictures; results in out.safetensors");
+    run(&tokens).ok().stderr_has("3 queries in 2 images; results in out.safetensors");
     let got = safetensors::read(&dir.path("out.safetensors")).unwrap().0;
     let detector = Detector::load(&dir.path(WEIGHTS), Device::Cpu).unwrap();
     let text = detector.text.as_ref();
@@ -124,7 +124,7 @@ fn of_a_stored_batch(dir: &Dir) {
     dir.command(&[&command[..], &["--raw", "x", "--conf", "0.5"]].concat()).fails(2);
 }
 
-/// However the images are numbered, detections are measured on the image that they name, and
+/// However the images are numbered, detections are evaluated on the image that they name, and
 /// `predict --annotations` numbers them as the file does, be it one without annotations.
 #[test]
 fn detections_find_their_image_by_name() {
@@ -140,7 +140,7 @@ fn detections_find_their_image_by_name() {
     truth.as_object_mut().unwrap().remove("annotations");
     dir.write("images.json", truth.to_string());
 
-    let predict = ["predict", "set/images/val", "--conf", "0", "--no-pictures"];
+    let predict = ["predict", "set/images/val", "--conf", "0", "--no-images"];
     let predict = [&predict[..], &weights].concat();
     dir.command(&[&predict[..], &["-o", "plain"]].concat()).ok();
     let annotated = ["-o", "annotated", "--annotations", "images.json"];
@@ -151,23 +151,24 @@ fn detections_find_their_image_by_name() {
     };
     assert!(numbers("plain/detections.json").iter().all(|&id| id < 100));
     assert!(numbers("annotated/detections.json").iter().all(|&id| id > 100));
-    let measured = |truth: &str, from: &[&str]| {
+    let evaluated = |truth: &str, from: &[&str]| {
         let eval = ["eval", "--annotations", truth, "--json", "out.json"];
         let ran = dir.command(&[&eval[..], from].concat()).ok();
         (dir.json("out.json")["metrics"].clone(), ran.stderr)
     };
     let images = [&["--images", "set/images"], &weights[..]].concat();
-    let (expected, _) = measured("set/val.json", &images);
+    let (expected, _) = evaluated("set/val.json", &images);
     for truth in ["set/val.json", "turned.json"] {
-        let (plain, said) = measured(truth, &["--detections", "plain/detections.json"]);
+        let (plain, said) = evaluated(truth, &["--detections", "plain/detections.json"]);
         assert_eq!(plain, expected, "{truth}");
         assert!(said.contains("which was followed"), "{said}");
     }
-    let (annotated, said) = measured("turned.json", &["--detections", "annotated/detections.json"]);
+    let (annotated, said) =
+        evaluated("turned.json", &["--detections", "annotated/detections.json"]);
     assert_eq!(annotated, expected);
     assert!(!said.contains("which was followed"), "{said}");
 
-    // Of images that the file does not have nothing is measured, and nothing predicted.
+    // Of images that the file does not have nothing is evaluated, and nothing predicted.
     let others = dir.text("turned.json").replace("val/", "other/");
     dir.write("others.json", others);
     let eval = ["eval", "--annotations", "others.json", "--detections", "plain/detections.json"];
@@ -192,16 +193,16 @@ fn an_image_of_another_size_than_annotated_is_named() {
     let name = images[0]["file_name"].as_str().unwrap().to_owned();
     dir.write("other.json", truth.to_string());
     let predict = ["predict", "set/images/val", "--weights", "run", "--device", "cpu"];
-    let more = ["--annotations", "other.json", "--no-pictures", "-o", "out"];
+    let more = ["--annotations", "other.json", "--no-images", "-o", "out"];
     let ran = dir.command(&[&predict[..], &more].concat()).fails(1);
     ran.stderr_has(name.rsplit('/').next().unwrap())
         .stderr_has(&format!("got {width} x {height}"))
-        .stderr_has("1 of 6 pictures could not be read");
+        .stderr_has("1 of 6 images could not be read");
     let eval = ["eval", "--weights", "run", "--device", "cpu", "--images", "set/images"];
     let more = ["--annotations", "other.json"];
     let ran = dir.command(&[&eval[..], &more].concat()).fails(1);
     ran.stderr_has("count as missed").stdout_has("LVIS protocol");
-    let stored = ["--orientation", "stored", "--no-pictures", "-o", "stored"];
+    let stored = ["--orientation", "stored", "--no-images", "-o", "stored"];
     dir.command(&[&predict[..], &stored].concat()).ok();
 }
 
@@ -220,10 +221,10 @@ fn batches_give_what_single_images_give() {
     dir.write("in/2b.jpg", "no image");
     let predict = ["predict", "in", "--weights", "run", "--device", "cpu", "--conf", "0"];
     let run = |batch: &str| {
-        let more = ["--batch", batch, "--no-pictures", "-o", batch, "--raw"];
+        let more = ["--batch", batch, "--no-images", "-o", batch, "--raw"];
         let raw = format!("{batch}.safetensors");
         let ran = dir.command(&[&predict[..], &more, &[raw.as_str()]].concat()).fails(1);
-        ran.stderr_has("skipped").stderr_has("2b.jpg").stderr_has("1 of 6 pictures");
+        ran.stderr_has("skipped").stderr_has("2b.jpg").stderr_has("1 of 6 images");
         let raw = safetensors::read(&dir.path(&raw)).unwrap().0;
         (dir.json(&format!("{batch}/detections.json")), raw)
     };
@@ -244,7 +245,7 @@ fn batches_give_what_single_images_give() {
 }
 
 #[test]
-fn a_broken_picture_is_named_and_the_others_are_done() {
+fn a_broken_image_is_named_and_the_others_are_done() {
     let dir = Dir::with_run();
     let whole = dir.read("set/images/val/000001.jpg");
     dir.write("in/a.jpg", &whole);
@@ -253,7 +254,7 @@ fn a_broken_picture_is_named_and_the_others_are_done() {
     let predict =
         ["predict", "in", "--weights", "run", "--device", "cpu", "--conf", "0", "-o", "out"];
     let ran = dir.command(&[&predict[..], &["--raw", "raw.safetensors"]].concat()).fails(1);
-    let ran = ran.stderr_has("skipped: in/b.jpg").stderr_has("1 of 3 pictures could not be read");
+    let ran = ran.stderr_has("skipped: in/b.jpg").stderr_has("1 of 3 images could not be read");
     assert_eq!(dir.files("out"), ["a.jpg", "c.jpg", "detections.json"]);
     let found = dir.json("out/detections.json");
     let ids: std::collections::BTreeSet<_> =
@@ -264,7 +265,7 @@ fn a_broken_picture_is_named_and_the_others_are_done() {
     assert!(raw.contains("\"3.pred_boxes\"") && !raw.contains("\"2.pred"));
     // The first alone.
     dir.command(&[&predict[..], &["--limit", "1"]].concat()).ok();
-    // A name that JSON cannot hold counts as a picture that cannot be read.
+    // A name that JSON cannot hold counts as an image that cannot be read.
     use std::os::unix::ffi::OsStrExt as _;
     let odd = dir.path("in").join(std::ffi::OsStr::from_bytes(b"a\xe9.jpg"));
     if std::fs::write(&odd, &whole).is_ok() {
@@ -284,7 +285,7 @@ fn a_broken_picture_is_named_and_the_others_are_done() {
             dir.command(&predict)
                 .fails(1)
                 .stderr_has("skipped: in/a\u{fffd}.jpg: the name is not UTF-8")
-                .stderr_has("2 of 4 pictures could not be read");
+                .stderr_has("2 of 4 images could not be read");
             let found = dir.json("odd/detections.json");
             let ids: std::collections::BTreeSet<_> =
                 found.as_array().unwrap().iter().map(|d| d["image_id"].as_i64().unwrap()).collect();

@@ -4,7 +4,7 @@
 mod command_line;
 mod data;
 mod detecting;
-mod measuring;
+mod evaluating;
 mod stopping;
 #[path = "../util/mod.rs"]
 mod util;

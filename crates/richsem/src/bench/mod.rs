@@ -1,5 +1,5 @@
-//! How long a step takes, and how much memory it wants: on random pictures, with random weights. And
-//! how fast a training's own pictures are read.
+//! How long a step takes, and how much memory it wants: on random images, with random weights. And
+//! how fast a training's own images are read.
 
 mod real;
 
@@ -242,7 +242,7 @@ pub fn vocabulary(classes: usize) -> Vocabulary {
     Vocabulary::new((0..classes).map(category).collect())
 }
 
-/// Pictures of noise, with boxes around their middle.
+/// Images of noise, with boxes around their middle.
 ///
 /// # Errors
 /// The host has no room.

@@ -96,13 +96,14 @@ pub(crate) fn weight_names(path: &Path) -> Result<(Vec<String>, safetensors::Met
 const BACKBONE: &str = "backbone.0.body.";
 
 /// Starts a backbone from a file of torchvision's or CLIP's ResNet weights, or from that of a model
-/// that has such a trunk. What follows the trunk (`fc`, `attnpool`, CLIP's text tower) and counters of
+/// that has such a backbone. What follows the backbone (`fc`, `attnpool`, CLIP's text tower) and counters of
 /// batches are not for it. Returns the prefix below which the ResNet was, as `backbone.`.
 ///
 /// # Errors
 /// A file that [`read_weights`] does not read, or weights of another architecture: every difference at once.
 pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<String> {
-    let Found { tensors, prefix, .. } = prefix::find(read_weights(path)?, &[Known::Trunk], path)?;
+    let Found { tensors, prefix, .. } =
+        prefix::find(read_weights(path)?, &[Known::Backbone], path)?;
     let mut values = store.named_tensors();
     let mut found = BTreeMap::new();
     for (name, tensor) in tensors {

@@ -1,5 +1,5 @@
 //! Whose weights a file holds, and below which prefix of its names: wrappers of `torch.nn`, whole
-//! models of which a trunk is a part, training scripts that keep a model under a name of their own.
+//! models of which a backbone is a part, training scripts that keep a model under a name of their own.
 //! The names below the prefix are what is known; what is before them may be anything.
 
 use std::{
@@ -19,7 +19,7 @@ pub(crate) enum Known {
     /// CLIP, with OpenAI's, open_clip's or Hugging Face's names.
     Clip,
     /// A ResNet, with torchvision's names or CLIP's.
-    Trunk,
+    Backbone,
 }
 
 impl Known {
@@ -32,7 +32,7 @@ impl Known {
                 "visual.class_embedding",
                 "vision_model.embeddings.class_embedding",
             ],
-            Self::Trunk => &["layer4.0.conv1.weight"],
+            Self::Backbone => &["layer4.0.conv1.weight"],
         }
     }
 
@@ -40,7 +40,7 @@ impl Known {
         match self {
             Self::Detector => "detector",
             Self::Clip => "CLIP",
-            Self::Trunk => "ResNet",
+            Self::Backbone => "ResNet",
         }
     }
 
@@ -122,12 +122,12 @@ pub(crate) fn below(tensors: Tensors, prefix: String) -> Found {
     Found { tensors: own.into_iter().map(cut).collect(), prefix, beside }
 }
 
-/// The one that is meant: the only one, or the trunk that a detector has beside copies of others.
+/// The one that is meant: the only one, or the backbone that a detector has beside copies of others.
 fn choose<'a>(known: Known, prefixes: &BTreeSet<&'a str>) -> Option<&'a str> {
     let only = |mut of: Vec<&'a str>| if of.len() == 1 { of.pop() } else { None };
     let all: Vec<&str> = prefixes.iter().copied().collect();
     only(all.clone()).or_else(|| match known {
-        Known::Trunk => {
+        Known::Backbone => {
             let own = |prefix: &&str| {
                 prefix.is_empty()
                     || ["backbone.", "backbone.0.body."].iter().any(|p| prefix.ends_with(p))
@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Known; 3] = [Known::Detector, Known::Clip, Known::Trunk];
+    const ALL: [Known; 3] = [Known::Detector, Known::Clip, Known::Backbone];
 
     fn tensors(names: &[&str]) -> Tensors {
         let one = || Tensor::zeros([1], (Kind::Float, Device::Cpu));
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_before_the_known_names_is_taken_off() {
-        let trunk = ["conv1.weight", "layer4.0.conv1.weight"];
+        let backbone = ["conv1.weight", "layer4.0.conv1.weight"];
         for prefix in [
             "",
             "module.",
@@ -193,13 +193,14 @@ mod tests {
             "module.model._orig_mod.backbone.",
             "student.net.encoder_q.",
         ] {
-            let names: Vec<String> = trunk.iter().map(|name| format!("{prefix}{name}")).collect();
+            let names: Vec<String> =
+                backbone.iter().map(|name| format!("{prefix}{name}")).collect();
             let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
-            assert_eq!(found(&names, &ALL).unwrap(), trunk, "{prefix}");
+            assert_eq!(found(&names, &ALL).unwrap(), backbone, "{prefix}");
             // What is beside it is no part of it; without a prefix only the layout can tell.
             if !["", "module.", "_orig_mod."].contains(&prefix) {
                 names.push("neck.weight");
-                assert_eq!(found(&names, &ALL).unwrap(), trunk, "{prefix}");
+                assert_eq!(found(&names, &ALL).unwrap(), backbone, "{prefix}");
             }
         }
         let inside = found(&["layer4._orig_mod.0.conv1.module.weight"], &ALL).unwrap();
@@ -210,23 +211,23 @@ mod tests {
     }
 
     #[test]
-    fn a_detector_is_a_detector_or_the_trunk_it_has() {
+    fn a_detector_is_a_detector_or_the_backbone_it_has() {
         let names = [
             "net.backbone.0.body.layer4.0.conv1.weight",
             "net.transformer.encoder.layers.0.norm1.weight",
         ];
         assert_eq!(found(&names, &ALL).unwrap(), names.map(|name| &name[4..]));
-        assert_eq!(found(&names, &[Known::Trunk]).unwrap(), ["layer4.0.conv1.weight"]);
-        // RichSem's has copies of CLIP, with a trunk each.
+        assert_eq!(found(&names, &[Known::Backbone]).unwrap(), ["layer4.0.conv1.weight"]);
+        // RichSem's has copies of CLIP, with a backbone each.
         let names = [
             "backbone.0.body.layer4.0.conv1.weight",
             "class_embed.clip.visual.layer4.0.conv1.weight",
             "transformer.enc_out_class_embed.clip.visual.layer4.0.conv1.weight",
         ];
-        assert_eq!(found(&names, &[Known::Trunk]).unwrap(), ["layer4.0.conv1.weight"]);
+        assert_eq!(found(&names, &[Known::Backbone]).unwrap(), ["layer4.0.conv1.weight"]);
         let nested = names.map(|name| format!("model.{name}"));
         let nested: Vec<&str> = nested.iter().map(String::as_str).collect();
-        assert_eq!(found(&nested, &[Known::Trunk]).unwrap(), ["layer4.0.conv1.weight"]);
+        assert_eq!(found(&nested, &[Known::Backbone]).unwrap(), ["layer4.0.conv1.weight"]);
     }
 
     #[test]

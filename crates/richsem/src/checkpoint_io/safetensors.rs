@@ -25,7 +25,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
     if matches!(layout_of(path), Ok(Layout::PyTorch)) {
         return Error::invalid(path, "header", "not a safetensors file: PyTorch's").with_hint(
-            "`richsem convert` makes a .safetensors of another program's detector, trunk or CLIP",
+            "`richsem convert` makes a .safetensors of another program's detector, backbone or CLIP",
         );
     }
     Error::invalid(path, "header", format!("not a safetensors file: {error}"))

@@ -339,7 +339,7 @@ impl Merged {
         }
     }
 
-    /// The set of classification pictures that may have been meant where one of that name is not
+    /// The set of classification images that may have been meant where one of that name is not
     /// whole: `--set data.extra.wbe.weight=2` makes a new set of nothing but a weight.
     fn misspelt_set(&self, key: &str) -> Option<String> {
         let name = key.strip_prefix("data.extra.")?.split('.').next()?;

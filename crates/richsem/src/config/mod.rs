@@ -43,7 +43,7 @@ const MOST_WORKERS: usize = 1024;
 const MOST_AHEAD: usize = 1024;
 /// Pixels that sides are rounded up to a multiple of.
 const LARGEST_STEP: u32 = 2048;
-/// Detections of an image; COCO's measure looks at 100, LVIS's at 300.
+/// Detections of an image; COCO's evaluation looks at 100, LVIS's at 300.
 const MOST_DETECTIONS: i64 = 100_000;
 
 /// Batches of all sources before the row of them repeats its pattern.
@@ -79,7 +79,7 @@ pub struct Config {
     /// The optimisation.
     #[serde(default)]
     pub train: TrainConfig,
-    /// The measurement.
+    /// The evaluation.
     #[serde(default)]
     pub eval: EvalConfig,
 }
@@ -97,7 +97,7 @@ pub struct InitConfig {
     pub allow_missing: Vec<String>,
 }
 
-/// One annotated set of pictures.
+/// One annotated set of images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitConfig {
@@ -118,10 +118,10 @@ pub struct DataConfig {
     /// What is learned from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<SplitConfig>,
-    /// What is measured on.
+    /// What is evaluated on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val: Option<SplitConfig>,
-    /// Classification pictures by name of the set; their batches take turns with those of `train`.
+    /// Classification images by name of the set; their batches take turns with those of `train`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, ExtraConfig>,
     /// Share of detection batches, against each extra source's `weight`.
@@ -140,12 +140,12 @@ pub struct DataConfig {
     pub sampler: SamplerConfig,
     /// What is done to training images.
     pub augment: TransformConfig,
-    /// What is done to images that are measured or predicted on.
+    /// What is done to images that are evaluated or predicted on.
     pub resize: EvalTransformConfig,
 }
 
 impl DataConfig {
-    /// The sets of classification pictures that take part, in the order of their names, as batches
+    /// The sets of classification images that take part, in the order of their names, as batches
     /// number them ([`crate::data::batch::Batch::extra`]).
     pub fn extra_sets(&self) -> impl Iterator<Item = (&String, &ExtraConfig)> {
         self.extra.iter().filter(|(_, extra)| extra.weight > 0)
@@ -224,14 +224,14 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
-    /// What the pictures are normalised with.
+    /// What the images are normalised with.
     #[must_use]
     pub fn normalization(&self) -> Normalization {
         Normalization { mean: self.pixel_mean, std: self.pixel_std }
     }
 }
 
-/// The measurement.
+/// The evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {

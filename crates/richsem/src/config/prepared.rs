@@ -14,7 +14,7 @@ pub(crate) fn manifest_file(folder: &Path) -> PathBuf {
     folder.join("prepared.json")
 }
 
-/// Refuses settings with which training shows pictures that no folder can hold.
+/// Refuses settings with which training shows images that no folder can hold.
 ///
 /// # Errors
 /// [`Error::Config`] naming the first such key.
@@ -28,7 +28,7 @@ pub(crate) fn check_settings(config: &Config) -> Result<()> {
         let problem = "the boxes are those that a training step predicts";
         return refuse("semantic.target_boxes", problem, "set it to \"ground_truth\"");
     }
-    const CROPS: &str = "crops are random, no part of a picture comes twice";
+    const CROPS: &str = "crops are random, no part of an image comes twice";
     const NO_CROPS: &str = "set it to 0";
     if config.data.augment.crop.probability > 0.0 {
         return refuse("data.augment.crop.probability", CROPS, NO_CROPS);

@@ -20,7 +20,7 @@ pub enum ParamGroups {
     LargeWd,
 }
 
-/// A running mean of the weights, used for evaluation and prediction.
+/// An exponential moving average (EMA) of the weights, used for evaluation and prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
@@ -79,17 +79,17 @@ pub struct TrainConfig {
     pub cuda_graphs: bool,
     /// Most memory that recordings may take beyond the first of them, in MiB of the GPU's.
     pub cuda_graphs_mib: u64,
-    /// Running mean of the weights; absent: none.
+    /// EMA of the weights; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
     /// Steps between two rows of `metrics.jsonl`; an epoch of fewer has one at its end.
     pub log_every: u64,
-    /// Steps between two saves of `last`, besides one before each measurement and one at the end;
+    /// Steps between two saves of `last`, besides one before each evaluation and one at the end;
     /// 0: only those.
     pub checkpoint_every: u64,
-    /// Measured epochs whose number divides by this keep their checkpoint; 0: only `last` and `best`.
+    /// Evaluated epochs whose number divides by this keep their checkpoint; 0: only `last` and `best`.
     pub keep_every: u64,
-    /// Epochs between evaluations; the last epoch is always measured. 0: only the last.
+    /// Epochs between evaluations; the last epoch is always evaluated. 0: only the last.
     pub eval_every: u64,
 }
 

@@ -156,7 +156,7 @@ fn note(report: &mut Report, detector: &Detector, tensors: &BTreeMap<String, Ten
     }
     if dino.backbone.norm != Norm::FrozenBn {
         report.notes.push(format!(
-            "the trunk's norm is {:?}, where the official code has frozen batch norm",
+            "the backbone's norm is {:?}, where the official code has frozen batch norm",
             dino.backbone.norm
         ));
     }

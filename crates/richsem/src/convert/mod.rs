@@ -221,7 +221,7 @@ pub(crate) fn initial(path: &Path) -> Result<Initial> {
         }
         Kind::Clip | Kind::Resnet(_) => {
             Err(Error::invalid(path, "weights", format!("{what}, expected a detector")).with_hint(
-                "weights of a trunk alone are for model.dino.backbone.weights, CLIP's for \
+                "weights of a backbone alone are for model.dino.backbone.weights, CLIP's for \
                  teacher.weights",
             ))
         }

@@ -1,4 +1,4 @@
-//! Trunks and CLIPs: the same tensors under the names that this program reads them by.
+//! Backbones and CLIPs: the same tensors under the names that this program reads them by.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::{
     },
     error::{Error, Result, guarded},
     models::{
-        backbone::{Backbone, BackboneConfig, Trunk},
+        backbone::{Backbone, BackboneConfig, ResnetName},
         parameters::ParameterStore,
     },
     teacher::clip::{self, Hints},
 };
 
-/// Checks that a trunk or a CLIP is whole, and leaves out what is no part of it.
+/// Checks that a backbone or a CLIP is whole, and leaves out what is no part of it.
 pub(super) fn convert(source: Source, form: Form) -> Result<Conversion> {
     let output = match form {
         Form::Safetensors => "safetensors",
@@ -27,8 +27,8 @@ pub(super) fn convert(source: Source, form: Form) -> Result<Conversion> {
     let mut report = Report::new(source.describe(), format!("the same weights as {output}"));
     report.add_beside(&source.beside);
     let (tensors, rest, metadata) = match source.kind {
-        Kind::Resnet(trunk) => {
-            let (tensors, rest) = trunk_alone(source, trunk, &mut report)?;
+        Kind::Resnet(backbone) => {
+            let (tensors, rest) = backbone_alone(source, backbone, &mut report)?;
             (tensors, rest, Metadata::new())
         }
         _ => clip_alone(source, form, &mut report)?,
@@ -39,13 +39,17 @@ pub(super) fn convert(source: Source, form: Form) -> Result<Conversion> {
 
 type Tensors = BTreeMap<String, Tensor>;
 
-fn trunk_alone(source: Source, name: Trunk, report: &mut Report) -> Result<(Tensors, Tensors)> {
+fn backbone_alone(
+    source: Source,
+    name: ResnetName,
+    report: &mut Report,
+) -> Result<(Tensors, Tensors)> {
     let (mut taken, mut rest) = (Tensors::new(), Tensors::new());
     for (name, tensor) in source.tensors {
         let why = if name.ends_with("num_batches_tracked") {
             "counts batches"
         } else if ["fc.", "head.", "attnpool."].iter().any(|p| name.starts_with(p)) {
-            "the classifier of pictures"
+            "the classifier of images"
         } else {
             taken.insert(name, tensor);
             continue;
@@ -62,7 +66,7 @@ fn trunk_alone(source: Source, name: Trunk, report: &mut Report) -> Result<(Tens
     };
     let layers = (1..=4).map(blocks).collect();
     let config = BackboneConfig { name, width, layers, ..BackboneConfig::default() };
-    config.validate("trunk").map_err(|problem| {
+    config.validate("backbone").map_err(|problem| {
         let problem = format!("no sizes of a ResNet follow from them: {problem}");
         Error::invalid(&source.path, "weights", problem)
             .with_hint("the file is damaged, or of another network")
@@ -120,7 +124,7 @@ fn clip_alone(
         report.add(name.clone(), tensor.numel(), fate);
     }
     report.notes.push(format!(
-        "pictures of {} pixels, embeddings of {} numbers{}",
+        "images of {} pixels, embeddings of {} numbers{}",
         config.visual.resolution(),
         config.embed_dim,
         if config.text.is_some() { "" } else { ", no text encoder" }

@@ -1,5 +1,5 @@
 //! A detector's sizes, read off its parameters' shapes. What no shape tells stays as the settings
-//! have it: attention heads, temperature, frozen stages, the trunk's norm.
+//! have it: attention heads, temperature, frozen stages, the backbone's norm.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,14 +11,14 @@ use tch::Tensor;
 use crate::{
     error::{Error, Result},
     models::{
-        backbone::{BackboneConfig, Trunk},
+        backbone::{BackboneConfig, ResnetName},
         dino::DinoConfig,
         projection::ProjectionKind,
     },
 };
 
 const BODY: &str = "backbone.0.body.";
-const HINT: &str = "the file is of another detector, or its trunk is no ResNet";
+const HINT: &str = "the file is of another detector, or its backbone is no ResNet";
 
 /// Sides of tensors by name.
 struct Shapes<'a> {
@@ -99,19 +99,19 @@ pub(super) fn infer(
     Ok(config)
 }
 
-/// The trunk.
+/// The backbone.
 fn backbone(shapes: &Shapes, given: &BackboneConfig) -> Result<BackboneConfig> {
     let has = |name: &str| shapes.has(&format!("{BODY}{name}"));
     let layers: Vec<i64> = (1..=4).map(|i| shapes.count(&format!("{BODY}layer{i}."))).collect();
     let width = shapes.side(&format!("{BODY}layer1.0.conv1.weight"), 0)?;
     let name = match (has("conv3.weight"), has("layer1.0.conv3.weight")) {
-        (true, _) => Trunk::ClipResnet,
-        (false, true) if layers[2] > 6 => Trunk::Resnet101,
-        (false, true) => Trunk::Resnet50,
-        (false, false) if layers[0] > 2 => Trunk::Resnet34,
-        (false, false) => Trunk::Resnet18,
+        (true, _) => ResnetName::ClipResnet,
+        (false, true) if layers[2] > 6 => ResnetName::Resnet101,
+        (false, true) => ResnetName::Resnet50,
+        (false, false) if layers[0] > 2 => ResnetName::Resnet34,
+        (false, false) => ResnetName::Resnet18,
     };
-    // Blocks are spelled out only where they are not the trunk's own.
+    // Blocks are spelled out only where they are not the backbone's own.
     let layers = if layers == name.blocks() { Vec::new() } else { layers };
     Ok(BackboneConfig { name, width, layers, ..given.clone() })
 }
@@ -122,13 +122,13 @@ fn stages(shapes: &Shapes, config: &DinoConfig) -> Result<Vec<usize>> {
     let mut stages = Vec::new();
     for level in 0..config.transformer.num_feature_levels {
         let name = format!("input_proj.{level}.0.weight");
-        // Levels after the trunk's own are made with 3×3 convolutions.
+        // Levels after the backbone's own are made with 3×3 convolutions.
         if shapes.side(&name, 2)? != 1 {
             break;
         }
         let input = shapes.side(&name, 1)?;
         let stage = channels.iter().position(|&c| c == input).ok_or_else(|| {
-            let problem = format!("{input} channels, of a trunk that gives {channels:?}");
+            let problem = format!("{input} channels, of a backbone that gives {channels:?}");
             Error::invalid(shapes.path, name.clone(), problem).with_hint(HINT)
         })?;
         stages.push(stage);

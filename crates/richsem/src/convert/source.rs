@@ -18,7 +18,7 @@ use crate::{
     },
     detector,
     error::{Error, Result},
-    models::backbone::Trunk,
+    models::backbone::ResnetName,
 };
 
 /// What a file of weights is, by its tensors' names.
@@ -31,7 +31,7 @@ pub enum Kind {
     /// CLIP, with OpenAI's, open_clip's or Hugging Face's names.
     Clip,
     /// A ResNet alone, with torchvision's names (timm's and MIIL's are the same) or CLIP's.
-    Resnet(Trunk),
+    Resnet(ResnetName),
 }
 
 /// A file of weights.
@@ -86,7 +86,7 @@ impl Source {
         let tensors = prefix::without_wrappers(found.tensors, path)?;
         let wanted: &[Known] = match metadata.contains_key(detector::METADATA) {
             true => &[Known::Detector],
-            false => &[Known::Detector, Known::Clip, Known::Trunk],
+            false => &[Known::Detector, Known::Clip, Known::Backbone],
         };
         let found = prefix::find(tensors, wanted, path)?;
         left.extend(counts(&found.beside));
@@ -102,7 +102,7 @@ impl Source {
             Kind::Detector => "a detector of this program".into(),
             Kind::Official(layout) => format!("a checkpoint of {}", layout.family.name()),
             Kind::Clip => "CLIP".into(),
-            Kind::Resnet(Trunk::ClipResnet) => "a ResNet of CLIP's form".into(),
+            Kind::Resnet(ResnetName::ClipResnet) => "a ResNet of CLIP's form".into(),
             Kind::Resnet(_) => "a ResNet".into(),
         }
     }
@@ -177,9 +177,9 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
         return Some(Kind::Clip);
     }
     if has("visual.conv3.weight") && any("visual.layer4.0.") {
-        return Some(Kind::Resnet(Trunk::ClipResnet));
+        return Some(Kind::Resnet(ResnetName::ClipResnet));
     }
-    // A deep stem (ResNet-50-D) is no trunk of ours, which is told key by key.
+    // A deep stem (ResNet-50-D) is no backbone of ours, which is told key by key.
     if !(has("conv1.weight") || has("conv1.0.weight")) || !any("layer4.0.") {
         return None;
     }
@@ -190,11 +190,11 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
     };
     // The stem of CLIP's has three convolutions.
     Some(Kind::Resnet(match (has("conv3.weight"), has("layer1.0.conv3.weight")) {
-        (true, _) => Trunk::ClipResnet,
-        (false, true) if blocks(3) > 6 => Trunk::Resnet101,
-        (false, true) => Trunk::Resnet50,
-        (false, false) if blocks(1) > 2 => Trunk::Resnet34,
-        (false, false) => Trunk::Resnet18,
+        (true, _) => ResnetName::ClipResnet,
+        (false, true) if blocks(3) > 6 => ResnetName::Resnet101,
+        (false, true) => ResnetName::Resnet50,
+        (false, false) if blocks(1) > 2 => ResnetName::Resnet34,
+        (false, false) => ResnetName::Resnet18,
     }))
 }
 

@@ -1,4 +1,4 @@
-//! Detection batches and batches of classification pictures as one row, by fixed weights (RichSem,
+//! Detection batches and batches of classification images as one row, by fixed weights (RichSem,
 //! section 3.4: 1:1).
 
 use std::sync::Arc;

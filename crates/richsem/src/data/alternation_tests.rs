@@ -23,7 +23,7 @@ fn sources_take_turns_by_weight() {
     assert_eq!(cycle(&[1, 2]), [0, 1, 1]);
 }
 
-/// Batches without pictures that carry their own position.
+/// Batches without images that carry their own position.
 struct Numbered;
 
 impl BatchSource for Numbered {
@@ -32,7 +32,7 @@ impl BatchSource for Numbered {
     }
 }
 
-/// Three detection batches an epoch, of one picture each.
+/// Three detection batches an epoch, of one image each.
 fn detection(epochs: u64, folder: &std::path::Path) -> Arc<Epochs> {
     RgbImage::new(8, 8).save(folder.join("a.png")).unwrap();
     let store = Arc::new(ImageStore::open(folder, Orientation::Exif).unwrap());

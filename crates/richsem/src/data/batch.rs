@@ -1,4 +1,4 @@
-//! Pictures of different sizes as one tensor, with a mask of the padding.
+//! Images of different sizes as one tensor, with a mask of the padding.
 
 use image::RgbImage;
 use tch::{Device, Kind, Tensor};

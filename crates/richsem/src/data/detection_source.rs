@@ -1,4 +1,4 @@
-//! Batches of a detection dataset: read, transform, collate; broken pictures named and replaced.
+//! Batches of a detection dataset: read, transform, collate; broken images named and replaced.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ pub struct ImageEntry {
     pub name: String,
     /// Its id in the annotation file.
     pub id: i64,
-    /// `[height, width]` by the annotation file, or, without one, by the picture's head; a picture of
+    /// `[height, width]` by the annotation file, or, without one, by the image's head; an image of
     /// another size counts as broken, since its boxes cannot fit. Unchecked if none.
     pub size: Option<[u32; 2]>,
     /// `[T]` boxes in pixels of the file.
@@ -42,7 +42,7 @@ pub struct ImageEntry {
 }
 
 impl ImageEntry {
-    /// Reads the picture.
+    /// Reads the image.
     ///
     /// # Errors
     /// It cannot be read, or is of another size than annotated.
@@ -59,7 +59,7 @@ impl ImageEntry {
         let problem = format!("expected {w} x {h} pixels as listed, got {} x {}", got[1], got[0]);
         let hint = match orientation {
             _ if exif < 5 || [got[1], got[0]] != [h, w] => {
-                "the picture was resized or replaced after it was annotated or listed"
+                "the image was resized or replaced after it was annotated or listed"
             }
             Orientation::Exif => {
                 "this is its size before its EXIF orientation turns it, so the boxes were drawn on the \
@@ -94,7 +94,7 @@ impl ImageEntry {
     }
 }
 
-/// What is done to each picture.
+/// What is done to each image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transform {
     /// Random, for training.
@@ -103,16 +103,16 @@ pub enum Transform {
     Eval(EvalTransformConfig),
 }
 
-/// What takes the place of a broken picture.
+/// What takes the place of a broken image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBroken {
     /// Training: the next readable image in the epoch's order behind the batch.
     Replace,
-    /// Evaluation: nothing, so that no image is measured twice. A batch can end up empty.
+    /// Evaluation: nothing, so that no image is evaluated twice. A batch can end up empty.
     LeaveOut,
 }
 
-/// The pictures of a run that could not be read. Shared by all epochs and threads, so the batch at
+/// The images of a run that could not be read. Shared by all epochs and threads, so the batch at
 /// which the limit is passed can differ by those built ahead; what batches hold does not.
 #[derive(Debug)]
 pub struct BrokenImages {
@@ -127,11 +127,11 @@ impl Default for BrokenImages {
 }
 
 impl BrokenImages {
-    /// How many broken pictures a run puts up with unless told otherwise.
+    /// How many broken images a run puts up with unless told otherwise.
     pub const DEFAULT_ALLOWED: usize = 10;
     const MOST_LISTED: usize = 20;
 
-    /// Puts up with that many different broken pictures.
+    /// Puts up with that many different broken images.
     #[must_use]
     pub fn new(allowed: usize) -> Self {
         Self { allowed, found: Mutex::default() }
@@ -141,7 +141,7 @@ impl BrokenImages {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a broken picture by name, once however often it comes up.
+    /// Notes a broken image by name, once however often it comes up.
     ///
     /// # Errors
     /// More than the allowed number are broken; the message lists them.
@@ -162,7 +162,7 @@ impl BrokenImages {
             .with_hint("repair or remove these files, or raise the limit"))
     }
 
-    /// The first candidate that can be read, with its picture. Those before it are noted, and what
+    /// The first candidate that can be read, with its image. Those before it are noted, and what
     /// was wrong with them is added to `skipped`. None if all candidates are broken.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl BrokenImages {
         Ok(None)
     }
 
-    /// What to say when nothing is left to put in the place of a broken picture.
+    /// What to say when nothing is left to put in the place of a broken image.
     pub(super) fn too_few(&self) -> Error {
         let broken = self.summary().unwrap_or_default();
         Error::Other(format!("too few images can be read to fill a batch: {broken}"))
@@ -200,7 +200,7 @@ impl BrokenImages {
         self.found().iter().map(|(name, message)| (name.clone(), message.clone())).collect()
     }
 
-    /// A report for the end of a run; none if every picture could be read.
+    /// A report for the end of a run; none if every image could be read.
     #[must_use]
     pub fn summary(&self) -> Option<String> {
         let found = self.found();
@@ -221,7 +221,7 @@ fn listed(found: &BTreeMap<String, String>) -> String {
 /// One epoch's batches of one device. Each depends on these fields and its position alone.
 #[derive(Debug)]
 pub struct DetectionSource {
-    /// Where the pictures are.
+    /// Where the images are.
     pub store: Arc<ImageStore>,
     /// The dataset, the same for all epochs.
     pub entries: Arc<Vec<ImageEntry>>,
@@ -229,7 +229,7 @@ pub struct DetectionSource {
     pub order: Vec<u32>,
     /// Which part of the order is this device's.
     pub share: Share,
-    /// What is done to each picture.
+    /// What is done to each image.
     pub transform: Transform,
     /// Of the run.
     pub seed: u64,

@@ -8,7 +8,7 @@ use crate::data::{
     transforms::CropConfig,
 };
 
-/// `shared/data/..` beside the checkout, where real pictures lie; none elsewhere.
+/// `shared/data/..` beside the checkout, where real images lie; none elsewhere.
 fn shared(path: &str) -> Option<PathBuf> {
     let found = Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
@@ -136,7 +136,7 @@ fn an_image_drawn_twice_is_augmented_in_two_ways() {
 fn broken_images_are_named_replaced_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let mut entries = dataset(folder.path(), 9);
-    fs_err::write(folder.path().join("1.png"), b"no picture").unwrap();
+    fs_err::write(folder.path().join("1.png"), b"no image").unwrap();
     fs_err::remove_file(folder.path().join("3.png")).unwrap();
     entries[4].size = Some([40, 44]);
     let (h, w) = (60 - 5, 40 + 5);
@@ -169,7 +169,7 @@ fn broken_images_are_named_replaced_and_counted() {
         "{text}"
     );
 
-    // Every picture broken, yet fewer than allowed.
+    // Every image broken, yet fewer than allowed.
     for i in 0..9 {
         fs_err::write(folder.path().join(format!("{i}.png")), b"").unwrap();
     }
@@ -300,7 +300,7 @@ fn real_archives_are_read_in_place() {
     let names = store.files("").unwrap();
     assert_eq!(names.len(), 1076 + 405);
     for name in names.iter().take(100) {
-        let image = store.picture(name).unwrap();
+        let image = store.image(name).unwrap();
         assert_eq!(image.dimensions(), (256, 256), "{name}");
     }
 }

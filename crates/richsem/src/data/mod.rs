@@ -1,4 +1,4 @@
-//! From annotation files and pictures to batches.
+//! From annotation files and images to batches.
 
 pub mod alternation;
 pub mod batch;

@@ -1,4 +1,4 @@
-//! Augmentation of one picture and its boxes: DETR's recipe (arXiv 2005.12872, section A.4), which
+//! Augmentation of one image and its boxes: DETR's recipe (arXiv 2005.12872, section A.4), which
 //! DINO and RichSem train with.
 //!
 //! Flip; then either resize to a random scale, or (with a given probability) resize to a middle
@@ -22,7 +22,7 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
-/// One picture on its way into a batch. `boxes` and `labels` are parallel, length T.
+/// One image on its way into a batch. `boxes` and `labels` are parallel, length T.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// The pixels, as transformed so far.
@@ -37,7 +37,7 @@ pub struct Sample {
     pub image_id: i64,
     /// `[height, width]` of the file.
     pub original_size: [u32; 2],
-    /// Which view of which picture this is so far; none once it is cropped.
+    /// Which view of which image this is so far; none once it is cropped.
     pub view: Option<View>,
 }
 
@@ -151,7 +151,7 @@ impl TransformConfig {
         })
     }
 
-    /// Every (shorter side, mirrored) that [`Self::apply`] can give a picture, each once, ascending.
+    /// Every (shorter side, mirrored) that [`Self::apply`] can give an image, each once, ascending.
     /// With crops there are others besides.
     #[must_use]
     pub fn views(&self) -> Vec<(u32, bool)> {
@@ -274,7 +274,7 @@ pub fn flip(sample: &mut Sample) {
     }
 }
 
-/// Keeps the given part, which must lie inside the picture. Boxes are clipped to it; those with
+/// Keeps the given part, which must lie inside the image. Boxes are clipped to it; those with
 /// nothing left go, with their labels. A class whose last box goes is known absent from this part,
 /// unless its boxes were not all annotated.
 pub fn crop(sample: &mut Sample, left: u32, top: u32, width: u32, height: u32) {
@@ -366,7 +366,7 @@ pub fn size_after_resize(width: u32, height: u32, size: u32, max_size: u32) -> (
 }
 
 thread_local! {
-    /// Keeps its buffers from one picture to the next.
+    /// Keeps its buffers from one image to the next.
     static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
 }
 
@@ -387,7 +387,7 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     RgbImage::from_raw(width, height, pixels).expect(SIZED)
 }
 
-/// The pixels, and the supervision relative to them: boxes clipped to the picture and those
+/// The pixels, and the supervision relative to them: boxes clipped to the image and those
 /// without inside (an annotation's fault) left out. The class of such a box is really there, so
 /// it counts as not exhaustively annotated rather than absent.
 #[must_use]

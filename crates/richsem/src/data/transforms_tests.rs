@@ -142,7 +142,7 @@ fn finish_gives_relative_boxes_and_drops_those_without_inside() {
             [-20.0, 0.0, 20.0, 60.0],     // sticks out
             [5.0, 5.0, 5.0, 9.0],         // no width
             [f32::NAN, 0.0, 1.0, 1.0],    // no box
-            [200.0, 200.0, 300.0, 300.0], // not in the picture
+            [200.0, 200.0, 300.0, 300.0], // not in the image
         ],
     );
     s.knowledge.others_absent = true;
@@ -176,7 +176,7 @@ fn each_draw_lies_within_the_configuration_and_all_of_it_is_reached() {
         shorter.push(w.min(h));
         // 64 x 48 stays 4 : 3 only without a crop.
         cropped += u64::from(![(53, 40), (64, 48)].contains(&(w, h)));
-        // The box of the whole picture is still the whole picture.
+        // The box of the whole image is still the whole image.
         let (_, target) = finish(s);
         for (got, expected) in target.boxes[0].0.iter().zip([0.5, 0.5, 1.0, 1.0]) {
             assert!((got - expected).abs() < 1e-4, "{:?}", target.boxes);
@@ -222,7 +222,7 @@ fn the_same_key_gives_the_same_sample() {
 }
 
 #[test]
-fn tiny_and_thin_pictures_survive() {
+fn tiny_and_thin_images_survive() {
     for (w, h) in [(1, 1), (1, 3000), (3000, 1), (2, 7)] {
         for item in 0..20 {
             let mut s = sample(w, h, &[[0.0, 0.0, w as f32, h as f32]]);
@@ -283,8 +283,8 @@ fn without_crops_a_draw_is_one_of_the_views() {
     for item in 0..40 {
         let mut drawn = fresh();
         config.apply(&mut drawn, &mut random(item));
-        let View { picture, scale, flip } = drawn.view.unwrap();
-        assert!(picture == 9 && views.contains(&(scale, flip)));
+        let View { image, scale, flip } = drawn.view.unwrap();
+        assert!(image == 9 && views.contains(&(scale, flip)));
         seen.insert((scale, flip));
         let mut again = fresh();
         config.apply_view(&mut again, scale, flip);

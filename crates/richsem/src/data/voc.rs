@@ -2,7 +2,7 @@
 //!
 //! hotcoco has such a converter too (`hotcoco::convert::voc_to_coco`), which these numbers are
 //! tested against. It reads a folder as one set, so image sets, archives, sizes missing from the
-//! XML and pictures whose name the XML gets wrong need this one.
+//! XML and images whose name the XML gets wrong need this one.
 //!
 //! Boxes: VOC counts pixels from 1 and includes both ends (the devkit's area is
 //! `(xmax - xmin + 1) * (ymax - ymin + 1)`), so `xmin, ymin, xmax, ymax` become
@@ -12,9 +12,9 @@
 //! on, nor missed, nor a false alarm when found. One difference remains: COCO compares a detection
 //! with a crowd by the share of the *detection* inside, VOC by intersection over union.
 //!
-//! Boxes that lie beyond their picture are written as they are and counted, as [`super::dataset`] keeps
+//! Boxes that lie beyond their image are written as they are and counted, as [`super::dataset`] keeps
 //! and counts them: training clips them, evaluation sees the file's own numbers. Sizes are compared with
-//! the pictures'.
+//! the images'.
 
 mod report;
 mod source;
@@ -42,7 +42,7 @@ pub use report::{ConversionReport, Named, SplitReport};
 use source::Collected;
 use xml::{Annotated, Object};
 
-/// The folder of an archive's pictures in the output.
+/// The folder of an archive's images in the output.
 const IMAGES: &str = "images";
 
 #[derive(Serialize)]
@@ -124,7 +124,7 @@ pub fn convert(
         ..ConversionReport::default()
     };
     let splits = splits(input, &collected, &mut report)?;
-    let pictures = Stems::of(collected.pictures.keys());
+    let images = Stems::of(collected.images.keys());
     let listed: BTreeSet<&str> = splits.iter().flat_map(|(_, stems)| stems).copied().collect();
     let classes: Vec<&str> = listed
         .iter()
@@ -139,23 +139,23 @@ pub fn convert(
         let problem =
             format!("no object in any of the {} annotations that are listed", listed.len());
         return Err(Error::invalid(input, "Annotations", problem).with_hint(
-            "without a class there is nothing to train on or to measure: has the program \
+            "without a class there is nothing to train on or to evaluate: has the program \
                         that wrote these files left the <object>s out?",
         ));
     }
     report.classes = classes.iter().map(|&class| class.to_owned()).collect();
     report.unlisted = collected.annotations.len() - listed.len();
-    let mut of_picture: BTreeMap<String, &str> = BTreeMap::new();
+    let mut of_image: BTreeMap<String, &str> = BTreeMap::new();
     let mut converted: BTreeMap<&str, (CocoImage, Vec<CocoAnnotation>)> = BTreeMap::new();
     let mut annotation_id = 0;
     for (position, &stem) in listed.iter().enumerate() {
         unless_stopped(stop)?;
         let annotated = &collected.annotations[stem];
-        let file_name = picture_of(input, &collected, &pictures, stem)?;
-        if let Some(other) = of_picture.insert(file_name.clone(), stem) {
-            let problem = format!("JPEGImages/{file_name} is the picture of `{other}`, too");
+        let file_name = image_of(input, &collected, &images, stem)?;
+        if let Some(other) = of_image.insert(file_name.clone(), stem) {
+            let problem = format!("JPEGImages/{file_name} is the image of `{other}`, too");
             return Err(Error::invalid(input, format!("Annotations/{stem}.xml"), problem)
-                .with_hint("give each its own picture, or take one of them out of the lists"));
+                .with_hint("give each its own image, or take one of them out of the lists"));
         }
         let path = collected.image_root.join(&file_name);
         let (width, height) = frame(&path, stem, annotated, &mut report)?;
@@ -217,8 +217,8 @@ pub fn convert(
     }
     if report.splits.is_empty() {
         let sets = report.empty_splits.join(", ");
-        return Err(Error::invalid(input, "ImageSets", format!("no list names a picture: {sets}"))
-            .with_hint("take the empty lists away, and all annotated pictures become one set"));
+        return Err(Error::invalid(input, "ImageSets", format!("no list names an image: {sets}"))
+            .with_hint("take the empty lists away, and all annotated images become one set"));
     }
     move_into(staging.path(), output)?;
     Ok(report)
@@ -239,10 +239,10 @@ fn move_into(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An image set: its name, and the pictures it lists, every one of which is annotated.
+/// An image set: its name, and the images it lists, every one of which is annotated.
 type Split<'a> = (&'a str, Vec<&'a str>);
 
-/// A line of an image set that names a picture.
+/// A line of an image set that names an image.
 struct Line<'a> {
     /// From 1.
     number: usize,
@@ -263,7 +263,7 @@ fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
-/// Whether a set is the devkit's list of a class, as `aeroplane_train`: pictures of another set, each with
+/// Whether a set is the devkit's list of a class, as `aeroplane_train`: images of another set, each with
 /// a flag of whether it shows the class.
 fn is_of_class(name: &str, text: &str, collected: &Collected) -> bool {
     let within = |whole: &str| {
@@ -309,7 +309,7 @@ fn splits<'a>(
                 Found::One(stem) => stem,
                 Found::None => {
                     return Err(wrong(format!("no Annotations/{name}.xml"))
-                        .with_hint("each line names a picture, without extension"));
+                        .with_hint("each line names an image, without extension"));
                 }
                 Found::Several(one, two) => {
                     return Err(wrong(format!("`{name}` may be `{one}` or `{two}`"))
@@ -368,32 +368,27 @@ impl<'a> Stems<'a> {
     }
 }
 
-/// The picture that belongs to an XML file: of the same name, with its folder or without, or else the one
+/// The image that belongs to an XML file: of the same name, with its folder or without, or else the one
 /// that its text names.
-fn picture_of(
-    input: &Path,
-    collected: &Collected,
-    pictures: &Stems<'_>,
-    stem: &str,
-) -> Result<String> {
+fn image_of(input: &Path, collected: &Collected, images: &Stems<'_>, stem: &str) -> Result<String> {
     let wrong = |problem: String| {
         Error::invalid(input, format!("Annotations/{stem}.xml"), problem)
-            .with_hint("add the picture, or take the name out of the lists in ImageSets/Main")
+            .with_hint("add the image, or take the name out of the lists in ImageSets/Main")
     };
     let last = stem.rsplit('/').next().unwrap_or(stem);
     // Folders of one kind alone; of two kinds they are the same ones.
-    let fits = |picture: &str| !(stem.contains('/') && picture.contains('/'));
+    let fits = |image: &str| !(stem.contains('/') && image.contains('/'));
     let named = || {
         let name = collected.annotations[stem].file_name.as_deref()?;
         let (other, _) = name.rsplit_once('.')?;
-        match pictures.find(other) {
-            Found::One(found) if fits(found) && collected.pictures[found].ends_with(name) => {
+        match images.find(other) {
+            Found::One(found) if fits(found) && collected.images[found].ends_with(name) => {
                 Some(found)
             }
             _ => None,
         }
     };
-    let found = match (pictures.find(stem), pictures.find(last)) {
+    let found = match (images.find(stem), images.find(last)) {
         (Found::None, Found::One(one)) if !fits(one) => Found::None,
         (Found::None, found) => found,
         (found, _) => found,
@@ -402,16 +397,16 @@ fn picture_of(
         (Found::One(found), _) => found,
         (_, Some(named)) => named,
         (Found::Several(one, two), None) => {
-            return Err(wrong(format!("its picture may be JPEGImages/{one} or JPEGImages/{two}")));
+            return Err(wrong(format!("its image may be JPEGImages/{one} or JPEGImages/{two}")));
         }
         (Found::None, None) => {
             let kinds = EXTENSIONS.join(", .");
             return Err(wrong(format!(
-                "its picture is missing: no JPEGImages/{stem} with an image's extension (.{kinds})"
+                "its image is missing: no JPEGImages/{stem} with an image's extension (.{kinds})"
             )));
         }
     };
-    Ok(collected.pictures[found].clone())
+    Ok(collected.images[found].clone())
 }
 
 /// An object's box as it is written: `[x, y, width, height]`, from 0.
@@ -420,12 +415,12 @@ fn written(object: &Object) -> [f64; 4] {
     [x0 - 1.0, y0 - 1.0, x1 - x0 + 1.0, y1 - y0 + 1.0]
 }
 
-/// Width and height of the frame that the boxes are in; what of it the XML and the picture do not agree
+/// Width and height of the frame that the boxes are in; what of it the XML and the image do not agree
 /// on is counted.
 ///
-/// Programs exchange width and height in the XML; so does whoever turns the picture later. Where the
-/// boxes lie in the picture as it is, and not in a turned one, it was the program; where in both, nothing
-/// tells. Otherwise the XML's size is kept, so that the picture is refused when it is read, and not trained
+/// Programs exchange width and height in the XML; so does whoever turns the image later. Where the
+/// boxes lie in the image as it is, and not in a turned one, it was the program; where in both, nothing
+/// tells. Otherwise the XML's size is kept, so that the image is refused when it is read, and not trained
 /// on with boxes that are elsewhere. So it is where
 /// the XML has the size of the pixels as stored, and the boxes nearly lie in it.
 fn frame(
@@ -436,13 +431,13 @@ fn frame(
 ) -> Result<(u32, u32)> {
     let said = annotated.size;
     if said.0 == 0 || said.1 == 0 {
-        report.sizes_from_pictures += 1;
+        report.sizes_from_images += 1;
         return header_size(path);
     }
     let size =
         |orientation| image_io::size(path, orientation).map(|[height, width]| (width, height));
     let Ok(own) = size(Orientation::Exif) else {
-        report.unread_pictures.add(stem);
+        report.unread_images.add(stem);
         return Ok(said);
     };
     if own == said {
@@ -469,12 +464,12 @@ fn frame(
     Ok(said)
 }
 
-/// Width and height in the picture's own header.
+/// Width and height in the image's own header.
 fn header_size(path: &Path) -> Result<(u32, u32)> {
     let [height, width] = image_io::size(path, Orientation::Exif).map_err(|e| {
-        let problem = format!("the XML gives none, and the picture's is unreadable: {e}");
+        let problem = format!("the XML gives none, and the image's is unreadable: {e}");
         Error::invalid(path, "size", problem)
-            .with_hint("write width and height into the XML, or replace the picture")
+            .with_hint("write width and height into the XML, or replace the image")
     })?;
     Ok((width, height))
 }

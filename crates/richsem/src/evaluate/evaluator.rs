@@ -1,4 +1,4 @@
-//! The ground truth held in memory, ready to measure one set of detections after another.
+//! The ground truth held in memory, ready to evaluate one set of detections after another.
 
 use std::{
     collections::HashMap,
@@ -35,7 +35,7 @@ const COCO_MAX_DETECTIONS: [usize; 3] = [1, 10, 100];
 /// An area outside every range, "all" included: such a box is neither to be found nor a mistake.
 const IGNORED_AREA: f64 = -1.0;
 
-/// Measures detections against one annotation file, read once.
+/// Evaluates detections against one annotation file, read once.
 pub struct Evaluator {
     path: PathBuf,
     truth: GroundTruth,
@@ -115,7 +115,7 @@ impl Evaluator {
         self
     }
 
-    /// By whose rules it measures.
+    /// By whose rules it evaluates.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
@@ -335,7 +335,7 @@ fn class_ap(result: &COCOeval, k: usize, iou: Option<f64>) -> Option<f64> {
     mean(precisions.filter_map(computed))
 }
 
-/// The evaluators write −1 for "nothing to measure".
+/// The evaluators write −1 for "nothing to evaluate".
 fn computed(value: f64) -> Option<f64> {
     (value >= 0.0).then_some(value)
 }

@@ -46,8 +46,8 @@ impl std::fmt::Display for Protocol {
     }
 }
 
-/// Measures detections against an annotation file; `None` takes the protocol from the file
-/// (LVIS where its images list verified classes). To measure repeatedly, keep an [`Evaluator`].
+/// Evaluates detections against an annotation file; `None` takes the protocol from the file
+/// (LVIS where its images list verified classes). To evaluate repeatedly, keep an [`Evaluator`].
 ///
 /// # Errors
 /// Those of [`Dataset::open`], [`Evaluator::of_as`] and [`Evaluator::evaluate`].

@@ -6,7 +6,7 @@ use super::Protocol;
 use crate::vocabulary::{CategoryId, Frequency};
 
 /// All metrics of one evaluation. Values are fractions (0.345, not 34.5); `None` where there was
-/// nothing to measure, as for APr without rare classes.
+/// nothing to evaluate, as for APr without rare classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// By whose rules.
@@ -49,19 +49,19 @@ pub struct ClassResult {
 }
 
 impl Summary {
-    /// The metric of that name, if the protocol has it and there was something to measure.
+    /// The metric of that name, if the protocol has it and there was something to evaluate.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
         self.metrics.iter().find(|(n, _)| n == name).and_then(|(_, value)| *value)
     }
 
-    /// Mean AP at IoU 0.50 over the measured classes of a frequency group: what official evaluators
+    /// Mean AP at IoU 0.50 over the evaluated classes of a frequency group: what official evaluators
     /// leave out, and what tells first whether a short training has learned anything.
     #[must_use]
     pub fn ap50_of(&self, group: Frequency) -> Option<f64> {
         let of_group = self.per_class.iter().filter(|c| c.frequency == Some(group));
-        let measured: Vec<f64> = of_group.filter_map(|c| c.ap50).collect();
-        (!measured.is_empty()).then(|| measured.iter().sum::<f64>() / measured.len() as f64)
+        let evaluated: Vec<f64> = of_group.filter_map(|c| c.ap50).collect();
+        (!evaluated.is_empty()).then(|| evaluated.iter().sum::<f64>() / evaluated.len() as f64)
     }
 
     /// As JSON: metrics as an object in the official order, absent values as null.

@@ -67,7 +67,7 @@ fn ap(case: &Case, detections: &[Detection]) -> Option<f64> {
 }
 
 #[test]
-fn nothing_to_measure_is_absent_and_nothing_found_is_zero() {
+fn nothing_to_evaluate_is_absent_and_nothing_found_is_zero() {
     let no_boxes = truth(json!([{"id": 7}]), json!([]), cat_and_dog());
     let summary = evaluate(&no_boxes.path, &[detection(7, 3, BOX, 0.9)], None).unwrap();
     assert_eq!((summary.get("AP"), summary.detections), (None, 1));

@@ -106,9 +106,9 @@ fn lvis_numbers_are_lvis_apis() {
                 let of_group = |c: &&ClassResult| c.frequency.unwrap().letter() == *class;
                 assert_eq!(summary.per_class.iter().filter(of_group).count(), group);
             }
-            let measured = summary.per_class.iter().filter(|c| c.ap.is_some());
-            assert_eq!(measured.clone().count(), expected.per_class.len(), "{run}");
-            for class in measured {
+            let evaluated = summary.per_class.iter().filter(|c| c.ap.is_some());
+            assert_eq!(evaluated.clone().count(), expected.per_class.len(), "{run}");
+            for class in evaluated {
                 let (ap, ap50, group) = expected.per_class[&class.category_id.0];
                 assert_same(&format!("{run}: AP of {}", class.name), class.ap, ap);
                 assert_same(&format!("{run}: AP50 of {}", class.name), class.ap50, ap50);
@@ -146,9 +146,9 @@ fn coco_numbers_are_pycocotools() {
             "{name}"
         );
         assert_metrics(name, &summary, &set.stats);
-        let measured = summary.per_class.iter().filter(|c| c.ap.is_some());
-        assert_eq!(measured.clone().count(), set.per_class.len(), "{name}");
-        for class in measured {
+        let evaluated = summary.per_class.iter().filter(|c| c.ap.is_some());
+        assert_eq!(evaluated.clone().count(), set.per_class.len(), "{name}");
+        for class in evaluated {
             let CategoryId(id) = class.category_id;
             assert_same(&format!("{name}: AP of {}", class.name), class.ap, set.per_class[&id]);
         }

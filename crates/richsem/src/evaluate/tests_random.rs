@@ -1,5 +1,5 @@
 //! 300 small evaluations drawn at random, made of what real files have and evaluators trip over, against
-//! the numbers of the official evaluators: `tests/fixtures/evaluation/make.py` draws and measures them.
+//! the numbers of the official evaluators: `tests/fixtures/evaluation/make.py` draws and evaluates them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -129,7 +129,7 @@ fn features(case: &Case, dataset: &Dataset, found: &[Detection]) -> Vec<(&'stati
     let shown_and_absent = images
         .iter()
         .any(|image| image.neg_classes.iter().any(|c| knowledge[&image.id].present.contains(c)));
-    let measured = |names: [&str; 3]| names.iter().all(|name| case.metrics[*name] >= 0.0);
+    let evaluated = |names: [&str; 3]| names.iter().all(|name| case.metrics[*name] >= 0.0);
 
     vec![
         ("equal scores", twins(|a, b| a.score == b.score)),
@@ -170,9 +170,9 @@ fn features(case: &Case, dataset: &Dataset, found: &[Detection]) -> Vec<(&'stati
         ("more than LVIS's 300 detections", lvis && most_of_image > 300),
         ("more than the wanted detections", lvis && most_of_image > case.max_detections),
         ("fewer wanted than 300", lvis && case.max_detections < 300),
-        ("every frequency group", lvis && measured(["APr", "APc", "APf"])),
+        ("every frequency group", lvis && evaluated(["APr", "APc", "APf"])),
         ("frequency groups in COCO", coco && case.metrics.contains_key("APr")),
-        ("every size", measured(["APs", "APm", "APl"])),
+        ("every size", evaluated(["APs", "APm", "APl"])),
         ("something absent", case.metrics.values().any(|&value| value < 0.0)),
         ("something found", case.metrics["AP"] > 0.2),
     ]

@@ -29,7 +29,7 @@ struct Term<'a> {
     supervised: &'a Supervised,
     /// Denoising queries.
     noised: bool,
-    /// Its queries within each picture's: first and count.
+    /// Its queries within each image's: first and count.
     queries: (i64, i64),
 }
 
@@ -67,7 +67,7 @@ pub fn semantic_terms(
             queries: span,
         }));
     }
-    // Every pair of every term: its region, the picture, and the box that the teacher labels.
+    // Every pair of every term: its region, the image, and the box that the teacher labels.
     let mut first_target = vec![0i64];
     first_target.extend(targets.iter().scan(0, |sum, t| {
         *sum += t.boxes.len() as i64;
@@ -84,9 +84,9 @@ pub fn semantic_terms(
     let count = queries - noised;
     let used =
         |image: i64, query: i64| !unused.get((image * count + query) as usize).is_some_and(|u| *u);
-    // A region is a picture's first, which the host knows, and a query, which it may not.
+    // A region is an image's first, which the host knows, and a query, which it may not.
     let (mut first, mut query) = (Vec::new(), Vec::new());
-    let (mut pictures, mut boxes) = (Vec::new(), Vec::new());
+    let (mut image_of, mut boxes) = (Vec::new(), Vec::new());
     let mut spans = Vec::new();
     for term in &terms {
         let before = first.len();
@@ -95,7 +95,7 @@ pub fn semantic_terms(
             let mut known = Vec::new();
             for image in 0..images {
                 known.extend((0..term.queries.1).filter(|query| used(image, *query)));
-                pictures.resize(before + known.len(), image);
+                image_of.resize(before + known.len(), image);
                 first.resize(before + known.len(), region(image));
             }
             query.push(index(&known));
@@ -106,7 +106,7 @@ pub fn semantic_terms(
             let from = matching.pairs.iter().take_while(|pair| !layer(pair)).count();
             for pair in matching.pairs.iter().filter(layer) {
                 first.push(region(pair.image));
-                pictures.push(pair.image);
+                image_of.push(pair.image);
                 boxes.push(first_target[pair.image as usize] + pair.target);
             }
             let count = (first.len() - before) as i64;
@@ -127,7 +127,7 @@ pub fn semantic_terms(
         }
         TargetBoxes::Matched | TargetBoxes::All => {
             let references = output.input_references.detach().view([-1, 4]);
-            let rows = pixel_boxes(&references.index_select(0, &region), &pictures, targets);
+            let rows = pixel_boxes(&references.index_select(0, &region), &image_of, targets);
             let all = Tensor::arange(first.len() as i64, (Kind::Int64, device));
             (label(&rows)?, all)
         }
@@ -201,7 +201,7 @@ fn losses(
     divergence * entropy * (2.0 / (teacher.size()[1] as f64).ln())
 }
 
-/// Every box of the batch in pixels, `[ΣT, 5]`, picture by picture.
+/// Every box of the batch in pixels, `[ΣT, 5]`, image by image.
 pub fn target_boxes(targets: &[Target]) -> Tensor {
     let mut rows = Vec::new();
     for (image, target) in targets.iter().enumerate() {
@@ -221,10 +221,10 @@ pub fn target_boxes(targets: &[Target]) -> Tensor {
     Tensor::from_slice(&rows).view([-1, 5])
 }
 
-/// Relative cxcywh boxes `[M, 4]` of the given pictures as `[M, 5]` in pixels, clipped to them.
-fn pixel_boxes(relative: &Tensor, pictures: &[i64], targets: &[Target]) -> Tensor {
+/// Relative cxcywh boxes `[M, 4]` of the given images as `[M, 5]` in pixels, clipped to them.
+fn pixel_boxes(relative: &Tensor, image_of: &[i64], targets: &[Target]) -> Tensor {
     let device = relative.device();
-    let sizes: Vec<f32> = pictures
+    let sizes: Vec<f32> = image_of
         .iter()
         .flat_map(|&image| {
             let [h, w] = targets[image as usize].size.map(|n| n as f32);
@@ -232,7 +232,7 @@ fn pixel_boxes(relative: &Tensor, pictures: &[i64], targets: &[Target]) -> Tenso
         })
         .collect();
     let sizes = torch_ext::upload(&Tensor::from_slice(&sizes).view([-1, 2]), device);
-    let image = Tensor::from_slice(pictures).to_kind(Kind::Float).unsqueeze(1);
+    let image = Tensor::from_slice(image_of).to_kind(Kind::Float).unsqueeze(1);
     let image = torch_ext::upload(&image, device);
     let centre = relative.narrow(1, 0, 2);
     let half = relative.narrow(1, 2, 2) / 2.0;

@@ -25,7 +25,7 @@ const WIDTH: i64 = 4;
 const CLASSES: i64 = 7;
 const SCALE: f64 = 3.0;
 
-/// Two pictures with two boxes and one; denoising groups of two pairs.
+/// Two images with two boxes and one; denoising groups of two pairs.
 const LAYOUT: DenoisingLayout = DenoisingLayout { groups: 1, most: 2, slots: 4 };
 
 fn random(shape: &[i64], item: u64) -> Tensor {

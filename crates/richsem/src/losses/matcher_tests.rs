@@ -137,9 +137,9 @@ fn unused_queries_match_nothing() {
 }
 
 /// Two tiles side by side: each takes the largest prediction whose centre it holds, and a tile
-/// without any takes the largest of the picture.
+/// without any takes the largest of the image.
 #[test]
-fn a_whole_picture_takes_the_largest_prediction_inside() {
+fn a_whole_image_takes_the_largest_prediction_inside() {
     let left = [0.25, 0.5, 0.5, 1.0];
     let targets = [
         target(&[(0, left), (1, [0.75, 0.5, 0.5, 1.0])]),
@@ -151,7 +151,7 @@ fn a_whole_picture_takes_the_largest_prediction_inside() {
         [0.2, 0.5, 0.2, 0.2],
         // Centre right, the only one.
         [0.8, 0.5, 0.1, 0.1],
-        // Second picture: all left.
+        // Second image: all left.
         [0.3, 0.5, 0.1, 0.1],
         [0.2, 0.5, 0.3, 0.2],
         [0.1, 0.5, 0.2, 0.2],

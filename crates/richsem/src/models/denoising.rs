@@ -239,7 +239,7 @@ impl CopyNoise {
     }
 }
 
-/// Moves each corner coordinate and clamps it to the picture.
+/// Moves each corner coordinate and clamps it to the image.
 fn noised_box(bbox: [f32; 4], moves: [f64; 4], noise: f64) -> [f32; 4] {
     let [cx, cy, w, h] = bbox.map(f64::from);
     let corner = |at: f64, half: f64, by: f64| (at + by * half * noise).clamp(0.0, 1.0);

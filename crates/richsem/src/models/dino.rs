@@ -27,7 +27,7 @@ pub use outputs::{InferenceOutput, LayerOutputs, TrainingOutput, TrainingTensors
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DinoConfig {
-    /// The trunk.
+    /// The backbone.
     pub backbone: BackboneConfig,
     /// Stages whose maps are used: 0 is C2 (stride 4), 3 is C5 (stride 32).
     pub return_interm_indices: Vec<usize>,

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn image_positions_ignore_padding() {
-        // A 2×3 picture alone, and the same padded to 4×5.
+        // A 2×3 image alone, and the same padded to 4×5.
         let alone = Tensor::zeros([1, 2, 3], (Kind::Bool, Device::Cpu));
         let padded = Tensor::ones([1, 4, 5], (Kind::Bool, Device::Cpu));
         let _ = padded.narrow(1, 0, 2).narrow(2, 0, 3).fill_(0);

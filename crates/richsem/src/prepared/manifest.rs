@@ -38,8 +38,9 @@ pub(super) struct Manifest {
     /// Colour of the padding, as the teacher sees it.
     pub(super) pixel_mean: [f32; 3],
     pub(super) pad_multiple: u32,
-    /// Pictures in a shard; the last of a set may have fewer.
-    pub(super) shard_pictures: usize,
+    /// Images in a shard; the last of a set may have fewer.
+    #[serde(rename = "shard_pictures")]
+    pub(super) shard_images: usize,
     /// By name of the set's folder.
     pub(super) sets: BTreeMap<String, SetFacts>,
 }
@@ -59,15 +60,16 @@ pub(super) struct TeacherFacts {
     pub(super) text: String,
 }
 
-/// One set of pictures and the views of them.
+/// One set of images and the views of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetFacts {
-    pub(super) pictures: usize,
+    #[serde(rename = "pictures")]
+    pub(super) images: usize,
     pub(super) boxes: usize,
     /// Of ids, classes and places of boxes, in order.
     pub(super) hash: String,
-    /// Which way up the pictures were read.
+    /// Which way up the images were read.
     #[serde(default = "stored", skip_serializing_if = "is_stored")]
     pub(super) orientation: Orientation,
     pub(super) max_size: u32,

@@ -1,4 +1,4 @@
-//! Which pictures are to be labelled, in which views.
+//! Which images are to be labelled, in which views.
 
 use std::{borrow::Cow, hash::Hasher as _, sync::Arc};
 
@@ -30,7 +30,7 @@ pub(super) struct SetPlan {
     pub(super) augment_key: String,
     /// Its transforms.
     pub(super) augment: TransformConfig,
-    /// As [`Batch::extra`] says it, and the order of its pictures.
+    /// As [`Batch::extra`] says it, and the order of its images.
     pub(super) extra: Option<(usize, OrderConfig)>,
 }
 
@@ -69,14 +69,14 @@ pub(super) fn sets(config: &Config) -> Result<Vec<SetPlan>> {
     Ok(sets)
 }
 
-/// The pictures of a set.
+/// The images of a set.
 #[derive(Debug, Clone)]
-pub(super) enum Pictures {
+pub(super) enum Images {
     Detection { store: Arc<ImageStore>, entries: Arc<Vec<ImageEntry>> },
     Extra { set: Arc<ClassificationSet>, order: OrderConfig },
 }
 
-impl Pictures {
+impl Images {
     pub(super) fn of(
         plan: &SetPlan,
         (store, entries): (&Arc<ImageStore>, &Arc<Vec<ImageEntry>>),
@@ -95,7 +95,7 @@ impl Pictures {
         }
     }
 
-    /// Boxes that a picture is annotated with.
+    /// Boxes that an image is annotated with.
     pub(super) fn boxes(&self, index: usize) -> usize {
         match self {
             Self::Detection { entries, .. } => entries[index].boxes.len(),
@@ -118,7 +118,7 @@ impl Pictures {
             }
             Self::Extra { set, order } => {
                 let item = set.item(index);
-                let image = set.store().picture(&item.name)?;
+                let image = set.store().image(&item.name)?;
                 Ok(item.sample(index, image, *order))
             }
         }
@@ -126,9 +126,9 @@ impl Pictures {
 
     pub(super) fn facts(&self, augment: &TransformConfig) -> SetFacts {
         let hash = match self {
-            // Names of files are left out: pictures may be moved.
+            // Names of files are left out: images may be moved.
             Self::Detection { entries, .. } => Fingerprint::of(entries).hash,
-            // Here a picture's name is all that tells it from others.
+            // Here an image's name is all that tells it from others.
             Self::Extra { set, order } => {
                 let mut hash = Fnv::default();
                 for index in 0..set.len() {
@@ -144,7 +144,7 @@ impl Pictures {
             }
         };
         SetFacts {
-            pictures: self.len(),
+            images: self.len(),
             boxes: (0..self.len()).map(|index| self.boxes(index)).sum(),
             hash,
             orientation: match self {
@@ -157,26 +157,26 @@ impl Pictures {
     }
 }
 
-/// Batches of the views of one picture at one scale: mirrored and not, so without more padding than
-/// the picture has in a batch of its own. A picture that cannot be read gives an empty batch.
+/// Batches of the views of one image at one scale: mirrored and not, so without more padding than
+/// the image has in a batch of its own. An image that cannot be read gives an empty batch.
 #[derive(Debug)]
 pub(super) struct ViewSource {
-    pub(super) pictures: Pictures,
+    pub(super) images: Images,
     pub(super) augment: TransformConfig,
     pub(super) pad_multiple: u32,
-    /// (number of the picture, scale) of each position.
+    /// (number of the image, scale) of each position.
     pub(super) tasks: Vec<(usize, u32)>,
     pub(super) broken: Arc<BrokenImages>,
 }
 
 impl BatchSource for ViewSource {
     fn build(&self, position: u64) -> Result<Batch> {
-        let (picture, scale) = self.tasks[position as usize];
-        let sample = match self.pictures.sample(picture) {
+        let (image, scale) = self.tasks[position as usize];
+        let sample = match self.images.sample(image) {
             Ok(sample) => sample,
             Err(error) => {
                 let message = error.to_string();
-                self.broken.record(&self.pictures.name(picture), &message)?;
+                self.broken.record(&self.images.name(image), &message)?;
                 return Batch::collate(Vec::new(), vec![message], self.pad_multiple);
             }
         };

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     manifest::{Manifest, SetFacts, text_identity, vocabulary_identity},
-    plan::{self, Pictures, SetPlan},
+    plan::{self, Images, SetPlan},
     shard::{self, Form, Shard, damaged},
 };
 use crate::{
@@ -50,7 +50,7 @@ struct Set {
     name: String,
     /// Column of each view.
     views: HashMap<(u32, bool), usize>,
-    shard_pictures: usize,
+    shard_images: usize,
     shards: Vec<Shard>,
 }
 
@@ -110,14 +110,14 @@ impl Prepared {
         self.logit_scale
     }
 
-    /// What the teacher said of the boxes of a batch, picture by picture. Only the batch's own rows
+    /// What the teacher said of the boxes of a batch, image by image. Only the batch's own rows
     /// are read.
     ///
     /// # Shapes
     /// As [`SoftLabels`], N = ΣT
     ///
     /// # Errors
-    /// A picture in a view that is not there, rows that do not fit its boxes, or damaged ones.
+    /// An image in a view that is not there, rows that do not fit its boxes, or damaged ones.
     pub fn label(&self, batch: &Batch) -> Result<SoftLabels> {
         let number = batch.extra.map_or(0, |extra| extra + 1);
         let set = self.sets.get(number).and_then(Option::as_ref).ok_or_else(|| {
@@ -156,22 +156,22 @@ impl Set {
     fn open(folder: &Path, name: String, facts: &SetFacts, manifest: &Manifest) -> Result<Self> {
         let seal = manifest.seal();
         let folder = folder.join(&name);
-        let shards = (0..facts.pictures.div_ceil(manifest.shard_pictures)).map(|number| {
+        let shards = (0..facts.images.div_ceil(manifest.shard_images)).map(|number| {
             let form = form(&seal, facts, manifest, number);
             Shard::open(&shard::path(&folder, number), &form)
         });
         let shards = shards.collect::<Result<_>>()?;
         let views = facts.views.iter().enumerate().map(|(i, view)| (*view, i)).collect();
-        Ok(Self { name, views, shard_pictures: manifest.shard_pictures, shards })
+        Ok(Self { name, views, shard_images: manifest.shard_images, shards })
     }
 
-    /// A target's shard, picture within it, and view.
+    /// A target's shard, image within it, and view.
     fn place(&self, target: &Target) -> Result<(&Shard, usize, usize)> {
         let place = target.view.and_then(|view| {
-            let picture = view.picture as usize;
+            let image = view.image as usize;
             let column = *self.views.get(&(view.scale, view.flip))?;
-            let shard = self.shards.get(picture / self.shard_pictures)?;
-            Some((shard, picture % self.shard_pictures, column))
+            let shard = self.shards.get(image / self.shard_images)?;
+            Some((shard, image % self.shard_images, column))
         });
         place.ok_or_else(|| {
             Error::Other(format!(
@@ -182,26 +182,26 @@ impl Set {
     }
 
     fn read(&self, target: &Target, bytes: &mut Vec<u8>) -> Result<()> {
-        let (shard, picture, view) = self.place(target)?;
-        let (there, wanted) = (shard.count(picture, view), target.boxes.len());
+        let (shard, image, view) = self.place(target)?;
+        let (there, wanted) = (shard.count(image, view), target.boxes.len());
         if there != wanted {
             let field = format!("image {}", target.image_id);
             let problem = format!("expected {wanted} boxes, got {there}");
             return Err(Error::invalid(shard.path(), field, problem).with_hint(
-                "the picture could not be read when it was prepared: delete this shard and run \
+                "the image could not be read when it was prepared: delete this shard and run \
                  the same `richsem prepare` again",
             ));
         }
-        shard.read(picture, view, bytes)
+        shard.read(image, view, bytes)
     }
 }
 
 /// What shard `number` of a set must be.
 pub(super) fn form(seal: &str, facts: &SetFacts, manifest: &Manifest, number: usize) -> Form {
-    let before = number * manifest.shard_pictures;
+    let before = number * manifest.shard_images;
     Form {
         manifest: seal.to_owned(),
-        pictures: (facts.pictures - before).min(manifest.shard_pictures),
+        images: (facts.images - before).min(manifest.shard_images),
         views: facts.views.len(),
         dim: manifest.dim as usize,
     }
@@ -329,7 +329,7 @@ fn check_views<'a>(
                 refuse(format!("{key}.scales"), problem)
             }
             true => {
-                let what = if flip { "mirrored pictures" } else { "pictures as they are" };
+                let what = if flip { "mirrored images" } else { "images as they are" };
                 refuse(format!("{key}.flip"), format!("{what} were not prepared"))
             }
         };
@@ -337,11 +337,11 @@ fn check_views<'a>(
     Ok(facts)
 }
 
-/// Before a run: the pictures and boxes must be those that were labelled. Nothing to say unless the
+/// Before a run: the images and boxes must be those that were labelled. Nothing to say unless the
 /// settings have prepared labels to learn from.
 ///
 /// # Errors
-/// Another set of annotations or pictures, by its key.
+/// Another set of annotations or images, by its key.
 pub(crate) fn check_data(
     config: &Config,
     detection: (&Arc<ImageStore>, &Arc<Vec<ImageEntry>>),
@@ -355,7 +355,7 @@ pub(crate) fn check_data(
     let manifest = Manifest::read(folder)?;
     for plan in plan::sets(config)? {
         let there = check_views(config, &plan, &manifest)?;
-        let here = Pictures::of(&plan, detection, extras).facts(&plan.augment);
+        let here = Images::of(&plan, detection, extras).facts(&plan.augment);
         if here.orientation != there.orientation {
             let key = if plan.extra.is_none() { "train" } else { &plan.name };
             let problem = format!(
@@ -365,14 +365,14 @@ pub(crate) fn check_data(
             return Err(Error::config(format!("data.{key}.orientation"), problem)
                 .with_hint("prepare again, into another folder"));
         }
-        if (here.pictures, here.boxes, &here.hash) == (there.pictures, there.boxes, &there.hash) {
+        if (here.images, here.boxes, &here.hash) == (there.images, there.boxes, &there.hash) {
             continue;
         }
         let key = match plan.extra {
             None => "data.train.annotations".to_owned(),
             Some(_) => format!("data.{}", plan.name),
         };
-        let counts = |of: &SetFacts| format!("{} images and {} boxes", of.pictures, of.boxes);
+        let counts = |of: &SetFacts| format!("{} images and {} boxes", of.images, of.boxes);
         let (now, then) = (counts(&here), counts(there));
         let problem = if now == then {
             format!("{now}, of other ids, names, classes or places than were prepared")

@@ -31,7 +31,7 @@ const LONGEST_HEADER: u64 = 1 << 16;
 pub(super) struct Form {
     /// Hash of the manifest.
     pub(super) manifest: String,
-    pub(super) pictures: usize,
+    pub(super) images: usize,
     pub(super) views: usize,
     /// D.
     pub(super) dim: usize,
@@ -43,7 +43,7 @@ pub(super) struct Shard {
     path: PathBuf,
     /// Where its features begin, in bytes.
     features: u64,
-    /// `[pictures · views + 1]` rows before each view of each picture.
+    /// `[images · views + 1]` rows before each view of each image.
     starts: Vec<u32>,
     views: usize,
     dim: usize,
@@ -71,9 +71,9 @@ pub(super) fn path(folder: &Path, number: usize) -> PathBuf {
 /// Writes a shard wholly or not at all.
 ///
 /// # Shapes
-/// `rows` numbers of rows, `[pictures · views]`; `features` `[Σ rows, D]` f16
+/// `rows` numbers of rows, `[images · views]`; `features` `[Σ rows, D]` f16
 pub(super) fn write(path: &Path, form: &Form, rows: &[i32], features: &Tensor) -> Result<()> {
-    let shape = [form.pictures as i64, form.views as i64];
+    let shape = [form.images as i64, form.views as i64];
     let rows = Tensor::f_from_slice(rows)?.f_view(shape)?;
     let seal = seal(&bytes(&rows)?, &bytes(features)?);
     let tensors = BTreeMap::from([
@@ -141,8 +141,8 @@ impl Shard {
         }
         let seal = header.__metadata__.get(SEAL).cloned().unwrap_or_default();
         let Header { features, rows, .. } = header;
-        let expected = [form.pictures, form.views];
-        let rows_bytes = 4 * form.pictures as u64 * form.views as u64;
+        let expected = [form.images, form.views];
+        let rows_bytes = 4 * form.images as u64 * form.views as u64;
         if rows.dtype != "I32" || rows.shape != expected || rows.bytes() != Some(rows_bytes) {
             return Err(bad(ROWS, format!("expected i32 {expected:?}, got {:?}", rows.shape)));
         }
@@ -196,19 +196,19 @@ impl Shard {
     }
 
     /// Rows of one view, and the first of them.
-    fn span(&self, picture: usize, view: usize) -> (u32, u32) {
-        let at = picture * self.views + view;
+    fn span(&self, image: usize, view: usize) -> (u32, u32) {
+        let at = image * self.views + view;
         (self.starts[at], self.starts[at + 1] - self.starts[at])
     }
 
-    /// Number of rows of a view of a picture of this shard.
-    pub(super) fn count(&self, picture: usize, view: usize) -> usize {
-        self.span(picture, view).1 as usize
+    /// Number of rows of a view of an image of this shard.
+    pub(super) fn count(&self, image: usize, view: usize) -> usize {
+        self.span(image, view).1 as usize
     }
 
     /// Adds the features of a view, f16, to `out`.
-    pub(super) fn read(&self, picture: usize, view: usize, out: &mut Vec<u8>) -> Result<()> {
-        let (first, count) = self.span(picture, view);
+    pub(super) fn read(&self, image: usize, view: usize, out: &mut Vec<u8>) -> Result<()> {
+        let (first, count) = self.span(image, view);
         let mut file = fs_err::File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.features + u64::from(first) * self.row_bytes()))?;
         let from = out.len();

@@ -28,13 +28,13 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Pictures in a shard: 14 make three shards.
+/// Images in a shard: 14 make three shards.
 const SHARD: usize = 6;
 
 struct Place(tempfile::TempDir);
 
 impl Place {
-    /// 4 classes in 14 training pictures and 12 classification pictures, a text table, and settings
+    /// 4 classes in 14 training images and 12 classification images, a text table, and settings
     /// with the CLIP-ResNet of the teacher's own tests.
     fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
@@ -94,7 +94,7 @@ impl Place {
     }
 }
 
-/// The classification pictures as they are.
+/// The classification images as they are.
 const SINGLE: &str = "data.extra.photos={ images = \"SET/classification\", form = { kind = \
                       \"single\" }, mapping = { by = \"name\" }, weight = 1 }";
 
@@ -148,7 +148,7 @@ struct Errors {
     features: f64,
     logits: f64,
     terms: f64,
-    /// Batches of classification pictures among them.
+    /// Batches of classification images among them.
     extra: usize,
 }
 
@@ -191,7 +191,7 @@ fn training_reads_what_the_teacher_would_say() {
     assert_eq!((report.made, report.kept), (3 + 2, 0));
     assert_eq!(said.last, (4 * (14 + 12), 4 * (14 + 12)));
     let line = said.lines.iter().find(|line| line.starts_with("extra.photos: ")).unwrap();
-    assert_eq!(line, "extra.photos: 12 pictures with 12 boxes in 4 views each: 48 rows, 0.0 MB");
+    assert_eq!(line, "extra.photos: 12 images with 12 boxes in 4 views each: 48 rows, 0.0 MB");
     let worst = errors(&place.config(&with), &place.reading(&with), 0, 24);
     println!("alone: {worst:?}");
     assert!(worst.extra == 12, "{worst:?}");
@@ -202,15 +202,15 @@ fn training_reads_what_the_teacher_would_say() {
 }
 
 #[test]
-fn only_padding_tells_batches_of_several_pictures_apart() {
+fn only_padding_tells_batches_of_several_images_apart() {
     let place = Place::new();
     place.prepare(&place.config(&[]), &mut Said::default()).unwrap();
     let two = ["data.batch_size=2"];
     let worst = errors(&place.config(&two), &place.reading(&two), 0, 6);
     println!("in pairs: {worst:?}");
-    // On pictures of 64 to 128 pixels, of which the padding is a large part.
+    // On images of 64 to 128 pixels, of which the padding is a large part.
     assert!(worst.features > 5e-4 && worst.features < 0.5, "{worst:?}");
-    // Batches of pictures of one size, as square ones of one scale are, have no such padding.
+    // Batches of images of one size, as square ones of one scale are, have no such padding.
     let photos = single(&place);
     let same = ["data.augment.scales=[64]", "data.batch_size=2", &photos];
     std::fs::remove_dir_all(place.out()).unwrap();
@@ -310,7 +310,7 @@ fn what_no_folder_can_hold_is_refused_by_its_key() {
         assert!(error.to_string().starts_with(key), "{error}");
     }
     assert!(!place.out().exists());
-    // Pictures that teach no semantics need no labels.
+    // Images that teach no semantics need no labels.
     let unlabelled = mosaic.replace("weight = 1", "weight = 1, supervision = { semantic = false }");
     place.config(&[&unlabelled, &labels]);
     let off = place.prepare(&place.config(&["semantic.weight=0"]), &mut Said::default());
@@ -336,7 +336,7 @@ fn labels_of_other_settings_are_refused_by_their_key() {
         place.path("other.npy").display()
     );
     for (more, key) in [
-        (vec![], "data.augment.flip: mirrored pictures were not prepared"),
+        (vec![], "data.augment.flip: mirrored images were not prepared"),
         (vec![flip, "data.augment.scales=[64, 96]"], "data.augment.scales: 96 was not"),
         (vec![flip, "data.augment.max_size=100"], "data.augment.max_size: 100"),
         (vec![flip, "data.pad_multiple=1"], "data.pad_multiple: 1"),

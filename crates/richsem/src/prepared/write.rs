@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     manifest::{Manifest, SetFacts, TeacherFacts, VERSION, text_identity, vocabulary_identity},
-    plan::{self, Pictures, SetPlan, ViewSource},
+    plan::{self, Images, SetPlan, ViewSource},
     read::{form, text_path, write_text},
     shard::{self, Form, Shard},
 };
@@ -34,8 +34,8 @@ use crate::{
     },
 };
 
-/// Pictures in a shard: with 22 views of 12 boxes of width 1,024, 110 MB.
-const SHARD_PICTURES: usize = 200;
+/// Images in a shard: with 22 views of 12 boxes of width 1,024, 110 MB.
+const SHARD_IMAGES: usize = 200;
 
 /// Watches the work; every method may stay empty.
 pub trait PrepareObserver {
@@ -56,11 +56,11 @@ pub struct PrepareReport {
     pub rows: u64,
 }
 
-/// Labels every view of every picture that training with these settings can show, into `folder`.
+/// Labels every view of every image that training with these settings can show, into `folder`.
 /// Shards that are there and whole are kept: work that was stopped goes on where it was.
 ///
 /// # Errors
-/// Settings whose pictures or boxes are random or predicted (see [`crate::prepared`]), a folder of
+/// Settings whose images or boxes are random or predicted (see [`crate::prepared`]), a folder of
 /// other settings, what keeps data or teacher from being read; [`Error::Stopped`], with whole
 /// shards left in place.
 pub fn prepare(
@@ -70,7 +70,7 @@ pub fn prepare(
     observer: &mut dyn PrepareObserver,
     stop: &AtomicBool,
 ) -> Result<PrepareReport> {
-    prepare_sharded(config, folder, device, SHARD_PICTURES, observer, stop)
+    prepare_sharded(config, folder, device, SHARD_IMAGES, observer, stop)
 }
 
 struct Lines<'a>(&'a mut dyn PrepareObserver);
@@ -85,7 +85,7 @@ pub(super) fn prepare_sharded(
     config: &Config,
     folder: &Path,
     device: Device,
-    shard_pictures: usize,
+    shard_images: usize,
     observer: &mut dyn PrepareObserver,
     stop: &AtomicBool,
 ) -> Result<PrepareReport> {
@@ -100,7 +100,7 @@ pub(super) fn prepare_sharded(
     let weights = teacher_config.weights()?;
     check_settings(config)?;
     let train = config.data.train.as_ref().ok_or_else(|| {
-        Error::config("data.train", "missing: no pictures to label")
+        Error::config("data.train", "missing: no images to label")
             .with_hint("set data.train.annotations and data.train.images")
     })?;
     // What training needs besides may be on another machine.
@@ -126,12 +126,12 @@ pub(super) fn prepare_sharded(
     // As in training, so that the teacher computes in the same numbers.
     config.train.precision.apply()?;
     let teacher = teacher::open(teacher_config, &vocabulary, device)?;
-    let sets: Vec<(SetPlan, Pictures, SetFacts)> = plan::sets(config)?
+    let sets: Vec<(SetPlan, Images, SetFacts)> = plan::sets(config)?
         .into_iter()
         .map(|plan| {
-            let pictures = Pictures::of(&plan, (&split.store, &split.entries), &extras);
-            let facts = pictures.facts(&plan.augment);
-            (plan, pictures, facts)
+            let images = Images::of(&plan, (&split.store, &split.entries), &extras);
+            let facts = images.facts(&plan.augment);
+            (plan, images, facts)
         })
         .collect();
     let manifest = Manifest {
@@ -148,7 +148,7 @@ pub(super) fn prepare_sharded(
         dim: teacher.text().dim(),
         pixel_mean: config.model.pixel_mean,
         pad_multiple: config.data.pad_multiple,
-        shard_pictures,
+        shard_images,
         sets: sets.iter().map(|(p, _, f)| (p.name.clone(), f.clone())).collect::<BTreeMap<_, _>>(),
     };
     let there = Manifest::path(folder).exists();
@@ -172,19 +172,19 @@ pub(super) fn prepare_sharded(
         normalization: config.model.normalization(),
         broken: Arc::new(BrokenImages::new(config.data.max_broken_images)),
         done: 0,
-        total: sets.iter().map(|(.., f)| (f.pictures * f.views.len()) as u64).sum(),
+        total: sets.iter().map(|(.., f)| (f.images * f.views.len()) as u64).sum(),
         report: PrepareReport::default(),
         observer,
         stop,
     };
     let seal = manifest.seal();
-    for (plan, pictures, facts) in &sets {
+    for (plan, images, facts) in &sets {
         let of_set = folder.join(&plan.name);
         fs_err::create_dir_all(&of_set)?;
-        for number in 0..facts.pictures.div_ceil(shard_pictures) {
+        for number in 0..facts.images.div_ceil(shard_images) {
             let form = form(&seal, facts, &manifest, number);
-            let first = number * shard_pictures;
-            work.shard(&shard::path(&of_set, number), &form, (plan, pictures, facts), first)?;
+            let first = number * shard_images;
+            work.shard(&shard::path(&of_set, number), &form, (plan, images, facts), first)?;
         }
     }
     if let Some(summary) = work.broken.summary() {
@@ -196,11 +196,11 @@ pub(super) fn prepare_sharded(
 /// How much there is to do.
 fn announce(manifest: &Manifest, observer: &mut dyn PrepareObserver) {
     for (name, facts) in &manifest.sets {
-        let SetFacts { pictures, boxes, views, .. } = facts;
+        let SetFacts { images, boxes, views, .. } = facts;
         let rows = *boxes as u64 * views.len() as u64;
         let megabytes = (rows * manifest.dim as u64 * 2) as f64 / 1e6;
         observer.message(&format!(
-            "{name}: {pictures} pictures with {boxes} boxes in {} views each: {rows} rows, \
+            "{name}: {images} images with {boxes} boxes in {} views each: {rows} rows, \
              {megabytes:.1} MB",
             views.len()
         ));
@@ -226,11 +226,11 @@ impl Work<'_> {
         &mut self,
         path: &Path,
         form: &Form,
-        (plan, pictures, facts): (&SetPlan, &Pictures, &SetFacts),
+        (plan, images, facts): (&SetPlan, &Images, &SetFacts),
         first: usize,
     ) -> Result<()> {
         unless_stopped(self.stop)?;
-        let views_here = (form.pictures * form.views) as u64;
+        let views_here = (form.images * form.views) as u64;
         if path.exists() {
             match Shard::open_whole(path, form) {
                 Ok(shard) => {
@@ -250,13 +250,13 @@ impl Work<'_> {
         let before = self.done;
         let mut scales: Vec<u32> = facts.views.iter().map(|view| view.0).collect();
         scales.dedup();
-        let here = first..first + form.pictures;
-        let with_boxes = here.filter(|&picture| pictures.boxes(picture) > 0);
+        let here = first..first + form.images;
+        let with_boxes = here.filter(|&image| images.boxes(image) > 0);
         let tasks: Vec<(usize, u32)> =
             with_boxes.flat_map(|p| scales.iter().map(move |&scale| (p, scale))).collect();
         let positions = 0..tasks.len() as u64;
         let source: Arc<dyn BatchSource> = Arc::new(ViewSource {
-            pictures: pictures.clone(),
+            images: images.clone(),
             augment: plan.augment.clone(),
             pad_multiple: self.config.data.pad_multiple,
             tasks,
@@ -264,7 +264,7 @@ impl Work<'_> {
         });
         let data = &self.config.data;
         let loader = Loader::new(source, positions, workers(data.workers), data.prefetch)?;
-        let mut rows = vec![0i32; form.pictures * form.views];
+        let mut rows = vec![0i32; form.images * form.views];
         let empty = Tensor::f_zeros([0, form.dim as i64], (Kind::Half, Device::Cpu))?;
         let mut features = vec![empty];
         for batch in loader {
@@ -273,7 +273,7 @@ impl Work<'_> {
             for target in &batch.targets {
                 let place = target.view.and_then(|view| {
                     let column = facts.views.iter().position(|v| *v == (view.scale, view.flip))?;
-                    Some((view.picture as usize - first) * form.views + column)
+                    Some((view.image as usize - first) * form.views + column)
                 });
                 let place = place.expect("`ViewSource` makes the views of the plan");
                 rows[place] = target.boxes.len() as i32;
@@ -288,7 +288,7 @@ impl Work<'_> {
         shard::write(path, form, &rows, &features)?;
         self.report.made += 1;
         self.report.rows += features.size()[0] as u64;
-        // Pictures without boxes, or that cannot be read, are done too.
+        // Images without boxes, or that cannot be read, are done too.
         self.done = before + views_here;
         self.observer.views(self.done, self.total);
         Ok(())

@@ -1,7 +1,7 @@
-//! Batches of captioned pictures, as a detector's teacher will see them: four to a canvas, each
+//! Batches of captioned images, as a detector's teacher will see them: four to a canvas, each
 //! pooled from its box on the canvas's map.
 //!
-//! CLIP trains on one picture at a time, at one resolution. A teacher of a detector labels boxes
+//! CLIP trains on one image at a time, at one resolution. A teacher of a detector labels boxes
 //! that lie anywhere on the grid of the map, among other things: pretraining shows it just that.
 
 use image::{RgbImage, imageops};
@@ -17,15 +17,15 @@ use crate::{
     teacher::clip::PIXELS,
 };
 
-/// `item`s of [`Stream::Pretrain`] that are no picture of a step.
+/// `item`s of [`Stream::Pretrain`] that are no image of a step.
 pub(super) const SPLIT: u64 = u64::MAX;
 const ORDER: u64 = u64::MAX - 1;
 const SIDE: u64 = u64::MAX - 2;
 
-/// N pictures on ⌈N / 4⌉ canvases.
+/// N images on ⌈N / 4⌉ canvases.
 #[derive(Debug)]
 pub(super) struct Canvases {
-    /// `[⌈N / 4⌉, 3, 2 · side, 2 · side]` u8 on the CPU; zero where no picture is.
+    /// `[⌈N / 4⌉, 3, 2 · side, 2 · side]` u8 on the CPU; zero where no image is.
     pixels: Tensor,
     /// `[N, 5]` f32 on the CPU: canvas, x0, y0, x1, y1.
     boxes: Tensor,
@@ -34,17 +34,17 @@ pub(super) struct Canvases {
 }
 
 impl Canvases {
-    fn new(pictures: &[RgbImage], captions: Vec<usize>, side: u32) -> Result<Self> {
+    fn new(images: &[RgbImage], captions: Vec<usize>, side: u32) -> Result<Self> {
         let width = 2 * side;
-        let mut canvases = vec![RgbImage::new(width, width); pictures.len().div_ceil(4)];
-        let mut boxes = Vec::with_capacity(5 * pictures.len());
-        for (i, picture) in pictures.iter().enumerate() {
+        let mut canvases = vec![RgbImage::new(width, width); images.len().div_ceil(4)];
+        let mut boxes = Vec::with_capacity(5 * images.len());
+        for (i, image) in images.iter().enumerate() {
             let (x, y) = (i as u32 % 2 * side, i as u32 % 4 / 2 * side);
-            imageops::replace(&mut canvases[i / 4], picture, i64::from(x), i64::from(y));
+            imageops::replace(&mut canvases[i / 4], image, i64::from(x), i64::from(y));
             boxes.extend([(i / 4) as u32, x, y, x + side, y + side].map(|v| v as f32));
         }
         let bytes: Vec<u8> = canvases.into_iter().flat_map(RgbImage::into_raw).collect();
-        let (count, width) = (pictures.len().div_ceil(4) as i64, i64::from(width));
+        let (count, width) = (images.len().div_ceil(4) as i64, i64::from(width));
         let pixels = Tensor::f_from_data_size(&bytes, &[count, width, width, 3], Kind::Uint8)?
             .f_permute([0, 3, 1, 2])?;
         let boxes = Tensor::f_from_slice(&boxes)?.f_view([-1, 5])?;
@@ -65,8 +65,8 @@ impl Canvases {
     }
 }
 
-/// The pictures of one step: `step` of a run counts from 0. The order is a new permutation each
-/// time all pictures came.
+/// The images of one step: `step` of a run counts from 0. The order is a new permutation each
+/// time all images came.
 pub(super) fn training(
     set: &CaptionSet,
     of: &[usize],
@@ -87,34 +87,33 @@ pub(super) fn training(
     }
     let mut random = Random::new(seed, Stream::Pretrain, step, SIDE);
     let side = config.sides[random.below(config.sides.len())] as u32;
-    let pictures = chosen.par_iter().enumerate().map(|(slot, &at)| {
+    let images = chosen.par_iter().enumerate().map(|(slot, &at)| {
         let random = Random::new(seed, Stream::Pretrain, step, slot as u64);
-        picture(set, at, side, Some((config, random)))
+        image(set, at, side, Some((config, random)))
     });
-    let pictures = pictures.collect::<Result<Vec<_>>>()?;
-    Canvases::new(&pictures, captions_of(set, &chosen), side)
+    let images = images.collect::<Result<Vec<_>>>()?;
+    Canvases::new(&images, captions_of(set, &chosen), side)
 }
 
-/// Those pictures, whole.
+/// Those images, whole.
 pub(super) fn whole(set: &CaptionSet, of: &[usize], side: u32) -> Result<Canvases> {
-    let pictures =
-        of.par_iter().map(|&at| picture(set, at, side, None)).collect::<Result<Vec<_>>>()?;
-    Canvases::new(&pictures, captions_of(set, of), side)
+    let images = of.par_iter().map(|&at| image(set, at, side, None)).collect::<Result<Vec<_>>>()?;
+    Canvases::new(&images, captions_of(set, of), side)
 }
 
 fn captions_of(set: &CaptionSet, of: &[usize]) -> Vec<usize> {
-    of.iter().map(|&at| set.pictures()[at].caption).collect()
+    of.iter().map(|&at| set.images()[at].caption).collect()
 }
 
-/// A picture's region, or a random part of it, as a square.
-fn picture(
+/// An image's region, or a random part of it, as a square.
+fn image(
     set: &CaptionSet,
     at: usize,
     side: u32,
     augment: Option<(&PretrainData, Random)>,
 ) -> Result<RgbImage> {
-    let captioned = &set.pictures()[at];
-    let image = set.store().picture(&captioned.image)?;
+    let captioned = &set.images()[at];
+    let image = set.store().image(&captioned.image)?;
     let (width, height) = image.dimensions();
     let [mut x0, mut y0, mut x1, mut y1] = match captioned.region {
         None => [0.0, 0.0, width as f32, height as f32],
@@ -122,7 +121,7 @@ fn picture(
             let clipped = region.clipped(width, height);
             if clipped.is_degenerate() {
                 let problem = format!(
-                    "the box {:?} of a caption lies outside of the picture, which is {width} x {height}",
+                    "the box {:?} of a caption lies outside of the image, which is {width} x {height}",
                     region.to_xywh().0
                 );
                 let place = set.store().display_path(&captioned.image);

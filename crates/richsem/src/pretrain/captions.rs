@@ -1,4 +1,4 @@
-//! Pictures, or boxes in them, and what is said of each.
+//! Images, or boxes in them, and what is said of each.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,27 +15,27 @@ use crate::{
     teacher::clip::Tokenizer,
 };
 
-/// Pictures measured on, at most: enough to know a share to one per cent.
+/// Images evaluated on, at most: enough to know a share to one per cent.
 const MOST_HELD_OUT: usize = 2048;
 
-/// One picture and what is said of it.
+/// One image and what is said of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Captioned {
     /// Its file, as the store names it.
     pub image: String,
-    /// The part that the caption is about, in pixels, clipped to the picture when it is read;
+    /// The part that the caption is about, in pixels, clipped to the image when it is read;
     /// absent: all of it.
     pub region: Option<Xyxy>,
-    /// Number of the caption in [`CaptionSet::captions`]: pictures with equal captions share it.
+    /// Number of the caption in [`CaptionSet::captions`]: images with equal captions share it.
     pub caption: usize,
 }
 
-/// Captioned pictures, ready to be read.
+/// Captioned images, ready to be read.
 #[derive(Debug)]
 pub struct CaptionSet {
     path: PathBuf,
     store: ImageStore,
-    pictures: Vec<Captioned>,
+    images: Vec<Captioned>,
     captions: Vec<String>,
 }
 
@@ -52,19 +52,19 @@ const FORM: &str = "a line is {\"image\": \"a.jpg\", \"caption\": \"a photo of a
                     \"bbox\": [x, y, width, height] in pixels may say where";
 
 impl CaptionSet {
-    /// Reads captions, and finds their pictures in a folder or `.tar` (absent: the folder of the
+    /// Reads captions, and finds their images in a folder or `.tar` (absent: the folder of the
     /// file). A file that ends in `.json` is a COCO or LVIS file, whose boxes are captioned with
     /// their classes by `template`; any other holds one JSON object a line, with `image`, `caption`
     /// and perhaps `bbox`.
     ///
     /// # Errors
-    /// A file that cannot be read, or a line that is not such an object, has no caption, or names a
-    /// picture that is not there: with file and line. Fewer than two different captions.
+    /// A file that cannot be read, or a line that is not such an object, has no caption, or names an
+    /// image that is not there: with file and line. Fewer than two different captions.
     pub fn open(path: &Path, images: Option<&Path>, template: &str) -> Result<Self> {
         let beside = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let store = ImageStore::open(images.unwrap_or(beside), Orientation::Exif)?;
         let mut set =
-            Self { path: path.to_owned(), store, pictures: Vec::new(), captions: Vec::new() };
+            Self { path: path.to_owned(), store, images: Vec::new(), captions: Vec::new() };
         match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
             true => set.read_annotations(template)?,
             false => set.read_lines()?,
@@ -101,12 +101,12 @@ impl CaptionSet {
             let caption = caption.trim();
             if caption.is_empty() {
                 return Err(wrong("caption", "empty".into())
-                    .with_hint("say what the picture shows, or take the line out"));
+                    .with_hint("say what the image shows, or take the line out"));
             }
             if !self.store.contains(&image) {
                 let place = self.store.display_path(&image);
                 return Err(wrong("image", format!("there is no file `{}`", place.display()))
-                    .with_hint("names are relative to the folder or .tar of the pictures"));
+                    .with_hint("names are relative to the folder or .tar of the images"));
             }
             let region = bbox.map(Xywh::to_xyxy);
             if let Some(Xyxy([x0, y0, x1, y1])) = region
@@ -118,7 +118,7 @@ impl CaptionSet {
                 return Err(wrong("bbox", problem.into()));
             }
             let caption = number(&mut numbers, &mut self.captions, caption);
-            self.pictures.push(Captioned { image, region, caption });
+            self.images.push(Captioned { image, region, caption });
         }
         Ok(())
     }
@@ -137,22 +137,22 @@ impl CaptionSet {
                 let caption = template.replace("{}", name);
                 let caption = number(&mut numbers, &mut self.captions, &caption);
                 let image = image.file_name.clone();
-                self.pictures.push(Captioned { image, region: Some(region), caption });
+                self.images.push(Captioned { image, region: Some(region), caption });
             }
         }
         Ok(())
     }
 
-    /// Where the pictures are.
+    /// Where the images are.
     #[must_use]
     pub fn store(&self) -> &ImageStore {
         &self.store
     }
 
-    /// All pictures, in the order of the file.
+    /// All images, in the order of the file.
     #[must_use]
-    pub fn pictures(&self) -> &[Captioned] {
-        &self.pictures
+    pub fn images(&self) -> &[Captioned] {
+        &self.images
     }
 
     /// The different captions.
@@ -177,16 +177,16 @@ impl CaptionSet {
         (tokens.collect(), cut)
     }
 
-    /// Positions of the pictures to learn from, and of those to measure on: at most that share, and
-    /// no part of a picture that is learned from.
+    /// Positions of the images to learn from, and of those to evaluate on: at most that share, and
+    /// no part of an image that is learned from.
     pub(super) fn split(&self, held_out: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
         let mut by_image: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (at, picture) in self.pictures.iter().enumerate() {
-            by_image.entry(&picture.image).or_default().push(at);
+        for (at, captioned) in self.images.iter().enumerate() {
+            by_image.entry(&captioned.image).or_default().push(at);
         }
         let mut groups: Vec<Vec<usize>> = by_image.into_values().collect();
         Random::new(seed, Stream::Pretrain, 0, super::batch::SPLIT).shuffle(&mut groups);
-        let most = ((held_out * self.pictures.len() as f64).round() as usize).min(MOST_HELD_OUT);
+        let most = ((held_out * self.images.len() as f64).round() as usize).min(MOST_HELD_OUT);
         let (mut train, mut held) = (Vec::new(), Vec::new());
         for group in groups {
             let to = if held.len() + group.len() <= most { &mut held } else { &mut train };

@@ -8,12 +8,12 @@ use crate::{
     bounds::{RATE, within},
     config::{self, ParamGroups, TrainConfig},
     error::{Error, Result},
-    models::backbone::{BackboneConfig, Norm, Trunk},
+    models::backbone::{BackboneConfig, Norm, ResnetName},
     precision::Precision,
     teacher::clip::{ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig},
 };
 
-/// Everything that decides a pretraining, its pictures and captions aside. The defaults are a model
+/// Everything that decides a pretraining, its images and captions aside. The defaults are a model
 /// that two CPU cores train in a minute or two.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +23,7 @@ pub struct PretrainConfig {
     /// Decides initial weights, order and augmentation.
     #[serde(default)]
     pub seed: u64,
-    /// How the pictures are fed.
+    /// How the images are fed.
     #[serde(default)]
     pub data: PretrainData,
     /// Sizes of the model.
@@ -34,21 +34,21 @@ pub struct PretrainConfig {
     pub train: PretrainSchedule,
 }
 
-/// How the pictures are fed.
+/// How the images are fed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainData {
-    /// Pictures a step.
+    /// Images a step.
     pub batch_size: usize,
-    /// Share of the pictures that is kept back to measure on, at most 2,048 of them.
+    /// Share of the images that is kept back to evaluate on, at most 2,048 of them.
     pub held_out: f64,
-    /// Sides of the square that a picture is resized to, in pixels; each step draws one of them.
-    /// Objects of a detector's pictures should be about as large. Multiples of 16.
+    /// Sides of the square that an image is resized to, in pixels; each step draws one of them.
+    /// Objects of a detector's images should be about as large. Multiples of 16.
     pub sides: Vec<i64>,
-    /// Least share of a picture that is shown: a part of it is cut out, of that area or more, and
-    /// at most a third off the picture's proportions. 1: always the whole picture.
+    /// Least share of an image that is shown: a part of it is cut out, of that area or more, and
+    /// at most a third off the image's proportions. 1: always the whole image.
     pub least_area: f64,
-    /// Chance that a picture is mirrored; 0 where captions speak of left and right, or of letters.
+    /// Chance that an image is mirrored; 0 where captions speak of left and right, or of letters.
     pub flip: f64,
     /// The caption of a box of an annotation file; `{}` is the class's name.
     pub template: String,
@@ -75,9 +75,9 @@ pub struct PretrainModel {
     pub width: i64,
     /// Blocks of its four stages; 3, 4, 6, 3 in RN50.
     pub layers: Vec<i64>,
-    /// Side of the pictures that the attention pool is made for, a multiple of 32; 224 in RN50.
+    /// Side of the images that the attention pool is made for, a multiple of 32; 224 in RN50.
     pub resolution: i64,
-    /// Width of the space that pictures and texts share.
+    /// Width of the space that images and texts share.
     pub embed_dim: i64,
     /// Channels of the text transformer: up to 64, or a multiple of 64.
     pub text_width: i64,
@@ -147,7 +147,7 @@ impl Default for PretrainConfig {
     }
 }
 
-/// Twice a side must fill whole cells of the trunk's last map.
+/// Twice a side must fill whole cells of the backbone's last map.
 const SIDE_STEP: i64 = RESNET_STRIDE / 2;
 
 impl PretrainConfig {
@@ -211,13 +211,13 @@ impl PretrainConfig {
             return Err(Error::config("data.template", problem)
                 .with_hint("{} is where the class name goes"));
         }
-        // The trunk's own rules, under this file's names.
-        self.trunk().validate("model")
+        // The backbone's own rules, under this file's names.
+        self.backbone().validate("model")
     }
 
-    fn trunk(&self) -> BackboneConfig {
+    fn backbone(&self) -> BackboneConfig {
         BackboneConfig {
-            name: Trunk::ClipResnet,
+            name: ResnetName::ClipResnet,
             width: self.model.width,
             layers: self.model.layers.clone(),
             norm: Norm::BatchNorm,
@@ -232,11 +232,11 @@ impl PretrainConfig {
     pub fn clip(&self) -> ClipConfig {
         let model = &self.model;
         let heads = |width: i64| (width / HEAD_WIDTH).max(1);
-        let trunk = self.trunk();
+        let backbone = self.backbone();
         ClipConfig {
             visual: VisualConfig::Resnet {
-                heads: heads(trunk.channels()[3]),
-                trunk,
+                heads: heads(backbone.channels()[3]),
+                backbone,
                 resolution: model.resolution,
             },
             text: Some(TextConfig {

@@ -2,8 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-/// Symmetric cross-entropy between pictures and captions: each picture should find its caption
-/// among the batch's, each caption its picture. Pictures with the same caption are each other's
+/// Symmetric cross-entropy between images and captions: each image should find its caption
+/// among the batch's, each caption its image. Images with the same caption are each other's
 /// positives, in equal shares (as in UniCL, arXiv 2204.03610, before its sum): told apart, they
 /// would be false negatives. With n equal captions the least loss is therefore ln n, not 0.
 ///

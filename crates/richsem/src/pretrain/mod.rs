@@ -1,4 +1,4 @@
-//! Training of a small CLIP from scratch on captioned pictures, to be a [`crate::teacher::Teacher`] where no
+//! Training of a small CLIP from scratch on captioned images, to be a [`crate::teacher::Teacher`] where no
 //! published CLIP knows the domain: contrastive image–text training (arXiv 2103.00020, section 2),
 //! a ResNet with attention pool and a text transformer, written with OpenAI's key names.
 
@@ -43,8 +43,8 @@ pub use loss::contrastive_loss;
 const MOST_SCALE: f64 = 100.0;
 /// Batches prepared ahead.
 const PREFETCH: usize = 4;
-/// Pictures measured at once, and captions.
-const MEASURED_AT_ONCE: usize = 64;
+/// Images evaluated at once, and captions.
+const EVALUATED_AT_ONCE: usize = 64;
 
 /// Means over the updates since the row before.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -59,18 +59,18 @@ pub struct PretrainRow {
     pub grad_norm: f64,
     /// Factor on the cosines after the last update.
     pub scale: f64,
-    /// Pictures a second.
+    /// Images a second.
     pub images_per_second: f64,
 }
 
-/// How often a picture that was kept back finds its own caption.
+/// How often an image that was kept back finds its own caption.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HeldOut {
-    /// Pictures asked about.
-    pub pictures: usize,
+    /// Images asked about.
+    pub images: usize,
     /// Different captions among theirs, to choose from.
     pub captions: usize,
-    /// Share of the pictures for which the likeliest caption is their own.
+    /// Share of the images for which the likeliest caption is their own.
     pub top1: f64,
     /// The share by always choosing the most frequent caption.
     pub chance: f64,
@@ -88,13 +88,13 @@ pub trait PretrainObserver {
 #[derive(Debug)]
 pub struct Pretrained {
     store: ParameterStore,
-    /// Sizes; the trunk's norm is the trained one.
+    /// Sizes; the backbone's norm is the trained one.
     pub config: ClipConfig,
     /// The model.
     pub clip: Clip,
     /// The metrics, in order.
     pub rows: Vec<PretrainRow>,
-    /// The measurement, if pictures were kept back.
+    /// The evaluation, if images were kept back.
     pub held_out: Option<HeldOut>,
     settings: PretrainConfig,
 }
@@ -102,8 +102,8 @@ pub struct Pretrained {
 /// Trains a model.
 ///
 /// # Errors
-/// [`Error::Stopped`] once `stop` is set; settings that [`PretrainConfig::validate`] refuses; a
-/// picture that cannot be read; a loss or gradient that is not finite; what libtorch refuses.
+/// [`Error::Stopped`] once `stop` is set; settings that [`PretrainConfig::validate`] refuses; an
+/// image that cannot be read; a loss or gradient that is not finite; what libtorch refuses.
 pub fn pretrain(
     settings: &PretrainConfig,
     set: &CaptionSet,
@@ -116,8 +116,8 @@ pub fn pretrain(
     let (train, held_out) = set.split(settings.data.held_out, settings.seed);
     let (tokens, cut) = set.tokens(settings.model.context_length as usize);
     let mut told = format!(
-        "{} pictures with {} different captions; {} kept back to measure on",
-        set.pictures().len(),
+        "{} images with {} different captions; {} kept back to evaluate on",
+        set.images().len(),
         set.captions().len(),
         held_out.len()
     );
@@ -143,7 +143,7 @@ pub fn pretrain(
     ));
     let mut run = Run { settings, set, tokens, device, clip, optimizer };
     let rows = run.train(&train, observer, stop)?;
-    let held_out = run.measure(&held_out, stop)?;
+    let held_out = run.evaluate(&held_out, stop)?;
     let settings = settings.clone();
     Ok(Pretrained { store, config, clip: run.clip, rows, held_out, settings })
 }
@@ -196,14 +196,14 @@ impl Run<'_> {
                 let since = (step % settings.train.log_every + 1) as f64;
                 let due = (step + 1).is_multiple_of(settings.train.log_every) || step + 1 == steps;
                 if due {
-                    let pictures = since * settings.data.batch_size as f64;
+                    let images = since * settings.data.batch_size as f64;
                     rows.push(PretrainRow {
                         step: step + 1,
                         lr: settings.train.lr * factor,
                         loss: losses / since,
                         grad_norm: norms / since,
                         scale: self.clip.logit_scale.double_value(&[]).exp(),
-                        images_per_second: pictures / mark.elapsed().as_secs_f64().max(1e-9),
+                        images_per_second: images / mark.elapsed().as_secs_f64().max(1e-9),
                     });
                     (losses, norms, mark) = (0.0, 0.0, Instant::now());
                 }
@@ -253,7 +253,7 @@ impl Run<'_> {
         })
     }
 
-    /// Embeddings of a batch's pictures, `[N, D]` f32, of length one.
+    /// Embeddings of a batch's images, `[N, D]` f32, of length one.
     fn images(&self, batch: &Canvases, train: bool) -> Result<Tensor> {
         let Visual::Resnet(visual) = &self.clip.visual else {
             unreachable!("`PretrainConfig::clip` asks for a ResNet");
@@ -286,9 +286,9 @@ impl Run<'_> {
         Ok(l2_normalize(&features.f_to_kind(Kind::Float)?))
     }
 
-    /// Which caption of those kept back is likeliest for each picture kept back.
-    fn measure(&self, of: &[usize], stop: &AtomicBool) -> Result<Option<HeldOut>> {
-        let caption_of = |&at: &usize| self.set.pictures()[at].caption;
+    /// Which caption of those kept back is likeliest for each image kept back.
+    fn evaluate(&self, of: &[usize], stop: &AtomicBool) -> Result<Option<HeldOut>> {
+        let caption_of = |&at: &usize| self.set.images()[at].caption;
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
         for caption in of.iter().map(caption_of) {
             *counts.entry(caption).or_default() += 1;
@@ -298,9 +298,9 @@ impl Run<'_> {
         let mut right = 0;
         guarded(|| {
             torch_ext::no_grad(|| {
-                let texts = different.chunks(MEASURED_AT_ONCE).map(|part| self.texts(part));
+                let texts = different.chunks(EVALUATED_AT_ONCE).map(|part| self.texts(part));
                 let texts = Tensor::f_cat(&texts.collect::<Result<Vec<_>>>()?, 0)?;
-                for part in of.chunks(MEASURED_AT_ONCE) {
+                for part in of.chunks(EVALUATED_AT_ONCE) {
                     unless_stopped(stop)?;
                     let side = self.settings.model.resolution as u32;
                     let batch = batch::whole(self.set, part, side)?;
@@ -317,7 +317,7 @@ impl Run<'_> {
         })?;
         let n = of.len() as f64;
         Ok(Some(HeldOut {
-            pictures: of.len(),
+            images: of.len(),
             captions: different.len(),
             top1: right as f64 / n,
             chance: *most as f64 / n,

@@ -31,7 +31,7 @@ impl PretrainObserver for Quiet {
     }
 }
 
-/// 4 classes, 40 captioned pictures of 48 pixels.
+/// 4 classes, 40 captioned images of 48 pixels.
 fn drawn(folder: &Path) -> PathBuf {
     let config = SynthConfig { classification_size: 48, captioned_images: 40, ..small_set() };
     let set = folder.join("set");
@@ -39,7 +39,7 @@ fn drawn(folder: &Path) -> PathBuf {
     set
 }
 
-/// The smallest model, for pictures of 48 pixels.
+/// The smallest model, for images of 48 pixels.
 fn small(steps: u64) -> PretrainConfig {
     let assignments = [
         "data.sides=[48]",
@@ -88,7 +88,7 @@ fn the_loss_is_that_of_the_paper_and_equal_captions_are_no_negatives() {
         let expected = by_hand(logits, captions);
         assert!((got.double_value(&[]) - expected).abs() < 1e-12, "{captions:?}");
     }
-    // Pictures that agree with their caption, the first two with the same: nothing is left to gain
+    // Images that agree with their caption, the first two with the same: nothing is left to gain
     // but the choice between equals, ln 2 for two of three.
     let x = Tensor::from_slice(&[1f64, 0.0, 1.0, 0.0, -1.0, 0.0]).view([3, 2]);
     let loss =
@@ -106,7 +106,7 @@ fn the_gradient_reaches_every_parameter() {
     let optimizer = Optimizer::new(store.parameters(), &settings.optimizer()).unwrap();
     let tokens = set.tokens(77).0;
     let run = Run { settings: &settings, set: &set, tokens, device: Device::Cpu, clip, optimizer };
-    let of: Vec<usize> = (0..set.pictures().len()).collect();
+    let of: Vec<usize> = (0..set.images().len()).collect();
     let batch = batch::training(&set, &of, &settings.data, 0, 0).unwrap();
     let captions: Vec<i64> = batch.captions.iter().map(|&c| c as i64).collect();
     let images = run.images(&batch, true).unwrap();
@@ -124,7 +124,7 @@ fn the_gradient_reaches_every_parameter() {
 }
 
 #[test]
-fn each_epoch_shows_every_picture_once_and_a_step_depends_on_its_number_alone() {
+fn each_epoch_shows_every_image_once_and_a_step_depends_on_its_number_alone() {
     let folder = tempfile::tempdir().unwrap();
     for i in 0..10 {
         let path = folder.path().join(format!("{i}.png"));
@@ -178,14 +178,14 @@ fn captions_that_are_wrong_are_named_by_file_and_line() {
         assert!(error.contains("c.jsonl: ") && error.contains(says), "{says}: {error}");
         assert!(error.contains("hint: ") || error.contains("width, height"), "{error}");
     }
-    // A box that no picture has is found when the picture is read.
+    // A box that no image has is found when the image is read.
     let outside = r#"{"image": "a.png", "caption": "x", "bbox": [9, 9, 4, 4]}"#;
     fs_err::write(&path, format!("\u{FEFF}{good}\r\n{outside}\r\n")).unwrap();
     let set = CaptionSet::open(&path, None, "{}").unwrap();
     let error = batch::whole(&set, &[0, 1], 16).unwrap_err().to_string();
     assert!(error.contains("a.png: bbox: ") && error.contains("8 x 8"), "{error}");
-    // A picture that is none is named as elsewhere.
-    fs_err::write(folder.path().join("a.png"), "no picture").unwrap();
+    // An image that is none is named as elsewhere.
+    fs_err::write(folder.path().join("a.png"), "no image").unwrap();
     assert!(batch::whole(&set, &[0], 16).unwrap_err().to_string().contains("a.png"));
 }
 
@@ -196,20 +196,20 @@ fn boxes_of_an_annotation_file_are_captioned_with_their_class() {
     let json = set.join("train.json");
     let captions = CaptionSet::open(&json, Some(&set.join("images")), "one {}!").unwrap();
     let dataset = Dataset::open(&json).unwrap();
-    assert_eq!(captions.pictures().len(), dataset.annotations().len());
+    assert_eq!(captions.images().len(), dataset.annotations().len());
     let name = |c: &crate::vocabulary::Category| format!("one {}!", c.name);
     let names: BTreeSet<String> = dataset.vocabulary().categories().iter().map(name).collect();
     assert_eq!(captions.captions().iter().cloned().collect::<BTreeSet<_>>(), names);
-    let first = &captions.pictures()[0];
+    let first = &captions.images()[0];
     assert_eq!(first.region, Some(dataset.training_boxes(0)[0].0));
     assert_eq!(first.image, dataset.images()[0].file_name);
-    // Boxes of one picture are learned from, or measured on.
+    // Boxes of one image are learned from, or evaluated on.
     let (train, held_out) = captions.split(0.3, 1);
     let images = |of: &[usize]| -> BTreeSet<&str> {
-        of.iter().map(|&at| captions.pictures()[at].image.as_str()).collect()
+        of.iter().map(|&at| captions.images()[at].image.as_str()).collect()
     };
     assert!(images(&train).is_disjoint(&images(&held_out)));
-    assert_eq!(train.len() + held_out.len(), captions.pictures().len());
+    assert_eq!(train.len() + held_out.len(), captions.images().len());
     assert!(held_out.len() >= 3 && train.len() >= held_out.len(), "{}", held_out.len());
 
     let error = CaptionSet::open(&json, None, "{}").unwrap_err().to_string();
@@ -264,7 +264,7 @@ const COLOURS: [(&str, [f64; 3]); 4] = [
     ("white", [220.; 3]),
 ];
 
-/// A noisy picture of a colour, with a grey square somewhere.
+/// A noisy image of a colour, with a grey square somewhere.
 fn coloured(colour: usize, item: u64) -> RgbImage {
     let mut random = Random::new(0, Stream::Test, 40 + colour as u64, item);
     let (x, y) = (random.below(20) as u32, random.below(20) as u32);
@@ -275,9 +275,9 @@ fn coloured(colour: usize, item: u64) -> RgbImage {
     })
 }
 
-/// Trains for seconds, on some pictures; asks about others.
+/// Trains for seconds, on some images; asks about others.
 #[test]
-fn what_was_trained_opens_as_a_teacher_and_knows_new_pictures() {
+fn what_was_trained_opens_as_a_teacher_and_knows_new_images() {
     let folder = tempfile::tempdir().unwrap();
     let mut lines = String::new();
     for i in 0..80u64 {
@@ -301,7 +301,7 @@ fn what_was_trained_opens_as_a_teacher_and_knows_new_pictures() {
     let [first, .., last] = &trained.rows[..] else { panic!() };
     assert!(last.loss < first.loss - 0.3 && last.loss > 1.9, "{:?}", trained.rows);
     let held_out = trained.held_out.clone().unwrap();
-    assert_eq!((held_out.pictures, held_out.captions), (20, 4));
+    assert_eq!((held_out.images, held_out.captions), (20, 4));
     assert!(held_out.top1 >= 0.8 && held_out.chance < 0.5, "{held_out:?}");
 
     let weights = folder.path().join("teacher.safetensors");
@@ -325,11 +325,11 @@ fn what_was_trained_opens_as_a_teacher_and_knows_new_pictures() {
         ClipTeacher::open_with_cache(&config, &vocabulary, Device::Cpu, Some(&cache)).unwrap();
     assert!((teacher.logit_scale() - trained.clip.logit_scale.double_value(&[])).abs() < 1e-6);
 
-    // New pictures of the four, in a row: five of each.
+    // New images of the four, in a row: five of each.
     let (mut boxes, mut row) = (Vec::new(), RgbImage::new(20 * 32, 32));
     for i in 0..20u32 {
-        let picture = coloured(i as usize % 4, 1000 + u64::from(i));
-        image::imageops::replace(&mut row, &picture, i64::from(32 * i), 0);
+        let image = coloured(i as usize % 4, 1000 + u64::from(i));
+        image::imageops::replace(&mut row, &image, i64::from(32 * i), 0);
         boxes.extend([0.0, 32.0 * i as f32, 0.0, 32.0 * (i + 1) as f32, 32.0]);
     }
     let boxes = Tensor::from_slice(&boxes).view([20, 5]);

@@ -51,7 +51,7 @@ impl Facts {
         self.add("padding", model.dino.padding().to_string());
     }
 
-    /// What is done to images that are measured or predicted on.
+    /// What is done to images that are evaluated or predicted on.
     pub(crate) fn add_inference(&mut self, config: &Config) {
         let resize = &config.data.resize;
         self.add("image size in evaluation", sides(&resize.size.to_string(), resize.max_size));
@@ -193,7 +193,7 @@ fn learning_rate(config: &Config) -> String {
     text
 }
 
-/// Seconds spent in steps, measurements and pauses left out, and images seen.
+/// Seconds spent in steps, evaluations and pauses left out, and images seen.
 fn time(rows: &[&TrainRow], images_a_step: f64) -> (f64, f64) {
     let mut before = 0;
     let (mut seconds, mut images) = (0.0, 0.0);

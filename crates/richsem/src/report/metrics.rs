@@ -138,11 +138,11 @@ pub(super) fn difference(ours: Option<f64>, theirs: Option<f64>) -> String {
 /// Why two runs' numbers do not compare, if they don't.
 fn incomparable(a: &Summary, b: &Summary) -> Option<String> {
     if a.protocol != b.protocol {
-        return Some(format!("measured by the {} protocol, not {}", b.protocol, a.protocol));
+        return Some(format!("evaluated by the {} protocol, not {}", b.protocol, a.protocol));
     }
     ((a.images, a.boxes) != (b.images, b.boxes)).then(|| {
         format!(
-            "measured on {} images with {} boxes, not {} with {}",
+            "evaluated on {} images with {} boxes, not {} with {}",
             b.images, b.boxes, a.images, a.boxes
         )
     })

@@ -1,11 +1,11 @@
-//! A run's report: one HTML file that holds everything it shows (styles, charts, pictures), so
+//! A run's report: one HTML file that holds everything it shows (styles, charts, images), so
 //! that it can be mailed, printed or put beside another.
 
 mod chart;
 mod classes;
 mod facts;
+mod images;
 mod metrics;
-mod pictures;
 mod run;
 
 use std::{fmt::Write as _, path::Path};
@@ -16,7 +16,7 @@ use image::RgbImage;
 use crate::{Result, draw, error::write_atomically, evaluate::Summary};
 
 pub(crate) use facts::Facts;
-pub use pictures::RunOptions;
+pub use images::RunOptions;
 pub use run::run;
 
 /// Everything a report shows. Sections without content are left out.
@@ -36,12 +36,12 @@ pub struct ReportData {
     pub ap: Vec<Series>,
     /// The run's name in tables where others stand beside it.
     pub name: String,
-    /// The metrics; `None` where nothing was measured.
+    /// The metrics; `None` where nothing was evaluated.
     pub summary: Option<Summary>,
-    /// Earlier runs to compare with, measured on the same ground truth.
+    /// Earlier runs to compare with, evaluated on the same ground truth.
     pub others: Vec<NamedSummary>,
     /// Ground truth beside predictions, as [`draw::truth_and_prediction`] makes them.
-    pub pictures: Vec<Picture>,
+    pub images: Vec<Drawn>,
 }
 
 /// Another run's metrics.
@@ -62,12 +62,12 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// A picture with words beneath.
+/// An image with words beneath.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub struct Drawn {
     /// The words.
     pub caption: String,
-    /// The picture, shown as it is.
+    /// The image, shown as it is.
     pub image: RgbImage,
 }
 
@@ -83,7 +83,7 @@ pub fn write(path: &Path, data: &ReportData) -> Result<()> {
 /// The report as HTML.
 ///
 /// # Errors
-/// If a picture has no pixels or is too large for JPEG.
+/// If an image has no pixels or is too large for JPEG.
 pub fn render(data: &ReportData) -> Result<String> {
     let mut body = String::new();
     let mut section = |heading: &str, content: String| {
@@ -96,10 +96,10 @@ pub fn render(data: &ReportData) -> Result<String> {
     section("Results", summary.map(|s| metrics::section(data, s)).unwrap_or_default());
     section("Training", training(data));
     section("Classes", summary.map(|s| classes::section(data, s)).unwrap_or_default());
-    section("Pictures", gallery(&data.pictures)?);
+    section("Images", gallery(&data.images)?);
     section("Run", facts(&data.facts) + &settings(&data.settings));
     let title = escape(&data.title);
-    let line = summary.map_or_else(|| "not measured".to_owned(), measured);
+    let line = summary.map_or_else(|| "not evaluated".to_owned(), evaluated);
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -116,7 +116,7 @@ pub fn render(data: &ReportData) -> Result<String> {
 }
 
 /// On what, and by whose rules.
-fn measured(summary: &Summary) -> String {
+fn evaluated(summary: &Summary) -> String {
     format!(
         "{} protocol · {} images · {} boxes of {} classes · {} detections",
         summary.protocol,
@@ -160,12 +160,12 @@ fn training(data: &ReportData) -> String {
     if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>\n") }
 }
 
-fn gallery(pictures: &[Picture]) -> Result<String> {
+fn gallery(images: &[Drawn]) -> Result<String> {
     let mut html = String::new();
-    for picture in pictures {
-        let jpeg = BASE64.encode(draw::encode_jpeg(&picture.image)?);
-        let caption = escape(&picture.caption);
-        let (width, height) = picture.image.dimensions();
+    for image in images {
+        let jpeg = BASE64.encode(draw::encode_jpeg(&image.image)?);
+        let caption = escape(&image.caption);
+        let (width, height) = image.image.dimensions();
         let _ = writeln!(
             html,
             "<figure><img src=\"data:image/jpeg;base64,{jpeg}\" width=\"{width}\" \

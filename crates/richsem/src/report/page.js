@@ -24,7 +24,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     table.tBodies[0].append(...rows.map(([, row]) => row));
   }));
 }
-// A click on a picture shows it across the page, a second one small again.
+// A click on an image shows it across the page, a second one small again.
 for (const image of document.querySelectorAll(".gallery img")) {
   image.addEventListener("click", () => image.closest("figure").classList.toggle("large"));
 }

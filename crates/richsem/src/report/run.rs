@@ -1,5 +1,5 @@
-//! From a run's folder to what its report shows. Whatever the run lacks (a measurement, a
-//! checkpoint, pictures) is left out, and a note says so: an unfinished run has a report too.
+//! From a run's folder to what its report shows. Whatever the run lacks (an evaluation, a
+//! checkpoint, images) is left out, and a note says so: an unfinished run has a report too.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tch::Device;
 use super::{
     NamedSummary, ReportData, RunOptions, Series,
     facts::{self, Progress},
-    percent, pictures, thousands,
+    images, percent, thousands,
 };
 use crate::{
     config::Config,
@@ -17,12 +17,12 @@ use crate::{
     train::{EvalRow, MetricsRow, Position, RunFolder, TrainRow},
 };
 
-/// Gathers the report of a run: its best measurement, its curves, and pictures by its best
-/// checkpoint (the last one where none was measured), computed on `device`.
+/// Gathers the report of a run: its best evaluation, its curves, and images by its best
+/// checkpoint (the last one where none was evaluated), computed on `device`.
 ///
 /// # Errors
 /// Files of the run that cannot be read or are not what they should be; a run in
-/// `options.compare` that is none or was never measured. Pictures, annotations or weights that
+/// `options.compare` that is none or was never evaluated. Images, annotations or weights that
 /// cannot be read are noted in the report instead.
 pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<ReportData> {
     let config = run.config()?;
@@ -61,20 +61,20 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
 
     let mut notes = options.notes.clone();
     note_state(&config, &progress, !others.is_empty(), &mut notes);
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     match guarded(|| load(run, device)) {
         Ok(None) => notes.push("There is no checkpoint yet, so no predictions to show.".to_owned()),
         Ok(Some(detector)) => {
             progress.parameters = Some(detector.store.trainable_count());
-            if let Some(split) = config.data.val.as_ref().filter(|_| options.pictures > 0) {
-                let shown = guarded(|| pictures::show(&detector, split, options, &mut notes));
-                pictures = shown.unwrap_or_else(|error| {
-                    notes.push(format!("Pictures are left out: {error}"));
+            if let Some(split) = config.data.val.as_ref().filter(|_| options.images > 0) {
+                let shown = guarded(|| images::show(&detector, split, options, &mut notes));
+                images = shown.unwrap_or_else(|error| {
+                    notes.push(format!("Images are left out: {error}"));
                     Vec::new()
                 });
             }
         }
-        Err(error) => notes.push(format!("Pictures are left out: {error}")),
+        Err(error) => notes.push(format!("Images are left out: {error}")),
     }
     Ok(ReportData {
         title,
@@ -85,18 +85,18 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
         name,
         summary,
         others,
-        pictures,
+        images,
         notes,
     })
 }
 
-/// Another run's measurement at the epoch that is shown of this one, if it has one, and its best.
+/// Another run's evaluation at the epoch that is shown of this one, if it has one, and its best.
 fn compared(folder: &Path, name: &str, own: Option<&EvalRow>) -> Result<Vec<NamedSummary>> {
     let run = RunFolder::open(folder)?;
     let rows = run.metrics()?;
     let rows: Vec<&EvalRow> = rows.iter().filter_map(MetricsRow::eval).collect();
     let best = EvalRow::best(rows.iter().copied()).ok_or_else(|| {
-        Error::invalid(folder, "metrics.jsonl", "no measurement yet: nothing to compare with")
+        Error::invalid(folder, "metrics.jsonl", "no evaluation yet: nothing to compare with")
             .with_hint("compare with a run whose data.val is set and that has finished an epoch")
     })?;
     let at = |row: &&EvalRow| own.is_some_and(|own| row.epoch == own.epoch);
@@ -107,7 +107,7 @@ fn compared(folder: &Path, name: &str, own: Option<&EvalRow>) -> Result<Vec<Name
         .collect()
 }
 
-/// A run's name, and for how long it was trained when it was measured.
+/// A run's name, and for how long it was trained when it was evaluated.
 fn trained(name: &str, row: &EvalRow) -> String {
     format!("{name}, epoch {}, {} steps", row.epoch, thousands(row.step as usize))
 }
@@ -138,8 +138,8 @@ fn note_state(config: &Config, progress: &Progress<'_>, compared: bool, notes: &
     }
     let (Some(best), Some(last)) = (progress.best, progress.last) else {
         notes.push(match config.data.val {
-            None => "Nothing is measured: the run has no validation set (data.val).".to_owned(),
-            Some(_) => "Nothing is measured yet.".to_owned(),
+            None => "Nothing is evaluated: the run has no validation set (data.val).".to_owned(),
+            Some(_) => "Nothing is evaluated yet.".to_owned(),
         });
         if compared {
             notes.push("So there is nothing to compare the other runs with.".to_owned());
@@ -152,8 +152,8 @@ fn note_state(config: &Config, progress: &Progress<'_>, compared: bool, notes: &
     if best.epoch != last.epoch {
         let ap = |row: &EvalRow| percent(row.ap());
         notes.push(format!(
-            "Results and pictures are of the best checkpoint, after epoch {} (AP {}); the last \
-             measured, after epoch {}, has AP {}.",
+            "Results and images are of the best checkpoint, after epoch {} (AP {}); the last \
+             evaluated, after epoch {}, has AP {}.",
             best.epoch,
             ap(best),
             last.epoch,

@@ -45,7 +45,7 @@ fn data() -> ReportData {
         name: "this".to_owned(),
         summary: Some(summary(Some(0.345))),
         others: vec![],
-        pictures: vec![Picture { caption: "a 'b'".to_owned(), image: RgbImage::new(8, 8) }],
+        images: vec![Drawn { caption: "a 'b'".to_owned(), image: RgbImage::new(8, 8) }],
     }
 }
 
@@ -101,7 +101,7 @@ fn another_run_stands_beside_with_the_difference() {
 
     data.others[0].summary.images = 10;
     let page = render(&data).unwrap();
-    assert!(page.contains("measured on 10 images with 5678 boxes, not 1234 with 5678"));
+    assert!(page.contains("evaluated on 10 images with 5678 boxes, not 1234 with 5678"));
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn nothing_to_show_is_left_out() {
         loss: vec![],
         ap: vec![Series { name: "AP".to_owned(), points: vec![(1.0, f64::NAN)] }],
         summary: Some(empty),
-        pictures: vec![],
+        images: vec![],
         ..data()
     };
     let page = render(&data).unwrap();
-    for heading in ["Training", "Classes", "Pictures", "Run"] {
+    for heading in ["Training", "Classes", "Images", "Run"] {
         assert!(!page.contains(&format!("<h2>{heading}</h2>")), "{heading}");
     }
     assert!(!page.contains("class=\"notes\""));
@@ -130,9 +130,9 @@ fn nothing_to_show_is_left_out() {
     assert!(page.contains("1,203 classes, most training images first"));
     assert!(!page[..page.find("<script>").unwrap()].contains("NaN"));
     assert!(page.contains(">0.6</text>"), "ticks are short");
-    // Nothing measured at all.
+    // Nothing evaluated at all.
     let page = render(&ReportData { summary: None, ..data }).unwrap();
-    assert!(page.contains("<p class=\"lead\">not measured</p>") && !page.contains("<h2>"));
+    assert!(page.contains("<p class=\"lead\">not evaluated</p>") && !page.contains("<h2>"));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn the_report_is_written_whole_or_not_at_all() {
     let mut data = data();
     write(&path, &data).unwrap();
     assert_eq!(fs_err::read_to_string(&path).unwrap(), render(&data).unwrap());
-    data.pictures[0].image = RgbImage::new(0, 0);
+    data.images[0].image = RgbImage::new(0, 0);
     assert!(write(&folder.path().join("b.html"), &data).is_err());
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1);
 }

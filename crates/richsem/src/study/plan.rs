@@ -85,9 +85,9 @@ impl Study {
                 return Err(Error::invalid(
                     &base_file,
                     "data.val",
-                    "missing: nothing to measure on",
+                    "missing: nothing to evaluate on",
                 )
-                .with_hint("a study compares measurements: set data.val"));
+                .with_hint("a study compares evaluations: set data.val"));
             }
             configs.push(config);
             let against = match &entry.against {

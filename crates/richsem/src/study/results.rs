@@ -19,11 +19,11 @@ pub struct ResultLine {
     pub variant: String,
     /// Its seed.
     pub seed: u64,
-    /// Its last measurement: AP, AP50, …; fractions, null where nothing could be measured.
+    /// Its last evaluation: AP, AP50, …; fractions, null where nothing could be evaluated.
     pub metrics: BTreeMap<String, Option<f64>>,
     /// Updates made.
     pub steps: u64,
-    /// Seconds from start to end of its process, with loading and measuring; null where the run was
+    /// Seconds from start to end of its process, with loading and evaluating; null where the run was
     /// stopped and gone on with, or was found finished.
     pub seconds: Option<f64>,
     /// Where it was computed, as `--device` takes it; null where the run was found finished.

@@ -19,7 +19,7 @@ pub enum RunState {
     New,
     /// It has settings, and perhaps checkpoints: it can be resumed.
     Unfinished,
-    /// All epochs are trained and measured; the last measurement.
+    /// All epochs are trained and evaluated; the last evaluation.
     Finished(EvalRow),
 }
 

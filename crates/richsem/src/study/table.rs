@@ -34,7 +34,7 @@ pub struct VariantRow {
     pub variant: String,
     /// Seeds of its finished runs.
     pub seeds: Vec<u64>,
-    /// Metric → mean over the runs where there was something to measure.
+    /// Metric → mean over the runs where there was something to evaluate.
     pub metrics: BTreeMap<String, Option<Estimate>>,
 }
 
@@ -111,7 +111,7 @@ impl StudyTable {
     pub fn caption(&self) -> String {
         let Self { study, done, planned, .. } = self;
         format!(
-            "{study}: {done} of {planned} runs. Points (percent) of each run's last measurement: \
+            "{study}: {done} of {planned} runs. Points (percent) of each run's last evaluation: \
              mean ± half the 95 % t-interval over the seeds; differences are of the same seed, \
              mean [95 % t-interval]."
         )
@@ -154,7 +154,7 @@ impl StudyTable {
     ) -> Vec<String> {
         let cell = |metric: &String| match metrics.get(metric) {
             Some(Some(estimate)) if estimate.n == seeds => text(estimate),
-            // Some runs have nothing to measure there.
+            // Some runs have nothing to evaluate there.
             Some(Some(estimate)) => format!("{} (n = {})", text(estimate), estimate.n),
             _ => NOTHING.to_owned(),
         };

@@ -1,5 +1,5 @@
-//! Pictures with a sentence that names what they show, as CLIP learns from. None of them is a
-//! detection or a classification picture.
+//! Images with a sentence that names what they show, as CLIP learns from. None of them is a
+//! detection or a classification image.
 
 use super::{
     SECOND_OBJECT, SynthConfig,
@@ -18,10 +18,10 @@ use std::path::Path;
 
 /// Lists the captions, a JSON object a line.
 pub(super) const FILE: &str = "captions.jsonl";
-/// Holds the pictures.
+/// Holds the images.
 pub(super) const FOLDER: &str = "captioned";
 
-/// Draws the pictures and writes their captions. `tick` is called after each.
+/// Draws the images and writes their captions. `tick` is called after each.
 pub(super) fn draw(
     config: &SynthConfig,
     classes: &[Class],
@@ -32,9 +32,9 @@ pub(super) fn draw(
     let one = |item: usize| {
         let random = Random::new(config.seed, Stream::Synth, step::CAPTIONED, item as u64);
         // In turn, so that every class is named, however rare it is in the training split.
-        let (picture, seen) = captioned_image(config, random, item % classes.len(), classes);
+        let (pixels, seen) = captioned_image(config, random, item % classes.len(), classes);
         let image = format!("{FOLDER}/{:06}.jpg", item + 1);
-        save(&picture, &work.join(&image))?;
+        save(&pixels, &work.join(&image))?;
         tick()?;
         let line = serde_json::json!({ "image": image, "caption": caption(&seen, classes) });
         Ok(format!("{line}\n"))

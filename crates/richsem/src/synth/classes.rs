@@ -95,8 +95,8 @@ pub(super) fn category_id(position: usize) -> i64 {
 
 /// `count` classes in alphabetical order, and for each its rank by frequency (0 = most frequent).
 ///
-/// Both depend on `count` alone: the seed of a set changes its pictures, not its classes, so that
-/// a detector trained on one set can be measured on another. Half of the classes use attributes
+/// Both depend on `count` alone: the seed of a set changes its images, not its classes, so that
+/// a detector trained on one set can be evaluated on another. Half of the classes use attributes
 /// as evenly as they can be; each other one differs from an earlier one in a single attribute.
 pub(super) fn vocabulary(count: usize) -> (Vec<Class>, Vec<usize>) {
     let mut random = Random::new(0, Stream::Synth, super::step::VOCABULARY, count as u64);

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// What to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SynthConfig {
-    /// Another seed gives other pictures of the same classes.
+    /// Another seed gives other images of the same classes.
     pub seed: u64,
     /// Number of classes, at most 600. Which ones they are depends on this number alone.
     pub classes: usize,
@@ -79,7 +79,7 @@ impl SynthConfig {
             "objects are at least 26 pixels large and need room around them; try 160 and 224",
         )?;
         let (fewest, most) = self.objects_per_image;
-        // About half of the smallest picture may be filled with the smallest objects.
+        // About half of the smallest image may be filled with the smallest objects.
         let room = ((small as usize / 32).pow(2)).min(200);
         check(
             fewest <= most && (1..=room).contains(&most),

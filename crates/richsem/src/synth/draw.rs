@@ -115,7 +115,7 @@ impl Thing {
     }
 }
 
-/// The way from the picture to a thing's own coordinates.
+/// The way from the image to a thing's own coordinates.
 struct Frame {
     centre: [f32; 2],
     /// Own x and y axes, per pixel.
@@ -140,13 +140,13 @@ impl Frame {
 /// What a thing would cover if nothing lay over it.
 #[derive(Debug)]
 pub(super) struct Mask {
-    /// Positions `y * width + x` of the pixels inside the picture.
+    /// Positions `y * width + x` of the pixels inside the image.
     pub(super) pixels: Vec<u32>,
-    /// Pixels in all, counting those beyond the picture's edges.
+    /// Pixels in all, counting those beyond the image's edges.
     pub(super) whole: usize,
 }
 
-/// A picture in the making, `[H, W]` of [`Rgb`].
+/// An image in the making, `[H, W]` of [`Rgb`].
 #[derive(Debug, Clone)]
 pub(super) struct Canvas {
     pub(super) width: u32,
@@ -155,7 +155,7 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// A picture that starts as `colour(x, y)`.
+    /// An image that starts as `colour(x, y)`.
     pub(super) fn new(width: u32, height: u32, mut colour: impl FnMut(u32, u32) -> Rgb) -> Self {
         let mut pixels = Vec::with_capacity(width as usize * height as usize);
         for y in 0..height {
@@ -228,13 +228,13 @@ impl Canvas {
             next += 2;
             (f32::from(bytes[next - 2]) + f32::from(bytes[next - 1]) - 255.0) * strength
         };
-        let mut picture = RgbImage::new(self.width, self.height);
-        for (target, colour) in picture.pixels_mut().zip(&self.pixels) {
+        let mut image = RgbImage::new(self.width, self.height);
+        for (target, colour) in image.pixels_mut().zip(&self.pixels) {
             target.0 = [0, 1, 2].map(|i| {
                 let value = (colour[i] * gain[i] + noise()).clamp(0.0, 1.0);
                 (value * 255.0).round() as u8
             });
         }
-        picture
+        image
     }
 }

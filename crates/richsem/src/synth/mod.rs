@@ -7,7 +7,7 @@
 //! `sin` and `ln` may differ, and a pixel with them.)
 //!
 //! Class occurrence follows a plan (`plan`), so that LVIS's rare, common and frequent groups are
-//! all there in the training split while the validation split is balanced; pictures are composed
+//! all there in the training split while the validation split is balanced; images are composed
 //! (`scene`) of shapes given as signed distances (`shapes`) and painted with analytic
 //! anti-aliasing (`draw`).
 
@@ -42,7 +42,7 @@ use std::{
 };
 use target::Target;
 
-/// JPEG quality of every picture.
+/// JPEG quality of every image.
 const QUALITY: u8 = 92;
 /// Least diameter of an object in pixels: all classes can still be told apart.
 const LEAST_DIAMETER: f32 = 26.0;
@@ -146,8 +146,8 @@ pub fn generate(
     let split = |name: &str, step: u64, plan: &[Vec<usize>]| {
         let draw = |(index, wanted): (usize, &Vec<usize>)| {
             let random = Random::new(config.seed, Stream::Synth, step, index as u64);
-            let (picture, drawn) = detection_image(config, random, wanted, &classes);
-            save(&picture, &work.join("images").join(lvis::file_name(name, index)))?;
+            let (image, drawn) = detection_image(config, random, wanted, &classes);
+            save(&image, &work.join("images").join(lvis::file_name(name, index)))?;
             tick()?;
             Ok(drawn)
         };
@@ -166,9 +166,9 @@ pub fn generate(
             // Keyed so that more images a class add to the earlier ones instead of changing them.
             let key = ((class as u64) << 32) | index as u64;
             let random = Random::new(config.seed, Stream::Synth, step::CLASSIFICATION, key);
-            let picture = classification_image(config, random, class, &classes);
+            let image = classification_image(config, random, class, &classes);
             let folder = work.join("classification").join(classes[class].name());
-            save(&picture, &folder.join(format!("{:06}.jpg", index + 1)))?;
+            save(&image, &folder.join(format!("{:06}.jpg", index + 1)))?;
             tick()
         })?;
     }
@@ -270,8 +270,8 @@ fn detection_image(
         .iter()
         .map(|&class| Wanted { class, diameter: (LEAST_DIAMETER, greatest), spread: 1.0 })
         .collect();
-    let (picture, seen) = scene::compose(&mut random, size, &wanted, classes);
-    (picture, Drawn { size, seen })
+    let (image, seen) = scene::compose(&mut random, size, &wanted, classes);
+    (image, Drawn { size, seen })
 }
 
 /// One object of the class near the middle, and at times a small one of another class.
@@ -293,10 +293,10 @@ fn classification_image(
     scene::compose(&mut random, size, &wanted, classes).0
 }
 
-fn save(picture: &RgbImage, path: &Path) -> Result<()> {
+fn save(image: &RgbImage, path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, QUALITY)
-        .encode(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)
+        .encode(image, image.width(), image.height(), ExtendedColorType::Rgb8)
         .map_err(|e| Error::Other(format!("{}: could not encode: {e}", path.display())))?;
     Ok(fs_err::write(path, bytes)?)
 }

@@ -81,7 +81,7 @@ The same command and version give the same files, byte for byte, with any number
     }
     let _ = write!(
         text,
-        "- All pictures are JPEG, quality {QUALITY}.
+        "- All images are JPEG, quality {QUALITY}.
 
 | id | class | group | train images | train boxes | val boxes |
 |---|---|---|---|---|---|

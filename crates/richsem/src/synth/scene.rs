@@ -1,4 +1,4 @@
-//! One picture: ground, clutter, objects that may hide parts of each other, and what of each
+//! One image: ground, clutter, objects that may hide parts of each other, and what of each
 //! object is left to see.
 
 use super::{
@@ -24,7 +24,7 @@ pub(super) struct Wanted {
     pub(super) class: usize,
     /// Least and greatest diameter in pixels of the circle around it.
     pub(super) diameter: (f32, f32),
-    /// Where its centre may lie: 0 the middle of the picture, 1 all of it.
+    /// Where its centre may lie: 0 the middle of the image, 1 all of it.
     pub(super) spread: f32,
 }
 
@@ -147,7 +147,7 @@ impl Stage {
     }
 }
 
-/// An object of a class somewhere in the picture.
+/// An object of a class somewhere in the image.
 fn object(random: &mut Random, width: u32, height: u32, wanted: Wanted, class: &Class) -> Thing {
     let (low, high) = wanted.diameter;
     // Sizes are even on a logarithmic scale.
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_changes_where_the_box_says() {
+    fn the_image_changes_where_the_box_says() {
         let (classes, _) = crate::synth::classes::vocabulary(40);
         for (item, class) in classes.iter().enumerate() {
             let mut random = Random::new(3, Stream::Test, 0, item as u64);

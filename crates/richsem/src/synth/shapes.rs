@@ -1,7 +1,7 @@
 //! Outlines as signed distances: negative inside, positive outside, zero on the edge, so that
 //! anti-aliasing, rims and soft shadows all come from one number per pixel.
 //!
-//! Every outline lies in the unit circle; y points down, as in pictures. The polygon and heart
+//! Every outline lies in the unit circle; y points down, as in images. The polygon and heart
 //! distances follow Inigo Quilez, "2D distance functions" (MIT), iquilezles.org.
 
 use crate::random::Random;

@@ -326,7 +326,7 @@ fn configurations_that_cannot_be_drawn_are_explained() {
 }
 
 #[test]
-fn captions_name_every_class_and_their_pictures_are_no_others() {
+fn captions_name_every_class_and_their_images_are_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("set");
     let config = SynthConfig { captioned_images: 36, ..small() };
@@ -346,9 +346,9 @@ fn captions_name_every_class_and_their_pictures_are_no_others() {
     // 36 times 0.4, give or take three standard deviations; some find no place.
     assert!((4..24).contains(&two), "{two}");
     let all = files(&output);
-    let pictures: Vec<_> = all.iter().filter(|(p, _)| p.extension().unwrap() == "jpg").collect();
-    let different: BTreeSet<&Vec<u8>> = pictures.iter().map(|(_, bytes)| *bytes).collect();
-    assert_eq!((pictures.len(), different.len()), (300 + 60 + 36 + 36, 300 + 60 + 36 + 36));
+    let images: Vec<_> = all.iter().filter(|(p, _)| p.extension().unwrap() == "jpg").collect();
+    let different: BTreeSet<&Vec<u8>> = images.iter().map(|(_, bytes)| *bytes).collect();
+    assert_eq!((images.len(), different.len()), (300 + 60 + 36 + 36, 300 + 60 + 36 + 36));
     // All else is as without them, and such a set may be replaced.
     let without = folder.path().join("without");
     generate(&small(), &without, false, &GO, &quiet).unwrap();

@@ -20,7 +20,7 @@ use crate::{
 /// Boxes embedded at once; more cost memory and gain no time.
 const BOXES: i64 = 256;
 
-/// A frozen CLIP. Its ResNets see a picture once and pool each box from the dense map; its vision
+/// A frozen CLIP. Its ResNets see an image once and pool each box from the dense map; its vision
 /// transformers do as [`VitLabels`] says.
 #[derive(Debug)]
 pub struct ClipTeacher {
@@ -57,7 +57,7 @@ impl ClipTeacher {
         let hints = Hints::of(weights, config.activation)?;
         let (store, sizes, mut clip) = clip::load(weights, &hints, device)?;
         let text = text_table_of(config, vocabulary, (&store, &sizes, &clip), cache)?;
-        // Pictures are all that is looked at from here on: half of CLIP's memory is free again.
+        // Images are all that is looked at from here on: half of CLIP's memory is free again.
         clip.text = None;
         Self::new(clip, sizes, text, device, config.precision, config.vit)
     }
@@ -79,7 +79,7 @@ impl ClipTeacher {
         Ok(Self { clip, config, device, text, logit_scale, precision, vit })
     }
 
-    /// Embeddings of whole pictures, resized to the model's resolution (antialiased bilinear, the
+    /// Embeddings of whole images, resized to the model's resolution (antialiased bilinear, the
     /// aspect not kept); not normalised.
     ///
     /// # Shapes
@@ -153,8 +153,8 @@ fn crop(images: &Tensor, boxes: &Tensor, side: i64) -> Result<Tensor> {
             (from, (to.ceil() as i64).clamp(from + 1, side) - from)
         };
         let ((left, width), (top, height)) = (span(x0, x1, w), span(y0, y1, h));
-        let picture = images.f_narrow(0, image as i64, 1)?;
-        let region = picture.f_narrow(2, top, height)?.f_narrow(3, left, width)?;
+        let image = images.f_narrow(0, image as i64, 1)?;
+        let region = image.f_narrow(2, top, height)?.f_narrow(3, left, width)?;
         Ok(region.f_internal_upsample_bilinear2d_aa([side, side], false, None, None)?)
     });
     Ok(Tensor::f_cat(&crops.collect::<Result<Vec<_>>>()?, 0)?)
@@ -268,9 +268,9 @@ impl Teacher for ClipTeacher {
 
     fn describe(&self) -> String {
         let visual = match &self.config.visual {
-            VisualConfig::Resnet { trunk, resolution, .. } => {
-                let layers: Vec<String> = trunk.layers.iter().map(i64::to_string).collect();
-                let (layers, width) = (layers.join("-"), trunk.width);
+            VisualConfig::Resnet { backbone, resolution, .. } => {
+                let layers: Vec<String> = backbone.layers.iter().map(i64::to_string).collect();
+                let (layers, width) = (layers.join("-"), backbone.width);
                 format!("CLIP ResNet {layers}, width {width}, {resolution} px")
             }
             VisualConfig::Vit { width, layers, patch, resolution, .. } => {

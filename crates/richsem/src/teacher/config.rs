@@ -47,7 +47,7 @@ pub enum VitLabels {
     /// the model was trained for.
     #[default]
     Crops,
-    /// One pass a picture; boxes are means over the map of patches. Cheap, and less exact unless
+    /// One pass an image; boxes are means over the map of patches. Cheap, and less exact unless
     /// the model was tuned for it (CLIPSelf).
     PatchMap,
 }

@@ -1,4 +1,4 @@
-//! Frozen teachers: pictures and boxes in, soft labels over the vocabulary out (RichSem, section
+//! Frozen teachers: images and boxes in, soft labels over the vocabulary out (RichSem, section
 //! 3.2). A teacher runs without autograd; what it sees are pixels and boxes, never targets, so
 //! annotated and predicted boxes are labelled the same way.
 
@@ -16,13 +16,13 @@ pub(crate) use clip_teacher::text_of_clip;
 pub use config::{TeacherConfig, TeacherText, VitLabels};
 pub use text_table::encode_prompts;
 
-/// What a teacher made of a batch of pictures, to label boxes from.
+/// What a teacher made of a batch of images, to label boxes from.
 #[derive(Debug)]
 pub struct DenseMap {
-    /// `[B, D, ⌈H / stride⌉, ⌈W / stride⌉]`. A teacher that crops keeps the (normalised) pictures
+    /// `[B, D, ⌈H / stride⌉, ⌈W / stride⌉]`. A teacher that crops keeps the (normalised) images
     /// themselves, at stride 1.
     pub features: Tensor,
-    /// Picture pixels per cell of the map.
+    /// Image pixels per cell of the map.
     pub stride: i64,
 }
 
@@ -61,10 +61,10 @@ pub trait Teacher: std::fmt::Debug + Send {
     /// and standard deviation
     ///
     /// # Errors
-    /// Another shape, pictures too small for the model, what libtorch refuses.
+    /// Another shape, images too small for the model, what libtorch refuses.
     fn encode(&self, images: &Tensor) -> Result<DenseMap>;
 
-    /// Labels boxes of the pictures that gave `map`, any number of times.
+    /// Labels boxes of the images that gave `map`, any number of times.
     ///
     /// # Shapes
     /// `boxes` `[N, 5]` f32 on the teacher's device: index of the image, then x0, y0, x1, y1 in

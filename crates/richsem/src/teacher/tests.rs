@@ -35,7 +35,7 @@ pub(super) fn boxes(rows: &[[f32; 5]]) -> Tensor {
     Tensor::from_slice(&rows.concat()).view([-1, 5])
 }
 
-/// Where the small teacher, its table and its pictures are.
+/// Where the small teacher, its table and its images are.
 fn tinylvis() -> Option<[PathBuf; 4]> {
     Some([
         shared("tinylvis/small_clip_rn.safetensors")?,
@@ -45,7 +45,7 @@ fn tinylvis() -> Option<[PathBuf; 4]> {
     ])
 }
 
-/// Right labels and boxes by frequency group (f, c, r), of every `step`-th picture of val at 512 px.
+/// Right labels and boxes by frequency group (f, c, r), of every `step`-th image of val at 512 px.
 fn top1(precision: Precision, step: usize) -> Option<[(usize, usize); 3]> {
     let [weights, table, json, images] = tinylvis()?;
     let dataset = Dataset::open(&json).unwrap();
@@ -57,7 +57,7 @@ fn top1(precision: Precision, step: usize) -> Option<[(usize, usize); 3]> {
     let mut counts = [(0, 0); 3];
     for index in (0..dataset.images().len()).step_by(step) {
         let record = &dataset.images()[index];
-        let image = store.picture(&record.file_name).unwrap();
+        let image = store.image(&record.file_name).unwrap();
         let scale = 512.0 / image.width() as f32;
         let image = transforms::resize(&image, 512, 512);
         let pixels = Tensor::from_data_size(image.as_raw(), &[512, 512, 3], Kind::Uint8);
@@ -83,7 +83,7 @@ fn top1(precision: Precision, step: usize) -> Option<[(usize, usize); 3]> {
 }
 
 /// open_clip's ModifiedResNet with torchvision's RoIAlign gets 39 of 61, 46 of 59 and 25 of 40
-/// boxes of these pictures right, which Pillow had resized; one box more or less is rounding.
+/// boxes of these images right, which Pillow had resized; one box more or less is rounding.
 #[test]
 fn the_small_teacher_knows_its_classes() {
     let Some(counts) = top1(Precision::F32, 10) else { return };

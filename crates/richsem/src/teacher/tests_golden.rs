@@ -20,7 +20,7 @@ use super::{
 use crate::{
     checkpoint_io::{read_weights, safetensors},
     models::{
-        backbone::{BackboneConfig, Norm, Trunk},
+        backbone::{BackboneConfig, Norm, ResnetName},
         parameters::ParameterStore,
     },
     precision::Precision,
@@ -62,7 +62,7 @@ fn teacher(weights: &str, precision: Precision, vit: VitLabels) -> ClipTeacher {
 }
 
 /// `[B, 3, H, W]` in [0, 1].
-fn pictures(expected: &BTreeMap<String, Tensor>) -> Tensor {
+fn images_of(expected: &BTreeMap<String, Tensor>) -> Tensor {
     expected["pictures"].to_kind(Kind::Float) / 255.0
 }
 
@@ -89,7 +89,7 @@ fn text_features_are_open_clips_and_transformers() {
 fn resnet_maps_globals_and_boxes_are_open_clips() {
     let expected = expected();
     let teacher = teacher("rn.safetensors", Precision::F32, VitLabels::default());
-    let images = pictures(&expected);
+    let images = images_of(&expected);
     let map = teacher.encode(&images).unwrap();
     close("rn.dense", &map.features, &expected);
     close("rn.global", &teacher.embed_images(&images.narrow(3, 16, 64)).unwrap(), &expected);
@@ -100,7 +100,7 @@ fn resnet_maps_globals_and_boxes_are_open_clips() {
 #[test]
 fn vit_maps_globals_boxes_and_crops_are_transformers() {
     let expected = expected();
-    let images = pictures(&expected);
+    let images = images_of(&expected);
     let patches = teacher("vit.safetensors", Precision::F32, VitLabels::PatchMap);
     let map = patches.encode(&images).unwrap();
     assert_eq!(map.stride, 16);
@@ -114,11 +114,11 @@ fn vit_maps_globals_boxes_and_crops_are_transformers() {
     close("vit.crops", &labels.features, &normalized(&expected, "vit.crops"));
 }
 
-/// A picture that is no multiple of the patch is padded at the right and below with the mean colour.
+/// An image that is no multiple of the patch is padded at the right and below with the mean colour.
 #[test]
-fn a_patch_map_covers_the_whole_picture() {
+fn a_patch_map_covers_the_whole_image() {
     let teacher = teacher("vit.safetensors", Precision::F32, VitLabels::PatchMap);
-    let images = pictures(&expected()).narrow(2, 0, 60).narrow(3, 0, 81);
+    let images = images_of(&expected()).narrow(2, 0, 60).narrow(3, 0, 81);
     let mean = Tensor::from_slice(&PIXELS.mean).view([1, 3, 1, 1]);
     let padded = mean.expand([2, 3, 64, 96], false).contiguous();
     padded.narrow(2, 0, 60).narrow(3, 0, 81).copy_(&images);
@@ -130,7 +130,7 @@ fn a_patch_map_covers_the_whole_picture() {
 fn soft_labels_are_scaled_cosines() {
     let expected = expected();
     let teacher = teacher("rn.safetensors", Precision::F32, VitLabels::default());
-    let map = teacher.encode(&pictures(&expected)).unwrap();
+    let map = teacher.encode(&images_of(&expected)).unwrap();
     let labels = teacher.label(&map, &expected["boxes"]).unwrap();
     let scale = read_weights(&fixture("rn.safetensors")).unwrap()["logit_scale"].double_value(&[]);
     assert!((teacher.logit_scale() - scale).abs() < 1e-6);
@@ -148,9 +148,9 @@ fn soft_labels_are_scaled_cosines() {
 }
 
 #[test]
-fn no_boxes_many_boxes_and_single_pictures_give_the_same() {
+fn no_boxes_many_boxes_and_single_images_give_the_same() {
     let expected = expected();
-    let images = pictures(&expected);
+    let images = images_of(&expected);
     for (weights, vit) in [
         ("rn.safetensors", VitLabels::Crops),
         ("vit.safetensors", VitLabels::Crops),
@@ -186,7 +186,7 @@ fn wrong_arguments_are_errors() {
             assert!(teacher.label(&map, &zeros(&[2, 4])).is_err());
             let other = boxes(&[[1.0, 0.0, 0.0, 9.0, 9.0]]);
             assert!(teacher.label(&map, &other).is_err(), "there is no image 1");
-            // Outside of the picture: something finite.
+            // Outside of the image: something finite.
             let outside = boxes(&[[0.0, 90.0, 90.0, 99.0, 99.0], [0.0, 9.0, 9.0, 9.0, 9.0]]);
             let logits = teacher.label(&map, &outside).unwrap().logits;
             assert!(logits.isfinite().all().int64_value(&[]) == 1);
@@ -208,7 +208,7 @@ fn bf16_is_near_f32() {
     ] {
         let run = |precision| {
             let teacher = teacher(weights, precision, vit);
-            let map = teacher.encode(&pictures(&expected)).unwrap();
+            let map = teacher.encode(&images_of(&expected)).unwrap();
             teacher.label(&map, &expected["boxes"]).unwrap()
         };
         let (low, full) = (run(Precision::Bf16), run(Precision::F32));
@@ -247,7 +247,7 @@ fn hugging_faces_layout_is_openais() {
     let openai = folder.path().join("openai.safetensors");
     safetensors::write(&openai, &weights, &Default::default()).unwrap();
     let expected = expected();
-    let images = pictures(&expected).narrow(2, 8, 48).narrow(3, 24, 48);
+    let images = images_of(&expected).narrow(2, 8, 48).narrow(3, 24, 48);
     let text = table(folder.path());
     let teacher = ClipTeacher::open(
         &super::tests::config(openai, text),
@@ -264,7 +264,7 @@ fn settings_beside_the_weights_are_obeyed() {
     let path = folder.path().join("model.safetensors");
     std::fs::copy(fixture("vit.safetensors"), &path).unwrap();
     let expected = expected();
-    let images = pictures(&expected).narrow(2, 8, 48).narrow(3, 24, 48);
+    let images = images_of(&expected).narrow(2, 8, 48).narrow(3, 24, 48);
     let got = |activation: Option<Activation>| {
         let mut config = config(path.clone(), table(folder.path()));
         config.activation = activation;
@@ -364,7 +364,7 @@ fn a_teacher_with_prompts_keeps_its_table() {
     let rows = encode_prompts(encoder, Device::Cpu, &templates, &names).unwrap();
     assert_eq!(made.text().rows, rows);
     assert_eq!(made.config(), &sizes);
-    let images = pictures(&expected());
+    let images = images_of(&expected());
     let labels = made.label(&made.encode(&images).unwrap(), &expected()["boxes"]).unwrap();
     assert_eq!(labels.logits.size(), [4, 2]);
 }
@@ -411,8 +411,8 @@ fn texts_that_do_not_belong_to_the_weights_are_refused() {
 fn both_encoders_are_differentiable() {
     let (visual, text) = (
         VisualConfig::Resnet {
-            trunk: BackboneConfig {
-                name: Trunk::ClipResnet,
+            backbone: BackboneConfig {
+                name: ResnetName::ClipResnet,
                 width: 4,
                 layers: vec![1; 4],
                 norm: Norm::BatchNorm,

@@ -16,8 +16,8 @@ use crate::{
 enum Meaning {
     /// The rest of the run has it.
     FromNowOn,
-    /// The rest of the run has it, and measurements before and after do not compare.
-    Measured,
+    /// The rest of the run has it, and evaluations before and after do not compare.
+    Evaluated,
     /// It is where files are, whose content is compared elsewhere, or how fast the run is.
     Harmless,
     /// It was for the start of the run.
@@ -50,9 +50,9 @@ const MEANINGS: [(&str, Meaning); 39] = [
     ("data.max_broken_images", Meaning::FromNowOn),
     ("data.pad_multiple", Meaning::FromNowOn),
     ("data.augment", Meaning::FromNowOn),
-    ("data.resize", Meaning::Measured),
+    ("data.resize", Meaning::Evaluated),
     ("model.dino.backbone.weights", Meaning::Past),
-    ("model.dino.padding", Meaning::Measured),
+    ("model.dino.padding", Meaning::Evaluated),
     ("model.denoising", Meaning::FromNowOn),
     ("model.class_head.table", Meaning::Harmless),
     ("model", Meaning::Refused(OTHER_MODEL)),
@@ -70,7 +70,7 @@ const MEANINGS: [(&str, Meaning); 39] = [
     ("train.cuda_graphs_mib", Meaning::Harmless),
     ("train", Meaning::FromNowOn),
     ("eval.batch_size", Meaning::FromNowOn),
-    ("eval", Meaning::Measured),
+    ("eval", Meaning::Evaluated),
 ];
 
 /// Lines that say what was changed since the last checkpoint; none before the first.
@@ -108,7 +108,7 @@ pub(super) fn since_checkpoint(run: &RunFolder, config: &Config) -> Result<Vec<S
                 }
             }
             Meaning::FromNowOn => "from now on",
-            Meaning::Measured => {
+            Meaning::Evaluated => {
                 "from now on; AP before and after do not compare, nor does `best` know it"
             }
             Meaning::Past => "without effect: it was for the start of the run",

@@ -1,5 +1,5 @@
 //! Checkpoints: `checkpoints/step-000001200/` with `model.safetensors` (all that inference needs),
-//! `training.safetensors` (weights, moments, running mean), `config.toml` (the settings it was trained
+//! `training.safetensors` (weights, moments, EMA), `config.toml` (the settings it was trained
 //! with last) and `state.json`; `last` and `best` are
 //! links to such folders. A folder appears under its name only when it is complete, and is never
 //! written again while a link points to it, so a kill at any moment leaves the one before.
@@ -46,10 +46,10 @@ pub struct Position {
     pub micro_steps: u64,
     /// Updates since the start of the run.
     pub updates: u64,
-    /// The epoch before this one is trained but not measured.
+    /// The epoch before this one is trained but not evaluated.
     pub pending_eval: bool,
-    /// Best AP so far and the step it was measured at: what the link `best` points to. Where no
-    /// measurement had anything to measure, there is no AP, and the step is the last's.
+    /// Best AP so far and the step it was evaluated at: what the link `best` points to. Where no
+    /// evaluation had anything to evaluate, there is no AP, and the step is the last's.
     pub best: Option<(Option<f64>, u64)>,
     /// What the next row of `metrics.jsonl` is to be the mean of, so far.
     #[serde(default)]
@@ -165,7 +165,7 @@ pub(super) fn save(
     Ok(path)
 }
 
-/// Records that the measurement of a saved epoch is done.
+/// Records that the evaluation of a saved epoch is done.
 pub(super) fn write_position(checkpoint: &Path, position: &Position) -> Result<()> {
     let text = serde_json::to_string_pretty(position)
         .map_err(|e| Error::Other(format!("state.json: {e}")))?;

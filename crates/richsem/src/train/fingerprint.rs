@@ -10,7 +10,7 @@ use crate::{
     hash::{Fnv, sha256_of_file},
 };
 
-/// `data.json` of a run's folder. Names of files are left out: pictures may be moved.
+/// `data.json` of a run's folder. Names of files are left out: images may be moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
@@ -21,7 +21,7 @@ pub struct Fingerprint {
     /// FNV-1a of the images' ids, and of the classes and corners of their boxes, in order;
     /// hexadecimal.
     pub hash: String,
-    /// Of each set of classification pictures: how many, and a hash of their names and labels.
+    /// Of each set of classification images: how many, and a hash of their names and labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<(usize, String)>,
     /// SHA-256 of the teacher's file.
@@ -48,7 +48,7 @@ impl Fingerprint {
         Self { images: entries.len(), boxes, hash, extra: Vec::new(), teacher: None }
     }
 
-    /// And of classification pictures.
+    /// And of classification images.
     #[must_use]
     pub fn with_extra<'a>(self, sets: impl IntoIterator<Item = &'a ClassificationSet>) -> Self {
         let of_set = |set: &ClassificationSet| {
@@ -83,7 +83,7 @@ impl Fingerprint {
                 if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
             };
             return Some(format!(
-                "the run was started with other classification pictures (data.extra: {}) than there \
+                "the run was started with other classification images (data.extra: {}) than there \
                  are now ({})",
                 counts(started),
                 counts(self)

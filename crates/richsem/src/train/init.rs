@@ -1,4 +1,4 @@
-//! Where a new run's weights come from: a whole detector's, a trunk's, or the initial values.
+//! Where a new run's weights come from: a whole detector's, a backbone's, or the initial values.
 
 use std::collections::BTreeMap;
 
@@ -46,10 +46,10 @@ pub(super) fn start(
     let mut said = Vec::new();
     let whole_detector = config.init.as_ref().zip(initial);
     match (whole_detector, &config.model.dino.backbone.weights) {
-        (Some((init, initial)), trunk) => {
+        (Some((init, initial)), backbone) => {
             said = whole(init, initial, learner)?;
-            if trunk.is_some() {
-                said.push("the trunk is init.weights', not model.dino.backbone.weights'".into());
+            if backbone.is_some() {
+                said.push("the backbone is init.weights', not model.dino.backbone.weights'".into());
             }
         }
         (None, Some(path)) => {
@@ -62,7 +62,7 @@ pub(super) fn start(
         }
         (None, None) => return Ok(said),
     }
-    // The running mean starts at the loaded weights.
+    // The EMA starts at the loaded weights.
     learner.optimizer.reset_ema();
     Ok(said)
 }

@@ -1,4 +1,4 @@
-//! What a run reads: annotations, pictures, and the row of batches made of them.
+//! What a run reads: annotations, images, and the row of batches made of them.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -46,7 +46,7 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
     }
     let init = config.init.as_ref().map(|init| &init.weights).filter(|_| !from_checkpoint);
     files.push(("init.weights".into(), init));
-    // A whole detector's weights have the trunk's among them.
+    // A whole detector's weights have the backbone's among them.
     let from_elsewhere = from_checkpoint || init.is_some();
     let weights = model.dino.backbone.weights.as_ref().filter(|_| !from_elsewhere);
     files.push(("model.dino.backbone.weights".into(), weights));
@@ -63,7 +63,7 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
     }
     for (key, path) in files {
         let Some(path) = path else { continue };
-        // Pictures lie in a folder or an archive, prepared labels in a folder.
+        // Images lie in a folder or an archive, prepared labels in a folder.
         let may_be_folder = key.ends_with(".images") || key == "teacher.prepared";
         let (is, hint) = if !path.exists() {
             ("does not exist", "paths are relative to the file that says them")
@@ -77,14 +77,14 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
     Ok(())
 }
 
-/// One set of pictures, ready to be read.
+/// One set of images, ready to be read.
 pub(crate) struct Split {
     pub(crate) store: Arc<ImageStore>,
     pub(crate) entries: Arc<Vec<ImageEntry>>,
 }
 
 impl Split {
-    /// Reads the annotations and finds the pictures. `key` is where the settings have them.
+    /// Reads the annotations and finds the images. `key` is where the settings have them.
     pub(crate) fn open(
         key: &str,
         config: &SplitConfig,
@@ -231,7 +231,7 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Every class that is measured must be one that is learned, under the same name.
+/// Every class that is evaluated must be one that is learned, under the same name.
 ///
 /// # Errors
 /// Naming the first class of `val` that is not.

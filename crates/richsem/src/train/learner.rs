@@ -329,7 +329,7 @@ impl Learner {
         Ok(losses)
     }
 
-    /// What the teacher says of a batch's own boxes, picture by picture; none without a teacher.
+    /// What the teacher says of a batch's own boxes, image by image; none without a teacher.
     ///
     /// # Errors
     /// What the teacher or libtorch refuses.

@@ -14,9 +14,9 @@ pub trait Observer {
     /// One batch is done; `row` is given every `train.log_every` updates, and at
     /// the end of an epoch without one.
     fn batch(&mut self, _loss: f64, _images: usize, _row: Option<&TrainRow>) {}
-    /// A measurement is under way: images done, images in all.
+    /// An evaluation is under way: images done, images in all.
     fn evaluating(&mut self, _done: usize, _total: usize) {}
-    /// A measurement is done.
+    /// An evaluation is done.
     fn evaluated(&mut self, _epoch: u64, _summary: &Summary) {}
 }
 

@@ -33,7 +33,7 @@ pub struct TrainRow {
     pub loss: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Images a second, measurements left out.
+    /// Images a second, evaluations left out.
     pub images_per_second: f64,
     /// Most memory libtorch held on the GPU so far, in MiB; 0 on the CPU.
     pub memory_mib: f64,
@@ -41,25 +41,25 @@ pub struct TrainRow {
     pub terms: BTreeMap<String, f64>,
 }
 
-/// One measurement.
+/// One evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalRow {
     /// Updates made so far.
     pub step: u64,
     /// Epochs done.
     pub epoch: u64,
-    /// AP, AP50, …; fractions, null where nothing could be measured.
+    /// AP, AP50, …; fractions, null where nothing could be evaluated.
     pub metrics: BTreeMap<String, Option<f64>>,
 }
 
 impl EvalRow {
-    /// AP as a fraction; `None` where nothing could be measured.
+    /// AP as a fraction; `None` where nothing could be evaluated.
     #[must_use]
     pub fn ap(&self) -> Option<f64> {
         self.metrics.get("AP").copied().flatten()
     }
 
-    /// The measurement whose checkpoint is `best`: that of the highest AP, the first of equals.
+    /// The evaluation whose checkpoint is `best`: that of the highest AP, the first of equals.
     /// Where none gave an AP, the last.
     pub fn best<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
         rows.into_iter().reduce(|best, row| match better(row.ap(), best.ap()) {
@@ -69,7 +69,7 @@ impl EvalRow {
     }
 }
 
-/// Whether a measurement's AP makes its checkpoint `best` in place of an earlier one.
+/// Whether an evaluation's AP makes its checkpoint `best` in place of an earlier one.
 pub(super) fn better(ap: Option<f64>, best: Option<f64>) -> bool {
     best.is_none_or(|best| ap.is_some_and(|ap| ap > best))
 }
@@ -80,12 +80,12 @@ pub(super) fn better(ap: Option<f64>, best: Option<f64>) -> bool {
 pub enum MetricsRow {
     /// Progress of the objective.
     Train(TrainRow),
-    /// A measurement.
+    /// An evaluation.
     Eval(EvalRow),
 }
 
 impl MetricsRow {
-    /// The measurement, if it is one.
+    /// The evaluation, if it is one.
     #[must_use]
     pub fn eval(&self) -> Option<&EvalRow> {
         match self {
@@ -266,10 +266,10 @@ impl RunFolder {
         Ok(Some(vocabulary))
     }
 
-    /// The measurement after so many epochs.
+    /// The evaluation after so many epochs.
     ///
     /// # Errors
-    /// There is no such file, or it is no measurement.
+    /// There is no such file, or it is no evaluation.
     pub fn summary(&self, epoch: u64) -> Result<Summary> {
         let path = self.summary_file(epoch);
         serde_json::from_str(&crate::error::read_text(&path)?)
@@ -338,7 +338,7 @@ impl RunFolder {
         self.write_metrics(&rows)
     }
 
-    /// Adds a measurement, in place of an earlier one of the same step.
+    /// Adds an evaluation, in place of an earlier one of the same step.
     pub(super) fn replace_eval(&self, row: EvalRow) -> Result<()> {
         let mut rows = self.metrics()?;
         rows.retain(|r| !matches!(r, MetricsRow::Eval(old) if old.step == row.step));
@@ -359,7 +359,7 @@ impl RunFolder {
 
 /// What to do where the training set is not that of the run.
 const OTHER_DATA: &str =
-    "put what it was trained with back (annotations, extra pictures, teacher), or start a new run";
+    "put what it was trained with back (annotations, extra images, teacher), or start a new run";
 
 /// What a JSON file of the run's start holds: this value, unless it was written before.
 fn written_once<T: Clone + Serialize + DeserializeOwned>(
@@ -418,7 +418,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_measurement_is_the_first_of_the_highest_ap() {
+    fn the_best_evaluation_is_the_first_of_the_highest_ap() {
         let row = |epoch, ap: Option<f64>| EvalRow {
             step: epoch * 10,
             epoch,

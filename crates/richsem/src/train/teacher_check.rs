@@ -33,7 +33,7 @@ struct Agreement {
     entropy: f64,
 }
 
-/// Asks the teacher about the first training batches, each set of pictures apart; what it said, in a
+/// Asks the teacher about the first training batches, each set of images apart; what it said, in a
 /// sentence each. Without a teacher there is nothing to say.
 ///
 /// # Errors
@@ -67,7 +67,7 @@ pub(super) fn check(
                  ranks the label first too seldom to learn from it"
             );
             return Err(Error::config("semantic.min_top1", problem).with_hint(
-                "look at the scale first (tile and augment of data.extra against the pictures the \
+                "look at the scale first (tile and augment of data.extra against the images the \
                  teacher was trained on), then at teacher.text and the mapping of classes",
             ));
         }
@@ -75,7 +75,7 @@ pub(super) fn check(
     Ok(said)
 }
 
-/// Every set of pictures, as batches number it, and what to call it.
+/// Every set of images, as batches number it, and what to call it.
 fn sets(extra_names: &[String]) -> impl Iterator<Item = (Option<usize>, String)> {
     let extras = extra_names.iter().enumerate();
     std::iter::once((None, "detection data".to_owned()))
@@ -87,7 +87,7 @@ fn sets(extra_names: &[String]) -> impl Iterator<Item = (Option<usize>, String)>
 /// sentence.
 ///
 /// # Errors
-/// What keeps teacher or pictures from being read.
+/// What keeps teacher or images from being read.
 pub(crate) fn settle_activation(
     config: &mut Config,
     vocabulary: &Vocabulary,

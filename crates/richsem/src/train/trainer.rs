@@ -1,4 +1,4 @@
-//! One run, from data to the last measurement.
+//! One run, from data to the last evaluation.
 
 use std::{
     fs::File,
@@ -78,7 +78,7 @@ impl Place {
 pub enum Outcome {
     /// All epochs are done.
     Finished {
-        /// The last measurement, if there is a validation set.
+        /// The last evaluation, if there is a validation set.
         summary: Option<Box<Summary>>,
         /// The validation set.
         val: Option<OpenedSet>,
@@ -150,7 +150,7 @@ pub fn train(
                 .with_max_detections(config.eval.max_detections as usize)
                 .with_training_vocabulary(&vocabulary);
             let (protocol, why) = (evaluator.protocol(), evaluator.why());
-            observer.message(&format!("data.val is measured by the {protocol} protocol: {why}"));
+            observer.message(&format!("data.val is evaluated by the {protocol} protocol: {why}"));
             let Split { store, entries } = split;
             let vocabulary = dataset.vocabulary().clone();
             Some((OpenedSet { store, entries, vocabulary }, evaluator))
@@ -280,7 +280,7 @@ impl Trainer<'_> {
                 }
             }
             if self.position.pending_eval {
-                match self.measure()? {
+                match self.evaluate()? {
                     ControlFlow::Break(()) => {
                         self.finish();
                         return Ok(Outcome::Stopped(self.position.updates));
@@ -374,7 +374,7 @@ impl Trainer<'_> {
         let due = done == epochs || (eval_every > 0 && done.is_multiple_of(eval_every));
         self.position.pending_eval = due && self.val.is_some();
         let stop = self.stop.load(Ordering::Relaxed);
-        // What is measured, and what a run ends with, is always on disk first.
+        // What is evaluated, and what a run ends with, is always on disk first.
         if self.position.pending_eval
             || done == epochs
             || stop

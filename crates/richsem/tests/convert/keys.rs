@@ -48,7 +48,7 @@ fn official_keys_and_ours_cover_each_other() {
     }
 }
 
-/// Deformable DETR's heads, encoder, trunk and attention are the same; the rest has a reason.
+/// Deformable DETR's heads, encoder, backbone and attention are the same; the rest has a reason.
 #[test]
 fn deformable_detrs_keys_are_all_known() {
     let keys = fixture("deformable_detr.json");

@@ -1,4 +1,4 @@
-//! Trunks and CLIPs alone.
+//! Backbones and CLIPs alone.
 
 use richsem::{
     checkpoint_io::{pth, safetensors},
@@ -14,23 +14,23 @@ use tch::{Device, Kind, Tensor};
 use crate::support::*;
 
 #[test]
-fn trunks_and_clips_are_checked_and_cut() {
+fn backbones_and_clips_are_checked_and_cut() {
     let folder = Folder::new();
     let store = ParameterStore::new(Device::Cpu, 1);
     let config = BackboneConfig { width: 8, ..Default::default() };
     let _ = Backbone::new(&store.root(), &config);
-    let trunk = store.named_tensors();
-    let mut whole = trunk.iter().map(|(k, v)| (k.clone(), v.copy())).collect::<Tensors>();
+    let backbone = store.named_tensors();
+    let mut whole = backbone.iter().map(|(k, v)| (k.clone(), v.copy())).collect::<Tensors>();
     // MIIL's 21k, as timm names it.
     whole.insert("fc.weight".into(), normal(1, &[11221, 4]));
     whole.insert("bn1.num_batches_tracked".into(), Tensor::from(7i64));
-    let path = folder.path("trunk.pth");
+    let path = folder.path("backbone.pth");
     pth::write(&path, Some("model"), &whole).unwrap();
     let conversion = converted(&path, Form::Safetensors, &options(None)).unwrap();
     assert_eq!(problems(&conversion), [""; 0]);
-    let output = folder.path("trunk.safetensors");
+    let output = folder.path("backbone.safetensors");
     conversion.write(&output).unwrap();
-    assert_same(&safetensors::read(&output).unwrap().0, &trunk);
+    assert_same(&safetensors::read(&output).unwrap().0, &backbone);
     assert_eq!(conversion.rest.len(), 2);
     // ResNet-50-D has another stem.
     whole.remove("layer1.0.downsample.1.bias");
@@ -42,15 +42,15 @@ fn trunks_and_clips_are_checked_and_cut() {
     assert!(told[1].contains("missing layer1.0.downsample.1.bias"), "{told:?}");
 
     let clip = small_clip().named_tensors();
-    let mut trunk = clip.iter().map(|(k, v)| (k.clone(), v.copy())).collect::<Tensors>();
-    trunk.retain(|key, _| key.starts_with("visual.") && !key.contains("attnpool"));
-    pth::write(&path, None, &trunk).unwrap();
+    let mut backbone = clip.iter().map(|(k, v)| (k.clone(), v.copy())).collect::<Tensors>();
+    backbone.retain(|key, _| key.starts_with("visual.") && !key.contains("attnpool"));
+    pth::write(&path, None, &backbone).unwrap();
     let conversion = converted(&path, Form::Safetensors, &options(None)).unwrap();
     assert_eq!(problems(&conversion), [""; 0]);
     conversion.write(&output).unwrap();
     let plain = |(k, v): (String, Tensor)| (k["visual.".len()..].to_owned(), v);
-    let trunk: Tensors = trunk.into_iter().map(plain).collect();
-    assert_same(&safetensors::read(&output).unwrap().0, &trunk);
+    let backbone: Tensors = backbone.into_iter().map(plain).collect();
+    assert_same(&safetensors::read(&output).unwrap().0, &backbone);
 
     let mut half: Tensors = clip.iter().map(|(k, v)| (k.clone(), v.to_kind(Kind::Half))).collect();
     half.insert("input_resolution".into(), Tensor::from(64i64));

@@ -14,7 +14,7 @@ use richsem::{
     config::Config,
     convert::{Conversion, Form, Options, Source, convert},
     models::{
-        backbone::{BackboneConfig, Trunk},
+        backbone::{BackboneConfig, ResnetName},
         class_head::ClassSpace,
         dino::Dino,
         parameters::ParameterStore,
@@ -61,15 +61,15 @@ pub(crate) fn options(ids: Option<&[i64]>) -> Options {
 }
 
 pub(crate) fn small_clip() -> ParameterStore {
-    let trunk = BackboneConfig {
-        name: Trunk::ClipResnet,
+    let backbone = BackboneConfig {
+        name: ResnetName::ClipResnet,
         width: 4,
         layers: vec![1, 1, 1, 1],
         frozen_stages: -1,
         ..Default::default()
     };
     let config = ClipConfig {
-        visual: VisualConfig::Resnet { trunk, resolution: 64, heads: 2 },
+        visual: VisualConfig::Resnet { backbone, resolution: 64, heads: 2 },
         text: Some(TextConfig {
             context_length: 77,
             vocabulary: 49408,

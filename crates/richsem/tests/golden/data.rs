@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 
 use crate::support::*;
 
-fn picture(bytes: &Tensor) -> RgbImage {
+fn image(bytes: &Tensor) -> RgbImage {
     let (h, w, _) = bytes.size3().unwrap();
     let pixels = Vec::<u8>::try_from(bytes.contiguous().view([-1])).unwrap();
     RgbImage::from_raw(w as u32, h as u32, pixels).unwrap()
@@ -26,9 +26,9 @@ struct Mosaic {
     centre: (u32, u32),
 }
 
-/// Four pictures of other sizes than a tile's, around three centres.
+/// Four images of other sizes than a tile's, around three centres.
 ///
-/// Where we depart: a box is scaled with its pixels, so that a whole picture's box ends where its
+/// Where we depart: a box is scaled with its pixels, so that a whole image's box ends where its
 /// pixels end; the official one goes by the unrounded scale, up to a pixel further. Official boxes
 /// that are cut to nothing stay (its filter of outside boxes returns None); ours go.
 #[test]
@@ -36,7 +36,7 @@ fn mosaic_geometry() {
     let (golden, cases) = (tensors("mosaic"), json::<Vec<Mosaic>>("mosaic"));
     for (case, Mosaic { centre }) in cases.into_iter().enumerate() {
         let tile = |i: usize| {
-            let image = picture(&golden[&format!("picture.{i}")]);
+            let image = image(&golden[&format!("picture.{i}")]);
             let (w, h) = (image.width() as f32, image.height() as f32);
             Sample {
                 image,

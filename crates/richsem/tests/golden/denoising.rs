@@ -20,7 +20,7 @@ fn queries_follow_the_numbers_drawn() {
         let (sign, part) = (numbers("noise.sign"), numbers("noise.part"));
         let total: usize = targets.iter().map(|t| t.boxes.len()).sum();
         let noise = |copy: richsem::models::denoising::Copied| {
-            // Copy by copy, in each the boxes of all pictures.
+            // Copy by copy, in each the boxes of all images.
             let before = if copy.image == 0 { 0 } else { targets[0].boxes.len() };
             let negative = usize::from(copy.negative);
             let n = (2 * copy.group as usize + negative) * total + before + copy.target;

@@ -36,10 +36,10 @@ fn backbone_with_frozen_norms() {
         .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value)))
         .collect();
     let store = ParameterStore::to_be_loaded(Device::Cpu);
-    let trunk = Backbone::new(&store.root(), &config().backbone);
+    let backbone = Backbone::new(&store.root(), &config().backbone);
     store.load(&weights, &file("text_weights")).unwrap();
     for train in [false, true] {
-        let maps = trunk.forward(&golden["images"], None, train).unwrap();
+        let maps = backbone.forward(&golden["images"], None, train).unwrap();
         for (map, level) in maps[1..].iter().zip(1..) {
             close(&format!("C{}", level + 2), map, &golden[&format!("backbone.{level}")], 1e-5);
         }

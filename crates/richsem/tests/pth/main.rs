@@ -17,7 +17,7 @@ use std::{
 use richsem::{
     checkpoint_io::{load_backbone, pth, read_weights, safetensors},
     models::{
-        backbone::{Backbone, BackboneConfig, Trunk},
+        backbone::{Backbone, BackboneConfig, ResnetName},
         parameters::ParameterStore,
     },
     testing::shared,
@@ -326,14 +326,15 @@ fn bits_of(tensors: &BTreeMap<String, Tensor>) -> Vec<(String, Vec<i64>, Vec<u8>
 
 #[test]
 fn a_backbone_starts_from_a_pth_file() {
-    let config = BackboneConfig { name: Trunk::Resnet18, width: 8, ..BackboneConfig::default() };
+    let config =
+        BackboneConfig { name: ResnetName::Resnet18, width: 8, ..BackboneConfig::default() };
     let store = |seed| {
         let store = ParameterStore::new(Device::Cpu, seed);
         drop(Backbone::new(&store.root().sub("backbone.0.body"), &config));
         store
     };
     let from = store(1);
-    // As torchvision has it, where what follows the trunk comes along; as a part of whole models.
+    // As torchvision has it, where what follows the backbone comes along; as a part of whole models.
     for (prefix, beside) in [
         ("", "fc.bias"),
         ("module.", "module.fc.bias"),

@@ -42,7 +42,7 @@ compare.toml:
 
 Variants × seeds are trained, seed by seed, each by a `richsem train` of its own, with settings as
 they are when the study starts. Each finished run is a line of study.jsonl; the table (last
-measurement of each run: mean, paired differences, 95 % t-intervals) is also in study.md and, as
+evaluation of each run: mean, paired differences, 95 % t-intervals) is also in study.md and, as
 fractions, study.json; runs/ has the runs with their logs. Ctrl-C (or SIGTERM) lets the runs save
 and stop; the same command goes on from there, and tries runs again that failed. Several jobs share
 the CPU's cores unless OMP_NUM_THREADS or RAYON_NUM_THREADS say otherwise.";

@@ -114,7 +114,7 @@ fn place(watched: &Watched<'_>) -> String {
             format!("step {} (epoch {}/{epochs})", row.step, row.epoch + 1)
         }
         Some(MetricsRow::Eval(row)) => {
-            format!("step {} (measured after epoch {}/{epochs})", row.step, row.epoch)
+            format!("step {} (evaluated after epoch {}/{epochs})", row.step, row.epoch)
         }
     }
 }

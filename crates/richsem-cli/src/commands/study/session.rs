@@ -387,7 +387,7 @@ fn this_program() -> Result<Command> {
 /// In words.
 fn ended(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
-        (Some(0), _) => "it ended without its last measurement".to_owned(),
+        (Some(0), _) => "it ended without its last evaluation".to_owned(),
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => status.to_string(),

@@ -28,8 +28,8 @@ impl Record<'_> for RawImage {
         ("id", INTEGER),
         ("file_name", TEXT),
         ("coco_url", TEXT),
-        ("width", "the picture's width in pixels"),
-        ("height", "the picture's height in pixels"),
+        ("width", "the image's width in pixels"),
+        ("height", "the image's height in pixels"),
         ("neg_category_ids", IDS),
         ("not_exhaustive_category_ids", IDS),
     ];

@@ -57,7 +57,7 @@ pub struct LoadReport {
     /// Others with no inside, in the file or once clipped: dropped from training. Ids of annotations.
     pub degenerate: Found,
     /// Annotations with the class and the box, to the digit, of an earlier one of the image: each
-    /// counts in training and measurement. Their own ids.
+    /// counts in training and evaluation. Their own ids.
     pub repeated: Found,
     /// Images that are the file of an earlier one: the boxes of one are background in the other.
     /// Their own ids.

@@ -89,7 +89,7 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
     builder.finish()
 }
 
-/// A picture's path with `/` between its folders, or why it is none below the image root.
+/// An image's path with `/` between its folders, or why it is none below the image root.
 pub(in crate::data) fn below_root(path: &str) -> Result<String, String> {
     let refuse = |problem: &str| Err(format!("{problem}: `{}`", path.escape_debug()));
     // Files written on Windows; also `..\` must not slip through.
@@ -103,7 +103,7 @@ pub(in crate::data) fn below_root(path: &str) -> Result<String, String> {
         return refuse("the path leaves the image root");
     }
     if parts.is_empty() || unix.ends_with('/') || unix.contains('\0') {
-        return refuse("expected the path of a picture");
+        return refuse("expected the path of an image");
     }
     Ok(parts.join("/"))
 }
@@ -201,7 +201,7 @@ impl Builder {
                 ("coco_url", path.to_owned())
             }
             (None, None) => {
-                let problem = "missing; expected the picture's path below the image root";
+                let problem = "missing; expected the image's path below the image root";
                 return Err(self
                     .invalid(format!("images[{index}].file_name"), problem)
                     .with_hint("COCO has `file_name`, LVIS v1 `coco_url`; one of them is needed"));

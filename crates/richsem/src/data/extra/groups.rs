@@ -2,7 +2,7 @@
 
 use crate::vocabulary::ClassIndex;
 
-/// Many short texts in one: a set can have 14 million pictures.
+/// Many short texts in one: a set can have 14 million images.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) text: String,
@@ -21,15 +21,15 @@ impl Names {
     }
 }
 
-/// Pictures with the same labels, and, where they lie in class folders, of the same folder.
+/// Images with the same labels, and, where they lie in class folders, of the same folder.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     /// What their names begin with.
     pub(super) prefixes: Vec<String>,
     pub(super) labels: Vec<Vec<ClassIndex>>,
     /// How many there are.
-    pub(super) pictures: Vec<usize>,
-    /// The group of each picture.
+    pub(super) images: Vec<usize>,
+    /// The group of each image.
     pub(super) of: Vec<u32>,
 }
 
@@ -37,13 +37,13 @@ impl Groups {
     pub(super) fn add(&mut self, prefix: String, labels: Vec<ClassIndex>) -> u32 {
         self.prefixes.push(prefix);
         self.labels.push(labels);
-        self.pictures.push(0);
+        self.images.push(0);
         self.labels.len() as u32 - 1
     }
 
-    /// The next picture is of that group.
+    /// The next image is of that group.
     pub(super) fn put(&mut self, group: u32) {
         self.of.push(group);
-        self.pictures[group as usize] += 1;
+        self.images[group as usize] += 1;
     }
 }

@@ -1,5 +1,5 @@
-//! A list of classification pictures, as Detic's `imagenet_lvis_image_info.json`: COCO's form,
-//! with the labels at the pictures (`images[].pos_category_ids`) and no annotations.
+//! A list of classification images, as Detic's `imagenet_lvis_image_info.json`: COCO's form,
+//! with the labels at the images (`images[].pos_category_ids`) and no annotations.
 
 use std::{collections::HashMap, path::Path};
 
@@ -25,18 +25,18 @@ const FORM: Form = Form {
 const CHUNK: usize = 1 << 20;
 
 #[derive(Deserialize)]
-struct RawPicture {
+struct RawImage {
     id: Integer,
     file_name: String,
     pos_category_ids: Vec<Integer>,
 }
 
-impl Record<'_> for RawPicture {
+impl Record<'_> for RawImage {
     const LIST: &'static str = "images";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("id", "an integer"),
         ("file_name", "a string"),
-        ("pos_category_ids", "a list of category ids, the picture's labels"),
+        ("pos_category_ids", "a list of category ids, the image's labels"),
     ];
 }
 
@@ -54,12 +54,12 @@ impl Record<'_> for RawClass {
         &[("id", "an integer"), ("name", "a string"), ("synset", "a string"), ("wnid", "a string")];
 }
 
-/// The file's pictures and classes, not yet mapped.
+/// The file's images and classes, not yet mapped.
 #[derive(Default)]
 pub(super) struct Info {
     pub(super) names: Names,
     pub(super) ids: Vec<i64>,
-    /// Index into `label_sets` of each picture.
+    /// Index into `label_sets` of each image.
     pub(super) sets: Vec<u32>,
     /// Each combination of category ids once, in the file's order within.
     pub(super) label_sets: Vec<Vec<i64>>,
@@ -70,7 +70,7 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// Reads the file once, front to back; a picture keeps its name, id and a number.
+    /// Reads the file once, front to back; an image keeps its name, id and a number.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let mut info = Self::default();
         let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
@@ -81,7 +81,7 @@ impl Info {
                 "images" => {
                     found[0] = true;
                     stream.records(&key, |batch| {
-                        parse(path, batch, |i, raw| info.add_picture(path, i, raw))
+                        parse(path, batch, |i, raw| info.add_image(path, i, raw))
                     })?;
                 }
                 "categories" => {
@@ -105,10 +105,10 @@ impl Info {
         Ok(info)
     }
 
-    fn add_picture(&mut self, path: &Path, index: usize, raw: RawPicture) -> Result<()> {
+    fn add_image(&mut self, path: &Path, index: usize, raw: RawImage) -> Result<()> {
         let name = below_root(&raw.file_name).map_err(|problem| {
             Error::invalid(path, format!("images[{index}].file_name"), problem)
-                .with_hint("write paths relative to the folder or archive of the pictures")
+                .with_hint("write paths relative to the folder or archive of the images")
         })?;
         self.names.push(&name);
         self.ids.push(raw.id.0);
@@ -157,8 +157,8 @@ impl Info {
         self.classes.iter().enumerate().filter_map(|(i, c)| Some((c.id?, i))).collect()
     }
 
-    /// The pictures that have any of the given detection classes, by category of this file.
-    pub(super) fn pictures(
+    /// The images that have any of the given detection classes, by category of this file.
+    pub(super) fn images(
         self,
         classes: &[Vec<crate::vocabulary::ClassIndex>],
     ) -> (Names, Vec<i64>, Groups) {

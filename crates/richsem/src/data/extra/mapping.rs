@@ -16,7 +16,7 @@ use crate::{
 
 /// How a classification set's classes are found in the detection vocabulary. A set's class is a
 /// folder, whose name is then all of the following, or a category of the `info` file. Several
-/// detection classes may share a wnid or synset: a picture then has all of them as labels.
+/// detection classes may share a wnid or synset: an image then has all of them as labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
 pub enum MappingConfig {

@@ -1,9 +1,9 @@
-//! Classification pictures as extra training data (arXiv 2310.12152, section 3.4): each has one
-//! coarse box, the whole picture, labelled with the picture's own label.
+//! Classification images as extra training data (arXiv 2310.12152, section 3.4): each has one
+//! coarse box, the whole image, labelled with the image's own label.
 //!
-//! A [`ClassificationSet`] knows the pictures and their classes in the detection vocabulary, an
-//! [`Order`] says which pictures a batch shows, an [`ExtraSource`] reads them and makes batches, of
-//! [`mosaic()`]s or of single pictures.
+//! A [`ClassificationSet`] knows the images and their classes in the detection vocabulary, an
+//! [`Order`] says which images a batch shows, an [`ExtraSource`] reads them and makes batches, of
+//! [`mosaic()`]s or of single images.
 
 mod groups;
 mod info;
@@ -32,15 +32,15 @@ pub use report::ExtraReport;
 pub use set::{ClassificationSet, Item};
 pub use source::{ExtraSource, FeedConfig};
 
-/// A set of classification pictures, and how it is learned from.
+/// A set of classification images, and how it is learned from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtraConfig {
     /// A folder of class folders (`n02690373/1.jpg`), or an uncompressed `.tar` of them. Relative
     /// to the file that says so.
     pub images: PathBuf,
-    /// A file that lists the pictures and their labels, as Detic's
-    /// `imagenet_lvis_image_info.json`; absent: a picture's label is its folder. Relative
+    /// A file that lists the images and their labels, as Detic's
+    /// `imagenet_lvis_image_info.json`; absent: an image's label is its folder. Relative
     /// likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<PathBuf>,
@@ -48,25 +48,25 @@ pub struct ExtraConfig {
     /// categories of `info` by synset, or by name where one side has no synsets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapping: Option<MappingConfig>,
-    /// What becomes one picture of a batch.
+    /// What becomes one image of a batch.
     #[serde(default)]
     pub form: FormConfig,
-    /// What is done to each picture, before it is pasted; absent: what is done to detection images
+    /// What is done to each image, before it is pasted; absent: what is done to detection images
     /// (`data.augment`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augment: Option<TransformConfig>,
-    /// Mosaics or single pictures a step and process; absent: as many as detection images
+    /// Mosaics or single images a step and process; absent: as many as detection images
     /// (`data.batch_size`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
-    /// Which way up its pictures are read. The boxes are whole pictures, so that only what is seen in them
+    /// Which way up its images are read. The boxes are whole images, so that only what is seen in them
     /// depends on it.
     #[serde(default)]
     pub orientation: Orientation,
     /// Share of its batches, against `data.weight`; 0: none, as if the set were not there.
     #[serde(default = "one")]
     pub weight: u32,
-    /// Which pictures come when.
+    /// Which images come when.
     #[serde(default)]
     pub order: OrderConfig,
     /// What the whole-image boxes teach.
@@ -78,18 +78,18 @@ fn one() -> u32 {
     1
 }
 
-/// What becomes one picture of a batch.
+/// What becomes one image of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FormConfig {
-    /// Four pictures on one canvas, see [`mosaic()`].
+    /// Four images on one canvas, see [`mosaic()`].
     Mosaic {
-        /// Side of the square that each picture is resized to fit, in pixels; the canvas is twice
+        /// Side of the square that each image is resized to fit, in pixels; the canvas is twice
         /// as wide and high.
         #[serde(default = "default_tile")]
         tile: u32,
     },
-    /// One picture, as a detection image.
+    /// One image, as a detection image.
     Single {},
 }
 
@@ -104,9 +104,9 @@ impl Default for FormConfig {
 }
 
 impl FormConfig {
-    /// Classification pictures in one picture of a batch.
+    /// Classification images in one image of a batch.
     #[must_use]
-    pub fn pictures(self) -> usize {
+    pub fn images(self) -> usize {
         match self {
             Self::Mosaic { .. } => 4,
             Self::Single {} => 1,
@@ -114,24 +114,24 @@ impl FormConfig {
     }
 }
 
-/// Which pictures come when, and with which of their labels.
+/// Which images come when, and with which of their labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderConfig {
-    /// Passes over the whole set, each in a new random order; no picture comes a second time before
-    /// every picture came once. All labels of a picture.
+    /// Passes over the whole set, each in a new random order; no image comes a second time before
+    /// every image came once. All labels of an image.
     #[default]
     Shuffled,
     /// What the official code does on several devices, for comparisons: one fixed permutation,
-    /// begun anew each epoch; a mosaic's other three pictures are drawn at random; the first label
-    /// of a picture alone.
+    /// begun anew each epoch; a mosaic's other three images are drawn at random; the first label
+    /// of an image alone.
     Official,
 }
 
 const LARGEST_TILE: u32 = 2048;
 
 impl ExtraConfig {
-    /// The defaults, for pictures there.
+    /// The defaults, for images there.
     #[must_use]
     pub fn new(images: impl Into<PathBuf>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Four pictures on one canvas (YOLOv4's mosaic, arXiv 2004.10934, section 3.3, in the form of
+//! Four images on one canvas (YOLOv4's mosaic, arXiv 2004.10934, section 3.3, in the form of
 //! YOLOX and the RichSem reference, `datasets/transforms.py`).
 
 use image::{Rgb, RgbImage, imageops};
@@ -11,26 +11,26 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
-/// What no picture covers.
+/// What no image covers.
 const BACKGROUND: Rgb<u8> = Rgb([114; 3]);
 
-/// Puts four pictures (top left, top right, bottom left, bottom right) onto a canvas of
+/// Puts four images (top left, top right, bottom left, bottom right) onto a canvas of
 /// (2 · `tile`)² pixels. Each is resized, aspect kept, so that its longer side is `tile`, and
 /// placed with its inner corner at a centre whose coordinates are drawn from 0.5 to 1.5 tiles; what
 /// reaches beyond the canvas is cut off.
 ///
-/// Boxes follow their picture and are clipped to the canvas. The centre is at least half a tile
+/// Boxes follow their image and are clipped to the canvas. The centre is at least half a tile
 /// from every border, so a whole-image box always keeps an inside: of its shorter side and half a
 /// tile the smaller, at least. There is no least size beyond that, as in the reference (its size
 /// filter is off, and the filter of outside boxes returns nothing). Other boxes, which lie wholly
 /// beyond the canvas, go with their labels.
 ///
 /// A class is present if any tile shows a box of it, and absent only if it is known to be absent
-/// from all four. The id is the first picture's; size and original size are the canvas's.
+/// from all four. The id is the first image's; size and original size are the canvas's.
 ///
 /// Deviation: sides are rounded down exactly, where the reference truncates a product of floats
 /// that can lie just below the whole number; and boxes are scaled with the pixels, so that a
-/// whole-image box is what can be seen of its picture, not up to a pixel more.
+/// whole-image box is what can be seen of its image, not up to a pixel more.
 #[must_use]
 pub fn mosaic(tiles: [Sample; 4], tile: u32, random: &mut Random) -> Sample {
     let mut centre = || (random.range(0.5, 1.5) * f64::from(tile)) as u32;

@@ -1,4 +1,4 @@
-//! Which classification pictures a batch shows.
+//! Which classification images a batch shows.
 
 use std::{
     collections::VecDeque,
@@ -17,45 +17,45 @@ use crate::{
 /// quickly.
 const KEPT: usize = 4;
 
-/// The pictures of every batch of a run, as indices into the set. They depend on these settings
+/// The images of every batch of a run, as indices into the set. They depend on these settings
 /// and the batch's position alone.
 ///
-/// Shuffled: pictures are numbered through the whole run. With t pictures a sample, B samples a
-/// batch, w devices and n pictures in the set, sample s of batch p on rank r takes the numbers from
+/// Shuffled: images are numbered through the whole run. With t images a sample, B samples a
+/// batch, w devices and n images in the set, sample s of batch p on rank r takes the numbers from
 /// ((p · w + r) · B + s) · t on; number k is entry k mod n of the permutation of pass k div n.
 #[derive(Debug)]
 pub struct Order {
     kind: OrderConfig,
     seed: u64,
-    /// Pictures in the set, n.
+    /// Images in the set, n.
     items: u32,
-    /// Pictures a sample, t.
-    pictures: usize,
+    /// Images a sample, t.
+    images: usize,
     share: Share,
     batches_per_epoch: u64,
     recent: Mutex<VecDeque<(u64, Arc<Vec<u32>>)>>,
 }
 
 impl Order {
-    /// `items` pictures, `pictures` of them a sample. [`OrderConfig::Official`] begins anew every
+    /// `items` images, `images` of them a sample. [`OrderConfig::Official`] begins anew every
     /// `batches_per_epoch` batches; the other does not look at that.
     ///
     /// # Errors
-    /// There are no pictures, or nothing in a batch or epoch.
+    /// There are no images, or nothing in a batch or epoch.
     pub fn new(
         kind: OrderConfig,
         seed: u64,
         items: usize,
-        pictures: usize,
+        images: usize,
         share: Share,
         batches_per_epoch: u64,
     ) -> Result<Self> {
         let wrong = |problem: String| Err(Error::Other(format!("extra data: {problem}")));
-        if items == 0 || pictures == 0 {
-            return wrong("there are no pictures to draw from".into());
+        if items == 0 || images == 0 {
+            return wrong("there are no images to draw from".into());
         }
         let Ok(items) = u32::try_from(items) else {
-            return wrong("more than 4,294,967,295 pictures".into());
+            return wrong("more than 4,294,967,295 images".into());
         };
         if share.batch_size == 0 || share.rank >= share.world {
             let Share { batch_size, rank, world, .. } = share;
@@ -64,7 +64,7 @@ impl Order {
         if kind == OrderConfig::Official && batches_per_epoch == 0 {
             return wrong("the official order needs epochs of at least one batch".into());
         }
-        Ok(Self { kind, seed, items, pictures, share, batches_per_epoch, recent: Mutex::default() })
+        Ok(Self { kind, seed, items, images, share, batches_per_epoch, recent: Mutex::default() })
     }
 
     fn permutation(&self, pass: u64) -> Arc<Vec<u32>> {
@@ -83,8 +83,8 @@ impl Order {
         order
     }
 
-    /// Picture number `k` of the run; of the official order's one permutation.
-    fn picture(&self, k: u64) -> u32 {
+    /// Image number `k` of the run; of the official order's one permutation.
+    fn image(&self, k: u64) -> u32 {
         let n = u64::from(self.items);
         let pass = match self.kind {
             OrderConfig::Shuffled => k / n,
@@ -100,26 +100,26 @@ impl Order {
         (position * world as u64 + rank as u64) * batch_size as u64
     }
 
-    /// The pictures of one sample, `slot` of batch `position`; what is not decided by the order
+    /// The images of one sample, `slot` of batch `position`; what is not decided by the order
     /// comes from `random`.
     #[must_use]
     pub fn sample(&self, position: u64, slot: usize, random: &mut Random) -> Vec<u32> {
-        let t = self.pictures as u64;
+        let t = self.images as u64;
         match self.kind {
             OrderConfig::Shuffled => {
                 let first = (self.start(position) + slot as u64) * t;
-                (first..first + t).map(|k| self.picture(k)).collect()
+                (first..first + t).map(|k| self.image(k)).collect()
             }
             OrderConfig::Official => {
-                let mut sample = vec![self.picture(self.official(position, slot))];
-                let others = 1..self.pictures;
+                let mut sample = vec![self.image(self.official(position, slot))];
+                let others = 1..self.images;
                 sample.extend(others.map(|_| random.below(self.items as usize) as u32));
                 sample
             }
         }
     }
 
-    /// Where in the one permutation a sample's first picture stands. Rank r of w has its entries
+    /// Where in the one permutation a sample's first image stands. Rank r of w has its entries
     /// r, r + w, ..; they are walked in whole batches, again from the start when an epoch begins or
     /// none is left.
     fn official(&self, position: u64, slot: usize) -> u64 {
@@ -131,16 +131,16 @@ impl Order {
         (within % own) * world + rank as u64
     }
 
-    /// What may stand in for broken pictures of batch `position`: those behind it, each once.
+    /// What may stand in for broken images of batch `position`: those behind it, each once.
     pub(super) fn spares(&self, position: u64) -> impl Iterator<Item = u32> {
         let from = match self.kind {
             OrderConfig::Shuffled => {
-                (self.start(position) + self.share.batch_size as u64) * self.pictures as u64
+                (self.start(position) + self.share.batch_size as u64) * self.images as u64
             }
             OrderConfig::Official => self.official(position, self.share.batch_size - 1) + 1,
         };
         let range: Range<u64> = from..from + u64::from(self.items);
-        range.map(|k| self.picture(k))
+        range.map(|k| self.image(k))
     }
 }
 

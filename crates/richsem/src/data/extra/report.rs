@@ -1,4 +1,4 @@
-//! What was found in a set of classification pictures, in numbers to compare with what one
+//! What was found in a set of classification images, in numbers to compare with what one
 //! believes one has.
 
 use std::fmt;
@@ -13,22 +13,22 @@ use crate::{
 /// Counts of one set. `Display` gives a few lines, the unremarkable left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExtraReport {
-    /// Pictures that are learned from.
-    pub pictures: usize,
+    /// Images that are learned from.
+    pub images: usize,
     /// Classes of the set, mapped or not.
     pub source_classes: usize,
-    /// Classes of the detection vocabulary that have pictures.
+    /// Classes of the detection vocabulary that have images.
     pub classes: usize,
     /// All classes of the detection vocabulary.
     pub vocabulary: usize,
-    /// Rare, common and frequent classes that have pictures.
+    /// Rare, common and frequent classes that have images.
     pub classes_by_frequency: [usize; 3],
-    /// Pictures of rare, common and frequent classes; one with labels of two groups counts in both.
-    pub pictures_by_frequency: [usize; 3],
-    /// Classes of the set that the detection vocabulary lacks, each with its number of pictures:
+    /// Images of rare, common and frequent classes; one with labels of two groups counts in both.
+    pub images_by_frequency: [usize; 3],
+    /// Classes of the set that the detection vocabulary lacks, each with its number of images:
     /// left out.
     pub unmapped: Vec<(String, usize)>,
-    /// Mapped classes without any picture.
+    /// Mapped classes without any image.
     pub empty: Vec<String>,
     /// Files in the class folders that are no images.
     pub passed_over: PassedOver,
@@ -43,20 +43,20 @@ fn group(frequency: Frequency) -> usize {
 }
 
 impl ExtraReport {
-    /// Fills in what follows from the pictures' labels.
+    /// Fills in what follows from the images' labels.
     pub(super) fn count(&mut self, groups: &Groups, vocabulary: &Vocabulary) {
         let mut seen = vec![false; vocabulary.len()];
-        for (labels, &pictures) in std::iter::zip(&groups.labels, &groups.pictures) {
+        for (labels, &images) in std::iter::zip(&groups.labels, &groups.images) {
             let mut groups = [false; 3];
-            for &class in labels.iter().filter(|_| pictures > 0) {
+            for &class in labels.iter().filter(|_| images > 0) {
                 seen[class.0 as usize] = true;
                 groups[group(vocabulary.category(class).frequency)] = true;
             }
-            for (count, shown) in self.pictures_by_frequency.iter_mut().zip(groups) {
-                *count += if shown { pictures } else { 0 };
+            for (count, shown) in self.images_by_frequency.iter_mut().zip(groups) {
+                *count += if shown { images } else { 0 };
             }
         }
-        self.pictures = groups.pictures.iter().sum();
+        self.images = groups.images.iter().sum();
         self.vocabulary = vocabulary.len();
         for class in (0..).map(ClassIndex).zip(seen).filter(|(_, s)| *s).map(|(c, _)| c) {
             self.classes += 1;
@@ -68,19 +68,19 @@ impl ExtraReport {
 impl fmt::Display for ExtraReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [rare, common, frequent] = self.classes_by_frequency;
-        let [of_rare, of_common, of_frequent] = self.pictures_by_frequency;
+        let [of_rare, of_common, of_frequent] = self.images_by_frequency;
         write!(
             f,
-            "{} classification pictures of {} of the {} classes: {of_rare} of {rare} rare, \
+            "{} classification images of {} of the {} classes: {of_rare} of {rare} rare, \
              {of_common} of {common} common, {of_frequent} of {frequent} frequent ones",
-            self.pictures, self.classes, self.vocabulary
+            self.images, self.classes, self.vocabulary
         )?;
         if !self.unmapped.is_empty() {
-            let pictures: usize = self.unmapped.iter().map(|(_, count)| count).sum();
+            let images: usize = self.unmapped.iter().map(|(_, count)| count).sum();
             write!(
                 f,
                 "\n  {} of the set's {} classes are not in the detection set, left out with their \
-                 {pictures} pictures: {}",
+                 {images} images: {}",
                 self.unmapped.len(),
                 self.source_classes,
                 first_few(self.unmapped.iter().map(|(name, count)| format!("{name} ({count})")))
@@ -88,7 +88,7 @@ impl fmt::Display for ExtraReport {
         }
         if !self.empty.is_empty() {
             let names = first_few(self.empty.iter().cloned());
-            write!(f, "\n  {} classes without pictures: {names}", self.empty.len())?;
+            write!(f, "\n  {} classes without images: {names}", self.empty.len())?;
         }
         if !self.passed_over.is_empty() {
             write!(f, "\n  passed over as no images: {}", self.passed_over)?;

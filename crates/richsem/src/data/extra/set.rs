@@ -1,4 +1,4 @@
-//! The pictures of a classification set that have a class of the detection vocabulary.
+//! The images of a classification set that have a class of the detection vocabulary.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     vocabulary::{ClassIndex, Vocabulary},
 };
 
-/// One classification picture.
+/// One classification image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item<'a> {
     /// Its file in the set's store.
@@ -28,7 +28,7 @@ pub struct Item<'a> {
     pub id: i64,
 }
 
-/// Classification pictures and their labels, in the detection vocabulary. In folders, sorted by
+/// Classification images and their labels, in the detection vocabulary. In folders, sorted by
 /// class folder and then by name; with an `info` file, in that file's order.
 #[derive(Debug)]
 pub struct ClassificationSet {
@@ -40,12 +40,12 @@ pub struct ClassificationSet {
 }
 
 impl ClassificationSet {
-    /// Lists the pictures (none is read) and maps their classes. Classes that the vocabulary lacks
+    /// Lists the images (none is read) and maps their classes. Classes that the vocabulary lacks
     /// are left out, see [`Self::report`].
     ///
     /// # Errors
     /// A file or folder cannot be read or is not what it should be, no class is mapped, or no
-    /// picture is left.
+    /// image is left.
     pub fn open(config: &ExtraConfig, vocabulary: &Vocabulary) -> Result<Self> {
         let mapping = config.mapping.as_ref();
         let mut paths = vec![("images", &config.images)];
@@ -65,8 +65,8 @@ impl ClassificationSet {
             None => Self::in_folders(mapping, store, &config.images, vocabulary)?,
         };
         if set.is_empty() {
-            let problem = format!("no picture is left: {}", set.report);
-            return Err(Error::invalid(&config.images, "pictures", problem).with_hint(format!(
+            let problem = format!("no image is left: {}", set.report);
+            return Err(Error::invalid(&config.images, "images", problem).with_hint(format!(
                 "expected images (.{}) below the class folders",
                 EXTENSIONS.join(", .")
             )));
@@ -124,23 +124,23 @@ impl ClassificationSet {
         if classes.iter().all(Vec::is_empty) {
             return Err(mapper.nothing_found(file, &info.classes, vocabulary));
         }
-        let mut pictures = vec![0; classes.len()];
+        let mut counts = vec![0; classes.len()];
         let numbers = info.class_numbers();
         for &set in &info.sets {
             for id in &info.label_sets[set as usize] {
-                pictures[numbers[id]] += 1;
+                counts[numbers[id]] += 1;
             }
         }
         let mut report = ExtraReport { source_classes: classes.len(), ..Default::default() };
-        for ((source, &count), mapped) in info.classes.iter().zip(&pictures).zip(&classes) {
-            // Detic's file lists all of LVIS's classes, pictured or not.
+        for ((source, &count), mapped) in info.classes.iter().zip(&counts).zip(&classes) {
+            // Detic's file lists all of LVIS's classes, also those that no image shows.
             match (mapped.is_empty(), count) {
                 (true, _) => report.unmapped.push((source.name.clone(), count)),
                 (false, 0) => report.empty.push(source.name.clone()),
                 (false, _) => {}
             }
         }
-        let (names, ids, groups) = info.pictures(&classes);
+        let (names, ids, groups) = info.images(&classes);
         report.count(&groups, vocabulary);
         let set = Self { store, names, groups, ids: Some(ids), report };
         // One is enough to see that the wrong folder was given; the rest shows in training.
@@ -154,19 +154,19 @@ impl ClassificationSet {
         Ok(set)
     }
 
-    /// Number of pictures, n.
+    /// Number of images, n.
     #[must_use]
     pub fn len(&self) -> usize {
         self.groups.of.len()
     }
 
-    /// True without any picture.
+    /// True without any image.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.groups.of.is_empty()
     }
 
-    /// The picture at an index below [`Self::len`].
+    /// The image at an index below [`Self::len`].
     ///
     /// # Panics
     /// If the index is not of this set.
@@ -180,7 +180,7 @@ impl ClassificationSet {
         }
     }
 
-    /// Where the pictures are.
+    /// Where the images are.
     #[must_use]
     pub fn store(&self) -> &ImageStore {
         &self.store
@@ -209,14 +209,14 @@ fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>
         };
         let below = format!("{root}{only}/");
         let files = store.files(&below)?;
-        // A class's own pictures, rather than the folder of all classes.
+        // A class's own images, rather than the folder of all classes.
         if files.is_empty() || files.iter().any(|name| !name.contains('/') && is_image(name)) {
             return Ok((root, folders));
         }
         root = below;
     }
     let files = store.files("")?;
-    let mut hint = "expected a folder a class, named after it, with the pictures in it, as \
+    let mut hint = "expected a folder a class, named after it, with the images in it, as \
                     n02690373/1.jpg"
         .to_owned();
     if let Some(example) = files.first() {

@@ -1,4 +1,4 @@
-//! Batches of classification pictures.
+//! Batches of classification images.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ use crate::{
 pub struct FeedConfig {
     /// Of the run.
     pub seed: u64,
-    /// Pictures (mosaics) a batch, and which part of them is this device's. `last` does not
+    /// Images (mosaics) a batch, and which part of them is this device's. `last` does not
     /// matter: the row of batches has no end.
     pub share: Share,
-    /// What is done to each picture where the set's section does not say.
+    /// What is done to each image where the set's section does not say.
     pub augment: TransformConfig,
     /// Height and width of a batch are rounded up to a multiple of this, in pixels.
     pub pad_multiple: u32,
@@ -41,7 +41,7 @@ pub struct FeedConfig {
 /// All extra batches of a run on one device. Positions count this source's batches from the start
 /// of the run; what a batch holds depends on the set, the settings and the position alone.
 ///
-/// A picture with several labels has a box for each, all of them the whole picture. Of the other
+/// An image with several labels has a box for each, all of them the whole image. Of the other
 /// classes nothing is known.
 #[derive(Debug)]
 pub struct ExtraSource {
@@ -72,7 +72,7 @@ impl ExtraSource {
             config.order,
             feed.seed,
             set.len(),
-            config.form.pictures(),
+            config.form.images(),
             feed.share,
             feed.batches_per_epoch,
         )?;
@@ -88,13 +88,13 @@ impl ExtraSource {
         })
     }
 
-    /// Classification pictures a batch on one device.
+    /// Classification images a batch on one device.
     #[must_use]
-    pub fn pictures_per_batch(&self) -> usize {
-        self.feed.share.batch_size * self.form.pictures()
+    pub fn images_per_batch(&self) -> usize {
+        self.feed.share.batch_size * self.form.images()
     }
 
-    /// One picture, read and augmented, or the first readable one of `spares`.
+    /// One image, read and augmented, or the first readable one of `spares`.
     fn sample(
         &self,
         index: u32,
@@ -106,7 +106,7 @@ impl ExtraSource {
         let found = self.broken.first_readable(
             candidates.map(|index| Ok((index as usize, self.set.item(index as usize)))),
             |(_, item)| &item.name,
-            |(_, item)| self.set.store().picture(&item.name),
+            |(_, item)| self.set.store().image(&item.name),
             skipped,
         )?;
         let Some(((index, item), image)) = found else {
@@ -154,14 +154,14 @@ impl BatchSource for ExtraSource {
         for slot in 0..batch_size {
             let key = (rank * batch_size + slot) as u64;
             let mut random = Random::new(self.feed.seed, Stream::ExtraTransform, position, key);
-            let pictures = self.order.sample(position, slot, &mut random);
-            let mut tiles = Vec::with_capacity(pictures.len());
-            for index in pictures {
+            let images = self.order.sample(position, slot, &mut random);
+            let mut tiles = Vec::with_capacity(images.len());
+            for index in images {
                 tiles.push(self.sample(index, &mut spares, &mut random, &mut skipped)?);
             }
             let sample = match self.form {
                 FormConfig::Mosaic { tile } => {
-                    let tiles = tiles.try_into().expect("FormConfig::pictures says four");
+                    let tiles = tiles.try_into().expect("FormConfig::images says four");
                     mosaic(tiles, tile, &mut random)
                 }
                 FormConfig::Single {} => tiles.remove(0),

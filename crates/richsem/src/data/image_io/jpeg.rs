@@ -238,7 +238,7 @@ fn jpeg_decoder(bytes: &[u8], colours: Colours, name: &Path) -> Result<Vec<u8>> 
     })
 }
 
-/// Whether the picture's end marker is there (what follows it does not matter), and whether there is what
+/// Whether the image's end marker is there (what follows it does not matter), and whether there is what
 /// the decoders do not look at: restart markers out of order, after which all lies elsewhere.
 fn check_scans(bytes: &[u8], restarts: bool, name: &Path) -> Result<()> {
     const EOI: u8 = 0xD9;

@@ -6,12 +6,12 @@
 //!   read as Adobe writes them (inverted).
 //! - An image is turned as its EXIF orientation says, as viewers show it, unless [`Orientation::Stored`]
 //!   is asked for.
-//! - A file that ends early is an error, as in Pillow, not a half-grey picture.
+//! - A file that ends early is an error, as in Pillow, not a half-grey image.
 //!
 //! Deviations: an orientation that stands in XMP, in ImageMagick's raw profiles or behind a PNG's pixels is not
 //! seen; one that EXIF has as a BYTE is. A JPEG whose data hold an impossible code, or whose restart
 //! markers are out of order, is an error, where Pillow goes on with whatever comes out. 16-bit grey gives the
-//! high byte, as 16-bit colour does; Pillow clips it at 255, which turns most such pictures white. A
+//! high byte, as 16-bit colour does; Pillow clips it at 255, which turns most such images white. A
 //! progressive JPEG without its last scans is not smoothed. Of a GIF whose first frame is smaller than its
 //! canvas the rest is black.
 
@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Most pixels a picture may have: where Pillow, too, refuses it as a decompression bomb.
+/// Most pixels an image may have: where Pillow, too, refuses it as a decompression bomb.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
 /// Which way up an image is read. Boxes are in that frame.
@@ -214,7 +214,7 @@ impl Format {
     }
 
     fn truncated(self, name: &Path) -> Error {
-        let problem = "the file ends before the picture does (truncated)";
+        let problem = "the file ends before the image does (truncated)";
         Error::invalid(name, self.to_string(), problem).with_hint("copy or download the file again")
     }
 
@@ -231,7 +231,7 @@ impl Format {
             }
             ImageError::Limits(_) => {
                 Error::invalid(name, self.to_string(), format!("too large: {error}"))
-                    .with_hint("scale the picture and its boxes down, or leave it out")
+                    .with_hint("scale the image and its boxes down, or leave it out")
             }
             other => Error::invalid(name, self.to_string(), format!("corrupt: {other}"))
                 .with_hint("copy or download the file again"),
@@ -248,7 +248,7 @@ fn check_pixels(width: u32, height: u32, name: &Path) -> Result<()> {
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         let problem = format!("{width} x {height} is more than {MAX_PIXELS} pixels");
         return Err(Error::invalid(name, "image", problem)
-            .with_hint("scale the picture and its boxes down, or leave it out"));
+            .with_hint("scale the image and its boxes down, or leave it out"));
     }
     Ok(())
 }
@@ -277,9 +277,9 @@ fn other_header<'a, R: BufRead + Seek + 'a>(
 fn decode_other(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<(RgbImage, Turn)> {
     let (decoder, turn) = other_header(Cursor::new(bytes), format, name)?;
     let error = |e| Format::Other(format).error(&e, name);
-    let picture = DynamicImage::from_decoder(decoder).map_err(error)?;
-    let (width, height) = (picture.width(), picture.height());
-    let pixels = match picture {
+    let image = DynamicImage::from_decoder(decoder).map_err(error)?;
+    let (width, height) = (image.width(), image.height());
+    let pixels = match image {
         DynamicImage::ImageRgb8(rgb) => return Ok((rgb, turn)),
         DynamicImage::ImageLuma8(p) => to_rgb::<1, _>(&p, |v| v),
         DynamicImage::ImageLumaA8(p) => to_rgb::<2, _>(&p, |v| v),

@@ -280,28 +280,28 @@ fn an_orientation_that_is_a_long_turns_the_image() {
 /// Pixels of the formats that lose nothing; animations give their first frame.
 #[test]
 fn other_formats_are_read() {
-    let picture = image::RgbImage::from_fn(21, 13, |x, y| {
+    let image = image::RgbImage::from_fn(21, 13, |x, y| {
         image::Rgb([(x / 7 * 80) as u8, (y / 5 * 80) as u8, 40])
     });
     for format in [ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Gif] {
         let mut bytes = Cursor::new(Vec::new());
-        DynamicImage::ImageRgb8(picture.clone()).write_to(&mut bytes, format).unwrap();
+        DynamicImage::ImageRgb8(image.clone()).write_to(&mut bytes, format).unwrap();
         let mut bytes = bytes.into_inner();
-        let name = Path::new("a.picture");
+        let name = Path::new("a.image");
         let got = decode_bytes(&bytes, name, Orientation::Exif).unwrap().image;
-        assert_eq!(got, picture, "{format:?}");
+        assert_eq!(got, image, "{format:?}");
         bytes.truncate(bytes.len() / 2);
         let text = decode_bytes(&bytes, name, Orientation::Exif).unwrap_err().to_string();
-        assert!(text.contains("a.picture: ") && text.contains("hint: "), "{format:?}: {text}");
+        assert!(text.contains("a.image: ") && text.contains("hint: "), "{format:?}: {text}");
     }
     let mut bytes = Vec::new();
     let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);
-    for frame in [picture.clone(), image::RgbImage::new(21, 13)] {
+    for frame in [image.clone(), image::RgbImage::new(21, 13)] {
         let frame = DynamicImage::ImageRgb8(frame).into_rgba8();
         encoder.encode_frame(image::Frame::new(frame)).unwrap();
     }
     drop(encoder);
-    assert_eq!(decode_bytes(&bytes, Path::new("a.gif"), Orientation::Exif).unwrap().image, picture);
+    assert_eq!(decode_bytes(&bytes, Path::new("a.gif"), Orientation::Exif).unwrap().image, image);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn size_reads_the_header_alone() {
 #[test]
 fn the_extension_does_not_matter() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("picture.jpg");
+    let path = folder.path().join("image.jpg");
     fs_err::write(&path, fixture("rgb.png")).unwrap();
     assert_eq!(decode(&path, Orientation::Exif).unwrap().image.dimensions(), (37, 29));
 }
@@ -374,7 +374,7 @@ fn truncated_png_is_an_error() {
 }
 
 #[test]
-fn what_is_not_a_picture_is_named() {
+fn what_is_not_a_image_is_named() {
     let cases: [(&[u8], &str); 9] = [
         (b"", "an empty file"),
         (b"<!DOCTYPE html>", "HTML"),
@@ -429,7 +429,7 @@ fn damaged_files_never_panic() {
                 let at = random.below(bytes.len());
                 bytes[at] = random.bits() as u8;
             }
-            // Whether it is still a picture is not the question here.
+            // Whether it is still an image is not the question here.
             let _ = decode_bytes(&bytes, Path::new(name), Orientation::Exif);
         }
     }

@@ -1,4 +1,4 @@
-//! Where pictures lie: in a folder, or in one `.tar` read in place.
+//! Where images lie: in a folder, or in one `.tar` read in place.
 
 mod tar;
 #[cfg(test)]
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Pictures by name. Reading is safe from any number of threads at once.
+/// Images by name. Reading is safe from any number of threads at once.
 #[derive(Debug)]
 pub struct ImageStore {
     place: Place,
@@ -93,7 +93,7 @@ impl ImageStore {
     }
 
     /// Where none of these files is there: which one was looked for first, in words. That is
-    /// another mistake than some broken pictures: the wrong folder or archive.
+    /// another mistake than some broken images: the wrong folder or archive.
     pub fn holds_none_of<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
         let first = names.next()?;
         if self.contains(first) || names.any(|name| self.contains(name)) {
@@ -107,10 +107,10 @@ impl ImageStore {
             }
         };
         let example = example.map(|e| format!("; its names look like `{e}`")).unwrap_or_default();
-        Some(format!("{what} holds none of the annotated pictures, as `{first}`{example}"))
+        Some(format!("{what} holds none of the annotated images, as `{first}`{example}"))
     }
 
-    /// The contents of one picture's file.
+    /// The contents of one image's file.
     ///
     /// # Errors
     /// There is no such file, or it cannot be read.
@@ -133,20 +133,20 @@ impl ImageStore {
         }
     }
 
-    /// Reads and decodes one picture.
+    /// Reads and decodes one image.
     ///
     /// # Errors
     /// As [`Self::read`] and [`image_io::decode_bytes`].
-    pub fn picture(&self, name: &str) -> Result<RgbImage> {
+    pub fn image(&self, name: &str) -> Result<RgbImage> {
         Ok(self.decode(name)?.image)
     }
 
-    /// As [`Self::picture`], with its EXIF orientation.
+    /// As [`Self::image`], with its EXIF orientation.
     pub(crate) fn decode(&self, name: &str) -> Result<Decoded> {
         image_io::decode_bytes(&self.read(name)?, &self.display_path(name), self.orientation)
     }
 
-    /// Which way up pictures are read.
+    /// Which way up images are read.
     #[must_use]
     pub fn orientation(&self) -> Orientation {
         self.orientation
@@ -242,7 +242,7 @@ impl ImageStore {
         Ok(listed)
     }
 
-    /// How messages name a picture: its path, or archive and member.
+    /// How messages name an image: its path, or archive and member.
     #[must_use]
     pub fn display_path(&self, name: &str) -> PathBuf {
         match &self.place {

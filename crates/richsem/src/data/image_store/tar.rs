@@ -70,7 +70,7 @@ pub(super) fn index(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
         let text = e.to_string();
         let text = text.lines().next().unwrap_or_default();
         Error::invalid(path, WHAT, format!("unreadable or truncated: {text}")).with_hint(
-            "expected a folder of pictures or an uncompressed .tar; check it with `tar tf FILE`",
+            "expected a folder of images or an uncompressed .tar; check it with `tar tf FILE`",
         )
     };
     let mut archive = ::tar::Archive::new(std::io::BufReader::new(file));

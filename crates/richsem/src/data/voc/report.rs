@@ -47,33 +47,33 @@ pub struct ConversionReport {
     pub difficult: usize,
     /// Objects dropped because their box has no inside. Their annotations.
     pub degenerate: Named,
-    /// Other objects, not difficult, whose box lies partly beyond the picture: written as they are, and
+    /// Other objects, not difficult, whose box lies partly beyond the image: written as they are, and
     /// clipped for training. Their annotations.
     pub beyond: Named,
     /// Such whose box lies wholly beyond it: written as they are, and dropped from training.
     pub outside: Named,
     /// Objects whose box begins at pixel 0, which VOC does not have: it counts from 1.
     pub from_zero: usize,
-    /// Pictures whose size was read from the picture because the XML has none.
-    pub sizes_from_pictures: usize,
-    /// Annotations whose width and height are the picture's height and width, and whose boxes lie in
-    /// the picture: its own size is taken.
+    /// Images whose size was read from the image because the XML has none.
+    pub sizes_from_images: usize,
+    /// Annotations whose width and height are the image's height and width, and whose boxes lie in
+    /// the image: its own size is taken.
     pub swapped_sizes: Named,
     /// The same where the boxes would lie in the XML's size, too: its own size is taken.
     pub unclear_sizes: Named,
-    /// Annotations that have the size of a picture's pixels as they are stored, before its EXIF
+    /// Annotations that have the size of an image's pixels as they are stored, before its EXIF
     /// orientation turns them: so is the frame of their boxes.
     pub stored_frames: Named,
-    /// Annotations of any other size than their picture's, which was changed since: the size is
-    /// kept, and so the picture will be refused by name.
+    /// Annotations of any other size than their image's, which was changed since: the size is
+    /// kept, and so the image will be refused by name.
     pub other_sizes: Named,
-    /// Pictures whose headers cannot be read: the XML's size is taken.
-    pub unread_pictures: Named,
-    /// Annotated pictures that no image set lists: not written.
+    /// Images whose headers cannot be read: the XML's size is taken.
+    pub unread_images: Named,
+    /// Annotated images that no image set lists: not written.
     pub unlisted: usize,
-    /// Lines of image sets that name a picture for the second time: it is written once.
+    /// Lines of image sets that name an image for the second time: it is written once.
     pub listed_twice: Named,
-    /// Files that are no annotation, picture or image set; lists of a class, as VOC's devkit has them
+    /// Files that are no annotation, image or image set; lists of a class, as VOC's devkit has them
     /// (`aeroplane_train.txt`), among them.
     pub passed_over: PassedOver,
     /// Image sets that list nothing: no file written.
@@ -87,11 +87,11 @@ pub struct SplitReport {
     pub name: String,
     /// The JSON file.
     pub path: PathBuf,
-    /// Pictures in it.
+    /// Images in it.
     pub images: usize,
     /// Boxes in it, difficult ones included.
     pub boxes: usize,
-    /// Of these, the ones to learn from: not difficult, and with an inside in their picture.
+    /// Of these, the ones to learn from: not difficult, and with an inside in their image.
     pub learnable: usize,
 }
 
@@ -108,16 +108,16 @@ impl fmt::Display for ConversionReport {
         for (count, what, names) in [
             plain(self.difficult, "difficult objects, kept as crowd regions (not trained on)"),
             named(&self.degenerate, "boxes without an inside, dropped"),
-            named(&self.beyond, "boxes partly beyond their picture, clipped for training"),
-            named(&self.outside, "boxes wholly beyond their picture, dropped from training"),
-            plain(self.sizes_from_pictures, "sizes missing from the XML, read from the pictures"),
+            named(&self.beyond, "boxes partly beyond their image, clipped for training"),
+            named(&self.outside, "boxes wholly beyond their image, dropped from training"),
+            plain(self.sizes_from_images, "sizes missing from the XML, read from the images"),
             named(
                 &self.swapped_sizes,
-                "sizes with width and height exchanged in the XML, the pictures' taken",
+                "sizes with width and height exchanged in the XML, the images' taken",
             ),
-            named(&self.unread_pictures, "pictures that cannot be read, the XML's size taken"),
-            plain(self.unlisted, "annotated pictures in no image set, left out"),
-            named(&self.listed_twice, "pictures listed again in their image set, written once"),
+            named(&self.unread_images, "images that cannot be read, the XML's size taken"),
+            plain(self.unlisted, "annotated images in no image set, left out"),
+            named(&self.listed_twice, "images listed again in their image set, written once"),
         ] {
             if count > 0 {
                 write!(f, "\n  {count} {what}{names}")?;
@@ -140,13 +140,13 @@ impl ConversionReport {
         for split in self.splits.iter().filter(|split| split.learnable == 0) {
             let why = match split.boxes {
                 0 => "no boxes",
-                _ => "only boxes that are difficult or wholly beyond their pictures",
+                _ => "only boxes that are difficult or wholly beyond their images",
             };
             warnings.push(format!("{} has {why}: it cannot be trained on", split.name));
         }
         if self.stored_frames.count > 0 {
             warnings.push(format!(
-                "{} sizes are those before the picture's EXIF orientation turns it: the boxes were drawn \
+                "{} sizes are those before the image's EXIF orientation turns it: the boxes were drawn \
                  on the pixels as stored; set data.train.orientation and data.val.orientation to \
                  \"stored\", and pass --orientation stored to eval and predict{}",
                 self.stored_frames.count,
@@ -155,8 +155,8 @@ impl ConversionReport {
         }
         if self.unclear_sizes.count > 0 {
             warnings.push(format!(
-                "{} sizes have width and height exchanged in the XML, and the boxes fit both ways; the pictures' \
-                 are taken. If these pictures were turned after they were annotated, their boxes are elsewhere: \
+                "{} sizes have width and height exchanged in the XML, and the boxes fit both ways; the images' \
+                 are taken. If these images were turned after they were annotated, their boxes are elsewhere: \
                  look at some (`richsem report`, or a viewer){}",
                 self.unclear_sizes.count,
                 self.unclear_sizes.shown()
@@ -164,8 +164,8 @@ impl ConversionReport {
         }
         if self.other_sizes.count > 0 {
             warnings.push(format!(
-                "{} sizes are not their picture's, which was resized, turned or replaced after it was \
-                 annotated: training and evaluation will refuse these pictures{}",
+                "{} sizes are not their image's, which was resized, turned or replaced after it was \
+                 annotated: training and evaluation will refuse these images{}",
                 self.other_sizes.count,
                 self.other_sizes.shown()
             ));

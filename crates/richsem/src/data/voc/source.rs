@@ -16,16 +16,16 @@ use crate::{
 /// No XML file or list is longer than this.
 const LONGEST_TEXT: u64 = 64 << 20;
 
-/// A set's texts, and where its pictures are.
+/// A set's texts, and where its images are.
 #[derive(Default)]
 pub(super) struct Collected {
-    /// By path below `Annotations` without extension, which is the picture's id in VOC.
+    /// By path below `Annotations` without extension, which is the image's id in VOC.
     pub(super) annotations: BTreeMap<String, Annotated>,
     /// Paths below `JPEGImages`, by these without extension.
-    pub(super) pictures: BTreeMap<String, String>,
+    pub(super) images: BTreeMap<String, String>,
     /// The text of each image set, by its name.
     pub(super) splits: BTreeMap<String, String>,
-    /// The folder of the pictures.
+    /// The folder of the images.
     pub(super) image_root: PathBuf,
     /// What was taken for none of these.
     pub(super) passed_over: PassedOver,
@@ -34,7 +34,7 @@ pub(super) struct Collected {
 /// What a file of a set is.
 enum Kind {
     Annotation { stem: String },
-    Picture { stem: String, name: String },
+    Image { stem: String, name: String },
     Split(String),
     Other,
 }
@@ -59,7 +59,7 @@ fn kind_of(path: &Path) -> Option<(PathBuf, Kind)> {
     };
     let kind = match (parts[at], extension.as_str()) {
         ("Annotations", "xml") => Kind::Annotation { stem },
-        ("JPEGImages", _) if is_image(&name) => Kind::Picture { stem, name },
+        ("JPEGImages", _) if is_image(&name) => Kind::Image { stem, name },
         // Main is the detection task's; other folders hold those of other tasks.
         ("ImageSets", "txt") if !stem.contains('/') => Kind::Split(stem),
         ("ImageSets", "txt") => match stem.strip_prefix("Main/") {
@@ -96,10 +96,10 @@ impl Collected {
                     );
                 }
             }
-            Kind::Picture { stem, name } => {
-                if let Some(other) = self.pictures.insert(stem, name) {
+            Kind::Image { stem, name } => {
+                if let Some(other) = self.images.insert(stem, name) {
                     let hint = format!("`{other}` and this one: which do the boxes belong to?");
-                    return twice("picture", &hint);
+                    return twice("image", &hint);
                 }
             }
             Kind::Other => self.passed_over.add(&file.to_string_lossy()),
@@ -108,13 +108,13 @@ impl Collected {
     }
 }
 
-/// Two sets at once have no common meaning: their pictures share names.
+/// Two sets at once have no common meaning: their images share names.
 fn two_sets(input: &Path, first: &Path, second: &Path) -> Error {
     let problem = format!("two sets in one: `{}` and `{}`", first.display(), second.display());
     Error::invalid(input, "Annotations", problem).with_hint("convert them one at a time")
 }
 
-/// Reads a folder. The pictures stay where they are.
+/// Reads a folder. The images stay where they are.
 pub(super) fn from_folder(input: &Path, stop: &AtomicBool) -> Result<Collected> {
     let roots = roots_below(input, 3)?;
     let root = match roots.as_slice() {
@@ -162,7 +162,7 @@ fn take_folder(
         let Some((_, kind)) = kind_of(&below) else { continue };
         let text = match kind {
             Kind::Annotation { .. } | Kind::Split(_) => text_of(&path, fs_err::File::open(&path)?)?,
-            Kind::Picture { .. } | Kind::Other => Vec::new(),
+            Kind::Image { .. } | Kind::Other => Vec::new(),
         };
         collected.take_text(kind, &path, text)?;
     }
@@ -198,12 +198,12 @@ fn text_of(file: &Path, reader: impl Read) -> Result<Vec<u8>> {
     reader.take(LONGEST_TEXT + 1).read_to_end(&mut text)?;
     if text.len() as u64 > LONGEST_TEXT {
         return Err(Error::invalid(file, "XML", "longer than 64 MiB")
-            .with_hint("this is no annotation of one picture"));
+            .with_hint("this is no annotation of one image"));
     }
     Ok(text)
 }
 
-/// Reads an archive front to back once, writing its pictures to `images`.
+/// Reads an archive front to back once, writing its images to `images`.
 pub(super) fn from_tar(input: &Path, images: &Path, stop: &AtomicBool) -> Result<Collected> {
     let broken = |e: &dyn std::fmt::Display| {
         Error::invalid(input, "archive", format!("not a readable .tar: {e}")).with_hint(
@@ -250,12 +250,12 @@ pub(super) fn from_tar(input: &Path, images: &Path, stop: &AtomicBool) -> Result
         }
         let (shown, size) = (input.join(&path), entry.size());
         let cut_short = || broken(&format!("`{}` is cut short", path.display()));
-        if let Kind::Picture { name, .. } = &kind {
+        if let Kind::Image { name, .. } = &kind {
             // No part of `name` begins with a dot, so nothing can be written outside `images`.
             let target = images.join(name);
             fs_err::create_dir_all(target.parent().unwrap_or(images))?;
-            let mut picture = fs_err::File::create(target)?;
-            if io::copy(&mut entry, &mut picture)? < size {
+            let mut image = fs_err::File::create(target)?;
+            if io::copy(&mut entry, &mut image)? < size {
                 return Err(cut_short());
             }
             collected.take_text(kind, &shown, Vec::new())?;

@@ -63,7 +63,7 @@ fn bccd_is_converted_from_its_archive_as_hotcoco_does_from_a_folder() {
     both.extend(ours(&report, "test"));
     assert_eq!(sorted(both), theirs(&folder.path().join("BCCD")));
 
-    // Extracted pictures are the archive's, and the sizes are theirs.
+    // Extracted images are the archive's, and the sizes are theirs.
     let dataset = Dataset::open(&report.splits[3].path).unwrap();
     for image in dataset.images() {
         let bytes = std::fs::read(report.image_root.join(&image.file_name)).unwrap();
@@ -107,7 +107,7 @@ fn voc_2012_without_image_sets_is_one_set() {
 const OBJECT: &str = "<object><name>dog</name><difficult>0</difficult><bndbox><xmin>2</xmin>\
                       <ymin>3</ymin><xmax>5</xmax><ymax>7</ymax></bndbox></object>";
 
-/// A set of pictures `a`, `b`, `c` of 8×9 pixels, each with these objects; `b` is in no image set.
+/// A set of images `a`, `b`, `c` of 8×9 pixels, each with these objects; `b` is in no image set.
 fn small_set(objects: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let set = folder.path().join("VOC/deeper");
@@ -159,7 +159,7 @@ fn pixels_counted_from_one_become_corners_from_zero() {
         (report.listed_twice.count, &report.listed_twice.names[..]),
         (1, &["train line 3".to_owned()][..])
     );
-    assert!(report.to_string().contains("1 annotated pictures in no image set"));
+    assert!(report.to_string().contains("1 annotated images in no image set"));
     assert_eq!(report.passed_over.to_string(), "1 lists of a class (dog_train.txt)");
 }
 
@@ -192,9 +192,9 @@ fn every_image_set_has_a_file_of_its_own_name() {
     assert!(text.contains("there is another of this name"), "{text}");
 }
 
-/// Flags do not make a list one of a class: its pictures are then those of a set.
+/// Flags do not make a list one of a class: its images are then those of a set.
 #[test]
-fn a_list_with_flags_and_pictures_of_its_own_is_an_image_set() {
+fn a_list_with_flags_and_images_of_its_own_is_an_image_set() {
     let set = small_set(OBJECT);
     let lists = set.path().join("VOC/deeper/ImageSets/Main");
     std::fs::write(lists.join("mini_val.txt"), "b 1\n").unwrap();
@@ -205,7 +205,7 @@ fn a_list_with_flags_and_pictures_of_its_own_is_an_image_set() {
 }
 
 #[test]
-fn a_picture_is_that_of_one_annotation() {
+fn an_image_is_that_of_one_annotation() {
     let set = small_set(OBJECT);
     let root = set.path().join("VOC/deeper");
     for folder in ["Annotations/x", "Annotations/y", "JPEGImages/x"] {
@@ -219,10 +219,10 @@ fn a_picture_is_that_of_one_annotation() {
     std::fs::write(root.join("ImageSets/Main/train.txt"), "x/a\ny/a\n").unwrap();
     std::fs::remove_file(root.join("ImageSets/Main/dog_train.txt")).unwrap();
     let text = converted(&set).unwrap_err().to_string();
-    assert!(text.contains("y/a.xml: JPEGImages/a.png is the picture of `x/a`, too"), "{text}");
+    assert!(text.contains("y/a.xml: JPEGImages/a.png is the image of `x/a`, too"), "{text}");
     std::fs::rename(root.join("JPEGImages/a.png"), root.join("JPEGImages/x/a.png")).unwrap();
     let text = converted(&set).unwrap_err().to_string();
-    assert!(text.contains("y/a.xml: its picture is missing"), "{text}");
+    assert!(text.contains("y/a.xml: its image is missing"), "{text}");
 }
 
 #[test]
@@ -270,10 +270,10 @@ fn folders_within_the_folders_are_gone_through() {
     std::fs::create_dir(root.join("JPEGImages/w")).unwrap();
     std::fs::copy(root.join("JPEGImages/x/a.png"), root.join("JPEGImages/w/a.png")).unwrap();
     let text = converted(&set).unwrap_err().to_string();
-    assert!(text.contains("a.xml: its picture may be JPEGImages/w/a or JPEGImages/x/a"), "{text}");
+    assert!(text.contains("a.xml: its image may be JPEGImages/w/a or JPEGImages/x/a"), "{text}");
     std::fs::copy(root.join("JPEGImages/x/a.png"), root.join("JPEGImages/x/a.jpg")).unwrap();
     let text = converted(&set).unwrap_err().to_string();
-    assert!(text.contains("picture: there is another of this name"), "{text}");
+    assert!(text.contains("image: there is another of this name"), "{text}");
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn difficult_objects_become_crowds_and_empty_boxes_are_dropped() {
     );
     let set = small_set(&[difficult, backwards, one_pixel, part].concat());
     let (report, _output) = converted(&set).unwrap();
-    assert_eq!((report.difficult, report.degenerate.count), (2, 2), "in each of two pictures");
+    assert_eq!((report.difficult, report.degenerate.count), (2, 2), "in each of two images");
     assert_eq!(report.classes, ["bird", "cat", "dog"], "sorted; a part is no object");
     let train = Dataset::open(&report.splits[0].path).unwrap();
     let seen: Vec<_> =
@@ -350,18 +350,18 @@ fn difficult_objects_become_crowds_and_empty_boxes_are_dropped() {
 }
 
 #[test]
-fn a_missing_size_is_read_from_the_picture() {
+fn a_missing_size_is_read_from_the_image() {
     let set = small_set(OBJECT);
     let path = annotation(&set, "c");
     let text = std::fs::read_to_string(&path).unwrap();
     for size in [text.replace("<width>8", "<width>0"), text.replace("size>", "dimensions>")] {
         std::fs::write(&path, size).unwrap();
         let (report, _output) = converted(&set).unwrap();
-        assert_eq!(report.sizes_from_pictures, 1);
+        assert_eq!(report.sizes_from_images, 1);
         let val = Dataset::open(&report.splits[1].path).unwrap();
         assert_eq!(val.images()[0].size, Some([9, 8]));
     }
-    std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no picture").unwrap();
+    std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no image").unwrap();
     let message = converted(&set).unwrap_err().to_string();
     assert!(message.contains("c.png: size: the XML gives none"), "{message}");
 }
@@ -418,14 +418,14 @@ fn sets_that_do_not_hold_together_are_refused() {
 
     let set = small_set(OBJECT);
     std::fs::remove_file(set.path().join("VOC/deeper/JPEGImages/c.png")).unwrap();
-    says(&set, "Annotations/c.xml: its picture is missing");
+    says(&set, "Annotations/c.xml: its image is missing");
 
     let set = small_set(OBJECT);
     for list in ["train", "val", "dog_train"] {
         std::fs::write(set.path().join(format!("VOC/deeper/ImageSets/Main/{list}.txt")), "")
             .unwrap();
     }
-    says(&set, "ImageSets: no list names a picture: train, val, test, dog_train");
+    says(&set, "ImageSets: no list names an image: train, val, test, dog_train");
 
     let set = small_set(OBJECT);
     std::fs::create_dir_all(set.path().join("other/Annotations")).unwrap();

@@ -6,9 +6,9 @@ use roxmltree::{Document, Node};
 
 use crate::error::{Error, Result};
 
-/// What an XML file says of its picture.
+/// What an XML file says of its image.
 pub(super) struct Annotated {
-    /// `<filename>`: often stale, since renaming a picture does not rename it here.
+    /// `<filename>`: often stale, since renaming an image does not rename it here.
     pub(super) file_name: Option<String>,
     /// Width and height in pixels; 0 where the file has none.
     pub(super) size: (u32, u32),

@@ -87,7 +87,7 @@ impl Bottleneck {
     }
 }
 
-/// The trunk up to `layer4`.
+/// The backbone up to `layer4`.
 #[derive(Debug)]
 pub struct ClipResnet {
     stem: Box<[ConvNorm; 3]>,

@@ -1,4 +1,4 @@
-//! Convolutional trunks: pictures in, feature maps C2–C5 out.
+//! Convolutional backbones: images in, feature maps C2–C5 out.
 
 mod clip_resnet;
 mod norm;
@@ -18,10 +18,10 @@ use crate::{
 
 pub use norm::Norm;
 
-/// Which trunk.
+/// Which backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Trunk {
+pub enum ResnetName {
     /// torchvision's ResNet-18 (basic blocks 2-2-2-2).
     Resnet18,
     /// ResNet-34 (basic blocks 3-4-6-3).
@@ -35,7 +35,7 @@ pub enum Trunk {
     ClipResnet,
 }
 
-impl Trunk {
+impl ResnetName {
     /// Blocks of each stage of the published model.
     #[must_use]
     pub fn blocks(self) -> [i64; 4] {
@@ -47,15 +47,15 @@ impl Trunk {
     }
 }
 
-/// The trunk's settings.
+/// The backbone's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackboneConfig {
-    /// Which trunk.
-    pub name: Trunk,
+    /// Which backbone.
+    pub name: ResnetName,
     /// Channels of the first stage; 64 in every published model.
     pub width: i64,
-    /// Blocks of the four stages; empty for the trunk's own.
+    /// Blocks of the four stages; empty for the backbone's own.
     pub layers: Vec<i64>,
     /// What normalises. From scratch, `frozen_bn` does not normalise at all: choose another.
     pub norm: Norm,
@@ -72,7 +72,7 @@ pub struct BackboneConfig {
 impl Default for BackboneConfig {
     fn default() -> Self {
         Self {
-            name: Trunk::Resnet50,
+            name: ResnetName::Resnet50,
             width: 64,
             layers: Vec::new(),
             norm: Norm::FrozenBn,
@@ -118,7 +118,7 @@ impl BackboneConfig {
                 ),
             )
             .with_hint(
-                "the narrowest normalised layer of a trunk has half its width in channels",
+                "the narrowest normalised layer of a backbone has half its width in channels",
             ));
         }
         Ok(())
@@ -138,7 +138,7 @@ impl BackboneConfig {
     }
 
     fn expansion(&self) -> i64 {
-        if matches!(self.name, Trunk::Resnet18 | Trunk::Resnet34) { 1 } else { 4 }
+        if matches!(self.name, ResnetName::Resnet18 | ResnetName::Resnet34) { 1 } else { 4 }
     }
 
     /// Channels of C2, C3, C4, C5.
@@ -148,7 +148,7 @@ impl BackboneConfig {
     }
 }
 
-/// A trunk with its weights.
+/// A backbone with its weights.
 #[derive(Debug)]
 pub enum Backbone {
     /// torchvision's ResNets.
@@ -165,7 +165,7 @@ impl Backbone {
     #[must_use]
     pub fn new(scope: &Scope, config: &BackboneConfig) -> Self {
         match config.name {
-            Trunk::ClipResnet => Self::ClipResnet(clip_resnet::ClipResnet::new(scope, config)),
+            ResnetName::ClipResnet => Self::ClipResnet(clip_resnet::ClipResnet::new(scope, config)),
             _ => Self::Resnet(resnet::Resnet::new(scope, config)),
         }
     }
@@ -187,8 +187,8 @@ impl Backbone {
     ) -> Result<[Tensor; 4]> {
         let extent = Extent::of_images(padding);
         match self {
-            Self::Resnet(trunk) => trunk.forward(images, extent, train),
-            Self::ClipResnet(trunk) => trunk.forward(images, extent, train),
+            Self::Resnet(backbone) => backbone.forward(images, extent, train),
+            Self::ClipResnet(backbone) => backbone.forward(images, extent, train),
         }
     }
 }
@@ -202,19 +202,23 @@ mod tests {
 
     fn build(config: &BackboneConfig) -> (ParameterStore, Backbone) {
         let store = ParameterStore::new(Device::Cpu, 0);
-        let trunk = Backbone::new(&store.root(), config);
-        (store, trunk)
+        let backbone = Backbone::new(&store.root(), config);
+        (store, backbone)
     }
 
     #[test]
     fn strides_and_channels_are_the_published_ones() {
-        for name in
-            [Trunk::Resnet18, Trunk::Resnet34, Trunk::Resnet50, Trunk::Resnet101, Trunk::ClipResnet]
-        {
+        for name in [
+            ResnetName::Resnet18,
+            ResnetName::Resnet34,
+            ResnetName::Resnet50,
+            ResnetName::Resnet101,
+            ResnetName::ClipResnet,
+        ] {
             let config = BackboneConfig { name, width: 8, groups: 4, ..BackboneConfig::default() };
-            let (_, trunk) = build(&config);
+            let (_, backbone) = build(&config);
             let images = normal(1, &[1, 3, 64, 96]);
-            let maps = trunk.forward(&images, None, false).unwrap();
+            let maps = backbone.forward(&images, None, false).unwrap();
             for (level, (map, channels)) in maps.iter().zip(config.channels()).enumerate() {
                 let stride = 4 << level;
                 assert_eq!(map.size(), [1, channels, 64 / stride, 96 / stride], "{name:?}");
@@ -240,7 +244,7 @@ mod tests {
     fn frozen_stages_are_not_trained() {
         for (stages, frozen) in [(-1, vec![]), (0, vec!["conv1"]), (1, vec!["conv1", "layer1"])] {
             let config = BackboneConfig {
-                name: Trunk::Resnet18,
+                name: ResnetName::Resnet18,
                 frozen_stages: stages,
                 ..BackboneConfig::default()
             };
@@ -298,7 +302,7 @@ mod tests {
 
     fn trained_batch_norm() -> BackboneConfig {
         BackboneConfig {
-            name: Trunk::Resnet18,
+            name: ResnetName::Resnet18,
             norm: Norm::BatchNorm,
             frozen_stages: -1,
             width: 8,
@@ -309,12 +313,12 @@ mod tests {
     #[test]
     fn batch_norm_normalises_in_training_and_remembers() {
         let config = trained_batch_norm();
-        let (store, trunk) = build(&config);
+        let (store, backbone) = build(&config);
         let images = normal(4, &[2, 3, 64, 64]) * 5.0 + 3.0;
         let before = store.named_tensors()["bn1.running_mean"].copy();
-        let _ = trunk.forward(&images, None, false).unwrap();
+        let _ = backbone.forward(&images, None, false).unwrap();
         assert_eq!(before, store.named_tensors()["bn1.running_mean"]);
-        let _ = trunk.forward(&images, None, true).unwrap();
+        let _ = backbone.forward(&images, None, true).unwrap();
         assert_ne!(before, store.named_tensors()["bn1.running_mean"]);
     }
 
@@ -324,12 +328,12 @@ mod tests {
         let config = trained_batch_norm();
         let images = (normal(4, &[2, 3, 61, 90]) * 5.0 + 3.0).to_kind(Kind::Double);
         let run = |padding: Option<&PaddingPyramid>| {
-            let (store, trunk) = build(&config);
+            let (store, backbone) = build(&config);
             for mut parameter in store.parameters() {
                 let double = parameter.tensor.detach().to_kind(Kind::Double);
                 parameter.tensor.set_data(&double);
             }
-            let maps = trunk.forward(&images, padding, true).unwrap();
+            let maps = backbone.forward(&images, padding, true).unwrap();
             maps.iter().map(|map| map.sin().sum(Kind::Double)).sum::<Tensor>().backward();
             let mut all: Vec<(String, Tensor)> =
                 maps.into_iter().map(|map| ("map".to_owned(), map)).collect();

@@ -20,7 +20,7 @@ const EPS: f64 = 1e-5;
 /// Share of a batch's own statistics in the running ones of a batch norm.
 const MOMENTUM: f64 = 0.1;
 
-/// What normalises the trunk's feature maps.
+/// What normalises the backbone's feature maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Norm {
@@ -210,7 +210,7 @@ impl ConvNorm {
                 }
             });
         }
-        // A trunk has one kind of norm, and other kinds leave nothing to be added.
+        // A backbone has one kind of norm, and other kinds leave nothing to be added.
         debug_assert!(later.is_none());
         let y = self.normalized(x, extent, train)?;
         Ok(match map {

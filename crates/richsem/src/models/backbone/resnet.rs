@@ -55,7 +55,7 @@ impl Block {
     }
 }
 
-/// The trunk up to `layer4`.
+/// The backbone up to `layer4`.
 #[derive(Debug)]
 pub struct Resnet {
     stem: ConvNorm,

@@ -1,4 +1,4 @@
-//! The four stages behind a stem, which all these trunks have: `layer1` to `layer4`, each of half
+//! The four stages behind a stem, which all these backbones have: `layer1` to `layer4`, each of half
 //! the resolution and twice the channels of the one before.
 
 use tch::Tensor;
@@ -15,7 +15,7 @@ pub(super) struct Stages<B>([Vec<B>; 4]);
 
 impl<B> Stages<B> {
     /// `block` makes one from its scope, input channels, planes (output channels before expansion),
-    /// stride, and the trunk's settings.
+    /// stride, and the backbone's settings.
     pub(super) fn new(
         scope: &Scope,
         config: &BackboneConfig,

@@ -1,4 +1,4 @@
-//! The decoder: queries look at each other, then at the picture around their reference boxes,
+//! The decoder: queries look at each other, then at the image around their reference boxes,
 //! which each layer refines.
 
 use tch::Tensor;

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn proposals_are_masked_outside_the_picture() {
+    fn proposals_are_masked_outside_the_image() {
         let (boxes, allowed) = proposals(&levels());
         let expected = [1i64, 1, 1, 1, 1, 1, 0, 1, 0, 1].map(|x| x != 0);
         let got: Vec<bool> = Vec::try_from(allowed.flatten(0, 1)).unwrap();

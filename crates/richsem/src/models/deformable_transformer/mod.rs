@@ -24,7 +24,7 @@ pub use decoder::DecoderOutput;
 /// Groups of the norm after each projection onto the transformer's width.
 pub const GROUPS: i64 = 32;
 
-/// Proposals start at 0.05 · 2^level of the picture, which must stay below 0.99.
+/// Proposals start at 0.05 · 2^level of the image, which must stay below 0.99.
 const MOST_LEVELS: i64 = 5;
 
 /// Sizes of the transformer. Names are those of the reference's configs.
@@ -89,7 +89,7 @@ impl TransformerConfig {
         }
         within(format!("{key}.num_feature_levels"), self.num_feature_levels, 1..=MOST_LEVELS)
             .map_err(|e| {
-                e.with_hint("proposals of a sixth level would be larger than the picture")
+                e.with_hint("proposals of a sixth level would be larger than the image")
             })?;
         if self.hidden_dim % self.nheads != 0 || self.hidden_dim % GROUPS != 0 {
             return Err(Error::config(

@@ -8,7 +8,7 @@ use crate::{
     collective::Single,
     losses::{Criterion, LossConfig, criterion::StepKey},
     models::{
-        backbone::{Norm, Trunk},
+        backbone::{Norm, ResnetName},
         denoising::DenoisingConfig,
         parameters::Role,
         postprocess::{ScoredBox, postprocess},
@@ -19,21 +19,21 @@ use crate::{
 };
 use tch::Device;
 
-/// Norms of every kind that do something, and trunks of every form: from pixels to detections an image
+/// Norms of every kind that do something, and backbones of every form: from pixels to detections an image
 /// alone is the image with any padding around it, and beside any other image.
 #[test]
 fn padding_and_batch_mates_change_no_detection() {
-    let trunks = [
-        (Trunk::Resnet18, Norm::GroupNorm),
-        (Trunk::Resnet18, Norm::FrozenBn),
-        (Trunk::Resnet50, Norm::GroupNorm),
-        (Trunk::Resnet50, Norm::FrozenBn),
-        (Trunk::Resnet50, Norm::BatchNorm),
-        (Trunk::ClipResnet, Norm::GroupNorm),
-        (Trunk::ClipResnet, Norm::FrozenBn),
+    let backbones = [
+        (ResnetName::Resnet18, Norm::GroupNorm),
+        (ResnetName::Resnet18, Norm::FrozenBn),
+        (ResnetName::Resnet50, Norm::GroupNorm),
+        (ResnetName::Resnet50, Norm::FrozenBn),
+        (ResnetName::Resnet50, Norm::BatchNorm),
+        (ResnetName::ClipResnet, Norm::GroupNorm),
+        (ResnetName::ClipResnet, Norm::FrozenBn),
     ];
-    // 200: more queries than the smaller picture has tokens.
-    for (queries, (name, norm)) in [12, 200].into_iter().flat_map(|q| trunks.map(|t| (q, t))) {
+    // 200: more queries than the smaller image has tokens.
+    for (queries, (name, norm)) in [12, 200].into_iter().flat_map(|q| backbones.map(|t| (q, t))) {
         let sizes = tiny(queries);
         let backbone = BackboneConfig {
             name,
@@ -45,12 +45,12 @@ fn padding_and_batch_mates_change_no_detection() {
         let config = DinoConfig { backbone, ..sizes };
         let (store, dino) = build(&config, ClassSpace::Classes(5));
         shake(&store);
-        let pictures = [(61, 83), (90, 47)].map(|(h, w)| normal(h as u64, &[1, 3, h, w]));
-        let alone = pictures.each_ref().map(|picture| detect(&dino, &[picture], (0, 0)));
+        let images = [(61, 83), (90, 47)].map(|(h, w)| normal(h as u64, &[1, 3, h, w]));
+        let alone = images.each_ref().map(|image| detect(&dino, &[image], (0, 0)));
         for extra in [(0, 0), (3, 37), (64, 1)] {
-            let together = detect(&dino, &[&pictures[0], &pictures[1]], extra);
+            let together = detect(&dino, &[&images[0], &images[1]], extra);
             for (i, alone) in alone.iter().enumerate() {
-                let padded = detect(&dino, &[&pictures[i]], extra);
+                let padded = detect(&dino, &[&images[i]], extra);
                 for (what, got) in [("padded", &padded[0]), ("together", &together[i])] {
                     let what = format!("{name:?} {norm:?} {queries} {what} {extra:?}");
                     same_detections(&what, got, &alone[0]);
@@ -76,25 +76,25 @@ fn shake(store: &ParameterStore) {
 /// Images one above the other in a batch: the pixels, the mask, `[height, width]` of each.
 ///
 /// They are padded to the size of the largest and `extra` pixels more.
-fn batch(pictures: &[&Tensor], extra: (i64, i64)) -> (Tensor, Tensor, Vec<[u32; 2]>) {
-    let side = |axis: usize| pictures.iter().map(|p| p.size()[axis]).max().unwrap();
+fn batch(images: &[&Tensor], extra: (i64, i64)) -> (Tensor, Tensor, Vec<[u32; 2]>) {
+    let side = |axis: usize| images.iter().map(|p| p.size()[axis]).max().unwrap();
     let (h, w) = (side(2) + extra.0, side(3) + extra.1);
-    let size = [pictures.len() as i64, 3, h, w];
-    let images = Tensor::zeros(size, (pictures[0].kind(), Device::Cpu));
+    let size = [images.len() as i64, 3, h, w];
+    let pixels = Tensor::zeros(size, (images[0].kind(), Device::Cpu));
     let mask = Tensor::ones([size[0], h, w], (Kind::Bool, Device::Cpu));
     let mut sizes = Vec::new();
-    for (i, picture) in (0..).zip(pictures) {
-        let (own_h, own_w) = (picture.size()[2], picture.size()[3]);
-        images.get(i).narrow(1, 0, own_h).narrow(2, 0, own_w).copy_(&picture.get(0));
+    for (i, image) in (0..).zip(images) {
+        let (own_h, own_w) = (image.size()[2], image.size()[3]);
+        pixels.get(i).narrow(1, 0, own_h).narrow(2, 0, own_w).copy_(&image.get(0));
         let _ = mask.get(i).narrow(0, 0, own_h).narrow(1, 0, own_w).fill_(0);
         sizes.push([own_h as u32, own_w as u32]);
     }
-    (images, mask, sizes)
+    (pixels, mask, sizes)
 }
 
 /// Detections of a [`batch`]: logit, class and box of each, best first.
-fn detect(dino: &Dino, pictures: &[&Tensor], extra: (i64, i64)) -> Vec<Vec<[f64; 6]>> {
-    let (images, mask, sizes) = batch(pictures, extra);
+fn detect(dino: &Dino, images: &[&Tensor], extra: (i64, i64)) -> Vec<Vec<[f64; 6]>> {
+    let (images, mask, sizes) = batch(images, extra);
     let few_tokens = dino.config().few_tokens(sizes.iter().copied());
     let output = dino.infer(&Input { few_tokens, ..Input::new(&images, &mask) }).unwrap();
     let found = postprocess(&output, &sizes, 2000).unwrap();
@@ -139,9 +139,9 @@ fn padding_changes_nothing_whatever_maps_are_used() {
             let config = DinoConfig { return_interm_indices, transformer, ..tiny(12) };
             let (store, dino) = build(&config, ClassSpace::Classes(5));
             shake(&store);
-            let picture = normal(3, &[1, 3, 61, 83]);
-            let alone = detect(&dino, &[&picture], (0, 0));
-            let padded = detect(&dino, &[&picture], (40, 70));
+            let image = normal(3, &[1, 3, 61, 83]);
+            let alone = detect(&dino, &[&image], (0, 0));
+            let padded = detect(&dino, &[&image], (40, 70));
             same_detections(&format!("{indices:?} {levels}"), &padded[0], &alone[0]);
         }
     }
@@ -158,14 +158,14 @@ fn in_double(store: &ParameterStore) {
 /// Every loss term of a step, and after it each parameter's gradient and each buffer.
 fn step(
     config: &DinoConfig,
-    picture: &Tensor,
+    image: &Tensor,
     extra: (i64, i64),
     assignment: Assignment,
 ) -> (BTreeMap<String, f64>, BTreeMap<String, Tensor>) {
     let (store, dino) = build(config, ClassSpace::Classes(5));
     shake(&store);
     in_double(&store);
-    let (images, mask, _) = batch(&[picture], extra);
+    let (images, mask, _) = batch(&[image], extra);
     let targets = [target(&[0, 3, 3])];
     let mut random = Random::new(0, Stream::Test, 1, 0);
     let denoising = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
@@ -191,10 +191,10 @@ fn step(
 #[test]
 fn padding_changes_no_loss_no_gradient_and_no_statistic() {
     for (name, norm) in [
-        (Trunk::Resnet18, Norm::GroupNorm),
-        (Trunk::Resnet50, Norm::BatchNorm),
-        (Trunk::Resnet50, Norm::FrozenBn),
-        (Trunk::ClipResnet, Norm::BatchNorm),
+        (ResnetName::Resnet18, Norm::GroupNorm),
+        (ResnetName::Resnet50, Norm::BatchNorm),
+        (ResnetName::Resnet50, Norm::FrozenBn),
+        (ResnetName::ClipResnet, Norm::BatchNorm),
     ] {
         // 200 and 2: more queries than tokens, fewer than boxes.
         for (queries, assignment) in [
@@ -206,10 +206,10 @@ fn padding_changes_no_loss_no_gradient_and_no_statistic() {
             let what = format!("{name:?} {norm:?} {queries} {assignment:?}");
             let backbone = BackboneConfig { name, norm, groups: 4, ..tiny(queries).backbone };
             let config = DinoConfig { backbone, ..tiny(queries) };
-            let picture = normal(5, &[1, 3, 61, 83]).to_kind(Kind::Double);
-            let (terms, after) = step(&config, &picture, (0, 0), assignment);
+            let image = normal(5, &[1, 3, 61, 83]).to_kind(Kind::Double);
+            let (terms, after) = step(&config, &image, (0, 0), assignment);
             for extra in [(3, 37), (64, 1)] {
-                let (padded_terms, padded_after) = step(&config, &picture, extra, assignment);
+                let (padded_terms, padded_after) = step(&config, &image, extra, assignment);
                 for (name, term) in &terms {
                     let got = padded_terms[name];
                     assert!(

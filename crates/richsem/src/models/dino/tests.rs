@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     boxes::Cxcywh,
     models::{
-        backbone::{Norm, Trunk},
+        backbone::{Norm, ResnetName},
         denoising::DenoisingConfig,
         parameters::Role,
     },
@@ -19,7 +19,7 @@ use crate::{
 pub(super) fn tiny(queries: i64) -> DinoConfig {
     DinoConfig {
         backbone: BackboneConfig {
-            name: Trunk::Resnet18,
+            name: ResnetName::Resnet18,
             width: 8,
             norm: Norm::FrozenBn,
             frozen_stages: -1,
@@ -57,7 +57,7 @@ pub(super) fn build(config: &DinoConfig, space: ClassSpace) -> (ParameterStore, 
     (store, dino)
 }
 
-fn pictures(batch: i64, h: i64, w: i64) -> Tensor {
+fn random_images(batch: i64, h: i64, w: i64) -> Tensor {
     normal(99, &[batch, 3, h, w])
 }
 
@@ -86,7 +86,7 @@ pub(super) fn target(labels: &[u32]) -> Target {
 #[test]
 fn a_batch_is_its_images_one_by_one() {
     let (_store, dino) = build(&tiny(12), ClassSpace::Classes(5));
-    let images = pictures(3, 64, 96);
+    let images = random_images(3, 64, 96);
     let together = dino.infer(&Input::new(&images, &no_padding(&images))).unwrap();
     assert_eq!(together.pred_logits.size(), [3, 12, 5]);
     assert_eq!(together.pred_boxes.size(), [3, 12, 4]);
@@ -158,9 +158,9 @@ fn official_padding_does_not_reach_encoder_and_selection() {
 }
 
 #[test]
-fn a_picture_with_fewer_tokens_than_queries_works() {
+fn an_image_with_fewer_tokens_than_queries_works() {
     let (_store, dino) = build(&tiny(900), ClassSpace::Classes(5));
-    let images = pictures(2, 32, 32);
+    let images = random_images(2, 32, 32);
     let output = dino.infer(&Input::new(&images, &no_padding(&images))).unwrap();
     // 4 × 4 + 2 × 2 + 1 + 1 tokens.
     assert_eq!(output.pred_logits.size(), [2, 22, 5]);
@@ -173,7 +173,7 @@ fn every_trainable_parameter_gets_a_gradient() {
     for space in [ClassSpace::Classes(5), ClassSpace::Text(24)] {
         let (store, dino) = build(&tiny(12), space);
         // The last level has 2 × 2 cells: a norm over one alone gives its weight no gradient.
-        let images = pictures(2, 128, 128);
+        let images = random_images(2, 128, 128);
         let targets = [target(&[0, 3]), target(&[1])];
         let mut random = Random::new(0, Stream::Test, 1, 0);
         let config = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
@@ -212,7 +212,7 @@ fn every_trainable_parameter_gets_a_gradient() {
 fn references_are_detached_where_the_method_says() {
     let box_head_moves = |objective: &dyn Fn(&TrainingOutput) -> Tensor| {
         let (store, dino) = build(&tiny(12), ClassSpace::Classes(5));
-        let images = pictures(1, 64, 64);
+        let images = random_images(1, 64, 64);
         let output = dino.forward_train(&Input::new(&images, &no_padding(&images))).unwrap();
         objective(&output).sum(Kind::Float).backward();
         let head = |name: &str| {
@@ -230,14 +230,14 @@ fn references_are_detached_where_the_method_says() {
     assert_eq!(box_head_moves(&|o| o.interm.boxes.shallow_clone()), (false, true));
 }
 
-/// Masks, ratios and shapes of a padded batch, by hand: 64 × 96 pixels, the second picture 40 high
+/// Masks, ratios and shapes of a padded batch, by hand: 64 × 96 pixels, the second image 40 high
 /// and 50 wide.
 #[test]
 fn levels_of_a_padded_batch_are_those_of_its_mask() {
     for padding in [Padding::Masked, Padding::Official] {
         let config = DinoConfig { padding: Some(padding), ..tiny(12) };
         let (_store, dino) = build(&config, ClassSpace::Classes(5));
-        let images = pictures(2, 64, 96);
+        let images = random_images(2, 64, 96);
         let mask = no_padding(&images);
         let _ = mask.get(1).narrow(0, 40, 24).fill_(1);
         let _ = mask.get(1).narrow(1, 50, 46).fill_(1);
@@ -269,7 +269,7 @@ fn levels_of_a_padded_batch_are_those_of_its_mask() {
 #[test]
 fn under_bf16_outputs_stay_f32_and_near_those_of_f32() {
     let (store, dino) = build(&tiny(12), ClassSpace::Classes(5));
-    let images = pictures(1, 64, 64);
+    let images = random_images(1, 64, 64);
     let mask = no_padding(&images);
     let run = || dino.forward_train(&Input::new(&images, &mask)).unwrap();
     let exact = run();
@@ -334,7 +334,7 @@ fn parameters_start_as_the_references() {
 #[test]
 fn a_text_head_refuses_a_missing_or_misshapen_table() {
     let (_store, dino) = build(&tiny(12), ClassSpace::Text(24));
-    let images = pictures(1, 64, 64);
+    let images = random_images(1, 64, 64);
     let missing = dino.infer(&Input::new(&images, &no_padding(&images))).unwrap_err().to_string();
     assert!(missing.contains("text table"), "{missing}");
     let table = TextTable::new(&normal(2, &[5, 8]));

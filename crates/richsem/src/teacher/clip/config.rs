@@ -10,7 +10,7 @@ use tch::Tensor;
 use super::hints::{Activation, Hints};
 use crate::{
     error::{Error, Result},
-    models::backbone::{BackboneConfig, Norm, Trunk},
+    models::backbone::{BackboneConfig, Norm, ResnetName},
 };
 
 /// Channels of an attention head in every model that OpenAI published; no tensor's shape tells.
@@ -24,9 +24,9 @@ const OTHER_HEADS: [(i64, i64); 3] = [(1280, 80), (1408, 88), (1664, 104)];
 pub enum VisualConfig {
     /// A ResNet and an attention pool.
     Resnet {
-        /// The trunk; a frozen teacher's norm is `frozen_bn`.
-        trunk: BackboneConfig,
-        /// Side of the pictures it was trained on; the attention pool has (resolution / 32)²
+        /// The backbone; a frozen teacher's norm is `frozen_bn`.
+        backbone: BackboneConfig,
+        /// Side of the images it was trained on; the attention pool has (resolution / 32)²
         /// positions.
         resolution: i64,
         /// Heads of the attention pool.
@@ -40,7 +40,7 @@ pub enum VisualConfig {
         layers: i64,
         /// Side of a patch.
         patch: i64,
-        /// Side of the pictures it was trained on.
+        /// Side of the images it was trained on.
         resolution: i64,
         /// Attention heads.
         heads: i64,
@@ -52,7 +52,7 @@ pub enum VisualConfig {
 }
 
 impl VisualConfig {
-    /// Side of the pictures it was trained on.
+    /// Side of the images it was trained on.
     #[must_use]
     pub fn resolution(&self) -> i64 {
         match self {
@@ -199,20 +199,20 @@ impl ClipConfig {
 fn resnet(shapes: &Shapes) -> Result<VisualConfig> {
     const FIRST: &str = "visual.layer1.0.conv1.weight";
     const POSITIONS: &str = "visual.attnpool.positional_embedding";
-    let trunk = BackboneConfig {
-        name: Trunk::ClipResnet,
+    let backbone = BackboneConfig {
+        name: ResnetName::ClipResnet,
         width: shapes.side(FIRST, 0)?,
         layers: (1..=4).map(|i| shapes.count(&format!("visual.layer{i}."))).collect(),
         norm: Norm::FrozenBn,
         frozen_stages: -1,
         ..BackboneConfig::default()
     };
-    trunk
-        .validate("trunk")
+    backbone
+        .validate("backbone")
         .map_err(|error| shapes.wrong(FIRST, &format!("no ResNet of CLIP's ({error})")))?;
     let resolution = 32 * shapes.grid(POSITIONS)?;
-    let heads = shapes.heads(POSITIONS, 32 * trunk.width, None, HEAD_WIDTH)?;
-    Ok(VisualConfig::Resnet { trunk, resolution, heads })
+    let heads = shapes.heads(POSITIONS, 32 * backbone.width, None, HEAD_WIDTH)?;
+    Ok(VisualConfig::Resnet { backbone, resolution, heads })
 }
 
 fn vit(shapes: &Shapes, hints: &Hints) -> Result<VisualConfig> {

@@ -29,8 +29,8 @@ fn wider_published_models_have_wider_heads() {
 #[test]
 fn published_sizes_are_read_off_the_shapes() {
     let resnet = |width, layers: [i64; 4], resolution| VisualConfig::Resnet {
-        trunk: BackboneConfig {
-            name: Trunk::ClipResnet,
+        backbone: BackboneConfig {
+            name: ResnetName::ClipResnet,
             width,
             layers: layers.to_vec(),
             norm: Norm::FrozenBn,

@@ -38,7 +38,7 @@ use crate::{
     models::parameters::{Init, ParameterStore, Scope},
 };
 
-/// What CLIP's pictures are normalised with.
+/// What CLIP's images are normalised with.
 pub const PIXELS: Normalization = Normalization {
     mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
     std: [0.268_629_55, 0.261_302_6, 0.275_777_1],
@@ -71,8 +71,8 @@ impl Clip {
         let visual = scope.sub("visual");
         let dim = config.embed_dim;
         let visual = match &config.visual {
-            VisualConfig::Resnet { trunk, resolution, heads } => {
-                let resnet = VisualResnet::new(&visual, trunk, *resolution, *heads, dim);
+            VisualConfig::Resnet { backbone, resolution, heads } => {
+                let resnet = VisualResnet::new(&visual, backbone, *resolution, *heads, dim);
                 Visual::Resnet(Box::new(resnet))
             }
             VisualConfig::Vit { .. } => {
@@ -84,7 +84,7 @@ impl Clip {
         Self { visual, text, logit_scale }
     }
 
-    /// Embeddings of whole pictures of the model's own resolution, not normalised. `train` makes a
+    /// Embeddings of whole images of the model's own resolution, not normalised. `train` makes a
     /// ResNet's batch norms use the batch's statistics.
     ///
     /// # Shapes

@@ -1,4 +1,4 @@
-//! CLIP's ResNets as image encoders: the trunk's last map, and attention over it in place of an
+//! CLIP's ResNets as image encoders: the backbone's last map, and attention over it in place of an
 //! average.
 
 use tch::Tensor;
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Picture pixels per cell of the dense map.
+/// Image pixels per cell of the dense map.
 pub const STRIDE: i64 = 32;
 
 /// Multi-head attention whose one query is the mean of a map's cells.
@@ -71,11 +71,11 @@ impl AttentionPool {
     }
 }
 
-/// Trunk and attention pool.
+/// Backbone and attention pool.
 #[derive(Debug)]
 pub struct VisualResnet {
     /// Stem and `layer1` to `layer4`.
-    pub trunk: Backbone,
+    pub backbone: Backbone,
     /// From a map of `grid` × `grid` cells to an embedding.
     pub pool: AttentionPool,
     grid: i64,
@@ -86,21 +86,21 @@ impl VisualResnet {
     #[must_use]
     pub fn new(
         scope: &Scope,
-        trunk: &BackboneConfig,
+        backbone: &BackboneConfig,
         resolution: i64,
         heads: i64,
         output: i64,
     ) -> Self {
         let grid = resolution / STRIDE;
-        let width = trunk.channels()[3];
+        let width = backbone.channels()[3];
         Self {
-            trunk: Backbone::new(scope, trunk),
+            backbone: Backbone::new(scope, backbone),
             pool: AttentionPool::new(&scope.sub("attnpool"), grid, width, heads, output),
             grid,
         }
     }
 
-    /// The trunk's last map. `train` makes batch norms use the batch's statistics.
+    /// The backbone's last map. `train` makes batch norms use the batch's statistics.
     ///
     /// # Shapes
     /// `[B, 3, H, W]`, normalised → `[B, C, H / 32, W / 32]`
@@ -108,7 +108,7 @@ impl VisualResnet {
     /// # Errors
     /// What libtorch refuses.
     pub fn dense(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let [.., last] = self.trunk.forward(images, None, train)?;
+        let [.., last] = self.backbone.forward(images, None, train)?;
         Ok(last)
     }
 
@@ -116,7 +116,7 @@ impl VisualResnet {
     /// on the dense map to the pool's own grid, then the pool.
     ///
     /// # Shapes
-    /// `map` `[B, C, H / 32, W / 32]`, `boxes` `[N, 5]` (image, x0, y0, x1, y1 in picture pixels)
+    /// `map` `[B, C, H / 32, W / 32]`, `boxes` `[N, 5]` (image, x0, y0, x1, y1 in image pixels)
     /// → `[N, D]`
     ///
     /// # Errors

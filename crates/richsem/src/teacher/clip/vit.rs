@@ -18,7 +18,7 @@ pub struct VisualTransformer {
     conv1: Tensor,
     /// `[W]`
     class_embedding: Tensor,
-    /// `[S + 1, W]`: of the class token, then of each patch of a square picture.
+    /// `[S + 1, W]`: of the class token, then of each patch of a square image.
     positional_embedding: Tensor,
     ln_pre: LayerNorm,
     transformer: Transformer,
@@ -74,7 +74,7 @@ impl VisualTransformer {
         self.patch
     }
 
-    /// Embeddings of whole pictures, not normalised.
+    /// Embeddings of whole images, not normalised.
     ///
     /// # Shapes
     /// `[B, 3, H, W]`, normalised → `[B, D]`

@@ -176,7 +176,7 @@ impl Optimizer {
         })
     }
 
-    /// Starts the running mean at the present weights.
+    /// Starts the EMA at the present weights.
     pub fn reset_ema(&mut self) {
         torch_ext::no_grad(|| {
             for group in &mut self.groups {
@@ -187,7 +187,7 @@ impl Optimizer {
         });
     }
 
-    /// Runs `f` with the running mean in place of the weights, if there is one.
+    /// Runs `f` with the EMA in place of the weights, if there is one.
     pub fn with_ema<T>(&mut self, f: impl FnOnce() -> T) -> T {
         let swap = |groups: &mut [Group]| {
             torch_ext::no_grad(|| {

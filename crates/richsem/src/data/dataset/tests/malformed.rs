@@ -92,7 +92,7 @@ fn two_files_joined() {
 
 #[test]
 fn a_list_is_missing() {
-    refused(with("\"images\"", "\"pictures\""), "images", "missing", "`images`");
+    refused(with("\"images\"", "\"images\""), "images", "missing", "`images`");
     refused(with("\"annotations\"", "\"anns\""), "annotations", "missing", "predict --annotations");
     refused(with("\"categories\"", "\"classes\""), "categories", "missing", "id and name");
 }
@@ -357,12 +357,12 @@ fn file_names_that_leave_the_image_root() {
         refused(name(absolute), field, "expected a relative path", "relative to the folder");
     }
     for none in [".", "a/", "a\\u0000.jpg"] {
-        refused(name(none), field, "expected the path of a picture", "relative");
+        refused(name(none), field, "expected the path of an image", "relative");
     }
     let url = with("http://h.org/train2017/b.jpg?x=1", "http://h.org/../../b.jpg");
     refused(url, "images[1].coco_url", "leaves the image root", "relative");
     let url = with("http://h.org/train2017/b.jpg?x=1", "http://h.org");
-    refused(url, "images[1].coco_url", "expected the path of a picture", "relative");
+    refused(url, "images[1].coco_url", "expected the path of an image", "relative");
     let neither = with("\"coco_url\": \"http://h.org/train2017/b.jpg?x=1\", ", "");
     refused(neither, "images[1].file_name", "missing", "LVIS v1 `coco_url`");
     let empty = with("http://h.org/train2017/b.jpg?x=1", "");

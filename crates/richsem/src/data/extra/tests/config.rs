@@ -22,7 +22,7 @@ fn every_setting_is_read_and_written_again() {
                 [supervision]\nl1 = false\nassignment = 'max_size'\ninterm_exempt = true";
     let config = read(text).unwrap();
     assert_eq!(config.mapping, Some(MappingConfig::File { path: "c".into() }));
-    assert_eq!((config.form, config.form.pictures()), (FormConfig::Single {}, 1));
+    assert_eq!((config.form, config.form.images()), (FormConfig::Single {}, 1));
     assert_eq!(config.supervision.assignment, Assignment::MaxSize);
     assert!(!config.supervision.l1 && config.supervision.class);
     assert_eq!(read(&toml::to_string_pretty(&config).unwrap()).unwrap(), config);

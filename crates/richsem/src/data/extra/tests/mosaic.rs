@@ -133,7 +133,7 @@ fn a_class_is_absent_only_if_every_tile_says_so() {
     assert_eq!(got, of(&[1, 2], &[7, 8], false));
     let got = known([&all, &all, &all, &all], &[ClassIndex(2)], &[]);
     assert_eq!(got, of(&[2], &[], true));
-    // A picture that says nothing of class 7.
+    // An image that says nothing of class 7.
     let silent = of(&[3], &[], false);
     let got = known([&lists, &lists, &lists, &silent], &[ClassIndex(3)], &[]);
     assert_eq!(got, of(&[3], &[], false));

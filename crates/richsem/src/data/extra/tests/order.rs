@@ -5,8 +5,8 @@ fn share(batch_size: usize, rank: usize, world: usize) -> Share {
     Share { batch_size, rank, world, last: LastBatch::Wrap }
 }
 
-fn order(kind: OrderConfig, items: usize, pictures: usize, share: Share, epoch: u64) -> Order {
-    Order::new(kind, 7, items, pictures, share, epoch).unwrap()
+fn order(kind: OrderConfig, items: usize, images: usize, share: Share, epoch: u64) -> Order {
+    Order::new(kind, 7, items, images, share, epoch).unwrap()
 }
 
 fn batch(order: &Order, position: u64) -> Vec<Vec<u32>> {
@@ -17,23 +17,21 @@ fn batch(order: &Order, position: u64) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// All ranks' pictures, in the order of the run.
-fn row(items: usize, pictures: usize, batch_size: usize, world: usize, positions: u64) -> Vec<u32> {
+/// All ranks' images, in the order of the run.
+fn row(items: usize, images: usize, batch_size: usize, world: usize, positions: u64) -> Vec<u32> {
     let orders: Vec<_> = (0..world)
-        .map(|rank| {
-            order(OrderConfig::Shuffled, items, pictures, share(batch_size, rank, world), 0)
-        })
+        .map(|rank| order(OrderConfig::Shuffled, items, images, share(batch_size, rank, world), 0))
         .collect();
     (0..positions).flat_map(|p| orders.iter().flat_map(move |o| batch(o, p)).flatten()).collect()
 }
 
 #[test]
-fn a_pass_shows_every_picture_once_on_any_number_of_devices() {
-    for (items, pictures, batch_size, world) in
+fn a_pass_shows_every_image_once_on_any_number_of_devices() {
+    for (items, images, batch_size, world) in
         [(10, 4, 2, 2), (23, 4, 3, 1), (7, 1, 2, 3), (3, 4, 4, 2)]
     {
-        let row = row(items, pictures, batch_size, world, 12);
-        assert_eq!(row.len(), 12 * pictures * batch_size * world);
+        let row = row(items, images, batch_size, world, 12);
+        assert_eq!(row.len(), 12 * images * batch_size * world);
         let passes: Vec<Vec<u32>> = row
             .chunks_exact(items)
             .map(|pass| {
@@ -81,8 +79,8 @@ fn the_official_order_begins_anew_each_epoch() {
     for p in 0..1000 {
         for sample in batch(&a, p) {
             assert_eq!(sample.len(), 4);
-            for &picture in &sample[1..] {
-                counts[picture as usize] += 1;
+            for &image in &sample[1..] {
+                counts[image as usize] += 1;
             }
         }
     }
@@ -92,17 +90,17 @@ fn the_official_order_begins_anew_each_epoch() {
 
 #[test]
 fn the_official_order_starts_over_when_a_rank_has_no_whole_batch_left() {
-    // 5 pictures a rank, batches of 2: two batches, then again the first.
+    // 5 images a rank, batches of 2: two batches, then again the first.
     let o = order(OrderConfig::Official, 10, 1, share(2, 0, 2), 100);
     assert_eq!(batch(&o, 2), batch(&o, 0));
     assert_ne!(batch(&o, 1), batch(&o, 0));
-    // Fewer pictures than a batch holds.
+    // Fewer images than a batch holds.
     let o = order(OrderConfig::Official, 1, 4, share(3, 1, 2), 5);
     assert_eq!(batch(&o, 4).concat(), [0; 12]);
 }
 
 #[test]
-fn spares_are_the_pictures_behind_the_batch_each_once() {
+fn spares_are_the_images_behind_the_batch_each_once() {
     for kind in [OrderConfig::Shuffled, OrderConfig::Official] {
         let o = order(kind, 12, 1, share(2, 0, 1), 6);
         let spares: Vec<u32> = o.spares(1).collect();
@@ -118,7 +116,7 @@ fn spares_are_the_pictures_behind_the_batch_each_once() {
 fn what_cannot_be_ordered_is_refused() {
     let new = |items, share, epoch| Order::new(OrderConfig::Official, 0, items, 4, share, epoch);
     for (result, expected) in [
-        (new(0, share(1, 0, 1), 1), "no pictures"),
+        (new(0, share(1, 0, 1), 1), "no images"),
         (new(5, share(0, 0, 1), 1), "a batch of 0"),
         (new(5, share(1, 2, 2), 1), "rank 2 of 2"),
         (new(5, share(1, 0, 1), 0), "at least one batch"),

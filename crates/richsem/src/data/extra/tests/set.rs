@@ -20,7 +20,7 @@ fn items(set: &ClassificationSet) -> Vec<(String, Vec<u32>, i64)> {
 }
 
 #[test]
-fn folders_and_archives_give_the_same_pictures_in_the_same_order() {
+fn folders_and_archives_give_the_same_images_in_the_same_order() {
     let folder = class_folders();
     let expected = [
         ("cat/a.png".to_owned(), vec![0], 0),
@@ -38,10 +38,7 @@ fn folders_and_archives_give_the_same_pictures_in_the_same_order() {
             *name = name.trim_start_matches(prefix).trim_start_matches('/').to_owned();
         }
         assert_eq!(got, expected);
-        assert_eq!(
-            from_tar.store().picture(&from_tar.item(2).name).unwrap().dimensions(),
-            (20, 10)
-        );
+        assert_eq!(from_tar.store().image(&from_tar.item(2).name).unwrap().dimensions(), (20, 10));
     }
 }
 
@@ -51,16 +48,16 @@ fn what_is_left_out_is_reported() {
     fs_err::create_dir(folder.path().join("airplane")).unwrap();
     let set = open(&by_name(folder.path())).unwrap();
     let report = set.report();
-    assert_eq!((report.pictures, report.classes, report.source_classes), (3, 2, 4));
-    assert_eq!(report.pictures_by_frequency, [2, 1, 0]);
+    assert_eq!((report.images, report.classes, report.source_classes), (3, 2, 4));
+    assert_eq!(report.images_by_frequency, [2, 1, 0]);
     assert_eq!(report.classes_by_frequency, [1, 1, 0]);
     assert_eq!(report.unmapped, [("yeti".to_owned(), 3)]);
     assert_eq!(report.empty, ["airplane"]);
     assert_eq!(
         report.to_string(),
-        "3 classification pictures of 2 of the 3 classes: 2 of 1 rare, 1 of 1 common, 0 of 0 \
+        "3 classification images of 2 of the 3 classes: 2 of 1 rare, 1 of 1 common, 0 of 0 \
          frequent ones\n  1 of the set's 4 classes are not in the detection set, left out with \
-         their 3 pictures: yeti (3)\n  1 classes without pictures: airplane\n  passed over as no \
+         their 3 images: yeti (3)\n  1 classes without images: airplane\n  passed over as no \
          images: 1 .db (cat/Thumbs.db), 1 .txt (cat/readme.txt), 1 hidden (cat/._a.png)"
     );
     let many = ExtraReport {
@@ -68,7 +65,7 @@ fn what_is_left_out_is_reported() {
         ..Default::default()
     };
     let text = many.to_string();
-    assert!(text.contains("their 50 pictures") && text.contains("c9 (2) and 15 more"), "{text}");
+    assert!(text.contains("their 50 images") && text.contains("c9 (2) and 15 more"), "{text}");
 }
 
 const INFO: &str = r#"{"annotations": [], "images": [
@@ -86,7 +83,7 @@ fn listed(text: &str) -> Result<ClassificationSet> {
 }
 
 #[test]
-fn a_list_gives_its_pictures_all_their_labels() {
+fn a_list_gives_its_images_all_their_labels() {
     let set = listed(INFO).unwrap();
     assert_eq!(
         items(&set),
@@ -98,7 +95,7 @@ fn a_list_gives_its_pictures_all_their_labels() {
     );
     let report = set.report();
     assert_eq!(report.unmapped, [("yeti".to_owned(), 2)]);
-    assert_eq!((report.pictures, report.pictures_by_frequency), (3, [3, 1, 0]));
+    assert_eq!((report.images, report.images_by_frequency), (3, [3, 1, 0]));
     // The lists may come in any order.
     let (images, categories) = INFO.split_once("\"categories\"").unwrap();
     let images = images.trim_start_matches('{').trim_end().trim_end_matches(',');
@@ -165,7 +162,7 @@ fn sets_that_cannot_be_used_say_why() {
     fs_err::create_dir_all(empty.path().join("cat")).unwrap();
     fs_err::create_dir_all(empty.path().join("dog")).unwrap();
     let text = error(&by_name(empty.path()));
-    assert!(text.contains("no picture is left") && text.contains("cat, dog"), "{text}");
+    assert!(text.contains("no image is left") && text.contains("cat, dog"), "{text}");
 }
 
 #[test]
@@ -197,9 +194,9 @@ fn the_benchmarks_archive_is_mapped_wholly_by_wnid() {
     let set = ClassificationSet::open(&ExtraConfig::new(&tar), &vocabulary).unwrap();
     let report = set.report();
     assert_eq!((set.len(), report.classes, report.source_classes), (4230, 40, 40));
-    // 60 pictures a frequent class, 120 a common one, 150 a rare one.
+    // 60 images a frequent class, 120 a common one, 150 a rare one.
     assert_eq!(report.classes_by_frequency, [11, 14, 15]);
-    assert_eq!(report.pictures_by_frequency, [11 * 150, 14 * 120, 15 * 60]);
+    assert_eq!(report.images_by_frequency, [11 * 150, 14 * 120, 15 * 60]);
     assert!(report.unmapped.is_empty() && report.passed_over.is_empty());
     for i in (0..set.len()).step_by(97) {
         let item = set.item(i);

@@ -5,7 +5,7 @@ use crate::{
     data::{
         extra::{
             MappingConfig,
-            support::{picture, vocabulary},
+            support::{image, vocabulary},
         },
         loader::Loader,
         sampler::LastBatch,
@@ -15,12 +15,12 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
-/// Pictures 0 to 19, of colour 10 · number; the first ten are cats, the others dogs.
+/// Images 0 to 19, of colour 10 · number; the first ten are cats, the others dogs.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for i in 0..20 {
         let class = if i < 10 { "cat" } else { "dog" };
-        picture(folder.path(), &format!("{class}/{i:02}.png"), 30 + i, 40, 10 * i as u8);
+        image(folder.path(), &format!("{class}/{i:02}.png"), 30 + i, 40, 10 * i as u8);
     }
     folder
 }
@@ -61,10 +61,10 @@ fn ids(source: &ExtraSource, position: u64) -> Vec<i64> {
 }
 
 #[test]
-fn mosaics_show_four_pictures_each_with_its_label() {
+fn mosaics_show_four_images_each_with_its_label() {
     let folder = folder();
     let source = source(folder.path(), FormConfig::Mosaic { tile: 48 });
-    assert_eq!(source.pictures_per_batch(), 8);
+    assert_eq!(source.images_per_batch(), 8);
     let batch = source.build(0).unwrap();
     assert_eq!(batch.images.size(), [2, 3, 96, 96]);
     assert_eq!(batch.mask.any().double_value(&[]), 0.0, "the canvas has no padding");
@@ -72,7 +72,7 @@ fn mosaics_show_four_pictures_each_with_its_label() {
     for (i, target) in (0..).zip(&batch.targets) {
         assert_eq!((target.size, target.boxes.len()), ([96, 96], 4));
         for (bbox, label) in target.boxes.iter().zip(&target.labels) {
-            // The colour in the middle of the box tells which picture it is.
+            // The colour in the middle of the box tells which image it is.
             let [cx, cy, ..] = bbox.0.map(|v| (v * 96.0) as i64);
             let number = batch.images.double_value(&[i, 0, cy, cx]) as u32 / 10;
             assert_eq!(*label, ClassIndex(u32::from(number >= 10)));
@@ -90,7 +90,7 @@ fn mosaics_show_four_pictures_each_with_its_label() {
 }
 
 #[test]
-fn single_pictures_are_augmented_as_detection_images_are() {
+fn single_images_are_augmented_as_detection_images_are() {
     let folder = folder();
     let batch = source(folder.path(), FormConfig::Single {}).build(3).unwrap();
     for target in &batch.targets {
@@ -176,14 +176,14 @@ fn all_labels_have_a_box_and_officially_the_first() {
 }
 
 #[test]
-fn broken_pictures_are_named_and_replaced_from_behind_the_batch() {
+fn broken_images_are_named_and_replaced_from_behind_the_batch() {
     let folder = folder();
     let whole = source(folder.path(), FormConfig::Single {});
     let [broken, kept] = ids(&whole, 0)[..] else { panic!("two a batch") };
     let next = ids(&whole, 1);
     let class = if broken < 10 { "cat" } else { "dog" };
     let name = format!("{class}/{broken:02}.png");
-    fs_err::write(folder.path().join(&name), "no picture").unwrap();
+    fs_err::write(folder.path().join(&name), "no image").unwrap();
     let source = source(folder.path(), FormConfig::Single {});
     let batch = source.build(0).unwrap();
     let got: Vec<i64> = batch.targets.iter().map(|t| t.image_id).collect();
@@ -200,7 +200,7 @@ fn broken_pictures_are_named_and_replaced_from_behind_the_batch() {
 }
 
 #[test]
-fn real_pictures_become_mosaics() {
+fn real_images_become_mosaics() {
     let (Some(tar), Some(train)) = (
         crate::testing::shared("tinylvis/classification.tar"),
         crate::testing::shared("tinylvis/train.json"),

@@ -27,7 +27,7 @@ pub(super) fn vocabulary() -> Vocabulary {
 }
 
 /// Writes a PNG of one colour, `width` by `height`.
-pub(super) fn picture(folder: &Path, name: &str, width: u32, height: u32, colour: u8) {
+pub(super) fn image(folder: &Path, name: &str, width: u32, height: u32, colour: u8) {
     let path = folder.join(name);
     fs_err::create_dir_all(path.parent().unwrap()).unwrap();
     RgbImage::from_pixel(width, height, Rgb([colour; 3])).save(path).unwrap();
@@ -41,7 +41,7 @@ pub(super) fn class_folders() -> tempfile::TempDir {
             .into_iter()
             .enumerate()
     {
-        picture(folder.path(), name, 20, 10, 40 * i as u8);
+        image(folder.path(), name, 20, 10, 40 * i as u8);
     }
     for name in ["cat/readme.txt", "cat/Thumbs.db", "cat/._a.png", "notes.txt"] {
         fs_err::write(folder.path().join(name), "text").unwrap();

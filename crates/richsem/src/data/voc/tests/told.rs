@@ -27,7 +27,7 @@ fn assert_tells(report: &ConversionReport, part: &str) {
 }
 
 #[test]
-fn a_size_that_is_exchanged_is_the_pictures_where_the_boxes_lie_in_it() {
+fn a_size_that_is_exchanged_is_the_images_where_the_boxes_lie_in_it() {
     let exchanged =
         |xml: &str| changed("<width>8</width><height>9</height></size>", &format!("{xml}</size>"));
     let set = exchanged("<width>9</width><height>8</height>");
@@ -40,7 +40,7 @@ fn a_size_that_is_exchanged_is_the_pictures_where_the_boxes_lie_in_it() {
     );
     let val = Dataset::open(&report.splits[1].path).unwrap();
     assert_eq!(val.images()[0].size, Some([9, 8]));
-    // This one lies in the picture's alone.
+    // This one lies in the image's alone.
     let text = std::fs::read_to_string(annotation(&set, "c")).unwrap();
     std::fs::write(annotation(&set, "c"), text.replace("<ymax>7", "<ymax>9")).unwrap();
     let (report, _output) = converted(&set).unwrap();
@@ -48,22 +48,18 @@ fn a_size_that_is_exchanged_is_the_pictures_where_the_boxes_lie_in_it() {
     assert_eq!((report.other_sizes.count, report.stored_frames.count), (0, 0));
     assert_tells(
         &report,
-        "1 sizes with width and height exchanged in the XML, the pictures' taken (c)",
+        "1 sizes with width and height exchanged in the XML, the images' taken (c)",
     );
     let val = Dataset::open(&report.splits[1].path).unwrap();
     assert_eq!(val.images()[0].size, Some([9, 8]));
 
-    // A box that the picture has no place for: it was turned, and not the XML's sides.
+    // A box that the image has no place for: it was turned, and not the XML's sides.
     let text = std::fs::read_to_string(annotation(&set, "c")).unwrap();
     std::fs::write(annotation(&set, "c"), text.replace("<xmax>5", "<xmax>9")).unwrap();
     let (report, _output) = converted(&set).unwrap();
     assert_eq!((report.swapped_sizes.count, report.other_sizes), (0, named(1, &["c"])));
     let val = Dataset::open(&report.splits[1].path).unwrap();
-    assert_eq!(
-        val.images()[0].size,
-        Some([8, 9]),
-        "as the XML has it: training refuses the picture"
-    );
+    assert_eq!(val.images()[0].size, Some([8, 9]), "as the XML has it: training refuses the image");
 }
 
 #[test]
@@ -77,21 +73,21 @@ fn a_comment_does_not_end_a_name() {
 fn a_size_that_is_another_is_kept_and_told() {
     let (report, _output) = converted(&changed("<width>8", "<width>16")).unwrap();
     assert_eq!(report.other_sizes, named(1, &["c"]));
-    assert_tells(&report, "warning: 1 sizes are not their picture's");
+    assert_tells(&report, "warning: 1 sizes are not their image's");
     let val = Dataset::open(&report.splits[1].path).unwrap();
     assert_eq!(val.images()[0].size, Some([9, 16]));
 
-    // A picture that is none has no size to compare with.
+    // An image that is none has no size to compare with.
     let set = small_set(OBJECT);
-    std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no picture").unwrap();
+    std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no image").unwrap();
     let (report, _output) = converted(&set).unwrap();
-    assert_eq!(report.unread_pictures, named(1, &["c"]));
-    assert_tells(&report, "1 pictures that cannot be read, the XML's size taken (c)");
+    assert_eq!(report.unread_images, named(1, &["c"]));
+    assert_tells(&report, "1 images that cannot be read, the XML's size taken (c)");
 }
 
-/// The picture is stored 9 wide and 8 high, and shown 8 wide and 9 high.
+/// The image is stored 9 wide and 8 high, and shown 8 wide and 9 high.
 #[test]
-fn of_a_turned_picture_the_boxes_decide_whose_frame_it_is() {
+fn of_a_turned_image_the_boxes_decide_whose_frame_it_is() {
     let turned = |width: u32, height: u32, ymax: u32| {
         let set = changed(
             "<width>8</width><height>9</height>",
@@ -100,8 +96,8 @@ fn of_a_turned_picture_the_boxes_decide_whose_frame_it_is() {
         let text = std::fs::read_to_string(annotation(&set, "c")).unwrap();
         std::fs::write(annotation(&set, "c"), text.replace("<ymax>7", &format!("<ymax>{ymax}")))
             .unwrap();
-        let picture = jpeg_with_exif(&image::RgbImage::new(9, 8), 6);
-        std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), picture).unwrap();
+        let image = jpeg_with_exif(&image::RgbImage::new(9, 8), 6);
+        std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), image).unwrap();
         let (report, _output) = converted(&set).unwrap();
         let size = Dataset::open(&report.splits[1].path).unwrap().images()[0].size;
         (report, size)
@@ -123,7 +119,7 @@ fn of_a_turned_picture_the_boxes_decide_whose_frame_it_is() {
 
 /// As annotations of COCO and LVIS: the numbers stay, and what training makes of them is counted.
 #[test]
-fn boxes_beyond_their_picture_are_kept_and_counted_as_the_reader_does() {
+fn boxes_beyond_their_image_are_kept_and_counted_as_the_reader_does() {
     let beyond = OBJECT.replace("<xmax>5", "<xmax>9");
     let outside = OBJECT.replace("<xmin>2", "<xmin>9").replace("<xmax>5", "<xmax>12");
     let from_zero = OBJECT.replace("<xmin>2", "<xmin>0");
@@ -132,8 +128,8 @@ fn boxes_beyond_their_picture_are_kept_and_counted_as_the_reader_does() {
     let (report, _output) = converted(&set).unwrap();
     assert_eq!(report.beyond, named(4, &["a", "c"]), "one to the right, one to the left");
     assert_eq!((&report.outside, report.from_zero), (&named(2, &["a", "c"]), 2));
-    assert_tells(&report, "4 boxes partly beyond their picture, clipped for training (a, c)");
-    assert_tells(&report, "2 boxes wholly beyond their picture, dropped from training (a, c)");
+    assert_tells(&report, "4 boxes partly beyond their image, clipped for training (a, c)");
+    assert_tells(&report, "2 boxes wholly beyond their image, dropped from training (a, c)");
     assert_tells(&report, "warning: 2 boxes begin at pixel 0, where VOC counts from 1");
     assert_eq!((report.splits[0].boxes, report.splits[0].learnable), (5, 3));
     let train = Dataset::open(&report.splits[0].path).unwrap();
@@ -165,11 +161,11 @@ fn a_set_without_objects_is_refused_and_a_part_without_any_is_told() {
         std::fs::write(set.path().join(path), "").unwrap();
     }
     let message = converted(&set).unwrap_err().to_string();
-    assert!(message.contains("no list names a picture"), "{message}");
+    assert!(message.contains("no list names an image"), "{message}");
 }
 
 #[test]
-fn a_picture_that_a_list_names_twice_is_written_once_and_told() {
+fn an_image_that_a_list_names_twice_is_written_once_and_told() {
     let set = small_set(OBJECT);
     std::fs::write(set.path().join("VOC/deeper/ImageSets/Main/val.txt"), "c\nb\nc 1\nc\n").unwrap();
     let (report, _output) = converted(&set).unwrap();
@@ -178,7 +174,7 @@ fn a_picture_that_a_list_names_twice_is_written_once_and_told() {
     assert_eq!(report.listed_twice, named(3, &lines));
     assert_tells(
         &report,
-        "3 pictures listed again in their image set, written once (train line 3, val line 3, val line 4)",
+        "3 images listed again in their image set, written once (train line 3, val line 3, val line 4)",
     );
     assert_eq!(Dataset::open(&report.splits[1].path).unwrap().report().same_file.count, 0);
 }

@@ -1,4 +1,4 @@
-//! `eval`, and what is measured while training.
+//! `eval`, and what is evaluated while training.
 
 use std::process::Stdio;
 
@@ -31,7 +31,7 @@ fn write_pair(dir: &Dir) {
 }
 
 #[test]
-fn detections_are_measured_without_a_detector() {
+fn detections_are_evaluated_without_a_detector() {
     let dir = Dir::new();
     write_pair(&dir);
     let eval = ["eval", "--annotations", "truth.json", "--detections", "found.json"];
@@ -95,20 +95,20 @@ fn a_split_need_not_have_every_class_that_was_trained() {
     dir.write("other.json", val.to_string());
     let other = dir.command(&[&eval[..], &["--annotations", "other.json"]].concat()).fails(1);
     other.stderr_has("other.json: categories[1]").stderr_has("another").no_stdout();
-    // Every picture is broken.
+    // Every image is broken.
     let from = ["eval", "--weights", "run", "--annotations", "set/val.json", "--images"];
     for file in dir.files("set/images/val") {
         dir.write(&format!("broken/val/{file}"), "");
     }
     let none = dir.command(&[&from[..], &["broken"]].concat()).fails(1).no_stdout();
-    none.stderr_has("none of the 6 pictures could be read").stderr_has("broken/val/000001.jpg");
+    none.stderr_has("none of the 6 images could be read").stderr_has("broken/val/000001.jpg");
     dir.command(&[&from[..], &["absent"]].concat())
         .fails(1)
         .stderr_has("--images: no such folder or archive as `absent`");
 }
 
 #[test]
-fn where_nothing_can_be_measured_no_ap_is_told() {
+fn where_nothing_can_be_evaluated_no_ap_is_told() {
     let dir = Dir::with_data();
     let mut val = dir.json("set/val.json");
     let boxes = val["annotations"].take();
@@ -116,7 +116,7 @@ fn where_nothing_can_be_measured_no_ap_is_told() {
     dir.write("set/val.json", val.to_string());
     let train = ["train", "-c", "tiny.toml", "--device", "cpu", "--set", "train.epochs=2", "--run"];
     let ran = dir.command(&[&train[..], &["none"]].concat()).ok();
-    let ran = ran.stderr_has("; no AP: data.val has no boxes, so nothing could be measured");
+    let ran = ran.stderr_has("; no AP: data.val has no boxes, so nothing could be evaluated");
     assert!(!ran.stderr.contains("best AP"), "{ran:?}");
     // `best` is then the last.
     let target = |link: &str| std::fs::read_link(dir.path(&format!("none/checkpoints/{link}")));
@@ -134,5 +134,5 @@ fn where_nothing_can_be_measured_no_ap_is_told() {
     dir.write("set/val.json", val.to_string());
     dir.command(&[&train[..], &["crowds", "--set", "train.epochs=1"]].concat())
         .ok()
-        .stderr_has("boxes counts (crowds, or ignored), so nothing could be measured");
+        .stderr_has("boxes counts (crowds, or ignored), so nothing could be evaluated");
 }

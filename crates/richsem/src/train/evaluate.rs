@@ -1,4 +1,4 @@
-//! One measurement of a run: detect on every validation picture, evaluate, record.
+//! One evaluation of a run: detect on every validation image, evaluate, record.
 
 use std::{
     collections::BTreeMap,
@@ -22,11 +22,11 @@ use crate::{
 };
 
 impl Trainer<'_> {
-    /// Measures the weights that `last` holds. Breaks when told to stop; the measurement is then
+    /// Evaluates the weights that `last` holds. Breaks when told to stop; the evaluation is then
     /// still pending.
-    pub(super) fn measure(&mut self) -> Result<ControlFlow<(), Summary>> {
+    pub(super) fn evaluate(&mut self) -> Result<ControlFlow<(), Summary>> {
         let Some((split, evaluator)) = &self.val else {
-            return Err(Error::Other("a measurement is pending without data.val".into()));
+            return Err(Error::Other("an evaluation is pending without data.val".into()));
         };
         let source = DetectionSource {
             store: Arc::clone(&split.store),
@@ -82,7 +82,7 @@ impl Trainer<'_> {
             self.position.best = Some((ap, step));
             checkpoint::link_best(&self.run, step)?;
         }
-        // Resuming before this line measures again; the row is then rewritten, not doubled.
+        // Resuming before this line evaluates again; the row is then rewritten, not doubled.
         self.run.replace_eval(EvalRow { step, epoch, metrics })?;
         self.position.pending_eval = false;
         checkpoint::write_position(&self.run.file("checkpoints").join("last"), &self.position)?;

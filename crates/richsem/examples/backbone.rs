@@ -1,8 +1,8 @@
-//! Times the trunk alone, ResNet-50 with frozen norms, random weights, bf16: forward, and forward with
-//! backward. `benches/pytorch/trunk.py` runs it beside torchvision's.
+//! Times the backbone alone, ResNet-50 with frozen norms, random weights, bf16: forward, and forward with
+//! backward. `benches/pytorch/backbone.py` runs it beside torchvision's.
 //!
 //! ```text
-//! cargo run --release -p richsem --example trunk -- cuda 2 800 1216 20 5 --json FILE
+//! cargo run --release -p richsem --example backbone -- cuda 2 800 1216 20 5 --json FILE
 //! ```
 //!
 //! Device, images, height, width, runs, runs before the clock starts. Launched one by one, not
@@ -28,14 +28,14 @@ fn main() -> Result<()> {
     let device = device.parse::<DeviceChoice>()?.resolve()?;
     set_tf32(true)?;
     let store = ParameterStore::new(device, 0);
-    let trunk = Backbone::new(&store.root(), &BackboneConfig::default());
+    let backbone = Backbone::new(&store.root(), &BackboneConfig::default());
     // As `Batch::normalize` lays a batch out.
     let mut images = Tensor::randn([b, h, w, 3], (Kind::Float, device)).permute([0, 3, 1, 2]);
     if device == Device::Cpu {
         images = images.contiguous();
     }
     let forward = || -> Result<[Tensor; 4]> {
-        Ok(autocast(device, Some(Kind::BFloat16), || trunk.forward(&images, None, true))?)
+        Ok(autocast(device, Some(Kind::BFloat16), || backbone.forward(&images, None, true))?)
     };
     let timed = |f: &dyn Fn() -> Result<()>| -> Result<f64> {
         let mut times = Vec::new();
@@ -69,4 +69,4 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-const USAGE: &str = "usage: trunk DEVICE IMAGES HEIGHT WIDTH RUNS WARMUP --json FILE";
+const USAGE: &str = "usage: backbone DEVICE IMAGES HEIGHT WIDTH RUNS WARMUP --json FILE";

@@ -1,4 +1,4 @@
-//! Which pictures are meant, and the names of what is drawn from them.
+//! Which images are meant, and the names of what is drawn from them.
 
 use std::{
     collections::HashSet,
@@ -8,27 +8,27 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::data::listing::{EXTENSIONS, PassedOver, is_image};
 
-/// What pictures with boxes are written as.
+/// What images with boxes are written as.
 const DRAWN: [&str; 3] = ["jpg", "jpeg", "png"];
 
-/// Every picture meant by `inputs` (files, folders, patterns), each once, in the order given;
+/// Every image meant by `inputs` (files, folders, patterns), each once, in the order given;
 /// within a folder or pattern by name; and what was passed over.
 pub(crate) fn collect(inputs: &[PathBuf]) -> Result<(Vec<PathBuf>, PassedOver)> {
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     let mut passed_over = PassedOver::default();
     let mut seen = HashSet::new();
     for input in inputs {
-        for picture in of_input(input, &mut passed_over)? {
-            // The same picture by two names, as through a folder and by itself.
-            if seen.insert(picture.canonicalize().unwrap_or_else(|_| picture.clone())) {
-                pictures.push(picture);
+        for image in of_input(input, &mut passed_over)? {
+            // The same image by two names, as through a folder and by itself.
+            if seen.insert(image.canonicalize().unwrap_or_else(|_| image.clone())) {
+                images.push(image);
             } else {
                 let kind = "named a second time".to_owned();
-                passed_over.count(kind, &picture.to_string_lossy());
+                passed_over.count(kind, &image.to_string_lossy());
             }
         }
     }
-    Ok((pictures, passed_over))
+    Ok((images, passed_over))
 }
 
 /// Of these paths the images, sorted.
@@ -42,7 +42,7 @@ fn images(paths: impl Iterator<Item = PathBuf>, passed_over: &mut PassedOver) ->
             passed_over.add_dangling(&name);
         } else if !path.is_file() {
             passed_over.count("pipes, sockets and devices".to_owned(), &name);
-        } else if !is_picture(&path) {
+        } else if !is_image_file(&path) {
             passed_over.add(&name);
         } else {
             images.push(path);
@@ -58,8 +58,8 @@ fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> 
     if input.is_dir() {
         let entries = fs_err::read_dir(input)?.collect::<std::io::Result<Vec<_>>>()?;
         let mut here = PassedOver::default();
-        let pictures = images(entries.into_iter().map(|entry| entry.path()), &mut here);
-        if pictures.is_empty() {
+        let images = images(entries.into_iter().map(|entry| entry.path()), &mut here);
+        if images.is_empty() {
             let instead = if here.is_empty() { "it is empty".into() } else { here.to_string() };
             return Err(anyhow!(
                 "{name}: no images in this folder ({}): {instead}\n  hint: folders within are not \
@@ -68,7 +68,7 @@ fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> 
             ));
         }
         passed_over.extend(here);
-        return Ok(pictures);
+        return Ok(images);
     }
     if input.exists() {
         return Ok(vec![input.to_owned()]);
@@ -89,8 +89,8 @@ fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> 
         paths.push(path.map_err(|error| anyhow!("{}: {}", error.path().display(), error.error()))?);
     }
     let mut here = PassedOver::default();
-    let pictures = images(paths.into_iter(), &mut here);
-    if pictures.is_empty() {
+    let images = images(paths.into_iter(), &mut here);
+    if images.is_empty() {
         let instead = if here.is_empty() { String::new() } else { format!(": {here}") };
         return Err(anyhow!(
             "{name}: no image ({}) has such a name{instead}\n  hint: put the pattern in quotes; ** \
@@ -99,10 +99,10 @@ fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> 
         ));
     }
     passed_over.extend(here);
-    Ok(pictures)
+    Ok(images)
 }
 
-/// Pictures whose names match the pattern but for bytes that are not UTF-8, which `glob` passes over
+/// Images whose names match the pattern but for bytes that are not UTF-8, which `glob` passes over
 /// in silence. Folders with such names stay unseen.
 fn not_utf8(pattern: &str) -> Vec<PathBuf> {
     let (folders, name) = match pattern.rsplit_once('/') {
@@ -122,21 +122,21 @@ fn not_utf8(pattern: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn is_picture(path: &Path) -> bool {
+fn is_image_file(path: &Path) -> bool {
     is_image(&path.to_string_lossy())
 }
 
-/// A file in `folder` for each picture: its own name (as JPEG where it is no JPEG or PNG by its name),
+/// A file in `folder` for each image: its own name (as JPEG where it is no JPEG or PNG by its name),
 /// numbered where two from different folders have the same.
 ///
 /// # Errors
-/// One of these is one of the pictures: it would be overwritten.
-pub(crate) fn output_files(pictures: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+/// One of these is one of the images: it would be overwritten.
+pub(crate) fn output_files(images: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     let mut taken = HashSet::new();
-    let mut files = Vec::with_capacity(pictures.len());
-    for picture in pictures {
-        let stem = picture.file_stem().unwrap_or_default().to_string_lossy();
-        let extension = match picture.extension().and_then(|e| e.to_str()) {
+    let mut files = Vec::with_capacity(images.len());
+    for image in images {
+        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = match image.extension().and_then(|e| e.to_str()) {
             Some(extension) if DRAWN.iter().any(|e| extension.eq_ignore_ascii_case(e)) => extension,
             _ => "jpg",
         };
@@ -148,11 +148,11 @@ pub(crate) fn output_files(pictures: &[PathBuf], folder: &Path) -> Result<Vec<Pa
         }
         files.push(folder.join(name));
     }
-    let inputs: HashSet<PathBuf> = pictures.iter().filter_map(|p| p.canonicalize().ok()).collect();
+    let inputs: HashSet<PathBuf> = images.iter().filter_map(|p| p.canonicalize().ok()).collect();
     let overwritten = |file: &&PathBuf| file.canonicalize().is_ok_and(|f| inputs.contains(&f));
     if let Some(file) = files.iter().find(overwritten) {
         return Err(anyhow!(
-            "--output: `{}` is one of the pictures and would be overwritten\n  hint: choose \
+            "--output: `{}` is one of the images and would be overwritten\n  hint: choose \
              another folder",
             file.display()
         ));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn files_folders_and_patterns_give_each_picture_once() {
+    fn files_folders_and_patterns_give_each_image_once() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path();
         let all = files(
@@ -188,8 +188,8 @@ mod tests {
         );
         std::os::unix::fs::symlink("gone", folder.join("f.jpg")).unwrap();
         let collected = |inputs: &[PathBuf]| collect(inputs).map_err(|e| e.to_string());
-        let (pictures, passed_over) = collected(&[folder.to_owned()]).unwrap();
-        assert_eq!(names(&pictures), ["a.PNG", "b.jpg", "c.webp", "e.BMP"]);
+        let (images, passed_over) = collected(&[folder.to_owned()]).unwrap();
+        assert_eq!(names(&images), ["a.PNG", "b.jpg", "c.webp", "e.BMP"]);
         let name = |name: &str| folder.join(name).display().to_string();
         assert_eq!(
             passed_over.to_string(),
@@ -204,8 +204,8 @@ mod tests {
             )
         );
         let both = [all[0].clone(), folder.join("[be].*"), all[5].clone()];
-        let (pictures, passed_over) = collected(&both).unwrap();
-        assert_eq!(names(&pictures), ["b.jpg", "e.BMP", "odd"]);
+        let (images, passed_over) = collected(&both).unwrap();
+        assert_eq!(names(&images), ["b.jpg", "e.BMP", "odd"]);
         assert!(passed_over.to_string().starts_with("1 named a second time ("), "{passed_over}");
         assert_eq!(names(&collected(&[folder.join("**/d.jpg")]).unwrap().0), ["d.jpg"]);
         for (input, problem) in [
@@ -241,15 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn drawn_pictures_never_share_a_name_nor_take_that_of_a_picture() {
+    fn drawn_images_never_share_a_name_nor_take_that_of_a_image() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path();
-        let pictures =
+        let images =
             files(folder, &["x/1.jpg", "y/1.jpg", "z/1-2.jpg", "z/odd", "z/P.PNG", "z/w.webp"]);
         let out = folder.join("out");
-        let drawn = output_files(&pictures, &out).unwrap();
+        let drawn = output_files(&images, &out).unwrap();
         assert_eq!(names(&drawn), ["1.jpg", "1-2.jpg", "1-2-2.jpg", "odd.jpg", "P.PNG", "w.jpg"]);
-        let error = output_files(&pictures, &folder.join("x")).unwrap_err().to_string();
+        let error = output_files(&images, &folder.join("x")).unwrap_err().to_string();
         assert!(error.contains("would be overwritten") && error.contains("1.jpg"), "{error}");
     }
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Times torchvision's ResNet-50 with frozen norms, random weights, bf16 autocast: forward, and forward
-with backward (stem and first stage not trained, as in the detector). With --trunk, ours
-(crates/richsem/examples/trunk.rs) in the same table.
+with backward (stem and first stage not trained, as in the detector). With --backbone, ours
+(crates/richsem/examples/backbone.rs) in the same table.
 
-    benches/pytorch/trunk.py --device cuda --batch 2 --size 800x1216 --trunk target/release/examples/trunk
+    benches/pytorch/backbone.py --device cuda --batch 2 --size 800x1216 --backbone target/release/examples/backbone
 
 Contiguous and channels-last tensors, cuDNN choosing its algorithms by trial; the faster counts.
 """
@@ -20,21 +20,21 @@ def measure(torch, torchvision, args, layout_name):
     resnet = torchvision.models.resnet50(weights=None, norm_layer=norm)
     for name, parameter in resnet.named_parameters():
         parameter.requires_grad_(name.startswith(("layer2", "layer3", "layer4")))
-    trunk = torchvision.models._utils.IntermediateLayerGetter(
+    backbone = torchvision.models._utils.IntermediateLayerGetter(
         resnet, {"layer2": "c3", "layer3": "c4", "layer4": "c5"})
-    trunk = trunk.to(args.device).to(memory_format=layout).train()
+    backbone = backbone.to(args.device).to(memory_format=layout).train()
     images = torch.randn(args.batch, 3, args.height, args.width, device=args.device)
     images = images.contiguous(memory_format=layout)
-    parameters = [p for p in trunk.parameters() if p.requires_grad]
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
     autocast = lambda: torch.autocast(args.device.type, torch.bfloat16)
 
     def forward():
         with torch.no_grad(), autocast():
-            trunk(images)
+            backbone(images)
 
     def both():
         with autocast():
-            maps = trunk(images)
+            maps = backbone(images)
             loss = sum(m.float().mean() for m in maps.values())
         torch.autograd.grad(loss, parameters)
 
@@ -53,7 +53,7 @@ def main():
     add("--steps", type=int, default=20, help="runs that are timed")
     add("--warmup", type=int, default=5, help="runs before the clock starts")
     add("--threads", type=int, help="of both sides on the CPU; all cores, unless given")
-    add("--trunk", metavar="PROGRAM", help="ours, to run beside it")
+    add("--backbone", metavar="PROGRAM", help="ours, to run beside it")
     add("--json", help="writes all numbers to this file")
     args = parser.parse_args()
     args.height, args.width = size(args.size)
@@ -68,8 +68,8 @@ def main():
         args.threads = args.threads or cores()
         torch.set_num_threads(args.threads)
         hardware = f"{processor()}, {args.threads} threads"
-    mine = run_json([args.trunk, name, args.batch, args.height, args.width, args.steps, args.warmup],
-                    args.threads) if args.trunk else {}
+    mine = run_json([args.backbone, name, args.batch, args.height, args.width, args.steps, args.warmup],
+                    args.threads) if args.backbone else {}
     tried = [measure(torch, torchvision, args, layout) for layout in ("contiguous", "channels_last")]
     print(f"{name}: {hardware}; PyTorch {torch.__version__}, torchvision {torchvision.__version__}\n"
           f"ResNet-50, frozen norms, bf16, batch {args.batch} of {args.height}×{args.width}; medians of "
@@ -78,7 +78,7 @@ def main():
     for key, what in (("forward_ms", "forward, ms"), ("both_ms", "forward and backward, ms")):
         pair = min(run[key] for run in tried), mine.get(key)
         rows.append([what, *[number(run[key]) for run in tried], number(pair[1]), ratio(*pair)])
-    table(["<trunk", *[f"PyTorch {run['layout']}" for run in tried], "ours", "PyTorch's best / ours"], rows)
+    table(["<backbone", *[f"PyTorch {run['layout']}" for run in tried], "ours", "PyTorch's best / ours"], rows)
     save({"hardware": hardware, "torch": torch.__version__, "torchvision": torchvision.__version__,
           "batch": args.batch, "height": args.height, "width": args.width, "pytorch": tried,
           "richsem": mine}, args.json)

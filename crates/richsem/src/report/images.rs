@@ -1,10 +1,10 @@
-//! Validation pictures, ground truth beside predictions: which ones, and how they are drawn.
+//! Validation images, ground truth beside predictions: which ones, and how they are drawn.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use image::{RgbImage, imageops};
 
-use super::Picture;
+use super::Drawn;
 use crate::{
     boxes::Xyxy,
     config::SplitConfig,
@@ -20,24 +20,24 @@ use crate::{
     vocabulary::{Category, ClassIndex, Frequency},
 };
 
-/// Longer side of a picture as it is shown, in pixels: labels stay readable on small ones, and the
+/// Longer side of an image as it is shown, in pixels: labels stay readable on small ones, and the
 /// file small with large ones.
 const SIDE: u32 = 480;
 
-/// Small pictures are enlarged at most so many times.
+/// Small images are enlarged at most so many times.
 const LARGEST_SCALE: f32 = 4.0;
 
-/// With more boxes than this a picture is hard to read.
+/// With more boxes than this an image is hard to read.
 const MANY_BOXES: f64 = 12.0;
 
 /// What the reader chooses.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// Validation pictures shown at most.
-    pub pictures: usize,
+    /// Validation images shown at most.
+    pub images: usize,
     /// Least score of a prediction that is drawn, 0 to 1.
     pub least_score: f32,
-    /// Folders of runs whose measurements stand beside this one's: the best, and, should that be another,
+    /// Folders of runs whose evaluations stand beside this one's: the best, and, should that be another,
     /// the one after as many epochs.
     pub compare: Vec<PathBuf>,
     /// What is to be said at the top.
@@ -48,11 +48,11 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { pictures: 12, least_score: 0.3, compare: Vec::new(), notes: Vec::new(), val: None }
+        Self { images: 12, least_score: 0.3, compare: Vec::new(), notes: Vec::new(), val: None }
     }
 }
 
-/// Draws up to `options.pictures` pictures of a set. Broken ones are noted, and the next in line
+/// Draws up to `options.images` images of a set. Broken ones are noted, and the next in line
 /// take their places.
 ///
 /// # Errors
@@ -62,7 +62,7 @@ pub(super) fn show(
     split: &SplitConfig,
     options: &RunOptions,
     notes: &mut Vec<String>,
-) -> Result<Vec<Picture>> {
+) -> Result<Vec<Drawn>> {
     let OpenedSet { store, entries, vocabulary } = match &options.val {
         Some(set) => set.clone(),
         None => OpenedSet::open(split)?,
@@ -77,7 +77,7 @@ pub(super) fn show(
         })
         .collect();
     // As many again in case some are broken.
-    let order = choose(&entries, &groups, options.pictures.saturating_mul(2));
+    let order = choose(&entries, &groups, options.images.saturating_mul(2));
     let source = DetectionSource {
         store: Arc::clone(&store),
         entries: Arc::clone(&entries),
@@ -90,9 +90,9 @@ pub(super) fn show(
         broken: Arc::new(BrokenImages::new(usize::MAX)),
         on_broken: OnBroken::LeaveOut,
     };
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for (position, &index) in (0..).zip(&order) {
-        if pictures.len() == options.pictures {
+        if images.len() == options.images {
             break;
         }
         let entry = &entries[index as usize];
@@ -113,8 +113,8 @@ pub(super) fn show(
             .filter(|d| d.score >= options.least_score)
             .map(|d| labeled(d.bbox, detector.vocabulary.category(d.class), Some(d.score)))
             .collect();
-        let picture = store.picture(&entry.name)?;
-        pictures.push(Picture {
+        let image = store.image(&entry.name)?;
+        images.push(Drawn {
             caption: format!(
                 "{}: {}, {} with a score of at least {}",
                 entry.name,
@@ -122,10 +122,10 @@ pub(super) fn show(
                 counted(prediction.len(), "prediction"),
                 options.least_score
             ),
-            image: drawn(picture, truth, prediction),
+            image: drawn(image, truth, prediction),
         });
     }
-    Ok(pictures)
+    Ok(images)
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -141,8 +141,8 @@ fn labeled(bbox: Xyxy, category: &Category, score: Option<f32>) -> Labeled {
     }
 }
 
-fn drawn(picture: RgbImage, mut truth: Vec<Labeled>, mut prediction: Vec<Labeled>) -> RgbImage {
-    let (width, height) = picture.dimensions();
+fn drawn(image: RgbImage, mut truth: Vec<Labeled>, mut prediction: Vec<Labeled>) -> RgbImage {
+    let (width, height) = image.dimensions();
     let scale = (SIDE as f32 / width.max(height) as f32).min(LARGEST_SCALE);
     let [w, h] = [width, height].map(|side| ((side as f32 * scale).round() as u32).max(1));
     let filter = if scale < 1.0 {
@@ -150,11 +150,11 @@ fn drawn(picture: RgbImage, mut truth: Vec<Labeled>, mut prediction: Vec<Labeled
     } else {
         imageops::FilterType::CatmullRom
     };
-    let picture = imageops::resize(&picture, w, h, filter);
+    let image = imageops::resize(&image, w, h, filter);
     for label in truth.iter_mut().chain(&mut prediction) {
         label.bbox.0 = label.bbox.0.map(|v| v * scale);
     }
-    draw::truth_and_prediction(&picture, &truth, &prediction, "")
+    draw::truth_and_prediction(&image, &truth, &prediction, "")
 }
 
 /// Images in the order they are to be shown: each the one whose classes add most to those shown
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_and_boxes_are_scaled_together() {
+    fn images_and_boxes_are_scaled_together() {
         let truth = vec![Labeled {
             bbox: Xyxy([0.0, 0.0, 400.0, 200.0]),
             class_name: "cat".to_owned(),
@@ -251,7 +251,7 @@ mod tests {
             score: None,
         }];
         let page = |width, height| drawn(RgbImage::new(width, height), truth.clone(), vec![]);
-        // Two pictures of 480 × 240 beside each other with gaps of 8.
+        // Two images of 480 × 240 beside each other with gaps of 8.
         assert_eq!(page(960, 480).width(), 2 * 480 + 24);
         assert_eq!(page(10, 5).width(), 2 * 40 + 24);
         assert_eq!(page(1, 5000).width(), 2 + 24);
