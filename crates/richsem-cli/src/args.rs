@@ -3,7 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use richsem::{Error, data::image_io::Orientation, detector::Detector};
+use richsem::{
+    Error,
+    data::image_io::Orientation,
+    detector::{Detector, weights_in},
+    precision::Precision,
+};
 use tch::Device;
 use torch_ext::{DeviceChoice, device_name};
 
@@ -16,6 +21,9 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device_choice)]
     pub(crate) device: DeviceChoice,
 }
+
+/// Threads of libtorch's own operations on the host, beside a GPU that does the work.
+const HOST_THREADS: i32 = 4;
 
 pub(crate) fn device_choice(text: &str) -> Result<DeviceChoice, String> {
     // clap names the flag and the value itself.
@@ -36,6 +44,11 @@ impl DeviceArgs {
             let reason = reason.split(';').next().unwrap_or(reason);
             output::note(format!("computing on the CPU: {reason}"));
         }
+        if device.is_cuda() && std::env::var_os("OMP_NUM_THREADS").is_none() {
+            // What is left to the host are copies: as many threads as a large machine has cores would wait
+            // for each other, and keep its readers waiting.
+            tch::set_num_threads(HOST_THREADS.min(tch::get_num_threads()));
+        }
         Ok(device)
     }
 }
@@ -54,17 +67,40 @@ pub(crate) fn as_flag(error: Error) -> Error {
     }
 }
 
+/// How a detector computes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct InferenceArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Numbers that it computes in: f32, or bf16, which is faster on a GPU; unless given, those that its
+    /// weights file names (as it was trained, or eval.precision)
+    #[arg(long, value_enum, value_name = "f32|bf16", hide_possible_values = true)]
+    precision: Option<PrecisionChoice>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum PrecisionChoice {
+    F32,
+    Bf16,
+}
+
 /// Loads a detector from a weights file, a checkpoint's folder, or a run folder (its best
 /// checkpoint, or the last one where none was evaluated).
-pub(crate) fn load_detector(weights: &Path, device: &DeviceArgs) -> Result<Detector> {
+pub(crate) fn load_detector(weights: &Path, how: &InferenceArgs) -> Result<Detector> {
     let file = weights_file(weights, "--weights")?;
-    let device = device.resolve()?;
-    let detector = Detector::load(&file, device)?;
+    let device = how.device.resolve()?;
+    let mut detector = Detector::load(&file, device)?;
+    match how.precision {
+        None => {}
+        Some(PrecisionChoice::F32) => detector.set_precision(Precision::F32),
+        Some(PrecisionChoice::Bf16) => detector.set_precision(Precision::Bf16),
+    }
     output::note(format!(
-        "{}: {} classes, padding {}, on {}",
+        "{}: {} classes, padding {}, {} on {}",
         file.display(),
-        detector.vocabulary.len(),
-        detector.config.model.dino.padding(),
+        detector.vocabulary().len(),
+        detector.config().model.padding(),
+        detector.config().precision().name(),
         device_name(device)
     ));
     Ok(detector)
@@ -76,23 +112,10 @@ pub(crate) fn score(text: &str) -> Result<f32, String> {
     value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
-const WEIGHTS: &str = "model.safetensors";
-
 /// The weights of a file, a checkpoint's folder, or a run's (its best, or its last where none was
 /// evaluated).
 pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let places = ["checkpoints/best", "checkpoints/last", ""];
-    let mut files = places.iter().map(|place| path.join(place).join(WEIGHTS));
-    files.find(|file| file.is_file()).ok_or_else(|| {
-        anyhow!(
-            "{flag}: `{}` holds neither {WEIGHTS} nor checkpoints with one\n  hint: give a \
-             .safetensors file, or the folder of a run that has saved a checkpoint",
-            path.display()
-        )
-    })
+    weights_in(path).map_err(|error| anyhow!("{flag}: {error}"))
 }
 
 /// Which way up images are read.

@@ -8,7 +8,6 @@ mod exit;
 mod images;
 mod output;
 mod progress;
-mod reading;
 mod signals;
 mod table;
 

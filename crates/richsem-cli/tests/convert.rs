@@ -6,10 +6,8 @@ mod util;
 use std::collections::BTreeMap;
 
 use richsem::{
-    checkpoint_io::{
-        key_maps::official::{Family, Layout},
-        pth, safetensors,
-    },
+    checkpoint_io::{pth, safetensors},
+    convert::dino::keys::{Layout, Variant},
     testing::{normal, small_run, write_small_set},
 };
 use tch::Tensor;
@@ -51,7 +49,7 @@ fn a_run_becomes_an_official_checkpoint_and_a_detector_again() {
     }
     let official = pth::read(&dir.path("official.pth")).unwrap();
     let ours = weights(&dir, MODEL);
-    let layout = Layout { family: Family::Dino, decoder_layers: 2 };
+    let layout = Layout { variant: Variant::Dino, decoder_layers: 2 };
     for (path, tensor) in &ours {
         for key in layout.keys_of(path) {
             let value = &official[&key];

@@ -22,8 +22,8 @@ pub fn info(path: &Path) -> Result<Vec<(String, String)>> {
     facts.add("what", source.describe());
     match source.kind {
         Kind::Detector => {
-            let (config, vocabulary) = Detector::said_by(&source.metadata, path)?;
-            facts.add_detector(&config);
+            let (config, vocabulary) = Detector::named_in(&source.metadata, path)?;
+            facts.add_detector(&config.model);
             facts.add_classes(&vocabulary);
             facts.add_inference(&config);
         }

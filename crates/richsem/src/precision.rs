@@ -16,6 +16,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// As settings spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// The kind that autocast converts to; none where nothing is converted.
     #[must_use]
     pub fn kind(self) -> Option<Kind> {

@@ -6,13 +6,18 @@ use crate::{
     boxes::Xywh,
     data::{
         batch::Batch,
-        detection_source::DetectionSource,
+        detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
+        image_store::ImageStore,
         loader::{BatchSource as _, Loader},
+        sampler::{LastBatch, Share},
     },
     detections::Detection,
     detector::Detector,
     error::Result,
-    models::{dino::InferenceOutput, postprocess::ScoredBox},
+    models::{
+        network::{NetworkOutput, ScoredBox},
+        padding::Padding,
+    },
     vocabulary::Vocabulary,
 };
 
@@ -28,13 +33,71 @@ pub struct ReadAhead {
     pub prefetch: usize,
 }
 
+impl Default for ReadAhead {
+    /// As many threads as the machine has cores, at most 8.
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
+        Self { workers, prefetch: workers }
+    }
+}
+
+/// Images of these `[height, width]` in the order in which a detector reads them: as they are one by one, and
+/// in batches those of like shape together, so that little is padded, where padding changes nothing. Those of
+/// unknown size come last.
+#[must_use]
+pub fn reading_order(
+    sizes: impl Iterator<Item = Option<[u32; 2]>>,
+    padding: Padding,
+    batch_size: usize,
+) -> Vec<usize> {
+    let aspects: Vec<f64> = sizes
+        .map(|size| {
+            size.map_or(f64::INFINITY, |[height, width]| f64::from(height) / f64::from(width))
+        })
+        .collect();
+    let mut order: Vec<usize> = (0..aspects.len()).collect();
+    if batch_size > 1 && padding == Padding::Masked {
+        order.sort_by(|&a, &b| aspects[a].total_cmp(&aspects[b]));
+    }
+    order
+}
+
+/// Every image once, in [`reading_order`], resized as the detector's settings say. Those that cannot be read
+/// are left out.
+#[must_use]
+pub fn every_image_once(
+    detector: &Detector,
+    store: Arc<ImageStore>,
+    entries: Arc<Vec<ImageEntry>>,
+    batch_size: usize,
+    broken: Arc<BrokenImages>,
+) -> DetectionSource {
+    let config = detector.config();
+    let sizes = entries.iter().map(|entry| entry.size);
+    let order = reading_order(sizes, config.model.padding(), batch_size);
+    DetectionSource {
+        store,
+        order: order.into_iter().map(|i| i as u32).collect(),
+        entries,
+        share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Short },
+        transform: Transform::Eval(config.resize.clone()),
+        // What depends on these two is training's alone.
+        seed: 0,
+        epoch: 0,
+        pad_multiple: config.pad_multiple,
+        broken,
+        on_broken: OnBroken::LeaveOut,
+        keep_originals: false,
+    }
+}
+
 /// A batch that went through a detector.
 #[derive(Debug)]
 pub struct Detected {
     /// What was detected in; without images where all of them are broken.
     pub batch: Batch,
     /// What the network gives; none for a batch without images.
-    pub output: Option<InferenceOutput>,
+    pub output: Option<NetworkOutput>,
     /// Of each image, in pixels of the original.
     pub found: Vec<Vec<ScoredBox>>,
 }
@@ -123,4 +186,18 @@ pub fn to_detections(
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_of_like_shape_are_read_together_where_they_share_a_batch() {
+        let sizes = [Some([480, 640]), None, Some([640, 480]), Some([300, 400]), Some([500, 500])];
+        let order = |padding, batch| reading_order(sizes.into_iter(), padding, batch);
+        assert_eq!(order(Padding::Masked, 1), [0, 1, 2, 3, 4]);
+        assert_eq!(order(Padding::Official, 2), [0, 1, 2, 3, 4]);
+        assert_eq!(order(Padding::Masked, 2), [0, 3, 4, 2, 1]);
+    }
 }

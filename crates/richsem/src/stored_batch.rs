@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use crate::{
     checkpoint_io::safetensors,
     error::{Error, Result},
-    models::dino::DinoConfig,
+    models::network::Network,
 };
 
 /// A normalised, padded batch.
@@ -105,26 +105,16 @@ impl StoredBatch {
         Ok(Self { images, mask, tokens, path: path.to_owned() })
     }
 
-    /// The tokens, for a detector of these sizes.
+    /// Whether a network can take its proposals, if it has some.
     ///
     /// # Errors
-    /// More tokens than queries, or numbers that no token of these images has.
-    pub(crate) fn tokens_for(&self, config: &DinoConfig) -> Result<Option<&Tensor>> {
-        let Some(tokens) = &self.tokens else { return Ok(None) };
-        let wrong = |problem| Err(Error::invalid(&self.path, "tokens", problem));
-        let (count, queries) = (tokens.size()[1], config.transformer.num_queries);
-        if count > queries {
-            return wrong(format!("{count} an image, and the detector has {queries} queries"));
-        }
+    /// What is wrong with them.
+    pub(crate) fn check_proposals(&self, network: &Network) -> Result<()> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
         let size = self.images.size();
-        let most: i64 = config.level_sizes([size[2], size[3]]).map(|[h, w]| h * w).sum();
-        let last = tokens.max().int64_value(&[]);
-        if last >= most {
-            return wrong(format!(
-                "expected numbers below {most}, the encoder's tokens of these images, got {last}"
-            ));
-        }
-        Ok(Some(tokens))
+        network
+            .check_proposals(tokens, [size[2], size[3]])
+            .map_err(|problem| Error::invalid(&self.path, "tokens", problem))
     }
 }
 
@@ -132,6 +122,7 @@ impl StoredBatch {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::models::dino::DinoConfig;
     use std::collections::BTreeMap;
     use tch::Device;
 
@@ -152,7 +143,7 @@ mod tests {
     fn a_mask_is_optional_and_means_no_padding() {
         let batch = read(&[("images", zeros(&[2, 3, 4, 6], Kind::Float))]).unwrap();
         assert_eq!(batch.mask, zeros(&[2, 4, 6], Kind::Bool));
-        assert!(batch.tokens_for(&DinoConfig::default()).unwrap().is_none());
+        assert!(batch.tokens.is_none());
     }
 
     #[test]
@@ -169,7 +160,12 @@ mod tests {
         assert!(read(&[images(), ("mask", below())]).is_ok());
         let far = read(&[images(), tokens(&[1, 4])]).unwrap();
         let long = read(&[images(), tokens(&[0; 901])]).unwrap();
-        let sizes = DinoConfig::default();
+        let check = |batch: &StoredBatch| {
+            let size = batch.images.size();
+            let tokens = batch.tokens.as_ref().unwrap();
+            let checked = DinoConfig::default().check_tokens(tokens, [size[2], size[3]]);
+            Error::invalid(&batch.path, "tokens", checked.unwrap_err())
+        };
         let cases = [
             (read(&[]).unwrap_err(), "images: missing"),
             (read(&[("images", zeros(&[3, 4, 6], Kind::Float))]).unwrap_err(), "got [3, 4, 6]"),
@@ -192,9 +188,9 @@ mod tests {
             ),
             (read(&[images(), tokens(&[1, -1])]).unwrap_err(), "negative"),
             (read(&[images(), ("token", zeros(&[1], Kind::Int64))]).unwrap_err(), "unexpected"),
-            (long.tokens_for(&sizes).unwrap_err(), "901 an image, and the detector has 900"),
+            (check(&long), "901 an image, and the detector has 900"),
             // One token a level.
-            (far.tokens_for(&sizes).unwrap_err(), "expected numbers below 4"),
+            (check(&far), "expected numbers below 4"),
         ];
         for (error, part) in cases {
             let message = error.to_string();

@@ -1,8 +1,10 @@
 //! What is known of one image: its boxes, and which classes may be counted as absent.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{boxes::Cxcywh, vocabulary::ClassIndex};
+use crate::{boxes::Cxcywh, geometry::Geometry, vocabulary::ClassIndex};
 
 /// Which classes an image says something about. Detection sets differ: COCO annotates every class
 /// everywhere, LVIS verifies a few per image (arXiv 1908.03195, section 3), partial sets know only
@@ -15,8 +17,18 @@ pub struct LabelKnowledge {
     pub absent: Vec<ClassIndex>,
     /// Classes whose boxes here are not all annotated (LVIS `not_exhaustive_category_ids`).
     pub not_exhaustive: Vec<ClassIndex>,
-    /// Every class in none of the lists is absent (COCO); otherwise it is unknown (LVIS).
-    pub others_absent: bool,
+    /// Classes of which every image of the set shows all boxes or none, sorted: one of them that is in none
+    /// of the lists is absent. COCO's are its 80, LVIS has none; a classification image says nothing of the
+    /// classes that it has no label of.
+    pub exhaustive: Arc<[ClassIndex]>,
+}
+
+impl LabelKnowledge {
+    /// Whether silence about a class means that it is absent.
+    #[must_use]
+    pub fn is_exhaustive(&self, class: ClassIndex) -> bool {
+        self.exhaustive.binary_search(&class).is_ok()
+    }
 }
 
 /// The supervision of one image. `boxes` and `labels` are parallel, length T.
@@ -36,6 +48,8 @@ pub struct Target {
     pub original_size: [u32; 2],
     /// Which view of which image this is; none after a crop or on a mosaic.
     pub view: Option<View>,
+    /// Where the file's points lie in it; none on a mosaic, and where no file is behind it.
+    pub geometry: Option<Geometry>,
 }
 
 /// A whole image as training shows it: without crops there are as many views as scales, and twice

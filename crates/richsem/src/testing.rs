@@ -63,6 +63,7 @@ pub fn target(objects: &[(u32, [f32; 4])]) -> Target {
         size: [10, 10],
         original_size: [10, 10],
         view: None,
+        geometry: None,
     }
 }
 

@@ -8,11 +8,11 @@ use richsem::{
     bench::{Workload, random_batch, vocabulary},
     collective::Single,
     config::Config,
-    losses::{Criterion, FederatedConfig, LossConfig, UnknownClasses, criterion::StepKey},
+    families::{Step, dino::Criterion},
+    losses::{FederatedConfig, LossConfig, UnknownClasses, terms::StepKey},
     models::{
         class_head::ClassSpace,
-        denoising::DenoisingLayout,
-        dino::{Dino, Input, LayerOutputs, TrainingOutput},
+        dino::{Dino, Input, LayerOutputs, TrainingOutput, denoising::DenoisingLayout},
         parameters::ParameterStore,
     },
     targets::{Assignment, Supervision, Target},
@@ -69,7 +69,7 @@ fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
         })
         .collect();
     let detector = &learner.model.detector;
-    let found = (0..4).map(|_| detector.infer(&batch(0)).unwrap().pred_logits).collect();
+    let found = (0..4).map(|_| detector.infer(&batch(0)).unwrap().named.swap_remove(0).1).collect();
     (steps, found)
 }
 
@@ -208,7 +208,7 @@ fn logits(norm: &str, kind: Option<Kind>, device: Device) -> [Tensor; 2] {
     let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
     let store = ParameterStore::new(Device::Cpu, 7);
     let space = ClassSpace::Classes(7);
-    let model = Dino::new(&store, &config.model.dino, space).unwrap();
+    let model = Dino::new(&store, config.model.as_dino().unwrap(), space).unwrap();
     // Norms that do something.
     for (i, p) in store.parameters().iter().enumerate().filter(|(_, p)| p.tensor.dim() == 1) {
         let random = uniform(i as u64, &p.tensor.size()) * 0.5;
@@ -219,7 +219,7 @@ fn logits(norm: &str, kind: Option<Kind>, device: Device) -> [Tensor; 2] {
         Device::Cpu => (store, model),
         device => {
             let store = ParameterStore::new(device, 0);
-            let model = Dino::new(&store, &config.model.dino, space).unwrap();
+            let model = Dino::new(&store, config.model.as_dino().unwrap(), space).unwrap();
             (store, model)
         }
     };
@@ -284,7 +284,8 @@ fn losses(
     };
     let criterion = Criterion::new(config.clone(), &[5, 1, 9, 3, 2, 8, 0, 4, 1]);
     let key = StepKey { seed: 3, step: 7 };
-    let (terms, _) = criterion.forward(&output, targets, supervision, key, &Single).unwrap();
+    let step = Step { targets, supervision, key, collective: &Single };
+    let (terms, _) = criterion.forward(&output, step).unwrap();
     terms.total.backward();
     let (_, denoising) = output.denoising.as_ref().unwrap();
     let grads = [&output.decoder, &output.interm, denoising];
@@ -304,7 +305,7 @@ fn the_losses_are_those_of_the_host() {
     let mut targets = random_batch(&work).unwrap().targets;
     targets[1].boxes.truncate(2);
     targets[1].labels.truncate(2);
-    targets[0].knowledge.others_absent = false;
+    targets[0].knowledge.exhaustive = Default::default();
     for federated in [None, Some(FederatedConfig { classes: 6, power: 0.5 })] {
         for unknown_classes in [UnknownClasses::Negative, UnknownClasses::Ignore] {
             for assignment in [Assignment::Hungarian, Assignment::MaxSize] {

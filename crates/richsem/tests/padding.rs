@@ -11,16 +11,15 @@ use richsem::{
     config::Config,
     data::{
         dataset::Dataset,
-        detection_source::{BrokenImages, DetectionSource, OnBroken, Transform},
+        detection_source::{BrokenImages, DetectionSource},
         entries,
         image_io::Orientation,
         image_store::ImageStore,
-        sampler::{LastBatch, Share},
     },
     detector::Detector,
     evaluate::evaluate,
     models::padding::Padding,
-    predict::{ReadAhead, detect_all, to_detections},
+    predict::{ReadAhead, detect_all, every_image_once, to_detections},
     synth::SynthConfig,
     testing::{small_set, write_set},
     train::{NewRun, Start, observer::Silent, train},
@@ -53,21 +52,13 @@ fn trained(set: &Path, run: &Path) -> Detector {
 fn ap(detector: &Detector, set: &Path, batch_size: usize, pad_multiple: u32) -> f64 {
     let annotations = set.join("train.json");
     let entries = entries(&Dataset::open(&annotations).unwrap());
-    let source = DetectionSource {
-        store: Arc::new(ImageStore::open(&set.join("images"), Orientation::Exif).unwrap()),
-        order: (0..entries.len() as u32).collect(),
-        entries: Arc::new(entries),
-        share: Share { batch_size, rank: 0, world: 1, last: LastBatch::Short },
-        transform: Transform::Eval(detector.config.data.resize.clone()),
-        seed: 0,
-        epoch: 0,
-        pad_multiple,
-        broken: Arc::new(BrokenImages::new(0)),
-        on_broken: OnBroken::LeaveOut,
-    };
+    let store = ImageStore::open(&set.join("images"), Orientation::Exif).unwrap();
+    let broken = Arc::new(BrokenImages::new(0));
+    let every = every_image_once(detector, Arc::new(store), Arc::new(entries), batch_size, broken);
+    let source = DetectionSource { pad_multiple, ..every };
     let mut found = Vec::new();
     detect_all(detector, source, ReadAhead { workers: 1, prefetch: 1 }, |image_id, _, boxes| {
-        found.extend(to_detections(image_id, &boxes, &detector.vocabulary));
+        found.extend(to_detections(image_id, &boxes, detector.vocabulary()));
         ControlFlow::Continue(())
     })
     .unwrap();
@@ -79,7 +70,7 @@ fn ap_is_the_same_in_every_batch_and_padding() {
     let folder = tempfile::tempdir().unwrap();
     let (set, run) = (folder.path().join("set"), folder.path().join("run"));
     let detector = trained(&set, &run);
-    assert_eq!(detector.config.model.dino.padding(), Padding::Masked);
+    assert_eq!(detector.config().model.padding(), Padding::Masked);
     let alone = ap(&detector, &set, 1, 1);
     assert!(alone > 20.0, "{alone}: too little is learned for the comparison to say something");
     let others = [(1, 32), (1, 64), (8, 1), (8, 32), (32, 32)];
@@ -88,11 +79,11 @@ fn ap_is_the_same_in_every_batch_and_padding() {
         assert!((got - alone).abs() <= 0.05, "batch, padding {other:?}: {got}, alone {alone}");
     }
     // The same weights as the official code would use them: the comparison can tell.
-    let mut config = detector.config.clone();
-    config.model.dino.padding = Some(Padding::Official);
-    let official = Detector::new(&config, detector.vocabulary.clone(), Device::Cpu, None).unwrap();
-    let weights = detector.store.named_tensors();
-    official.store.load(&weights, Path::new("test")).unwrap();
+    let mut config = detector.config().clone();
+    config.model.set_padding(Some(Padding::Official));
+    let (classes, place) = (detector.vocabulary().clone(), (Device::Cpu, 0));
+    let mut official = Detector::new(&config, classes, place, None).unwrap();
+    official.load_weights(&detector.weights(), Path::new("test")).unwrap();
     let differ = |&(b, pad): &(usize, u32)| (ap(&official, &set, b, pad) - alone).abs() > 0.05;
     assert!(others.iter().any(differ), "padding changes nothing here either way");
 }

@@ -8,16 +8,16 @@ use std::{collections::BTreeMap, path::PathBuf};
 use richsem::{
     checkpoint_io::safetensors,
     data::{
-        batch::Normalization,
         image_io::{self, Orientation},
         transforms::{EvalTransformConfig, size_after_resize},
     },
     detector::Detector,
     models::{
         class_head::TextTable,
-        dino::{InferenceOutput, Input},
-        postprocess::{ScoredBox, postprocess},
+        dino::{InferenceOutput, Input, postprocess::postprocess},
+        network::{Network, ScoredBox},
     },
+    normalization::Normalization,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -76,7 +76,7 @@ fn best(output: &InferenceOutput, count: i64) -> Vec<Vec<ScoredBox>> {
     let sizes = vec![[1, 1]; output.pred_logits.size()[0] as usize];
     let [pred_logits, pred_boxes] =
         [&output.pred_logits, &output.pred_boxes].map(|x| x.to_kind(Kind::Float));
-    postprocess(&InferenceOutput { pred_logits, pred_boxes }, &sizes, count).unwrap()
+    postprocess(&pred_logits, &pred_boxes, &sizes, count).unwrap()
 }
 
 fn logit(score: f32) -> f64 {
@@ -125,22 +125,23 @@ fn the_same_best_hundred_with_our_own_proposals() {
 fn the_same_best_hundred_in_f64() {
     for name in ["richsem", "dino"] {
         let official = read(&format!("{name}.f64"));
-        let mut detector =
+        let detector =
             Detector::load(&folder().join(format!("{name}.safetensors")), Device::Cpu).unwrap();
-        for parameter in detector.store.parameters() {
+        for parameter in detector.parameters() {
             let mut tensor = parameter.tensor;
             let double = tensor.to_kind(Kind::Double);
             tensor.set_data(&double);
         }
         // The file keeps its text table in f32.
-        detector.text =
+        let text =
             official.get("text").map(|rows| TextTable::new(&rows.narrow(0, 1, rows.size()[0] - 1)));
         let input = read(&format!("{name}.free.in"));
         let images = input["images"].to_kind(Kind::Double);
         let run = |tokens: Option<&Tensor>| {
-            let text = detector.text.as_ref();
-            let input = Input { text, tokens, ..Input::new(&images, &input["mask"]) };
-            detector.model.infer(&input).unwrap()
+            let input =
+                Input { text: text.as_ref(), tokens, ..Input::new(&images, &input["mask"]) };
+            let Network::Dino(dino) = detector.network();
+            dino.infer(&input).unwrap()
         };
         let (expected, got) = (classes(&official), run(None));
         let logits = apart(&got.pred_logits, &expected.pred_logits);

@@ -14,7 +14,7 @@ use richsem::{
     config::Config,
     data::{batch::Batch, dataset::Dataset},
     detector::Detector,
-    losses::criterion::StepKey,
+    losses::terms::StepKey,
     synth::SynthConfig,
     targets::Target,
     teacher::clip,
@@ -284,7 +284,7 @@ fn logits_are_the_same_with_and_without_the_branch() {
     let without = learner(&config(&data, "weight = 0.0"), &data);
     assert!(with.model.semantic_branch.is_some() && without.model.semantic_branch.is_none());
     let batch = batch();
-    let logits = |detector: &Detector| detector.infer(&batch).unwrap().pred_logits;
+    let logits = |detector: &Detector| detector.infer(&batch).unwrap().named.swap_remove(0).1;
     let before = logits(&with.model.detector);
     assert_eq!(before, logits(&without.model.detector));
 

@@ -174,13 +174,13 @@ fn a_run_leaves_what_it_promises() {
     assert!(names.iter().all(|n| !n.starts_with(".tmp")), "{names:?}");
     // The same settings again are the same run; what they leave open is settled.
     let mut settled = config.clone();
-    settled.model.dino.padding = Some(Padding::Masked);
+    settled.model.set_padding(Some(Padding::Masked));
     assert_eq!(RunFolder::open(&run).unwrap().config().unwrap(), settled);
     // The weights file alone is a detector.
     let weights = run.join("checkpoints/best/model.safetensors");
     let detector = Detector::load(&weights, Device::Cpu).unwrap();
-    assert_eq!(detector.config.model.dino.padding, Some(Padding::Masked));
-    assert_eq!(detector.vocabulary.len(), 4);
+    assert_eq!(detector.config().model.padding_setting(), Some(Padding::Masked));
+    assert_eq!(detector.vocabulary().len(), 4);
     let bytes = std::fs::read(&weights).unwrap();
     let place = folder.path().as_os_str().as_encoded_bytes();
     assert!(!bytes.windows(place.len()).any(|part| part == place), "it names this machine's files");

@@ -8,11 +8,9 @@ use std::{
 };
 
 use richsem::{
-    checkpoint_io::{
-        key_maps::official::{Family, Layout},
-        pth, safetensors,
-    },
+    checkpoint_io::{pth, safetensors},
     config::Config,
+    convert::dino::keys::{Layout, Variant},
     synth::SynthConfig,
     testing::{normal, small_run, small_set, write_set, write_small_set},
     train::{NewRun, Observer, RunFolder, Start, train},
@@ -204,7 +202,7 @@ fn other_sizes_are_listed_and_patterns_let_them_start_anew() {
     place.run(&place.config("four", 0.002, ""), "first").unwrap();
     let wider = place.init("first") + &text(&place.path("text4.safetensors")) + "[loss]\n";
     let mut config = place.config("four", 0.0, &wider);
-    config.model.dino.transformer.num_queries = 12;
+    config.model.as_dino_mut().unwrap().transformer.num_queries = 12;
     let error = place.run(&config, "wider").err().unwrap().to_string();
     for part in [
         "unexpected class_embed.0.bias",
@@ -230,7 +228,7 @@ fn official_checkpoints_are_started_from() {
     let place = Place::new();
     place.run(&place.config("four", 0.002, ""), "first").unwrap();
     let before = place.weights("first");
-    let layout = Layout { family: Family::Dino, decoder_layers: 2 };
+    let layout = Layout { variant: Variant::Dino, decoder_layers: 2 };
     let mut official = Tensors::new();
     for (path, tensor) in &before {
         for key in layout.keys_of(path) {

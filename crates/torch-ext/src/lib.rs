@@ -44,4 +44,4 @@ pub use settings::{
     Memory, backward, empty_cache, gradients, is_deterministic, memory, memory_left,
     reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_grad, set_tf32, synchronize,
 };
-pub use transfer::{Bytes, Download, constant, download, filled, upload};
+pub use transfer::{Bytes, Download, all_finite, constant, download, filled, upload};

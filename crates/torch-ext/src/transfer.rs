@@ -78,6 +78,20 @@ pub fn filled(size: &[i64], kind: Kind, fill: impl FnOnce(&mut Bytes<'_>)) -> Re
     Ok(tensor)
 }
 
+/// Whether a tensor of the host holds neither NaN nor infinite numbers. The calling thread looks through its
+/// memory: libtorch's threads, of many small tensors one after the other, wait for each other longer than
+/// they work.
+///
+/// # Errors
+/// What libtorch refuses, of another kind than f32 or of memory with gaps.
+pub fn all_finite(tensor: &Tensor) -> Result<bool> {
+    match crate::real::data::<f32>("all_finite", tensor) {
+        // With an exponent of ones only: infinite or NaN.
+        Ok(values) => Ok(values.iter().all(|value| value.is_finite())),
+        Err(_) => Ok(bool::try_from(tensor.f_isfinite()?.f_all()?)?),
+    }
+}
+
 /// Bytes from which on CUDA copies out of memory that is not pinned only when the device comes to it.
 const TAKEN_OVER: usize = 64 << 10;
 
@@ -163,6 +177,38 @@ pub fn constant(values: &[f64], shape: &[i64], (kind, device): (Kind, Device)) -
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_are_not_finite_are_seen_in_any_kind() {
+        for kind in [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64] {
+            assert!(all_finite(&Tensor::arange(5, (kind, Device::Cpu))).unwrap());
+        }
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let x = Tensor::from_slice(&[1.0, value, 2.0, 3.0]).view([2, 2]);
+            for kind in [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16] {
+                assert!(!all_finite(&x.to_kind(kind)).unwrap(), "{value} {kind:?}");
+            }
+            assert!(!all_finite(&x.to_kind(Kind::Float).transpose(0, 1)).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_file_fills_what_is_left_and_a_short_one_is_an_error() {
+        let mut done = Ok(());
+        let read = |from: &[u8], done: &mut std::io::Result<()>| {
+            let mut from = from;
+            filled(&[4], Kind::Uint8, |bytes| {
+                bytes.write(&[9]);
+                *done = bytes.read(&mut from);
+            })
+            .unwrap()
+        };
+        assert_eq!(Vec::<u8>::try_from(read(&[1, 2, 3, 4], &mut done)).unwrap(), [9, 1, 2, 3]);
+        assert!(done.is_ok());
+        let short = read(&[], &mut done);
+        assert_eq!(done.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+        assert_eq!(Vec::<u8>::try_from(short).unwrap(), [9, 0, 0, 0]);
+    }
 
     #[test]
     fn what_is_not_filled_is_zero() {

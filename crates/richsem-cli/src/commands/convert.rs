@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use richsem::{
-    checkpoint_io::{
-        fit::Patterns,
-        key_maps::official::{Family, Layout},
-    },
+    checkpoint_io::fit::Patterns,
     config::Config,
-    convert::{self, Fate, Form, Kind, Line, Options, Report, Source},
+    convert::{
+        self, Fate, Form, Kind, Line, Options, Report, Source,
+        dino::keys::{Layout, Variant},
+    },
     data::dataset::Dataset,
     vocabulary::Vocabulary,
 };
@@ -117,7 +117,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     let vocabulary = if from_official { vocabulary(args, &config)? } else { None };
     let options = Options {
-        config,
+        config: config.of_detector(),
+        seed: config.seed,
         vocabulary,
         allow: Patterns::new(&args.allow_missing, "--allow-missing")?,
         clip: args.clip.clone(),
@@ -125,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         // Only the text encoder computes; nothing else is asked for a GPU.
         device: if from_official { args.device.resolve()? } else { Device::Cpu },
     };
-    if let (Kind::Official(Layout { family: Family::RichSem, .. }), Some(classes)) =
+    if let (Kind::Official(Layout { variant: Variant::RichSem, .. }), Some(classes)) =
         (source.kind, &options.vocabulary)
     {
         output::note(format!(

@@ -14,15 +14,15 @@ use richsem::{
     detector::Detector,
     error::{guarded, write_atomically},
     evaluate::{Evaluator, Protocol, Summary},
-    predict::{detect_all, to_detections},
+    predict::{ReadAhead, detect_all, every_image_once, to_detections},
     train::check_vocabularies,
 };
 
 use crate::{
-    args::{self, DeviceArgs, OrientationArgs},
+    args::{self, InferenceArgs, OrientationArgs},
     exit, output,
     progress::Counter,
-    reading, table,
+    table,
 };
 
 const USAGE: &str = "\
@@ -74,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
-    device: DeviceArgs,
+    inference: InferenceArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -185,13 +185,13 @@ fn detect_and_evaluate(
     images: &Path,
 ) -> Result<Evaluated> {
     let store = Arc::new(ImageStore::open(images, args.orientation.get())?);
-    let detector = args::load_detector(weights, &args.device)?;
-    check_vocabularies(&detector.vocabulary, dataset)?;
+    let detector = args::load_detector(weights, &args.inference)?;
+    check_vocabularies(detector.vocabulary(), dataset)?;
     let evaluator = evaluator
-        .with_max_detections(detector.config.eval.max_detections as usize)
-        .with_training_vocabulary(&detector.vocabulary);
-    let batch = args.batch.map_or(detector.config.eval.batch_size, usize::from);
-    let broken = Arc::new(BrokenImages::new(detector.config.data.max_broken_images));
+        .with_max_detections(detector.config().eval.max_detections as usize)
+        .with_training_vocabulary(detector.vocabulary());
+    let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
+    let broken = Arc::new(BrokenImages::new(detector.config().max_broken_images));
     let found = detect(&detector, &evaluator, dataset, (&store, &broken), batch)?;
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
@@ -244,14 +244,14 @@ fn detect(
         ));
     }
     let total = entries.len();
-    let source =
-        reading::source(Arc::clone(store), entries, &detector.config, batch, Arc::clone(broken));
+    let collects = Arc::clone(broken);
+    let source = every_image_once(detector, Arc::clone(store), Arc::new(entries), batch, collects);
     let mut found = Vec::new();
     let counter = Counter::new("detecting", total);
     let mut done = 0;
     guarded(|| {
-        detect_all(detector, source, reading::ahead(), |image_id, _, boxes| {
-            let boxes = to_detections(image_id, &boxes, &detector.vocabulary);
+        detect_all(detector, source, ReadAhead::default(), |image_id, _, boxes| {
+            let boxes = to_detections(image_id, &boxes, detector.vocabulary());
             // A split need not have every class of training.
             found.extend(boxes.into_iter().filter(|d| evaluator.knows(d.category_id)));
             done += 1;

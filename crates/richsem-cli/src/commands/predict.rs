@@ -21,18 +21,21 @@ use richsem::{
     detector::Detector,
     draw::{self, Labeled},
     error::{guarded, write_atomically},
-    models::{dino::InferenceOutput, postprocess::ScoredBox},
-    predict::{Detected, detect_batches, to_detections},
+    image::RgbImage,
+    models::network::{NetworkOutput, ScoredBox},
+    predict::{
+        Detected, ReadAhead, detect_batches, every_image_once, reading_order, to_detections,
+    },
     stored_batch::StoredBatch,
     targets::LabelKnowledge,
 };
 use tch::Tensor;
 
 use crate::{
-    args::{self, DeviceArgs, OrientationArgs, score},
+    args::{self, InferenceArgs, OrientationArgs, score},
     exit, images, output,
     progress::Counter,
-    reading, table,
+    table,
 };
 
 const HELP: &str = "\
@@ -98,7 +101,7 @@ pub(crate) struct Args {
     #[arg(long, alias = "no-pictures")]
     no_images: bool,
     #[command(flatten)]
-    device: DeviceArgs,
+    inference: InferenceArgs,
 }
 
 /// Rows that the table shows at most; `detections.json` has them all.
@@ -133,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::check_apart(raw, "--raw", &inputs)?;
     }
     let known = known_images(&images, args.annotations.as_deref())?;
-    let detector = args::load_detector(&args.weights, &args.device)?;
+    let detector = args::load_detector(&args.weights, &args.inference)?;
     output::make_folder(&args.output, "--output")?;
 
     let mut found: Vec<Found> = Vec::new();
@@ -152,9 +155,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     let mut done = failed;
     let orientation = args.orientation.get();
-    let reading = Reading { batch: args.batch.into(), orientation };
+    let draw = !args.no_images;
+    let reading = Reading { batch: args.batch.into(), orientation, draw };
     if let Some(source) = source(&detector, &images, &known, &nameable, reading) {
-        let take = |Detected { batch, output, found: boxes }: Detected| {
+        let take = |Detected { mut batch, output, found: boxes }: Detected| {
             for problem in &batch.skipped {
                 failed += 1;
                 counter.note(&format!("skipped: {problem}"));
@@ -164,22 +168,23 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
                 let number = target.image_id as usize;
                 let (image, image_id) = (&images[number], known[number].id);
                 boxes.retain(|found| found.score >= args.conf);
-                if !args.no_images {
-                    draw_boxes((image, orientation), &drawn[number], &boxes, &detector)?;
+                if let Some(original) = batch.originals.get_mut(b) {
+                    draw_boxes(std::mem::take(original), &drawn[number], &boxes, &detector)?;
                 }
                 if let (Some(output), true) = (&output, args.raw.is_some()) {
                     let prefix =
                         if images.len() == 1 { String::new() } else { format!("{image_id}.") };
                     let own = |x: &Tensor| x.narrow(0, b as i64, 1).copy();
-                    raw.insert(format!("{prefix}pred_logits"), own(&output.pred_logits));
-                    raw.insert(format!("{prefix}pred_boxes"), own(&output.pred_boxes));
+                    for (name, tensor) in &output.named {
+                        raw.insert(format!("{prefix}{name}"), own(tensor));
+                    }
                 }
                 found.push(Found { number, image_id, image: image.clone(), boxes });
             }
             counter.set(done, images.len());
             Ok(ControlFlow::Continue(()))
         };
-        guarded(|| detect_batches(&detector, source, reading::ahead(), take))?;
+        guarded(|| detect_batches(&detector, source, ReadAhead::default(), take))?;
     }
     found.sort_by_key(|found| found.number);
     drop(counter);
@@ -246,11 +251,11 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     let weights = args::weights_file(&args.weights, "--weights")?;
     output::check_apart(raw, "--raw", &[(tensor, "--tensor"), (&weights, "--weights")])?;
     let batch = StoredBatch::read(tensor)?;
-    let detector = args::load_detector(&args.weights, &args.device)?;
-    let InferenceOutput { pred_logits, pred_boxes } = detector.infer_stored(&batch)?;
-    let sizes = pred_logits.size();
-    let tensors = [("pred_logits", pred_logits), ("pred_boxes", pred_boxes)];
-    let tensors = tensors.into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
+    let detector = args::load_detector(&args.weights, &args.inference)?;
+    let NetworkOutput { named } = detector.infer_stored(&batch)?;
+    // Of all of them the first two axes are images and what is found in each.
+    let sizes = named.first().map(|(_, tensor)| tensor.size()).unwrap_or_default();
+    let tensors = named.into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
     safetensors::write(raw, &tensors, &safetensors::Metadata::new())?;
     let (images, queries) = (sizes[0], sizes[1]);
     output::note(format!("{queries} queries in {images} images; results in {}", raw.display()));
@@ -263,6 +268,8 @@ struct Reading {
     /// Images at once.
     batch: usize,
     orientation: Orientation,
+    /// Whether they are kept, to be drawn on.
+    draw: bool,
 }
 
 /// The images in batches, each with its number as its id; none if there are none.
@@ -271,16 +278,16 @@ fn source(
     images: &[PathBuf],
     known: &[Known],
     nameable: &[usize],
-    Reading { batch, orientation }: Reading,
+    Reading { batch, orientation, draw }: Reading,
 ) -> Option<DetectionSource> {
     // What cannot be read is told when it is its turn.
     let size = |&i: &usize| match batch {
         1 => None,
         _ => image_io::size(&images[i], orientation).ok(),
     };
-    let padding = detector.config.model.dino.padding();
+    let padding = detector.config().model.padding();
     let sizes: Vec<_> = nameable.iter().map(size).collect();
-    let order = reading::order(sizes.iter().copied(), padding, batch);
+    let order = reading_order(sizes.iter().copied(), padding, batch);
     let entry = |at: usize| ImageEntry {
         name: images[nameable[at]].to_string_lossy().into_owned(),
         id: nameable[at] as i64,
@@ -293,17 +300,20 @@ fn source(
     // Names are whole paths, so the folder before them is none.
     let store = Arc::new(ImageStore::folder(PathBuf::new(), orientation));
     let broken = Arc::new(BrokenImages::new(usize::MAX));
-    (!entries.is_empty()).then(|| reading::source(store, entries, &detector.config, batch, broken))
+    (!entries.is_empty()).then(|| {
+        let every = every_image_once(detector, store, Arc::new(entries), batch, broken);
+        DetectionSource { keep_originals: draw, ..every }
+    })
 }
 
 fn draw_boxes(
-    (path, orientation): (&Path, Orientation),
+    mut image: RgbImage,
     drawn: &Path,
     boxes: &[ScoredBox],
     detector: &Detector,
 ) -> richsem::Result<()> {
     let label = |found: &ScoredBox| {
-        let category = detector.vocabulary.category(found.class);
+        let category = detector.vocabulary().category(found.class);
         Labeled {
             bbox: found.bbox,
             class_name: category.name.clone(),
@@ -311,7 +321,6 @@ fn draw_boxes(
             score: Some(found.score),
         }
     };
-    let mut image = image_io::decode(path, orientation)?.image;
     draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
     draw::save(&image, drawn)
 }
@@ -320,9 +329,9 @@ fn draw_boxes(
 fn write_json(path: &Path, found: &[Found], detector: &Detector) -> Result<()> {
     let mut records = Vec::new();
     for Found { image_id, image, boxes, .. } in found {
-        for record in to_detections(*image_id, boxes, &detector.vocabulary) {
-            let class = detector.vocabulary.class_of(record.category_id);
-            let name = class.map(|class| &detector.vocabulary.category(class).name);
+        for record in to_detections(*image_id, boxes, detector.vocabulary()) {
+            let class = detector.vocabulary().class_of(record.category_id);
+            let name = class.map(|class| &detector.vocabulary().category(class).name);
             records.push(serde_json::json!({
                 "image_id": record.image_id,
                 "category_id": record.category_id,
@@ -349,7 +358,7 @@ fn show(found: &[Found], detector: &Detector) -> Result<()> {
             let Xywh([x, y, w, h]) = b.bbox.to_xywh();
             vec![
                 image.display().to_string(),
-                detector.vocabulary.category(b.class).name.clone(),
+                detector.vocabulary().category(b.class).name.clone(),
                 format!("{:.2}", b.score),
                 format!("{x:.0}"),
                 format!("{y:.0}"),

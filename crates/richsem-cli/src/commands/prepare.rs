@@ -6,7 +6,7 @@ use anyhow::Result;
 use richsem::{
     Error,
     config::Config,
-    prepared::{PrepareObserver, prepare},
+    prepare::{PrepareObserver, prepare},
 };
 
 use crate::{

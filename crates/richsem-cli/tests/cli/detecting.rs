@@ -1,6 +1,11 @@
 //! `train`, `eval` and `predict` in a row, and `predict` alone.
 
-use richsem::{checkpoint_io::safetensors, detector::Detector, models::dino::Input, testing};
+use richsem::{
+    checkpoint_io::safetensors,
+    detector::Detector,
+    models::{dino::Input, network::Network},
+    testing,
+};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -107,9 +112,10 @@ fn of_a_stored_batch(dir: &Dir) {
     run(&tokens).ok().stderr_has("3 queries in 2 images; results in out.safetensors");
     let got = safetensors::read(&dir.path("out.safetensors")).unwrap().0;
     let detector = Detector::load(&dir.path(WEIGHTS), Device::Cpu).unwrap();
-    let text = detector.text.as_ref();
+    let text = detector.classes().text();
     let input = Input { text, tokens: Some(&tokens), ..Input::new(&images, &mask) };
-    let expected = detector.model.infer(&input).unwrap();
+    let Network::Dino(dino) = detector.network();
+    let expected = dino.infer(&input).unwrap();
     // Not to the last bit: the program may compute on another number of threads than this test.
     for (name, expected) in
         [("pred_logits", expected.pred_logits), ("pred_boxes", expected.pred_boxes)]

@@ -14,10 +14,10 @@ use crate::{
     collective::Single,
     config::Config,
     data::{
-        alternation::Alternation, batch::Batch, detection_source::BrokenImages, loader::Loader,
+        batch::Batch, detection_source::BrokenImages, interleaved::Interleaved, loader::Loader,
     },
     error::{Error, Result},
-    losses::criterion::StepKey,
+    losses::terms::StepKey,
     random::{Random, Stream},
     targets::{LabelKnowledge, Target},
     train::{
@@ -213,7 +213,7 @@ pub fn run_loader(config: &Config, passes: usize, warmup: usize) -> Result<Loade
     for epoch in 0..config.train.epochs {
         let end = start + row.batches(epoch);
         let clock = Instant::now();
-        let source = Arc::<Alternation>::clone(&row);
+        let source = Arc::<Interleaved>::clone(&row);
         let mut loader = Loader::new(source, start..end, workers, config.data.prefetch)?;
         images = loader.try_fold(0, |sum, batch| batch.map(|batch| sum + batch.len()))?;
         if epoch >= warmup as u64 {
@@ -276,5 +276,6 @@ fn target(
         size,
         original_size: size,
         view: None,
+        geometry: None,
     }
 }

@@ -2,7 +2,6 @@
 
 mod array;
 pub mod fit;
-pub mod key_maps;
 mod npy;
 pub(crate) mod prefix;
 pub mod pth;

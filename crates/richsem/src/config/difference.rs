@@ -21,7 +21,7 @@ impl Config {
     /// As a TOML table.
     #[must_use]
     pub fn to_table(&self) -> Table {
-        super::as_table(self)
+        crate::settings::as_table(self)
     }
 
     /// Every setting that `other` has differently, in the order of their keys.

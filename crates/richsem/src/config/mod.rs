@@ -1,8 +1,7 @@
-//! Typed settings: a TOML file, the files it extends, and `--set` on top. Unknown keys are refused
-//! with the nearest known one; what a run used is saved beside it.
+//! Everything that decides a run: the sections of the rooms, together. What a run used is saved beside it.
+//! Rooms below take their own section.
 
 mod difference;
-mod layers;
 pub(crate) mod prepared;
 mod train;
 
@@ -11,31 +10,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 pub use difference::Difference;
-pub(crate) use layers::Assignment;
 pub use train::{EmaConfig, ParamGroups, TrainConfig};
 
 use crate::{
     bounds::{BATCH, within},
     checkpoint_io::fit::Patterns,
     data::{
-        batch::Normalization,
         extra::ExtraConfig,
         image_io::Orientation,
         sampler::SamplerConfig,
         transforms::{EvalTransformConfig, TransformConfig},
     },
+    detector::{DetectorConfig, EvalConfig, MOVED},
     error::{Error, Result},
     losses::LossConfig,
-    models::{denoising::DenoisingConfig, dino::DinoConfig, projection::ProjectionKind},
+    models::config::{ClassHeadConfig, ModelConfig},
     semantic_branch::SemanticConfig,
+    settings::{self, Assignment, Form},
     teacher::TeacherConfig,
 };
 
-/// Version of the settings this program reads.
-pub const VERSION: u32 = 1;
+pub use crate::settings::VERSION;
 
 /// Threads that read; far beyond what a disk can feed, far below what a system refuses.
 const MOST_WORKERS: usize = 1024;
@@ -43,8 +41,6 @@ const MOST_WORKERS: usize = 1024;
 const MOST_AHEAD: usize = 1024;
 /// Pixels that sides are rounded up to a multiple of.
 const LARGEST_STEP: u32 = 2048;
-/// Detections of an image; COCO's evaluation looks at 100, LVIS's at 300.
-const MOST_DETECTIONS: i64 = 100_000;
 
 /// Batches of all sources before the row of them repeats its pattern.
 const LONGEST_CYCLE: u64 = 1000;
@@ -171,126 +167,25 @@ impl Default for DataConfig {
     }
 }
 
-/// How classes are told apart.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum ClassHeadConfig {
-    /// One weight row a class.
-    // With braces: of a variant without them serde takes any keys.
-    Linear {},
-    /// Cosines against a table of text embeddings.
-    Text {
-        /// `.npy` or safetensors file with one row a class, in order of category ids, or a larger
-        /// table that the categories' `lvis_clip_row` point into. Relative to the file that says
-        /// so. Absent: the teacher's own table.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        table: Option<PathBuf>,
-    },
-}
-
-impl Default for ClassHeadConfig {
-    fn default() -> Self {
-        Self::Linear {}
-    }
-}
-
-/// The detector.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelConfig {
-    /// Mean of each channel of [0, 1] pixels, subtracted before the backbone.
-    pub pixel_mean: [f32; 3],
-    /// Standard deviation of each channel.
-    pub pixel_std: [f32; 3],
-    /// How classes are told apart.
-    pub class_head: ClassHeadConfig,
-    /// Sizes.
-    pub dino: DinoConfig,
-    /// Noised queries in training.
-    pub denoising: DenoisingConfig,
-}
-
-impl Default for ModelConfig {
-    fn default() -> Self {
-        let Normalization { mean, std } = Normalization::IMAGENET;
-        Self {
-            pixel_mean: mean,
-            pixel_std: std,
-            class_head: ClassHeadConfig::default(),
-            dino: DinoConfig::default(),
-            denoising: DenoisingConfig::default(),
-        }
-    }
-}
-
-impl ModelConfig {
-    /// What the images are normalised with.
-    #[must_use]
-    pub fn normalization(&self) -> Normalization {
-        Normalization { mean: self.pixel_mean, std: self.pixel_std }
-    }
-}
-
-/// The evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// Images at once. Larger batches are faster, and results are the same but for rounding, unless
-    /// `model.dino.padding` is `official`.
-    pub batch_size: usize,
-    /// Detections kept of an image.
-    pub max_detections: i64,
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        Self { batch_size: 1, max_detections: 300 }
-    }
-}
-
-/// Reads TOML of another form than [`Config`]'s with the same errors: file, key, nearest known key.
-pub(crate) fn parse_as<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
-    layers::parse(text, path)?.deserialize()
-}
-
-/// Settings of another kind, in the same form: a file (none: the defaults), the files it extends,
-/// and `--set` assignments.
-///
-/// # Errors
-/// As [`Config::load`].
-pub(crate) fn load_settings<T: DeserializeOwned + Serialize>(
-    path: Option<&Path>,
-    assignments: &[String],
-    validate: impl Fn(&T) -> Result<()>,
-) -> Result<T> {
-    let assignments = Assignment::of_command_line(assignments);
-    let merged = match path {
-        Some(path) => layers::read(path, &assignments)?,
-        None => layers::defaults(&assignments)?,
-    };
-    let settings: T = merged.deserialize()?;
-    merged.refuse_lists(&as_table(&settings))?;
-    validate(&settings).map_err(|error| merged.locate(error))?;
-    Ok(settings)
-}
-
-/// Settings as TOML, every one spelled out.
-fn as_table(settings: &impl Serialize) -> toml::Table {
-    toml::Table::try_from(settings).expect("numbers, strings, lists and tables are TOML")
-}
-
-/// # Errors
-/// A file of another release.
-pub(crate) fn check_version(version: u32) -> Result<()> {
-    if version != VERSION {
-        let problem =
-            format!("expected {VERSION}, got {}: the file is of another release", version);
-        return Err(Error::config("version", problem).with_hint(
-            "compare it with the files in configs/ and CHANGELOG.md, then set version",
-        ));
-    }
-    Ok(())
-}
+/// What is special about the keys of a run's settings.
+pub(crate) const FORM: Form = Form {
+    paths: &[
+        "data.extra.*.images",
+        "data.extra.*.info",
+        "data.extra.*.mapping.path",
+        "data.train.annotations",
+        "data.train.images",
+        "data.val.annotations",
+        "data.val.images",
+        "init.weights",
+        "model.class_head.table",
+        "model.*.backbone.weights",
+        "teacher.prepared",
+        "teacher.text.table",
+        "teacher.weights",
+    ],
+    moved: MOVED,
+};
 
 impl Config {
     /// Reads a file, the files it extends, and `--set` assignments (`a.b=c`, values as in TOML; a
@@ -308,12 +203,13 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn defaults(assignments: &[String]) -> Result<Self> {
-        Self::of_merged(&layers::defaults(&Assignment::of_command_line(assignments))?)
+        let assignments = Assignment::of_command_line(assignments);
+        FORM.defaults(&assignments)?.settings(Self::validate)
     }
 
     /// As [`Self::load`], with assignments of several origins.
     pub(crate) fn load_assigned(path: &Path, assignments: &[Assignment<'_>]) -> Result<Self> {
-        Self::of_merged(&layers::read(path, assignments)?)
+        FORM.read(path, assignments)?.settings(Self::validate)
     }
 
     /// Reads one text as [`Self::load`] reads a file. `path` is what errors call it, and what its paths
@@ -322,7 +218,7 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        Self::of_merged(&layers::parse(text, path)?)
+        FORM.parse(text, path)?.settings(Self::validate)
     }
 
     /// Reads settings that this program saved: one file, complete. A setting that is not in it came
@@ -331,21 +227,14 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse_saved(text: &str, path: &Path) -> Result<Self> {
-        let mut merged = layers::parse(text, path)?;
+        let mut merged = FORM.parse(text, path)?;
         merged.add("train.ema", "warmup", false);
-        merged.add("model.dino", "padding", "official");
+        DetectorConfig::add_former_defaults(&mut merged);
         merged.add("teacher", "activation", "quick_gelu");
         for images in ["data.train", "data.val", "data.extra.*"] {
             merged.add(images, "orientation", "stored");
         }
-        Self::of_merged(&merged)
-    }
-
-    fn of_merged(merged: &layers::Merged) -> Result<Self> {
-        let config: Self = merged.deserialize()?;
-        merged.refuse_lists(&as_table(&config))?;
-        config.validate().map_err(|error| merged.locate(error))?;
-        Ok(config)
+        merged.settings(Self::validate)
     }
 
     /// As TOML, every setting spelled out.
@@ -354,7 +243,7 @@ impl Config {
     /// Never: every value is one that TOML has.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).expect("numbers, strings, lists and tables are TOML")
+        settings::to_toml(self)
     }
 
     /// The semantic branch, if there is to be one: with weight 0 there is none.
@@ -381,24 +270,22 @@ impl Config {
         }
     }
 
-    /// What a detector needs to know of a run: without teacher, branch and extra data, which leave
-    /// no trace in it.
+    /// What a detector needs to know of a run.
     #[must_use]
-    pub fn of_detector(&self) -> Self {
-        let data = DataConfig { extra: BTreeMap::new(), weight: 1, ..self.data.clone() };
-        Self { data, teacher: None, semantic: None, init: None, ..self.clone() }
-    }
-
-    /// Without the names of files, which are those of one machine.
-    #[must_use]
-    pub fn without_paths(&self) -> Self {
-        let mut config = self.of_detector();
-        (config.data.train, config.data.val) = (None, None);
-        config.model.dino.backbone.weights = None;
-        if let ClassHeadConfig::Text { table } = &mut config.model.class_head {
-            *table = None;
+    pub fn of_detector(&self) -> DetectorConfig {
+        let Self { data, model, train, eval, .. } = self;
+        DetectorConfig {
+            model: model.clone(),
+            resize: data.resize.clone(),
+            pad_multiple: data.pad_multiple,
+            max_broken_images: data.max_broken_images,
+            eval: EvalConfig {
+                precision: eval.precision.or(Some(train.precision)),
+                ..eval.clone()
+            },
+            cuda_graphs: train.cuda_graphs,
+            cuda_graphs_mib: train.cuda_graphs_mib,
         }
-        config
     }
 
     /// What is allowed, and hardly meant.
@@ -419,45 +306,23 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
-        check_version(self.version)?;
+        settings::check_version(self.version)?;
         within("data.batch_size", self.data.batch_size, BATCH)?;
-        within("eval.batch_size", self.eval.batch_size, BATCH)?;
+        self.eval.validate("eval")?;
         within("data.prefetch", self.data.prefetch, 1..=MOST_AHEAD)?;
         within("data.workers", self.data.workers, 0..=MOST_WORKERS).map_err(|error| {
             error.with_hint("0 takes as many as the machine has cores, at most 8")
         })?;
         within("data.weight", u64::from(self.data.weight), 1..=LONGEST_CYCLE)?;
         within("data.pad_multiple", self.data.pad_multiple, 1..=LARGEST_STEP)?;
-        within("eval.max_detections", self.eval.max_detections, 1..=MOST_DETECTIONS)?;
         self.train.validate("train")?;
         if let Some(init) = &self.init {
             Patterns::new(&init.allow_missing, "init.allow_missing")?;
         }
-        for (name, values, range) in [
-            ("pixel_mean", self.model.pixel_mean, 0.0..=1.0),
-            ("pixel_std", self.model.pixel_std, 1e-3..=1.0),
-        ] {
-            for (channel, value) in values.into_iter().enumerate() {
-                within(format!("model.{name}[{channel}]"), value, range.clone()).map_err(
-                    |error| {
-                        error
-                            .with_hint("pixels are 0 to 1 here: divide what is for 0 to 255 by 255")
-                    },
-                )?;
-            }
-        }
         self.data.sampler.validate("data.sampler")?;
         self.data.augment.validate("data.augment")?;
         self.data.resize.validate("data.resize")?;
-        self.model.dino.validate("model.dino")?;
-        self.model.denoising.validate("model.denoising")?;
-        if self.model.class_head == (ClassHeadConfig::Linear {})
-            && self.model.dino.class_projection != ProjectionKind::Linear
-        {
-            let problem = "a linear class head has no projection";
-            return Err(Error::config("model.dino.class_projection", problem)
-                .with_hint("leave it out, or set model.class_head to kind = \"text\""));
-        }
+        self.model.validate("model")?;
         self.loss.validate("loss")?;
         let mut shares = u64::from(self.data.weight);
         for (name, extra) in &self.data.extra {

@@ -28,7 +28,7 @@ fn defaults_are_the_references() {
     let config = load("version = 1", &[]).unwrap();
     assert_eq!(config.train.lr, 1e-4);
     assert_eq!(config.train.lr_drop, [20]);
-    assert_eq!(config.model.dino.transformer.num_queries, 900);
+    assert_eq!(config.model.as_dino().unwrap().transformer.num_queries, 900);
     assert_eq!(config.data.augment.scales, (480..=800).step_by(32).collect::<Vec<u32>>());
 }
 
@@ -42,7 +42,7 @@ fn a_saved_config_reads_back_the_same() {
     assert_eq!(config.loss.federated.as_ref().unwrap().classes, 7);
     assert_eq!(config.data.augment.crop.probability, 0.0);
     // A run settles it before it saves its settings.
-    config.model.dino.padding = Some(config.model.dino.padding());
+    config.model.set_padding(Some(config.model.padding()));
     assert_eq!(Config::parse_saved(&config.to_toml(), Path::new("saved.toml")).unwrap(), config);
 }
 
@@ -56,11 +56,11 @@ fn a_setting_that_came_later_is_off_in_saved_settings() {
     let warm = |config: &Config| config.train.ema.as_ref().map(|ema| ema.warmup);
     assert_eq!(warm(&load(text, &[]).unwrap()), Some(true));
     assert_eq!(warm(&saved(text)), Some(false));
-    let padding = |config: &Config| config.model.dino.padding();
+    let padding = |config: &Config| config.model.padding();
     assert_eq!(padding(&load(text, &[]).unwrap()), Padding::Masked);
     assert_eq!(padding(&saved(text)), Padding::Official);
     let mut new = load(text, &[]).unwrap();
-    new.model.dino.padding = Some(Padding::Masked);
+    new.model.set_padding(Some(Padding::Masked));
     assert_eq!(saved(&new.to_toml()), new);
     assert_eq!(warm(&saved("version = 1")), None);
 
@@ -201,8 +201,8 @@ fn a_wrong_type_names_the_innermost_key() {
 #[test]
 fn nonsense_is_refused_with_the_range() {
     for (assignment, problem) in [
-        ("model.denoising.number=100000", "model.denoising.number: expected 0 to 1000"),
-        ("model.denoising.box_noise=1e30", "model.denoising.box_noise: expected 0 to 10"),
+        ("model.denoising.number=100000", "model.dino.denoising.number: expected 0 to 1000"),
+        ("model.dino.denoising.box_noise=1e30", "model.dino.denoising.box_noise: expected 0 to 10"),
         ("data.pad_multiple=100000", "data.pad_multiple: expected 1 to 2048"),
         ("data.batch_size=1000000", "data.batch_size: expected 1 to 4096"),
         ("data.prefetch=1000000", "data.prefetch: expected 1 to 1024"),

@@ -3,11 +3,9 @@
 //! What a file is, its tensors' names say ([`Kind`]); what becomes of each of them is written down
 //! ([`Report`]), and nothing is written where something does not fit and was not allowed.
 
-mod detector;
-mod export;
+pub mod dino;
 mod parts;
 mod report;
-mod sizes;
 mod source;
 
 use std::{
@@ -26,8 +24,7 @@ use crate::{
         pth,
         safetensors::{self, Metadata},
     },
-    config::Config,
-    detector::Detector,
+    detector::{Detector, DetectorConfig},
     error::{Error, Result},
     models::padding::Padding,
     vocabulary::Vocabulary,
@@ -71,7 +68,9 @@ impl Form {
 pub struct Options {
     /// Sizes that no shape tells (attention heads, temperature), and the settings that the detector
     /// keeps.
-    pub config: Config,
+    pub config: DetectorConfig,
+    /// Decides what parameters start with that are allowed to be missing.
+    pub seed: u64,
     /// The classes, of which an official checkpoint knows the ids alone.
     pub vocabulary: Option<Vocabulary>,
     /// Parameters that may be missing or of another shape (they start anew), and keys that may be
@@ -159,9 +158,9 @@ pub fn convert(source: Source, form: Form, options: &Options) -> Result<Conversi
     match (&source.kind, form) {
         (Kind::Official(layout), Form::Safetensors) => {
             let layout = *layout;
-            detector::from_official(source, layout, options)
+            dino::from_official(source, layout, options)
         }
-        (Kind::Detector, Form::Pth) => export::to_official(source, options),
+        (Kind::Detector, Form::Pth) => dino::to_official(source, options),
         (Kind::Clip | Kind::Resnet(_), _) => parts::convert(source, form),
         (Kind::Official(_) | Kind::Detector, _) => {
             let (is, other) = match form {
@@ -209,19 +208,19 @@ pub(crate) fn initial(path: &Path) -> Result<Initial> {
     }
     match source.kind {
         Kind::Detector => {
-            let (config, vocabulary) = Detector::said_by(&source.metadata, path)?;
-            let padding = config.model.dino.padding();
+            let (config, vocabulary) = Detector::named_in(&source.metadata, path)?;
+            let padding = config.model.padding();
             let mut values = source.tensors;
             values.remove(crate::detector::TEXT_TABLE);
             Ok(Initial { values, vocabulary: Some(vocabulary), padding, what })
         }
         Kind::Official(layout) => {
-            let values = detector::initial_values(source, layout)?;
+            let values = dino::initial_values(source, layout)?;
             Ok(Initial { values, vocabulary: None, padding: Padding::Official, what })
         }
         Kind::Clip | Kind::Resnet(_) => {
             Err(Error::invalid(path, "weights", format!("{what}, expected a detector")).with_hint(
-                "weights of a backbone alone are for model.dino.backbone.weights, CLIP's for \
+                "weights of a backbone alone are for the model's backbone.weights, CLIP's for \
                  teacher.weights",
             ))
         }

@@ -7,11 +7,10 @@ use std::{
 
 use tch::Tensor;
 
+use super::dino::keys::Layout;
 use crate::{
     checkpoint_io::{
-        Layout as FileLayout,
-        key_maps::official::Layout,
-        layout_of,
+        Layout as FileLayout, layout_of,
         prefix::{self, Found, Known},
         pth,
         safetensors::{self, Metadata},
@@ -100,7 +99,7 @@ impl Source {
     pub fn describe(&self) -> String {
         match self.kind {
             Kind::Detector => "a detector of this program".into(),
-            Kind::Official(layout) => format!("a checkpoint of {}", layout.family.name()),
+            Kind::Official(layout) => format!("a checkpoint of {}", layout.variant.name()),
             Kind::Clip => "CLIP".into(),
             Kind::Resnet(ResnetName::ClipResnet) => "a ResNet of CLIP's form".into(),
             Kind::Resnet(_) => "a ResNet".into(),

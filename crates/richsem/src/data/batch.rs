@@ -5,8 +5,19 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Result,
+    normalization::Normalization,
     targets::{Supervision, Target},
 };
+
+/// A source of batches, by its number among those of a run: see
+/// [`Sources`](super::interleaved::Sources).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub usize);
+
+impl SourceId {
+    /// The detection data, which every run has.
+    pub const DETECTION: Self = Self(0);
+}
 
 /// B images padded to one size, H by W. Bytes until [`Batch::normalize`]: a quarter of the upload.
 #[derive(Debug)]
@@ -21,30 +32,13 @@ pub struct Batch {
     pub skipped: Vec<String>,
     /// What the boxes teach.
     pub supervision: Supervision,
-    /// Number of the extra source it is of; none: detection data.
-    pub extra: Option<usize>,
-}
-
-/// Per-channel mean and standard deviation of pixels scaled to [0, 1], in RGB order.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normalization {
-    /// Subtracted.
-    pub mean: [f32; 3],
-    /// Divided by, after the mean is subtracted.
-    pub std: [f32; 3],
-}
-
-impl Normalization {
-    /// Of ImageNet: what torchvision's ResNets, and so DETR and DINO, were trained with.
-    pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
-
-    /// Mean and standard deviation, each `[1, 3, 1, 1]`.
-    pub fn tensors(&self, device: Device) -> (Tensor, Tensor) {
-        let channels = |values: &[f32; 3]| {
-            torch_ext::constant(&values.map(f64::from), &[1, 3, 1, 1], (Kind::Float, device))
-        };
-        (channels(&self.mean), channels(&self.std))
-    }
+    /// Which of the run's sources it is of.
+    pub source: SourceId,
+    /// `[ΣT, D]` f32 on the CPU: features of the boxes, image by image, that a teacher gave before (see
+    /// [`crate::prepared`]); none where none were kept.
+    pub soft_features: Option<Tensor>,
+    /// The images as they were read, where the source was to keep them; else none.
+    pub originals: Vec<RgbImage>,
 }
 
 impl Batch {
@@ -99,7 +93,9 @@ impl Batch {
             targets,
             skipped,
             supervision: Supervision::default(),
-            extra: None,
+            source: SourceId::DETECTION,
+            soft_features: None,
+            originals: Vec::new(),
         })
     }
 
@@ -207,6 +203,7 @@ mod tests {
             size: [height, width],
             original_size: [height, width],
             view: None,
+            geometry: None,
         };
         (RgbImage::from_raw(width, height, pixels).unwrap(), target)
     }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Error, Result,
     boxes::Xyxy,
+    geometry::Geometry,
     random::{Random, Stream},
     targets::{LabelKnowledge, Target, View},
     vocabulary::ClassIndex,
@@ -90,6 +91,7 @@ impl ImageEntry {
             knowledge: self.knowledge.clone(),
             image_id: self.id,
             view: View::of(index),
+            geometry: Some(Geometry::IDENTITY),
         }
     }
 }
@@ -241,6 +243,8 @@ pub struct DetectionSource {
     pub broken: Arc<BrokenImages>,
     /// What takes its place.
     pub on_broken: OnBroken,
+    /// Whether batches keep the images as they were read ([`Batch::originals`]), for drawing on them.
+    pub keep_originals: bool,
 }
 
 impl DetectionSource {
@@ -316,6 +320,7 @@ impl BatchSource for DetectionSource {
         let mut skipped = Vec::new();
         let slots = self.share.slots(position, self.order.len());
         let mut samples = Vec::with_capacity(slots.len());
+        let mut originals = Vec::new();
         // Replacements come from behind this batch, so that it shows no image twice.
         let mut spares = slots.end..slots.end + self.order.len();
         for slot in slots {
@@ -331,12 +336,17 @@ impl BatchSource for DetectionSource {
                 &mut skipped,
             )?;
             match found {
-                Some((entry, image)) => samples.push(self.transformed(entry, image, slot)),
+                Some((entry, image)) => {
+                    if self.keep_originals {
+                        originals.push(image.clone());
+                    }
+                    samples.push(self.transformed(entry, image, slot));
+                }
                 None if self.on_broken == OnBroken::LeaveOut => {}
                 None => return Err(self.broken.too_few()),
             }
         }
-        Batch::collate(samples, skipped, self.pad_multiple)
+        Ok(Batch { originals, ..Batch::collate(samples, skipped, self.pad_multiple)? })
     }
 }
 

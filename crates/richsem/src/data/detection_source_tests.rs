@@ -56,6 +56,7 @@ fn source(folder: &Path, entries: Vec<ImageEntry>, batch_size: usize) -> Detecti
         pad_multiple: 32,
         broken: Arc::default(),
         on_broken: OnBroken::Replace,
+        keep_originals: false,
     }
 }
 

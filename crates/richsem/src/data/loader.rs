@@ -227,6 +227,7 @@ mod tests {
                 size: [h, w],
                 original_size: [h, w],
                 view: None,
+                geometry: None,
             };
             Batch::collate(vec![(image, target)], vec![], 1)
         }

@@ -1,14 +1,15 @@
 //! From annotation files and images to batches.
 
-pub mod alternation;
 pub mod batch;
 pub mod dataset;
 pub mod detection_source;
 mod entries;
 pub mod epochs;
 pub mod extra;
+pub mod fingerprint;
 pub mod image_io;
 pub mod image_store;
+pub mod interleaved;
 pub mod listing;
 pub mod loader;
 pub mod sampler;

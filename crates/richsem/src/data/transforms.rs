@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     boxes::Xyxy,
+    geometry::Geometry,
     random::Random,
     targets::{LabelKnowledge, Target, View},
     vocabulary::ClassIndex,
@@ -39,6 +40,25 @@ pub struct Sample {
     pub original_size: [u32; 2],
     /// Which view of which image this is so far; none once it is cropped.
     pub view: Option<View>,
+    /// Where the file's points lie now; none on a mosaic.
+    pub geometry: Option<Geometry>,
+}
+
+impl Sample {
+    /// An image of which nothing is known.
+    #[must_use]
+    pub fn new(image: RgbImage) -> Self {
+        Self {
+            original_size: [image.height(), image.width()],
+            image,
+            boxes: Vec::new(),
+            labels: Vec::new(),
+            knowledge: LabelKnowledge::default(),
+            image_id: 0,
+            view: None,
+            geometry: Some(Geometry::IDENTITY),
+        }
+    }
 }
 
 /// Training transforms. The defaults are the reference's.
@@ -265,6 +285,7 @@ pub fn flip(sample: &mut Sample) {
         view.flip = !view.flip;
     }
     let width = sample.image.width();
+    sample.geometry = sample.geometry.map(|geometry| geometry.flipped(width));
     for row in sample.image.chunks_exact_mut(width as usize * 3) {
         row.as_chunks_mut::<3>().0.reverse();
     }
@@ -279,6 +300,7 @@ pub fn flip(sample: &mut Sample) {
 /// unless its boxes were not all annotated.
 pub fn crop(sample: &mut Sample, left: u32, top: u32, width: u32, height: u32) {
     sample.view = None;
+    sample.geometry = sample.geometry.map(|geometry| geometry.cropped(left, top));
     let stride = sample.image.width() as usize * 3;
     let row = width as usize * 3;
     let mut pixels = std::mem::take(&mut sample.image).into_raw();
@@ -337,8 +359,10 @@ pub fn resize_shorter_side(sample: &mut Sample, size: u32, max_size: u32) {
         return;
     }
     sample.image = resize(&sample.image, width, height);
-    let rx = (f64::from(width) / f64::from(old_width)) as f32;
-    let ry = (f64::from(height) / f64::from(old_height)) as f32;
+    let factors =
+        [f64::from(width) / f64::from(old_width), f64::from(height) / f64::from(old_height)];
+    sample.geometry = sample.geometry.map(|geometry| geometry.resized(factors));
+    let [rx, ry] = factors.map(|factor| factor as f32);
     for Xyxy([x0, y0, x1, y1]) in &mut sample.boxes {
         (*x0, *y0, *x1, *y1) = (*x0 * rx, *y0 * ry, *x1 * rx, *y1 * ry);
     }
@@ -392,8 +416,16 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
 /// it counts as not exhaustively annotated rather than absent.
 #[must_use]
 pub fn finish(sample: Sample) -> (RgbImage, Target) {
-    let Sample { image, mut boxes, mut labels, mut knowledge, image_id, original_size, view } =
-        sample;
+    let Sample {
+        image,
+        mut boxes,
+        mut labels,
+        mut knowledge,
+        image_id,
+        original_size,
+        view,
+        geometry,
+    } = sample;
     let (width, height) = image.dimensions();
     for b in &mut boxes {
         *b = b.clipped(width, height);
@@ -412,6 +444,7 @@ pub fn finish(sample: Sample) -> (RgbImage, Target) {
         size: [height, width],
         original_size,
         view,
+        geometry,
     };
     (image, target)
 }

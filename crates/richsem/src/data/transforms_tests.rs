@@ -18,6 +18,7 @@ fn sample(width: u32, height: u32, boxes: &[[f32; 4]]) -> Sample {
         image_id: 5,
         original_size: [height, width],
         view: None,
+        geometry: None,
     }
 }
 
@@ -145,7 +146,7 @@ fn finish_gives_relative_boxes_and_drops_those_without_inside() {
             [200.0, 200.0, 300.0, 300.0], // not in the image
         ],
     );
-    s.knowledge.others_absent = true;
+    s.knowledge.exhaustive = (0..5).map(ClassIndex).collect();
     let (image, target) = finish(s);
     assert_eq!(image.dimensions(), (100, 50));
     assert_eq!(target.boxes, [Cxcywh([0.2, 0.3, 0.2, 0.2]), Cxcywh([0.1, 0.5, 0.2, 1.0])]);

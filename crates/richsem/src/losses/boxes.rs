@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::models::postprocess::to_xyxy;
+use crate::models::layers::to_xyxy;
 
 /// Keeps the divisions of IoU and GIoU finite, as the reference does (`util/box_ops.py`).
 const EPS: f64 = 1e-6;
@@ -11,7 +11,7 @@ const EPS: f64 = 1e-6;
 ///
 /// # Shapes
 /// `a`, `b` `[…, 4]`, cxcywh → `[…]`, in (−1, 1]
-pub(super) fn generalized_iou(a: &Tensor, b: &Tensor) -> Tensor {
+pub(crate) fn generalized_iou(a: &Tensor, b: &Tensor) -> Tensor {
     let (a, b) = (to_xyxy(a), to_xyxy(b));
     let low = |x: &Tensor| x.narrow(-1, 0, 2);
     let high = |x: &Tensor| x.narrow(-1, 2, 2);
@@ -29,7 +29,7 @@ pub(super) fn generalized_iou(a: &Tensor, b: &Tensor) -> Tensor {
 ///
 /// # Shapes
 /// `a`, `b` `[…, 4]` → `[…]`
-pub(super) fn l1(a: &Tensor, b: &Tensor) -> Tensor {
+pub(crate) fn l1(a: &Tensor, b: &Tensor) -> Tensor {
     (a - b).abs().sum_dim_intlist([-1i64].as_slice(), false, a.kind())
 }
 

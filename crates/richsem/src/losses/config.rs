@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{federated::FederatedConfig, matcher::MatcherConfig};
+use super::federated::FederatedConfig;
 use crate::{
     bounds::{WEIGHT, within},
     error::{Error, Result},
@@ -16,6 +16,24 @@ pub enum UnknownClasses {
     Negative,
     /// It takes no part in the class loss of that image (LVIS: neither annotated nor verified).
     Ignore,
+}
+
+/// Weights of the matching cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MatcherConfig {
+    /// Focal classification cost.
+    pub class: f64,
+    /// L1 distance of the boxes.
+    pub l1: f64,
+    /// Minus the generalised IoU.
+    pub giou: f64,
+}
+
+impl Default for MatcherConfig {
+    fn default() -> Self {
+        Self { class: 2.0, l1: 5.0, giou: 2.0 }
+    }
 }
 
 /// Weights and variants of the objective.

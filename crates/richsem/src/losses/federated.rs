@@ -23,7 +23,7 @@ impl Default for FederatedConfig {
 
 /// How often classes are drawn, made once of their image counts.
 #[derive(Debug)]
-pub(super) struct Rates {
+pub(crate) struct Rates {
     /// 0 for a class that no training image shows.
     rates: Vec<f64>,
     /// Classes of a term.
@@ -31,7 +31,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    pub(super) fn new(image_counts: &[u32], config: &FederatedConfig) -> Self {
+    pub(crate) fn new(image_counts: &[u32], config: &FederatedConfig) -> Self {
         let rate = |&count: &u32| match count {
             0 => 0.0,
             count => f64::from(count).powf(config.power),
@@ -41,7 +41,7 @@ impl Rates {
 
     /// The classes of one term: `present` (sorted, unique), then others without replacement, never
     /// one that no training image shows.
-    pub(super) fn sample(&self, present: &[u32], random: &mut Random) -> Vec<i64> {
+    pub(crate) fn sample(&self, present: &[u32], random: &mut Random) -> Vec<i64> {
         let mut classes: Vec<i64> = present.iter().map(|&c| i64::from(c)).collect();
         let wanted = self.classes.saturating_sub(classes.len());
         // The smallest of independent exponential waiting times with these rates: a draw without

@@ -6,7 +6,7 @@ use tch::{Reduction, Tensor};
 ///
 /// # Shapes
 /// `logits`, `targets` (0 or 1) `[…]` → `[…]`
-pub(super) fn sigmoid_focal_loss(
+pub(crate) fn sigmoid_focal_loss(
     logits: &Tensor,
     targets: &Tensor,
     alpha: f64,

@@ -1,21 +1,20 @@
-//! Match predictions to ground truth, then supervise each pair.
+//! Losses that any family of detectors can use. What is a family's own is in [`crate::families`].
 
-mod boxes;
+pub(crate) mod boxes;
+pub mod classes;
 mod config;
-pub mod criterion;
-pub mod distillation;
-mod federated;
-mod focal;
-mod known;
-pub mod matcher;
+pub(crate) mod federated;
+pub(crate) mod focal;
+pub mod regions;
+pub mod semantic;
+pub mod terms;
 
 use tch::{Kind, Tensor};
 
-pub use config::{LossConfig, UnknownClasses};
-pub use criterion::{Criterion, LossTerms};
+pub use config::{LossConfig, MatcherConfig, UnknownClasses};
 pub use federated::FederatedConfig;
 
 /// Whether the kernels of [`torch_ext::detr_losses`] take this: on CUDA, in f32.
-fn has_kernels(x: &Tensor) -> bool {
+pub(crate) fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cuda() && x.kind() == Kind::Float
 }

@@ -410,6 +410,13 @@ impl GroupNorm {
     }
 }
 
+/// Centre and size to corners, `[…, 4]`.
+pub fn to_xyxy(boxes: &Tensor) -> Tensor {
+    let centre = boxes.narrow(-1, 0, 2);
+    let half = boxes.narrow(-1, 2, 2) * 0.5;
+    Tensor::cat(&[&centre - &half, centre + half], -1)
+}
+
 /// Inverse of the sigmoid with both ends clamped at 1e-3 (`util/misc.py` of the reference).
 pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
     let eps = 1e-3;

@@ -2,12 +2,11 @@
 
 pub mod backbone;
 pub mod class_head;
-pub mod deformable_transformer;
-pub mod denoising;
+pub mod config;
 pub mod dino;
 pub mod layers;
+pub mod network;
 pub mod padding;
 pub mod parameters;
 pub mod position_encoding;
-pub mod postprocess;
 pub mod projection;

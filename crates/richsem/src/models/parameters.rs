@@ -140,11 +140,12 @@ impl ParameterStore {
                  (the resolved config.toml in their run folder)",
             ));
         }
-        let finite = |name: &String| values[name].isfinite().all().int64_value(&[]) != 0;
-        if let Some(broken) = all.iter().find(|p| !finite(&p.name)) {
-            let problem = "holds NaN or infinite values";
-            return Err(Error::invalid(what, broken.name.clone(), problem)
-                .with_hint("the file is damaged, or its training had diverged: take another"));
+        for parameter in all.iter() {
+            if !torch_ext::all_finite(&values[&parameter.name])? {
+                let problem = "holds NaN or infinite values";
+                return Err(Error::invalid(what, parameter.name.clone(), problem)
+                    .with_hint("the file is damaged, or its training had diverged: take another"));
+            }
         }
         torch_ext::no_grad(|| -> Result<()> {
             for parameter in all.iter() {

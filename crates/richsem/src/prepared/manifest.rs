@@ -21,60 +21,60 @@ use crate::{
 };
 
 /// Version of the folder's form.
-pub(super) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// `prepared.json`: everything that decides what the shards hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Manifest {
-    pub(super) version: u32,
-    pub(super) teacher: TeacherFacts,
+pub(crate) struct Manifest {
+    pub(crate) version: u32,
+    pub(crate) teacher: TeacherFacts,
     /// Number of classes, C.
-    pub(super) classes: usize,
+    pub(crate) classes: usize,
     /// SHA-256 of their ids and names, in order.
-    pub(super) vocabulary: String,
+    pub(crate) vocabulary: String,
     /// Width of the features, D.
-    pub(super) dim: i64,
+    pub(crate) dim: i64,
     /// Colour of the padding, as the teacher sees it.
-    pub(super) pixel_mean: [f32; 3],
-    pub(super) pad_multiple: u32,
+    pub(crate) pixel_mean: [f32; 3],
+    pub(crate) pad_multiple: u32,
     /// Images in a shard; the last of a set may have fewer.
     #[serde(rename = "shard_pictures")]
-    pub(super) shard_images: usize,
+    pub(crate) shard_images: usize,
     /// By name of the set's folder.
-    pub(super) sets: BTreeMap<String, SetFacts>,
+    pub(crate) sets: BTreeMap<String, SetFacts>,
 }
 
 /// Which teacher labelled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TeacherFacts {
+pub(crate) struct TeacherFacts {
     /// SHA-256 of the file of its weights.
-    pub(super) weights: String,
-    pub(super) precision: Precision,
-    pub(super) vit: VitLabels,
+    pub(crate) weights: String,
+    pub(crate) precision: Precision,
+    pub(crate) vit: VitLabels,
     /// Left out where it is what it was before it was recorded, so that seals stay the same.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(super) activation: Activation,
+    pub(crate) activation: Activation,
     /// See [`text_identity`].
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// One set of images and the views of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SetFacts {
+pub(crate) struct SetFacts {
     #[serde(rename = "pictures")]
-    pub(super) images: usize,
-    pub(super) boxes: usize,
+    pub(crate) images: usize,
+    pub(crate) boxes: usize,
     /// Of ids, classes and places of boxes, in order.
-    pub(super) hash: String,
+    pub(crate) hash: String,
     /// Which way up the images were read.
     #[serde(default = "stored", skip_serializing_if = "is_stored")]
-    pub(super) orientation: Orientation,
-    pub(super) max_size: u32,
+    pub(crate) orientation: Orientation,
+    pub(crate) max_size: u32,
     /// (shorter side, mirrored), in the order of a shard's columns.
-    pub(super) views: Vec<(u32, bool)>,
+    pub(crate) views: Vec<(u32, bool)>,
 }
 
 /// What it was before it was recorded.
@@ -91,13 +91,13 @@ fn is_default(activation: &Activation) -> bool {
 }
 
 impl Manifest {
-    pub(super) fn path(folder: &Path) -> PathBuf {
+    pub(crate) fn path(folder: &Path) -> PathBuf {
         manifest_file(folder)
     }
 
     /// # Errors
     /// There is none, it is not one, or one of another release.
-    pub(super) fn read(folder: &Path) -> Result<Self> {
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = Self::path(folder);
         if !path.is_file() {
             let problem = "missing: no prepared labels lie here";
@@ -117,7 +117,7 @@ impl Manifest {
             .map_err(|e| Error::invalid(&path, "JSON", e.to_string()).with_hint(again))
     }
 
-    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         let path = Self::path(folder);
         let json = serde_json::to_string_pretty(self)
             .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
@@ -125,13 +125,13 @@ impl Manifest {
     }
 
     /// What the shards of a folder know it again by.
-    pub(super) fn seal(&self) -> String {
+    pub(crate) fn seal(&self) -> String {
         let json = serde_json::to_vec(self).expect("numbers, strings, lists and maps are JSON");
         hex(&Sha256::digest(json))
     }
 
     /// The first field that is another in `folder`, as an error.
-    pub(super) fn same_as_in(&self, folder: &Path, there: &Self) -> Result<()> {
+    pub(crate) fn same_as_in(&self, folder: &Path, there: &Self) -> Result<()> {
         let json = |of: &Self| serde_json::to_value(of).unwrap_or(Value::Null);
         match difference("", &json(self), &json(there)) {
             None => Ok(()),
@@ -163,7 +163,7 @@ fn difference(at: &str, a: &Value, b: &Value) -> Option<(String, String, String)
 }
 
 /// Where the class embeddings came from: the prompts, or a hash of the rows of a given table.
-pub(super) fn text_identity(text: &TeacherText, vocabulary: &Vocabulary) -> Result<String> {
+pub(crate) fn text_identity(text: &TeacherText, vocabulary: &Vocabulary) -> Result<String> {
     match text {
         TeacherText::Table { table } => {
             let rows = read_text_table(table, vocabulary)?.rows;
@@ -175,7 +175,7 @@ pub(super) fn text_identity(text: &TeacherText, vocabulary: &Vocabulary) -> Resu
 }
 
 /// SHA-256 of ids and names, in order.
-pub(super) fn vocabulary_identity(vocabulary: &Vocabulary) -> String {
+pub(crate) fn vocabulary_identity(vocabulary: &Vocabulary) -> String {
     let mut hash = Sha256::new();
     for category in vocabulary.categories() {
         hash.update(category.id.0.to_le_bytes());

@@ -1,7 +1,8 @@
 //! Soft labels computed once and kept on disk: what a frozen teacher says of a box depends on the
 //! pixels alone, and without crops and mosaics there are only so many images that training can
-//! show. Each is a *view*: (image, shorter side, mirrored). [`prepare()`] asks the teacher about
-//! every view; training then reads the answers ([`Prepared`]) and never loads the teacher.
+//! show. Each is a *view*: (image, shorter side, mirrored). [`crate::prepare`] asks the teacher about
+//! every view; in training the loader's threads read the answers ([`PreparedSource`]), and the teacher is
+//! never loaded.
 //!
 //! What is kept of a box are its features, of length one, in 16 bits: the logits over the whole
 //! vocabulary follow from them and the text table, which is kept beside them.
@@ -22,7 +23,7 @@
 //! smaller ones further, and a teacher that convolves sees that near the border, so that its labels
 //! depend on the company; prepared ones do not. On pairs of images of 64 to 128 pixels, a random
 //! CLIP-ResNet's features differ by up to 0.16 of their length for that, logits by up to 1.1: the
-//! larger the images against the padding, the less. The tests of this module measure all of this.
+//! larger the images against the padding, the less. The tests of [`crate::prepare`] measure all of this.
 //!
 //! **Room.** Two bytes a number: LVIS's 1.27 million boxes in 22 views (11 scales, mirrored or not) of
 //! width 1,024 are 57 GB on disk. In memory are four bytes a view, 9 MB of them; a step reads its own
@@ -33,38 +34,12 @@
 //! seen twice), and `semantic.target_boxes` other than the annotated boxes (they are what a step
 //! predicts).
 
-mod manifest;
-mod plan;
-mod read;
-mod shard;
-mod write;
-
-use crate::{models::class_head::TextTable, teacher::Teacher};
+pub(crate) mod manifest;
+pub(crate) mod plan;
+pub(crate) mod read;
+pub(crate) mod shard;
+mod source;
 
 pub use read::Prepared;
 pub(crate) use read::{activation, check_data};
-pub use write::{PrepareObserver, PrepareReport, prepare};
-
-/// Where a run's soft labels come from.
-#[derive(Debug)]
-pub enum LabelSource {
-    /// The teacher itself, asked at every step.
-    Teacher(Box<dyn Teacher>),
-    /// What it said before.
-    Prepared(Box<Prepared>),
-}
-
-impl LabelSource {
-    /// The vocabulary's embeddings, and the logarithm of the factor between cosines and logits.
-    #[must_use]
-    pub fn text(&self) -> (&TextTable, f64) {
-        match self {
-            Self::Teacher(teacher) => (teacher.text(), teacher.logit_scale()),
-            Self::Prepared(prepared) => (prepared.text(), prepared.logit_scale()),
-        }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests;
+pub use source::PreparedSource;

@@ -9,13 +9,13 @@ use crate::{
         batch::Batch,
         detection_source::{BrokenImages, ImageEntry},
         extra::{ClassificationSet, OrderConfig},
+        fingerprint::Fingerprint,
         image_store::ImageStore,
         loader::BatchSource,
         transforms::{Sample, TransformConfig, finish},
     },
     error::{Error, Result},
     hash::Fnv,
-    train::Fingerprint,
 };
 
 /// Folder of the detection set.
@@ -23,22 +23,22 @@ const DETECTION: &str = "train";
 
 /// A set that the semantic branch learns from, by the settings alone.
 #[derive(Debug, Clone)]
-pub(super) struct SetPlan {
+pub(crate) struct SetPlan {
     /// Name of its folder.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Where the settings have its transforms.
-    pub(super) augment_key: String,
+    pub(crate) augment_key: String,
     /// Its transforms.
-    pub(super) augment: TransformConfig,
-    /// As [`Batch::extra`] says it, and the order of its images.
-    pub(super) extra: Option<(usize, OrderConfig)>,
+    pub(crate) augment: TransformConfig,
+    /// Of an extra set: its number among them, and the order of its images.
+    pub(crate) extra: Option<(usize, OrderConfig)>,
 }
 
 /// The detection set, then the extra sets.
 ///
 /// # Errors
 /// An extra set's name cannot be that of a folder.
-pub(super) fn sets(config: &Config) -> Result<Vec<SetPlan>> {
+pub(crate) fn sets(config: &Config) -> Result<Vec<SetPlan>> {
     let mut sets = vec![SetPlan {
         name: DETECTION.to_owned(),
         augment_key: "data.augment".to_owned(),
@@ -71,13 +71,13 @@ pub(super) fn sets(config: &Config) -> Result<Vec<SetPlan>> {
 
 /// The images of a set.
 #[derive(Debug, Clone)]
-pub(super) enum Images {
+pub(crate) enum Images {
     Detection { store: Arc<ImageStore>, entries: Arc<Vec<ImageEntry>> },
     Extra { set: Arc<ClassificationSet>, order: OrderConfig },
 }
 
 impl Images {
-    pub(super) fn of(
+    pub(crate) fn of(
         plan: &SetPlan,
         (store, entries): (&Arc<ImageStore>, &Arc<Vec<ImageEntry>>),
         extras: &[Arc<ClassificationSet>],
@@ -88,7 +88,7 @@ impl Images {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Detection { entries, .. } => entries.len(),
             Self::Extra { set, .. } => set.len(),
@@ -96,14 +96,14 @@ impl Images {
     }
 
     /// Boxes that an image is annotated with.
-    pub(super) fn boxes(&self, index: usize) -> usize {
+    pub(crate) fn boxes(&self, index: usize) -> usize {
         match self {
             Self::Detection { entries, .. } => entries[index].boxes.len(),
             Self::Extra { set, order } => set.item(index).labels_in(*order).len(),
         }
     }
 
-    pub(super) fn name(&self, index: usize) -> Cow<'_, str> {
+    pub(crate) fn name(&self, index: usize) -> Cow<'_, str> {
         match self {
             Self::Detection { entries, .. } => Cow::Borrowed(&entries[index].name),
             Self::Extra { set, .. } => Cow::Owned(set.item(index).name),
@@ -124,7 +124,7 @@ impl Images {
         }
     }
 
-    pub(super) fn facts(&self, augment: &TransformConfig) -> SetFacts {
+    pub(crate) fn facts(&self, augment: &TransformConfig) -> SetFacts {
         let hash = match self {
             // Names of files are left out: images may be moved.
             Self::Detection { entries, .. } => Fingerprint::of(entries).hash,
@@ -160,13 +160,13 @@ impl Images {
 /// Batches of the views of one image at one scale: mirrored and not, so without more padding than
 /// the image has in a batch of its own. An image that cannot be read gives an empty batch.
 #[derive(Debug)]
-pub(super) struct ViewSource {
-    pub(super) images: Images,
-    pub(super) augment: TransformConfig,
-    pub(super) pad_multiple: u32,
+pub(crate) struct ViewSource {
+    pub(crate) images: Images,
+    pub(crate) augment: TransformConfig,
+    pub(crate) pad_multiple: u32,
     /// (number of the image, scale) of each position.
-    pub(super) tasks: Vec<(usize, u32)>,
-    pub(super) broken: Arc<BrokenImages>,
+    pub(crate) tasks: Vec<(usize, u32)>,
+    pub(crate) broken: Arc<BrokenImages>,
 }
 
 impl BatchSource for ViewSource {

@@ -24,7 +24,7 @@ use crate::{
     models::class_head::TextTable,
     precision::Precision,
     targets::Target,
-    teacher::{SoftLabels, TeacherConfig, TeacherText, VitLabels, clip::Activation},
+    teacher::{LabelSpace, TeacherConfig, TeacherText, VitLabels, clip::Activation},
     vocabulary::Vocabulary,
 };
 
@@ -37,10 +37,7 @@ const LENGTH_TOLERANCE: f32 = 1e-2;
 #[derive(Debug)]
 pub struct Prepared {
     folder: PathBuf,
-    device: Device,
     dim: i64,
-    text: TextTable,
-    logit_scale: f64,
     /// The detection set, then the extra sets as batches number them; none: not learned from.
     sets: Vec<Option<Set>>,
 }
@@ -59,12 +56,12 @@ pub(crate) fn activation(folder: &Path) -> Result<Activation> {
     Ok(Manifest::read(folder)?.teacher.activation)
 }
 
-pub(super) fn text_path(folder: &Path) -> PathBuf {
+pub(crate) fn text_path(folder: &Path) -> PathBuf {
     folder.join("text.safetensors")
 }
 
 /// Writes the text table and the logit scale.
-pub(super) fn write_text(folder: &Path, text: &TextTable, logit_scale: f64) -> Result<()> {
+pub(crate) fn write_text(folder: &Path, text: &TextTable, logit_scale: f64) -> Result<()> {
     let tensors = [
         (TEXT_TABLE.to_owned(), text.rows.to_device(Device::Cpu)),
         (LOGIT_SCALE.to_owned(), Tensor::from(logit_scale)),
@@ -73,12 +70,16 @@ pub(super) fn write_text(folder: &Path, text: &TextTable, logit_scale: f64) -> R
 }
 
 impl Prepared {
-    /// The folder that `teacher.prepared` names.
+    /// The folder that `teacher.prepared` names, and what its features are compared with, on `device`.
     ///
     /// # Errors
     /// A folder that is missing or damaged, or was made with other classes, another teacher or
     /// other views than the settings ask for; the message names the key.
-    pub fn open(config: &Config, vocabulary: &Vocabulary, device: Device) -> Result<Self> {
+    pub fn open(
+        config: &Config,
+        vocabulary: &Vocabulary,
+        device: Device,
+    ) -> Result<(Self, LabelSpace)> {
         let (teacher, folder) = named(config)?;
         let manifest = Manifest::read(folder)?;
         check_teacher(teacher, &manifest, vocabulary)?;
@@ -95,34 +96,19 @@ impl Prepared {
         }
         let text = TextTable::new(&text.rows.to_device(device));
         let folder = folder.to_owned();
-        Ok(Self { folder, device, dim: manifest.dim, text, logit_scale, sets })
+        let space = LabelSpace { text, logit_scale };
+        Ok((Self { folder, dim: manifest.dim, sets }, space))
     }
 
-    /// The vocabulary's embeddings.
-    #[must_use]
-    pub fn text(&self) -> &TextTable {
-        &self.text
-    }
-
-    /// The logarithm of the factor between cosines and logits.
-    #[must_use]
-    pub fn logit_scale(&self) -> f64 {
-        self.logit_scale
-    }
-
-    /// What the teacher said of the boxes of a batch, image by image. Only the batch's own rows
-    /// are read.
-    ///
-    /// # Shapes
-    /// As [`SoftLabels`], N = ΣT
+    /// The features of a batch's boxes, image by image: `[ΣT, D]` f32, on the host. Only the batch's own rows
+    /// are read. None for a set that nothing is learned of.
     ///
     /// # Errors
     /// An image in a view that is not there, rows that do not fit its boxes, or damaged ones.
-    pub fn label(&self, batch: &Batch) -> Result<SoftLabels> {
-        let number = batch.extra.map_or(0, |extra| extra + 1);
-        let set = self.sets.get(number).and_then(Option::as_ref).ok_or_else(|| {
-            Error::invalid(&self.folder, "sets", format!("no labels of the run's set {number}"))
-        })?;
+    pub fn read(&self, batch: &Batch) -> Result<Option<Tensor>> {
+        let Some(set) = self.sets.get(batch.source.0).and_then(Option::as_ref) else {
+            return Ok(None);
+        };
         let mut bytes = Vec::new();
         for target in &batch.targets {
             set.read(target, &mut bytes)?;
@@ -147,8 +133,7 @@ impl Prepared {
             let problem = format!("features of length {}, expected 1", lengths[row]);
             return Err(damaged(path, "features", &problem));
         }
-        let features = torch_ext::upload(&features, self.device);
-        Ok(SoftLabels::new(&features, &self.text, self.logit_scale))
+        Ok(Some(features))
     }
 }
 
@@ -197,7 +182,7 @@ impl Set {
 }
 
 /// What shard `number` of a set must be.
-pub(super) fn form(seal: &str, facts: &SetFacts, manifest: &Manifest, number: usize) -> Form {
+pub(crate) fn form(seal: &str, facts: &SetFacts, manifest: &Manifest, number: usize) -> Form {
     let before = number * manifest.shard_images;
     Form {
         manifest: seal.to_owned(),

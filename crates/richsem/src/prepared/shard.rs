@@ -28,18 +28,18 @@ const LONGEST_HEADER: u64 = 1 << 16;
 
 /// What a shard must be to belong to a folder.
 #[derive(Debug, Clone)]
-pub(super) struct Form {
+pub(crate) struct Form {
     /// Hash of the manifest.
-    pub(super) manifest: String,
-    pub(super) images: usize,
-    pub(super) views: usize,
+    pub(crate) manifest: String,
+    pub(crate) images: usize,
+    pub(crate) views: usize,
     /// D.
-    pub(super) dim: usize,
+    pub(crate) dim: usize,
 }
 
 /// An open one.
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(crate) struct Shard {
     path: PathBuf,
     /// Where its features begin, in bytes.
     features: u64,
@@ -64,7 +64,7 @@ struct Entry {
     data_offsets: [u64; 2],
 }
 
-pub(super) fn path(folder: &Path, number: usize) -> PathBuf {
+pub(crate) fn path(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("shard-{number:05}.safetensors"))
 }
 
@@ -72,7 +72,7 @@ pub(super) fn path(folder: &Path, number: usize) -> PathBuf {
 ///
 /// # Shapes
 /// `rows` numbers of rows, `[images · views]`; `features` `[Σ rows, D]` f16
-pub(super) fn write(path: &Path, form: &Form, rows: &[i32], features: &Tensor) -> Result<()> {
+pub(crate) fn write(path: &Path, form: &Form, rows: &[i32], features: &Tensor) -> Result<()> {
     let shape = [form.images as i64, form.views as i64];
     let rows = Tensor::f_from_slice(rows)?.f_view(shape)?;
     let seal = seal(&bytes(&rows)?, &bytes(features)?);
@@ -96,12 +96,12 @@ impl Shard {
     ///
     /// # Errors
     /// A file that is missing, damaged or of another folder.
-    pub(super) fn open(path: &Path, form: &Form) -> Result<Self> {
+    pub(crate) fn open(path: &Path, form: &Form) -> Result<Self> {
         Ok(Self::open_with_seal(path, form)?.0)
     }
 
     /// As [`Self::open`], and reads everything to see that not a bit is another.
-    pub(super) fn open_whole(path: &Path, form: &Form) -> Result<Self> {
+    pub(crate) fn open_whole(path: &Path, form: &Form) -> Result<Self> {
         let (shard, rows, expected) = Self::open_with_seal(path, form)?;
         let mut features = Vec::new();
         let mut file = fs_err::File::open(path)?;
@@ -182,12 +182,12 @@ impl Shard {
         Ok((shard, counts, seal))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Rows of all views.
-    pub(super) fn rows(&self) -> u32 {
+    pub(crate) fn rows(&self) -> u32 {
         self.starts.last().copied().unwrap_or(0)
     }
 
@@ -202,12 +202,12 @@ impl Shard {
     }
 
     /// Number of rows of a view of an image of this shard.
-    pub(super) fn count(&self, image: usize, view: usize) -> usize {
+    pub(crate) fn count(&self, image: usize, view: usize) -> usize {
         self.span(image, view).1 as usize
     }
 
     /// Adds the features of a view, f16, to `out`.
-    pub(super) fn read(&self, image: usize, view: usize, out: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn read(&self, image: usize, view: usize, out: &mut Vec<u8>) -> Result<()> {
         let (first, count) = self.span(image, view);
         let mut file = fs_err::File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.features + u64::from(first) * self.row_bytes()))?;
@@ -224,7 +224,7 @@ impl Entry {
 }
 
 /// A shard that must be made again.
-pub(super) fn damaged(path: &Path, field: &str, problem: &str) -> Error {
+pub(crate) fn damaged(path: &Path, field: &str, problem: &str) -> Error {
     Error::invalid(path, field, problem).with_hint(
         "run the same `richsem prepare` again: it makes the shards that are missing or damaged",
     )

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bounds::{RATE, within},
-    config::{self, ParamGroups, TrainConfig},
+    config::{ParamGroups, TrainConfig},
     error::{Error, Result},
     models::backbone::{BackboneConfig, Norm, ResnetName},
     precision::Precision,
+    settings,
     teacher::clip::{ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig},
 };
 
@@ -138,7 +139,7 @@ impl Default for PretrainSchedule {
 impl Default for PretrainConfig {
     fn default() -> Self {
         Self {
-            version: config::VERSION,
+            version: settings::VERSION,
             seed: 0,
             data: PretrainData::default(),
             model: PretrainModel::default(),
@@ -154,16 +155,16 @@ impl PretrainConfig {
     /// Reads a file (none: the defaults), the files it extends, and `--set` assignments.
     ///
     /// # Errors
-    /// As [`config::Config::load`].
+    /// As [`crate::config::Config::load`].
     pub fn load(path: Option<&Path>, assignments: &[String]) -> Result<Self> {
-        config::load_settings(path, assignments, Self::validate)
+        settings::load(path, assignments, Self::validate)
     }
 
     /// # Errors
     /// [`Error::Config`] naming the key, what is expected and what was given.
     pub fn validate(&self) -> Result<()> {
         let Self { data, model, train, .. } = self;
-        config::check_version(self.version)?;
+        settings::check_version(self.version)?;
         within("data.batch_size", data.batch_size, 2..=1 << 20)?;
         for (key, value, range) in [
             ("model.embed_dim", model.embed_dim, 1..=1 << 14),

@@ -2,7 +2,7 @@
 //!
 //! A recording is for images of one size, and takes some 0.2 s: cuDNN plans convolutions anew for
 //! each. Batches come in hundreds of sizes. Where padding changes nothing of a result
-//! (`model.dino.padding = "masked"`) a batch is padded up to a size that was recorded, so that few
+//! (`padding = "masked"`) a batch is padded up to a size that was recorded, so that few
 //! recordings serve all: those of [`buckets`] first, and what [`Sizes`] adds to them.
 
 pub(crate) mod buckets;
@@ -15,7 +15,7 @@ use torch_ext::{GraphPool, Recording, Replay};
 
 use self::sizes::{Key, Sizes};
 use crate::{
-    config::Config,
+    detector::DetectorConfig,
     error::{Result, guarded},
     models::padding::Padding,
 };
@@ -45,10 +45,9 @@ pub(crate) struct Recordings {
 
 impl Recordings {
     /// As the settings of a detector want them.
-    pub(crate) fn of(config: &Config, device: Device) -> Self {
-        let padded = config.model.dino.padding() == Padding::Masked;
-        let train = &config.train;
-        Self::new(device, train.cuda_graphs, padded, train.cuda_graphs_mib << 20)
+    pub(crate) fn of(config: &DetectorConfig, device: Device) -> Self {
+        let padded = config.model.padding() == Padding::Masked;
+        Self::new(device, config.cuda_graphs, padded, config.cuda_graphs_mib << 20)
     }
 
     /// `on`: whether there are to be any; none on devices without graphs. `padded`: whether a batch may be

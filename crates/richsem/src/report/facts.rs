@@ -4,8 +4,13 @@ use serde::Serialize;
 
 use super::thousands;
 use crate::{
-    config::{ClassHeadConfig, Config},
+    config::Config,
     data::sampler::SamplerConfig,
+    detector::DetectorConfig,
+    models::{
+        backbone::BackboneConfig,
+        config::{ClassHeadConfig, ModelConfig},
+    },
     train::{EvalRow, Position, TrainRow},
     vocabulary::{Frequency, Vocabulary},
 };
@@ -22,22 +27,16 @@ impl Facts {
     }
 
     /// What the detector of these settings is.
-    pub(crate) fn add_detector(&mut self, config: &Config) {
-        let Config { model, .. } = config;
-        let transformer = &model.dino.transformer;
-        let queries = thousands(transformer.num_queries as usize);
-        self.add("detector", format!("DINO, {queries} queries"));
-        self.add("backbone", backbone(config));
-        self.add(
-            "transformer",
-            format!(
-                "{} features, {} levels, {} encoder and {} decoder layers",
-                transformer.hidden_dim,
-                transformer.num_feature_levels,
-                transformer.enc_layers,
-                transformer.dec_layers
-            ),
-        );
+    pub(crate) fn add_detector(&mut self, model: &ModelConfig) {
+        let mut sizes = model.facts().into_iter();
+        // What it is comes first, then its backbone.
+        if let Some((name, value)) = sizes.next() {
+            self.add(name, value);
+        }
+        self.add("backbone", backbone(model.backbone()));
+        for (name, value) in sizes {
+            self.add(name, value);
+        }
         self.add(
             "class head",
             match &model.class_head {
@@ -48,14 +47,14 @@ impl Facts {
                 ClassHeadConfig::Text { table: None } => "a text table".to_owned(),
             },
         );
-        self.add("padding", model.dino.padding().to_string());
+        self.add("padding", model.padding().to_string());
     }
 
     /// What is done to images that are evaluated or predicted on.
-    pub(crate) fn add_inference(&mut self, config: &Config) {
-        let resize = &config.data.resize;
+    pub(crate) fn add_inference(&mut self, config: &DetectorConfig) {
+        let resize = &config.resize;
         self.add("image size in evaluation", sides(&resize.size.to_string(), resize.max_size));
-        self.add("precision", word(&config.train.precision));
+        self.add("precision", word(&config.precision()));
     }
 
     pub(crate) fn add_classes(&mut self, vocabulary: &Vocabulary) {
@@ -78,10 +77,10 @@ pub(super) struct Progress<'a> {
 pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, String)> {
     let Config { seed, data, train, .. } = config;
     let mut facts = Facts::default();
-    facts.add_detector(config);
+    facts.add_detector(&config.model);
     facts.add(
         "backbone weights",
-        match &config.model.dino.backbone.weights {
+        match &config.model.backbone().weights {
             Some(weights) => weights.display().to_string(),
             None => "from scratch".to_owned(),
         },
@@ -111,7 +110,7 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
         };
         sides(&range, data.augment.max_size)
     });
-    facts.add_inference(config);
+    facts.add_inference(&config.of_detector());
     facts.add("epochs", train.epochs.to_string());
     facts.add("steps", progress.position.as_ref().map_or_else(String::new, |p| steps(p.updates)));
     facts.add("images a step", (data.batch_size as u64 * train.accumulate).to_string());
@@ -138,8 +137,7 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
     facts.0
 }
 
-fn backbone(config: &Config) -> String {
-    let backbone = &config.model.dino.backbone;
+fn backbone(backbone: &BackboneConfig) -> String {
     let mut text = format!("{}, {}", word(&backbone.name), word(&backbone.norm));
     if backbone.width != 64 {
         text += &format!(", width {}", backbone.width);
@@ -249,6 +247,6 @@ mod tests {
         config.train.warmup_steps = 50;
         let text = "1e-4, backbone 1e-5; × 0.1 after epoch 16, 18; 50 steps of warm-up";
         assert_eq!(learning_rate(&config), text);
-        assert_eq!(backbone(&config), "resnet50, frozen_bn");
+        assert_eq!(backbone(config.model.backbone()), "resnet50, frozen_bn");
     }
 }

@@ -9,13 +9,13 @@ use crate::{
     boxes::Xyxy,
     config::SplitConfig,
     data::{
-        detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
+        detection_source::{BrokenImages, DetectionSource, ImageEntry},
         loader::BatchSource as _,
-        sampler::{LastBatch, Share},
     },
     detector::Detector,
     draw::{self, Labeled},
     error::Result,
+    predict::every_image_once,
     train::OpenedSet,
     vocabulary::{Category, ClassIndex, Frequency},
 };
@@ -72,31 +72,22 @@ pub(super) fn show(
         .categories()
         .iter()
         .map(|category| {
-            let trained = detector.vocabulary.class_of(category.id);
-            trained.map_or(category, |class| detector.vocabulary.category(class)).frequency
+            let trained = detector.vocabulary().class_of(category.id);
+            trained.map_or(category, |class| detector.vocabulary().category(class)).frequency
         })
         .collect();
     // As many again in case some are broken.
     let order = choose(&entries, &groups, options.images.saturating_mul(2));
-    let source = DetectionSource {
-        store: Arc::clone(&store),
-        entries: Arc::clone(&entries),
-        order: order.clone(),
-        share: Share { batch_size: 1, rank: 0, world: 1, last: LastBatch::Short },
-        transform: Transform::Eval(detector.config.data.resize.clone()),
-        seed: 0,
-        epoch: 0,
-        pad_multiple: detector.config.data.pad_multiple,
-        broken: Arc::new(BrokenImages::new(usize::MAX)),
-        on_broken: OnBroken::LeaveOut,
-    };
+    let broken = Arc::new(BrokenImages::new(usize::MAX));
+    let every = every_image_once(detector, store, Arc::clone(&entries), 1, broken);
+    let source = DetectionSource { order: order.clone(), keep_originals: true, ..every };
     let mut images = Vec::new();
     for (position, &index) in (0..).zip(&order) {
         if images.len() == options.images {
             break;
         }
         let entry = &entries[index as usize];
-        let batch = source.build(position)?;
+        let mut batch = source.build(position)?;
         if batch.is_empty() {
             notes.extend(batch.skipped.iter().map(|why| format!("Skipped: {why}")));
             continue;
@@ -111,9 +102,9 @@ pub(super) fn show(
         let prediction: Vec<Labeled> = found
             .iter()
             .filter(|d| d.score >= options.least_score)
-            .map(|d| labeled(d.bbox, detector.vocabulary.category(d.class), Some(d.score)))
+            .map(|d| labeled(d.bbox, detector.vocabulary().category(d.class), Some(d.score)))
             .collect();
-        let image = store.image(&entry.name)?;
+        let image = batch.originals.swap_remove(0);
         images.push(Drawn {
             caption: format!(
                 "{}: {}, {} with a score of at least {}",

@@ -65,7 +65,7 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
     match guarded(|| load(run, device)) {
         Ok(None) => notes.push("There is no checkpoint yet, so no predictions to show.".to_owned()),
         Ok(Some(detector)) => {
-            progress.parameters = Some(detector.store.trainable_count());
+            progress.parameters = Some(detector.trainable_count());
             if let Some(split) = config.data.val.as_ref().filter(|_| options.images > 0) {
                 let shown = guarded(|| images::show(&detector, split, options, &mut notes));
                 images = shown.unwrap_or_else(|error| {

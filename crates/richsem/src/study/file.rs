@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::{
-    config,
     error::{Error, Result},
+    settings,
 };
 
 /// Version of the form that this program reads.
@@ -52,7 +52,7 @@ pub(super) fn file_name(variant: &str) -> String {
 
 impl StudyFile {
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let file: Self = config::parse_as(&crate::error::read_text(path)?, path)?;
+        let file: Self = settings::parse_as(&crate::error::read_text(path)?, path)?;
         file.validate().map_err(|error| match error {
             Error::Config { key, problem, hint } => {
                 Error::Invalid { file: path.to_owned(), field: key, problem, hint }

@@ -6,8 +6,9 @@ use toml::Value;
 
 use super::file::{StudyFile, check_assignments, file_name, find};
 use crate::{
-    config::{Assignment, Config},
+    config::Config,
     error::{Error, Result},
+    settings::Assignment,
 };
 
 /// A study, ready to be run.

@@ -41,13 +41,14 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
     let run = RunFolder::open(folder)?;
     let config = run.config()?;
     let mut wanted = wanted.clone();
-    if wanted.model.dino.padding.is_none() {
+    if wanted.model.padding_setting().is_none() {
         // Left open, so that a run settles it: by the weights that it starts from, or as runs from
         // scratch do now. Of an earlier release it may be another.
-        wanted.model.dino.padding = match wanted.init {
-            Some(_) => config.model.dino.padding,
+        let padding = match wanted.init {
+            Some(_) => config.model.padding_setting(),
             None => Some(Padding::default()),
         };
+        wanted.model.set_padding(padding);
     }
     if let (Some(wanted), Some(settled)) = (&mut wanted.teacher, &config.teacher) {
         // Likewise.

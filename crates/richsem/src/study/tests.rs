@@ -342,7 +342,7 @@ fn a_run_with_other_settings_is_refused_by_key() {
     let message = run_state(&run, config).unwrap_err().to_string();
     assert!(message.contains("model.dino.padding: the run has \"official\""), "{message}");
     assert!(message.contains("the study asks for \"masked\""), "{message}");
-    saved.model.dino.padding = Some(Padding::Masked);
+    saved.model.set_padding(Some(Padding::Masked));
     std::fs::write(run.join("config.toml"), saved.to_toml()).unwrap();
     assert_eq!(run_state(&run, config).unwrap(), RunState::Unfinished);
     saved.train.lr = 0.25;

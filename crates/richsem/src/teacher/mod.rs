@@ -52,6 +52,15 @@ impl SoftLabels {
     }
 }
 
+/// What box features are compared with.
+#[derive(Debug)]
+pub struct LabelSpace {
+    /// The vocabulary's embeddings.
+    pub text: TextTable,
+    /// The logarithm of the factor between cosines and logits.
+    pub logit_scale: f64,
+}
+
 /// A frozen model that labels boxes.
 pub trait Teacher: std::fmt::Debug + Send {
     /// Looks at a batch once.

@@ -51,9 +51,9 @@ const MEANINGS: [(&str, Meaning); 39] = [
     ("data.pad_multiple", Meaning::FromNowOn),
     ("data.augment", Meaning::FromNowOn),
     ("data.resize", Meaning::Evaluated),
-    ("model.dino.backbone.weights", Meaning::Past),
-    ("model.dino.padding", Meaning::Evaluated),
-    ("model.denoising", Meaning::FromNowOn),
+    ("model.*.backbone.weights", Meaning::Past),
+    ("model.*.padding", Meaning::Evaluated),
+    ("model.dino.denoising", Meaning::FromNowOn),
     ("model.class_head.table", Meaning::Harmless),
     ("model", Meaning::Refused(OTHER_MODEL)),
     ("loss", Meaning::FromNowOn),
@@ -192,7 +192,7 @@ mod tests {
             ("data.extra.web.weight", Meaning::Refused(OTHER_ORDER)),
             ("data.extra.web.augment.flip", Meaning::FromNowOn),
             ("model.dino.transformer.num_queries", Meaning::Refused(OTHER_MODEL)),
-            ("model.denoising.number", Meaning::FromNowOn),
+            ("model.dino.denoising.number", Meaning::FromNowOn),
             ("data.trainer", Meaning::Refused(OTHER_MODEL)),
         ] {
             assert_eq!(meaning(key), expected, "{key}");

@@ -230,7 +230,7 @@ pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Po
             restore(&parameter, &weights, &parameter.name, &path)?;
         }
     }
-    if let (Some(text), Some(saved)) = (&model.detector.text, weights.get(TEXT_TABLE)) {
+    if let (Some(text), Some(saved)) = (model.detector.classes().text(), weights.get(TEXT_TABLE)) {
         check_text(&text.rows, saved, &path)?;
     }
     Ok(Some(position))

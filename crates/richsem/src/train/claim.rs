@@ -9,12 +9,12 @@ use std::{
 };
 
 use super::{
-    Fingerprint,
     lock::{LOCK, busy, lock_folder},
     run_folder::{RunFolder, SETTINGS},
 };
 use crate::{
     config::Config,
+    data::fingerprint::Fingerprint,
     error::{Error, Result},
     vocabulary::Vocabulary,
 };

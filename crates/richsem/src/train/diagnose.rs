@@ -36,13 +36,8 @@ pub(super) fn non_finite(
         .find(|p| !finite(&p.tensor))
         .map(|p| format!("parameter {}", p.name));
     if let Some(output) = &trace.output {
-        let tensors = [
-            ("proposal logits", &output.interm.logits),
-            ("proposal boxes", &output.interm.boxes),
-            ("decoder boxes", &output.decoder.boxes),
-            ("decoder logits", &output.decoder.logits),
-        ];
-        let found = tensors.into_iter().find(|(_, t)| !finite(t)).map(|(n, _)| n.to_owned());
+        let found = output.named().into_iter().find(|(_, t)| !finite(t));
+        let found = found.map(|(name, _)| name.to_owned());
         first = first.or(found);
     }
     let term = trace.losses.as_ref().and_then(|l| {

@@ -12,13 +12,9 @@ use super::{
     trainer::{Trainer, wall_time},
 };
 use crate::{
-    data::{
-        detection_source::{DetectionSource, OnBroken, Transform},
-        sampler::{LastBatch, Share},
-    },
     error::{Error, Result, guarded},
     evaluate::Summary,
-    predict::{detect_all, to_detections},
+    predict::{detect_all, every_image_once, to_detections},
 };
 
 impl Trainer<'_> {
@@ -28,23 +24,13 @@ impl Trainer<'_> {
         let Some((split, evaluator)) = &self.val else {
             return Err(Error::Other("an evaluation is pending without data.val".into()));
         };
-        let source = DetectionSource {
-            store: Arc::clone(&split.store),
-            entries: Arc::clone(&split.entries),
-            order: (0..split.entries.len() as u32).collect(),
-            share: Share {
-                batch_size: self.config.eval.batch_size,
-                rank: 0,
-                world: 1,
-                last: LastBatch::Short,
-            },
-            transform: Transform::Eval(self.config.data.resize.clone()),
-            seed: self.config.seed,
-            epoch: 0,
-            pad_multiple: self.config.data.pad_multiple,
-            broken: Arc::clone(&self.broken),
-            on_broken: OnBroken::LeaveOut,
-        };
+        let source = every_image_once(
+            &self.learner.model.detector,
+            Arc::clone(&split.store),
+            Arc::clone(&split.entries),
+            self.config.eval.batch_size,
+            Arc::clone(&self.broken),
+        );
         let (total, ahead) = (split.entries.len(), self.read_ahead());
         let Learner { model, optimizer, .. } = &mut self.learner;
         let detector = &model.detector;
@@ -54,7 +40,7 @@ impl Trainer<'_> {
         optimizer.with_ema(|| {
             guarded(|| {
                 detect_all(detector, source, ahead, |image_id, _, found| {
-                    let found = to_detections(image_id, &found, &detector.vocabulary);
+                    let found = to_detections(image_id, &found, detector.vocabulary());
                     detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
                     done += 1;
                     observer.evaluating(done, total);

@@ -30,7 +30,7 @@ const LINEAR: [&str; 2] = ["class_embed.0.", "transformer.enc_out_class_embed."]
 pub(super) fn read(config: &mut Config) -> Result<Option<Initial>> {
     let initial = config.init.as_ref().map(|init| convert::initial(&init.weights)).transpose()?;
     let padding = initial.as_ref().map(|initial| initial.padding).unwrap_or_default();
-    config.model.dino.padding.get_or_insert(padding);
+    config.model.set_padding(config.model.padding_setting().or(Some(padding)));
     Ok(initial)
 }
 
@@ -45,15 +45,16 @@ pub(super) fn start(
 ) -> Result<Vec<String>> {
     let mut said = Vec::new();
     let whole_detector = config.init.as_ref().zip(initial);
-    match (whole_detector, &config.model.dino.backbone.weights) {
+    match (whole_detector, &config.model.backbone().weights) {
         (Some((init, initial)), backbone) => {
             said = whole(init, initial, learner)?;
             if backbone.is_some() {
-                said.push("the backbone is init.weights', not model.dino.backbone.weights'".into());
+                let other = config.model.family_key("backbone.weights");
+                said.push(format!("the backbone is that of init.weights, not that of {other}"));
             }
         }
         (None, Some(path)) => {
-            let prefix = load_backbone(&learner.model.detector.store, path)?;
+            let prefix = load_backbone(learner.model.detector.store(), path)?;
             let below = match &*prefix {
                 "" => String::new(),
                 prefix => format!(": what is below `{prefix}` there"),
@@ -74,8 +75,10 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
     let detector = &learner.model.detector;
     let branch = take_branch(&mut values);
     let linear = |name: &String| LINEAR.iter().any(|prefix| name.starts_with(prefix));
-    if detector.text.is_none() && !same_classes(vocabulary.as_ref(), &detector.vocabulary) {
-        let own = detector.store.named_tensors();
+    if detector.classes().text().is_none()
+        && !same_classes(vocabulary.as_ref(), detector.vocabulary())
+    {
+        let own = detector.weights();
         let anew: Vec<&String> =
             own.keys().filter(|name| linear(name) && values.contains_key(*name)).collect();
         for name in &anew {
@@ -94,13 +97,13 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
         }
     }
     let patterns = Patterns::new(&init.allow_missing, "init.allow_missing")?;
-    let fit = Fit::of(&detector.store, &values, &patterns);
+    let fit = Fit::of(detector.store(), &values, &patterns);
     fit.check(
         path,
         "[model] must be as it was for these weights; --allow-missing 'PATTERN' lets parameters \
          start anew (class_embed.* and transformer.enc_out_class_embed.* are the class heads)",
     )?;
-    fit.load(&detector.store, &values, path)?;
+    fit.load(detector.store(), &values, path)?;
     said.extend(fit.allowed.iter().map(|m| format!("allowed, starts anew or is left out: {m}")));
     if let Some(own) = &learner.model.semantic_branch {
         said.push(start_branch(own, &branch, learner));
@@ -130,7 +133,7 @@ fn start_branch(
     {
         return "the semantic branch goes on from the file's".into();
     }
-    own.start_as(learner.model.detector.model.class_projection());
+    own.start_as(learner.model.detector.network().class_projection());
     "the semantic branch starts as the class head's projection, where they have the same form"
         .into()
 }

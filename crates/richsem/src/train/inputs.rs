@@ -1,22 +1,24 @@
-//! What a run reads: annotations, images, and the row of batches made of them.
+//! What a run reads: annotations, images, and the batches made of them.
 
 use std::{path::PathBuf, sync::Arc};
 
 use super::Observer;
 use crate::{
     collective::Collective,
-    config::{ClassHeadConfig, Config, SplitConfig},
+    config::{Config, SplitConfig},
     data::{
-        alternation::{Alternation, Extra},
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
         entries,
         epochs::Epochs,
         extra::{ClassificationSet, ExtraSource, FeedConfig, MappingConfig},
         image_store::ImageStore,
+        interleaved::{Extra, Interleaved},
         sampler::{LastBatch, Share},
     },
     error::{Error, Result},
+    models::config::ClassHeadConfig,
+    predict::ReadAhead,
     teacher::TeacherText,
     vocabulary::Vocabulary,
 };
@@ -48,8 +50,8 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
     files.push(("init.weights".into(), init));
     // A whole detector's weights have the backbone's among them.
     let from_elsewhere = from_checkpoint || init.is_some();
-    let weights = model.dino.backbone.weights.as_ref().filter(|_| !from_elsewhere);
-    files.push(("model.dino.backbone.weights".into(), weights));
+    let weights = model.backbone().weights.as_ref().filter(|_| !from_elsewhere);
+    files.push((model.family_key("backbone.weights"), weights));
     if config.needs_teacher()
         && let Some(teacher) = &config.teacher
     {
@@ -146,13 +148,13 @@ pub(super) fn check_boxes(
             },
         ));
     }
-    let queries = config.model.dino.transformer.num_queries as usize;
+    let Some((limit, setting)) = config.model.most_objects() else { return Ok(()) };
     let most = split.entries.iter().map(|entry| entry.boxes.len()).max().unwrap_or(0);
-    if most > queries {
-        let many = split.entries.iter().filter(|entry| entry.boxes.len() > queries).count();
+    if most > limit {
+        let many = split.entries.iter().filter(|entry| entry.boxes.len() > limit).count();
         observer.message(&format!(
-            "{many} images have more boxes (at most {most}) than the detector has queries \
-             ({queries}): it cannot find all of them (model.dino.transformer.num_queries)"
+            "{many} images have more boxes (at most {most}) than the detector can find in one \
+             ({limit}): it cannot find all of them ({setting})"
         ));
     }
     Ok(())
@@ -179,7 +181,7 @@ pub(crate) fn batches(
     extra_sets: &[Arc<ClassificationSet>],
     broken: &Arc<BrokenImages>,
     collective: &dyn Collective,
-) -> Result<Arc<Alternation>> {
+) -> Result<Arc<Interleaved>> {
     let Config { seed, data, train, .. } = config.clone();
     let share = Share {
         batch_size: data.batch_size,
@@ -208,10 +210,11 @@ pub(crate) fn batches(
             pad_multiple: data.pad_multiple,
             broken: Arc::clone(&of_detection),
             on_broken: OnBroken::Replace,
+            keep_originals: false,
         })
     })?);
     let mut sources = Vec::new();
-    for (i, ((_, extra), set)) in extras().zip(extra_sets).enumerate() {
+    for (i, ((name, extra), set)) in extras().zip(extra_sets).enumerate() {
         let feed = FeedConfig {
             // Sets of one size would otherwise walk in step.
             seed: seed.wrapping_add((i as u64) << 32),
@@ -222,9 +225,10 @@ pub(crate) fn batches(
                 * u64::from(extra.weight / shared),
         };
         let source = ExtraSource::new(Arc::clone(set), extra, feed, Arc::clone(broken))?;
-        sources.push(Extra { source: Arc::new(source), weight: extra.weight / shared });
+        let (name, weight) = (name.clone(), extra.weight / shared);
+        sources.push(Extra { name, source: Arc::new(source), weight });
     }
-    Ok(Arc::new(Alternation::new(epochs, weight, sources)))
+    Ok(Arc::new(Interleaved::new(epochs, weight, sources)))
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -255,8 +259,5 @@ pub fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
 
 /// Number of reading threads: as configured, or the machine's cores up to 8.
 pub(crate) fn workers(configured: usize) -> usize {
-    if configured > 0 {
-        return configured;
-    }
-    std::thread::available_parallelism().map_or(2, |n| n.get().min(8))
+    if configured > 0 { configured } else { ReadAhead::default().workers }
 }

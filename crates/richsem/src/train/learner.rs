@@ -1,35 +1,30 @@
 //! What learns: the detector, its objective and its optimizer, one batch at a time.
 
+use std::{cell::RefCell, sync::Arc};
+
 use tch::{Device, Kind, Tensor};
 use torch_ext::Download;
 
-use std::cell::RefCell;
-
 use super::{
     Optimizer, TrainingModel,
-    pass::{PassInput, recorded_with},
+    labels::{LabelSource, StepLabels},
+    pass::{PassInput, Runner, recorded_with},
 };
 use crate::{
     collective::Collective,
     config::Config,
-    data::batch::{Batch, Normalization},
-    detector::{Detector, SMALLER_NETWORK},
+    data::{batch::Batch, loader::BatchSource},
+    detector::Detector,
     error::{Error, Result, guarded},
+    families::{Objective, Step, TrainingOutput},
     losses::{
-        Criterion, LossTerms,
-        criterion::StepKey,
-        distillation::{semantic_terms, target_boxes},
+        semantic::{semantic_terms, target_boxes},
+        terms::{LossTerms, StepKey},
     },
-    models::{
-        denoising::DenoisingQueries,
-        dino::{TrainingOutput, TrainingTensors},
-    },
-    prepared::{LabelSource, Prepared as PreparedLabels},
-    random::{Random, Stream},
+    precision::Precision,
     recordings::{At, Recordings},
     semantic_branch::{SemanticBranch, SemanticConfig, TargetBoxes},
-    targets::Target,
-    teacher::{self, SoftLabels, Teacher},
+    teacher::SoftLabels,
     vocabulary::Vocabulary,
 };
 
@@ -40,9 +35,10 @@ pub struct Learner {
     pub model: TrainingModel,
     /// Its optimizer, which holds the storage of its trainable parameters.
     pub optimizer: Optimizer,
-    criterion: Criterion,
+    pub(super) objective: Objective,
     pub(super) semantic: Option<(SemanticConfig, LabelSource)>,
     accumulate: u64,
+    precision: Precision,
     collective: Box<dyn Collective>,
     pub(super) recordings: RefCell<Recordings>,
     /// Of the losses since the last update, `[1]`: not finite if one of them is not.
@@ -72,29 +68,20 @@ impl Learner {
     /// is used if the class head has no table of its own, the rest if there is a semantic branch.
     ///
     /// # Errors
-    /// As [`Detector::new`], [`Optimizer::new`], [`teacher::open`] and [`PreparedLabels::open`]; a branch
-    /// without a teacher.
+    /// As [`Detector::new`], [`Optimizer::new`], [`crate::teacher::open`] and
+    /// [`crate::prepared::Prepared::open`]; a branch without a teacher.
     pub fn new(
         config: &Config,
         vocabulary: Vocabulary,
         device: Device,
         collective: Box<dyn Collective>,
     ) -> Result<Self> {
-        let labels = match &config.teacher {
-            Some(teacher) if config.needs_teacher() => Some(match teacher.prepared {
-                Some(_) => LabelSource::Prepared(Box::new(PreparedLabels::open(
-                    config,
-                    &vocabulary,
-                    device,
-                )?)),
-                None => LabelSource::Teacher(teacher::open(teacher, &vocabulary, device)?),
-            }),
-            _ => None,
-        };
+        let labels = LabelSource::open(config, &vocabulary, device)?;
         config.train.precision.apply()?;
-        let criterion = Criterion::new(config.loss.clone(), &vocabulary.image_counts());
+        let objective = Objective::new(&config.model, &config.loss, &vocabulary.image_counts());
         let text = labels.as_ref().map(LabelSource::text);
-        let detector = Detector::new(&config.of_detector(), vocabulary, device, text)?;
+        let place = (device, config.seed);
+        let detector = Detector::new(&config.of_detector(), vocabulary, place, text)?;
         let semantic = match (config.semantic_branch(), labels) {
             (None, _) => None,
             (Some(semantic), Some(labels)) => Some((semantic.clone(), labels)),
@@ -110,36 +97,44 @@ impl Learner {
                 let (text, logit_scale) = labels.text();
                 Some(SemanticBranch::new(
                     semantic,
-                    config.model.dino.transformer.hidden_dim,
+                    config.model.region_dim(),
                     text,
                     logit_scale.exp(),
-                    detector.model.class_projection(),
-                    (device, config.seed),
+                    detector.network().class_projection(),
+                    place,
                 )?)
             }
         };
         let model = TrainingModel { detector, semantic_branch };
         let optimizer = guarded(|| Optimizer::new(model.parameters(), &config.train));
         let optimizer = optimizer.map_err(|error| {
-            let count = model.detector.store.trainable_count();
+            let count = model.detector.trainable_count();
             error.for_work(
                 || format!("the optimizer's state of {count} parameters"),
-                SMALLER_NETWORK,
+                config.model.smaller(),
             )
         })?;
-        let accumulate = config.train.accumulate;
-        let recordings = RefCell::new(Recordings::of(&model.detector.config, device));
-        let loss_sum = RefCell::default();
+        let recordings = RefCell::new(Recordings::of(model.detector.config(), device));
         Ok(Self {
             model,
             optimizer,
-            criterion,
+            objective,
             semantic,
-            accumulate,
+            accumulate: config.train.accumulate,
+            precision: config.train.precision,
             collective,
             recordings,
-            loss_sum,
+            loss_sum: RefCell::default(),
         })
+    }
+
+    /// These batches, with the soft labels that were prepared of them, if it learns from such.
+    #[must_use]
+    pub fn batches(&self, source: Arc<dyn BatchSource>) -> Arc<dyn BatchSource> {
+        match &self.semantic {
+            Some((_, labels)) => labels.around(source),
+            None => source,
+        }
     }
 
     /// What is left when training is over.
@@ -163,14 +158,17 @@ impl Learner {
         let prepared = guarded(|| {
             let detector = &self.model.detector;
             let mut recordings = self.recordings.borrow_mut();
-            let denoising = self.denoising(&batch.targets, key, recordings.on());
-            let few_tokens = detector.few_tokens(batch.targets.iter().map(|target| target.size));
-            let of = recorded_with(batch.len(), denoising.as_ref(), few_tokens);
+            let key_of = (key, self.collective.rank());
+            let device = detector.device();
+            let common = recordings.on();
+            let targets = self.objective.prepare(&batch.targets, key_of, device, common);
+            let form = detector.form(batch);
+            let of = recorded_with(batch.len() as i64, &targets, form);
             let at = recordings.at(&of, batch.size());
-            let normalization = detector.config.model.normalization();
+            let normalization = detector.config().model.normalization();
             let (images, mask) =
-                batch.normalize_to(detector.device(), &normalization, at.size(batch.size()))?;
-            Ok(Prepared { key, of, at, input: PassInput { images, mask, denoising, few_tokens } })
+                batch.normalize_to(device, &normalization, at.size(batch.size()))?;
+            Ok(Prepared { key, of, at, input: PassInput { images, mask, targets, form } })
         });
         prepared.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
     }
@@ -189,7 +187,6 @@ impl Learner {
     ) -> Result<PendingLoss> {
         let loss = guarded(|| {
             let Prepared { key, of, at, input } = prepared;
-            let detector = &self.model.detector;
             let mut recordings = self.recordings.borrow_mut();
             let size = at.size(batch.size());
             if let At::New(_) = at {
@@ -199,19 +196,19 @@ impl Learner {
                 At::Own => None,
                 At::Kept(_) | At::New(_) => recordings.replay(&of, size, &input.tensors())?,
             };
+            let own;
             let tensors = match &replay {
-                Some(replay) => TrainingTensors::from_list(replay.results()),
-                None => input.run(
-                    detector,
-                    detector.config.train.precision,
-                    &self.optimizer.buffers(),
-                )?,
+                Some(replay) => replay.results(),
+                None => {
+                    own = input.run(self.runner(&self.optimizer.buffers()))?;
+                    &own
+                }
             };
-            let layout = input.denoising.as_ref().map(|dn| dn.layout);
+            let output = self.objective.output(tensors, &input.targets);
             // A recording has its own copy, and only a teacher looks at them again.
             let images = self.semantic.is_some().then(|| input.images.shallow_clone());
             drop(input);
-            let output = trace.output.insert(TrainingOutput::new(tensors, layout));
+            let output = trace.output.insert(output);
             let losses = trace.losses.insert(self.losses(batch, images.as_ref(), key, output)?);
             (&losses.total / self.accumulate as f64).backward();
             if let Some(replay) = replay {
@@ -240,43 +237,23 @@ impl Learner {
     /// What takes memory in a step.
     fn describe_step(&self, batch: &Batch) -> String {
         let boxes = batch.targets.iter().map(|target| target.boxes.len()).max().unwrap_or(0);
-        let model = &self.model.detector.config.model;
-        let queries = model.dino.transformer.num_queries;
-        let noised = model.denoising.queries(boxes as i64);
         format!(
-            "a step on {} with at most {boxes} boxes, {queries} queries and {noised} denoising \
-             queries each, in a network of {} parameters",
+            "a step on {} with at most {boxes} boxes, {}, in a network of {} parameters",
             batch.describe(),
-            self.model.detector.store.trainable_count()
+            self.objective.describe(boxes),
+            self.model.detector.trainable_count()
         )
+    }
+
+    /// How its passes are run; `buffers` are the optimizer's.
+    pub(super) fn runner<'a>(&'a self, buffers: &'a [Tensor]) -> Runner<'a> {
+        let (objective, detector) = (&self.objective, &self.model.detector);
+        Runner { objective, detector, precision: self.precision, buffers }
     }
 
     /// What happened to the recorded passes that a user should know, once.
     pub fn take_news(&self) -> Option<String> {
         self.recordings.borrow_mut().take_news().or_else(|| self.model.detector.take_news())
-    }
-
-    /// As many for nearly all batches, where passes are recorded.
-    pub(super) fn denoising(
-        &self,
-        targets: &[Target],
-        key: StepKey,
-        recorded: bool,
-    ) -> Option<DenoisingQueries> {
-        let Detector { vocabulary, config, .. } = &self.model.detector;
-        let rank = self.collective.rank();
-        let queries = config.model.dino.transformer.num_queries;
-        DenoisingQueries::new(
-            targets,
-            &config.model.denoising,
-            vocabulary.len() as i64,
-            &mut Random::new(key.seed, Stream::Denoising, key.step, rank),
-            self.model.detector.device(),
-            |slots| match recorded {
-                true => config.model.denoising.common_slots(slots, queries),
-                false => slots,
-            },
-        )
     }
 
     fn losses(
@@ -286,46 +263,31 @@ impl Learner {
         key: StepKey,
         output: &TrainingOutput,
     ) -> Result<LossTerms> {
-        let normalization = self.model.detector.config.model.normalization();
+        let Batch { targets, supervision, .. } = batch;
         let collective = self.collective.as_ref();
-        let (targets, supervision) = (&batch.targets, &batch.supervision);
-        let semantic = match (&self.semantic, &self.model.semantic_branch) {
-            (Some((config, source)), Some(branch)) if supervision.semantic => {
-                Some((config, source, branch))
-            }
-            _ => None,
+        let step = Step { targets, supervision, key, collective };
+        let pending = self.objective.start(output, step)?;
+        let (Some((config, source)), Some(branch), Some(images), true) =
+            (&self.semantic, &self.model.semantic_branch, images, supervision.semantic)
+        else {
+            return pending.finish(None).map(|(losses, _)| losses);
         };
-        let pending = self.criterion.start(output, targets, supervision, key, collective)?;
-        let (Some((config, source, branch)), Some(images)) = (semantic, images) else {
-            return pending.finish().map(|(losses, _)| losses);
-        };
-        let mut map = None;
-        let mut ask = |boxes: &Tensor| {
-            let teacher = match source {
-                LabelSource::Teacher(teacher) => teacher,
-                // Of the batch's own boxes: `prepared` refuses settings that ask for others.
-                LabelSource::Prepared(prepared) => return prepared.label(batch),
-            };
-            let map = match &map {
-                Some(map) => map,
-                None => map.insert(teacher.encode(&pixels(images, &normalization)?)?),
-            };
-            teacher.label(map, boxes)
-        };
+        let normalization = self.model.detector.config().model.normalization();
+        let mut labels = StepLabels::new(source, batch, images, normalization);
         // Boxes that are known are labelled while the host matches.
         let mut known = None;
         if config.target_boxes == TargetBoxes::GroundTruth
             && targets.iter().any(|t| !t.boxes.is_empty())
         {
-            let boxes = torch_ext::upload(&target_boxes(targets), images.device());
-            known = Some(ask(&boxes)?);
+            known = Some(labels.of(&torch_ext::upload(&target_boxes(targets), images.device()))?);
         }
-        let (mut losses, decisions) = pending.finish()?;
+        let (mut losses, regions) = pending.finish(Some(config.wanted()))?;
+        let Some(regions) = regions else { return Ok(losses) };
         let mut label = |boxes: &Tensor| match known.take() {
             Some(labels) => Ok(labels),
-            None => ask(boxes),
+            None => labels.of(boxes),
         };
-        losses.append(semantic_terms(config, branch, output, targets, &decisions, &mut label)?);
+        losses.append(semantic_terms(config, branch, &regions, targets, &mut label)?);
         Ok(losses)
     }
 
@@ -334,16 +296,10 @@ impl Learner {
     /// # Errors
     /// What the teacher or libtorch refuses.
     pub fn soft_labels(&self, batch: &Batch) -> Result<Option<SoftLabels>> {
-        let teacher = match &self.semantic {
-            None => return Ok(None),
-            Some((_, LabelSource::Prepared(prepared))) => {
-                return guarded(|| prepared.label(batch)).map(Some);
-            }
-            Some((_, LabelSource::Teacher(teacher))) => teacher,
-        };
-        let device = self.model.detector.device();
-        let normalization = self.model.detector.config.model.normalization();
-        label_batch(teacher.as_ref(), batch, device, &normalization).map(Some)
+        let Some((_, labels)) = &self.semantic else { return Ok(None) };
+        let detector = &self.model.detector;
+        let normalization = detector.config().model.normalization();
+        labels.of_batch(batch, detector.device(), &normalization).map(Some)
     }
 
     /// Clips and applies the gradients, queued behind what is queued by now. Where the gradient or the loss
@@ -429,37 +385,5 @@ impl PendingLoss {
 pub struct PendingUpdate(Download);
 
 /// What makes a step less.
-const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, model.denoising.number or the \
-                            sizes in model.dino, or set train.precision = \"bf16\"";
-
-/// What a teacher says of a batch's own boxes, image by image.
-///
-/// # Errors
-/// What the teacher or libtorch refuses.
-pub(crate) fn label_batch(
-    teacher: &dyn Teacher,
-    batch: &Batch,
-    device: Device,
-    normalization: &Normalization,
-) -> Result<SoftLabels> {
-    let labels = guarded(|| {
-        let (images, _) = batch.normalize(device, normalization)?;
-        let map = teacher.encode(&pixels(&images, normalization)?)?;
-        let boxes = target_boxes(&batch.targets).f_to_device(device)?;
-        teacher.label(&map, &boxes)
-    });
-    labels.map_err(|error| {
-        error.for_work(
-            || format!("the teacher's look at {}", batch.describe()),
-            "lower data.batch_size, data.augment.scales, or the extra set's tile and augment, or set \
-             teacher.precision = \"bf16\"",
-        )
-    })
-}
-
-/// What the teacher sees of a normalised batch, `[B, 3, H, W]` in [0, 1]: padding becomes the mean
-/// colour, as in the reference.
-pub(crate) fn pixels(images: &Tensor, normalization: &Normalization) -> Result<Tensor> {
-    let (mean, std) = normalization.tensors(images.device());
-    Ok(images.f_mul(&std)?.f_add(&mean)?)
-}
+const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, the model's sizes or its number of \
+                            denoising queries, or set train.precision = \"bf16\"";

@@ -5,9 +5,9 @@ mod checkpoint;
 mod claim;
 mod diagnose;
 mod evaluate;
-mod fingerprint;
 mod init;
 pub(crate) mod inputs;
+pub(crate) mod labels;
 pub(crate) mod learner;
 mod lock;
 mod model;
@@ -23,7 +23,6 @@ mod trainer;
 
 pub use checkpoint::{Position, Window};
 pub use claim::NewRun;
-pub use fingerprint::Fingerprint;
 pub use inputs::{OpenedSet, check_vocabularies};
 pub use learner::{BatchLoss, Learner, PendingLoss, PendingUpdate, Prepared, Trace};
 pub(crate) use lock::lock_folder;

@@ -21,7 +21,7 @@ impl TrainingModel {
     #[must_use]
     pub fn stores(&self) -> Vec<&ParameterStore> {
         let branch = self.semantic_branch.as_ref().map(SemanticBranch::store);
-        std::iter::once(&self.detector.store).chain(branch).collect()
+        std::iter::once(self.detector.store()).chain(branch).collect()
     }
 
     /// All parameters and buffers, the detector's first. Tensors are shared, not copied.

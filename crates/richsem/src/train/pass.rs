@@ -1,94 +1,75 @@
-//! What the network takes and gives in a training step, as lists of tensors: so that it can be recorded.
+//! What the network takes in a training step, as lists of tensors: so that it can be recorded.
 
 use tch::Tensor;
 
 use crate::{
     detector::Detector,
     error::Result,
-    models::{
-        denoising::DenoisingQueries,
-        dino::{Input, TrainingTensors},
-    },
+    families::{Objective, TargetInput},
+    models::network::{Images, PassForm},
     precision::Precision,
 };
 
-/// A batch's images, and the denoising queries.
+/// How a pass is run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Runner<'a> {
+    pub objective: &'a Objective,
+    pub detector: &'a Detector,
+    pub precision: Precision,
+    /// Of the parameters.
+    pub buffers: &'a [Tensor],
+}
+
+/// A batch's images, and what is made of its targets.
 #[derive(Debug)]
 pub(super) struct PassInput {
     /// `[B, 3, H, W]`, normalised.
     pub images: Tensor,
     /// `[B, H, W]`, true = padding.
     pub mask: Tensor,
-    /// None where no image has a box.
-    pub denoising: Option<DenoisingQueries>,
-    /// See [`Input::few_tokens`].
-    pub few_tokens: bool,
+    /// Inputs made of the targets.
+    pub targets: TargetInput,
+    /// Which form of the pass these images need.
+    pub form: PassForm,
 }
 
 impl PassInput {
-    /// All tensors, in an order that [`Self::with`] knows.
+    /// All tensors: images, mask, then those of the targets.
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
-        let denoising = self.denoising.iter();
-        let denoising = denoising.flat_map(|dn| [&dn.labels, &dn.used, &dn.references, &dn.groups]);
-        [&self.images, &self.mask].into_iter().chain(denoising).collect()
+        [&self.images, &self.mask].into_iter().chain(self.targets.tensors()).collect()
     }
 
-    /// The same with other tensors, in the order of [`Self::tensors`].
-    fn with(&self, tensors: &[Tensor]) -> Self {
-        let tensor = |i: usize| tensors[i].shallow_clone();
-        Self {
-            images: tensor(0),
-            mask: tensor(1),
-            denoising: self.denoising.as_ref().map(|dn| DenoisingQueries {
-                layout: dn.layout,
-                labels: tensor(2),
-                used: tensor(3),
-                references: tensor(4),
-                groups: tensor(5),
-            }),
-            few_tokens: self.few_tokens,
-        }
-    }
-
-    /// Runs the network, in the precision of the run. `buffers` are those of its parameters.
+    /// Runs the network.
     ///
     /// # Errors
-    /// As [`crate::models::dino::Dino::training_tensors`].
-    pub(super) fn run(
-        &self,
-        detector: &Detector,
-        precision: Precision,
-        buffers: &[Tensor],
-    ) -> Result<TrainingTensors> {
-        let input = Input {
-            text: detector.text.as_ref(),
-            denoising: self.denoising.as_ref(),
-            few_tokens: self.few_tokens,
-            ..Input::new(&self.images, &self.mask)
-        };
-        precision.run_with(detector.device(), buffers, || detector.model.training_tensors(&input))
+    /// As [`Objective::run`].
+    pub(super) fn run(&self, runner: Runner) -> Result<Vec<Tensor>> {
+        self.run_targets(runner, (&self.images, &self.mask), &self.targets)
     }
 
-    /// As [`Self::run`] on other tensors, for a recording.
+    /// As [`Self::run`] on other tensors, in the order of [`Self::tensors`], for a recording.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub(super) fn run_on(
+    pub(super) fn run_on(&self, tensors: &[Tensor], runner: Runner) -> Result<Vec<Tensor>> {
+        let targets = self.targets.with(&tensors[2..]);
+        self.run_targets(runner, (&tensors[0], &tensors[1]), &targets)
+    }
+
+    fn run_targets(
         &self,
-        tensors: &[Tensor],
-        detector: &Detector,
-        precision: Precision,
-        buffers: &[Tensor],
+        Runner { objective, detector, precision, buffers }: Runner,
+        (pixels, mask): (&Tensor, &Tensor),
+        targets: &TargetInput,
     ) -> Result<Vec<Tensor>> {
-        Ok(self.with(tensors).run(detector, precision, buffers)?.into_list())
+        let text = detector.classes().text();
+        precision.run_with(detector.device(), buffers, || {
+            objective.run(detector.network(), Images { pixels, mask }, self.form, text, targets)
+        })
     }
 }
 
 /// All that a recorded pass depends on besides the size of the images.
-pub(super) fn recorded_with(
-    images: usize,
-    denoising: Option<&DenoisingQueries>,
-    few_tokens: bool,
-) -> [i64; 3] {
-    [images as i64, denoising.map_or(0, |dn| dn.layout.slots), few_tokens.into()]
+pub(super) fn recorded_with(images: i64, targets: &TargetInput, form: PassForm) -> [i64; 3] {
+    [images, targets.shape(), form.0]
 }

@@ -4,19 +4,13 @@ use std::{ops::ControlFlow, sync::atomic::Ordering, time::Instant};
 
 use tch::{Kind, Tensor};
 
-use super::{
-    Learner,
-    learner::pixels,
-    pass::{PassInput, recorded_with},
-    trainer::Trainer,
-};
+use super::{Learner, pass::PassInput, pass::recorded_with, trainer::Trainer};
 use crate::{
     boxes::Cxcywh,
     data::loader::BatchSource as _,
     error::{Result, guarded},
-    losses::criterion::StepKey,
+    losses::terms::StepKey,
     models::{padding::Padding, parameters::Role},
-    prepared::LabelSource,
     recordings::{Recordings, Size, buckets::Plan},
     targets::{LabelKnowledge, Target},
     vocabulary::ClassIndex,
@@ -29,7 +23,7 @@ impl Learner {
     /// Whether [`Self::record_ahead`] records any.
     #[must_use]
     pub fn records_ahead(&self) -> bool {
-        let masked = self.model.detector.config.model.dino.padding() == Padding::Masked;
+        let masked = self.model.detector.config().model.padding() == Padding::Masked;
         masked && self.recordings.borrow().on()
     }
 
@@ -56,10 +50,13 @@ impl Learner {
                 // Kernels are loaded and constants made by a pass that is not recorded.
                 guarded(|| self.warm_up(images))?;
             }
-            let of = recorded_with(images as usize, input.denoising.as_ref(), input.few_tokens);
+            let of = recorded_with(images, &input.targets, input.form);
             self.record(&mut recordings, &of, [height, width], &input);
             // Where it fails, a step on images of that size says so, if there is one.
-            let _ = guarded(|| self.ask_teacher(&input.images));
+            if let Some((_, labels)) = &self.semantic {
+                let normalization = self.model.detector.config().model.normalization();
+                let _ = guarded(|| labels.warm_up(&input.images, &normalization));
+            }
             if each(done + 1, sizes.len()).is_break() {
                 return Ok(None);
             }
@@ -79,16 +76,14 @@ impl Learner {
         size: Size,
         input: &PassInput,
     ) {
-        let detector = &self.model.detector;
-        let precision = detector.config.train.precision;
         recordings.record(of, size, &input.tensors(), &self.trained(), |places| {
-            input.run_on(places, detector, precision, &self.optimizer.buffers())
+            input.run_on(places, self.runner(&self.optimizer.buffers()))
         });
     }
 
     /// The detector's parameters that are trained.
     fn trained(&self) -> Vec<Tensor> {
-        let parameters = self.model.detector.store.parameters().into_iter();
+        let parameters = self.model.detector.parameters().into_iter();
         parameters.filter_map(|p| (p.role == Role::Trainable).then_some(p.tensor)).collect()
     }
 
@@ -104,30 +99,23 @@ impl Learner {
             size: [height as u32, width as u32],
             original_size: [height as u32, width as u32],
             view: None,
+            geometry: None,
         };
         let targets = vec![target; images as usize];
-        let denoising = self.denoising(&targets, StepKey { seed: 0, step: 0 }, true);
+        let key = (StepKey { seed: 0, step: 0 }, self.collective().rank());
+        let targets = self.objective.prepare(&targets, key, device, true);
         Ok(PassInput {
             images: Tensor::f_zeros([images, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
             mask: Tensor::f_zeros([images, height, width], (Kind::Bool, device))?,
-            denoising,
-            few_tokens: self.model.detector.few_tokens([[height as u32, width as u32]]),
+            targets,
+            form: self.model.detector.network().form([[height as u32, width as u32]]),
         })
-    }
-
-    /// Has the teacher, if one is asked in training, look at images of that size: cuDNN plans for it.
-    fn ask_teacher(&self, images: &Tensor) -> Result<()> {
-        let Some((_, LabelSource::Teacher(teacher))) = &self.semantic else { return Ok(()) };
-        let normalization = self.model.detector.config.model.normalization();
-        teacher.encode(&pixels(images, &normalization)?).map(drop)
     }
 
     /// A pass and its backward pass on small images. The gradients stay as they are.
     fn warm_up(&self, images: i64) -> Result<()> {
-        let detector = &self.model.detector;
         let input = self.example([images, 256, 256])?;
-        let precision = detector.config.train.precision;
-        let outputs = input.run(detector, precision, &self.optimizer.buffers())?.into_list();
+        let outputs = input.run(self.runner(&self.optimizer.buffers()))?;
         let outputs: Vec<Tensor> = outputs.into_iter().filter(Tensor::requires_grad).collect();
         let zeros: Vec<Tensor> = outputs.iter().map(Tensor::zeros_like).collect();
         Ok(torch_ext::backward(&outputs, &zeros, &self.trained())?)
@@ -139,10 +127,11 @@ impl Trainer<'_> {
     /// sees to the rest.
     pub(super) fn record_ahead(&mut self) -> Result<()> {
         // Of the whole run, whether it is resumed or not.
-        let total = self.row.total();
+        let total = self.batches.total();
         let positions =
             (0..total.min(SIZES_LOOKED_AT)).map(|i| i * total / total.min(SIZES_LOOKED_AT));
-        let shapes: Vec<_> = positions.filter_map(|position| self.row.shape(position)).collect();
+        let shapes: Vec<_> =
+            positions.filter_map(|position| self.batches.shape(position)).collect();
         let start = Instant::now();
         let (stop, observer) = (self.stop, &mut self.observer);
         let said = self.learner.record_ahead(&shapes, |done, total| {

@@ -9,12 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{
-    Fingerprint,
-    lock::{LOCK, busy, is_locked, lock_folder},
-};
+use super::lock::{LOCK, busy, is_locked, lock_folder};
 use crate::{
     config::Config,
+    data::fingerprint::Fingerprint,
     error::{Error, Result, TEMPORARY, write_atomically},
     evaluate::Summary,
     vocabulary::Vocabulary,

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::{Learner, learner::label_batch};
+use super::{Learner, labels::label_batch};
 use crate::{
     config::Config,
-    data::{alternation::Alternation, batch::Batch, loader::BatchSource as _},
+    data::{
+        batch::{Batch, SourceId},
+        interleaved::Interleaved,
+        loader::BatchSource,
+    },
     error::{Error, Result},
     prepared,
     teacher::{
@@ -40,15 +44,18 @@ struct Agreement {
 /// The share of an extra set that it labels (without one, of the detection data) is below `least`.
 pub(super) fn check(
     learner: &Learner,
-    row: &Alternation,
-    extra_names: &[String],
+    batches: &Arc<Interleaved>,
     least: f64,
 ) -> Result<Vec<String>> {
     let mut said = Vec::new();
     let mut shares = Vec::new();
-    for (extra, what) in sets(extra_names) {
+    let sources = batches.sources();
+    let read = learner.batches(Arc::clone(batches) as _);
+    for source in sources.ids() {
+        let what = sources.describe(source);
         let label = |batch: &Batch| learner.soft_labels(batch);
-        let Some(agreement) = ask(&label, row, extra)? else { continue };
+        let positions = batches.positions_of(source);
+        let Some(agreement) = ask(&label, read.as_ref(), positions)? else { continue };
         let Agreement { boxes, top1, top5, entropy } = agreement;
         said.push(format!(
             "teacher on the first batches of {what}: top-1 {:.1} %, top-5 {:.1} %, entropy \
@@ -56,12 +63,13 @@ pub(super) fn check(
             100.0 * top1,
             100.0 * top5
         ));
-        shares.push((extra, what, top1, boxes));
+        shares.push((source, what, top1, boxes));
     }
     // Coarse boxes are what a teacher is for; those of annotators decide where there are none.
-    let any_extra = shares.iter().any(|(extra, ..)| extra.is_some());
-    for (extra, what, top1, boxes) in shares {
-        if (extra.is_some() || !any_extra) && top1 < least {
+    let is_extra = |source: SourceId| source != SourceId::DETECTION;
+    let any_extra = shares.iter().any(|(source, ..)| is_extra(*source));
+    for (source, what, top1, boxes) in shares {
+        if (is_extra(source) || !any_extra) && top1 < least {
             let problem = format!(
                 "expected at least {least}, got {top1:.3}: of {boxes} boxes of {what} the teacher \
                  ranks the label first too seldom to learn from it"
@@ -75,15 +83,8 @@ pub(super) fn check(
     Ok(said)
 }
 
-/// Every set of images, as batches number it, and what to call it.
-fn sets(extra_names: &[String]) -> impl Iterator<Item = (Option<usize>, String)> {
-    let extras = extra_names.iter().enumerate();
-    std::iter::once((None, "detection data".to_owned()))
-        .chain(extras.map(|(i, name)| (Some(i), format!("data.extra.{name}"))))
-}
-
 /// Settles `teacher.activation` where the settings leave it open: as the weights or the settings
-/// beside them say, or as a trial on the first batches of `row` shows. What was found out, in a
+/// beside them say, or as a trial on the first of the `batches` shows. What was found out, in a
 /// sentence.
 ///
 /// # Errors
@@ -92,8 +93,7 @@ pub(crate) fn settle_activation(
     config: &mut Config,
     vocabulary: &Vocabulary,
     device: Device,
-    row: &dyn Fn() -> Result<Arc<Alternation>>,
-    extra_names: &[String],
+    batches: &dyn Fn() -> Result<Arc<Interleaved>>,
 ) -> Result<Option<String>> {
     let normalization = config.model.normalization();
     if !config.needs_teacher() {
@@ -115,7 +115,7 @@ pub(crate) fn settle_activation(
         teacher.activation = Some(Activation::default());
         return Ok(None);
     }
-    let row = row()?;
+    let batches = batches()?;
     let mut tried = Vec::new();
     for activation in [Activation::QuickGelu, Activation::Gelu] {
         let mut config = TeacherConfig { activation: Some(activation), ..teacher.clone() };
@@ -128,8 +128,9 @@ pub(crate) fn settle_activation(
         let label =
             |batch: &Batch| label_batch(open.as_ref(), batch, device, &normalization).map(Some);
         let (mut right, mut boxes) = (0.0, 0);
-        for (extra, _) in sets(extra_names) {
-            if let Some(agreement) = ask(&label, &row, extra)? {
+        for source in batches.sources().ids() {
+            let positions = batches.positions_of(source);
+            if let Some(agreement) = ask(&label, batches.as_ref(), positions)? {
                 right += agreement.top1 * agreement.boxes as f64;
                 boxes += agreement.boxes;
             }
@@ -160,15 +161,15 @@ pub(crate) fn settle_activation(
 
 fn ask(
     label: &dyn Fn(&Batch) -> Result<Option<SoftLabels>>,
-    row: &Alternation,
-    extra: Option<usize>,
+    batches: &dyn BatchSource,
+    positions: impl Iterator<Item = u64>,
 ) -> Result<Option<Agreement>> {
-    let positions: Vec<u64> = row.positions_of(extra).take(MOST_BATCHES).collect();
+    let positions: Vec<u64> = positions.take(MOST_BATCHES).collect();
     let (mut boxes, mut top1, mut top5, mut entropy) = (0usize, 0.0, 0.0, 0.0);
     // A few at a time: reading is what takes time, and most runs need no more than some batches.
     for positions in positions.chunks(4) {
-        let batches: Vec<Result<Batch>> = positions.par_iter().map(|&p| row.build(p)).collect();
-        for batch in batches {
+        let read: Vec<Result<Batch>> = positions.par_iter().map(|&p| batches.build(p)).collect();
+        for batch in read {
             let batch = batch?;
             if !batch.supervision.semantic {
                 return Ok(None);

@@ -14,8 +14,7 @@ use std::{
 use tch::Device;
 
 use super::{
-    BatchLoss, Fingerprint, Learner, NewRun, Observer, Position, Prepared, changes, checkpoint,
-    diagnose, init,
+    BatchLoss, Learner, NewRun, Observer, Position, Prepared, changes, checkpoint, diagnose, init,
     inputs::{
         OpenedSet, Split, batches, check_boxes, check_files, check_vocabularies, extra_sets,
         workers,
@@ -30,15 +29,16 @@ use crate::{
     collective::Single,
     config::{Config, SplitConfig, TrainConfig},
     data::{
-        alternation::Alternation,
         batch::Batch,
         detection_source::BrokenImages,
+        fingerprint::Fingerprint,
         image_store::ImageStore,
-        loader::{BatchSource, Loader},
+        interleaved::{Interleaved, Sources},
+        loader::Loader,
     },
     error::{Error, Result},
     evaluate::{Evaluator, Summary},
-    losses::criterion::StepKey,
+    losses::terms::StepKey,
     predict::ReadAhead,
     prepared,
     tensorboard::EventWriter,
@@ -91,9 +91,8 @@ pub(super) struct Trainer<'a> {
     pub(super) config: Config,
     pub(super) run: RunFolder,
     pub(super) learner: Learner,
-    pub(super) row: Arc<Alternation>,
-    /// Of the extra sets, as batches number them.
-    extra_names: Vec<String>,
+    pub(super) batches: Arc<Interleaved>,
+    sources: Sources,
     pub(super) val: Option<(OpenedSet, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
     /// Where the training images are.
@@ -163,8 +162,8 @@ pub fn train(
     if let Some(file) = config.teacher_file() {
         data = data.with_teacher(&file)?;
     }
-    let row = batches(&config, &split, &extras, &broken, &Single)?;
-    let updates = row.total() / config.train.accumulate;
+    let all = batches(&config, &split, &extras, &broken, &Single)?;
+    let updates = all.total() / config.train.accumulate;
     if config.train.warmup_steps >= updates {
         observer.message(&format!(
             "train.warmup_steps: {} is not reached: the whole run has {updates} steps, so the rate \
@@ -172,11 +171,9 @@ pub fn train(
             config.train.warmup_steps
         ));
     }
-    let extra_names: Vec<String> = config.data.extra_sets().map(|(name, _)| name.clone()).collect();
 
-    let batches = || Ok(Arc::clone(&row));
-    if let Some(said) =
-        teacher_check::settle_activation(&mut config, &vocabulary, device, &batches, &extra_names)?
+    let first = || Ok(Arc::clone(&all));
+    if let Some(said) = teacher_check::settle_activation(&mut config, &vocabulary, device, &first)?
     {
         observer.message(&said);
     }
@@ -200,7 +197,7 @@ pub fn train(
     if resumed.is_none()
         && let Some(semantic) = config.semantic_branch()
     {
-        for said in teacher_check::check(&learner, &row, &extra_names, semantic.min_top1)? {
+        for said in teacher_check::check(&learner, &all, semantic.min_top1)? {
             observer.message(&said);
         }
     }
@@ -212,9 +209,9 @@ pub fn train(
     run.rewind(position.updates)?;
     observer.message(&format!(
         "{} trainable parameters on {}; padding {}; run folder {}",
-        learner.model.detector.store.trainable_count(),
+        learner.model.detector.trainable_count(),
         torch_ext::device_name(device),
-        config.model.dino.padding(),
+        config.model.padding(),
         run.path().display()
     ));
     if position.micro_steps > 0 {
@@ -232,8 +229,8 @@ pub fn train(
         config,
         run,
         learner,
-        row,
-        extra_names,
+        sources: all.sources(),
+        batches: all,
         val,
         broken,
         store: split.store,
@@ -264,8 +261,8 @@ impl Trainer<'_> {
     fn run(mut self) -> Result<Outcome> {
         let epochs = self.config.train.epochs;
         let mut last = None;
-        let source: Arc<dyn BatchSource> = Arc::<Alternation>::clone(&self.row);
-        let positions = self.position.micro_steps..self.row.total();
+        let source = self.learner.batches(Arc::<Interleaved>::clone(&self.batches) as _);
+        let positions = self.position.micro_steps..self.batches.total();
         if !positions.is_empty() && self.learner.records_ahead() {
             self.record_ahead()?;
         }
@@ -273,7 +270,7 @@ impl Trainer<'_> {
         let mut loader = Loader::new(source, positions, ahead.workers, ahead.prefetch)?;
         while self.position.epoch < epochs || self.position.pending_eval {
             if !self.position.pending_eval {
-                let batches = self.row.batches(self.position.epoch);
+                let batches = self.batches.batches(self.position.epoch);
                 if self.epoch(batches, &mut loader)?.is_break() {
                     self.finish();
                     return Ok(Outcome::Stopped(self.position.updates));
@@ -414,11 +411,7 @@ impl Trainer<'_> {
         window.images += batch.len();
         window.loss += losses.loss;
         for (name, value) in losses.terms {
-            let name = match batch.extra {
-                None => name,
-                Some(_) if self.extra_names.len() == 1 => format!("extra/{name}"),
-                Some(i) => format!("extra/{}/{name}", self.extra_names[i]),
-            };
+            let name = format!("{}{name}", self.sources.prefix(batch.source));
             let (sum, count) = window.terms.entry(name).or_default();
             *sum += value;
             *count += 1;
@@ -449,7 +442,7 @@ impl Trainer<'_> {
         self.position.updates += 1;
         self.position.window.updates += 1;
         self.position.window.grad_norm += norm;
-        let batches = self.row.batches(self.position.epoch);
+        let batches = self.batches.batches(self.position.epoch);
         let last = self.position.batch == batches;
         let of_epoch = last.then_some(batches / config.accumulate);
         if !row_due(self.position.updates, config.log_every, of_epoch) {

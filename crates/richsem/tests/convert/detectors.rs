@@ -42,10 +42,13 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
 
     // All sizes but the attention heads came from shapes; padding stays what it was for its weights.
     let detector = Detector::load(&ours, Device::Cpu).unwrap();
-    let expected = DinoConfig { padding: Some(Padding::Official), ..settings().model.dino };
-    assert_eq!(detector.config.model.dino, expected);
-    assert_eq!(detector.vocabulary, vocabulary(&ids));
-    for (path, tensor) in detector.store.named_tensors() {
+    let expected = DinoConfig {
+        padding: Some(Padding::Official),
+        ..settings().model.as_dino().unwrap().clone()
+    };
+    assert_eq!(detector.config().model.as_dino(), Some(&expected));
+    assert_eq!(*detector.vocabulary(), vocabulary(&ids));
+    for (path, tensor) in detector.weights() {
         assert_eq!(checkpoint[&path], tensor, "{path}");
     }
     // Another program may write it with a prefix before every name.
@@ -55,8 +58,8 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
         let path = folder.path("prefixed.safetensors");
         safetensors::write(&path, &named.collect(), &metadata).unwrap();
         let found = Detector::load(&path, Device::Cpu).unwrap();
-        assert!(found.store.named_tensors() == detector.store.named_tensors(), "{prefix}");
-        assert_eq!(found.text.unwrap().rows, detector.text.as_ref().unwrap().rows);
+        assert!(found.weights() == detector.weights(), "{prefix}");
+        assert_eq!(found.classes().text().unwrap().rows, detector.classes().text().unwrap().rows);
     }
     // The table is that of the checkpoint's own CLIP: 81 prompts a class.
     let store = small_clip();
@@ -73,11 +76,11 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
         let apart = (rows - &table).abs().max().double_value(&[]);
         assert!(apart < 1e-6, "{apart}");
     };
-    same(&detector.text.as_ref().unwrap().rows);
+    same(&detector.classes().text().unwrap().rows);
     // Slim: nothing of CLIP or the branch is in it.
     let (slim, _) = safetensors::read(&ours).unwrap();
     assert!(slim.keys().all(|key| !key.contains("clip")), "{:?}", slim.keys());
-    assert_eq!(slim.len(), detector.store.named_tensors().len() + 1);
+    assert_eq!(slim.len(), detector.weights().len() + 1);
 
     // Back, with what was left over: every key and every value.
     let mut back = options(None);
@@ -104,7 +107,7 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
     let with_clip = Options { clip: Some(clip), ..options(Some(&ids)) };
     let conversion = converted(&path, Form::Safetensors, &with_clip).unwrap();
     conversion.write(&ours).unwrap();
-    same(&Detector::load(&ours, Device::Cpu).unwrap().text.unwrap().rows);
+    same(&Detector::load(&ours, Device::Cpu).unwrap().classes().text().unwrap().rows);
 }
 
 #[test]
@@ -114,7 +117,7 @@ fn rows_of_linear_heads_are_category_ids() {
     let ids = [1, 2, 4, 7];
     let (ours, rest) = written(&folder, &checkpoint, &ids);
     let detector = Detector::load(&ours, Device::Cpu).unwrap();
-    let values = detector.store.named_tensors();
+    let values = detector.weights();
     for (row, &id) in ids.iter().enumerate() {
         for name in ["class_embed.0.weight", "transformer.enc_out_class_embed.bias"] {
             assert_eq!(values[name].get(row as i64), checkpoint[name].get(id), "{name} {id}");
@@ -155,7 +158,7 @@ fn rows_of_linear_heads_are_category_ids() {
 fn deformable_detr_gives_what_it_has() {
     let folder = Folder::new();
     let store = ParameterStore::new(Device::Cpu, 8);
-    Dino::new(&store, &settings().model.dino, ClassSpace::Classes(8)).unwrap();
+    Dino::new(&store, settings().model.as_dino().unwrap(), ClassSpace::Classes(8)).unwrap();
     let mut checkpoint = Tensors::new();
     for (path, tensor) in store.named_tensors() {
         // Three layers' heads, the encoder's after them.
@@ -196,8 +199,8 @@ fn deformable_detr_gives_what_it_has() {
     let output = folder.path("ours.safetensors");
     conversion.write(&output).unwrap();
     let detector = Detector::load(&output, Device::Cpu).unwrap();
-    assert_eq!(detector.config.model.dino.transformer.pe_temperature, 10_000.0);
-    let (ours, theirs) = (detector.store.named_tensors(), store.named_tensors());
+    assert_eq!(detector.config().model.as_dino().unwrap().transformer.pe_temperature, 10_000.0);
+    let (ours, theirs) = (detector.weights(), store.named_tensors());
     for name in ["bbox_embed.0.layers.2.weight", "transformer.enc_out_bbox_embed.layers.0.bias"] {
         assert_eq!(ours[name], theirs[name], "{name}");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use richsem::{
-    checkpoint_io::key_maps::official::{Family, Fate, Layout},
+    convert::dino::keys::{Fate, Layout, Variant},
     convert::{Kind, Source},
     models::{
         class_head::ClassSpace,
@@ -19,13 +19,13 @@ use crate::support::*;
 /// or to a stated fate; and every parameter of ours is reached.
 #[test]
 fn official_keys_and_ours_cover_each_other() {
-    for (name, family, space, left) in [
-        ("richsem.json", Family::RichSem, ClassSpace::Text(1024), 1583 - 979),
-        ("dino.json", Family::Dino, ClassSpace::Classes(91), 626 - 1),
+    for (name, variant, space, left) in [
+        ("richsem.json", Variant::RichSem, ClassSpace::Text(1024), 1583 - 979),
+        ("dino.json", Variant::Dino, ClassSpace::Classes(91), 626 - 1),
     ] {
         let keys = fixture(name);
         let layout = Layout::of(keys.keys().map(String::as_str)).unwrap();
-        assert_eq!(layout, Layout { family, decoder_layers: 6 });
+        assert_eq!(layout, Layout { variant, decoder_layers: 6 });
         let store = ParameterStore::to_be_loaded(Device::Cpu);
         Dino::new(&store, &DinoConfig::default(), space).unwrap();
         let ours = store.named_tensors();
@@ -53,7 +53,7 @@ fn official_keys_and_ours_cover_each_other() {
 fn deformable_detrs_keys_are_all_known() {
     let keys = fixture("deformable_detr.json");
     let layout = Layout::of(keys.keys().map(String::as_str)).unwrap();
-    assert_eq!(layout, Layout { family: Family::DeformableDetr, decoder_layers: 6 });
+    assert_eq!(layout, Layout { variant: Variant::DeformableDetr, decoder_layers: 6 });
     let unknown = keys.keys().filter(|key| layout.fate(key) == Fate::Unknown);
     assert_eq!(unknown.count(), 0);
     let mut config = DinoConfig::default();
@@ -86,7 +86,7 @@ fn data_parallel_running_means_and_what_lies_beside_are_seen() {
         checkpoint.iter().map(|(k, v)| (format!("module.{k}"), v.shallow_clone())).collect();
     let source = Source::read(&folder.pth(&wrapped), None).unwrap();
     assert_eq!(source.tensors.len(), checkpoint.len());
-    assert!(matches!(source.kind, Kind::Official(layout) if layout.family == Family::Dino));
+    assert!(matches!(source.kind, Kind::Official(layout) if layout.variant == Variant::Dino));
     let error = Source::read(&folder.pth(&wrapped), Some("ema_model")).unwrap_err().to_string();
     assert!(error.contains("ema_model") && error.contains("`model`"), "{error}");
 }
@@ -110,7 +110,10 @@ fn a_model_below_a_prefix_is_found_or_said() {
         for key in ["student", "student.module", "teacher"] {
             let source = Source::read(&path, Some(key)).unwrap();
             assert_eq!(source.tensors.len(), checkpoint.len(), "{key}");
-            assert!(matches!(source.kind, Kind::Official(l) if l.family == Family::Dino), "{key}");
+            assert!(
+                matches!(source.kind, Kind::Official(l) if l.variant == Variant::Dino),
+                "{key}"
+            );
             // The other model is told.
             let left: usize = source.beside.iter().map(|(_, count)| count).sum();
             assert_eq!(left, checkpoint.len(), "{key}: {:?}", source.beside);

@@ -4,10 +4,13 @@ use std::path::Path;
 
 use richsem::{
     checkpoint_io::fit::Patterns,
-    config::{ClassHeadConfig, Config},
+    config::Config,
     convert::{Fate, Form, Line, Options},
     detector::Detector,
-    models::class_head::{ClassSpace, TextTable},
+    models::{
+        class_head::{ClassSpace, TextTable},
+        config::ClassHeadConfig,
+    },
     testing::normal,
 };
 use tch::Device;
@@ -50,7 +53,8 @@ fn each_mismatch_is_listed_and_nothing_is_written() {
     conversion.write(&output).unwrap();
     Detector::load(&output, Device::Cpu).unwrap();
 
-    let heads = Options { config: Config::defaults(&[]).unwrap(), ..options(Some(&[1])) };
+    let heads =
+        Options { config: Config::defaults(&[]).unwrap().of_detector(), ..options(Some(&[1])) };
     let error = converted(&path, Form::Safetensors, &heads).unwrap_err().to_string();
     assert!(error.contains("nheads"), "3 points of 2 heads are no 8 heads': {error}");
 }
@@ -77,10 +81,10 @@ fn pairs_that_make_no_sense_are_refused() {
     let error = converted(&path, Form::Pth, &options(Some(&[1]))).unwrap_err().to_string();
     assert!(error.contains("OUT") && error.contains("official"), "{error}");
     let table = TextTable::new(&normal(3, &[2, DIM]));
-    let mut config = settings();
+    let mut config = settings().of_detector();
     config.model.class_head = ClassHeadConfig::Text { table: None };
     let detector =
-        Detector::new(&config, vocabulary(&[1, 2]), Device::Cpu, Some((&table, 4.0))).unwrap();
+        Detector::new(&config, vocabulary(&[1, 2]), (Device::Cpu, 0), Some((&table, 4.0))).unwrap();
     let path = folder.path("ours.safetensors");
     detector.save(&path).unwrap();
     let error = converted(&path, Form::Safetensors, &options(None)).unwrap_err().to_string();

@@ -6,13 +6,12 @@ use std::{
 };
 
 use richsem::{
-    checkpoint_io::{
-        fit::Patterns,
-        key_maps::official::{Family, Layout},
-        pth,
-    },
+    checkpoint_io::{fit::Patterns, pth},
     config::Config,
-    convert::{Conversion, Form, Options, Source, convert},
+    convert::{
+        Conversion, Form, Options, Source, convert,
+        dino::keys::{Layout, Variant},
+    },
     models::{
         backbone::{BackboneConfig, ResnetName},
         class_head::ClassSpace,
@@ -51,7 +50,10 @@ pub(crate) fn settings() -> Config {
 /// Only what no shape tells; all else is to be read off the file.
 pub(crate) fn options(ids: Option<&[i64]>) -> Options {
     Options {
-        config: Config::defaults(&["model.dino.transformer.nheads=2".to_owned()]).unwrap(),
+        config: Config::defaults(&["model.dino.transformer.nheads=2".to_owned()])
+            .unwrap()
+            .of_detector(),
+        seed: 0,
         vocabulary: ids.map(vocabulary),
         allow: Patterns::default(),
         clip: None,
@@ -89,12 +91,12 @@ pub(crate) fn small_clip() -> ParameterStore {
 /// A checkpoint as the official code would save the detector of these settings, classes 1 to 7.
 pub(crate) fn official(space: ClassSpace) -> Tensors {
     let store = ParameterStore::new(Device::Cpu, 8);
-    Dino::new(&store, &settings().model.dino, space).unwrap();
-    let family = match space {
-        ClassSpace::Text(_) => Family::RichSem,
-        ClassSpace::Classes(_) => Family::Dino,
+    Dino::new(&store, settings().model.as_dino().unwrap(), space).unwrap();
+    let variant = match space {
+        ClassSpace::Text(_) => Variant::RichSem,
+        ClassSpace::Classes(_) => Variant::Dino,
     };
-    let layout = Layout { family, decoder_layers: 3 };
+    let layout = Layout { variant, decoder_layers: 3 };
     let mut tensors = Tensors::new();
     for (path, tensor) in store.named_tensors() {
         // The official code's copies are one storage, or equal: both are met here.

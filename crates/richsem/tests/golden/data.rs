@@ -6,7 +6,7 @@ use image::RgbImage;
 use richsem::{
     boxes::Xyxy,
     data::{extra::mosaic_at, sampler::repeat_factors, transforms::Sample},
-    models::{dino::InferenceOutput, postprocess::postprocess},
+    models::dino::postprocess::postprocess,
     targets::LabelKnowledge,
     vocabulary::ClassIndex,
 };
@@ -46,6 +46,7 @@ fn mosaic_geometry() {
                 image_id: 0,
                 original_size: [h as u32, w as u32],
                 view: None,
+                geometry: None,
             }
         };
         let ours = mosaic_at(std::array::from_fn(tile), 32, centre);
@@ -95,13 +96,13 @@ fn repeat_factors_of_images() {
 #[test]
 fn best_pairs_of_query_and_class() {
     let golden = tensors("postprocessing");
-    let output = InferenceOutput {
-        pred_logits: golden["logits"].shallow_clone(),
-        pred_boxes: golden["boxes"].shallow_clone(),
-    };
     let sizes = Vec::<Vec<i64>>::try_from(&golden["sizes"]).unwrap();
     let sizes: Vec<[u32; 2]> = sizes.iter().map(|s| [s[0] as u32, s[1] as u32]).collect();
-    for (i, found) in postprocess(&output, &sizes, 20).unwrap().into_iter().enumerate() {
+    for (i, found) in postprocess(&golden["logits"], &golden["boxes"], &sizes, 20)
+        .unwrap()
+        .into_iter()
+        .enumerate()
+    {
         let at = |name: &str| &golden[&format!("{i}.{name}")];
         let labels: Vec<i64> = found.iter().map(|d| i64::from(d.class.0)).collect();
         assert_eq!(labels, Vec::<i64>::try_from(at("labels")).unwrap());

@@ -1,6 +1,6 @@
 //! Denoising queries from the official run's own random numbers.
 
-use richsem::models::denoising::{CopyNoise, DenoisingConfig, DenoisingQueries, may_attend};
+use richsem::models::dino::denoising::{CopyNoise, DenoisingConfig, DenoisingQueries, may_attend};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::*;
@@ -19,7 +19,7 @@ fn queries_follow_the_numbers_drawn() {
         let (flip, label) = (numbers("noise.flip"), numbers("noise.label"));
         let (sign, part) = (numbers("noise.sign"), numbers("noise.part"));
         let total: usize = targets.iter().map(|t| t.boxes.len()).sum();
-        let noise = |copy: richsem::models::denoising::Copied| {
+        let noise = |copy: richsem::models::dino::denoising::Copied| {
             // Copy by copy, in each the boxes of all images.
             let before = if copy.image == 0 { 0 } else { targets[0].boxes.len() };
             let negative = usize::from(copy.negative);

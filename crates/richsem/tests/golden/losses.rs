@@ -2,11 +2,14 @@
 
 use richsem::{
     collective::Single,
-    losses::{
-        Criterion, FederatedConfig, LossConfig,
-        criterion::StepKey,
-        matcher::{MatcherConfig, Matching, PaddedTargets, hungarian},
+    families::{
+        Step,
+        dino::{
+            Criterion,
+            matcher::{Matching, PaddedTargets, hungarian},
+        },
     },
+    losses::{FederatedConfig, LossConfig, MatcherConfig, terms::StepKey},
     targets::{Supervision, Target},
     testing::target,
 };
@@ -14,7 +17,10 @@ use tch::{Device, Kind};
 
 use crate::support::*;
 
-pub(crate) const KEY: StepKey = StepKey { seed: 0, step: 0 };
+pub(crate) fn step<'a>(targets: &'a [Target], supervision: &'a Supervision) -> Step<'a> {
+    let key = StepKey { seed: 0, step: 0 };
+    Step { targets, supervision, key, collective: &Single }
+}
 
 pub(crate) fn criterion(federated: bool) -> Criterion {
     let federated = federated.then_some(FederatedConfig { classes: 5, power: 0.5 });
@@ -56,7 +62,7 @@ fn matching_of_every_layer() {
         let (output, targets) = (official_output(&golden, &facts), targets(&golden, ""));
         let supervision = Supervision::default();
         let (_, decisions) =
-            criterion(true).forward(&output, &targets, &supervision, KEY, &Single).unwrap();
+            criterion(true).forward(&output, step(&targets, &supervision)).unwrap();
         let list = |matching: &Matching| matching.list().unwrap();
         assert_eq!(list(&decisions.queries.matching), list(&facts.matching()), "{name}");
     }
@@ -77,8 +83,7 @@ fn every_term_of_every_layer() {
         let (output, targets) = (official_output(golden, layout), targets(golden, ""));
         let criterion = criterion(facts.classes.is_some());
         let supervision = Supervision::default();
-        let (_, mut decisions) =
-            criterion.forward(&output, &targets, &supervision, KEY, &Single).unwrap();
+        let (_, mut decisions) = criterion.forward(&output, step(&targets, &supervision)).unwrap();
         if let (Some(ours), Some(theirs)) = (&decisions.queries.classes, &facts.classes) {
             assert_eq!(ours.size(), [3, 5]);
             let present = targets.iter().flat_map(|t| &t.labels).map(|c| i64::from(c.0));

@@ -3,7 +3,7 @@
 use richsem::models::{
     backbone::Backbone,
     class_head::{ClassHead, ClassSpace, LabelEncoder},
-    deformable_transformer::{DeformableTransformer, ExtraQueries, Proposals, attention::Levels},
+    dino::transformer::{DeformableTransformer, ExtraQueries, Proposals, attention::Levels},
     layers::Mlp,
     padding::Padding,
     parameters::ParameterStore,

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use richsem::{
-    collective::Single,
     config::TrainConfig,
-    losses::{LossTerms, distillation::semantic_terms},
+    families::dino::regions,
+    losses::{semantic::semantic_terms, terms::LossTerms},
     models::{
         dino::TrainingOutput,
         parameters::{Parameter, Role},
@@ -18,7 +18,7 @@ use richsem::{
 use tch::{Kind, Tensor};
 
 use crate::{
-    losses::{KEY, criterion},
+    losses::{criterion, step},
     support::*,
 };
 
@@ -31,14 +31,15 @@ fn objective(
     semantic: Option<(&SemanticBranch, SoftLabels)>,
 ) -> LossTerms {
     let criterion = criterion(facts.classes.is_some());
-    let (_, mut decisions) = criterion.forward(output, targets, supervision, KEY, &Single).unwrap();
+    let (_, mut decisions) = criterion.forward(output, step(targets, supervision)).unwrap();
     facts.decide(&mut decisions);
     let mut terms = criterion.terms_of(output, targets, supervision, &decisions).unwrap();
     if let Some((branch, soft)) = semantic {
         let mut soft = Some(soft);
         let mut label = |_: &Tensor| Ok(soft.take().unwrap());
         let config = SemanticConfig::default();
-        let more = semantic_terms(&config, branch, output, targets, &decisions, &mut label);
+        let regions = regions(output, targets, &decisions, config.wanted()).unwrap();
+        let more = semantic_terms(&config, branch, &regions, targets, &mut label);
         terms.append(more.unwrap());
     }
     terms

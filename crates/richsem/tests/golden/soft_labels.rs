@@ -1,12 +1,9 @@
 //! CLIP's dense features to soft labels of boxes, and what the semantic branch learns from them.
 
 use richsem::{
-    collective::Single,
-    data::batch::Normalization,
-    losses::{
-        criterion::Decisions,
-        distillation::{semantic_terms, target_boxes},
-    },
+    families::dino::{criterion::Decisions, regions},
+    losses::semantic::{semantic_terms, target_boxes},
+    normalization::Normalization,
     precision::Precision,
     semantic_branch::{Objective, SemanticConfig, TargetBoxes},
     targets::Supervision,
@@ -15,7 +12,7 @@ use richsem::{
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    losses::{KEY, criterion},
+    losses::{criterion, step},
     support::*,
 };
 
@@ -106,9 +103,8 @@ fn the_semantic_loss_and_its_variants() {
             aux_layers,
             ..SemanticConfig::default()
         };
-        let (_, mut decisions) = criterion(true)
-            .forward(&output, &targets, &Supervision::default(), KEY, &Single)
-            .unwrap();
+        let (_, mut decisions) =
+            criterion(true).forward(&output, step(&targets, &Supervision::default())).unwrap();
         facts.decide(&mut decisions);
         let layers: &[i64] = if aux_layers { &[0, 1] } else { &[1] };
         let all = target_boxes == TargetBoxes::All;
@@ -123,8 +119,8 @@ fn the_semantic_loss_and_its_variants() {
             })
         };
         let branch = model.branch(&config);
-        let terms =
-            semantic_terms(&config, &branch, &output, &targets, &decisions, &mut label).unwrap();
+        let regions = regions(&output, &targets, &decisions, config.wanted()).unwrap();
+        let terms = semantic_terms(&config, &branch, &regions, &targets, &mut label).unwrap();
         let mut expected = facts.losses.clone();
         expected.retain(|term, _| term.contains("distill"));
         let (mut names, mut values) = (terms.names.clone(), terms.values.shallow_clone());

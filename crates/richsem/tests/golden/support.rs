@@ -8,16 +8,18 @@ use std::{
 use richsem::{
     boxes::Cxcywh,
     checkpoint_io::safetensors,
-    losses::{
+    families::dino::{
         criterion::{Decisions, Supervised},
         matcher::Matching,
     },
     models::{
         backbone::BackboneConfig,
         class_head::{ClassSpace, TextTable},
-        deformable_transformer::TransformerConfig,
-        denoising::{DenoisingLayout, DenoisingQueries},
-        dino::{Dino, DinoConfig, Input, LayerOutputs, TrainingOutput},
+        dino::{
+            Dino, DinoConfig, Input, LayerOutputs, TrainingOutput,
+            denoising::{DenoisingLayout, DenoisingQueries},
+            transformer::TransformerConfig,
+        },
         padding::Padding,
         parameters::ParameterStore,
     },
@@ -175,6 +177,7 @@ pub(crate) fn targets(fixture: &Tensors, prefix: &str) -> Vec<Target> {
             size: side("size"),
             original_size: side("orig_size"),
             view: None,
+            geometry: None,
         }
     };
     vec![target(0), target(1)]

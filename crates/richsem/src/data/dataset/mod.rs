@@ -19,7 +19,10 @@ mod report;
 mod tests;
 pub(in crate::data) mod validate;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     boxes::{Xywh, Xyxy},
@@ -90,6 +93,8 @@ pub struct Dataset {
     frequencies: Vec<Option<Frequency>>,
     format: Format,
     vocabulary: Vocabulary,
+    /// Classes whose boxes it shows all of, in every image.
+    exhaustive: Arc<[ClassIndex]>,
     images: Vec<ImageRecord>,
     annotations: Vec<Annotation>,
     /// Annotations of image `i` are `annotations[starts[i]..starts[i + 1]]`.
@@ -120,10 +125,15 @@ impl Dataset {
 
     fn read(path: &Path, chunk: usize, annotated: bool) -> Result<Self> {
         let parts = validate::read(path, json::open(path)?, chunk, annotated)?;
+        let classes = match parts.format {
+            Format::Coco => parts.vocabulary.len() as u32,
+            Format::Lvis => 0,
+        };
         Ok(Self {
             path: path.to_owned(),
             frequencies: parts.frequencies,
             format: parts.format,
+            exhaustive: (0..classes).map(ClassIndex).collect(),
             vocabulary: parts.vocabulary,
             images: parts.images,
             annotations: parts.annotations,
@@ -228,11 +238,6 @@ impl Dataset {
             &mut record.neg_classes.iter().copied().filter(|c| present.binary_search(c).is_err()),
         );
         let not_exhaustive = sorted(&mut record.not_exhaustive_classes.iter().copied());
-        LabelKnowledge {
-            present,
-            absent,
-            not_exhaustive,
-            others_absent: self.format == Format::Coco,
-        }
+        LabelKnowledge { present, absent, not_exhaustive, exhaustive: Arc::clone(&self.exhaustive) }
     }
 }

@@ -163,8 +163,10 @@ fn knowledge_of_absent_classes_follows_the_format() {
     let dataset = open(SMALL).unwrap();
     let knowledge = dataset.knowledge(0);
     assert_eq!(knowledge.present, [ClassIndex(0), ClassIndex(2)]);
-    assert!(knowledge.absent.is_empty() && knowledge.others_absent);
-    assert!(dataset.knowledge(1).others_absent);
+    assert!(
+        knowledge.absent.is_empty() && knowledge.exhaustive.len() == dataset.vocabulary().len()
+    );
+    assert_eq!(dataset.knowledge(1).exhaustive, knowledge.exhaustive);
 
     // Class 90 is listed as absent although it has a box, class 41 twice.
     let lvis = SMALL.replace(
@@ -178,8 +180,8 @@ fn knowledge_of_absent_classes_follows_the_format() {
     assert_eq!(knowledge.present, [ClassIndex(0), ClassIndex(2)]);
     assert_eq!(knowledge.absent, [ClassIndex(1)], "a box outweighs the list");
     assert_eq!(knowledge.not_exhaustive, [ClassIndex(0)]);
-    assert!(!knowledge.others_absent);
-    assert!(!dataset.knowledge(1).others_absent, "the whole file is LVIS");
+    assert!(knowledge.exhaustive.is_empty());
+    assert!(dataset.knowledge(1).exhaustive.is_empty(), "the whole file is LVIS");
 
     let empty = SMALL.replace(r#"{"id": 20,"#, r#"{"id": 20, "neg_category_ids": [],"#);
     assert_eq!(open(&empty).unwrap().format(), Format::Coco, "empty lists verify nothing");

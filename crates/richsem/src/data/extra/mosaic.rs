@@ -1,6 +1,8 @@
 //! Four images on one canvas (YOLOv4's mosaic, arXiv 2004.10934, section 3.3, in the form of
 //! YOLOX and the RichSem reference, `datasets/transforms.py`).
 
+use std::sync::Arc;
+
 use image::{Rgb, RgbImage, imageops};
 
 use crate::{
@@ -76,6 +78,7 @@ pub fn mosaic_at(tiles: [Sample; 4], tile: u32, (x, y): (u32, u32)) -> Sample {
         image_id: tiles[0].image_id,
         original_size: [side, side],
         view: None,
+        geometry: None,
     }
 }
 
@@ -102,19 +105,26 @@ fn known(
         classes.dedup();
         classes
     };
-    let others_absent = tiles.iter().all(|t| t.others_absent);
+    let [first, others @ ..] = tiles;
+    let exhaustive = match others.iter().all(|t| t.exhaustive == first.exhaustive) {
+        true => Arc::clone(&first.exhaustive),
+        false => {
+            let everywhere = |c: &&ClassIndex| others.iter().all(|t| t.is_exhaustive(**c));
+            first.exhaustive.iter().filter(everywhere).copied().collect()
+        }
+    };
     let present = sorted(shown.to_vec());
     let not_exhaustive =
         sorted(tiles.iter().flat_map(|t| &t.not_exhaustive).chain(hidden).copied().collect());
     let mentioned = |t: &LabelKnowledge, c| t.present.contains(&c) || t.not_exhaustive.contains(&c);
     let absent_from =
-        |t: &LabelKnowledge, c| t.absent.contains(&c) || (t.others_absent && !mentioned(t, c));
+        |t: &LabelKnowledge, c| t.absent.contains(&c) || (t.is_exhaustive(c) && !mentioned(t, c));
     let candidates = sorted(tiles.iter().flat_map(|t| &t.absent).copied().collect());
     let absent = candidates
         .into_iter()
         .filter(|&c| present.binary_search(&c).is_err() && tiles.iter().all(|t| absent_from(t, c)))
         .collect();
-    LabelKnowledge { present, absent, not_exhaustive, others_absent }
+    LabelKnowledge { present, absent, not_exhaustive, exhaustive }
 }
 
 #[cfg(test)]

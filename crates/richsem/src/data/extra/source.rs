@@ -17,6 +17,7 @@ use crate::{
         sampler::Share,
         transforms::{Sample, TransformConfig, finish},
     },
+    geometry::Geometry,
     random::{Random, Stream},
     targets::{LabelKnowledge, Supervision, View},
     vocabulary::ClassIndex,
@@ -141,6 +142,7 @@ impl Item<'_> {
             image_id: self.id,
             original_size: [height, width],
             view: View::of(index),
+            geometry: Some(Geometry::IDENTITY),
         }
     }
 }

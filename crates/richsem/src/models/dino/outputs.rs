@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::models::denoising::DenoisingLayout;
+use super::denoising::DenoisingLayout;
 
 /// What the detector finds, before post-processing.
 #[derive(Debug)]

@@ -6,12 +6,12 @@ use super::tests::{build, target, tiny};
 use super::*;
 use crate::{
     collective::Single,
-    losses::{Criterion, LossConfig, criterion::StepKey},
+    families::{Step, dino::Criterion},
+    losses::{LossConfig, terms::StepKey},
     models::{
         backbone::{Norm, ResnetName},
-        denoising::DenoisingConfig,
+        network::ScoredBox,
         parameters::Role,
-        postprocess::{ScoredBox, postprocess},
     },
     random::{Random, Stream},
     targets::{Assignment, Supervision},
@@ -97,7 +97,8 @@ fn detect(dino: &Dino, images: &[&Tensor], extra: (i64, i64)) -> Vec<Vec<[f64; 6
     let (images, mask, sizes) = batch(images, extra);
     let few_tokens = dino.config().few_tokens(sizes.iter().copied());
     let output = dino.infer(&Input { few_tokens, ..Input::new(&images, &mask) }).unwrap();
-    let found = postprocess(&output, &sizes, 2000).unwrap();
+    let found =
+        postprocess::postprocess(&output.pred_logits, &output.pred_boxes, &sizes, 2000).unwrap();
     let row = |d: ScoredBox| {
         let [x0, y0, x1, y1] = d.bbox.0.map(f64::from);
         let score = f64::from(d.score);
@@ -178,7 +179,8 @@ fn step(
     let criterion = Criterion::new(LossConfig::default(), &[1; 5]);
     let supervision = Supervision { assignment, ..Supervision::default() };
     let key = StepKey { seed: 1, step: 0 };
-    let (terms, _) = criterion.forward(&output, &targets, &supervision, key, &Single).unwrap();
+    let step = Step { targets: &targets, supervision: &supervision, key, collective: &Single };
+    let (terms, _) = criterion.forward(&output, step).unwrap();
     terms.total.backward();
     let values = Vec::<f64>::try_from(terms.values.to_kind(Kind::Double)).unwrap();
     let after = store.parameters().into_iter().map(|p| match p.role {

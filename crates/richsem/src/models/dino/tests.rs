@@ -7,7 +7,6 @@ use crate::{
     boxes::Cxcywh,
     models::{
         backbone::{Norm, ResnetName},
-        denoising::DenoisingConfig,
         parameters::Role,
     },
     random::{Random, Stream},
@@ -80,6 +79,7 @@ pub(super) fn target(labels: &[u32]) -> Target {
         size: [64, 64],
         original_size: [64, 64],
         view: None,
+        geometry: None,
     }
 }
 

@@ -33,9 +33,9 @@ pub use vit::VisualTransformer;
 
 use crate::{
     checkpoint_io::read_weights,
-    data::batch::Normalization,
     error::{Error, Result, guarded},
     models::parameters::{Init, ParameterStore, Scope},
+    normalization::Normalization,
 };
 
 /// What CLIP's images are normalised with.

@@ -11,6 +11,7 @@ fn sample(width: u32, height: u32, colour: u8, boxes: &[[f32; 4]], labels: &[u32
         image_id: i64::from(colour),
         original_size: [height, width],
         view: None,
+        geometry: None,
     }
 }
 
@@ -55,7 +56,7 @@ fn tiles_meet_at_the_centre_and_keep_their_visible_boxes() {
     let classes = |list: &[u32]| -> Vec<_> { list.iter().map(|&c| ClassIndex(c)).collect() };
     assert_eq!(got.knowledge.present, classes(&[0, 1, 2, 5]));
     assert_eq!(got.knowledge.not_exhaustive, classes(&[6]));
-    assert!(got.knowledge.absent.is_empty() && !got.knowledge.others_absent);
+    assert!(got.knowledge.absent.is_empty() && got.knowledge.exhaustive.is_empty());
     // Every pixel: the tile that covers it, or the background.
     for (px, py, pixel) in got.image.enumerate_pixels() {
         let within = |[x0, y0, x1, y1]: [f32; 4]| {
@@ -118,23 +119,28 @@ fn sizes_keep_the_aspect_and_fill_the_tile() {
 
 #[test]
 fn a_class_is_absent_only_if_every_tile_says_so() {
-    let of = |present: &[u32], absent: &[u32], others_absent| {
+    let of = |present: &[u32], absent: &[u32], exhaustive: &[u32]| {
         let classes = |list: &[u32]| list.iter().map(|&c| ClassIndex(c)).collect();
         LabelKnowledge {
             present: classes(present),
             absent: classes(absent),
             not_exhaustive: vec![],
-            others_absent,
+            exhaustive: exhaustive.iter().map(|&c| ClassIndex(c)).collect(),
         }
     };
-    let lists = of(&[1], &[7, 8, 2], false);
-    let all = of(&[2], &[], true);
+    let lists = of(&[1], &[7, 8, 2], &[]);
+    let every: Vec<u32> = (0..10).collect();
+    let all = of(&[2], &[], &every);
     let got = known([&lists, &all, &lists, &all], &[ClassIndex(1), ClassIndex(2)], &[]);
-    assert_eq!(got, of(&[1, 2], &[7, 8], false));
+    assert_eq!(got, of(&[1, 2], &[7, 8], &[]));
     let got = known([&all, &all, &all, &all], &[ClassIndex(2)], &[]);
-    assert_eq!(got, of(&[2], &[], true));
+    assert_eq!(got, of(&[2], &[], &every));
+    // Of another set, which shows all boxes of other classes.
+    let other = of(&[], &[], &[2, 5, 11]);
+    let got = known([&all, &other, &all, &all], &[ClassIndex(2)], &[]);
+    assert_eq!(got, of(&[2], &[], &[2, 5]));
     // An image that says nothing of class 7.
-    let silent = of(&[3], &[], false);
+    let silent = of(&[3], &[], &[]);
     let got = known([&lists, &lists, &lists, &silent], &[ClassIndex(3)], &[]);
-    assert_eq!(got, of(&[3], &[], false));
+    assert_eq!(got, of(&[3], &[], &[]));
 }

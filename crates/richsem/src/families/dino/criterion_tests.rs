@@ -5,7 +5,8 @@ use tch::{Device, Kind};
 use super::*;
 use crate::{
     collective::Single,
-    losses::{FederatedConfig, matcher::MatcherConfig},
+    losses::{FederatedConfig, MatcherConfig, UnknownClasses, federated::Rates, terms::StepKey},
+    random::{Random, Stream},
     targets::LabelKnowledge,
     testing::target,
     vocabulary::ClassIndex,
@@ -13,6 +14,10 @@ use crate::{
 
 const CLASSES: i64 = 6;
 const KEY: StepKey = StepKey { seed: 1, step: 2 };
+
+fn step<'a>(targets: &'a [Target], supervision: &'a Supervision) -> Step<'a> {
+    Step { targets, supervision, key: KEY, collective: &Single }
+}
 
 fn some_targets() -> Vec<Target> {
     vec![
@@ -136,8 +141,7 @@ fn every_term_equals_plain_loops() {
     let layout = DenoisingLayout::new(2, 3);
     let output = output(2, Some(layout));
     let criterion = Criterion::new(LossConfig::default(), &[1; CLASSES as usize]);
-    let terms =
-        criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
+    let terms = criterion.forward(&output, step(&targets, &Supervision::default())).unwrap().0;
     assert_eq!(terms.names.len(), 3 * (3 + 2));
     let all: Vec<i64> = (0..CLASSES).collect();
     let mut total = 0.0;
@@ -174,7 +178,7 @@ fn federated_terms_look_at_their_own_classes_only() {
     let federated = FederatedConfig { classes: 4, power: 0.5 };
     let config = LossConfig { federated: Some(federated.clone()), ..LossConfig::default() };
     let terms = Criterion::new(config, &counts)
-        .forward(&output, &targets, &Supervision::default(), KEY, &Single)
+        .forward(&output, step(&targets, &Supervision::default()))
         .unwrap()
         .0;
     let mut drawn = Vec::new();
@@ -213,9 +217,12 @@ fn classes_an_image_says_nothing_about_can_be_left_out() {
         present: vec![ClassIndex(1), ClassIndex(2)],
         absent: vec![ClassIndex(4)],
         not_exhaustive: vec![ClassIndex(2)],
-        others_absent: false,
+        exhaustive: Default::default(),
     };
-    targets[1].knowledge = LabelKnowledge { others_absent: true, ..LabelKnowledge::default() };
+    targets[1].knowledge = LabelKnowledge {
+        exhaustive: (0..CLASSES as u32).map(ClassIndex).collect(),
+        ..LabelKnowledge::default()
+    };
     let output = output(2, None);
     let config = LossConfig { unknown_classes: UnknownClasses::Ignore, ..LossConfig::default() };
     let counts = |image: usize, class: i64, positive: bool| {
@@ -227,8 +234,7 @@ fn classes_an_image_says_nothing_about_can_be_left_out() {
     for federated in [None, Some(FederatedConfig { classes: 6, power: 0.5 })] {
         let config = LossConfig { federated, ..config.clone() };
         let criterion = Criterion::new(config, &[1; CLASSES as usize]);
-        let terms =
-            criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
+        let terms = criterion.forward(&output, step(&targets, &Supervision::default())).unwrap().0;
         close(value(&terms, "loss_ce"), expected, "loss_ce");
     }
 }
@@ -240,8 +246,7 @@ fn a_batch_without_boxes_trains() {
     for federated in [None, Some(FederatedConfig { classes: 3, power: 0.5 })] {
         let config = LossConfig { federated, ..LossConfig::default() };
         let criterion = Criterion::new(config, &[1; CLASSES as usize]);
-        let terms =
-            criterion.forward(&output, &targets, &Supervision::default(), KEY, &Single).unwrap().0;
+        let terms = criterion.forward(&output, step(&targets, &Supervision::default())).unwrap().0;
         assert_eq!(value(&terms, "loss_bbox"), 0.0);
         assert!(value(&terms, "loss_ce") > 0.0);
         terms.total.backward();
@@ -256,18 +261,13 @@ fn gradients_agree_with_finite_differences() {
     let criterion = Criterion::new(LossConfig::default(), &[1; CLASSES as usize]);
     let total = || {
         criterion
-            .forward(&output, &targets, &Supervision::default(), KEY, &Single)
+            .forward(&output, step(&targets, &Supervision::default()))
             .unwrap()
             .0
             .total
             .double_value(&[])
     };
-    criterion
-        .forward(&output, &targets, &Supervision::default(), KEY, &Single)
-        .unwrap()
-        .0
-        .total
-        .backward();
+    criterion.forward(&output, step(&targets, &Supervision::default())).unwrap().0.total.backward();
     let dn = &output.denoising.as_ref().unwrap().1;
     let mut random = Random::new(0, Stream::Test, 0, 0);
     for tensor in [&output.decoder.logits, &output.decoder.boxes, &output.interm.boxes, &dn.boxes] {
@@ -296,7 +296,7 @@ fn what_is_switched_off_weighs_nothing() {
     let output = output(2, Some(layout));
     let criterion = Criterion::new(LossConfig::default(), &[1; CLASSES as usize]);
     let total = |supervision: &Supervision| {
-        let (terms, _) = criterion.forward(&output, &targets, supervision, KEY, &Single).unwrap();
+        let (terms, _) = criterion.forward(&output, step(&targets, supervision)).unwrap();
         let values = Vec::<f32>::try_from(&terms.values).unwrap();
         (terms.names, values, terms.total.double_value(&[]))
     };

@@ -5,31 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
+use super::Form;
 use crate::error::{Error, Result};
-
-/// Keys whose values are paths, relative to the file that says them; `*` is any name.
-const PATHS: [&str; 13] = [
-    "data.extra.*.images",
-    "data.extra.*.info",
-    "data.extra.*.mapping.path",
-    "data.train.annotations",
-    "data.train.images",
-    "data.val.annotations",
-    "data.val.images",
-    "init.weights",
-    "model.class_head.table",
-    "model.dino.backbone.weights",
-    "teacher.prepared",
-    "teacher.text.table",
-    "teacher.weights",
-];
 
 /// All layers in one table.
 #[derive(Debug, Default)]
-pub(super) struct Merged {
+pub(crate) struct Merged {
     table: Table,
     /// Dotted key → the file that said it last (`--set` for assignments).
     origins: BTreeMap<String, PathBuf>,
@@ -47,40 +31,45 @@ pub(crate) struct Assignment<'a> {
 
 impl<'a> Assignment<'a> {
     /// Those of a command line.
-    pub(super) fn of_command_line(texts: &'a [String]) -> Vec<Self> {
+    pub(crate) fn of_command_line(texts: &'a [String]) -> Vec<Self> {
         texts.iter().map(|text| Self { text, origin: Path::new("--set") }).collect()
     }
 }
 
 /// Reads `path` and what it extends, then the assignments.
-pub(super) fn read(path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {
+pub(super) fn read(form: &Form, path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {
     let mut merged = Merged { main: path.to_owned(), ..Merged::default() };
     let mut open = Vec::new();
-    merge_file(path, &mut merged, &mut open)?;
+    merge_file(form, path, &mut merged, &mut open)?;
     for assignment in assignments {
-        assign(*assignment, &mut merged)?;
+        assign(form, *assignment, &mut merged)?;
     }
     Ok(merged)
 }
 
 /// No file, only assignments.
-pub(super) fn defaults(assignments: &[Assignment<'_>]) -> Result<Merged> {
+pub(super) fn defaults(form: &Form, assignments: &[Assignment<'_>]) -> Result<Merged> {
     let version = format!("version = {}", super::VERSION);
-    let mut merged = parse(&version, Path::new("--set"))?;
+    let mut merged = parse(form, &version, Path::new("--set"))?;
     for assignment in assignments {
-        assign(*assignment, &mut merged)?;
+        assign(form, *assignment, &mut merged)?;
     }
     Ok(merged)
 }
 
 /// One complete text.
-pub(super) fn parse(text: &str, path: &Path) -> Result<Merged> {
+pub(super) fn parse(form: &Form, text: &str, path: &Path) -> Result<Merged> {
     let mut merged = Merged { main: path.to_owned(), ..Merged::default() };
-    merge_text(text, path, &mut merged, &mut Vec::new())?;
+    merge_text(form, text, path, &mut merged, &mut Vec::new())?;
     Ok(merged)
 }
 
-fn merge_file(path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Result<()> {
+fn merge_file(
+    form: &Form,
+    path: &Path,
+    merged: &mut Merged,
+    open: &mut Vec<PathBuf>,
+) -> Result<()> {
     let text = crate::error::read_text(path)?;
     let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if open.contains(&identity) {
@@ -92,12 +81,18 @@ fn merge_file(path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Resu
         .with_hint("take `extends` out of one of them"));
     }
     open.push(identity);
-    merge_text(&text, path, merged, open)?;
+    merge_text(form, &text, path, merged, open)?;
     open.pop();
     Ok(())
 }
 
-fn merge_text(text: &str, path: &Path, merged: &mut Merged, open: &mut Vec<PathBuf>) -> Result<()> {
+fn merge_text(
+    form: &Form,
+    text: &str,
+    path: &Path,
+    merged: &mut Merged,
+    open: &mut Vec<PathBuf>,
+) -> Result<()> {
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
         Error::invalid(path, position(text, &e), e.message().to_owned())
     })?;
@@ -111,14 +106,15 @@ fn merge_text(text: &str, path: &Path, merged: &mut Merged, open: &mut Vec<PathB
                 return Err(Error::invalid(path, "extends", problem)
                     .with_hint("the name is relative to the folder of this file"));
             }
-            merge_file(&parent, merged, open)?;
+            merge_file(form, &parent, merged, open)?;
         }
         Some(other) => {
             let problem = format!("expected the name of a config file, got {other}");
             return Err(Error::invalid(path, "extends", problem));
         }
     }
-    absolute_paths(&mut table, &folder);
+    moved(form, &mut table).map_err(|problem| problem.of(path))?;
+    absolute_paths(form, &mut table, &folder);
     overlay(&mut merged.table, table, "", path, &mut merged.origins);
     Ok(())
 }
@@ -129,8 +125,8 @@ fn position(text: &str, error: &toml::de::Error) -> String {
     format!("line {}", before.iter().filter(|&&b| b == b'\n').count() + 1)
 }
 
-fn absolute_paths(table: &mut Table, folder: &Path) {
-    for key in PATHS {
+fn absolute_paths(form: &Form, table: &mut Table, folder: &Path) {
+    for key in form.paths {
         at(table, key, &mut |value| {
             if let Value::String(path) = value {
                 let joined = folder.join(&*path);
@@ -139,6 +135,40 @@ fn absolute_paths(table: &mut Table, folder: &Path) {
             }
         });
     }
+}
+
+/// A setting that a table has in two places.
+struct TwoPlaces {
+    old: &'static str,
+    new: &'static str,
+}
+
+impl TwoPlaces {
+    fn of(self, path: &Path) -> Error {
+        let problem = format!("it is said twice: `{}` is its former place", self.old);
+        Error::invalid(path, self.new, problem).with_hint("take one of them out")
+    }
+}
+
+/// Puts what has moved where it is read.
+fn moved(form: &Form, table: &mut Table) -> std::result::Result<(), TwoPlaces> {
+    for &(old, new) in form.moved {
+        let Some(value) = take(table, old) else { continue };
+        if take(table, new).is_some() {
+            return Err(TwoPlaces { old, new });
+        }
+        put(table, new, value);
+    }
+    Ok(())
+}
+
+/// Where a key is read that may have moved.
+fn current(form: &Form, key: &str) -> String {
+    let moved = form.moved.iter().find_map(|(old, new)| {
+        let rest = key.strip_prefix(old)?;
+        (rest.is_empty() || rest.starts_with('.')).then(|| format!("{new}{rest}"))
+    });
+    moved.unwrap_or_else(|| key.to_owned())
 }
 
 /// Changes every value at a dotted key, in which `*` is any name.
@@ -186,7 +216,7 @@ fn overlay(
 }
 
 /// `a.b=c`: a TOML value, or a bare word as a string.
-fn assign(assignment: Assignment<'_>, merged: &mut Merged) -> Result<()> {
+fn assign(form: &Form, assignment: Assignment<'_>, merged: &mut Merged) -> Result<()> {
     let Assignment { text, origin } = assignment;
     let refuse = |problem: String| {
         Error::config(origin.display().to_string(), problem)
@@ -195,7 +225,7 @@ fn assign(assignment: Assignment<'_>, merged: &mut Merged) -> Result<()> {
     let Some((key, text)) = text.split_once('=') else {
         return Err(refuse(format!("expected key=value, got `{text}`")));
     };
-    let (key, text) = (key.trim(), text.trim());
+    let (key, text) = (&*current(form, key.trim()), text.trim());
     if key.is_empty() || key.split('.').any(str::is_empty) {
         return Err(refuse(format!("expected a dotted key, got `{key}`")));
     }
@@ -220,25 +250,37 @@ fn assign(assignment: Assignment<'_>, merged: &mut Merged) -> Result<()> {
         let Value::Table(next) = next else { break };
         at = next;
     }
-    absolute_paths(&mut over, origin.parent().unwrap_or(Path::new("")));
+    absolute_paths(form, &mut over, origin.parent().unwrap_or(Path::new("")));
     overlay(&mut merged.table, over, "", origin, &mut merged.origins);
     Ok(())
 }
 
 fn remove(table: &mut Table, dotted: &str) {
+    drop(take(table, dotted));
+}
+
+fn put(table: &mut Table, dotted: &str, value: Value) {
     match dotted.split_once('.') {
-        None => drop(table.remove(dotted)),
+        None => drop(table.insert(dotted.to_owned(), value)),
         Some((head, rest)) => {
-            if let Some(Value::Table(inner)) = table.get_mut(head) {
-                remove(inner, rest);
+            let inner = table.entry(head.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                put(inner, rest, value);
             }
         }
     }
 }
 
+fn take(table: &mut Table, dotted: &str) -> Option<Value> {
+    match dotted.split_once('.') {
+        None => table.remove(dotted),
+        Some((head, rest)) => take(table.get_mut(head)?.as_table_mut()?, rest),
+    }
+}
+
 impl Merged {
     /// Sets a key of a table, where there is that table and it does not say it.
-    pub(super) fn add(&mut self, table: &str, key: &str, value: impl Into<Value>) {
+    pub(crate) fn add(&mut self, table: &str, key: &str, value: impl Into<Value>) {
         let value = value.into();
         at(&mut self.table, table, &mut |found| {
             if let Value::Table(found) = found {
@@ -247,7 +289,11 @@ impl Merged {
         });
     }
 
-    pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T> {
+    /// The settings, and nothing else: unknown keys are refused.
+    ///
+    /// # Errors
+    /// With the file and key, and the nearest known one.
+    pub(crate) fn deserialize<T: DeserializeOwned>(&self) -> Result<T> {
         if !self.table.contains_key("version") {
             return Err(Error::invalid(&self.main, "version", "missing")
                 .with_hint(format!("write `version = {}` at the top", super::VERSION)));
@@ -292,6 +338,31 @@ impl Merged {
         })
     }
 
+    /// As [`Self::deserialize`], and they are checked.
+    ///
+    /// # Errors
+    /// As that; what `validate` refuses, with the file that said it.
+    pub(crate) fn settings<T: DeserializeOwned + Serialize>(
+        &self,
+        validate: impl Fn(&T) -> Result<()>,
+    ) -> Result<T> {
+        let settings: T = self.deserialize()?;
+        self.refuse_lists(&super::as_table(&settings))?;
+        validate(&settings).map_err(|error| self.locate(error))?;
+        Ok(settings)
+    }
+
+    /// Keeps what is at these dotted keys, and takes the rest out.
+    pub(crate) fn keep(&mut self, keys: &[&str]) {
+        let mut kept = Table::new();
+        for key in keys {
+            if let Some(value) = take(&mut self.table, key) {
+                put(&mut kept, key, value);
+            }
+        }
+        self.table = kept;
+    }
+
     /// Of a setting that is one of several kinds serde names the whole, wherever in it the fault is.
     /// The faulty key is the one without which that is no longer what is said.
     fn innermost<T: DeserializeOwned>(&self, mut key: String, message: &str) -> String {
@@ -320,7 +391,7 @@ impl Merged {
 
     /// Refuses lists where tables are expected, which serde takes for the fields in their order. `whole`
     /// are the settings that were read.
-    pub(super) fn refuse_lists(&self, whole: &Table) -> Result<()> {
+    fn refuse_lists(&self, whole: &Table) -> Result<()> {
         fn find(given: &Table, whole: &Table, prefix: &str) -> Option<String> {
             given.iter().find_map(|(name, value)| {
                 let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
@@ -363,7 +434,7 @@ impl Merged {
     }
 
     /// Adds the file to an error about a key.
-    pub(super) fn locate(&self, error: Error) -> Error {
+    fn locate(&self, error: Error) -> Error {
         match error {
             Error::Config { key, problem, hint } => {
                 Error::Invalid { file: self.origin(&key).to_owned(), field: key, problem, hint }

@@ -14,13 +14,13 @@ use crate::{
 
 #[test]
 fn sources_take_turns_by_weight() {
-    assert_eq!(cycle(&[1]), [0]);
-    assert_eq!(cycle(&[1, 1]), [0, 1]);
-    assert_eq!(cycle(&[2, 1]), [0, 1, 0]);
-    assert_eq!(cycle(&[1, 1, 1]), [0, 1, 2]);
-    assert_eq!(cycle(&[3, 2]), [0, 1, 0, 1, 0]);
+    assert_eq!(cycle(&[1]), [0].map(SourceId));
+    assert_eq!(cycle(&[1, 1]), [0, 1].map(SourceId));
+    assert_eq!(cycle(&[2, 1]), [0, 1, 0].map(SourceId));
+    assert_eq!(cycle(&[1, 1, 1]), [0, 1, 2].map(SourceId));
+    assert_eq!(cycle(&[3, 2]), [0, 1, 0, 1, 0].map(SourceId));
     // It starts with detection data however little of that there is.
-    assert_eq!(cycle(&[1, 2]), [0, 1, 1]);
+    assert_eq!(cycle(&[1, 2]), [0, 1, 1].map(SourceId));
 }
 
 /// Batches without images that carry their own position.
@@ -58,6 +58,7 @@ fn detection(epochs: u64, folder: &std::path::Path) -> Arc<Epochs> {
             pad_multiple: 1,
             broken: Arc::clone(&broken),
             on_broken: OnBroken::Replace,
+            keep_originals: false,
         })
     };
     Arc::new(Epochs::new(epochs, 1, make).unwrap())
@@ -68,15 +69,17 @@ fn row(weight: u32, extra: u32) -> (Vec<String>, Vec<u64>) {
     let folder = tempfile::tempdir().unwrap();
     let extras = match extra {
         0 => Vec::new(),
-        weight => vec![Extra { source: Arc::new(Numbered), weight }],
+        weight => vec![Extra { name: "more".into(), source: Arc::new(Numbered), weight }],
     };
-    let row = Alternation::new(detection(2, folder.path()), weight, extras);
+    let row = Interleaved::new(detection(2, folder.path()), weight, extras);
     let said = (0..row.total()).map(|position| {
         let batch = row.build(position).unwrap();
-        match batch.extra {
+        match row.sources().extra(batch.source) {
             None => format!("image {}", batch.targets[0].image_id),
-            Some(0) => batch.skipped[0].clone(),
-            Some(other) => panic!("there is no source {other}"),
+            Some(name) => {
+                assert_eq!(name, "more");
+                batch.skipped[0].clone()
+            }
         }
     });
     (said.collect(), (0..2).map(|epoch| row.batches(epoch)).collect())

@@ -1,20 +1,24 @@
 //! The branch's terms against plain loops over their definition.
 
-use tch::Device;
+use tch::Kind;
 
 use super::*;
 use crate::{
-    losses::{criterion::Supervised, matcher::Matching},
+    families::dino::matcher::Matching,
+    losses::{
+        semantic::{Labeller, semantic_terms},
+        terms::LossTerms,
+    },
     models::{
         class_head::TextTable,
-        denoising::DenoisingLayout,
-        dino::LayerOutputs,
+        dino::{LayerOutputs, denoising::DenoisingLayout},
         layers::l2_normalize,
         parameters::{Init, ParameterStore},
         projection::{Projection, ProjectionKind},
     },
     random::{Random, Stream},
-    semantic_branch::BranchProjection,
+    semantic_branch::{BranchProjection, Objective, SemanticBranch, SemanticConfig, TargetBoxes},
+    teacher::SoftLabels,
     testing::target,
 };
 
@@ -124,12 +128,23 @@ fn branch(config: &SemanticConfig) -> (ParameterStore, Projection, SemanticBranc
     (store, head, branch)
 }
 
+/// From a pass to the branch's terms.
+fn terms_of(
+    config: &SemanticConfig,
+    branch: &SemanticBranch,
+    (output, targets): (&TrainingOutput, &[Target]),
+    decisions: &Decisions,
+    label: &mut Labeller,
+) -> Result<LossTerms> {
+    let regions = regions(output, targets, decisions, config.wanted())?;
+    semantic_terms(config, branch, &regions, targets, label)
+}
+
 fn terms(config: &SemanticConfig) -> (Vec<(String, f64)>, f64) {
     let (_store, _head, branch) = branch(config);
     let mut label = |boxes: &Tensor| Ok(teacher(boxes));
     let (output, targets) = (output(), targets());
-    let terms =
-        semantic_terms(config, &branch, &output, &targets, &decisions(), &mut label).unwrap();
+    let terms = terms_of(config, &branch, (&output, &targets), &decisions(), &mut label).unwrap();
     let values = Vec::<f32>::try_from(&terms.values).unwrap();
     let named = terms.names.into_iter().zip(values.into_iter().map(f64::from)).collect();
     (named, terms.total.double_value(&[]))
@@ -291,7 +306,7 @@ fn unused_queries_learn_nothing() {
         let _ = unused.shallow_clone().index_fill_(0, &Tensor::from_slice(used), 0);
         let output = TrainingOutput { unused: Some(unused.view([2, QUERIES])), ..output() };
         let mut label = |boxes: &Tensor| Ok(teacher(boxes));
-        semantic_terms(&config, &branch, &output, &targets(), &decisions(), &mut label)
+        terms_of(&config, &branch, (&output, &targets()), &decisions(), &mut label)
             .unwrap()
             .values
             .double_value(&[0])
@@ -315,8 +330,8 @@ fn the_projection_and_the_queries_learn_and_the_teacher_boxes_do_not() {
         let mut output = output();
         output.input_references = output.input_references.set_requires_grad(true);
         let mut label = |boxes: &Tensor| Ok(teacher(boxes));
-        let terms = semantic_terms(&config, &branch, &output, &targets(), &decisions(), &mut label)
-            .unwrap();
+        let terms =
+            terms_of(&config, &branch, (&output, &targets()), &decisions(), &mut label).unwrap();
         terms.total.backward();
         let moves = |t: &Tensor| t.grad().defined() && t.grad().abs().max().double_value(&[]) > 0.0;
         assert!(moves(&output.region_features));
@@ -347,7 +362,7 @@ fn without_boxes_there_are_terms_of_zero() {
     let decisions = Decisions { queries: nothing(), denoising: None };
     let output = TrainingOutput { denoising: None, ..output() };
     let mut label = |_: &Tensor| panic!("no box, no question to the teacher");
-    let terms = semantic_terms(&config, &branch, &output, &[], &decisions, &mut label).unwrap();
+    let terms = terms_of(&config, &branch, (&output, &[]), &decisions, &mut label).unwrap();
     assert_eq!(terms.names, ["loss_semantic"]);
     assert_eq!(terms.total.double_value(&[]), 0.0);
 }

@@ -5,17 +5,15 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Conversion, Fate, Form, Options, Product, Report, Source,
-    detector::{LINEAR, rows_of},
+    super::{Conversion, Fate, Form, Options, Product, Report, Source},
+    import::{LINEAR, rows_of},
+    keys::{self, ClipCopy, Layout, Variant},
 };
 use crate::{
-    checkpoint_io::{
-        key_maps::official::{self, ClipCopy, Family, Layout},
-        read_weights,
-    },
+    checkpoint_io::read_weights,
     detector::{Detector, TEXT_TABLE},
     error::{Error, Result},
-    models::{backbone::Norm, class_head::TextTable, padding::Padding},
+    models::{backbone::Norm, class_head::TextTable, config::FamilyConfig, padding::Padding},
     teacher::clip::{self, Hints},
     vocabulary::Vocabulary,
 };
@@ -26,27 +24,28 @@ const MOST_ROWS: i64 = 1_000_000;
 const LABEL_ENC: &str = "label_enc.weight";
 
 /// A detector under the official code's keys, as `{"model": …}`.
-pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversion> {
+pub(in crate::convert) fn to_official(source: Source, options: &Options) -> Result<Conversion> {
     let detector = Detector::load(&source.path, Device::Cpu)?;
-    let family = match detector.text {
-        Some(_) => Family::RichSem,
-        None => Family::Dino,
+    let variant = match detector.classes().text() {
+        Some(_) => Variant::RichSem,
+        None => Variant::Dino,
     };
-    let decoder_layers = detector.config.model.dino.transformer.dec_layers as usize;
-    let layout = Layout { family, decoder_layers };
-    let output = format!("a checkpoint of {}", family.name());
+    let FamilyConfig::Dino(dino) = &detector.config().model.family;
+    let decoder_layers = dino.transformer.dec_layers as usize;
+    let layout = Layout { variant, decoder_layers };
+    let output = format!("a checkpoint of {}", variant.name());
     let mut report = Report::new(source.describe(), output);
     let rest = match &options.rest {
         Some(file) => read_weights(file)?,
         None => BTreeMap::new(),
     };
-    let rows = official_rows(&detector.vocabulary)?;
+    let rows = official_rows(detector.vocabulary())?;
     let mut tensors = BTreeMap::new();
-    for (path, tensor) in detector.store.named_tensors() {
-        let linear = family == Family::Dino && LINEAR.contains(&path.as_str());
+    for (path, tensor) in detector.weights() {
+        let linear = variant == Variant::Dino && LINEAR.contains(&path.as_str());
         let (tensor, fate) = match linear {
             false => (tensor, Fate::Taken),
-            true => spread(&path, &tensor, rest.get(&path), &detector.vocabulary, rows)?,
+            true => spread(&path, &tensor, rest.get(&path), detector.vocabulary(), rows)?,
         };
         report.add(path.clone(), tensor.numel(), fate);
         for (i, key) in layout.keys_of(&path).into_iter().enumerate() {
@@ -56,19 +55,19 @@ pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversio
             tensors.insert(key, tensor.shallow_clone());
         }
     }
-    if let Some(table) = &detector.text {
+    if let Some(table) = detector.classes().text() {
         let why = "the official code computes it from its CLIP";
         report.add(TEXT_TABLE, table.rows.numel(), Fate::Left(why.into()));
     }
     if let Some(file) = &options.clip {
-        if family != Family::RichSem {
+        if variant != Variant::RichSem {
             let problem = "this detector's class head is linear: there is no CLIP in it";
             return Err(Error::config("--clip", problem).with_hint("leave it out"));
         }
         let weights = clip::to_openai(read_weights(file)?, file)?;
         let (_, sizes, _) =
             clip::from_weights(&weights, &Hints::of(file, None)?, file, Device::Cpu)?;
-        let width = detector.text.as_ref().map_or(0, TextTable::dim);
+        let width = detector.classes().text().map_or(0, TextTable::dim);
         if sizes.embed_dim != width {
             let problem = format!(
                 "embeddings of {} numbers, and the detector compares with text of {width}",
@@ -93,13 +92,13 @@ pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversio
             continue;
         }
         let fate = match layout.fate(&key) {
-            official::Fate::Unknown => Fate::Problem("unexpected, in the file of --rest".into()),
+            keys::Fate::Unknown => Fate::Problem("unexpected, in the file of --rest".into()),
             _ => Fate::Made("from the file of --rest".into()),
         };
         report.add(key.clone(), tensor.numel(), fate);
         tensors.insert(key, tensor);
     }
-    if family == Family::Dino && !tensors.contains_key(LABEL_ENC) {
+    if variant == Variant::Dino && !tensors.contains_key(LABEL_ENC) {
         let weight = &tensors["class_embed.0.weight"];
         let none = Tensor::zeros([1, weight.size()[1]], (Kind::Float, Device::Cpu));
         let made = Tensor::f_cat(&[weight, &none], 0)?;
@@ -118,7 +117,7 @@ pub(super) fn to_official(source: Source, options: &Options) -> Result<Conversio
 
 /// What the official code's settings must say, and what is missing for it.
 fn note(report: &mut Report, detector: &Detector, tensors: &BTreeMap<String, Tensor>, rows: i64) {
-    let dino = &detector.config.model.dino;
+    let FamilyConfig::Dino(dino) = &detector.config().model.family;
     let sizes = &dino.transformer;
     report.notes.push(format!(
         "the official config for it: num_classes = {rows}, dn_labelbook_size = {rows}, \
@@ -133,14 +132,14 @@ fn note(report: &mut Report, detector: &Detector, tensors: &BTreeMap<String, Ten
         sizes.num_feature_levels
     ));
     let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
-    if detector.text.is_some() && !has(ClipCopy::Decoder.prefix()) {
+    if detector.classes().text().is_some() && !has(ClipCopy::Decoder.prefix()) {
         report.notes.push(
             "without CLIP's copies the official code loads it with --pretrain_model_path, not with \
              --resume; --clip FILE or --rest FILE puts them in"
                 .into(),
         );
     }
-    if detector.text.is_some() && !has("class_embed.clip_visual_proj.") {
+    if detector.classes().text().is_some() && !has("class_embed.clip_visual_proj.") {
         report.notes.push(
             "without the semantic branch (class_embed.clip_visual_proj), which a detector does not \
              have: the official code starts it anew"

@@ -5,61 +5,29 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::detr_losses::{FocalTargets, box_losses, focal_sums};
 
 use super::{
-    boxes::{generalized_iou, l1},
-    config::{LossConfig, UnknownClasses},
-    federated::Rates,
-    focal::sigmoid_focal_loss,
-    has_kernels,
-    known::{known_classes, present_classes},
+    super::Step,
     matcher::{Matching, PaddedTargets, Pair, PendingMatching, hungarian, max_size},
 };
 use crate::{
     collective::Collective,
     error::Result,
-    models::{
-        denoising::DenoisingLayout,
-        dino::{LayerOutputs, TrainingOutput},
+    losses::{
+        LossConfig,
+        boxes::{generalized_iou, l1},
+        classes::{ClassChoice, present_classes},
+        focal::sigmoid_focal_loss,
+        has_kernels,
+        terms::LossTerms,
     },
-    random::{Random, Stream},
+    models::dino::{LayerOutputs, TrainingOutput, denoising::DenoisingLayout},
     targets::{Assignment, Supervision, Target},
 };
-
-/// Every loss term of a step.
-#[derive(Debug)]
-pub struct LossTerms {
-    /// `loss_ce`, `loss_bbox`, `loss_giou`, with the reference's suffixes: none for the last
-    /// layer, `_0` … for the others, `_interm`, `_dn`, `_dn_0` ….
-    pub names: Vec<String>,
-    /// `[len(names)]`, before weighting.
-    pub values: Tensor,
-    /// The weighted sum, a scalar with gradients.
-    pub total: Tensor,
-}
-
-impl LossTerms {
-    /// Takes more terms in.
-    pub fn append(&mut self, more: Self) {
-        self.names.extend(more.names);
-        self.values = Tensor::cat(&[&self.values, &more.values], 0);
-        self.total = &self.total + more.total;
-    }
-}
-
-/// Where in a run the step stands: the key of its random draws.
-#[derive(Debug, Clone, Copy)]
-pub struct StepKey {
-    /// Seed of the run.
-    pub seed: u64,
-    /// Micro-batches since its start.
-    pub step: u64,
-}
 
 /// The objective.
 #[derive(Debug)]
 pub struct Criterion {
     config: LossConfig,
-    /// Of the federated loss, if it is one.
-    rates: Option<Rates>,
+    choice: ClassChoice,
 }
 
 /// Sets of queries (decoder layers, proposals), the boxes they answer for, and what their terms
@@ -84,7 +52,7 @@ pub struct Decisions {
 }
 
 /// What deciding and scoring both look at.
-struct Step<'a> {
+struct Scored<'a> {
     output: &'a TrainingOutput,
     targets: &'a [Target],
     padded: PaddedTargets,
@@ -92,7 +60,7 @@ struct Step<'a> {
     matched: LayerOutputs,
 }
 
-impl<'a> Step<'a> {
+impl<'a> Scored<'a> {
     fn new(output: &'a TrainingOutput, targets: &'a [Target]) -> Self {
         let matched = output.matched();
         let padded = PaddedTargets::new(targets, matched.logits.device());
@@ -112,7 +80,7 @@ struct Sums {
 /// way: what is queued before [`Self::finish`], the device works on meanwhile.
 pub struct PendingTerms<'a> {
     criterion: &'a Criterion,
-    step: Step<'a>,
+    scored: Scored<'a>,
     supervision: &'a Supervision,
     collective: &'a dyn Collective,
     matching: PendingMatching,
@@ -131,8 +99,8 @@ impl Criterion {
     /// `image_counts` of the vocabulary's classes drive the federated loss.
     #[must_use]
     pub fn new(config: LossConfig, image_counts: &[u32]) -> Self {
-        let rates = config.federated.as_ref().map(|federated| Rates::new(image_counts, federated));
-        Self { config, rates }
+        let choice = ClassChoice::new(&config, image_counts);
+        Self { config, choice }
     }
 
     /// All terms of one step. Those that `supervision` switches off are computed and reported, and
@@ -144,12 +112,9 @@ impl Criterion {
     pub fn forward(
         &self,
         output: &TrainingOutput,
-        targets: &[Target],
-        supervision: &Supervision,
-        key: StepKey,
-        collective: &dyn Collective,
+        step: Step<'_>,
     ) -> Result<(LossTerms, Decisions)> {
-        self.start(output, targets, supervision, key, collective)?.finish()
+        self.start(output, step)?.finish()
     }
 
     /// The first half of [`Self::forward`]: all that does not wait for the device.
@@ -159,13 +124,11 @@ impl Criterion {
     pub fn start<'a>(
         &'a self,
         output: &'a TrainingOutput,
-        targets: &'a [Target],
-        supervision: &'a Supervision,
-        key: StepKey,
-        collective: &'a dyn Collective,
+        step: Step<'a>,
     ) -> Result<PendingTerms<'a>> {
-        let step = Step::new(output, targets);
-        let Step { padded, matched, .. } = &step;
+        let Step { targets, supervision, key, collective } = step;
+        let scored = Scored::new(output, targets);
+        let Scored { padded, matched, .. } = &scored;
         let unused = output.unused.as_ref();
         let matching = match supervision.assignment {
             Assignment::Hungarian => hungarian(
@@ -179,7 +142,8 @@ impl Criterion {
         };
         let sets = matched.logits.size()[0] as usize;
         let sample = |first_term: usize, sets: usize| {
-            self.sample_classes(targets, first_term as u64, sets, key, collective)
+            self.choice
+                .sample(targets, (key, collective.rank()), first_term as u64, sets)
                 .map(|classes| torch_ext::upload(&classes, matched.logits.device()))
         };
         let denoising = match &output.denoising {
@@ -195,7 +159,7 @@ impl Criterion {
         let classes = sample(0, sets);
         Ok(PendingTerms {
             criterion: self,
-            step,
+            scored,
             supervision,
             collective,
             matching,
@@ -215,11 +179,11 @@ impl Criterion {
         supervision: &Supervision,
         decisions: &Decisions,
     ) -> Result<LossTerms> {
-        let step = Step::new(output, targets);
+        let scored = Scored::new(output, targets);
         let of = |outputs: &LayerOutputs, Supervised { matching, classes, .. }: &Supervised| {
-            self.sums(outputs, matching, classes.as_ref(), targets, &step.padded)
+            self.sums(outputs, matching, classes.as_ref(), targets, &scored.padded)
         };
-        let queries = of(&step.matched, &decisions.queries)?;
+        let queries = of(&scored.matched, &decisions.queries)?;
         let denoising = match (&output.denoising, &decisions.denoising) {
             (Some((_, outputs)), Some(supervised)) => Some(of(outputs, supervised)?),
             _ => None,
@@ -289,28 +253,6 @@ impl Criterion {
         LossTerms { names, values, total }
     }
 
-    /// The classes that each set's class terms look at, `[S, W]`: those of the batch come first, in
-    /// order, in every set.
-    fn sample_classes(
-        &self,
-        targets: &[Target],
-        first_term: u64,
-        sets: usize,
-        key: StepKey,
-        collective: &dyn Collective,
-    ) -> Option<Tensor> {
-        let rates = self.rates.as_ref()?;
-        let present = present_classes(targets);
-        let sampled: Vec<Vec<i64>> = (0..sets as u64)
-            .map(|set| {
-                let item = (collective.rank() << 32) | (first_term + set);
-                let mut random = Random::new(key.seed, Stream::Federated, key.step, item);
-                rates.sample(&present, &mut random)
-            })
-            .collect();
-        Some(Tensor::from_slice(&sampled.concat()).view([sets as i64, -1]))
-    }
-
     /// Class, L1 and GIoU of each set of a group.
     fn sums(
         &self,
@@ -368,12 +310,7 @@ impl Criterion {
         let logits = &outputs.logits;
         let device = logits.device();
         let (sets, images, queries, classes) = logits.size4()?;
-        let known = match self.config.unknown_classes {
-            UnknownClasses::Negative => None,
-            UnknownClasses::Ignore => Some(known_classes(targets, classes as usize)),
-        };
-        let known = known
-            .map(|k| torch_ext::upload(&Tensor::from_slice(&k).view([images, classes]), device));
+        let known = self.choice.known(targets, classes, device);
         let (alpha, gamma) = (self.config.focal_alpha, self.config.focal_gamma);
         if has_kernels(logits) && !matching.shared {
             // The class of each query, −1 for none.
@@ -421,15 +358,21 @@ impl Criterion {
     }
 }
 
-impl PendingTerms<'_> {
+impl<'a> PendingTerms<'a> {
+    /// What the terms are of.
+    pub(crate) fn of(&self) -> (&'a TrainingOutput, &'a [Target]) {
+        (self.scored.output, self.scored.targets)
+    }
+
     /// The second half of [`Criterion::forward`]: waits, matches, and scores what was matched.
     ///
     /// # Errors
     /// Predictions that are not finite, where the host matches (elsewhere a term is then not finite); what
     /// libtorch refuses.
     pub fn finish(self) -> Result<(LossTerms, Decisions)> {
-        let Self { criterion, step, supervision, collective, matching, classes, denoising } = self;
-        let Step { output, targets, padded, matched } = &step;
+        let Self { criterion, scored, supervision, collective, matching, classes, denoising } =
+            self;
+        let Scored { output, targets, padded, matched } = &scored;
         let matching = matching.wait()?;
         let sets = matched.logits.size()[0] as usize;
         let num_boxes = collective.mean((matching.len() / sets) as f64).max(1.0);

@@ -2,44 +2,40 @@
 
 use tch::Tensor;
 
-use super::dino::InferenceOutput;
-use crate::{boxes::Xyxy, error::Result, vocabulary::ClassIndex};
-
-/// One detected object.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ScoredBox {
-    /// In pixels of the original image.
-    pub bbox: Xyxy,
-    /// Its class.
-    pub class: ClassIndex,
-    /// sigmoid(logit), in [0, 1].
-    pub score: f32,
-}
+use crate::{
+    boxes::Xyxy,
+    error::Result,
+    models::{layers::to_xyxy, network::ScoredBox},
+    vocabulary::ClassIndex,
+};
 
 /// The best (query, class) pairs of each image, by falling score; a query can give several. Logits of
 /// −∞ are of queries that were left over, and give none.
 ///
 /// `sizes` are `[height, width]` of the original images.
 ///
+/// # Shapes
+/// `[B, Q, C]`, and `[B, Q, 4]` cxcywh relative to the unpadded image
+///
 /// # Errors
 /// What libtorch refuses.
 pub fn postprocess(
-    output: &InferenceOutput,
+    logits: &Tensor,
+    boxes: &Tensor,
     sizes: &[[u32; 2]],
     max_detections: i64,
 ) -> Result<Vec<Vec<ScoredBox>>> {
-    let (b, q, c) = output.pred_logits.size3()?;
+    let (b, q, c) = logits.size3()?;
     let count = max_detections.min(q * c);
     // By probability, as the reference: equal ones are as good.
     // Logits may be a part of a wider tensor, which no view can flatten.
-    let logits = output.pred_logits.reshape([b, q * c]);
+    let logits = logits.reshape([b, q * c]);
     let (scores, flat) = logits.sigmoid().topk(count, 1, true, true);
     let logits = logits.gather(1, &flat, false);
     let logits = Vec::<f32>::try_from(logits.flatten(0, -1))?;
     let queries = flat.divide_scalar_mode(c, "floor").to_kind(tch::Kind::Int64);
     let classes = flat.remainder(c);
-    let boxes =
-        output.pred_boxes.gather(1, &queries.unsqueeze(-1).expand([-1, -1, 4], false), false);
+    let boxes = boxes.gather(1, &queries.unsqueeze(-1).expand([-1, -1, 4], false), false);
     let scores = Vec::<f32>::try_from(scores.flatten(0, -1))?;
     let classes = Vec::<i64>::try_from(classes.flatten(0, -1))?;
     let boxes = Vec::<f32>::try_from(to_xyxy(&boxes).flatten(0, -1))?;
@@ -61,13 +57,6 @@ pub fn postprocess(
     Ok(sizes.iter().enumerate().map(image).collect())
 }
 
-/// Centre and size to corners, `[…, 4]`.
-pub fn to_xyxy(boxes: &Tensor) -> Tensor {
-    let centre = boxes.narrow(-1, 0, 2);
-    let half = boxes.narrow(-1, 2, 2) * 0.5;
-    Tensor::cat(&[&centre - &half, centre + half], -1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,8 +66,7 @@ mod tests {
         let logits = Tensor::from_slice(&[0f32, 2.0, -1.0, 3.0, -9.0, -9.0]).view([1, 2, 3]);
         let boxes =
             Tensor::from_slice(&[0.5f32, 0.5, 0.5, 1.0, 0.25, 0.25, 0.5, 0.5]).view([1, 2, 4]);
-        let output = InferenceOutput { pred_logits: logits, pred_boxes: boxes };
-        let found = postprocess(&output, &[[100, 200]], 3).unwrap().remove(0);
+        let found = postprocess(&logits, &boxes, &[[100, 200]], 3).unwrap().remove(0);
         let pairs: Vec<_> = found.iter().map(|d| (d.class.0, d.bbox.0)).collect();
         assert_eq!(
             pairs,
@@ -90,11 +78,9 @@ mod tests {
         );
         assert!((f64::from(found[0].score) - 1.0 / (1.0 + (-3f64).exp())).abs() < 1e-6);
         // A part of a wider tensor.
-        let wide = Tensor::cat(&[&output.pred_logits, &output.pred_logits], 2);
-        let pred_logits = wide.narrow(2, 0, 3);
-        let part = InferenceOutput { pred_logits, pred_boxes: output.pred_boxes.shallow_clone() };
-        assert_eq!(postprocess(&part, &[[100, 200]], 3).unwrap(), [found]);
+        let part = Tensor::cat(&[&logits, &logits], 2).narrow(2, 0, 3);
+        assert_eq!(postprocess(&part, &boxes, &[[100, 200]], 3).unwrap(), [found]);
         // Fewer pairs than asked for.
-        assert_eq!(postprocess(&output, &[[100, 200]], 300).unwrap()[0].len(), 6);
+        assert_eq!(postprocess(&logits, &boxes, &[[100, 200]], 300).unwrap()[0].len(), 6);
     }
 }

@@ -18,7 +18,7 @@ use tch::Tensor;
 
 /// Whose checkpoint it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub enum Variant {
     /// RichSem with its class heads against text.
     RichSem,
     /// RichSem's baseline without language: a linear class head on the decoder, and one against
@@ -30,7 +30,7 @@ pub enum Family {
     DeformableDetr,
 }
 
-impl Family {
+impl Variant {
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -47,7 +47,7 @@ impl Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// Whose it is.
-    pub family: Family,
+    pub variant: Variant,
     /// Layers of the decoder: as many names has each shared head.
     pub decoder_layers: usize,
 }
@@ -157,16 +157,16 @@ impl Layout {
         }
         let layers = keys.iter().filter_map(|k| numbered(k, "transformer.decoder.layers."));
         let decoder_layers = layers.map(|(number, _)| number + 1).max()?;
-        let family = if any("class_embed.dino_visual_proj.") {
-            Family::RichSem
+        let variant = if any("class_embed.dino_visual_proj.") {
+            Variant::RichSem
         } else if any("transformer.enc_out_class_embed.dino_visual_proj.") {
-            Family::RichSemBaseline
+            Variant::RichSemBaseline
         } else if any("transformer.decoder.ref_point_head.") {
-            Family::Dino
+            Variant::Dino
         } else {
-            Family::DeformableDetr
+            Variant::DeformableDetr
         };
-        Some(Self { family, decoder_layers })
+        Some(Self { variant, decoder_layers })
     }
 
     /// What becomes of a key.
@@ -214,9 +214,9 @@ impl Layout {
     fn head(&self, head: &str, layer: usize, rest: &str, first: bool) -> Fate {
         let ours = format!("{head}.0.{rest}");
         let last = self.decoder_layers - 1;
-        match self.family {
+        match self.variant {
             // The last layer's are those that find; in two stages the encoder's come after them.
-            Family::DeformableDetr => {
+            Variant::DeformableDetr => {
                 let path = match layer {
                     layer if layer == last => ours,
                     layer if layer > last => format!("transformer.enc_out_{head}.{rest}"),
@@ -331,10 +331,10 @@ mod tests {
     /// Every parameter there is has a key, and that key leads back to it.
     #[test]
     fn all_our_parameters_have_keys_that_lead_back() {
-        for (space, family) in
-            [(ClassSpace::Text(12), Family::RichSem), (ClassSpace::Classes(7), Family::Dino)]
+        for (space, variant) in
+            [(ClassSpace::Text(12), Variant::RichSem), (ClassSpace::Classes(7), Variant::Dino)]
         {
-            let layout = Layout { family, decoder_layers: LAYERS };
+            let layout = Layout { variant, decoder_layers: LAYERS };
             let mut official = BTreeMap::new();
             for (path, tensor) in ours(space) {
                 let keys = layout.keys_of(&path);
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn keys_that_only_training_or_others_have_are_told_apart() {
-        let layout = Layout { family: Family::RichSem, decoder_layers: 6 };
+        let layout = Layout { variant: Variant::RichSem, decoder_layers: 6 };
         let clip = "transformer.resblocks.0.ln_1.bias".to_owned();
         for (key, fate) in [
             ("backbone.0.body.bn1.num_batches_tracked", Fate::Counter),
@@ -385,7 +385,7 @@ mod tests {
     /// encoder's.
     #[test]
     fn deformable_detrs_last_heads_are_ours() {
-        let layout = Layout { family: Family::DeformableDetr, decoder_layers: 6 };
+        let layout = Layout { variant: Variant::DeformableDetr, decoder_layers: 6 };
         for (key, fate) in [
             ("class_embed.4.bias", Fate::NoPlace(EACH_LAYER)),
             ("class_embed.5.bias", Fate::Parameter("class_embed.0.bias".into())),
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn names_of_one_module_must_hold_the_same() {
-        let layout = Layout { family: Family::Dino, decoder_layers: 2 };
+        let layout = Layout { variant: Variant::Dino, decoder_layers: 2 };
         let head = normal(1, &[3, 2]);
         let tensors: BTreeMap<String, Tensor> = layout
             .keys_of("class_embed.0.weight")

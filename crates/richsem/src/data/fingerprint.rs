@@ -71,7 +71,7 @@ impl Fingerprint {
     }
 
     /// What is another here than it was at the start, in words.
-    pub(super) fn differs_from(&self, started: &Self) -> Option<String> {
+    pub(crate) fn differs_from(&self, started: &Self) -> Option<String> {
         if self.teacher != started.teacher {
             return Some(
                 "the run was started with another teacher than teacher.weights now is".into(),

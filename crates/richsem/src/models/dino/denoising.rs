@@ -264,6 +264,7 @@ mod tests {
             size: [10, 10],
             original_size: [10, 10],
             view: None,
+            geometry: None,
         }
     }
 

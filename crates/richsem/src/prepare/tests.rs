@@ -11,13 +11,14 @@ use std::{
 
 use tch::{Device, Kind, Tensor};
 
-use super::{write::prepare_sharded, *};
+use super::*;
+use crate::prepared::check_data;
 use crate::{
     collective::Single,
     config::Config,
-    data::{alternation::Alternation, detection_source::BrokenImages, loader::BatchSource as _},
+    data::{batch::SourceId, interleaved::Interleaved},
     error::{Error, Result},
-    losses::criterion::StepKey,
+    losses::terms::StepKey,
     synth::SynthConfig,
     testing::{normal, small_run, small_set, write_set},
     train::{
@@ -124,21 +125,24 @@ impl PrepareObserver for Said {
     }
 }
 
-/// The row of batches of a run, after the checks that come before it.
-fn row(config: &Config) -> Result<(Vocabulary, Arc<Alternation>)> {
+/// The batches of a run, after the checks that come before it.
+fn interleaved(config: &Config) -> Result<(Vocabulary, Arc<Interleaved>)> {
     let train = config.data.train.as_ref().unwrap();
     let (dataset, split) = Split::open("data.train", train, &mut Silent)?;
     let vocabulary = dataset.vocabulary().clone();
     let extras = extra_sets(config, &vocabulary, &mut Silent)?;
     check_data(config, (&split.store, &split.entries), &extras)?;
     let broken = Arc::new(BrokenImages::default());
-    let row = batches(config, &split, &extras, &broken, &Single)?;
-    Ok((vocabulary, row))
+    let all = batches(config, &split, &extras, &broken, &Single)?;
+    Ok((vocabulary, all))
 }
 
-fn learner(config: &Config) -> Result<(Learner, Arc<Alternation>)> {
-    let (vocabulary, row) = row(config)?;
-    Ok((Learner::new(config, vocabulary, Device::Cpu, Box::new(Single))?, row))
+/// A learner, and its batches.
+fn learner(config: &Config) -> Result<(Learner, Arc<dyn BatchSource>)> {
+    let (vocabulary, all) = interleaved(config)?;
+    let learner = Learner::new(config, vocabulary, Device::Cpu, Box::new(Single))?;
+    let batches = learner.batches(all);
+    Ok((learner, batches))
 }
 
 /// The largest relative errors of two runs' labels and semantic terms over the same batches: of a
@@ -153,13 +157,13 @@ struct Errors {
 }
 
 fn errors(live: &Config, read: &Config, from: u64, count: u64) -> Errors {
-    let ((live, row), (read, other)) = (learner(live).unwrap(), learner(read).unwrap());
+    let ((live, batches), (read, others)) = (learner(live).unwrap(), learner(read).unwrap());
     let mut worst = Errors::default();
     let largest = |x: Tensor| x.abs().max().double_value(&[]);
     for position in from..from + count {
-        let (batch, same) = (row.build(position).unwrap(), other.build(position).unwrap());
+        let (batch, same) = (batches.build(position).unwrap(), others.build(position).unwrap());
         assert_eq!(batch.targets, same.targets);
-        worst.extra += usize::from(batch.extra.is_some());
+        worst.extra += usize::from(batch.source != SourceId::DETECTION);
         let expected = live.soft_labels(&batch).unwrap().unwrap();
         let got = read.soft_labels(&batch).unwrap().unwrap();
         assert_eq!(got.features.size(), expected.features.size());
@@ -216,9 +220,10 @@ fn only_padding_tells_batches_of_several_images_apart() {
     std::fs::remove_dir_all(place.out()).unwrap();
     place.prepare(&place.config(&same), &mut Said::default()).unwrap();
     let (live, read) = (place.config(&same), place.reading(&same));
-    let ((live, row), (read, _)) = (learner(&live).unwrap(), learner(&read).unwrap());
-    for position in row.positions_of(Some(0)).take(4) {
-        let batch = row.build(position).unwrap();
+    let all = interleaved(&read).unwrap().1;
+    let ((live, _), (read, batches)) = (learner(&live).unwrap(), learner(&read).unwrap());
+    for position in all.positions_of(SourceId(1)).take(4) {
+        let batch = batches.build(position).unwrap();
         assert_eq!((batch.len(), batch.images.size()), (2, vec![2, 3, 64, 64]));
         let labels = |learner: &Learner| learner.soft_labels(&batch).unwrap().unwrap().features;
         let apart = (labels(&live) - labels(&read)).norm_scalaropt_dim(2.0, [-1i64], false);
@@ -371,7 +376,7 @@ fn labels_of_other_settings_are_refused_by_their_key() {
     std::fs::write(&json, value.to_string()).unwrap();
     let error = crate::prepared::Prepared::open(
         &same,
-        &row(&place.config(&[flip])).unwrap().0,
+        &interleaved(&place.config(&[flip])).unwrap().0,
         Device::Cpu,
     );
     let error = error.map(drop).unwrap_err().to_string();
@@ -396,7 +401,7 @@ fn the_class_head_takes_the_text_that_was_kept() {
     place.prepare(&place.config(&[]), &mut Said::default()).unwrap();
     let more = ["model.class_head.kind=text", "semantic.weight=0", "data.augment.scales=[96]"];
     let (learner, row) = learner(&place.reading(&more)).unwrap();
-    let text = learner.model.detector.text.as_ref().unwrap();
+    let text = learner.model.detector.classes().text().unwrap();
     assert_eq!(text.rows, normal(7, &[4, 32]).to_kind(Kind::Float));
     assert!(learner.soft_labels(&row.build(0).unwrap()).unwrap().is_none());
 }

@@ -1,4 +1,5 @@
-//! Asking the teacher about every view.
+//! Asking the teacher about every view that training can show, and keeping what it says: see
+//! [`crate::prepared`].
 
 use std::{
     collections::BTreeMap,
@@ -8,28 +9,29 @@ use std::{
 
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    manifest::{Manifest, SetFacts, TeacherFacts, VERSION, text_identity, vocabulary_identity},
-    plan::{self, Images, SetPlan, ViewSource},
-    read::{form, text_path, write_text},
-    shard::{self, Form, Shard},
-};
 use crate::{
     collective::Single,
     config::{Config, prepared::check_settings},
     data::{
-        batch::{Batch, Normalization},
+        batch::Batch,
         detection_source::BrokenImages,
         loader::{BatchSource, Loader},
     },
     error::{Error, Result, guarded, unless_stopped},
     hash::sha256_of_file,
     models::class_head::TextTable,
+    normalization::Normalization,
+    prepared::{
+        manifest::{Manifest, SetFacts, TeacherFacts, VERSION, text_identity, vocabulary_identity},
+        plan::{self, Images, SetPlan, ViewSource},
+        read::{form, text_path, write_text},
+        shard::{self, Form, Shard},
+    },
     teacher::{self, Teacher},
     train::{
         Observer,
         inputs::{Split, batches, check_files, extra_sets, workers},
-        learner::label_batch,
+        labels::label_batch,
         teacher_check::settle_activation,
     },
 };
@@ -81,7 +83,7 @@ impl Observer for Lines<'_> {
     }
 }
 
-pub(super) fn prepare_sharded(
+fn prepare_sharded(
     config: &Config,
     folder: &Path,
     device: Device,
@@ -115,10 +117,9 @@ pub(super) fn prepare_sharded(
     drop(dataset);
     let extras = extra_sets(config, &vocabulary, &mut Lines(observer))?;
 
-    let names: Vec<String> = config.data.extra_sets().map(|(name, _)| name.clone()).collect();
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
-    let row = || batches(config, &split, &extras, &broken, &Single);
-    if let Some(said) = settle_activation(&mut needed, &vocabulary, device, &row, &names)? {
+    let first = || batches(config, &split, &extras, &broken, &Single);
+    if let Some(said) = settle_activation(&mut needed, &vocabulary, device, &first)? {
         observer.message(&said);
     }
     let teacher_config = needed.teacher.as_ref().unwrap_or(teacher_config);
@@ -310,3 +311,7 @@ impl Work<'_> {
         )))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

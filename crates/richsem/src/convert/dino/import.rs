@@ -7,18 +7,23 @@ use std::{
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Conversion, Fate, Form, Options, Product, Report, Source, sizes};
+use super::{
+    super::{Conversion, Fate, Form, Options, Product, Report, Source},
+    keys::{self, ClipCopy, Layout, Sorted, Variant},
+    sizes,
+};
 use crate::{
     checkpoint_io::{
         fit::{Fit, Mismatch},
-        key_maps::official::{self, ClipCopy, Family, Layout, Sorted},
         read_text_table, read_weights,
     },
-    config::ClassHeadConfig,
-    detector::Detector,
+    detector::{ClassSet, Detector},
     error::{Error, Result, guarded},
     models::{
-        class_head::TextTable, deformable_transformer::TransformerConfig, padding::Padding,
+        class_head::TextTable,
+        config::{ClassHeadConfig, FamilyConfig},
+        dino::transformer::TransformerConfig,
+        padding::Padding,
         parameters::ParameterStore,
     },
     teacher::{
@@ -40,7 +45,10 @@ const ANNOTATIONS: &str = "give an annotation file of the set it was trained on:
                            lvis_v1_val.json; of it only the categories are used";
 
 /// Values by our names, of an official checkpoint that a detector is to start from.
-pub(super) fn initial_values(source: Source, layout: Layout) -> Result<BTreeMap<String, Tensor>> {
+pub(in crate::convert) fn initial_values(
+    source: Source,
+    layout: Layout,
+) -> Result<BTreeMap<String, Tensor>> {
     let path = source.path.clone();
     let sorted = layout.sort(source.tensors);
     if let Some((key, first)) = sorted.unequal.first() {
@@ -54,10 +62,10 @@ pub(super) fn initial_values(source: Source, layout: Layout) -> Result<BTreeMap<
     let mut values = sorted.parameters;
     for (key, (fate, tensor)) in sorted.keys {
         match fate {
-            official::Fate::SemanticBranch(path) => {
+            keys::Fate::SemanticBranch(path) => {
                 values.insert(path, tensor);
             }
-            official::Fate::Unknown => {
+            keys::Fate::Unknown => {
                 values.insert(key, tensor);
             }
             _ => {}
@@ -67,14 +75,14 @@ pub(super) fn initial_values(source: Source, layout: Layout) -> Result<BTreeMap<
 }
 
 /// An official checkpoint as a detector.
-pub(super) fn from_official(
+pub(in crate::convert) fn from_official(
     source: Source,
     layout: Layout,
     options: &Options,
 ) -> Result<Conversion> {
     let path = source.path.clone();
     let mut report = Report::new(source.describe(), "a detector of this program");
-    if layout.family == Family::RichSemBaseline {
+    if layout.variant == Variant::RichSemBaseline {
         let problem = "the decoder's class head is linear and the encoder's compares with text, as \
                        in RichSem's baseline without language: this program has no such detector";
         return Err(Error::invalid(&path, "weights", problem).with_hint(
@@ -90,47 +98,52 @@ pub(super) fn from_official(
     let sorted = layout.sort(source.tensors);
     let mut values =
         sorted.parameters.iter().map(|(k, v)| (k.clone(), v.shallow_clone())).collect();
-    let mut config = options.config.of_detector();
-    config.model.dino = sizes::infer(&values, &config.model.dino, &path)?;
-    config.model.dino.backbone.weights = None;
-    if *config.model.dino.padding.get_or_insert(Padding::Official) == Padding::Masked {
+    let mut config = options.config.clone();
+    let FamilyConfig::Dino(given) = &config.model.family;
+    let mut dino = sizes::infer(&values, given, &path)?;
+    dino.backbone.weights = None;
+    if *dino.padding.get_or_insert(Padding::Official) == Padding::Masked {
         report.notes.push(
             "padding masked, as the settings say: in batches of padded images the results are not those of \
              the code that trained it"
                 .into(),
         );
     }
-    let temperature = &mut config.model.dino.transformer.pe_temperature;
-    if layout.family == Family::DeformableDetr
+    let temperature = &mut dino.transformer.pe_temperature;
+    if layout.variant == Variant::DeformableDetr
         && *temperature == TransformerConfig::default().pe_temperature
     {
         // That of DETR's position encoding, which DINO's is not.
         *temperature = 10_000.0;
     }
+    let heads = dino.transformer.nheads;
+    config.model.family = FamilyConfig::Dino(dino);
     let mut parts = Parts { sorted: &sorted, path: &path, options, report };
-    let text = match layout.family {
-        Family::RichSem => Some(parts.text(&vocabulary)?),
+    let text = match layout.variant {
+        Variant::RichSem => Some(parts.text(&vocabulary)?),
         _ => None,
     };
     config.model.class_head = match &text {
         Some(_) => ClassHeadConfig::Text { table: None },
         None => ClassHeadConfig::Linear {},
     };
-    let rows = match layout.family {
-        Family::RichSem => BTreeMap::new(),
+    let rows = match layout.variant {
+        Variant::RichSem => BTreeMap::new(),
         _ => select_rows(&mut values, &vocabulary, &path)?,
     };
     // What is allowed to be missing starts as in a training from scratch.
-    let store = ParameterStore::new(Device::Cpu, config.seed);
-    let detector = guarded(|| Detector::with_text(&config, vocabulary, text, store))?;
-    let fit = Fit::of(&detector.store, &values, &options.allow);
-    fit.load(&detector.store, &values, &path)?;
+    let detector = guarded(|| {
+        let classes = ClassSet::new(vocabulary, text.as_ref(), Device::Cpu)?;
+        Detector::of(&config, classes, ParameterStore::new(Device::Cpu, options.seed))
+    })?;
+    let fit = Fit::of(detector.store(), &values, &options.allow);
+    fit.load(detector.store(), &values, &path)?;
     let rest = parts.account(&fit, &rows, &detector);
     let mut report = parts.report;
-    if let Some(table) = &detector.text {
+    if let Some(table) = detector.classes().text() {
         report.output = format!("{}, {} classes against text", report.output, table.rows.size()[0]);
     } else {
-        report.output = format!("{}, {} classes", report.output, detector.vocabulary.len());
+        report.output = format!("{}, {} classes", report.output, detector.vocabulary().len());
     }
     let others = values.values().filter(|v| v.kind() != Kind::Float).count();
     if others > 0 {
@@ -138,7 +151,7 @@ pub(super) fn from_official(
     }
     report.notes.push(format!(
         "{} attention heads: no shape tells, so this is the settings' number",
-        config.model.dino.transformer.nheads
+        heads
     ));
     Ok(Conversion {
         report,
@@ -270,7 +283,7 @@ impl Parts<'_> {
         for (key, (fate, tensor)) in &self.sorted.keys {
             let allowed = self.options.allow.allow(key);
             let (said, kept) = match fate {
-                official::Fate::Parameter(path) => match differs.get(path.as_str()) {
+                keys::Fate::Parameter(path) => match differs.get(path.as_str()) {
                     Some((mismatch, allowed)) => (judged(mismatch.to_string(), *allowed), false),
                     None => match rows.get(path) {
                         Some(how) => (Fate::TakenAs(how.clone()), false),
@@ -278,30 +291,30 @@ impl Parts<'_> {
                         None => (Fate::TakenAs(format!("as {path}")), true),
                     },
                 },
-                official::Fate::Copy(path) if unequal.contains(key.as_str()) => {
+                keys::Fate::Copy(path) if unequal.contains(key.as_str()) => {
                     let why = format!("other values than {path}, which this program shares");
                     (judged(why, allowed), false)
                 }
-                official::Fate::Copy(path) => (Fate::Again(path.clone()), true),
-                official::Fate::Clip(ClipCopy::Encoder, own) if clips_differ.contains(own) => {
+                keys::Fate::Copy(path) => (Fate::Again(path.clone()), true),
+                keys::Fate::Clip(ClipCopy::Encoder, own) if clips_differ.contains(own) => {
                     let why = format!("other values than {}{own}", ClipCopy::Decoder.prefix());
                     (judged(why, allowed), false)
                 }
-                official::Fate::Clip(..) => (Fate::Left("a copy of CLIP".into()), false),
-                official::Fate::SemanticBranch(_) => {
+                keys::Fate::Clip(..) => (Fate::Left("a copy of CLIP".into()), false),
+                keys::Fate::SemanticBranch(_) => {
                     (Fate::Left("the semantic branch, used in training alone".into()), false)
                 }
-                official::Fate::Training(why) => (Fate::Left((*why).into()), false),
-                official::Fate::Counter => (Fate::Left("counts batches".into()), false),
-                official::Fate::NoPlace(why) => (Fate::Left(format!("no such part: {why}")), false),
-                official::Fate::Unknown => (judged("unexpected".into(), allowed), false),
+                keys::Fate::Training(why) => (Fate::Left((*why).into()), false),
+                keys::Fate::Counter => (Fate::Left("counts batches".into()), false),
+                keys::Fate::NoPlace(why) => (Fate::Left(format!("no such part: {why}")), false),
+                keys::Fate::Unknown => (judged("unexpected".into(), allowed), false),
             };
             if !kept {
                 rest.insert(key.clone(), tensor.shallow_clone());
             }
             self.report.add(key.clone(), tensor.numel(), said);
         }
-        let missing = detector.store.parameters().into_iter().filter_map(|p| {
+        let missing = detector.parameters().into_iter().filter_map(|p| {
             let (mismatch, allowed) = differs.get(p.name.as_str())?;
             let missing = matches!(mismatch, Mismatch::Missing(_));
             missing.then(|| (p.name, p.tensor.numel(), *allowed))
@@ -318,7 +331,7 @@ impl Parts<'_> {
         let (one, other) =
             (self.sorted.clip(ClipCopy::Decoder), self.sorted.clip(ClipCopy::Encoder));
         let differ = |(name, tensor): (String, Tensor)| {
-            let same = one.get(&name).is_none_or(|first| official::same(first, &tensor));
+            let same = one.get(&name).is_none_or(|first| keys::same(first, &tensor));
             (!same && !name.starts_with("visual.")).then_some(name)
         };
         other.into_iter().filter_map(differ).collect()

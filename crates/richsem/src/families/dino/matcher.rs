@@ -1,7 +1,6 @@
 //! Hungarian matching of predictions to ground truth (DETR, arXiv 2005.12872, section 3.1).
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
     Download,
@@ -9,32 +8,15 @@ use torch_ext::{
     detr_losses::{CostWeights, matching_cost},
 };
 
-use super::{
-    boxes::{generalized_iou, l1},
-    has_kernels,
-};
 use crate::{
     error::{Error, Result},
+    losses::{
+        MatcherConfig,
+        boxes::{generalized_iou, l1},
+        has_kernels,
+    },
     targets::Target,
 };
-
-/// Weights of the matching cost.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MatcherConfig {
-    /// Focal classification cost.
-    pub class: f64,
-    /// L1 distance of the boxes.
-    pub l1: f64,
-    /// Minus the generalised IoU.
-    pub giou: f64,
-}
-
-impl Default for MatcherConfig {
-    fn default() -> Self {
-        Self { class: 2.0, l1: 5.0, giou: 2.0 }
-    }
-}
 
 /// Targets of a batch as tensors, padded to T, the most boxes of an image.
 #[derive(Debug)]

@@ -1,18 +1,23 @@
 //! The detector: DINO-4scale (arXiv 2203.03605) as RichSem trains it.
 
+pub mod denoising;
 mod outputs;
+pub mod postprocess;
+pub mod transformer;
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::{
-    backbone::{Backbone, BackboneConfig},
-    class_head::{ClassHead, ClassSpace, LabelEncoder, TextTable},
-    deformable_transformer::{
+use self::{
+    denoising::{DenoisingConfig, DenoisingQueries, may_attend},
+    transformer::{
         Choice, DecoderOutput, DeformableTransformer, ExtraQueries, GROUPS, Proposals,
         TransformerConfig, attention::Levels,
     },
-    denoising::{DenoisingQueries, may_attend},
+};
+use super::{
+    backbone::{Backbone, BackboneConfig},
+    class_head::{ClassHead, ClassSpace, LabelEncoder, TextTable},
     layers::{Conv2d, GroupNorm, Mlp, at_least_f32, inverse_sigmoid},
     padding::{Padding, PaddingPyramid, halved},
     parameters::{ParameterStore, Scope},
@@ -33,6 +38,8 @@ pub struct DinoConfig {
     pub return_interm_indices: Vec<usize>,
     /// The transformer.
     pub transformer: TransformerConfig,
+    /// Noised queries in training.
+    pub denoising: DenoisingConfig,
     /// How class heads against text project; linear heads have none.
     pub class_projection: ProjectionKind,
     /// What an image's padding may change of its result. Absent: what it was for the weights that a run
@@ -47,6 +54,7 @@ impl Default for DinoConfig {
             backbone: BackboneConfig::default(),
             return_interm_indices: vec![1, 2, 3],
             transformer: TransformerConfig::default(),
+            denoising: DenoisingConfig::default(),
             class_projection: ProjectionKind::default(),
             padding: None,
         }
@@ -59,6 +67,7 @@ impl DinoConfig {
     pub fn validate(&self, key: &str) -> Result<()> {
         self.backbone.validate(&format!("{key}.backbone"))?;
         self.transformer.validate(&format!("{key}.transformer"))?;
+        self.denoising.validate(&format!("{key}.denoising"))?;
         let indices = &self.return_interm_indices;
         if indices.is_empty()
             || indices.windows(2).any(|w| w[1] <= w[0])
@@ -77,6 +86,48 @@ impl DinoConfig {
                     indices.len(),
                     self.transformer.num_feature_levels
                 ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Names and values of its sizes, in the order to be read.
+    pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
+        let TransformerConfig {
+            num_queries,
+            hidden_dim,
+            num_feature_levels,
+            enc_layers,
+            dec_layers,
+            ..
+        } = self.transformer;
+        vec![
+            ("detector", format!("DINO, {num_queries} queries")),
+            (
+                "transformer",
+                format!(
+                    "{hidden_dim} features, {num_feature_levels} levels, {enc_layers} encoder and \
+                     {dec_layers} decoder layers"
+                ),
+            ),
+        ]
+    }
+
+    /// Whether `tokens`, `[B, Q]` i64, can be the encoder's tokens that propose in images padded to that
+    /// `[height, width]`.
+    ///
+    /// # Errors
+    /// More tokens than queries, or numbers that no token of these images has.
+    pub fn check_tokens(&self, tokens: &Tensor, size: [i64; 2]) -> std::result::Result<(), String> {
+        let (count, queries) = (tokens.size()[1], self.transformer.num_queries);
+        if count > queries {
+            return Err(format!("{count} an image, and the detector has {queries} queries"));
+        }
+        let most: i64 = self.level_sizes(size).map(|[h, w]| h * w).sum();
+        let last = tokens.max().int64_value(&[]);
+        if last >= most {
+            return Err(format!(
+                "expected numbers below {most}, the encoder's tokens of these images, got {last}"
             ));
         }
         Ok(())
@@ -166,7 +217,7 @@ impl Dino {
     /// # Errors
     /// As [`DinoConfig::validate`].
     pub fn new(store: &ParameterStore, config: &DinoConfig, space: ClassSpace) -> Result<Self> {
-        config.validate("model")?;
+        config.validate("model.dino")?;
         let root = store.root();
         let d = config.transformer.hidden_dim;
         let transformer = root.sub("transformer");
@@ -283,7 +334,7 @@ impl Dino {
                 "this detector compares with text: it needs a text table",
             )),
             (ClassSpace::Text(width), Some(table)) if table.dim() != width => Err(Error::config(
-                "model.class_head.text_table",
+                "model.class_head.table",
                 format!("expected embeddings of width {width}, got {}", table.dim()),
             )),
             _ => Ok(()),

@@ -1,0 +1,59 @@
+//! The classes that a detector is asked for.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tch::Device;
+
+use crate::{
+    error::{Error, Result},
+    models::class_head::TextTable,
+    vocabulary::Vocabulary,
+};
+
+/// Classes, and their text embeddings where a detector compares with text. It never changes: other classes
+/// are another set. So what is computed for one set is never taken for another.
+#[derive(Debug)]
+pub struct ClassSet {
+    /// No other set of this process has it.
+    id: i64,
+    vocabulary: Vocabulary,
+    text: Option<TextTable>,
+}
+
+impl ClassSet {
+    /// `text` holds one row a class, in order; it is copied to `device`. Linear class heads have none.
+    ///
+    /// # Errors
+    /// No classes; another number of rows.
+    pub fn new(vocabulary: Vocabulary, text: Option<&TextTable>, device: Device) -> Result<Self> {
+        static NEXT: AtomicI64 = AtomicI64::new(0);
+        if vocabulary.is_empty() {
+            return Err(Error::Other("the vocabulary has no classes: nothing to detect".into()));
+        }
+        if let Some(table) = text
+            && table.rows.size()[0] != vocabulary.len() as i64
+        {
+            let (rows, classes) = (table.rows.size()[0], vocabulary.len());
+            return Err(Error::Other(format!("a text table of {rows} rows for {classes} classes")));
+        }
+        let text = text.map(|table| TextTable::new(&table.rows.to_device(device)));
+        Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), vocabulary, text })
+    }
+
+    /// The classes, in order.
+    #[must_use]
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// Their embeddings, if they are told apart by text.
+    #[must_use]
+    pub fn text(&self) -> Option<&TextTable> {
+        self.text.as_ref()
+    }
+
+    /// Part of the key of whatever is kept for these classes.
+    pub(crate) fn id(&self) -> i64 {
+        self.id
+    }
+}

@@ -1,0 +1,206 @@
+//! What a family of detectors learns from a batch: how targets become inputs of its pass, the pass
+//! itself, its objective, and the regions that the semantic branch may look at. The learner knows no
+//! family: it takes [`Objective`].
+//!
+//! One step, in order: [`Objective::prepare`], [`Objective::run`] (or the replay of its recording),
+//! [`Objective::output`], [`Objective::start`], [`Pending::finish`].
+
+pub mod dino;
+
+use tch::{Device, Tensor};
+
+use crate::{
+    collective::Collective,
+    error::Result,
+    losses::{
+        LossConfig,
+        regions::{Regions, Wanted},
+        terms::{LossTerms, StepKey},
+    },
+    models::{
+        class_head::TextTable,
+        config::{FamilyConfig, ModelConfig},
+        network::{Images, Network, PassForm},
+    },
+    targets::{Supervision, Target},
+};
+
+/// What a step supervises with.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// What is known of each image.
+    pub targets: &'a [Target],
+    /// What the boxes teach.
+    pub supervision: &'a Supervision,
+    /// Key of the step's random draws.
+    pub key: StepKey,
+    /// The processes of the run.
+    pub collective: &'a dyn Collective,
+}
+
+/// Inputs of a training pass that are made of the targets, besides the images.
+#[derive(Debug)]
+pub enum TargetInput {
+    /// DINO's denoising queries; none where there are none.
+    Dino(Option<crate::models::dino::denoising::DenoisingQueries>),
+}
+
+impl TargetInput {
+    /// All tensors, in an order that [`Self::with`] knows.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Self::Dino(denoising) => denoising
+                .iter()
+                .flat_map(|dn| [&dn.labels, &dn.used, &dn.references, &dn.groups])
+                .collect(),
+        }
+    }
+
+    /// The same with other tensors, in the order of [`Self::tensors`]: the places of a recording.
+    #[must_use]
+    pub fn with(&self, tensors: &[Tensor]) -> Self {
+        match self {
+            Self::Dino(denoising) => {
+                Self::Dino(denoising.as_ref().map(|dn| dino::with_tensors(dn, tensors)))
+            }
+        }
+    }
+
+    /// All that decides the shapes of these tensors besides the number of images: passes that differ in it
+    /// are recorded apart.
+    #[must_use]
+    pub fn shape(&self) -> i64 {
+        match self {
+            Self::Dino(denoising) => denoising.as_ref().map_or(0, |dn| dn.layout.slots),
+        }
+    }
+}
+
+/// What a training pass gives.
+#[derive(Debug)]
+pub enum TrainingOutput {
+    /// DINO's.
+    Dino(crate::models::dino::TrainingOutput),
+}
+
+impl TrainingOutput {
+    /// Its tensors by name, in the order in which a pass computes them: where to look for the first number
+    /// that is not finite.
+    #[must_use]
+    pub fn named(&self) -> Vec<(&'static str, &Tensor)> {
+        match self {
+            Self::Dino(output) => vec![
+                ("proposal logits", &output.interm.logits),
+                ("proposal boxes", &output.interm.boxes),
+                ("decoder boxes", &output.decoder.boxes),
+                ("decoder logits", &output.decoder.logits),
+            ],
+        }
+    }
+}
+
+/// The training objective of a family.
+#[derive(Debug)]
+pub enum Objective {
+    /// DINO's.
+    Dino(dino::Objective),
+}
+
+/// A step before its matching: what is queued before [`Self::finish`], the device works on meanwhile.
+pub enum Pending<'a> {
+    /// DINO's.
+    Dino(dino::PendingTerms<'a>),
+}
+
+impl Objective {
+    /// Of a detector of these settings. `image_counts` of the vocabulary's classes drive the federated loss.
+    #[must_use]
+    pub fn new(model: &ModelConfig, loss: &LossConfig, image_counts: &[u32]) -> Self {
+        match &model.family {
+            FamilyConfig::Dino(config) => {
+                Self::Dino(dino::Objective::new(config, loss, image_counts))
+            }
+        }
+    }
+
+    /// The inputs that are made of a batch's targets. With `common`, of shapes that nearly all batches have
+    /// in common, for passes that are recorded. `rank` is the process's, part of the draws' key.
+    #[must_use]
+    pub fn prepare(
+        &self,
+        targets: &[Target],
+        (key, rank): (StepKey, u64),
+        device: Device,
+        common: bool,
+    ) -> TargetInput {
+        match self {
+            Self::Dino(dino) => {
+                TargetInput::Dino(dino.denoising(targets, (key, rank), device, common))
+            }
+        }
+    }
+
+    /// The pass, as a list of tensors whose shapes depend on those of the input alone. Nothing waits for
+    /// the device: it can be recorded ([`torch_ext::GraphPool`]).
+    ///
+    /// # Errors
+    /// A text table that is missing or of another width; what libtorch refuses.
+    pub fn run(
+        &self,
+        network: &Network,
+        images: Images,
+        form: PassForm,
+        text: Option<&TextTable>,
+        input: &TargetInput,
+    ) -> Result<Vec<Tensor>> {
+        let (Self::Dino(_), Network::Dino(network), TargetInput::Dino(denoising)) =
+            (self, network, input);
+        dino::run(network, images, form, text, denoising.as_ref())
+    }
+
+    /// What [`Self::run`] gave, for this family to read.
+    #[must_use]
+    pub fn output(&self, tensors: &[Tensor], input: &TargetInput) -> TrainingOutput {
+        let (Self::Dino(_), TargetInput::Dino(denoising)) = (self, input);
+        TrainingOutput::Dino(dino::output(tensors, denoising.as_ref()))
+    }
+
+    /// The first half of the objective: all that does not wait for the device.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn start<'a>(&'a self, output: &'a TrainingOutput, step: Step<'a>) -> Result<Pending<'a>> {
+        let (Self::Dino(dino), TrainingOutput::Dino(output)) = (self, output);
+        dino.criterion.start(output, step).map(Pending::Dino)
+    }
+
+    /// What takes memory in a step on batches with at most so many boxes in an image, in words.
+    #[must_use]
+    pub fn describe(&self, boxes: usize) -> String {
+        match self {
+            Self::Dino(dino) => dino.describe(boxes),
+        }
+    }
+}
+
+impl Pending<'_> {
+    /// The second half: waits, decides which regions answer for which boxes, and scores. Gives the regions
+    /// too, where they are wanted.
+    ///
+    /// # Errors
+    /// Predictions that are not finite, where the host decides (elsewhere a term is then not finite); what
+    /// libtorch refuses.
+    pub fn finish(self, wanted: Option<Wanted>) -> Result<(LossTerms, Option<Regions>)> {
+        match self {
+            Self::Dino(pending) => {
+                let (output, targets) = pending.of();
+                let (terms, decisions) = pending.finish()?;
+                let regions = wanted
+                    .map(|wanted| dino::regions(output, targets, &decisions, wanted))
+                    .transpose()?;
+                Ok((terms, regions))
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A detector's network, of whichever family: what evaluation, prediction and conversion see of it.
+//! (What training needs besides is in [`crate::families`].)
+
+use tch::Tensor;
+
+use super::{
+    class_head::{ClassSpace, TextTable},
+    config::{FamilyConfig, ModelConfig},
+    dino::{Dino, InferenceOutput, Input, postprocess},
+    parameters::ParameterStore,
+    projection::Projection,
+};
+use crate::{boxes::Xyxy, error::Result, vocabulary::ClassIndex};
+
+/// Images as a network sees them.
+#[derive(Debug, Clone, Copy)]
+pub struct Images<'a> {
+    /// `[B, 3, H, W]`, normalised, zero in the padding.
+    pub pixels: &'a Tensor,
+    /// `[B, H, W]`, true = padding, at the right and below.
+    pub mask: &'a Tensor,
+}
+
+/// A form of a network's pass that some sizes of images need and others do without: passes of different
+/// forms are recorded apart. [`Network::form`] says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassForm(pub(crate) i64);
+
+/// What a network gives for a batch, before it becomes boxes.
+#[derive(Debug)]
+pub struct NetworkOutput {
+    /// Names and tensors of [`Network::output_names`], in their order; the first axis of each is the
+    /// image.
+    pub named: Vec<(&'static str, Tensor)>,
+}
+
+impl NetworkOutput {
+    /// The tensor of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.named.iter().find(|(own, _)| *own == name).map(|(_, tensor)| tensor)
+    }
+}
+
+/// One detected object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScoredBox {
+    /// In pixels of the original image.
+    pub bbox: Xyxy,
+    /// Its class.
+    pub class: ClassIndex,
+    /// Probability, in [0, 1].
+    pub score: f32,
+}
+
+/// The network of a detector.
+#[derive(Debug)]
+pub enum Network {
+    /// DINO.
+    Dino(Box<Dino>),
+}
+
+impl Network {
+    /// Builds the network in an empty store. `space` is the number of classes, or the width of the text
+    /// tables it will be given.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::validate`].
+    pub fn new(store: &ParameterStore, config: &ModelConfig, space: ClassSpace) -> Result<Self> {
+        config.validate("model")?;
+        Ok(match &config.family {
+            FamilyConfig::Dino(config) => Self::Dino(Box::new(Dino::new(store, config, space)?)),
+        })
+    }
+
+    /// The class head's projection into the space of the text, if it compares with text.
+    #[must_use]
+    pub fn class_projection(&self) -> Option<&Projection> {
+        match self {
+            Self::Dino(dino) => dino.class_projection(),
+        }
+    }
+
+    /// Takes the scale of the text's own model, for all class heads.
+    pub fn set_logit_scale(&self, logit_scale: f64) {
+        match self {
+            Self::Dino(dino) => dino.set_logit_scale(logit_scale),
+        }
+    }
+
+    /// Which form of the pass images of these sizes, `[height, width]` in pixels without padding, need.
+    pub fn form(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> PassForm {
+        match self {
+            Self::Dino(dino) => PassForm(dino.config().few_tokens(sizes).into()),
+        }
+    }
+
+    /// The form that is right for images of any size.
+    #[must_use]
+    pub fn form_of_any_size(&self) -> PassForm {
+        match self {
+            Self::Dino(_) => PassForm(1),
+        }
+    }
+
+    /// What [`Self::infer`] gives.
+    #[must_use]
+    pub fn output_names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Dino(_) => &["pred_logits", "pred_boxes"],
+        }
+    }
+
+    /// Finds objects: tensors that [`Self::boxes`] turns into boxes. Without gradients, with running
+    /// statistics. Their shapes depend on those of the input alone, and nothing waits for the device: a
+    /// pass can be recorded. `text` holds the classes' embeddings, where class heads compare with text.
+    ///
+    /// # Errors
+    /// A text table that is missing or of another width; what libtorch refuses.
+    pub fn infer(
+        &self,
+        images: Images,
+        form: PassForm,
+        text: Option<&TextTable>,
+    ) -> Result<Vec<Tensor>> {
+        self.infer_at(images, form, text, None)
+    }
+
+    /// As [`Self::infer`], on proposals chosen elsewhere, as [`Self::check_proposals`] takes them: two
+    /// programs can only be compared number by number on the same ones.
+    ///
+    /// # Errors
+    /// As [`Self::infer`].
+    pub fn infer_at(
+        &self,
+        images: Images,
+        form: PassForm,
+        text: Option<&TextTable>,
+        proposals: Option<&Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        match self {
+            Self::Dino(dino) => {
+                let input = Input {
+                    text,
+                    tokens: proposals,
+                    few_tokens: form.0 != 0,
+                    ..Input::new(images.pixels, images.mask)
+                };
+                let InferenceOutput { pred_logits, pred_boxes } = dino.infer(&input)?;
+                Ok(vec![pred_logits, pred_boxes])
+            }
+        }
+    }
+
+    /// Whether `proposals` can be those of images padded to that `[height, width]`. For DINO: `[B, Q]`
+    /// i64, the encoder's tokens that propose, in order.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check_proposals(
+        &self,
+        proposals: &Tensor,
+        size: [i64; 2],
+    ) -> std::result::Result<(), String> {
+        match self {
+            Self::Dino(dino) => dino.config().check_tokens(proposals, size),
+        }
+    }
+
+    /// Boxes of what [`Self::infer`] gave, by image, best first, at most `most` of each. `sizes` are
+    /// `[height, width]` of the original images.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn boxes(
+        &self,
+        output: &NetworkOutput,
+        sizes: &[[u32; 2]],
+        most: i64,
+    ) -> Result<Vec<Vec<ScoredBox>>> {
+        match (self, &output.named[..]) {
+            (Self::Dino(_), [(_, logits), (_, boxes)]) => {
+                postprocess::postprocess(logits, boxes, sizes, most)
+            }
+            (Self::Dino(_), other) => unreachable!("DINO gives two tensors, not {}", other.len()),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Batches with the labels that were prepared of their boxes: the loader's threads read both.
+
+use std::sync::Arc;
+
+use super::Prepared;
+use crate::{
+    data::{batch::Batch, loader::BatchSource},
+    error::Result,
+};
+
+/// A source around another one.
+pub struct PreparedSource {
+    batches: Arc<dyn BatchSource>,
+    labels: Arc<Prepared>,
+}
+
+impl PreparedSource {
+    /// `labels` are those of the sets that the batches are of.
+    #[must_use]
+    pub fn new(batches: Arc<dyn BatchSource>, labels: Arc<Prepared>) -> Self {
+        Self { batches, labels }
+    }
+}
+
+impl BatchSource for PreparedSource {
+    fn build(&self, position: u64) -> Result<Batch> {
+        let mut batch = self.batches.build(position)?;
+        batch.soft_features = self.labels.read(&batch)?;
+        Ok(batch)
+    }
+
+    fn shape(&self, position: u64) -> Option<[i64; 3]> {
+        self.batches.shape(position)
+    }
+}
