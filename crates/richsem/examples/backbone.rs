@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use richsem::models::{
-    backbone::{Backbone, BackboneConfig},
+    backbone::{Resnet, ResnetConfig},
     parameters::ParameterStore,
 };
 use tch::{Device, Kind, Tensor};
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     let device = device.parse::<DeviceChoice>()?.resolve()?;
     set_tf32(true)?;
     let store = ParameterStore::new(device, 0);
-    let backbone = Backbone::new(&store.root(), &BackboneConfig::default());
+    let backbone = Resnet::new(&store.root(), &ResnetConfig::default());
     // As `Batch::normalize` lays a batch out.
     let mut images = Tensor::randn([b, h, w, 3], (Kind::Float, device)).permute([0, 3, 1, 2]);
     if device == Device::Cpu {

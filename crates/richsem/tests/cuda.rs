@@ -2,6 +2,8 @@
 //! losses' kernels. Skipped, with a line that says so, where there is no CUDA device.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use std::ops::ControlFlow;
 
 use richsem::{
@@ -55,7 +57,7 @@ lr_backbone = 0.0
 fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
     let text = format!("{CONFIG}cuda_graphs = {graphs}\n");
     let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
-    let mut learner = Learner::new(&config, vocabulary(7), device, Box::new(Single)).unwrap();
+    let mut learner = Learner::new(&config, vocabulary(7), device, Arc::new(Single)).unwrap();
     let batch = |i: usize| {
         let (height, boxes) = if i.is_multiple_of(2) { (96, 3 + i) } else { (128, 1 + i % 5) };
         let work = Workload { batch: 2, height, width: 128, boxes, classes: 7, warmup: 0, runs: 0 };
@@ -78,7 +80,7 @@ fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
 fn run_padded(ahead: bool, device: Device) -> Vec<[f64; 2]> {
     let text = format!("{CONFIG}cuda_graphs = {ahead}\n");
     let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
-    let mut learner = Learner::new(&config, vocabulary(7), device, Box::new(Single)).unwrap();
+    let mut learner = Learner::new(&config, vocabulary(7), device, Arc::new(Single)).unwrap();
     let batch = |i: u32| {
         let (height, width) = (192 + 32 * (i % 3), 192 + 32 * (i * 5 % 4));
         let boxes = 1 + i as usize % 4;
@@ -284,7 +286,7 @@ fn losses(
     };
     let criterion = Criterion::new(config.clone(), &[5, 1, 9, 3, 2, 8, 0, 4, 1]);
     let key = StepKey { seed: 3, step: 7 };
-    let step = Step { targets, supervision, key, collective: &Single };
+    let step = Step { targets, supervision, key: (key, 0) };
     let (terms, _) = criterion.forward(&output, step).unwrap();
     terms.total.backward();
     let (_, denoising) = output.denoising.as_ref().unwrap();

@@ -22,7 +22,7 @@ use richsem::{
     predict::{ReadAhead, detect_all, every_image_once, to_detections},
     synth::SynthConfig,
     testing::{small_set, write_set},
-    train::{NewRun, Start, observer::Silent, train},
+    train::{NewRun, Start, Worker, observer::Silent, train},
 };
 use tch::Device;
 
@@ -44,7 +44,7 @@ fn trained(set: &Path, run: &Path) -> Detector {
     ];
     let config = Config::load(demo, &assignments).unwrap();
     let start = Start::New { config: Box::new(config), folder: NewRun::claim(run).unwrap() };
-    train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap();
+    train(start, &Worker::alone(Device::Cpu), &mut Silent, &AtomicBool::new(false)).unwrap();
     Detector::load(&run.join("checkpoints/last/model.safetensors"), Device::Cpu).unwrap()
 }
 

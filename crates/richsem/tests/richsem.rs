@@ -2,6 +2,8 @@
 //! random CLIP: resumed runs, what a saved detector holds, and what the switches do.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -20,7 +22,7 @@ use richsem::{
     teacher::clip,
     testing::{normal, small_run, small_set, target, write_set},
     train::{
-        Learner, MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, Trace, TrainRow,
+        Learner, MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, Trace, TrainRow, Worker,
         observer::Silent, train,
     },
 };
@@ -104,7 +106,7 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
     };
     let go = AtomicBool::new(false);
     let whole = folder.path().join("whole");
-    train(start(&whole), Device::Cpu, &mut Silent, &go).unwrap();
+    train(start(&whole), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
     let state =
         |run: &Path| safetensors::read(&run.join("checkpoints/last/training.safetensors")).unwrap();
     let (expected, metadata) = state(&whole);
@@ -131,7 +133,7 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
     let mut stops = 0;
     loop {
         let stop = AtomicBool::new(false);
-        match train(next, Device::Cpu, &mut StopAt(5, &stop), &stop).unwrap() {
+        match train(next, &Worker::alone(Device::Cpu), &mut StopAt(5, &stop), &stop).unwrap() {
             Outcome::Stopped(_) => stops += 1,
             Outcome::Finished { .. } => break,
         }
@@ -166,11 +168,12 @@ fn a_run_is_not_resumed_with_another_teacher_or_other_images() {
     let start =
         Start::New { config: Box::new(config(&data, "")), folder: NewRun::claim(&path).unwrap() };
     let stop = AtomicBool::new(false);
-    let outcome = train(start, Device::Cpu, &mut StopAt(2, &stop), &stop).unwrap();
+    let outcome = train(start, &Worker::alone(Device::Cpu), &mut StopAt(2, &stop), &stop).unwrap();
     assert!(matches!(outcome, Outcome::Stopped(_)));
     let refused = |says: &str| {
         let start = Start::Resume(path.clone());
-        let error = train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap_err();
+        let error = train(start, &Worker::alone(Device::Cpu), &mut Silent, &AtomicBool::new(false))
+            .unwrap_err();
         let text = error.to_string();
         assert!(text.contains("data.json") && text.contains(says), "{text}");
     };
@@ -204,7 +207,8 @@ fn each_sets_teacher_is_looked_at() {
     let run = folder.path().join("run");
     let start =
         Start::New { config: Box::new(config(&data, &hard)), folder: NewRun::claim(&run).unwrap() };
-    let error = train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap_err();
+    let error = train(start, &Worker::alone(Device::Cpu), &mut Silent, &AtomicBool::new(false))
+        .unwrap_err();
     assert!(error.to_string().contains("of data.extra.classification"), "{error}");
 }
 
@@ -222,7 +226,7 @@ fn a_teachers_activation_is_found_out_before_the_run() {
             Start::New { config: Box::new(config.clone()), folder: NewRun::claim(&path).unwrap() };
         let mut said = Said::default();
         // Ends at the first step.
-        train(start, Device::Cpu, &mut said, &AtomicBool::new(true)).unwrap();
+        train(start, &Worker::alone(Device::Cpu), &mut said, &AtomicBool::new(true)).unwrap();
         let settled = RunFolder::open(&path).unwrap().config().unwrap();
         (said.0, settled.teacher.unwrap().activation)
     };
@@ -271,7 +275,7 @@ fn batch() -> Batch {
 
 fn learner(config: &Config, data: &Path) -> Learner {
     let vocabulary = Dataset::open(&data.join("train.json")).unwrap().vocabulary().clone();
-    Learner::new(config, vocabulary, Device::Cpu, Box::new(Single)).unwrap()
+    Learner::new(config, vocabulary, Device::Cpu, Arc::new(Single)).unwrap()
 }
 
 /// A branch beside the detector changes no bit of what it infers, neither at the start nor in what
@@ -339,7 +343,8 @@ fn a_teacher_that_does_not_know_the_images_is_refused_before_the_run() {
     let config = config(&data, "min_top1 = 0.9");
     let run = folder.path().join("run");
     let start = Start::New { config: Box::new(config), folder: NewRun::claim(&run).unwrap() };
-    let error = train(start, Device::Cpu, &mut Silent, &AtomicBool::new(false)).unwrap_err();
+    let error = train(start, &Worker::alone(Device::Cpu), &mut Silent, &AtomicBool::new(false))
+        .unwrap_err();
     let text = error.to_string();
     assert!(text.contains("semantic.min_top1") && text.contains("at least 0.9"), "{text}");
     assert!(!run.exists());

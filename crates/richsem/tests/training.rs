@@ -14,7 +14,8 @@ use richsem::{
     models::padding::Padding,
     testing::{small_run, write_small_set},
     train::{
-        MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, TrainRow, observer::Silent, train,
+        MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, TrainRow, Worker,
+        observer::Silent, train,
     },
 };
 use tch::{Device, Tensor};
@@ -72,7 +73,8 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
     let config = config(&data(folder.path()), "");
     let go = AtomicBool::new(false);
     let whole = folder.path().join("whole");
-    let outcome = train(new(&config, &whole), Device::Cpu, &mut Silent, &go).unwrap();
+    let outcome =
+        train(new(&config, &whole), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
     assert!(matches!(outcome, Outcome::Finished { summary: Some(_), .. }));
     let expected = weights(&whole);
     let metrics = |path: &Path| -> Vec<MetricsRow> {
@@ -99,14 +101,17 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
         // Stops again and again, always after the same number of events.
         loop {
             let stop = AtomicBool::new(false);
-            match train(start, Device::Cpu, &mut StopAt(stop_after, &stop), &stop).unwrap() {
+            match train(start, &Worker::alone(Device::Cpu), &mut StopAt(stop_after, &stop), &stop)
+                .unwrap()
+            {
                 Outcome::Stopped(_) => stops += 1,
                 Outcome::Finished { .. } => break,
             }
             start = Start::Resume(path.clone());
             // An evaluation is never saved half-way: with a short fuse it would never end.
             if stop_after < 8 && stops > 3 {
-                train(Start::Resume(path.clone()), Device::Cpu, &mut Silent, &go).unwrap();
+                train(Start::Resume(path.clone()), &Worker::alone(Device::Cpu), &mut Silent, &go)
+                    .unwrap();
                 break;
             }
         }
@@ -143,7 +148,7 @@ fn the_last_checkpoint_outlives_epochs_without_one() {
     let run = folder.path().join("run");
     let go = AtomicBool::new(false);
     let mut observer = LastIsThere { run: run.clone(), updates: Vec::new() };
-    train(new(&config, &run), Device::Cpu, &mut observer, &go).unwrap();
+    train(new(&config, &run), &Worker::alone(Device::Cpu), &mut observer, &go).unwrap();
     // Saves come every two updates: an epoch but the last must have ended between two.
     let (_, ends) = observer.updates.split_last().unwrap();
     assert!(ends.iter().any(|updates| updates % 2 == 1), "{ends:?}");
@@ -155,7 +160,7 @@ fn a_run_leaves_what_it_promises() {
     let config = config(&data(folder.path()), "keep_every = 2\n[loss.federated]\nclasses = 2");
     let run = folder.path().join("run");
     let go = AtomicBool::new(false);
-    train(new(&config, &run), Device::Cpu, &mut Silent, &go).unwrap();
+    train(new(&config, &run), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
     for file in
         ["config.toml", "vocabulary.json", "data.json", "metrics.jsonl", "eval/epoch-0003.json"]
     {
@@ -201,7 +206,8 @@ fn a_number_that_is_not_finite_stops_the_run_and_says_where() {
     config.train.lr_backbone = 1e38;
     let run = folder.path().join("run");
     let go = AtomicBool::new(false);
-    let error = train(new(&config, &run), Device::Cpu, &mut Silent, &go).unwrap_err();
+    let error =
+        train(new(&config, &run), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, richsem::Error::NonFinite(_)), "{message}");
     for part in ["step ", "not finite", "first non-finite tensor: ", "images [", "hint"] {

@@ -13,7 +13,7 @@ use richsem::{
     convert::dino::keys::{Layout, Variant},
     synth::SynthConfig,
     testing::{normal, small_run, small_set, write_set, write_small_set},
-    train::{NewRun, Observer, RunFolder, Start, train},
+    train::{NewRun, Observer, RunFolder, Start, Worker, train},
 };
 use tch::{Device, Tensor};
 
@@ -77,7 +77,7 @@ impl Place {
             config: Box::new(config.clone()),
             folder: NewRun::claim(&self.path(name)).unwrap(),
         };
-        train(start, Device::Cpu, &mut said, &AtomicBool::new(false))?;
+        train(start, &Worker::alone(Device::Cpu), &mut said, &AtomicBool::new(false))?;
         Ok(said)
     }
 
@@ -153,7 +153,7 @@ fn a_linear_head_goes_on_with_its_classes_and_starts_anew_with_others() {
     assert!(!metadata["richsem"].contains("[init]"));
     let mut said = Said::default();
     let resume = Start::Resume(place.path("other"));
-    train(resume, Device::Cpu, &mut said, &AtomicBool::new(false)).unwrap();
+    train(resume, &Worker::alone(Device::Cpu), &mut said, &AtomicBool::new(false)).unwrap();
     assert!(!said.has("weights from"), "{:?}", said.0);
     assert_same(&place.weights("other"), &before, &heads);
     let error = place.run(&same, "again").err().unwrap().to_string();
@@ -181,7 +181,12 @@ fn a_text_head_is_resumed_with_its_own_text_alone() {
     place.run(&place.config("four", 0.0, &text(&table)), "run").unwrap();
     let resume = || {
         let go = AtomicBool::new(false);
-        train(Start::Resume(place.path("run")), Device::Cpu, &mut Said::default(), &go)
+        train(
+            Start::Resume(place.path("run")),
+            &Worker::alone(Device::Cpu),
+            &mut Said::default(),
+            &go,
+        )
     };
     let moved = place.path("moved.safetensors");
     std::fs::rename(&table, &moved).unwrap();

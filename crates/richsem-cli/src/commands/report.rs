@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Images shown at most
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(..=1000))]
+    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(..=1000))]
     images: u16,
     /// Least score of a prediction that is drawn, 0 to 1
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]

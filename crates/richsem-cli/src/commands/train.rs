@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, error::ErrorKind};
 use richsem::{
     config::Config,
-    train::{EvalRow, MetricsRow, NewRun, Outcome, RunFolder, Start},
+    train::{EvalRow, MetricsRow, NewRun, Outcome, RunFolder, Start, Worker, train},
 };
 
 use crate::{
@@ -122,7 +122,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let signals = Signals::catch()?;
     let mut progress = TrainProgress::new(&config, Arc::clone(&signals.stop));
     let started = Instant::now();
-    let outcome = richsem::train::train(start, device, &mut progress, &signals.stop);
+    let outcome = train(start, &Worker::alone(device), &mut progress, &signals.stop);
     progress.finish();
     match outcome? {
         Outcome::Finished { val, .. } => {

@@ -73,7 +73,7 @@ fn files_that_are_no_weights_are_named_whoever_reads_them() {
         (
             "a_folder",
             [
-                "`a_folder` holds neither model.safetensors nor checkpoints",
+                "a_folder: weights: the folder holds neither model.safetensors nor checkpoints",
                 "hint: give a .safetens",
             ],
         ),

@@ -169,7 +169,7 @@ fn weights_that_are_not_there_or_no_weights_are_named_with_their_flag() {
                 "a folder of something else",
                 &predict("set"),
                 &[
-                    "--weights: `set` holds neither model.safetensors nor checkpoints",
+                    "--weights: set: weights: the folder holds neither model.safetensors nor checkpoints",
                     "hint: give a .safetensors file",
                 ],
             ),
@@ -178,7 +178,7 @@ fn weights_that_are_not_there_or_no_weights_are_named_with_their_flag() {
                 &backbone("model.dino.backbone.weights=backbone.safetensors"),
                 &[
                     "backbone.safetensors: weights: missing backbone.0.body.",
-                    "hint: model.dino.backbone (name, width, layers, norm) must be",
+                    "hint: the model's backbone (name, width, layers, norm) must be",
                 ],
             ),
             (

@@ -304,6 +304,8 @@ fn a_broken_image_is_named_and_the_others_are_done() {
     assert_eq!(dir.read("in/a.jpg"), whole);
     dir.command(&["predict", "in/none.jpg", "--weights", "run"]).fails(1).stderr_has("in/none.jpg");
     // Weights that are none.
-    dir.command(&["predict", "in", "--weights", "set"]).fails(1).stderr_has("--weights: `set`");
+    dir.command(&["predict", "in", "--weights", "set"])
+        .fails(1)
+        .stderr_has("--weights: set: weights: ");
     dir.command(&["predict", "in", "--weights", "tiny.toml"]).fails(1).stderr_has("tiny.toml");
 }

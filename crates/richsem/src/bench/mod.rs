@@ -92,7 +92,7 @@ pub fn run(
 ) -> Result<Timings> {
     let vocabulary = vocabulary(work.classes);
     let batch = random_batch(work)?;
-    let mut learner = Learner::new(config, vocabulary, device, Box::new(Single))?;
+    let mut learner = Learner::new(config, vocabulary, device, Arc::new(Single))?;
     let wanted = |part| only.is_none_or(|only| only == part);
     let train = match wanted(Part::Train) {
         true => {

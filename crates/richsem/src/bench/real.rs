@@ -124,7 +124,7 @@ pub fn run_real(config: &Config, work: &RealSizes, device: Device) -> Result<Rea
     let mut loader =
         Loader::new(Arc::clone(&source) as _, positions.clone(), workers, config.data.prefetch)?;
     let vocabulary = vocabulary(work.classes);
-    let mut learner = Learner::new(config, vocabulary, device, Box::new(Single))?;
+    let mut learner = Learner::new(config, vocabulary, device, Arc::new(Single))?;
     let shapes: Vec<_> = positions.filter_map(|position| source.shape(position)).collect();
     let recorded = learner.record_ahead(&shapes, |_, _| ControlFlow::Continue(()))?;
     torch_ext::synchronize(device)?;

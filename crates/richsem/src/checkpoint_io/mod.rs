@@ -118,7 +118,7 @@ pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<String> {
     loaded.map(|()| prefix).map_err(|e| match e {
         // Names and shapes; values that are not finite have a hint of their own.
         Error::Invalid { ref field, .. } if field == "weights" => e.with_hint(
-            "model.dino.backbone (name, width, layers, norm) must be those of these weights",
+            "the model's backbone (name, width, layers, norm) must be that of these weights",
         ),
         other => other,
     })

@@ -54,8 +54,11 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// AdamW's learning rate.
     pub lr: f64,
-    /// That of the backbone.
+    /// AdamW's learning rate of the backbone. Default: 1e-5.
     pub lr_backbone: f64,
+    /// Factor of the backbone's rate from each of its layers to the one before, from 0 to 1: the deepest
+    /// learns at `lr_backbone`. Default: 1, all alike. ViTs take 0.7 to 0.9.
+    pub lr_backbone_layer_decay: f64,
     /// Factor of `ddetr_in_mmdet` groups.
     pub lr_linear_proj_mult: f64,
     /// Grouping.
@@ -99,6 +102,7 @@ impl Default for TrainConfig {
             epochs: 24,
             lr: 1e-4,
             lr_backbone: 1e-5,
+            lr_backbone_layer_decay: 1.0,
             lr_linear_proj_mult: 0.1,
             param_groups: ParamGroups::Default,
             weight_decay: 1e-4,
@@ -134,6 +138,7 @@ impl TrainConfig {
         for (name, value, range) in [
             ("lr", self.lr, RATE),
             ("lr_backbone", self.lr_backbone, RATE),
+            ("lr_backbone_layer_decay", self.lr_backbone_layer_decay, 0.0..=1.0),
             ("lr_linear_proj_mult", self.lr_linear_proj_mult, 0.0..=1000.0),
             ("weight_decay", self.weight_decay, 0.0..=100.0),
             ("clip_max_norm", self.clip_max_norm, 0.0..=1e9),

@@ -12,7 +12,7 @@ use crate::{
     },
     error::{Error, Result, guarded},
     models::{
-        backbone::{Backbone, BackboneConfig, ResnetName},
+        backbone::{Resnet, ResnetConfig, ResnetName},
         parameters::ParameterStore,
     },
     teacher::clip::{self, Hints},
@@ -65,7 +65,7 @@ fn backbone_alone(
         numbers.collect::<std::collections::BTreeSet<_>>().len() as i64
     };
     let layers = (1..=4).map(blocks).collect();
-    let config = BackboneConfig { name, width, layers, ..BackboneConfig::default() };
+    let config = ResnetConfig { name, width, layers, ..ResnetConfig::default() };
     config.validate("backbone").map_err(|problem| {
         let problem = format!("no sizes of a ResNet follow from them: {problem}");
         Error::invalid(&source.path, "weights", problem)
@@ -73,7 +73,7 @@ fn backbone_alone(
     })?;
     let store = guarded(|| {
         let store = ParameterStore::to_be_loaded(Device::Cpu);
-        let _ = Backbone::new(&store.root(), &config);
+        let _ = Resnet::new(&store.root(), &config);
         Ok(store)
     })?;
     let fit = Fit::of(&store, &taken, &Patterns::default());

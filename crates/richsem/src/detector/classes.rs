@@ -40,6 +40,15 @@ impl ClassSet {
         Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), vocabulary, text })
     }
 
+    /// The same set once more.
+    pub(crate) fn share(&self) -> Self {
+        let text = self.text.as_ref().map(|TextTable { rows, normalized }| TextTable {
+            rows: rows.shallow_clone(),
+            normalized: normalized.shallow_clone(),
+        });
+        Self { id: self.id, vocabulary: self.vocabulary.clone(), text }
+    }
+
     /// The classes, in order.
     #[must_use]
     pub fn vocabulary(&self) -> &Vocabulary {

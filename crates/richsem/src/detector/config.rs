@@ -179,7 +179,7 @@ impl DetectorConfig {
         let Self { resize, pad_multiple, max_broken_images, cuda_graphs, cuda_graphs_mib, .. } =
             self.clone();
         let mut model = self.model.clone();
-        model.backbone_mut().weights = None;
+        model.backbone_mut().set_weights(None);
         if let ClassHeadConfig::Text { table } = &mut model.class_head {
             *table = None;
         }

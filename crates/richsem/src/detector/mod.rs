@@ -154,6 +154,15 @@ impl Detector {
         Ok(Self { store, network, classes, config, recordings })
     }
 
+    /// The same detector with other tensors as its parameters, by name; what is not among them is shared. It
+    /// follows their changes.
+    pub(crate) fn over(&self, parameters: BTreeMap<String, Tensor>) -> Result<Self> {
+        let mut tensors = self.store.named_tensors();
+        tensors.extend(parameters);
+        let store = ParameterStore::over(self.device(), tensors);
+        Self::of(&self.config, self.classes.share(), store)
+    }
+
     /// From a weights file that this program wrote.
     ///
     /// # Errors

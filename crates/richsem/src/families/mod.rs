@@ -3,14 +3,13 @@
 //! family: it takes [`Objective`].
 //!
 //! One step, in order: [`Objective::prepare`], [`Objective::run`] (or the replay of its recording),
-//! [`Objective::output`], [`Objective::start`], [`Pending::finish`].
+//! [`Objective::output`], [`Objective::start`], [`Pending::wait`], [`Matched::finish`].
 
 pub mod dino;
 
 use tch::{Device, Tensor};
 
 use crate::{
-    collective::Collective,
     error::Result,
     losses::{
         LossConfig,
@@ -32,10 +31,8 @@ pub struct Step<'a> {
     pub targets: &'a [Target],
     /// What the boxes teach.
     pub supervision: &'a Supervision,
-    /// Key of the step's random draws.
-    pub key: StepKey,
-    /// The processes of the run.
-    pub collective: &'a dyn Collective,
+    /// Key of the step's random draws, and the process's rank, which is part of it.
+    pub key: (StepKey, u64),
 }
 
 /// Inputs of a training pass that are made of the targets, besides the images.
@@ -107,10 +104,16 @@ pub enum Objective {
     Dino(dino::Objective),
 }
 
-/// A step before its matching: what is queued before [`Self::finish`], the device works on meanwhile.
+/// A step before its matching: what is queued before [`Self::wait`], the device works on meanwhile.
 pub enum Pending<'a> {
     /// DINO's.
     Dino(dino::PendingTerms<'a>),
+}
+
+/// A step whose regions are matched to boxes, and not yet scored.
+pub enum Matched<'a> {
+    /// DINO's.
+    Dino(dino::MatchedTerms<'a>),
 }
 
 impl Objective {
@@ -184,18 +187,42 @@ impl Objective {
     }
 }
 
-impl Pending<'_> {
-    /// The second half: waits, decides which regions answer for which boxes, and scores. Gives the regions
-    /// too, where they are wanted.
+impl<'a> Pending<'a> {
+    /// Waits for the matching, where the host has to decide it.
     ///
     /// # Errors
     /// Predictions that are not finite, where the host decides (elsewhere a term is then not finite); what
     /// libtorch refuses.
-    pub fn finish(self, wanted: Option<Wanted>) -> Result<(LossTerms, Option<Regions>)> {
+    pub fn wait(self) -> Result<Matched<'a>> {
         match self {
-            Self::Dino(pending) => {
-                let (output, targets) = pending.of();
-                let (terms, decisions) = pending.finish()?;
+            Self::Dino(pending) => pending.wait().map(Matched::Dino),
+        }
+    }
+}
+
+impl Matched<'_> {
+    /// Boxes that regions answer for.
+    #[must_use]
+    pub fn num_boxes(&self) -> f64 {
+        match self {
+            Self::Dino(matched) => matched.num_boxes(),
+        }
+    }
+
+    /// The terms, divided by `num_boxes`, which is the mean over the processes of a run and at least 1; and
+    /// the regions, where they are wanted.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn finish(
+        self,
+        num_boxes: f64,
+        wanted: Option<Wanted>,
+    ) -> Result<(LossTerms, Option<Regions>)> {
+        match self {
+            Self::Dino(matched) => {
+                let (output, targets) = matched.of();
+                let (terms, decisions) = matched.finish(num_boxes)?;
                 let regions = wanted
                     .map(|wanted| dino::regions(output, targets, &decisions, wanted))
                     .transpose()?;

@@ -47,7 +47,7 @@ impl Linear {
     ) -> Self {
         Self {
             weight: scope.parameter("weight", &[output, input], weight),
-            bias: bias.map(|b| scope.parameter("bias", &[output], b)),
+            bias: bias.map(|b| scope.parameter_without_decay("bias", &[output], b)),
         }
     }
 
@@ -97,8 +97,8 @@ impl LayerNorm {
     #[must_use]
     pub fn new(scope: &Scope, dim: i64) -> Self {
         Self {
-            weight: scope.parameter("weight", &[dim], Init::Constant(1.0)),
-            bias: scope.parameter("bias", &[dim], Init::Constant(0.0)),
+            weight: scope.parameter_without_decay("weight", &[dim], Init::Constant(1.0)),
+            bias: scope.parameter_without_decay("bias", &[dim], Init::Constant(0.0)),
         }
     }
 
@@ -216,7 +216,11 @@ impl MultiheadAttention {
     pub fn new(scope: &Scope, dim: i64, heads: i64) -> Self {
         Self {
             in_proj_weight: scope.parameter("in_proj_weight", &[3 * dim, dim], Init::XavierUniform),
-            in_proj_bias: scope.parameter("in_proj_bias", &[3 * dim], Init::Constant(0.0)),
+            in_proj_bias: scope.parameter_without_decay(
+                "in_proj_bias",
+                &[3 * dim],
+                Init::Constant(0.0),
+            ),
             out_proj: Linear::with_init(
                 &scope.sub("out_proj"),
                 dim,
@@ -312,7 +316,7 @@ impl Conv2d {
                 &[output, input, kernel, kernel],
                 Init::XavierUniform,
             ),
-            bias: Some(scope.parameter("bias", &[output], Init::Constant(0.0))),
+            bias: Some(scope.parameter_without_decay("bias", &[output], Init::Constant(0.0))),
             stride,
             padding: kernel / 2,
         }
@@ -394,8 +398,9 @@ impl GroupNorm {
     #[must_use]
     pub fn new(scope: &Scope, groups: i64, channels: i64) -> Self {
         Self {
+            // With weight decay, as by the reference's rule, which goes by names that these norms do not have.
             weight: scope.parameter("weight", &[channels], Init::Constant(1.0)),
-            bias: scope.parameter("bias", &[channels], Init::Constant(0.0)),
+            bias: scope.parameter_without_decay("bias", &[channels], Init::Constant(0.0)),
             groups,
         }
     }

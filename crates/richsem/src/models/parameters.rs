@@ -26,6 +26,19 @@ pub enum Role {
     Buffer,
 }
 
+/// What the rules of learning rates and weight decay ask of a parameter: said where it is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Part of the backbone.
+    pub backbone: bool,
+    /// Of the backbone's: how deep it lies, 0 for what sees the image.
+    pub layer: u32,
+    /// Of what says where deformable attention looks.
+    pub sampling: bool,
+    /// A bias, or a norm's scale.
+    pub no_decay: bool,
+}
+
 /// One named tensor. The tensor shares its storage with the module that uses it.
 #[derive(Debug)]
 pub struct Parameter {
@@ -35,6 +48,8 @@ pub struct Parameter {
     pub tensor: Tensor,
     /// Whether the optimizer sees it.
     pub role: Role,
+    /// What kind of parameter it is.
+    pub tags: Tags,
 }
 
 /// Initial values.
@@ -52,12 +67,22 @@ pub enum Init {
     KaimingFanOut,
 }
 
+/// What parameters begin as.
+#[derive(Debug)]
+enum Start {
+    /// Initial values, which a seed decides.
+    Drawn(u64),
+    /// Zero: values are about to be loaded, and drawing them first would be in vain.
+    ToBeLoaded,
+    /// Tensors that there are already, by name; they are shared.
+    Given(RefCell<BTreeMap<String, Tensor>>),
+}
+
 /// All parameters of a model, in the order in which its modules asked for them.
 #[derive(Debug)]
 pub struct ParameterStore {
     device: Device,
-    /// `None`: values are about to be loaded, and drawing them first would be in vain.
-    seed: Option<u64>,
+    start: Start,
     parameters: RefCell<Vec<Parameter>>,
 }
 
@@ -65,13 +90,21 @@ impl ParameterStore {
     /// Without parameters. `seed` decides every initial value, together with the value's name.
     #[must_use]
     pub fn new(device: Device, seed: u64) -> Self {
-        Self { device, seed: Some(seed), parameters: RefCell::default() }
+        Self { device, start: Start::Drawn(seed), parameters: RefCell::default() }
     }
 
     /// Without parameters, for a model whose values [`Self::load`] gives: zero until then.
     #[must_use]
     pub fn to_be_loaded(device: Device) -> Self {
-        Self { device, seed: None, parameters: RefCell::default() }
+        Self { device, start: Start::ToBeLoaded, parameters: RefCell::default() }
+    }
+
+    /// For a model whose parameters and buffers are these tensors: a second network on memory that there is
+    /// already. Building it panics where one is missing or of another shape.
+    #[must_use]
+    pub fn over(device: Device, tensors: BTreeMap<String, Tensor>) -> Self {
+        let start = Start::Given(RefCell::new(tensors));
+        Self { device, start, parameters: RefCell::default() }
     }
 
     /// Where the parameters live.
@@ -83,7 +116,7 @@ impl ParameterStore {
     /// The scope of the whole model.
     #[must_use]
     pub fn root(&self) -> Scope<'_> {
-        Scope { store: self, prefix: String::new(), frozen: false }
+        Scope { store: self, prefix: String::new(), frozen: false, tags: Tags::default() }
     }
 
     /// Name, tensor and role of each, in order of creation. Tensors are shared, not copied.
@@ -93,6 +126,7 @@ impl ParameterStore {
             name: p.name.clone(),
             tensor: p.tensor.shallow_clone(),
             role: p.role,
+            tags: p.tags,
         };
         self.parameters.borrow().iter().map(shared).collect()
     }
@@ -169,6 +203,7 @@ pub struct Scope<'a> {
     store: &'a ParameterStore,
     prefix: String,
     frozen: bool,
+    tags: Tags,
 }
 
 impl Scope<'_> {
@@ -181,13 +216,34 @@ impl Scope<'_> {
         }
         // Writing to a String cannot fail.
         let _ = write!(prefix, "{name}");
-        Self { store: self.store, prefix, frozen: self.frozen }
+        Self { prefix, ..*self }
     }
 
     /// This scope, its parameters frozen from here on.
     #[must_use]
     pub fn frozen(mut self, frozen: bool) -> Self {
         self.frozen |= frozen;
+        self
+    }
+
+    /// This scope, of the backbone from here on.
+    #[must_use]
+    pub fn backbone(mut self) -> Self {
+        self.tags.backbone = true;
+        self
+    }
+
+    /// This scope, so deep in the backbone from here on.
+    #[must_use]
+    pub fn layer(mut self, layer: u32) -> Self {
+        self.tags.layer = layer;
+        self
+    }
+
+    /// This scope, of what says where deformable attention looks from here on.
+    #[must_use]
+    pub fn sampling(mut self) -> Self {
+        self.tags.sampling = true;
         self
     }
 
@@ -205,25 +261,37 @@ impl Scope<'_> {
 
     /// A new parameter, f32.
     pub fn parameter(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
-        let role = if self.frozen { Role::Frozen } else { Role::Trainable };
-        self.add(name, shape, init, role)
+        self.add(name, shape, init, self.role(), self.tags)
+    }
+
+    /// A new parameter, f32, that is a bias or the scale of a norm: some rules spare those weight decay.
+    pub fn parameter_without_decay(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        self.add(name, shape, init, self.role(), Tags { no_decay: true, ..self.tags })
+    }
+
+    fn role(&self) -> Role {
+        if self.frozen { Role::Frozen } else { Role::Trainable }
     }
 
     /// A new buffer, f32: saved and loaded, never trained.
     pub fn buffer(&self, name: &str, shape: &[i64], value: f64) -> Tensor {
-        self.add(name, shape, Init::Constant(value), Role::Buffer)
+        self.add(name, shape, Init::Constant(value), Role::Buffer, self.tags)
     }
 
-    fn add(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Tensor {
+    fn add(&self, name: &str, shape: &[i64], init: Init, role: Role, tags: Tags) -> Tensor {
         let name = self.sub(name).prefix;
         let device = self.store.device;
-        let value = match self.store.seed {
-            None => Tensor::zeros(shape, (Kind::Float, device)),
-            Some(seed) => initial(seed, &name, shape, init).to_device(device),
+        let value = match &self.store.start {
+            Start::Drawn(seed) => initial(*seed, &name, shape, init).to_device(device),
+            Start::ToBeLoaded => Tensor::zeros(shape, (Kind::Float, device)),
+            Start::Given(tensors) => match tensors.borrow_mut().remove(&name) {
+                Some(tensor) if tensor.size() == shape => tensor.detach(),
+                other => panic!("{name}: {shape:?}, given {:?}", other.map(|t| t.size())),
+            },
         };
         let tensor = value.set_requires_grad(role == Role::Trainable);
         let shared = tensor.shallow_clone();
-        self.store.parameters.borrow_mut().push(Parameter { name, tensor: shared, role });
+        self.store.parameters.borrow_mut().push(Parameter { name, tensor: shared, role, tags });
         tensor
     }
 }

@@ -16,7 +16,10 @@ use crate::prepared::check_data;
 use crate::{
     collective::Single,
     config::Config,
-    data::{batch::SourceId, interleaved::Interleaved},
+    data::{
+        batch::{Batch, SourceId},
+        interleaved::Interleaved,
+    },
     error::{Error, Result},
     losses::terms::StepKey,
     synth::SynthConfig,
@@ -140,7 +143,7 @@ fn interleaved(config: &Config) -> Result<(Vocabulary, Arc<Interleaved>)> {
 /// A learner, and its batches.
 fn learner(config: &Config) -> Result<(Learner, Arc<dyn BatchSource>)> {
     let (vocabulary, all) = interleaved(config)?;
-    let learner = Learner::new(config, vocabulary, Device::Cpu, Box::new(Single))?;
+    let learner = Learner::new(config, vocabulary, Device::Cpu, Arc::new(Single))?;
     let batches = learner.batches(all);
     Ok((learner, batches))
 }
@@ -165,18 +168,18 @@ fn errors(live: &Config, read: &Config, from: u64, count: u64) -> Errors {
         assert_eq!(batch.targets, same.targets);
         worst.extra += usize::from(batch.source != SourceId::DETECTION);
         let expected = live.soft_labels(&batch).unwrap().unwrap();
-        let got = read.soft_labels(&batch).unwrap().unwrap();
+        let got = read.soft_labels(&same).unwrap().unwrap();
         assert_eq!(got.features.size(), expected.features.size());
         let apart = (&got.features - &expected.features).norm_scalaropt_dim(2.0, [-1i64], false);
         worst.features = worst.features.max(largest(apart));
         worst.logits = worst.logits.max(largest(&got.logits - &expected.logits));
         let key = StepKey { seed: 5, step: position };
-        let loss = |learner: &Learner| {
-            let done = learner.backward(&batch, key, &mut Trace::default()).unwrap();
+        let loss = |learner: &Learner, batch: &Batch| {
+            let done = learner.backward(batch, key, &mut Trace::default()).unwrap();
             let terms = done.terms.into_iter().filter(|(name, _)| name.contains("semantic"));
             terms.map(|(_, value)| value).collect::<Vec<_>>()
         };
-        let (got, expected) = (loss(&read), loss(&live));
+        let (got, expected) = (loss(&read, &same), loss(&live, &batch));
         assert!(!expected.is_empty() && got.len() == expected.len());
         for (got, expected) in got.into_iter().zip(expected) {
             worst.terms = worst.terms.max((got - expected).abs() / expected.abs().max(1e-6));
@@ -287,8 +290,8 @@ fn damaged_shards_are_named_before_or_when_they_are_read() {
     let features = whole.len() - whole.len() / 2;
     wrong[features..].fill(0x7f);
     std::fs::write(place.shard(1), &wrong).unwrap();
-    let (learner, row) = learner(&place.reading(&[])).unwrap();
-    let said = (0..12).find_map(|p| learner.soft_labels(&row.build(p).unwrap()).err());
+    let (_, batches) = learner(&place.reading(&[])).unwrap();
+    let said = (0..12).find_map(|position| batches.build(position).err());
     let said = said.unwrap().to_string();
     assert!(said.contains("shard-00001.safetensors: features: "), "{said}");
 }

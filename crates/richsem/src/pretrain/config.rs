@@ -8,7 +8,7 @@ use crate::{
     bounds::{RATE, within},
     config::{ParamGroups, TrainConfig},
     error::{Error, Result},
-    models::backbone::{BackboneConfig, Norm, ResnetName},
+    models::backbone::{Norm, ResnetConfig, ResnetName},
     precision::Precision,
     settings,
     teacher::clip::{ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig},
@@ -216,14 +216,14 @@ impl PretrainConfig {
         self.backbone().validate("model")
     }
 
-    fn backbone(&self) -> BackboneConfig {
-        BackboneConfig {
+    fn backbone(&self) -> ResnetConfig {
+        ResnetConfig {
             name: ResnetName::ClipResnet,
             width: self.model.width,
             layers: self.model.layers.clone(),
             norm: Norm::BatchNorm,
             frozen_stages: -1,
-            ..BackboneConfig::default()
+            ..ResnetConfig::default()
         }
     }
 
@@ -236,7 +236,7 @@ impl PretrainConfig {
         let backbone = self.backbone();
         ClipConfig {
             visual: VisualConfig::Resnet {
-                heads: heads(backbone.channels()[3]),
+                heads: heads(backbone.levels()[3].channels),
                 backbone,
                 resolution: model.resolution,
             },

@@ -7,10 +7,7 @@ use crate::{
     config::Config,
     data::sampler::SamplerConfig,
     detector::DetectorConfig,
-    models::{
-        backbone::BackboneConfig,
-        config::{ClassHeadConfig, ModelConfig},
-    },
+    models::config::{ClassHeadConfig, ModelConfig},
     train::{EvalRow, Position, TrainRow},
     vocabulary::{Frequency, Vocabulary},
 };
@@ -33,7 +30,7 @@ impl Facts {
         if let Some((name, value)) = sizes.next() {
             self.add(name, value);
         }
-        self.add("backbone", backbone(model.backbone()));
+        self.add("backbone", model.backbone().describe());
         for (name, value) in sizes {
             self.add(name, value);
         }
@@ -80,7 +77,7 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
     facts.add_detector(&config.model);
     facts.add(
         "backbone weights",
-        match &config.model.backbone().weights {
+        match config.model.backbone().weights() {
             Some(weights) => weights.display().to_string(),
             None => "from scratch".to_owned(),
         },
@@ -135,14 +132,6 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
         if memory > 0.0 { format!("{:.1} GiB", memory / 1024.0) } else { String::new() },
     );
     facts.0
-}
-
-fn backbone(backbone: &BackboneConfig) -> String {
-    let mut text = format!("{}, {}", word(&backbone.name), word(&backbone.norm));
-    if backbone.width != 64 {
-        text += &format!(", width {}", backbone.width);
-    }
-    text
 }
 
 /// As settings spell it.
@@ -247,6 +236,6 @@ mod tests {
         config.train.warmup_steps = 50;
         let text = "1e-4, backbone 1e-5; × 0.1 after epoch 16, 18; 50 steps of warm-up";
         assert_eq!(learning_rate(&config), text);
-        assert_eq!(backbone(config.model.backbone()), "resnet50, frozen_bn");
+        assert_eq!(config.model.backbone().describe(), "resnet50, frozen_bn");
     }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     checkpoint_io::{read_weights, safetensors},
     models::{
-        backbone::{BackboneConfig, Norm, ResnetName},
+        backbone::{Norm, ResnetConfig, ResnetName},
         parameters::ParameterStore,
     },
     precision::Precision,
@@ -411,13 +411,13 @@ fn texts_that_do_not_belong_to_the_weights_are_refused() {
 fn both_encoders_are_differentiable() {
     let (visual, text) = (
         VisualConfig::Resnet {
-            backbone: BackboneConfig {
+            backbone: ResnetConfig {
                 name: ResnetName::ClipResnet,
                 width: 4,
                 layers: vec![1; 4],
                 norm: Norm::BatchNorm,
                 frozen_stages: -1,
-                ..BackboneConfig::default()
+                ..ResnetConfig::default()
             },
             resolution: 64,
             heads: 2,

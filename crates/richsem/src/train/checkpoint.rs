@@ -46,6 +46,9 @@ pub struct Position {
     pub micro_steps: u64,
     /// Updates since the start of the run.
     pub updates: u64,
+    /// Processes of the run: with another number each batch would be another one.
+    #[serde(default = "one")]
+    pub world: u64,
     /// The epoch before this one is trained but not evaluated.
     pub pending_eval: bool,
     /// Best AP so far and the step it was evaluated at: what the link `best` points to. Where no
@@ -56,14 +59,22 @@ pub struct Position {
     pub window: Window,
 }
 
-impl Default for Position {
-    fn default() -> Self {
+/// Of runs before there could be several.
+fn one() -> u64 {
+    1
+}
+
+impl Position {
+    /// Of a run of that many processes.
+    #[must_use]
+    pub fn start(world: u64) -> Self {
         Self {
             version: VERSION,
             epoch: 0,
             batch: 0,
             micro_steps: 0,
             updates: 0,
+            world,
             pending_eval: false,
             best: None,
             window: Window::default(),
@@ -72,6 +83,24 @@ impl Default for Position {
 }
 
 impl Position {
+    /// # Errors
+    /// Another number of processes than the run was started with.
+    fn check_world(&self, world: u64, path: &Path) -> Result<()> {
+        if self.world == world {
+            return Ok(());
+        }
+        let processes = |n: u64| format!("{n} process{}", if n == 1 { "" } else { "es" });
+        let problem = format!(
+            "the run was started with {}, and there {} now: its batches would be others",
+            processes(self.world),
+            if world == 1 { "is 1".to_owned() } else { format!("are {world}") }
+        );
+        Err(Error::invalid(path, "world", problem).with_hint(format!(
+            "resume with {}, or start a new run from its weights (--init)",
+            processes(self.world)
+        )))
+    }
+
     /// Where the last checkpoint of a run stands; `None` before the first.
     ///
     /// # Errors
@@ -129,14 +158,14 @@ fn folder_name(updates: u64) -> String {
 pub(super) fn save(
     run: &RunFolder,
     config: &Config,
-    learner: &mut Learner,
+    learner: &Learner,
     position: &Position,
 ) -> Result<PathBuf> {
     let Learner { model, optimizer, .. } = learner;
     let checkpoints = run.file("checkpoints");
     let path = checkpoints.join(folder_name(position.updates));
     let folder = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&checkpoints)?;
-    optimizer.with_ema(|| model.detector.save(&folder.path().join("model.safetensors")))?;
+    learner.evaluated().save(&folder.path().join("model.safetensors"))?;
     let mut tensors = optimizer.state();
     for parameter in model.parameters() {
         if parameter.role == Role::Buffer {
@@ -210,9 +239,10 @@ pub(super) fn prune(
 
 /// Restores the last checkpoint; `None` if the run was killed before its first.
 pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Position>> {
-    let Learner { model, optimizer, .. } = learner;
     let Some(position) = Position::of_run(run)? else { return Ok(None) };
     let folder = run.file("checkpoints").join("last");
+    position.check_world(learner.collective().world(), &folder.join("state.json"))?;
+    let Learner { model, optimizer, .. } = learner;
     let path = folder.join("training.safetensors");
     let (tensors, metadata) = safetensors::read(&path).map_err(|e| e.with_hint(DAMAGED))?;
     let layout = metadata.get(LAYOUT).map_or("", String::as_str);

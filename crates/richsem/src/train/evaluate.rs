@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Learner, checkpoint,
+    checkpoint,
     run_folder::{EvalRow, better, write_text},
     trainer::{Trainer, wall_time},
 };
@@ -25,30 +25,27 @@ impl Trainer<'_> {
             return Err(Error::Other("an evaluation is pending without data.val".into()));
         };
         let source = every_image_once(
-            &self.learner.model.detector,
+            self.learner.evaluated(),
             Arc::clone(&split.store),
             Arc::clone(&split.entries),
             self.config.eval.batch_size,
             Arc::clone(&self.broken),
         );
         let (total, ahead) = (split.entries.len(), self.read_ahead());
-        let Learner { model, optimizer, .. } = &mut self.learner;
-        let detector = &model.detector;
+        let detector = self.learner.evaluated();
         let (observer, stop) = (&mut self.observer, self.stop);
         let mut detections = Vec::new();
         let mut done = 0;
-        optimizer.with_ema(|| {
-            guarded(|| {
-                detect_all(detector, source, ahead, |image_id, _, found| {
-                    let found = to_detections(image_id, &found, detector.vocabulary());
-                    detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
-                    done += 1;
-                    observer.evaluating(done, total);
-                    if stop.load(Ordering::Relaxed) {
-                        return ControlFlow::Break(());
-                    }
-                    ControlFlow::Continue(())
-                })
+        guarded(|| {
+            detect_all(detector, source, ahead, |image_id, _, found| {
+                let found = to_detections(image_id, &found, detector.vocabulary());
+                detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
+                done += 1;
+                observer.evaluating(done, total);
+                if stop.load(Ordering::Relaxed) {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
             })
         })?;
         if self.stop.load(Ordering::Relaxed) {

@@ -45,7 +45,7 @@ pub(super) fn start(
 ) -> Result<Vec<String>> {
     let mut said = Vec::new();
     let whole_detector = config.init.as_ref().zip(initial);
-    match (whole_detector, &config.model.backbone().weights) {
+    match (whole_detector, config.model.backbone().weights()) {
         (Some((init, initial)), backbone) => {
             said = whole(init, initial, learner)?;
             if backbone.is_some() {

@@ -1,6 +1,6 @@
 //! What a run reads: annotations, images, and the batches made of them.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use super::Observer;
 use crate::{
@@ -30,35 +30,35 @@ use crate::{
 /// Naming the key of the first that is not, or that is a folder where a file should be.
 pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> {
     let Config { data, model, .. } = config;
-    let mut files: Vec<(String, Option<&PathBuf>)> = Vec::new();
+    let mut files: Vec<(String, Option<&Path>)> = Vec::new();
     for (name, split) in [("train", &data.train), ("val", &data.val)] {
         let split = split.as_ref();
-        files.push((format!("data.{name}.annotations"), split.map(|s| &s.annotations)));
-        files.push((format!("data.{name}.images"), split.map(|s| &s.images)));
+        files.push((format!("data.{name}.annotations"), split.map(|s| &*s.annotations)));
+        files.push((format!("data.{name}.images"), split.map(|s| &*s.images)));
     }
     for (name, extra) in data.extra_sets() {
-        files.push((format!("data.extra.{name}.images"), Some(&extra.images)));
-        files.push((format!("data.extra.{name}.info"), extra.info.as_ref()));
+        files.push((format!("data.extra.{name}.images"), Some(&*extra.images)));
+        files.push((format!("data.extra.{name}.info"), extra.info.as_deref()));
         if let Some(MappingConfig::File { path }) = &extra.mapping {
             files.push((format!("data.extra.{name}.mapping.path"), Some(path)));
         }
     }
     if let ClassHeadConfig::Text { table } = &model.class_head {
-        files.push(("model.class_head.table".into(), table.as_ref()));
+        files.push(("model.class_head.table".into(), table.as_deref()));
     }
-    let init = config.init.as_ref().map(|init| &init.weights).filter(|_| !from_checkpoint);
+    let init = config.init.as_ref().map(|init| &*init.weights).filter(|_| !from_checkpoint);
     files.push(("init.weights".into(), init));
     // A whole detector's weights have the backbone's among them.
     let from_elsewhere = from_checkpoint || init.is_some();
-    let weights = model.backbone().weights.as_ref().filter(|_| !from_elsewhere);
+    let weights = model.backbone().weights().filter(|_| !from_elsewhere);
     files.push((model.family_key("backbone.weights"), weights));
     if config.needs_teacher()
         && let Some(teacher) = &config.teacher
     {
         // Prepared labels take the place of the weights.
-        let weights = teacher.weights.as_ref().filter(|_| teacher.prepared.is_none());
+        let weights = teacher.weights.as_deref().filter(|_| teacher.prepared.is_none());
         files.push(("teacher.weights".into(), weights));
-        files.push(("teacher.prepared".into(), teacher.prepared.as_ref()));
+        files.push(("teacher.prepared".into(), teacher.prepared.as_deref()));
         if let TeacherText::Table { table } = &teacher.text {
             files.push(("teacher.text.table".into(), Some(table)));
         }

@@ -1,6 +1,9 @@
 //! What learns: the detector, its objective and its optimizer, one batch at a time.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::Download;
@@ -16,7 +19,7 @@ use crate::{
     data::{batch::Batch, loader::BatchSource},
     detector::Detector,
     error::{Error, Result, guarded},
-    families::{Objective, Step, TrainingOutput},
+    families::{Matched, Objective, Step, TrainingOutput},
     losses::{
         semantic::{semantic_terms, target_boxes},
         terms::{LossTerms, StepKey},
@@ -37,9 +40,11 @@ pub struct Learner {
     pub optimizer: Optimizer,
     pub(super) objective: Objective,
     pub(super) semantic: Option<(SemanticConfig, LabelSource)>,
+    /// Its weights are the EMA of the detector's; none without one.
+    averaged: Option<Detector>,
     accumulate: u64,
     precision: Precision,
-    collective: Box<dyn Collective>,
+    collective: Arc<dyn Collective>,
     pub(super) recordings: RefCell<Recordings>,
     /// Of the losses since the last update, `[1]`: not finite if one of them is not.
     loss_sum: RefCell<Option<Tensor>>,
@@ -74,7 +79,7 @@ impl Learner {
         config: &Config,
         vocabulary: Vocabulary,
         device: Device,
-        collective: Box<dyn Collective>,
+        collective: Arc<dyn Collective>,
     ) -> Result<Self> {
         let labels = LabelSource::open(config, &vocabulary, device)?;
         config.train.precision.apply()?;
@@ -114,12 +119,22 @@ impl Learner {
                 config.model.smaller(),
             )
         })?;
+        let averaged = match optimizer.ema() {
+            // The branch's parameters are among them, and no detector's.
+            Some(mut ema) => {
+                let own = model.detector.weights();
+                ema.retain(|name, _| own.contains_key(name));
+                Some(guarded(|| model.detector.over(ema))?)
+            }
+            None => None,
+        };
         let recordings = RefCell::new(Recordings::of(model.detector.config(), device));
         Ok(Self {
             model,
             optimizer,
             objective,
             semantic,
+            averaged,
             accumulate: config.train.accumulate,
             precision: config.train.precision,
             collective,
@@ -135,6 +150,12 @@ impl Learner {
             Some((_, labels)) => labels.around(source),
             None => source,
         }
+    }
+
+    /// What is evaluated and saved: the detector with the EMA of its weights, or, without one, as it is.
+    #[must_use]
+    pub fn evaluated(&self) -> &Detector {
+        self.averaged.as_ref().unwrap_or(&self.model.detector)
     }
 
     /// What is left when training is over.
@@ -185,6 +206,7 @@ impl Learner {
         prepared: Prepared,
         trace: &mut Trace,
     ) -> Result<PendingLoss> {
+        let agreed = Cell::new(false);
         let loss = guarded(|| {
             let Prepared { key, of, at, input } = prepared;
             let mut recordings = self.recordings.borrow_mut();
@@ -209,7 +231,8 @@ impl Learner {
             let images = self.semantic.is_some().then(|| input.images.shallow_clone());
             drop(input);
             let output = trace.output.insert(output);
-            let losses = trace.losses.insert(self.losses(batch, images.as_ref(), key, output)?);
+            let losses = self.losses(batch, images.as_ref(), key, output, &agreed)?;
+            let losses = trace.losses.insert(losses);
             (&losses.total / self.accumulate as f64).backward();
             if let Some(replay) = replay {
                 replay.backward()?;
@@ -223,6 +246,9 @@ impl Learner {
             });
             Ok(PendingLoss { names: losses.names.clone(), values })
         });
+        if loss.is_err() && !agreed.get() {
+            self.tell_failed()?;
+        }
         loss.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
     }
 
@@ -253,7 +279,7 @@ impl Learner {
 
     /// What happened to the recorded passes that a user should know, once.
     pub fn take_news(&self) -> Option<String> {
-        self.recordings.borrow_mut().take_news().or_else(|| self.model.detector.take_news())
+        self.recordings.borrow_mut().take_news().or_else(|| self.evaluated().take_news())
     }
 
     fn losses(
@@ -262,15 +288,21 @@ impl Learner {
         images: Option<&Tensor>,
         key: StepKey,
         output: &TrainingOutput,
+        agreed: &Cell<bool>,
     ) -> Result<LossTerms> {
         let Batch { targets, supervision, .. } = batch;
-        let collective = self.collective.as_ref();
-        let step = Step { targets, supervision, key, collective };
+        let step = Step { targets, supervision, key: (key, self.collective.rank()) };
         let pending = self.objective.start(output, step)?;
+        let num_boxes = |matched: &Matched| {
+            agreed.set(true);
+            self.mean_boxes(Some(matched.num_boxes()))
+        };
         let (Some((config, source)), Some(branch), Some(images), true) =
             (&self.semantic, &self.model.semantic_branch, images, supervision.semantic)
         else {
-            return pending.finish(None).map(|(losses, _)| losses);
+            let matched = pending.wait()?;
+            let num_boxes = num_boxes(&matched)?;
+            return matched.finish(num_boxes, None).map(|(losses, _)| losses);
         };
         let normalization = self.model.detector.config().model.normalization();
         let mut labels = StepLabels::new(source, batch, images, normalization);
@@ -281,7 +313,9 @@ impl Learner {
         {
             known = Some(labels.of(&torch_ext::upload(&target_boxes(targets), images.device()))?);
         }
-        let (mut losses, regions) = pending.finish(Some(config.wanted()))?;
+        let matched = pending.wait()?;
+        let num_boxes = num_boxes(&matched)?;
+        let (mut losses, regions) = matched.finish(num_boxes, Some(config.wanted()))?;
         let Some(regions) = regions else { return Ok(losses) };
         let mut label = |boxes: &Tensor| match known.take() {
             Some(labels) => Ok(labels),
@@ -289,6 +323,28 @@ impl Learner {
         };
         losses.append(semantic_terms(config, branch, &regions, targets, &mut label)?);
         Ok(losses)
+    }
+
+    /// The mean number of boxes over the processes, at least 1; `own` is none where this process failed.
+    ///
+    /// # Errors
+    /// Another process failed, or is gone.
+    fn mean_boxes(&self, own: Option<f64>) -> Result<f64> {
+        let said = [own.unwrap_or_default(), f64::from(u8::from(own.is_none()))];
+        let means = self.collective.begin_mean(&said)?.wait()?;
+        if own.is_some() && means[1] > 0.0 {
+            return Err(elsewhere());
+        }
+        Ok(means[0].max(1.0))
+    }
+
+    /// Tells the other processes, which are at the same batch, that this one has failed before its losses:
+    /// they would wait for it.
+    ///
+    /// # Errors
+    /// Another process is gone.
+    pub(super) fn tell_failed(&self) -> Result<()> {
+        self.mean_boxes(None).map(drop)
     }
 
     /// What the teacher says of a batch's own boxes, image by image; none without a teacher.
@@ -309,6 +365,7 @@ impl Learner {
     /// What libtorch refuses.
     pub fn start_update(&mut self, lr_factor: f64) -> Result<PendingUpdate> {
         guarded(|| {
+            self.collective.mean_gradients(&self.optimizer.gradients())?;
             let norm = self.optimizer.clip()?;
             let finite = match self.loss_sum.borrow_mut().take() {
                 Some(loss) => (&norm + loss.view([])).isfinite(),
@@ -383,6 +440,11 @@ impl PendingLoss {
 /// An update whose norm is on its way to the host.
 #[derive(Debug)]
 pub struct PendingUpdate(Download);
+
+/// Of a process whose fellow failed.
+pub(super) fn elsewhere() -> Error {
+    Error::Other("another process of this run failed: its own message says why".into())
+}
 
 /// What makes a step less.
 const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, the model's sizes or its number of \

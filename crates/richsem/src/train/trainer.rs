@@ -14,19 +14,20 @@ use std::{
 use tch::Device;
 
 use super::{
-    BatchLoss, Learner, NewRun, Observer, Position, Prepared, changes, checkpoint, diagnose, init,
+    BatchLoss, Learner, NewRun, Observer, PendingLoss, Position, Prepared, changes, checkpoint,
+    diagnose, init,
     inputs::{
         OpenedSet, Split, batches, check_boxes, check_files, check_vocabularies, extra_sets,
         workers,
     },
-    learner::Trace,
+    learner::{self, Trace},
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{lr_factor, row_due},
     supply::Supply,
     teacher_check,
 };
 use crate::{
-    collective::Single,
+    collective::{self, Collective, Single},
     config::{Config, SplitConfig, TrainConfig},
     data::{
         batch::Batch,
@@ -56,6 +57,23 @@ pub enum Start {
     },
     /// The run of that folder, with the settings saved there.
     Resume(PathBuf),
+}
+
+/// This process's part in a run.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Where it computes.
+    pub device: Device,
+    /// The processes of the run.
+    pub collective: Arc<dyn Collective>,
+}
+
+impl Worker {
+    /// The only process of its run.
+    #[must_use]
+    pub fn alone(device: Device) -> Self {
+        Self { device, collective: Arc::new(Single) }
+    }
 }
 
 /// Where it trains, kept from others.
@@ -104,16 +122,23 @@ pub(super) struct Trainer<'a> {
     pub(super) stop: &'a AtomicBool,
 }
 
-/// Trains until all epochs are done or `stop` is set.
+/// A batch that the device is at work on.
+struct Started {
+    batch: Batch,
+    loss: PendingLoss,
+}
+
+/// Trains until all epochs are done or `stop` is set, which every process of the run follows.
 ///
 /// # Errors
 /// Whatever is wrong with settings, data or folder; a number that is not finite.
 pub fn train(
     start: Start,
-    device: Device,
+    worker: &Worker,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
+    let Worker { device, collective } = worker.clone();
     // The folder is this process's own before anything in it is swept or written.
     let (mut config, place) = match start {
         Start::New { config, folder } => (*config, Place::New(folder)),
@@ -162,7 +187,7 @@ pub fn train(
     if let Some(file) = config.teacher_file() {
         data = data.with_teacher(&file)?;
     }
-    let all = batches(&config, &split, &extras, &broken, &Single)?;
+    let all = batches(&config, &split, &extras, &broken, collective.as_ref())?;
     let updates = all.total() / config.train.accumulate;
     if config.train.warmup_steps >= updates {
         observer.message(&format!(
@@ -181,7 +206,7 @@ pub fn train(
         true => None,
         false => init::read(&mut config)?,
     };
-    let mut learner = Learner::new(&config, vocabulary.clone(), device, Box::new(Single))?;
+    let mut learner = Learner::new(&config, vocabulary.clone(), device, Arc::clone(&collective))?;
     let resumed = match &place {
         Place::New(_) => None,
         Place::Existing(run, _) => {
@@ -205,7 +230,7 @@ pub fn train(
         Place::New(folder) => folder.begin(&config, &vocabulary, &data)?,
         Place::Existing(run, lock) => (run, lock),
     };
-    let position = resumed.unwrap_or_default();
+    let position = resumed.unwrap_or_else(|| Position::start(collective.world()));
     run.rewind(position.updates)?;
     observer.message(&format!(
         "{} trainable parameters on {}; padding {}; run folder {}",
@@ -310,18 +335,18 @@ impl Trainer<'_> {
             self.config.train;
         self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
         let mut mark = Instant::now();
+        let mut stopping = false;
         let first = if self.position.batch < batches { loader.next() } else { None };
         let mut upcoming = first.map(|batch| self.prepare(batch));
         while let Some(next) = upcoming.take() {
-            let (batch, prepared) = next?;
-            for message in &batch.skipped {
-                self.observer.message(&format!("skipped: {message}"));
-            }
             let mut trace = Trace::default();
-            let loss = self.learner.start(&batch, prepared, &mut trace);
-            let loss = loss.map_err(|error| self.explain(error, &batch, &trace))?;
-            if let Some(news) = self.learner.take_news() {
-                self.observer.message(&news);
+            let started = self.start(next, &mut trace);
+            // All processes leave the loop at the same batch, whatever happened to one of them.
+            let [stop, failed] =
+                self.agree([self.stop.load(Ordering::Relaxed), started.is_err()])?;
+            let Started { batch, loss } = started?;
+            if failed {
+                return Err(learner::elsewhere());
             }
             self.position.batch += 1;
             self.position.micro_steps += 1;
@@ -353,16 +378,17 @@ impl Trainer<'_> {
                 None => None,
             };
             self.observer.batch(loss, batch.len(), row.as_ref());
-            if updated && self.position.batch < batches {
-                let stop = self.stop.load(Ordering::Relaxed);
-                if stop || self.checkpoint_due(checkpoint_every) {
-                    self.save()?;
-                    if stop {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                    self.prune()?;
-                    mark = Instant::now();
+            stopping |= stop;
+            if updated
+                && self.position.batch < batches
+                && (stopping || self.checkpoint_due(checkpoint_every))
+            {
+                self.save()?;
+                if stopping {
+                    return Ok(ControlFlow::Break(()));
                 }
+                self.prune()?;
+                mark = Instant::now();
             }
         }
         self.position.epoch += 1;
@@ -370,7 +396,7 @@ impl Trainer<'_> {
         let done = self.position.epoch;
         let due = done == epochs || (eval_every > 0 && done.is_multiple_of(eval_every));
         self.position.pending_eval = due && self.val.is_some();
-        let stop = self.stop.load(Ordering::Relaxed);
+        let [stop] = self.agree([stopping || self.stop.load(Ordering::Relaxed)])?;
         // What is evaluated, and what a run ends with, is always on disk first.
         if self.position.pending_eval
             || done == epochs
@@ -383,6 +409,31 @@ impl Trainer<'_> {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         })
+    }
+
+    /// Has a batch on its way through the network and back.
+    fn start(&mut self, next: Result<(Batch, Prepared)>, trace: &mut Trace) -> Result<Started> {
+        let (batch, prepared) = match next {
+            Ok(next) => next,
+            Err(error) => {
+                self.learner.tell_failed()?;
+                return Err(error);
+            }
+        };
+        for message in &batch.skipped {
+            self.observer.message(&format!("skipped: {message}"));
+        }
+        let loss = self.learner.start(&batch, prepared, trace);
+        let loss = loss.map_err(|error| self.explain(error, &batch, trace))?;
+        if let Some(news) = self.learner.take_news() {
+            self.observer.message(&news);
+        }
+        Ok(Started { batch, loss })
+    }
+
+    /// Of each question, whether any process says yes.
+    fn agree<const N: usize>(&self, answers: [bool; N]) -> Result<[bool; N]> {
+        collective::any(self.learner.collective(), answers)
     }
 
     fn checkpoint_due(&self, every: u64) -> bool {
@@ -481,7 +532,7 @@ impl Trainer<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
-        checkpoint::save(&self.run, &self.config, &mut self.learner, &self.position)?;
+        checkpoint::save(&self.run, &self.config, &self.learner, &self.position)?;
         self.tensorboard.flush()
     }
 

@@ -4,7 +4,7 @@ use richsem::{
     checkpoint_io::{pth, safetensors},
     convert::Form,
     models::{
-        backbone::{Backbone, BackboneConfig},
+        backbone::{Resnet, ResnetConfig},
         parameters::ParameterStore,
     },
     testing::normal,
@@ -17,8 +17,8 @@ use crate::support::*;
 fn backbones_and_clips_are_checked_and_cut() {
     let folder = Folder::new();
     let store = ParameterStore::new(Device::Cpu, 1);
-    let config = BackboneConfig { width: 8, ..Default::default() };
-    let _ = Backbone::new(&store.root(), &config);
+    let config = ResnetConfig { width: 8, ..Default::default() };
+    let _ = Resnet::new(&store.root(), &config);
     let backbone = store.named_tensors();
     let mut whole = backbone.iter().map(|(k, v)| (k.clone(), v.copy())).collect::<Tensors>();
     // MIIL's 21k, as timm names it.

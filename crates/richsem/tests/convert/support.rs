@@ -13,7 +13,7 @@ use richsem::{
         dino::keys::{Layout, Variant},
     },
     models::{
-        backbone::{BackboneConfig, ResnetName},
+        backbone::{ResnetConfig, ResnetName},
         class_head::ClassSpace,
         dino::Dino,
         parameters::ParameterStore,
@@ -63,7 +63,7 @@ pub(crate) fn options(ids: Option<&[i64]>) -> Options {
 }
 
 pub(crate) fn small_clip() -> ParameterStore {
-    let backbone = BackboneConfig {
+    let backbone = ResnetConfig {
         name: ResnetName::ClipResnet,
         width: 4,
         layers: vec![1, 1, 1, 1],

@@ -13,7 +13,7 @@ use richsem::{
         matcher::Matching,
     },
     models::{
-        backbone::BackboneConfig,
+        backbone::ResnetConfig,
         class_head::{ClassSpace, TextTable},
         dino::{
             Dino, DinoConfig, Input, LayerOutputs, TrainingOutput,
@@ -73,7 +73,7 @@ pub(crate) fn close_number(what: &str, got: f64, expected: f64, tolerance: f64) 
 /// Sizes of `reference/golden/small.py`.
 pub(crate) fn config() -> DinoConfig {
     DinoConfig {
-        backbone: BackboneConfig { width: 4, layers: vec![1; 4], ..BackboneConfig::default() },
+        backbone: ResnetConfig { width: 4, layers: vec![1; 4], ..ResnetConfig::default() }.into(),
         transformer: TransformerConfig {
             hidden_dim: 32,
             nheads: 4,

@@ -17,7 +17,7 @@ use std::{
 use richsem::{
     checkpoint_io::{load_backbone, pth, read_weights, safetensors},
     models::{
-        backbone::{Backbone, BackboneConfig, ResnetName},
+        backbone::{Resnet, ResnetConfig, ResnetName},
         parameters::ParameterStore,
     },
     testing::shared,
@@ -326,11 +326,10 @@ fn bits_of(tensors: &BTreeMap<String, Tensor>) -> Vec<(String, Vec<i64>, Vec<u8>
 
 #[test]
 fn a_backbone_starts_from_a_pth_file() {
-    let config =
-        BackboneConfig { name: ResnetName::Resnet18, width: 8, ..BackboneConfig::default() };
+    let config = ResnetConfig { name: ResnetName::Resnet18, width: 8, ..ResnetConfig::default() };
     let store = |seed| {
         let store = ParameterStore::new(Device::Cpu, seed);
-        drop(Backbone::new(&store.root().sub("backbone.0.body"), &config));
+        drop(Resnet::new(&store.root().sub("backbone.0.body"), &config));
         store
     };
     let from = store(1);

@@ -13,7 +13,12 @@ use crate::{
     checkpoint_io::read_weights,
     detector::{Detector, TEXT_TABLE},
     error::{Error, Result},
-    models::{backbone::Norm, class_head::TextTable, config::FamilyConfig, padding::Padding},
+    models::{
+        backbone::{BackboneConfig, Norm},
+        class_head::TextTable,
+        config::FamilyConfig,
+        padding::Padding,
+    },
     teacher::clip::{self, Hints},
     vocabulary::Vocabulary,
 };
@@ -153,10 +158,11 @@ fn note(report: &mut Report, detector: &Detector, tensors: &BTreeMap<String, Ten
                 .into(),
         );
     }
-    if dino.backbone.norm != Norm::FrozenBn {
+    let BackboneConfig::Resnet(backbone) = &dino.backbone;
+    if backbone.norm != Norm::FrozenBn {
         report.notes.push(format!(
             "the backbone's norm is {:?}, where the official code has frozen batch norm",
-            dino.backbone.norm
+            backbone.norm
         ));
     }
 }

@@ -101,7 +101,7 @@ pub(in crate::convert) fn from_official(
     let mut config = options.config.clone();
     let FamilyConfig::Dino(given) = &config.model.family;
     let mut dino = sizes::infer(&values, given, &path)?;
-    dino.backbone.weights = None;
+    dino.backbone.set_weights(None);
     if *dino.padding.get_or_insert(Padding::Official) == Padding::Masked {
         report.notes.push(
             "padding masked, as the settings say: in batches of padded images the results are not those of \

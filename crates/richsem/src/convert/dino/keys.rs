@@ -306,6 +306,7 @@ mod tests {
     use super::*;
     use crate::{
         models::{
+            backbone::ResnetConfig,
             class_head::ClassSpace,
             dino::{Dino, DinoConfig},
             parameters::ParameterStore,
@@ -317,8 +318,8 @@ mod tests {
     const LAYERS: usize = 3;
 
     fn ours(space: ClassSpace) -> BTreeMap<String, Tensor> {
-        let mut config = DinoConfig::default();
-        config.backbone.width = 8;
+        let backbone = ResnetConfig { width: 8, ..ResnetConfig::default() }.into();
+        let mut config = DinoConfig { backbone, ..DinoConfig::default() };
         config.transformer.hidden_dim = 32;
         config.transformer.dec_layers = LAYERS as i64;
         config.transformer.enc_layers = 1;

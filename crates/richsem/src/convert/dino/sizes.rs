@@ -11,7 +11,7 @@ use tch::Tensor;
 use crate::{
     error::{Error, Result},
     models::{
-        backbone::{BackboneConfig, ResnetName},
+        backbone::{ResnetConfig, ResnetName},
         dino::DinoConfig,
         projection::ProjectionKind,
     },
@@ -94,13 +94,13 @@ pub(super) fn infer(
         true => ProjectionKind::Mlp,
         false => ProjectionKind::Linear,
     };
-    config.backbone = backbone(&shapes, &given.backbone)?;
+    config.backbone = backbone(&shapes, &given.backbone.clone().into())?.into();
     config.return_interm_indices = stages(&shapes, &config)?;
     Ok(config)
 }
 
 /// The backbone.
-fn backbone(shapes: &Shapes, given: &BackboneConfig) -> Result<BackboneConfig> {
+fn backbone(shapes: &Shapes, given: &ResnetConfig) -> Result<ResnetConfig> {
     let has = |name: &str| shapes.has(&format!("{BODY}{name}"));
     let layers: Vec<i64> = (1..=4).map(|i| shapes.count(&format!("{BODY}layer{i}."))).collect();
     let width = shapes.side(&format!("{BODY}layer1.0.conv1.weight"), 0)?;
@@ -113,12 +113,12 @@ fn backbone(shapes: &Shapes, given: &BackboneConfig) -> Result<BackboneConfig> {
     };
     // Blocks are spelled out only where they are not the backbone's own.
     let layers = if layers == name.blocks() { Vec::new() } else { layers };
-    Ok(BackboneConfig { name, width, layers, ..given.clone() })
+    Ok(ResnetConfig { name, width, layers, ..given.clone() })
 }
 
 /// Which stages the projections take, by their channels.
 fn stages(shapes: &Shapes, config: &DinoConfig) -> Result<Vec<usize>> {
-    let channels = config.backbone.channels();
+    let channels: Vec<i64> = config.backbone.levels().iter().map(|l| l.channels).collect();
     let mut stages = Vec::new();
     for level in 0..config.transformer.num_feature_levels {
         let name = format!("input_proj.{level}.0.weight");

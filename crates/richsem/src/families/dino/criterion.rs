@@ -9,7 +9,6 @@ use super::{
     matcher::{Matching, PaddedTargets, Pair, PendingMatching, hungarian, max_size},
 };
 use crate::{
-    collective::Collective,
     error::Result,
     losses::{
         LossConfig,
@@ -77,12 +76,11 @@ struct Sums {
 }
 
 /// The terms of a step before its matching. Where the host matches, the numbers that it looks at are on their
-/// way: what is queued before [`Self::finish`], the device works on meanwhile.
+/// way: what is queued before [`Self::wait`], the device works on meanwhile.
 pub struct PendingTerms<'a> {
     criterion: &'a Criterion,
     scored: Scored<'a>,
     supervision: &'a Supervision,
-    collective: &'a dyn Collective,
     matching: PendingMatching,
     /// The classes of the matched sets.
     classes: Option<Tensor>,
@@ -103,8 +101,8 @@ impl Criterion {
         Self { config, choice }
     }
 
-    /// All terms of one step. Those that `supervision` switches off are computed and reported, and
-    /// weigh nothing.
+    /// All terms of one step of one process. Those that `supervision` switches off are computed and reported,
+    /// and weigh nothing.
     ///
     /// # Errors
     /// Predictions that are not finite, where the host matches (elsewhere a term is then not finite); what
@@ -114,7 +112,9 @@ impl Criterion {
         output: &TrainingOutput,
         step: Step<'_>,
     ) -> Result<(LossTerms, Decisions)> {
-        self.start(output, step)?.finish()
+        let matched = self.start(output, step)?.wait()?;
+        let num_boxes = matched.num_boxes().max(1.0);
+        matched.finish(num_boxes)
     }
 
     /// The first half of [`Self::forward`]: all that does not wait for the device.
@@ -126,7 +126,7 @@ impl Criterion {
         output: &'a TrainingOutput,
         step: Step<'a>,
     ) -> Result<PendingTerms<'a>> {
-        let Step { targets, supervision, key, collective } = step;
+        let Step { targets, supervision, key } = step;
         let scored = Scored::new(output, targets);
         let Scored { padded, matched, .. } = &scored;
         let unused = output.unused.as_ref();
@@ -143,7 +143,7 @@ impl Criterion {
         let sets = matched.logits.size()[0] as usize;
         let sample = |first_term: usize, sets: usize| {
             self.choice
-                .sample(targets, (key, collective.rank()), first_term as u64, sets)
+                .sample(targets, key, first_term as u64, sets)
                 .map(|classes| torch_ext::upload(&classes, matched.logits.device()))
         };
         let denoising = match &output.denoising {
@@ -157,15 +157,7 @@ impl Criterion {
             }
         };
         let classes = sample(0, sets);
-        Ok(PendingTerms {
-            criterion: self,
-            scored,
-            supervision,
-            collective,
-            matching,
-            classes,
-            denoising,
-        })
+        Ok(PendingTerms { criterion: self, scored, supervision, matching, classes, denoising })
     }
 
     /// All terms, with everything decided already: matching, classes, what sums are divided by.
@@ -359,23 +351,47 @@ impl Criterion {
 }
 
 impl<'a> PendingTerms<'a> {
+    /// Waits for the matching, where the host decides it.
+    ///
+    /// # Errors
+    /// Predictions that are not finite, where the host matches (elsewhere a term is then not finite); what
+    /// libtorch refuses.
+    pub fn wait(self) -> Result<MatchedTerms<'a>> {
+        let Self { criterion, scored, supervision, matching, classes, denoising } = self;
+        let matching = matching.wait()?;
+        Ok(MatchedTerms { criterion, scored, supervision, matching, classes, denoising })
+    }
+}
+
+/// The terms of a step behind its matching, not yet scored.
+pub struct MatchedTerms<'a> {
+    criterion: &'a Criterion,
+    scored: Scored<'a>,
+    supervision: &'a Supervision,
+    matching: Matching,
+    classes: Option<Tensor>,
+    denoising: Option<(Matching, Option<Tensor>, Sums)>,
+}
+
+impl<'a> MatchedTerms<'a> {
     /// What the terms are of.
     pub(crate) fn of(&self) -> (&'a TrainingOutput, &'a [Target]) {
         (self.scored.output, self.scored.targets)
     }
 
-    /// The second half of [`Criterion::forward`]: waits, matches, and scores what was matched.
+    /// Boxes that a query of each set answers for.
+    #[must_use]
+    pub fn num_boxes(&self) -> f64 {
+        (self.matching.len() / self.scored.matched.logits.size()[0] as usize) as f64
+    }
+
+    /// Scores what was matched; sums are divided by `num_boxes`.
     ///
     /// # Errors
-    /// Predictions that are not finite, where the host matches (elsewhere a term is then not finite); what
-    /// libtorch refuses.
-    pub fn finish(self) -> Result<(LossTerms, Decisions)> {
-        let Self { criterion, scored, supervision, collective, matching, classes, denoising } =
-            self;
+    /// What libtorch refuses.
+    pub fn finish(self, num_boxes: f64) -> Result<(LossTerms, Decisions)> {
+        let Self { criterion, scored, supervision, matching, classes, denoising } = self;
         let Scored { output, targets, padded, matched } = &scored;
-        let matching = matching.wait()?;
-        let sets = matched.logits.size()[0] as usize;
-        let num_boxes = collective.mean((matching.len() / sets) as f64).max(1.0);
         let sums = criterion.sums(matched, &matching, classes.as_ref(), targets, padded)?;
         let queries = Supervised { matching, normalizer: num_boxes, classes };
         let (of_denoising, denoising) = match (denoising, &output.denoising) {

@@ -4,7 +4,6 @@ use tch::{Device, Kind};
 
 use super::*;
 use crate::{
-    collective::Single,
     losses::{FederatedConfig, MatcherConfig, UnknownClasses, federated::Rates, terms::StepKey},
     random::{Random, Stream},
     targets::LabelKnowledge,
@@ -16,7 +15,7 @@ const CLASSES: i64 = 6;
 const KEY: StepKey = StepKey { seed: 1, step: 2 };
 
 fn step<'a>(targets: &'a [Target], supervision: &'a Supervision) -> Step<'a> {
-    Step { targets, supervision, key: KEY, collective: &Single }
+    Step { targets, supervision, key: (KEY, 0) }
 }
 
 fn some_targets() -> Vec<Target> {

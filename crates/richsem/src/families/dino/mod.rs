@@ -6,7 +6,7 @@ mod regions;
 
 use tch::{Device, Tensor};
 
-pub use criterion::{Criterion, PendingTerms};
+pub use criterion::{Criterion, MatchedTerms, PendingTerms};
 pub use regions::regions;
 
 use crate::{

@@ -34,7 +34,8 @@ pub use outputs::{InferenceOutput, LayerOutputs, TrainingOutput, TrainingTensors
 pub struct DinoConfig {
     /// The backbone.
     pub backbone: BackboneConfig,
-    /// Stages whose maps are used: 0 is C2 (stride 4), 3 is C5 (stride 32).
+    /// Levels of the backbone whose maps are used, by number from 0; of a ResNet's 0 is C2 (stride 4) and 3
+    /// is C5 (stride 32). Default: 1, 2, 3.
     pub return_interm_indices: Vec<usize>,
     /// The transformer.
     pub transformer: TransformerConfig,
@@ -69,13 +70,14 @@ impl DinoConfig {
         self.transformer.validate(&format!("{key}.transformer"))?;
         self.denoising.validate(&format!("{key}.denoising"))?;
         let indices = &self.return_interm_indices;
+        let levels = self.backbone.levels().len();
         if indices.is_empty()
             || indices.windows(2).any(|w| w[1] <= w[0])
-            || indices.iter().any(|&i| i > 3)
+            || indices.iter().any(|&i| i >= levels)
         {
             return Err(Error::config(
                 format!("{key}.return_interm_indices"),
-                format!("expected rising stage numbers from 0 to 3, got {indices:?}"),
+                format!("expected rising level numbers from 0 to {}, got {indices:?}", levels - 1),
             ));
         }
         if (self.transformer.num_feature_levels as usize) < indices.len() {
@@ -142,7 +144,9 @@ impl DinoConfig {
     /// How often an image's sides were halved in each level's map: stages of the backbone, then each
     /// level once more than the one before.
     pub(crate) fn halvings(&self) -> Vec<usize> {
-        let mut halvings: Vec<usize> = self.return_interm_indices.iter().map(|i| 2 + i).collect();
+        let levels = self.backbone.levels();
+        let halvings = |&i: &usize| levels[i].stride.trailing_zeros() as usize;
+        let mut halvings: Vec<usize> = self.return_interm_indices.iter().map(halvings).collect();
         while halvings.len() < self.transformer.num_feature_levels as usize {
             halvings.push(halvings[halvings.len() - 1] + 1);
         }
@@ -234,7 +238,10 @@ impl Dino {
             ClassSpace::Text(_) => root.sub("class_embed"),
         };
         let detector = Self {
-            backbone: Backbone::new(&root.sub("backbone").sub(0).sub("body"), &config.backbone),
+            backbone: Backbone::new(
+                &root.sub("backbone").backbone().sub(0).sub("body"),
+                &config.backbone,
+            ),
             input_proj: input_projections(&root.sub("input_proj"), config),
             transformer: DeformableTransformer::new(
                 &transformer,
@@ -371,8 +378,11 @@ impl Dino {
         let halvings = self.config.halvings();
         let pyramid = match self.config.padding() {
             Padding::Masked => {
-                let last = halvings.last().copied().unwrap_or_default();
-                Some(PaddingPyramid::new(mask, last.max(Backbone::HALVINGS)))
+                // The backbone hides padding in all of its maps, used here or not.
+                let levels = self.config.backbone.levels().into_iter();
+                let strides = levels.map(|level| level.stride.trailing_zeros() as usize);
+                let deepest = strides.chain(halvings.iter().copied()).max().unwrap_or_default();
+                Some(PaddingPyramid::new(mask, deepest))
             }
             Padding::Official => None,
         };
@@ -443,7 +453,7 @@ impl Dino {
 /// 1×1 convolutions for the backbone's maps, 3×3 ones of stride 2 for the levels after them.
 fn input_projections(scope: &Scope, config: &DinoConfig) -> Vec<(Conv2d, GroupNorm)> {
     let d = config.transformer.hidden_dim;
-    let channels = config.backbone.channels();
+    let channels: Vec<i64> = config.backbone.levels().iter().map(|l| l.channels).collect();
     let indices = &config.return_interm_indices;
     let mut input = channels[indices[indices.len() - 1]];
     (0..config.transformer.num_feature_levels as usize)

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::tests::{build, target, tiny};
 use super::*;
 use crate::{
-    collective::Single,
     families::{Step, dino::Criterion},
     losses::{LossConfig, terms::StepKey},
     models::{
-        backbone::{Norm, ResnetName},
+        backbone::{Norm, ResnetConfig, ResnetName},
         network::ScoredBox,
         parameters::Role,
     },
@@ -35,13 +34,14 @@ fn padding_and_batch_mates_change_no_detection() {
     // 200: more queries than the smaller image has tokens.
     for (queries, (name, norm)) in [12, 200].into_iter().flat_map(|q| backbones.map(|t| (q, t))) {
         let sizes = tiny(queries);
-        let backbone = BackboneConfig {
+        let backbone = ResnetConfig {
             name,
             norm,
             groups: 4,
             layers: vec![1, 2, 1, 1],
-            ..sizes.backbone.clone()
-        };
+            ..sizes.backbone.clone().into()
+        }
+        .into();
         let config = DinoConfig { backbone, ..sizes };
         let (store, dino) = build(&config, ClassSpace::Classes(5));
         shake(&store);
@@ -179,7 +179,7 @@ fn step(
     let criterion = Criterion::new(LossConfig::default(), &[1; 5]);
     let supervision = Supervision { assignment, ..Supervision::default() };
     let key = StepKey { seed: 1, step: 0 };
-    let step = Step { targets: &targets, supervision: &supervision, key, collective: &Single };
+    let step = Step { targets: &targets, supervision: &supervision, key: (key, 0) };
     let (terms, _) = criterion.forward(&output, step).unwrap();
     terms.total.backward();
     let values = Vec::<f64>::try_from(terms.values.to_kind(Kind::Double)).unwrap();
@@ -206,7 +206,8 @@ fn padding_changes_no_loss_no_gradient_and_no_statistic() {
             (2, Assignment::Hungarian),
         ] {
             let what = format!("{name:?} {norm:?} {queries} {assignment:?}");
-            let backbone = BackboneConfig { name, norm, groups: 4, ..tiny(queries).backbone };
+            let backbone: ResnetConfig = tiny(queries).backbone.into();
+            let backbone = ResnetConfig { name, norm, groups: 4, ..backbone }.into();
             let config = DinoConfig { backbone, ..tiny(queries) };
             let image = normal(5, &[1, 3, 61, 83]).to_kind(Kind::Double);
             let (terms, after) = step(&config, &image, (0, 0), assignment);

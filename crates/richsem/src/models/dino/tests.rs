@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     boxes::Cxcywh,
     models::{
-        backbone::{Norm, ResnetName},
+        backbone::{Norm, ResnetConfig, ResnetName},
         parameters::Role,
     },
     random::{Random, Stream},
@@ -17,13 +17,14 @@ use crate::{
 
 pub(super) fn tiny(queries: i64) -> DinoConfig {
     DinoConfig {
-        backbone: BackboneConfig {
+        backbone: ResnetConfig {
             name: ResnetName::Resnet18,
             width: 8,
             norm: Norm::FrozenBn,
             frozen_stages: -1,
-            ..BackboneConfig::default()
-        },
+            ..ResnetConfig::default()
+        }
+        .into(),
         return_interm_indices: vec![1, 2, 3],
         transformer: TransformerConfig {
             hidden_dim: 32,

@@ -10,7 +10,7 @@ use tch::Tensor;
 use super::hints::{Activation, Hints};
 use crate::{
     error::{Error, Result},
-    models::backbone::{BackboneConfig, Norm, ResnetName},
+    models::backbone::{Norm, ResnetConfig, ResnetName},
 };
 
 /// Channels of an attention head in every model that OpenAI published; no tensor's shape tells.
@@ -25,7 +25,7 @@ pub enum VisualConfig {
     /// A ResNet and an attention pool.
     Resnet {
         /// The backbone; a frozen teacher's norm is `frozen_bn`.
-        backbone: BackboneConfig,
+        backbone: ResnetConfig,
         /// Side of the images it was trained on; the attention pool has (resolution / 32)²
         /// positions.
         resolution: i64,
@@ -199,13 +199,13 @@ impl ClipConfig {
 fn resnet(shapes: &Shapes) -> Result<VisualConfig> {
     const FIRST: &str = "visual.layer1.0.conv1.weight";
     const POSITIONS: &str = "visual.attnpool.positional_embedding";
-    let backbone = BackboneConfig {
+    let backbone = ResnetConfig {
         name: ResnetName::ClipResnet,
         width: shapes.side(FIRST, 0)?,
         layers: (1..=4).map(|i| shapes.count(&format!("visual.layer{i}."))).collect(),
         norm: Norm::FrozenBn,
         frozen_stages: -1,
-        ..BackboneConfig::default()
+        ..ResnetConfig::default()
     };
     backbone
         .validate("backbone")

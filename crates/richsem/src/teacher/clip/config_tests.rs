@@ -29,13 +29,13 @@ fn wider_published_models_have_wider_heads() {
 #[test]
 fn published_sizes_are_read_off_the_shapes() {
     let resnet = |width, layers: [i64; 4], resolution| VisualConfig::Resnet {
-        backbone: BackboneConfig {
+        backbone: ResnetConfig {
             name: ResnetName::ClipResnet,
             width,
             layers: layers.to_vec(),
             norm: Norm::FrozenBn,
             frozen_stages: -1,
-            ..BackboneConfig::default()
+            ..ResnetConfig::default()
         },
         resolution,
         heads: width / 2,

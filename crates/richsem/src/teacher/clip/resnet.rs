@@ -6,7 +6,7 @@ use tch::Tensor;
 use crate::{
     error::Result,
     models::{
-        backbone::{Backbone, BackboneConfig},
+        backbone::{Resnet, ResnetConfig},
         layers::Linear,
         parameters::{Init, Scope},
     },
@@ -75,7 +75,7 @@ impl AttentionPool {
 #[derive(Debug)]
 pub struct VisualResnet {
     /// Stem and `layer1` to `layer4`.
-    pub backbone: Backbone,
+    pub backbone: Resnet,
     /// From a map of `grid` × `grid` cells to an embedding.
     pub pool: AttentionPool,
     grid: i64,
@@ -86,15 +86,15 @@ impl VisualResnet {
     #[must_use]
     pub fn new(
         scope: &Scope,
-        backbone: &BackboneConfig,
+        backbone: &ResnetConfig,
         resolution: i64,
         heads: i64,
         output: i64,
     ) -> Self {
         let grid = resolution / STRIDE;
-        let width = backbone.channels()[3];
+        let width = backbone.levels()[3].channels;
         Self {
-            backbone: Backbone::new(scope, backbone),
+            backbone: Resnet::new(scope, backbone),
             pool: AttentionPool::new(&scope.sub("attnpool"), grid, width, heads, output),
             grid,
         }

@@ -1,20 +1,21 @@
-//! AdamW over flat buffers: the parameters, gradients and moments of a group are views of one
-//! tensor each, so that a step, a norm and the EMA are one operation a group.
+//! AdamW over flat buffers, and the exponential moving average (EMA) of what it trains.
 
+mod flat;
 mod state;
+
+use std::collections::BTreeMap;
 
 use tch::Tensor;
 
+use self::flat::FlatParameters;
 use crate::{
     config::{EmaConfig, ParamGroups, TrainConfig},
     error::{Error, Result},
-    models::parameters::{Parameter, Role},
+    models::parameters::{Parameter, Role, Tags},
 };
 
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPS: f64 = 1e-8;
-/// Every parameter starts at a multiple of this many values (256 bytes), as vector loads want.
-const ALIGNMENT: usize = 64;
 
 /// Which rate and decay a parameter gets.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,13 +27,11 @@ struct Rule {
 #[derive(Debug)]
 struct Group {
     rule: Rule,
-    params: Tensor,
-    grads: Tensor,
+    flat: FlatParameters,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
+    /// A buffer of its own, of which a second network can be a view.
     ema: Option<Tensor>,
-    /// Name, offset and shape of each parameter.
-    layout: Vec<(String, usize, Vec<i64>)>,
 }
 
 /// The optimizer and the storage of everything it trains.
@@ -44,27 +43,23 @@ pub struct Optimizer {
     ema: Option<EmaConfig>,
 }
 
-/// The rule of a parameter, by the reference's `param_dict_type`.
-fn rule(name: &str, config: &TrainConfig) -> Rule {
-    let backbone = name.contains("backbone");
-    let lr = if backbone { config.lr_backbone } else { config.lr };
+/// The rule of a parameter, by the reference's `param_dict_type`. `deepest` is the largest layer that the
+/// backbone has.
+fn rule(tags: Tags, deepest: u32, config: &TrainConfig) -> Rule {
+    let lr = match tags.backbone {
+        true => {
+            let above = deepest.saturating_sub(tags.layer);
+            config.lr_backbone * config.lr_backbone_layer_decay.powi(above as i32)
+        }
+        false => config.lr,
+    };
     let plain = Rule { lr, weight_decay: config.weight_decay };
     match config.param_groups {
-        ParamGroups::Default => plain,
-        ParamGroups::DdetrInMmdet => {
-            let slow = ["reference_points", "sampling_offsets"].iter().any(|k| name.contains(k));
-            if slow && !backbone {
-                return Rule { lr: config.lr * config.lr_linear_proj_mult, ..plain };
-            }
-            plain
+        ParamGroups::DdetrInMmdet if tags.sampling => {
+            Rule { lr: config.lr * config.lr_linear_proj_mult, ..plain }
         }
-        ParamGroups::LargeWd => {
-            // "norm" also names the norms of the transformer; torchvision's are called bn.
-            if name.contains("norm") || name.contains("bias") {
-                return Rule { weight_decay: 0.0, ..plain };
-            }
-            plain
-        }
+        ParamGroups::LargeWd if tags.no_decay => Rule { weight_decay: 0.0, ..plain },
+        ParamGroups::Default | ParamGroups::DdetrInMmdet | ParamGroups::LargeWd => plain,
     }
 }
 
@@ -74,13 +69,15 @@ impl Optimizer {
     /// # Errors
     /// What libtorch refuses; a model without trainable parameters.
     pub fn new(parameters: Vec<Parameter>, config: &TrainConfig) -> Result<Self> {
+        let of_backbone = parameters.iter().filter(|p| p.tags.backbone).map(|p| p.tags.layer);
+        let deepest = of_backbone.max().unwrap_or(0);
         let mut rules: Vec<Rule> = Vec::new();
         let mut members: Vec<Vec<Parameter>> = Vec::new();
         for parameter in parameters {
             if parameter.role != Role::Trainable {
                 continue;
             }
-            let own = rule(&parameter.name, config);
+            let own = rule(parameter.tags, deepest, config);
             let at = rules.iter().position(|r| *r == own).unwrap_or_else(|| {
                 rules.push(own);
                 members.push(Vec::new());
@@ -109,15 +106,20 @@ impl Optimizer {
     /// norms first.
     #[must_use]
     pub fn buffers(&self) -> Vec<Tensor> {
-        let other =
-            |group: &&Group| group.layout.iter().any(|(name, ..)| !name.contains("backbone"));
-        self.groups.iter().filter(other).map(|group| group.params.shallow_clone()).collect()
+        let others = self.groups.iter().filter(|group| !group.flat.backbone);
+        others.map(|group| group.flat.values.shallow_clone()).collect()
+    }
+
+    /// The flat buffers of gradients.
+    #[must_use]
+    pub fn gradients(&self) -> Vec<Tensor> {
+        self.groups.iter().map(|group| group.flat.grads.shallow_clone()).collect()
     }
 
     /// Sets all gradients to zero.
     pub fn zero_grad(&mut self) {
         for group in &mut self.groups {
-            let _ = group.grads.zero_();
+            let _ = group.flat.grads.zero_();
         }
     }
 
@@ -132,14 +134,14 @@ impl Optimizer {
             let norms: Vec<Tensor> = self
                 .groups
                 .iter()
-                .map(|g| g.grads.f_norm())
+                .map(|g| g.flat.grads.f_norm())
                 .collect::<std::result::Result<_, _>>()?;
             let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
             if self.clip_max_norm > 0.0 {
                 let factor = (&norm + 1e-6).reciprocal() * self.clip_max_norm;
                 let factor = factor.clamp_max(1.0).where_self(&norm.isfinite(), &norm.ones_like());
                 for group in &mut self.groups {
-                    let _ = group.grads.f_mul_(&factor)?;
+                    let _ = group.flat.grads.f_mul_(&factor)?;
                 }
             }
             Ok(norm)
@@ -156,8 +158,8 @@ impl Optimizer {
         torch_ext::no_grad(|| {
             for g in &mut self.groups {
                 torch_ext::optim::fused_adamw(
-                    std::slice::from_ref(&g.params),
-                    std::slice::from_ref(&g.grads),
+                    std::slice::from_ref(&g.flat.values),
+                    std::slice::from_ref(&g.flat.grads),
                     std::slice::from_mut(&mut g.exp_avg),
                     std::slice::from_mut(&mut g.exp_avg_sq),
                     self.steps,
@@ -169,7 +171,7 @@ impl Optimizer {
                     skip,
                 )?;
                 if let (Some(mean), Some(ema)) = (&mut g.ema, &self.ema) {
-                    let _ = mean.f_lerp_(&g.params, 1.0 - ema.decay_at(self.steps))?;
+                    let _ = mean.f_lerp_(&g.flat.values, 1.0 - ema.decay_at(self.steps))?;
                 }
             }
             Ok(())
@@ -181,29 +183,21 @@ impl Optimizer {
         torch_ext::no_grad(|| {
             for group in &mut self.groups {
                 if let Some(ema) = &mut group.ema {
-                    ema.copy_(&group.params);
+                    ema.copy_(&group.flat.values);
                 }
             }
         });
     }
 
-    /// Runs `f` with the EMA in place of the weights, if there is one.
-    pub fn with_ema<T>(&mut self, f: impl FnOnce() -> T) -> T {
-        let swap = |groups: &mut [Group]| {
-            torch_ext::no_grad(|| {
-                for group in groups {
-                    if let Some(ema) = &mut group.ema {
-                        let mean = ema.copy();
-                        ema.copy_(&group.params);
-                        group.params.copy_(&mean);
-                    }
-                }
-            });
-        };
-        swap(&mut self.groups);
-        let result = f();
-        swap(&mut self.groups);
-        result
+    /// The EMA of each parameter by name, as views of its own buffers: they follow every update. None where
+    /// there is no EMA.
+    #[must_use]
+    pub fn ema(&self) -> Option<BTreeMap<String, Tensor>> {
+        let mut views = BTreeMap::new();
+        for group in &self.groups {
+            views.extend(group.flat.views(group.ema.as_ref()?));
+        }
+        Some(views)
     }
 
     /// The name of the first parameter whose gradient is not finite.
@@ -211,10 +205,9 @@ impl Optimizer {
     pub fn first_non_finite_gradient(&self) -> Option<String> {
         let finite = |x: &Tensor| x.isfinite().all().int64_value(&[]) != 0;
         for group in &self.groups {
-            for (name, offset, shape) in &group.layout {
-                let count: i64 = shape.iter().product();
-                if !finite(&group.grads.narrow(0, *offset as i64, count)) {
-                    return Some(name.clone());
+            for slot in &group.flat.slots {
+                if !finite(&slot.of(&group.flat.grads)) {
+                    return Some(slot.name.clone());
                 }
             }
         }
@@ -224,32 +217,11 @@ impl Optimizer {
 
 impl Group {
     fn new(rule: Rule, members: Vec<Parameter>, ema: bool) -> Result<Self> {
-        let mut layout = Vec::with_capacity(members.len());
-        let mut total = 0usize;
-        for member in &members {
-            layout.push((member.name.clone(), total, member.tensor.size()));
-            total += member.tensor.numel().next_multiple_of(ALIGNMENT);
-        }
-        // f32 always, but in the tests against the official code.
-        let options = (members[0].tensor.kind(), members[0].tensor.device());
-        let zeros = || Tensor::f_zeros([total as i64], options);
-        let (params, grads) = (zeros()?, zeros()?);
-        torch_ext::no_grad(|| -> Result<()> {
-            for (mut member, (_, offset, shape)) in members.into_iter().zip(&layout) {
-                let view = |flat: &Tensor| {
-                    flat.narrow(0, *offset as i64, member.tensor.numel() as i64)
-                        .view(shape.as_slice())
-                };
-                let (value, grad) = (view(&params), view(&grads));
-                value.shallow_clone().copy_(&member.tensor);
-                // The module's own tensor now reads and writes the flat buffer.
-                member.tensor.set_data(&value);
-                torch_ext::set_grad(&member.tensor, &grad)?;
-            }
-            Ok(())
-        })?;
-        let ema = ema.then(|| params.copy());
-        Ok(Self { rule, exp_avg: zeros()?, exp_avg_sq: zeros()?, ema, params, grads, layout })
+        let flat = FlatParameters::new(members)?;
+        let zeros = || flat.values.f_zeros_like();
+        let (exp_avg, exp_avg_sq) = (zeros()?, zeros()?);
+        let ema = ema.then(|| flat.values.copy());
+        Ok(Self { rule, exp_avg, exp_avg_sq, ema, flat })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use tch::Tensor;
 
-use super::{Group, Optimizer};
+use super::{Group, Optimizer, flat::Slot};
 use crate::error::{Error, Result};
 
 impl Optimizer {
@@ -13,7 +13,7 @@ impl Optimizer {
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let mut state = BTreeMap::new();
         for (i, group) in self.groups.iter().enumerate() {
-            state.insert(format!("params.{i}"), group.params.shallow_clone());
+            state.insert(format!("params.{i}"), group.flat.values.shallow_clone());
             state.insert(format!("exp_avg.{i}"), group.exp_avg.shallow_clone());
             state.insert(format!("exp_avg_sq.{i}"), group.exp_avg_sq.shallow_clone());
             if let Some(ema) = &group.ema {
@@ -26,11 +26,9 @@ impl Optimizer {
     /// Which parameter lies where in the tensors of [`Self::state`].
     #[must_use]
     pub fn layout(&self) -> String {
-        let place = |(name, offset, shape): &(String, usize, Vec<i64>)| {
-            format!("{name} {offset} {shape:?}\n")
-        };
+        let place = |Slot { name, offset, shape }: &Slot| format!("{name} {offset} {shape:?}\n");
         let group = |(i, g): (usize, &Group)| {
-            format!("group {i}\n{}", g.layout.iter().map(place).collect::<String>())
+            format!("group {i}\n{}", g.flat.slots.iter().map(place).collect::<String>())
         };
         self.groups.iter().enumerate().map(group).collect()
     }
@@ -55,7 +53,8 @@ impl Optimizer {
             .ok_or_else(|| refuse("layout", "the record of the parameters is damaged".into()))?;
         let mut copies = Vec::new();
         for group in &self.groups {
-            for (name, offset, shape) in &group.layout {
+            for slot in &group.flat.slots {
+                let Slot { name, shape, .. } = slot;
                 let Some(place) = saved.remove(name.as_str()) else {
                     return Err(refuse(name, "missing: this model has it".into()));
                 };
@@ -64,7 +63,6 @@ impl Optimizer {
                     return Err(refuse(name, problem));
                 }
                 let count: i64 = shape.iter().product();
-                let own = |flat: &Tensor| flat.narrow(0, *offset as i64, count);
                 let of = |kind: &str| -> Result<Option<Tensor>> {
                     let key = format!("{kind}.{}", place.group);
                     let Some(flat) = state.get(&key) else { return Ok(None) };
@@ -79,11 +77,12 @@ impl Optimizer {
                 };
                 let params = needed("params")?;
                 if let Some(ema) = &group.ema {
-                    copies.push((own(ema), of("ema")?.unwrap_or_else(|| params.shallow_clone())));
+                    copies
+                        .push((slot.of(ema), of("ema")?.unwrap_or_else(|| params.shallow_clone())));
                 }
-                copies.push((own(&group.exp_avg), needed("exp_avg")?));
-                copies.push((own(&group.exp_avg_sq), needed("exp_avg_sq")?));
-                copies.push((own(&group.params), params));
+                copies.push((slot.of(&group.exp_avg), needed("exp_avg")?));
+                copies.push((slot.of(&group.exp_avg_sq), needed("exp_avg_sq")?));
+                copies.push((slot.of(&group.flat.values), params));
             }
         }
         if let Some(name) = saved.keys().next() {

@@ -3,11 +3,16 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind};
 
 use super::*;
-use crate::models::parameters::{Init, ParameterStore};
+use crate::models::{
+    backbone::{Norm, Resnet, ResnetConfig, ResnetName},
+    class_head::ClassSpace,
+    dino::{Dino, DinoConfig},
+    parameters::{Init, ParameterStore},
+};
 
 fn setup(config: &TrainConfig) -> (ParameterStore, Tensor, Tensor, Optimizer) {
     let store = ParameterStore::new(Device::Cpu, 0);
-    let a = store.root().sub("backbone").parameter("weight", &[3], Init::Uniform(1.0));
+    let a = store.root().sub("backbone").backbone().parameter("weight", &[3], Init::Uniform(1.0));
     let b = store.root().sub("head").parameter("bias", &[2, 2], Init::Uniform(1.0));
     let optimizer = Optimizer::new(store.parameters(), config).unwrap();
     (store, a, b, optimizer)
@@ -97,7 +102,7 @@ fn the_first_gradient_that_is_not_finite_is_named_also_with_clipping() {
 }
 
 #[test]
-fn the_mean_lags_behind_and_is_swapped_in_and_out() {
+fn the_mean_lags_behind_in_memory_of_its_own() {
     let ema = Some(EmaConfig { decay: 0.5, warmup: false });
     let config = TrainConfig { ema, lr: 0.1, ..TrainConfig::default() };
     let (_store, _a, b, mut optimizer) = setup(&config);
@@ -105,8 +110,8 @@ fn the_mean_lags_behind_and_is_swapped_in_and_out() {
     let _ = b.grad().fill_(1.0);
     optimizer.step(1.0, None).unwrap();
     let now = b.double_value(&[0, 0]);
-    let mean = optimizer.with_ema(|| b.double_value(&[0, 0]));
-    assert!((mean - (start + now) / 2.0).abs() < 1e-6);
+    let mean = || optimizer.ema().unwrap()["head.bias"].double_value(&[0, 0]);
+    assert!((mean() - (start + now) / 2.0).abs() < 1e-6);
     assert_eq!(b.double_value(&[0, 0]), now);
 }
 
@@ -131,25 +136,66 @@ fn a_warm_mean_forgets_the_first_weights() {
         resumed.step(1.0, None).unwrap();
         expected = decay * expected + (1.0 - decay) * b.double_value(&[0, 0]);
     }
-    let mean = resumed.with_ema(|| b.double_value(&[0, 0]));
+    let mean = resumed.ema().unwrap()["head.bias"].double_value(&[0, 0]);
     assert!((mean - expected).abs() < 1e-6, "{mean} {expected}");
+}
+
+/// The reference goes by substrings of names; ours by what a parameter is.
+fn by_name(name: &str, config: &TrainConfig) -> Rule {
+    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    let backbone = has(&["backbone"]);
+    let plain = Rule {
+        lr: if backbone { config.lr_backbone } else { config.lr },
+        weight_decay: config.weight_decay,
+    };
+    match config.param_groups {
+        ParamGroups::DdetrInMmdet
+            if !backbone && has(&["reference_points", "sampling_offsets"]) =>
+        {
+            Rule { lr: config.lr * config.lr_linear_proj_mult, ..plain }
+        }
+        ParamGroups::LargeWd if has(&["norm", "bias"]) => Rule { weight_decay: 0.0, ..plain },
+        _ => plain,
+    }
 }
 
 #[test]
 fn groups_are_the_references() {
-    let rules = |param_groups| {
-        let config = TrainConfig { param_groups, ..TrainConfig::default() };
-        [
-            "backbone.0.body.conv1.weight",
-            "transformer.decoder.norm.weight",
-            "transformer.encoder.layers.0.self_attn.sampling_offsets.weight",
-        ]
-        .map(|name| rule(name, &config))
-        .map(|r| (r.lr, r.weight_decay))
+    for norm in [Norm::FrozenBn, Norm::BatchNorm, Norm::GroupNorm] {
+        let backbone = ResnetConfig { norm, frozen_stages: -1, ..small_backbone() }.into();
+        let store = ParameterStore::new(Device::Cpu, 0);
+        let config = DinoConfig { backbone, ..DinoConfig::default() };
+        let _ = Dino::new(&store, &config, ClassSpace::Text(16)).unwrap();
+        let all = store.parameters();
+        assert!(all.iter().any(|p| p.tags.sampling) && all.iter().any(|p| p.tags.backbone));
+        for param_groups in [ParamGroups::Default, ParamGroups::DdetrInMmdet, ParamGroups::LargeWd]
+        {
+            let config = TrainConfig { param_groups, ..TrainConfig::default() };
+            for p in all.iter().filter(|p| p.role == Role::Trainable) {
+                assert_eq!(rule(p.tags, 4, &config), by_name(&p.name, &config), "{}", p.name);
+            }
+        }
+    }
+}
+
+fn small_backbone() -> ResnetConfig {
+    ResnetConfig { name: ResnetName::Resnet18, width: 64, ..ResnetConfig::default() }
+}
+
+#[test]
+fn rates_of_the_backbone_fall_from_layer_to_layer_where_they_are_to() {
+    let store = ParameterStore::new(Device::Cpu, 0);
+    let config = ResnetConfig { frozen_stages: -1, ..small_backbone() };
+    let _ = Resnet::new(&store.root().sub("backbone").backbone(), &config);
+    let config =
+        TrainConfig { lr_backbone: 1.0, lr_backbone_layer_decay: 0.5, ..TrainConfig::default() };
+    let lr = |name: &str| {
+        let all = store.parameters();
+        rule(all.iter().find(|p| p.name == name).unwrap().tags, 4, &config).lr
     };
-    assert_eq!(rules(ParamGroups::Default), [(1e-5, 1e-4), (1e-4, 1e-4), (1e-4, 1e-4)]);
-    assert_eq!(rules(ParamGroups::DdetrInMmdet), [(1e-5, 1e-4), (1e-4, 1e-4), (1e-5, 1e-4)]);
-    assert_eq!(rules(ParamGroups::LargeWd), [(1e-5, 1e-4), (1e-4, 0.0), (1e-4, 1e-4)]);
+    assert_eq!(lr("backbone.layer4.0.conv1.weight"), 1.0);
+    assert_eq!(lr("backbone.layer3.1.conv2.weight"), 0.5);
+    assert_eq!(lr("backbone.conv1.weight"), 0.0625);
 }
 
 #[test]
@@ -186,7 +232,8 @@ fn state_is_known_by_names_whatever_the_groups() {
     second.load_state(&saved, &first.layout(), 1, "s".as_ref()).unwrap();
     assert_eq!((&a1, &b1), (&a2, &b2));
     // The mean begins at the weights, and the moments are those that were saved.
-    second.with_ema(|| assert_eq!((&a1, &b1), (&a2, &b2)));
+    let mean = second.ema().unwrap();
+    assert_eq!((&a1, &b1), (&mean["backbone.weight"], &mean["head.bias"]));
     for optimizer in [&mut first, &mut second] {
         optimizer.zero_grad();
     }
@@ -195,10 +242,10 @@ fn state_is_known_by_names_whatever_the_groups() {
     first.step(0.0, None).unwrap();
     second.step(0.0, None).unwrap();
     let moment = |o: &Optimizer, name: &str| {
-        let place = o.groups.iter().find_map(|g| {
-            let (_, offset, shape) = g.layout.iter().find(|(n, ..)| n == name)?;
-            Some(g.exp_avg.narrow(0, *offset as i64, shape.iter().product()))
-        });
+        let place = o
+            .groups
+            .iter()
+            .find_map(|g| Some(g.flat.slots.iter().find(|slot| slot.name == name)?.of(&g.exp_avg)));
         place.unwrap()
     };
     for name in ["backbone.weight", "head.bias"] {

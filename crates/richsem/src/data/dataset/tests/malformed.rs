@@ -92,7 +92,7 @@ fn two_files_joined() {
 
 #[test]
 fn a_list_is_missing() {
-    refused(with("\"images\"", "\"images\""), "images", "missing", "`images`");
+    refused(with("\"images\"", "\"photos\""), "images", "missing", "`images`");
     refused(with("\"annotations\"", "\"anns\""), "annotations", "missing", "predict --annotations");
     refused(with("\"categories\"", "\"classes\""), "categories", "missing", "id and name");
 }

@@ -45,8 +45,13 @@ impl MsDeformAttn {
         let projection = |name: &str| {
             Linear::with_init(&scope.sub(name), dim, dim, Init::XavierUniform, Some(zero))
         };
-        let sampling_offsets =
-            Linear::with_init(&scope.sub("sampling_offsets"), dim, samples * 2, zero, Some(zero));
+        let sampling_offsets = Linear::with_init(
+            &scope.sub("sampling_offsets").sampling(),
+            dim,
+            samples * 2,
+            zero,
+            Some(zero),
+        );
         let mut directions = Vec::with_capacity(samples as usize * 2);
         for head in 0..heads {
             let theta = head as f64 * TAU / heads as f64;

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::BackboneConfig;
+use super::ResnetConfig;
 use crate::{
     error::Result,
     models::{
@@ -137,7 +137,7 @@ impl ConvNorm {
         scope: &Scope,
         names: (&str, &str),
         shape: (i64, i64, i64, i64),
-        config: &BackboneConfig,
+        config: &ResnetConfig,
     ) -> Self {
         let (input, output, kernel, stride) = shape;
         let conv = Conv2d::new(&scope.sub(names.0), input, output, kernel, stride);
@@ -161,7 +161,7 @@ impl ConvNorm {
             Norm::BatchNorm => NormState::Batch {
                 affine: [
                     scope.parameter("weight", &[output], Init::Constant(1.0)),
-                    scope.parameter("bias", &[output], Init::Constant(0.0)),
+                    scope.parameter_without_decay("bias", &[output], Init::Constant(0.0)),
                 ],
                 running: running(&scope),
                 trained: !scope.is_frozen(),

@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use super::BackboneConfig;
+use super::ResnetConfig;
 use crate::{
     error::Result,
     models::{padding::Extent, parameters::Scope},
@@ -18,15 +18,16 @@ impl<B> Stages<B> {
     /// stride, and the backbone's settings.
     pub(super) fn new(
         scope: &Scope,
-        config: &BackboneConfig,
-        block: impl Fn(&Scope, i64, i64, i64, &BackboneConfig) -> B,
+        config: &ResnetConfig,
+        block: impl Fn(&Scope, i64, i64, i64, &ResnetConfig) -> B,
     ) -> Self {
         let mut input = config.width;
         let blocks = config.blocks();
         Self(std::array::from_fn(|stage| {
             let planes = config.width << stage;
             let frozen = config.is_frozen(stage as i64 + 1);
-            let scope = scope.sub(format!("layer{}", stage + 1)).frozen(frozen);
+            let scope =
+                scope.sub(format!("layer{}", stage + 1)).frozen(frozen).layer(stage as u32 + 1);
             (0..blocks[stage])
                 .map(|i| {
                     let made = block(&scope.sub(i), input, planes, stride(stage, i), config);

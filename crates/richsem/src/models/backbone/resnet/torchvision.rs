@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{
-    BackboneConfig,
+    ResnetConfig,
     norm::{ConvNorm, Shortcut},
     stages::Stages,
 };
@@ -20,7 +20,7 @@ struct Block {
 }
 
 impl Block {
-    fn new(scope: &Scope, input: i64, planes: i64, stride: i64, config: &BackboneConfig) -> Self {
+    fn new(scope: &Scope, input: i64, planes: i64, stride: i64, config: &ResnetConfig) -> Self {
         let output = planes * config.expansion();
         let conv = |i: i64, shape| {
             ConvNorm::new(scope, (&format!("conv{i}"), &format!("bn{i}")), shape, config)
@@ -63,7 +63,7 @@ pub struct Resnet {
 }
 
 impl Resnet {
-    pub(super) fn new(scope: &Scope, config: &BackboneConfig) -> Self {
+    pub(super) fn new(scope: &Scope, config: &ResnetConfig) -> Self {
         let stem_scope = scope.clone().frozen(config.is_frozen(0));
         let stem = ConvNorm::new(&stem_scope, ("conv1", "bn1"), (3, config.width, 7, 2), config);
         Self { stem, stages: Stages::new(scope, config, Block::new) }

@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use super::{
-    BackboneConfig,
+    ResnetConfig,
     norm::{ConvNorm, Shortcut},
     stages::Stages,
 };
@@ -56,7 +56,7 @@ struct Bottleneck {
 }
 
 impl Bottleneck {
-    fn new(scope: &Scope, input: i64, planes: i64, stride: i64, config: &BackboneConfig) -> Self {
+    fn new(scope: &Scope, input: i64, planes: i64, stride: i64, config: &ResnetConfig) -> Self {
         let output = planes * 4;
         let conv = |i: i64, shape| {
             ConvNorm::new(scope, (&format!("conv{i}"), &format!("bn{i}")), shape, config)
@@ -95,7 +95,7 @@ pub struct ClipResnet {
 }
 
 impl ClipResnet {
-    pub(super) fn new(scope: &Scope, config: &BackboneConfig) -> Self {
+    pub(super) fn new(scope: &Scope, config: &ResnetConfig) -> Self {
         let stem_scope = scope.clone().frozen(config.is_frozen(0));
         let half = config.width / 2;
         let conv = |i: i64, shape| {

@@ -1,0 +1,223 @@
+//! ResNets: torchvision's (arXiv 1512.03385) and CLIP's (arXiv 2103.00020).
+
+mod clip;
+mod norm;
+mod stages;
+mod torchvision;
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::Level;
+use crate::{
+    error::{Error, Result},
+    models::{
+        padding::{Extent, PaddingPyramid},
+        parameters::Scope,
+    },
+};
+
+pub use norm::Norm;
+
+/// Pixels from one cell to the next behind the stem.
+const STEM_STRIDE: i64 = 4;
+
+/// Which ResNet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResnetName {
+    /// torchvision's ResNet-18 (basic blocks 2-2-2-2).
+    Resnet18,
+    /// ResNet-34 (basic blocks 3-4-6-3).
+    Resnet34,
+    /// ResNet-50 (bottlenecks 3-4-6-3).
+    Resnet50,
+    /// ResNet-101 (bottlenecks 3-4-23-3).
+    Resnet101,
+    /// CLIP's ModifiedResNet without its attention pool: three-convolution stem, average pooling
+    /// before strided convolutions (3-4-6-3 unless `layers` says otherwise).
+    ClipResnet,
+}
+
+impl ResnetName {
+    /// As settings spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Resnet18 => "resnet18",
+            Self::Resnet34 => "resnet34",
+            Self::Resnet50 => "resnet50",
+            Self::Resnet101 => "resnet101",
+            Self::ClipResnet => "clip_resnet",
+        }
+    }
+
+    /// Blocks of each stage of the published model.
+    #[must_use]
+    pub fn blocks(self) -> [i64; 4] {
+        match self {
+            Self::Resnet18 => [2, 2, 2, 2],
+            Self::Resnet34 | Self::Resnet50 | Self::ClipResnet => [3, 4, 6, 3],
+            Self::Resnet101 => [3, 4, 23, 3],
+        }
+    }
+}
+
+/// A ResNet's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResnetConfig {
+    /// Which ResNet.
+    pub name: ResnetName,
+    /// Channels of the first stage. Default: 64, as in every published model.
+    pub width: i64,
+    /// Blocks of the four stages. Default: those of the name.
+    pub layers: Vec<i64>,
+    /// What normalises. From scratch, `frozen_bn` does not normalise at all: choose another.
+    pub norm: Norm,
+    /// Groups of `group_norm`.
+    pub groups: i64,
+    /// Stages that are not trained: −1 none, 0 the stem, 1 the stem and `layer1`, … 4 everything.
+    pub frozen_stages: i64,
+    /// Weights to start from (safetensors, or PyTorch's `.pt` or `.pth`), relative to the config
+    /// file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<std::path::PathBuf>,
+}
+
+impl Default for ResnetConfig {
+    fn default() -> Self {
+        Self {
+            name: ResnetName::Resnet50,
+            width: 64,
+            layers: Vec::new(),
+            norm: Norm::FrozenBn,
+            groups: 32,
+            frozen_stages: 1,
+            weights: None,
+        }
+    }
+}
+
+impl ResnetConfig {
+    /// What it is, in a few words: `resnet50, frozen_bn`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let norm = match self.norm {
+            Norm::FrozenBn => "frozen_bn",
+            Norm::BatchNorm => "batch_norm",
+            Norm::GroupNorm => "group_norm",
+        };
+        let mut text = format!("{}, {norm}", self.name.name());
+        if self.width != 64 {
+            text += &format!(", width {}", self.width);
+        }
+        text
+    }
+
+    /// # Errors
+    /// A setting outside its range, named below `key`.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        if !self.layers.is_empty()
+            && (self.layers.len() != 4 || self.layers.iter().any(|n| !(1..=1000).contains(n)))
+        {
+            return Err(Error::config(
+                format!("{key}.layers"),
+                format!("expected four block counts from 1 to 1000, got {:?}", self.layers),
+            ));
+        }
+        if !(-1..=4).contains(&self.frozen_stages) {
+            return Err(Error::config(
+                format!("{key}.frozen_stages"),
+                format!("expected -1 (train everything) to 4, got {}", self.frozen_stages),
+            ));
+        }
+        if !(2..=4096).contains(&self.width) || self.width % 2 != 0 {
+            return Err(Error::config(
+                format!("{key}.width"),
+                format!("expected an even number from 2 to 4096, got {}", self.width),
+            ));
+        }
+        if self.norm == Norm::GroupNorm && (self.groups < 1 || (self.width / 2) % self.groups != 0)
+        {
+            return Err(Error::config(
+                format!("{key}.groups"),
+                format!(
+                    "expected a divisor of {} (half the width), got {}",
+                    self.width / 2,
+                    self.groups
+                ),
+            )
+            .with_hint(
+                "the narrowest normalised layer of a backbone has half its width in channels",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Blocks of each stage.
+    fn blocks(&self) -> [i64; 4] {
+        match *self.layers {
+            [a, b, c, d] => [a, b, c, d],
+            _ => self.name.blocks(),
+        }
+    }
+
+    /// Whether a stage, 0 being the stem, is not trained.
+    fn is_frozen(&self, stage: i64) -> bool {
+        self.frozen_stages >= stage
+    }
+
+    fn expansion(&self) -> i64 {
+        if matches!(self.name, ResnetName::Resnet18 | ResnetName::Resnet34) { 1 } else { 4 }
+    }
+
+    /// C2 to C5.
+    #[must_use]
+    pub fn levels(&self) -> [Level; 4] {
+        std::array::from_fn(|stage| Level {
+            channels: (self.width << stage) * self.expansion(),
+            stride: STEM_STRIDE << stage,
+        })
+    }
+}
+
+/// A ResNet with its weights.
+#[derive(Debug)]
+pub enum Resnet {
+    /// torchvision's.
+    Torchvision(torchvision::Resnet),
+    /// CLIP's.
+    Clip(clip::ClipResnet),
+}
+
+impl Resnet {
+    /// Key names are torchvision's or OpenAI CLIP's, below `scope`.
+    #[must_use]
+    pub fn new(scope: &Scope, config: &ResnetConfig) -> Self {
+        match config.name {
+            ResnetName::ClipResnet => Self::Clip(clip::ClipResnet::new(scope, config)),
+            _ => Self::Torchvision(torchvision::Resnet::new(scope, config)),
+        }
+    }
+
+    /// See [`super::Backbone::forward`].
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn forward(
+        &self,
+        images: &Tensor,
+        padding: Option<&PaddingPyramid>,
+        train: bool,
+    ) -> Result<[Tensor; 4]> {
+        let extent = Extent::of_images(padding);
+        match self {
+            Self::Torchvision(resnet) => resnet.forward(images, extent, train),
+            Self::Clip(resnet) => resnet.forward(images, extent, train),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
