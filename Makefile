@@ -11,7 +11,7 @@ BIN    := $(or $(CARGO_TARGET_DIR),target)/release
 # Tests run side by side, one a core; each computes on one thread, or they would wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
 
-.PHONY: help build demo test test-matrix lint bench golden parity libtorch libtorch-cuda python rust
+.PHONY: help build demo test test-matrix own-crate lint bench golden parity libtorch libtorch-cuda python rust
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,13 +25,16 @@ test: rust libtorch ## Runs all tests
 test-matrix: rust libtorch ## Runs the numeric tests under other instruction sets and numbers of threads
 	@CARGO="$(CARGO)" scripts/test_matrix.sh
 
+own-crate: build ## Builds and runs examples/own-crate, a program outside of the workspace
+	@CARGO="$(CARGO)" scripts/own_crate.sh
+
 # The doc comments of richsem-cli are its help texts, not pages.
 lint: rust libtorch ## Checks formatting, lints (clippy) and documentation, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace --exclude richsem-cli
 
-bench: build ## Evaluates what this machine can, beside PyTorch where PYTHON has it (benches/README.md)
+bench: build ## Measures what this machine can, beside PyTorch where PYTHON has it (benches/README.md)
 	PYTHON="$(PYTHON)" CARGO="$(CARGO)" benches/local.sh $(BIN)/richsem
 
 golden: ## Writes the golden files anew: make golden REFERENCE=checkout of the official code

@@ -33,6 +33,8 @@ pub enum Stream {
     ExtraTransform = 9,
     /// Order and augmentation of captioned images.
     Pretrain = 10,
+    /// What is random in a backbone in training.
+    Backbone = 11,
 }
 
 /// Generator of one (seed, stream, step, item).

@@ -323,6 +323,15 @@ impl Config {
         self.data.augment.validate("data.augment")?;
         self.data.resize.validate("data.resize")?;
         self.model.validate("model")?;
+        let multiple = self.model.backbone().pad_multiple();
+        if !self.data.pad_multiple.is_multiple_of(multiple) {
+            let problem = format!(
+                "expected a multiple of {multiple}, as the backbone ({}) needs it, got {}",
+                self.model.backbone().describe(),
+                self.data.pad_multiple
+            );
+            return Err(Error::config("data.pad_multiple", problem));
+        }
         self.loss.validate("loss")?;
         let mut shares = u64::from(self.data.weight);
         for (name, extra) in &self.data.extra {

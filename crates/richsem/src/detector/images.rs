@@ -10,6 +10,7 @@ use crate::{
     boxes::Xyxy,
     data::{
         batch::Batch,
+        image_io::{self, Orientation},
         transforms::{Sample, finish},
     },
     error::{Error, Result},
@@ -50,6 +51,14 @@ pub fn weights_in(path: &Path) -> Result<PathBuf> {
             "give a .safetensors file, or the folder of a run that has saved a checkpoint",
         )
     })
+}
+
+/// An image of a file, the right way up as viewers show it: JPEG, PNG, WebP, BMP, TIFF or GIF.
+///
+/// # Errors
+/// A file that cannot be read, or is none of these.
+pub fn read_image(path: impl AsRef<Path>) -> Result<RgbImage> {
+    Ok(image_io::decode(path.as_ref(), Orientation::Exif)?.image)
 }
 
 impl Detector {

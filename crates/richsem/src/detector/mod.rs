@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 pub use classes::ClassSet;
 pub(crate) use config::MOVED;
 pub use config::{DetectorConfig, EvalConfig};
-pub use images::{Prediction, weights_in};
+pub use images::{Prediction, read_image, weights_in};
 
 use crate::{
     checkpoint_io::{
@@ -329,7 +329,7 @@ impl Detector {
             let size = at.size(batch.size());
             let normalization = self.config.model.normalization();
             let (pixels, mask) = batch.normalize_to(self.device(), &normalization, size)?;
-            let images = Images { pixels: &pixels, mask: &mask };
+            let images = Images::new(&pixels, &mask);
             if let At::New(_) = at {
                 self.record(&mut recordings, &of, size, images)?;
             }
@@ -392,7 +392,7 @@ impl Detector {
             self.pass(images, form, None)?;
         }
         recordings.record(of, size, &[images.pixels, images.mask], &[], |places| {
-            self.pass(Images { pixels: &places[0], mask: &places[1] }, form, None)
+            self.pass(Images::new(&places[0], &places[1]), form, None)
         });
         Ok(())
     }
@@ -406,7 +406,7 @@ impl Detector {
         let to = |x: &Tensor| x.f_to_device(self.device());
         let proposals = batch.tokens.as_ref().map(to).transpose()?;
         let (pixels, mask) = (to(&batch.images)?, to(&batch.mask)?);
-        let images = Images { pixels: &pixels, mask: &mask };
+        let images = Images::new(&pixels, &mask);
         // How large each image is, the mask alone says.
         let form = self.network.form_of_any_size();
         guarded(|| self.pass(images, form, proposals.as_ref())).map(|tensors| self.named(tensors))

@@ -19,6 +19,17 @@ pub struct Images<'a> {
     pub pixels: &'a Tensor,
     /// `[B, H, W]`, true = padding, at the right and below.
     pub mask: &'a Tensor,
+    /// `[draws, B]`, uniform in [0, 1): what is random in the backbone in training (drop path), as an input, so
+    /// that a recorded pass draws anew each time. None in inference, and where nothing is random.
+    pub draws: Option<&'a Tensor>,
+}
+
+impl<'a> Images<'a> {
+    /// Of inference.
+    #[must_use]
+    pub fn new(pixels: &'a Tensor, mask: &'a Tensor) -> Self {
+        Self { pixels, mask, draws: None }
+    }
 }
 
 /// A form of a network's pass that some sizes of images need and others do without: passes of different
@@ -85,6 +96,14 @@ impl Network {
     pub fn set_logit_scale(&self, logit_scale: f64) {
         match self {
             Self::Dino(dino) => dino.set_logit_scale(logit_scale),
+        }
+    }
+
+    /// Random numbers that a training pass takes for each image: see [`Images::draws`].
+    #[must_use]
+    pub fn draws(&self) -> usize {
+        match self {
+            Self::Dino(dino) => dino.config().backbone.draws(),
         }
     }
 

@@ -93,6 +93,10 @@ pub trait Teacher: std::fmt::Debug + Send {
     fn describe(&self) -> String;
 }
 
+/// Opens a teacher: from its settings, for these classes, on that device.
+pub type OpenTeacher<'a> =
+    dyn Fn(&TeacherConfig, &Vocabulary, Device) -> Result<Box<dyn Teacher>> + 'a;
+
 /// Opens the teacher that the settings name, with the vocabulary's text table on its device.
 ///
 /// # Errors

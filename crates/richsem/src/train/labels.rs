@@ -12,7 +12,7 @@ use crate::{
     models::class_head::TextTable,
     normalization::Normalization,
     prepared::{Prepared, PreparedSource},
-    teacher::{self, DenseMap, LabelSpace, SoftLabels, Teacher},
+    teacher::{DenseMap, LabelSpace, OpenTeacher, SoftLabels, Teacher},
     vocabulary::Vocabulary,
 };
 
@@ -29,11 +29,12 @@ impl LabelSource {
     /// The one that the settings name; none where nothing needs a teacher.
     ///
     /// # Errors
-    /// As [`teacher::open`] and [`Prepared::open`].
+    /// Those of `open_teacher`; as [`Prepared::open`].
     pub(super) fn open(
         config: &Config,
         vocabulary: &Vocabulary,
         device: Device,
+        open_teacher: &OpenTeacher,
     ) -> Result<Option<Self>> {
         let Some(teacher) = config.teacher.as_ref().filter(|_| config.needs_teacher()) else {
             return Ok(None);
@@ -43,7 +44,7 @@ impl LabelSource {
                 let (labels, space) = Prepared::open(config, vocabulary, device)?;
                 Self::Prepared { labels: Arc::new(labels), space }
             }
-            None => Self::Teacher(teacher::open(teacher, vocabulary, device)?),
+            None => Self::Teacher(open_teacher(teacher, vocabulary, device)?),
         }))
     }
 

@@ -25,9 +25,10 @@ use crate::{
         terms::{LossTerms, StepKey},
     },
     precision::Precision,
+    random::{Random, Stream},
     recordings::{At, Recordings},
     semantic_branch::{SemanticBranch, SemanticConfig, TargetBoxes},
-    teacher::SoftLabels,
+    teacher::{self, OpenTeacher, SoftLabels},
     vocabulary::Vocabulary,
 };
 
@@ -81,7 +82,20 @@ impl Learner {
         device: Device,
         collective: Arc<dyn Collective>,
     ) -> Result<Self> {
-        let labels = LabelSource::open(config, &vocabulary, device)?;
+        Self::with_teacher(config, vocabulary, (device, collective), &teacher::open)
+    }
+
+    /// As [`Self::new`], with a teacher of one's own.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; those of `open_teacher`.
+    pub fn with_teacher(
+        config: &Config,
+        vocabulary: Vocabulary,
+        (device, collective): (Device, Arc<dyn Collective>),
+        open_teacher: &OpenTeacher,
+    ) -> Result<Self> {
+        let labels = LabelSource::open(config, &vocabulary, device, open_teacher)?;
         config.train.precision.apply()?;
         let objective = Objective::new(&config.model, &config.loss, &vocabulary.image_counts());
         let text = labels.as_ref().map(LabelSource::text);
@@ -189,7 +203,8 @@ impl Learner {
             let normalization = detector.config().model.normalization();
             let (images, mask) =
                 batch.normalize_to(device, &normalization, at.size(batch.size()))?;
-            Ok(Prepared { key, of, at, input: PassInput { images, mask, targets, form } })
+            let draws = self.draws(batch.len(), key_of);
+            Ok(Prepared { key, of, at, input: PassInput { images, mask, draws, targets, form } })
         });
         prepared.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
     }
@@ -280,6 +295,18 @@ impl Learner {
     /// What happened to the recorded passes that a user should know, once.
     pub fn take_news(&self) -> Option<String> {
         self.recordings.borrow_mut().take_news().or_else(|| self.evaluated().take_news())
+    }
+
+    /// What is random in a pass on that many images; none where nothing is.
+    pub(super) fn draws(&self, images: usize, (key, rank): (StepKey, u64)) -> Option<Tensor> {
+        let count = self.model.detector.network().draws();
+        if count == 0 {
+            return None;
+        }
+        let mut random = Random::new(key.seed, Stream::Backbone, key.step, rank);
+        let values: Vec<f32> = (0..count * images).map(|_| random.uniform() as f32).collect();
+        let values = Tensor::from_slice(&values).view([count as i64, images as i64]);
+        Some(torch_ext::upload(&values, self.model.detector.device()))
     }
 
     fn losses(

@@ -31,4 +31,4 @@ pub use observer::Observer;
 pub use optimizer::Optimizer;
 pub use run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow};
 pub use schedule::lr_factor;
-pub use trainer::{Outcome, Start, Worker, train};
+pub use trainer::{Outcome, Start, Worker, train, train_with_teacher};

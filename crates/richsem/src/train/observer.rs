@@ -25,3 +25,41 @@ pub trait Observer {
 pub struct Silent;
 
 impl Observer for Silent {}
+
+/// Hands everything on to the [`log`] facade, for programs that have a logger: messages, rows of metrics and
+/// evaluations as `info`, progress as `debug`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Logged;
+
+impl Observer for Logged {
+    fn message(&mut self, text: &str) {
+        log::info!("{text}");
+    }
+
+    fn recording(&mut self, done: usize, total: usize) {
+        log::debug!("recorded {done} of {total} sizes");
+    }
+
+    fn epoch(&mut self, epoch: u64, epochs: u64, batch: u64, batches: u64) {
+        log::info!("epoch {} of {epochs}, from batch {batch} of {batches} on", epoch + 1);
+    }
+
+    fn batch(&mut self, loss: f64, _images: usize, row: Option<&TrainRow>) {
+        match row {
+            None => log::trace!("loss {loss:.4}"),
+            Some(TrainRow { step, loss, lr, images_per_second, .. }) => {
+                log::info!(
+                    "step {step}: loss {loss:.4}, lr {lr:.2e}, {images_per_second:.1} images/s"
+                );
+            }
+        }
+    }
+
+    fn evaluating(&mut self, done: usize, total: usize) {
+        log::debug!("evaluated {done} of {total} images");
+    }
+
+    fn evaluated(&mut self, epoch: u64, summary: &Summary) {
+        log::info!("after epoch {epoch}: AP {:?}", summary.get("AP"));
+    }
+}

@@ -27,6 +27,8 @@ pub(super) struct PassInput {
     pub images: Tensor,
     /// `[B, H, W]`, true = padding.
     pub mask: Tensor,
+    /// `[draws, B]`, see [`Images::draws`].
+    pub draws: Option<Tensor>,
     /// Inputs made of the targets.
     pub targets: TargetInput,
     /// Which form of the pass these images need.
@@ -34,9 +36,10 @@ pub(super) struct PassInput {
 }
 
 impl PassInput {
-    /// All tensors: images, mask, then those of the targets.
+    /// All tensors: images, mask, draws if there are any, then those of the targets.
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
-        [&self.images, &self.mask].into_iter().chain(self.targets.tensors()).collect()
+        let images = [&self.images, &self.mask].into_iter().chain(&self.draws);
+        images.chain(self.targets.tensors()).collect()
     }
 
     /// Runs the network.
@@ -44,7 +47,8 @@ impl PassInput {
     /// # Errors
     /// As [`Objective::run`].
     pub(super) fn run(&self, runner: Runner) -> Result<Vec<Tensor>> {
-        self.run_targets(runner, (&self.images, &self.mask), &self.targets)
+        let images = Images { draws: self.draws.as_ref(), ..Images::new(&self.images, &self.mask) };
+        self.run_targets(runner, images, &self.targets)
     }
 
     /// As [`Self::run`] on other tensors, in the order of [`Self::tensors`], for a recording.
@@ -52,19 +56,21 @@ impl PassInput {
     /// # Errors
     /// As [`Self::run`].
     pub(super) fn run_on(&self, tensors: &[Tensor], runner: Runner) -> Result<Vec<Tensor>> {
-        let targets = self.targets.with(&tensors[2..]);
-        self.run_targets(runner, (&tensors[0], &tensors[1]), &targets)
+        let (images, targets) = tensors.split_at(2 + usize::from(self.draws.is_some()));
+        let targets = self.targets.with(targets);
+        let images = Images { draws: images.get(2), ..Images::new(&images[0], &images[1]) };
+        self.run_targets(runner, images, &targets)
     }
 
     fn run_targets(
         &self,
         Runner { objective, detector, precision, buffers }: Runner,
-        (pixels, mask): (&Tensor, &Tensor),
+        images: Images,
         targets: &TargetInput,
     ) -> Result<Vec<Tensor>> {
         let text = detector.classes().text();
         precision.run_with(detector.device(), buffers, || {
-            objective.run(detector.network(), Images { pixels, mask }, self.form, text, targets)
+            objective.run(detector.network(), images, self.form, text, targets)
         })
     }
 }

@@ -103,10 +103,12 @@ impl Learner {
         };
         let targets = vec![target; images as usize];
         let key = (StepKey { seed: 0, step: 0 }, self.collective().rank());
+        let draws = self.draws(images as usize, key);
         let targets = self.objective.prepare(&targets, key, device, true);
         Ok(PassInput {
             images: Tensor::f_zeros([images, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
             mask: Tensor::f_zeros([images, height, width], (Kind::Bool, device))?,
+            draws,
             targets,
             form: self.model.detector.network().form([[height as u32, width as u32]]),
         })

@@ -42,6 +42,7 @@ use crate::{
     losses::terms::StepKey,
     predict::ReadAhead,
     prepared,
+    teacher::{self, OpenTeacher},
     tensorboard::EventWriter,
 };
 
@@ -57,6 +58,14 @@ pub enum Start {
     },
     /// The run of that folder, with the settings saved there.
     Resume(PathBuf),
+}
+
+impl Start {
+    /// A new run with these settings in that folder.
+    #[must_use]
+    pub fn new(config: Config, folder: NewRun) -> Self {
+        Self::New { config: Box::new(config), folder }
+    }
 }
 
 /// This process's part in a run.
@@ -138,6 +147,21 @@ pub fn train(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
+    train_with_teacher(start, worker, &teacher::open, observer, stop)
+}
+
+/// As [`train`], with a teacher of one's own: `open_teacher` is asked for it where the settings have a
+/// `[teacher]` (with `activation` set, which is CLIP's alone) and need it.
+///
+/// # Errors
+/// As [`train`]; those of the teacher.
+pub fn train_with_teacher(
+    start: Start,
+    worker: &Worker,
+    open_teacher: &OpenTeacher,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
     let Worker { device, collective } = worker.clone();
     // The folder is this process's own before anything in it is swept or written.
     let (mut config, place) = match start {
@@ -206,7 +230,12 @@ pub fn train(
         true => None,
         false => init::read(&mut config)?,
     };
-    let mut learner = Learner::new(&config, vocabulary.clone(), device, Arc::clone(&collective))?;
+    let mut learner = Learner::with_teacher(
+        &config,
+        vocabulary.clone(),
+        (device, Arc::clone(&collective)),
+        open_teacher,
+    )?;
     let resumed = match &place {
         Place::New(_) => None,
         Place::Existing(run, _) => {

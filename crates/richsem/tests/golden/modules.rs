@@ -39,7 +39,7 @@ fn backbone_with_frozen_norms() {
     let backbone = Backbone::new(&store.root(), &config().backbone);
     store.load(&weights, &file("text_weights")).unwrap();
     for train in [false, true] {
-        let maps = backbone.forward(&golden["images"], None, train).unwrap();
+        let maps = backbone.forward(&golden["images"], None, (train, None)).unwrap();
         for (map, level) in maps[1..].iter().zip(1..) {
             close(&format!("C{}", level + 2), map, &golden[&format!("backbone.{level}")], 1e-5);
         }

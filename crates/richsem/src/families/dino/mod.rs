@@ -90,7 +90,13 @@ pub(super) fn run(
     denoising: Option<&DenoisingQueries>,
 ) -> Result<Vec<Tensor>> {
     let few_tokens = form.0 != 0;
-    let input = Input { text, denoising, few_tokens, ..Input::new(images.pixels, images.mask) };
+    let input = Input {
+        text,
+        denoising,
+        few_tokens,
+        draws: images.draws,
+        ..Input::new(images.pixels, images.mask)
+    };
     Ok(network.training_tensors(&input)?.into_list())
 }
 

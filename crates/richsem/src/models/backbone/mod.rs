@@ -66,6 +66,14 @@ impl BackboneConfig {
         }
     }
 
+    /// Random numbers that a training pass takes for each image, uniform in [0, 1).
+    #[must_use]
+    pub fn draws(&self) -> usize {
+        match self {
+            Self::Resnet(_) => 0,
+        }
+    }
+
     /// Pixels that the sides of a batch must be a multiple of.
     #[must_use]
     pub fn pad_multiple(&self) -> u32 {
@@ -118,8 +126,10 @@ impl Backbone {
     /// `padding` of the images, at least as deep as its last level, an image's maps are those of the image
     /// alone, and zero in the padding, as the images are; without, all of it is image.
     ///
+    /// `draws` are the random numbers of a training pass, as many as [`BackboneConfig::draws`] says.
+    ///
     /// # Shapes
-    /// `[B, 3, H, W]` → a map `[B, channels, ⌈H / stride⌉, ⌈W / stride⌉]` for each of
+    /// `[B, 3, H, W]`, draws `[draws, B]` → a map `[B, channels, ⌈H / stride⌉, ⌈W / stride⌉]` for each of
     /// [`BackboneConfig::levels`]
     ///
     /// # Errors
@@ -128,8 +138,9 @@ impl Backbone {
         &self,
         images: &Tensor,
         padding: Option<&PaddingPyramid>,
-        train: bool,
+        (train, draws): (bool, Option<&Tensor>),
     ) -> Result<Vec<Tensor>> {
+        debug_assert!(draws.is_none(), "nothing is random in a ResNet");
         match self {
             Self::Resnet(resnet) => resnet.forward(images, padding, train).map(Vec::from),
         }

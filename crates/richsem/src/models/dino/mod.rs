@@ -178,6 +178,8 @@ pub struct Input<'a> {
     pub images: &'a Tensor,
     /// `[B, H, W]`, true = padding, at the right and below.
     pub mask: &'a Tensor,
+    /// See [`super::network::Images::draws`].
+    pub draws: Option<&'a Tensor>,
     /// The classes' embeddings, where class heads compare with text.
     pub text: Option<&'a TextTable>,
     /// In training, if there are any.
@@ -197,7 +199,15 @@ impl<'a> Input<'a> {
     /// Of images alone.
     #[must_use]
     pub fn new(images: &'a Tensor, mask: &'a Tensor) -> Self {
-        Self { images, mask, text: None, denoising: None, tokens: None, few_tokens: true }
+        Self {
+            images,
+            mask,
+            draws: None,
+            text: None,
+            denoising: None,
+            tokens: None,
+            few_tokens: true,
+        }
     }
 }
 
@@ -351,9 +361,9 @@ impl Dino {
     /// All that lies before the shared heads: the encoder's proposals, and what the decoder makes of
     /// them and of the denoising queries.
     fn decode(&self, input: &Input, train: bool) -> Result<(Proposals, DecoderOutput)> {
-        let Input { images, mask, text, denoising, tokens, few_tokens } = *input;
+        let Input { images, mask, draws, text, denoising, tokens, few_tokens } = *input;
         self.check_text(text)?;
-        let (memory, levels) = self.encode(images, mask, train)?;
+        let (memory, levels) = self.encode((images, mask), (train, draws))?;
         let some_unused = few_tokens && self.config.padding() == Padding::Masked;
         let choice = Choice { tokens, some_unused };
         let proposals = self.transformer.propose_at(&memory, &levels, text, choice);
@@ -374,7 +384,11 @@ impl Dino {
     }
 
     /// Images to encoder memory `[B, S, D]`.
-    fn encode(&self, images: &Tensor, mask: &Tensor, train: bool) -> Result<(Tensor, Levels)> {
+    fn encode(
+        &self,
+        (images, mask): (&Tensor, &Tensor),
+        random: (bool, Option<&Tensor>),
+    ) -> Result<(Tensor, Levels)> {
         let halvings = self.config.halvings();
         let pyramid = match self.config.padding() {
             Padding::Masked => {
@@ -386,7 +400,7 @@ impl Dino {
             }
             Padding::Official => None,
         };
-        let maps = self.backbone.forward(images, pyramid.as_ref(), train)?;
+        let maps = self.backbone.forward(images, pyramid.as_ref(), random)?;
         let mut maps: Vec<Tensor> =
             self.config.return_interm_indices.iter().map(|&i| maps[i].shallow_clone()).collect();
         let from_backbone = maps.len();

@@ -242,7 +242,7 @@ fn levels_of_a_padded_batch_are_those_of_its_mask() {
         let mask = no_padding(&images);
         let _ = mask.get(1).narrow(0, 40, 24).fill_(1);
         let _ = mask.get(1).narrow(1, 50, 46).fill_(1);
-        let (memory, levels) = dino.encode(&images, &mask, false).unwrap();
+        let (memory, levels) = dino.encode((&images, &mask), (false, None)).unwrap();
         assert_eq!(levels.spatial_shapes, [(8, 12), (4, 6), (2, 3), (1, 2)]);
         assert_eq!(memory.size(), [2, 96 + 24 + 6 + 2, 32]);
         // Masked: ⌈side / stride⌉ cells. Official: cell i of n reads mask pixel floor(i · 64 / n); rows

@@ -1,0 +1,11 @@
+//! Finds objects in an image: `own-crate RUN|model.safetensors IMAGE`.
+
+use richsem::prelude::*;
+
+fn main() -> Result<()> {
+    let [weights, image] = std::array::from_fn(|i| std::env::args().nth(i + 1).unwrap_or_default());
+    for found in Detector::open(weights, Device::Cpu)?.predict(&read_image(image)?, 0.3)? {
+        println!("{} {:.2} {:?}", found.name, found.score, found.bbox);
+    }
+    Ok(())
+}
