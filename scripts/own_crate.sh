@@ -17,7 +17,7 @@ sed -n '/^\[profile/,/^\[workspace.lints/p' Cargo.toml | grep -v '^\[workspace.l
 cp Cargo.lock "$folder/own/"
 (cd "$folder/own" && CARGO_TARGET_DIR=$target "${CARGO:-cargo}" build --release)
 
-"$richsem" synth "$folder/set" --classes 3 --train-images 12 --val-images 4 --image-size 64,80 > /dev/null
+"$richsem" synth "$folder/set" --classes 3 --train-images 12 --val-images 4 --image-size 64,80 --objects-per-image 1,3 > /dev/null
 "$richsem" train -c configs/tiny.toml --run "$folder/run" --device cpu --set train.epochs=1 \
     --set data.train.annotations="$folder/set/train.json" --set data.train.images="$folder/set/images" \
     --set data.val.annotations="$folder/set/val.json" --set data.val.images="$folder/set/images" > /dev/null 2>&1

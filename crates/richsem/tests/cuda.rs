@@ -19,7 +19,7 @@ use richsem::{
     },
     targets::{Assignment, Supervision, Target},
     testing::{normal, uniform},
-    train::{Learner, Trace},
+    train::Learner,
 };
 use tch::{Device, Kind, Tensor};
 use torch_ext::DeviceChoice;
@@ -65,8 +65,8 @@ fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
     };
     let steps = (0..12)
         .map(|i| {
-            let key = StepKey { seed: 5, step: i as u64 };
-            let loss = learner.backward(&batch(i), key, &mut Trace::default()).unwrap().loss;
+            let key = StepKey { seed: 5, micro_step: i as u64 };
+            let loss = learner.backward(&batch(i), key).unwrap().loss;
             [loss, learner.update(1.0).unwrap()]
         })
         .collect();
@@ -92,8 +92,8 @@ fn run_padded(ahead: bool, device: Device) -> Vec<[f64; 2]> {
     let said = learner.record_ahead(&shapes, |_, _| ControlFlow::Continue(())).unwrap();
     assert_eq!(said.is_some(), ahead && device.is_cuda(), "{said:?}");
     let steps = batches.iter().enumerate().map(|(i, batch)| {
-        let key = StepKey { seed: 5, step: i as u64 };
-        let loss = learner.backward(batch, key, &mut Trace::default()).unwrap().loss;
+        let key = StepKey { seed: 5, micro_step: i as u64 };
+        let loss = learner.backward(batch, key).unwrap().loss;
         [loss, learner.update(1.0).unwrap()]
     });
     let steps = steps.collect();
@@ -285,7 +285,7 @@ fn losses(
         unused: None,
     };
     let criterion = Criterion::new(config.clone(), &[5, 1, 9, 3, 2, 8, 0, 4, 1]);
-    let key = StepKey { seed: 3, step: 7 };
+    let key = StepKey { seed: 3, micro_step: 7 };
     let step = Step { targets, supervision, key: (key, 0) };
     let (terms, _) = criterion.forward(&output, step).unwrap();
     terms.total.backward();

@@ -18,7 +18,7 @@ use richsem::{
     config::Config,
     losses::terms::StepKey,
     testing::{small_run, write_small_set},
-    train::{Learner, NewRun, Observer, Outcome, Start, Trace, Worker, train},
+    train::{Learner, NewRun, Observer, Outcome, Start, Worker, train},
 };
 use tch::{Device, Tensor};
 
@@ -175,17 +175,17 @@ fn two_processes_are_one_of_twice_the_batch() {
         config.model.as_dino_mut().unwrap().denoising.number = 0;
         Learner::new(&config, vocabulary(5), Device::Cpu, collective).unwrap()
     };
-    let key = |step| StepKey { seed: 1, step };
+    let key = |step| StepKey { seed: 1, micro_step: step };
     // Both batches are the same image: what differs are the processes.
     let mut alone = learner(Arc::new(Single), 2);
     for step in 0..2 {
-        alone.backward(&batch(3), key(step), &mut Trace::default()).unwrap();
+        alone.backward(&batch(3), key(step)).unwrap();
     }
     alone.update(1.0).unwrap();
     let expected = alone.model.detector.weights();
     let after = |collective: Arc<dyn Collective>| {
         let mut learner = learner(collective, 1);
-        learner.backward(&batch(3), key(0), &mut Trace::default()).unwrap();
+        learner.backward(&batch(3), key(0)).unwrap();
         learner.update(1.0).unwrap();
         learner.model.detector.weights()
     };
@@ -211,8 +211,8 @@ fn losses_are_divided_by_the_mean_number_of_boxes() {
         let work =
             Workload { batch: 1, height: 64, width: 64, boxes, classes: 5, warmup: 0, runs: 0 };
         let batch = random_batch(&work).unwrap();
-        let key = StepKey { seed: 1, step: 0 };
-        learner.backward(&batch, key, &mut Trace::default()).unwrap().loss
+        let key = StepKey { seed: 1, micro_step: 0 };
+        learner.backward(&batch, key).unwrap().loss
     };
     let alone = [2, 4].map(|boxes| loss(Arc::new(Single), boxes));
     let both = std::thread::scope(|scope| {

@@ -22,7 +22,7 @@ use richsem::{
     teacher::clip,
     testing::{normal, small_run, small_set, target, write_set},
     train::{
-        Learner, MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, Trace, TrainRow, Worker,
+        Learner, MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, TrainRow, Worker,
         observer::Silent, train,
     },
 };
@@ -292,9 +292,9 @@ fn logits_are_the_same_with_and_without_the_branch() {
     let before = logits(&with.model.detector);
     assert_eq!(before, logits(&without.model.detector));
 
-    let key = StepKey { seed: 1, step: 0 };
+    let key = StepKey { seed: 1, micro_step: 0 };
     for _ in 0..2 {
-        with.backward(&batch, key, &mut Trace::default()).unwrap();
+        with.backward(&batch, key).unwrap();
     }
     with.update(1.0).unwrap();
     let attached = logits(&with.model.detector);
@@ -315,8 +315,8 @@ fn the_branch_teaches_the_detector_and_switches_are_obeyed() {
         let learner = learner(&config(&data, more), &data);
         let mut batch = batch();
         batch.supervision.semantic = semantic;
-        let key = StepKey { seed: 1, step: 0 };
-        let loss = learner.backward(&batch, key, &mut Trace::default()).unwrap();
+        let key = StepKey { seed: 1, micro_step: 0 };
+        let loss = learner.backward(&batch, key).unwrap();
         let gradients: BTreeMap<String, f64> = learner
             .model
             .parameters()

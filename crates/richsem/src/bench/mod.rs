@@ -21,7 +21,7 @@ use crate::{
     random::{Random, Stream},
     targets::{LabelKnowledge, Target},
     train::{
-        Learner, Prepared, Trace,
+        Intermediates, Learner, Prepared,
         inputs::{self, Split},
         observer::Silent,
     },
@@ -121,7 +121,7 @@ struct Steps<'a> {
 impl<'a> Steps<'a> {
     /// `first` is the first batch.
     fn new(learner: &'a mut Learner, first: Batch) -> Result<Self> {
-        let prepared = Some(learner.prepare(&first, StepKey { seed: 0, step: 0 })?);
+        let prepared = Some(learner.prepare(&first, StepKey { seed: 0, micro_step: 0 })?);
         Ok(Self { learner, batch: first, prepared, step: 0 })
     }
 
@@ -129,14 +129,14 @@ impl<'a> Steps<'a> {
     /// the next.
     fn next(&mut self, batch: impl FnOnce() -> Result<Option<Batch>>) -> Result<()> {
         let Some(prepared) = self.prepared.take() else { return Ok(()) };
-        let mut trace = Trace::default();
-        let loss = self.learner.start(&self.batch, prepared, &mut trace)?;
+        let mut intermediates = Intermediates::default();
+        let loss = self.learner.start(&self.batch, prepared, &mut intermediates)?;
         let update = self.learner.start_update(1e-6)?;
         self.step += 1;
         if let Some(batch) = batch()? {
             self.batch = batch;
         }
-        let key = StepKey { seed: 0, step: self.step };
+        let key = StepKey { seed: 0, micro_step: self.step };
         self.prepared = Some(self.learner.prepare(&self.batch, key)?);
         loss.wait()?;
         self.learner.finish_update(update)?;

@@ -45,7 +45,7 @@ impl ClassChoice {
         let sampled: Vec<Vec<i64>> = (0..sets as u64)
             .map(|set| {
                 let item = (rank << 32) | (first_term + set);
-                let mut random = Random::new(key.seed, Stream::Federated, key.step, item);
+                let mut random = Random::new(key.seed, Stream::Federated, key.micro_step, item);
                 rates.sample(&present, &mut random)
             })
             .collect();

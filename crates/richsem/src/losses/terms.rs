@@ -29,5 +29,5 @@ pub struct StepKey {
     /// Seed of the run.
     pub seed: u64,
     /// Batches since its start, those that only add to a gradient counted.
-    pub step: u64,
+    pub micro_step: u64,
 }

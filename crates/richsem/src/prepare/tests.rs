@@ -25,7 +25,7 @@ use crate::{
     synth::SynthConfig,
     testing::{normal, small_run, small_set, write_set},
     train::{
-        Learner, Trace,
+        Learner,
         inputs::{Split, batches, extra_sets},
         observer::Silent,
     },
@@ -173,9 +173,9 @@ fn errors(live: &Config, read: &Config, from: u64, count: u64) -> Errors {
         let apart = (&got.features - &expected.features).norm_scalaropt_dim(2.0, [-1i64], false);
         worst.features = worst.features.max(largest(apart));
         worst.logits = worst.logits.max(largest(&got.logits - &expected.logits));
-        let key = StepKey { seed: 5, step: position };
+        let key = StepKey { seed: 5, micro_step: position };
         let loss = |learner: &Learner, batch: &Batch| {
-            let done = learner.backward(batch, key, &mut Trace::default()).unwrap();
+            let done = learner.backward(batch, key).unwrap();
             let terms = done.terms.into_iter().filter(|(name, _)| name.contains("semantic"));
             terms.map(|(_, value)| value).collect::<Vec<_>>()
         };

@@ -55,8 +55,8 @@ pub struct Position {
     /// evaluation had anything to evaluate, there is no AP, and the step is the last's.
     pub best: Option<(Option<f64>, u64)>,
     /// What the next row of `metrics.jsonl` is to be the mean of, so far.
-    #[serde(default)]
-    pub window: Window,
+    #[serde(default, rename = "window")]
+    pub since_log: LogSums,
 }
 
 /// Of runs before there could be several.
@@ -77,7 +77,7 @@ impl Position {
             world,
             pending_eval: false,
             best: None,
-            window: Window::default(),
+            since_log: LogSums::default(),
         }
     }
 }
@@ -131,7 +131,7 @@ impl Position {
 /// is the mean of what came before the stop, too.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Window {
+pub struct LogSums {
     pub(super) batches: u64,
     pub(super) updates: u64,
     pub(super) loss: f64,

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Learner,
-    learner::Trace,
+    learner::Intermediates,
     run_folder::{RunFolder, write_text},
 };
 use crate::{
@@ -27,7 +27,7 @@ pub(super) fn non_finite(
     what: &str,
     batch: &Batch,
     learner: &Learner,
-    trace: &Trace,
+    intermediates: &Intermediates,
 ) -> Error {
     let Learner { model, optimizer, .. } = learner;
     let mut first = model
@@ -35,12 +35,12 @@ pub(super) fn non_finite(
         .into_iter()
         .find(|p| !finite(&p.tensor))
         .map(|p| format!("parameter {}", p.name));
-    if let Some(output) = &trace.output {
+    if let Some(output) = &intermediates.output {
         let found = output.named().into_iter().find(|(_, t)| !finite(t));
         let found = found.map(|(name, _)| name.to_owned());
         first = first.or(found);
     }
-    let term = trace.losses.as_ref().and_then(|l| {
+    let term = intermediates.losses.as_ref().and_then(|l| {
         let values = Vec::<f32>::try_from(l.values.to_kind(Kind::Float)).ok()?;
         let at = values.iter().position(|v| !v.is_finite())?;
         Some(l.names[at].clone())

@@ -62,7 +62,7 @@ pub struct BatchLoss {
 
 /// How far a batch came, for the report when a number is not finite.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub struct Intermediates {
     /// Of the forward pass.
     pub output: Option<TrainingOutput>,
     /// Of the criterion.
@@ -214,12 +214,12 @@ impl Learner {
     ///
     /// # Errors
     /// [`Error::NonFinite`] of a matching that the host decided, the gradients are then not to be used and
-    /// `trace` says how far it came; what libtorch refuses.
+    /// `intermediates` say how far it came; what libtorch refuses.
     pub fn start(
         &self,
         batch: &Batch,
         prepared: Prepared,
-        trace: &mut Trace,
+        intermediates: &mut Intermediates,
     ) -> Result<PendingLoss> {
         let agreed = Cell::new(false);
         let loss = guarded(|| {
@@ -245,9 +245,9 @@ impl Learner {
             // A recording has its own copy, and only a teacher looks at them again.
             let images = self.semantic.is_some().then(|| input.images.shallow_clone());
             drop(input);
-            let output = trace.output.insert(output);
+            let output = intermediates.output.insert(output);
             let losses = self.losses(batch, images.as_ref(), key, output, &agreed)?;
-            let losses = trace.losses.insert(losses);
+            let losses = intermediates.losses.insert(losses);
             (&losses.total / self.accumulate as f64).backward();
             if let Some(replay) = replay {
                 replay.backward()?;
@@ -271,8 +271,9 @@ impl Learner {
     ///
     /// # Errors
     /// As theirs; [`Error::NonFinite`] for the loss.
-    pub fn backward(&self, batch: &Batch, key: StepKey, trace: &mut Trace) -> Result<BatchLoss> {
-        self.start(batch, self.prepare(batch, key)?, trace)?.wait()
+    pub fn backward(&self, batch: &Batch, key: StepKey) -> Result<BatchLoss> {
+        let prepared = self.prepare(batch, key)?;
+        self.start(batch, prepared, &mut Intermediates::default())?.wait()
     }
 
     /// What takes memory in a step.
@@ -303,7 +304,7 @@ impl Learner {
         if count == 0 {
             return None;
         }
-        let mut random = Random::new(key.seed, Stream::Backbone, key.step, rank);
+        let mut random = Random::new(key.seed, Stream::Backbone, key.micro_step, rank);
         let values: Vec<f32> = (0..count * images).map(|_| random.uniform() as f32).collect();
         let values = Tensor::from_slice(&values).view([count as i64, images as i64]);
         Some(torch_ext::upload(&values, self.model.detector.device()))

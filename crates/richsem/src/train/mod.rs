@@ -17,14 +17,15 @@ mod pass;
 mod record_ahead;
 mod run_folder;
 mod schedule;
+mod setup;
 mod supply;
 pub(crate) mod teacher_check;
 mod trainer;
 
-pub use checkpoint::{Position, Window};
+pub use checkpoint::{LogSums, Position};
 pub use claim::NewRun;
 pub use inputs::{OpenedSet, check_vocabularies};
-pub use learner::{BatchLoss, Learner, PendingLoss, PendingUpdate, Prepared, Trace};
+pub use learner::{BatchLoss, Intermediates, Learner, PendingLoss, PendingUpdate, Prepared};
 pub(crate) use lock::lock_folder;
 pub use model::TrainingModel;
 pub use observer::Observer;

@@ -102,7 +102,7 @@ impl Learner {
             geometry: None,
         };
         let targets = vec![target; images as usize];
-        let key = (StepKey { seed: 0, step: 0 }, self.collective().rank());
+        let key = (StepKey { seed: 0, micro_step: 0 }, self.collective().rank());
         let draws = self.draws(images as usize, key);
         let targets = self.objective.prepare(&targets, key, device, true);
         Ok(PassInput {

@@ -1,7 +1,6 @@
 //! One run, from data to the last evaluation.
 
 use std::{
-    fs::File,
     ops::ControlFlow,
     path::PathBuf,
     sync::{
@@ -14,25 +13,22 @@ use std::{
 use tch::Device;
 
 use super::{
-    BatchLoss, Learner, NewRun, Observer, PendingLoss, Position, Prepared, changes, checkpoint,
-    diagnose, init,
-    inputs::{
-        OpenedSet, Split, batches, check_boxes, check_files, check_vocabularies, extra_sets,
-        workers,
-    },
-    learner::{self, Trace},
+    BatchLoss, Intermediates, Learner, NewRun, Observer, PendingLoss, PendingUpdate, Position,
+    Prepared, checkpoint, diagnose,
+    inputs::{OpenedSet, workers},
+    learner,
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{lr_factor, row_due},
+    setup::{self, Place},
     supply::Supply,
     teacher_check,
 };
 use crate::{
     collective::{self, Collective, Single},
-    config::{Config, SplitConfig, TrainConfig},
+    config::{Config, TrainConfig},
     data::{
         batch::Batch,
         detection_source::BrokenImages,
-        fingerprint::Fingerprint,
         image_store::ImageStore,
         interleaved::{Interleaved, Sources},
         loader::Loader,
@@ -41,7 +37,6 @@ use crate::{
     evaluate::{Evaluator, Summary},
     losses::terms::StepKey,
     predict::ReadAhead,
-    prepared,
     teacher::{self, OpenTeacher},
     tensorboard::EventWriter,
 };
@@ -85,21 +80,6 @@ impl Worker {
     }
 }
 
-/// Where it trains, kept from others.
-enum Place {
-    New(NewRun),
-    Existing(RunFolder, File),
-}
-
-impl Place {
-    fn has_checkpoint(&self) -> bool {
-        match self {
-            Self::New(_) => false,
-            Self::Existing(run, _) => run.file("checkpoints/last").exists(),
-        }
-    }
-}
-
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -135,6 +115,9 @@ pub(super) struct Trainer<'a> {
 struct Started {
     batch: Batch,
     loss: PendingLoss,
+    /// Of the last batch of an update.
+    update: Option<PendingUpdate>,
+    intermediates: Intermediates,
 }
 
 /// Trains until all epochs are done or `stop` is set, which every process of the run follows.
@@ -164,99 +147,16 @@ pub fn train_with_teacher(
 ) -> Result<Outcome> {
     let Worker { device, collective } = worker.clone();
     // The folder is this process's own before anything in it is swept or written.
-    let (mut config, place) = match start {
-        Start::New { config, folder } => (*config, Place::New(folder)),
-        Start::Resume(folder) => {
-            let run = RunFolder::open(&folder)?;
-            let config = run.config()?;
-            training_split(&config)?;
-            let lock = run.lock()?;
-            run.sweep()?;
-            for line in changes::since_checkpoint(&run, &config)? {
-                observer.message(&line);
-            }
-            (config, Place::Existing(run, lock))
-        }
-    };
-    let split = training_split(&config)?;
-    // A run with a checkpoint has weights of its own.
-    let has_weights = place.has_checkpoint();
-    check_files(&config, has_weights)?;
-    for warning in config.warnings() {
-        observer.message(&warning);
-    }
-    let (dataset, split) = Split::open("data.train", split, observer)?;
-    check_boxes(&config, &dataset, &split, observer)?;
-    let vocabulary = dataset.vocabulary().clone();
-    drop(dataset);
-    let val = match &config.data.val {
-        None => None,
-        Some(split) => {
-            let (dataset, split) = Split::open("data.val", split, observer)?;
-            check_vocabularies(&vocabulary, &dataset)?;
-            let evaluator = Evaluator::of(&dataset)
-                .with_max_detections(config.eval.max_detections as usize)
-                .with_training_vocabulary(&vocabulary);
-            let (protocol, why) = (evaluator.protocol(), evaluator.why());
-            observer.message(&format!("data.val is evaluated by the {protocol} protocol: {why}"));
-            let Split { store, entries } = split;
-            let vocabulary = dataset.vocabulary().clone();
-            Some((OpenedSet { store, entries, vocabulary }, evaluator))
-        }
-    };
-    let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
-    let extras = extra_sets(&config, &vocabulary, observer)?;
-    prepared::check_data(&config, (&split.store, &split.entries), &extras)?;
-    let mut data = Fingerprint::of(&split.entries).with_extra(extras.iter().map(AsRef::as_ref));
-    if let Some(file) = config.teacher_file() {
-        data = data.with_teacher(&file)?;
-    }
-    let all = batches(&config, &split, &extras, &broken, collective.as_ref())?;
-    let updates = all.total() / config.train.accumulate;
-    if config.train.warmup_steps >= updates {
-        observer.message(&format!(
-            "train.warmup_steps: {} is not reached: the whole run has {updates} steps, so the rate \
-             is below train.lr to its end",
-            config.train.warmup_steps
-        ));
-    }
-
-    let first = || Ok(Arc::clone(&all));
-    if let Some(said) = teacher_check::settle_activation(&mut config, &vocabulary, device, &first)?
-    {
-        observer.message(&said);
-    }
-    let initial = match has_weights {
-        true => None,
-        false => init::read(&mut config)?,
-    };
-    let mut learner = Learner::with_teacher(
-        &config,
-        vocabulary.clone(),
-        (device, Arc::clone(&collective)),
-        open_teacher,
-    )?;
-    let resumed = match &place {
-        Place::New(_) => None,
-        Place::Existing(run, _) => {
-            run.complete(&vocabulary, &data)?;
-            checkpoint::resume(run, &mut learner)?
-        }
-    };
-    if resumed.is_none() {
-        for said in init::start(&config, initial, &mut learner)? {
-            observer.message(&said);
-        }
-    }
-    if resumed.is_none()
-        && let Some(semantic) = config.semantic_branch()
-    {
-        for said in teacher_check::check(&learner, &all, semantic.min_top1)? {
-            observer.message(&said);
-        }
-    }
+    let (mut config, place) = Place::open(start, observer)?;
+    let data = setup::open_data(&config, place.has_checkpoint(), collective.as_ref(), observer)?;
+    let first = || Ok(Arc::clone(&data.batches));
+    let settled = teacher_check::settle_activation(&mut config, &data.vocabulary, device, &first)?;
+    settled.iter().for_each(|message| observer.message(message));
+    let network = (device, Arc::clone(&collective));
+    let (learner, resumed) =
+        setup::learner(&mut config, &data, network, open_teacher, &place, observer)?;
     let (run, _lock) = match place {
-        Place::New(folder) => folder.begin(&config, &vocabulary, &data)?,
+        Place::New(folder) => folder.begin(&config, &data.vocabulary, &data.fingerprint)?,
         Place::Existing(run, lock) => (run, lock),
     };
     let position = resumed.unwrap_or_else(|| Position::start(collective.world()));
@@ -268,40 +168,36 @@ pub fn train_with_teacher(
         config.model.padding(),
         run.path().display()
     ));
+    let events = run.file("tensorboard");
+    let tensorboard = match position.updates {
+        0 => EventWriter::create(&events, wall_time())?,
+        updates => EventWriter::resume(&events, wall_time(), updates)?,
+    };
     if position.micro_steps > 0 {
         observer.message(&format!(
             "resumed at step {} (epoch {}, batch {})",
             position.updates, position.epoch, position.batch
         ));
     }
-    let tensorboard = if position.updates > 0 {
-        EventWriter::resume(&run.file("tensorboard"), wall_time(), position.updates)?
-    } else {
-        EventWriter::create(&run.file("tensorboard"), wall_time())?
-    };
+    let setup::Data { batches, val, broken, store, .. } = data;
+    let sources = batches.sources();
+    let supply = Supply::default();
     let trainer = Trainer {
         config,
         run,
         learner,
-        sources: all.sources(),
-        batches: all,
+        batches,
+        sources,
         val,
         broken,
-        store: split.store,
+        store,
         position,
-        supply: Supply::default(),
+        supply,
         tensorboard,
         observer,
         stop,
     };
     trainer.run()
-}
-
-fn training_split(config: &Config) -> Result<&SplitConfig> {
-    config.data.train.as_ref().ok_or_else(|| {
-        Error::config("data.train", "missing: nothing to learn from")
-            .with_hint("set data.train.annotations and data.train.images")
-    })
 }
 
 pub(super) fn wall_time() -> f64 {
@@ -357,57 +253,25 @@ impl Trainer<'_> {
         }
     }
 
-    /// One epoch, or what is left of it. Breaks when told to stop, after an update, with
+    /// One epoch, or what is left of it. Breaks when asked to stop, after an update, with
     /// everything saved.
     fn epoch(&mut self, batches: u64, loader: &mut Loader) -> Result<ControlFlow<()>> {
-        let TrainConfig { epochs, accumulate, checkpoint_every, eval_every, .. } =
-            self.config.train;
+        let TrainConfig { epochs, checkpoint_every, .. } = self.config.train;
         self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
-        let mut mark = Instant::now();
+        let mut since = Instant::now();
         let mut stopping = false;
         let first = if self.position.batch < batches { loader.next() } else { None };
         let mut upcoming = first.map(|batch| self.prepare(batch));
         while let Some(next) = upcoming.take() {
-            let mut trace = Trace::default();
-            let started = self.start(next, &mut trace);
-            // All processes leave the loop at the same batch, whatever happened to one of them.
-            let [stop, failed] =
-                self.agree([self.stop.load(Ordering::Relaxed), started.is_err()])?;
-            let Started { batch, loss } = started?;
-            if failed {
-                return Err(learner::elsewhere());
-            }
-            self.position.batch += 1;
-            self.position.micro_steps += 1;
-            let updated = self.position.batch.is_multiple_of(accumulate);
-            let update = match updated {
-                true => Some(self.learner.start_update(self.lr_factor())?),
-                false => None,
-            };
+            let (started, stop) = self.start(next)?;
+            stopping |= stop;
             // While the device works on this one.
             let before = Instant::now();
             let next = if self.position.batch < batches { loader.next() } else { None };
             let waited = before.elapsed().as_secs_f64();
             upcoming = next.map(|batch| self.prepare(batch));
-            let before = Instant::now();
-            let loss = loss.wait().map_err(|error| self.explain(error, &batch, &trace))?;
-            let device = before.elapsed().as_secs_f64();
-            let loss = self.count(&batch, loss);
-            let seconds = mark.elapsed().as_secs_f64();
-            if let Some(said) = self.supply.batch(batch.len(), seconds, waited, device) {
-                self.observer.message(&said);
-            }
-            self.position.window.seconds += seconds;
-            mark = Instant::now();
-            let row = match update {
-                Some(update) => {
-                    let norm = self.learner.finish_update(update);
-                    self.updated(norm.map_err(|error| self.explain(error, &batch, &trace))?)?
-                }
-                None => None,
-            };
-            self.observer.batch(loss, batch.len(), row.as_ref());
-            stopping |= stop;
+            let updated = started.update.is_some();
+            self.finish_batch(started, &mut since, waited)?;
             if updated
                 && self.position.batch < batches
                 && (stopping || self.checkpoint_due(checkpoint_every))
@@ -417,16 +281,84 @@ impl Trainer<'_> {
                     return Ok(ControlFlow::Break(()));
                 }
                 self.prune()?;
-                mark = Instant::now();
+                since = Instant::now();
             }
         }
+        self.end_epoch(stopping)
+    }
+
+    /// Has a batch on its way through the network and back; and whether any process is to stop.
+    fn start(&mut self, next: Result<(Batch, Prepared)>) -> Result<(Started, bool)> {
+        let started = self.start_batch(next);
+        // All processes leave the loop at the same batch, whatever happened to one of them.
+        let [stop, failed] = self.agree([self.stop.load(Ordering::Relaxed), started.is_err()])?;
+        let mut started = started?;
+        if failed {
+            return Err(learner::elsewhere());
+        }
+        self.position.batch += 1;
+        self.position.micro_steps += 1;
+        if self.position.batch.is_multiple_of(self.config.train.accumulate) {
+            started.update = Some(self.learner.start_update(self.lr_factor())?);
+        }
+        Ok((started, stop))
+    }
+
+    fn start_batch(&mut self, next: Result<(Batch, Prepared)>) -> Result<Started> {
+        let (batch, prepared) = match next {
+            Ok(next) => next,
+            Err(error) => {
+                self.learner.tell_failed()?;
+                return Err(error);
+            }
+        };
+        for message in &batch.skipped {
+            self.observer.message(&format!("skipped: {message}"));
+        }
+        let mut intermediates = Intermediates::default();
+        let loss = self.learner.start(&batch, prepared, &mut intermediates);
+        let loss = loss.map_err(|error| self.explain(error, &batch, &intermediates))?;
+        if let Some(news) = self.learner.take_news() {
+            self.observer.message(&news);
+        }
+        Ok(Started { batch, loss, update: None, intermediates })
+    }
+
+    /// Waits for a batch, and for its update where it ends one. The batch took the time `since` the one
+    /// before, of which the loader was `waited` for.
+    fn finish_batch(&mut self, started: Started, since: &mut Instant, waited: f64) -> Result<()> {
+        let Started { batch, loss, update, intermediates } = started;
+        let before = Instant::now();
+        let loss = loss.wait().map_err(|error| self.explain(error, &batch, &intermediates))?;
+        let device = before.elapsed().as_secs_f64();
+        let loss = self.count(&batch, loss);
+        let seconds = since.elapsed().as_secs_f64();
+        if let Some(message) = self.supply.batch(batch.len(), seconds, waited, device) {
+            self.observer.message(&message);
+        }
+        self.position.since_log.seconds += seconds;
+        *since = Instant::now();
+        let row = match update {
+            Some(update) => {
+                let norm = self.learner.finish_update(update);
+                self.updated(norm.map_err(|error| self.explain(error, &batch, &intermediates))?)?
+            }
+            None => None,
+        };
+        self.observer.batch(loss, batch.len(), row.as_ref());
+        Ok(())
+    }
+
+    /// Breaks where any process is to stop. What is evaluated, and what a run ends with, is always on
+    /// disk first.
+    fn end_epoch(&mut self, stopping: bool) -> Result<ControlFlow<()>> {
+        let TrainConfig { epochs, checkpoint_every, eval_every, .. } = self.config.train;
         self.position.epoch += 1;
         self.position.batch = 0;
         let done = self.position.epoch;
         let due = done == epochs || (eval_every > 0 && done.is_multiple_of(eval_every));
         self.position.pending_eval = due && self.val.is_some();
         let [stop] = self.agree([stopping || self.stop.load(Ordering::Relaxed)])?;
-        // What is evaluated, and what a run ends with, is always on disk first.
         if self.position.pending_eval
             || done == epochs
             || stop
@@ -438,26 +370,6 @@ impl Trainer<'_> {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         })
-    }
-
-    /// Has a batch on its way through the network and back.
-    fn start(&mut self, next: Result<(Batch, Prepared)>, trace: &mut Trace) -> Result<Started> {
-        let (batch, prepared) = match next {
-            Ok(next) => next,
-            Err(error) => {
-                self.learner.tell_failed()?;
-                return Err(error);
-            }
-        };
-        for message in &batch.skipped {
-            self.observer.message(&format!("skipped: {message}"));
-        }
-        let loss = self.learner.start(&batch, prepared, trace);
-        let loss = loss.map_err(|error| self.explain(error, &batch, trace))?;
-        if let Some(news) = self.learner.take_news() {
-            self.observer.message(&news);
-        }
-        Ok(Started { batch, loss })
     }
 
     /// Of each question, whether any process says yes.
@@ -479,20 +391,20 @@ impl Trainer<'_> {
     /// The batch that comes next, on its way to the device.
     fn prepare(&self, batch: Result<Batch>) -> Result<(Batch, Prepared)> {
         let batch = batch?;
-        let key = StepKey { seed: self.config.seed, step: self.position.micro_steps };
+        let key = StepKey { seed: self.config.seed, micro_step: self.position.micro_steps };
         let prepared = self.learner.prepare(&batch, key)?;
         Ok((batch, prepared))
     }
 
-    /// Adds a batch's loss to the sums of the window; returns the weighted objective.
+    /// Adds a batch's loss to the sums since the last row of metrics; returns the weighted objective.
     fn count(&mut self, batch: &Batch, losses: BatchLoss) -> f64 {
-        let window = &mut self.position.window;
-        window.batches += 1;
-        window.images += batch.len();
-        window.loss += losses.loss;
+        let sums = &mut self.position.since_log;
+        sums.batches += 1;
+        sums.images += batch.len();
+        sums.loss += losses.loss;
         for (name, value) in losses.terms {
             let name = format!("{}{name}", self.sources.prefix(batch.source));
-            let (sum, count) = window.terms.entry(name).or_default();
+            let (sum, count) = sums.terms.entry(name).or_default();
             *sum += value;
             *count += 1;
         }
@@ -500,11 +412,11 @@ impl Trainer<'_> {
     }
 
     /// Says more about a number that is not finite; other errors stay as they are.
-    fn explain(&self, error: Error, batch: &Batch, trace: &Trace) -> Error {
+    fn explain(&self, error: Error, batch: &Batch, intermediates: &Intermediates) -> Error {
         match error {
             Error::NonFinite(what) => {
                 let step = self.position.updates + 1;
-                diagnose::non_finite(&self.run, step, &what, batch, &self.learner, trace)
+                diagnose::non_finite(&self.run, step, &what, batch, &self.learner, intermediates)
             }
             other => other,
         }
@@ -517,34 +429,28 @@ impl Trainer<'_> {
 
     /// An update was applied to gradients of that norm.
     fn updated(&mut self, norm: f64) -> Result<Option<TrainRow>> {
-        let factor = self.lr_factor();
-        let config = &self.config.train;
+        let lr = self.config.train.lr * self.lr_factor();
         self.position.updates += 1;
-        self.position.window.updates += 1;
-        self.position.window.grad_norm += norm;
+        self.position.since_log.updates += 1;
+        self.position.since_log.grad_norm += norm;
         let batches = self.batches.batches(self.position.epoch);
         let last = self.position.batch == batches;
-        let of_epoch = last.then_some(batches / config.accumulate);
-        if !row_due(self.position.updates, config.log_every, of_epoch) {
+        let of_epoch = last.then_some(batches / self.config.train.accumulate);
+        if !row_due(self.position.updates, self.config.train.log_every, of_epoch) {
             return Ok(None);
         }
-        let device = self.learner.model.detector.device();
-        let window = std::mem::take(&mut self.position.window);
-        let batches = window.batches as f64;
+        let sums = std::mem::take(&mut self.position.since_log);
+        let memory = torch_ext::memory(self.learner.model.detector.device());
+        let mean = |(name, (sum, count)): (String, (f64, u64))| (name, sum / count as f64);
         let row = TrainRow {
             step: self.position.updates,
             epoch: self.position.epoch,
-            lr: config.lr * factor,
-            loss: window.loss / batches,
-            grad_norm: window.grad_norm / window.updates as f64,
-            images_per_second: window.images as f64 / window.seconds.max(1e-9),
-            memory_mib: torch_ext::memory(device)
-                .map_or(0.0, |m| m.peak_reserved as f64 / f64::from(1 << 20)),
-            terms: window
-                .terms
-                .into_iter()
-                .map(|(name, (sum, count))| (name, sum / count as f64))
-                .collect(),
+            lr,
+            loss: sums.loss / sums.batches as f64,
+            grad_norm: sums.grad_norm / sums.updates as f64,
+            images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
+            memory_mib: memory.map_or(0.0, |m| m.peak_reserved as f64 / f64::from(1 << 20)),
+            terms: sums.terms.into_iter().map(mean).collect(),
         };
         self.run.append(&MetricsRow::Train(row.clone()))?;
         let mut scalars = vec![

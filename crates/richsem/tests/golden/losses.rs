@@ -17,7 +17,7 @@ use tch::{Device, Kind};
 use crate::support::*;
 
 pub(crate) fn step<'a>(targets: &'a [Target], supervision: &'a Supervision) -> Step<'a> {
-    Step { targets, supervision, key: (StepKey { seed: 0, step: 0 }, 0) }
+    Step { targets, supervision, key: (StepKey { seed: 0, micro_step: 0 }, 0) }
 }
 
 pub(crate) fn criterion(federated: bool) -> Criterion {

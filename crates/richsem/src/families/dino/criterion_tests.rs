@@ -12,7 +12,7 @@ use crate::{
 };
 
 const CLASSES: i64 = 6;
-const KEY: StepKey = StepKey { seed: 1, step: 2 };
+const KEY: StepKey = StepKey { seed: 1, micro_step: 2 };
 
 fn step<'a>(targets: &'a [Target], supervision: &'a Supervision) -> Step<'a> {
     Step { targets, supervision, key: (KEY, 0) }
@@ -186,7 +186,7 @@ fn federated_terms_look_at_their_own_classes_only() {
         (&output.decoder, 1, 1, ""),
         (&output.interm, 0, 2, "_interm"),
     ] {
-        let mut random = Random::new(KEY.seed, Stream::Federated, KEY.step, term);
+        let mut random = Random::new(KEY.seed, Stream::Federated, KEY.micro_step, term);
         let columns = Rates::new(&counts, &federated).sample(&[1, 2, 5], &mut random);
         assert_eq!(columns[..3], [1, 2, 5]);
         assert_eq!(columns.len(), 4);

@@ -57,7 +57,7 @@ impl Objective {
             targets,
             config,
             self.classes,
-            &mut Random::new(key.seed, Stream::Denoising, key.step, rank),
+            &mut Random::new(key.seed, Stream::Denoising, key.micro_step, rank),
             device,
             |slots| if common { config.common_slots(slots, queries) } else { slots },
         )

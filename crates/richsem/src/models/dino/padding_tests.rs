@@ -178,7 +178,7 @@ fn step(
     let output = dino.forward_train(&input).unwrap();
     let criterion = Criterion::new(LossConfig::default(), &[1; 5]);
     let supervision = Supervision { assignment, ..Supervision::default() };
-    let key = StepKey { seed: 1, step: 0 };
+    let key = StepKey { seed: 1, micro_step: 0 };
     let step = Step { targets: &targets, supervision: &supervision, key: (key, 0) };
     let (terms, _) = criterion.forward(&output, step).unwrap();
     terms.total.backward();

@@ -1,0 +1,171 @@
+//! A run before its first step: folder, data, weights, and every check that can be made by then.
+
+use std::{fs::File, sync::Arc};
+
+use tch::Device;
+
+use super::{
+    Learner, NewRun, Observer, OpenedSet, Position, Start, changes, checkpoint, init,
+    inputs::{Split, batches, check_boxes, check_files, check_vocabularies, extra_sets},
+    run_folder::RunFolder,
+    teacher_check,
+};
+use crate::{
+    collective::Collective,
+    config::{Config, SplitConfig},
+    data::{
+        detection_source::BrokenImages, fingerprint::Fingerprint, image_store::ImageStore,
+        interleaved::Interleaved,
+    },
+    error::{Error, Result},
+    evaluate::Evaluator,
+    prepared,
+    teacher::OpenTeacher,
+    vocabulary::Vocabulary,
+};
+
+/// Where it trains, kept from others.
+pub(super) enum Place {
+    New(NewRun),
+    Existing(RunFolder, File),
+}
+
+impl Place {
+    /// The folder of a new run, or that of an old one, which no other process may have then; and the
+    /// settings.
+    ///
+    /// # Errors
+    /// A folder that is none of a run or is in use; settings that differ where they may not.
+    pub(super) fn open(start: Start, observer: &mut dyn Observer) -> Result<(Config, Self)> {
+        let folder = match start {
+            Start::New { config, folder } => return Ok((*config, Self::New(folder))),
+            Start::Resume(folder) => folder,
+        };
+        let run = RunFolder::open(&folder)?;
+        let config = run.config()?;
+        training_split(&config)?;
+        let lock = run.lock()?;
+        run.sweep()?;
+        for line in changes::since_checkpoint(&run, &config)? {
+            observer.message(&line);
+        }
+        Ok((config, Self::Existing(run, lock)))
+    }
+
+    /// Whether there are weights of the run's own.
+    pub(super) fn has_checkpoint(&self) -> bool {
+        match self {
+            Self::New(_) => false,
+            Self::Existing(run, _) => run.file("checkpoints/last").exists(),
+        }
+    }
+}
+
+/// What a run learns from and is evaluated on.
+pub(super) struct Data {
+    /// Of the training set.
+    pub(super) vocabulary: Vocabulary,
+    pub(super) store: Arc<ImageStore>,
+    pub(super) batches: Arc<Interleaved>,
+    pub(super) val: Option<(OpenedSet, Evaluator)>,
+    pub(super) broken: Arc<BrokenImages>,
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// Opens and checks all that the settings name.
+///
+/// # Errors
+/// The first file, record or setting that is wrong.
+pub(super) fn open_data(
+    config: &Config,
+    has_checkpoint: bool,
+    collective: &dyn Collective,
+    observer: &mut dyn Observer,
+) -> Result<Data> {
+    let split = training_split(config)?;
+    check_files(config, has_checkpoint)?;
+    for warning in config.warnings() {
+        observer.message(&warning);
+    }
+    let (dataset, split) = Split::open("data.train", split, observer)?;
+    check_boxes(config, &dataset, &split, observer)?;
+    let vocabulary = dataset.vocabulary().clone();
+    drop(dataset);
+    let val = open_val(config, &vocabulary, observer)?;
+    let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
+    let extras = extra_sets(config, &vocabulary, observer)?;
+    prepared::check_data(config, (&split.store, &split.entries), &extras)?;
+    let mut fingerprint =
+        Fingerprint::of(&split.entries).with_extra(extras.iter().map(AsRef::as_ref));
+    if let Some(file) = config.teacher_file() {
+        fingerprint = fingerprint.with_teacher(&file)?;
+    }
+    let batches = batches(config, &split, &extras, &broken, collective)?;
+    let updates = batches.total() / config.train.accumulate;
+    if config.train.warmup_steps >= updates {
+        observer.message(&format!(
+            "train.warmup_steps: {} is not reached: the whole run has {updates} steps, so the rate \
+             is below train.lr to its end",
+            config.train.warmup_steps
+        ));
+    }
+    Ok(Data { vocabulary, store: split.store, batches, val, broken, fingerprint })
+}
+
+fn open_val(
+    config: &Config,
+    training: &Vocabulary,
+    observer: &mut dyn Observer,
+) -> Result<Option<(OpenedSet, Evaluator)>> {
+    let Some(split) = &config.data.val else { return Ok(None) };
+    let (dataset, Split { store, entries }) = Split::open("data.val", split, observer)?;
+    check_vocabularies(training, &dataset)?;
+    let evaluator = Evaluator::of(&dataset)
+        .with_max_detections(config.eval.max_detections as usize)
+        .with_training_vocabulary(training);
+    let (protocol, why) = (evaluator.protocol(), evaluator.why());
+    observer.message(&format!("data.val is evaluated by the {protocol} protocol: {why}"));
+    let vocabulary = dataset.vocabulary().clone();
+    Ok(Some((OpenedSet { store, entries, vocabulary }, evaluator)))
+}
+
+/// The learner with the weights that it goes on from, and where its run stands, which is nowhere if it is
+/// new.
+///
+/// # Errors
+/// Weights, checkpoint or teacher that do not fit the settings.
+pub(super) fn learner(
+    config: &mut Config,
+    data: &Data,
+    network: (Device, Arc<dyn Collective>),
+    open_teacher: &OpenTeacher,
+    place: &Place,
+    observer: &mut dyn Observer,
+) -> Result<(Learner, Option<Position>)> {
+    // A run with a checkpoint has weights of its own.
+    let initial = match place.has_checkpoint() {
+        true => None,
+        false => init::read(config)?,
+    };
+    let mut learner =
+        Learner::with_teacher(config, data.vocabulary.clone(), network, open_teacher)?;
+    if let Place::Existing(run, _) = place {
+        run.complete(&data.vocabulary, &data.fingerprint)?;
+        if let Some(position) = checkpoint::resume(run, &mut learner)? {
+            return Ok((learner, Some(position)));
+        }
+    }
+    let mut messages = init::start(config, initial, &mut learner)?;
+    if let Some(semantic) = config.semantic_branch() {
+        messages.extend(teacher_check::check(&learner, &data.batches, semantic.min_top1)?);
+    }
+    messages.iter().for_each(|message| observer.message(message));
+    Ok((learner, None))
+}
+
+fn training_split(config: &Config) -> Result<&SplitConfig> {
+    config.data.train.as_ref().ok_or_else(|| {
+        Error::config("data.train", "missing: nothing to learn from")
+            .with_hint("set data.train.annotations and data.train.images")
+    })
+}
