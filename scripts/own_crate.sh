@@ -12,7 +12,7 @@ trap 'rm -rf "$folder"' EXIT
 cp -r examples/own-crate "$folder/own"
 # What the workspace compiles its dependencies with, so that nothing is compiled twice.
 sed -i "s|path = \"../../crates|path = \"$PWD/crates|" "$folder/own/Cargo.toml"
-sed -n '/^\[profile/,/^\[workspace.lints/p' Cargo.toml | grep -v '^\[workspace.lints' \
+sed -n '/^\[profile/,/^\[workspace.lints/p' Cargo.toml | sed '/^\[workspace.lints/d; /clap_builder/,+1d' \
     | sed "s|path = \"crates|path = \"$PWD/crates|" >> "$folder/own/Cargo.toml"
 cp Cargo.lock "$folder/own/"
 (cd "$folder/own" && CARGO_TARGET_DIR=$target "${CARGO:-cargo}" build --release)
@@ -22,6 +22,11 @@ cp Cargo.lock "$folder/own/"
     --set data.train.annotations="$folder/set/train.json" --set data.train.images="$folder/set/images" \
     --set data.val.annotations="$folder/set/val.json" --set data.val.images="$folder/set/images" > /dev/null 2>&1
 image=$(find "$folder/set/images" -name '*.jpg' | sort | head -1)
-"$target/release/own-crate" "$folder/run" "$image"
-"$target/release/own-crate" "$folder/run" nowhere.jpg 2>&1 | grep -q nowhere.jpg
+"$target/release/own-crate" "$folder/run" "$image" | tee "$folder/found"
+grep -q "objects with a score of 0.3" "$folder/found"
+if "$target/release/own-crate" "$folder/run" nowhere.jpg 2> "$folder/refused"; then
+    echo "error: an image that does not exist is taken" >&2
+    exit 1
+fi
+grep -q nowhere.jpg "$folder/refused"
 echo "a crate of one's own detects"

@@ -4,7 +4,9 @@ use richsem::prelude::*;
 
 fn main() -> Result<()> {
     let [weights, image] = std::array::from_fn(|i| std::env::args().nth(i + 1).unwrap_or_default());
-    for found in Detector::open(weights, Device::Cpu)?.predict(&read_image(image)?, 0.3)? {
+    let objects = Detector::open(weights, Device::Cpu)?.predict(&read_image(image)?, 0.3)?;
+    println!("{} objects with a score of 0.3 or more", objects.len());
+    for found in objects {
         println!("{} {:.2} {:?}", found.name, found.score, found.bbox);
     }
     Ok(())
