@@ -18,7 +18,7 @@ use crate::{
 pub struct Patterns(Vec<glob::Pattern>);
 
 impl Patterns {
-    /// Reads them; `key` is the setting or flag that they come from.
+    /// Reads patterns; `key` is the setting or flag that they come from.
     ///
     /// # Errors
     /// One that is no glob.
@@ -39,20 +39,20 @@ impl Patterns {
     }
 }
 
-/// One difference.
+/// A difference between a file's values and a model's parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mismatch {
     /// A parameter of ours that the values lack.
     Missing(String),
-    /// A value that no parameter of ours is called as.
+    /// A value whose name no parameter of ours has.
     Unexpected(String),
     /// A parameter that has another shape in the file.
     Shape {
-        /// Its name.
+        /// The parameter's name, the same in the file and here.
         name: String,
-        /// In the file.
+        /// The value's shape in the file.
         from: Vec<i64>,
-        /// Here.
+        /// The parameter's shape in the model.
         to: Vec<i64>,
     },
 }
@@ -89,7 +89,7 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// Compares names and shapes.
+    /// Compares the names and shapes of values with those of a model's parameters.
     #[must_use]
     pub fn of(
         store: &ParameterStore,

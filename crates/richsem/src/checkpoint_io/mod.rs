@@ -21,15 +21,15 @@ use prefix::{Found, Known};
 pub(crate) use text_table::checked_text_table;
 pub use text_table::read_text_table;
 
-/// How a file of weights is laid out.
+/// Which format a file of weights has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
+pub(crate) enum Format {
     Safetensors,
     PyTorch,
 }
 
-/// The layout of a file, by its contents.
-pub(crate) fn layout_of(path: &Path) -> Result<Layout> {
+/// The format of a file, by its contents.
+pub(crate) fn format_of(path: &Path) -> Result<Format> {
     use std::io::Read as _;
     let mut start = Vec::new();
     fs_err::File::open(path)?.take(512).read_to_end(&mut start)?;
@@ -38,9 +38,9 @@ pub(crate) fn layout_of(path: &Path) -> Result<Layout> {
     let text = String::from_utf8_lossy(&start);
     let text = text.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
     let (problem, hint) = if safetensors {
-        return Ok(Layout::Safetensors);
+        return Ok(Format::Safetensors);
     } else if start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 0..=5, ..]) {
-        return Ok(Layout::PyTorch);
+        return Ok(Format::PyTorch);
     } else if start.starts_with(b"\x93NUMPY") {
         (
             "one array of NumPy's (.npy); weights are many, by their names",
@@ -64,16 +64,16 @@ pub(crate) fn layout_of(path: &Path) -> Result<Layout> {
     Err(Error::invalid(path, "weights", problem).with_hint(hint))
 }
 
-/// Reads a file of weights, to the CPU, in the kinds of the file: safetensors, or PyTorch's `.pt`
-/// and `.pth` (state dicts, checkpoints that hold one, TorchScript), NumPy's arrays in `.npz` or pickled.
-/// The contents decide, not the name. What wrappers of modules add to names (`module.`, `_orig_mod.`) is taken off.
+/// Reads a file of weights, to the CPU, in the kinds of the file: safetensors, PyTorch's `.pt` and `.pth`
+/// (state dicts, checkpoints that hold one, TorchScript), NumPy's arrays in `.npz` or pickled. The contents
+/// decide, not the name. What wrappers of modules add to names (`module.`, `_orig_mod.`) is taken off.
 ///
 /// # Errors
 /// A file that cannot be read, or is of another kind; names that wrappers alone tell apart.
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let tensors = match layout_of(path)? {
-        Layout::Safetensors => safetensors::read(path)?.0,
-        Layout::PyTorch => pth::read(path)?,
+    let tensors = match format_of(path)? {
+        Format::Safetensors => safetensors::read(path)?.0,
+        Format::PyTorch => pth::read(path)?,
     };
     prefix::without_wrappers(tensors, path)
 }
@@ -83,9 +83,9 @@ pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 /// # Errors
 /// As [`read_weights`].
 pub(crate) fn weight_names(path: &Path) -> Result<(Vec<String>, safetensors::Metadata)> {
-    match layout_of(path)? {
-        Layout::Safetensors => safetensors::read_names(path),
-        Layout::PyTorch => {
+    match format_of(path)? {
+        Format::Safetensors => safetensors::read_names(path),
+        Format::PyTorch => {
             Ok((pth::Checkpoint::load(path)?.tensor_names()?, safetensors::Metadata::new()))
         }
     }
@@ -132,7 +132,7 @@ pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a weights file says about itself, or the reason it says nothing.
+/// The error for weights that this program did not write.
 pub(crate) fn not_ours(path: &Path) -> Error {
     Error::invalid(
         path,

@@ -1,7 +1,7 @@
 //! Arrays in NumPy's `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 //!
-//! `tch` reads them too, but trusts the shape: of a file that is cut off it would hand on whatever
-//! lies in memory behind the values.
+//! `tch` reads them too, but trusts the shape. If a file is cut off, it hands on whatever lies in memory
+//! behind the values.
 
 use std::path::Path;
 
@@ -52,20 +52,24 @@ pub(super) fn read(path: &Path) -> Result<Tensor> {
     Ok(Tensor::f_from_data_size(values, &turned, kind)?.f_permute(axes)?.f_contiguous()?)
 }
 
-/// What precedes the values.
+/// The header of a file, which precedes the values.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) values: Values,
-    /// As it stands there.
+    /// The kind of the values as the header has it, for messages: `<f4`.
     descr: String,
+    /// Whether the first index is the fastest.
     pub(super) fortran: bool,
     pub(super) shape: Vec<i64>,
-    /// In bytes.
+    /// Bytes from the file's start to the first value.
     pub(super) length: usize,
 }
 
 impl Header {
-    /// Reads it from a file's start; says what is wrong with one that is none.
+    /// Reads the header at a file's start.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let (header, values) = split(bytes).ok_or("not a .npy file, or cut off in its header")?;
         let unreadable =
@@ -91,7 +95,7 @@ impl Header {
     }
 }
 
-/// Header and values.
+/// Splits a file into the text of its header and the bytes of its values.
 fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (version, rest) = bytes.strip_prefix(MAGIC)?.split_at_checked(2)?;
     // Version 1 has two bytes for the header's length, later ones four.
@@ -101,14 +105,11 @@ fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(header).ok()?.trim(), values))
 }
 
-/// What a key of the header, a Python dictionary of simple values, stands for.
+/// The value of a key in the header, which is a Python dictionary of simple values.
 fn value_of<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     let (_, rest) = header.split_once(&format!("'{key}':"))?;
     let rest = rest.trim_start();
-    let end = match rest.starts_with('(') {
-        true => rest.find(')')? + 1,
-        false => rest.find([',', '}'])?,
-    };
+    let end = if rest.starts_with('(') { rest.find(')')? + 1 } else { rest.find([',', '}'])? };
     Some(rest[..end].trim_end())
 }
 

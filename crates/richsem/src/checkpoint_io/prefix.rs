@@ -1,6 +1,6 @@
-//! Whose weights a file holds, and below which prefix of its names: wrappers of `torch.nn`, whole
-//! models of which a backbone is a part, training scripts that keep a model under a name of their own.
-//! The names below the prefix are what is known; what is before them may be anything.
+//! Whose weights a file holds, and below which prefix of its names. Wrappers of `torch.nn` add a prefix,
+//! and so do whole models of which a backbone is a part, and training scripts that keep a model under a
+//! name of their own. The names below the prefix are known; the prefix may be anything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +36,7 @@ impl Known {
         }
     }
 
+    /// What a message calls such weights.
     fn what(self) -> &'static str {
         match self {
             Self::Detector => "detector",
@@ -82,10 +83,10 @@ pub(crate) fn without_wrappers(tensors: Tensors, path: &Path) -> Result<Tensors>
     Ok(plain)
 }
 
-/// Weights that were found.
+/// The weights of a file that are known, and the others.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// By their own names.
+    /// The known weights, by their names behind the prefix.
     pub(crate) tensors: Tensors,
     /// What was before each name; empty where nothing was.
     pub(crate) prefix: String,

@@ -13,17 +13,17 @@ use safetensors::{
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::{Layout, bytes, layout_of};
+use super::{Format, bytes, format_of};
 use crate::error::{Error, Result, write_atomically};
 
-/// Strings beside the tensors.
+/// The strings that a file has beside its tensors (`__metadata__`), by key.
 pub type Metadata = HashMap<String, String>;
 
 /// Bytes of the longest header that is believed, as the crate `safetensors` has it.
 const LONGEST_HEADER: u64 = 100_000_000;
 
 fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    if matches!(layout_of(path), Ok(Layout::PyTorch)) {
+    if matches!(format_of(path), Ok(Format::PyTorch)) {
         return Error::invalid(path, "header", "not a safetensors file: PyTorch's").with_hint(
             "`richsem convert` makes a .safetensors of another program's detector, backbone or CLIP",
         );
@@ -52,10 +52,10 @@ fn read_header(file: &mut fs_err::File, path: &Path) -> Result<Header> {
     let mut bytes = vec![0; length as usize];
     file.read_exact(&mut bytes)?;
     let header: Header = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
-    let (told, found) = (header.data_len() as u64, rest - length);
-    if told != found {
+    let (announced, found) = (header.data_len() as u64, rest - length);
+    if announced != found {
         let problem =
-            format_args!("its header tells of {told} bytes of values, and it has {found}");
+            format_args!("its header tells of {announced} bytes of values, and it has {found}");
         return Err(invalid(&problem));
     }
     Ok(header)
@@ -103,15 +103,15 @@ pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
     Ok((tensors, header.metadata().clone().unwrap_or_default()))
 }
 
-/// The sides as libtorch counts them; none where the bytes of their product do not fit, which a side
-/// of 0 hides from the file's own check.
+/// The sides as libtorch counts them. None if all sides but zeros make more bytes than 64 bits can count:
+/// a side of 0 hides that from the file's own check.
 fn shape_of(sides: &[usize], kind: Kind) -> Option<Vec<i64>> {
     let shape: Vec<i64> = sides.iter().map(|&n| i64::try_from(n).ok()).collect::<Option<_>>()?;
     let bytes = kind.elt_size_in_bytes() as i64;
     shape.iter().try_fold(bytes, |all, &side| all.checked_mul(side.max(1))).map(|_| shape)
 }
 
-/// Writes tensors of any device, wholly or not at all, one after the other. The same values give the same
+/// Writes tensors of any device. The file is written wholly or not at all. The same values give the same
 /// bytes.
 ///
 /// # Errors

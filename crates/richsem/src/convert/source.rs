@@ -10,7 +10,7 @@ use tch::Tensor;
 use super::dino::keys::Layout;
 use crate::{
     checkpoint_io::{
-        Layout as FileLayout, layout_of,
+        Format, format_of,
         prefix::{self, Found, Known},
         pth,
         safetensors::{self, Metadata},
@@ -33,12 +33,12 @@ pub enum Kind {
     Resnet(ResnetName),
 }
 
-/// A file of weights.
+/// A file of weights that has been read.
 #[derive(Debug)]
 pub struct Source {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What it is.
+    /// What the file is, by the names of its tensors.
     pub kind: Kind,
     /// Its tensors, without what wrappers add to their names, and without the prefix below which they
     /// were.
@@ -57,12 +57,12 @@ impl Source {
     /// A file that cannot be read, or whose names are none of those that are known.
     pub fn read(path: &Path, key: Option<&str>) -> Result<Self> {
         let asked = key;
-        let (found, metadata, mut left) = match layout_of(path)? {
-            FileLayout::Safetensors => {
+        let (found, metadata, mut left) = match format_of(path)? {
+            Format::Safetensors => {
                 let (tensors, metadata) = safetensors::read(path)?;
                 (below_key(tensors, key, path)?, metadata, Vec::new())
             }
-            FileLayout::PyTorch => {
+            Format::PyTorch => {
                 let checkpoint = pth::Checkpoint::load(path)?;
                 let (tensors, key) = match (checkpoint.state_dict(key), key) {
                     (Ok(tensors), _) => (tensors, None),
@@ -83,9 +83,10 @@ impl Source {
         };
         left.extend(counts(&found.beside));
         let tensors = prefix::without_wrappers(found.tensors, path)?;
-        let wanted: &[Known] = match metadata.contains_key(detector::METADATA) {
-            true => &[Known::Detector],
-            false => &[Known::Detector, Known::Clip, Known::Backbone],
+        let wanted: &[Known] = if metadata.contains_key(detector::METADATA) {
+            &[Known::Detector]
+        } else {
+            &[Known::Detector, Known::Clip, Known::Backbone]
         };
         let found = prefix::find(tensors, wanted, path)?;
         left.extend(counts(&found.beside));
@@ -107,14 +108,15 @@ impl Source {
     }
 }
 
-/// The tensors whose names begin with that key, in the file or without wrappers, as messages name them;
-/// without a key all.
+/// The tensors whose names begin with a key; without a key, all. If no name in the file begins with it,
+/// names without wrappers are looked at, which are those that messages show.
 fn below_key(tensors: BTreeMap<String, Tensor>, key: Option<&str>, path: &Path) -> Result<Found> {
     let Some(key) = key else { return Ok(prefix::below(tensors, String::new())) };
     let start = format!("{key}.");
-    let tensors = match tensors.keys().any(|name| name.starts_with(&start)) {
-        true => tensors,
-        false => prefix::without_wrappers(tensors, path)?,
+    let tensors = if tensors.keys().any(|name| name.starts_with(&start)) {
+        tensors
+    } else {
+        prefix::without_wrappers(tensors, path)?
     };
     let found = prefix::below(tensors, start);
     if found.tensors.is_empty() {
@@ -178,7 +180,7 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
     if has("visual.conv3.weight") && any("visual.layer4.0.") {
         return Some(Kind::Resnet(ResnetName::ClipResnet));
     }
-    // A deep stem (ResNet-50-D) is no backbone of ours, which is told key by key.
+    // A deep stem (ResNet-50-D) is no backbone of ours: the report will say so, key by key.
     if !(has("conv1.weight") || has("conv1.0.weight")) || !any("layer4.0.") {
         return None;
     }

@@ -119,7 +119,7 @@ fn array_of(
     of_numbers(heap, source, (kind, swapped), bytes, (size, stride))
 }
 
-/// An array that is all of so many bytes.
+/// An array of numbers that fills a storage of so many bytes.
 pub(super) fn of_numbers(
     heap: &mut Heap,
     source: Source,
@@ -144,7 +144,7 @@ pub(super) fn of_numbers(
     Ok(Node::Tensor(Box::new(tensor)))
 }
 
-/// How many bytes a value is that stands for some.
+/// How many bytes a value stands for: bytes, or text with a character for each byte.
 fn length(heap: &Heap, values: Value) -> Result<u64, Fault> {
     let count = match heap.node(values) {
         Some(Node::Bytes(bytes)) => bytes.len(),
@@ -155,7 +155,7 @@ fn length(heap: &Heap, values: Value) -> Result<u64, Fault> {
     Ok(count as u64)
 }
 
-/// These bytes.
+/// The bytes of a value that [`length`] knows.
 pub(super) fn bytes(heap: &Heap, values: Value) -> Result<Vec<u8>, Fault> {
     Ok(match heap.node(values) {
         Some(Node::Bytes(bytes)) => bytes.to_vec(),

@@ -8,31 +8,21 @@ use super::{
     value::{Fault, Global, Heap, Node, Source, Storage, StorageView, TensorRef, Value},
 };
 
-/// What a global stands for; `script`: in an archive of TorchScript.
+/// What a global stands for. Classes of TorchScript are read only where `script` says that the archive
+/// is TorchScript's.
 pub(super) fn lookup(module: &str, name: &str, script: bool) -> Result<Global, Fault> {
     // Python 2's name.
     let module = if module == "__builtin__" { "builtins" } else { module };
-    let torch = || {
-        let (kind, storage) = match name.strip_suffix("Storage") {
-            Some(kind) => (kind, true),
-            None => (name, false),
-        };
-        let kind = match kind {
-            "Double" | "double" | "float64" => Kind::Double,
-            "Float" | "float" | "float32" => Kind::Float,
-            "Half" | "half" | "float16" => Kind::Half,
-            "BFloat16" | "bfloat16" => Kind::BFloat16,
-            "Long" | "long" | "int64" => Kind::Int64,
-            "Int" | "int" | "int32" => Kind::Int,
-            "Short" | "short" | "int16" => Kind::Int16,
-            "Char" | "int8" => Kind::Int8,
-            "Byte" | "uint8" => Kind::Uint8,
-            "Bool" | "bool" => Kind::Bool,
-            _ => return None,
-        };
-        Some(if storage { Global::Storage(kind) } else { Global::Dtype(kind) })
-    };
-    Ok(match (module, name) {
+    match known(module, name).or_else(|| storage_or_dtype(module, name)) {
+        Some(global) => Ok(global),
+        None if script && module.split('.').next() == Some("__torch__") => Ok(Global::Script),
+        None => Err(Fault::new(refusal(module, name), refusal_hint(module, name))),
+    }
+}
+
+/// Functions and classes that are read, and classes of values that are passed over.
+fn known(module: &str, name: &str) -> Option<Global> {
+    Some(match (module, name) {
         ("collections", "OrderedDict") | ("builtins", "dict") => Global::Dict,
         ("collections", "defaultdict") => Global::DefaultDict,
         ("builtins", "set" | "frozenset" | "list" | "tuple")
@@ -69,24 +59,46 @@ pub(super) fn lookup(module: &str, name: &str, script: bool) -> Result<Global, F
         ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::Scalar,
         // Arrays at protocol 5.
         ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::ArrayOfBuffer,
-        ("torch.storage", "_load_from_bytes") => {
-            let hint = "tensors that pickle.dump wrote: load them with pickle.load in Python, and save \
-                        them with torch.save";
-            return Err(Fault::new(refusal(module, name), hint));
-        }
-        ("torch" | "torch.cuda", _) => torch().ok_or_else(|| {
-            let hint = match name.starts_with(char::is_lowercase) || name.ends_with("Storage") {
-                true => {
-                    "tensors are read in f64, f32, f16, bf16, i64, i32, i16, i8, u8 and bool: \
-                     convert the others before saving"
-                }
-                false => WEIGHTS_ONLY,
-            };
-            Fault::new(refusal(module, name), hint)
-        })?,
-        _ if script && module.split('.').next() == Some("__torch__") => Global::Script,
-        _ => return Err(Fault::new(refusal(module, name), WEIGHTS_ONLY)),
+        _ => return None,
     })
+}
+
+/// PyTorch's kinds of numbers: `torch.float32` is one, `torch.FloatStorage` a storage of it.
+fn storage_or_dtype(module: &str, name: &str) -> Option<Global> {
+    if !matches!(module, "torch" | "torch.cuda") {
+        return None;
+    }
+    let kind = match name.strip_suffix("Storage").unwrap_or(name) {
+        "Double" | "double" | "float64" => Kind::Double,
+        "Float" | "float" | "float32" => Kind::Float,
+        "Half" | "half" | "float16" => Kind::Half,
+        "BFloat16" | "bfloat16" => Kind::BFloat16,
+        "Long" | "long" | "int64" => Kind::Int64,
+        "Int" | "int" | "int32" => Kind::Int,
+        "Short" | "short" | "int16" => Kind::Int16,
+        "Char" | "int8" => Kind::Int8,
+        "Byte" | "uint8" => Kind::Uint8,
+        "Bool" | "bool" => Kind::Bool,
+        _ => return None,
+    };
+    Some(if name.ends_with("Storage") { Global::Storage(kind) } else { Global::Dtype(kind) })
+}
+
+/// What a user can do about a global that is refused.
+fn refusal_hint(module: &str, name: &str) -> &'static str {
+    match (module, name) {
+        ("torch.storage", "_load_from_bytes") => {
+            "tensors that pickle.dump wrote: load them with pickle.load in Python, and save \
+             them with torch.save"
+        }
+        ("torch" | "torch.cuda", _)
+            if name.starts_with(char::is_lowercase) || name.ends_with("Storage") =>
+        {
+            "tensors are read in f64, f32, f16, bf16, i64, i32, i16, i8, u8 and bool: \
+             convert the others before saving"
+        }
+        _ => WEIGHTS_ONLY,
+    }
 }
 
 const WEIGHTS_ONLY: &str = "save the weights alone, in Python: \
@@ -126,16 +138,7 @@ pub(super) fn call(heap: &mut Heap, global: Global, arguments: Value) -> Result<
                 },
                 _ => None,
             };
-            // Bits that conjugate or negate when the values are used.
-            let bits = arguments.get(if kind.is_some() { 7 } else { 6 });
-            if bits.is_some_and(|&b| !matches!(heap.node(b), Some(Node::Dict(d)) if d.is_empty()))
-                && bits != Some(&Value::None)
-            {
-                return Err(Fault::new(
-                    "a tensor whose values are negated or conjugated when they are used",
-                    "save it after `.resolve_neg().resolve_conj()`",
-                ));
-            }
+            check_bits(heap, arguments.get(if kind.is_some() { 7 } else { 6 }).copied())?;
             tensor(heap, argument(0)?, kind, argument(1)?, argument(2)?, argument(3)?)
         }
         Global::FromType => {
@@ -168,6 +171,19 @@ pub(super) fn call(heap: &mut Heap, global: Global, arguments: Value) -> Result<
             Err("a call of something that is no function".into())
         }
     }
+}
+
+/// Refuses a tensor with bits that negate or conjugate its values when they are used.
+fn check_bits(heap: &Heap, bits: Option<Value>) -> Result<(), Fault> {
+    let Some(bits) = bits else { return Ok(()) };
+    let no_bits = matches!(heap.node(bits), Some(Node::Dict(bits)) if bits.is_empty());
+    if no_bits || bits == Value::None {
+        return Ok(());
+    }
+    Err(Fault::new(
+        "a tensor whose values are negated or conjugated when they are used",
+        "save it after `.resolve_neg().resolve_conj()`",
+    ))
 }
 
 fn dict(heap: &mut Heap, pairs: Option<Value>) -> Result<Value, Fault> {

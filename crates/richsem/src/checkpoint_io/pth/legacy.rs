@@ -6,8 +6,9 @@
 use std::{fs::File, path::Path};
 
 use super::{
-    pickle::{self, Input},
-    place::Place,
+    input::Input,
+    pickle,
+    stored_bytes::StoredBytes,
     value::{Fault, Heap, Node, Source, Value},
     zip::big_endian,
 };
@@ -22,7 +23,7 @@ pub(super) fn read(
     start: &[u8],
     heap: &mut Heap,
     path: &Path,
-) -> Result<(Value, Vec<Option<Place>>)> {
+) -> Result<(Value, Vec<Option<StoredBytes>>)> {
     let head = &start[..start.len().min(64)];
     if !head.windows(MAGIC.len()).any(|bytes| bytes == MAGIC) {
         return plain(file, heap, path).map(|value| (value, vec![None; heap.storages.len()]));
@@ -76,7 +77,7 @@ fn storages(
     input: &mut Input<File>,
     heap: &Heap,
     keys: Value,
-) -> Result<Vec<Option<Place>>, Fault> {
+) -> Result<Vec<Option<StoredBytes>>, Fault> {
     let by_key: std::collections::HashMap<_, _> = (heap.storages.iter().enumerate())
         .filter_map(|(i, storage)| match &storage.source {
             Source::File(key) => Some((key.as_str(), i)),
@@ -97,7 +98,7 @@ fn storages(
         if storage.bytes > input.length.saturating_sub(input.position) {
             return Err(format!("{key}: {} bytes, and the file ends", storage.bytes).into());
         }
-        if places[number].replace(Place::plain(input.position, storage.bytes)).is_some() {
+        if places[number].replace(StoredBytes::plain(input.position, storage.bytes)).is_some() {
             return Err(format!("{key}: comes twice").into());
         }
         input.skip(storage.bytes)?;

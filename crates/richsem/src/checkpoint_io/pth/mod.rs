@@ -3,19 +3,20 @@
 //! CLIPs are. NumPy's arrays are tensors too: in these files, in plain pickles, and in `.npz`.
 //!
 //! A pickle is a program. Here, the few globals that weights are made of stand for what they would
-//! make; every other one is refused by name. Sizes are checked against the file before anything is
-//! allocated, and no file takes more than four times its length of memory (64 MiB if it is small)
-//! and its largest storage: one that asks for more is refused, too. The values of a tensor count as
-//! they are when written out: one that was `expand`ed to many times its storage is read, within
-//! that limit.
+//! make. Every other one is refused by name. Sizes are checked against the file before anything is
+//! allocated. A file may take memory of four times its length (64 MiB if it is small) and its largest
+//! storage. One that asks for more is refused, too. A tensor counts with all its values: one that was
+//! `expand`ed to many times its storage is read, within that limit.
 
 mod arrays;
 mod globals;
+mod input;
 mod legacy;
 mod names;
 mod npz;
+mod opcode;
 mod pickle;
-mod place;
+mod stored_bytes;
 mod value;
 mod write;
 mod zip;
@@ -31,7 +32,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use self::write::write;
 use self::{
-    place::Place,
+    stored_bytes::StoredBytes,
     value::{Budget, Fault, Heap, Source, TensorRef, Value},
 };
 use super::array;
@@ -45,7 +46,7 @@ pub struct Checkpoint {
     heap: Heap,
     root: Value,
     /// Where in the file each of the heap's storages lies; none of those in the pickle.
-    places: Vec<Option<Place>>,
+    places: Vec<Option<StoredBytes>>,
 }
 
 /// Reads the state dict of a file, to the CPU, in the kinds of the file: [`Checkpoint::state_dict`]
@@ -78,9 +79,10 @@ impl Checkpoint {
         (&file).take(64).read_to_end(&mut start).map_err(io)?;
         std::io::Seek::rewind(&mut &file).map_err(io)?;
         let mut heap = Heap::new(Budget::of_file(length));
-        let (root, places) = match start.starts_with(b"PK") {
-            true => zip::read(&file, &mut heap, path)?,
-            false => legacy::read(&file, &start, &mut heap, path)?,
+        let (root, places) = if start.starts_with(b"PK") {
+            zip::read(&file, &mut heap, path)?
+        } else {
+            legacy::read(&file, &start, &mut heap, path)?
         };
         let file = FileReader::from(file);
         Ok(Self { path: path.to_owned(), file, heap, root, places })
@@ -96,16 +98,16 @@ impl Checkpoint {
         Ok(tensors.read.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// The tensors below a dotted `key` (`optimizer.state`), by their names from there; with no
-    /// key, those of the state dict in the usual places: the whole file (or TorchScript's object),
-    /// or what it holds under `state_dict`, `model`, `model_state_dict`, `net`, `network` or
-    /// `module`, also one within another. A running average (`ema_model`) is read only if it is asked for. Names are those of
-    /// the file, with the prefixes of wrappers.
+    /// The tensors below a dotted `key` (`optimizer.state`), by their names from there. With no key, those
+    /// of the state dict in the usual places: the whole file (or TorchScript's object), or what it holds
+    /// under `state_dict`, `model`, `model_state_dict`, `net`, `network` or `module`, also one within
+    /// another. An EMA (`ema_model`) is read only if it is asked for. Names are those of the file, with the
+    /// prefixes of wrappers.
     ///
-    /// NumPy's arrays are tensors among them, but for single numbers. Where the file has PyTorch's tensors too,
-    /// arrays at its top do not make a state dict of the whole file.
+    /// NumPy's arrays are tensors too, single numbers are not. If the file also has PyTorch's tensors, arrays
+    /// at its top do not make a state dict of the whole file.
     ///
-    /// Names that share all of a storage share it here too; a part of a storage is copied.
+    /// Names that share all of a storage share it here too. A part of a storage is copied.
     ///
     /// # Errors
     /// No tensors there: what there is instead. A tensor that cannot be read: its name.
@@ -140,7 +142,7 @@ impl Checkpoint {
         Ok(tensors)
     }
 
-    /// A tensor's values; its storage is taken from `shared` if it is given, and kept there.
+    /// Reads a tensor. With `shared` its storage is read once: it is kept there for the next tensor.
     fn tensor(
         &self,
         tensor: &TensorRef,
@@ -170,7 +172,7 @@ impl Checkpoint {
         Ok(own)
     }
 
-    /// All of a storage, `[N]`.
+    /// Reads all of a storage, as `[N]`.
     fn storage(&self, number: u32, kind: Kind) -> Result<Tensor, Unread> {
         let storage = &self.heap.storages[number as usize];
         let bytes = match (&storage.source, &self.places[number as usize]) {
@@ -194,7 +196,7 @@ impl Checkpoint {
     }
 }
 
-/// Why a tensor could not be read.
+/// Why a tensor could not be read: the file is wrong, or libtorch refused.
 enum Unread {
     Fault(Fault),
     Torch(tch::TchError),

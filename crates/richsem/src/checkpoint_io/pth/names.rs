@@ -8,10 +8,10 @@ use super::value::{Fault, Heap, Node, Source, TensorRef, Value};
 pub(super) const USUAL: [&str; 6] =
     ["state_dict", "model", "model_state_dict", "net", "network", "module"];
 
-/// How many of those lie within each other at most.
+/// How deep state dicts lie in each other at most: `{"state_dict": {"model": {"net": …}}}`.
 const NESTED: usize = 3;
 
-/// How deep, and among how many values, a key is looked for that a message can name.
+/// How deep, and among how many values, weights are looked for to name their key in a hint.
 const DEEPEST_HINT: usize = 6;
 const WIDEST_HINT: usize = 1000;
 
@@ -25,13 +25,13 @@ pub(super) struct Below<'a> {
     pub(super) unread: Vec<(String, &'a str)>,
 }
 
-/// Every tensor at or below a value. Beside PyTorch's tensors, single numbers of NumPy's and arrays that
-/// cannot be tensors are no weights, as Python's own numbers and lists are none.
+/// Every tensor at or below a value. In a file with PyTorch's tensors, NumPy's single numbers and arrays
+/// that cannot be tensors are no weights: Python's own numbers and lists are none, too.
 pub(super) fn below(heap: &Heap, value: Value) -> Result<Below<'_>, Fault> {
     let mut walk = Walk {
         heap,
-        // A list may hold another one a million times, and that one a third: what is shared is seen
-        // each time, so that times are counted.
+        // A list may hold another one a million times, and that one a third. What is shared is visited
+        // each time, so visits are counted.
         visits: 16 * heap.nodes.len() as u64 + 1024,
         budget: heap.budget.clone(),
         arrays_alone: heap.arrays_alone(),
@@ -147,9 +147,34 @@ pub(super) fn at(heap: &Heap, root: Value, key: &str) -> Result<Value, Fault> {
     Err(missing())
 }
 
-/// The state dict, where such are usually.
+/// The state dict of a file, in one of the usual places.
 pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
-    let is_weight = |value: Value, arrays: bool| match heap.node(value) {
+    if let Some(Node::Object { script: true, .. }) = heap.node(root) {
+        return Ok(root);
+    }
+    let candidates = below_usual_keys(heap, root);
+    if let [(first, one), others @ ..] = &candidates[..] {
+        refuse_twins(heap, (first, *one), others)?;
+        return Ok(*one);
+    }
+    // At the top, arrays beside PyTorch's tensors are a history of losses, or the like.
+    if holds_weights(heap, root, heap.arrays_alone()) {
+        return Ok(root);
+    }
+    let problem = format!("not in any of the usual places; the file has {}", keys(heap, root));
+    let hint = match unusual_key(heap, root) {
+        Some(key) => format!("take what is meant: richsem convert FILE OUT.safetensors --key {key}"),
+        None => "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\"), or arrays of \
+                 numbers: numpy.savez(\"weights.npz\", **arrays)"
+            .to_owned(),
+    };
+    Err(Fault::new(problem, hint))
+}
+
+/// Whether a value is a dictionary with a weight directly in it. NumPy's arrays count as weights only where
+/// `arrays` says so.
+fn holds_weights(heap: &Heap, value: Value, arrays: bool) -> bool {
+    let is_weight = |value: Value| match heap.node(value) {
         Some(Node::Tensor(tensor)) => match heap.storages[tensor.storage as usize].source {
             Source::File(_) => true,
             Source::Member | Source::Array(_) => arrays,
@@ -158,16 +183,17 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
         Some(Node::Unread(_)) => arrays,
         _ => false,
     };
-    let holds = |value: Value, arrays: bool| match heap.node(value) {
-        Some(Node::Dict(items)) => items.iter().any(|&(_, value)| is_weight(value, arrays)),
+    match heap.node(value) {
+        Some(Node::Dict(items)) => items.iter().any(|&(_, value)| is_weight(value)),
         _ => false,
-    };
-    let holds_tensors = |value: Value| holds(value, true);
-    if let Some(Node::Object { script: true, .. }) = heap.node(root) {
-        return Ok(root);
     }
+}
+
+/// Dictionaries with weights below the usual keys, with their dotted keys: those nearest to the top first,
+/// then in the order of [`USUAL`].
+fn below_usual_keys(heap: &Heap, root: Value) -> Vec<(String, Value)> {
     // What holds no tensors itself may hold what does: `{"state_dict": {"model": …}}`.
-    let mut there: Vec<(String, Value)> = Vec::new();
+    let mut found: Vec<(String, Value)> = Vec::new();
     let mut level = vec![(String::new(), root)];
     for _ in 0..NESTED {
         let mut deeper = Vec::new();
@@ -175,67 +201,64 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
             for key in USUAL {
                 let Some(inner) = heap.lookup(value, key) else { continue };
                 let path = format!("{above}{key}");
-                match holds_tensors(inner) {
-                    true => there.push((path, inner)),
-                    false => deeper.push((path + ".", inner)),
+                if holds_weights(heap, inner, true) {
+                    found.push((path, inner));
+                } else {
+                    deeper.push((path + ".", inner));
                 }
             }
         }
         level = deeper;
     }
-    if let [(first, one), others @ ..] = &there[..] {
-        let names = |value: Value| -> Result<BTreeSet<String>, Fault> {
-            Ok(below(heap, value)?.read.into_iter().map(|(name, _)| name).collect())
-        };
-        let own = if others.is_empty() { BTreeSet::new() } else { names(*one)? };
-        for (key, other) in others {
-            if names(*other)? == own {
-                return Err(Fault::new(
-                    format!("two models of the same names: at `{first}` and at `{key}`"),
-                    format!("take one: richsem convert FILE OUT.safetensors --key {first}"),
-                ));
-            }
-        }
-        return Ok(*one);
-    }
-    // At the top, arrays beside PyTorch's tensors are a history of losses, or the like.
-    let root_itself = Some(root).filter(|&value| holds(value, heap.arrays_alone()));
-    root_itself.ok_or_else(|| {
-        let problem = format!("not in any of the usual places; the file has {}", keys(heap, root));
-        let values = |value: Value| match heap.node(value) {
-            Some(Node::Dict(items)) => &items[..],
-            _ => &[],
-        };
-        // The nearest to the top that holds tensors.
-        let mut level = vec![(String::new(), root)];
-        let mut other = None;
-        for _ in 0..DEEPEST_HINT {
-            let weights = |(_, value): &&(String, Value)| holds(*value, heap.arrays_alone());
-            other = level.iter().find(weights).map(|(key, _)| key.clone());
-            if other.is_some() {
-                break;
-            }
-            let below = |(above, value): &(String, Value)| -> Vec<(String, Value)> {
-                let items = values(*value).iter().take(WIDEST_HINT);
-                let named = items.filter_map(|&(key, value)| Some((heap.text(key)?, value)));
-                let dot = if above.is_empty() { "" } else { "." };
-                named.map(|(key, value)| (format!("{above}{dot}{key}"), value)).collect()
-            };
-            level = level.iter().flat_map(below).take(WIDEST_HINT).collect();
-        }
-        let hint = match other {
-            Some(key) => {
-                format!("take what is meant: richsem convert FILE OUT.safetensors --key {key}")
-            }
-            None => "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\"), or arrays of \
-                     numbers: numpy.savez(\"weights.npz\", **arrays)"
-                .to_owned(),
-        };
-        Fault::new(problem, hint)
-    })
+    found
 }
 
-/// What a file has at its top, for people.
+/// Refuses a file with two models of the same names: nothing tells which one is meant.
+fn refuse_twins(
+    heap: &Heap,
+    (first, one): (&str, Value),
+    others: &[(String, Value)],
+) -> Result<(), Fault> {
+    let names = |value: Value| -> Result<BTreeSet<String>, Fault> {
+        Ok(below(heap, value)?.read.into_iter().map(|(name, _)| name).collect())
+    };
+    let own = if others.is_empty() { BTreeSet::new() } else { names(one)? };
+    for (key, other) in others {
+        if names(*other)? == own {
+            return Err(Fault::new(
+                format!("two models of the same names: at `{first}` and at `{key}`"),
+                format!("take one: richsem convert FILE OUT.safetensors --key {first}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The dotted key of the dictionary with weights that is nearest to the top, for a hint.
+fn unusual_key(heap: &Heap, root: Value) -> Option<String> {
+    let values = |value: Value| match heap.node(value) {
+        Some(Node::Dict(items)) => &items[..],
+        _ => &[],
+    };
+    let below = |(above, value): &(String, Value)| -> Vec<(String, Value)> {
+        let items = values(*value).iter().take(WIDEST_HINT);
+        let named = items.filter_map(|&(key, value)| Some((heap.text(key)?, value)));
+        let dot = if above.is_empty() { "" } else { "." };
+        named.map(|(key, value)| (format!("{above}{dot}{key}"), value)).collect()
+    };
+    let has_weights =
+        |(_, value): &&(String, Value)| holds_weights(heap, *value, heap.arrays_alone());
+    let mut level = vec![(String::new(), root)];
+    for _ in 0..DEEPEST_HINT {
+        if let Some((key, _)) = level.iter().find(has_weights) {
+            return Some(key.clone());
+        }
+        level = level.iter().flat_map(below).take(WIDEST_HINT).collect();
+    }
+    None
+}
+
+/// What a file has at its top, for messages.
 fn keys(heap: &Heap, root: Value) -> String {
     match heap.node(root) {
         Some(Node::Dict(items)) => {
@@ -250,10 +273,7 @@ fn keys(heap: &Heap, root: Value) -> String {
             if items.len() > keys.len() {
                 keys.push("more".to_owned());
             }
-            match keys.is_empty() {
-                true => "no keys".to_owned(),
-                false => keys.join(", "),
-            }
+            if keys.is_empty() { "no keys".to_owned() } else { keys.join(", ") }
         }
         Some(Node::Tensor(_)) => "a single tensor".to_owned(),
         Some(Node::Items(_)) => "a list".to_owned(),

@@ -5,7 +5,7 @@ use rawzip::FileReader;
 
 use super::{
     arrays,
-    place::Place,
+    stored_bytes::StoredBytes,
     value::{Fault, Heap, Node, Source, Value},
 };
 use crate::checkpoint_io::{
@@ -22,9 +22,9 @@ const LONGEST_HEADER: u64 = 1 << 16;
 /// Adds a member's array to `heap`, and where its values lie to `places`.
 pub(super) fn array(
     file: &FileReader,
-    place: Place,
+    place: StoredBytes,
     heap: &mut Heap,
-    places: &mut Vec<Option<Place>>,
+    places: &mut Vec<Option<StoredBytes>>,
 ) -> Result<Value, Fault> {
     let head = place.head(file, LONGEST_HEADER.min(place.bytes))?;
     let header = npy::Header::read(&head).map_err(Fault::from)?;

@@ -4,89 +4,15 @@
 //! Python's own machine calls whatever functions a file names. This one calls none: the few
 //! globals of [`super::globals`] stand for what they would make, and all others are refused.
 
-use std::{
-    collections::HashMap,
-    io::{BufReader, Read, Seek, SeekFrom},
-    path::Path,
-};
+use std::{collections::HashMap, io::Read, path::Path};
 
 use super::{
     arrays, globals,
-    value::{Fault, Heap, Node, Value},
+    input::{Input, text},
+    opcode as op,
+    value::{Budget, Fault, Heap, Node, Value},
 };
 use crate::error::Result;
-
-/// A file, or a part of one, read from its start.
-pub(super) struct Input<R> {
-    reader: BufReader<R>,
-    pub(super) position: u64,
-    pub(super) length: u64,
-}
-
-impl<R: Read> Input<R> {
-    pub(super) fn new(reader: R, length: u64) -> Self {
-        Self { reader: BufReader::new(reader), position: 0, length }
-    }
-
-    pub(super) fn bytes(&mut self, count: u64) -> Result<Vec<u8>, Fault> {
-        if count > self.length.saturating_sub(self.position) {
-            return Err(self.cut_off());
-        }
-        // Not more than the file has, which is real.
-        let mut bytes = vec![0; count as usize];
-        self.fill(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let mut bytes = [0; N];
-        self.fill(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
-        self.reader.read_exact(bytes).map_err(|e| match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => self.cut_off(),
-            _ => Fault::from(format!("could not be read: {e}")),
-        })?;
-        self.position += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn cut_off(&self) -> Fault {
-        format!("ends at byte {} of the pickle, before it is complete", self.length).into()
-    }
-
-    fn number<const N: usize>(&mut self) -> Result<u64, Fault> {
-        Ok(self.array::<N>()?.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)))
-    }
-
-    /// What precedes a line's end.
-    fn line(&mut self) -> Result<String, Fault> {
-        let mut line = Vec::new();
-        loop {
-            match self.array::<1>()? {
-                [b'\n'] => return text(line),
-                _ if line.len() == 1024 => return Err("a line of more than 1024 bytes".into()),
-                [byte] => line.push(byte),
-            }
-        }
-    }
-}
-
-impl<R: Seek> Input<R> {
-    pub(super) fn skip(&mut self, count: u64) -> Result<(), Fault> {
-        self.position += count;
-        self.reader
-            .seek(SeekFrom::Start(self.position))
-            .map_err(|e| Fault::from(format!("could not be read: {e}")))?;
-        Ok(())
-    }
-}
-
-fn text(bytes: Vec<u8>) -> Result<String, Fault> {
-    String::from_utf8(bytes).map_err(|_| "text that is not UTF-8".into())
-}
 
 /// Text as Python 2 wrote it: any bytes.
 fn old_text(bytes: Vec<u8>) -> Node {
@@ -107,10 +33,14 @@ struct Machine<'a, R> {
     stack: Vec<Value>,
     /// Where in the stack the marks lie.
     marks: Vec<usize>,
-    /// How long each of the two was at most, which is what was charged for.
-    high: [usize; 2],
+    /// The greatest length of the stack so far: the budget was charged for it.
+    longest_stack: usize,
+    /// The same of the marks.
+    most_marks: usize,
+    /// Values that the pickle numbers, to use them again.
     memo: HashMap<u32, Value>,
-    by_key: HashMap<String, u32>,
+    /// Storages of the heap by the keys that the pickle gives them.
+    storages: HashMap<String, u32>,
 }
 
 /// Reads one pickle and leaves `input` behind it.
@@ -130,217 +60,129 @@ pub(super) fn read<R: Read>(
         script,
         stack: Vec::new(),
         marks: Vec::new(),
-        high: [0; 2],
+        longest_stack: 0,
+        most_marks: 0,
         memo: HashMap::new(),
-        by_key: HashMap::new(),
+        storages: HashMap::new(),
     };
     loop {
         match machine.step() {
             Ok(None) => {}
             Ok(Some(value)) => return Ok(value),
-            Err(fault) => return Err(fault.at(path, &machine.place())),
+            Err(fault) => return Err(fault.at(path, &machine.path_of_keys())),
         }
     }
 }
 
+/// Charges for a stack that becomes longer than it ever was.
+fn charge_growth(longest: &mut usize, length: usize, budget: &mut Budget) -> Result<(), Fault> {
+    if length > *longest {
+        *longest = length;
+        budget.charge(2 * size_of::<Value>() as u64)?;
+    }
+    Ok(())
+}
+
 impl<R: Read> Machine<'_, R> {
-    /// One instruction; the result, if it was the last.
+    /// Runs one instruction. Returns the pickle's value if it was the last one.
     fn step(&mut self) -> Result<Option<Value>, Fault> {
         let [code] = self.input.array()?;
-        let value = match code {
-            // PROTO, FRAME
-            0x80 => {
-                let [version] = self.input.array()?;
-                if version > 5 {
-                    return Err(format!("pickle protocol {version}, expected 2 to 5").into());
-                }
-                return Ok(None);
-            }
-            0x95 => {
+        match code {
+            op::STOP => return self.pop().map(Some),
+            op::PROTO => self.check_protocol()?,
+            op::FRAME => {
                 self.input.array::<8>()?;
-                return Ok(None);
             }
-            b'.' => {
-                let value = self.pop()?;
-                return Ok(Some(value));
-            }
-            b'(' => {
-                self.grow(1, self.marks.len() + 1)?;
-                self.marks.push(self.stack.len());
-                return Ok(None);
-            }
-            // POP, POP_MARK, DUP
-            b'0' => {
+            op::MARK => self.mark()?,
+            op::POP => {
                 self.pop()?;
-                return Ok(None);
             }
-            b'1' => {
+            op::POP_MARK => {
                 self.pop_mark()?;
-                return Ok(None);
             }
-            b'2' => self.top()?,
-            b'N' => Value::None,
-            0x88 => Value::Bool(true),
-            0x89 => Value::Bool(false),
-            b'J' => Value::Int(i64::from(i32::from_le_bytes(self.input.array()?))),
-            b'K' => Value::Int(self.input.number::<1>()? as i64),
-            b'M' => Value::Int(self.input.number::<2>()? as i64),
-            b'G' => {
-                self.input.array::<8>()?;
-                Value::Other
+            op::DICT | op::APPEND | op::APPENDS | op::ADDITEMS | op::SETITEM | op::SETITEMS => {
+                self.fill_container(code)?;
             }
-            // LONG1, LONG4
-            0x8a => self.long::<1>()?,
-            0x8b => self.long::<4>()?,
-            // The lines that Python 2 wrote: INT, LONG, FLOAT
-            b'I' | b'L' | b'F' => match (code, self.input.line()?.trim_end_matches('L')) {
-                (b'I', "00") => Value::Bool(false),
-                (b'I', "01") => Value::Bool(true),
-                (b'F', _) => Value::Other,
-                (_, line) => line.parse().map_or(Value::Other, Value::Int),
-            },
-            b'X' => self.text::<4>()?,
-            0x8c => self.text::<1>()?,
-            0x8d => self.text::<8>()?,
-            // BINSTRING, SHORT_BINSTRING
-            b'T' | b'U' => {
-                let length =
-                    if code == b'T' { self.input.number::<4>() } else { self.input.number::<1>() };
-                let bytes = self.input.bytes(length?)?;
-                self.heap.add(old_text(bytes))?
-            }
-            // BINBYTES, SHORT_BINBYTES, BINBYTES8, BYTEARRAY8
-            b'B' => self.bytes::<4>()?,
-            b'C' => self.bytes::<1>()?,
-            0x8e | 0x96 => self.bytes::<8>()?,
-            b')' | b']' | 0x8f => self.heap.add(Node::Items(Vec::new()))?,
-            // TUPLE, LIST, FROZENSET
-            b't' | b'l' | 0x91 => {
-                let items = self.pop_mark()?;
-                self.heap.add(Node::Items(items))?
-            }
-            // TUPLE1, TUPLE2, TUPLE3
-            0x85..=0x87 => {
-                let mut items = vec![Value::None; usize::from(code - 0x84)];
-                for item in items.iter_mut().rev() {
-                    *item = self.pop()?;
-                }
-                self.heap.add(Node::Items(items))?
-            }
-            b'}' => self.heap.add(Node::Dict(Vec::new()))?,
-            b'd' => {
-                let items = self.pop_mark()?;
-                let dict = self.heap.add(Node::Dict(Vec::new()))?;
-                self.push(dict)?;
-                return self.set_items(&items);
-            }
-            // APPEND, APPENDS, ADDITEMS
-            b'a' => {
-                let item = self.pop()?;
-                return self.append(&[item]);
-            }
-            b'e' | 0x90 => {
-                let items = self.pop_mark()?;
-                return self.append(&items);
-            }
-            // SETITEM, SETITEMS
-            b's' => {
-                let value = self.pop()?;
-                let key = self.pop()?;
-                return self.set_items(&[key, value]);
-            }
-            b'u' => {
-                let items = self.pop_mark()?;
-                return self.set_items(&items);
-            }
-            // GET, BINGET, LONG_BINGET
-            b'g' => self.recall_line()?,
-            b'h' => self.recall::<1>()?,
-            b'j' => self.recall::<4>()?,
-            // PUT, BINPUT, LONG_BINPUT, MEMOIZE
-            b'p' => {
-                let index = self.input.line()?;
-                return self.remember(index.parse().map_err(|_| "an unreadable memo")?);
-            }
-            b'q' => {
-                let index = self.input.number::<1>()?;
-                return self.remember(index as u32);
-            }
-            b'r' => {
-                let index = self.input.number::<4>()?;
-                return self.remember(index as u32);
-            }
-            0x94 => return self.remember(self.memo.len() as u32),
-            // GLOBAL, STACK_GLOBAL
-            b'c' => {
-                let (module, name) = (self.input.line()?, self.input.line()?);
-                let global = globals::lookup(&module, &name, self.script)?;
-                self.heap.add(Node::Global(global))?
-            }
-            0x93 => {
-                let (name, module) = (self.pop()?, self.pop()?);
-                let text = |value| self.heap.text(value).ok_or("a global without a name");
-                let global = globals::lookup(text(module)?, text(name)?, self.script)?;
-                self.heap.add(Node::Global(global))?
-            }
-            // REDUCE, NEWOBJ
-            b'R' | 0x81 => {
-                let (arguments, function) = (self.pop()?, self.pop()?);
-                let Some(&Node::Global(global)) = self.heap.node(function) else {
-                    return Err("a call of something that is no function".into());
-                };
-                globals::call(self.heap, global, arguments)?
-            }
-            b'b' => {
-                let state = self.pop()?;
-                let object = self.top()?;
-                return match self.heap.node_mut(object) {
-                    Some(Node::Array) => arrays::set_array(self.heap, object, state).map(|()| None),
-                    Some(Node::Dtype { .. }) => {
-                        arrays::set_dtype(self.heap, object, state).map(|()| None)
-                    }
-                    Some(Node::Object { state: its, .. }) => {
-                        *its = state;
-                        Ok(None)
-                    }
-                    // Attributes, as the versions that a state dict has: they are no weights.
-                    Some(
-                        Node::Dict(_)
-                        | Node::Tensor(_)
-                        | Node::Items(_)
-                        | Node::Bytes(_)
-                        | Node::Unread(_),
-                    ) => Ok(None),
-                    _ => Err("a state of something that has none".into()),
-                };
-            }
-            // BINPERSID
-            b'Q' => {
-                let id = self.pop()?;
-                globals::storage(self.heap, &mut self.by_key, id)?
-            }
+            op::PUT | op::BINPUT | op::LONG_BINPUT | op::MEMOIZE => self.memoize(code)?,
+            op::BUILD => self.build()?,
             code => {
-                return Err(format!(
-                    "instruction {code:#04x}, which weights do not need, or damage"
-                )
-                .into());
+                let value = self.value(code)?;
+                self.push(value)?;
             }
-        };
-        self.push(value)?;
+        }
         Ok(None)
     }
 
-    /// Charges for what stack (0) or marks (1) grow to.
-    fn grow(&mut self, which: usize, length: usize) -> Result<(), Fault> {
-        if length > self.high[which] {
-            self.high[which] = length;
-            self.heap.budget.charge(2 * size_of::<Value>() as u64)?;
+    /// The value that an instruction puts on the stack.
+    fn value(&mut self, code: u8) -> Result<Value, Fault> {
+        match code {
+            op::DUP => self.top(),
+            op::NONE => Ok(Value::None),
+            op::NEWTRUE => Ok(Value::Bool(true)),
+            op::NEWFALSE => Ok(Value::Bool(false)),
+            op::BININT => Ok(Value::Int(i64::from(i32::from_le_bytes(self.input.array()?)))),
+            op::BININT1 => Ok(Value::Int(self.input.number::<1>()? as i64)),
+            op::BININT2 => Ok(Value::Int(self.input.number::<2>()? as i64)),
+            op::BINFLOAT => self.input.array::<8>().map(|_| Value::Other),
+            op::LONG1 => self.long::<1>(),
+            op::LONG4 => self.long::<4>(),
+            op::INT | op::LONG | op::FLOAT => self.number_in_text(code),
+            op::BINUNICODE => self.text::<4>(),
+            op::SHORT_BINUNICODE => self.text::<1>(),
+            op::BINUNICODE8 => self.text::<8>(),
+            op::BINSTRING => self.old_text::<4>(),
+            op::SHORT_BINSTRING => self.old_text::<1>(),
+            op::BINBYTES => self.bytes::<4>(),
+            op::SHORT_BINBYTES => self.bytes::<1>(),
+            op::BINBYTES8 | op::BYTEARRAY8 => self.bytes::<8>(),
+            op::EMPTY_TUPLE | op::EMPTY_LIST | op::EMPTY_SET => {
+                self.heap.add(Node::Items(Vec::new()))
+            }
+            op::EMPTY_DICT => self.heap.add(Node::Dict(Vec::new())),
+            op::TUPLE | op::LIST | op::FROZENSET => {
+                let items = self.pop_mark()?;
+                self.heap.add(Node::Items(items))
+            }
+            op::TUPLE1 => self.tuple::<1>(),
+            op::TUPLE2 => self.tuple::<2>(),
+            op::TUPLE3 => self.tuple::<3>(),
+            op::GET => self.recall_line(),
+            op::BINGET => self.recall::<1>(),
+            op::LONG_BINGET => self.recall::<4>(),
+            op::GLOBAL => {
+                let (module, name) = (self.input.line()?, self.input.line()?);
+                let global = globals::lookup(&module, &name, self.script)?;
+                self.heap.add(Node::Global(global))
+            }
+            op::STACK_GLOBAL => self.global_from_stack(),
+            op::REDUCE | op::NEWOBJ => self.call(),
+            op::BINPERSID => {
+                let id = self.pop()?;
+                globals::storage(self.heap, &mut self.storages, id)
+            }
+            code => {
+                Err(format!("instruction {code:#04x}, which weights do not need, or damage").into())
+            }
+        }
+    }
+
+    fn check_protocol(&mut self) -> Result<(), Fault> {
+        let [version] = self.input.array()?;
+        if version > 5 {
+            return Err(format!("pickle protocol {version}, expected 2 to 5").into());
         }
         Ok(())
     }
 
+    /// Marks the top of the stack: the start of a container's items.
+    fn mark(&mut self) -> Result<(), Fault> {
+        charge_growth(&mut self.most_marks, self.marks.len() + 1, &mut self.heap.budget)?;
+        self.marks.push(self.stack.len());
+        Ok(())
+    }
+
     fn push(&mut self, value: Value) -> Result<(), Fault> {
-        self.grow(0, self.stack.len() + 1)?;
+        charge_growth(&mut self.longest_stack, self.stack.len() + 1, &mut self.heap.budget)?;
         self.stack.push(value);
         Ok(())
     }
@@ -362,6 +204,7 @@ impl<R: Read> Machine<'_, R> {
         Ok(self.stack.split_off(mark))
     }
 
+    /// An integer of any length; more than 64 bits are no size of a tensor.
     fn long<const N: usize>(&mut self) -> Result<Value, Fault> {
         let length = self.input.number::<N>()?;
         let bytes = self.input.bytes(length)?;
@@ -375,10 +218,26 @@ impl<R: Read> Machine<'_, R> {
         Ok(Value::Int(i64::from_le_bytes(full)))
     }
 
+    /// A number of the lines that Python 2 wrote.
+    fn number_in_text(&mut self, code: u8) -> Result<Value, Fault> {
+        Ok(match (code, self.input.line()?.trim_end_matches('L')) {
+            (op::INT, "00") => Value::Bool(false),
+            (op::INT, "01") => Value::Bool(true),
+            (op::FLOAT, _) => Value::Other,
+            (_, line) => line.parse().map_or(Value::Other, Value::Int),
+        })
+    }
+
     fn text<const N: usize>(&mut self) -> Result<Value, Fault> {
         let length = self.input.number::<N>()?;
         let text = text(self.input.bytes(length)?)?;
         self.heap.add(Node::Str(text.into()))
+    }
+
+    fn old_text<const N: usize>(&mut self) -> Result<Value, Fault> {
+        let length = self.input.number::<N>()?;
+        let bytes = self.input.bytes(length)?;
+        self.heap.add(old_text(bytes))
     }
 
     fn bytes<const N: usize>(&mut self) -> Result<Value, Fault> {
@@ -387,17 +246,55 @@ impl<R: Read> Machine<'_, R> {
         self.heap.add(Node::Bytes(bytes.into()))
     }
 
-    fn append(&mut self, more: &[Value]) -> Result<Option<Value>, Fault> {
+    /// A tuple of the `N` values on top.
+    fn tuple<const N: usize>(&mut self) -> Result<Value, Fault> {
+        let mut items = vec![Value::None; N];
+        for item in items.iter_mut().rev() {
+            *item = self.pop()?;
+        }
+        self.heap.add(Node::Items(items))
+    }
+
+    /// Adds what lies on top to the list, set or dictionary below it.
+    fn fill_container(&mut self, code: u8) -> Result<(), Fault> {
+        match code {
+            op::APPEND => {
+                let item = self.pop()?;
+                self.append(&[item])
+            }
+            op::SETITEM => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                self.set_items(&[key, value])
+            }
+            op::DICT => {
+                let items = self.pop_mark()?;
+                let dict = self.heap.add(Node::Dict(Vec::new()))?;
+                self.push(dict)?;
+                self.set_items(&items)
+            }
+            op::SETITEMS => {
+                let items = self.pop_mark()?;
+                self.set_items(&items)
+            }
+            _ => {
+                let items = self.pop_mark()?;
+                self.append(&items)
+            }
+        }
+    }
+
+    fn append(&mut self, more: &[Value]) -> Result<(), Fault> {
         let list = self.top()?;
         self.heap.budget.charge(2 * size_of_val(more) as u64)?;
         match self.heap.node_mut(list) {
             Some(Node::Items(items)) => items.extend(more),
             _ => return Err("items of something that is no list".into()),
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn set_items(&mut self, more: &[Value]) -> Result<Option<Value>, Fault> {
+    fn set_items(&mut self, more: &[Value]) -> Result<(), Fault> {
         let dict = self.top()?;
         self.heap.budget.charge(2 * size_of_val(more) as u64)?;
         let pairs = more.chunks_exact(2);
@@ -407,15 +304,56 @@ impl<R: Read> Machine<'_, R> {
             }
             _ => return Err("pairs of something that is no dictionary".into()),
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn remember(&mut self, index: u32) -> Result<Option<Value>, Fault> {
+    fn global_from_stack(&mut self) -> Result<Value, Fault> {
+        let (name, module) = (self.pop()?, self.pop()?);
+        let text = |value| self.heap.text(value).ok_or("a global without a name");
+        let global = globals::lookup(text(module)?, text(name)?, self.script)?;
+        self.heap.add(Node::Global(global))
+    }
+
+    fn call(&mut self) -> Result<Value, Fault> {
+        let (arguments, function) = (self.pop()?, self.pop()?);
+        let Some(&Node::Global(global)) = self.heap.node(function) else {
+            return Err("a call of something that is no function".into());
+        };
+        globals::call(self.heap, global, arguments)
+    }
+
+    /// Gives an object its state.
+    fn build(&mut self) -> Result<(), Fault> {
+        let state = self.pop()?;
+        let object = self.top()?;
+        match self.heap.node_mut(object) {
+            Some(Node::Array) => arrays::set_array(self.heap, object, state),
+            Some(Node::Dtype { .. }) => arrays::set_dtype(self.heap, object, state),
+            Some(Node::Object { state: its, .. }) => {
+                *its = state;
+                Ok(())
+            }
+            // Attributes, as the versions that a state dict has: they are no weights.
+            Some(
+                Node::Dict(_) | Node::Tensor(_) | Node::Items(_) | Node::Bytes(_) | Node::Unread(_),
+            ) => Ok(()),
+            _ => Err("a state of something that has none".into()),
+        }
+    }
+
+    /// Numbers the value on top.
+    fn memoize(&mut self, code: u8) -> Result<(), Fault> {
+        let index = match code {
+            op::PUT => self.input.line()?.parse().map_err(|_| "an unreadable memo")?,
+            op::BINPUT => self.input.number::<1>()? as u32,
+            op::LONG_BINPUT => self.input.number::<4>()? as u32,
+            _ => self.memo.len() as u32,
+        };
         let top = self.top()?;
         if self.memo.insert(index, top).is_none() {
             self.heap.budget.charge(64)?;
         }
-        Ok(None)
+        Ok(())
     }
 
     fn recall<const N: usize>(&mut self) -> Result<Value, Fault> {
@@ -433,7 +371,7 @@ impl<R: Read> Machine<'_, R> {
     }
 
     /// The keys on the way to what is being read, as far as the stack shows them.
-    fn place(&self) -> String {
+    fn path_of_keys(&self) -> String {
         let dict = |at: usize| matches!(self.heap.node(self.stack[at]), Some(Node::Dict(_)));
         let text = |at: usize| self.heap.text(self.stack[at]);
         let mut keys = Vec::new();
@@ -441,17 +379,18 @@ impl<R: Read> Machine<'_, R> {
         let mut start = 0;
         for end in ends {
             // Behind the mark that follows a dictionary, keys and values take turns.
-            let key = match start > 0 && dict(start - 1) {
-                true => (start..end).step_by(2).rev().find_map(text),
-                false => (start + 1..end).filter(|&at| dict(at - 1)).find_map(text),
+            let key = if start > 0 && dict(start - 1) {
+                (start..end).step_by(2).rev().find_map(text)
+            } else {
+                (start + 1..end).filter(|&at| dict(at - 1)).find_map(text)
             };
             keys.extend(key);
             start = end;
         }
-        match keys.is_empty() {
-            true => "pickle".to_owned(),
-            // A hostile key may be a gigabyte.
-            false => keys.join(".").chars().take(256).collect(),
+        if keys.is_empty() {
+            return "pickle".to_owned();
         }
+        // A hostile key may be a gigabyte.
+        keys.join(".").chars().take(256).collect()
     }
 }

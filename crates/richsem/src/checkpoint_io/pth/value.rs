@@ -1,5 +1,5 @@
 //! What a pickle is read into: plain values, and descriptions of tensors. Nothing is executed to
-//! make them, and what no weights are made of is not kept.
+//! make them. What is no part of weights is not kept.
 
 use std::borrow::Cow;
 
@@ -31,16 +31,16 @@ impl<T: Into<String>> From<T> for Fault {
 
 /// How much memory a file may take.
 ///
-/// Weights take about what their file takes. A file of a kilobyte can also describe a terabyte,
-/// by lists of lists or by a stride of 0: everything made from a file is charged here before it is
-/// made, and one that asks for more than four times its own length is refused.
+/// Weights take about as much memory as their file is long. But a file of a kilobyte can describe a
+/// terabyte, by lists of lists or by a stride of 0. So everything made from a file is charged here before
+/// it is made. A file that asks for more than four times its own length is refused.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
     left: u64,
 }
 
 impl Budget {
-    /// What any file may take: the values of a small one are larger in memory than there.
+    /// What any file may take: the values of a small file are larger in memory than in it.
     const FLOOR: u64 = 64 << 20;
 
     pub(super) fn of_file(length: u64) -> Self {
@@ -89,7 +89,7 @@ pub(super) enum Global {
     Scalar,
     /// Something beside weights that checkpoints often hold; made into an object without a use.
     Opaque,
-    /// A class of TorchScript.
+    /// A class of TorchScript: its objects hold parameters.
     Script,
 }
 
@@ -105,16 +105,16 @@ pub(super) enum Value {
     Node(u32),
 }
 
-/// Something with contents.
+/// What a [`Value::Node`] of the [`Heap`] is.
 #[derive(Debug)]
 pub(super) enum Node {
     Str(Box<str>),
-    /// Text or bytes as Python 2 wrote them, and which of the two nobody knows.
+    /// Text or bytes as Python 2 wrote them: nothing tells which of the two.
     Old(Box<str>),
     Bytes(Box<[u8]>),
     /// A list, a tuple, a set.
     Items(Vec<Value>),
-    /// In the file's order; of a key that comes twice the last value holds.
+    /// In the file's order. If a key comes twice, its last value counts.
     Dict(Vec<(Value, Value)>),
     Global(Global),
     Storage(StorageView),
@@ -126,7 +126,7 @@ pub(super) enum Node {
     },
     /// An array of NumPy's before its state.
     Array,
-    /// One of numbers of a kind that is not read, as NumPy calls it.
+    /// An array of numbers of a kind that is not read, as NumPy calls it.
     Unread(String),
     /// An object of TorchScript (`script`), whose state holds its parameters; or of another class,
     /// of which nothing is used.
@@ -160,7 +160,7 @@ pub(super) struct TensorRef {
 }
 
 impl TensorRef {
-    /// Checks everything about a tensor that its storage does not make true by itself.
+    /// Checks that the tensor's values lie inside its storage, and that its size fits into 64 bits.
     pub(super) fn new(
         view: StorageView,
         kind: Kind,
@@ -189,9 +189,10 @@ impl TensorRef {
             })
         };
         let last = last().filter(|_| bytes.is_some());
-        let inside = match this.size.contains(&0) {
-            true => bytes.is_some(),
-            false => last.is_some_and(|last| last < length),
+        let inside = if this.size.contains(&0) {
+            bytes.is_some()
+        } else {
+            last.is_some_and(|last| last < length)
         };
         if !inside || offset < 0 {
             let problem = format!("{} from element {offset} of a storage of {length}", what());
@@ -234,7 +235,7 @@ pub(super) enum Source {
 pub(super) struct Storage {
     pub(super) source: Source,
     pub(super) kind: Option<Kind>,
-    /// By the pickle: in a file that holds something else it is refused.
+    /// Its length as the pickle has it. A file in which it is another is refused.
     pub(super) bytes: u64,
     /// The highest byte of each number first.
     pub(super) swapped: bool,

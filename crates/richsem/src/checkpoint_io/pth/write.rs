@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, io::Write, path::Path};
 use rawzip::{ErrorKind, Header, ZipArchiveWriter, extra_fields::ExtraFieldId};
 use tch::{Device, Kind, Tensor};
 
+use super::opcode as op;
 use crate::{
     checkpoint_io::bytes,
     error::{Error, Result, write_atomically},
@@ -28,15 +29,15 @@ const HEADERS: u64 = 30 + 4;
 /// # Errors
 /// An unwritable folder, a full disk, a kind of number that is not written.
 pub fn write(path: &Path, key: Option<&str>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let mut pickle = Pickle(vec![0x80, 2]);
+    let mut pickle = Pickle(vec![op::PROTO, 2]);
     let mut storages: Vec<&Tensor> = Vec::new();
     let mut known = BTreeMap::new();
     if let Some(key) = key {
-        pickle.0.extend(b"}(");
+        pickle.0.extend([op::EMPTY_DICT, op::MARK]);
         pickle.text(key);
     }
     pickle.global("collections", "OrderedDict");
-    pickle.0.extend(b")R(");
+    pickle.0.extend([op::EMPTY_TUPLE, op::REDUCE, op::MARK]);
     for (name, tensor) in tensors {
         let class = storage_of(tensor.kind()).ok_or_else(|| {
             Error::Other(format!("{name}: kind {:?} cannot be saved", tensor.kind()))
@@ -52,11 +53,11 @@ pub fn write(path: &Path, key: Option<&str>, tensors: &BTreeMap<String, Tensor>)
         pickle.text(name);
         pickle.tensor(class, number, &tensor.size());
     }
-    pickle.0.push(b'u');
+    pickle.0.push(op::SETITEMS);
     if key.is_some() {
-        pickle.0.push(b'u');
+        pickle.0.push(op::SETITEMS);
     }
-    pickle.0.push(b'.');
+    pickle.0.push(op::STOP);
     write_atomically(path, |file| {
         let mut archive = ZipArchiveWriter::new(file);
         member(&mut archive, "data.pkl", &pickle.0)?;
@@ -119,46 +120,47 @@ struct Pickle(Vec<u8>);
 
 impl Pickle {
     fn text(&mut self, text: &str) {
-        self.0.push(b'X');
+        self.0.push(op::BINUNICODE);
         // No name is 4 GiB long.
         self.0.extend((text.len() as u32).to_le_bytes());
         self.0.extend(text.as_bytes());
     }
 
     fn global(&mut self, module: &str, name: &str) {
-        self.0.extend(format!("c{module}\n{name}\n").as_bytes());
+        self.0.push(op::GLOBAL);
+        self.0.extend(format!("{module}\n{name}\n").as_bytes());
     }
 
     fn int(&mut self, number: i64) {
         match i32::try_from(number) {
             Ok(number) => {
-                self.0.push(b'J');
+                self.0.push(op::BININT);
                 self.0.extend(number.to_le_bytes());
             }
             Err(_) => {
-                self.0.extend([0x8a, 8]);
+                self.0.extend([op::LONG1, 8]);
                 self.0.extend(number.to_le_bytes());
             }
         }
     }
 
     fn tuple(&mut self, numbers: &[i64]) {
-        self.0.push(b'(');
+        self.0.push(op::MARK);
         numbers.iter().for_each(|&number| self.int(number));
-        self.0.push(b't');
+        self.0.push(op::TUPLE);
     }
 
     /// `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks)`: all of a
     /// storage, the last index fastest.
     fn tensor(&mut self, class: &str, storage: usize, size: &[i64]) {
         self.global("torch._utils", "_rebuild_tensor_v2");
-        self.0.extend(b"((");
+        self.0.extend([op::MARK; 2]);
         self.text("storage");
         self.global("torch", class);
         self.text(&storage.to_string());
         self.text("cpu");
         self.int(size.iter().product());
-        self.0.extend(b"tQ");
+        self.0.extend([op::TUPLE, op::BINPERSID]);
         self.int(0);
         self.tuple(size);
         let mut strides = vec![1; size.len()];
@@ -166,9 +168,9 @@ impl Pickle {
             strides[i - 1] = strides[i] * size[i].max(1);
         }
         self.tuple(&strides);
-        self.0.push(0x89);
+        self.0.push(op::NEWFALSE);
         self.global("collections", "OrderedDict");
-        self.0.extend(b")RtR");
+        self.0.extend([op::EMPTY_TUPLE, op::REDUCE, op::TUPLE, op::REDUCE]);
     }
 }
 

@@ -2,23 +2,25 @@
 //! `data/KEY` for each storage, all in one folder. They are stored as they are; deflated ones,
 //! which other programs make of them, are read too, and so are NumPy's archives of arrays.
 
-use std::{collections::HashMap, fs::File, path::Path};
+use std::{collections::HashMap, fs::File, ops::Range, path::Path};
 
-use rawzip::{CompressionMethod, FileReader, ZipArchive};
+use rawzip::{CompressionMethod, FileReader, ZipArchive, ZipFileHeaderRecord};
 
 use super::{
+    input::Input,
     npz, pickle,
-    place::Place,
+    stored_bytes::StoredBytes,
     value::{Budget, Fault, Heap, Node, Source, Value},
 };
 use crate::error::Result;
 
-/// Members of an archive.
+/// The members of an archive, and whose archive it is.
 struct Members {
-    places: HashMap<String, Result<Place, Fault>>,
-    /// The folder that all of PyTorch's lies in.
+    /// By name: where the bytes lie, or why they cannot be read.
+    places: HashMap<String, Result<StoredBytes, Fault>>,
+    /// The folder that all of PyTorch's members lie in.
     folder: String,
-    /// Names of NumPy's arrays, sorted, where it is an archive of these.
+    /// Names of NumPy's arrays, sorted; empty in an archive of PyTorch's.
     arrays: Vec<String>,
 }
 
@@ -28,7 +30,7 @@ pub(super) fn read(
     file: &File,
     heap: &mut Heap,
     path: &Path,
-) -> Result<(Value, Vec<Option<Place>>)> {
+) -> Result<(Value, Vec<Option<StoredBytes>>)> {
     let at = |member: &str| {
         let member = member.to_owned();
         move |fault: Fault| fault.at(path, &member)
@@ -53,7 +55,7 @@ pub(super) fn read(
     let place = get("data.pkl", &mut heap.budget)?.ok_or_else(none).map_err(at("data.pkl"))?;
     heap.budget.charge(place.bytes).map_err(at("data.pkl"))?;
     let pickled = place.read(&reader).map_err(at("data.pkl"))?;
-    let mut input = pickle::Input::new(&pickled[..], pickled.len() as u64);
+    let mut input = Input::new(&pickled[..], pickled.len() as u64);
     let value = pickle::read(&mut input, heap, script, path)?;
     let mut places = Vec::with_capacity(heap.storages.len());
     for storage in &heap.storages {
@@ -78,7 +80,7 @@ fn arrays(
     reader: &FileReader,
     heap: &mut Heap,
     path: &Path,
-) -> Result<(Value, Vec<Option<Place>>)> {
+) -> Result<(Value, Vec<Option<StoredBytes>>)> {
     let others = members
         .places
         .keys()
@@ -113,8 +115,31 @@ pub(super) fn big_endian() -> Fault {
 }
 
 impl Members {
+    /// Tells PyTorch's archives from NumPy's by the names of the members.
+    fn of(places: HashMap<String, Result<StoredBytes, Fault>>) -> Result<Self, Fault> {
+        let mut folders = places.keys().filter_map(|name| name.strip_suffix("/data.pkl"));
+        let folder = folders.next().filter(|folder| !folder.contains('/'));
+        let of_numpy = places.keys().filter(|name| name.ends_with(npz::EXTENSION));
+        let mut arrays: Vec<String> = of_numpy.cloned().collect();
+        arrays.sort_unstable();
+        match (folder, folders.next()) {
+            (Some(folder), None) => {
+                Ok(Self { folder: folder.to_owned(), arrays: Vec::new(), places })
+            }
+            (None, None) if !arrays.is_empty() => {
+                Ok(Self { folder: String::new(), arrays, places })
+            }
+            _ => Err(Fault::new(
+                "a zip archive that is not PyTorch's, nor NumPy's: there is not one FOLDER/data.pkl in it, \
+                 and no array (.npy)",
+                "if a .pt or .pth file is inside, unpack that; TorchScript before PyTorch 1.4 is not \
+                 read: load and save it with a later one",
+            )),
+        }
+    }
+
     /// A member by its whole name.
-    fn get(&self, name: &str, budget: &mut Budget) -> Result<Option<Place>, Fault> {
+    fn get(&self, name: &str, budget: &mut Budget) -> Result<Option<StoredBytes>, Fault> {
         match self.places.get(name) {
             None => Ok(None),
             Some(Err(fault)) => Err(Fault::new(fault.problem.clone(), fault.hint.clone())),
@@ -129,7 +154,7 @@ impl Members {
     }
 }
 
-/// The archive's directory, each member checked to lie inside the file and apart from the others.
+/// The archive's directory. Each member lies inside the file and apart from the others.
 fn members(file: &File, length: u64, budget: &mut Budget) -> Result<Members, Fault> {
     let io = |e: &dyn std::fmt::Display| Fault::from(format!("not a whole zip archive: {e}"));
     let mut buffer = vec![0; rawzip::RECOMMENDED_BUFFER_SIZE];
@@ -139,42 +164,19 @@ fn members(file: &File, length: u64, budget: &mut Budget) -> Result<Members, Fau
     let mut places = HashMap::new();
     let mut ranges = Vec::new();
     while let Some(entry) = entries.next_entry().map_err(|e| io(&e))? {
-        let raw = entry.file_path();
-        let raw = raw.as_ref();
-        budget.charge(256 + 2 * raw.len() as u64)?;
-        let name = String::from_utf8_lossy(raw).into_owned();
+        let name = {
+            let raw = entry.file_path();
+            let raw = raw.as_ref();
+            budget.charge(256 + 2 * raw.len() as u64)?;
+            String::from_utf8_lossy(raw).into_owned()
+        };
         let local = archive.get_entry(entry.wayfinder()).map_err(|e| io(&e))?;
         let (start, end) = local.compressed_data_range();
         if end > length.min(archive.directory_offset()) {
             return Err(format!("{name}: ends behind the end of the archive's members").into());
         }
         ranges.push((entry.local_header_offset(), end));
-        let method = entry.compression_method();
-        let place = Place {
-            start,
-            packed: end - start,
-            bytes: entry.uncompressed_size_hint(),
-            deflated: method == CompressionMethod::DEFLATE,
-            // 0: PyTorch was told to leave it out (`set_crc32_options`).
-            crc: Some(entry.crc32()).filter(|&crc| crc != 0),
-            skipped: 0,
-        };
-        let place = match place.deflated {
-            _ if entry.flags().is_encrypted() => {
-                Err(Fault::new("is encrypted", "unpack the archive and fetch the file inside"))
-            }
-            true => Ok(place),
-            false if method != CompressionMethod::STORE => Err(Fault::new(
-                format!("is compressed by method {}", method.as_u16()),
-                "save it again with torch.save",
-            )),
-            false if place.bytes != place.packed => {
-                let (bytes, packed) = (place.bytes, place.packed);
-                Err(format!("{bytes} bytes are said to be stored in {packed}").into())
-            }
-            false => Ok(place),
-        };
-        if places.insert(name.clone(), place).is_some() {
+        if places.insert(name.clone(), stored_bytes(&entry, start..end)).is_some() {
             return Err(format!("{name}: comes twice").into());
         }
     }
@@ -187,21 +189,36 @@ fn members(file: &File, length: u64, budget: &mut Budget) -> Result<Members, Fau
     if ranges.windows(2).any(|pair| pair[1].0 < pair[0].1) {
         return Err("two of its members overlap".into());
     }
-    let mut folders = places.keys().filter_map(|name| name.strip_suffix("/data.pkl"));
-    let folder = folders.next().filter(|folder| !folder.contains('/'));
-    let of_numpy = places.keys().filter(|name| name.ends_with(npz::EXTENSION));
-    let mut arrays: Vec<String> = of_numpy.cloned().collect();
-    arrays.sort_unstable();
-    match (folder, folders.next()) {
-        (Some(folder), None) => {
-            Ok(Members { folder: folder.to_owned(), arrays: Vec::new(), places })
-        }
-        (None, None) if !arrays.is_empty() => Ok(Members { folder: String::new(), arrays, places }),
-        _ => Err(Fault::new(
-            "a zip archive that is not PyTorch's, nor NumPy's: there is not one FOLDER/data.pkl in it, \
-             and no array (.npy)",
-            "if a .pt or .pth file is inside, unpack that; TorchScript before PyTorch 1.4 is not \
-             read: load and save it with a later one",
-        )),
+    Members::of(places)
+}
+
+/// The bytes of a member, which lie at `range`; or why they cannot be read.
+fn stored_bytes(entry: &ZipFileHeaderRecord<'_>, range: Range<u64>) -> Result<StoredBytes, Fault> {
+    let method = entry.compression_method();
+    let stored = StoredBytes {
+        start: range.start,
+        packed: range.end - range.start,
+        bytes: entry.uncompressed_size_hint(),
+        deflated: method == CompressionMethod::DEFLATE,
+        // 0: PyTorch was told to leave it out (`set_crc32_options`).
+        crc: Some(entry.crc32()).filter(|&crc| crc != 0),
+        skipped: 0,
+    };
+    if entry.flags().is_encrypted() {
+        return Err(Fault::new("is encrypted", "unpack the archive and fetch the file inside"));
     }
+    if stored.deflated {
+        return Ok(stored);
+    }
+    if method != CompressionMethod::STORE {
+        return Err(Fault::new(
+            format!("is compressed by method {}", method.as_u16()),
+            "save it again with torch.save",
+        ));
+    }
+    if stored.bytes != stored.packed {
+        let StoredBytes { bytes, packed, .. } = stored;
+        return Err(format!("{bytes} bytes are said to be stored in {packed}").into());
+    }
+    Ok(stored)
 }

@@ -1,4 +1,4 @@
-//! Where the bytes of a storage or an array lie in a file, packed or not.
+//! Where the bytes of a storage or an array lie in a file, and how they are read: some are deflated.
 
 use std::io::Read as _;
 
@@ -7,44 +7,45 @@ use rawzip::{FileReader, RangeReader, ReaderAt as _};
 
 use super::value::Fault;
 
-/// Where in the file some bytes lie, inside it.
+/// Bytes of a storage or an array in the file. They are known to lie inside it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct StoredBytes {
     pub(super) start: u64,
-    /// In the file.
+    /// How many bytes of the file they take.
     pub(super) packed: u64,
-    /// What they are when unpacked.
+    /// How many they are when inflated.
     pub(super) bytes: u64,
     pub(super) deflated: bool,
     pub(super) crc: Option<u32>,
-    /// How many of the bytes precede what is meant.
+    /// How many of the inflated bytes come before the values (a header of NumPy's), and are left out.
     pub(super) skipped: u64,
 }
 
-impl Place {
+impl StoredBytes {
     pub(super) fn plain(start: u64, bytes: u64) -> Self {
         Self { start, packed: bytes, bytes, deflated: false, crc: None, skipped: 0 }
     }
 
-    /// The same bytes but for the first ones.
+    /// The same bytes without the first ones.
     pub(super) fn behind(self, skipped: u64) -> Self {
         Self { skipped, ..self }
     }
 
-    /// The first of them, `most` or as many as there are; unchecked.
+    /// The first `most` bytes, or all if there are fewer. The checksum is not looked at.
     pub(super) fn head(&self, file: &FileReader, most: u64) -> Result<Vec<u8>, Fault> {
         let packed = RangeReader::new(file, self.start..self.start + self.packed);
         let mut bytes = Vec::new();
-        let read = match self.deflated {
-            true => DeflateDecoder::new(packed).take(most).read_to_end(&mut bytes),
-            false => packed.take(most).read_to_end(&mut bytes),
+        let read = if self.deflated {
+            DeflateDecoder::new(packed).take(most).read_to_end(&mut bytes)
+        } else {
+            packed.take(most).read_to_end(&mut bytes)
         };
         read.map_err(|e| Fault::from(format!("could not be read: {e}")))?;
         Ok(bytes)
     }
 
-    /// Reads them, and checks them where the file has a checksum. There are no more than the file
-    /// has, or than were charged for.
+    /// Reads all bytes, and compares them with the checksum if the file has one. They take no more memory
+    /// than the file's length, or than the budget was charged for.
     pub(super) fn read(&self, file: &FileReader) -> Result<Vec<u8>, Fault> {
         let unreadable = |e: &dyn std::fmt::Display| Fault::from(format!("could not be read: {e}"));
         let mut bytes = Vec::new();
