@@ -52,6 +52,15 @@ struct CocoFile<'a> {
     categories: Vec<CocoCategory<'a>>,
 }
 
+impl<'a> CocoFile<'a> {
+    fn new(images: impl Iterator<Item = &'a Converted>, classes: &[&'a str]) -> Self {
+        let (images, annotations): (Vec<_>, Vec<_>) =
+            images.map(|(image, annotations)| (image, annotations)).unzip();
+        let categories = (1..).zip(classes).map(|(id, name)| CocoCategory { id, name }).collect();
+        Self { images, annotations: annotations.into_iter().flatten().collect(), categories }
+    }
+}
+
 #[derive(Serialize)]
 struct CocoImage {
     id: usize,
@@ -68,6 +77,7 @@ struct CocoAnnotation {
     bbox: Xywh,
     area: f64,
     iscrowd: u8,
+    /// Whether training can use it: not difficult, and with an inside in its image.
     #[serde(skip)]
     learnable: bool,
 }
@@ -84,8 +94,8 @@ struct CocoCategory<'a> {
 ///
 /// Writes `output/<set>.json` for each image set, whatever it is called, and from an archive also
 /// `output/images/`. Image, annotation and category ids are the same in every file, so files may be
-/// merged. Everything is written under another name first: where there is an error, `output` is as it was.
-/// Where it is not empty, it is refused, unless `overwrite` is set: files of the same names are then
+/// merged. Everything is written under another name first: if there is an error, `output` is as it was.
+/// An `output` that is not empty is refused, unless `overwrite` is set: files of the same names are then
 /// replaced.
 ///
 /// # Errors
@@ -98,12 +108,7 @@ pub fn convert(
     overwrite: bool,
     stop: &AtomicBool,
 ) -> Result<ConversionReport> {
-    if !overwrite && output.is_dir() && fs_err::read_dir(output)?.next().is_some() {
-        let problem = format!("`{}` exists and is not empty", output.display());
-        return Err(Error::config("output", problem).with_hint(
-            "choose another folder, or pass --overwrite to replace files of the same names",
-        ));
-    }
+    refuse_full(output, overwrite)?;
     let of_folder = fs_err::metadata(input)?.is_dir();
     // On the same disk as the output, so that renaming is all that is left to do.
     let absolute = std::path::absolute(output)?;
@@ -124,85 +129,31 @@ pub fn convert(
         ..ConversionReport::default()
     };
     let splits = splits(input, &collected, &mut report)?;
-    let images = Stems::of(collected.images.keys());
     let listed: BTreeSet<&str> = splits.iter().flat_map(|(_, stems)| stems).copied().collect();
-    let classes: Vec<&str> = listed
-        .iter()
-        .flat_map(|stem| &collected.annotations[*stem].objects)
-        .map(|object| object.name.as_str())
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-
-    // An empty list of files is told below.
-    if classes.is_empty() && !listed.is_empty() {
-        let problem =
-            format!("no object in any of the {} annotations that are listed", listed.len());
-        return Err(Error::invalid(input, "Annotations", problem).with_hint(
-            "without a class there is nothing to train on or to evaluate: has the program \
-                        that wrote these files left the <object>s out?",
-        ));
-    }
+    let classes = classes_of(input, &collected, &listed)?;
     report.classes = classes.iter().map(|&class| class.to_owned()).collect();
     report.unlisted = collected.annotations.len() - listed.len();
-    let mut of_image: BTreeMap<String, &str> = BTreeMap::new();
-    let mut converted: BTreeMap<&str, (CocoImage, Vec<CocoAnnotation>)> = BTreeMap::new();
-    let mut annotation_id = 0;
-    for (position, &stem) in listed.iter().enumerate() {
+    let mut converter = Converter {
+        input,
+        images: Stems::of(collected.images.keys()),
+        collected: &collected,
+        classes: &classes,
+        image_of: BTreeMap::new(),
+        annotations: 0,
+        report: &mut report,
+    };
+    let mut converted: BTreeMap<&str, Converted> = BTreeMap::new();
+    for (id, stem) in (1..).zip(listed) {
         unless_stopped(stop)?;
-        let annotated = &collected.annotations[stem];
-        let file_name = image_of(input, &collected, &images, stem)?;
-        if let Some(other) = of_image.insert(file_name.clone(), stem) {
-            let problem = format!("JPEGImages/{file_name} is the image of `{other}`, too");
-            return Err(Error::invalid(input, format!("Annotations/{stem}.xml"), problem)
-                .with_hint("give each its own image, or take one of them out of the lists"));
-        }
-        let path = collected.image_root.join(&file_name);
-        let (width, height) = frame(&path, stem, annotated, &mut report)?;
-        let image = CocoImage { id: position + 1, file_name, width, height };
-        let mut annotations = Vec::new();
-        for object in &annotated.objects {
-            let bbox = Xywh(written(object));
-            let [x, y, w, h] = bbox.0;
-            if w <= 0.0 || h <= 0.0 {
-                report.degenerate.add(stem);
-                continue;
-            }
-            report.from_zero += usize::from(x == -1.0 || y == -1.0);
-            let corners = bbox.to_xyxy();
-            let clipped = corners.clipped(width, height);
-            if !object.difficult {
-                match (clipped.is_degenerate(), clipped == corners) {
-                    (true, _) => report.outside.add(stem),
-                    (false, false) => report.beyond.add(stem),
-                    (false, true) => {}
-                }
-            }
-            report.difficult += usize::from(object.difficult);
-            annotation_id += 1;
-            annotations.push(CocoAnnotation {
-                id: annotation_id,
-                image_id: image.id,
-                category_id: 1 + classes.partition_point(|c| *c < object.name.as_str()),
-                bbox,
-                area: w * h,
-                iscrowd: u8::from(object.difficult),
-                learnable: !object.difficult && !clipped.is_degenerate(),
-            });
-        }
-        converted.insert(stem, (image, annotations));
+        converted.insert(stem, converter.image(id, stem)?);
     }
     for (name, stems) in splits {
         if stems.is_empty() {
             report.empty_splits.push(name.to_owned());
             continue;
         }
-        let records: Vec<_> = stems.iter().map(|stem| &converted[stem]).collect();
-        let file = CocoFile {
-            images: records.iter().map(|(image, _)| image).collect(),
-            annotations: records.iter().flat_map(|(_, annotations)| annotations).collect(),
-            categories: (1..).zip(&classes).map(|(id, name)| CocoCategory { id, name }).collect(),
-        };
+        let images = stems.iter().map(|stem| &converted[stem]);
+        let file = CocoFile::new(images, &classes);
         let file_name = format!("{name}.json");
         write_atomically(&staging.path().join(&file_name), |out| {
             serde_json::to_writer(out, &file).map_err(|e| Error::Io(e.into()))
@@ -222,6 +173,113 @@ pub fn convert(
     }
     move_into(staging.path(), output)?;
     Ok(report)
+}
+
+/// Refuses an output folder that is not empty, unless it may be written over.
+fn refuse_full(output: &Path, overwrite: bool) -> Result<()> {
+    if !overwrite && output.is_dir() && fs_err::read_dir(output)?.next().is_some() {
+        let problem = format!("`{}` exists and is not empty", output.display());
+        return Err(Error::config("output", problem).with_hint(
+            "choose another folder, or pass --overwrite to replace files of the same names",
+        ));
+    }
+    Ok(())
+}
+
+/// The names of all classes of the listed images, sorted.
+fn classes_of<'a>(
+    input: &Path,
+    collected: &'a Collected,
+    listed: &BTreeSet<&str>,
+) -> Result<Vec<&'a str>> {
+    let classes: BTreeSet<&str> = listed
+        .iter()
+        .flat_map(|stem| &collected.annotations[*stem].objects)
+        .map(|object| object.name.as_str())
+        .collect();
+    // Lists without a name are refused later, with their own words.
+    if classes.is_empty() && !listed.is_empty() {
+        let problem =
+            format!("no object in any of the {} annotations that are listed", listed.len());
+        return Err(Error::invalid(input, "Annotations", problem).with_hint(
+            "without a class there is nothing to train on or to evaluate: has the program \
+                        that wrote these files left the <object>s out?",
+        ));
+    }
+    Ok(classes.into_iter().collect())
+}
+
+/// An image of the set as COCO has it, with its annotations.
+type Converted = (CocoImage, Vec<CocoAnnotation>);
+
+/// Converts images one after the other, and counts what it meets.
+struct Converter<'a> {
+    input: &'a Path,
+    collected: &'a Collected,
+    images: Stems<'a>,
+    /// Sorted; a class's id is its place, from 1.
+    classes: &'a [&'a str],
+    /// The annotation that each image file belongs to.
+    image_of: BTreeMap<String, &'a str>,
+    /// Annotations so far: ids go on from one image to the next.
+    annotations: usize,
+    report: &'a mut ConversionReport,
+}
+
+impl<'a> Converter<'a> {
+    /// Converts the image of an annotation file.
+    fn image(&mut self, id: usize, stem: &'a str) -> Result<Converted> {
+        let annotated = &self.collected.annotations[stem];
+        let file_name = image_of(self.input, self.collected, &self.images, stem)?;
+        if let Some(other) = self.image_of.insert(file_name.clone(), stem) {
+            let problem = format!("JPEGImages/{file_name} is the image of `{other}`, too");
+            return Err(Error::invalid(self.input, format!("Annotations/{stem}.xml"), problem)
+                .with_hint("give each its own image, or take one of them out of the lists"));
+        }
+        let path = self.collected.image_root.join(&file_name);
+        let (width, height) = frame(&path, stem, annotated, self.report)?;
+        let image = CocoImage { id, file_name, width, height };
+        let objects = annotated.objects.iter();
+        let annotations =
+            objects.filter_map(|object| self.annotation(object, stem, &image)).collect();
+        Ok((image, annotations))
+    }
+
+    /// Converts an object. None if its box has no inside.
+    fn annotation(
+        &mut self,
+        object: &Object,
+        stem: &str,
+        image: &CocoImage,
+    ) -> Option<CocoAnnotation> {
+        let bbox = coco_box(object);
+        let [x, y, w, h] = bbox.0;
+        if w <= 0.0 || h <= 0.0 {
+            self.report.degenerate.add(stem);
+            return None;
+        }
+        self.report.from_zero += usize::from(x == -1.0 || y == -1.0);
+        let corners = bbox.to_xyxy();
+        let clipped = corners.clipped(image.width, image.height);
+        if !object.difficult {
+            if clipped.is_degenerate() {
+                self.report.outside.add(stem);
+            } else if clipped != corners {
+                self.report.beyond.add(stem);
+            }
+        }
+        self.report.difficult += usize::from(object.difficult);
+        self.annotations += 1;
+        Some(CocoAnnotation {
+            id: self.annotations,
+            image_id: image.id,
+            category_id: 1 + self.classes.partition_point(|c| *c < object.name.as_str()),
+            bbox,
+            area: w * h,
+            iscrowd: u8::from(object.difficult),
+            learnable: !object.difficult && !clipped.is_degenerate(),
+        })
+    }
 }
 
 /// Moves all files of a folder, and of folders in it, to the same names in another.
@@ -244,12 +302,13 @@ type Split<'a> = (&'a str, Vec<&'a str>);
 
 /// A line of an image set that names an image.
 struct Line<'a> {
-    /// From 1.
+    /// Counts the lines of the file, empty ones too, from 1.
     number: usize,
+    /// The whole line: a name may hold spaces.
     text: &'a str,
-    /// Up to the first space.
+    /// The line up to the first space.
     first: &'a str,
-    /// With the flag behind it that the devkit's lists of a class have.
+    /// Whether a flag (-1, 0 or 1) follows the name, as in the devkit's lists of a class.
     flagged: bool,
 }
 
@@ -278,7 +337,7 @@ fn is_of_class(name: &str, text: &str, collected: &Collected) -> bool {
     lines.peek().is_some() && lines.all(|line| line.flagged) && sets.any(|(_, whole)| within(whole))
 }
 
-/// Each image set.
+/// The image sets, with the images that each lists. Without any, all annotated images are one set.
 fn splits<'a>(
     input: &Path,
     collected: &'a Collected,
@@ -316,14 +375,15 @@ fn splits<'a>(
                         .with_hint("name it with its folder below Annotations"));
                 }
             };
-            match taken.insert(stem) {
-                true => listed.push(stem),
-                false => report.listed_twice.add(&format!("{split} line {number}")),
+            if taken.insert(stem) {
+                listed.push(stem);
+            } else {
+                report.listed_twice.add(&format!("{split} line {number}"));
             }
         }
         splits.push((split.as_str(), listed));
     }
-    // As one reads them; others behind, by name.
+    // The usual ones first, in their usual order; the others behind, by name.
     let rank = |name: &str| USUAL.iter().position(|usual| *usual == name).unwrap_or(USUAL.len());
     splits.sort_by_key(|(name, _)| rank(name));
     Ok(splits)
@@ -332,9 +392,10 @@ fn splits<'a>(
 /// The usual image sets, in the order in which they are shown.
 const USUAL: [&str; 4] = ["train", "val", "trainval", "test"];
 
-/// Names with folders before them, to be found without these too.
+/// Names of files below a folder, which can be found with their folders or without.
 struct Stems<'a> {
     whole: BTreeSet<&'a str>,
+    /// Whole names, by the part behind the last `/`.
     by_last: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
@@ -355,7 +416,7 @@ impl<'a> Stems<'a> {
         stems
     }
 
-    /// By the whole name; or else by its last part, where that is enough.
+    /// Finds a file by its whole name, or else by its last part if only one file has that.
     fn find(&self, name: &str) -> Found<'a> {
         if let Some(&whole) = self.whole.get(name) {
             return Found::One(whole);
@@ -368,8 +429,8 @@ impl<'a> Stems<'a> {
     }
 }
 
-/// The image that belongs to an XML file: of the same name, with its folder or without, or else the one
-/// that its text names.
+/// The image that belongs to an XML file. It has the same name, with its folder or without. If there is
+/// none, it is the one that the XML's `<filename>` names.
 fn image_of(input: &Path, collected: &Collected, images: &Stems<'_>, stem: &str) -> Result<String> {
     let wrong = |problem: String| {
         Error::invalid(input, format!("Annotations/{stem}.xml"), problem)
@@ -409,28 +470,30 @@ fn image_of(input: &Path, collected: &Collected, images: &Stems<'_>, stem: &str)
     Ok(collected.images[found].clone())
 }
 
-/// An object's box as it is written: `[x, y, width, height]`, from 0.
-fn written(object: &Object) -> [f64; 4] {
+/// An object's box as COCO has it. VOC counts pixels from 1 and includes both ends.
+fn coco_box(object: &Object) -> Xywh {
     let [x0, y0, x1, y1] = object.corners;
-    [x0 - 1.0, y0 - 1.0, x1 - x0 + 1.0, y1 - y0 + 1.0]
+    Xywh([x0 - 1.0, y0 - 1.0, x1 - x0 + 1.0, y1 - y0 + 1.0])
 }
 
-/// Width and height of the frame that the boxes are in; what of it the XML and the image do not agree
-/// on is counted.
+/// Width and height of the frame that the boxes are in. Cases where the XML and the image do not agree are
+/// counted.
 ///
-/// Programs exchange width and height in the XML; so does whoever turns the image later. Where the
-/// boxes lie in the image as it is, and not in a turned one, it was the program; where in both, nothing
-/// tells. Otherwise the XML's size is kept, so that the image is refused when it is read, and not trained
-/// on with boxes that are elsewhere. So it is where
-/// the XML has the size of the pixels as stored, and the boxes nearly lie in it.
+/// Some programs exchange width and height in the XML. They are also exchanged if somebody turned the image
+/// later. If the boxes lie in the image as it is, and not in a turned one, it was the program. If they lie
+/// in both, nothing tells. The image's own size is taken in both cases.
+///
+/// Otherwise the XML's size is kept. The image is then refused when it is read, and no training uses boxes
+/// that are elsewhere. It is also kept if it is the size of the pixels as stored, and the boxes nearly lie
+/// in it.
 fn frame(
     path: &Path,
     stem: &str,
     annotated: &Annotated,
     report: &mut ConversionReport,
 ) -> Result<(u32, u32)> {
-    let said = annotated.size;
-    if said.0 == 0 || said.1 == 0 {
+    let in_xml = annotated.size;
+    if in_xml.0 == 0 || in_xml.1 == 0 {
         report.sizes_from_images += 1;
         return header_size(path);
     }
@@ -438,33 +501,33 @@ fn frame(
         |orientation| image_io::size(path, orientation).map(|[height, width]| (width, height));
     let Ok(own) = size(Orientation::Exif) else {
         report.unread_images.add(stem);
-        return Ok(said);
+        return Ok(in_xml);
     };
-    if own == said {
-        return Ok(said);
+    if own == in_xml {
+        return Ok(in_xml);
     }
     // Boxes that end a little beyond are usual.
     let fits = |(width, height): (u32, u32), slack: f64| {
         let within = |object: &Object| {
-            let [x, y, w, h] = written(object);
+            let Xywh([x, y, w, h]) = coco_box(object);
             let most = |side: u32| f64::from(side) + (f64::from(side) * slack).ceil();
             x + w <= most(width) && y + h <= most(height)
         };
         annotated.objects.iter().all(within)
     };
-    let stored = size(Orientation::Stored).is_ok_and(|stored| stored == said);
-    if own == (said.1, said.0) && fits(own, 0.0) && !(stored && fits(said, 0.05)) {
-        let unclear = fits(said, 0.0);
+    let stored = size(Orientation::Stored).is_ok_and(|stored| stored == in_xml);
+    if own == (in_xml.1, in_xml.0) && fits(own, 0.0) && !(stored && fits(in_xml, 0.05)) {
+        let unclear = fits(in_xml, 0.0);
         let swapped = if unclear { &mut report.unclear_sizes } else { &mut report.swapped_sizes };
         swapped.add(stem);
         return Ok(own);
     }
     let kept = if stored { &mut report.stored_frames } else { &mut report.other_sizes };
     kept.add(stem);
-    Ok(said)
+    Ok(in_xml)
 }
 
-/// Width and height in the image's own header.
+/// Width and height by the header of the image itself.
 fn header_size(path: &Path) -> Result<(u32, u32)> {
     let [height, width] = image_io::size(path, Orientation::Exif).map_err(|e| {
         let problem = format!("the XML gives none, and the image's is unreadable: {e}");

@@ -7,29 +7,29 @@ use crate::data::listing::PassedOver;
 /// Things of one kind, and the names of the first of them, for whoever wants to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
-    /// How many there are.
+    /// How many things of this kind there are.
     pub count: usize,
     /// Names of the first ones, each once.
     pub names: Vec<String>,
 }
 
-/// Names that are told of each kind; one more is kept, to know that there are more.
-const TOLD: usize = 5;
+/// Names that a message shows of each kind. One more is kept, to know that there are more.
+const SHOWN: usize = 5;
 
 impl Named {
     pub(super) fn add(&mut self, name: &str) {
         self.count += 1;
         // Those of one name come one after the other.
-        if self.names.len() <= TOLD && self.names.last().is_none_or(|last| last != name) {
+        if self.names.len() <= SHOWN && self.names.last().is_none_or(|last| last != name) {
             self.names.push(name.to_owned());
         }
     }
 
-    /// ` (a, b, …)`
+    /// The first names in brackets: ` (a, b, …)`.
     fn shown(&self) -> String {
-        let told = &self.names[..self.names.len().min(TOLD)];
-        let more = if self.names.len() > TOLD { ", …" } else { "" };
-        format!(" ({}{more})", told.join(", "))
+        let shown = &self.names[..self.names.len().min(SHOWN)];
+        let more = if self.names.len() > SHOWN { ", …" } else { "" };
+        format!(" ({}{more})", shown.join(", "))
     }
 }
 
@@ -45,12 +45,13 @@ pub struct ConversionReport {
     pub image_root: PathBuf,
     /// Objects marked difficult, now `iscrowd`.
     pub difficult: usize,
-    /// Objects dropped because their box has no inside. Their annotations.
+    /// Objects that are dropped because their box has no inside. Named by their annotations.
     pub degenerate: Named,
-    /// Other objects, not difficult, whose box lies partly beyond the image: written as they are, and
-    /// clipped for training. Their annotations.
+    /// Objects that are not difficult and whose box lies partly beyond the image: written as they are, and
+    /// clipped for training. Named by their annotations.
     pub beyond: Named,
-    /// Such whose box lies wholly beyond it: written as they are, and dropped from training.
+    /// Objects that are not difficult and whose box lies wholly beyond the image: written as they are, and
+    /// dropped from training. Named by their annotations.
     pub outside: Named,
     /// Objects whose box begins at pixel 0, which VOC does not have: it counts from 1.
     pub from_zero: usize,
@@ -80,18 +81,18 @@ pub struct ConversionReport {
     pub empty_splits: Vec<String>,
 }
 
-/// One image set, written.
+/// What was written of one image set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitReport {
-    /// As its list is called; `all` for a set without image sets.
+    /// The name of its list; `all` for a folder or archive without image sets.
     pub name: String,
-    /// The JSON file.
+    /// The JSON file that was written.
     pub path: PathBuf,
-    /// Images in it.
+    /// Images in the file.
     pub images: usize,
-    /// Boxes in it, difficult ones included.
+    /// Boxes in the file, difficult ones included.
     pub boxes: usize,
-    /// Of these, the ones to learn from: not difficult, and with an inside in their image.
+    /// Boxes that training can use: not difficult, and with an inside in their image.
     pub learnable: usize,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result, unless_stopped},
 };
 
-/// No XML file or list is longer than this.
+/// Bytes of the longest XML file or list that is read.
 const LONGEST_TEXT: u64 = 64 << 20;
 
 /// A set's texts, and where its images are.
@@ -25,7 +25,7 @@ pub(super) struct Collected {
     pub(super) images: BTreeMap<String, String>,
     /// The text of each image set, by its name.
     pub(super) splits: BTreeMap<String, String>,
-    /// The folder of the images.
+    /// The folder that the paths of `images` are relative to.
     pub(super) image_root: PathBuf,
     /// What was taken for none of these.
     pub(super) passed_over: PassedOver,
@@ -147,11 +147,10 @@ fn take_folder(
         unless_stopped(stop)?;
         let below = folder.join(path.file_name().unwrap_or_default());
         if path.is_dir() {
-            match path.is_symlink() {
-                true => {
-                    collected.passed_over.count("links to folders".into(), &path.to_string_lossy())
-                }
-                false => take_folder(collected, root, &below, stop)?,
+            if path.is_symlink() {
+                collected.passed_over.count("links to folders".into(), &path.to_string_lossy());
+            } else {
+                take_folder(collected, root, &below, stop)?;
             }
             continue;
         }
@@ -248,24 +247,26 @@ pub(super) fn from_tar(input: &Path, images: &Path, stop: &AtomicBool) -> Result
             Some(first) if *first != set => return Err(two_sets(input, first, &set)),
             Some(_) => {}
         }
-        let (shown, size) = (input.join(&path), entry.size());
-        let cut_short = || broken(&format!("`{}` is cut short", path.display()));
-        if let Kind::Image { name, .. } = &kind {
-            // No part of `name` begins with a dot, so nothing can be written outside `images`.
-            let target = images.join(name);
-            fs_err::create_dir_all(target.parent().unwrap_or(images))?;
-            let mut image = fs_err::File::create(target)?;
-            if io::copy(&mut entry, &mut image)? < size {
-                return Err(cut_short());
-            }
-            collected.take_text(kind, &shown, Vec::new())?;
+        let (file, size) = (input.join(&path), entry.size());
+        let (text, read) = if let Kind::Image { name, .. } = &kind {
+            (Vec::new(), write_image(images, name, &mut entry)?)
         } else {
-            let text = text_of(&shown, &mut entry)?;
-            if (text.len() as u64) < size {
-                return Err(cut_short());
-            }
-            collected.take_text(kind, &shown, text)?;
+            let text = text_of(&file, &mut entry)?;
+            let read = text.len() as u64;
+            (text, read)
+        };
+        if read < size {
+            return Err(broken(&format!("`{}` is cut short", path.display())));
         }
+        collected.take_text(kind, &file, text)?;
     }
     Ok(collected)
+}
+
+/// Writes an image of an archive into a folder. Returns how many bytes it has.
+fn write_image(folder: &Path, name: &str, image: &mut impl Read) -> Result<u64> {
+    // No part of `name` begins with a dot, so nothing can be written outside the folder.
+    let target = folder.join(name);
+    fs_err::create_dir_all(target.parent().unwrap_or(folder))?;
+    Ok(io::copy(image, &mut fs_err::File::create(target)?)?)
 }

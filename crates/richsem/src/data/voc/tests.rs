@@ -129,7 +129,7 @@ fn small_set(objects: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Never set.
+/// The `stop` of tests that do not stop.
 static GO: AtomicBool = AtomicBool::new(false);
 
 fn converted(folder: &tempfile::TempDir) -> Result<(ConversionReport, tempfile::TempDir)> {

@@ -1,4 +1,4 @@
-//! One VOC annotation file.
+//! Reads one VOC annotation file: the XML of an image.
 
 use std::{borrow::Cow, path::Path};
 
@@ -15,7 +15,7 @@ pub(super) struct Annotated {
     pub(super) objects: Vec<Object>,
 }
 
-/// One object, as written.
+/// One object, with its numbers as the file has them.
 pub(super) struct Object {
     pub(super) name: String,
     /// xmin, ymin, xmax, ymax: from 1, both ends included.
@@ -105,16 +105,16 @@ fn decoded<'a>(file: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
         ([0, b'<', 0, b'?', ..], _) => encoding_rs::UTF_16BE,
         (_, None) => encoding_rs::UTF_8,
         (_, Some(label)) => {
-            let said = encoding_rs::Encoding::for_label(label.as_bytes()).ok_or_else(|| {
+            let declared = encoding_rs::Encoding::for_label(label.as_bytes()).ok_or_else(|| {
                 let problem = format!("says its encoding is `{label}`, which is unknown");
                 Error::invalid(file, "XML", problem)
                     .with_hint("save it as UTF-8, and say so in its first line")
             })?;
             // What could be read so far is not in 16 bits, whatever it says.
-            if said.is_ascii_compatible() { said } else { encoding_rs::UTF_8 }
+            if declared.is_ascii_compatible() { declared } else { encoding_rs::UTF_8 }
         }
     };
-    // A byte order mark says it better.
+    // A byte order mark counts more than what the text declares.
     let (decoded, encoding, malformed) = encoding.decode(text);
     if malformed {
         let problem = match declared {
