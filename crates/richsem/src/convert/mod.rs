@@ -1,7 +1,7 @@
 //! Other programs' weights as this one's files, and a detector as the official code's checkpoint.
 //!
-//! What a file is, its tensors' names say ([`Kind`]); what becomes of each of them is written down
-//! ([`Report`]), and nothing is written where something does not fit and was not allowed.
+//! The names of a file's tensors say what it is ([`Kind`]). A [`Report`] says what becomes of each tensor.
+//! If a tensor does not fit, and that was not allowed, nothing is written.
 
 pub mod dino;
 mod parts;
@@ -30,12 +30,12 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// What a result is written as.
+/// The file format of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// This program's files.
+    /// `.safetensors`, as this program writes it.
     Safetensors,
-    /// PyTorch's, as the official code has them.
+    /// `.pth`, as the official code writes it with PyTorch.
     Pth,
 }
 
@@ -63,15 +63,15 @@ impl Form {
     }
 }
 
-/// What the files do not say.
+/// What a conversion needs to know and the files do not say.
 #[derive(Debug)]
 pub struct Options {
     /// Sizes that no shape tells (attention heads, temperature), and the settings that the detector
     /// keeps.
     pub config: DetectorConfig,
-    /// Decides what parameters start with that are allowed to be missing.
+    /// Seed of the initial values of parameters that are missing, where that is allowed.
     pub seed: u64,
-    /// The classes, of which an official checkpoint knows the ids alone.
+    /// The classes. An official checkpoint knows their ids, not their names.
     pub vocabulary: Option<Vocabulary>,
     /// Parameters that may be missing or of another shape (they start anew), and keys that may be
     /// unexpected (they are left out).
@@ -81,7 +81,7 @@ pub struct Options {
     pub clip: Option<PathBuf>,
     /// What an earlier conversion left over, to be put back into an official checkpoint.
     pub rest: Option<PathBuf>,
-    /// Where text is encoded.
+    /// The device that encodes text.
     pub device: Device,
 }
 
@@ -91,19 +91,19 @@ enum Product {
     Detector(Box<Detector>),
     Tensors {
         tensors: BTreeMap<String, Tensor>,
-        /// Of a safetensors file.
+        /// The strings of a safetensors file; a `.pth` has none.
         metadata: Metadata,
-        /// What they lie below in a `.pth`.
+        /// The key that they lie below in a `.pth`; a safetensors file has none.
         key: Option<&'static str>,
     },
 }
 
-/// A conversion that is thought through and not yet written.
+/// A conversion that is worked out and not yet written.
 #[derive(Debug)]
 pub struct Conversion {
     /// What becomes of every tensor.
     pub report: Report,
-    /// What the result does not hold, under its own names: with it, the way back is exact.
+    /// What the result does not hold, under the names of the input. With it, the way back is exact.
     pub rest: BTreeMap<String, Tensor>,
     form: Form,
     product: Product,
@@ -149,7 +149,7 @@ fn write_tensors(
     safetensors::write(output, tensors, &metadata)
 }
 
-/// Thinks a conversion through. What the source is and the form that is wanted decide which.
+/// Works out a conversion. Which one it is, the kind of the source and the wanted form decide.
 ///
 /// # Errors
 /// A pair of both that makes no sense, classes or a text table that are needed and missing, sizes
@@ -188,7 +188,7 @@ pub(crate) struct Initial {
     pub(crate) values: BTreeMap<String, Tensor>,
     /// The classes of a linear head's rows; none if the file does not say.
     pub(crate) vocabulary: Option<Vocabulary>,
-    /// What padding changed of the results of the detector that it is from.
+    /// How the detector that the values are from treats padding.
     pub(crate) padding: Padding,
     /// What the file is, in words.
     pub(crate) what: String,

@@ -117,9 +117,10 @@ fn clip_alone(
     let hints = Hints::of(&source.path, None)?;
     let (_, config, _) = clip::from_weights(&tensors, &hints, &source.path, Device::Cpu)?;
     for (name, tensor) in &tensors {
-        let fate = match before.contains_key(name) {
-            true => Fate::Taken,
-            false => Fate::TakenAs("under OpenAI's name".into()),
+        let fate = if before.contains_key(name) {
+            Fate::Taken
+        } else {
+            Fate::TakenAs("under OpenAI's name".into())
         };
         report.add(name.clone(), tensor.numel(), fate);
     }

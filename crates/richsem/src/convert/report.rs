@@ -1,26 +1,26 @@
-//! What became of every tensor.
+//! The report of a conversion: what becomes of every tensor.
 
 /// What becomes of one tensor, or of one parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// Taken as it is.
+    /// Taken under the same name, with all values.
     Taken,
-    /// Taken, under another name or in part: how.
+    /// Taken under another name or in part; the text says how.
     TakenAs(String),
-    /// One more name of a tensor that is taken.
+    /// One more name of a tensor that is taken; the text is the first name.
     Again(String),
-    /// Left out: why.
+    /// Left out; the text says why.
     Left(String),
-    /// Made anew: from what.
+    /// Not in the input; the text says what it is made from.
     Made(String),
-    /// Starts anew, as was allowed: why.
+    /// Does not fit, which was allowed: it starts anew or is left out; the text says why.
     Allowed(String),
-    /// Does not fit: how.
+    /// Does not fit, and nothing is written; the text says how.
     Problem(String),
 }
 
 impl Fate {
-    /// In a word or two, for a table; reasons of a kind are kept apart.
+    /// A few words for a table. Tensors of different reasons have different titles.
     #[must_use]
     pub fn title(&self) -> String {
         match self {
@@ -47,16 +47,16 @@ impl Fate {
     }
 }
 
-/// One tensor.
+/// What the report says about one tensor.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// Its name, in the input; of what is made or missing, in the output.
+    /// The tensor's name in the input; of a tensor that is made or missing, its name in the output.
     pub name: String,
-    /// 1; of what lies beside the weights, the number of tensors below that key.
+    /// 1 for a tensor. For a key beside the weights, the number of tensors below it.
     pub tensors: usize,
-    /// Its number of values, where they were looked at.
+    /// The number of its values; 0 if they were not looked at.
     pub values: usize,
-    /// What becomes of it.
+    /// What becomes of the tensor.
     pub fate: Fate,
 }
 
@@ -89,12 +89,12 @@ impl Line {
     }
 }
 
-/// What a conversion does.
+/// What a conversion does with every tensor.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// What the input is.
+    /// What the input is, in words: "a checkpoint of DINO".
     pub input: String,
-    /// What the output is.
+    /// What the output is, in words.
     pub output: String,
     /// Every tensor of the input, and every one of the output that does not come from there.
     pub lines: Vec<Line>,
@@ -126,7 +126,7 @@ impl Report {
         self.lines.iter().filter(|line| matches!(line.fate, Fate::Problem(_)))
     }
 
-    /// Rows of a table: part, fate, number of tensors, number of values, in order of appearance.
+    /// Rows of a table, in order of appearance: part, title of the fate, number of tensors, number of values.
     #[must_use]
     pub fn summary(&self) -> Vec<(String, String, usize, usize)> {
         let mut rows: Vec<(String, String, usize, usize)> = Vec::new();

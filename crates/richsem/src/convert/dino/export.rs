@@ -1,6 +1,6 @@
 //! A detector as an official checkpoint, for the official code.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use tch::{Device, Kind, Tensor};
 
@@ -37,42 +37,116 @@ pub(in crate::convert) fn to_official(source: Source, options: &Options) -> Resu
     };
     let FamilyConfig::Dino(dino) = &detector.config().model.family;
     let decoder_layers = dino.transformer.dec_layers as usize;
-    let layout = Layout { variant, decoder_layers };
     let output = format!("a checkpoint of {}", variant.name());
-    let mut report = Report::new(source.describe(), output);
+    let report = Report::new(source.describe(), output);
     let rest = match &options.rest {
         Some(file) => read_weights(file)?,
         None => BTreeMap::new(),
     };
-    let rows = official_rows(detector.vocabulary())?;
-    let mut tensors = BTreeMap::new();
-    for (path, tensor) in detector.weights() {
-        let linear = variant == Variant::Dino && LINEAR.contains(&path.as_str());
-        let (tensor, fate) = match linear {
-            false => (tensor, Fate::Taken),
-            true => spread(&path, &tensor, rest.get(&path), detector.vocabulary(), rows)?,
-        };
-        report.add(path.clone(), tensor.numel(), fate);
-        for (i, key) in layout.keys_of(&path).into_iter().enumerate() {
-            if i > 0 {
-                report.add(key.clone(), tensor.numel(), Fate::Again(path.clone()));
-            }
-            tensors.insert(key, tensor.shallow_clone());
-        }
-    }
+    let mut checkpoint = Checkpoint {
+        detector: &detector,
+        layout: Layout { variant, decoder_layers },
+        rows: official_rows(detector.vocabulary())?,
+        tensors: BTreeMap::new(),
+        report,
+    };
+    checkpoint.add_parameters(&rest)?;
     if let Some(table) = detector.classes().text() {
         let why = "the official code computes it from its CLIP";
-        report.add(TEXT_TABLE, table.rows.numel(), Fate::Left(why.into()));
+        checkpoint.report.add(TEXT_TABLE, table.rows.numel(), Fate::Left(why.into()));
     }
     if let Some(file) = &options.clip {
-        if variant != Variant::RichSem {
+        checkpoint.add_clip(file)?;
+    }
+    checkpoint.add_rest(rest);
+    if variant == Variant::Dino && !checkpoint.tensors.contains_key(LABEL_ENC) {
+        checkpoint.add_label_embedding()?;
+    }
+    checkpoint.add_notes();
+    let Checkpoint { tensors, report, .. } = checkpoint;
+    Ok(Conversion {
+        report,
+        rest: BTreeMap::new(),
+        form: Form::Pth,
+        product: Product::Tensors { tensors, metadata: Default::default(), key: Some("model") },
+    })
+}
+
+/// An official checkpoint in the making.
+struct Checkpoint<'a> {
+    detector: &'a Detector,
+    layout: Layout,
+    /// Rows of a linear class head: one an id, from 0.
+    rows: i64,
+    /// By the official keys.
+    tensors: BTreeMap<String, Tensor>,
+    report: Report,
+}
+
+impl Checkpoint<'_> {
+    /// Adds the detector's parameters. Rows of a linear class head that it does not have come from `rest`.
+    fn add_parameters(&mut self, rest: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (path, tensor) in self.detector.weights() {
+            let linear = self.layout.variant == Variant::Dino && LINEAR.contains(&path.as_str());
+            let (tensor, fate) = if linear {
+                self.spread(&path, &tensor, rest.get(&path))?
+            } else {
+                (tensor, Fate::Taken)
+            };
+            self.report.add(path.clone(), tensor.numel(), fate);
+            for (i, key) in self.layout.keys_of(&path).into_iter().enumerate() {
+                if i > 0 {
+                    self.report.add(key.clone(), tensor.numel(), Fate::Again(path.clone()));
+                }
+                self.tensors.insert(key, tensor.shallow_clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Our rows at their category ids, among those of `base` or of a class that is never found.
+    fn spread(&self, path: &str, tensor: &Tensor, base: Option<&Tensor>) -> Result<(Tensor, Fate)> {
+        let mut size = tensor.size();
+        size[0] = base.map_or(self.rows, |base| base.size().first().copied().unwrap_or(0));
+        if let Some(base) = base
+            && base.size() != size
+        {
+            let problem =
+                format!("shape {:?} in the file of --rest, expected {size:?}", base.size());
+            return Err(Error::config(path, problem).with_hint("it is of another conversion"));
+        }
+        let ids = rows_of(self.detector.vocabulary(), size[0]).ok_or_else(|| {
+            let problem =
+                format!("{} rows in the file of --rest, of ids up to {}", size[0], self.rows - 1);
+            Error::config(path, problem).with_hint("it is of another conversion")
+        })?;
+        let made = match base {
+            Some(base) => base.to_kind(Kind::Float).copy(),
+            // A weight of 0 and the prior's bias: never among the best.
+            None if path.ends_with("bias") => {
+                Tensor::full(&*size, -(99f64.ln()), (Kind::Float, Device::Cpu))
+            }
+            None => Tensor::zeros(&*size, (Kind::Float, Device::Cpu)),
+        };
+        let _ = made.shallow_clone().f_index_copy_(0, &Tensor::from_slice(&ids), tensor)?;
+        let fate = if ids.len() as i64 == size[0] {
+            Fate::Taken
+        } else {
+            Fate::TakenAs(format!("{} of {} rows, by category id", ids.len(), size[0]))
+        };
+        Ok((made, fate))
+    }
+
+    /// Adds a CLIP to both class heads.
+    fn add_clip(&mut self, file: &Path) -> Result<()> {
+        if self.layout.variant != Variant::RichSem {
             let problem = "this detector's class head is linear: there is no CLIP in it";
             return Err(Error::config("--clip", problem).with_hint("leave it out"));
         }
         let weights = clip::to_openai(read_weights(file)?, file)?;
         let (_, sizes, _) =
             clip::from_weights(&weights, &Hints::of(file, None)?, file, Device::Cpu)?;
-        let width = detector.classes().text().map_or(0, TextTable::dim);
+        let width = self.detector.classes().text().map_or(0, TextTable::dim);
         if sizes.embed_dim != width {
             let problem = format!(
                 "embeddings of {} numbers, and the detector compares with text of {width}",
@@ -86,84 +160,86 @@ pub(in crate::convert) fn to_official(source: Source, options: &Options) -> Resu
             for copy in [ClipCopy::Decoder, ClipCopy::Encoder] {
                 let key = format!("{}{name}", copy.prefix());
                 let from = format!("from {}", file.display());
-                report.add(key.clone(), tensor.numel(), Fate::Made(from));
-                tensors.insert(key, tensor.shallow_clone());
+                self.report.add(key.clone(), tensor.numel(), Fate::Made(from));
+                self.tensors.insert(key, tensor.shallow_clone());
             }
         }
+        Ok(())
     }
-    for (key, tensor) in rest {
-        // What the detector holds of it is in place already, in its newer state.
-        if tensors.contains_key(&key) {
-            continue;
+
+    /// Adds what an earlier conversion left over.
+    fn add_rest(&mut self, rest: BTreeMap<String, Tensor>) {
+        for (key, tensor) in rest {
+            // What the detector holds of it is in place already, in its newer state.
+            if self.tensors.contains_key(&key) {
+                continue;
+            }
+            let fate = match self.layout.fate(&key) {
+                keys::Fate::Unknown => Fate::Problem("unexpected, in the file of --rest".into()),
+                _ => Fate::Made("from the file of --rest".into()),
+            };
+            self.report.add(key.clone(), tensor.numel(), fate);
+            self.tensors.insert(key, tensor);
         }
-        let fate = match layout.fate(&key) {
-            keys::Fate::Unknown => Fate::Problem("unexpected, in the file of --rest".into()),
-            _ => Fate::Made("from the file of --rest".into()),
-        };
-        report.add(key.clone(), tensor.numel(), fate);
-        tensors.insert(key, tensor);
     }
-    if variant == Variant::Dino && !tensors.contains_key(LABEL_ENC) {
-        let weight = &tensors["class_embed.0.weight"];
+
+    /// Makes DINO's label embedding of the class head's rows, which are this program's.
+    fn add_label_embedding(&mut self) -> Result<()> {
+        let weight = &self.tensors["class_embed.0.weight"];
         let none = Tensor::zeros([1, weight.size()[1]], (Kind::Float, Device::Cpu));
         let made = Tensor::f_cat(&[weight, &none], 0)?;
         let from = "the class head's rows, which are this program's label embedding";
-        report.add(LABEL_ENC, made.numel(), Fate::Made(from.into()));
-        tensors.insert(LABEL_ENC.into(), made);
+        self.report.add(LABEL_ENC, made.numel(), Fate::Made(from.into()));
+        self.tensors.insert(LABEL_ENC.into(), made);
+        Ok(())
     }
-    note(&mut report, &detector, &tensors, rows);
-    Ok(Conversion {
-        report,
-        rest: BTreeMap::new(),
-        form: Form::Pth,
-        product: Product::Tensors { tensors, metadata: Default::default(), key: Some("model") },
-    })
-}
 
-/// What the official code's settings must say, and what is missing for it.
-fn note(report: &mut Report, detector: &Detector, tensors: &BTreeMap<String, Tensor>, rows: i64) {
-    let FamilyConfig::Dino(dino) = &detector.config().model.family;
-    let sizes = &dino.transformer;
-    report.notes.push(format!(
-        "the official config for it: num_classes = {rows}, dn_labelbook_size = {rows}, \
-         hidden_dim = {}, nheads = {}, enc_layers = {}, dec_layers = {}, dim_feedforward = {}, \
-         num_queries = {}, num_feature_levels = {}",
-        sizes.hidden_dim,
-        sizes.nheads,
-        sizes.enc_layers,
-        sizes.dec_layers,
-        sizes.dim_feedforward,
-        sizes.num_queries,
-        sizes.num_feature_levels
-    ));
-    let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
-    if detector.classes().text().is_some() && !has(ClipCopy::Decoder.prefix()) {
-        report.notes.push(
-            "without CLIP's copies the official code loads it with --pretrain_model_path, not with \
-             --resume; --clip FILE or --rest FILE puts them in"
-                .into(),
-        );
-    }
-    if detector.classes().text().is_some() && !has("class_embed.clip_visual_proj.") {
-        report.notes.push(
-            "without the semantic branch (class_embed.clip_visual_proj), which a detector does not \
-             have: the official code starts it anew"
-                .into(),
-        );
-    }
-    if dino.padding() == Padding::Masked {
-        report.notes.push(
-            "trained with padding masked: in batches of padded images the official code's results differ \
-             from this program's; to convert it back: --set model.dino.padding=masked"
-                .into(),
-        );
-    }
-    let BackboneConfig::Resnet(backbone) = &dino.backbone;
-    if backbone.norm != Norm::FrozenBn {
+    /// Notes what the official code's settings must say, and what is missing for it.
+    fn add_notes(&mut self) {
+        let Self { detector, rows, tensors, report, .. } = self;
+        let FamilyConfig::Dino(dino) = &detector.config().model.family;
+        let sizes = &dino.transformer;
         report.notes.push(format!(
-            "the backbone's norm is {:?}, where the official code has frozen batch norm",
-            backbone.norm
+            "the official config for it: num_classes = {rows}, dn_labelbook_size = {rows}, \
+             hidden_dim = {}, nheads = {}, enc_layers = {}, dec_layers = {}, dim_feedforward = {}, \
+             num_queries = {}, num_feature_levels = {}",
+            sizes.hidden_dim,
+            sizes.nheads,
+            sizes.enc_layers,
+            sizes.dec_layers,
+            sizes.dim_feedforward,
+            sizes.num_queries,
+            sizes.num_feature_levels
         ));
+        let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
+        if detector.classes().text().is_some() && !has(ClipCopy::Decoder.prefix()) {
+            report.notes.push(
+                "without CLIP's copies the official code loads it with --pretrain_model_path, not with \
+                 --resume; --clip FILE or --rest FILE puts them in"
+                    .into(),
+            );
+        }
+        if detector.classes().text().is_some() && !has("class_embed.clip_visual_proj.") {
+            report.notes.push(
+                "without the semantic branch (class_embed.clip_visual_proj), which a detector does not \
+                 have: the official code starts it anew"
+                    .into(),
+            );
+        }
+        if dino.padding() == Padding::Masked {
+            report.notes.push(
+                "trained with padding masked: in batches of padded images the official code's results differ \
+                 from this program's; to convert it back: --set model.dino.padding=masked"
+                    .into(),
+            );
+        }
+        let BackboneConfig::Resnet(backbone) = &dino.backbone;
+        if backbone.norm != Norm::FrozenBn {
+            report.notes.push(format!(
+                "the backbone's norm is {:?}, where the official code has frozen batch norm",
+                backbone.norm
+            ));
+        }
     }
 }
 
@@ -181,40 +257,4 @@ fn official_rows(vocabulary: &Vocabulary) -> Result<i64> {
             Err(Error::Other(problem))
         }
     }
-}
-
-/// Our rows at their category ids, among those of `base` or of a class that is never found.
-fn spread(
-    path: &str,
-    tensor: &Tensor,
-    base: Option<&Tensor>,
-    vocabulary: &Vocabulary,
-    rows: i64,
-) -> Result<(Tensor, Fate)> {
-    let mut size = tensor.size();
-    size[0] = base.map_or(rows, |base| base.size().first().copied().unwrap_or(0));
-    if let Some(base) = base
-        && base.size() != size
-    {
-        let problem = format!("shape {:?} in the file of --rest, expected {size:?}", base.size());
-        return Err(Error::config(path, problem).with_hint("it is of another conversion"));
-    }
-    let ids = rows_of(vocabulary, size[0]).ok_or_else(|| {
-        let problem = format!("{} rows in the file of --rest, of ids up to {}", size[0], rows - 1);
-        Error::config(path, problem).with_hint("it is of another conversion")
-    })?;
-    let made = match base {
-        Some(base) => base.to_kind(Kind::Float).copy(),
-        // A weight of 0 and the prior's bias: never among the best.
-        None if path.ends_with("bias") => {
-            Tensor::full(&*size, -(99f64.ln()), (Kind::Float, Device::Cpu))
-        }
-        None => Tensor::zeros(&*size, (Kind::Float, Device::Cpu)),
-    };
-    let _ = made.shallow_clone().f_index_copy_(0, &Tensor::from_slice(&ids), tensor)?;
-    let fate = match ids.len() as i64 == size[0] {
-        true => Fate::Taken,
-        false => Fate::TakenAs(format!("{} of {} rows, by category id", ids.len(), size[0])),
-    };
-    Ok((made, fate))
 }

@@ -22,7 +22,7 @@ use crate::{
     models::{
         class_head::TextTable,
         config::{ClassHeadConfig, FamilyConfig},
-        dino::transformer::TransformerConfig,
+        dino::{DinoConfig, transformer::TransformerConfig},
         padding::Padding,
         parameters::ParameterStore,
     },
@@ -33,7 +33,7 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Parameters of linear class heads: a row a class.
+/// Parameters of linear class heads. They have a row for each class.
 pub(super) const LINEAR: [&str; 4] = [
     "class_embed.0.weight",
     "class_embed.0.bias",
@@ -83,12 +83,7 @@ pub(in crate::convert) fn from_official(
     let path = source.path.clone();
     let mut report = Report::new(source.describe(), "a detector of this program");
     if layout.variant == Variant::RichSemBaseline {
-        let problem = "the decoder's class head is linear and the encoder's compares with text, as \
-                       in RichSem's baseline without language: this program has no such detector";
-        return Err(Error::invalid(&path, "weights", problem).with_hint(
-            "`richsem train --init` can start from it, with --allow-missing \
-                        'transformer.enc_out_class_embed.*'",
-        ));
+        return Err(no_such_detector(&path));
     }
     let Some(vocabulary) = options.vocabulary.clone() else {
         let problem = "the checkpoint has no names of its classes";
@@ -100,21 +95,13 @@ pub(in crate::convert) fn from_official(
         sorted.parameters.iter().map(|(k, v)| (k.clone(), v.shallow_clone())).collect();
     let mut config = options.config.clone();
     let FamilyConfig::Dino(given) = &config.model.family;
-    let mut dino = sizes::infer(&values, given, &path)?;
-    dino.backbone.set_weights(None);
-    if *dino.padding.get_or_insert(Padding::Official) == Padding::Masked {
+    let dino = settings_of(&values, given, layout.variant, &path)?;
+    if dino.padding == Some(Padding::Masked) {
         report.notes.push(
             "padding masked, as the settings say: in batches of padded images the results are not those of \
              the code that trained it"
                 .into(),
         );
-    }
-    let temperature = &mut dino.transformer.pe_temperature;
-    if layout.variant == Variant::DeformableDetr
-        && *temperature == TransformerConfig::default().pe_temperature
-    {
-        // That of DETR's position encoding, which DINO's is not.
-        *temperature = 10_000.0;
     }
     let heads = dino.transformer.nheads;
     config.model.family = FamilyConfig::Dino(dino);
@@ -140,11 +127,11 @@ pub(in crate::convert) fn from_official(
     fit.load(detector.store(), &values, &path)?;
     let rest = parts.account(&fit, &rows, &detector);
     let mut report = parts.report;
-    if let Some(table) = detector.classes().text() {
-        report.output = format!("{}, {} classes against text", report.output, table.rows.size()[0]);
-    } else {
-        report.output = format!("{}, {} classes", report.output, detector.vocabulary().len());
-    }
+    let classes = match detector.classes().text() {
+        Some(table) => format!("{} classes against text", table.rows.size()[0]),
+        None => format!("{} classes", detector.vocabulary().len()),
+    };
+    report.output = format!("{}, {classes}", report.output);
     let others = values.values().filter(|v| v.kind() != Kind::Float).count();
     if others > 0 {
         report.notes.push(format!("{others} tensors are of another kind than f32 and become it"));
@@ -161,13 +148,45 @@ pub(in crate::convert) fn from_official(
     })
 }
 
-/// Takes the rows of our classes out of linear heads whose rows are category ids. What each became.
+/// The refusal of a checkpoint that this program has no detector for.
+fn no_such_detector(path: &Path) -> Error {
+    let problem = "the decoder's class head is linear and the encoder's compares with text, as \
+                   in RichSem's baseline without language: this program has no such detector";
+    Error::invalid(path, "weights", problem).with_hint(
+        "`richsem train --init` can start from it, with --allow-missing \
+                    'transformer.enc_out_class_embed.*'",
+    )
+}
+
+/// The settings of the detector that these values are of: what their shapes tell, and what the code that
+/// trained them does where the given settings say nothing else.
+fn settings_of(
+    values: &BTreeMap<String, Tensor>,
+    given: &DinoConfig,
+    variant: Variant,
+    path: &Path,
+) -> Result<DinoConfig> {
+    let mut dino = sizes::infer(values, given, path)?;
+    dino.backbone.set_weights(None);
+    dino.padding.get_or_insert(Padding::Official);
+    let temperature = &mut dino.transformer.pe_temperature;
+    if variant == Variant::DeformableDetr
+        && *temperature == TransformerConfig::default().pe_temperature
+    {
+        // That of DETR's position encoding, which DINO's is not.
+        *temperature = 10_000.0;
+    }
+    Ok(dino)
+}
+
+/// Takes the rows of our classes out of linear heads whose rows are category ids. Returns in words which
+/// rows were taken, by the name of each head of which some were left.
 fn select_rows(
     values: &mut BTreeMap<String, Tensor>,
     vocabulary: &Vocabulary,
     path: &Path,
 ) -> Result<BTreeMap<String, String>> {
-    let mut said = BTreeMap::new();
+    let mut chosen = BTreeMap::new();
     for name in LINEAR {
         let Some(tensor) = values.get(name) else { continue };
         let rows = tensor.size().first().copied().unwrap_or(0);
@@ -181,19 +200,20 @@ fn select_rows(
             return Err(Error::invalid(path, name, problem).with_hint(ANNOTATIONS));
         };
         if ids.len() as i64 != rows {
-            said.insert(
+            chosen.insert(
                 name.to_owned(),
                 format!("{} of {rows} rows, those of the categories' ids", ids.len()),
             );
         }
-        let chosen = tensor.index_select(0, &Tensor::from_slice(&ids));
-        values.insert(name.to_owned(), chosen);
+        let own = tensor.index_select(0, &Tensor::from_slice(&ids));
+        values.insert(name.to_owned(), own);
     }
-    Ok(said)
+    Ok(chosen)
 }
 
-/// Rows of a linear head that belong to the classes, in their order: by category id where all ids
-/// have a row, which is how the official code numbers; else in order.
+/// Rows of a linear head that belong to the classes, in the order of the classes. If all category ids have a
+/// row, they are the rows' numbers, as in the official code. Else the rows are in order. None if there are
+/// more or fewer rows than classes.
 pub(super) fn rows_of(vocabulary: &Vocabulary, rows: i64) -> Option<Vec<i64>> {
     let ids: Vec<i64> = vocabulary.categories().iter().map(|c| c.id.0).collect();
     if ids.iter().all(|id| (0..rows).contains(id)) {
@@ -202,6 +222,7 @@ pub(super) fn rows_of(vocabulary: &Vocabulary, rows: i64) -> Option<Vec<i64>> {
     (ids.len() as i64 == rows).then(|| (0..rows).collect())
 }
 
+/// What a detector is made of, and the report of it.
 struct Parts<'a> {
     sorted: &'a Sorted,
     path: &'a Path,
@@ -210,7 +231,7 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The text table: the settings', or by the checkpoint's own CLIP, or by a given one.
+    /// The text table: the one in the settings, or made by the checkpoint's own CLIP, or by a given CLIP.
     fn text(&mut self, vocabulary: &Vocabulary) -> Result<TextTable> {
         let classes = vocabulary.len();
         if let ClassHeadConfig::Text { table: Some(table) } = &self.options.config.model.class_head
@@ -261,28 +282,25 @@ impl Parts<'_> {
         Ok(TextTable::new(&text.rows.to_device(Device::Cpu)))
     }
 
-    /// Writes down what became of each tensor; gives those that the detector does not hold whole.
+    /// Writes down what became of each tensor. Returns those that the detector does not hold whole.
     fn account(
         &mut self,
         fit: &Fit,
         rows: &BTreeMap<String, String>,
         detector: &Detector,
     ) -> BTreeMap<String, Tensor> {
-        let differs: BTreeMap<&str, (&Mismatch, bool)> = (fit.mismatches.iter())
+        let differs: Differences<'_> = (fit.mismatches.iter())
             .map(|m| (m.name(), (m, false)))
             .chain(fit.allowed.iter().map(|m| (m.name(), (m, true))))
             .collect();
-        let judged = |what: String, allowed: bool| match allowed {
-            true => Fate::Allowed(what),
-            false => Fate::Problem(what),
-        };
         let unequal: BTreeSet<&str> =
             self.sorted.unequal.iter().map(|(key, _)| key.as_str()).collect();
         let clips_differ = self.clips_that_differ();
         let mut rest = BTreeMap::new();
         for (key, (fate, tensor)) in &self.sorted.keys {
             let allowed = self.options.allow.allow(key);
-            let (said, kept) = match fate {
+            // What to report, and whether the detector holds the whole tensor.
+            let (reported, whole) = match fate {
                 keys::Fate::Parameter(path) => match differs.get(path.as_str()) {
                     Some((mismatch, allowed)) => (judged(mismatch.to_string(), *allowed), false),
                     None => match rows.get(path) {
@@ -309,11 +327,17 @@ impl Parts<'_> {
                 keys::Fate::NoPlace(why) => (Fate::Left(format!("no such part: {why}")), false),
                 keys::Fate::Unknown => (judged("unexpected".into(), allowed), false),
             };
-            if !kept {
+            if !whole {
                 rest.insert(key.clone(), tensor.shallow_clone());
             }
-            self.report.add(key.clone(), tensor.numel(), said);
+            self.report.add(key.clone(), tensor.numel(), reported);
         }
+        self.account_missing(&differs, detector);
+        rest
+    }
+
+    /// Writes down the parameters that the checkpoint does not have.
+    fn account_missing(&mut self, differs: &Differences<'_>, detector: &Detector) {
         let missing = detector.parameters().into_iter().filter_map(|p| {
             let (mismatch, allowed) = differs.get(p.name.as_str())?;
             let missing = matches!(mismatch, Mismatch::Missing(_));
@@ -323,7 +347,6 @@ impl Parts<'_> {
             let why = if allowed { "missing, starts anew" } else { "missing" };
             self.report.add(name, values, judged(why.into(), allowed));
         }
-        rest
     }
 
     /// Weights of the encoder's CLIP that are not the decoder's: the text table is one for both.
@@ -336,4 +359,12 @@ impl Parts<'_> {
         };
         other.into_iter().filter_map(differ).collect()
     }
+}
+
+/// Parameters that differ from the checkpoint's, by name; true where that is allowed.
+type Differences<'a> = BTreeMap<&'a str, (&'a Mismatch, bool)>;
+
+/// The report of something that does not fit.
+fn judged(what: String, allowed: bool) -> Fate {
+    if allowed { Fate::Allowed(what) } else { Fate::Problem(what) }
 }

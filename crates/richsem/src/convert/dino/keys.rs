@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tch::Tensor;
 
-/// Whose checkpoint it is.
+/// Which program a checkpoint is from, and which of its models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
     /// RichSem with its class heads against text.
@@ -24,14 +24,14 @@ pub enum Variant {
     /// RichSem's baseline without language: a linear class head on the decoder, and one against
     /// text on the encoder, which this program has no model for.
     RichSemBaseline,
-    /// DINO.
+    /// DINO (<https://github.com/IDEA-Research/DINO>): linear class heads.
     Dino,
     /// Deformable DETR, with box refinement or without, of one stage or two.
     DeformableDetr,
 }
 
 impl Variant {
-    /// Its name.
+    /// The program's name, for reports: `Deformable DETR`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -46,9 +46,9 @@ impl Variant {
 /// How the keys of one checkpoint are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// Whose it is.
+    /// Which program's checkpoint it is.
     pub variant: Variant,
-    /// Layers of the decoder: as many names has each shared head.
+    /// Layers of the decoder. A head that they share has as many names.
     pub decoder_layers: usize,
 }
 
@@ -72,7 +72,7 @@ impl ClipCopy {
     }
 }
 
-/// What becomes of a key.
+/// What a key of a checkpoint is for this program's detector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The value of the parameter of that path.
@@ -169,7 +169,7 @@ impl Layout {
         Some(Self { variant, decoder_layers })
     }
 
-    /// What becomes of a key.
+    /// What a key is for this program's detector.
     #[must_use]
     pub fn fate(&self, key: &str) -> Fate {
         if key.ends_with(".num_batches_tracked") {
@@ -204,18 +204,20 @@ impl Layout {
         if let Some((_, why)) = NO_PLACE.iter().find(|(prefix, _)| key.starts_with(prefix)) {
             return Fate::NoPlace(why);
         }
-        match OURS.iter().any(|prefix| key.starts_with(prefix)) {
-            true => Fate::Parameter(key.to_owned()),
-            false => Fate::Unknown,
+        if OURS.iter().any(|prefix| key.starts_with(prefix)) {
+            Fate::Parameter(key.to_owned())
+        } else {
+            Fate::Unknown
         }
     }
 
-    /// A key of a list of heads; `first`: the list itself, not its second name below the decoder.
+    /// What a key of a list of heads is. With `first` it is of the list itself, else of the list's second
+    /// name below the decoder.
     fn head(&self, head: &str, layer: usize, rest: &str, first: bool) -> Fate {
         let ours = format!("{head}.0.{rest}");
         let last = self.decoder_layers - 1;
         match self.variant {
-            // The last layer's are those that find; in two stages the encoder's come after them.
+            // The last layer's head gives the detections. In two stages the encoder's comes after it.
             Variant::DeformableDetr => {
                 let path = match layer {
                     layer if layer == last => ours,
@@ -230,7 +232,7 @@ impl Layout {
         }
     }
 
-    /// Every key that the official code has for a parameter of ours, the first one first.
+    /// Every key that the official code has for a parameter of ours. The first key is the one that is read.
     #[must_use]
     pub fn keys_of(&self, path: &str) -> Vec<String> {
         for head in ["bbox_embed", "class_embed"] {
@@ -274,7 +276,7 @@ pub(crate) fn same(a: &Tensor, b: &Tensor) -> bool {
 /// A checkpoint, by what becomes of its keys.
 #[derive(Debug)]
 pub struct Sorted {
-    /// Its layout.
+    /// How the checkpoint's keys are laid out.
     pub layout: Layout,
     /// Values of our parameters, by path.
     pub parameters: BTreeMap<String, Tensor>,

@@ -20,7 +20,7 @@ use crate::{
 const BODY: &str = "backbone.0.body.";
 const HINT: &str = "the file is of another detector, or its backbone is no ResNet";
 
-/// Sides of tensors by name.
+/// The shapes of tensors, by name.
 struct Shapes<'a> {
     values: &'a BTreeMap<String, Tensor>,
     path: &'a Path,
@@ -90,16 +90,17 @@ pub(super) fn infer(
         shapes.points(&attention("encoder.layers.0.self_attn"), heads, levels)?;
     transformer.dec_n_points =
         shapes.points(&attention("decoder.layers.0.cross_attn"), heads, levels)?;
-    config.class_projection = match shapes.has("class_embed.dino_visual_proj.layers.0.weight") {
-        true => ProjectionKind::Mlp,
-        false => ProjectionKind::Linear,
+    config.class_projection = if shapes.has("class_embed.dino_visual_proj.layers.0.weight") {
+        ProjectionKind::Mlp
+    } else {
+        ProjectionKind::Linear
     };
     config.backbone = backbone(&shapes, &given.backbone.clone().into())?.into();
     config.return_interm_indices = stages(&shapes, &config)?;
     Ok(config)
 }
 
-/// The backbone.
+/// The backbone's name, width and blocks; its other settings are the given ones.
 fn backbone(shapes: &Shapes, given: &ResnetConfig) -> Result<ResnetConfig> {
     let has = |name: &str| shapes.has(&format!("{BODY}{name}"));
     let layers: Vec<i64> = (1..=4).map(|i| shapes.count(&format!("{BODY}layer{i}."))).collect();
@@ -116,7 +117,7 @@ fn backbone(shapes: &Shapes, given: &ResnetConfig) -> Result<ResnetConfig> {
     Ok(ResnetConfig { name, width, layers, ..given.clone() })
 }
 
-/// Which stages the projections take, by their channels.
+/// Which stages of the backbone the projections take. Their numbers of channels tell.
 fn stages(shapes: &Shapes, config: &DinoConfig) -> Result<Vec<usize>> {
     let channels: Vec<i64> = config.backbone.levels().iter().map(|l| l.channels).collect();
     let mut stages = Vec::new();
