@@ -1,8 +1,8 @@
-//! Asking the teacher about every view that training can show, and keeping what it says: see
+//! Asks the teacher about every view that training can show, and keeps its labels: see
 //! [`crate::prepared`].
 
 use std::{
-    collections::BTreeMap,
+    ops::Range,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -24,10 +24,10 @@ use crate::{
     prepared::{
         manifest::{Manifest, SetFacts, TeacherFacts, VERSION, text_identity, vocabulary_identity},
         plan::{self, Images, SetPlan, ViewSource},
-        read::{form, text_path, write_text},
-        shard::{self, Form, Shard},
+        read::{shard_spec, text_path, write_text},
+        shard::{self, Shard, ShardSpec},
     },
-    teacher::{self, Teacher},
+    teacher::{self, Teacher, TeacherConfig},
     train::{
         Observer,
         inputs::{Split, batches, check_files, extra_sets, workers},
@@ -41,25 +41,25 @@ const SHARD_IMAGES: usize = 200;
 
 /// Watches the work; every method may stay empty.
 pub trait PrepareObserver {
-    /// One line of news.
+    /// A line of text for the user.
     fn message(&mut self, _text: &str) {}
-    /// So many views of `total` are labelled, or were before.
+    /// Of `total` views, `done` are labelled, or were before.
     fn views(&mut self, _done: u64, _total: u64) {}
 }
 
-/// What was done.
+/// How much was labelled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PrepareReport {
-    /// Shards that were made.
+    /// Shards that were labelled and written.
     pub made: usize,
-    /// Shards that were there, whole.
+    /// Shards that were there, and whole.
     pub kept: usize,
     /// Rows of features, of all shards.
     pub rows: u64,
 }
 
 /// Labels every view of every image that training with these settings can show, into `folder`.
-/// Shards that are there and whole are kept: work that was stopped goes on where it was.
+/// Shards that are there and whole are kept: after a stop, the work goes on where it was.
 ///
 /// # Errors
 /// Settings whose images or boxes are random or predicted (see [`crate::prepared`]), a folder of
@@ -75,6 +75,7 @@ pub fn prepare(
     prepare_sharded(config, folder, device, SHARD_IMAGES, observer, stop)
 }
 
+/// Hands on what training's own functions say.
 struct Lines<'a>(&'a mut dyn PrepareObserver);
 
 impl Observer for Lines<'_> {
@@ -83,6 +84,7 @@ impl Observer for Lines<'_> {
     }
 }
 
+/// [`prepare`] with another number of images in a shard.
 fn prepare_sharded(
     config: &Config,
     folder: &Path,
@@ -91,26 +93,14 @@ fn prepare_sharded(
     observer: &mut dyn PrepareObserver,
     stop: &AtomicBool,
 ) -> Result<PrepareReport> {
-    if config.semantic.as_ref().is_none_or(|s| s.weight == 0.0) {
-        let problem = "off: nothing learns from soft labels, so there is nothing to prepare";
-        return Err(Error::config("semantic", problem).with_hint("set semantic.weight"));
-    }
-    // Settings with a semantic branch have a teacher, or were refused.
-    let teacher_config = config.teacher.as_ref().ok_or_else(|| {
-        Error::config("teacher", "missing: there is nobody to ask").with_hint("set teacher.weights")
-    })?;
+    let teacher_config = teacher_of(config)?;
     let weights = teacher_config.weights()?;
     check_settings(config)?;
     let train = config.data.train.as_ref().ok_or_else(|| {
         Error::config("data.train", "missing: no images to label")
             .with_hint("set data.train.annotations and data.train.images")
     })?;
-    // What training needs besides may be on another machine.
-    let mut needed = config.clone();
-    needed.data.val = None;
-    if let Some(teacher) = &mut needed.teacher {
-        teacher.prepared = None;
-    }
+    let mut needed = without_the_rest_of_training(config);
     check_files(&needed, true)?;
     let (dataset, split) = Split::open("data.train", train, &mut Lines(observer))?;
     let vocabulary = dataset.vocabulary().clone();
@@ -119,22 +109,19 @@ fn prepare_sharded(
 
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
     let first = || batches(config, &split, &extras, &broken, &Single);
-    if let Some(said) = settle_activation(&mut needed, &vocabulary, device, &first)? {
-        observer.message(&said);
+    if let Some(settled) = settle_activation(&mut needed, &vocabulary, device, &first)? {
+        observer.message(&settled);
     }
     let teacher_config = needed.teacher.as_ref().unwrap_or(teacher_config);
 
     // As in training, so that the teacher computes in the same numbers.
     config.train.precision.apply()?;
     let teacher = teacher::open(teacher_config, &vocabulary, device)?;
-    let sets: Vec<(SetPlan, Images, SetFacts)> = plan::sets(config)?
-        .into_iter()
-        .map(|plan| {
-            let images = Images::of(&plan, (&split.store, &split.entries), &extras);
-            let facts = images.facts(&plan.augment);
-            (plan, images, facts)
-        })
-        .collect();
+    let sets = plan::sets(config)?.into_iter().map(|plan| {
+        let images = Images::of(&plan, (&split.store, &split.entries), &extras);
+        LabelledSet { facts: images.facts(&plan.augment), plan, images }
+    });
+    let sets: Vec<LabelledSet> = sets.collect();
     let manifest = Manifest {
         version: VERSION,
         teacher: TeacherFacts {
@@ -150,14 +137,62 @@ fn prepare_sharded(
         pixel_mean: config.model.pixel_mean,
         pad_multiple: config.data.pad_multiple,
         shard_images,
-        sets: sets.iter().map(|(p, _, f)| (p.name.clone(), f.clone())).collect::<BTreeMap<_, _>>(),
+        sets: sets.iter().map(|set| (set.plan.name.clone(), set.facts.clone())).collect(),
     };
+    start_folder(folder, &manifest, teacher.as_ref(), observer)?;
+    let work = Work {
+        config,
+        teacher: teacher.as_ref(),
+        device,
+        normalization: config.model.normalization(),
+        broken: Arc::new(BrokenImages::new(config.data.max_broken_images)),
+        done: 0,
+        total: sets.iter().map(LabelledSet::views).sum(),
+        report: PrepareReport::default(),
+        observer,
+        stop,
+    };
+    work.run(folder, &manifest, &sets)
+}
+
+/// The teacher of settings that learn from soft labels.
+fn teacher_of(config: &Config) -> Result<&TeacherConfig> {
+    if config.semantic.as_ref().is_none_or(|s| s.weight == 0.0) {
+        let problem = "off: nothing learns from soft labels, so there is nothing to prepare";
+        return Err(Error::config("semantic", problem).with_hint("set semantic.weight"));
+    }
+    // Settings with a semantic branch have a teacher, or were refused.
+    config.teacher.as_ref().ok_or_else(|| {
+        Error::config("teacher", "missing: there is nobody to ask").with_hint("set teacher.weights")
+    })
+}
+
+/// The settings without what training needs besides, which may be on another machine.
+fn without_the_rest_of_training(config: &Config) -> Config {
+    let mut needed = config.clone();
+    needed.data.val = None;
+    if let Some(teacher) = &mut needed.teacher {
+        teacher.prepared = None;
+    }
+    needed
+}
+
+/// Writes what a folder of labels starts with: the text table and the manifest. Nothing is written twice.
+///
+/// # Errors
+/// The folder is there already, and was made with other settings.
+fn start_folder(
+    folder: &Path,
+    manifest: &Manifest,
+    teacher: &dyn Teacher,
+    observer: &mut dyn PrepareObserver,
+) -> Result<()> {
     let there = Manifest::path(folder).exists();
     if there {
         manifest.same_as_in(folder, &Manifest::read(folder)?)?;
     }
     observer.message(&teacher.describe());
-    announce(&manifest, observer);
+    announce(manifest, observer);
     fs_err::create_dir_all(folder)?;
     let (text, scale) = (TextTable::new(&teacher.text().rows), teacher.logit_scale());
     if !there || !text_path(folder).is_file() {
@@ -166,35 +201,24 @@ fn prepare_sharded(
     if !there {
         manifest.write(folder)?;
     }
-    let mut work = Work {
-        config,
-        teacher: teacher.as_ref(),
-        device,
-        normalization: config.model.normalization(),
-        broken: Arc::new(BrokenImages::new(config.data.max_broken_images)),
-        done: 0,
-        total: sets.iter().map(|(.., f)| (f.images * f.views.len()) as u64).sum(),
-        report: PrepareReport::default(),
-        observer,
-        stop,
-    };
-    let seal = manifest.seal();
-    for (plan, images, facts) in &sets {
-        let of_set = folder.join(&plan.name);
-        fs_err::create_dir_all(&of_set)?;
-        for number in 0..facts.images.div_ceil(shard_images) {
-            let form = form(&seal, facts, &manifest, number);
-            let first = number * shard_images;
-            work.shard(&shard::path(&of_set, number), &form, (plan, images, facts), first)?;
-        }
-    }
-    if let Some(summary) = work.broken.summary() {
-        work.observer.message(&summary);
-    }
-    Ok(work.report)
+    Ok(())
 }
 
-/// How much there is to do.
+/// A set of images that are labelled.
+struct LabelledSet {
+    plan: SetPlan,
+    images: Images,
+    facts: SetFacts,
+}
+
+impl LabelledSet {
+    /// Views of all images.
+    fn views(&self) -> u64 {
+        (self.facts.images * self.facts.views.len()) as u64
+    }
+}
+
+/// Tells how many images, boxes and rows there are, set by set.
 fn announce(manifest: &Manifest, observer: &mut dyn PrepareObserver) {
     for (name, facts) in &manifest.sets {
         let SetFacts { images, boxes, views, .. } = facts;
@@ -208,13 +232,16 @@ fn announce(manifest: &Manifest, observer: &mut dyn PrepareObserver) {
     }
 }
 
+/// The labelling of all sets, and how far it is.
 struct Work<'a> {
     config: &'a Config,
     teacher: &'a dyn Teacher,
     device: Device,
     normalization: Normalization,
     broken: Arc<BrokenImages>,
+    /// Views that are labelled, or were before.
     done: u64,
+    /// Views of all sets.
     total: u64,
     report: PrepareReport,
     observer: &'a mut dyn PrepareObserver,
@@ -222,62 +249,77 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// One shard: kept if it is whole, else made.
-    fn shard(
-        &mut self,
-        path: &Path,
-        form: &Form,
-        (plan, images, facts): (&SetPlan, &Images, &SetFacts),
-        first: usize,
-    ) -> Result<()> {
-        unless_stopped(self.stop)?;
-        let views_here = (form.images * form.views) as u64;
-        if path.exists() {
-            match Shard::open_whole(path, form) {
-                Ok(shard) => {
-                    self.report.kept += 1;
-                    self.report.rows += u64::from(shard.rows());
-                    self.done += views_here;
-                    self.observer.views(self.done, self.total);
-                    return Ok(());
+    /// Labels all sets, shard by shard.
+    fn run(
+        mut self,
+        folder: &Path,
+        manifest: &Manifest,
+        sets: &[LabelledSet],
+    ) -> Result<PrepareReport> {
+        let hash = manifest.hash();
+        for set in sets {
+            let of_set = folder.join(&set.plan.name);
+            fs_err::create_dir_all(&of_set)?;
+            for number in 0..set.facts.images.div_ceil(manifest.shard_images) {
+                let spec = shard_spec(&hash, &set.facts, manifest, number);
+                let path = shard::path(&of_set, number);
+                if !self.keep_shard(&path, &spec)? {
+                    self.make_shard(&path, &spec, set, number * manifest.shard_images)?;
                 }
-                Err(Error::Invalid { file, field, problem, .. }) => {
-                    let file = file.display();
-                    self.observer.message(&format!("{file}: {field}: {problem}; made again"));
-                }
-                Err(other) => return Err(other),
             }
         }
+        if let Some(summary) = self.broken.summary() {
+            self.observer.message(&summary);
+        }
+        Ok(self.report)
+    }
+
+    /// Counts a shard that is there and whole. False if it is to be made.
+    fn keep_shard(&mut self, path: &Path, spec: &ShardSpec) -> Result<bool> {
+        unless_stopped(self.stop)?;
+        if !path.exists() {
+            return Ok(false);
+        }
+        match Shard::open_whole(path, spec) {
+            Ok(shard) => {
+                self.report.kept += 1;
+                self.report.rows += u64::from(shard.rows());
+                self.done += spec.all_views();
+                self.observer.views(self.done, self.total);
+                Ok(true)
+            }
+            Err(Error::Invalid { file, field, problem, .. }) => {
+                let file = file.display();
+                self.observer.message(&format!("{file}: {field}: {problem}; made again"));
+                Ok(false)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Labels the images of a shard, which are those of the set from `first` on.
+    fn make_shard(
+        &mut self,
+        path: &Path,
+        spec: &ShardSpec,
+        set: &LabelledSet,
+        first: usize,
+    ) -> Result<()> {
         let before = self.done;
-        let mut scales: Vec<u32> = facts.views.iter().map(|view| view.0).collect();
-        scales.dedup();
-        let here = first..first + form.images;
-        let with_boxes = here.filter(|&image| images.boxes(image) > 0);
-        let tasks: Vec<(usize, u32)> =
-            with_boxes.flat_map(|p| scales.iter().map(move |&scale| (p, scale))).collect();
-        let positions = 0..tasks.len() as u64;
-        let source: Arc<dyn BatchSource> = Arc::new(ViewSource {
-            images: images.clone(),
-            augment: plan.augment.clone(),
-            pad_multiple: self.config.data.pad_multiple,
-            tasks,
-            broken: Arc::clone(&self.broken),
-        });
-        let data = &self.config.data;
-        let loader = Loader::new(source, positions, workers(data.workers), data.prefetch)?;
-        let mut rows = vec![0i32; form.images * form.views];
-        let empty = Tensor::f_zeros([0, form.dim as i64], (Kind::Half, Device::Cpu))?;
+        let mut rows = vec![0i32; spec.images * spec.views];
+        let empty = Tensor::f_zeros([0, spec.dim as i64], (Kind::Half, Device::Cpu))?;
         let mut features = vec![empty];
-        for batch in loader {
+        for batch in self.views_of(set, first..first + spec.images)? {
             unless_stopped(self.stop)?;
             let batch = batch?;
             for target in &batch.targets {
-                let place = target.view.and_then(|view| {
-                    let column = facts.views.iter().position(|v| *v == (view.scale, view.flip))?;
-                    Some((view.image as usize - first) * form.views + column)
+                let row = target.view.and_then(|view| {
+                    let views = &set.facts.views;
+                    let column = views.iter().position(|v| *v == (view.scale, view.flip))?;
+                    Some((view.image as usize - first) * spec.views + column)
                 });
-                let place = place.expect("`ViewSource` makes the views of the plan");
-                rows[place] = target.boxes.len() as i32;
+                let row = row.expect("`ViewSource` makes the views of the plan");
+                rows[row] = target.boxes.len() as i32;
             }
             if batch.targets.iter().any(|target| !target.boxes.is_empty()) {
                 features.push(self.ask(&batch)?);
@@ -286,16 +328,35 @@ impl Work<'_> {
             self.observer.views(self.done, self.total);
         }
         let features = Tensor::f_cat(&features, 0)?;
-        shard::write(path, form, &rows, &features)?;
+        shard::write(path, spec, &rows, &features)?;
         self.report.made += 1;
         self.report.rows += features.size()[0] as u64;
         // Images without boxes, or that cannot be read, are done too.
-        self.done = before + views_here;
+        self.done = before + spec.all_views();
         self.observer.views(self.done, self.total);
         Ok(())
     }
 
-    /// `[ΣT, D]` f16 on the CPU, as the learner's own labels of that batch.
+    /// Loads the views of some images of a set, those without boxes left out: a batch an image and scale.
+    fn views_of(&self, set: &LabelledSet, images: Range<usize>) -> Result<Loader> {
+        let mut scales: Vec<u32> = set.facts.views.iter().map(|view| view.0).collect();
+        scales.dedup();
+        let with_boxes = images.filter(|&image| set.images.boxes(image) > 0);
+        let tasks: Vec<(usize, u32)> =
+            with_boxes.flat_map(|p| scales.iter().map(move |&scale| (p, scale))).collect();
+        let positions = 0..tasks.len() as u64;
+        let source: Arc<dyn BatchSource> = Arc::new(ViewSource {
+            images: set.images.clone(),
+            augment: set.plan.augment.clone(),
+            pad_multiple: self.config.data.pad_multiple,
+            tasks,
+            broken: Arc::clone(&self.broken),
+        });
+        let data = &self.config.data;
+        Loader::new(source, positions, workers(data.workers), data.prefetch)
+    }
+
+    /// The features that the learner would get for that batch, `[ΣT, D]` f16 on the CPU.
     fn ask(&self, batch: &Batch) -> Result<Tensor> {
         let features = guarded(|| {
             let labels = label_batch(self.teacher, batch, self.device, &self.normalization)?;

@@ -1,4 +1,4 @@
-//! What a folder of prepared labels was made of.
+//! `prepared.json`: what a folder of prepared labels was made of.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Version of the folder's form.
+/// Version of the folder's format. A folder of another version is refused.
 pub(crate) const VERSION: u32 = 1;
 
 /// `prepared.json`: everything that decides what the shards hold.
@@ -29,9 +29,9 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) struct Manifest {
     pub(crate) version: u32,
     pub(crate) teacher: TeacherFacts,
-    /// Number of classes, C.
+    /// Number of classes, C, in the vocabulary.
     pub(crate) classes: usize,
-    /// SHA-256 of their ids and names, in order.
+    /// SHA-256 of the classes' ids and names, in order.
     pub(crate) vocabulary: String,
     /// Width of the features, D.
     pub(crate) dim: i64,
@@ -45,7 +45,7 @@ pub(crate) struct Manifest {
     pub(crate) sets: BTreeMap<String, SetFacts>,
 }
 
-/// Which teacher labelled.
+/// Everything about the teacher that decides what its labels are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TeacherFacts {
@@ -53,10 +53,10 @@ pub(crate) struct TeacherFacts {
     pub(crate) weights: String,
     pub(crate) precision: Precision,
     pub(crate) vit: VitLabels,
-    /// Left out where it is what it was before it was recorded, so that seals stay the same.
+    /// Left out where it is what it was before it was recorded, so that hashes stay the same.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) activation: Activation,
-    /// See [`text_identity`].
+    /// Where the class embeddings came from: [`text_identity`].
     pub(crate) text: String,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct SetFacts {
     #[serde(rename = "pictures")]
     pub(crate) images: usize,
     pub(crate) boxes: usize,
-    /// Of ids, classes and places of boxes, in order.
+    /// Hash of ids, classes and coordinates of the boxes, in order.
     pub(crate) hash: String,
     /// Which way up the images were read.
     #[serde(default = "stored", skip_serializing_if = "is_stored")]
@@ -77,7 +77,7 @@ pub(crate) struct SetFacts {
     pub(crate) views: Vec<(u32, bool)>,
 }
 
-/// What it was before it was recorded.
+/// How images were read before manifests recorded it.
 fn stored() -> Orientation {
     Orientation::Stored
 }
@@ -124,13 +124,16 @@ impl Manifest {
         write_atomically(&path, |file| Ok(writeln!(file, "{json}")?))
     }
 
-    /// What the shards of a folder know it again by.
-    pub(crate) fn seal(&self) -> String {
+    /// SHA-256 of the manifest. The shards of a folder hold it, to know which folder they belong to.
+    pub(crate) fn hash(&self) -> String {
         let json = serde_json::to_vec(self).expect("numbers, strings, lists and maps are JSON");
         hex(&Sha256::digest(json))
     }
 
-    /// The first field that is another in `folder`, as an error.
+    /// Compares the settings' manifest with the one that is in `folder`.
+    ///
+    /// # Errors
+    /// The first field that differs.
     pub(crate) fn same_as_in(&self, folder: &Path, there: &Self) -> Result<()> {
         let json = |of: &Self| serde_json::to_value(of).unwrap_or(Value::Null);
         match difference("", &json(self), &json(there)) {

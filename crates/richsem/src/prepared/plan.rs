@@ -18,19 +18,19 @@ use crate::{
     hash::Fnv,
 };
 
-/// Folder of the detection set.
+/// Name of the folder with the detection set's shards.
 const DETECTION: &str = "train";
 
 /// A set that the semantic branch learns from, by the settings alone.
 #[derive(Debug, Clone)]
 pub(crate) struct SetPlan {
-    /// Name of its folder.
+    /// Name of the folder with its shards: `train`, or `extra.` and the name of an extra set.
     pub(crate) name: String,
-    /// Where the settings have its transforms.
+    /// Key of its transforms in the settings, for messages.
     pub(crate) augment_key: String,
-    /// Its transforms.
+    /// The transforms, which decide the views.
     pub(crate) augment: TransformConfig,
-    /// Of an extra set: its number among them, and the order of its images.
+    /// Of an extra set: its number among the extra sets, and the order of its images.
     pub(crate) extra: Option<(usize, OrderConfig)>,
 }
 
@@ -157,8 +157,8 @@ impl Images {
     }
 }
 
-/// Batches of the views of one image at one scale: mirrored and not, so without more padding than
-/// the image has in a batch of its own. An image that cannot be read gives an empty batch.
+/// Batches of the views of one image at one scale, mirrored and not. So an image has no more padding than in
+/// a batch of its own. An image that cannot be read gives an empty batch.
 #[derive(Debug)]
 pub(crate) struct ViewSource {
     pub(crate) images: Images,

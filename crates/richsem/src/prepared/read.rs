@@ -1,4 +1,4 @@
-//! Prepared labels in training.
+//! Reads prepared labels in training, and checks that they belong to the run.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     manifest::{Manifest, SetFacts, text_identity, vocabulary_identity},
     plan::{self, Images, SetPlan},
-    shard::{self, Form, Shard, damaged},
+    shard::{self, Shard, ShardSpec, damaged},
 };
 use crate::{
     checkpoint_io::{checked_text_table, safetensors},
@@ -38,14 +38,15 @@ const LENGTH_TOLERANCE: f32 = 1e-2;
 pub struct Prepared {
     folder: PathBuf,
     dim: i64,
-    /// The detection set, then the extra sets as batches number them; none: not learned from.
+    /// The detection set, then the extra sets as batches number them. None for a set that nothing is learned
+    /// from.
     sets: Vec<Option<Set>>,
 }
 
 #[derive(Debug)]
 struct Set {
     name: String,
-    /// Column of each view.
+    /// Each view's column in the shards, by shorter side and mirroring.
     views: HashMap<(u32, bool), usize>,
     shard_images: usize,
     shards: Vec<Shard>,
@@ -126,7 +127,7 @@ impl Prepared {
                 before += target.boxes.len();
                 row < before
             });
-            let path = match of.and_then(|target| set.place(target).ok()) {
+            let path = match of.and_then(|target| set.locate(target).ok()) {
                 Some((shard, ..)) => shard.path(),
                 None => &self.folder,
             };
@@ -139,26 +140,26 @@ impl Prepared {
 
 impl Set {
     fn open(folder: &Path, name: String, facts: &SetFacts, manifest: &Manifest) -> Result<Self> {
-        let seal = manifest.seal();
+        let hash = manifest.hash();
         let folder = folder.join(&name);
         let shards = (0..facts.images.div_ceil(manifest.shard_images)).map(|number| {
-            let form = form(&seal, facts, manifest, number);
-            Shard::open(&shard::path(&folder, number), &form)
+            let spec = shard_spec(&hash, facts, manifest, number);
+            Shard::open(&shard::path(&folder, number), &spec)
         });
         let shards = shards.collect::<Result<_>>()?;
         let views = facts.views.iter().enumerate().map(|(i, view)| (*view, i)).collect();
         Ok(Self { name, views, shard_images: manifest.shard_images, shards })
     }
 
-    /// A target's shard, image within it, and view.
-    fn place(&self, target: &Target) -> Result<(&Shard, usize, usize)> {
-        let place = target.view.and_then(|view| {
+    /// A target's shard, image within the shard, and view.
+    fn locate(&self, target: &Target) -> Result<(&Shard, usize, usize)> {
+        let located = target.view.and_then(|view| {
             let image = view.image as usize;
             let column = *self.views.get(&(view.scale, view.flip))?;
             let shard = self.shards.get(image / self.shard_images)?;
             Some((shard, image % self.shard_images, column))
         });
-        place.ok_or_else(|| {
+        located.ok_or_else(|| {
             Error::Other(format!(
                 "set {}, image {}: the batch shows it as {:?}, which was not prepared",
                 self.name, target.image_id, target.view
@@ -167,7 +168,7 @@ impl Set {
     }
 
     fn read(&self, target: &Target, bytes: &mut Vec<u8>) -> Result<()> {
-        let (shard, image, view) = self.place(target)?;
+        let (shard, image, view) = self.locate(target)?;
         let (there, wanted) = (shard.count(image, view), target.boxes.len());
         if there != wanted {
             let field = format!("image {}", target.image_id);
@@ -181,11 +182,16 @@ impl Set {
     }
 }
 
-/// What shard `number` of a set must be.
-pub(crate) fn form(seal: &str, facts: &SetFacts, manifest: &Manifest, number: usize) -> Form {
+/// What shard `number` of a set must hold.
+pub(crate) fn shard_spec(
+    hash: &str,
+    facts: &SetFacts,
+    manifest: &Manifest,
+    number: usize,
+) -> ShardSpec {
     let before = number * manifest.shard_images;
-    Form {
-        manifest: seal.to_owned(),
+    ShardSpec {
+        manifest: hash.to_owned(),
         images: (facts.images - before).min(manifest.shard_images),
         views: facts.views.len(),
         dim: manifest.dim as usize,
@@ -224,8 +230,8 @@ fn read_text(folder: &Path, vocabulary: &Vocabulary, dim: i64) -> Result<(TextTa
     Ok((text, scale))
 }
 
-/// The settings' teacher must be the one that labelled. Without `weights` they need not say
-/// anything about it; what they say must be so.
+/// Checks that the settings' teacher is the one that labelled. Settings without `weights` need not say
+/// anything about it, but what they say must be true.
 fn check_teacher(
     config: &TeacherConfig,
     manifest: &Manifest,
@@ -245,13 +251,14 @@ fn check_teacher(
         return Err(Error::config("teacher.prepared", problem)
             .with_hint("give the annotations that they were prepared with, or prepare again"));
     }
-    let said = config.weights.is_some();
+    // Without weights, a default is no word about the teacher.
+    let named = config.weights.is_some();
     let there = &manifest.teacher;
-    if (said || config.precision != Precision::F32) && config.precision != there.precision {
+    if (named || config.precision != Precision::F32) && config.precision != there.precision {
         let (here, there) = (format!("{:?}", config.precision), format!("{:?}", there.precision));
         return refuse("teacher.precision", here, there);
     }
-    if (said || config.vit != VitLabels::default()) && config.vit != there.vit {
+    if (named || config.vit != VitLabels::default()) && config.vit != there.vit {
         let (here, there) = (format!("{:?}", config.vit), format!("{:?}", there.vit));
         return refuse("teacher.vit", here, there);
     }
@@ -261,7 +268,7 @@ fn check_teacher(
         let (here, there) = (activation.name().to_owned(), there.activation.name().to_owned());
         return refuse("teacher.activation", here, there);
     }
-    if said || config.text != TeacherText::default() {
+    if named || config.text != TeacherText::default() {
         let here = text_identity(&config.text, vocabulary)?;
         if here != there.text {
             return refuse("teacher.text", here, there.text.clone());
@@ -270,7 +277,7 @@ fn check_teacher(
     Ok(())
 }
 
-/// Every view that the settings can draw must be there.
+/// Checks that every view that the settings can draw is there.
 fn check_views<'a>(
     config: &Config,
     plan: &SetPlan,
@@ -306,24 +313,19 @@ fn check_views<'a>(
             continue;
         }
         let (scale, flip) = view;
-        let scale_known = facts.views.iter().any(|v| v.0 == scale);
-        return match scale_known {
-            false => {
-                let there: Vec<u32> = facts.views.iter().map(|v| v.0).collect();
-                let problem = format!("{scale} was not prepared, only {there:?}");
-                refuse(format!("{key}.scales"), problem)
-            }
-            true => {
-                let what = if flip { "mirrored images" } else { "images as they are" };
-                refuse(format!("{key}.flip"), format!("{what} were not prepared"))
-            }
-        };
+        if facts.views.iter().any(|v| v.0 == scale) {
+            let what = if flip { "mirrored images" } else { "images as they are" };
+            return refuse(format!("{key}.flip"), format!("{what} were not prepared"));
+        }
+        let there: Vec<u32> = facts.views.iter().map(|v| v.0).collect();
+        let problem = format!("{scale} was not prepared, only {there:?}");
+        return refuse(format!("{key}.scales"), problem);
     }
     Ok(facts)
 }
 
-/// Before a run: the images and boxes must be those that were labelled. Nothing to say unless the
-/// settings have prepared labels to learn from.
+/// Checks before a run that its images and boxes are those that were labelled. Settings without prepared
+/// labels to learn from are not checked.
 ///
 /// # Errors
 /// Another set of annotations or images, by its key.

@@ -1,5 +1,5 @@
-//! One file of a set's labels. Features stay on disk; what is held in memory are the places of each
-//! view's rows, four bytes a view.
+//! One file of a set's labels. Features stay on disk. Memory holds only where each view's rows are, four
+//! bytes a view.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,25 +19,34 @@ use crate::{
 
 const FEATURES: &str = "features";
 const ROWS: &str = "rows";
-/// Key of the manifest's hash.
-const OF: &str = "prepared";
-/// Key of the hash of the values.
-const SEAL: &str = "sha256";
+/// Key of the manifest's hash in the metadata.
+const MANIFEST_HASH: &str = "prepared";
+/// Key of the hash of the values in the metadata.
+const VALUES_HASH: &str = "sha256";
 /// Far beyond the header of two tensors.
 const LONGEST_HEADER: u64 = 1 << 16;
 
-/// What a shard must be to belong to a folder.
+/// What a shard must hold to belong to a folder.
 #[derive(Debug, Clone)]
-pub(crate) struct Form {
-    /// Hash of the manifest.
+pub(crate) struct ShardSpec {
+    /// [`super::manifest::Manifest::hash`] of the folder.
     pub(crate) manifest: String,
+    /// Images in this shard.
     pub(crate) images: usize,
+    /// Views of each image.
     pub(crate) views: usize,
-    /// D.
+    /// Width of the features, D.
     pub(crate) dim: usize,
 }
 
-/// An open one.
+impl ShardSpec {
+    /// Views of all images in this shard.
+    pub(crate) fn all_views(&self) -> u64 {
+        (self.images * self.views) as u64
+    }
+}
+
+/// A shard whose features can be read.
 #[derive(Debug)]
 pub(crate) struct Shard {
     path: PathBuf,
@@ -72,19 +81,21 @@ pub(crate) fn path(folder: &Path, number: usize) -> PathBuf {
 ///
 /// # Shapes
 /// `rows` numbers of rows, `[images · views]`; `features` `[Σ rows, D]` f16
-pub(crate) fn write(path: &Path, form: &Form, rows: &[i32], features: &Tensor) -> Result<()> {
-    let shape = [form.images as i64, form.views as i64];
+pub(crate) fn write(path: &Path, spec: &ShardSpec, rows: &[i32], features: &Tensor) -> Result<()> {
+    let shape = [spec.images as i64, spec.views as i64];
     let rows = Tensor::f_from_slice(rows)?.f_view(shape)?;
-    let seal = seal(&bytes(&rows)?, &bytes(features)?);
+    let hash = hash_of(&bytes(&rows)?, &bytes(features)?);
     let tensors = BTreeMap::from([
         (FEATURES.to_owned(), features.to_kind(Kind::Half)),
         (ROWS.to_owned(), rows),
     ]);
-    let metadata = [(OF.to_owned(), form.manifest.clone()), (SEAL.to_owned(), seal)];
+    let metadata =
+        [(MANIFEST_HASH.to_owned(), spec.manifest.clone()), (VALUES_HASH.to_owned(), hash)];
     safetensors::write(path, &tensors, &metadata.into())
 }
 
-fn seal(rows: &[u8], features: &[u8]) -> String {
+/// SHA-256 of the values of a shard.
+fn hash_of(rows: &[u8], features: &[u8]) -> String {
     let mut hash = Sha256::new();
     hash.update(rows);
     hash.update(features);
@@ -92,57 +103,48 @@ fn seal(rows: &[u8], features: &[u8]) -> String {
 }
 
 impl Shard {
-    /// Reads the places of the rows, and no features.
+    /// Reads where the rows of each view are, and no features.
     ///
     /// # Errors
     /// A file that is missing, damaged or of another folder.
-    pub(crate) fn open(path: &Path, form: &Form) -> Result<Self> {
-        Ok(Self::open_with_seal(path, form)?.0)
+    pub(crate) fn open(path: &Path, spec: &ShardSpec) -> Result<Self> {
+        Ok(Self::open_with_hash(path, spec)?.0)
     }
 
-    /// As [`Self::open`], and reads everything to see that not a bit is another.
-    pub(crate) fn open_whole(path: &Path, form: &Form) -> Result<Self> {
-        let (shard, rows, expected) = Self::open_with_seal(path, form)?;
+    /// As [`Self::open`]. It also reads all values, and compares them with their hash.
+    pub(crate) fn open_whole(path: &Path, spec: &ShardSpec) -> Result<Self> {
+        let (shard, rows, expected) = Self::open_with_hash(path, spec)?;
         let mut features = Vec::new();
         let mut file = fs_err::File::open(path)?;
         file.seek(SeekFrom::Start(shard.features))?;
         let all = shard.row_bytes() * u64::from(shard.rows());
         file.take(all).read_to_end(&mut features)?;
-        if seal(&rows, &features) != expected {
-            return Err(damaged(path, SEAL, "the values are not those that were written"));
+        if hash_of(&rows, &features) != expected {
+            return Err(damaged(path, VALUES_HASH, "the values are not those that were written"));
         }
         Ok(shard)
     }
 
-    fn open_with_seal(path: &Path, form: &Form) -> Result<(Self, Vec<u8>, String)> {
+    /// Opens a shard. Returns also the bytes of `rows`, and the hash that the values should have.
+    fn open_with_hash(path: &Path, spec: &ShardSpec) -> Result<(Self, Vec<u8>, String)> {
         let bad = |field: &str, problem: String| damaged(path, field, &problem);
         if !path.is_file() {
             return Err(bad("file", "missing".to_owned()));
         }
         let mut file = fs_err::File::open(path)?;
         let length = file.metadata()?.len();
-        let mut first = [0; 8];
-        if length < 8 {
-            return Err(bad("header", format!("the file has {length} bytes")));
+        let (header, data) = Header::read(&mut file, length, path)?;
+        let of = header.__metadata__.get(MANIFEST_HASH).map_or("", String::as_str);
+        if of != spec.manifest {
+            return Err(bad(
+                MANIFEST_HASH,
+                "the shard belongs to another prepared.json".to_owned(),
+            ));
         }
-        file.read_exact(&mut first)?;
-        let header = u64::from_le_bytes(first);
-        if header > LONGEST_HEADER || header + 8 > length {
-            return Err(bad("header", "not that of a shard".to_owned()));
-        }
-        let data = 8 + header;
-        let mut text = vec![0; header as usize];
-        file.read_exact(&mut text)?;
-        let header: Header = serde_json::from_slice(&text)
-            .map_err(|e| bad("header", format!("not that of a shard: {e}")))?;
-        let of = header.__metadata__.get(OF).map_or("", String::as_str);
-        if of != form.manifest {
-            return Err(bad(OF, "the shard belongs to another prepared.json".to_owned()));
-        }
-        let seal = header.__metadata__.get(SEAL).cloned().unwrap_or_default();
+        let hash = header.__metadata__.get(VALUES_HASH).cloned().unwrap_or_default();
         let Header { features, rows, .. } = header;
-        let expected = [form.images, form.views];
-        let rows_bytes = 4 * form.images as u64 * form.views as u64;
+        let expected = [spec.images, spec.views];
+        let rows_bytes = 4 * spec.images as u64 * spec.views as u64;
         if rows.dtype != "I32" || rows.shape != expected || rows.bytes() != Some(rows_bytes) {
             return Err(bad(ROWS, format!("expected i32 {expected:?}, got {:?}", rows.shape)));
         }
@@ -152,18 +154,11 @@ impl Shard {
         }
         file.seek(SeekFrom::Start(data + rows.data_offsets[0]))?;
         file.read_exact(&mut counts)?;
-        let mut starts = Vec::with_capacity(counts.len() / 4 + 1);
-        let mut sum = 0u32;
-        starts.push(sum);
-        for count in counts.as_chunks::<4>().0 {
-            let count = u32::try_from(i32::from_le_bytes(*count)).ok();
-            sum = count
-                .and_then(|count| sum.checked_add(count))
-                .ok_or_else(|| bad(ROWS, "a negative number, or far too many".to_owned()))?;
-            starts.push(sum);
-        }
-        let expected = [sum as usize, form.dim];
-        let all = u64::from(sum) * form.dim as u64 * 2;
+        let starts = starts_of(&counts)
+            .ok_or_else(|| bad(ROWS, "a negative number, or far too many".to_owned()))?;
+        let sum = starts.last().copied().unwrap_or(0);
+        let expected = [sum as usize, spec.dim];
+        let all = u64::from(sum) * spec.dim as u64 * 2;
         if features.dtype != "F16" || features.shape != expected || features.bytes() != Some(all) {
             let problem = format!("expected f16 {expected:?}, got {:?}", features.shape);
             return Err(bad(FEATURES, problem));
@@ -176,17 +171,17 @@ impl Shard {
             path: path.to_owned(),
             features: data + features.data_offsets[0],
             starts,
-            views: form.views,
-            dim: form.dim,
+            views: spec.views,
+            dim: spec.dim,
         };
-        Ok((shard, counts, seal))
+        Ok((shard, counts, hash))
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Rows of all views.
+    /// Number of rows, of all views of all images.
     pub(crate) fn rows(&self) -> u32 {
         self.starts.last().copied().unwrap_or(0)
     }
@@ -195,7 +190,7 @@ impl Shard {
         2 * self.dim as u64
     }
 
-    /// Rows of one view, and the first of them.
+    /// The first row of a view, and the number of its rows.
     fn span(&self, image: usize, view: usize) -> (u32, u32) {
         let at = image * self.views + view;
         (self.starts[at], self.starts[at + 1] - self.starts[at])
@@ -217,7 +212,43 @@ impl Shard {
     }
 }
 
+impl Header {
+    /// Reads the header of an open file of that length. Returns also where the values begin.
+    fn read(file: &mut fs_err::File, length: u64, path: &Path) -> Result<(Self, u64)> {
+        let bad = |problem: String| damaged(path, "header", &problem);
+        let mut first = [0; 8];
+        if length < 8 {
+            return Err(bad(format!("the file has {length} bytes")));
+        }
+        file.read_exact(&mut first)?;
+        let header = u64::from_le_bytes(first);
+        if header > LONGEST_HEADER || header + 8 > length {
+            return Err(bad("not that of a shard".to_owned()));
+        }
+        let mut text = vec![0; header as usize];
+        file.read_exact(&mut text)?;
+        let parsed =
+            serde_json::from_slice(&text).map_err(|e| bad(format!("not that of a shard: {e}")))?;
+        Ok((parsed, 8 + header))
+    }
+}
+
+/// The rows before each view, and in the end all, from the bytes of the numbers of rows. None if a number is
+/// negative, or the sum does not fit into 32 bits.
+fn starts_of(counts: &[u8]) -> Option<Vec<u32>> {
+    let mut starts = Vec::with_capacity(counts.len() / 4 + 1);
+    let mut sum = 0u32;
+    starts.push(sum);
+    for count in counts.as_chunks::<4>().0 {
+        let count = u32::try_from(i32::from_le_bytes(*count)).ok()?;
+        sum = sum.checked_add(count)?;
+        starts.push(sum);
+    }
+    Some(starts)
+}
+
 impl Entry {
+    /// How many bytes its values take.
     fn bytes(&self) -> Option<u64> {
         self.data_offsets[1].checked_sub(self.data_offsets[0])
     }

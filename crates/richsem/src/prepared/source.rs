@@ -1,4 +1,4 @@
-//! Batches with the labels that were prepared of their boxes: the loader's threads read both.
+//! Batches together with the prepared labels of their boxes: the loader's threads read both.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::{
     error::Result,
 };
 
-/// A source around another one.
+/// Another source's batches, with prepared labels.
 pub struct PreparedSource {
     batches: Arc<dyn BatchSource>,
     labels: Arc<Prepared>,
 }
 
 impl PreparedSource {
-    /// `labels` are those of the sets that the batches are of.
+    /// Adds labels to batches. `labels` must be of the sets that the batches are from.
     #[must_use]
     pub fn new(batches: Arc<dyn BatchSource>, labels: Arc<Prepared>) -> Self {
         Self { batches, labels }
