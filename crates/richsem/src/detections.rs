@@ -1,8 +1,8 @@
 //! Detections as files: COCO's results JSON, which LVIS uses too (a list of `image_id`,
 //! `category_id`, `bbox` and `score`).
 //!
-//! A full LVIS validation run is six million records: a few megabytes of text are held at a time, and a
-//! wrong record is named by its position and field.
+//! A full LVIS validation run has six million records. So memory holds a few megabytes of text at a time, and
+//! an error names the position and field of the wrong record.
 
 use std::{collections::HashMap, path::Path};
 
@@ -16,7 +16,7 @@ use crate::{
     vocabulary::{CategoryId, Vocabulary},
 };
 
-/// One detected object.
+/// A detected object: a record of a results file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Detection {
     /// Id of the image in its annotation file.
@@ -71,25 +71,25 @@ const FORM: Form = Form {
 /// Bytes read at a time.
 const CHUNK: usize = 4 << 20;
 
-/// What was read of a results file.
+/// The contents of a results file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Found {
-    /// In the file's order.
+    /// All detections, in the file's order.
     pub detections: Vec<Detection>,
-    /// Those whose `file_name` is of another image than their `image_id`: the name was followed.
+    /// How many have a `file_name` of another image than their `image_id`: the name was followed.
     pub renumbered: usize,
-    /// Those whose `category_name` is another class's than their `category_id`: the name was followed.
+    /// How many have a `category_name` of another class than their `category_id`: the name was followed.
     pub renamed: usize,
-    /// Those whose width or height is below 0: the official evaluators take them, and they match nothing.
+    /// How many have a width or height below 0: the official evaluators take them, and they match nothing.
     pub negative: usize,
 }
 
 /// What the records of a results file may name: the images and classes of an annotation file.
 #[derive(Debug, Clone, Copy)]
 pub struct Names<'a> {
-    /// The images.
+    /// The images of the annotation file, by name.
     pub images: &'a ImageNames,
-    /// The classes.
+    /// The classes of the annotation file.
     pub classes: &'a Vocabulary,
 }
 
@@ -103,9 +103,9 @@ pub fn read(path: &Path) -> Result<Vec<Detection>> {
     Ok(read_as(path, None)?.detections)
 }
 
-/// Reads a results file for an annotation file of these names: where a record has a `file_name` or a
-/// `category_name` (as those of `richsem predict` have), it says which image or class is meant, not the
-/// `image_id` or `category_id`, which another program may have counted in another order.
+/// Reads a results file for the annotation file that `names` are from. If a record has a `file_name` or a
+/// `category_name` (as those of `richsem predict` have), these say which image or class is meant. The
+/// `image_id` or `category_id` does not, since another program may have counted in another order.
 ///
 /// # Errors
 /// Those of [`read`]; a name that no image or class has, or several.
@@ -114,95 +114,124 @@ pub fn read_for(path: &Path, names: Names) -> Result<Found> {
 }
 
 fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
-    let mut found = Found::default();
-    let mut classes: HashMap<(String, CategoryId), CategoryId> = HashMap::new();
-    // The name that each image goes by; records without one, and those whose name and id agree.
-    let (mut called, mut unnamed, mut agreed) = (HashMap::<i64, String>::new(), 0, 0);
+    let mut reader = Reader {
+        path,
+        names,
+        found: Found::default(),
+        classes: HashMap::new(),
+        name_of_image: HashMap::new(),
+        unnamed: 0,
+        agreed: 0,
+    };
     let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
     stream.open(&FORM)?;
-    stream.records("", |batch| {
-        json::parse(path, batch, |i, raw: RawDetection| {
-            let RawDetection { image_id, file_name, category_id, category_name, bbox, score } = raw;
-            let given = image_id.map(|id| id.0);
-            let image_id = match (names, file_name) {
-                (Some(names), Some(name)) => {
-                    let field = || format!("[{i}].file_name");
-                    let id = names.images.id_of(&name, given).map_err(|problem| {
-                        Error::invalid(path, field(), problem).with_hint(
-                            "pass the annotation file of these very images (--annotations), or take \
-                             file_name out of the records so that image_id counts",
-                        )
-                    })?;
-                    match called.get(&id) {
-                        Some(before) if *before != name => {
-                            let problem =
-                                format!("`{before}` and `{name}` would both be image {id}");
-                            return Err(Error::invalid(path, field(), problem).with_hint(
-                                "one of the two is another image: leave its detections out, or write into \
-                                 file_name what tells them apart, as the annotation file has it",
-                            ));
-                        }
-                        Some(_) => {}
-                        None => drop(called.insert(id, name)),
-                    }
-                    agreed += usize::from(given == Some(id));
-                    Some(id)
-                }
-                (Some(_), None) => {
-                    unnamed += 1;
-                    given
-                }
-                (None, _) => given,
-            };
-            let Some(image_id) = image_id else {
-                let problem = "missing; expected an integer";
-                return Err(Error::invalid(path, format!("[{i}].image_id"), problem));
-            };
-            found.negative += usize::from(bbox[2] < 0.0 || bbox[3] < 0.0);
-            found.renumbered += usize::from(given.is_some_and(|given| given != image_id));
-            let given = CategoryId(category_id.0);
-            let category_id = match (names, category_name) {
-                (Some(names), Some(name)) => match classes.get(&(name.clone(), given)) {
-                    Some(&known) => known,
-                    None => {
-                        let found = class_named(&name, given, names.classes).map_err(|problem| {
-                            Error::invalid(path, format!("[{i}].category_name"), problem).with_hint(
-                                "pass the annotation file of these very classes (--annotations), or \
-                                 take category_name out of the records so that category_id counts",
-                            )
-                        })?;
-                        classes.insert((name, given), found);
-                        found
-                    }
-                },
-                _ => given,
-            };
-            found.renamed += usize::from(category_id != given);
-            found.detections.push(Detection {
-                image_id,
-                category_id,
-                bbox: Xywh(bbox),
-                score,
-            });
-            Ok(())
-        })
-    })?;
+    stream.records("", |batch| json::parse(path, batch, |i, raw| reader.add(i, raw)))?;
     stream.end()?;
-    if found.renumbered > 0 && agreed == 0 && unnamed > 0 {
-        let problem = format!(
-            "missing in {unnamed} records, whose image_id cannot be relied on: that of all {} others is of another \
-             image than their file_name",
-            found.renumbered
-        );
-        return Err(Error::invalid(path, "file_name", problem).with_hint(
-            "write file_name into every record, or take it out of all so that image_id counts",
-        ));
-    }
-    Ok(found)
+    reader.finish()
 }
 
-/// The class of that name; where several have it, that of the `given` id. A name that no class has does not
-/// matter if no class has that id either: what is not asked for is told elsewhere.
+/// Takes the records of a results file one after the other.
+struct Reader<'a> {
+    path: &'a Path,
+    names: Option<Names<'a>>,
+    found: Found,
+    /// The classes found so far, by the name and id in a record.
+    classes: HashMap<(String, CategoryId), CategoryId>,
+    /// The name that each image goes by in the file.
+    name_of_image: HashMap<i64, String>,
+    /// Records without a `file_name`.
+    unnamed: usize,
+    /// Records whose `file_name` and `image_id` are of the same image.
+    agreed: usize,
+}
+
+impl Reader<'_> {
+    /// Adds the record at a position of the file.
+    fn add(&mut self, i: usize, raw: RawDetection) -> Result<()> {
+        let RawDetection { image_id, file_name, category_id, category_name, bbox, score } = raw;
+        let (given_image, given_class) = (image_id.map(|id| id.0), CategoryId(category_id.0));
+        let Some(image_id) = self.image(i, given_image, file_name)? else {
+            let problem = "missing; expected an integer";
+            return Err(Error::invalid(self.path, format!("[{i}].image_id"), problem));
+        };
+        self.found.negative += usize::from(bbox[2] < 0.0 || bbox[3] < 0.0);
+        self.found.renumbered += usize::from(given_image.is_some_and(|given| given != image_id));
+        let category_id = self.class(i, given_class, category_name)?;
+        self.found.renamed += usize::from(category_id != given_class);
+        let bbox = Xywh(bbox);
+        self.found.detections.push(Detection { image_id, category_id, bbox, score });
+        Ok(())
+    }
+
+    /// The image of a record: the one that its name says, or else its id.
+    fn image(&mut self, i: usize, given: Option<i64>, name: Option<String>) -> Result<Option<i64>> {
+        let Some(names) = self.names else { return Ok(given) };
+        let Some(name) = name else {
+            self.unnamed += 1;
+            return Ok(given);
+        };
+        let field = || format!("[{i}].file_name");
+        let id = names.images.id_of(&name, given).map_err(|problem| {
+            Error::invalid(self.path, field(), problem).with_hint(
+                "pass the annotation file of these very images (--annotations), or take \
+                 file_name out of the records so that image_id counts",
+            )
+        })?;
+        match self.name_of_image.get(&id) {
+            Some(before) if *before != name => {
+                let problem = format!("`{before}` and `{name}` would both be image {id}");
+                return Err(Error::invalid(self.path, field(), problem).with_hint(
+                    "one of the two is another image: leave its detections out, or write into \
+                     file_name what tells them apart, as the annotation file has it",
+                ));
+            }
+            Some(_) => {}
+            None => drop(self.name_of_image.insert(id, name)),
+        }
+        self.agreed += usize::from(given == Some(id));
+        Ok(Some(id))
+    }
+
+    /// The class of a record: the one that its name says, or else its id.
+    fn class(&mut self, i: usize, given: CategoryId, name: Option<String>) -> Result<CategoryId> {
+        let (Some(names), Some(name)) = (self.names, name) else { return Ok(given) };
+        let key = (name, given);
+        if let Some(&known) = self.classes.get(&key) {
+            return Ok(known);
+        }
+        let found = class_named(&key.0, given, names.classes).map_err(|problem| {
+            Error::invalid(self.path, format!("[{i}].category_name"), problem).with_hint(
+                "pass the annotation file of these very classes (--annotations), or \
+                 take category_name out of the records so that category_id counts",
+            )
+        })?;
+        self.classes.insert(key, found);
+        Ok(found)
+    }
+
+    /// What was read.
+    ///
+    /// # Errors
+    /// All records with a name show that the ids are not the annotation file's, and some have only an id.
+    fn finish(self) -> Result<Found> {
+        let Self { path, found, unnamed, agreed, .. } = self;
+        if found.renumbered > 0 && agreed == 0 && unnamed > 0 {
+            let problem = format!(
+                "missing in {unnamed} records, whose image_id cannot be relied on: that of all {} others is of another \
+                 image than their file_name",
+                found.renumbered
+            );
+            return Err(Error::invalid(path, "file_name", problem).with_hint(
+                "write file_name into every record, or take it out of all so that image_id counts",
+            ));
+        }
+        Ok(found)
+    }
+}
+
+/// The class of that name. If several have it, the one of the `given` id. If no class has the name, and none
+/// has the id, the id is returned as it is: detections of classes that are not evaluated are reported
+/// elsewhere.
 fn class_named(name: &str, given: CategoryId, classes: &Vocabulary) -> Result<CategoryId, String> {
     let plain = |name: &str| name.to_lowercase().replace('_', " ");
     let wanted = plain(name);
@@ -249,8 +278,8 @@ pub fn write(path: &Path, detections: &[Detection]) -> Result<()> {
     })
 }
 
-/// The images of an annotation file by their names there. Another name is the same image's where one of
-/// the two paths ends in the other: `found/val/7.jpg` and `7.jpg` are `val/7.jpg`, `train/7.jpg` is not.
+/// The images of an annotation file by their names. A name in a results file means an image if one of the two
+/// paths ends in the other: `found/val/7.jpg` and `7.jpg` mean `val/7.jpg`, `train/7.jpg` does not.
 #[derive(Debug, Default)]
 pub struct ImageNames {
     /// Whole names and ids, by the last part.
@@ -258,7 +287,7 @@ pub struct ImageNames {
 }
 
 impl ImageNames {
-    /// Of names and ids.
+    /// Takes the names and ids of all images.
     #[must_use]
     pub fn new<'a>(images: impl IntoIterator<Item = (&'a str, i64)>) -> Self {
         let mut names = Self::default();
@@ -269,8 +298,8 @@ impl ImageNames {
         names
     }
 
-    /// The id of the image of that name. Where several have it (a file may list one image twice), that of
-    /// the `given` id.
+    /// The id of the image of that name. If several images have it (a file may list one image twice), the
+    /// one of the `given` id.
     ///
     /// # Errors
     /// Why there is none: no image has the name, or several have.
