@@ -1,5 +1,5 @@
-//! Images as the network sees them, in a file: for comparing programs number by number, without
-//! what decoding, resizing and normalising may differ in.
+//! Images as the network sees them, in a file. With it, two programs can be compared number by number: decoding,
+//! resizing and normalising, which may differ, are done already.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,14 @@ use crate::{
     models::network::Network,
 };
 
-/// A normalised, padded batch.
+/// A normalised, padded batch, read from a safetensors file.
 #[derive(Debug)]
 pub struct StoredBatch {
     /// `[B, 3, H, W]` f32, normalised, zero in the padding.
     pub images: Tensor,
     /// `[B, H, W]` bool, true = padding.
     pub mask: Tensor,
-    /// `[B, Q]` i64: the encoder tokens that propose, in order. None: the detector chooses.
+    /// `[B, Q]` i64: the encoder tokens that propose boxes, in order. None: the detector chooses them.
     pub tokens: Option<Tensor>,
     path: PathBuf,
 }
@@ -27,7 +27,7 @@ const NAMES: &str = "expected `images` [B, 3, H, W] f32 and, if wanted, `mask` [
                      padding) and `tokens` [B, Q] i64 (which encoder tokens propose)";
 
 impl StoredBatch {
-    /// From a safetensors file with `images`, and `mask` and `tokens` or not: without a mask nothing is
+    /// Reads a safetensors file with `images`, and perhaps `mask` and `tokens`. Without a mask nothing is
     /// padding.
     ///
     /// # Errors
@@ -36,76 +36,28 @@ impl StoredBatch {
     /// zero.
     pub fn read(path: &Path) -> Result<Self> {
         let (mut tensors, _) = safetensors::read(path)?;
-        let wrong = |field: &str, problem: String| {
-            Err(Error::invalid(path, field, problem).with_hint(NAMES))
-        };
-        let Some(images) = tensors.remove("images") else {
-            return wrong("images", "missing".into());
-        };
+        let wrong = |(field, problem): Wrong| Error::invalid(path, field, problem).with_hint(NAMES);
+        let images = checked_images(tensors.remove("images")).map_err(wrong)?;
         let size = images.size();
-        let &[b, 3, h, w] = size.as_slice() else {
-            return wrong("images", format!("expected [B, 3, H, W], got {size:?}"));
-        };
-        if b * h * w == 0 || images.kind() != Kind::Float {
-            return wrong(
-                "images",
-                format!("expected some in f32, got {size:?} {:?}", images.kind()),
-            );
-        }
-        if images.isfinite().all().int64_value(&[]) == 0 {
-            return wrong("images", "holds NaN or infinite values".into());
-        }
+        let [b, h, w] = [size[0], size[2], size[3]];
         let mask = match tensors.remove("mask") {
             None => Tensor::f_zeros([b, h, w], (Kind::Bool, images.device()))?,
-            Some(mask) if mask.size() == [b, h, w] && mask.kind() == Kind::Bool => mask,
-            Some(mask) => {
-                let (size, kind) = (mask.size(), mask.kind());
-                return wrong(
-                    "mask",
-                    format!("expected [{b}, {h}, {w}] Bool, got {size:?} {kind:?}"),
-                );
-            }
+            Some(mask) => mask,
         };
-        // An image lies at the top left: one that does not begin there is padding all over.
-        let corner = mask.narrow(1, 0, 1).narrow(2, 0, 1);
-        if corner.any().int64_value(&[]) != 0 {
-            return wrong("mask", "an image's first pixel is padding".into());
-        }
-        let along = |axis: i64, side: i64| {
-            let cells = Tensor::arange(side, (Kind::Int64, mask.device()));
-            let valid = mask.select(3 - axis, 0).logical_not();
-            let count = valid.sum_dim_intlist([1i64].as_slice(), true, Kind::Int64); // [B, 1]
-            cells.unsqueeze(0).ge_tensor(&count) // [B, side]
-        };
-        let rectangles = along(1, h).unsqueeze(2).logical_or(&along(2, w).unsqueeze(1));
-        let first = |wrong: &Tensor| -> Result<Option<usize>> {
-            let images = Vec::<bool>::try_from(wrong.flatten(1, -1).any_dim(1, false))?;
-            Ok(images.iter().position(|wrong| *wrong))
-        };
-        if let Some(i) = first(&rectangles.not_equal_tensor(&mask))? {
-            let expected = "expected padding at the right and below alone";
-            return wrong("mask", format!("image {i}: {expected}"));
-        }
-        if let Some(i) = first(&images.ne(0.0).logical_and(&mask.unsqueeze(1)))? {
-            return wrong("images", format!("image {i}: expected zeros in the padding"));
+        if let Some(problem) = problem_of_mask(&mask, &images)? {
+            return Err(wrong(problem));
         }
         let tokens = tensors.remove("tokens");
-        if let Some(tokens) = &tokens {
-            let (size, kind) = (tokens.size(), tokens.kind());
-            if !(size.len() == 2 && size[0] == b && size[1] > 0 && kind == Kind::Int64) {
-                return wrong("tokens", format!("expected [{b}, Q] Int64, got {size:?} {kind:?}"));
-            }
-            if tokens.min().int64_value(&[]) < 0 {
-                return wrong("tokens", "expected numbers of tokens, got a negative one".into());
-            }
+        if let Some(problem) = tokens.as_ref().and_then(|tokens| problem_of_tokens(tokens, b)) {
+            return Err(wrong(problem));
         }
         if let Some(name) = tensors.keys().next() {
-            return wrong(name, "unexpected".into());
+            return Err(wrong((name, "unexpected".into())));
         }
         Ok(Self { images, mask, tokens, path: path.to_owned() })
     }
 
-    /// Whether a network can take its proposals, if it has some.
+    /// Checks that a network can take the tokens that propose, if there are some.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -116,6 +68,71 @@ impl StoredBatch {
             .check_proposals(tokens, [size[2], size[3]])
             .map_err(|problem| Error::invalid(&self.path, "tokens", problem))
     }
+}
+
+/// A tensor's name, and what is wrong with it.
+type Wrong<'a> = (&'a str, String);
+
+fn checked_images(images: Option<Tensor>) -> std::result::Result<Tensor, Wrong<'static>> {
+    let wrong = |problem: String| Err(("images", problem));
+    let Some(images) = images else { return wrong("missing".into()) };
+    let size = images.size();
+    let &[b, 3, h, w] = size.as_slice() else {
+        return wrong(format!("expected [B, 3, H, W], got {size:?}"));
+    };
+    if b * h * w == 0 || images.kind() != Kind::Float {
+        return wrong(format!("expected some in f32, got {size:?} {:?}", images.kind()));
+    }
+    if images.isfinite().all().int64_value(&[]) == 0 {
+        return wrong("holds NaN or infinite values".into());
+    }
+    Ok(images)
+}
+
+/// Padding is at the right and below alone, and zero in the images.
+fn problem_of_mask(mask: &Tensor, images: &Tensor) -> Result<Option<Wrong<'static>>> {
+    let size = images.size();
+    let [b, h, w] = [size[0], size[2], size[3]];
+    if mask.size() != [b, h, w] || mask.kind() != Kind::Bool {
+        let (size, kind) = (mask.size(), mask.kind());
+        return Ok(Some(("mask", format!("expected [{b}, {h}, {w}] Bool, got {size:?} {kind:?}"))));
+    }
+    // An image lies at the top left: one that does not begin there is padding all over.
+    let corner = mask.narrow(1, 0, 1).narrow(2, 0, 1);
+    if corner.any().int64_value(&[]) != 0 {
+        return Ok(Some(("mask", "an image's first pixel is padding".into())));
+    }
+    let along = |axis: i64, side: i64| {
+        let cells = Tensor::arange(side, (Kind::Int64, mask.device()));
+        let valid = mask.select(3 - axis, 0).logical_not();
+        let count = valid.sum_dim_intlist([1i64].as_slice(), true, Kind::Int64); // [B, 1]
+        cells.unsqueeze(0).ge_tensor(&count) // [B, side]
+    };
+    let rectangles = along(1, h).unsqueeze(2).logical_or(&along(2, w).unsqueeze(1));
+    let first = |wrong: &Tensor| -> Result<Option<usize>> {
+        let images = Vec::<bool>::try_from(wrong.flatten(1, -1).any_dim(1, false))?;
+        Ok(images.iter().position(|wrong| *wrong))
+    };
+    if let Some(i) = first(&rectangles.not_equal_tensor(mask))? {
+        let expected = "expected padding at the right and below alone";
+        return Ok(Some(("mask", format!("image {i}: {expected}"))));
+    }
+    if let Some(i) = first(&images.ne(0.0).logical_and(&mask.unsqueeze(1)))? {
+        return Ok(Some(("images", format!("image {i}: expected zeros in the padding"))));
+    }
+    Ok(None)
+}
+
+/// Tokens are numbers from 0, as many for each of the `b` images.
+fn problem_of_tokens(tokens: &Tensor, b: i64) -> Option<Wrong<'static>> {
+    let (size, kind) = (tokens.size(), tokens.kind());
+    if !(size.len() == 2 && size[0] == b && size[1] > 0 && kind == Kind::Int64) {
+        return Some(("tokens", format!("expected [{b}, Q] Int64, got {size:?} {kind:?}")));
+    }
+    if tokens.min().int64_value(&[]) < 0 {
+        return Some(("tokens", "expected numbers of tokens, got a negative one".into()));
+    }
+    None
 }
 
 #[cfg(test)]
