@@ -16,9 +16,9 @@ use image::RgbImage;
 use rayon::prelude::*;
 use std::path::Path;
 
-/// Lists the captions, a JSON object a line.
+/// The file of the captions: a JSON object in each line.
 pub(super) const FILE: &str = "captions.jsonl";
-/// Holds the images.
+/// The folder of the captioned images.
 pub(super) const FOLDER: &str = "captioned";
 
 /// Draws the images and writes their captions. `tick` is called after each.

@@ -68,7 +68,7 @@ pub(super) struct Class {
 }
 
 impl Class {
-    /// As `striped_red_star`.
+    /// The name in annotation files, as `striped_red_star`.
     pub(super) fn name(&self) -> String {
         format!("{}_{}_{}", self.texture.name(), self.colour.name, self.shape.name())
     }
@@ -87,8 +87,8 @@ impl Class {
     }
 }
 
-/// Category id of the class at a position: from 1, with every seventh number left out, so that a
-/// program which takes ids for positions is found out.
+/// Category id of the class at a position: from 1, with every seventh number left out. A program that takes
+/// ids for positions then fails.
 pub(super) fn category_id(position: usize) -> i64 {
     (position + 1 + position / 6) as i64
 }

@@ -1,12 +1,12 @@
-//! What can be asked for, and which of it cannot be drawn.
+//! The settings of a drawn set, and their ranges.
 
 use super::classes;
 use crate::{Error, Result};
 
-/// What to draw.
+/// What to draw: numbers of classes, images and objects, and their sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SynthConfig {
-    /// Another seed gives other images of the same classes.
+    /// Another seed gives other images of the same classes. Default 0.
     pub seed: u64,
     /// Number of classes, at most 600. Which ones they are depends on this number alone.
     pub classes: usize,

@@ -1,4 +1,4 @@
-//! A float canvas and how one thing is painted on it, and what it covers.
+//! A canvas of floats: how a thing is painted on it, and which pixels the thing covers.
 
 use super::{
     classes::{Rgb, Texture},
@@ -64,16 +64,16 @@ impl Fill {
     }
 }
 
-/// One thing to draw.
+/// A thing to draw: an object of a class, or clutter.
 #[derive(Debug, Clone)]
 pub(super) struct Thing {
     pub(super) outline: Outline,
     pub(super) fill: Fill,
-    /// Centre in pixels.
+    /// Centre in pixels, (x, y).
     pub(super) centre: [f32; 2],
     /// Radius in pixels of the circle that the outline lies in.
     pub(super) radius: f32,
-    /// Turn in radians.
+    /// How far the outline is turned, in radians.
     pub(super) angle: f32,
     /// Width grows and height shrinks by this factor.
     pub(super) stretch: f32,
@@ -115,7 +115,7 @@ impl Thing {
     }
 }
 
-/// The way from the image to a thing's own coordinates.
+/// Turns pixels of the image into a thing's own coordinates.
 struct Frame {
     centre: [f32; 2],
     /// Own x and y axes, per pixel.

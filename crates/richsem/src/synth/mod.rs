@@ -62,7 +62,7 @@ mod step {
     pub(super) const CAPTIONED: u64 = 6;
 }
 
-/// What was drawn.
+/// How much was drawn, and of which classes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SynthReport {
     /// The classes with their ids and their counts in the training split.
@@ -73,9 +73,9 @@ pub struct SynthReport {
     pub train_images: usize,
     /// Images of the validation split.
     pub val_images: usize,
-    /// Classification images in all.
+    /// Classification images, of all classes together.
     pub classification_images: usize,
-    /// Captioned images in all.
+    /// Captioned images; 0 if none were asked for.
     pub captioned_images: usize,
 }
 
@@ -109,9 +109,9 @@ impl SynthReport {
 ///        README.md                      what it is, counts, how it was made
 /// ```
 ///
-/// All is drawn beside `output` first and then renamed, so that `output` is never half a set.
-/// Where it exists and is not empty, it is refused, unless `overwrite` is set and it is an earlier
-/// set of this function. `progress` is told images done and images in all, from any thread.
+/// Everything is drawn beside `output` first and then renamed, so that `output` is never half a set.
+/// An `output` that is not empty is refused, unless `overwrite` is set and it is an earlier set of this
+/// function. `progress` is called with the images that are done and those in all, from any thread.
 ///
 /// # Errors
 /// [`Error::Stopped`] once `stop` is set: nothing is left of what was drawn.
@@ -142,44 +142,18 @@ pub fn generate(
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         unless_stopped(stop)
     };
-
-    let split = |name: &str, step: u64, plan: &[Vec<usize>]| {
-        let draw = |(index, wanted): (usize, &Vec<usize>)| {
-            let random = Random::new(config.seed, Stream::Synth, step, index as u64);
-            let (image, drawn) = detection_image(config, random, wanted, &classes);
-            save(&image, &work.join("images").join(lvis::file_name(name, index)))?;
-            tick()?;
-            Ok(drawn)
-        };
-        plan.par_iter().enumerate().map(draw).collect::<Result<Vec<Drawn>>>()
-    };
-    let train = split("train", step::TRAIN, &train_plan)?;
-    let val = split("val", step::VAL, &val_plan)?;
-
+    let drawing = Drawing { config, classes: &classes, work: &work, tick: &tick };
+    let train = drawing.split("train", step::TRAIN, &train_plan)?;
+    let val = drawing.split("val", step::VAL, &val_plan)?;
     if classification > 0 {
-        for class in &classes {
-            fs_err::create_dir_all(work.join("classification").join(class.name()))?;
-        }
-        (0..classification).into_par_iter().try_for_each(|item| {
-            let (class, index) =
-                (item / config.classification_per_class, item % config.classification_per_class);
-            // Keyed so that more images a class add to the earlier ones instead of changing them.
-            let key = ((class as u64) << 32) | index as u64;
-            let random = Random::new(config.seed, Stream::Synth, step::CLASSIFICATION, key);
-            let image = classification_image(config, random, class, &classes);
-            let folder = work.join("classification").join(classes[class].name());
-            save(&image, &folder.join(format!("{:06}.jpg", index + 1)))?;
-            tick()
-        })?;
+        drawing.classification_images()?;
     }
-
     if config.captioned_images > 0 {
         captions::draw(config, &classes, &work, &tick)?;
     }
 
     let categories = lvis::categories(&classes, &train);
     let val_counts = lvis::counts(classes.len(), &val);
-    // Crowded images may have had no place for an object: no class may be lost that way.
     let instances = |(_, instances): &(u32, u32)| *instances;
     let report = SynthReport {
         val_instances: val_counts.iter().map(instances).collect(),
@@ -189,6 +163,17 @@ pub fn generate(
         classification_images: classification,
         captioned_images: config.captioned_images,
     };
+    check_all_shown(&report)?;
+    let both = (&classes[..], report.vocabulary.categories());
+    lvis::write(&work.join("train.json"), "train", 0, both, &train)?;
+    lvis::write(&work.join("val.json"), "val", config.train_images, both, &val)?;
+    fs_err::write(work.join(readme::FILE), readme::text(config, &report))?;
+    target.publish()?;
+    Ok(report)
+}
+
+/// Crowded images may have had no place for an object: no class may be lost that way.
+fn check_all_shown(report: &SynthReport) -> Result<()> {
     let categories = report.vocabulary.categories();
     for (category, &in_val) in categories.iter().zip(&report.val_instances) {
         for (key, boxes) in [("train_images", category.instance_count), ("val_images", in_val)] {
@@ -199,12 +184,48 @@ pub fn generate(
             }
         }
     }
-    let both = (&classes[..], categories);
-    lvis::write(&work.join("train.json"), "train", 0, both, &train)?;
-    lvis::write(&work.join("val.json"), "val", config.train_images, both, &val)?;
-    fs_err::write(work.join(readme::FILE), readme::text(config, &report))?;
-    target.publish()?;
-    Ok(report)
+    Ok(())
+}
+
+/// Draws images and saves them below `work`. `tick` is called after each.
+struct Drawing<'a> {
+    config: &'a SynthConfig,
+    classes: &'a [Class],
+    work: &'a Path,
+    tick: &'a (dyn Fn() -> Result<()> + Sync),
+}
+
+impl Drawing<'_> {
+    /// The detection images of a split, with the classes that the plan asks of each.
+    fn split(&self, name: &str, step: u64, plan: &[Vec<usize>]) -> Result<Vec<Drawn>> {
+        let draw = |(index, wanted): (usize, &Vec<usize>)| {
+            let random = Random::new(self.config.seed, Stream::Synth, step, index as u64);
+            let (image, drawn) = detection_image(self.config, random, wanted, self.classes);
+            save(&image, &self.work.join("images").join(lvis::file_name(name, index)))?;
+            (self.tick)()?;
+            Ok(drawn)
+        };
+        plan.par_iter().enumerate().map(draw).collect()
+    }
+
+    /// The classification images of every class, a folder each.
+    fn classification_images(&self) -> Result<()> {
+        let Self { config, classes, work, tick } = *self;
+        for class in classes {
+            fs_err::create_dir_all(work.join("classification").join(class.name()))?;
+        }
+        let per_class = config.classification_per_class;
+        (0..classes.len() * per_class).into_par_iter().try_for_each(|item| {
+            let (class, index) = (item / per_class, item % per_class);
+            // Keyed so that more images a class add to the earlier ones instead of changing them.
+            let key = ((class as u64) << 32) | index as u64;
+            let random = Random::new(config.seed, Stream::Synth, step::CLASSIFICATION, key);
+            let image = classification_image(config, random, class, classes);
+            let folder = work.join("classification").join(classes[class].name());
+            save(&image, &folder.join(format!("{:06}.jpg", index + 1)))?;
+            tick()
+        })
+    }
 }
 
 /// Number of objects asked of each image of a split.

@@ -1,4 +1,4 @@
-//! The text that goes with a set.
+//! The README.md that goes with a set.
 
 use super::{QUALITY, SECOND_OBJECT, SynthConfig, SynthReport};
 use crate::vocabulary::Frequency;

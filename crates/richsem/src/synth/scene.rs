@@ -17,10 +17,10 @@ const LEAST_SIDE: u32 = 8;
 /// Places tried for one object before it is given up.
 const ATTEMPTS: usize = 40;
 
-/// An object asked for.
+/// An object that an image is to show.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
-    /// Position of the class.
+    /// Position of its class in the vocabulary.
     pub(super) class: usize,
     /// Least and greatest diameter in pixels of the circle around it.
     pub(super) diameter: (f32, f32),
@@ -34,7 +34,7 @@ pub(super) struct Seen {
     pub(super) class: usize,
     /// Tight box of the visible pixels.
     pub(super) bbox: Xywh,
-    /// Visible pixels.
+    /// Number of visible pixels.
     pub(super) area: u32,
 }
 

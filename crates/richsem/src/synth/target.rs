@@ -45,7 +45,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Where to write.
+    /// The folder to write the set into.
     pub(super) fn work(&self) -> PathBuf {
         self.beside.path().join("set")
     }

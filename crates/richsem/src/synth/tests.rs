@@ -10,7 +10,7 @@ use std::{
 
 fn quiet(_: usize, _: usize) {}
 
-/// Never set.
+/// The `stop` of tests that do not stop.
 static GO: AtomicBool = AtomicBool::new(false);
 
 fn small() -> SynthConfig {
