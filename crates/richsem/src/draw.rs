@@ -16,10 +16,9 @@ use crate::{Error, Result, boxes::Xyxy, error::write_atomically};
 pub struct Labeled {
     /// In pixels of the image; what is outside of it is cut off.
     pub bbox: Xyxy,
-    /// Written at the box.
+    /// The name of its class, written at the box.
     pub class_name: String,
-    /// Decides the colour: the same key has the same colour in every image, a category id for
-    /// example.
+    /// Decides the colour: the same key has the same colour in every image. For example a category id.
     pub color_key: u64,
     /// Written behind the name; `None` for ground truth.
     pub score: Option<f32>,
@@ -49,9 +48,9 @@ pub fn color(key: u64) -> Rgb<u8> {
     Rgb([channel(0.0), channel(8.0), channel(4.0)])
 }
 
-/// Draws boxes and labels, the line and the letters in proportion to the image. Boxes without an
-/// inside (in the image) are left out. Where labels would cover each other, those with higher
-/// scores get the better place.
+/// Draws boxes and labels. Lines and letters are in proportion to the image. Boxes without an inside (in the
+/// image) are left out. If labels would cover each other, the one with the higher score gets the better
+/// place.
 pub fn draw(image: &mut RgbImage, labels: &[Labeled]) {
     let (width, height) = image.dimensions();
     let side = width.min(height) as f32;
@@ -115,7 +114,7 @@ pub fn side_by_side(left: (&str, &RgbImage), right: (&str, &RgbImage), caption: 
     page
 }
 
-/// Ground truth on the left, predictions on the right: what one looks at first.
+/// Ground truth on the left, predictions on the right.
 #[must_use]
 pub fn truth_and_prediction(
     image: &RgbImage,
@@ -189,8 +188,9 @@ fn padding(letters: u32) -> u32 {
     letters / 4
 }
 
-/// Where a label goes: above its box, else inside at the top, else beneath, each at either end;
-/// the first of these that covers no other label, kept inside the image.
+/// The top left corner of a label of size `[w, h]` at a box. It is the first of these places that covers no
+/// other label: above the box, inside at the top, beneath it, inside at the bottom, each at the left end and
+/// at the right one. The label stays inside the image.
 fn place(
     [x0, y0, x1, y1]: [i64; 4],
     [w, h]: [i64; 2],
@@ -213,8 +213,8 @@ fn place(
     candidates.find(free).or(first).unwrap_or_else(|| inside([left, above]))
 }
 
-/// A text as coverage (0 to 255), about `height` high and at most `max_width` wide: a name that is
-/// too long loses its end, never its suffix. Letters the font lacks become question marks.
+/// A text as coverage (0 to 255), about `height` high and at most `max_width` wide. A name that is too long
+/// loses its end, and the suffix stays. Letters that the font lacks become question marks.
 fn text_mask(name: &str, suffix: &str, height: u32, max_width: u32) -> GrayImage {
     let size = match height {
         0..18 => RasterHeight::Size16,

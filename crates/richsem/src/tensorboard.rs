@@ -75,7 +75,7 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// The file being written.
+    /// Path of the file that is written.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -15,7 +15,10 @@ const BOTTOM: f64 = 42.0;
 /// Points of one curve that are drawn: more than a screen's pixels in this width add nothing.
 const MAX_POINTS: usize = 400;
 
-/// Colours in the style sheet.
+/// Points of a curve of up to so many have a dot each, which shows its values when the mouse is over it.
+const MOST_DOTS: usize = 60;
+
+/// Number of colours for curves in the style sheet.
 const COLORS: usize = 8;
 
 /// Values this many times apart are drawn on a logarithmic axis.
@@ -81,29 +84,7 @@ impl Chart<'_> {
         self.axes(&mut svg, &x, &y, &at);
         // The first series comes last, on top.
         for (i, curve) in curves.iter().enumerate().rev() {
-            let class = format!("s{}", i % COLORS);
-            let main = if i == 0 { " main" } else { "" };
-            if matches!(self.kind, Kind::Loss) && curve.raw.len() > 2 {
-                // Outliers beyond the axis stay at its end.
-                let clipped = curve.raw.iter().map(|&(px, py)| (px, py.min(y.high).max(y.low)));
-                let _ = writeln!(svg, "<path class=\"raw {class}\" d=\"{}\"/>", path(clipped, &at));
-            }
-            let line = path(curve.smooth.iter().copied(), &at);
-            let _ = writeln!(svg, "<path class=\"curve {class}{main}\" d=\"{line}\"/>");
-            if matches!(self.kind, Kind::Percent) && curve.raw.len() <= 60 {
-                for &point in curve.raw.iter().filter(|p| p.1.is_finite()) {
-                    let (cx, cy) = at(point);
-                    let _ = writeln!(
-                        svg,
-                        "<circle class=\"{class}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"2.6\"><title>\
-                         {}, {} {}: {:.1}</title></circle>",
-                        escape(&self.series[i].name),
-                        escape(self.x_label),
-                        tick_text(point.0),
-                        point.1
-                    );
-                }
-            }
+            self.curve(&mut svg, i, curve, &y, &at);
         }
         svg.push_str("</svg>\n");
         Some(format!(
@@ -111,6 +92,40 @@ impl Chart<'_> {
             escape(self.title),
             self.legend(&curves)
         ))
+    }
+
+    /// Draws the curve of series `i`.
+    fn curve(
+        &self,
+        svg: &mut String,
+        i: usize,
+        curve: &Curve,
+        y: &Axis,
+        at: &impl Fn((f64, f64)) -> (f64, f64),
+    ) {
+        let class = format!("s{}", i % COLORS);
+        let main = if i == 0 { " main" } else { "" };
+        if matches!(self.kind, Kind::Loss) && curve.raw.len() > 2 {
+            // Outliers beyond the axis stay at its end.
+            let clipped = curve.raw.iter().map(|&(px, py)| (px, py.min(y.high).max(y.low)));
+            let _ = writeln!(svg, "<path class=\"raw {class}\" d=\"{}\"/>", path(clipped, at));
+        }
+        let line = path(curve.smooth.iter().copied(), at);
+        let _ = writeln!(svg, "<path class=\"curve {class}{main}\" d=\"{line}\"/>");
+        if matches!(self.kind, Kind::Percent) && curve.raw.len() <= MOST_DOTS {
+            for &point in curve.raw.iter().filter(|p| p.1.is_finite()) {
+                let (cx, cy) = at(point);
+                let _ = writeln!(
+                    svg,
+                    "<circle class=\"{class}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"2.6\"><title>\
+                     {}, {} {}: {:.1}</title></circle>",
+                    escape(&self.series[i].name),
+                    escape(self.x_label),
+                    tick_text(point.0),
+                    point.1
+                );
+            }
+        }
     }
 
     fn axes(&self, svg: &mut String, x: &Axis, y: &Axis, at: &impl Fn((f64, f64)) -> (f64, f64)) {
@@ -184,8 +199,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Ticks at 1, 2 or 5 times a power of ten; with `round` (upwards) the ends are ticks too,
-    /// without (sideways) the ends are the values' and the ticks whole numbers.
+    /// Ticks at 1, 2 or 5 times a power of ten. With `round` (for the y axis) the ends move outwards to ticks.
+    /// Without it (for the x axis) the ends stay where the values end, and ticks are whole numbers.
     pub(super) fn linear(low: f64, high: f64, round: bool) -> Self {
         let (mut low, mut high) = (low, high);
         if high - low < 1e-9 * high.abs().max(1e-9) {
@@ -209,7 +224,8 @@ impl Axis {
         Self { low, high, ticks, log: false }
     }
 
-    /// Both ends positive.
+    /// Ticks at powers of ten, with 2 and 5 times these where few powers fit. Both ends must be positive; they
+    /// move outwards to ticks.
     pub(super) fn logarithmic(low: f64, high: f64) -> Self {
         let decades = (high / low).log10();
         let steps: &[f64] = if decades > 4.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
@@ -246,8 +262,8 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// At most [`MAX_POINTS`] points, each the mean of its neighbours; a mean of nothing finite stays
-/// an interruption.
+/// At most [`MAX_POINTS`] points, each the mean of its neighbours. A mean of nothing finite interrupts the
+/// curve.
 fn thinned(points: &[(f64, f64)], scale: f64) -> Vec<(f64, f64)> {
     let size = points.len().div_ceil(MAX_POINTS).max(1);
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
@@ -310,7 +326,7 @@ pub(super) fn tick_text(value: f64) -> String {
     }
 }
 
-/// Three significant digits.
+/// A number with three significant digits.
 fn significant(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();

@@ -23,7 +23,10 @@ const PLOT: f64 = 240.0;
 /// Up to so many classes are named beneath their bars.
 const NAMED: usize = 90;
 
-/// A table of so many rows is shown at once, a longer one on demand.
+/// A longer name is cut off beneath its bar.
+const MOST_LETTERS: usize = 24;
+
+/// A table of up to so many rows is open from the start; a longer one is opened by a click.
 const OPEN_ROWS: usize = 60;
 
 pub(super) fn section(data: &ReportData, summary: &Summary) -> String {
@@ -54,82 +57,161 @@ fn other_ap(data: &ReportData, class: &ClassResult) -> Option<f64> {
     other.per_class.iter().find(|c| c.category_id == class.category_id)?.ap
 }
 
+/// How classes and values are placed in the chart.
+struct Plot {
+    /// AP in percent, on the left.
+    ap: Axis,
+    /// Training images, on the right.
+    counts: Axis,
+    /// Width of a class.
+    step: f64,
+}
+
+impl Plot {
+    /// The y of the axis at the bottom.
+    const FLOOR: f64 = TOP + PLOT;
+
+    fn new(data: &ReportData, classes: &[&ClassResult]) -> Self {
+        let best =
+            classes.iter().flat_map(|c| [c.ap, other_ap(data, c)]).flatten().fold(0.0, f64::max);
+        let most = classes.iter().map(|c| c.image_count).max().unwrap_or(1).max(10);
+        Self {
+            ap: Axis::linear(0.0, (100.0 * best).max(1.0), true),
+            counts: Axis::logarithmic(1.0, f64::from(most)),
+            step: (WIDTH - LEFT - RIGHT) / classes.len() as f64,
+        }
+    }
+
+    /// The left end of a class.
+    fn x(&self, i: usize) -> f64 {
+        LEFT + i as f64 * self.step
+    }
+
+    /// The y of a value.
+    fn y(axis: &Axis, value: f64) -> f64 {
+        Self::FLOOR - PLOT * axis.place(value)
+    }
+
+    fn ticks(&self, svg: &mut String) {
+        for &tick in &self.ap.ticks {
+            let py = Self::y(&self.ap, tick);
+            let _ = writeln!(
+                svg,
+                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text \
+                 class=\"tick end\" x=\"{}\" y=\"{:.1}\">{}</text>",
+                WIDTH - RIGHT,
+                LEFT - 7.0,
+                py + 4.0,
+                tick_text(tick)
+            );
+        }
+        for &tick in self.counts.ticks.iter().filter(|t| t.log10().fract() == 0.0) {
+            let (x, py) = (WIDTH - RIGHT + 7.0, Self::y(&self.counts, tick) + 4.0);
+            let text = thousands(tick as usize);
+            let _ = writeln!(svg, "<text class=\"tick\" x=\"{x}\" y=\"{py:.1}\">{text}</text>");
+        }
+    }
+
+    /// The training images as an area of steps, behind the bars.
+    fn area(&self, svg: &mut String, classes: &[&ClassResult]) {
+        let (floor, step) = (Self::FLOOR, self.step);
+        let mut area = format!("M{LEFT} {floor}");
+        for (i, class) in classes.iter().enumerate() {
+            let py = Self::y(&self.counts, f64::from(class.image_count.max(1)));
+            let x = self.x(i);
+            let _ = write!(area, "L{x:.1} {py:.1}L{:.1} {py:.1}", x + step);
+        }
+        let _ = writeln!(svg, "<path class=\"tail\" d=\"{area}L{} {floor}Z\"/>", WIDTH - RIGHT);
+    }
+
+    /// A class: its bar, a mark for the other run, and the text that hovering over it shows.
+    fn bar(&self, svg: &mut String, data: &ReportData, class: &ClassResult, x: f64) {
+        let (floor, step) = (Self::FLOOR, self.step);
+        let up = |value: f64| Self::y(&self.ap, 100.0 * value);
+        let (left, width) = (x + 0.12 * step, 0.76 * step);
+        let top = up(class.ap.unwrap_or(0.0));
+        let _ = write!(
+            svg,
+            "<g><title>{}{}: AP {}, AP50 {}, {} training images</title>\
+             <rect class=\"hover\" x=\"{x:.2}\" y=\"{TOP}\" width=\"{step:.2}\" height=\"{PLOT}\"/>\
+             <rect class=\"{}\" x=\"{left:.2}\" y=\"{top:.1}\" width=\"{width:.2}\" height=\"{:.1}\"/>",
+            escape(&class.name),
+            if class.frequency.is_some() { format!(" ({})", group(class)) } else { String::new() },
+            percent(class.ap),
+            percent(class.ap50),
+            thousands(class.image_count as usize),
+            color_class(class),
+            floor - top,
+        );
+        if let Some(theirs) = other_ap(data, class) {
+            let mark = up(theirs);
+            let _ = write!(
+                svg,
+                "<line class=\"mark\" x1=\"{x:.2}\" x2=\"{:.2}\" y1=\"{mark:.1}\" y2=\"{mark:.1}\"/>",
+                x + step
+            );
+        }
+        svg.push_str("</g>\n");
+    }
+
+    /// The name of a class beneath its bar.
+    fn name(&self, svg: &mut String, class: &ClassResult, x: f64) {
+        let (tx, ty) = (x + self.step / 2.0 + 3.0, Self::FLOOR + 12.0);
+        let mut name: String = class.name.chars().take(MOST_LETTERS).collect();
+        if class.name.chars().count() > MOST_LETTERS {
+            name.push('…');
+        }
+        let _ = writeln!(
+            svg,
+            "<text class=\"tick end\" transform=\"translate({tx:.1} {ty:.1}) rotate(-60)\">{}\
+             </text>",
+            escape(&name)
+        );
+    }
+
+    fn labels(svg: &mut String) {
+        let floor = Self::FLOOR;
+        let _ = writeln!(
+            svg,
+            "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>\
+             <text class=\"label mid\" transform=\"translate(13 {mid}) rotate(-90)\">AP (%)</text>\
+             <text class=\"label mid\" transform=\"translate({} {mid}) rotate(90)\">training images, \
+             log scale</text>",
+            WIDTH - RIGHT,
+            WIDTH - 8.0,
+            mid = TOP + PLOT / 2.0,
+        );
+    }
+}
+
+/// The chart of AP by class: bars, with the training images behind them.
 fn bars(data: &ReportData, classes: &[&ClassResult]) -> String {
     let named = classes.len() <= NAMED;
-    let letters = classes.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).min(24);
+    let letters =
+        classes.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).min(MOST_LETTERS);
     // Names run downwards at 60°, 11 units high and about 5.6 wide a letter.
     let below = if named { 20.0 + letters as f64 * 5.0 } else { 24.0 };
     let height = TOP + PLOT + below;
-    let best = classes.iter().flat_map(|c| [c.ap, other_ap(data, c)]).flatten().fold(0.0, f64::max);
-    let y = Axis::linear(0.0, (100.0 * best).max(1.0), true);
-    let most = classes.iter().map(|c| c.image_count).max().unwrap_or(1).max(10);
-    let counts = Axis::logarithmic(1.0, f64::from(most));
-    let step = (WIDTH - LEFT - RIGHT) / classes.len() as f64;
-    let floor = TOP + PLOT;
-    let up = |axis: &Axis, value: f64| floor - PLOT * axis.place(value);
-
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"AP by class\">\n"
     );
-    for &tick in &y.ticks {
-        let py = up(&y, tick);
-        let _ = writeln!(
-            svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text \
-             class=\"tick end\" x=\"{}\" y=\"{:.1}\">{}</text>",
-            WIDTH - RIGHT,
-            LEFT - 7.0,
-            py + 4.0,
-            tick_text(tick)
-        );
-    }
-    for &tick in counts.ticks.iter().filter(|t| t.log10().fract() == 0.0) {
-        let (x, py) = (WIDTH - RIGHT + 7.0, up(&counts, tick) + 4.0);
-        let text = thousands(tick as usize);
-        let _ = writeln!(svg, "<text class=\"tick\" x=\"{x}\" y=\"{py:.1}\">{text}</text>");
-    }
-    // The training images as an area of steps behind the bars.
-    let mut area = format!("M{LEFT} {floor}");
+    let plot = Plot::new(data, classes);
+    plot.ticks(&mut svg);
+    plot.area(&mut svg, classes);
     for (i, class) in classes.iter().enumerate() {
-        let py = up(&counts, f64::from(class.image_count.max(1)));
-        let x = LEFT + i as f64 * step;
-        let _ = write!(area, "L{x:.1} {py:.1}L{:.1} {py:.1}", x + step);
-    }
-    let _ = writeln!(svg, "<path class=\"tail\" d=\"{area}L{} {floor}Z\"/>", WIDTH - RIGHT);
-    for (i, class) in classes.iter().enumerate() {
-        let x = LEFT + i as f64 * step;
-        bar(&mut svg, data, class, x, step, &|value| up(&y, 100.0 * value));
+        plot.bar(&mut svg, data, class, plot.x(i));
         if named {
-            let (tx, ty) = (x + step / 2.0 + 3.0, floor + 12.0);
-            let mut name: String = class.name.chars().take(24).collect();
-            if class.name.chars().count() > 24 {
-                name.push('…');
-            }
-            let _ = writeln!(
-                svg,
-                "<text class=\"tick end\" transform=\"translate({tx:.1} {ty:.1}) rotate(-60)\">{}\
-                 </text>",
-                escape(&name)
-            );
+            plot.name(&mut svg, class, plot.x(i));
         }
     }
-    let _ = writeln!(
-        svg,
-        "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>\
-         <text class=\"label mid\" transform=\"translate(13 {mid}) rotate(-90)\">AP (%)</text>\
-         <text class=\"label mid\" transform=\"translate({} {mid}) rotate(90)\">training images, \
-         log scale</text>",
-        WIDTH - RIGHT,
-        WIDTH - 8.0,
-        mid = TOP + PLOT / 2.0,
-    );
+    Plot::labels(&mut svg);
     if !named {
         let _ = writeln!(
             svg,
             "<text class=\"label mid\" x=\"{}\" y=\"{}\">{} classes, most training images first; \
              hover for names</text>",
             WIDTH / 2.0,
-            floor + 18.0,
+            Plot::FLOOR + 18.0,
             thousands(classes.len())
         );
     }
@@ -139,42 +221,6 @@ fn bars(data: &ReportData, classes: &[&ClassResult]) -> String {
          </figcaption></figure>\n",
         legend(data, classes)
     )
-}
-
-/// One class: its bar, a mark for the other run, and what hovering over it tells.
-fn bar(
-    svg: &mut String,
-    data: &ReportData,
-    class: &ClassResult,
-    x: f64,
-    step: f64,
-    up: &impl Fn(f64) -> f64,
-) {
-    let floor = TOP + PLOT;
-    let (left, width) = (x + 0.12 * step, 0.76 * step);
-    let top = up(class.ap.unwrap_or(0.0));
-    let _ = write!(
-        svg,
-        "<g><title>{}{}: AP {}, AP50 {}, {} training images</title>\
-         <rect class=\"hover\" x=\"{x:.2}\" y=\"{TOP}\" width=\"{step:.2}\" height=\"{PLOT}\"/>\
-         <rect class=\"{}\" x=\"{left:.2}\" y=\"{top:.1}\" width=\"{width:.2}\" height=\"{:.1}\"/>",
-        escape(&class.name),
-        if class.frequency.is_some() { format!(" ({})", group(class)) } else { String::new() },
-        percent(class.ap),
-        percent(class.ap50),
-        thousands(class.image_count as usize),
-        color_class(class),
-        floor - top,
-    );
-    if let Some(theirs) = other_ap(data, class) {
-        let mark = up(theirs);
-        let _ = write!(
-            svg,
-            "<line class=\"mark\" x1=\"{x:.2}\" x2=\"{:.2}\" y1=\"{mark:.1}\" y2=\"{mark:.1}\"/>",
-            x + step
-        );
-    }
-    svg.push_str("</g>\n");
 }
 
 fn legend(data: &ReportData, classes: &[&ClassResult]) -> String {

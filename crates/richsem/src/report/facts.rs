@@ -1,4 +1,4 @@
-//! The settings and circumstances one asks for first, in words.
+//! The settings and circumstances of a run that a reader asks for first, in words.
 
 use serde::Serialize;
 
@@ -70,7 +70,7 @@ pub(super) struct Progress<'a> {
     pub(super) vocabulary: Option<Vocabulary>,
 }
 
-/// Of a run.
+/// The facts about a run.
 pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, String)> {
     let Config { seed, data, train, .. } = config;
     let mut facts = Facts::default();
@@ -134,7 +134,7 @@ pub(super) fn facts(config: &Config, progress: &Progress<'_>) -> Vec<(String, St
     facts.0
 }
 
-/// As settings spell it.
+/// A setting's value as a settings file spells it.
 fn word(value: &impl Serialize) -> String {
     let value = serde_json::to_value(value).ok();
     value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
@@ -195,7 +195,7 @@ fn time(rows: &[&TrainRow], images_a_step: f64) -> (f64, f64) {
     (seconds, images)
 }
 
-/// `h:mm:ss`.
+/// A time as `h:mm:ss`.
 fn hours(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)

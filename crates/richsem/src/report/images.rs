@@ -1,4 +1,4 @@
-//! Validation images, ground truth beside predictions: which ones, and how they are drawn.
+//! Validation images with ground truth beside predictions: chooses some, and draws them.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -17,20 +17,20 @@ use crate::{
     error::Result,
     predict::every_image_once,
     train::OpenedSet,
-    vocabulary::{Category, ClassIndex, Frequency},
+    vocabulary::{Category, ClassIndex, Frequency, Vocabulary},
 };
 
 /// Longer side of an image as it is shown, in pixels: labels stay readable on small ones, and the
 /// file small with large ones.
 const SIDE: u32 = 480;
 
-/// Small images are enlarged at most so many times.
+/// A small image is enlarged by at most this factor.
 const LARGEST_SCALE: f32 = 4.0;
 
 /// With more boxes than this an image is hard to read.
 const MANY_BOXES: f64 = 12.0;
 
-/// What the reader chooses.
+/// What a report of a run shows.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Validation images shown at most.
@@ -67,15 +67,7 @@ pub(super) fn show(
         Some(set) => set.clone(),
         None => OpenedSet::open(split)?,
     };
-    // The training set's groups, where the class is one of its.
-    let groups: Vec<Frequency> = vocabulary
-        .categories()
-        .iter()
-        .map(|category| {
-            let trained = detector.vocabulary().class_of(category.id);
-            trained.map_or(category, |class| detector.vocabulary().category(class)).frequency
-        })
-        .collect();
+    let groups = groups(&vocabulary, detector.vocabulary());
     // As many again in case some are broken.
     let order = choose(&entries, &groups, options.images.saturating_mul(2));
     let broken = Arc::new(BrokenImages::new(usize::MAX));
@@ -119,6 +111,15 @@ pub(super) fn show(
     Ok(images)
 }
 
+/// The frequency group of each class. A class of the training set has its group there.
+fn groups(classes: &Vocabulary, trained: &Vocabulary) -> Vec<Frequency> {
+    let group = |category: &Category| {
+        let class = trained.class_of(category.id);
+        class.map_or(category, |class| trained.category(class)).frequency
+    };
+    classes.categories().iter().map(group).collect()
+}
+
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
@@ -148,9 +149,9 @@ fn drawn(image: RgbImage, mut truth: Vec<Labeled>, mut prediction: Vec<Labeled>)
     draw::truth_and_prediction(&image, &truth, &prediction, "")
 }
 
-/// Images in the order they are to be shown: each the one whose classes add most to those shown
-/// before it, rare classes counting more than common ones and these more than frequent ones,
-/// images with several boxes, but not crowded ones, before others. The same for the same set.
+/// Images in the order in which they are shown. The next one is always the image whose classes add most to
+/// those shown before it. Rare classes count more than common ones, and these more than frequent ones.
+/// Images with several boxes come before others, unless they are crowded. The order depends on the set alone.
 /// `groups` are by class index.
 fn choose(entries: &[ImageEntry], groups: &[Frequency], count: usize) -> Vec<u32> {
     let mut left: Vec<(u32, Vec<ClassIndex>, f64)> = (0..)

@@ -22,13 +22,13 @@ pub use run::run;
 /// Everything a report shows. Sections without content are left out.
 #[derive(Debug, Clone)]
 pub struct ReportData {
-    /// Heading of the page.
+    /// Heading of the page: the name of the run's folder.
     pub title: String,
     /// What a reader must know first: what is missing, skipped or unfinished.
     pub notes: Vec<String>,
     /// Settings and circumstances, in the order to be read: name and value.
     pub facts: Vec<(String, String)>,
-    /// All settings, as TOML.
+    /// All settings of the run, as TOML; empty to show none.
     pub settings: String,
     /// Losses over steps; the first is drawn strongest.
     pub loss: Vec<Series>,
@@ -44,16 +44,16 @@ pub struct ReportData {
     pub images: Vec<Drawn>,
 }
 
-/// Another run's metrics.
+/// The metrics of another run, to compare with.
 #[derive(Debug, Clone)]
 pub struct NamedSummary {
-    /// Heading of its column.
+    /// Heading of its column: the run's name, and how long it was trained.
     pub name: String,
-    /// Its metrics.
+    /// The metrics of one of its evaluations.
     pub summary: Summary,
 }
 
-/// A curve.
+/// A curve of a chart.
 #[derive(Debug, Clone)]
 pub struct Series {
     /// Its name in the legend.
@@ -65,7 +65,7 @@ pub struct Series {
 /// An image with words beneath.
 #[derive(Debug, Clone)]
 pub struct Drawn {
-    /// The words.
+    /// The words beneath the image.
     pub caption: String,
     /// The image, shown as it is.
     pub image: RgbImage,
@@ -115,7 +115,7 @@ pub fn render(data: &ReportData) -> Result<String> {
     ))
 }
 
-/// On what, and by whose rules.
+/// What the metrics are of: protocol, images, boxes, classes and detections.
 fn evaluated(summary: &Summary) -> String {
     format!(
         "{} protocol · {} images · {} boxes of {} classes · {} detections",
@@ -206,7 +206,7 @@ fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |v| format!("{:.1}", 100.0 * v))
 }
 
-/// 1234567 as 1,234,567.
+/// A number with commas: 1234567 becomes 1,234,567.
 pub(crate) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

@@ -1,7 +1,7 @@
-//! From a run's folder to what its report shows. Whatever the run lacks (an evaluation, a
-//! checkpoint, images) is left out, and a note says so: an unfinished run has a report too.
+//! Gathers what the report of a run shows from the run's folder. If the run has no evaluation, no checkpoint or
+//! no images, these are left out, and a note says so: an unfinished run has a report too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tch::Device;
 
@@ -44,16 +44,8 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
     };
     let summary = progress.best.map(|row| run.summary(row.epoch)).transpose()?;
     let title = folder_name(run.path());
-    let mut names = vec![title.clone()];
-    let mut others = Vec::new();
-    for folder in &options.compare {
-        // Two runs of one name are told apart by their paths.
-        let name = Some(folder_name(folder)).filter(|name| !names.contains(name));
-        let name = name.unwrap_or_else(|| folder.display().to_string());
-        others.extend(compared(folder, &name, progress.best)?);
-        names.push(name);
-    }
-    // Beside others it is told how long each was trained.
+    let others = others(&options.compare, &title, progress.best)?;
+    // Beside other runs, its name says how long it was trained, as theirs do.
     let name = match progress.best.filter(|_| !others.is_empty()) {
         Some(row) => trained(&title, row),
         None => title.clone(),
@@ -90,6 +82,20 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
     })
 }
 
+/// Evaluations of the runs to compare with.
+fn others(folders: &[PathBuf], own: &str, best: Option<&EvalRow>) -> Result<Vec<NamedSummary>> {
+    let mut names = vec![own.to_owned()];
+    let mut others = Vec::new();
+    for folder in folders {
+        // Two runs of one name are told apart by their paths.
+        let name = Some(folder_name(folder)).filter(|name| !names.contains(name));
+        let name = name.unwrap_or_else(|| folder.display().to_string());
+        others.extend(compared(folder, &name, best)?);
+        names.push(name);
+    }
+    Ok(others)
+}
+
 /// Another run's evaluation at the epoch that is shown of this one, if it has one, and its best.
 fn compared(folder: &Path, name: &str, own: Option<&EvalRow>) -> Result<Vec<NamedSummary>> {
     let run = RunFolder::open(folder)?;
@@ -124,12 +130,10 @@ fn load(run: &RunFolder, device: Device) -> Result<Option<Detector>> {
     let files =
         ["best", "last"].map(|name| run.file("checkpoints").join(name).join("model.safetensors"));
     let Some(file) = files.iter().find(|file| file.is_file()) else { return Ok(None) };
-    let detector = Detector::load(file, device)?;
-    // As in training.
-    Ok(Some(detector))
+    Detector::load(file, device).map(Some)
 }
 
-/// What a reader must know before the numbers.
+/// Adds notes of what a reader must know before the numbers.
 fn note_state(config: &Config, progress: &Progress<'_>, compared: bool, notes: &mut Vec<String>) {
     let epochs = config.train.epochs;
     let done = progress.position.as_ref().map_or(0, |position| position.epoch);
@@ -179,7 +183,7 @@ fn loss_curves(rows: &[&TrainRow]) -> Vec<Series> {
     curves
 }
 
-/// Groups without classes have no curve.
+/// AP of all classes and of each group; groups without classes have no curve.
 fn ap_curves(rows: &[&EvalRow]) -> Vec<Series> {
     // Second to fourth as the style sheet colours the groups.
     let names = ["AP", "APr", "APc", "APf", "AP50"];
