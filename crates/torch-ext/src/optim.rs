@@ -1,18 +1,134 @@
-//! Fused AdamW.
+//! AdamW over many tensors, in one pass over memory.
 
 use tch::{Kind, Tensor};
 
 use crate::{Error, Result, ffi};
 
-/// One AdamW step (decoupled weight decay, arXiv 1711.05101, Algorithm 2) over every tensor of the
-/// four lists, in place and in one pass over memory (`at::_fused_adamw_`). Tensors may be flat
-/// buffers that parameters are views of. On the CPU and on CUDA.
+const OP: &str = "fused_adamw";
+
+/// The numbers of AdamW's rule (decoupled weight decay, arXiv 1711.05101, Algorithm 2).
+#[derive(Debug, Clone, Copy)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the mean of the gradients, in [0, 1).
+    pub beta1: f64,
+    /// Decay of the mean of the squared gradients, in [0, 1).
+    pub beta2: f64,
+    /// Weight decay, which is multiplied by the learning rate.
+    pub weight_decay: f64,
+    /// Added to the divisor, so that it is not zero.
+    pub eps: f64,
+}
+
+/// What a step of AdamW works on: four lists of as many tensors, of the same shapes and contiguous.
+/// Tensors may be flat buffers that parameters are views of.
+#[derive(Debug)]
+pub struct AdamWTensors<'a> {
+    /// The parameters, which the step changes.
+    pub params: &'a [Tensor],
+    /// Their gradients, which the step reads.
+    pub grads: &'a [Tensor],
+    /// The mean of the gradients of all steps, which the step updates.
+    pub exp_avgs: &'a mut [Tensor],
+    /// The mean of their squares, which the step updates.
+    pub exp_avg_sqs: &'a mut [Tensor],
+}
+
+impl AdamWTensors<'_> {
+    fn check(&self) -> Result<()> {
+        let params = self.params;
+        for (argument, list) in [
+            ("grads", self.grads),
+            ("exp_avgs", &*self.exp_avgs),
+            ("exp_avg_sqs", &*self.exp_avg_sqs),
+        ] {
+            if list.len() != params.len() {
+                return Err(Error::argument(
+                    OP,
+                    argument,
+                    format!("{} tensors, as params", params.len()),
+                    list.len().to_string(),
+                ));
+            }
+            for (param, other) in params.iter().zip(list) {
+                if param.size() != other.size()
+                    || param.device() != other.device()
+                    || !other.is_contiguous()
+                {
+                    return Err(Error::argument(
+                        OP,
+                        argument,
+                        format!("contiguous {:?} on {:?}, as params", param.size(), param.device()),
+                        format!("{:?} on {:?}", other.size(), other.device()),
+                    ));
+                }
+            }
+        }
+        if let Some(param) = params.iter().find(|p| !p.is_contiguous()) {
+            let got = format!("{:?}", param.stride());
+            return Err(Error::argument(OP, "params", "contiguous", got));
+        }
+        Ok(())
+    }
+}
+
+/// One AdamW step over every tensor of the four lists, in place and in one pass over memory
+/// (`at::_fused_adamw_`). On the CPU and on CUDA.
 ///
-/// `step_count` is the number of this step, from 1. Where `skip`, a number in the device's memory, is 1,
+/// `step_count` is the number of this step, from 1. If `skip`, a number in the device's memory, is 1,
 /// nothing changes: the host need not know whether a gradient is finite to queue the step.
 ///
 /// # Errors
 /// When the lists differ in length, a step of 0 is given, or shapes, kinds or devices disagree.
+pub fn fused_adamw_step(
+    rule: AdamW,
+    tensors: &mut AdamWTensors<'_>,
+    step_count: i64,
+    skip: Option<&Tensor>,
+) -> Result<()> {
+    if step_count < 1 {
+        return Err(Error::argument(OP, "step_count", "1 or more", step_count.to_string()));
+    }
+    tensors.check()?;
+    if let Some(skip) = skip
+        && (skip.numel() != 1 || skip.kind() != Kind::Float)
+    {
+        let got = format!("{:?} {:?}", skip.size(), skip.kind());
+        return Err(Error::argument(OP, "skip", "one f32 number", got));
+    }
+    let AdamWTensors { params, grads, exp_avgs, exp_avg_sqs } = tensors;
+    let steps: Vec<Tensor> = params
+        .iter()
+        .map(|param| Tensor::f_full([] as [i64; 0], step_count, (Kind::Float, param.device())))
+        .collect::<Result<_, _>>()?;
+    // SAFETY: every list has `params.len()` live tensors.
+    ffi::check(unsafe {
+        ffi::ext_fused_adamw(
+            ffi::pointers(*params).as_ptr(),
+            ffi::pointers(*grads).as_ptr(),
+            ffi::pointers(&**exp_avgs).as_ptr(),
+            ffi::pointers(&**exp_avg_sqs).as_ptr(),
+            ffi::pointers(&steps).as_ptr(),
+            params.len(),
+            rule.lr,
+            rule.beta1,
+            rule.beta2,
+            rule.weight_decay,
+            rule.eps,
+            skip.map_or(std::ptr::null(), Tensor::as_ptr),
+        )
+    })
+}
+
+/// [`fused_adamw_step`] with every number and list an argument of its own.
+///
+/// # Errors
+/// As [`fused_adamw_step`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "richsem's optimizer calls it; it goes when that calls `fused_adamw_step`"
+)]
 pub fn fused_adamw(
     params: &[Tensor],
     grads: &[Tensor],
@@ -26,65 +142,9 @@ pub fn fused_adamw(
     eps: f64,
     skip: Option<&Tensor>,
 ) -> Result<()> {
-    const OP: &str = "fused_adamw";
-    if step_count < 1 {
-        return Err(Error::argument(OP, "step_count", "1 or more", step_count.to_string()));
-    }
-    for (argument, list) in
-        [("grads", grads), ("exp_avgs", &*exp_avgs), ("exp_avg_sqs", &*exp_avg_sqs)]
-    {
-        if list.len() != params.len() {
-            return Err(Error::argument(
-                OP,
-                argument,
-                format!("{} tensors, as params", params.len()),
-                list.len().to_string(),
-            ));
-        }
-        for (param, other) in params.iter().zip(list) {
-            if param.size() != other.size()
-                || param.device() != other.device()
-                || !other.is_contiguous()
-            {
-                return Err(Error::argument(
-                    OP,
-                    argument,
-                    format!("contiguous {:?} on {:?}, as params", param.size(), param.device()),
-                    format!("{:?} on {:?}", other.size(), other.device()),
-                ));
-            }
-        }
-    }
-    if let Some(param) = params.iter().find(|p| !p.is_contiguous()) {
-        return Err(Error::argument(OP, "params", "contiguous", format!("{:?}", param.stride())));
-    }
-    if let Some(skip) = skip
-        && (skip.numel() != 1 || skip.kind() != Kind::Float)
-    {
-        let got = format!("{:?} {:?}", skip.size(), skip.kind());
-        return Err(Error::argument(OP, "skip", "one f32 number", got));
-    }
-    let steps: Vec<Tensor> = params
-        .iter()
-        .map(|param| Tensor::f_full([] as [i64; 0], step_count, (Kind::Float, param.device())))
-        .collect::<Result<_, _>>()?;
-    // SAFETY: every list has `params.len()` live tensors.
-    ffi::check(unsafe {
-        ffi::ext_fused_adamw(
-            ffi::pointers(params).as_ptr(),
-            ffi::pointers(grads).as_ptr(),
-            ffi::pointers(&*exp_avgs).as_ptr(),
-            ffi::pointers(&*exp_avg_sqs).as_ptr(),
-            ffi::pointers(&steps).as_ptr(),
-            params.len(),
-            lr,
-            beta1,
-            beta2,
-            weight_decay,
-            eps,
-            skip.map_or(std::ptr::null(), Tensor::as_ptr),
-        )
-    })
+    let rule = AdamW { lr, beta1, beta2, weight_decay, eps };
+    let mut tensors = AdamWTensors { params, grads, exp_avgs, exp_avg_sqs };
+    fused_adamw_step(rule, &mut tensors, step_count, skip)
 }
 
 #[cfg(test)]
@@ -93,6 +153,10 @@ mod tests {
     use tch::Device;
 
     use super::*;
+
+    fn rule(lr: f64, weight_decay: f64) -> AdamW {
+        AdamW { lr, beta1: 0.9, beta2: 0.999, weight_decay, eps: 1e-8 }
+    }
 
     /// AdamW by hand in f64; returns the parameters after `steps` steps of gradient `g * step`.
     fn by_hand(mut p: Vec<f64>, g: &[f64], steps: i32, lr: f64, wd: f64) -> Vec<f64> {
@@ -123,20 +187,13 @@ mod tests {
             let (mut m, mut v) = ([param.zeros_like()], [param.zeros_like()]);
             for step in 1..=10 {
                 let grads = [&grad * step as f64];
-                fused_adamw(
-                    &[param.shallow_clone()],
-                    &grads,
-                    &mut m,
-                    &mut v,
-                    step,
-                    1e-2,
-                    0.9,
-                    0.999,
-                    0.05,
-                    1e-8,
-                    None,
-                )
-                .unwrap();
+                let mut tensors = AdamWTensors {
+                    params: &[param.shallow_clone()],
+                    grads: &grads,
+                    exp_avgs: &mut m,
+                    exp_avg_sqs: &mut v,
+                };
+                fused_adamw_step(rule(1e-2, 0.05), &mut tensors, step, None).unwrap();
             }
             let got = Vec::<f64>::try_from(param.to_kind(Kind::Double)).unwrap();
             for (got, expected) in got.iter().zip(&expected) {
@@ -149,19 +206,13 @@ mod tests {
     fn lists_of_different_lengths_are_refused() {
         let t = || Tensor::zeros([3], (Kind::Float, Device::Cpu));
         let step = |grads: &[Tensor], count| {
-            fused_adamw(
-                &[t()],
+            let mut tensors = AdamWTensors {
+                params: &[t()],
                 grads,
-                &mut [t()],
-                &mut [t()],
-                count,
-                0.1,
-                0.9,
-                0.999,
-                0.0,
-                1e-8,
-                None,
-            )
+                exp_avgs: &mut [t()],
+                exp_avg_sqs: &mut [t()],
+            };
+            fused_adamw_step(rule(0.1, 0.0), &mut tensors, count, None)
         };
         assert!(step(&[], 1).unwrap_err().to_string().contains("grads"));
         assert!(step(&[t()], 0).unwrap_err().to_string().contains("step_count"));

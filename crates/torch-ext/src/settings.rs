@@ -66,12 +66,12 @@ pub fn backward(outputs: &[Tensor], grads: &[Tensor], parameters: &[Tensor]) -> 
         places.push(place.f_view([-1])?);
         added.push(made.f_contiguous()?.f_view([-1])?);
     }
+    if places.is_empty() {
+        return Ok(());
+    }
     let (to, from) = (ffi::pointers(&places), ffi::pointers(&added));
     // SAFETY: arrays of live tensors, both of that length.
-    match places.is_empty() {
-        true => Ok(()),
-        false => ffi::check(unsafe { ffi::ext_add_all(to.as_ptr(), from.as_ptr(), places.len()) }),
-    }
+    ffi::check(unsafe { ffi::ext_add_all(to.as_ptr(), from.as_ptr(), places.len()) })
 }
 
 /// Allows or forbids TensorFloat-32 (f32 products with 10-bit mantissas) in cuBLAS and cuDNN.

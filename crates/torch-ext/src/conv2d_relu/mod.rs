@@ -1,6 +1,6 @@
 //! What residual networks with frozen norms are made of: a convolution, a scale and a shift of its
-//! channels, the shortcut added, ReLU. As one kernel of cuDNN's, which writes each map once; or, of one
-//! pixel and in 16 bits, as the product of matrices that it is.
+//! channels, the shortcut added, ReLU. It is one kernel of cuDNN's, which writes each map once. A
+//! convolution of one pixel in 16 bits is computed as the product of matrices that it is.
 
 pub(crate) mod cuda;
 
@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::autocast::{autocast_kind, no_autocast};
 use crate::cuda::cublas_lt::relu_product;
-use crate::function::custom_function;
+use crate::function::{BackwardArgs, Gradients, custom_function};
 use crate::linear::product;
 use crate::{Error, Result, ffi};
 
@@ -17,7 +17,7 @@ const OP: &str = "conv2d_relu";
 /// A convolution's weight, and what follows the convolution.
 #[derive(Debug, Clone, Copy)]
 pub struct Conv2dRelu<'a> {
-    /// `[out, in, k, k]`
+    /// `[out, in, k, k]`, a square kernel.
     pub weight: &'a Tensor,
     /// `[out]`, a constant without a gradient, folded into the weight.
     pub scale: Option<&'a Tensor>,
@@ -66,26 +66,8 @@ pub fn conv2d_relu(x: &Tensor, op: &Conv2dRelu) -> Result<Tensor> {
             None => map(weight)?,
         };
         let bias = shift.f_to_kind(kind)?;
-        let output = no_autocast(device, || -> Result<_> {
-            if of_a_pixel(&folded, padding)
-                && let Some(y) = as_product(&x, &folded, &bias, residual.as_ref(), stride)?
-            {
-                return Ok(y);
-            }
-            let (bias, stride, padding) = (Some(&bias), [stride; 2], [padding; 2]);
-            Ok(match &residual {
-                Some(residual) => x.f_cudnn_convolution_add_relu(
-                    &folded,
-                    residual,
-                    1.0,
-                    bias,
-                    stride,
-                    padding,
-                    [1, 1],
-                    1,
-                )?,
-                None => x.f_cudnn_convolution_relu(&folded, bias, stride, padding, [1, 1], 1)?,
-            })
+        let output = no_autocast(device, || {
+            convolution(&x, &folded, &bias, residual.as_ref(), stride, padding)
         })?;
         if let Some(outside) = outside {
             cuda::zero_outside(&output, outside)?;
@@ -102,33 +84,65 @@ pub fn conv2d_relu(x: &Tensor, op: &Conv2dRelu) -> Result<Tensor> {
         &inputs,
         &saved,
         || Ok(output),
-        move |args| {
-            let [x, folded, output, scale @ ..] = args.saved else {
-                unreachable!("conv2d_relu saves three or four tensors");
-            };
-            // ReLU's gradient is where the result is positive: not outside, where it is zero.
-            let grad = output.f_threshold_backward(&channels_last(args.grad)?, 0.0)?;
-            let needs = [args.needs[0], args.needs[1]];
-            let [grad_x, of_folded] = match of_a_pixel(folded, padding) {
-                true => product_backward(&grad, x, folded, stride, weight_kind, needs)?,
-                false => convolution_backward(&grad, x, folded, stride, padding, needs)?,
-            };
-            let grad_weight = of_folded.map(|grad| -> Result<_> {
-                // In the weight's own layout, as gradients are added up in.
-                let mut place = Tensor::f_empty(grad.size(), (weight_kind, grad.device()))?;
-                Ok(match scale.first() {
-                    Some(scale) => grad.f_mul_out(&place, scale)?,
-                    None => {
-                        place.f_copy_(&grad)?;
-                        place
-                    }
-                })
-            });
-            let mut grads = vec![grad_x, grad_weight.transpose()?];
-            grads.extend((args.needs.len() > 2).then_some(Some(grad)));
-            Ok(grads)
-        },
+        move |args| backward(args, stride, padding, weight_kind),
     )
+}
+
+/// `relu(conv2d(x, weight) + bias [+ residual])` by a kernel of cuDNN's or cuBLASLt's.
+fn convolution(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    residual: Option<&Tensor>,
+    stride: i64,
+    padding: i64,
+) -> Result<Tensor> {
+    if of_a_pixel(weight, padding)
+        && let Some(y) = as_product(x, weight, bias, residual, stride)?
+    {
+        return Ok(y);
+    }
+    let (bias, stride, padding, dilation) = (Some(bias), [stride; 2], [padding; 2], [1, 1]);
+    Ok(match residual {
+        Some(residual) => x.f_cudnn_convolution_add_relu(
+            weight, residual, 1.0, bias, stride, padding, dilation, 1,
+        )?,
+        None => x.f_cudnn_convolution_relu(weight, bias, stride, padding, dilation, 1)?,
+    })
+}
+
+/// Gradients of the input, the weight and, if there is one, the residual.
+fn backward(
+    args: &BackwardArgs<'_>,
+    stride: i64,
+    padding: i64,
+    weight_kind: Kind,
+) -> Result<Gradients> {
+    let [x, folded, output, scale @ ..] = args.saved else {
+        unreachable!("conv2d_relu saves three or four tensors");
+    };
+    // ReLU's gradient is where the result is positive: not outside, where it is zero.
+    let grad = output.f_threshold_backward(&channels_last(args.grad)?, 0.0)?;
+    let needs = [args.needs[0], args.needs[1]];
+    let [grad_x, of_folded] = if of_a_pixel(folded, padding) {
+        product_backward(&grad, x, folded, stride, weight_kind, needs)?
+    } else {
+        convolution_backward(&grad, x, folded, stride, padding, needs)?
+    };
+    let grad_weight = of_folded.map(|grad| -> Result<_> {
+        // In the weight's own layout, as gradients are added up in.
+        let mut place = Tensor::f_empty(grad.size(), (weight_kind, grad.device()))?;
+        Ok(match scale.first() {
+            Some(scale) => grad.f_mul_out(&place, scale)?,
+            None => {
+                place.f_copy_(&grad)?;
+                place
+            }
+        })
+    });
+    let mut grads = vec![grad_x, grad_weight.transpose()?];
+    grads.extend((args.needs.len() > 2).then_some(Some(grad)));
+    Ok(grads)
 }
 
 /// The same from libtorch's own operations.

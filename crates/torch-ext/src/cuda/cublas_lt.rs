@@ -1,6 +1,6 @@
-//! A matrix product with all that follows it in one kernel: cuBLASLt, which libtorch brings and does not
-//! offer. Which kernel a shape gets, it says in microseconds; cuDNN takes milliseconds to plan the same
-//! product as a convolution of one pixel, for each size of images anew.
+//! A matrix product with all that follows it in one kernel, by cuBLASLt, which libtorch brings and does not
+//! offer. It chooses a kernel for a shape in microseconds. cuDNN takes milliseconds to plan the same product
+//! as a convolution of one pixel, for each size of images anew.
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -35,15 +35,15 @@ const NOT_SUPPORTED: Status = 15;
 /// Of A, B, C and D.
 const PREF_MIN_ALIGNMENT_BYTES: [c_int; 4] = [5, 6, 7, 8];
 
-/// What `aligned` sees to.
+/// Bytes: `aligned` gives tensors at such addresses.
 const ALIGNMENT: u32 = 16;
-/// Most bytes that a kernel may use besides: what NVIDIA advises for Hopper.
+/// Bytes of working memory that a kernel may use at most: what NVIDIA advises for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
-/// `cublasLtMatmulAlgo_t`.
+/// A kernel with its settings, `cublasLtMatmulAlgo_t`.
 type Algorithm = [u64; 8];
 
-/// `cublasLtMatmulHeuristicResult_t`.
+/// An answer of the library's, `cublasLtMatmulHeuristicResult_t`.
 #[repr(C)]
 struct Found {
     algorithm: Algorithm,
@@ -60,8 +60,20 @@ struct Chosen {
     workspace: usize,
 }
 
-/// Kind, rows, inputs, outputs, and whether something is added.
-type Shape = (c_int, i64, i64, i64, bool);
+/// What decides which kernel is the fastest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Shape {
+    /// The library's number of the kind.
+    kind: c_int,
+    /// N
+    rows: i64,
+    /// K
+    inputs: i64,
+    /// M
+    outputs: i64,
+    /// Whether a residual is added.
+    residual: bool,
+}
 
 macro_rules! functions {
     ($($field:ident = $name:literal: fn($($argument:ty),*);)*) => {
@@ -148,7 +160,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(f: &Functions, (kind, rows, input, output, _): Shape, bias: &Tensor) -> Result<Self> {
+    fn new(f: &Functions, shape: Shape, bias: &Tensor) -> Result<Self> {
+        let Shape { kind, rows, inputs, outputs, .. } = shape;
         let mut desc = null_mut();
         // SAFETY: the place is live.
         check(unsafe { (f.desc_create)(&raw mut desc, COMPUTE_32F, R_32F) }, "a product")?;
@@ -172,7 +185,7 @@ impl Plan {
         };
         Ok(Self {
             desc,
-            layouts: [layout(input, output)?, layout(input, rows)?, layout(output, rows)?],
+            layouts: [layout(inputs, outputs)?, layout(inputs, rows)?, layout(outputs, rows)?],
         })
     }
 
@@ -224,7 +237,7 @@ struct Known {
     chosen: HashMap<(usize, Shape), Option<Chosen>>,
 }
 
-/// `relu(x wᵀ + bias [+ residual])` in bf16 or f16, sums in f32; none where the library has no kernel for it.
+/// `relu(x wᵀ + bias [+ residual])` in bf16 or f16, sums in f32. None if the library has no kernel for it.
 ///
 /// # Shapes
 /// `x` `[N, K]`, `weight` `[M, K]`, `bias` `[M]`, `residual` `[N, M]` → `[N, M]`, all of one kind and CUDA
@@ -238,55 +251,16 @@ pub(crate) fn relu_product(
     bias: &Tensor,
     residual: Option<&Tensor>,
 ) -> Result<Option<Tensor>> {
-    let wrong = |argument: &'static str, expected: String, got: &Tensor| {
-        let got = format!("{:?} {:?} on {:?}", got.size(), got.kind(), got.device());
-        Err(Error::argument("relu_product", argument, expected, got))
-    };
-    let (&[rows, input], Device::Cuda(index), Kind::BFloat16 | Kind::Half) =
-        (x.size().as_slice(), x.device(), x.kind())
-    else {
-        return wrong("x", "[N, K] in 16 bits on CUDA".into(), x);
-    };
-    let output = bias.numel() as i64;
-    let others = [("weight", weight, vec![output, input]), ("bias", bias, vec![output])];
-    let residual_size = residual.map(|residual| ("residual", residual, vec![rows, output]));
-    for (name, tensor, size) in others.into_iter().chain(residual_size) {
-        if tensor.size() != size || tensor.kind() != x.kind() || tensor.device() != x.device() {
-            return wrong(name, format!("{size:?} {:?} on {:?}", x.kind(), x.device()), tensor);
-        }
-    }
-    if x.numel() == 0 || output == 0 {
-        return wrong("x", "numbers".into(), x);
-    }
-    let kind = if x.kind() == Kind::Half { R_16F } else { R_16BF };
-    let shape = (kind, rows, input, output, residual.is_some());
+    let (shape, index) = checked(x, weight, bias, residual)?;
     let (x, weight, bias) = (aligned(x)?, aligned(weight)?, aligned(bias)?);
     let residual = residual.map(aligned).transpose()?;
     let f = functions()?;
     let _current = Current::set(context(index)?.context)?;
     let plan = Plan::new(f, shape, &bias)?;
-    let (handle, chosen) = {
-        static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
-        let mut known = KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Known { handles, chosen } = known.get_or_insert_default();
-        let handle = match handles.get(&index) {
-            Some(&handle) => handle as Handle,
-            None => {
-                let mut handle = null_mut();
-                // SAFETY: the place is live. The handle is never destroyed, as libtorch's are not.
-                check(unsafe { (f.create)(&raw mut handle) }, "opening the library")?;
-                handles.insert(index, handle as usize);
-                handle
-            }
-        };
-        let chosen = match chosen.get(&(index, shape)) {
-            Some(chosen) => *chosen,
-            None => *chosen.entry((index, shape)).or_insert(plan.choose(f, handle)?),
-        };
-        (handle, chosen)
-    };
+    let (handle, chosen) = kernel(f, index, shape, &plan)?;
     let Some(Chosen { algorithm, workspace }) = chosen else { return Ok(None) };
-    let result = Tensor::f_empty([rows, output], (x.kind(), x.device()))?;
+    let Shape { rows, outputs, .. } = shape;
+    let result = Tensor::f_empty([rows, outputs], (x.kind(), x.device()))?;
     let place = Tensor::f_empty([workspace as i64], (Kind::Uint8, x.device()))?;
     let (one, beta) = (1.0f32, if residual.is_some() { 1.0f32 } else { 0.0 });
     let added = residual.as_ref().unwrap_or(&result);
@@ -317,6 +291,64 @@ pub(crate) fn relu_product(
         "a product",
     )?;
     Ok(Some(result))
+}
+
+/// Checks the arguments of [`relu_product`]. Returns the product's shape and the device's number.
+fn checked(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<(Shape, usize)> {
+    let wrong = |argument: &'static str, expected: String, got: &Tensor| {
+        let got = format!("{:?} {:?} on {:?}", got.size(), got.kind(), got.device());
+        Err(Error::argument("relu_product", argument, expected, got))
+    };
+    let (&[rows, inputs], Device::Cuda(index), Kind::BFloat16 | Kind::Half) =
+        (x.size().as_slice(), x.device(), x.kind())
+    else {
+        return wrong("x", "[N, K] in 16 bits on CUDA".into(), x);
+    };
+    let outputs = bias.numel() as i64;
+    let others = [("weight", weight, vec![outputs, inputs]), ("bias", bias, vec![outputs])];
+    let residual_size = residual.map(|residual| ("residual", residual, vec![rows, outputs]));
+    for (name, tensor, size) in others.into_iter().chain(residual_size) {
+        if tensor.size() != size || tensor.kind() != x.kind() || tensor.device() != x.device() {
+            return wrong(name, format!("{size:?} {:?} on {:?}", x.kind(), x.device()), tensor);
+        }
+    }
+    if x.numel() == 0 || outputs == 0 {
+        return wrong("x", "numbers".into(), x);
+    }
+    let kind = if x.kind() == Kind::Half { R_16F } else { R_16BF };
+    Ok((Shape { kind, rows, inputs, outputs, residual: residual.is_some() }, index))
+}
+
+/// The library's handle for a device, and its kernel for a shape: both are asked for once.
+fn kernel(
+    f: &Functions,
+    index: usize,
+    shape: Shape,
+    plan: &Plan,
+) -> Result<(Handle, Option<Chosen>)> {
+    static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Known { handles, chosen } = known.get_or_insert_default();
+    let handle = match handles.get(&index) {
+        Some(&handle) => handle as Handle,
+        None => {
+            let mut handle = null_mut();
+            // SAFETY: the place is live. The handle is never destroyed, as libtorch's are not.
+            check(unsafe { (f.create)(&raw mut handle) }, "opening the library")?;
+            handles.insert(index, handle as usize);
+            handle
+        }
+    };
+    let chosen = match chosen.get(&(index, shape)) {
+        Some(chosen) => *chosen,
+        None => *chosen.entry((index, shape)).or_insert(plan.choose(f, handle)?),
+    };
+    Ok((handle, chosen))
 }
 
 #[cfg(test)]

@@ -250,9 +250,10 @@ impl Replay<'_> {
             for (place, result) in self.recording.grads.iter().zip(&self.results) {
                 let Some(place) = place else { continue };
                 let (mut place, grad) = (place.shallow_clone(), result.grad());
-                match grad.defined() {
-                    true => place.f_copy_(&grad)?,
-                    false => place.f_zero_().map(drop)?,
+                if grad.defined() {
+                    place.f_copy_(&grad)?;
+                } else {
+                    let _ = place.f_zero_()?;
                 }
             }
             Ok(())
@@ -310,7 +311,7 @@ unsafe impl Send for Graph {}
 unsafe impl Sync for Graph {}
 
 impl Graph {
-    /// Queues the recorded work.
+    /// Queues the recorded work on libtorch's current stream.
     fn replay(&self) -> Result<()> {
         // SAFETY: made by `ext_graph_begin`, freed by `drop` alone.
         ffi::check(unsafe { ffi::ext_graph_replay(self.graph) })

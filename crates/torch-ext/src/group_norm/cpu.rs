@@ -1,6 +1,6 @@
-//! The CPU kernels: a task an image and group, whose channels are neighbours in memory. The statistics
-//! are those of the image's pixels packed together, as if there were no padding, and the results have
-//! the same bits with it and without. The gradients, where padding is zeros in the sums, do not.
+//! The CPU kernels. A task is a group of an image, whose channels are neighbours in memory. The statistics
+//! are those of the image's pixels packed together, as if there were no padding: the results have the same
+//! bits with padding and without. The gradients do not: there, padding adds zeros to the sums.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -21,21 +21,21 @@ const STATISTICS: usize = 3;
 
 /// The pixels of an image that are not padding.
 struct Image<T> {
-    /// How many.
+    /// Number of pixels that are not padding.
     pixels: usize,
-    /// Where there is padding: one for each pixel that is none, zero for others.
+    /// `[area]`, if there is padding: one for each pixel that is none, zero for others.
     keep: Option<Vec<T>>,
-    /// Where there is padding: pixels without a gap, of at most BLOCK.
+    /// If there is padding: ranges of pixels without padding among them, of at most BLOCK pixels.
     runs: Vec<Range<usize>>,
 }
 
-/// Sizes, and where the images lie.
+/// Sizes of a batch, and which pixels of its images are padding.
 pub(super) struct Shape<T> {
     channels: usize,
     groups: usize,
-    /// Pixels of a map.
+    /// Pixels of a map, H · W.
     area: usize,
-    /// One for each of the batch, or one for all.
+    /// One for each image of the batch, or, without padding, one for all.
     images: Vec<Image<T>>,
 }
 
@@ -57,7 +57,7 @@ impl<T: Real> Shape<T> {
         Self { channels: size[1] as usize, groups: groups as usize, area, images }
     }
 
-    /// Channels of a group.
+    /// Number of channels of a group.
     fn width(&self) -> usize {
         self.channels / self.groups
     }
@@ -90,18 +90,27 @@ impl<T: Real> Image<T> {
     }
 }
 
-/// `x`, `output` `[channels, area]`, `weight`, `bias` `[channels]`: one group. Writes all of `output`.
+/// What both passes read of one group.
+struct Group<'a, T> {
+    /// The image that it is of.
+    image: &'a Image<T>,
+    /// `[channels, area]`
+    x: &'a [T],
+    /// `[channels]`
+    weight: &'a [T],
+}
+
+/// `bias` `[channels]`, `output` `[channels, area]`. Writes all of `output`.
 #[inline(always)]
 fn forward_body<T: Real, const FMA: bool>(
-    image: &Image<T>,
-    x: &[T],
-    weight: &[T],
+    group: &Group<'_, T>,
     bias: &[T],
     eps: f64,
     statistics: &mut [T],
     output: &mut [MaybeUninit<T>],
     scratch: &mut Vec<T>,
 ) {
+    let Group { image, x, weight } = *group;
     let area = x.len() / weight.len();
     let mut moments = Moments { pivot: T::ZERO, sums: [0.0; 2], count: 0 };
     match image.keep {
@@ -145,9 +154,7 @@ fn forward_body<T: Real, const FMA: bool>(
 
 multiversioned! {
     fn forward_group / forward_body<T>(
-        image: &Image<T>,
-        x: &[T],
-        weight: &[T],
+        group: &Group<'_, T>,
         bias: &[T],
         eps: f64,
         statistics: &mut [T],
@@ -156,19 +163,18 @@ multiversioned! {
     )
 }
 
-/// As in [`forward_body`]. Writes `columns` `[channels, 2]`, the gradients of weight and bias from this
+/// `grad` `[channels, area]`. Writes `columns` `[channels, 2]`, the gradients of weight and bias from this
 /// image, and all of `grad_x` where it is wanted.
 #[inline(always)]
 fn backward_body<T: Real, const FMA: bool>(
-    image: &Image<T>,
+    group: &Group<'_, T>,
     grad: &[T],
-    x: &[T],
-    weight: &[T],
     statistics: &[T],
     columns: &mut [f64],
     grad_x: Option<&mut [MaybeUninit<T>]>,
     scratch: &mut Vec<T>,
 ) {
+    let Group { image, x, weight } = *group;
     let area = x.len() / weight.len();
     let pivot = statistics[0];
     let [shift, scale]: [f64; 2] = [statistics[1].into(), statistics[2].into()];
@@ -227,10 +233,8 @@ fn backward_body<T: Real, const FMA: bool>(
 
 multiversioned! {
     fn backward_group / backward_body<T>(
-        image: &Image<T>,
+        group: &Group<'_, T>,
         grad: &[T],
-        x: &[T],
-        weight: &[T],
         statistics: &[T],
         columns: &mut [f64],
         grad_x: Option<&mut [MaybeUninit<T>]>,
@@ -259,7 +263,7 @@ fn run<T: Real, I: Send>(
 /// What a forward pass leaves.
 pub(super) struct Forward {
     pub(super) output: Tensor,
-    /// `[B, G, 3]`
+    /// `[B, G, 3]`: the [`STATISTICS`] of each group.
     pub(super) statistics: Tensor,
 }
 
@@ -287,8 +291,8 @@ pub(super) fn forward<T: Real>(
             .zip(of_group.chunks_exact_mut(STATISTICS));
         run(x.len(), tasks, |index, ((x, output), statistics), scratch| {
             let (image, channels) = shape.task(index);
-            let (weight, bias) = (&weight[channels.clone()], &bias[channels]);
-            forward_group(image, x, weight, bias, eps, statistics, output, scratch);
+            let group = Group { image, x, weight: &weight[channels.clone()] };
+            forward_group(&group, &bias[channels], eps, statistics, output, scratch);
         });
     };
     // SAFETY: groups are whole, and `forward_group` writes each place of its own.
@@ -298,7 +302,7 @@ pub(super) fn forward<T: Real>(
 
 /// What a backward pass returns.
 pub(super) struct Backward {
-    /// Where it is wanted.
+    /// The gradient of `x`, if it is wanted.
     pub(super) x: Option<Tensor>,
     pub(super) weight: Tensor,
     pub(super) bias: Tensor,
@@ -330,17 +334,16 @@ pub(super) fn backward<T: Real>(
             .map(|task| (task, of_x.as_mut().and_then(Iterator::next)));
         run(x.len(), tasks, |index, ((((grad, x), statistics), columns), grad_x), scratch| {
             let (image, channels) = shape.task(index);
-            let weight = &weight[channels];
-            backward_group(image, grad, x, weight, statistics, columns, grad_x, scratch);
+            let group = Group { image, x, weight: &weight[channels] };
+            backward_group(&group, grad, statistics, columns, grad_x, scratch);
         });
     };
-    let grad_x = match of_x {
+    let grad_x = if of_x {
         // SAFETY: groups are whole, and `backward_group` writes each place of its own.
-        true => Some(unsafe { filled(OP, &size, |grad_x| fill(Some(grad_x)))? }),
-        false => {
-            fill(None);
-            None
-        }
+        Some(unsafe { filled(OP, &size, |grad_x| fill(Some(grad_x)))? })
+    } else {
+        fill(None);
+        None
     };
     let mut totals = vec![0.0; 2 * shape.channels];
     for columns in columns.chunks_exact(totals.len()) {

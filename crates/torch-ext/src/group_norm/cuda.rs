@@ -44,7 +44,7 @@ struct Grid {
     program: Program,
     b: i64,
     c: i64,
-    /// Pixels of a map.
+    /// Pixels of a map, H · W.
     area: i64,
     /// Pixels that a block works on.
     of_block: i64,
@@ -108,15 +108,20 @@ fn like(x: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_empty([b, h, w, c], (x.kind(), x.device()))?.f_permute([0, 3, 1, 2])?)
 }
 
-/// `x` with numbers in it and with channels last in memory, `padding` contiguous.
-pub(super) fn forward(
-    x: &Tensor,
-    groups: i64,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-    padding: Option<&Tensor>,
-) -> Result<Forward> {
+/// What both passes are given besides the maps.
+#[derive(Clone, Copy)]
+pub(super) struct Norm<'a> {
+    pub(super) groups: i64,
+    /// `[C]` f32
+    pub(super) weight: &'a Tensor,
+    pub(super) eps: f64,
+    /// `[B, H, W]` bool, contiguous.
+    pub(super) padding: Option<&'a Tensor>,
+}
+
+/// `x` with numbers in it and with channels last in memory.
+pub(super) fn forward(x: &Tensor, norm: Norm<'_>, bias: &Tensor) -> Result<Forward> {
+    let Norm { groups, weight, eps, padding } = norm;
     let grid = Grid::new(x, groups)?;
     let device = x.device();
     let (weight, bias) = (weight.f_contiguous()?, bias.f_contiguous()?);
@@ -153,23 +158,22 @@ pub(super) fn forward(
 
 /// What a backward pass returns.
 pub(super) struct Backward {
-    /// Where it is wanted.
+    /// The gradient of `x`, if it is wanted.
     pub(super) x: Option<Tensor>,
     pub(super) weight: Tensor,
     pub(super) bias: Tensor,
 }
 
-/// `grad` is of the shape of `x`; the others are what [`forward`] was given and left.
+/// `grad` is of the shape of `x`; the others are what [`forward`] was given and left. `of_x`: whether the
+/// gradient of `x` is wanted.
 pub(super) fn backward(
     grad: &Tensor,
     x: &Tensor,
-    groups: i64,
-    weight: &Tensor,
-    eps: f64,
-    padding: Option<&Tensor>,
+    norm: Norm<'_>,
     image: &Image,
     of_x: bool,
 ) -> Result<Backward> {
+    let Norm { groups, weight, eps, padding } = norm;
     let grad = channels_last(grad)?;
     let grid = Grid::new(x, groups)?;
     let weight = weight.f_contiguous()?;
@@ -185,15 +189,14 @@ pub(super) fn backward(
     let grad_x = unsafe {
         let first = args().tensor(&columns).float(eps as f32).int(images)?;
         grid.launch(x, "group_norm_columns", first)?;
-        match of_x {
-            true => {
-                let grad_x = like(x)?;
-                let second = args().tensor(&columns).tensor(&weight).tensor(&grad_x);
-                let second = second.float(eps as f32).int(images)?;
-                grid.launch(x, "group_norm_backward", second)?;
-                Some(grad_x)
-            }
-            false => None,
+        if of_x {
+            let grad_x = like(x)?;
+            let second = args().tensor(&columns).tensor(&weight).tensor(&grad_x);
+            let second = second.float(eps as f32).int(images)?;
+            grid.launch(x, "group_norm_backward", second)?;
+            Some(grad_x)
+        } else {
+            None
         }
     };
     let columns = columns.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;

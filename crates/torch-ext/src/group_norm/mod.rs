@@ -105,8 +105,10 @@ fn on_cuda(
     padding: Option<Tensor>,
 ) -> Result<Tensor> {
     let x = cuda::channels_last(x)?;
-    let cuda::Forward { output, image } =
-        crate::no_grad(|| cuda::forward(&x, groups, weight, bias, eps, padding.as_ref()))?;
+    let cuda::Forward { output, image } = crate::no_grad(|| {
+        let padding = padding.as_ref();
+        cuda::forward(&x, cuda::Norm { groups, weight, eps, padding }, bias)
+    })?;
     let mut saved = vec![&x, weight, &image.sums];
     saved.extend(&image.pixels);
     saved.extend(&padding);
@@ -126,8 +128,9 @@ fn on_cuda(
                 sums: sums.shallow_clone(),
                 pixels: rest.first().map(Tensor::shallow_clone),
             };
+            let norm = cuda::Norm { groups, weight, eps, padding: rest.get(1) };
             let cuda::Backward { x, weight, bias } =
-                cuda::backward(args.grad, x, groups, weight, eps, rest.get(1), &image, of_x)?;
+                cuda::backward(args.grad, x, norm, &image, of_x)?;
             Ok(vec![x, of_weight.then_some(weight), of_bias.then_some(bias)])
         },
     )

@@ -17,7 +17,7 @@ const FIRST: usize = 256;
 pub(super) struct Moments<T> {
     pub(super) pivot: T,
     pub(super) sums: [f64; 2],
-    /// Numbers seen.
+    /// How many numbers were added.
     pub(super) count: usize,
 }
 

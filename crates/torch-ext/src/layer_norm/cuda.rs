@@ -31,7 +31,7 @@ pub(crate) fn program(kind: Kind, other: Kind, d: i64) -> Result<Program> {
     })
 }
 
-/// Rows and features.
+/// Numbers of rows and of features, N and D.
 fn sizes(x: &Tensor) -> (i64, i64) {
     let d = x.size().last().copied().unwrap_or(1);
     (x.numel() as i64 / d, d)
@@ -39,9 +39,9 @@ fn sizes(x: &Tensor) -> (i64, i64) {
 
 /// What a forward pass leaves.
 pub(super) struct Forward {
-    /// What was normalised.
+    /// `x + residual`, which is normalised.
     pub(super) sum: Tensor,
-    /// Its normalised form.
+    /// The normalised sum, with weight and bias.
     pub(super) output: Tensor,
     /// `[N, 2]` f32: mean and 1 / standard deviation of each row.
     pub(super) statistics: Tensor,
@@ -74,7 +74,7 @@ pub(super) fn forward(
 
 /// What a backward pass leaves.
 pub(super) struct Gradients {
-    /// Of the sum.
+    /// Gradient of `x + residual`.
     pub(super) sum: Tensor,
     /// The same in another kind, where the residual is of another.
     pub(super) residual: Option<Tensor>,
@@ -99,10 +99,7 @@ pub(super) fn backward(
         .transpose()?;
     let weight = weight.f_contiguous()?;
     let sums = || zeros(&[d], Kind::Float, grad.device());
-    let columns = match columns {
-        true => Some([sums()?, sums()?]),
-        false => None,
-    };
+    let columns = if columns { Some([sums()?, sums()?]) } else { None };
     let [w, b] = columns.as_ref().map_or([None, None], |[w, b]| [Some(w), Some(b)]);
     let of_block = (rows / BLOCKS / ROWS * ROWS).max(2 * ROWS);
     let blocks = (rows + of_block - 1) / of_block;

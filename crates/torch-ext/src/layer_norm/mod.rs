@@ -14,9 +14,8 @@ const OP: &str = "add_layer_norm";
 /// `LayerNorm(x [+ residual])` over the last dimension. Statistics and gradients of weight and bias are
 /// f32; the result is of the kind of the sum, whether autocast is on or not.
 ///
-/// On CUDA one kernel forward and one backward, up to 1024 features of one kind, or with a residual in 16
-/// bits beside f32; elsewhere
-/// [`add_layer_norm_naive`].
+/// On CUDA it is one kernel forward and one backward. They take up to 1024 features, all of one kind or with a
+/// residual in 16 bits beside f32. Elsewhere it is [`add_layer_norm_naive`].
 ///
 /// # Shapes
 /// `x`, `residual` `[…, D]`, `weight`, `bias` `[D]` → `[…, D]`

@@ -17,11 +17,11 @@ const OP: &str = "linear";
 /// What follows the product and its bias.
 #[derive(Debug, Clone, Copy)]
 pub enum Epilogue<'a> {
-    /// Nothing.
+    /// Nothing: the result is `x Wᵀ + b`.
     None,
-    /// ReLU.
+    /// ReLU of the result.
     Relu,
-    /// Rows become zero where this is true, `[…]` as those of `x`: padding.
+    /// Rows become zero where this is true, `[…]` bool, one for each row of `x`: padding.
     ZeroRows(&'a Tensor),
 }
 
@@ -61,30 +61,14 @@ pub fn linear(
     bias: Option<&Tensor>,
     epilogue: Epilogue<'_>,
 ) -> Result<Tensor> {
-    if let Epilogue::ZeroRows(rows) = epilogue
-        && (Some(rows.size().as_slice()) != x.size().split_last().map(|(_, rows)| rows)
-            || rows.kind() != Kind::Bool
-            || rows.device() != x.device())
-    {
-        let got = format!("{:?} {:?} on {:?}", rows.size(), rows.kind(), rows.device());
-        let expected = format!("[…] Bool, the rows of x {:?} on {:?}", x.size(), x.device());
-        return Err(Error::argument(OP, "epilogue", expected, got));
-    }
+    check_rows(x, epilogue)?;
     let device = x.device();
     let kind = autocast_kind(device).unwrap_or(x.kind());
     let kernels = matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
     let (true, true, Some(bias)) = (device.is_cuda(), kernels, bias) else {
         return linear_naive(x, weight, bias, epilogue);
     };
-    let (&[out, input], true) = (weight.size().as_slice(), x.dim() > 0) else {
-        return wrong("weight", "[out, in], and x […, in]".into(), weight);
-    };
-    if x.size().last() != Some(&input) {
-        return wrong("x", format!("[…, {input}]"), x);
-    }
-    if bias.size() != [out] {
-        return wrong("bias", format!("[{out}]"), bias);
-    }
+    let [out, input] = sizes(x, weight, bias)?;
     let mut shape = x.size();
     shape.pop();
     shape.push(out);
@@ -129,6 +113,34 @@ pub fn linear(
         },
     )?;
     Ok(output.f_view(shape.as_slice())?)
+}
+
+/// Checks the rows that become zero.
+fn check_rows(x: &Tensor, epilogue: Epilogue<'_>) -> Result<()> {
+    if let Epilogue::ZeroRows(rows) = epilogue
+        && (Some(rows.size().as_slice()) != x.size().split_last().map(|(_, rows)| rows)
+            || rows.kind() != Kind::Bool
+            || rows.device() != x.device())
+    {
+        let got = format!("{:?} {:?} on {:?}", rows.size(), rows.kind(), rows.device());
+        let expected = format!("[…] Bool, the rows of x {:?} on {:?}", x.size(), x.device());
+        return Err(Error::argument(OP, "epilogue", expected, got));
+    }
+    Ok(())
+}
+
+/// Checks the other arguments. Returns the numbers of outputs and inputs.
+fn sizes(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<[i64; 2]> {
+    let (&[out, input], true) = (weight.size().as_slice(), x.dim() > 0) else {
+        return wrong("weight", "[out, in], and x […, in]".into(), weight);
+    };
+    if x.size().last() != Some(&input) {
+        return wrong("x", format!("[…, {input}]"), x);
+    }
+    if bias.size() != [out] {
+        return wrong("bias", format!("[{out}]"), bias);
+    }
+    Ok([out, input])
 }
 
 /// `relu(x Wᵀ + b)`. In 16 bits ReLU is the product's epilogue, and a NaN may come out as zero. (libtorch's

@@ -9,12 +9,12 @@ use crate::{Error, Result};
 
 /// [`ms_deform_attn`] at offsets around references, weighted by the softmax of `logits`.
 ///
-/// Offsets count pixels of the level around a point (x, y), and half a box over the number of points
-/// around a box (cx, cy, w, h). On CUDA locations and weights are computed where they are used, for
-/// references that have no gradient; elsewhere [`ms_deform_attn_around_naive`].
+/// The unit of an offset is a pixel of the level around a point (x, y), and half a box over the number of
+/// points around a box (cx, cy, w, h). On CUDA locations and weights are computed where they are used, if the
+/// references have no gradient. Elsewhere it is [`ms_deform_attn_around_naive`].
 ///
 /// The result of a query that is `unread` is zero, and it has no gradient. On CUDA it takes hardly any
-/// time: a batch's padding is a quarter of its tokens, and more in larger batches.
+/// time, which matters: padding is a quarter of a batch's tokens, and more in larger batches.
 ///
 /// # Shapes
 /// - `value`, `spatial_shapes`: as for [`ms_deform_attn`]
@@ -35,27 +35,7 @@ pub fn ms_deform_attn_around(
     unread: Option<&Tensor>,
 ) -> Result<Tensor> {
     let shapes = Shapes::check(value, spatial_shapes, offsets, logits)?;
-    let Shapes { b, q, l, .. } = shapes;
-    let numbers = reference_points.size().last().copied().unwrap_or(0);
-    if !matches!(numbers, 2 | 4) || reference_points.size() != [b, q, l, numbers] {
-        let expected = format!("[{b}, {q}, {l}, 2 or 4]");
-        let got = format!("{:?}", reference_points.size());
-        return Err(Error::argument(OP, "reference_points", expected, got));
-    }
-    if reference_points.device() != value.device() {
-        let expected = format!("{:?}, where value is", value.device());
-        let got = format!("{:?}", reference_points.device());
-        return Err(Error::argument(OP, "reference_points", expected, got));
-    }
-    if let Some(unread) = unread
-        && (unread.size() != [b, q]
-            || unread.kind() != Kind::Bool
-            || unread.device() != value.device())
-    {
-        let expected = format!("[{b}, {q}] Bool on {:?}", value.device());
-        let got = format!("{:?} {:?} on {:?}", unread.size(), unread.kind(), unread.device());
-        return Err(Error::argument(OP, "unread", expected, got));
-    }
+    check(value, shapes, reference_points, unread)?;
     let kind = value.kind();
     let kernels = matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
     if !(value.device().is_cuda() && kernels) || reference_points.requires_grad() {
@@ -95,6 +75,37 @@ pub fn ms_deform_attn_around(
             cuda::backward(shapes, &levels, &grad, value, points, args.needs)
         },
     )
+}
+
+/// Checks what [`Shapes`] does not.
+fn check(
+    value: &Tensor,
+    shapes: Shapes,
+    reference_points: &Tensor,
+    unread: Option<&Tensor>,
+) -> Result<()> {
+    let Shapes { b, q, l, .. } = shapes;
+    let numbers = reference_points.size().last().copied().unwrap_or(0);
+    if !matches!(numbers, 2 | 4) || reference_points.size() != [b, q, l, numbers] {
+        let expected = format!("[{b}, {q}, {l}, 2 or 4]");
+        let got = format!("{:?}", reference_points.size());
+        return Err(Error::argument(OP, "reference_points", expected, got));
+    }
+    if reference_points.device() != value.device() {
+        let expected = format!("{:?}, where value is", value.device());
+        let got = format!("{:?}", reference_points.device());
+        return Err(Error::argument(OP, "reference_points", expected, got));
+    }
+    if let Some(unread) = unread
+        && (unread.size() != [b, q]
+            || unread.kind() != Kind::Bool
+            || unread.device() != value.device())
+    {
+        let expected = format!("[{b}, {q}] Bool on {:?}", value.device());
+        let got = format!("{:?} {:?} on {:?}", unread.size(), unread.kind(), unread.device());
+        return Err(Error::argument(OP, "unread", expected, got));
+    }
+    Ok(())
 }
 
 /// The same from libtorch's own operations around [`ms_deform_attn`].

@@ -3,7 +3,7 @@
 //! Work is cut by image, head and level or block of queries, never by the number of threads, and
 //! each piece adds in one order: results are the same to the last bit whatever the threads.
 //!
-//! The inner functions hold no closures: one that is not inlined is compiled without the vector
+//! The inner functions hold no closures. A closure that is not inlined is compiled without the vector
 //! instructions of the function around it, and calls a library for every fused multiplication.
 
 use std::mem::MaybeUninit;
@@ -20,7 +20,7 @@ const BLOCK: usize = 256;
 /// Numbers worked on side by side; a vector register or two of them.
 const LANES: usize = 8;
 
-/// The numbers both passes read.
+/// The numbers of a [`Read`].
 #[derive(Clone, Copy)]
 struct Inputs<'a, T> {
     /// `[B, M, S, D]`: a head's map lies in one piece.
@@ -140,22 +140,33 @@ impl<T: Real> Sample<T> {
     }
 }
 
-/// Forward pass. `value` `[B, S, M, D]`; the others as in [`super::ms_deform_attn`]; all contiguous
-/// and of kind `T`. Returns `[B, Q, M·D]`.
-pub(super) fn forward<T: Real>(
-    shapes: Shapes,
-    spatial_shapes: &[(i64, i64)],
-    value: &Tensor,
-    locations: &Tensor,
-    weights: &Tensor,
-) -> Result<Tensor> {
+/// What both passes read, as in [`super::ms_deform_attn`]; all tensors contiguous and of one kind.
+#[derive(Clone, Copy)]
+pub(super) struct Read<'a> {
+    pub(super) spatial_shapes: &'a [(i64, i64)],
+    /// `[B, S, M, D]`
+    pub(super) value: &'a Tensor,
+    /// `[B, Q, M, L, P, 2]`
+    pub(super) locations: &'a Tensor,
+    /// `[B, Q, M, L, P]`
+    pub(super) weights: &'a Tensor,
+}
+
+impl Read<'_> {
+    /// The values with a head's map in one piece, `[B, M, S, D]`.
+    fn by_head(&self) -> Result<Tensor> {
+        Ok(self.value.f_permute([0, 2, 1, 3])?.f_contiguous()?)
+    }
+}
+
+/// Forward pass. Returns `[B, Q, M·D]`.
+pub(super) fn forward<T: Real>(shapes: Shapes, read: Read<'_>) -> Result<Tensor> {
     let Shapes { b, m, d, q, .. } = shapes;
-    let by_head = value.f_permute([0, 2, 1, 3])?.f_contiguous()?;
-    let levels = levels(spatial_shapes);
+    let (by_head, levels) = (read.by_head()?, levels(read.spatial_shapes));
     let inputs = Inputs {
         value: data::<T>(OP, &by_head)?,
-        locations: data(OP, locations)?,
-        weights: data(OP, weights)?,
+        locations: data(OP, read.locations)?,
+        weights: data(OP, read.weights)?,
         levels: &levels,
         sizes: shapes.into(),
     };
@@ -260,30 +271,27 @@ fn add_scaled<T: Real, const FMA: bool>(sum: &mut [T], k: T, row: &[T]) {
     }
 }
 
-/// Backward pass. `grad` `[B, Q, M·D]`; the others as in [`forward`].
+/// Backward pass. `grad` `[B, Q, M·D]`; `needs`: whether the gradients of value, locations and weights are
+/// wanted.
 pub(super) fn backward<T: Real>(
     shapes: Shapes,
-    spatial_shapes: &[(i64, i64)],
     grad: &Tensor,
-    value: &Tensor,
-    locations: &Tensor,
-    weights: &Tensor,
+    read: Read<'_>,
     needs: &[bool],
 ) -> Result<Gradients> {
     let Shapes { b, s, m, d, .. } = shapes;
-    let options = (T::KIND, value.device());
-    let by_head = value.f_permute([0, 2, 1, 3])?.f_contiguous()?;
-    let levels = levels(spatial_shapes);
+    let options = (T::KIND, read.value.device());
+    let (by_head, levels) = (read.by_head()?, levels(read.spatial_shapes));
     let inputs = Inputs {
         value: data::<T>(OP, &by_head)?,
-        locations: data(OP, locations)?,
-        weights: data(OP, weights)?,
+        locations: data(OP, read.locations)?,
+        weights: data(OP, read.weights)?,
         levels: &levels,
         sizes: shapes.into(),
     };
     let mut grad_value = Tensor::f_zeros(if needs[0] { [b, m, s, d] } else { [0; 4] }, options)?;
-    let mut grad_locations = Tensor::f_zeros_like(locations)?;
-    let mut grad_weights = Tensor::f_zeros_like(weights)?;
+    let mut grad_locations = Tensor::f_zeros_like(read.locations)?;
+    let mut grad_weights = Tensor::f_zeros_like(read.weights)?;
     // SAFETY: the tensors were just made, and are used nowhere else before they are whole.
     let [of_value, of_locations, of_weights] = unsafe {
         [
@@ -307,14 +315,12 @@ pub(super) fn backward<T: Real>(
             _ => backward_level::<T, 0>(&inputs, grad, head, level, &outputs),
         }
     });
-    let grad_value = match needs[0] {
-        true => Some(grad_value.f_permute([0, 2, 1, 3])?.f_contiguous()?),
-        false => None,
-    };
+    let grad_value =
+        if needs[0] { Some(grad_value.f_permute([0, 2, 1, 3])?.f_contiguous()?) } else { None };
     Ok(vec![grad_value, needs[1].then_some(grad_locations), needs[2].then_some(grad_weights)])
 }
 
-/// Where the gradients go; `value` `[B, M, S, D]`.
+/// The gradients of a [`Read`]; that of the value is `[B, M, S, D]`, and there if it is wanted.
 struct Outputs<'a, T> {
     value: Option<Scattered<'a, T>>,
     locations: Scattered<'a, T>,
@@ -364,38 +370,62 @@ fn backward_level_body<T: Real, const C: usize, const FMA: bool>(
             // The gradients of weight and location are combinations of the products of the four
             // corners with the output's gradient.
             let corners = sample.corners(map, &zeros);
-            let mut products = [T::ZERO; 4];
-            for (product, corner) in products.iter_mut().zip(corners) {
-                *product = if C == 0 {
-                    dot::<T, FMA>(grad, corner)
-                } else {
-                    dot_known::<T, C, FMA>(&known, chunks(corner))
-                };
-            }
-            let [a, b, c, e] = products;
+            let [a, b, c, e] = products::<T, C, FMA>(corners, grad, &known);
             let [ka, kb, kc, ke] = sample.coefficients;
             grad_weights[point] = ka * a + kb * b + kc * c + ke * e;
             let (x, y) = (sample.x, sample.y);
             grad_locations[2 * point] = weight * width * ((T::ONE - y) * (b - a) + y * (e - c));
             grad_locations[2 * point + 1] =
                 weight * height * ((T::ONE - x) * (c - a) + x * (e - b));
-            let Some(map) = &mut grad_map else { continue };
-            for (row, k) in sample.rows.into_iter().zip(sample.coefficients) {
-                if row == OUTSIDE {
-                    continue;
-                }
-                let target = &mut map[row * d..][..d];
-                if C == 0 {
-                    add_scaled::<T, FMA>(target, k * weight, grad);
-                } else {
-                    add_scaled_known::<T, C, FMA>(target, k * weight, &known);
-                }
+            if let Some(map) = &mut grad_map {
+                add_to_map::<T, C, FMA>(map, &sample, weight, grad, &known);
             }
         }
     }
 }
 
-/// Sum of products.
+/// Products of the four corners with the output's gradient, which `known` holds in chunks unless `C` is 0.
+#[inline(always)]
+fn products<T: Real, const C: usize, const FMA: bool>(
+    corners: [&[T]; 4],
+    grad: &[T],
+    known: &[[T; LANES]; C],
+) -> [T; 4] {
+    let mut products = [T::ZERO; 4];
+    for (product, corner) in products.iter_mut().zip(corners) {
+        *product = if C == 0 {
+            dot::<T, FMA>(grad, corner)
+        } else {
+            dot_known::<T, C, FMA>(known, chunks(corner))
+        };
+    }
+    products
+}
+
+/// Adds the output's gradient to the pixels that a sample has read.
+#[inline(always)]
+fn add_to_map<T: Real, const C: usize, const FMA: bool>(
+    map: &mut [T],
+    sample: &Sample<T>,
+    weight: T,
+    grad: &[T],
+    known: &[[T; LANES]; C],
+) {
+    let d = grad.len();
+    for (row, k) in sample.rows.into_iter().zip(sample.coefficients) {
+        if row == OUTSIDE {
+            continue;
+        }
+        let target = &mut map[row * d..][..d];
+        if C == 0 {
+            add_scaled::<T, FMA>(target, k * weight, grad);
+        } else {
+            add_scaled_known::<T, C, FMA>(target, k * weight, known);
+        }
+    }
+}
+
+/// Sum of products, one after the other.
 #[inline(always)]
 fn dot<T: Real, const FMA: bool>(a: &[T], b: &[T]) -> T {
     let mut sum = T::ZERO;

@@ -17,9 +17,9 @@ pub(super) struct Points<'a> {
     pub(super) locations: &'a Tensor,
     /// `[B, Q, M, L, P]`: f32 weights; logits in the kind of the values where there are references.
     pub(super) weights: &'a Tensor,
-    /// `[B, Q, L, 2 | 4]` f32.
+    /// `[B, Q, L, 2 | 4]` f32, if locations are offsets.
     pub(super) references: Option<&'a Tensor>,
-    /// `[B, Q]` bool.
+    /// `[B, Q]` bool: queries whose result nobody reads. It is zero, and has no gradient.
     pub(super) unread: Option<&'a Tensor>,
 }
 
@@ -185,25 +185,24 @@ pub(super) fn backward(
         let got = layout.positions.to_string();
         return Err(Error::argument(super::OP, "value", "fewer than 2³¹ sums of an image", got));
     }
-    let sums = match needs[0] {
+    let sums = if needs[0] {
         // In 16 bits these are f16 whatever the kind is called.
-        true => Some(Tensor::f_zeros([b, layout.positions, m, d], (kind, device))?),
-        false => None,
+        Some(Tensor::f_zeros([b, layout.positions, m, d], (kind, device))?)
+    } else {
+        None
     };
     let (grad_locations, grad_weights) = (locations.f_empty_like()?, weights.f_empty_like()?);
-    let program = program(kind, [d, l, p], points.reference())?;
-    let sharing = Sharing::new(kind, d);
-    let threads = threads(shapes, kind)?;
-    let bound = match kind != Kind::Float && sums.is_some() {
-        true => {
-            let bound = zeros(&[1], Kind::Int, device)?;
-            let args = Args::default().tensor(&grad).tensor(weights).tensor(&bound);
-            let mut args = args.int(b * q * m)?;
-            // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
-            unsafe { launch(device, &program, "ms_deform_attn_bound", threads, &mut args)? };
-            Some(bound)
-        }
-        false => None,
+    let kernels = Kernels {
+        program: program(kind, [d, l, p], points.reference())?,
+        shapes,
+        kind,
+        pyramid: levels(spatial_shapes),
+        sums: layout.laid_out(),
+    };
+    let bound = if kind != Kind::Float && sums.is_some() {
+        Some(kernels.bound(&grad, weights)?)
+    } else {
+        None
     };
     let args = Args::default()
         .tensor(&grad)
@@ -216,28 +215,59 @@ pub(super) fn backward(
         .tensor(&grad_locations)
         .tensor(&grad_weights)
         .tensor(bound.as_ref());
-    let (pyramid, sums_layout) = (levels(spatial_shapes), layout.laid_out());
-    let args = args.ints(&pyramid).ints(&sums_layout);
+    let args = args.ints(&kernels.pyramid).ints(&kernels.sums);
     let mut args = args.int(b * q * m)?.int(q)?.int(m)?.int(s)?;
-    // SAFETY: as above.
-    unsafe { launch(device, &program, "ms_deform_attn_backward", threads, &mut args)? };
+    let (program, threads) = (&kernels.program, threads(shapes, kind)?);
+    // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
+    unsafe { launch(device, program, "ms_deform_attn_backward", threads, &mut args)? };
     let grad_value = match (&bound, sums) {
-        (Some(bound), Some(sums)) => {
-            let grad_value = Tensor::f_empty([b, s, m, d], (kind, device))?;
-            let width = m * d / sharing.vector;
-            let args = Args::default().tensor(&sums).tensor(bound).tensor(&grad_value);
-            let args = args.ints(&pyramid).ints(&sums_layout).int(q)?.int(s)?;
-            let chunks = b * s * width;
-            let mut args = args.int(width)?.int(chunks)?;
-            // SAFETY: as above.
-            unsafe {
-                launch(device, &program, "ms_deform_attn_collect", chunks as usize, &mut args)?;
-            }
-            Some(grad_value)
-        }
+        (Some(bound), Some(sums)) => Some(kernels.collect(&sums, bound)?),
         (_, sums) => sums,
     };
     Ok(vec![grad_value, needs[1].then_some(grad_locations), needs[2].then_some(grad_weights)])
+}
+
+/// The kernels of a backward pass, and what they know of its sizes.
+struct Kernels {
+    program: Program,
+    shapes: Shapes,
+    /// Of the values and their gradient.
+    kind: Kind,
+    /// `struct Levels` of the kernels.
+    pyramid: Vec<i32>,
+    /// `struct Sums` of the kernels.
+    sums: Vec<i32>,
+}
+
+impl Kernels {
+    /// The most that a query adds to any place, as the bits of an f32: sums in 16 bits are scaled by it.
+    fn bound(&self, grad: &Tensor, weights: &Tensor) -> Result<Tensor> {
+        let Shapes { b, m, q, .. } = self.shapes;
+        let device = grad.device();
+        let threads = threads(self.shapes, self.kind)?;
+        let bound = zeros(&[1], Kind::Int, device)?;
+        let args = Args::default().tensor(grad).tensor(weights).tensor(&bound);
+        let mut args = args.int(b * q * m)?;
+        // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
+        unsafe { launch(device, &self.program, "ms_deform_attn_bound", threads, &mut args)? };
+        Ok(bound)
+    }
+
+    /// The gradient of the values, `[B, S, M, D]`, from its scaled sums in 16 bits.
+    fn collect(&self, sums: &Tensor, bound: &Tensor) -> Result<Tensor> {
+        let Shapes { b, s, m, d, q, .. } = self.shapes;
+        let device = sums.device();
+        let grad_value = Tensor::f_empty([b, s, m, d], (self.kind, device))?;
+        let width = m * d / Sharing::new(self.kind, d).vector;
+        let args = Args::default().tensor(sums).tensor(bound).tensor(&grad_value);
+        let args = args.ints(&self.pyramid).ints(&self.sums).int(q)?.int(s)?;
+        let chunks = b * s * width;
+        let mut args = args.int(width)?.int(chunks)?;
+        let entry = "ms_deform_attn_collect";
+        // SAFETY: as above.
+        unsafe { launch(device, &self.program, entry, chunks as usize, &mut args)? };
+        Ok(grad_value)
+    }
 }
 
 #[cfg(test)]

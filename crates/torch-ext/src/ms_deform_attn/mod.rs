@@ -23,19 +23,19 @@ const OP: &str = "ms_deform_attn";
 /// Sizes of the arguments, checked against each other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shapes {
-    /// Images.
+    /// B, images.
     pub(crate) b: i64,
-    /// Positions of the pyramid, all levels together.
+    /// S, positions of the pyramid, all levels together.
     pub(crate) s: i64,
-    /// Heads.
+    /// M, heads.
     pub(crate) m: i64,
-    /// Features of a head.
+    /// D, features of a head.
     pub(crate) d: i64,
-    /// Queries.
+    /// Q, queries of an image.
     pub(crate) q: i64,
-    /// Levels.
+    /// L, levels of the pyramid.
     pub(crate) l: i64,
-    /// Points of a query on a level.
+    /// P, points of a query, in a head and on a level.
     pub(crate) p: i64,
 }
 
@@ -163,7 +163,7 @@ fn forward(
             return cuda::forward(shapes, spatial_shapes, value, points);
         }
     };
-    f(shapes, spatial_shapes, value, locations, weights)
+    f(shapes, cpu::Read { spatial_shapes, value, locations, weights })
 }
 
 fn backward(
@@ -183,5 +183,5 @@ fn backward(
             return cuda::backward(shapes, spatial_shapes, &grad, value, points, args.needs);
         }
     };
-    f(shapes, spatial_shapes, &grad, value, locations, weights, args.needs)
+    f(shapes, &grad, cpu::Read { spatial_shapes, value, locations, weights }, args.needs)
 }
