@@ -1,4 +1,4 @@
-//! Text embeddings of a vocabulary, from a given table.
+//! Reads the text embeddings of a vocabulary from a table in a file.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Reads a `.npy` or safetensors table `[rows, D_text]`. Rows belong to the classes in order of
-/// their category ids if there are as many; otherwise each category's `lvis_clip_row` says which.
+/// Reads a `.npy` or safetensors table `[rows, D_text]`. If there are as many rows as classes, they belong to
+/// the classes in order of category ids. Otherwise each category's `lvis_clip_row` names its row.
 ///
 /// # Errors
 /// A file that is neither, of another shape, or without a row for some class.
@@ -67,7 +67,7 @@ pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable
     checked_text_table(&table.index_select(0, &Tensor::from_slice(&chosen)), vocabulary, path)
 }
 
-/// One row a class, each a direction.
+/// Checks a table `[C, D_text]`. Each row must be a direction.
 ///
 /// # Errors
 /// Another shape, numbers that are not finite, or a row of zeros, which has no direction.
