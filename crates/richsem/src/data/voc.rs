@@ -59,6 +59,21 @@ impl<'a> CocoFile<'a> {
         let categories = (1..).zip(classes).map(|(id, name)| CocoCategory { id, name }).collect();
         Self { images, annotations: annotations.into_iter().flatten().collect(), categories }
     }
+
+    /// Writes the image set of that name into `folder`, which will become `output`.
+    fn write(&self, name: &str, folder: &Path, output: &Path) -> Result<SplitReport> {
+        let file_name = format!("{name}.json");
+        write_atomically(&folder.join(&file_name), |out| {
+            serde_json::to_writer(out, self).map_err(|e| Error::Io(e.into()))
+        })?;
+        Ok(SplitReport {
+            name: name.to_owned(),
+            path: output.join(file_name),
+            images: self.images.len(),
+            boxes: self.annotations.len(),
+            learnable: self.annotations.iter().filter(|a| a.learnable).count(),
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -152,19 +167,8 @@ pub fn convert(
             report.empty_splits.push(name.to_owned());
             continue;
         }
-        let images = stems.iter().map(|stem| &converted[stem]);
-        let file = CocoFile::new(images, &classes);
-        let file_name = format!("{name}.json");
-        write_atomically(&staging.path().join(&file_name), |out| {
-            serde_json::to_writer(out, &file).map_err(|e| Error::Io(e.into()))
-        })?;
-        report.splits.push(SplitReport {
-            name: name.to_owned(),
-            path: output.join(file_name),
-            images: file.images.len(),
-            boxes: file.annotations.len(),
-            learnable: file.annotations.iter().filter(|a| a.learnable).count(),
-        });
+        let file = CocoFile::new(stems.iter().map(|stem| &converted[stem]), &classes);
+        report.splits.push(file.write(name, staging.path(), output)?);
     }
     if report.splits.is_empty() {
         let sets = report.empty_splits.join(", ");

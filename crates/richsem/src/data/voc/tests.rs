@@ -1,7 +1,7 @@
 //! Against hotcoco's converter on real sets, and files that are wrong in one way each.
 #![allow(clippy::unwrap_used)]
 
-mod told;
+mod odd_input;
 
 use std::path::Path;
 
@@ -285,24 +285,27 @@ fn the_encoding_that_the_xml_says_is_obeyed() {
             OBJECT.replace("dog", "café 犬")
         )
     };
-    let said = |label: &str| text(&format!(" encoding='{label}'"));
+    let declaring = |label: &str| text(&format!(" encoding='{label}'"));
     let utf16: Vec<u8> = [0xFEFF]
         .into_iter()
-        .chain(said("UTF-16").encode_utf16())
+        .chain(declaring("UTF-16").encode_utf16())
         .flat_map(u16::to_le_bytes)
         .collect();
-    let shift_jis = said("Shift_JIS").replace("café", "cafe");
-    let without_mark = said("utf-16").encode_utf16().flat_map(u16::to_be_bytes).collect();
-    let with_dtd = said("utf-8").replace("<annotation>", "<!DOCTYPE annotation><annotation>");
+    let shift_jis = declaring("Shift_JIS").replace("café", "cafe");
+    let without_mark = declaring("utf-16").encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let with_dtd = declaring("utf-8").replace("<annotation>", "<!DOCTYPE annotation><annotation>");
     let files: [(&str, Vec<u8>); 8] = [
         ("café 犬", without_mark),
-        ("café 犬", said("utf-16").into_bytes()),
+        ("café 犬", declaring("utf-16").into_bytes()),
         ("café 犬", with_dtd.into_bytes()),
         ("café 犬", text("").into_bytes()),
-        ("café 犬", said("utf-8").into_bytes()),
+        ("café 犬", declaring("utf-8").into_bytes()),
         ("café 犬", utf16),
         ("cafe 犬", encoding_rs::SHIFT_JIS.encode(&shift_jis).0.into_owned()),
-        ("café", encoding_rs::WINDOWS_1252.encode(&said("ISO-8859-1").replace(" 犬", "")).0.into()),
+        (
+            "café",
+            encoding_rs::WINDOWS_1252.encode(&declaring("ISO-8859-1").replace(" 犬", "")).0.into(),
+        ),
     ];
     for (name, bytes) in files {
         let set = small_set(OBJECT);
@@ -311,7 +314,7 @@ fn the_encoding_that_the_xml_says_is_obeyed() {
         assert_eq!(report.classes, [name, "dog"]);
     }
     for (bytes, says) in [
-        (said("klingon").into_bytes(), "says its encoding is `klingon`, which is unknown"),
+        (declaring("klingon").into_bytes(), "says its encoding is `klingon`, which is unknown"),
         (
             encoding_rs::WINDOWS_1252.encode(&text("").replace('犬', "e")).0.into(),
             "not UTF-8 text, and it says",

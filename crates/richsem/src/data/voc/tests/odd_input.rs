@@ -1,4 +1,4 @@
-//! What is taken although something is odd about it, and that it is told.
+//! Odd input that is taken all the same, and that the report says so.
 
 use super::*;
 use crate::data::{
