@@ -18,11 +18,10 @@ use crate::{
         loader::{BatchSource, Loader},
     },
     error::{Error, Result, guarded, unless_stopped},
-    hash::sha256_of_file,
     models::class_head::TextTable,
     normalization::Normalization,
     prepared::{
-        manifest::{Manifest, SetFacts, TeacherFacts, VERSION, text_identity, vocabulary_identity},
+        manifest::{Manifest, SetFacts, TeacherFacts, VERSION, vocabulary_identity},
         plan::{self, Images, SetPlan, ViewSource},
         read::{shard_spec, text_path, write_text},
         shard::{self, Shard, ShardSpec},
@@ -47,7 +46,7 @@ pub trait PrepareObserver {
     fn views(&mut self, _done: u64, _total: u64) {}
 }
 
-/// How much was labelled.
+/// How much was labelled, now and by earlier runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PrepareReport {
     /// Shards that were labelled and written.
@@ -117,20 +116,16 @@ fn prepare_sharded(
     // As in training, so that the teacher computes in the same numbers.
     config.train.precision.apply()?;
     let teacher = teacher::open(teacher_config, &vocabulary, device)?;
-    let sets = plan::sets(config)?.into_iter().map(|plan| {
-        let images = Images::of(&plan, (&split.store, &split.entries), &extras);
-        LabelledSet { facts: images.facts(&plan.augment), plan, images }
-    });
-    let sets: Vec<LabelledSet> = sets.collect();
+    let sets: Vec<LabelledSet> = plan::sets(config)?
+        .into_iter()
+        .map(|plan| {
+            let images = Images::of(&plan, (&split.store, &split.entries), &extras);
+            LabelledSet { facts: images.facts(&plan.augment), plan, images }
+        })
+        .collect();
     let manifest = Manifest {
         version: VERSION,
-        teacher: TeacherFacts {
-            weights: sha256_of_file(weights)?,
-            precision: teacher_config.precision,
-            vit: teacher_config.vit,
-            activation: teacher_config.activation.unwrap_or_default(),
-            text: text_identity(&teacher_config.text, &vocabulary)?,
-        },
+        teacher: TeacherFacts::of(teacher_config, weights, &vocabulary)?,
         classes: vocabulary.len(),
         vocabulary: vocabulary_identity(&vocabulary),
         dim: teacher.text().dim(),
@@ -212,7 +207,7 @@ struct LabelledSet {
 }
 
 impl LabelledSet {
-    /// Views of all images.
+    /// Number of views of all its images.
     fn views(&self) -> u64 {
         (self.facts.images * self.facts.views.len()) as u64
     }
@@ -241,7 +236,7 @@ struct Work<'a> {
     broken: Arc<BrokenImages>,
     /// Views that are labelled, or were before.
     done: u64,
-    /// Views of all sets.
+    /// Number of views of all sets.
     total: u64,
     report: PrepareReport,
     observer: &'a mut dyn PrepareObserver,

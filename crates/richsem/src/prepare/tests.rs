@@ -88,9 +88,9 @@ impl Place {
         config
     }
 
-    fn prepare(&self, config: &Config, said: &mut Said) -> Result<PrepareReport> {
-        let stop = Arc::clone(&said.stop);
-        prepare_sharded(config, &self.out(), Device::Cpu, SHARD, said, &stop)
+    fn prepare(&self, config: &Config, recorder: &mut Recorder) -> Result<PrepareReport> {
+        let stop = Arc::clone(&recorder.stop);
+        prepare_sharded(config, &self.out(), Device::Cpu, SHARD, recorder, &stop)
     }
 
     fn shard(&self, number: usize) -> PathBuf {
@@ -107,7 +107,7 @@ fn single(place: &Place) -> String {
 }
 
 #[derive(Default)]
-struct Said {
+struct Recorder {
     lines: Vec<String>,
     /// Asks to stop after so many views.
     stop_after: Option<u64>,
@@ -115,7 +115,7 @@ struct Said {
     last: (u64, u64),
 }
 
-impl PrepareObserver for Said {
+impl PrepareObserver for Recorder {
     fn message(&mut self, text: &str) {
         self.lines.push(text.to_owned());
     }
@@ -193,11 +193,11 @@ fn training_reads_what_the_teacher_would_say() {
     let place = Place::new();
     let photos = single(&place);
     let with: [&str; 1] = [&photos];
-    let mut said = Said::default();
-    let report = place.prepare(&place.config(&with), &mut said).unwrap();
+    let mut recorder = Recorder::default();
+    let report = place.prepare(&place.config(&with), &mut recorder).unwrap();
     assert_eq!((report.made, report.kept), (3 + 2, 0));
-    assert_eq!(said.last, (4 * (14 + 12), 4 * (14 + 12)));
-    let line = said.lines.iter().find(|line| line.starts_with("extra.photos: ")).unwrap();
+    assert_eq!(recorder.last, (4 * (14 + 12), 4 * (14 + 12)));
+    let line = recorder.lines.iter().find(|line| line.starts_with("extra.photos: ")).unwrap();
     assert_eq!(line, "extra.photos: 12 images with 12 boxes in 4 views each: 48 rows, 0.0 MB");
     let worst = errors(&place.config(&with), &place.reading(&with), 0, 24);
     println!("alone: {worst:?}");
@@ -211,7 +211,7 @@ fn training_reads_what_the_teacher_would_say() {
 #[test]
 fn only_padding_tells_batches_of_several_images_apart() {
     let place = Place::new();
-    place.prepare(&place.config(&[]), &mut Said::default()).unwrap();
+    place.prepare(&place.config(&[]), &mut Recorder::default()).unwrap();
     let two = ["data.batch_size=2"];
     let worst = errors(&place.config(&two), &place.reading(&two), 0, 6);
     println!("in pairs: {worst:?}");
@@ -221,7 +221,7 @@ fn only_padding_tells_batches_of_several_images_apart() {
     let photos = single(&place);
     let same = ["data.augment.scales=[64]", "data.batch_size=2", &photos];
     std::fs::remove_dir_all(place.out()).unwrap();
-    place.prepare(&place.config(&same), &mut Said::default()).unwrap();
+    place.prepare(&place.config(&same), &mut Recorder::default()).unwrap();
     let (live, read) = (place.config(&same), place.reading(&same));
     let all = interleaved(&read).unwrap().1;
     let ((live, _), (read, batches)) = (learner(&live).unwrap(), learner(&read).unwrap());
@@ -238,13 +238,13 @@ fn only_padding_tells_batches_of_several_images_apart() {
 fn work_goes_on_where_it_was_stopped() {
     let place = Place::new();
     let config = place.config(&[]);
-    let mut said = Said { stop_after: Some(30), ..Said::default() };
-    assert!(matches!(place.prepare(&config, &mut said), Err(Error::Stopped)));
+    let mut recorder = Recorder { stop_after: Some(30), ..Recorder::default() };
+    assert!(matches!(place.prepare(&config, &mut recorder), Err(Error::Stopped)));
     assert!(place.shard(0).exists() && !place.shard(1).exists());
     let unfinished = learner(&place.reading(&[])).map(drop).unwrap_err().to_string();
     assert!(unfinished.contains("shard-00001.safetensors: file: missing"), "{unfinished}");
     assert!(unfinished.contains("hint: run the same `richsem prepare`"), "{unfinished}");
-    let report = place.prepare(&config, &mut Said::default()).unwrap();
+    let report = place.prepare(&config, &mut Recorder::default()).unwrap();
     assert_eq!((report.made, report.kept), (2, 1));
     let read = |number| std::fs::read(place.shard(number)).unwrap();
     let whole: Vec<Vec<u8>> = (0..3).map(read).collect();
@@ -255,18 +255,18 @@ fn work_goes_on_where_it_was_stopped() {
     let half = flipped.len() - 100;
     flipped[half] ^= 1;
     std::fs::write(place.shard(2), &flipped).unwrap();
-    let mut said = Said::default();
-    let report = place.prepare(&config, &mut said).unwrap();
+    let mut recorder = Recorder::default();
+    let report = place.prepare(&config, &mut recorder).unwrap();
     assert_eq!((report.made, report.kept), (2, 1));
-    let told = said.lines.iter().find(|line| line.ends_with("made again")).unwrap();
-    assert!(told.contains("shard-00002.safetensors: sha256"), "{told}");
+    let line = recorder.lines.iter().find(|line| line.ends_with("made again")).unwrap();
+    assert!(line.contains("shard-00002.safetensors: sha256"), "{line}");
     assert!((0..3).map(read).eq(whole.iter().cloned()), "other bytes than the first time");
 }
 
 #[test]
 fn damaged_shards_are_named_before_or_when_they_are_read() {
     let place = Place::new();
-    place.prepare(&place.config(&[]), &mut Said::default()).unwrap();
+    place.prepare(&place.config(&[]), &mut Recorder::default()).unwrap();
     let whole = std::fs::read(place.shard(1)).unwrap();
     let mut foreign = whole.clone();
     let at = foreign.windows(8).position(|w| w == b"prepared").unwrap() + 12;
@@ -291,9 +291,9 @@ fn damaged_shards_are_named_before_or_when_they_are_read() {
     wrong[features..].fill(0x7f);
     std::fs::write(place.shard(1), &wrong).unwrap();
     let (_, batches) = learner(&place.reading(&[])).unwrap();
-    let said = (0..12).find_map(|position| batches.build(position).err());
-    let said = said.unwrap().to_string();
-    assert!(said.contains("shard-00001.safetensors: features: "), "{said}");
+    let error = (0..12).find_map(|position| batches.build(position).err());
+    let error = error.unwrap().to_string();
+    assert!(error.contains("shard-00001.safetensors: features: "), "{error}");
 }
 
 #[test]
@@ -314,26 +314,27 @@ fn what_no_folder_can_hold_is_refused_by_its_key() {
         let with = [&more[..], &[&*labels]].concat();
         let error = place.try_config(&with).unwrap_err().to_string();
         assert!(error.contains(key) && error.contains("hint"), "{error}");
-        let error = place.prepare(&place.config(&more), &mut Said::default()).unwrap_err();
+        let error = place.prepare(&place.config(&more), &mut Recorder::default()).unwrap_err();
         assert!(error.to_string().starts_with(key), "{error}");
     }
     assert!(!place.out().exists());
     // Images that teach no semantics need no labels.
     let unlabelled = mosaic.replace("weight = 1", "weight = 1, supervision = { semantic = false }");
     place.config(&[&unlabelled, &labels]);
-    let off = place.prepare(&place.config(&["semantic.weight=0"]), &mut Said::default());
+    let off = place.prepare(&place.config(&["semantic.weight=0"]), &mut Recorder::default());
     assert!(off.unwrap_err().to_string().starts_with("semantic: off"));
     let mut nobody = place.config(&[&labels]);
     nobody.teacher.as_mut().unwrap().weights = None;
-    let error = place.prepare(&nobody, &mut Said::default()).unwrap_err().to_string();
+    let error = place.prepare(&nobody, &mut Recorder::default()).unwrap_err().to_string();
     assert!(error.starts_with("teacher.weights: missing"), "{error}");
 }
 
 #[test]
 fn labels_of_other_settings_are_refused_by_their_key() {
     let place = Place::new();
-    place.prepare(&place.config(&["data.augment.flip=0"]), &mut Said::default()).unwrap();
-    let other = place.prepare(&place.config(&[]), &mut Said::default()).unwrap_err().to_string();
+    place.prepare(&place.config(&["data.augment.flip=0"]), &mut Recorder::default()).unwrap();
+    let other =
+        place.prepare(&place.config(&[]), &mut Recorder::default()).unwrap_err().to_string();
     assert!(other.contains("prepared.json: sets.train.views: these settings"), "{other}");
 
     let flip = "data.augment.flip=0";
@@ -401,7 +402,7 @@ fn labels_of_other_settings_are_refused_by_their_key() {
 #[test]
 fn the_class_head_takes_the_text_that_was_kept() {
     let place = Place::new();
-    place.prepare(&place.config(&[]), &mut Said::default()).unwrap();
+    place.prepare(&place.config(&[]), &mut Recorder::default()).unwrap();
     let more = ["model.class_head.kind=text", "semantic.weight=0", "data.augment.scales=[96]"];
     let (learner, row) = learner(&place.reading(&more)).unwrap();
     let text = learner.model.detector.classes().text().unwrap();

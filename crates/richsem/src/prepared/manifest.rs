@@ -14,9 +14,9 @@ use crate::{
     config::prepared::manifest_file,
     data::image_io::Orientation,
     error::{Error, Result, write_atomically},
-    hash::hex,
+    hash::{hex, sha256_of_file},
     precision::Precision,
-    teacher::{TeacherText, VitLabels, clip::Activation},
+    teacher::{TeacherConfig, TeacherText, VitLabels, clip::Activation},
     vocabulary::Vocabulary,
 };
 
@@ -58,6 +58,23 @@ pub(crate) struct TeacherFacts {
     pub(crate) activation: Activation,
     /// Where the class embeddings came from: [`text_identity`].
     pub(crate) text: String,
+}
+
+impl TeacherFacts {
+    /// Of a teacher with these settings, whose weights are that file.
+    pub(crate) fn of(
+        config: &TeacherConfig,
+        weights: &Path,
+        vocabulary: &Vocabulary,
+    ) -> Result<Self> {
+        Ok(Self {
+            weights: sha256_of_file(weights)?,
+            precision: config.precision,
+            vit: config.vit,
+            activation: config.activation.unwrap_or_default(),
+            text: text_identity(&config.text, vocabulary)?,
+        })
+    }
 }
 
 /// One set of images and the views of them.

@@ -31,9 +31,9 @@ const LONGEST_HEADER: u64 = 1 << 16;
 pub(crate) struct ShardSpec {
     /// [`super::manifest::Manifest::hash`] of the folder.
     pub(crate) manifest: String,
-    /// Images in this shard.
+    /// Images in this shard; the last of a set may have fewer than others.
     pub(crate) images: usize,
-    /// Views of each image.
+    /// Views of each image, which are the columns.
     pub(crate) views: usize,
     /// Width of the features, D.
     pub(crate) dim: usize,
