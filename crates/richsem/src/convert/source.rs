@@ -36,7 +36,7 @@ pub enum Kind {
 /// A file of weights that has been read.
 #[derive(Debug)]
 pub struct Source {
-    /// Path of the file.
+    /// Path of the file, for messages.
     pub path: PathBuf,
     /// What the file is, by the names of its tensors.
     pub kind: Kind,

@@ -78,7 +78,7 @@ struct Checkpoint<'a> {
     layout: Layout,
     /// Rows of a linear class head: one an id, from 0.
     rows: i64,
-    /// By the official keys.
+    /// What is to be written, by the official keys.
     tensors: BTreeMap<String, Tensor>,
     report: Report,
 }

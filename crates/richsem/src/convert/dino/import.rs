@@ -127,6 +127,22 @@ pub(in crate::convert) fn from_official(
     fit.load(detector.store(), &values, &path)?;
     let rest = parts.account(&fit, &rows, &detector);
     let mut report = parts.report;
+    describe_output(&mut report, &detector, &values, heads);
+    Ok(Conversion {
+        report,
+        rest,
+        form: Form::Safetensors,
+        product: Product::Detector(Box::new(detector)),
+    })
+}
+
+/// Writes down what the detector is, and what a user should know about it.
+fn describe_output(
+    report: &mut Report,
+    detector: &Detector,
+    values: &BTreeMap<String, Tensor>,
+    heads: i64,
+) {
     let classes = match detector.classes().text() {
         Some(table) => format!("{} classes against text", table.rows.size()[0]),
         None => format!("{} classes", detector.vocabulary().len()),
@@ -140,12 +156,6 @@ pub(in crate::convert) fn from_official(
         "{} attention heads: no shape tells, so this is the settings' number",
         heads
     ));
-    Ok(Conversion {
-        report,
-        rest,
-        form: Form::Safetensors,
-        product: Product::Detector(Box::new(detector)),
-    })
 }
 
 /// The refusal of a checkpoint that this program has no detector for.

@@ -55,9 +55,9 @@ pub struct Layout {
 /// Which class head a copy of CLIP was found in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClipCopy {
-    /// The decoder's, below `class_embed.clip`.
+    /// The copy in the decoder's class head, below `class_embed.clip`.
     Decoder,
-    /// The encoder's, below `transformer.enc_out_class_embed.clip`.
+    /// The copy in the encoder's class head, below `transformer.enc_out_class_embed.clip`.
     Encoder,
 }
 
