@@ -56,8 +56,8 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Like [`Self::create`], for a run that goes on from `step`: what earlier sessions wrote at
-    /// that step or later (they went on after the checkpoint) TensorBoard leaves out.
+    /// Like [`Self::create`], for a run that goes on from `step`. Earlier sessions may have gone on after the
+    /// checkpoint: TensorBoard leaves out what they wrote at that step or later.
     ///
     /// # Errors
     /// As [`Self::create`].

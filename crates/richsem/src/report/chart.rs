@@ -66,25 +66,20 @@ impl Chart<'_> {
         let points = self.series.iter().flat_map(|series| &series.points);
         let xs = range(points.filter(|p| p.1.is_finite()).map(|p| p.0))?;
         let ys = range(curves.iter().flat_map(|c| &c.smooth).map(|p| p.1))?;
-        let x = Axis::linear(xs.0, xs.1, false);
         let y = match self.kind {
             Kind::Loss if ys.0 > 0.0 && ys.1 / ys.0 > LOG_RATIO => Axis::logarithmic(ys.0, ys.1),
             Kind::Loss | Kind::Percent => Axis::linear(ys.0.min(0.0), ys.1, true),
         };
-        let at = |(px, py): (f64, f64)| {
-            let right = WIDTH - RIGHT - LEFT;
-            let up = HEIGHT - TOP - BOTTOM;
-            (LEFT + right * x.place(px), HEIGHT - BOTTOM - up * y.place(py))
-        };
+        let axes = Axes { x: Axis::linear(xs.0, xs.1, false), y };
 
         let mut svg = format!(
             "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
             escape(self.title)
         );
-        self.axes(&mut svg, &x, &y, &at);
+        self.axes(&mut svg, &axes);
         // The first series comes last, on top.
         for (i, curve) in curves.iter().enumerate().rev() {
-            self.curve(&mut svg, i, curve, &y, &at);
+            self.curve(&mut svg, i, curve, &axes);
         }
         svg.push_str("</svg>\n");
         Some(format!(
@@ -95,14 +90,8 @@ impl Chart<'_> {
     }
 
     /// Draws the curve of series `i`.
-    fn curve(
-        &self,
-        svg: &mut String,
-        i: usize,
-        curve: &Curve,
-        y: &Axis,
-        at: &impl Fn((f64, f64)) -> (f64, f64),
-    ) {
+    fn curve(&self, svg: &mut String, i: usize, curve: &Curve, axes: &Axes) {
+        let (y, at) = (&axes.y, &|point| axes.at(point));
         let class = format!("s{}", i % COLORS);
         let main = if i == 0 { " main" } else { "" };
         if matches!(self.kind, Kind::Loss) && curve.raw.len() > 2 {
@@ -128,10 +117,11 @@ impl Chart<'_> {
         }
     }
 
-    fn axes(&self, svg: &mut String, x: &Axis, y: &Axis, at: &impl Fn((f64, f64)) -> (f64, f64)) {
+    fn axes(&self, svg: &mut String, axes: &Axes) {
+        let Axes { x, y } = axes;
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         for &tick in &y.ticks {
-            let (_, py) = at((x.low, tick));
+            let (_, py) = axes.at((x.low, tick));
             let _ = writeln!(
                 svg,
                 "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/>\
@@ -142,7 +132,7 @@ impl Chart<'_> {
             );
         }
         for &tick in &x.ticks {
-            let (px, _) = at((tick, y.low));
+            let (px, _) = axes.at((tick, y.low));
             let _ = writeln!(
                 svg,
                 "<line class=\"axis\" x1=\"{px:.1}\" x2=\"{px:.1}\" y1=\"{bottom}\" y2=\"{}\"/>\
@@ -187,6 +177,21 @@ impl Chart<'_> {
         }
         html.push_str("</ul>");
         html
+    }
+}
+
+/// Both directions of a chart.
+struct Axes {
+    x: Axis,
+    y: Axis,
+}
+
+impl Axes {
+    /// Where in the drawing a point is.
+    fn at(&self, (x, y): (f64, f64)) -> (f64, f64) {
+        let right = WIDTH - RIGHT - LEFT;
+        let up = HEIGHT - TOP - BOTTOM;
+        (LEFT + right * self.x.place(x), HEIGHT - BOTTOM - up * self.y.place(y))
     }
 }
 

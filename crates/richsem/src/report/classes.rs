@@ -63,7 +63,7 @@ struct Plot {
     ap: Axis,
     /// Training images, on the right.
     counts: Axis,
-    /// Width of a class.
+    /// Width of a class in units of the drawing.
     step: f64,
 }
 

@@ -40,7 +40,7 @@ pub struct RunOptions {
     /// Folders of runs whose evaluations stand beside this one's: the best, and, should that be another,
     /// the one after as many epochs.
     pub compare: Vec<PathBuf>,
-    /// What is to be said at the top.
+    /// Notes to show at the top of the page.
     pub notes: Vec<String>,
     /// The validation set, where its annotations have been read already.
     pub val: Option<OpenedSet>,

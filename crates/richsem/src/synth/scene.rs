@@ -351,7 +351,7 @@ mod tests {
             with.paint(&thing);
             let mut stage = Stage { width: 160, height: 160, placed: Vec::new() };
             assert!(stage.place(0, thing, Some(item)));
-            let said = stage.visible()[0].corners;
+            let reported = stage.visible()[0].corners;
 
             let noise = Random::new(0, Stream::Test, 2, 0);
             let [without, with] = [without, with].map(|canvas| canvas.develop(&mut noise.clone()));
@@ -363,8 +363,8 @@ mod tests {
                 }
             }
             // Up to soft edges and tips thinner than a pixel, which are not counted as inside.
-            for (found, said) in changed.into_iter().zip(said) {
-                assert!(found.abs_diff(said) <= 2, "{class:?}: {changed:?} {said:?}");
+            for (found, corner) in changed.into_iter().zip(reported) {
+                assert!(found.abs_diff(corner) <= 2, "{class:?}: {changed:?} {reported:?}");
             }
         }
     }
