@@ -56,11 +56,11 @@ pub fn autocast<T>(device: Device, kind: Option<Kind>, f: impl FnOnce() -> T) ->
 }
 
 thread_local! {
-    /// Where converted buffers lie: the first byte of the f32 ones, how many numbers there are, the copy.
+    /// The converted buffers: address of the f32 buffer, its number of values, and the copy.
     static CONVERTED: RefCell<Vec<(usize, usize, Tensor)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Takes what it added out again, also when the code inside panics.
+/// Removes the buffers that it added, also when the code inside panics.
 struct Converted(usize);
 
 impl Drop for Converted {
@@ -69,9 +69,10 @@ impl Drop for Converted {
     }
 }
 
-/// As [`autocast`], and what of the f32 `buffers` lies in the weights of [`crate::linear()`] is converted with
-/// the whole buffer, once: a detector has some two hundred of them, and a kernel for each is mostly waiting.
-/// (Other operations convert for themselves.) The buffers must not change inside.
+/// As [`autocast`]. It also converts each of the f32 `buffers` once, as a whole. A weight of
+/// [`crate::linear()`] that lies in a buffer is then a part of the converted one. A detector has some two
+/// hundred such weights, and a kernel for each is mostly waiting. (Other operations convert for themselves.)
+/// The buffers must not change inside.
 ///
 /// # Errors
 /// No room for the copies.
@@ -95,7 +96,7 @@ pub fn autocast_of<T>(
     Ok(autocast(device, kind, f))
 }
 
-/// A weight in another kind, without a gradient: of a converted buffer if it lies in one.
+/// A weight in another kind, without a gradient. If it lies in a converted buffer, it is a part of that.
 pub(crate) fn converted(weight: &Tensor, kind: Kind) -> Result<Tensor> {
     let from = weight.data_ptr() as usize;
     let found = CONVERTED.with_borrow(|all| {

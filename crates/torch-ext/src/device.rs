@@ -11,7 +11,7 @@ use crate::{Error, Result, version};
 /// What the user asked for: `cpu`, `cuda`, `cuda:N` or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// The CPU.
+    /// The CPU, whether there is a CUDA device or not.
     Cpu,
     /// A CUDA device, the first when no index is given.
     Cuda(Option<usize>),

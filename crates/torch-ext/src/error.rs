@@ -13,7 +13,7 @@ pub fn without_backtrace(text: &str) -> &str {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// libtorch refused.
+    /// libtorch refused a call that goes through `tch`.
     #[error("libtorch: {}", without_backtrace(&.0.to_string()))]
     Torch(#[from] tch::TchError),
     /// libtorch refused a call that goes through this crate's own bindings.
@@ -22,13 +22,13 @@ pub enum Error {
     /// An argument of an operation has the wrong shape, kind or device.
     #[error("{op}: {argument}: expected {expected}, got {got}")]
     Argument {
-        /// Operation that was called.
+        /// The operation that was called, by its function's name.
         op: &'static str,
-        /// Name of the argument.
+        /// The argument's name in that function.
         argument: &'static str,
-        /// What it should be.
+        /// The shape, kind, device or range that the argument should have.
         expected: String,
-        /// What it is.
+        /// What the argument has instead.
         got: String,
     },
     /// The libtorch that is loaded is not the one that this crate is written for.

@@ -29,13 +29,13 @@ pub(crate) struct MemoryState {
     pub(crate) peak_reserved: i64,
 }
 
-/// `Graph` of `graph.cpp`.
+/// A recorded CUDA graph: `Graph` of `shim/graph.cpp`.
 #[repr(C)]
 pub(crate) struct Graph {
     _private: [u8; 0],
 }
 
-/// `Pool` of `graph.cpp`.
+/// Memory that graphs share: `Pool` of `shim/graph.cpp`.
 #[repr(C)]
 pub(crate) struct Pool {
     _private: [u8; 0],

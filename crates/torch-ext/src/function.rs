@@ -11,16 +11,16 @@ use crate::{Error, Result};
 
 /// What a backward pass is given.
 pub struct BackwardArgs<'a> {
-    /// Gradient of the output.
+    /// Gradient of the output, of the output's shape.
     pub grad: &'a Tensor,
     /// The tensors saved by the forward pass. libtorch has checked that none was changed in place
     /// since.
     pub saved: &'a [Tensor],
-    /// Whether the gradient of each input is wanted; work for the others can be left out.
+    /// For each input, whether its gradient is wanted; work for the others can be left out.
     pub needs: &'a [bool],
 }
 
-/// Gradients of the inputs, in their order; `None` where there is none.
+/// Gradients of the inputs, in their order; `None` for an input without one.
 pub type Gradients = Vec<Option<Tensor>>;
 
 type BackwardFn = dyn Fn(&BackwardArgs<'_>) -> Result<Gradients> + Send + Sync;

@@ -1,4 +1,4 @@
-//! Computing without recording.
+//! Computing without recording for gradients, also if there is a panic.
 
 /// Runs `f` with gradients switched off on this thread, and puts back what was before, also when `f`
 /// panics: `tch::no_grad` does not, and leaves a thread whose every later loss has no gradient.

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// `f32` or `f64`.
+/// The numbers of the CPU kernels: `f32` or `f64`.
 pub(crate) trait Real:
     Copy
     + Default
@@ -28,7 +28,7 @@ pub(crate) trait Real:
     const HALF: Self;
     fn from_f64(value: f64) -> Self;
     fn from_index(value: usize) -> Self;
-    /// Towards zero; saturates.
+    /// Rounds towards zero. What does not fit becomes the nearest number that does; a NaN becomes 0.
     fn to_index(self) -> isize;
     fn floor(self) -> Self;
     fn ceil(self) -> Self;

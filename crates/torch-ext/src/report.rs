@@ -23,7 +23,7 @@ pub struct EngineReport {
     pub libtorch_folder: Option<PathBuf>,
     /// Whether libtorch's CUDA half could be opened; the CPU half is there or nothing would run.
     pub cuda_half: Finding,
-    /// The NVIDIA driver.
+    /// The NVIDIA driver, if one is installed.
     pub driver: Option<Driver>,
     /// CUDA devices that libtorch can use.
     pub devices: Vec<DeviceReport>,
@@ -37,10 +37,10 @@ pub struct EngineReport {
     pub kernel_threads: usize,
 }
 
-/// Whether something is there.
+/// Whether a part of the engine is on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// It is, with its version where there is one to tell.
+    /// It is, with its version if it has one.
     Present(Option<String>),
     /// It is not, and why.
     Missing(String),
@@ -56,7 +56,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The NVIDIA driver.
+/// Versions of the NVIDIA driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Driver {
     /// Version of the kernel driver, as `580.95.05`.
@@ -72,14 +72,14 @@ impl fmt::Display for Driver {
     }
 }
 
-/// One CUDA device.
+/// A CUDA device that libtorch can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceReport {
-    /// As in `cuda:N`.
+    /// Its number, from 0, as in `cuda:0`.
     pub index: usize,
     /// Name, as `NVIDIA H100 80GB HBM3`.
     pub name: String,
-    /// Bytes of memory.
+    /// Memory of the device in bytes, free or not.
     pub memory: u64,
     /// Compute capability, as `(9, 0)`.
     pub capability: (i32, i32),
@@ -98,21 +98,21 @@ impl fmt::Display for DeviceReport {
 pub struct KernelReport {
     /// Operation and kind, as `ms_deform_attn bf16`.
     pub name: String,
-    /// What became of it.
+    /// Whether it could be compiled and loaded.
     pub state: KernelState,
 }
 
-/// What became of a CUDA program.
+/// Whether a CUDA program could be compiled and loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelState {
-    /// Compiled and loaded.
+    /// It is compiled and loaded on the first device.
     Ready {
         /// Time to compile it, or to find it in the cache.
         time: Duration,
         /// Whether an earlier run had compiled it.
         cached: bool,
     },
-    /// Not compiled, and why.
+    /// It could not be compiled; the text says why.
     NotCompiled(String),
 }
 
@@ -158,8 +158,8 @@ pub fn report() -> EngineReport {
     }
 }
 
-/// What there is to say of libtorch's CUDA half. Without a driver it is not opened, and it is the
-/// file that is told of: what a missing driver means has a line of its own.
+/// The finding about libtorch's CUDA half. Without a driver it is not opened, and the finding is whether the
+/// file exists: what a missing driver means has a line of its own.
 fn cuda_half(driver: bool, file: bool, open: impl FnOnce() -> Result<(), String>) -> Finding {
     match (driver, file) {
         (true, _) => match open() {
@@ -173,7 +173,7 @@ fn cuda_half(driver: bool, file: bool, open: impl FnOnce() -> Result<(), String>
     }
 }
 
-/// A device's error without the word that it begins with: the line says already what it is about.
+/// A device's error without its first word, which the line has already.
 fn without_topic(problem: &str) -> String {
     problem.strip_prefix("device: ").unwrap_or(problem).to_owned()
 }
@@ -204,7 +204,7 @@ fn devices() -> Vec<DeviceReport> {
     (0..count).filter_map(describe).collect()
 }
 
-/// The programs in the form that the detectors use: heads of 32 features, 4 levels, 4 points.
+/// The programs with the sizes that the detectors use: heads of 32 features, 4 levels, 4 points.
 fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
     let kinds = [("f32", Kind::Float), ("bf16", Kind::BFloat16), ("f16", Kind::Half)];
     let state = |program: Result<Program>| match device {

@@ -49,8 +49,8 @@ pub fn gradients(
     Ok(results.into_iter().map(|result| result.defined().then_some(result)).collect())
 }
 
-/// Adds to the gradients of `parameters`, given those of `outputs`: all of them in one pass at the
-/// end, where libtorch's own `backward` adds one by one, in hundreds of small kernels.
+/// Adds to the gradients of `parameters`, given those of `outputs`. All are added in one pass at the end;
+/// libtorch's own `backward` adds one by one, in hundreds of small kernels.
 ///
 /// # Errors
 /// As [`gradients`]; a parameter that `outputs` came from and that has no gradient to add to.
@@ -93,10 +93,9 @@ pub fn set_cudnn_benchmark(on: bool) -> Result<()> {
     ffi::check(unsafe { ffi::ext_set_cudnn_benchmark(i32::from(on)) })
 }
 
-/// Asks libtorch for deterministic algorithms where it has them; where it has none it warns on
-/// stderr and goes on. On CUDA, cuBLAS also wants `CUBLAS_WORKSPACE_CONFIG=:4096:8` in the
-/// environment; this crate's own backward kernels add in no fixed order, and convolutions with ReLU
-/// behind them are chosen by speed.
+/// Asks libtorch for deterministic algorithms. If it has none for an operation, it warns on stderr and goes on.
+/// On CUDA, cuBLAS also needs `CUBLAS_WORKSPACE_CONFIG=:4096:8` in the environment. Even then, this crate's own
+/// backward kernels add in no fixed order, and convolutions with ReLU behind them are chosen by speed.
 ///
 /// # Errors
 /// When libtorch refuses.
@@ -105,7 +104,7 @@ pub fn set_deterministic(on: bool) -> Result<()> {
     ffi::check(unsafe { ffi::ext_set_deterministic(i32::from(on)) })
 }
 
-/// Whether [`set_deterministic`] is on.
+/// Whether libtorch's deterministic algorithms are on: [`set_deterministic`].
 pub fn is_deterministic() -> bool {
     let mut on = 0;
     // SAFETY: `on` outlives the call.
@@ -129,7 +128,7 @@ pub fn synchronize(device: Device) -> Result<()> {
 /// Bytes held by libtorch's caching allocator on one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes in live tensors.
+    /// Bytes that live tensors take.
     pub allocated: u64,
     /// Bytes taken from the driver, in live tensors or kept for later ones.
     pub reserved: u64,

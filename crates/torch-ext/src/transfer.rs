@@ -1,4 +1,4 @@
-//! From the host's memory to a tensor, and from the host to a device.
+//! Makes tensors of the host's memory, and copies tensors between host and device without waiting.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -14,7 +14,7 @@ use crate::{Result, device_name, ffi};
 pub struct Bytes<'a>(&'a mut [MaybeUninit<u8>]);
 
 impl Bytes<'_> {
-    /// The next `count`.
+    /// Takes the next `count` places.
     fn next(&mut self, count: usize) -> &mut [MaybeUninit<u8>] {
         let left = self.0.len();
         assert!(count <= left, "{count} bytes for the last {left} of a tensor");
@@ -23,7 +23,7 @@ impl Bytes<'_> {
         next
     }
 
-    /// The next ones.
+    /// Writes the next bytes.
     ///
     /// # Panics
     /// Beyond the tensor's end.
@@ -35,7 +35,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// All that are left, from a file or the like.
+    /// Reads all bytes that are left, from a file or the like.
     ///
     /// # Errors
     /// What reading fails with, as an end that comes too early: what was not read is zero.
@@ -48,7 +48,7 @@ impl Bytes<'_> {
         from.read_exact(next)
     }
 
-    /// The same byte `count` times.
+    /// Writes the same byte `count` times.
     ///
     /// # Panics
     /// Beyond the tensor's end.
@@ -60,8 +60,8 @@ impl Bytes<'_> {
 /// A tensor of the host whose bytes `fill` writes: row by row, as memory has them. What it leaves at the
 /// end is zero. (Of `Bool`, a byte must be 0 or 1.)
 ///
-/// The calling thread does it all. `Tensor::f_from_data_size` copies, after it has written zeros with
-/// libtorch's threads: where several read images side by side, they wait for each other.
+/// The calling thread does all of it. `Tensor::f_from_data_size` first writes zeros with libtorch's threads,
+/// and then copies: threads that read images side by side would wait for each other.
 ///
 /// # Errors
 /// No room.
@@ -78,9 +78,8 @@ pub fn filled(size: &[i64], kind: Kind, fill: impl FnOnce(&mut Bytes<'_>)) -> Re
     Ok(tensor)
 }
 
-/// Whether a tensor of the host holds neither NaN nor infinite numbers. The calling thread looks through its
-/// memory: libtorch's threads, of many small tensors one after the other, wait for each other longer than
-/// they work.
+/// Whether a tensor of the host holds neither NaN nor infinite numbers. The calling thread reads the memory:
+/// with many small tensors, libtorch's threads wait for each other longer than they work.
 ///
 /// # Errors
 /// What libtorch refuses, of another kind than f32 or of memory with gaps.
@@ -92,13 +91,13 @@ pub fn all_finite(tensor: &Tensor) -> Result<bool> {
     }
 }
 
-/// Bytes from which on CUDA copies out of memory that is not pinned only when the device comes to it.
+/// From this many bytes on, CUDA copies from memory that is not pinned only when the device comes to the copy.
 const TAKEN_OVER: usize = 64 << 10;
 
-/// A tensor of the host on a device, without waiting for what the device still has to do: a plain
-/// copy waits, and then the device waits for the host. (The host's tensor may go at once: CUDA takes little
-/// over before it returns, and much is copied into pinned memory first, which libtorch keeps until
-/// it was read.)
+/// Copies a tensor of the host to a device, without waiting for what the device still has to do. A plain copy
+/// waits, and then the device waits for the host. (The host's tensor may be dropped at once. CUDA has read
+/// a small one before it returns. A large one is copied into pinned memory first, which libtorch keeps until
+/// the device has read it.)
 ///
 /// # Panics
 /// As `tch`'s own operations: the device has no room. A tensor that is not the host's.
@@ -121,12 +120,12 @@ fn pin(tensor: &Tensor) -> Result<Tensor> {
 #[derive(Debug)]
 pub struct Download {
     tensor: Tensor,
-    /// None where there is no way to go.
+    /// None for a tensor that was on the host already.
     arrived: Option<Event>,
 }
 
-/// Starts a copy to the host, behind what the device has to do by now. What is queued afterwards does
-/// not have to be waited for, as it has to be with a plain copy.
+/// Starts a copy to the host, behind everything that is queued on the device now. Waiting for it does not
+/// wait for what is queued afterwards, as a plain copy does.
 ///
 /// # Errors
 /// What libtorch or the driver refuses.
@@ -153,9 +152,8 @@ impl Download {
     }
 }
 
-/// A small tensor of known values, copied to the device when it is first asked for and kept: a
-/// recorded graph ([`crate::GraphPool`]) may read it, as it may not read what `upload` takes from
-/// the host's memory.
+/// A small tensor of known values. It is copied to the device when it is first asked for, and kept. So a
+/// recorded graph ([`crate::GraphPool`]) may read it; a tensor of [`upload`] it may not.
 ///
 /// The values are rounded to `kind`.
 ///

@@ -1,5 +1,5 @@
-//! Which libtorch runs. This crate reaches into 2.11: names and sizes that the compiler has not checked
-//! (`shim/graph.cpp`), and layouts of the headers. `build.rs` wants 2.11's headers; the library may have
+//! Checks which libtorch runs. This crate depends on details of 2.11: layouts in its headers, and names and
+//! sizes that no compiler checks (`shim/graph.cpp`). `build.rs` checks the headers, but the library may have
 //! been replaced since.
 
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::{Error, Result, ffi};
 
-/// What the crate is written for, in any patch release.
+/// The version that this crate is written for; any patch release will do.
 const EXPECTED: &str = "2.11";
 
 /// Version of the libtorch that is loaded, as `2.11.0`; none if it does not say.

@@ -1,5 +1,5 @@
-//! The linear assignment problem on CUDA: a detector's matching, decided where its predictions are. On the
-//! host it would have to be waited for, in the middle of a step, while the device has nothing to do.
+//! The linear assignment problem on CUDA: a detector's matching is decided where its predictions are. On the
+//! host, a step would have to wait for it, and the device would have nothing to do.
 
 use tch::{Kind, Tensor};
 
@@ -16,13 +16,13 @@ pub(crate) fn program() -> Program {
     Program { name: OP, source: with_values!("kernels.cu"), defines: vec![("KIND", 0)] }
 }
 
-/// Gives each row a column of its own so that the sum of their costs is least. Of sums that are the same it
-/// finds the same one every time.
+/// Gives each row a column of its own so that the sum of their costs is least. If several assignments have
+/// that sum, the result is the same one every time.
 ///
 /// # Shapes
-/// `cost` `[S, B, T, Q]` f32, `counts` `[B]` i64: how many of the T rows of image b are rows, at most Q →
-/// columns `[S, B, T]` i64, −1 for what is no row; and `[S, B]` f32: zero, or NaN where a cost is not
-/// finite (the columns are then any)
+/// `cost` `[S, B, T, Q]` f32, `counts` `[B]` i64: how many of the T rows of each image are used, at most Q →
+/// columns `[S, B, T]` i64, −1 for a row that is not used; and `[S, B]` f32: zero, or NaN if a cost is not
+/// finite (the columns then mean nothing)
 ///
 /// # Errors
 /// Tensors that are not on one CUDA device, or of other shapes and kinds; more rows than columns; more than

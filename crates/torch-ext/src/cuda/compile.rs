@@ -18,7 +18,7 @@ pub(crate) struct Program {
     /// What messages and the cache call it.
     pub(crate) name: &'static str,
     pub(crate) source: &'static str,
-    /// Preprocessor definitions.
+    /// The constants, as definitions of the preprocessor.
     pub(crate) defines: Vec<(&'static str, i64)>,
 }
 
@@ -42,7 +42,7 @@ macro_rules! with_values {
 }
 pub(crate) use with_values;
 
-/// `KIND` of `values.cuh`.
+/// The number of a kind in `values.cuh`, where it is `KIND`.
 pub(crate) fn kind_number(kind: Kind) -> Result<i64> {
     match kind {
         Kind::Float => Ok(0),

@@ -65,11 +65,11 @@ struct Chosen {
 struct Shape {
     /// The library's number of the kind.
     kind: c_int,
-    /// N
+    /// N, the rows of `x`.
     rows: i64,
-    /// K
+    /// K, the columns of `x` and of the weight.
     inputs: i64,
-    /// M
+    /// M, the rows of the weight.
     outputs: i64,
     /// Whether a residual is added.
     residual: bool,

@@ -1,5 +1,5 @@
-//! CUDA graphs: work that was queued once, queued again as one piece. A step of a detector is
-//! thousands of small kernels, and a host needs longer to start one than a GPU to run it.
+//! CUDA graphs: work that was recorded once is queued again as one piece. A step of a detector is
+//! thousands of small kernels, and the host needs longer to start one than the GPU to run it.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -13,11 +13,11 @@ use crate::{Error, Result, backward, ffi, no_grad};
 
 /// The recordings of one owner, and the memory that they share.
 ///
-/// Inputs and results of a recording, and all between them, lie in the pool's memory, and all of its
-/// recordings use the same places: a pool is about as large as the largest of them. So nothing else of
-/// the pool may run until what a replay left there is used up. The borrow checker sees to that:
-/// [`GraphPool::replay`] borrows the pool for as long as its [`Replay`] lives. Pools know nothing of each other,
-/// and may be used on threads of their own.
+/// A recording's inputs, its results and everything between them lie in the pool's memory. All recordings of a
+/// pool use the same places, so a pool is about as large as its largest recording. Until the results of a
+/// replay are used, no other recording of the pool may run. The borrow checker sees to that:
+/// [`GraphPool::replay`] borrows the pool for as long as its [`Replay`] lives. Pools are independent of each
+/// other, and may be used on different threads.
 ///
 /// ```no_run
 /// # use torch_ext::{GraphPool, Recording};
@@ -44,7 +44,7 @@ use crate::{Error, Result, backward, ffi, no_grad};
 pub struct GraphPool {
     pool: Arc<Pool>,
     device: Device,
-    /// A recording ended in the middle: libtorch's allocator does not get over it.
+    /// A recording ended in the middle. libtorch's allocator cannot record after that.
     stuck: Cell<bool>,
 }
 
@@ -69,9 +69,9 @@ pub struct Recording {
     // Fields are dropped in their order: views of the pool's memory before the graphs that keep it.
     inputs: Vec<Tensor>,
     results: Vec<Tensor>,
-    /// Of the results that something is learned from; none of the others.
+    /// Gradients of the results that something is learned from; none for the other results.
     grads: Vec<Option<Tensor>>,
-    /// Shared with what a replay gave: it keeps the memory.
+    /// Shared with the results of a replay, which need the memory.
     forward: Arc<Graph>,
     backward: Option<Graph>,
 }
@@ -103,17 +103,17 @@ impl GraphPool {
         Ok(Self { pool: Arc::new(Pool(pool)), device, stuck: Cell::new(false) })
     }
 
-    /// Records what `run` makes of tensors like `inputs`; none of it runs. Where results have a history
-    /// their backward pass is recorded too: it adds to the gradients of `parameters`, which must be there,
-    /// and stay where they are.
+    /// Records what `run` does with tensors like `inputs`, without running it. If results have a history, their
+    /// backward pass is recorded too. It adds to the gradients of `parameters`, which must exist, and must
+    /// stay in their place.
     ///
-    /// `run` must neither wait for the device nor copy from the host, and something like it must have run
-    /// before (kernels are loaded and libraries started by the first run). What it keeps beyond its
-    /// results is overwritten by the next replay.
+    /// `run` must neither wait for the device nor copy from the host. Something like it must have run before,
+    /// since the first run loads kernels and starts libraries. Tensors that it keeps besides its results are
+    /// overwritten by the next replay.
     ///
     /// # Errors
-    /// What `run` returns; no room; something that cannot be recorded, after which the pool records nothing
-    /// more. Earlier recordings stay what they are.
+    /// What `run` returns; no room; something that cannot be recorded: the pool then records nothing more, and
+    /// earlier recordings can still be used.
     pub fn record<E: From<Error>>(
         &mut self,
         inputs: &[&Tensor],
@@ -228,15 +228,15 @@ impl GraphPool {
 }
 
 impl Replay<'_> {
-    /// What the computation gave, without a history. Those that something is learned from are leaves:
-    /// what gradients they get, [`Self::backward`] takes on. They are the pool's memory, which the next replay
-    /// of any of its recordings writes anew: what is wanted for longer is to be copied.
+    /// The results, without a history. Those that something is learned from are leaves:
+    /// [`Self::backward`] goes on with the gradients that they get. They lie in the pool's memory, which the
+    /// next replay of any of its recordings writes over: copy what you need for longer.
     pub fn results(&self) -> &[Tensor] {
         &self.results
     }
 
-    /// Adds to the gradients of the parameters, from those of the results; a result without one counts
-    /// as having no part in the loss.
+    /// Adds to the gradients of the parameters, given those of the results. A result without a gradient has no
+    /// part in the loss.
     ///
     /// # Errors
     /// A recording without a backward pass; what libtorch refuses.
@@ -262,7 +262,7 @@ impl Replay<'_> {
     }
 }
 
-/// Of the same shape, kind and order in memory, not filled.
+/// A tensor of the same shape, kind and order in memory; its values are not set.
 fn like(x: &Tensor) -> Result<Tensor> {
     Ok(x.detach().f_empty_like()?)
 }

@@ -151,14 +151,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Device address of a tensor's first element; null for `None`.
+    /// Adds the device address of a tensor's first element; null for `None`.
     pub(crate) fn tensor<'a>(mut self, tensor: impl Into<Option<&'a Tensor>>) -> Self {
         let address = tensor.into().map_or(0, |tensor| tensor.data_ptr() as u64);
         self.values.push(Box::new([address]));
         self
     }
 
-    /// An `int`.
+    /// Adds an `int`.
     ///
     /// # Errors
     /// When it does not fit.
@@ -170,13 +170,13 @@ impl Args {
         Ok(self)
     }
 
-    /// A `float`.
+    /// Adds a `float`, in a word of its own.
     pub(crate) fn float(mut self, value: f32) -> Self {
         self.values.push(Box::new([u64::from(value.to_bits())]));
         self
     }
 
-    /// A structure of `int`s.
+    /// Adds a structure of `int`s.
     pub(crate) fn ints(mut self, values: &[i32]) -> Self {
         let words = values.chunks(2).map(|pair| {
             let high = pair.get(1).copied().unwrap_or(0);

@@ -21,7 +21,7 @@ fn open(name: &Path) -> Result<(), String> {
     }
 }
 
-/// What the loader said, without libloading's own words around it.
+/// The loader's message, without libloading's own words around it.
 fn reason(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
@@ -60,9 +60,9 @@ fn try_open_cuda_half() -> Result<(), String> {
     choose_allocator().map_err(|problem| cuda_half_message(&problem.to_string()))
 }
 
-/// Has libtorch take the device's memory in pieces that grow, unless the user has chosen: beside
-/// recorded graphs, which have memory of their own, its usual pieces leave half a gigabyte unused.
-/// Through libtorch, not through the environment, which other threads may be reading.
+/// Lets libtorch take the device's memory in pieces that grow, unless the user has chosen something else.
+/// Recorded graphs have memory of their own; beside them, the usual pieces leave half a gigabyte unused. The
+/// setting goes through libtorch, not through the environment, which other threads may be reading.
 fn choose_allocator() -> Result<()> {
     // Those that libtorch reads.
     let chosen = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF"];

@@ -1,5 +1,5 @@
-//! Zeros that kernels add to. In a recording, many small ones come from one piece that is cleared once: a
-//! recorded pass has hundreds, and a kernel for each.
+//! Zeros that kernels add to. A recorded pass needs hundreds of small tensors of zeros, and would have a kernel
+//! for each. So in a recording they are cut from one piece, which is cleared once.
 
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
@@ -9,12 +9,12 @@ use tch::{Device, Kind, Tensor};
 use super::launch::stream;
 use crate::{Error, Result};
 
-/// Numbers of a piece; a quarter of it is the most that is cut from one.
+/// Numbers of a piece. A tensor of more than a quarter of it has memory of its own.
 const PIECE: i64 = 1 << 18;
 /// Every cut starts at a multiple of as many numbers (256 bytes).
 const ALIGNMENT: i64 = 64;
 
-/// What goes on being recorded.
+/// The recording that is going on.
 struct Recorded {
     stream: Stream,
     piece: Option<(Tensor, i64)>,
@@ -26,7 +26,7 @@ struct Stream(*mut c_void);
 // SAFETY: a handle, which is compared and nothing else.
 unsafe impl Send for Stream {}
 
-/// Of the one recording that may go on at a time.
+/// Only one recording may go on at a time.
 static RECORDED: Mutex<Option<Recorded>> = Mutex::new(None);
 
 /// As long as this lives, zeros on the current stream come from pieces.

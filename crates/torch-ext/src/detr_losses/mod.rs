@@ -19,13 +19,13 @@ pub(crate) fn program() -> Program {
 /// Weights of the matching's costs, and the focal cost's alpha; its gamma is 2.
 #[derive(Debug, Clone, Copy)]
 pub struct CostWeights {
-    /// Of the focal class cost.
+    /// Weight of the focal class cost.
     pub class: f64,
-    /// Of the L1 distance.
+    /// Weight of the L1 distance of the boxes.
     pub l1: f64,
-    /// Of the generalised IoU.
+    /// Weight of the generalised IoU, which is subtracted.
     pub giou: f64,
-    /// Weight of positives in the class cost.
+    /// Weight of positives in the class cost, 0 to 1; negatives have the rest.
     pub alpha: f64,
 }
 

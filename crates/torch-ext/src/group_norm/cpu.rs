@@ -94,9 +94,9 @@ impl<T: Real> Image<T> {
 struct Group<'a, T> {
     /// The image that it is of.
     image: &'a Image<T>,
-    /// `[channels, area]`
+    /// The maps of the group's channels, `[channels, area]`.
     x: &'a [T],
-    /// `[channels]`
+    /// The factor of each channel, `[channels]`.
     weight: &'a [T],
 }
 
@@ -202,9 +202,26 @@ fn backward_body<T: Real, const FMA: bool>(
         of_group[0] += weight * sum;
         of_group[1] += weight * product;
     }
-    let Some(grad_x) = grad_x else { return };
-    let count = (weight.len() * image.pixels).max(1) as f64;
-    let [mean, mean_product] = of_group.map(|sum| sum / count);
+    if let Some(grad_x) = grad_x {
+        let count = (weight.len() * image.pixels).max(1) as f64;
+        write_grad_x::<T, FMA>(group, grad, statistics, of_group.map(|sum| sum / count), grad_x);
+    }
+}
+
+/// Writes all of the gradient of `x`. `means`: of the gradient of the normalised numbers, and of its product
+/// with them.
+#[inline(always)]
+fn write_grad_x<T: Real, const FMA: bool>(
+    group: &Group<'_, T>,
+    grad: &[T],
+    statistics: &[T],
+    [mean, mean_product]: [f64; 2],
+    grad_x: &mut [MaybeUninit<T>],
+) {
+    let Group { image, x, weight } = *group;
+    let area = x.len() / weight.len();
+    let pivot = statistics[0];
+    let [shift, scale]: [f64; 2] = [statistics[1].into(), statistics[2].into()];
     // scale · (weight · g - mean - mean_product · (x - pivot - shift) · scale)
     let of_x = -scale * scale * mean_product;
     let term = T::from_f64(-scale * mean - of_x * shift);

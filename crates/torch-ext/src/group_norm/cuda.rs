@@ -112,7 +112,7 @@ fn like(x: &Tensor) -> Result<Tensor> {
 #[derive(Clone, Copy)]
 pub(super) struct Norm<'a> {
     pub(super) groups: i64,
-    /// `[C]` f32
+    /// `[C]` f32, the factor of each channel.
     pub(super) weight: &'a Tensor,
     pub(super) eps: f64,
     /// `[B, H, W]` bool, contiguous.

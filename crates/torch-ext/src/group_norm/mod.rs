@@ -1,5 +1,5 @@
-//! Group normalisation (Wu and He, arXiv 1803.08494) whose statistics are those of the image alone: what
-//! is padded around it, and what else is in the batch, changes nothing. libtorch's takes the padding in.
+//! Group normalisation (Wu and He, arXiv 1803.08494) whose statistics are those of the image alone: padding and
+//! the other images of the batch change nothing. In libtorch's, padding counts.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -14,18 +14,18 @@ use crate::{Error, Result};
 
 const OP: &str = "group_norm";
 
-/// `(x - mean) / sqrt(variance + eps) · weight + bias`, mean and (biased) variance over the pixels of an
-/// image and the channels of a group, which are neighbours. `padding` is true where a pixel is none of
-/// the image's: it counts in no statistic whatever it holds, its result and its gradient are zero.
-/// Without `padding` every pixel counts. An image of padding alone becomes zeros.
+/// `(x - mean) / sqrt(variance + eps) · weight + bias`, with mean and (biased) variance over the pixels of an
+/// image and the channels of a group, which are neighbours. Where `padding` is true, a pixel is not part of
+/// the image: it counts in no statistic, and its result and its gradient are zero. Without `padding` every
+/// pixel counts. An image of padding alone becomes zeros.
 ///
 /// Statistics are f64 for f64 and f32 for other kinds; the result is of the kind of `x`, whether
 /// autocast is on or not.
 ///
-/// On CUDA kernels for f32, bf16 and f16, whose result has channels last in memory (as `x` should: it
-/// is copied otherwise); on the CPU kernels for f32 and f64, through f32 for others, with which the result
-/// of an image has the same bits whatever the padding, the batch and the threads, and its gradient
-/// whatever the batch and the threads. Elsewhere [`group_norm_naive`].
+/// On CUDA there are kernels for f32, bf16 and f16. Their result has channels last in memory, and so should
+/// `x`: it is copied otherwise. On the CPU there are kernels for f32 and f64; other kinds are computed in
+/// f32. There, the result of an image has the same bits whatever the padding, the batch and the threads, and
+/// its gradient whatever the batch and the threads. Elsewhere it is [`group_norm_naive`].
 ///
 /// # Shapes
 /// - `x` `[B, C, H, W]`, of a floating kind

@@ -1,16 +1,16 @@
-//! Sums over blocks of numbers, in lanes that the compiler makes vectors of.
+//! Sums over blocks of numbers, in lanes that the compiler turns into vectors.
 
 use std::ops::Range;
 
 use crate::real::{Real, mul_add};
 
-/// Numbers that are added up in `T` before the sum goes into an f64.
+/// How many numbers are added up in `T` before the sum is added to an f64.
 pub(super) const BLOCK: usize = 1024;
 /// Sums that run side by side.
 const LANES: usize = 16;
 /// Pixels in a row that are copied without a call; most rows of small maps are no longer.
 const SHORT: usize = 2 * LANES;
-/// Numbers of a group that its pivot is the mean of.
+/// A group's pivot is the mean of so many of its first numbers.
 const FIRST: usize = 256;
 
 /// Sums of `x - pivot` and of its square.
@@ -22,8 +22,8 @@ pub(super) struct Moments<T> {
 }
 
 impl<T: Real> Moments<T> {
-    /// The pivot is the mean of the first numbers. What rounding takes from the variance grows with
-    /// (mean - pivot)² / variance, which is at most all numbers over those first ones.
+    /// The pivot is the mean of the first numbers. The error that rounding makes in the variance grows with
+    /// (mean - pivot)² / variance, which is at most the number of all values over that of the first ones.
     #[inline(always)]
     pub(super) fn add<const FMA: bool>(&mut self, block: &[T]) {
         if self.count == 0 {
@@ -66,7 +66,7 @@ impl<T: Real> Moments<T> {
     }
 }
 
-/// So many places of a task's working memory, which hold anything.
+/// The first places of a task's working memory, as many as asked for. They may hold any value.
 #[inline(always)]
 pub(super) fn room<T: Real>(length: usize, scratch: &mut Vec<T>) -> &mut [T] {
     if scratch.len() < length {

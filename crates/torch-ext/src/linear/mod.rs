@@ -1,7 +1,7 @@
-//! A linear layer whose backward pass is not four passes over its gradient. libtorch sums a bias's
-//! gradient over the rows with a kernel that reaches a fifth of the memory's speed where rows are
-//! many (an encoder's tokens), and what follows (ReLU, or padding that becomes zero) and its gradient
-//! are passes of their own.
+//! A linear layer with a shorter backward pass. In libtorch it is four passes over the gradient. The kernel
+//! that sums a bias's gradient reaches a fifth of the memory's speed if there are many rows (an encoder's
+//! tokens). What follows the layer (ReLU, or padding that becomes zero) and its gradient are passes of their
+//! own.
 
 pub(crate) mod cuda;
 
@@ -19,7 +19,7 @@ const OP: &str = "linear";
 pub enum Epilogue<'a> {
     /// Nothing: the result is `x Wᵀ + b`.
     None,
-    /// ReLU of the result.
+    /// ReLU: the result is `max(x Wᵀ + b, 0)`.
     Relu,
     /// Rows become zero where this is true, `[…]` bool, one for each row of `x`: padding.
     ZeroRows(&'a Tensor),
@@ -47,8 +47,8 @@ pub(crate) enum Mode {
 /// `x Wᵀ + b`, and what follows. Under autocast it computes in autocast's kind, and the gradients of
 /// an f32 weight and bias are f32.
 ///
-/// On CUDA the bias is the matrix product's epilogue (and ReLU too in 16 bits), and with what follows
-/// one kernel of the backward pass; elsewhere [`linear_naive`].
+/// On CUDA the bias is the matrix product's epilogue, and ReLU too in 16 bits. In the backward pass, one kernel
+/// does bias and epilogue. Elsewhere it is [`linear_naive`].
 ///
 /// # Shapes
 /// `x` `[…, in]`, `weight` `[out, in]`, `bias` `[out]` → `[…, out]`

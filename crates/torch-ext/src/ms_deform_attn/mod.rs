@@ -23,11 +23,11 @@ const OP: &str = "ms_deform_attn";
 /// Sizes of the arguments, checked against each other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shapes {
-    /// B, images.
+    /// B, images of the batch.
     pub(crate) b: i64,
     /// S, positions of the pyramid, all levels together.
     pub(crate) s: i64,
-    /// M, heads.
+    /// M, heads of the attention.
     pub(crate) m: i64,
     /// D, features of a head.
     pub(crate) d: i64,

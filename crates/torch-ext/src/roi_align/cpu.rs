@@ -103,7 +103,7 @@ fn points<T: Real>(geometry: &Geometry, corners: &[T]) -> Points<T> {
     found
 }
 
-/// Image of each box.
+/// The number of each box's image, which is the first of its five numbers.
 fn images<T: Real>(geometry: &Geometry, boxes: &[T]) -> Result<Vec<usize>> {
     boxes
         .chunks_exact(5)

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 const OP: &str = "roi_align";
 
-/// Sizes and settings, checked.
+/// Sizes and settings, checked against each other.
 #[derive(Debug, Clone, Copy)]
 struct Geometry {
     /// Images, channels, height and width of the features.
@@ -19,9 +19,9 @@ struct Geometry {
     c: i64,
     height: i64,
     width: i64,
-    /// Boxes.
+    /// N, boxes of all images together.
     n: i64,
-    /// Bins down and across.
+    /// Bins of a box, down and across: (h, w) of the output.
     bins: (i64, i64),
     /// Feature pixels per image pixel.
     scale: f64,
@@ -33,11 +33,10 @@ struct Geometry {
 
 /// Region features by bilinear reads.
 ///
-/// With `aligned`, boxes follow the convention that a pixel's centre lies at `(i + 0.5, j + 0.5)`
-/// (detectron2's ROIAlignV2, the one to use); without it they are read half a pixel off and are at
-/// least one feature pixel large, as in the first Caffe2 version. A box that lies outside reads
-/// zeros. With `sampling_ratio` 0 a bin is read at every pixel it covers, so boxes should have been
-/// clipped to the image.
+/// With `aligned`, a pixel's centre lies at `(i + 0.5, j + 0.5)` (detectron2's ROIAlignV2, the one to use).
+/// Without it, boxes are read half a pixel off and are at least one feature pixel large, as in the first
+/// Caffe2 version. A box that lies outside reads zeros. With `sampling_ratio` 0 a bin is read at every pixel
+/// it covers, so boxes should have been clipped to the image.
 ///
 /// # Shapes
 /// - `features`: `[B, C, H, W]`

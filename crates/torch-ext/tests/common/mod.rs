@@ -5,10 +5,10 @@
 use tch::{Device, Kind, Tensor};
 use torch_ext::DeviceChoice;
 
-/// `ms_deform_attn` or its reference.
+/// `ms_deform_attn`, or the composition that it is compared with.
 pub(crate) type Op = fn(&Tensor, &[(i64, i64)], &Tensor, &Tensor) -> torch_ext::Result<Tensor>;
 
-/// Levels of most tests.
+/// (H, W) of each level in most tests.
 pub(crate) const LEVELS: &[(i64, i64)] = &[(12, 10), (6, 5), (3, 3), (2, 1)];
 
 /// Arguments, and the gradient of the output.
