@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use richsem::{
     Error,
+    argument::Argument,
     data::image_io::Orientation,
     detector::{Detector, weights_in},
     precision::Precision,
@@ -51,6 +52,11 @@ impl DeviceArgs {
         }
         Ok(device)
     }
+}
+
+/// An argument of the library, as the command line has it.
+pub(crate) fn as_words(argument: Argument) -> String {
+    format!("--{}", argument.name().replace('_', "-"))
 }
 
 /// Errors of `synth` and `dataset` name settings; on the command line these are flags.

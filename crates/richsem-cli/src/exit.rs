@@ -26,7 +26,7 @@ pub(crate) fn signal(number: usize) -> u8 {
 /// The code of an error.
 pub(crate) fn of(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<richsem::Error>() {
-        Some(richsem::Error::NonFinite(_)) => NON_FINITE,
+        Some(richsem::Error::NonFinite { .. }) => NON_FINITE,
         _ => ERROR,
     }
 }

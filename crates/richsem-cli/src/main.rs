@@ -93,6 +93,7 @@ fn command_line() -> clap::Command {
 
 fn main() -> ExitCode {
     output::set_panic_hook();
+    richsem::argument::set_words(args::as_words);
     // clap writes what is wrong, or the help, and ends with its own code (2, or 0).
     let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

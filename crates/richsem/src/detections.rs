@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    argument::Argument,
     boxes::Xywh,
     error::write_atomically,
     json::{self, Form, INTEGER, Integer, JsonStream, Record},
@@ -172,10 +173,11 @@ impl Reader<'_> {
         };
         let field = || format!("[{i}].file_name");
         let id = names.images.id_of(&name, given).map_err(|problem| {
-            Error::invalid(self.path, field(), problem).with_hint(
-                "pass the annotation file of these very images (--annotations), or take \
-                 file_name out of the records so that image_id counts",
-            )
+            Error::invalid(self.path, field(), problem).with_hint(format!(
+                "pass the annotation file of these very images ({}), or take file_name out of the \
+                 records so that image_id counts",
+                Argument::Annotations
+            ))
         })?;
         match self.name_of_image.get(&id) {
             Some(before) if *before != name => {
@@ -200,10 +202,11 @@ impl Reader<'_> {
             return Ok(known);
         }
         let found = class_named(&key.0, given, names.classes).map_err(|problem| {
-            Error::invalid(self.path, format!("[{i}].category_name"), problem).with_hint(
-                "pass the annotation file of these very classes (--annotations), or \
-                 take category_name out of the records so that category_id counts",
-            )
+            Error::invalid(self.path, format!("[{i}].category_name"), problem).with_hint(format!(
+                "pass the annotation file of these very classes ({}), or take category_name out of \
+                 the records so that category_id counts",
+                Argument::Annotations
+            ))
         })?;
         self.classes.insert(key, found);
         Ok(found)

@@ -143,13 +143,13 @@ pub fn save(image: &RgbImage, path: &Path) -> Result<()> {
         "jpg" | "jpeg" => encode_jpeg(image),
         "png" => encode_png(image),
         _ => {
-            return Err(Error::Other(format!(
+            return Err(Error::other(format!(
                 "{}: expected the extension .jpg, .jpeg or .png, got `{extension}`",
                 path.display()
             )));
         }
     };
-    let bytes = bytes.map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+    let bytes = bytes.map_err(|e| Error::other(format!("{}: {e}", path.display())))?;
     write_atomically(path, |out| Ok(out.write_all(&bytes)?))
 }
 
@@ -176,7 +176,7 @@ pub fn encode_png(image: &RgbImage) -> Result<Vec<u8>> {
 
 fn encode(image: &RgbImage, encoder: impl image::ImageEncoder) -> Result<()> {
     let (width, height) = image.dimensions();
-    let refused = |why: String| Error::Other(format!("an image of {width}×{height}: {why}"));
+    let refused = |why: String| Error::other(format!("an image of {width}×{height}: {why}"));
     if width == 0 || height == 0 {
         return Err(refused("nothing to write".to_owned()));
     }

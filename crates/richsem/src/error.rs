@@ -1,5 +1,6 @@
 //! One error type: what is wrong, where, and what to do about it.
 
+use crate::argument::Argument;
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -11,6 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What can go wrong. Every message names the file and the field, what was expected and what was
 /// found, and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A user's file holds something it should not: `file: field: problem (hint)`.
     #[error("{}: {field}: {problem}{}", file.display(), Hint(hint))]
@@ -27,22 +29,50 @@ pub enum Error {
     /// A setting is wrong or two settings contradict each other.
     #[error("{key}: {problem}{}", Hint(hint))]
     Config {
-        /// Dotted key, as `--set` takes it.
+        /// Dotted key.
         key: String,
         /// Expected and got.
         problem: String,
         /// What to do, where that is known.
         hint: Option<String>,
     },
+    /// What a function was asked for is wrong, apart from the settings of a config.
+    #[error("{argument}: {problem}{}", Hint(hint))]
+    Argument {
+        /// Which of its arguments.
+        argument: Argument,
+        /// Expected and got.
+        problem: String,
+        /// What to do, where that is known.
+        hint: Option<String>,
+    },
     /// Reading or writing failed; the message carries the path (`fs-err`).
-    #[error("{io}{hint}", io = .0, hint = remedy(.0))]
-    Io(std::io::Error),
+    #[error("{error}{}", Hint(hint))]
+    Io {
+        /// What the system says.
+        #[source]
+        error: std::io::Error,
+        /// What to do, where that is known.
+        hint: Option<String>,
+    },
     /// libtorch refused.
-    #[error("libtorch: {}", torch_ext::without_backtrace(&.0.to_string()))]
-    Torch(#[from] tch::TchError),
+    #[error("libtorch: {}{}", torch_ext::without_backtrace(&error.to_string()), Hint(hint))]
+    Torch {
+        /// What it says.
+        #[source]
+        error: tch::TchError,
+        /// What to do, where that is known.
+        hint: Option<String>,
+    },
     /// An operation of `torch-ext` failed.
-    #[error(transparent)]
-    Ext(#[from] torch_ext::Error),
+    #[error("{error}{}", Hint(hint))]
+    Ext {
+        /// What it says.
+        #[source]
+        error: torch_ext::Error,
+        /// What to do, where that is known.
+        hint: Option<String>,
+    },
     /// The memory, of the device or of the machine, does not suffice.
     #[error("not enough memory{}{}{}", For(work), Wanted(wanted), Hint(hint))]
     OutOfMemory {
@@ -54,33 +84,56 @@ pub enum Error {
         hint: Option<String>,
     },
     /// Training produced a number that is not finite.
-    #[error("{0}")]
-    NonFinite(String),
+    #[error("{problem}{}", Hint(hint))]
+    NonFinite {
+        /// Which number, and where.
+        problem: String,
+        /// What to do, where that is known.
+        hint: Option<String>,
+    },
     /// The caller asked to stop; what was begun is taken away again.
     #[error("stopped before it was done")]
     Stopped,
-    /// Anything else worth telling, complete in itself.
-    #[error("{0}")]
-    Other(String),
+    /// Anything else, complete in itself.
+    #[error("{problem}{}", Hint(hint))]
+    Other {
+        /// What is wrong.
+        problem: String,
+        /// What to do, where that is known.
+        hint: Option<String>,
+    },
 }
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
+        let hint = remedy(&error).map(str::to_owned);
+        Self::Io { error, hint }
+    }
+}
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch { error, hint: None }
+    }
+}
+
+impl From<torch_ext::Error> for Error {
+    fn from(error: torch_ext::Error) -> Self {
+        Self::Ext { error, hint: None }
     }
 }
 
 /// What to do where the system refuses to write.
-fn remedy(error: &std::io::Error) -> &'static str {
+fn remedy(error: &std::io::Error) -> Option<&'static str> {
     use std::io::ErrorKind;
-    match error.kind() {
+    Some(match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "\n  hint: the disk is full: free some space, or write to another one"
+            "the disk is full: free some space, or write to another one"
         }
-        ErrorKind::FileTooLarge => "\n  hint: raise the limit on the size of files (ulimit -f)",
-        ErrorKind::ReadOnlyFilesystem => "\n  hint: choose a folder on a disk that can be written",
-        _ => "",
-    }
+        ErrorKind::FileTooLarge => "raise the limit on the size of files (ulimit -f)",
+        ErrorKind::ReadOnlyFilesystem => "choose a folder on a disk that can be written",
+        _ => return None,
+    })
 }
 
 struct For<'a>(&'a Option<String>);
@@ -126,14 +179,35 @@ impl Error {
         Self::Config { key: key.into(), problem: problem.into(), hint: None }
     }
 
+    /// `argument: problem`, without a hint.
+    pub fn argument(argument: Argument, problem: impl Into<String>) -> Self {
+        Self::Argument { argument, problem: problem.into(), hint: None }
+    }
+
+    /// A number that is not finite, without a hint.
+    pub fn non_finite(problem: impl Into<String>) -> Self {
+        Self::NonFinite { problem: problem.into(), hint: None }
+    }
+
+    /// Anything else, without a hint.
+    pub fn other(problem: impl Into<String>) -> Self {
+        Self::Other { problem: problem.into(), hint: None }
+    }
+
     /// Adds what the user can do about it.
     #[must_use]
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {
-        if let Self::Invalid { hint, .. }
-        | Self::Config { hint, .. }
-        | Self::OutOfMemory { hint, .. } = &mut self
-        {
-            *hint = Some(text.into());
+        match &mut self {
+            Self::Invalid { hint, .. }
+            | Self::Config { hint, .. }
+            | Self::Argument { hint, .. }
+            | Self::Io { hint, .. }
+            | Self::Torch { hint, .. }
+            | Self::Ext { hint, .. }
+            | Self::OutOfMemory { hint, .. }
+            | Self::NonFinite { hint, .. }
+            | Self::Other { hint, .. } => *hint = Some(text.into()),
+            Self::Stopped => {}
         }
         self
     }
@@ -155,7 +229,7 @@ impl Error {
     /// libtorch has no kind of its own for a lack of memory: it is known by its words.
     fn or_shortage(self) -> Self {
         match &self {
-            Self::Torch(_) | Self::Ext(_) => shortage(&self.to_string()).unwrap_or(self),
+            Self::Torch { .. } | Self::Ext { .. } => shortage(&self.to_string()).unwrap_or(self),
             _ => self,
         }
     }
@@ -193,7 +267,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
         let text = torch_ext::without_backtrace(text);
-        Err(shortage(text).unwrap_or_else(|| Error::Other(format!("libtorch: {text}"))))
+        Err(shortage(text).unwrap_or_else(|| Error::other(format!("libtorch: {text}"))))
     });
     result.map_err(Error::or_shortage)
 }
@@ -265,7 +339,7 @@ pub fn write_atomically(
         std::io::Error::new(e.kind(), format!("could not write `{}`: {e}", path.display()))
     };
     let write = |out: &mut dyn std::io::Write| match write(out) {
-        Err(Error::Io(e)) => Err(Error::Io(at(e))),
+        Err(Error::Io { error, hint }) => Err(Error::Io { error: at(error), hint }),
         other => other,
     };
     if path.metadata().is_ok_and(|about| !about.is_file() && !about.is_dir()) {

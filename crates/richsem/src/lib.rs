@@ -66,6 +66,7 @@
 //! one thread at a time.
 #![forbid(unsafe_code)]
 
+pub mod argument;
 pub mod bench;
 mod bounds;
 pub mod boxes;

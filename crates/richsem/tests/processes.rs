@@ -36,7 +36,7 @@ impl<T: Clone> Meeting<T> {
 
     /// Of every thread, by rank. One that waits for half a minute is alone.
     fn exchange(&self, rank: usize, value: T) -> Result<Vec<T>> {
-        let gone = || Error::Other("the other process is gone".into());
+        let gone = || Error::other("the other process is gone");
         let mut state = self.state.lock().unwrap();
         // The round before, if someone has not taken its values yet.
         while state.0[rank].is_some() {

@@ -181,7 +181,7 @@ mod tests {
         ] {
             assert!(message.contains(part), "{message}");
         }
-        let patterns = Patterns::new(&["head.*", "other*"], "--allow-missing").unwrap();
+        let patterns = Patterns::new(&["head.*", "other*"], "init.allow_missing").unwrap();
         let fit = Fit::of(&store, &values, &patterns);
         fit.check("w.pth".as_ref(), "").unwrap();
         assert_eq!(fit.allowed.len(), 3);

@@ -9,6 +9,7 @@ use std::{
 
 use tch::Tensor;
 
+use crate::argument::Argument;
 use crate::error::{Error, Result};
 
 /// Weights that are known by their names.
@@ -152,10 +153,8 @@ fn several(known: Known, prefixes: &BTreeSet<&str>, tensors: &Tensors, path: &Pa
         .collect();
     let problem = format!("more than one {}: below {}", known.what(), each.join(" and "));
     let key = prefixes.iter().find_map(|prefix| prefix.strip_suffix('.')).unwrap_or_default();
-    Error::invalid(path, "weights", problem).with_hint(format!(
-        "take one of them: richsem convert {} OUT.safetensors --key {key}",
-        path.display()
-    ))
+    Error::invalid(path, "weights", problem)
+        .with_hint(format!("take one of them out: `richsem convert` with {} {key}", Argument::Key))
 }
 
 #[cfg(test)]
@@ -237,7 +236,7 @@ mod tests {
         let error = found(&names, &ALL).unwrap_err().to_string();
         for part in [
             "w.pth: weights: more than one ResNet: below `student` (1 tensors) and `teacher` (2",
-            "richsem convert w.pth OUT.safetensors --key student",
+            "take one of them out: `richsem convert` with `key` student",
         ] {
             assert!(error.contains(part), "no `{part}` in {error}");
         }

@@ -120,7 +120,7 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadat
     let mut entries = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
-            Error::Other(format!("{name}: kind {:?} cannot be saved", tensor.kind()))
+            Error::other(format!("{name}: kind {:?} cannot be saved", tensor.kind()))
         })?;
         entries.push((name, dtype, tensor));
     }
@@ -141,7 +141,7 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadat
         header.insert("__metadata__", json!(strings));
     }
     let mut header = serde_json::to_vec(&header)
-        .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+        .map_err(|e| Error::other(format!("{}: {e}", path.display())))?;
     // Values start at a multiple of 8 bytes, as the crate has it.
     header.resize(header.len().next_multiple_of(8), b' ');
     write_atomically(path, |file| {

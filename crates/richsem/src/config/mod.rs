@@ -188,22 +188,22 @@ pub(crate) const FORM: Form = Form {
 };
 
 impl Config {
-    /// Reads a file, the files it extends, and `--set` assignments (`a.b=c`, values as in TOML; a
+    /// Reads a file, the files it extends, and assignments (`a.b=c`, values as in TOML; a
     /// bare word is a string).
     ///
     /// # Errors
     /// A file that cannot be read or is not TOML, an unknown key (with the nearest known one), a
     /// value of the wrong type or out of range: each with file and key.
     pub fn load(path: &Path, assignments: &[String]) -> Result<Self> {
-        Self::load_assigned(path, &Assignment::of_command_line(assignments))
+        Self::load_assigned(path, &Assignment::from_outside(assignments))
     }
 
-    /// The defaults, and `--set` assignments.
+    /// The defaults, and assignments.
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn defaults(assignments: &[String]) -> Result<Self> {
-        let assignments = Assignment::of_command_line(assignments);
+        let assignments = Assignment::from_outside(assignments);
         FORM.defaults(&assignments)?.settings(Self::validate)
     }
 

@@ -120,7 +120,7 @@ fn unknown_keys_name_the_nearest() {
     refused(
         "version = 1",
         &["model.dino.transformer.num_query=3"],
-        &["--set", "num_query", "`num_queries`"],
+        &["`set`", "num_query", "`num_queries`"],
     );
 }
 
@@ -251,7 +251,7 @@ fn wrong_values_name_file_key_and_reason() {
     refused(
         "version = 1",
         &["data.sampler.kind=repeat_factors"],
-        &["--set: data.sampler", "`repeat_factors`", "did you mean `repeat_factor`?"],
+        &["`set`: data.sampler", "`repeat_factors`", "did you mean `repeat_factor`?"],
     );
     refused("version = 1\n[train]\nepochs = 0", &[], &["train.epochs", "expected 1 to"]);
     refused("version = 1\n[train]\nlr_drop = [4, 2]", &[], &["train.lr_drop", "got 2 after 4"]);
@@ -259,7 +259,7 @@ fn wrong_values_name_file_key_and_reason() {
     refused("version = 2", &[], &["version", "expected 1, got 2", "hint"]);
     refused("seed = 1", &[], &["version: missing", "version = 1"]);
     refused("version = 1\n[train\nlr = 1", &[], &["c.toml: line 2"]);
-    refused("version = 1", &["train.lr"], &["--set", "key=value"]);
+    refused("version = 1", &["train.lr"], &["`set`", "key=value"]);
     refused("version = 1\nextends = 3", &[], &["extends"]);
     refused("version = 1\nextends = \"c.toml\"", &[], &["extends itself"]);
     refused("version = 1\nextends = \"none.toml\"", &[], &["none.toml"]);

@@ -116,7 +116,7 @@ impl Conversion {
     /// Something that does not fit; an unwritable folder, a full disk.
     pub fn write(&self, output: &Path) -> Result<()> {
         if self.report.problems().next().is_some() {
-            return Err(Error::Other(format!(
+            return Err(Error::other(format!(
                 "{}: not written: some weights do not fit",
                 output.display()
             )));

@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use super::dino::keys::Layout;
 use crate::{
+    argument::Argument,
     checkpoint_io::{
         Format, format_of,
         prefix::{self, Found, Known},
@@ -123,9 +124,8 @@ fn below_key(tensors: BTreeMap<String, Tensor>, key: Option<&str>, path: &Path) 
         let heads: Vec<String> = counts(&found.beside).into_iter().map(|(head, _)| head).collect();
         let problem =
             format!("no tensor's name begins with `{key}.`; they begin with {}", heads.join(", "));
-        return Err(
-            Error::invalid(path, "--key", problem).with_hint("leave it out, or give one of these")
-        );
+        return Err(Error::invalid(path, Argument::Key.to_string(), problem)
+            .with_hint("leave it out, or give one of these"));
     }
     Ok(found)
 }

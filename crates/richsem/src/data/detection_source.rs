@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    argument::Argument,
     boxes::Xyxy,
     geometry::Geometry,
     random::{Random, Stream},
@@ -62,10 +63,11 @@ impl ImageEntry {
             _ if exif < 5 || [got[1], got[0]] != [h, w] => {
                 "the image was resized or replaced after it was annotated or listed"
             }
-            Orientation::Exif => {
+            Orientation::Exif => &format!(
                 "this is its size before its EXIF orientation turns it, so the boxes were drawn on the \
-                 stored pixels: set orientation = \"stored\" for this set (`eval`, `predict`: --orientation stored)"
-            }
+                 stored pixels: set orientation = \"stored\" for this set (`eval`, `predict`: {} stored)",
+                Argument::Orientation
+            ),
             Orientation::Stored => {
                 "this is its size after its EXIF orientation has turned it, as viewers show it: leave \
                  orientation = \"stored\" out for this set"
@@ -193,7 +195,7 @@ impl BrokenImages {
     /// What to say when nothing is left to put in the place of a broken image.
     pub(super) fn too_few(&self) -> Error {
         let broken = self.summary().unwrap_or_default();
-        Error::Other(format!("too few images can be read to fill a batch: {broken}"))
+        Error::other(format!("too few images can be read to fill a batch: {broken}"))
     }
 
     /// Names and messages so far, sorted by name.
@@ -260,7 +262,7 @@ impl DetectionSource {
     fn entry(&self, slot: usize) -> Result<(usize, &ImageEntry)> {
         let index = slot.checked_rem(self.order.len()).map(|i| self.order[i] as usize);
         index.and_then(|i| Some((i, self.entries.get(i)?))).ok_or_else(|| {
-            Error::Other(format!(
+            Error::other(format!(
                 "the epoch's order does not fit the dataset of {} images",
                 self.entries.len()
             ))

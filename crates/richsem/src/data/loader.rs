@@ -131,7 +131,7 @@ fn panic_error(position: u64, panic: &(dyn Any + Send)) -> Error {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
-    Error::Other(format!(
+    Error::other(format!(
         "building batch {position} failed by a fault of this program, please report it: {message}"
     ))
 }
@@ -212,7 +212,7 @@ mod tests {
             let delay = Random::new(number, Stream::Test, 1, 0).uniform();
             std::thread::sleep(self.slowest.mul_f64(delay));
             match position {
-                13 => return Err(Error::Other("thirteen".into())),
+                13 => return Err(Error::other("thirteen")),
                 17 => panic!("seventeen"),
                 _ => {}
             }

@@ -65,9 +65,9 @@ impl SamplerConfig {
         epoch: u64,
     ) -> Result<Vec<u32>> {
         let count = u32::try_from(image_classes.len())
-            .map_err(|_| Error::Other("more than 4,294,967,295 images".into()))?;
+            .map_err(|_| Error::other("more than 4,294,967,295 images"))?;
         if count == 0 {
-            return Err(Error::Other("the dataset has no images to draw from".into()));
+            return Err(Error::other("the dataset has no images to draw from"));
         }
         let mut random = Random::new(seed, Stream::Sampler, epoch, 0);
         let mut order: Vec<u32> = match *self {
@@ -156,9 +156,7 @@ fn class_aware<T: AsRef<[ClassIndex]>>(
         .map(Cycle::new)
         .collect();
     if images.is_empty() {
-        return Err(Error::Other(
-            "class-aware sampling needs images with boxes; no image has one".into(),
-        ));
+        return Err(Error::other("class-aware sampling needs images with boxes; no image has one"));
     }
     let mut classes = Cycle::new((0..images.len() as u32).collect());
     Ok((0..image_classes.len())
@@ -211,7 +209,7 @@ impl Share {
             return Err(Error::config("rank", format!("{rank} is not below the world's {world}")));
         }
         if items == 0 {
-            return Err(Error::Other("the dataset has no images to make a batch of".into()));
+            return Err(Error::other("the dataset has no images to make a batch of"));
         }
         let round = batch_size * world;
         let batches = match last {

@@ -35,6 +35,7 @@ use super::{
     listing::EXTENSIONS,
 };
 use crate::{
+    argument::Argument,
     boxes::Xywh,
     error::{Error, Result, TEMPORARY, unless_stopped, write_atomically},
 };
@@ -64,7 +65,7 @@ impl<'a> CocoFile<'a> {
     fn write(&self, name: &str, folder: &Path, output: &Path) -> Result<SplitReport> {
         let file_name = format!("{name}.json");
         write_atomically(&folder.join(&file_name), |out| {
-            serde_json::to_writer(out, self).map_err(|e| Error::Io(e.into()))
+            serde_json::to_writer(out, self).map_err(|e| std::io::Error::from(e).into())
         })?;
         Ok(SplitReport {
             name: name.to_owned(),
@@ -183,9 +184,10 @@ pub fn convert(
 fn refuse_full(output: &Path, overwrite: bool) -> Result<()> {
     if !overwrite && output.is_dir() && fs_err::read_dir(output)?.next().is_some() {
         let problem = format!("`{}` exists and is not empty", output.display());
-        return Err(Error::config("output", problem).with_hint(
-            "choose another folder, or pass --overwrite to replace files of the same names",
-        ));
+        return Err(Error::config("output", problem).with_hint(format!(
+            "choose another folder, or pass {} to replace files of the same names",
+            Argument::Overwrite
+        )));
     }
     Ok(())
 }

@@ -28,13 +28,13 @@ impl ClassSet {
     pub fn new(vocabulary: Vocabulary, text: Option<&TextTable>, device: Device) -> Result<Self> {
         static NEXT: AtomicI64 = AtomicI64::new(0);
         if vocabulary.is_empty() {
-            return Err(Error::Other("the vocabulary has no classes: nothing to detect".into()));
+            return Err(Error::other("the vocabulary has no classes: nothing to detect"));
         }
         if let Some(table) = text
             && table.rows.size()[0] != vocabulary.len() as i64
         {
             let (rows, classes) = (table.rows.size()[0], vocabulary.len());
-            return Err(Error::Other(format!("a text table of {rows} rows for {classes} classes")));
+            return Err(Error::other(format!("a text table of {rows} rows for {classes} classes")));
         }
         let text = text.map(|table| TextTable::new(&table.rows.to_device(device)));
         Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), vocabulary, text })

@@ -94,7 +94,7 @@ impl Detector {
     pub fn detect_images(&self, images: &[RgbImage]) -> Result<Vec<Vec<ScoredBox>>> {
         let empty = images.iter().position(|image| image.width() == 0 || image.height() == 0);
         if let Some(index) = empty {
-            return Err(Error::Other(format!("image {index} of those to detect in has no pixels")));
+            return Err(Error::other(format!("image {index} of those to detect in has no pixels")));
         }
         let prepared = images.iter().map(|image| {
             let mut sample = Sample::new(image.clone());

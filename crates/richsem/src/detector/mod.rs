@@ -210,7 +210,7 @@ impl Detector {
         let vocabulary = self.classes.vocabulary().clone();
         let record = Record { config: self.config.to_record(), vocabulary };
         let record = serde_json::to_string(&record)
-            .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+            .map_err(|e| Error::other(format!("{}: {e}", path.display())))?;
         let metadata = [("format".to_owned(), "pt".to_owned()), (METADATA.to_owned(), record)];
         safetensors::write(path, &tensors, &metadata.into())
     }
@@ -261,13 +261,12 @@ impl Detector {
                 })
             };
             let problem = format!("expected {}, got {}", said(own), said(given));
-            return Err(Error::Other(format!("other classes for a detector: {problem}")));
+            return Err(Error::other(format!("other classes for a detector: {problem}")));
         }
         if own.is_none() && classes.vocabulary() != self.vocabulary() {
-            return Err(Error::Other(
+            return Err(Error::other(
                 "other classes for a detector with a linear class head: it knows those that it was \
-                 trained with"
-                    .into(),
+                 trained with",
             ));
         }
         self.classes = classes;

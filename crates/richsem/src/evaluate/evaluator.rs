@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    argument::Argument,
     data::dataset::{Dataset, Format},
     detections::Detection,
     vocabulary::{CategoryId, Frequency, Vocabulary},
@@ -158,10 +159,11 @@ impl Evaluator {
                 format!("[{i}].{field}"),
                 format!("`{truth}` has no {kind} with the id {id}"),
             )
-            .with_hint(
-                "pass the annotation file these detections were made for (--annotations); ids \
-                 must be those of that file",
-            ));
+            .with_hint(format!(
+                "pass the annotation file these detections were made for ({}); ids must be those \
+                 of that file",
+                Argument::Annotations
+            )));
         }
         Ok(())
     }
@@ -346,5 +348,5 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 fn engine(error: hotcoco::Error) -> Error {
-    Error::Other(format!("evaluation: {error}"))
+    Error::other(format!("evaluation: {error}"))
 }

@@ -273,7 +273,7 @@ fn detections_of_other_data_are_named() {
     let error = |d| evaluator.evaluate(&[good, d]).unwrap_err().to_string();
     let image = error(detection(8, 3, BOX, 0.5));
     assert!(image.contains("[1].image_id: ") && image.contains("no image with the id 8"));
-    assert!(image.contains("--annotations"), "{image}");
+    assert!(image.contains("`annotations`"), "{image}");
     let category = error(detection(7, 1, BOX, 0.5));
     assert!(category.contains("[1].category_id: "), "{category}");
     let nan = error(detection(7, 3, BOX, f64::NAN));

@@ -361,10 +361,9 @@ impl Work<'_> {
             return Ok(features);
         }
         let image = batch.targets.first().map_or(0, |target| target.image_id);
-        Err(Error::NonFinite(format!(
-            "the teacher's features of image {image} are not finite\n  hint: set \
-             teacher.precision = \"f32\", and look at the weights"
-        )))
+        let problem = format!("the teacher's features of image {image} are not finite");
+        Err(Error::non_finite(problem)
+            .with_hint("set teacher.precision = \"f32\", and look at the weights"))
     }
 }
 

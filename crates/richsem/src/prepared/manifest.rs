@@ -10,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    argument::Argument,
     checkpoint_io::{bytes, read_text_table},
     config::prepared::manifest_file,
     data::image_io::Orientation,
@@ -137,7 +138,7 @@ impl Manifest {
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         let path = Self::path(folder);
         let json = serde_json::to_string_pretty(self)
-            .map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+            .map_err(|e| Error::other(format!("{}: {e}", path.display())))?;
         write_atomically(&path, |file| Ok(writeln!(file, "{json}")?))
     }
 
@@ -158,8 +159,10 @@ impl Manifest {
             Some((field, here, there)) => {
                 let problem =
                     format!("these settings give {here}, the folder was made with {there}");
-                Err(Error::invalid(&Self::path(folder), field, problem)
-                    .with_hint("give the folder's own settings, or another folder (--out)"))
+                Err(Error::invalid(&Self::path(folder), field, problem).with_hint(format!(
+                    "give the folder's own settings, or another folder ({})",
+                    Argument::Out
+                )))
             }
         }
     }
@@ -190,7 +193,7 @@ pub(crate) fn text_identity(text: &TeacherText, vocabulary: &Vocabulary) -> Resu
             Ok(format!("table {}", hex(&Sha256::digest(bytes(&rows)?))))
         }
         TeacherText::Prompts { .. } => serde_json::to_string(text)
-            .map_err(|e| Error::Other(format!("the prompts cannot be written: {e}"))),
+            .map_err(|e| Error::other(format!("the prompts cannot be written: {e}"))),
     }
 }
 

@@ -160,7 +160,7 @@ impl Set {
             Some((shard, image % self.shard_images, column))
         });
         located.ok_or_else(|| {
-            Error::Other(format!(
+            Error::other(format!(
                 "set {}, image {}: the batch shows it as {:?}, which was not prepared",
                 self.name, target.image_id, target.view
             ))

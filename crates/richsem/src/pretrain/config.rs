@@ -152,7 +152,7 @@ impl Default for PretrainConfig {
 const SIDE_STEP: i64 = RESNET_STRIDE / 2;
 
 impl PretrainConfig {
-    /// Reads a file (none: the defaults), the files it extends, and `--set` assignments.
+    /// Reads a file (none: the defaults), the files it extends, and assignments.
     ///
     /// # Errors
     /// As [`crate::config::Config::load`].

@@ -185,10 +185,10 @@ impl Run<'_> {
                 let Ok(batch) = receiver.recv() else { return Err(Error::Stopped) };
                 let factor = settings.lr_factor(step);
                 let (loss, norm) = self.update(&batch?, factor).map_err(|error| match error {
-                    Error::NonFinite(what) => Error::NonFinite(format!(
-                        "step {}: {what}\n  hint: lower train.lr",
-                        step + 1
-                    )),
+                    Error::NonFinite { problem, .. } => {
+                        Error::non_finite(format!("step {}: {problem}", step + 1))
+                            .with_hint("lower train.lr")
+                    }
                     other => other,
                 })?;
                 losses += loss;
@@ -231,12 +231,12 @@ impl Run<'_> {
             let loss = contrastive_loss(&images, &texts, &rows, &self.clip.logit_scale);
             let value = loss.f_double_value(&[])?;
             if !value.is_finite() {
-                return Err(Error::NonFinite(format!("the loss is {value}")));
+                return Err(Error::non_finite(format!("the loss is {value}")));
             }
             loss.f_backward()?;
             let norm = self.optimizer.clip()?.f_double_value(&[])?;
             if !norm.is_finite() {
-                return Err(Error::NonFinite("the gradient is not finite".into()));
+                return Err(Error::non_finite("the gradient is not finite"));
             }
             self.optimizer.step(lr_factor, None)?;
             self.optimizer.zero_grad();
@@ -338,7 +338,7 @@ impl Pretrained {
     /// # Errors
     /// An unwritable folder, a full disk; nothing half-written is left.
     pub fn save(&self, out: &Path) -> Result<()> {
-        let json = |e: serde_json::Error| Error::Other(format!("{}: {e}", out.display()));
+        let json = |e: serde_json::Error| Error::other(format!("{}: {e}", out.display()));
         let mut lines = String::new();
         for row in &self.rows {
             lines += &(serde_json::to_string(row).map_err(json)? + "\n");

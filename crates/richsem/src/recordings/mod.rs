@@ -215,8 +215,7 @@ mod tests {
     fn a_recording_that_fails_is_told_once_and_is_the_last() {
         let mut recordings = Recordings::new(Device::Cuda(0), true, true, 1 << 30);
         // On a machine without a GPU it fails before it asks for this.
-        recordings
-            .record(&[2], [64, 64], &[], &[], |_| Err(Error::Other("no room\nat all".into())));
+        recordings.record(&[2], [64, 64], &[], &[], |_| Err(Error::other("no room\nat all")));
         let news = recordings.take_news().unwrap();
         assert!(news.contains("64 × 64") && news.contains("cuda_graphs = false"), "{news}");
         assert!(!news.contains('\n') && recordings.take_news().is_none());

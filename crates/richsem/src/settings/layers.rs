@@ -1,4 +1,4 @@
-//! Merging: a file over the files it extends, `--set` over all; where each key was said.
+//! Merging: a file over the files it extends, assignments over all; where each key was said.
 
 use std::{
     collections::BTreeMap,
@@ -9,13 +9,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::Form;
+use crate::argument::Argument;
 use crate::error::{Error, Result};
 
 /// All layers in one table.
 #[derive(Debug, Default)]
 pub(crate) struct Merged {
     table: Table,
-    /// Dotted key → the file that said it last (`--set` for assignments).
+    /// Dotted key → the file that said it last, or [`Argument::Set`].
     origins: BTreeMap<String, PathBuf>,
     main: PathBuf,
 }
@@ -25,14 +26,14 @@ pub(crate) struct Merged {
 pub(crate) struct Assignment<'a> {
     /// `a.b=c`.
     pub(crate) text: &'a str,
-    /// Who says it: `--set`, or a file, whose folder paths are then relative to.
-    pub(crate) origin: &'a Path,
+    /// The file that says it, whose folder paths are then relative to; none for one from outside.
+    pub(crate) file: Option<&'a Path>,
 }
 
 impl<'a> Assignment<'a> {
-    /// Those of a command line.
-    pub(crate) fn of_command_line(texts: &'a [String]) -> Vec<Self> {
-        texts.iter().map(|text| Self { text, origin: Path::new("--set") }).collect()
+    /// Those from outside of all files.
+    pub(crate) fn from_outside(texts: &'a [String]) -> Vec<Self> {
+        texts.iter().map(|text| Self { text, file: None }).collect()
     }
 }
 
@@ -50,7 +51,7 @@ pub(super) fn read(form: &Form, path: &Path, assignments: &[Assignment<'_>]) -> 
 /// No file, only assignments.
 pub(super) fn defaults(form: &Form, assignments: &[Assignment<'_>]) -> Result<Merged> {
     let version = format!("version = {}", super::VERSION);
-    let mut merged = parse(form, &version, Path::new("--set"))?;
+    let mut merged = parse(form, &version, &outside())?;
     for assignment in assignments {
         assign(form, *assignment, &mut merged)?;
     }
@@ -215,12 +216,18 @@ fn overlay(
     }
 }
 
+/// What messages name in the place of a file.
+fn outside() -> PathBuf {
+    Argument::Set.to_string().into()
+}
+
 /// `a.b=c`: a TOML value, or a bare word as a string.
 fn assign(form: &Form, assignment: Assignment<'_>, merged: &mut Merged) -> Result<()> {
-    let Assignment { text, origin } = assignment;
+    let text = assignment.text;
+    let origin = &*assignment.file.map_or_else(outside, Path::to_owned);
     let refuse = |problem: String| {
         Error::config(origin.display().to_string(), problem)
-            .with_hint("for example --set train.lr=0.0002")
+            .with_hint("for example train.lr=0.0002")
     };
     let Some((key, text)) = text.split_once('=') else {
         return Err(refuse(format!("expected key=value, got `{text}`")));
@@ -411,7 +418,7 @@ impl Merged {
     }
 
     /// The set of classification images that may have been meant where one of that name is not
-    /// whole: `--set data.extra.wbe.weight=2` makes a new set of nothing but a weight.
+    /// whole: `data.extra.wbe.weight=2` makes a new set of nothing but a weight.
     fn misspelt_set(&self, key: &str) -> Option<String> {
         let name = key.strip_prefix("data.extra.")?.split('.').next()?;
         let sets = self.table.get("data")?.get("extra")?.as_table()?;

@@ -1,4 +1,4 @@
-//! Typed settings of any kind: a TOML file, the files it extends, and `--set` on top. Unknown keys are
+//! Typed settings of any kind: a TOML file, the files it extends, and assignments on top. Unknown keys are
 //! refused with the nearest known one. Which settings there are, the rooms that they are about say.
 
 mod layers;
@@ -49,7 +49,7 @@ pub(crate) fn parse_as<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T
     Form::PLAIN.parse(text, path)?.deserialize()
 }
 
-/// Settings without paths: a file (none: the defaults), the files it extends, and `--set` assignments.
+/// Settings without paths: a file (none: the defaults), the files it extends, and assignments.
 ///
 /// # Errors
 /// A file that cannot be read or is not TOML, an unknown key, a value of the wrong type or out of range.
@@ -58,7 +58,7 @@ pub(crate) fn load<T: DeserializeOwned + Serialize>(
     assignments: &[String],
     validate: impl Fn(&T) -> Result<()>,
 ) -> Result<T> {
-    let assignments = Assignment::of_command_line(assignments);
+    let assignments = Assignment::from_outside(assignments);
     let merged = match path {
         Some(path) => Form::PLAIN.read(path, &assignments)?,
         None => Form::PLAIN.defaults(&assignments)?,

@@ -66,8 +66,9 @@ impl StudyFile {
         if self.version != VERSION {
             let problem =
                 format!("expected {VERSION}, got {}: the file is of another release", self.version);
-            return Err(Error::config("version", problem)
-                .with_hint("compare it with `richsem study --help`, then set version"));
+            return Err(Error::config("version", problem).with_hint(
+                "compare it with the example in `richsem study --help`, then set version",
+            ));
         }
         let lists = [
             ("seeds", self.seeds.is_empty(), "for example seeds = [1, 2, 3, 4, 5]"),
@@ -85,7 +86,7 @@ impl StudyFile {
         }
         refuse_repeated("seeds", self.seeds.iter())?;
         refuse_repeated("metrics", self.metrics.iter())?;
-        check_assignments("set", &self.set)?;
+        check_assignments(|i| format!("set[{i}]"), &self.set)?;
         for (i, variant) in self.variant.iter().enumerate() {
             self.validate_variant(&format!("variant[{i}]"), i, variant)?;
         }
@@ -115,7 +116,7 @@ impl StudyFile {
             )
             .with_hint("name the base settings of all at the top: config = \"FILE.toml\""));
         }
-        check_assignments(&format!("{key}.set"), &variant.set)?;
+        check_assignments(|i| format!("{key}.set[{i}]"), &variant.set)?;
         let against = variant.against.as_deref().unwrap_or_default();
         refuse_repeated(&format!("{key}.against"), against.iter())?;
         for (j, other) in against.iter().enumerate() {
@@ -164,17 +165,16 @@ fn refuse_repeated<T: PartialEq + std::fmt::Display>(
 }
 
 /// What `set` may not hold; whether there is such a key the settings themselves tell later.
-pub(super) fn check_assignments(key: &str, list: &[String]) -> Result<()> {
+pub(super) fn check_assignments(key: impl Fn(usize) -> String, list: &[String]) -> Result<()> {
     for (i, text) in list.iter().enumerate() {
-        let at = || if key == "--set" { key.to_owned() } else { format!("{key}[{i}]") };
         let name = text.split_once('=').map(|(name, _)| name.trim());
         match name {
             None => {
-                return Err(Error::config(at(), format!("expected key=value, got `{text}`"))
+                return Err(Error::config(key(i), format!("expected key=value, got `{text}`"))
                     .with_hint("for example \"train.lr=0.0002\""));
             }
             Some("seed") => {
-                return Err(Error::config(at(), "the seed of a run comes from `seeds`")
+                return Err(Error::config(key(i), "the seed of a run comes from `seeds`")
                     .with_hint("change the list `seeds` of the study"));
             }
             Some(_) => {}

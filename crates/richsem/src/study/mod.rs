@@ -18,6 +18,7 @@ pub use statistics::Estimate;
 pub use table::{DifferenceRow, StudyTable, VariantRow};
 
 use crate::{
+    argument::Argument,
     error::{Error, Result},
     train::lock_folder,
 };
@@ -29,10 +30,11 @@ use crate::{
 /// Another process holds it; a folder that cannot be written.
 pub fn lock(folder: &Path) -> Result<std::fs::File> {
     lock_folder(folder)?.ok_or_else(|| {
-        Error::Other(format!(
-            "{}: another `richsem study` is at work in this folder\n  hint: stop that one first, \
-             or choose another folder with --out",
-            folder.display()
+        let problem =
+            format!("{}: another `richsem study` is at work in this folder", folder.display());
+        Error::other(problem).with_hint(format!(
+            "stop that one first, or choose another folder with {}",
+            Argument::Out
         ))
     })
 }

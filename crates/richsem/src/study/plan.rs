@@ -6,6 +6,7 @@ use toml::Value;
 
 use super::file::{StudyFile, check_assignments, file_name, find};
 use crate::{
+    argument::Argument,
     config::Config,
     error::{Error, Result},
     settings::Assignment,
@@ -53,14 +54,14 @@ pub struct PlannedRun {
 }
 
 impl Study {
-    /// Reads a study file and the settings of all its runs. `assignments` (`--set`) change those of
+    /// Reads a study file and the settings of all its runs. `assignments` change those of
     /// all variants, over what the file sets.
     ///
     /// # Errors
     /// Whatever is wrong with the study file or the settings, with file and key.
     pub fn load(path: &Path, assignments: &[String]) -> Result<Self> {
         let file = StudyFile::read(path)?;
-        check_assignments("--set", assignments)?;
+        check_assignments(|_| Argument::Set.to_string(), assignments)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut variants = Vec::new();
         let mut configs = Vec::new();
@@ -76,10 +77,10 @@ impl Study {
                 return Err(Error::invalid(path, base.1, problem)
                     .with_hint("the name is relative to the folder of this file"));
             }
-            let of_file = file.set.iter().chain(&entry.set).map(|text| (text, path));
+            let of_file = file.set.iter().chain(&entry.set).map(|text| (text, Some(path)));
             let all: Vec<Assignment<'_>> = of_file
-                .chain(assignments.iter().map(|text| (text, Path::new("--set"))))
-                .map(|(text, origin)| Assignment { text, origin })
+                .chain(assignments.iter().map(|text| (text, None)))
+                .map(|(text, file)| Assignment { text, file })
                 .collect();
             let config = Config::load_assigned(&base_file, &all)?;
             if config.data.val.is_none() {
@@ -126,11 +127,11 @@ impl Study {
         let names: Vec<&str> = self.variants.iter().map(|v| v.name.as_str()).collect();
         let wanted: Vec<usize> = only
             .iter()
-            .map(|name| find(name, &names, "--only", "variant"))
+            .map(|name| find(name, &names, &Argument::Only.to_string(), "variant"))
             .collect::<Result<_>>()?;
         if let Some(seed) = seeds.iter().find(|seed| !self.seeds.contains(seed)) {
             let problem = format!("{seed} is not one of the study's seeds {:?}", self.seeds);
-            return Err(Error::config("--seeds", problem)
+            return Err(Error::argument(Argument::Seeds, problem)
                 .with_hint("add it to `seeds` in the study file: the table is of those"));
         }
         let is_wanted = |run: &&PlannedRun| {

@@ -26,7 +26,7 @@ pub struct ResultLine {
     /// Seconds from start to end of its process, with loading and evaluating; null where the run was
     /// stopped and gone on with, or was found finished.
     pub seconds: Option<f64>,
-    /// Where it was computed, as `--device` takes it; null where the run was found finished.
+    /// Where it was computed, as `cuda:0`; null where the run was found finished.
     pub device: Option<String>,
     /// Fingerprint of its settings.
     pub config_hash: String,
@@ -140,7 +140,7 @@ fn is_of(line: &ResultLine, study: &Study, run: &PlannedRun) -> bool {
 
 fn as_bytes(line: &ResultLine) -> Result<Vec<u8>> {
     let mut bytes =
-        serde_json::to_vec(line).map_err(|e| Error::Other(format!("study.jsonl: {e}")))?;
+        serde_json::to_vec(line).map_err(|e| Error::other(format!("study.jsonl: {e}")))?;
     bytes.push(b'\n');
     Ok(bytes)
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    argument::Argument,
     config::{Config, Difference},
     error::{Error, Result},
     models::padding::Padding,
@@ -61,10 +62,11 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
             n => format!(" (and {} more)", n - 1),
         };
         let problem = format!("the run has {first}, the study asks for {second}{more}");
-        return Err(Error::invalid(&run.file("config.toml"), key, problem).with_hint(
-            "put the setting back, choose another folder with --out, or move this one away to \
-             train the run anew",
-        ));
+        return Err(Error::invalid(&run.file("config.toml"), key, problem).with_hint(format!(
+            "put the setting back, choose another folder with {}, or move this one away to train \
+             the run anew",
+            Argument::Out
+        )));
     }
     let done = Position::of_run(&run)?
         .is_some_and(|position| position.epoch >= config.train.epochs && !position.pending_eval);

@@ -191,7 +191,7 @@ impl StudyTable {
     /// Files that cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)
-            .map_err(|e| Error::Other(format!("study.json: {e}")))?;
+            .map_err(|e| Error::other(format!("study.json: {e}")))?;
         for (name, text) in [("study.md", self.to_markdown()), ("study.json", json + "\n")] {
             write_atomically(&folder.join(name), |file| Ok(file.write_all(text.as_bytes())?))?;
         }

@@ -129,7 +129,7 @@ fn runs_go_seed_by_seed_and_carry_all_settings() {
     assert_eq!(chosen(&[], &[]).unwrap().len(), 4);
     assert_eq!(chosen(&["b, hard"], &[1]).unwrap(), ["b__hard-s1"]);
     let message = chosen(&["basline"], &[]).unwrap_err().to_string();
-    assert!(message.contains("--only: no variant is called `basline`"), "{message}");
+    assert!(message.contains("`only`: no variant is called `basline`"), "{message}");
     assert!(message.contains("did you mean `baseline`?"), "{message}");
     assert!(chosen(&[], &[2]).unwrap_err().to_string().contains("[3, 1]"));
 }
@@ -190,8 +190,8 @@ fn mistakes_are_named_with_file_and_key() {
         refused(&text, &[], parts);
     }
     refused("version = 1\nseeds = [1]", &[], &["study.toml: variant: expected at least one"]);
-    refused(STUDY, &["seed=4"], &["--set: the seed of a run comes from `seeds`"]);
-    refused(STUDY, &["train.epoch=4"], &["--set: train.epoch", "did you mean `epochs`?"]);
+    refused(STUDY, &["seed=4"], &["`set`: the seed of a run comes from `seeds`"]);
+    refused(STUDY, &["train.epoch=4"], &["`set`: train.epoch", "did you mean `epochs`?"]);
     let files = Files::new(STUDY);
     files.write("base.toml", "version = 1");
     assert!(files.load(&[]).unwrap_err().to_string().contains("base.toml: data.val: missing"));

@@ -318,6 +318,6 @@ fn save(image: &RgbImage, path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, QUALITY)
         .encode(image, image.width(), image.height(), ExtendedColorType::Rgb8)
-        .map_err(|e| Error::Other(format!("{}: could not encode: {e}", path.display())))?;
+        .map_err(|e| Error::other(format!("{}: could not encode: {e}", path.display())))?;
     Ok(fs_err::write(path, bytes)?)
 }

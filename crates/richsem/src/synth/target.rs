@@ -2,6 +2,7 @@
 //! either whole or not there.
 
 use super::{captions, readme};
+use crate::argument::Argument;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -87,10 +88,13 @@ fn may_replace(output: &Path, overwrite: bool) -> Result<()> {
     if !overwrite {
         return refuse(
             "exists and is not empty",
-            "choose another folder, or pass --overwrite to replace an earlier set",
+            &format!(
+                "choose another folder, or pass {} to replace an earlier set",
+                Argument::Overwrite
+            ),
         );
     }
-    // `--overwrite` on a home folder must not cost the home folder.
+    // Overwriting a home folder must not cost the home folder.
     if let Some(other) = names.iter().find(|name| !ENTRIES.contains(&name.as_str())) {
         return refuse(
             &format!("holds `{other}`, which is not part of a set that `richsem synth` made"),

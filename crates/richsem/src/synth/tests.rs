@@ -238,7 +238,7 @@ fn only_earlier_sets_are_overwritten() {
     let first = files(&output);
 
     let message = generate(&config, &output, false, &GO, &quiet).unwrap_err().to_string();
-    assert!(message.contains("not empty") && message.contains("--overwrite"), "{message}");
+    assert!(message.contains("not empty") && message.contains("`overwrite`"), "{message}");
     let other = SynthConfig { seed: 1, ..config.clone() };
     generate(&other, &output, true, &GO, &quiet).unwrap();
     assert_ne!(files(&output), first);

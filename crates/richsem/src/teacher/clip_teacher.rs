@@ -114,7 +114,7 @@ impl ClipTeacher {
         if !matches!(size[..], [_, 3, h, w] if h > 0 && w > 0) || images.kind() != Kind::Float {
             let got = images.kind();
             let problem = format!("images: expected [B, 3, H, W] f32, got {size:?} {got:?}");
-            return Err(Error::Other(format!("teacher: {problem}")));
+            return Err(Error::other(format!("teacher: {problem}")));
         }
         let (mean, std) = clip::PIXELS.tensors(self.device);
         Ok(images.f_sub(&mean)?.f_div(&std)?)
@@ -146,7 +146,7 @@ fn crop(images: &Tensor, boxes: &Tensor, side: i64) -> Result<Tensor> {
     let crops = rows.chunks_exact(5).map(|row| {
         let &[image, x0, y0, x1, y1] = row else { unreachable!("chunks of five") };
         if !(image >= 0.0 && (image as i64) < b) {
-            return Err(Error::Other(format!("teacher: no image {image} of {b}")));
+            return Err(Error::other(format!("teacher: no image {image} of {b}")));
         }
         let span = |from: f32, to: f32, side: i64| {
             let from = (from.floor() as i64).clamp(0, side - 1);
@@ -243,7 +243,7 @@ impl Teacher for ClipTeacher {
         let size = boxes.size();
         let &[n, 5] = size.as_slice() else {
             let problem = format!("teacher: boxes: expected [N, 5], got {size:?}");
-            return Err(Error::Other(problem));
+            return Err(Error::other(problem));
         };
         let options = (Kind::Float, self.device);
         let mut parts = vec![Tensor::f_zeros([0, self.config.embed_dim], options)?];

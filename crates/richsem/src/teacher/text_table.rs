@@ -131,7 +131,7 @@ pub(super) fn cached(
     }
     let table = make()?;
     if table.size() != shape {
-        return Err(Error::Other(format!(
+        return Err(Error::other(format!(
             "text table: expected {shape:?}, got {:?}",
             table.size()
         )));

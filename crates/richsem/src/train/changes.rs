@@ -7,6 +7,7 @@ use super::{
     run_folder::{RunFolder, SETTINGS},
 };
 use crate::{
+    argument::Argument,
     config::{Config, Difference},
     error::{Error, Result},
 };
@@ -140,7 +141,8 @@ fn refusal(run: &RunFolder, change: &Difference, why: &str, others: &[String]) -
     let hint = match why {
         OTHER_MODEL => "put it back, or begin a new run".to_owned(),
         _ => format!(
-            "put it back, or begin a new run from these weights with --init {}",
+            "put it back, or begin a new run from these weights with {} {}",
+            Argument::Init,
             run.path().display()
         ),
     };

@@ -17,6 +17,7 @@ use super::{
     run_folder::{RunFolder, SETTINGS, write_text},
 };
 use crate::{
+    argument::Argument,
     checkpoint_io::safetensors,
     config::Config,
     detector::TEXT_TABLE,
@@ -96,8 +97,9 @@ impl Position {
             if world == 1 { "is 1".to_owned() } else { format!("are {world}") }
         );
         Err(Error::invalid(path, "world", problem).with_hint(format!(
-            "resume with {}, or start a new run from its weights (--init)",
-            processes(self.world)
+            "resume with {}, or start a new run from its weights ({})",
+            processes(self.world),
+            Argument::Init
         )))
     }
 
@@ -197,7 +199,7 @@ pub(super) fn save(
 /// Records that the evaluation of a saved epoch is done.
 pub(super) fn write_position(checkpoint: &Path, position: &Position) -> Result<()> {
     let text = serde_json::to_string_pretty(position)
-        .map_err(|e| Error::Other(format!("state.json: {e}")))?;
+        .map_err(|e| Error::other(format!("state.json: {e}")))?;
     write_text(&checkpoint.join("state.json"), &text)
 }
 
@@ -278,9 +280,10 @@ fn check_text(rows: &Tensor, saved: &Tensor, path: &Path) -> Result<()> {
         return Ok(());
     }
     let problem = "the class head's text was another one until the checkpoint";
-    Err(Error::invalid(path, TEXT_TABLE, problem).with_hint(
-        "put model.class_head.table, or the teacher and its text, back, or begin a new run with --init",
-    ))
+    Err(Error::invalid(path, TEXT_TABLE, problem).with_hint(format!(
+        "put model.class_head.table, or the teacher and its text, back, or begin a new run with {}",
+        Argument::Init
+    )))
 }
 
 fn restore(

@@ -76,7 +76,7 @@ impl NewRun {
         let mut run = Self { path: path.to_owned(), lock: None, made: Vec::new() };
         let check = || {
             RunFolder::check_new(path).map_err(|error| match error {
-                Error::Io(_) => Refusal::Other(error),
+                Error::Io { .. } => Refusal::Other(error),
                 _ => Refusal::Taken(error),
             })
         };
@@ -92,16 +92,14 @@ impl NewRun {
                     return Ok(run);
                 }
                 Ok(None) => return Err(Refusal::Taken(busy(path))),
-                Err(Error::Io(error)) if error.kind() == ErrorKind::NotFound => {
+                Err(Error::Io { error, .. }) if error.kind() == ErrorKind::NotFound => {
                     std::thread::sleep(PAUSE);
                 }
                 Err(error) => return Err(Refusal::Other(error)),
             }
         }
-        Err(Refusal::Other(Error::Other(format!(
-            "{}: the folder vanishes as soon as it is made\n  hint: another program removes it",
-            path.display()
-        ))))
+        let problem = format!("{}: the folder vanishes as soon as it is made", path.display());
+        Err(Refusal::Other(Error::other(problem).with_hint("another program removes it")))
     }
 
     fn make_folders(&mut self) -> Result<()> {

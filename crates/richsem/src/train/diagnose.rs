@@ -56,11 +56,12 @@ pub(super) fn non_finite(
         Ok(()) => format!("the batch is in {}", folder.display()),
         Err(error) => format!("the batch could not be saved: {error}"),
     };
-    Error::NonFinite(format!(
-        "step {step}: {term}; first non-finite tensor: {first}; images {images:?}; \
-         {kept}\n  hint: resume with a lower train.lr, with precision = \"f32\", or look at these \
-         images' boxes"
+    Error::non_finite(format!(
+        "step {step}: {term}; first non-finite tensor: {first}; images {images:?}; {kept}"
     ))
+    .with_hint(
+        "resume with a lower train.lr, with precision = \"f32\", or look at these images' boxes",
+    )
 }
 
 fn save(folder: &std::path::Path, step: u64, term: &str, first: &str, batch: &Batch) -> Result<()> {

@@ -22,7 +22,7 @@ impl Trainer<'_> {
     /// still pending.
     pub(super) fn evaluate(&mut self) -> Result<ControlFlow<(), Summary>> {
         let Some((split, evaluator)) = &self.val else {
-            return Err(Error::Other("an evaluation is pending without data.val".into()));
+            return Err(Error::other("an evaluation is pending without data.val"));
         };
         let source = every_image_once(
             self.learner.evaluated(),

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::Learner;
 use crate::{
+    argument::Argument,
     checkpoint_io::{
         fit::{Fit, Patterns},
         load_backbone,
@@ -100,8 +101,11 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
     let fit = Fit::of(detector.store(), &values, &patterns);
     fit.check(
         path,
-        "[model] must be as it was for these weights; --allow-missing 'PATTERN' lets parameters \
-         start anew (class_embed.* and transformer.enc_out_class_embed.* are the class heads)",
+        &format!(
+            "[model] must be as it was for these weights; {} 'PATTERN' lets parameters start anew \
+             (class_embed.* and transformer.enc_out_class_embed.* are the class heads)",
+            Argument::AllowMissing
+        ),
     )?;
     fit.load(detector.store(), &values, path)?;
     said.extend(fit.allowed.iter().map(|m| format!("allowed, starts anew or is left out: {m}")));

@@ -136,9 +136,10 @@ impl<'a> StepLabels<'a> {
 
 /// The labels that a batch was read with.
 fn kept(space: &LabelSpace, batch: &Batch, device: Device) -> Result<SoftLabels> {
-    let features = batch.soft_features.as_ref().ok_or_else(|| {
-        Error::Other("a batch of a set whose soft labels were not prepared".into())
-    })?;
+    let features = batch
+        .soft_features
+        .as_ref()
+        .ok_or_else(|| Error::other("a batch of a set whose soft labels were not prepared"))?;
     let features = torch_ext::upload(features, device);
     Ok(SoftLabels::new(&features, &space.text, space.logit_scale))
 }

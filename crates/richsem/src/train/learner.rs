@@ -412,7 +412,7 @@ impl Learner {
         guarded(|| {
             let norm = update.0.wait()?.f_double_value(&[0])?;
             if !norm.is_finite() {
-                return Err(Error::NonFinite("the gradient is not finite".into()));
+                return Err(Error::non_finite("the gradient is not finite"));
             }
             self.optimizer.zero_grad();
             Ok(norm)
@@ -457,7 +457,7 @@ impl PendingLoss {
             let mut values = Vec::<f32>::try_from(self.values.wait()?)?;
             let loss = values.pop().map_or(f64::NAN, f64::from);
             if !loss.is_finite() {
-                return Err(Error::NonFinite("the loss is not finite".into()));
+                return Err(Error::non_finite("the loss is not finite"));
             }
             let terms = self.names.into_iter().zip(values.into_iter().map(f64::from));
             Ok(BatchLoss { loss, terms: terms.collect() })
@@ -471,7 +471,7 @@ pub struct PendingUpdate(Download);
 
 /// Of a process whose fellow failed.
 pub(super) fn elsewhere() -> Error {
-    Error::Other("another process of this run failed: its own message says why".into())
+    Error::other("another process of this run failed: its own message says why")
 }
 
 /// What makes a step less.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use crate::argument::Argument;
 use crate::error::{Error, Result};
 
 /// Held by the process that works in a folder.
@@ -67,11 +68,9 @@ fn is_file(file: &File, path: &Path) -> Result<bool> {
 
 /// What keeps a run out of a folder that another process works in.
 pub(super) fn busy(folder: &Path) -> Error {
-    Error::Other(format!(
-        "{}: another process is training in this run folder\n  hint: stop that one first, or \
-         choose another folder with --run",
-        folder.display()
-    ))
+    let problem = format!("{}: another process is training in this run folder", folder.display());
+    Error::other(problem)
+        .with_hint(format!("stop that one first, or choose another folder with {}", Argument::Run))
 }
 
 #[cfg(test)]

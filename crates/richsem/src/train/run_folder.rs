@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::lock::{LOCK, busy, is_locked, lock_folder};
 use crate::{
+    argument::Argument,
     config::Config,
     data::fingerprint::Fingerprint,
     error::{Error, Result, TEMPORARY, write_atomically},
@@ -122,14 +123,15 @@ impl RunFolder {
     /// A folder that already holds something.
     pub fn check_new(path: &Path) -> Result<()> {
         if path.exists() && !entries(path, |name| !is_nothing(name))?.is_empty() {
-            let hint = match path.join(SETTINGS).exists() {
-                true => format!("continue that run with --resume {}, or", path.display()),
+            let first = match path.join(SETTINGS).exists() {
+                true => {
+                    format!("continue that run with {} {}, or", Argument::Resume, path.display())
+                }
                 false => "it is not a run's:".to_owned(),
             };
-            return Err(Error::Other(format!(
-                "{}: the run folder is not empty\n  hint: {hint} choose another folder with --run",
-                path.display()
-            )));
+            let problem = format!("{}: the run folder is not empty", path.display());
+            return Err(Error::other(problem)
+                .with_hint(format!("{first} choose another folder with {}", Argument::Run)));
         }
         Ok(())
     }
@@ -296,7 +298,7 @@ impl RunFolder {
     /// A full disk and the like.
     pub fn append(&self, row: &MetricsRow) -> Result<()> {
         let mut line =
-            serde_json::to_string(row).map_err(|e| Error::Other(format!("metrics.jsonl: {e}")))?;
+            serde_json::to_string(row).map_err(|e| Error::other(format!("metrics.jsonl: {e}")))?;
         line.push('\n');
         let mut file = fs_err::OpenOptions::new()
             .create(true)
@@ -370,7 +372,7 @@ fn written_once<T: Clone + Serialize + DeserializeOwned>(
             .map_err(|e| Error::invalid(path, what, e.to_string()));
     }
     let text =
-        serde_json::to_string_pretty(value).map_err(|e| Error::Other(format!("{what}: {e}")))?;
+        serde_json::to_string_pretty(value).map_err(|e| Error::other(format!("{what}: {e}")))?;
     write_text(path, &text)?;
     Ok(value.clone())
 }

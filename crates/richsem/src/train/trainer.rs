@@ -414,9 +414,9 @@ impl Trainer<'_> {
     /// Says more about a number that is not finite; other errors stay as they are.
     fn explain(&self, error: Error, batch: &Batch, intermediates: &Intermediates) -> Error {
         match error {
-            Error::NonFinite(what) => {
+            Error::NonFinite { problem, .. } => {
                 let step = self.position.updates + 1;
-                diagnose::non_finite(&self.run, step, &what, batch, &self.learner, intermediates)
+                diagnose::non_finite(&self.run, step, &problem, batch, &self.learner, intermediates)
             }
             other => other,
         }

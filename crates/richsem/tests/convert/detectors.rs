@@ -103,7 +103,7 @@ fn a_richsem_checkpoint_becomes_a_slim_detector_and_comes_back_whole() {
     expected.retain(|key, _| !key.contains(".clip."));
     let path = folder.pth(&expected);
     let error = converted(&path, Form::Safetensors, &options(Some(&ids))).unwrap_err();
-    assert!(error.to_string().contains("--clip"), "{error}");
+    assert!(error.to_string().contains("`clip`"), "{error}");
     let with_clip = Options { clip: Some(clip), ..options(Some(&ids)) };
     let conversion = converted(&path, Form::Safetensors, &with_clip).unwrap();
     conversion.write(&ours).unwrap();
@@ -150,7 +150,7 @@ fn rows_of_linear_heads_are_category_ids() {
     let error = converted(&path, Form::Safetensors, &options(Some(&[1, 9]))).unwrap_err();
     assert!(error.to_string().contains("8 rows, of 2 classes with ids up to 9"), "{error}");
     let error = converted(&path, Form::Safetensors, &options(None)).unwrap_err().to_string();
-    assert!(error.contains("--annotations") && error.contains("no names"), "{error}");
+    assert!(error.contains("`annotations`") && error.contains("no names"), "{error}");
 }
 
 /// What it lacks starts anew, and what has no place here is named.
@@ -192,7 +192,7 @@ fn deformable_detr_gives_what_it_has() {
         "{told:?}"
     );
     let patterns: Vec<String> = new.iter().map(|prefix| format!("{prefix}*")).collect();
-    let allow = Patterns::new(&patterns, "--allow-missing").unwrap();
+    let allow = Patterns::new(&patterns, "init.allow_missing").unwrap();
     let allowing = Options { allow, ..options(Some(&[1, 2])) };
     let conversion = converted(&path, Form::Safetensors, &allowing).unwrap();
     assert_eq!(problems(&conversion), [""; 0]);

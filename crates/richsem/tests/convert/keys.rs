@@ -106,7 +106,7 @@ fn a_model_below_a_prefix_is_found_or_said() {
     for path in [folder.pth(&both), safetensors] {
         let error = Source::read(&path, None).unwrap_err().to_string();
         assert!(error.contains("more than one detector: below `student`"), "{error}");
-        assert!(error.contains("--key student"), "{error}");
+        assert!(error.contains("`key` student"), "{error}");
         for key in ["student", "student.module", "teacher"] {
             let source = Source::read(&path, Some(key)).unwrap();
             assert_eq!(source.tensors.len(), checkpoint.len(), "{key}");
@@ -126,7 +126,7 @@ fn a_model_below_a_prefix_is_found_or_said() {
     wrapped.extend(below("module.encoder_k"));
     let wrapped = folder.pth(&wrapped);
     let error = Source::read(&wrapped, None).unwrap_err().to_string();
-    assert!(error.contains("--key encoder_k"), "{error}");
+    assert!(error.contains("`key` encoder_k"), "{error}");
     assert_eq!(Source::read(&wrapped, Some("encoder_k")).unwrap().tensors.len(), checkpoint.len());
     let alone = folder.pth(&below("net._orig_mod"));
     assert_eq!(Source::read(&alone, None).unwrap().tensors.len(), checkpoint.len());

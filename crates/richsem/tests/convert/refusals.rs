@@ -43,7 +43,7 @@ fn each_mismatch_is_listed_and_nothing_is_written() {
 
     let patterns = ["bbox_embed.2.*", "*.norm2.bias", "transformer.s*", "*.level_embed"];
     let allowing = Options {
-        allow: Patterns::new(&patterns, "--allow-missing").unwrap(),
+        allow: Patterns::new(&patterns, "init.allow_missing").unwrap(),
         ..options(Some(&[1]))
     };
     let conversion = converted(&path, Form::Safetensors, &allowing).unwrap();
@@ -69,7 +69,7 @@ fn richsems_baseline_is_refused_by_name() {
     checkpoint.insert(key.into(), normal(1, &[DIM, 32]));
     let path = folder.pth(&checkpoint);
     let error = converted(&path, Form::Safetensors, &options(Some(&[1]))).unwrap_err().to_string();
-    for part in ["baseline without language", "no such detector", "--init"] {
+    for part in ["baseline without language", "no such detector", "`init`"] {
         assert!(error.contains(part), "{error}");
     }
 }

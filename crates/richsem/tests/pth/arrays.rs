@@ -170,7 +170,7 @@ fn beside_tensors_arrays_are_read_and_numbers_are_none() {
     let weights = op::dict(&[("w", op::tensor(4, 0, &[4], &[1]))]);
     let beside = op::dict(&[("weights", weights), ("anchors", array(values, &[6], false))]);
     let message = read(&archive(&beside)).unwrap_err().to_string();
-    assert!(message.contains("--key weights"), "{message}");
+    assert!(message.contains("`key` weights"), "{message}");
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn of_two_models_of_the_same_names_none_is_chosen() {
     let path = fixture("twice.pth");
     let error = read_weights(&path).unwrap_err().to_string();
     for part in
-        ["twice.pth", "two models of the same names: at `state_dict` and at `model`", "--key"]
+        ["twice.pth", "two models of the same names: at `state_dict` and at `model`", "`key`"]
     {
         assert!(error.contains(part), "no `{part}` in {error}");
     }
@@ -195,7 +195,7 @@ fn a_model_within_one_of_the_usual_places_is_found() {
 
 #[test]
 fn where_tensors_are_or_why_there_are_none_is_said() {
-    for (file, part) in [("deep.pth", "--key a.b.c"), ("deep.pth", "`a`, `epoch`")] {
+    for (file, part) in [("deep.pth", "`key` a.b.c"), ("deep.pth", "`a`, `epoch`")] {
         let error = read_weights(&fixture(file)).unwrap_err().to_string();
         assert!(error.contains(part), "no `{part}` in {error}");
     }

@@ -73,7 +73,7 @@ impl Checkpoint {
     /// keys that led there.
     pub fn load(path: &Path) -> Result<Self> {
         let (file, _) = fs_err::File::open(path)?.into_parts();
-        let io = |e: std::io::Error| Error::Io(named(&e, path));
+        let io = |e: std::io::Error| Error::from(named(&e, path));
         let length = file.metadata().map_err(io)?.len();
         let mut start = Vec::new();
         (&file).take(64).read_to_end(&mut start).map_err(io)?;
@@ -135,7 +135,7 @@ impl Checkpoint {
             let keep = (uses[&tensor.storage] > 1).then_some(&mut shared);
             let read = self.tensor(tensor, keep).map_err(|e| match e {
                 Unread::Fault(fault) => fault.at(&self.path, name),
-                Unread::Torch(e) => Error::Torch(e),
+                Unread::Torch(e) => e.into(),
             })?;
             tensors.insert(name.clone(), read);
         }

@@ -1,5 +1,6 @@
 //! Where in a checkpoint's object the tensors are, and what they are called.
 
+use crate::argument::Argument;
 use std::collections::BTreeSet;
 
 use super::value::{Fault, Heap, Node, Source, TensorRef, Value};
@@ -163,7 +164,7 @@ pub(super) fn usual(heap: &Heap, root: Value) -> Result<Value, Fault> {
     }
     let problem = format!("not in any of the usual places; the file has {}", keys(heap, root));
     let hint = match unusual_key(heap, root) {
-        Some(key) => format!("take what is meant: richsem convert FILE OUT.safetensors --key {key}"),
+        Some(key) => format!("take what is meant: `richsem convert` with {} {key}", Argument::Key),
         None => "save the state dict alone: torch.save(model.state_dict(), \"weights.pth\"), or arrays of \
                  numbers: numpy.savez(\"weights.npz\", **arrays)"
             .to_owned(),
@@ -227,7 +228,7 @@ fn refuse_twins(
         if names(*other)? == own {
             return Err(Fault::new(
                 format!("two models of the same names: at `{first}` and at `{key}`"),
-                format!("take one: richsem convert FILE OUT.safetensors --key {first}"),
+                format!("take one out: `richsem convert` with {} {first}", Argument::Key),
             ));
         }
     }

@@ -40,7 +40,7 @@ pub fn write(path: &Path, key: Option<&str>, tensors: &BTreeMap<String, Tensor>)
     pickle.0.extend([op::EMPTY_TUPLE, op::REDUCE, op::MARK]);
     for (name, tensor) in tensors {
         let class = storage_of(tensor.kind()).ok_or_else(|| {
-            Error::Other(format!("{name}: kind {:?} cannot be saved", tensor.kind()))
+            Error::other(format!("{name}: kind {:?} cannot be saved", tensor.kind()))
         })?;
         let next = storages.len();
         let number = match identity(tensor) {
@@ -72,11 +72,12 @@ pub fn write(path: &Path, key: Option<&str>, tensors: &BTreeMap<String, Tensor>)
 }
 
 fn other(error: rawzip::Error) -> Error {
-    Error::Io(match error.into_kind() {
+    let error = match error.into_kind() {
         // As it is: a full disk has a hint.
         ErrorKind::IO(error) => error,
         kind => std::io::Error::other(rawzip::Error::from(kind)),
-    })
+    };
+    error.into()
 }
 
 /// Adds a member whose content starts at a multiple of [`ALIGNMENT`].

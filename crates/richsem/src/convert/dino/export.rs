@@ -10,6 +10,7 @@ use super::{
     keys::{self, ClipCopy, Layout, Variant},
 };
 use crate::{
+    argument::Argument,
     checkpoint_io::read_weights,
     detector::{Detector, TEXT_TABLE},
     error::{Error, Result},
@@ -111,13 +112,20 @@ impl Checkpoint<'_> {
         if let Some(base) = base
             && base.size() != size
         {
-            let problem =
-                format!("shape {:?} in the file of --rest, expected {size:?}", base.size());
+            let problem = format!(
+                "shape {:?} in the file of {}, expected {size:?}",
+                base.size(),
+                Argument::Rest
+            );
             return Err(Error::config(path, problem).with_hint("it is of another conversion"));
         }
         let ids = rows_of(self.detector.vocabulary(), size[0]).ok_or_else(|| {
-            let problem =
-                format!("{} rows in the file of --rest, of ids up to {}", size[0], self.rows - 1);
+            let problem = format!(
+                "{} rows in the file of {}, of ids up to {}",
+                size[0],
+                Argument::Rest,
+                self.rows - 1
+            );
             Error::config(path, problem).with_hint("it is of another conversion")
         })?;
         let made = match base {
@@ -141,7 +149,7 @@ impl Checkpoint<'_> {
     fn add_clip(&mut self, file: &Path) -> Result<()> {
         if self.layout.variant != Variant::RichSem {
             let problem = "this detector's class head is linear: there is no CLIP in it";
-            return Err(Error::config("--clip", problem).with_hint("leave it out"));
+            return Err(Error::argument(Argument::Clip, problem).with_hint("leave it out"));
         }
         let weights = clip::to_openai(read_weights(file)?, file)?;
         let (_, sizes, _) =
@@ -175,8 +183,10 @@ impl Checkpoint<'_> {
                 continue;
             }
             let fate = match self.layout.fate(&key) {
-                keys::Fate::Unknown => Fate::Problem("unexpected, in the file of --rest".into()),
-                _ => Fate::Made("from the file of --rest".into()),
+                keys::Fate::Unknown => {
+                    Fate::Problem(format!("unexpected, in the file of {}", Argument::Rest))
+                }
+                _ => Fate::Made(format!("from the file of {}", Argument::Rest)),
             };
             self.report.add(key.clone(), tensor.numel(), fate);
             self.tensors.insert(key, tensor);
@@ -213,11 +223,12 @@ impl Checkpoint<'_> {
         ));
         let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
         if detector.classes().text().is_some() && !has(ClipCopy::Decoder.prefix()) {
-            report.notes.push(
-                "without CLIP's copies the official code loads it with --pretrain_model_path, not with \
-                 --resume; --clip FILE or --rest FILE puts them in"
-                    .into(),
-            );
+            report.notes.push(format!(
+                "without CLIP's copies the official code loads it with its --pretrain_model_path, \
+                 not with its --resume; {} FILE or {} FILE puts them in",
+                Argument::Clip,
+                Argument::Rest
+            ));
         }
         if detector.classes().text().is_some() && !has("class_embed.clip_visual_proj.") {
             report.notes.push(
@@ -229,7 +240,7 @@ impl Checkpoint<'_> {
         if dino.padding() == Padding::Masked {
             report.notes.push(
                 "trained with padding masked: in batches of padded images the official code's results differ \
-                 from this program's; to convert it back: --set model.dino.padding=masked"
+                 from this program's; to convert it back, set model.dino.padding to \"masked\""
                     .into(),
             );
         }
@@ -254,7 +265,7 @@ fn official_rows(vocabulary: &Vocabulary) -> Result<i64> {
                 lowest.unwrap_or(0),
                 highest.unwrap_or(0)
             );
-            Err(Error::Other(problem))
+            Err(Error::other(problem))
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     sizes,
 };
 use crate::{
+    argument::Argument,
     checkpoint_io::{
         fit::{Fit, Mismatch},
         read_text_table, read_weights,
@@ -41,8 +42,8 @@ pub(super) const LINEAR: [&str; 4] = [
     "transformer.enc_out_class_embed.bias",
 ];
 
-const ANNOTATIONS: &str = "give an annotation file of the set it was trained on: --annotations \
-                           lvis_v1_val.json; of it only the categories are used";
+const ANNOTATIONS: &str = "give an annotation file of the set it was trained on, as lvis_v1_val.json; of it \
+                           only the categories are used";
 
 /// Values by our names, of an official checkpoint that a detector is to start from.
 pub(in crate::convert) fn initial_values(
@@ -87,7 +88,7 @@ pub(in crate::convert) fn from_official(
     }
     let Some(vocabulary) = options.vocabulary.clone() else {
         let problem = "the checkpoint has no names of its classes";
-        return Err(Error::config("--annotations", problem).with_hint(ANNOTATIONS));
+        return Err(Error::argument(Argument::Annotations, problem).with_hint(ANNOTATIONS));
     };
     report.add_beside(&source.beside);
     let sorted = layout.sort(source.tensors);
@@ -162,10 +163,11 @@ fn describe_output(
 fn no_such_detector(path: &Path) -> Error {
     let problem = "the decoder's class head is linear and the encoder's compares with text, as \
                    in RichSem's baseline without language: this program has no such detector";
-    Error::invalid(path, "weights", problem).with_hint(
-        "`richsem train --init` can start from it, with --allow-missing \
-                    'transformer.enc_out_class_embed.*'",
-    )
+    Error::invalid(path, "weights", problem).with_hint(format!(
+        "`richsem train` can start from it, with {} and {} 'transformer.enc_out_class_embed.*'",
+        Argument::Init,
+        Argument::AllowMissing
+    ))
 }
 
 /// The settings of the detector that these values are of: what their shapes tell, and what the code that
@@ -256,8 +258,8 @@ impl Parts<'_> {
         let (weights, path, from) = match (&self.options.clip, own.is_empty()) {
             (given, false) => {
                 if given.is_some() {
-                    let note = "--clip is not used: the checkpoint has a CLIP of its own";
-                    self.report.notes.push(note.into());
+                    let note = "is not used: the checkpoint has a CLIP of its own";
+                    self.report.notes.push(format!("{} {note}", Argument::Clip));
                 }
                 (own, self.path, "the checkpoint's own CLIP".to_owned())
             }
@@ -266,8 +268,11 @@ impl Parts<'_> {
                 let problem = "no copy of CLIP is in the checkpoint, so there are no embeddings of \
                                its classes";
                 return Err(Error::invalid(self.path, "class_embed.clip", problem).with_hint(
-                    "give the CLIP it was trained with (--clip RN50.pt), or a text table \
-                     (--set model.class_head.kind=text --set model.class_head.table=FILE)",
+                    format!(
+                        "give the CLIP it was trained with ({} RN50.pt), or a text table \
+                     (model.class_head.kind = \"text\", model.class_head.table = a file)",
+                        Argument::Clip
+                    ),
                 ));
             }
         };

@@ -60,7 +60,7 @@ impl Shapes<'_> {
                 "{width} offsets, which {heads} heads and {levels} levels do not share out evenly"
             );
             return Err(Error::invalid(self.path, name, problem).with_hint(
-                "no shape tells the attention heads: --set model.dino.transformer.nheads=…",
+                "no shape tells the attention heads: set model.dino.transformer.nheads",
             ));
         }
         Ok(width / each)

@@ -25,7 +25,7 @@ use crate::{
 const FORM: Form = Form {
     bracket: b'{',
     expected: "an object with `images`, `annotations` and `categories`",
-    other: "this looks like a detections file; pass it with --detections",
+    other: "this looks like a results file, as `predict` writes; an annotation file is needed here",
 };
 
 /// A whole file, resolved.

@@ -50,7 +50,7 @@ impl Order {
         share: Share,
         batches_per_epoch: u64,
     ) -> Result<Self> {
-        let wrong = |problem: String| Err(Error::Other(format!("extra data: {problem}")));
+        let wrong = |problem: String| Err(Error::other(format!("extra data: {problem}")));
         if items == 0 || images == 0 {
             return wrong("there are no images to draw from".into());
         }

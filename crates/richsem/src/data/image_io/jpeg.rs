@@ -59,7 +59,7 @@ impl Header {
         let mut bytes = reader.bytes();
         let mut next = || match bytes.next() {
             Some(Ok(byte)) => Ok(byte),
-            Some(Err(error)) => Err(Error::Io(error)),
+            Some(Err(error)) => Err(error.into()),
             None => Err(Format::Jpeg.truncated(name)),
         };
         let mut header = Self::default();

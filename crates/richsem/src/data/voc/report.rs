@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
+use crate::argument::Argument;
 use crate::data::listing::PassedOver;
 
 /// Things of one kind, and the names of the first of them, for whoever wants to look.
@@ -149,8 +150,9 @@ impl ConversionReport {
             warnings.push(format!(
                 "{} sizes are those before the image's EXIF orientation turns it: the boxes were drawn \
                  on the pixels as stored; set data.train.orientation and data.val.orientation to \
-                 \"stored\", and pass --orientation stored to eval and predict{}",
+                 \"stored\", and pass {} stored to eval and predict{}",
                 self.stored_frames.count,
+                Argument::Orientation,
                 self.stored_frames.shown()
             ));
         }

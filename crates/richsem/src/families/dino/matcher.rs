@@ -301,7 +301,7 @@ fn solve(
             let block = &cost[(set * images + image) * t * q..][..count * q];
             let own: Vec<f64> = block.iter().map(|&c| f64::from(c)).collect();
             let (targets, queries) = lsap::solve(count, q, &own, false).map_err(|_| {
-                Error::NonFinite(format!(
+                Error::non_finite(format!(
                     "the matching cost of prediction set {set}, image {image} is not finite"
                 ))
             })?;

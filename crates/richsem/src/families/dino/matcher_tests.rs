@@ -98,7 +98,7 @@ fn costs_that_are_not_finite_are_an_error() {
     let error = hungarian((&logits, &boxes), None, &list, &MatcherConfig::default(), 0.25)
         .and_then(PendingMatching::wait)
         .unwrap_err();
-    assert!(matches!(error, Error::NonFinite(_)), "{error}");
+    assert!(matches!(error, Error::NonFinite { .. }), "{error}");
 }
 
 /// Two of four queries are used, and there are three boxes: two pairs, the same as without the others.

@@ -92,7 +92,7 @@ impl Tokenizer {
             if ids.len() > context_length {
                 if !truncate {
                     let start: String = text.chars().take(60).collect();
-                    return Err(Error::Other(format!(
+                    return Err(Error::other(format!(
                         "the text {start:?} has {} tokens, and the text encoder reads at most \
                          {context_length}",
                         ids.len()

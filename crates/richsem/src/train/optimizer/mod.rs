@@ -86,7 +86,7 @@ impl Optimizer {
             members[at].push(parameter);
         }
         if rules.is_empty() {
-            return Err(Error::Other("the model has no trainable parameters".into()));
+            return Err(Error::other("the model has no trainable parameters"));
         }
         let groups = rules
             .into_iter()
