@@ -9,14 +9,14 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// 32 bits throughout.
+    /// 32-bit floats throughout.
     F32,
-    /// bf16 in convolutions and matrix products; boxes, cosines, matching and losses in f32.
+    /// bf16 in convolutions and matrix products. Boxes, cosines, matching and losses are f32.
     Bf16,
 }
 
 impl Precision {
-    /// As settings spell it.
+    /// The name in settings files, as `bf16`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -30,51 +30,58 @@ pub enum TargetBoxes {
     All,
 }
 
-/// What is compared.
+/// What the branch compares with the teacher.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
     /// `KL(softmax(teacher) ‖ softmax(student))` over the classes.
     #[default]
     Kl,
-    /// The L1 distance of the normalised features.
+    /// The L1 distance between the normalised features of branch and teacher.
     L1,
 }
 
-/// Where the branch's projection comes from.
+/// The projection of queries into CLIP's space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BranchProjection {
-    /// One layer of its own.
+    /// One layer of the branch's own.
     #[default]
     Linear,
-    /// Four layers of its own.
+    /// Four layers of the branch's own.
     Mlp,
-    /// The class head's; in the paper's study that is then a four-layer one
+    /// That of the class head, shared. The paper's study then takes a four-layer one
     /// (`model.dino.class_projection = "mlp"`).
     Shared,
 }
 
-/// The branch and its loss; the defaults are the paper's.
+/// The semantic branch and its loss. The defaults are the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SemanticConfig {
-    /// Weight of the loss; 0: no branch, and no teacher is opened.
+    /// Weight of the semantic loss. Default: 0.5; 0 to 10,000. With 0 there is no branch, and the
+    /// teacher is not opened. Reference: `distill_loss_coef`.
     pub weight: f64,
-    /// Which boxes the teacher labels.
+    /// Which boxes the teacher labels: `ground_truth` (the default), `matched` or `all`. Reference:
+    /// `clip_distill_objective`.
     pub target_boxes: TargetBoxes,
-    /// What is compared.
+    /// What is compared: `kl` (class probabilities, the default) or `l1` (features). Reference:
+    /// `distill_type`.
     pub objective: Objective,
-    /// Weighs each box by the entropy of its soft label, 2 H / ln C.
+    /// Whether each box counts by the entropy H of its soft label: 2 H / ln C. Default: false. Only
+    /// with `kl`.
     pub entropy_weight: bool,
-    /// Compares over the classes that the federated loss has drawn alone.
+    /// Whether only the classes count that the federated loss has drawn. Default: false. Only with
+    /// `kl` and `loss.federated`.
     pub federated: bool,
-    /// Teaches every decoder layer instead of the last alone.
+    /// Whether every decoder layer learns from the teacher. Default: false, which is the last layer
+    /// alone.
     pub aux_layers: bool,
-    /// Where the projection comes from.
+    /// The projection of queries into CLIP's space: `linear` (the default), `mlp` or `shared`.
     pub projection: BranchProjection,
-    /// Least share of boxes whose label the teacher must rank first, asked before the first step: a
-    /// teacher that sees the images at the wrong scale, or knows another domain, does harm.
+    /// The teacher is asked before the first step how often it ranks a box's own class first. If
+    /// the share is below this, the run stops: such a teacher does harm. It may see the images at a
+    /// wrong scale, or not know the domain. Default: 0, which accepts every teacher; 0 to 1.
     pub min_top1: f64,
 }
 
@@ -114,8 +121,8 @@ impl SemanticConfig {
     }
 }
 
-/// Regions of a detector as its heads see them: queries of DINO, pooled boxes of a two-stage
-/// detector.
+/// Features of regions as the detector's heads see them: DINO's queries, or the pooled boxes of a
+/// two-stage detector.
 #[derive(Debug)]
 pub struct RegionFeatures(
     /// `[N, D]`
@@ -140,7 +147,7 @@ pub struct Prediction {
     pub logits: Tensor,
 }
 
-/// The branch.
+/// The branch with its weights. It exists in training only.
 #[derive(Debug)]
 pub struct SemanticBranch {
     store: ParameterStore,

@@ -38,7 +38,7 @@ pub struct Target {
     pub image_id: i64,
     /// `[T]` boxes, relative to the unpadded image.
     pub boxes: Vec<Cxcywh>,
-    /// `[T]` classes.
+    /// `[T]` class of each box.
     pub labels: Vec<ClassIndex>,
     /// Which other classes are known.
     pub knowledge: LabelKnowledge,
@@ -61,7 +61,7 @@ pub struct View {
     pub image: u32,
     /// Shorter side that was asked for, in pixels; 0: as the file has it.
     pub scale: u32,
-    /// Whether it was mirrored.
+    /// Whether the image was mirrored.
     pub flip: bool,
 }
 
@@ -74,35 +74,36 @@ impl View {
     }
 }
 
-/// Which query answers for a box.
+/// Which query learns from a box.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Assignment {
-    /// The one that the Hungarian matching gives it.
+    /// The query that the Hungarian matching gives to the box.
     #[default]
     Hungarian,
-    /// The largest predicted box with its centre inside (Detic's max-size loss, arXiv 2201.02605,
-    /// section 3.2): for boxes that are a whole image. Detic learns classes alone that way: switch
-    /// `l1` and `giou` off.
+    /// The query whose predicted box is the largest with its centre inside (Detic's max-size loss,
+    /// arXiv 2201.02605, section 3.2). It is meant for boxes that are a whole image. Detic learns
+    /// only classes that way: switch `l1` and `giou` off.
     MaxSize,
 }
 
-/// What a set's boxes teach: a coarse box of a classification image may teach less than one that
-/// an annotator drew.
+/// Which losses the boxes of a set have. The box of a classification image is coarse, and may teach
+/// less than one that an annotator drew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Supervision {
-    /// Class terms.
+    /// Whether its boxes have class losses. Default: true.
     pub class: bool,
-    /// L1 terms.
+    /// Whether its boxes have L1 losses. Default: true.
     pub l1: bool,
-    /// GIoU terms.
+    /// Whether its boxes have GIoU losses. Default: true.
     pub giou: bool,
-    /// The semantic branch's term.
+    /// Whether its boxes have a semantic loss, if there is a semantic branch. Default: true.
     pub semantic: bool,
-    /// Whether switched-off terms stay on for the encoder's proposals, as in the official code.
+    /// Whether the encoder's proposals keep the losses that are switched off here, as in the
+    /// official code. Default: false.
     pub interm_exempt: bool,
-    /// Which query answers for a box.
+    /// Which query learns from a box: `hungarian` (the default) or `max_size`.
     pub assignment: Assignment,
 }
 

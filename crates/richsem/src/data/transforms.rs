@@ -30,7 +30,7 @@ pub struct Sample {
     pub image: RgbImage,
     /// `[T]` boxes in pixels of `image`.
     pub boxes: Vec<Xyxy>,
-    /// `[T]` classes.
+    /// `[T]` class of each box.
     pub labels: Vec<ClassIndex>,
     /// What is known of the other classes.
     pub knowledge: LabelKnowledge,
@@ -61,17 +61,19 @@ impl Sample {
     }
 }
 
-/// Training transforms. The defaults are the reference's.
+/// Random changes of training images and their boxes. The defaults are the reference's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TransformConfig {
-    /// Probability of a horizontal flip.
+    /// Probability that an image is mirrored, left for right. Default: 0.5; 0 to 1.
     pub flip: f64,
-    /// Lengths of the shorter side to draw from, in pixels.
+    /// Lengths of the shorter side, in pixels. Each image gets one of them at random. Default: 480,
+    /// 512, … 800; each from 1 to 16,384. Reference: `data_aug_scales`.
     pub scales: Vec<u32>,
-    /// Longest the longer side may become, in pixels.
+    /// Most pixels of the longer side. The image becomes smaller where it would be longer. Default:
+    /// 1333; at least the largest of `scales`, at most 16,384. Reference: `data_aug_max_size`.
     pub max_size: u32,
-    /// The cropping branch; `{ probability = 0 }` to do without.
+    /// Random crops. `{ probability = 0 }` switches them off.
     pub crop: CropConfig,
 }
 
@@ -86,17 +88,20 @@ impl Default for TransformConfig {
     }
 }
 
-/// The cropping branch: resize, crop, then resize as without cropping.
+/// Random crops: with a given probability an image is resized, cropped, and resized again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CropConfig {
-    /// Probability of this branch; 0: never.
+    /// Probability that an image is cropped. Default: 0.5; 0 to 1. 0 means never.
     pub probability: f64,
-    /// Lengths of the shorter side before the crop to draw from, in pixels.
+    /// Lengths of the shorter side before the crop, in pixels. Each image gets one of them at
+    /// random. Default: 400, 500, 600; each from 1 to 16,384. Reference: `data_aug_scales2_resize`.
     pub resize: Vec<u32>,
-    /// Least width and height of a crop, in pixels.
+    /// Smallest width and height of a crop, in pixels. Default: 384; at most `max` and the smallest
+    /// of `resize`. Reference: the first number of `data_aug_scales2_crop`.
     pub min: u32,
-    /// Greatest width and height of a crop, in pixels.
+    /// Largest width and height of a crop, in pixels. Default: 600; at most 16,384. Reference: the
+    /// second number of `data_aug_scales2_crop`.
     pub max: u32,
 }
 
@@ -106,13 +111,15 @@ impl Default for CropConfig {
     }
 }
 
-/// Evaluation transform: resize alone.
+/// Size of images in evaluation and prediction. Nothing is random.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalTransformConfig {
-    /// Length of the shorter side, in pixels.
+    /// Length of the shorter side, in pixels. Default: 800; 1 to 16,384. The reference takes the
+    /// largest of `data_aug_scales`.
     pub size: u32,
-    /// Longest the longer side may become, in pixels.
+    /// Most pixels of the longer side. The image becomes smaller where it would be longer. Default:
+    /// 1333; at least `size`, at most 16,384. Reference: `data_aug_max_size`.
     pub max_size: u32,
 }
 
@@ -273,13 +280,13 @@ impl EvalTransformConfig {
         check_max_size(self.max_size, &[self.size], key, "size")
     }
 
-    /// Resizes one sample.
+    /// Resizes image and boxes of one sample.
     pub fn apply(&self, sample: &mut Sample) {
         resize_shorter_side(sample, self.size, self.max_size);
     }
 }
 
-/// Mirrors left and right.
+/// Mirrors image and boxes, left for right.
 pub fn flip(sample: &mut Sample) {
     if let Some(view) = &mut sample.view {
         view.flip = !view.flip;

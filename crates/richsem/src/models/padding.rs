@@ -3,17 +3,18 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// What an image's padding may change of its own result. Images of a batch are padded to one size, so
-/// this is also what its batch mates may change.
+/// What the padding of an image may change of its result. Images of a batch are padded to one size,
+/// so this is also what the other images of the batch may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// Nothing: maps are zero in the padding, norms go by the pixels of the image alone, and boxes are encoded relative to the image.
+    /// Nothing. Maps are zero in the padding, norms go by the pixels of the image alone, and boxes
+    /// are encoded relative to the image.
     #[default]
     Masked,
-    /// What it changes in the official code: the backbone's padding is no longer zero after the first
-    /// norm's bias, group norms average over it, and the decoder encodes boxes relative to the padded
-    /// batch.
+    /// What it changes in the official code. The backbone's padding is not zero after the first
+    /// norm's bias, group norms average over it, and the decoder encodes boxes relative to the
+    /// padded batch.
     Official,
 }
 

@@ -14,9 +14,10 @@ use crate::{
     vocabulary::{Category, ClassIndex, Vocabulary},
 };
 
-/// How a classification set's classes are found in the detection vocabulary. A set's class is a
-/// folder, whose name is then all of the following, or a category of the `info` file. Several
-/// detection classes may share a wnid or synset: an image then has all of them as labels.
+/// How the classes of a classification set are found among the detection classes. A class of the
+/// set is a folder or a category of the `info` file. The name of a folder is compared with any of
+/// these. Several detection classes may share a wnid or synset: then an image has all of them as
+/// labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
 pub enum MappingConfig {
@@ -24,7 +25,7 @@ pub enum MappingConfig {
     Wnid {},
     /// Equal WordNet synsets, as `airliner.n.01`.
     Synset {},
-    /// Equal names.
+    /// Equal class names, letter by letter.
     Name {},
     /// Equal category ids: both files must number the same classes in the same way.
     Id {},
@@ -40,7 +41,7 @@ pub enum MappingConfig {
     /// (`lvis_name`, `lvis_id` mean the same). The first of synset, name and id that is there
     /// decides; pairs whose class the detection set lacks are passed over.
     File {
-        /// Relative to the file that says so.
+        /// The file, JSON or TOML. The path is relative to the settings file.
         path: PathBuf,
     },
 }

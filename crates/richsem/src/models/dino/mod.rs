@@ -28,23 +28,26 @@ use crate::error::{Error, Result};
 
 pub use outputs::{InferenceOutput, LayerOutputs, TrainingOutput, TrainingTensors};
 
-/// Sizes of the detector.
+/// DINO's settings. Defaults are those of the reference's `DINO_4scale.py`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DinoConfig {
-    /// The backbone.
+    /// The network that makes feature maps of images.
     pub backbone: BackboneConfig,
-    /// Levels of the backbone whose maps are used, by number from 0; of a ResNet's 0 is C2 (stride 4) and 3
-    /// is C5 (stride 32). Default: 1, 2, 3.
+    /// Which of the backbone's feature maps are used, ascending. They are numbered from 0; a
+    /// ResNet's 0 is C2 (stride 4), its 3 is C5 (stride 32). Default: 1, 2, 3. Reference:
+    /// `return_interm_indices`.
     pub return_interm_indices: Vec<usize>,
-    /// The transformer.
+    /// Encoder, decoder and queries.
     pub transformer: TransformerConfig,
-    /// Noised queries in training.
+    /// Queries made of noisy ground truth, in training only.
     pub denoising: DenoisingConfig,
-    /// How class heads against text project; linear heads have none.
+    /// How features are projected into the space of text embeddings: `linear` (the default) or
+    /// `mlp`. Only for class heads against text.
     pub class_projection: ProjectionKind,
-    /// What an image's padding may change of its result. Absent: what it was for the weights that a run
-    /// starts from, `masked` from scratch.
+    /// What the padding of an image may change of its result: `masked` (nothing) or `official`
+    /// (what it changes in the official code). Default: as the weights that a run starts from were
+    /// trained; from scratch `masked`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<Padding>,
 }
@@ -135,7 +138,7 @@ impl DinoConfig {
         Ok(())
     }
 
-    /// What padding may change.
+    /// What padding may change: the setting, or else `masked`.
     #[must_use]
     pub fn padding(&self) -> Padding {
         self.padding.unwrap_or_default()
@@ -171,7 +174,7 @@ impl DinoConfig {
     }
 }
 
-/// What a pass takes.
+/// The tensors that one pass takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// `[B, 3, H, W]`, normalised, zero in the padding.
@@ -180,7 +183,7 @@ pub struct Input<'a> {
     pub mask: &'a Tensor,
     /// The classes' embeddings, where class heads compare with text.
     pub text: Option<&'a TextTable>,
-    /// In training, if there are any.
+    /// The denoising queries, in training. None: no denoising.
     pub denoising: Option<&'a DenoisingQueries>,
     /// `[B, Q]`: the encoder's tokens that propose, in order. None: the detector chooses. A query
     /// belongs to a proposal's *rank*, and ranks swap at the last digits of a score, so that two
@@ -194,14 +197,14 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Of images alone.
+    /// The input of images alone: no text, no denoising queries, no chosen tokens.
     #[must_use]
     pub fn new(images: &'a Tensor, mask: &'a Tensor) -> Self {
         Self { images, mask, text: None, denoising: None, tokens: None, few_tokens: true }
     }
 }
 
-/// The detector. It holds what inference needs, and nothing else.
+/// The detector with its weights. It holds what inference needs, and nothing else.
 #[derive(Debug)]
 pub struct Dino {
     backbone: Backbone,

@@ -20,15 +20,15 @@ const EPS: f64 = 1e-5;
 /// Share of a batch's own statistics in the running ones of a batch norm.
 const MOMENTUM: f64 = 0.1;
 
-/// What normalises the backbone's feature maps.
+/// Normalisation after each convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Norm {
-    /// Batch norm whose statistics and affine terms stay as loaded.
+    /// Batch norm that keeps the statistics, weights and biases that were loaded.
     FrozenBn,
-    /// Batch norm, trained.
+    /// Batch norm: statistics, weights and biases are trained.
     BatchNorm,
-    /// Group norm, trained.
+    /// Group norm: weights and biases are trained.
     GroupNorm,
 }
 
