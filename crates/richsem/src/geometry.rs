@@ -6,9 +6,9 @@ use crate::boxes::Xyxy;
 /// `scale · (x, y) + offset` in the view, in pixels. A mirrored view has a negative scale of x.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Geometry {
-    /// Of x and y.
+    /// Factors of x and of y.
     pub scale: [f64; 2],
-    /// Of x and y, in pixels of the view.
+    /// Offsets of x and of y, in pixels of the view.
     pub offset: [f64; 2],
 }
 

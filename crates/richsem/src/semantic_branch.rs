@@ -30,7 +30,7 @@ pub enum TargetBoxes {
     All,
 }
 
-/// What the branch compares with the teacher.
+/// What the branch compares with the teacher's labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
@@ -132,13 +132,13 @@ pub struct RegionFeatures(
 /// Which regions learn from which soft labels.
 #[derive(Debug)]
 pub struct Assignments {
-    /// `[M]` rows of the regions, i64.
+    /// `[M]` i64: positions among the regions.
     pub region: Tensor,
-    /// `[M]` rows of the soft labels, i64.
+    /// `[M]` i64: positions among the soft labels.
     pub target: Tensor,
 }
 
-/// What the branch says of M regions.
+/// What the branch predicts for M regions.
 #[derive(Debug)]
 pub struct Prediction {
     /// `[M, D_text]`, of length one.
@@ -200,7 +200,8 @@ impl SemanticBranch {
         Ok(Self { store, projection, text, scale })
     }
 
-    /// Takes the class head's projection, where it has the same form; as it was made.
+    /// Starts as the class head's projection, if both have the same form; otherwise as it was
+    /// initialised.
     pub fn start_as(&self, class_head: Option<&Projection>) {
         if let Some(other) = class_head {
             self.projection.start_as(other);

@@ -9,7 +9,7 @@ use crate::{
     semantic_branch::TargetBoxes,
 };
 
-/// What says of a folder of prepared labels what it was made of.
+/// The file in a folder of prepared labels that says what the labels were made from.
 pub(crate) fn manifest_file(folder: &Path) -> PathBuf {
     folder.join("prepared.json")
 }
@@ -47,7 +47,7 @@ pub(crate) fn check_settings(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Extra sets that the semantic branch learns from.
+/// The extra sets whose images the teacher labels.
 pub(crate) fn labelled(config: &Config) -> impl Iterator<Item = (&String, &ExtraConfig)> {
     config.data.extra_sets().filter(|(_, extra)| extra.supervision.semantic)
 }

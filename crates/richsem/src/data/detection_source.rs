@@ -36,7 +36,7 @@ pub struct ImageEntry {
     pub size: Option<[u32; 2]>,
     /// `[T]` boxes in pixels of the file.
     pub boxes: Vec<Xyxy>,
-    /// `[T]` classes.
+    /// `[T]` class of each box.
     pub labels: Vec<ClassIndex>,
     /// What is known of the other classes.
     pub knowledge: LabelKnowledge,
@@ -74,7 +74,7 @@ impl ImageEntry {
         Err(Error::invalid(&store.display_path(&self.name), "image", problem).with_hint(hint))
     }
 
-    /// As it is before any transform; `index` is its number in the set.
+    /// The image and its boxes before any transform. `index` is its number in the set.
     pub(crate) fn sample(&self, index: usize, image: RgbImage) -> Sample {
         let (mut boxes, mut labels) = (self.boxes.clone(), self.labels.clone());
         if self.size.is_none() {
@@ -96,12 +96,12 @@ impl ImageEntry {
     }
 }
 
-/// What is done to each image.
+/// What is done to each image before it goes into a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transform {
-    /// Random, for training.
+    /// Random flips, crops and sizes, for training.
     Train(TransformConfig),
-    /// Fixed, for evaluation.
+    /// One size, nothing random, for evaluation and prediction.
     Eval(EvalTransformConfig),
 }
 
@@ -190,7 +190,7 @@ impl BrokenImages {
         Ok(None)
     }
 
-    /// What to say when nothing is left to put in the place of a broken image.
+    /// The error for a batch that no readable image is left for.
     pub(super) fn too_few(&self) -> Error {
         let broken = self.summary().unwrap_or_default();
         Error::Other(format!("too few images can be read to fill a batch: {broken}"))
@@ -223,7 +223,7 @@ fn listed(found: &BTreeMap<String, String>) -> String {
 /// One epoch's batches of one device. Each depends on these fields and its position alone.
 #[derive(Debug)]
 pub struct DetectionSource {
-    /// Where the images are.
+    /// The folder or archive that holds the images.
     pub store: Arc<ImageStore>,
     /// The dataset, the same for all epochs.
     pub entries: Arc<Vec<ImageEntry>>,
@@ -231,17 +231,17 @@ pub struct DetectionSource {
     pub order: Vec<u32>,
     /// Which part of the order is this device's.
     pub share: Share,
-    /// What is done to each image.
+    /// What is done to each image before it goes into a batch.
     pub transform: Transform,
-    /// Of the run.
+    /// Seed of the run: part of the augmentation's key.
     pub seed: u64,
-    /// Of this order; part of the augmentation's key.
+    /// Number of the epoch, from 0: part of the augmentation's key.
     pub epoch: u64,
     /// Height and width of a batch are rounded up to a multiple of this, in pixels.
     pub pad_multiple: u32,
-    /// Collects what could not be read.
+    /// Collects the images that could not be read.
     pub broken: Arc<BrokenImages>,
-    /// What takes its place.
+    /// What takes the place of an image that could not be read.
     pub on_broken: OnBroken,
     /// Whether batches keep the images as they were read ([`Batch::originals`]), for drawing on them.
     pub keep_originals: bool,
@@ -256,7 +256,8 @@ impl DetectionSource {
         self.share.batches_per_epoch(self.order.len())
     }
 
-    /// The image at a slot, with its number in the set, of the epoch's order (which repeats endlessly).
+    /// The image at a slot of the epoch's order, which repeats endlessly, with its number in the
+    /// set.
     fn entry(&self, slot: usize) -> Result<(usize, &ImageEntry)> {
         let index = slot.checked_rem(self.order.len()).map(|i| self.order[i] as usize);
         index.and_then(|i| Some((i, self.entries.get(i)?))).ok_or_else(|| {

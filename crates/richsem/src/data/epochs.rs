@@ -50,7 +50,7 @@ impl Epochs {
         Ok(Self { make: Box::new(make), starts, recent: Mutex::default() })
     }
 
-    /// Batches of all epochs.
+    /// Number of batches of all epochs together.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.starts.last().copied().unwrap_or(0)
@@ -62,7 +62,7 @@ impl Epochs {
         self.starts.get(epoch as usize).copied().unwrap_or_else(|| self.total())
     }
 
-    /// Batches of one epoch.
+    /// Number of batches of one epoch, from 0; 0 for epochs beyond the last.
     #[must_use]
     pub fn batches(&self, epoch: u64) -> u64 {
         let epoch = epoch as usize;

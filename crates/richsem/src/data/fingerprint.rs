@@ -30,7 +30,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of a training set.
+    /// The fingerprint of a training set alone.
     #[must_use]
     pub fn of(entries: &[ImageEntry]) -> Self {
         let mut hash = Fnv::default();
@@ -48,7 +48,7 @@ impl Fingerprint {
         Self { images: entries.len(), boxes, hash, extra: Vec::new(), teacher: None }
     }
 
-    /// And of classification images.
+    /// Adds the classification images of these sets.
     #[must_use]
     pub fn with_extra<'a>(self, sets: impl IntoIterator<Item = &'a ClassificationSet>) -> Self {
         let of_set = |set: &ClassificationSet| {
@@ -62,7 +62,7 @@ impl Fingerprint {
         Self { extra: sets.into_iter().map(of_set).collect(), ..self }
     }
 
-    /// And of the file that the teacher is.
+    /// Adds the file of the teacher.
     ///
     /// # Errors
     /// It cannot be read.
@@ -70,7 +70,7 @@ impl Fingerprint {
         Ok(Self { teacher: Some(sha256_of_file(file)?), ..self })
     }
 
-    /// What is another here than it was at the start, in words.
+    /// What has changed since the run was started, in words. None if nothing has.
     pub(crate) fn differs_from(&self, started: &Self) -> Option<String> {
         if self.teacher != started.teacher {
             return Some(

@@ -17,7 +17,7 @@ pub fn is_image(name: &str) -> bool {
 
 const HIDDEN: &str = "hidden";
 const DANGLING: &str = "links to nothing";
-/// Names that are kept of a kind.
+/// Most names that are kept of each kind.
 const NAMED: usize = 20;
 
 /// Files that were not taken for images, by kind. `Display` gives a line without an end, as
@@ -29,7 +29,7 @@ pub struct PassedOver {
 }
 
 impl PassedOver {
-    /// Counts a file.
+    /// Counts a file by its extension.
     pub fn add(&mut self, name: &str) {
         let file = name.rsplit('/').next().unwrap_or(name);
         let kind = match file.rsplit_once('.') {
@@ -69,7 +69,7 @@ impl PassedOver {
         }
     }
 
-    /// Whether nothing was.
+    /// Whether no file was passed over.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()

@@ -43,9 +43,9 @@ struct Shared {
     end: u64,
     prefetch: u64,
     state: Mutex<State>,
-    /// A position may be claimed, or it is time to stop.
+    /// Signals that a position may be claimed, or that it is time to stop.
     may_claim: Condvar,
-    /// A batch is ready.
+    /// Signals that a batch is ready.
     ready: Condvar,
 }
 

@@ -22,8 +22,8 @@ use crate::{
     vocabulary::{CategoryId, Frequency, Vocabulary},
 };
 
-/// Images matched at a time: enough to keep every core busy, few enough that their records
-/// (300 detections an image, about 300 bytes each) stay below 100 MB.
+/// Images that are matched at a time. They keep every core busy, and their records (300 detections
+/// an image, about 300 bytes each) stay below 100 MB.
 const BATCH: usize = 1000;
 
 /// Detections LVIS keeps of an image.
@@ -32,7 +32,8 @@ const LVIS_MAX_DETECTIONS: usize = 300;
 /// Detections COCO's average recalls are computed with, per image and class.
 const COCO_MAX_DETECTIONS: [usize; 3] = [1, 10, 100];
 
-/// An area outside every range, "all" included: such a box is neither to be found nor a mistake.
+/// An area outside every range, "all" included: such a box need not be found, and finding it is no
+/// mistake.
 const IGNORED_AREA: f64 = -1.0;
 
 /// Evaluates detections against one annotation file, read once.
@@ -115,13 +116,13 @@ impl Evaluator {
         self
     }
 
-    /// By whose rules it evaluates.
+    /// The rules that it evaluates by.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Why by those: what the file says, or that they were asked for.
+    /// Why it evaluates by these rules: what the file says, or that they were asked for.
     #[must_use]
     pub fn why(&self) -> &str {
         &self.why
@@ -248,8 +249,8 @@ impl Evaluator {
         Ok(engine.finalize())
     }
 
-    /// Whether a box of that area takes part: lvis-api leaves those of none out, of the ground truth and,
-    /// after the limit on their number, of the detections.
+    /// Whether a box of that area takes part. lvis-api leaves out boxes without area: those of the
+    /// ground truth, and detections after the limit on their number.
     fn counts(&self, area: f64) -> bool {
         self.protocol == Protocol::Coco || area > 0.0
     }

@@ -5,8 +5,8 @@ use crate::{
     vocabulary::{CategoryId, Frequency},
 };
 
-/// Images and categories in order of their ids, boxes by image. Positions stand for ids
-/// everywhere, so that the engine meets neither holes nor negative ids.
+/// Images and categories in the order of their ids, boxes by image. Positions stand for ids
+/// everywhere: the engine then meets neither holes nor negative ids.
 pub(super) struct GroundTruth {
     pub(super) images: Vec<Image>,
     pub(super) categories: Vec<Category>,
@@ -33,10 +33,11 @@ pub(super) struct Category {
 }
 
 pub(super) struct TrueBox {
-    /// Position of the category.
+    /// Position of its category in [`GroundTruth::categories`].
     pub(super) category: u32,
     pub(super) bbox: [f64; 4],
-    /// The object's, from its mask where the file says so: it decides small, medium and large.
+    /// Area of the object in square pixels, of its mask where the file has one. It decides between
+    /// small, medium and large.
     pub(super) area: f64,
     pub(super) crowd: bool,
     pub(super) ignore: bool,

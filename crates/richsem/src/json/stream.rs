@@ -43,7 +43,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) first: usize,
     /// Where `bytes[0]` is in the file.
     pub(crate) offset: u64,
-    /// What `spans` index.
+    /// The bytes that `spans` index.
     pub(crate) bytes: &'a [u8],
     /// One per record, each an object from `{` to `}`.
     pub(crate) spans: &'a [Range<usize>],

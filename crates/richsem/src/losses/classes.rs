@@ -13,10 +13,10 @@ use crate::{
     targets::Target,
 };
 
-/// Chooses the classes of class terms.
+/// Which classes a class loss looks at.
 #[derive(Debug)]
 pub struct ClassChoice {
-    /// Of the federated loss, if it is one.
+    /// How often the federated loss draws each class; none without a federated loss.
     rates: Option<Rates>,
     unknown: UnknownClasses,
 }

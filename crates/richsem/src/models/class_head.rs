@@ -31,14 +31,14 @@ impl TextTable {
         Self { normalized: l2_normalize(&rows), rows }
     }
 
-    /// D_text.
+    /// D_text: number of features of a row.
     #[must_use]
     pub fn dim(&self) -> i64 {
         self.rows.size()[1]
     }
 }
 
-/// What a class head is compared with, and so what it needs to be built.
+/// What the class logits compare with. It decides how the head is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClassSpace {
     /// A number of classes, C.
@@ -47,16 +47,16 @@ pub enum ClassSpace {
     Text(i64),
 }
 
-/// The head.
+/// The class head with its weights.
 #[derive(Debug)]
 pub enum ClassHead {
     /// `W h + b`, one row a class, prior 0.01.
     Linear(Linear),
     /// `exp(logit_scale) · norm(W h) · norm(text)ᵀ` (RichSem, section 3.2).
     Text {
-        /// W: `[D]` → `[D_text]`.
+        /// W: from features `[D]` to `[D_text]`.
         proj: Projection,
-        /// Scalar: CLIP's, frozen.
+        /// Scalar: logarithm of the factor on the cosines, CLIP's, frozen.
         logit_scale: Tensor,
     },
 }

@@ -15,9 +15,9 @@ fn made(result: torch_ext::Result<Tensor>) -> Tensor {
 /// `y = x Wᵀ + b`.
 #[derive(Debug)]
 pub struct Linear {
-    /// `[out, in]`
+    /// W: `[out, in]`.
     pub weight: Tensor,
-    /// `[out]`, absent in projections onto text.
+    /// b: `[out]`. None in projections into the space of text.
     pub bias: Option<Tensor>,
 }
 
@@ -93,7 +93,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Weight one, bias zero.
+    /// A new norm: weight one, bias zero.
     #[must_use]
     pub fn new(scope: &Scope, dim: i64) -> Self {
         Self {
@@ -126,7 +126,7 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// Of given layers.
+    /// An MLP of these layers, first to last.
     #[must_use]
     pub fn of(layers: Vec<Linear>) -> Self {
         Self { layers }
@@ -283,16 +283,16 @@ impl MultiheadAttention {
 /// Convolution, with a bias where no norm follows that has one.
 #[derive(Debug)]
 pub struct Conv2d {
-    /// `[out, in, k, k]`
+    /// `[out, in, k, k]`: the kernel.
     pub weight: Tensor,
-    /// `[out]`
+    /// `[out]`. None where a norm with a bias follows.
     pub bias: Option<Tensor>,
     stride: i64,
     padding: i64,
 }
 
 impl Conv2d {
-    /// He-initialised, as `torchvision`'s ResNets.
+    /// A convolution without bias, He-initialised as torchvision's ResNets.
     #[must_use]
     pub fn new(scope: &Scope, input: i64, output: i64, kernel: i64, stride: i64) -> Self {
         Self {
@@ -379,13 +379,13 @@ impl Conv2d {
 /// A convolution's weight, each of its output channels scaled.
 #[derive(Debug, Clone, Copy)]
 pub enum Scaled<'a> {
-    /// By this, `[out]`.
+    /// Multiply each output channel by these factors, `[out]`.
     By(&'a Tensor),
-    /// Made before, of a weight that does not change.
+    /// This weight, which was scaled before and does not change.
     Before(&'a Tensor),
 }
 
-/// Group normalisation, eps 1e-5.
+/// Group normalisation, eps 1e-5, with a weight and a bias for each channel.
 #[derive(Debug)]
 pub struct GroupNorm {
     weight: Tensor,

@@ -42,21 +42,21 @@ impl NetworkOutput {
     }
 }
 
-/// One detected object.
+/// A detected object: box, class and score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredBox {
     /// In pixels of the original image.
     pub bbox: Xyxy,
-    /// Its class.
+    /// The class it is taken for.
     pub class: ClassIndex,
-    /// Probability, in [0, 1].
+    /// Probability of that class, in [0, 1].
     pub score: f32,
 }
 
 /// The network of a detector.
 #[derive(Debug)]
 pub enum Network {
-    /// DINO.
+    /// DINO-4scale (arXiv 2203.03605).
     Dino(Box<Dino>),
 }
 
@@ -103,7 +103,7 @@ impl Network {
         }
     }
 
-    /// What [`Self::infer`] gives.
+    /// Names of the tensors that [`Self::infer`] gives.
     #[must_use]
     pub fn output_names(&self) -> &'static [&'static str] {
         match self {

@@ -18,7 +18,7 @@ use crate::{
 /// How a tensor takes part in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Updated by the optimizer.
+    /// A parameter that the optimizer updates.
     Trainable,
     /// A parameter that stays as it was loaded (frozen stages).
     Frozen,
@@ -26,25 +26,27 @@ pub enum Role {
     Buffer,
 }
 
-/// What the rules of learning rates and weight decay ask of a parameter: said where it is made.
+/// What the rules of learning rates and weight decay need to know of a parameter. The module that
+/// makes the parameter says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tags {
-    /// Part of the backbone.
+    /// Whether it is part of the backbone.
     pub backbone: bool,
-    /// Of the backbone's: how deep it lies, 0 for what sees the image.
+    /// How deep it lies in the backbone; 0 is the layer that sees the image.
     pub layer: u32,
-    /// Of what says where deformable attention looks.
+    /// Whether it is part of what says where deformable attention looks (offsets, reference
+    /// points).
     pub sampling: bool,
-    /// A bias, or a norm's scale.
+    /// Whether it is a bias or the scale of a norm.
     pub no_decay: bool,
 }
 
 /// One named tensor. The tensor shares its storage with the module that uses it.
 #[derive(Debug)]
 pub struct Parameter {
-    /// Dotted name.
+    /// Dotted name, as `transformer.encoder.layers.0.linear1.weight`.
     pub name: String,
-    /// The tensor itself.
+    /// The values. The module has the same tensor.
     pub tensor: Tensor,
     /// Whether the optimizer sees it.
     pub role: Role,
@@ -52,14 +54,14 @@ pub struct Parameter {
     pub tags: Tags,
 }
 
-/// Initial values.
+/// How initial values are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
-    /// The same value everywhere.
+    /// This value everywhere.
     Constant(f64),
-    /// N(0, std²).
+    /// Normal, mean 0, with this standard deviation.
     Normal(f64),
-    /// U(−bound, bound).
+    /// Uniform in [−bound, bound).
     Uniform(f64),
     /// Glorot, uniform; fan-in and fan-out from the shape.
     XavierUniform,
@@ -67,7 +69,7 @@ pub enum Init {
     KaimingFanOut,
 }
 
-/// What parameters begin as.
+/// How the store fills new parameters.
 #[derive(Debug)]
 enum Start {
     /// Initial values, which a seed decides.
@@ -107,7 +109,7 @@ impl ParameterStore {
         Self { device, start, parameters: RefCell::default() }
     }
 
-    /// Where the parameters live.
+    /// The device that holds all parameters.
     #[must_use]
     pub fn device(&self) -> Device {
         self.device
@@ -131,7 +133,7 @@ impl ParameterStore {
         self.parameters.borrow().iter().map(shared).collect()
     }
 
-    /// Number of trainable values.
+    /// Number of values that the optimizer updates.
     #[must_use]
     pub fn trainable_count(&self) -> usize {
         let all = self.parameters.borrow();
@@ -226,21 +228,21 @@ impl Scope<'_> {
         self
     }
 
-    /// This scope, of the backbone from here on.
+    /// This scope, as a part of the backbone from here on.
     #[must_use]
     pub fn backbone(mut self) -> Self {
         self.tags.backbone = true;
         self
     }
 
-    /// This scope, so deep in the backbone from here on.
+    /// This scope, as layer number `layer` of the backbone from here on.
     #[must_use]
     pub fn layer(mut self, layer: u32) -> Self {
         self.tags.layer = layer;
         self
     }
 
-    /// This scope, of what says where deformable attention looks from here on.
+    /// This scope, as a part of what says where deformable attention looks from here on.
     #[must_use]
     pub fn sampling(mut self) -> Self {
         self.tags.sampling = true;
@@ -253,18 +255,19 @@ impl Scope<'_> {
         self.frozen
     }
 
-    /// Where the parameters live.
+    /// The device that holds all parameters.
     #[must_use]
     pub fn device(&self) -> Device {
         self.store.device
     }
 
-    /// A new parameter, f32.
+    /// Adds a parameter, f32, and gives it to the module.
     pub fn parameter(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         self.add(name, shape, init, self.role(), self.tags)
     }
 
-    /// A new parameter, f32, that is a bias or the scale of a norm: some rules spare those weight decay.
+    /// Adds a parameter, f32, that is a bias or the scale of a norm. Some rules give those no
+    /// weight decay.
     pub fn parameter_without_decay(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         self.add(name, shape, init, self.role(), Tags { no_decay: true, ..self.tags })
     }
@@ -273,7 +276,7 @@ impl Scope<'_> {
         if self.frozen { Role::Frozen } else { Role::Trainable }
     }
 
-    /// A new buffer, f32: saved and loaded, never trained.
+    /// Adds a buffer, f32: it is saved and loaded, never trained.
     pub fn buffer(&self, name: &str, shape: &[i64], value: f64) -> Tensor {
         self.add(name, shape, Init::Constant(value), Role::Buffer, self.tags)
     }

@@ -143,7 +143,7 @@ impl CaptionSet {
         Ok(())
     }
 
-    /// Where the images are.
+    /// The folder or archive that holds the images.
     #[must_use]
     pub fn store(&self) -> &ImageStore {
         &self.store
@@ -155,7 +155,7 @@ impl CaptionSet {
         &self.images
     }
 
-    /// The different captions.
+    /// The captions, each once, in the order in which they were read.
     #[must_use]
     pub fn captions(&self) -> &[String] {
         &self.captions
@@ -177,8 +177,8 @@ impl CaptionSet {
         (tokens.collect(), cut)
     }
 
-    /// Positions of the images to learn from, and of those to evaluate on: at most that share, and
-    /// no part of an image that is learned from.
+    /// Positions of the images to train on, and of those to evaluate on. The second are at most the
+    /// share `held_out`. No image is in both, not even in parts.
     pub(super) fn split(&self, held_out: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
         let mut by_image: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (at, captioned) in self.images.iter().enumerate() {
@@ -196,7 +196,7 @@ impl CaptionSet {
     }
 }
 
-/// The caption's number; a new one gets the next.
+/// The number of a caption. A new caption gets the next number.
 fn number(
     numbers: &mut HashMap<String, usize>,
     captions: &mut Vec<String>,

@@ -22,7 +22,7 @@ use crate::{
 
 pub(crate) use sizes::{At, Size};
 
-/// Most recordings.
+/// Most recordings of one network. A new one then replaces the one that was unused for longest.
 const MOST: usize = 256;
 
 /// The recordings of one network.
@@ -32,19 +32,20 @@ pub(crate) struct Recordings {
     sizes: Sizes,
     pool: Option<GraphPool>,
     kept: HashMap<Key, Recording>,
-    /// Most bytes that they may take beyond the first of them.
+    /// Most bytes that recordings may take beyond the first of them.
     budget: u64,
     /// Bytes of the device's memory that went with the first recording, and with the others.
     taken: [u64; 2],
-    /// Whether there are any at all, and whether there may be more.
+    /// Whether passes may be recorded at all.
     on: bool,
+    /// Whether further passes may be recorded.
     more: bool,
-    /// What is to be told once.
+    /// A message for the user, given once.
     news: Option<String>,
 }
 
 impl Recordings {
-    /// As the settings of a detector want them.
+    /// With what a detector's settings say.
     pub(crate) fn of(config: &DetectorConfig, device: Device) -> Self {
         let padded = config.model.padding() == Padding::Masked;
         Self::new(device, config.cuda_graphs, padded, config.cuda_graphs_mib << 20)
@@ -82,19 +83,19 @@ impl Recordings {
         if self.on { self.sizes.at(of, size, self.more) } else { At::Own }
     }
 
-    /// Has a size recorded when the first pass comes that it covers.
+    /// Has this size recorded when the first pass comes that it covers.
     pub(crate) fn plan(&mut self, of: &[i64], size: Size) {
         if self.on {
             self.sizes.plan(Key { of: of.to_vec(), size });
         }
     }
 
-    /// Whether there are none.
+    /// Whether nothing is recorded yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// From now on what no recording fits gets one at once.
+    /// From now on a size without a fitting recording gets one at once.
     pub(crate) fn at_once(&mut self) {
         self.sizes.at_once();
     }
@@ -162,7 +163,7 @@ impl Recordings {
         Ok(())
     }
 
-    /// Runs the recording of exactly these; none where there is none.
+    /// Runs the recording of exactly this size and kind; none if there is none.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -177,7 +178,7 @@ impl Recordings {
         Ok(Some(pool.replay(recording, inputs)?))
     }
 
-    /// How many there are and what they hold; none if there are none.
+    /// How many recordings there are and how much memory they take; none if there are none.
     pub(crate) fn describe(&self) -> Option<String> {
         let mib = |bytes: u64| bytes >> 20;
         let ([first, others], count) = (self.taken, self.kept.len());

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 /// Height and width, in pixels.
 pub(crate) type Size = [i64; 2];
 
-/// What a recording costs, in passes of its kind.
+/// Time to make a recording, in passes of its kind.
 const COST: f64 = 16.0;
-/// What a pass costs that is not recorded, beyond a recorded one.
+/// Extra time of a pass that is not recorded, in recorded passes.
 const EAGER: f64 = 2.0;
-/// Passes without any recording that fits, before a size gets one: what comes once or twice is not worth it.
+/// A size gets a recording after this many passes without a fitting one. What comes once or twice
+/// is not worth it.
 const BEFORE: u32 = 2;
 
 pub(super) fn area([height, width]: Size) -> f64 {
@@ -20,14 +21,14 @@ pub(super) fn covers(large: Size, small: Size) -> bool {
     large[0] >= small[0] && large[1] >= small[1]
 }
 
-/// At what size a pass runs.
+/// The size that a pass runs at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
-    /// As the batch is, and not recorded.
+    /// The batch's own size, not recorded.
     Own,
-    /// At the size of a recording.
+    /// The size of a recording.
     Kept(Size),
-    /// At this size, which is to be recorded.
+    /// This size, which is now to be recorded.
     New(Size),
 }
 
@@ -48,18 +49,18 @@ pub(super) struct Key {
     pub(super) size: Size,
 }
 
-/// The sizes with recordings, and those that wait for one.
+/// The sizes that have recordings, and those that wait for one.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
     /// Whether a batch may be padded up to another size.
     padded: bool,
-    /// Each with the call that used it last.
+    /// Each recorded size, with the number of the call that used it last.
     kept: HashMap<Key, u64>,
     waiting: HashMap<Key, Waiting>,
     calls: u64,
     /// Passes without any recording that fits, before a size gets one.
     before: u32,
-    /// Those that are to be recorded when they are first needed.
+    /// Sizes that are recorded when they are first needed.
     planned: Vec<Key>,
 }
 
@@ -67,7 +68,7 @@ pub(super) struct Sizes {
 #[derive(Debug, Default)]
 struct Waiting {
     calls: u32,
-    /// Passes' worth of time that was lost for want of one.
+    /// Time that was lost without a recording, in passes.
     lost: f64,
 }
 
@@ -132,14 +133,14 @@ impl Sizes {
         self.before = 0;
     }
 
-    /// There is a recording now.
+    /// Notes that there is a recording of this key now.
     pub(super) fn add(&mut self, key: Key) {
         self.calls += 1;
         self.planned.retain(|planned| *planned != key);
         self.kept.insert(key, self.calls);
     }
 
-    /// Takes out what was not asked for the longest.
+    /// Takes out the size that was unused for longest.
     pub(super) fn remove_oldest(&mut self) -> Option<Key> {
         let oldest = self.kept.iter().min_by_key(|(_, last)| **last).map(|(key, _)| key.clone())?;
         self.kept.remove(&oldest);

@@ -14,11 +14,11 @@ use crate::{
 /// A study, ready to be run.
 #[derive(Debug)]
 pub struct Study {
-    /// The file's name without its ending.
+    /// The study file's name without its ending.
     pub name: String,
-    /// In the file's order.
+    /// The variants, in the file's order.
     pub variants: Vec<Variant>,
-    /// In the file's order.
+    /// The seeds, in the file's order.
     pub seeds: Vec<u64>,
     /// Metrics of the table, as `metrics.jsonl` has them.
     pub metrics: Vec<String>,
@@ -27,25 +27,25 @@ pub struct Study {
     pub runs: Vec<PlannedRun>,
 }
 
-/// One way to train.
+/// One way to train, with its comparisons.
 #[derive(Debug)]
 pub struct Variant {
-    /// Its name.
+    /// Name in the study file.
     pub name: String,
-    /// Variants, by index, that its results are subtracted from.
+    /// The variants that its results are compared with, as positions in [`Study::variants`].
     pub against: Vec<usize>,
 }
 
-/// One run of a study.
+/// One run of a study: a variant with a seed.
 #[derive(Debug)]
 pub struct PlannedRun {
-    /// Its variant, by index.
+    /// Its variant, a position in [`Study::variants`].
     pub variant: usize,
-    /// Its seed.
+    /// The seed of its settings.
     pub seed: u64,
     /// `VARIANT-sSEED`: what its folder and files are called.
     pub name: String,
-    /// Its settings, complete.
+    /// All of its settings.
     pub config: Config,
     /// A fingerprint of the settings: 16 hexadecimal digits. Paths count as they are seen from the
     /// study file, so that the same study in another place has the same.

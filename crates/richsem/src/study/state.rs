@@ -15,11 +15,11 @@ use crate::{
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunState {
-    /// There is nothing of it.
+    /// The run is not started.
     New,
-    /// It has settings, and perhaps checkpoints: it can be resumed.
+    /// There are settings, and perhaps checkpoints: the run can be resumed.
     Unfinished,
-    /// All epochs are trained and evaluated; the last evaluation.
+    /// All epochs are trained and evaluated. This is the last evaluation.
     Finished(EvalRow),
 }
 
@@ -73,7 +73,8 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
     Ok(last.map_or(RunState::Unfinished, |row| RunState::Finished(row.clone())))
 }
 
-/// The last whole row of a run's `metrics.jsonl`, if it has one by now. Reads the file's end alone.
+/// The last whole row of a run's `metrics.jsonl`, if there is one yet. Only the end of the file is
+/// read.
 #[must_use]
 pub fn last_row(folder: &Path) -> Option<MetricsRow> {
     /// Far more than two rows.

@@ -17,7 +17,7 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Boxes embedded at once; more cost memory and gain no time.
+/// Boxes that are embedded at once. More cost memory and gain no time.
 const BOXES: i64 = 256;
 
 /// A frozen CLIP. Its ResNets see an image once and pool each box from the dense map; its vision
@@ -62,7 +62,7 @@ impl ClipTeacher {
         Self::new(clip, sizes, text, device, config.precision, config.vit)
     }
 
-    /// From parts that are already there; `text` may be on any device.
+    /// A teacher from parts that are already loaded. `text` may be on any device.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -97,7 +97,7 @@ impl ClipTeacher {
         })
     }
 
-    /// Sizes of the model.
+    /// Sizes of both encoders.
     #[must_use]
     pub fn config(&self) -> &ClipConfig {
         &self.config

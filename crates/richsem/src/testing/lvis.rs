@@ -4,14 +4,14 @@ use std::io::{Result, Write};
 
 use crate::random::{Random, Stream};
 
-/// What [`write_lvis`] wrote.
+/// How much [`write_lvis`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LvisCounts {
-    /// Images.
+    /// Number of images.
     pub images: usize,
-    /// Annotations.
+    /// Number of annotations.
     pub annotations: usize,
-    /// Categories.
+    /// Number of categories.
     pub categories: usize,
 }
 

@@ -63,7 +63,7 @@ impl Record<'_> for RawAnnotation {
 pub(super) struct RawCategory {
     pub(super) id: Integer,
     pub(super) name: String,
-    /// Text in every format; what else is there is nothing that is needed.
+    /// Text in every known format; anything else is ignored.
     pub(super) supercategory: Option<serde_json::Value>,
     pub(super) image_count: Option<u32>,
     pub(super) instance_count: Option<u32>,

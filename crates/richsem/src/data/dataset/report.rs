@@ -8,13 +8,13 @@ use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
 /// Things of one kind, and the ids of the first of them, for whoever wants to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// How many there are.
+    /// How many things of this kind there are.
     pub count: usize,
-    /// Ids of the first ones in the file.
+    /// Ids of the first five in the file.
     pub ids: Vec<i64>,
 }
 
-/// Ids that are told of each kind.
+/// Most ids that are kept of each kind.
 const TOLD: usize = 5;
 
 impl Found {
@@ -35,20 +35,20 @@ impl Found {
     }
 }
 
-/// Counts of one file. `Display` gives a few lines, the unremarkable left out.
+/// Counts of one file. `Display` gives a few lines, and leaves out what is zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Images.
+    /// Number of images, with and without boxes.
     pub images: usize,
-    /// Annotations, crowds included.
+    /// Number of annotations, crowds included.
     pub annotations: usize,
-    /// Classes.
+    /// C: number of classes.
     pub categories: usize,
-    /// Classes that are rare, common, frequent.
+    /// Number of rare, common and frequent classes.
     pub by_frequency: [usize; 3],
-    /// Classes without any annotation in this file.
+    /// Number of classes that no annotation of this file has.
     pub unseen_categories: usize,
-    /// Images without any annotation.
+    /// Number of images that have no annotation.
     pub images_without_boxes: usize,
     /// Crowd annotations: not trained on.
     pub crowd: usize,
@@ -72,11 +72,11 @@ pub struct LoadReport {
     pub computed_area: usize,
     /// Images whose size the file does not give: it is known once they are read.
     pub unknown_sizes: usize,
-    /// Some image has `neg_category_ids` or `not_exhaustive_category_ids`.
+    /// Whether any image has `neg_category_ids` or `not_exhaustive_category_ids`, perhaps empty.
     pub lists: bool,
-    /// Images with an entry in one of the two.
+    /// Number of images with an entry in one of the two.
     pub listing: usize,
-    /// Entries of them that are no category of the file: passed over.
+    /// Number of entries in the two lists that are no category of the file. They are ignored.
     pub removed_listed: usize,
     /// Images that have boxes of a class that they list as verified absent: the boxes hold, as in
     /// lvis-api. Their ids.

@@ -28,7 +28,7 @@ const FORM: Form = Form {
     other: "this looks like a detections file; pass it with --detections",
 };
 
-/// A whole file, resolved.
+/// A whole file, every id resolved.
 pub(super) struct Parts {
     pub(super) format: Format,
     /// The groups that the file gives, by class.
@@ -89,7 +89,8 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
     builder.finish()
 }
 
-/// An image's path with `/` between its folders, or why it is none below the image root.
+/// An image's path with `/` between its folders, or what is wrong with it: it must stay below the
+/// image root.
 pub(in crate::data) fn below_root(path: &str) -> Result<String, String> {
     let refuse = |problem: &str| Err(format!("{problem}: `{}`", path.escape_debug()));
     // Files written on Windows; also `..\` must not slip through.
@@ -188,7 +189,7 @@ impl Builder {
         Ok(())
     }
 
-    /// See [`ImageRecord::file_name`].
+    /// The path of an image below the image root: see [`ImageRecord::file_name`].
     fn file_name(&self, index: usize, raw: &RawImage) -> Result<String> {
         let given = |text: &Option<String>| text.clone().filter(|t| !t.trim().is_empty());
         let (field, path) = match (given(&raw.file_name), given(&raw.coco_url)) {

@@ -27,7 +27,7 @@ pub(super) struct Groups {
     /// What their names begin with.
     pub(super) prefixes: Vec<String>,
     pub(super) labels: Vec<Vec<ClassIndex>>,
-    /// How many there are.
+    /// Number of images of each group.
     pub(super) images: Vec<usize>,
     /// The group of each image.
     pub(super) of: Vec<u32>,
@@ -41,7 +41,7 @@ impl Groups {
         self.labels.len() as u32 - 1
     }
 
-    /// The next image is of that group.
+    /// Adds the next image to a group.
     pub(super) fn put(&mut self, group: u32) {
         self.of.push(group);
         self.images[group as usize] += 1;

@@ -57,7 +57,7 @@ impl MappingConfig {
         }
     }
 
-    /// Those that need no file.
+    /// The mappings that need no file.
     const ALL: [Self; 4] = [Self::Wnid {}, Self::Synset {}, Self::Name {}, Self::Id {}];
 }
 
@@ -71,7 +71,7 @@ pub(super) struct SourceClass {
 }
 
 impl SourceClass {
-    /// A folder, named after its class in a way that the mapping tells.
+    /// A folder, whose name may be any of these.
     pub(super) fn folder(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -105,7 +105,7 @@ fn table(by: &MappingConfig, vocabulary: &Vocabulary) -> Table {
     table
 }
 
-/// A mapping with its vocabulary, ready to be asked.
+/// A mapping and the detection classes, ready for look-ups.
 pub(super) struct Mapper {
     /// None: by synset or name, whichever both sides have.
     by: Option<MappingConfig>,
@@ -270,7 +270,7 @@ fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
     }
 }
 
-/// Every word that means a detection class.
+/// Every word that means a detection class, with the classes.
 struct Known(BTreeMap<String, Vec<ClassIndex>>);
 
 impl Known {

@@ -13,7 +13,7 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
-/// What no image covers.
+/// Colour of the canvas where no image lies.
 const BACKGROUND: Rgb<u8> = Rgb([114; 3]);
 
 /// Puts four images (top left, top right, bottom left, bottom right) onto a canvas of

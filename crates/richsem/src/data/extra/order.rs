@@ -29,7 +29,7 @@ pub struct Order {
     seed: u64,
     /// Images in the set, n.
     items: u32,
-    /// Images a sample, t.
+    /// t: images of a sample, four for a mosaic.
     images: usize,
     share: Share,
     batches_per_epoch: u64,
@@ -83,7 +83,7 @@ impl Order {
         order
     }
 
-    /// Image number `k` of the run; of the official order's one permutation.
+    /// Image number `k` of the run, or of the one fixed order of [`OrderConfig::Official`].
     fn image(&self, k: u64) -> u32 {
         let n = u64::from(self.items);
         let pass = match self.kind {
@@ -93,8 +93,8 @@ impl Order {
         self.permutation(pass)[(k % n) as usize]
     }
 
-    /// Samples of this rank in all before its batch `position`, as if the ranks' batches lay in a
-    /// row.
+    /// Number of samples before this rank's batch `position`, if the ranks' batches are put one
+    /// after the other.
     fn start(&self, position: u64) -> u64 {
         let Share { batch_size, rank, world, .. } = self.share;
         (position * world as u64 + rank as u64) * batch_size as u64
@@ -131,7 +131,7 @@ impl Order {
         (within % own) * world + rank as u64
     }
 
-    /// What may stand in for broken images of batch `position`: those behind it, each once.
+    /// Images that may replace broken images of batch `position`: those after it, each once.
     pub(super) fn spares(&self, position: u64) -> impl Iterator<Item = u32> {
         let from = match self.kind {
             OrderConfig::Shuffled => {

@@ -17,7 +17,7 @@ use crate::{
     vocabulary::{ClassIndex, Vocabulary},
 };
 
-/// One classification image.
+/// A classification image: its file and its labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item<'a> {
     /// Its file in the set's store.
@@ -154,13 +154,13 @@ impl ClassificationSet {
         Ok(set)
     }
 
-    /// Number of images, n.
+    /// n: number of images.
     #[must_use]
     pub fn len(&self) -> usize {
         self.groups.of.len()
     }
 
-    /// True without any image.
+    /// Whether the set has no images.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.groups.of.is_empty()
@@ -180,7 +180,7 @@ impl ClassificationSet {
         }
     }
 
-    /// Where the images are.
+    /// The folder or archive that holds the images.
     #[must_use]
     pub fn store(&self) -> &ImageStore {
         &self.store

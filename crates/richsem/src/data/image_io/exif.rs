@@ -49,7 +49,7 @@ struct Tiff<'a> {
 }
 
 impl Tiff<'_> {
-    /// The number of so many bytes at a place; none beyond the end.
+    /// The number of `width` bytes at a place; none beyond the end.
     fn number(&self, at: u64, width: u64) -> Option<u64> {
         let (at, width) = (usize::try_from(at).ok()?, usize::try_from(width).ok()?);
         let bytes = self.bytes.get(at..at.checked_add(width)?)?;

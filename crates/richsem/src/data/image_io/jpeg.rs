@@ -16,37 +16,37 @@ use crate::{Error, Result};
 /// What the segments before the pixels say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Header {
-    /// In pixels, as stored.
+    /// Width in pixels, before any turn.
     pub(super) width: u32,
-    /// In pixels, as stored.
+    /// Height in pixels, before any turn.
     pub(super) height: u32,
     /// The EXIF segment, from its TIFF header on.
     pub(super) exif: Option<Vec<u8>>,
     /// The frame's marker, `0xC0` to `0xCF`: how its pixels are coded.
     frame: u8,
-    /// Bits of a sample.
+    /// Bits of one sample of one component.
     precision: u8,
     /// Horizontal and vertical sampling of each component.
     sampling: Vec<[u8; 2]>,
     /// Components in the first scan.
     in_first_scan: u8,
-    /// What each component is called.
+    /// The number of each component.
     ids: Vec<u8>,
-    /// There is a JFIF segment.
+    /// Whether there is a JFIF segment.
     jfif: bool,
     /// What Adobe's segment says of the colours, if there is one.
     adobe: Option<u8>,
-    /// There are restart markers.
+    /// Whether there are restart markers.
     restarts: bool,
 }
 
-/// What the components are.
+/// The meaning of the components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Colours {
     Grey,
     Rgb,
     Ycc,
-    /// CMYK or YCCK.
+    /// CMYK or YCCK, which nothing here tells apart.
     Four,
 }
 
@@ -176,7 +176,7 @@ impl Header {
 }
 
 enum Decoder {
-    /// The faster one.
+    /// The faster one, `zune-jpeg`.
     Zune,
     JpegDecoder,
 }
@@ -276,7 +276,7 @@ fn check_scans(bytes: &[u8], restarts: bool, name: &Path) -> Result<()> {
     Err(Format::Jpeg.truncated(name))
 }
 
-/// Nothing is wrong with the file.
+/// The error for a kind of JPEG that is not read. The file itself is in order.
 fn not_read(name: &Path, what: &str) -> Error {
     Error::invalid(name, "JPEG", format!("{what}: a kind of JPEG that is not read")).with_hint(
         "write it anew: `jpegtran -copy all FILE > NEW.jpg` where it can read it, or else a PNG",

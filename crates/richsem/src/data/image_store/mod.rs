@@ -26,17 +26,17 @@ use crate::{Error, Result};
 pub struct ImageStore {
     place: Place,
     orientation: Orientation,
-    /// See [`Self::turned`].
+    /// Names of the images that [`Self::turned`] tells about.
     turned: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
 enum Place {
-    /// Files below a folder.
+    /// Files below this folder.
     Folder(PathBuf),
     /// Members of an uncompressed tar archive.
     Tar {
-        /// The archive.
+        /// Path of the archive.
         path: PathBuf,
         /// Kept open; reads say where they start, so that threads do not disturb each other.
         file: fs_err::File,
@@ -251,13 +251,13 @@ impl ImageStore {
     }
 }
 
-/// What lies below a folder, by kind.
+/// The files below a folder, by kind.
 #[derive(Default)]
 struct Listed {
     files: Vec<String>,
-    /// Files and folders.
+    /// Hidden files and folders.
     hidden: Vec<String>,
-    /// Links to nothing.
+    /// Links whose target does not exist.
     dangling: Vec<String>,
 }
 

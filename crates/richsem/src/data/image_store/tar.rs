@@ -13,7 +13,7 @@ pub(super) struct Member {
     pub(super) name: Box<str>,
     /// Where its contents begin, in bytes.
     pub(super) offset: u64,
-    /// Their length in bytes.
+    /// Length of its contents in bytes.
     pub(super) length: u64,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> 
     Some(&members[at])
 }
 
-/// The members whose names begin so.
+/// The members whose names begin with `below`.
 pub(super) fn within<'a>(members: &'a [Member], below: &str) -> &'a [Member] {
     let rest = &members[members.partition_point(|m| *m.name < *below)..];
     &rest[..rest.partition_point(|m| m.name.starts_with(below))]

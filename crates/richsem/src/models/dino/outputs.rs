@@ -7,7 +7,7 @@ use super::denoising::DenoisingLayout;
 /// What the detector finds, before post-processing.
 #[derive(Debug)]
 pub struct InferenceOutput {
-    /// `[B, Q, C]`
+    /// `[B, Q, C]`: class logits of every query. −∞ for queries that no token was left for.
     pub pred_logits: Tensor,
     /// `[B, Q, 4]`, cxcywh relative to the unpadded image, in [0, 1].
     pub pred_boxes: Tensor,
@@ -16,9 +16,9 @@ pub struct InferenceOutput {
 /// Logits and boxes of all decoder layers.
 #[derive(Debug)]
 pub struct LayerOutputs {
-    /// `[N, B, Q, C]`
+    /// `[N, B, Q, C]`: class logits of N layers.
     pub logits: Tensor,
-    /// `[N, B, Q, 4]`
+    /// `[N, B, Q, 4]`: boxes of N layers, cxcywh relative to the unpadded image, in [0, 1].
     pub boxes: Tensor,
 }
 
@@ -33,7 +33,7 @@ pub struct TrainingTensors {
     pub input_references: Tensor,
     /// Of the denoising queries, if there are any: `[N, B, P, …]`.
     pub denoising: Option<LayerOutputs>,
-    /// `[B, Q]`, see [`TrainingOutput::unused`].
+    /// `[B, Q]`: queries that no token was left for, see [`TrainingOutput::unused`].
     pub unused: Option<Tensor>,
 }
 
@@ -49,7 +49,7 @@ impl TrainingTensors {
         list
     }
 
-    /// Of what [`Self::into_list`] gave.
+    /// Undoes [`Self::into_list`].
     pub(crate) fn from_list(list: &[Tensor]) -> Self {
         let tensor = |i: usize| list[i].shallow_clone();
         let outputs = |i: usize| LayerOutputs { logits: tensor(i), boxes: tensor(i + 1) };

@@ -24,29 +24,29 @@ const OTHER_HEADS: [(i64, i64); 3] = [(1280, 80), (1408, 88), (1664, 104)];
 pub enum VisualConfig {
     /// A ResNet and an attention pool.
     Resnet {
-        /// The backbone; a frozen teacher's norm is `frozen_bn`.
+        /// Sizes of the backbone. A frozen teacher's norm is `frozen_bn`.
         backbone: ResnetConfig,
-        /// Side of the images it was trained on; the attention pool has (resolution / 32)²
-        /// positions.
+        /// Side of the images that it was trained on, in pixels. The attention pool has (resolution
+        /// / 32)² positions.
         resolution: i64,
         /// Heads of the attention pool.
         heads: i64,
     },
-    /// A vision transformer.
+    /// A vision transformer (ViT).
     Vit {
-        /// Channels.
+        /// W: features of a token.
         width: i64,
-        /// Blocks.
+        /// Number of blocks.
         layers: i64,
-        /// Side of a patch.
+        /// Side of a patch, in pixels.
         patch: i64,
-        /// Side of the images it was trained on.
+        /// Side of the images that it was trained on, in pixels.
         resolution: i64,
-        /// Attention heads.
+        /// Number of attention heads.
         heads: i64,
-        /// Channels between the two layers of a block's MLP.
+        /// Features between the two layers of a block's MLP.
         hidden: i64,
-        /// What is between them.
+        /// Activation between these two layers.
         activation: Activation,
     },
 }
@@ -64,30 +64,30 @@ impl VisualConfig {
 /// Sizes of a text encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextConfig {
-    /// Tokens it can read.
+    /// Most tokens of a text, start and end included.
     pub context_length: i64,
-    /// Tokens it knows.
+    /// V: number of different tokens.
     pub vocabulary: i64,
-    /// Channels.
+    /// W: features of a token.
     pub width: i64,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: i64,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: i64,
-    /// Channels between the two layers of a block's MLP.
+    /// Features between the two layers of a block's MLP.
     pub hidden: i64,
-    /// What is between them.
+    /// Activation between these two layers.
     pub activation: Activation,
 }
 
-/// Sizes of both encoders.
+/// Sizes of an image encoder and a text encoder that belong together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipConfig {
-    /// The image encoder.
+    /// Sizes of the image encoder.
     pub visual: VisualConfig,
-    /// The text encoder, if there is one.
+    /// Sizes of the text encoder, if there is one.
     pub text: Option<TextConfig>,
-    /// D: width of the common space.
+    /// D: features of an embedding, of an image or a text.
     pub embed_dim: i64,
 }
 

@@ -25,7 +25,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// As settings spell it.
+    /// The name in settings files, as `quick_gelu`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -42,28 +42,28 @@ impl Activation {
     }
 }
 
-/// What is known besides the tensors.
+/// What is known of a CLIP besides its tensors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hints {
-    /// Of both encoders' transformers. A ResNet has none of these.
+    /// Activation of both encoders' transformers. ResNets have none of these.
     pub activation: Option<Activation>,
-    /// Of the image encoder.
+    /// Attention of the image encoder.
     pub visual: Attention,
-    /// Of the text encoder.
+    /// Attention of the text encoder.
     pub text: Attention,
-    /// Who says so, as the subject of a sentence.
+    /// Where this comes from, as the subject of a sentence.
     #[serde(skip)]
     pub said_by: Option<String>,
 }
 
-/// Of one encoder's transformer.
+/// Sizes of the attention in one encoder's transformer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
-    /// Heads.
+    /// Number of attention heads.
     pub heads: Option<i64>,
-    /// Channels, by which settings of another model are known.
+    /// Features of a token. If they differ from the weights', the settings are another model's.
     pub width: Option<i64>,
 }
 

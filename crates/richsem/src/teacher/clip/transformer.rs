@@ -13,13 +13,13 @@ use crate::models::{
 pub struct Sizes {
     /// Channels; a multiple of `heads`.
     pub width: i64,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: i64,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: i64,
     /// Channels between the two layers of a block's MLP.
     pub hidden: i64,
-    /// What is between them.
+    /// Activation between the two layers of a block's MLP.
     pub activation: Activation,
 }
 

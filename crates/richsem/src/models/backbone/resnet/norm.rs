@@ -39,7 +39,7 @@ enum NormState {
     Group(GroupNorm),
 }
 
-/// Buffers: weight, bias, running mean, running variance.
+/// A frozen batch norm: weight, bias, running mean, running variance.
 #[derive(Debug)]
 struct FrozenNorm {
     buffers: [Tensor; 4],
@@ -48,17 +48,18 @@ struct FrozenNorm {
     folded: RefCell<Vec<Folded>>,
 }
 
-/// What a frozen norm is to its convolution.
+/// What a frozen norm does, as a scale and a shift of its convolution.
 #[derive(Debug)]
 struct Folded {
-    /// Of the buffers and, if it is not trained, the convolution's weight when it was made.
+    /// Version of the buffers when this was computed, and of the convolution's weight if it is not
+    /// trained.
     version: i64,
     kind: Kind,
-    /// `[C]`
+    /// `[C]`: factor of each output channel.
     scale: Tensor,
-    /// `[C]`
+    /// `[C]`: shift of each output channel, in f32.
     shift: Tensor,
-    /// The same in `kind`.
+    /// `[C]`: the same shift, in `kind`.
     bias: Tensor,
     /// The scaled weight in `kind`, if the weight is not trained. (A trained one's version says nothing:
     /// it is a view of the optimizer's buffer.)
@@ -124,7 +125,7 @@ fn computed_in(x: &Tensor) -> Kind {
     torch_ext::autocast_kind(x.device()).unwrap_or(x.kind())
 }
 
-/// Convolution + norm.
+/// A convolution with its norm.
 #[derive(Debug)]
 pub(super) struct ConvNorm {
     conv: Conv2d,
