@@ -12,7 +12,7 @@ use crate::{
     Error, Result,
     boxes::Xywh,
     error::write_atomically,
-    json::{self, Form, INTEGER, Integer, JsonStream, Record},
+    json::{self, INTEGER, Integer, JsonRecord, JsonStream, TopLevel},
     vocabulary::{CategoryId, Vocabulary},
 };
 
@@ -50,7 +50,7 @@ struct RawDetection {
     score: f64,
 }
 
-impl Record<'_> for RawDetection {
+impl JsonRecord<'_> for RawDetection {
     const LIST: &'static str = "";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("image_id", INTEGER),
@@ -62,7 +62,7 @@ impl Record<'_> for RawDetection {
     ];
 }
 
-const FORM: Form = Form {
+const TOP_LEVEL: TopLevel = TopLevel {
     bracket: b'[',
     expected: "a list of detections",
     other: "this looks like an annotation file, not like detections",
@@ -119,7 +119,7 @@ fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
     // The name that each image goes by; records without one, and those whose name and id agree.
     let (mut called, mut unnamed, mut agreed) = (HashMap::<i64, String>::new(), 0, 0);
     let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
-    stream.open(&FORM)?;
+    stream.open(&TOP_LEVEL)?;
     stream.records("", |batch| {
         json::parse(path, batch, |i, raw: RawDetection| {
             let RawDetection { image_id, file_name, category_id, category_name, bbox, score } = raw;

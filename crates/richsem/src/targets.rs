@@ -76,7 +76,7 @@ impl View {
 /// Which query learns from a box.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Assignment {
+pub enum BoxMatching {
     /// The query that the Hungarian matching gives to the box.
     #[default]
     Hungarian,
@@ -103,7 +103,7 @@ pub struct Supervision {
     /// official code. Default: false.
     pub interm_exempt: bool,
     /// Which query learns from a box: `hungarian` (the default) or `max_size`.
-    pub assignment: Assignment,
+    pub assignment: BoxMatching,
 }
 
 impl Default for Supervision {
@@ -114,7 +114,7 @@ impl Default for Supervision {
             giou: true,
             semantic: true,
             interm_exempt: false,
-            assignment: Assignment::Hungarian,
+            assignment: BoxMatching::Hungarian,
         }
     }
 }

@@ -47,7 +47,7 @@ pub fn category(id: i64, name: impl Into<String>) -> Category {
         frequency: Frequency::Rare,
         synset: None,
         wnid: None,
-        lvis_clip_row: None,
+        text_row: None,
     }
 }
 

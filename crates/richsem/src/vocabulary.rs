@@ -69,8 +69,8 @@ pub struct Category {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub wnid: Option<String>,
     /// Its row in a text table that has other classes too. Files call it `lvis_clip_row`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub lvis_clip_row: Option<u32>,
+    #[serde(rename = "lvis_clip_row", skip_serializing_if = "Option::is_none", default)]
+    pub text_row: Option<u32>,
 }
 
 /// The classes in order of their category ids; the position is the [`ClassIndex`].

@@ -315,7 +315,7 @@ impl Config {
             let semantic = on.semantic && self.semantic_branch().is_some();
             if !(on.class || on.l1 || on.giou || semantic || on.interm_exempt) {
                 warnings.push(format!(
-                    "data.extra.{name}.supervision has no term that is on: its batches teach nothing"
+                    "data.extra.{name}.supervision switches all losses off: its batches teach nothing"
                 ));
             }
         }
@@ -347,9 +347,11 @@ impl Config {
             shares += u64::from(extra.weight);
         }
         if shares > LONGEST_CYCLE {
-            let problem = format!("expected at most {LONGEST_CYCLE} in all, got {shares}");
+            let problem = format!(
+                "expected all weights together to be at most {LONGEST_CYCLE}, got {shares}"
+            );
             return Err(Error::config("data.weight", problem)
-                .with_hint("weights are relative: 1 and 2 are 100 and 200"));
+                .with_hint("weights are relative: 1 and 2 mean the same as 100 and 200"));
         }
         if let Some(teacher) = &self.teacher {
             teacher.validate("teacher")?;
@@ -367,7 +369,7 @@ impl Config {
                 .with_hint("set teacher.weights, or take [semantic] out"));
         }
         if semantic.federated && self.loss.federated.is_none() {
-            let problem = "it takes the classes that the federated loss draws, which is off";
+            let problem = "it needs the federated loss, which is off";
             return Err(Error::config("semantic.federated", problem)
                 .with_hint("set [loss.federated], or semantic.federated = false"));
         }

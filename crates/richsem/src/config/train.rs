@@ -181,7 +181,7 @@ impl TrainConfig {
             self.lr_drop.iter().copied().filter(|&at| at >= self.epochs).collect();
         if !beyond.is_empty() {
             warnings.push(format!(
-                "{key}.lr_drop: {beyond:?} is never reached: {key}.epochs is {}, and they count \
+                "{key}.lr_drop: {beyond:?} is never reached: {key}.epochs is {}, and epochs count \
                  from 0",
                 self.epochs
             ));
@@ -193,7 +193,7 @@ impl TrainConfig {
             _ => {}
         }
         if self.lr_gamma == 0.0 && self.lr_drop.iter().any(|&at| at < self.epochs) {
-            warnings.push(format!("{key}.lr_gamma is 0: after the first drop nothing learns"));
+            warnings.push(format!("{key}.lr_gamma is 0: nothing learns after the first drop"));
         }
         warnings
     }
@@ -206,17 +206,17 @@ mod tests {
 
     #[test]
     fn what_is_hardly_meant_is_told() {
-        let told = |config: TrainConfig| config.warnings("train");
+        let warnings = |config: TrainConfig| config.warnings("train");
         let drops = |lr_drop: &[u64], epochs| {
-            told(TrainConfig { lr_drop: lr_drop.to_vec(), epochs, ..TrainConfig::default() })
+            warnings(TrainConfig { lr_drop: lr_drop.to_vec(), epochs, ..TrainConfig::default() })
         };
         assert!(drops(&[], 3).is_empty() && drops(&[1, 2], 3).is_empty());
         let text = drops(&[2, 3, 4], 3).join("");
         assert!(text.contains("[3, 4] is never reached: train.epochs is 3"), "{text}");
         let still = TrainConfig { lr: 0.0, lr_gamma: 0.0, ..TrainConfig::default() };
-        let text = told(still.clone()).join("\n");
+        let text = warnings(still.clone()).join("\n");
         assert!(text.contains("only the backbone") && text.contains("nothing learns"), "{text}");
-        let text = told(TrainConfig { lr_backbone: 0.0, ..still }).join("\n");
+        let text = warnings(TrainConfig { lr_backbone: 0.0, ..still }).join("\n");
         assert!(text.contains("no weight will change"), "{text}");
     }
 }

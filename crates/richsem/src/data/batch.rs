@@ -61,8 +61,9 @@ impl Batch {
         let (h, w) = (padded(RgbImage::height), padded(RgbImage::width));
         let b = samples.len();
         let size = [b as i64, h as i64, w as i64];
-        let short =
-            |error: torch_ext::Error| crate::Error::from(error).for_work(|| described(&size), LESS);
+        let short = |error: torch_ext::Error| {
+            crate::Error::from(error).for_work(|| described(&size), SMALLER_BATCH)
+        };
         let images = torch_ext::filled(&[size[0], size[1], size[2], 3], Kind::Uint8, |pixels| {
             for (image, _) in &samples {
                 for row in image.chunks_exact(image.width() as usize * 3) {
@@ -156,9 +157,10 @@ impl Batch {
         let bytes = torch_ext::upload(&self.images, device); // [B, 3, h, w] u8
         // cuDNN's fast convolutions want channels last in memory, oneDNN's want them first.
         let floats = (Kind::Float, device);
-        let images = match device.is_cuda() {
-            true => Tensor::f_empty([b, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
-            false => Tensor::f_empty([b, 3, height, width], floats)?,
+        let images = if device.is_cuda() {
+            Tensor::f_empty([b, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?
+        } else {
+            Tensor::f_empty([b, 3, height, width], floats)?
         };
         let within = |x: &Tensor, dim: i64| x.f_narrow(dim, 0, h)?.f_narrow(dim + 1, 0, w);
         let mut mask = own_mask.shallow_clone();
@@ -179,7 +181,7 @@ impl Batch {
 }
 
 /// The settings that make a batch smaller.
-const LESS: &str = "lower data.batch_size, data.augment.scales or data.pad_multiple";
+const SMALLER_BATCH: &str = "lower data.batch_size, data.augment.scales or data.pad_multiple";
 
 /// Number and size of the images, from the shape `[B, H, W]` of the mask.
 fn described(size: &[i64]) -> String {

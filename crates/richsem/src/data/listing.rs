@@ -16,7 +16,7 @@ pub fn is_image(name: &str) -> bool {
 }
 
 const HIDDEN: &str = "hidden";
-const DANGLING: &str = "links to nothing";
+const DANGLING: &str = "broken links";
 /// Most names that are kept of each kind.
 const NAMED: usize = 20;
 
@@ -118,7 +118,7 @@ mod tests {
         passed_over.extend(elsewhere);
         assert_eq!(
             passed_over.to_string(),
-            "2 .txt (as b/x.txt), 2 hidden (as ./.DS_Store), 2 links to nothing (gone.jpg, too.jpg), \
+            "2 .txt (as b/x.txt), 2 hidden (as ./.DS_Store), 2 broken links (gone.jpg, too.jpg), \
              1 without an extension (README)"
         );
     }

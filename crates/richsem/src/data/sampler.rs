@@ -209,7 +209,8 @@ impl Share {
             return Err(Error::config("data.batch_size", "expected at least 1, got 0"));
         }
         if rank >= world {
-            return Err(Error::config("rank", format!("{rank} is not below the world's {world}")));
+            let problem = format!("expected less than {world}, the processes, got {rank}");
+            return Err(Error::config("rank", problem));
         }
         if items == 0 {
             return Err(Error::Other("the dataset has no images to make a batch of".into()));
@@ -218,8 +219,8 @@ impl Share {
         let batches = match last {
             LastBatch::Drop if items < round => {
                 let problem = format!(
-                    "{items} images do not fill one batch of {batch_size} on each of {world} \
-                     device(s)"
+                    "{items} images do not fill one batch of {batch_size} images on each of \
+                     {world} device(s)"
                 );
                 return Err(Error::config("data.batch_size", problem)
                     .with_hint(format!("use at most {}, or add images", (items / world).max(1))));

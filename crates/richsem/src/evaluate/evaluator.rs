@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    data::dataset::{Dataset, Format},
+    data::dataset::{AnnotationFormat, Dataset},
     detections::Detection,
     vocabulary::{CategoryId, Frequency, Vocabulary},
 };
@@ -68,13 +68,13 @@ impl Evaluator {
             return Err(Error::invalid(
                 dataset.path(),
                 "images[].neg_category_ids",
-                "no image has it, and the LVIS protocol judges by it",
+                "no image has it, and the LVIS protocol needs it",
             )
             .with_hint("evaluate with the COCO protocol"));
         }
         let from_file = match dataset.format() {
-            Format::Lvis => Protocol::Lvis,
-            Format::Coco => Protocol::Coco,
+            AnnotationFormat::Lvis => Protocol::Lvis,
+            AnnotationFormat::Coco => Protocol::Coco,
         };
         let why = match protocol {
             Some(_) => format!("as asked for; {}", report.why_format()),

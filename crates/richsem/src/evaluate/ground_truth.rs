@@ -8,13 +8,13 @@ use crate::{
 /// Images and categories in the order of their ids, boxes by image. Positions stand for ids
 /// everywhere: the engine then meets neither holes nor negative ids.
 pub(super) struct GroundTruth {
-    pub(super) images: Vec<Image>,
-    pub(super) categories: Vec<Category>,
+    pub(super) images: Vec<TrueImage>,
+    pub(super) categories: Vec<TrueCategory>,
     /// Grouped by image, in file order within one: ties are broken by it.
     pub(super) boxes: Vec<TrueBox>,
 }
 
-pub(super) struct Image {
+pub(super) struct TrueImage {
     pub(super) id: i64,
     /// Its boxes' range in [`GroundTruth::boxes`].
     pub(super) boxes: std::ops::Range<usize>,
@@ -24,7 +24,7 @@ pub(super) struct Image {
     pub(super) not_exhaustive: Vec<u64>,
 }
 
-pub(super) struct Category {
+pub(super) struct TrueCategory {
     pub(super) id: CategoryId,
     pub(super) name: String,
     pub(super) frequency: Option<Frequency>,
@@ -57,7 +57,7 @@ impl GroundTruth {
                 let positions = |classes: &[crate::vocabulary::ClassIndex]| {
                     classes.iter().map(|class| u64::from(class.0)).collect()
                 };
-                Image {
+                TrueImage {
                     id: record.id,
                     boxes: start..boxes.len(),
                     absent: positions(&record.neg_classes),
@@ -67,7 +67,7 @@ impl GroundTruth {
             .collect();
         let categories = dataset.vocabulary().categories().iter().zip(dataset.frequencies());
         let categories = categories
-            .map(|(category, &frequency)| Category {
+            .map(|(category, &frequency)| TrueCategory {
                 id: category.id,
                 name: category.name.clone(),
                 frequency,

@@ -13,12 +13,12 @@ use flate2::bufread::GzDecoder;
 
 use crate::error::{Error, Result};
 
-pub(crate) use records::{Flag, INTEGER, Integer, Record, parse};
+pub(crate) use records::{INTEGER, Integer, JsonRecord, ZeroOrOne, parse};
 pub(crate) use stream::JsonStream;
 
 /// What a file's top level must be.
 #[derive(Debug)]
-pub(crate) struct Form {
+pub(crate) struct TopLevel {
     /// `{` or `[`.
     pub(crate) bracket: u8,
     /// In words.
@@ -41,10 +41,11 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     file.by_ref().take(2).read_to_end(&mut head)?;
     let packed = head == [0x1f, 0x8b];
     let whole = io::Cursor::new(head).chain(file);
-    Ok(match packed {
-        true => Box::new(Members(Some(GzDecoder::new(BufReader::new(whole))))),
-        false => Box::new(whole),
-    })
+    if packed {
+        Ok(Box::new(Members(Some(GzDecoder::new(BufReader::new(whole))))))
+    } else {
+        Ok(Box::new(whole))
+    }
 }
 
 /// What a gzip archive unpacks to: one member, or several that were joined; none behind the last.
@@ -86,7 +87,7 @@ fn next_member<R: Read>(mut rest: BufReader<R>) -> io::Result<Option<GzDecoder<B
             }
             Some(0x1f) if !padded => return Ok(Some(GzDecoder::new(rest))),
             Some(_) => {
-                let problem = "behind its end are bytes that are no part of it";
+                let problem = "after its end there are bytes that are not part of it";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         }

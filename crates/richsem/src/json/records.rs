@@ -7,11 +7,11 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use super::stream::Batch;
+use super::stream::Records;
 use crate::error::{Error, Result};
 
 /// A kind of record, with what its fields should be, in words.
-pub(crate) trait Record<'a>: Deserialize<'a> {
+pub(crate) trait JsonRecord<'a>: Deserialize<'a> {
     /// Top-level key of the list; empty where the file is the list.
     const LIST: &'static str;
     /// Each field and what is expected of it.
@@ -25,9 +25,9 @@ pub(crate) const INTEGER: &str = "an integer";
 ///
 /// # Errors
 /// The first record that is not as it should be, with file, record and field; what `add` returns.
-pub(crate) fn parse<'a, T: Record<'a> + Send>(
+pub(crate) fn parse<'a, T: JsonRecord<'a> + Send>(
     file: &Path,
-    batch: &Batch<'a>,
+    batch: &Records<'a>,
     mut add: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
     let parsed: Vec<Result<T, serde_json::Error>> = batch
@@ -86,38 +86,38 @@ impl<'de> Deserialize<'de> for Integer {
 
 /// Yes or no, written as 0 or 1, or as a boolean.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Flag(pub(crate) bool);
+pub(crate) struct ZeroOrOne(pub(crate) bool);
 
-impl<'de> Deserialize<'de> for Flag {
+impl<'de> Deserialize<'de> for ZeroOrOne {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ZeroOrOne;
-        impl Visitor<'_> for ZeroOrOne {
-            type Value = Flag;
+        struct Bit;
+        impl Visitor<'_> for Bit {
+            type Value = ZeroOrOne;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("0 or 1")
             }
-            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Flag, E> {
-                Ok(Flag(value))
+            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<ZeroOrOne, E> {
+                Ok(ZeroOrOne(value))
             }
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Flag, E> {
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<ZeroOrOne, E> {
                 self.visit_f64(value as f64)
             }
-            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Flag, E> {
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<ZeroOrOne, E> {
                 if value == 0.0 || value == 1.0 {
-                    Ok(Flag(value == 1.0))
+                    Ok(ZeroOrOne(value == 1.0))
                 } else {
                     Err(E::custom("neither 0 nor 1"))
                 }
             }
         }
-        deserializer.deserialize_any(ZeroOrOne)
+        deserializer.deserialize_any(Bit)
     }
 }
 
 /// Why `bytes`, record `index` of its list, at byte `offset` of `file`, gave `error`.
 ///
 /// Runs once, for the record that stops the reading, so it may parse it anew to find the field.
-fn explain<'a, T: Record<'a>>(
+fn explain<'a, T: JsonRecord<'a>>(
     file: &Path,
     index: usize,
     offset: u64,

@@ -55,7 +55,7 @@ impl Default for FamilyConfig {
 /// The detector's network: its family (`kind = "dino"`), how it tells classes apart, and the
 /// family's own settings in a section of that name (`[model.dino]`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Tables", into = "Tables")]
+#[serde(from = "ModelTables", into = "ModelTables")]
 pub struct ModelConfig {
     /// Mean of the red, green and blue channel, for pixels from 0 to 1. It is subtracted from
     /// images. Each 0 to 1. Default: ImageNet's, 0.485, 0.456, 0.406.
@@ -85,7 +85,7 @@ impl Default for ModelConfig {
 /// The name of a family, as `kind` has it in files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+enum FamilyName {
     #[default]
     Dino,
 }
@@ -93,35 +93,35 @@ enum Kind {
 /// [`ModelConfig`] as files have it: one section for each family.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Tables {
-    kind: Kind,
+struct ModelTables {
+    kind: FamilyName,
     pixel_mean: [f32; 3],
     pixel_std: [f32; 3],
     class_head: ClassHeadConfig,
     dino: DinoConfig,
 }
 
-impl Default for Tables {
+impl Default for ModelTables {
     fn default() -> Self {
         ModelConfig::default().into()
     }
 }
 
-impl From<Tables> for ModelConfig {
-    fn from(tables: Tables) -> Self {
-        let Tables { kind, pixel_mean, pixel_std, class_head, dino } = tables;
+impl From<ModelTables> for ModelConfig {
+    fn from(tables: ModelTables) -> Self {
+        let ModelTables { kind, pixel_mean, pixel_std, class_head, dino } = tables;
         let family = match kind {
-            Kind::Dino => FamilyConfig::Dino(dino),
+            FamilyName::Dino => FamilyConfig::Dino(dino),
         };
         Self { pixel_mean, pixel_std, class_head, family }
     }
 }
 
-impl From<ModelConfig> for Tables {
+impl From<ModelConfig> for ModelTables {
     fn from(config: ModelConfig) -> Self {
         let ModelConfig { pixel_mean, pixel_std, class_head, family } = config;
         let FamilyConfig::Dino(dino) = family;
-        Self { kind: Kind::Dino, pixel_mean, pixel_std, class_head, dino }
+        Self { kind: FamilyName::Dino, pixel_mean, pixel_std, class_head, dino }
     }
 }
 

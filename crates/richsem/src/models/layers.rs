@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// What a kernel made. Its refusals (shapes that disagree, a device that gives up) end as those of
 /// libtorch's own operations do, in a panic that [`crate::error::guarded`] turns into an error.
-fn made(result: torch_ext::Result<Tensor>) -> Tensor {
+fn or_panic(result: torch_ext::Result<Tensor>) -> Tensor {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -74,7 +74,7 @@ impl Linear {
     }
 
     fn then(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Tensor {
-        made(torch_ext::linear(x, &self.weight, self.bias.as_ref(), epilogue))
+        or_panic(torch_ext::linear(x, &self.weight, self.bias.as_ref(), epilogue))
     }
 
     /// The same parameters under another owner.
@@ -107,7 +107,7 @@ impl LayerNorm {
     /// # Shapes
     /// `[…, D]` → `[…, D]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        made(torch_ext::add_layer_norm(x, None, &self.weight, &self.bias, 1e-5))
+        or_panic(torch_ext::add_layer_norm(x, None, &self.weight, &self.bias, 1e-5))
     }
 
     /// Of `x + residual`, in the kind of the sum: how a sublayer of the transformer ends.
@@ -115,7 +115,7 @@ impl LayerNorm {
     /// # Shapes
     /// both `[…, D]` → `[…, D]`
     pub fn forward_sum(&self, x: &Tensor, residual: &Tensor) -> Tensor {
-        made(torch_ext::add_layer_norm(x, Some(residual), &self.weight, &self.bias, 1e-5))
+        or_panic(torch_ext::add_layer_norm(x, Some(residual), &self.weight, &self.bias, 1e-5))
     }
 }
 
@@ -192,10 +192,8 @@ impl Mlp {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mut x = x.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            x = match i + 1 < self.layers.len() {
-                true => layer.forward_relu(&x),
-                false => layer.forward(&x),
-            };
+            let last = i + 1 == self.layers.len();
+            x = if last { layer.forward(&x) } else { layer.forward_relu(&x) };
         }
         x
     }
@@ -248,7 +246,7 @@ impl MultiheadAttention {
         let weight = |from: i64, n: i64| self.in_proj_weight.narrow(0, from, n);
         let bias = |from: i64, n: i64| self.in_proj_bias.narrow(0, from, n);
         let project = |x: &Tensor, from: i64, n: i64| {
-            made(torch_ext::linear(x, &weight(from, n), Some(&bias(from, n)), Epilogue::None))
+            or_panic(torch_ext::linear(x, &weight(from, n), Some(&bias(from, n)), Epilogue::None))
         };
         let qk = project(query_key, 0, 2 * d); // [B, Q, 2D]
         let values = project(value, 2 * d, d);
@@ -275,7 +273,7 @@ impl MultiheadAttention {
         let d = self.in_proj_bias.size()[0] / 3;
         let [weight, bias] =
             [&self.in_proj_weight, &self.in_proj_bias].map(|t| t.narrow(0, 2 * d, d));
-        let value = made(torch_ext::linear(x, &weight, Some(&bias), Epilogue::None));
+        let value = or_panic(torch_ext::linear(x, &weight, Some(&bias), Epilogue::None));
         self.out_proj.forward(&value)
     }
 }
@@ -344,7 +342,7 @@ impl Conv2d {
         if of_a_pixel && x.device().is_cuda() {
             // The product that it is: cuDNN would plan it for each size of images.
             let (x, weight) = (x.permute([0, 2, 3, 1]), weight.flatten(1, 3));
-            let y = made(torch_ext::linear(&x, &weight, bias, Epilogue::None));
+            let y = or_panic(torch_ext::linear(&x, &weight, bias, Epilogue::None));
             return y.permute([0, 3, 1, 2]);
         }
         x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
@@ -411,7 +409,7 @@ impl GroupNorm {
     /// `[B, C, H, W]`, `padding` `[B, H, W]` (true = padding) → `[B, C, H, W]`
     pub fn forward(&self, x: &Tensor, padding: Option<&Tensor>) -> Tensor {
         let (weight, bias) = (&self.weight, &self.bias);
-        made(torch_ext::group_norm(x, self.groups, weight, bias, 1e-5, padding))
+        or_panic(torch_ext::group_norm(x, self.groups, weight, bias, 1e-5, padding))
     }
 }
 

@@ -121,7 +121,7 @@ fn image(
             let clipped = region.clipped(width, height);
             if clipped.is_degenerate() {
                 let problem = format!(
-                    "the box {:?} of a caption lies outside of the image, which is {width} x {height}",
+                    "expected a box inside the image, {width} x {height} pixels, got {:?}",
                     region.to_xywh().0
                 );
                 let place = set.store().display_path(&captioned.image);

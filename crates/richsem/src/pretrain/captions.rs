@@ -42,13 +42,13 @@ pub struct CaptionSet {
 /// A line of a captions file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct CaptionLine {
     image: String,
     caption: String,
     bbox: Option<Xywh>,
 }
 
-const FORM: &str = "a line is {\"image\": \"a.jpg\", \"caption\": \"a photo of a cat.\"}; \
+const LINE_FORMAT: &str = "a line is {\"image\": \"a.jpg\", \"caption\": \"a photo of a cat.\"}; \
                     \"bbox\": [x, y, width, height] in pixels may say where";
 
 impl CaptionSet {
@@ -65,14 +65,16 @@ impl CaptionSet {
         let store = ImageStore::open(images.unwrap_or(beside), Orientation::Exif)?;
         let mut set =
             Self { path: path.to_owned(), store, images: Vec::new(), captions: Vec::new() };
-        match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-            true => set.read_annotations(template)?,
-            false => set.read_lines()?,
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+            set.read_annotations(template)?;
+        } else {
+            set.read_lines()?;
         }
         if set.captions.len() < 2 {
             let problem = format!("expected at least 2 different ones, got {}", set.captions.len());
-            return Err(Error::invalid(path, "captions", problem)
-                .with_hint(format!("a contrastive training tells captions apart; {FORM}")));
+            return Err(Error::invalid(path, "captions", problem).with_hint(format!(
+                "contrastive training tells different captions apart; {LINE_FORMAT}"
+            )));
         }
         Ok(set)
     }
@@ -96,8 +98,8 @@ impl CaptionSet {
             if line.is_empty() {
                 continue;
             }
-            let Line { image, caption, bbox } = serde_json::from_str(line)
-                .map_err(|e| wrong("", problem_in_line(&e)).with_hint(FORM))?;
+            let CaptionLine { image, caption, bbox } = serde_json::from_str(line)
+                .map_err(|e| wrong("", problem_in_line(&e)).with_hint(LINE_FORMAT))?;
             let caption = caption.trim();
             if caption.is_empty() {
                 return Err(wrong("caption", "empty".into())

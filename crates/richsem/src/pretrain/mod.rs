@@ -115,16 +115,16 @@ pub fn pretrain(
     settings.train.precision.apply()?;
     let (train, held_out) = set.split(settings.data.held_out, settings.seed);
     let (tokens, cut) = set.tokens(settings.model.context_length as usize);
-    let mut told = format!(
-        "{} images with {} different captions; {} kept back to evaluate on",
+    let mut message = format!(
+        "{} images with {} different captions; {} held out to evaluate on",
         set.images().len(),
         set.captions().len(),
         held_out.len()
     );
     if cut > 0 {
-        told += &format!("; {cut} captions cut at {} tokens", settings.model.context_length);
+        message += &format!("; {cut} captions cut at {} tokens", settings.model.context_length);
     }
-    observer.message(&told);
+    observer.message(&message);
     let config = settings.clip();
     let built = guarded(|| {
         let store = ParameterStore::new(device, settings.seed);
@@ -286,7 +286,7 @@ impl Run<'_> {
         Ok(l2_normalize(&features.f_to_kind(Kind::Float)?))
     }
 
-    /// Which caption of those kept back is likeliest for each image kept back.
+    /// For each held-out image, which caption of the held-out images is likeliest.
     fn evaluate(&self, of: &[usize], stop: &AtomicBool) -> Result<Option<HeldOut>> {
         let caption_of = |&at: &usize| self.set.images()[at].caption;
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();

@@ -3,7 +3,7 @@
 //! A recording is for images of one size, and takes some 0.2 s: cuDNN plans convolutions anew for
 //! each. Batches come in hundreds of sizes. Where padding changes nothing of a result
 //! (`padding = "masked"`) a batch is padded up to a size that was recorded, so that few
-//! recordings serve all: those of [`buckets`] first, and what [`Sizes`] adds to them.
+//! recordings serve all: those of [`buckets`] first, and what [`RecordedSizes`] adds to them.
 
 pub(crate) mod buckets;
 mod sizes;
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use tch::{Device, Tensor};
 use torch_ext::{GraphPool, Recording, Replay};
 
-use self::sizes::{Key, Sizes};
+use self::sizes::{Key, RecordedSizes};
 use crate::{
     detector::DetectorConfig,
     error::{Result, guarded},
@@ -23,13 +23,13 @@ use crate::{
 pub(crate) use sizes::{At, Size};
 
 /// Most recordings of one network. A new one then replaces the one that was unused for longest.
-const MOST: usize = 256;
+const MOST_RECORDINGS: usize = 256;
 
 /// The recordings of one network.
 #[derive(Debug)]
 pub(crate) struct Recordings {
     device: Device,
-    sizes: Sizes,
+    sizes: RecordedSizes,
     pool: Option<GraphPool>,
     kept: HashMap<Key, Recording>,
     /// Most bytes that recordings may take beyond the first of them.
@@ -57,7 +57,7 @@ impl Recordings {
         let on = on && device.is_cuda();
         Self {
             device,
-            sizes: Sizes::new(padded),
+            sizes: RecordedSizes::new(padded),
             pool: None,
             kept: HashMap::new(),
             budget,
@@ -119,8 +119,9 @@ impl Recordings {
             let error = error.to_string();
             let [height, width] = size;
             self.news = Some(format!(
-                "a pass on images of {height} × {width} could not be recorded as a CUDA graph: {}. No more \
-                 are recorded; what has none takes longer (train.cuda_graphs = false does without)",
+                "a pass on images of {height} × {width} could not be recorded as a CUDA graph: {}. No further \
+                 passes are recorded, and passes without a recording take longer (train.cuda_graphs = \
+                 false switches recordings off)",
                 error.lines().next().unwrap_or_default()
             ));
         } else if self.taken[1] > self.budget {
@@ -146,7 +147,7 @@ impl Recordings {
             Ok(torch_ext::memory_left(device).unwrap_or(0))
         };
         let before = left(self.device)?;
-        if self.sizes.len() >= MOST
+        if self.sizes.len() >= MOST_RECORDINGS
             && let Some(oldest) = self.sizes.remove_oldest()
         {
             self.kept.remove(&oldest);

@@ -51,7 +51,7 @@ pub(super) struct Key {
 
 /// The sizes that have recordings, and those that wait for one.
 #[derive(Debug, Default)]
-pub(super) struct Sizes {
+pub(super) struct RecordedSizes {
     /// Whether a batch may be padded up to another size.
     padded: bool,
     /// Each recorded size, with the number of the call that used it last.
@@ -60,7 +60,7 @@ pub(super) struct Sizes {
     calls: u64,
     /// Passes without any recording that fits, before a size gets one.
     before: u32,
-    /// Sizes that are recorded when they are first needed.
+    /// RecordedSizes that are recorded when they are first needed.
     planned: Vec<Key>,
 }
 
@@ -72,7 +72,7 @@ struct Waiting {
     lost: f64,
 }
 
-impl Sizes {
+impl RecordedSizes {
     pub(super) fn new(padded: bool) -> Self {
         Self { padded, before: BEFORE, ..Self::default() }
     }
@@ -156,12 +156,12 @@ impl Sizes {
 mod tests {
     use super::*;
 
-    fn add(sizes: &mut Sizes, size: Size) {
+    fn add(sizes: &mut RecordedSizes, size: Size) {
         sizes.add(Key { of: vec![2], size });
     }
 
     /// Calls until a size is to be recorded, and where the passes before that run.
-    fn until_new(sizes: &mut Sizes, size: Size) -> (usize, At) {
+    fn until_new(sizes: &mut RecordedSizes, size: Size) -> (usize, At) {
         let first = sizes.at(&[2], size, true);
         let mut calls = 1;
         loop {
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_size_is_recorded_at_its_third_call() {
         for padded in [false, true] {
-            let mut sizes = Sizes::new(padded);
+            let mut sizes = RecordedSizes::new(padded);
             assert_eq!(until_new(&mut sizes, [64, 96]), (2, At::Own));
             add(&mut sizes, [64, 96]);
             assert_eq!(sizes.at(&[2], [64, 96], true), At::Kept([64, 96]));
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_batch_is_padded_to_the_least_that_covers_it_if_it_may_be() {
         for padded in [false, true] {
-            let mut sizes = Sizes::new(padded);
+            let mut sizes = RecordedSizes::new(padded);
             for size in [[128, 128], [96, 128], [128, 64]] {
                 add(&mut sizes, size);
             }
@@ -203,8 +203,8 @@ mod tests {
 
     #[test]
     fn what_is_planned_is_recorded_when_it_is_first_needed() {
-        let mut sizes = Sizes::new(true);
-        let plan = |sizes: &mut Sizes, size| sizes.plan(Key { of: vec![2], size });
+        let mut sizes = RecordedSizes::new(true);
+        let plan = |sizes: &mut RecordedSizes, size| sizes.plan(Key { of: vec![2], size });
         plan(&mut sizes, [128, 128]);
         plan(&mut sizes, [96, 128]);
         assert_eq!(sizes.at(&[2], [64, 64], true), At::New([96, 128]));
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_nothing_covers_is_recorded_at_once_if_told_so() {
-        let mut sizes = Sizes::new(true);
+        let mut sizes = RecordedSizes::new(true);
         add(&mut sizes, [96, 96]);
         sizes.at_once();
         assert_eq!(sizes.at(&[2], [128, 64], true), At::New([128, 64]));
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_by_padding_pays_for_a_recording_in_the_end() {
-        let mut sizes = Sizes::new(true);
+        let mut sizes = RecordedSizes::new(true);
         add(&mut sizes, [100, 110]);
         // A tenth a pass: a recording costs 16 passes.
         let (calls, at) = until_new(&mut sizes, [100, 100]);
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_one_that_was_not_asked_for_the_longest_goes() {
-        let mut sizes = Sizes::new(false);
+        let mut sizes = RecordedSizes::new(false);
         for side in 1..4 {
             add(&mut sizes, [side, side]);
         }

@@ -30,8 +30,8 @@ use crate::{
 pub fn lock(folder: &Path) -> Result<std::fs::File> {
     lock_folder(folder)?.ok_or_else(|| {
         Error::Other(format!(
-            "{}: another `richsem study` is at work in this folder\n  hint: stop that one first, \
-             or choose another folder with --out",
+            "{}: another `richsem study` works in this folder\n  hint: stop it first, or choose \
+             another folder with --out",
             folder.display()
         ))
     })

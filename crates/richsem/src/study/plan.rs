@@ -131,7 +131,7 @@ impl Study {
         if let Some(seed) = seeds.iter().find(|seed| !self.seeds.contains(seed)) {
             let problem = format!("{seed} is not one of the study's seeds {:?}", self.seeds);
             return Err(Error::config("--seeds", problem)
-                .with_hint("add it to `seeds` in the study file: the table is of those"));
+                .with_hint("add it to `seeds` in the study file: the table shows those"));
         }
         let is_wanted = |run: &&PlannedRun| {
             (only.is_empty() || wanted.contains(&run.variant))

@@ -63,7 +63,7 @@ impl Results {
                 Err(error) => {
                     let place = format!("line {}", i + 1);
                     return Err(Error::invalid(&results.path, place, problem_in_line(&error)).with_hint(
-                        "the file was edited or damaged: take that line out; its run is then read \
+                        "the file was edited or damaged: remove that line; its run is then read \
                          from its folder",
                     ));
                 }
@@ -81,7 +81,7 @@ impl Results {
         let mut results = Self::read(folder)?;
         let message = (results.cut_off > 0).then(|| {
             format!(
-                "{}: the last line was cut off while it was written; it is dropped, and its run \
+                "{}: the last line was cut off while it was written. It is dropped, and its run is \
                  read from its folder",
                 results.path.display()
             )

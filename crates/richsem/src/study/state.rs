@@ -34,7 +34,7 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
             Ok(()) => Ok(RunState::New),
             Err(_) => {
                 Err(Error::invalid(folder, "config.toml", "missing: this is not a run folder")
-                    .with_hint("move the folder away: the study would train there"))
+                    .with_hint("move the folder away: the study wants to train there"))
             }
         };
     }

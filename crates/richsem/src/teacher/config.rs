@@ -97,7 +97,7 @@ impl TeacherConfig {
     /// The file of the weights.
     pub(crate) fn weights(&self) -> Result<&Path> {
         self.weights.as_deref().ok_or_else(|| {
-            Error::config("teacher.weights", "missing: there is no teacher to ask")
+            Error::config("teacher.weights", "missing: no teacher is given")
                 .with_hint("give CLIP's weights")
         })
     }

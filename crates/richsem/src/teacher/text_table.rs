@@ -22,7 +22,7 @@ const BATCH: usize = 512;
 /// Name of the tensor in a cached file.
 const TABLE: &str = "text_table";
 /// Metadata key of a cached file: the hash of the table's values.
-const SEAL: &str = "sha256";
+const CHECKSUM: &str = "sha256";
 
 /// The mean over the templates of each name's text features, not normalised before the mean
 /// (method, part 2).
@@ -147,17 +147,17 @@ fn read(file: &Path, shape: [i64; 2]) -> Option<Tensor> {
     let (mut tensors, metadata) = safetensors::read(file).ok()?;
     let table = tensors.remove(TABLE)?;
     let whole = table.size() == shape && table.kind() == Kind::Float;
-    let sealed = metadata.get(SEAL)? == &hex(&Sha256::digest(bytes(&table).ok()?));
-    (whole && sealed).then_some(table)
+    let intact = metadata.get(CHECKSUM)? == &hex(&Sha256::digest(bytes(&table).ok()?));
+    (whole && intact).then_some(table)
 }
 
 fn write(file: &Path, table: &Tensor) -> Result<()> {
     if let Some(folder) = file.parent() {
         fs_err::create_dir_all(folder)?;
     }
-    let seal = hex(&Sha256::digest(bytes(table)?));
+    let checksum = hex(&Sha256::digest(bytes(table)?));
     let tensors = BTreeMap::from([(TABLE.to_owned(), table.shallow_clone())]);
-    safetensors::write(file, &tensors, &HashMap::from([(SEAL.to_owned(), seal)]))
+    safetensors::write(file, &tensors, &HashMap::from([(CHECKSUM.to_owned(), checksum)]))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use crate::{
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
-pub use report::{Found, LoadReport};
+pub use report::{Counted, LoadReport};
 
 /// Bytes read at a time: thousands of records, so that parsing them in parallel pays, and small
 /// beside what is kept.
@@ -41,7 +41,7 @@ const CHUNK: usize = 4 << 20;
 
 /// What a file says about the classes that it does not show in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum AnnotationFormat {
     /// Every class is annotated in every image: what is not shown is absent.
     Coco,
     /// Classes are verified for each image: `neg_category_ids`, `not_exhaustive_category_ids`. A
@@ -92,7 +92,7 @@ pub struct Annotation {
 pub struct Dataset {
     path: PathBuf,
     frequencies: Vec<Option<Frequency>>,
-    format: Format,
+    format: AnnotationFormat,
     vocabulary: Vocabulary,
     /// Classes of which the file shows all boxes, in every image.
     exhaustive: Arc<[ClassIndex]>,
@@ -127,8 +127,8 @@ impl Dataset {
     fn read(path: &Path, chunk: usize, annotated: bool) -> Result<Self> {
         let parts = validate::read(path, json::open(path)?, chunk, annotated)?;
         let classes = match parts.format {
-            Format::Coco => parts.vocabulary.len() as u32,
-            Format::Lvis => 0,
+            AnnotationFormat::Coco => parts.vocabulary.len() as u32,
+            AnnotationFormat::Lvis => 0,
         };
         Ok(Self {
             path: path.to_owned(),
@@ -186,7 +186,7 @@ impl Dataset {
 
     /// Whether the file verifies classes image by image (LVIS) or shows all of them (COCO).
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> AnnotationFormat {
         self.format
     }
 

@@ -7,7 +7,7 @@ use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
 
 /// Things of one kind, and the ids of the first of them, for whoever wants to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct Counted {
     /// How many things of this kind there are.
     pub count: usize,
     /// Ids of the first five in the file.
@@ -15,12 +15,12 @@ pub struct Found {
 }
 
 /// Most ids that are kept of each kind.
-const TOLD: usize = 5;
+const MOST_IDS: usize = 5;
 
-impl Found {
+impl Counted {
     pub(super) fn add(&mut self, id: i64) {
         self.count += 1;
-        if self.ids.len() < TOLD {
+        if self.ids.len() < MOST_IDS {
             self.ids.push(id);
         }
     }
@@ -53,15 +53,15 @@ pub struct LoadReport {
     /// Crowd annotations: not trained on.
     pub crowd: usize,
     /// Others that reach beyond their image: clipped for training. Ids of annotations.
-    pub clipped: Found,
+    pub clipped: Counted,
     /// Others with no inside, in the file or once clipped: dropped from training. Ids of annotations.
-    pub degenerate: Found,
+    pub degenerate: Counted,
     /// Annotations with the class and the box, to the digit, of an earlier one of the image: each
     /// counts in training and evaluation. Their own ids.
-    pub repeated: Found,
+    pub repeated: Counted,
     /// Images that are the file of an earlier one: the boxes of one are background in the other.
     /// Their own ids.
-    pub same_file: Found,
+    pub same_file: Counted,
     /// Classes whose `image_count` was counted because the file has none.
     pub computed_image_count: usize,
     /// Classes whose `instance_count` was counted.
@@ -78,18 +78,18 @@ pub struct LoadReport {
     pub listing: usize,
     /// Number of entries in the two lists that are no category of the file. They are ignored.
     pub removed_listed: usize,
-    /// Images that have boxes of a class that they list as verified absent: the boxes hold, as in
+    /// Images that have boxes of a class that they list as verified absent: the boxes count, as in
     /// lvis-api. Their ids.
-    pub absent_with_boxes: Found,
+    pub absent_with_boxes: Counted,
     /// Images that list a class without boxes as verified absent and as not exhaustively annotated:
     /// as in lvis-api it is unknown there, and a detection of it no mistake. Their ids.
-    pub absent_and_not_exhaustive: Found,
+    pub absent_and_not_exhaustive: Counted,
     /// What looks wrong although it is allowed, each a sentence.
     pub warnings: Vec<String>,
 }
 
 impl LoadReport {
-    /// Why the file's [`super::Format`] is what it is.
+    /// Why the file's [`super::AnnotationFormat`] is what it is.
     #[must_use]
     pub fn why_format(&self) -> String {
         match (self.listing, self.lists) {
@@ -126,24 +126,28 @@ impl fmt::Display for LoadReport {
         .flatten()
         .collect();
         let plain = |what, count: usize| (what, count, String::new());
-        let found = |what, found: &Found, of| (what, found.count, found.ids(of));
+        let found = |what, found: &Counted, of| (what, found.count, found.ids(of));
         for (what, count, ids) in [
             plain("images without boxes", self.images_without_boxes),
             plain("classes without boxes", self.unseen_categories),
             plain("crowd regions, not trained on", self.crowd),
-            found("images that are the file of an earlier one", &self.same_file, "image"),
-            found("boxes that repeat one of their image and class", &self.repeated, "annotation"),
+            found("images with the same file as an earlier one", &self.same_file, "image"),
+            found(
+                "boxes that repeat an earlier one of their image and class",
+                &self.repeated,
+                "annotation",
+            ),
             found("boxes beyond their image, clipped for training", &self.clipped, "annotation"),
             found("empty boxes, dropped from training", &self.degenerate, "annotation"),
-            plain("missing areas, width x height taken", self.computed_area),
-            plain("images of unknown size until they are read", self.unknown_sizes),
+            plain("missing areas, width x height is used", self.computed_area),
+            plain("images whose size is unknown until they are read", self.unknown_sizes),
             plain(
                 "entries of neg_category_ids and not_exhaustive_category_ids that are no category of \
-                 the file, passed over",
+                 the file, ignored",
                 self.removed_listed,
             ),
             found(
-                "images with boxes of a class in their neg_category_ids, the boxes hold",
+                "images with boxes of a class in their neg_category_ids, the boxes count",
                 &self.absent_with_boxes,
                 "image",
             ),
@@ -185,7 +189,7 @@ pub(super) fn count_classes(
                 frequency: Frequency::Rare,
                 synset: raw.synset.clone(),
                 wnid: raw.wnid.clone(),
-                lvis_clip_row: raw.lvis_clip_row,
+                text_row: raw.text_row,
             })
             .collect(),
     );
@@ -211,7 +215,7 @@ pub(super) fn count_classes(
         if instances == 0 && roots.contains(&raw.id.0) {
             report.warnings.push(format!(
                 "category {} `{}` has no boxes and is the supercategory of all others, as Roboflow \
-                 writes it: it takes a place in the class head; take it out of the file",
+                 writes it. It takes a place in the class head: remove it from the file",
                 raw.id.0, raw.name
             ));
         }
@@ -336,13 +340,13 @@ pub(super) fn count_boxes(
     }
     if 2 * far_outside > boxes {
         report.warnings.push(format!(
-            "{far_outside} of {boxes} boxes reach far beyond their image: boxes are [x, y, width, \
-             height]; are these two corners?"
+            "{far_outside} of {boxes} boxes reach far beyond their image. Boxes are [x, y, width, \
+             height]: are these two corners?"
         ));
     }
     if 2 * relative > boxes {
         report.warnings.push(format!(
-            "{relative} of {boxes} boxes lie within one pixel: boxes are in pixels; are these \
+            "{relative} of {boxes} boxes lie within one pixel. Boxes are in pixels: are these \
              relative to the image?"
         ));
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Annotation, Format, ImageRecord, LoadReport,
+    Annotation, AnnotationFormat, ImageRecord, LoadReport,
     ids::{Ids, known_ids},
     records::{RawAnnotation, RawCategory, RawImage},
     report::{count_boxes, count_classes, count_contradictions},
@@ -18,11 +18,11 @@ use super::{
 use crate::{
     boxes::Xywh,
     error::{Error, Result},
-    json::{Form, Integer, JsonStream, parse},
+    json::{Integer, JsonStream, TopLevel, parse},
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
-const FORM: Form = Form {
+const TOP_LEVEL: TopLevel = TopLevel {
     bracket: b'{',
     expected: "an object with `images`, `annotations` and `categories`",
     other: "this looks like a detections file; pass it with --detections",
@@ -30,7 +30,7 @@ const FORM: Form = Form {
 
 /// A whole file, every id resolved.
 pub(super) struct Parts {
-    pub(super) format: Format,
+    pub(super) format: AnnotationFormat,
     /// The groups that the file gives, by class.
     pub(super) frequencies: Vec<Option<Frequency>>,
     pub(super) vocabulary: Vocabulary,
@@ -45,7 +45,7 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
     let mut builder = Builder::new(file);
     let mut stream = JsonStream::new(file, reader, chunk);
     let mut found = [false, !annotated, false];
-    stream.open(&FORM)?;
+    stream.open(&TOP_LEVEL)?;
     while let Some(key) = stream.next_key()? {
         match key.as_str() {
             "images" => {
@@ -154,7 +154,7 @@ impl Builder {
             (None, None) => None,
             (given, _) => {
                 let name = if given.is_some() { "height" } else { "width" };
-                let problem = "missing; expected the image's in pixels, as the other side is given";
+                let problem = "missing; expected pixels, because the other side is given";
                 return Err(self.invalid(format!("images[{index}].{name}"), problem));
             }
         };
@@ -328,7 +328,7 @@ impl Builder {
         count_contradictions(&self.images, &self.annotations, &starts, &mut report);
         report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
         Ok(Parts {
-            format: if self.listing > 0 { Format::Lvis } else { Format::Coco },
+            format: if self.listing > 0 { AnnotationFormat::Lvis } else { AnnotationFormat::Coco },
             frequencies,
             vocabulary,
             images: self.images,

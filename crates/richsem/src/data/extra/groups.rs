@@ -4,12 +4,12 @@ use crate::vocabulary::ClassIndex;
 
 /// Many short texts in one: a set can have 14 million images.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameList {
     pub(super) text: String,
     pub(super) ends: Vec<usize>,
 }
 
-impl Names {
+impl NameList {
     pub(super) fn push(&mut self, name: &str) {
         self.text.push_str(name);
         self.ends.push(self.text.len());

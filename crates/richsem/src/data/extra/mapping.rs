@@ -201,7 +201,7 @@ impl Mapper {
 
 /// One pair of a list.
 #[derive(Deserialize)]
-struct Pair {
+struct MappingRecord {
     wnid: String,
     synset: Option<String>,
     #[serde(alias = "lvis_name")]
@@ -225,7 +225,7 @@ fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
     };
     match value {
         Value::Object(entries) => {
-            let known = Known::new(vocabulary);
+            let known = ClassWords::new(vocabulary);
             let read =
                 |(key, value): (String, Value)| Ok((key.clone(), known.all(path, &key, &value)?));
             entries.into_iter().map(read).collect()
@@ -239,7 +239,7 @@ fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
                 by(MappingConfig::Id {}),
             );
             for (i, record) in records.into_iter().enumerate() {
-                let pair: Pair = serde_json::from_value(record).map_err(|e| {
+                let pair: MappingRecord = serde_json::from_value(record).map_err(|e| {
                     Error::invalid(path, format!("[{i}]"), e.to_string()).with_hint(
                         "expected {\"wnid\": .., \"synset\": .., \"name\": .., \"id\": ..}",
                     )
@@ -271,9 +271,9 @@ fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
 }
 
 /// Every word that means a detection class, with the classes.
-struct Known(BTreeMap<String, Vec<ClassIndex>>);
+struct ClassWords(BTreeMap<String, Vec<ClassIndex>>);
 
-impl Known {
+impl ClassWords {
     fn new(vocabulary: &Vocabulary) -> Self {
         let mut words = BTreeMap::new();
         // Where a word is the name of one class and, say, the synset of another, the name counts.

@@ -106,12 +106,11 @@ fn known(
         classes
     };
     let [first, others @ ..] = tiles;
-    let exhaustive = match others.iter().all(|t| t.exhaustive == first.exhaustive) {
-        true => Arc::clone(&first.exhaustive),
-        false => {
-            let everywhere = |c: &&ClassIndex| others.iter().all(|t| t.is_exhaustive(**c));
-            first.exhaustive.iter().filter(everywhere).copied().collect()
-        }
+    let exhaustive = if others.iter().all(|t| t.exhaustive == first.exhaustive) {
+        Arc::clone(&first.exhaustive)
+    } else {
+        let everywhere = |c: &&ClassIndex| others.iter().all(|t| t.is_exhaustive(**c));
+        first.exhaustive.iter().filter(everywhere).copied().collect()
     };
     let present = sorted(shown.to_vec());
     let not_exhaustive =

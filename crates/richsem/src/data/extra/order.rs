@@ -59,7 +59,10 @@ impl Order {
         };
         if share.batch_size == 0 || share.rank >= share.world {
             let Share { batch_size, rank, world, .. } = share;
-            return wrong(format!("a batch of {batch_size} on rank {rank} of {world} is none"));
+            return wrong(format!(
+                "expected a batch of at least 1 image and a rank below {world}, got a batch of \
+                 {batch_size} on rank {rank}"
+            ));
         }
         if kind == OrderConfig::Official && batches_per_epoch == 0 {
             return wrong("the official order needs epochs of at least one batch".into());

@@ -54,9 +54,10 @@ impl Tiff<'_> {
         let (at, width) = (usize::try_from(at).ok()?, usize::try_from(width).ok()?);
         let bytes = self.bytes.get(at..at.checked_add(width)?)?;
         let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-        Some(match self.big_endian {
-            true => bytes.iter().fold(0, add),
-            false => bytes.iter().rev().fold(0, add),
+        Some(if self.big_endian {
+            bytes.iter().fold(0, add)
+        } else {
+            bytes.iter().rev().fold(0, add)
         })
     }
 }

@@ -10,7 +10,7 @@ use zune_jpeg::{
     zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
 };
 
-use super::{Format, check_pixels};
+use super::{FileFormat, check_pixels};
 use crate::{Error, Result};
 
 /// What the segments before the pixels say.
@@ -60,7 +60,7 @@ impl Header {
         let mut next = || match bytes.next() {
             Some(Ok(byte)) => Ok(byte),
             Some(Err(error)) => Err(Error::Io(error)),
-            None => Err(Format::Jpeg.truncated(name)),
+            None => Err(FileFormat::Jpeg.truncated(name)),
         };
         let mut header = Self::default();
         loop {
@@ -92,10 +92,10 @@ impl Header {
                 0xDD => header.restarts = body.iter().any(|&byte| byte != 0),
                 0xDA => {
                     header.in_first_scan = body.first().copied().unwrap_or_default();
-                    return match header.sampling.is_empty() {
-                        true => Err(corrupt(name, "no frame header")),
-                        false => Ok(header),
-                    };
+                    if header.sampling.is_empty() {
+                        return Err(corrupt(name, "no frame header"));
+                    }
+                    return Ok(header);
                 }
                 _ => {}
             }
@@ -128,7 +128,7 @@ impl Header {
                 _ if !matches!(self.sampling.len(), 1 | 3 | 4) => {
                     "a number of components other than 1, 3 or 4"
                 }
-                _ if self.height == 0 => "a height that is said behind the pixels (DNL)",
+                _ if self.height == 0 => "a height that is given after the pixels (DNL)",
                 _ => return Ok(()),
             },
         ))
@@ -196,7 +196,7 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<(RgbImage, Header)> {
         None => {
             let sampling = header.sampling.iter().map(|[h, v]| format!("{h}x{v}"));
             let sampling = sampling.collect::<Vec<_>>().join(", ");
-            return Err(not_read(name, &format!("components sampled {sampling} in such scans")));
+            return Err(not_read(name, &format!("components sampled {sampling} in several scans")));
         }
     };
     let image = RgbImage::from_raw(header.width, header.height, pixels)
@@ -228,7 +228,7 @@ fn jpeg_decoder(bytes: &[u8], colours: Colours, name: &Path) -> Result<Vec<u8>> 
         Colours::Four => ColorTransform::Unknown,
     });
     let pixels = decoder.decode().map_err(|e| match e {
-        Problem::Io(_) => Format::Jpeg.truncated(name),
+        Problem::Io(_) => FileFormat::Jpeg.truncated(name),
         Problem::Unsupported(what) => not_read(name, &format!("{what:?}")),
         other => corrupt(name, &other.to_string()),
     })?;
@@ -254,14 +254,17 @@ fn check_scans(bytes: &[u8], restarts: bool, name: &Path) -> Result<()> {
             Some(0xFF) => marker, // fill byte: the next 0xFF may be the marker's
             Some(&number @ 0xD0..=0xD7) => {
                 if number != 0xD0 + restart {
-                    return Err(corrupt(name, "restart markers out of order: a part is missing"));
+                    return Err(corrupt(
+                        name,
+                        "restart markers are out of order: a part is missing",
+                    ));
                 }
                 restart = (restart + 1) % 8;
                 marker + 1
             }
             Some(0x00 | 0x01 | 0xD8) => marker + 1, // stuffed or without a body
             Some(0xDC) => {
-                return Err(not_read(name, "a height that is said behind the pixels (DNL)"));
+                return Err(not_read(name, "a height that is given after the pixels (DNL)"));
             }
             Some(&kind) => match bytes.get(marker + 1..marker + 3) {
                 Some(&[high, low]) => {
@@ -273,13 +276,13 @@ fn check_scans(bytes: &[u8], restarts: bool, name: &Path) -> Result<()> {
             None => break,
         };
     }
-    Err(Format::Jpeg.truncated(name))
+    Err(FileFormat::Jpeg.truncated(name))
 }
 
 /// The error for a kind of JPEG that is not read. The file itself is in order.
 fn not_read(name: &Path, what: &str) -> Error {
-    Error::invalid(name, "JPEG", format!("{what}: a kind of JPEG that is not read")).with_hint(
-        "write it anew: `jpegtran -copy all FILE > NEW.jpg` where it can read it, or else a PNG",
+    Error::invalid(name, "JPEG", format!("{what}: this kind of JPEG is not supported")).with_hint(
+        "write a new file with `jpegtran -copy all FILE > NEW.jpg`, or convert it to PNG",
     )
 }
 
@@ -290,7 +293,7 @@ fn corrupt(name: &Path, problem: &str) -> Error {
 
 fn error(error: &DecodeErrors, name: &Path) -> Error {
     match error {
-        DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => Format::Jpeg.truncated(name),
+        DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => FileFormat::Jpeg.truncated(name),
         DecodeErrors::Unsupported(scheme) => not_read(name, &format!("{scheme:?}")),
         other => corrupt(name, &other.to_string()),
     }

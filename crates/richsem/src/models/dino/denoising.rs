@@ -10,7 +10,7 @@ use crate::{
 
 /// Largest number of denoising queries: attention among queries is quadratic, and ten times the
 /// paper's number is too much for most memories.
-const MOST: i64 = 1000;
+const MOST_QUERIES: i64 = 1000;
 
 /// Denoising queries: how many there are, and how strong their noise is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ impl DenoisingConfig {
     /// # Errors
     /// A setting outside its range, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
-        within(format!("{key}.number"), self.number, 0..=MOST).map_err(|error| {
+        within(format!("{key}.number"), self.number, 0..=MOST_QUERIES).map_err(|error| {
             error.with_hint("the paper's is 100, for all boxes of an image together; 0: none")
         })?;
         within(format!("{key}.box_noise"), self.box_noise, 0.0..=10.0)?;

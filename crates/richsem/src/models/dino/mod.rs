@@ -126,7 +126,9 @@ impl DinoConfig {
     pub fn check_tokens(&self, tokens: &Tensor, size: [i64; 2]) -> std::result::Result<(), String> {
         let (count, queries) = (tokens.size()[1], self.transformer.num_queries);
         if count > queries {
-            return Err(format!("{count} an image, and the detector has {queries} queries"));
+            return Err(format!(
+                "expected at most {queries}, the detector's queries, got {count} for each image"
+            ));
         }
         let most: i64 = self.level_sizes(size).map(|[h, w]| h * w).sum();
         let last = tokens.max().int64_value(&[]);

@@ -54,7 +54,7 @@ pub struct Hints {
     pub text: Attention,
     /// Where this comes from, as the subject of a sentence.
     #[serde(skip)]
-    pub said_by: Option<String>,
+    pub source: Option<String>,
 }
 
 /// Sizes of the attention in one encoder's transformer.
@@ -92,13 +92,13 @@ impl Hints {
                 Error::invalid(path, METADATA, e.to_string())
                     .with_hint("the file was edited: convert the original weights again")
             })?;
-            return Ok(Self { said_by: Some("the file".to_owned()), ..hints });
+            return Ok(Self { source: Some("the file".to_owned()), ..hints });
         }
         if metadata.contains_key(PRETRAINED) {
-            return Ok(Self::said(Activation::QuickGelu, "the file, of `pretrain-teacher`,"));
+            return Ok(Self::known(Activation::QuickGelu, "the file, of `pretrain-teacher`,"));
         }
         if names.iter().any(|name| name == "input_resolution") {
-            return Ok(Self::said(Activation::QuickGelu, "the file, one of OpenAI's,"));
+            return Ok(Self::known(Activation::QuickGelu, "the file, one of OpenAI's,"));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         // Repositories of LAION's hold both; each describes its own file of weights.
@@ -116,7 +116,7 @@ impl Hints {
             let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
             let value: Value = serde_json::from_slice(bytes).map_err(|e| {
                 Error::invalid(&path, "JSON", e.to_string()).with_hint(
-                    "the file beside the weights may say what they need: mend it, or move it away",
+                    "this file may say what the weights need: repair it, or move it away",
                 )
             })?;
             let found = match file {
@@ -124,14 +124,14 @@ impl Hints {
                 _ => of_open_clip(&value),
             };
             if let Some(hints) = found {
-                return Ok(Self { said_by: Some(format!("{file} beside the weights")), ..hints });
+                return Ok(Self { source: Some(format!("{file} beside the weights")), ..hints });
             }
         }
         Ok(Self::default())
     }
 
-    fn said(activation: Activation, by: &str) -> Self {
-        Self { activation: Some(activation), said_by: Some(by.to_owned()), ..Self::default() }
+    fn known(activation: Activation, by: &str) -> Self {
+        Self { activation: Some(activation), source: Some(by.to_owned()), ..Self::default() }
     }
 
     /// For the metadata of a file that is written; nothing where nothing is known.
@@ -147,7 +147,7 @@ impl Hints {
 fn activation(value: &Value, path: &Path, field: &str) -> Result<Activation> {
     Activation::deserialize(value).map_err(|_| {
         Error::invalid(path, field, format!("expected \"quick_gelu\" or \"gelu\", got {value}"))
-            .with_hint("CLIPs with another activation are not read; set teacher.activation to run it with one of these")
+            .with_hint("CLIPs with another activation are not supported; set teacher.activation to use one of these")
     })
 }
 
@@ -168,11 +168,12 @@ fn of_hugging_face(
     let encoder = |name: &str| -> Result<(Activation, Attention)> {
         let nested = &config[name];
         // `CLIPVisionModel` alone has its settings at the top.
-        let (settings, field) = match nested.is_object() {
-            true => (nested, format!("{name}.hidden_act")),
-            false => (config, "hidden_act".to_owned()),
+        let (settings, field) = if nested.is_object() {
+            (nested, format!("{name}.hidden_act"))
+        } else {
+            (config, "hidden_act".to_owned())
         };
-        let said = match (given, &settings["hidden_act"]) {
+        let activation = match (given, &settings["hidden_act"]) {
             (Some(given), _) => given,
             (None, Value::Null) => Activation::QuickGelu,
             (None, value) => activation(value, path, &field)?,
@@ -181,19 +182,19 @@ fn of_hugging_face(
         let number = |key: &str| settings[key].as_i64();
         let attention =
             Attention { heads: number("num_attention_heads"), width: number("hidden_size") };
-        Ok((said, attention))
+        Ok((activation, attention))
     };
     let ((activation, visual), (of_text, text)) =
         (encoder("vision_config")?, encoder("text_config")?);
     if activation != of_text && !config["text_config"].is_null() {
         let problem =
-            format!("{}, and the image encoder's is {}", of_text.name(), activation.name());
+            format!("expected the image encoder's, {}, got {}", activation.name(), of_text.name());
         return Err(Error::invalid(path, "text_config.hidden_act", problem)
-            .with_hint("CLIPs whose encoders have different activations are not read"));
+            .with_hint("CLIPs whose encoders have different activations are not supported"));
     }
     // Of an image encoder alone nothing is said of a text encoder.
     let text = if config["text_config"].is_null() { Attention::default() } else { text };
-    Ok(Some(Hints { activation: Some(activation), visual, text, said_by: None }))
+    Ok(Some(Hints { activation: Some(activation), visual, text, source: None }))
 }
 
 fn of_open_clip(config: &Value) -> Option<Hints> {
@@ -209,7 +210,7 @@ fn of_open_clip(config: &Value) -> Option<Hints> {
             width,
         },
         text: Attention { heads: text["heads"].as_i64(), width: text["width"].as_i64() },
-        said_by: None,
+        source: None,
     })
 }
 
@@ -248,8 +249,8 @@ mod tests {
         let open = r#"{"model_cfg": {"vision_cfg": {"width": 1280, "head_width": 80},
             "text_cfg": {"heads": 16}}}"#;
         let quick = r#"{"model_cfg": {"quick_gelu": true, "vision_cfg": {}, "text_cfg": {}}}"#;
-        let ours = Hints::said(Gelu, "").metadata();
-        for (names, metadata, beside, expected, said_by) in [
+        let ours = Hints::known(Gelu, "").metadata();
+        for (names, metadata, beside, expected, source) in [
             (&[OPENAI][..], &none, &[][..], None, None),
             (&[OPENAI, "input_resolution"], &none, &[], Some(QuickGelu), Some("OpenAI")),
             (&[OPENAI], &ours, &[], Some(Gelu), Some("the file")),
@@ -285,8 +286,8 @@ mod tests {
         ] {
             let found = hints(names, metadata, beside).unwrap();
             assert_eq!(found.activation, expected, "{beside:?}");
-            let by = found.said_by.unwrap_or_default();
-            assert!(by.contains(said_by.unwrap_or_default()), "{by}");
+            let by = found.source.unwrap_or_default();
+            assert!(by.contains(source.unwrap_or_default()), "{by}");
         }
         let found = hints(&[OPENAI], &none, &[(OPEN_CLIP, open)]).unwrap();
         assert_eq!((found.visual.heads, found.text.heads), (Some(16), Some(16)));

@@ -28,7 +28,7 @@ pub use prompts::PromptSet;
 pub use resnet::{AttentionPool, STRIDE as RESNET_STRIDE, VisualResnet};
 pub use text::TextEncoder;
 pub use tokenizer::Tokenizer;
-pub use transformer::{Sizes, Transformer};
+pub use transformer::{Transformer, TransformerSizes};
 pub use vit::VisualTransformer;
 
 use crate::{

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     config::TextConfig,
-    transformer::{Sizes, Transformer},
+    transformer::{Transformer, TransformerSizes},
 };
 use crate::models::{
     layers::LayerNorm,
@@ -43,7 +43,7 @@ impl TextEncoder {
             ),
             transformer: Transformer::new(
                 &scope.sub("transformer"),
-                Sizes { width, layers, heads, hidden, activation },
+                TransformerSizes { width, layers, heads, hidden, activation },
             ),
             ln_final: LayerNorm::new(&scope.sub("ln_final"), width),
             text_projection: scope.parameter(

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::{
     config::VisualConfig,
-    transformer::{Sizes, Transformer},
+    transformer::{Transformer, TransformerSizes},
 };
 use crate::models::{
     layers::{LayerNorm, l2_normalize},
@@ -59,7 +59,7 @@ impl VisualTransformer {
             ln_pre: LayerNorm::new(&scope.sub("ln_pre"), width),
             transformer: Transformer::new(
                 &scope.sub("transformer"),
-                Sizes { width, layers, heads, hidden, activation },
+                TransformerSizes { width, layers, heads, hidden, activation },
             ),
             ln_post: LayerNorm::new(&scope.sub("ln_post"), width),
             proj: scope.parameter("proj", &[width, output], std),

@@ -89,10 +89,11 @@ impl FrozenNorm {
                 let shift = bias - mean * &scale;
                 let weight = constant.then(|| {
                     let scaled = (&conv.weight * scale.view([-1, 1, 1, 1])).to_kind(kind);
-                    match scaled.device().is_cuda() {
+                    if scaled.device().is_cuda() {
                         // In memory as the kernels there want it.
-                        true => scaled.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
-                        false => scaled,
+                        scaled.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+                    } else {
+                        scaled
                     }
                 });
                 let bias = shift.to_kind(kind);
