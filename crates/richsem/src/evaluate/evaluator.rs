@@ -225,13 +225,7 @@ impl Evaluator {
             let (these, later) = rest.split_at(count);
             rest = later;
             for of_image in these.chunk_by(|&a, &b| image_of(a) == image_of(b)) {
-                let mut kept = of_image.to_vec();
-                if self.protocol == Protocol::Lvis && kept.len() > self.max_detections {
-                    // Stable, as lvis-api's: among equal scores the first in the file stay.
-                    let score = |i: u32| detections[i as usize].score + 0.0; // −0 ties with 0
-                    kept.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
-                    kept.truncate(self.max_detections);
-                }
+                let kept = self.best_of_image(of_image, detections);
                 found.extend(kept.into_iter().filter_map(|i| {
                     let detection = &detections[i as usize];
                     let [_, _, width, height] = detection.bbox.0;
@@ -247,6 +241,18 @@ impl Evaluator {
             engine.update(records, truths, found)?;
         }
         Ok(engine.finalize())
+    }
+
+    /// Those of an image's detections that its protocol looks at. LVIS takes the best of all classes.
+    fn best_of_image(&self, of_image: &[u32], detections: &[Detection]) -> Vec<u32> {
+        let mut kept = of_image.to_vec();
+        if self.protocol == Protocol::Lvis && kept.len() > self.max_detections {
+            // Stable, as lvis-api's: among equal scores the first in the file stay.
+            let score = |i: u32| detections[i as usize].score + 0.0; // −0 ties with 0
+            kept.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+            kept.truncate(self.max_detections);
+        }
+        kept
     }
 
     /// Whether a box of that area takes part. lvis-api leaves out boxes without area: those of the
@@ -336,7 +342,7 @@ fn class_ap(result: &COCOeval, k: usize, iou: Option<f64>) -> Option<f64> {
     mean(precisions.filter_map(computed))
 }
 
-/// The evaluators write −1 for "nothing to evaluate".
+/// A metric of the engine. It has −1 for "nothing to evaluate".
 fn computed(value: f64) -> Option<f64> {
     (value >= 0.0).then_some(value)
 }

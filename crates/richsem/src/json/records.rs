@@ -10,7 +10,7 @@ use serde_path_to_error::Segment;
 use super::stream::Records;
 use crate::error::{Error, Result};
 
-/// A kind of record, with what its fields should be, in words.
+/// A kind of record, and in words what its fields should be.
 pub(crate) trait JsonRecord<'a>: Deserialize<'a> {
     /// Top-level key of the list; empty where the file is the list.
     const LIST: &'static str;
@@ -116,7 +116,8 @@ impl<'de> Deserialize<'de> for ZeroOrOne {
 
 /// Why `bytes`, record `index` of its list, at byte `offset` of `file`, gave `error`.
 ///
-/// Runs once, for the record that stops the reading, so it may parse it anew to find the field.
+/// This runs once, for the record that stops the reading. So it may parse the record again to find the
+/// field.
 fn explain<'a, T: JsonRecord<'a>>(
     file: &Path,
     index: usize,
@@ -125,40 +126,14 @@ fn explain<'a, T: JsonRecord<'a>>(
     error: &serde_json::Error,
 ) -> Error {
     let record = format!("{}[{index}]", T::LIST);
-    let expected = |field: &str| T::FIELDS.iter().find(|(name, _)| *name == field).map(|f| f.1);
     let value: Value = match serde_json::from_slice(bytes) {
         Ok(value) => value,
-        Err(syntax) => {
-            let at = byte_of(bytes, &syntax);
-            let field = key_before(bytes, at);
-            let place = field.as_ref().map_or(record.clone(), |f| format!("{record}.{f}"));
-            let expected = field.as_deref().and_then(expected).unwrap_or("a JSON value");
-            return match word_at(bytes, at) {
-                Some(word) => {
-                    Error::invalid(file, place, format!("expected {expected}, got {word}"))
-                        .with_hint(format!(
-                            "{word} is not JSON; Python's `json.dump(..., allow_nan=False)` finds \
-                         where it comes from"
-                        ))
-                }
-                None if syntax.to_string().starts_with("number out of range") => Error::invalid(
-                    file,
-                    place,
-                    format!("expected {expected}, got a number too large"),
-                ),
-                None => Error::invalid(
-                    file,
-                    place,
-                    format!("not valid JSON at byte {}: {}", offset + at as u64, reason(&syntax)),
-                )
-                .with_hint(format!("the record is {}", shortened(&String::from_utf8_lossy(bytes)))),
-            };
-        }
+        Err(syntax) => return explain_syntax::<T>(file, &record, offset, bytes, &syntax),
     };
     let reason = reason(error);
     let missing = reason.strip_prefix("missing field `").and_then(|r| r.strip_suffix('`'));
     if let Some(field) = missing {
-        let problem = format!("missing; expected {}", expected(field).unwrap_or("a value"));
+        let problem = format!("missing; expected {}", expected_of::<T>(field).unwrap_or("a value"));
         let keys: Vec<&str> = value.as_object().into_iter().flatten().map(|(k, _)| &**k).collect();
         return Error::invalid(file, format!("{record}.{field}"), problem)
             .with_hint(format!("the record has {}", keys.join(", ")));
@@ -171,7 +146,7 @@ fn explain<'a, T: JsonRecord<'a>>(
             _ => None,
         }
     });
-    match field.and_then(|f| Some((expected(&f)?, value.get(&f)?, f))) {
+    match field.and_then(|f| Some((expected_of::<T>(&f)?, value.get(&f)?, f))) {
         Some((expected, got, field)) if !reason.starts_with("duplicate field") => {
             let problem = format!("expected {expected}, got {}", describe(got));
             let error = Error::invalid(file, format!("{record}.{field}"), problem);
@@ -185,6 +160,39 @@ fn explain<'a, T: JsonRecord<'a>>(
         }
         _ => Error::invalid(file, record, reason),
     }
+}
+
+/// Why `bytes`, the record `record` at byte `offset` of `file`, are not JSON.
+fn explain_syntax<'a, T: JsonRecord<'a>>(
+    file: &Path,
+    record: &str,
+    offset: u64,
+    bytes: &[u8],
+    syntax: &serde_json::Error,
+) -> Error {
+    let at = byte_of(bytes, syntax);
+    let field = key_before(bytes, at);
+    let place = field.as_ref().map_or(record.to_owned(), |f| format!("{record}.{f}"));
+    let expected = field.as_deref().and_then(expected_of::<T>).unwrap_or("a JSON value");
+    if let Some(word) = word_at(bytes, at) {
+        return Error::invalid(file, place, format!("expected {expected}, got {word}")).with_hint(
+            format!(
+                "{word} is not JSON; Python's `json.dump(..., allow_nan=False)` finds where it comes \
+                 from"
+            ),
+        );
+    }
+    if syntax.to_string().starts_with("number out of range") {
+        return Error::invalid(file, place, format!("expected {expected}, got a number too large"));
+    }
+    let problem = format!("not valid JSON at byte {}: {}", offset + at as u64, reason(syntax));
+    Error::invalid(file, place, problem)
+        .with_hint(format!("the record is {}", shortened(&String::from_utf8_lossy(bytes))))
+}
+
+/// What is expected of a field, in words.
+fn expected_of<'a, T: JsonRecord<'a>>(field: &str) -> Option<&'static str> {
+    T::FIELDS.iter().find(|(name, _)| *name == field).map(|(_, expected)| *expected)
 }
 
 /// The message without its line and column, which count from the start of the record.

@@ -25,7 +25,7 @@ impl Counted {
         }
     }
 
-    /// ` (image ids 3, 5, 8, …)`, to be put behind the count.
+    /// ` (image ids 3, 5, 8, …)`, to stand after the count.
     #[must_use]
     pub fn ids(&self, of: &str) -> String {
         let ids: Vec<String> = self.ids.iter().map(i64::to_string).collect();
@@ -172,7 +172,7 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// Fills in what the categories lack, from grouped annotations.
+/// The classes, with counts from the grouped annotations where the file has none.
 pub(super) fn count_classes(
     categories: Vec<RawCategory>,
     annotations: &[Annotation],
@@ -194,20 +194,11 @@ pub(super) fn count_classes(
             .collect(),
     );
     let roots = roots(&categories);
-    // (images, instances, last image seen with it)
-    let mut counts = vec![(0u32, 0u32, u32::MAX); vocabulary.len()];
-    for annotation in annotations {
-        let (images, instances, last) = &mut counts[annotation.class.0 as usize];
-        *instances += 1;
-        if *last != annotation.image {
-            *images += 1;
-            *last = annotation.image;
-        }
-    }
+    let counts = images_and_instances(vocabulary.len(), annotations);
     let mut complete = Vec::with_capacity(vocabulary.len());
     for raw in categories {
         let class = vocabulary.class_of(CategoryId(raw.id.0)).expect("it was built from these");
-        let (images, instances, _) = counts[class.0 as usize];
+        let (images, instances) = counts[class.0 as usize];
         report.computed_image_count += usize::from(raw.image_count.is_none());
         report.computed_instance_count += usize::from(raw.instance_count.is_none());
         report.computed_frequency += usize::from(raw.frequency.is_none());
@@ -242,6 +233,21 @@ pub(super) fn count_classes(
     vocabulary
 }
 
+/// Numbers of images and of boxes of each class, from grouped annotations.
+fn images_and_instances(classes: usize, annotations: &[Annotation]) -> Vec<(u32, u32)> {
+    let mut counts = vec![(0, 0); classes];
+    let mut last_image = vec![u32::MAX; classes];
+    for annotation in annotations {
+        let class = annotation.class.0 as usize;
+        counts[class].1 += 1;
+        if last_image[class] != annotation.image {
+            counts[class].0 += 1;
+            last_image[class] = annotation.image;
+        }
+    }
+    counts
+}
+
 /// Categories that are the supercategory of every other one.
 fn roots(categories: &[RawCategory]) -> Vec<i64> {
     let is_root = |root: &&RawCategory| {
@@ -264,7 +270,7 @@ fn count_files(images: &[ImageRecord], report: &mut LoadReport) {
     }
 }
 
-/// Counts images whose lists contradict their annotations, or each other. Those of image `i` are
+/// Counts images whose lists contradict their annotations, or each other. The annotations of image `i` are
 /// `annotations[starts[i]..starts[i + 1]]`.
 pub(super) fn count_contradictions(
     images: &[ImageRecord],
@@ -288,7 +294,8 @@ pub(super) fn count_contradictions(
     }
 }
 
-/// Counts annotations, grouped by image, that say what an earlier one of the image has said.
+/// Counts annotations with the class and box of an earlier one of the same image. They are grouped by
+/// image.
 fn count_repeated(annotations: &[Annotation], report: &mut LoadReport) {
     let mut order: Vec<usize> = Vec::new();
     for of_image in annotations.chunk_by(|a, b| a.image == b.image) {
@@ -329,7 +336,7 @@ pub(super) fn count_boxes(
         }
         let [x, y, w, h] = annotation.bbox.0;
         let beyond = |end: f64, size: u32| end > 1.05 * f64::from(size) + 2.0;
-        // Two corners taken for corner and size: too large, and never smaller than the corner.
+        // Two corners instead of corner and size: too large, and never smaller than the corner.
         let outside = beyond(x + w, width) || beyond(y + h, height);
         far_outside += usize::from(outside && w >= x && h >= y);
         relative += usize::from([x, y, w, h].iter().all(|v| *v <= 1.0));

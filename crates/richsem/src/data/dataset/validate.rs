@@ -291,34 +291,11 @@ impl Builder {
         let starts = group_by_image(&mut self.annotations, self.images.len());
         self.annotations.shrink_to_fit();
 
-        // The file's order of classes is not the order of their ids.
-        let mut by_id: Vec<i64> = self.categories.iter().map(|c| c.id.0).collect();
-        by_id.sort_unstable();
-        let class_of_slot: Vec<ClassIndex> = (self.category_ids.seen.iter())
-            .map(|seen| ClassIndex(by_id.partition_point(|&id| id < seen.id) as u32))
-            .collect();
-        let resolve = |class: &mut ClassIndex| *class = class_of_slot[class.0 as usize];
-        self.annotations.iter_mut().for_each(|a| resolve(&mut a.class));
-        // Ids in LVIS's lists may be of classes that were taken out of the file.
-        let mut removed = 0;
-        let seen = &self.category_ids.seen;
-        for image in &mut self.images {
-            for list in [&mut image.neg_classes, &mut image.not_exhaustive_classes] {
-                let all = list.len();
-                list.retain(|slot| seen[slot.0 as usize].declared.is_some());
-                removed += all - list.len();
-                list.iter_mut().for_each(resolve);
-            }
-        }
-        let mut frequencies = vec![None; by_id.len()];
-        for raw in &self.categories {
-            frequencies[by_id.partition_point(|&id| id < raw.id.0)] = raw.frequency;
-        }
-
+        let (frequencies, removed_listed) = self.resolve_classes();
         let mut report = LoadReport {
             computed_area: self.computed_area,
             unknown_sizes: self.unknown_sizes,
-            removed_listed: removed,
+            removed_listed,
             lists: self.lists,
             listing: self.listing,
             ..LoadReport::default()
@@ -336,6 +313,35 @@ impl Builder {
             starts,
             report,
         })
+    }
+
+    /// Replaces the slots of classes by positions in the order of their ids, which is not the file's
+    /// order. Gives the frequency of each class, as far as the file has it, and the number of entries
+    /// in LVIS's lists that are no category of the file.
+    fn resolve_classes(&mut self) -> (Vec<Option<Frequency>>, usize) {
+        let mut by_id: Vec<i64> = self.categories.iter().map(|c| c.id.0).collect();
+        by_id.sort_unstable();
+        let class_of_slot: Vec<ClassIndex> = (self.category_ids.seen.iter())
+            .map(|seen| ClassIndex(by_id.partition_point(|&id| id < seen.id) as u32))
+            .collect();
+        let resolve = |class: &mut ClassIndex| *class = class_of_slot[class.0 as usize];
+        self.annotations.iter_mut().for_each(|a| resolve(&mut a.class));
+        // LVIS's lists may have ids of classes that were removed from the file.
+        let mut removed = 0;
+        let seen = &self.category_ids.seen;
+        for image in &mut self.images {
+            for list in [&mut image.neg_classes, &mut image.not_exhaustive_classes] {
+                let all = list.len();
+                list.retain(|slot| seen[slot.0 as usize].declared.is_some());
+                removed += all - list.len();
+                list.iter_mut().for_each(resolve);
+            }
+        }
+        let mut frequencies = vec![None; by_id.len()];
+        for raw in &self.categories {
+            frequencies[by_id.partition_point(|&id| id < raw.id.0)] = raw.frequency;
+        }
+        (frequencies, removed)
     }
 
     fn check_annotation_ids(&self) -> Result<()> {
