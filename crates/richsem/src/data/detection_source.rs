@@ -63,12 +63,12 @@ impl ImageEntry {
                 "the image was resized or replaced after it was annotated or listed"
             }
             Orientation::Exif => {
-                "this is its size before its EXIF orientation turns it, so the boxes were drawn on the \
-                 stored pixels: set orientation = \"stored\" for this set (`eval`, `predict`: --orientation stored)"
+                "the annotations have the size of the stored pixels, so the boxes were drawn on those: set \
+                 orientation = \"stored\" for this set (`eval`, `predict`: --orientation stored)"
             }
             Orientation::Stored => {
-                "this is its size after its EXIF orientation has turned it, as viewers show it: leave \
-                 orientation = \"stored\" out for this set"
+                "the annotations have the size that viewers show, after the EXIF orientation: leave out \
+                 orientation = \"stored\" for this set"
             }
         };
         Err(Error::invalid(&store.display_path(&self.name), "image", problem).with_hint(hint))

@@ -74,7 +74,7 @@ impl Fingerprint {
     pub(crate) fn differs_from(&self, started: &Self) -> Option<String> {
         if self.teacher != started.teacher {
             return Some(
-                "the run was started with another teacher than teacher.weights now is".into(),
+                "the run was started with another teacher than teacher.weights now names".into(),
             );
         }
         if self.extra != started.extra {
@@ -97,7 +97,7 @@ impl Fingerprint {
                 "the run was started with {then}, data.train.annotations now has {now}"
             )),
             (false, true) => Some(format!(
-                "the run was started with {then} of other ids, classes or places than \
+                "the run was started with {then} too, but with other ids, classes or places than \
                  data.train.annotations now has"
             )),
         }

@@ -132,7 +132,7 @@ fn panic_error(position: u64, panic: &(dyn Any + Send)) -> Error {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     Error::Other(format!(
-        "building batch {position} failed by a fault of this program, please report it: {message}"
+        "building batch {position} failed because of a bug in this program; please report it: {message}"
     ))
 }
 

@@ -209,7 +209,8 @@ impl Share {
             return Err(Error::config("data.batch_size", "expected at least 1, got 0"));
         }
         if rank >= world {
-            let problem = format!("expected less than {world}, the processes, got {rank}");
+            let problem =
+                format!("expected less than the number of processes, {world}, got {rank}");
             return Err(Error::config("rank", problem));
         }
         if items == 0 {

@@ -152,7 +152,7 @@ fn check_max_size(max_size: u32, sides: &[u32], key: &str, field: &str) -> Resul
     check_sides(&[max_size], key, "max_size")?;
     let largest = sides.iter().copied().max().unwrap_or(0);
     check(max_size >= largest, key, "max_size", || {
-        format!("{max_size} is below {key}.{field}'s {largest}, which could never be reached")
+        format!("expected at least {largest}, the largest of {key}.{field}, got {max_size}")
     })
 }
 
@@ -170,11 +170,14 @@ impl TransformConfig {
         check_sides(&crop.resize, key, "crop.resize")?;
         check_sides(&[crop.min, crop.max], key, "crop.min and crop.max")?;
         check(crop.min <= crop.max, key, "crop.min", || {
-            format!("{} is above {key}.crop.max, {}", crop.min, crop.max)
+            format!("expected at most {}, which is {key}.crop.max, got {}", crop.max, crop.min)
         })?;
         let smallest = crop.resize.iter().copied().min().unwrap_or(0);
         check(crop.min <= smallest, key, "crop.min", || {
-            format!("{} is above {key}.crop.resize's {smallest}: no such crop fits", crop.min)
+            format!(
+                "expected at most {smallest}, the smallest of {key}.crop.resize, got {}",
+                crop.min
+            )
         })
     }
 

@@ -152,8 +152,7 @@ fn explain<'a, T: JsonRecord<'a>>(
             let error = Error::invalid(file, format!("{record}.{field}"), problem);
             match got {
                 Value::String(_) if expected == INTEGER => error.with_hint(
-                    "ids are numbers; a name belongs into `file_name`, by which detections find their \
-                     image",
+                    "ids are numbers; write a name into `file_name`, which also finds the image",
                 ),
                 _ => error,
             }

@@ -103,11 +103,11 @@ impl LossConfig {
             within(format!("{key}.{name}"), value, range)?;
         }
         if [class, l1, giou] == [0.0; 3] {
-            let problem = "0, and so are l1 and giou: there would be nothing to learn";
+            let problem = "expected class, l1 or giou above 0, got 0 for all three: there is nothing to learn";
             return Err(Error::config(format!("{key}.class"), problem));
         }
         if [matcher.class, matcher.l1, matcher.giou] == [0.0; 3] {
-            let problem = "0, and so are l1 and giou: every query would match every box alike";
+            let problem = "expected class, l1 or giou above 0, got 0 for all three: all matchings cost the same";
             return Err(Error::config(format!("{key}.matcher.class"), problem));
         }
         if self.federated.as_ref().is_some_and(|f| f.classes == 0) {
@@ -134,7 +134,7 @@ impl LossConfig {
         if [0.0, 1.0].contains(&self.focal_alpha) {
             let side = if self.focal_alpha == 0.0 { "objects" } else { "background" };
             warnings.push(format!(
-                "{key}.focal_alpha is {}: the class terms pass over all {side}",
+                "{key}.focal_alpha is {}: the class loss ignores all {side}",
                 self.focal_alpha
             ));
         }

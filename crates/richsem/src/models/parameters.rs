@@ -179,8 +179,9 @@ impl ParameterStore {
         for parameter in all.iter() {
             if !torch_ext::all_finite(&values[&parameter.name])? {
                 let problem = "holds NaN or infinite values";
-                return Err(Error::invalid(what, parameter.name.clone(), problem)
-                    .with_hint("the file is damaged, or its training had diverged: take another"));
+                return Err(Error::invalid(what, parameter.name.clone(), problem).with_hint(
+                    "the file is damaged, or its training had diverged: use another file",
+                ));
             }
         }
         torch_ext::no_grad(|| -> Result<()> {

@@ -52,7 +52,7 @@ impl ClipTeacher {
         if !weights.is_file() {
             let problem = format!("there is no file `{}`", weights.display());
             return Err(Error::config("teacher.weights", problem)
-                .with_hint("paths are relative to the file that says them"));
+                .with_hint("paths are relative to the settings file"));
         }
         let hints = Hints::of(weights, config.activation)?;
         let (store, sizes, mut clip) = clip::load(weights, &hints, device)?;
@@ -173,7 +173,7 @@ fn text_table_of(
             if !table.is_file() {
                 let problem = format!("there is no file `{}`", table.display());
                 return Err(Error::config("teacher.text.table", problem)
-                    .with_hint("paths are relative to the file that says them"));
+                    .with_hint("paths are relative to the settings file"));
             }
             let text = read_text_table(table, vocabulary)?;
             if text.dim() != width {

@@ -56,7 +56,7 @@ impl ClassificationSet {
         for (field, path) in paths {
             if !path.exists() {
                 return Err(Error::invalid(path, field, "there is no such file or folder")
-                    .with_hint("paths are relative to the file that says them"));
+                    .with_hint("paths are relative to the settings file"));
             }
         }
         let store = Arc::new(ImageStore::open(&config.images, config.orientation)?);
