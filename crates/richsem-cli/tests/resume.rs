@@ -24,7 +24,7 @@ const KILLS: usize = 28;
 /// Said when the run folder is in order and training begins.
 const READY: &str = "trainable parameters";
 
-/// `richsem train` under way.
+/// A `richsem train` process that runs.
 struct Session<'a> {
     dir: &'a Dir,
     child: Child,
@@ -33,7 +33,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Goes on with a run, or starts it where it has no settings yet.
+    /// Resumes a run, or starts it if it has no settings yet.
     fn start(dir: &'a Dir, run: &str) -> Self {
         let settings = dir.exists(&format!("{run}/config.toml"));
         let start: &[&str] = if settings {

@@ -1,5 +1,5 @@
-//! Ranges of settings: wide enough for every wish, narrow enough for typing mistakes, whose size the
-//! memory or the mathematics would otherwise tell, later and in other words.
+//! Ranges of settings. They are wide enough for every use, and narrow enough to refuse typing mistakes,
+//! which would otherwise show later: as too little memory, or as numbers that are not finite.
 
 use std::{fmt::Display, ops::RangeInclusive};
 

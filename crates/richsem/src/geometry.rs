@@ -2,7 +2,7 @@
 
 use crate::boxes::Xyxy;
 
-/// What flips, crops and resizes made of an image, all together: a point (x, y) of the file lies at
+/// What all flips, crops and resizes of an image do together: a point (x, y) of the file lies at
 /// `scale · (x, y) + offset` in the view, in pixels. A mirrored view has a negative scale of x.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Geometry {
@@ -43,14 +43,14 @@ impl Geometry {
         Self { scale: times(self.scale), offset: times(self.offset) }
     }
 
-    /// A box of the file, where it lies in the view; parts may lie outside of it.
+    /// Where a box of the file lies in the view. Parts of it may lie outside.
     #[must_use]
     pub fn to_view(&self, bbox: Xyxy) -> Xyxy {
         self.map(bbox, |axis, at| self.scale[axis] * at + self.offset[axis])
     }
 
-    /// A box of the view, where it lies in the file. With [`Self::to_view`] of another view of the same
-    /// image it comes from one view into the other.
+    /// Where a box of the view lies in the file. Followed by [`Self::to_view`] of another view of the same
+    /// image, it moves a box from one view to the other.
     #[must_use]
     pub fn to_file(&self, bbox: Xyxy) -> Xyxy {
         self.map(bbox, |axis, at| (at - self.offset[axis]) / self.scale[axis])

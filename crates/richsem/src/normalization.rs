@@ -1,4 +1,4 @@
-//! What pixels become before a network sees them.
+//! Normalisation of pixels, before a network sees them.
 
 use tch::{Device, Kind, Tensor};
 

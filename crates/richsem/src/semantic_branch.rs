@@ -1,6 +1,6 @@
 //! The semantic branch (RichSem, section 3.3): a second projection of the detector's queries into
-//! CLIP's space, which learns the teacher's soft labels. It exists in training only: its parameters
-//! lie in a store of their own, and neither evaluation nor prediction nor a saved detector has one.
+//! CLIP's space, which learns the teacher's soft labels. It exists only in training: its parameters are
+//! in a store of their own. Evaluation, prediction and saved detectors do not have it.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};

@@ -1,5 +1,5 @@
-//! The classes a detector is asked for: an argument of forward and post-processing, never a
-//! parameter of the model.
+//! The classes that a detector looks for: an argument of forward and post-processing, never a parameter
+//! of the model.
 
 use serde::{Deserialize, Serialize};
 

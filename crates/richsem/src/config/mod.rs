@@ -158,7 +158,7 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// The sets of classification images that take part, in the order of their names, as batches
+    /// The sets of classification images with a weight above 0, in the order of their names, as batches
     /// number them ([`crate::data::batch::Batch::extra`]).
     pub fn extra_sets(&self) -> impl Iterator<Item = (&String, &ExtraConfig)> {
         self.extra.iter().filter(|(_, extra)| extra.weight > 0)
@@ -254,7 +254,7 @@ impl Config {
         merged.settings(Self::validate)
     }
 
-    /// As TOML, every setting spelled out.
+    /// All settings as TOML, defaults included.
     ///
     /// # Panics
     /// Never: every value is one that TOML has.
@@ -263,21 +263,21 @@ impl Config {
         settings::to_toml(self)
     }
 
-    /// The semantic branch, if there is to be one: with weight 0 there is none.
+    /// The settings of the semantic branch. None without a branch: if it has no section, or weight 0.
     #[must_use]
     pub fn semantic_branch(&self) -> Option<&SemanticConfig> {
         self.semantic.as_ref().filter(|semantic| semantic.weight > 0.0)
     }
 
-    /// Whether a run needs the teacher or what it said before: for the semantic branch, or for its
-    /// text alone.
+    /// Whether a run needs the teacher, or labels that it made before: for the semantic branch, or only for
+    /// its text embeddings.
     #[must_use]
     pub fn needs_teacher(&self) -> bool {
         self.semantic_branch().is_some()
             || self.model.class_head == ClassHeadConfig::Text { table: None }
     }
 
-    /// The file by which the teacher that a run asks, or its prepared labels, are known again.
+    /// The file that identifies the teacher of a run: its weights, or the manifest of its prepared labels.
     #[must_use]
     pub fn teacher_file(&self) -> Option<PathBuf> {
         let teacher = self.teacher.as_ref().filter(|_| self.needs_teacher())?;
@@ -287,7 +287,7 @@ impl Config {
         }
     }
 
-    /// What a detector needs to know of a run.
+    /// The settings of the detector that a run trains.
     #[must_use]
     pub fn of_detector(&self) -> DetectorConfig {
         let Self { data, model, train, eval, .. } = self;
@@ -305,7 +305,7 @@ impl Config {
         }
     }
 
-    /// What is allowed, and hardly meant.
+    /// What is allowed, but probably not meant, each a sentence.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.train.warnings("train");

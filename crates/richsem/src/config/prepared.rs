@@ -1,4 +1,4 @@
-//! Which settings go with soft labels that were computed before (see [`crate::prepared`]).
+//! Which settings allow soft labels that were computed before (see [`crate::prepared`]).
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub(crate) fn manifest_file(folder: &Path) -> PathBuf {
     folder.join("prepared.json")
 }
 
-/// Refuses settings with which training shows images that no folder can hold.
+/// Refuses settings with random views of images, because no folder can hold labels for all of them.
 ///
 /// # Errors
 /// [`Error::Config`] naming the first such key.

@@ -173,8 +173,8 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Drops that lie beyond the end are no error: whoever shortens a run for a try would have to
-    /// change both.
+    /// What is allowed, but probably not meant. A drop after the end is no error: otherwise one would have
+    /// to change two settings to shorten a run.
     pub(super) fn warnings(&self, key: &str) -> Vec<String> {
         let mut warnings = Vec::new();
         let beyond: Vec<u64> =

@@ -108,14 +108,14 @@ pub enum Transform {
 /// What takes the place of a broken image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBroken {
-    /// Training: the next readable image in the epoch's order behind the batch.
+    /// Training: the next readable image in the epoch's order, after the batch.
     Replace,
-    /// Evaluation: nothing, so that no image is evaluated twice. A batch can end up empty.
+    /// Evaluation: nothing, so that no image is evaluated twice. A batch may then have no images.
     LeaveOut,
 }
 
-/// The images of a run that could not be read. Shared by all epochs and threads, so the batch at
-/// which the limit is passed can differ by those built ahead; what batches hold does not.
+/// The images of a run that could not be read. All epochs and threads share it. So the batch at which
+/// the limit is passed depends on how many are built ahead; the contents of batches do not.
 #[derive(Debug)]
 pub struct BrokenImages {
     allowed: usize,
@@ -129,11 +129,11 @@ impl Default for BrokenImages {
 }
 
 impl BrokenImages {
-    /// How many broken images a run puts up with unless told otherwise.
+    /// How many different broken images a run accepts by default.
     pub const DEFAULT_ALLOWED: usize = 10;
     const MOST_LISTED: usize = 20;
 
-    /// Puts up with that many different broken images.
+    /// Accepts this many different broken images.
     #[must_use]
     pub fn new(allowed: usize) -> Self {
         Self { allowed, found: Mutex::default() }
@@ -143,7 +143,7 @@ impl BrokenImages {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a broken image by name, once however often it comes up.
+    /// Notes a broken image by name, once for each name.
     ///
     /// # Errors
     /// More than the allowed number are broken; the message lists them.
@@ -322,7 +322,7 @@ impl BatchSource for DetectionSource {
         let slots = self.share.slots(position, self.order.len());
         let mut samples = Vec::with_capacity(slots.len());
         let mut originals = Vec::new();
-        // Replacements come from behind this batch, so that it shows no image twice.
+        // Replacements come from after this batch, so that it shows no image twice.
         let mut spares = slots.end..slots.end + self.order.len();
         for slot in slots {
             let others = match self.on_broken {

@@ -1,4 +1,4 @@
-//! By what a resumed run knows what it learns from again.
+//! Shows whether a resumed run still has the data and the teacher that it was started with.
 
 use std::{hash::Hasher as _, path::Path};
 
@@ -10,7 +10,8 @@ use crate::{
     hash::{Fnv, sha256_of_file},
 };
 
-/// `data.json` of a run's folder. Names of files are left out: images may be moved.
+/// Counts and hashes of what a run learns from: `data.json` in its folder. File names are not part of
+/// it, so images may be moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {

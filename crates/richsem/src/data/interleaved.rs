@@ -1,5 +1,5 @@
-//! Detection batches and batches of classification images in turns, by fixed weights (RichSem, section
-//! 3.4: 1:1).
+//! Detection batches and batches of classification images, one after the other, by fixed weights
+//! (RichSem, section 3.4: 1:1).
 
 use std::sync::Arc;
 
@@ -64,8 +64,8 @@ pub struct Extra {
     pub weight: u32,
 }
 
-/// Batches of all sources. Epochs are those of the detection data: an extra batch belongs to the epoch of
-/// the detection batch before it.
+/// Batches of all sources in one sequence. Epochs are those of the detection data: an extra batch belongs
+/// to the epoch of the detection batch before it.
 pub struct Interleaved {
     detection: Arc<Epochs>,
     extra: Vec<Extra>,
@@ -151,8 +151,8 @@ impl BatchSource for Interleaved {
     }
 }
 
-/// Each source as often as its weight, as evenly spread as whole batches allow: at every slot the
-/// one that lags furthest behind its share, the first of equals.
+/// A cycle with each source as often as its weight, spread as evenly as possible: every slot takes the
+/// source that is furthest behind its share, the first if several are equal.
 fn cycle(weights: &[u32]) -> Vec<SourceId> {
     let total: i64 = weights.iter().map(|&w| i64::from(w)).sum();
     let mut lag = vec![0i64; weights.len()];

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
-/// How the names of images that are read end, in lower case. What a file is, its contents tell.
+/// Ends of the names of images, in lower case. The contents of a file decide how it is read.
 pub const EXTENSIONS: [&str; 10] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "tif", "tiff", "gif"];
 
-/// Whether a file is an image by the end of its name, in whatever case. A hidden file is none: `._a.jpg`
-/// is what macOS keeps of `a.jpg` on other systems' disks.
+/// Whether a file is an image, by the end of its name, in upper or lower case. Hidden files are not:
+/// `._a.jpg` is what macOS writes for `a.jpg` on other systems' disks.
 #[must_use]
 pub fn is_image(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);

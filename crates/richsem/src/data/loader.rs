@@ -17,10 +17,10 @@ use crate::{Error, Result};
 
 /// Makes the batch of a position. Seed, epoch, rank and world are the source's own.
 pub trait BatchSource: Send + Sync + 'static {
-    /// The batch at `position` of the epoch: the same whenever and wherever it is asked for.
+    /// The batch at `position` of the epoch. It is always the same, on every thread.
     ///
     /// # Errors
-    /// What keeps the batch from being made.
+    /// The batch cannot be made.
     fn build(&self, position: u64) -> Result<Batch>;
 
     /// Number of images, height and width of that batch, without reading its images: what it has if all of

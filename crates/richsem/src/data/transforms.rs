@@ -38,14 +38,14 @@ pub struct Sample {
     pub image_id: i64,
     /// `[height, width]` of the file.
     pub original_size: [u32; 2],
-    /// Which view of which image this is so far; none once it is cropped.
+    /// The view of the image that this is so far. None after a crop.
     pub view: Option<View>,
-    /// Where the file's points lie now; none on a mosaic.
+    /// Where points of the file lie in `image`. None on a mosaic.
     pub geometry: Option<Geometry>,
 }
 
 impl Sample {
-    /// An image of which nothing is known.
+    /// An image without boxes and labels.
     #[must_use]
     pub fn new(image: RgbImage) -> Self {
         Self {
@@ -129,7 +129,7 @@ impl Default for EvalTransformConfig {
     }
 }
 
-/// Sides longer than this are a typing mistake rather than a wish.
+/// Longer sides, in pixels, are a typing mistake.
 const LONGEST_SIDE: u32 = 16_384;
 
 fn check(holds: bool, key: &str, field: &str, problem: impl FnOnce() -> String) -> Result<()> {
@@ -305,9 +305,9 @@ pub fn flip(sample: &mut Sample) {
     }
 }
 
-/// Keeps the given part, which must lie inside the image. Boxes are clipped to it; those with
-/// nothing left go, with their labels. A class whose last box goes is known absent from this part,
-/// unless its boxes were not all annotated.
+/// Keeps the given part, which must lie inside the image. Boxes are clipped to it. A box with nothing
+/// left is removed, with its label. A class without any box left is then absent from this part, unless
+/// its boxes were not all annotated.
 pub fn crop(sample: &mut Sample, left: u32, top: u32, width: u32, height: u32) {
     sample.view = None;
     sample.geometry = sample.geometry.map(|geometry| geometry.cropped(left, top));
@@ -335,8 +335,8 @@ pub fn crop(sample: &mut Sample, left: u32, top: u32, width: u32, height: u32) {
     }
 }
 
-/// Removes boxes without inside, and their labels; returns the classes that thereby have no box
-/// left, each once.
+/// Removes boxes without an inside, and their labels. Gives the classes that now have no box left,
+/// each once.
 fn drop_degenerate(boxes: &mut Vec<Xyxy>, labels: &mut Vec<ClassIndex>) -> Vec<ClassIndex> {
     if !boxes.iter().any(|b| b.is_degenerate()) {
         return Vec::new();
@@ -421,9 +421,9 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     RgbImage::from_raw(width, height, pixels).expect(SIZED)
 }
 
-/// The pixels, and the supervision relative to them: boxes clipped to the image and those
-/// without inside (an annotation's fault) left out. The class of such a box is really there, so
-/// it counts as not exhaustively annotated rather than absent.
+/// The pixels, and the target that belongs to them. Boxes are clipped to the image. Boxes without an
+/// inside are annotation mistakes and are left out; their class is really there, so it counts as not
+/// exhaustively annotated, not as absent.
 #[must_use]
 pub fn finish(sample: Sample) -> (RgbImage, Target) {
     let Sample {

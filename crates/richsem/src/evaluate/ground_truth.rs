@@ -1,4 +1,4 @@
-//! A dataset as the engine wants it.
+//! A dataset in the form that the evaluation engine takes.
 
 use crate::{
     data::dataset::{Annotation, Dataset},

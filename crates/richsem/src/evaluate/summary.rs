@@ -1,4 +1,4 @@
-//! What an evaluation tells: plain data, for tables, logs, reports and files.
+//! The results of an evaluation, as plain data for tables, logs, reports and files.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct Summary {
     pub per_class: Vec<ClassResult>,
 }
 
-/// How well one class is found.
+/// The results of one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassResult {
     /// Its id in the annotation file.
@@ -55,8 +55,8 @@ impl Summary {
         self.metrics.iter().find(|(n, _)| n == name).and_then(|(_, value)| *value)
     }
 
-    /// Mean AP at IoU 0.50 over the evaluated classes of a frequency group: what official evaluators
-    /// leave out, and what tells first whether a short training has learned anything.
+    /// Mean AP at IoU 0.50 over the evaluated classes of a frequency group. The official evaluators leave it
+    /// out. It shows first whether a short training has learned anything.
     #[must_use]
     pub fn ap50_of(&self, group: Frequency) -> Option<f64> {
         let of_group = self.per_class.iter().filter(|c| c.frequency == Some(group));

@@ -1,5 +1,5 @@
-//! Regions of a batch as the semantic branch's loss sees them, whatever detector they are of: queries of
-//! DINO, pooled boxes of a two-stage detector.
+//! Regions of a batch, as the semantic branch's loss sees them: DINO's queries, or the pooled boxes of a
+//! two-stage detector.
 
 use tch::Tensor;
 

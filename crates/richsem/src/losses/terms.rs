@@ -1,4 +1,4 @@
-//! What an objective gives for a step.
+//! The loss terms of a step.
 
 use tch::Tensor;
 

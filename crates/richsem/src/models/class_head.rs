@@ -95,7 +95,7 @@ impl ClassHead {
         }
     }
 
-    /// In f32 also under autocast.
+    /// Class logits, in f32 also under autocast.
     ///
     /// # Shapes
     /// `[…, D]` → `[…, C]`
@@ -155,7 +155,7 @@ fn cosines(tokens: &Tensor, rows: &Tensor) -> Tensor {
     tokens.matmul(&rows.transpose(0, 1)).narrow(-1, 0, classes)
 }
 
-/// Content of denoising queries: an embedding of a label.
+/// Features of denoising queries: an embedding of their label.
 #[derive(Debug)]
 pub enum LabelEncoder {
     /// The class head's own weight rows (tied).

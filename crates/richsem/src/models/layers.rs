@@ -6,8 +6,8 @@ use torch_ext::{Conv2dRelu, Epilogue};
 use super::parameters::{Init, Scope};
 use crate::error::Result;
 
-/// What a kernel made. Its refusals (shapes that disagree, a device that gives up) end as those of
-/// libtorch's own operations do, in a panic that [`crate::error::guarded`] turns into an error.
+/// The result of a kernel. Its errors (wrong shapes, a failing device) become panics, as those of libtorch's
+/// own operations do. [`crate::error::guarded`] turns them into errors.
 fn or_panic(result: torch_ext::Result<Tensor>) -> Tensor {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
@@ -57,7 +57,7 @@ impl Linear {
         self.then(x, Epilogue::None)
     }
 
-    /// With ReLU behind it.
+    /// [`Self::forward`] with ReLU after it.
     ///
     /// # Shapes
     /// `[…, in]` → `[…, out]`
@@ -65,7 +65,7 @@ impl Linear {
         self.then(x, Epilogue::Relu)
     }
 
-    /// With the rows zero where `padding` is true.
+    /// [`Self::forward`], with rows of zeros where `padding` is true.
     ///
     /// # Shapes
     /// `[…, in]`, `padding` `[…]` → `[…, out]`
@@ -348,8 +348,8 @@ impl Conv2d {
         x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
     }
 
-    /// With another scale of its weight, a shift of the channels `[out]` in place of its bias, the
-    /// residual and ReLU behind it; zero in the pixels that are `outside`.
+    /// The convolution with a scaled weight, a shift `[out]` of the channels instead of its bias, then the
+    /// residual and ReLU. Pixels that are `outside` become zero.
     ///
     /// # Shapes
     /// As [`Self::forward`]; `residual` as the result, `outside` `[B, H', W']` bool.
@@ -427,8 +427,8 @@ pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
     (x.clamp_min(eps) / (1.0f64 - &x).clamp_min(eps)).log()
 }
 
-/// What autocast must not round: in f32, or in f64 where it is that already, as in the tests against
-/// the official code.
+/// In f32, for what autocast must not round. Tensors in f64 stay f64: tests against the official code use
+/// them.
 pub(crate) fn at_least_f32(x: &Tensor) -> Tensor {
     if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
 }

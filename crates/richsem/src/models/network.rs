@@ -21,8 +21,8 @@ pub struct Images<'a> {
     pub mask: &'a Tensor,
 }
 
-/// A form of a network's pass that some sizes of images need and others do without: passes of different
-/// forms are recorded apart. [`Network::form`] says which.
+/// A variant of a network's pass. Some image sizes need another variant than others, and each is recorded
+/// separately. [`Network::form`] gives the variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassForm(pub(crate) i64);
 
@@ -88,14 +88,14 @@ impl Network {
         }
     }
 
-    /// Which form of the pass images of these sizes, `[height, width]` in pixels without padding, need.
+    /// The variant of the pass that images of these sizes need, `[height, width]` in pixels without padding.
     pub fn form(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> PassForm {
         match self {
             Self::Dino(dino) => PassForm(dino.config().few_tokens(sizes).into()),
         }
     }
 
-    /// The form that is right for images of any size.
+    /// The variant that is right for images of any size.
     #[must_use]
     pub fn form_of_any_size(&self) -> PassForm {
         match self {

@@ -74,13 +74,13 @@ pub enum Init {
 enum Start {
     /// Initial values, which a seed decides.
     Drawn(u64),
-    /// Zero: values are about to be loaded, and drawing them first would be in vain.
+    /// With zeros: values are loaded next, so drawing them would be useless.
     ToBeLoaded,
-    /// Tensors that there are already, by name; they are shared.
+    /// With tensors that already exist, by name. They are shared.
     Given(RefCell<BTreeMap<String, Tensor>>),
 }
 
-/// All parameters of a model, in the order in which its modules asked for them.
+/// All parameters of a model, in the order in which its modules made them.
 #[derive(Debug)]
 pub struct ParameterStore {
     device: Device,
@@ -89,20 +89,20 @@ pub struct ParameterStore {
 }
 
 impl ParameterStore {
-    /// Without parameters. `seed` decides every initial value, together with the value's name.
+    /// An empty store. `seed` and the name of a parameter decide its initial values.
     #[must_use]
     pub fn new(device: Device, seed: u64) -> Self {
         Self { device, start: Start::Drawn(seed), parameters: RefCell::default() }
     }
 
-    /// Without parameters, for a model whose values [`Self::load`] gives: zero until then.
+    /// An empty store for a model whose values come from [`Self::load`]. Until then they are zero.
     #[must_use]
     pub fn to_be_loaded(device: Device) -> Self {
         Self { device, start: Start::ToBeLoaded, parameters: RefCell::default() }
     }
 
-    /// For a model whose parameters and buffers are these tensors: a second network on memory that there is
-    /// already. Building it panics where one is missing or of another shape.
+    /// A store for a model whose parameters and buffers are these tensors: a second network on the same
+    /// memory. Building it panics if a tensor is missing or of another shape.
     #[must_use]
     pub fn over(device: Device, tensors: BTreeMap<String, Tensor>) -> Self {
         let start = Start::Given(RefCell::new(tensors));
@@ -310,7 +310,7 @@ fn initial(seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
     let mut hasher = Fnv::default();
     hasher.write(name.as_bytes());
     let mut random = Random::new(seed, Stream::Init, 0, hasher.finish());
-    // Too large a model is to end as libtorch's own refusals do, not with the process.
+    // If the model is too large, this ends as libtorch's own errors do, and does not end the process.
     let mut values: Vec<f32> = Vec::new();
     if values.try_reserve_exact(count).is_err() {
         panic!("{name}: can't allocate memory: you tried to allocate {} bytes", 4 * count);

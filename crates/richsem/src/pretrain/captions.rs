@@ -1,4 +1,4 @@
-//! Images, or boxes in them, and what is said of each.
+//! Images, or boxes in them, each with a caption.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +18,7 @@ use crate::{
 /// Images evaluated on, at most: enough to know a share to one per cent.
 const MOST_HELD_OUT: usize = 2048;
 
-/// One image and what is said of it.
+/// An image, or a box in it, with its caption.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Captioned {
     /// Its file, as the store names it.

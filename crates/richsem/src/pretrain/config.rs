@@ -39,7 +39,7 @@ pub struct PretrainConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainData {
-    /// Images in a batch. Each is told from all others of its batch. Default: 64; 2 to 1,048,576.
+    /// Images in a batch. The loss compares each with all others of its batch. Default: 64; 2 to 1,048,576.
     pub batch_size: usize,
     /// Share of the images that is not trained on, but evaluated at the end: at most 2,048 images.
     /// Default: 0.05; 0 to 0.9.

@@ -34,7 +34,7 @@ pub(crate) struct Recordings {
     kept: HashMap<Key, Recording>,
     /// Most bytes that recordings may take beyond the first of them.
     budget: u64,
-    /// Bytes of the device's memory that went with the first recording, and with the others.
+    /// Bytes of the device's memory that the first recording took, and all others together.
     taken: [u64; 2],
     /// Whether passes may be recorded at all.
     on: bool,
@@ -78,7 +78,7 @@ impl Recordings {
         self.news.take()
     }
 
-    /// At what size a pass of images of `size` is to run; `of` is all else that a recording depends on.
+    /// The size at which a pass of images of `size` runs. `of` is all else that a recording depends on.
     pub(crate) fn at(&mut self, of: &[i64], size: Size) -> At {
         if self.on { self.sizes.at(of, size, self.more) } else { At::Own }
     }
@@ -100,8 +100,8 @@ impl Recordings {
         self.sizes.at_once();
     }
 
-    /// Records `run` for tensors like `inputs`, images of `size`. Where that fails no more are made, and
-    /// passes go on without.
+    /// Records `run` for tensors like `inputs`, images of `size`. If that fails, no further passes are
+    /// recorded, and passes run without recordings.
     pub(crate) fn record(
         &mut self,
         of: &[i64],

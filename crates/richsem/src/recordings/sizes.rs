@@ -1,4 +1,4 @@
-//! At which size a pass runs, and which sizes get recordings.
+//! The size at which a pass runs, and which sizes get recordings.
 
 use std::collections::HashMap;
 
@@ -77,11 +77,11 @@ impl RecordedSizes {
         Self { padded, before: BEFORE, ..Self::default() }
     }
 
-    /// At what size a pass of images of `size` runs; new ones only if there may be more.
+    /// The size at which a pass of images of `size` runs. New sizes are recorded only with `more`.
     ///
-    /// A size gets a recording of its own when what was lost without one, by padding to a larger one or
-    /// by passes that were not recorded, is what a recording costs. So at most twice the least possible
-    /// is lost, whatever comes (the ski rental problem).
+    /// Without a recording of its own a size loses time: by padding to a larger one, or by passes that are
+    /// not recorded. It gets a recording when it has lost as much time as a recording takes. So the loss is
+    /// at most twice the smallest possible one (the ski rental problem).
     pub(super) fn at(&mut self, of: &[i64], size: Size, more: bool) -> At {
         self.calls += 1;
         let fits = |key: &Key| {
@@ -120,15 +120,15 @@ impl RecordedSizes {
         otherwise
     }
 
-    /// A size is to be recorded when the first pass comes that it covers.
+    /// Has a size recorded when the first pass comes that it covers.
     pub(super) fn plan(&mut self, key: Key) {
         if !self.kept.contains_key(&key) && !self.planned.contains(&key) {
             self.planned.push(key);
         }
     }
 
-    /// From now on a size that no recording covers gets one at once, where all else is as for one that there is:
-    /// a pass that is not recorded takes memory of its own, beside that of the recordings.
+    /// From now on a size that no recording covers gets one at once, if there is a recording with the same
+    /// `of`. A pass that is not recorded takes memory of its own, beside that of the recordings.
     pub(super) fn at_once(&mut self) {
         self.before = 0;
     }

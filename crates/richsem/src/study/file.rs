@@ -1,4 +1,4 @@
-//! The study file as it is written, and what can be wrong with it on its own.
+//! The study file as the user writes it, and the mistakes that show in it alone.
 
 use std::path::{Path, PathBuf};
 

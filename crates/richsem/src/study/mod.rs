@@ -1,6 +1,6 @@
-//! Studies: variants of the settings × seeds, every finished run as a line of `study.jsonl`, and one
-//! table of them: means, paired differences, 95 % t-intervals. Here is everything but the running
-//! itself (`richsem study`): the file, what it plans, what a folder holds of it, the statistics.
+//! Studies: variants of the settings × seeds. Every finished run is a line of `study.jsonl`, and one
+//! table has means, paired differences and 95 % t-intervals. `richsem study` trains the runs; here is
+//! all else: the study file, its runs, how far a folder is, the statistics.
 
 mod file;
 mod plan;

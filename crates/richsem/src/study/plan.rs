@@ -1,4 +1,4 @@
-//! What a study file asks for: every run with its settings, in the order to be trained in.
+//! The runs of a study: each with its settings, in the order of training.
 
 use std::path::{Component, Path, PathBuf};
 

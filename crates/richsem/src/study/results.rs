@@ -1,4 +1,4 @@
-//! `study.jsonl`: one line a finished run, only ever added to.
+//! `study.jsonl`: one line for each finished run. Lines are only added.
 
 use std::{
     collections::BTreeMap,

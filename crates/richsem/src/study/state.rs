@@ -42,8 +42,8 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
     let config = run.config()?;
     let mut wanted = wanted.clone();
     if wanted.model.padding_setting().is_none() {
-        // Left open, so that a run settles it: by the weights that it starts from, or as runs from
-        // scratch do now. Of an earlier release it may be another.
+        // The settings leave it open, and a run decides it: by the weights that it starts from, or as runs
+        // from scratch do now. A run of an earlier release may have decided otherwise.
         let padding = match wanted.init {
             Some(_) => config.model.padding_setting(),
             None => Some(Padding::default()),
@@ -51,7 +51,7 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
         wanted.model.set_padding(padding);
     }
     if let (Some(wanted), Some(settled)) = (&mut wanted.teacher, &config.teacher) {
-        // Likewise.
+        // The activation is decided in the same way.
         wanted.activation = wanted.activation.or(settled.activation);
     }
     let different = config.differences(&wanted);

@@ -1,4 +1,5 @@
-//! The one table: a row a variant, then a row a comparison; as text, Markdown and JSON.
+//! The table of a study: one row for each variant, then one for each comparison. As text, Markdown and
+//! JSON.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -106,7 +107,7 @@ impl StudyTable {
         }
     }
 
-    /// What the values are, in words.
+    /// What the values of the table are, in words.
     #[must_use]
     pub fn caption(&self) -> String {
         let Self { study, done, planned, .. } = self;
@@ -117,7 +118,7 @@ impl StudyTable {
         )
     }
 
-    /// Means: a row a variant, with its name, its number of seeds, and each metric.
+    /// The cells of the means: a row for each variant, with name, number of seeds, and each metric.
     #[must_use]
     pub fn variant_cells(&self) -> Vec<Vec<String>> {
         let row = |row: &VariantRow| {
@@ -129,7 +130,7 @@ impl StudyTable {
         self.variants.iter().map(row).collect()
     }
 
-    /// Differences: likewise, a row a comparison.
+    /// The cells of the differences: a row for each comparison, in the same way.
     #[must_use]
     pub fn difference_cells(&self) -> Vec<Vec<String>> {
         let row = |row: &DifferenceRow| {

@@ -102,8 +102,8 @@ impl TeacherConfig {
         })
     }
 
-    /// Whether anything that it is asked for runs through a transformer: a ResNet with a given text
-    /// table has none.
+    /// Whether labelling or encoding text uses a transformer. A ResNet with a given text table uses
+    /// none.
     ///
     /// # Errors
     /// Weights that cannot be read.

@@ -1,11 +1,11 @@
-//! What was counted while loading: the numbers a user compares with what they believe they have.
+//! Counts made while loading, for a user to compare with what the file should have.
 
 use std::{collections::HashSet, fmt};
 
 use super::{Annotation, ImageRecord, records::RawCategory};
 use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
 
-/// Things of one kind, and the ids of the first of them, for whoever wants to look.
+/// How many things of one kind there are, and the ids of the first ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counted {
     /// How many things of this kind there are.
@@ -311,7 +311,7 @@ fn count_repeated(annotations: &[Annotation], report: &mut LoadReport) {
     }
 }
 
-/// Counts what training will leave out, and notices boxes in another convention.
+/// Counts boxes that training will leave out, and notices boxes in another format.
 pub(super) fn count_boxes(
     images: &[ImageRecord],
     annotations: &[Annotation],

@@ -93,8 +93,8 @@ fn ratio(new: u32, old: u32) -> f32 {
     (f64::from(new) / f64::from(old)) as f32
 }
 
-/// What is known of the canvas, given what is known of each tile, the labels that are on it, and
-/// those of boxes that were cut off (of which nothing is claimed).
+/// What is known of the canvas. `shown` are the labels of its boxes. `hidden` are those of boxes that
+/// were cut off: nothing is claimed of them.
 fn known(
     tiles: [&LabelKnowledge; 4],
     shown: &[ClassIndex],

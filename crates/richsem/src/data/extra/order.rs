@@ -37,8 +37,8 @@ pub struct Order {
 }
 
 impl Order {
-    /// `items` images, `images` of them a sample. [`OrderConfig::Official`] begins anew every
-    /// `batches_per_epoch` batches; the other does not look at that.
+    /// The order of `items` images, `images` of them in each sample. [`OrderConfig::Official`] begins
+    /// again after every `batches_per_epoch` batches; [`OrderConfig::Shuffled`] ignores that.
     ///
     /// # Errors
     /// There are no images, or nothing in a batch or epoch.

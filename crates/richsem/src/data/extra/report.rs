@@ -1,5 +1,4 @@
-//! What was found in a set of classification images, in numbers to compare with what one
-//! believes one has.
+//! Counts of a set of classification images, for a user to compare with what the set should have.
 
 use std::fmt;
 

@@ -193,10 +193,10 @@ impl ClassificationSet {
     }
 }
 
-/// The class folders, sorted, and what comes before them: archives are often made of one folder
-/// that holds them all.
+/// The class folders, sorted, and the path before them: an archive often has one folder that holds
+/// all others.
 fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>)> {
-    /// Folders within folders that are gone through; nobody packs deeper.
+    /// Most folders in folders that are searched. Nobody packs deeper.
     const DEEPEST: usize = 8;
     let mut root = String::new();
     for _ in 0..DEEPEST {

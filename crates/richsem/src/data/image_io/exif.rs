@@ -5,11 +5,12 @@ use image::metadata::Orientation;
 /// EXIF's tag of the orientation.
 const TAG: u16 = 0x112;
 
-/// What a segment says, from its byte order mark on; none where it says nothing that can be read.
+/// The orientation in a segment that begins with its byte order mark. None if there is none that can be
+/// read.
 ///
-/// EXIF wants one SHORT; some cameras and programs write a LONG or another integer, or several, of which
-/// the first counts. Viewers take these, as Pillow does, which leaves a BYTE alone. `image` reads the SHORT
-/// alone.
+/// EXIF wants one SHORT. Some cameras and programs write a LONG or another integer, or several: then the
+/// first counts. Viewers accept these, and so does Pillow, except for a BYTE. The crate `image` reads only
+/// a SHORT.
 pub(super) fn orientation(segment: &[u8]) -> Option<Orientation> {
     let tiff = Tiff {
         bytes: segment,

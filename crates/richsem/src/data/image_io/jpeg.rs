@@ -146,10 +146,10 @@ impl Header {
         }
     }
 
-    /// Who reads the pixels rightly, if anybody (tests/fixtures/images/make_jpegs.py has every kind):
-    /// zune-jpeg 0.5.15 gives wrong pixels, without a word, for a baseline file of several scans, where
-    /// the first component is not sampled most finely, and for some colours; jpeg-decoder 0.3.2 for
-    /// several scans whose sampling has halves of the finest.
+    /// The decoder that reads the pixels correctly, if there is one (tests/fixtures/images/make_jpegs.py
+    /// has every kind). zune-jpeg 0.5.15 silently gives wrong pixels for a baseline file of several scans,
+    /// if the first component is not sampled most finely, and for some colours. jpeg-decoder 0.3.2 does so
+    /// for several scans whose sampling has halves of the finest.
     fn decoder(&self) -> Option<Decoder> {
         let one_scan = usize::from(self.in_first_scan) == self.sampling.len();
         let progressive = self.frame == 0xC2;
@@ -162,7 +162,7 @@ impl Header {
             no_thirds &= factors().all(|factor| factor != 3);
         }
         let colours = self.colours();
-        // JFIF's colours are YCbCr, whatever else the file says; zune-jpeg believes the rest.
+        // JFIF's colours are YCbCr, even if the file says something else. zune-jpeg believes the latter.
         let says_rgb = self.adobe == Some(0) || self.ids == *b"RGB";
         let contradicts = self.jfif && colours == Colours::Ycc && says_rgb;
         if no_halves && finest_first && no_thirds && (one_scan || progressive) && !contradicts {
@@ -238,8 +238,8 @@ fn jpeg_decoder(bytes: &[u8], colours: Colours, name: &Path) -> Result<Vec<u8>> 
     })
 }
 
-/// Whether the image's end marker is there (what follows it does not matter), and whether there is what
-/// the decoders do not look at: restart markers out of order, after which all lies elsewhere.
+/// Checks what the decoders do not: that the image's end marker is there (what follows it does not
+/// matter), and that restart markers are in order (if not, all pixels after them are in a wrong place).
 fn check_scans(bytes: &[u8], restarts: bool, name: &Path) -> Result<()> {
     const EOI: u8 = 0xD9;
     if bytes.ends_with(&[0xFF, EOI]) && !restarts {

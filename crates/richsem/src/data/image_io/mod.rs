@@ -1,19 +1,23 @@
 //! Reading images: JPEG, PNG, WebP, BMP, TIFF and GIF (the first frame) to 8-bit RGB, as Pillow's
 //! `convert("RGB")` gives it.
 //!
-//! - The format is told by content; the extension does not matter.
+//! - The contents decide the format; the extension does not matter.
 //! - Grey is repeated, palettes are looked up, alpha is dropped (not blended), CMYK and YCCK are
 //!   read as Adobe writes them (inverted).
-//! - An image is turned as its EXIF orientation says, as viewers show it, unless [`Orientation::Stored`]
-//!   is asked for.
+//! - An image is turned as its EXIF orientation says, as viewers show it, but not with
+//!   [`Orientation::Stored`].
 //! - A file that ends early is an error, as in Pillow, not a half-grey image.
 //!
-//! Deviations: an orientation that stands in XMP, in ImageMagick's raw profiles or behind a PNG's pixels is not
-//! seen; one that EXIF has as a BYTE is. A JPEG whose data hold an impossible code, or whose restart
-//! markers are out of order, is an error, where Pillow goes on with whatever comes out. 16-bit grey gives the
-//! high byte, as 16-bit colour does; Pillow clips it at 255, which turns most such images white. A
-//! progressive JPEG without its last scans is not smoothed. Of a GIF whose first frame is smaller than its
-//! canvas the rest is black.
+//! Deviations from Pillow:
+//!
+//! - An orientation in XMP, in ImageMagick's raw profiles or after a PNG's pixels is not seen. An
+//!   orientation that EXIF has as a BYTE is.
+//! - A JPEG with an impossible code in its data, or with restart markers out of order, is an error.
+//!   Pillow continues with wrong pixels.
+//! - 16-bit grey gives the high byte, as 16-bit colour does. Pillow clips it at 255, which turns most
+//!   such images white.
+//! - A progressive JPEG without its last scans is not smoothed.
+//! - If the first frame of a GIF is smaller than its canvas, the rest is black.
 
 mod exif;
 mod jpeg;
@@ -32,10 +36,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Most pixels an image may have: where Pillow, too, refuses it as a decompression bomb.
+/// Most pixels of an image. Pillow, too, refuses larger ones as decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// Which way up an image is read. Boxes are in that frame.
+/// Which way up an image is read. Boxes are relative to the image that way up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Orientation {
@@ -43,17 +47,17 @@ pub enum Orientation {
     /// show it (Pillow's `exif_transpose`).
     #[default]
     Exif,
-    /// As its pixels are stored: what the official code of COCO, LVIS and RichSem reads. It matters for
-    /// images with an EXIF orientation alone.
+    /// As its pixels are stored: what the official code of COCO, LVIS and RichSem reads. This matters only
+    /// for images with an EXIF orientation.
     Stored,
 }
 
 /// An image that was read.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The pixels, in the frame that was asked for.
+    /// The pixels, turned or as stored, as asked for.
     pub image: RgbImage,
-    /// Its EXIF orientation, 1 to 8; 1 is upright, and what there is without one.
+    /// Its EXIF orientation, 1 to 8. 1 is upright; images without EXIF have 1.
     pub exif: u8,
 }
 
@@ -155,7 +159,7 @@ impl std::fmt::Display for FileFormat {
     }
 }
 
-/// Kinds of images that are known by their first bytes and not read.
+/// The name of a kind of file that is recognised by its first bytes, but cannot be read.
 fn unread(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if brand.len() >= 4 => match &brand[..4] {
@@ -241,7 +245,7 @@ impl FileFormat {
     }
 }
 
-/// Refuses what would take unreasonable memory, before anything of that size is allocated.
+/// Refuses sizes that need unreasonable memory, before memory of that size is allocated.
 fn check_pixels(width: u32, height: u32, name: &Path) -> Result<()> {
     if width == 0 || height == 0 {
         let problem = format!("expected at least one pixel, got {width} x {height}");

@@ -60,14 +60,14 @@ impl ImageStore {
         Ok(Self { location, orientation, turned: Mutex::default() })
     }
 
-    /// Names are paths below a folder; of an empty one, whole paths.
+    /// Images in a folder. Names are paths below it, or whole paths if `path` is empty.
     #[must_use]
     pub fn folder(path: PathBuf, orientation: Orientation) -> Self {
         Self { location: Location::Folder(path), orientation, turned: Mutex::default() }
     }
 
-    /// Notes an image that its EXIF orientation turns without a sign of whether its boxes are in that
-    /// frame: its size is the same either way, or the annotations have none.
+    /// Notes an image with an EXIF orientation for which the annotations do not show which way up its boxes
+    /// were drawn: its size is the same both ways, or the annotations have no size.
     pub(crate) fn note_turned(&self, name: &str) {
         let mut turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
         if !turned.contains(name) {
@@ -75,7 +75,7 @@ impl ImageStore {
         }
     }
 
-    /// A note on such images, if some were read. `setting` is what says how.
+    /// A note on such images, if some were read. `setting` is the setting or flag to change.
     #[must_use]
     pub fn turned(&self, setting: &str) -> Option<String> {
         let turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,8 +92,8 @@ impl ImageStore {
         ))
     }
 
-    /// Where none of these files is there: which one was looked for first, in words. That is
-    /// another mistake than some broken images: the wrong folder or archive.
+    /// If none of these files exists: a message that names the first one. This is another mistake than
+    /// some broken images: the wrong folder or archive.
     pub fn holds_none_of<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
         let first = names.next()?;
         if self.contains(first) || names.any(|name| self.contains(name)) {

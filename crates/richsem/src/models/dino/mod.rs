@@ -146,8 +146,8 @@ impl DinoConfig {
         self.padding.unwrap_or_default()
     }
 
-    /// How often an image's sides were halved in each level's map: stages of the backbone, then each
-    /// level once more than the one before.
+    /// How often an image's sides are halved in each level's map. The first levels are the backbone's; each
+    /// further one is halved once more than the one before.
     pub(crate) fn halvings(&self) -> Vec<usize> {
         let levels = self.backbone.levels();
         let halvings = |&i: &usize| levels[i].stride.trailing_zeros() as usize;
@@ -191,10 +191,9 @@ pub struct Input<'a> {
     /// belongs to a proposal's *rank*, and ranks swap at the last digits of a score, so that two
     /// programs can only be compared number by number on the same proposals.
     pub tokens: Option<&'a Tensor>,
-    /// Whether an image may have fewer tokens that may propose than there are queries. Where padding is
-    /// to change nothing, the queries that are left over are then hidden from the others and find
-    /// nothing; that costs time, and `false` may be said where none is left over
-    /// ([`DinoConfig::few_tokens`]).
+    /// Whether an image may have fewer tokens that may propose than there are queries. With
+    /// [`Padding::Masked`] the queries that are left over are then hidden from the others and find nothing.
+    /// This costs time. `false` is right if no query is left over ([`DinoConfig::few_tokens`]).
     pub few_tokens: bool,
 }
 
@@ -317,7 +316,7 @@ impl Dino {
     pub fn training_tensors(&self, input: &Input) -> Result<TrainingTensors> {
         let (proposals, decoded) = self.decode(input, true)?;
         let outputs = self.heads(&decoded.hidden, &decoded.references, input.text);
-        // Put together and told apart here, where it is recorded.
+        // Joined and split here, in the part that is recorded.
         let slots = input.denoising.map_or(0, |dn| dn.layout.slots);
         let queries = outputs.logits.size()[2] - slots;
         let matching = |of: &Tensor, proposed: &Tensor| {
@@ -353,8 +352,8 @@ impl Dino {
         }
     }
 
-    /// All that lies before the shared heads: the encoder's proposals, and what the decoder makes of
-    /// them and of the denoising queries.
+    /// Everything before the shared heads: the encoder's proposals, and the decoder's output for them and
+    /// for the denoising queries.
     fn decode(&self, input: &Input, train: bool) -> Result<(Proposals, DecoderOutput)> {
         let Input { images, mask, text, denoising, tokens, few_tokens } = *input;
         self.check_text(text)?;

@@ -1,5 +1,5 @@
-//! What no tensor of a CLIP tells: the activation, and how many heads its attention has. The file may
-//! say it, or a settings file that its authors put beside it.
+//! What the tensors of a CLIP do not tell: its activation, and how many heads its attention has. The file
+//! may say it, or a settings file that its authors put beside it.
 
 use std::path::Path;
 
@@ -75,8 +75,8 @@ const HUGGING_FACE: &str = "config.json";
 const OPEN_CLIP: &str = "open_clip_config.json";
 
 impl Hints {
-    /// Of a file of weights, and the settings beside it; an activation that is given comes before
-    /// what they say.
+    /// The hints of a weights file and of the settings beside it. An activation that is `given` counts
+    /// before theirs.
     ///
     /// # Errors
     /// A file that cannot be read; settings that are no JSON, or name an activation that is not known.
@@ -134,7 +134,7 @@ impl Hints {
         Self { activation: Some(activation), source: Some(by.to_owned()), ..Self::default() }
     }
 
-    /// For the metadata of a file that is written; nothing where nothing is known.
+    /// The hints as metadata of a file that is written. Empty if nothing is known.
     pub(crate) fn metadata(&self) -> Metadata {
         if self.activation.is_none() {
             return Metadata::new();
@@ -159,7 +159,7 @@ fn of_hugging_face(
 ) -> Result<Option<Hints>> {
     let is_clip = match config["model_type"].as_str() {
         Some(kind) => kind.starts_with("clip"),
-        // Written by hand: it says no less.
+        // Written by hand: it is as good.
         None => config["vision_config"].is_object() || config["text_config"].is_object(),
     };
     if !is_clip {
@@ -178,7 +178,7 @@ fn of_hugging_face(
             (None, Value::Null) => Activation::QuickGelu,
             (None, value) => activation(value, path, &field)?,
         };
-        // What is left out is the library's default there: heads of 64 channels, as where nothing is said.
+        // What is left out has the library's default: heads of 64 channels, as without such a file.
         let number = |key: &str| settings[key].as_i64();
         let attention =
             Attention { heads: number("num_attention_heads"), width: number("hidden_size") };
@@ -192,7 +192,7 @@ fn of_hugging_face(
         return Err(Error::invalid(path, "text_config.hidden_act", problem)
             .with_hint("CLIPs whose encoders have different activations are not supported"));
     }
-    // Of an image encoder alone nothing is said of a text encoder.
+    // The settings of an image encoder alone say nothing of a text encoder.
     let text = if config["text_config"].is_null() { Attention::default() } else { text };
     Ok(Some(Hints { activation: Some(activation), visual, text, source: None }))
 }

@@ -1,4 +1,4 @@
-//! The four stages behind a stem, which all these backbones have: `layer1` to `layer4`, each of half
+//! The four stages after a stem, which all ResNets have: `layer1` to `layer4`, each of half
 //! the resolution and twice the channels of the one before.
 
 use tch::Tensor;
