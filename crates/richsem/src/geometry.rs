@@ -19,24 +19,24 @@ impl Default for Geometry {
 }
 
 impl Geometry {
-    /// The image as its file has it.
+    /// The geometry of an image as its file has it.
     pub const IDENTITY: Self = Self { scale: [1.0; 2], offset: [0.0; 2] };
 
-    /// Mirrored left and right; the view was `width` pixels wide.
+    /// After mirroring left for right. The view was `width` pixels wide.
     #[must_use]
     pub fn flipped(self, width: u32) -> Self {
         let ([sx, sy], [ox, oy]) = (self.scale, self.offset);
         Self { scale: [-sx, sy], offset: [f64::from(width) - ox, oy] }
     }
 
-    /// Cut out from (left, top) on.
+    /// After a crop that begins at (left, top).
     #[must_use]
     pub fn cropped(self, left: u32, top: u32) -> Self {
         let [ox, oy] = self.offset;
         Self { offset: [ox - f64::from(left), oy - f64::from(top)], ..self }
     }
 
-    /// Made larger by these factors of width and height.
+    /// After a resize by these factors of width and height.
     #[must_use]
     pub fn resized(self, factors: [f64; 2]) -> Self {
         let times = |of: [f64; 2]| [of[0] * factors[0], of[1] * factors[1]];

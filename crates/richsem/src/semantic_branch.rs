@@ -50,7 +50,7 @@ pub enum BranchProjection {
     Linear,
     /// Four layers of the branch's own.
     Mlp,
-    /// That of the class head, shared. The paper's study then takes a four-layer one
+    /// The projection of the class head. In the paper's study it then has four layers
     /// (`model.dino.class_projection = "mlp"`).
     Shared,
 }
@@ -214,7 +214,7 @@ impl SemanticBranch {
         &self.store
     }
 
-    /// In f32 also under autocast.
+    /// Features and class logits of the assigned regions, in f32 also under autocast.
     ///
     /// # Shapes
     /// `[N, D]` and M assignments → `[M, D_text]`, `[M, C]`

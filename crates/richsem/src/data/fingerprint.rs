@@ -22,7 +22,7 @@ pub struct Fingerprint {
     /// FNV-1a of the images' ids, and of the classes and corners of their boxes, in order;
     /// hexadecimal.
     pub hash: String,
-    /// Of each set of classification images: how many, and a hash of their names and labels.
+    /// Number of images of each set of classification images, and a hash of their names and labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<(usize, String)>,
     /// SHA-256 of the teacher's file.

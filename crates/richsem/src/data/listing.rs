@@ -24,7 +24,7 @@ const NAMED: usize = 20;
 /// `3 .txt (as notes.txt), 1 hidden (._a.jpg)`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PassedOver {
-    /// By kind: how many, and the names of the first.
+    /// Number of files of each kind, and the names of the first of them.
     kinds: BTreeMap<String, (usize, Vec<String>)>,
 }
 

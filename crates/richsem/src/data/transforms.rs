@@ -256,7 +256,7 @@ impl TransformConfig {
     }
 }
 
-/// What was drawn for one image.
+/// The random numbers of one image.
 struct Drawn {
     flip: bool,
     crop: Option<Crop>,
@@ -264,7 +264,7 @@ struct Drawn {
     shorter: Option<u32>,
 }
 
-/// In pixels, of the image when its shorter side was made `shorter`.
+/// The part to cut out, in pixels, after the shorter side was resized to `shorter`.
 struct Crop {
     shorter: Option<u32>,
     left: u32,

@@ -48,7 +48,8 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// Of a dataset; the protocol is LVIS where it is of that format, else COCO.
+    /// An evaluator for a dataset. The protocol is LVIS if the file verifies classes image by
+    /// image, else COCO.
     ///
     /// # Panics
     /// Never: without a chosen protocol nothing is refused.
@@ -243,7 +244,7 @@ impl Evaluator {
         Ok(engine.finalize())
     }
 
-    /// Those of an image's detections that its protocol looks at. LVIS takes the best of all classes.
+    /// The detections of an image that the protocol looks at. LVIS takes the best of all classes.
     fn best_of_image(&self, of_image: &[u32], detections: &[Detection]) -> Vec<u32> {
         let mut kept = of_image.to_vec();
         if self.protocol == Protocol::Lvis && kept.len() > self.max_detections {

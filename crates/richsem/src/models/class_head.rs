@@ -24,7 +24,7 @@ pub struct TextTable {
 }
 
 impl TextTable {
-    /// From `[C, D_text]` rows of any floating kind.
+    /// A table of `[C, D_text]` rows of any floating kind.
     #[must_use]
     pub fn new(rows: &Tensor) -> Self {
         let rows = at_least_f32(rows);

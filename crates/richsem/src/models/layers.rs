@@ -36,7 +36,7 @@ impl Linear {
         Self::with_init(scope, input, output, Init::XavierUniform, Some(bias))
     }
 
-    /// With given initial values; `None` for no bias.
+    /// A layer with these initial values. Without `bias` it has none.
     #[must_use]
     pub fn with_init(
         scope: &Scope,
@@ -102,7 +102,7 @@ impl LayerNorm {
         }
     }
 
-    /// In the kind of `x`, statistics in f32.
+    /// The norm of `x`, in the kind of `x`. Statistics are in f32.
     ///
     /// # Shapes
     /// `[…, D]` → `[…, D]`
@@ -110,7 +110,8 @@ impl LayerNorm {
         or_panic(torch_ext::add_layer_norm(x, None, &self.weight, &self.bias, 1e-5))
     }
 
-    /// Of `x + residual`, in the kind of the sum: how a sublayer of the transformer ends.
+    /// The norm of `x + residual`, in the kind of the sum: the end of each sublayer of the
+    /// transformer.
     ///
     /// # Shapes
     /// both `[…, D]` → `[…, D]`
@@ -427,8 +428,8 @@ pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
     (x.clamp_min(eps) / (1.0f64 - &x).clamp_min(eps)).log()
 }
 
-/// In f32, for what autocast must not round. Tensors in f64 stay f64: tests against the official code use
-/// them.
+/// The tensor in f32, for what autocast must not round. Tensors in f64 stay f64: tests against the
+/// official code use them.
 pub(crate) fn at_least_f32(x: &Tensor) -> Tensor {
     if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
 }

@@ -45,7 +45,7 @@ impl NetworkOutput {
 /// A detected object: box, class and score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredBox {
-    /// In pixels of the original image.
+    /// The box, in pixels of the original image.
     pub bbox: Xyxy,
     /// The class it is taken for.
     pub class: ClassIndex,

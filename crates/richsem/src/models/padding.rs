@@ -42,7 +42,7 @@ pub struct PaddingPyramid {
 }
 
 impl PaddingPyramid {
-    /// Of a mask `[B, H, W]`, true = padding, down to a stride of 2^`halvings`.
+    /// The pyramid of a mask `[B, H, W]`, true = padding, down to a stride of 2^`halvings`.
     #[must_use]
     pub fn new(mask: &Tensor, halvings: usize) -> Self {
         let mut levels = vec![mask.shallow_clone()];
@@ -53,7 +53,7 @@ impl PaddingPyramid {
         Self { levels }
     }
 
-    /// At a stride of 2^`halvings`: `[B, ⌈H / stride⌉, ⌈W / stride⌉]`, true = padding.
+    /// The mask at a stride of 2^`halvings`: `[B, ⌈H / stride⌉, ⌈W / stride⌉]`, true = padding.
     ///
     /// # Panics
     /// Beyond the stride that it was made for.
@@ -70,13 +70,13 @@ pub struct Extent<'a> {
 }
 
 impl<'a> Extent<'a> {
-    /// Of the images themselves; `None` where padding is treated as image.
+    /// The extent of the images themselves. `None` if padding is treated as image.
     #[must_use]
     pub fn of_images(pyramid: Option<&'a PaddingPyramid>) -> Self {
         Self { pyramid, halvings: 0 }
     }
 
-    /// Behind a layer of that stride, 1 or 2.
+    /// The extent after a layer of that stride, 1 or 2.
     #[must_use]
     pub fn strided(self, stride: i64) -> Self {
         Self { halvings: self.halvings + usize::from(stride == 2), ..self }

@@ -74,9 +74,9 @@ pub enum Init {
 enum Start {
     /// Initial values, which a seed decides.
     Drawn(u64),
-    /// With zeros: values are loaded next, so drawing them would be useless.
+    /// Zeros: values are loaded next, so drawing them would be useless.
     ToBeLoaded,
-    /// With tensors that already exist, by name. They are shared.
+    /// Tensors that already exist, by name. They are shared.
     Given(RefCell<BTreeMap<String, Tensor>>),
 }
 

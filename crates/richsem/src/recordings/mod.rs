@@ -45,7 +45,7 @@ pub(crate) struct Recordings {
 }
 
 impl Recordings {
-    /// With what a detector's settings say.
+    /// The recordings of a detector with these settings; none at first.
     pub(crate) fn of(config: &DetectorConfig, device: Device) -> Self {
         let padded = config.model.padding() == Padding::Masked;
         Self::new(device, config.cuda_graphs, padded, config.cuda_graphs_mib << 20)

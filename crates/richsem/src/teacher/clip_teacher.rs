@@ -103,7 +103,7 @@ impl ClipTeacher {
         &self.config
     }
 
-    /// In the teacher's precision, without autograd; tensors come back in f32 or as they are.
+    /// Runs `f` in the teacher's precision and without autograd.
     fn frozen(&self, f: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         let kind = self.precision.kind();
         guarded(|| torch_ext::no_grad(|| torch_ext::autocast(self.device, kind, f)))

@@ -109,8 +109,9 @@ fn table(by: &MappingConfig, vocabulary: &Vocabulary) -> Table {
 pub(super) struct Mapper {
     /// None: by synset or name, whichever both sides have.
     by: Option<MappingConfig>,
+    /// Detection classes by the property that `by` compares.
     table: Table,
-    /// By name, where `by` is none.
+    /// Detection classes by name, if `by` is none.
     names: Table,
 }
 

@@ -134,7 +134,7 @@ impl Header {
         ))
     }
 
-    /// By the rules of libjpeg.
+    /// The meaning of the components, by libjpeg's rules.
     fn colours(&self) -> Colours {
         match (self.sampling.len(), self.adobe) {
             (1, _) => Colours::Grey,

@@ -84,19 +84,19 @@ pub struct DenoisingLayout {
 }
 
 impl DenoisingLayout {
-    /// Without slots after the groups.
+    /// A layout without slots after the groups.
     #[must_use]
     pub fn new(groups: i64, most: i64) -> Self {
         Self { groups, most, slots: 2 * groups * most }
     }
 
-    /// Denoising queries of an image, at most P.
+    /// Number of denoising queries of an image, at most P.
     #[must_use]
     pub fn len(self) -> i64 {
         2 * self.groups * self.most
     }
 
-    /// Where no image has a box, and there are slots all the same.
+    /// Whether there are no denoising queries: no image has a box. There may still be slots.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -116,7 +116,8 @@ impl DenoisingLayout {
     }
 }
 
-/// Who may see whom: groups see themselves and the matching queries, matching queries see each other.
+/// Which queries see which. Queries of a group see their group and the matching queries. Matching
+/// queries see each other.
 ///
 /// # Shapes
 /// `groups` `[P]` i64, as [`DenoisingQueries::groups`] → `[P + queries, P + queries]`, true where a
@@ -144,8 +145,8 @@ pub struct DenoisingQueries {
 }
 
 impl DenoisingQueries {
-    /// Copies of the targets' boxes. P is as small as it can be, or `slots` of that number; `None` if it is
-    /// 0, or denoising is off.
+    /// Copies of the targets' boxes with random noise. `slots` gets the smallest possible P and
+    /// gives the P to use. `None` if P is 0, or denoising is off.
     #[must_use]
     pub fn new(
         targets: &[Target],
@@ -159,7 +160,7 @@ impl DenoisingQueries {
         Self::with_noise(targets, config, draw, device, slots)
     }
 
-    /// As [`Self::new`], with random numbers from elsewhere.
+    /// As [`Self::new`], with random numbers that `noise` gives.
     #[must_use]
     pub fn with_noise(
         targets: &[Target],

@@ -25,13 +25,14 @@ pub struct LayerOutputs {
 /// What a training pass computes. Its shapes depend on those of its input alone.
 #[derive(Debug)]
 pub struct TrainingTensors {
-    /// Of the matching queries: `[N + 1, B, Q, …]`, N decoder layers, then the encoder's proposals.
+    /// `[N + 1, B, Q, …]`: outputs of the matching queries from N decoder layers, then the
+    /// encoder's proposals.
     pub matched: LayerOutputs,
     /// `[N, B, P + Q, D]`, see [`TrainingOutput::region_features`].
     pub region_features: Tensor,
     /// `[N, B, P + Q, 4]`, see [`TrainingOutput::input_references`].
     pub input_references: Tensor,
-    /// Of the denoising queries, if there are any: `[N, B, P, …]`.
+    /// `[N, B, P, …]`: outputs of the denoising queries. None without denoising.
     pub denoising: Option<LayerOutputs>,
     /// `[B, Q]`: queries that no token was left for, see [`TrainingOutput::unused`].
     pub unused: Option<Tensor>,

@@ -43,8 +43,8 @@ enum NormState {
 #[derive(Debug)]
 struct FrozenNorm {
     buffers: [Tensor; 4],
-    /// Made of them for each kind that was computed in. None is dropped while the buffers stay as
-    /// they are: recorded graphs read them.
+    /// What the buffers become for each kind that was computed in. An entry is kept as long as the
+    /// buffers are unchanged, because recorded graphs read it.
     folded: RefCell<Vec<Folded>>,
 }
 
@@ -109,8 +109,8 @@ impl FrozenNorm {
 #[derive(Debug)]
 pub(super) struct Shortcut {
     map: Tensor,
-    /// Of its channels, `[C]`, still to be added: a bias is free where the map is added, and a pass of
-    /// its own here.
+    /// `[C]`: a shift of its channels that is not added yet. Added together with the map it is free; here
+    /// it would be a pass of its own.
     shift: Option<Tensor>,
 }
 

@@ -60,7 +60,7 @@ impl<B> Stages<B> {
     }
 }
 
-/// Of a stage's block: every stage but the first starts with half the resolution.
+/// Stride of a block of a stage. Every stage but the first starts with half the resolution.
 fn stride(stage: usize, block: i64) -> i64 {
     if stage > 0 && block == 0 { 2 } else { 1 }
 }
