@@ -159,7 +159,7 @@ pub struct DataConfig {
 
 impl DataConfig {
     /// The sets of classification images with a weight above 0, in the order of their names, as batches
-    /// number them ([`crate::data::batch::Batch::extra`]).
+    /// number them ([`crate::data::batch::Batch::source`]).
     pub fn extra_sets(&self) -> impl Iterator<Item = (&String, &ExtraConfig)> {
         self.extra.iter().filter(|(_, extra)| extra.weight > 0)
     }
