@@ -107,6 +107,19 @@ impl LoadReport {
     }
 }
 
+impl LoadReport {
+    /// What was counted because the file does not have it, each as `image_count of 3`.
+    fn computed(&self) -> Vec<String> {
+        let counted = |name: &str, count: usize| (count > 0).then(|| format!("{name} of {count}"));
+        let all = [
+            counted("image_count", self.computed_image_count),
+            counted("instance_count", self.computed_instance_count),
+            counted("frequency", self.computed_frequency),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [rare, common, frequent] = self.by_frequency;
@@ -116,15 +129,6 @@ impl fmt::Display for LoadReport {
              frequent)",
             self.images, self.annotations, self.categories
         )?;
-        let counted = |name: &str, count: usize| (count > 0).then(|| format!("{name} of {count}"));
-        let computed: Vec<String> = [
-            counted("image_count", self.computed_image_count),
-            counted("instance_count", self.computed_instance_count),
-            counted("frequency", self.computed_frequency),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
         let plain = |what, count: usize| (what, count, String::new());
         let found = |what, found: &Counted, of| (what, found.count, found.ids(of));
         for (what, count, ids) in [
@@ -162,6 +166,7 @@ impl fmt::Display for LoadReport {
                 write!(f, "\n  {what}: {count}{ids}")?;
             }
         }
+        let computed = self.computed();
         if !computed.is_empty() {
             write!(f, "\n  counted from the boxes: {} classes", computed.join(", "))?;
         }

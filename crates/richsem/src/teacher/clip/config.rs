@@ -135,7 +135,7 @@ impl TensorShapes<'_> {
         numbers.collect::<BTreeSet<_>>().len() as i64
     }
 
-    /// Refuses what is stated of a model of another width.
+    /// Refuses settings of a model with another width.
     fn same_model(&self, name: &str, width: i64, stated: Option<i64>) -> Result<()> {
         match stated.filter(|&stated| stated != width) {
             None => Ok(()),
@@ -150,7 +150,7 @@ impl TensorShapes<'_> {
         }
     }
 
-    /// Attention heads of that width: as stated, or so many that each has the usual channels.
+    /// Number of attention heads for a width: as stated, or else so many that each has `of_head` channels.
     fn heads(&self, name: &str, width: i64, stated: Option<i64>, of_head: i64) -> Result<i64> {
         let heads = stated.unwrap_or((width / of_head).max(1));
         if heads < 1 || width % heads != 0 {
