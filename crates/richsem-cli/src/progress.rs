@@ -145,7 +145,7 @@ impl TrainProgress {
         let Some(batch) = self.pace.seconds_a_batch() else { return "–".into() };
         let later = self.epochs.saturating_sub(self.epoch + 1);
         let left = self.batches.saturating_sub(self.batch) + later * self.batches;
-        hours(left as f64 * batch + self.evaluations.seconds_left(self.epoch, self.epochs))
+        hms(left as f64 * batch + self.evaluations.seconds_left(self.epoch, self.epochs))
     }
 
     /// Tells the user how long the run will take, once its pace is known.
@@ -248,7 +248,7 @@ impl Observer for TrainProgress {
                 }
                 bar.set_position(done as u64);
                 let seconds = started.elapsed().as_secs_f64() / done.max(1) as f64;
-                bar.set_message(format!("{} left", hours(seconds * (total - done) as f64)));
+                bar.set_message(format!("{} left", hms(seconds * (total - done) as f64)));
             }
             None if first => output::note(format!("evaluating {total} images")),
             None => {}
@@ -291,7 +291,7 @@ fn row_text(row: &TrainRow) -> String {
 }
 
 /// Seconds as `h:mm:ss`.
-pub(crate) fn hours(seconds: f64) -> String {
+pub(crate) fn hms(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64; // saturates: no unbelievable number overflows
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
@@ -400,10 +400,10 @@ mod tests {
 
     #[test]
     fn times_are_hours_minutes_seconds() {
-        assert_eq!(hours(0.4), "0:00:00");
-        assert_eq!(hours(3_725.0), "1:02:05");
-        assert_eq!(hours(-1.0), "0:00:00");
-        assert_eq!(hours(400_000.0), "111:06:40");
+        assert_eq!(hms(0.4), "0:00:00");
+        assert_eq!(hms(3_725.0), "1:02:05");
+        assert_eq!(hms(-1.0), "0:00:00");
+        assert_eq!(hms(400_000.0), "111:06:40");
     }
 
     #[test]

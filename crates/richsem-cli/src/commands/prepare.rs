@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     output::note(format!(
         "finished in {}: {} rows; {} shards made, {} were there before\ntrain with\n  --set \
          teacher.prepared={out}",
-        progress::hours(started.elapsed().as_secs_f64()),
+        progress::hms(started.elapsed().as_secs_f64()),
         report.rows,
         report.made,
         report.kept,

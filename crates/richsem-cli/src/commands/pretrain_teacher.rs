@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     output::note(format!(
         "finished in {}\nweights: {}\nmetrics: {}",
-        progress::hours(started.elapsed().as_secs_f64()),
+        progress::hms(started.elapsed().as_secs_f64()),
         args.output.display(),
         Pretrained::metrics_path(&args.output).display()
     ));

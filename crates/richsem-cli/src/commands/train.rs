@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     progress.finish();
     match outcome? {
         Outcome::Finished { val, .. } => {
-            let time = progress::hours(started.elapsed().as_secs_f64());
+            let time = progress::hms(started.elapsed().as_secs_f64());
             output::note(finished(&folder, &time)?);
             // The run is whole without its report.
             match val.map(|val| report::of_finished(&folder, val, device)) {

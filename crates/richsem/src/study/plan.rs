@@ -142,7 +142,7 @@ impl Study {
 
     /// Two variants with the same settings, if there are: most likely an oversight.
     #[must_use]
-    pub fn twins(&self) -> Option<(&str, &str)> {
+    pub fn same_settings(&self) -> Option<(&str, &str)> {
         let first = &self.runs[..self.variants.len()];
         first.iter().enumerate().find_map(|(i, run)| {
             let twin = first[..i].iter().find(|other| other.config_hash == run.config_hash)?;

@@ -114,7 +114,7 @@ impl Results {
 
     /// Number of lines that no run of the study has: of other settings, variants or seeds.
     #[must_use]
-    pub fn strangers(&self, study: &Study) -> usize {
+    pub fn unknown_lines(&self, study: &Study) -> usize {
         let is_known = |line: &&ResultLine| study.runs.iter().any(|run| is_of(line, study, run));
         self.lines.len() - self.lines.iter().filter(is_known).count()
     }

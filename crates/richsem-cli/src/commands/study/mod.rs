@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         return Ok(exit::OK);
     }
     let selected = study.select(&args.only, &args.seeds)?;
-    if let Some((first, second)) = study.twins() {
+    if let Some((first, second)) = study.same_settings() {
         output::warn(format!("`{first}` and `{second}` have the same settings"));
     }
     output::make_folder(&folder, "--out")?;
@@ -133,10 +133,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 fn show(study: &Study, results: &Results) -> Result<()> {
-    let strangers = results.strangers(study);
-    if strangers > 0 {
+    let unknown = results.unknown_lines(study);
+    if unknown > 0 {
         output::note(format!(
-            "study.jsonl: {strangers} of {} lines have other settings than the study; they are left \
+            "study.jsonl: {unknown} of {} lines have other settings than the study; they are left \
              out",
             results.lines().len()
         ));

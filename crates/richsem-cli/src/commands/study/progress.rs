@@ -13,7 +13,7 @@ use richsem::{
 
 use crate::{
     output,
-    progress::{bar, hours},
+    progress::{bar, hms},
     table::NOTHING,
 };
 
@@ -88,7 +88,7 @@ impl StudyProgress {
         let running: Vec<(usize, f64)> =
             watched.iter().map(|w| (w.run.variant, w.seconds)).collect();
         let left = seconds_left(&running, queued, durations, jobs);
-        let eta = left.map_or_else(|| NOTHING.to_owned(), hours);
+        let eta = left.map_or_else(|| NOTHING.to_owned(), hms);
         let runs: Vec<String> =
             watched.iter().map(|w| format!("{} {}", w.label, place(w))).collect();
         let message = format!("ETA {eta}  {}", runs.join("; "));

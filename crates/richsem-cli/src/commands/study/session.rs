@@ -19,7 +19,7 @@ use richsem::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::progress::{StudyProgress, Watched};
-use crate::{progress::hours, table};
+use crate::{progress::hms, table};
 
 /// Time between two looks at the child processes.
 const TICK: Duration = Duration::from_millis(50);
@@ -284,7 +284,7 @@ impl<'a> Session<'a> {
         let metrics: Vec<String> =
             metrics.map(|metric| format!("{metric} {}", table::percent(value(metric)))).collect();
         let how = match (seconds, &device) {
-            (Some(seconds), _) => format!("in {}", hours(seconds)),
+            (Some(seconds), _) => format!("in {}", hms(seconds)),
             (None, Some(_)) => "after resuming".to_owned(),
             (None, None) => "found finished".to_owned(),
         };
