@@ -195,12 +195,12 @@ mod tests {
         assert_eq!(
             passed_over.to_string(),
             format!(
-                "1 .txt ({}), 1 folders ({}), 1 hidden ({}), 1 broken links ({}), 1 without an \
+                "1 .txt ({}), 1 broken links ({}), 1 folders ({}), 1 hidden ({}), 1 without an \
                  extension ({})",
                 name("notes.txt"),
+                name("f.jpg"),
                 name("in"),
                 name("._a.PNG"),
-                name("f.jpg"),
                 name("odd")
             )
         );

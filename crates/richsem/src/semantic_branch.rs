@@ -187,8 +187,8 @@ impl SemanticBranch {
             (BranchProjection::Shared, other) => {
                 let width = other.map_or("none".to_owned(), |p| format!("one to {}", p.width()));
                 let problem = format!(
-                    "the class head's projection cannot be shared: expected one to the teacher's width, \
-                     {}, got {width}",
+                    "the class head's projection cannot be shared: expected one to the teacher's \
+                     width {}, got {width}",
                     text.dim()
                 );
                 return Err(Error::config("semantic.projection", problem).with_hint(

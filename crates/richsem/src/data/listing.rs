@@ -118,7 +118,7 @@ mod tests {
         passed_over.extend(elsewhere);
         assert_eq!(
             passed_over.to_string(),
-            "2 .txt (as b/x.txt), 2 hidden (as ./.DS_Store), 2 broken links (gone.jpg, too.jpg), \
+            "2 .txt (as b/x.txt), 2 broken links (gone.jpg, too.jpg), 2 hidden (as ./.DS_Store), \
              1 without an extension (README)"
         );
     }

@@ -237,7 +237,7 @@ fn results_are_added_and_read_back_whatever_was_cut_off() {
     }
     std::fs::write(&file, [&b"{\"variant\": 3}\n"[..], &whole].concat()).unwrap();
     let message = Results::open(folder.path()).unwrap_err().to_string();
-    assert!(message.contains("study.jsonl: line 1") && message.contains("take that line out"));
+    assert!(message.contains("study.jsonl: line 1") && message.contains("remove that line"));
 }
 
 #[test]

@@ -196,7 +196,7 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<(RgbImage, Header)> {
         None => {
             let sampling = header.sampling.iter().map(|[h, v]| format!("{h}x{v}"));
             let sampling = sampling.collect::<Vec<_>>().join(", ");
-            return Err(not_read(name, &format!("components sampled {sampling} in several scans")));
+            return Err(not_read(name, &format!("components with the sampling {sampling}")));
         }
     };
     let image = RgbImage::from_raw(header.width, header.height, pixels)

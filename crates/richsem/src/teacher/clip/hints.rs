@@ -305,7 +305,9 @@ mod tests {
             r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"}, "vision_config": {}}"#;
         let error = hints(&[FACE], &Metadata::new(), &[(HUGGING_FACE, both)]).unwrap_err();
         assert!(
-            error.to_string().contains("text_config.hidden_act: gelu, and the image"),
+            error
+                .to_string()
+                .contains("text_config.hidden_act: expected the image encoder's, quick_gelu"),
             "{error}"
         );
         let mixed = r#"{"text_config": {"hidden_act": "gelu"},

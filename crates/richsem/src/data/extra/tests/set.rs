@@ -171,7 +171,7 @@ fn archives_without_class_folders_say_what_is_there() {
     fs_err::write(flat.path().join("n01440764.tar"), "x").unwrap();
     let (_kept, tar) = packed(flat.path(), "");
     let text = open(&ExtraConfig::new(&tar)).unwrap_err().to_string();
-    assert!(text.contains("`n01440764.tar`") && text.contains("unpack them"), "{text}");
+    assert!(text.contains("`n01440764.tar`") && text.contains("unpack each"), "{text}");
 
     let (_kept, tar) = packed(tempfile::tempdir().unwrap().path(), "");
     let text = open(&ExtraConfig::new(&tar)).unwrap_err().to_string();
