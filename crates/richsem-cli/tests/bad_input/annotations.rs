@@ -147,7 +147,7 @@ fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
         (
             "no width",
             with("\"width\": 64, ", ""),
-            "images[0].width: missing; expected the image's in pixels",
+            "images[0].width: missing; expected pixels",
             "",
         ),
         (
