@@ -15,15 +15,15 @@ use torch_ext::{DeviceChoice, device_name};
 
 use crate::output;
 
-/// Where to compute.
+/// The device to compute on.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DeviceArgs {
-    /// cpu, cuda, cuda:N, or auto: the first GPU, else the CPU
+    /// Device to compute on: cpu, cuda, cuda:N, or auto (the first GPU, else the CPU)
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device_choice)]
     pub(crate) device: DeviceChoice,
 }
 
-/// Threads of libtorch's own operations on the host, beside a GPU that does the work.
+/// Most threads of libtorch's operations on the host, if a GPU does the work.
 const HOST_THREADS: i32 = 4;
 
 pub(crate) fn device_choice(text: &str) -> Result<DeviceChoice, String> {
@@ -32,8 +32,8 @@ pub(crate) fn device_choice(text: &str) -> Result<DeviceChoice, String> {
 }
 
 impl DeviceArgs {
-    /// The device. Says so when nothing was asked for and there is no GPU: computing on the CPU
-    /// unnoticed costs hours.
+    /// The device. If the user named none and there is no GPU, a note says so: computing on the CPU
+    /// without noticing costs hours.
     pub(crate) fn resolve(&self) -> Result<Device> {
         let device = self.device.resolve()?;
         if self.device == DeviceChoice::Auto
@@ -46,8 +46,8 @@ impl DeviceArgs {
             output::note(format!("computing on the CPU: {reason}"));
         }
         if device.is_cuda() && std::env::var_os("OMP_NUM_THREADS").is_none() {
-            // What is left to the host are copies: as many threads as a large machine has cores would wait
-            // for each other, and keep its readers waiting.
+            // Only copies are left to the host. On a large machine one thread for each core would wait for
+            // the others, and keep the reading threads waiting.
             tch::set_num_threads(HOST_THREADS.min(tch::get_num_threads()));
         }
         Ok(device)
@@ -73,13 +73,13 @@ pub(crate) fn as_flag(error: Error) -> Error {
     }
 }
 
-/// How a detector computes.
+/// Device and precision of a detector.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct InferenceArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Numbers that it computes in: f32, or bf16, which is faster on a GPU; unless given, those that its
-    /// weights file names (as it was trained, or eval.precision)
+    /// Numbers to compute in: f32, or bf16, which is faster on a GPU. Default: what the weights file
+    /// says, which is eval.precision, or else the precision of its training
     #[arg(long, value_enum, value_name = "f32|bf16", hide_possible_values = true)]
     precision: Option<PrecisionChoice>,
 }
@@ -90,8 +90,8 @@ enum PrecisionChoice {
     Bf16,
 }
 
-/// Loads a detector from a weights file, a checkpoint's folder, or a run folder (its best
-/// checkpoint, or the last one where none was evaluated).
+/// Loads a detector from a weights file, a checkpoint folder, or a run folder (its best checkpoint,
+/// or the last one if none was evaluated).
 pub(crate) fn load_detector(weights: &Path, how: &InferenceArgs) -> Result<Detector> {
     let file = weights_file(weights, "--weights")?;
     let device = how.device.resolve()?;
@@ -112,14 +112,14 @@ pub(crate) fn load_detector(weights: &Path, how: &InferenceArgs) -> Result<Detec
     Ok(detector)
 }
 
-/// A score on the command line.
+/// Parses a score, a number from 0 to 1.
 pub(crate) fn score(text: &str) -> Result<f32, String> {
     let value = text.parse().ok().filter(|score| (0.0..=1.0).contains(score));
     value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
-/// The weights of a file, a checkpoint's folder, or a run's (its best, or its last where none was
-/// evaluated).
+/// The weights file of a path: the file itself, or that of a checkpoint folder or a run folder (its
+/// best checkpoint, or the last one if none was evaluated).
 pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
     weights_in(path).map_err(|error| anyhow!("{flag}: {error}"))
 }
@@ -127,8 +127,8 @@ pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
 /// Which way up images are read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OrientationArgs {
-    /// Which way up the images are, for the boxes: exif, as viewers show them, or stored, as their pixels
-    /// are stored (which is what the tools of COCO and LVIS read)
+    /// Which way up the images are, for the boxes: exif (as viewers show them) or stored (as their pixels
+    /// are stored, which the tools of COCO and LVIS read)
     #[arg(
         long,
         value_enum,

@@ -11,14 +11,14 @@
 //! | 130 | stopped by Ctrl-C (SIGINT); training has saved everything |
 //! | 143 | stopped by SIGTERM; training has saved everything |
 
-/// Done.
+/// The work is done.
 pub(crate) const OK: u8 = 0;
-/// An error in input, settings or files.
+/// An error in input, settings or files; or some images or runs failed.
 pub(crate) const ERROR: u8 = 1;
 /// Training met a number that is not finite.
 pub(crate) const NON_FINITE: u8 = 3;
 
-/// The shell's code for a process that a signal ended: 128 and its number.
+/// The shell's code for a process that a signal ended: 128 plus the signal's number.
 pub(crate) fn signal(number: usize) -> u8 {
     u8::try_from(128 + number).unwrap_or(ERROR)
 }
@@ -31,7 +31,7 @@ pub(crate) fn of(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// For the end of `richsem --help`.
+/// The end of `richsem --help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done

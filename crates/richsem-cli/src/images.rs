@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::data::listing::{EXTENSIONS, PassedOver, is_image};
 
-/// What images with boxes are written as.
+/// Extensions that an image with boxes keeps; other images become .jpg.
 const DRAWN: [&str; 3] = ["jpg", "jpeg", "png"];
 
 /// Every image meant by `inputs` (files, folders, patterns), each once, in the order given;
@@ -31,7 +31,7 @@ pub(crate) fn collect(inputs: &[PathBuf]) -> Result<(Vec<PathBuf>, PassedOver)> 
     Ok((images, passed_over))
 }
 
-/// Of these paths the images, sorted.
+/// Those of the paths that are images, sorted.
 fn images(paths: impl Iterator<Item = PathBuf>, passed_over: &mut PassedOver) -> Vec<PathBuf> {
     let mut images = Vec::new();
     for path in paths {
@@ -62,7 +62,7 @@ fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> 
         if images.is_empty() {
             let instead = if here.is_empty() { "it is empty".into() } else { here.to_string() };
             return Err(anyhow!(
-                "{name}: no images in this folder ({}): {instead}\n  hint: folders within are not \
+                "{name}: no images in this folder ({}): {instead}\n  hint: folders in it are not \
                  searched; give them, or a pattern as '{name}/*/*.jpg'",
                 expected()
             ));
@@ -75,7 +75,8 @@ fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> 
     }
     if input.is_symlink() {
         return Err(anyhow!(
-            "{name}: this link leads to nothing\n  hint: mend it, or leave it out"
+            "{name}: this link points to a file that does not exist\n  hint: repair the link, or leave \
+             it out"
         ));
     }
     let Some(pattern) = input.to_str().filter(|text| text.contains(['*', '?', '['])) else {
@@ -102,8 +103,8 @@ fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> 
     Ok(images)
 }
 
-/// Images whose names match the pattern but for bytes that are not UTF-8, which `glob` passes over
-/// in silence. Folders with such names stay unseen.
+/// Images whose names match the pattern, but are not UTF-8: `glob` passes over them silently. Folders
+/// with such names are not found.
 fn not_utf8(pattern: &str) -> Vec<PathBuf> {
     let (folders, name) = match pattern.rsplit_once('/') {
         Some(("", name)) => ("/", name),
@@ -126,11 +127,11 @@ fn is_image_file(path: &Path) -> bool {
     is_image(&path.to_string_lossy())
 }
 
-/// A file in `folder` for each image: its own name (as JPEG where it is no JPEG or PNG by its name),
-/// numbered where two from different folders have the same.
+/// The file in `folder` that each image is drawn into. It has the image's name, with a number if two
+/// images have the same name. Images that are neither JPEG nor PNG by their name become JPEG.
 ///
 /// # Errors
-/// One of these is one of the images: it would be overwritten.
+/// One of these files is one of the images, and would be overwritten.
 pub(crate) fn output_files(images: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     let mut taken = HashSet::new();
     let mut files = Vec::with_capacity(images.len());
@@ -194,12 +195,12 @@ mod tests {
         assert_eq!(
             passed_over.to_string(),
             format!(
-                "1 .txt ({}), 1 folders ({}), 1 hidden ({}), 1 links to nothing ({}), 1 without an \
+                "1 .txt ({}), 1 broken links ({}), 1 folders ({}), 1 hidden ({}), 1 without an \
                  extension ({})",
                 name("notes.txt"),
+                name("f.jpg"),
                 name("in"),
                 name("._a.PNG"),
-                name("f.jpg"),
                 name("odd")
             )
         );
@@ -212,7 +213,7 @@ mod tests {
             ("none.jpg", "no such file"),
             ("*.jxl", "no image"),
             ("*.txt", "1 .txt"),
-            ("f.jpg", "this link leads to nothing"),
+            ("f.jpg", "this link points to a file that does not exist"),
             ("***", "wildcard"),
         ] {
             let error = collected(&[folder.join(input)]).unwrap_err();

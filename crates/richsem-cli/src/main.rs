@@ -30,24 +30,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Train a detector, or go on with a run that was stopped
+    /// Train a detector, or continue a run that was stopped
     Train(train::Args),
     /// Evaluate a detector, or a file of detections, on annotated images
     #[command(visible_alias = "val")]
     Eval(eval::Args),
-    /// Find objects in images: boxes drawn, and as JSON
+    /// Find objects in images: writes drawn boxes and JSON
     Predict(predict::Args),
     /// Convert weights: official checkpoints, ResNets, CLIP, and back to the official layout
     Convert(convert::Args),
-    /// Say what a file of weights is
+    /// Show what a file of weights holds
     Info(info::Args),
     /// Show a run as one HTML file: metrics, curves, classes, images
     Report(report::Args),
-    /// Train variants of the settings with several seeds, and compare them in one table
+    /// Train variants of the settings with several seeds, and compare them in a table
     Study(study::Args),
     /// Train a small CLIP on captioned images, as a teacher for a domain of your own
     PretrainTeacher(pretrain_teacher::Args),
-    /// Let the teacher label the training images once, and keep what it says on disk
+    /// Label the training images once with the teacher, and keep the labels on disk
     Prepare(prepare::Args),
     /// Draw a long-tailed detection set to try things out on
     Synth(synth::Args),
@@ -87,7 +87,7 @@ fn command_line() -> clap::Command {
         }
     }
     text += &format!("\n{EXAMPLES}\n\nOptions:\n{{options}}\n\n{}\n", exit::HELP);
-    text += "\nrichsem VERB --help tells all about a verb.\n";
+    text += "\nrichsem VERB --help shows all options of a verb.\n";
     command.help_template(text)
 }
 
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
-        Verb::Train(args) => train::run(args),
+        Verb::Train(args) => train::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Predict(args) => predict::run(&args),
         Verb::Convert(args) => convert::run(&args),

@@ -24,26 +24,25 @@ pub(crate) fn print(text: impl std::fmt::Display) -> Result<()> {
     }
 }
 
-/// Tells the user something that is not a result.
+/// Writes a message to stderr.
 pub(crate) fn note(text: impl std::fmt::Display) {
     // Progress may be lost when stderr is closed; the work goes on.
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }
 
-/// Tells of something that is probably not as the user wants it.
+/// Warns of something that the user probably does not want.
 pub(crate) fn warn(text: impl std::fmt::Display) {
     note(format!("{WARNING}warning:{WARNING:#} {text}"));
 }
 
-/// Tells why the program ends. Colours are left out where stderr is no terminal, or `NO_COLOR` is
-/// set.
+/// Says why the program ends. Without colours if stderr is no terminal, or `NO_COLOR` is set.
 pub(crate) fn error(error: &anyhow::Error) {
     let text = format!("{error:#}").replace("\n  hint:", &format!("\n  {HINT}hint:{HINT:#}"));
     note(format!("{ERROR}error:{ERROR:#} {text}"));
 }
 
-/// A panic is a bug: one line instead of a backtrace. Where the library turns it into an error
-/// (`guarded`), nothing.
+/// A panic is a bug: it gets one line instead of a backtrace. A panic that the library turns into an
+/// error (`guarded`) gets none.
 pub(crate) fn set_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         if richsem::error::is_guarded() {
@@ -65,7 +64,7 @@ pub(crate) fn set_panic_hook() {
     }));
 }
 
-/// Refuses an input that is not there. `what` it is, in words.
+/// Refuses an input that does not exist. `what` says in words what it should be.
 pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
     if path.exists() {
         return Ok(());
@@ -79,7 +78,7 @@ pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
     Err(anyhow!("{flag}: no such {what} as `{}`{hint}", path.display()))
 }
 
-/// Refuses an input that is not there, or a folder.
+/// Refuses an input that does not exist or is a folder.
 pub(crate) fn check_input_file(path: &Path, flag: &str) -> Result<()> {
     check_input(path, flag, "file")?;
     if path.is_dir() {
@@ -91,9 +90,9 @@ pub(crate) fn check_input_file(path: &Path, flag: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a result that would take the place of what it is made from.
+/// Refuses a result that would overwrite one of the inputs.
 pub(crate) fn check_apart(file: &Path, flag: &str, inputs: &[(&Path, &str)]) -> Result<()> {
-    // What is not there yet is no input.
+    // A file that does not exist yet is no input.
     let Ok(place) = file.canonicalize() else { return Ok(()) };
     let same = |input: &Path| input.canonicalize().is_ok_and(|input| input == place);
     match inputs.iter().find(|(input, _)| same(input)) {
@@ -146,7 +145,7 @@ pub(crate) fn check_new_folder(path: &Path, flag: &str) -> Result<()> {
     probe(&existing, flag)
 }
 
-/// Permissions, read-only disks and quotas all show when one tries.
+/// Tries to write: this shows permissions, read-only disks and quotas alike.
 fn probe(folder: &Path, flag: &str) -> Result<()> {
     tempfile::tempfile_in(folder).map(drop).map_err(|error| {
         anyhow!("{flag}: the folder `{}` cannot be written to: {error}", folder.display())

@@ -20,12 +20,12 @@ use richsem::{
 
 use crate::{output, table};
 
-/// Batches after which it is told what a run will take.
+/// Batches after which the user is told how long the run will take.
 const FORETOLD: u64 = 20;
-/// Between two plain lines.
+/// Time between two plain lines, where stderr is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// None where stderr is no terminal.
+/// A progress bar. None if stderr is no terminal.
 pub(crate) fn bar(total: u64, template: &str) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return None;
@@ -45,7 +45,7 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// `what` as in "detecting".
+    /// `what` stands before the numbers, as "detecting".
     pub(crate) fn new(what: &'static str, total: usize) -> Self {
         let template = "{prefix} {bar:30} {pos}/{len}  {per_sec}  {eta} left";
         let bar = bar(total as u64, template);
@@ -55,7 +55,8 @@ impl Counter {
         Self { what, bar, plain: Mutex::new(Instant::now()) }
     }
 
-    /// So many are done. Threads may come late with a smaller number.
+    /// Shows that `done` of `total` are done. A smaller number than before, from a slow thread, changes
+    /// nothing.
     pub(crate) fn set(&self, done: usize, total: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(total as u64);
@@ -86,7 +87,7 @@ impl Drop for Counter {
     }
 }
 
-/// Watches a training run.
+/// Shows the progress of a training run.
 pub(crate) struct TrainProgress {
     bar: Option<ProgressBar>,
     stop: Arc<AtomicBool>,
@@ -99,12 +100,12 @@ pub(crate) struct TrainProgress {
     pace: Pace,
     last_row: Option<TrainRow>,
     evaluations: Evaluations,
-    /// Batches since the start or the resume.
+    /// Number of batches since the start or the resume.
     seen: u64,
 }
 
 impl TrainProgress {
-    /// `stop` is set by signals; the user is told once that it was seen.
+    /// Signals set `stop`. The user is told once that this was noticed.
     pub(crate) fn new(config: &Config, stop: Arc<AtomicBool>) -> Self {
         Self {
             bar: bar(0, "{prefix} {bar:24} {pos}/{len}  {msg}"),
@@ -144,10 +145,10 @@ impl TrainProgress {
         let Some(batch) = self.pace.seconds_a_batch() else { return "–".into() };
         let later = self.epochs.saturating_sub(self.epoch + 1);
         let left = self.batches.saturating_sub(self.batch) + later * self.batches;
-        hours(left as f64 * batch + self.evaluations.seconds_left(self.epoch, self.epochs))
+        hms(left as f64 * batch + self.evaluations.seconds_left(self.epoch, self.epochs))
     }
 
-    /// What the run will take, once its pace is known.
+    /// Tells the user how long the run will take, once its pace is known.
     fn foretell(&self) {
         let (Some(pace), left) = (self.pace.images_a_second(), self.eta()) else { return };
         let batches = self.epochs * self.batches;
@@ -164,7 +165,7 @@ impl TrainProgress {
     fn notice_stop(&mut self) {
         if !self.stop_noticed && self.stop.load(Ordering::Relaxed) {
             self.stop_noticed = true;
-            self.above(|| output::note("stopping: saving first; once more to end at once"));
+            self.above(|| output::note("stopping: saving first; a second Ctrl-C ends at once"));
         }
     }
 }
@@ -247,7 +248,7 @@ impl Observer for TrainProgress {
                 }
                 bar.set_position(done as u64);
                 let seconds = started.elapsed().as_secs_f64() / done.max(1) as f64;
-                bar.set_message(format!("{} left", hours(seconds * (total - done) as f64)));
+                bar.set_message(format!("{} left", hms(seconds * (total - done) as f64)));
             }
             None if first => output::note(format!("evaluating {total} images")),
             None => {}
@@ -289,8 +290,8 @@ fn row_text(row: &TrainRow) -> String {
     text
 }
 
-/// `h:mm:ss`.
-pub(crate) fn hours(seconds: f64) -> String {
+/// Seconds as `h:mm:ss`.
+pub(crate) fn hms(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64; // saturates: no unbelievable number overflows
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
@@ -314,7 +315,7 @@ impl Smoothed {
     }
 }
 
-/// Speed over the last batches of an epoch; between epochs lies the evaluation.
+/// Speed over the last batches of an epoch. The evaluation between two epochs does not count.
 #[derive(Default)]
 struct Pace {
     recent: VecDeque<(Instant, usize)>,
@@ -359,9 +360,9 @@ impl Pace {
 /// How long evaluations take, for the time left.
 #[derive(Default)]
 struct Evaluations {
-    /// `train.eval_every`.
+    /// Epochs between two evaluations: `train.eval_every`.
     every: u64,
-    /// There is something to evaluate on.
+    /// Whether there is a validation set.
     evaluated: bool,
     started: Option<Instant>,
     seconds: Option<f64>,
@@ -373,7 +374,8 @@ impl Evaluations {
             self.started.take().map(|started| started.elapsed().as_secs_f64()).or(self.seconds);
     }
 
-    /// Of those after `epoch` (from 0) and later ones; unknown before the first.
+    /// Seconds of the evaluations after `epoch` (from 0) and after later ones. 0 before the first, as
+    /// nothing is known.
     fn seconds_left(&self, epoch: u64, epochs: u64) -> f64 {
         let Some(seconds) = self.seconds.filter(|_| self.evaluated) else { return 0.0 };
         let due = |done: u64| done == epochs || (self.every > 0 && done.is_multiple_of(self.every));
@@ -398,10 +400,10 @@ mod tests {
 
     #[test]
     fn times_are_hours_minutes_seconds() {
-        assert_eq!(hours(0.4), "0:00:00");
-        assert_eq!(hours(3_725.0), "1:02:05");
-        assert_eq!(hours(-1.0), "0:00:00");
-        assert_eq!(hours(400_000.0), "111:06:40");
+        assert_eq!(hms(0.4), "0:00:00");
+        assert_eq!(hms(3_725.0), "1:02:05");
+        assert_eq!(hms(-1.0), "0:00:00");
+        assert_eq!(hms(400_000.0), "111:06:40");
     }
 
     #[test]

@@ -19,14 +19,14 @@ use crate::{exit, output};
 /// SIGINT, SIGTERM and SIGHUP (the terminal is gone) ask to stop in good order; a second one ends the
 /// process at once. A process that was started to ignore SIGHUP, as by `nohup`, goes on ignoring it.
 pub(crate) struct Signals {
-    /// Set by the first.
+    /// Set by the first signal.
     pub(crate) stop: Arc<AtomicBool>,
-    /// Number of the signal that came.
+    /// Number of the signal that was received.
     which: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    /// From here on.
+    /// Starts to catch signals.
     pub(crate) fn catch() -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let which = Arc::new(AtomicUsize::new(SIGINT as usize));
@@ -40,19 +40,19 @@ impl Signals {
         Ok(Self { stop, which })
     }
 
-    /// That of a process which the signal ended.
+    /// The exit code of a process that this signal ended.
     pub(crate) fn exit_code(&self) -> u8 {
         exit::signal(self.which.load(Ordering::Relaxed))
     }
 
-    /// Tells that nothing is left of what was begun.
+    /// Tells the user that nothing is left of what was begun, and gives the exit code.
     pub(crate) fn tell_undone(&self, output: &Path) -> u8 {
         output::note(format!("stopped: `{}` is as it was", output.display()));
         self.exit_code()
     }
 }
 
-/// Whether this process ignores a signal, by Linux's record of it; no where there is none.
+/// Whether this process ignores a signal, from Linux's record. Without such a record: no.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

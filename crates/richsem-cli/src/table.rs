@@ -6,9 +6,9 @@ use richsem::{
     vocabulary::Frequency,
 };
 
-/// Where there is no value.
+/// A cell without a value.
 pub(crate) const NOTHING: &str = "–";
-/// Classes that a table shows all of unless asked for all.
+/// Most classes of a table that shows all of them without `--per-class`.
 pub(crate) const MOST_CLASSES: usize = 60;
 /// Classes shown at each end of a longer list.
 pub(crate) const SHOWN: usize = 20;
@@ -29,7 +29,7 @@ pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>
     table.trim_fmt()
 }
 
-/// A fraction in percent.
+/// A fraction in percent, with one decimal.
 pub(crate) fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| NOTHING.to_owned(), |v| format!("{:.1}", 100.0 * v))
 }
@@ -59,7 +59,7 @@ pub(crate) fn recalls(summary: &Summary) -> String {
     table(&names, [values])
 }
 
-/// All classes, or the best and worst of each group where they are many.
+/// All classes; if there are many, the best and worst of each group.
 pub(crate) fn classes(summary: &Summary, all: bool) -> String {
     let columns = ["id", "<class", "<group", "train images", "boxes", "AP", "AP50"].as_slice();
     let class = |c: &ClassResult| {
@@ -122,12 +122,12 @@ pub(crate) fn with_gap<T>(
     rows
 }
 
-/// `r`, `c`, `f`, or a dash.
+/// The letter of a group, `r`, `c` or `f`, or a dash.
 pub(crate) fn group_letter(group: Option<Frequency>) -> String {
     group.map_or_else(|| NOTHING.to_owned(), |g| g.letter().to_string())
 }
 
-/// In words.
+/// The name of a group of classes, in words.
 pub(crate) fn group_name(group: Frequency) -> &'static str {
     match group {
         Frequency::Rare => "rare",

@@ -92,11 +92,11 @@ fn ctrl_c_keeps_whole_shards_and_says_so() {
     let args = [&PREPARE[..], &TEACHER, &["--set", &scales]].concat();
     let mut command = dir.raw_command(&args);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().starts_with("train: 12 images")), "it did not begin");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("train: 12 images")), "it did not begin");
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
-    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(rest.last().unwrap().starts_with("stopped: the whole shards stay in `labels`"));
     assert!(dir.files("labels").iter().all(|name| !name.contains("tmp")));

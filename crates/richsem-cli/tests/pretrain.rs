@@ -45,7 +45,7 @@ fn a_teacher_is_written_the_same_each_time_and_labels_a_detectors_boxes() {
     let dir = drawn();
     let args = [&SMALL[..], &["--set", "train.steps=4"]].concat();
     let ran = dir.command(&args).ok().stdout_has("held-out images: top-1 ");
-    let ran = ran.stderr_has("40 images with ").stderr_has("2 kept back to evaluate on");
+    let ran = ran.stderr_has("40 images with ").stderr_has("2 held out to evaluate on");
     ran.stderr_has("step 4/4  loss ").stderr_has("metrics: teacher.metrics.jsonl");
     let weights = dir.read("teacher.safetensors");
     assert_eq!(dir.text("teacher.metrics.jsonl").lines().count(), 3);
@@ -92,11 +92,11 @@ fn ctrl_c_leaves_everything_as_it_was() {
     let before = dir.files("");
     let mut command = dir.raw_command(&[&SMALL[..], &["--set", "train.steps=1000000"]].concat());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().starts_with("step 2/")), "it did not begin");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("step 2/")), "it did not begin");
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
-    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(rest.last().unwrap(), "stopped: `teacher.safetensors` is as it was");
     assert_eq!(dir.files(""), before);

@@ -24,7 +24,7 @@ const KILLS: usize = 28;
 /// Said when the run folder is in order and training begins.
 const READY: &str = "trainable parameters";
 
-/// `richsem train` under way.
+/// A `richsem train` process that runs.
 struct Session<'a> {
     dir: &'a Dir,
     child: Child,
@@ -33,12 +33,13 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Goes on with a run, or starts it where it has no settings yet.
+    /// Resumes a run, or starts it if it has no settings yet.
     fn start(dir: &'a Dir, run: &str) -> Self {
         let settings = dir.exists(&format!("{run}/config.toml"));
-        let start: &[&str] = match settings {
-            true => &["train", "--device", "cpu", "--resume", run],
-            false => &["train", "--device", "cpu", "-c", "tiny.toml", "--run", run],
+        let start: &[&str] = if settings {
+            &["train", "--device", "cpu", "--resume", run]
+        } else {
+            &["train", "--device", "cpu", "-c", "tiny.toml", "--run", run]
         };
         // The tests themselves may run under `nohup`, and what is ignored is inherited.
         Self::through(dir, &["env", "--default-signal=HUP"], start)

@@ -155,7 +155,7 @@ fn stopped(dir: &Dir) {
     let (code, stderr) = session.end("-TERM");
     assert_eq!(code, Some(143), "{stderr}");
     assert!(stderr.contains("stopping: the runs save first"), "{stderr}");
-    assert!(stderr.contains("the same command goes on from here"), "{stderr}");
+    assert!(stderr.contains("the same command continues from here"), "{stderr}");
     let before = lines(dir, "stopped");
     assert!((1..4).contains(&before.len()), "{before:?}");
     assert!(dir.text("stopped/study.md").contains(&format!("{} of 4 runs", before.len())));
@@ -224,7 +224,7 @@ fn changed(dir: &Dir) {
         .no_stdout();
     assert!(dir.read("whole/study.jsonl") == before);
     let table = ["study", "studies/pair.toml", "--out", "whole", "--table", "--set", "train.lr=1"];
-    dir.command(&table).ok().stderr_has("4 of 4 lines are of other settings").stdout_has("0 of 4");
+    dir.command(&table).ok().stderr_has("4 of 4 lines have other settings").stdout_has("0 of 4");
 
     // Added variants and seeds are trained beside what is there; the rest is chosen by name.
     dir.write(
@@ -244,7 +244,7 @@ fn changed(dir: &Dir) {
         .ok()
         .stdout_has("5 of 9 runs")
         .stdout_has("c − fast, hard")
-        .stderr_has("metrics: no run has `APP`; they have AP, ");
+        .stderr_has("metrics: no run has `APP`; the runs have AP, ");
     assert_eq!(ran.row("c")[1], "1");
     assert_eq!(ran.stderr.matches("started").count(), 1, "{ran:?}");
 }
@@ -304,7 +304,7 @@ fn a_study_that_cannot_be_run_is_refused() {
     std::fs::create_dir_all(dir.path("out/runs/fast__hard-s2/mine")).unwrap();
     let held = std::fs::File::create(dir.path("out/.lock")).unwrap();
     held.lock().unwrap();
-    dir.command(&with(&[])).fails(1).stderr_has("another `richsem study` is at work");
+    dir.command(&with(&[])).fails(1).stderr_has("another `richsem study` works in this folder");
     drop(held);
     dir.command(&with(&[])).fails(1).stderr_has("fast__hard-s2").stderr_has("not a run folder");
     assert_eq!(dir.files("out"), [".lock"], "nothing was trained");

@@ -1,18 +1,18 @@
-//! Ranges of settings: wide enough for every wish, narrow enough for typing mistakes, whose size the
-//! memory or the mathematics would otherwise tell, later and in other words.
+//! Ranges of settings. They are wide enough for every use, and narrow enough to refuse typing mistakes,
+//! which would otherwise show later: as too little memory, or as numbers that are not finite.
 
 use std::{fmt::Display, ops::RangeInclusive};
 
 use crate::error::{Error, Result};
 
-/// Images of a batch.
+/// Images of a batch: 1 to 4096.
 pub(crate) const BATCH: RangeInclusive<usize> = 1..=4096;
-/// Weights of the objective and costs of the matching.
+/// Weights of losses and of matching costs: 0 to 10,000.
 pub(crate) const WEIGHT: RangeInclusive<f64> = 0.0..=1e4;
-/// Learning rates.
+/// Learning rates: 0 to 1.
 pub(crate) const RATE: RangeInclusive<f64> = 0.0..=1.0;
 
-/// Refuses a value outside its range. A number that is none (NaN) is in no range.
+/// Refuses a value outside its range. NaN is in no range.
 ///
 /// # Errors
 /// [`Error::Config`] with both.

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `[x, y, width, height]` in pixels of the original image, as COCO and LVIS files have it.
+/// `[x, y, width, height]` in pixels of the original image, as COCO and LVIS files have it. (x, y)
+/// is the top left corner.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Xywh(pub [f64; 4]);
 
-/// `[x0, y0, x1, y1]` in pixels.
+/// `[x0, y0, x1, y1]` in pixels: the top left and the bottom right corner.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Xyxy(pub [f32; 4]);
@@ -19,7 +20,7 @@ pub struct Xyxy(pub [f32; 4]);
 pub struct Cxcywh(pub [f32; 4]);
 
 impl Xywh {
-    /// Corners, in the same pixels.
+    /// The box as two corners, in the same pixels.
     #[must_use]
     pub fn to_xyxy(self) -> Xyxy {
         let [x, y, w, h] = self.0;
@@ -28,14 +29,14 @@ impl Xywh {
 }
 
 impl Xyxy {
-    /// Corner and size, in the same pixels.
+    /// The box as corner and size, in the same pixels.
     #[must_use]
     pub fn to_xywh(self) -> Xywh {
         let [x0, y0, x1, y1] = self.0.map(f64::from);
         Xywh([x0, y0, x1 - x0, y1 - y0])
     }
 
-    /// Relative to an image of that size.
+    /// The box relative to an image of that size.
     #[must_use]
     pub fn to_cxcywh(self, width: u32, height: u32) -> Cxcywh {
         let [x0, y0, x1, y1] = self.0;
@@ -43,7 +44,7 @@ impl Xyxy {
         Cxcywh([(x0 + x1) / 2.0 / w, (y0 + y1) / 2.0 / h, (x1 - x0) / w, (y1 - y0) / h])
     }
 
-    /// The part inside an image of that size.
+    /// The part of the box inside an image of that size.
     #[must_use]
     pub fn clipped(self, width: u32, height: u32) -> Self {
         let [x0, y0, x1, y1] = self.0;
@@ -51,7 +52,7 @@ impl Xyxy {
         Self([x0.clamp(0.0, w), y0.clamp(0.0, h), x1.clamp(0.0, w), y1.clamp(0.0, h)])
     }
 
-    /// Has no inside (zero or negative width or height).
+    /// Whether the box has no inside: its width or height is zero, negative or NaN.
     #[must_use]
     pub fn is_degenerate(self) -> bool {
         let [x0, y0, x1, y1] = self.0;
@@ -61,7 +62,7 @@ impl Xyxy {
 }
 
 impl Cxcywh {
-    /// In pixels of an image of that size.
+    /// The box in pixels of an image of that size.
     #[must_use]
     pub fn to_xyxy(self, width: u32, height: u32) -> Xyxy {
         let [cx, cy, bw, bh] = self.0;

@@ -13,7 +13,7 @@ use crate::{
     argument::Argument,
     boxes::Xywh,
     error::write_atomically,
-    json::{self, Form, INTEGER, Integer, JsonStream, Record},
+    json::{self, INTEGER, Integer, JsonRecord, JsonStream, TopLevel},
     vocabulary::{CategoryId, Vocabulary},
 };
 
@@ -51,7 +51,7 @@ struct RawDetection {
     score: f64,
 }
 
-impl Record<'_> for RawDetection {
+impl JsonRecord<'_> for RawDetection {
     const LIST: &'static str = "";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("image_id", INTEGER),
@@ -63,7 +63,7 @@ impl Record<'_> for RawDetection {
     ];
 }
 
-const FORM: Form = Form {
+const TOP_LEVEL: TopLevel = TopLevel {
     bracket: b'[',
     expected: "a list of detections",
     other: "this looks like an annotation file, not like detections",
@@ -125,7 +125,7 @@ fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
         agreed: 0,
     };
     let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
-    stream.open(&FORM)?;
+    stream.open(&TOP_LEVEL)?;
     stream.records("", |batch| json::parse(path, batch, |i, raw| reader.add(i, raw)))?;
     stream.end()?;
     reader.finish()

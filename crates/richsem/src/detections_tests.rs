@@ -247,7 +247,7 @@ fn a_class_is_the_one_that_is_named() {
         frequency: crate::vocabulary::Frequency::Common,
         synset: None,
         wnid: None,
-        lvis_clip_row: None,
+        text_row: None,
     };
     let names = [(3, "cat"), (5, "stop_sign"), (8, "crane"), (9, "crane")];
     let classes = Vocabulary::new(names.map(|(id, name)| category(id, name)).into());

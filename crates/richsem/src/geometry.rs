@@ -2,13 +2,13 @@
 
 use crate::boxes::Xyxy;
 
-/// What flips, crops and resizes made of an image, all together: a point (x, y) of the file lies at
+/// What all flips, crops and resizes of an image do together: a point (x, y) of the file lies at
 /// `scale · (x, y) + offset` in the view, in pixels. A mirrored view has a negative scale of x.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Geometry {
-    /// Of x and y.
+    /// Factors of x and of y.
     pub scale: [f64; 2],
-    /// Of x and y, in pixels of the view.
+    /// Offsets of x and of y, in pixels of the view.
     pub offset: [f64; 2],
 }
 
@@ -19,38 +19,38 @@ impl Default for Geometry {
 }
 
 impl Geometry {
-    /// The image as its file has it.
+    /// The geometry of an image as its file has it.
     pub const IDENTITY: Self = Self { scale: [1.0; 2], offset: [0.0; 2] };
 
-    /// Mirrored left and right; the view was `width` pixels wide.
+    /// After mirroring left for right. The view was `width` pixels wide.
     #[must_use]
     pub fn flipped(self, width: u32) -> Self {
         let ([sx, sy], [ox, oy]) = (self.scale, self.offset);
         Self { scale: [-sx, sy], offset: [f64::from(width) - ox, oy] }
     }
 
-    /// Cut out from (left, top) on.
+    /// After a crop that begins at (left, top).
     #[must_use]
     pub fn cropped(self, left: u32, top: u32) -> Self {
         let [ox, oy] = self.offset;
         Self { offset: [ox - f64::from(left), oy - f64::from(top)], ..self }
     }
 
-    /// Made larger by these factors of width and height.
+    /// After a resize by these factors of width and height.
     #[must_use]
     pub fn resized(self, factors: [f64; 2]) -> Self {
         let times = |of: [f64; 2]| [of[0] * factors[0], of[1] * factors[1]];
         Self { scale: times(self.scale), offset: times(self.offset) }
     }
 
-    /// A box of the file, where it lies in the view; parts may lie outside of it.
+    /// Where a box of the file lies in the view. Parts of it may lie outside.
     #[must_use]
     pub fn to_view(&self, bbox: Xyxy) -> Xyxy {
         self.map(bbox, |axis, at| self.scale[axis] * at + self.offset[axis])
     }
 
-    /// A box of the view, where it lies in the file. With [`Self::to_view`] of another view of the same
-    /// image it comes from one view into the other.
+    /// Where a box of the view lies in the file. Followed by [`Self::to_view`] of another view of the same
+    /// image, it moves a box from one view to the other.
     #[must_use]
     pub fn to_file(&self, bbox: Xyxy) -> Xyxy {
         self.map(bbox, |axis, at| (at - self.offset[axis]) / self.scale[axis])

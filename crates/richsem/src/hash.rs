@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 
-/// Bytes as hexadecimal digits.
+/// Bytes as lower-case hexadecimal digits, two for each.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -25,7 +25,7 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     }
 }
 
-/// State of FNV-1a.
+/// A 64-bit FNV-1a hash in the making.
 pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {

@@ -1,4 +1,4 @@
-//! What a file of weights is, in a few lines.
+//! What a file of weights holds, in a few lines.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::{
     report::{Facts, thousands},
 };
 
-/// Names and values, in the order to be read: what the file is, and, of a detector of this program, its
-/// form, classes and what padding changes of its results.
+/// Names and values for the user, in order: what the file is, and for a detector of this program its sizes,
+/// its classes, and what padding changes of its results.
 ///
 /// # Errors
 /// A file that cannot be read, or whose tensors are none of the known kinds.

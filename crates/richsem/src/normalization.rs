@@ -1,18 +1,18 @@
-//! What pixels become before a network sees them.
+//! Normalisation of pixels, before a network sees them.
 
 use tch::{Device, Kind, Tensor};
 
 /// Per-channel mean and standard deviation of pixels scaled to [0, 1], in RGB order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalization {
-    /// Subtracted.
+    /// Mean of each channel. It is subtracted from the pixels.
     pub mean: [f32; 3],
-    /// Divided by, after the mean is subtracted.
+    /// Standard deviation of each channel. After the subtraction, pixels are divided by it.
     pub std: [f32; 3],
 }
 
 impl Normalization {
-    /// Of ImageNet: what torchvision's ResNets, and so DETR and DINO, were trained with.
+    /// ImageNet's: torchvision's ResNets were trained with it, and so were DETR and DINO.
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
     /// Mean and standard deviation, each `[1, 3, 1, 1]`.
@@ -23,7 +23,8 @@ impl Normalization {
         (channels(&self.mean), channels(&self.std))
     }
 
-    /// The pixels of normalised images, in [0, 1]; padding, which is zero there, becomes the mean colour.
+    /// Undoes the normalisation: gives pixels in [0, 1]. Padding, which is zero before, becomes the
+    /// mean colour.
     ///
     /// # Shapes
     /// `[B, 3, H, W]` → `[B, 3, H, W]`

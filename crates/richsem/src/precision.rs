@@ -1,4 +1,4 @@
-//! What networks compute in. The one place where libtorch's state for it is set.
+//! The numbers that networks compute in. Only this module sets libtorch's state for it.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -9,14 +9,14 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// 32 bits throughout.
+    /// 32-bit floats throughout.
     F32,
-    /// bf16 in convolutions and matrix products; boxes, cosines, matching and losses in f32.
+    /// bf16 in convolutions and matrix products. Boxes, cosines, matching and losses are f32.
     Bf16,
 }
 
 impl Precision {
-    /// As settings spell it.
+    /// The name in settings files, as `bf16`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -25,7 +25,7 @@ impl Precision {
         }
     }
 
-    /// The kind that autocast converts to; none where nothing is converted.
+    /// The kind that autocast converts to. None if nothing is converted.
     #[must_use]
     pub fn kind(self) -> Option<Kind> {
         match self {
@@ -34,8 +34,8 @@ impl Precision {
         }
     }
 
-    /// Has libtorch compute so in this process from now on: with [`Self::F32`] products are exact in f32 on a
-    /// GPU too, with [`Self::Bf16`] those that stay in f32 take TF32 there.
+    /// Sets libtorch to this precision, in this process from now on. With [`Self::F32`], matrix products on
+    /// a GPU are in full f32. With [`Self::Bf16`], those that stay in f32 use TF32 there.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -43,8 +43,8 @@ impl Precision {
         Ok(torch_ext::set_tf32(self != Self::F32)?)
     }
 
-    /// Runs a pass of a network in it, [`Self::apply`] included: so a detector gives the same numbers whoever
-    /// has loaded it.
+    /// Runs a pass of a network in this precision, [`Self::apply`] included. So a detector always gives the
+    /// same numbers, whatever ran before.
     ///
     /// # Errors
     /// What libtorch refuses; what `pass` returns.

@@ -21,15 +21,15 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Batches whose sizes decide which passes are recorded.
+/// Most batches whose sizes decide which passes are recorded as CUDA graphs.
 const SIZES_LOOKED_AT: u64 = 10_000;
 
 /// How images are read ahead.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadAhead {
-    /// Threads.
+    /// Threads that read and resize images, at least 1.
     pub workers: usize,
-    /// Batches prepared ahead.
+    /// Batches that are read before the network needs them, at least 1.
     pub prefetch: usize,
 }
 
@@ -94,11 +94,11 @@ pub fn every_image_once(
 /// A batch that went through a detector.
 #[derive(Debug)]
 pub struct Detected {
-    /// What was detected in; without images where all of them are broken.
+    /// The batch. It has no images if all of them were broken.
     pub batch: Batch,
     /// What the network gives; none for a batch without images.
     pub output: Option<NetworkOutput>,
-    /// Of each image, in pixels of the original.
+    /// The boxes of each image, in pixels of the original.
     pub found: Vec<Vec<ScoredBox>>,
 }
 
@@ -167,7 +167,7 @@ pub fn detect_all(
     })
 }
 
-/// In the form of result files: category ids, corner and size.
+/// The boxes as result files have them: category ids, corner and size.
 #[must_use]
 pub fn to_detections(
     image_id: i64,

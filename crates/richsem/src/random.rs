@@ -13,21 +13,21 @@ use rand_chacha::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Stream {
-    /// Initial weights.
+    /// Initial values of parameters.
     Init = 1,
     /// Order of an epoch (permutation, repeat-factor rounding, class-aware draws).
     Sampler = 2,
-    /// Augmentation of one sample.
+    /// Random transforms of one sample.
     Transform = 3,
     /// Contrastive denoising queries (label flips, box noise).
     Denoising = 4,
     /// Classes of the federated loss.
     Federated = 5,
-    /// Synthetic data.
+    /// The drawn set of `richsem synth`.
     Synth = 6,
-    /// Tests and benchmarks.
+    /// Random inputs of tests and benchmarks.
     Test = 7,
-    /// Order of classification images.
+    /// Order of the classification images.
     ExtraSampler = 8,
     /// Augmentation and mosaics of classification images.
     ExtraTransform = 9,
@@ -37,7 +37,7 @@ pub enum Stream {
     Backbone = 11,
 }
 
-/// Generator of one (seed, stream, step, item).
+/// Random numbers of one (seed, stream, step, item).
 #[derive(Debug, Clone)]
 pub struct Random(ChaCha8Rng);
 
@@ -53,7 +53,7 @@ impl Random {
         Self(ChaCha8Rng::from_seed(key))
     }
 
-    /// Uniform 64 bits.
+    /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()
     }
@@ -63,7 +63,7 @@ impl Random {
         (self.bits() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Uniform in [low, high).
+    /// Uniform in [low, high), a number with 53 random bits.
     pub fn range(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.uniform()
     }
@@ -86,7 +86,7 @@ impl Random {
         low + self.below(high - low + 1)
     }
 
-    /// True with probability `p`.
+    /// True with probability `p`, in [0, 1].
     pub fn chance(&mut self, p: f64) -> bool {
         self.uniform() < p
     }
@@ -97,7 +97,7 @@ impl Random {
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
-    /// Shuffles in place (Fisher–Yates).
+    /// Puts the items into a random order (Fisher–Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));

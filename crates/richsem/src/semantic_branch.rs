@@ -1,6 +1,6 @@
 //! The semantic branch (RichSem, section 3.3): a second projection of the detector's queries into
-//! CLIP's space, which learns the teacher's soft labels. It exists in training only: its parameters
-//! lie in a store of their own, and neither evaluation nor prediction nor a saved detector has one.
+//! CLIP's space, which learns the teacher's soft labels. It exists only in training: its parameters are
+//! in a store of their own. Evaluation, prediction and saved detectors do not have it.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
@@ -30,51 +30,58 @@ pub enum TargetBoxes {
     All,
 }
 
-/// What is compared.
+/// What the branch compares with the teacher's labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
     /// `KL(softmax(teacher) ‖ softmax(student))` over the classes.
     #[default]
     Kl,
-    /// The L1 distance of the normalised features.
+    /// The L1 distance between the normalised features of branch and teacher.
     L1,
 }
 
-/// Where the branch's projection comes from.
+/// The projection of queries into CLIP's space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BranchProjection {
-    /// One layer of its own.
+    /// One layer of the branch's own.
     #[default]
     Linear,
-    /// Four layers of its own.
+    /// Four layers of the branch's own.
     Mlp,
-    /// The class head's; in the paper's study that is then a four-layer one
+    /// The projection of the class head. In the paper's study it then has four layers
     /// (`model.dino.class_projection = "mlp"`).
     Shared,
 }
 
-/// The branch and its loss; the defaults are the paper's.
+/// The semantic branch and its loss. The defaults are the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SemanticConfig {
-    /// Weight of the loss; 0: no branch, and no teacher is opened.
+    /// Weight of the semantic loss. Default: 0.5; 0 to 10,000. With 0 there is no branch, and the
+    /// teacher is not opened. Reference: `distill_loss_coef`.
     pub weight: f64,
-    /// Which boxes the teacher labels.
+    /// Which boxes the teacher labels: `ground_truth` (the default), `matched` or `all`. Reference:
+    /// `clip_distill_objective`.
     pub target_boxes: TargetBoxes,
-    /// What is compared.
+    /// What is compared: `kl` (class probabilities, the default) or `l1` (features). Reference:
+    /// `distill_type`.
     pub objective: Objective,
-    /// Weighs each box by the entropy of its soft label, 2 H / ln C.
+    /// Whether each box counts by the entropy H of its soft label: 2 H / ln C. Default: false. Only
+    /// with `kl`.
     pub entropy_weight: bool,
-    /// Compares over the classes that the federated loss has drawn alone.
+    /// Whether only the classes count that the federated loss has drawn. Default: false. Only with
+    /// `kl` and `loss.federated`.
     pub federated: bool,
-    /// Teaches every decoder layer instead of the last alone.
+    /// Whether every decoder layer learns from the teacher. Default: false, which is the last layer
+    /// alone.
     pub aux_layers: bool,
-    /// Where the projection comes from.
+    /// The projection of queries into CLIP's space: `linear` (the default), `mlp` or `shared`.
     pub projection: BranchProjection,
-    /// Least share of boxes whose label the teacher must rank first, asked before the first step: a
-    /// teacher that sees the images at the wrong scale, or knows another domain, does harm.
+    /// The teacher is asked before the first step how often it ranks a box's own class first. If
+    /// the share is below this, the run stops: such a teacher does harm. It may see the images at a
+    /// wrong scale, or not know the domain. Default: 0, which accepts every teacher; 0 to 1.
     pub min_top1: f64,
 }
 
@@ -114,8 +121,8 @@ impl SemanticConfig {
     }
 }
 
-/// Regions of a detector as its heads see them: queries of DINO, pooled boxes of a two-stage
-/// detector.
+/// Features of regions as the detector's heads see them: DINO's queries, or the pooled boxes of a
+/// two-stage detector.
 #[derive(Debug)]
 pub struct RegionFeatures(
     /// `[N, D]`
@@ -125,13 +132,13 @@ pub struct RegionFeatures(
 /// Which regions learn from which soft labels.
 #[derive(Debug)]
 pub struct Assignments {
-    /// `[M]` rows of the regions, i64.
+    /// `[M]` i64: positions among the regions.
     pub region: Tensor,
-    /// `[M]` rows of the soft labels, i64.
+    /// `[M]` i64: positions among the soft labels.
     pub target: Tensor,
 }
 
-/// What the branch says of M regions.
+/// What the branch predicts for M regions.
 #[derive(Debug)]
 pub struct Prediction {
     /// `[M, D_text]`, of length one.
@@ -140,7 +147,7 @@ pub struct Prediction {
     pub logits: Tensor,
 }
 
-/// The branch.
+/// The branch with its weights. It exists in training only.
 #[derive(Debug)]
 pub struct SemanticBranch {
     store: ParameterStore,
@@ -193,7 +200,8 @@ impl SemanticBranch {
         Ok(Self { store, projection, text, scale })
     }
 
-    /// Takes the class head's projection, where it has the same form; as it was made.
+    /// Starts as the class head's projection, if both have the same form; otherwise as it was
+    /// initialised.
     pub fn start_as(&self, class_head: Option<&Projection>) {
         if let Some(other) = class_head {
             self.projection.start_as(other);
@@ -206,7 +214,7 @@ impl SemanticBranch {
         &self.store
     }
 
-    /// In f32 also under autocast.
+    /// Features and class logits of the assigned regions, in f32 also under autocast.
     ///
     /// # Shapes
     /// `[N, D]` and M assignments → `[M, D_text]`, `[M, C]`

@@ -205,7 +205,7 @@ mod tests {
             ),
             (read(&[images(), tokens(&[1, -1])]).unwrap_err(), "negative"),
             (read(&[images(), ("token", zeros(&[1], Kind::Int64))]).unwrap_err(), "unexpected"),
-            (check(&long), "901 an image, and the detector has 900"),
+            (check(&long), "expected at most 900, the detector's queries, got 901"),
             // One token a level.
             (check(&far), "expected numbers below 4"),
         ];

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{boxes::Cxcywh, geometry::Geometry, vocabulary::ClassIndex};
 
-/// Which classes an image says something about. Detection sets differ: COCO annotates every class
-/// everywhere, LVIS verifies a few per image (arXiv 1908.03195, section 3), partial sets know only
-/// what they show.
+/// Which classes an image says something about. Detection sets differ. COCO annotates every class
+/// in every image. LVIS verifies a few classes for each image (arXiv 1908.03195, section 3).
+/// Partial sets know only what they show.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LabelKnowledge {
     /// Classes with at least one box here.
@@ -17,56 +17,55 @@ pub struct LabelKnowledge {
     pub absent: Vec<ClassIndex>,
     /// Classes whose boxes here are not all annotated (LVIS `not_exhaustive_category_ids`).
     pub not_exhaustive: Vec<ClassIndex>,
-    /// Classes of which every image of the set shows all boxes or none, sorted: one of them that is in none
-    /// of the lists is absent. COCO's are its 80, LVIS has none; a classification image says nothing of the
-    /// classes that it has no label of.
+    /// Classes of which every image of the set shows all boxes, sorted. If such a class is in none
+    /// of the other lists, it is absent. For COCO these are all 80 classes, for LVIS none. A
+    /// classification image says nothing about classes that are not among its labels.
     pub exhaustive: Arc<[ClassIndex]>,
 }
 
 impl LabelKnowledge {
-    /// Whether silence about a class means that it is absent.
+    /// Whether a class that is in none of the lists is absent.
     #[must_use]
     pub fn is_exhaustive(&self, class: ClassIndex) -> bool {
         self.exhaustive.binary_search(&class).is_ok()
     }
 }
 
-/// The supervision of one image. `boxes` and `labels` are parallel, length T.
+/// What is known of one image, for training. `boxes` and `labels` are parallel, length T.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// Id of the image in its annotation file.
     pub image_id: i64,
     /// `[T]` boxes, relative to the unpadded image.
     pub boxes: Vec<Cxcywh>,
-    /// `[T]` classes.
+    /// `[T]` class of each box.
     pub labels: Vec<ClassIndex>,
-    /// Which other classes are known.
+    /// What is known of the other classes.
     pub knowledge: LabelKnowledge,
     /// `[height, width]` in pixels after the transforms, before padding.
     pub size: [u32; 2],
     /// `[height, width]` of the file, the frame of reference of results.
     pub original_size: [u32; 2],
-    /// Which view of which image this is; none after a crop or on a mosaic.
+    /// The view of the image that this is. None after a crop, and on a mosaic.
     pub view: Option<View>,
-    /// Where the file's points lie in it; none on a mosaic, and where no file is behind it.
+    /// Where points of the file lie in this image. None on a mosaic, and where there is no file.
     pub geometry: Option<Geometry>,
 }
 
-/// A whole image as training shows it: without crops there are as many views as scales, and twice
-/// as many with flips, so that what a frozen teacher says of them can be kept (see
-/// [`crate::prepared`]).
+/// A whole image as training shows it. Without crops there are as many views as scales, and twice
+/// as many with flips. So what a frozen teacher says of them can be kept (see [`crate::prepared`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
     /// Number of the image in its set.
     pub image: u32,
-    /// Shorter side that was asked for, in pixels; 0: as the file has it.
+    /// Shorter side that was asked for, in pixels. 0 means as the file has it.
     pub scale: u32,
-    /// Whether it was mirrored.
+    /// Whether the image was mirrored.
     pub flip: bool,
 }
 
 impl View {
-    /// Of an image as its file has it.
+    /// The view of an image as its file has it.
     #[must_use]
     pub fn of(image: usize) -> Option<Self> {
         let image = u32::try_from(image).ok()?;
@@ -74,36 +73,37 @@ impl View {
     }
 }
 
-/// Which query answers for a box.
+/// Which query learns from a box.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Assignment {
-    /// The one that the Hungarian matching gives it.
+pub enum BoxMatching {
+    /// The query that the Hungarian matching gives to the box.
     #[default]
     Hungarian,
-    /// The largest predicted box with its centre inside (Detic's max-size loss, arXiv 2201.02605,
-    /// section 3.2): for boxes that are a whole image. Detic learns classes alone that way: switch
-    /// `l1` and `giou` off.
+    /// The query whose predicted box is the largest with its centre inside (Detic's max-size loss,
+    /// arXiv 2201.02605, section 3.2). It is meant for boxes that are a whole image. Detic learns
+    /// only classes that way: switch `l1` and `giou` off.
     MaxSize,
 }
 
-/// What a set's boxes teach: a coarse box of a classification image may teach less than one that
-/// an annotator drew.
+/// Which losses the boxes of a set have. The box of a classification image is coarse, and may teach
+/// less than one that an annotator drew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Supervision {
-    /// Class terms.
+    /// Whether its boxes have class losses. Default: true.
     pub class: bool,
-    /// L1 terms.
+    /// Whether its boxes have L1 losses. Default: true.
     pub l1: bool,
-    /// GIoU terms.
+    /// Whether its boxes have GIoU losses. Default: true.
     pub giou: bool,
-    /// The semantic branch's term.
+    /// Whether its boxes have a semantic loss, if there is a semantic branch. Default: true.
     pub semantic: bool,
-    /// Whether switched-off terms stay on for the encoder's proposals, as in the official code.
+    /// Whether the encoder's proposals keep the losses that are switched off here, as in the
+    /// official code. Default: false.
     pub interm_exempt: bool,
-    /// Which query answers for a box.
-    pub assignment: Assignment,
+    /// Which query learns from a box: `hungarian` (the default) or `max_size`.
+    pub assignment: BoxMatching,
 }
 
 impl Default for Supervision {
@@ -114,7 +114,7 @@ impl Default for Supervision {
             giou: true,
             semantic: true,
             interm_exempt: false,
-            assignment: Assignment::Hungarian,
+            assignment: BoxMatching::Hungarian,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What tests and examples share: where data lies, a run of seconds, data of LVIS's size, classes and
-//! targets, and random tensors.
+//! What tests and examples share: test data, a run that takes seconds, data of LVIS's size, classes,
+//! targets and random tensors.
 
 mod lvis;
 mod small;
@@ -25,7 +25,7 @@ pub fn normal(key: u64, shape: &[i64]) -> Tensor {
     drawn(shape, || random.normal())
 }
 
-/// Numbers in [0, 1) likewise.
+/// Uniform numbers in [0, 1) of that shape, by `key` alone.
 pub fn uniform(key: u64, shape: &[i64]) -> Tensor {
     let mut random = Random::new(1, Stream::Test, key, 0);
     drawn(shape, || random.uniform())
@@ -47,12 +47,12 @@ pub fn category(id: i64, name: impl Into<String>) -> Category {
         frequency: Frequency::Rare,
         synset: None,
         wnid: None,
-        lvis_clip_row: None,
+        text_row: None,
     }
 }
 
-/// Classes and boxes (cxcywh, relative) of an image of 10 by 10 pixels, of which nothing else is
-/// known.
+/// A target with these classes and boxes (cxcywh, relative), of an image of 10 by 10 pixels. Nothing else
+/// is known of the image.
 #[must_use]
 pub fn target(objects: &[(u32, [f32; 4])]) -> Target {
     Target {

@@ -1,5 +1,5 @@
-//! The classes a detector is asked for: an argument of forward and post-processing, never a
-//! parameter of the model.
+//! The classes that a detector looks for: an argument of forward and post-processing, never a parameter
+//! of the model.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,13 +16,13 @@ pub struct ClassIndex(pub u32);
 /// LVIS's groups by the number of training images (arXiv 1908.03195, section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Frequency {
-    /// 1 to 10 images.
+    /// At most 10 images of the training set.
     #[serde(rename = "r")]
     Rare,
-    /// 11 to 100 images.
+    /// 11 to 100 images of the training set.
     #[serde(rename = "c")]
     Common,
-    /// More than 100 images.
+    /// More than 100 images of the training set.
     #[serde(rename = "f")]
     Frequent,
 }
@@ -49,12 +49,12 @@ impl Frequency {
     }
 }
 
-/// One class.
+/// A class, as the annotation file has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Category {
     /// Its id in the annotation file.
     pub id: CategoryId,
-    /// Its name, verbatim (underscores kept: prompts use it as it is).
+    /// Its name, letter by letter: prompts use it as it is, with underscores.
     pub name: String,
     /// Images that show it: from the file, or counted.
     pub image_count: u32,
@@ -62,15 +62,15 @@ pub struct Category {
     pub instance_count: u32,
     /// Rare, common or frequent: from the file, or by `image_count`.
     pub frequency: Frequency,
-    /// WordNet synset, as `aerosol.n.02`.
+    /// Its WordNet synset, as `aerosol.n.02`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub synset: Option<String>,
-    /// WordNet id, as `n02690373`.
+    /// Its WordNet id, as `n02690373`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub wnid: Option<String>,
-    /// Row of this class in a given text table.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub lvis_clip_row: Option<u32>,
+    /// Its row in a text table that has other classes too. Files call it `lvis_clip_row`.
+    #[serde(rename = "lvis_clip_row", skip_serializing_if = "Option::is_none", default)]
+    pub text_row: Option<u32>,
 }
 
 /// The classes in order of their category ids; the position is the [`ClassIndex`].
@@ -88,19 +88,19 @@ impl Vocabulary {
         Self { categories }
     }
 
-    /// Number of classes, C.
+    /// C: number of classes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.categories.len()
     }
 
-    /// True without any class.
+    /// Whether there are no classes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.categories.is_empty()
     }
 
-    /// All classes, by [`ClassIndex`].
+    /// All classes, in the order of [`ClassIndex`].
     #[must_use]
     pub fn categories(&self) -> &[Category] {
         &self.categories

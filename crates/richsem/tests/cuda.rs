@@ -17,7 +17,7 @@ use richsem::{
         dino::{Dino, Input, LayerOutputs, TrainingOutput, denoising::DenoisingLayout},
         parameters::ParameterStore,
     },
-    targets::{Assignment, Supervision, Target},
+    targets::{BoxMatching, Supervision, Target},
     testing::{normal, uniform},
     train::Learner,
 };
@@ -310,7 +310,7 @@ fn the_losses_are_those_of_the_host() {
     targets[0].knowledge.exhaustive = Default::default();
     for federated in [None, Some(FederatedConfig { classes: 6, power: 0.5 })] {
         for unknown_classes in [UnknownClasses::Negative, UnknownClasses::Ignore] {
-            for assignment in [Assignment::Hungarian, Assignment::MaxSize] {
+            for assignment in [BoxMatching::Hungarian, BoxMatching::MaxSize] {
                 let config = LossConfig {
                     federated: federated.clone(),
                     unknown_classes,

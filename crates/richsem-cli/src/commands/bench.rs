@@ -12,7 +12,6 @@ use richsem::{
     bench::{self, Part, RealSizes, Timing, WindowTiming, Workload},
     config::Config,
     error::{guarded, write_atomically},
-    precision::Precision,
 };
 use serde_json::{Value, json};
 use tch::Device;
@@ -29,56 +28,56 @@ Examples:
   richsem bench -c configs/baseline_r50.toml --loader --set data.workers=2 \\
       --set data.train.annotations=train.json --set data.train.images=images/
 
-Times training steps (forward, losses, backward, update) and inference (from a decoded batch in
-memory to boxes) on random images with random weights. No data is needed. Memory is what libtorch
-has taken of the GPU's.
+Times training steps (forward, losses, backward, update) and inference (from a batch in memory to
+boxes). Images and weights are random: no data is needed. The column MiB is the GPU memory that
+libtorch has taken.
 
-With --sizes: training steps on images of many sizes, augmented as the settings say, in batches of
-data.batch_size, from a cold start; beside them, steps at the one size of --size.
+--sizes times training steps on images of many sizes, from a cold start. They are augmented as the
+settings say, in batches of data.batch_size. Steps at the one size of --size are timed beside them.
 
-With --loader: how fast the training set of the settings is read, augmented and collated, by
-data.workers threads, without a model. A run is then a pass over the set.";
+--loader times how fast the training set is read, augmented and put into batches, by data.workers
+threads, without a model. A run is then one pass over the set.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Settings (TOML); those of the data are only used with --loader
+    /// Settings (TOML). Their data sets are used only with --loader
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
-    /// Changes one setting, as train.precision=bf16; may be given many times
+    /// Changes one setting, as train.precision=bf16. May be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Images at once; 2 unless given, with --loader data.batch_size
+    /// Images of a batch. Default: 2; with --sizes or --loader data.batch_size
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
-    /// Their height and width, in pixels
+    /// Height and width of the images, in pixels
     #[arg(long, value_name = "HxW", default_value = "800x1216")]
-    size: Size,
-    /// Boxes an image
+    size: ImageSize,
+    /// Number of boxes of each image
     #[arg(long, value_name = "N", default_value_t = 10)]
     boxes: u16,
-    /// Classes
+    /// Number of classes of the detector
     #[arg(long, value_name = "N", default_value_t = 1203, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     classes: u32,
-    /// Runs that are timed; 20 unless given, with --sizes 1200, with --loader 5
+    /// Runs that are timed. Default: 20; with --sizes 1200, with --loader 5
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: Option<u32>,
-    /// Runs before the clock starts; 5 unless given, with --loader 1
+    /// Runs before the clock starts. Default: 5; with --loader 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     warmup: Option<u32>,
-    /// Times one of the two alone
+    /// Times only training steps, or only inference
     #[arg(long, value_enum, value_name = "train|inference", hide_possible_values = true)]
     only: Option<Only>,
-    /// Times training on images of these sizes: lines of height, width and count
+    /// Times training on images of these sizes. Each line has a height, a width and a count
     #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "loader"])]
     sizes: Option<PathBuf>,
-    /// With --sizes: every other batch has images of this height and width, as mosaics
+    /// With --sizes: every second batch has square images with this side, as mosaics are
     #[arg(long, value_name = "PIXELS", requires = "sizes", value_parser = clap::value_parser!(u32).range(32..=16_384))]
     mosaic: Option<u32>,
-    /// Times the reading of the training set instead
+    /// Times only the reading of the training set
     #[arg(long, conflicts_with_all = ["only", "size", "boxes", "classes", "device"])]
     loader: bool,
-    /// Writes the numbers (JSON)
+    /// Also writes the numbers to this file (JSON)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -91,20 +90,20 @@ enum Only {
     Inference,
 }
 
-/// Height and width, as `800x1216`.
+/// Height and width in pixels, as `800x1216`.
 #[derive(Debug, Clone, Copy)]
-struct Size {
+struct ImageSize {
     height: u16,
     width: u16,
 }
 
-impl fmt::Display for Size {
+impl fmt::Display for ImageSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}×{}", self.height, self.width)
     }
 }
 
-impl FromStr for Size {
+impl FromStr for ImageSize {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         const SIDES: std::ops::RangeInclusive<u16> = 1..=16_384;
@@ -138,41 +137,20 @@ fn write_json(file: &Path, numbers: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The table, and the same for programs.
+/// Times steps at one size. Gives the table, and the same numbers for programs.
 fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
     let device = args.device.resolve()?;
-    let work = Workload {
-        batch: args.batch.unwrap_or(2).into(),
-        height: args.size.height.into(),
-        width: args.size.width.into(),
-        boxes: args.boxes.into(),
-        classes: args.classes as usize,
-        warmup: args.warmup.unwrap_or(5) as usize,
-        runs: args.steps.unwrap_or(20) as usize,
-    };
+    let work = one_size(args, args.batch.unwrap_or(2).into(), args.steps.unwrap_or(20) as usize);
     let only = args.only.map(|only| match only {
         Only::Train => Part::Train,
         Only::Inference => Part::Inference,
     });
     let timings = guarded(|| bench::run(config, &work, device, only))?;
-    let precision = match config.train.precision {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
-    };
-    let row = |(name, timing): (&str, Option<Timing>)| {
-        let timing = timing?;
-        let ms = |value: f64| format!("{value:.1}");
-        Some(vec![
-            name.to_owned(),
-            ms(timing.median_ms),
-            ms(timing.low_ms),
-            ms(timing.high_ms),
-            format!("{:.1}", work.batch as f64 * 1e3 / timing.median_ms),
-            timing.memory_mib.map_or_else(|| table::NOTHING.to_owned(), |mib| format!("{mib:.0}")),
-        ])
-    };
+    let precision = config.train.precision.name();
     let columns = ["<what", "median ms", "p10 ms", "p90 ms", "images/s", "MiB"];
     let rows = [("training step", timings.train), ("inference", timings.inference)];
+    let rows =
+        rows.into_iter().filter_map(|(name, timing)| Some(timing_row(name, &timing?, &work)));
     let text = format!(
         "{}, {precision}\nbatch {} of {}, {} boxes an image, {} classes; {} runs after {} to warm \
          up\n\n{}",
@@ -183,7 +161,7 @@ fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
         work.classes,
         work.runs,
         work.warmup,
-        table::table(&columns, rows.into_iter().filter_map(row))
+        table::table(&columns, rows)
     );
     let numbers = json!({
         "hardware": hardware(device),
@@ -202,7 +180,32 @@ fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
     Ok((text, numbers))
 }
 
-/// As [`time_detector`], on images of many sizes.
+/// `runs` steps on batches of images of `--size`.
+fn one_size(args: &Args, batch: usize, runs: usize) -> Workload {
+    Workload {
+        batch,
+        height: args.size.height.into(),
+        width: args.size.width.into(),
+        boxes: args.boxes.into(),
+        classes: args.classes as usize,
+        warmup: args.warmup.unwrap_or(5) as usize,
+        runs,
+    }
+}
+
+fn timing_row(name: &str, timing: &Timing, work: &Workload) -> Vec<String> {
+    let ms = |value: f64| format!("{value:.1}");
+    vec![
+        name.to_owned(),
+        ms(timing.median_ms),
+        ms(timing.low_ms),
+        ms(timing.high_ms),
+        format!("{:.1}", work.batch as f64 * 1e3 / timing.median_ms),
+        timing.memory_mib.map_or_else(|| table::NOTHING.to_owned(), |mib| format!("{mib:.0}")),
+    ]
+}
+
+/// Times training steps on images of many sizes, and beside them steps at one size.
 fn time_sizes(args: &Args, mut config: Config, sizes: &Path) -> Result<(String, Value)> {
     let device = args.device.resolve()?;
     if let Some(batch) = args.batch {
@@ -216,43 +219,8 @@ fn time_sizes(args: &Args, mut config: Config, sizes: &Path) -> Result<(String, 
         steps: args.steps.unwrap_or(1200) as usize,
     };
     let real = guarded(|| bench::run_real(&config, &work, device))?;
-    let one = Workload {
-        batch: config.data.batch_size,
-        height: args.size.height.into(),
-        width: args.size.width.into(),
-        boxes: work.boxes,
-        classes: work.classes,
-        warmup: args.warmup.unwrap_or(5) as usize,
-        runs: 20.min(work.steps),
-    };
+    let one = one_size(args, config.data.batch_size, 20.min(work.steps));
     let fixed = guarded(|| bench::run(&config, &one, device, Some(Part::Train)))?.train;
-    let fixed_pixels = one.batch as f64 * f64::from(one.height) * f64::from(one.width);
-    let fixed_speed = fixed.map(|fixed| fixed_pixels / fixed.median_ms * 1e3);
-    let share =
-        |window: &WindowTiming| fixed_speed.map(|speed| window.pixels / window.seconds / speed);
-    let percent = |share: f64| format!("{:.1} %", share * 100.0);
-    let mut rows: Vec<Vec<String>> = real
-        .windows
-        .iter()
-        .map(|window| {
-            vec![
-                format!("steps {} to {}", window.from, window.to),
-                format!("{:.1}", window.images as f64 / window.seconds),
-                format!("{:.1}", window.pixels / window.seconds / 1e6),
-                share(window).map_or_else(|| table::NOTHING.to_owned(), percent),
-                percent(window.slow),
-            ]
-        })
-        .collect();
-    if let Some(fixed) = fixed {
-        rows.push(vec![
-            format!("one size, {}", args.size),
-            format!("{:.1}", one.batch as f64 * 1e3 / fixed.median_ms),
-            format!("{:.1}", fixed_pixels / fixed.median_ms / 1e3),
-            percent(1.0),
-            table::NOTHING.to_owned(),
-        ]);
-    }
     let columns = ["<what", "images/s", "Mpixel/s", "of one size", "slow steps"];
     let memory = real.memory_mib.map(|mib| format!("; at most {mib:.0} MiB")).unwrap_or_default();
     let notes = real.recorded.iter().chain(&real.news).map(|line| format!("{line}\n"));
@@ -266,7 +234,7 @@ fn time_sizes(args: &Args, mut config: Config, sizes: &Path) -> Result<(String, 
         work.classes,
         real.start_seconds,
         notes.collect::<String>(),
-        table::table(&columns, rows)
+        table::table(&columns, size_rows(&real.windows, &one, fixed.as_ref(), args.size))
     );
     let numbers = json!({
         "hardware": hardware(device),
@@ -279,7 +247,43 @@ fn time_sizes(args: &Args, mut config: Config, sizes: &Path) -> Result<(String, 
     Ok((text, numbers))
 }
 
-/// As [`time_detector`], of the loader.
+/// A row for each window of steps, and one for the steps at one size, if these were timed.
+fn size_rows(
+    windows: &[WindowTiming],
+    one: &Workload,
+    fixed: Option<&Timing>,
+    size: ImageSize,
+) -> Vec<Vec<String>> {
+    let fixed_pixels = one.batch as f64 * f64::from(one.height) * f64::from(one.width);
+    let fixed_speed = fixed.map(|fixed| fixed_pixels / fixed.median_ms * 1e3);
+    let share =
+        |window: &WindowTiming| fixed_speed.map(|speed| window.pixels / window.seconds / speed);
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let mut rows: Vec<Vec<String>> = windows
+        .iter()
+        .map(|window| {
+            vec![
+                format!("steps {} to {}", window.from, window.to),
+                format!("{:.1}", window.images as f64 / window.seconds),
+                format!("{:.1}", window.pixels / window.seconds / 1e6),
+                share(window).map_or_else(|| table::NOTHING.to_owned(), percent),
+                percent(window.slow),
+            ]
+        })
+        .collect();
+    if let Some(fixed) = fixed {
+        rows.push(vec![
+            format!("one size, {size}"),
+            format!("{:.1}", one.batch as f64 * 1e3 / fixed.median_ms),
+            format!("{:.1}", fixed_pixels / fixed.median_ms / 1e3),
+            percent(1.0),
+            table::NOTHING.to_owned(),
+        ]);
+    }
+    rows
+}
+
+/// Times the reading of the training set.
 fn time_loader(args: &Args, mut config: Config) -> Result<(String, Value)> {
     if let Some(batch) = args.batch {
         config.data.batch_size = batch.into();
@@ -315,7 +319,7 @@ fn time_loader(args: &Args, mut config: Config) -> Result<(String, Value)> {
     Ok((text, numbers))
 }
 
-/// The device by its maker's name.
+/// The device, and the name that its maker gave it.
 fn hardware(device: Device) -> String {
     let short = device_name(device);
     let name = match device {
@@ -331,7 +335,7 @@ fn hardware(device: Device) -> String {
     name.map_or_else(|| short.clone(), |name| format!("{short}: {name}"))
 }
 
-/// As Linux tells it; other systems have no such file.
+/// Name of the processor, from Linux. Other systems have no such file.
 fn processor() -> Option<String> {
     let text = fs_err::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;

@@ -28,14 +28,14 @@ Examples:
   richsem convert resnet50_miil_21k.pth r50_21k.safetensors
   richsem convert RN50.pt clip.safetensors
 
-What IN is, its tensors' names say: a detector of this program (or a run's folder), a checkpoint of
-RichSem, DINO or Deformable DETR, a ResNet of torchvision's or timm's, a CLIP of OpenAI's,
-open_clip's or Hugging Face's. OUT's name says what is made: .safetensors is what this program reads,
-.pth what the official code does.
+The names of its tensors tell what IN is: a detector of this program (a file or a run folder), a
+checkpoint of RichSem, DINO or Deformable DETR, a ResNet of torchvision or timm, or a CLIP of OpenAI,
+open_clip or Hugging Face. The name of OUT decides the format: .safetensors for this program, .pth for
+the official code.
 
-An official checkpoint becomes a slim detector: CLIP's copies, the optimizer and what only training
-uses are left out, and the text table that they stand for is computed and stored. The table on stdout
-says what became of what; where anything does not fit, nothing is written.";
+An official checkpoint becomes a detector without what only training needs: the copies of CLIP and the
+optimizer are left out. The text table that they stand for is computed and stored. The table on stdout
+says what became of the tensors. If a tensor does not fit, nothing is written.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -46,30 +46,31 @@ pub(crate) struct Args {
     /// File to write: .safetensors or .pth
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// Settings for what no shape tells, as attention heads; a detector keeps them
+    /// Settings (TOML) for what no tensor tells, as the number of attention heads. The detector keeps
+    /// them
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Changes one setting, as model.dino.transformer.nheads=4; may be given many times
+    /// Changes one setting, as model.dino.transformer.nheads=4. May be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Annotations (COCO or LVIS JSON) with the classes of an official checkpoint; else those of
-    /// the settings' data.train or data.val
+    /// Annotations (COCO or LVIS JSON) that have the classes of an official checkpoint. Default:
+    /// those of data.train or data.val in the settings
     #[arg(long, value_name = "FILE")]
     annotations: Option<PathBuf>,
-    /// Parameters that may be missing or of another shape, and keys that may be unexpected, as
-    /// 'class_embed.*'; may be given many times
+    /// Names of parameters that may be missing, unexpected or of another shape, as 'class_embed.*'.
+    /// May be given many times
     #[arg(long, value_name = "PATTERN")]
     allow_missing: Vec<String>,
-    /// Which weights of the file: a key of a .pth, as ema_model, or what their names begin with, as
-    /// student; unless given, the usual places and whatever is before known names
+    /// Which weights of the file: a key of a .pth (as ema_model), or the beginning of their names (as
+    /// student). Default: the usual keys are tried, and any beginning before known names
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// CLIP's weights: makes the text table where the checkpoint has no CLIP, and the copies in a
-    /// .pth
+    /// CLIP's weights. They give the text table if the checkpoint has no CLIP, and the copies of CLIP
+    /// in a .pth
     #[arg(long, value_name = "FILE")]
     clip: Option<PathBuf>,
-    /// Of an official checkpoint: also writes what the detector does not hold, as safetensors. On
-    /// the way back: puts it in again
+    /// Tensors that the detector does not hold (safetensors). From an official checkpoint they are
+    /// written to this file; on the way back to .pth they are read from it
     #[arg(long, value_name = "FILE")]
     rest: Option<PathBuf>,
     /// Shows what became of every tensor
@@ -79,7 +80,7 @@ pub(crate) struct Args {
     device: DeviceArgs,
 }
 
-/// Tensors named one by one, unless all are asked for.
+/// Most tensors that are named one by one without `--list`.
 const SHOWN: usize = 20;
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -87,70 +88,22 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let input = weights_file(&args.input, "IN")?;
     let form = Form::of(&args.output)?;
     output::check_file(&args.output, "OUT")?;
-    let mut inputs: Vec<(&Path, &str)> = vec![(&input, "IN")];
-    for (file, flag) in
-        [(&args.config, "--config"), (&args.annotations, "--annotations"), (&args.clip, "--clip")]
-    {
-        if let Some(file) = file {
-            output::check_input_file(file, flag)?;
-            inputs.push((file, flag));
-        }
-    }
+    let inputs = check_inputs(args, &input)?;
     output::check_apart(&args.output, "OUT", &inputs)?;
     let config = match &args.config {
         Some(file) => Config::load(file, &args.assignments)?,
         None => Config::defaults(&args.assignments)?,
     };
     let source = Source::read(&input, args.key.as_deref())?;
-    let from_official = matches!(source.kind, Kind::Official(_));
     if let Some(rest) = &args.rest {
-        match from_official {
-            true => {
-                output::check_file(rest, "--rest")?;
-                output::check_apart(rest, "--rest", &inputs)?;
-            }
-            false => output::check_input_file(rest, "--rest")?,
-        }
-        if *rest == args.output {
-            return Err(anyhow!("--rest: `{}` is OUT: give another name", rest.display()));
-        }
+        check_rest(rest, args, is_official(&source), &inputs)?;
     }
-    let vocabulary = if from_official { vocabulary(args, &config)? } else { None };
-    let options = Options {
-        config: config.of_detector(),
-        seed: config.seed,
-        vocabulary,
-        allow: Patterns::new(&args.allow_missing, "--allow-missing")?,
-        clip: args.clip.clone(),
-        rest: args.rest.clone().filter(|_| !from_official),
-        // Only the text encoder computes; nothing else is asked for a GPU.
-        device: if from_official { args.device.resolve()? } else { Device::Cpu },
-    };
-    if let (Kind::Official(Layout { variant: Variant::RichSem, .. }), Some(classes)) =
-        (source.kind, &options.vocabulary)
-    {
-        output::note(format!(
-            "text table: {} classes × 81 prompts, unless ~/.cache/richsem/text has them (LVIS takes \
-             a minute on a GPU, hours without)",
-            classes.len()
-        ));
-    }
+    let options = options(args, &config, &source)?;
+    tell_of_text_table(&source, &options);
+    let from_official = is_official(&source);
     let conversion = convert::convert(source, form, &options)?;
     tell(&conversion.report, args.list)?;
-    let problems = conversion.report.problems().count();
-    if problems > 0 {
-        let line = |p: &Line| format!("\n  {}: {}", p.name, p.fate.detail());
-        let shown: String = conversion.report.problems().take(SHOWN).map(line).collect();
-        let more = problems.saturating_sub(SHOWN);
-        let more =
-            if more > 0 { format!("\n  … and {more} more (--list)") } else { String::new() };
-        return Err(anyhow!(
-            "{}: {problems} tensors do not fit, so nothing is written:{shown}{more}\n  hint: -c or \
-             --set with the sizes of that model; --allow-missing 'PATTERN' for what may start anew or \
-             be left out",
-            input.display()
-        ));
-    }
+    refuse_problems(&conversion.report, &input)?;
     conversion.write(&args.output)?;
     output::note(format!("{}: {}", args.output.display(), size(&args.output)));
     if let Some(rest) = args.rest.as_ref().filter(|_| from_official) {
@@ -165,7 +118,89 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// The classes: of the flag's file, or the settings'.
+fn is_official(source: &Source) -> bool {
+    matches!(source.kind, Kind::Official(_))
+}
+
+/// All files that are read, each with the argument that names it.
+fn check_inputs<'a>(args: &'a Args, input: &'a Path) -> Result<Vec<(&'a Path, &'a str)>> {
+    let mut inputs = vec![(input, "IN")];
+    for (file, flag) in
+        [(&args.config, "--config"), (&args.annotations, "--annotations"), (&args.clip, "--clip")]
+    {
+        if let Some(file) = file {
+            output::check_input_file(file, flag)?;
+            inputs.push((file, flag));
+        }
+    }
+    Ok(inputs)
+}
+
+/// `--rest` is written when an official checkpoint is read, and read when one is written.
+fn check_rest(
+    rest: &Path,
+    args: &Args,
+    from_official: bool,
+    inputs: &[(&Path, &str)],
+) -> Result<()> {
+    if from_official {
+        output::check_file(rest, "--rest")?;
+        output::check_apart(rest, "--rest", inputs)?;
+    } else {
+        output::check_input_file(rest, "--rest")?;
+    }
+    if *rest == args.output {
+        return Err(anyhow!("--rest: `{}` is OUT: give another name", rest.display()));
+    }
+    Ok(())
+}
+
+fn options(args: &Args, config: &Config, source: &Source) -> Result<Options> {
+    let from_official = is_official(source);
+    Ok(Options {
+        config: config.of_detector(),
+        seed: config.seed,
+        vocabulary: if from_official { vocabulary(args, config)? } else { None },
+        allow: Patterns::new(&args.allow_missing, "--allow-missing")?,
+        clip: args.clip.clone(),
+        rest: args.rest.clone().filter(|_| !from_official),
+        // Only the text encoder computes; nothing else is asked for a GPU.
+        device: if from_official { args.device.resolve()? } else { Device::Cpu },
+    })
+}
+
+/// Encoding the prompts of many classes takes long: the user is told before.
+fn tell_of_text_table(source: &Source, options: &Options) {
+    if let (Kind::Official(Layout { variant: Variant::RichSem, .. }), Some(classes)) =
+        (source.kind, &options.vocabulary)
+    {
+        output::note(format!(
+            "text table: encoding {} classes × 81 prompts, unless ~/.cache/richsem/text has them (for \
+             LVIS a minute on a GPU, hours without)",
+            classes.len()
+        ));
+    }
+}
+
+/// Nothing is written if a tensor does not fit.
+fn refuse_problems(report: &Report, input: &Path) -> Result<()> {
+    let problems = report.problems().count();
+    if problems == 0 {
+        return Ok(());
+    }
+    let line = |p: &Line| format!("\n  {}: {}", p.name, p.fate.detail());
+    let shown: String = report.problems().take(SHOWN).map(line).collect();
+    let more = problems.saturating_sub(SHOWN);
+    let more = if more > 0 { format!("\n  … and {more} more (--list)") } else { String::new() };
+    Err(anyhow!(
+        "{}: {problems} tensors do not fit, so nothing is written:{shown}{more}\n  hint: give the \
+         sizes of that model with -c or --set; name what may start anew or be left out with \
+         --allow-missing 'PATTERN'",
+        input.display()
+    ))
+}
+
+/// The classes: those of `--annotations`, or of the data sets in the settings.
 fn vocabulary(args: &Args, config: &Config) -> Result<Option<Vocabulary>> {
     let of_settings = config.data.train.as_ref().or(config.data.val.as_ref());
     let file = args.annotations.as_ref().or(of_settings.map(|split| &split.annotations));

@@ -45,15 +45,15 @@ Examples:
   richsem dataset from-voc VOCdevkit/VOC2012 voc
   richsem dataset from-voc bccd.tar bccd
 
-Writes OUT/<set>.json for each image set, and for an archive OUT/images/. Boxes become [x, y, width,
-height] from 0; difficult objects become crowd regions, which training leaves out.")]
+Writes OUT/<set>.json for each image set, and for an archive also OUT/images/. Boxes become [x, y,
+width, height], counted from 0. Difficult objects become crowd regions, which training leaves out.")]
 struct FromVocArgs {
     /// Folder or .tar with Annotations/, JPEGImages/ and ImageSets/
     input: PathBuf,
-    /// Folder to write
+    /// Folder to write to
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// Replaces files of the same names in a folder that is not empty
+    /// Replaces files of the same names, if the folder is not empty
     #[arg(long)]
     overwrite: bool,
 }
@@ -97,7 +97,7 @@ struct Count {
     boxes: usize,
 }
 
-/// By class index. The file's own counts may be those of another split.
+/// Counts by class index. The counts in the file may be those of another split.
 fn counts(dataset: &Dataset) -> Vec<Count> {
     let mut counts = vec![Count::default(); dataset.vocabulary().len()];
     let mut last_image = vec![u32::MAX; counts.len()];
@@ -143,7 +143,7 @@ fn share(part: usize, total: usize) -> String {
     table::percent((total > 0).then(|| part as f64 / total as f64))
 }
 
-/// Objects by size as COCO has it, and how crowded images are.
+/// Objects by COCO's size groups, and how many boxes an image has.
 fn sizes(dataset: &Dataset) -> String {
     let annotations = dataset.annotations();
     let within = |least: f64, below: f64| {

@@ -35,9 +35,9 @@ Examples:
   richsem eval --weights model.safetensors --annotations val.json --images val.tar --save-json dets.json
   richsem eval --annotations lvis_v1_val.json --detections dets.json --per-class
 
-Values are percentages; – stands where there is nothing to evaluate. AP is the mean over IoU 0.50 to
-0.95; s, m, l are objects by area (32² and 96² pixels between them); r, c, f are rare, common and
-frequent classes by training images (10 and 100 between them).";
+Values are percentages. A – means that there is nothing to evaluate. AP is the mean over IoU 0.50 to
+0.95. s, m and l are small, medium and large objects: areas below 32², below 96², and from 96² pixels
+on. r, c and f are rare, common and frequent classes: up to 10, up to 100, and more training images.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP, override_usage = USAGE)]
@@ -49,28 +49,28 @@ pub(crate) struct Args {
     /// Detector to evaluate: a .safetensors file, or a run folder (its best checkpoint)
     #[arg(long, value_name = "FILE|RUN", requires = "images")]
     weights: Option<PathBuf>,
-    /// Images that the annotations are of: a folder or an uncompressed .tar
+    /// The annotated images: a folder or an uncompressed .tar
     #[arg(long, value_name = "FOLDER|TAR", conflicts_with = "detections")]
     images: Option<PathBuf>,
     /// Detections to evaluate (COCO results JSON) instead of a detector
     #[arg(long, value_name = "FILE", conflicts_with = "orientation")]
     detections: Option<PathBuf>,
-    /// By whose rules; LVIS where the annotations list verified classes (neg_category_ids and
-    /// not_exhaustive_category_ids), unless given
+    /// Rules to evaluate by. Default: LVIS if the annotations list verified classes (neg_category_ids,
+    /// not_exhaustive_category_ids), else COCO
     #[arg(long, value_enum, value_name = "coco|lvis", hide_possible_values = true)]
     protocol: Option<ProtocolChoice>,
     #[command(flatten)]
     orientation: OrientationArgs,
-    /// Images a batch; eval.batch_size of the run unless given
+    /// Images of a batch. Default: eval.batch_size in the detector's settings
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "detections")]
     batch: Option<u16>,
     /// Shows every class, however many there are
     #[arg(long)]
     per_class: bool,
-    /// Writes the detections (COCO results JSON)
+    /// Also writes the detections to this file (COCO results JSON)
     #[arg(long, value_name = "FILE", conflicts_with = "detections")]
     save_json: Option<PathBuf>,
-    /// Writes all metrics, per class too (JSON, fractions)
+    /// Also writes all metrics to this file, those of each class too (JSON, fractions)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -84,7 +84,38 @@ enum ProtocolChoice {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
-    for (file, flag) in [(&args.save_json, "--save-json"), (&args.json, "--json")] {
+    let weights = check_files(args)?;
+    let protocol = args.protocol.map(|choice| match choice {
+        ProtocolChoice::Coco => Protocol::Coco,
+        ProtocolChoice::Lvis => Protocol::Lvis,
+    });
+    let dataset = Dataset::open(&args.annotations)?;
+    let evaluator = Evaluator::of_as(&dataset, protocol)?;
+    tell(&dataset, &evaluator);
+    let Evaluated { summary, unread } = match (&args.detections, &weights, &args.images) {
+        (Some(file), _, _) => evaluate_file(file, &dataset, &evaluator)?,
+        (None, Some(weights), Some(images)) => {
+            detect_and_evaluate(args, &dataset, evaluator, weights, images)?
+        }
+        _ => unreachable!("clap asks for --detections, or for --weights with --images"),
+    };
+    if let Some(file) = &args.json {
+        write_atomically(file, |out| Ok(out.write_all(summary.to_json().as_bytes())?))?;
+        output::note(format!("metrics: {}", file.display()));
+    }
+    show(&summary, args.per_class)?;
+    if unread > 0 {
+        let of = dataset.images().len();
+        return Err(anyhow!("{unread} of {of} images could not be read (named above)"));
+    }
+    Ok(exit::OK)
+}
+
+/// Refuses inputs that are not there, and results that could not be written or would take the place
+/// of an input. Gives the file of the weights, if there are any.
+fn check_files(args: &Args) -> Result<Option<PathBuf>> {
+    let results = [(&args.save_json, "--save-json"), (&args.json, "--json")];
+    for (file, flag) in results {
         if let Some(file) = file {
             output::check_file(file, flag)?;
         }
@@ -109,74 +140,50 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     .into_iter()
     .filter_map(|(path, flag)| Some((path?.as_path(), flag)))
     .collect();
-    for (file, flag) in [(&args.save_json, "--save-json"), (&args.json, "--json")] {
+    for (file, flag) in results {
         if let Some(file) = file {
             output::check_apart(file, flag, &inputs)?;
         }
     }
-    let protocol = args.protocol.map(|choice| match choice {
-        ProtocolChoice::Coco => Protocol::Coco,
-        ProtocolChoice::Lvis => Protocol::Lvis,
-    });
-    let dataset = Dataset::open(&args.annotations)?;
-    let evaluator = Evaluator::of_as(&dataset, protocol)?;
-    tell(&dataset, &evaluator);
-    let mut unread = 0;
-    let summary = match (&args.detections, &args.weights, &args.images) {
-        (Some(file), _, _) => {
-            let images = dataset.image_names();
-            let names = Names { images: &images, classes: dataset.vocabulary() };
-            let Found { detections, renumbered, renamed, negative } =
-                detections::read_for(file, names)?;
-            if negative > 0 {
-                output::warn(format!(
-                    "{}: {negative} of {} detections have a width or height below 0 and match nothing (a box \
-                     is [x, y, width, height], not two corners)",
-                    file.display(),
-                    detections.len()
-                ));
-            }
-            for (count, id, name) in [
-                (renumbered, "image_id of another image", "file_name"),
-                (renamed, "category_id of another class", "category_name"),
-            ] {
-                if count > 0 {
-                    output::note(format!(
-                        "{}: {count} of {} detections have the {id} than their {name}, which was followed",
-                        file.display(),
-                        detections.len()
-                    ));
-                }
-            }
-            evaluator.check(file, &detections)?;
-            evaluator.evaluate(&detections)?
-        }
-        (None, Some(weights), Some(images)) => {
-            let evaluated = detect_and_evaluate(args, &dataset, evaluator, weights, images)?;
-            unread = evaluated.unread;
-            evaluated.summary
-        }
-        _ => unreachable!("clap asks for --detections, or for --weights with --images"),
-    };
-    if let Some(file) = &args.json {
-        write_atomically(file, |out| Ok(out.write_all(summary.to_json().as_bytes())?))?;
-        output::note(format!("metrics: {}", file.display()));
-    }
-    show(&summary, args.per_class)?;
-    if unread > 0 {
-        let of = dataset.images().len();
-        return Err(anyhow!("{unread} of {of} images could not be read (named above)"));
-    }
-    Ok(exit::OK)
+    Ok(weights)
 }
 
-/// An evaluation.
+/// The metrics, and how many images are missing in them.
 struct Evaluated {
     summary: Summary,
     /// Images that could not be read, so that their objects count as missed.
     unread: usize,
 }
 
+/// Evaluates detections of a results file.
+fn evaluate_file(file: &Path, dataset: &Dataset, evaluator: &Evaluator) -> Result<Evaluated> {
+    let images = dataset.image_names();
+    let names = Names { images: &images, classes: dataset.vocabulary() };
+    let Found { detections, renumbered, renamed, negative } = detections::read_for(file, names)?;
+    if negative > 0 {
+        output::warn(format!(
+            "{}: {negative} of {} detections have a width or height below 0 and match nothing (a box \
+             is [x, y, width, height], not two corners)",
+            file.display(),
+            detections.len()
+        ));
+    }
+    for (count, id, name) in
+        [(renumbered, "image_id", "file_name"), (renamed, "category_id", "category_name")]
+    {
+        if count > 0 {
+            output::note(format!(
+                "{}: in {count} of {} detections {id} and {name} disagree: {name} is used",
+                file.display(),
+                detections.len()
+            ));
+        }
+    }
+    evaluator.check(file, &detections)?;
+    Ok(Evaluated { summary: evaluator.evaluate(&detections)?, unread: 0 })
+}
+
+/// Detects in every image and evaluates the detections.
 fn detect_and_evaluate(
     args: &Args,
     dataset: &Dataset,
@@ -203,7 +210,7 @@ fn detect_and_evaluate(
     Ok(Evaluated { summary: evaluator.evaluate(&found)?, unread: broken.list().len() })
 }
 
-/// What is to be known of the annotations before their numbers.
+/// Tells what one should know of the annotations before one reads the metrics.
 fn tell(dataset: &Dataset, evaluator: &Evaluator) {
     output::note(format!(
         "evaluated by the {} protocol: {}",
@@ -213,14 +220,14 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
     let report = dataset.report();
     if report.removed_listed > 0 {
         output::note(format!(
-            "{} entries of neg_category_ids and not_exhaustive_category_ids are no category of the \
-             file, passed over",
+            "ignored: {} entries of neg_category_ids and not_exhaustive_category_ids that are no \
+             category of the file",
             report.removed_listed
         ));
     }
     if report.absent_with_boxes.count > 0 {
         output::note(format!(
-            "{} images have boxes of a class in their neg_category_ids: the boxes hold{}",
+            "{} images have boxes of a class in their neg_category_ids: the boxes count{}",
             report.absent_with_boxes.count,
             report.absent_with_boxes.ids("image")
         ));
@@ -239,13 +246,13 @@ fn detect(
     let entries = entries(dataset);
     if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
         return Err(anyhow!(
-            "--images: {problem}\n  hint: give the folder or archive that the file names in the \
-             annotations are relative to"
+            "--images: {problem}\n  hint: file names in the annotations are relative to the folder or \
+             archive: give that one"
         ));
     }
     let total = entries.len();
-    let collects = Arc::clone(broken);
-    let source = every_image_once(detector, Arc::clone(store), Arc::new(entries), batch, collects);
+    let (images, collector) = (Arc::clone(store), Arc::clone(broken));
+    let source = every_image_once(detector, images, Arc::new(entries), batch, collector);
     let mut found = Vec::new();
     let counter = Counter::new("detecting", total);
     let mut done = 0;

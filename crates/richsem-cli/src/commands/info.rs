@@ -12,11 +12,12 @@ Examples:
   richsem info runs/mine
   richsem info checkpoint0023.pth
 
-padding says what an image's padding, and so its batch mates, may change of its result: masked: nothing;
-official: what it changes in the official code, as for all that was trained by it or before there was a
-choice. A run that starts from these weights does likewise, unless model.dino.padding is set.")]
+The line `padding` says what the padding of an image may change of its result (images of a batch are
+padded to one size). masked: nothing. official: what it changes in the official code; this is so for
+all detectors that were trained by that code, or before there was a choice. A run that starts from
+these weights does the same, unless model.dino.padding is set.")]
 pub(crate) struct Args {
-    /// Weights: a file, or a run folder (its best checkpoint)
+    /// Weights to look at: a file, or a run folder (its best checkpoint)
     #[arg(value_name = "FILE|RUN")]
     weights: PathBuf,
 }

@@ -45,19 +45,19 @@ Examples:
   richsem predict holiday.jpg --weights runs/tiny --no-images --raw raw.safetensors
   richsem predict --tensor in.safetensors --weights model.safetensors --raw raw.safetensors
 
-Writes the images with boxes drawn, and detections.json: a list in COCO's results format
-(image_id is the image's number, from 1, in the order read, or with --annotations its id there) with
-file_name and category_name added; `eval --detections` goes by file_name. Files of these names in the
-output folder are replaced. An image that cannot be read, or
-whose name is not UTF-8, is named and skipped; the exit code is then 1.
+The output folder gets every image with its boxes drawn, and detections.json: a list in COCO's
+results format, with file_name and category_name added. image_id is the number of the image, from 1,
+in the order read; with --annotations it is the id there. `eval --detections` finds images by
+file_name. Files of the same names are replaced. An image that cannot be read, or whose name is not
+UTF-8, is named and skipped; the exit code is then 1.
 
---raw is before any choice by score, boxes as centre and size relative to the image. Of one image
-the tensors have these names, of several <image_id>.pred_logits and <image_id>.pred_boxes; all are
-held in memory until the end.
+--raw has all queries, whatever their score. Boxes are centre and size, relative to the image. For
+one image the tensors have the names below. For several images they are <image_id>.pred_logits and
+<image_id>.pred_boxes, and all are held in memory until the end.
 
 --tensor takes images as another program gave them to its network: `images` [B, 3, H, W], normalised
-and padded, `mask` [B, H, W] (true = padding), and, if the proposals are to be the other program's,
-`tokens` [B, Q]. All go through as one batch; --raw is all that is written.";
+and padded; `mask` [B, H, W], true = padding; and `tokens` [B, Q], if the network is to use the other
+program's proposals. They go through the network as one batch. Only --raw is written.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -68,16 +68,16 @@ pub(crate) struct Args {
     /// Detector: a .safetensors file, or a run folder (its best checkpoint)
     #[arg(long, value_name = "FILE|RUN")]
     weights: PathBuf,
-    /// Folder to write
+    /// Folder to write to
     #[arg(short, long, value_name = "FOLDER", default_value = "predictions")]
     output: PathBuf,
-    /// Least score of what is drawn, written and listed, 0 to 1
+    /// Smallest score of boxes that are drawn, written and listed, 0 to 1
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     conf: f32,
-    /// Writes what the network gives: pred_logits [B, Q, C] and pred_boxes [B, Q, 4]
+    /// Also writes what the network gives to this file: pred_logits [B, Q, C] and pred_boxes [B, Q, 4]
     #[arg(long, value_name = "FILE.safetensors")]
     raw: Option<PathBuf>,
-    /// Takes a normalised batch in place of images, and writes --raw alone
+    /// Reads a normalised batch instead of images, and writes only --raw
     #[arg(
         long,
         value_name = "FILE.safetensors",
@@ -85,145 +85,193 @@ pub(crate) struct Args {
         conflicts_with_all = ["inputs", "output", "conf", "limit", "no_images", "orientation"]
     )]
     tensor: Option<PathBuf>,
-    /// Takes the first N images alone
+    /// Uses only the first N images
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Annotation file (COCO or LVIS JSON) that has these images: detections.json then has its ids. One
-    /// without annotations (a test set's) serves, too
+    /// Annotation file (COCO or LVIS JSON) that lists these images: detections.json then has its ids. The
+    /// file of a test set, without annotations, is enough
     #[arg(long, value_name = "FILE", conflicts_with = "tensor")]
     annotations: Option<PathBuf>,
-    /// Images at once: more are faster on a GPU
+    /// Images of a batch. More are faster on a GPU
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "tensor", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
     #[command(flatten)]
     orientation: OrientationArgs,
-    /// Draws nothing: detections.json and the table alone
+    /// Draws nothing: writes only detections.json, and prints the table
     #[arg(long, alias = "no-pictures")]
     no_images: bool,
     #[command(flatten)]
     inference: InferenceArgs,
 }
 
-/// Rows that the table shows at most; `detections.json` has them all.
+/// Rows that the table shows at most. `detections.json` has them all.
 const MOST_ROWS: usize = 200;
 
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    if let (Some(tensor), Some(raw)) = (&args.tensor, &args.raw) {
+        return run_tensor(args, tensor, raw);
+    }
+    let inputs = Inputs::find(args)?;
+    let detector = args::load_detector(&args.weights, &args.inference)?;
+    output::make_folder(&args.output, "--output")?;
+    let Results { images, raw, failed } = detect(args, &inputs, &detector)?;
+
+    write_json(&args.output.join("detections.json"), &images, &detector)?;
+    if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {
+        safetensors::write(path, &raw, &safetensors::Metadata::new())?;
+    }
+    show(&images, &detector)?;
+    let objects: usize = images.iter().map(|result| result.boxes.len()).sum();
+    output::note(format!(
+        "{objects} objects with a score of at least {} in {} images; results in {}",
+        args.conf,
+        images.len(),
+        args.output.display()
+    ));
+    if failed > 0 {
+        let of = inputs.images.len();
+        return Err(anyhow!("{failed} of {of} images could not be read (named above)"));
+    }
+    Ok(exit::OK)
+}
+
+/// The images to detect in. The three lists are parallel.
+struct Inputs {
+    images: Vec<PathBuf>,
+    /// The file that each image is drawn into.
+    drawn: Vec<PathBuf>,
+    known: Vec<ImageInfo>,
+}
+
+impl Inputs {
+    /// Finds the images. Refuses what could not be written later, and results that would take the
+    /// place of an input.
+    fn find(args: &Args) -> Result<Self> {
+        let (mut images, passed_over) = images::collect(&args.inputs)?;
+        if !passed_over.is_empty() {
+            output::note(format!("passed over: {passed_over}"));
+        }
+        images.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
+        let drawn = images::output_files(&images, &args.output)?;
+        output::check_new_folder(&args.output, "--output")?;
+        output::check_input(&args.weights, "--weights", "file or folder")?;
+        if let Some(raw) = &args.raw {
+            let weights = args::weights_file(&args.weights, "--weights")?;
+            let images = images.iter().map(|image| (image.as_path(), "an image"));
+            let inputs: Vec<_> = images.chain([(weights.as_path(), "--weights")]).collect();
+            output::check_file(raw, "--raw")?;
+            output::check_apart(raw, "--raw", &inputs)?;
+        }
+        let known = known_images(&images, args.annotations.as_deref())?;
+        Ok(Self { images, drawn, known })
+    }
+}
+
 /// What was found in one image.
-struct Found {
-    /// Which of the images it is, from 0.
+struct ImageResult {
+    /// Position of the image among all of them.
     number: usize,
     image_id: i64,
     image: PathBuf,
     boxes: Vec<ScoredBox>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<u8> {
-    if let (Some(tensor), Some(raw)) = (&args.tensor, &args.raw) {
-        return run_tensor(args, tensor, raw);
-    }
-    let (mut images, passed_over) = images::collect(&args.inputs)?;
-    if !passed_over.is_empty() {
-        output::note(format!("passed over: {passed_over}"));
-    }
-    images.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
-    let drawn = images::output_files(&images, &args.output)?;
-    output::check_new_folder(&args.output, "--output")?;
-    output::check_input(&args.weights, "--weights", "file or folder")?;
-    if let Some(raw) = &args.raw {
-        let weights = args::weights_file(&args.weights, "--weights")?;
-        let images = images.iter().map(|image| (image.as_path(), "an image"));
-        let inputs: Vec<_> = images.chain([(weights.as_path(), "--weights")]).collect();
-        output::check_file(raw, "--raw")?;
-        output::check_apart(raw, "--raw", &inputs)?;
-    }
-    let known = known_images(&images, args.annotations.as_deref())?;
-    let detector = args::load_detector(&args.weights, &args.inference)?;
-    output::make_folder(&args.output, "--output")?;
+/// What was found in all images.
+#[derive(Default)]
+struct Results {
+    /// In the order of the images, those left out that could not be read.
+    images: Vec<ImageResult>,
+    /// The tensors of `--raw`, by name.
+    raw: BTreeMap<String, Tensor>,
+    /// Number of images that could not be read.
+    failed: usize,
+}
 
-    let mut found: Vec<Found> = Vec::new();
-    let mut raw = BTreeMap::new();
-    let mut failed = 0;
+impl Results {
+    /// Takes the results of one batch, and draws its images.
+    fn take(
+        &mut self,
+        args: &Args,
+        inputs: &Inputs,
+        detector: &Detector,
+        Detected { mut batch, output, found }: Detected,
+    ) -> richsem::Result<()> {
+        self.failed += batch.skipped.len();
+        for (b, (target, mut boxes)) in batch.targets.iter().zip(found).enumerate() {
+            let number = target.image_id as usize;
+            let (image, image_id) = (&inputs.images[number], inputs.known[number].id);
+            boxes.retain(|found| found.score >= args.conf);
+            if let Some(original) = batch.originals.get_mut(b) {
+                draw_boxes(std::mem::take(original), &inputs.drawn[number], &boxes, detector)?;
+            }
+            if let (Some(output), true) = (&output, args.raw.is_some()) {
+                let alone = inputs.images.len() == 1;
+                let prefix = if alone { String::new() } else { format!("{image_id}.") };
+                let own = |x: &Tensor| x.narrow(0, b as i64, 1).copy();
+                for (name, tensor) in &output.named {
+                    self.raw.insert(format!("{prefix}{name}"), own(tensor));
+                }
+            }
+            self.images.push(ImageResult { number, image_id, image: image.clone(), boxes });
+        }
+        Ok(())
+    }
+}
+
+/// Detects in every image. An image that cannot be read is named on stderr and counted.
+fn detect(args: &Args, inputs: &Inputs, detector: &Detector) -> Result<Results> {
+    let Inputs { images, known, .. } = inputs;
+    let mut results = Results::default();
     let counter = Counter::new("detecting", images.len());
     let (nameable, others): (Vec<usize>, Vec<usize>) =
         (0..images.len()).partition(|&i| images[i].to_str().is_some());
     for i in others {
-        failed += 1;
+        results.failed += 1;
         let path = images[i].display();
         counter.note(&format!(
-            "skipped: {path}: the name is not UTF-8, the results could not hold it\n  hint: rename \
+            "skipped: {path}: the name is not UTF-8, so the results cannot hold it\n  hint: rename \
              the file"
         ));
     }
-    let mut done = failed;
-    let orientation = args.orientation.get();
-    let draw = !args.no_images;
-    let reading = Reading { batch: args.batch.into(), orientation, draw };
-    if let Some(source) = source(&detector, &images, &known, &nameable, reading) {
-        let take = |Detected { mut batch, output, found: boxes }: Detected| {
-            for problem in &batch.skipped {
-                failed += 1;
+    let mut done = results.failed;
+    let reading = Reading {
+        batch: args.batch.into(),
+        orientation: args.orientation.get(),
+        draw: !args.no_images,
+    };
+    if let Some(source) = source(detector, images, known, &nameable, reading) {
+        let take = |detected: Detected| {
+            for problem in &detected.batch.skipped {
                 counter.note(&format!("skipped: {problem}"));
             }
-            done += batch.skipped.len() + batch.len();
-            for (b, (target, mut boxes)) in batch.targets.iter().zip(boxes).enumerate() {
-                let number = target.image_id as usize;
-                let (image, image_id) = (&images[number], known[number].id);
-                boxes.retain(|found| found.score >= args.conf);
-                if let Some(original) = batch.originals.get_mut(b) {
-                    draw_boxes(std::mem::take(original), &drawn[number], &boxes, &detector)?;
-                }
-                if let (Some(output), true) = (&output, args.raw.is_some()) {
-                    let prefix =
-                        if images.len() == 1 { String::new() } else { format!("{image_id}.") };
-                    let own = |x: &Tensor| x.narrow(0, b as i64, 1).copy();
-                    for (name, tensor) in &output.named {
-                        raw.insert(format!("{prefix}{name}"), own(tensor));
-                    }
-                }
-                found.push(Found { number, image_id, image: image.clone(), boxes });
-            }
+            done += detected.batch.skipped.len() + detected.batch.len();
+            results.take(args, inputs, detector, detected)?;
             counter.set(done, images.len());
             Ok(ControlFlow::Continue(()))
         };
-        guarded(|| detect_batches(&detector, source, ReadAhead::default(), take))?;
+        guarded(|| detect_batches(detector, source, ReadAhead::default(), take))?;
     }
-    found.sort_by_key(|found| found.number);
+    results.images.sort_by_key(|result| result.number);
     drop(counter);
     if let Some(news) = detector.take_news() {
         output::note(news);
     }
-
-    write_json(&args.output.join("detections.json"), &found, &detector)?;
-    if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {
-        safetensors::write(path, &raw, &safetensors::Metadata::new())?;
-    }
-    show(&found, &detector)?;
-    let objects: usize = found.iter().map(|f| f.boxes.len()).sum();
-    output::note(format!(
-        "{objects} objects with a score of at least {} in {} images; results in {}",
-        args.conf,
-        found.len(),
-        args.output.display()
-    ));
-    if failed > 0 {
-        let of = images.len();
-        return Err(anyhow!("{failed} of {of} images could not be read (named above)"));
-    }
-    Ok(exit::OK)
+    Ok(results)
 }
 
-/// An image, by its number or by the annotation file.
+/// What is known of an image before it is read.
 #[derive(Clone, Copy)]
-struct Known {
-    /// Its number, from 1, or its id in the annotation file.
+struct ImageInfo {
+    /// Its id in the annotation file; without one its number, from 1.
     id: i64,
-    /// `[height, width]` there, if the file says.
+    /// `[height, width]` in the annotation file, if the file says.
     size: Option<[u32; 2]>,
 }
 
-/// What is known of each image.
-fn known_images(images: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<Known>> {
+/// Id and size of each image, from the annotation file if there is one.
+fn known_images(images: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<ImageInfo>> {
     let Some(file) = annotations else {
-        return Ok((1..=images.len() as i64).map(|id| Known { id, size: None }).collect());
+        return Ok((1..=images.len() as i64).map(|id| ImageInfo { id, size: None }).collect());
     };
     output::check_input_file(file, "--annotations")?;
     let dataset = Dataset::open_images(file)?;
@@ -233,17 +281,17 @@ fn known_images(images: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<Kn
     let known = images.iter().map(|image| {
         let id = names.id_of(&image.to_string_lossy(), None).map_err(|problem| {
             anyhow!(
-                "--annotations: {}: {problem}\n  hint: give the annotation file of these very images, \
-                 or leave the others out",
+                "--annotations: {}: {problem}\n  hint: give an annotation file that lists all of \
+                 these images, or leave out the others",
                 file.display()
             )
         })?;
-        Ok(Known { id, size: sizes.get(&id).copied().flatten() })
+        Ok(ImageInfo { id, size: sizes.get(&id).copied().flatten() })
     });
     known.collect()
 }
 
-/// A batch that was normalised elsewhere, and nothing but what the network makes of it.
+/// Runs the network on a batch that another program normalised, and writes what it gives.
 fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     output::check_file(raw, "--raw")?;
     output::check_input_file(tensor, "--tensor")?;
@@ -253,7 +301,7 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     let batch = StoredBatch::read(tensor)?;
     let detector = args::load_detector(&args.weights, &args.inference)?;
     let NetworkOutput { named } = detector.infer_stored(&batch)?;
-    // Of all of them the first two axes are images and what is found in each.
+    // The first two axes of every tensor are the image and what is found in it.
     let sizes = named.first().map(|(_, tensor)| tensor.size()).unwrap_or_default();
     let tensors = named.into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
     safetensors::write(raw, &tensors, &safetensors::Metadata::new())?;
@@ -262,25 +310,25 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// How images are read.
+/// How images are read, and whether they are drawn on.
 #[derive(Clone, Copy)]
 struct Reading {
-    /// Images at once.
+    /// Images of a batch, at least 1.
     batch: usize,
     orientation: Orientation,
-    /// Whether they are kept, to be drawn on.
+    /// Whether batches keep the images as they were read.
     draw: bool,
 }
 
-/// The images in batches, each with its number as its id; none if there are none.
+/// The images in batches. Each has its position as its id. None if there are no images.
 fn source(
     detector: &Detector,
     images: &[PathBuf],
-    known: &[Known],
+    known: &[ImageInfo],
     nameable: &[usize],
     Reading { batch, orientation, draw }: Reading,
 ) -> Option<DetectionSource> {
-    // What cannot be read is told when it is its turn.
+    // An image that cannot be read is named when its batch is built.
     let size = |&i: &usize| match batch {
         1 => None,
         _ => image_io::size(&images[i], orientation).ok(),
@@ -297,7 +345,7 @@ fn source(
         knowledge: LabelKnowledge::default(),
     };
     let entries: Vec<ImageEntry> = order.into_iter().map(entry).collect();
-    // Names are whole paths, so the folder before them is none.
+    // Names are whole paths: there is no folder before them.
     let store = Arc::new(ImageStore::folder(PathBuf::new(), orientation));
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     (!entries.is_empty()).then(|| {
@@ -325,10 +373,10 @@ fn draw_boxes(
     draw::save(&image, drawn)
 }
 
-/// COCO's results format, with the names that it lacks.
-fn write_json(path: &Path, found: &[Found], detector: &Detector) -> Result<()> {
+/// Writes COCO's results format, with names of files and classes added.
+fn write_json(path: &Path, found: &[ImageResult], detector: &Detector) -> Result<()> {
     let mut records = Vec::new();
-    for Found { image_id, image, boxes, .. } in found {
+    for ImageResult { image_id, image, boxes, .. } in found {
         for record in to_detections(*image_id, boxes, detector.vocabulary()) {
             let class = detector.vocabulary().class_of(record.category_id);
             let name = class.map(|class| &detector.vocabulary().category(class).name);
@@ -352,8 +400,8 @@ fn write_json(path: &Path, found: &[Found], detector: &Detector) -> Result<()> {
     Ok(())
 }
 
-fn show(found: &[Found], detector: &Detector) -> Result<()> {
-    let rows = found.iter().flat_map(|Found { image, boxes, .. }| {
+fn show(found: &[ImageResult], detector: &Detector) -> Result<()> {
+    let rows = found.iter().flat_map(|ImageResult { image, boxes, .. }| {
         boxes.iter().map(|b| {
             let Xywh([x, y, w, h]) = b.bbox.to_xywh();
             vec![

@@ -22,12 +22,12 @@ Examples:
   richsem train   -c richsem.toml --set data.augment.crop.probability=0 \\
       --set teacher.prepared=labels
 
-Every training image is shown to the teacher once at each of data.augment.scales, as it is and
-mirrored; training then reads what it said and never loads it (teacher.weights need not be there).
-How much that is, is told first. Crops (data.augment.crop) and mosaics (data.extra.NAME.form) show
-random parts of images and cannot be prepared: they are refused.
+The teacher labels every training image once at each of data.augment.scales, as it is and mirrored.
+Training then reads these labels, and never loads the teacher (teacher.weights need not be there).
+The command says first how much work that is. Crops (data.augment.crop) and mosaics
+(data.extra.NAME.form) show random parts of images: they cannot be prepared, and are refused.
 
-Ctrl-C ends at once; the shards that are whole stay, and the same command goes on behind them.";
+Ctrl-C ends at once. Whole shards stay, and the same command continues after them.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -35,10 +35,10 @@ pub(crate) struct Args {
     /// Settings of the training (TOML)
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
-    /// Changes one setting, as data.augment.flip=0; may be given many times
+    /// Changes one setting, as data.augment.flip=0. May be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Folder of the labels, new or begun before
+    /// Folder for the labels: a new one, or one that this command began
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
     #[command(flatten)]
@@ -52,23 +52,23 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let device = args.device.resolve()?;
     let signals = Signals::catch()?;
     let started = Instant::now();
-    let mut progress = Progress(Counter::new("labelling", 0));
+    let mut progress = PrepareProgress(Counter::new("labelling", 0));
     let done = prepare(&config, &args.out, device, &mut progress, &signals.stop);
     drop(progress);
     let out = args.out.display();
     let report = match done {
         Err(Error::Stopped) => {
             output::note(format!(
-                "stopped: the whole shards stay in `{out}`; the same command goes on behind them"
+                "stopped: the whole shards stay in `{out}`; the same command continues after them"
             ));
             return Ok(signals.exit_code());
         }
         done => done?,
     };
     output::note(format!(
-        "finished in {}: {} rows; {} shards made, {} were there\ntrain with\n  --set \
+        "finished in {}: {} rows; {} shards made, {} were there before\ntrain with\n  --set \
          teacher.prepared={out}",
-        progress::hours(started.elapsed().as_secs_f64()),
+        progress::hms(started.elapsed().as_secs_f64()),
         report.rows,
         report.made,
         report.kept,
@@ -76,9 +76,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Ok(exit::OK)
 }
 
-struct Progress(Counter);
+struct PrepareProgress(Counter);
 
-impl PrepareObserver for Progress {
+impl PrepareObserver for PrepareProgress {
     fn message(&mut self, text: &str) {
         self.0.note(text);
     }

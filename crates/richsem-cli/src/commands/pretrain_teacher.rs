@@ -24,28 +24,29 @@ Examples:
   richsem pretrain-teacher train.json --images train/ -o teacher.safetensors \\
       -c configs/pretrain_teacher.toml --set train.steps=20000 --set model.width=32
 
-CAPTIONS is a file with a JSON object a line,
+CAPTIONS is a file with one JSON object on each line:
   {\"image\": \"a/1.jpg\", \"caption\": \"a photo of a cat on a mat.\"}
-where \"bbox\": [x, y, width, height] may say which part of the image is meant; or a COCO or LVIS
-file (.json), whose boxes are captioned with the names of their classes. The weights are CLIP's, with
-OpenAI's key names: name them in teacher.weights, with teacher.text.templates that read like the
-captions. The metrics go beside them (teacher.metrics.jsonl). Ctrl-C ends without writing.";
+\"bbox\": [x, y, width, height] may be added; the caption is then about that part of the image.
+CAPTIONS may also be a COCO or LVIS file (.json): its boxes get captions with the names of their
+classes. The weights have OpenAI's key names for CLIP. Name the file in teacher.weights, and set
+teacher.text.templates to prompts that read like the captions. The metrics are written beside the
+weights (teacher.metrics.jsonl). Ctrl-C ends without writing.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Captions (a JSON object a line), or annotations (COCO or LVIS, .json)
+    /// Captions (one JSON object on each line), or annotations (COCO or LVIS, .json)
     captions: PathBuf,
-    /// Folder or .tar of the images; the folder of CAPTIONS unless given
+    /// Folder or .tar of the images. Default: the folder of CAPTIONS
     #[arg(long, value_name = "PLACE")]
     images: Option<PathBuf>,
-    /// File of weights to write
+    /// File to write the weights to
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Settings (TOML); defaults for a model that two CPU cores train in minutes
+    /// Settings (TOML). The defaults are a model that two CPU cores train in minutes
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Changes one setting, as train.steps=2000; may be given many times
+    /// Changes one setting, as train.steps=2000. May be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
     #[command(flatten)]
@@ -74,7 +75,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let signals = Signals::catch()?;
     let started = Instant::now();
     let steps = config.train.steps;
-    let mut progress = Progress { counter: Counter::new("pretraining", steps as usize), steps };
+    let mut progress =
+        PretrainProgress { counter: Counter::new("pretraining", steps as usize), steps };
     let trained = pretrain(&config, &set, device, &mut progress, &signals.stop);
     drop(progress);
     let trained = match trained {
@@ -92,19 +94,19 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     output::note(format!(
         "finished in {}\nweights: {}\nmetrics: {}",
-        progress::hours(started.elapsed().as_secs_f64()),
+        progress::hms(started.elapsed().as_secs_f64()),
         args.output.display(),
         Pretrained::metrics_path(&args.output).display()
     ));
     Ok(exit::OK)
 }
 
-struct Progress {
+struct PretrainProgress {
     counter: Counter,
     steps: u64,
 }
 
-impl PretrainObserver for Progress {
+impl PretrainObserver for PretrainProgress {
     fn message(&mut self, text: &str) {
         self.counter.note(text);
     }

@@ -20,28 +20,29 @@ Examples:
   richsem report runs/b --compare runs/a --output b.html
   richsem report runs/b --images 40 --conf 0.5
 
-One HTML file that holds everything it shows: metrics, curves, classes, images with ground truth
-beside predictions, settings. Images are of the best checkpoint, taken from the validation set so
-that rare classes are among them; the same each time. richsem train writes one at its end.";
+Writes one HTML file that needs no other file: metrics, curves, classes, settings, and images with
+ground truth beside predictions. The predictions are those of the best checkpoint. The images are
+from the validation set, rare classes among them, and are the same each time. richsem train writes
+such a report at its end.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Folder of the run; it need not be finished
+    /// Folder of the run, finished or not
     run: PathBuf,
-    /// File to write; RUN/report.html unless given
+    /// File to write. Default: RUN/report.html
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Images shown at most
+    /// Most images that are shown
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(..=1000))]
     images: u16,
-    /// Least score of a prediction that is drawn, 0 to 1
+    /// Smallest score of predictions that are drawn, 0 to 1
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     conf: f32,
-    /// Another run to compare with; may be given many times
+    /// Another run to compare with. May be given many times
     #[arg(long, value_name = "RUN")]
     compare: Vec<PathBuf>,
-    /// A sentence to stand at the top; may be given many times
+    /// A sentence for the top of the report. May be given many times
     #[arg(long, value_name = "TEXT")]
     note: Vec<String>,
     #[command(flatten)]
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// Writes the report of a run that has just ended into its folder, and gives its path.
+/// Writes the report of a run that has just finished into its folder, and gives its path.
 pub(crate) fn of_finished(folder: &Path, val: OpenedSet, device: Device) -> Result<PathBuf> {
     let run = RunFolder::open(folder)?;
     let file = default_file(&run);

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use anyhow::Result;
 use richsem::{
     Error,
-    synth::{SynthConfig, generate},
+    synth::{SynthConfig, SynthReport, generate},
     vocabulary::Frequency,
 };
 
@@ -17,19 +17,20 @@ Examples:
   richsem synth big --classes 200 --train-images 20000 --image-size 256,384 --seed 1
   richsem synth shapes --overwrite
 
-Writes train.json and val.json (LVIS format), images/, classification/, on demand captions.jsonl and
-captioned/, and README.md, which tells what is in the set and how it was made. The same command gives the same files, byte for byte.";
+Writes train.json and val.json (LVIS format), images/ and classification/; with --captioned-images
+also captions.jsonl and captioned/. README.md says what is in the set and how it was made. The same
+command gives the same files, byte for byte.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Folder to write
+    /// Folder to write to
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Another seed gives other images of the same classes
     #[arg(long, default_value_t = SynthConfig::default().seed)]
     seed: u64,
-    /// Number of classes
+    /// Number of classes of the set
     #[arg(long, value_name = "N", default_value_t = SynthConfig::default().classes)]
     classes: usize,
     /// Images of the long-tailed training split
@@ -38,19 +39,19 @@ pub(crate) struct Args {
     /// Images of the balanced validation split
     #[arg(long, value_name = "N", default_value_t = SynthConfig::default().val_images)]
     val_images: usize,
-    /// Least and greatest side of an image, in pixels
-    #[arg(long, value_name = "MIN,MAX", default_value_t = Pair::from(SynthConfig::default().image_size))]
-    image_size: Pair<u32>,
-    /// Least and greatest number of objects in an image
-    #[arg(long, value_name = "MIN,MAX", default_value_t = Pair::from(SynthConfig::default().objects_per_image))]
-    objects_per_image: Pair<usize>,
-    /// Classification images of each class; 0 for none
+    /// Shortest and longest side of an image, in pixels
+    #[arg(long, value_name = "MIN,MAX", default_value_t = MinMax::from(SynthConfig::default().image_size))]
+    image_size: MinMax<u32>,
+    /// Fewest and most objects in an image
+    #[arg(long, value_name = "MIN,MAX", default_value_t = MinMax::from(SynthConfig::default().objects_per_image))]
+    objects_per_image: MinMax<usize>,
+    /// Classification images of each class. 0 means none
     #[arg(long, value_name = "N", default_value_t = SynthConfig::default().classification_per_class)]
     classification_per_class: usize,
     /// Side of the classification and captioned images, in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = SynthConfig::default().classification_size)]
     classification_size: u32,
-    /// Images with captions, to pretrain a teacher on; 0 for none
+    /// Images with captions, to pretrain a teacher on. 0 means none
     #[arg(long, value_name = "N", default_value_t = SynthConfig::default().captioned_images)]
     captioned_images: usize,
     /// Replaces an earlier set in the same folder (and nothing else)
@@ -58,23 +59,23 @@ pub(crate) struct Args {
     overwrite: bool,
 }
 
-/// Two numbers, as `160,224`.
+/// Smallest and largest value of a range, as `160,224`.
 #[derive(Debug, Clone, Copy)]
-struct Pair<T>(T, T);
+struct MinMax<T>(T, T);
 
-impl<T> From<(T, T)> for Pair<T> {
+impl<T> From<(T, T)> for MinMax<T> {
     fn from((a, b): (T, T)) -> Self {
         Self(a, b)
     }
 }
 
-impl<T: fmt::Display> fmt::Display for Pair<T> {
+impl<T: fmt::Display> fmt::Display for MinMax<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{},{}", self.0, self.1)
     }
 }
 
-impl<T: FromStr> FromStr for Pair<T> {
+impl<T: FromStr> FromStr for MinMax<T> {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| text.trim().parse().ok();
@@ -108,6 +109,20 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         drawn => drawn.map_err(as_flag)?,
     };
 
+    show(&report)?;
+    output::note(format!(
+        "{}: {} training, {} validation, {} classification and {} captioned images",
+        args.output.display(),
+        report.train_images,
+        report.val_images,
+        report.classification_images,
+        report.captioned_images
+    ));
+    Ok(exit::OK)
+}
+
+/// Prints a table of the classes and one of their groups.
+fn show(report: &SynthReport) -> Result<()> {
     let categories = report.vocabulary.categories();
     let groups = [Frequency::Frequent, Frequency::Common, Frequency::Rare].map(|group| {
         let of_group =
@@ -136,14 +151,5 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         "{}\n\n{}",
         table::table(&columns, classes),
         table::table(&["<group", "classes", "train boxes", "val boxes"], groups),
-    ))?;
-    output::note(format!(
-        "{}: {} training, {} validation, {} classification and {} captioned images",
-        args.output.display(),
-        report.train_images,
-        report.val_images,
-        report.classification_images,
-        report.captioned_images
-    ));
-    Ok(exit::OK)
+    ))
 }

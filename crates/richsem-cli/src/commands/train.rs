@@ -33,90 +33,41 @@ Examples:
   richsem train -c mine.toml --init runs/lvis          other classes, the same model
   richsem train --resume runs/tiny-20260131-120000
 
-Ctrl-C (or SIGTERM) ends the step, saves everything and says how to go on; once more ends at once.
-A run's folder holds config.toml (all settings), metrics.jsonl, tensorboard/, eval/, checkpoints/
-(last, best) and, with a validation set, report.html at the end.";
+Ctrl-C (or SIGTERM) finishes the step, saves everything and says how to continue. A second Ctrl-C
+ends at once. The run's folder has config.toml (all settings), metrics.jsonl, tensorboard/, eval/ and
+checkpoints/ (last, best). With a validation set it gets report.html at the end.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP, override_usage = USAGE)]
 pub(crate) struct Args {
-    /// Settings (TOML)
+    /// Settings of the new run (TOML)
     #[arg(short, long, value_name = "FILE", required_unless_present = "resume")]
     config: Option<PathBuf>,
-    /// Changes one setting, as train.lr=0.0002; may be given many times
+    /// Changes one setting, as train.lr=0.0002. May be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Weights of a whole detector to start from, of this program or an official checkpoint; its
-    /// classes may be others (the setting init.weights)
+    /// Detector to start from: a file of this program, a run folder, or an official checkpoint. Its
+    /// classes may be others (sets init.weights)
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
-    /// With --init: names that may be missing, unexpected or of another shape, as 'class_embed.*';
-    /// may be given many times (the setting init.allow_missing)
+    /// With --init: names of parameters that may be missing, unexpected or of another shape, as
+    /// 'class_embed.*'. May be given many times (sets init.allow_missing)
     #[arg(long, value_name = "PATTERN")]
     allow_missing: Vec<String>,
-    /// Folder of the new run; runs/CONFIG-DATE-TIME (UTC) unless given, with -2, -3, … where that is
-    /// taken
+    /// Folder of the new run. Default: runs/CONFIG-DATE-TIME (UTC), with -2, -3, … if that exists
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
-    /// Goes on with the run of that folder, with its own settings
+    /// Continues the run of that folder, with its own settings
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
-pub(crate) fn run(args: Args) -> Result<u8> {
-    let (start, config, folder) = match args.resume {
-        Some(folder) => {
-            for (given, flag) in [
-                (args.config.is_some(), "--config"),
-                (!args.assignments.is_empty(), "--set"),
-                (args.init.is_some(), "--init"),
-                (!args.allow_missing.is_empty(), "--allow-missing"),
-                (args.run.is_some(), "--run"),
-            ] {
-                if given {
-                    refuse_with_resume(flag, &folder);
-                }
-            }
-            let config = RunFolder::open(&folder)?.config()?;
-            output::check_new_folder(&folder, "--resume")?;
-            (Start::Resume(folder.clone()), config, folder)
-        }
-        None => {
-            let file = args.config.expect("clap asks for it where --resume is absent");
-            output::check_input_file(&file, "--config")?;
-            let mut assignments = args.assignments;
-            if let Some(weights) = &args.init {
-                output::check_input(weights, "--init", "file or folder")?;
-                let weights = std::path::absolute(weights_file(weights, "--init")?)?;
-                let Some(name) = weights.to_str() else {
-                    return Err(anyhow!(
-                        "--init: `{}`: the name is not UTF-8, the settings could not hold it\n  \
-                         hint: rename the file or its folder",
-                        weights.display()
-                    ));
-                };
-                assignments.push(assignment("init.weights", name));
-            }
-            if !args.allow_missing.is_empty() {
-                assignments.push(assignment("init.allow_missing", args.allow_missing));
-            }
-            let config = Config::load(&file, &assignments)?;
-            let run = match args.run {
-                Some(folder) => {
-                    output::check_new_folder(&folder, "--run")?;
-                    NewRun::claim(&folder)?
-                }
-                None => {
-                    let folder = default_folder(&file);
-                    output::check_new_folder(&folder, "--run")?;
-                    NewRun::claim_free(&folder)?
-                }
-            };
-            let folder = run.path().to_owned();
-            (Start::New { config: Box::new(config.clone()), folder: run }, config, folder)
-        }
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    let Prepared { start, config, folder } = match &args.resume {
+        Some(folder) => prepare_resume(args, folder)?,
+        None => prepare_new(args)?,
     };
     let device = args.device.resolve()?;
     let signals = Signals::catch()?;
@@ -126,7 +77,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     progress.finish();
     match outcome? {
         Outcome::Finished { val, .. } => {
-            let time = progress::hours(started.elapsed().as_secs_f64());
+            let time = progress::hms(started.elapsed().as_secs_f64());
             output::note(finished(&folder, &time)?);
             // The run is whole without its report.
             match val.map(|val| report::of_finished(&folder, val, device)) {
@@ -141,7 +92,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         }
         Outcome::Stopped(step) => {
             output::note(format!(
-                "stopped at step {step}, everything is saved; go on with\n  richsem train --resume \
+                "stopped at step {step}, everything is saved; continue with\n  richsem train --resume \
                  {}",
                 folder.display()
             ));
@@ -150,12 +101,74 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     }
 }
 
-/// A flag as the setting it stands for. JSON's strings and lists of them are TOML's, too.
+/// A run that can start.
+struct Prepared {
+    start: Start,
+    config: Config,
+    folder: PathBuf,
+}
+
+/// Opens the run of a folder. It keeps its own settings: no other flag may change them.
+fn prepare_resume(args: &Args, folder: &Path) -> Result<Prepared> {
+    for (given, flag) in [
+        (args.config.is_some(), "--config"),
+        (!args.assignments.is_empty(), "--set"),
+        (args.init.is_some(), "--init"),
+        (!args.allow_missing.is_empty(), "--allow-missing"),
+        (args.run.is_some(), "--run"),
+    ] {
+        if given {
+            refuse_with_resume(flag, folder);
+        }
+    }
+    let config = RunFolder::open(folder)?.config()?;
+    output::check_new_folder(folder, "--resume")?;
+    Ok(Prepared { start: Start::Resume(folder.to_owned()), config, folder: folder.to_owned() })
+}
+
+/// Reads the settings and claims a folder.
+fn prepare_new(args: &Args) -> Result<Prepared> {
+    let file = args.config.as_ref().expect("clap asks for it where --resume is absent");
+    output::check_input_file(file, "--config")?;
+    let mut assignments = args.assignments.clone();
+    if let Some(weights) = &args.init {
+        output::check_input(weights, "--init", "file or folder")?;
+        let weights = std::path::absolute(weights_file(weights, "--init")?)?;
+        let Some(name) = weights.to_str() else {
+            return Err(anyhow!(
+                "--init: `{}`: the name is not UTF-8, so the settings cannot hold it\n  hint: rename \
+                 the file or its folder",
+                weights.display()
+            ));
+        };
+        assignments.push(assignment("init.weights", name));
+    }
+    if !args.allow_missing.is_empty() {
+        assignments.push(assignment("init.allow_missing", args.allow_missing.clone()));
+    }
+    let config = Config::load(file, &assignments)?;
+    let run = match &args.run {
+        Some(folder) => {
+            output::check_new_folder(folder, "--run")?;
+            NewRun::claim(folder)?
+        }
+        None => {
+            let folder = default_folder(file);
+            output::check_new_folder(&folder, "--run")?;
+            NewRun::claim_free(&folder)?
+        }
+    };
+    let folder = run.path().to_owned();
+    let start = Start::New { config: Box::new(config.clone()), folder: run };
+    Ok(Prepared { start, config, folder })
+}
+
+/// A flag as an assignment of its setting. JSON's strings, and lists of them, are TOML's too.
 fn assignment(key: &str, value: impl Into<serde_json::Value>) -> String {
     format!("{key}={}", value.into())
 }
 
-/// A wrong command line, told as clap tells it.
+/// Ends with the message and exit code that clap has for a wrong command line.
 fn refuse_with_resume(flag: &str, folder: &Path) -> ! {
     let folder = folder.display();
     let problem = format!(
@@ -166,7 +179,7 @@ fn refuse_with_resume(flag: &str, folder: &Path) -> ! {
     Cli::command().error(ErrorKind::ArgumentConflict, problem).exit()
 }
 
-/// `runs/<config>-<date>-<time>`.
+/// The folder of a run without `--run`: `runs/<config>-<date>-<time>`, in UTC.
 fn default_folder(config: &Path) -> PathBuf {
     let name = config.file_stem().unwrap_or_default().to_string_lossy();
     let now = time::OffsetDateTime::now_utc();
@@ -177,7 +190,7 @@ fn default_folder(config: &Path) -> PathBuf {
         .join(format!("{name}-{year}{month:02}{day:02}-{hour:02}{minute:02}{second:02}"))
 }
 
-/// What to say at the end, and what one would want next.
+/// The message at the end of a run: time, best AP and weights.
 fn finished(folder: &Path, time: &str) -> Result<String> {
     let run = RunFolder::open(folder)?;
     let rows = run.metrics()?;

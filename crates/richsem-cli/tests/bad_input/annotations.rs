@@ -144,12 +144,7 @@ fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
             "images[1].file_name: missing",
             "coco_url",
         ),
-        (
-            "no width",
-            with("\"width\": 64, ", ""),
-            "images[0].width: missing; expected the image's in pixels",
-            "",
-        ),
+        ("no width", with("\"width\": 64, ", ""), "images[0].width: missing; expected pixels", ""),
         (
             "no pixels",
             with("\"height\": 48", "\"height\": 0"),

@@ -47,7 +47,7 @@ fn to_detector<'a>(input: &'a str, output: &'a str) -> Vec<&'a str> {
     [&["convert", input, output, "--device", "cpu"][..], &heads].concat()
 }
 
-/// `train --init`.
+/// The arguments of a training that starts from weights (`train --init`).
 fn start_from<'a>(weights: &'a str, setting: &'a str) -> Vec<&'a str> {
     [&TRAIN[..], &["--init", weights, "--set", setting]].concat()
 }

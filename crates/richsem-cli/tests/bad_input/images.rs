@@ -196,7 +196,7 @@ fn what_is_no_image_is_not_predicted_on() {
             (
                 "a folder without images",
                 &predict("folder"),
-                &["folder: no images in this folder", "hint: folders within are not searched"],
+                &["folder: no images in this folder", "hint: folders in it are not searched"],
             ),
             ("absent", &predict("none.jpg"), &["none.jpg: no such file or folder", "hint: "]),
         ],

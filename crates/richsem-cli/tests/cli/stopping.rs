@@ -60,8 +60,8 @@ fn a_run_goes_on_with_settings_that_were_changed() {
     dir.write("run/config.toml", &config);
     // The next time nothing has changed.
     let again = dir.raw_command(&resume).output().unwrap();
-    let said = String::from_utf8_lossy(&again.stderr);
-    assert!(again.status.success() && !said.contains("changed since"), "{said}");
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.success() && !stderr.contains("changed since"), "{stderr}");
 }
 
 #[test]
@@ -82,9 +82,9 @@ fn a_signal_leaves_nothing_of_a_set_that_was_being_drawn() {
             Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
         assert!(sent.unwrap().success());
         let ended = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(code), "{said}");
-        assert!(said.contains("stopped: `set` is as it was"), "{said}");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("stopped: `set` is as it was"), "{stderr}");
         assert_eq!(std::fs::read_dir(dir.path("")).unwrap().count(), 0);
     }
 }

@@ -152,7 +152,7 @@ impl TestCommand {
     }
 }
 
-/// What came of it.
+/// What a command wrote, and its exit code.
 pub(crate) struct Ran {
     words: String,
     /// `None` if a signal ended it.

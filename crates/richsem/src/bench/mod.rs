@@ -238,7 +238,7 @@ pub fn vocabulary(classes: usize) -> Vocabulary {
         frequency: Frequency::Common,
         synset: None,
         wnid: None,
-        lvis_clip_row: None,
+        text_row: None,
     };
     Vocabulary::new((0..classes).map(category).collect())
 }

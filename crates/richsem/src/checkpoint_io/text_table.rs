@@ -48,7 +48,7 @@ pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable
     }
     let mut chosen = Vec::with_capacity(vocabulary.len());
     for category in vocabulary.categories() {
-        match category.lvis_clip_row.map(i64::from) {
+        match category.text_row.map(i64::from) {
             Some(row) if row < rows => chosen.push(row),
             Some(row) => {
                 let problem = format!("`{}` wants row {row}, the table has {rows}", category.name);
@@ -105,8 +105,8 @@ mod tests {
     use crate::vocabulary::Category;
 
     fn vocabulary(rows: &[Option<u32>]) -> Vocabulary {
-        let class = |(i, &lvis_clip_row): (usize, &Option<u32>)| Category {
-            lvis_clip_row,
+        let class = |(i, &text_row): (usize, &Option<u32>)| Category {
+            text_row,
             ..category(i as i64 + 1, format!("class {i}"))
         };
         Vocabulary::new(rows.iter().enumerate().map(class).collect())

@@ -6,19 +6,19 @@ use toml::{Table, Value};
 
 use super::Config;
 
-/// A setting that is not the same in two settings files.
+/// A setting that two settings files have differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Dotted key.
+    /// The dotted key, as `train.lr`.
     pub key: String,
-    /// Its value in the first as TOML, `nothing` where there is none.
+    /// Its value in the first file, as TOML. `nothing` if the file does not have the key.
     pub first: String,
-    /// Its value in the second.
+    /// Its value in the second file, in the same way.
     pub second: String,
 }
 
 impl Config {
-    /// As a TOML table.
+    /// The settings as a TOML table, sections as tables in it.
     #[must_use]
     pub fn to_table(&self) -> Table {
         crate::settings::as_table(self)

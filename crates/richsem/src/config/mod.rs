@@ -1,5 +1,8 @@
-//! Everything that decides a run: the sections of the rooms, together. What a run used is saved beside it.
-//! Rooms below take their own section.
+//! All settings of a training run: one section for each part of the program. A part takes its own
+//! section, and never the whole.
+//!
+//! The documentation of a setting says what it does, its unit, default and range. "Reference" names
+//! the key for it in the config files, or the flag (`--…`), of the official code of DINO and RichSem.
 
 mod difference;
 pub(crate) mod prepared;
@@ -35,60 +38,65 @@ use crate::{
 
 pub use crate::settings::VERSION;
 
-/// Threads that read; far beyond what a disk can feed, far below what a system refuses.
+/// Most reading threads: far beyond what a disk can feed, far below what a system refuses.
 const MOST_WORKERS: usize = 1024;
-/// Batches prepared ahead: each is held in memory.
+/// Most batches that are built ahead. Each is held in memory.
 const MOST_AHEAD: usize = 1024;
-/// Pixels that sides are rounded up to a multiple of.
+/// Largest `pad_multiple`, in pixels.
 const LARGEST_STEP: u32 = 2048;
 
-/// Batches of all sources before the row of them repeats its pattern.
+/// Most batches of all sources together before their order repeats: the sum of all weights.
 const LONGEST_CYCLE: u64 = 1000;
 
-/// Everything that decides a run.
+/// All settings of a training run. A run saves them as `config.toml` in its folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Version of the file's form.
+    /// Version of the file's format. Every settings file must have it. Only 1 exists.
     pub version: u32,
-    /// Decides initial weights, order, augmentation and noise.
+    /// Seed of initial weights, order of images, augmentation and noise. Default: 0. Reference:
+    /// `--seed`.
     #[serde(default)]
     pub seed: u64,
-    /// Where the data is and how it is fed.
+    /// Data sets, and how batches are made of them.
     #[serde(default)]
     pub data: DataConfig,
-    /// The detector.
+    /// The detector's network.
     #[serde(default)]
     pub model: ModelConfig,
-    /// The objective.
+    /// Weights of the loss terms and of the matching.
     #[serde(default)]
     pub loss: LossConfig,
-    /// The frozen model that labels boxes softly; used if there is a semantic branch.
+    /// The frozen CLIP that labels boxes with soft labels. Default: none. The semantic branch needs
+    /// one, and so does a class head against text without a table of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<TeacherConfig>,
-    /// The semantic branch; absent: plain detection training.
+    /// The semantic branch and its loss. Default: none, which is plain detection training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub semantic: Option<SemanticConfig>,
-    /// Weights of a whole detector to start from; absent: initial values.
+    /// Weights of a whole detector to start from. Default: none, so that only the backbone may
+    /// start from weights (`model.dino.backbone.weights`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<InitConfig>,
-    /// The optimisation.
+    /// Optimizer, schedule, checkpoints and logging.
     #[serde(default)]
     pub train: TrainConfig,
-    /// The evaluation.
+    /// Evaluation during training, and what the trained detector does when it detects.
     #[serde(default)]
     pub eval: EvalConfig,
 }
 
-/// Where a new run's weights come from; a run that is resumed has its own.
+/// Where a new run's weights come from. A run that is resumed has its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitConfig {
-    /// A detector of this program, or a checkpoint of RichSem, DINO or Deformable DETR. Its classes
-    /// may be others: a class head against text takes everything, a linear one starts anew. Relative
-    /// to the file that says so.
+    /// A detector of this program, or a checkpoint of RichSem, DINO or Deformable DETR. The path is
+    /// relative to the settings file. The classes may be others: a class head against text takes
+    /// all weights, a linear class head starts anew. Reference: `--pretrain_model_path`.
     pub weights: PathBuf,
-    /// Names that may be missing, unexpected or of another shape: globs, as `class_embed.*`.
+    /// Glob patterns of parameter names, as `class_embed.*`. These parameters may be missing in the
+    /// file, unknown to the detector, or of another shape. Default: none. Reference:
+    /// `--finetune_ignore`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_missing: Vec<String>,
 }
@@ -97,52 +105,61 @@ pub struct InitConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitConfig {
-    /// COCO or LVIS JSON. Relative to the file that says so.
+    /// COCO or LVIS JSON. The path is relative to the settings file.
     pub annotations: PathBuf,
-    /// Folder or `.tar` that the annotations' file names are in. Relative likewise.
+    /// Folder or uncompressed `.tar` that holds the files that the annotations name. The path is
+    /// relative to the settings file.
     pub images: PathBuf,
-    /// Which way up the images are, for the boxes: `exif`, as viewers show them; `stored`, as their
-    /// pixels are stored, which is what the tools of COCO and LVIS read.
+    /// Which way up the images are, for the boxes. `exif` (the default): as viewers show them.
+    /// `stored`: as their pixels are stored, which is what the tools of COCO and LVIS read.
     #[serde(default)]
     pub orientation: Orientation,
 }
 
-/// Where the data is and how it is fed.
+/// Data sets, and how batches are made of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// What is learned from.
+    /// Training set. Default: none. `richsem train` needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<SplitConfig>,
-    /// What is evaluated on.
+    /// Validation set. Default: none. Then a run has no metrics and no `best` checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val: Option<SplitConfig>,
-    /// Classification images by name of the set; their batches take turns with those of `train`.
+    /// Sets of classification images, by a name of your choice. Their batches come between those of
+    /// `train`. Default: none. Reference: `use_imagenet`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, ExtraConfig>,
-    /// Share of detection batches, against each extra source's `weight`.
+    /// How many detection batches a cycle has. Each extra set has a `weight` of its own, so that 1
+    /// and 1 means one detection batch, one extra batch, and so on. Default: 1; 1 to 1000. All
+    /// weights together are at most 1000.
     pub weight: u32,
-    /// Images a step and process.
+    /// Images in a detection batch of one process. Default: 2; 1 to 4096. Reference: `batch_size`.
     pub batch_size: usize,
-    /// Threads that read and augment; 0: as many as the machine has cores, at most 8.
+    /// Threads that read and augment images. Default: 0, which is one a core, at most 8. Largest:
+    /// 1024. Reference: `--num_workers`.
     pub workers: usize,
-    /// Batches prepared ahead.
+    /// Batches that are built before they are used. They are held in host memory. Default: 8; 1 to
+    /// 1024.
     pub prefetch: usize,
-    /// Images that may be unreadable before the run stops.
+    /// How many different images may be unreadable before the run stops. Another image takes the
+    /// place of each. Default: 10.
     pub max_broken_images: usize,
-    /// Height and width of a batch are rounded up to a multiple of this.
+    /// Height and width of a batch are rounded up to a multiple of this, in pixels. Default: 32, as
+    /// in the reference; 1 to 2048.
     pub pad_multiple: u32,
-    /// Which images an epoch shows.
+    /// Which training images an epoch shows, and how often. Default: `{ kind = "uniform" }`.
     pub sampler: SamplerConfig,
-    /// What is done to training images.
+    /// Random changes of training images. The defaults are DETR's.
     pub augment: TransformConfig,
-    /// What is done to images that are evaluated or predicted on.
+    /// Size of images in evaluation and prediction. Default: shorter side 800, longer side at most
+    /// 1333.
     pub resize: EvalTransformConfig,
 }
 
 impl DataConfig {
-    /// The sets of classification images that take part, in the order of their names, as batches
-    /// number them ([`crate::data::batch::Batch::extra`]).
+    /// The sets of classification images with a weight above 0, in the order of their names, as batches
+    /// number them ([`crate::data::batch::Batch::source`]).
     pub fn extra_sets(&self) -> impl Iterator<Item = (&String, &ExtraConfig)> {
         self.extra.iter().filter(|(_, extra)| extra.weight > 0)
     }
@@ -167,7 +184,7 @@ impl Default for DataConfig {
     }
 }
 
-/// What is special about the keys of a run's settings.
+/// Which keys of a run's settings are paths, and which keys have moved.
 pub(crate) const FORM: Form = Form {
     paths: &[
         "data.extra.*.images",
@@ -237,7 +254,7 @@ impl Config {
         merged.settings(Self::validate)
     }
 
-    /// As TOML, every setting spelled out.
+    /// All settings as TOML, defaults included.
     ///
     /// # Panics
     /// Never: every value is one that TOML has.
@@ -246,21 +263,21 @@ impl Config {
         settings::to_toml(self)
     }
 
-    /// The semantic branch, if there is to be one: with weight 0 there is none.
+    /// The settings of the semantic branch. None without a branch: if it has no section, or weight 0.
     #[must_use]
     pub fn semantic_branch(&self) -> Option<&SemanticConfig> {
         self.semantic.as_ref().filter(|semantic| semantic.weight > 0.0)
     }
 
-    /// Whether a run needs the teacher or what it said before: for the semantic branch, or for its
-    /// text alone.
+    /// Whether a run needs the teacher, or labels that it made before: for the semantic branch, or only for
+    /// its text embeddings.
     #[must_use]
     pub fn needs_teacher(&self) -> bool {
         self.semantic_branch().is_some()
             || self.model.class_head == ClassHeadConfig::Text { table: None }
     }
 
-    /// The file by which the teacher that a run asks, or its prepared labels, are known again.
+    /// The file that identifies the teacher of a run: its weights, or the manifest of its prepared labels.
     #[must_use]
     pub fn teacher_file(&self) -> Option<PathBuf> {
         let teacher = self.teacher.as_ref().filter(|_| self.needs_teacher())?;
@@ -270,7 +287,7 @@ impl Config {
         }
     }
 
-    /// What a detector needs to know of a run.
+    /// The settings of the detector that a run trains.
     #[must_use]
     pub fn of_detector(&self) -> DetectorConfig {
         let Self { data, model, train, eval, .. } = self;
@@ -288,7 +305,7 @@ impl Config {
         }
     }
 
-    /// What is allowed, and hardly meant.
+    /// What is allowed, but probably not meant, each a sentence.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.train.warnings("train");
@@ -298,7 +315,7 @@ impl Config {
             let semantic = on.semantic && self.semantic_branch().is_some();
             if !(on.class || on.l1 || on.giou || semantic || on.interm_exempt) {
                 warnings.push(format!(
-                    "data.extra.{name}.supervision has no term that is on: its batches teach nothing"
+                    "data.extra.{name}.supervision switches all losses off: its batches teach nothing"
                 ));
             }
         }
@@ -339,9 +356,11 @@ impl Config {
             shares += u64::from(extra.weight);
         }
         if shares > LONGEST_CYCLE {
-            let problem = format!("expected at most {LONGEST_CYCLE} in all, got {shares}");
+            let problem = format!(
+                "expected all weights together to be at most {LONGEST_CYCLE}, got {shares}"
+            );
             return Err(Error::config("data.weight", problem)
-                .with_hint("weights are relative: 1 and 2 are 100 and 200"));
+                .with_hint("weights are relative: 1 and 2 mean the same as 100 and 200"));
         }
         if let Some(teacher) = &self.teacher {
             teacher.validate("teacher")?;
@@ -359,7 +378,7 @@ impl Config {
                 .with_hint("set teacher.weights, or take [semantic] out"));
         }
         if semantic.federated && self.loss.federated.is_none() {
-            let problem = "it takes the classes that the federated loss draws, which is off";
+            let problem = "it needs the federated loss, which is off";
             return Err(Error::config("semantic.federated", problem)
                 .with_hint("set [loss.federated], or semantic.federated = false"));
         }

@@ -1,4 +1,4 @@
-//! Which settings go with soft labels that were computed before (see [`crate::prepared`]).
+//! Which settings allow soft labels that were computed before (see [`crate::prepared`]).
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,12 @@ use crate::{
     semantic_branch::TargetBoxes,
 };
 
-/// What says of a folder of prepared labels what it was made of.
+/// The file in a folder of prepared labels that says what the labels were made from.
 pub(crate) fn manifest_file(folder: &Path) -> PathBuf {
     folder.join("prepared.json")
 }
 
-/// Refuses settings with which training shows images that no folder can hold.
+/// Refuses settings with random views of images, because no folder can hold labels for all of them.
 ///
 /// # Errors
 /// [`Error::Config`] naming the first such key.
@@ -25,29 +25,29 @@ pub(crate) fn check_settings(config: &Config) -> Result<()> {
     };
     let boxes = config.semantic.as_ref().map(|s| s.target_boxes).unwrap_or_default();
     if boxes != TargetBoxes::GroundTruth {
-        let problem = "the boxes are those that a training step predicts";
+        let problem = "each training step predicts its own boxes";
         return refuse("semantic.target_boxes", problem, "set it to \"ground_truth\"");
     }
-    const CROPS: &str = "crops are random, no part of an image comes twice";
-    const NO_CROPS: &str = "set it to 0";
+    const CROPS_ARE_RANDOM: &str = "crops are random, and no crop comes twice";
+    const SET_TO_ZERO: &str = "set it to 0";
     if config.data.augment.crop.probability > 0.0 {
-        return refuse("data.augment.crop.probability", CROPS, NO_CROPS);
+        return refuse("data.augment.crop.probability", CROPS_ARE_RANDOM, SET_TO_ZERO);
     }
     for (name, extra) in labelled(config) {
         if let FormConfig::Mosaic { .. } = extra.form {
-            let problem = "mosaics are random, no canvas comes twice";
+            let problem = "mosaics are random, and no mosaic comes twice";
             let hint = "set it to { kind = \"single\" }";
             return refuse(&format!("data.extra.{name}.form"), problem, hint);
         }
         if extra.augment.as_ref().is_some_and(|a| a.crop.probability > 0.0) {
             let key = format!("data.extra.{name}.augment.crop.probability");
-            return refuse(&key, CROPS, NO_CROPS);
+            return refuse(&key, CROPS_ARE_RANDOM, SET_TO_ZERO);
         }
     }
     Ok(())
 }
 
-/// Extra sets that the semantic branch learns from.
+/// The extra sets whose images the teacher labels.
 pub(crate) fn labelled(config: &Config) -> impl Iterator<Item = (&String, &ExtraConfig)> {
     config.data.extra_sets().filter(|(_, extra)| extra.supervision.semantic)
 }

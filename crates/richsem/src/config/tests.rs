@@ -228,10 +228,13 @@ fn nonsense_is_refused_with_the_range() {
         refused("version = 1", &[assignment], &[problem]);
     }
     for (assignments, problem) in [
-        (["loss.class=0", "loss.l1=0", "loss.giou=0"], "loss.class: 0, and so are"),
+        (
+            ["loss.class=0", "loss.l1=0", "loss.giou=0"],
+            "loss.class: expected class, l1 or giou above 0",
+        ),
         (
             ["loss.matcher.class=0", "loss.matcher.l1=0", "loss.matcher.giou=0"],
-            "loss.matcher.class: 0, and so are",
+            "loss.matcher.class: expected class, l1 or giou above 0",
         ),
     ] {
         refused("version = 1", &assignments, &[problem]);

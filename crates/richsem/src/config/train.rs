@@ -8,15 +8,15 @@ use crate::{
     precision::Precision,
 };
 
-/// How parameters are grouped for the optimizer: the reference's `param_dict_type`.
+/// How parameters are grouped by learning rate and weight decay. Reference: `param_dict_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ParamGroups {
-    /// The backbone at `lr_backbone`, everything else at `lr`.
+    /// The backbone learns at `lr_backbone`, everything else at `lr`.
     Default,
-    /// As above, and sampling offsets and reference points at `lr · lr_linear_proj_mult`.
+    /// As `default`, but sampling offsets and reference points learn at `lr · lr_linear_proj_mult`.
     DdetrInMmdet,
-    /// As `default`, without weight decay on norms and biases.
+    /// As `default`, but norms and biases have no weight decay.
     LargeWd,
 }
 
@@ -24,11 +24,12 @@ pub enum ParamGroups {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
-    /// Share of the mean that stays at each update.
+    /// Share of the mean that stays at each update. Default: 0.9997; from 0 to below 1. Reference:
+    /// `ema_decay`.
     pub decay: f64,
-    /// At update n, from 1, that share is (1 + n) / (10 + n) while this is the smaller: otherwise the
-    /// mean of a short run is mostly of the weights that it began with. The formula is that of
-    /// `tf.train.ExponentialMovingAverage` with `num_updates`.
+    /// Lowers that share at the start. At update n, from 1, it is the smaller of `decay` and (1 +
+    /// n) / (10 + n). Otherwise the mean of a short run is mostly of its initial weights. The
+    /// formula is that of `tf.train.ExponentialMovingAverage` with `num_updates`. Default: true.
     pub warmup: bool,
 }
 
@@ -46,53 +47,65 @@ impl EmaConfig {
     }
 }
 
-/// The optimisation.
+/// Optimizer (AdamW), schedule, checkpoints and logging.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Passes over the data.
+    /// Passes over the training set. Default: 24; 1 to 100,000. Reference: `epochs`.
     pub epochs: u64,
-    /// AdamW's learning rate.
+    /// Learning rate of everything but the backbone. Default: 1e-4; 0 to 1. Reference: `lr`.
     pub lr: f64,
-    /// AdamW's learning rate of the backbone. Default: 1e-5.
+    /// Learning rate of the backbone. Default: 1e-5; 0 to 1. Reference: `lr_backbone`.
     pub lr_backbone: f64,
-    /// Factor of the backbone's rate from each of its layers to the one before, from 0 to 1: the deepest
-    /// learns at `lr_backbone`. Default: 1, all alike. ViTs take 0.7 to 0.9.
+    /// Factor on the backbone's learning rate from each of its layers to the one before. The
+    /// deepest layer learns at `lr_backbone`. Default: 1, so that all layers learn alike; 0 to 1.
+    /// ViTs take 0.7 to 0.9.
     pub lr_backbone_layer_decay: f64,
-    /// Factor of `ddetr_in_mmdet` groups.
+    /// Factor on `lr` for sampling offsets and reference points. It counts only with `param_groups
+    /// = "ddetr_in_mmdet"`. Default: 0.1; 0 to 1000. Reference: `lr_linear_proj_mult`.
     pub lr_linear_proj_mult: f64,
-    /// Grouping.
+    /// How parameters are grouped: `default`, `ddetr_in_mmdet` or `large_wd`. Default: `default`.
+    /// Reference: `param_dict_type`.
     pub param_groups: ParamGroups,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay of AdamW. Default: 1e-4; 0 to 100. Reference: `weight_decay`.
     pub weight_decay: f64,
-    /// Largest norm of the whole gradient; 0: not clipped.
+    /// Largest norm of the whole gradient; a longer gradient is scaled down to it. Default: 0.1; 0
+    /// to 1e9. 0 means that gradients are not clipped. Reference: `clip_max_norm`.
     pub clip_max_norm: f64,
-    /// Epochs, counted from 0, at whose start the rate falls by `lr_gamma`.
+    /// Epochs, counted from 0, at whose start all learning rates are multiplied by `lr_gamma`. They
+    /// must ascend. Default: `[20]`. Reference: `lr_drop`, `lr_drop_list`.
     pub lr_drop: Vec<u64>,
-    /// Factor of each drop.
+    /// Factor on all learning rates at each epoch of `lr_drop`. Default: 0.1; 0 to 1.
     pub lr_gamma: f64,
-    /// Steps over which the rate rises from 0.
+    /// Steps over which all learning rates rise linearly from near 0. Default: 0.
     pub warmup_steps: u64,
-    /// Batches whose gradients are averaged before each step.
+    /// Batches whose gradients are averaged before each step of the optimizer. Default: 1; 1 to
+    /// 100,000.
     pub accumulate: u64,
-    /// Numbers that the network computes in.
+    /// Numbers that the network computes in: `f32` or `bf16`. Default: `f32`. The parameters are
+    /// f32 in both.
     pub precision: Precision,
-    /// Records the network's passes as CUDA graphs, at few sizes of images: a GPU then need not wait for the
-    /// host. On the CPU it changes nothing.
+    /// Whether the network's passes are recorded as CUDA graphs, for a few image sizes. The GPU
+    /// then does not wait for the host. On the CPU it changes nothing. Default: true.
     pub cuda_graphs: bool,
-    /// Most memory that recordings may take beyond the first of them, in MiB of the GPU's.
+    /// Most GPU memory, in MiB, that recordings may take beyond the first of them. Default: 4096; 0
+    /// to 1,000,000.
     pub cuda_graphs_mib: u64,
-    /// EMA of the weights; absent: none.
+    /// An exponential moving average (EMA) of the weights. Default: none. With one, evaluation,
+    /// prediction and saved detectors use the average. Reference: `use_ema`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
-    /// Steps between two rows of `metrics.jsonl`; an epoch of fewer has one at its end.
+    /// Steps between two rows of `metrics.jsonl`. An epoch with fewer steps has one row, at its
+    /// end. Default: 20; 1 to 1,000,000.
     pub log_every: u64,
-    /// Steps between two saves of `last`, besides one before each evaluation and one at the end;
-    /// 0: only those.
+    /// Steps between two saves of the checkpoint `last`. It is also saved before each evaluation
+    /// and at the end. Default: 1000. 0 means only those.
     pub checkpoint_every: u64,
-    /// Evaluated epochs whose number divides by this keep their checkpoint; 0: only `last` and `best`.
+    /// Evaluated epochs whose number divides by this keep their checkpoint. Default: 0, which keeps
+    /// only `last` and `best`. Reference: `save_checkpoint_interval`.
     pub keep_every: u64,
-    /// Epochs between evaluations; the last epoch is always evaluated. 0: only the last.
+    /// Epochs between two evaluations. The last epoch is always evaluated. Default: 1. 0 means only
+    /// the last.
     pub eval_every: u64,
 }
 
@@ -160,15 +173,15 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Drops that lie beyond the end are no error: whoever shortens a run for a try would have to
-    /// change both.
+    /// What is allowed, but probably not meant. A drop after the end is no error: otherwise one would have
+    /// to change two settings to shorten a run.
     pub(super) fn warnings(&self, key: &str) -> Vec<String> {
         let mut warnings = Vec::new();
         let beyond: Vec<u64> =
             self.lr_drop.iter().copied().filter(|&at| at >= self.epochs).collect();
         if !beyond.is_empty() {
             warnings.push(format!(
-                "{key}.lr_drop: {beyond:?} is never reached: {key}.epochs is {}, and they count \
+                "{key}.lr_drop: {beyond:?} is never reached: {key}.epochs is {}, and epochs count \
                  from 0",
                 self.epochs
             ));
@@ -180,7 +193,7 @@ impl TrainConfig {
             _ => {}
         }
         if self.lr_gamma == 0.0 && self.lr_drop.iter().any(|&at| at < self.epochs) {
-            warnings.push(format!("{key}.lr_gamma is 0: after the first drop nothing learns"));
+            warnings.push(format!("{key}.lr_gamma is 0: nothing learns after the first drop"));
         }
         warnings
     }
@@ -193,17 +206,17 @@ mod tests {
 
     #[test]
     fn what_is_hardly_meant_is_told() {
-        let told = |config: TrainConfig| config.warnings("train");
+        let warnings = |config: TrainConfig| config.warnings("train");
         let drops = |lr_drop: &[u64], epochs| {
-            told(TrainConfig { lr_drop: lr_drop.to_vec(), epochs, ..TrainConfig::default() })
+            warnings(TrainConfig { lr_drop: lr_drop.to_vec(), epochs, ..TrainConfig::default() })
         };
         assert!(drops(&[], 3).is_empty() && drops(&[1, 2], 3).is_empty());
         let text = drops(&[2, 3, 4], 3).join("");
         assert!(text.contains("[3, 4] is never reached: train.epochs is 3"), "{text}");
         let still = TrainConfig { lr: 0.0, lr_gamma: 0.0, ..TrainConfig::default() };
-        let text = told(still.clone()).join("\n");
+        let text = warnings(still.clone()).join("\n");
         assert!(text.contains("only the backbone") && text.contains("nothing learns"), "{text}");
-        let text = told(TrainConfig { lr_backbone: 0.0, ..still }).join("\n");
+        let text = warnings(TrainConfig { lr_backbone: 0.0, ..still }).join("\n");
         assert!(text.contains("no weight will change"), "{text}");
     }
 }

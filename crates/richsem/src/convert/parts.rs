@@ -130,7 +130,7 @@ fn clip_alone(
         config.embed_dim,
         if config.text.is_some() { "" } else { ", no text encoder" }
     ));
-    if let (Some(activation), Some(by)) = (hints.activation, &hints.said_by) {
+    if let (Some(activation), Some(by)) = (hints.activation, &hints.source) {
         report.notes.push(format!("activation {} ({by} says so)", activation.name()));
         if form == Form::Pth {
             report.notes.push(format!(

@@ -28,16 +28,16 @@ pub struct Batch {
     pub mask: Tensor,
     /// `[B]` what is known of each image.
     pub targets: Vec<Target>,
-    /// Messages about images that could not be read and were replaced or left out.
+    /// What was wrong with each image that could not be read, and was replaced or left out.
     pub skipped: Vec<String>,
-    /// What the boxes teach.
+    /// Which losses the boxes have.
     pub supervision: Supervision,
-    /// Which of the run's sources it is of.
+    /// The run's source that the batch comes from.
     pub source: SourceId,
-    /// `[ΣT, D]` f32 on the CPU: features of the boxes, image by image, that a teacher gave before (see
-    /// [`crate::prepared`]); none where none were kept.
+    /// `[ΣT, D]` f32 on the CPU: a teacher's features of the boxes, image by image, computed before
+    /// (see [`crate::prepared`]). None where there are no prepared labels.
     pub soft_features: Option<Tensor>,
-    /// The images as they were read, where the source was to keep them; else none.
+    /// The images before any transform, where the source keeps them for drawing. Else empty.
     pub originals: Vec<RgbImage>,
 }
 
@@ -61,8 +61,9 @@ impl Batch {
         let (h, w) = (padded(RgbImage::height), padded(RgbImage::width));
         let b = samples.len();
         let size = [b as i64, h as i64, w as i64];
-        let short =
-            |error: torch_ext::Error| crate::Error::from(error).for_work(|| described(&size), LESS);
+        let short = |error: torch_ext::Error| {
+            crate::Error::from(error).for_work(|| described(&size), SMALLER_BATCH)
+        };
         let images = torch_ext::filled(&[size[0], size[1], size[2], 3], Kind::Uint8, |pixels| {
             for (image, _) in &samples {
                 for row in image.chunks_exact(image.width() as usize * 3) {
@@ -104,19 +105,19 @@ impl Batch {
         described(&self.mask.size())
     }
 
-    /// Number of images, B.
+    /// B: number of images.
     #[must_use]
     pub fn len(&self) -> usize {
         self.targets.len()
     }
 
-    /// True without any image.
+    /// Whether the batch has no images: all of them were broken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }
 
-    /// Height and width, H and W.
+    /// `[height, width]` of every image with its padding, in pixels.
     #[must_use]
     pub fn size(&self) -> [i64; 2] {
         let size = self.mask.size();
@@ -156,9 +157,10 @@ impl Batch {
         let bytes = torch_ext::upload(&self.images, device); // [B, 3, h, w] u8
         // cuDNN's fast convolutions want channels last in memory, oneDNN's want them first.
         let floats = (Kind::Float, device);
-        let images = match device.is_cuda() {
-            true => Tensor::f_empty([b, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
-            false => Tensor::f_empty([b, 3, height, width], floats)?,
+        let images = if device.is_cuda() {
+            Tensor::f_empty([b, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?
+        } else {
+            Tensor::f_empty([b, 3, height, width], floats)?
         };
         let within = |x: &Tensor, dim: i64| x.f_narrow(dim, 0, h)?.f_narrow(dim + 1, 0, w);
         let mut mask = own_mask.shallow_clone();
@@ -178,10 +180,10 @@ impl Batch {
     }
 }
 
-/// What makes a batch less.
-const LESS: &str = "lower data.batch_size, data.augment.scales or data.pad_multiple";
+/// The settings that make a batch smaller.
+const SMALLER_BATCH: &str = "lower data.batch_size, data.augment.scales or data.pad_multiple";
 
-/// Of `[B, H, W]`.
+/// Number and size of the images, from the shape `[B, H, W]` of the mask.
 fn described(size: &[i64]) -> String {
     let [images, height, width] = [size[0], size[1], size[2]];
     let s = if images == 1 { "" } else { "s" };

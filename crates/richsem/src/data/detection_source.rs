@@ -37,7 +37,7 @@ pub struct ImageEntry {
     pub size: Option<[u32; 2]>,
     /// `[T]` boxes in pixels of the file.
     pub boxes: Vec<Xyxy>,
-    /// `[T]` classes.
+    /// `[T]` class of each box.
     pub labels: Vec<ClassIndex>,
     /// What is known of the other classes.
     pub knowledge: LabelKnowledge,
@@ -64,19 +64,19 @@ impl ImageEntry {
                 "the image was resized or replaced after it was annotated or listed"
             }
             Orientation::Exif => &format!(
-                "this is its size before its EXIF orientation turns it, so the boxes were drawn on the \
-                 stored pixels: set orientation = \"stored\" for this set (`eval`, `predict`: {} stored)",
+                "the annotations have the size of the stored pixels, so the boxes were drawn on those: set \
+                 orientation = \"stored\" for this set (`eval`, `predict`: {} stored)",
                 Argument::Orientation
             ),
             Orientation::Stored => {
-                "this is its size after its EXIF orientation has turned it, as viewers show it: leave \
-                 orientation = \"stored\" out for this set"
+                "the annotations have the size that viewers show, after the EXIF orientation: leave out \
+                 orientation = \"stored\" for this set"
             }
         };
         Err(Error::invalid(&store.display_path(&self.name), "image", problem).with_hint(hint))
     }
 
-    /// As it is before any transform; `index` is its number in the set.
+    /// The image and its boxes before any transform. `index` is its number in the set.
     pub(crate) fn sample(&self, index: usize, image: RgbImage) -> Sample {
         let (mut boxes, mut labels) = (self.boxes.clone(), self.labels.clone());
         if self.size.is_none() {
@@ -98,26 +98,26 @@ impl ImageEntry {
     }
 }
 
-/// What is done to each image.
+/// What is done to each image before it goes into a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transform {
-    /// Random, for training.
+    /// Random flips, crops and sizes, for training.
     Train(TransformConfig),
-    /// Fixed, for evaluation.
+    /// One size, nothing random, for evaluation and prediction.
     Eval(EvalTransformConfig),
 }
 
 /// What takes the place of a broken image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBroken {
-    /// Training: the next readable image in the epoch's order behind the batch.
+    /// Training: the next readable image in the epoch's order, after the batch.
     Replace,
-    /// Evaluation: nothing, so that no image is evaluated twice. A batch can end up empty.
+    /// Evaluation: nothing, so that no image is evaluated twice. A batch may then have no images.
     LeaveOut,
 }
 
-/// The images of a run that could not be read. Shared by all epochs and threads, so the batch at
-/// which the limit is passed can differ by those built ahead; what batches hold does not.
+/// The images of a run that could not be read. All epochs and threads share it. So the batch at which
+/// the limit is passed depends on how many are built ahead; the contents of batches do not.
 #[derive(Debug)]
 pub struct BrokenImages {
     allowed: usize,
@@ -131,11 +131,11 @@ impl Default for BrokenImages {
 }
 
 impl BrokenImages {
-    /// How many broken images a run puts up with unless told otherwise.
+    /// How many different broken images a run accepts by default.
     pub const DEFAULT_ALLOWED: usize = 10;
     const MOST_LISTED: usize = 20;
 
-    /// Puts up with that many different broken images.
+    /// Accepts this many different broken images.
     #[must_use]
     pub fn new(allowed: usize) -> Self {
         Self { allowed, found: Mutex::default() }
@@ -145,7 +145,7 @@ impl BrokenImages {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a broken image by name, once however often it comes up.
+    /// Notes a broken image by name, once for each name.
     ///
     /// # Errors
     /// More than the allowed number are broken; the message lists them.
@@ -192,7 +192,7 @@ impl BrokenImages {
         Ok(None)
     }
 
-    /// What to say when nothing is left to put in the place of a broken image.
+    /// The error for a batch that no readable image is left for.
     pub(super) fn too_few(&self) -> Error {
         let broken = self.summary().unwrap_or_default();
         Error::other(format!("too few images can be read to fill a batch: {broken}"))
@@ -225,7 +225,7 @@ fn listed(found: &BTreeMap<String, String>) -> String {
 /// One epoch's batches of one device. Each depends on these fields and its position alone.
 #[derive(Debug)]
 pub struct DetectionSource {
-    /// Where the images are.
+    /// The folder or archive that holds the images.
     pub store: Arc<ImageStore>,
     /// The dataset, the same for all epochs.
     pub entries: Arc<Vec<ImageEntry>>,
@@ -233,17 +233,17 @@ pub struct DetectionSource {
     pub order: Vec<u32>,
     /// Which part of the order is this device's.
     pub share: Share,
-    /// What is done to each image.
+    /// What is done to each image before it goes into a batch.
     pub transform: Transform,
-    /// Of the run.
+    /// Seed of the run: part of the augmentation's key.
     pub seed: u64,
-    /// Of this order; part of the augmentation's key.
+    /// Number of the epoch, from 0: part of the augmentation's key.
     pub epoch: u64,
     /// Height and width of a batch are rounded up to a multiple of this, in pixels.
     pub pad_multiple: u32,
-    /// Collects what could not be read.
+    /// Collects the images that could not be read.
     pub broken: Arc<BrokenImages>,
-    /// What takes its place.
+    /// What takes the place of an image that could not be read.
     pub on_broken: OnBroken,
     /// Whether batches keep the images as they were read ([`Batch::originals`]), for drawing on them.
     pub keep_originals: bool,
@@ -258,7 +258,8 @@ impl DetectionSource {
         self.share.batches_per_epoch(self.order.len())
     }
 
-    /// The image at a slot, with its number in the set, of the epoch's order (which repeats endlessly).
+    /// The image at a slot of the epoch's order, which repeats endlessly, with its number in the
+    /// set.
     fn entry(&self, slot: usize) -> Result<(usize, &ImageEntry)> {
         let index = slot.checked_rem(self.order.len()).map(|i| self.order[i] as usize);
         index.and_then(|i| Some((i, self.entries.get(i)?))).ok_or_else(|| {
@@ -323,7 +324,7 @@ impl BatchSource for DetectionSource {
         let slots = self.share.slots(position, self.order.len());
         let mut samples = Vec::with_capacity(slots.len());
         let mut originals = Vec::new();
-        // Replacements come from behind this batch, so that it shows no image twice.
+        // Replacements come from after this batch, so that it shows no image twice.
         let mut spares = slots.end..slots.end + self.order.len();
         for slot in slots {
             let others = match self.on_broken {

@@ -200,7 +200,7 @@ fn images_with_an_exif_orientation_are_checked_against_their_annotations() {
     for (exif, size, as_viewed, as_stored, noted) in [
         (1, Some([30, 40]), "(40, 30)", "(40, 30)", false),
         (3, Some([30, 40]), "(40, 30)", "(40, 30)", true),
-        (6, Some([40, 30]), "(30, 40)", "leave orientation = \"stored\" out", false),
+        (6, Some([40, 30]), "(30, 40)", "leave out orientation = \"stored\"", false),
         (6, Some([30, 40]), "set orientation = \"stored\"", "(40, 30)", false),
         (6, Some([30, 41]), "resized or replaced", "resized or replaced", false),
         (6, None, "(30, 40)", "(40, 30)", true),

@@ -1,5 +1,5 @@
-//! All epochs of a run as one row of batches, so that reading ahead does not stop where an epoch
-//! ends.
+//! All epochs of a run as one sequence of batches, so that reading ahead does not stop at the end of
+//! an epoch.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +9,7 @@ use std::{
 use super::{batch::Batch, detection_source::DetectionSource, loader::BatchSource};
 use crate::error::Result;
 
-/// Epochs kept at a time: readers are ahead by less than one, or there is little to keep.
+/// Epochs that are kept at a time. Readers are less than one epoch ahead, or epochs are short.
 const KEPT: usize = 3;
 
 type Make = Box<dyn Fn(u64) -> Result<DetectionSource> + Send + Sync>;
@@ -23,7 +23,8 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// `make` gives an epoch's source; of its batches the largest multiple of `multiple` is used.
+    /// `make` gives the source of an epoch. The number of batches that are used is a multiple of
+    /// `multiple`; the rest of the epoch is left out.
     ///
     /// # Errors
     /// What `make` returns; an epoch with fewer batches than `multiple`.
@@ -50,7 +51,7 @@ impl Epochs {
         Ok(Self { make: Box::new(make), starts, recent: Mutex::default() })
     }
 
-    /// Batches of all epochs.
+    /// Number of batches of all epochs together.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.starts.last().copied().unwrap_or(0)
@@ -62,7 +63,7 @@ impl Epochs {
         self.starts.get(epoch as usize).copied().unwrap_or_else(|| self.total())
     }
 
-    /// Batches of one epoch.
+    /// Number of batches of one epoch, from 0; 0 for epochs beyond the last.
     #[must_use]
     pub fn batches(&self, epoch: u64) -> u64 {
         let epoch = epoch as usize;

@@ -1,4 +1,4 @@
-//! By what a resumed run knows what it learns from again.
+//! Shows whether a resumed run still has the data and the teacher that it was started with.
 
 use std::{hash::Hasher as _, path::Path};
 
@@ -10,7 +10,8 @@ use crate::{
     hash::{Fnv, sha256_of_file},
 };
 
-/// `data.json` of a run's folder. Names of files are left out: images may be moved.
+/// Counts and hashes of what a run learns from: `data.json` in its folder. File names are not part of
+/// it, so images may be moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
@@ -21,7 +22,7 @@ pub struct Fingerprint {
     /// FNV-1a of the images' ids, and of the classes and corners of their boxes, in order;
     /// hexadecimal.
     pub hash: String,
-    /// Of each set of classification images: how many, and a hash of their names and labels.
+    /// Number of images of each set of classification images, and a hash of their names and labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<(usize, String)>,
     /// SHA-256 of the teacher's file.
@@ -30,7 +31,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of a training set.
+    /// The fingerprint of a training set alone.
     #[must_use]
     pub fn of(entries: &[ImageEntry]) -> Self {
         let mut hash = Fnv::default();
@@ -48,7 +49,7 @@ impl Fingerprint {
         Self { images: entries.len(), boxes, hash, extra: Vec::new(), teacher: None }
     }
 
-    /// And of classification images.
+    /// Adds the classification images of these sets.
     #[must_use]
     pub fn with_extra<'a>(self, sets: impl IntoIterator<Item = &'a ClassificationSet>) -> Self {
         let of_set = |set: &ClassificationSet| {
@@ -62,7 +63,7 @@ impl Fingerprint {
         Self { extra: sets.into_iter().map(of_set).collect(), ..self }
     }
 
-    /// And of the file that the teacher is.
+    /// Adds the file of the teacher.
     ///
     /// # Errors
     /// It cannot be read.
@@ -70,11 +71,11 @@ impl Fingerprint {
         Ok(Self { teacher: Some(sha256_of_file(file)?), ..self })
     }
 
-    /// What is another here than it was at the start, in words.
+    /// What has changed since the run was started, in words. None if nothing has.
     pub(crate) fn differs_from(&self, started: &Self) -> Option<String> {
         if self.teacher != started.teacher {
             return Some(
-                "the run was started with another teacher than teacher.weights now is".into(),
+                "the run was started with another teacher than teacher.weights now names".into(),
             );
         }
         if self.extra != started.extra {
@@ -97,7 +98,7 @@ impl Fingerprint {
                 "the run was started with {then}, data.train.annotations now has {now}"
             )),
             (false, true) => Some(format!(
-                "the run was started with {then} of other ids, classes or places than \
+                "the run was started with {then} too, but with other ids, classes or places than \
                  data.train.annotations now has"
             )),
         }

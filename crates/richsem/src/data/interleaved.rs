@@ -1,5 +1,5 @@
-//! Detection batches and batches of classification images in turns, by fixed weights (RichSem, section
-//! 3.4: 1:1).
+//! Detection batches and batches of classification images, one after the other, by fixed weights
+//! (RichSem, section 3.4: 1:1).
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// With these extra sets.
+    /// The detection data, and extra sets of these names.
     #[must_use]
     pub fn new(extra: Vec<String>) -> Self {
         Self { extra }
     }
 
-    /// All of them.
+    /// The numbers of all sources.
     pub fn ids(&self) -> impl Iterator<Item = SourceId> + use<> {
         (0..=self.extra.len()).map(SourceId)
     }
@@ -54,22 +54,22 @@ impl Sources {
     }
 }
 
-/// A source of extra batches, its name and how many of them a cycle has.
+/// A source of extra batches, its name and its weight.
 pub struct Extra {
-    /// Of the set.
+    /// Name of the set, as in `data.extra.NAME`.
     pub name: String,
-    /// Its batches, from the start of the run on, without an end.
+    /// Its batches, counted from the start of the run. They never end.
     pub source: Arc<dyn BatchSource>,
-    /// Its share.
+    /// How many of its batches a cycle has, at least 1.
     pub weight: u32,
 }
 
-/// Batches of all sources. Epochs are those of the detection data: an extra batch belongs to the epoch of
-/// the detection batch before it.
+/// Batches of all sources in one sequence. Epochs are those of the detection data: an extra batch belongs
+/// to the epoch of the detection batch before it.
 pub struct Interleaved {
     detection: Arc<Epochs>,
     extra: Vec<Extra>,
-    /// One cycle: source of each batch. Starts with the detection data.
+    /// The source of each batch of one cycle. It starts with the detection data.
     cycle: Vec<SourceId>,
 }
 
@@ -97,7 +97,7 @@ impl Interleaved {
         self.cycle[..slots].iter().filter(|&&s| s == source).count() as u64
     }
 
-    /// Its sources by number.
+    /// The detection data and the extra sets, by number.
     #[must_use]
     pub fn sources(&self) -> Sources {
         Sources::new(self.extra.iter().map(|extra| extra.name.clone()).collect())
@@ -125,7 +125,7 @@ impl Interleaved {
         }
     }
 
-    /// Batches of all epochs.
+    /// Number of batches of all epochs together, extra ones included.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.position_of(self.detection.total())
@@ -151,8 +151,8 @@ impl BatchSource for Interleaved {
     }
 }
 
-/// Each source as often as its weight, as evenly spread as whole batches allow: at every slot the
-/// one that lags furthest behind its share, the first of equals.
+/// A cycle with each source as often as its weight, spread as evenly as possible: every slot takes the
+/// source that is furthest behind its share, the first if several are equal.
 fn cycle(weights: &[u32]) -> Vec<SourceId> {
     let total: i64 = weights.iter().map(|&w| i64::from(w)).sum();
     let mut lag = vec![0i64; weights.len()];

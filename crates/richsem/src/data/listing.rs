@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
-/// How the names of images that are read end, in lower case. What a file is, its contents tell.
+/// Ends of the names of images, in lower case. The contents of a file decide how it is read.
 pub const EXTENSIONS: [&str; 10] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "tif", "tiff", "gif"];
 
-/// Whether a file is an image by the end of its name, in whatever case. A hidden file is none: `._a.jpg`
-/// is what macOS keeps of `a.jpg` on other systems' disks.
+/// Whether a file is an image, by the end of its name, in upper or lower case. Hidden files are not:
+/// `._a.jpg` is what macOS writes for `a.jpg` on other systems' disks.
 #[must_use]
 pub fn is_image(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
@@ -16,20 +16,20 @@ pub fn is_image(name: &str) -> bool {
 }
 
 const HIDDEN: &str = "hidden";
-const DANGLING: &str = "links to nothing";
-/// Names that are kept of a kind.
+const DANGLING: &str = "broken links";
+/// Most names that are kept of each kind.
 const NAMED: usize = 20;
 
 /// Files that were not taken for images, by kind. `Display` gives a line without an end, as
 /// `3 .txt (as notes.txt), 1 hidden (._a.jpg)`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PassedOver {
-    /// By kind: how many, and the names of the first.
+    /// Number of files of each kind, and the names of the first of them.
     kinds: BTreeMap<String, (usize, Vec<String>)>,
 }
 
 impl PassedOver {
-    /// Counts a file.
+    /// Counts a file by its extension.
     pub fn add(&mut self, name: &str) {
         let file = name.rsplit('/').next().unwrap_or(name);
         let kind = match file.rsplit_once('.') {
@@ -69,7 +69,7 @@ impl PassedOver {
         }
     }
 
-    /// Whether nothing was.
+    /// Whether no file was passed over.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
@@ -118,7 +118,7 @@ mod tests {
         passed_over.extend(elsewhere);
         assert_eq!(
             passed_over.to_string(),
-            "2 .txt (as b/x.txt), 2 hidden (as ./.DS_Store), 2 links to nothing (gone.jpg, too.jpg), \
+            "2 .txt (as b/x.txt), 2 broken links (gone.jpg, too.jpg), 2 hidden (as ./.DS_Store), \
              1 without an extension (README)"
         );
     }

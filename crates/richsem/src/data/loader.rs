@@ -17,10 +17,10 @@ use crate::{Error, Result};
 
 /// Makes the batch of a position. Seed, epoch, rank and world are the source's own.
 pub trait BatchSource: Send + Sync + 'static {
-    /// The batch at `position` of the epoch: the same whenever and wherever it is asked for.
+    /// The batch at `position` of the epoch. It is always the same, on every thread.
     ///
     /// # Errors
-    /// What keeps the batch from being made.
+    /// The batch cannot be made.
     fn build(&self, position: u64) -> Result<Batch>;
 
     /// Number of images, height and width of that batch, without reading its images: what it has if all of
@@ -43,9 +43,9 @@ struct Shared {
     end: u64,
     prefetch: u64,
     state: Mutex<State>,
-    /// A position may be claimed, or it is time to stop.
+    /// Signals that a position may be claimed, or that it is time to stop.
     may_claim: Condvar,
-    /// A batch is ready.
+    /// Signals that a batch is ready.
     ready: Condvar,
 }
 
@@ -132,7 +132,7 @@ fn panic_error(position: u64, panic: &(dyn Any + Send)) -> Error {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     Error::other(format!(
-        "building batch {position} failed by a fault of this program, please report it: {message}"
+        "building batch {position} failed because of a bug in this program; please report it: {message}"
     ))
 }
 

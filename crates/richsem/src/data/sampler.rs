@@ -8,20 +8,21 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
-/// How an epoch's images are drawn.
+/// Which images an epoch shows, and how often.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SamplerConfig {
-    /// Every image once.
+    /// Every image once, in random order.
     Uniform {},
     /// Images of rare classes several times (LVIS, arXiv 1908.03195, appendix B.2).
     RepeatFactor {
-        /// Share of images below which a class is repeated, t.
+        /// A class is repeated if a smaller share of the images shows it: the paper's t. Default:
+        /// 0.001; 0 to 1. detectron2 calls it `REPEAT_THRESHOLD`.
         #[serde(default = "default_threshold")]
         threshold: f64,
     },
-    /// Every class equally often (arXiv 1512.05830, section 3.1): each position takes the next
-    /// class, then the next image showing it. As many positions as there are images; images
+    /// Every class equally often (arXiv 1512.05830, section 3.1). Each position takes the next
+    /// class, then the next image that shows it. There are as many positions as images. Images
     /// without any class never appear.
     ClassAware {},
 }
@@ -187,7 +188,7 @@ pub struct Share {
     pub batch_size: usize,
     /// Which device this is, r.
     pub rank: usize,
-    /// Number of devices, w.
+    /// Number of devices, w, at least 1.
     pub world: usize,
     /// What becomes of the remainder.
     pub last: LastBatch,
@@ -206,7 +207,9 @@ impl Share {
             return Err(Error::config("data.batch_size", "expected at least 1, got 0"));
         }
         if rank >= world {
-            return Err(Error::config("rank", format!("{rank} is not below the world's {world}")));
+            let problem =
+                format!("expected less than the number of processes, {world}, got {rank}");
+            return Err(Error::config("rank", problem));
         }
         if items == 0 {
             return Err(Error::other("the dataset has no images to make a batch of"));
@@ -215,8 +218,8 @@ impl Share {
         let batches = match last {
             LastBatch::Drop if items < round => {
                 let problem = format!(
-                    "{items} images do not fill one batch of {batch_size} on each of {world} \
-                     device(s)"
+                    "{items} images do not fill one batch of {batch_size} images on each of \
+                     {world} device(s)"
                 );
                 return Err(Error::config("data.batch_size", problem)
                     .with_hint(format!("use at most {}, or add images", (items / world).max(1))));

@@ -30,7 +30,7 @@ pub struct Sample {
     pub image: RgbImage,
     /// `[T]` boxes in pixels of `image`.
     pub boxes: Vec<Xyxy>,
-    /// `[T]` classes.
+    /// `[T]` class of each box.
     pub labels: Vec<ClassIndex>,
     /// What is known of the other classes.
     pub knowledge: LabelKnowledge,
@@ -38,14 +38,14 @@ pub struct Sample {
     pub image_id: i64,
     /// `[height, width]` of the file.
     pub original_size: [u32; 2],
-    /// Which view of which image this is so far; none once it is cropped.
+    /// The view of the image that this is so far. None after a crop.
     pub view: Option<View>,
-    /// Where the file's points lie now; none on a mosaic.
+    /// Where points of the file lie in `image`. None on a mosaic.
     pub geometry: Option<Geometry>,
 }
 
 impl Sample {
-    /// An image of which nothing is known.
+    /// An image without boxes and labels.
     #[must_use]
     pub fn new(image: RgbImage) -> Self {
         Self {
@@ -61,17 +61,19 @@ impl Sample {
     }
 }
 
-/// Training transforms. The defaults are the reference's.
+/// Random changes of training images and their boxes. The defaults are the reference's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TransformConfig {
-    /// Probability of a horizontal flip.
+    /// Probability that an image is mirrored, left for right. Default: 0.5; 0 to 1.
     pub flip: f64,
-    /// Lengths of the shorter side to draw from, in pixels.
+    /// Lengths of the shorter side, in pixels. Each image gets one of them at random. Default: 480,
+    /// 512, … 800; each from 1 to 16,384. Reference: `data_aug_scales`.
     pub scales: Vec<u32>,
-    /// Longest the longer side may become, in pixels.
+    /// Most pixels of the longer side. The image becomes smaller where it would be longer. Default:
+    /// 1333; at least the largest of `scales`, at most 16,384. Reference: `data_aug_max_size`.
     pub max_size: u32,
-    /// The cropping branch; `{ probability = 0 }` to do without.
+    /// Random crops. `{ probability = 0 }` switches them off.
     pub crop: CropConfig,
 }
 
@@ -86,17 +88,20 @@ impl Default for TransformConfig {
     }
 }
 
-/// The cropping branch: resize, crop, then resize as without cropping.
+/// Random crops: with a given probability an image is resized, cropped, and resized again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CropConfig {
-    /// Probability of this branch; 0: never.
+    /// Probability that an image is cropped. Default: 0.5; 0 to 1. 0 means never.
     pub probability: f64,
-    /// Lengths of the shorter side before the crop to draw from, in pixels.
+    /// Lengths of the shorter side before the crop, in pixels. Each image gets one of them at
+    /// random. Default: 400, 500, 600; each from 1 to 16,384. Reference: `data_aug_scales2_resize`.
     pub resize: Vec<u32>,
-    /// Least width and height of a crop, in pixels.
+    /// Smallest width and height of a crop, in pixels. Default: 384; at most `max` and the smallest
+    /// of `resize`. Reference: the first number of `data_aug_scales2_crop`.
     pub min: u32,
-    /// Greatest width and height of a crop, in pixels.
+    /// Largest width and height of a crop, in pixels. Default: 600; at most 16,384. Reference: the
+    /// second number of `data_aug_scales2_crop`.
     pub max: u32,
 }
 
@@ -106,13 +111,15 @@ impl Default for CropConfig {
     }
 }
 
-/// Evaluation transform: resize alone.
+/// Size of images in evaluation and prediction. Nothing is random.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalTransformConfig {
-    /// Length of the shorter side, in pixels.
+    /// Length of the shorter side, in pixels. Default: 800; 1 to 16,384. The reference takes the
+    /// largest of `data_aug_scales`.
     pub size: u32,
-    /// Longest the longer side may become, in pixels.
+    /// Most pixels of the longer side. The image becomes smaller where it would be longer. Default:
+    /// 1333; at least `size`, at most 16,384. Reference: `data_aug_max_size`.
     pub max_size: u32,
 }
 
@@ -122,7 +129,7 @@ impl Default for EvalTransformConfig {
     }
 }
 
-/// Sides longer than this are a typing mistake rather than a wish.
+/// Longer sides, in pixels, are a typing mistake.
 const LONGEST_SIDE: u32 = 16_384;
 
 fn check(holds: bool, key: &str, field: &str, problem: impl FnOnce() -> String) -> Result<()> {
@@ -145,7 +152,7 @@ fn check_max_size(max_size: u32, sides: &[u32], key: &str, field: &str) -> Resul
     check_sides(&[max_size], key, "max_size")?;
     let largest = sides.iter().copied().max().unwrap_or(0);
     check(max_size >= largest, key, "max_size", || {
-        format!("{max_size} is below {key}.{field}'s {largest}, which could never be reached")
+        format!("expected at least {largest}, the largest of {key}.{field}, got {max_size}")
     })
 }
 
@@ -163,11 +170,14 @@ impl TransformConfig {
         check_sides(&crop.resize, key, "crop.resize")?;
         check_sides(&[crop.min, crop.max], key, "crop.min and crop.max")?;
         check(crop.min <= crop.max, key, "crop.min", || {
-            format!("{} is above {key}.crop.max, {}", crop.min, crop.max)
+            format!("expected at most {}, which is {key}.crop.max, got {}", crop.max, crop.min)
         })?;
         let smallest = crop.resize.iter().copied().min().unwrap_or(0);
         check(crop.min <= smallest, key, "crop.min", || {
-            format!("{} is above {key}.crop.resize's {smallest}: no such crop fits", crop.min)
+            format!(
+                "expected at most {smallest}, the smallest of {key}.crop.resize, got {}",
+                crop.min
+            )
         })
     }
 
@@ -246,7 +256,7 @@ impl TransformConfig {
     }
 }
 
-/// What was drawn for one image.
+/// The random numbers of one image.
 struct Drawn {
     flip: bool,
     crop: Option<Crop>,
@@ -254,7 +264,7 @@ struct Drawn {
     shorter: Option<u32>,
 }
 
-/// In pixels, of the image when its shorter side was made `shorter`.
+/// The part to cut out, in pixels, after the shorter side was resized to `shorter`.
 struct Crop {
     shorter: Option<u32>,
     left: u32,
@@ -273,13 +283,13 @@ impl EvalTransformConfig {
         check_max_size(self.max_size, &[self.size], key, "size")
     }
 
-    /// Resizes one sample.
+    /// Resizes image and boxes of one sample.
     pub fn apply(&self, sample: &mut Sample) {
         resize_shorter_side(sample, self.size, self.max_size);
     }
 }
 
-/// Mirrors left and right.
+/// Mirrors image and boxes, left for right.
 pub fn flip(sample: &mut Sample) {
     if let Some(view) = &mut sample.view {
         view.flip = !view.flip;
@@ -295,9 +305,9 @@ pub fn flip(sample: &mut Sample) {
     }
 }
 
-/// Keeps the given part, which must lie inside the image. Boxes are clipped to it; those with
-/// nothing left go, with their labels. A class whose last box goes is known absent from this part,
-/// unless its boxes were not all annotated.
+/// Keeps the given part, which must lie inside the image. Boxes are clipped to it. A box with nothing
+/// left is removed, with its label. A class without any box left is then absent from this part, unless
+/// its boxes were not all annotated.
 pub fn crop(sample: &mut Sample, left: u32, top: u32, width: u32, height: u32) {
     sample.view = None;
     sample.geometry = sample.geometry.map(|geometry| geometry.cropped(left, top));
@@ -325,8 +335,8 @@ pub fn crop(sample: &mut Sample, left: u32, top: u32, width: u32, height: u32) {
     }
 }
 
-/// Removes boxes without inside, and their labels; returns the classes that thereby have no box
-/// left, each once.
+/// Removes boxes without an inside, and their labels. Gives the classes that now have no box left,
+/// each once.
 fn drop_degenerate(boxes: &mut Vec<Xyxy>, labels: &mut Vec<ClassIndex>) -> Vec<ClassIndex> {
     if !boxes.iter().any(|b| b.is_degenerate()) {
         return Vec::new();
@@ -411,9 +421,9 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     RgbImage::from_raw(width, height, pixels).expect(SIZED)
 }
 
-/// The pixels, and the supervision relative to them: boxes clipped to the image and those
-/// without inside (an annotation's fault) left out. The class of such a box is really there, so
-/// it counts as not exhaustively annotated rather than absent.
+/// The pixels, and the target that belongs to them. Boxes are clipped to the image. Boxes without an
+/// inside are annotation mistakes and are left out; their class is really there, so it counts as not
+/// exhaustively annotated, not as absent.
 #[must_use]
 pub fn finish(sample: Sample) -> (RgbImage, Target) {
     let Sample {

@@ -247,14 +247,20 @@ fn wrong_settings_are_named() {
         (TransformConfig { flip: f64::NAN, ..default() }, "t.flip"),
         (TransformConfig { scales: vec![], ..default() }, "t.scales: expected at least one"),
         (TransformConfig { scales: vec![0], ..default() }, "t.scales: expected pixels from 1"),
-        (TransformConfig { max_size: 700, ..default() }, "t.max_size: 700 is below t.scales's 800"),
+        (
+            TransformConfig { max_size: 700, ..default() },
+            "t.max_size: expected at least 800, the largest of t.scales, got 700",
+        ),
         (crop(CropConfig { probability: -0.1, ..Default::default() }), "t.crop.probability"),
         (crop(CropConfig { resize: vec![], ..Default::default() }), "t.crop.resize"),
         (
             crop(CropConfig { min: 700, ..Default::default() }),
-            "t.crop.min: 700 is above t.crop.max",
+            "t.crop.min: expected at most 600, which is t.crop.max, got 700",
         ),
-        (crop(CropConfig { min: 500, ..Default::default() }), "t.crop.resize's 400"),
+        (
+            crop(CropConfig { min: 500, ..Default::default() }),
+            "t.crop.min: expected at most 400, the smallest of t.crop.resize, got 500",
+        ),
     ];
     for (config, expected) in cases {
         let text = config.validate("t").unwrap_err().to_string();
@@ -263,7 +269,9 @@ fn wrong_settings_are_named() {
     default().validate("t").unwrap();
     EvalTransformConfig::default().validate("e").unwrap();
     let eval = EvalTransformConfig { size: 800, max_size: 640 };
-    assert!(eval.validate("e").unwrap_err().to_string().contains("e.max_size: 640 is below"));
+    assert!(
+        eval.validate("e").unwrap_err().to_string().contains("e.max_size: expected at least 800")
+    );
     let unknown: std::result::Result<TransformConfig, _> = toml::from_str("flipp = 0.5");
     assert!(unknown.unwrap_err().to_string().contains("flipp"));
     let read: TransformConfig = toml::from_str("max_size = 1000\ncrop.min = 300").unwrap();

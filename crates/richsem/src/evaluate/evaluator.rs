@@ -18,13 +18,13 @@ use super::{
 use crate::{
     Error, Result,
     argument::Argument,
-    data::dataset::{Dataset, Format},
+    data::dataset::{AnnotationFormat, Dataset},
     detections::Detection,
     vocabulary::{CategoryId, Frequency, Vocabulary},
 };
 
-/// Images matched at a time: enough to keep every core busy, few enough that their records
-/// (300 detections an image, about 300 bytes each) stay below 100 MB.
+/// Images that are matched at a time. They keep every core busy, and their records (300 detections
+/// an image, about 300 bytes each) stay below 100 MB.
 const BATCH: usize = 1000;
 
 /// Detections LVIS keeps of an image.
@@ -33,7 +33,8 @@ const LVIS_MAX_DETECTIONS: usize = 300;
 /// Detections COCO's average recalls are computed with, per image and class.
 const COCO_MAX_DETECTIONS: [usize; 3] = [1, 10, 100];
 
-/// An area outside every range, "all" included: such a box is neither to be found nor a mistake.
+/// An area outside every range, "all" included: such a box need not be found, and finding it is no
+/// mistake.
 const IGNORED_AREA: f64 = -1.0;
 
 /// Evaluates detections against one annotation file, read once.
@@ -48,7 +49,8 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// Of a dataset; the protocol is LVIS where it is of that format, else COCO.
+    /// An evaluator for a dataset. The protocol is LVIS if the file verifies classes image by
+    /// image, else COCO.
     ///
     /// # Panics
     /// Never: without a chosen protocol nothing is refused.
@@ -68,13 +70,13 @@ impl Evaluator {
             return Err(Error::invalid(
                 dataset.path(),
                 "images[].neg_category_ids",
-                "no image has it, and the LVIS protocol judges by it",
+                "no image has it, and the LVIS protocol needs it",
             )
             .with_hint("evaluate with the COCO protocol"));
         }
         let from_file = match dataset.format() {
-            Format::Lvis => Protocol::Lvis,
-            Format::Coco => Protocol::Coco,
+            AnnotationFormat::Lvis => Protocol::Lvis,
+            AnnotationFormat::Coco => Protocol::Coco,
         };
         let why = match protocol {
             Some(_) => format!("as asked for; {}", report.why_format()),
@@ -116,13 +118,13 @@ impl Evaluator {
         self
     }
 
-    /// By whose rules it evaluates.
+    /// The rules that it evaluates by.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Why by those: what the file says, or that they were asked for.
+    /// Why it evaluates by these rules: what the file says, or that they were asked for.
     #[must_use]
     pub fn why(&self) -> &str {
         &self.why
@@ -226,13 +228,7 @@ impl Evaluator {
             let (these, later) = rest.split_at(count);
             rest = later;
             for of_image in these.chunk_by(|&a, &b| image_of(a) == image_of(b)) {
-                let mut kept = of_image.to_vec();
-                if self.protocol == Protocol::Lvis && kept.len() > self.max_detections {
-                    // Stable, as lvis-api's: among equal scores the first in the file stay.
-                    let score = |i: u32| detections[i as usize].score + 0.0; // −0 ties with 0
-                    kept.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
-                    kept.truncate(self.max_detections);
-                }
+                let kept = self.best_of_image(of_image, detections);
                 found.extend(kept.into_iter().filter_map(|i| {
                     let detection = &detections[i as usize];
                     let [_, _, width, height] = detection.bbox.0;
@@ -250,8 +246,20 @@ impl Evaluator {
         Ok(engine.finalize())
     }
 
-    /// Whether a box of that area takes part: lvis-api leaves those of none out, of the ground truth and,
-    /// after the limit on their number, of the detections.
+    /// The detections of an image that the protocol looks at. LVIS takes the best of all classes.
+    fn best_of_image(&self, of_image: &[u32], detections: &[Detection]) -> Vec<u32> {
+        let mut kept = of_image.to_vec();
+        if self.protocol == Protocol::Lvis && kept.len() > self.max_detections {
+            // Stable, as lvis-api's: among equal scores the first in the file stay.
+            let score = |i: u32| detections[i as usize].score + 0.0; // −0 ties with 0
+            kept.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+            kept.truncate(self.max_detections);
+        }
+        kept
+    }
+
+    /// Whether a box of that area takes part. lvis-api leaves out boxes without area: those of the
+    /// ground truth, and detections after the limit on their number.
     fn counts(&self, area: f64) -> bool {
         self.protocol == Protocol::Coco || area > 0.0
     }
@@ -337,7 +345,7 @@ fn class_ap(result: &COCOeval, k: usize, iou: Option<f64>) -> Option<f64> {
     mean(precisions.filter_map(computed))
 }
 
-/// The evaluators write −1 for "nothing to evaluate".
+/// A metric of the engine. It has −1 for "nothing to evaluate".
 fn computed(value: f64) -> Option<f64> {
     (value >= 0.0).then_some(value)
 }

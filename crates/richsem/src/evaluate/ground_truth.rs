@@ -1,20 +1,20 @@
-//! A dataset as the engine wants it.
+//! A dataset in the form that the evaluation engine takes.
 
 use crate::{
     data::dataset::{Annotation, Dataset},
     vocabulary::{CategoryId, Frequency},
 };
 
-/// Images and categories in order of their ids, boxes by image. Positions stand for ids
-/// everywhere, so that the engine meets neither holes nor negative ids.
+/// Images and categories in the order of their ids, boxes by image. Positions stand for ids
+/// everywhere: the engine then meets neither holes nor negative ids.
 pub(super) struct GroundTruth {
-    pub(super) images: Vec<Image>,
-    pub(super) categories: Vec<Category>,
+    pub(super) images: Vec<TrueImage>,
+    pub(super) categories: Vec<TrueCategory>,
     /// Grouped by image, in file order within one: ties are broken by it.
     pub(super) boxes: Vec<TrueBox>,
 }
 
-pub(super) struct Image {
+pub(super) struct TrueImage {
     pub(super) id: i64,
     /// Its boxes' range in [`GroundTruth::boxes`].
     pub(super) boxes: std::ops::Range<usize>,
@@ -24,7 +24,7 @@ pub(super) struct Image {
     pub(super) not_exhaustive: Vec<u64>,
 }
 
-pub(super) struct Category {
+pub(super) struct TrueCategory {
     pub(super) id: CategoryId,
     pub(super) name: String,
     pub(super) frequency: Option<Frequency>,
@@ -33,10 +33,11 @@ pub(super) struct Category {
 }
 
 pub(super) struct TrueBox {
-    /// Position of the category.
+    /// Position of its category in [`GroundTruth::categories`].
     pub(super) category: u32,
     pub(super) bbox: [f64; 4],
-    /// The object's, from its mask where the file says so: it decides small, medium and large.
+    /// Area of the object in square pixels, of its mask where the file has one. It decides between
+    /// small, medium and large.
     pub(super) area: f64,
     pub(super) crowd: bool,
     pub(super) ignore: bool,
@@ -56,7 +57,7 @@ impl GroundTruth {
                 let positions = |classes: &[crate::vocabulary::ClassIndex]| {
                     classes.iter().map(|class| u64::from(class.0)).collect()
                 };
-                Image {
+                TrueImage {
                     id: record.id,
                     boxes: start..boxes.len(),
                     absent: positions(&record.neg_classes),
@@ -66,7 +67,7 @@ impl GroundTruth {
             .collect();
         let categories = dataset.vocabulary().categories().iter().zip(dataset.frequencies());
         let categories = categories
-            .map(|(category, &frequency)| Category {
+            .map(|(category, &frequency)| TrueCategory {
                 id: category.id,
                 name: category.name.clone(),
                 frequency,

@@ -1,7 +1,7 @@
 //! Average precision and recall of boxes, by COCO's and LVIS's protocols.
 //!
-//! `hotcoco` matches and accumulates; its numbers are pycocotools' and lvis-api's to ten digits
-//! on every case of the tests. What it is given here, and why:
+//! `hotcoco` matches and accumulates. On every case of the tests its numbers are those of pycocotools
+//! and lvis-api, to ten digits. What it gets from here, and why:
 //!
 //! - Images are handed over in batches, so that memory holds one batch of records and about 20
 //!   bytes a detection, not the whole results file twice (lvis-api needs tens of gigabytes for
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Result, data::dataset::Dataset, detections::Detection};
 
-/// Whose rules decide what counts as a false positive, and which metrics there are.
+/// The rules that decide what counts as a false positive, and which metrics there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {

@@ -1,4 +1,4 @@
-//! What an evaluation tells: plain data, for tables, logs, reports and files.
+//! The results of an evaluation, as plain data for tables, logs, reports and files.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +9,13 @@ use crate::vocabulary::{CategoryId, Frequency};
 /// nothing to evaluate, as for APr without rare classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// By whose rules.
+    /// The rules that the numbers follow.
     pub protocol: Protocol,
     /// Images of the ground truth.
     pub images: usize,
     /// Boxes of the ground truth, crowds and ignored ones included.
     pub boxes: usize,
-    /// Detections that were given.
+    /// Number of detections that were evaluated.
     pub detections: usize,
     /// Names and values, in the official order. Both: AP, AP50, AP75, APs, APm, APl. LVIS: APr,
     /// APc, APf, AR@300, ARs@300, ARm@300, ARl@300. COCO: AR1, AR10, AR100, ARs, ARm, ARl, and APr,
@@ -26,25 +26,25 @@ pub struct Summary {
     pub per_class: Vec<ClassResult>,
 }
 
-/// How well one class is found.
+/// The results of one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassResult {
     /// Its id in the annotation file.
     pub category_id: CategoryId,
-    /// Its name.
+    /// Name in the annotation file.
     pub name: String,
     /// Its group by training images, where known.
     pub frequency: Option<Frequency>,
     /// Training images that show it, from the file or the training set's vocabulary; without
     /// either, images of this file.
     pub image_count: u32,
-    /// Training boxes, likewise.
+    /// Training boxes of it, from the same place.
     pub instance_count: u32,
     /// Boxes of it in the ground truth.
     pub boxes: u32,
-    /// Mean over IoU 0.50 to 0.95; `None` without ground truth.
+    /// AP: mean over IoU 0.50 to 0.95. `None` without ground truth.
     pub ap: Option<f64>,
-    /// At IoU 0.50.
+    /// AP at IoU 0.50. `None` without ground truth.
     pub ap50: Option<f64>,
 }
 
@@ -55,8 +55,8 @@ impl Summary {
         self.metrics.iter().find(|(n, _)| n == name).and_then(|(_, value)| *value)
     }
 
-    /// Mean AP at IoU 0.50 over the evaluated classes of a frequency group: what official evaluators
-    /// leave out, and what tells first whether a short training has learned anything.
+    /// Mean AP at IoU 0.50 over the evaluated classes of a frequency group. The official evaluators leave it
+    /// out. It shows first whether a short training has learned anything.
     #[must_use]
     pub fn ap50_of(&self, group: Frequency) -> Option<f64> {
         let of_group = self.per_class.iter().filter(|c| c.frequency == Some(group));

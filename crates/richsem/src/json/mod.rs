@@ -1,5 +1,5 @@
-//! Users' JSON files: opened however they are packed, read a few megabytes at a time, and explained
-//! where they are wrong. One way for annotations, detections and lists of images.
+//! Users' JSON files: unpacked if they are gzip archives, read a few megabytes at a time, and their
+//! mistakes explained. Annotations, detections and lists of images are all read this way.
 
 mod records;
 mod stream;
@@ -13,21 +13,21 @@ use flate2::bufread::GzDecoder;
 
 use crate::error::{Error, Result};
 
-pub(crate) use records::{Flag, INTEGER, Integer, Record, parse};
+pub(crate) use records::{INTEGER, Integer, JsonRecord, ZeroOrOne, parse};
 pub(crate) use stream::JsonStream;
 
 /// What a file's top level must be.
 #[derive(Debug)]
-pub(crate) struct Form {
-    /// `{` or `[`.
+pub(crate) struct TopLevel {
+    /// The first character: `{` or `[`.
     pub(crate) bracket: u8,
-    /// In words.
+    /// What is expected, in words.
     pub(crate) expected: &'static str,
-    /// What to say where it is the other of the two.
+    /// The hint if it is the other of the two.
     pub(crate) other: &'static str,
 }
 
-/// The file, unpacked where it is a gzip archive.
+/// Opens a file. If it is a gzip archive, reading unpacks it.
 ///
 /// # Errors
 /// A file that cannot be opened, a folder.
@@ -41,16 +41,18 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     file.by_ref().take(2).read_to_end(&mut head)?;
     let packed = head == [0x1f, 0x8b];
     let whole = io::Cursor::new(head).chain(file);
-    Ok(match packed {
-        true => Box::new(Members(Some(GzDecoder::new(BufReader::new(whole))))),
-        false => Box::new(whole),
-    })
+    if packed {
+        Ok(Box::new(Members(Some(GzDecoder::new(BufReader::new(whole))))))
+    } else {
+        Ok(Box::new(whole))
+    }
 }
 
-/// What a gzip archive unpacks to: one member, or several that were joined; none behind the last.
+/// Reads the contents of a gzip archive: of one member, or of several that were joined. None after the
+/// last.
 ///
-/// Zeros up to the end of the file are no part of it, as gzip has it: tapes and copies by blocks fill up
-/// with them. Anything else behind a member is an error: whether it holds records nobody knows.
+/// As in gzip, zeros up to the end of the file are ignored: tapes and block copies add them. Anything else
+/// after a member is an error, because it might hold records.
 struct Members<R>(Option<GzDecoder<BufReader<R>>>);
 
 impl<R: Read> Read for Members<R> {
@@ -67,7 +69,7 @@ impl<R: Read> Read for Members<R> {
     }
 }
 
-/// Goes on behind a member.
+/// The next member, if there is one.
 fn next_member<R: Read>(mut rest: BufReader<R>) -> io::Result<Option<GzDecoder<BufReader<R>>>> {
     let mut padded = false;
     loop {
@@ -86,7 +88,7 @@ fn next_member<R: Read>(mut rest: BufReader<R>) -> io::Result<Option<GzDecoder<B
             }
             Some(0x1f) if !padded => return Ok(Some(GzDecoder::new(rest))),
             Some(_) => {
-                let problem = "behind its end are bytes that are no part of it";
+                let problem = "after its end there are bytes that are not part of it";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         }

@@ -7,11 +7,11 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use super::stream::Batch;
+use super::stream::Records;
 use crate::error::{Error, Result};
 
-/// A kind of record, with what its fields should be, in words.
-pub(crate) trait Record<'a>: Deserialize<'a> {
+/// A kind of record, and in words what its fields should be.
+pub(crate) trait JsonRecord<'a>: Deserialize<'a> {
     /// Top-level key of the list; empty where the file is the list.
     const LIST: &'static str;
     /// Each field and what is expected of it.
@@ -25,9 +25,9 @@ pub(crate) const INTEGER: &str = "an integer";
 ///
 /// # Errors
 /// The first record that is not as it should be, with file, record and field; what `add` returns.
-pub(crate) fn parse<'a, T: Record<'a> + Send>(
+pub(crate) fn parse<'a, T: JsonRecord<'a> + Send>(
     file: &Path,
-    batch: &Batch<'a>,
+    batch: &Records<'a>,
     mut add: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
     let parsed: Vec<Result<T, serde_json::Error>> = batch
@@ -86,38 +86,39 @@ impl<'de> Deserialize<'de> for Integer {
 
 /// Yes or no, written as 0 or 1, or as a boolean.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Flag(pub(crate) bool);
+pub(crate) struct ZeroOrOne(pub(crate) bool);
 
-impl<'de> Deserialize<'de> for Flag {
+impl<'de> Deserialize<'de> for ZeroOrOne {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ZeroOrOne;
-        impl Visitor<'_> for ZeroOrOne {
-            type Value = Flag;
+        struct Bit;
+        impl Visitor<'_> for Bit {
+            type Value = ZeroOrOne;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("0 or 1")
             }
-            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Flag, E> {
-                Ok(Flag(value))
+            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<ZeroOrOne, E> {
+                Ok(ZeroOrOne(value))
             }
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Flag, E> {
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<ZeroOrOne, E> {
                 self.visit_f64(value as f64)
             }
-            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Flag, E> {
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<ZeroOrOne, E> {
                 if value == 0.0 || value == 1.0 {
-                    Ok(Flag(value == 1.0))
+                    Ok(ZeroOrOne(value == 1.0))
                 } else {
                     Err(E::custom("neither 0 nor 1"))
                 }
             }
         }
-        deserializer.deserialize_any(ZeroOrOne)
+        deserializer.deserialize_any(Bit)
     }
 }
 
 /// Why `bytes`, record `index` of its list, at byte `offset` of `file`, gave `error`.
 ///
-/// Runs once, for the record that stops the reading, so it may parse it anew to find the field.
-fn explain<'a, T: Record<'a>>(
+/// This runs once, for the record that stops the reading. So it may parse the record again to find the
+/// field.
+fn explain<'a, T: JsonRecord<'a>>(
     file: &Path,
     index: usize,
     offset: u64,
@@ -125,40 +126,14 @@ fn explain<'a, T: Record<'a>>(
     error: &serde_json::Error,
 ) -> Error {
     let record = format!("{}[{index}]", T::LIST);
-    let expected = |field: &str| T::FIELDS.iter().find(|(name, _)| *name == field).map(|f| f.1);
     let value: Value = match serde_json::from_slice(bytes) {
         Ok(value) => value,
-        Err(syntax) => {
-            let at = byte_of(bytes, &syntax);
-            let field = key_before(bytes, at);
-            let place = field.as_ref().map_or(record.clone(), |f| format!("{record}.{f}"));
-            let expected = field.as_deref().and_then(expected).unwrap_or("a JSON value");
-            return match word_at(bytes, at) {
-                Some(word) => {
-                    Error::invalid(file, place, format!("expected {expected}, got {word}"))
-                        .with_hint(format!(
-                            "{word} is not JSON; Python's `json.dump(..., allow_nan=False)` finds \
-                         where it comes from"
-                        ))
-                }
-                None if syntax.to_string().starts_with("number out of range") => Error::invalid(
-                    file,
-                    place,
-                    format!("expected {expected}, got a number too large"),
-                ),
-                None => Error::invalid(
-                    file,
-                    place,
-                    format!("not valid JSON at byte {}: {}", offset + at as u64, reason(&syntax)),
-                )
-                .with_hint(format!("the record is {}", shortened(&String::from_utf8_lossy(bytes)))),
-            };
-        }
+        Err(syntax) => return explain_syntax::<T>(file, &record, offset, bytes, &syntax),
     };
     let reason = reason(error);
     let missing = reason.strip_prefix("missing field `").and_then(|r| r.strip_suffix('`'));
     if let Some(field) = missing {
-        let problem = format!("missing; expected {}", expected(field).unwrap_or("a value"));
+        let problem = format!("missing; expected {}", expected_of::<T>(field).unwrap_or("a value"));
         let keys: Vec<&str> = value.as_object().into_iter().flatten().map(|(k, _)| &**k).collect();
         return Error::invalid(file, format!("{record}.{field}"), problem)
             .with_hint(format!("the record has {}", keys.join(", ")));
@@ -171,20 +146,52 @@ fn explain<'a, T: Record<'a>>(
             _ => None,
         }
     });
-    match field.and_then(|f| Some((expected(&f)?, value.get(&f)?, f))) {
+    match field.and_then(|f| Some((expected_of::<T>(&f)?, value.get(&f)?, f))) {
         Some((expected, got, field)) if !reason.starts_with("duplicate field") => {
             let problem = format!("expected {expected}, got {}", describe(got));
             let error = Error::invalid(file, format!("{record}.{field}"), problem);
             match got {
                 Value::String(_) if expected == INTEGER => error.with_hint(
-                    "ids are numbers; a name belongs into `file_name`, by which detections find their \
-                     image",
+                    "ids are numbers; write a name into `file_name`, which also finds the image",
                 ),
                 _ => error,
             }
         }
         _ => Error::invalid(file, record, reason),
     }
+}
+
+/// Why `bytes`, the record `record` at byte `offset` of `file`, are not JSON.
+fn explain_syntax<'a, T: JsonRecord<'a>>(
+    file: &Path,
+    record: &str,
+    offset: u64,
+    bytes: &[u8],
+    syntax: &serde_json::Error,
+) -> Error {
+    let at = byte_of(bytes, syntax);
+    let field = key_before(bytes, at);
+    let place = field.as_ref().map_or(record.to_owned(), |f| format!("{record}.{f}"));
+    let expected = field.as_deref().and_then(expected_of::<T>).unwrap_or("a JSON value");
+    if let Some(word) = word_at(bytes, at) {
+        return Error::invalid(file, place, format!("expected {expected}, got {word}")).with_hint(
+            format!(
+                "{word} is not JSON; Python's `json.dump(..., allow_nan=False)` finds where it comes \
+                 from"
+            ),
+        );
+    }
+    if syntax.to_string().starts_with("number out of range") {
+        return Error::invalid(file, place, format!("expected {expected}, got a number too large"));
+    }
+    let problem = format!("not valid JSON at byte {}: {}", offset + at as u64, reason(syntax));
+    Error::invalid(file, place, problem)
+        .with_hint(format!("the record is {}", shortened(&String::from_utf8_lossy(bytes))))
+}
+
+/// What is expected of a field, in words.
+fn expected_of<'a, T: JsonRecord<'a>>(field: &str) -> Option<&'static str> {
+    T::FIELDS.iter().find(|(name, _)| *name == field).map(|(_, expected)| *expected)
 }
 
 /// The message without its line and column, which count from the start of the record.

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Form;
+use super::TopLevel;
 use crate::error::{Error, Result};
 
 /// A record longer than this is a missing quote or brace, not a record; reading on would take the
@@ -38,12 +38,12 @@ pub(crate) struct JsonStream<R> {
 }
 
 /// Some consecutive records of a list, complete.
-pub(crate) struct Batch<'a> {
+pub(crate) struct Records<'a> {
     /// Position in the list of the first one.
     pub(crate) first: usize,
     /// Where `bytes[0]` is in the file.
     pub(crate) offset: u64,
-    /// What `spans` index.
+    /// The bytes that `spans` index.
     pub(crate) bytes: &'a [u8],
     /// One per record, each an object from `{` to `}`.
     pub(crate) spans: &'a [Range<usize>],
@@ -73,7 +73,7 @@ impl<R: Read> JsonStream<R> {
 
     /// Looks at the beginning: before it, a list's first bracket or an object's, nothing but white space
     /// and a byte order mark may stand. Enters the object; a list is entered by [`Self::records`].
-    pub(crate) fn open(&mut self, form: &Form) -> Result<()> {
+    pub(crate) fn open(&mut self, expected: &TopLevel) -> Result<()> {
         while self.unread().len() < 4 && self.fill()? {}
         let unusable = match self.unread() {
             [] => Some(("the file is empty", TRUNCATED)),
@@ -106,15 +106,15 @@ impl<R: Read> JsonStream<R> {
             self.start += 3;
         }
         match self.peek()? {
-            Some(bracket) if bracket == form.bracket => {
+            Some(bracket) if bracket == expected.bracket => {
                 self.start += usize::from(bracket == b'{');
                 Ok(())
             }
             None => Err(self.invalid("top level", "the file holds only white space")),
             Some(bracket) => {
-                let error = self.unexpected("top level", form.expected)?;
+                let error = self.unexpected("top level", expected.expected)?;
                 Err(error.with_hint(match bracket {
-                    b'{' | b'[' => form.other,
+                    b'{' | b'[' => expected.other,
                     _ => "the file is not JSON",
                 }))
             }
@@ -184,7 +184,7 @@ impl<R: Read> JsonStream<R> {
     pub(crate) fn records(
         &mut self,
         list: &str,
-        mut each: impl FnMut(&Batch<'_>) -> Result<()>,
+        mut each: impl FnMut(&Records<'_>) -> Result<()>,
     ) -> Result<()> {
         let whole = if list.is_empty() { "top level" } else { list };
         if self.peek()? != Some(b'[') {
@@ -257,10 +257,10 @@ impl<R: Read> JsonStream<R> {
         &self,
         first: &mut usize,
         spans: &mut Vec<Range<usize>>,
-        each: &mut impl FnMut(&Batch<'_>) -> Result<()>,
+        each: &mut impl FnMut(&Records<'_>) -> Result<()>,
     ) -> Result<()> {
         if !spans.is_empty() {
-            each(&Batch { first: *first, offset: self.offset, bytes: &self.buffer, spans })?;
+            each(&Records { first: *first, offset: self.offset, bytes: &self.buffer, spans })?;
             *first += spans.len();
             spans.clear();
         }

@@ -1,5 +1,5 @@
-//! Which classes a class term looks at: those that the federated loss draws, and those of which it is known
-//! whether an image shows them.
+//! Which classes a class loss looks at: those that the federated loss draws, and those that are known to be
+//! in an image or absent from it.
 
 use tch::{Device, Tensor};
 
@@ -13,10 +13,10 @@ use crate::{
     targets::Target,
 };
 
-/// Chooses the classes of class terms.
+/// Which classes a class loss looks at.
 #[derive(Debug)]
 pub struct ClassChoice {
-    /// Of the federated loss, if it is one.
+    /// How often the federated loss draws each class; none without a federated loss.
     rates: Option<Rates>,
     unknown: UnknownClasses,
 }

@@ -8,25 +8,27 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What a class means in an image that says nothing about it.
+/// What counts for a class of which an image says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownClasses {
-    /// It counts as absent, as in the reference.
+    /// The class counts as absent, as in the reference.
     Negative,
-    /// It takes no part in the class loss of that image (LVIS: neither annotated nor verified).
+    /// The class has no loss in that image. In LVIS these are the classes that are neither
+    /// annotated nor verified.
     Ignore,
 }
 
-/// Weights of the matching cost.
+/// Weights of the costs by which queries are matched to boxes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatcherConfig {
-    /// Focal classification cost.
+    /// Weight of the class cost (focal). Default: 2; 0 to 10,000. Reference: `set_cost_class`.
     pub class: f64,
-    /// L1 distance of the boxes.
+    /// Weight of the L1 distance of the boxes. Default: 5; 0 to 10,000. Reference: `set_cost_bbox`.
     pub l1: f64,
-    /// Minus the generalised IoU.
+    /// Weight of the generalised IoU, which counts negatively. Default: 2; 0 to 10,000. Reference:
+    /// `set_cost_giou`.
     pub giou: f64,
 }
 
@@ -36,28 +38,33 @@ impl Default for MatcherConfig {
     }
 }
 
-/// Weights and variants of the objective.
+/// Weights of the loss terms, and variants of the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Weight of the class terms.
+    /// Weight of the class loss (focal). Default: 1; 0 to 10,000. Reference: `cls_loss_coef`.
     pub class: f64,
-    /// Weight of the L1 terms.
+    /// Weight of the boxes' L1 loss. Default: 5; 0 to 10,000. Reference: `bbox_loss_coef`.
     pub l1: f64,
-    /// Weight of the GIoU terms.
+    /// Weight of the boxes' GIoU loss. Default: 2; 0 to 10,000. Reference: `giou_loss_coef`.
     pub giou: f64,
-    /// Further weight of the encoder's terms.
+    /// Factor on all losses of the encoder's proposals, besides the weights above. Default: 1; 0 to
+    /// 10,000. Reference: `interm_loss_coef`.
     pub interm: f64,
-    /// Focal loss's weight of positives.
+    /// Weight of positives in the focal loss; negatives have 1 minus it. Default: 0.25; 0 to 1.
+    /// Reference: `focal_alpha`.
     pub focal_alpha: f64,
-    /// Focal loss's exponent.
+    /// Exponent of the focal loss: how much less easy examples count. Default: 2; 0 to 10. The
+    /// reference has 2 in its code.
     pub focal_gamma: f64,
-    /// Costs of the matching.
+    /// Weights of the costs by which queries are matched to boxes.
     pub matcher: MatcherConfig,
-    /// Class terms on a sample of the classes; absent: on all.
+    /// Federated loss: each class loss looks at a sample of the classes. Default: none; then all
+    /// classes count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub federated: Option<FederatedConfig>,
-    /// Classes that an image says nothing about.
+    /// Whether a class of which an image says nothing counts as absent there: `negative` (the
+    /// default) or `ignore`.
     pub unknown_classes: UnknownClasses,
 }
 
@@ -96,11 +103,11 @@ impl LossConfig {
             within(format!("{key}.{name}"), value, range)?;
         }
         if [class, l1, giou] == [0.0; 3] {
-            let problem = "0, and so are l1 and giou: there would be nothing to learn";
+            let problem = "expected class, l1 or giou above 0, got 0 for all three: there is nothing to learn";
             return Err(Error::config(format!("{key}.class"), problem));
         }
         if [matcher.class, matcher.l1, matcher.giou] == [0.0; 3] {
-            let problem = "0, and so are l1 and giou: every query would match every box alike";
+            let problem = "expected class, l1 or giou above 0, got 0 for all three: all matchings cost the same";
             return Err(Error::config(format!("{key}.matcher.class"), problem));
         }
         if self.federated.as_ref().is_some_and(|f| f.classes == 0) {
@@ -127,7 +134,7 @@ impl LossConfig {
         if [0.0, 1.0].contains(&self.focal_alpha) {
             let side = if self.focal_alpha == 0.0 { "objects" } else { "background" };
             warnings.push(format!(
-                "{key}.focal_alpha is {}: the class terms pass over all {side}",
+                "{key}.focal_alpha is {}: the class loss ignores all {side}",
                 self.focal_alpha
             ));
         }

@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
-/// How many classes a term looks at.
+/// How many classes each class loss looks at, and how they are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FederatedConfig {
-    /// Classes of a term: those of the batch, filled up to this number.
+    /// Number of classes: those of the batch, and others up to this number. Default: 50; at least
+    /// 1. detectron2 calls it `FED_LOSS_NUM_CLASSES`.
     pub classes: usize,
-    /// Others are drawn in proportion to image_count to this power.
+    /// The others are drawn with a probability proportional to `image_count` to this power.
+    /// Default: 0.5; 0 to 10. detectron2 calls it `FED_LOSS_FREQ_WEIGHT_POWER`.
     pub power: f64,
 }
 
@@ -21,12 +23,12 @@ impl Default for FederatedConfig {
     }
 }
 
-/// How often classes are drawn, made once of their image counts.
+/// How often each class is drawn: made once from the image counts.
 #[derive(Debug)]
 pub(crate) struct Rates {
     /// 0 for a class that no training image shows.
     rates: Vec<f64>,
-    /// Classes of a term.
+    /// Number of classes of a term, those of the batch included.
     classes: usize,
 }
 

@@ -1,47 +1,47 @@
-//! Regions of a batch as the semantic branch's loss sees them, whatever detector they are of: queries of
-//! DINO, pooled boxes of a two-stage detector.
+//! Regions of a batch, as the semantic branch's loss sees them: DINO's queries, or the pooled boxes of a
+//! two-stage detector.
 
 use tch::Tensor;
 
 use crate::semantic_branch::RegionFeatures;
 
-/// Which regions are wanted.
+/// Which regions the semantic loss needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Those of every layer or stage, not of the last alone.
+    /// Whether regions of every layer or stage are needed, not only of the last.
     pub every_layer: bool,
-    /// Those that answer for no box, too.
+    /// Whether regions are needed that are matched to no box.
     pub unmatched: bool,
 }
 
-/// Regions, and what they answer for. M of them are taught; they lie set by set.
+/// Regions, and the boxes that they are matched to. M of them learn. They lie set by set.
 #[derive(Debug)]
 pub struct Regions {
-    /// `[N, D]`: all regions.
+    /// `[N, D]`: features of all regions.
     pub features: RegionFeatures,
     /// `[N, 4]`: where each looks, cxcywh relative to its image, without gradients.
     pub boxes: Tensor,
-    /// `[M]` i64, where the features are: which of the N are taught.
+    /// `[M]` i64, on the device of the features: which of the N regions learn.
     pub rows: Tensor,
-    /// `[M]`: image of each.
+    /// `[M]`: number of each region's image in the batch.
     pub images: Vec<i64>,
-    /// Of those in sets with targets, in their order: which of the batch's boxes, counted image by image, it
-    /// answers for.
+    /// For the sets that are matched, in their order: the box of each region, counted over the
+    /// batch image by image.
     pub targets: Vec<i64>,
-    /// The sets.
+    /// The sets, in the order of `rows`.
     pub sets: Vec<RegionSet>,
 }
 
-/// Regions whose losses are one term.
+/// Regions whose losses are summed to one loss term.
 #[derive(Debug)]
 pub struct RegionSet {
     /// Suffix of its term's name.
     pub suffix: String,
-    /// How many.
+    /// How many regions the set has.
     pub count: usize,
-    /// Whether each answers for a box; where not, all regions of the set are there.
+    /// Whether each region is matched to a box. If not, the set has all regions of the images.
     pub matched: bool,
-    /// Divides the sum of its losses.
+    /// The sum of the losses is divided by this.
     pub normalizer: f64,
     /// `[W]` i64: the classes that the federated loss looks at there; none: all.
     pub classes: Option<Tensor>,

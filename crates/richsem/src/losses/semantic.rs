@@ -82,7 +82,7 @@ fn classes_of(regions: &Regions) -> Option<Tensor> {
     rows.map(|rows| Tensor::cat(&rows, 0))
 }
 
-/// Of each pair, `[M]`.
+/// `[M]`: the loss of each pair of a region and a soft label.
 fn losses(
     config: &SemanticConfig,
     student: &Prediction,

@@ -1,4 +1,4 @@
-//! What an objective gives for a step.
+//! The loss terms of a step.
 
 use tch::Tensor;
 
@@ -8,14 +8,14 @@ pub struct LossTerms {
     /// `loss_ce`, `loss_bbox`, `loss_giou`, `loss_semantic`, with the family's suffixes. DINO's are the
     /// reference's: none for the last layer, `_0` … for the others, `_interm`, `_dn`, `_dn_0` ….
     pub names: Vec<String>,
-    /// `[len(names)]`, before weighting.
+    /// `[len(names)]`: the value of each term, before its weight.
     pub values: Tensor,
     /// The weighted sum, a scalar with gradients.
     pub total: Tensor,
 }
 
 impl LossTerms {
-    /// Takes more terms in.
+    /// Adds other terms, and their total to this one.
     pub fn append(&mut self, more: Self) {
         self.names.extend(more.names);
         self.values = Tensor::cat(&[&self.values, &more.values], 0);
@@ -26,8 +26,9 @@ impl LossTerms {
 /// Where in a run the step stands: the key of its random draws.
 #[derive(Debug, Clone, Copy)]
 pub struct StepKey {
-    /// Seed of the run.
+    /// Seed of the run, as in its settings.
     pub seed: u64,
-    /// Batches since its start, those that only add to a gradient counted.
+    /// Number of batches since the start of the run. With `accumulate` several batches make one
+    /// update.
     pub micro_step: u64,
 }

@@ -24,21 +24,21 @@ pub struct TextTable {
 }
 
 impl TextTable {
-    /// From `[C, D_text]` rows of any floating kind.
+    /// A table of `[C, D_text]` rows of any floating kind.
     #[must_use]
     pub fn new(rows: &Tensor) -> Self {
         let rows = at_least_f32(rows);
         Self { normalized: l2_normalize(&rows), rows }
     }
 
-    /// D_text.
+    /// D_text: number of features of a row.
     #[must_use]
     pub fn dim(&self) -> i64 {
         self.rows.size()[1]
     }
 }
 
-/// What a class head is compared with, and so what it needs to be built.
+/// What the class logits compare with. It decides how the head is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClassSpace {
     /// A number of classes, C.
@@ -47,16 +47,16 @@ pub enum ClassSpace {
     Text(i64),
 }
 
-/// The head.
+/// The class head with its weights.
 #[derive(Debug)]
 pub enum ClassHead {
     /// `W h + b`, one row a class, prior 0.01.
     Linear(Linear),
     /// `exp(logit_scale) · norm(W h) · norm(text)ᵀ` (RichSem, section 3.2).
     Text {
-        /// W: `[D]` → `[D_text]`.
+        /// W: from features `[D]` to `[D_text]`.
         proj: Projection,
-        /// Scalar: CLIP's, frozen.
+        /// Scalar: logarithm of the factor on the cosines, CLIP's, frozen.
         logit_scale: Tensor,
     },
 }
@@ -95,7 +95,7 @@ impl ClassHead {
         }
     }
 
-    /// In f32 also under autocast.
+    /// Class logits, in f32 also under autocast.
     ///
     /// # Shapes
     /// `[…, D]` → `[…, C]`
@@ -155,7 +155,7 @@ fn cosines(tokens: &Tensor, rows: &Tensor) -> Tensor {
     tokens.matmul(&rows.transpose(0, 1)).narrow(-1, 0, classes)
 }
 
-/// Content of denoising queries: an embedding of a label.
+/// Features of denoising queries: an embedding of their label.
 #[derive(Debug)]
 pub enum LabelEncoder {
     /// The class head's own weight rows (tied).

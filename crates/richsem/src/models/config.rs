@@ -13,18 +13,20 @@ use crate::{
     normalization::Normalization,
 };
 
-/// How classes are told apart.
+/// How class logits are computed from a query's features.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClassHeadConfig {
-    /// One weight row a class.
+    /// A linear layer with one row of weights for each class.
     // With braces: of a variant without them serde takes any keys.
     Linear {},
-    /// Cosines against a table of text embeddings.
+    /// Cosines between projected features and text embeddings of the class names. Reference:
+    /// `use_language`.
     Text {
-        /// `.npy` or safetensors file with one row a class, in order of category ids, or a larger
-        /// table that the categories' `lvis_clip_row` point into. Relative to the file that says
-        /// so. Absent: the teacher's own table.
+        /// The text embeddings: a `.npy` or safetensors file with one row for each class, in the
+        /// order of the category ids. Or a larger table: then each category names its row in
+        /// `lvis_clip_row`. The path is relative to the settings file. Default: the embeddings that
+        /// the teacher has.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         table: Option<PathBuf>,
     },
@@ -50,17 +52,21 @@ impl Default for FamilyConfig {
     }
 }
 
-/// The detector.
+/// The detector's network: its family (`kind = "dino"`), how it tells classes apart, and the
+/// family's own settings in a section of that name (`[model.dino]`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Tables", into = "Tables")]
+#[serde(from = "ModelTables", into = "ModelTables")]
 pub struct ModelConfig {
-    /// Mean of each channel of [0, 1] pixels, subtracted before the backbone. Default: ImageNet's.
+    /// Mean of the red, green and blue channel, for pixels from 0 to 1. It is subtracted from
+    /// images. Each 0 to 1. Default: ImageNet's, 0.485, 0.456, 0.406.
     pub pixel_mean: [f32; 3],
-    /// Standard deviation of each channel, divided by. Default: ImageNet's.
+    /// Standard deviation of the red, green and blue channel, for pixels from 0 to 1. Images are
+    /// divided by it. Each 0.001 to 1. Default: ImageNet's, 0.229, 0.224, 0.225.
     pub pixel_std: [f32; 3],
-    /// How classes are told apart.
+    /// How class logits are computed: `{ kind = "linear" }` (the default) or `{ kind = "text" }`.
     pub class_head: ClassHeadConfig,
-    /// Which family of detectors, and its settings.
+    /// The family of the detector, with its settings. In files this is `kind` and a section of that
+    /// name.
     pub family: FamilyConfig,
 }
 
@@ -76,46 +82,46 @@ impl Default for ModelConfig {
     }
 }
 
-/// A family by its name.
+/// The name of a family, as `kind` has it in files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+enum FamilyName {
     #[default]
     Dino,
 }
 
-/// As settings files have it.
+/// [`ModelConfig`] as files have it: one section for each family.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Tables {
-    kind: Kind,
+struct ModelTables {
+    kind: FamilyName,
     pixel_mean: [f32; 3],
     pixel_std: [f32; 3],
     class_head: ClassHeadConfig,
     dino: DinoConfig,
 }
 
-impl Default for Tables {
+impl Default for ModelTables {
     fn default() -> Self {
         ModelConfig::default().into()
     }
 }
 
-impl From<Tables> for ModelConfig {
-    fn from(tables: Tables) -> Self {
-        let Tables { kind, pixel_mean, pixel_std, class_head, dino } = tables;
+impl From<ModelTables> for ModelConfig {
+    fn from(tables: ModelTables) -> Self {
+        let ModelTables { kind, pixel_mean, pixel_std, class_head, dino } = tables;
         let family = match kind {
-            Kind::Dino => FamilyConfig::Dino(dino),
+            FamilyName::Dino => FamilyConfig::Dino(dino),
         };
         Self { pixel_mean, pixel_std, class_head, family }
     }
 }
 
-impl From<ModelConfig> for Tables {
+impl From<ModelConfig> for ModelTables {
     fn from(config: ModelConfig) -> Self {
         let ModelConfig { pixel_mean, pixel_std, class_head, family } = config;
         let FamilyConfig::Dino(dino) = family;
-        Self { kind: Kind::Dino, pixel_mean, pixel_std, class_head, dino }
+        Self { kind: FamilyName::Dino, pixel_mean, pixel_std, class_head, dino }
     }
 }
 
@@ -146,7 +152,7 @@ impl ModelConfig {
         format!("model.dino.{setting}")
     }
 
-    /// The backbone's settings.
+    /// Settings of the backbone, whatever the family.
     #[must_use]
     pub fn backbone(&self) -> &BackboneConfig {
         let FamilyConfig::Dino(dino) = &self.family;

@@ -6,18 +6,18 @@ use torch_ext::{Conv2dRelu, Epilogue};
 use super::parameters::{Init, Scope};
 use crate::error::Result;
 
-/// What a kernel made. Its refusals (shapes that disagree, a device that gives up) end as those of
-/// libtorch's own operations do, in a panic that [`crate::error::guarded`] turns into an error.
-fn made(result: torch_ext::Result<Tensor>) -> Tensor {
+/// The result of a kernel. Its errors (wrong shapes, a failing device) become panics, as those of libtorch's
+/// own operations do. [`crate::error::guarded`] turns them into errors.
+fn or_panic(result: torch_ext::Result<Tensor>) -> Tensor {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// `y = x Wᵀ + b`.
 #[derive(Debug)]
 pub struct Linear {
-    /// `[out, in]`
+    /// W: `[out, in]`.
     pub weight: Tensor,
-    /// `[out]`, absent in projections onto text.
+    /// b: `[out]`. None in projections into the space of text.
     pub bias: Option<Tensor>,
 }
 
@@ -36,7 +36,7 @@ impl Linear {
         Self::with_init(scope, input, output, Init::XavierUniform, Some(bias))
     }
 
-    /// With given initial values; `None` for no bias.
+    /// A layer with these initial values. Without `bias` it has none.
     #[must_use]
     pub fn with_init(
         scope: &Scope,
@@ -57,7 +57,7 @@ impl Linear {
         self.then(x, Epilogue::None)
     }
 
-    /// With ReLU behind it.
+    /// [`Self::forward`] with ReLU after it.
     ///
     /// # Shapes
     /// `[…, in]` → `[…, out]`
@@ -65,7 +65,7 @@ impl Linear {
         self.then(x, Epilogue::Relu)
     }
 
-    /// With the rows zero where `padding` is true.
+    /// [`Self::forward`], with rows of zeros where `padding` is true.
     ///
     /// # Shapes
     /// `[…, in]`, `padding` `[…]` → `[…, out]`
@@ -74,7 +74,7 @@ impl Linear {
     }
 
     fn then(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Tensor {
-        made(torch_ext::linear(x, &self.weight, self.bias.as_ref(), epilogue))
+        or_panic(torch_ext::linear(x, &self.weight, self.bias.as_ref(), epilogue))
     }
 
     /// The same parameters under another owner.
@@ -93,7 +93,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Weight one, bias zero.
+    /// A new norm: weight one, bias zero.
     #[must_use]
     pub fn new(scope: &Scope, dim: i64) -> Self {
         Self {
@@ -102,20 +102,21 @@ impl LayerNorm {
         }
     }
 
-    /// In the kind of `x`, statistics in f32.
+    /// The norm of `x`, in the kind of `x`. Statistics are in f32.
     ///
     /// # Shapes
     /// `[…, D]` → `[…, D]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        made(torch_ext::add_layer_norm(x, None, &self.weight, &self.bias, 1e-5))
+        or_panic(torch_ext::add_layer_norm(x, None, &self.weight, &self.bias, 1e-5))
     }
 
-    /// Of `x + residual`, in the kind of the sum: how a sublayer of the transformer ends.
+    /// The norm of `x + residual`, in the kind of the sum: the end of each sublayer of the
+    /// transformer.
     ///
     /// # Shapes
     /// both `[…, D]` → `[…, D]`
     pub fn forward_sum(&self, x: &Tensor, residual: &Tensor) -> Tensor {
-        made(torch_ext::add_layer_norm(x, Some(residual), &self.weight, &self.bias, 1e-5))
+        or_panic(torch_ext::add_layer_norm(x, Some(residual), &self.weight, &self.bias, 1e-5))
     }
 }
 
@@ -126,7 +127,7 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// Of given layers.
+    /// An MLP of these layers, first to last.
     #[must_use]
     pub fn of(layers: Vec<Linear>) -> Self {
         Self { layers }
@@ -192,10 +193,8 @@ impl Mlp {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mut x = x.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            x = match i + 1 < self.layers.len() {
-                true => layer.forward_relu(&x),
-                false => layer.forward(&x),
-            };
+            let last = i + 1 == self.layers.len();
+            x = if last { layer.forward(&x) } else { layer.forward_relu(&x) };
         }
         x
     }
@@ -248,7 +247,7 @@ impl MultiheadAttention {
         let weight = |from: i64, n: i64| self.in_proj_weight.narrow(0, from, n);
         let bias = |from: i64, n: i64| self.in_proj_bias.narrow(0, from, n);
         let project = |x: &Tensor, from: i64, n: i64| {
-            made(torch_ext::linear(x, &weight(from, n), Some(&bias(from, n)), Epilogue::None))
+            or_panic(torch_ext::linear(x, &weight(from, n), Some(&bias(from, n)), Epilogue::None))
         };
         let qk = project(query_key, 0, 2 * d); // [B, Q, 2D]
         let values = project(value, 2 * d, d);
@@ -275,7 +274,7 @@ impl MultiheadAttention {
         let d = self.in_proj_bias.size()[0] / 3;
         let [weight, bias] =
             [&self.in_proj_weight, &self.in_proj_bias].map(|t| t.narrow(0, 2 * d, d));
-        let value = made(torch_ext::linear(x, &weight, Some(&bias), Epilogue::None));
+        let value = or_panic(torch_ext::linear(x, &weight, Some(&bias), Epilogue::None));
         self.out_proj.forward(&value)
     }
 }
@@ -283,16 +282,16 @@ impl MultiheadAttention {
 /// Convolution, with a bias where no norm follows that has one.
 #[derive(Debug)]
 pub struct Conv2d {
-    /// `[out, in, k, k]`
+    /// `[out, in, k, k]`: the kernel.
     pub weight: Tensor,
-    /// `[out]`
+    /// `[out]`. None where a norm with a bias follows.
     pub bias: Option<Tensor>,
     stride: i64,
     padding: i64,
 }
 
 impl Conv2d {
-    /// He-initialised, as `torchvision`'s ResNets.
+    /// A convolution without bias, He-initialised as torchvision's ResNets.
     #[must_use]
     pub fn new(scope: &Scope, input: i64, output: i64, kernel: i64, stride: i64) -> Self {
         Self {
@@ -344,14 +343,14 @@ impl Conv2d {
         if of_a_pixel && x.device().is_cuda() {
             // The product that it is: cuDNN would plan it for each size of images.
             let (x, weight) = (x.permute([0, 2, 3, 1]), weight.flatten(1, 3));
-            let y = made(torch_ext::linear(&x, &weight, bias, Epilogue::None));
+            let y = or_panic(torch_ext::linear(&x, &weight, bias, Epilogue::None));
             return y.permute([0, 3, 1, 2]);
         }
         x.conv2d(weight, bias, [self.stride], [self.padding], [1], 1)
     }
 
-    /// With another scale of its weight, a shift of the channels `[out]` in place of its bias, the
-    /// residual and ReLU behind it; zero in the pixels that are `outside`.
+    /// The convolution with a scaled weight, a shift `[out]` of the channels instead of its bias, then the
+    /// residual and ReLU. Pixels that are `outside` become zero.
     ///
     /// # Shapes
     /// As [`Self::forward`]; `residual` as the result, `outside` `[B, H', W']` bool.
@@ -379,13 +378,13 @@ impl Conv2d {
 /// A convolution's weight, each of its output channels scaled.
 #[derive(Debug, Clone, Copy)]
 pub enum Scaled<'a> {
-    /// By this, `[out]`.
+    /// Multiply each output channel by these factors, `[out]`.
     By(&'a Tensor),
-    /// Made before, of a weight that does not change.
+    /// This weight, which was scaled before and does not change.
     Before(&'a Tensor),
 }
 
-/// Group normalisation, eps 1e-5.
+/// Group normalisation, eps 1e-5, with a weight and a bias for each channel.
 #[derive(Debug)]
 pub struct GroupNorm {
     weight: Tensor,
@@ -411,7 +410,7 @@ impl GroupNorm {
     /// `[B, C, H, W]`, `padding` `[B, H, W]` (true = padding) → `[B, C, H, W]`
     pub fn forward(&self, x: &Tensor, padding: Option<&Tensor>) -> Tensor {
         let (weight, bias) = (&self.weight, &self.bias);
-        made(torch_ext::group_norm(x, self.groups, weight, bias, 1e-5, padding))
+        or_panic(torch_ext::group_norm(x, self.groups, weight, bias, 1e-5, padding))
     }
 }
 
@@ -429,8 +428,8 @@ pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
     (x.clamp_min(eps) / (1.0f64 - &x).clamp_min(eps)).log()
 }
 
-/// What autocast must not round: in f32, or in f64 where it is that already, as in the tests against
-/// the official code.
+/// The tensor in f32, for what autocast must not round. Tensors in f64 stay f64: tests against the
+/// official code use them.
 pub(crate) fn at_least_f32(x: &Tensor) -> Tensor {
     if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
 }

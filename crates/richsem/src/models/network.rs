@@ -32,8 +32,8 @@ impl<'a> Images<'a> {
     }
 }
 
-/// A form of a network's pass that some sizes of images need and others do without: passes of different
-/// forms are recorded apart. [`Network::form`] says which.
+/// A variant of a network's pass. Some image sizes need another variant than others, and each is recorded
+/// separately. [`Network::form`] gives the variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassForm(pub(crate) i64);
 
@@ -53,21 +53,21 @@ impl NetworkOutput {
     }
 }
 
-/// One detected object.
+/// A detected object: box, class and score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredBox {
-    /// In pixels of the original image.
+    /// The box, in pixels of the original image.
     pub bbox: Xyxy,
-    /// Its class.
+    /// The class it is taken for.
     pub class: ClassIndex,
-    /// Probability, in [0, 1].
+    /// Probability of that class, in [0, 1].
     pub score: f32,
 }
 
 /// The network of a detector.
 #[derive(Debug)]
 pub enum Network {
-    /// DINO.
+    /// DINO-4scale (arXiv 2203.03605).
     Dino(Box<Dino>),
 }
 
@@ -107,14 +107,14 @@ impl Network {
         }
     }
 
-    /// Which form of the pass images of these sizes, `[height, width]` in pixels without padding, need.
+    /// The variant of the pass that images of these sizes need, `[height, width]` in pixels without padding.
     pub fn form(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> PassForm {
         match self {
             Self::Dino(dino) => PassForm(dino.config().few_tokens(sizes).into()),
         }
     }
 
-    /// The form that is right for images of any size.
+    /// The variant that is right for images of any size.
     #[must_use]
     pub fn form_of_any_size(&self) -> PassForm {
         match self {
@@ -122,7 +122,7 @@ impl Network {
         }
     }
 
-    /// What [`Self::infer`] gives.
+    /// Names of the tensors that [`Self::infer`] gives.
     #[must_use]
     pub fn output_names(&self) -> &'static [&'static str] {
         match self {

@@ -3,17 +3,18 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// What an image's padding may change of its own result. Images of a batch are padded to one size, so
-/// this is also what its batch mates may change.
+/// What the padding of an image may change of its result. Images of a batch are padded to one size,
+/// so this is also what the other images of the batch may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// Nothing: maps are zero in the padding, norms go by the pixels of the image alone, and boxes are encoded relative to the image.
+    /// Nothing. Maps are zero in the padding, norms go by the pixels of the image alone, and boxes
+    /// are encoded relative to the image.
     #[default]
     Masked,
-    /// What it changes in the official code: the backbone's padding is no longer zero after the first
-    /// norm's bias, group norms average over it, and the decoder encodes boxes relative to the padded
-    /// batch.
+    /// What it changes in the official code. The backbone's padding is not zero after the first
+    /// norm's bias, group norms average over it, and the decoder encodes boxes relative to the
+    /// padded batch.
     Official,
 }
 
@@ -41,7 +42,7 @@ pub struct PaddingPyramid {
 }
 
 impl PaddingPyramid {
-    /// Of a mask `[B, H, W]`, true = padding, down to a stride of 2^`halvings`.
+    /// The pyramid of a mask `[B, H, W]`, true = padding, down to a stride of 2^`halvings`.
     #[must_use]
     pub fn new(mask: &Tensor, halvings: usize) -> Self {
         let mut levels = vec![mask.shallow_clone()];
@@ -52,7 +53,7 @@ impl PaddingPyramid {
         Self { levels }
     }
 
-    /// At a stride of 2^`halvings`: `[B, ⌈H / stride⌉, ⌈W / stride⌉]`, true = padding.
+    /// The mask at a stride of 2^`halvings`: `[B, ⌈H / stride⌉, ⌈W / stride⌉]`, true = padding.
     ///
     /// # Panics
     /// Beyond the stride that it was made for.
@@ -69,13 +70,13 @@ pub struct Extent<'a> {
 }
 
 impl<'a> Extent<'a> {
-    /// Of the images themselves; `None` where padding is treated as image.
+    /// The extent of the images themselves. `None` if padding is treated as image.
     #[must_use]
     pub fn of_images(pyramid: Option<&'a PaddingPyramid>) -> Self {
         Self { pyramid, halvings: 0 }
     }
 
-    /// Behind a layer of that stride, 1 or 2.
+    /// The extent after a layer of that stride, 1 or 2.
     #[must_use]
     pub fn strided(self, stride: i64) -> Self {
         Self { halvings: self.halvings + usize::from(stride == 2), ..self }

@@ -18,7 +18,7 @@ use crate::{
 /// How a tensor takes part in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Updated by the optimizer.
+    /// A parameter that the optimizer updates.
     Trainable,
     /// A parameter that stays as it was loaded (frozen stages).
     Frozen,
@@ -26,25 +26,27 @@ pub enum Role {
     Buffer,
 }
 
-/// What the rules of learning rates and weight decay ask of a parameter: said where it is made.
+/// What the rules of learning rates and weight decay need to know of a parameter. The module that
+/// makes the parameter says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tags {
-    /// Part of the backbone.
+    /// Whether it is part of the backbone.
     pub backbone: bool,
-    /// Of the backbone's: how deep it lies, 0 for what sees the image.
+    /// How deep it lies in the backbone; 0 is the layer that sees the image.
     pub layer: u32,
-    /// Of what says where deformable attention looks.
+    /// Whether it is part of what says where deformable attention looks (offsets, reference
+    /// points).
     pub sampling: bool,
-    /// A bias, or a norm's scale.
+    /// Whether it is a bias or the scale of a norm.
     pub no_decay: bool,
 }
 
 /// One named tensor. The tensor shares its storage with the module that uses it.
 #[derive(Debug)]
 pub struct Parameter {
-    /// Dotted name.
+    /// Dotted name, as `transformer.encoder.layers.0.linear1.weight`.
     pub name: String,
-    /// The tensor itself.
+    /// The values. The module has the same tensor.
     pub tensor: Tensor,
     /// Whether the optimizer sees it.
     pub role: Role,
@@ -52,14 +54,14 @@ pub struct Parameter {
     pub tags: Tags,
 }
 
-/// Initial values.
+/// How initial values are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
-    /// The same value everywhere.
+    /// This value everywhere.
     Constant(f64),
-    /// N(0, std²).
+    /// Normal, mean 0, with this standard deviation.
     Normal(f64),
-    /// U(−bound, bound).
+    /// Uniform in [−bound, bound).
     Uniform(f64),
     /// Glorot, uniform; fan-in and fan-out from the shape.
     XavierUniform,
@@ -67,18 +69,18 @@ pub enum Init {
     KaimingFanOut,
 }
 
-/// What parameters begin as.
+/// How the store fills new parameters.
 #[derive(Debug)]
 enum Start {
     /// Initial values, which a seed decides.
     Drawn(u64),
-    /// Zero: values are about to be loaded, and drawing them first would be in vain.
+    /// Zeros: values are loaded next, so drawing them would be useless.
     ToBeLoaded,
-    /// Tensors that there are already, by name; they are shared.
+    /// Tensors that already exist, by name. They are shared.
     Given(RefCell<BTreeMap<String, Tensor>>),
 }
 
-/// All parameters of a model, in the order in which its modules asked for them.
+/// All parameters of a model, in the order in which its modules made them.
 #[derive(Debug)]
 pub struct ParameterStore {
     device: Device,
@@ -87,27 +89,27 @@ pub struct ParameterStore {
 }
 
 impl ParameterStore {
-    /// Without parameters. `seed` decides every initial value, together with the value's name.
+    /// An empty store. `seed` and the name of a parameter decide its initial values.
     #[must_use]
     pub fn new(device: Device, seed: u64) -> Self {
         Self { device, start: Start::Drawn(seed), parameters: RefCell::default() }
     }
 
-    /// Without parameters, for a model whose values [`Self::load`] gives: zero until then.
+    /// An empty store for a model whose values come from [`Self::load`]. Until then they are zero.
     #[must_use]
     pub fn to_be_loaded(device: Device) -> Self {
         Self { device, start: Start::ToBeLoaded, parameters: RefCell::default() }
     }
 
-    /// For a model whose parameters and buffers are these tensors: a second network on memory that there is
-    /// already. Building it panics where one is missing or of another shape.
+    /// A store for a model whose parameters and buffers are these tensors: a second network on the same
+    /// memory. Building it panics if a tensor is missing or of another shape.
     #[must_use]
     pub fn over(device: Device, tensors: BTreeMap<String, Tensor>) -> Self {
         let start = Start::Given(RefCell::new(tensors));
         Self { device, start, parameters: RefCell::default() }
     }
 
-    /// Where the parameters live.
+    /// The device that holds all parameters.
     #[must_use]
     pub fn device(&self) -> Device {
         self.device
@@ -131,7 +133,7 @@ impl ParameterStore {
         self.parameters.borrow().iter().map(shared).collect()
     }
 
-    /// Number of trainable values.
+    /// Number of values that the optimizer updates.
     #[must_use]
     pub fn trainable_count(&self) -> usize {
         let all = self.parameters.borrow();
@@ -177,8 +179,9 @@ impl ParameterStore {
         for parameter in all.iter() {
             if !torch_ext::all_finite(&values[&parameter.name])? {
                 let problem = "holds NaN or infinite values";
-                return Err(Error::invalid(what, parameter.name.clone(), problem)
-                    .with_hint("the file is damaged, or its training had diverged: take another"));
+                return Err(Error::invalid(what, parameter.name.clone(), problem).with_hint(
+                    "the file is damaged, or its training had diverged: use another file",
+                ));
             }
         }
         torch_ext::no_grad(|| -> Result<()> {
@@ -226,21 +229,21 @@ impl Scope<'_> {
         self
     }
 
-    /// This scope, of the backbone from here on.
+    /// This scope, as a part of the backbone from here on.
     #[must_use]
     pub fn backbone(mut self) -> Self {
         self.tags.backbone = true;
         self
     }
 
-    /// This scope, so deep in the backbone from here on.
+    /// This scope, as layer number `layer` of the backbone from here on.
     #[must_use]
     pub fn layer(mut self, layer: u32) -> Self {
         self.tags.layer = layer;
         self
     }
 
-    /// This scope, of what says where deformable attention looks from here on.
+    /// This scope, as a part of what says where deformable attention looks from here on.
     #[must_use]
     pub fn sampling(mut self) -> Self {
         self.tags.sampling = true;
@@ -253,18 +256,19 @@ impl Scope<'_> {
         self.frozen
     }
 
-    /// Where the parameters live.
+    /// The device that holds all parameters.
     #[must_use]
     pub fn device(&self) -> Device {
         self.store.device
     }
 
-    /// A new parameter, f32.
+    /// Adds a parameter, f32, and gives it to the module.
     pub fn parameter(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         self.add(name, shape, init, self.role(), self.tags)
     }
 
-    /// A new parameter, f32, that is a bias or the scale of a norm: some rules spare those weight decay.
+    /// Adds a parameter, f32, that is a bias or the scale of a norm. Some rules give those no
+    /// weight decay.
     pub fn parameter_without_decay(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         self.add(name, shape, init, self.role(), Tags { no_decay: true, ..self.tags })
     }
@@ -273,7 +277,7 @@ impl Scope<'_> {
         if self.frozen { Role::Frozen } else { Role::Trainable }
     }
 
-    /// A new buffer, f32: saved and loaded, never trained.
+    /// Adds a buffer, f32: it is saved and loaded, never trained.
     pub fn buffer(&self, name: &str, shape: &[i64], value: f64) -> Tensor {
         self.add(name, shape, Init::Constant(value), Role::Buffer, self.tags)
     }
@@ -306,7 +310,7 @@ fn initial(seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
     let mut hasher = Fnv::default();
     hasher.write(name.as_bytes());
     let mut random = Random::new(seed, Stream::Init, 0, hasher.finish());
-    // Too large a model is to end as libtorch's own refusals do, not with the process.
+    // If the model is too large, this ends as libtorch's own errors do, and does not end the process.
     let mut values: Vec<f32> = Vec::new();
     if values.try_reserve_exact(count).is_err() {
         panic!("{name}: can't allocate memory: you tried to allocate {} bytes", 4 * count);

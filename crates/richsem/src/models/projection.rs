@@ -9,28 +9,29 @@ use super::{
     parameters::{Init, Scope},
 };
 
-/// Its form.
+/// How features are projected into the space of text embeddings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProjectionKind {
-    /// One bias-free layer.
+    /// One linear layer without bias.
     #[default]
     Linear,
-    /// Four layers, D wide between them.
+    /// Four linear layers with ReLU between them. The inner ones are D wide.
     Mlp,
 }
 
-/// `[D_text]` from `[D]`. What it ends with starts at N(0, 1 / D_text) in variance, as CLIP's own.
+/// From features `[D]` to the space of text embeddings `[D_text]`. The last layer starts at N(0, 1
+/// / D_text) in variance, as CLIP's own.
 #[derive(Debug)]
 pub enum Projection {
-    /// One bias-free layer.
+    /// One linear layer without bias.
     Linear(Linear),
-    /// Four layers.
+    /// Four linear layers with ReLU between them.
     Mlp(Mlp),
 }
 
 impl Projection {
-    /// From `dim` to `width`.
+    /// A new projection from `dim` to `width` features.
     #[must_use]
     pub fn new(scope: &Scope, dim: i64, width: i64, kind: ProjectionKind) -> Self {
         let init = Init::Normal((width as f64).powf(-0.5));
@@ -58,7 +59,7 @@ impl Projection {
         }
     }
 
-    /// D_text.
+    /// D_text: number of features that come out.
     #[must_use]
     pub fn width(&self) -> i64 {
         match self {

@@ -29,7 +29,7 @@ pub(super) struct Canvases {
     pixels: Tensor,
     /// `[N, 5]` f32 on the CPU: canvas, x0, y0, x1, y1.
     boxes: Tensor,
-    /// N numbers of captions.
+    /// `[N]`: number of each image's caption.
     pub(super) captions: Vec<usize>,
 }
 
@@ -95,7 +95,7 @@ pub(super) fn training(
     Canvases::new(&images, captions_of(set, &chosen), side)
 }
 
-/// Those images, whole.
+/// These images without augmentation, each as a square of `side` pixels.
 pub(super) fn whole(set: &CaptionSet, of: &[usize], side: u32) -> Result<Canvases> {
     let images = of.par_iter().map(|&at| image(set, at, side, None)).collect::<Result<Vec<_>>>()?;
     Canvases::new(&images, captions_of(set, of), side)
@@ -121,7 +121,7 @@ fn image(
             let clipped = region.clipped(width, height);
             if clipped.is_degenerate() {
                 let problem = format!(
-                    "the box {:?} of a caption lies outside of the image, which is {width} x {height}",
+                    "expected a box inside the image, {width} x {height} pixels, got {:?}",
                     region.to_xywh().0
                 );
                 let place = set.store().display_path(&captioned.image);

@@ -1,4 +1,4 @@
-//! Images, or boxes in them, and what is said of each.
+//! Images, or boxes in them, each with a caption.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +18,7 @@ use crate::{
 /// Images evaluated on, at most: enough to know a share to one per cent.
 const MOST_HELD_OUT: usize = 2048;
 
-/// One image and what is said of it.
+/// An image, or a box in it, with its caption.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Captioned {
     /// Its file, as the store names it.
@@ -42,13 +42,13 @@ pub struct CaptionSet {
 /// A line of a captions file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct CaptionLine {
     image: String,
     caption: String,
     bbox: Option<Xywh>,
 }
 
-const FORM: &str = "a line is {\"image\": \"a.jpg\", \"caption\": \"a photo of a cat.\"}; \
+const LINE_FORMAT: &str = "a line is {\"image\": \"a.jpg\", \"caption\": \"a photo of a cat.\"}; \
                     \"bbox\": [x, y, width, height] in pixels may say where";
 
 impl CaptionSet {
@@ -65,14 +65,16 @@ impl CaptionSet {
         let store = ImageStore::open(images.unwrap_or(beside), Orientation::Exif)?;
         let mut set =
             Self { path: path.to_owned(), store, images: Vec::new(), captions: Vec::new() };
-        match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-            true => set.read_annotations(template)?,
-            false => set.read_lines()?,
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+            set.read_annotations(template)?;
+        } else {
+            set.read_lines()?;
         }
         if set.captions.len() < 2 {
             let problem = format!("expected at least 2 different ones, got {}", set.captions.len());
-            return Err(Error::invalid(path, "captions", problem)
-                .with_hint(format!("a contrastive training tells captions apart; {FORM}")));
+            return Err(Error::invalid(path, "captions", problem).with_hint(format!(
+                "contrastive training tells different captions apart; {LINE_FORMAT}"
+            )));
         }
         Ok(set)
     }
@@ -96,8 +98,8 @@ impl CaptionSet {
             if line.is_empty() {
                 continue;
             }
-            let Line { image, caption, bbox } = serde_json::from_str(line)
-                .map_err(|e| wrong("", problem_in_line(&e)).with_hint(FORM))?;
+            let CaptionLine { image, caption, bbox } = serde_json::from_str(line)
+                .map_err(|e| wrong("", problem_in_line(&e)).with_hint(LINE_FORMAT))?;
             let caption = caption.trim();
             if caption.is_empty() {
                 return Err(wrong("caption", "empty".into())
@@ -143,7 +145,7 @@ impl CaptionSet {
         Ok(())
     }
 
-    /// Where the images are.
+    /// The folder or archive that holds the images.
     #[must_use]
     pub fn store(&self) -> &ImageStore {
         &self.store
@@ -155,7 +157,7 @@ impl CaptionSet {
         &self.images
     }
 
-    /// The different captions.
+    /// The captions, each once, in the order in which they were read.
     #[must_use]
     pub fn captions(&self) -> &[String] {
         &self.captions
@@ -177,8 +179,8 @@ impl CaptionSet {
         (tokens.collect(), cut)
     }
 
-    /// Positions of the images to learn from, and of those to evaluate on: at most that share, and
-    /// no part of an image that is learned from.
+    /// Positions of the images to train on, and of those to evaluate on. The second are at most the
+    /// share `held_out`. No image is in both, not even in parts.
     pub(super) fn split(&self, held_out: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
         let mut by_image: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (at, captioned) in self.images.iter().enumerate() {
@@ -196,7 +198,7 @@ impl CaptionSet {
     }
 }
 
-/// The caption's number; a new one gets the next.
+/// The number of a caption. A new caption gets the next number.
 fn number(
     numbers: &mut HashMap<String, usize>,
     captions: &mut Vec<String>,

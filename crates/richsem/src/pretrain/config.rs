@@ -14,44 +14,49 @@ use crate::{
     teacher::clip::{ClipConfig, HEAD_WIDTH, RESNET_STRIDE, TextConfig, Tokenizer, VisualConfig},
 };
 
-/// Everything that decides a pretraining, its images and captions aside. The defaults are a model
-/// that two CPU cores train in a minute or two.
+/// All settings of `richsem pretrain-teacher`. The defaults are a model that two CPU cores train in
+/// a minute or two.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
-    /// Version of the file's form: that of all settings.
+    /// Version of the file's format. Every settings file must have it. Only 1 exists.
     pub version: u32,
-    /// Decides initial weights, order and augmentation.
+    /// Seed of initial weights, order of images and augmentation. Default: 0.
     #[serde(default)]
     pub seed: u64,
-    /// How the images are fed.
+    /// Batches, and how images are changed at random.
     #[serde(default)]
     pub data: PretrainData,
-    /// Sizes of the model.
+    /// Sizes of the image encoder and the text encoder.
     #[serde(default)]
     pub model: PretrainModel,
-    /// The optimisation.
+    /// Optimizer, schedule and logging.
     #[serde(default)]
     pub train: PretrainSchedule,
 }
 
-/// How the images are fed.
+/// Batches, and how images are changed at random.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainData {
-    /// Images a step.
+    /// Images in a batch. The loss compares each with all others of its batch. Default: 64; 2 to 1,048,576.
     pub batch_size: usize,
-    /// Share of the images that is kept back to evaluate on, at most 2,048 of them.
+    /// Share of the images that is not trained on, but evaluated at the end: at most 2,048 images.
+    /// Default: 0.05; 0 to 0.9.
     pub held_out: f64,
-    /// Sides of the square that an image is resized to, in pixels; each step draws one of them.
-    /// Objects of a detector's images should be about as large. Multiples of 16.
+    /// Each step resizes its images to a square with one of these sides, in pixels. Choose about
+    /// the sizes that objects have in the detector's images. Default: 48, 64, 80, 96; multiples of
+    /// 16 up to 2048.
     pub sides: Vec<i64>,
-    /// Least share of an image that is shown: a part of it is cut out, of that area or more, and
-    /// at most a third off the image's proportions. 1: always the whole image.
+    /// Smallest share of an image's area that is shown. A part of the image is cut out, with about
+    /// the image's proportions (up to a third off). Default: 0.5; 0.01 to 1. 1 always shows the
+    /// whole image.
     pub least_area: f64,
-    /// Chance that an image is mirrored; 0 where captions speak of left and right, or of letters.
+    /// Probability that an image is mirrored. Leave it at 0 where captions speak of left and right,
+    /// or of letters. Default: 0; 0 to 1.
     pub flip: f64,
-    /// The caption of a box of an annotation file; `{}` is the class's name.
+    /// The caption of a box of an annotation file. `{}` is the class name. Default: `a photo of a
+    /// {}.`
     pub template: String,
 }
 
@@ -68,23 +73,29 @@ impl Default for PretrainData {
     }
 }
 
-/// Sizes of the model: CLIP's ResNet and text transformer, small.
+/// Sizes of the model, a small CLIP: a ResNet for images, a transformer for text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainModel {
-    /// Channels of the ResNet's first stage; 64 in CLIP's RN50.
+    /// Channels of the ResNet's first stage. Default: 16; an even number from 2 to 4096. CLIP's
+    /// RN50 has 64.
     pub width: i64,
-    /// Blocks of its four stages; 3, 4, 6, 3 in RN50.
+    /// Number of blocks of the ResNet's four stages, each from 1 to 1000. Default: 1, 1, 1, 1.
+    /// CLIP's RN50 has 3, 4, 6, 3.
     pub layers: Vec<i64>,
-    /// Side of the images that the attention pool is made for, a multiple of 32; 224 in RN50.
+    /// Side of the images that the attention pool is made for, in pixels. Default: 64; a multiple
+    /// of 32 up to 2048. CLIP's RN50 has 224.
     pub resolution: i64,
-    /// Width of the space that images and texts share.
+    /// Number of features of an embedding, of an image or a text. Default: 64; 1 to 16,384. CLIP's
+    /// RN50 has 1024.
     pub embed_dim: i64,
-    /// Channels of the text transformer: up to 64, or a multiple of 64.
+    /// Number of features of the text transformer. Default: 64; 1 to 64, or a multiple of 64 up to
+    /// 16,384. CLIP's RN50 has 512.
     pub text_width: i64,
-    /// Its blocks.
+    /// Number of blocks of the text transformer. Default: 2; 1 to 1000. CLIP's RN50 has 12.
     pub text_layers: i64,
-    /// Tokens of a caption that are read; 77 in every published model.
+    /// Tokens of a caption that are read; further ones are cut off. Default: 77, as in every
+    /// published model; 3 to 4096.
     pub context_length: i64,
 }
 
@@ -102,23 +113,27 @@ impl Default for PretrainModel {
     }
 }
 
-/// The optimisation: AdamW, a linear rise of the rate, then half a cosine to zero.
+/// Optimizer and schedule: AdamW, whose learning rate rises linearly, then falls to zero along half
+/// a cosine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainSchedule {
-    /// Updates.
+    /// Number of steps, each an update of the weights. Default: 500; 1 to 1,000,000,000.
     pub steps: u64,
-    /// Learning rate after the rise.
+    /// Highest learning rate, after the rise. Default: 0.002; above 0, at most 1.
     pub lr: f64,
-    /// Updates over which it rises from 0.
+    /// Steps over which the learning rate rises from near 0. Default: 50.
     pub warmup_steps: u64,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay of AdamW. Default: 0.05; 0 to 100.
     pub weight_decay: f64,
-    /// Largest norm of the whole gradient; 0: not clipped.
+    /// Largest norm of the whole gradient; a longer gradient is scaled down to it. Default: 1; 0 to
+    /// 1e9. 0 means that gradients are not clipped.
     pub clip_max_norm: f64,
-    /// Numbers that both encoders compute in; cosines and the loss are f32.
+    /// Numbers that both encoders compute in: `f32` (the default) or `bf16`. Cosines and the loss
+    /// are f32 in both.
     pub precision: Precision,
-    /// Updates between two lines of progress and of the metrics.
+    /// Steps between two lines of progress, which are also the rows of the metrics. Default: 25; 1
+    /// to 1,000,000.
     pub log_every: u64,
 }
 

@@ -41,32 +41,32 @@ pub use loss::contrastive_loss;
 
 /// The largest factor on the cosines, as in CLIP.
 const MOST_SCALE: f64 = 100.0;
-/// Batches prepared ahead.
+/// Batches that are read before they are used.
 const PREFETCH: usize = 4;
 /// Images evaluated at once, and captions.
 const EVALUATED_AT_ONCE: usize = 64;
 
-/// Means over the updates since the row before.
+/// One row of the metrics. Means are over the steps since the row before.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PretrainRow {
-    /// Updates made so far.
+    /// Number of steps made so far.
     pub step: u64,
-    /// Learning rate of the last.
+    /// Learning rate of the last step.
     pub lr: f64,
-    /// The contrastive loss.
+    /// Mean of the contrastive loss.
     pub loss: f64,
-    /// Norm of the gradient before clipping.
+    /// Mean norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Factor on the cosines after the last update.
+    /// Factor on the cosines after the last step.
     pub scale: f64,
-    /// Images a second.
+    /// Images that were trained on in a second, reading included.
     pub images_per_second: f64,
 }
 
-/// How often an image that was kept back finds its own caption.
+/// How often an image that was not trained on finds its own caption.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HeldOut {
-    /// Images asked about.
+    /// Number of images that were evaluated.
     pub images: usize,
     /// Different captions among theirs, to choose from.
     pub captions: usize,
@@ -76,30 +76,30 @@ pub struct HeldOut {
     pub chance: f64,
 }
 
-/// Watches a pretraining.
+/// What a pretraining reports to.
 pub trait PretrainObserver {
-    /// Something worth telling.
+    /// A line for the user.
     fn message(&mut self, text: &str);
-    /// After each update; every [`PretrainSchedule::log_every`] with a row.
+    /// Called after each step. Every [`PretrainSchedule::log_every`] steps it gets a row.
     fn step(&mut self, done: u64, row: Option<&PretrainRow>);
 }
 
-/// A trained model.
+/// A trained CLIP, with its metrics.
 #[derive(Debug)]
 pub struct Pretrained {
     store: ParameterStore,
-    /// Sizes; the backbone's norm is the trained one.
+    /// Sizes of the model. The norm of its backbone is trained.
     pub config: ClipConfig,
-    /// The model.
+    /// Both encoders with their weights.
     pub clip: Clip,
-    /// The metrics, in order.
+    /// The rows of the metrics, first to last.
     pub rows: Vec<PretrainRow>,
-    /// The evaluation, if images were kept back.
+    /// The evaluation, if some images were not trained on.
     pub held_out: Option<HeldOut>,
     settings: PretrainConfig,
 }
 
-/// Trains a model.
+/// Trains a CLIP from scratch.
 ///
 /// # Errors
 /// [`Error::Stopped`] once `stop` is set; settings that [`PretrainConfig::validate`] refuses; an
@@ -115,16 +115,16 @@ pub fn pretrain(
     settings.train.precision.apply()?;
     let (train, held_out) = set.split(settings.data.held_out, settings.seed);
     let (tokens, cut) = set.tokens(settings.model.context_length as usize);
-    let mut told = format!(
-        "{} images with {} different captions; {} kept back to evaluate on",
+    let mut message = format!(
+        "{} images with {} different captions; {} held out to evaluate on",
         set.images().len(),
         set.captions().len(),
         held_out.len()
     );
     if cut > 0 {
-        told += &format!("; {cut} captions cut at {} tokens", settings.model.context_length);
+        message += &format!("; {cut} captions cut at {} tokens", settings.model.context_length);
     }
-    observer.message(&told);
+    observer.message(&message);
     let config = settings.clip();
     let built = guarded(|| {
         let store = ParameterStore::new(device, settings.seed);
@@ -286,7 +286,7 @@ impl Run<'_> {
         Ok(l2_normalize(&features.f_to_kind(Kind::Float)?))
     }
 
-    /// Which caption of those kept back is likeliest for each image kept back.
+    /// For each held-out image, which caption of the held-out images is likeliest.
     fn evaluate(&self, of: &[usize], stop: &AtomicBool) -> Result<Option<HeldOut>> {
         let caption_of = |&at: &usize| self.set.images()[at].caption;
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::sizes::{Size, area, covers};
 
-/// How much more a pixel costs that lies beyond the largest of the sizes: recordings need as much memory as
-/// the largest of them.
+/// Factor on the cost of pixels beyond the largest of the sizes: all recordings share the memory
+/// that the largest of them needs.
 const BEYOND: f64 = 1e3;
 
-/// At most `most` sizes of which one covers each of `sizes`, so that padding each of those up to the
-/// least that covers it adds few pixels. Largest first.
+/// At most `most` sizes, such that each of `sizes` is covered by one of them, and padding to the smallest
+/// that covers it adds few pixels. Largest first.
 ///
 /// Greedy: of all sizes that occur, the two whose common cover adds fewest pixels become one, until few
 /// enough are left. (Of 450 sizes of LVIS's training batches of two, 24 cover all with 12 % more pixels,
@@ -32,7 +32,7 @@ pub(crate) fn buckets(sizes: &[Size], most: usize) -> Vec<Size> {
         let merged = groups.swap_remove(gone);
         groups[kept].size = cover(groups[kept].size, merged.size);
         groups[kept].count += merged.count;
-        // Who was nearest to one of the two, or to the one that moved into the gap, looks anew.
+        // A group whose nearest was one of the two, or the one that moved into the gap, searches again.
         let moved = groups.len();
         for j in 0..groups.len() {
             let stale = |(_, near): (f64, usize)| [kept, gone, moved].contains(&near);
@@ -51,24 +51,27 @@ pub(crate) fn buckets(sizes: &[Size], most: usize) -> Vec<Size> {
     buckets
 }
 
-/// Most recordings that are made before batches come: more take longer than they save in the first thousand.
+/// Most recordings that are made before training starts. More of them take longer than they save in
+/// the first thousand batches.
 const AHEAD: usize = 40;
-/// Batches of a short row for each of them.
+/// A short run gets one recording for this many batches.
 pub(crate) const BATCHES_EACH: usize = 20;
-/// Batches of as many images that are worth one.
+/// Batches with the same number of images that are worth a recording.
 const FEWEST: usize = 3;
 
-/// What to record before a row of batches comes.
+/// What to record before the batches come.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Images of a batch, and their size: the largest first of each.
+    /// Number of images of a batch, and `[height, width]` in pixels. For each number the largest
+    /// size comes first.
     pub sizes: Vec<(i64, Size)>,
-    /// How many more pixels the batches have then: a share.
+    /// How many more pixels the batches then have, as a share.
     pub added: f64,
 }
 
 impl Plan {
-    /// For batches of these shapes, `[images, height, width]`, all of a row or a sample of it.
+    /// The plan for batches of these shapes, `[images, height, width]`: all batches, or a sample of
+    /// them.
     pub(crate) fn new(shapes: &[[i64; 3]]) -> Self {
         let mut batches = BTreeMap::<i64, Vec<Size>>::new();
         for &[images, height, width] in shapes {
@@ -87,8 +90,8 @@ impl Plan {
     }
 }
 
-/// How many more pixels batches of these sizes have, each padded up to the least bucket that covers it: a
-/// share.
+/// How many more pixels batches of these sizes have if each is padded to the smallest bucket that
+/// covers it, as a share.
 pub(crate) fn excess(buckets: &[Size], sizes: &[Size]) -> f64 {
     let padded = |&size: &Size| {
         let covering = buckets.iter().filter(|&&bucket| covers(bucket, size)).map(|&b| area(b));
@@ -100,11 +103,11 @@ pub(crate) fn excess(buckets: &[Size], sizes: &[Size]) -> f64 {
 
 /// Sizes that share a bucket.
 struct Group {
-    /// What covers them.
+    /// The smallest size that covers them all.
     size: Size,
-    /// Batches.
+    /// Number of batches of these sizes.
     count: f64,
-    /// With whom it would share at least cost: the pixels added, and the other's number.
+    /// The group that costs least to merge with: the pixels that this adds, and the group's number.
     near: Option<(f64, usize)>,
 }
 

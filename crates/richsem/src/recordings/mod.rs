@@ -3,7 +3,7 @@
 //! A recording is for images of one size, and takes some 0.2 s: cuDNN plans convolutions anew for
 //! each. Batches come in hundreds of sizes. Where padding changes nothing of a result
 //! (`padding = "masked"`) a batch is padded up to a size that was recorded, so that few
-//! recordings serve all: those of [`buckets`] first, and what [`Sizes`] adds to them.
+//! recordings serve all: those of [`buckets`] first, and what [`RecordedSizes`] adds to them.
 
 pub(crate) mod buckets;
 mod sizes;
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use tch::{Device, Tensor};
 use torch_ext::{GraphPool, Recording, Replay};
 
-use self::sizes::{Key, Sizes};
+use self::sizes::{Key, RecordedSizes};
 use crate::{
     detector::DetectorConfig,
     error::{Result, guarded},
@@ -22,29 +22,30 @@ use crate::{
 
 pub(crate) use sizes::{At, Size};
 
-/// Most recordings.
-const MOST: usize = 256;
+/// Most recordings of one network. A new one then replaces the one that was unused for longest.
+const MOST_RECORDINGS: usize = 256;
 
 /// The recordings of one network.
 #[derive(Debug)]
 pub(crate) struct Recordings {
     device: Device,
-    sizes: Sizes,
+    sizes: RecordedSizes,
     pool: Option<GraphPool>,
     kept: HashMap<Key, Recording>,
-    /// Most bytes that they may take beyond the first of them.
+    /// Most bytes that recordings may take beyond the first of them.
     budget: u64,
-    /// Bytes of the device's memory that went with the first recording, and with the others.
+    /// Bytes of the device's memory that the first recording took, and all others together.
     taken: [u64; 2],
-    /// Whether there are any at all, and whether there may be more.
+    /// Whether passes may be recorded at all.
     on: bool,
+    /// Whether further passes may be recorded.
     more: bool,
-    /// What is to be told once.
+    /// A message for the user, given once.
     news: Option<String>,
 }
 
 impl Recordings {
-    /// As the settings of a detector want them.
+    /// The recordings of a detector with these settings; none at first.
     pub(crate) fn of(config: &DetectorConfig, device: Device) -> Self {
         let padded = config.model.padding() == Padding::Masked;
         Self::new(device, config.cuda_graphs, padded, config.cuda_graphs_mib << 20)
@@ -56,7 +57,7 @@ impl Recordings {
         let on = on && device.is_cuda();
         Self {
             device,
-            sizes: Sizes::new(padded),
+            sizes: RecordedSizes::new(padded),
             pool: None,
             kept: HashMap::new(),
             budget,
@@ -77,30 +78,30 @@ impl Recordings {
         self.news.take()
     }
 
-    /// At what size a pass of images of `size` is to run; `of` is all else that a recording depends on.
+    /// The size at which a pass of images of `size` runs. `of` is all else that a recording depends on.
     pub(crate) fn at(&mut self, of: &[i64], size: Size) -> At {
         if self.on { self.sizes.at(of, size, self.more) } else { At::Own }
     }
 
-    /// Has a size recorded when the first pass comes that it covers.
+    /// Has this size recorded when the first pass comes that it covers.
     pub(crate) fn plan(&mut self, of: &[i64], size: Size) {
         if self.on {
             self.sizes.plan(Key { of: of.to_vec(), size });
         }
     }
 
-    /// Whether there are none.
+    /// Whether nothing is recorded yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// From now on what no recording fits gets one at once.
+    /// From now on a size without a fitting recording gets one at once.
     pub(crate) fn at_once(&mut self) {
         self.sizes.at_once();
     }
 
-    /// Records `run` for tensors like `inputs`, images of `size`. Where that fails no more are made, and
-    /// passes go on without.
+    /// Records `run` for tensors like `inputs`, images of `size`. If that fails, no further passes are
+    /// recorded, and passes run without recordings.
     pub(crate) fn record(
         &mut self,
         of: &[i64],
@@ -118,8 +119,9 @@ impl Recordings {
             let error = error.to_string();
             let [height, width] = size;
             self.news = Some(format!(
-                "a pass on images of {height} × {width} could not be recorded as a CUDA graph: {}. No more \
-                 are recorded; what has none takes longer (train.cuda_graphs = false does without)",
+                "a pass on images of {height} × {width} could not be recorded as a CUDA graph: {}. No further \
+                 passes are recorded, and passes without a recording take longer (train.cuda_graphs = \
+                 false switches recordings off)",
                 error.lines().next().unwrap_or_default()
             ));
         } else if self.taken[1] > self.budget {
@@ -145,7 +147,7 @@ impl Recordings {
             Ok(torch_ext::memory_left(device).unwrap_or(0))
         };
         let before = left(self.device)?;
-        if self.sizes.len() >= MOST
+        if self.sizes.len() >= MOST_RECORDINGS
             && let Some(oldest) = self.sizes.remove_oldest()
         {
             self.kept.remove(&oldest);
@@ -162,7 +164,7 @@ impl Recordings {
         Ok(())
     }
 
-    /// Runs the recording of exactly these; none where there is none.
+    /// Runs the recording of exactly this size and kind; none if there is none.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -177,7 +179,7 @@ impl Recordings {
         Ok(Some(pool.replay(recording, inputs)?))
     }
 
-    /// How many there are and what they hold; none if there are none.
+    /// How many recordings there are and how much memory they take; none if there are none.
     pub(crate) fn describe(&self) -> Option<String> {
         let mib = |bytes: u64| bytes >> 20;
         let ([first, others], count) = (self.taken, self.kept.len());

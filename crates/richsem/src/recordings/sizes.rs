@@ -1,15 +1,16 @@
-//! At which size a pass runs, and which sizes get recordings.
+//! The size at which a pass runs, and which sizes get recordings.
 
 use std::collections::HashMap;
 
 /// Height and width, in pixels.
 pub(crate) type Size = [i64; 2];
 
-/// What a recording costs, in passes of its kind.
+/// Time to make a recording, in passes of its kind.
 const COST: f64 = 16.0;
-/// What a pass costs that is not recorded, beyond a recorded one.
+/// Extra time of a pass that is not recorded, in recorded passes.
 const EAGER: f64 = 2.0;
-/// Passes without any recording that fits, before a size gets one: what comes once or twice is not worth it.
+/// A size gets a recording after this many passes without a fitting one. What comes once or twice
+/// is not worth it.
 const BEFORE: u32 = 2;
 
 pub(super) fn area([height, width]: Size) -> f64 {
@@ -20,14 +21,14 @@ pub(super) fn covers(large: Size, small: Size) -> bool {
     large[0] >= small[0] && large[1] >= small[1]
 }
 
-/// At what size a pass runs.
+/// The size that a pass runs at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
-    /// As the batch is, and not recorded.
+    /// The batch's own size, not recorded.
     Own,
-    /// At the size of a recording.
+    /// The size of a recording.
     Kept(Size),
-    /// At this size, which is to be recorded.
+    /// This size, which is now to be recorded.
     New(Size),
 }
 
@@ -48,18 +49,18 @@ pub(super) struct Key {
     pub(super) size: Size,
 }
 
-/// The sizes with recordings, and those that wait for one.
+/// The sizes that have recordings, and those that wait for one.
 #[derive(Debug, Default)]
-pub(super) struct Sizes {
+pub(super) struct RecordedSizes {
     /// Whether a batch may be padded up to another size.
     padded: bool,
-    /// Each with the call that used it last.
+    /// Each recorded size, with the number of the call that used it last.
     kept: HashMap<Key, u64>,
     waiting: HashMap<Key, Waiting>,
     calls: u64,
     /// Passes without any recording that fits, before a size gets one.
     before: u32,
-    /// Those that are to be recorded when they are first needed.
+    /// RecordedSizes that are recorded when they are first needed.
     planned: Vec<Key>,
 }
 
@@ -67,20 +68,20 @@ pub(super) struct Sizes {
 #[derive(Debug, Default)]
 struct Waiting {
     calls: u32,
-    /// Passes' worth of time that was lost for want of one.
+    /// Time that was lost without a recording, in passes.
     lost: f64,
 }
 
-impl Sizes {
+impl RecordedSizes {
     pub(super) fn new(padded: bool) -> Self {
         Self { padded, before: BEFORE, ..Self::default() }
     }
 
-    /// At what size a pass of images of `size` runs; new ones only if there may be more.
+    /// The size at which a pass of images of `size` runs. New sizes are recorded only with `more`.
     ///
-    /// A size gets a recording of its own when what was lost without one, by padding to a larger one or
-    /// by passes that were not recorded, is what a recording costs. So at most twice the least possible
-    /// is lost, whatever comes (the ski rental problem).
+    /// Without a recording of its own a size loses time: by padding to a larger one, or by passes that are
+    /// not recorded. It gets a recording when it has lost as much time as a recording takes. So the loss is
+    /// at most twice the smallest possible one (the ski rental problem).
     pub(super) fn at(&mut self, of: &[i64], size: Size, more: bool) -> At {
         self.calls += 1;
         let fits = |key: &Key| {
@@ -119,27 +120,27 @@ impl Sizes {
         otherwise
     }
 
-    /// A size is to be recorded when the first pass comes that it covers.
+    /// Has a size recorded when the first pass comes that it covers.
     pub(super) fn plan(&mut self, key: Key) {
         if !self.kept.contains_key(&key) && !self.planned.contains(&key) {
             self.planned.push(key);
         }
     }
 
-    /// From now on a size that no recording covers gets one at once, where all else is as for one that there is:
-    /// a pass that is not recorded takes memory of its own, beside that of the recordings.
+    /// From now on a size that no recording covers gets one at once, if there is a recording with the same
+    /// `of`. A pass that is not recorded takes memory of its own, beside that of the recordings.
     pub(super) fn at_once(&mut self) {
         self.before = 0;
     }
 
-    /// There is a recording now.
+    /// Notes that there is a recording of this key now.
     pub(super) fn add(&mut self, key: Key) {
         self.calls += 1;
         self.planned.retain(|planned| *planned != key);
         self.kept.insert(key, self.calls);
     }
 
-    /// Takes out what was not asked for the longest.
+    /// Takes out the size that was unused for longest.
     pub(super) fn remove_oldest(&mut self) -> Option<Key> {
         let oldest = self.kept.iter().min_by_key(|(_, last)| **last).map(|(key, _)| key.clone())?;
         self.kept.remove(&oldest);
@@ -155,12 +156,12 @@ impl Sizes {
 mod tests {
     use super::*;
 
-    fn add(sizes: &mut Sizes, size: Size) {
+    fn add(sizes: &mut RecordedSizes, size: Size) {
         sizes.add(Key { of: vec![2], size });
     }
 
     /// Calls until a size is to be recorded, and where the passes before that run.
-    fn until_new(sizes: &mut Sizes, size: Size) -> (usize, At) {
+    fn until_new(sizes: &mut RecordedSizes, size: Size) -> (usize, At) {
         let first = sizes.at(&[2], size, true);
         let mut calls = 1;
         loop {
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn a_size_is_recorded_at_its_third_call() {
         for padded in [false, true] {
-            let mut sizes = Sizes::new(padded);
+            let mut sizes = RecordedSizes::new(padded);
             assert_eq!(until_new(&mut sizes, [64, 96]), (2, At::Own));
             add(&mut sizes, [64, 96]);
             assert_eq!(sizes.at(&[2], [64, 96], true), At::Kept([64, 96]));
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn a_batch_is_padded_to_the_least_that_covers_it_if_it_may_be() {
         for padded in [false, true] {
-            let mut sizes = Sizes::new(padded);
+            let mut sizes = RecordedSizes::new(padded);
             for size in [[128, 128], [96, 128], [128, 64]] {
                 add(&mut sizes, size);
             }
@@ -202,8 +203,8 @@ mod tests {
 
     #[test]
     fn what_is_planned_is_recorded_when_it_is_first_needed() {
-        let mut sizes = Sizes::new(true);
-        let plan = |sizes: &mut Sizes, size| sizes.plan(Key { of: vec![2], size });
+        let mut sizes = RecordedSizes::new(true);
+        let plan = |sizes: &mut RecordedSizes, size| sizes.plan(Key { of: vec![2], size });
         plan(&mut sizes, [128, 128]);
         plan(&mut sizes, [96, 128]);
         assert_eq!(sizes.at(&[2], [64, 64], true), At::New([96, 128]));
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_nothing_covers_is_recorded_at_once_if_told_so() {
-        let mut sizes = Sizes::new(true);
+        let mut sizes = RecordedSizes::new(true);
         add(&mut sizes, [96, 96]);
         sizes.at_once();
         assert_eq!(sizes.at(&[2], [128, 64], true), At::New([128, 64]));
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_by_padding_pays_for_a_recording_in_the_end() {
-        let mut sizes = Sizes::new(true);
+        let mut sizes = RecordedSizes::new(true);
         add(&mut sizes, [100, 110]);
         // A tenth a pass: a recording costs 16 passes.
         let (calls, at) = until_new(&mut sizes, [100, 100]);
@@ -247,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_one_that_was_not_asked_for_the_longest_goes() {
-        let mut sizes = Sizes::new(false);
+        let mut sizes = RecordedSizes::new(false);
         for side in 1..4 {
             add(&mut sizes, [side, side]);
         }

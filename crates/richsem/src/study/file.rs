@@ -1,4 +1,4 @@
-//! The study file as it is written, and what can be wrong with it on its own.
+//! The study file as the user writes it, and the mistakes that show in it alone.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,16 @@ use crate::{
     settings,
 };
 
-/// Version of the form that this program reads.
+/// Version of the file's format that this program reads.
 const VERSION: u32 = 1;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StudyFile {
     version: u32,
-    /// Base settings of the variants without their own; relative to this file.
+    /// Settings of the variants that have none of their own. The path is relative to this file.
     pub(super) config: Option<PathBuf>,
-    /// `key=value` for all variants.
+    /// `key=value` assignments for all variants.
     #[serde(default)]
     pub(super) set: Vec<String>,
     #[serde(default)]
@@ -36,7 +36,7 @@ pub(super) struct VariantEntry {
     pub(super) config: Option<PathBuf>,
     #[serde(default)]
     pub(super) set: Vec<String>,
-    /// Variants that this one is compared with; absent: the first.
+    /// Names of the variants that this one is compared with. Default: the first variant.
     pub(super) against: Option<Vec<String>>,
 }
 
@@ -129,14 +129,14 @@ impl StudyFile {
         Ok(())
     }
 
-    /// Which variant has that name.
+    /// The position of the variant with that name.
     pub(super) fn index_of(&self, name: &str, key: &str) -> Result<usize> {
         let names: Vec<&str> = self.variant.iter().map(|v| v.name.as_str()).collect();
         find(name, &names, key, "variant")
     }
 }
 
-/// The place of a name in a list; the error names the nearest one.
+/// The position of a name in a list. The error names the nearest one.
 pub(super) fn find(name: &str, known: &[&str], key: &str, what: &str) -> Result<usize> {
     if let Some(index) = known.iter().position(|k| *k == name) {
         return Ok(index);
@@ -164,7 +164,8 @@ fn refuse_repeated<T: PartialEq + std::fmt::Display>(
     Ok(())
 }
 
-/// What `set` may not hold; whether there is such a key the settings themselves tell later.
+/// Refuses assignments that are none, and those of `seed`. Whether the key exists is checked with
+/// the settings.
 pub(super) fn check_assignments(key: impl Fn(usize) -> String, list: &[String]) -> Result<()> {
     for (i, text) in list.iter().enumerate() {
         let name = text.split_once('=').map(|(name, _)| name.trim());

@@ -1,6 +1,6 @@
-//! Studies: variants of the settings × seeds, every finished run as a line of `study.jsonl`, and one
-//! table of them: means, paired differences, 95 % t-intervals. Here is everything but the running
-//! itself (`richsem study`): the file, what it plans, what a folder holds of it, the statistics.
+//! Studies: variants of the settings × seeds. Every finished run is a line of `study.jsonl`, and one
+//! table has means, paired differences and 95 % t-intervals. `richsem study` trains the runs; here is
+//! all else: the study file, its runs, how far a folder is, the statistics.
 
 mod file;
 mod plan;
@@ -30,12 +30,9 @@ use crate::{
 /// Another process holds it; a folder that cannot be written.
 pub fn lock(folder: &Path) -> Result<std::fs::File> {
     lock_folder(folder)?.ok_or_else(|| {
-        let problem =
-            format!("{}: another `richsem study` is at work in this folder", folder.display());
-        Error::other(problem).with_hint(format!(
-            "stop that one first, or choose another folder with {}",
-            Argument::Out
-        ))
+        let problem = format!("{}: another `richsem study` works in this folder", folder.display());
+        Error::other(problem)
+            .with_hint(format!("stop it first, or choose another folder with {}", Argument::Out))
     })
 }
 

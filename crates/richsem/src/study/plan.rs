@@ -1,4 +1,4 @@
-//! What a study file asks for: every run with its settings, in the order to be trained in.
+//! The runs of a study: each with its settings, in the order of training.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -15,11 +15,11 @@ use crate::{
 /// A study, ready to be run.
 #[derive(Debug)]
 pub struct Study {
-    /// The file's name without its ending.
+    /// The study file's name without its ending.
     pub name: String,
-    /// In the file's order.
+    /// The variants, in the file's order.
     pub variants: Vec<Variant>,
-    /// In the file's order.
+    /// The seeds, in the file's order.
     pub seeds: Vec<u64>,
     /// Metrics of the table, as `metrics.jsonl` has them.
     pub metrics: Vec<String>,
@@ -28,25 +28,25 @@ pub struct Study {
     pub runs: Vec<PlannedRun>,
 }
 
-/// One way to train.
+/// One way to train, with its comparisons.
 #[derive(Debug)]
 pub struct Variant {
-    /// Its name.
+    /// Name in the study file.
     pub name: String,
-    /// Variants, by index, that its results are subtracted from.
+    /// The variants that its results are compared with, as positions in [`Study::variants`].
     pub against: Vec<usize>,
 }
 
-/// One run of a study.
+/// One run of a study: a variant with a seed.
 #[derive(Debug)]
 pub struct PlannedRun {
-    /// Its variant, by index.
+    /// Its variant, a position in [`Study::variants`].
     pub variant: usize,
-    /// Its seed.
+    /// The seed of its settings.
     pub seed: u64,
     /// `VARIANT-sSEED`: what its folder and files are called.
     pub name: String,
-    /// Its settings, complete.
+    /// All of its settings.
     pub config: Config,
     /// A fingerprint of the settings: 16 hexadecimal digits. Paths count as they are seen from the
     /// study file, so that the same study in another place has the same.
@@ -132,7 +132,7 @@ impl Study {
         if let Some(seed) = seeds.iter().find(|seed| !self.seeds.contains(seed)) {
             let problem = format!("{seed} is not one of the study's seeds {:?}", self.seeds);
             return Err(Error::argument(Argument::Seeds, problem)
-                .with_hint("add it to `seeds` in the study file: the table is of those"));
+                .with_hint("add it to `seeds` in the study file: the table shows those"));
         }
         let is_wanted = |run: &&PlannedRun| {
             (only.is_empty() || wanted.contains(&run.variant))
@@ -143,7 +143,7 @@ impl Study {
 
     /// Two variants with the same settings, if there are: most likely an oversight.
     #[must_use]
-    pub fn twins(&self) -> Option<(&str, &str)> {
+    pub fn same_settings(&self) -> Option<(&str, &str)> {
         let first = &self.runs[..self.variants.len()];
         first.iter().enumerate().find_map(|(i, run)| {
             let twin = first[..i].iter().find(|other| other.config_hash == run.config_hash)?;

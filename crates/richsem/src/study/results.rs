@@ -1,4 +1,4 @@
-//! `study.jsonl`: one line a finished run, only ever added to.
+//! `study.jsonl`: one line for each finished run. Lines are only added.
 
 use std::{
     collections::BTreeMap,
@@ -11,24 +11,24 @@ use serde::{Deserialize, Serialize};
 use super::{PlannedRun, Study};
 use crate::error::{Error, Result, problem_in_line, write_atomically};
 
-/// A finished run.
+/// A finished run, one line of `study.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResultLine {
-    /// Name of its variant.
+    /// Name of the variant.
     pub variant: String,
-    /// Its seed.
+    /// Seed of the run.
     pub seed: u64,
     /// Its last evaluation: AP, AP50, …; fractions, null where nothing could be evaluated.
     pub metrics: BTreeMap<String, Option<f64>>,
-    /// Updates made.
+    /// Number of steps of the whole run.
     pub steps: u64,
-    /// Seconds from start to end of its process, with loading and evaluating; null where the run was
-    /// stopped and gone on with, or was found finished.
+    /// Seconds from start to end of its process, loading and evaluating included. Null if the run
+    /// was stopped and resumed, or found finished.
     pub seconds: Option<f64>,
-    /// Where it was computed, as `cuda:0`; null where the run was found finished.
+    /// The device that trained it, as `cuda:0`. Null if the run was found finished.
     pub device: Option<String>,
-    /// Fingerprint of its settings.
+    /// Fingerprint of the settings, see [`PlannedRun::config_hash`].
     pub config_hash: String,
 }
 
@@ -37,13 +37,13 @@ pub struct ResultLine {
 pub struct Results {
     path: PathBuf,
     lines: Vec<ResultLine>,
-    /// What a killed process was writing: bytes after the last whole line.
+    /// Number of bytes after the last whole line: a process was killed while it wrote them.
     cut_off: usize,
 }
 
 impl Results {
-    /// Reads `study.jsonl` of a folder; no lines where there is no such file. The file stays as it
-    /// is. A last line that a killed process left unfinished does not count.
+    /// Reads `study.jsonl` of a folder. Without that file there are no lines. The file is not
+    /// changed. A last line that a killed process left unfinished does not count.
     ///
     /// # Errors
     /// Any other line that is none.
@@ -63,7 +63,7 @@ impl Results {
                 Err(error) => {
                     let place = format!("line {}", i + 1);
                     return Err(Error::invalid(&results.path, place, problem_in_line(&error)).with_hint(
-                        "the file was edited or damaged: take that line out; its run is then read \
+                        "the file was edited or damaged: remove that line; its run is then read \
                          from its folder",
                     ));
                 }
@@ -72,8 +72,8 @@ impl Results {
         Ok(results)
     }
 
-    /// The same, made ready for more lines: what follows the last whole line is taken out, which
-    /// the message tells.
+    /// As [`Self::read`], and makes the file ready for more lines: what follows the last whole line
+    /// is taken out. The message says so.
     ///
     /// # Errors
     /// As [`Self::read`]; a file that cannot be written.
@@ -81,7 +81,7 @@ impl Results {
         let mut results = Self::read(folder)?;
         let message = (results.cut_off > 0).then(|| {
             format!(
-                "{}: the last line was cut off while it was written; it is dropped, and its run \
+                "{}: the last line was cut off while it was written. It is dropped, and its run is \
                  read from its folder",
                 results.path.display()
             )
@@ -106,15 +106,15 @@ impl Results {
         &self.lines
     }
 
-    /// The line of a run with just these settings; the last where there are several.
+    /// The line of a run with exactly these settings; the last if there are several.
     #[must_use]
     pub fn of(&self, study: &Study, run: &PlannedRun) -> Option<&ResultLine> {
         self.lines.iter().rev().find(|line| is_of(line, study, run))
     }
 
-    /// How many lines are of other settings, or of runs that the study does not have.
+    /// Number of lines that no run of the study has: of other settings, variants or seeds.
     #[must_use]
-    pub fn strangers(&self, study: &Study) -> usize {
+    pub fn unknown_lines(&self, study: &Study) -> usize {
         let is_known = |line: &&ResultLine| study.runs.iter().any(|run| is_of(line, study, run));
         self.lines.len() - self.lines.iter().filter(is_known).count()
     }

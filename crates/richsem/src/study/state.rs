@@ -16,11 +16,11 @@ use crate::{
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunState {
-    /// There is nothing of it.
+    /// The run is not started.
     New,
-    /// It has settings, and perhaps checkpoints: it can be resumed.
+    /// There are settings, and perhaps checkpoints: the run can be resumed.
     Unfinished,
-    /// All epochs are trained and evaluated; the last evaluation.
+    /// All epochs are trained and evaluated. This is the last evaluation.
     Finished(EvalRow),
 }
 
@@ -35,7 +35,7 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
             Ok(()) => Ok(RunState::New),
             Err(_) => {
                 Err(Error::invalid(folder, "config.toml", "missing: this is not a run folder")
-                    .with_hint("move the folder away: the study would train there"))
+                    .with_hint("move the folder away: the study wants to train there"))
             }
         };
     }
@@ -43,8 +43,8 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
     let config = run.config()?;
     let mut wanted = wanted.clone();
     if wanted.model.padding_setting().is_none() {
-        // Left open, so that a run settles it: by the weights that it starts from, or as runs from
-        // scratch do now. Of an earlier release it may be another.
+        // The settings leave it open, and a run decides it: by the weights that it starts from, or as runs
+        // from scratch do now. A run of an earlier release may have decided otherwise.
         let padding = match wanted.init {
             Some(_) => config.model.padding_setting(),
             None => Some(Padding::default()),
@@ -52,7 +52,7 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
         wanted.model.set_padding(padding);
     }
     if let (Some(wanted), Some(settled)) = (&mut wanted.teacher, &config.teacher) {
-        // Likewise.
+        // The activation is decided in the same way.
         wanted.activation = wanted.activation.or(settled.activation);
     }
     let different = config.differences(&wanted);
@@ -75,7 +75,8 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
     Ok(last.map_or(RunState::Unfinished, |row| RunState::Finished(row.clone())))
 }
 
-/// The last whole row of a run's `metrics.jsonl`, if it has one by now. Reads the file's end alone.
+/// The last whole row of a run's `metrics.jsonl`, if there is one yet. Only the end of the file is
+/// read.
 #[must_use]
 pub fn last_row(folder: &Path) -> Option<MetricsRow> {
     /// Far more than two rows.

@@ -2,23 +2,23 @@
 
 use serde::Serialize;
 
-/// A mean and how sure it is.
+/// A mean, and how certain it is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Estimate {
-    /// Values it is of.
+    /// Number of values.
     pub n: usize,
-    /// Their mean.
+    /// Mean of the values.
     pub mean: f64,
-    /// Their standard deviation (n − 1); `None` for one value.
+    /// Standard deviation of the values (n − 1). `None` for one value.
     pub sd: Option<f64>,
     /// Lower end of the 95 % t-interval of the mean; `None` for one value.
     pub low: Option<f64>,
-    /// Its upper end.
+    /// Upper end of the same interval; `None` for one value.
     pub high: Option<f64>,
 }
 
 impl Estimate {
-    /// Of these values; `None` without any.
+    /// The estimate from these values; `None` if there are none.
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
@@ -32,15 +32,15 @@ impl Estimate {
         Some(Self { n, mean, sd, low: half.map(|h| mean - h), high: half.map(|h| mean + h) })
     }
 
-    /// Half the interval's width.
+    /// Half the width of the interval; `None` for one value.
     #[must_use]
     pub fn half_width(&self) -> Option<f64> {
         self.high.map(|high| high - self.mean)
     }
 }
 
-/// What Student's t stays within, either side of 0, with a probability of 95 %. At least one degree
-/// of freedom.
+/// The bound that |t| of Student's distribution stays below with a probability of 95 %. `freedom`
+/// is at least one.
 pub(super) fn t_quantile(freedom: usize) -> f64 {
     // Over the angle of `within`, which grows with it. 100 halvings are more than f64 tells apart.
     let (mut low, mut high) = (0.0, std::f64::consts::FRAC_PI_2);

@@ -1,4 +1,5 @@
-//! The one table: a row a variant, then a row a comparison; as text, Markdown and JSON.
+//! The table of a study: one row for each variant, then one for each comparison. As text, Markdown and
+//! JSON.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -7,30 +8,30 @@ use serde::Serialize;
 use super::{Estimate, ResultLine, Results, Study};
 use crate::error::{Error, Result, write_atomically};
 
-/// Where there is nothing.
+/// A cell without a value.
 const NOTHING: &str = "–";
 
-/// Everything a study tells. Values are fractions (0.345, not 34.5).
+/// The results of a study. Values are fractions (0.345, not 34.5).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StudyTable {
-    /// Name of the study.
+    /// Name of the study, see [`Study::name`].
     pub study: String,
-    /// Its metrics, in order.
+    /// The metrics, in the order of the study file.
     pub metrics: Vec<String>,
-    /// Runs that are finished.
+    /// Number of finished runs.
     pub done: usize,
-    /// Runs that the study has.
+    /// Number of runs that the study has.
     pub planned: usize,
-    /// In the study's order.
+    /// One row for each variant, in the order of the study file.
     pub variants: Vec<VariantRow>,
-    /// In the study's order.
+    /// One row for each comparison, in the order of the study file.
     pub differences: Vec<DifferenceRow>,
 }
 
-/// Means of a variant's runs.
+/// Mean results of a variant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VariantRow {
-    /// Its name.
+    /// Name of the variant.
     pub variant: String,
     /// Seeds of its finished runs.
     pub seeds: Vec<u64>,
@@ -38,14 +39,14 @@ pub struct VariantRow {
     pub metrics: BTreeMap<String, Option<Estimate>>,
 }
 
-/// Differences of two variants, paired: of the same seed each.
+/// Differences of two variants, paired: each difference is between runs of the same seed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DifferenceRow {
-    /// What is compared.
+    /// Name of the variant that is compared.
     pub variant: String,
-    /// What is subtracted.
+    /// Name of the variant whose results are subtracted.
     pub against: String,
-    /// Seeds that both have.
+    /// Seeds that are finished for both.
     pub seeds: Vec<u64>,
     /// Metric → mean of `variant` − `against`.
     pub metrics: BTreeMap<String, Option<Estimate>>,
@@ -106,7 +107,7 @@ impl StudyTable {
         }
     }
 
-    /// What the values are, in words.
+    /// What the values of the table are, in words.
     #[must_use]
     pub fn caption(&self) -> String {
         let Self { study, done, planned, .. } = self;
@@ -117,7 +118,7 @@ impl StudyTable {
         )
     }
 
-    /// Means: a row a variant, with its name, its number of seeds, and each metric.
+    /// The cells of the means: a row for each variant, with name, number of seeds, and each metric.
     #[must_use]
     pub fn variant_cells(&self) -> Vec<Vec<String>> {
         let row = |row: &VariantRow| {
@@ -129,7 +130,7 @@ impl StudyTable {
         self.variants.iter().map(row).collect()
     }
 
-    /// Differences: likewise, a row a comparison.
+    /// The cells of the differences: a row for each comparison, in the same way.
     #[must_use]
     pub fn difference_cells(&self) -> Vec<Vec<String>> {
         let row = |row: &DifferenceRow| {
@@ -162,7 +163,7 @@ impl StudyTable {
         head.into_iter().chain(self.metrics.iter().map(cell)).collect()
     }
 
-    /// As Markdown.
+    /// The caption and both tables as Markdown.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let mut text = format!("{}\n", escape(&self.caption()));
@@ -204,12 +205,12 @@ fn points(fraction: f64) -> String {
     format!("{:.1}", rounded(fraction))
 }
 
-/// The same with its sign.
+/// A fraction in percent, one decimal, with its sign.
 fn signed(fraction: f64) -> String {
     format!("{:+.1}", rounded(fraction))
 }
 
-/// In percent to one decimal. Adding zero makes a negative zero positive.
+/// A fraction as percent, to one decimal. Adding zero makes a negative zero positive.
 fn rounded(fraction: f64) -> f64 {
     (fraction * 1000.0).round() / 10.0 + 0.0
 }

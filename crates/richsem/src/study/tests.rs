@@ -115,9 +115,12 @@ fn runs_go_seed_by_seed_and_carry_all_settings() {
     assert_eq!(study.variants[0].against, [0; 0]);
     assert_eq!(study.variants[1].against, [0]);
     assert_eq!(study.metrics, ["AP", "APr", "APc", "APf"]);
-    assert_eq!(study.twins(), None);
+    assert_eq!(study.same_settings(), None);
     assert_eq!(
-        files.load(&["train.lr=0.5", "train.epochs=7", "data.val.images=/x"]).unwrap().twins(),
+        files
+            .load(&["train.lr=0.5", "train.epochs=7", "data.val.images=/x"])
+            .unwrap()
+            .same_settings(),
         Some(("baseline", "b, hard"))
     );
 
@@ -234,7 +237,7 @@ fn results_are_added_and_read_back_whatever_was_cut_off() {
     }
     std::fs::write(&file, [&b"{\"variant\": 3}\n"[..], &whole].concat()).unwrap();
     let message = Results::open(folder.path()).unwrap_err().to_string();
-    assert!(message.contains("study.jsonl: line 1") && message.contains("take that line out"));
+    assert!(message.contains("study.jsonl: line 1") && message.contains("remove that line"));
 }
 
 #[test]
@@ -248,7 +251,7 @@ fn a_line_counts_for_its_settings_only() {
     results.append(other).unwrap();
     assert_eq!(results.of(&study, &study.runs[0]).unwrap().metrics["AP"], Some(0.2));
     assert_eq!(results.of(&study, &study.runs[1]), None);
-    assert_eq!(results.strangers(&study), 1);
+    assert_eq!(results.unknown_lines(&study), 1);
 }
 
 #[test]

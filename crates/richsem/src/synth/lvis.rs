@@ -96,7 +96,7 @@ pub(super) fn categories(classes: &[Class], train: &[Drawn]) -> Vec<Category> {
             frequency: Frequency::of(image_count),
             synset: Some(format!("{}.n.01", class.name())),
             wnid: None,
-            lvis_clip_row: None,
+            text_row: None,
         })
         .collect()
 }

@@ -17,7 +17,7 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Boxes embedded at once; more cost memory and gain no time.
+/// Boxes that are embedded at once. More cost memory and gain no time.
 const BOXES: i64 = 256;
 
 /// A frozen CLIP. Its ResNets see an image once and pool each box from the dense map; its vision
@@ -52,7 +52,7 @@ impl ClipTeacher {
         if !weights.is_file() {
             let problem = format!("there is no file `{}`", weights.display());
             return Err(Error::config("teacher.weights", problem)
-                .with_hint("paths are relative to the file that says them"));
+                .with_hint("paths are relative to the settings file"));
         }
         let hints = Hints::of(weights, config.activation)?;
         let (store, sizes, mut clip) = clip::load(weights, &hints, device)?;
@@ -62,7 +62,7 @@ impl ClipTeacher {
         Self::new(clip, sizes, text, device, config.precision, config.vit)
     }
 
-    /// From parts that are already there; `text` may be on any device.
+    /// A teacher from parts that are already loaded. `text` may be on any device.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -97,13 +97,13 @@ impl ClipTeacher {
         })
     }
 
-    /// Sizes of the model.
+    /// Sizes of both encoders.
     #[must_use]
     pub fn config(&self) -> &ClipConfig {
         &self.config
     }
 
-    /// In the teacher's precision, without autograd; tensors come back in f32 or as they are.
+    /// Runs `f` in the teacher's precision and without autograd.
     fn frozen(&self, f: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         let kind = self.precision.kind();
         guarded(|| torch_ext::no_grad(|| torch_ext::autocast(self.device, kind, f)))
@@ -173,7 +173,7 @@ fn text_table_of(
             if !table.is_file() {
                 let problem = format!("there is no file `{}`", table.display());
                 return Err(Error::config("teacher.text.table", problem)
-                    .with_hint("paths are relative to the file that says them"));
+                    .with_hint("paths are relative to the settings file"));
             }
             let text = read_text_table(table, vocabulary)?;
             if text.dim() != width {

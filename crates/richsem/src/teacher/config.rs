@@ -11,23 +11,25 @@ use crate::{
     precision::Precision,
 };
 
-/// Where the vocabulary's embeddings come from.
+/// Where the text embeddings of the classes come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TeacherText {
-    /// A given table; the weights then need no text encoder.
+    /// A file. The weights then need no text encoder.
     Table {
-        /// `.npy` or safetensors with one row a class, in order of category ids, or a larger table
-        /// that the categories' `lvis_clip_row` point into. Relative to the file that says so.
+        /// A `.npy` or safetensors file with one row for each class, in the order of the category
+        /// ids. Or a larger table: then each category names its row in `lvis_clip_row`. The path is
+        /// relative to the settings file.
         table: PathBuf,
     },
-    /// The weights' text encoder, over prompts that hold each class's name verbatim; the mean over
-    /// the prompts is kept in `~/.cache/richsem/text`.
+    /// CLIP's text encoder. It reads prompts with the class name in them, letter by letter. The
+    /// mean over the prompts is kept in `~/.cache/richsem/text`.
     Prompts {
-        /// Which prompts.
+        /// Which prompts: `reference` (the default, 81 prompts), `clip` (80), `single` (1) or
+        /// `own`.
         #[serde(default)]
         set: PromptSet,
-        /// The prompts of `set = "own"`, each with `{}` where the class name goes.
+        /// The prompts of `set = "own"`. Each has `{}` where the class name goes.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         templates: Vec<String>,
     },
@@ -39,63 +41,69 @@ impl Default for TeacherText {
     }
 }
 
-/// How a vision transformer sees a box; ResNets align the box on their dense map.
+/// How a vision transformer labels a box. ResNets do not look at it: they pool the box from their
+/// feature map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VitLabels {
-    /// Each box is cut out, resized to the model's resolution and encoded: one pass a box, what
-    /// the model was trained for.
+    /// Each box is cut out of the image, resized to the model's resolution and encoded. This is
+    /// what the model was trained for. It takes one pass for each box.
     #[default]
     Crops,
-    /// One pass an image; boxes are means over the map of patches. Cheap, and less exact unless
-    /// the model was tuned for it (CLIPSelf).
+    /// The image is encoded once. A box is the mean of the patches in it. This is cheap. It is less
+    /// exact unless the model was tuned for it (CLIPSelf).
     PatchMap,
 }
 
-/// Which frozen model labels boxes, and with what words.
+/// The frozen CLIP that labels boxes, and the words that it uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
-    /// CLIP's weights, with OpenAI's, open_clip's or Hugging Face's keys; a `config.json` or
-    /// `open_clip_config.json` beside them is read, too. Relative to the file that says so.
+    /// CLIP's weights, with the keys of OpenAI, open_clip or Hugging Face. A `config.json` or
+    /// `open_clip_config.json` beside them is read, too. The path is relative to the settings file.
+    /// Needed unless `prepared` is given. Reference: `clip_model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// A folder of labels that `richsem prepare` made, see [`crate::prepared`]: training then reads
-    /// them and the text, and never the weights, which need not be there. Relative likewise. What
-    /// the other keys say, if anything, must be what the folder was made with.
+    /// A folder of labels that `richsem prepare` made (see [`crate::prepared`]). Training then
+    /// reads the labels and never opens the weights. The path is relative to the settings file. The
+    /// other keys must be absent, or be those that the folder was made with. Default: none; then
+    /// the teacher labels at every step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared: Option<PathBuf>,
-    /// The vocabulary's embeddings.
+    /// Where the text embeddings of the classes come from. Default: the weights' text encoder with
+    /// the reference's 81 prompts.
     #[serde(default)]
     pub text: TeacherText,
-    /// Numbers that the image encoder computes in; cosines and text are f32.
+    /// Numbers that the image encoder computes in: `f32` (the default) or `bf16`. Cosines and text
+    /// are f32 in both.
     #[serde(default = "f32_precision")]
     pub precision: Precision,
-    /// How a vision transformer sees a box.
+    /// How a vision transformer labels a box: `crops` (the default) or `patch_map`.
     #[serde(default)]
     pub vit: VitLabels,
-    /// The activation of its transformers, which no tensor tells. Absent: what the file or its
-    /// settings say; where nothing does, training tries both on its first batches and takes the one
-    /// that ranks more labels first.
+    /// The activation of its transformers: `gelu` or `quick_gelu`. No tensor tells which. Default:
+    /// what the file or the settings beside it say. If they say nothing, training tries both on its
+    /// first batches, and takes the one that ranks more labels first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
 }
 
+/// Default of `precision`.
 fn f32_precision() -> Precision {
     Precision::F32
 }
 
 impl TeacherConfig {
-    /// The weights that are named.
+    /// The file of the weights.
     pub(crate) fn weights(&self) -> Result<&Path> {
         self.weights.as_deref().ok_or_else(|| {
-            Error::config("teacher.weights", "missing: there is no teacher to ask")
+            Error::config("teacher.weights", "missing: no teacher is given")
                 .with_hint("give CLIP's weights")
         })
     }
 
-    /// Whether anything that it is asked for runs through a transformer: a ResNet with a given text
-    /// table has none.
+    /// Whether labelling or encoding text uses a transformer. A ResNet with a given text table uses
+    /// none.
     ///
     /// # Errors
     /// Weights that cannot be read.

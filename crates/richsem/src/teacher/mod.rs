@@ -16,7 +16,7 @@ pub(crate) use clip_teacher::text_of_clip;
 pub use config::{TeacherConfig, TeacherText, VitLabels};
 pub use text_table::encode_prompts;
 
-/// What a teacher made of a batch of images, to label boxes from.
+/// A teacher's view of a batch of images, to label boxes from.
 #[derive(Debug)]
 pub struct DenseMap {
     /// `[B, D, ⌈H / stride⌉, ⌈W / stride⌉]`. A teacher that crops keeps the (normalised) images
@@ -26,13 +26,13 @@ pub struct DenseMap {
     pub stride: i64,
 }
 
-/// What a teacher thinks of each box.
+/// What a teacher says of each box.
 #[derive(Debug)]
 pub struct SoftLabels {
     /// `[N, C]` f32: `exp(logit_scale) · norm(features) · norm(text)ᵀ`. Their softmax over the
     /// classes is the soft label.
     pub logits: Tensor,
-    /// `[N, D]` f32, of length one.
+    /// `[N, D]` f32: features of each box, of length one.
     pub features: Tensor,
 }
 
@@ -52,10 +52,10 @@ impl SoftLabels {
     }
 }
 
-/// What box features are compared with.
+/// What box features are compared with: text embeddings and a factor.
 #[derive(Debug)]
 pub struct LabelSpace {
-    /// The vocabulary's embeddings.
+    /// Text embeddings of the classes.
     pub text: TextTable,
     /// The logarithm of the factor between cosines and logits.
     pub logit_scale: f64,
@@ -63,7 +63,7 @@ pub struct LabelSpace {
 
 /// A frozen model that labels boxes.
 pub trait Teacher: std::fmt::Debug + Send {
-    /// Looks at a batch once.
+    /// Computes the map of a batch, once for all its boxes.
     ///
     /// # Shapes
     /// `images` `[B, 3, H, W]` f32, RGB in [0, 1], on the teacher's device; it applies its own mean
@@ -83,13 +83,13 @@ pub trait Teacher: std::fmt::Debug + Send {
     /// Another shape, what libtorch refuses.
     fn label(&self, map: &DenseMap, boxes: &Tensor) -> Result<SoftLabels>;
 
-    /// The vocabulary's embeddings, which the logits compare with.
+    /// Text embeddings of the classes, which the logits compare with.
     fn text(&self) -> &TextTable;
 
     /// The logarithm of the factor between cosines and logits.
     fn logit_scale(&self) -> f64;
 
-    /// What it is, in a line.
+    /// What kind of model it is, in one line.
     fn describe(&self) -> String;
 }
 

@@ -161,7 +161,7 @@ fn files_that_are_no_clip_are_named() {
         (&[("backbone.weight", &[3])], "no image encoder"),
         (&[(C_PROJ, &[])], "visual.layer1.0.conv1.weight: missing"),
         (&[(C_PROJ, &[4, 64]), (FIRST, &[])], "expected a side 0, got shape []"),
-        (&[(C_PROJ, &[4, 64]), (FIRST, &[2, 2, 1, 1]), (POOL, &[5, 64])], "no ResNet of CLIP's"),
+        (&[(C_PROJ, &[4, 64]), (FIRST, &[2, 2, 1, 1]), (POOL, &[5, 64])], "one of CLIP's ResNets"),
         (&[("visual.class_embedding", &[4])], "visual.conv1.weight: missing"),
         (&[("vision_model.x.self_attn.q_proj.bias", &[4])], "expected the projections q, k and v"),
         (

@@ -17,12 +17,12 @@ use crate::{
     models::parameters::ParameterStore,
 };
 
-/// Texts encoded at once.
+/// Texts that are encoded at once.
 const BATCH: usize = 512;
 /// Name of the tensor in a cached file.
 const TABLE: &str = "text_table";
-/// Key of the hash of its values there.
-const SEAL: &str = "sha256";
+/// Metadata key of a cached file: the hash of the table's values.
+const CHECKSUM: &str = "sha256";
 
 /// The mean over the templates of each name's text features, not normalised before the mean
 /// (method, part 2).
@@ -71,7 +71,8 @@ pub fn encode_prompts(
     )?)
 }
 
-/// What decides a table, hashed: the text encoder's weights, the tokenizer, templates and names.
+/// The name of a table in the cache: a hash of all that decides it, which is the text encoder's
+/// weights, the tokenizer, the templates and the class names.
 pub(super) fn key(
     store: &ParameterStore,
     config: &TextConfig,
@@ -114,8 +115,8 @@ pub(super) fn cache_folder() -> Option<PathBuf> {
     Some(base.join("richsem/text"))
 }
 
-/// The table of that key from the folder, or from `make`, which is then kept there. A file that is
-/// damaged or of another shape is ignored and replaced.
+/// The table of that key from the folder, or else from `make`. A new table is written to the
+/// folder. A file that is damaged or of another shape is replaced.
 ///
 /// # Errors
 /// Those of `make`. A cache that cannot be written costs the next run its time, and nothing else.
@@ -146,17 +147,17 @@ fn read(file: &Path, shape: [i64; 2]) -> Option<Tensor> {
     let (mut tensors, metadata) = safetensors::read(file).ok()?;
     let table = tensors.remove(TABLE)?;
     let whole = table.size() == shape && table.kind() == Kind::Float;
-    let sealed = metadata.get(SEAL)? == &hex(&Sha256::digest(bytes(&table).ok()?));
-    (whole && sealed).then_some(table)
+    let intact = metadata.get(CHECKSUM)? == &hex(&Sha256::digest(bytes(&table).ok()?));
+    (whole && intact).then_some(table)
 }
 
 fn write(file: &Path, table: &Tensor) -> Result<()> {
     if let Some(folder) = file.parent() {
         fs_err::create_dir_all(folder)?;
     }
-    let seal = hex(&Sha256::digest(bytes(table)?));
+    let checksum = hex(&Sha256::digest(bytes(table)?));
     let tensors = BTreeMap::from([(TABLE.to_owned(), table.shallow_clone())]);
-    safetensors::write(file, &tensors, &HashMap::from([(SEAL.to_owned(), seal)]))
+    safetensors::write(file, &tensors, &HashMap::from([(CHECKSUM.to_owned(), checksum)]))
 }
 
 #[cfg(test)]

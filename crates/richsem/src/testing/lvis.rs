@@ -4,14 +4,14 @@ use std::io::{Result, Write};
 
 use crate::random::{Random, Stream};
 
-/// What [`write_lvis`] wrote.
+/// How much [`write_lvis`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LvisCounts {
-    /// Images.
+    /// Number of images.
     pub images: usize,
-    /// Annotations.
+    /// Number of annotations.
     pub annotations: usize,
-    /// Categories.
+    /// Number of categories.
     pub categories: usize,
 }
 
@@ -28,76 +28,97 @@ pub fn write_lvis(out: &mut dyn Write, scale: f64) -> Result<LvisCounts> {
         annotations: count(1_270_141.0),
         categories: count(1203.0),
     };
-    let image_id = |image: usize| 3 * image + 30;
-    let category_id = |class: usize| class + 1;
     out.write_all(
         br#"{"info": {"description": "the shape of LVIS v1 train", "version": "v1.0"}, "#,
     )?;
     out.write_all(br#""annotations": ["#)?;
     for i in 0..counts.annotations {
-        let mut random = Random::new(0, Stream::Test, 1, i as u64);
-        let comma = if i == 0 { "" } else { ", " };
-        // Squaring piles the annotations on few classes, as a long tail does.
-        let class = (random.uniform().powi(2) * counts.categories as f64) as usize;
-        let image = random.below(counts.images);
-        let (w, h) = (random.between(100, 20_000), random.between(100, 20_000));
-        let (x, y) = (random.below(64_000 - w), random.below(48_000 - h));
-        write!(
-            out,
-            r#"{comma}{{"area": {}, "id": {}, "segmentation": [["#,
-            Cents(w * h / 150),
-            i + 1
-        )?;
-        // Two coordinates of six or seven characters and two of punctuation a point.
-        let points = 6 + (random.uniform().powi(2) * 125.0) as usize;
-        for point in 0..points {
-            let comma = if point == 0 { "" } else { ", " };
-            let bits = random.bits();
-            let (px, py) = (x + (bits as u32 as usize) % w, y + ((bits >> 32) as usize) % h);
-            write!(out, "{comma}{}, {}", Cents(px), Cents(py))?;
-        }
-        write!(
-            out,
-            r#"]], "image_id": {}, "bbox": [{}, {}, {}, {}], "category_id": {}}}"#,
-            image_id(image),
-            Cents(x),
-            Cents(y),
-            Cents(w),
-            Cents(h),
-            category_id(class)
-        )?;
+        write_annotation(out, i, counts)?;
     }
     out.write_all(br#"], "images": ["#)?;
     for i in 0..counts.images {
-        let mut random = Random::new(0, Stream::Test, 2, i as u64);
-        let comma = if i == 0 { "" } else { ", " };
-        let ids = |random: &mut Random, n: usize| -> String {
-            let ids: Vec<String> =
-                (0..n).map(|_| category_id(random.below(counts.categories)).to_string()).collect();
-            ids.join(", ")
-        };
-        let few = random.below(14);
-        let (neg, few) = (ids(&mut random, few), random.below(3));
-        write!(
-            out,
-            r#"{comma}{{"date_captured": "2013-11-15 02:41:42", "neg_category_ids": [{neg}], "license": 4, "height": 480, "flickr_url": "http://farm5.staticflickr.com/4028/{i:010}_e4efa0bbee_z.jpg", "coco_url": "http://images.cocodataset.org/train2017/{:012}.jpg", "id": {}, "width": 640, "not_exhaustive_category_ids": [{}]}}"#,
-            image_id(i),
-            image_id(i),
-            ids(&mut random, few)
-        )?;
+        write_image(out, i, counts)?;
     }
     out.write_all(br#"], "licenses": [{"url": "http://flickr.com/commons/usage/", "id": 7}], "#)?;
     out.write_all(br#""categories": ["#)?;
     for class in 0..counts.categories {
-        let comma = if class == 0 { "" } else { ", " };
-        write!(
-            out,
-            r#"{comma}{{"frequency": "c", "synset": "class_{class}.n.01", "image_count": 64, "id": {}, "synonyms": ["class_{class}"], "def": "braces }} and \" quotes {{ in text", "instance_count": 252, "name": "class_{class}"}}"#,
-            category_id(class)
-        )?;
+        write_category(out, class)?;
     }
     out.write_all(b"]}")?;
     Ok(counts)
+}
+
+fn image_id(image: usize) -> usize {
+    3 * image + 30
+}
+
+fn category_id(class: usize) -> usize {
+    class + 1
+}
+
+fn comma(position: usize) -> &'static str {
+    if position == 0 { "" } else { ", " }
+}
+
+fn write_annotation(out: &mut dyn Write, i: usize, counts: LvisCounts) -> Result<()> {
+    let mut random = Random::new(0, Stream::Test, 1, i as u64);
+    // Squaring piles the annotations on few classes, as a long tail does.
+    let class = (random.uniform().powi(2) * counts.categories as f64) as usize;
+    let image = random.below(counts.images);
+    let (w, h) = (random.between(100, 20_000), random.between(100, 20_000));
+    let (x, y) = (random.below(64_000 - w), random.below(48_000 - h));
+    write!(
+        out,
+        r#"{}{{"area": {}, "id": {}, "segmentation": [["#,
+        comma(i),
+        Cents(w * h / 150),
+        i + 1
+    )?;
+    // Two coordinates of six or seven characters and two of punctuation a point.
+    let points = 6 + (random.uniform().powi(2) * 125.0) as usize;
+    for point in 0..points {
+        let bits = random.bits();
+        let (px, py) = (x + (bits as u32 as usize) % w, y + ((bits >> 32) as usize) % h);
+        write!(out, "{}{}, {}", comma(point), Cents(px), Cents(py))?;
+    }
+    write!(
+        out,
+        r#"]], "image_id": {}, "bbox": [{}, {}, {}, {}], "category_id": {}}}"#,
+        image_id(image),
+        Cents(x),
+        Cents(y),
+        Cents(w),
+        Cents(h),
+        category_id(class)
+    )
+}
+
+fn write_image(out: &mut dyn Write, i: usize, counts: LvisCounts) -> Result<()> {
+    let mut random = Random::new(0, Stream::Test, 2, i as u64);
+    let ids = |random: &mut Random, n: usize| -> String {
+        let ids: Vec<String> =
+            (0..n).map(|_| category_id(random.below(counts.categories)).to_string()).collect();
+        ids.join(", ")
+    };
+    let few = random.below(14);
+    let (neg, few) = (ids(&mut random, few), random.below(3));
+    write!(
+        out,
+        r#"{}{{"date_captured": "2013-11-15 02:41:42", "neg_category_ids": [{neg}], "license": 4, "height": 480, "flickr_url": "http://farm5.staticflickr.com/4028/{i:010}_e4efa0bbee_z.jpg", "coco_url": "http://images.cocodataset.org/train2017/{:012}.jpg", "id": {}, "width": 640, "not_exhaustive_category_ids": [{}]}}"#,
+        comma(i),
+        image_id(i),
+        image_id(i),
+        ids(&mut random, few)
+    )
+}
+
+fn write_category(out: &mut dyn Write, class: usize) -> Result<()> {
+    write!(
+        out,
+        r#"{}{{"frequency": "c", "synset": "class_{class}.n.01", "image_count": 64, "id": {}, "synonyms": ["class_{class}"], "def": "braces }} and \" quotes {{ in text", "instance_count": 252, "name": "class_{class}"}}"#,
+        comma(class),
+        category_id(class)
+    )
 }
 
 /// A number of hundredths, written with two decimals.

@@ -38,10 +38,10 @@ pub fn write_small_set(folder: &Path) -> Result<SynthReport> {
     write_set(&small_set(), folder)
 }
 
-/// Settings of a run on such a set, with all that a run's state is made of: running statistics, a
-/// mean of the weights, gradients over two batches, an order and a rate that change with the epoch.
-/// An epoch has at least 3 updates. `train` goes on with the table `[train]`, from `epochs`,
-/// `lr_drop` and `log_every` on.
+/// Settings of a run on such a set. They use all parts of a run's state: running statistics, an EMA of
+/// the weights, gradients over two batches, an order and a rate that change with the epoch. An epoch
+/// has at least 3 updates. `train` is the end of the table `[train]`: `epochs`, `lr_drop`, `log_every`
+/// and so on.
 #[must_use]
 pub fn small_run(set: &Path, train: &str) -> String {
     format!(

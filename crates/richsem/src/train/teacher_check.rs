@@ -107,7 +107,7 @@ pub(crate) fn settle_activation(
         return Ok(None);
     }
     let hints = Hints::of(teacher.weights()?, None)?;
-    if let (Some(activation), Some(by)) = (hints.activation, &hints.said_by) {
+    if let (Some(activation), Some(by)) = (hints.activation, &hints.source) {
         teacher.activation = Some(activation);
         return Ok(Some(format!("teacher.activation = \"{}\": {by} says so", activation.name())));
     }

@@ -32,45 +32,48 @@ compare.toml:
   config = \"base.toml\"                    # settings of every variant; relative to this file
   set = [\"train.epochs=10\"]               # as --set of train, for all variants
   seeds = [1, 2, 3, 4, 5]
-  metrics = [\"AP\", \"APr\", \"APc\", \"APf\"]   # columns of the table; these unless given
+  metrics = [\"AP\", \"APr\", \"APc\", \"APf\"]   # columns of the table; these are the default
   [[variant]]
   name = \"baseline\"
   [[variant]]
   name = \"slow\"
-  set = [\"train.lr=0.00005\"]              # config = \"FILE\" takes other settings altogether
-  against = [\"baseline\"]                  # differences to show; to the first unless given
+  set = [\"train.lr=0.00005\"]              # config = \"FILE\" takes other base settings
+  against = [\"baseline\"]                  # differences to show; default: to the first
 
-Variants × seeds are trained, seed by seed, each by a `richsem train` of its own, with settings as
-they are when the study starts. Each finished run is a line of study.jsonl; the table (last
-evaluation of each run: mean, paired differences, 95 % t-intervals) is also in study.md and, as
-fractions, study.json; runs/ has the runs with their logs. Ctrl-C (or SIGTERM) lets the runs save
-and stop; the same command goes on from there, and tries runs again that failed. Several jobs share
-the CPU's cores unless OMP_NUM_THREADS or RAYON_NUM_THREADS say otherwise.";
+Each variant is trained with each seed, seed by seed. Each run is a `richsem train` of its own, with
+the settings as they are when the study starts. Each finished run is a line of study.jsonl. The table
+is printed and written to study.md and, as fractions, to study.json: mean, paired differences and 95 %
+t-intervals of the last evaluations. runs/ has the runs with their logs.
+
+Ctrl-C (or SIGTERM) lets the runs save and stop. The same command continues from there, and tries
+failed runs again. Several jobs share the CPU's cores, unless OMP_NUM_THREADS or RAYON_NUM_THREADS is
+set.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
     /// Variants, seeds and metrics (TOML, as below)
     study: PathBuf,
-    /// Folder of the results; runs/study-NAME unless given
+    /// Folder of the results. Default: runs/study-NAME
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Runs at once; one a device unless given
+    /// Number of runs at the same time. Default: one for each device
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
-    /// cpu, cuda, cuda:N, or auto: the first GPU, else the CPU; jobs are spread over a list
+    /// Devices to compute on: cpu, cuda, cuda:N, or auto (the first GPU, else the CPU). Runs are spread
+    /// over all devices of a list
     #[arg(long, value_name = "DEVICE,...", default_value = "auto", value_delimiter = ',', value_parser = device_choice)]
     device: Vec<DeviceChoice>,
-    /// Changes one setting of all variants, as train.epochs=2; may be given many times
+    /// Changes one setting of all variants, as train.epochs=2. May be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Trains this variant only; may be given many times
+    /// Trains only this variant. May be given many times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Trains these of the study's seeds only
+    /// Trains only with these of the study's seeds
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Prints the table of what is there, and trains nothing (--jobs and --device then mean nothing)
+    /// Prints the table of the finished runs, and trains nothing (--jobs and --device are ignored)
     #[arg(long, conflicts_with_all = ["only", "seeds"])]
     table: bool,
 }
@@ -88,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         return Ok(exit::OK);
     }
     let selected = study.select(&args.only, &args.seeds)?;
-    if let Some((first, second)) = study.twins() {
+    if let Some((first, second)) = study.same_settings() {
         output::warn(format!("`{first}` and `{second}` have the same settings"));
     }
     output::make_folder(&folder, "--out")?;
@@ -112,13 +115,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             Ended::Done { failed: 0 } => {}
             Ended::Done { failed } => {
                 output::warn(format!(
-                    "failed: {failed} of the runs, as told above\n  the same command tries them \
-                     again"
+                    "failed: {failed} of the runs, see above\n  the same command tries them again"
                 ));
                 code = exit::ERROR;
             }
             Ended::Stopped => {
-                output::note("stopped; the same command goes on from here");
+                output::note("stopped; the same command continues from here");
                 code = signals.exit_code();
             }
         }
@@ -131,10 +133,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 fn show(study: &Study, results: &Results) -> Result<()> {
-    let strangers = results.strangers(study);
-    if strangers > 0 {
+    let unknown = results.unknown_lines(study);
+    if unknown > 0 {
         output::note(format!(
-            "study.jsonl: {strangers} of {} lines are of other settings than the study's, and left \
+            "study.jsonl: {unknown} of {} lines have other settings than the study; they are left \
              out",
             results.lines().len()
         ));
@@ -144,7 +146,10 @@ fn show(study: &Study, results: &Results) -> Result<()> {
     for metric in study.metrics.iter().filter(|metric| !known.contains(metric.as_str())) {
         if !known.is_empty() {
             let known: Vec<&str> = known.iter().copied().collect();
-            output::warn(format!("metrics: no run has `{metric}`; they have {}", known.join(", ")));
+            output::warn(format!(
+                "metrics: no run has `{metric}`; the runs have {}",
+                known.join(", ")
+            ));
         }
     }
     let table = StudyTable::new(study, results);

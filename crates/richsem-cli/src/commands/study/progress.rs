@@ -13,33 +13,33 @@ use richsem::{
 
 use crate::{
     output,
-    progress::{bar, hours},
+    progress::{bar, hms},
     table::NOTHING,
 };
 
-/// Between two looks at what the runs have logged.
+/// Time between two looks at the runs' logs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Between two plain lines.
+/// Time between two plain lines, where stderr is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// A run under way.
+/// A run that is being trained.
 pub(super) struct Watched<'a> {
     pub(super) run: &'a PlannedRun,
     pub(super) folder: PathBuf,
     pub(super) label: String,
-    /// Since it was started or gone on with.
+    /// Seconds since it was started or resumed.
     pub(super) seconds: f64,
 }
 
-pub(super) struct Progress {
+pub(super) struct StudyProgress {
     bar: Option<ProgressBar>,
     total: usize,
     looked: Option<Instant>,
     plain: Instant,
 }
 
-impl Progress {
-    /// Without a bar until [`Self::start`].
+impl StudyProgress {
+    /// Without a bar, until [`Self::start`].
     pub(super) fn new() -> Self {
         Self { bar: None, total: 0, looked: None, plain: Instant::now() }
     }
@@ -67,8 +67,8 @@ impl Progress {
         }
     }
 
-    /// Shows the state, at most once a second. `queued` are variants, by index, `durations` the
-    /// seconds of finished runs with theirs.
+    /// Shows the state, at most once a second. `queued` has the variant of each waiting run, by index.
+    /// `durations` has variant and seconds of each finished run.
     pub(super) fn show(
         &mut self,
         done: usize,
@@ -88,7 +88,7 @@ impl Progress {
         let running: Vec<(usize, f64)> =
             watched.iter().map(|w| (w.run.variant, w.seconds)).collect();
         let left = seconds_left(&running, queued, durations, jobs);
-        let eta = left.map_or_else(|| NOTHING.to_owned(), hours);
+        let eta = left.map_or_else(|| NOTHING.to_owned(), hms);
         let runs: Vec<String> =
             watched.iter().map(|w| format!("{} {}", w.label, place(w))).collect();
         let message = format!("ETA {eta}  {}", runs.join("; "));
@@ -105,7 +105,7 @@ impl Progress {
     }
 }
 
-/// How far a run is, as far as it has told.
+/// How far a run is, from the last row of its metrics.
 fn place(watched: &Watched<'_>) -> String {
     let epochs = watched.run.config.train.epochs;
     match last_row(&watched.folder) {
@@ -119,8 +119,8 @@ fn place(watched: &Watched<'_>) -> String {
     }
 }
 
-/// From what finished runs took: those of the same variant, or all where it has none. `None`
-/// before the first.
+/// Seconds that are left, from the mean time of finished runs: those of the same variant, or of all if
+/// there is none. `None` before the first.
 fn seconds_left(
     running: &[(usize, f64)],
     queued: &[usize],
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn the_time_left_is_of_runs_like_them_shared_by_the_jobs() {
         assert_eq!(seconds_left(&[(0, 1.0)], &[1], &[], 1), None);
-        // Variant 1 takes 30, others 10 or, unknown ones, the mean of all, 20.
+        // Variant 0 takes 10, variant 1 takes 30, an unknown variant the mean of all, 20.
         let durations = [(0, 10.0), (1, 30.0)];
         assert_eq!(seconds_left(&[(0, 4.0)], &[1, 0], &durations, 1), Some(46.0));
         assert_eq!(seconds_left(&[(0, 4.0)], &[0, 0], &durations, 2), Some(13.0));

@@ -18,22 +18,22 @@ use richsem::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::progress::{Progress, Watched};
-use crate::{progress::hours, table};
+use super::progress::{StudyProgress, Watched};
+use crate::{progress::hms, table};
 
-/// Between two looks at the children.
+/// Time between two looks at the child processes.
 const TICK: Duration = Duration::from_millis(50);
-/// Lines of its log that are shown of a run that failed.
+/// Most lines of a failed run's log that are shown.
 const LOG_LINES: usize = 12;
 
-/// How a session ended.
+/// How a session of training ended.
 pub(super) enum Ended {
     /// There is nothing left to train.
     Done {
-        /// Runs that did not come to their end.
+        /// Number of runs that failed.
         failed: usize,
     },
-    /// It was told to stop.
+    /// The user stopped it.
     Stopped,
 }
 
@@ -42,13 +42,13 @@ pub(super) struct Session<'a> {
     folder: &'a Path,
     results: Results,
     queue: VecDeque<&'a PlannedRun>,
-    /// Runs that this session is about, those included that were there before.
+    /// Number of runs of this session, those included that were finished before.
     total: usize,
     devices: Vec<String>,
-    /// One a job; job i is on device i, counted round.
+    /// One for each job. Job i runs on device i, modulo the number of devices.
     slots: Vec<Option<Running<'a>>>,
     failed: usize,
-    progress: Progress,
+    progress: StudyProgress,
 }
 
 struct Running<'a> {
@@ -61,19 +61,19 @@ enum Work {
     Child {
         child: Child,
         log: PathBuf,
-        /// Where this process began to write in its log.
+        /// Length of the log, in bytes, when this process was started.
         log_from: u64,
-        /// It trains the run from its start.
+        /// Whether it trains the run from its start.
         whole: bool,
         told_to_stop: bool,
     },
-    /// A process that a killed study left behind: it is waited for.
+    /// A process that a killed study left behind. This study waits for it.
     Elsewhere,
 }
 
 impl<'a> Session<'a> {
-    /// Looks at what is there of the selected runs. Nothing is trained if one of them cannot be
-    /// gone on with.
+    /// Finds out how far the selected runs are. If one of them cannot be resumed, this is an error, and
+    /// nothing is trained.
     pub(super) fn new(
         study: &'a Study,
         folder: &'a Path,
@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
             devices: Vec::new(),
             slots: Vec::new(),
             failed: 0,
-            progress: Progress::new(),
+            progress: StudyProgress::new(),
         };
         let mut states = Vec::new();
         for run in selected {
@@ -114,7 +114,7 @@ impl<'a> Session<'a> {
         self.results
     }
 
-    /// Trains what is left, so many at once.
+    /// Trains the runs that are left, `jobs` of them at the same time.
     pub(super) fn work(
         &mut self,
         devices: Vec<String>,
@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
     ) -> Result<Ended> {
         self.progress.start(self.total);
         self.progress.note(&format!(
-            "study {}: {} of {} runs are there; {jobs} at once on {}; folder {}",
+            "study {}: {} of {} runs are finished; {jobs} at once on {}; folder {}",
             self.study.name,
             self.done(),
             self.total,
@@ -134,7 +134,7 @@ impl<'a> Session<'a> {
         self.slots = (0..jobs).map(|_| None).collect();
         let ended = self.supervise(stop);
         if ended.is_err() {
-            // The disk is full, say: nothing goes on unwatched.
+            // For example, the disk is full. No run continues without this process.
             self.tell_to_stop();
             for running in self.slots.iter_mut().flatten() {
                 if let Work::Child { child, .. } = &mut running.work {
@@ -153,8 +153,7 @@ impl<'a> Session<'a> {
                 if !stopping {
                     stopping = true;
                     self.progress.note(
-                        "stopping: the runs save first; once more leaves them to it and ends at \
-                         once",
+                        "stopping: the runs save first; a second Ctrl-C does not wait for them",
                     );
                 }
                 self.tell_to_stop();
@@ -167,17 +166,15 @@ impl<'a> Session<'a> {
                 }
             }
             if self.slots.iter().all(Option::is_none) {
-                return Ok(match stopping {
-                    true => Ended::Stopped,
-                    false => Ended::Done { failed: self.failed },
-                });
+                let done = Ended::Done { failed: self.failed };
+                return Ok(if stopping { Ended::Stopped } else { done });
             }
             self.show_progress();
             std::thread::sleep(TICK);
         }
     }
 
-    /// Starts a run, or goes on with it. The slot stays empty if it turns out to be finished.
+    /// Starts or resumes a run. The slot stays empty if the run turns out to be finished.
     fn start(&mut self, run: &'a PlannedRun, slot: usize) -> Result<()> {
         let folder = self.run_folder(run);
         if RunFolder::is_busy(&folder)? {
@@ -208,7 +205,7 @@ impl<'a> Session<'a> {
         }
         writeln!(out, "richsem study: {}, on {device}", self.label(run))?;
         let out = out.into_file();
-        // Ctrl-C goes to a terminal's whole process group; the runs are told once, by this process.
+        // Ctrl-C goes to a terminal's whole process group. The runs get one signal, from this process.
         command.process_group(0).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().context("a run could not be started")?;
         let verb = if whole { "started " } else { "resumed " };
@@ -227,7 +224,7 @@ impl<'a> Session<'a> {
         self.slots[slot] = Some(Running { run, started: Instant::now(), work: Work::Elsewhere });
     }
 
-    /// Frees the slot if its run is no longer trained.
+    /// Frees the slot if no process trains its run any more.
     fn look_at(&mut self, slot: usize, stopping: bool) -> Result<()> {
         let Some(running) = &mut self.slots[slot] else { return Ok(()) };
         let run = running.run;
@@ -253,7 +250,7 @@ impl<'a> Session<'a> {
                         self.record(run, row, seconds, Some(device))?;
                     }
                     _ if stopping => {}
-                    // Two were started before either had its folder.
+                    // Two processes were started before one of them had the folder.
                     _ if RunFolder::is_busy(&self.run_folder(run))? => self.wait_for(run, slot),
                     state => {
                         self.failed += 1;
@@ -274,7 +271,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Writes a run's line.
+    /// Adds the line of a finished run to `study.jsonl`, and tells the user.
     fn record(
         &mut self,
         run: &PlannedRun,
@@ -287,8 +284,8 @@ impl<'a> Session<'a> {
         let metrics: Vec<String> =
             metrics.map(|metric| format!("{metric} {}", table::percent(value(metric)))).collect();
         let how = match (seconds, &device) {
-            (Some(seconds), _) => format!("in {}", hours(seconds)),
-            (None, Some(_)) => "after going on".to_owned(),
+            (Some(seconds), _) => format!("in {}", hms(seconds)),
+            (None, Some(_)) => "after resuming".to_owned(),
             (None, None) => "found finished".to_owned(),
         };
         self.progress.note(&format!("done     {} {how}: {}", self.label(run), metrics.join("  ")));
@@ -304,14 +301,14 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Each child once: a second signal would end it without saving.
+    /// Sends each child one signal: a second one would end it without saving.
     fn tell_to_stop(&mut self) {
         for running in self.slots.iter_mut().flatten() {
             if let Work::Child { child, told_to_stop, .. } = &mut running.work
                 && !*told_to_stop
             {
                 *told_to_stop = true;
-                // It is not reaped yet, so the id is still its own; it may have ended by itself.
+                // The child is not reaped yet, so the id is still its own. It may have ended by itself.
                 let _ = kill_process(Pid::from_child(child), Signal::TERM);
             }
         }
@@ -356,12 +353,12 @@ impl<'a> Session<'a> {
         self.folder.join("runs").join(&run.name)
     }
 
-    /// Beside the run's folder: a run's name may hold dots, so nothing is replaced in it.
+    /// A file beside the run's folder. The ending is added: a run's name may hold dots.
     fn file(&self, run: &PlannedRun, ending: &str) -> PathBuf {
         self.folder.join("runs").join(format!("{}.{ending}", run.name))
     }
 
-    /// Threads of a run's libraries, so that several runs do not fight for the cores.
+    /// Numbers of threads of a run's libraries, so that several runs share the cores.
     fn threads(&self) -> Vec<(&'static str, usize)> {
         if self.slots.len() < 2 {
             return Vec::new();
@@ -373,18 +370,16 @@ impl<'a> Session<'a> {
     }
 }
 
-/// This very program, even if its file is replaced by a newer build meanwhile.
+/// This same program, even if a newer build has replaced its file.
 fn this_program() -> Result<Command> {
     let same = Path::new("/proc/self/exe");
-    let mut command = match same.exists() {
-        true => Command::new(same),
-        false => Command::new(std::env::current_exe()?),
-    };
+    let mut command =
+        if same.exists() { Command::new(same) } else { Command::new(std::env::current_exe()?) };
     command.arg0("richsem");
     Ok(command)
 }
 
-/// In words.
+/// How a process ended, in words.
 fn ended(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(0), _) => "it ended without its last evaluation".to_owned(),
@@ -394,9 +389,9 @@ fn ended(status: ExitStatus) -> String {
     }
 }
 
-/// The last lines of a log, from a place on.
+/// The last lines of a log, of those after byte `from`.
 fn end_of(log: &Path, from: u64) -> String {
-    /// Far more than the lines that are shown.
+    /// Bytes that are read: far more than the lines that are shown.
     const MOST: u64 = 16 << 10;
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = std::fs::File::open(log)?;

@@ -11,9 +11,9 @@ pub(super) struct Ids {
 
 pub(super) struct Seen {
     pub(super) id: i64,
-    /// Position in its own list.
+    /// Position in the list that declares it.
     pub(super) declared: Option<u32>,
-    /// The first annotation that has it.
+    /// Position of the first annotation that has it.
     pub(super) mentioned: Option<u32>,
 }
 
@@ -41,7 +41,7 @@ impl Ids {
     }
 }
 
-/// What ids there are, as far as it helps to see why `wanted` is not among them.
+/// Which ids there are, as a hint why `wanted` is not among them.
 pub(super) fn known_ids(list: &str, mut ids: Vec<i64>, wanted: i64) -> String {
     ids.sort_unstable();
     let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else {

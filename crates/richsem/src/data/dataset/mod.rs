@@ -33,19 +33,20 @@ use crate::{
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
-pub use report::{Found, LoadReport};
+pub use report::{Counted, LoadReport};
 
 /// Bytes read at a time: thousands of records, so that parsing them in parallel pays, and small
 /// beside what is kept.
 const CHUNK: usize = 4 << 20;
 
-/// What a file says about the classes it does not show in an image.
+/// What a file says about the classes that it does not show in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Every class is annotated everywhere: not shown means absent.
+pub enum AnnotationFormat {
+    /// Every class is annotated in every image: what is not shown is absent.
     Coco,
-    /// Classes are verified per image: `neg_category_ids`, `not_exhaustive_category_ids`. A file
-    /// is LVIS if any of these lists has an entry: empty everywhere they verify nothing.
+    /// Classes are verified for each image: `neg_category_ids`, `not_exhaustive_category_ids`. A
+    /// file is LVIS if any of these lists has an entry. Lists that are empty in every image verify
+    /// nothing.
     Lvis,
 }
 
@@ -72,11 +73,11 @@ pub struct ImageRecord {
 pub struct Annotation {
     /// Its id in the file.
     pub id: i64,
-    /// Index into [`Dataset::images`].
+    /// Position of its image in [`Dataset::images`].
     pub image: u32,
-    /// Index into [`Dataset::vocabulary`].
+    /// Its class, a position in [`Dataset::vocabulary`].
     pub class: ClassIndex,
-    /// As in the file: neither clipped nor checked for emptiness. Sizes are not negative.
+    /// As in the file: not clipped, perhaps empty. Width and height are never negative.
     pub bbox: Xywh,
     /// The file's `area` (of the mask, in COCO and LVIS), or width × height where it has none.
     pub area: f64,
@@ -86,14 +87,14 @@ pub struct Annotation {
     pub ignore: bool,
 }
 
-/// An annotation file in memory, polygons excepted.
+/// An annotation file in memory, without its polygons.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     path: PathBuf,
     frequencies: Vec<Option<Frequency>>,
-    format: Format,
+    format: AnnotationFormat,
     vocabulary: Vocabulary,
-    /// Classes whose boxes it shows all of, in every image.
+    /// Classes of which the file shows all boxes, in every image.
     exhaustive: Arc<[ClassIndex]>,
     images: Vec<ImageRecord>,
     annotations: Vec<Annotation>,
@@ -126,8 +127,8 @@ impl Dataset {
     fn read(path: &Path, chunk: usize, annotated: bool) -> Result<Self> {
         let parts = validate::read(path, json::open(path)?, chunk, annotated)?;
         let classes = match parts.format {
-            Format::Coco => parts.vocabulary.len() as u32,
-            Format::Lvis => 0,
+            AnnotationFormat::Coco => parts.vocabulary.len() as u32,
+            AnnotationFormat::Lvis => 0,
         };
         Ok(Self {
             path: path.to_owned(),
@@ -183,9 +184,9 @@ impl Dataset {
         &self.annotations
     }
 
-    /// COCO or LVIS.
+    /// Whether the file verifies classes image by image (LVIS) or shows all of them (COCO).
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> AnnotationFormat {
         self.format
     }
 

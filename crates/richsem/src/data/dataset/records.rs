@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::{
-    json::{Flag, INTEGER, Integer, Record},
+    json::{INTEGER, Integer, JsonRecord, ZeroOrOne},
     vocabulary::Frequency,
 };
 
@@ -22,7 +22,7 @@ pub(super) struct RawImage {
     pub(super) not_exhaustive_category_ids: Option<Vec<Integer>>,
 }
 
-impl Record<'_> for RawImage {
+impl JsonRecord<'_> for RawImage {
     const LIST: &'static str = "images";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("id", INTEGER),
@@ -42,11 +42,11 @@ pub(super) struct RawAnnotation {
     pub(super) category_id: Integer,
     pub(super) bbox: [f64; 4],
     pub(super) area: Option<f64>,
-    pub(super) iscrowd: Option<Flag>,
-    pub(super) ignore: Option<Flag>,
+    pub(super) iscrowd: Option<ZeroOrOne>,
+    pub(super) ignore: Option<ZeroOrOne>,
 }
 
-impl Record<'_> for RawAnnotation {
+impl JsonRecord<'_> for RawAnnotation {
     const LIST: &'static str = "annotations";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("id", INTEGER),
@@ -63,17 +63,18 @@ impl Record<'_> for RawAnnotation {
 pub(super) struct RawCategory {
     pub(super) id: Integer,
     pub(super) name: String,
-    /// Text in every format; what else is there is nothing that is needed.
+    /// Text in every known format; anything else is ignored.
     pub(super) supercategory: Option<serde_json::Value>,
     pub(super) image_count: Option<u32>,
     pub(super) instance_count: Option<u32>,
     pub(super) frequency: Option<Frequency>,
     pub(super) synset: Option<String>,
     pub(super) wnid: Option<String>,
-    pub(super) lvis_clip_row: Option<u32>,
+    #[serde(rename = "lvis_clip_row")]
+    pub(super) text_row: Option<u32>,
 }
 
-impl Record<'_> for RawCategory {
+impl JsonRecord<'_> for RawCategory {
     const LIST: &'static str = "categories";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("id", INTEGER),

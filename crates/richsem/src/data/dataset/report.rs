@@ -1,31 +1,31 @@
-//! What was counted while loading: the numbers a user compares with what they believe they have.
+//! Counts made while loading, for a user to compare with what the file should have.
 
 use std::{collections::HashSet, fmt};
 
 use super::{Annotation, ImageRecord, records::RawCategory};
 use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
 
-/// Things of one kind, and the ids of the first of them, for whoever wants to look.
+/// How many things of one kind there are, and the ids of the first ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
-    /// How many there are.
+pub struct Counted {
+    /// How many things of this kind there are.
     pub count: usize,
-    /// Ids of the first ones in the file.
+    /// Ids of the first five in the file.
     pub ids: Vec<i64>,
 }
 
-/// Ids that are told of each kind.
-const TOLD: usize = 5;
+/// Most ids that are kept of each kind.
+const MOST_IDS: usize = 5;
 
-impl Found {
+impl Counted {
     pub(super) fn add(&mut self, id: i64) {
         self.count += 1;
-        if self.ids.len() < TOLD {
+        if self.ids.len() < MOST_IDS {
             self.ids.push(id);
         }
     }
 
-    /// ` (image ids 3, 5, 8, …)`, to be put behind the count.
+    /// ` (image ids 3, 5, 8, …)`, to stand after the count.
     #[must_use]
     pub fn ids(&self, of: &str) -> String {
         let ids: Vec<String> = self.ids.iter().map(i64::to_string).collect();
@@ -35,33 +35,33 @@ impl Found {
     }
 }
 
-/// Counts of one file. `Display` gives a few lines, the unremarkable left out.
+/// Counts of one file. `Display` gives a few lines, and leaves out what is zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Images.
+    /// Number of images, with and without boxes.
     pub images: usize,
-    /// Annotations, crowds included.
+    /// Number of annotations, crowds included.
     pub annotations: usize,
-    /// Classes.
+    /// C: number of classes.
     pub categories: usize,
-    /// Classes that are rare, common, frequent.
+    /// Number of rare, common and frequent classes.
     pub by_frequency: [usize; 3],
-    /// Classes without any annotation in this file.
+    /// Number of classes that no annotation of this file has.
     pub unseen_categories: usize,
-    /// Images without any annotation.
+    /// Number of images that have no annotation.
     pub images_without_boxes: usize,
     /// Crowd annotations: not trained on.
     pub crowd: usize,
     /// Others that reach beyond their image: clipped for training. Ids of annotations.
-    pub clipped: Found,
+    pub clipped: Counted,
     /// Others with no inside, in the file or once clipped: dropped from training. Ids of annotations.
-    pub degenerate: Found,
+    pub degenerate: Counted,
     /// Annotations with the class and the box, to the digit, of an earlier one of the image: each
     /// counts in training and evaluation. Their own ids.
-    pub repeated: Found,
+    pub repeated: Counted,
     /// Images that are the file of an earlier one: the boxes of one are background in the other.
     /// Their own ids.
-    pub same_file: Found,
+    pub same_file: Counted,
     /// Classes whose `image_count` was counted because the file has none.
     pub computed_image_count: usize,
     /// Classes whose `instance_count` was counted.
@@ -72,24 +72,24 @@ pub struct LoadReport {
     pub computed_area: usize,
     /// Images whose size the file does not give: it is known once they are read.
     pub unknown_sizes: usize,
-    /// Some image has `neg_category_ids` or `not_exhaustive_category_ids`.
+    /// Whether any image has `neg_category_ids` or `not_exhaustive_category_ids`, perhaps empty.
     pub lists: bool,
-    /// Images with an entry in one of the two.
+    /// Number of images with an entry in one of the two.
     pub listing: usize,
-    /// Entries of them that are no category of the file: passed over.
+    /// Number of entries in the two lists that are no category of the file. They are ignored.
     pub removed_listed: usize,
-    /// Images that have boxes of a class that they list as verified absent: the boxes hold, as in
+    /// Images that have boxes of a class that they list as verified absent: the boxes count, as in
     /// lvis-api. Their ids.
-    pub absent_with_boxes: Found,
+    pub absent_with_boxes: Counted,
     /// Images that list a class without boxes as verified absent and as not exhaustively annotated:
     /// as in lvis-api it is unknown there, and a detection of it no mistake. Their ids.
-    pub absent_and_not_exhaustive: Found,
+    pub absent_and_not_exhaustive: Counted,
     /// What looks wrong although it is allowed, each a sentence.
     pub warnings: Vec<String>,
 }
 
 impl LoadReport {
-    /// Why the file's [`super::Format`] is what it is.
+    /// Why the file's [`super::AnnotationFormat`] is what it is.
     #[must_use]
     pub fn why_format(&self) -> String {
         match (self.listing, self.lists) {
@@ -107,6 +107,19 @@ impl LoadReport {
     }
 }
 
+impl LoadReport {
+    /// What was counted because the file does not have it, each as `image_count of 3`.
+    fn computed(&self) -> Vec<String> {
+        let counted = |name: &str, count: usize| (count > 0).then(|| format!("{name} of {count}"));
+        let all = [
+            counted("image_count", self.computed_image_count),
+            counted("instance_count", self.computed_instance_count),
+            counted("frequency", self.computed_frequency),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [rare, common, frequent] = self.by_frequency;
@@ -116,34 +129,29 @@ impl fmt::Display for LoadReport {
              frequent)",
             self.images, self.annotations, self.categories
         )?;
-        let counted = |name: &str, count: usize| (count > 0).then(|| format!("{name} of {count}"));
-        let computed: Vec<String> = [
-            counted("image_count", self.computed_image_count),
-            counted("instance_count", self.computed_instance_count),
-            counted("frequency", self.computed_frequency),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
         let plain = |what, count: usize| (what, count, String::new());
-        let found = |what, found: &Found, of| (what, found.count, found.ids(of));
+        let found = |what, found: &Counted, of| (what, found.count, found.ids(of));
         for (what, count, ids) in [
             plain("images without boxes", self.images_without_boxes),
             plain("classes without boxes", self.unseen_categories),
             plain("crowd regions, not trained on", self.crowd),
-            found("images that are the file of an earlier one", &self.same_file, "image"),
-            found("boxes that repeat one of their image and class", &self.repeated, "annotation"),
+            found("images with the same file as an earlier one", &self.same_file, "image"),
+            found(
+                "boxes that repeat an earlier one of their image and class",
+                &self.repeated,
+                "annotation",
+            ),
             found("boxes beyond their image, clipped for training", &self.clipped, "annotation"),
             found("empty boxes, dropped from training", &self.degenerate, "annotation"),
-            plain("missing areas, width x height taken", self.computed_area),
-            plain("images of unknown size until they are read", self.unknown_sizes),
+            plain("missing areas, width x height is used", self.computed_area),
+            plain("images whose size is unknown until they are read", self.unknown_sizes),
             plain(
                 "entries of neg_category_ids and not_exhaustive_category_ids that are no category of \
-                 the file, passed over",
+                 the file, ignored",
                 self.removed_listed,
             ),
             found(
-                "images with boxes of a class in their neg_category_ids, the boxes hold",
+                "images with boxes of a class in their neg_category_ids, the boxes count",
                 &self.absent_with_boxes,
                 "image",
             ),
@@ -158,6 +166,7 @@ impl fmt::Display for LoadReport {
                 write!(f, "\n  {what}: {count}{ids}")?;
             }
         }
+        let computed = self.computed();
         if !computed.is_empty() {
             write!(f, "\n  counted from the boxes: {} classes", computed.join(", "))?;
         }
@@ -168,7 +177,7 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// Fills in what the categories lack, from grouped annotations.
+/// The classes, with counts from the grouped annotations where the file has none.
 pub(super) fn count_classes(
     categories: Vec<RawCategory>,
     annotations: &[Annotation],
@@ -185,25 +194,16 @@ pub(super) fn count_classes(
                 frequency: Frequency::Rare,
                 synset: raw.synset.clone(),
                 wnid: raw.wnid.clone(),
-                lvis_clip_row: raw.lvis_clip_row,
+                text_row: raw.text_row,
             })
             .collect(),
     );
     let roots = roots(&categories);
-    // (images, instances, last image seen with it)
-    let mut counts = vec![(0u32, 0u32, u32::MAX); vocabulary.len()];
-    for annotation in annotations {
-        let (images, instances, last) = &mut counts[annotation.class.0 as usize];
-        *instances += 1;
-        if *last != annotation.image {
-            *images += 1;
-            *last = annotation.image;
-        }
-    }
+    let counts = images_and_instances(vocabulary.len(), annotations);
     let mut complete = Vec::with_capacity(vocabulary.len());
     for raw in categories {
         let class = vocabulary.class_of(CategoryId(raw.id.0)).expect("it was built from these");
-        let (images, instances, _) = counts[class.0 as usize];
+        let (images, instances) = counts[class.0 as usize];
         report.computed_image_count += usize::from(raw.image_count.is_none());
         report.computed_instance_count += usize::from(raw.instance_count.is_none());
         report.computed_frequency += usize::from(raw.frequency.is_none());
@@ -211,7 +211,7 @@ pub(super) fn count_classes(
         if instances == 0 && roots.contains(&raw.id.0) {
             report.warnings.push(format!(
                 "category {} `{}` has no boxes and is the supercategory of all others, as Roboflow \
-                 writes it: it takes a place in the class head; take it out of the file",
+                 writes it. It takes a place in the class head: remove it from the file",
                 raw.id.0, raw.name
             ));
         }
@@ -238,6 +238,21 @@ pub(super) fn count_classes(
     vocabulary
 }
 
+/// Numbers of images and of boxes of each class, from grouped annotations.
+fn images_and_instances(classes: usize, annotations: &[Annotation]) -> Vec<(u32, u32)> {
+    let mut counts = vec![(0, 0); classes];
+    let mut last_image = vec![u32::MAX; classes];
+    for annotation in annotations {
+        let class = annotation.class.0 as usize;
+        counts[class].1 += 1;
+        if last_image[class] != annotation.image {
+            counts[class].0 += 1;
+            last_image[class] = annotation.image;
+        }
+    }
+    counts
+}
+
 /// Categories that are the supercategory of every other one.
 fn roots(categories: &[RawCategory]) -> Vec<i64> {
     let is_root = |root: &&RawCategory| {
@@ -260,7 +275,7 @@ fn count_files(images: &[ImageRecord], report: &mut LoadReport) {
     }
 }
 
-/// Counts images whose lists contradict their annotations, or each other. Those of image `i` are
+/// Counts images whose lists contradict their annotations, or each other. The annotations of image `i` are
 /// `annotations[starts[i]..starts[i + 1]]`.
 pub(super) fn count_contradictions(
     images: &[ImageRecord],
@@ -284,7 +299,8 @@ pub(super) fn count_contradictions(
     }
 }
 
-/// Counts annotations, grouped by image, that say what an earlier one of the image has said.
+/// Counts annotations with the class and box of an earlier one of the same image. They are grouped by
+/// image.
 fn count_repeated(annotations: &[Annotation], report: &mut LoadReport) {
     let mut order: Vec<usize> = Vec::new();
     for of_image in annotations.chunk_by(|a, b| a.image == b.image) {
@@ -300,7 +316,7 @@ fn count_repeated(annotations: &[Annotation], report: &mut LoadReport) {
     }
 }
 
-/// Counts what training will leave out, and notices boxes in another convention.
+/// Counts boxes that training will leave out, and notices boxes in another format.
 pub(super) fn count_boxes(
     images: &[ImageRecord],
     annotations: &[Annotation],
@@ -325,7 +341,7 @@ pub(super) fn count_boxes(
         }
         let [x, y, w, h] = annotation.bbox.0;
         let beyond = |end: f64, size: u32| end > 1.05 * f64::from(size) + 2.0;
-        // Two corners taken for corner and size: too large, and never smaller than the corner.
+        // Two corners instead of corner and size: too large, and never smaller than the corner.
         let outside = beyond(x + w, width) || beyond(y + h, height);
         far_outside += usize::from(outside && w >= x && h >= y);
         relative += usize::from([x, y, w, h].iter().all(|v| *v <= 1.0));
@@ -336,13 +352,13 @@ pub(super) fn count_boxes(
     }
     if 2 * far_outside > boxes {
         report.warnings.push(format!(
-            "{far_outside} of {boxes} boxes reach far beyond their image: boxes are [x, y, width, \
-             height]; are these two corners?"
+            "{far_outside} of {boxes} boxes reach far beyond their image. Boxes are [x, y, width, \
+             height]: are these two corners?"
         ));
     }
     if 2 * relative > boxes {
         report.warnings.push(format!(
-            "{relative} of {boxes} boxes lie within one pixel: boxes are in pixels; are these \
+            "{relative} of {boxes} boxes lie within one pixel. Boxes are in pixels: are these \
              relative to the image?"
         ));
     }

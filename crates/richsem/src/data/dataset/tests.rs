@@ -6,7 +6,7 @@ mod real;
 
 use std::io::Write as _;
 
-use super::{CHUNK, Dataset, Format, Found, LoadReport};
+use super::{AnnotationFormat, CHUNK, Counted, Dataset, LoadReport};
 use crate::{
     boxes::{Xywh, Xyxy},
     error::Result,
@@ -52,7 +52,7 @@ const SMALL: &str = r#"{
 fn a_small_file_is_read_as_it_is() {
     let small = file(SMALL.as_bytes());
     let dataset = Dataset::open(small.path()).unwrap();
-    assert_eq!(dataset.format(), Format::Coco);
+    assert_eq!(dataset.format(), AnnotationFormat::Coco);
     let files: Vec<_> = dataset.images().iter().map(|i| i.file_name.as_str()).collect();
     assert_eq!(files, ["a/b.jpg", "train2017/b.jpg"], "file_name wins over coco_url");
     assert_eq!(dataset.images()[1].size, Some([48, 64]));
@@ -81,7 +81,7 @@ fn a_small_file_is_read_as_it_is() {
         classes.iter().map(|c| (c.name.as_str(), c.image_count, c.instance_count)).collect();
     assert_eq!(counts, [("mug", 1, 3), ("jug", 0, 0), ("cup }", 1, 1)]);
     assert!(classes.iter().all(|c| c.frequency == Frequency::Rare));
-    assert_eq!((classes[1].wnid.as_deref(), classes[1].lvis_clip_row), (Some("n1"), Some(5)));
+    assert_eq!((classes[1].wnid.as_deref(), classes[1].text_row), (Some("n1"), Some(5)));
     assert_eq!(classes[2].synset.as_deref(), Some("cup.n.01"));
     assert_eq!(
         *dataset.report(),
@@ -93,8 +93,8 @@ fn a_small_file_is_read_as_it_is() {
             unseen_categories: 1,
             images_without_boxes: 1,
             crowd: 1,
-            clipped: Found { count: 2, ids: vec![5, 6] },
-            degenerate: Found { count: 1, ids: vec![6] },
+            clipped: Counted { count: 2, ids: vec![5, 6] },
+            degenerate: Counted { count: 1, ids: vec![6] },
             computed_image_count: 3,
             computed_instance_count: 3,
             computed_frequency: 3,
@@ -174,7 +174,7 @@ fn knowledge_of_absent_classes_follows_the_format() {
         r#"{"id": 20, "neg_category_ids": [90, 41, 41], "not_exhaustive_category_ids": [3],"#,
     );
     let dataset = open(&lvis).unwrap();
-    assert_eq!(dataset.format(), Format::Lvis);
+    assert_eq!(dataset.format(), AnnotationFormat::Lvis);
     assert_eq!(dataset.images()[0].neg_classes, [2, 1, 1].map(ClassIndex), "as in the file");
     let knowledge = dataset.knowledge(0);
     assert_eq!(knowledge.present, [ClassIndex(0), ClassIndex(2)]);
@@ -184,11 +184,15 @@ fn knowledge_of_absent_classes_follows_the_format() {
     assert!(dataset.knowledge(1).exhaustive.is_empty(), "the whole file is LVIS");
 
     let empty = SMALL.replace(r#"{"id": 20,"#, r#"{"id": 20, "neg_category_ids": [],"#);
-    assert_eq!(open(&empty).unwrap().format(), Format::Coco, "empty lists verify nothing");
+    assert_eq!(
+        open(&empty).unwrap().format(),
+        AnnotationFormat::Coco,
+        "empty lists verify nothing"
+    );
     // Lists may name classes that were taken out of the file.
     let removed = SMALL.replace(r#"{"id": 20,"#, r#"{"id": 20, "neg_category_ids": [42, 41, 43],"#);
     let dataset = open(&removed).unwrap();
-    assert_eq!((dataset.format(), dataset.report().removed_listed), (Format::Lvis, 2));
+    assert_eq!((dataset.format(), dataset.report().removed_listed), (AnnotationFormat::Lvis, 2));
     let image = dataset.images().iter().find(|image| image.id == 20).unwrap();
     assert_eq!(image.neg_classes, [ClassIndex(1)]);
 }
@@ -203,7 +207,7 @@ fn lists_that_contradict_boxes_or_each_other_are_counted_with_their_images() {
         );
         open(&SMALL.replace(r#"{"id": 20,"#, &lists)).unwrap()
     };
-    let one = Found { count: 1, ids: vec![20] };
+    let one = Counted { count: 1, ids: vec![20] };
     // Classes 3 and 90 have boxes in image 20, class 41 has none.
     for (negative, not_exhaustive, with_boxes, in_both) in [
         ("[41]", "[]", false, false),
@@ -215,13 +219,13 @@ fn lists_that_contradict_boxes_or_each_other_are_counted_with_their_images() {
     ] {
         let dataset = lists(negative, not_exhaustive);
         let report = dataset.report();
-        let expected = |is: bool| if is { one.clone() } else { Found::default() };
+        let expected = |is: bool| if is { one.clone() } else { Counted::default() };
         let what = format!("{negative} {not_exhaustive}");
         assert_eq!(report.absent_with_boxes, expected(with_boxes), "{what}");
         assert_eq!(report.absent_and_not_exhaustive, expected(in_both), "{what}");
         let text = report.to_string();
         for (part, is) in [
-            ("a class in their neg_category_ids, the boxes hold: 1 (image id 20)", with_boxes),
+            ("a class in their neg_category_ids, the boxes count: 1 (image id 20)", with_boxes),
             ("taken as not exhaustively annotated: 1 (image id 20)", in_both),
         ] {
             assert_eq!(text.contains(part), is, "{what}: {text}");
@@ -231,7 +235,7 @@ fn lists_that_contradict_boxes_or_each_other_are_counted_with_their_images() {
     }
     // An image without boxes contradicts none.
     let other = SMALL.replace(r#"{"id": 10,"#, r#"{"id": 10, "neg_category_ids": [90, 3],"#);
-    assert_eq!(open(&other).unwrap().report().absent_with_boxes, Found::default());
+    assert_eq!(open(&other).unwrap().report().absent_with_boxes, Counted::default());
 }
 
 #[test]
@@ -416,13 +420,13 @@ fn what_is_there_twice_is_counted_with_its_ids() {
     );
     let dataset = Dataset::open(file(text.as_bytes()).path()).unwrap();
     let report = dataset.report();
-    assert_eq!(report.same_file, Found { count: 2, ids: vec![7, 9] });
-    assert_eq!(report.repeated, Found { count: 2, ids: vec![11, 15] });
-    assert_eq!(report.degenerate, Found { count: 1, ids: vec![18] });
+    assert_eq!(report.same_file, Counted { count: 2, ids: vec![7, 9] });
+    assert_eq!(report.repeated, Counted { count: 2, ids: vec![11, 15] });
+    assert_eq!(report.degenerate, Counted { count: 1, ids: vec![18] });
     let said = report.to_string();
     for line in [
-        "images that are the file of an earlier one: 2 (image ids 7, 9)",
-        "boxes that repeat one of their image and class: 2 (annotation ids 11, 15)",
+        "images with the same file as an earlier one: 2 (image ids 7, 9)",
+        "boxes that repeat an earlier one of their image and class: 2 (annotation ids 11, 15)",
         "empty boxes, dropped from training: 1 (annotation id 18)",
         "category 0 `fish-x` has no boxes and is the supercategory of all others",
     ] {
@@ -436,7 +440,7 @@ fn what_is_there_twice_is_counted_with_its_ids() {
 
 #[test]
 fn of_many_odd_boxes_the_first_ids_are_told() {
-    let mut found = Found::default();
+    let mut found = Counted::default();
     (1..=5).for_each(|id| found.add(id));
     assert_eq!(found.ids("annotation"), " (annotation ids 1, 2, 3, 4, 5)");
     found.add(6);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Annotation, Format, ImageRecord, LoadReport,
+    Annotation, AnnotationFormat, ImageRecord, LoadReport,
     ids::{Ids, known_ids},
     records::{RawAnnotation, RawCategory, RawImage},
     report::{count_boxes, count_classes, count_contradictions},
@@ -18,19 +18,19 @@ use super::{
 use crate::{
     boxes::Xywh,
     error::{Error, Result},
-    json::{Form, Integer, JsonStream, parse},
+    json::{Integer, JsonStream, TopLevel, parse},
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
-const FORM: Form = Form {
+const TOP_LEVEL: TopLevel = TopLevel {
     bracket: b'{',
     expected: "an object with `images`, `annotations` and `categories`",
     other: "this looks like a results file, as `predict` writes; an annotation file is needed here",
 };
 
-/// A whole file, resolved.
+/// A whole file, every id resolved.
 pub(super) struct Parts {
-    pub(super) format: Format,
+    pub(super) format: AnnotationFormat,
     /// The groups that the file gives, by class.
     pub(super) frequencies: Vec<Option<Frequency>>,
     pub(super) vocabulary: Vocabulary,
@@ -45,7 +45,7 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
     let mut builder = Builder::new(file);
     let mut stream = JsonStream::new(file, reader, chunk);
     let mut found = [false, !annotated, false];
-    stream.open(&FORM)?;
+    stream.open(&TOP_LEVEL)?;
     while let Some(key) = stream.next_key()? {
         match key.as_str() {
             "images" => {
@@ -89,7 +89,8 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
     builder.finish()
 }
 
-/// An image's path with `/` between its folders, or why it is none below the image root.
+/// An image's path with `/` between its folders, or what is wrong with it: it must stay below the
+/// image root.
 pub(in crate::data) fn below_root(path: &str) -> Result<String, String> {
     let refuse = |problem: &str| Err(format!("{problem}: `{}`", path.escape_debug()));
     // Files written on Windows; also `..\` must not slip through.
@@ -153,7 +154,7 @@ impl Builder {
             (None, None) => None,
             (given, _) => {
                 let name = if given.is_some() { "height" } else { "width" };
-                let problem = "missing; expected the image's in pixels, as the other side is given";
+                let problem = "missing; expected pixels, because the other side is given";
                 return Err(self.invalid(format!("images[{index}].{name}"), problem));
             }
         };
@@ -188,7 +189,7 @@ impl Builder {
         Ok(())
     }
 
-    /// See [`ImageRecord::file_name`].
+    /// The path of an image below the image root: see [`ImageRecord::file_name`].
     fn file_name(&self, index: usize, raw: &RawImage) -> Result<String> {
         let given = |text: &Option<String>| text.clone().filter(|t| !t.trim().is_empty());
         let (field, path) = match (given(&raw.file_name), given(&raw.coco_url)) {
@@ -290,7 +291,34 @@ impl Builder {
         let starts = group_by_image(&mut self.annotations, self.images.len());
         self.annotations.shrink_to_fit();
 
-        // The file's order of classes is not the order of their ids.
+        let (frequencies, removed_listed) = self.resolve_classes();
+        let mut report = LoadReport {
+            computed_area: self.computed_area,
+            unknown_sizes: self.unknown_sizes,
+            removed_listed,
+            lists: self.lists,
+            listing: self.listing,
+            ..LoadReport::default()
+        };
+        let vocabulary = count_classes(self.categories, &self.annotations, &mut report);
+        count_boxes(&self.images, &self.annotations, &mut report);
+        count_contradictions(&self.images, &self.annotations, &starts, &mut report);
+        report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
+        Ok(Parts {
+            format: if self.listing > 0 { AnnotationFormat::Lvis } else { AnnotationFormat::Coco },
+            frequencies,
+            vocabulary,
+            images: self.images,
+            annotations: self.annotations,
+            starts,
+            report,
+        })
+    }
+
+    /// Replaces the slots of classes by positions in the order of their ids, which is not the file's
+    /// order. Gives the frequency of each class, as far as the file has it, and the number of entries
+    /// in LVIS's lists that are no category of the file.
+    fn resolve_classes(&mut self) -> (Vec<Option<Frequency>>, usize) {
         let mut by_id: Vec<i64> = self.categories.iter().map(|c| c.id.0).collect();
         by_id.sort_unstable();
         let class_of_slot: Vec<ClassIndex> = (self.category_ids.seen.iter())
@@ -298,7 +326,7 @@ impl Builder {
             .collect();
         let resolve = |class: &mut ClassIndex| *class = class_of_slot[class.0 as usize];
         self.annotations.iter_mut().for_each(|a| resolve(&mut a.class));
-        // Ids in LVIS's lists may be of classes that were taken out of the file.
+        // LVIS's lists may have ids of classes that were removed from the file.
         let mut removed = 0;
         let seen = &self.category_ids.seen;
         for image in &mut self.images {
@@ -313,28 +341,7 @@ impl Builder {
         for raw in &self.categories {
             frequencies[by_id.partition_point(|&id| id < raw.id.0)] = raw.frequency;
         }
-
-        let mut report = LoadReport {
-            computed_area: self.computed_area,
-            unknown_sizes: self.unknown_sizes,
-            removed_listed: removed,
-            lists: self.lists,
-            listing: self.listing,
-            ..LoadReport::default()
-        };
-        let vocabulary = count_classes(self.categories, &self.annotations, &mut report);
-        count_boxes(&self.images, &self.annotations, &mut report);
-        count_contradictions(&self.images, &self.annotations, &starts, &mut report);
-        report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
-        Ok(Parts {
-            format: if self.listing > 0 { Format::Lvis } else { Format::Coco },
-            frequencies,
-            vocabulary,
-            images: self.images,
-            annotations: self.annotations,
-            starts,
-            report,
-        })
+        (frequencies, removed)
     }
 
     fn check_annotation_ids(&self) -> Result<()> {

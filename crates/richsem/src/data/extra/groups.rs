@@ -4,12 +4,12 @@ use crate::vocabulary::ClassIndex;
 
 /// Many short texts in one: a set can have 14 million images.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameList {
     pub(super) text: String,
     pub(super) ends: Vec<usize>,
 }
 
-impl Names {
+impl NameList {
     pub(super) fn push(&mut self, name: &str) {
         self.text.push_str(name);
         self.ends.push(self.text.len());
@@ -27,7 +27,7 @@ pub(super) struct Groups {
     /// What their names begin with.
     pub(super) prefixes: Vec<String>,
     pub(super) labels: Vec<Vec<ClassIndex>>,
-    /// How many there are.
+    /// Number of images of each group.
     pub(super) images: Vec<usize>,
     /// The group of each image.
     pub(super) of: Vec<u32>,
@@ -41,7 +41,7 @@ impl Groups {
         self.labels.len() as u32 - 1
     }
 
-    /// The next image is of that group.
+    /// Adds the next image to a group.
     pub(super) fn put(&mut self, group: u32) {
         self.of.push(group);
         self.images[group as usize] += 1;

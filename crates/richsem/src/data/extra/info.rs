@@ -6,16 +6,16 @@ use std::{collections::HashMap, path::Path};
 use serde::Deserialize;
 
 use super::{
-    groups::{Groups, Names},
+    groups::{Groups, NameList},
     mapping::SourceClass,
 };
 use crate::{
     Error, Result,
     data::dataset::validate::below_root,
-    json::{self, Form, Integer, JsonStream, Record, parse},
+    json::{self, Integer, JsonRecord, JsonStream, TopLevel, parse},
 };
 
-const FORM: Form = Form {
+const TOP_LEVEL: TopLevel = TopLevel {
     bracket: b'{',
     expected: "an object with `images` and `categories`",
     other: "expected a file like Detic's imagenet_lvis_image_info.json",
@@ -31,7 +31,7 @@ struct RawImage {
     pos_category_ids: Vec<Integer>,
 }
 
-impl Record<'_> for RawImage {
+impl JsonRecord<'_> for RawImage {
     const LIST: &'static str = "images";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("id", "an integer"),
@@ -48,7 +48,7 @@ struct RawClass {
     wnid: Option<String>,
 }
 
-impl Record<'_> for RawClass {
+impl JsonRecord<'_> for RawClass {
     const LIST: &'static str = "categories";
     const FIELDS: &'static [(&'static str, &'static str)] =
         &[("id", "an integer"), ("name", "a string"), ("synset", "a string"), ("wnid", "a string")];
@@ -57,7 +57,7 @@ impl Record<'_> for RawClass {
 /// The file's images and classes, not yet mapped.
 #[derive(Default)]
 pub(super) struct Info {
-    pub(super) names: Names,
+    pub(super) names: NameList,
     pub(super) ids: Vec<i64>,
     /// Index into `label_sets` of each image.
     pub(super) sets: Vec<u32>,
@@ -75,7 +75,7 @@ impl Info {
         let mut info = Self::default();
         let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
         let mut found = [false; 2];
-        stream.open(&FORM)?;
+        stream.open(&TOP_LEVEL)?;
         while let Some(key) = stream.next_key()? {
             match key.as_str() {
                 "images" => {
@@ -161,7 +161,7 @@ impl Info {
     pub(super) fn images(
         self,
         classes: &[Vec<crate::vocabulary::ClassIndex>],
-    ) -> (Names, Vec<i64>, Groups) {
+    ) -> (NameList, Vec<i64>, Groups) {
         let numbers = self.class_numbers();
         let mut groups = Groups::default();
         // Label set → group, if it is one.
@@ -178,7 +178,7 @@ impl Info {
                 (!labels.is_empty()).then(|| groups.add(String::new(), labels))
             })
             .collect();
-        let (mut names, mut ids) = (Names::default(), Vec::new());
+        let (mut names, mut ids) = (NameList::default(), Vec::new());
         for (i, &set) in self.sets.iter().enumerate() {
             if let Some(group) = group[set as usize] {
                 names.push(self.names.get(i));

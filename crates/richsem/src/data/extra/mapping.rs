@@ -14,9 +14,10 @@ use crate::{
     vocabulary::{Category, ClassIndex, Vocabulary},
 };
 
-/// How a classification set's classes are found in the detection vocabulary. A set's class is a
-/// folder, whose name is then all of the following, or a category of the `info` file. Several
-/// detection classes may share a wnid or synset: an image then has all of them as labels.
+/// How the classes of a classification set are found among the detection classes. A class of the
+/// set is a folder or a category of the `info` file. The name of a folder is compared with any of
+/// these. Several detection classes may share a wnid or synset: then an image has all of them as
+/// labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
 pub enum MappingConfig {
@@ -24,7 +25,7 @@ pub enum MappingConfig {
     Wnid {},
     /// Equal WordNet synsets, as `airliner.n.01`.
     Synset {},
-    /// Equal names.
+    /// Equal class names, letter by letter.
     Name {},
     /// Equal category ids: both files must number the same classes in the same way.
     Id {},
@@ -40,7 +41,7 @@ pub enum MappingConfig {
     /// (`lvis_name`, `lvis_id` mean the same). The first of synset, name and id that is there
     /// decides; pairs whose class the detection set lacks are passed over.
     File {
-        /// Relative to the file that says so.
+        /// The file, JSON or TOML. The path is relative to the settings file.
         path: PathBuf,
     },
 }
@@ -56,7 +57,7 @@ impl MappingConfig {
         }
     }
 
-    /// Those that need no file.
+    /// The mappings that need no file.
     const ALL: [Self; 4] = [Self::Wnid {}, Self::Synset {}, Self::Name {}, Self::Id {}];
 }
 
@@ -70,7 +71,7 @@ pub(super) struct SourceClass {
 }
 
 impl SourceClass {
-    /// A folder, named after its class in a way that the mapping tells.
+    /// A folder, whose name may be any of these.
     pub(super) fn folder(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -104,12 +105,13 @@ fn table(by: &MappingConfig, vocabulary: &Vocabulary) -> Table {
     table
 }
 
-/// A mapping with its vocabulary, ready to be asked.
+/// A mapping and the detection classes, ready for look-ups.
 pub(super) struct Mapper {
     /// None: by synset or name, whichever both sides have.
     by: Option<MappingConfig>,
+    /// Detection classes by the property that `by` compares.
     table: Table,
-    /// By name, where `by` is none.
+    /// Detection classes by name, if `by` is none.
     names: Table,
 }
 
@@ -200,7 +202,7 @@ impl Mapper {
 
 /// One pair of a list.
 #[derive(Deserialize)]
-struct Pair {
+struct MappingRecord {
     wnid: String,
     synset: Option<String>,
     #[serde(alias = "lvis_name")]
@@ -224,7 +226,7 @@ fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
     };
     match value {
         Value::Object(entries) => {
-            let known = Known::new(vocabulary);
+            let known = ClassWords::new(vocabulary);
             let read =
                 |(key, value): (String, Value)| Ok((key.clone(), known.all(path, &key, &value)?));
             entries.into_iter().map(read).collect()
@@ -238,7 +240,7 @@ fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
                 by(MappingConfig::Id {}),
             );
             for (i, record) in records.into_iter().enumerate() {
-                let pair: Pair = serde_json::from_value(record).map_err(|e| {
+                let pair: MappingRecord = serde_json::from_value(record).map_err(|e| {
                     Error::invalid(path, format!("[{i}]"), e.to_string()).with_hint(
                         "expected {\"wnid\": .., \"synset\": .., \"name\": .., \"id\": ..}",
                     )
@@ -269,10 +271,10 @@ fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
     }
 }
 
-/// Every word that means a detection class.
-struct Known(BTreeMap<String, Vec<ClassIndex>>);
+/// Every word that means a detection class, with the classes.
+struct ClassWords(BTreeMap<String, Vec<ClassIndex>>);
 
-impl Known {
+impl ClassWords {
     fn new(vocabulary: &Vocabulary) -> Self {
         let mut words = BTreeMap::new();
         // Where a word is the name of one class and, say, the synset of another, the name counts.

@@ -32,64 +32,67 @@ pub use report::ExtraReport;
 pub use set::{ClassificationSet, Item};
 pub use source::{ExtraSource, FeedConfig};
 
-/// A set of classification images, and how it is learned from.
+/// A set of classification images, and how the detector learns from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtraConfig {
-    /// A folder of class folders (`n02690373/1.jpg`), or an uncompressed `.tar` of them. Relative
-    /// to the file that says so.
+    /// A folder of class folders (`n02690373/1.jpg`), or an uncompressed `.tar` of them. The path
+    /// is relative to the settings file.
     pub images: PathBuf,
-    /// A file that lists the images and their labels, as Detic's
-    /// `imagenet_lvis_image_info.json`; absent: an image's label is its folder. Relative
-    /// likewise.
+    /// A file that lists the images and their labels, as Detic's `imagenet_lvis_image_info.json`.
+    /// The path is relative to the settings file. Default: none; then an image's label is the name
+    /// of its folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<PathBuf>,
-    /// How the set's classes are found in the detection vocabulary. Absent: folders by wnid; the
+    /// How the set's classes are found among the detection classes. Default: folders by wnid; the
     /// categories of `info` by synset, or by name where one side has no synsets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapping: Option<MappingConfig>,
-    /// What becomes one image of a batch.
+    /// What makes up one image of a batch: four images as a mosaic, or a single one. Default: `{
+    /// kind = "mosaic", tile = 640 }`. Reference: `imagenet_use_mosaic`.
     #[serde(default)]
     pub form: FormConfig,
-    /// What is done to each image, before it is pasted; absent: what is done to detection images
-    /// (`data.augment`).
+    /// Random changes of each image, before it is put on a mosaic. Default: those of detection
+    /// images (`data.augment`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augment: Option<TransformConfig>,
-    /// Mosaics or single images a step and process; absent: as many as detection images
-    /// (`data.batch_size`).
+    /// Mosaics or single images in a batch of one process. Default: as many as `data.batch_size`; 1
+    /// to 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
-    /// Which way up its images are read. The boxes are whole images, so that only what is seen in them
-    /// depends on it.
+    /// Which way up the images are read: `exif` (the default) or `stored`. The boxes are whole
+    /// images, so they do not depend on it.
     #[serde(default)]
     pub orientation: Orientation,
-    /// Share of its batches, against `data.weight`; 0: none, as if the set were not there.
+    /// How many batches of this set a cycle has, where `data.weight` is the number of detection
+    /// batches. Default: 1; 0 to 1000. 0 leaves the set out.
     #[serde(default = "one")]
     pub weight: u32,
-    /// Which images come when.
+    /// In which order the images come: `shuffled` (the default) or `official`.
     #[serde(default)]
     pub order: OrderConfig,
-    /// What the whole-image boxes teach.
+    /// Which losses the boxes of whole images have. Default: all.
     #[serde(default)]
     pub supervision: Supervision,
 }
 
+/// Default of `weight`.
 fn one() -> u32 {
     1
 }
 
-/// What becomes one image of a batch.
+/// What makes up one image of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FormConfig {
-    /// Four images on one canvas, see [`mosaic()`].
+    /// Four images on one canvas: see [`mosaic()`].
     Mosaic {
-        /// Side of the square that each image is resized to fit, in pixels; the canvas is twice
-        /// as wide and high.
+        /// Each image is resized to fit a square with this side, in pixels. The canvas is twice as
+        /// wide and high. Default: 640, as in the paper; 2 to 2048.
         #[serde(default = "default_tile")]
         tile: u32,
     },
-    /// One image, as a detection image.
+    /// One classification image, treated as a detection image is.
     Single {},
 }
 
@@ -114,20 +117,21 @@ impl FormConfig {
     }
 }
 
-/// Which images come when, and with which of their labels.
+/// In which order the images come, and with which of their labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderConfig {
-    /// Passes over the whole set, each in a new random order; no image comes a second time before
-    /// every image came once. All labels of an image.
+    /// Passes over the whole set, each in a new random order. No image comes a second time before
+    /// every image came once. Images have all their labels.
     #[default]
     Shuffled,
-    /// What the official code does on several devices, for comparisons: one fixed permutation,
-    /// begun anew each epoch; a mosaic's other three images are drawn at random; the first label
-    /// of an image alone.
+    /// What the official code does on several devices, for comparisons. There is one fixed order,
+    /// which begins anew each epoch. The other three images of a mosaic are drawn at random. Images
+    /// have only their first label.
     Official,
 }
 
+/// Largest tile of a mosaic, in pixels.
 const LARGEST_TILE: u32 = 2048;
 
 impl ExtraConfig {

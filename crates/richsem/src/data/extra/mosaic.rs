@@ -13,7 +13,7 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
-/// What no image covers.
+/// Colour of the canvas where no image lies.
 const BACKGROUND: Rgb<u8> = Rgb([114; 3]);
 
 /// Puts four images (top left, top right, bottom left, bottom right) onto a canvas of
@@ -93,8 +93,8 @@ fn ratio(new: u32, old: u32) -> f32 {
     (f64::from(new) / f64::from(old)) as f32
 }
 
-/// What is known of the canvas, given what is known of each tile, the labels that are on it, and
-/// those of boxes that were cut off (of which nothing is claimed).
+/// What is known of the canvas. `shown` are the labels of its boxes. `hidden` are those of boxes that
+/// were cut off: nothing is claimed of them.
 fn known(
     tiles: [&LabelKnowledge; 4],
     shown: &[ClassIndex],
@@ -106,12 +106,11 @@ fn known(
         classes
     };
     let [first, others @ ..] = tiles;
-    let exhaustive = match others.iter().all(|t| t.exhaustive == first.exhaustive) {
-        true => Arc::clone(&first.exhaustive),
-        false => {
-            let everywhere = |c: &&ClassIndex| others.iter().all(|t| t.is_exhaustive(**c));
-            first.exhaustive.iter().filter(everywhere).copied().collect()
-        }
+    let exhaustive = if others.iter().all(|t| t.exhaustive == first.exhaustive) {
+        Arc::clone(&first.exhaustive)
+    } else {
+        let everywhere = |c: &&ClassIndex| others.iter().all(|t| t.is_exhaustive(**c));
+        first.exhaustive.iter().filter(everywhere).copied().collect()
     };
     let present = sorted(shown.to_vec());
     let not_exhaustive =

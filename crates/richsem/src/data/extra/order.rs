@@ -29,7 +29,7 @@ pub struct Order {
     seed: u64,
     /// Images in the set, n.
     items: u32,
-    /// Images a sample, t.
+    /// t: images of a sample, four for a mosaic.
     images: usize,
     share: Share,
     batches_per_epoch: u64,
@@ -37,8 +37,8 @@ pub struct Order {
 }
 
 impl Order {
-    /// `items` images, `images` of them a sample. [`OrderConfig::Official`] begins anew every
-    /// `batches_per_epoch` batches; the other does not look at that.
+    /// The order of `items` images, `images` of them in each sample. [`OrderConfig::Official`] begins
+    /// again after every `batches_per_epoch` batches; [`OrderConfig::Shuffled`] ignores that.
     ///
     /// # Errors
     /// There are no images, or nothing in a batch or epoch.
@@ -59,7 +59,10 @@ impl Order {
         };
         if share.batch_size == 0 || share.rank >= share.world {
             let Share { batch_size, rank, world, .. } = share;
-            return wrong(format!("a batch of {batch_size} on rank {rank} of {world} is none"));
+            return wrong(format!(
+                "expected a batch of at least 1 image and a rank below {world}, got a batch of \
+                 {batch_size} on rank {rank}"
+            ));
         }
         if kind == OrderConfig::Official && batches_per_epoch == 0 {
             return wrong("the official order needs epochs of at least one batch".into());
@@ -83,7 +86,7 @@ impl Order {
         order
     }
 
-    /// Image number `k` of the run; of the official order's one permutation.
+    /// Image number `k` of the run, or of the one fixed order of [`OrderConfig::Official`].
     fn image(&self, k: u64) -> u32 {
         let n = u64::from(self.items);
         let pass = match self.kind {
@@ -93,8 +96,8 @@ impl Order {
         self.permutation(pass)[(k % n) as usize]
     }
 
-    /// Samples of this rank in all before its batch `position`, as if the ranks' batches lay in a
-    /// row.
+    /// Number of samples before this rank's batch `position`, if the ranks' batches are put one
+    /// after the other.
     fn start(&self, position: u64) -> u64 {
         let Share { batch_size, rank, world, .. } = self.share;
         (position * world as u64 + rank as u64) * batch_size as u64
@@ -131,7 +134,7 @@ impl Order {
         (within % own) * world + rank as u64
     }
 
-    /// What may stand in for broken images of batch `position`: those behind it, each once.
+    /// Images that may replace broken images of batch `position`: those after it, each once.
     pub(super) fn spares(&self, position: u64) -> impl Iterator<Item = u32> {
         let from = match self.kind {
             OrderConfig::Shuffled => {

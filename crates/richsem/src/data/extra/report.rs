@@ -1,5 +1,4 @@
-//! What was found in a set of classification images, in numbers to compare with what one
-//! believes one has.
+//! Counts of a set of classification images, for a user to compare with what the set should have.
 
 use std::fmt;
 
@@ -10,7 +9,7 @@ use crate::{
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
-/// Counts of one set. `Display` gives a few lines, the unremarkable left out.
+/// Counts of one set. `Display` gives a few lines, and leaves out what is zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExtraReport {
     /// Images that are learned from.
@@ -25,8 +24,8 @@ pub struct ExtraReport {
     pub classes_by_frequency: [usize; 3],
     /// Images of rare, common and frequent classes; one with labels of two groups counts in both.
     pub images_by_frequency: [usize; 3],
-    /// Classes of the set that the detection vocabulary lacks, each with its number of images:
-    /// left out.
+    /// Classes of the set that are none of the detection classes, with the number of their images.
+    /// They are left out.
     pub unmapped: Vec<(String, usize)>,
     /// Mapped classes without any image.
     pub empty: Vec<String>,

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     ExtraConfig, ExtraReport, MappingConfig,
-    groups::{Groups, Names},
+    groups::{Groups, NameList},
     info::Info,
     mapping::{Mapper, SourceClass},
 };
@@ -17,7 +17,7 @@ use crate::{
     vocabulary::{ClassIndex, Vocabulary},
 };
 
-/// One classification image.
+/// A classification image: its file and its labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item<'a> {
     /// Its file in the set's store.
@@ -33,7 +33,7 @@ pub struct Item<'a> {
 #[derive(Debug)]
 pub struct ClassificationSet {
     store: Arc<ImageStore>,
-    names: Names,
+    names: NameList,
     groups: Groups,
     ids: Option<Vec<i64>>,
     report: ExtraReport,
@@ -56,7 +56,7 @@ impl ClassificationSet {
         for (field, path) in paths {
             if !path.exists() {
                 return Err(Error::invalid(path, field, "there is no such file or folder")
-                    .with_hint("paths are relative to the file that says them"));
+                    .with_hint("paths are relative to the settings file"));
             }
         }
         let store = Arc::new(ImageStore::open(&config.images, config.orientation)?);
@@ -88,7 +88,7 @@ impl ClassificationSet {
         if classes.iter().all(Vec::is_empty) {
             return Err(mapper.nothing_found(path, &sources, vocabulary));
         }
-        let (mut names, mut groups) = (Names::default(), Groups::default());
+        let (mut names, mut groups) = (NameList::default(), Groups::default());
         for (folder, labels) in folders.into_iter().zip(classes) {
             let prefix = format!("{root}{folder}/");
             let (files, passed_over) = store.images(&prefix)?;
@@ -145,7 +145,7 @@ impl ClassificationSet {
         let set = Self { store, names, groups, ids: Some(ids), report };
         // One is enough to see that the wrong folder was given; the rest shows in training.
         if !set.is_empty() && !set.store.contains(&set.item(0).name) {
-            let problem = format!("`{}`, which the list names, is not there", set.item(0).name);
+            let problem = format!("there is no `{}`, which the list names", set.item(0).name);
             return Err(Error::invalid(images, "images", problem).with_hint(format!(
                 "give the folder or archive that the file names of {} are relative to",
                 file.display()
@@ -154,13 +154,13 @@ impl ClassificationSet {
         Ok(set)
     }
 
-    /// Number of images, n.
+    /// n: number of images.
     #[must_use]
     pub fn len(&self) -> usize {
         self.groups.of.len()
     }
 
-    /// True without any image.
+    /// Whether the set has no images.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.groups.of.is_empty()
@@ -180,7 +180,7 @@ impl ClassificationSet {
         }
     }
 
-    /// Where the images are.
+    /// The folder or archive that holds the images.
     #[must_use]
     pub fn store(&self) -> &ImageStore {
         &self.store
@@ -193,10 +193,10 @@ impl ClassificationSet {
     }
 }
 
-/// The class folders, sorted, and what comes before them: archives are often made of one folder
-/// that holds them all.
+/// The class folders, sorted, and the path before them: an archive often has one folder that holds
+/// all others.
 fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>)> {
-    /// Folders within folders that are gone through; nobody packs deeper.
+    /// Most folders in folders that are searched. Nobody packs deeper.
     const DEEPEST: usize = 8;
     let mut root = String::new();
     for _ in 0..DEEPEST {
@@ -216,15 +216,15 @@ fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>
         root = below;
     }
     let files = store.files("")?;
-    let mut hint = "expected a folder a class, named after it, with the images in it, as \
-                    n02690373/1.jpg"
+    let mut hint = "expected one folder for each class, with the name of the class, and the \
+                    images in it, as n02690373/1.jpg"
         .to_owned();
     if let Some(example) = files.first() {
         hint += &format!("; there is `{example}`");
     }
     if files.iter().any(|name| name.ends_with(".tar")) {
-        hint += ". Archives within a folder or archive are not opened: unpack them, each into a \
-                 folder of its name";
+        hint += ". Archives in a folder or archive are not opened: unpack each into a folder of \
+                 its name";
     }
     let problem = format!("no class folders among {} files", files.len());
     Err(Error::invalid(path, "images", problem).with_hint(hint))

@@ -23,10 +23,10 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
-/// What a run decides, rather than a set's own section.
+/// What a run decides about extra batches; a set's own section decides the rest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeedConfig {
-    /// Of the run.
+    /// Seed of the run: part of the key of every draw.
     pub seed: u64,
     /// Images (mosaics) a batch, and which part of them is this device's. `last` does not
     /// matter: the row of batches has no end.

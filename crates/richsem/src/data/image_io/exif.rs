@@ -5,11 +5,12 @@ use image::metadata::Orientation;
 /// EXIF's tag of the orientation.
 const TAG: u16 = 0x112;
 
-/// What a segment says, from its byte order mark on; none where it says nothing that can be read.
+/// The orientation in a segment that begins with its byte order mark. None if there is none that can be
+/// read.
 ///
-/// EXIF wants one SHORT; some cameras and programs write a LONG or another integer, or several, of which
-/// the first counts. Viewers take these, as Pillow does, which leaves a BYTE alone. `image` reads the SHORT
-/// alone.
+/// EXIF wants one SHORT. Some cameras and programs write a LONG or another integer, or several: then the
+/// first counts. Viewers accept these, and so does Pillow, except for a BYTE. The crate `image` reads only
+/// a SHORT.
 pub(super) fn orientation(segment: &[u8]) -> Option<Orientation> {
     let tiff = Tiff {
         bytes: segment,
@@ -49,14 +50,15 @@ struct Tiff<'a> {
 }
 
 impl Tiff<'_> {
-    /// The number of so many bytes at a place; none beyond the end.
+    /// The number of `width` bytes at a place; none beyond the end.
     fn number(&self, at: u64, width: u64) -> Option<u64> {
         let (at, width) = (usize::try_from(at).ok()?, usize::try_from(width).ok()?);
         let bytes = self.bytes.get(at..at.checked_add(width)?)?;
         let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-        Some(match self.big_endian {
-            true => bytes.iter().fold(0, add),
-            false => bytes.iter().rev().fold(0, add),
+        Some(if self.big_endian {
+            bytes.iter().fold(0, add)
+        } else {
+            bytes.iter().rev().fold(0, add)
         })
     }
 }

@@ -10,43 +10,43 @@ use zune_jpeg::{
     zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
 };
 
-use super::{Format, check_pixels};
+use super::{FileFormat, check_pixels};
 use crate::{Error, Result};
 
 /// What the segments before the pixels say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Header {
-    /// In pixels, as stored.
+    /// Width in pixels, before any turn.
     pub(super) width: u32,
-    /// In pixels, as stored.
+    /// Height in pixels, before any turn.
     pub(super) height: u32,
     /// The EXIF segment, from its TIFF header on.
     pub(super) exif: Option<Vec<u8>>,
     /// The frame's marker, `0xC0` to `0xCF`: how its pixels are coded.
     frame: u8,
-    /// Bits of a sample.
+    /// Bits of one sample of one component.
     precision: u8,
     /// Horizontal and vertical sampling of each component.
     sampling: Vec<[u8; 2]>,
     /// Components in the first scan.
     in_first_scan: u8,
-    /// What each component is called.
+    /// The number of each component.
     ids: Vec<u8>,
-    /// There is a JFIF segment.
+    /// Whether there is a JFIF segment.
     jfif: bool,
     /// What Adobe's segment says of the colours, if there is one.
     adobe: Option<u8>,
-    /// There are restart markers.
+    /// Whether there are restart markers.
     restarts: bool,
 }
 
-/// What the components are.
+/// The meaning of the components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Colours {
     Grey,
     Rgb,
     Ycc,
-    /// CMYK or YCCK.
+    /// CMYK or YCCK, which nothing here tells apart.
     Four,
 }
 
@@ -60,7 +60,7 @@ impl Header {
         let mut next = || match bytes.next() {
             Some(Ok(byte)) => Ok(byte),
             Some(Err(error)) => Err(error.into()),
-            None => Err(Format::Jpeg.truncated(name)),
+            None => Err(FileFormat::Jpeg.truncated(name)),
         };
         let mut header = Self::default();
         loop {
@@ -92,10 +92,10 @@ impl Header {
                 0xDD => header.restarts = body.iter().any(|&byte| byte != 0),
                 0xDA => {
                     header.in_first_scan = body.first().copied().unwrap_or_default();
-                    return match header.sampling.is_empty() {
-                        true => Err(corrupt(name, "no frame header")),
-                        false => Ok(header),
-                    };
+                    if header.sampling.is_empty() {
+                        return Err(corrupt(name, "no frame header"));
+                    }
+                    return Ok(header);
                 }
                 _ => {}
             }
@@ -128,13 +128,13 @@ impl Header {
                 _ if !matches!(self.sampling.len(), 1 | 3 | 4) => {
                     "a number of components other than 1, 3 or 4"
                 }
-                _ if self.height == 0 => "a height that is said behind the pixels (DNL)",
+                _ if self.height == 0 => "a height that is given after the pixels (DNL)",
                 _ => return Ok(()),
             },
         ))
     }
 
-    /// By the rules of libjpeg.
+    /// The meaning of the components, by libjpeg's rules.
     fn colours(&self) -> Colours {
         match (self.sampling.len(), self.adobe) {
             (1, _) => Colours::Grey,
@@ -146,10 +146,10 @@ impl Header {
         }
     }
 
-    /// Who reads the pixels rightly, if anybody (tests/fixtures/images/make_jpegs.py has every kind):
-    /// zune-jpeg 0.5.15 gives wrong pixels, without a word, for a baseline file of several scans, where
-    /// the first component is not sampled most finely, and for some colours; jpeg-decoder 0.3.2 for
-    /// several scans whose sampling has halves of the finest.
+    /// The decoder that reads the pixels correctly, if there is one (tests/fixtures/images/make_jpegs.py
+    /// has every kind). zune-jpeg 0.5.15 silently gives wrong pixels for a baseline file of several scans,
+    /// if the first component is not sampled most finely, and for some colours. jpeg-decoder 0.3.2 does so
+    /// for several scans whose sampling has halves of the finest.
     fn decoder(&self) -> Option<Decoder> {
         let one_scan = usize::from(self.in_first_scan) == self.sampling.len();
         let progressive = self.frame == 0xC2;
@@ -162,7 +162,7 @@ impl Header {
             no_thirds &= factors().all(|factor| factor != 3);
         }
         let colours = self.colours();
-        // JFIF's colours are YCbCr, whatever else the file says; zune-jpeg believes the rest.
+        // JFIF's colours are YCbCr, even if the file says something else. zune-jpeg believes the latter.
         let says_rgb = self.adobe == Some(0) || self.ids == *b"RGB";
         let contradicts = self.jfif && colours == Colours::Ycc && says_rgb;
         if no_halves && finest_first && no_thirds && (one_scan || progressive) && !contradicts {
@@ -176,7 +176,7 @@ impl Header {
 }
 
 enum Decoder {
-    /// The faster one.
+    /// The faster one, `zune-jpeg`.
     Zune,
     JpegDecoder,
 }
@@ -196,7 +196,7 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> Result<(RgbImage, Header)> {
         None => {
             let sampling = header.sampling.iter().map(|[h, v]| format!("{h}x{v}"));
             let sampling = sampling.collect::<Vec<_>>().join(", ");
-            return Err(not_read(name, &format!("components sampled {sampling} in such scans")));
+            return Err(not_read(name, &format!("components with the sampling {sampling}")));
         }
     };
     let image = RgbImage::from_raw(header.width, header.height, pixels)
@@ -228,7 +228,7 @@ fn jpeg_decoder(bytes: &[u8], colours: Colours, name: &Path) -> Result<Vec<u8>> 
         Colours::Four => ColorTransform::Unknown,
     });
     let pixels = decoder.decode().map_err(|e| match e {
-        Problem::Io(_) => Format::Jpeg.truncated(name),
+        Problem::Io(_) => FileFormat::Jpeg.truncated(name),
         Problem::Unsupported(what) => not_read(name, &format!("{what:?}")),
         other => corrupt(name, &other.to_string()),
     })?;
@@ -238,8 +238,8 @@ fn jpeg_decoder(bytes: &[u8], colours: Colours, name: &Path) -> Result<Vec<u8>> 
     })
 }
 
-/// Whether the image's end marker is there (what follows it does not matter), and whether there is what
-/// the decoders do not look at: restart markers out of order, after which all lies elsewhere.
+/// Checks what the decoders do not: that the image's end marker is there (what follows it does not
+/// matter), and that restart markers are in order (if not, all pixels after them are in a wrong place).
 fn check_scans(bytes: &[u8], restarts: bool, name: &Path) -> Result<()> {
     const EOI: u8 = 0xD9;
     if bytes.ends_with(&[0xFF, EOI]) && !restarts {
@@ -254,14 +254,17 @@ fn check_scans(bytes: &[u8], restarts: bool, name: &Path) -> Result<()> {
             Some(0xFF) => marker, // fill byte: the next 0xFF may be the marker's
             Some(&number @ 0xD0..=0xD7) => {
                 if number != 0xD0 + restart {
-                    return Err(corrupt(name, "restart markers out of order: a part is missing"));
+                    return Err(corrupt(
+                        name,
+                        "restart markers are out of order: a part is missing",
+                    ));
                 }
                 restart = (restart + 1) % 8;
                 marker + 1
             }
             Some(0x00 | 0x01 | 0xD8) => marker + 1, // stuffed or without a body
             Some(0xDC) => {
-                return Err(not_read(name, "a height that is said behind the pixels (DNL)"));
+                return Err(not_read(name, "a height that is given after the pixels (DNL)"));
             }
             Some(&kind) => match bytes.get(marker + 1..marker + 3) {
                 Some(&[high, low]) => {
@@ -273,13 +276,13 @@ fn check_scans(bytes: &[u8], restarts: bool, name: &Path) -> Result<()> {
             None => break,
         };
     }
-    Err(Format::Jpeg.truncated(name))
+    Err(FileFormat::Jpeg.truncated(name))
 }
 
-/// Nothing is wrong with the file.
+/// The error for a kind of JPEG that is not read. The file itself is in order.
 fn not_read(name: &Path, what: &str) -> Error {
-    Error::invalid(name, "JPEG", format!("{what}: a kind of JPEG that is not read")).with_hint(
-        "write it anew: `jpegtran -copy all FILE > NEW.jpg` where it can read it, or else a PNG",
+    Error::invalid(name, "JPEG", format!("{what}: this kind of JPEG is not supported")).with_hint(
+        "write a new file with `jpegtran -copy all FILE > NEW.jpg`, or convert it to PNG",
     )
 }
 
@@ -290,7 +293,7 @@ fn corrupt(name: &Path, problem: &str) -> Error {
 
 fn error(error: &DecodeErrors, name: &Path) -> Error {
     match error {
-        DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => Format::Jpeg.truncated(name),
+        DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => FileFormat::Jpeg.truncated(name),
         DecodeErrors::Unsupported(scheme) => not_read(name, &format!("{scheme:?}")),
         other => corrupt(name, &other.to_string()),
     }

@@ -1,19 +1,23 @@
 //! Reading images: JPEG, PNG, WebP, BMP, TIFF and GIF (the first frame) to 8-bit RGB, as Pillow's
 //! `convert("RGB")` gives it.
 //!
-//! - The format is told by content; the extension does not matter.
+//! - The contents decide the format; the extension does not matter.
 //! - Grey is repeated, palettes are looked up, alpha is dropped (not blended), CMYK and YCCK are
 //!   read as Adobe writes them (inverted).
-//! - An image is turned as its EXIF orientation says, as viewers show it, unless [`Orientation::Stored`]
-//!   is asked for.
+//! - An image is turned as its EXIF orientation says, as viewers show it, but not with
+//!   [`Orientation::Stored`].
 //! - A file that ends early is an error, as in Pillow, not a half-grey image.
 //!
-//! Deviations: an orientation that stands in XMP, in ImageMagick's raw profiles or behind a PNG's pixels is not
-//! seen; one that EXIF has as a BYTE is. A JPEG whose data hold an impossible code, or whose restart
-//! markers are out of order, is an error, where Pillow goes on with whatever comes out. 16-bit grey gives the
-//! high byte, as 16-bit colour does; Pillow clips it at 255, which turns most such images white. A
-//! progressive JPEG without its last scans is not smoothed. Of a GIF whose first frame is smaller than its
-//! canvas the rest is black.
+//! Deviations from Pillow:
+//!
+//! - An orientation in XMP, in ImageMagick's raw profiles or after a PNG's pixels is not seen. An
+//!   orientation that EXIF has as a BYTE is.
+//! - A JPEG with an impossible code in its data, or with restart markers out of order, is an error.
+//!   Pillow continues with wrong pixels.
+//! - 16-bit grey gives the high byte, as 16-bit colour does. Pillow clips it at 255, which turns most
+//!   such images white.
+//! - A progressive JPEG without its last scans is not smoothed.
+//! - If the first frame of a GIF is smaller than its canvas, the rest is black.
 
 mod exif;
 mod jpeg;
@@ -32,10 +36,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Most pixels an image may have: where Pillow, too, refuses it as a decompression bomb.
+/// Most pixels of an image. Pillow, too, refuses larger ones as decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// Which way up an image is read. Boxes are in that frame.
+/// Which way up an image is read. Boxes are relative to the image that way up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Orientation {
@@ -43,17 +47,17 @@ pub enum Orientation {
     /// show it (Pillow's `exif_transpose`).
     #[default]
     Exif,
-    /// As its pixels are stored: what the official code of COCO, LVIS and RichSem reads. It matters for
-    /// images with an EXIF orientation alone.
+    /// As its pixels are stored: what the official code of COCO, LVIS and RichSem reads. This matters only
+    /// for images with an EXIF orientation.
     Stored,
 }
 
 /// An image that was read.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The pixels, in the frame that was asked for.
+    /// The pixels, turned or as stored, as asked for.
     pub image: RgbImage,
-    /// Its EXIF orientation, 1 to 8; 1 is upright, and what there is without one.
+    /// Its EXIF orientation, 1 to 8. 1 is upright; images without EXIF have 1.
     pub exif: u8,
 }
 
@@ -71,12 +75,12 @@ pub fn decode(path: &Path, orientation: Orientation) -> Result<Decoded> {
 /// Empty, of no format that is read, truncated, corrupt, of an unsupported kind (arithmetic coding,
 /// 12 bits), or of more than [`MAX_PIXELS`].
 pub fn decode_bytes(bytes: &[u8], name: &Path, orientation: Orientation) -> Result<Decoded> {
-    let (image, turn) = match Format::of(bytes, name)? {
-        Format::Jpeg => {
+    let (image, turn) = match FileFormat::of(bytes, name)? {
+        FileFormat::Jpeg => {
             let (image, header) = jpeg::decode(bytes, name)?;
             (image, turn_of(header.exif.as_deref()))
         }
-        Format::Other(format) => decode_other(bytes, format, name)?,
+        FileFormat::Other(format) => decode_other(bytes, format, name)?,
     };
     let image = match orientation {
         Orientation::Exif => turned(image, turn),
@@ -93,16 +97,16 @@ pub fn size(path: &Path, orientation: Orientation) -> Result<[u32; 2]> {
     use std::io::Read as _;
     let mut file = std::io::BufReader::new(fs_err::File::open(path)?);
     let mut start = Vec::new();
-    file.by_ref().take(Format::LONGEST_MAGIC).read_to_end(&mut start)?;
-    let format = Format::of(&start, path)?;
+    file.by_ref().take(FileFormat::LONGEST_MAGIC).read_to_end(&mut start)?;
+    let format = FileFormat::of(&start, path)?;
     file.rewind()?;
     let (width, height, turn) = match format {
-        Format::Jpeg => {
+        FileFormat::Jpeg => {
             let header = jpeg::Header::read(file, path)?;
             check_pixels(header.width, header.height, path)?;
             (header.width, header.height, turn_of(header.exif.as_deref()))
         }
-        Format::Other(format) => {
+        FileFormat::Other(format) => {
             let (decoder, turn) = other_header(file, format, path)?;
             let (width, height) = decoder.dimensions();
             (width, height, turn)
@@ -136,12 +140,12 @@ fn turned(image: RgbImage, turn: Turn) -> RgbImage {
 }
 
 #[derive(Clone, Copy)]
-enum Format {
+enum FileFormat {
     Jpeg,
     Other(ImageFormat),
 }
 
-impl std::fmt::Display for Format {
+impl std::fmt::Display for FileFormat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Jpeg => "JPEG",
@@ -155,7 +159,7 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// Kinds of images that are known by their first bytes and not read.
+/// The name of a kind of file that is recognised by its first bytes, but cannot be read.
 fn unread(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if brand.len() >= 4 => match &brand[..4] {
@@ -172,23 +176,25 @@ fn unread(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-impl Format {
+impl FileFormat {
     /// Enough of a file's start to recognise it, and to name what it is instead.
     const LONGEST_MAGIC: u64 = 64;
 
     fn of(bytes: &[u8], name: &Path) -> Result<Self> {
-        const AGAIN: &str = "copy or download the file again";
+        const FETCH_AGAIN: &str = "copy or download the file again";
         let invalid = |problem: &str, hint: &str| {
             let problem = format!("expected JPEG, PNG, WebP, BMP, TIFF or GIF, got {problem}");
             Err(Error::invalid(name, "image", problem).with_hint(hint))
         };
         match bytes {
-            [] => invalid("an empty file", AGAIN),
+            [] => invalid("an empty file", FETCH_AGAIN),
             [0xFF, 0xD8, ..] => Ok(Self::Jpeg),
             [b'I', b'I', 0x2B, 0, ..] | [b'M', b'M', 0, 0x2B, ..] => {
                 invalid("BigTIFF", "convert it, as with `magick FILE FILE.png`")
             }
-            [b'<', ..] => invalid("HTML or XML text", "the download gave a web page; repeat it"),
+            [b'<', ..] => {
+                invalid("HTML or XML text", "the download gave a web page: download the file again")
+            }
             _ if bytes.starts_with(b"version https://git-lfs") => {
                 invalid("a Git LFS pointer", "fetch the contents with `git lfs pull`")
             }
@@ -207,7 +213,7 @@ impl Format {
                 Err(_) => {
                     let start = bytes.iter().take(8).map(|b| format!("{b:02x}"));
                     let start = start.collect::<Vec<_>>().join(" ");
-                    invalid(&format!("bytes that begin with {start}"), AGAIN)
+                    invalid(&format!("bytes that begin with {start}"), FETCH_AGAIN)
                 }
             },
         }
@@ -225,7 +231,7 @@ impl Format {
                 self.truncated(name)
             }
             ImageError::Unsupported(e) => {
-                let problem = format!("of a kind that is not read: {e}");
+                let problem = format!("this kind is not supported: {e}");
                 Error::invalid(name, self.to_string(), problem)
                     .with_hint("convert it, as with `magick FILE FILE.png`")
             }
@@ -239,7 +245,7 @@ impl Format {
     }
 }
 
-/// Refuses what would take unreasonable memory, before anything of that size is allocated.
+/// Refuses sizes that need unreasonable memory, before memory of that size is allocated.
 fn check_pixels(width: u32, height: u32, name: &Path) -> Result<()> {
     if width == 0 || height == 0 {
         let problem = format!("expected at least one pixel, got {width} x {height}");
@@ -262,7 +268,7 @@ fn other_header<'a, R: BufRead + Seek + 'a>(
     let mut reader = ImageReader::with_format(reader, format);
     // The pixels are bounded by `check_pixels`; what else there is, by the limits' 512 MiB.
     reader.limits(image::Limits::default());
-    let error = |e| Format::Other(format).error(&e, name);
+    let error = |e| FileFormat::Other(format).error(&e, name);
     let mut decoder = reader.into_decoder().map_err(error)?;
     let (width, height) = decoder.dimensions();
     check_pixels(width, height, name)?;
@@ -276,7 +282,7 @@ fn other_header<'a, R: BufRead + Seek + 'a>(
 
 fn decode_other(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<(RgbImage, Turn)> {
     let (decoder, turn) = other_header(Cursor::new(bytes), format, name)?;
-    let error = |e| Format::Other(format).error(&e, name);
+    let error = |e| FileFormat::Other(format).error(&e, name);
     let image = DynamicImage::from_decoder(decoder).map_err(error)?;
     let (width, height) = (image.width(), image.height());
     let pixels = match image {
@@ -290,13 +296,13 @@ fn decode_other(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<(RgbIm
         DynamicImage::ImageRgba16(p) => to_rgb::<4, _>(&p, high_byte),
         other => {
             let problem = format!("unsupported pixels {:?}", other.color());
-            return Err(Error::invalid(name, Format::Other(format).to_string(), problem)
+            return Err(Error::invalid(name, FileFormat::Other(format).to_string(), problem)
                 .with_hint("convert it, as with `magick FILE FILE.png`"));
         }
     };
     let image = RgbImage::from_raw(width, height, pixels).ok_or_else(|| {
         let problem = "decoded to a wrong number of bytes";
-        Error::invalid(name, Format::Other(format).to_string(), problem)
+        Error::invalid(name, FileFormat::Other(format).to_string(), problem)
     })?;
     Ok((image, turn))
 }

@@ -24,19 +24,19 @@ use crate::{Error, Result};
 /// Images by name. Reading is safe from any number of threads at once.
 #[derive(Debug)]
 pub struct ImageStore {
-    place: Place,
+    location: Location,
     orientation: Orientation,
-    /// See [`Self::turned`].
+    /// Names of the images that [`Self::turned`] tells about.
     turned: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
-enum Place {
-    /// Files below a folder.
+enum Location {
+    /// Files below this folder.
     Folder(PathBuf),
     /// Members of an uncompressed tar archive.
     Tar {
-        /// The archive.
+        /// Path of the archive.
         path: PathBuf,
         /// Kept open; reads say where they start, so that threads do not disturb each other.
         file: fs_err::File,
@@ -56,18 +56,18 @@ impl ImageStore {
         }
         let file = fs_err::File::open(path)?;
         let members = tar::index(&file, path)?;
-        let place = Place::Tar { path: path.to_owned(), file, members };
-        Ok(Self { place, orientation, turned: Mutex::default() })
+        let location = Location::Tar { path: path.to_owned(), file, members };
+        Ok(Self { location, orientation, turned: Mutex::default() })
     }
 
-    /// Names are paths below a folder; of an empty one, whole paths.
+    /// Images in a folder. Names are paths below it, or whole paths if `path` is empty.
     #[must_use]
     pub fn folder(path: PathBuf, orientation: Orientation) -> Self {
-        Self { place: Place::Folder(path), orientation, turned: Mutex::default() }
+        Self { location: Location::Folder(path), orientation, turned: Mutex::default() }
     }
 
-    /// Notes an image that its EXIF orientation turns without a sign of whether its boxes are in that
-    /// frame: its size is the same either way, or the annotations have none.
+    /// Notes an image with an EXIF orientation for which the annotations do not show which way up its boxes
+    /// were drawn: its size is the same both ways, or the annotations have no size.
     pub(crate) fn note_turned(&self, name: &str) {
         let mut turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
         if !turned.contains(name) {
@@ -75,7 +75,7 @@ impl ImageStore {
         }
     }
 
-    /// A note on such images, if some were read. `setting` is what says how.
+    /// A note on such images, if some were read. `setting` is the setting or flag to change.
     #[must_use]
     pub fn turned(&self, setting: &str) -> Option<String> {
         let turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,23 +85,23 @@ impl ImageStore {
             Orientation::Stored => ("as stored", "on what viewers show", "exif"),
         };
         Some(format!(
-            "{} image(s), as `{first}`, have an EXIF orientation, and the annotations do not show whether \
-             their boxes are in its frame: read {read}; if the boxes were drawn {otherwise}, set {setting} \
+            "{} image(s), as `{first}`, have an EXIF orientation, and are read {read}. The annotations do \
+             not show which way up the boxes were drawn. If they were drawn {otherwise}, set {setting} \
              to {value}",
             turned.len()
         ))
     }
 
-    /// Where none of these files is there: which one was looked for first, in words. That is
-    /// another mistake than some broken images: the wrong folder or archive.
+    /// If none of these files exists: a message that names the first one. This is another mistake than
+    /// some broken images: the wrong folder or archive.
     pub fn holds_none_of<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
         let first = names.next()?;
         if self.contains(first) || names.any(|name| self.contains(name)) {
             return None;
         }
-        let (what, example) = match &self.place {
-            Place::Folder(folder) => (format!("the folder `{}`", folder.display()), None),
-            Place::Tar { path, members, .. } => {
+        let (what, example) = match &self.location {
+            Location::Folder(folder) => (format!("the folder `{}`", folder.display()), None),
+            Location::Tar { path, members, .. } => {
                 let example = members.first().map(|member| &member.name);
                 (format!("the archive `{}`", path.display()), example)
             }
@@ -115,9 +115,9 @@ impl ImageStore {
     /// # Errors
     /// There is no such file, or it cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        match &self.place {
-            Place::Folder(folder) => Ok(fs_err::read(folder.join(name))?),
-            Place::Tar { path, file, members } => {
+        match &self.location {
+            Location::Folder(folder) => Ok(fs_err::read(folder.join(name))?),
+            Location::Tar { path, file, members } => {
                 let Some(member) = tar::find(members, name) else {
                     let problem = format!("not among the archive's {} files", members.len());
                     let mut error = Error::invalid(path, name, problem);
@@ -155,9 +155,9 @@ impl ImageStore {
     /// Whether there is such a file.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        match &self.place {
-            Place::Folder(folder) => folder.join(name).is_file(),
-            Place::Tar { members, .. } => tar::find(members, name).is_some(),
+        match &self.location {
+            Location::Folder(folder) => folder.join(name).is_file(),
+            Location::Tar { members, .. } => tar::find(members, name).is_some(),
         }
     }
 
@@ -168,8 +168,8 @@ impl ImageStore {
     /// A folder cannot be read.
     pub fn folders(&self, below: &str) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        match &self.place {
-            Place::Folder(folder) => {
+        match &self.location {
+            Location::Folder(folder) => {
                 for entry in fs_err::read_dir(folder.join(below))? {
                     let entry = entry?;
                     if entry.path().is_dir() {
@@ -177,7 +177,7 @@ impl ImageStore {
                     }
                 }
             }
-            Place::Tar { members, .. } => {
+            Location::Tar { members, .. } => {
                 for member in tar::within(members, below) {
                     // Sorted by name, so that those of one folder stand together.
                     if let Some((folder, _)) = member.name[below.len()..].split_once('/')
@@ -225,9 +225,9 @@ impl ImageStore {
 
     fn list(&self, below: &str) -> Result<Listed> {
         let mut listed = Listed::default();
-        match &self.place {
-            Place::Folder(folder) => walk(&folder.join(below), "", &mut listed)?,
-            Place::Tar { members, .. } => {
+        match &self.location {
+            Location::Folder(folder) => walk(&folder.join(below), "", &mut listed)?,
+            Location::Tar { members, .. } => {
                 for name in tar::within(members, below).iter().map(|m| &m.name[below.len()..]) {
                     let hidden = name.split('/').any(|part| part.starts_with('.'));
                     let of_kind = if hidden { &mut listed.hidden } else { &mut listed.files };
@@ -245,19 +245,19 @@ impl ImageStore {
     /// How messages name an image: its path, or archive and member.
     #[must_use]
     pub fn display_path(&self, name: &str) -> PathBuf {
-        match &self.place {
-            Place::Folder(path) | Place::Tar { path, .. } => path.join(name),
+        match &self.location {
+            Location::Folder(path) | Location::Tar { path, .. } => path.join(name),
         }
     }
 }
 
-/// What lies below a folder, by kind.
+/// The files below a folder, by kind.
 #[derive(Default)]
 struct Listed {
     files: Vec<String>,
-    /// Files and folders.
+    /// Hidden files and folders.
     hidden: Vec<String>,
-    /// Links to nothing.
+    /// Links whose target does not exist.
     dangling: Vec<String>,
 }
 

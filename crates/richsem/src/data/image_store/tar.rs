@@ -6,6 +6,9 @@ use fs_err::os::unix::fs::FileExt as _;
 
 use crate::{Error, Result};
 
+/// What errors about an archive name as the field.
+const FIELD: &str = "tar archive";
+
 /// One file of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member {
@@ -13,7 +16,7 @@ pub(super) struct Member {
     pub(super) name: Box<str>,
     /// Where its contents begin, in bytes.
     pub(super) offset: u64,
-    /// Their length in bytes.
+    /// Length of its contents in bytes.
     pub(super) length: u64,
 }
 
@@ -32,13 +35,13 @@ pub(super) fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> 
     Some(&members[at])
 }
 
-/// The members whose names begin so.
+/// The members whose names begin with `below`.
 pub(super) fn within<'a>(members: &'a [Member], below: &str) -> &'a [Member] {
     let rest = &members[members.partition_point(|m| *m.name < *below)..];
     &rest[..rest.partition_point(|m| m.name.starts_with(below))]
 }
 
-/// Sorts by name. Of several members of one name the last is the file, as when unpacking.
+/// Sorts by name. If several members have the same name, the last is the file, as when unpacking.
 fn sort(members: &mut Vec<Member>) {
     members.sort_by(|a, b| a.name.cmp(&b.name));
     members.dedup_by(|later, kept| {
@@ -50,26 +53,29 @@ fn sort(members: &mut Vec<Member>) {
     });
 }
 
+/// The files of an archive, sorted by name. Only headers are read.
+///
+/// # Errors
+/// The file is compressed, empty, cut off, or no tar archive.
 pub(super) fn index(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
-    const WHAT: &str = "tar archive";
     let total = file.metadata()?.len();
     let mut magic = [0; 2];
     if total >= 2 {
         file.read_exact_at(&mut magic, 0)?;
     }
     if magic == [0x1F, 0x8B] {
-        return Err(Error::invalid(path, WHAT, "compressed with gzip; members cannot be found")
+        return Err(Error::invalid(path, FIELD, "compressed with gzip; members cannot be found")
             .with_hint("decompress it first: `gunzip FILE`"));
     }
     if total == 0 {
-        return Err(Error::invalid(path, WHAT, "the file is empty")
+        return Err(Error::invalid(path, FIELD, "the file is empty")
             .with_hint("copy or download the archive again"));
     }
     let unreadable = |e: std::io::Error| {
         // After its first line the reader quotes the file itself.
         let text = e.to_string();
         let text = text.lines().next().unwrap_or_default();
-        Error::invalid(path, WHAT, format!("unreadable or truncated: {text}")).with_hint(
+        Error::invalid(path, FIELD, format!("unreadable or truncated: {text}")).with_hint(
             "expected a folder of images or an uncompressed .tar; check it with `tar tf FILE`",
         )
     };
@@ -88,7 +94,7 @@ pub(super) fn index(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
                 let problem = format!(
                     "truncated: `{name}` has {length} bytes from {offset}, the file ends at {total}"
                 );
-                return Err(Error::invalid(path, WHAT, problem)
+                return Err(Error::invalid(path, FIELD, problem)
                     .with_hint("copy or download the archive again"));
             }
             members.push(Member { name: name.into(), offset, length });
@@ -101,12 +107,17 @@ pub(super) fn index(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
         }
     }
     sort(&mut members);
-    // Links may be to links; those that lead nowhere in the archive are no files of it.
+    Ok(with_links(members, links))
+}
+
+/// Adds links as members: name and target of each. Links may be to links. Links to nothing in the
+/// archive are left out.
+fn with_links(mut members: Vec<Member>, mut links: Vec<(String, String)>) -> Vec<Member> {
     loop {
         let (linked, left): (Vec<_>, Vec<_>) =
             links.into_iter().partition(|(_, target)| find(&members, target).is_some());
         if linked.is_empty() {
-            return Ok(members);
+            return members;
         }
         let linked: Vec<Member> = linked
             .into_iter()
@@ -120,7 +131,7 @@ pub(super) fn index(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
     }
 }
 
-/// Where a symbolic link of that name points to; none outside of the archive.
+/// The path that a symbolic link points to; none outside of the archive.
 fn beside(name: &str, target: &str) -> Option<String> {
     if target.starts_with('/') {
         return None;

@@ -19,7 +19,7 @@ use crate::{
         terms::LossTerms,
     },
     models::dino::{LayerOutputs, TrainingOutput, denoising::DenoisingLayout},
-    targets::{Assignment, Supervision, Target},
+    targets::{BoxMatching, Supervision, Target},
 };
 
 /// The objective.
@@ -131,14 +131,14 @@ impl Criterion {
         let Scored { padded, matched, .. } = &scored;
         let unused = output.unused.as_ref();
         let matching = match supervision.assignment {
-            Assignment::Hungarian => hungarian(
+            BoxMatching::Hungarian => hungarian(
                 (&matched.logits, &matched.boxes),
                 unused,
                 padded,
                 &self.config.matcher,
                 self.config.focal_alpha,
             )?,
-            Assignment::MaxSize => max_size(&matched.boxes, unused, padded)?,
+            BoxMatching::MaxSize => max_size(&matched.boxes, unused, padded)?,
         };
         let sets = matched.logits.size()[0] as usize;
         let sample = |first_term: usize, sets: usize| {

@@ -17,7 +17,7 @@ pub use resnet::{Norm, Resnet, ResnetConfig, ResnetName};
 /// A feature map of a backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Level {
-    /// Its channels.
+    /// C: channels of the map.
     pub channels: i64,
     /// Pixels of the image from one cell to the next, a power of two.
     pub stride: i64,
@@ -82,7 +82,7 @@ impl BackboneConfig {
         }
     }
 
-    /// Weights to start from.
+    /// The file of weights to start from, if one is set.
     #[must_use]
     pub fn weights(&self) -> Option<&Path> {
         match self {
@@ -109,7 +109,7 @@ impl BackboneConfig {
 /// A backbone with its weights.
 #[derive(Debug)]
 pub enum Backbone {
-    /// A ResNet.
+    /// A ResNet, torchvision's or CLIP's.
     Resnet(Resnet),
 }
 

@@ -8,19 +8,24 @@ use crate::{
     bounds::within, error::Result, models::layers::inverse_sigmoid, random::Random, targets::Target,
 };
 
-/// Attention among queries is quadratic: ten times the paper's number is too much for most memories.
-const MOST: i64 = 1000;
+/// Largest number of denoising queries: attention among queries is quadratic, and ten times the
+/// paper's number is too much for most memories.
+const MOST_QUERIES: i64 = 1000;
 
-/// Strength of the noise.
+/// Denoising queries: how many there are, and how strong their noise is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DenoisingConfig {
-    /// Positive queries to aim for; the number of groups is this over the most boxes of an image.
-    /// 0 turns denoising off.
+    /// Positive queries of an image, about. There are `number` / (most boxes of an image in the
+    /// batch) groups, at least one. Each group has one positive and one negative query for each
+    /// box. Default: 100; 0 to 1000. 0 switches denoising off. Reference: `dn_number`.
     pub number: i64,
-    /// How far corners move, in half box sizes: up to 1 × this for positives, 2 × for negatives.
+    /// How far box corners move, in halves of the box's size: at most 1 × this for positive
+    /// queries, 1 × to 2 × this for negative ones. Default: 1.0; 0 to 10. Reference:
+    /// `dn_box_noise_scale`.
     pub box_noise: f64,
-    /// Twice the probability of a label flip.
+    /// Twice the probability that a query gets a random class. Default: 0.5, which is a probability
+    /// of 0.25; 0 to 2. Reference: `dn_label_noise_ratio`.
     pub label_noise: f64,
 }
 
@@ -34,7 +39,7 @@ impl DenoisingConfig {
     /// # Errors
     /// A setting outside its range, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
-        within(format!("{key}.number"), self.number, 0..=MOST).map_err(|error| {
+        within(format!("{key}.number"), self.number, 0..=MOST_QUERIES).map_err(|error| {
             error.with_hint("the paper's is 100, for all boxes of an image together; 0: none")
         })?;
         within(format!("{key}.box_noise"), self.box_noise, 0.0..=10.0)?;
@@ -69,7 +74,7 @@ impl DenoisingConfig {
 /// `most` positives, then `most` negatives; an image's box `i` takes slot `i` of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DenoisingLayout {
-    /// Number of groups.
+    /// How many groups of queries there are.
     pub groups: i64,
     /// Most boxes of an image in the batch.
     pub most: i64,
@@ -79,19 +84,19 @@ pub struct DenoisingLayout {
 }
 
 impl DenoisingLayout {
-    /// Without slots after the groups.
+    /// A layout without slots after the groups.
     #[must_use]
     pub fn new(groups: i64, most: i64) -> Self {
         Self { groups, most, slots: 2 * groups * most }
     }
 
-    /// Denoising queries of an image, at most P.
+    /// Number of denoising queries of an image, at most P.
     #[must_use]
     pub fn len(self) -> i64 {
         2 * self.groups * self.most
     }
 
-    /// Where no image has a box, and there are slots all the same.
+    /// Whether there are no denoising queries: no image has a box. There may still be slots.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -111,7 +116,8 @@ impl DenoisingLayout {
     }
 }
 
-/// Who may see whom: groups see themselves and the matching queries, matching queries see each other.
+/// Which queries see which. Queries of a group see their group and the matching queries. Matching
+/// queries see each other.
 ///
 /// # Shapes
 /// `groups` `[P]` i64, as [`DenoisingQueries::groups`] → `[P + queries, P + queries]`, true where a
@@ -123,10 +129,10 @@ pub fn may_attend(groups: &Tensor, queries: i64) -> Tensor {
     row.eq_tensor(&column).logical_or(&column.eq(-1))
 }
 
-/// The noised copies.
+/// Denoising queries of one batch.
 #[derive(Debug)]
 pub struct DenoisingQueries {
-    /// Which query is what.
+    /// Which slot holds which copy of which box.
     pub layout: DenoisingLayout,
     /// `[B, P]`, 0 in unused slots.
     pub labels: Tensor,
@@ -139,8 +145,8 @@ pub struct DenoisingQueries {
 }
 
 impl DenoisingQueries {
-    /// Copies of the targets' boxes. P is as small as it can be, or `slots` of that number; `None` if it is
-    /// 0, or denoising is off.
+    /// Copies of the targets' boxes with random noise. `slots` gets the smallest possible P and
+    /// gives the P to use. `None` if P is 0, or denoising is off.
     #[must_use]
     pub fn new(
         targets: &[Target],
@@ -154,7 +160,7 @@ impl DenoisingQueries {
         Self::with_noise(targets, config, draw, device, slots)
     }
 
-    /// As [`Self::new`], with random numbers from elsewhere.
+    /// As [`Self::new`], with random numbers that `noise` gives.
     #[must_use]
     pub fn with_noise(
         targets: &[Target],
@@ -209,7 +215,7 @@ impl DenoisingQueries {
 pub struct Copied {
     /// Its image in the batch.
     pub image: usize,
-    /// Group of the copy.
+    /// Number of the copy's group, from 0.
     pub group: i64,
     /// Number of the box in its image.
     pub target: usize,

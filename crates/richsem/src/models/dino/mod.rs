@@ -28,23 +28,26 @@ use crate::error::{Error, Result};
 
 pub use outputs::{InferenceOutput, LayerOutputs, TrainingOutput, TrainingTensors};
 
-/// Sizes of the detector.
+/// DINO's settings. Defaults are those of the reference's `DINO_4scale.py`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DinoConfig {
-    /// The backbone.
+    /// The network that makes feature maps of images.
     pub backbone: BackboneConfig,
-    /// Levels of the backbone whose maps are used, by number from 0; of a ResNet's 0 is C2 (stride 4) and 3
-    /// is C5 (stride 32). Default: 1, 2, 3.
+    /// Which of the backbone's feature maps are used, ascending. They are numbered from 0; a
+    /// ResNet's 0 is C2 (stride 4), its 3 is C5 (stride 32). Default: 1, 2, 3. Reference:
+    /// `return_interm_indices`.
     pub return_interm_indices: Vec<usize>,
-    /// The transformer.
+    /// Encoder, decoder and queries.
     pub transformer: TransformerConfig,
-    /// Noised queries in training.
+    /// Queries made of noisy ground truth, in training only.
     pub denoising: DenoisingConfig,
-    /// How class heads against text project; linear heads have none.
+    /// How features are projected into the space of text embeddings: `linear` (the default) or
+    /// `mlp`. Only for class heads against text.
     pub class_projection: ProjectionKind,
-    /// What an image's padding may change of its result. Absent: what it was for the weights that a run
-    /// starts from, `masked` from scratch.
+    /// What the padding of an image may change of its result: `masked` (nothing) or `official`
+    /// (what it changes in the official code). Default: as the weights that a run starts from were
+    /// trained; from scratch `masked`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<Padding>,
 }
@@ -123,7 +126,9 @@ impl DinoConfig {
     pub fn check_tokens(&self, tokens: &Tensor, size: [i64; 2]) -> std::result::Result<(), String> {
         let (count, queries) = (tokens.size()[1], self.transformer.num_queries);
         if count > queries {
-            return Err(format!("{count} an image, and the detector has {queries} queries"));
+            return Err(format!(
+                "expected at most {queries}, the detector's queries, got {count} for each image"
+            ));
         }
         let most: i64 = self.level_sizes(size).map(|[h, w]| h * w).sum();
         let last = tokens.max().int64_value(&[]);
@@ -135,14 +140,14 @@ impl DinoConfig {
         Ok(())
     }
 
-    /// What padding may change.
+    /// What padding may change: the setting, or else `masked`.
     #[must_use]
     pub fn padding(&self) -> Padding {
         self.padding.unwrap_or_default()
     }
 
-    /// How often an image's sides were halved in each level's map: stages of the backbone, then each
-    /// level once more than the one before.
+    /// How often an image's sides are halved in each level's map. The first levels are the backbone's; each
+    /// further one is halved once more than the one before.
     pub(crate) fn halvings(&self) -> Vec<usize> {
         let levels = self.backbone.levels();
         let halvings = |&i: &usize| levels[i].stride.trailing_zeros() as usize;
@@ -171,7 +176,7 @@ impl DinoConfig {
     }
 }
 
-/// What a pass takes.
+/// The tensors that one pass takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// `[B, 3, H, W]`, normalised, zero in the padding.
@@ -182,21 +187,20 @@ pub struct Input<'a> {
     pub draws: Option<&'a Tensor>,
     /// The classes' embeddings, where class heads compare with text.
     pub text: Option<&'a TextTable>,
-    /// In training, if there are any.
+    /// The denoising queries, in training. None: no denoising.
     pub denoising: Option<&'a DenoisingQueries>,
     /// `[B, Q]`: the encoder's tokens that propose, in order. None: the detector chooses. A query
     /// belongs to a proposal's *rank*, and ranks swap at the last digits of a score, so that two
     /// programs can only be compared number by number on the same proposals.
     pub tokens: Option<&'a Tensor>,
-    /// Whether an image may have fewer tokens that may propose than there are queries. Where padding is
-    /// to change nothing, the queries that are left over are then hidden from the others and find
-    /// nothing; that costs time, and `false` may be said where none is left over
-    /// ([`DinoConfig::few_tokens`]).
+    /// Whether an image may have fewer tokens that may propose than there are queries. With
+    /// [`Padding::Masked`] the queries that are left over are then hidden from the others and find nothing.
+    /// This costs time. `false` is right if no query is left over ([`DinoConfig::few_tokens`]).
     pub few_tokens: bool,
 }
 
 impl<'a> Input<'a> {
-    /// Of images alone.
+    /// The input of images alone: no text, no denoising queries, no chosen tokens.
     #[must_use]
     pub fn new(images: &'a Tensor, mask: &'a Tensor) -> Self {
         Self {
@@ -211,7 +215,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The detector. It holds what inference needs, and nothing else.
+/// The detector with its weights. It holds what inference needs, and nothing else.
 #[derive(Debug)]
 pub struct Dino {
     backbone: Backbone,
@@ -322,7 +326,7 @@ impl Dino {
     pub fn training_tensors(&self, input: &Input) -> Result<TrainingTensors> {
         let (proposals, decoded) = self.decode(input, true)?;
         let outputs = self.heads(&decoded.hidden, &decoded.references, input.text);
-        // Put together and told apart here, where it is recorded.
+        // Joined and split here, in the part that is recorded.
         let slots = input.denoising.map_or(0, |dn| dn.layout.slots);
         let queries = outputs.logits.size()[2] - slots;
         let matching = |of: &Tensor, proposed: &Tensor| {
@@ -358,8 +362,8 @@ impl Dino {
         }
     }
 
-    /// All that lies before the shared heads: the encoder's proposals, and what the decoder makes of
-    /// them and of the denoising queries.
+    /// Everything before the shared heads: the encoder's proposals, and the decoder's output for them and
+    /// for the denoising queries.
     fn decode(&self, input: &Input, train: bool) -> Result<(Proposals, DecoderOutput)> {
         let Input { images, mask, draws, text, denoising, tokens, few_tokens } = *input;
         self.check_text(text)?;

@@ -7,7 +7,7 @@ use super::denoising::DenoisingLayout;
 /// What the detector finds, before post-processing.
 #[derive(Debug)]
 pub struct InferenceOutput {
-    /// `[B, Q, C]`
+    /// `[B, Q, C]`: class logits of every query. −∞ for queries that no token was left for.
     pub pred_logits: Tensor,
     /// `[B, Q, 4]`, cxcywh relative to the unpadded image, in [0, 1].
     pub pred_boxes: Tensor,
@@ -16,24 +16,25 @@ pub struct InferenceOutput {
 /// Logits and boxes of all decoder layers.
 #[derive(Debug)]
 pub struct LayerOutputs {
-    /// `[N, B, Q, C]`
+    /// `[N, B, Q, C]`: class logits of N layers.
     pub logits: Tensor,
-    /// `[N, B, Q, 4]`
+    /// `[N, B, Q, 4]`: boxes of N layers, cxcywh relative to the unpadded image, in [0, 1].
     pub boxes: Tensor,
 }
 
 /// What a training pass computes. Its shapes depend on those of its input alone.
 #[derive(Debug)]
 pub struct TrainingTensors {
-    /// Of the matching queries: `[N + 1, B, Q, …]`, N decoder layers, then the encoder's proposals.
+    /// `[N + 1, B, Q, …]`: outputs of the matching queries from N decoder layers, then the
+    /// encoder's proposals.
     pub matched: LayerOutputs,
     /// `[N, B, P + Q, D]`, see [`TrainingOutput::region_features`].
     pub region_features: Tensor,
     /// `[N, B, P + Q, 4]`, see [`TrainingOutput::input_references`].
     pub input_references: Tensor,
-    /// Of the denoising queries, if there are any: `[N, B, P, …]`.
+    /// `[N, B, P, …]`: outputs of the denoising queries. None without denoising.
     pub denoising: Option<LayerOutputs>,
-    /// `[B, Q]`, see [`TrainingOutput::unused`].
+    /// `[B, Q]`: queries that no token was left for, see [`TrainingOutput::unused`].
     pub unused: Option<Tensor>,
 }
 
@@ -49,7 +50,7 @@ impl TrainingTensors {
         list
     }
 
-    /// Of what [`Self::into_list`] gave.
+    /// Undoes [`Self::into_list`].
     pub(crate) fn from_list(list: &[Tensor]) -> Self {
         let tensor = |i: usize| list[i].shallow_clone();
         let outputs = |i: usize| LayerOutputs { logits: tensor(i), boxes: tensor(i + 1) };

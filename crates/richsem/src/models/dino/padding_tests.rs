@@ -13,7 +13,7 @@ use crate::{
         parameters::Role,
     },
     random::{Random, Stream},
-    targets::{Assignment, Supervision},
+    targets::{BoxMatching, Supervision},
     testing::normal,
 };
 use tch::Device;
@@ -161,7 +161,7 @@ fn step(
     config: &DinoConfig,
     image: &Tensor,
     extra: (i64, i64),
-    assignment: Assignment,
+    assignment: BoxMatching,
 ) -> (BTreeMap<String, f64>, BTreeMap<String, Tensor>) {
     let (store, dino) = build(config, ClassSpace::Classes(5));
     shake(&store);
@@ -200,10 +200,10 @@ fn padding_changes_no_loss_no_gradient_and_no_statistic() {
     ] {
         // 200 and 2: more queries than tokens, fewer than boxes.
         for (queries, assignment) in [
-            (12, Assignment::Hungarian),
-            (200, Assignment::Hungarian),
-            (200, Assignment::MaxSize),
-            (2, Assignment::Hungarian),
+            (12, BoxMatching::Hungarian),
+            (200, BoxMatching::Hungarian),
+            (200, BoxMatching::MaxSize),
+            (2, BoxMatching::Hungarian),
         ] {
             let what = format!("{name:?} {norm:?} {queries} {assignment:?}");
             let backbone: ResnetConfig = tiny(queries).backbone.into();

@@ -24,29 +24,29 @@ const OTHER_HEADS: [(i64, i64); 3] = [(1280, 80), (1408, 88), (1664, 104)];
 pub enum VisualConfig {
     /// A ResNet and an attention pool.
     Resnet {
-        /// The backbone; a frozen teacher's norm is `frozen_bn`.
+        /// Sizes of the backbone. A frozen teacher's norm is `frozen_bn`.
         backbone: ResnetConfig,
-        /// Side of the images it was trained on; the attention pool has (resolution / 32)²
-        /// positions.
+        /// Side of the images that it was trained on, in pixels. The attention pool has (resolution
+        /// / 32)² positions.
         resolution: i64,
         /// Heads of the attention pool.
         heads: i64,
     },
-    /// A vision transformer.
+    /// A vision transformer (ViT).
     Vit {
-        /// Channels.
+        /// W: features of a token.
         width: i64,
-        /// Blocks.
+        /// Number of blocks.
         layers: i64,
-        /// Side of a patch.
+        /// Side of a patch, in pixels.
         patch: i64,
-        /// Side of the images it was trained on.
+        /// Side of the images that it was trained on, in pixels.
         resolution: i64,
-        /// Attention heads.
+        /// Number of attention heads.
         heads: i64,
-        /// Channels between the two layers of a block's MLP.
+        /// Features between the two layers of a block's MLP.
         hidden: i64,
-        /// What is between them.
+        /// Activation between these two layers.
         activation: Activation,
     },
 }
@@ -64,40 +64,40 @@ impl VisualConfig {
 /// Sizes of a text encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextConfig {
-    /// Tokens it can read.
+    /// Most tokens of a text, start and end included.
     pub context_length: i64,
-    /// Tokens it knows.
+    /// V: number of different tokens.
     pub vocabulary: i64,
-    /// Channels.
+    /// W: features of a token.
     pub width: i64,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: i64,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: i64,
-    /// Channels between the two layers of a block's MLP.
+    /// Features between the two layers of a block's MLP.
     pub hidden: i64,
-    /// What is between them.
+    /// Activation between these two layers.
     pub activation: Activation,
 }
 
-/// Sizes of both encoders.
+/// Sizes of an image encoder and a text encoder that belong together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipConfig {
-    /// The image encoder.
+    /// Sizes of the image encoder.
     pub visual: VisualConfig,
-    /// The text encoder, if there is one.
+    /// Sizes of the text encoder, if there is one.
     pub text: Option<TextConfig>,
-    /// D: width of the common space.
+    /// D: features of an embedding, of an image or a text.
     pub embed_dim: i64,
 }
 
 /// Shapes of the tensors of a file.
-struct Shapes<'a> {
+struct TensorShapes<'a> {
     weights: &'a BTreeMap<String, Tensor>,
     path: &'a Path,
 }
 
-impl Shapes<'_> {
+impl TensorShapes<'_> {
     /// One side of a tensor.
     fn side(&self, name: &str, axis: usize) -> Result<i64> {
         let tensor = self
@@ -135,25 +135,26 @@ impl Shapes<'_> {
         numbers.collect::<BTreeSet<_>>().len() as i64
     }
 
-    /// Refuses what is said of a model of another width.
-    fn same_model(&self, name: &str, width: i64, said: Option<i64>) -> Result<()> {
-        match said.filter(|&said| said != width) {
+    /// Refuses settings of a model with another width.
+    fn same_model(&self, name: &str, width: i64, stated: Option<i64>) -> Result<()> {
+        match stated.filter(|&stated| stated != width) {
             None => Ok(()),
-            Some(said) => {
-                let problem =
-                    format!("a width of {width}, and the settings beside the file are of {said}");
+            Some(stated) => {
+                let problem = format!(
+                    "the weights have a width of {width}, the settings beside the file say {stated}"
+                );
                 Err(Error::invalid(self.path, name, problem).with_hint(
-                    "config.json or open_clip_config.json there is another model's: move it away",
+                    "config.json or open_clip_config.json beside it belongs to another model: move it away",
                 ))
             }
         }
     }
 
-    /// Attention heads of that width: as said, or so many that each has the usual channels.
-    fn heads(&self, name: &str, width: i64, said: Option<i64>, of_head: i64) -> Result<i64> {
-        let heads = said.unwrap_or((width / of_head).max(1));
+    /// Number of attention heads for a width: as stated, or else so many that each has `of_head` channels.
+    fn heads(&self, name: &str, width: i64, stated: Option<i64>, of_head: i64) -> Result<i64> {
+        let heads = stated.unwrap_or((width / of_head).max(1));
         if heads < 1 || width % heads != 0 {
-            let expected = match said {
+            let expected = match stated {
                 Some(heads) => format!("expected a width that divides by {heads} heads"),
                 None => format!("expected a width that divides by {of_head}"),
             };
@@ -178,7 +179,7 @@ impl ClipConfig {
         hints: &Hints,
         path: &Path,
     ) -> Result<Self> {
-        let shapes = Shapes { weights, path };
+        let shapes = TensorShapes { weights, path };
         let (visual, embed_dim) = if weights.contains_key("visual.attnpool.c_proj.weight") {
             (resnet(&shapes)?, shapes.side("visual.attnpool.c_proj.weight", 0)?)
         } else if weights.contains_key("visual.class_embedding") {
@@ -188,15 +189,13 @@ impl ClipConfig {
                            `visual.class_embedding` (vision transformer)";
             return Err(Error::invalid(path, "weights", problem).with_hint(NOT_CLIP));
         };
-        let text = match weights.contains_key("token_embedding.weight") {
-            true => Some(text(&shapes, hints)?),
-            false => None,
-        };
+        let has_text = weights.contains_key("token_embedding.weight");
+        let text = if has_text { Some(text(&shapes, hints)?) } else { None };
         Ok(Self { visual, text, embed_dim })
     }
 }
 
-fn resnet(shapes: &Shapes) -> Result<VisualConfig> {
+fn resnet(shapes: &TensorShapes) -> Result<VisualConfig> {
     const FIRST: &str = "visual.layer1.0.conv1.weight";
     const POSITIONS: &str = "visual.attnpool.positional_embedding";
     let backbone = ResnetConfig {
@@ -207,15 +206,15 @@ fn resnet(shapes: &Shapes) -> Result<VisualConfig> {
         frozen_stages: -1,
         ..ResnetConfig::default()
     };
-    backbone
-        .validate("backbone")
-        .map_err(|error| shapes.wrong(FIRST, &format!("no ResNet of CLIP's ({error})")))?;
+    backbone.validate("backbone").map_err(|error| {
+        shapes.wrong(FIRST, &format!("expected one of CLIP's ResNets ({error})"))
+    })?;
     let resolution = 32 * shapes.grid(POSITIONS)?;
     let heads = shapes.heads(POSITIONS, 32 * backbone.width, None, HEAD_WIDTH)?;
     Ok(VisualConfig::Resnet { backbone, resolution, heads })
 }
 
-fn vit(shapes: &Shapes, hints: &Hints) -> Result<VisualConfig> {
+fn vit(shapes: &TensorShapes, hints: &Hints) -> Result<VisualConfig> {
     let (width, patch) =
         (shapes.side("visual.conv1.weight", 0)?, shapes.side("visual.conv1.weight", 3)?);
     shapes.same_model("visual.conv1.weight", width, hints.visual.width)?;
@@ -232,7 +231,7 @@ fn vit(shapes: &Shapes, hints: &Hints) -> Result<VisualConfig> {
     })
 }
 
-fn text(shapes: &Shapes, hints: &Hints) -> Result<TextConfig> {
+fn text(shapes: &TensorShapes, hints: &Hints) -> Result<TextConfig> {
     let width = shapes.side("token_embedding.weight", 1)?;
     shapes.same_model("token_embedding.weight", width, hints.text.width)?;
     Ok(TextConfig {

@@ -1,5 +1,5 @@
-//! What no tensor of a CLIP tells: the activation, and how many heads its attention has. The file may
-//! say it, or a settings file that its authors put beside it.
+//! What the tensors of a CLIP do not tell: its activation, and how many heads its attention has. The file
+//! may say it, or a settings file that its authors put beside it.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// As settings spell it.
+    /// The name in settings files, as `quick_gelu`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -42,28 +42,28 @@ impl Activation {
     }
 }
 
-/// What is known besides the tensors.
+/// What is known of a CLIP besides its tensors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hints {
-    /// Of both encoders' transformers. A ResNet has none of these.
+    /// Activation of both encoders' transformers. ResNets have none of these.
     pub activation: Option<Activation>,
-    /// Of the image encoder.
+    /// Attention of the image encoder.
     pub visual: Attention,
-    /// Of the text encoder.
+    /// Attention of the text encoder.
     pub text: Attention,
-    /// Who says so, as the subject of a sentence.
+    /// Where this comes from, as the subject of a sentence.
     #[serde(skip)]
-    pub said_by: Option<String>,
+    pub source: Option<String>,
 }
 
-/// Of one encoder's transformer.
+/// Sizes of the attention in one encoder's transformer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
-    /// Heads.
+    /// Number of attention heads.
     pub heads: Option<i64>,
-    /// Channels, by which settings of another model are known.
+    /// Features of a token. If they differ from the weights', the settings are another model's.
     pub width: Option<i64>,
 }
 
@@ -75,8 +75,8 @@ const HUGGING_FACE: &str = "config.json";
 const OPEN_CLIP: &str = "open_clip_config.json";
 
 impl Hints {
-    /// Of a file of weights, and the settings beside it; an activation that is given comes before
-    /// what they say.
+    /// The hints of a weights file and of the settings beside it. An activation that is `given` counts
+    /// before theirs.
     ///
     /// # Errors
     /// A file that cannot be read; settings that are no JSON, or name an activation that is not known.
@@ -92,13 +92,13 @@ impl Hints {
                 Error::invalid(path, METADATA, e.to_string())
                     .with_hint("the file was edited: convert the original weights again")
             })?;
-            return Ok(Self { said_by: Some("the file".to_owned()), ..hints });
+            return Ok(Self { source: Some("the file".to_owned()), ..hints });
         }
         if metadata.contains_key(PRETRAINED) {
-            return Ok(Self::said(Activation::QuickGelu, "the file, of `pretrain-teacher`,"));
+            return Ok(Self::known(Activation::QuickGelu, "the file, of `pretrain-teacher`,"));
         }
         if names.iter().any(|name| name == "input_resolution") {
-            return Ok(Self::said(Activation::QuickGelu, "the file, one of OpenAI's,"));
+            return Ok(Self::known(Activation::QuickGelu, "the file, one of OpenAI's,"));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         // Repositories of LAION's hold both; each describes its own file of weights.
@@ -116,7 +116,7 @@ impl Hints {
             let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
             let value: Value = serde_json::from_slice(bytes).map_err(|e| {
                 Error::invalid(&path, "JSON", e.to_string()).with_hint(
-                    "the file beside the weights may say what they need: mend it, or move it away",
+                    "this file may say what the weights need: repair it, or move it away",
                 )
             })?;
             let found = match file {
@@ -124,17 +124,17 @@ impl Hints {
                 _ => of_open_clip(&value),
             };
             if let Some(hints) = found {
-                return Ok(Self { said_by: Some(format!("{file} beside the weights")), ..hints });
+                return Ok(Self { source: Some(format!("{file} beside the weights")), ..hints });
             }
         }
         Ok(Self::default())
     }
 
-    fn said(activation: Activation, by: &str) -> Self {
-        Self { activation: Some(activation), said_by: Some(by.to_owned()), ..Self::default() }
+    fn known(activation: Activation, by: &str) -> Self {
+        Self { activation: Some(activation), source: Some(by.to_owned()), ..Self::default() }
     }
 
-    /// For the metadata of a file that is written; nothing where nothing is known.
+    /// The hints as metadata of a file that is written. Empty if nothing is known.
     pub(crate) fn metadata(&self) -> Metadata {
         if self.activation.is_none() {
             return Metadata::new();
@@ -147,7 +147,7 @@ impl Hints {
 fn activation(value: &Value, path: &Path, field: &str) -> Result<Activation> {
     Activation::deserialize(value).map_err(|_| {
         Error::invalid(path, field, format!("expected \"quick_gelu\" or \"gelu\", got {value}"))
-            .with_hint("CLIPs with another activation are not read; set teacher.activation to run it with one of these")
+            .with_hint("CLIPs with another activation are not supported; set teacher.activation to use one of these")
     })
 }
 
@@ -159,7 +159,7 @@ fn of_hugging_face(
 ) -> Result<Option<Hints>> {
     let is_clip = match config["model_type"].as_str() {
         Some(kind) => kind.starts_with("clip"),
-        // Written by hand: it says no less.
+        // Written by hand: it is as good.
         None => config["vision_config"].is_object() || config["text_config"].is_object(),
     };
     if !is_clip {
@@ -168,32 +168,33 @@ fn of_hugging_face(
     let encoder = |name: &str| -> Result<(Activation, Attention)> {
         let nested = &config[name];
         // `CLIPVisionModel` alone has its settings at the top.
-        let (settings, field) = match nested.is_object() {
-            true => (nested, format!("{name}.hidden_act")),
-            false => (config, "hidden_act".to_owned()),
+        let (settings, field) = if nested.is_object() {
+            (nested, format!("{name}.hidden_act"))
+        } else {
+            (config, "hidden_act".to_owned())
         };
-        let said = match (given, &settings["hidden_act"]) {
+        let activation = match (given, &settings["hidden_act"]) {
             (Some(given), _) => given,
             (None, Value::Null) => Activation::QuickGelu,
             (None, value) => activation(value, path, &field)?,
         };
-        // What is left out is the library's default there: heads of 64 channels, as where nothing is said.
+        // What is left out has the library's default: heads of 64 channels, as without such a file.
         let number = |key: &str| settings[key].as_i64();
         let attention =
             Attention { heads: number("num_attention_heads"), width: number("hidden_size") };
-        Ok((said, attention))
+        Ok((activation, attention))
     };
     let ((activation, visual), (of_text, text)) =
         (encoder("vision_config")?, encoder("text_config")?);
     if activation != of_text && !config["text_config"].is_null() {
         let problem =
-            format!("{}, and the image encoder's is {}", of_text.name(), activation.name());
+            format!("expected the image encoder's, {}, got {}", activation.name(), of_text.name());
         return Err(Error::invalid(path, "text_config.hidden_act", problem)
-            .with_hint("CLIPs whose encoders have different activations are not read"));
+            .with_hint("CLIPs whose encoders have different activations are not supported"));
     }
-    // Of an image encoder alone nothing is said of a text encoder.
+    // The settings of an image encoder alone say nothing of a text encoder.
     let text = if config["text_config"].is_null() { Attention::default() } else { text };
-    Ok(Some(Hints { activation: Some(activation), visual, text, said_by: None }))
+    Ok(Some(Hints { activation: Some(activation), visual, text, source: None }))
 }
 
 fn of_open_clip(config: &Value) -> Option<Hints> {
@@ -209,7 +210,7 @@ fn of_open_clip(config: &Value) -> Option<Hints> {
             width,
         },
         text: Attention { heads: text["heads"].as_i64(), width: text["width"].as_i64() },
-        said_by: None,
+        source: None,
     })
 }
 
@@ -248,8 +249,8 @@ mod tests {
         let open = r#"{"model_cfg": {"vision_cfg": {"width": 1280, "head_width": 80},
             "text_cfg": {"heads": 16}}}"#;
         let quick = r#"{"model_cfg": {"quick_gelu": true, "vision_cfg": {}, "text_cfg": {}}}"#;
-        let ours = Hints::said(Gelu, "").metadata();
-        for (names, metadata, beside, expected, said_by) in [
+        let ours = Hints::known(Gelu, "").metadata();
+        for (names, metadata, beside, expected, source) in [
             (&[OPENAI][..], &none, &[][..], None, None),
             (&[OPENAI, "input_resolution"], &none, &[], Some(QuickGelu), Some("OpenAI")),
             (&[OPENAI], &ours, &[], Some(Gelu), Some("the file")),
@@ -285,8 +286,8 @@ mod tests {
         ] {
             let found = hints(names, metadata, beside).unwrap();
             assert_eq!(found.activation, expected, "{beside:?}");
-            let by = found.said_by.unwrap_or_default();
-            assert!(by.contains(said_by.unwrap_or_default()), "{by}");
+            let by = found.source.unwrap_or_default();
+            assert!(by.contains(source.unwrap_or_default()), "{by}");
         }
         let found = hints(&[OPENAI], &none, &[(OPEN_CLIP, open)]).unwrap();
         assert_eq!((found.visual.heads, found.text.heads), (Some(16), Some(16)));
@@ -304,7 +305,9 @@ mod tests {
             r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"}, "vision_config": {}}"#;
         let error = hints(&[FACE], &Metadata::new(), &[(HUGGING_FACE, both)]).unwrap_err();
         assert!(
-            error.to_string().contains("text_config.hidden_act: gelu, and the image"),
+            error
+                .to_string()
+                .contains("text_config.hidden_act: expected the image encoder's, quick_gelu"),
             "{error}"
         );
         let mixed = r#"{"text_config": {"hidden_act": "gelu"},

@@ -1,4 +1,4 @@
-//! Other layouts' key names as OpenAI's.
+//! Translates the key names of open_clip and Hugging Face to OpenAI's.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -45,7 +45,7 @@ const BESIDE: [&str; 6] = [
     "attn_mask",
 ];
 
-/// Whether a tensor is no weight: a setting, a counter, positions.
+/// Whether a tensor is not a weight, but a setting, a counter or positions.
 pub(crate) fn is_beside(name: &str) -> bool {
     BESIDE.iter().any(|b| name.rsplit('.').next() == Some(b))
 }
@@ -54,7 +54,8 @@ pub(crate) fn is_beside(name: &str) -> bool {
 /// they are. What is no weight is left out; what is unknown keeps its name.
 ///
 /// # Errors
-/// More than one CLIP in the file; attention projections of which some of q, k, v are missing or do not fit together.
+/// More than one CLIP in the file; an attention without all of its projections q, k and v, or whose
+/// projections do not fit together.
 pub fn to_openai(
     weights: BTreeMap<String, Tensor>,
     path: &Path,

@@ -28,7 +28,7 @@ pub use prompts::PromptSet;
 pub use resnet::{AttentionPool, STRIDE as RESNET_STRIDE, VisualResnet};
 pub use text::TextEncoder;
 pub use tokenizer::Tokenizer;
-pub use transformer::{Sizes, Transformer};
+pub use transformer::{Transformer, TransformerSizes};
 pub use vit::VisualTransformer;
 
 use crate::{
@@ -38,27 +38,27 @@ use crate::{
     normalization::Normalization,
 };
 
-/// What CLIP's images are normalised with.
+/// Mean and standard deviation of pixels that CLIP's images are normalised with.
 pub const PIXELS: Normalization = Normalization {
     mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
     std: [0.268_629_55, 0.261_302_6, 0.275_777_1],
 };
 
-/// An image encoder.
+/// An image encoder with its weights.
 #[derive(Debug)]
 pub enum Visual {
-    /// CLIP's ResNets.
+    /// One of CLIP's ResNets.
     Resnet(Box<VisualResnet>),
-    /// CLIP's vision transformers.
+    /// One of CLIP's vision transformers.
     Vit(VisualTransformer),
 }
 
-/// Both encoders.
+/// A CLIP with its weights.
 #[derive(Debug)]
 pub struct Clip {
-    /// The image encoder.
+    /// Gives embeddings of images and boxes.
     pub visual: Visual,
-    /// The text encoder, where the weights have one.
+    /// Gives embeddings of texts. None where the weights have no text encoder.
     pub text: Option<TextEncoder>,
     /// Scalar: the logarithm of the factor between cosines and logits.
     pub logit_scale: Tensor,

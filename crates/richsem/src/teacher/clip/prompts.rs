@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 /// (`notebooks/Prompt_Engineering_for_ImageNet.ipynb` of openai/CLIP, MIT).
 const IMAGENET: &str = include_str!("imagenet_templates.txt");
 
-/// Which prompts stand for a class; `{}` is its name, verbatim.
+/// Which prompts stand for a class. `{}` is the class name, letter by letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptSet {
     /// RichSem's 81: the name alone (`{}.`) and CLIP's 80.
     #[default]
     Reference,
-    /// CLIP's 80 for ImageNet.
+    /// The 80 prompts of CLIP's evaluation on ImageNet.
     Clip,
-    /// `a photo of a {}.`
+    /// The prompt `a photo of a {}.` alone.
     Single,
-    /// Those of the settings.
+    /// The `templates` in the settings.
     Own,
 }
 

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Image pixels per cell of the dense map.
+/// Pixels of the image from one cell of the map to the next.
 pub const STRIDE: i64 = 32;
 
 /// Multi-head attention whose one query is the mean of a map's cells.
@@ -71,12 +71,12 @@ impl AttentionPool {
     }
 }
 
-/// Backbone and attention pool.
+/// CLIP's ResNet: a backbone and the attention pool on its last map.
 #[derive(Debug)]
 pub struct VisualResnet {
-    /// Stem and `layer1` to `layer4`.
+    /// Stem and four stages, `layer1` to `layer4`.
     pub backbone: Resnet,
-    /// From a map of `grid` × `grid` cells to an embedding.
+    /// Makes an embedding of a map of `grid` × `grid` cells.
     pub pool: AttentionPool,
     grid: i64,
 }

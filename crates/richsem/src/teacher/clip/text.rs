@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     config::TextConfig,
-    transformer::{Sizes, Transformer},
+    transformer::{Transformer, TransformerSizes},
 };
 use crate::models::{
     layers::LayerNorm,
@@ -14,13 +14,13 @@ use crate::models::{
 /// A causal transformer; the last token's state is the text's.
 #[derive(Debug)]
 pub struct TextEncoder {
-    /// `[V, W]`
+    /// `[V, W]`: features of each token.
     token_embedding: Tensor,
-    /// `[context, W]`
+    /// `[context, W]`: features of each position.
     positional_embedding: Tensor,
     transformer: Transformer,
     ln_final: LayerNorm,
-    /// `[W, D]`
+    /// `[W, D]`: from the last token to the embedding.
     text_projection: Tensor,
 }
 
@@ -43,7 +43,7 @@ impl TextEncoder {
             ),
             transformer: Transformer::new(
                 &scope.sub("transformer"),
-                Sizes { width, layers, heads, hidden, activation },
+                TransformerSizes { width, layers, heads, hidden, activation },
             ),
             ln_final: LayerNorm::new(&scope.sub("ln_final"), width),
             text_projection: scope.parameter(
@@ -54,13 +54,13 @@ impl TextEncoder {
         }
     }
 
-    /// Tokens it can read.
+    /// Most tokens of a text.
     #[must_use]
     pub fn context_length(&self) -> i64 {
         self.positional_embedding.size()[0]
     }
 
-    /// Tokens it knows.
+    /// V: number of different tokens.
     #[must_use]
     pub fn vocabulary(&self) -> i64 {
         self.token_embedding.size()[0]

@@ -18,7 +18,7 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(pattern).expect("the pattern is fixed, and a test uses it")
 });
 
-/// Texts to ids.
+/// CLIP's byte-pair tokenizer: texts to token ids.
 pub struct Tokenizer {
     merges: instant_clip_tokenizer::Tokenizer,
 }
@@ -38,14 +38,14 @@ impl Default for Tokenizer {
 impl Tokenizer {
     /// What decides the ids, for hashes of what was made from them.
     pub(crate) const VERSION: &str = "bpe_simple_vocab_16e6";
-    /// Ids there are.
+    /// Number of different ids: they are 0 to 49,407.
     pub const VOCABULARY: i64 = 49_408;
-    /// Stands before every text.
+    /// The id that stands before every text.
     pub const START: i64 = 49_406;
     /// Stands after every text; the largest id.
     pub const END: i64 = 49_407;
 
-    /// With CLIP's 49,408 ids.
+    /// CLIP's own tokenizer, with its 49,408 ids.
     #[must_use]
     pub fn new() -> Self {
         Self { merges: instant_clip_tokenizer::Tokenizer::new() }

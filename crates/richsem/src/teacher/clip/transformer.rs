@@ -10,16 +10,16 @@ use crate::models::{
 
 /// Sizes of a transformer.
 #[derive(Debug, Clone, Copy)]
-pub struct Sizes {
+pub struct TransformerSizes {
     /// Channels; a multiple of `heads`.
     pub width: i64,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: i64,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: i64,
     /// Channels between the two layers of a block's MLP.
     pub hidden: i64,
-    /// What is between them.
+    /// Activation between the two layers of a block's MLP.
     pub activation: Activation,
 }
 
@@ -35,8 +35,8 @@ struct Block {
 }
 
 impl Block {
-    fn new(scope: &Scope, sizes: Sizes) -> Self {
-        let Sizes { width, layers, heads, hidden, activation } = sizes;
+    fn new(scope: &Scope, sizes: TransformerSizes) -> Self {
+        let TransformerSizes { width, layers, heads, hidden, activation } = sizes;
         let std = (width as f64).powf(-0.5);
         let mlp = scope.sub("mlp");
         let linear = |name: &str, from: i64, to: i64, std: f64| {
@@ -78,7 +78,7 @@ impl Transformer {
     /// Initialised as CLIP initialises its own, attention with
     /// Xavier's bound.
     #[must_use]
-    pub fn new(scope: &Scope, sizes: Sizes) -> Self {
+    pub fn new(scope: &Scope, sizes: TransformerSizes) -> Self {
         let scope = scope.sub("resblocks");
         let block = |i| Block::new(&scope.sub(i), sizes);
         Self { blocks: (0..sizes.layers).map(block).collect() }

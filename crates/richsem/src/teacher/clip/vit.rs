@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::{
     config::VisualConfig,
-    transformer::{Sizes, Transformer},
+    transformer::{Transformer, TransformerSizes},
 };
 use crate::models::{
     layers::{LayerNorm, l2_normalize},
@@ -14,16 +14,16 @@ use crate::models::{
 /// Patches, a class token, a transformer.
 #[derive(Debug)]
 pub struct VisualTransformer {
-    /// `[W, 3, patch, patch]`
+    /// `[W, 3, patch, patch]`: from the pixels of a patch to its features.
     conv1: Tensor,
-    /// `[W]`
+    /// `[W]`: features of the class token.
     class_embedding: Tensor,
     /// `[S + 1, W]`: of the class token, then of each patch of a square image.
     positional_embedding: Tensor,
     ln_pre: LayerNorm,
     transformer: Transformer,
     ln_post: LayerNorm,
-    /// `[W, D]`
+    /// `[W, D]`: from the class token to the embedding.
     proj: Tensor,
     patch: i64,
     grid: i64,
@@ -59,7 +59,7 @@ impl VisualTransformer {
             ln_pre: LayerNorm::new(&scope.sub("ln_pre"), width),
             transformer: Transformer::new(
                 &scope.sub("transformer"),
-                Sizes { width, layers, heads, hidden, activation },
+                TransformerSizes { width, layers, heads, hidden, activation },
             ),
             ln_post: LayerNorm::new(&scope.sub("ln_post"), width),
             proj: scope.parameter("proj", &[width, output], std),
@@ -68,7 +68,7 @@ impl VisualTransformer {
         }
     }
 
-    /// Side of a patch.
+    /// Side of a patch, in pixels.
     #[must_use]
     pub fn patch(&self) -> i64 {
         self.patch

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::file;
 use crate::{
-    data::dataset::{Dataset, Format},
+    data::dataset::{AnnotationFormat, Dataset},
     testing::{shared, write_lvis},
     vocabulary::{ClassIndex, Frequency},
 };
@@ -53,7 +53,7 @@ fn agrees_with_the_file(dataset: &Dataset) {
         );
         assert_eq!(found.synset.as_deref(), raw["synset"].as_str());
         assert_eq!(found.wnid.as_deref(), raw["wnid"].as_str());
-        assert_eq!(found.lvis_clip_row.map(u64::from), raw["lvis_clip_row"].as_u64());
+        assert_eq!(found.text_row.map(u64::from), raw["lvis_clip_row"].as_u64());
     }
 
     assert_eq!(dataset.images().len(), list("images").len());
@@ -93,7 +93,7 @@ fn agrees_with_the_file(dataset: &Dataset) {
 
 #[test]
 fn real_files_are_read_as_they_are() {
-    use Format::{Coco, Lvis};
+    use AnnotationFormat::{Coco, Lvis};
     // (file, format, images, annotations, classes, crowds): counted with Python's json.
     let table = [
         ("tinylvis/train.json", Lvis, 1076, 4236, 40, 0),
@@ -143,7 +143,7 @@ fn a_file_of_lvis_shape_is_read_as_it_is() {
             (report.images, report.annotations, report.categories),
             (counts.images, counts.annotations, counts.categories)
         );
-        assert_eq!(dataset.format(), Format::Lvis);
+        assert_eq!(dataset.format(), AnnotationFormat::Lvis);
         agrees_with_the_file(&dataset);
     }
 }

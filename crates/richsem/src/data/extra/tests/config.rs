@@ -1,5 +1,5 @@
 use super::*;
-use crate::targets::Assignment;
+use crate::targets::BoxMatching;
 
 fn read(text: &str) -> Result<ExtraConfig, toml::de::Error> {
     toml::from_str(text)
@@ -23,7 +23,7 @@ fn every_setting_is_read_and_written_again() {
     let config = read(text).unwrap();
     assert_eq!(config.mapping, Some(MappingConfig::File { path: "c".into() }));
     assert_eq!((config.form, config.form.images()), (FormConfig::Single {}, 1));
-    assert_eq!(config.supervision.assignment, Assignment::MaxSize);
+    assert_eq!(config.supervision.assignment, BoxMatching::MaxSize);
     assert!(!config.supervision.l1 && config.supervision.class);
     assert_eq!(read(&toml::to_string_pretty(&config).unwrap()).unwrap(), config);
     for by in ["wnid", "synset", "name", "id"] {

@@ -118,7 +118,7 @@ fn what_cannot_be_ordered_is_refused() {
     for (result, expected) in [
         (new(0, share(1, 0, 1), 1), "no images"),
         (new(5, share(0, 0, 1), 1), "a batch of 0"),
-        (new(5, share(1, 2, 2), 1), "rank 2 of 2"),
+        (new(5, share(1, 2, 2), 1), "a rank below 2, got a batch of 1 on rank 2"),
         (new(5, share(1, 0, 1), 0), "at least one batch"),
         (new(1 << 33, share(1, 0, 1), 1), "more than 4,294,967,295"),
     ] {

@@ -119,7 +119,7 @@ fn mistakes_in_a_list_are_named() {
         (with("./cat/a.png", "../cat/a.png"), "images[1].file_name: the path leaves"),
         (with("./cat/a.png", "/cat/a.png"), "images[1].file_name: expected a relative path"),
         (with("\"id\": 2", "\"id\": 1"), "categories[1].id: 1 is also the id of categories[0]"),
-        (with("dog/sub/c.png", "dog/c.png"), "`dog/c.png`, which the list names, is not there"),
+        (with("dog/sub/c.png", "dog/c.png"), "there is no `dog/c.png`, which the list names"),
         (with("\"id\": 12", "\"id\": 1.5"), "images[1].id: expected an integer"),
     ] {
         let error = listed(&text).unwrap_err().to_string();
@@ -171,7 +171,7 @@ fn archives_without_class_folders_say_what_is_there() {
     fs_err::write(flat.path().join("n01440764.tar"), "x").unwrap();
     let (_kept, tar) = packed(flat.path(), "");
     let text = open(&ExtraConfig::new(&tar)).unwrap_err().to_string();
-    assert!(text.contains("`n01440764.tar`") && text.contains("unpack them"), "{text}");
+    assert!(text.contains("`n01440764.tar`") && text.contains("unpack each"), "{text}");
 
     let (_kept, tar) = packed(tempfile::tempdir().unwrap().path(), "");
     let text = open(&ExtraConfig::new(&tar)).unwrap_err().to_string();

@@ -17,7 +17,7 @@ pub(super) fn vocabulary() -> Vocabulary {
         frequency,
         synset: Some(synset.into()),
         wnid: Some(wnid.into()),
-        lvis_clip_row: None,
+        text_row: None,
     };
     Vocabulary::new(vec![
         class(3, "cat", Frequency::Rare, "cat.n.01", "n02121620"),

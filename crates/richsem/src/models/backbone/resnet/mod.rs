@@ -19,28 +19,28 @@ use crate::{
 
 pub use norm::Norm;
 
-/// Pixels from one cell to the next behind the stem.
+/// Pixels of the image from one cell to the next after the stem.
 const STEM_STRIDE: i64 = 4;
 
-/// Which ResNet.
+/// Kind of ResNet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResnetName {
     /// torchvision's ResNet-18 (basic blocks 2-2-2-2).
     Resnet18,
-    /// ResNet-34 (basic blocks 3-4-6-3).
+    /// torchvision's ResNet-34 (basic blocks 3-4-6-3).
     Resnet34,
-    /// ResNet-50 (bottlenecks 3-4-6-3).
+    /// torchvision's ResNet-50 (bottlenecks 3-4-6-3).
     Resnet50,
-    /// ResNet-101 (bottlenecks 3-4-23-3).
+    /// torchvision's ResNet-101 (bottlenecks 3-4-23-3).
     Resnet101,
-    /// CLIP's ModifiedResNet without its attention pool: three-convolution stem, average pooling
-    /// before strided convolutions (3-4-6-3 unless `layers` says otherwise).
+    /// CLIP's ModifiedResNet without its attention pool: three convolutions as stem, average
+    /// pooling before strided convolutions (3-4-6-3 blocks unless `layers` says otherwise).
     ClipResnet,
 }
 
 impl ResnetName {
-    /// As settings spell it.
+    /// The name in settings files, as `clip_resnet`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -63,24 +63,31 @@ impl ResnetName {
     }
 }
 
-/// A ResNet's settings.
+/// Settings of a ResNet as backbone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResnetConfig {
-    /// Which ResNet.
+    /// Kind of ResNet: `resnet18`, `resnet34`, `resnet50`, `resnet101` or `clip_resnet`. Default:
+    /// `resnet50`. Reference: `backbone`.
     pub name: ResnetName,
-    /// Channels of the first stage. Default: 64, as in every published model.
+    /// Channels of the first stage. Each stage has twice as many as the one before. Default: 64, as
+    /// in every published model; an even number from 2 to 4096.
     pub width: i64,
-    /// Blocks of the four stages. Default: those of the name.
+    /// Number of blocks of each of the four stages, each from 1 to 1000. Default: those of the
+    /// published model.
     pub layers: Vec<i64>,
-    /// What normalises. From scratch, `frozen_bn` does not normalise at all: choose another.
+    /// Normalisation after each convolution: `frozen_bn`, `batch_norm` or `group_norm`. Default:
+    /// `frozen_bn`. From scratch `frozen_bn` does not normalise at all: choose another. Reference:
+    /// `batch_norm_type`.
     pub norm: Norm,
-    /// Groups of `group_norm`.
+    /// Groups of each `group_norm`; other norms do not look at it. Default: 32; a divisor of half
+    /// the `width`.
     pub groups: i64,
-    /// Stages that are not trained: −1 none, 0 the stem, 1 the stem and `layer1`, … 4 everything.
+    /// How many stages are not trained: −1 none, 0 the stem, 1 the stem and `layer1`, and so on; 4
+    /// is everything. Default: 1, as in the reference.
     pub frozen_stages: i64,
-    /// Weights to start from (safetensors, or PyTorch's `.pt` or `.pth`), relative to the config
-    /// file.
+    /// Weights to start from: safetensors, or PyTorch's `.pt` or `.pth`. The path is relative to
+    /// the settings file. Default: none. Reference: `resnet_pretrain_path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<std::path::PathBuf>,
 }
@@ -155,7 +162,7 @@ impl ResnetConfig {
         Ok(())
     }
 
-    /// Blocks of each stage.
+    /// Number of blocks of each stage: the setting, or else the published model's.
     fn blocks(&self) -> [i64; 4] {
         match *self.layers {
             [a, b, c, d] => [a, b, c, d],
@@ -172,7 +179,7 @@ impl ResnetConfig {
         if matches!(self.name, ResnetName::Resnet18 | ResnetName::Resnet34) { 1 } else { 4 }
     }
 
-    /// C2 to C5.
+    /// Channels and stride of the four stages' maps, C2 to C5.
     #[must_use]
     pub fn levels(&self) -> [Level; 4] {
         std::array::from_fn(|stage| Level {
@@ -185,9 +192,9 @@ impl ResnetConfig {
 /// A ResNet with its weights.
 #[derive(Debug)]
 pub enum Resnet {
-    /// torchvision's.
+    /// ResNet-18, -34, -50 or -101, built as torchvision builds it.
     Torchvision(torchvision::Resnet),
-    /// CLIP's.
+    /// CLIP's ModifiedResNet.
     Clip(clip::ClipResnet),
 }
 

@@ -20,15 +20,15 @@ const EPS: f64 = 1e-5;
 /// Share of a batch's own statistics in the running ones of a batch norm.
 const MOMENTUM: f64 = 0.1;
 
-/// What normalises the backbone's feature maps.
+/// Normalisation after each convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Norm {
-    /// Batch norm whose statistics and affine terms stay as loaded.
+    /// Batch norm that keeps the statistics, weights and biases that were loaded.
     FrozenBn,
-    /// Batch norm, trained.
+    /// Batch norm: statistics, weights and biases are trained.
     BatchNorm,
-    /// Group norm, trained.
+    /// Group norm: weights and biases are trained.
     GroupNorm,
 }
 
@@ -39,26 +39,27 @@ enum NormState {
     Group(GroupNorm),
 }
 
-/// Buffers: weight, bias, running mean, running variance.
+/// A frozen batch norm: weight, bias, running mean, running variance.
 #[derive(Debug)]
 struct FrozenNorm {
     buffers: [Tensor; 4],
-    /// Made of them for each kind that was computed in. None is dropped while the buffers stay as
-    /// they are: recorded graphs read them.
+    /// What the buffers become for each kind that was computed in. An entry is kept as long as the
+    /// buffers are unchanged, because recorded graphs read it.
     folded: RefCell<Vec<Folded>>,
 }
 
-/// What a frozen norm is to its convolution.
+/// What a frozen norm does, as a scale and a shift of its convolution.
 #[derive(Debug)]
 struct Folded {
-    /// Of the buffers and, if it is not trained, the convolution's weight when it was made.
+    /// Version of the buffers when this was computed, and of the convolution's weight if it is not
+    /// trained.
     version: i64,
     kind: Kind,
-    /// `[C]`
+    /// `[C]`: factor of each output channel.
     scale: Tensor,
-    /// `[C]`
+    /// `[C]`: shift of each output channel, in f32.
     shift: Tensor,
-    /// The same in `kind`.
+    /// `[C]`: the same shift, in `kind`.
     bias: Tensor,
     /// The scaled weight in `kind`, if the weight is not trained. (A trained one's version says nothing:
     /// it is a view of the optimizer's buffer.)
@@ -88,10 +89,11 @@ impl FrozenNorm {
                 let shift = bias - mean * &scale;
                 let weight = constant.then(|| {
                     let scaled = (&conv.weight * scale.view([-1, 1, 1, 1])).to_kind(kind);
-                    match scaled.device().is_cuda() {
+                    if scaled.device().is_cuda() {
                         // In memory as the kernels there want it.
-                        true => scaled.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
-                        false => scaled,
+                        scaled.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+                    } else {
+                        scaled
                     }
                 });
                 let bias = shift.to_kind(kind);
@@ -107,8 +109,8 @@ impl FrozenNorm {
 #[derive(Debug)]
 pub(super) struct Shortcut {
     map: Tensor,
-    /// Of its channels, `[C]`, still to be added: a bias is free where the map is added, and a pass of
-    /// its own here.
+    /// `[C]`: a shift of its channels that is not added yet. Added together with the map it is free; here
+    /// it would be a pass of its own.
     shift: Option<Tensor>,
 }
 
@@ -124,7 +126,7 @@ fn computed_in(x: &Tensor) -> Kind {
     torch_ext::autocast_kind(x.device()).unwrap_or(x.kind())
 }
 
-/// Convolution + norm.
+/// A convolution with its norm.
 #[derive(Debug)]
 pub(super) struct ConvNorm {
     conv: Conv2d,

@@ -1,4 +1,4 @@
-//! The four stages behind a stem, which all these backbones have: `layer1` to `layer4`, each of half
+//! The four stages after a stem, which all ResNets have: `layer1` to `layer4`, each of half
 //! the resolution and twice the channels of the one before.
 
 use tch::Tensor;
@@ -60,7 +60,7 @@ impl<B> Stages<B> {
     }
 }
 
-/// Of a stage's block: every stage but the first starts with half the resolution.
+/// Stride of a block of a stage. Every stage but the first starts with half the resolution.
 fn stride(stage: usize, block: i64) -> i64 {
     if stage > 0 && block == 0 { 2 } else { 1 }
 }

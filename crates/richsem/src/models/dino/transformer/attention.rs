@@ -24,7 +24,7 @@ pub struct Levels {
     pub valid_ratios: Tensor,
 }
 
-/// The attention module.
+/// Multi-scale deformable attention with its weights.
 #[derive(Debug)]
 pub struct MsDeformAttn {
     sampling_offsets: Linear,

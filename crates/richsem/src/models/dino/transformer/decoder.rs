@@ -52,9 +52,9 @@ impl DecoderLayer {
 /// What surrounds the queries in every layer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DecoderInput<'a> {
-    /// `[B, S, D]`
+    /// `[B, S, D]`: the encoder's output.
     pub memory: &'a Tensor,
-    /// Layout of `memory`.
+    /// Sizes and padding of the levels in `memory`.
     pub levels: &'a Levels,
     /// `[Q, Q]` or `[B, 1, 1 | Q, Q]`, true where a row may see a column; `None`: everywhere.
     pub may_attend: Option<&'a Tensor>,
@@ -72,7 +72,7 @@ pub struct DecoderOutput {
     pub references: Tensor,
 }
 
-/// The decoder's layers.
+/// All decoder layers and their shared norm.
 #[derive(Debug)]
 pub(super) struct Decoder {
     layers: Vec<DecoderLayer>,

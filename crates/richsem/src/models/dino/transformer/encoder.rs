@@ -58,7 +58,7 @@ impl EncoderLayer {
     }
 }
 
-/// The encoder's layers.
+/// All encoder layers.
 #[derive(Debug)]
 pub(super) struct Encoder {
     layers: Vec<EncoderLayer>,

@@ -27,29 +27,38 @@ pub const GROUPS: i64 = 32;
 /// Proposals start at 0.05 · 2^level of the image, which must stay below 0.99.
 const MOST_LEVELS: i64 = 5;
 
-/// Sizes of the transformer. Names are those of the reference's configs.
+/// Encoder, decoder and queries. Names are those of the reference's configs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TransformerConfig {
-    /// D: width of every token and query.
+    /// D: number of features of every token and query. Default: 256; at most 8192, a multiple of
+    /// `nheads` and of 32. Reference: `hidden_dim`.
     pub hidden_dim: i64,
-    /// Attention heads.
+    /// Heads of every attention. Default: 8; 1 to 256, a divisor of `hidden_dim`. Reference:
+    /// `nheads`.
     pub nheads: i64,
-    /// Encoder layers.
+    /// Number of encoder layers. Default: 6; 1 to 100. Reference: `enc_layers`.
     pub enc_layers: i64,
-    /// Decoder layers.
+    /// Number of decoder layers. Default: 6; 1 to 100. Reference: `dec_layers`.
     pub dec_layers: i64,
-    /// Inner width of the feed-forward parts.
+    /// Features between the two layers of each feed-forward part. Default: 2048; 1 to 65,536.
+    /// Reference: `dim_feedforward`.
     pub dim_feedforward: i64,
-    /// Q: queries, at most the number of encoder tokens.
+    /// Q: number of queries, and so the most objects of an image. An image with fewer encoder
+    /// tokens has as many queries as tokens. Default: 900; 1 to 10,000. Reference: `num_queries`.
     pub num_queries: i64,
-    /// L: feature levels, those of the backbone and stride-2 ones after them.
+    /// L: number of feature maps that the transformer sees. The first are the backbone's, each
+    /// further one has half the size of the one before. Default: 4; 1 to 5. Reference:
+    /// `num_feature_levels`.
     pub num_feature_levels: i64,
-    /// Sampling points a head and level, encoder.
+    /// Sampling points of each head and level in the encoder's attention. Default: 4; 1 to 64.
+    /// Reference: `enc_n_points`.
     pub enc_n_points: i64,
-    /// Sampling points a head and level, decoder.
+    /// Sampling points of each head and level in the decoder's attention to the image. Default: 4;
+    /// 1 to 64. Reference: `dec_n_points`.
     pub dec_n_points: i64,
-    /// Temperature of the image position encoding.
+    /// Temperature of the sine encoding of positions in the image. Default: 20; above 0. Reference:
+    /// `pe_temperatureH`, `pe_temperatureW`.
     pub pe_temperature: f64,
 }
 
@@ -112,7 +121,7 @@ impl TransformerConfig {
 /// Queries that come before the matching ones in training.
 #[derive(Debug)]
 pub struct ExtraQueries {
-    /// `[B, P, D]`
+    /// `[B, P, D]`: their features.
     pub content: Tensor,
     /// `[B, P, 4]`, before the sigmoid.
     pub references: Tensor,
@@ -125,7 +134,7 @@ pub struct ExtraQueries {
 pub struct Proposals {
     /// `[B, Q]`: token of each.
     pub tokens: Tensor,
-    /// `[B, Q, C]`
+    /// `[B, Q, C]`: class logits of the encoder's own head.
     pub logits: Tensor,
     /// `[B, Q, 4]`, cxcywh in [0, 1], attached to the encoder.
     pub boxes: Tensor,
@@ -141,11 +150,11 @@ pub struct Proposals {
 pub struct Choice<'a> {
     /// `[B, Q]`: they are chosen already.
     pub tokens: Option<&'a Tensor>,
-    /// Whether [`Proposals::unused`] is wanted.
+    /// Whether [`Proposals::unused`] is computed.
     pub some_unused: bool,
 }
 
-/// The transformer.
+/// The transformer with its weights.
 #[derive(Debug)]
 pub struct DeformableTransformer {
     encoder: encoder::Encoder,
