@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::ops::ControlFlow;
 
 use richsem::{
+    Error,
     bench::{Workload, random_batch, vocabulary},
     collective::Single,
     config::Config,
@@ -19,7 +20,7 @@ use richsem::{
     },
     targets::{BoxMatching, Supervision, Target},
     testing::{normal, uniform},
-    train::Learner,
+    train::{Intermediates, Learner},
 };
 use tch::{Device, Kind, Tensor};
 use torch_ext::DeviceChoice;
@@ -121,6 +122,43 @@ fn batches_that_are_padded_up_to_a_recording_learn_the_same() {
             same_steps(&expected, &run.join().unwrap());
         }
     });
+}
+
+/// The host learns of a loss that is not finite only after the update was queued: the device skips it.
+#[test]
+fn an_update_after_a_loss_that_is_not_finite_changes_nothing() {
+    let Some(device) = device() else { return };
+    for graphs in [false, true] {
+        let text = format!("{CONFIG}cuda_graphs = {graphs}\n").replace("lr = 0.0", "lr = 0.1");
+        let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
+        let mut learner = Learner::new(&config, vocabulary(7), device, Arc::new(Single)).unwrap();
+        let work =
+            Workload { batch: 2, height: 96, width: 128, boxes: 3, classes: 7, warmup: 0, runs: 0 };
+        let batch = random_batch(&work).unwrap();
+        let key = |micro_step| StepKey { seed: 5, micro_step };
+        // A recording is made meanwhile.
+        for i in 0..4 {
+            learner.backward(&batch, key(i)).unwrap();
+            learner.update(0.0).unwrap();
+        }
+        let parameters = learner.model.parameters();
+        let bias = parameters.iter().find(|p| p.name == "class_embed.0.bias").unwrap();
+        torch_ext::no_grad(|| drop(bias.tensor.get(3).fill_(f64::NAN)));
+        let before: Vec<Tensor> = parameters.iter().map(|p| p.tensor.detach().copy()).collect();
+
+        let prepared = learner.prepare(&batch, key(4)).unwrap();
+        let loss = learner.start(&batch, prepared, &mut Intermediates::default());
+        let update = learner.start_update(1.0).unwrap();
+        let error = loss.and_then(|loss| loss.wait()).unwrap_err();
+        assert!(matches!(error, Error::NonFinite { .. }), "{error}");
+        let error = learner.finish_update(update).unwrap_err();
+        assert!(matches!(error, Error::NonFinite { .. }), "{error}");
+        for (parameter, before) in parameters.iter().zip(&before) {
+            let same = parameter.tensor.detach().nan_to_num(7.0, 7.0, 7.0);
+            let same = same.equal(&before.nan_to_num(7.0, 7.0, 7.0));
+            assert!(same, "{} changed, graphs {graphs}", parameter.name);
+        }
+    }
 }
 
 /// The device's matching costs what the host's does, and is the same where only one costs that.

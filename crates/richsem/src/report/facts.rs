@@ -180,12 +180,16 @@ fn learning_rate(config: &Config) -> String {
     text
 }
 
-/// Seconds spent in steps, evaluations and pauses left out, and images seen.
+/// Seconds spent in steps, evaluations and pauses left out, and images seen. Rows of older releases do
+/// not say how many those were.
 fn time(rows: &[&TrainRow], images_a_step: f64) -> (f64, f64) {
     let mut before = 0;
     let (mut seconds, mut images) = (0.0, 0.0);
     for row in rows {
-        let seen = row.step.saturating_sub(before) as f64 * images_a_step;
+        let seen = match row.images {
+            0 => row.step.saturating_sub(before) as f64 * images_a_step,
+            images => images as f64,
+        };
         before = row.step;
         if row.images_per_second > 0.0 {
             seconds += seen / row.images_per_second;
@@ -214,6 +218,7 @@ mod tests {
             loss: 0.0,
             grad_norm: 0.0,
             images_per_second,
+            images: 0,
             memory_mib: 0.0,
             terms: std::collections::BTreeMap::new(),
         }
@@ -225,6 +230,9 @@ mod tests {
         let rows = [row(10, 8.0), row(20, 2.0)];
         assert_eq!(time(&rows.iter().collect::<Vec<_>>(), 4.0), (5.0 + 20.0, 80.0));
         assert_eq!(time(&[&row(10, 0.0)], 4.0), (0.0, 0.0));
+        // Batches of extra sets among them, twice as large.
+        let counted = TrainRow { images: 60, ..row(10, 10.0) };
+        assert_eq!(time(&[&counted], 4.0), (6.0, 60.0));
         assert_eq!(hours(3_725.4), "1:02:05");
     }
 

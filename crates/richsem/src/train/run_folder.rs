@@ -34,6 +34,9 @@ pub struct TrainRow {
     pub grad_norm: f64,
     /// Images a second, evaluations left out.
     pub images_per_second: f64,
+    /// Images since the row before, those of extra sets among them; 0 in rows of older releases.
+    #[serde(default)]
+    pub images: u64,
     /// Most memory libtorch held on the GPU so far, in MiB; 0 on the CPU.
     pub memory_mib: f64,
     /// Every term, before weighting.

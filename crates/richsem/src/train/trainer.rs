@@ -449,6 +449,7 @@ impl Trainer<'_> {
             loss: sums.loss / sums.batches as f64,
             grad_norm: sums.grad_norm / sums.updates as f64,
             images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
+            images: sums.images as u64,
             memory_mib: memory.map_or(0.0, |m| m.peak_reserved as f64 / f64::from(1 << 20)),
             terms: sums.terms.into_iter().map(mean).collect(),
         };
