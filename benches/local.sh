@@ -72,7 +72,7 @@ title "The full detector: a training step on one image of 480x640, $device"
 "$richsem" bench -c configs/baseline_r50.toml --device "$device" --batch 1 --size 480x640 --only train \
     --steps 3 --warmup 1 --set train.precision=f32 --json "$out/train.json"
 
-title "A training step and inference: the demo's detector, 8 images of 160x160, $device"
+title "A training step and inference: a small detector (configs/tiny.toml), 8 images of 160x160, $device"
 "$richsem" bench -c configs/tiny.toml --device "$device" --batch 8 --size 160x160 --classes 12 \
     --json "$out/tiny.json"
 

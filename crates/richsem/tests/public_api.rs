@@ -1,5 +1,5 @@
 //! The public items of both library crates, one a line: a change of them is seen in a review.
-//! `UPDATE=1 cargo test --release -p richsem --test public_api` writes the list anew.
+//! `UPDATE=1 cargo test --release --workspace --test public_api` writes the list anew.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
@@ -88,7 +88,7 @@ fn public_items_are_those_of_the_list() {
         assert!(
             changes.is_empty(),
             "the public items of {name} are others than its public-api.txt lists:\n{changes}If that is meant: \
-             UPDATE=1 cargo test --release -p richsem --test public_api, and CHANGELOG.md"
+             UPDATE=1 cargo test --release --workspace --test public_api, and CHANGELOG.md"
         );
     }
 }
