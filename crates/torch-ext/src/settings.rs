@@ -56,15 +56,15 @@ pub fn gradients(
 /// As [`gradients`]; a parameter that `outputs` came from and that has no gradient to add to.
 pub fn backward(outputs: &[Tensor], grads: &[Tensor], parameters: &[Tensor]) -> Result<()> {
     let (mut places, mut added) = (Vec::new(), Vec::new());
-    for (i, made) in gradients(outputs, grads, parameters)?.into_iter().enumerate() {
-        let (Some(made), place) = (made, parameters[i].grad()) else { continue };
+    for (i, own) in gradients(outputs, grads, parameters)?.into_iter().enumerate() {
+        let (Some(own), place) = (own, parameters[i].grad()) else { continue };
         if !place.defined() {
             let got = format!("none at parameter {i}");
             return Err(Error::argument("backward", "parameters", "gradients to add to", got));
         }
         // Flat: strides that differ, if only of dimensions of size 1, would be added one by one.
         places.push(place.f_view([-1])?);
-        added.push(made.f_contiguous()?.f_view([-1])?);
+        added.push(own.f_contiguous()?.f_view([-1])?);
     }
     if places.is_empty() {
         return Ok(());

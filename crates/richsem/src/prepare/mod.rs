@@ -182,18 +182,18 @@ fn start_folder(
     teacher: &dyn Teacher,
     observer: &mut dyn PrepareObserver,
 ) -> Result<()> {
-    let there = Manifest::path(folder).exists();
-    if there {
+    let started = Manifest::path(folder).exists();
+    if started {
         manifest.same_as_in(folder, &Manifest::read(folder)?)?;
     }
     observer.message(&teacher.describe());
     announce(manifest, observer);
     fs_err::create_dir_all(folder)?;
     let (text, scale) = (TextTable::new(&teacher.text().rows), teacher.logit_scale());
-    if !there || !text_path(folder).is_file() {
+    if !started || !text_path(folder).is_file() {
         write_text(folder, &text, scale)?;
     }
-    if !there {
+    if !started {
         manifest.write(folder)?;
     }
     Ok(())

@@ -169,10 +169,10 @@ impl Set {
 
     fn read(&self, target: &Target, bytes: &mut Vec<u8>) -> Result<()> {
         let (shard, image, view) = self.locate(target)?;
-        let (there, wanted) = (shard.count(image, view), target.boxes.len());
-        if there != wanted {
+        let (found, wanted) = (shard.count(image, view), target.boxes.len());
+        if found != wanted {
             let field = format!("image {}", target.image_id);
-            let problem = format!("expected {wanted} boxes, got {there}");
+            let problem = format!("expected {wanted} boxes, got {found}");
             return Err(Error::invalid(shard.path(), field, problem).with_hint(
                 "the image could not be read when it was prepared: delete this shard and run \
                  the same `richsem prepare` again",
@@ -253,25 +253,26 @@ fn check_teacher(
     }
     // Without weights, a default is no word about the teacher.
     let named = config.weights.is_some();
-    let there = &manifest.teacher;
-    if (named || config.precision != Precision::F32) && config.precision != there.precision {
-        let (here, there) = (format!("{:?}", config.precision), format!("{:?}", there.precision));
+    let labeller = &manifest.teacher;
+    if (named || config.precision != Precision::F32) && config.precision != labeller.precision {
+        let (here, there) =
+            (format!("{:?}", config.precision), format!("{:?}", labeller.precision));
         return refuse("teacher.precision", here, there);
     }
-    if (named || config.vit != VitLabels::default()) && config.vit != there.vit {
-        let (here, there) = (format!("{:?}", config.vit), format!("{:?}", there.vit));
+    if (named || config.vit != VitLabels::default()) && config.vit != labeller.vit {
+        let (here, there) = (format!("{:?}", config.vit), format!("{:?}", labeller.vit));
         return refuse("teacher.vit", here, there);
     }
     if let Some(activation) = config.activation
-        && activation != there.activation
+        && activation != labeller.activation
     {
-        let (here, there) = (activation.name().to_owned(), there.activation.name().to_owned());
+        let (here, there) = (activation.name().to_owned(), labeller.activation.name().to_owned());
         return refuse("teacher.activation", here, there);
     }
     if named || config.text != TeacherText::default() {
         let here = text_identity(&config.text, vocabulary)?;
-        if here != there.text {
-            return refuse("teacher.text", here, there.text.clone());
+        if here != labeller.text {
+            return refuse("teacher.text", here, labeller.text.clone());
         }
     }
     Ok(())
@@ -334,25 +335,27 @@ pub(crate) fn check_data(
     detection: (&Arc<ImageStore>, &Arc<Vec<ImageEntry>>),
     extras: &[Arc<ClassificationSet>],
 ) -> Result<()> {
-    let prepared = config.teacher.as_ref().is_some_and(|t| t.prepared.is_some());
-    if !prepared || config.semantic.as_ref().is_none_or(|s| s.weight == 0.0) {
+    let has_labels = config.teacher.as_ref().is_some_and(|t| t.prepared.is_some());
+    if !has_labels || config.semantic.as_ref().is_none_or(|s| s.weight == 0.0) {
         return Ok(());
     }
     let (_, folder) = named(config)?;
     let manifest = Manifest::read(folder)?;
     for plan in plan::sets(config)? {
-        let there = check_views(config, &plan, &manifest)?;
+        let prepared = check_views(config, &plan, &manifest)?;
         let here = Images::of(&plan, detection, extras).facts(&plan.augment);
-        if here.orientation != there.orientation {
+        if here.orientation != prepared.orientation {
             let key = if plan.extra.is_none() { "train" } else { &plan.name };
             let problem = format!(
                 "images are read {:?} now, and were {:?} when labels were prepared",
-                here.orientation, there.orientation
+                here.orientation, prepared.orientation
             );
             return Err(Error::config(format!("data.{key}.orientation"), problem)
                 .with_hint("prepare again, into another folder"));
         }
-        if (here.images, here.boxes, &here.hash) == (there.images, there.boxes, &there.hash) {
+        if (here.images, here.boxes, &here.hash)
+            == (prepared.images, prepared.boxes, &prepared.hash)
+        {
             continue;
         }
         let key = match plan.extra {
@@ -360,7 +363,7 @@ pub(crate) fn check_data(
             Some(_) => format!("data.{}", plan.name),
         };
         let counts = |of: &SetFacts| format!("{} images and {} boxes", of.images, of.boxes);
-        let (now, then) = (counts(&here), counts(there));
+        let (now, then) = (counts(&here), counts(prepared));
         let problem = if now == then {
             format!("{now}, of other ids, names, classes or places than were prepared")
         } else {

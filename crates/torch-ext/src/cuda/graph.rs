@@ -126,24 +126,24 @@ impl GraphPool {
             let results = run(&places)?;
             Ok::<_, E>((places, results))
         })?;
-        let taught = |x: &Tensor| !parameters.is_empty() && x.requires_grad();
+        let learns_from = |x: &Tensor| !parameters.is_empty() && x.requires_grad();
         let mut grads = Vec::new();
         let mut back = None;
-        if results.iter().any(taught) {
-            let (graph, made) = self.capture(|| {
-                let made: Result<Vec<_>> =
-                    results.iter().map(|x| taught(x).then(|| like(x)).transpose()).collect();
-                let made = made?;
-                let pairs = results.iter().zip(&made);
+        if results.iter().any(learns_from) {
+            let (graph, own) = self.capture(|| {
+                let own: Result<Vec<_>> =
+                    results.iter().map(|x| learns_from(x).then(|| like(x)).transpose()).collect();
+                let own = own?;
+                let pairs = results.iter().zip(&own);
                 let (outputs, of): (Vec<_>, Vec<_>) = pairs
                     .filter_map(|(x, grad)| {
                         Some((x.shallow_clone(), grad.as_ref()?.shallow_clone()))
                     })
                     .unzip();
                 backward(&outputs, &of, parameters)?;
-                Ok::<_, E>(made)
+                Ok::<_, E>(own)
             })?;
-            (grads, back) = (made, Some(graph));
+            (grads, back) = (own, Some(graph));
         }
         // The tensors go, and with them their claim: the next recording uses the same memory.
         let grads = match back {

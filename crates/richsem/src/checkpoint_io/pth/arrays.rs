@@ -48,8 +48,9 @@ pub(super) fn set_array(heap: &mut Heap, array: Value, state: Value) -> Result<(
     };
     let shape = numbers(heap, shape)?;
     let stride = strides(&shape, fortran).ok_or_else(wrong)?;
-    let made = array_of(heap, values, dtype, (shape, stride), Source::Array(values))?;
-    *heap.node_mut(array).ok_or_else(wrong)? = made;
+    let extent = Extent { size: shape, stride };
+    let node = array_of(heap, values, dtype, extent, Source::Array(values))?;
+    *heap.node_mut(array).ok_or_else(wrong)? = node;
     Ok(())
 }
 
@@ -68,8 +69,8 @@ pub(super) fn from_buffer(heap: &mut Heap, arguments: &[Value]) -> Result<Value,
     };
     let order = heap.text(order);
     let stride = strides(&shape, order == Some("F")).ok_or_else(wrong)?;
-    let (shape, stride) = match (order, axes) {
-        (Some("C" | "F" | "A"), _) | (Some("K"), Value::None) => (shape, stride),
+    let extent = match (order, axes) {
+        (Some("C" | "F" | "A"), _) | (Some("K"), Value::None) => Extent { size: shape, stride },
         (Some("K"), axes) => {
             let axes = numbers(heap, axes)?;
             let mut sorted = axes.clone();
@@ -78,18 +79,19 @@ pub(super) fn from_buffer(heap: &mut Heap, arguments: &[Value]) -> Result<Value,
                 return Err(wrong());
             }
             let moved = |sides: &[i64]| axes.iter().map(|&axis| sides[axis as usize]).collect();
-            (moved(&shape), moved(&stride))
+            Extent { size: moved(&shape), stride: moved(&stride) }
         }
         _ => return Err(wrong()),
     };
-    let made = array_of(heap, values, dtype, (shape, stride), Source::Array(values))?;
-    heap.add(made)
+    let node = array_of(heap, values, dtype, extent, Source::Array(values))?;
+    heap.add(node)
 }
 
 /// `scalar(dtype, value)`: one number, as an array without sides.
 pub(super) fn scalar(heap: &mut Heap, dtype: Value, value: Value) -> Result<Value, Fault> {
-    let made = array_of(heap, value, dtype, (Vec::new(), Vec::new()), Source::Scalar(value))?;
-    heap.add(made)
+    let extent = Extent { size: Vec::new(), stride: Vec::new() };
+    let node = array_of(heap, value, dtype, extent, Source::Scalar(value))?;
+    heap.add(node)
 }
 
 fn numbers(heap: &Heap, value: Value) -> Result<Vec<i64>, Fault> {
@@ -102,11 +104,18 @@ fn numbers(heap: &Heap, value: Value) -> Result<Vec<i64>, Fault> {
     items.iter().take(65).map(number).collect()
 }
 
+/// How the values of an array lie in its storage.
+pub(super) struct Extent {
+    pub(super) size: Vec<i64>,
+    /// In values, from one to the next of each index.
+    pub(super) stride: Vec<i64>,
+}
+
 fn array_of(
     heap: &mut Heap,
     values: Value,
     dtype: Value,
-    (size, stride): (Vec<i64>, Vec<i64>),
+    extent: Extent,
     source: Source,
 ) -> Result<Node, Fault> {
     let Some(Node::Dtype { code, order }) = heap.node(dtype) else { return Err(wrong()) };
@@ -116,7 +125,7 @@ fn array_of(
         Values::Others => return Ok(Node::Object { script: false, state: Value::None }),
     };
     let bytes = length(heap, values)?;
-    of_numbers(heap, source, (kind, swapped), bytes, (size, stride))
+    of_numbers(heap, source, (kind, swapped), bytes, extent)
 }
 
 /// An array of numbers that fills a storage of so many bytes.
@@ -125,7 +134,7 @@ pub(super) fn of_numbers(
     source: Source,
     (kind, swapped): (Kind, bool),
     bytes: u64,
-    (size, stride): (Vec<i64>, Vec<i64>),
+    Extent { size, stride }: Extent,
 ) -> Result<Node, Fault> {
     let width = kind.elt_size_in_bytes() as u64;
     let view = StorageView {

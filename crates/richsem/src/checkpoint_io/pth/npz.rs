@@ -44,8 +44,8 @@ pub(super) fn array(
         place.read(file)?;
     }
     let stride = strides(&header.shape, header.fortran).ok_or("sides that cannot be")?;
-    let source = Source::Member;
-    let node = arrays::of_numbers(heap, source, (kind, swapped), bytes, (header.shape, stride))?;
+    let extent = arrays::Extent { size: header.shape, stride };
+    let node = arrays::of_numbers(heap, Source::Member, (kind, swapped), bytes, extent)?;
     places.push(Some(place.behind(header.length as u64)));
     heap.add(node)
 }

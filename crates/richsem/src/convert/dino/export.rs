@@ -128,7 +128,7 @@ impl Checkpoint<'_> {
             );
             Error::config(path, problem).with_hint("it is of another conversion")
         })?;
-        let made = match base {
+        let all_rows = match base {
             Some(base) => base.to_kind(Kind::Float).copy(),
             // A weight of 0 and the prior's bias: never among the best.
             None if path.ends_with("bias") => {
@@ -136,13 +136,13 @@ impl Checkpoint<'_> {
             }
             None => Tensor::zeros(&*size, (Kind::Float, Device::Cpu)),
         };
-        let _ = made.shallow_clone().f_index_copy_(0, &Tensor::from_slice(&ids), tensor)?;
+        let _ = all_rows.shallow_clone().f_index_copy_(0, &Tensor::from_slice(&ids), tensor)?;
         let fate = if ids.len() as i64 == size[0] {
             Fate::Taken
         } else {
             Fate::TakenAs(format!("{} of {} rows, by category id", ids.len(), size[0]))
         };
-        Ok((made, fate))
+        Ok((all_rows, fate))
     }
 
     /// Adds a CLIP to both class heads.
@@ -197,10 +197,10 @@ impl Checkpoint<'_> {
     fn add_label_embedding(&mut self) -> Result<()> {
         let weight = &self.tensors["class_embed.0.weight"];
         let none = Tensor::zeros([1, weight.size()[1]], (Kind::Float, Device::Cpu));
-        let made = Tensor::f_cat(&[weight, &none], 0)?;
+        let embedding = Tensor::f_cat(&[weight, &none], 0)?;
         let from = "the class head's rows, which are this program's label embedding";
-        self.report.add(LABEL_ENC, made.numel(), Fate::Made(from.into()));
-        self.tensors.insert(LABEL_ENC.into(), made);
+        self.report.add(LABEL_ENC, embedding.numel(), Fate::Made(from.into()));
+        self.tensors.insert(LABEL_ENC.into(), embedding);
         Ok(())
     }
 
