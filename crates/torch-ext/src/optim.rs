@@ -81,7 +81,7 @@ impl AdamWTensors<'_> {
 ///
 /// # Errors
 /// When the lists differ in length, a step of 0 is given, or shapes, kinds or devices disagree.
-pub fn fused_adamw_step(
+pub fn fused_adamw(
     rule: AdamW,
     tensors: &mut AdamWTensors<'_>,
     step_count: i64,
@@ -119,32 +119,6 @@ pub fn fused_adamw_step(
             skip.map_or(std::ptr::null(), Tensor::as_ptr),
         )
     })
-}
-
-/// [`fused_adamw_step`] with every number and list an argument of its own.
-///
-/// # Errors
-/// As [`fused_adamw_step`].
-#[expect(
-    clippy::too_many_arguments,
-    reason = "richsem's optimizer calls it; it goes when that calls `fused_adamw_step`"
-)]
-pub fn fused_adamw(
-    params: &[Tensor],
-    grads: &[Tensor],
-    exp_avgs: &mut [Tensor],
-    exp_avg_sqs: &mut [Tensor],
-    step_count: i64,
-    lr: f64,
-    beta1: f64,
-    beta2: f64,
-    weight_decay: f64,
-    eps: f64,
-    skip: Option<&Tensor>,
-) -> Result<()> {
-    let rule = AdamW { lr, beta1, beta2, weight_decay, eps };
-    let mut tensors = AdamWTensors { params, grads, exp_avgs, exp_avg_sqs };
-    fused_adamw_step(rule, &mut tensors, step_count, skip)
 }
 
 #[cfg(test)]
@@ -193,7 +167,7 @@ mod tests {
                     exp_avgs: &mut m,
                     exp_avg_sqs: &mut v,
                 };
-                fused_adamw_step(rule(1e-2, 0.05), &mut tensors, step, None).unwrap();
+                fused_adamw(rule(1e-2, 0.05), &mut tensors, step, None).unwrap();
             }
             let got = Vec::<f64>::try_from(param.to_kind(Kind::Double)).unwrap();
             for (got, expected) in got.iter().zip(&expected) {
@@ -212,7 +186,7 @@ mod tests {
                 exp_avgs: &mut [t()],
                 exp_avg_sqs: &mut [t()],
             };
-            fused_adamw_step(rule(0.1, 0.0), &mut tensors, count, None)
+            fused_adamw(rule(0.1, 0.0), &mut tensors, count, None)
         };
         assert!(step(&[], 1).unwrap_err().to_string().contains("grads"));
         assert!(step(&[t()], 0).unwrap_err().to_string().contains("step_count"));

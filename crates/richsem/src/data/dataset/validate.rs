@@ -25,7 +25,7 @@ use crate::{
 const TOP_LEVEL: TopLevel = TopLevel {
     bracket: b'{',
     expected: "an object with `images`, `annotations` and `categories`",
-    other: "this looks like a results file, as `predict` writes; an annotation file is needed here",
+    other: "this looks like a detections file, as `predict` writes: give the annotation file",
 };
 
 /// A whole file, every id resolved.

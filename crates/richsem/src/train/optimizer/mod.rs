@@ -6,6 +6,7 @@ mod state;
 use std::collections::BTreeMap;
 
 use tch::Tensor;
+use torch_ext::optim::{AdamW, AdamWTensors, fused_adamw};
 
 use self::flat::FlatParameters;
 use crate::{
@@ -157,19 +158,20 @@ impl Optimizer {
         self.steps += 1;
         torch_ext::no_grad(|| {
             for g in &mut self.groups {
-                torch_ext::optim::fused_adamw(
-                    std::slice::from_ref(&g.flat.values),
-                    std::slice::from_ref(&g.flat.grads),
-                    std::slice::from_mut(&mut g.exp_avg),
-                    std::slice::from_mut(&mut g.exp_avg_sq),
-                    self.steps,
-                    g.rule.lr * lr_factor,
-                    BETAS.0,
-                    BETAS.1,
-                    g.rule.weight_decay,
-                    EPS,
-                    skip,
-                )?;
+                let rule = AdamW {
+                    lr: g.rule.lr * lr_factor,
+                    beta1: BETAS.0,
+                    beta2: BETAS.1,
+                    weight_decay: g.rule.weight_decay,
+                    eps: EPS,
+                };
+                let mut tensors = AdamWTensors {
+                    params: std::slice::from_ref(&g.flat.values),
+                    grads: std::slice::from_ref(&g.flat.grads),
+                    exp_avgs: std::slice::from_mut(&mut g.exp_avg),
+                    exp_avg_sqs: std::slice::from_mut(&mut g.exp_avg_sq),
+                };
+                fused_adamw(rule, &mut tensors, self.steps, skip)?;
                 if let (Some(mean), Some(ema)) = (&mut g.ema, &self.ema) {
                     let _ = mean.f_lerp_(&g.flat.values, 1.0 - ema.decay_at(self.steps))?;
                 }

@@ -49,7 +49,7 @@ fn not_json_at_all() {
 #[test]
 fn a_detections_file() {
     let content = r#"[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1], "score": 1}]"#;
-    refused(content, "top level", "got a list", "results file");
+    refused(content, "top level", "got a list", "detections file");
 }
 
 #[test]

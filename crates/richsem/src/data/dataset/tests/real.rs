@@ -128,7 +128,7 @@ fn real_files_are_read_as_they_are() {
 fn detection_files_are_recognised() {
     let Some(path) = shared("evaluation/lvis/lvis_synth_dets_good.json") else { return };
     let message = Dataset::open(&path).unwrap_err().to_string();
-    assert!(message.contains("results file"), "{message}");
+    assert!(message.contains("detections file"), "{message}");
 }
 
 #[test]
