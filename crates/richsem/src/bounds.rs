@@ -5,6 +5,8 @@ use std::{fmt::Display, ops::RangeInclusive};
 
 use crate::error::{Error, Result};
 
+/// Largest `pad_multiple`, in pixels.
+pub(crate) const LARGEST_STEP: u32 = 2048;
 /// Images of a batch: 1 to 4096.
 pub(crate) const BATCH: RangeInclusive<usize> = 1..=4096;
 /// Weights of losses and of matching costs: 0 to 10,000.

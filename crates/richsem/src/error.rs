@@ -11,7 +11,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong. Every message names the file and the field, what was expected and what was
 /// found, and, where there is one, the remedy.
-#[derive(Debug, thiserror::Error)]
+///
+/// A message is complete: what it is made of, as the system's own words, is in it, so that there is no
+/// [`source`](std::error::Error::source). `Debug` gives the message, too: it is what a `main` that
+/// returns an error prints.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A user's file holds something it should not: `file: field: problem (hint)`.
@@ -50,7 +54,6 @@ pub enum Error {
     #[error("{error}{}", Hint(hint))]
     Io {
         /// What the system says.
-        #[source]
         error: std::io::Error,
         /// What to do, where that is known.
         hint: Option<String>,
@@ -59,7 +62,6 @@ pub enum Error {
     #[error("libtorch: {}{}", torch_ext::without_backtrace(&error.to_string()), Hint(hint))]
     Torch {
         /// What it says.
-        #[source]
         error: tch::TchError,
         /// What to do, where that is known.
         hint: Option<String>,
@@ -68,7 +70,6 @@ pub enum Error {
     #[error("{error}{}", Hint(hint))]
     Ext {
         /// What it says.
-        #[source]
         error: torch_ext::Error,
         /// What to do, where that is known.
         hint: Option<String>,
@@ -102,6 +103,12 @@ pub enum Error {
         /// What to do, where that is known.
         hint: Option<String>,
     },
+}
+
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 impl From<std::io::Error> for Error {
@@ -320,8 +327,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// What a file is called while it is being written; whatever is left under such a name, a killed
-/// process left.
+/// The beginning of a file's name while it is written. A file that still has such a name was left by a
+/// process that was killed.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// Writes a file so that it is either wholly there or not at all: to a temporary file in the same
@@ -396,6 +403,18 @@ mod tests {
     use tch::{Device, Kind, Tensor};
 
     use super::*;
+
+    #[test]
+    fn a_message_is_complete_and_there_once() {
+        let missing = Error::from(fs_err::read("nowhere").unwrap_err());
+        let refused =
+            Error::from(Tensor::zeros([2], (Kind::Float, Device::Cpu)).f_view([3]).unwrap_err());
+        for error in [missing, refused, Error::config("a.b", "expected 1").with_hint("set it")] {
+            let text = error.to_string();
+            assert_eq!(format!("{error:?}"), text);
+            assert!(std::error::Error::source(&error).is_none(), "{text}");
+        }
+    }
 
     #[test]
     fn text_of_another_encoding_is_told() {

@@ -14,10 +14,7 @@ use crate::{
     detections::Detection,
     detector::Detector,
     error::Result,
-    models::{
-        network::{NetworkOutput, ScoredBox},
-        padding::Padding,
-    },
+    models::{network::NetworkOutput, padding::Padding, scored_box::ScoredBox},
     vocabulary::Vocabulary,
 };
 

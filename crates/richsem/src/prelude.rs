@@ -9,9 +9,10 @@ pub use torch_ext::DeviceChoice;
 pub use crate::{
     boxes::{Xywh, Xyxy},
     config::Config,
-    detector::{Detector, DetectorConfig, Prediction, read_image},
+    detector::{ClassSet, Detector, DetectorConfig, Prediction, read_image},
     error::{Error, Result},
     evaluate::{Evaluator, Summary, evaluate},
+    models::class_head::TextTable,
     teacher::{DenseMap, SoftLabels, Teacher},
     train::{
         NewRun, Observer, Outcome, Start, Worker,

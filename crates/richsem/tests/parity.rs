@@ -15,7 +15,8 @@ use richsem::{
     models::{
         class_head::TextTable,
         dino::{InferenceOutput, Input, postprocess::postprocess},
-        network::{Network, ScoredBox},
+        network::Network,
+        scored_box::ScoredBox,
     },
     normalization::Normalization,
 };

@@ -22,7 +22,7 @@ use richsem::{
     draw::{self, Labeled},
     error::{guarded, write_atomically},
     image::RgbImage,
-    models::network::{NetworkOutput, ScoredBox},
+    models::{network::NetworkOutput, scored_box::ScoredBox},
     predict::{
         Detected, ReadAhead, detect_batches, every_image_once, reading_order, to_detections,
     },

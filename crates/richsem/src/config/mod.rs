@@ -19,7 +19,7 @@ pub use difference::Difference;
 pub use train::{EmaConfig, ParamGroups, TrainConfig};
 
 use crate::{
-    bounds::{BATCH, within},
+    bounds::{BATCH, LARGEST_STEP, within},
     checkpoint_io::fit::Patterns,
     data::{
         extra::ExtraConfig,
@@ -42,8 +42,6 @@ pub use crate::settings::VERSION;
 const MOST_WORKERS: usize = 1024;
 /// Most batches that are built ahead. Each is held in memory.
 const MOST_AHEAD: usize = 1024;
-/// Largest `pad_multiple`, in pixels.
-const LARGEST_STEP: u32 = 2048;
 
 /// Most batches of all sources together before their order repeats: the sum of all weights.
 const LONGEST_CYCLE: u64 = 1000;
@@ -322,7 +320,9 @@ impl Config {
         warnings
     }
 
-    fn validate(&self) -> Result<()> {
+    /// # Errors
+    /// The first setting that is out of its range or contradicts another one.
+    pub fn validate(&self) -> Result<()> {
         settings::check_version(self.version)?;
         within("data.batch_size", self.data.batch_size, BATCH)?;
         self.eval.validate("eval")?;

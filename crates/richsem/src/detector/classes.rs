@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tch::Device;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, guarded},
     models::class_head::TextTable,
     vocabulary::Vocabulary,
 };
@@ -21,22 +21,28 @@ pub struct ClassSet {
 }
 
 impl ClassSet {
-    /// `text` holds one row a class, in order; it is copied to `device`. Linear class heads have none.
+    /// `text` holds one row a class, in order: `[C, D_text]`. It is copied to `device`, the detector's. Linear
+    /// class heads have none.
     ///
     /// # Errors
-    /// No classes; another number of rows.
+    /// No classes; a table of another shape; what libtorch refuses.
     pub fn new(vocabulary: Vocabulary, text: Option<&TextTable>, device: Device) -> Result<Self> {
         static NEXT: AtomicI64 = AtomicI64::new(0);
         if vocabulary.is_empty() {
             return Err(Error::other("the vocabulary has no classes: nothing to detect"));
         }
         if let Some(table) = text
-            && table.rows.size()[0] != vocabulary.len() as i64
+            && (table.rows.dim() != 2 || table.rows.size()[0] != vocabulary.len() as i64)
         {
-            let (rows, classes) = (table.rows.size()[0], vocabulary.len());
-            return Err(Error::other(format!("a text table of {rows} rows for {classes} classes")));
+            let (size, classes) = (table.rows.size(), vocabulary.len());
+            return Err(Error::other(format!(
+                "a text table of size {size:?} for {classes} classes"
+            )));
         }
-        let text = text.map(|table| TextTable::new(&table.rows.to_device(device)));
+        let text = guarded(|| {
+            let rows = text.map(|table| table.rows.f_to_device(device)).transpose()?;
+            Ok(rows.map(|rows| TextTable::new(&rows)))
+        })?;
         Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), vocabulary, text })
     }
 

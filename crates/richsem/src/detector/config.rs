@@ -3,13 +3,18 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tch::Device;
 
 use crate::{
-    bounds::{BATCH, within},
+    bounds::{BATCH, LARGEST_STEP, within},
     data::{detection_source::BrokenImages, transforms::EvalTransformConfig},
     error::Result,
-    models::config::{ClassHeadConfig, ModelConfig},
+    models::{
+        config::{ClassHeadConfig, ModelConfig},
+        padding::Padding,
+    },
     precision::Precision,
+    recordings::Recordings,
     settings::{self, Form, Merged},
 };
 
@@ -139,6 +144,12 @@ impl DetectorConfig {
         self.eval.precision.unwrap_or(Precision::F32)
     }
 
+    /// The recordings of a network with these settings; none at first.
+    pub(crate) fn recordings(&self, device: Device) -> Recordings {
+        let padded = self.model.padding() == Padding::Masked;
+        Recordings::new(device, self.cuda_graphs, padded, self.cuda_graphs_mib << 20)
+    }
+
     /// What saved settings without them mean: what the program did before there was a choice.
     pub(crate) fn add_former_defaults(merged: &mut Merged) {
         merged.add("model.dino", "padding", "official");
@@ -158,6 +169,7 @@ impl DetectorConfig {
             settings::check_version(saved.version)?;
             saved.model.validate("model")?;
             saved.data.resize.validate("data.resize")?;
+            within("data.pad_multiple", saved.data.pad_multiple, 1..=LARGEST_STEP)?;
             saved.eval.validate("eval")
         })?;
         let SavedData { resize, pad_multiple, max_broken_images } = data;

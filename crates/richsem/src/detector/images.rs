@@ -14,7 +14,7 @@ use crate::{
         transforms::{Sample, finish},
     },
     error::{Error, Result},
-    models::network::ScoredBox,
+    models::scored_box::ScoredBox,
     vocabulary::ClassIndex,
 };
 

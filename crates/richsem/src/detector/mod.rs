@@ -26,9 +26,10 @@ use crate::{
     models::{
         class_head::{ClassSpace, TextTable},
         config::ClassHeadConfig,
-        network::{Images, Network, NetworkOutput, PassForm, ScoredBox},
+        network::{Images, Network, NetworkOutput, PassForm},
         padding::Padding,
         parameters::{Parameter, ParameterStore},
+        scored_box::ScoredBox,
     },
     precision::Precision,
     recordings::{
@@ -150,7 +151,7 @@ impl Detector {
         let mut config = config.clone();
         // Its file says it, whatever the default is by then.
         config.model.set_padding(Some(config.model.padding()));
-        let recordings = RefCell::new(Recordings::of(&config, store.device()));
+        let recordings = RefCell::new(config.recordings(store.device()));
         Ok(Self { store, network, classes, config, recordings })
     }
 
@@ -249,18 +250,26 @@ impl Detector {
     /// it was trained with.
     ///
     /// # Errors
-    /// Classes without text embeddings for a detector that needs them, or with some of another width; other
-    /// classes for a linear class head.
+    /// Classes without text embeddings for a detector that needs them, or with some of another width or on
+    /// another device; other classes for a linear class head.
     pub fn set_classes(&mut self, classes: ClassSet) -> Result<()> {
         let width = |set: &ClassSet| set.text().map(TextTable::dim);
         let (own, given) = (width(&self.classes), width(&classes));
+        if let Some(text) = classes.text()
+            && text.rows.device() != self.device()
+        {
+            let (given, own) = (text.rows.device(), self.device());
+            return Err(Error::other(format!(
+                "other classes for a detector: their text embeddings are on {given:?}, it is on {own:?}"
+            )));
+        }
         if own != given {
-            let said = |width: Option<i64>| {
+            let describe = |width: Option<i64>| {
                 width.map_or("no text embeddings".into(), |w| {
                     format!("text embeddings of width {w}")
                 })
             };
-            let problem = format!("expected {}, got {}", said(own), said(given));
+            let problem = format!("expected {}, got {}", describe(own), describe(given));
             return Err(Error::other(format!("other classes for a detector: {problem}")));
         }
         if own.is_none() && classes.vocabulary() != self.vocabulary() {
@@ -278,7 +287,7 @@ impl Detector {
         if self.config.precision() != precision {
             self.config.eval.precision = Some(precision);
             // They were made in another.
-            self.recordings = RefCell::new(Recordings::of(&self.config, self.device()));
+            self.recordings = RefCell::new(self.config.recordings(self.device()));
         }
     }
 
@@ -307,7 +316,7 @@ impl Detector {
     /// changed then.
     pub fn load_weights(&mut self, values: &BTreeMap<String, Tensor>, what: &Path) -> Result<()> {
         // What was recorded may hold what was made of the former ones.
-        self.recordings = RefCell::new(Recordings::of(&self.config, self.device()));
+        self.recordings = RefCell::new(self.config.recordings(self.device()));
         self.store.load(values, what)
     }
 

@@ -25,8 +25,12 @@ pub struct TextTable {
 
 impl TextTable {
     /// A table of `[C, D_text]` rows of any floating kind.
+    ///
+    /// # Panics
+    /// Rows that are no matrix.
     #[must_use]
     pub fn new(rows: &Tensor) -> Self {
+        assert_eq!(rows.dim(), 2, "a text table of size {:?}, expected [C, D_text]", rows.size());
         let rows = at_least_f32(rows);
         Self { normalized: l2_normalize(&rows), rows }
     }

@@ -10,3 +10,4 @@ pub mod padding;
 pub mod parameters;
 pub mod position_encoding;
 pub mod projection;
+pub mod scored_box;

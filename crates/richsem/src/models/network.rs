@@ -9,8 +9,9 @@ use super::{
     dino::{Dino, InferenceOutput, Input, postprocess},
     parameters::ParameterStore,
     projection::Projection,
+    scored_box::ScoredBox,
 };
-use crate::{boxes::Xyxy, error::Result, vocabulary::ClassIndex};
+use crate::error::Result;
 
 /// Images as a network sees them.
 #[derive(Debug, Clone, Copy)]
@@ -51,17 +52,6 @@ impl NetworkOutput {
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.named.iter().find(|(own, _)| *own == name).map(|(_, tensor)| tensor)
     }
-}
-
-/// A detected object: box, class and score.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ScoredBox {
-    /// The box, in pixels of the original image.
-    pub bbox: Xyxy,
-    /// The class it is taken for.
-    pub class: ClassIndex,
-    /// Probability of that class, in [0, 1].
-    pub score: f32,
 }
 
 /// The network of a detector.

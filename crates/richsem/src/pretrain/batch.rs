@@ -17,8 +17,6 @@ use crate::{
     teacher::clip::PIXELS,
 };
 
-/// `item`s of [`Stream::Pretrain`] that are no image of a step.
-pub(super) const SPLIT: u64 = u64::MAX;
 const ORDER: u64 = u64::MAX - 1;
 const SIDE: u64 = u64::MAX - 2;
 

@@ -15,6 +15,9 @@ use crate::{
     teacher::clip::Tokenizer,
 };
 
+/// `item`s of [`Stream::Pretrain`] that are no image of a step.
+const SPLIT: u64 = u64::MAX;
+
 /// Images evaluated on, at most: enough to know a share to one per cent.
 const MOST_HELD_OUT: usize = 2048;
 
@@ -187,7 +190,7 @@ impl CaptionSet {
             by_image.entry(&captioned.image).or_default().push(at);
         }
         let mut groups: Vec<Vec<usize>> = by_image.into_values().collect();
-        Random::new(seed, Stream::Pretrain, 0, super::batch::SPLIT).shuffle(&mut groups);
+        Random::new(seed, Stream::Pretrain, 0, SPLIT).shuffle(&mut groups);
         let most = ((held_out * self.images.len() as f64).round() as usize).min(MOST_HELD_OUT);
         let (mut train, mut held) = (Vec::new(), Vec::new());
         for group in groups {

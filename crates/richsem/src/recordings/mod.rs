@@ -14,11 +14,7 @@ use tch::{Device, Tensor};
 use torch_ext::{GraphPool, Recording, Replay};
 
 use self::sizes::{Key, RecordedSizes};
-use crate::{
-    detector::DetectorConfig,
-    error::{Result, guarded},
-    models::padding::Padding,
-};
+use crate::error::{Result, guarded};
 
 pub(crate) use sizes::{At, Size};
 
@@ -45,12 +41,6 @@ pub(crate) struct Recordings {
 }
 
 impl Recordings {
-    /// The recordings of a detector with these settings; none at first.
-    pub(crate) fn of(config: &DetectorConfig, device: Device) -> Self {
-        let padded = config.model.padding() == Padding::Masked;
-        Self::new(device, config.cuda_graphs, padded, config.cuda_graphs_mib << 20)
-    }
-
     /// `on`: whether there are to be any; none on devices without graphs. `padded`: whether a batch may be
     /// padded up to another size. `budget`: most bytes that they may take beyond the first of them.
     pub(crate) fn new(device: Device, on: bool, padded: bool, budget: u64) -> Self {

@@ -42,6 +42,9 @@ impl SoftLabels {
     ///
     /// # Shapes
     /// `features` `[N, D]`, any floating kind; `text.normalized` `[C, D]`
+    ///
+    /// # Panics
+    /// Features of another width than the text's.
     #[must_use]
     pub fn new(features: &Tensor, text: &TextTable, logit_scale: f64) -> Self {
         let features = features.to_kind(Kind::Float);

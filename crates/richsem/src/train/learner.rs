@@ -110,20 +110,13 @@ impl Learner {
                     .with_hint("set teacher.weights, or take [semantic] out"));
             }
         };
-        let semantic_branch = match &semantic {
-            None => None,
-            Some((semantic, labels)) => {
-                let (text, logit_scale) = labels.text();
-                Some(SemanticBranch::new(
-                    semantic,
-                    config.model.region_dim(),
-                    text,
-                    logit_scale.exp(),
-                    detector.network().class_projection(),
-                    place,
-                )?)
-            }
+        let branch_of = |(semantic, labels): &(SemanticConfig, LabelSource)| {
+            let (text, logit_scale) = labels.text();
+            let (dim, projection) =
+                (config.model.region_dim(), detector.network().class_projection());
+            SemanticBranch::new(semantic, dim, text, logit_scale.exp(), projection, place)
         };
+        let semantic_branch = semantic.as_ref().map(branch_of).transpose()?;
         let model = TrainingModel { detector, semantic_branch };
         let optimizer = guarded(|| Optimizer::new(model.parameters(), &config.train));
         let optimizer = optimizer.map_err(|error| {
@@ -142,7 +135,7 @@ impl Learner {
             }
             None => None,
         };
-        let recordings = RefCell::new(Recordings::of(model.detector.config(), device));
+        let recordings = RefCell::new(model.detector.config().recordings(device));
         Ok(Self {
             model,
             optimizer,

@@ -5,8 +5,9 @@ use std::{fs::File, sync::Arc};
 use tch::Device;
 
 use super::{
-    Learner, NewRun, Observer, OpenedSet, Position, Start, changes, checkpoint, init,
+    Learner, NewRun, Observer, OpenedSet, Position, changes, checkpoint, init,
     inputs::{Split, batches, check_boxes, check_files, check_vocabularies, extra_sets},
+    run::Start,
     run_folder::RunFolder,
     teacher_check,
 };
@@ -38,7 +39,11 @@ impl Place {
     /// A folder that is none of a run or is in use; settings that differ where they may not.
     pub(super) fn open(start: Start, observer: &mut dyn Observer) -> Result<(Config, Self)> {
         let folder = match start {
-            Start::New { config, folder } => return Ok((*config, Self::New(folder))),
+            Start::New { config, folder } => {
+                // It may have been changed since it was read.
+                config.validate()?;
+                return Ok((*config, Self::New(folder)));
+            }
             Start::Resume(folder) => folder,
         };
         let run = RunFolder::open(&folder)?;

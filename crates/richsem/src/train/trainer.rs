@@ -2,7 +2,6 @@
 
 use std::{
     ops::ControlFlow,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,13 +9,12 @@ use std::{
     time::Instant,
 };
 
-use tch::Device;
-
 use super::{
-    BatchLoss, Intermediates, Learner, NewRun, Observer, PendingLoss, PendingUpdate, Position,
-    Prepared, checkpoint, diagnose,
+    BatchLoss, Intermediates, Learner, Observer, PendingLoss, PendingUpdate, Position, Prepared,
+    checkpoint, diagnose,
     inputs::{OpenedSet, workers},
     learner,
+    run::{Outcome, Start, Worker},
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{lr_factor, row_due},
     setup::{self, Place},
@@ -24,7 +22,7 @@ use super::{
     teacher_check,
 };
 use crate::{
-    collective::{self, Collective, Single},
+    collective,
     config::{Config, TrainConfig},
     data::{
         batch::Batch,
@@ -34,65 +32,12 @@ use crate::{
         loader::Loader,
     },
     error::{Error, Result},
-    evaluate::{Evaluator, Summary},
+    evaluate::Evaluator,
     losses::terms::StepKey,
     predict::ReadAhead,
     teacher::{self, OpenTeacher},
     tensorboard::EventWriter,
 };
-
-/// A new run, or one to go on with.
-#[derive(Debug)]
-pub enum Start {
-    /// A new run in that folder.
-    New {
-        /// Its settings.
-        config: Box<Config>,
-        /// Its folder.
-        folder: NewRun,
-    },
-    /// The run of that folder, with the settings saved there.
-    Resume(PathBuf),
-}
-
-impl Start {
-    /// A new run with these settings in that folder.
-    #[must_use]
-    pub fn new(config: Config, folder: NewRun) -> Self {
-        Self::New { config: Box::new(config), folder }
-    }
-}
-
-/// This process's part in a run.
-#[derive(Debug, Clone)]
-pub struct Worker {
-    /// Where it computes.
-    pub device: Device,
-    /// The processes of the run.
-    pub collective: Arc<dyn Collective>,
-}
-
-impl Worker {
-    /// The only process of its run.
-    #[must_use]
-    pub fn alone(device: Device) -> Self {
-        Self { device, collective: Arc::new(Single) }
-    }
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// All epochs are done.
-    Finished {
-        /// The last evaluation, if there is a validation set.
-        summary: Option<Box<Summary>>,
-        /// The validation set.
-        val: Option<OpenedSet>,
-    },
-    /// It was told to stop, and saved everything at this update.
-    Stopped(u64),
-}
 
 pub(super) struct Trainer<'a> {
     pub(super) config: Config,

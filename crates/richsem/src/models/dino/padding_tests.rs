@@ -9,8 +9,8 @@ use crate::{
     losses::{LossConfig, terms::StepKey},
     models::{
         backbone::{Norm, ResnetConfig, ResnetName},
-        network::ScoredBox,
         parameters::Role,
+        scored_box::ScoredBox,
     },
     random::{Random, Stream},
     targets::{BoxMatching, Supervision},

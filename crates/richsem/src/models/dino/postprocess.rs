@@ -5,7 +5,7 @@ use tch::Tensor;
 use crate::{
     boxes::Xyxy,
     error::Result,
-    models::{layers::to_xyxy, network::ScoredBox},
+    models::{layers::to_xyxy, scored_box::ScoredBox},
     vocabulary::ClassIndex,
 };
 
