@@ -15,6 +15,7 @@ use crate::{
         loader::BatchSource,
     },
     error::{Error, Result},
+    normalization::Normalization,
     prepared,
     teacher::{
         self, SoftLabels, TeacherConfig, TeacherText,
@@ -116,30 +117,10 @@ pub(crate) fn settle_activation(
         return Ok(None);
     }
     let batches = batches()?;
-    let mut tried = Vec::new();
-    for activation in [Activation::QuickGelu, Activation::Gelu] {
-        let mut config = TeacherConfig { activation: Some(activation), ..teacher.clone() };
-        if let TeacherText::Prompts { .. } = config.text {
-            // One prompt tells as much here as eighty.
-            let templates = vec!["a photo of a {}.".to_owned()];
-            config.text = TeacherText::Prompts { set: PromptSet::Own, templates };
-        }
-        let open = teacher::open(&config, vocabulary, device)?;
-        let label =
-            |batch: &Batch| label_batch(open.as_ref(), batch, device, &normalization).map(Some);
-        let (mut right, mut boxes) = (0.0, 0);
-        for source in batches.sources().ids() {
-            let positions = batches.positions_of(source);
-            if let Some(agreement) = ask(&label, batches.as_ref(), positions)? {
-                right += agreement.top1 * agreement.boxes as f64;
-                boxes += agreement.boxes;
-            }
-        }
-        tried.push((activation, right / boxes.max(1) as f64, boxes));
-    }
-    let [(quick, in_quick, boxes), (gelu, in_gelu, _)] = tried[..] else {
-        unreachable!("both were tried")
-    };
+    let place = (device, &normalization);
+    let [quick, gelu] = [Activation::QuickGelu, Activation::Gelu];
+    let (in_quick, boxes) = try_activation(teacher, quick, vocabulary, place, &batches)?;
+    let (in_gelu, _) = try_activation(teacher, gelu, vocabulary, place, &batches)?;
     // Two standard errors of a share: less is chance, and the more usual one is taken.
     let clear = (in_gelu - in_quick).abs() > 1.0 / f64::max(boxes as f64, 1.0).sqrt();
     let taken = if clear && in_gelu > in_quick { gelu } else { quick };
@@ -157,6 +138,33 @@ pub(crate) fn settle_activation(
         100.0 * in_gelu,
         gelu.name()
     )))
+}
+
+/// The share of the first boxes of every source whose label a teacher of that activation ranks first, and
+/// their number.
+fn try_activation(
+    teacher: &TeacherConfig,
+    activation: Activation,
+    vocabulary: &Vocabulary,
+    (device, normalization): (Device, &Normalization),
+    batches: &Interleaved,
+) -> Result<(f64, usize)> {
+    let mut config = TeacherConfig { activation: Some(activation), ..teacher.clone() };
+    if let TeacherText::Prompts { .. } = config.text {
+        // One prompt tells as much here as eighty.
+        let templates = vec!["a photo of a {}.".to_owned()];
+        config.text = TeacherText::Prompts { set: PromptSet::Own, templates };
+    }
+    let open = teacher::open(&config, vocabulary, device)?;
+    let label = |batch: &Batch| label_batch(open.as_ref(), batch, device, normalization).map(Some);
+    let (mut right, mut boxes) = (0.0, 0);
+    for source in batches.sources().ids() {
+        if let Some(agreement) = ask(&label, batches, batches.positions_of(source))? {
+            right += agreement.top1 * agreement.boxes as f64;
+            boxes += agreement.boxes;
+        }
+    }
+    Ok((right / boxes.max(1) as f64, boxes))
 }
 
 fn ask(
