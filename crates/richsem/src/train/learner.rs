@@ -468,5 +468,5 @@ pub(super) fn elsewhere() -> Error {
 }
 
 /// What makes a step less.
-const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, the model's sizes or its number of \
-                            denoising queries, or set train.precision = \"bf16\"";
+const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, the sizes in [model], \
+                            or set train.precision = \"bf16\"";
