@@ -95,7 +95,12 @@ fn merge_text(
     open: &mut Vec<PathBuf>,
 ) -> Result<()> {
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
-        Error::invalid(path, position(text, &e), e.message().to_owned())
+        let error = Error::invalid(path, position(text, &e), e.message().to_owned());
+        if text.trim_start().starts_with('{') {
+            error.with_hint("this looks like JSON: settings are TOML, as in configs/")
+        } else {
+            error
+        }
     })?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     match table.remove("extends") {
