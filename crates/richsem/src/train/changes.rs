@@ -54,7 +54,7 @@ const MEANINGS: [(&str, Meaning); 39] = [
     ("data.resize", Meaning::Evaluated),
     ("model.*.backbone.weights", Meaning::Past),
     ("model.*.padding", Meaning::Evaluated),
-    ("model.dino.denoising", Meaning::FromNowOn),
+    ("model.*.denoising", Meaning::FromNowOn),
     ("model.class_head.table", Meaning::Harmless),
     ("model", Meaning::Refused(OTHER_MODEL)),
     ("loss", Meaning::FromNowOn),

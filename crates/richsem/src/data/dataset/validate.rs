@@ -72,7 +72,7 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
     }
     let without_boxes = format!(
         "a file with images but no boxes (test-dev's image info) can be neither trained on nor evaluated; \
-         prediction takes the ids of its images, as {}",
+         to predict with the ids of its images, give it as {}",
         Argument::Annotations
     );
     let hints = [
