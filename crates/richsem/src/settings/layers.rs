@@ -87,6 +87,8 @@ fn merge_file(
     Ok(())
 }
 
+const NOT_TOML: &str = "this looks like JSON: settings are TOML, as in configs/";
+
 fn merge_text(
     form: &Form,
     text: &str,
@@ -96,11 +98,7 @@ fn merge_text(
 ) -> Result<()> {
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
         let error = Error::invalid(path, position(text, &e), e.message().to_owned());
-        if text.trim_start().starts_with('{') {
-            error.with_hint("this looks like JSON: settings are TOML, as in configs/")
-        } else {
-            error
-        }
+        if text.trim_start().starts_with('{') { error.with_hint(NOT_TOML) } else { error }
     })?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     match table.remove("extends") {
