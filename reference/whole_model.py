@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The whole model: a checkpoint as the official code saves it, three pictures, and what it makes of
+"""The whole model: a checkpoint as the official code saves it, three images, and what it makes of
 them, for `make parity`.
 
-    python whole_model.py CHECKOUT FOLDER PICTURE...
+    python whole_model.py CHECKOUT FOLDER IMAGE...
 
 Writes below FOLDER, for RichSem (`richsem`) and its baseline in DINO's layout (`dino`):
 
@@ -12,7 +12,7 @@ Writes below FOLDER, for RichSem (`richsem`) and its baseline in DINO's layout (
     NAME.out.safetensors      pred_logits, pred_boxes; scores, labels and boxes of the best 300
     NAME.f64.safetensors      pred_logits, pred_boxes and tokens of the same in f64, and the text table
     categories.json           the classes, as an annotation file
-    resized.safetensors       the normalised pictures one by one, for comparing decoding and resizing
+    resized.safetensors       the normalised images one by one, for comparing decoding and resizing
 """
 
 import argparse
@@ -82,7 +82,7 @@ def write(name, folder, samples, sizes):
 
 def main():
     if len(sys.argv) < 4 or not (Path(sys.argv[1]) / "models/richsem").is_dir():
-        sys.exit("usage: whole_model.py CHECKOUT FOLDER PICTURE...")
+        sys.exit("usage: whole_model.py CHECKOUT FOLDER IMAGE...")
     warnings.filterwarnings("ignore")
     standins.install(Path(sys.argv[1]).resolve())
     from golden import full
@@ -91,11 +91,11 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     paths = sys.argv[3:]
     samples, sizes = full.batch(paths)
-    alone = {Path(path).name: full.picture(path)[0].contiguous() for path in paths}
+    alone = {Path(path).name: full.read_image(path)[0].contiguous() for path in paths}
     save_file(alone, folder / "resized.safetensors")
     rows = [{"id": c["id"], "name": c["name"], "image_count": c["image_count"]}
             for c in full.categories().values()]
-    # An annotation file without pictures is refused: this one has one, with one box.
+    # An annotation file without images is refused: this one has one, with one box.
     image = {"id": 1, "file_name": "none.jpg", "width": 10, "height": 10}
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
     annotated = {"images": [image], "annotations": [box], "categories": rows}

@@ -68,8 +68,8 @@ wait "$running" || {
 }
 trap - EXIT
 step report "$folder/richsem" --compare "$folder/baseline" --output "$folder/report.html" --device cpu \
-    --note "A demonstration, no measurement: one seed, four rare classes of drawn shapes, and a teacher that \
-was trained here, on drawn images. \`richsem study configs/tinylvis_study.toml\` measures."
+    --note "A demonstration, no evidence: one seed, four rare classes of drawn shapes, and a teacher that \
+was trained here, on drawn images. \`richsem study configs/tinylvis_study.toml\` compares over several seeds."
 
 python3 - "$folder/baseline" "$folder/richsem" <<'END_OF_TABLE'
 import json, pathlib, sys
@@ -87,9 +87,9 @@ END_OF_TABLE
 cat <<END
 
 The first two saw as many detection batches; RichSem made as many steps again, on 4800 classification
-images, and the last row is the baseline after as many steps. This illustrates, it measures nothing:
-one seed, four rare classes of drawn shapes, a teacher that was trained here. The measurement is \`richsem study
-configs/tinylvis_study.toml\`.
+images, and the last row is the baseline after as many steps. This illustrates, it proves nothing:
+one seed, four rare classes of drawn shapes, a teacher that was trained here. \`richsem study
+configs/tinylvis_study.toml\` compares over several seeds.
 
 The demo took $((SECONDS / 60)) min $((SECONDS % 60)) s. Open $folder/report.html (both runs), or go on:
   $richsem predict $folder/synth/images/val --weights $folder/richsem --output $folder/found --limit 20

@@ -114,9 +114,9 @@ def import_lvis():
     np = need("numpy")
     need("pycocotools")
     np.float = float  # removed in numpy 1.24
-    pictures = types.ModuleType("lvis.vis")
-    pictures.LVISVis = None
-    sys.modules["lvis.vis"] = pictures
+    vis = types.ModuleType("lvis.vis")
+    vis.LVISVis = None
+    sys.modules["lvis.vis"] = vis
     return need("lvis")
 
 

@@ -33,7 +33,7 @@ def positions():
 
 
 def matching():
-    """Random predictions, more boxes than queries in one picture, none in another."""
+    """Random predictions, more boxes than queries in one image, none in another."""
     from models.richsem.matcher import HungarianMatcher
 
     generator = torch.Generator().manual_seed(2)
@@ -87,16 +87,16 @@ def mosaic():
 
     tile, sizes = 32, [(32, 20), (50, 60), (24, 11), (13, 40)]  # (height, width)
     rng = np.random.default_rng(7)
-    # Smooth pictures: two bilinear filters may differ by a level at an edge.
-    pictures = [np.asarray(Image.fromarray(rng.integers(0, 255, (5, 4, 3), dtype=np.uint8))
-                           .resize((w, h), Image.BICUBIC)) for h, w in sizes]
+    # Smooth images: two bilinear filters may differ by a level at an edge.
+    images = [np.asarray(Image.fromarray(rng.integers(0, 255, (5, 4, 3), dtype=np.uint8))
+                         .resize((w, h), Image.BICUBIC)) for h, w in sizes]
     cases = []
-    tensors = {f"picture.{i}": torch.tensor(p) for i, p in enumerate(pictures)}
+    tensors = {f"picture.{i}": torch.tensor(p) for i, p in enumerate(images)}
     for case, shares in enumerate([(0.5, 1.4999), (1.1, 0.77), (1.49, 1.3)]):
         tiles = []
-        for i, (picture, (h, w)) in enumerate(zip(pictures, sizes)):
+        for i, (pixels, (h, w)) in enumerate(zip(images, sizes)):
             boxes = torch.tensor([[0, 0, w, h], [0.1 * w, 0.2 * h, 0.6 * w, 0.9 * h]])
-            tiles.append((Image.fromarray(picture), {
+            tiles.append((Image.fromarray(pixels), {
                 "boxes": boxes.float(), "labels": torch.tensor([i, i + 4])}))
         (image, target), others = tiles[0], tiles[1:]
         target["mix_results"] = others

@@ -31,7 +31,7 @@ def watching(record, found):
         queries.draws = record.draws[first:]
         counts = [len(target["labels"]) for target in dn_args[0]]
         queries.groups, queries.most = meta["num_dn_group"], max(counts)
-        # Labels come copy by copy: positives of group 0, its negatives, …, each of all pictures.
+        # Labels come copy by copy: positives of group 0, its negatives, …, each of all images.
         shape = (len(counts), 2 * queries.groups * queries.most)
         queries.labels = torch.zeros(shape, dtype=torch.long)
         queries.used = torch.zeros(shape)

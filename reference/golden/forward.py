@@ -176,7 +176,7 @@ def variants(args, seed, model, tensors):
         found[name] = {"losses": fixtures.numbers(losses), **fixtures.decided(record, LAYERS)}
         if name == "matched":
             # The teacher at every query's input reference, denoising ones first, layer by layer.
-            # (What the official code does with boxes that reach beyond the picture is another
+            # (What the official code does with boxes that reach beyond the image is another
             # matter: it lets RoIAlign look into the padding.)
             layers = [*outputs["aux_outputs"], outputs]
             noised = outputs["dn_meta"]["output_known_lbs_bboxes"]

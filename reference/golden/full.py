@@ -1,4 +1,4 @@
-"""The official model at full size, and pictures as it is given them."""
+"""The official model at full size, and images as it is given them."""
 
 from unittest import mock
 
@@ -70,7 +70,7 @@ def shake(model, seed):
             if name.endswith("running_var"):
                 x.copy_(0.5 + torch.rand(x.shape, generator=generator))
             elif name.endswith("bn3.weight"):
-                # A trained trunk's branches add little to what passes by them.
+                # A trained backbone's branches add little to what passes by them.
                 x.copy_(normal(x, 0.3, 0.05))
             elif x.dim() == 1 and name.endswith("weight"):
                 x.copy_(normal(x, 1.0, 0.1))
@@ -97,7 +97,7 @@ def without_none(model):
 def quiet(transformer):
     """Lets tokens that may not propose (padding, edges) score low. The official code has them compete,
     all with what its heads make of a zero feature: with random weights that can be nine tenths of the
-    proposals, and nothing would be compared but their corner of the picture."""
+    proposals, and nothing would be compared but their corner of the image."""
     transformer.enc_output.bias.zero_()
     head, bias = transformer.enc_out_class_embed, transformer.enc_output_norm.bias
     if hasattr(head, "weight"):
@@ -110,7 +110,7 @@ def quiet(transformer):
     bias.copy_(0.3 * answer / answer.norm())
 
 
-def picture(path):
+def read_image(path):
     """As the official evaluation resizes and normalises: shorter side 800, longer at most 1333."""
     image = Image.open(path).convert("RGB")
     w, h = image.size
@@ -127,7 +127,7 @@ def batch(paths):
     """Padded to multiples of 32, as the official collate does."""
     from util.misc import NestedTensor
 
-    found = [picture(path) for path in paths]
+    found = [read_image(path) for path in paths]
     height, width = (max(x.shape[axis] for x, _ in found) for axis in (1, 2))
     height, width = (-(-side // 32) * 32 for side in (height, width))
     images = torch.zeros(len(found), 3, height, width)

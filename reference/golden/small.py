@@ -81,10 +81,10 @@ class SmallResNet(torchvision.models.ResNet):
 def small_backbone(args):
     from models.richsem import backbone as official
 
-    trunk = SmallResNet(official.FrozenBatchNorm2d)
+    backbone = SmallResNet(official.FrozenBatchNorm2d)
     channels = [4 * SmallResNet.WIDTH << stage for stage in range(1, 4)]
-    trunk = official.BackboneBase(trunk, True, channels, args.return_interm_indices)
-    joined = official.Joiner(trunk, official.build_position_encoding(args))
+    backbone = official.BackboneBase(backbone, True, channels, args.return_interm_indices)
+    joined = official.Joiner(backbone, official.build_position_encoding(args))
     joined.num_channels = channels
     return joined
 
@@ -193,7 +193,7 @@ def positions():
 
 
 def batch(seed, boxes, extra=False):
-    """Two pictures of 64 × 64, the second padded below and at the right, and their targets."""
+    """Two images of 64 × 64, the second padded below and at the right, and their targets."""
     from util.misc import NestedTensor
 
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ from .forward import LAYERS, double_batch
 from .record import recording
 
 STEPS = 10
-# Seeds of the batches, boxes of their two pictures.
+# Seeds of the batches, boxes of their two images.
 DETECTION = [(11, (3, 2)), (12, (1, 5))]
 EXTRA = [(21, (4, 2)), (22, (1, 1))]
 

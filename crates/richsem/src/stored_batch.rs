@@ -80,8 +80,11 @@ fn checked_images(images: Option<Tensor>) -> std::result::Result<Tensor, Wrong<'
     let &[b, 3, h, w] = size.as_slice() else {
         return wrong(format!("expected [B, 3, H, W], got {size:?}"));
     };
-    if b * h * w == 0 || images.kind() != Kind::Float {
-        return wrong(format!("expected some in f32, got {size:?} {:?}", images.kind()));
+    if images.kind() != Kind::Float {
+        return wrong(format!("expected [B, 3, H, W] f32, got {size:?} {:?}", images.kind()));
+    }
+    if b * h * w == 0 {
+        return wrong(format!("expected at least one image, [B, 3, H, W] f32, got {size:?}"));
     }
     if images.isfinite().all().int64_value(&[]) == 0 {
         return wrong("holds NaN or infinite values".into());

@@ -164,7 +164,7 @@ fn cuda_half(driver: bool, file: bool, open: impl FnOnce() -> Result<(), String>
     match (driver, file) {
         (true, _) => match open() {
             Ok(()) => Finding::Present(None),
-            Err(problem) => Finding::Missing(without_topic(&problem)),
+            Err(problem) => Finding::Missing(on_one_line(&problem)),
         },
         (false, true) => {
             Finding::Present(Some("present, not opened: there is no NVIDIA driver".to_owned()))
@@ -173,9 +173,10 @@ fn cuda_half(driver: bool, file: bool, open: impl FnOnce() -> Result<(), String>
     }
 }
 
-/// A device's error without its first word, which the line has already.
-fn without_topic(problem: &str) -> String {
-    problem.strip_prefix("device: ").unwrap_or(problem).to_owned()
+/// A device's error for a line of the report: without its first word, which the line has already, and with
+/// the hint on the same line.
+fn on_one_line(problem: &str) -> String {
+    problem.strip_prefix("device: ").unwrap_or(problem).replace("\n  hint: ", "; ")
 }
 
 /// Newest CUDA version that the driver, which is present, supports.

@@ -123,9 +123,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     show(&images, &detector)?;
     let objects: usize = images.iter().map(|result| result.boxes.len()).sum();
     output::note(format!(
-        "{objects} objects with a score of at least {} in {} images; results in {}",
+        "{objects} objects with a score of at least {} in {}; results in {}",
         args.conf,
-        images.len(),
+        counted(images.len()),
         args.output.display()
     ));
     if failed > 0 {
@@ -306,8 +306,14 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     let tensors = named.into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
     safetensors::write(raw, &tensors, &safetensors::Metadata::new())?;
     let (images, queries) = (sizes[0], sizes[1]);
-    output::note(format!("{queries} queries in {images} images; results in {}", raw.display()));
+    let images = counted(images as usize);
+    output::note(format!("{queries} queries in {images}; results in {}", raw.display()));
     Ok(exit::OK)
+}
+
+/// As `1 image` or `2 images`.
+fn counted(images: usize) -> String {
+    format!("{images} image{}", if images == 1 { "" } else { "s" })
 }
 
 /// How images are read, and whether they are drawn on.

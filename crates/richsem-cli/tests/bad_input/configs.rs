@@ -93,7 +93,7 @@ fn a_settings_file_that_is_wrong_is_named_with_the_key() {
         ),
         ("empty", "", "version: missing", "hint: write `version = 1`"),
         ("not TOML", "version = 1\n[train\nlr = 1", "line 2: ", ""),
-        ("JSON", "{\"version\": 1}", "line 1: ", ""),
+        ("JSON", "{\"version\": 1}", "line 1: ", "hint: this looks like JSON"),
         (
             "extends nothing",
             "version = 1\nextends = \"absent.toml\"",

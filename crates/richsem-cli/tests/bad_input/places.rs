@@ -188,7 +188,7 @@ fn devices_that_are_not_there_are_told_with_what_is_missing() {
     let no_driver: Case = (
         "no driver",
         &train("cuda"),
-        &["device: ", "`libcuda.so.1` is not on this machine", "install a driver"],
+        &["device: ", "`libcuda.so.1` is not on this machine", "hint: install a driver"],
     );
     all_refused(&dir, &[no_driver]);
     // A library that can be opened under the driver's name. Of the CUDA half something is then

@@ -19,7 +19,7 @@ fn a_folder_that_is_no_run_is_not_resumed_and_a_run_not_overwritten() {
                     "hint: give the folder that `richsem train` made",
                 ],
             ),
-            ("absent", &resume("none"), &["none: config.toml: missing", "hint: give the folder"]),
+            ("absent", &resume("none"), &["none: no such folder", "hint: give the folder"]),
             (
                 "a file",
                 &resume("tiny.toml"),

@@ -40,13 +40,13 @@ fn batches_that_are_none_are_refused_with_what_is_expected() {
         (
             "in f64",
             file("images", "F64", &[1, 3, 8, 8], &ones(384)),
-            "images: expected some in f32, got [1, 3, 8, 8] Double",
+            "images: expected [B, 3, H, W] f32, got [1, 3, 8, 8] Double",
             hint,
         ),
         (
             "in integers",
             file("images", "I64", &[1, 3, 8, 8], &ones(384)),
-            "images: expected some in f32, got [1, 3, 8, 8] Int64",
+            "images: expected [B, 3, H, W] f32, got [1, 3, 8, 8] Int64",
             hint,
         ),
         (
@@ -64,7 +64,7 @@ fn batches_that_are_none_are_refused_with_what_is_expected() {
         (
             "no images",
             file("images", "F32", &[0, 3, 8, 8], &[]),
-            "images: expected some in f32, got [0, 3, 8, 8] Float",
+            "images: expected at least one image, [B, 3, H, W] f32, got [0, 3, 8, 8]",
             hint,
         ),
         (

@@ -73,7 +73,7 @@ fn a_run_is_resumed_with_its_own_settings_alone() {
         let args = [&["train", "--resume", "run"], &other[..]].concat();
         dir.command(&args).fails(2).stderr_has("hint").stderr_has("run/config.toml");
     }
-    dir.command(&["train", "--resume", "run"]).fails(1).stderr_has("not a run folder");
+    dir.command(&["train", "--resume", "run"]).fails(1).stderr_has("run: no such folder");
 }
 
 #[test]

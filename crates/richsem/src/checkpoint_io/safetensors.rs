@@ -22,14 +22,16 @@ pub type Metadata = HashMap<String, String>;
 /// Bytes of the longest header that is believed, as the crate `safetensors` has it.
 const LONGEST_HEADER: u64 = 100_000_000;
 
+/// What to think of a file that is not as safetensors files are.
+const OTHER_KIND: &str = "the file is truncated, or of another kind";
+
 fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Error {
     if matches!(format_of(path), Ok(Format::PyTorch)) {
         return Error::invalid(path, "header", "not a safetensors file: PyTorch's").with_hint(
             "`richsem convert` makes a .safetensors of another program's detector, backbone or CLIP",
         );
     }
-    Error::invalid(path, "header", format!("not a safetensors file: {error}"))
-        .with_hint("the file is truncated, or of another kind")
+    Error::invalid(path, "header", format!("not a safetensors file: {error}")).with_hint(OTHER_KIND)
 }
 
 /// What the header of an open file says; the file is then at its first value.
@@ -46,6 +48,12 @@ fn read_header(file: &mut fs_err::File, path: &Path) -> Result<Header> {
     let length = u64::from_le_bytes(length);
     let rest = size - 8;
     if length > rest.min(LONGEST_HEADER) {
+        if format_of(path).is_err() {
+            // The first bytes of a file of another kind are no length.
+            return Err(
+                Error::invalid(path, "header", "not a safetensors file").with_hint(OTHER_KIND)
+            );
+        }
         let problem = format_args!("its header would have {length} bytes, and {rest} follow");
         return Err(invalid(&problem));
     }

@@ -180,8 +180,9 @@ impl Batch {
     }
 }
 
-/// The settings that make a batch smaller.
-const SMALLER_BATCH: &str = "lower data.batch_size, data.augment.scales or data.pad_multiple";
+/// What makes a batch smaller, wherever it is used.
+const SMALLER_BATCH: &str = "take smaller batches or smaller images; the settings for training are \
+                             data.batch_size, data.augment.scales and data.pad_multiple";
 
 /// Number and size of the images, from the shape `[B, H, W]` of the mask.
 fn described(size: &[i64]) -> String {

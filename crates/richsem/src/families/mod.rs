@@ -43,7 +43,8 @@ pub enum TargetInput {
 }
 
 impl TargetInput {
-    /// All tensors, in an order that [`Self::with`] knows.
+    /// All tensors that the network takes. Of DINO's denoising queries these are labels `[B, P]`, used
+    /// `[B, P, 1]`, references `[B, P, 4]`, groups `[P]`, in this order; without such queries there are none.
     #[must_use]
     pub fn tensors(&self) -> Vec<&Tensor> {
         match self {
@@ -54,7 +55,8 @@ impl TargetInput {
         }
     }
 
-    /// The same with other tensors, in the order of [`Self::tensors`]: the places of a recording.
+    /// The same inputs in other tensors, as the places of a recording: as many as [`Self::tensors`] gives, in
+    /// its order and of its shapes.
     #[must_use]
     pub fn with(&self, tensors: &[Tensor]) -> Self {
         match self {
@@ -77,7 +79,7 @@ impl TargetInput {
 /// What a training pass gives.
 #[derive(Debug)]
 pub enum TrainingOutput {
-    /// DINO's.
+    /// Logits and boxes of DINO's proposals and decoder layers, with denoising queries or without.
     Dino(crate::models::dino::TrainingOutput),
 }
 
@@ -100,19 +102,21 @@ impl TrainingOutput {
 /// The training objective of a family.
 #[derive(Debug)]
 pub enum Objective {
-    /// DINO's.
+    /// Matched and denoising queries against the boxes of the images.
     Dino(dino::Objective),
 }
 
-/// A step before its matching: what is queued before [`Self::wait`], the device works on meanwhile.
+/// A step whose matching may not be done yet. Where the host matches, it has to wait for numbers of the
+/// device. So queue what does not need the matching before you call [`Self::wait`]: the device works on that
+/// while the host matches.
 pub enum Pending<'a> {
-    /// DINO's.
+    /// Decoder layers and proposals of DINO wait for their matching.
     Dino(dino::PendingTerms<'a>),
 }
 
 /// A step whose regions are matched to boxes, and not yet scored.
 pub enum Matched<'a> {
-    /// DINO's.
+    /// Decoder layers and proposals of DINO are matched.
     Dino(dino::MatchedTerms<'a>),
 }
 

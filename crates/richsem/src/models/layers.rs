@@ -421,7 +421,8 @@ pub fn to_xyxy(boxes: &Tensor) -> Tensor {
     Tensor::cat(&[&centre - &half, centre + half], -1)
 }
 
-/// Inverse of the sigmoid with both ends clamped at 1e-3 (`util/misc.py` of the reference).
+/// Inverse of the sigmoid with both ends clamped at 1e-3 (`util/misc.py` of the reference), of each number: the
+/// shape of `x` stays.
 pub fn inverse_sigmoid(x: &Tensor) -> Tensor {
     let eps = 1e-3;
     let x = x.clamp(0.0, 1.0);
@@ -434,8 +435,8 @@ pub(crate) fn at_least_f32(x: &Tensor) -> Tensor {
     if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
 }
 
-/// `x / ‖x‖` along the last dimension, in f32 at least; zeros stay zeros, with the gradient of `x`
-/// itself.
+/// `x / ‖x‖` along the last dimension, `[…, D]` → `[…, D]`, in f32 at least; zeros stay zeros, with the
+/// gradient of `x` itself.
 ///
 /// Deviation: the reference divides zero by zero there. `F.normalize`'s way, a least norm of 1e-12,
 /// would give such a row a gradient of 10¹² times its usual size, and clipping the rest away.

@@ -39,7 +39,7 @@ pub(super) fn section(data: &ReportData, summary: &Summary) -> String {
     html
 }
 
-/// What a metric measures, in words.
+/// What a metric is, in words.
 fn meaning(name: &str, protocol: Protocol) -> String {
     if let Some((_, meaning)) = MAIN.iter().find(|(n, _)| *n == name) {
         return format!("average precision, {meaning}");

@@ -87,6 +87,8 @@ fn merge_file(
     Ok(())
 }
 
+const NOT_TOML: &str = "this looks like JSON: settings are TOML, as in configs/";
+
 fn merge_text(
     form: &Form,
     text: &str,
@@ -95,7 +97,8 @@ fn merge_text(
     open: &mut Vec<PathBuf>,
 ) -> Result<()> {
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
-        Error::invalid(path, position(text, &e), e.message().to_owned())
+        let error = Error::invalid(path, position(text, &e), e.message().to_owned());
+        if text.trim_start().starts_with('{') { error.with_hint(NOT_TOML) } else { error }
     })?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     match table.remove("extends") {

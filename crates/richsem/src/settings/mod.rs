@@ -25,7 +25,7 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    /// Of settings without paths.
+    /// Settings that hold no paths and of which none has moved.
     pub(crate) const PLAIN: Self = Self { paths: &[], moved: &[] };
 
     /// Reads a file and what it extends, then the assignments.

@@ -82,13 +82,13 @@ pub(super) fn since_checkpoint(run: &RunFolder, config: &Config) -> Result<Vec<S
     let Some(position) = Position::of_run(run)? else { return Ok(Vec::new()) };
     let file = settings_of(&run.file("checkpoints/last"));
     if !file.is_file() {
-        let told = "the checkpoint, of an earlier release, does not say its settings: what was changed \
-                    since cannot be told";
-        return Ok(vec![told.to_owned()]);
+        let message = "the checkpoint, of an earlier release, does not say its settings: what was changed \
+                       since cannot be told";
+        return Ok(vec![message.to_owned()]);
     }
     let before = Config::parse_saved(&crate::error::read_text(&file)?, &file)
         .map_err(|error| error.with_hint(DAMAGED))?;
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     let mut refused: Option<(Difference, &str)> = None;
     let branch = |config: &Config| config.semantic_branch().is_some();
     if branch(&before) != branch(config) {
@@ -115,7 +115,7 @@ pub(super) fn since_checkpoint(run: &RunFolder, config: &Config) -> Result<Vec<S
             Meaning::Past => "without effect: it was for the start of the run",
             Meaning::Refused(why) => why,
         };
-        told.push(format!("changed since the checkpoint: {key}: {first} -> {second} ({what})"));
+        messages.push(format!("changed since the checkpoint: {key}: {first} -> {second} ({what})"));
         if let Meaning::Refused(why) = meaning
             && refused.is_none()
         {
@@ -123,11 +123,11 @@ pub(super) fn since_checkpoint(run: &RunFolder, config: &Config) -> Result<Vec<S
         }
     }
     match refused {
-        None => Ok(told),
+        None => Ok(messages),
         Some((change, why)) => {
             let own = format!("changed since the checkpoint: {}: ", change.key);
-            told.retain(|line| !line.starts_with(&own));
-            Err(refusal(run, &change, why, &told))
+            messages.retain(|line| !line.starts_with(&own));
+            Err(refusal(run, &change, why, &messages))
         }
     }
 }

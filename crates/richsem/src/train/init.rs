@@ -44,14 +44,14 @@ pub(super) fn start(
     initial: Option<Initial>,
     learner: &mut Learner,
 ) -> Result<Vec<String>> {
-    let mut said = Vec::new();
+    let mut messages = Vec::new();
     let whole_detector = config.init.as_ref().zip(initial);
     match (whole_detector, config.model.backbone().weights()) {
         (Some((init, initial)), backbone) => {
-            said = whole(init, initial, learner)?;
+            messages = whole(init, initial, learner)?;
             if backbone.is_some() {
                 let other = config.model.family_key("backbone.weights");
-                said.push(format!("the backbone is that of init.weights, not that of {other}"));
+                messages.push(format!("the backbone is that of init.weights, not that of {other}"));
             }
         }
         (None, Some(path)) => {
@@ -60,19 +60,19 @@ pub(super) fn start(
                 "" => String::new(),
                 prefix => format!(": what is below `{prefix}` there"),
             };
-            said.push(format!("backbone from {}{below}", path.display()));
+            messages.push(format!("backbone from {}{below}", path.display()));
         }
-        (None, None) => return Ok(said),
+        (None, None) => return Ok(messages),
     }
     // The EMA starts at the loaded weights.
     learner.optimizer.reset_ema();
-    Ok(said)
+    Ok(messages)
 }
 
 fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<String>> {
     let path = &init.weights;
     let Initial { mut values, vocabulary, what, .. } = initial;
-    let mut said = vec![format!("weights from {}: {what}", path.display())];
+    let mut messages = vec![format!("weights from {}: {what}", path.display())];
     let detector = &learner.model.detector;
     let branch = take_branch(&mut values);
     let linear = |name: &String| LINEAR.iter().any(|prefix| name.starts_with(prefix));
@@ -90,7 +90,7 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
                 Some(_) => "was trained with other classes",
                 None => "does not say which classes its rows are of",
             };
-            said.push(format!(
+            messages.push(format!(
                 "the linear class heads start anew, as does the label embedding, which is their \
                  rows: the file {others} ({} tensors)",
                 anew.len()
@@ -108,11 +108,12 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
         ),
     )?;
     fit.load(detector.store(), &values, path)?;
-    said.extend(fit.allowed.iter().map(|m| format!("allowed, starts anew or is left out: {m}")));
+    messages
+        .extend(fit.allowed.iter().map(|m| format!("allowed, starts anew or is left out: {m}")));
     if let Some(own) = &learner.model.semantic_branch {
-        said.push(start_branch(own, &branch, learner));
+        messages.push(start_branch(own, &branch, learner));
     }
-    Ok(said)
+    Ok(messages)
 }
 
 /// The parameters of a semantic branch, apart from the detector's.

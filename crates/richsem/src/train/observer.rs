@@ -11,8 +11,8 @@ pub trait Observer {
     fn recording(&mut self, _done: usize, _total: usize) {}
     /// An epoch starts (or goes on after a resume) at `batch` of `batches`.
     fn epoch(&mut self, _epoch: u64, _epochs: u64, _batch: u64, _batches: u64) {}
-    /// One batch is done; `row` is given every `train.log_every` updates, and at
-    /// the end of an epoch without one.
+    /// One batch is done. `row` is given every `train.log_every` updates. An epoch that would have no row gets
+    /// one at its end.
     fn batch(&mut self, _loss: f64, _images: usize, _row: Option<&TrainRow>) {}
     /// An evaluation is under way: images done, images in all.
     fn evaluating(&mut self, _done: usize, _total: usize) {}
@@ -26,8 +26,9 @@ pub struct Silent;
 
 impl Observer for Silent {}
 
-/// Hands everything on to the [`log`] facade, for programs that have a logger: messages, rows of metrics and
-/// evaluations as `info`, progress as `debug`.
+/// Hands everything on to the [`log`] facade, for programs that have a logger. As `info`: messages, the start
+/// of an epoch, rows of metrics, the AP of an evaluation. As `debug`: how far recording and evaluation are. As
+/// `trace`: the loss of a batch without a row.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Logged;
 

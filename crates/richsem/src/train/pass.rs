@@ -16,7 +16,7 @@ pub(super) struct Runner<'a> {
     pub objective: &'a Objective,
     pub detector: &'a Detector,
     pub precision: Precision,
-    /// Of the parameters.
+    /// The optimizer's buffers, which hold the parameters.
     pub buffers: &'a [Tensor],
 }
 

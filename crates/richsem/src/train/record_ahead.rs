@@ -136,15 +136,15 @@ impl Trainer<'_> {
             positions.filter_map(|position| self.batches.shape(position)).collect();
         let start = Instant::now();
         let (stop, observer) = (self.stop, &mut self.observer);
-        let said = self.learner.record_ahead(&shapes, |done, total| {
+        let summary = self.learner.record_ahead(&shapes, |done, total| {
             observer.recording(done, total);
             match stop.load(Ordering::Relaxed) {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
         })?;
-        if let Some(said) = said {
-            self.observer.message(&format!("{said}, {:.1} s", start.elapsed().as_secs_f64()));
+        if let Some(summary) = summary {
+            self.observer.message(&format!("{summary}, {:.1} s", start.elapsed().as_secs_f64()));
         }
         Ok(())
     }

@@ -218,13 +218,17 @@ impl RunFolder {
     /// A run that was made before.
     ///
     /// # Errors
-    /// A folder that is not a run's.
+    /// There is no such folder, or it is not a run's.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.join(SETTINGS).is_file() {
-            return Err(Error::invalid(path, SETTINGS, "missing: this is not a run folder")
-                .with_hint(
-                    "give the folder that `richsem train` made (the one with config.toml)",
-                ));
+            let error = if path.exists() {
+                Error::invalid(path, SETTINGS, "missing: this is not a run folder")
+            } else {
+                Error::other(format!("{}: no such folder", path.display()))
+            };
+            return Err(error.with_hint(
+                "give the folder that `richsem train` made (the one with config.toml)",
+            ));
         }
         Ok(Self { path: path.to_owned() })
     }

@@ -54,24 +54,24 @@ impl Supply {
 mod tests {
     use super::*;
 
-    fn said(seconds: f64, waited: f64, device: f64) -> Vec<(u64, String)> {
+    fn messages_of(seconds: f64, waited: f64, device: f64) -> Vec<(u64, String)> {
         let mut supply = Supply::default();
         let all = (1..=500).map(|i| (i, supply.batch(2, seconds, waited, device)));
-        all.filter_map(|(i, said)| Some((i, said?))).collect()
+        all.filter_map(|(i, message)| Some((i, message?))).collect()
     }
 
     #[test]
     fn a_loader_that_is_too_slow_is_told_once() {
         // Half of the time goes into waiting.
-        let told = said(0.1, 0.05, 0.0);
-        assert_eq!(told.len(), 1);
-        assert_eq!(told[0].0, FIRST + LOOKED_AT);
-        assert!(told[0].1.contains("20.0 a second, where up to 40.0"), "{}", told[0].1);
+        let messages = messages_of(0.1, 0.05, 0.0);
+        assert_eq!(messages.len(), 1);
+        assert_eq!(messages[0].0, FIRST + LOOKED_AT);
+        assert!(messages[0].1.contains("20.0 a second, where up to 40.0"), "{}", messages[0].1);
     }
 
     #[test]
     fn a_loader_that_is_waited_for_while_the_device_works_is_not() {
-        assert!(said(0.1, 0.05, 0.04).is_empty());
-        assert!(said(0.1, 0.01, 0.0).is_empty());
+        assert!(messages_of(0.1, 0.05, 0.04).is_empty());
+        assert!(messages_of(0.1, 0.01, 0.0).is_empty());
     }
 }

@@ -145,7 +145,7 @@ fn backward(
     Ok(grads)
 }
 
-/// The same from libtorch's own operations.
+/// [`conv2d_relu`] from libtorch's own operations. The shapes are those of [`conv2d_relu`].
 ///
 /// # Errors
 /// What libtorch refuses.

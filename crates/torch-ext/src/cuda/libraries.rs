@@ -44,8 +44,8 @@ pub(crate) fn open_cuda_half() -> Result<()> {
 fn try_open_cuda_half() -> Result<(), String> {
     if !driver_present() {
         return Err("device: a CUDA device needs the NVIDIA driver, and its library \
-                    `libcuda.so.1` is not on this machine; install a driver of version 580 or \
-                    newer, or compute on the `cpu`"
+                    `libcuda.so.1` is not on this machine\n  hint: install a driver of version \
+                    580 or newer, or compute on the `cpu`"
             .to_owned());
     }
     version::check().map_err(|problem| problem.to_string())?;
@@ -82,8 +82,8 @@ pub(crate) fn cuda_half_file() -> Option<PathBuf> {
 
 fn cuda_half_message(problem: &str) -> String {
     format!(
-        "device: libtorch's CUDA half can't be opened: {problem}; run `make libtorch-cuda`, or \
-         set LIBTORCH to a complete PyTorch 2.11 for CUDA 13 and build again"
+        "device: libtorch's CUDA half can't be opened: {problem}\n  hint: run `make libtorch-cuda`, \
+         or set LIBTORCH to a complete PyTorch 2.11 for CUDA 13 and build again"
     )
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn no_device_message() -> String {
         .map(|value| format!(" and CUDA_VISIBLE_DEVICES=`{value}` allows it"))
         .unwrap_or_default();
     format!(
-        "device: the NVIDIA driver ({driver}) is there, but offers no usable device; libtorch \
+        "device: the NVIDIA driver ({driver}) is there, but offers no usable device\n  hint: libtorch \
          for CUDA 13.0 needs driver 580 or newer; check that `nvidia-smi` lists the GPU{hidden}"
     )
 }

@@ -136,7 +136,10 @@ fn on_cuda(
     )
 }
 
-/// The same from libtorch's own operations.
+/// [`group_norm`] from libtorch's own operations.
+///
+/// # Shapes
+/// `x` `[B, C, H, W]`, `weight`, `bias` `[C]`, `padding` `[B, H, W]` → `[B, C, H, W]`
 ///
 /// # Errors
 /// As [`group_norm`], and what libtorch refuses.

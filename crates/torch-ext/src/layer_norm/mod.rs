@@ -83,7 +83,10 @@ pub fn add_layer_norm(
     )
 }
 
-/// The same from libtorch's own operations.
+/// [`add_layer_norm`] from libtorch's own operations.
+///
+/// # Shapes
+/// `x`, `residual` `[…, D]`, `weight`, `bias` `[D]` → `[…, D]`
 ///
 /// # Errors
 /// What libtorch refuses.

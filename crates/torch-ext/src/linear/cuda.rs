@@ -40,8 +40,10 @@ pub(super) fn zero_rows(output: &Tensor, rows: &Tensor) -> Result<()> {
     unsafe { launch(output.device(), &program, "zero_rows", chunks as usize, &mut args) }
 }
 
-/// What of `grad` `[N, C]` passes what followed the layer, and the sums of its columns, if wanted.
-/// `by` is what ReLU gave, or which rows became zero.
+/// The gradient `[N, C]` of the product with the weight (before ReLU, and before rows became zero), from
+/// `grad` `[N, C]`, the gradient of the result: zero where ReLU gave zero, or in the rows that became zero.
+/// With `sums`, the sums of its columns `[C]`, too: the gradient of the bias. `by` is what ReLU gave, or
+/// which rows became zero.
 pub(super) fn backward(
     grad: &Tensor,
     mode: Mode,

@@ -162,7 +162,10 @@ pub(crate) fn product(a: &Tensor, b: &Tensor, kind: Kind) -> Result<Tensor> {
     })
 }
 
-/// The same from libtorch's own operations.
+/// [`linear`] from libtorch's own operations.
+///
+/// # Shapes
+/// `x` `[…, in]`, `weight` `[out, in]`, `bias` `[out]`, rows that become zero `[…]` → `[…, out]`
 ///
 /// # Errors
 /// What libtorch refuses.

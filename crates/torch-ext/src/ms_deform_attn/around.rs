@@ -108,7 +108,8 @@ fn check(
     Ok(())
 }
 
-/// The same from libtorch's own operations around [`ms_deform_attn`].
+/// [`ms_deform_attn_around`] from libtorch's own operations around [`ms_deform_attn`]. The shapes are those of
+/// [`ms_deform_attn_around`].
 ///
 /// # Errors
 /// When shapes, kinds or devices disagree.

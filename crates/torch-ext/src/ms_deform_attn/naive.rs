@@ -7,6 +7,13 @@ use crate::Result;
 
 /// [`super::ms_deform_attn`] as a composition of libtorch's operations: slow, and right.
 ///
+/// # Shapes
+/// - `value`: `[B, S, M, D]`, the levels' positions one after the other, row by row
+/// - `spatial_shapes`: `(H, W)` of each level
+/// - `sampling_locations`: `[B, Q, M, L, P, 2]`, x then y
+/// - `attention_weights`: `[B, Q, M, L, P]`
+/// - returns `[B, Q, M·D]` in the kind of `value`
+///
 /// # Errors
 /// When shapes disagree.
 pub fn ms_deform_attn_naive(

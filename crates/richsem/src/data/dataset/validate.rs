@@ -16,6 +16,7 @@ use super::{
     report::{count_boxes, count_classes, count_contradictions},
 };
 use crate::{
+    argument::Argument,
     boxes::Xywh,
     error::{Error, Result},
     json::{Integer, JsonStream, TopLevel, parse},
@@ -69,13 +70,14 @@ pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool
             _ => stream.skip_value(&key)?,
         }
     }
+    let without_boxes = format!(
+        "a file with images but no boxes (test-dev's image info) can be neither trained on nor evaluated; \
+         to predict with the ids of its images, give it as {}",
+        Argument::Annotations
+    );
     let hints = [
         ("images", "a COCO or LVIS file lists its images under `images`"),
-        (
-            "annotations",
-            "a file with images but no boxes (test-dev's image info) can be neither trained on nor \
-             evaluated; `predict --annotations` takes the ids of its images",
-        ),
+        ("annotations", without_boxes.as_str()),
         (
             "categories",
             "a COCO or LVIS file lists its classes under `categories`, each id and name",

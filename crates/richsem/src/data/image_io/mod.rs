@@ -213,7 +213,10 @@ impl FileFormat {
                 Err(_) => {
                     let start = bytes.iter().take(8).map(|b| format!("{b:02x}"));
                     let start = start.collect::<Vec<_>>().join(" ");
-                    invalid(&format!("bytes that begin with {start}"), FETCH_AGAIN)
+                    invalid(
+                        &format!("bytes that begin with {start}"),
+                        "this is no image, or a damaged copy of one: give another file",
+                    )
                 }
             },
         }

@@ -71,19 +71,23 @@ pub(super) fn index(file: &fs_err::File, path: &Path) -> Result<Vec<Member>> {
         return Err(Error::invalid(path, FIELD, "the file is empty")
             .with_hint("copy or download the archive again"));
     }
-    let unreadable = |e: std::io::Error| {
-        // After its first line the reader quotes the file itself.
-        let text = e.to_string();
-        let text = text.lines().next().unwrap_or_default();
-        Error::invalid(path, FIELD, format!("unreadable or truncated: {text}")).with_hint(
+    // The reader's own words quote bytes of the file.
+    let unreadable = |first: bool| {
+        let problem = if first {
+            "this is neither a folder nor a tar archive"
+        } else {
+            "damaged or truncated: a header between its files cannot be read"
+        };
+        Error::invalid(path, FIELD, problem).with_hint(
             "expected a folder of images or an uncompressed .tar; check it with `tar tf FILE`",
         )
     };
     let mut archive = ::tar::Archive::new(std::io::BufReader::new(file));
     let mut members = Vec::new();
     let mut links = Vec::new();
-    for entry in archive.entries_with_seek().map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
+    let entries = archive.entries_with_seek().map_err(|_| unreadable(true))?;
+    for (index, entry) in entries.enumerate() {
+        let entry = entry.map_err(|_| unreadable(index == 0))?;
         // `path_bytes` resolves GNU long names and PAX records.
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let name = plain(&name).to_owned();

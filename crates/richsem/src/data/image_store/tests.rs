@@ -124,7 +124,7 @@ fn truncated_compressed_or_other_files_are_named() {
         (&whole[..1024 + 100], "truncated"),
         (b"\x1F\x8Bxyz", "gzip"),
         (b"", "empty"),
-        (&[b'x'; 2000], "tar archive"),
+        (&[b'x'; 2000], "neither a folder nor a tar archive"),
     ];
     for (bytes, expected) in cases {
         let text =

@@ -22,7 +22,7 @@ use crate::{
     targets::{BoxMatching, Supervision, Target},
 };
 
-/// The objective.
+/// Computes the loss terms from predictions and targets.
 #[derive(Debug)]
 pub struct Criterion {
     config: LossConfig,
@@ -75,8 +75,8 @@ struct Sums {
     boxes: Tensor,
 }
 
-/// The terms of a step before its matching. Where the host matches, the numbers that it looks at are on their
-/// way: what is queued before [`Self::wait`], the device works on meanwhile.
+/// The terms of a step whose matching may not be done yet. Where the host matches, the numbers that it needs
+/// are on their way from the device. What is queued before [`Self::wait`] keeps the device busy meanwhile.
 pub struct PendingTerms<'a> {
     criterion: &'a Criterion,
     scored: Scored<'a>,

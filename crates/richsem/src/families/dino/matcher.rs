@@ -133,8 +133,8 @@ fn all_pairs(sets: usize, counts: &[usize]) -> Vec<Pair> {
     pairs
 }
 
-/// A matching, made by the device, or whose numbers are on their way to the host: what is queued before
-/// [`Self::wait`], the device works on while the host matches.
+/// A matching that the device made, or one for which numbers are on their way to the host. What is queued
+/// before [`Self::wait`] keeps the device busy while the host matches.
 #[derive(Debug)]
 pub struct PendingMatching {
     arriving: Arriving,
@@ -145,7 +145,7 @@ pub struct PendingMatching {
 
 #[derive(Debug)]
 enum Arriving {
-    /// It is there.
+    /// Nothing has to arrive: the device matched, or there is nothing to match.
     Matched(Matching),
     /// Costs `[S, B, T, Q]`; those from `too_much` on are of what must not be.
     Costs { cost: Download, size: [usize; 4], too_much: f32 },

@@ -208,7 +208,11 @@ impl Resnet {
         }
     }
 
-    /// See [`super::Backbone::forward`].
+    /// The maps of the four stages. See [`super::Backbone::forward`].
+    ///
+    /// # Shapes
+    /// `images` `[B, 3, H, W]`, normalised → four maps `[B, C, H/s, W/s]` (rounded up), of the stride s and the
+    /// channels C that [`ResnetConfig::levels`] gives
     ///
     /// # Errors
     /// What libtorch refuses.

@@ -248,6 +248,10 @@ impl DeformableTransformer {
     /// Deviation: tokens that may not propose (padding, outside (0.01, 0.99)) rank after every
     /// other one. The reference zeroes their features but lets their constant logit compete, so
     /// that the amount of padding changes which proposals are chosen.
+    ///
+    /// # Shapes
+    /// `memory` `[B, S, D]`, the positions of all levels one after the other → [`Proposals`] of Q tokens an
+    /// image; Q is `num_queries`, or S where that is less
     #[must_use]
     pub fn propose(&self, memory: &Tensor, levels: &Levels, text: Option<&TextTable>) -> Proposals {
         self.propose_at(memory, levels, text, Choice::default())
@@ -294,6 +298,10 @@ impl DeformableTransformer {
     }
 
     /// Decodes the proposals, after the extra queries if there are any.
+    ///
+    /// # Shapes
+    /// `memory` `[B, S, D]`, Q proposals and P extra queries an image → [`DecoderOutput`] of P + Q queries, the
+    /// extra ones first
     ///
     /// # Errors
     /// What the attention kernel refuses.
