@@ -190,7 +190,10 @@ mod tests {
             (read(&[]).unwrap_err(), "images: missing"),
             (read(&[("images", zeros(&[3, 4, 6], Kind::Float))]).unwrap_err(), "got [3, 4, 6]"),
             (read(&[("images", zeros(&[1, 3, 4, 6], Kind::Half))]).unwrap_err(), "Half"),
-            (read(&[("images", zeros(&[1, 3, 0, 6], Kind::Float))]).unwrap_err(), "expected some"),
+            (
+                read(&[("images", zeros(&[1, 3, 0, 6], Kind::Float))]).unwrap_err(),
+                "expected at least one image",
+            ),
             (read(&[("images", of(f64::NAN))]).unwrap_err(), "NaN"),
             (read(&[images(), ("mask", zeros(&[1, 4, 5], Kind::Bool))]).unwrap_err(), "[1, 4, 6]"),
             (

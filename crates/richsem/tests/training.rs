@@ -9,7 +9,7 @@ use std::{
 
 use richsem::{
     checkpoint_io::safetensors,
-    config::Config,
+    config::{Config, InitConfig},
     detector::Detector,
     models::padding::Padding,
     testing::{small_run, write_small_set},
@@ -202,12 +202,23 @@ fn a_number_that_is_not_finite_stops_the_run_and_says_where() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&data(folder.path()), "clip_max_norm = 0.0\nwarmup_steps = 0");
     let mut config = config;
-    config.train.lr = 1e38;
-    config.train.lr_backbone = 1e38;
-    let run = folder.path().join("run");
+    config.train.epochs = 1;
+    let (first, run) = (folder.path().join("first"), folder.path().join("run"));
     let go = AtomicBool::new(false);
-    let error =
-        train(new(&config, &run), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap_err();
+    let alone = Worker::alone(Device::Cpu);
+    train(new(&config, &first), &alone, &mut Silent, &go).unwrap();
+    // Weights that overflow: all settings that would lead there are refused.
+    let mut detector = Detector::open(&first, Device::Cpu).unwrap();
+    let values = detector.weights().into_iter();
+    let values = values.map(|(name, value)| match name.contains("linear1.weight") {
+        true => (name, value * 1e37),
+        false => (name, value.copy()),
+    });
+    detector.load_weights(&values.collect(), "test".as_ref()).unwrap();
+    let large = folder.path().join("large.safetensors");
+    detector.save(&large).unwrap();
+    config.init = Some(InitConfig { weights: large, allow_missing: Vec::new() });
+    let error = train(new(&config, &run), &alone, &mut Silent, &go).unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, richsem::Error::NonFinite { .. }), "{message}");
     for part in ["step ", "not finite", "first non-finite tensor: ", "images [", "hint"] {

@@ -140,11 +140,14 @@ pub struct LogSums {
     pub(super) grad_norm: f64,
     /// Sum and number of each term: extra batches have terms of their own.
     pub(super) terms: BTreeMap<String, (f64, u64)>,
+    #[serde(default)]
+    pub(super) images: u64,
     /// Speed is of this process alone: two runs never have the same.
     #[serde(skip)]
     pub(super) seconds: f64,
+    /// The images of those seconds.
     #[serde(skip)]
-    pub(super) images: usize,
+    pub(super) timed_images: u64,
 }
 
 /// The settings of a checkpoint, beside its weights.

@@ -345,7 +345,8 @@ impl Trainer<'_> {
     fn count(&mut self, batch: &Batch, losses: BatchLoss) -> f64 {
         let sums = &mut self.position.since_log;
         sums.batches += 1;
-        sums.images += batch.len();
+        sums.images += batch.len() as u64;
+        sums.timed_images += batch.len() as u64;
         sums.loss += losses.loss;
         for (name, value) in losses.terms {
             let name = format!("{}{name}", self.sources.prefix(batch.source));
@@ -393,8 +394,8 @@ impl Trainer<'_> {
             lr,
             loss: sums.loss / sums.batches as f64,
             grad_norm: sums.grad_norm / sums.updates as f64,
-            images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
-            images: sums.images as u64,
+            images_per_second: sums.timed_images as f64 / sums.seconds.max(1e-9),
+            images: sums.images,
             memory_mib: memory.map_or(0.0, |m| m.peak_reserved as f64 / f64::from(1 << 20)),
             terms: sums.terms.into_iter().map(mean).collect(),
         };

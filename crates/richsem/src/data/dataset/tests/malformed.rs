@@ -93,7 +93,12 @@ fn two_files_joined() {
 #[test]
 fn a_list_is_missing() {
     refused(with("\"images\"", "\"photos\""), "images", "missing", "`images`");
-    refused(with("\"annotations\"", "\"anns\""), "annotations", "missing", "predict --annotations");
+    refused(
+        with("\"annotations\"", "\"anns\""),
+        "annotations",
+        "missing",
+        "give it as `annotations`",
+    );
     refused(with("\"categories\"", "\"classes\""), "categories", "missing", "id and name");
 }
 
