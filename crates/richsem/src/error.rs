@@ -1,10 +1,11 @@
 //! One error type: what is wrong, where, and what to do about it.
 
-use crate::argument::Argument;
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
+
+use crate::argument::Argument;
 
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

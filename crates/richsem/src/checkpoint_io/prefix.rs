@@ -9,8 +9,10 @@ use std::{
 
 use tch::Tensor;
 
-use crate::argument::Argument;
-use crate::error::{Error, Result};
+use crate::{
+    argument::Argument,
+    error::{Error, Result},
+};
 
 /// Weights that are known by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::Form;
-use crate::argument::Argument;
-use crate::error::{Error, Result};
+use crate::{
+    argument::Argument,
+    error::{Error, Result},
+};
 
 /// All layers in one table.
 #[derive(Debug, Default)]

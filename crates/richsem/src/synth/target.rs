@@ -1,10 +1,10 @@
 //! The output folder: drawn beside its place under another name, then renamed, so that it is
 //! either whole or not there.
 
-use super::{captions, readme};
-use crate::argument::Argument;
-use crate::{Error, Result};
 use std::path::{Path, PathBuf};
+
+use super::{captions, readme};
+use crate::{Error, Result, argument::Argument};
 
 /// What a set consists of; a folder with anything else in it is never replaced.
 const ENTRIES: [&str; 7] = [

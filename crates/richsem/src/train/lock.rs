@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::argument::Argument;
-use crate::error::{Error, Result};
+use crate::{
+    argument::Argument,
+    error::{Error, Result},
+};
 
 /// Held by the process that works in a folder.
 pub(super) const LOCK: &str = ".lock";

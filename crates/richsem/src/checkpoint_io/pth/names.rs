@@ -1,9 +1,9 @@
 //! Where in a checkpoint's object the tensors are, and what they are called.
 
-use crate::argument::Argument;
 use std::collections::BTreeSet;
 
 use super::value::{Fault, Heap, Node, Source, TensorRef, Value};
+use crate::argument::Argument;
 
 /// Where state dicts usually are.
 pub(super) const USUAL: [&str; 6] =

@@ -2,8 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use crate::argument::Argument;
-use crate::data::listing::PassedOver;
+use crate::{argument::Argument, data::listing::PassedOver};
 
 /// Things of one kind, and the names of the first of them, for whoever wants to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
