@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
+# Here .cargo/config.toml says where libtorch is; outside, the environment does.
+export LIBTORCH=${LIBTORCH:-$PWD/.libtorch/cpu}
 richsem=$target/release/richsem
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
