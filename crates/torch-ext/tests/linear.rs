@@ -21,6 +21,34 @@ fn product_bias_and_what_follows() {
     assert_eq!(values(weight.grad()), [0.0, 2.5]);
 }
 
+/// The same bits for one set of rows that all images share, for copies of it, and for weights in whatever state
+/// training or loading leaves them.
+#[test]
+fn shared_rows_are_as_copies_of_them() {
+    tch::manual_seed(3);
+    let options = (Kind::Float, Device::Cpu);
+    let shared = Tensor::randn([10, 32], options).expand([2, 10, 32], false);
+    let copied = shared.contiguous();
+    let values = Tensor::randn([96 * 32], options);
+    let bias = Tensor::randn([32], options);
+    let whole = || values.copy().view([96, 32]);
+    for (state, weight) in [
+        ("a view", whole()),
+        ("a view that learns", whole().set_requires_grad(true)),
+        ("its own", whole().copy()),
+        ("its own, and learns", whole().copy().set_requires_grad(true)),
+    ] {
+        // As attention takes the values' part of its projections.
+        let run = |x: &Tensor| {
+            let part = weight.narrow(0, 64, 32);
+            linear(x, &part, Some(&bias), Epilogue::None).unwrap()
+        };
+        let expected = torch_ext::no_grad(|| run(&copied));
+        assert_eq!(torch_ext::no_grad(|| run(&shared)), expected, "{state}");
+        assert_eq!(run(&shared).detach(), expected, "{state}, with gradients");
+    }
+}
+
 #[test]
 fn rows_that_are_not_those_of_x_are_refused() {
     let options = (Kind::Float, Device::Cpu);

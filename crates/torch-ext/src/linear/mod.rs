@@ -175,7 +175,9 @@ pub fn linear_naive(
     bias: Option<&Tensor>,
     epilogue: Epilogue<'_>,
 ) -> Result<Tensor> {
-    let y = x.f_linear(weight, bias)?;
+    // Of rows that are not next to each other (one set of rows for all images of a batch) libtorch makes one
+    // product or one an image, by whether the weight requires a gradient. Those round apart.
+    let y = x.f_contiguous()?.f_linear(weight, bias)?;
     Ok(match epilogue {
         Epilogue::None => y,
         Epilogue::Relu => y.f_relu()?,
