@@ -16,8 +16,11 @@
 //! and counts them: training clips them, evaluation sees the file's own numbers. Sizes are compared with
 //! the images'.
 
+mod frame;
+mod image_sets;
 mod report;
 mod source;
+mod stems;
 #[cfg(test)]
 mod tests;
 mod xml;
@@ -30,18 +33,18 @@ use std::{
 
 use serde::Serialize;
 
-use super::{
-    image_io::{self, Orientation},
-    listing::EXTENSIONS,
-};
+use super::listing::EXTENSIONS;
 use crate::{
     argument::Argument,
     boxes::Xywh,
     error::{Error, Result, TEMPORARY, unless_stopped, write_atomically},
 };
+use frame::{coco_box, frame};
+use image_sets::splits;
 pub use report::{ConversionReport, Named, SplitReport};
 use source::Collected;
-use xml::{Annotated, Object};
+use stems::{Found, Stems};
+use xml::Object;
 
 /// The folder of an archive's images in the output.
 const IMAGES: &str = "images";
@@ -303,138 +306,6 @@ fn move_into(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An image set: its name, and the images it lists, every one of which is annotated.
-type Split<'a> = (&'a str, Vec<&'a str>);
-
-/// A line of an image set that names an image.
-struct Line<'a> {
-    /// Counts the lines of the file, empty ones too, from 1.
-    number: usize,
-    /// The whole line: a name may hold spaces.
-    text: &'a str,
-    /// The line up to the first space.
-    first: &'a str,
-    /// Whether a flag (-1, 0 or 1) follows the name, as in the devkit's lists of a class.
-    flagged: bool,
-}
-
-fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
-    text.lines().enumerate().filter_map(|(i, line)| {
-        let text = line.trim();
-        let first = text.split_whitespace().next()?;
-        let last = text.rsplit_once(char::is_whitespace).map(|(_, last)| last);
-        let flagged = last.is_some_and(|flag| ["-1", "0", "1"].contains(&flag));
-        Some(Line { number: i + 1, text, first, flagged })
-    })
-}
-
-/// Whether a set is the devkit's list of a class, as `aeroplane_train`: images of another set, each with
-/// a flag of whether it shows the class.
-fn is_of_class(name: &str, text: &str, collected: &Collected) -> bool {
-    let within = |whole: &str| {
-        let whole: BTreeSet<&str> = lines(whole).map(|line| line.first).collect();
-        lines(text).all(|line| whole.contains(line.first))
-    };
-    let mut sets = collected
-        .splits
-        .iter()
-        .filter(|(set, _)| name.strip_suffix(set.as_str()).is_some_and(|rest| rest.ends_with('_')));
-    let mut lines = lines(text).peekable();
-    lines.peek().is_some() && lines.all(|line| line.flagged) && sets.any(|(_, whole)| within(whole))
-}
-
-/// The image sets, with the images that each lists. Without any, all annotated images are one set.
-fn splits<'a>(
-    input: &Path,
-    collected: &'a Collected,
-    report: &mut ConversionReport,
-) -> Result<Vec<Split<'a>>> {
-    if collected.splits.is_empty() {
-        let all = collected.annotations.keys().map(String::as_str).collect();
-        return Ok(vec![("all", all)]);
-    }
-    let stems = Stems::of(collected.annotations.keys());
-    let mut splits = Vec::new();
-    for (split, text) in &collected.splits {
-        if is_of_class(split, text, collected) {
-            report.passed_over.count("lists of a class".to_owned(), &format!("{split}.txt"));
-            continue;
-        }
-        let mut listed = Vec::new();
-        let mut taken = BTreeSet::new();
-        for Line { number, text, first, .. } in lines(text) {
-            let at = || format!("image set {split}, line {number}");
-            let wrong = |problem| Error::invalid(input, at(), problem);
-            // `name`, or `name 1`; a name may hold spaces.
-            let (name, found) = match stems.find(text) {
-                Found::None => (first, stems.find(first)),
-                found => (text, found),
-            };
-            let stem = match found {
-                Found::One(stem) => stem,
-                Found::None => {
-                    return Err(wrong(format!("no Annotations/{name}.xml"))
-                        .with_hint("each line names an image, without extension"));
-                }
-                Found::Several(one, two) => {
-                    return Err(wrong(format!("`{name}` may be `{one}` or `{two}`"))
-                        .with_hint("name it with its folder below Annotations"));
-                }
-            };
-            if taken.insert(stem) {
-                listed.push(stem);
-            } else {
-                report.listed_twice.add(&format!("{split} line {number}"));
-            }
-        }
-        splits.push((split.as_str(), listed));
-    }
-    // The usual ones first, in their usual order; the others behind, by name.
-    let rank = |name: &str| USUAL.iter().position(|usual| *usual == name).unwrap_or(USUAL.len());
-    splits.sort_by_key(|(name, _)| rank(name));
-    Ok(splits)
-}
-
-/// The usual image sets, in the order in which they are shown.
-const USUAL: [&str; 4] = ["train", "val", "trainval", "test"];
-
-/// Names of files below a folder, which can be found with their folders or without.
-struct Stems<'a> {
-    whole: BTreeSet<&'a str>,
-    /// Whole names, by the part behind the last `/`.
-    by_last: BTreeMap<&'a str, Vec<&'a str>>,
-}
-
-enum Found<'a> {
-    None,
-    One(&'a str),
-    Several(&'a str, &'a str),
-}
-
-impl<'a> Stems<'a> {
-    fn of(names: impl Iterator<Item = &'a String>) -> Self {
-        let mut stems = Self { whole: BTreeSet::new(), by_last: BTreeMap::new() };
-        for name in names {
-            let last = name.rsplit('/').next().unwrap_or(name);
-            stems.whole.insert(name);
-            stems.by_last.entry(last).or_default().push(name);
-        }
-        stems
-    }
-
-    /// Finds a file by its whole name, or else by its last part if only one file has that.
-    fn find(&self, name: &str) -> Found<'a> {
-        if let Some(&whole) = self.whole.get(name) {
-            return Found::One(whole);
-        }
-        match self.by_last.get(name).map(Vec::as_slice) {
-            None | Some([]) => Found::None,
-            Some(&[one]) => Found::One(one),
-            Some(&[one, two, ..]) => Found::Several(one, two),
-        }
-    }
-}
-
 /// The image that belongs to an XML file. It has the same name, with its folder or without. If there is
 /// none, it is the one that the XML's `<filename>` names.
 fn image_of(input: &Path, collected: &Collected, images: &Stems<'_>, stem: &str) -> Result<String> {
@@ -474,71 +345,4 @@ fn image_of(input: &Path, collected: &Collected, images: &Stems<'_>, stem: &str)
         }
     };
     Ok(collected.images[found].clone())
-}
-
-/// An object's box as COCO has it. VOC counts pixels from 1 and includes both ends.
-fn coco_box(object: &Object) -> Xywh {
-    let [x0, y0, x1, y1] = object.corners;
-    Xywh([x0 - 1.0, y0 - 1.0, x1 - x0 + 1.0, y1 - y0 + 1.0])
-}
-
-/// Width and height of the frame that the boxes are in. Cases where the XML and the image do not agree are
-/// counted.
-///
-/// Some programs exchange width and height in the XML. They are also exchanged if somebody turned the image
-/// later. If the boxes lie in the image as it is, and not in a turned one, it was the program. If they lie
-/// in both, nothing tells. The image's own size is taken in both cases.
-///
-/// Otherwise the XML's size is kept. The image is then refused when it is read, and no training uses boxes
-/// that are elsewhere. It is also kept if it is the size of the pixels as stored, and the boxes nearly lie
-/// in it.
-fn frame(
-    path: &Path,
-    stem: &str,
-    annotated: &Annotated,
-    report: &mut ConversionReport,
-) -> Result<(u32, u32)> {
-    let in_xml = annotated.size;
-    if in_xml.0 == 0 || in_xml.1 == 0 {
-        report.sizes_from_images += 1;
-        return header_size(path);
-    }
-    let size =
-        |orientation| image_io::size(path, orientation).map(|[height, width]| (width, height));
-    let Ok(own) = size(Orientation::Exif) else {
-        report.unread_images.add(stem);
-        return Ok(in_xml);
-    };
-    if own == in_xml {
-        return Ok(in_xml);
-    }
-    // Boxes that end a little beyond are usual.
-    let fits = |(width, height): (u32, u32), slack: f64| {
-        let within = |object: &Object| {
-            let Xywh([x, y, w, h]) = coco_box(object);
-            let most = |side: u32| f64::from(side) + (f64::from(side) * slack).ceil();
-            x + w <= most(width) && y + h <= most(height)
-        };
-        annotated.objects.iter().all(within)
-    };
-    let stored = size(Orientation::Stored).is_ok_and(|stored| stored == in_xml);
-    if own == (in_xml.1, in_xml.0) && fits(own, 0.0) && !(stored && fits(in_xml, 0.05)) {
-        let unclear = fits(in_xml, 0.0);
-        let swapped = if unclear { &mut report.unclear_sizes } else { &mut report.swapped_sizes };
-        swapped.add(stem);
-        return Ok(own);
-    }
-    let kept = if stored { &mut report.stored_frames } else { &mut report.other_sizes };
-    kept.add(stem);
-    Ok(in_xml)
-}
-
-/// Width and height by the header of the image itself.
-fn header_size(path: &Path) -> Result<(u32, u32)> {
-    let [height, width] = image_io::size(path, Orientation::Exif).map_err(|e| {
-        let problem = format!("the XML gives none, and the image's is unreadable: {e}");
-        Error::invalid(path, "size", problem)
-            .with_hint("write width and height into the XML, or replace the image")
-    })?;
-    Ok((width, height))
 }

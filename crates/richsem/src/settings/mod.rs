@@ -2,6 +2,7 @@
 //! refused with the nearest known one. Which settings there are, the rooms that they are about say.
 
 mod layers;
+mod words;
 
 use std::path::Path;
 
