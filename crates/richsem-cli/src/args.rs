@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use richsem::{
     Error,
     argument::Argument,
-    data::image_io::Orientation,
+    data::{formats::Opening, image_io::Orientation},
     detector::{Detector, weights_in},
     precision::Precision,
 };
@@ -122,6 +122,24 @@ pub(crate) fn score(text: &str) -> Result<f32, String> {
 /// best checkpoint, or the last one if none was evaluated).
 pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
     weights_in(path).map_err(|error| anyhow!("{flag}: {error}"))
+}
+
+/// Which annotations are meant, where a file or folder leaves it open.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetArgs {
+    /// Format of the annotations, where two fit. Default: as recognised
+    #[arg(long, value_name = "NAME")]
+    format: Option<String>,
+    /// Part of the set, as train or val, where it has several
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+}
+
+impl SetArgs {
+    /// How to open such a set.
+    pub(crate) fn opening(&self) -> Opening {
+        Opening { format: self.format.clone(), split: self.split.clone(), ..Opening::default() }
+    }
 }
 
 /// Which way up images are read.

@@ -16,6 +16,10 @@ pub enum Argument {
     Clip,
     /// A results file.
     Detections,
+    /// The format of a set of annotations.
+    Format,
+    /// The folder or archive of a set's images.
+    Images,
     /// Weights that a run starts from.
     Init,
     /// The part of a file that is meant, by the beginning of its tensors' names.
@@ -38,6 +42,8 @@ pub enum Argument {
     Seeds,
     /// Settings, as `key=value`.
     Set,
+    /// The part of a set, as `train`.
+    Split,
 }
 
 impl Argument {
@@ -49,6 +55,8 @@ impl Argument {
             Self::Annotations => "annotations",
             Self::Clip => "clip",
             Self::Detections => "detections",
+            Self::Format => "format",
+            Self::Images => "images",
             Self::Init => "init",
             Self::Key => "key",
             Self::Only => "only",
@@ -60,6 +68,7 @@ impl Argument {
             Self::Run => "run",
             Self::Seeds => "seeds",
             Self::Set => "set",
+            Self::Split => "split",
         }
     }
 }

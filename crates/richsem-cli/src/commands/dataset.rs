@@ -5,11 +5,16 @@ use std::path::PathBuf;
 use anyhow::Result;
 use richsem::{
     Error,
-    data::{dataset::Dataset, voc},
+    data::{dataset::Dataset, formats::Opening, voc},
     vocabulary::{Category, Frequency},
 };
 
-use crate::{args::as_flag, exit, output, signals::Signals, table};
+use crate::{
+    args::{SetArgs, as_flag},
+    exit, output,
+    signals::Signals,
+    table,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -32,8 +37,10 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  richsem dataset stats train.json")]
 struct StatsArgs {
-    /// Annotations (COCO or LVIS JSON)
+    /// Annotations: a file or folder of any known format
     annotations: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
     /// Shows every class, however many there are
     #[arg(long)]
     per_class: bool,
@@ -77,8 +84,9 @@ fn from_voc(args: &FromVocArgs) -> Result<u8> {
 }
 
 fn stats(args: &StatsArgs) -> Result<u8> {
-    output::check_input(&args.annotations, "ANNOTATIONS", "file")?;
-    let dataset = Dataset::open(&args.annotations)?;
+    output::check_input(&args.annotations, "ANNOTATIONS", "file or folder")?;
+    let opening = Opening { pixels: false, ..args.set.opening() };
+    let dataset = Dataset::open_as(&args.annotations, &opening)?;
     let counts = counts(&dataset);
     output::print(format!(
         "{}\n\n{}\n\n{}\n\n{}",

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
-    data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
+    data::{
+        dataset::Dataset, detection_source::BrokenImages, entries, formats::Opening,
+        image_store::ImageStore,
+    },
     detections::{self, Detection, Found, Names},
     detector::Detector,
     error::{guarded, write_atomically},
@@ -19,15 +22,15 @@ use richsem::{
 };
 
 use crate::{
-    args::{self, InferenceArgs, OrientationArgs},
+    args::{self, InferenceArgs, OrientationArgs, SetArgs},
     exit, output,
     progress::Counter,
     table,
 };
 
 const USAGE: &str = "\
-richsem eval --annotations <FILE> --weights <FILE|RUN> --images <FOLDER|TAR> [OPTIONS]
-       richsem eval --annotations <FILE> --detections <FILE> [OPTIONS]";
+richsem eval --annotations <PATH> --weights <FILE|RUN> [--images <FOLDER|TAR>] [OPTIONS]
+       richsem eval --annotations <PATH> --detections <FILE> [OPTIONS]";
 
 const HELP: &str = "\
 Examples:
@@ -43,13 +46,15 @@ on. r, c and f are rare, common and frequent classes: up to 10, up to 100, and m
 #[command(after_help = HELP, override_usage = USAGE)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["weights", "detections"]))]
 pub(crate) struct Args {
-    /// Annotations to evaluate against (COCO or LVIS JSON)
-    #[arg(long, value_name = "FILE")]
+    /// Annotations to evaluate against: a file or folder of any known format
+    #[arg(long, value_name = "PATH")]
     annotations: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
     /// Detector to evaluate: a .safetensors file, or a run folder (its best checkpoint)
-    #[arg(long, value_name = "FILE|RUN", requires = "images")]
+    #[arg(long, value_name = "FILE|RUN")]
     weights: Option<PathBuf>,
-    /// The annotated images: a folder or an uncompressed .tar
+    /// The annotated images: a folder or an uncompressed .tar. Default: where the annotations have them
     #[arg(long, value_name = "FOLDER|TAR", conflicts_with = "detections")]
     images: Option<PathBuf>,
     /// Detections to evaluate (COCO results JSON) instead of a detector
@@ -89,15 +94,27 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ProtocolChoice::Coco => Protocol::Coco,
         ProtocolChoice::Lvis => Protocol::Lvis,
     });
-    let dataset = Dataset::open(&args.annotations)?;
+    let opening = Opening {
+        images: args.images.clone(),
+        orientation: args.orientation.get(),
+        usual_split: Some("val"),
+        ..args.set.opening()
+    };
+    let dataset = Dataset::open_as(&args.annotations, &opening)?;
     let evaluator = Evaluator::of_as(&dataset, protocol)?;
     tell(&dataset, &evaluator);
-    let Evaluated { summary, unread } = match (&args.detections, &weights, &args.images) {
-        (Some(file), _, _) => evaluate_file(file, &dataset, &evaluator)?,
-        (None, Some(weights), Some(images)) => {
+    let Evaluated { summary, unread } = match (&args.detections, &weights) {
+        (Some(file), _) => evaluate_file(file, &dataset, &evaluator)?,
+        (None, Some(weights)) => {
+            let images = args.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
+                anyhow!(
+                    "--images: missing, and the images are not near the annotations\n  hint: give the \
+                     folder or archive that the file names in the annotations are in"
+                )
+            })?;
             detect_and_evaluate(args, &dataset, evaluator, weights, images)?
         }
-        _ => unreachable!("clap asks for --detections, or for --weights with --images"),
+        _ => unreachable!("clap asks for --detections or --weights"),
     };
     if let Some(file) = &args.json {
         write_atomically(file, |out| Ok(out.write_all(summary.to_json().as_bytes())?))?;
@@ -120,7 +137,7 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
             output::check_file(file, flag)?;
         }
     }
-    output::check_input(&args.annotations, "--annotations", "file")?;
+    output::check_input(&args.annotations, "--annotations", "file or folder")?;
     for (path, flag, what) in [
         (&args.detections, "--detections", "file"),
         (&args.weights, "--weights", "file or folder"),

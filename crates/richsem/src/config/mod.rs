@@ -23,6 +23,7 @@ use crate::{
     checkpoint_io::fit::Patterns,
     data::{
         extra::ExtraConfig,
+        formats::Opening,
         image_io::Orientation,
         sampler::SamplerConfig,
         transforms::{EvalTransformConfig, TransformConfig},
@@ -99,19 +100,44 @@ pub struct InitConfig {
     pub allow_missing: Vec<String>,
 }
 
-/// One annotated set of images.
+/// One annotated set of images. In a file a path alone is enough: `train = "shapes"` means
+/// `train = { annotations = "shapes" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitConfig {
-    /// COCO or LVIS JSON. The path is relative to the settings file.
-    pub annotations: PathBuf,
-    /// Folder or uncompressed `.tar` that holds the files that the annotations name. The path is
+    /// A file or folder of annotations, of any known format: docs/formats.md lists them. The path is
     /// relative to the settings file.
-    pub images: PathBuf,
+    pub annotations: PathBuf,
+    /// Folder or uncompressed `.tar` that holds the files that the annotations name. Default: where the
+    /// format has them, or near the annotations. The path is relative to the settings file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// Name of the format, where two fit. Default: as recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Which part of a set in several parts. Default: `train` in `data.train`, `val` in `data.val`; names
+    /// that mean the same fit (`valid`, `val2017`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
     /// Which way up the images are, for the boxes. `exif` (the default): as viewers show them.
     /// `stored`: as their pixels are stored, which is what the tools of COCO and LVIS read.
     #[serde(default)]
     pub orientation: Orientation,
+}
+
+impl SplitConfig {
+    /// How to open it. `usual_split` is what it is for: `train` or `val`.
+    #[must_use]
+    pub fn opening(&self, usual_split: &'static str) -> Opening {
+        Opening {
+            format: self.format.clone(),
+            split: self.split.clone(),
+            usual_split: Some(usual_split),
+            images: self.images.clone(),
+            orientation: self.orientation,
+            ..Opening::default()
+        }
+    }
 }
 
 /// Data sets, and how batches are made of them.
@@ -200,6 +226,11 @@ pub(crate) const FORM: Form = Form {
         "teacher.weights",
     ],
     moved: MOVED,
+    short: &[
+        ("data.train", "annotations"),
+        ("data.val", "annotations"),
+        ("data.extra.*", "images"),
+    ],
 };
 
 impl Config {

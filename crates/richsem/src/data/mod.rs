@@ -7,6 +7,7 @@ mod entries;
 pub mod epochs;
 pub mod extra;
 pub mod fingerprint;
+pub mod formats;
 pub mod image_io;
 pub mod image_store;
 pub mod interleaved;

@@ -161,7 +161,7 @@ impl DetectorConfig {
     /// # Errors
     /// As settings files: with the key, expected and got.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self> {
-        const FORM: Form = Form { paths: &[], moved: MOVED };
+        const FORM: Form = Form { moved: MOVED, ..Form::PLAIN };
         let mut merged = FORM.parse(text, path)?;
         merged.keep(&KEYS);
         Self::add_former_defaults(&mut merged);

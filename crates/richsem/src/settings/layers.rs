@@ -123,6 +123,7 @@ fn merge_text(
         }
     }
     moved(form, &mut table).map_err(|problem| problem.of(path))?;
+    spell_out(form, &mut table, &mut merged.table);
     absolute_paths(form, &mut table, &folder);
     overlay(&mut merged.table, table, "", path, &mut merged.origins);
     Ok(())
@@ -132,6 +133,22 @@ fn position(text: &str, error: &toml::de::Error) -> String {
     let Some(span) = error.span() else { return "TOML".into() };
     let before = &text.as_bytes()[..span.start.min(text.len())];
     format!("line {}", before.iter().filter(|&&b| b == b'\n').count() + 1)
+}
+
+/// Writes strings that stand for a table as that table. It takes the place of one in `base`: nothing of
+/// another set stays.
+fn spell_out(form: &Form, over: &mut Table, base: &mut Table) {
+    for (table, key) in form.short {
+        let mut replaced = Vec::new();
+        named_at(over, table, String::new(), &mut |dotted, value| {
+            if let Value::String(text) = value {
+                let text = Value::String(std::mem::take(text));
+                *value = Value::Table(Table::from_iter([((*key).to_owned(), text)]));
+                replaced.push(dotted);
+            }
+        });
+        replaced.iter().for_each(|dotted| remove(base, dotted));
+    }
 }
 
 fn absolute_paths(form: &Form, table: &mut Table, folder: &Path) {
@@ -182,11 +199,22 @@ fn current(form: &Form, key: &str) -> String {
 
 /// Changes every value at a dotted key, in which `*` is any name.
 fn at(table: &mut Table, dotted: &str, change: &mut dyn FnMut(&mut Value)) {
+    named_at(table, dotted, String::new(), &mut |_, value| change(value));
+}
+
+/// As [`at`], with the keys that the values have, after `before`.
+fn named_at(
+    table: &mut Table,
+    dotted: &str,
+    before: String,
+    change: &mut dyn FnMut(String, &mut Value),
+) {
     let (head, rest) = dotted.split_once('.').unwrap_or((dotted, ""));
-    for (_, value) in table.iter_mut().filter(|(key, _)| head == "*" || *key == head) {
+    for (key, value) in table.iter_mut().filter(|(key, _)| head == "*" || *key == head) {
+        let whole = if before.is_empty() { key.clone() } else { format!("{before}.{key}") };
         match value {
-            value if rest.is_empty() => change(value),
-            Value::Table(inner) => at(inner, rest, change),
+            value if rest.is_empty() => change(whole, value),
+            Value::Table(inner) => named_at(inner, rest, whole, change),
             _ => {}
         }
     }
@@ -265,6 +293,7 @@ fn assign(form: &Form, assignment: Assignment<'_>, merged: &mut Merged) -> Resul
         let Value::Table(next) = next else { break };
         at = next;
     }
+    spell_out(form, &mut over, &mut merged.table);
     absolute_paths(form, &mut over, origin.parent().unwrap_or(Path::new("")));
     overlay(&mut merged.table, over, "", origin, &mut merged.origins);
     Ok(())

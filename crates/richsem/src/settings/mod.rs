@@ -23,11 +23,13 @@ pub(crate) struct Form {
     pub(crate) paths: &'static [&'static str],
     /// Keys that have moved: where files may still have them, and where they are read.
     pub(crate) moved: &'static [(&'static str, &'static str)],
+    /// Tables that a string may stand for, and which of their keys it then is; `*` is any name.
+    pub(crate) short: &'static [(&'static str, &'static str)],
 }
 
 impl Form {
     /// Settings that hold no paths and of which none has moved.
-    pub(crate) const PLAIN: Self = Self { paths: &[], moved: &[] };
+    pub(crate) const PLAIN: Self = Self { paths: &[], moved: &[], short: &[] };
 
     /// Reads a file and what it extends, then the assignments.
     pub(crate) fn read(&self, path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {

@@ -34,7 +34,7 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
     for (name, split) in [("train", &data.train), ("val", &data.val)] {
         let split = split.as_ref();
         files.push((format!("data.{name}.annotations"), split.map(|s| &*s.annotations)));
-        files.push((format!("data.{name}.images"), split.map(|s| &*s.images)));
+        files.push((format!("data.{name}.images"), split.and_then(|s| s.images.as_deref())));
     }
     for (name, extra) in data.extra_sets() {
         files.push((format!("data.extra.{name}.images"), Some(&*extra.images)));
@@ -65,8 +65,9 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
     }
     for (key, path) in files {
         let Some(path) = path else { continue };
-        // Images lie in a folder or an archive, prepared labels in a folder.
-        let may_be_folder = key.ends_with(".images") || key == "teacher.prepared";
+        // Sets are files or folders, images lie in a folder or an archive, prepared labels in a folder.
+        let may_be_folder =
+            key.ends_with(".images") || key.ends_with(".annotations") || key == "teacher.prepared";
         let (is, hint) = if !path.exists() {
             ("does not exist", "paths are relative to the file that says them")
         } else if path.is_dir() && !may_be_folder {
@@ -92,16 +93,35 @@ impl Split {
         config: &SplitConfig,
         observer: &mut dyn Observer,
     ) -> Result<(Dataset, Self)> {
-        let dataset = Dataset::open(&config.annotations)?;
+        let (dataset, store) = open(key, config)?;
         observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
-        let (store, entries) =
-            (ImageStore::open(&config.images, config.orientation)?, entries(&dataset));
+        if config.images.is_none() {
+            observer.message(&format!("its images: {}", store.path().display()));
+        }
+        let entries = entries(&dataset);
         if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
             return Err(Error::config(format!("{key}.images"), problem)
                 .with_hint("give what the file names in the annotations are relative to"));
         }
         Ok((dataset, Self { store: Arc::new(store), entries: Arc::new(entries) }))
     }
+}
+
+/// Reads the annotations of a set, and opens its images. `key` is where the settings have it: `data.train`
+/// or `data.val`.
+fn open(key: &str, config: &SplitConfig) -> Result<(Dataset, ImageStore)> {
+    let usual_split = if key == "data.train" { "train" } else { "val" };
+    let dataset = Dataset::open_as(&config.annotations, &config.opening(usual_split))?;
+    let images = config.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
+        let problem = format!(
+            "missing: the images are not near the annotations (`{}`)",
+            config.annotations.display()
+        );
+        Error::config(format!("{key}.images"), problem)
+            .with_hint("give the folder or archive that the file names in the annotations are in")
+    })?;
+    let store = ImageStore::open(images, config.orientation)?;
+    Ok((dataset, store))
 }
 
 /// A set whose annotations have been read, for whoever looks at its images again.
@@ -118,9 +138,8 @@ impl OpenedSet {
     /// # Errors
     /// As [`Dataset::open`] and [`ImageStore::open`].
     pub(crate) fn open(config: &SplitConfig) -> Result<Self> {
-        let dataset = Dataset::open(&config.annotations)?;
-        let store = Arc::new(ImageStore::open(&config.images, config.orientation)?);
-        let entries = Arc::new(entries(&dataset));
+        let (dataset, store) = open("data.val", config)?;
+        let (store, entries) = (Arc::new(store), Arc::new(entries(&dataset)));
         Ok(Self { store, entries, vocabulary: dataset.vocabulary().clone() })
     }
 }

@@ -171,6 +171,6 @@ pub(super) fn learner(
 fn training_split(config: &Config) -> Result<&SplitConfig> {
     config.data.train.as_ref().ok_or_else(|| {
         Error::config("data.train", "missing: nothing to learn from")
-            .with_hint("set data.train.annotations and data.train.images")
+            .with_hint("set data.train to a file or folder of annotations")
     })
 }

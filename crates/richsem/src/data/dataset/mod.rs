@@ -1,23 +1,20 @@
-//! An annotation file, read once: COCO's format and LVIS's, which is COCO's with verified-absent
-//! classes (arXiv 1908.03195).
+//! A set of annotated images, read once, of any of the [`super::formats`].
 //!
 //! Annotations keep the file's own numbers, because evaluation must see them unchanged; clipping
 //! and dropping concern training alone ([`Dataset::training_boxes`]) and are counted while
 //! loading. Polygons are passed over: LVIS's training file is 1.1 GB of them, and a box detector
 //! never looks.
 //!
-//! What is accepted beyond the two formats: a gzip archive, top-level keys in any order, unknown keys
+//! What is accepted beyond COCO's and LVIS's format: a gzip archive, top-level keys in any order, unknown keys
 //! anywhere, category ids with holes, images without boxes or size, missing `area` (width × height),
 //! `iscrowd` (0), `image_count`, `instance_count` and `frequency` (counted), ids written `3.0`, a byte
 //! order mark, lists of verified classes that name classes the file does not have (passed over and
 //! counted). Everything else stops with the file, the record and the field in the message.
 
-mod ids;
-mod records;
+mod group;
 mod report;
 #[cfg(test)]
 mod tests;
-pub(in crate::data) mod validate;
 
 use std::{
     path::{Path, PathBuf},
@@ -26,23 +23,20 @@ use std::{
 
 use crate::{
     boxes::{Xywh, Xyxy},
+    data::formats::{self, Opened, Opening, Records, Unit},
     detections::ImageNames,
     error::Result,
-    json,
     targets::LabelKnowledge,
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
 pub use report::{Counted, LoadReport};
 
-/// Bytes read at a time: thousands of records, so that parsing them in parallel pays, and small
-/// beside what is kept.
-const CHUNK: usize = 4 << 20;
-
 /// What a file says about the classes that it does not show in an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AnnotationFormat {
     /// Every class is annotated in every image: what is not shown is absent.
+    #[default]
     Coco,
     /// Classes are verified for each image: `neg_category_ids`, `not_exhaustive_category_ids`. A
     /// file is LVIS if any of these lists has an entry. Lists that are empty in every image verify
@@ -91,9 +85,13 @@ pub struct Annotation {
 #[derive(Debug, Clone)]
 pub struct Dataset {
     path: PathBuf,
+    /// Which part of the set it is; empty where it is all of it.
+    split: String,
     frequencies: Vec<Option<Frequency>>,
     format: AnnotationFormat,
     vocabulary: Vocabulary,
+    unit: Unit,
+    images_at: Option<PathBuf>,
     /// Classes of which the file shows all boxes, in every image.
     exhaustive: Arc<[ClassIndex]>,
     images: Vec<ImageRecord>,
@@ -104,12 +102,13 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads a COCO or LVIS file.
+    /// Reads a file or folder of any known format.
     ///
     /// # Errors
-    /// If the file cannot be read or is not such a file; the message names the record and field.
+    /// If it cannot be read, has no known format, or is not as that format has it; the message names the
+    /// record and field.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_in_chunks(path, CHUNK)
+        Self::open_as(path, &Opening::default())
     }
 
     /// As [`Self::open`]; the file may be one of images alone, as COCO's `image_info_test-dev2017.json`.
@@ -117,30 +116,58 @@ impl Dataset {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_images(path: &Path) -> Result<Self> {
-        Self::read(path, CHUNK, false)
+        Self::open_as(path, &Opening { annotated: false, ..Opening::default() })
     }
 
-    fn open_in_chunks(path: &Path, chunk: usize) -> Result<Self> {
-        Self::read(path, chunk, true)
+    /// As [`Self::open`], with a format, a split, or the place of the images chosen.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; a split that the set does not have; images that boxes need and that are not there.
+    pub fn open_as(path: &Path, opening: &Opening) -> Result<Self> {
+        let Opened { format, split, records } = formats::open(path, opening)?;
+        let mut dataset = Self::of(path, records);
+        dataset.report.format = format.title;
+        dataset.split = split;
+        Ok(dataset)
     }
 
-    fn read(path: &Path, chunk: usize, annotated: bool) -> Result<Self> {
-        let parts = validate::read(path, json::open(path)?, chunk, annotated)?;
-        let classes = match parts.format {
-            AnnotationFormat::Coco => parts.vocabulary.len() as u32,
+    /// Groups the annotations by image, and counts.
+    fn of(path: &Path, mut records: Records) -> Self {
+        let starts = group::by_image(&mut records.annotations, records.images.len());
+        records.annotations.shrink_to_fit();
+        let mut report = LoadReport {
+            computed_area: records.counts.computed_area,
+            unknown_sizes: records.images.iter().filter(|image| image.size.is_none()).count(),
+            removed_listed: records.counts.removed_listed,
+            lists: records.counts.lists,
+            listing: records.counts.listing,
+            notes: std::mem::take(&mut records.notes),
+            ..LoadReport::default()
+        };
+        let vocabulary = report::count_classes(&records.classes, &records.annotations, &mut report);
+        let frequencies = group::by_id(&mut records);
+        report::count_boxes(&records.images, &records.annotations, records.unit, &mut report);
+        report::count_contradictions(&records.images, &records.annotations, &starts, &mut report);
+        report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
+        report.warnings.append(&mut records.warnings);
+        let exhaustive = match records.verified {
+            AnnotationFormat::Coco => vocabulary.len() as u32,
             AnnotationFormat::Lvis => 0,
         };
-        Ok(Self {
+        Self {
             path: path.to_owned(),
-            frequencies: parts.frequencies,
-            format: parts.format,
-            exhaustive: (0..classes).map(ClassIndex).collect(),
-            vocabulary: parts.vocabulary,
-            images: parts.images,
-            annotations: parts.annotations,
-            starts: parts.starts,
-            report: parts.report,
-        })
+            split: String::new(),
+            frequencies,
+            format: records.verified,
+            exhaustive: (0..exhaustive).map(ClassIndex).collect(),
+            vocabulary,
+            unit: records.unit,
+            images_at: records.images_at,
+            images: records.images,
+            annotations: records.annotations,
+            starts,
+            report,
+        }
     }
 
     /// The classes, in order of their category ids.
@@ -190,7 +217,25 @@ impl Dataset {
         self.format
     }
 
-    /// The file that was read.
+    /// What the numbers of the boxes are. [`Unit::Pixels`], unless it was opened otherwise.
+    #[must_use]
+    pub fn unit(&self) -> Unit {
+        self.unit
+    }
+
+    /// The folder or archive that the images' names are in, where the format says or it was found near.
+    #[must_use]
+    pub fn images_at(&self) -> Option<&Path> {
+        self.images_at.as_deref()
+    }
+
+    /// Which part of the set this is, as `train`; empty where it is all of it.
+    #[must_use]
+    pub fn split(&self) -> &str {
+        &self.split
+    }
+
+    /// The file or folder that was read.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -2,8 +2,11 @@
 
 use std::{collections::HashSet, fmt};
 
-use super::{Annotation, ImageRecord, records::RawCategory};
-use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
+use super::{Annotation, ImageRecord};
+use crate::{
+    data::formats::{ClassRecord, Unit},
+    vocabulary::{Category, CategoryId, Frequency, Vocabulary},
+};
 
 /// How many things of one kind there are, and the ids of the first ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +41,8 @@ impl Counted {
 /// Counts of one file. `Display` gives a few lines, and leaves out what is zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
+    /// The format that was recognised, as messages call it.
+    pub format: &'static str,
     /// Number of images, with and without boxes.
     pub images: usize,
     /// Number of annotations, crowds included.
@@ -84,6 +89,8 @@ pub struct LoadReport {
     /// Images that list a class without boxes as verified absent and as not exhaustively annotated:
     /// as in lvis-api it is unknown there, and a detection of it no mistake. Their ids.
     pub absent_and_not_exhaustive: Counted,
+    /// What was passed over, or understood in a way that a user should know, each a line.
+    pub notes: Vec<String>,
     /// What looks wrong although it is allowed, each a sentence.
     pub warnings: Vec<String>,
 }
@@ -170,6 +177,9 @@ impl fmt::Display for LoadReport {
         if !computed.is_empty() {
             write!(f, "\n  counted from the boxes: {} classes", computed.join(", "))?;
         }
+        for note in &self.notes {
+            write!(f, "\n  {note}")?;
+        }
         for warning in &self.warnings {
             write!(f, "\n  warning: {warning}")?;
         }
@@ -177,57 +187,42 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// The classes, with counts from the grouped annotations where the file has none.
+/// The classes in order of their ids, with counts from the grouped annotations where the file has none.
 pub(super) fn count_classes(
-    categories: Vec<RawCategory>,
+    classes: &[ClassRecord],
     annotations: &[Annotation],
     report: &mut LoadReport,
 ) -> Vocabulary {
-    let mut vocabulary = Vocabulary::new(
-        categories
-            .iter()
-            .map(|raw| Category {
-                id: CategoryId(raw.id.0),
-                name: raw.name.clone(),
-                image_count: 0,
-                instance_count: 0,
-                frequency: Frequency::Rare,
-                synset: raw.synset.clone(),
-                wnid: raw.wnid.clone(),
-                text_row: raw.text_row,
-            })
-            .collect(),
-    );
-    let roots = roots(&categories);
-    let counts = images_and_instances(vocabulary.len(), annotations);
-    let mut complete = Vec::with_capacity(vocabulary.len());
-    for raw in categories {
-        let class = vocabulary.class_of(CategoryId(raw.id.0)).expect("it was built from these");
-        let (images, instances) = counts[class.0 as usize];
-        report.computed_image_count += usize::from(raw.image_count.is_none());
-        report.computed_instance_count += usize::from(raw.instance_count.is_none());
-        report.computed_frequency += usize::from(raw.frequency.is_none());
+    let counts = images_and_instances(classes.len(), annotations);
+    let mut complete = Vec::with_capacity(classes.len());
+    for (record, (images, instances)) in classes.iter().zip(counts) {
+        report.computed_image_count += usize::from(record.image_count.is_none());
+        report.computed_instance_count += usize::from(record.instance_count.is_none());
+        report.computed_frequency += usize::from(record.frequency.is_none());
         report.unseen_categories += usize::from(instances == 0);
-        if instances == 0 && roots.contains(&raw.id.0) {
+        if instances == 0 && is_root(record, classes) {
             report.warnings.push(format!(
                 "category {} `{}` has no boxes and is the supercategory of all others, as Roboflow \
                  writes it. It takes a place in the class head: remove it from the file",
-                raw.id.0, raw.name
+                record.id, record.name
             ));
         }
-        let image_count = raw.image_count.unwrap_or(images);
-        let frequency = raw.frequency.unwrap_or(Frequency::of(image_count));
+        let image_count = record.image_count.unwrap_or(images);
+        let frequency = record.frequency.unwrap_or(Frequency::of(image_count));
         report.by_frequency[frequency as usize] += 1;
         complete.push(Category {
+            id: CategoryId(record.id),
+            name: record.name.clone(),
             image_count,
-            instance_count: raw.instance_count.unwrap_or(instances),
+            instance_count: record.instance_count.unwrap_or(instances),
             frequency,
-            ..vocabulary.category(class).clone()
+            synset: record.synset.clone(),
+            wnid: record.wnid.clone(),
+            text_row: record.text_row,
         });
     }
-    vocabulary = Vocabulary::new(complete);
-    report.categories = vocabulary.len();
-    let mut names: Vec<&str> = vocabulary.categories().iter().map(|c| &*c.name).collect();
+    report.categories = classes.len();
+    let mut names: Vec<&str> = classes.iter().map(|c| &*c.name).collect();
     names.sort_unstable();
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         report.warnings.push(format!(
@@ -235,7 +230,7 @@ pub(super) fn count_classes(
             pair[0]
         ));
     }
-    vocabulary
+    Vocabulary::new(complete)
 }
 
 /// Numbers of images and of boxes of each class, from grouped annotations.
@@ -253,16 +248,11 @@ fn images_and_instances(classes: usize, annotations: &[Annotation]) -> Vec<(u32,
     counts
 }
 
-/// Categories that are the supercategory of every other one.
-fn roots(categories: &[RawCategory]) -> Vec<i64> {
-    let is_root = |root: &&RawCategory| {
-        let mut others = categories.iter().filter(|other| other.id.0 != root.id.0).peekable();
-        others.peek().is_some()
-            && others.all(|other| {
-                other.supercategory.as_ref().and_then(|s| s.as_str()) == Some(&root.name)
-            })
-    };
-    categories.iter().filter(is_root).map(|root| root.id.0).collect()
+/// Whether a class is the supercategory of every other one.
+fn is_root(class: &ClassRecord, all: &[ClassRecord]) -> bool {
+    let mut others = all.iter().filter(|other| other.id != class.id).peekable();
+    others.peek().is_some()
+        && others.all(|other| other.supercategory.as_deref() == Some(&class.name))
 }
 
 /// Counts images that are the same file.
@@ -320,6 +310,7 @@ fn count_repeated(annotations: &[Annotation], report: &mut LoadReport) {
 pub(super) fn count_boxes(
     images: &[ImageRecord],
     annotations: &[Annotation],
+    unit: Unit,
     report: &mut LoadReport,
 ) {
     report.images = images.len();
@@ -331,7 +322,10 @@ pub(super) fn count_boxes(
     for annotation in annotations.iter().filter(|a| !a.crowd) {
         let image = &images[annotation.image as usize];
         let corners = annotation.bbox.to_xyxy();
-        let [height, width] = image.size.unwrap_or([u32::MAX; 2]);
+        let [height, width] = match unit {
+            Unit::Pixels => image.size.unwrap_or([u32::MAX; 2]),
+            Unit::Shares => [1; 2],
+        };
         let clipped = corners.clipped(width, height);
         if clipped != corners {
             report.clipped.add(annotation.id);
@@ -344,7 +338,7 @@ pub(super) fn count_boxes(
         // Two corners instead of corner and size: too large, and never smaller than the corner.
         let outside = beyond(x + w, width) || beyond(y + h, height);
         far_outside += usize::from(outside && w >= x && h >= y);
-        relative += usize::from([x, y, w, h].iter().all(|v| *v <= 1.0));
+        relative += usize::from(unit == Unit::Pixels && [x, y, w, h].iter().all(|v| *v <= 1.0));
     }
     let boxes = annotations.len() - report.crowd;
     if annotations.is_empty() {

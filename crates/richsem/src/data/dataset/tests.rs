@@ -4,12 +4,14 @@
 mod malformed;
 mod real;
 
-use std::io::Write as _;
+use std::{io::Write as _, path::Path};
 
-use super::{AnnotationFormat, CHUNK, Counted, Dataset, LoadReport};
+use super::{AnnotationFormat, Counted, Dataset, LoadReport};
 use crate::{
     boxes::{Xywh, Xyxy},
+    data::formats::coco,
     error::Result,
+    json,
     random::{Random, Stream},
     vocabulary::{ClassIndex, Frequency},
 };
@@ -19,6 +21,14 @@ fn file(content: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
     file.write_all(content).unwrap();
     file
+}
+
+/// More than the small files have.
+const WHOLE: usize = 4 << 20;
+
+/// Reads a file so many bytes at a time.
+fn open_in_chunks(path: &Path, chunk: usize) -> Result<Dataset> {
+    Ok(Dataset::of(path, coco::read(path, json::open(path)?, chunk, true)?))
 }
 
 fn open(content: &str) -> Result<Dataset> {
@@ -115,7 +125,7 @@ fn wherever_a_chunk_ends_the_result_is_the_same() {
     let small = file(SMALL.as_bytes());
     let whole = Dataset::open(small.path()).unwrap();
     for chunk in 1..=SMALL.len() {
-        let parts = Dataset::open_in_chunks(small.path(), chunk).unwrap();
+        let parts = open_in_chunks(small.path(), chunk).unwrap();
         assert_eq!(parts.annotations(), whole.annotations(), "chunks of {chunk}");
         assert_eq!(parts.images(), whole.images(), "chunks of {chunk}");
         assert_eq!(parts.vocabulary(), whole.vocabulary(), "chunks of {chunk}");
@@ -127,8 +137,8 @@ fn wherever_a_chunk_ends_the_result_is_the_same() {
 fn a_file_cut_anywhere_is_an_error() {
     for end in 0..SMALL.len() {
         let cut = file(&SMALL.as_bytes()[..end]);
-        for chunk in [CHUNK, 7] {
-            let message = Dataset::open_in_chunks(cut.path(), chunk).unwrap_err().to_string();
+        for chunk in [WHOLE, 7] {
+            let message = open_in_chunks(cut.path(), chunk).unwrap_err().to_string();
             let told = ["truncated", "empty", "white space"];
             assert!(told.iter().any(|t| message.contains(t)), "cut at {end}: {message}");
         }
@@ -144,7 +154,7 @@ fn no_changed_byte_panics() {
             let mut bytes = SMALL.as_bytes().to_vec();
             bytes[at] = new;
             let changed = file(&bytes);
-            let outcome = |chunk| match Dataset::open_in_chunks(changed.path(), chunk) {
+            let outcome = |chunk| match open_in_chunks(changed.path(), chunk) {
                 Ok(dataset) => {
                     let each = 0..dataset.images().len();
                     let trained: Vec<_> = each.map(|i| dataset.training_boxes(i)).collect();
@@ -152,7 +162,7 @@ fn no_changed_byte_panics() {
                 }
                 Err(e) => e.to_string(),
             };
-            assert_eq!(outcome(CHUNK), outcome(11), "byte {at} = {new}");
+            assert_eq!(outcome(WHOLE), outcome(11), "byte {at} = {new}");
         }
     }
 }

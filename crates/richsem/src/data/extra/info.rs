@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    data::dataset::validate::below_root,
+    data::formats::below_root,
     json::{self, Integer, JsonRecord, JsonStream, TopLevel, parse},
 };
 

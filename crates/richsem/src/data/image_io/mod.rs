@@ -94,8 +94,19 @@ pub fn decode_bytes(bytes: &[u8], name: &Path, orientation: Orientation) -> Resu
 /// # Errors
 /// As [`decode`], for what the headers can show.
 pub fn size(path: &Path, orientation: Orientation) -> Result<[u32; 2]> {
+    size_of(std::io::BufReader::new(fs_err::File::open(path)?), path, orientation)
+}
+
+/// As [`size`], of an image that is read from elsewhere. `path` is only for messages.
+///
+/// # Errors
+/// As [`size`].
+pub fn size_of(
+    mut file: impl BufRead + Seek,
+    path: &Path,
+    orientation: Orientation,
+) -> Result<[u32; 2]> {
     use std::io::Read as _;
-    let mut file = std::io::BufReader::new(fs_err::File::open(path)?);
     let mut start = Vec::new();
     file.by_ref().take(FileFormat::LONGEST_MAGIC).read_to_end(&mut start)?;
     let format = FileFormat::of(&start, path)?;

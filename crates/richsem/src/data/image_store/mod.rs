@@ -6,6 +6,7 @@ mod tests;
 
 use std::{
     collections::BTreeSet,
+    io::Cursor,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -110,6 +111,14 @@ impl ImageStore {
         Some(format!("{what} holds none of the annotated images, as `{first}`{example}"))
     }
 
+    /// The folder or archive.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match &self.location {
+            Location::Folder(path) | Location::Tar { path, .. } => path,
+        }
+    }
+
     /// The contents of one image's file.
     ///
     /// # Errors
@@ -144,6 +153,20 @@ impl ImageStore {
     /// As [`Self::image`], with its EXIF orientation.
     pub(crate) fn decode(&self, name: &str) -> Result<Decoded> {
         image_io::decode_bytes(&self.read(name)?, &self.display_path(name), self.orientation)
+    }
+
+    /// `[height, width]` of an image, the way up that images are read, from its headers alone.
+    ///
+    /// # Errors
+    /// As [`Self::read`] and [`image_io::size`].
+    pub fn size(&self, name: &str) -> Result<[u32; 2]> {
+        let path = self.display_path(name);
+        match &self.location {
+            Location::Folder(_) => image_io::size(&path, self.orientation),
+            Location::Tar { .. } => {
+                image_io::size_of(Cursor::new(self.read(name)?), &path, self.orientation)
+            }
+        }
     }
 
     /// Which way up images are read.

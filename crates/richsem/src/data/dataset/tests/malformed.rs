@@ -7,8 +7,8 @@ use crate::{data::dataset::Dataset, error::Error};
 #[track_caller]
 fn refused(content: impl AsRef<[u8]>, at: &str, says: &str, advises: &str) {
     let broken = file(content.as_ref());
-    for chunk in [super::CHUNK, 13] {
-        let error = Dataset::open_in_chunks(broken.path(), chunk).unwrap_err();
+    for chunk in [super::WHOLE, 13] {
+        let error = super::open_in_chunks(broken.path(), chunk).unwrap_err();
         let message = error.to_string();
         let Error::Invalid { file, field, problem, hint } = error else { panic!("{message}") };
         assert_eq!(file, broken.path());

@@ -136,8 +136,8 @@ fn a_file_of_lvis_shape_is_read_as_it_is() {
     let mut content = Vec::new();
     let counts = write_lvis(&mut content, 0.002).unwrap();
     let written = file(&content);
-    for chunk in [super::CHUNK, 5000] {
-        let dataset = Dataset::open_in_chunks(written.path(), chunk).unwrap();
+    for chunk in [super::WHOLE, 5000] {
+        let dataset = super::open_in_chunks(written.path(), chunk).unwrap();
         let report = dataset.report();
         assert_eq!(
             (report.images, report.annotations, report.categories),

@@ -1,27 +1,48 @@
-//! From records to a consistent dataset: every id resolved, every contradiction named.
+//! COCO's JSON and LVIS's, which is COCO's with verified-absent classes (arXiv 1908.03195), as files and as
+//! folders of them.
 //!
 //! The lists come in any order (LVIS v0.5 has `annotations` before `images`): ids are resolved at
 //! the end. Until then `Annotation::image` and every `ClassIndex` hold a *slot*, the order in
 //! which an id was first seen; that way nothing is kept twice.
+
+mod folder;
+mod ids;
+mod records;
 
 use std::{
     io::Read,
     path::{Path, PathBuf},
 };
 
-use super::{
-    Annotation, AnnotationFormat, ImageRecord, LoadReport,
-    ids::{Ids, known_ids},
-    records::{RawAnnotation, RawCategory, RawImage},
-    report::{count_boxes, count_classes, count_contradictions},
-};
+use super::{Format, Place, ReadCounts, Records, Request, place::root_of};
 use crate::{
     argument::Argument,
     boxes::Xywh,
+    data::dataset::{Annotation, AnnotationFormat, ImageRecord},
     error::{Error, Result},
-    json::{Integer, JsonStream, TopLevel, parse},
-    vocabulary::{ClassIndex, Frequency, Vocabulary},
+    json::{self, Integer, JsonStream, TopLevel, parse},
+    vocabulary::ClassIndex,
 };
+use ids::{Ids, known_ids};
+use records::{RawAnnotation, RawCategory, RawImage};
+
+pub(super) const FORMAT: Format = Format {
+    name: "coco",
+    title: "COCO or LVIS JSON",
+    recognise: folder::recognise,
+    splits: folder::splits,
+    read: |request| {
+        let (file, near) = folder::file_of(request)?;
+        let mut records = read(&file, json::open(&file)?, CHUNK, request.annotated)?;
+        let names = records.images.iter().map(|image| image.file_name.as_str());
+        records.images_at = root_of(near, names);
+        Ok(records)
+    },
+};
+
+/// Bytes read at a time: thousands of records, so that parsing them in parallel pays, and small
+/// beside what is kept.
+const CHUNK: usize = 4 << 20;
 
 const TOP_LEVEL: TopLevel = TopLevel {
     bracket: b'{',
@@ -29,20 +50,13 @@ const TOP_LEVEL: TopLevel = TopLevel {
     other: "this looks like a detections file, as `predict` writes: give the annotation file",
 };
 
-/// A whole file, every id resolved.
-pub(super) struct Parts {
-    pub(super) format: AnnotationFormat,
-    /// The groups that the file gives, by class.
-    pub(super) frequencies: Vec<Option<Frequency>>,
-    pub(super) vocabulary: Vocabulary,
-    pub(super) images: Vec<ImageRecord>,
-    pub(super) annotations: Vec<Annotation>,
-    pub(super) starts: Vec<u32>,
-    pub(super) report: LoadReport,
-}
-
 /// Reads a file front to back, `chunk` bytes at a time. It must have annotations if it is `annotated`.
-pub(super) fn read(file: &Path, reader: impl Read, chunk: usize, annotated: bool) -> Result<Parts> {
+pub(in crate::data) fn read(
+    file: &Path,
+    reader: impl Read,
+    chunk: usize,
+    annotated: bool,
+) -> Result<Records> {
     let mut builder = Builder::new(file);
     let mut stream = JsonStream::new(file, reader, chunk);
     let mut found = [false, !annotated, false];
@@ -123,7 +137,6 @@ struct Builder {
     /// Images with an entry in one of them.
     listing: usize,
     computed_area: usize,
-    unknown_sizes: usize,
 }
 
 impl Builder {
@@ -138,7 +151,6 @@ impl Builder {
             lists: false,
             listing: 0,
             computed_area: 0,
-            unknown_sizes: 0,
         }
     }
 
@@ -160,7 +172,6 @@ impl Builder {
                 return Err(self.invalid(format!("images[{index}].{name}"), problem));
             }
         };
-        self.unknown_sizes += usize::from(size.is_none());
         let file_name = self.file_name(index, &raw)?;
         self.image_ids.declare(raw.id.0, index).map_err(|e| {
             self.duplicate(
@@ -272,8 +283,8 @@ impl Builder {
         Ok(())
     }
 
-    /// Resolves the slots and groups the annotations by image.
-    fn finish(mut self) -> Result<Parts> {
+    /// Resolves the slots.
+    fn finish(mut self) -> Result<Records> {
         for (list, empty) in
             [("images", self.images.is_empty()), ("categories", self.categories.is_empty())]
         {
@@ -290,47 +301,35 @@ impl Builder {
             let seen = &self.image_ids.seen[annotation.image as usize];
             annotation.image = seen.declared.expect("check_mentions found every id declared");
         }
-        let starts = group_by_image(&mut self.annotations, self.images.len());
-        self.annotations.shrink_to_fit();
-
-        let (frequencies, removed_listed) = self.resolve_classes();
-        let mut report = LoadReport {
-            computed_area: self.computed_area,
-            unknown_sizes: self.unknown_sizes,
-            removed_listed,
-            lists: self.lists,
-            listing: self.listing,
-            ..LoadReport::default()
-        };
-        let vocabulary = count_classes(self.categories, &self.annotations, &mut report);
-        count_boxes(&self.images, &self.annotations, &mut report);
-        count_contradictions(&self.images, &self.annotations, &starts, &mut report);
-        report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
-        Ok(Parts {
-            format: if self.listing > 0 { AnnotationFormat::Lvis } else { AnnotationFormat::Coco },
-            frequencies,
-            vocabulary,
+        let removed_listed = self.resolve_classes();
+        let verified =
+            if self.listing > 0 { AnnotationFormat::Lvis } else { AnnotationFormat::Coco };
+        Ok(Records {
             images: self.images,
             annotations: self.annotations,
-            starts,
-            report,
+            classes: self.categories.into_iter().map(RawCategory::into_class).collect(),
+            verified,
+            counts: ReadCounts {
+                computed_area: self.computed_area,
+                removed_listed,
+                lists: self.lists,
+                listing: self.listing,
+            },
+            ..Records::default()
         })
     }
 
-    /// Replaces the slots of classes by positions in the order of their ids, which is not the file's
-    /// order. Gives the frequency of each class, as far as the file has it, and the number of entries
-    /// in LVIS's lists that are no category of the file.
-    fn resolve_classes(&mut self) -> (Vec<Option<Frequency>>, usize) {
-        let mut by_id: Vec<i64> = self.categories.iter().map(|c| c.id.0).collect();
-        by_id.sort_unstable();
-        let class_of_slot: Vec<ClassIndex> = (self.category_ids.seen.iter())
-            .map(|seen| ClassIndex(by_id.partition_point(|&id| id < seen.id) as u32))
-            .collect();
-        let resolve = |class: &mut ClassIndex| *class = class_of_slot[class.0 as usize];
+    /// Replaces the slots of classes by positions in the file's list. Gives the number of entries in LVIS's
+    /// lists that are no category of the file.
+    fn resolve_classes(&mut self) -> usize {
+        let seen = &self.category_ids.seen;
+        let resolve = |class: &mut ClassIndex| {
+            let declared = seen[class.0 as usize].declared;
+            *class = ClassIndex(declared.expect("check_mentions found every id declared"));
+        };
         self.annotations.iter_mut().for_each(|a| resolve(&mut a.class));
         // LVIS's lists may have ids of classes that were removed from the file.
         let mut removed = 0;
-        let seen = &self.category_ids.seen;
         for image in &mut self.images {
             for list in [&mut image.neg_classes, &mut image.not_exhaustive_classes] {
                 let all = list.len();
@@ -339,11 +338,7 @@ impl Builder {
                 list.iter_mut().for_each(resolve);
             }
         }
-        let mut frequencies = vec![None; by_id.len()];
-        for raw in &self.categories {
-            frequencies[by_id.partition_point(|&id| id < raw.id.0)] = raw.frequency;
-        }
-        (frequencies, removed)
+        removed
     }
 
     fn check_annotation_ids(&self) -> Result<()> {
@@ -400,31 +395,4 @@ impl Builder {
         )
         .with_hint(hint)
     }
-}
-
-/// Sorts in place, keeping the file's order within an image; gives where each image begins.
-fn group_by_image(annotations: &mut [Annotation], images: usize) -> Vec<u32> {
-    let mut starts = vec![0u32; images + 1];
-    for annotation in annotations.iter() {
-        starts[annotation.image as usize + 1] += 1;
-    }
-    for image in 0..images {
-        starts[image + 1] += starts[image];
-    }
-    // Each annotation goes straight to its place, by cycles: sorting by key would copy all.
-    let mut free = starts.clone();
-    let mut place: Vec<u32> = Vec::with_capacity(annotations.len());
-    for annotation in annotations.iter() {
-        let next = &mut free[annotation.image as usize];
-        place.push(*next);
-        *next += 1;
-    }
-    for i in 0..annotations.len() {
-        while place[i] as usize != i {
-            let to = place[i] as usize;
-            annotations.swap(i, to);
-            place.swap(i, to);
-        }
-    }
-    starts
 }

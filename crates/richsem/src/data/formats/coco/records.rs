@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::{
+    data::formats::ClassRecord,
     json::{INTEGER, Integer, JsonRecord, ZeroOrOne},
     vocabulary::Frequency,
 };
@@ -86,4 +87,20 @@ impl JsonRecord<'_> for RawCategory {
         ("wnid", TEXT),
         ("lvis_clip_row", "a row of the text table, 0 or more"),
     ];
+}
+
+impl RawCategory {
+    pub(super) fn into_class(self) -> ClassRecord {
+        ClassRecord {
+            id: self.id.0,
+            name: self.name,
+            supercategory: self.supercategory.and_then(|s| s.as_str().map(str::to_owned)),
+            image_count: self.image_count,
+            instance_count: self.instance_count,
+            frequency: self.frequency,
+            synset: self.synset,
+            wnid: self.wnid,
+            text_row: self.text_row,
+        }
+    }
 }

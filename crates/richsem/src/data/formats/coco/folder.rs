@@ -1,0 +1,124 @@
+//! Folders of COCO's and LVIS's files, and where their images are.
+
+use std::path::{Path, PathBuf};
+
+use super::{Place, Request};
+use crate::error::{Error, Result};
+
+/// The file in each folder of a Roboflow export.
+const ROBOFLOW: &str = "_annotations.coco.json";
+
+/// Folders that annotation files lie in.
+const ANNOTATIONS: &str = "annotations";
+
+/// Beginnings of names of COCO's other files, which have no boxes of objects.
+const NO_BOXES: [&str; 5] =
+    ["captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_"];
+
+pub(super) fn recognise(place: &Place) -> Option<String> {
+    if place.is_folder() {
+        let files = annotation_files(place);
+        let first = files.first()?;
+        let name = first.strip_prefix(place.path()).unwrap_or(first);
+        return Some(format!("there is {}", name.display()));
+    }
+    let text = place.text();
+    let start = text.trim_start();
+    if start.starts_with('{') || is_json(&place.path().to_string_lossy()) {
+        // A broken file too: its reader says what is wrong.
+        return (!start.starts_with('[') || !text.contains("\"objects\""))
+            .then(|| "it is JSON".to_owned());
+    }
+    // Detections: the reader says so.
+    (start.starts_with('[') && text.contains("\"category_id\"")).then(|| "it is JSON".to_owned())
+}
+
+fn is_json(name: &str) -> bool {
+    name.ends_with(".json") || name.ends_with(".json.gz")
+}
+
+/// Whether a JSON file has what COCO's have, as far as its beginning shows.
+fn looks_annotated(place: &Place) -> bool {
+    let text = place.text();
+    text.trim_start().starts_with('{')
+        && ["\"images\"", "\"annotations\"", "\"categories\""].iter().any(|key| text.contains(key))
+}
+
+/// The annotation files of a folder, sorted: `annotations/*.json`, those in it, or Roboflow's.
+fn annotation_files(place: &Place) -> Vec<PathBuf> {
+    let of = |place: &Place| -> Vec<PathBuf> {
+        let names = place.files().filter(|name| is_json(name));
+        let places = names.filter_map(|name| place.below(name));
+        let annotated = places.filter(looks_annotated);
+        let files: Vec<PathBuf> = annotated.map(|file| file.path().to_owned()).collect();
+        let boxes: Vec<PathBuf> = files
+            .iter()
+            .filter(|file| !NO_BOXES.iter().any(|p| stem(file).starts_with(p)))
+            .cloned()
+            .collect();
+        if boxes.is_empty() { files } else { boxes }
+    };
+    let roboflow = place.folders().filter_map(|folder| place.below(folder)?.below(ROBOFLOW));
+    let roboflow: Vec<PathBuf> = roboflow.map(|file| file.path().to_owned()).collect();
+    if !roboflow.is_empty() {
+        return roboflow;
+    }
+    let inner = place.below(ANNOTATIONS).map(|inner| of(&inner)).unwrap_or_default();
+    if inner.is_empty() { of(place) } else { inner }
+}
+
+/// The name of a file without `.json` or `.json.gz`.
+fn stem(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name.strip_suffix(".json").unwrap_or(name).to_owned()
+}
+
+/// What a file's part of the set is called: its name, or its folder's in a Roboflow export.
+fn split_of(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default();
+    if name == ROBOFLOW {
+        let folder = file.parent().and_then(Path::file_name).unwrap_or_default();
+        return folder.to_string_lossy().into_owned();
+    }
+    let stem = stem(file);
+    stem.strip_prefix("instances_").unwrap_or(&stem).to_owned()
+}
+
+pub(super) fn splits(place: &Place) -> Result<Vec<String>> {
+    Ok(annotation_files(place).iter().map(|file| split_of(file)).collect())
+}
+
+/// The file to read, and folders that its images may lie in.
+pub(super) fn file_of(request: &Request<'_>) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let place = Place::new(request.path)?;
+    let file = if place.is_folder() {
+        let files = annotation_files(&place);
+        let file = files.into_iter().find(|file| split_of(file) == request.split);
+        file.ok_or_else(|| {
+            Error::invalid(request.path, "annotations", "expected JSON in the folder, got none")
+        })?
+    } else {
+        request.path.to_owned()
+    };
+    let near = request.images.map_or_else(|| near(&file), |images| vec![images.to_owned()]);
+    Ok((file, near))
+}
+
+/// Folders (and archives) near a file that its images may lie in.
+fn near(file: &Path) -> Vec<PathBuf> {
+    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+    let split = split_of(file);
+    let mut roots = vec![folder.clone()];
+    if folder.file_name().is_some_and(|name| name == ANNOTATIONS) {
+        roots.insert(0, folder.parent().unwrap_or(Path::new("")).to_owned());
+    }
+    let below =
+        ["", "images", &split, &format!("images/{split}"), "images.tar", &format!("{split}.tar")]
+            .map(str::to_owned);
+    let all = roots.iter().flat_map(|root| below.iter().map(|name| root.join(name)));
+    // An empty path is the folder that the program runs in.
+    all.map(|path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
+        .filter(|path| path.exists())
+        .collect()
+}

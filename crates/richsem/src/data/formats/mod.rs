@@ -1,0 +1,195 @@
+//! Formats of annotations: which one a file or folder has, and how it is read.
+//!
+//! A format is one file (or folder) here, and one line in [`FORMATS`]. It says by what it is recognised, which
+//! splits it holds, and reads one of them into [`Records`]. What all have in common comes after: sizes that
+//! only the images know ([`sizes`]), counts and checks ([`super::dataset`]).
+
+pub(in crate::data) mod coco;
+mod place;
+mod records;
+mod sizes;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    argument::Argument,
+    data::image_io::Orientation,
+    error::{Error, Result},
+};
+pub(in crate::data) use coco::below_root;
+pub(in crate::data) use place::Place;
+pub use records::Unit;
+pub(in crate::data) use records::{ClassRecord, ReadCounts, Records, Request};
+
+/// A format of annotations.
+pub(in crate::data) struct Format {
+    /// What settings and flags call it.
+    pub(in crate::data) name: &'static str,
+    /// What messages call it.
+    pub(in crate::data) title: &'static str,
+    /// What shows that a place has this format, in words (`data.yaml has names`); none if it has not. It
+    /// looks at names and at the first bytes of files, and does not read them whole.
+    pub(in crate::data) recognise: fn(&Place) -> Option<String>,
+    /// The parts of the set that can be read, as `train` and `val`; none if it is all one.
+    pub(in crate::data) splits: fn(&Place) -> Result<Vec<String>>,
+    /// Reads one of them.
+    pub(in crate::data) read: fn(&Request<'_>) -> Result<Records>,
+}
+
+/// All formats, in the order in which messages name them.
+const FORMATS: &[&Format] = &[&coco::FORMAT];
+
+/// How to open a set of annotations. The default leaves everything to what is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// Name of the format, where two fit.
+    pub format: Option<String>,
+    /// Which part of a set, as `train`. It need not be said of a set in one piece.
+    pub split: Option<String>,
+    /// Which part is meant where a set has several and `split` names none, as `train` for training.
+    pub usual_split: Option<&'static str>,
+    /// The folder or archive of the images. Default: where the format has them.
+    pub images: Option<PathBuf>,
+    /// Which way up the images are, for boxes in pixels.
+    pub orientation: Orientation,
+    /// Whether there must be annotations. Default: true.
+    pub annotated: bool,
+    /// Whether boxes must be in pixels. Formats that have shares of the image then need the images. Default:
+    /// true.
+    pub pixels: bool,
+}
+
+impl Default for Opening {
+    fn default() -> Self {
+        Self {
+            format: None,
+            split: None,
+            usual_split: None,
+            images: None,
+            orientation: Orientation::default(),
+            annotated: true,
+            pixels: true,
+        }
+    }
+}
+
+/// What was found at a path.
+pub(in crate::data) struct Opened {
+    pub(in crate::data) format: &'static Format,
+    pub(in crate::data) split: String,
+    pub(in crate::data) records: Records,
+}
+
+/// Recognises the format of a file or folder, and reads it.
+///
+/// # Errors
+/// A path that does not exist or has no known format, or several; a split that it has not; what the reader of
+/// the format says.
+pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
+    let place = Place::new(path)?;
+    let format = choose_format(&place, opening.format.as_deref())?;
+    let split = choose_split(&place, format, opening)?;
+    let request = Request {
+        path,
+        split: &split,
+        images: opening.images.as_deref(),
+        annotated: opening.annotated,
+    };
+    let mut records = (format.read)(&request)?;
+    sizes::complete(path, &mut records, opening)?;
+    Ok(Opened { format, split, records })
+}
+
+/// The format with that name, or the only one that fits.
+fn choose_format(place: &Place, wanted: Option<&str>) -> Result<&'static Format> {
+    if let Some(wanted) = wanted {
+        let format = FORMATS.iter().find(|format| format.name.eq_ignore_ascii_case(wanted));
+        return format.copied().ok_or_else(|| {
+            let problem = format!("there is no format `{wanted}`");
+            Error::argument(Argument::Format, problem).with_hint(format!("formats: {}", names()))
+        });
+    }
+    let fitting: Vec<(&'static Format, String)> =
+        FORMATS.iter().filter_map(|format| Some((*format, (format.recognise)(place)?))).collect();
+    match fitting.as_slice() {
+        [(format, _)] => Ok(format),
+        [] => Err(Error::invalid(place.path(), "format", place.describe()).with_hint(format!(
+            "known formats: {}; if it is one of them, name it with {}",
+            names(),
+            Argument::Format
+        ))),
+        several => {
+            let each: Vec<String> = several
+                .iter()
+                .map(|(format, evidence)| format!("`{}` ({evidence})", format.name))
+                .collect();
+            let problem = format!("more than one format fits: {}", each.join(", "));
+            Err(Error::invalid(place.path(), "format", problem)
+                .with_hint(format!("say which one with {}", Argument::Format)))
+        }
+    }
+}
+
+fn names() -> String {
+    let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+    names.join(", ")
+}
+
+/// Names that mean the same part of a set.
+const SYNONYMS: [&[&str]; 3] =
+    [&["train", "training"], &["val", "valid", "validation"], &["test", "testing"]];
+
+/// The split that is meant.
+fn choose_split(place: &Place, format: &Format, opening: &Opening) -> Result<String> {
+    let splits = (format.splits)(place)?;
+    if splits.is_empty() {
+        return Ok(String::new());
+    }
+    let listed = splits.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", ");
+    let refuse = |problem: String| {
+        Err(Error::invalid(place.path(), "split", problem)
+            .with_hint(format!("say which one with {}", Argument::Split)))
+    };
+    if let Some(exact) = opening.split.as_ref().filter(|&wanted| splits.contains(wanted)) {
+        return Ok(exact.clone());
+    }
+    let wanted = opening.split.as_deref().or(opening.usual_split);
+    let fits = |split: &&String| wanted.is_none_or(|wanted| same_split(split, wanted));
+    let fitting: Vec<&String> = splits.iter().filter(fits).collect();
+    match (fitting.as_slice(), wanted) {
+        ([only], _) => Ok((*only).clone()),
+        // `labels.json` is no split's name: it is all of the set.
+        ([], Some(_)) if opening.split.is_none() && matches!(&*splits, [s] if !is_usual(s)) => {
+            Ok(splits[0].clone())
+        }
+        ([], Some(wanted)) => refuse(format!("the set has no part `{wanted}`; it has {listed}")),
+        _ => refuse(format!("the set has several parts: {listed}")),
+    }
+}
+
+/// The words of a split's name, without years and numbers; `valid` and `validation` are `val`.
+fn words(name: &str) -> Vec<String> {
+    let name = name.to_ascii_lowercase();
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric());
+    words
+        .map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()))
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            let group = SYNONYMS.iter().find(|group| group.contains(&word));
+            group.map_or(word, |group| group[0]).to_owned()
+        })
+        .collect()
+}
+
+/// Whether a split's name has a word that a name means: `valid`, `val2017`, `lvis_v1_val` for `val`.
+fn same_split(split: &str, wanted: &str) -> bool {
+    let split = words(split);
+    words(wanted).iter().all(|word| split.contains(word))
+}
+
+/// Whether a name is one of a training, validation or test split.
+fn is_usual(split: &str) -> bool {
+    SYNONYMS.iter().any(|group| same_split(split, group[0]))
+}

@@ -1,0 +1,137 @@
+//! What lies at a path, as far as it takes to recognise a format.
+
+use std::{
+    cell::OnceCell,
+    collections::BTreeSet,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{data::image_store::ImageStore, error::Result, json};
+
+/// Bytes that are read of a file to recognise it.
+const HEAD: u64 = 64 << 10;
+
+/// Names that a message shows of a folder.
+const SHOWN: usize = 6;
+
+/// Images whose files are looked for, to know a folder of images again.
+const LOOKED_FOR: usize = 20;
+
+/// A file or folder whose format is asked for.
+pub(in crate::data) struct Place {
+    path: PathBuf,
+    folder: bool,
+    /// Of a folder: the names of what is in it, folders with a `/` at their end, sorted. Hidden ones are
+    /// left out.
+    names: Vec<String>,
+    head: OnceCell<Vec<u8>>,
+}
+
+impl Place {
+    /// # Errors
+    /// A path that does not exist, or a folder that cannot be read.
+    pub(in crate::data) fn new(path: &Path) -> Result<Self> {
+        let folder = fs_err::metadata(path)?.is_dir();
+        let names = if folder { names_in(path)? } else { Vec::new() };
+        Ok(Self { path: path.to_owned(), folder, names, head: OnceCell::new() })
+    }
+
+    pub(in crate::data) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(in crate::data) fn is_folder(&self) -> bool {
+        self.folder
+    }
+
+    /// The place below it, a file or folder; none if there is none that can be read.
+    pub(in crate::data) fn below(&self, name: &str) -> Option<Self> {
+        if self.folder { Self::new(&self.path.join(name)).ok() } else { None }
+    }
+
+    /// Names of the files of a folder, sorted.
+    pub(in crate::data) fn files(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str).filter(|name| !name.ends_with('/'))
+    }
+
+    /// Names of the folders of a folder, sorted.
+    pub(in crate::data) fn folders(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().filter_map(|name| name.strip_suffix('/'))
+    }
+
+    /// The first bytes of a file, unpacked if it is a gzip archive, without a byte order mark; empty if it
+    /// cannot be read.
+    pub(in crate::data) fn head(&self) -> &[u8] {
+        let head = self.head.get_or_init(|| {
+            let mut head = Vec::new();
+            if !self.folder
+                && let Ok(file) = json::open(&self.path)
+            {
+                // What is wrong with it, its reader will say.
+                let _ = file.take(HEAD).read_to_end(&mut head);
+            }
+            head
+        });
+        head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head)
+    }
+
+    /// As [`Self::head`], as text; bytes that are no UTF-8 are replaced.
+    pub(in crate::data) fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.head())
+    }
+
+    /// Whether the name of a file ends so, in upper or lower case.
+    pub(in crate::data) fn ends_with(&self, end: &str) -> bool {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        !self.folder && name.ends_with(end)
+    }
+
+    /// What was found, for a message that no format fits.
+    pub(in crate::data) fn describe(&self) -> String {
+        if self.folder {
+            let shown: Vec<_> = self.names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect();
+            let more = if self.names.len() > SHOWN { ", …" } else { "" };
+            return match shown.as_slice() {
+                [] => "expected annotations, got an empty folder".to_owned(),
+                _ => format!(
+                    "expected annotations, got a folder of no known format, with {}{more}",
+                    shown.join(", ")
+                ),
+            };
+        }
+        let text = self.text();
+        let start: String = text.chars().take(40).collect();
+        match start.as_str() {
+            "" => "expected annotations, got an empty file".to_owned(),
+            _ => format!(
+                "expected annotations, got a file of no known format; it begins with `{}`",
+                start.escape_debug()
+            ),
+        }
+    }
+}
+
+/// Names in a folder, those of folders with a `/` at their end, sorted. Links are followed.
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            names.insert(if entry.path().is_dir() { format!("{name}/") } else { name });
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// The first of several folders (or archives) that holds images of these names.
+pub(in crate::data) fn root_of<'a>(
+    candidates: impl IntoIterator<Item = PathBuf>,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Option<PathBuf> {
+    candidates.into_iter().find(|candidate| {
+        let Ok(store) = ImageStore::open(candidate, Default::default()) else { return false };
+        names.clone().take(LOOKED_FOR).any(|name| store.contains(name))
+    })
+}

@@ -1,0 +1,112 @@
+//! Sizes that only the images know, and boxes that are shares of these.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::{Opening, Records, Unit};
+use crate::{
+    argument::Argument,
+    boxes::Xywh,
+    data::image_store::ImageStore,
+    error::{Error, Result},
+};
+
+/// Most images that a note names.
+const NAMED: usize = 3;
+
+/// Has the boxes in pixels, if they must be. Images whose files are missing are left out and counted: of
+/// large sets many have a part only.
+pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) -> Result<()> {
+    if records.unit == Unit::Pixels || !opening.pixels {
+        return Ok(());
+    }
+    let place = opening.images.as_deref().or(records.images_at.as_deref());
+    let Some(place) = place else {
+        let problem = "boxes are shares of their images, and the images are not known";
+        return Err(Error::invalid(path, "images", problem)
+            .with_hint(format!("say where the images are: {}", Argument::Images)));
+    };
+    let store = ImageStore::open(place, opening.orientation)?;
+    let sizes: Vec<Option<Result<[u32; 2]>>> = records
+        .images
+        .par_iter()
+        .map(|image| match image.size {
+            Some(size) => Some(Ok(size)),
+            None => store.contains(&image.file_name).then(|| store.size(&image.file_name)),
+        })
+        .collect();
+    let missing = sizes.iter().filter(|size| size.is_none()).count();
+    if missing == sizes.len()
+        && let Some(problem) =
+            store.holds_none_of(records.images.iter().map(|i| i.file_name.as_str()))
+    {
+        return Err(Error::invalid(path, "images", problem)
+            .with_hint(format!("say where the images are: {}", Argument::Images)));
+    }
+    let (mut missing, mut broken) = (Vec::new(), Vec::new());
+    let mut kept = Vec::with_capacity(sizes.len());
+    for (image, size) in records.images.iter_mut().zip(sizes) {
+        kept.push(matches!(size, Some(Ok(_))));
+        match size {
+            Some(Ok(size)) => image.size = Some(size),
+            Some(Err(error)) => broken.push(error.to_string()),
+            None => missing.push(image.file_name.clone()),
+        }
+    }
+    if !missing.is_empty() {
+        let more = if missing.len() > NAMED { ", …" } else { "" };
+        let named = &missing[..missing.len().min(NAMED)];
+        let note = format!(
+            "images without a file, left out: {} ({}{more})",
+            missing.len(),
+            named.join(", ")
+        );
+        records.notes.push(note);
+    }
+    if let Some(first) = broken.first() {
+        records.warnings.push(format!(
+            "{} images cannot be read, so that the places of their boxes are not known: they are left \
+             out. The first: {first}",
+            broken.len()
+        ));
+    }
+    retain_images(records, &kept);
+    for annotation in &mut records.annotations {
+        let Some([height, width]) = records.images[annotation.image as usize].size else {
+            continue;
+        };
+        let [x, y, w, h] = annotation.bbox.0;
+        let (width, height) = (f64::from(width), f64::from(height));
+        annotation.bbox = Xywh([x * width, y * height, w * width, h * height]);
+        annotation.area *= width * height;
+    }
+    records.unit = Unit::Pixels;
+    Ok(())
+}
+
+/// Keeps some of the images, and their annotations.
+fn retain_images(records: &mut Records, kept: &[bool]) {
+    if kept.iter().all(|&keep| keep) {
+        return;
+    }
+    let mut place = Vec::with_capacity(kept.len());
+    let mut next = 0;
+    for &keep in kept {
+        place.push(keep.then_some(next));
+        next += u32::from(keep);
+    }
+    let mut all = kept.iter();
+    records.images.retain(|_| all.next().copied().unwrap_or(false));
+    if let Some(ids) = &mut records.image_ids {
+        let mut all = kept.iter();
+        ids.retain(|_| all.next().copied().unwrap_or(false));
+    }
+    records.annotations.retain_mut(|annotation| match place[annotation.image as usize] {
+        Some(at) => {
+            annotation.image = at;
+            true
+        }
+        None => false,
+    });
+}

@@ -1,0 +1,108 @@
+//! Which format and which part of a set are meant.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use super::{Opening, same_split};
+use crate::data::dataset::Dataset;
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+    fs_err::write(path, text).unwrap();
+}
+
+/// An annotation file of one image and one box.
+fn coco(image: &str) -> String {
+    format!(
+        r#"{{"images": [{{"id": 1, "file_name": "{image}", "width": 8, "height": 6}}],
+        "annotations": [{{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}}],
+        "categories": [{{"id": 1, "name": "a"}}]}}"#
+    )
+}
+
+fn split(path: &Path, split: Option<&str>, usual: Option<&'static str>) -> crate::Result<Dataset> {
+    let opening =
+        Opening { split: split.map(str::to_owned), usual_split: usual, ..Opening::default() };
+    Dataset::open_as(path, &opening)
+}
+
+#[test]
+fn names_of_splits_mean_the_same_with_years_and_prefixes() {
+    for (name, wanted) in [
+        ("valid", "val"),
+        ("validation", "val"),
+        ("val2017", "val"),
+        ("lvis_v1_val", "validation"),
+        ("train2017", "train"),
+        ("instances-train", "train"),
+        ("Test", "test"),
+    ] {
+        assert!(same_split(name, wanted), "{name} is {wanted}");
+    }
+    for (name, wanted) in [("trainval", "val"), ("train", "val"), ("evaluation", "val")] {
+        assert!(!same_split(name, wanted), "{name} is not {wanted}");
+    }
+}
+
+#[test]
+fn a_folder_of_coco_files_is_one_set_in_parts_with_its_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "annotations/instances_train2017.json", &coco("a.jpg"));
+    write(root, "annotations/instances_val2017.json", &coco("b.jpg"));
+    write(root, "annotations/captions_val2017.json", &coco("b.jpg"));
+    write(root, "train2017/a.jpg", "");
+    write(root, "val2017/b.jpg", "");
+    let train = split(root, None, Some("train")).unwrap();
+    assert_eq!((train.split(), train.images()[0].file_name.as_str()), ("train2017", "a.jpg"));
+    assert_eq!(train.images_at(), Some(&*root.join("train2017")));
+    let val = split(root, Some("val"), None).unwrap();
+    assert_eq!(val.images_at(), Some(&*root.join("val2017")));
+    let message = split(root, None, None).unwrap_err().to_string();
+    assert!(message.contains("several parts: `train2017`, `val2017`"), "{message}");
+    let message = split(root, Some("test"), None).unwrap_err().to_string();
+    assert!(message.contains("no part `test`; it has `train2017`, `val2017`"), "{message}");
+}
+
+#[test]
+fn what_a_split_is_for_never_takes_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "train.json", &coco("a.jpg"));
+    let message = split(root, None, Some("val")).unwrap_err().to_string();
+    assert!(message.contains("no part `val`; it has `train`"), "{message}");
+    // A file of no split's name is all of the set.
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "labels.json", &coco("a.jpg"));
+    assert_eq!(split(folder.path(), None, Some("val")).unwrap().split(), "labels");
+}
+
+#[test]
+fn a_roboflow_export_has_its_images_beside_its_annotations() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for (part, image) in [("train", "a.jpg"), ("valid", "b.jpg")] {
+        write(root, &format!("{part}/_annotations.coco.json"), &coco(image));
+        write(root, &format!("{part}/{image}"), "");
+    }
+    let val = split(root, None, Some("val")).unwrap();
+    assert_eq!((val.split(), val.images()[0].file_name.as_str()), ("valid", "b.jpg"));
+    assert_eq!(val.images_at(), Some(&*root.join("valid")));
+}
+
+#[test]
+fn what_has_no_known_format_is_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let message = Dataset::open(root).unwrap_err().to_string();
+    assert!(message.contains("an empty folder"), "{message}");
+    write(root, "notes.txt", "Dear reader,\nthis is no annotation");
+    let message = Dataset::open(root).unwrap_err().to_string();
+    assert!(message.contains("no known format, with `notes.txt`"), "{message}");
+    let message = Dataset::open(&root.join("notes.txt")).unwrap_err().to_string();
+    assert!(message.contains("it begins with `Dear reader,"), "{message}");
+    let named = Opening { format: Some("cocoa".into()), ..Opening::default() };
+    let message = Dataset::open_as(root, &named).unwrap_err().to_string();
+    assert!(message.contains("no format `cocoa`"), "{message}");
+}
