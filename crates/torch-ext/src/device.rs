@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::cuda::libraries;
-use crate::{Error, Result, version};
+use crate::{Error, Result, no_grad, version};
 
 /// What the user asked for: `cpu`, `cuda`, `cuda:N` or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,6 +80,26 @@ impl DeviceChoice {
 }
 
 /// CUDA device `index`, after opening the CUDA half of libtorch.
+/// Has a CUDA device's context made and cuDNN and cuBLAS opened, which takes half a second of a process's
+/// first pass: on a thread of its own it is done while weights are read. Does nothing on the CPU. What is
+/// wrong with the device, the first pass says.
+pub fn open_libraries(device: Device) {
+    if !device.is_cuda() {
+        return;
+    }
+    let first_pass = || -> std::result::Result<(), tch::TchError> {
+        let map = Tensor::f_ones([1, 8, 8, 8], (Kind::BFloat16, device))?;
+        let weight = Tensor::f_ones([8, 8, 3, 3], (Kind::BFloat16, device))?;
+        let _ = map.f_conv2d(&weight, None::<&Tensor>, 1, 1, 1, 1)?;
+        let rows = map.f_view([64, 8])?;
+        let _ = rows.f_matmul(&rows.f_transpose(0, 1)?)?;
+        let rows = rows.f_to_kind(Kind::Float)?;
+        let _ = rows.f_matmul(&rows.f_transpose(0, 1)?)?;
+        Ok(())
+    };
+    let _ = no_grad(first_pass);
+}
+
 fn cuda_device(index: usize) -> Result<Device> {
     libraries::open_cuda_half()?;
     match usize::try_from(Cuda::device_count()).unwrap_or(0) {

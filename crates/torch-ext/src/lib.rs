@@ -28,7 +28,7 @@ mod version;
 pub use autocast::{autocast, autocast_kind, autocast_of, no_autocast};
 pub use conv2d_relu::{Conv2dRelu, conv2d_relu, conv2d_relu_naive};
 pub use cuda::graph::{GraphPool, Recording, Replay};
-pub use device::{DeviceChoice, device_name};
+pub use device::{DeviceChoice, device_name, open_libraries};
 pub use error::{Error, Result, without_backtrace};
 pub use function::{BackwardArgs, Gradients, custom_function};
 pub use group_norm::{group_norm, group_norm_naive};

@@ -14,7 +14,6 @@ use richsem::{
     data::{
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry},
-        image_io,
         image_io::Orientation,
         image_store::ImageStore,
     },
@@ -334,16 +333,18 @@ fn source(
     nameable: &[usize],
     Reading { batch, orientation, draw }: Reading,
 ) -> Option<DetectionSource> {
+    // Names are whole paths: there is no folder before them.
+    let store = Arc::new(ImageStore::folder(PathBuf::new(), orientation));
+    let names: Vec<_> = nameable.iter().map(|&i| images[i].to_string_lossy()).collect();
     // An image that cannot be read is named when its batch is built.
-    let size = |&i: &usize| match batch {
-        1 => None,
-        _ => image_io::size(&images[i], orientation).ok(),
+    let sizes: Vec<_> = match batch {
+        1 => vec![None; names.len()],
+        _ => store.sizes(&names).into_iter().map(|size| size?.ok()).collect(),
     };
     let padding = detector.config().model.padding();
-    let sizes: Vec<_> = nameable.iter().map(size).collect();
     let order = reading_order(sizes.iter().copied(), padding, batch);
     let entry = |at: usize| ImageEntry {
-        name: images[nameable[at]].to_string_lossy().into_owned(),
+        name: names[at].clone().into_owned(),
         id: nameable[at] as i64,
         size: known[nameable[at]].size.or(sizes[at]),
         boxes: Vec::new(),
@@ -351,8 +352,6 @@ fn source(
         knowledge: LabelKnowledge::default(),
     };
     let entries: Vec<ImageEntry> = order.into_iter().map(entry).collect();
-    // Names are whole paths: there is no folder before them.
-    let store = Arc::new(ImageStore::folder(PathBuf::new(), orientation));
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     (!entries.is_empty()).then(|| {
         let every = every_image_once(detector, store, Arc::new(entries), batch, broken);

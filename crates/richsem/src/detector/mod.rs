@@ -169,6 +169,13 @@ impl Detector {
     /// # Errors
     /// A file of another program, another version, or with missing or misshapen tensors.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
+        std::thread::scope(|scope| {
+            scope.spawn(|| torch_ext::open_libraries(device));
+            Self::read(path, device)
+        })
+    }
+
+    fn read(path: &Path, device: Device) -> Result<Self> {
         let (tensors, metadata) = safetensors::read(path)?;
         let record = Record::of(&metadata, path)?;
         // Another program may have put a prefix before all names.

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
 use super::{Opening, Records, Unit};
 use crate::{
     argument::Argument,
@@ -28,26 +26,20 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
             .with_hint(format!("say where the images are: {}", Argument::Images)));
     };
     let store = ImageStore::open(place, opening.orientation)?;
-    let sizes: Vec<Option<Result<[u32; 2]>>> = records
-        .images
-        .par_iter()
-        .map(|image| match image.size {
-            Some(size) => Some(Ok(size)),
-            None => store.contains(&image.file_name).then(|| store.size(&image.file_name)),
-        })
-        .collect();
-    let missing = sizes.iter().filter(|size| size.is_none()).count();
-    if missing == sizes.len()
-        && let Some(problem) =
-            store.holds_none_of(records.images.iter().map(|i| i.file_name.as_str()))
+    let unknown: Vec<usize> =
+        (0..records.images.len()).filter(|&i| records.images[i].size.is_none()).collect();
+    let names: Vec<&str> = unknown.iter().map(|&i| records.images[i].file_name.as_str()).collect();
+    let sizes = store.sizes(&names);
+    if !sizes.is_empty()
+        && sizes.iter().all(Option::is_none)
+        && let Some(problem) = store.holds_none_of(names.into_iter())
     {
         return Err(Error::invalid(path, "images", problem)
             .with_hint(format!("say where the images are: {}", Argument::Images)));
     }
     let (mut missing, mut broken) = (Vec::new(), Vec::new());
-    let mut kept = Vec::with_capacity(sizes.len());
-    for (image, size) in records.images.iter_mut().zip(sizes) {
-        kept.push(matches!(size, Some(Ok(_))));
+    for (at, size) in unknown.into_iter().zip(sizes) {
+        let image = &mut records.images[at];
         match size {
             Some(Ok(size)) => image.size = Some(size),
             Some(Err(error)) => broken.push(error.to_string()),
@@ -71,6 +63,7 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
             broken.len()
         ));
     }
+    let kept: Vec<bool> = records.images.iter().map(|image| image.size.is_some()).collect();
     retain_images(records, &kept);
     for annotation in &mut records.annotations {
         let Some([height, width]) = records.images[annotation.image as usize].size else {

@@ -13,6 +13,7 @@ use std::{
 
 use fs_err::os::unix::fs::FileExt as _;
 use image::RgbImage;
+use rayon::prelude::*;
 
 use tar::Member;
 
@@ -167,6 +168,16 @@ impl ImageStore {
                 image_io::size_of(Cursor::new(self.read(name)?), &path, self.orientation)
             }
         }
+    }
+
+    /// As [`Self::size`], of many images at once. None for one that is not there.
+    #[must_use]
+    pub fn sizes<N: AsRef<str> + Sync>(&self, names: &[N]) -> Vec<Option<Result<[u32; 2]>>> {
+        let size = |name: &N| {
+            let name = name.as_ref();
+            self.contains(name).then(|| self.size(name))
+        };
+        names.par_iter().map(size).collect()
     }
 
     /// Which way up images are read.
