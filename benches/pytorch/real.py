@@ -43,6 +43,7 @@ def arguments():
     add("--warmup", type=int, default=5, help="steps of PyTorch before those")
     add("--precisions", default="bf16,tf32", help="of PyTorch; empty: ours alone")
     add("--compile", action="store_true", help="tries torch.compile too")
+    add("--limit", type=float, help="seconds after which one of PyTorch's is given up")
     add("--json", help="writes all numbers to this file")
     add("--variant", help="for this script itself: one of PyTorch's, as JSON")
     args = parser.parse_args()
@@ -111,9 +112,16 @@ def in_a_process(args, shapes, **variant):
         command = [sys.executable, __file__, *sys.argv[1:], "--variant",
                    json.dumps({**variant, "shapes": str(given), "result": str(made)})]
         print(f"+ PyTorch {variant}", file=sys.stderr, flush=True)
-        if subprocess.run(command, stdout=sys.stderr).returncode != 0:
-            fail(f"PyTorch {variant} failed; what it said is above")
-        return json.loads(made.read_text())
+        try:
+            done = subprocess.run(command, stdout=sys.stderr, timeout=args.limit)
+        except subprocess.TimeoutExpired:
+            result = dict(variant, seconds=None, problem=f"not done in {args.limit:.0f} s")
+        else:
+            if done.returncode != 0:
+                fail(f"PyTorch {variant} failed; what it said is above")
+            result = json.loads(made.read_text())
+        print(f"  {result}", file=sys.stderr, flush=True)
+        return result
 
 
 def main():
@@ -171,6 +179,9 @@ def main():
     for window in mine["real"]["windows"]:
         print(f"ours, steps {window['from']} to {window['to']}: "
               f"{window['images'] / window['seconds']:.1f} images/s, slow {window['slow']:.2%}")
+    for run in runs:
+        if "problem" in run:
+            print(f"PyTorch {run}")
     if best:
         print(f"PyTorch's best / ours: {ratio(best['seconds'], own)}")
     save({"hardware": name, "torch": torch.__version__, "pytorch": runs, "richsem": mine,

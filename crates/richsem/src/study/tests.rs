@@ -111,7 +111,7 @@ fn runs_go_seed_by_seed_and_carry_all_settings() {
     assert_eq!((first.train.epochs, first.train.log_every, first.seed), (7, 5, 3));
     assert_eq!((second.train.lr, second.train.epochs, second.train.log_every), (0.5, 24, 5));
     // Paths in the study file are relative to it.
-    assert_eq!(first.data.val.as_ref().unwrap().images, files.path("own"));
+    assert_eq!(first.data.val.as_ref().unwrap().images, Some(files.path("own")));
     assert_eq!(study.variants[0].against, [0; 0]);
     assert_eq!(study.variants[1].against, [0]);
     assert_eq!(study.metrics, ["AP", "APr", "APc", "APf"]);

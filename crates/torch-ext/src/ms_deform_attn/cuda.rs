@@ -200,7 +200,7 @@ pub(super) fn backward(
         sums: layout.laid_out(),
     };
     let bound = if kind != Kind::Float && sums.is_some() {
-        Some(kernels.bound(&grad, weights)?)
+        Some(kernels.bound(&grad, weights, points.unread)?)
     } else {
         None
     };
@@ -241,13 +241,13 @@ struct Kernels {
 
 impl Kernels {
     /// The most that a query adds to any place, as the bits of an f32: sums in 16 bits are scaled by it.
-    fn bound(&self, grad: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    fn bound(&self, grad: &Tensor, weights: &Tensor, unread: Option<&Tensor>) -> Result<Tensor> {
         let Shapes { b, m, q, .. } = self.shapes;
         let device = grad.device();
         let threads = threads(self.shapes, self.kind)?;
         let bound = zeros(&[1], Kind::Int, device)?;
-        let args = Args::default().tensor(grad).tensor(weights).tensor(&bound);
-        let mut args = args.int(b * q * m)?;
+        let args = Args::default().tensor(grad).tensor(weights).tensor(unread).tensor(&bound);
+        let mut args = args.int(b * q * m)?.int(m)?;
         // SAFETY: the kernel's parameters in order; `Shapes` has checked the tensors' sizes.
         unsafe { launch(device, &self.program, "ms_deform_attn_bound", threads, &mut args)? };
         Ok(bound)

@@ -261,21 +261,25 @@ __device__ __forceinline__ float sum_scale(const unsigned* bound, int queries) {
 
 // Largest product of an item's largest gradient and the sum of its weights, to `bound` (zero
 // before; weights of logits add up to one, and are not read). Numbers that are not negative are
-// ordered as their bits are, infinity and NaN last.
+// ordered as their bits are, infinity and NaN last. Of items of unread queries nothing is read: they
+// add to no place.
 extern "C" __global__ void __launch_bounds__(256) ms_deform_attn_bound(
     const value_t* __restrict__ grad,
     const weight_t* __restrict__ weights,
+    const bool* __restrict__ unread,
     unsigned* __restrict__ bound,
-    int items) {
+    int items,
+    int heads) {
   const unsigned thread = blockIdx.x * 256u + threadIdx.x;
   const int item = min(thread / G, items - 1u);
   const int lane = thread % G;
+  const bool read = unread == nullptr || !unread[item / heads];
   unsigned largest = 0;
 #pragma unroll
   for (int c = 0; c < CHUNKS; ++c) {
     const int feature = (c * G + lane) * VEC;
     float g[VEC];
-    load(grad + static_cast<size_t>(item) * D + feature, feature < D, g);
+    load(grad + static_cast<size_t>(item) * D + feature, feature < D && read, g);
 #pragma unroll
     for (int i = 0; i < VEC; ++i) {
       largest = max(largest, __float_as_uint(fabsf(g[i])));

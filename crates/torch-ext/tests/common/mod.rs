@@ -20,6 +20,17 @@ pub(crate) struct Case {
     pub(crate) grad: Tensor,
 }
 
+/// The case on another device, its values and the gradient of another kind.
+pub(crate) fn to(case: &Case, device: Device, kind: Kind) -> Case {
+    Case {
+        value: case.value.to_device(device).to_kind(kind),
+        levels: case.levels.clone(),
+        locations: case.locations.to_device(device),
+        weights: case.weights.to_device(device),
+        grad: case.grad.to_device(device).to_kind(kind),
+    }
+}
+
 /// Tests run in parallel and share libtorch's generator: each seeds it and, while it holds this, draws
 /// undisturbed.
 pub(crate) fn seeded(seed: i64) -> std::sync::MutexGuard<'static, ()> {
