@@ -56,7 +56,7 @@ fn a_detections_file() {
 fn a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let message = Dataset::open(folder.path()).unwrap_err().to_string();
-    assert!(message.contains("this is a folder") && message.contains("hint"), "{message}");
+    assert!(message.contains("an empty folder") && message.contains("hint"), "{message}");
 }
 
 #[test]
