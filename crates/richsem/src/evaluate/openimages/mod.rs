@@ -266,3 +266,6 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests_official;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_random;
