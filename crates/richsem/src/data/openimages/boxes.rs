@@ -142,7 +142,7 @@ fn part(rows: &mut Rows<'_>) -> Result<Part<OpenImagesBox, [usize; 2]>> {
     while let Some(row) = rows.next()? {
         let image = part.image(row.text(IMAGE)?);
         let class = part.class(row.text(CLASS)?);
-        let (bbox, source) = (corners(&row, [X_MIN, Y_MIN, X_MAX, Y_MAX])?, source(&row)?);
+        let (bbox, source) = (corners(&row, [X_MIN, Y_MIN, X_MAX, Y_MAX])?, source(&row));
         let mut flags = [Flag::Unknown; 5];
         for (flag, column) in flags.iter_mut().zip(FLAGS..) {
             *flag = self::flag(&row, column)?;
@@ -171,26 +171,24 @@ pub(super) fn is_beyond(bbox: [f64; 4]) -> bool {
 }
 
 fn flag(row: &Row<'_>, column: usize) -> Result<Flag> {
-    Ok(match row.text_or_empty(column)? {
-        "0" => Flag::No,
-        "1" => Flag::Yes,
-        "-1" | "" => Flag::Unknown,
-        // As data frames write a column that has gaps.
-        "0.0" => Flag::No,
-        "1.0" => Flag::Yes,
-        "-1.0" => Flag::Unknown,
-        other => {
+    // With a point: as data frames write a column that has gaps.
+    Ok(match row.bytes(column) {
+        b"0" | b"0.0" => Flag::No,
+        b"1" | b"1.0" => Flag::Yes,
+        b"-1" | b"-1.0" | b"" => Flag::Unknown,
+        _ => {
+            let other = row.text(column)?;
             let problem = format!("expected 1 (yes), 0 (no) or -1 (unknown), got `{other}`");
             return Err(row.wrong(column, problem));
         }
     })
 }
 
-fn source(row: &Row<'_>) -> Result<Source> {
-    Ok(match row.text_or_empty(SOURCE)? {
-        "xclick" => Source::ExtremeClicks,
-        "activemil" => Source::Verified,
-        "freeform" => Source::Drawn,
+fn source(row: &Row<'_>) -> Source {
+    match row.bytes(SOURCE) {
+        b"xclick" => Source::ExtremeClicks,
+        b"activemil" => Source::Verified,
+        b"freeform" => Source::Drawn,
         _ => Source::Other,
-    })
+    }
 }

@@ -88,25 +88,28 @@ pub(super) struct Part<R, C> {
     classes: Names,
     pub(super) records: Vec<R>,
     pub(super) counts: C,
-    /// The image of the last record: the next one is mostly of the same.
-    last: u32,
+    /// Image and class of the last record: those of the next one are often the same.
+    last: (u32, u32),
 }
 
 impl<R: Numbered, C: Default> Part<R, C> {
     pub(super) fn new() -> Self {
         let (images, classes) = (Names::new(), Names::new());
-        Self { images, classes, records: Vec::new(), counts: C::default(), last: 0 }
+        Self { images, classes, records: Vec::new(), counts: C::default(), last: (0, 0) }
     }
 
     pub(super) fn image(&mut self, name: &str) -> u32 {
-        if self.images.get(self.last) != Some(name) {
-            self.last = self.images.add(name);
+        if self.images.get(self.last.0) != Some(name) {
+            self.last.0 = self.images.add(name);
         }
-        self.last
+        self.last.0
     }
 
     pub(super) fn class(&mut self, mid: &str) -> u32 {
-        self.classes.add(mid)
+        if self.classes.get(self.last.1) != Some(mid) {
+            self.last.1 = self.classes.add(mid);
+        }
+        self.last.1
     }
 
     /// Puts the records behind `all`, with the numbers of `images` and `classes`.

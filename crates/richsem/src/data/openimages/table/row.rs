@@ -110,14 +110,15 @@ impl<'a> Row<'a> {
         Error::invalid(&self.header.file, format!("{}, column {name}", self.place()), problem)
     }
 
-    fn field(&self, column: usize) -> Option<&'a [u8]> {
-        let bytes = self.record.get(self.header.at[column]?)?;
-        Some(bytes.trim_ascii())
+    /// A field without white space around it; empty where the file has no such column.
+    pub(in super::super) fn bytes(&self, column: usize) -> &'a [u8] {
+        let bytes = self.header.at[column].and_then(|at| self.record.get(at));
+        bytes.unwrap_or_default().trim_ascii()
     }
 
-    /// A field as text, without white space around it; empty where the file has no such column.
+    /// The same as text.
     pub(in super::super) fn text_or_empty(&self, column: usize) -> Result<&'a str> {
-        let bytes = self.field(column).unwrap_or_default();
+        let bytes = self.bytes(column);
         std::str::from_utf8(bytes).map_err(|error| {
             let problem = format!("expected UTF-8 text, got {:#04x}", bytes[error.valid_up_to()]);
             self.wrong(column, problem).with_hint("save the file as UTF-8")
