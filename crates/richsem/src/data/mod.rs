@@ -13,6 +13,7 @@ pub mod image_store;
 pub mod interleaved;
 pub mod listing;
 pub mod loader;
+pub mod openimages;
 pub mod sampler;
 pub mod transforms;
 pub mod voc;

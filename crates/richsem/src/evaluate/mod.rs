@@ -1,7 +1,8 @@
-//! Average precision and recall of boxes, by COCO's and LVIS's protocols.
+//! Average precision and recall of boxes, by COCO's and LVIS's protocols; and by OpenImages'
+//! ([`openimages`]) and Visual Genome's ([`visual_genome`]), which measure at one threshold.
 //!
-//! `hotcoco` matches and accumulates. On every case of the tests its numbers are those of pycocotools
-//! and lvis-api, to ten digits. What it gets from here, and why:
+//! For COCO and LVIS, `hotcoco` matches and accumulates. On every case of the tests its numbers are those
+//! of pycocotools and lvis-api, to ten digits. What it gets from here, and why:
 //!
 //! - Images are handed over in batches, so that memory holds one batch of records and about 20
 //!   bytes a detection, not the whole results file twice (lvis-api needs tens of gigabytes for
@@ -15,11 +16,15 @@
 
 mod evaluator;
 mod ground_truth;
+pub mod openimages;
+mod ranking;
 mod summary;
+pub mod visual_genome;
 
 use std::path::Path;
 
 pub use evaluator::Evaluator;
+pub use ranking::{Ranked, RankedClass, ScoredBox, TrueBox, VerifiedLabel};
 pub use summary::{ClassResult, Summary};
 
 use serde::{Deserialize, Serialize};
