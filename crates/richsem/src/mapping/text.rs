@@ -1,0 +1,145 @@
+//! How near the text embeddings of two vocabularies are.
+
+use rayon::prelude::*;
+
+use super::ClassName;
+
+/// Nearest classes of the other side that make a neighbourhood, and that are proposed.
+pub(super) const NEAREST: usize = 5;
+
+/// Similarities of all classes of two vocabularies.
+#[derive(Debug)]
+pub(super) struct Similarities {
+    /// Cosines around the common mean, `[from, to]`, one row after the other.
+    cosines: Vec<f32>,
+    columns: usize,
+    /// Mean cosine of a row's nearest ones.
+    of_from: Vec<f32>,
+    /// The same of a column's.
+    of_to: Vec<f32>,
+    /// The nearest columns of each row, and the nearest rows of each column.
+    nearest_to: Vec<Vec<u32>>,
+    nearest_from: Vec<Vec<u32>>,
+}
+
+/// What the embeddings say of a pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TextEvidence {
+    /// Cosine of the two embeddings, after the mean of both vocabularies is taken off; −1 to 1. (As they
+    /// are, all text embeddings of CLIP lie near each other.)
+    pub cosine: f64,
+    /// How much nearer the two are than either is to its neighbourhood: cosine − mean of both mean
+    /// cosines of the five nearest ones (CSLS, arXiv 1710.04087).
+    pub excess: f64,
+    /// Place of TO's class among FROM's nearest, and of FROM's among TO's; the first is 1. None beyond 5.
+    pub ranks: [Option<u8>; 2],
+}
+
+impl TextEvidence {
+    /// Whether each is the other's nearest.
+    #[must_use]
+    pub fn is_mutual(&self) -> bool {
+        self.ranks == [Some(1); 2]
+    }
+}
+
+impl Similarities {
+    /// None unless every class of both sides has an embedding, all of one width.
+    pub(super) fn of(from: &[ClassName<'_>], to: &[ClassName<'_>]) -> Option<Self> {
+        let rows: Vec<&[f32]> = from.iter().map(|class| class.text).collect::<Option<_>>()?;
+        let columns: Vec<&[f32]> = to.iter().map(|class| class.text).collect::<Option<_>>()?;
+        let width = rows.first()?.len();
+        if columns.is_empty() || rows.iter().chain(&columns).any(|row| row.len() != width) {
+            return None;
+        }
+        let (rows, columns) = centred(&rows, &columns, width);
+        let of_row = |row: &Vec<f32>| columns.iter().map(|c| dot(row, c)).collect::<Vec<f32>>();
+        let cosines: Vec<f32> = rows.par_iter().flat_map_iter(of_row).collect();
+        let count = columns.len();
+        let nearest_to: Vec<_> = cosines.par_chunks(count).map(nearest).collect();
+        let column = |c: usize| cosines[c..].iter().step_by(count).copied().collect::<Vec<_>>();
+        let nearest_from: Vec<_> = (0..count).into_par_iter().map(|c| nearest(&column(c))).collect();
+        let mean = |values: Vec<f32>| values.iter().sum::<f32>() / values.len().max(1) as f32;
+        let at = |row: usize, column: usize| cosines[row * count + column];
+        let of_from = nearest_to.iter().enumerate();
+        let of_from = of_from.map(|(r, near)| mean(near.iter().map(|&c| at(r, c as usize)).collect()));
+        let of_to = nearest_from.iter().enumerate();
+        let of_to = of_to.map(|(c, near)| mean(near.iter().map(|&r| at(r as usize, c)).collect()));
+        let (of_from, of_to) = (of_from.collect(), of_to.collect());
+        Some(Self { cosines, columns: count, of_from, of_to, nearest_to, nearest_from })
+    }
+
+    pub(super) fn of_pair(&self, from: usize, to: usize) -> TextEvidence {
+        let cosine = self.cosines[from * self.columns + to];
+        let place = |near: &[u32], wanted: usize| {
+            near.iter().position(|&other| other as usize == wanted).map(|at| at as u8 + 1)
+        };
+        TextEvidence {
+            cosine: f64::from(cosine),
+            excess: f64::from(cosine - (self.of_from[from] + self.of_to[to]) / 2.0),
+            ranks: [place(&self.nearest_to[from], to), place(&self.nearest_from[to], from)],
+        }
+    }
+
+    /// The classes of TO that are nearest to one of FROM, nearest first.
+    pub(super) fn nearest_of(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
+        self.nearest_to[from].iter().map(|&to| to as usize)
+    }
+
+    /// The classes of FROM that are nearest to one of TO, nearest first.
+    pub(super) fn nearest_to(&self, to: usize) -> impl Iterator<Item = usize> + '_ {
+        self.nearest_from[to].iter().map(|&from| from as usize)
+    }
+}
+
+/// Directions around the mean of all, of length 1 (or 0 where a row is the mean itself).
+fn centred(rows: &[&[f32]], columns: &[&[f32]], width: usize) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    let unit = |row: Vec<f64>| {
+        let length = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
+        row.into_iter().map(|v| v / length).collect::<Vec<f64>>()
+    };
+    let units = |rows: &[&[f32]]| -> Vec<Vec<f64>> {
+        rows.iter().map(|row| unit(row.iter().map(|&v| f64::from(v)).collect())).collect()
+    };
+    let (rows, columns) = (units(rows), units(columns));
+    // Each vocabulary counts as much as the other.
+    let mut mean = vec![0.0; width];
+    for side in [&rows, &columns] {
+        for row in side {
+            for (sum, value) in mean.iter_mut().zip(row) {
+                *sum += value / (2 * side.len()) as f64;
+            }
+        }
+    }
+    let off = |rows: Vec<Vec<f64>>| -> Vec<Vec<f32>> {
+        let less = |row: Vec<f64>| row.iter().zip(&mean).map(|(v, m)| v - m).collect();
+        rows.into_iter().map(|row| unit(less(row)).into_iter().map(|v| v as f32).collect()).collect()
+    };
+    (off(rows), off(columns))
+}
+
+/// In a fixed order of sums, eight side by side: the same everywhere.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 8];
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum()
+}
+
+/// Places of the largest values, the largest first, equal ones in order.
+fn nearest(values: &[f32]) -> Vec<u32> {
+    let mut places: Vec<u32> = (0..values.len() as u32).collect();
+    let order = |&a: &u32, &b: &u32| {
+        values[b as usize].total_cmp(&values[a as usize]).then(a.cmp(&b))
+    };
+    let kept = NEAREST.min(places.len());
+    if kept < places.len() {
+        places.select_nth_unstable_by(kept, order);
+        places.truncate(kept);
+    }
+    places.sort_by(order);
+    places
+}
