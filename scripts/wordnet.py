@@ -24,8 +24,8 @@ import re
 import sys
 from pathlib import Path
 
-# Animals, artifacts, body parts, food, objects, people, plants, shapes, substances.
-CONCRETE = {5, 6, 8, 13, 17, 18, 20, 25, 27}
+# The roots, animals, artifacts, body parts, food, objects, people, plants, shapes, substances.
+CONCRETE = {3, 5, 6, 8, 13, 17, 18, 20, 25, 27}
 TARGET = Path(__file__).parent.parent / "crates/richsem/src/mapping/wordnet/nouns.gz"
 
 

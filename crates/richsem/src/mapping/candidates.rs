@@ -21,9 +21,6 @@ const STEPS: usize = 3;
 /// Least weight of a sense that is looked for.
 const LEAST_SENSE: f64 = 0.02;
 
-/// Agreement of senses (0 to 1) that WordNet's gaps do not let anybody tell from none.
-const LEAST_AGREEMENT: f64 = 0.01;
-
 /// Confidence from which on a pair is the same rather than what WordNet says of other relations.
 const EVEN: f64 = 0.5;
 
@@ -202,10 +199,10 @@ impl Pairs {
         self.rows.iter().zip(odds).map(candidates).collect()
     }
 
-    /// Odds of each pair. Of pairs with equal names that compete for one class, those count less whose
-    /// senses agree less: in proportion to the one that agrees most.
+    /// Odds of each pair. Pairs with equal names that compete for one class are weighed against each
+    /// other: each counts in proportion to how well it agrees, by the one that agrees best.
     fn odds(&self, weights: &[f64; model::FEATURES]) -> Vec<Vec<f64>> {
-        let agreement = |evidence: &Evidence| evidence.sense.max(LEAST_AGREEMENT);
+        let agreement = |evidence: &Evidence| model::agreement(evidence, weights);
         let mut of_column = vec![0.0f64; self.columns];
         for (column, evidence) in self.rows.iter().flatten() {
             if evidence.name.is_some() {

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{
     ClassName, TextEvidence,
     senses::Meaning,
-    words::Words,
+    words::{Kind, Words},
     wordnet::WordNet,
 };
 
@@ -14,8 +14,10 @@ use super::{
 pub enum NameMatch {
     /// The two names, whole.
     Name,
-    /// A synonym, or one of several names between slashes, of one or both.
+    /// A synonym that the vocabulary lists, of one or both.
     Synonym,
+    /// One of several names between slashes, of one or both.
+    Alternative,
 }
 
 /// How two classes are related, FROM's to TO's.
@@ -61,6 +63,8 @@ pub struct Evidence {
     pub name: Option<NameMatch>,
     /// Weight that the likely senses of both share, 0 to 1.
     pub sense: f64,
+    /// Whether WordNet has words of both.
+    pub in_wordnet: bool,
     /// Words in common, of all words of the two nearest names: 0 to 1.
     pub words: f64,
     /// Whether one name is the other and words before it: `polar bear` and `bear`.
@@ -101,6 +105,7 @@ impl Evidence {
             id: from.id.is_some() && from.id == to.id,
             given,
             name: equal_name(&from.words, &to.words),
+            in_wordnet: from.meaning.best().is_some() && to.meaning.best().is_some(),
             sense: from.meaning.overlap(&to.meaning),
             words,
             head,
@@ -121,16 +126,14 @@ impl Evidence {
 }
 
 fn equal_name(from: &Words, to: &Words) -> Option<NameMatch> {
-    let mut found = None;
-    for a in &from.phrases {
-        for b in to.phrases.iter().filter(|b| b.key == a.key) {
-            if a.primary && b.primary {
-                return Some(NameMatch::Name);
-            }
-            found = Some(NameMatch::Synonym);
-        }
-    }
-    found
+    let equal = from.phrases.iter().flat_map(|a| {
+        to.phrases.iter().filter(|b| b.key == a.key).map(|b| a.kind.max(b.kind))
+    });
+    equal.min().map(|kind| match kind {
+        Kind::Name => NameMatch::Name,
+        Kind::Synonym => NameMatch::Synonym,
+        Kind::Alternative => NameMatch::Alternative,
+    })
 }
 
 /// Words in common by all words, of the two names that have most; whether one of two names ends with the
@@ -176,6 +179,7 @@ impl fmt::Display for Evidence {
         match self.name {
             Some(NameMatch::Name) => parts.push("equal name".into()),
             Some(NameMatch::Synonym) => parts.push("synonym".into()),
+            Some(NameMatch::Alternative) => parts.push("one of several names".into()),
             None => {}
         }
         if self.given.is_none() && self.sense >= 0.005 {

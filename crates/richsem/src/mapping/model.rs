@@ -1,22 +1,24 @@
 //! From evidence to the odds that two classes are the same: a logistic model.
 
-use super::{Evidence, NameMatch};
+use super::{Evidence, NameMatch, TextEvidence};
 
 /// Number of weights.
-pub(super) const FEATURES: usize = 10;
+pub(super) const FEATURES: usize = 12;
 
 /// What the weights are for, in their order.
 pub const NAMES: [&str; FEATURES] = [
     "always",
-    "equal name",
-    "synonym",
-    "other names: shared sense",
+    "equal name or synonym",
+    "equal alternative",
+    "other names: a shared sense",
+    "other names: weight of shared senses",
+    "other names: WordNet knows both, and no sense is shared",
     "other names: words in common",
     "other names: one ends with the other",
     "other names: a kind one or two steps away",
     "other names: embeddings are there",
-    "other names: excess of the embeddings' cosine",
-    "other names: each other's nearest by embeddings",
+    "other names: ten times the embeddings' cosine",
+    "other names: ten times the cosine's margin",
 ];
 
 /// Fitted on UniDet's table.
@@ -34,21 +36,40 @@ const DENIED: f64 = 0.001;
 /// The evidence as numbers, in the order of [`NAMES`].
 pub(super) fn features(evidence: &Evidence) -> [f64; FEATURES] {
     let is = |yes: bool| f64::from(u8::from(yes));
-    let name = evidence.name == Some(NameMatch::Name);
-    let synonym = evidence.name == Some(NameMatch::Synonym);
-    let other = is(!name && !synonym);
+    let name = matches!(evidence.name, Some(NameMatch::Name | NameMatch::Synonym));
+    let other = is(evidence.name.is_none());
     [
         1.0,
         is(name),
-        is(synonym),
+        is(evidence.name == Some(NameMatch::Alternative)),
+        is(!name && evidence.sense >= 0.05),
         is(!name) * evidence.sense,
+        other * is(evidence.in_wordnet && evidence.sense < 0.005),
         other * evidence.words,
         other * is(evidence.head),
         other * is(matches!(evidence.steps, Some(-2..=-1 | 1..=2))),
         other * is(evidence.text.is_some()),
-        other * evidence.text.map_or(0.0, |text| 10.0 * text.excess),
-        other * is(evidence.text.is_some_and(|text| text.is_mutual())),
+        other * evidence.text.map_or(0.0, |text| 10.0 * text.cosine),
+        other * evidence.text.map_or(0.0, |text| 10.0 * text.margin),
     ]
+}
+
+/// How well a pair with equal names agrees, to weigh it against others with the same name: by kind of name,
+/// senses and embeddings. A number above 0, of no scale.
+///
+/// Synonyms count half as much as names, alternatives a quarter. Senses next to each other in WordNet
+/// are hard to tell apart by a word; senses that have nothing in common may be a gap of WordNet's. Embeddings
+/// count as much as between names that differ.
+pub(super) fn agreement(evidence: &Evidence, weights: &[f64; FEATURES]) -> f64 {
+    let of_name = match evidence.name {
+        Some(NameMatch::Name) => 1.0,
+        Some(NameMatch::Synonym) => 0.5,
+        _ => 0.25,
+    };
+    let least = if matches!(evidence.steps, Some(-1 | 1)) { 0.2 } else { 0.01 };
+    let [.., of_cosine, of_margin] = weights;
+    let text = |text: &TextEvidence| 10.0 * (of_cosine * text.cosine + of_margin * text.margin);
+    of_name * evidence.sense.max(least) * evidence.text.as_ref().map_or(0.0, text).exp()
 }
 
 /// Odds that the two are the same, as long as no other class competes.

@@ -2,7 +2,7 @@
 
 use super::{
     ClassName,
-    words::{Words, singular},
+    words::{Kind, Words, singular},
     wordnet::{Synset, WordNet},
 };
 
@@ -70,7 +70,7 @@ fn of_words(words: &Words) -> Vec<(Synset, f64)> {
     for phrase in &words.phrases {
         let spelling = spellings(&phrase.text).into_iter().find(|s| wordnet.senses(s).len() > 0);
         let Some(spelling) = spelling else { continue };
-        let importance = if phrase.primary { 1.0 } else { 0.7 };
+        let importance = if phrase.kind == Kind::Name { 1.0 } else { 0.7 };
         let mut rank = 0.0;
         for sense in wordnet.senses(&spelling) {
             let visible = wordnet.is_visible(sense);

@@ -13,10 +13,6 @@ pub(super) struct Similarities {
     /// Cosines around the common mean, `[from, to]`, one row after the other.
     cosines: Vec<f32>,
     columns: usize,
-    /// Mean cosine of a row's nearest ones.
-    of_from: Vec<f32>,
-    /// The same of a column's.
-    of_to: Vec<f32>,
     /// The nearest columns of each row, and the nearest rows of each column.
     nearest_to: Vec<Vec<u32>>,
     nearest_from: Vec<Vec<u32>>,
@@ -28,19 +24,11 @@ pub struct TextEvidence {
     /// Cosine of the two embeddings, after the mean of both vocabularies is taken off; −1 to 1. (As they
     /// are, all text embeddings of CLIP lie near each other.)
     pub cosine: f64,
-    /// How much nearer the two are than either is to its neighbourhood: cosine − mean of both mean
-    /// cosines of the five nearest ones (CSLS, arXiv 1710.04087).
-    pub excess: f64,
+    /// How much nearer the two are to each other than either is to any other class: cosine − the largest
+    /// other cosine of both. Above 0 if each is the other's nearest.
+    pub margin: f64,
     /// Place of TO's class among FROM's nearest, and of FROM's among TO's; the first is 1. None beyond 5.
     pub ranks: [Option<u8>; 2],
-}
-
-impl TextEvidence {
-    /// Whether each is the other's nearest.
-    #[must_use]
-    pub fn is_mutual(&self) -> bool {
-        self.ranks == [Some(1); 2]
-    }
 }
 
 impl Similarities {
@@ -59,24 +47,21 @@ impl Similarities {
         let nearest_to: Vec<_> = cosines.par_chunks(count).map(nearest).collect();
         let column = |c: usize| cosines[c..].iter().step_by(count).copied().collect::<Vec<_>>();
         let nearest_from: Vec<_> = (0..count).into_par_iter().map(|c| nearest(&column(c))).collect();
-        let mean = |values: Vec<f32>| values.iter().sum::<f32>() / values.len().max(1) as f32;
-        let at = |row: usize, column: usize| cosines[row * count + column];
-        let of_from = nearest_to.iter().enumerate();
-        let of_from = of_from.map(|(r, near)| mean(near.iter().map(|&c| at(r, c as usize)).collect()));
-        let of_to = nearest_from.iter().enumerate();
-        let of_to = of_to.map(|(c, near)| mean(near.iter().map(|&r| at(r as usize, c)).collect()));
-        let (of_from, of_to) = (of_from.collect(), of_to.collect());
-        Some(Self { cosines, columns: count, of_from, of_to, nearest_to, nearest_from })
+        Some(Self { cosines, columns: count, nearest_to, nearest_from })
     }
 
     pub(super) fn of_pair(&self, from: usize, to: usize) -> TextEvidence {
-        let cosine = self.cosines[from * self.columns + to];
+        let at = |from: usize, to: usize| f64::from(self.cosines[from * self.columns + to]);
+        let other = |near: &[u32], than: usize| near.iter().map(|&c| c as usize).find(|&c| c != than);
+        let in_row = other(&self.nearest_to[from], to).map(|other| at(from, other));
+        let in_column = other(&self.nearest_from[to], from).map(|other| at(other, to));
+        let next = in_row.unwrap_or(0.0).max(in_column.unwrap_or(0.0));
         let place = |near: &[u32], wanted: usize| {
             near.iter().position(|&other| other as usize == wanted).map(|at| at as u8 + 1)
         };
         TextEvidence {
-            cosine: f64::from(cosine),
-            excess: f64::from(cosine - (self.of_from[from] + self.of_to[to]) / 2.0),
+            cosine: at(from, to),
+            margin: at(from, to) - next,
             ranks: [place(&self.nearest_to[from], to), place(&self.nearest_from[to], from)],
         }
     }

@@ -2,6 +2,17 @@
 
 use super::wordnet::WordNet;
 
+/// Kinds of names, the surest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The class's name.
+    Name,
+    /// A synonym that the vocabulary lists.
+    Synonym,
+    /// One of several names between slashes.
+    Alternative,
+}
+
 /// One way to call a class: words in lower case with single spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Phrase {
@@ -9,14 +20,14 @@ pub(super) struct Phrase {
     pub(super) text: String,
     /// In the singular, without spaces and hyphens: `wine glass` and `wineglasses` are one.
     pub(super) key: String,
-    /// Whether it is the class's name, whole, and no alternative or synonym.
-    pub(super) primary: bool,
+    /// What kind of name it is.
+    pub(super) kind: Kind,
 }
 
 /// All that a class is called, and what its name says in brackets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Words {
-    /// Each once, primary ones first.
+    /// Each once, the name first.
     pub(super) phrases: Vec<Phrase>,
     /// Words in brackets, in the singular: `computer`, `equipment` of `mouse_(computer_equipment)`.
     pub(super) hints: Vec<String>,
@@ -26,16 +37,16 @@ impl Words {
     /// Of a name and its synonyms.
     pub(super) fn of(name: &str, synonyms: &[String]) -> Self {
         let mut words = Self::default();
-        words.add(name, true);
+        words.add(name, Kind::Name);
         for synonym in synonyms {
-            words.add(synonym, false);
+            words.add(synonym, Kind::Synonym);
         }
         words
     }
 
-    fn add(&mut self, name: &str, primary: bool) {
-        let mut outside = String::new();
-        let mut first = primary;
+    fn add(&mut self, name: &str, kind: Kind) {
+        let mut kind = kind;
+        let before = self.phrases.len();
         // Even parts are outside of brackets.
         for (at, part) in name.split(['(', ')', '[', ']']).enumerate() {
             if at % 2 == 1 {
@@ -47,46 +58,48 @@ impl Words {
                 }
                 continue;
             }
-            outside = part.to_owned();
-            first &= self.add_alternatives(&outside, first);
+            if self.add_alternatives(part, kind) && kind == Kind::Name {
+                // `monitor_(computer_equipment) computer_monitor` has two names.
+                kind = Kind::Synonym;
+            }
         }
-        if self.phrases.is_empty() && outside.trim().is_empty() {
+        if self.phrases.len() == before && kind == Kind::Name {
             // A name of brackets alone.
-            self.push(&plain(name), primary);
+            self.push(&plain(name), kind);
         }
     }
 
-    /// Adds `pot/pan` as two. Whether the next part is still the name itself: nothing was there.
-    fn add_alternatives(&mut self, text: &str, primary: bool) -> bool {
+    /// Adds `pot/pan` as two. Whether there was anything.
+    fn add_alternatives(&mut self, text: &str, kind: Kind) -> bool {
         let parts: Vec<String> = text.split('/').map(plain).filter(|p| !p.is_empty()).collect();
-        let [.., last] = &parts[..] else { return true };
+        let [.., last] = &parts[..] else { return false };
         if let [only] = &parts[..] {
-            self.push(only, primary);
-            return false;
+            self.push(only, kind);
+            return true;
         }
         for part in &parts {
-            self.push(part, false);
+            self.push(part, Kind::Alternative);
         }
         // `cutting/chopping board`, `trash bin/can`: the word that they share is written once.
         let first = &parts[0];
         let words = |text: &str| text.split(' ').count();
         if words(first) == 1 && words(last) == 2 {
             let tail = last.split(' ').next_back().unwrap_or_default();
-            self.push(&format!("{first} {tail}"), false);
+            self.push(&format!("{first} {tail}"), Kind::Alternative);
         } else if words(first) == 2 && words(last) == 1 {
             let head = first.split(' ').next().unwrap_or_default();
-            self.push(&format!("{head} {last}"), false);
+            self.push(&format!("{head} {last}"), Kind::Alternative);
         }
-        false
+        true
     }
 
-    fn push(&mut self, text: &str, primary: bool) {
+    fn push(&mut self, text: &str, kind: Kind) {
         if text.is_empty() {
             return;
         }
         let key = key(text);
         if !self.phrases.iter().any(|phrase| phrase.key == key) {
-            self.phrases.push(Phrase { text: text.to_owned(), key, primary });
+            self.phrases.push(Phrase { text: text.to_owned(), key, kind });
         }
     }
 }

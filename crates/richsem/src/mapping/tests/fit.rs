@@ -155,8 +155,8 @@ pub(super) fn score(
     score
 }
 
-pub(super) const THRESHOLDS: [f64; 14] =
-    [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
+pub(super) const THRESHOLDS: [f64; 16] =
+    [0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
 
 #[test]
 fn the_weights_are_those_of_unidets_table() {
