@@ -126,9 +126,9 @@ fn decide(candidates: &[Candidate], options: &Options) -> Decision {
         Some(best) if best.confidence >= options.least => return Decision::Review,
         _ => {}
     }
-    let kinds = candidates.iter().filter(|c| {
-        c.relation == Relation::Narrower && c.evidence.given.is_some()
-    });
+    let kinds = candidates
+        .iter()
+        .filter(|c| c.relation == Relation::Narrower && c.evidence.given.is_some());
     match kinds.min_by_key(|c| (c.evidence.steps, c.to)) {
         Some(kind) if options.narrower => Decision::Narrower(kind.to),
         _ => Decision::None,
@@ -150,7 +150,8 @@ impl Pairs {
         };
         let (from, to) = (known(from), known(to));
         let index = Index::of(&to);
-        let mut places: Vec<Vec<usize>> = from.iter().map(|class| index.candidates(class)).collect();
+        let mut places: Vec<Vec<usize>> =
+            from.iter().map(|class| index.candidates(class)).collect();
         if let Some(text) = &text {
             for (row, places) in places.iter_mut().enumerate() {
                 places.extend(text.nearest_of(row));
@@ -254,7 +255,8 @@ impl Index {
                     index.by_sense.entry(*sense).or_default().push(place);
                 }
             }
-            for (kind, steps) in class.meaning.best().map_or(Vec::new(), |best| wordnet.above(best)) {
+            for (kind, steps) in class.meaning.best().map_or(Vec::new(), |best| wordnet.above(best))
+            {
                 if (1..=STEPS).contains(&steps) {
                     index.below.entry(kind).or_default().push(place);
                 }

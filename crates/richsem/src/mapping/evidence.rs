@@ -5,8 +5,8 @@ use std::fmt;
 use super::{
     ClassName, TextEvidence,
     senses::Meaning,
-    words::{Kind, Words},
     wordnet::WordNet,
+    words::{Kind, Words},
 };
 
 /// How two names are equal, apart from case, plural, spaces and hyphens.
@@ -119,16 +119,17 @@ impl Evidence {
     pub(super) fn other_relation(&self) -> Option<Relation> {
         match self.steps {
             Some(1..) => Some(Relation::Narrower),
-            Some(..0) => Some(Relation::Broader),
+            Some(..=-1) => Some(Relation::Broader),
             _ => self.part.then_some(Relation::Part),
         }
     }
 }
 
 fn equal_name(from: &Words, to: &Words) -> Option<NameMatch> {
-    let equal = from.phrases.iter().flat_map(|a| {
-        to.phrases.iter().filter(|b| b.key == a.key).map(|b| a.kind.max(b.kind))
-    });
+    let equal = from
+        .phrases
+        .iter()
+        .flat_map(|a| to.phrases.iter().filter(|b| b.key == a.key).map(|b| a.kind.max(b.kind)));
     equal.min().map(|kind| match kind {
         Kind::Name => NameMatch::Name,
         Kind::Synonym => NameMatch::Synonym,
@@ -190,7 +191,7 @@ impl fmt::Display for Evidence {
         }
         match self.steps {
             Some(steps @ 1..) => parts.push(format!("{steps} kinds below")),
-            Some(steps @ ..0) => parts.push(format!("{} kinds above", -i16::from(steps))),
+            Some(steps @ ..=-1) => parts.push(format!("{} kinds above", -i16::from(steps))),
             _ => {}
         }
         if self.part {

@@ -178,7 +178,9 @@ fn lifts(seen: &[Seen]) -> Result<Vec<Vec<f64>>> {
     let width = with_images().map(|seen| seen.mean.len()).next().unwrap_or(0);
     if let Some(other) = with_images().find(|seen| seen.mean.len() != width) {
         let problem = format!("{width} and {}", other.mean.len());
-        return Err(Error::other(format!("distributions over different numbers of classes: {problem}")));
+        return Err(Error::other(format!(
+            "distributions over different numbers of classes: {problem}"
+        )));
     }
     // One class more that shows all alike: an average over few classes is their own.
     let mut average = vec![1.0 / width.max(1) as f64; width];

@@ -14,8 +14,8 @@ pub mod read;
 pub mod review;
 mod senses;
 mod text;
-mod words;
 pub mod wordnet;
+mod words;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -184,9 +184,11 @@ impl Names {
     }
 
     fn of_json(path: &Path) -> Result<Self> {
-        let mut start = String::new();
-        let _ = json::open(path)?.take(64).read_to_string(&mut start);
-        let is_list = start.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']).starts_with('[');
+        let mut start = Vec::new();
+        // What is wrong with the file, if anything, the reader below says better.
+        let _ = json::open(path)?.take(64).read_to_end(&mut start);
+        let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start);
+        let is_list = start.trim_ascii_start().starts_with(b"[");
         let mut stream = JsonStream::new(path, json::open(path)?, CHUNK);
         let mut names = Self::new(path, Vec::new(), String::new());
         let mut found = is_list;
@@ -270,7 +272,8 @@ impl Names {
         let number = |class: &ClassName<'_>| class.id.parse::<i64>().ok();
         if self.classes.iter().all(|class| number(class).is_some()) {
             let rows = std::mem::take(&mut self.text_rows);
-            let mut both: Vec<_> = std::mem::take(&mut self.classes).into_iter().zip(rows).collect();
+            let mut both: Vec<_> =
+                std::mem::take(&mut self.classes).into_iter().zip(rows).collect();
             both.sort_by_key(|(class, _)| number(class));
             (self.classes, self.text_rows) = both.into_iter().unzip();
         }
@@ -281,8 +284,7 @@ impl Names {
 /// names.
 fn by_id(id: &str, name: &str) -> ClassName<'static> {
     let wordnet = WordNet::get();
-    let mut class =
-        ClassName { id: id.to_owned(), name: name.to_owned(), ..ClassName::default() };
+    let mut class = ClassName { id: id.to_owned(), name: name.to_owned(), ..ClassName::default() };
     if let Some(synset) = wordnet.by_wnid(id) {
         class.wnid = Some(id.to_owned());
         if name == id {

@@ -119,7 +119,8 @@ impl Review {
         from: &[ClassName<'_>],
         to: &[ClassName<'_>],
     ) -> Result<(Self, Kept)> {
-        let (mut next, mut kept) = (Self { version: VERSION, entries: Vec::new() }, Kept::default());
+        let (mut next, mut kept) =
+            (Self { version: VERSION, entries: Vec::new() }, Kept::default());
         for (class, mapped) in from.iter().zip(&mut mapping.classes) {
             let earlier = self.entries.iter().position(|entry| entry.from == class.id);
             let decided = earlier.filter(|&at| !self.entries[at].decision.is_empty());

@@ -2,8 +2,8 @@
 
 use super::{
     ClassName,
-    words::{Kind, Words, singular},
     wordnet::{Synset, WordNet},
+    words::{Kind, Words, singular},
 };
 
 /// What a class's words may mean.

@@ -46,13 +46,15 @@ impl Similarities {
         let count = columns.len();
         let nearest_to: Vec<_> = cosines.par_chunks(count).map(nearest).collect();
         let column = |c: usize| cosines[c..].iter().step_by(count).copied().collect::<Vec<_>>();
-        let nearest_from: Vec<_> = (0..count).into_par_iter().map(|c| nearest(&column(c))).collect();
+        let nearest_from: Vec<_> =
+            (0..count).into_par_iter().map(|c| nearest(&column(c))).collect();
         Some(Self { cosines, columns: count, nearest_to, nearest_from })
     }
 
     pub(super) fn of_pair(&self, from: usize, to: usize) -> TextEvidence {
         let at = |from: usize, to: usize| f64::from(self.cosines[from * self.columns + to]);
-        let other = |near: &[u32], than: usize| near.iter().map(|&c| c as usize).find(|&c| c != than);
+        let other =
+            |near: &[u32], than: usize| near.iter().map(|&c| c as usize).find(|&c| c != than);
         let in_row = other(&self.nearest_to[from], to).map(|other| at(from, other));
         let in_column = other(&self.nearest_from[to], from).map(|other| at(other, to));
         let next = in_row.unwrap_or(0.0).max(in_column.unwrap_or(0.0));
@@ -98,7 +100,9 @@ fn centred(rows: &[&[f32]], columns: &[&[f32]], width: usize) -> (Vec<Vec<f32>>,
     }
     let off = |rows: Vec<Vec<f64>>| -> Vec<Vec<f32>> {
         let less = |row: Vec<f64>| row.iter().zip(&mean).map(|(v, m)| v - m).collect();
-        rows.into_iter().map(|row| unit(less(row)).into_iter().map(|v| v as f32).collect()).collect()
+        rows.into_iter()
+            .map(|row| unit(less(row)).into_iter().map(|v| v as f32).collect())
+            .collect()
     };
     (off(rows), off(columns))
 }
@@ -117,9 +121,8 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// Places of the largest values, the largest first, equal ones in order.
 fn nearest(values: &[f32]) -> Vec<u32> {
     let mut places: Vec<u32> = (0..values.len() as u32).collect();
-    let order = |&a: &u32, &b: &u32| {
-        values[b as usize].total_cmp(&values[a as usize]).then(a.cmp(&b))
-    };
+    let order =
+        |&a: &u32, &b: &u32| values[b as usize].total_cmp(&values[a as usize]).then(a.cmp(&b));
     let kept = NEAREST.min(places.len());
     if kept < places.len() {
         places.select_nth_unstable_by(kept, order);

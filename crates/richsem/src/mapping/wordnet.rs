@@ -125,7 +125,9 @@ impl WordNet {
     /// The synset of a wnid, as `n02690373`.
     #[must_use]
     pub fn by_wnid(&self, wnid: &str) -> Option<Synset> {
-        let digits = wnid.strip_prefix('n').filter(|d| d.len() == 8 && d.bytes().all(|b| b.is_ascii_digit()))?;
+        let digits = wnid
+            .strip_prefix('n')
+            .filter(|d| d.len() == 8 && d.bytes().all(|b| b.is_ascii_digit()))?;
         let offset = digits.parse().ok()?;
         self.offsets.binary_search(&offset).ok().map(|at| Synset(at as u32))
     }

@@ -139,9 +139,16 @@ pub(super) fn singular(text: &str) -> Option<String> {
         return Some(format!("{before}{word}"));
     }
     // The rules of WordNet's morphology (morphy, 7WN).
-    let rules =
-        [("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"),
-         ("ies", "y"), ("s", "")];
+    let rules = [
+        ("ses", "s"),
+        ("xes", "x"),
+        ("zes", "z"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("men", "man"),
+        ("ies", "y"),
+        ("s", ""),
+    ];
     let by_rule = rules.iter().filter_map(|(plural, singular)| {
         let stem = last.strip_suffix(plural).filter(|stem| !stem.is_empty())?;
         Some(format!("{stem}{singular}"))

@@ -6,5 +6,5 @@ mod read;
 mod references;
 mod review;
 mod support;
-mod words;
 mod wordnet;
+mod words;

@@ -23,6 +23,7 @@ fn every_kind_of_file_gives_its_classes() {
     assert_eq!((classes[0].images, classes[0].frequency), (Some(7), Some(Frequency::Rare)));
     assert_eq!(classes[1].id, "9");
     let list = r#"[{"id": "/m/1", "name": "Person"}, {"name": "no id"}]"#;
+    let list = format!("\u{feff}{list}").replace("Person", &"é".repeat(40));
     let names = Names::read(&written(at, "list.json", list)).unwrap();
     assert_eq!(names.classes()[1].id, "no id");
     let csv = "LabelName,DisplayName\n/m/1,Person\n/m/2,\"Bread, white\"\r\n";
@@ -33,7 +34,10 @@ fn every_kind_of_file_gives_its_classes() {
     let classes = names.classes();
     assert_eq!(classes[0].synonyms, ["stopsign"]);
     assert_eq!(classes[2].name, "airliner");
-    assert_eq!((classes[3].wnid.as_deref(), classes[3].name.as_str()), (Some("n02121808"), "domestic cat"));
+    assert_eq!(
+        (classes[3].wnid.as_deref(), classes[3].name.as_str()),
+        (Some("n02121808"), "domestic cat")
+    );
     assert!(names.notes[0].contains("4 lines") && names.notes[0].contains("1 blank"));
     for name in ["n02690373", "zebra", ".hidden"] {
         std::fs::create_dir_all(at.join("set").join(name)).unwrap();
@@ -59,7 +63,11 @@ fn broken_files_are_refused_with_their_place() {
         ("a.json", "{\"categories\": [{\"id\": 1}]}", "name"),
         ("a.json", "{\"categories\": [{\"id\": [1], \"name\": \"a\"}]}", "categories[0].id"),
         ("a.json", "{\"categories\": [{\"id\": 1, \"name\": 3}]}", "a string"),
-        ("a.json", "[{\"id\": 1, \"name\": \"a\"}, {\"id\": 1, \"name\": \"b\"}]", "classes 1 and 2"),
+        (
+            "a.json",
+            "[{\"id\": 1, \"name\": \"a\"}, {\"id\": 1, \"name\": \"b\"}]",
+            "classes 1 and 2",
+        ),
         ("a.csv", "/m/1,Person\n/m/2\n", "line 2: expected 2 fields"),
         ("a.csv", "/m/1,\n", "line 1: expected MID and name"),
         ("a.csv", "", "expected at least one, got none"),

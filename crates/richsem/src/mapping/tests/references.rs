@@ -1,86 +1,103 @@
-//! Precision and recall on tables that nothing was fitted on.
+//! Precision and recall on tables that nothing was fitted on. With `--nocapture` the tests print them over
+//! thresholds, and every error.
 
 use super::{
-    fit::{Score, THRESHOLDS, best, fit, score, unidet},
+    fit::{Score, best, score},
     support::{Texts, lvis, named, openimages, with_text},
 };
 use crate::{
-    mapping::{ClassName, candidates::{Candidate, Pairs}},
+    mapping::{
+        ClassName,
+        candidates::{Candidate, Pairs},
+        model::{THRESHOLD, WEIGHTS},
+        wordnet::WordNet,
+    },
     testing::shared,
 };
 
-fn table(title: &str, found: &[Vec<Candidate>], all: usize, right: impl Fn(usize, usize) -> Option<bool> + Copy) {
-    println!("{title}\nthreshold  precision recall");
-    for threshold in THRESHOLDS {
-        let score = score(found, all, threshold, right);
-        println!("{threshold:>9}  {:.4} {:.4} {score:?}", score.precision(), score.recall());
-    }
+/// Two vocabularies and, for each class of FROM, the id of the right class of TO: empty if there is none,
+/// none if it is not measured.
+struct Reference<'a> {
+    title: &'static str,
+    from: Vec<ClassName<'a>>,
+    to: Vec<ClassName<'a>>,
+    truth: Vec<Option<String>>,
 }
 
-fn errors(
-    found: &[Vec<Candidate>],
-    from: &[ClassName<'_>],
-    to: &[ClassName<'_>],
-    threshold: f64,
-    truth: impl Fn(usize) -> Option<String>,
-) {
-    for (i, candidates) in found.iter().enumerate() {
-        let Some(truth) = truth(i) else { continue };
-        let best = best(candidates);
-        let said = best.filter(|b| b.confidence >= threshold).map(|b| to[b.to].id.clone());
-        if said.clone().unwrap_or_default() == truth {
-            continue;
+impl Reference<'_> {
+    /// Prints a table over thresholds and the errors at ours, and gives the score there.
+    fn measure(&self) -> Score {
+        let found = Pairs::of(&self.from, &self.to).candidates(&WEIGHTS);
+        let right =
+            |from: usize, to: usize| self.truth[from].as_ref().map(|id| *id == self.to[to].id);
+        let all = self.truth.iter().flatten().filter(|id| !id.is_empty()).count();
+        println!("{}, {all} to find\nthreshold  precision recall", self.title);
+        for step in 1..=19 {
+            let threshold = f64::from(step) / 20.0;
+            let score = score(&found, threshold, right);
+            println!("{threshold:>9}  {:.4} {:.4} {score:?}", score.precision(), score.recall(all));
         }
-        let what = if said.is_some() { "WRONG" } else { "missed" };
-        let name = to.iter().find(|c| c.id == truth).map_or("none", |c| &c.name);
-        println!("{what} {} `{}` {:?} is {name}", from[i].id, from[i].name, from[i].synonyms);
-        for c in candidates.iter().take(3) {
-            println!("      {:.3} {:?} {}: {}", c.confidence, c.relation, to[c.to].name, c.evidence);
+        self.print_errors(&found);
+        score(&found, THRESHOLD, right)
+    }
+
+    fn print_errors(&self, found: &[Vec<Candidate>]) {
+        for ((class, truth), candidates) in self.from.iter().zip(&self.truth).zip(found) {
+            let Some(truth) = truth else { continue };
+            let said = best(candidates).filter(|best| best.confidence >= THRESHOLD);
+            if said.map_or("", |best| &self.to[best.to].id) == truth {
+                continue;
+            }
+            let what = if said.is_some() { "wrong" } else { "missed" };
+            let name = self.to.iter().find(|c| c.id == *truth).map_or("none", |class| &class.name);
+            println!("{what}: {} `{}` {:?} is {name}", class.id, class.name, class.synonyms);
+            for candidate in candidates.iter().take(2) {
+                let name = &self.to[candidate.to].name;
+                println!("    {:.3} {name}: {}", candidate.confidence, candidate.evidence);
+            }
         }
     }
 }
 
 #[test]
 fn openimages_to_lvis() {
-    let (Some(tasks), Some((from, truth)), Some(to), Some(texts)) =
-        (unidet(), openimages(), lvis(true), Texts::read())
+    let (Some((from, truth)), Some(to), Some(texts)) = (openimages(), lvis(true), Texts::read())
     else {
         return;
     };
-    let weights = fit(&tasks.iter().collect::<Vec<_>>());
-    let right = |to: &[ClassName<'_>], f: usize, t: usize| truth[f].as_ref().map(|id| *id == to[t].id);
-    let found = Pairs::of(&from, &to).candidates(&weights);
-    table("OpenImages → LVIS, without text", &found, 302, |f, t| right(&to, f, t));
-    let (from, to) = (with_text(from, &texts.openimages), with_text(to, &texts.lvis));
-    let found = Pairs::of(&from, &to).candidates(&weights);
-    table("OpenImages → LVIS, with text", &found, 302, |f, t| right(&to, f, t));
-    errors(&found, &from, &to, 0.5, |i| truth[i].clone());
+    let title = "OpenImages → LVIS by names and WordNet";
+    let names = Reference { title, from, to, truth };
+    assert_eq!(names.measure(), Score { right: 285, wrong: 2 });
+    let title = "OpenImages → LVIS with text embeddings";
+    let from = with_text(names.from, &texts.openimages);
+    let both = Reference { title, from, to: with_text(names.to, &texts.lvis), truth: names.truth };
+    assert_eq!(both.measure(), Score { right: 291, wrong: 2 });
 }
 
 #[test]
-fn wnids_to_lvis_without_synsets() {
-    let (Some(tasks), Some(list), Some(to), Some(given)) =
-        (unidet(), shared("lvis/imagenet_lvis_wnid.txt"), lvis(false), lvis(true))
+fn wnids_to_lvis_without_its_synsets() {
+    let (Some(list), Some(to), Some(given)) =
+        (shared("lvis/imagenet_lvis_wnid.txt"), lvis(false), lvis(true))
     else {
         return;
     };
-    let wordnet = crate::mapping::wordnet::WordNet::get();
-    let weights = fit(&tasks.iter().collect::<Vec<_>>());
+    let wordnet = WordNet::get();
     let list = std::fs::read_to_string(list).unwrap();
-    let from: Vec<ClassName<'_>> = list.lines().map(|wnid| {
+    let class = |wnid: &str| {
         let words = wordnet.words(wordnet.by_wnid(wnid).unwrap());
-        ClassName {
-            wnid: Some(wnid.to_owned()),
-            synonyms: words[1..].iter().map(|w| (*w).to_owned()).collect(),
-            ..named(wnid, words[0])
-        }
-    }).collect();
-    let truth: Vec<String> = list.lines().map(|wnid| {
+        let synonyms = words[1..].iter().map(|word| (*word).to_owned()).collect();
+        ClassName { wnid: Some(wnid.to_owned()), synonyms, ..named(wnid, words[0]) }
+    };
+    let truth = |wnid: &str| {
         let synset = wordnet.by_wnid(wnid);
-        let class = given.iter().find(|c| wordnet.by_name(c.synset.as_ref().unwrap()) == synset);
-        class.unwrap().id.clone()
-    }).collect();
-    let found = Pairs::of(&from, &to).candidates(&weights);
-    table("997 wnids → LVIS", &found, 997, |f, t| Some(truth[f] == to[t].id));
-    errors(&found, &from, &to, 0.5, |i| Some(truth[i].clone()));
+        let is = |class: &&ClassName<'_>| wordnet.by_name(class.synset.as_ref().unwrap()) == synset;
+        Some(given.iter().find(is).unwrap().id.clone())
+    };
+    let reference = Reference {
+        title: "997 wnids of ImageNet → LVIS without synsets",
+        from: list.lines().map(class).collect(),
+        to,
+        truth: list.lines().map(truth).collect(),
+    };
+    assert_eq!(reference.measure(), Score { right: 975, wrong: 1 });
 }

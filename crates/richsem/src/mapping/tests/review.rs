@@ -64,7 +64,9 @@ fn decisions_survive_reruns_and_win() {
     let to = [&fewer[..1], &fewer[2..]].concat();
     let (_, kept) = Review::read(&path).unwrap().apply(&path, &mut mapping, &from, &to).unwrap();
     assert_eq!(kept.changed.len(), 1, "{kept:?}");
-    assert!(kept.changed[0].contains("salmon_(fish), ") || kept.changed[0].contains("salmon_(food)"));
+    assert!(
+        kept.changed[0].contains("salmon_(fish), ") || kept.changed[0].contains("salmon_(food)")
+    );
 }
 
 #[test]

@@ -1,10 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::support::lvis;
-use crate::{
-    mapping::wordnet::WordNet,
-    testing::shared,
-};
+use crate::{mapping::wordnet::WordNet, testing::shared};
 
 #[test]
 fn the_extract_is_whole_and_keeps_its_licence() {
