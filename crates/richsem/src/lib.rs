@@ -86,6 +86,7 @@ mod hash;
 pub mod info;
 mod json;
 pub mod losses;
+pub mod mapping;
 pub mod models;
 pub mod normalization;
 pub mod precision;

@@ -6,6 +6,7 @@ pub(crate) mod convert;
 pub(crate) mod dataset;
 pub(crate) mod eval;
 pub(crate) mod info;
+pub(crate) mod map;
 pub(crate) mod predict;
 pub(crate) mod prepare;
 pub(crate) mod pretrain_teacher;

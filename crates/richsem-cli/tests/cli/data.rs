@@ -1,4 +1,4 @@
-//! `synth` and `dataset`.
+//! `synth`, `dataset` and `map`.
 
 use serde_json::json;
 
@@ -65,4 +65,31 @@ fn voc_becomes_coco() {
     assert_eq!(dir.json("out/all.json")["annotations"][0]["bbox"], json!([0.0, 0.0, 9.0, 9.0]));
     dir.command(&["dataset", "from-voc", "absent", "out2"]).fails(1).stderr_has("absent");
     assert!(!dir.exists("out2"));
+}
+
+#[test]
+fn classes_are_mapped_and_decisions_stay() {
+    let dir = Dir::new();
+    dir.write("from.csv", "LabelName,DisplayName\n/m/1,Bicycles\n/m/2,Salmon\n/m/3,Qwertz\n");
+    let to = json!({"categories": [
+        {"id": 7, "name": "bicycle", "synset": "bicycle.n.01"},
+        {"id": 8, "name": "salmon_(fish)"},
+        {"id": 9, "name": "salmon_(food)", "image_count": 3, "frequency": "r"},
+    ]});
+    dir.write("to.json", to.to_string());
+    let args = ["map", "from.csv", "to.json", "--out", "map.json", "--review", "review.toml"];
+    let ran = dir.command(&args).ok().stderr_has("0 decided, 1 open");
+    ran.stdout_has("salmon_(food)").stdout_has("Salmon");
+    assert_eq!(dir.json("map.json"), json!({"/m/1": [7], "/m/3": []}));
+    let review = dir.text("review.toml");
+    dir.write("review.toml", review.replace("decision = \"\"", "decision = \"salmon_(food)\""));
+    dir.command(&args).ok().stderr_has("1 decided, 0 open");
+    assert_eq!(dir.json("map.json"), json!({"/m/1": [7], "/m/2": [9], "/m/3": []}));
+    dir.command(&args).ok().stderr_has("1 decided, 0 open");
+    assert_eq!(dir.json("map.json")["/m/2"], json!([9]));
+
+    dir.command(&["map", "from.csv", "none.json"]).fails(1).stderr_has("TO: no such file");
+    dir.command(&["map", "from.csv", "to.json", "--out", "to.json"]).fails(1).stderr_has("--out: ");
+    dir.write("review.toml", "version = 1\n[[class]]\nfrom = \"/m/2\"\ndecision = \"salmon\"\n");
+    dir.command(&args).fails(1).stderr_has("class[0].decision").stderr_has("did you mean");
 }

@@ -18,8 +18,8 @@ use crate::{
 };
 
 use prefix::{Found, Known};
-pub(crate) use text_table::checked_text_table;
 pub use text_table::read_text_table;
+pub(crate) use text_table::{checked_text_table, read_text_rows};
 
 /// Which format a file of weights has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

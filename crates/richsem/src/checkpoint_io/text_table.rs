@@ -22,26 +22,8 @@ pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable
         return Err(Error::config("model.class_head.table", problem)
             .with_hint("paths are relative to the file that says them"));
     }
-    let is_npy = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
-    let table = if is_npy {
-        npy::read(path)?
-    } else {
-        let (tensors, _) = safetensors::read(path)?;
-        let names: Vec<String> = tensors.keys().cloned().collect();
-        let mut tables = tensors.into_values().filter(|t| t.dim() == 2);
-        match (tables.next(), tables.next()) {
-            (Some(only), None) => only,
-            _ => {
-                let problem = format!("expected one [rows, width] tensor, got {names:?}");
-                return Err(Error::invalid(path, "tensors", problem));
-            }
-        }
-    };
-    let size = table.size();
-    let [rows, _] = size[..] else {
-        let problem = format!("expected shape [rows, width], got {size:?}");
-        return Err(Error::invalid(path, "shape", problem));
-    };
+    let table = read_rows(path)?;
+    let rows = table.size()[0];
     let classes = vocabulary.len() as i64;
     if rows == classes {
         return checked_text_table(&table, vocabulary, path);
@@ -65,6 +47,56 @@ pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable
         }
     }
     checked_text_table(&table.index_select(0, &Tensor::from_slice(&chosen)), vocabulary, path)
+}
+
+/// Reads the one table `[rows, width]` of a `.npy` or safetensors file, to the CPU, in the file's kind.
+fn read_rows(path: &Path) -> Result<Tensor> {
+    let is_npy = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
+    let table = if is_npy {
+        npy::read(path)?
+    } else {
+        let (tensors, _) = safetensors::read(path)?;
+        let names: Vec<String> = tensors.keys().cloned().collect();
+        let mut tables = tensors.into_values().filter(|t| t.dim() == 2);
+        match (tables.next(), tables.next()) {
+            (Some(only), None) => only,
+            _ => {
+                let problem = format!("expected one [rows, width] tensor, got {names:?}");
+                return Err(Error::invalid(path, "tensors", problem));
+            }
+        }
+    };
+    let size = table.size();
+    if size.len() != 2 {
+        let problem = format!("expected shape [rows, width], got {size:?}");
+        return Err(Error::invalid(path, "shape", problem));
+    }
+    Ok(table)
+}
+
+/// The rows of a table of text embeddings, `[rows, width]`, as numbers.
+///
+/// # Errors
+/// A file that is neither `.npy` nor safetensors, of another shape, or a row without a direction.
+pub(crate) fn read_text_rows(path: &Path) -> Result<Vec<Vec<f32>>> {
+    let table = read_rows(path)?.to_kind(Kind::Float);
+    let width = usize::try_from(table.size()[1]).unwrap_or(0);
+    if width == 0 {
+        return Err(Error::invalid(path, "shape", "expected a width of 1 or more, got 0"));
+    }
+    let values = Vec::<f32>::try_from(table.flatten(0, -1))?;
+    let rows: Vec<Vec<f32>> = values.chunks(width).map(<[f32]>::to_vec).collect();
+    let directed = |row: &Vec<f32>| {
+        row.iter().all(|value| value.is_finite()) && row.iter().any(|value| *value != 0.0)
+    };
+    match rows.iter().position(|row| !directed(row)) {
+        Some(row) => {
+            let problem = "expected finite numbers that are not all 0";
+            Err(Error::invalid(path, format!("row {row}"), problem)
+                .with_hint("every class needs an embedding"))
+        }
+        None => Ok(rows),
+    }
 }
 
 /// Checks a table `[C, D_text]`. Each row must be a direction.
