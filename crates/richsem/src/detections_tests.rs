@@ -240,6 +240,7 @@ fn a_class_is_the_one_that_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dets.json");
     let category = |id: i64, name: &str| crate::vocabulary::Category {
+        key: None,
         id: CategoryId(id),
         name: name.to_owned(),
         image_count: 1,

@@ -40,6 +40,7 @@ fn drawn(shape: &[i64], mut draw: impl FnMut() -> f64) -> Tensor {
 #[must_use]
 pub fn category(id: i64, name: impl Into<String>) -> Category {
     Category {
+        key: None,
         id: CategoryId(id),
         name: name.into(),
         image_count: 1,

@@ -62,6 +62,9 @@ pub struct Category {
     pub instance_count: u32,
     /// Rare, common or frequent: from the file, or by `image_count`.
     pub frequency: Frequency,
+    /// Its id in the set where that is text, as OpenImages' `/m/01g317`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key: Option<String>,
     /// Its WordNet synset, as `aerosol.n.02`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub synset: Option<String>,

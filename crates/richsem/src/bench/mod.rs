@@ -231,6 +231,7 @@ pub fn run_loader(config: &Config, passes: usize, warmup: usize) -> Result<Loade
 #[must_use]
 pub fn vocabulary(classes: usize) -> Vocabulary {
     let category = |i: usize| Category {
+        key: None,
         id: CategoryId(i as i64 + 1),
         name: format!("class {i}"),
         image_count: 100,

@@ -89,6 +89,7 @@ pub(super) fn categories(classes: &[Class], train: &[Drawn]) -> Vec<Category> {
     let counts = counts(classes.len(), train);
     (classes.iter().zip(counts).enumerate())
         .map(|(position, (class, (image_count, instance_count)))| Category {
+            key: None,
             id: CategoryId(category_id(position)),
             name: class.name(),
             image_count,

@@ -18,6 +18,7 @@ pub(super) fn by_id(records: &mut Records) -> Vec<Option<Frequency>> {
     let resolve = |class: &mut ClassIndex| *class = class_at[class.0 as usize];
     records.annotations.iter_mut().for_each(|a| resolve(&mut a.class));
     for image in &mut records.images {
+        image.present_classes.iter_mut().for_each(resolve);
         image.neg_classes.iter_mut().for_each(resolve);
         image.not_exhaustive_classes.iter_mut().for_each(resolve);
     }

@@ -23,7 +23,10 @@ use std::{
 
 use crate::{
     boxes::{Xywh, Xyxy},
-    data::formats::{self, Opened, Opening, Records, Unit},
+    data::{
+        formats::{self, Opened, Opening, Records, Unit},
+        openimages::Relations,
+    },
     detections::ImageNames,
     error::Result,
     targets::LabelKnowledge,
@@ -45,7 +48,7 @@ pub enum AnnotationFormat {
 }
 
 /// One image of the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageRecord {
     /// Its id in the file.
     pub id: i64,
@@ -56,6 +59,8 @@ pub struct ImageRecord {
     pub file_name: String,
     /// `[height, width]` in pixels, if the file says.
     pub size: Option<[u32; 2]>,
+    /// Classes verified present, whether boxes show them or not (OpenImages).
+    pub present_classes: Vec<ClassIndex>,
     /// Classes verified absent, in the file's order; those that are in the file.
     pub neg_classes: Vec<ClassIndex>,
     /// Classes whose boxes here are not all annotated, in the file's order.
@@ -92,6 +97,7 @@ pub struct Dataset {
     vocabulary: Vocabulary,
     unit: Unit,
     images_at: Option<PathBuf>,
+    relations: Option<Relations>,
     /// Classes of which the file shows all boxes, in every image.
     exhaustive: Arc<[ClassIndex]>,
     images: Vec<ImageRecord>,
@@ -144,7 +150,7 @@ impl Dataset {
             notes: std::mem::take(&mut records.notes),
             ..LoadReport::default()
         };
-        let vocabulary = report::count_classes(&records.classes, &records.annotations, &mut report);
+        let vocabulary = report::count_classes(&records, &mut report);
         let frequencies = group::by_id(&mut records);
         report::count_boxes(&records.images, &records.annotations, records.unit, &mut report);
         report::count_contradictions(&records.images, &records.annotations, &starts, &mut report);
@@ -163,6 +169,7 @@ impl Dataset {
             vocabulary,
             unit: records.unit,
             images_at: records.images_at,
+            relations: records.relations,
             images: records.images,
             annotations: records.annotations,
             starts,
@@ -247,8 +254,15 @@ impl Dataset {
         &self.report
     }
 
+    /// Which classes are kinds of which others, where the set has a hierarchy.
+    #[must_use]
+    pub fn relations(&self) -> Option<&Relations> {
+        self.relations.as_ref()
+    }
+
     /// The boxes to train on: crowds left out (as the reference does, `datasets/coco.py`), clipped
-    /// to the image, those without an inside dropped. In pixels of the file's image.
+    /// to the image, those without an inside dropped. In pixels of the file's image. In a set with a
+    /// hierarchy a box is there for its class, and again for each ancestor of that.
     ///
     /// # Panics
     /// If `image` is not an index into [`Self::images`].
@@ -256,34 +270,68 @@ impl Dataset {
     pub fn training_boxes(&self, image: usize) -> Vec<(Xyxy, ClassIndex)> {
         // Of unknown size: to the image's own once it is read.
         let [height, width] = self.images[image].size.unwrap_or([u32::MAX; 2]);
+        let above =
+            |class: ClassIndex| self.relations.iter().flat_map(move |r| r.ancestors(class.0));
         self.annotations_of(image)
             .iter()
             .filter(|a| !a.crowd)
             .map(|a| (a.bbox.to_xyxy().clipped(width, height), a.class))
             .filter(|(corners, _)| !corners.is_degenerate())
+            .flat_map(|(corners, class)| {
+                let ancestors = above(class).map(move |&class| (corners, ClassIndex(class)));
+                std::iter::once((corners, class)).chain(ancestors)
+            })
             .collect()
     }
 
     /// Which classes the file says something about in that image, each list sorted and without
     /// repetition. A class with any annotation here is present (a crowd or an empty box too), even
-    /// if the file also lists it as absent.
+    /// if the file also lists it as absent. With a hierarchy, ancestors of what is present are present,
+    /// descendants of it are not exhaustive, and descendants of what is absent are absent.
     ///
     /// # Panics
     /// If `image` is not an index into [`Self::images`].
     #[must_use]
     pub fn knowledge(&self, image: usize) -> LabelKnowledge {
-        let sorted = |classes: &mut dyn Iterator<Item = ClassIndex>| {
-            let mut classes: Vec<_> = classes.collect();
-            classes.sort_unstable();
-            classes.dedup();
-            classes
-        };
         let record = &self.images[image];
-        let present = sorted(&mut self.annotations_of(image).iter().map(|a| a.class));
-        let absent = sorted(
-            &mut record.neg_classes.iter().copied().filter(|c| present.binary_search(c).is_err()),
-        );
-        let not_exhaustive = sorted(&mut record.not_exhaustive_classes.iter().copied());
-        LabelKnowledge { present, absent, not_exhaustive, exhaustive: Arc::clone(&self.exhaustive) }
+        let present = sorted(self.annotations_of(image).iter().map(|a| a.class));
+        let is_shown = |class: &ClassIndex| present.binary_search(class).is_ok();
+        let absent = sorted(record.neg_classes.iter().copied().filter(|c| !is_shown(c)));
+        // Somebody saw it, and no box says where.
+        let seen = record.present_classes.iter().filter(|class| !is_shown(class));
+        let not_exhaustive = sorted(record.not_exhaustive_classes.iter().chain(seen).copied());
+        let mut knowledge = LabelKnowledge {
+            present,
+            absent,
+            not_exhaustive,
+            exhaustive: Arc::clone(&self.exhaustive),
+        };
+        if let Some(relations) = &self.relations {
+            expand(&mut knowledge, relations);
+        }
+        knowledge
     }
+}
+
+fn sorted(classes: impl Iterator<Item = ClassIndex>) -> Vec<ClassIndex> {
+    let mut classes: Vec<_> = classes.collect();
+    classes.sort_unstable();
+    classes.dedup();
+    classes
+}
+
+/// Says of related classes what follows from what is known. Boxes of what is only seen are not known, nor are
+/// those of its ancestors.
+fn expand(knowledge: &mut LabelKnowledge, relations: &Relations) {
+    let plain = |classes: &[ClassIndex]| -> Vec<u32> { classes.iter().map(|c| c.0).collect() };
+    let classes = |numbers: Vec<u32>| numbers.into_iter().map(ClassIndex);
+    let known = relations.expand(&plain(&knowledge.present), &plain(&knowledge.absent));
+    let seen = relations.expand(&plain(&knowledge.not_exhaustive), &[]);
+    let shown = &known.present;
+    let open = classes(known.unknown).chain(classes(seen.present)).chain(classes(seen.unknown));
+    knowledge.not_exhaustive = sorted(open.filter(|class| shown.binary_search(&class.0).is_err()));
+    let open = &knowledge.not_exhaustive;
+    knowledge.absent =
+        classes(known.absent).filter(|class| open.binary_search(class).is_err()).collect();
+    knowledge.present = classes(known.present).collect();
 }

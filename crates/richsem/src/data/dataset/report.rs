@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt};
 
 use super::{Annotation, ImageRecord};
 use crate::{
-    data::formats::{ClassRecord, Unit},
+    data::formats::{ClassRecord, Records, Unit},
     vocabulary::{Category, CategoryId, Frequency, Vocabulary},
 };
 
@@ -188,12 +188,9 @@ impl fmt::Display for LoadReport {
 }
 
 /// The classes in order of their ids, with counts from the grouped annotations where the file has none.
-pub(super) fn count_classes(
-    classes: &[ClassRecord],
-    annotations: &[Annotation],
-    report: &mut LoadReport,
-) -> Vocabulary {
-    let counts = images_and_instances(classes.len(), annotations);
+pub(super) fn count_classes(records: &Records, report: &mut LoadReport) -> Vocabulary {
+    let classes = &records.classes;
+    let counts = images_and_instances(records);
     let mut complete = Vec::with_capacity(classes.len());
     for (record, (images, instances)) in classes.iter().zip(counts) {
         report.computed_image_count += usize::from(record.image_count.is_none());
@@ -213,6 +210,7 @@ pub(super) fn count_classes(
         complete.push(Category {
             id: CategoryId(record.id),
             name: record.name.clone(),
+            key: record.key.clone(),
             image_count,
             instance_count: record.instance_count.unwrap_or(instances),
             frequency,
@@ -233,16 +231,24 @@ pub(super) fn count_classes(
     Vocabulary::new(complete)
 }
 
-/// Numbers of images and of boxes of each class, from grouped annotations.
-fn images_and_instances(classes: usize, annotations: &[Annotation]) -> Vec<(u32, u32)> {
-    let mut counts = vec![(0, 0); classes];
-    let mut last_image = vec![u32::MAX; classes];
-    for annotation in annotations {
-        let class = annotation.class.0 as usize;
+/// Numbers of images and of boxes of each class, from grouped annotations. A box counts for the ancestors of
+/// its class, too.
+fn images_and_instances(records: &Records) -> Vec<(u32, u32)> {
+    let mut counts = vec![(0, 0); records.classes.len()];
+    let mut last_image = vec![u32::MAX; counts.len()];
+    let mut count = |class: u32, image: u32| {
+        let class = class as usize;
         counts[class].1 += 1;
-        if last_image[class] != annotation.image {
+        if last_image[class] != image {
             counts[class].0 += 1;
-            last_image[class] = annotation.image;
+            last_image[class] = image;
+        }
+    };
+    for annotation in &records.annotations {
+        let class = annotation.class.0;
+        count(class, annotation.image);
+        for &above in records.relations.iter().flat_map(|relations| relations.ancestors(class)) {
+            count(above, annotation.image);
         }
     }
     counts

@@ -5,6 +5,7 @@
 //! only the images know ([`sizes`]), counts and checks ([`super::dataset`]).
 
 pub(in crate::data) mod coco;
+mod openimages;
 mod place;
 mod records;
 mod sizes;
@@ -39,7 +40,7 @@ pub(in crate::data) struct Format {
 }
 
 /// All formats, in the order in which messages name them.
-const FORMATS: &[&Format] = &[&coco::FORMAT];
+const FORMATS: &[&Format] = &[&coco::FORMAT, &openimages::FORMAT];
 
 /// How to open a set of annotations. The default leaves everything to what is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,7 +171,7 @@ fn choose_split(place: &Place, format: &Format, opening: &Opening) -> Result<Str
 }
 
 /// The words of a split's name, without years and numbers; `valid` and `validation` are `val`.
-fn words(name: &str) -> Vec<String> {
+pub(in crate::data) fn words(name: &str) -> Vec<String> {
     let name = name.to_ascii_lowercase();
     let words = name.split(|c: char| !c.is_ascii_alphanumeric());
     words

@@ -4,7 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    data::dataset::{Annotation, AnnotationFormat, ImageRecord},
+    data::{
+        dataset::{Annotation, AnnotationFormat, ImageRecord},
+        openimages::Relations,
+    },
     vocabulary::Frequency,
 };
 
@@ -25,6 +28,9 @@ pub(in crate::data) struct Records {
     pub(in crate::data) images_at: Option<PathBuf>,
     /// The images' ids as they are written, where these are no numbers; by position.
     pub(in crate::data) image_ids: Option<Vec<String>>,
+    /// Which classes are kinds of which others, by their positions in [`Self::classes`], whose ids then
+    /// rise with it.
+    pub(in crate::data) relations: Option<Relations>,
     /// What the reader counted.
     pub(in crate::data) counts: ReadCounts,
     /// What was passed over or understood in a way that a user should know, each a line without an end.
@@ -51,6 +57,8 @@ pub(in crate::data) struct ReadCounts {
 pub(in crate::data) struct ClassRecord {
     pub(in crate::data) id: i64,
     pub(in crate::data) name: String,
+    /// Its id in the set where that is text, as OpenImages' `/m/01g317`.
+    pub(in crate::data) key: Option<String>,
     pub(in crate::data) supercategory: Option<String>,
     /// Counted where there is none, as the next two.
     pub(in crate::data) image_count: Option<u32>,

@@ -10,6 +10,7 @@ use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
 /// indices 0, 1 and 2, each with wnid and synset.
 pub(super) fn vocabulary() -> Vocabulary {
     let class = |id, name: &str, frequency, synset: &str, wnid: &str| Category {
+        key: None,
         id: CategoryId(id),
         name: name.into(),
         image_count: 1,

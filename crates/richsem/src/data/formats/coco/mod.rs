@@ -196,6 +196,7 @@ impl Builder {
             id: raw.id.0,
             file_name,
             size,
+            present_classes: Vec::new(),
             neg_classes,
             not_exhaustive_classes,
         });

@@ -94,6 +94,7 @@ impl RawCategory {
         ClassRecord {
             id: self.id.0,
             name: self.name,
+            key: None,
             supercategory: self.supercategory.and_then(|s| s.as_str().map(str::to_owned)),
             image_count: self.image_count,
             instance_count: self.instance_count,

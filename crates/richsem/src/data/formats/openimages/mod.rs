@@ -1,0 +1,247 @@
+//! OpenImages as its CSV files lie: boxes, verified labels, names of classes, and their hierarchy.
+//!
+//! A box of a class is one of its ancestors, too: [`crate::data::dataset::Dataset`] expands it for training,
+//! evaluation by the challenge's protocol expands it itself. Groups (`IsGroupOf`) are crowds: not trained on.
+
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::{
+    ClassRecord, Format, ReadCounts, Records, Request, Unit,
+    place::{Place, root_of},
+};
+use crate::{
+    boxes::Xywh,
+    data::{
+        dataset::{Annotation, AnnotationFormat, ImageRecord},
+        openimages::{
+            Boxes, Classes, Flag, Hierarchy, Labels, Names, OpenImagesBox, read_boxes,
+            read_classes, read_labels,
+        },
+    },
+    error::{Error, Result},
+    vocabulary::ClassIndex,
+};
+use files::Found;
+
+pub(super) const FORMAT: Format = Format {
+    name: "openimages",
+    title: "OpenImages CSV",
+    recognise: files::recognise,
+    splits: |place| Ok(files::boxes_of(place)?.into_iter().map(|(split, _)| split).collect()),
+    read,
+};
+
+/// Boxes that are turned into annotations at a time, so that both are not in memory at once.
+const CHUNK: usize = 1 << 20;
+
+/// Most classes that a note names.
+const NAMED: usize = 5;
+
+fn read(request: &Request<'_>) -> Result<Records> {
+    let place = Place::new(request.path)?;
+    let boxes_of = files::boxes_of(&place)?;
+    let file = boxes_of.into_iter().find(|(split, _)| split == request.split);
+    let Some((_, file)) = file else {
+        return Err(Error::invalid(
+            request.path,
+            "boxes",
+            "expected a CSV file of boxes, got none",
+        ));
+    };
+    let found = Found::near(&file, &place)?;
+    let (mut images, mut mids) = (Names::new(), Names::new());
+    let listed = found.classes.as_deref().map(read_classes).transpose()?;
+    if let Some(listed) = &listed {
+        mids = listed.mids.clone();
+    }
+    let known = listed.as_ref().map(|listed| listed.mids.len());
+    let boxes = read_boxes(&file, &mut images, &mut mids)?;
+    let labels = match &found.labels {
+        Some(labels) => read_labels(labels, &mut images, &mut mids)?,
+        None => Labels::default(),
+    };
+    let mut records = Records {
+        unit: Unit::Shares,
+        verified: AnnotationFormat::Lvis,
+        notes: found.notes(),
+        ..Records::default()
+    };
+    if found.labels.is_none() {
+        records.warnings.push(
+            "no file of verified image-level labels is near the boxes: an image says nothing of classes \
+             that it shows no box of"
+                .to_owned(),
+        );
+    }
+    note_left_out(&mut records, &boxes, &labels, known, &mids);
+    records.classes = classes(listed.as_ref(), &mids, known);
+    let within = known.unwrap_or(mids.len());
+    records.relations = match &found.hierarchy {
+        Some(file) => Some(Hierarchy::open(file)?.over(&first(&mids, within))),
+        None => None,
+    };
+    records.images = images.iter().map(image).collect();
+    take_labels(&mut records, &labels, within);
+    records.annotations = annotations(boxes.boxes, within);
+    let folders = files::image_folders(&file, request.split);
+    let near = request.images.map_or(folders, |images| vec![images.to_owned()]);
+    place_images(&mut records, near);
+    number(&mut records, &images);
+    Ok(records)
+}
+
+/// The first of a list of names.
+fn first(names: &Names, count: usize) -> Names {
+    let mut some = Names::new();
+    names.iter().take(count).for_each(|name| {
+        some.add(name);
+    });
+    some
+}
+
+fn image(id: &str) -> ImageRecord {
+    ImageRecord { file_name: format!("{id}.jpg"), ..ImageRecord::default() }
+}
+
+/// Images are numbered in the order of their ids, whatever the order of the rows.
+fn number(records: &mut Records, images: &Names) {
+    for (image, rank) in records.images.iter_mut().zip(images.ranks()) {
+        image.id = i64::from(rank) + 1;
+    }
+    records.image_ids = Some(images.iter().map(str::to_owned).collect());
+}
+
+fn classes(listed: Option<&Classes>, mids: &Names, known: Option<usize>) -> Vec<ClassRecord> {
+    let names = mids.iter().take(known.unwrap_or(mids.len()));
+    let class = |(position, mid): (usize, &str)| {
+        let name = listed.and_then(|listed| listed.names.get(position).cloned());
+        ClassRecord {
+            key: Some(mid.to_owned()),
+            ..ClassRecord::named(position as i64 + 1, name.unwrap_or_else(|| mid.to_owned()))
+        }
+    };
+    names.enumerate().map(class).collect()
+}
+
+/// Puts what the labels verify into the images' lists.
+fn take_labels(records: &mut Records, labels: &Labels, known: usize) {
+    records.counts = ReadCounts { lists: true, ..ReadCounts::default() };
+    for label in labels.labels.iter().filter(|label| (label.class as usize) < known) {
+        let image = &mut records.images[label.image as usize];
+        let list = if label.present { &mut image.present_classes } else { &mut image.neg_classes };
+        list.push(ClassIndex(label.class));
+    }
+    let listing =
+        |image: &&ImageRecord| !image.present_classes.is_empty() || !image.neg_classes.is_empty();
+    records.counts.listing = records.images.iter().filter(listing).count();
+}
+
+/// The boxes as annotations, in the order of the file.
+fn annotations(mut boxes: Vec<OpenImagesBox>, known: usize) -> Vec<Annotation> {
+    let mut annotations = Vec::with_capacity(boxes.len());
+    // From the end, so that what is done can be given back.
+    while !boxes.is_empty() {
+        let rest = boxes.split_off(boxes.len().saturating_sub(CHUNK));
+        boxes.shrink_to_fit();
+        let kept = rest.iter().rev().filter(|truth| (truth.class as usize) < known);
+        annotations.extend(kept.map(annotation));
+    }
+    annotations.reverse();
+    for (id, annotation) in (1..).zip(&mut annotations) {
+        annotation.id = id;
+    }
+    annotations
+}
+
+fn annotation(truth: &OpenImagesBox) -> Annotation {
+    let [x0, y0, x1, y1] = truth.bbox;
+    let (width, height) = ((x1 - x0).max(0.0), (y1 - y0).max(0.0));
+    Annotation {
+        id: 0,
+        image: truth.image,
+        class: ClassIndex(truth.class),
+        bbox: Xywh([x0, y0, width, height]),
+        area: width * height,
+        crowd: truth.group_of() == Flag::Yes,
+        ignore: false,
+    }
+}
+
+/// Finds the images: below a folder by id, by the first digit of the id, or in folders of the archives'
+/// names (`train_0`).
+fn place_images(records: &mut Records, folders: Vec<std::path::PathBuf>) {
+    let plain = || records.images.iter().map(|image| image.file_name.as_str());
+    let by_digit = |name: &str| format!("{}/{name}", &name[..1]);
+    if let Some(root) = root_of(folders.iter().cloned(), plain()) {
+        records.images_at = Some(root);
+        return;
+    }
+    let nested: Vec<String> =
+        plain().filter(|name| name.is_char_boundary(1)).map(by_digit).collect();
+    if nested.len() == records.images.len()
+        && let Some(root) = root_of(folders, nested.iter().map(String::as_str))
+    {
+        records.images_at = Some(root);
+        for (image, name) in records.images.iter_mut().zip(nested) {
+            image.file_name = name;
+        }
+    }
+}
+
+/// Tells what of the files is not in the set.
+fn note_left_out(
+    records: &mut Records,
+    boxes: &Boxes,
+    labels: &Labels,
+    known: Option<usize>,
+    mids: &Names,
+) {
+    if let Some(known) = known {
+        let of_boxes = boxes.boxes.iter().map(|truth| truth.class);
+        note_strangers(records, "boxes", of_boxes, known, mids);
+        let of_labels = labels.labels.iter().map(|label| label.class);
+        note_strangers(records, "verified labels", of_labels, known, mids);
+    }
+    let unknown = boxes.boxes.iter().filter(|truth| truth.group_of() == Flag::Unknown).count();
+    for (count, what) in [
+        (labels.unverified, "labels of a machine, which verify nothing"),
+        (unknown, "boxes of which nobody said whether they are a group: taken for none"),
+        (boxes.beyond, "boxes that reach beyond the picture"),
+    ] {
+        if count > 0 {
+            records.notes.push(format!("{what}: {count}"));
+        }
+    }
+}
+
+fn note_strangers(
+    records: &mut Records,
+    what: &str,
+    classes: impl Iterator<Item = u32>,
+    known: usize,
+    mids: &Names,
+) {
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for class in classes.filter(|&class| class as usize >= known) {
+        *counts.entry(class).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return;
+    }
+    let total: usize = counts.values().sum();
+    let named: Vec<&str> = counts.keys().take(NAMED).filter_map(|&class| mids.get(class)).collect();
+    let more = if counts.len() > named.len() { ", …" } else { "" };
+    records.notes.push(format!(
+        "{what} of classes that are not in the list of classes, left out: {total} ({}{more})",
+        named.join(", ")
+    ));
+}
+
+/// What a file is called in notes.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
