@@ -130,7 +130,7 @@ fn shares_become_pixels_of_the_images_that_are_there() {
 fn the_samples_are_read() {
     let Some(samples) = testing::shared("samples/openimages") else { return };
     let set = open(&samples.join("datumaro_v6"), "train", false).unwrap();
-    assert_eq!((set.images().len(), set.annotations().len(), set.vocabulary().len()), (2, 1, 2));
+    assert_eq!((set.images().len(), set.annotations().len(), set.vocabulary().len()), (2, 1, 4));
     let alone = Opening { pixels: false, ..Opening::default() };
     let set = Dataset::open_as(&samples.join("challenge2019_validation_bbox.head.csv"), &alone);
     assert!(!set.unwrap().annotations().is_empty());
