@@ -1,6 +1,7 @@
 //! From annotation files and images to batches.
 
 pub mod batch;
+pub mod convert;
 pub mod dataset;
 pub mod detection_source;
 mod entries;
@@ -15,6 +16,5 @@ pub mod listing;
 pub mod loader;
 pub mod sampler;
 pub mod transforms;
-pub mod voc;
 
 pub use entries::entries;

@@ -3,10 +3,15 @@
 
 mod odd_input;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{AtomicBool, ConversionReport, Error, convert};
-use crate::{data::dataset::Dataset, error::Result, testing::shared, vocabulary::CategoryId};
+use super::{Report, Request};
+use crate::{
+    data::{dataset::Dataset, formats::Opening, image_store::ImageStore},
+    error::Result,
+    testing::shared,
+    vocabulary::CategoryId,
+};
 
 /// (file name, class name, box, crowd), sorted.
 type Boxes = Vec<(String, String, [f64; 4], bool)>;
@@ -16,13 +21,13 @@ fn sorted(mut boxes: Boxes) -> Boxes {
     boxes
 }
 
-fn ours(report: &ConversionReport, split: &str) -> Boxes {
-    let path = &report.splits.iter().find(|s| s.name == split).unwrap().path;
-    let dataset = Dataset::open(path).unwrap();
+/// With the names of files below `prefix`.
+fn ours(dataset: &Dataset, prefix: &str) -> Boxes {
     let boxes = dataset.annotations().iter().map(|a| {
         let image = &dataset.images()[a.image as usize];
         let class = &dataset.vocabulary().category(a.class).name;
-        (image.file_name.clone(), class.clone(), a.bbox.0, a.crowd)
+        let name = image.file_name.strip_prefix(prefix).unwrap().to_owned();
+        (name, class.clone(), a.bbox.0, a.crowd)
     });
     sorted(boxes.collect())
 }
@@ -38,47 +43,112 @@ fn theirs(folder: &Path) -> Boxes {
     sorted(boxes.collect())
 }
 
+/// Opens an image set, and gives what was met, too.
+fn read(set: &Path, split: &str) -> Result<(Dataset, Report)> {
+    let opening =
+        Opening { format: Some("voc".into()), split: Some(split.to_owned()), ..Opening::default() };
+    let dataset = Dataset::open_as(set, &opening)?;
+    let request = Request { path: set, split, images: None, annotated: true };
+    let (_, report) = super::read(&request)?;
+    Ok((dataset, report))
+}
+
+fn names(set: &Path) -> Vec<String> {
+    super::splits(&super::Place::new(set).unwrap()).unwrap()
+}
+
+fn files(dataset: &Dataset) -> Vec<&str> {
+    dataset.images().iter().map(|image| image.file_name.as_str()).collect()
+}
+
 #[test]
-fn bccd_is_converted_from_its_archive_as_hotcoco_does_from_a_folder() {
+fn bccd_is_read_in_its_archive_as_hotcoco_does_from_a_folder() {
     let Some(archive) = shared("photos/bccd/BCCD.tar") else { return };
-    let output = tempfile::tempdir().unwrap();
-    let report = convert(&archive, output.path(), false, &GO).unwrap();
+    assert_eq!(names(&archive), ["train", "val", "trainval", "test"]);
+    let parts: Vec<(Dataset, Report)> =
+        names(&archive).iter().map(|split| read(&archive, split).unwrap()).collect();
     let counts: Vec<_> =
-        report.splits.iter().map(|s| (s.name.as_str(), s.images, s.boxes)).collect();
-    assert_eq!(
-        counts.iter().map(|c| (c.0, c.1)).collect::<Vec<_>>(),
-        [("train", 205), ("val", 87), ("trainval", 292), ("test", 72)]
-    );
-    assert_eq!(counts[0].2 + counts[1].2, counts[2].2);
-    assert_eq!(counts[2].2 + counts[3].2, 4888, "every box is in one of the two");
-    assert_eq!(report.classes, ["Platelets", "RBC", "WBC"]);
-    assert_eq!((report.difficult, report.degenerate.count, report.unlisted), (0, 0, 0));
-    assert_eq!(report.listed_twice.count, 0);
-    assert_eq!(report.image_root, output.path().join("images"));
-    assert_eq!(std::fs::read_dir(&report.image_root).unwrap().count(), 364);
+        parts.iter().map(|(set, _)| (set.images().len(), set.annotations().len())).collect();
+    assert_eq!(counts.iter().map(|c| c.0).collect::<Vec<_>>(), [205, 87, 292, 72]);
+    assert_eq!(counts[0].1 + counts[1].1, counts[2].1);
+    assert_eq!(counts[2].1 + counts[3].1, 4888, "every box is in one of the two");
+    for (set, report) in &parts {
+        let classes: Vec<_> =
+            set.vocabulary().categories().iter().map(|c| (c.id.0, c.name.as_str())).collect();
+        assert_eq!(classes, [(1, "Platelets"), (2, "RBC"), (3, "WBC")]);
+        assert_eq!((report.difficult, report.degenerate.count, report.unlisted), (0, 0, 0));
+        assert_eq!(report.listed_twice.count, 0);
+        assert_eq!(set.images_at(), Some(&*archive));
+        assert_eq!(set.report().format, "Pascal VOC XML");
+    }
 
     let folder = tempfile::tempdir().unwrap();
     tar::Archive::new(std::fs::File::open(&archive).unwrap()).unpack(folder.path()).unwrap();
-    let mut both = ours(&report, "trainval");
-    both.extend(ours(&report, "test"));
+    let mut both = ours(&parts[2].0, "BCCD/JPEGImages/");
+    both.extend(ours(&parts[3].0, "BCCD/JPEGImages/"));
     assert_eq!(sorted(both), theirs(&folder.path().join("BCCD")));
 
-    // Extracted images are the archive's, and the sizes are theirs.
-    let dataset = Dataset::open(&report.splits[3].path).unwrap();
-    for image in dataset.images() {
-        let bytes = std::fs::read(report.image_root.join(&image.file_name)).unwrap();
-        let original = folder.path().join("BCCD/JPEGImages").join(&image.file_name);
-        assert_eq!(bytes, std::fs::read(original).unwrap());
+    // A store of the archive has the images under these names.
+    let store = ImageStore::open(&archive, Default::default()).unwrap();
+    for image in parts[3].0.images() {
+        let original = std::fs::read(folder.path().join(&image.file_name)).unwrap();
+        assert_eq!(store.read(&image.file_name).unwrap(), original);
+        assert_eq!(store.size(&image.file_name).unwrap(), image.size.unwrap());
     }
 
-    // From the folder: the same JSON, and nothing copied.
-    let again = tempfile::tempdir().unwrap();
-    let from_folder = convert(folder.path(), again.path(), false, &GO).unwrap();
-    assert_eq!(from_folder.image_root, folder.path().join("BCCD/JPEGImages"));
-    assert!(!again.path().join("images").exists());
-    for (a, b) in report.splits.iter().zip(&from_folder.splits) {
-        assert_eq!(std::fs::read(&a.path).unwrap(), std::fs::read(&b.path).unwrap());
+    // From the folder: the same, and other names.
+    for (split, (in_archive, report)) in names(folder.path()).iter().zip(&parts) {
+        let (set, again) = read(folder.path(), split).unwrap();
+        assert_eq!(set.images_at(), Some(&*folder.path().join("BCCD/JPEGImages")));
+        assert_eq!(set.annotations(), in_archive.annotations());
+        for (image, other) in set.images().iter().zip(in_archive.images()) {
+            assert_eq!(format!("BCCD/JPEGImages/{}", image.file_name), other.file_name);
+            assert_eq!((image.id, image.size), (other.id, other.size));
+        }
+        assert_eq!(Report { passed_over: report.passed_over.clone(), ..again }, *report);
     }
+}
+
+#[test]
+fn sets_are_recognised_in_folders_and_archives() {
+    let set = small_set(OBJECT);
+    let archive = archive_of(&set.path().join("VOC/deeper"), "./x");
+    for (path, evidence) in [
+        (set.path().to_owned(), "there is VOC/deeper/Annotations/a.xml"),
+        (set.path().join("VOC/deeper"), "there is Annotations/a.xml"),
+    ] {
+        let found = super::FORMAT.recognise;
+        assert_eq!(found(&super::Place::new(&path).unwrap()).unwrap(), evidence);
+    }
+    let found = (super::FORMAT.recognise)(&super::Place::new(archive.path()).unwrap()).unwrap();
+    assert!(found.starts_with("there is x/Annotations/"), "{found}");
+    let opening = Opening { usual_split: Some("val"), ..Opening::default() };
+    assert_eq!(Dataset::open_as(set.path(), &opening).unwrap().split(), "val");
+    assert_eq!(files(&Dataset::open_as(archive.path(), &opening).unwrap()), ["x/JPEGImages/c.png"]);
+    // Other XML, and a folder of that name with something else.
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(other.path().join("Annotations")).unwrap();
+    std::fs::write(other.path().join("Annotations/train.json"), "{}").unwrap();
+    std::fs::write(other.path().join("annotations.xml"), "<annotations/>").unwrap();
+    assert_eq!((super::FORMAT.recognise)(&super::Place::new(other.path()).unwrap()), None);
+}
+
+/// Somebody keeps the images of a set elsewhere.
+#[test]
+fn images_may_be_elsewhere() {
+    let set = small_set(OBJECT);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let images = set.path().join("VOC/deeper/JPEGImages");
+    std::fs::rename(&images, elsewhere.path().join("photos")).unwrap();
+    let message = read(set.path(), "train").unwrap_err().to_string();
+    assert!(message.contains("JPEGImages"), "{message}");
+    let opening = Opening {
+        split: Some("train".into()),
+        images: Some(elsewhere.path().to_owned()),
+        ..Opening::default()
+    };
+    let train = Dataset::open_as(set.path(), &opening).unwrap();
+    assert_eq!((files(&train), train.images_at()), (vec!["photos/a.png"], Some(elsewhere.path())));
 }
 
 #[test]
@@ -93,15 +163,12 @@ fn voc_2012_without_image_sets_is_one_set() {
             std::fs::copy(entry.path(), set.join(to).join(entry.file_name())).unwrap();
         }
     }
-    let output = tempfile::tempdir().unwrap();
-    let report = convert(set, output.path(), false, &GO).unwrap();
-    assert_eq!(report.splits.len(), 1);
-    let all = &report.splits[0];
-    assert_eq!((all.name.as_str(), all.images, all.boxes), ("all", 100, 273));
-    assert_eq!((report.classes.len(), report.difficult), (20, 38));
-    assert_eq!(ours(&report, "all"), theirs(set));
-    let dataset = Dataset::open(&all.path).unwrap();
-    assert_eq!((dataset.report().crowd, dataset.report().clipped.count), (38, 0));
+    assert_eq!(names(set), ["all"]);
+    let (all, report) = read(set, "all").unwrap();
+    assert_eq!((all.images().len(), all.annotations().len()), (100, 273));
+    assert_eq!((all.vocabulary().len(), report.difficult), (20, 38));
+    assert_eq!(ours(&all, ""), theirs(set));
+    assert_eq!((all.report().crowd, all.report().clipped.count), (38, 0));
 }
 
 const OBJECT: &str = "<object><name>dog</name><difficult>0</difficult><bndbox><xmin>2</xmin>\
@@ -129,43 +196,50 @@ fn small_set(objects: &str) -> tempfile::TempDir {
     folder
 }
 
-/// The `stop` of tests that do not stop.
-static GO: AtomicBool = AtomicBool::new(false);
-
-fn converted(folder: &tempfile::TempDir) -> Result<(ConversionReport, tempfile::TempDir)> {
-    let output = tempfile::tempdir().unwrap();
-    convert(folder.path(), output.path(), false, &GO).map(|report| (report, output))
+/// An archive of a set, below a folder of that name.
+fn archive_of(root: &Path, name: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".tar").tempfile().unwrap();
+    let mut builder = tar::Builder::new(std::fs::File::create(file.path()).unwrap());
+    builder.append_dir_all(name, root).unwrap();
+    builder.finish().unwrap();
+    file
 }
 
-fn annotation(folder: &tempfile::TempDir, name: &str) -> std::path::PathBuf {
+fn annotation(folder: &tempfile::TempDir, name: &str) -> PathBuf {
     folder.path().join(format!("VOC/deeper/Annotations/{name}.xml"))
 }
 
 #[test]
 fn pixels_counted_from_one_become_corners_from_zero() {
-    let (report, _output) = converted(&small_set(OBJECT)).unwrap();
-    let names: Vec<_> = report.splits.iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["train", "val"]);
-    assert_eq!(report.empty_splits, ["test"]);
+    let set = small_set(OBJECT);
+    assert_eq!(names(set.path()), ["train", "val"]);
+    let (train, report) = read(set.path(), "train").unwrap();
+    assert_eq!(report.empty_sets, ["test"]);
     assert_eq!(report.unlisted, 1, "b");
-    let train = Dataset::open(&report.splits[0].path).unwrap();
     assert_eq!(train.annotations()[0].bbox.0, [1.0, 2.0, 4.0, 5.0]);
     assert_eq!(train.annotations()[0].area, 20.0);
-    // Listed twice, written once; the next image set goes on counting.
-    let val = Dataset::open(&report.splits[1].path).unwrap();
+    // Listed twice, read once; the next image set goes on counting.
+    let (val, _) = read(set.path(), "val").unwrap();
     assert_eq!((train.images().len(), train.images()[0].id, val.images()[0].id), (1, 1, 2));
     assert_eq!((train.annotations()[0].id, val.annotations()[0].id), (1, 2));
     assert_eq!(
         (report.listed_twice.count, &report.listed_twice.names[..]),
         (1, &["train line 3".to_owned()][..])
     );
-    assert!(report.to_string().contains("1 annotated images in no image set"));
+    let notes = report.notes();
+    for note in ["1 annotated images in no image set, left out", "test: lists nothing, left out"] {
+        assert!(notes.iter().any(|other| other == note), "{notes:?}");
+    }
     assert_eq!(report.passed_over.to_string(), "1 lists of a class (dog_train.txt)");
+    let printed = train.report().to_string();
+    assert!(notes.iter().all(|note| printed.contains(note)), "{printed}");
+    let message = read(set.path(), "test").unwrap_err().to_string();
+    assert!(message.contains("no part `test`; it has `train`, `val`"), "{message}");
 }
 
 /// No list is read as another, and what is in none is in no file.
 #[test]
-fn every_image_set_has_a_file_of_its_own_name() {
+fn every_image_set_is_a_part_of_its_own_name() {
     let set = small_set(OBJECT);
     let lists = set.path().join("VOC/deeper/ImageSets");
     std::fs::rename(lists.join("Main/train.txt"), lists.join("Main/minitrain.txt")).unwrap();
@@ -175,20 +249,19 @@ fn every_image_set_has_a_file_of_its_own_name() {
     std::fs::write(lists.join("Layout/train.txt"), "a 1\n").unwrap();
     // Without a set `train` there is no `dog_train` of it.
     std::fs::remove_file(lists.join("Main/dog_train.txt")).unwrap();
-    let (report, _output) = converted(&set).unwrap();
-    let names = |split: &super::SplitReport| {
-        let dataset = Dataset::open(&split.path).unwrap();
-        let files = dataset.images().iter().map(|image| image.file_name.clone());
-        (split.name.clone(), files.collect::<Vec<_>>().join(" "))
-    };
-    let expected = [("minitrain", "a.png"), ("minival", "c.png"), ("valid", "a.png c.png")];
-    let expected = expected.map(|(name, files)| (name.to_owned(), files.to_owned()));
-    assert_eq!(report.splits.iter().map(names).collect::<Vec<_>>(), expected);
-    assert_eq!(report.unlisted, 1);
-    assert!(report.passed_over.to_string().starts_with("1 .txt ("), "{}", report.passed_over);
+    assert_eq!(names(set.path()), ["minitrain", "minival", "valid"]);
+    for (name, expected) in
+        [("minitrain", &["a.png"][..]), ("minival", &["c.png"]), ("valid", &["a.png", "c.png"])]
+    {
+        let (dataset, report) = read(set.path(), name).unwrap();
+        assert_eq!((dataset.split(), files(&dataset)), (name, expected.to_vec()));
+        assert_eq!(report.unlisted, 1);
+        let passed_over = report.passed_over.to_string();
+        assert!(passed_over.starts_with("1 .txt ("), "{passed_over}");
+    }
 
     std::fs::write(lists.join("minitrain.txt"), "a\n").unwrap();
-    let text = converted(&set).unwrap_err().to_string();
+    let text = read(set.path(), "valid").unwrap_err().to_string();
     assert!(text.contains("there is another of this name"), "{text}");
 }
 
@@ -198,10 +271,9 @@ fn a_list_with_flags_and_images_of_its_own_is_an_image_set() {
     let set = small_set(OBJECT);
     let lists = set.path().join("VOC/deeper/ImageSets/Main");
     std::fs::write(lists.join("mini_val.txt"), "b 1\n").unwrap();
-    let (report, _output) = converted(&set).unwrap();
-    let names: Vec<_> = report.splits.iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["train", "val", "mini_val"]);
-    assert_eq!(report.unlisted, 0);
+    assert_eq!(names(set.path()), ["train", "val", "mini_val"]);
+    let (mini, report) = read(set.path(), "mini_val").unwrap();
+    assert_eq!((files(&mini), report.unlisted), (vec!["b.png"], 0));
 }
 
 #[test]
@@ -218,10 +290,10 @@ fn an_image_is_that_of_one_annotation() {
     std::fs::remove_file(root.join("Annotations/a.xml")).unwrap();
     std::fs::write(root.join("ImageSets/Main/train.txt"), "x/a\ny/a\n").unwrap();
     std::fs::remove_file(root.join("ImageSets/Main/dog_train.txt")).unwrap();
-    let text = converted(&set).unwrap_err().to_string();
+    let text = read(set.path(), "train").unwrap_err().to_string();
     assert!(text.contains("y/a.xml: JPEGImages/a.png is the image of `x/a`, too"), "{text}");
     std::fs::rename(root.join("JPEGImages/a.png"), root.join("JPEGImages/x/a.png")).unwrap();
-    let text = converted(&set).unwrap_err().to_string();
+    let text = read(set.path(), "train").unwrap_err().to_string();
     assert!(text.contains("y/a.xml: its image is missing"), "{text}");
 }
 
@@ -241,18 +313,14 @@ fn folders_within_the_folders_are_gone_through() {
         std::fs::write(root.join(file), bytes).unwrap();
     }
     std::fs::write(root.join("ImageSets/Main/train.txt"), "x/a\nb\n").unwrap();
-    let archive = set.path().join("set.tar");
-    let mut builder = tar::Builder::new(std::fs::File::create(&archive).unwrap());
-    builder.append_dir_all("set", &root).unwrap();
-    builder.finish().unwrap();
-    for input in [root.clone(), archive] {
-        let output = tempfile::tempdir().unwrap();
-        let report = convert(&input, output.path(), false, &GO).unwrap();
-        let train = Dataset::open(&report.splits[0].path).unwrap();
-        let files: Vec<_> = train.images().iter().map(|i| i.file_name.as_str()).collect();
-        assert_eq!(files, ["x/a.png", "b.png"], "{}", input.display());
-        assert!(files.iter().all(|file| report.image_root.join(file).is_file()));
-        assert_eq!(Dataset::open(&report.splits[1].path).unwrap().images()[0].file_name, "c.png");
+    let archive = archive_of(&root, "set");
+    for (input, prefix) in [(root.as_path(), ""), (archive.path(), "set/JPEGImages/")] {
+        let (train, report) = read(input, "train").unwrap();
+        let expected = ["x/a.png", "b.png"].map(|name| format!("{prefix}{name}"));
+        assert_eq!(files(&train), expected, "{}", input.display());
+        let store = ImageStore::open(train.images_at().unwrap(), Default::default()).unwrap();
+        assert!(expected.iter().all(|file| store.contains(file)));
+        assert_eq!(files(&read(input, "val").unwrap().0), [format!("{prefix}c.png")]);
         let passed_over = report.passed_over.to_string();
         assert!(
             passed_over.contains("1 .md (") && passed_over.contains("1 hidden ("),
@@ -264,15 +332,15 @@ fn folders_within_the_folders_are_gone_through() {
     std::fs::remove_file(root.join("ImageSets/Main/dog_train.txt")).unwrap();
     std::fs::copy(root.join("Annotations/x/a.xml"), root.join("Annotations/y/a.xml")).unwrap();
     std::fs::write(root.join("ImageSets/Main/train.txt"), "a\n").unwrap();
-    let text = converted(&set).unwrap_err().to_string();
+    let text = read(set.path(), "train").unwrap_err().to_string();
     assert!(text.contains("image set train, line 1: `a` may be `x/a` or `y/a`"), "{text}");
     std::fs::write(root.join("ImageSets/Main/train.txt"), "y/a\n").unwrap();
     std::fs::create_dir(root.join("JPEGImages/w")).unwrap();
     std::fs::copy(root.join("JPEGImages/x/a.png"), root.join("JPEGImages/w/a.png")).unwrap();
-    let text = converted(&set).unwrap_err().to_string();
+    let text = read(set.path(), "train").unwrap_err().to_string();
     assert!(text.contains("a.xml: its image may be JPEGImages/w/a or JPEGImages/x/a"), "{text}");
     std::fs::copy(root.join("JPEGImages/x/a.png"), root.join("JPEGImages/x/a.jpg")).unwrap();
-    let text = converted(&set).unwrap_err().to_string();
+    let text = read(set.path(), "train").unwrap_err().to_string();
     assert!(text.contains("image: there is another of this name"), "{text}");
 }
 
@@ -310,8 +378,9 @@ fn the_encoding_that_the_xml_says_is_obeyed() {
     for (name, bytes) in files {
         let set = small_set(OBJECT);
         std::fs::write(annotation(&set, "c"), bytes).unwrap();
-        let (report, _output) = converted(&set).unwrap();
-        assert_eq!(report.classes, [name, "dog"]);
+        let (val, _) = read(set.path(), "val").unwrap();
+        let classes: Vec<_> = val.vocabulary().categories().iter().map(|c| &c.name).collect();
+        assert_eq!(classes, [name, "dog"]);
     }
     for (bytes, says) in [
         (declaring("klingon").into_bytes(), "says its encoding is `klingon`, which is unknown"),
@@ -326,7 +395,7 @@ fn the_encoding_that_the_xml_says_is_obeyed() {
     ] {
         let set = small_set(OBJECT);
         std::fs::write(annotation(&set, "c"), bytes).unwrap();
-        let message = converted(&set).unwrap_err().to_string();
+        let message = read(set.path(), "val").unwrap_err().to_string();
         assert!(message.contains("c.xml: XML: ") && message.contains(says), "{message}");
     }
 }
@@ -342,10 +411,10 @@ fn difficult_objects_become_crowds_and_empty_boxes_are_dropped() {
          </bndbox></part></object>",
     );
     let set = small_set(&[difficult, backwards, one_pixel, part].concat());
-    let (report, _output) = converted(&set).unwrap();
-    assert_eq!((report.difficult, report.degenerate.count), (2, 2), "in each of two images");
-    assert_eq!(report.classes, ["bird", "cat", "dog"], "sorted; a part is no object");
-    let train = Dataset::open(&report.splits[0].path).unwrap();
+    let (train, report) = read(set.path(), "train").unwrap();
+    assert_eq!((report.difficult, report.degenerate.count), (1, 1));
+    let classes: Vec<_> = train.vocabulary().categories().iter().map(|c| &c.name).collect();
+    assert_eq!(classes, ["bird", "cat", "dog"], "sorted; a part is no object");
     let seen: Vec<_> =
         train.annotations().iter().map(|a| (a.class.0, a.bbox.0[2], a.crowd)).collect();
     assert_eq!(seen, [(1, 4.0, true), (2, 1.0, false), (2, 4.0, false)]);
@@ -359,13 +428,12 @@ fn a_missing_size_is_read_from_the_image() {
     let text = std::fs::read_to_string(&path).unwrap();
     for size in [text.replace("<width>8", "<width>0"), text.replace("size>", "dimensions>")] {
         std::fs::write(&path, size).unwrap();
-        let (report, _output) = converted(&set).unwrap();
+        let (val, report) = read(set.path(), "val").unwrap();
         assert_eq!(report.sizes_from_images, 1);
-        let val = Dataset::open(&report.splits[1].path).unwrap();
         assert_eq!(val.images()[0].size, Some([9, 8]));
     }
     std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no image").unwrap();
-    let message = converted(&set).unwrap_err().to_string();
+    let message = read(set.path(), "val").unwrap_err().to_string();
     assert!(message.contains("c.png: size: the XML gives none"), "{message}");
 }
 
@@ -375,8 +443,7 @@ fn a_stale_file_name_in_the_xml_does_not_matter() {
     let path = annotation(&set, "c");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("c.png", "a.png")).unwrap();
-    let (report, _output) = converted(&set).unwrap();
-    assert_eq!(Dataset::open(&report.splits[1].path).unwrap().images()[0].file_name, "c.png");
+    assert_eq!(files(&read(set.path(), "val").unwrap().0), ["c.png"]);
 }
 
 #[test]
@@ -400,19 +467,19 @@ fn mistakes_are_named_with_file_and_field() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(old));
         std::fs::write(&path, text.replace(old, new)).unwrap();
-        let message = converted(&set).unwrap_err().to_string();
+        let message = read(set.path(), "val").unwrap_err().to_string();
         assert!(message.contains(says), "{old} -> {new}: {message}");
     }
     let set = small_set(OBJECT);
     std::fs::write(annotation(&set, "c"), b"<annotation>\xff</annotation>").unwrap();
-    let message = converted(&set).unwrap_err().to_string();
+    let message = read(set.path(), "val").unwrap_err().to_string();
     assert!(message.contains("c.xml: XML: not UTF-8 text"), "{message}");
 }
 
 #[test]
 fn sets_that_do_not_hold_together_are_refused() {
     let says = |set: &tempfile::TempDir, words: &str| {
-        let message = converted(set).unwrap_err().to_string();
+        let message = read(set.path(), "val").unwrap_err().to_string();
         assert!(message.contains(words) && message.contains("hint: "), "{message}");
     };
     let set = small_set(OBJECT);
@@ -440,17 +507,14 @@ fn sets_that_do_not_hold_together_are_refused() {
 #[test]
 fn archives_that_cannot_be_read_are_refused() {
     let set = small_set(OBJECT);
-    let mut builder = tar::Builder::new(Vec::new());
-    builder.append_dir_all("./set", set.path().join("VOC/deeper")).unwrap();
-    let bytes = builder.into_inner().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let archive = folder.path().join("set.tar");
-    let output = tempfile::tempdir().unwrap();
+    let archive = archive_of(&set.path().join("VOC/deeper"), "./set");
+    let bytes = std::fs::read(archive.path()).unwrap();
     let outcome = |content: &[u8]| {
-        std::fs::write(&archive, content).unwrap();
-        convert(&archive, output.path(), true, &GO).map_err(|e| e.to_string())
+        std::fs::write(archive.path(), content).unwrap();
+        let outcome = read(archive.path(), "train").map_err(|e| e.to_string());
+        outcome.map(|(set, _)| set.annotations().len())
     };
-    assert_eq!(outcome(&bytes).unwrap().splits.len(), 2);
+    assert_eq!(outcome(&bytes), Ok(1));
     for (content, says) in [
         (b"\x1f\x8b\x08\x00".as_slice(), "compressed with gzip"),
         (b"PK\x03\x04".as_slice(), "a zip archive"),
@@ -468,24 +532,18 @@ fn archives_that_cannot_be_read_are_refused() {
     assert!(refused > 10, "{refused}");
 }
 
+/// A name that leads out of the archive is a name like any other: nothing is unpacked.
 #[test]
-fn a_stopped_conversion_leaves_nothing() {
-    let set = small_set(OBJECT);
-    let folder = tempfile::tempdir().unwrap();
-    let archive = folder.path().join("set.tar");
-    let mut builder = tar::Builder::new(std::fs::File::create(&archive).unwrap());
-    builder.append_dir_all("set", set.path().join("VOC/deeper")).unwrap();
-    builder.finish().unwrap();
-    for input in [&archive, set.path()] {
-        let stop = AtomicBool::new(true);
-        let error = convert(input, &folder.path().join("out"), false, &stop).unwrap_err();
-        assert!(matches!(error, Error::Stopped), "{error}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
+fn names_that_lead_out_of_an_archive_are_read_in_it() {
+    let archive = archive_that_leads_out();
+    let (all, _) = read(archive.path(), "all").unwrap();
+    assert_eq!((files(&all), all.annotations().len()), (vec!["../../JPEGImages/a.png"], 1));
+    let store = ImageStore::open(archive.path(), Default::default()).unwrap();
+    assert!(store.contains("../../JPEGImages/a.png"));
 }
 
-#[test]
-fn nothing_is_written_outside_the_output() {
+/// With `../../Annotations/a.xml` and `../../JPEGImages/a.png`.
+pub(in crate::data) fn archive_that_leads_out() -> tempfile::NamedTempFile {
     let mut builder = tar::Builder::new(Vec::new());
     for path in ["Annotations/a.xml", "JPEGImages/a.png"] {
         let mut header = tar::Header::new_gnu();
@@ -498,15 +556,7 @@ fn nothing_is_written_outside_the_output() {
         header.set_cksum();
         builder.append(&header, content.as_bytes()).unwrap();
     }
-    let folder = tempfile::tempdir().unwrap();
-    let archive = folder.path().join("in/set.tar");
-    std::fs::create_dir(folder.path().join("in")).unwrap();
-    std::fs::write(&archive, builder.into_inner().unwrap()).unwrap();
-    let output = folder.path().join("in/deep/er");
-    let report = convert(&archive, &output, false, &GO).unwrap();
-    assert!(output.join("images/a.png").exists());
-    assert_eq!(report.splits[0].images, 1);
-    assert!(
-        !folder.path().join("JPEGImages").exists() && !folder.path().join("in/JPEGImages").exists()
-    );
+    let file = tempfile::Builder::new().suffix(".tar").tempfile().unwrap();
+    std::fs::write(file.path(), builder.into_inner().unwrap()).unwrap();
+    file
 }
