@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
 use fs_err::os::unix::fs::symlink;
 use rayon::prelude::*;
 
-use super::{Conversion, ConversionReport, NotCarried, Part, Target};
+use super::{Conversion, ConversionReport, Part, Target};
 use crate::{
     argument::Argument,
     data::{dataset::Dataset, formats::below_root, image_store::ImageStore},
@@ -39,15 +39,18 @@ pub(super) struct Placing {
 
 /// The images of one part.
 struct Placed {
+    name: String,
+    /// The folder or archive that they are in now, where it is known.
     source: Option<PathBuf>,
     put: PutImages,
     /// The folder they are put in, below that of the output.
     folder: String,
     /// What their names begin with and is left out.
     prefix: String,
-    /// Those without a file, which are not put.
-    missing: Vec<String>,
 }
+
+/// The images of a part: the name of each in its store, and its path below the output.
+pub(super) type Names = Vec<(String, PathBuf)>;
 
 impl Placing {
     /// Decides, and refuses what cannot be done.
@@ -66,7 +69,8 @@ impl Placing {
             let store = source.as_ref().map(|source| &stores[source]);
             let put = choose_put(set, store, how)?;
             let folder = if one_place { FOLDER.to_owned() } else { format!("{FOLDER}/{name}") };
-            parts.push(Placed { source, put, folder, prefix: String::new(), missing: Vec::new() });
+            let (name, prefix) = (name.clone(), String::new());
+            parts.push(Placed { name, source, put, folder, prefix });
         }
         let mut placing = Self { parts, stores };
         placing.leave_out_prefixes(sets);
@@ -92,32 +96,35 @@ impl Placing {
             }
         }
         for part in &mut self.parts {
-            let source = part.source.as_ref().filter(|source| !source.is_dir());
+            let copied = |source: &&PathBuf| part.put == PutImages::Copy && !source.is_dir();
+            let source = part.source.as_ref().filter(copied);
             if let Some(Some(prefix)) = source.and_then(|source| prefixes.get(source)) {
                 part.prefix.clone_from(prefix);
             }
         }
     }
 
-    /// Puts the images below `folder`, and has the sets say their new names. Sizes that the annotations do
-    /// not have are read from the images.
-    pub(super) fn put(
-        &mut self,
-        sets: &mut [Part],
-        folder: &Path,
-        report: &mut ConversionReport,
-        stop: &AtomicBool,
-    ) -> Result<()> {
-        // By the new place: parts may share images.
-        let mut work: BTreeMap<PathBuf, (usize, String)> = BTreeMap::new();
+    /// Reads sizes that the annotations do not have from the images.
+    pub(super) fn complete_sizes(&self, sets: &mut [Part], report: &mut ConversionReport) {
         let mut sizes = 0;
-        for (at, (part, (_, set))) in self.parts.iter_mut().zip(sets).enumerate() {
-            unless_stopped(stop)?;
-            let Some(store) = part.source.as_ref().map(|source| &self.stores[source]) else {
-                continue;
-            };
-            sizes += complete_sizes(set, store);
+        for (part, (_, set)) in self.parts.iter().zip(sets) {
+            let store = part.source.as_ref().map(|source| &self.stores[source]);
+            sizes += store.map_or(0, |store| complete_sizes(set, store));
+        }
+        if sizes > 0 {
+            report
+                .notes
+                .push(format!("{sizes} sizes that the annotations lack were read from the images"));
+        }
+    }
+
+    /// Has the sets say the names that their images will have. Gives for each image its name until now, and
+    /// the path it will have below the output.
+    pub(super) fn rename(&self, sets: &mut [Part]) -> Result<Vec<Names>> {
+        let mut all = Vec::with_capacity(sets.len());
+        for (part, (_, set)) in self.parts.iter().zip(sets) {
             let path = set.path().to_owned();
+            let mut names = Vec::with_capacity(set.images().len());
             for image in set.images_mut() {
                 let name =
                     below_root(&image.file_name[part.prefix.len()..]).map_err(|problem| {
@@ -125,45 +132,51 @@ impl Placing {
                             "names in the new files are relative to the folder of the images",
                         )
                     })?;
-                let old = std::mem::replace(&mut image.file_name, name);
-                if part.put == PutImages::Keep {
-                    continue;
-                }
-                if store.contains(&old) {
-                    work.insert(folder.join(&part.folder).join(&image.file_name), (at, old));
+                let place = Path::new(&part.folder).join(&name);
+                names.push((std::mem::replace(&mut image.file_name, name), place));
+            }
+            all.push(names);
+        }
+        Ok(all)
+    }
+
+    /// Puts the images of each part below `folder`. Those that are not there are counted.
+    pub(super) fn put(
+        &self,
+        names: &[Names],
+        folder: &Path,
+        report: &mut ConversionReport,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        // By the new place: parts may share images.
+        let mut work: BTreeMap<&Path, (&Placed, &ImageStore, &str)> = BTreeMap::new();
+        for (part, names) in self.parts.iter().zip(names) {
+            let Some(store) = part.source.as_ref().map(|source| &self.stores[source]) else {
+                continue;
+            };
+            if part.put == PutImages::Keep {
+                continue;
+            }
+            let mut missing = Vec::new();
+            for (name, place) in names {
+                if store.contains(name) {
+                    work.insert(place, (part, store, name));
                 } else {
-                    part.missing.push(old);
+                    missing.push(name.clone());
                 }
             }
-        }
-        if sizes > 0 {
-            report
-                .notes
-                .push(format!("{sizes} sizes that the annotations lack were read from the images"));
+            let shown = first_few(missing.iter().cloned());
+            let instead = format!("annotated all the same: {shown}");
+            report.not_carried.add(&part.name, "images without a file", missing.len(), instead);
         }
         let outcomes: Vec<Result<()>> = work
             .par_iter()
-            .map(|(target, (part, name))| {
+            .map(|(place, (part, store, name))| {
                 unless_stopped(stop)?;
-                let part = &self.parts[*part];
-                let Some(source) = &part.source else { return Ok(()) };
-                put_one(&self.stores[source], name, part.put, target)
+                put_one(store, name, part.put, folder, place)
             })
             .collect();
         outcomes.into_iter().collect()
-    }
-
-    /// Images of a part that were not put, because they are not there.
-    pub(super) fn missing(&self, part: usize) -> NotCarried {
-        let Placed { missing, .. } = &self.parts[part];
-        let mut lost = NotCarried::default();
-        let names = first_few(missing.iter().cloned());
-        lost.add(
-            "images without a file",
-            missing.len(),
-            format!("annotated all the same: {names}"),
-        );
-        lost
     }
 
     /// Where the images of a part are in the end, if that is known.
@@ -231,7 +244,18 @@ fn complete_sizes(set: &mut Dataset, store: &ImageStore) -> usize {
     read.sum()
 }
 
-fn put_one(store: &ImageStore, name: &str, put: PutImages, target: &Path) -> Result<()> {
+fn put_one(
+    store: &ImageStore,
+    name: &str,
+    put: PutImages,
+    folder: &Path,
+    place: &Path,
+) -> Result<()> {
+    if !place.components().all(|part| matches!(part, Component::Normal(_))) {
+        let problem = "this name leads out of the folder of the images".to_owned();
+        return Err(Error::invalid(store.path(), name, problem));
+    }
+    let target = folder.join(place);
     if let Some(folder) = target.parent() {
         fs_err::create_dir_all(folder)?;
     }

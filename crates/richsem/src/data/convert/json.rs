@@ -34,19 +34,13 @@ impl Kind<'_> {
 }
 
 /// Writes a set as one file. What is written reads back as it was, to the last digit.
-pub(super) fn write(
-    set: &Dataset,
-    kind: Kind<'_>,
-    path: &Path,
-    stop: &AtomicBool,
-) -> Result<NotCarried> {
+pub(super) fn write(set: &Dataset, kind: Kind<'_>, path: &Path, stop: &AtomicBool) -> Result<()> {
     write_atomically(path, |out| {
         serde_json::to_writer(Stopping { out, stop }, &File { set, kind }).map_err(|e| {
             if stop.load(Ordering::Relaxed) { Error::Stopped } else { io::Error::from(e).into() }
         })
     })?;
-    unless_stopped(stop)?;
-    Ok(not_carried(set, kind))
+    unless_stopped(stop)
 }
 
 /// Fails once it is to stop: a large file takes long to write.
@@ -68,14 +62,14 @@ impl Write for Stopping<'_> {
     }
 }
 
-/// What the file does not say.
-fn not_carried(set: &Dataset, kind: Kind<'_>) -> NotCarried {
-    let mut lost = NotCarried::default();
+/// Tells what the file of a part does not say.
+pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut NotCarried) {
     let images = |holds: &dyn Fn(&ImageRecord) -> bool| {
         set.images().iter().filter(|image| holds(image)).count()
     };
     if kind.is_lvis() {
         lost.add(
+            part,
             "crowd regions",
             set.annotations().iter().filter(|a| a.crowd).count(),
             "written with iscrowd, which this program obeys and LVIS's own tools do not know: to these they \
@@ -83,27 +77,30 @@ fn not_carried(set: &Dataset, kind: Kind<'_>) -> NotCarried {
         );
     } else if set.format() == AnnotationFormat::Lvis {
         lost.add(
+            part,
             "images with lists of classes verified absent",
             images(&|image| !image.neg_classes.is_empty()),
             "COCO takes every class that an image does not show as absent",
         );
         lost.add(
+            part,
             "images with lists of classes not exhaustively annotated",
             images(&|image| !image.not_exhaustive_classes.is_empty()),
             "COCO takes every box as annotated",
         );
         lost.add(
+            part,
             "boxes marked `ignore`",
             set.annotations().iter().filter(|a| a.ignore).count(),
             "written with ignore, which this program obeys and COCO's own tools overwrite",
         );
     }
     lost.add(
+        part,
         "images of unknown size",
         images(&|image| image.size.is_none()),
         "written without width and height, which other tools need",
     );
-    lost
 }
 
 struct File<'a> {

@@ -11,6 +11,7 @@ mod not_carried;
 mod report;
 #[cfg(test)]
 mod tests;
+mod yolo;
 
 use std::{
     path::{Path, PathBuf},
@@ -51,7 +52,7 @@ pub struct Conversion {
     /// all parts are written.
     pub opening: Opening,
     /// What becomes of the images. Default: those of a folder stay where they are (for YOLO, which wants
-    /// them beside its labels, they are linked), those of an archive are copied out of it.
+    /// them beside its labels, links lead to them), those of an archive are copied out of it.
     pub images: Option<PutImages>,
     /// Whether files of the same names are replaced, if the folder is not empty. Default: no.
     pub overwrite: bool,
@@ -86,44 +87,56 @@ pub fn convert(
     let mut sets = open_all(input, &how.opening, stop)?;
     let mut report = ConversionReport::default();
     report.notes.extend(classes::unify(input, &mut sets)?);
+    if how.target == Target::Yolo {
+        yolo::name_parts(input, &mut sets, &mut report)?;
+    }
+    let placing = Placing::choose(&sets, how)?;
+    placing.complete_sizes(&mut sets, &mut report);
     // On the same disk as the output, so that renaming is all that is left to do.
     let absolute = std::path::absolute(output)?;
     let existing = absolute.ancestors().find(|p| p.is_dir()).unwrap_or(&absolute);
     let staging = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(existing)?;
-    let mut placing = Placing::choose(&sets, how)?;
-    placing.put(&mut sets, staging.path(), &mut report, stop)?;
-    let counting = counting(&sets, how.target, &mut report);
-    for (at, (name, set)) in sets.iter().enumerate() {
-        unless_stopped(stop)?;
-        let file = match how.target {
-            Target::Coco | Target::Lvis => format!("{name}.json"),
-            Target::Yolo => format!("labels/{name}"),
-        };
-        let mut not_carried = match how.target {
-            Target::Coco => json::write(set, json::Kind::Coco, &staging.path().join(&file), stop)?,
-            Target::Lvis => {
-                let counts = &sets[counting.unwrap_or(at)].1;
-                json::write(set, json::Kind::Lvis(counts), &staging.path().join(&file), stop)?
-            }
-            Target::Yolo => write_yolo(set, name, staging.path())?,
-        };
-        not_carried.extend(placing.missing(at));
-        report.splits.push(SplitReport {
-            name: name.clone(),
-            path: output.join(file),
-            images: set.images().len(),
-            boxes: set.annotations().len(),
-            crowds: set.annotations().iter().filter(|a| a.crowd).count(),
-            images_at: placing.place_of(at, output),
-            read: set.report().clone(),
-            not_carried,
-        });
-    }
-    let names = sets.first().map(|(_, set)| set.vocabulary().categories()).unwrap_or_default();
-    report.classes = names.iter().map(|class| class.name.clone()).collect();
+    unless_stopped(stop)?;
+    let images = match how.target {
+        Target::Yolo => yolo::write(&sets, staging.path(), &mut report)?,
+        Target::Coco | Target::Lvis => {
+            let images = placing.rename(&mut sets)?;
+            write_json(&sets, how.target, staging.path(), &mut report, stop)?;
+            images
+        }
+    };
+    placing.put(&images, staging.path(), &mut report, stop)?;
+    report.tell(&sets, &placing, how.target, output);
     unless_stopped(stop)?;
     move_into(staging.path(), output)?;
     Ok(report)
+}
+
+/// Where the file of a part is, below the output.
+fn file_of(target: Target, part: &str) -> String {
+    match target {
+        Target::Coco | Target::Lvis => format!("{part}.json"),
+        Target::Yolo => format!("labels/{part}"),
+    }
+}
+
+fn write_json(
+    sets: &[Part],
+    target: Target,
+    folder: &Path,
+    report: &mut ConversionReport,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let counting = counting(sets, target, report);
+    for (at, (name, set)) in sets.iter().enumerate() {
+        let kind = match target {
+            Target::Lvis => json::Kind::Lvis(&sets[counting.unwrap_or(at)].1),
+            Target::Coco | Target::Yolo => json::Kind::Coco,
+        };
+        json::write(set, kind, &folder.join(file_of(target, name)), stop)?;
+        json::tell_lost(name, set, kind, &mut report.not_carried);
+    }
+    Ok(())
 }
 
 /// A part of a set, with the name that its files get.
@@ -185,12 +198,6 @@ fn counting(sets: &[Part], target: Target, report: &mut ConversionReport) -> Opt
         "image_count, instance_count and frequency of {classes} classes were counted in {place}"
     ));
     train
-}
-
-/// Writes one part as YOLO's labels, and `data.yaml` with the parts that are there so far.
-fn write_yolo(_set: &Dataset, _split: &str, _folder: &Path) -> Result<NotCarried> {
-    Err(Error::config("to", "YOLO cannot be written yet")
-        .with_hint("write COCO, which Ultralytics' own converter reads"))
 }
 
 /// Refuses an output folder that is not empty, unless it may be written over.

@@ -3,15 +3,17 @@
 /// Things of one kind that a set has and the new format cannot say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
+    /// The part of the set; empty if it is said of all of it.
+    pub part: String,
     /// What they are, in the plural, as `crowd regions`.
     pub what: String,
     /// How many of them.
     pub count: usize,
-    /// What became of them, as `written as boxes`.
+    /// What became of them, as `written as boxes`; empty where the first words say it.
     pub instead: String,
 }
 
-/// What was not carried over from one part of a set.
+/// What was not carried over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NotCarried {
     lost: Vec<Lost>,
@@ -19,15 +21,17 @@ pub struct NotCarried {
 
 impl NotCarried {
     /// Notes things of one kind, unless there are none.
-    pub fn add(&mut self, what: impl Into<String>, count: usize, instead: impl Into<String>) {
+    pub fn add(
+        &mut self,
+        part: &str,
+        what: impl Into<String>,
+        count: usize,
+        instead: impl Into<String>,
+    ) {
         if count > 0 {
-            self.lost.push(Lost { what: what.into(), count, instead: instead.into() });
+            let (part, what, instead) = (part.to_owned(), what.into(), instead.into());
+            self.lost.push(Lost { part, what, count, instead });
         }
-    }
-
-    /// Adds what was noted elsewhere.
-    pub fn extend(&mut self, other: Self) {
-        self.lost.extend(other.lost);
     }
 
     /// Each kind, in the order in which they were noted.

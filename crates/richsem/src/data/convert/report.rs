@@ -1,8 +1,8 @@
 //! What a conversion wrote.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::NotCarried;
+use super::{NotCarried, Part, Target, file_of, images::Placing};
 use crate::data::dataset::LoadReport;
 
 /// What no reader reads, and so no conversion writes: for a line below the table of what was lost.
@@ -18,6 +18,8 @@ pub struct ConversionReport {
     pub classes: Vec<String>,
     /// What was decided for all of them, each a line.
     pub notes: Vec<String>,
+    /// What the new format has no place for.
+    pub not_carried: NotCarried,
 }
 
 /// What was written of one part of the set.
@@ -29,14 +31,33 @@ pub struct SplitReport {
     pub path: PathBuf,
     /// Images in it.
     pub images: usize,
-    /// Boxes in it, crowd regions included.
+    /// Boxes of the set, crowd regions included.
     pub boxes: usize,
     /// Crowd regions.
     pub crowds: usize,
-    /// The folder or archive that the file names are relative to, where it is known.
+    /// The folder or archive that the images are in, where it is known.
     pub images_at: Option<PathBuf>,
     /// What was met while reading.
     pub read: LoadReport,
-    /// What the new format has no place for.
-    pub not_carried: NotCarried,
+}
+
+impl ConversionReport {
+    /// Tells of each part, once all is written.
+    pub(super) fn tell(&mut self, sets: &[Part], placing: &Placing, target: Target, output: &Path) {
+        for (at, (name, set)) in sets.iter().enumerate() {
+            self.splits.push(SplitReport {
+                name: name.clone(),
+                path: output.join(file_of(target, name)),
+                images: set.images().len(),
+                boxes: set.annotations().len(),
+                crowds: set.annotations().iter().filter(|a| a.crowd).count(),
+                images_at: placing.place_of(at, output),
+                read: set.report().clone(),
+            });
+        }
+        if let Some((_, first)) = sets.first() {
+            let classes = first.vocabulary().categories().iter();
+            self.classes = classes.map(|class| class.name.clone()).collect();
+        }
+    }
 }

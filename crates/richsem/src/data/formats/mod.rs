@@ -23,6 +23,8 @@ pub(in crate::data) use coco::below_root;
 pub(in crate::data) use place::Place;
 pub use records::Unit;
 pub(in crate::data) use records::{ClassRecord, ReadCounts, Records, Request};
+#[cfg(test)]
+pub(in crate::data) use voc::archive_that_leads_out;
 
 /// A format of annotations.
 pub(in crate::data) struct Format {

@@ -53,6 +53,8 @@ use image_sets::{Split, image_sets};
 use images::Images;
 use report::Report;
 use source::{Collected, collect};
+#[cfg(test)]
+pub(in crate::data) use tests::archive_that_leads_out;
 use xml::{Annotated, Object};
 
 pub(super) const FORMAT: Format = Format {
