@@ -182,10 +182,10 @@ fn conversion(report: &ConversionReport) -> String {
             split.images.to_string(),
             split.boxes.to_string(),
             split.crowds.to_string(),
-            split.images_at.as_ref().map_or_else(
-                || table::NOTHING.to_owned(),
-                |place| place.display().to_string(),
-            ),
+            split
+                .images_at
+                .as_ref()
+                .map_or_else(|| table::NOTHING.to_owned(), |place| place.display().to_string()),
         ]
     });
     let columns = ["<written", "images", "boxes", "crowd regions", "<images in"];

@@ -18,15 +18,17 @@ fn of_classes(folder: &Path, part: &str, classes: &[(i64, &str)]) {
     write(folder, &format!("{part}.json"), text);
 }
 
+type Numbered<T> = Vec<(T, String)>;
+
 /// Id and name of the classes, and the class of each box by its x.
-fn written(report: &ConversionReport, part: usize) -> (Vec<(i64, String)>, Vec<(f64, String)>) {
+fn written(report: &ConversionReport, part: usize) -> (Numbered<i64>, Numbered<f64>) {
     let set = Dataset::open(&report.splits[part].path).unwrap();
     let name = |class| set.vocabulary().category(class).name.clone();
     let classes = set.vocabulary().categories().iter().map(|c| (c.id.0, c.name.clone())).collect();
     (classes, set.annotations().iter().map(|a| (a.bbox.0[0], name(a.class))).collect())
 }
 
-fn owned<T: Copy>(pairs: &[(T, &str)]) -> Vec<(T, String)> {
+fn owned<T: Copy>(pairs: &[(T, &str)]) -> Numbered<T> {
     pairs.iter().map(|(number, name)| (*number, (*name).to_owned())).collect()
 }
 
