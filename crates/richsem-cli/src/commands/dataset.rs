@@ -1,16 +1,20 @@
-//! `richsem dataset stats` and `richsem dataset from-voc`.
+//! `richsem dataset stats` and `richsem dataset convert`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use richsem::{
     Error,
-    data::{dataset::Dataset, formats::Opening, voc},
+    data::{
+        convert::{self, Conversion, ConversionReport, PutImages, Target},
+        dataset::Dataset,
+        formats::Opening,
+    },
     vocabulary::{Category, Frequency},
 };
 
 use crate::{
-    args::{SetArgs, as_flag},
+    args::{OrientationArgs, SetArgs, as_flag},
     exit, output,
     signals::Signals,
     table,
@@ -20,7 +24,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   richsem dataset stats train.json
-  richsem dataset from-voc VOCdevkit/VOC2012 voc")]
+  richsem dataset convert VOCdevkit/VOC2012 voc --to coco")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Verb,
@@ -30,7 +34,10 @@ pub(crate) struct Args {
 enum Verb {
     /// Check an annotation file and count what is in it
     Stats(StatsArgs),
-    /// Convert a Pascal VOC set to COCO JSON
+    /// Write a set of any known format as COCO, LVIS or YOLO
+    Convert(ConvertArgs),
+    /// As `convert IN OUT --format voc --to coco`
+    #[command(hide = true)]
     FromVoc(FromVocArgs),
 }
 
@@ -49,11 +56,77 @@ struct StatsArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  richsem dataset from-voc VOCdevkit/VOC2012 voc
-  richsem dataset from-voc bccd.tar bccd
+  richsem dataset convert VOCdevkit/VOC2012 voc --to coco
+  richsem dataset convert bccd.tar bccd --to coco
+  richsem dataset convert mine mine-lvis --to lvis --put-images copy
+  richsem dataset convert mine mine-yolo --to yolo --split train
 
-Writes OUT/<set>.json for each image set, and for an archive also OUT/images/. Boxes become [x, y,
-width, height], counted from 0. Difficult objects become crowd regions, which training leaves out.")]
+Writes all parts of the set into OUT, with the same class ids: OUT/<part>.json for COCO and LVIS. What the
+new format has no place for is counted. Nothing is written if there is an error.")]
+struct ConvertArgs {
+    /// Set to read: a file, folder or archive of any known format
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Folder to write to
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Format to write
+    #[arg(long, value_enum, value_name = "coco|lvis|yolo", hide_possible_values = true)]
+    to: To,
+    #[command(flatten)]
+    set: SetArgs,
+    /// Folder or archive of the images. Default: where the format has them, or near the annotations
+    #[arg(long, value_name = "PATH")]
+    images: Option<PathBuf>,
+    /// What becomes of the images: keep (they stay where they are), copy, or link (symbolic links). Default:
+    /// keep those of a folder (for YOLO: link), copy those of an archive
+    #[arg(long, value_enum, value_name = "keep|copy|link", hide_possible_values = true)]
+    put_images: Option<Put>,
+    #[command(flatten)]
+    orientation: OrientationArgs,
+    /// Replaces files of the same names, if the folder is not empty
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum To {
+    Coco,
+    Lvis,
+    Yolo,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Put {
+    Keep,
+    Copy,
+    Link,
+}
+
+impl ConvertArgs {
+    fn conversion(&self) -> Conversion {
+        Conversion {
+            target: match self.to {
+                To::Coco => Target::Coco,
+                To::Lvis => Target::Lvis,
+                To::Yolo => Target::Yolo,
+            },
+            opening: Opening {
+                images: self.images.clone(),
+                orientation: self.orientation.get(),
+                ..self.set.opening()
+            },
+            images: self.put_images.map(|put| match put {
+                Put::Keep => PutImages::Keep,
+                Put::Copy => PutImages::Copy,
+                Put::Link => PutImages::Link,
+            }),
+            overwrite: self.overwrite,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
 struct FromVocArgs {
     /// Folder or .tar with Annotations/, JPEGImages/ and ImageSets/
     input: PathBuf,
@@ -68,19 +141,76 @@ struct FromVocArgs {
 pub(crate) fn run(args: Args) -> Result<u8> {
     match args.command {
         Verb::Stats(args) => stats(&args),
+        Verb::Convert(args) => {
+            output::check_input(&args.input, "IN", "file, folder or archive")?;
+            if let Some(images) = &args.images {
+                output::check_input(images, "--images", "folder or archive")?;
+            }
+            converted(&args.input, &args.output, &args.conversion())
+        }
         Verb::FromVoc(args) => from_voc(&args),
     }
 }
 
+/// VOC alone, and COCO's JSON, as before sets of all formats could be converted.
 fn from_voc(args: &FromVocArgs) -> Result<u8> {
     output::check_input(&args.input, "INPUT", "folder or archive")?;
-    output::check_new_folder(&args.output, "OUT")?;
+    output::note(
+        "`dataset from-voc IN OUT` is now `dataset convert IN OUT --to coco`; training and evaluation take \
+         such a set without converting it, too",
+    );
+    let opening = Opening { format: Some("voc".to_owned()), ..Opening::default() };
+    let how = Conversion { opening, overwrite: args.overwrite, ..Conversion::to(Target::Coco) };
+    converted(&args.input, &args.output, &how)
+}
+
+fn converted(input: &Path, out: &Path, how: &Conversion) -> Result<u8> {
+    output::check_new_folder(out, "OUT")?;
     let signals = Signals::catch()?;
-    match voc::convert(&args.input, &args.output, args.overwrite, &signals.stop) {
-        Err(Error::Stopped) => return Ok(signals.tell_undone(&args.output)),
-        report => output::print(report.map_err(as_flag)?)?,
+    match convert::convert(input, out, how, &signals.stop) {
+        Err(Error::Stopped) => return Ok(signals.tell_undone(out)),
+        report => output::print(conversion(&report.map_err(as_flag)?))?,
     }
     Ok(exit::OK)
+}
+
+/// What was written, what was met, and what was lost.
+fn conversion(report: &ConversionReport) -> String {
+    let rows = report.splits.iter().map(|split| {
+        vec![
+            split.path.display().to_string(),
+            split.images.to_string(),
+            split.boxes.to_string(),
+            split.crowds.to_string(),
+            split
+                .images_at
+                .as_ref()
+                .map_or_else(|| table::NOTHING.to_owned(), |place| place.display().to_string()),
+        ]
+    });
+    let columns = ["<written", "images", "boxes", "crowd regions", "<images in"];
+    let mut text = table::table(&columns, rows);
+    for split in &report.splits {
+        text += &format!("\n\n{} as read ({}): {}", split.name, split.read.format, split.read);
+    }
+    text += &format!("\n\n{} classes", report.classes.len());
+    for note in &report.notes {
+        text += &format!("\n  {note}");
+    }
+    let lost = report.not_carried.lost().iter();
+    let lost: Vec<Vec<String>> = lost
+        .map(|lost| {
+            let part = if lost.part.is_empty() { "all" } else { &lost.part };
+            vec![part.to_owned(), lost.count.to_string(), lost.what.clone(), lost.instead.clone()]
+        })
+        .collect();
+    if lost.is_empty() {
+        text += "\n\nEverything that was read is in the new files.";
+    } else {
+        let columns = ["<part", "count", "<not carried over", "<instead"];
+        text += &format!("\n\n{}", table::table(&columns, lost));
+    }
+    format!("{text}\n{}", convert::NEVER_READ)
 }
 
 fn stats(args: &StatsArgs) -> Result<u8> {

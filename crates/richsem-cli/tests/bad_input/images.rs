@@ -260,7 +260,7 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
         &["voc: image set train, line 2: no Annotations/b.xml", "hint: "],
     );
     std::fs::remove_dir_all(dir.path("voc/ImageSets")).unwrap();
-    // An archive's images are written while it is read: when it turns out to be cut off, they go.
+    // An archive that turns out to be cut off.
     let mut builder = tar::Builder::new(Vec::new());
     builder.append_dir_all("voc", dir.path("voc")).unwrap();
     let archive = builder.into_inner().unwrap();

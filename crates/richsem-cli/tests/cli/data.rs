@@ -61,9 +61,27 @@ fn voc_becomes_coco() {
     );
     dir.write("voc/Annotations/a.xml", xml);
     dir.write("voc/JPEGImages/a.jpg", "");
-    dir.command(&["dataset", "from-voc", "voc", "out"]).ok().stdout_has("1 images, 1 boxes");
+    dir.command(&["dataset", "convert", "voc", "out", "--to", "coco"])
+        .ok()
+        .stdout_has("out/all.json")
+        .stdout_has("voc/JPEGImages")
+        .stdout_has("all as read (Pascal VOC XML): 1 images, 1 annotations, 1 classes")
+        .stdout_has("Everything that was read is in the new files.");
     assert_eq!(dir.json("out/all.json")["annotations"][0]["bbox"], json!([0.0, 0.0, 9.0, 9.0]));
-    dir.command(&["dataset", "from-voc", "absent", "out2"]).fails(1).stderr_has("absent");
+    // As it was called before.
+    dir.command(&["dataset", "from-voc", "voc", "out1"])
+        .ok()
+        .stderr_has("is now `dataset convert IN OUT --to coco`");
+    assert!(dir.read("out/all.json") == dir.read("out1/all.json"));
+    dir.command(&["dataset", "convert", "out", "lvis", "--to", "lvis"])
+        .ok()
+        .stdout_has("image_count, instance_count and frequency of 1 classes were counted");
+    assert_eq!(dir.json("lvis/all.json")["categories"][0]["frequency"], json!("r"));
+    dir.command(&["dataset", "stats", "voc"]).ok().stdout_has("1 images, 1 annotations");
+    dir.command(&["dataset", "convert", "absent", "out2", "--to", "coco"])
+        .fails(1)
+        .stderr_has("absent");
+    dir.command(&["dataset", "convert", "voc", "out2"]).fails(2).stderr_has("--to");
     assert!(!dir.exists("out2"));
 }
 

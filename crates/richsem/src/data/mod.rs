@@ -1,6 +1,7 @@
 //! From annotation files and images to batches.
 
 pub mod batch;
+pub mod convert;
 pub mod dataset;
 pub mod detection_source;
 mod entries;
@@ -16,6 +17,5 @@ pub mod loader;
 pub mod openimages;
 pub mod sampler;
 pub mod transforms;
-pub mod voc;
 
 pub use entries::entries;

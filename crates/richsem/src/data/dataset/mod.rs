@@ -24,7 +24,7 @@ use std::{
 use crate::{
     boxes::{Xywh, Xyxy},
     data::{
-        formats::{self, Opened, Opening, Records, Unit},
+        formats::{self, ClassRecord, Opened, Opening, Records, Unit},
         openimages::Relations,
     },
     detections::ImageNames,
@@ -95,6 +95,8 @@ pub struct Dataset {
     frequencies: Vec<Option<Frequency>>,
     format: AnnotationFormat,
     vocabulary: Vocabulary,
+    /// The classes as the file has them, in the vocabulary's order.
+    class_records: Vec<ClassRecord>,
     unit: Unit,
     images_at: Option<PathBuf>,
     relations: Option<Relations>,
@@ -152,6 +154,7 @@ impl Dataset {
         };
         let vocabulary = report::count_classes(&records, &mut report);
         let frequencies = group::by_id(&mut records);
+        records.classes.sort_by_key(|class| class.id);
         report::count_boxes(&records.images, &records.annotations, records.unit, &mut report);
         report::count_contradictions(&records.images, &records.annotations, &starts, &mut report);
         report.images_without_boxes = starts.windows(2).filter(|w| w[0] == w[1]).count();
@@ -167,6 +170,7 @@ impl Dataset {
             format: records.verified,
             exhaustive: (0..exhaustive).map(ClassIndex).collect(),
             vocabulary,
+            class_records: records.classes,
             unit: records.unit,
             images_at: records.images_at,
             relations: records.relations,
@@ -188,6 +192,35 @@ impl Dataset {
     #[must_use]
     pub fn frequencies(&self) -> &[Option<Frequency>] {
         &self.frequencies
+    }
+
+    /// The classes with what the file itself says of them, in the vocabulary's order.
+    pub(in crate::data) fn class_records(&self) -> &[ClassRecord] {
+        &self.class_records
+    }
+
+    /// Gives the set other classes, in the order of their ids, all different. `place` says where each of its
+    /// own is among them. It says nothing of the others: they are annotated in none of its images.
+    pub(in crate::data) fn set_classes(&mut self, classes: Vec<ClassRecord>, place: &[ClassIndex]) {
+        let moved = |class: &mut ClassIndex| *class = place[class.0 as usize];
+        self.annotations.iter_mut().for_each(|annotation| moved(&mut annotation.class));
+        for image in &mut self.images {
+            image.neg_classes.iter_mut().for_each(moved);
+            image.not_exhaustive_classes.iter_mut().for_each(moved);
+        }
+        let mut exhaustive = self.exhaustive.to_vec();
+        exhaustive.iter_mut().for_each(moved);
+        exhaustive.sort_unstable();
+        self.exhaustive = exhaustive.into();
+        self.frequencies = classes.iter().map(|class| class.frequency).collect();
+        self.vocabulary =
+            report::count_classes(&classes, &self.annotations, &mut LoadReport::default());
+        self.class_records = classes;
+    }
+
+    /// The images, to be changed in name and size.
+    pub(in crate::data) fn images_mut(&mut self) -> &mut [ImageRecord] {
+        &mut self.images
     }
 
     /// The images' ids by their names.

@@ -11,6 +11,7 @@ mod records;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod voc;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ pub(in crate::data) use coco::below_root;
 pub(in crate::data) use place::Place;
 pub use records::Unit;
 pub(in crate::data) use records::{ClassRecord, ReadCounts, Records, Request};
+#[cfg(test)]
+pub(in crate::data) use voc::archive_that_leads_out;
 
 /// A format of annotations.
 pub(in crate::data) struct Format {
@@ -40,7 +43,7 @@ pub(in crate::data) struct Format {
 }
 
 /// All formats, in the order in which messages name them.
-const FORMATS: &[&Format] = &[&coco::FORMAT, &openimages::FORMAT];
+const FORMATS: &[&Format] = &[&coco::FORMAT, &openimages::FORMAT, &voc::FORMAT];
 
 /// How to open a set of annotations. The default leaves everything to what is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +104,15 @@ pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
     let mut records = (format.read)(&request)?;
     sizes::complete(path, &mut records, opening)?;
     Ok(Opened { format, split, records })
+}
+
+/// The parts of a set that can be opened one by one; none if it is all one.
+///
+/// # Errors
+/// A path that does not exist or has no known format, or several; what the format says.
+pub(in crate::data) fn splits(path: &Path, opening: &Opening) -> Result<Vec<String>> {
+    let place = Place::new(path)?;
+    (choose_format(&place, opening.format.as_deref())?.splits)(&place)
 }
 
 /// The format with that name, or the only one that fits.
@@ -185,7 +197,7 @@ pub(in crate::data) fn words(name: &str) -> Vec<String> {
 }
 
 /// Whether a split's name has a word that a name means: `valid`, `val2017`, `lvis_v1_val` for `val`.
-fn same_split(split: &str, wanted: &str) -> bool {
+pub(in crate::data) fn same_split(split: &str, wanted: &str) -> bool {
     let split = words(split);
     words(wanted).iter().all(|word| split.contains(word))
 }

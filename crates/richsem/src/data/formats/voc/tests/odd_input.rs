@@ -1,10 +1,7 @@
 //! Odd input that is taken all the same, and that the report says so.
 
-use super::*;
-use crate::data::{
-    image_io::{Orientation, tests::jpeg_with_exif},
-    voc::Named,
-};
+use super::{super::report::Named, *};
+use crate::data::image_io::{Orientation, tests::jpeg_with_exif};
 
 fn named(count: usize, names: &[&str]) -> Named {
     Named { count, names: names.iter().map(|&name| name.to_owned()).collect() }
@@ -21,8 +18,8 @@ fn changed(old: &str, new: &str) -> tempfile::TempDir {
 }
 
 #[track_caller]
-fn assert_tells(report: &ConversionReport, part: &str) {
-    let text = report.to_string();
+fn assert_tells(dataset: &Dataset, part: &str) {
+    let text = dataset.report().to_string();
     assert!(text.contains(part), "no `{part}` in {text}");
 }
 
@@ -32,57 +29,49 @@ fn a_size_that_is_exchanged_is_the_images_where_the_boxes_lie_in_it() {
         |xml: &str| changed("<width>8</width><height>9</height></size>", &format!("{xml}</size>"));
     let set = exchanged("<width>9</width><height>8</height>");
     // Boxes that would lie in both frames do not tell.
-    let (report, _output) = converted(&set).unwrap();
+    let (val, report) = read(set.path(), "val").unwrap();
     assert_eq!(report.unclear_sizes, named(1, &["c"]));
     assert_tells(
-        &report,
+        &val,
         "warning: 1 sizes have width and height exchanged in the XML, and the boxes fit",
     );
-    let val = Dataset::open(&report.splits[1].path).unwrap();
     assert_eq!(val.images()[0].size, Some([9, 8]));
     // This one lies in the image's alone.
     let text = std::fs::read_to_string(annotation(&set, "c")).unwrap();
     std::fs::write(annotation(&set, "c"), text.replace("<ymax>7", "<ymax>9")).unwrap();
-    let (report, _output) = converted(&set).unwrap();
+    let (val, report) = read(set.path(), "val").unwrap();
     assert_eq!((&report.swapped_sizes, report.unclear_sizes.count), (&named(1, &["c"]), 0));
     assert_eq!((report.other_sizes.count, report.stored_frames.count), (0, 0));
-    assert_tells(
-        &report,
-        "1 sizes with width and height exchanged in the XML, the images' taken (c)",
-    );
-    let val = Dataset::open(&report.splits[1].path).unwrap();
+    assert_tells(&val, "1 sizes with width and height exchanged in the XML, the images' taken (c)");
     assert_eq!(val.images()[0].size, Some([9, 8]));
 
     // A box that the image has no place for: it was turned, and not the XML's sides.
     let text = std::fs::read_to_string(annotation(&set, "c")).unwrap();
     std::fs::write(annotation(&set, "c"), text.replace("<xmax>5", "<xmax>9")).unwrap();
-    let (report, _output) = converted(&set).unwrap();
+    let (val, report) = read(set.path(), "val").unwrap();
     assert_eq!((report.swapped_sizes.count, report.other_sizes), (0, named(1, &["c"])));
-    let val = Dataset::open(&report.splits[1].path).unwrap();
     assert_eq!(val.images()[0].size, Some([8, 9]), "as the XML has it: training refuses the image");
 }
 
 #[test]
 fn a_comment_does_not_end_a_name() {
-    let (report, _output) = converted(&changed("<name>dog", "<name>d<!-- a dog -->og")).unwrap();
-    let val = Dataset::open(&report.splits[1].path).unwrap();
+    let (val, _) = read(changed("<name>dog", "<name>d<!-- a dog -->og").path(), "val").unwrap();
     assert_eq!(val.vocabulary().categories()[0].name, "dog");
 }
 
 #[test]
 fn a_size_that_is_another_is_kept_and_told() {
-    let (report, _output) = converted(&changed("<width>8", "<width>16")).unwrap();
+    let (val, report) = read(changed("<width>8", "<width>16").path(), "val").unwrap();
     assert_eq!(report.other_sizes, named(1, &["c"]));
-    assert_tells(&report, "warning: 1 sizes are not their image's");
-    let val = Dataset::open(&report.splits[1].path).unwrap();
+    assert_tells(&val, "warning: 1 sizes are not their image's");
     assert_eq!(val.images()[0].size, Some([9, 16]));
 
     // An image that is none has no size to compare with.
     let set = small_set(OBJECT);
     std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no image").unwrap();
-    let (report, _output) = converted(&set).unwrap();
+    let (val, report) = read(set.path(), "val").unwrap();
     assert_eq!(report.unread_images, named(1, &["c"]));
-    assert_tells(&report, "1 images that cannot be read, the XML's size taken (c)");
+    assert_tells(&val, "1 images that cannot be read, the XML's size taken (c)");
 }
 
 /// The image is stored 9 wide and 8 high, and shown 8 wide and 9 high.
@@ -98,20 +87,20 @@ fn of_a_turned_image_the_boxes_decide_whose_frame_it_is() {
             .unwrap();
         let image = jpeg_with_exif(&image::RgbImage::new(9, 8), 6);
         std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), image).unwrap();
-        let (report, _output) = converted(&set).unwrap();
-        let size = Dataset::open(&report.splits[1].path).unwrap().images()[0].size;
-        (report, size)
+        let (val, report) = read(set.path(), "val").unwrap();
+        let size = val.images()[0].size;
+        (val, report, size)
     };
-    let (report, size) = turned(8, 9, 9);
+    let (_, report, size) = turned(8, 9, 9);
     assert_eq!((report.stored_frames.count, report.swapped_sizes.count), (0, 0));
     assert_eq!(size, Some([9, 8]));
     // The pixels as stored, and boxes that may be in them.
-    let (report, size) = turned(9, 8, 7);
+    let (val, report, size) = turned(9, 8, 7);
     assert_eq!((&report.stored_frames, report.swapped_sizes.count), (&named(1, &["c"]), 0));
     assert_eq!(size, Some([8, 9]));
-    assert_tells(&report, "set data.train.orientation and data.val.orientation to \"stored\"");
+    assert_tells(&val, "set data.train.orientation and data.val.orientation to \"stored\"");
     // A box that ends a pixel beyond is no reason to think otherwise.
-    let (report, size) = turned(9, 8, 9);
+    let (_, report, size) = turned(9, 8, 9);
     assert_eq!((&report.stored_frames, report.swapped_sizes.count), (&named(1, &["c"]), 0));
     assert_eq!(size, Some([8, 9]));
     assert_eq!(Orientation::default(), Orientation::Exif, "which is what is compared with");
@@ -125,58 +114,55 @@ fn boxes_beyond_their_image_are_kept_and_counted_as_the_reader_does() {
     let from_zero = OBJECT.replace("<xmin>2", "<xmin>0");
     let difficult = outside.replace("<difficult>0", "<difficult>1");
     let set = small_set(&[beyond, outside, from_zero, difficult, OBJECT.to_owned()].concat());
-    let (report, _output) = converted(&set).unwrap();
-    assert_eq!(report.beyond, named(4, &["a", "c"]), "one to the right, one to the left");
-    assert_eq!((&report.outside, report.from_zero), (&named(2, &["a", "c"]), 2));
-    assert_tells(&report, "4 boxes partly beyond their image, clipped for training (a, c)");
-    assert_tells(&report, "2 boxes wholly beyond their image, dropped from training (a, c)");
-    assert_tells(&report, "warning: 2 boxes begin at pixel 0, where VOC counts from 1");
-    assert_eq!((report.splits[0].boxes, report.splits[0].learnable), (5, 3));
-    let train = Dataset::open(&report.splits[0].path).unwrap();
-    let boxes: Vec<_> = train.annotations().iter().map(|a| a.bbox.0).collect();
+    let (val, report) = read(set.path(), "val").unwrap();
+    assert_eq!(report.beyond, named(2, &["c"]), "one to the right, one to the left");
+    assert_eq!((&report.outside, report.from_zero), (&named(1, &["c"]), 1));
+    assert_tells(&val, "2 boxes partly beyond their image, clipped for training (c)");
+    assert_tells(&val, "1 boxes wholly beyond their image, dropped from training (c)");
+    assert_tells(&val, "warning: 1 boxes begin at pixel 0, where VOC counts from 1");
+    assert_eq!((report.boxes, report.learnable), (5, 3));
+    let boxes: Vec<_> = val.annotations().iter().map(|a| a.bbox.0).collect();
     let [first, second, third] = [[1., 2., 8., 5.], [8., 2., 4., 5.], [-1., 2., 6., 5.]];
     assert_eq!(boxes[..3], [first, second, third]);
-    assert_eq!(train.training_boxes(0).len(), report.splits[0].learnable);
-    let read = train.report();
-    assert_eq!(2 * read.degenerate.count, report.outside.count);
-    assert_eq!(2 * read.clipped.count, report.beyond.count + report.outside.count);
+    assert_eq!(val.training_boxes(0).len(), report.learnable);
+    let counted = val.report();
+    assert_eq!(counted.degenerate.count, report.outside.count);
+    assert_eq!(counted.clipped.count, report.beyond.count + report.outside.count);
 }
 
 #[test]
 fn a_set_without_objects_is_refused_and_a_part_without_any_is_told() {
-    let message = converted(&small_set("")).unwrap_err().to_string();
+    let message = read(small_set("").path(), "val").unwrap_err().to_string();
     for part in ["Annotations: no object in any of the 2 annotations that are listed", "hint: "] {
         assert!(message.contains(part), "{message}");
     }
-    let (report, _output) = converted(&changed(OBJECT, "")).unwrap();
-    assert_tells(&report, "warning: val has no boxes: it cannot be trained on");
-    assert!(!report.to_string().contains("train has"), "{report}");
+    let (val, _) = read(changed(OBJECT, "").path(), "val").unwrap();
+    assert_tells(&val, "warning: val has no boxes: it cannot be trained on");
     let difficult = OBJECT.replace("<difficult>0", "<difficult>1");
-    let (report, _output) = converted(&changed(OBJECT, &difficult)).unwrap();
-    assert_tells(&report, "warning: val has only boxes that are difficult or wholly beyond");
+    let (val, _) = read(changed(OBJECT, &difficult).path(), "val").unwrap();
+    assert_tells(&val, "warning: val has only boxes that are difficult or wholly beyond");
     // What is empty in every list has another message, as before.
     let set = small_set("");
     for list in ["train", "val", "dog_train"] {
         let path = format!("VOC/deeper/ImageSets/Main/{list}.txt");
         std::fs::write(set.path().join(path), "").unwrap();
     }
-    let message = converted(&set).unwrap_err().to_string();
+    let message = read(set.path(), "val").unwrap_err().to_string();
     assert!(message.contains("no list names an image"), "{message}");
 }
 
 #[test]
-fn an_image_that_a_list_names_twice_is_written_once_and_told() {
+fn an_image_that_a_list_names_twice_is_read_once_and_told() {
     let set = small_set(OBJECT);
     std::fs::write(set.path().join("VOC/deeper/ImageSets/Main/val.txt"), "c\nb\nc 1\nc\n").unwrap();
-    let (report, _output) = converted(&set).unwrap();
-    assert_eq!(report.splits[1].images, 2);
-    let lines = ["train line 3", "val line 3", "val line 4"];
-    assert_eq!(report.listed_twice, named(3, &lines));
+    let (val, report) = read(set.path(), "val").unwrap();
+    assert_eq!(files(&val), ["c.png", "b.png"]);
+    assert_eq!(report.listed_twice, named(2, &["val line 3", "val line 4"]));
     assert_tells(
-        &report,
-        "3 images listed again in their image set, written once (train line 3, val line 3, val line 4)",
+        &val,
+        "2 images listed again in their image set, taken once (val line 3, val line 4)",
     );
-    assert_eq!(Dataset::open(&report.splits[1].path).unwrap().report().same_file.count, 0);
+    assert_eq!(val.report().same_file.count, 0);
 }
 
 #[test]
@@ -189,7 +175,8 @@ fn of_two_elements_of_one_name_none_is_chosen() {
         ("<width>8</width>", "c.xml: size.width: expected one, got 2"),
         ("<size><width>8</width><height>9</height></size>", "c.xml: size: expected one, got 2"),
     ] {
-        let message = converted(&changed(element, &twice(element))).unwrap_err().to_string();
+        let message =
+            read(changed(element, &twice(element)).path(), "val").unwrap_err().to_string();
         assert!(message.contains(says) && message.contains("hint: "), "{message}");
     }
 }
@@ -200,14 +187,11 @@ fn of_many_names_the_first_are_told() {
     for name in ["a", "a", "b", "c", "d", "e"] {
         many.add(name);
     }
-    let report = |beyond: &Named| {
-        ConversionReport { beyond: beyond.clone(), ..ConversionReport::default() }.to_string()
-    };
-    assert!(
-        report(&many).contains("6 boxes partly beyond")
-            && report(&many).contains("(a, b, c, d, e)")
-    );
+    let notes =
+        |beyond: &Named| Report { beyond: beyond.clone(), ..Report::default() }.notes().join("\n");
+    let told = notes(&many);
+    assert!(told.contains("6 boxes partly beyond") && told.contains("(a, b, c, d, e)"), "{told}");
     many.add("f");
     many.add("g");
-    assert!(report(&many).contains("(a, b, c, d, e, …)"), "{}", report(&many));
+    assert!(notes(&many).contains("(a, b, c, d, e, …)"), "{}", notes(&many));
 }

@@ -1,0 +1,252 @@
+//! COCO's and LVIS's JSON.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use serde::{Serialize, Serializer};
+
+use super::NotCarried;
+use crate::{
+    boxes::Xywh,
+    data::{
+        dataset::{AnnotationFormat, Dataset, ImageRecord},
+        formats::ClassRecord,
+    },
+    error::{Error, Result, unless_stopped, write_atomically},
+    vocabulary::{Category, ClassIndex, Frequency},
+};
+
+/// Which of the two.
+#[derive(Clone, Copy)]
+pub(super) enum Kind<'a> {
+    Coco,
+    /// With the set that classes are counted in where no file gives the counts. It has the same classes.
+    Lvis(&'a Dataset),
+}
+
+impl Kind<'_> {
+    fn is_lvis(self) -> bool {
+        matches!(self, Self::Lvis(_))
+    }
+}
+
+/// Writes a set as one file. What is written reads back as it was, to the last digit.
+pub(super) fn write(set: &Dataset, kind: Kind<'_>, path: &Path, stop: &AtomicBool) -> Result<()> {
+    write_atomically(path, |out| {
+        serde_json::to_writer(Stopping { out, stop }, &File { set, kind }).map_err(|e| {
+            if stop.load(Ordering::Relaxed) { Error::Stopped } else { io::Error::from(e).into() }
+        })
+    })?;
+    unless_stopped(stop)
+}
+
+/// Fails once it is to stop: a large file takes long to write.
+struct Stopping<'a> {
+    out: &'a mut dyn Write,
+    stop: &'a AtomicBool,
+}
+
+impl Write for Stopping<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("stopped"));
+        }
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Tells what the file of a part does not say.
+pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut NotCarried) {
+    let images = |holds: &dyn Fn(&ImageRecord) -> bool| {
+        set.images().iter().filter(|image| holds(image)).count()
+    };
+    if kind.is_lvis() {
+        lost.add(
+            part,
+            "crowd regions",
+            set.annotations().iter().filter(|a| a.crowd).count(),
+            "written with iscrowd, which this program obeys and LVIS's own tools do not know: to these they \
+             are boxes",
+        );
+    } else if set.format() == AnnotationFormat::Lvis {
+        lost.add(
+            part,
+            "images with lists of classes verified absent",
+            images(&|image| !image.neg_classes.is_empty()),
+            "COCO takes every class that an image does not show as absent",
+        );
+        lost.add(
+            part,
+            "images with lists of classes not exhaustively annotated",
+            images(&|image| !image.not_exhaustive_classes.is_empty()),
+            "COCO takes every box as annotated",
+        );
+        lost.add(
+            part,
+            "boxes marked `ignore`",
+            set.annotations().iter().filter(|a| a.ignore).count(),
+            "written with ignore, which this program obeys and COCO's own tools overwrite",
+        );
+    }
+    lost.add(
+        part,
+        "images of unknown size",
+        images(&|image| image.size.is_none()),
+        "written without width and height, which other tools need",
+    );
+}
+
+struct File<'a> {
+    set: &'a Dataset,
+    kind: Kind<'a>,
+}
+
+impl Serialize for File<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut file = serializer.serialize_struct("File", 3)?;
+        file.serialize_field("images", &Images(self))?;
+        file.serialize_field("annotations", &Annotations(self))?;
+        file.serialize_field("categories", &Categories(self))?;
+        file.end()
+    }
+}
+
+#[derive(Serialize)]
+struct ImageJson<'a> {
+    id: i64,
+    file_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    neg_category_ids: Option<Vec<i64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_exhaustive_category_ids: Option<Vec<i64>>,
+}
+
+struct Images<'a>(&'a File<'a>);
+
+impl Serialize for Images<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let File { set, kind } = self.0;
+        let ids = |classes: &[ClassIndex]| {
+            classes.iter().map(|class| set.vocabulary().category(*class).id.0).collect()
+        };
+        serializer.collect_seq(set.images().iter().enumerate().map(|(at, image)| ImageJson {
+            id: image.id,
+            file_name: &image.file_name,
+            width: image.size.map(|[_, width]| width),
+            height: image.size.map(|[height, _]| height),
+            neg_category_ids: kind.is_lvis().then(|| ids(&absent(set, at))),
+            not_exhaustive_category_ids: kind.is_lvis().then(|| ids(&image.not_exhaustive_classes)),
+        }))
+    }
+}
+
+/// The classes that are verified absent in an image: its list, or, where every image shows all that it has
+/// of these, all that have no box in it.
+fn absent(set: &Dataset, image: usize) -> Vec<ClassIndex> {
+    match set.format() {
+        AnnotationFormat::Lvis => set.images()[image].neg_classes.clone(),
+        AnnotationFormat::Coco => {
+            let known = set.knowledge(image);
+            let shown = |class: &ClassIndex| known.present.binary_search(class).is_ok();
+            known.exhaustive.iter().copied().filter(|class| !shown(class)).collect()
+        }
+    }
+}
+
+fn is_false(flag: &u8) -> bool {
+    *flag == 0
+}
+
+#[derive(Serialize)]
+struct AnnotationJson {
+    id: i64,
+    image_id: i64,
+    category_id: i64,
+    bbox: Xywh,
+    area: f64,
+    iscrowd: u8,
+    #[serde(skip_serializing_if = "is_false")]
+    ignore: u8,
+}
+
+struct Annotations<'a>(&'a File<'a>);
+
+impl Serialize for Annotations<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let set = self.0.set;
+        serializer.collect_seq(set.annotations().iter().map(|a| AnnotationJson {
+            id: a.id,
+            image_id: set.images()[a.image as usize].id,
+            category_id: set.vocabulary().category(a.class).id.0,
+            bbox: a.bbox,
+            area: a.area,
+            iscrowd: u8::from(a.crowd),
+            ignore: u8::from(a.ignore),
+        }))
+    }
+}
+
+#[derive(Serialize)]
+struct CategoryJson<'a> {
+    id: i64,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supercategory: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance_count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency: Option<Frequency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    synset: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wnid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lvis_clip_row: Option<u32>,
+}
+
+impl<'a> CategoryJson<'a> {
+    /// What the file gives; with `counted`, counts where it gives none.
+    fn new(class: &'a ClassRecord, counted: Option<&Category>) -> Self {
+        let image_count = class.image_count.or(counted.map(|counted| counted.image_count));
+        let frequency = counted.and(image_count).map(Frequency::of);
+        Self {
+            id: class.id,
+            name: &class.name,
+            supercategory: class.supercategory.as_deref(),
+            image_count,
+            instance_count: class.instance_count.or(counted.map(|counted| counted.instance_count)),
+            frequency: class.frequency.or(frequency),
+            synset: class.synset.as_deref(),
+            wnid: class.wnid.as_deref(),
+            lvis_clip_row: class.text_row,
+        }
+    }
+}
+
+struct Categories<'a>(&'a File<'a>);
+
+impl Serialize for Categories<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let File { set, kind } = self.0;
+        let counted = |at: usize| match kind {
+            Kind::Coco => None,
+            Kind::Lvis(counts) => counts.vocabulary().categories().get(at),
+        };
+        let classes = set.class_records().iter().enumerate();
+        serializer.collect_seq(classes.map(|(at, class)| CategoryJson::new(class, counted(at))))
+    }
+}

@@ -1,0 +1,82 @@
+//! Ultralytics' YOLO.
+
+use std::path::Path;
+
+use super::{ConversionReport, Part, images::Names};
+use crate::{
+    data::{dataset::Dataset, formats::same_split},
+    error::{Error, Result},
+};
+
+/// The parts that `data.yaml` can name.
+const PARTS: [&str; 3] = ["train", "val", "test"];
+
+/// Gives the parts the names that YOLO has for them, and leaves out those that it has none for. The only part
+/// of a set, whatever it is called, is training data.
+pub(super) fn name_parts(
+    input: &Path,
+    sets: &mut Vec<Part>,
+    report: &mut ConversionReport,
+) -> Result<()> {
+    let usual = |name: &str| PARTS.into_iter().find(|part| same_split(name, part));
+    let only = sets.len() == 1;
+    let mut left_out = Vec::new();
+    sets.retain_mut(|(name, _)| match usual(name).or(only.then_some(PARTS[0])) {
+        Some(part) => {
+            if part != name {
+                report.notes.push(format!("`{name}` is written as `{part}`"));
+            }
+            part.clone_into(name);
+            true
+        }
+        None => {
+            left_out.push(name.clone());
+            false
+        }
+    });
+    for name in left_out {
+        report.notes.push(format!("`{name}` is left out: YOLO has train, val and test alone"));
+    }
+    let doubled =
+        sets.iter().enumerate().find(|(at, (name, _))| sets[..*at].iter().any(|s| s.0 == *name));
+    let problem = match (doubled, sets.is_empty()) {
+        (Some((_, (name, _))), _) => format!("two parts would be written as `{name}`"),
+        (None, true) => "expected train, val or test; no part is called so".to_owned(),
+        (None, false) => return Ok(()),
+    };
+    Err(Error::invalid(input, "split", problem).with_hint(format!(
+        "convert one part at a time, into a folder of its own: {}",
+        crate::argument::Argument::Split
+    )))
+}
+
+/// Writes the labels of all parts, and `data.yaml`. Gives the images of each part with the places that they
+/// must have.
+pub(super) fn write(
+    sets: &[Part],
+    folder: &Path,
+    report: &mut ConversionReport,
+) -> Result<Vec<Names>> {
+    let parts: Vec<(&str, &Dataset)> =
+        sets.iter().map(|(name, set)| (name.as_str(), set)).collect();
+    let written = write_labels(&parts, folder)?;
+    report.notes.push(format!("{} boxes are written", written.boxes));
+    for (what, count) in written.lost {
+        report.not_carried.add("", what, count, "");
+    }
+    let mut images = written.images.into_iter();
+    Ok(sets.iter().map(|(_, set)| images.by_ref().take(set.images().len()).collect()).collect())
+}
+
+/// What was written.
+struct Written {
+    /// Each image's name, and its place below the folder; part by part.
+    images: Names,
+    boxes: usize,
+    /// What labels have no place for, in words with how often.
+    lost: Vec<(&'static str, usize)>,
+}
+
+fn write_labels(_parts: &[(&str, &Dataset)], _folder: &Path) -> Result<Written> {
+    Err(Error::config("to", "YOLO cannot be written yet"))
+}

@@ -1,0 +1,188 @@
+//! What reading a set met on the way: nothing is dropped or chosen without a count.
+
+use super::{frame::Agreement, image_sets::Split};
+use crate::{argument::Argument, boxes::Xywh, data::listing::PassedOver};
+
+/// Things of one kind, and the names of the first of them, for whoever wants to look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// How many things of this kind there are.
+    pub(super) count: usize,
+    /// Names of the first ones, each once.
+    pub(super) names: Vec<String>,
+}
+
+/// Names that a message shows of each kind. One more is kept, to know that there are more.
+const SHOWN: usize = 5;
+
+impl Named {
+    pub(super) fn add(&mut self, name: &str) {
+        self.count += 1;
+        // Those of one name come one after the other.
+        if self.names.len() <= SHOWN && self.names.last().is_none_or(|last| last != name) {
+            self.names.push(name.to_owned());
+        }
+    }
+
+    /// The first names in brackets: ` (a, b, …)`.
+    fn shown(&self) -> String {
+        let shown = &self.names[..self.names.len().min(SHOWN)];
+        let more = if self.names.len() > SHOWN { ", …" } else { "" };
+        format!(" ({}{more})", shown.join(", "))
+    }
+}
+
+/// Of one image set, unless it says otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Boxes, difficult ones included.
+    pub(super) boxes: usize,
+    /// Boxes that training can use: not difficult, and with an inside in their image.
+    pub(super) learnable: usize,
+    /// Objects marked difficult, now crowd regions.
+    pub(super) difficult: usize,
+    /// Objects that are dropped because their box has no inside. Named by their annotations.
+    pub(super) degenerate: Named,
+    /// Objects that are not difficult and whose box lies partly beyond the image. Named by their annotations.
+    pub(super) beyond: Named,
+    /// Objects that are not difficult and whose box lies wholly beyond the image. Named by their annotations.
+    pub(super) outside: Named,
+    /// Objects whose box begins at pixel 0, which VOC does not have: it counts from 1.
+    pub(super) from_zero: usize,
+    /// Images whose size was read from the image because the XML has none.
+    pub(super) sizes_from_images: usize,
+    /// See [`Agreement`], as the next four. Named by their annotations.
+    pub(super) swapped_sizes: Named,
+    pub(super) unclear_sizes: Named,
+    pub(super) stored_frames: Named,
+    pub(super) other_sizes: Named,
+    pub(super) unread_images: Named,
+    /// Annotated images that no image set lists.
+    pub(super) unlisted: usize,
+    /// Lines that name an image for the second time: it is read once.
+    pub(super) listed_twice: Named,
+    /// Of the whole set: files that are no annotation, image or image set; lists of a class, as VOC's devkit
+    /// has them (`aeroplane_train.txt`), among them.
+    pub(super) passed_over: PassedOver,
+    /// Of the whole set: image sets that list nothing.
+    pub(super) empty_sets: Vec<String>,
+}
+
+impl Report {
+    /// Counts the lines of a list that say nothing new.
+    pub(super) fn take_repeated(&mut self, set: &Split<'_>) {
+        for line in &set.again {
+            self.listed_twice.add(&format!("{} line {line}", set.name));
+        }
+    }
+
+    /// Counts where an image's size is from.
+    pub(super) fn count_frame(&mut self, found: Agreement, stem: &str) {
+        let named = match found {
+            Agreement::Same => return,
+            Agreement::OfImage => {
+                self.sizes_from_images += 1;
+                return;
+            }
+            Agreement::Unread => &mut self.unread_images,
+            Agreement::Swapped => &mut self.swapped_sizes,
+            Agreement::Unclear => &mut self.unclear_sizes,
+            Agreement::Stored => &mut self.stored_frames,
+            Agreement::Other => &mut self.other_sizes,
+        };
+        named.add(stem);
+    }
+
+    /// Counts a box with an inside, in an image of `[height, width]`.
+    pub(super) fn count_box(&mut self, bbox: Xywh, difficult: bool, size: [u32; 2], stem: &str) {
+        let corners = bbox.to_xyxy();
+        let clipped = corners.clipped(size[1], size[0]);
+        let [x, y, ..] = bbox.0;
+        self.boxes += 1;
+        self.from_zero += usize::from(x == -1.0 || y == -1.0);
+        self.difficult += usize::from(difficult);
+        if difficult {
+            return;
+        }
+        self.learnable += usize::from(!clipped.is_degenerate());
+        if clipped.is_degenerate() {
+            self.outside.add(stem);
+        } else if clipped != corners {
+            self.beyond.add(stem);
+        }
+    }
+
+    /// What was understood in a way that a user should know, each a line.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let plain = |count: usize, what| (count, what, String::new());
+        let named = |named: &Named, what| (named.count, what, named.shown());
+        let counted = [
+            plain(self.difficult, "difficult objects, kept as crowd regions (not trained on)"),
+            named(&self.degenerate, "boxes without an inside, dropped"),
+            named(&self.beyond, "boxes partly beyond their image, clipped for training"),
+            named(&self.outside, "boxes wholly beyond their image, dropped from training"),
+            plain(self.sizes_from_images, "sizes missing from the XML, read from the images"),
+            named(
+                &self.swapped_sizes,
+                "sizes with width and height exchanged in the XML, the images' taken",
+            ),
+            named(&self.unread_images, "images that cannot be read, the XML's size taken"),
+            plain(self.unlisted, "annotated images in no image set, left out"),
+            named(&self.listed_twice, "images listed again in their image set, taken once"),
+        ];
+        let counted = counted.into_iter().filter(|(count, ..)| *count > 0);
+        let mut notes: Vec<String> =
+            counted.map(|(count, what, names)| format!("{count} {what}{names}")).collect();
+        notes.extend(self.empty_sets.iter().map(|name| format!("{name}: lists nothing, left out")));
+        if !self.passed_over.is_empty() {
+            notes.push(format!("passed over: {}", self.passed_over));
+        }
+        notes
+    }
+
+    /// What will be refused later, or is probably not meant to be, each a sentence. `set` is the name of the
+    /// image set.
+    pub(super) fn warnings(&self, set: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.learnable == 0 {
+            let why = match self.boxes {
+                0 => "no boxes",
+                _ => "only boxes that are difficult or wholly beyond their images",
+            };
+            warnings.push(format!("{set} has {why}: it cannot be trained on"));
+        }
+        let mut named = |named: &Named, text: &str| {
+            if named.count > 0 {
+                warnings.push(format!("{} {text}{}", named.count, named.shown()));
+            }
+        };
+        named(
+            &self.stored_frames,
+            &format!(
+                "sizes are those before the image's EXIF orientation turns it: the boxes were drawn on the \
+                 pixels as stored; set data.train.orientation and data.val.orientation to \"stored\", and \
+                 pass {} stored to eval and predict",
+                Argument::Orientation
+            ),
+        );
+        named(
+            &self.unclear_sizes,
+            "sizes have width and height exchanged in the XML, and the boxes fit both ways; the images' are \
+             taken. If these images were turned after they were annotated, their boxes are elsewhere: look \
+             at some (`richsem report`, or a viewer)",
+        );
+        named(
+            &self.other_sizes,
+            "sizes are not their image's, which was resized, turned or replaced after it was annotated: \
+             training and evaluation will refuse these images",
+        );
+        if self.from_zero > 0 {
+            warnings.push(format!(
+                "{} boxes begin at pixel 0, where VOC counts from 1: if this set counts from 0, all its \
+                 boxes are taken one pixel too far to the left and top",
+                self.from_zero
+            ));
+        }
+        warnings
+    }
+}
