@@ -23,7 +23,7 @@ mod source;
 mod stems;
 #[cfg(test)]
 mod tests;
-mod xml;
+pub(in crate::data) mod xml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -23,12 +23,17 @@ fn file(content: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
+/// What reports call the format.
+const COCO: &str = "COCO or LVIS JSON";
+
 /// More than the small files have.
 const WHOLE: usize = 4 << 20;
 
 /// Reads a file so many bytes at a time.
 fn open_in_chunks(path: &Path, chunk: usize) -> Result<Dataset> {
-    Ok(Dataset::of(path, coco::read(path, json::open(path)?, chunk, true)?))
+    let mut dataset = Dataset::of(path, coco::read(path, json::open(path)?, chunk, true)?);
+    dataset.report.format = COCO;
+    Ok(dataset)
 }
 
 fn open(content: &str) -> Result<Dataset> {
@@ -96,6 +101,7 @@ fn a_small_file_is_read_as_it_is() {
     assert_eq!(
         *dataset.report(),
         LoadReport {
+            format: COCO,
             images: 2,
             annotations: 4,
             categories: 3,
