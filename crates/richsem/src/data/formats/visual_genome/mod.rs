@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Format, Records, Request, below_root, images_at};
+use super::{Format, Records, Request, below_root, images_at, sizes::retain_images};
 use crate::{
     boxes::Xywh,
     data::dataset::{Annotation, AnnotationFormat, ImageRecord},
@@ -20,9 +20,9 @@ use crate::{
     json::{self, JsonStream, TopLevel, parse},
     vocabulary::ClassIndex,
 };
-use parts::{Part, parts};
+use parts::parts;
 use records::{RawImage, RawObjects};
-use vocabulary::{Names, Vocabulary};
+use vocabulary::{Chosen, Names, Vocabulary};
 
 pub(super) const FORMAT: Format = Format {
     name: "visual_genome",
@@ -34,6 +34,10 @@ pub(super) const FORMAT: Format = Format {
 
 /// The file of images beside the objects.
 const IMAGE_DATA: &str = "image_data.json";
+
+/// There are no verified classes, so the LVIS protocol would have nothing to count mistakes by.
+const NOT_EXHAUSTIVE: &str = "Visual Genome does not show all objects; as in work on it, what is not shown counts \
+                              as absent, in training and in evaluation";
 
 /// Bytes read at a time.
 const CHUNK: usize = 4 << 20;
@@ -50,56 +54,14 @@ fn read(request: &Request<'_>) -> Result<Records> {
         Error::invalid(request.path, "split", format!("there is no part `{}`", request.split))
     })?;
     let folder = part.objects.parent().unwrap_or(Path::new("")).to_owned();
-    let (mut images, at) = read_images(&folder.join(IMAGE_DATA))?;
+    let (images, at) = read_images(&folder.join(IMAGE_DATA))?;
     let mut reader = Reader::new(&part.objects, &at, images.len());
     stream(&part.objects, |i, raw| reader.add(i, raw))?;
     let vocabulary = Vocabulary::find(request.vocabulary, &folder)?;
-    let Reader { names, objects, counts, .. } = reader;
-    let chosen = vocabulary.choose(&names, &part.objects)?;
-    let mut notes = chosen.notes;
-    notes.extend(counts.notes());
-    notes.push(
-        "Visual Genome does not show all objects; as in work on it, what is not shown counts as absent, in \
-         training and in evaluation"
-            .to_owned(),
-    );
+    let chosen = vocabulary.choose(&reader.names, &part.objects)?;
     let kept = part.kept(&images, &at)?;
-    let mut position = vec![None; images.len()];
-    let mut next = 0;
-    for (image, kept) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
-        position[image] = kept.then_some(next);
-        next += 1;
-    }
-    let objects = objects.into_iter();
-    let annotations = objects.filter_map(|object| {
-        let [_, _, w, h] = object.bbox;
-        Some(Annotation {
-            id: object.id,
-            image: position[object.image as usize]?,
-            class: ClassIndex(chosen.class_of[object.name as usize]?),
-            bbox: Xywh(object.bbox),
-            area: w * h,
-            crowd: false,
-            ignore: false,
-        })
-    });
-    let mut annotations: Vec<Annotation> = annotations.collect();
-    if counts.renumbered {
-        for (annotation, id) in annotations.iter_mut().zip(1..) {
-            annotation.id = id;
-        }
-    }
-    let mut keep = kept.iter();
-    images.retain(|_| keep.next().copied().unwrap_or(false));
-    let mut records = Records {
-        images,
-        annotations,
-        classes: chosen.classes,
-        verified: AnnotationFormat::Coco,
-        notes,
-        warnings: counts.warnings(),
-        ..Records::default()
-    };
+    let mut records = reader.finish(images, chosen);
+    retain_images(&mut records, &kept);
     let near = ["", "images", "images.tar", ".."].map(|name| folder.join(name)).to_vec();
     let near = request.images.map_or(near, |images| vec![images.to_owned()]);
     let there: Vec<PathBuf> = near.into_iter().filter(|path| path.exists()).collect();
@@ -272,5 +234,39 @@ impl<'a> Reader<'a> {
             });
         }
         Ok(())
+    }
+
+    /// The objects that have a class.
+    fn finish(self, images: Vec<ImageRecord>, chosen: Chosen) -> Records {
+        let class_of = |object: &Object| chosen.class_of[object.name as usize];
+        let classed = self.objects.iter().filter_map(|object| Some((object, class_of(object)?)));
+        let mut annotations: Vec<Annotation> = classed
+            .map(|(object, class)| Annotation {
+                id: object.id,
+                image: object.image,
+                class: ClassIndex(class),
+                bbox: Xywh(object.bbox),
+                area: object.bbox[2] * object.bbox[3],
+                crowd: false,
+                ignore: false,
+            })
+            .collect();
+        if self.counts.renumbered {
+            for (annotation, id) in annotations.iter_mut().zip(1..) {
+                annotation.id = id;
+            }
+        }
+        let mut notes = chosen.notes;
+        notes.extend(self.counts.notes());
+        notes.push(NOT_EXHAUSTIVE.to_owned());
+        Records {
+            images,
+            annotations,
+            classes: chosen.classes,
+            verified: AnnotationFormat::Coco,
+            notes,
+            warnings: self.counts.warnings(),
+            ..Records::default()
+        }
     }
 }
