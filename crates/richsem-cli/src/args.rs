@@ -133,12 +133,21 @@ pub(crate) struct SetArgs {
     /// Part of the set, as train or val, where it has several
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
+    /// Visual Genome's classes to read: a line each, its other names after commas. Default:
+    /// objects_vocab.txt beside the annotations, or else all names that have 50 boxes
+    #[arg(long, value_name = "FILE")]
+    vocabulary: Option<PathBuf>,
 }
 
 impl SetArgs {
     /// How to open such a set.
     pub(crate) fn opening(&self) -> Opening {
-        Opening { format: self.format.clone(), split: self.split.clone(), ..Opening::default() }
+        Opening {
+            format: self.format.clone(),
+            split: self.split.clone(),
+            vocabulary: self.vocabulary.clone(),
+            ..Opening::default()
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub enum Argument {
     Set,
     /// The part of a set, as `train`.
     Split,
+    /// A list of the classes to read.
+    Vocabulary,
 }
 
 impl Argument {
@@ -69,6 +71,7 @@ impl Argument {
             Self::Seeds => "seeds",
             Self::Set => "set",
             Self::Split => "split",
+            Self::Vocabulary => "vocabulary",
         }
     }
 }

@@ -13,14 +13,15 @@ use crate::{
     argument::Argument,
     boxes::Xywh,
     error::write_atomically,
-    json::{self, INTEGER, Integer, JsonRecord, JsonStream, TopLevel},
+    json::{self, ID, INTEGER, Id, Integer, JsonRecord, JsonStream, TopLevel},
     vocabulary::{CategoryId, Vocabulary},
 };
 
 /// A detected object: a record of a results file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Detection {
-    /// Id of the image in its annotation file.
+    /// Id of the image in its annotation file; where ids are texts there, the image's number (see
+    /// [`ImageNames::text_of`]).
     pub image_id: i64,
     /// Category in the annotation file's own numbering.
     pub category_id: CategoryId,
@@ -43,7 +44,7 @@ impl Detection {
 
 #[derive(Deserialize)]
 struct RawDetection {
-    image_id: Option<Integer>,
+    image_id: Option<Id>,
     file_name: Option<String>,
     category_id: Integer,
     category_name: Option<String>,
@@ -54,7 +55,7 @@ struct RawDetection {
 impl JsonRecord<'_> for RawDetection {
     const LIST: &'static str = "";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
-        ("image_id", INTEGER),
+        ("image_id", ID),
         ("file_name", "a string"),
         ("category_id", INTEGER),
         ("category_name", "a string"),
@@ -94,19 +95,20 @@ pub struct Names<'a> {
     pub classes: &'a Vocabulary,
 }
 
-/// Reads a results file by its `image_id`s. Fields other than the four (a segmentation, an id) are
-/// ignored.
+/// Reads a results file by its `image_id`s, which must be numbers. Fields other than the four (a segmentation,
+/// an id) are ignored.
 ///
 /// # Errors
-/// If the file cannot be read, is cut off, is not a list, or a record lacks a field or has a
-/// number that is not finite: the message names the record and the field.
+/// If the file cannot be read, is cut off, is not a list, or a record lacks a field, has a text as
+/// `image_id`, or a number that is not finite: the message names the record and the field.
 pub fn read(path: &Path) -> Result<Vec<Detection>> {
     Ok(read_as(path, None)?.detections)
 }
 
 /// Reads a results file for the annotation file that `names` are from. If a record has a `file_name` or a
 /// `category_name` (as those of `richsem predict` have), these say which image or class is meant. The
-/// `image_id` or `category_id` does not, since another program may have counted in another order.
+/// `image_id` or `category_id` does not, since another program may have counted in another order. Where the
+/// ids of the annotation file's images are texts, those of the records are looked up.
 ///
 /// # Errors
 /// Those of [`read`]; a name that no image or class has, or several.
@@ -150,9 +152,10 @@ impl Reader<'_> {
     /// Adds the record at a position of the file.
     fn add(&mut self, i: usize, raw: RawDetection) -> Result<()> {
         let RawDetection { image_id, file_name, category_id, category_name, bbox, score } = raw;
-        let (given_image, given_class) = (image_id.map(|id| id.0), CategoryId(category_id.0));
+        let given_class = CategoryId(category_id.0);
+        let given_image = self.given(i, image_id, file_name.is_some())?;
         let Some(image_id) = self.image(i, given_image, file_name)? else {
-            let problem = "missing; expected an integer";
+            let problem = format!("missing; expected {ID}");
             return Err(Error::invalid(self.path, format!("[{i}].image_id"), problem));
         };
         self.found.negative += usize::from(bbox[2] < 0.0 || bbox[3] < 0.0);
@@ -162,6 +165,38 @@ impl Reader<'_> {
         let bbox = Xywh(bbox);
         self.found.detections.push(Detection { image_id, category_id, bbox, score });
         Ok(())
+    }
+
+    /// The image that an `image_id` means. None without one, and where it means none but the record has a
+    /// name, which counts more.
+    fn given(&self, i: usize, id: Option<Id>, named: bool) -> Result<Option<i64>> {
+        let Some(id) = id else { return Ok(None) };
+        let field = format!("[{i}].image_id");
+        let hint = format!(
+            "pass the annotation file of these very images ({}), or write file_name into the records",
+            Argument::Annotations
+        );
+        match self.names.map(|names| names.images).filter(|images| images.has_texts()) {
+            Some(images) => match images.with_text(&id.clone().into_text()) {
+                Some(number) => Ok(Some(number)),
+                None if named => Ok(None),
+                None => {
+                    let problem = format!("no image of the annotation file has the id {id}");
+                    Err(Error::invalid(self.path, field, problem).with_hint(hint))
+                }
+            },
+            None => match id.number() {
+                Some(number) => Ok(Some(number)),
+                None if named && self.names.is_some() => Ok(None),
+                None => {
+                    let problem = match self.names {
+                        Some(_) => format!("{id} is a text, and the annotation file has numbers"),
+                        None => format!("expected {INTEGER}, got the string {id}"),
+                    };
+                    Err(Error::invalid(self.path, field, problem).with_hint(hint))
+                }
+            },
+        }
     }
 
     /// The image of a record: the one that its name says, or else its id.
@@ -262,6 +297,15 @@ fn class_named(name: &str, given: CategoryId, classes: &Vocabulary) -> Result<Ca
 /// # Errors
 /// If a number is not finite (JSON has no such number), or the file cannot be written.
 pub fn write(path: &Path, detections: &[Detection]) -> Result<()> {
+    write_for(path, detections, &ImageNames::default())
+}
+
+/// As [`write`], for the annotation file that `images` are from: where ids are texts there, `image_id` is
+/// that text.
+///
+/// # Errors
+/// As [`write`]; a detection of an image that is not there, where ids are texts.
+pub fn write_for(path: &Path, detections: &[Detection], images: &ImageNames) -> Result<()> {
     for (i, detection) in detections.iter().enumerate() {
         if let Some(field) = detection.not_finite() {
             return Err(Error::invalid(
@@ -270,15 +314,43 @@ pub fn write(path: &Path, detections: &[Detection]) -> Result<()> {
                 format!("not finite, so not written: {detection:?}"),
             ));
         }
+        if images.has_texts() && images.text_of(detection.image_id).is_none() {
+            let problem =
+                format!("no image of the annotation file has the number {}", detection.image_id);
+            return Err(Error::invalid(path, format!("[{i}].image_id"), problem)
+                .with_hint("give the annotation file that the detections were made for"));
+        }
     }
     write_atomically(path, |out| {
         for (i, detection) in detections.iter().enumerate() {
             out.write_all(if i == 0 { b"[\n" } else { b",\n" })?;
-            serde_json::to_writer(&mut *out, detection).map_err(std::io::Error::from)?;
+            match images.text_of(detection.image_id) {
+                None => serde_json::to_writer(&mut *out, detection),
+                Some(image_id) => {
+                    serde_json::to_writer(&mut *out, &Written::of(detection, image_id))
+                }
+            }
+            .map_err(std::io::Error::from)?;
         }
         out.write_all(if detections.is_empty() { b"[]\n" } else { b"\n]\n" })?;
         Ok(())
     })
+}
+
+/// A record whose image has a text for an id.
+#[derive(Serialize)]
+struct Written<'a> {
+    image_id: &'a str,
+    category_id: CategoryId,
+    bbox: Xywh,
+    score: f64,
+}
+
+impl<'a> Written<'a> {
+    fn of(detection: &Detection, image_id: &'a str) -> Self {
+        let Detection { image_id: _, category_id, bbox, score } = *detection;
+        Self { image_id, category_id, bbox, score }
+    }
 }
 
 /// The images of an annotation file by their names. A name in a results file means an image if one of the two
@@ -287,6 +359,9 @@ pub fn write(path: &Path, detections: &[Detection]) -> Result<()> {
 pub struct ImageNames {
     /// Whole names and ids, by the last part.
     by_last: HashMap<String, Vec<(String, i64)>>,
+    /// Ids, by the texts that stand for them in the annotation file; empty where it has numbers.
+    by_text: HashMap<String, i64>,
+    texts: HashMap<i64, String>,
 }
 
 impl ImageNames {
@@ -299,6 +374,34 @@ impl ImageNames {
             names.by_last.entry(last).or_default().push((name.to_owned(), id));
         }
         names
+    }
+
+    /// Adds the texts that are the images' ids in the annotation file.
+    #[must_use]
+    pub fn with_texts(mut self, texts: impl IntoIterator<Item = (String, i64)>) -> Self {
+        for (text, id) in texts {
+            self.texts.insert(id, text.clone());
+            self.by_text.insert(text, id);
+        }
+        self
+    }
+
+    /// Whether the ids in the annotation file are texts.
+    #[must_use]
+    pub fn has_texts(&self) -> bool {
+        !self.by_text.is_empty()
+    }
+
+    /// The number of the image that has this text as id in the annotation file.
+    #[must_use]
+    pub fn with_text(&self, text: &str) -> Option<i64> {
+        self.by_text.get(text).copied()
+    }
+
+    /// The text that is an image's id in the annotation file; none where that has numbers.
+    #[must_use]
+    pub fn text_of(&self, id: i64) -> Option<&str> {
+        self.texts.get(&id).map(String::as_str)
     }
 
     /// The id of the image of that name. If several images have it (a file may list one image twice), the

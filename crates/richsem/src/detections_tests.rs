@@ -85,7 +85,7 @@ fn a_wrong_record_is_named_with_its_field() {
         ("bbox", "[1,null,3,4]", format!("{four} a list of 4: [1,null,3,4]")),
         ("bbox", "{}", format!("{four} an object: {{}}")),
         ("score", "\"0.9\"", "expected a finite number, got the string \"0.9\"".into()),
-        ("image_id", "1.5", "expected an integer, got 1.5".into()),
+        ("image_id", "1.5", "expected an integer or a string, got 1.5".into()),
         (
             "category_id",
             "\"cat\"",
@@ -300,4 +300,70 @@ fn a_number_that_is_not_finite_is_not_written() {
     let error = write(&path, &[detection]).unwrap_err().to_string();
     assert!(error.contains("[0].bbox: not finite"), "{error}");
     assert!(!path.exists());
+}
+
+/// The images of a set whose ids are texts.
+fn texts() -> ImageNames {
+    let texts = [("a1".to_owned(), 1), ("007".to_owned(), 2), ("3".to_owned(), 3)];
+    ImageNames::new([("x/a.jpg", 1), ("x/b.jpg", 2), ("x/c.jpg", 3)]).with_texts(texts)
+}
+
+fn read_texts(records: &[&str]) -> Result<Found> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dets.json");
+    fs_err::write(&path, format!("[{}]", records.join(","))).unwrap();
+    read_for(&path, Names { images: &texts(), classes: &Vocabulary::new(Vec::new()) })
+}
+
+#[test]
+fn ids_that_are_texts_are_looked_up_and_written_again() {
+    let record = |id: &str, name: &str| {
+        format!(r#"{{"image_id":{id}{name},"category_id":2,"bbox":[1,2,3,4],"score":0.5}}"#)
+    };
+    let a_name = r#","file_name":"found/x/a.jpg""#;
+    let records = [
+        record("\"a1\"", ""),
+        record("\"007\"", ""),
+        // A number is the text of it; a name counts more than an id that no image has.
+        record("3", ""),
+        record("\"b9\"", a_name),
+        record("99", a_name),
+    ];
+    let all: Vec<&str> = records.iter().map(String::as_str).collect();
+    let found = read_texts(&all).unwrap();
+    let images: Vec<i64> = found.detections.iter().map(|d| d.image_id).collect();
+    assert_eq!(images, [1, 2, 3, 1, 1]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dets.json");
+    write_for(&path, &found.detections[..2], &texts()).unwrap();
+    let text = fs_err::read_to_string(&path).unwrap();
+    let first = r#"{"image_id":"a1","category_id":2,"bbox":[1.0,2.0,3.0,4.0],"score":0.5}"#;
+    assert!(text.starts_with(&format!("[\n{first},\n")) && text.contains(r#""007""#), "{text}");
+    let again = read_for(&path, Names { images: &texts(), classes: &Vocabulary::new(Vec::new()) });
+    assert_eq!(again.unwrap().detections, found.detections[..2]);
+    let other = Detection { image_id: 4, ..found.detections[0] };
+    let message = write_for(&path, &[other], &texts()).unwrap_err().to_string();
+    assert!(message.contains("[0].image_id: no image of the annotation file has the number 4"));
+}
+
+#[test]
+fn ids_that_are_texts_and_mean_no_image() {
+    for id in ["\"b9\"", "7", "2"] {
+        let record = GOOD.replace("\"image_id\":1", &format!("\"image_id\":{id}"));
+        let message = read_texts(&[&record]).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("has the id {id}\n  hint: pass the annotation")),
+            "{message}"
+        );
+    }
+    let text = GOOD.replace("\"image_id\":1", "\"image_id\":\"a1\"");
+    let told = message(&format!("[{text}]"));
+    assert!(told.contains("[0].image_id: expected an integer, got the string \"a1\""), "{told}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dets.json");
+    fs_err::write(&path, format!("[{text}]")).unwrap();
+    let names = Names { images: &ImageNames::default(), classes: &Vocabulary::new(Vec::new()) };
+    let told = read_for(&path, names).unwrap_err().to_string();
+    assert!(told.contains("\"a1\" is a text, and the annotation file has numbers"), "{told}");
 }

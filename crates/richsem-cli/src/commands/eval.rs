@@ -221,7 +221,7 @@ fn detect_and_evaluate(
         output::note(note);
     }
     if let Some(file) = &args.save_json {
-        detections::write(file, &found)?;
+        detections::write_for(file, &found, &dataset.image_names())?;
         output::note(format!("detections: {}", file.display()));
     }
     Ok(Evaluated { summary: evaluator.evaluate(&found)?, unread: broken.list().len() })

@@ -17,6 +17,7 @@ use richsem::{
         image_io::Orientation,
         image_store::ImageStore,
     },
+    detections::ImageNames,
     detector::Detector,
     draw::{self, Labeled},
     error::{guarded, write_atomically},
@@ -115,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     output::make_folder(&args.output, "--output")?;
     let Results { images, raw, failed } = detect(args, &inputs, &detector)?;
 
-    write_json(&args.output.join("detections.json"), &images, &detector)?;
+    write_json(&args.output.join("detections.json"), &images, &inputs, &detector)?;
     if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {
         safetensors::write(path, &raw, &safetensors::Metadata::new())?;
     }
@@ -140,6 +141,8 @@ struct Inputs {
     /// The file that each image is drawn into.
     drawn: Vec<PathBuf>,
     known: Vec<ImageInfo>,
+    /// The images of the annotation file; none without one.
+    names: ImageNames,
 }
 
 impl Inputs {
@@ -161,8 +164,13 @@ impl Inputs {
             output::check_file(raw, "--raw")?;
             output::check_apart(raw, "--raw", &inputs)?;
         }
-        let known = known_images(&images, args.annotations.as_deref())?;
-        Ok(Self { images, drawn, known })
+        let (known, names) = known_images(&images, args.annotations.as_deref())?;
+        Ok(Self { images, drawn, known, names })
+    }
+
+    /// An image's id as the annotation file has it.
+    fn written_id(&self, id: i64) -> serde_json::Value {
+        self.names.text_of(id).map_or_else(|| id.into(), Into::into)
     }
 }
 
@@ -205,7 +213,9 @@ impl Results {
             }
             if let (Some(output), true) = (&output, args.raw.is_some()) {
                 let alone = inputs.images.len() == 1;
-                let prefix = if alone { String::new() } else { format!("{image_id}.") };
+                let written = inputs.names.text_of(image_id);
+                let written = written.map_or_else(|| image_id.to_string(), str::to_owned);
+                let prefix = if alone { String::new() } else { format!("{written}.") };
                 let own = |x: &Tensor| x.narrow(0, b as i64, 1).copy();
                 for (name, tensor) in &output.named {
                     self.raw.insert(format!("{prefix}{name}"), own(tensor));
@@ -261,16 +271,21 @@ fn detect(args: &Args, inputs: &Inputs, detector: &Detector) -> Result<Results> 
 /// What is known of an image before it is read.
 #[derive(Clone, Copy)]
 struct ImageInfo {
-    /// Its id in the annotation file; without one its number, from 1.
+    /// Its id in the annotation file, or its number there if ids are texts; without a file its number, from 1.
     id: i64,
     /// `[height, width]` in the annotation file, if the file says.
     size: Option<[u32; 2]>,
 }
 
 /// Id and size of each image, from the annotation file if there is one.
-fn known_images(images: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<ImageInfo>> {
+/// Gives the names of the file's images too.
+fn known_images(
+    images: &[PathBuf],
+    annotations: Option<&Path>,
+) -> Result<(Vec<ImageInfo>, ImageNames)> {
     let Some(file) = annotations else {
-        return Ok((1..=images.len() as i64).map(|id| ImageInfo { id, size: None }).collect());
+        let numbered = (1..=images.len() as i64).map(|id| ImageInfo { id, size: None });
+        return Ok((numbered.collect(), ImageNames::default()));
     };
     output::check_input_file(file, "--annotations")?;
     let dataset = Dataset::open_images(file)?;
@@ -287,7 +302,8 @@ fn known_images(images: &[PathBuf], annotations: Option<&Path>) -> Result<Vec<Im
         })?;
         Ok(ImageInfo { id, size: sizes.get(&id).copied().flatten() })
     });
-    known.collect()
+    let known = known.collect::<Result<_>>()?;
+    Ok((known, names))
 }
 
 /// Runs the network on a batch that another program normalised, and writes what it gives.
@@ -379,14 +395,19 @@ fn draw_boxes(
 }
 
 /// Writes COCO's results format, with names of files and classes added.
-fn write_json(path: &Path, found: &[ImageResult], detector: &Detector) -> Result<()> {
+fn write_json(
+    path: &Path,
+    found: &[ImageResult],
+    inputs: &Inputs,
+    detector: &Detector,
+) -> Result<()> {
     let mut records = Vec::new();
     for ImageResult { image_id, image, boxes, .. } in found {
         for record in to_detections(*image_id, boxes, detector.vocabulary()) {
             let class = detector.vocabulary().class_of(record.category_id);
             let name = class.map(|class| &detector.vocabulary().category(class).name);
             records.push(serde_json::json!({
-                "image_id": record.image_id,
+                "image_id": inputs.written_id(record.image_id),
                 "category_id": record.category_id,
                 "bbox": record.bbox.0,
                 "score": record.score,

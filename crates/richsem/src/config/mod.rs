@@ -119,6 +119,11 @@ pub struct SplitConfig {
     /// that mean the same fit (`valid`, `val2017`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    /// File of the classes to read from Visual Genome: a line each, its other names after commas. The path is
+    /// relative to the settings file. Default: `objects_vocab.txt` beside the annotations, or else all names
+    /// that have 50 boxes. Other formats have classes of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<PathBuf>,
     /// Which way up the images are, for the boxes. `exif` (the default): as viewers show them.
     /// `stored`: as their pixels are stored, which is what the tools of COCO and LVIS read.
     #[serde(default)]
@@ -134,6 +139,7 @@ impl SplitConfig {
             split: self.split.clone(),
             usual_split: Some(usual_split),
             images: self.images.clone(),
+            vocabulary: self.vocabulary.clone(),
             orientation: self.orientation,
             ..Opening::default()
         }
@@ -216,8 +222,10 @@ pub(crate) const FORM: Form = Form {
         "data.extra.*.mapping.path",
         "data.train.annotations",
         "data.train.images",
+        "data.train.vocabulary",
         "data.val.annotations",
         "data.val.images",
+        "data.val.vocabulary",
         "init.weights",
         "model.class_head.table",
         "model.*.backbone.weights",

@@ -13,7 +13,7 @@ use flate2::bufread::GzDecoder;
 
 use crate::error::{Error, Result};
 
-pub(crate) use records::{INTEGER, Integer, JsonRecord, ZeroOrOne, parse};
+pub(crate) use records::{ID, INTEGER, Id, Integer, JsonRecord, ZeroOrOne, parse};
 pub(crate) use stream::JsonStream;
 
 /// What a file's top level must be.

@@ -3,7 +3,10 @@
 use std::{fmt, path::Path};
 
 use rayon::prelude::*;
-use serde::{Deserialize, Deserializer, de::Visitor};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IntoDeserializer as _, Visitor},
+};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
@@ -81,6 +84,77 @@ impl<'de> Deserialize<'de> for Integer {
             }
         }
         deserializer.deserialize_any(Whole)
+    }
+}
+
+/// What an id is called in messages, where it may be a text.
+pub(crate) const ID: &str = "an integer or a string";
+
+/// An id as it is written: a number as [`Integer`] has it, or a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Id {
+    Number(i64),
+    Text(String),
+}
+
+impl Id {
+    /// The number that it is, also of one written `"3"` or `"003"`.
+    pub(crate) fn number(&self) -> Option<i64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+
+    /// Whether a number cannot stand for it: `"a1"`, and `"003"`, which a reader of the file would look for.
+    pub(crate) fn is_text(&self) -> bool {
+        match self {
+            Self::Number(_) => false,
+            Self::Text(text) => self.number().is_none_or(|number| number.to_string() != *text),
+        }
+    }
+
+    /// Without quotes.
+    pub(crate) fn into_text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+/// `3` or `"a1"`.
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => write!(f, "\"{}\"", text.escape_debug()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrText;
+        impl Visitor<'_> for NumberOrText {
+            type Value = Id;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(ID)
+            }
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Id, E> {
+                Ok(Id::Number(value))
+            }
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Id, E> {
+                i64::try_from(value).map(Id::Number).map_err(E::custom)
+            }
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Id, E> {
+                Integer::deserialize(value.into_deserializer()).map(|whole| Id::Number(whole.0))
+            }
+            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Id, E> {
+                Ok(Id::Text(value.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(NumberOrText)
     }
 }
 

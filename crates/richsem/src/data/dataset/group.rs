@@ -7,8 +7,8 @@ use crate::{
 };
 
 /// Replaces the places of classes in the file by their places in the order of their ids. Gives the frequency
-/// of each class, in that order, as far as the file has it.
-pub(super) fn by_id(records: &mut Records) -> Vec<Option<Frequency>> {
+/// of each class, in that order, as far as the file has it, and its other names.
+pub(super) fn by_id(records: &mut Records) -> (Vec<Option<Frequency>>, Vec<Vec<String>>) {
     let mut order: Vec<u32> = (0..records.classes.len() as u32).collect();
     order.sort_by_key(|&at| records.classes[at as usize].id);
     let mut class_at = vec![ClassIndex(0); order.len()];
@@ -22,7 +22,8 @@ pub(super) fn by_id(records: &mut Records) -> Vec<Option<Frequency>> {
         image.neg_classes.iter_mut().for_each(resolve);
         image.not_exhaustive_classes.iter_mut().for_each(resolve);
     }
-    order.iter().map(|&at| records.classes[at as usize].frequency).collect()
+    let classes = order.iter().map(|&at| &records.classes[at as usize]);
+    classes.map(|class| (class.frequency, class.synonyms.clone())).unzip()
 }
 
 /// Sorts in place, keeping the file's order within an image; gives where each image begins.

@@ -6,7 +6,8 @@
 //! never looks.
 //!
 //! What is accepted beyond COCO's and LVIS's format: a gzip archive, top-level keys in any order, unknown keys
-//! anywhere, category ids with holes, images without boxes or size, missing `area` (width × height),
+//! anywhere, category ids with holes, image ids that are texts, images without boxes or size (also 0 and null),
+//! a missing or empty `bbox` beside a segmentation (the box around it), missing `area` (width × height),
 //! `iscrowd` (0), `image_count`, `instance_count` and `frequency` (counted), ids written `3.0`, a byte
 //! order mark, lists of verified classes that name classes the file does not have (passed over and
 //! counted). Everything else stops with the file, the record and the field in the message.
@@ -50,7 +51,7 @@ pub enum AnnotationFormat {
 /// One image of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageRecord {
-    /// Its id in the file.
+    /// Its id in the file. Where ids are texts, its number in the file, from 1: see [`Dataset::text_id`].
     pub id: i64,
     /// Path below the image root, with `/` between folders and never leaving that root. The
     /// file's `file_name`, where it has one; otherwise, as in LVIS v1, the path in `coco_url`
@@ -103,6 +104,10 @@ pub struct Dataset {
     /// Classes of which the file shows all boxes, in every image.
     exhaustive: Arc<[ClassIndex]>,
     images: Vec<ImageRecord>,
+    /// The images' ids as they are written, where some are texts.
+    image_ids: Option<Vec<String>>,
+    /// Other names of each class.
+    synonyms: Vec<Vec<String>>,
     annotations: Vec<Annotation>,
     /// Annotations of image `i` are `annotations[starts[i]..starts[i + 1]]`.
     starts: Vec<u32>,
@@ -152,8 +157,13 @@ impl Dataset {
             notes: std::mem::take(&mut records.notes),
             ..LoadReport::default()
         };
-        let vocabulary = report::count_classes(&records, &mut report);
-        let frequencies = group::by_id(&mut records);
+        let vocabulary = report::count_classes(
+            &records.classes,
+            &records.annotations,
+            records.relations.as_ref(),
+            &mut report,
+        );
+        let (frequencies, synonyms) = group::by_id(&mut records);
         records.classes.sort_by_key(|class| class.id);
         report::count_boxes(&records.images, &records.annotations, records.unit, &mut report);
         report::count_contradictions(&records.images, &records.annotations, &starts, &mut report);
@@ -175,6 +185,8 @@ impl Dataset {
             images_at: records.images_at,
             relations: records.relations,
             images: records.images,
+            image_ids: records.image_ids,
+            synonyms,
             annotations: records.annotations,
             starts,
             report,
@@ -202,9 +214,12 @@ impl Dataset {
     /// Gives the set other classes, in the order of their ids, all different. `place` says where each of its
     /// own is among them. It says nothing of the others: they are annotated in none of its images.
     pub(in crate::data) fn set_classes(&mut self, classes: Vec<ClassRecord>, place: &[ClassIndex]) {
+        let is_same_place =
+            classes.len() == place.len() && (0..).zip(place).all(|(at, class)| class.0 == at);
         let moved = |class: &mut ClassIndex| *class = place[class.0 as usize];
         self.annotations.iter_mut().for_each(|annotation| moved(&mut annotation.class));
         for image in &mut self.images {
+            image.present_classes.iter_mut().for_each(moved);
             image.neg_classes.iter_mut().for_each(moved);
             image.not_exhaustive_classes.iter_mut().for_each(moved);
         }
@@ -213,8 +228,12 @@ impl Dataset {
         exhaustive.sort_unstable();
         self.exhaustive = exhaustive.into();
         self.frequencies = classes.iter().map(|class| class.frequency).collect();
+        // Of other classes it does not say what they are kinds of.
+        self.relations = self.relations.take().filter(|_| is_same_place);
+        let relations = self.relations.as_ref();
+        let mut report = LoadReport::default();
         self.vocabulary =
-            report::count_classes(&classes, &self.annotations, &mut LoadReport::default());
+            report::count_classes(&classes, &self.annotations, relations, &mut report);
         self.class_records = classes;
     }
 
@@ -223,10 +242,33 @@ impl Dataset {
         &mut self.images
     }
 
-    /// The images' ids by their names.
+    /// Other names of each class, in the vocabulary's order: LVIS's and V3Det's synonyms, Objects365's
+    /// alternatives. Mostly none.
+    #[must_use]
+    pub fn synonyms(&self) -> &[Vec<String>] {
+        &self.synonyms
+    }
+
+    /// The images' ids by their names, and by the ids that the file has for them.
     #[must_use]
     pub fn image_names(&self) -> ImageNames {
-        ImageNames::new(self.images.iter().map(|image| (image.file_name.as_str(), image.id)))
+        let names = ImageNames::new(self.images.iter().map(|i| (i.file_name.as_str(), i.id)));
+        match &self.image_ids {
+            Some(written) => {
+                names.with_texts(written.iter().cloned().zip(self.images.iter().map(|i| i.id)))
+            }
+            None => names,
+        }
+    }
+
+    /// The id that the file has for an image, where it has texts for ids ([`ImageRecord::id`] is then the
+    /// image's number, from 1); none where ids are numbers.
+    ///
+    /// # Panics
+    /// If the ids are texts and `image` is not an index into [`Self::images`].
+    #[must_use]
+    pub fn text_id(&self, image: usize) -> Option<&str> {
+        self.image_ids.as_ref().map(|written| written[image].as_str())
     }
 
     /// The images, in the file's order.

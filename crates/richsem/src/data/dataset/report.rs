@@ -4,7 +4,10 @@ use std::{collections::HashSet, fmt};
 
 use super::{Annotation, ImageRecord};
 use crate::{
-    data::formats::{ClassRecord, Records, Unit},
+    data::{
+        formats::{ClassRecord, Unit},
+        openimages::Relations,
+    },
     vocabulary::{Category, CategoryId, Frequency, Vocabulary},
 };
 
@@ -188,9 +191,13 @@ impl fmt::Display for LoadReport {
 }
 
 /// The classes in order of their ids, with counts from the grouped annotations where the file has none.
-pub(super) fn count_classes(records: &Records, report: &mut LoadReport) -> Vocabulary {
-    let classes = &records.classes;
-    let counts = images_and_instances(records);
+pub(super) fn count_classes(
+    classes: &[ClassRecord],
+    annotations: &[Annotation],
+    relations: Option<&Relations>,
+    report: &mut LoadReport,
+) -> Vocabulary {
+    let counts = images_and_instances(classes.len(), annotations, relations);
     let mut complete = Vec::with_capacity(classes.len());
     for (record, (images, instances)) in classes.iter().zip(counts) {
         report.computed_image_count += usize::from(record.image_count.is_none());
@@ -233,8 +240,12 @@ pub(super) fn count_classes(records: &Records, report: &mut LoadReport) -> Vocab
 
 /// Numbers of images and of boxes of each class, from grouped annotations. A box counts for the ancestors of
 /// its class, too.
-fn images_and_instances(records: &Records) -> Vec<(u32, u32)> {
-    let mut counts = vec![(0, 0); records.classes.len()];
+fn images_and_instances(
+    classes: usize,
+    annotations: &[Annotation],
+    relations: Option<&Relations>,
+) -> Vec<(u32, u32)> {
+    let mut counts = vec![(0, 0); classes];
     let mut last_image = vec![u32::MAX; counts.len()];
     let mut count = |class: u32, image: u32| {
         let class = class as usize;
@@ -244,10 +255,10 @@ fn images_and_instances(records: &Records) -> Vec<(u32, u32)> {
             last_image[class] = image;
         }
     };
-    for annotation in &records.annotations {
+    for annotation in annotations {
         let class = annotation.class.0;
         count(class, annotation.image);
-        for &above in records.relations.iter().flat_map(|relations| relations.ancestors(class)) {
+        for &above in relations.iter().flat_map(|relations| relations.ancestors(class)) {
             count(above, annotation.image);
         }
     }

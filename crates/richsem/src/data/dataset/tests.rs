@@ -23,11 +23,11 @@ fn file(content: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
+/// What reports call the format.
+const COCO: &str = "COCO or LVIS JSON";
+
 /// More than the small files have.
 const WHOLE: usize = 4 << 20;
-
-/// What its reports call the format.
-const COCO: &str = "COCO or LVIS JSON";
 
 /// Reads a file so many bytes at a time.
 fn open_in_chunks(path: &Path, chunk: usize) -> Result<Dataset> {

@@ -5,12 +5,17 @@
 //! only the images know ([`sizes`]), counts and checks ([`super::dataset`]).
 
 pub(in crate::data) mod coco;
+mod copies;
+mod cvat;
+mod images_at;
+mod label_studio;
 mod openimages;
 mod place;
 mod records;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod visual_genome;
 mod voc;
 
 use std::path::{Path, PathBuf};
@@ -43,7 +48,14 @@ pub(in crate::data) struct Format {
 }
 
 /// All formats, in the order in which messages name them.
-const FORMATS: &[&Format] = &[&coco::FORMAT, &openimages::FORMAT, &voc::FORMAT];
+const FORMATS: &[&Format] = &[
+    &coco::FORMAT,
+    &cvat::FORMAT,
+    &label_studio::FORMAT,
+    &openimages::FORMAT,
+    &visual_genome::FORMAT,
+    &voc::FORMAT,
+];
 
 /// How to open a set of annotations. The default leaves everything to what is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +68,9 @@ pub struct Opening {
     pub usual_split: Option<&'static str>,
     /// The folder or archive of the images. Default: where the format has them.
     pub images: Option<PathBuf>,
+    /// A list of the classes to read, where the format has names in the words of many people: a line each,
+    /// the other names of it after commas (Visual Genome). Default: what lies beside, or all frequent names.
+    pub vocabulary: Option<PathBuf>,
     /// Which way up the images are, for boxes in pixels.
     pub orientation: Orientation,
     /// Whether there must be annotations. Default: true.
@@ -72,6 +87,7 @@ impl Default for Opening {
             split: None,
             usual_split: None,
             images: None,
+            vocabulary: None,
             orientation: Orientation::default(),
             annotated: true,
             pixels: true,
@@ -89,20 +105,26 @@ pub(in crate::data) struct Opened {
 /// Recognises the format of a file or folder, and reads it.
 ///
 /// # Errors
-/// A path that does not exist or has no known format, or several; a split that it has not; what the reader of
-/// the format says.
+/// A path that does not exist or has no known format, or several; a split that it has not; a vocabulary for a
+/// format that has its own classes; what the reader of the format says.
 pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
     let place = Place::new(path)?;
     let format = choose_format(&place, opening.format.as_deref())?;
+    if opening.vocabulary.is_some() && format.name != visual_genome::FORMAT.name {
+        let problem = format!("{} has classes of its own: it takes no list of them", format.title);
+        return Err(Error::argument(Argument::Vocabulary, problem).with_hint("leave it out"));
+    }
     let split = choose_split(&place, format, opening)?;
     let request = Request {
         path,
         split: &split,
         images: opening.images.as_deref(),
+        vocabulary: opening.vocabulary.as_deref(),
         annotated: opening.annotated,
     };
     let mut records = (format.read)(&request)?;
     sizes::complete(path, &mut records, opening)?;
+    records.notes.extend(copies::note(&records.images));
     Ok(Opened { format, split, records })
 }
 

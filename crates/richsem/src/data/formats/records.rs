@@ -26,7 +26,8 @@ pub(in crate::data) struct Records {
     pub(in crate::data) verified: AnnotationFormat,
     /// The folder or archive that the names of the images are in, where the format says.
     pub(in crate::data) images_at: Option<PathBuf>,
-    /// The images' ids as they are written, where these are no numbers; by position.
+    /// The images' ids as they are written, where some are no numbers; by position. Their own are then their
+    /// numbers, from 1.
     pub(in crate::data) image_ids: Option<Vec<String>>,
     /// Which classes are kinds of which others, by their positions in [`Self::classes`], whose ids then
     /// rise with it.
@@ -59,6 +60,8 @@ pub(in crate::data) struct ClassRecord {
     pub(in crate::data) name: String,
     /// Its id in the set where that is text, as OpenImages' `/m/01g317`.
     pub(in crate::data) key: Option<String>,
+    /// Other names of it.
+    pub(in crate::data) synonyms: Vec<String>,
     pub(in crate::data) supercategory: Option<String>,
     /// Counted where there is none, as the next two.
     pub(in crate::data) image_count: Option<u32>,
@@ -95,6 +98,8 @@ pub(in crate::data) struct Request<'a> {
     pub(in crate::data) split: &'a str,
     /// Where the images are, if the user says.
     pub(in crate::data) images: Option<&'a Path>,
+    /// A list of classes, if the user gives one. Only Visual Genome has a use for it.
+    pub(in crate::data) vocabulary: Option<&'a Path>,
     /// Whether there must be annotations. A list of images alone is enough to predict.
     pub(in crate::data) annotated: bool,
 }

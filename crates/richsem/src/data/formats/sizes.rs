@@ -79,7 +79,7 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
 }
 
 /// Keeps some of the images, and their annotations.
-fn retain_images(records: &mut Records, kept: &[bool]) {
+pub(super) fn retain_images(records: &mut Records, kept: &[bool]) {
     if kept.iter().all(|&keep| keep) {
         return;
     }

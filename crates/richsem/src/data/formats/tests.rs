@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::{Opening, same_split};
-use crate::data::dataset::Dataset;
+use crate::{data::dataset::Dataset, testing::shared};
 
 fn write(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
@@ -105,4 +105,77 @@ fn what_has_no_known_format_is_described() {
     let named = Opening { format: Some("cocoa".into()), ..Opening::default() };
     let message = Dataset::open_as(root, &named).unwrap_err().to_string();
     assert!(message.contains("no format `cocoa`"), "{message}");
+}
+
+/// The names of all formats that fit a place.
+fn fitting(path: &Path) -> Vec<&'static str> {
+    let place = super::Place::new(path).unwrap();
+    let formats = super::FORMATS.iter().filter(|format| (format.recognise)(&place).is_some());
+    formats.map(|format| format.name).collect()
+}
+
+#[test]
+fn samples_in_json_and_xml_have_one_format_each() {
+    for (sample, format) in [
+        ("coco_odd/odd.json", "coco"),
+        ("coco_odd/odd_bom.json", "coco"),
+        ("cvat/coco_1.0", "coco"),
+        ("cvat/coco_1.0/annotations/instances_default.json", "coco"),
+        ("cvat/for_images", "cvat"),
+        ("cvat/for_images/project_annotations.xml", "cvat"),
+        ("cvat/for_images/task_train.xml", "cvat"),
+        ("labelstudio/polygons_result.json", "coco"),
+        ("labelstudio/rectangles_result.json", "coco"),
+        ("labelstudio/tasks_export.json", "label_studio"),
+        ("objects365/zhiyuan_objv2_train.head.json", "coco"),
+        ("openimages/openimages2coco_like.json", "coco"),
+        ("roboflow_coco/datumaro", "coco"),
+        ("roboflow_coco/datumaro/train/_annotations.coco.json", "coco"),
+        ("v3det/v3det_2023_v1_train.like.json", "coco"),
+        ("visual_genome", "visual_genome"),
+        ("visual_genome/objects_v1.0.0.json", "visual_genome"),
+        ("visual_genome/objects_v1.2.0.json", "visual_genome"),
+    ] {
+        let Some(path) = shared(&format!("samples/{sample}")) else { return };
+        assert_eq!(fitting(&path), [format], "{sample}");
+    }
+}
+
+#[test]
+fn samples_of_other_formats_are_none_in_json_and_xml() {
+    for sample in [
+        "captions",
+        "hf_parquet/classification",
+        "hf_parquet/imagefolder",
+        "hf_parquet/list_of_structs",
+        "imagenet_tar",
+        "openimages/mmdet",
+        "openimages/oidv6-train-annotations-bbox.head.csv",
+        "openimages/datumaro_v5",
+        "roboflow_yolo/cones_and_cubes",
+        "roboflow_yolo/datumaro",
+        "visual_genome/attributes_v1.2.0.json",
+        "visual_genome/image_data.json",
+        "webdataset",
+        "yolo/classify",
+        "yolo/darknet_strict",
+        "yolo/edge",
+        "yolo/ultralytics_like",
+    ] {
+        let Some(path) = shared(&format!("samples/{sample}")) else { return };
+        let fits = fitting(&path);
+        for format in ["coco", "cvat", "label_studio", "visual_genome"] {
+            assert!(!fits.contains(&format), "{sample} is {fits:?}");
+        }
+    }
+}
+
+#[test]
+fn where_two_formats_fit_both_are_named() {
+    let Some(path) = shared("samples/labelstudio") else { return };
+    let message = Dataset::open(&path).unwrap_err().to_string();
+    assert!(message.contains("more than one format fits: `coco` ("), "{message}");
+    assert!(message.contains("`label_studio` (tasks_export.json is a list of tasks)"), "{message}");
+    let named = Opening { format: Some("label_studio".into()), ..Opening::default() };
+    assert_eq!(Dataset::open_as(&path, &named).unwrap().images().len(), 2);
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Place, Request};
+use crate::data::formats::{SYNONYMS, same_split};
 use crate::error::{Error, Result};
 
 /// The file in each folder of a Roboflow export.
@@ -24,13 +25,14 @@ pub(super) fn recognise(place: &Place) -> Option<String> {
     }
     let text = place.text();
     let start = text.trim_start();
-    if start.starts_with('{') || is_json(&place.path().to_string_lossy()) {
+    let fits = match start.chars().next() {
+        Some('{') => true,
+        // Detections: the reader says so.
+        Some('[') => text.contains("\"category_id\""),
         // A broken file too: its reader says what is wrong.
-        return (!start.starts_with('[') || !text.contains("\"objects\""))
-            .then(|| "it is JSON".to_owned());
-    }
-    // Detections: the reader says so.
-    (start.starts_with('[') && text.contains("\"category_id\"")).then(|| "it is JSON".to_owned())
+        _ => is_json(&place.path().to_string_lossy()),
+    };
+    fits.then(|| "it is JSON".to_owned())
 }
 
 fn is_json(name: &str) -> bool {
@@ -109,6 +111,10 @@ pub(super) fn file_of(request: &Request<'_>) -> Result<(PathBuf, Vec<PathBuf>)> 
 fn near(file: &Path) -> Vec<PathBuf> {
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
     let split = split_of(file);
+    // `lvis_v1_train.json` and `zhiyuan_objv2_train.json` have their images in `train`.
+    let usual = SYNONYMS.iter().filter(|group| same_split(&split, group[0]));
+    let usual = usual.flat_map(|group| group.iter());
+    let usual = usual.flat_map(|name| [(*name).to_owned(), format!("images/{name}")]);
     let mut roots = vec![folder.clone()];
     if folder.file_name().is_some_and(|name| name == ANNOTATIONS) {
         roots.insert(0, folder.parent().unwrap_or(Path::new("")).to_owned());
@@ -116,6 +122,7 @@ fn near(file: &Path) -> Vec<PathBuf> {
     let below =
         ["", "images", &split, &format!("images/{split}"), "images.tar", &format!("{split}.tar")]
             .map(str::to_owned);
+    let below: Vec<String> = below.into_iter().chain(usual).collect();
     let all = roots.iter().flat_map(|root| below.iter().map(|name| root.join(name)));
     // An empty path is the folder that the program runs in.
     all.map(|path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })

@@ -29,7 +29,7 @@ mod source;
 mod stems;
 #[cfg(test)]
 mod tests;
-mod xml;
+pub(super) mod xml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -205,8 +205,7 @@ impl Reader<'_> {
             id: self.numbers[stem].0,
             file_name,
             size: Some(size),
-            neg_classes: Vec::new(),
-            not_exhaustive_classes: Vec::new(),
+            ..ImageRecord::default()
         }
     }
 

@@ -90,7 +90,7 @@ fn object(file: &Path, index: usize, node: Node<'_, '_>) -> Result<Object> {
 
 /// The text in the encoding that it has by its byte order mark, or else says it has; UTF-8 where it says
 /// none, as XML has it.
-fn decoded<'a>(file: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
+pub(in crate::data) fn decoded<'a>(file: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
     let start = String::from_utf8_lossy(&text[..text.len().min(256)]);
     let declared = start
         .strip_prefix("<?xml")
