@@ -141,11 +141,21 @@ impl ImageStore {
     }
 
     /// What should be told of the store, a line each: what archives hold besides files, names that occur
-    /// twice, archives that may have been cut off.
+    /// twice, archives that may have been cut off, or that are not opened.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         match &self.location {
-            Location::Folder(_) => Vec::new(),
+            Location::Folder(folder) => {
+                let unopened = recognise::unopened(folder);
+                let note = |first: &String| {
+                    format!(
+                        "{} archives beside the folders or images are not opened (as `{first}`): \
+                         unpack them, or give a folder of archives alone",
+                        unopened.len()
+                    )
+                };
+                unopened.first().map(note).into_iter().collect()
+            }
             Location::Archives(archives) => archives.notes(),
             Location::Tables(tables) => tables.notes(),
         }

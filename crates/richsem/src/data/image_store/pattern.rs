@@ -46,6 +46,28 @@ pub(super) fn files(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     Ok(Some(files))
 }
 
+/// What files of a store are called in it: their names without the extension; with the folders that they
+/// do not share, if two have one name.
+pub(super) fn stems(files: &[PathBuf]) -> Vec<String> {
+    let stem = |path: &PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let short: Vec<String> = files.iter().map(stem).collect();
+    let mut sorted: Vec<&String> = short.iter().collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() == files.len() {
+        return short;
+    }
+    let mut shared = files.first().and_then(|file| file.parent()).unwrap_or(Path::new(""));
+    while files.iter().any(|file| !file.starts_with(shared)) {
+        shared = shared.parent().unwrap_or(Path::new(""));
+    }
+    let below = |path: &PathBuf| {
+        let path = path.strip_prefix(shared).unwrap_or(path).with_extension("");
+        path.to_string_lossy().into_owned()
+    };
+    files.iter().map(below).collect()
+}
+
 /// The names of a text with ranges of numbers; one more than [`MOST`] if there are more.
 fn expanded(text: &str) -> Vec<String> {
     let Some((before, numbers, after)) = range(text) else { return vec![text.to_owned()] };
@@ -106,6 +128,10 @@ mod tests {
             text.contains("2 of the 5 files are not there") && text.contains("s-007"),
             "{text}"
         );
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(stems(&paths(&["a/0.tar", "b/1.tar"])), ["0", "1"]);
+        assert_eq!(stems(&paths(&["x/a/0.tar", "x/b/0.tar"])), ["a/0", "b/0"]);
+        assert_eq!(stems(&paths(&["a/0.tar", "0.tar"])), ["a/0", "0"]);
         assert!(found("t-*.tar").unwrap_err().to_string().contains("no file fits"));
     }
 }

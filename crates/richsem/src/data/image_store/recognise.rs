@@ -142,6 +142,18 @@ fn look_into(folder: &Path) -> Result<Inside> {
     Ok(inside)
 }
 
+/// The archives directly in a folder of images or folders: they are not opened. Sorted.
+pub(super) fn unopened(folder: &Path) -> Vec<String> {
+    let entries = fs_err::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut archives: Vec<String> = names
+        .filter(|name| !name.starts_with('.'))
+        .filter(|name| name.len() > 4 && name.to_ascii_lowercase().ends_with(".tar"))
+        .collect();
+    archives.sort_unstable();
+    archives
+}
+
 fn folder(path: &Path) -> Result<Recognised> {
     let plain = Recognised { kind: StoreKind::Folder, files: Vec::new() };
     let mut inside = look_into(path)?;

@@ -176,7 +176,9 @@ fn what_lies_at_a_path_is_known_by_what_is_in_it() {
         support::written(one.path(), "train.tar", &tar);
         support::written(one.path(), beside, b"");
         assert_eq!(ImageStore::kind_of(one.path()).unwrap(), StoreKind::Folder, "{beside}");
-        assert_eq!(open(one.path()).files("").unwrap().len(), 2);
+        let store = open(one.path());
+        assert_eq!(store.files("").unwrap().len(), 2);
+        assert!(store.notes()[0].starts_with("1 archives beside the folders or images are not"));
     }
     let error = ImageStore::open(&cases[5].0, Orientation::Exif).unwrap_err().to_string();
     assert!(error.contains("captions and URLs: the images are not in it"), "{error}");

@@ -20,7 +20,7 @@ use fs_err::os::unix::fs::FileExt as _;
 use super::{
     Progress,
     index::{Index, Span},
-    samples,
+    pattern, samples,
 };
 use crate::{Error, Result, data::listing::is_image};
 
@@ -82,11 +82,11 @@ impl Archives {
         keeping: &Keeping,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let part = |path: &PathBuf| {
-            let prefix = if several { naming::prefix(path) } else { String::new() };
+        let part = |(path, stem): (&PathBuf, String)| {
+            let prefix = if several { format!("{stem}/") } else { String::new() };
             Part { path: path.clone(), prefix }
         };
-        let parts: Vec<Part> = archives.iter().map(part).collect();
+        let parts: Vec<Part> = archives.iter().zip(pattern::stems(archives)).map(part).collect();
         let (index, tally) = Builder::new(&parts, keeping, progress)?.index()?;
         let mut open = Vec::new();
         if parts.len() <= MOST_OPEN {

@@ -1,7 +1,5 @@
 //! What files of archives in archives, and of several archives, are called.
 
-use std::path::Path;
-
 use fs_err::os::unix::fs::FileExt as _;
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +32,9 @@ pub(super) struct Naming {
 impl Naming {
     /// Of an archive's members.
     pub(super) fn of_part(part: &Part) -> Self {
-        Self { prefix: part.prefix.clone(), own: part.prefix.clone() }
+        let own = part.prefix.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let own = if own.is_empty() { String::new() } else { format!("{own}/") };
+        Self { prefix: part.prefix.clone(), own }
     }
 
     /// Of the members of an archive in it: `n01440764.tar` has the files of the folder `n01440764`.
@@ -52,11 +52,6 @@ impl Naming {
         let below = name.strip_prefix(&self.own).unwrap_or(name);
         format!("{}{below}", self.prefix)
     }
-}
-
-/// The name of an archive's folder: its own without `.tar`, with a `/`.
-pub(super) fn prefix(path: &Path) -> String {
-    format!("{}/", path.file_stem().unwrap_or_default().to_string_lossy())
 }
 
 /// The folders that all archives in an archive lie in: not a part of names, since nothing else is there.

@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use super::{Blob, Directory, PER_BLOCK, Span, damaged};
 use crate::Result;
 
-const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+/// Sixteen bytes at a time: a block is checked whenever a name in it is looked for.
+static CRC: crc::Crc<u32, crc::Table<16>> =
+    crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
 
 /// Bytes before a block's entries: its length and its checksum.
 const HEAD: u64 = 8;

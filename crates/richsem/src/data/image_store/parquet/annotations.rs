@@ -1,6 +1,6 @@
 //! What parquet files say about their images: classes, objects and their boxes.
 
-use std::{path::Path, sync::Arc};
+use std::{borrow::Cow, path::Path, sync::Arc};
 
 use ::parquet::{
     file::reader::FileReader as _,
@@ -165,7 +165,7 @@ impl Annotations {
             let mut row = 0;
             while let Some(record) = file.whole(|| records.next().transpose())? {
                 let path = reader.path(&record);
-                let image = self.tables.names.of(file, row, path);
+                let image = self.tables.names.of(file, row, path.as_deref());
                 visit(reader.row(&record, (number, row), image)?)?;
                 row += 1;
             }
@@ -215,13 +215,14 @@ fn get<'a>(record: &'a Record, name: Option<&str>) -> &'a Field {
 }
 
 impl Reader<'_> {
-    fn path<'r>(&self, record: &'r Record) -> Option<&'r str> {
+    fn path<'r>(&self, record: &'r Record) -> Option<Cow<'r, str>> {
         let Field::Group(image) = get(record, Some(&self.columns.image)) else { return None };
-        match get(image, Some("path")) {
-            Field::Str(path) => Some(path),
-            Field::Bytes(bytes) => str::from_utf8(bytes.data()).ok(),
-            _ => None,
-        }
+        let path = match get(image, Some("path")) {
+            Field::Str(path) => Cow::Borrowed(&**path),
+            Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()),
+            _ => return None,
+        };
+        Some(path).filter(|path| !path.is_empty())
     }
 
     fn row(&self, record: &Record, (file, row): (usize, u64), image: String) -> Result<Row> {

@@ -23,7 +23,10 @@ pub use annotations::{Annotations, Object, Row, Value};
 use schema::ImageColumn;
 use source::File;
 
-use super::index::{Index, Span};
+use super::{
+    index::{Index, Span},
+    pattern,
+};
 use crate::{Error, Result, data::listing::is_image};
 
 /// Most files that are kept open: a process may have some thousand files open.
@@ -64,7 +67,7 @@ impl Names {
                 super::archives::plain(path).to_owned()
             }
             _ => {
-                let stem = file.path.file_stem().unwrap_or_default().to_string_lossy();
+                let stem = &file.stem;
                 // The contents say what they are; the end of a name says that it is an image.
                 let extension = path.filter(|path| is_image(path));
                 let extension = extension.and_then(|path| path.rsplit_once('.'));
@@ -82,8 +85,8 @@ impl Tables {
     /// A file cannot be read, is no whole parquet file, or has no column of images.
     pub(super) fn open(path: &Path, paths: &[PathBuf]) -> Result<Self> {
         let (mut files, mut columns, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        for path in paths {
-            let file = File::open(path, paths.len() <= MOST_OPEN)?;
+        for (path, stem) in paths.iter().zip(pattern::stems(paths)) {
+            let file = File::open(path, stem, paths.len() <= MOST_OPEN)?;
             let column = schema::image_column(path, file.reader.metadata())?;
             rows.push(image_paths(&file, &column)?);
             files.push(file);
@@ -182,7 +185,8 @@ fn image_paths(file: &File, column: &ImageColumn) -> Result<Vec<Option<String>>>
             let before = paths.len();
             while let Some(some) = read_some(&mut reader, ROWS)? {
                 let text = |bytes: ByteArray| String::from_utf8_lossy(bytes.data()).into_owned();
-                paths.extend(some.into_iter().map(|path| path.map(text)));
+                let texts = some.into_iter().map(|path| path.map(text));
+                paths.extend(texts.map(|path| path.filter(|path| !path.is_empty())));
             }
             let rows = file.reader.metadata().row_group(group).num_rows();
             if i64::try_from(paths.len() - before) != Ok(rows) {

@@ -85,6 +85,8 @@ impl ChunkReader for Source {
 /// A parquet file.
 pub(super) struct File {
     pub(super) path: PathBuf,
+    /// What the store calls it.
+    pub(super) stem: String,
     pub(super) reader: SerializedFileReader<Source>,
 }
 
@@ -95,17 +97,17 @@ impl std::fmt::Debug for File {
 }
 
 impl File {
-    /// Reads what the file says about itself. `keep`: the file stays open.
+    /// Reads what the file says about itself. `stem`: what the store calls it; `keep`: the file stays open.
     ///
     /// # Errors
     /// The file cannot be read, or is no whole parquet file.
-    pub(super) fn open(path: &Path, keep: bool) -> Result<Self> {
+    pub(super) fn open(path: &Path, stem: String, keep: bool) -> Result<Self> {
         let file = fs_err::File::open(path)?;
         let length = file.metadata()?.len();
         let file = keep.then(|| Arc::new(file));
         let source = Source { path: path.into(), file, length };
         let reader = whole(path, || SerializedFileReader::new(source))?;
-        Ok(Self { path: path.to_owned(), reader })
+        Ok(Self { path: path.to_owned(), stem, reader })
     }
 
     /// As [`whole`], of this file.
