@@ -130,9 +130,10 @@ impl<'a> Builder<'a> {
         }
         for place in &self.keeping.places {
             if place.with_extension(super::journal::EXTENSION).exists()
-                && let Some((journal, Some((state, lists)))) = Journal::open(place, &self.identity)
+                && let Some((journal, Some(earlier))) = Journal::open(place, &self.identity)
             {
-                (self.journal, self.state, self.lists) = (Some(journal), state, lists);
+                self.journal = Some(journal);
+                (self.state, self.lists) = (earlier.state, earlier.lists);
                 break;
             }
         }

@@ -38,13 +38,19 @@ pub(super) struct Journal {
     path: Option<PathBuf>,
 }
 
+/// What an earlier process had found.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    /// Where it stopped.
+    pub(super) state: State,
+    /// Its sorted lists.
+    pub(super) lists: Vec<Index>,
+}
+
 impl Journal {
     /// The journal that goes with an index, and what an earlier one of the same archives had found.
     /// `None` if it cannot be written, or another process writes it.
-    pub(super) fn open(
-        index: &Path,
-        identity: &Identity,
-    ) -> Option<(Self, Option<(State, Vec<Index>)>)> {
+    pub(super) fn open(index: &Path, identity: &Identity) -> Option<(Self, Option<Earlier>)> {
         let path = index.with_extension(EXTENSION);
         fs_err::create_dir_all(path.parent()?).ok()?;
         let mut options = fs_err::OpenOptions::new();
@@ -73,7 +79,7 @@ impl Journal {
     }
 
     /// What the records hold; `end` is after the last whole one.
-    fn recover(&mut self, head: &[u8]) -> Option<(State, Vec<Index>)> {
+    fn recover(&mut self, head: &[u8]) -> Option<Earlier> {
         let mut file = std::io::BufReader::new(&*self.file);
         let mut begins = vec![0; head.len()];
         file.read_exact(&mut begins).ok()?;
@@ -90,7 +96,7 @@ impl Journal {
             state = Some(record.state);
             self.end += length;
         }
-        Some((state?, lists))
+        Some(Earlier { state: state?, lists })
     }
 
     /// Adds a sorted list, and where the indexing stands.

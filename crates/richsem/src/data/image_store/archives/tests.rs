@@ -3,6 +3,7 @@
 
 use std::{
     ops::ControlFlow,
+    slice::from_ref,
     time::{Duration, Instant},
 };
 
@@ -229,8 +230,8 @@ fn a_kept_index_is_used_until_the_archive_changes() {
     let path = written(folder.path(), "a.tar", &nested(""));
     let place = folder.path().join("a.tar.richsem-index");
     let keeping = always(vec![place.clone()]);
-    let fresh = open(&[path.clone()], &never()).unwrap();
-    let first = open(&[path.clone()], &keeping).unwrap();
+    let fresh = open(from_ref(&path), &never()).unwrap();
+    let first = open(from_ref(&path), &keeping).unwrap();
     assert!(place.is_file() && !place.with_extension("richsem-indexing").exists());
     let changed = fs_err::metadata(&path).unwrap().modified().unwrap();
     // Of equal length and time, the archive itself is not looked at.
@@ -238,24 +239,24 @@ fn a_kept_index_is_used_until_the_archive_changes() {
     fs_err::write(&path, vec![b'x'; length]).unwrap();
     let file = fs_err::OpenOptions::new().write(true).open(&path).unwrap();
     file.file().set_modified(changed).unwrap();
-    let second = open(&[path.clone()], &keeping).unwrap();
+    let second = open(from_ref(&path), &keeping).unwrap();
     for archives in [&first, &second] {
         assert_eq!(names(archives), names(&fresh));
         assert_eq!(archives.tally, fresh.tally);
     }
     file.file().set_modified(changed + Duration::from_nanos(1_000)).unwrap();
-    assert!(open(&[path.clone()], &keeping).is_err());
+    assert!(open(from_ref(&path), &keeping).is_err());
     fs_err::write(&path, nested("")).unwrap();
     // Damaged anywhere, it is made anew, or says so when it is read.
     let kept = {
-        open(&[path.clone()], &keeping).unwrap();
+        open(from_ref(&path), &keeping).unwrap();
         fs_err::read(&place).unwrap()
     };
     for at in (0..kept.len()).step_by(31) {
         let mut damaged = kept.clone();
         damaged[at] ^= 0x10;
         fs_err::write(&place, damaged).unwrap();
-        let archives = open(&[path.clone()], &keeping).unwrap();
+        let archives = open(from_ref(&path), &keeping).unwrap();
         match archives.read("n01440764/n01440764_3.JPEG") {
             Ok(bytes) => assert_eq!(bytes, b"n01440764_3.JPEG"),
             Err(error) => assert!(error.to_string().contains("index: "), "{error}"),
@@ -263,7 +264,7 @@ fn a_kept_index_is_used_until_the_archive_changes() {
     }
     for length in (0..kept.len()).step_by(97) {
         fs_err::write(&place, &kept[..length]).unwrap();
-        let archives = open(&[path.clone()], &keeping).unwrap();
+        let archives = open(from_ref(&path), &keeping).unwrap();
         assert_eq!(names(&archives), names(&fresh), "{length}");
     }
 }
@@ -275,10 +276,10 @@ fn the_first_place_that_can_be_written_is_taken() {
     // A file where a folder would have to be: nobody can write there, whoever runs the test.
     let nowhere = path.join("below/a.richsem-index");
     let cache = folder.path().join("cache/a.richsem-index");
-    let archives = open(&[path.clone()], &always(vec![nowhere.clone(), cache.clone()])).unwrap();
+    let archives = open(from_ref(&path), &always(vec![nowhere.clone(), cache.clone()])).unwrap();
     assert_eq!(archives.index.len(), 15);
     assert!(cache.is_file());
-    let archives = open(&[path.clone()], &always(vec![nowhere])).unwrap();
+    let archives = open(from_ref(&path), &always(vec![nowhere])).unwrap();
     assert_eq!(archives.index.len(), 15);
     let keeping = Keeping::usual(&[&path]);
     assert_eq!(keeping.places[0], folder.path().join("a.tar.richsem-index"));

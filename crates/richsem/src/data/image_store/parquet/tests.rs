@@ -1,7 +1,7 @@
 //! Tables whole and damaged, with the names and the annotations of their images.
 #![allow(clippy::unwrap_used)]
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, slice::from_ref, sync::Arc};
 
 use ::parquet::{
     basic::Compression,
@@ -102,7 +102,7 @@ fn rows_are_read_by_their_paths() {
         let groups: Vec<Vec<Option<&str>>> =
             groups.iter().map(|group| group.iter().map(Option::as_deref).collect()).collect();
         table(&path, &groups.iter().map(Vec::as_slice).collect::<Vec<_>>(), compression);
-        let tables = Tables::open(&path, &[path.clone()]).unwrap();
+        let tables = Tables::open(&path, from_ref(&path)).unwrap();
         assert_eq!(tables.index.len(), 40);
         for i in (0..20).rev() {
             assert_eq!(tables.read(&format!("a{i}.jpg")).unwrap(), contents(i), "{compression}");
@@ -173,7 +173,7 @@ fn tables_without_images_say_so() {
         put::<ByteArrayType>(group, &[ByteArray::from("a.jpg")], (Some(&[2, 0]), None));
     };
     write(&path, IMAGE, None, Compression::SNAPPY, (1, null));
-    let tables = Tables::open(&path, &[path.clone()]).unwrap();
+    let tables = Tables::open(&path, from_ref(&path)).unwrap();
     for (row, name) in ["a.jpg", "a/1.jpg"].iter().enumerate() {
         let text = tables.read(name).unwrap_err().to_string();
         assert!(text.contains(&format!("a.parquet: row {row}: image.bytes: null")), "{text}");
@@ -189,7 +189,7 @@ fn cut_and_changed_tables_never_panic() {
     let whole = fs_err::read(&path).unwrap();
     let check = |bytes: &[u8]| {
         fs_err::write(&path, bytes).unwrap();
-        let tables = match Tables::open(&path, &[path.clone()]) {
+        let tables = match Tables::open(&path, from_ref(&path)) {
             Ok(tables) => tables,
             Err(error) => {
                 assert!(error.to_string().contains("a.parquet"), "{error}");
@@ -255,7 +255,12 @@ fn a_struct_of_lists_is_read() {
     assert_eq!(annotations.unread(), ["objects.segmentation"]);
     assert!(annotations.has_boxes() && annotations.len() == 3);
     let mut rows = Vec::new();
-    annotations.each(|row| Ok(rows.push(row))).unwrap();
+    annotations
+        .each(|row| {
+            rows.push(row);
+            Ok(())
+        })
+        .unwrap();
     let images: Vec<&str> = rows.iter().map(|row| &*row.image).collect();
     assert_eq!(images, ["a.jpg", "b.jpg", "c.jpg"]);
     let object = |bbox, category, crowd| Object { bbox, category, id: None, area: None, crowd };
@@ -317,7 +322,12 @@ fn files_of_one_set_have_the_same_classes() {
     let annotations = Annotations::open(&folder.path().join("train-{0..1}.parquet")).unwrap();
     assert_eq!(annotations.labels().unwrap(), ["a", "b"]);
     let mut rows = Vec::new();
-    annotations.each(|row| Ok(rows.push((row.image, row.label)))).unwrap();
+    annotations
+        .each(|row| {
+            rows.push((row.image, row.label));
+            Ok(())
+        })
+        .unwrap();
     let row = |image: &str, label| (image.to_owned(), label);
     let expected = [
         row("train-0.parquet.png", Some(Value::Integer(1))),
@@ -341,7 +351,12 @@ fn the_samples_are_read() {
         let annotations = Annotations::open(&path).unwrap();
         let store = ImageStore::open(&folder, crate::data::image_io::Orientation::Exif).unwrap();
         let mut rows = Vec::new();
-        annotations.each(|row| Ok(rows.push(row))).unwrap();
+        annotations
+            .each(|row| {
+                rows.push(row);
+                Ok(())
+            })
+            .unwrap();
         for row in &rows {
             let size = store.image(&row.image).unwrap().dimensions();
             assert!(size.0 > 0, "{row:?}");
