@@ -252,8 +252,8 @@ thread_local! {
     static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// True while this thread runs inside [`guarded`]: a panic here becomes an error, so a panic hook
-/// need not report it.
+/// True while this thread runs inside [`guarded`] or the like: a panic here becomes an error, so a panic
+/// hook need not report it.
 #[must_use]
 pub fn is_guarded() -> bool {
     GUARDED.get()
@@ -265,19 +265,26 @@ pub fn is_guarded() -> bool {
 /// # Errors
 /// Those of `f`, and its panics.
 pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let before = GUARDED.replace(true);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
-    GUARDED.set(before);
-    let result = result.unwrap_or_else(|payload| {
-        let text = payload
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("a panic without a message");
-        let text = torch_ext::without_backtrace(text);
+    let result = caught(f).unwrap_or_else(|text| {
+        let text = torch_ext::without_backtrace(&text);
         Err(shortage(text).unwrap_or_else(|| Error::other(format!("libtorch: {text}"))))
     });
     result.map_err(Error::or_shortage)
+}
+
+/// Runs the code of others that may panic.
+///
+/// # Errors
+/// The words of the panic.
+pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    let before = GUARDED.replace(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+    GUARDED.set(before);
+    result.map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        text.unwrap_or("a panic without a message").to_owned()
+    })
 }
 
 /// The error where a message of libtorch says that memory is short: of the GPU's allocator, of the

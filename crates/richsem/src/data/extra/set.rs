@@ -54,7 +54,11 @@ impl ClassificationSet {
             paths.push(("mapping.path", path));
         }
         for (field, path) in paths {
-            if !path.exists() {
+            let there = match field {
+                "images" => ImageStore::is_there(path),
+                _ => path.exists(),
+            };
+            if !there {
                 return Err(Error::invalid(path, field, "there is no such file or folder")
                     .with_hint("paths are relative to the settings file"));
             }
@@ -223,8 +227,8 @@ fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>
         hint += &format!("; there is `{example}`");
     }
     if files.iter().any(|name| name.ends_with(".tar")) {
-        hint += ". Archives in a folder or archive are not opened: unpack each into a folder of \
-                 its name";
+        hint += ". A .tar that is listed here is no archive, or lies beside folders or images: \
+                 unpack each into a folder of its name";
     }
     let problem = format!("no class folders among {} files", files.len());
     Err(Error::invalid(path, "images", problem).with_hint(hint))

@@ -1,21 +1,27 @@
-//! Where images lie: in a folder, or in one `.tar` read in place.
+//! Where images lie: in a folder, in tar archives, or in parquet files. Archives and tables are read in place.
 
-mod tar;
+mod archives;
+mod folder;
+mod index;
+pub mod parquet;
+mod pattern;
+mod recognise;
+mod samples;
+#[cfg(test)]
+mod support;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::BTreeSet,
     io::Cursor,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
-use fs_err::os::unix::fs::FileExt as _;
 use image::RgbImage;
 use rayon::prelude::*;
-
-use tar::Member;
 
 use super::{
     image_io::{self, Decoded, Orientation},
@@ -23,7 +29,30 @@ use super::{
 };
 use crate::{Error, Result};
 
+use archives::Archives;
+use folder::Listed;
+use index::Index;
+use parquet::Tables;
+pub use recognise::StoreKind;
+
 /// Images by name. Reading is safe from any number of threads at once.
+///
+/// What lies at a path is known by what is in it:
+///
+/// | what | names |
+/// |---|---|
+/// | a folder | paths below it |
+/// | an uncompressed tar archive | paths in it |
+/// | tar archives in a tar archive, as ImageNet's | `n01440764/n01440764_26.JPEG`: the folder is the inner archive's name |
+/// | a folder of tar archives and nothing else, as webdataset's or img2dataset's shards | `00000/000000003.jpg`: the folder is the archive's name |
+/// | parquet files with a column of images, as Hugging Face's, or a folder of them | the `path` of each image, if all have one and no two the same; else `train-00000-of-00001/17.jpg`: file and row |
+///
+/// Several files can be named by a pattern: `shard-{000000..000127}.tar`, `train-*.parquet`.
+///
+/// Archives are indexed: their headers are read once. The index of a large archive is kept, beside it as
+/// `NAME.tar.richsem-index`, or, where that cannot be written, in `~/.cache/richsem/archives`. It is valid
+/// until the length or the time of the archive changes. What was found is written down every 15 seconds: a
+/// stop does not lose it.
 #[derive(Debug)]
 pub struct ImageStore {
     location: Location,
@@ -36,36 +65,102 @@ pub struct ImageStore {
 enum Location {
     /// Files below this folder.
     Folder(PathBuf),
-    /// Members of an uncompressed tar archive.
-    Tar {
-        /// Path of the archive.
-        path: PathBuf,
-        /// Kept open; reads say where they start, so that threads do not disturb each other.
-        file: fs_err::File,
-        /// Its files, sorted by name, each name once.
-        members: Vec<Member>,
-    },
+    /// Members of tar archives.
+    Archives(Archives),
+    /// Rows of parquet files.
+    Tables(Tables),
 }
 
+/// How far the indexing of archives is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Indexing {
+    /// Bytes of the archives that are behind: most of them were not read.
+    pub bytes: u64,
+    /// Bytes of all archives.
+    pub of: u64,
+    /// Files found.
+    pub files: u64,
+}
+
+/// Told how far it is; says whether to go on.
+type Progress<'a> = &'a mut dyn FnMut(Indexing) -> ControlFlow<()>;
+
 impl ImageStore {
-    /// Opens a folder, or indexes a tar archive (headers only, contents are skipped).
+    /// Opens a store. Archives are indexed (headers only, contents are skipped).
     ///
     /// # Errors
-    /// `path` does not exist, is no tar archive, is compressed, or ends early.
+    /// `path` does not exist, is no store of images, is compressed, ends early, or is damaged.
     pub fn open(path: &Path, orientation: Orientation) -> Result<Self> {
-        if fs_err::metadata(path)?.is_dir() {
-            return Ok(Self::folder(path.to_owned(), orientation));
-        }
-        let file = fs_err::File::open(path)?;
-        let members = tar::index(&file, path)?;
-        let location = Location::Tar { path: path.to_owned(), file, members };
+        Self::open_with(path, orientation, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Self::open`]. `progress` is told some five times a second how far the indexing is, and says
+    /// whether to go on.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`Error::Stopped`] if `progress` says so. What was found is kept.
+    pub fn open_with(
+        path: &Path,
+        orientation: Orientation,
+        progress: &mut dyn FnMut(Indexing) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let recognised = recognise::recognise(path)?;
+        let files = &recognised.files;
+        let location = match recognised.kind {
+            StoreKind::Folder => Location::Folder(path.to_owned()),
+            StoreKind::Archive | StoreKind::Archives => {
+                let several = recognised.kind == StoreKind::Archives;
+                Location::Archives(Archives::open(path, files, several, progress)?)
+            }
+            StoreKind::Parquet => Location::Tables(Tables::open(path, files)?),
+            StoreKind::CaptionUrls => {
+                let problem = "a table of captions and URLs: the images are not in it";
+                return Err(Error::invalid(path, "images", problem)
+                    .with_hint("fetch the images with img2dataset, and give the folder it wrote"));
+            }
+        };
         Ok(Self { location, orientation, turned: Mutex::default() })
+    }
+
+    /// What lies at a path, without opening it.
+    ///
+    /// # Errors
+    /// Nothing is there, or it cannot be read.
+    pub fn kind_of(path: &Path) -> Result<StoreKind> {
+        Ok(recognise::recognise(path)?.kind)
+    }
+
+    /// Whether there is something at a path, or a pattern fits some file.
+    #[must_use]
+    pub fn is_there(path: &Path) -> bool {
+        path.exists() || matches!(pattern::files(path), Ok(Some(_)))
     }
 
     /// Images in a folder. Names are paths below it, or whole paths if `path` is empty.
     #[must_use]
     pub fn folder(path: PathBuf, orientation: Orientation) -> Self {
         Self { location: Location::Folder(path), orientation, turned: Mutex::default() }
+    }
+
+    /// What should be told of the store, a line each: what archives hold besides files, names that occur
+    /// twice, archives that may have been cut off, or that are not opened.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        match &self.location {
+            Location::Folder(folder) => {
+                let unopened = recognise::unopened(folder);
+                let note = |first: &String| {
+                    format!(
+                        "{} archives beside the folders or images are not opened (as `{first}`): \
+                         unpack them, or give a folder of archives alone",
+                        unopened.len()
+                    )
+                };
+                unopened.first().map(note).into_iter().collect()
+            }
+            Location::Archives(archives) => archives.notes(),
+            Location::Tables(tables) => tables.notes(),
+        }
     }
 
     /// Notes an image with an EXIF orientation for which the annotations do not show which way up its boxes
@@ -101,22 +196,32 @@ impl ImageStore {
         if self.contains(first) || names.any(|name| self.contains(name)) {
             return None;
         }
-        let (what, example) = match &self.location {
-            Location::Folder(folder) => (format!("the folder `{}`", folder.display()), None),
-            Location::Tar { path, members, .. } => {
-                let example = members.first().map(|member| &member.name);
-                (format!("the archive `{}`", path.display()), example)
-            }
+        let what = match &self.location {
+            Location::Folder(folder) => format!("the folder `{}`", folder.display()),
+            Location::Archives(archives) => format!("the archive `{}`", archives.path().display()),
+            Location::Tables(tables) => format!("the table `{}`", tables.path().display()),
         };
+        let example = self.index().and_then(|index| index.first_from("").ok().flatten());
         let example = example.map(|e| format!("; its names look like `{e}`")).unwrap_or_default();
         Some(format!("{what} holds none of the annotated images, as `{first}`{example}"))
     }
 
-    /// The folder or archive.
+    /// The folder, archive or table.
     #[must_use]
     pub fn path(&self) -> &Path {
         match &self.location {
-            Location::Folder(path) | Location::Tar { path, .. } => path,
+            Location::Folder(path) => path,
+            Location::Archives(archives) => archives.path(),
+            Location::Tables(tables) => tables.path(),
+        }
+    }
+
+    /// The names of what is no folder.
+    fn index(&self) -> Option<&Index> {
+        match &self.location {
+            Location::Folder(_) => None,
+            Location::Archives(archives) => Some(archives.index()),
+            Location::Tables(tables) => Some(tables.index()),
         }
     }
 
@@ -127,19 +232,26 @@ impl ImageStore {
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         match &self.location {
             Location::Folder(folder) => Ok(fs_err::read(folder.join(name))?),
-            Location::Tar { path, file, members } => {
-                let Some(member) = tar::find(members, name) else {
-                    let problem = format!("not among the archive's {} files", members.len());
-                    let mut error = Error::invalid(path, name, problem);
-                    if let Some(Member { name, .. }) = members.first() {
-                        error = error.with_hint(format!("its names look like `{name}`"));
-                    }
-                    return Err(error);
-                };
-                let mut bytes = vec![0; member.length as usize];
-                file.read_exact_at(&mut bytes, member.offset)?;
-                Ok(bytes)
+            Location::Archives(archives) => archives.read(name),
+            Location::Tables(tables) => tables.read(name),
+        }
+    }
+
+    /// What lies beside an image under its name: a field of its sample, as `cls`, `json` or `txt`. The key of
+    /// a sample is the path up to the first dot of the file's name, and the rest, in lower case, is the
+    /// field. In archives only neighbours are of one sample. None if there is no such field, and for parquet.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn companion(&self, name: &str, field: &str) -> Result<Option<Vec<u8>>> {
+        match &self.location {
+            Location::Folder(folder) => {
+                let Some(key) = samples::key(name) else { return Ok(None) };
+                let path = folder.join(format!("{key}.{field}"));
+                if path.is_file() { Ok(Some(fs_err::read(path)?)) } else { Ok(None) }
             }
+            Location::Archives(archives) => archives.companion(name, field),
+            Location::Tables(_) => Ok(None),
         }
     }
 
@@ -164,7 +276,7 @@ impl ImageStore {
         let path = self.display_path(name);
         match &self.location {
             Location::Folder(_) => image_io::size(&path, self.orientation),
-            Location::Tar { .. } => {
+            Location::Archives(_) | Location::Tables(_) => {
                 image_io::size_of(Cursor::new(self.read(name)?), &path, self.orientation)
             }
         }
@@ -186,12 +298,16 @@ impl ImageStore {
         self.orientation
     }
 
-    /// Whether there is such a file.
+    /// Whether there is such a file. False, too, if an archive's index cannot be read: reading the file
+    /// tells why.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         match &self.location {
             Location::Folder(folder) => folder.join(name).is_file(),
-            Location::Tar { members, .. } => tar::find(members, name).is_some(),
+            Location::Archives(_) | Location::Tables(_) => {
+                let found = self.index().map(|index| index.find(archives::plain(name)));
+                matches!(found, Some(Ok(Some(_))))
+            }
         }
     }
 
@@ -201,27 +317,13 @@ impl ImageStore {
     /// # Errors
     /// A folder cannot be read.
     pub fn folders(&self, below: &str) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        match &self.location {
-            Location::Folder(folder) => {
-                for entry in fs_err::read_dir(folder.join(below))? {
-                    let entry = entry?;
-                    if entry.path().is_dir() {
-                        found.push(entry.file_name().to_string_lossy().into_owned());
-                    }
-                }
-            }
-            Location::Tar { members, .. } => {
-                for member in tar::within(members, below) {
-                    // Sorted by name, so that those of one folder stand together.
-                    if let Some((folder, _)) = member.name[below.len()..].split_once('/')
-                        && found.last().is_none_or(|last| last != folder)
-                    {
-                        found.push(folder.to_owned());
-                    }
-                }
-            }
-        }
+        let mut found = match &self.location {
+            Location::Folder(folder) => folder::folders(&folder.join(below))?,
+            Location::Archives(_) | Location::Tables(_) => match self.index() {
+                Some(index) => index.folders(below)?,
+                None => Vec::new(),
+            },
+        };
         found.retain(|name| !name.starts_with('.'));
         found.sort_unstable();
         Ok(found)
@@ -238,16 +340,20 @@ impl ImageStore {
     }
 
     /// Those of [`Self::files`] that are images by their names, and what was passed over (with whole
-    /// paths).
+    /// paths). In webdataset's samples `a.seg.png` is no picture.
     ///
     /// # Errors
     /// A folder cannot be read.
     pub fn images(&self, below: &str) -> Result<(Vec<String>, PassedOver)> {
         let Listed { mut files, hidden, dangling } = self.list(below)?;
         let mut passed_over = PassedOver::default();
+        let samples = matches!(&self.location, Location::Archives(a) if a.is_samples());
         files.retain(|name| {
-            let kept = is_image(name);
-            if !kept {
+            let kept = is_image(name) && (!samples || samples::is_picture(name));
+            if !kept && is_image(name) {
+                let kind = "fields of samples, not their pictures".to_owned();
+                passed_over.count(kind, &format!("{below}{name}"));
+            } else if !kept {
                 passed_over.add(&format!("{below}{name}"));
             }
             kept
@@ -259,63 +365,31 @@ impl ImageStore {
 
     fn list(&self, below: &str) -> Result<Listed> {
         let mut listed = Listed::default();
-        match &self.location {
-            Location::Folder(folder) => walk(&folder.join(below), "", &mut listed)?,
-            Location::Tar { members, .. } => {
-                for name in tar::within(members, below).iter().map(|m| &m.name[below.len()..]) {
-                    let hidden = name.split('/').any(|part| part.starts_with('.'));
-                    let of_kind = if hidden { &mut listed.hidden } else { &mut listed.files };
-                    of_kind.push(name.to_owned());
-                }
-            }
+        if let Location::Folder(folder) = &self.location {
+            folder::walk(&folder.join(below), "", &mut listed)?;
         }
-        let Listed { files, hidden, dangling } = &mut listed;
-        for names in [files, hidden, dangling] {
-            names.sort_unstable();
+        if let Some(index) = self.index() {
+            index.each_within(below, |name, _| {
+                let name = &name[below.len()..];
+                let hidden = name.split('/').any(|part| part.starts_with('.'));
+                let of_kind = if hidden { &mut listed.hidden } else { &mut listed.files };
+                of_kind.push(name.to_owned());
+            })?;
         }
-        Ok(listed)
+        if let Location::Archives(archives) = &self.location {
+            let broken = archives.broken_links().iter().filter_map(|name| name.strip_prefix(below));
+            listed.dangling.extend(broken.map(str::to_owned));
+        }
+        Ok(listed.sorted())
     }
 
     /// How messages name an image: its path, or archive and member.
     #[must_use]
     pub fn display_path(&self, name: &str) -> PathBuf {
         match &self.location {
-            Location::Folder(path) | Location::Tar { path, .. } => path.join(name),
+            Location::Folder(path) => path.join(name),
+            Location::Archives(archives) => archives.path().join(name),
+            Location::Tables(tables) => tables.path().join(name),
         }
     }
-}
-
-/// The files below a folder, by kind.
-#[derive(Default)]
-struct Listed {
-    files: Vec<String>,
-    /// Hidden files and folders.
-    hidden: Vec<String>,
-    /// Links whose target does not exist.
-    dangling: Vec<String>,
-}
-
-/// Adds the files of a folder and those below it, with `prefix` before their names.
-fn walk(folder: &Path, prefix: &str, listed: &mut Listed) -> Result<()> {
-    for entry in fs_err::read_dir(folder)? {
-        let entry = entry?;
-        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        let kind = entry.file_type()?;
-        let of_kind = if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            &mut listed.hidden
-        } else if kind.is_dir() {
-            walk(&entry.path(), &format!("{name}/"), listed)?;
-            continue;
-        } else if !kind.is_symlink() {
-            &mut listed.files
-        } else {
-            match std::fs::metadata(entry.path()) {
-                Ok(target) if target.is_dir() => continue,
-                Ok(_) => &mut listed.files,
-                Err(_) => &mut listed.dangling,
-            }
-        };
-        of_kind.push(name);
-    }
-    Ok(())
 }

@@ -4,15 +4,9 @@
 use super::*;
 
 fn archive(names: &[&str]) -> Vec<u8> {
-    let mut builder = ::tar::Builder::new(Vec::new());
-    for name in names {
-        let contents = format!("contents of {name}");
-        let mut header = ::tar::Header::new_gnu();
-        header.set_size(contents.len() as u64);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, name, contents.as_bytes()).unwrap();
-    }
-    builder.into_inner().unwrap()
+    let contents: Vec<String> = names.iter().map(|name| format!("contents of {name}")).collect();
+    let files: Vec<_> = names.iter().zip(&contents).map(|(n, c)| (*n, c.as_bytes())).collect();
+    support::tar(&files)
 }
 
 fn written(folder: &tempfile::TempDir, bytes: &[u8]) -> PathBuf {
@@ -150,4 +144,114 @@ fn threads_read_one_archive_at_once() {
             });
         }
     });
+}
+
+fn open(path: &Path) -> ImageStore {
+    ImageStore::open(path, Orientation::Exif).unwrap()
+}
+
+#[test]
+fn what_lies_at_a_path_is_known_by_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, bytes: &[u8]| support::written(folder.path(), name, bytes);
+    let tar = archive(&["a.jpg"]);
+    let cases = [
+        (path("archive.bin", &tar), StoreKind::Archive),
+        (path("shards/0.tar", &tar).with_file_name(""), StoreKind::Archives),
+        (path("shards/{0..0}.tar", b"").with_file_name("*.tar"), StoreKind::Archives),
+        (path("x/table", b"PAR1").to_owned(), StoreKind::Parquet),
+        (path("hub/data/a.parquet", b"PAR1").with_file_name("").join(".."), StoreKind::Parquet),
+        (path("cc3m", b"a cat\thttps://a.b/c.jpg\n"), StoreKind::CaptionUrls),
+        (path("images/a.jpg", b"").with_file_name(""), StoreKind::Folder),
+    ];
+    for (path, expected) in &cases {
+        assert_eq!(ImageStore::kind_of(path).unwrap(), *expected, "{}", path.display());
+        assert!(ImageStore::is_there(path));
+    }
+    assert!(!ImageStore::is_there(&folder.path().join("none")));
+    assert!(!ImageStore::is_there(&folder.path().join("none-{0..2}.tar")));
+    // Images or folders beside archives: the folder as it is.
+    for beside in ["a.jpg", "train/a.jpg"] {
+        let one = tempfile::tempdir().unwrap();
+        support::written(one.path(), "train.tar", &tar);
+        support::written(one.path(), beside, b"");
+        assert_eq!(ImageStore::kind_of(one.path()).unwrap(), StoreKind::Folder, "{beside}");
+        let store = open(one.path());
+        assert_eq!(store.files("").unwrap().len(), 2);
+        assert!(store.notes()[0].starts_with("1 archives beside the folders or images are not"));
+    }
+    let error = ImageStore::open(&cases[5].0, Orientation::Exif).unwrap_err().to_string();
+    assert!(error.contains("captions and URLs: the images are not in it"), "{error}");
+    path("mixed/a.x", &tar);
+    path("mixed/b.x", b"PAR1");
+    let error = ImageStore::kind_of(&folder.path().join("mixed/*.x")).unwrap_err().to_string();
+    assert!(
+        error.contains("a.x` is a tar archive") && error.contains("b.x` is parquet"),
+        "{error}"
+    );
+}
+
+#[test]
+fn samples_have_one_picture_and_fields() {
+    let Some(folder) = crate::testing::shared("samples/webdataset") else { return };
+    let store = open(&folder.join("cls-000000.tar"));
+    let (images, passed_over) = store.images("").unwrap();
+    assert_eq!(images, ["000000.jpg", "000002.JPEG", "sub/000001.jpg"]);
+    assert_eq!(
+        passed_over.to_string(),
+        "3 .cls (as 000000.cls), 1 .txt (__key_without_image.txt), 1 fields of samples, not their \
+         pictures (sub/000001.seg.png)"
+    );
+    assert_eq!(store.image("sub/000001.jpg").unwrap().dimensions().0, 24);
+    // A folder has the archive beside its table and its statistics.
+    let shards = open(&folder.join("img2dataset"));
+    let (images, _) = shards.images("").unwrap();
+    assert_eq!(images, ["00000/000000000.jpg", "00000/000000003.jpg"]);
+    assert_eq!(shards.folders("").unwrap(), ["00000"]);
+    let caption = shards.companion(&images[1], "txt").unwrap().unwrap();
+    assert_eq!(caption.len(), 38);
+    let one = open(&folder.join("det-{000000..000000}.tar"));
+    assert!(one.companion("det-000000/a/0001.jpg", "json").unwrap().unwrap().starts_with(b"{"));
+    // Unpacked, the fields lie beside the picture.
+    let unpacked = tempfile::tempdir().unwrap();
+    support::written(unpacked.path(), "a.jpg", b"");
+    support::written(unpacked.path(), "a.cls", b"7");
+    let store = open(unpacked.path());
+    assert_eq!(store.companion("a.jpg", "cls").unwrap().unwrap(), b"7");
+    assert_eq!(store.companion("a.jpg", "txt").unwrap(), None);
+}
+
+#[test]
+fn odd_images_of_imagenet_are_read_or_refused() {
+    let Some(path) = crate::testing::shared("samples/imagenet_tar/n02105855_odd_members.tar")
+    else {
+        return;
+    };
+    let store = open(&path);
+    // PNG by its contents.
+    assert_eq!(store.image("n02105855_2933.JPEG").unwrap().dimensions(), (20, 16));
+    for name in ["n02105855_1.JPEG", "n02105855_2.JPEG"] {
+        let error = store.image(name).unwrap_err().to_string();
+        assert!(error.contains(&format!("odd_members.tar/{name}")), "{error}");
+    }
+    let Some(cmyk) = crate::testing::shared("samples/imagenet_tar/n13037406_cmyk.JPEG") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let tar = support::tar(&[("n13037406_cmyk.JPEG", &fs_err::read(cmyk).unwrap())]);
+    assert!(open(&written(&folder, &tar)).image("n13037406_cmyk.JPEG").is_ok());
+}
+
+#[test]
+fn links_to_nothing_are_passed_over_by_name() {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    let mut header = ::tar::Header::new_gnu();
+    header.set_entry_type(::tar::EntryType::Symlink);
+    header.set_size(0);
+    builder.append_link(&mut header, "cat/a.jpg", "b.jpg").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&written(&folder, &builder.into_inner().unwrap()));
+    let (images, passed_over) = store.images("cat/").unwrap();
+    assert!(images.is_empty());
+    assert_eq!(passed_over.to_string(), "1 broken links (cat/a.jpg)");
 }

@@ -1,0 +1,263 @@
+//! What is in a tar archive, found without reading the contents of its members.
+
+use std::{
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
+
+use crate::{Error, Result};
+
+/// Bytes of a block: members and their headers begin at multiples of it.
+const BLOCK: u64 = 512;
+
+/// Bytes read at a time. The next header is often among them, where members are small.
+const WINDOW: usize = 8192;
+
+/// A part of a file that holds a tar archive: the whole file, or a member of another archive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Region<'a> {
+    /// The file.
+    pub(super) file: &'a fs_err::File,
+    /// Its path.
+    pub(super) path: &'a Path,
+    /// The member of the file that is walked; none: the whole file.
+    pub(super) inner: Option<&'a str>,
+    /// Where the archive begins in the file.
+    pub(super) start: u64,
+    /// Where it ends.
+    pub(super) end: u64,
+}
+
+/// What a header tells of.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A file: where its contents lie in the file that holds the archive.
+    File { name: String, offset: u64, length: u64 },
+    /// A second name of a file. `target` is a path in the archive, as the name is.
+    Link { name: String, target: Option<String> },
+    /// What is neither file, folder nor link: its kind in the plural, and its name.
+    Other { kind: &'static str, name: String },
+}
+
+/// Names in archives often begin with `./`; annotation files have them without.
+pub(in super::super) fn plain(name: &str) -> &str {
+    let mut name = name;
+    while let Some(rest) = name.strip_prefix("./") {
+        name = rest;
+    }
+    name
+}
+
+/// The position where the header after such a member begins.
+pub(super) fn after(offset: u64, length: u64) -> u64 {
+    offset.saturating_add(length).div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+/// Whether bytes are the header of a tar archive's member, or the zeros of an archive without members.
+pub(in super::super) fn is_header(block: &[u8]) -> bool {
+    let Some(block) = block.get(..BLOCK as usize) else { return false };
+    if block.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    let sum: u32 = (0..).zip(block).map(|(i, byte)| u32::from(spaced(i, *byte))).sum();
+    let digits = block[148..156].split(|byte| !byte.is_ascii_digit()).find(|d| !d.is_empty());
+    let written = digits.and_then(|digits| str::from_utf8(digits).ok());
+    written.and_then(|digits| u32::from_str_radix(digits, 8).ok()) == Some(sum)
+}
+
+/// The checksum is of a header with spaces in the place of the checksum.
+fn spaced(i: usize, byte: u8) -> u8 {
+    if (148..156).contains(&i) { b' ' } else { byte }
+}
+
+/// Refuses what cannot be walked, in words that say what it is.
+///
+/// # Errors
+/// The file is empty, or compressed.
+pub(super) fn check(region: &Region<'_>) -> Result<()> {
+    if region.start == region.end {
+        return Err(Error::invalid(region.path, region.field(), "the file is empty")
+            .with_hint("copy or download the archive again"));
+    }
+    let mut head = [0; 8];
+    let read = region.file.file().read_at(&mut head, region.start)?;
+    let packed = [
+        (&[0x1F, 0x8B][..], "gzip", "gunzip FILE"),
+        (b"BZh", "bzip2", "bunzip2 FILE"),
+        (b"\xFD7zXZ\0", "xz", "unxz FILE"),
+        (b"\x28\xB5\x2F\xFD", "zstd", "unzstd FILE"),
+        (b"PK\x03\x04", "zip", "unzip FILE -d FOLDER"),
+    ];
+    for (magic, by, command) in packed {
+        if head[..read].starts_with(magic) {
+            let problem = format!("compressed with {by}; members cannot be found");
+            return Err(Error::invalid(region.path, region.field(), problem)
+                .with_hint(format!("decompress it first: `{command}`")));
+        }
+    }
+    Ok(())
+}
+
+/// Shows what is in an archive, from a header at `at` on (a position in the file), and the position after
+/// each member. True at the end if the archive has its end mark: without, it may have been cut off.
+///
+/// # Errors
+/// The archive cannot be read, is cut off within a member, is damaged, or is none; those of `visit`.
+pub(super) fn walk(
+    region: Region<'_>,
+    at: u64,
+    mut visit: impl FnMut(Found, u64) -> Result<()>,
+) -> Result<bool> {
+    let unreadable = |error: io::Error, first: bool| match error.raw_os_error() {
+        // The system's own words; the reader's quote bytes of the file.
+        Some(_) => Error::from(error),
+        None => region.unreadable(first),
+    };
+    let mut archive = ::tar::Archive::new(Window::new(region, at));
+    let mut next = at;
+    let entries = archive.entries_with_seek().map_err(|error| unreadable(error, true))?;
+    for entry in entries {
+        let mut entry = entry.map_err(|error| unreadable(error, next == region.start))?;
+        // Resolves GNU's long names and PAX records.
+        let name = plain(&String::from_utf8_lossy(&entry.path_bytes())).to_owned();
+        let kind = entry.header().entry_type();
+        let (offset, length) = (at.saturating_add(entry.raw_file_position()), entry.size());
+        next = after(offset, length);
+        let is_file = kind.is_file() || kind.is_contiguous();
+        if is_file && offset.checked_add(length).is_none_or(|end| end > region.end) {
+            return Err(region.truncated(&name, offset, length));
+        }
+        let found = if kind.is_hard_link() || kind.is_symlink() {
+            let target = entry.link_name_bytes();
+            let target = target.map(|target| String::from_utf8_lossy(&target).into_owned());
+            // tar writes the second name of one file as a link to the first.
+            let target = match kind.is_symlink() {
+                true => target.and_then(|target| beside(&name, &target)),
+                false => target.map(|target| plain(&target).to_owned()),
+            };
+            Found::Link { name, target }
+        } else if kind.is_gnu_sparse() || is_pax_sparse(&mut entry) {
+            Found::Other { kind: "sparse files", name }
+        } else if is_file {
+            Found::File { name, offset, length }
+        } else if kind.is_dir() || kind.is_pax_global_extensions() {
+            continue;
+        } else {
+            Found::Other { kind: "devices and other special members", name }
+        };
+        visit(found, next)?;
+    }
+    Ok(next < region.end)
+}
+
+/// Sparse as PAX writes it: the contents begin with a map.
+fn is_pax_sparse<R: Read>(entry: &mut ::tar::Entry<'_, R>) -> bool {
+    let Ok(Some(records)) = entry.pax_extensions() else { return false };
+    records.flatten().any(|record| record.key_bytes().starts_with(b"GNU.sparse."))
+}
+
+/// The path that a symbolic link points to; none outside of the archive.
+fn beside(name: &str, target: &str) -> Option<String> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut parts: Vec<&str> = Vec::new();
+    for part in folder.split('/').chain(target.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+impl Region<'_> {
+    /// What errors about an archive name as the field.
+    fn field(&self) -> String {
+        match self.inner {
+            Some(name) => format!("tar archive `{name}` in it"),
+            None => "tar archive".to_owned(),
+        }
+    }
+
+    fn unreadable(&self, first: bool) -> Error {
+        let problem = match (first, self.inner) {
+            (true, None) => "this is neither a folder nor a tar archive",
+            (true, Some(_)) => "this is no tar archive",
+            (false, _) => "damaged or truncated: a header between its files cannot be read",
+        };
+        Error::invalid(self.path, self.field(), problem).with_hint(
+            "expected a folder of images or an uncompressed .tar; check it with `tar tf FILE`",
+        )
+    }
+
+    fn truncated(&self, name: &str, offset: u64, length: u64) -> Error {
+        let what = if self.inner.is_some() { "the archive" } else { "the file" };
+        let problem = format!(
+            "truncated: `{name}` has {length} bytes from {offset}, {what} ends at {}",
+            self.end
+        );
+        Error::invalid(self.path, self.field(), problem)
+            .with_hint("copy or download the archive again")
+    }
+}
+
+/// A part of a file, from a position on, as the reader of headers wants it: positions count from there.
+/// Nothing else moves in the file, so that any number of threads may read it.
+struct Window<'a> {
+    region: Region<'a>,
+    /// The position in the file that is 0 for the reader.
+    base: u64,
+    /// Where the reader is, in the file.
+    at: u64,
+    /// Bytes of the file, and where they begin.
+    bytes: Vec<u8>,
+    from: u64,
+}
+
+impl<'a> Window<'a> {
+    fn new(region: Region<'a>, base: u64) -> Self {
+        Self { region, base, at: base, bytes: Vec::new(), from: base }
+    }
+}
+
+impl Read for Window<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let there = |bytes: &[u8], from: u64, at: u64| {
+            at.checked_sub(from).is_some_and(|skip| skip < bytes.len() as u64)
+        };
+        if !there(&self.bytes, self.from, self.at) {
+            let left = self.region.end.saturating_sub(self.at).min(WINDOW as u64);
+            self.bytes.resize(left as usize, 0);
+            self.from = self.at;
+            // The file itself: errors of its wrapper have lost the system's number.
+            let read = self.region.file.file().read_at(&mut self.bytes, self.at)?;
+            self.bytes.truncate(read);
+            if read == 0 {
+                return Ok(0);
+            }
+        }
+        let bytes = &self.bytes[(self.at - self.from) as usize..];
+        let count = bytes.len().min(into.len());
+        into[..count].copy_from_slice(&bytes[..count]);
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Window<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => self.base.checked_add(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.region.end.checked_add_signed(by),
+        };
+        self.at = at
+            .filter(|at| *at >= self.base)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at - self.base)
+    }
+}
