@@ -5,11 +5,14 @@
 //! only the images know ([`sizes`]), counts and checks ([`super::dataset`]).
 
 pub(in crate::data) mod coco;
+mod darknet;
 mod place;
 mod records;
+mod roboflow;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod yolo;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +25,7 @@ pub(in crate::data) use coco::below_root;
 pub(in crate::data) use place::Place;
 pub use records::Unit;
 pub(in crate::data) use records::{ClassRecord, ReadCounts, Records, Request};
+pub use yolo::{YoloSplit, YoloWritten, write as write_yolo};
 
 /// A format of annotations.
 pub(in crate::data) struct Format {
@@ -39,7 +43,7 @@ pub(in crate::data) struct Format {
 }
 
 /// All formats, in the order in which messages name them.
-const FORMATS: &[&Format] = &[&coco::FORMAT];
+const FORMATS: &[&Format] = &[&coco::FORMAT, &darknet::FORMAT, &yolo::FORMAT];
 
 /// How to open a set of annotations. The default leaves everything to what is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +102,7 @@ pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
         annotated: opening.annotated,
     };
     let mut records = (format.read)(&request)?;
+    records.notes.extend(roboflow::copies(&records.images));
     sizes::complete(path, &mut records, opening)?;
     Ok(Opened { format, split, records })
 }

@@ -8,7 +8,7 @@ use super::{Opening, Records, Unit};
 use crate::{
     argument::Argument,
     boxes::Xywh,
-    data::image_store::ImageStore,
+    data::{image_io::Orientation, image_store::ImageStore},
     error::{Error, Result},
 };
 
@@ -44,13 +44,16 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
         return Err(Error::invalid(path, "images", problem)
             .with_hint(format!("say where the images are: {}", Argument::Images)));
     }
-    let (mut missing, mut broken) = (Vec::new(), Vec::new());
+    let (mut missing, mut broken, mut sizes_error) = (Vec::new(), Vec::new(), None);
     let mut kept = Vec::with_capacity(sizes.len());
     for (image, size) in records.images.iter_mut().zip(sizes) {
         kept.push(matches!(size, Some(Ok(_))));
         match size {
             Some(Ok(size)) => image.size = Some(size),
-            Some(Err(error)) => broken.push(error.to_string()),
+            Some(Err(error)) => {
+                broken.push(error.to_string());
+                sizes_error.get_or_insert(error);
+            }
             None => missing.push(image.file_name.clone()),
         }
     }
@@ -63,6 +66,18 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
             named.join(", ")
         );
         records.notes.push(note);
+    }
+    if !kept.contains(&true)
+        && let Some(first) = sizes_error
+    {
+        return Err(first);
+    }
+    if opening.orientation == Orientation::Stored {
+        records.warnings.push(format!(
+            "boxes are shares of the images as viewers show them, and the images are read as stored: those \
+             with an EXIF orientation have wrong boxes. Set {} to exif",
+            Argument::Orientation
+        ));
     }
     if let Some(first) = broken.first() {
         records.warnings.push(format!(
