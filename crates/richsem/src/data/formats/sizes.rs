@@ -44,33 +44,19 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
         return Err(Error::invalid(path, "images", problem)
             .with_hint(format!("say where the images are: {}", Argument::Images)));
     }
-    let (mut missing, mut broken, mut sizes_error) = (Vec::new(), Vec::new(), None);
+    let (mut missing, mut broken) = (Vec::new(), Vec::new());
     let mut kept = Vec::with_capacity(sizes.len());
     for (image, size) in records.images.iter_mut().zip(sizes) {
         kept.push(matches!(size, Some(Ok(_))));
         match size {
             Some(Ok(size)) => image.size = Some(size),
-            Some(Err(error)) => {
-                broken.push(error.to_string());
-                sizes_error.get_or_insert(error);
-            }
+            Some(Err(error)) => broken.push(error),
             None => missing.push(image.file_name.clone()),
         }
     }
-    if !missing.is_empty() {
-        let more = if missing.len() > NAMED { ", …" } else { "" };
-        let named = &missing[..missing.len().min(NAMED)];
-        let note = format!(
-            "images without a file, left out: {} ({}{more})",
-            missing.len(),
-            named.join(", ")
-        );
-        records.notes.push(note);
-    }
-    if !kept.contains(&true)
-        && let Some(first) = sizes_error
-    {
-        return Err(first);
+    note_missing(records, &missing);
+    if !broken.is_empty() && !kept.contains(&true) {
+        return Err(broken.swap_remove(0));
     }
     if opening.orientation == Orientation::Stored {
         records.warnings.push(format!(
@@ -87,6 +73,26 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
         ));
     }
     retain_images(records, &kept);
+    to_pixels(records);
+    Ok(())
+}
+
+/// Notes images without a file.
+fn note_missing(records: &mut Records, missing: &[String]) {
+    if !missing.is_empty() {
+        let more = if missing.len() > NAMED { ", …" } else { "" };
+        let named = &missing[..missing.len().min(NAMED)];
+        let note = format!(
+            "images without a file, left out: {} ({}{more})",
+            missing.len(),
+            named.join(", ")
+        );
+        records.notes.push(note);
+    }
+}
+
+/// Makes pixels of boxes that are shares. All images have a size.
+fn to_pixels(records: &mut Records) {
     for annotation in &mut records.annotations {
         let Some([height, width]) = records.images[annotation.image as usize].size else {
             continue;
@@ -97,7 +103,6 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
         annotation.area *= width * height;
     }
     records.unit = Unit::Pixels;
-    Ok(())
 }
 
 /// Keeps some of the images, and their annotations.

@@ -9,6 +9,9 @@ use crate::{
     testing::shared,
 };
 
+/// What is changed in a set.
+type Change<'a> = &'a dyn Fn(&Path);
+
 /// A set as CVAT exports it.
 fn set(change: impl FnOnce(&Path)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -60,7 +63,7 @@ fn labels_may_lie_in_folders_of_their_own() {
 
 #[test]
 fn mistakes_are_named() {
-    let cases: [(&dyn Fn(&Path), &str); 10] = [
+    let cases: [(Change<'_>, &str); 10] = [
         (&|f| put(f, "obj.data", "names = obj.names\n"), "obj.data: train: missing"),
         (&|f| put(f, "obj.data", "train = train.txt\n"), "obj.data: names: missing"),
         (

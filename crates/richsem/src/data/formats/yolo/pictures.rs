@@ -193,7 +193,8 @@ impl Pictures {
         for other in &self.others {
             let is_text = other.extension().is_some_and(|extension| extension == "txt");
             let among_labels = self.label_folders.iter().any(|folder| other.starts_with(folder));
-            if !labels.contains(&**other) && !(is_text && among_labels) {
+            let is_label = labels.contains(&**other) || (is_text && among_labels);
+            if !is_label {
                 self.passed_over
                     .add(&other.strip_prefix(&self.at).unwrap_or(other).to_string_lossy());
             }

@@ -42,8 +42,11 @@ pub(in crate::data::formats) fn pixels(path: &Path, split: &str) -> crate::Resul
     Dataset::open_as(path, &Opening { split: Some(split.to_owned()), ..Opening::default() })
 }
 
+/// Class, and centre and size in shares.
+type Row = (u32, [f64; 4]);
+
 /// Names of the images with class, centre and size of each box, in shares.
-pub(in crate::data::formats) fn rows(dataset: &Dataset) -> Vec<(String, Vec<(u32, [f64; 4])>)> {
+pub(in crate::data::formats) fn rows(dataset: &Dataset) -> Vec<(String, Vec<Row>)> {
     assert_eq!(dataset.unit(), Unit::Shares);
     let boxes = |image: usize| {
         let all = dataset.annotations_of(image).iter();

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use super::{picture, pixels, put, rows, shares, told};
 
+/// What is changed in a set.
+type Change<'a> = &'a dyn Fn(&Path);
+
 /// A set of so many images, each with a box, and what is changed in it.
 fn set(images: usize, change: impl FnOnce(&Path)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -18,7 +21,7 @@ fn set(images: usize, change: impl FnOnce(&Path)) -> tempfile::TempDir {
 
 #[test]
 fn one_message_each() {
-    let cases: [(&dyn Fn(&Path), &[&str]); 12] = [
+    let cases: [(Change<'_>, &[&str]); 12] = [
         (
             &|f| put(f, "labels/train/0.txt", "1 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.5"),
             &["labels/train/0.txt: line 2: columns: expected 5 columns", "got 4", "cut off"],
