@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{ConversionReport, Part, images::Names};
 use crate::{
-    data::{dataset::Dataset, formats::same_split},
+    data::formats::{YoloSplit, same_split, write_yolo},
     error::{Error, Result},
 };
 
@@ -57,26 +57,13 @@ pub(super) fn write(
     folder: &Path,
     report: &mut ConversionReport,
 ) -> Result<Vec<Names>> {
-    let parts: Vec<(&str, &Dataset)> =
-        sets.iter().map(|(name, set)| (name.as_str(), set)).collect();
-    let written = write_labels(&parts, folder)?;
+    let splits: Vec<YoloSplit<'_>> =
+        sets.iter().map(|(name, dataset)| YoloSplit { name, dataset }).collect();
+    let written = write_yolo(&splits, folder)?;
     report.notes.push(format!("{} boxes are written", written.boxes));
     for (what, count) in written.lost {
         report.not_carried.add("", what, count, "");
     }
     let mut images = written.images.into_iter();
     Ok(sets.iter().map(|(_, set)| images.by_ref().take(set.images().len()).collect()).collect())
-}
-
-/// What was written.
-struct Written {
-    /// Each image's name, and its place below the folder; part by part.
-    images: Names,
-    boxes: usize,
-    /// What labels have no place for, in words with how often.
-    lost: Vec<(&'static str, usize)>,
-}
-
-fn write_labels(_parts: &[(&str, &Dataset)], _folder: &Path) -> Result<Written> {
-    Err(Error::config("to", "YOLO cannot be written yet"))
 }

@@ -36,8 +36,9 @@ pub use source::{ExtraSource, FeedConfig};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtraConfig {
-    /// A folder of class folders (`n02690373/1.jpg`), or an uncompressed `.tar` of them. The path
-    /// is relative to the settings file.
+    /// A folder of class folders (`n02690373/1.jpg`), or an uncompressed `.tar` of them. Of folders
+    /// `train`, `val` and so on that hold class folders, `train` counts. The path is relative to the
+    /// settings file.
     pub images: PathBuf,
     /// A file that lists the images and their labels, as Detic's `imagenet_lvis_image_info.json`.
     /// The path is relative to the settings file. Default: none; then an image's label is the name

@@ -29,7 +29,9 @@ pub struct ExtraReport {
     pub unmapped: Vec<(String, usize)>,
     /// Mapped classes without any image.
     pub empty: Vec<String>,
-    /// Files in the class folders that are no images.
+    /// Folders beside that of the training split (`val`, `test`). Their images are left out.
+    pub other_splits: Vec<String>,
+    /// Files in the class folders that are no images, and hidden folders beside these.
     pub passed_over: PassedOver,
 }
 
@@ -88,6 +90,10 @@ impl fmt::Display for ExtraReport {
         if !self.empty.is_empty() {
             let names = first_few(self.empty.iter().cloned());
             write!(f, "\n  {} classes without images: {names}", self.empty.len())?;
+        }
+        if !self.other_splits.is_empty() {
+            let names = first_few(self.other_splits.iter().cloned());
+            write!(f, "\n  classes are those of `train`; not learned from: {names}")?;
         }
         if !self.passed_over.is_empty() {
             write!(f, "\n  passed over as no images: {}", self.passed_over)?;

@@ -84,9 +84,13 @@ impl ClassificationSet {
         path: &Path,
         vocabulary: &Vocabulary,
     ) -> Result<Self> {
-        let (root, folders) = class_folders(&store, path)?;
+        let ClassFolders { root, folders, other_splits } = class_folders(&store, path)?;
         let mapper = Mapper::new(Some(mapping.unwrap_or(&MappingConfig::Wnid {})), vocabulary)?;
-        let mut report = ExtraReport { source_classes: folders.len(), ..Default::default() };
+        let mut report =
+            ExtraReport { source_classes: folders.len(), other_splits, ..Default::default() };
+        for name in hidden_folders(&store, &root)? {
+            report.passed_over.count("hidden folders".to_owned(), &format!("{root}{name}"));
+        }
         let sources: Vec<_> = folders.iter().map(|name| SourceClass::folder(name)).collect();
         let classes: Vec<_> = sources.iter().map(|source| mapper.classes(source)).collect();
         if classes.iter().all(Vec::is_empty) {
@@ -197,17 +201,33 @@ impl ClassificationSet {
     }
 }
 
-/// The class folders, sorted, and the path before them: an archive often has one folder that holds
-/// all others.
-fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>)> {
+/// Where the classes of a set are.
+struct ClassFolders {
+    /// The path before the class folders.
+    root: String,
+    /// Sorted.
+    folders: Vec<String>,
+    /// Parts of the set that are not for training.
+    other_splits: Vec<String>,
+}
+
+/// The class folders. An archive often has one folder that holds all others. Ultralytics and others have
+/// `train/CLASS` and `val/CLASS`: then they are those of `train`.
+fn class_folders(store: &ImageStore, path: &Path) -> Result<ClassFolders> {
     /// Most folders in folders that are searched. Nobody packs deeper.
     const DEEPEST: usize = 8;
-    let mut root = String::new();
+    let (mut root, mut other_splits) = (String::new(), Vec::new());
     for _ in 0..DEEPEST {
-        let folders = store.folders(&root)?;
+        let mut folders = store.folders(&root)?;
+        if let Some(train) = training_split(store, &root, &folders)? {
+            root = format!("{root}{train}/");
+            other_splits = folders.into_iter().filter(|name| *name != train).collect();
+            folders = store.folders(&root)?;
+            return Ok(ClassFolders { root, folders, other_splits });
+        }
         let [only] = &folders[..] else {
             if !folders.is_empty() {
-                return Ok((root, folders));
+                return Ok(ClassFolders { root, folders, other_splits });
             }
             break;
         };
@@ -215,7 +235,7 @@ fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>
         let files = store.files(&below)?;
         // A class's own images, rather than the folder of all classes.
         if files.is_empty() || files.iter().any(|name| !name.contains('/') && is_image(name)) {
-            return Ok((root, folders));
+            return Ok(ClassFolders { root, folders, other_splits });
         }
         root = below;
     }
@@ -232,6 +252,36 @@ fn class_folders(store: &ImageStore, path: &Path) -> Result<(String, Vec<String>
     }
     let problem = format!("no class folders among {} files", files.len());
     Err(Error::invalid(path, "images", problem).with_hint(hint))
+}
+
+/// The folder with the training split's classes, if folders are splits and not classes: one is called
+/// `train`, another one as a split, too, and `train` has folders alone. A class may be called `train`.
+fn training_split(store: &ImageStore, root: &str, folders: &[String]) -> Result<Option<String>> {
+    const OTHERS: [&str; 4] = ["val", "valid", "validation", "test"];
+    let Some(train) = folders.iter().find(|name| *name == "train") else { return Ok(None) };
+    if !folders.iter().any(|name| OTHERS.contains(&name.as_str())) {
+        return Ok(None);
+    }
+    let below = format!("{root}{train}/");
+    let has_images = store.files(&below)?.iter().any(|name| !name.contains('/') && is_image(name));
+    let has_folders = !store.folders(&below)?.is_empty();
+    Ok((has_folders && !has_images).then(|| train.clone()))
+}
+
+/// Folders beside the class folders that are hidden, as `.git`, sorted. Archives tell of none.
+fn hidden_folders(store: &ImageStore, root: &str) -> Result<Vec<String>> {
+    let mut hidden = Vec::new();
+    if store.path().is_dir() {
+        for entry in fs_err::read_dir(store.path().join(root))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') && entry.path().is_dir() {
+                hidden.push(name);
+            }
+        }
+    }
+    hidden.sort_unstable();
+    Ok(hidden)
 }
 
 #[cfg(test)]

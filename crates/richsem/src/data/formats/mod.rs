@@ -7,16 +7,19 @@
 pub(in crate::data) mod coco;
 mod copies;
 mod cvat;
+mod darknet;
 mod images_at;
 mod label_studio;
 mod openimages;
 mod place;
 mod records;
+mod roboflow;
 mod sizes;
 #[cfg(test)]
 mod tests;
 mod visual_genome;
 mod voc;
+mod yolo;
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +34,7 @@ pub use records::Unit;
 pub(in crate::data) use records::{ClassRecord, ReadCounts, Records, Request};
 #[cfg(test)]
 pub(in crate::data) use voc::archive_that_leads_out;
+pub use yolo::{YoloSplit, YoloWritten, write as write_yolo};
 
 /// A format of annotations.
 pub(in crate::data) struct Format {
@@ -51,10 +55,12 @@ pub(in crate::data) struct Format {
 const FORMATS: &[&Format] = &[
     &coco::FORMAT,
     &cvat::FORMAT,
+    &darknet::FORMAT,
     &label_studio::FORMAT,
     &openimages::FORMAT,
     &visual_genome::FORMAT,
     &voc::FORMAT,
+    &yolo::FORMAT,
 ];
 
 /// How to open a set of annotations. The default leaves everything to what is found.
@@ -123,6 +129,7 @@ pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
         annotated: opening.annotated,
     };
     let mut records = (format.read)(&request)?;
+    records.notes.extend(roboflow::copies(&records.images));
     sizes::complete(path, &mut records, opening)?;
     records.notes.extend(copies::note(&records.images));
     Ok(Opened { format, split, records })

@@ -6,7 +6,7 @@ use super::{Opening, Records, Unit};
 use crate::{
     argument::Argument,
     boxes::Xywh,
-    data::image_store::ImageStore,
+    data::{image_io::Orientation, image_store::ImageStore},
     error::{Error, Result},
 };
 
@@ -42,10 +42,36 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
         let image = &mut records.images[at];
         match size {
             Some(Ok(size)) => image.size = Some(size),
-            Some(Err(error)) => broken.push(error.to_string()),
+            Some(Err(error)) => broken.push(error),
             None => missing.push(image.file_name.clone()),
         }
     }
+    note_missing(records, &missing);
+    let kept: Vec<bool> = records.images.iter().map(|image| image.size.is_some()).collect();
+    if !broken.is_empty() && !kept.contains(&true) {
+        return Err(broken.swap_remove(0));
+    }
+    if opening.orientation == Orientation::Stored {
+        records.warnings.push(format!(
+            "boxes are shares of the images as viewers show them, and the images are read as stored: those \
+             with an EXIF orientation have wrong boxes. Set {} to exif",
+            Argument::Orientation
+        ));
+    }
+    if let Some(first) = broken.first() {
+        records.warnings.push(format!(
+            "{} images cannot be read, so that the places of their boxes are not known: they are left \
+             out. The first: {first}",
+            broken.len()
+        ));
+    }
+    retain_images(records, &kept);
+    to_pixels(records);
+    Ok(())
+}
+
+/// Notes images without a file.
+fn note_missing(records: &mut Records, missing: &[String]) {
     if !missing.is_empty() {
         let more = if missing.len() > NAMED { ", …" } else { "" };
         let named = &missing[..missing.len().min(NAMED)];
@@ -56,15 +82,10 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
         );
         records.notes.push(note);
     }
-    if let Some(first) = broken.first() {
-        records.warnings.push(format!(
-            "{} images cannot be read, so that the places of their boxes are not known: they are left \
-             out. The first: {first}",
-            broken.len()
-        ));
-    }
-    let kept: Vec<bool> = records.images.iter().map(|image| image.size.is_some()).collect();
-    retain_images(records, &kept);
+}
+
+/// Makes pixels of boxes that are shares. All images have a size.
+fn to_pixels(records: &mut Records) {
     for annotation in &mut records.annotations {
         let Some([height, width]) = records.images[annotation.image as usize].size else {
             continue;
@@ -75,7 +96,6 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
         annotation.area *= width * height;
     }
     records.unit = Unit::Pixels;
-    Ok(())
 }
 
 /// Keeps some of the images, and their annotations.

@@ -179,3 +179,43 @@ fn where_two_formats_fit_both_are_named() {
     let named = Opening { format: Some("label_studio".into()), ..Opening::default() };
     assert_eq!(Dataset::open_as(&path, &named).unwrap().images().len(), 2);
 }
+
+/// Each sample has its own format, and no other one fits. Whoever adds a format adds its samples.
+#[test]
+fn every_sample_is_recognised_as_its_own_format() {
+    for (path, format) in [
+        ("samples/roboflow_coco/datumaro", "coco"),
+        ("samples/roboflow_yolo/datumaro", "yolo"),
+        ("samples/roboflow_yolo/cones_and_cubes", "yolo"),
+        ("samples/yolo/edge", "yolo"),
+        ("samples/yolo/edge/data_list.yaml", "yolo"),
+        ("samples/yolo/darknet_strict", "darknet"),
+        ("samples/yolo/darknet_strict/obj.data", "darknet"),
+        ("photos/voc2012_100/yolo_format", "darknet"),
+    ] {
+        let Some(path) = shared(path) else { continue };
+        let place = super::Place::new(&path).unwrap();
+        let found = super::choose_format(&place, None).map(|format| format.name);
+        assert_eq!(found.unwrap(), format, "{}", path.display());
+    }
+}
+
+/// Folders of other things have none of the formats that are recognised by text files.
+#[test]
+fn samples_of_other_formats_are_not_taken_for_yolo_or_darknet() {
+    let Some(samples) = shared("samples") else { return };
+    for sample in fs_err::read_dir(samples).unwrap() {
+        let sample = sample.unwrap().path();
+        let name = sample.file_name().unwrap().to_string_lossy().into_owned();
+        if !sample.is_dir() || matches!(name.as_str(), "yolo" | "roboflow_yolo") {
+            continue;
+        }
+        let inner = fs_err::read_dir(&sample).unwrap().map(|entry| entry.unwrap().path());
+        for path in inner.chain([sample.clone()]) {
+            let place = super::Place::new(&path).unwrap();
+            for format in [&super::darknet::FORMAT, &super::yolo::FORMAT] {
+                assert_eq!((format.recognise)(&place), None, "{} {}", format.name, path.display());
+            }
+        }
+    }
+}

@@ -166,6 +166,59 @@ fn sets_that_cannot_be_used_say_why() {
 }
 
 #[test]
+fn the_folders_of_splits_are_no_classes() {
+    use crate::data::extra::support::image;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["train/dog/b.png", "train/cat/a.png", "train/.x/c.png", "valid/cat/d.png"] {
+        image(folder.path(), name, 20, 10, 0);
+    }
+    image(folder.path(), "test/airplane/e.png", 20, 10, 0);
+    let expected =
+        [("train/cat/a.png".to_owned(), vec![0], 0), ("train/dog/b.png".to_owned(), vec![1], 1)];
+    let set = open(&by_name(folder.path())).unwrap();
+    assert_eq!(items(&set), expected);
+    assert_eq!(set.report().other_splits, ["test", "valid"]);
+    let text = set.report().to_string();
+    for line in [
+        "classes are those of `train`; not learned from: test, valid",
+        "1 hidden folders (train/.x)",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let (_kept, tar) = packed(folder.path(), "sets");
+    let from_tar = open(&by_name(&tar)).unwrap();
+    assert_eq!(from_tar.item(1).name, "sets/train/dog/b.png");
+    assert_eq!(from_tar.report().other_splits, ["test", "valid"]);
+    // Mapped by nothing that fits: the message names classes, not splits.
+    let text = open(&ExtraConfig::new(folder.path())).unwrap_err().to_string();
+    assert!(text.contains("called `cat`, `dog`") && text.contains("would find 2 of 2"), "{text}");
+}
+
+#[test]
+fn a_class_may_be_called_train() {
+    use crate::data::extra::support::image;
+    let folder = tempfile::tempdir().unwrap();
+    // Images of its own: a vehicle, whatever the other one is.
+    for name in ["train/a.png", "test/b.png", "cat/c.png"] {
+        image(folder.path(), name, 20, 10, 0);
+    }
+    let set = open(&by_name(folder.path())).unwrap();
+    assert_eq!(items(&set), [("cat/c.png".to_owned(), vec![0], 0)]);
+    assert_eq!(set.report().unmapped, [("test".to_owned(), 1), ("train".to_owned(), 1)]);
+    assert!(set.report().other_splits.is_empty());
+}
+
+#[test]
+fn ultralytics_sample_of_class_folders_is_its_training_split() {
+    let Some(path) = crate::testing::shared("samples/yolo/classify") else { return };
+    let set = open(&by_name(&path)).unwrap();
+    let names: Vec<String> = items(&set).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(names, ["train/cat/0.jpg", "train/dog/1.jpg"]);
+    assert_eq!(set.report().other_splits, ["val"]);
+    assert!(set.report().to_string().contains("1 hidden folders (train/.DS_Store_dir)"));
+}
+
+#[test]
 fn archives_without_class_folders_say_what_is_there() {
     let flat = tempfile::tempdir().unwrap();
     fs_err::write(flat.path().join("n01440764.tar"), "x").unwrap();

@@ -1,0 +1,174 @@
+//! YOLO's label files as Ultralytics and Roboflow have them: `data.yaml`, images, and a text file for each
+//! image. The rules are those of ultralytics 8.4.190, read and not run; docs/formats.md says where this reader
+//! does otherwise.
+
+mod labels;
+mod pictures;
+mod places;
+mod records;
+mod settings;
+#[cfg(test)]
+pub(super) mod tests;
+mod write;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+use super::{Format, Place, Records, Request};
+use crate::{
+    data::listing::EXTENSIONS,
+    error::{Error, Result},
+};
+pub(super) use labels::Rows;
+pub(super) use pictures::{Paths, Pictures, named};
+pub(super) use places::{LabelRule, absolute, find, tidy};
+pub(super) use records::Labels;
+use settings::{Settings, Written};
+pub use write::{YoloSplit, YoloWritten, write};
+
+pub(super) const FORMAT: Format =
+    Format { name: "yolo", title: "YOLO labels (Ultralytics data.yaml)", recognise, splits, read };
+
+/// What the file is called by convention.
+const USUAL: [&str; 2] = ["data.yaml", "data.yml"];
+
+fn recognise(place: &Place) -> Option<String> {
+    if place.is_folder() {
+        let files = candidates(place);
+        let first = files.first()?;
+        return Some(format!("there is {first}"));
+    }
+    is_yaml(&place.path().to_string_lossy()).then(|| "it is YAML".to_owned())
+}
+
+fn is_yaml(name: &str) -> bool {
+    let name = name.to_lowercase();
+    name.ends_with(".yaml") || name.ends_with(".yml")
+}
+
+/// The files of a folder that may be a `data.yaml`, sorted; one with the usual name comes alone.
+fn candidates(place: &Place) -> Vec<String> {
+    let usual = place.files().find(|name| USUAL.contains(name));
+    if let Some(usual) = usual {
+        return vec![usual.to_owned()];
+    }
+    let all = place.files().filter(|name| is_yaml(name));
+    all.filter(|name| place.below(name).is_some_and(|file| names_a_set(&file.text())))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a text has the keys of a `data.yaml`.
+fn names_a_set(text: &str) -> bool {
+    let has = |keys: &[&str]| {
+        text.lines()
+            .any(|line| line.split_once(':').is_some_and(|(key, _)| keys.contains(&key.trim_end())))
+    };
+    has(&["train", "val", "validation", "test"]) && has(&["names", "nc"])
+}
+
+/// The `data.yaml` that is meant.
+fn file_of(place: &Place) -> Result<PathBuf> {
+    if !place.is_folder() {
+        return Ok(place.path().to_owned());
+    }
+    match candidates(place).as_slice() {
+        [only] => Ok(place.path().join(only)),
+        [] => Err(Error::invalid(place.path(), "data.yaml", "there is no such file")
+            .with_hint("give the file that has `train`, `val` and `names`")),
+        several => {
+            let problem = format!("several files may be it: {}", several.join(", "));
+            Err(Error::invalid(place.path(), "data.yaml", problem)
+                .with_hint("give the path of one of them"))
+        }
+    }
+}
+
+fn splits(place: &Place) -> Result<Vec<String>> {
+    let settings = Settings::read(&file_of(place)?)?;
+    Ok(settings.splits.iter().map(|(name, _)| (*name).to_owned()).collect())
+}
+
+fn read(request: &Request<'_>) -> Result<Records> {
+    let settings = Settings::read(&file_of(&Place::new(request.path)?)?)?;
+    let (key, written) = settings.split(request.split)?;
+    let mut notes = settings.notes.clone();
+    let mut warnings = settings.warnings.clone();
+    let mut parts = Vec::with_capacity(written.len());
+    for path in written {
+        let part = part(&settings, key, path, request.images.is_some())?;
+        notes.extend(part.note);
+        warnings.extend(part.warning);
+        parts.push(part.path);
+    }
+    let rule = LabelRule::Ultralytics;
+    let paths = Paths { root: &settings.root, rule, images: request.images };
+    let pictures = paths.gather(&parts)?;
+    let field = format!("line {}: {key}", written.first().map_or(0, |path| path.line));
+    let labels = Labels {
+        file: &settings.file,
+        field: &field,
+        names: &settings.names,
+        rows: Rows { classes: settings.names.len(), keypoints: settings.keypoints },
+        annotated: request.annotated,
+    };
+    let mut records = labels.read(pictures)?;
+    records.notes.splice(0..0, notes);
+    records.warnings.splice(0..0, warnings);
+    Ok(records)
+}
+
+/// A path of `data.yaml`, found.
+struct Part {
+    path: PathBuf,
+    note: Option<String>,
+    warning: Option<String>,
+}
+
+/// Finds a folder of images, or a list of them. `elsewhere`: the user says where the images are, so that
+/// labels are enough.
+fn part(settings: &Settings, key: &str, written: &Written, elsewhere: bool) -> Result<Part> {
+    let Written { line, path } = written;
+    let there =
+        |path: &Path| path.exists() || (elsewhere && LabelRule::Ultralytics.folder(path).is_dir());
+    let root = std::slice::from_ref(&settings.root);
+    let direct = places::normal(&settings.root.join(path));
+    // Roboflow writes `../train/images`, and means the folder of the file.
+    let inner = path.trim_start_matches("../");
+    let within = places::normal(&settings.root.join(inner));
+    let (path, note, warning) = if there(&direct) {
+        let other = (within != direct && there(&within)).then(|| {
+            format!(
+                "`{path}` is {} here, as Ultralytics reads it; there is {}, too",
+                direct.display(),
+                within.display()
+            )
+        });
+        (direct, None, other)
+    } else if inner != path && there(&within) {
+        (within, None, None)
+    } else if path.starts_with('/')
+        && let Some(found) = find(root, path, 2, there)
+    {
+        let note = format!("there is no `{path}`: {} is taken", found.path.display());
+        (found.path, Some(note), None)
+    } else {
+        let problem = format!(
+            "expected a folder of images or a file that lists them; there is no {}",
+            direct.display()
+        );
+        return Err(Error::invalid(&settings.file, format!("line {line}: {key}"), problem)
+            .with_hint(format!(
+                "paths are relative to {}; correct the path, or `path` before it",
+                settings.root.display()
+            )));
+    };
+    Ok(Part { path, note, warning })
+}
+
+/// The error of a part without images.
+fn no_images(file: &Path, field: &str, notes: &[String]) -> Error {
+    let more = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
+    Error::invalid(file, field, format!("there are no images{more}"))
+        .with_hint(format!("expected files that end in .{}", EXTENSIONS.join(", .")))
+}

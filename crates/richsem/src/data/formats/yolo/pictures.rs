@@ -1,0 +1,289 @@
+//! The images of a split, each with the place of its label.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+
+use super::places::{self, Found, LabelRule, tidy};
+use crate::{
+    data::{
+        image_store::ImageStore,
+        listing::{PassedOver, is_image},
+    },
+    error::{Result, read_text},
+};
+
+/// An image.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::data::formats) struct Picture {
+    /// Its path below [`Pictures::at`].
+    pub(in crate::data::formats) name: String,
+    /// Its label file, which need not be there.
+    pub(in crate::data::formats) label: PathBuf,
+}
+
+/// The images of a split.
+#[derive(Debug, Default)]
+pub(in crate::data::formats) struct Pictures {
+    /// The folder (or archive) that their names are in.
+    pub(in crate::data::formats) at: PathBuf,
+    /// Each once.
+    pub(in crate::data::formats) all: Vec<Picture>,
+    /// Folders that hold labels of these images alone, with all below them.
+    pub(in crate::data::formats) label_folders: BTreeSet<PathBuf>,
+    /// Files among the images that are none; whole paths.
+    others: Vec<PathBuf>,
+    passed_over: PassedOver,
+    /// Images that were named before.
+    repeated: usize,
+    /// Lines whose first folders were left out.
+    cut: Vec<String>,
+}
+
+/// How the paths of a split are read.
+pub(in crate::data::formats) struct Paths<'a> {
+    /// The folder of the set, absolute.
+    pub(in crate::data::formats) root: &'a Path,
+    pub(in crate::data::formats) rule: LabelRule,
+    /// Where the images are, if the user says.
+    pub(in crate::data::formats) images: Option<&'a Path>,
+}
+
+impl Paths<'_> {
+    /// The images of all folders and lists.
+    ///
+    /// # Errors
+    /// A folder or list that cannot be read.
+    pub(in crate::data::formats) fn gather(&self, parts: &[PathBuf]) -> Result<Pictures> {
+        let store =
+            self.images.map(|path| ImageStore::open(path, Default::default())).transpose()?;
+        let mut pictures = Pictures::default();
+        let mut paths = Vec::new();
+        for part in parts {
+            match (&store, part.is_file()) {
+                (None, false) => self.of_folder(part, &mut pictures, &mut paths)?,
+                (None, true) => {
+                    let lines = self.lines(part, &mut pictures)?;
+                    paths.extend(lines.into_iter().map(|(_, image)| image));
+                }
+                (Some(store), false) => self.named_in_folder(part, store, &mut pictures)?,
+                (Some(store), true) => {
+                    let lines = self.lines(part, &mut pictures)?;
+                    let named = lines.par_iter().map(|(line, image)| {
+                        let plain = line.trim_start_matches("./");
+                        let name = places::ends(plain).find(|end| store.contains(end));
+                        let name = name.unwrap_or(plain).to_owned();
+                        Picture { name, label: self.rule.label(image) }
+                    });
+                    pictures.all.append(&mut named.collect());
+                }
+            }
+        }
+        match self.images {
+            Some(images) => pictures.at = images.to_owned(),
+            None => {
+                pictures.at = common_folder(self.root, &paths);
+                let named = paths.into_par_iter().map(|image| {
+                    let below = image.strip_prefix(&pictures.at).unwrap_or(&image);
+                    let name = below.to_string_lossy().into_owned();
+                    Picture { name, label: self.rule.label(&image) }
+                });
+                pictures.all = named.collect();
+            }
+        }
+        let mut seen = HashSet::with_capacity(pictures.all.len());
+        let all = pictures.all.len();
+        pictures.all.retain(|picture| seen.insert(picture.name.clone()));
+        pictures.repeated = all - pictures.all.len();
+        Ok(pictures)
+    }
+
+    /// The images below a folder, at any depth.
+    fn of_folder(
+        &self,
+        folder: &Path,
+        pictures: &mut Pictures,
+        paths: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        let mut files = Vec::new();
+        walk(folder, &mut files, &mut pictures.passed_over)?;
+        files.sort_unstable();
+        let (images, others): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| is_image(&file.to_string_lossy()));
+        paths.extend(images);
+        pictures.others.extend(others);
+        pictures.label_folders.insert(self.rule.folder(folder));
+        Ok(())
+    }
+
+    /// The images that the user's folder or archive has for a folder of the file.
+    fn named_in_folder(
+        &self,
+        folder: &Path,
+        store: &ImageStore,
+        pictures: &mut Pictures,
+    ) -> Result<()> {
+        let below = folder.strip_prefix(self.root).unwrap_or(folder).to_string_lossy().into_owned();
+        let is_folder = store.path().is_dir();
+        for end in places::ends(below.trim_start_matches('/')).chain([""]) {
+            let prefix = if end.is_empty() { String::new() } else { format!("{end}/") };
+            if is_folder && !store.path().join(end).is_dir() {
+                continue;
+            }
+            let (names, passed_over) = store.images(&prefix)?;
+            if names.is_empty() && !end.is_empty() {
+                continue;
+            }
+            pictures.passed_over.extend(passed_over);
+            pictures.label_folders.insert(self.rule.folder(folder));
+            let named = names.into_iter().map(|name| Picture {
+                label: self.rule.label(&folder.join(&name)),
+                name: format!("{prefix}{name}"),
+            });
+            pictures.all.extend(named);
+            break;
+        }
+        Ok(())
+    }
+
+    /// The images that a file lists: as written, and where each is.
+    fn lines(&self, list: &Path, pictures: &mut Pictures) -> Result<Vec<(String, PathBuf)>> {
+        let text = read_text(list)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let mut lines: Vec<String> =
+            text.lines().map(tidy).filter(|line| !line.is_empty()).collect();
+        lines.retain(|line| {
+            let kept = is_image(line);
+            if !kept {
+                pictures.passed_over.count(format!("lines of {}", list.display()), line);
+            }
+            kept
+        });
+        let beside = list.parent().unwrap_or(self.root).to_owned();
+        let bases = [beside.clone(), self.root.to_owned(), places::absolute(Path::new(""))?];
+        let there = |image: &Path| image.is_file() || self.rule.label(image).is_file();
+        let found: Vec<Option<Found>> =
+            lines.par_iter().map(|line| places::find(&bases, line, 1, there)).collect();
+        let mut all = Vec::with_capacity(lines.len());
+        for (line, found) in lines.into_iter().zip(found) {
+            let image = match found {
+                Some(found) => {
+                    if found.cut {
+                        pictures.cut.push(line.clone());
+                    }
+                    found.path
+                }
+                // Its reader says that it is missing.
+                None => places::normal(&beside.join(line.trim_start_matches('/'))),
+            };
+            all.push((line, image));
+        }
+        Ok(all)
+    }
+}
+
+impl Pictures {
+    /// What was passed over or understood in a way that a user should know. Files that are labels are no
+    /// strangers.
+    pub(in crate::data::formats) fn notes(&mut self) -> Vec<String> {
+        let labels: HashSet<&Path> = self.all.iter().map(|picture| &*picture.label).collect();
+        for other in &self.others {
+            let is_text = other.extension().is_some_and(|extension| extension == "txt");
+            let among_labels = self.label_folders.iter().any(|folder| other.starts_with(folder));
+            let is_label = labels.contains(&**other) || (is_text && among_labels);
+            if !is_label {
+                self.passed_over
+                    .add(&other.strip_prefix(&self.at).unwrap_or(other).to_string_lossy());
+            }
+        }
+        let mut notes = Vec::new();
+        if !self.passed_over.is_empty() {
+            notes.push(format!("passed over as no images: {}", self.passed_over));
+        }
+        if self.repeated > 0 {
+            notes.push(format!("images that are listed twice, taken once: {}", self.repeated));
+        }
+        if !self.cut.is_empty() {
+            notes.push(format!(
+                "listed images found only without the first folders of their paths: {}",
+                named(&self.cut)
+            ));
+        }
+        notes
+    }
+
+    /// Label files that no image has, in folders of labels of these images alone; sorted.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub(in crate::data::formats) fn labels_alone(&self) -> Result<Vec<String>> {
+        let labels: HashSet<&Path> = self.all.iter().map(|picture| &*picture.label).collect();
+        let mut alone = BTreeSet::new();
+        for folder in self.label_folders.iter().filter(|folder| folder.is_dir()) {
+            let mut files = Vec::new();
+            walk(folder, &mut files, &mut PassedOver::default())?;
+            alone.extend(files.into_iter().filter(|file| {
+                file.extension().is_some_and(|extension| extension == "txt")
+                    // A list of the classes that annotation tools write there.
+                    && file.file_name().is_none_or(|name| name != "classes.txt")
+                    && !labels.contains(&**file)
+            }));
+        }
+        let names = alone.into_iter().map(|file| {
+            file.strip_prefix(&self.at).unwrap_or(&file).to_string_lossy().into_owned()
+        });
+        Ok(names.collect())
+    }
+}
+
+/// How many there are, and the first of them: `12 (a, b, c, …)`.
+pub(in crate::data::formats) fn named(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    format!("{} ({}{more})", names.len(), names[..names.len().min(SHOWN)].join(", "))
+}
+
+/// The set's folder, or the deepest one that has all of these files.
+fn common_folder(root: &Path, files: &[PathBuf]) -> PathBuf {
+    let mut common = root;
+    for file in files {
+        while !file.starts_with(common) {
+            common = common.parent().unwrap_or(Path::new("/"));
+        }
+    }
+    common.to_owned()
+}
+
+/// Adds the files below a folder, in any order. Links are followed, but not to a folder that the link is in.
+fn walk(folder: &Path, files: &mut Vec<PathBuf>, passed_over: &mut PassedOver) -> Result<()> {
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let shown = path.to_string_lossy();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            passed_over.add_hidden(&shown);
+        } else if kind.is_dir() {
+            walk(&path, files, passed_over)?;
+        } else if !kind.is_symlink() {
+            files.push(path);
+        } else {
+            let leads_back = || {
+                Ok::<_, crate::Error>(
+                    fs_err::canonicalize(folder)?.starts_with(fs_err::canonicalize(&path)?),
+                )
+            };
+            match std::fs::metadata(&path) {
+                Err(_) => passed_over.add_dangling(&shown),
+                Ok(target) if !target.is_dir() => files.push(path),
+                Ok(_) if leads_back()? => {
+                    passed_over.count("links to a folder that they are in".to_owned(), &shown);
+                }
+                Ok(_) => walk(&path, files, passed_over)?,
+            }
+        }
+    }
+    Ok(())
+}

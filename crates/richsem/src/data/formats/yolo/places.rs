@@ -1,0 +1,112 @@
+//! Where images and their labels are. Paths that somebody else wrote rarely fit as they are.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::Result;
+
+/// Where the label of an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::data::formats) enum LabelRule {
+    /// The last folder `images` of its path is `labels`; beside it if there is none.
+    Ultralytics,
+    /// Beside it; if it is not there, `images` or `JPEGImages` is `labels`.
+    Darknet,
+}
+
+impl LabelRule {
+    /// The label file of an image, which need not be there. The path is absolute.
+    pub(super) fn label(self, image: &Path) -> PathBuf {
+        match self {
+            Self::Ultralytics => beside_or_in_labels(image, "images"),
+            Self::Darknet => {
+                let beside = image.with_extension("txt");
+                let others = ["images", "JPEGImages"].map(|name| beside_or_in_labels(image, name));
+                let there = others.into_iter().find(|label| !beside.is_file() && label.is_file());
+                there.unwrap_or(beside)
+            }
+        }
+    }
+
+    /// The folder that has the labels of a folder's images.
+    pub(super) fn folder(self, images: &Path) -> PathBuf {
+        let label = self.label(&images.join("0.jpg"));
+        label.parent().unwrap_or(Path::new("")).to_owned()
+    }
+}
+
+/// The label of an image, with `labels` in place of the last folder of that name.
+fn beside_or_in_labels(image: &Path, name: &str) -> PathBuf {
+    let parts: Vec<Component<'_>> = image.components().collect();
+    let folders = &parts[..parts.len().saturating_sub(1)];
+    let last = folders.iter().rposition(|part| part.as_os_str() == name);
+    let labels = Component::Normal("labels".as_ref());
+    let parts = parts.iter().enumerate().map(|(i, part)| match last {
+        Some(at) if at == i => labels,
+        _ => *part,
+    });
+    parts.collect::<PathBuf>().with_extension("txt")
+}
+
+/// A path as it is written, with `/` between folders.
+pub(in crate::data::formats) fn tidy(written: &str) -> String {
+    written.trim().replace('\\', "/")
+}
+
+/// An absolute path without `.` and `..`. Links are not followed: labels lie beside the images as they are
+/// named.
+pub(in crate::data::formats) fn absolute(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str().is_empty() {
+        return Ok(std::env::current_dir()?);
+    }
+    Ok(normal(&std::path::absolute(path)?))
+}
+
+/// An absolute path without `.` and `..`.
+pub(super) fn normal(path: &Path) -> PathBuf {
+    let mut parts = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::CurDir => {}
+            part => parts.push(part),
+        }
+    }
+    parts
+}
+
+/// The ends of a path: all of it, then without its first folder, and so on.
+pub(super) fn ends(written: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(written);
+    std::iter::from_fn(move || {
+        let this = rest?;
+        rest = this.split_once('/').map(|(_, rest)| rest);
+        Some(this)
+    })
+    .filter(|end| !end.is_empty())
+}
+
+/// Where a path was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::data::formats) struct Found {
+    pub(in crate::data::formats) path: PathBuf,
+    /// Whether folders at its beginning were left out to find it.
+    pub(in crate::data::formats) cut: bool,
+}
+
+/// The first place where a path may be that passes the test: as it is written, below one of `bases`; then
+/// below these with its first folders left out, as long as `least` parts remain.
+pub(in crate::data::formats) fn find(
+    bases: &[PathBuf],
+    written: &str,
+    least: usize,
+    there: impl Fn(&Path) -> bool,
+) -> Option<Found> {
+    let candidates = ends(written).enumerate().flat_map(|(i, end)| {
+        let few = end.split('/').filter(|part| !part.is_empty()).count() < least;
+        let bases = if i > 0 && few { &[] } else { bases };
+        bases.iter().map(move |base| Found { path: normal(&base.join(end)), cut: i > 0 })
+    });
+    candidates.into_iter().find(|found| there(&found.path))
+}
