@@ -13,13 +13,19 @@
 //! - A ground-truth box with id 0 counts like any other. In both official evaluators a match with
 //!   it reads as no match.
 
+mod batches;
 mod evaluator;
 mod ground_truth;
+pub mod intervals;
+mod matches;
+mod ranking;
 mod summary;
 
 use std::path::Path;
 
 pub use evaluator::Evaluator;
+pub use intervals::{Comparison, Intervals};
+pub use matches::Matches;
 pub use summary::{ClassResult, Summary};
 
 use serde::{Deserialize, Serialize};
