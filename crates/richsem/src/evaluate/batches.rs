@@ -27,6 +27,16 @@ pub(super) struct Rules {
     pub(super) areas: Vec<AreaRange>,
 }
 
+/// The detections that take part.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen<'a> {
+    pub(super) detections: &'a [Detection],
+    /// Those of `detections` that stay; all, if there is no list.
+    pub(super) kept: Option<&'a [bool]>,
+    /// The best of an image that stay under LVIS's rules.
+    pub(super) per_image: usize,
+}
+
 /// A batch of images. An id is a position in the ground truth; detections keep their order.
 pub(super) struct Batch {
     pub(super) images: Vec<types::Image>,
@@ -34,25 +44,31 @@ pub(super) struct Batch {
     pub(super) found: Vec<Annotation>,
 }
 
+impl Batch {
+    pub(super) fn of(images: usize) -> Self {
+        Self { images: Vec::with_capacity(images), truths: vec![], found: vec![] }
+    }
+}
+
 impl Evaluator {
-    /// Hands over all images with their boxes, and the best `per_image` of their detections where the
-    /// protocol is LVIS.
+    /// Hands over all images with their boxes and the chosen detections.
     pub(super) fn each_batch<E>(
         &self,
-        detections: &[Detection],
-        per_image: usize,
+        Chosen { detections, kept, per_image }: Chosen<'_>,
         mut take: impl FnMut(Batch) -> Result<(), E>,
     ) -> Result<(), E> {
         // Detections by image, in their own order within one.
         let mut order: Vec<u32> = (0..detections.len() as u32).collect();
+        if let Some(kept) = kept {
+            order.retain(|&i| kept[i as usize]);
+        }
         let image_of = |i: u32| self.image_at[&detections[i as usize].image_id];
         order.sort_by_cached_key(|&i| image_of(i));
 
         let mut rest = order.as_slice();
         for (number, images) in self.truth.images.chunks(BATCH).enumerate() {
             let (first, end) = (number * BATCH, number * BATCH + images.len());
-            let mut batch =
-                Batch { images: Vec::with_capacity(images.len()), truths: vec![], found: vec![] };
+            let mut batch = Batch::of(images.len());
             for (position, image) in (first as u64..).zip(images) {
                 batch.images.push(types::Image {
                     id: position,

@@ -11,7 +11,11 @@ use hotcoco::{
     types,
 };
 
-use super::{ClassResult, Protocol, Summary, batches::Batch, ground_truth::GroundTruth};
+use super::{
+    ClassResult, Protocol, Summary,
+    batches::{Batch, Chosen},
+    ground_truth::GroundTruth,
+};
 use crate::{
     Error, Result,
     argument::Argument,
@@ -198,7 +202,8 @@ impl Evaluator {
         });
         let mut engine = StreamingEval::new(params, mode, categories.collect())?;
 
-        self.each_batch(detections, self.max_detections, |Batch { images, truths, found }| {
+        let chosen = Chosen { detections, kept: None, per_image: self.max_detections };
+        self.each_batch(chosen, |Batch { images, truths, found }| {
             engine.update(images, truths, found)
         })?;
         Ok(engine.finalize())
@@ -250,6 +255,7 @@ impl Evaluator {
             metrics,
             per_class,
             intervals: None,
+            errors: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{
     Evaluator, Protocol,
-    batches::Rules,
+    batches::{Chosen, Rules},
     evaluator::COCO_MAX_DETECTIONS,
     ranking::{Scratch, Selection},
 };
@@ -100,21 +100,20 @@ impl Evaluator {
     /// As [`Self::evaluate`].
     pub fn matches(&self, detections: &[Detection]) -> Result<Matches> {
         self.check_all(detections)?;
-        let per_class = match self.protocol {
-            Protocol::Coco => COCO_MAX_DETECTIONS.into_iter().max().unwrap_or(0),
-            Protocol::Lvis => self.max_detections,
-        };
-        self.matches_of(detections, self.max_detections, per_class)
+        let chosen = Chosen { detections, kept: None, per_image: self.max_detections };
+        self.matches_of(chosen, self.per_class())
     }
 
-    /// As [`Self::matches`], with the best `per_image` detections of an image (LVIS) and the best
-    /// `per_class` of an image and class.
-    pub(super) fn matches_of(
-        &self,
-        detections: &[Detection],
-        per_image: usize,
-        per_class: usize,
-    ) -> Result<Matches> {
+    /// Detections of an image and class that the protocol looks at.
+    pub(super) fn per_class(&self) -> usize {
+        match self.protocol {
+            Protocol::Coco => COCO_MAX_DETECTIONS.into_iter().max().unwrap_or(0),
+            Protocol::Lvis => self.max_detections,
+        }
+    }
+
+    /// As [`Self::matches`], of chosen detections, with the best `per_class` of an image and class.
+    pub(super) fn matches_of(&self, chosen: Chosen<'_>, per_class: usize) -> Result<Matches> {
         let Params { iou_thrs: overlaps, area_ranges: areas, .. } = Params::new(IouType::Bbox);
         let rules = Rules { max_detections: per_class, overlaps, areas };
         let mut matches = Matches {
@@ -123,7 +122,7 @@ impl Evaluator {
             overlaps: rules.overlaps.len(),
             classes: self.truth.categories.iter().map(ClassMatches::of).collect(),
         };
-        self.each_batch(detections, per_image, |batch| {
+        self.each_batch(chosen, |batch| {
             let result = self.match_records(batch, &rules)?;
             for record in result.eval_imgs().iter().flatten() {
                 matches.take(record, &rules.areas);

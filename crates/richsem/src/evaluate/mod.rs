@@ -14,6 +14,7 @@
 //!   it reads as no match.
 
 mod batches;
+pub mod errors;
 mod evaluator;
 mod ground_truth;
 pub mod intervals;
@@ -23,6 +24,7 @@ mod summary;
 
 use std::path::Path;
 
+pub use errors::Errors;
 pub use evaluator::Evaluator;
 pub use intervals::{Comparison, Intervals};
 pub use matches::Matches;

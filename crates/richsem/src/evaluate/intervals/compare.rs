@@ -85,7 +85,8 @@ impl Matches {
             )
             .with_hint("evaluate both with the same annotation file and protocol"));
         }
-        let (ours, theirs) = (Replicates::of(self), Replicates::of(other));
+        let (ours, theirs) =
+            (Replicates::of(self, self.groups()), Replicates::of(other, self.groups()));
         let metrics = ours.metrics.iter().zip(&theirs.metrics).map(|(a, b)| {
             let moved = a.moved.less(&b.moved);
             let by_class = a.of_classes.iter().zip(&b.of_classes).map(|(a, b)| a - b);

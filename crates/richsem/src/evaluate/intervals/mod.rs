@@ -95,10 +95,17 @@ impl Matches {
         self.images.min(GROUPS)
     }
 
+    /// All average precisions, without intervals: names as in [`Intervals::metrics`].
+    #[must_use]
+    pub fn averages(&self) -> Vec<(String, Option<f64>)> {
+        let replicates = Replicates::of(self, 0);
+        replicates.metrics.iter().map(|m| (m.name.to_owned(), m.moved.value)).collect()
+    }
+
     /// Intervals of all average precisions. The work is small beside the matching: no image is matched again.
     #[must_use]
     pub fn intervals(&self) -> Intervals {
-        let replicates = Replicates::of(self);
+        let replicates = Replicates::of(self, self.groups());
         let metrics = replicates.metrics.iter().map(|metric| MetricInterval {
             name: metric.name.to_owned(),
             value: metric.moved.value,

@@ -60,8 +60,8 @@ const METRICS: [Metric; 9] = [
 ];
 
 impl Replicates {
-    pub(super) fn of(matches: &Matches) -> Self {
-        let groups = matches.groups();
+    /// With `groups` of 0 nothing is left out.
+    pub(super) fn of(matches: &Matches, groups: usize) -> Self {
         let values = |scratch: &mut Scratch, class: &ClassMatches| {
             let mut of =
                 |area, overlaps| scratch.left_out(class, &Selection { area, overlaps }, groups);
@@ -80,7 +80,8 @@ impl Replicates {
         };
         let values: Vec<ClassValues> =
             matches.classes.par_iter().map_init(Scratch::default, values).collect();
-        let metrics = METRICS.iter().map(|metric| mean(matches, &values, metric)).collect();
+        let metrics =
+            METRICS.iter().map(|metric| mean((matches, groups), &values, metric)).collect();
         let per_class = values.iter().map(|class| class.moved(&class.ap, 0)).collect();
         Self { per_class, metrics }
     }
@@ -103,11 +104,10 @@ impl ClassValues {
 
 /// The mean over the metric's classes. Without a group, it is the mean over those that still have boxes.
 fn mean(
-    matches: &Matches,
+    (matches, groups): (&Matches, usize),
     values: &[ClassValues],
     &(name, area, of, group): &Metric,
 ) -> MetricValues {
-    let groups = matches.groups();
     let members: Vec<(&ClassMatches, &ClassValues)> = matches
         .classes
         .iter()
@@ -150,6 +150,9 @@ fn filled<'a>(
     area: usize,
     groups: usize,
 ) -> usize {
+    if groups == 0 {
+        return 0;
+    }
     let mut has = vec![false; groups];
     for class in classes {
         for (image, boxes) in &class.truths {
