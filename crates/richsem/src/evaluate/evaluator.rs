@@ -255,6 +255,7 @@ impl Evaluator {
             metrics,
             per_class,
             intervals: None,
+            comparison: None,
             errors: None,
         }
     }

@@ -21,6 +21,7 @@ pub mod intervals;
 mod matches;
 mod ranking;
 mod summary;
+pub mod thresholds;
 
 use std::path::Path;
 
@@ -29,6 +30,7 @@ pub use evaluator::Evaluator;
 pub use intervals::{Comparison, Intervals};
 pub use matches::Matches;
 pub use summary::{ClassResult, Summary};
+pub use thresholds::Thresholds;
 
 use serde::{Deserialize, Serialize};
 

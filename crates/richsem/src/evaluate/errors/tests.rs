@@ -118,6 +118,175 @@ fn assert_tidecv(name: &str, truth: &Path, results: &Path, expected: &Tidecv) {
         // tidecv shows a loss as no gain.
         let got = 100.0 * got.max(0.0);
         assert!((got - expected).abs() < 1e-9, "{name}: {what}: {got} is not {expected}");
+    };
+    close(tide.ap50, *ap50, "AP50");
+    for (error, gain) in tide.errors.iter().zip(gains) {
+        close(error.delta_ap, *gain, error.kind.meaning());
+    }
+    close(tide.false_positives, *positives, "false positives");
+    close(tide.false_negatives, *negatives, "false negatives");
+}
+
+#[test]
+fn errors_are_tidecvs() {
+    let Some(folder) = shared("evaluation") else { return };
+    let coco: [(&str, Tidecv); 3] = [
+        (
+            "fce_gt_dt",
+            (
+                [2, 0, 0, 0, 1, 1],
+                [15.862211221122, 0.0, 0.0, 0.0, 5.528052805281, 4.207920792079],
+                69.471947194719,
+                [5.528052805281, 22.194719471947],
+            ),
+        ),
+        (
+            "rafael_val2014_100_bboxarea",
+            (
+                [83, 1, 0, 1, 0, 97],
+                [16.757478265236, 0.24988213107, 0.0, 0.020599225914, 0.0, 8.228735720447],
+                69.697272472996,
+                [7.403151855151, 18.044927371135],
+            ),
+        ),
+        (
+            "rafael_voc2012_100",
+            (
+                [3, 33, 22, 2, 166, 35],
+                [
+                    2.406230732963,
+                    6.143408870143,
+                    4.62400018076,
+                    0.004680243696,
+                    10.910695554804,
+                    7.576954823315,
+                ],
+                61.002968053152,
+                [20.531685412195, 12.30407635753],
+            ),
+        ),
+    ];
+    for (name, expected) in &coco {
+        let file = |kind: &str| folder.join(format!("coco/{name}_{kind}.json"));
+        assert_tidecv(name, &file("gt"), &file("dt"), expected);
+    }
+    let lvis: [(&str, Tidecv); 3] = [
+        (
+            "good",
+            (
+                [15, 26, 172, 84, 409, 202],
+                [
+                    0.393136640252,
+                    0.726494453957,
+                    0.13144721806,
+                    1.240460782783,
+                    0.652407403212,
+                    12.480513780038,
+                ],
+                76.020425051318,
+                [2.218240920543, 13.018337299232],
+            ),
+        ),
+        (
+            "noisy",
+            (
+                [18, 319, 425, 19, 1078, 387],
+                [
+                    0.720340455098,
+                    26.180661207156,
+                    0.564548748108,
+                    0.034441601204,
+                    1.521185389216,
+                    10.432562716687,
+                ],
+                32.998587320032,
+                [5.422465311547, 21.984528671797],
+            ),
+        ),
+        (
+            "over300",
+            (
+                [125, 482, 3838, 109, 9192, 101],
+                [
+                    0.394250231251,
+                    9.785961639977,
+                    4.646843812226,
+                    0.670276526569,
+                    9.108457524267,
+                    3.92072842478,
+                ],
+                57.04403489578,
+                [23.612557079207, 9.68136917645],
+            ),
+        ),
+    ];
+    for (name, expected) in &lvis {
+        let results = folder.join(format!("lvis/lvis_synth_dets_{name}.json"));
+        assert_tidecv(name, &folder.join("lvis/data_lvis_val_100.json"), &results, expected);
+    }
+}
+
+/// lvis-api without a limit, and the paper's pooled ranking over lvis-api's matches.
+#[test]
+fn fixed_and_pooled_are_the_papers() {
+    let Some(folder) = shared("evaluation/lvis") else { return };
+    let evaluator = Evaluator::of(&Dataset::open(&folder.join("data_lvis_val_100.json")).unwrap());
+    for (name, fixed, pooled) in [
+        (
+            "good",
+            [
+                0.422280336041,
+                0.760204250513,
+                0.430269426962,
+                0.427693795822,
+                0.43794327608,
+                0.439635050462,
+                0.0,
+                0.46047249725,
+                0.417730119058,
+            ],
+            [0.358252003681, 0.71655454391, 0.0, 0.341554721323, 0.364876056886],
+        ),
+        (
+            "noisy",
+            [
+                0.101226517447,
+                0.3299858732,
+                0.049855248683,
+                0.118322894949,
+                0.102021545069,
+                0.086994308126,
+                0.0,
+                0.141525969264,
+                0.094259492056,
+            ],
+            [0.059592419261, 0.231534098749, 0.0, 0.05783874446, 0.062522263333],
+        ),
+        (
+            "over300",
+            [
+                0.237609583385,
+                0.571169895597,
+                0.147464094865,
+                0.324112993003,
+                0.289168322714,
+                0.266899682722,
+                0.15,
+                0.228922114896,
+                0.239799732052,
+            ],
+            [0.141332738575, 0.397116568621, 0.013043478261, 0.085700842426, 0.172578051475],
+        ),
+    ] {
+        let found = detections::read(&folder.join(format!("lvis_synth_dets_{name}.json"))).unwrap();
+        let errors = errors(&evaluator, &found);
+        let close = |got: Option<f64>, expected: f64, what: &str| {
+            let got = got.unwrap();
+            assert!((got - expected).abs() < 1e-10, "{name}: {what}: {got} is not {expected}");
+        };
+        for (metric, expected) in errors.fixed.metrics.iter().zip(fixed) {
+            close(metric.value, expected, &metric.name);
+        }
         let Pooled { ap, ap50, ap_rare, ap_common, ap_frequent } = errors.pooled;
         for (got, expected) in [ap, ap50, ap_rare, ap_common, ap_frequent].into_iter().zip(pooled) {
             close(got, expected, "pooled");

@@ -15,6 +15,9 @@ use crate::{
 /// The differences between two results files, evaluated on the same images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
+    /// Name of the second, for readers. [`Matches::compare`] leaves it empty.
+    #[serde(default)]
+    pub with: String,
     /// Number of groups of images that were left out in turn, in both.
     pub groups: usize,
     /// AP, AP50, AP75, APs, APm, APl, APr, APc, APf; those without a value too.
@@ -108,7 +111,7 @@ impl Matches {
             let (difference, interval) = (moved.value, interval(&moved));
             ClassDifference { category_id: class.id, difference, interval }
         });
-        Ok(Comparison { groups: self.groups(), metrics, per_class: per_class.collect() })
+        Ok(Comparison { with: String::new(), groups: self.groups(), metrics, per_class: per_class.collect() })
     }
 }
 
