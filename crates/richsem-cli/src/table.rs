@@ -67,16 +67,12 @@ pub(crate) fn recalls(summary: &Summary) -> String {
     table(&names, [values])
 }
 
-/// All classes; if there are many, the best and worst of each group. With intervals and errors where the
-/// summary has them.
+/// All classes; if there are many, the best and worst of each group. With training boxes, intervals and errors
+/// where errors were looked at.
 pub(crate) fn classes(summary: &Summary, all: bool) -> String {
-    let mut columns =
-        vec!["id", "<class", "<group", "train images", "train boxes", "boxes", "AP", "AP50"];
-    if summary.intervals.is_some() {
-        columns.push("95 % of AP");
-    }
+    let mut columns = vec!["id", "<class", "<group", "train images", "boxes", "AP", "AP50"];
     if summary.errors.is_some() {
-        columns.extend(["AP-Fixed", "ECE"]);
+        columns.extend(["train boxes", "95 % of AP", "AP-Fixed", "ECE"]);
     }
     let columns = columns.as_slice();
     let class = |c: &ClassResult| {
@@ -85,18 +81,17 @@ pub(crate) fn classes(summary: &Summary, all: bool) -> String {
             c.name.clone(),
             group_letter(c.frequency),
             c.image_count.to_string(),
-            c.instance_count.to_string(),
             c.boxes.to_string(),
             percent(c.ap),
             percent(c.ap50),
         ];
-        // All lists are in order of ids.
-        let at = summary.per_class.iter().position(|other| other.category_id == c.category_id);
-        if let Some(intervals) = &summary.intervals {
-            row.push(range(at.and_then(|k| intervals.per_class.get(k)?.interval)));
-        }
         if let Some(errors) = &summary.errors {
+            // All lists are in order of ids.
+            let at = summary.per_class.iter().position(|other| other.category_id == c.category_id);
+            let interval = at.and_then(|k| summary.intervals.as_ref()?.per_class.get(k)?.interval);
             let calibration = errors.calibration.as_ref();
+            row.push(c.instance_count.to_string());
+            row.push(range(interval));
             row.push(percent(at.and_then(|k| *errors.fixed.per_class.get(k)?)));
             row.push(percent(at.and_then(|k| *calibration?.per_class.get(k)?)));
         }

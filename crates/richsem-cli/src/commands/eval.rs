@@ -201,8 +201,7 @@ struct Found {
 /// The metrics with their intervals, and what else was asked for.
 fn measure(args: &Args, dataset: &Dataset, found: &Found) -> Result<Summary> {
     let Found { evaluator, detections, .. } = found;
-    let mut summary = evaluator.evaluate(detections)?;
-    let matches = evaluator.matches(detections)?;
+    let (mut summary, matches) = evaluator.evaluate_and_match(detections)?;
     summary.intervals = Some(matches.intervals());
     if let Some(file) = &args.compare {
         let other = read_detections(file, dataset, evaluator)?;

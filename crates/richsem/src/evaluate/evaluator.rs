@@ -11,11 +11,7 @@ use hotcoco::{
     types,
 };
 
-use super::{
-    ClassResult, Protocol, Summary,
-    batches::{Batch, Chosen},
-    ground_truth::GroundTruth,
-};
+use super::{ClassResult, Protocol, Summary, batches::Batch, ground_truth::GroundTruth};
 use crate::{
     Error, Result,
     argument::Argument,
@@ -170,9 +166,19 @@ impl Evaluator {
     /// of `detections`.
     pub fn evaluate(&self, detections: &[Detection]) -> Result<Summary> {
         self.check_all(detections)?;
-        let mut result = self.match_boxes(detections).map_err(engine)?;
+        let mut whole = self.engine().map_err(engine)?;
+        self.each_batch(self.all_of(detections), |Batch { images, truths, found }| {
+            whole.update(images, truths, found)
+        })
+        .map_err(engine)?;
+        Ok(self.summary_of(whole, detections.len()))
+    }
+
+    /// The metrics of what an engine matched.
+    pub(super) fn summary_of(&self, engine: StreamingEval, detections: usize) -> Summary {
+        let mut result = engine.finalize();
         result.accumulate();
-        Ok(self.summarize(&mut result, detections.len()))
+        self.summarize(&mut result, detections)
     }
 
     /// Refuses detections of other images or classes, and numbers that are not finite.
@@ -187,8 +193,8 @@ impl Evaluator {
         Ok(())
     }
 
-    /// Matches batch after batch of images.
-    fn match_boxes(&self, detections: &[Detection]) -> hotcoco::error::Result<COCOeval> {
+    /// An engine that has matched nothing.
+    pub(super) fn engine(&self) -> hotcoco::error::Result<StreamingEval> {
         let (mode, max_detections) = match self.protocol {
             Protocol::Coco => (EvalMode::Coco, COCO_MAX_DETECTIONS.to_vec()),
             Protocol::Lvis => (EvalMode::Lvis, vec![self.max_detections]),
@@ -200,13 +206,7 @@ impl Evaluator {
             frequency: c.frequency.map(|f| f.letter().to_string()),
             ..types::Category::default()
         });
-        let mut engine = StreamingEval::new(params, mode, categories.collect())?;
-
-        let chosen = Chosen { detections, kept: None, per_image: self.max_detections };
-        self.each_batch(chosen, |Batch { images, truths, found }| {
-            engine.update(images, truths, found)
-        })?;
-        Ok(engine.finalize())
+        StreamingEval::new(params, mode, categories.collect())
     }
 
     fn summarize(&self, result: &mut COCOeval, detections: usize) -> Summary {

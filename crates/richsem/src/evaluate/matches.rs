@@ -3,14 +3,18 @@
 
 use std::cmp::Reverse;
 
-use hotcoco::params::{AreaRange, IouType, Params};
+use hotcoco::{
+    StreamingEval,
+    params::{AreaRange, IouType, Params},
+};
 use rayon::prelude::*;
 
 use super::{
-    Evaluator, Protocol,
+    Evaluator, Protocol, Summary,
     batches::{Chosen, Rules},
-    evaluator::COCO_MAX_DETECTIONS,
+    evaluator::{COCO_MAX_DETECTIONS, engine},
     ranking::{Scratch, Selection},
+    state,
 };
 use crate::{
     Result,
@@ -22,13 +26,13 @@ use crate::{
 pub(super) const AREAS: usize = 4;
 
 /// The bit of [`ClassMatches::flags`] from which on those of ignored detections begin.
-const IGNORED: u32 = 16;
+pub(super) const IGNORED: usize = 16;
 
 /// All judged detections of a results file: score, image, and what each found. 28 bytes a detection.
 ///
 /// The matching is that of the evaluation. Under LVIS's rules, detections of classes of which an image says
 /// nothing are not judged and are not here.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Matches {
     pub(super) protocol: Protocol,
     /// Images of the ground truth. Positions are in order of their ids.
@@ -39,7 +43,7 @@ pub struct Matches {
 }
 
 /// The judged detections of one class, best first. Equal scores are in order of images.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct ClassMatches {
     pub(super) id: CategoryId,
     pub(super) name: String,
@@ -65,7 +69,7 @@ pub(super) enum Outcome {
 impl ClassMatches {
     pub(super) fn outcome(&self, i: usize, area: usize, overlap: usize) -> Outcome {
         let flags = self.flags[i][area];
-        match (flags >> (IGNORED as usize + overlap) & 1, flags >> overlap & 1) {
+        match (flags >> (IGNORED + overlap) & 1, flags >> overlap & 1) {
             (1, _) => Outcome::Ignored,
             (_, 1) => Outcome::Hit,
             _ => Outcome::Miss,
@@ -100,8 +104,60 @@ impl Evaluator {
     /// As [`Self::evaluate`].
     pub fn matches(&self, detections: &[Detection]) -> Result<Matches> {
         self.check_all(detections)?;
-        let chosen = Chosen { detections, kept: None, per_image: self.max_detections };
-        self.matches_of(chosen, self.per_class())
+        let mut matches = self.no_matches();
+        let mut all = true;
+        self.each_batch(self.all_of(detections), |batch| {
+            let mut engine = self.engine()?;
+            engine.update(batch.images, batch.truths, batch.found)?;
+            all &= matches.take_state(&engine);
+            Ok(())
+        })
+        .map_err(engine)?;
+        self.or_rebuilt(detections, all.then_some(matches))
+    }
+
+    /// [`Self::evaluate`] and [`Self::matches`] at once: nothing is matched twice.
+    ///
+    /// # Errors
+    /// As [`Self::evaluate`].
+    pub fn evaluate_and_match(&self, detections: &[Detection]) -> Result<(Summary, Matches)> {
+        self.check_all(detections)?;
+        let mut matches = self.no_matches();
+        let mut all = true;
+        let mut whole = self.engine().map_err(engine)?;
+        self.each_batch(self.all_of(detections), |batch| {
+            let mut engine = self.engine()?;
+            engine.update(batch.images, batch.truths, batch.found)?;
+            all &= matches.take_state(&engine);
+            whole.merge(engine)
+        })
+        .map_err(engine)?;
+        let summary = self.summary_of(whole, detections.len());
+        Ok((summary, self.or_rebuilt(detections, all.then_some(matches))?))
+    }
+
+    /// The matches in order, or all anew where the engine's state could not be read.
+    fn or_rebuilt(&self, detections: &[Detection], read: Option<Matches>) -> Result<Matches> {
+        match read {
+            Some(mut matches) => {
+                matches.sort();
+                Ok(matches)
+            }
+            None => self.matches_of(self.all_of(detections), self.per_class()),
+        }
+    }
+
+    pub(super) fn all_of<'a>(&self, detections: &'a [Detection]) -> Chosen<'a> {
+        Chosen { detections, kept: None, per_image: self.max_detections }
+    }
+
+    fn no_matches(&self) -> Matches {
+        Matches {
+            protocol: self.protocol,
+            images: self.truth.images.len(),
+            overlaps: Params::new(IouType::Bbox).iou_thrs.len(),
+            classes: self.truth.categories.iter().map(ClassMatches::of).collect(),
+        }
     }
 
     /// Detections of an image and class that the protocol looks at.
@@ -116,12 +172,7 @@ impl Evaluator {
     pub(super) fn matches_of(&self, chosen: Chosen<'_>, per_class: usize) -> Result<Matches> {
         let Params { iou_thrs: overlaps, area_ranges: areas, .. } = Params::new(IouType::Bbox);
         let rules = Rules { max_detections: per_class, overlaps, areas };
-        let mut matches = Matches {
-            protocol: self.protocol,
-            images: self.truth.images.len(),
-            overlaps: rules.overlaps.len(),
-            classes: self.truth.categories.iter().map(ClassMatches::of).collect(),
-        };
+        let mut matches = self.no_matches();
         self.each_batch(chosen, |batch| {
             let result = self.match_records(batch, &rules)?;
             for record in result.eval_imgs().iter().flatten() {
@@ -129,7 +180,7 @@ impl Evaluator {
             }
             Ok::<_, crate::Error>(())
         })?;
-        matches.classes.par_iter_mut().for_each(ClassMatches::sort);
+        matches.sort();
         Ok(matches)
     }
 }
@@ -149,6 +200,25 @@ impl ClassMatches {
 }
 
 impl Matches {
+    fn sort(&mut self) {
+        self.classes.par_iter_mut().for_each(ClassMatches::sort);
+    }
+
+    /// Adds what an engine matched; false if its state cannot be read.
+    fn take_state(&mut self, engine: &StreamingEval) -> bool {
+        let Some(records) = state::records(&engine.to_bytes(), self.overlaps) else { return false };
+        for record in records {
+            let Some(class) = self.classes.get_mut(record.class) else { return false };
+            class.scores.extend(record.scores);
+            class.flags.extend(record.flags);
+            class.images.resize(class.scores.len(), record.image);
+            if record.boxes.iter().any(|&boxes| boxes > 0) {
+                class.truths.push((record.image, record.boxes));
+            }
+        }
+        true
+    }
+
     /// Adds the record of one image, class and size. The engine gives those of all sizes of an image and
     /// class one after another, each with the same detections in the same order.
     fn take(&mut self, record: &hotcoco::EvalImg, areas: &[AreaRange]) {
@@ -166,7 +236,7 @@ impl Matches {
         for (d, flags) in class.flags[start..].iter_mut().enumerate() {
             for t in 0..self.overlaps {
                 flags[area] |= u32::from(record.dt_matched[(t, d)]) << t
-                    | u32::from(record.dt_ignore[(t, d)]) << (IGNORED as usize + t);
+                    | u32::from(record.dt_ignore[(t, d)]) << (IGNORED + t);
             }
         }
         let boxes = record.num_gt_in_denominator() as u32;
@@ -201,3 +271,8 @@ impl Matches {
         self.classes.par_iter().map_init(Scratch::default, ap).collect()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "matches_tests.rs"]
+mod tests;

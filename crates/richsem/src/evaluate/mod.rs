@@ -20,6 +20,7 @@ mod ground_truth;
 pub mod intervals;
 mod matches;
 mod ranking;
+mod state;
 mod summary;
 pub mod thresholds;
 

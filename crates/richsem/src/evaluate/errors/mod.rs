@@ -31,7 +31,7 @@ pub struct Errors {
 impl Evaluator {
     /// Looks at the errors of detections. `matches` are those of the same detections.
     ///
-    /// Memory holds all judged detections in the engine's form, about 700 bytes each.
+    /// Memory holds all judged detections in the engine's form, about 500 bytes each.
     ///
     /// # Errors
     /// As [`Self::evaluate`].

@@ -303,7 +303,7 @@ fn fixed_and_pooled_are_the_papers() {
 #[test]
 fn ten_thousand_of_a_class_stay_the_best_and_the_first() {
     // A better score every third time; equal ones are in the file's order.
-    let score = |i: usize| if i % 3 == 0 { 0.9 } else { 0.1 };
+    let score = |i: usize| if i.is_multiple_of(3) { 0.9 } else { 0.1 };
     let mut boxes: Vec<_> = (0..12_000).map(|i| found(1, 1, BOX, score(i))).collect();
     boxes.push(found(1, 2, BOX, 0.01));
     let (kept, full) = best_of_classes(&boxes);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{
     Evaluator, Protocol,
-    batches::{Batch, Chosen, Rules},
+    batches::{Batch, Rules},
     evaluator::engine,
 };
 use crate::{Result, detections::Detection};
@@ -93,8 +93,7 @@ pub struct TideError {
 impl Evaluator {
     pub(super) fn tide(&self, detections: &[Detection]) -> Result<Tide> {
         let mut all = Batch::of(self.truth.images.len());
-        let chosen = Chosen { detections, kept: None, per_image: self.max_detections };
-        self.each_batch(chosen, |batch| {
+        self.each_batch(self.all_of(detections), |batch| {
             let judged = self.judged(&batch);
             let Batch { images, truths, found } = batch;
             all.images.extend(images);

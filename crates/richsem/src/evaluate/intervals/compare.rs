@@ -111,7 +111,12 @@ impl Matches {
             let (difference, interval) = (moved.value, interval(&moved));
             ClassDifference { category_id: class.id, difference, interval }
         });
-        Ok(Comparison { with: String::new(), groups: self.groups(), metrics, per_class: per_class.collect() })
+        Ok(Comparison {
+            with: String::new(),
+            groups: self.groups(),
+            metrics,
+            per_class: per_class.collect(),
+        })
     }
 }
 
