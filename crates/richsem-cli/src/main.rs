@@ -2,10 +2,12 @@
 //! exit codes. The work is done in the library; here are arguments, tables and words.
 #![forbid(unsafe_code)]
 
+mod analysis;
 mod args;
 mod commands;
 mod exit;
 mod images;
+mod least;
 mod output;
 mod progress;
 mod signals;

@@ -34,6 +34,14 @@ pub(crate) fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| NOTHING.to_owned(), |v| format!("{:.1}", 100.0 * v))
 }
 
+/// An interval in percent, as `9.1 to 15.5`.
+pub(crate) fn range(interval: Option<[f64; 2]>) -> String {
+    interval.map_or_else(
+        || NOTHING.to_owned(),
+        |[low, high]| format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high),
+    )
+}
+
 const BY_SIZE: [&str; 6] = ["AP", "AP50", "AP75", "APs", "APm", "APl"];
 const BY_FREQUENCY: [&str; 3] = ["APr", "APc", "APf"];
 const AP50_BY_FREQUENCY: [(&str, Frequency); 3] =
@@ -59,11 +67,16 @@ pub(crate) fn recalls(summary: &Summary) -> String {
     table(&names, [values])
 }
 
-/// All classes; if there are many, the best and worst of each group.
+/// All classes; if there are many, the best and worst of each group. With training boxes, intervals and errors
+/// where errors were looked at.
 pub(crate) fn classes(summary: &Summary, all: bool) -> String {
-    let columns = ["id", "<class", "<group", "train images", "boxes", "AP", "AP50"].as_slice();
+    let mut columns = vec!["id", "<class", "<group", "train images", "boxes", "AP", "AP50"];
+    if summary.errors.is_some() {
+        columns.extend(["train boxes", "95 % of AP", "AP-Fixed", "ECE"]);
+    }
+    let columns = columns.as_slice();
     let class = |c: &ClassResult| {
-        vec![
+        let mut row = vec![
             c.category_id.0.to_string(),
             c.name.clone(),
             group_letter(c.frequency),
@@ -71,7 +84,18 @@ pub(crate) fn classes(summary: &Summary, all: bool) -> String {
             c.boxes.to_string(),
             percent(c.ap),
             percent(c.ap50),
-        ]
+        ];
+        if let Some(errors) = &summary.errors {
+            // All lists are in order of ids.
+            let at = summary.per_class.iter().position(|other| other.category_id == c.category_id);
+            let interval = at.and_then(|k| summary.intervals.as_ref()?.per_class.get(k)?.interval);
+            let calibration = errors.calibration.as_ref();
+            row.push(c.instance_count.to_string());
+            row.push(range(interval));
+            row.push(percent(at.and_then(|k| *errors.fixed.per_class.get(k)?)));
+            row.push(percent(at.and_then(|k| *calibration?.per_class.get(k)?)));
+        }
+        row
     };
     if all || summary.per_class.len() <= MOST_CLASSES {
         return table(columns, summary.per_class.iter().map(class));
@@ -165,6 +189,9 @@ mod tests {
                 ("AR1".into(), Some(1.0)),
             ],
             per_class: (0..classes).map(class).collect(),
+            intervals: None,
+            comparison: None,
+            errors: None,
         }
     }
 

@@ -100,6 +100,7 @@ mod recordings;
 pub mod report;
 pub mod semantic_branch;
 mod settings;
+mod statistics;
 pub mod stored_batch;
 pub mod study;
 pub mod synth;

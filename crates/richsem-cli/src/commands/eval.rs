@@ -13,15 +13,17 @@ use richsem::{
         dataset::Dataset, detection_source::BrokenImages, entries, formats::Opening,
         image_store::ImageStore,
     },
-    detections::{self, Detection, Found, Names},
+    detections::{self, Detection, Names},
     detector::Detector,
     error::{guarded, write_atomically},
     evaluate::{Evaluator, Protocol, Summary},
     predict::{ReadAhead, detect_all, every_image_once, to_detections},
+    report::{self, ReportData},
     train::check_vocabularies,
 };
 
 use crate::{
+    analysis,
     args::{self, InferenceArgs, OrientationArgs, SetArgs},
     exit, output,
     progress::Counter,
@@ -37,10 +39,20 @@ Examples:
   richsem eval --weights runs/tiny --annotations val.json --images images/
   richsem eval --weights model.safetensors --annotations val.json --images val.tar --save-json dets.json
   richsem eval --annotations lvis_v1_val.json --detections dets.json --per-class
+  richsem eval --annotations val.json --detections new.json --compare old.json --errors --report eval.html
+  richsem eval --weights runs/tiny --annotations heldout.json --images images/ --save-thresholds t.toml
 
 Values are percentages. A – means that there is nothing to evaluate. AP is the mean over IoU 0.50 to
 0.95. s, m and l are small, medium and large objects: areas below 32², below 96², and from 96² pixels
-on. r, c and f are rare, common and frequent classes: up to 10, up to 100, and more training images.";
+on. r, c and f are rare, common and frequent classes: up to 10, up to 100, and more training images.
+
+Intervals are of 95 %. \"Other images\": these classes on other images of this kind; 50 groups of images
+are left out in turn (by position in order of ids, modulo 50). \"Classes in general\": these classes are
+a sample of others. Neither tells what another training would give: that is what `study` is for.
+
+--errors: kinds of errors at IoU 0.50 (TIDE) and what AP50 would gain without each; calibration; AP-Fixed
+(the best 10,000 detections of each class, however many an image has) and AP-Pool (the same, all classes
+in one ranking). Under LVIS's rules, detections that are not judged are no errors.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP, override_usage = USAGE)]
@@ -75,6 +87,20 @@ pub(crate) struct Args {
     /// Also writes the detections to this file (COCO results JSON)
     #[arg(long, value_name = "FILE", conflicts_with = "detections")]
     save_json: Option<PathBuf>,
+    /// Also shows the difference to these detections (COCO results JSON), with intervals: both are evaluated
+    /// on the same images
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Also shows kinds of errors, calibration, AP-Fixed and AP-Pool
+    #[arg(long)]
+    errors: bool,
+    /// Also writes score thresholds with the best F1 of each class to this file (TOML), for `predict
+    /// --thresholds`. Evaluate held-out training images for it
+    #[arg(long, value_name = "FILE.toml")]
+    save_thresholds: Option<PathBuf>,
+    /// Also writes a page with all of it to this file (HTML)
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Also writes all metrics to this file, those of each class too (JSON, fractions)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -103,8 +129,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let dataset = Dataset::open_as(&args.annotations, &opening)?;
     let evaluator = Evaluator::of_as(&dataset, protocol)?;
     tell(&dataset, &evaluator);
-    let Evaluated { summary, unread } = match (&args.detections, &weights) {
-        (Some(file), _) => evaluate_file(file, &dataset, &evaluator)?,
+    let found = match (&args.detections, &weights) {
+        (Some(file), _) => {
+            let detections = read_detections(file, &dataset, &evaluator)?;
+            Found { evaluator, detections, unread: 0 }
+        }
         (None, Some(weights)) => {
             let images = args.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
                 anyhow!(
@@ -112,13 +141,19 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
                      folder or archive that the file names in the annotations are in"
                 )
             })?;
-            detect_and_evaluate(args, &dataset, evaluator, weights, images)?
+            detect_in(args, &dataset, evaluator, weights, images)?
         }
         _ => unreachable!("clap asks for --detections or --weights"),
     };
+    let summary = measure(args, &dataset, &found)?;
+    let unread = found.unread;
     if let Some(file) = &args.json {
         write_atomically(file, |out| Ok(out.write_all(summary.to_json().as_bytes())?))?;
         output::note(format!("metrics: {}", file.display()));
+    }
+    if let Some(file) = &args.report {
+        report::write(file, &page(args, &summary))?;
+        output::note(format!("report: {}", file.display()));
     }
     show(&summary, args.per_class)?;
     if unread > 0 {
@@ -131,7 +166,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 /// Refuses inputs that are not there, and results that could not be written or would take the place
 /// of an input. Gives the file of the weights, if there are any.
 fn check_files(args: &Args) -> Result<Option<PathBuf>> {
-    let results = [(&args.save_json, "--save-json"), (&args.json, "--json")];
+    let results = [
+        (&args.save_json, "--save-json"),
+        (&args.json, "--json"),
+        (&args.save_thresholds, "--save-thresholds"),
+        (&args.report, "--report"),
+    ];
     for (file, flag) in results {
         if let Some(file) = file {
             output::check_file(file, flag)?;
@@ -140,6 +180,7 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
     output::check_input(&args.annotations, "--annotations", "file or folder")?;
     for (path, flag, what) in [
         (&args.detections, "--detections", "file"),
+        (&args.compare, "--compare", "file"),
         (&args.weights, "--weights", "file or folder"),
         (&args.images, "--images", "folder or archive"),
     ] {
@@ -152,6 +193,7 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
     let inputs: Vec<(&Path, &str)> = [
         (Some(&args.annotations), "--annotations"),
         (args.detections.as_ref(), "--detections"),
+        (args.compare.as_ref(), "--compare"),
         (weights.as_ref(), "--weights"),
     ]
     .into_iter()
@@ -165,18 +207,67 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
     Ok(weights)
 }
 
-/// The metrics, and how many images are missing in them.
-struct Evaluated {
-    summary: Summary,
+/// What is evaluated, and by what.
+struct Found {
+    evaluator: Evaluator,
+    detections: Vec<Detection>,
     /// Images that could not be read, so that their objects count as missed.
     unread: usize,
 }
 
-/// Evaluates detections of a results file.
-fn evaluate_file(file: &Path, dataset: &Dataset, evaluator: &Evaluator) -> Result<Evaluated> {
+/// The metrics with their intervals, and what else was asked for.
+fn measure(args: &Args, dataset: &Dataset, found: &Found) -> Result<Summary> {
+    let Found { evaluator, detections, .. } = found;
+    let (mut summary, matches) = evaluator.evaluate_and_match(detections)?;
+    summary.intervals = Some(matches.intervals());
+    if let Some(file) = &args.compare {
+        let other = read_detections(file, dataset, evaluator)?;
+        let mut comparison = matches.compare(&evaluator.matches(&other)?)?;
+        comparison.with = file.display().to_string();
+        summary.comparison = Some(comparison);
+    }
+    if args.errors {
+        summary.errors = Some(evaluator.errors(detections, &matches)?);
+    }
+    if let Some(file) = &args.save_thresholds {
+        matches.thresholds()?.write(file)?;
+        output::note(format!("thresholds: {}", file.display()));
+    }
+    Ok(summary)
+}
+
+/// The page of `--report`.
+fn page(args: &Args, summary: &Summary) -> ReportData {
+    let of = args.detections.as_ref().or(args.weights.as_ref());
+    let name = of.map(|path| path.display().to_string()).unwrap_or_default();
+    let annotations = args.annotations.display().to_string();
+    ReportData {
+        title: format!("Evaluation of {name}"),
+        notes: vec![],
+        facts: vec![
+            ("evaluated".to_owned(), name.clone()),
+            ("annotations".to_owned(), annotations),
+        ],
+        settings: String::new(),
+        loss: vec![],
+        ap: vec![],
+        name,
+        summary: Some(summary.clone()),
+        others: vec![],
+        images: vec![],
+    }
+}
+
+/// Detections of a results file, for these annotations.
+fn read_detections(
+    file: &Path,
+    dataset: &Dataset,
+    evaluator: &Evaluator,
+) -> Result<Vec<Detection>> {
     let images = dataset.image_names();
     let names = Names { images: &images, classes: dataset.vocabulary() };
-    let Found { detections, renumbered, renamed, negative } = detections::read_for(file, names)?;
+    let detections::Found { detections, renumbered, renamed, negative } =
+        detections::read_for(file, names)?;
     if negative > 0 {
         output::warn(format!(
             "{}: {negative} of {} detections have a width or height below 0 and match nothing (a box \
@@ -197,17 +288,17 @@ fn evaluate_file(file: &Path, dataset: &Dataset, evaluator: &Evaluator) -> Resul
         }
     }
     evaluator.check(file, &detections)?;
-    Ok(Evaluated { summary: evaluator.evaluate(&detections)?, unread: 0 })
+    Ok(detections)
 }
 
-/// Detects in every image and evaluates the detections.
-fn detect_and_evaluate(
+/// Detects in every image.
+fn detect_in(
     args: &Args,
     dataset: &Dataset,
     evaluator: Evaluator,
     weights: &Path,
     images: &Path,
-) -> Result<Evaluated> {
+) -> Result<Found> {
     let store = Arc::new(ImageStore::open(images, args.orientation.get())?);
     let detector = args::load_detector(weights, &args.inference)?;
     check_vocabularies(detector.vocabulary(), dataset)?;
@@ -216,15 +307,15 @@ fn detect_and_evaluate(
         .with_training_vocabulary(detector.vocabulary());
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let broken = Arc::new(BrokenImages::new(detector.config().max_broken_images));
-    let found = detect(&detector, &evaluator, dataset, (&store, &broken), batch)?;
+    let detections = detect(&detector, &evaluator, dataset, (&store, &broken), batch)?;
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
     }
     if let Some(file) = &args.save_json {
-        detections::write_for(file, &found, &dataset.image_names())?;
+        detections::write_for(file, &detections, &dataset.image_names())?;
         output::note(format!("detections: {}", file.display()));
     }
-    Ok(Evaluated { summary: evaluator.evaluate(&found)?, unread: broken.list().len() })
+    Ok(Found { evaluator, detections, unread: broken.list().len() })
 }
 
 /// Tells what one should know of the annotations before one reads the metrics.
@@ -301,15 +392,22 @@ fn detect(
 }
 
 fn show(summary: &Summary, per_class: bool) -> Result<()> {
-    output::print(format!(
-        "{} protocol: {} images, {} boxes of {} classes, {} detections\n\n{}\n\n{}\n\n{}",
+    let head = format!(
+        "{} protocol: {} images, {} boxes of {} classes, {} detections",
         summary.protocol,
         summary.images,
         summary.boxes,
         summary.per_class.len(),
         summary.detections,
-        table::precisions(summary),
-        table::recalls(summary),
-        table::classes(summary, per_class)
-    ))
+    );
+    let parts = [
+        Some(head),
+        Some(table::precisions(summary)),
+        Some(table::recalls(summary)),
+        summary.intervals.as_ref().map(analysis::intervals),
+        summary.comparison.as_ref().map(analysis::comparison),
+        summary.errors.as_ref().map(|errors| analysis::errors(summary, errors)),
+        Some(table::classes(summary, per_class)),
+    ];
+    output::print(parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n"))
 }

@@ -21,6 +21,7 @@ use richsem::{
     detector::Detector,
     draw::{self, Labeled},
     error::{guarded, write_atomically},
+    evaluate::Thresholds,
     image::RgbImage,
     models::{network::NetworkOutput, scored_box::ScoredBox},
     predict::{
@@ -33,7 +34,9 @@ use tch::Tensor;
 
 use crate::{
     args::{self, InferenceArgs, OrientationArgs, score},
-    exit, images, output,
+    exit, images,
+    least::Least,
+    output,
     progress::Counter,
     table,
 };
@@ -42,6 +45,7 @@ const HELP: &str = "\
 Examples:
   richsem predict holiday.jpg --weights model.safetensors
   richsem predict photos/ 'more/*.png' --weights runs/tiny --conf 0.5 --output found
+  richsem predict photos/ --weights runs/tiny --thresholds thresholds.toml
   richsem predict holiday.jpg --weights runs/tiny --no-images --raw raw.safetensors
   richsem predict --tensor in.safetensors --weights model.safetensors --raw raw.safetensors
 
@@ -74,6 +78,10 @@ pub(crate) struct Args {
     /// Smallest score of boxes that are drawn, written and listed, 0 to 1
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     conf: f32,
+    /// Smallest score of each class (TOML, as `eval --save-thresholds` writes it), instead of one for all.
+    /// Classes are found by name; those that are not in the file have its global one
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "conf")]
+    thresholds: Option<PathBuf>,
     /// Also writes what the network gives to this file: pred_logits [B, Q, C] and pred_boxes [B, Q, 4]
     #[arg(long, value_name = "FILE.safetensors")]
     raw: Option<PathBuf>,
@@ -82,7 +90,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE.safetensors",
         requires = "raw",
-        conflicts_with_all = ["inputs", "output", "conf", "limit", "no_images", "orientation"]
+        conflicts_with_all = ["inputs", "output", "conf", "thresholds", "limit", "no_images", "orientation"]
     )]
     tensor: Option<PathBuf>,
     /// Uses only the first N images
@@ -112,9 +120,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         return run_tensor(args, tensor, raw);
     }
     let inputs = Inputs::find(args)?;
+    let chosen = args.thresholds.as_deref().map(Thresholds::read).transpose()?;
     let detector = args::load_detector(&args.weights, &args.inference)?;
+    let least = Least::of(args.conf, chosen.as_ref(), detector.vocabulary());
     output::make_folder(&args.output, "--output")?;
-    let Results { images, raw, failed } = detect(args, &inputs, &detector)?;
+    let Results { images, raw, failed } = detect(args, &inputs, &detector, &least)?;
 
     write_json(&args.output.join("detections.json"), &images, &inputs, &detector)?;
     if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {
@@ -124,7 +134,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let objects: usize = images.iter().map(|result| result.boxes.len()).sum();
     output::note(format!(
         "{objects} objects with a score of at least {} in {}; results in {}",
-        args.conf,
+        least.name,
         counted(images.len()),
         args.output.display()
     ));
@@ -157,6 +167,9 @@ impl Inputs {
         let drawn = images::output_files(&images, &args.output)?;
         output::check_new_folder(&args.output, "--output")?;
         output::check_input(&args.weights, "--weights", "file or folder")?;
+        if let Some(file) = &args.thresholds {
+            output::check_input_file(file, "--thresholds")?;
+        }
         if let Some(raw) = &args.raw {
             let weights = args::weights_file(&args.weights, "--weights")?;
             let images = images.iter().map(|image| (image.as_path(), "an image"));
@@ -200,14 +213,14 @@ impl Results {
         &mut self,
         args: &Args,
         inputs: &Inputs,
-        detector: &Detector,
+        (detector, least): (&Detector, &Least),
         Detected { mut batch, output, found }: Detected,
     ) -> richsem::Result<()> {
         self.failed += batch.skipped.len();
         for (b, (target, mut boxes)) in batch.targets.iter().zip(found).enumerate() {
             let number = target.image_id as usize;
             let (image, image_id) = (&inputs.images[number], inputs.known[number].id);
-            boxes.retain(|found| found.score >= args.conf);
+            boxes.retain(|found| least.keeps(found));
             if let Some(original) = batch.originals.get_mut(b) {
                 draw_boxes(std::mem::take(original), &inputs.drawn[number], &boxes, detector)?;
             }
@@ -228,7 +241,7 @@ impl Results {
 }
 
 /// Detects in every image. An image that cannot be read is named on stderr and counted.
-fn detect(args: &Args, inputs: &Inputs, detector: &Detector) -> Result<Results> {
+fn detect(args: &Args, inputs: &Inputs, detector: &Detector, least: &Least) -> Result<Results> {
     let Inputs { images, known, .. } = inputs;
     let mut results = Results::default();
     let counter = Counter::new("detecting", images.len());
@@ -254,7 +267,7 @@ fn detect(args: &Args, inputs: &Inputs, detector: &Detector) -> Result<Results> 
                 counter.note(&format!("skipped: {problem}"));
             }
             done += detected.batch.skipped.len() + detected.batch.len();
-            results.take(args, inputs, detector, detected)?;
+            results.take(args, inputs, (detector, least), detected)?;
             counter.set(done, images.len());
             Ok(ControlFlow::Continue(()))
         };

@@ -63,6 +63,31 @@ fn detections_are_evaluated_without_a_detector() {
 }
 
 #[test]
+fn differences_errors_and_thresholds_are_written() {
+    let dir = Dir::new();
+    write_pair(&dir);
+    let other = r#"[{"image_id": 1, "category_id": 3, "bbox": [10, 10, 50, 50], "score": 0.9}]"#;
+    dir.write("other.json", other);
+    let eval = ["eval", "--annotations", "truth.json", "--detections", "found.json"];
+    let more = ["--compare", "other.json", "--errors", "--json", "out.json"];
+    let files = ["--save-thresholds", "least.toml", "--report", "page.html"];
+    let ran = dir.command(&[&eval[..], &more, &files].concat()).ok();
+    let ran = ran.stdout_has("less other.json").stdout_has("errors at IoU 0.50");
+    // Training images, boxes here, AP, AP50, training boxes, no interval (one image has all boxes), AP-Fixed,
+    // ECE: all of a score of 0.9 are right.
+    assert_eq!(ran.row("7"), ["7", "dog", "–", "1", "2", "50.5", "50.5", "2", "–", "50.5", "10.0"]);
+    let out = dir.json("out.json");
+    assert_eq!(out["errors"]["tide"]["errors"][5]["count"], 1, "{out}");
+    assert_eq!(out["comparison"]["with"], "other.json");
+    assert_eq!(out["intervals"]["groups"], 2);
+    assert!(dir.text("least.toml").contains("global = 0.9"), "{}", dir.text("least.toml"));
+    assert!(dir.text("page.html").contains("id=\"errors\""));
+    dir.command(&[&eval[..], &["--compare", "nowhere.json"]].concat())
+        .fails(1)
+        .stderr_has("--compare: no such file");
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let dir = Dir::new();
     write_pair(&dir);

@@ -6,15 +6,12 @@ use std::{
 };
 
 use hotcoco::{
-    Annotation, COCOeval, EvalMode, StreamingEval,
+    COCOeval, EvalMode, StreamingEval,
     params::{IouType, Params},
     types,
 };
 
-use super::{
-    ClassResult, Protocol, Summary,
-    ground_truth::{GroundTruth, TrueBox},
-};
+use super::{ClassResult, Protocol, Summary, batches::Batch, ground_truth::GroundTruth};
 use crate::{
     Error, Result,
     argument::Argument,
@@ -23,29 +20,21 @@ use crate::{
     vocabulary::{CategoryId, Frequency, Vocabulary},
 };
 
-/// Images that are matched at a time. They keep every core busy, and their records (300 detections
-/// an image, about 300 bytes each) stay below 100 MB.
-const BATCH: usize = 1000;
-
 /// Detections LVIS keeps of an image.
 const LVIS_MAX_DETECTIONS: usize = 300;
 
 /// Detections COCO's average recalls are computed with, per image and class.
-const COCO_MAX_DETECTIONS: [usize; 3] = [1, 10, 100];
-
-/// An area outside every range, "all" included: such a box need not be found, and finding it is no
-/// mistake.
-const IGNORED_AREA: f64 = -1.0;
+pub(super) const COCO_MAX_DETECTIONS: [usize; 3] = [1, 10, 100];
 
 /// Evaluates detections against one annotation file, read once.
 pub struct Evaluator {
     path: PathBuf,
-    truth: GroundTruth,
-    protocol: Protocol,
+    pub(super) truth: GroundTruth,
+    pub(super) protocol: Protocol,
     why: String,
-    max_detections: usize,
-    image_at: HashMap<i64, u32>,
-    category_at: HashMap<CategoryId, u32>,
+    pub(super) max_detections: usize,
+    pub(super) image_at: HashMap<i64, u32>,
+    pub(super) category_at: HashMap<CategoryId, u32>,
 }
 
 impl Evaluator {
@@ -176,6 +165,24 @@ impl Evaluator {
     /// Those of [`Self::check`], and a number that is not finite, both naming the record as part
     /// of `detections`.
     pub fn evaluate(&self, detections: &[Detection]) -> Result<Summary> {
+        self.check_all(detections)?;
+        let mut whole = self.engine().map_err(engine)?;
+        self.each_batch(self.all_of(detections), |Batch { images, truths, found }| {
+            whole.update(images, truths, found)
+        })
+        .map_err(engine)?;
+        Ok(self.summary_of(whole, detections.len()))
+    }
+
+    /// The metrics of what an engine matched.
+    pub(super) fn summary_of(&self, engine: StreamingEval, detections: usize) -> Summary {
+        let mut result = engine.finalize();
+        result.accumulate();
+        self.summarize(&mut result, detections)
+    }
+
+    /// Refuses detections of other images or classes, and numbers that are not finite.
+    pub(super) fn check_all(&self, detections: &[Detection]) -> Result<()> {
         let unnamed = Path::new("detections");
         self.check(unnamed, detections)?;
         let finite = |d: &Detection| d.score.is_finite() && d.bbox.0.iter().all(|v| v.is_finite());
@@ -183,13 +190,11 @@ impl Evaluator {
             let problem = format!("not finite: {:?}", detections[i]);
             return Err(Error::invalid(unnamed, format!("[{i}]"), problem));
         }
-        let mut result = self.match_boxes(detections).map_err(engine)?;
-        result.accumulate();
-        Ok(self.summarize(&mut result, detections.len()))
+        Ok(())
     }
 
-    /// Matches batch after batch of images.
-    fn match_boxes(&self, detections: &[Detection]) -> hotcoco::error::Result<COCOeval> {
+    /// An engine that has matched nothing.
+    pub(super) fn engine(&self) -> hotcoco::error::Result<StreamingEval> {
         let (mode, max_detections) = match self.protocol {
             Protocol::Coco => (EvalMode::Coco, COCO_MAX_DETECTIONS.to_vec()),
             Protocol::Lvis => (EvalMode::Lvis, vec![self.max_detections]),
@@ -201,80 +206,7 @@ impl Evaluator {
             frequency: c.frequency.map(|f| f.letter().to_string()),
             ..types::Category::default()
         });
-        let mut engine = StreamingEval::new(params, mode, categories.collect())?;
-
-        // Detections by image, in their own order within one.
-        let mut order: Vec<u32> = (0..detections.len() as u32).collect();
-        let image_of = |i: u32| self.image_at[&detections[i as usize].image_id];
-        order.sort_by_cached_key(|&i| image_of(i));
-
-        let mut rest = order.as_slice();
-        for (batch, images) in self.truth.images.chunks(BATCH).enumerate() {
-            let (first, end) = (batch * BATCH, batch * BATCH + images.len());
-            let (mut records, mut found) = (Vec::with_capacity(images.len()), Vec::new());
-            let mut truths = Vec::new();
-            for (position, image) in (first as u64..).zip(images) {
-                records.push(types::Image {
-                    id: position,
-                    neg_category_ids: image.absent.clone(),
-                    not_exhaustive_category_ids: image.not_exhaustive.clone(),
-                    ..types::Image::default()
-                });
-                let boxes = self.truth.boxes[image.boxes.clone()].iter();
-                let counted = boxes.filter(|b| self.counts(b.area));
-                truths.extend(counted.map(|b| self.true_box(position, b)));
-            }
-            let count = rest.partition_point(|&i| (image_of(i) as usize) < end);
-            let (these, later) = rest.split_at(count);
-            rest = later;
-            for of_image in these.chunk_by(|&a, &b| image_of(a) == image_of(b)) {
-                let kept = self.best_of_image(of_image, detections);
-                found.extend(kept.into_iter().filter_map(|i| {
-                    let detection = &detections[i as usize];
-                    let [_, _, width, height] = detection.bbox.0;
-                    self.counts(width * height).then(|| Annotation {
-                        image_id: u64::from(image_of(i)),
-                        category_id: u64::from(self.category_at[&detection.category_id]),
-                        bbox: Some(detection.bbox.0),
-                        score: Some(detection.score),
-                        ..Annotation::default()
-                    })
-                }));
-            }
-            engine.update(records, truths, found)?;
-        }
-        Ok(engine.finalize())
-    }
-
-    /// The detections of an image that the protocol looks at. LVIS takes the best of all classes.
-    fn best_of_image(&self, of_image: &[u32], detections: &[Detection]) -> Vec<u32> {
-        let mut kept = of_image.to_vec();
-        if self.protocol == Protocol::Lvis && kept.len() > self.max_detections {
-            // Stable, as lvis-api's: among equal scores the first in the file stay.
-            let score = |i: u32| detections[i as usize].score + 0.0; // −0 ties with 0
-            kept.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
-            kept.truncate(self.max_detections);
-        }
-        kept
-    }
-
-    /// Whether a box of that area takes part. lvis-api leaves out boxes without area: those of the
-    /// ground truth, and detections after the limit on their number.
-    fn counts(&self, area: f64) -> bool {
-        self.protocol == Protocol::Coco || area > 0.0
-    }
-
-    fn true_box(&self, image: u64, b: &TrueBox) -> Annotation {
-        let lvis = self.protocol == Protocol::Lvis;
-        Annotation {
-            image_id: image,
-            category_id: u64::from(b.category),
-            bbox: Some(b.bbox),
-            area: Some(if lvis && b.ignore { IGNORED_AREA } else { b.area }),
-            // pycocotools overwrites `ignore` by `iscrowd`, lvis-api never reads `iscrowd`.
-            iscrowd: b.crowd && !lvis,
-            ..Annotation::default()
-        }
+        StreamingEval::new(params, mode, categories.collect())
     }
 
     fn summarize(&self, result: &mut COCOeval, detections: usize) -> Summary {
@@ -322,6 +254,9 @@ impl Evaluator {
             detections,
             metrics,
             per_class,
+            intervals: None,
+            comparison: None,
+            errors: None,
         }
     }
 }
@@ -350,11 +285,11 @@ fn computed(value: f64) -> Option<f64> {
     (value >= 0.0).then_some(value)
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0u64), |(sum, count), v| (sum + v, count + 1));
     (count > 0).then(|| sum / count as f64)
 }
 
-fn engine(error: hotcoco::Error) -> Error {
+pub(super) fn engine(error: hotcoco::Error) -> Error {
     Error::other(format!("evaluation: {error}"))
 }

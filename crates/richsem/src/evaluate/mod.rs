@@ -14,18 +14,29 @@
 //! - A ground-truth box with id 0 counts like any other. In both official evaluators a match with
 //!   it reads as no match.
 
+mod batches;
+mod curve;
+pub mod errors;
 mod evaluator;
 mod ground_truth;
+pub mod intervals;
+mod matches;
 pub mod openimages;
 mod ranking;
+mod state;
 mod summary;
+pub mod thresholds;
 pub mod visual_genome;
 
 use std::path::Path;
 
+pub use errors::Errors;
 pub use evaluator::Evaluator;
+pub use intervals::{Comparison, Intervals};
+pub use matches::Matches;
 pub use ranking::{Ranked, RankedClass, ScoredBox, TrueBox, VerifiedLabel};
 pub use summary::{ClassResult, Summary};
+pub use thresholds::Thresholds;
 
 use serde::{Deserialize, Serialize};
 

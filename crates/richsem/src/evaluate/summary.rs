@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Protocol;
+use super::{Comparison, Errors, Intervals, Protocol};
 use crate::vocabulary::{CategoryId, Frequency};
 
 /// All metrics of one evaluation. Values are fractions (0.345, not 34.5); `None` where there was
@@ -24,6 +24,15 @@ pub struct Summary {
     pub metrics: Vec<(String, Option<f64>)>,
     /// One entry a category, in order of ids.
     pub per_class: Vec<ClassResult>,
+    /// 95 % intervals of the average precisions, where they were asked for ([`super::Matches::intervals`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Intervals>,
+    /// The differences to another results file, where it was asked for ([`super::Matches::compare`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// What the errors are and what they cost, where it was asked for ([`super::Evaluator::errors`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Errors>,
 }
 
 /// The results of one class.

@@ -44,6 +44,11 @@ fn cases() -> Vec<Case> {
     serde_json::from_str::<Fixture>(&text).unwrap().cases
 }
 
+/// Truth and detections of every case, as text.
+pub(super) fn texts() -> impl Iterator<Item = (String, String)> {
+    cases().into_iter().map(|case| (case.truth.get().to_owned(), case.found.get().to_owned()))
+}
+
 fn assert_numbers(name: &str, summary: &Summary, case: &Case) {
     assert_eq!(summary.metrics.len(), case.metrics.len(), "{name}");
     for (metric, value) in &case.metrics {

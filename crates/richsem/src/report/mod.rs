@@ -1,8 +1,10 @@
 //! A run's report: one HTML file that holds everything it shows (styles, charts, images), so
 //! that it can be mailed, printed or put beside another.
 
+mod certainty;
 mod chart;
 mod classes;
+mod errors;
 mod facts;
 mod images;
 mod metrics;
@@ -94,6 +96,8 @@ pub fn render(data: &ReportData) -> Result<String> {
     };
     let summary = data.summary.as_ref();
     section("Results", summary.map(|s| metrics::section(data, s)).unwrap_or_default());
+    section("Certainty", summary.map(certainty::section).unwrap_or_default());
+    section("Errors", summary.map(errors::section).unwrap_or_default());
     section("Training", training(data));
     section("Classes", summary.map(|s| classes::section(data, s)).unwrap_or_default());
     section("Images", gallery(&data.images)?);

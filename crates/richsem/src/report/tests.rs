@@ -31,6 +31,9 @@ fn summary(ap: Option<f64>) -> Summary {
             class(2, "<b>many</b>", Some(Frequency::Frequent), 4000, ap),
             class(3, "none", None, 0, None),
         ],
+        intervals: None,
+        comparison: None,
+        errors: None,
     }
 }
 
@@ -145,4 +148,86 @@ fn the_report_is_written_whole_or_not_at_all() {
     data.images[0].image = RgbImage::new(0, 0);
     assert!(write(&folder.path().join("b.html"), &data).is_err());
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn certainty_and_errors_are_shown_where_they_are_known() {
+    use crate::evaluate::{
+        Comparison, Errors, Intervals,
+        errors::{Bin, Calibration, ErrorKind, Fixed, Pooled, Tide, TideError},
+        intervals::{Difference, MetricInterval},
+    };
+    assert!(!render(&data()).unwrap().contains("section id=\"certainty\""));
+    let metric = MetricInterval {
+        name: "APr".to_owned(),
+        value: Some(0.123),
+        interval: Some([0.101, 0.145]),
+        over_classes: None,
+        classes: 20,
+        boxes: 1045,
+    };
+    let errors = Errors {
+        tide: Tide {
+            ap50: 0.5,
+            errors: vec![TideError { kind: ErrorKind::Missed, delta_ap: 0.077, count: 4321 }],
+            false_positives: 0.02,
+            false_negatives: 0.03,
+            judged: 9,
+        },
+        calibration: Some(Calibration {
+            ece: 0.0512,
+            mce: 0.2,
+            bins: vec![Bin { low: 0.9, high: 1.0, score: 0.95, share: 0.75, count: 8 }],
+            per_class: vec![Some(0.1), None, None],
+        }),
+        fixed: Fixed {
+            metrics: vec![metric.clone()],
+            per_class: vec![None; 3],
+            classes_below_limit: 3,
+        },
+        pooled: Pooled {
+            ap: Some(0.333),
+            ap50: None,
+            ap_rare: None,
+            ap_common: None,
+            ap_frequent: None,
+        },
+    };
+    let difference = Difference {
+        name: "AP".to_owned(),
+        first: Some(0.3),
+        second: Some(0.32),
+        difference: Some(-0.02),
+        interval: Some([-0.031, -0.009]),
+        over_classes: None,
+        classes: 2,
+        boxes: 7,
+    };
+    let known = Summary {
+        intervals: Some(Intervals { groups: 50, metrics: vec![metric], per_class: vec![] }),
+        comparison: Some(Comparison {
+            with: "<other>.json".to_owned(),
+            groups: 50,
+            metrics: vec![difference],
+            per_class: vec![],
+        }),
+        errors: Some(errors),
+        ..summary(Some(0.345))
+    };
+    let page = render(&ReportData { summary: Some(known), ..data() }).unwrap();
+    for shown in [
+        "section id=\"certainty\"",
+        "10.1 to 14.5",
+        "1,045",
+        "&lt;other&gt;.json",
+        "−3.1 to −0.9",
+        "not found",
+        "4,321",
+        "7.7",
+        "33.3",
+        "5.1",
+        "75.0",
+    ] {
+        assert!(page.contains(shown), "no {shown} in\n{page}");
+    }
 }

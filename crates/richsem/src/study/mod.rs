@@ -6,15 +6,14 @@ mod file;
 mod plan;
 mod results;
 mod state;
-mod statistics;
 mod table;
 
 use std::path::Path;
 
+pub use crate::statistics::Estimate;
 pub use plan::{PlannedRun, Study, Variant};
 pub use results::{ResultLine, Results};
 pub use state::{RunState, last_row, run_state};
-pub use statistics::Estimate;
 pub use table::{DifferenceRow, StudyTable, VariantRow};
 
 use crate::{

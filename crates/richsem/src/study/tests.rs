@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{statistics::t_quantile, *};
-use crate::{config::Config, models::padding::Padding};
+use super::*;
+use crate::{config::Config, models::padding::Padding, statistics::t_quantile};
 
 /// A folder with `base.toml` and `study.toml`.
 struct Files(tempfile::TempDir);

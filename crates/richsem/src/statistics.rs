@@ -41,7 +41,7 @@ impl Estimate {
 
 /// The bound that |t| of Student's distribution stays below with a probability of 95 %. `freedom`
 /// is at least one.
-pub(super) fn t_quantile(freedom: usize) -> f64 {
+pub(crate) fn t_quantile(freedom: usize) -> f64 {
     // Over the angle of `within`, which grows with it. 100 halvings are more than f64 tells apart.
     let (mut low, mut high) = (0.0, std::f64::consts::FRAC_PI_2);
     for _ in 0..100 {

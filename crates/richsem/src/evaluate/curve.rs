@@ -1,0 +1,148 @@
+//! AP of one class from its ranked detections: of all images, and without each group of them.
+
+use std::ops::Range;
+
+use hotcoco::params::default_rec_thrs;
+
+use super::matches::{ClassMatches, Outcome};
+
+/// What AP is of: a size, and the overlaps that it is the mean over.
+#[derive(Debug, Clone)]
+pub(super) struct Selection {
+    pub(super) area: usize,
+    pub(super) overlaps: Range<usize>,
+}
+
+/// AP of all images, and without each group; `None` where no box is left.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LeftOut {
+    pub(super) all: Option<f64>,
+    pub(super) without: Vec<Option<f64>>,
+}
+
+/// Buffers, used class after class.
+pub(super) struct Scratch {
+    recalls: Vec<f64>,
+    /// True positives, best first: the group, and the false positives before it.
+    hits: Vec<(u32, u32)>,
+    /// False positives by group: the number of true positives before each.
+    misses: Vec<Vec<u32>>,
+    precisions: Vec<f64>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { recalls: default_rec_thrs(), hits: vec![], misses: vec![], precisions: vec![] }
+    }
+}
+
+impl Scratch {
+    pub(super) fn average_precision(
+        &mut self,
+        class: &ClassMatches,
+        selection: &Selection,
+    ) -> Option<f64> {
+        self.left_out(class, selection, 0).all
+    }
+
+    /// The class's AP with all images, and without each of the `groups`: image `i` is in group `i mod groups`.
+    ///
+    /// Detections are ranked once. A group is left out in the time of the true positives and of the group's
+    /// own false positives: between two true positives precision only falls, so that no other ranks count.
+    pub(super) fn left_out(
+        &mut self,
+        class: &ClassMatches,
+        selection: &Selection,
+        groups: usize,
+    ) -> LeftOut {
+        let mut boxes = vec![0; groups];
+        let mut total = 0;
+        for (image, counts) in &class.truths {
+            let count = counts[selection.area] as usize;
+            total += count;
+            if groups > 0 {
+                boxes[*image as usize % groups] += count;
+            }
+        }
+        let mut result = LeftOut { all: (total > 0).then_some(0.0), without: vec![None; groups] };
+        for (left, boxes) in result.without.iter_mut().zip(&boxes) {
+            *left = (total > *boxes).then_some(0.0);
+        }
+        if total == 0 {
+            return result;
+        }
+        let share = 1.0 / selection.overlaps.len() as f64;
+        for overlap in selection.overlaps.clone() {
+            self.rank(class, selection.area, overlap, groups);
+            let whole = self.without(None, total);
+            if let Some(sum) = &mut result.all {
+                *sum += whole;
+            }
+            for (group, left) in result.without.iter_mut().enumerate() {
+                // A hit has a box: without boxes and false positives the group changes nothing.
+                let changes = boxes[group] > 0 || !self.misses[group].is_empty();
+                if let Some(sum) = left {
+                    let of = |s: &mut Self| s.without(Some(group), total - boxes[group]);
+                    *sum += if changes { of(self) } else { whole };
+                }
+            }
+        }
+        let values = result.without.iter_mut().chain([&mut result.all]);
+        values.flatten().for_each(|sum| *sum *= share);
+        result
+    }
+
+    fn rank(&mut self, class: &ClassMatches, area: usize, overlap: usize, groups: usize) {
+        self.hits.clear();
+        self.misses.resize_with(groups, Vec::new);
+        self.misses.iter_mut().for_each(Vec::clear);
+        let mut false_positives = 0;
+        for (i, &image) in class.images.iter().enumerate() {
+            let group = if groups > 0 { image % groups as u32 } else { 0 };
+            match class.outcome(i, area, overlap) {
+                Outcome::Hit => self.hits.push((group, false_positives)),
+                Outcome::Miss => {
+                    false_positives += 1;
+                    if let Some(misses) = self.misses.get_mut(group as usize) {
+                        misses.push(self.hits.len() as u32);
+                    }
+                }
+                Outcome::Ignored => {}
+            }
+        }
+    }
+
+    /// AP at 101 recalls of what was ranked, but for one group. `boxes`, above 0, are those of the others.
+    fn without(&mut self, group: Option<usize>, boxes: usize) -> f64 {
+        let misses = group.map_or(&[][..], |group| &self.misses[group]);
+        let leaves = group.map(|group| group as u32);
+        self.precisions.clear();
+        let mut dropped = 0;
+        for (rank, &(of, before)) in self.hits.iter().enumerate() {
+            if Some(of) == leaves {
+                continue;
+            }
+            while misses.get(dropped).is_some_and(|&hits| hits as usize <= rank) {
+                dropped += 1;
+            }
+            let found = self.precisions.len() as f64 + 1.0;
+            let wrong = f64::from(before - dropped as u32);
+            // pycocotools' guard against a division by zero, part of its numbers.
+            self.precisions.push(found / (found + wrong + f64::EPSILON));
+        }
+        for i in (1..self.precisions.len()).rev() {
+            self.precisions[i - 1] = self.precisions[i - 1].max(self.precisions[i]);
+        }
+        let (mut sum, mut at) = (0.0, 0);
+        for &recall in &self.recalls {
+            while at < self.precisions.len() && (at + 1) as f64 / (boxes as f64) < recall {
+                at += 1;
+            }
+            match self.precisions.get(at) {
+                Some(precision) => sum += precision,
+                None => break,
+            }
+        }
+        sum / self.recalls.len() as f64
+    }
+}
