@@ -2,6 +2,7 @@
 
 mod annotations;
 mod columns;
+mod page;
 mod schema;
 mod source;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ::parquet::{
@@ -20,6 +22,7 @@ use ::parquet::{
 };
 
 pub use annotations::{Annotations, Object, Row, Value};
+use page::{Page, Recent};
 use schema::ImageColumn;
 use source::File;
 
@@ -35,7 +38,8 @@ const MOST_OPEN: usize = 128;
 /// Rows read at a time.
 const ROWS: usize = 1024;
 
-/// The tables of a store, and which row each image is in. No image is in memory.
+/// The tables of a store, and which row each image is in. Of the images, only the pages that were read last
+/// are in memory.
 #[derive(Debug)]
 pub(super) struct Tables {
     /// What the user gave.
@@ -47,6 +51,7 @@ pub(super) struct Tables {
     names: Names,
     /// Images that are called by file and row.
     numbered: usize,
+    recent: Recent,
 }
 
 /// How images are called: by their `path`, or, where that is null or another image has it, too, by file and
@@ -115,7 +120,15 @@ impl Tables {
         };
         let numbered = rows.iter().flatten().filter(unnamed).count();
         let index = found;
-        Ok(Self { path: path.to_owned(), files, columns, index, names, numbered })
+        Ok(Self {
+            path: path.to_owned(),
+            files,
+            columns,
+            index,
+            names,
+            numbered,
+            recent: Recent::default(),
+        })
     }
 
     /// What the user gave.
@@ -158,8 +171,17 @@ impl Tables {
         let (Some(file), Some(column)) = (self.files.get(number), self.columns.get(number)) else {
             return Err(Error::invalid(&self.path, name, "no such file"));
         };
-        let found = file.whole(|| image_bytes(file, column.bytes, span.offset))?;
-        found.ok_or_else(|| {
+        let row = span.offset as usize;
+        let page = match self.recent.find(number, row) {
+            Some(page) => page,
+            None => {
+                let page = file.whole(|| Page::read(file, number, column.bytes, row))?;
+                let page = Arc::new(page);
+                self.recent.keep(page.clone());
+                page
+            }
+        };
+        page.image(row).map(<[u8]>::to_vec).ok_or_else(|| {
             let field = format!("row {}: {}.bytes", span.offset, column.name);
             Error::invalid(&file.path, field, "null").with_hint(
                 "the images are not in the table: embed them, as `Dataset.push_to_hub` does",
@@ -227,23 +249,4 @@ fn read_some(
     let mut values = values.into_iter();
     let there = levels.iter().map(|level| if *level == most { values.next() } else { None });
     Ok(Some(there.collect()))
-}
-
-/// The image of a row: of its row group, only the page that holds it is unpacked.
-fn image_bytes(file: &File, column: usize, row: u64) -> ParquetResult<Option<Vec<u8>>> {
-    let mut left = usize::try_from(row)?;
-    for group in 0..file.reader.num_row_groups() {
-        let rows = usize::try_from(file.reader.metadata().row_group(group).num_rows())?;
-        if left >= rows {
-            left -= rows;
-            continue;
-        }
-        let mut reader = bytes_reader(file, group, column)?;
-        if reader.skip_records(left)? != left {
-            break;
-        }
-        let one = read_some(&mut reader, 1)?.and_then(|mut some| some.pop());
-        return Ok(one.flatten().map(|bytes| bytes.data().to_vec()));
-    }
-    Err(ParquetError::EOF(format!("no row {row}")))
 }
