@@ -13,7 +13,6 @@ mod label_studio;
 mod openimages;
 mod place;
 mod records;
-mod roboflow;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -129,7 +128,6 @@ pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
         annotated: opening.annotated,
     };
     let mut records = (format.read)(&request)?;
-    records.notes.extend(roboflow::copies(&records.images));
     sizes::complete(path, &mut records, opening)?;
     records.notes.extend(copies::note(&records.images));
     Ok(Opened { format, split, records })
