@@ -53,9 +53,13 @@ pub(crate) fn precisions(summary: &Summary) -> String {
         names.iter().map(|name| percent(summary.get(name))).collect()
     };
     let (names, groups): (Vec<&str>, Vec<Frequency>) = AP50_BY_FREQUENCY.into_iter().unzip();
-    let columns = [&BY_SIZE[..], &["│"], &BY_FREQUENCY, &names].concat();
+    // Those that one protocol alone has.
+    let own: Vec<&str> = summary.metrics.iter().map(|(name, _)| name.as_str()).collect();
+    let own: Vec<&str> = own.into_iter().filter(|name| name.starts_with("AP50_")).collect();
+    let columns = [&BY_SIZE[..], &["│"], &BY_FREQUENCY, &names, &own].concat();
     let at_50 = groups.into_iter().map(|g| percent(summary.ap50_of(g))).collect();
-    let row = [values(&BY_SIZE), vec!["│".to_owned()], values(&BY_FREQUENCY), at_50].concat();
+    let row = [values(&BY_SIZE), vec!["│".to_owned()], values(&BY_FREQUENCY), at_50, values(&own)]
+        .concat();
     table(&columns, [row])
 }
 
@@ -111,8 +115,9 @@ pub(crate) fn classes(summary: &Summary, all: bool) -> String {
     for group in present {
         let of_group = summary.per_class.iter().filter(|c| c.frequency == group);
         let total = of_group.clone().count();
-        let mut evaluated: Vec<&ClassResult> = of_group.filter(|c| c.ap.is_some()).collect();
-        evaluated.sort_by(|a, b| b.ap.unwrap_or(0.0).total_cmp(&a.ap.unwrap_or(0.0)));
+        let ap = |c: &ClassResult| c.ap.or(c.ap50);
+        let mut evaluated: Vec<&ClassResult> = of_group.filter(|c| ap(c).is_some()).collect();
+        evaluated.sort_by(|a, b| ap(b).unwrap_or(0.0).total_cmp(&ap(a).unwrap_or(0.0)));
         let name = group.map_or("classes", group_name);
         text += &format!("{name}: {total} classes, {} with boxes here\n", evaluated.len());
         let both_ends = ends(&evaluated, shown);

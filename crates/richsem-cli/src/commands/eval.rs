@@ -16,7 +16,10 @@ use richsem::{
     detections::{self, Detection, Names},
     detector::Detector,
     error::{guarded, write_atomically},
-    evaluate::{Evaluator, Protocol, Summary},
+    evaluate::{
+        Evaluator, Protocol, Summary,
+        openimages::{Results, is_results, read_results, write_results},
+    },
     predict::{ReadAhead, detect_all, every_image_once, to_detections},
     report::{self, ReportData},
     train::check_vocabularies,
@@ -69,12 +72,13 @@ pub(crate) struct Args {
     /// The annotated images: a folder or an uncompressed .tar. Default: where the annotations have them
     #[arg(long, value_name = "FOLDER|TAR", conflicts_with = "detections")]
     images: Option<PathBuf>,
-    /// Detections to evaluate (COCO results JSON) instead of a detector
+    /// Detections to evaluate instead of a detector: COCO results JSON, OpenImages' predictions (CSV) or a
+    /// submission to its challenge
     #[arg(long, value_name = "FILE", conflicts_with = "orientation")]
     detections: Option<PathBuf>,
-    /// Rules to evaluate by. Default: LVIS if the annotations list verified classes (neg_category_ids,
-    /// not_exhaustive_category_ids), else COCO
-    #[arg(long, value_enum, value_name = "coco|lvis", hide_possible_values = true)]
+    /// Rules to evaluate by: coco, lvis, openimages or visual-genome. Default: those of the format; else LVIS if
+    /// the annotations list verified classes (neg_category_ids, not_exhaustive_category_ids), else COCO
+    #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
     protocol: Option<ProtocolChoice>,
     #[command(flatten)]
     orientation: OrientationArgs,
@@ -84,7 +88,8 @@ pub(crate) struct Args {
     /// Shows every class, however many there are
     #[arg(long)]
     per_class: bool,
-    /// Also writes the detections to this file (COCO results JSON)
+    /// Also writes the detections to this file: COCO results JSON, or a submission to OpenImages' challenge if
+    /// its name ends in .csv
     #[arg(long, value_name = "FILE", conflicts_with = "detections")]
     save_json: Option<PathBuf>,
     /// Also shows the difference to these detections (COCO results JSON), with intervals: both are evaluated
@@ -112,6 +117,8 @@ pub(crate) struct Args {
 enum ProtocolChoice {
     Coco,
     Lvis,
+    Openimages,
+    VisualGenome,
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -119,11 +126,15 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let protocol = args.protocol.map(|choice| match choice {
         ProtocolChoice::Coco => Protocol::Coco,
         ProtocolChoice::Lvis => Protocol::Lvis,
+        ProtocolChoice::Openimages => Protocol::OpenImages,
+        ProtocolChoice::VisualGenome => Protocol::VisualGenome,
     });
     let opening = Opening {
         images: args.images.clone(),
         orientation: args.orientation.get(),
         usual_split: Some("val"),
+        // OpenImages' results are shares of the images, as its annotations are.
+        pixels: !args.detections.as_deref().is_some_and(is_results),
         ..args.set.opening()
     };
     let dataset = Dataset::open_as(&args.annotations, &opening)?;
@@ -218,6 +229,10 @@ struct Found {
 /// The metrics with their intervals, and what else was asked for.
 fn measure(args: &Args, dataset: &Dataset, found: &Found) -> Result<Summary> {
     let Found { evaluator, detections, .. } = found;
+    let analysed = args.compare.is_some() || args.errors || args.save_thresholds.is_some();
+    if evaluator.protocol() == Protocol::OpenImages && !analysed {
+        return Ok(evaluator.evaluate(detections)?);
+    }
     let (mut summary, matches) = evaluator.evaluate_and_match(detections)?;
     summary.intervals = Some(matches.intervals());
     if let Some(file) = &args.compare {
@@ -264,6 +279,9 @@ fn read_detections(
     dataset: &Dataset,
     evaluator: &Evaluator,
 ) -> Result<Vec<Detection>> {
+    if is_results(file) {
+        return read_shares(file, dataset);
+    }
     let images = dataset.image_names();
     let names = Names { images: &images, classes: dataset.vocabulary() };
     let detections::Found { detections, renumbered, renamed, negative } =
@@ -291,6 +309,26 @@ fn read_detections(
     Ok(detections)
 }
 
+/// Detections of a file of OpenImages' predictions, or of a submission.
+fn read_shares(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
+    let Results { detections, other_images, other_classes } = read_results(file, dataset)?;
+    if other_images > 0 {
+        output::warn(format!(
+            "{}: {other_images} predictions are in images that the annotations do not have: passed over",
+            file.display()
+        ));
+    }
+    if let Some((first, _)) = other_classes.first_key_value() {
+        output::warn(format!(
+            "{}: {} predictions are of {} classes that the annotations do not have, as {first}: passed over",
+            file.display(),
+            other_classes.values().sum::<usize>(),
+            other_classes.len()
+        ));
+    }
+    Ok(detections)
+}
+
 /// Detects in every image.
 fn detect_in(
     args: &Args,
@@ -312,7 +350,11 @@ fn detect_in(
         output::note(note);
     }
     if let Some(file) = &args.save_json {
-        detections::write_for(file, &detections, &dataset.image_names())?;
+        if file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv")) {
+            write_results(file, &detections, dataset)?;
+        } else {
+            detections::write_for(file, &detections, &dataset.image_names())?;
+        }
         output::note(format!("detections: {}", file.display()));
     }
     Ok(Found { evaluator, detections, unread: broken.list().len() })

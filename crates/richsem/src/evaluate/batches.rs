@@ -117,11 +117,11 @@ impl Evaluator {
         });
         let found = truth.load_res_anns(found).map_err(engine)?;
         let mut result = match self.protocol {
-            Protocol::Coco => COCOeval::new(truth, found, IouType::Bbox),
             // The limit is applied already, and may be another than the engine's.
             Protocol::Lvis => {
                 COCOeval::new_lvis(truth, found.cap_detections_per_image(None), IouType::Bbox)
             }
+            _ => COCOeval::new(truth, found, IouType::Bbox),
         };
         result.params.img_ids = ids;
         result.params.cat_ids = (0..self.truth.categories.len() as u64).collect();
@@ -152,7 +152,7 @@ impl Evaluator {
     /// Whether a box of that area takes part. lvis-api leaves out boxes without area: those of the
     /// ground truth, and detections after the limit on their number.
     pub(super) fn counts(&self, area: f64) -> bool {
-        self.protocol == Protocol::Coco || area > 0.0
+        self.protocol != Protocol::Lvis || area > 0.0
     }
 
     fn true_box(&self, image: u64, b: &TrueBox) -> Annotation {

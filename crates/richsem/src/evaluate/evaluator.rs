@@ -20,6 +20,10 @@ use crate::{
     vocabulary::{CategoryId, Frequency, Vocabulary},
 };
 
+/// Formats with protocols of their own, as [`Dataset::format_name`] has them.
+const OPEN_IMAGES: &str = "openimages";
+const VISUAL_GENOME: &str = "visual_genome";
+
 /// Detections LVIS keeps of an image.
 const LVIS_MAX_DETECTIONS: usize = 300;
 
@@ -38,8 +42,8 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// An evaluator for a dataset. The protocol is LVIS if the file verifies classes image by
-    /// image, else COCO.
+    /// An evaluator for a dataset. OpenImages and Visual Genome have protocols of their own; of others the
+    /// protocol is LVIS if the file verifies classes image by image, else COCO.
     ///
     /// # Panics
     /// Never: without a chosen protocol nothing is refused.
@@ -63,13 +67,17 @@ impl Evaluator {
             )
             .with_hint("evaluate with the COCO protocol"));
         }
-        let from_file = match dataset.format() {
-            AnnotationFormat::Lvis => Protocol::Lvis,
-            AnnotationFormat::Coco => Protocol::Coco,
+        let (from_file, because) = match (dataset.format_name(), dataset.format()) {
+            (OPEN_IMAGES, _) => (Protocol::OpenImages, "these are OpenImages' files".to_owned()),
+            (VISUAL_GENOME, _) => {
+                (Protocol::VisualGenome, "these are Visual Genome's files".to_owned())
+            }
+            (_, AnnotationFormat::Lvis) => (Protocol::Lvis, report.why_format()),
+            (_, AnnotationFormat::Coco) => (Protocol::Coco, report.why_format()),
         };
         let why = match protocol {
-            Some(_) => format!("as asked for; {}", report.why_format()),
-            None => report.why_format(),
+            Some(_) => format!("as asked for; {because}"),
+            None => because,
         };
         let truth = GroundTruth::of(dataset);
         let image_at = (0..).zip(&truth.images).map(|(i, image)| (image.id, i)).collect();
@@ -165,13 +173,16 @@ impl Evaluator {
     /// Those of [`Self::check`], and a number that is not finite, both naming the record as part
     /// of `detections`.
     pub fn evaluate(&self, detections: &[Detection]) -> Result<Summary> {
+        if self.protocol == Protocol::OpenImages {
+            return self.open_images(detections);
+        }
         self.check_all(detections)?;
         let mut whole = self.engine().map_err(engine)?;
         self.each_batch(self.all_of(detections), |Batch { images, truths, found }| {
             whole.update(images, truths, found)
         })
         .map_err(engine)?;
-        Ok(self.summary_of(whole, detections.len()))
+        self.with_own_means(self.summary_of(whole, detections.len()), detections)
     }
 
     /// The metrics of what an engine matched.
@@ -196,8 +207,8 @@ impl Evaluator {
     /// An engine that has matched nothing.
     pub(super) fn engine(&self) -> hotcoco::error::Result<StreamingEval> {
         let (mode, max_detections) = match self.protocol {
-            Protocol::Coco => (EvalMode::Coco, COCO_MAX_DETECTIONS.to_vec()),
             Protocol::Lvis => (EvalMode::Lvis, vec![self.max_detections]),
+            _ => (EvalMode::Coco, COCO_MAX_DETECTIONS.to_vec()),
         };
         let params = Params { max_dets: max_detections, ..Params::new(IouType::Bbox) };
         let categories = (0..).zip(&self.truth.categories).map(|(position, c)| types::Category {
@@ -215,7 +226,7 @@ impl Evaluator {
         let names = result.metric_keys().into_iter().map(|name| match self.protocol {
             // The engine's name is fixed, the number of detections is not.
             Protocol::Lvis => name.replace("@300", &format!("@{}", self.max_detections)),
-            Protocol::Coco => name.to_owned(),
+            _ => name.to_owned(),
         });
         let mut metrics: Vec<_> = names.zip(values).collect();
 
@@ -240,7 +251,7 @@ impl Evaluator {
             })
             .collect();
         let grouped = per_class.iter().any(|class| class.frequency.is_some());
-        if self.protocol == Protocol::Coco && grouped {
+        if self.protocol != Protocol::Lvis && grouped {
             for group in [Frequency::Rare, Frequency::Common, Frequency::Frequent] {
                 let of_group = per_class.iter().filter(|c| c.frequency == Some(group));
                 metrics

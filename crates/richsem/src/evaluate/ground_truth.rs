@@ -1,7 +1,10 @@
 //! A dataset in the form that the evaluation engine takes.
 
 use crate::{
-    data::dataset::{Annotation, Dataset},
+    data::{
+        dataset::{Annotation, Dataset},
+        openimages::Relations,
+    },
     vocabulary::{CategoryId, Frequency},
 };
 
@@ -12,12 +15,18 @@ pub(super) struct GroundTruth {
     pub(super) categories: Vec<TrueCategory>,
     /// Grouped by image, in file order within one: ties are broken by it.
     pub(super) boxes: Vec<TrueBox>,
+    /// Which classes are kinds of which others.
+    pub(super) relations: Option<Relations>,
 }
 
 pub(super) struct TrueImage {
     pub(super) id: i64,
+    /// `[height, width]`, if known.
+    pub(super) size: Option<[u32; 2]>,
     /// Its boxes' range in [`GroundTruth::boxes`].
     pub(super) boxes: std::ops::Range<usize>,
+    /// Positions of classes verified present, with boxes or without.
+    pub(super) present: Vec<u64>,
     /// Positions of classes verified absent.
     pub(super) absent: Vec<u64>,
     /// Positions of classes not all of whose boxes are annotated.
@@ -59,7 +68,9 @@ impl GroundTruth {
                 };
                 TrueImage {
                     id: record.id,
+                    size: record.size,
                     boxes: start..boxes.len(),
+                    present: positions(&record.present_classes),
                     absent: positions(&record.neg_classes),
                     not_exhaustive: positions(&record.not_exhaustive_classes),
                 }
@@ -75,7 +86,7 @@ impl GroundTruth {
                 instance_count: category.instance_count,
             })
             .collect();
-        Self { images, categories, boxes }
+        Self { images, categories, boxes, relations: dataset.relations().cloned() }
     }
 }
 

@@ -101,8 +101,9 @@ impl Evaluator {
     /// Matches detections as [`Self::evaluate`] does, and keeps what became of each.
     ///
     /// # Errors
-    /// As [`Self::evaluate`].
+    /// As [`Self::evaluate`]; OpenImages' protocol, which has no such matches.
     pub fn matches(&self, detections: &[Detection]) -> Result<Matches> {
+        self.check_matched()?;
         self.check_all(detections)?;
         let mut matches = self.no_matches();
         let mut all = true;
@@ -119,8 +120,9 @@ impl Evaluator {
     /// [`Self::evaluate`] and [`Self::matches`] at once: nothing is matched twice.
     ///
     /// # Errors
-    /// As [`Self::evaluate`].
+    /// As [`Self::matches`].
     pub fn evaluate_and_match(&self, detections: &[Detection]) -> Result<(Summary, Matches)> {
+        self.check_matched()?;
         self.check_all(detections)?;
         let mut matches = self.no_matches();
         let mut all = true;
@@ -132,7 +134,7 @@ impl Evaluator {
             whole.merge(engine)
         })
         .map_err(engine)?;
-        let summary = self.summary_of(whole, detections.len());
+        let summary = self.with_own_means(self.summary_of(whole, detections.len()), detections)?;
         Ok((summary, self.or_rebuilt(detections, all.then_some(matches))?))
     }
 
@@ -163,8 +165,8 @@ impl Evaluator {
     /// Detections of an image and class that the protocol looks at.
     pub(super) fn per_class(&self) -> usize {
         match self.protocol {
-            Protocol::Coco => COCO_MAX_DETECTIONS.into_iter().max().unwrap_or(0),
             Protocol::Lvis => self.max_detections,
+            _ => COCO_MAX_DETECTIONS.into_iter().max().unwrap_or(0),
         }
     }
 

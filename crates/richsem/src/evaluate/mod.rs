@@ -15,6 +15,7 @@
 //!   it reads as no match.
 
 mod batches;
+mod by_class;
 mod curve;
 pub mod errors;
 mod evaluator;
@@ -35,6 +36,7 @@ pub use evaluator::Evaluator;
 pub use intervals::{Comparison, Intervals};
 pub use matches::Matches;
 pub use ranking::{Ranked, RankedClass, ScoredBox, TrueBox, VerifiedLabel};
+pub(crate) use summary::MAIN;
 pub use summary::{ClassResult, Summary};
 pub use thresholds::Thresholds;
 
@@ -51,6 +53,11 @@ pub enum Protocol {
     /// An image judges only the classes it shows and those verified absent (`neg_category_ids`);
     /// 300 detections an image. arXiv 1908.03195.
     Lvis,
+    /// OpenImages' challenge of 2019: AP at IoU 0.5; an image judges the classes it shows and those
+    /// verified, of which groups of objects and a hierarchy are part ([`openimages`]).
+    OpenImages,
+    /// COCO's metrics, and beside them those of Visual Genome's 1600 classes ([`visual_genome`]).
+    VisualGenome,
 }
 
 impl std::fmt::Display for Protocol {
@@ -58,6 +65,8 @@ impl std::fmt::Display for Protocol {
         f.write_str(match self {
             Self::Coco => "COCO",
             Self::Lvis => "LVIS",
+            Self::OpenImages => "OpenImages",
+            Self::VisualGenome => "Visual Genome",
         })
     }
 }

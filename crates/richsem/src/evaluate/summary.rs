@@ -35,6 +35,9 @@ pub struct Summary {
     pub errors: Option<Errors>,
 }
 
+/// Metrics that a run is judged by, the first that there is.
+pub(crate) const MAIN: [&str; 2] = ["AP", "AP50"];
+
 /// The results of one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassResult {
@@ -62,6 +65,12 @@ impl Summary {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
         self.metrics.iter().find(|(n, _)| n == name).and_then(|(_, value)| *value)
+    }
+
+    /// The metric that a run is judged by: AP, or AP50 where the protocol has no other.
+    #[must_use]
+    pub fn main(&self) -> Option<f64> {
+        MAIN.iter().find_map(|name| self.get(name))
     }
 
     /// Mean AP at IoU 0.50 over the evaluated classes of a frequency group. The official evaluators leave it

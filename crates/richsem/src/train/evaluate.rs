@@ -60,7 +60,7 @@ impl Trainer<'_> {
         let scalars: Vec<(&str, f32)> = scalars.iter().map(|(k, v)| (k.as_str(), *v)).collect();
         self.tensorboard.scalars(step, wall_time(), &scalars)?;
         self.tensorboard.flush()?;
-        let ap = summary.get("AP");
+        let ap = summary.main();
         if self.position.best.is_none_or(|(best, _)| better(ap, best)) {
             self.position.best = Some((ap, step));
             checkpoint::link_best(&self.run, step)?;

@@ -61,6 +61,6 @@ impl Observer for Logged {
     }
 
     fn evaluated(&mut self, epoch: u64, summary: &Summary) {
-        log::info!("after epoch {epoch}: AP {:?}", summary.get("AP"));
+        log::info!("after epoch {epoch}: AP {:?}", summary.main());
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     data::fingerprint::Fingerprint,
     error::{Error, Result, TEMPORARY, write_atomically},
-    evaluate::Summary,
+    evaluate::{MAIN, Summary},
     vocabulary::Vocabulary,
 };
 
@@ -55,10 +55,10 @@ pub struct EvalRow {
 }
 
 impl EvalRow {
-    /// AP as a fraction; `None` where nothing could be evaluated.
+    /// AP (AP50 under a protocol without it) as a fraction; `None` where nothing could be evaluated.
     #[must_use]
     pub fn ap(&self) -> Option<f64> {
-        self.metrics.get("AP").copied().flatten()
+        MAIN.iter().find_map(|name| self.metrics.get(*name).copied().flatten())
     }
 
     /// The evaluation whose checkpoint is `best`: that of the highest AP, the first of equals.

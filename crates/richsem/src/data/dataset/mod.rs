@@ -93,6 +93,8 @@ pub struct Dataset {
     path: PathBuf,
     /// Which part of the set it is; empty where it is all of it.
     split: String,
+    /// The format it was read in.
+    format_name: &'static str,
     frequencies: Vec<Option<Frequency>>,
     format: AnnotationFormat,
     vocabulary: Vocabulary,
@@ -140,6 +142,7 @@ impl Dataset {
         let Opened { format, split, records } = formats::open(path, opening)?;
         let mut dataset = Self::of(path, records);
         dataset.report.format = format.title;
+        dataset.format_name = format.name;
         dataset.split = split;
         Ok(dataset)
     }
@@ -176,6 +179,7 @@ impl Dataset {
         Self {
             path: path.to_owned(),
             split: String::new(),
+            format_name: "",
             frequencies,
             format: records.verified,
             exhaustive: (0..exhaustive).map(ClassIndex).collect(),
@@ -309,6 +313,12 @@ impl Dataset {
     #[must_use]
     pub fn images_at(&self) -> Option<&Path> {
         self.images_at.as_deref()
+    }
+
+    /// Name of the format that it was read in, as `coco`.
+    #[must_use]
+    pub fn format_name(&self) -> &'static str {
+        self.format_name
     }
 
     /// Which part of the set this is, as `train`; empty where it is all of it.

@@ -129,7 +129,7 @@ impl Evaluator {
     /// Whether each detection is of a class that its image judges: all under COCO's rules; under LVIS's, those
     /// that the image shows and those that are verified absent.
     fn judged(&self, batch: &Batch) -> Vec<bool> {
-        if self.protocol == Protocol::Coco {
+        if self.protocol != Protocol::Lvis {
             return vec![true; batch.found.len()];
         }
         let shown = batch.truths.iter().map(|truth| (truth.image_id, truth.category_id));

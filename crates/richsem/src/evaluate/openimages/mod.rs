@@ -20,10 +20,12 @@
 
 mod files;
 mod matching;
+mod results;
 
 use rayon::prelude::*;
 
 pub use files::{Evaluation, Files, LeftOut};
+pub use results::{Results, is_results, read_results, write_results};
 
 use super::ranking::{
     ByClass, RankedClass, ScoredBox, TrueBox, VerifiedLabel, by_image, check_one, descending,
@@ -263,6 +265,9 @@ fn check(truth: Truth<'_>, detections: &[ScoredBox], classes: usize) -> Result<(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_dataset;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests_official;

@@ -152,7 +152,11 @@ fn a_real_export_of_roboflow_counts_its_sources() {
     let opening = |usual| Opening { usual_split: Some(usual), ..Opening::default() };
     let train = Dataset::open_as(folder.path(), &opening("train")).unwrap();
     assert_eq!((train.split(), train.images().len(), train.annotations().len()), ("train", 3, 6));
-    assert!(told(&train, "3 images are copies of 1 sources"), "{}", train.report());
+    assert!(
+        told(&train, "images that Roboflow made from others: 3 of 1 sources"),
+        "{}",
+        train.report()
+    );
     let [x, y, w, h] = train.annotations()[0].bbox.0;
     assert_eq!([x, y, w, h].map(|v| (v * 1e9).round() / 1e9), [14.8125, 7.640625, 11.5, 9.34375]);
     let val = Dataset::open_as(folder.path(), &opening("val")).unwrap();
