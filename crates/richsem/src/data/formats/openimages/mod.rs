@@ -84,13 +84,14 @@ fn read(request: &Request<'_>) -> Result<Records> {
         Some(file) => Some(Hierarchy::open(file)?.over(&first(&mids, within))),
         None => None,
     };
-    records.images = images.iter().map(image).collect();
-    take_labels(&mut records, &labels, within);
     records.annotations = annotations(boxes.boxes, within);
+    let ranks = images.ranks();
+    records.images = images.iter().zip(ranks).map(image).collect();
+    records.image_ids = Some(images.into_strings());
+    take_labels(&mut records, &labels, within);
     let folders = files::image_folders(&file, request.split);
     let near = request.images.map_or(folders, |images| vec![images.to_owned()]);
     place_images(&mut records, near);
-    number(&mut records, &images);
     Ok(records)
 }
 
@@ -103,16 +104,13 @@ fn first(names: &Names, count: usize) -> Names {
     some
 }
 
-fn image(id: &str) -> ImageRecord {
-    ImageRecord { file_name: format!("{id}.jpg"), ..ImageRecord::default() }
-}
-
 /// Images are numbered in the order of their ids, whatever the order of the rows.
-fn number(records: &mut Records, images: &Names) {
-    for (image, rank) in records.images.iter_mut().zip(images.ranks()) {
-        image.id = i64::from(rank) + 1;
+fn image((id, rank): (&str, u32)) -> ImageRecord {
+    ImageRecord {
+        id: i64::from(rank) + 1,
+        file_name: format!("{id}.jpg"),
+        ..ImageRecord::default()
     }
-    records.image_ids = Some(images.iter().map(str::to_owned).collect());
 }
 
 fn classes(listed: Option<&Classes>, mids: &Names, known: Option<usize>) -> Vec<ClassRecord> {
