@@ -186,9 +186,9 @@ fn certainty_and_errors_are_shown_where_they_are_known() {
             classes_below_limit: 3,
         },
         pooled: Pooled {
-            ap: Some(0.333),
+            ap: None,
             ap50: None,
-            ap_rare: None,
+            ap_rare: Some(0.333),
             ap_common: None,
             ap_frequent: None,
         },
