@@ -19,6 +19,7 @@ use richsem::{
     evaluate::{Evaluator, Protocol, Summary},
     predict::{ReadAhead, detect_all, every_image_once, to_detections},
     train::check_vocabularies,
+    vocabulary::CategoryId,
 };
 
 use crate::{
@@ -174,6 +175,13 @@ struct Evaluated {
 
 /// Evaluates detections of a results file.
 fn evaluate_file(file: &Path, dataset: &Dataset, evaluator: &Evaluator) -> Result<Evaluated> {
+    let detections = read_detections(file, dataset)?;
+    evaluator.check(file, &detections)?;
+    Ok(Evaluated { summary: evaluator.evaluate(&detections)?, unread: 0 })
+}
+
+/// Reads a results file for these annotations, and tells what is odd in it.
+pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
     let images = dataset.image_names();
     let names = Names { images: &images, classes: dataset.vocabulary() };
     let Found { detections, renumbered, renamed, negative } = detections::read_for(file, names)?;
@@ -196,8 +204,7 @@ fn evaluate_file(file: &Path, dataset: &Dataset, evaluator: &Evaluator) -> Resul
             ));
         }
     }
-    evaluator.check(file, &detections)?;
-    Ok(Evaluated { summary: evaluator.evaluate(&detections)?, unread: 0 })
+    Ok(detections)
 }
 
 /// Detects in every image and evaluates the detections.
@@ -216,7 +223,8 @@ fn detect_and_evaluate(
         .with_training_vocabulary(detector.vocabulary());
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let broken = Arc::new(BrokenImages::new(detector.config().max_broken_images));
-    let found = detect(&detector, &evaluator, dataset, (&store, &broken), batch)?;
+    let knows = |class| evaluator.knows(class);
+    let found = detect(&detector, &knows, dataset, (&store, &broken), batch)?;
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
     }
@@ -253,9 +261,9 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
 }
 
 /// Detections of the classes that the annotations know.
-fn detect(
+pub(crate) fn detect(
     detector: &Detector,
-    evaluator: &Evaluator,
+    knows: &dyn Fn(CategoryId) -> bool,
     dataset: &Dataset,
     (store, broken): (&Arc<ImageStore>, &Arc<BrokenImages>),
     batch: usize,
@@ -277,7 +285,7 @@ fn detect(
         detect_all(detector, source, ReadAhead::default(), |image_id, _, boxes| {
             let boxes = to_detections(image_id, &boxes, detector.vocabulary());
             // A split need not have every class of training.
-            found.extend(boxes.into_iter().filter(|d| evaluator.knows(d.category_id)));
+            found.extend(boxes.into_iter().filter(|d| knows(d.category_id)));
             done += 1;
             counter.set(done, total);
             ControlFlow::Continue(())

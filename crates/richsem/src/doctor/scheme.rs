@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+pub use toml::Value;
 
 use super::sizes::{Density, Sizes};
 use crate::{losses::federated::FederatedConfig, vocabulary::Frequency};
@@ -51,7 +52,7 @@ pub struct Place {
     /// The key, as `data.train` or `data.extra.imagenet`.
     pub key: String,
     /// The settings below that key, in order: name and value.
-    pub settings: Vec<(String, toml::Value)>,
+    pub settings: Vec<(String, Value)>,
 }
 
 /// What a scheme rests on.
@@ -84,7 +85,7 @@ pub struct Advice {
     /// The setting, as `data.sampler`; empty of advice that is no setting.
     pub key: String,
     /// Its value; none where the default is right, or where it is no setting.
-    pub value: Option<toml::Value>,
+    pub value: Option<Value>,
     /// What and why, with the number it rests on.
     pub why: String,
     /// Where the rule is from.
@@ -117,7 +118,7 @@ pub fn scheme(numbers: &Numbers) -> Scheme {
 }
 
 /// A value from TOML's text.
-fn value(text: &str) -> Option<toml::Value> {
+fn value(text: &str) -> Option<Value> {
     let mut table: toml::Table = toml::from_str(&format!("v = {text}")).ok()?;
     table.remove("v")
 }
@@ -265,7 +266,7 @@ fn queries(numbers: &Numbers) -> Option<Advice> {
     );
     Some(Advice {
         key: "model.dino.transformer.num_queries".to_owned(),
-        value: i64::try_from(wanted.min(10_000)).ok().map(toml::Value::Integer),
+        value: i64::try_from(wanted.min(10_000)).ok().map(Value::Integer),
         why,
         source: "arXiv 2005.12872 (DETR), section 3: N queries, more than objects in an image",
     })
@@ -276,7 +277,7 @@ fn detections(numbers: &Numbers) -> Option<Advice> {
     let (most, allowed) = (numbers.most_judged, numbers.max_detections);
     (most > allowed).then(|| Advice {
         key: "eval.max_detections".to_owned(),
-        value: i64::try_from(most.next_multiple_of(QUERY_STEP)).ok().map(toml::Value::Integer),
+        value: i64::try_from(most.next_multiple_of(QUERY_STEP)).ok().map(Value::Integer),
         why: format!(
             "an image of the validation part has {most} boxes, and {allowed} detections of each image count. \
              The protocols of COCO (100) and LVIS (300) have the fewer: say so beside the number"
@@ -335,7 +336,7 @@ fn toml(numbers: &Numbers, advice: &[Advice]) -> String {
         let _ = write!(text, "\n{}", comment(&format!("{} ({})", piece.why, piece.source)));
         let Some(value) = &piece.value else { continue };
         // A table of its own for each: the keys above may stand in the same section.
-        if let toml::Value::Table(table) = value {
+        if let Value::Table(table) = value {
             let _ = writeln!(text, "[{}]", piece.key);
             for (name, value) in table {
                 let _ = writeln!(text, "{name} = {value}");

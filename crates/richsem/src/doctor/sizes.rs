@@ -95,16 +95,16 @@ pub struct Density {
     pub beyond: usize,
 }
 
-/// Sides of boxes, in pixels of the file, and the factors of their images.
+/// A box: its side in pixels of the file, its image, and the group of its class.
 struct Object {
     side: f64,
     image: u32,
     group: usize,
 }
 
-/// Measures the objects of a part. `groups` are the classes' groups, by class index.
-pub(super) fn sizes(dataset: &Dataset, groups: &[Frequency], scale: &Scale) -> Sizes {
-    let (mut boxes, mut unknown) = (Vec::new(), 0);
+/// The boxes to measure, cut off at their images, and how many are of images of unknown size.
+fn objects(dataset: &Dataset, groups: &[Frequency]) -> (Vec<Object>, usize) {
+    let (mut objects, mut unknown) = (Vec::new(), 0);
     for annotation in dataset.annotations().iter().filter(|a| !a.crowd) {
         let Some([height, width]) = dataset.images()[annotation.image as usize].size else {
             unknown += 1;
@@ -114,56 +114,63 @@ pub(super) fn sizes(dataset: &Dataset, groups: &[Frequency], scale: &Scale) -> S
         if !clipped.is_degenerate() {
             let [_, _, w, h] = clipped.to_xywh().0;
             let group = groups.get(annotation.class.0 as usize).map_or(0, |group| *group as usize);
-            boxes.push(Object { side: (w * h).sqrt(), image: annotation.image, group });
+            objects.push(Object { side: (w * h).sqrt(), image: annotation.image, group });
         }
     }
-    let factors = |size: u32, max_size: u32| -> Vec<f64> {
-        let factor = |size_of: Option<[u32; 2]>| match size_of {
-            Some([height, width]) if height > 0 && width > 0 => {
-                let (w, h) = size_after_resize(width, height, size, max_size);
-                f64::from(w.min(h)) / f64::from(width.min(height))
-            }
-            _ => 1.0,
-        };
-        dataset.images().iter().map(|image| factor(image.size)).collect()
+    (objects, unknown)
+}
+
+/// By how much each image is resized; 1 for one of unknown size.
+fn factors(dataset: &Dataset, size: u32, max_size: u32) -> Vec<f64> {
+    let factor = |size_of: Option<[u32; 2]>| match size_of {
+        Some([height, width]) if height > 0 && width > 0 => {
+            let (w, h) = size_after_resize(width, height, size, max_size);
+            f64::from(w.min(h)) / f64::from(width.min(height))
+        }
+        _ => 1.0,
     };
-    let at = factors(scale.size, scale.max_size);
+    dataset.images().iter().map(|image| factor(image.size)).collect()
+}
+
+/// Objects that these factors make small, and that are not in the file.
+fn lost(objects: &[Object], factors: &[f64]) -> usize {
+    let is_small = |o: &&Object| o.side * factors[o.image as usize] < SMALL_SIDE;
+    objects.iter().filter(|o| o.side >= SMALL_SIDE).filter(is_small).count()
+}
+
+/// Measures the objects of a part. `groups` are the classes' groups, by class index.
+pub(super) fn sizes(dataset: &Dataset, groups: &[Frequency], scale: &Scale) -> Sizes {
+    let (objects, unknown) = objects(dataset, groups);
+    let at = factors(dataset, scale.size, scale.max_size);
     let (mut by_side, mut by_group) = ([0; 4], [[0; 4]; 3]);
-    for b in &boxes {
-        let side = b.side * at[b.image as usize];
+    for object in &objects {
+        let side = object.side * at[object.image as usize];
         let place = SIDES.iter().position(|&limit| side < limit).unwrap_or(SIDES.len() - 1);
         by_side[place] += 1;
-        by_group[b.group][place] += 1;
+        by_group[object.group][place] += 1;
     }
-    let lost = |factors: &[f64]| {
-        let small =
-            |b: &&Object| b.side >= SMALL_SIDE && b.side * factors[b.image as usize] < SMALL_SIDE;
-        boxes.iter().filter(small).count()
-    };
     let mut shorter: Vec<u32> =
         dataset.images().iter().filter_map(|i| i.size).map(|[h, w]| h.min(w)).collect();
     shorter.sort_unstable();
-    let allowed = MOST_LOST * boxes.len() as f64;
-    let lost_now = lost(&at);
-    let longest = shorter.last().copied().unwrap_or(0).min(LARGEST);
-    let ratio = f64::from(scale.max_size) / f64::from(scale.size);
-    let larger = (scale.size + 1..=longest.next_multiple_of(32)).filter(|size| size % 32 == 0);
+    let smallest = factors(dataset, scale.smallest, scale.max_size);
+    let small = |o: &&Object| o.side * smallest[o.image as usize] < SMALL_SIDE;
+    let lost_now = lost(&objects, &at);
+    let allowed = MOST_LOST * objects.len() as f64;
     let needed = (lost_now as f64 > allowed).then(|| {
-        let mut larger = larger;
-        larger.find(|&size| {
+        let ratio = f64::from(scale.max_size) / f64::from(scale.size);
+        let longest = shorter.last().copied().unwrap_or(0).min(LARGEST).next_multiple_of(32);
+        (scale.size + 1..=longest).filter(|size| size % 32 == 0).find(|&size| {
             let max_size = (f64::from(size) * ratio).ceil() as u32;
-            lost(&factors(size, max_size)) as f64 <= allowed
+            lost(&objects, &factors(dataset, size, max_size)) as f64 <= allowed
         })
     });
-    let smallest = factors(scale.smallest, scale.max_size);
-    let small = boxes.iter().filter(|b| b.side * smallest[b.image as usize] < SMALL_SIDE).count();
     Sizes {
         scale: scale.clone(),
-        boxes: boxes.len(),
+        boxes: objects.len(),
         unknown,
         by_side,
         by_group,
-        small_at_smallest: small,
+        small_at_smallest: objects.iter().filter(small).count(),
         lost: lost_now,
         median_side: shorter.get(shorter.len() / 2).copied().unwrap_or(0),
         needed: needed.flatten(),

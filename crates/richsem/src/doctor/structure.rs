@@ -18,68 +18,69 @@ pub(super) fn check(examined: &Examined<'_>) -> Vec<Finding> {
     counted.flatten().chain(classes_disagree(examined)).collect()
 }
 
+/// Things that reading counts with their ids: code, level, kind of the ids, what they are, what to do.
+type Told = (&'static str, Level, &'static str, &'static str, &'static str);
+
+const SAME_FILE: Told = (
+    "images_listed_twice",
+    Level::Problem,
+    "image",
+    "images with the same file as an earlier one",
+    "join them: the boxes of one are background in the other",
+);
+const REPEATED: Told = (
+    "repeated_boxes",
+    Level::Look,
+    "annotation",
+    "boxes that repeat an earlier one of their image and class",
+    "remove them: a detector finds such an object once, and the other counts as missed",
+);
+const EMPTY: Told = (
+    "empty_boxes",
+    Level::Look,
+    "annotation",
+    "boxes without an inside, which training drops",
+    "remove them: in evaluation they count as missed",
+);
+const CLIPPED: Told = (
+    "boxes_beyond_images",
+    Level::Note,
+    "annotation",
+    "boxes beyond their image, which training clips",
+    "",
+);
+const ABSENT_WITH_BOXES: Told = (
+    "absent_with_boxes",
+    Level::Look,
+    "image",
+    "images with boxes of a class that they list as absent; the boxes count",
+    "take the class out of neg_category_ids, or the boxes out of the image",
+);
+const IN_BOTH_LISTS: Told = (
+    "absent_and_not_exhaustive",
+    Level::Note,
+    "image",
+    "images with a class that is listed as absent and as not exhaustively annotated, taken as the latter",
+    "",
+);
+
 fn of_report(part: &str, dataset: &Dataset) -> Vec<Finding> {
     let report = dataset.report();
-    let found = |code, level, of: &Counted, kind: &str, text: &str, advice: &str| {
-        (of.count > 0).then(|| {
-            let text = format!("{}: {}{}", text, of.count, of.ids(kind));
-            Finding::new(code, level, part, of.count, text).advise(advice)
-        })
+    let found = |(code, level, kind, text, advice): Told, of: &Counted| {
+        let text = format!("{text}: {}{}", of.count, of.ids(kind));
+        (of.count > 0).then(|| Finding::new(code, level, part, of.count, text).advise(advice))
     };
     let plain = |code, count: usize, text: &str| {
-        (count > 0)
-            .then(|| Finding::new(code, Level::Note, part, count, format!("{text}: {count}")))
+        let text = format!("{text}: {count}");
+        (count > 0).then(|| Finding::new(code, Level::Note, part, count, text))
     };
     let all = [
-        found(
-            "images_listed_twice",
-            Level::Problem,
-            &report.same_file,
-            "image",
-            "images with the same file as an earlier one",
-            "join them: the boxes of one are background in the other",
-        ),
-        found(
-            "repeated_boxes",
-            Level::Look,
-            &report.repeated,
-            "annotation",
-            "boxes that repeat an earlier one of their image and class",
-            "remove them: a detector finds such an object once, and the other counts as missed",
-        ),
-        found(
-            "empty_boxes",
-            Level::Look,
-            &report.degenerate,
-            "annotation",
-            "boxes without an inside, which training drops",
-            "remove them: in evaluation they count as missed",
-        ),
-        found(
-            "boxes_beyond_images",
-            Level::Note,
-            &report.clipped,
-            "annotation",
-            "boxes beyond their image, which training clips",
-            "",
-        ),
-        found(
-            "absent_with_boxes",
-            Level::Look,
-            &report.absent_with_boxes,
-            "image",
-            "images with boxes of a class that they list as absent; the boxes count",
-            "take the class out of neg_category_ids, or the boxes out of the image",
-        ),
-        found(
-            "absent_and_not_exhaustive",
-            Level::Note,
-            &report.absent_and_not_exhaustive,
-            "image",
-            "images with a class that is listed as absent and as not exhaustively annotated, taken as \
-             the latter",
-            "",
-        ),
+        found(SAME_FILE, &report.same_file),
+        found(REPEATED, &report.repeated),
+        found(EMPTY, &report.degenerate),
+        found(CLIPPED, &report.clipped),
+        found(ABSENT_WITH_BOXES, &report.absent_with_boxes),
+        found(IN_BOTH_LISTS, &report.absent_and_not_exhaustive),
         plain("images_without_boxes", report.images_without_boxes, "images without boxes"),
         plain("crowds", report.crowd, "crowd regions, not trained on"),
         plain("unknown_sizes", report.unknown_sizes, "images whose size the file does not say"),
