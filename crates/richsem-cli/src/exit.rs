@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | an error in input, settings or files; some images could not be read, or runs of a study failed |
+//! | 1 | an error in input, settings or files; some images could not be read, runs of a study failed, or the doctor found problems |
 //! | 2 | the command line is wrong (written by `clap`) |
 //! | 3 | training met a number that is not finite |
 //! | 101 | an internal error: a bug of this program (Rust's own code for a panic) |
@@ -13,7 +13,7 @@
 
 /// The work is done.
 pub(crate) const OK: u8 = 0;
-/// An error in input, settings or files; or some images or runs failed.
+/// An error in input, settings or files; or some images or runs failed, or `doctor` found problems.
 pub(crate) const ERROR: u8 = 1;
 /// Training met a number that is not finite.
 pub(crate) const NON_FINITE: u8 = 3;
@@ -35,7 +35,8 @@ pub(crate) fn of(error: &anyhow::Error) -> u8 {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
-  1  error in input, settings or files; some images not readable, or runs of a study failed
+  1  error in input, settings or files; some images not readable, runs of a study failed, or
+     problems found by doctor
   2  wrong command line
   3  training met a number that is not finite
   129, 130, 143  stopped by SIGHUP, Ctrl-C, SIGTERM: training has saved everything";

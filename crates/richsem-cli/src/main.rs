@@ -18,8 +18,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use commands::{
-    bench, checks, convert, dataset, eval, info, map, predict, prepare, pretrain_teacher, report,
-    study, synth, train,
+    bench, checks, convert, dataset, doctor, eval, info, map, predict, prepare, pretrain_teacher,
+    report, study, synth, train,
 };
 
 /// Object detection on long-tailed data: train, evaluate and use detectors
@@ -55,6 +55,8 @@ enum Verb {
     Synth(synth::Args),
     /// Look at annotation files, or convert them
     Dataset(dataset::Args),
+    /// Find what is wrong with a set of annotated images, and how to train on it
+    Doctor(doctor::Args),
     /// Find which class of one vocabulary is which of another
     Map(map::Args),
     /// Time training steps and inference
@@ -67,7 +69,7 @@ enum Verb {
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Detectors", &["train", "eval", "predict", "convert", "info", "report", "study"]),
     ("Teachers", &["pretrain-teacher", "prepare"]),
-    ("Data", &["synth", "dataset", "map"]),
+    ("Data", &["synth", "dataset", "doctor", "map"]),
     ("This machine", &["checks", "bench"]),
 ];
 
@@ -113,6 +115,7 @@ fn main() -> ExitCode {
         Verb::Prepare(args) => prepare::run(&args),
         Verb::Synth(args) => synth::run(&args),
         Verb::Dataset(args) => dataset::run(args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Map(args) => map::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Checks(args) => checks::run(&args),

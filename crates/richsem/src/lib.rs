@@ -77,6 +77,7 @@ pub mod convert;
 pub mod data;
 pub mod detections;
 pub mod detector;
+pub mod doctor;
 pub mod draw;
 pub mod error;
 pub mod evaluate;

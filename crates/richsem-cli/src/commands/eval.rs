@@ -23,6 +23,7 @@ use richsem::{
     predict::{ReadAhead, detect_all, every_image_once, to_detections},
     report::{self, ReportData},
     train::check_vocabularies,
+    vocabulary::CategoryId,
 };
 
 use crate::{
@@ -142,7 +143,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     tell(&dataset, &evaluator);
     let found = match (&args.detections, &weights) {
         (Some(file), _) => {
-            let detections = read_detections(file, &dataset, &evaluator)?;
+            let detections = read_detections(file, &dataset)?;
+            evaluator.check(file, &detections)?;
             Found { evaluator, detections, unread: 0 }
         }
         (None, Some(weights)) => {
@@ -236,7 +238,8 @@ fn measure(args: &Args, dataset: &Dataset, found: &Found) -> Result<Summary> {
     let (mut summary, matches) = evaluator.evaluate_and_match(detections)?;
     summary.intervals = Some(matches.intervals());
     if let Some(file) = &args.compare {
-        let other = read_detections(file, dataset, evaluator)?;
+        let other = read_detections(file, dataset)?;
+        evaluator.check(file, &other)?;
         let mut comparison = matches.compare(&evaluator.matches(&other)?)?;
         comparison.with = file.display().to_string();
         summary.comparison = Some(comparison);
@@ -273,12 +276,8 @@ fn page(args: &Args, summary: &Summary) -> ReportData {
     }
 }
 
-/// Detections of a results file, for these annotations.
-fn read_detections(
-    file: &Path,
-    dataset: &Dataset,
-    evaluator: &Evaluator,
-) -> Result<Vec<Detection>> {
+/// Detections of a results file for these annotations; tells what is odd in it.
+pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
     if is_results(file) {
         return read_shares(file, dataset);
     }
@@ -305,7 +304,6 @@ fn read_detections(
             ));
         }
     }
-    evaluator.check(file, &detections)?;
     Ok(detections)
 }
 
@@ -345,7 +343,8 @@ fn detect_in(
         .with_training_vocabulary(detector.vocabulary());
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let broken = Arc::new(BrokenImages::new(detector.config().max_broken_images));
-    let detections = detect(&detector, &evaluator, dataset, (&store, &broken), batch)?;
+    let knows = |class| evaluator.knows(class);
+    let detections = detect(&detector, &knows, dataset, (&store, &broken), batch)?;
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
     }
@@ -386,9 +385,9 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
 }
 
 /// Detections of the classes that the annotations know.
-fn detect(
+pub(crate) fn detect(
     detector: &Detector,
-    evaluator: &Evaluator,
+    knows: &dyn Fn(CategoryId) -> bool,
     dataset: &Dataset,
     (store, broken): (&Arc<ImageStore>, &Arc<BrokenImages>),
     batch: usize,
@@ -410,7 +409,7 @@ fn detect(
         detect_all(detector, source, ReadAhead::default(), |image_id, _, boxes| {
             let boxes = to_detections(image_id, &boxes, detector.vocabulary());
             // A split need not have every class of training.
-            found.extend(boxes.into_iter().filter(|d| evaluator.knows(d.category_id)));
+            found.extend(boxes.into_iter().filter(|d| knows(d.category_id)));
             done += 1;
             counter.set(done, total);
             ControlFlow::Continue(())

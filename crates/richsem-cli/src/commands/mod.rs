@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod checks;
 pub(crate) mod convert;
 pub(crate) mod dataset;
+pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod info;
 pub(crate) mod map;

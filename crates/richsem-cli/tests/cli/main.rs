@@ -4,6 +4,7 @@
 mod command_line;
 mod data;
 mod detecting;
+mod doctor;
 mod evaluating;
 mod stopping;
 #[path = "../util/mod.rs"]

@@ -8,17 +8,17 @@ mod errors;
 mod facts;
 mod images;
 mod metrics;
+mod page;
 mod run;
 
-use std::{fmt::Write as _, path::Path};
+use std::path::Path;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use image::RgbImage;
-
-use crate::{Result, draw, error::write_atomically, evaluate::Summary};
+use crate::{Result, error::write_atomically, evaluate::Summary};
 
 pub(crate) use facts::Facts;
 pub use images::RunOptions;
+pub use page::Drawn;
+pub(crate) use page::{escape, facts, gallery, notes, page, percent, section, settings, thousands};
 pub use run::run;
 
 /// Everything a report shows. Sections without content are left out.
@@ -64,15 +64,6 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// An image with words beneath.
-#[derive(Debug, Clone)]
-pub struct Drawn {
-    /// The words beneath the image.
-    pub caption: String,
-    /// The image, shown as it is.
-    pub image: RgbImage,
-}
-
 /// Writes the report. The file is either wholly there or not at all.
 ///
 /// # Errors
@@ -87,36 +78,19 @@ pub fn write(path: &Path, data: &ReportData) -> Result<()> {
 /// # Errors
 /// If an image has no pixels or is too large for JPEG.
 pub fn render(data: &ReportData) -> Result<String> {
-    let mut body = String::new();
-    let mut section = |heading: &str, content: String| {
-        if !content.is_empty() {
-            let id = heading.to_lowercase();
-            let _ = write!(body, "<section id=\"{id}\"><h2>{heading}</h2>\n{content}</section>\n");
-        }
-    };
     let summary = data.summary.as_ref();
-    section("Results", summary.map(|s| metrics::section(data, s)).unwrap_or_default());
-    section("Certainty", summary.map(certainty::section).unwrap_or_default());
-    section("Errors", summary.map(errors::section).unwrap_or_default());
-    section("Training", training(data));
-    section("Classes", summary.map(|s| classes::section(data, s)).unwrap_or_default());
-    section("Images", gallery(&data.images)?);
-    section("Run", facts(&data.facts) + &settings(&data.settings));
-    let title = escape(&data.title);
+    let body = [
+        notes(&data.notes),
+        section("Results", &summary.map(|s| metrics::section(data, s)).unwrap_or_default()),
+        section("Certainty", &summary.map(certainty::section).unwrap_or_default()),
+        section("Errors", &summary.map(errors::section).unwrap_or_default()),
+        section("Training", &training(data)),
+        section("Classes", &summary.map(|s| classes::section(data, s)).unwrap_or_default()),
+        section("Images", &gallery(&data.images)?),
+        section("Run", &(facts(&data.facts) + &settings(&data.settings))),
+    ];
     let line = summary.map_or_else(|| "not evaluated".to_owned(), evaluated);
-    Ok(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
-         <style>\n{style}</style>\n</head>\n<body>\n<main>\n\
-         <header><h1>{title}</h1><p class=\"lead\">{line}</p></header>\n{notes}{body}\
-         <footer>Written by richsem {version}. Values in percent.</footer>\n</main>\n\
-         <script>\n{script}</script>\n</body>\n</html>\n",
-        notes = notes(&data.notes),
-        style = include_str!("style.css"),
-        script = include_str!("page.js"),
-        version = env!("CARGO_PKG_VERSION"),
-    ))
+    Ok(page(&data.title, &line, &body.concat(), " Values in percent."))
 }
 
 /// What the metrics are of: protocol, images, boxes, classes and detections.
@@ -129,18 +103,6 @@ fn evaluated(summary: &Summary) -> String {
         thousands(summary.per_class.len()),
         thousands(summary.detections),
     )
-}
-
-fn notes(notes: &[String]) -> String {
-    let items: String = notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
-    if items.is_empty() { items } else { format!("<ul class=\"notes\">{items}</ul>\n") }
-}
-
-fn settings(toml: &str) -> String {
-    if toml.is_empty() {
-        return String::new();
-    }
-    format!("<details><summary>All settings</summary><pre>{}</pre></details>\n", escape(toml))
 }
 
 fn training(data: &ReportData) -> String {
@@ -162,65 +124,6 @@ fn training(data: &ReportData) -> String {
     ];
     let charts: String = charts.iter().filter_map(chart::Chart::render).collect();
     if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>\n") }
-}
-
-fn gallery(images: &[Drawn]) -> Result<String> {
-    let mut html = String::new();
-    for image in images {
-        let jpeg = BASE64.encode(draw::encode_jpeg(&image.image)?);
-        let caption = escape(&image.caption);
-        let (width, height) = image.image.dimensions();
-        let _ = writeln!(
-            html,
-            "<figure><img src=\"data:image/jpeg;base64,{jpeg}\" width=\"{width}\" \
-             height=\"{height}\" alt=\"{caption}\"><figcaption>{caption}</figcaption></figure>"
-        );
-    }
-    Ok(if html.is_empty() { html } else { format!("<div class=\"gallery\">\n{html}</div>\n") })
-}
-
-fn facts(facts: &[(String, String)]) -> String {
-    let rows: String = facts
-        .iter()
-        .map(|(name, value)| {
-            format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value))
-        })
-        .collect();
-    if rows.is_empty() { rows } else { format!("<dl class=\"facts\">\n{rows}</dl>\n") }
-}
-
-/// Text as HTML shows it literally, in elements and in quoted attributes.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            _ => escaped.push(letter),
-        }
-    }
-    escaped
-}
-
-/// A fraction in percent with one decimal, a dash where there is none.
-fn percent(value: Option<f64>) -> String {
-    value.map_or_else(|| "–".to_owned(), |v| format!("{:.1}", 100.0 * v))
-}
-
-/// A number with commas: 1234567 becomes 1,234,567.
-pub(crate) fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 #[cfg(test)]

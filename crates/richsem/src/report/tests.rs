@@ -1,3 +1,5 @@
+use image::RgbImage;
+
 use super::*;
 use crate::{
     evaluate::{ClassResult, Protocol},
