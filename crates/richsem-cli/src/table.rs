@@ -104,6 +104,8 @@ pub(crate) fn classes(summary: &Summary, all: bool) -> String {
     if all || summary.per_class.len() <= MOST_CLASSES {
         return table(columns, summary.per_class.iter().map(class));
     }
+    // As OpenImages' protocol has it.
+    let at_50_alone = summary.per_class.iter().all(|class| class.ap.is_none());
     let mut text = String::new();
     let groups = [Some(Frequency::Frequent), Some(Frequency::Common), Some(Frequency::Rare), None];
     let present: Vec<_> = groups
@@ -115,7 +117,7 @@ pub(crate) fn classes(summary: &Summary, all: bool) -> String {
     for group in present {
         let of_group = summary.per_class.iter().filter(|c| c.frequency == group);
         let total = of_group.clone().count();
-        let ap = |c: &ClassResult| c.ap.or(c.ap50);
+        let ap = |c: &ClassResult| if at_50_alone { c.ap50 } else { c.ap };
         let mut evaluated: Vec<&ClassResult> = of_group.filter(|c| ap(c).is_some()).collect();
         evaluated.sort_by(|a, b| ap(b).unwrap_or(0.0).total_cmp(&ap(a).unwrap_or(0.0)));
         let name = group.map_or("classes", group_name);

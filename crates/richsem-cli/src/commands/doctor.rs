@@ -132,7 +132,7 @@ struct Opened {
 
 /// Extra data.
 enum Extra {
-    Images(ClassificationSet, MappingConfig),
+    Images(Box<ClassificationSet>, MappingConfig),
     Annotated(Opened),
 }
 
@@ -252,7 +252,8 @@ fn open_extra(args: &Args, path: &Path, train: &Dataset) -> Result<Extra> {
     }
     let with = |mapping: MappingConfig| {
         let config = ExtraConfig { mapping: Some(mapping.clone()), ..ExtraConfig::new(path) };
-        ClassificationSet::open(&config, train.vocabulary()).map(|set| Extra::Images(set, mapping))
+        ClassificationSet::open(&config, train.vocabulary())
+            .map(|set| Extra::Images(Box::new(set), mapping))
     };
     let extra = match with(MappingConfig::Wnid {}) {
         Err(error) => with(MappingConfig::Name {}).map_err(|_| error)?,
