@@ -136,6 +136,14 @@ impl ImageStore {
         path.exists() || matches!(pattern::files(path), Ok(Some(_)))
     }
 
+    /// The files that a pattern names, sorted; none if the path is no pattern.
+    ///
+    /// # Errors
+    /// No file fits.
+    pub(in crate::data) fn files_of(pattern: &Path) -> Result<Option<Vec<PathBuf>>> {
+        pattern::files(pattern)
+    }
+
     /// Images in a folder. Names are paths below it, or whole paths if `path` is empty.
     #[must_use]
     pub fn folder(path: PathBuf, orientation: Orientation) -> Self {

@@ -133,6 +133,21 @@ impl Annotations {
         unread
     }
 
+    /// The file of that number: [`Row::file`].
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn file(&self, number: usize) -> &Path {
+        &self.tables.files[number].path
+    }
+
+    /// What should be told of how the images are called, a line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.tables.notes()
+    }
+
     /// Number of rows of all files.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -172,6 +187,18 @@ impl Annotations {
         }
         Ok(())
     }
+}
+
+/// Whether a parquet file has images with boxes, as far as it says about itself.
+///
+/// # Errors
+/// It cannot be read, or is no whole parquet file.
+pub(in crate::data) fn shows_boxes(path: &Path) -> Result<bool> {
+    let file = File::open(path, String::new(), false)?;
+    let metadata = file.reader.metadata();
+    let Ok(image) = schema::image_column(path, metadata) else { return Ok(false) };
+    let root = metadata.file_metadata().schema_descr().root_schema();
+    Ok(Columns::of(root, &image).objects.is_some())
 }
 
 impl Columns {
