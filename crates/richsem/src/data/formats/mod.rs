@@ -30,6 +30,7 @@ use crate::{
 };
 pub(in crate::data) use coco::below_root;
 pub use hf::BoxForm;
+pub(in crate::data) use hf::part_of_file;
 pub(in crate::data) use place::Place;
 pub use records::Unit;
 pub(in crate::data) use records::{ClassRecord, ReadCounts, Records, Request};
@@ -146,10 +147,7 @@ fn refuse_unused(format: &Format, opening: &Opening) -> Result<()> {
         Err(Error::argument(argument, problem).with_hint("leave it out"))
     };
     if opening.vocabulary.is_some() && format.name != visual_genome::FORMAT.name {
-        return refuse(
-            Argument::Vocabulary,
-            "has classes of its own: it takes no list of them",
-        );
+        return refuse(Argument::Vocabulary, "has classes of its own: it takes no list of them");
     }
     let leaves_open = [hf::PARQUET.name, hf::IMAGEFOLDER.name].contains(&format.name);
     if opening.boxes.is_some() && !leaves_open {

@@ -13,6 +13,7 @@ use std::path::Path;
 pub use boxes::BoxForm;
 pub(super) use imagefolder::FORMAT as IMAGEFOLDER;
 pub(super) use parquet::FORMAT as PARQUET;
+pub(in crate::data) use parquet::part_of_file;
 
 use super::{Place, is_usual};
 use crate::error::{Error, Result};

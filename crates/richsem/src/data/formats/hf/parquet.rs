@@ -82,7 +82,7 @@ fn parts(place: &Place) -> Result<Vec<(String, PathBuf)>> {
     };
     let mut named: Vec<(String, Vec<&PathBuf>)> = Vec::new();
     for file in files {
-        let name = part_name(file);
+        let name = part_of_file(file);
         match named.iter_mut().find(|(other, _)| *other == name) {
             Some((_, files)) => files.push(file),
             None => named.push((name, vec![file])),
@@ -107,7 +107,7 @@ fn folder_name(folder: &Path) -> String {
 }
 
 /// What a file's part is called: its name without numbers at the end, `train-00000-of-00005`.
-fn part_name(file: &Path) -> String {
+pub(in crate::data) fn part_of_file(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let mut parts: Vec<&str> = stem.split('-').collect();
@@ -163,7 +163,9 @@ fn read(request: &Request<'_>) -> Result<Records> {
         })
     })?;
     if collector.asks_others() {
-        for (_, other) in parts.iter().enumerate().filter(|(at, _)| *at != part).map(|(_, part)| part) {
+        for (_, other) in
+            parts.iter().enumerate().filter(|(at, _)| *at != part).map(|(_, part)| part)
+        {
             Annotations::open(other)?.each(|row| {
                 collector.other(row);
                 Ok(())

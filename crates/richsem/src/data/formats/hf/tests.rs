@@ -43,10 +43,10 @@ fn the_samples_are_read_with_their_images() {
         (2, 1, [0.0, 0.0, 64.0, 48.0], 3072.0),
     ];
     for (sample, first) in [("struct_of_lists", 0), ("list_of_structs", 1), ("imagefolder", 0)] {
-        let set = Dataset::open_as(&folder.join(sample), &Opening {
-            usual_split: Some("train"),
-            ..Opening::default()
-        });
+        let set = Dataset::open_as(
+            &folder.join(sample),
+            &Opening { usual_split: Some("train"), ..Opening::default() },
+        );
         let set = set.unwrap();
         assert_eq!(boxes(&set), expected, "{sample}");
         let names = match sample {

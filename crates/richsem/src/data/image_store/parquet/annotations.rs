@@ -123,6 +123,18 @@ impl Annotations {
         self.columns.iter().any(|columns| columns.objects.is_some())
     }
 
+    /// Whether the table has labels of the images.
+    #[must_use]
+    pub fn has_labels(&self) -> bool {
+        self.columns.iter().any(|columns| columns.label.is_some())
+    }
+
+    /// Number of files.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.tables.files.len()
+    }
+
     /// The columns that are not read, as `objects.segmentation`.
     #[must_use]
     pub fn unread(&self) -> Vec<&str> {
