@@ -6,7 +6,10 @@ use anyhow::{Result, anyhow};
 use richsem::{
     Error,
     argument::Argument,
-    data::{formats::Opening, image_io::Orientation},
+    data::{
+        formats::{BoxForm, Opening},
+        image_io::Orientation,
+    },
     detector::{Detector, weights_in},
     precision::Precision,
 };
@@ -137,6 +140,10 @@ pub(crate) struct SetArgs {
     /// objects_vocab.txt beside the annotations, or else all names that have 50 boxes
     #[arg(long, value_name = "FILE")]
     vocabulary: Option<PathBuf>,
+    /// What the four numbers of a box are, in sets of Hugging Face, which do not say it: xywh, xyxy or cxcywh
+    /// (pixels), or one of these with _shares. Default: the only possibility by the boxes themselves
+    #[arg(long, value_name = "FORM")]
+    boxes: Option<BoxForm>,
 }
 
 impl SetArgs {
@@ -146,6 +153,7 @@ impl SetArgs {
             format: self.format.clone(),
             split: self.split.clone(),
             vocabulary: self.vocabulary.clone(),
+            boxes: self.boxes,
             ..Opening::default()
         }
     }

@@ -12,6 +12,8 @@ pub enum Argument {
     AllowMissing,
     /// The annotation file.
     Annotations,
+    /// What the numbers of a set's boxes are.
+    Boxes,
     /// A CLIP's weights.
     Clip,
     /// A results file.
@@ -55,6 +57,7 @@ impl Argument {
         match self {
             Self::AllowMissing => "allow_missing",
             Self::Annotations => "annotations",
+            Self::Boxes => "boxes",
             Self::Clip => "clip",
             Self::Detections => "detections",
             Self::Format => "format",

@@ -23,7 +23,7 @@ use crate::{
     checkpoint_io::fit::Patterns,
     data::{
         extra::ExtraConfig,
-        formats::Opening,
+        formats::{BoxForm, Opening},
         image_io::Orientation,
         sampler::SamplerConfig,
         transforms::{EvalTransformConfig, TransformConfig},
@@ -124,6 +124,11 @@ pub struct SplitConfig {
     /// that have 50 boxes. Other formats have classes of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<PathBuf>,
+    /// What the four numbers of a box are, where the format does not say it (Hugging Face's sets): `xywh`,
+    /// `xyxy`, `cxcywh` in pixels, or `xywh_shares`, `xyxy_shares`, `cxcywh_shares`. Default: the only
+    /// possibility by the boxes themselves; if there are several, this must say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<BoxForm>,
     /// Which way up the images are, for the boxes. `exif` (the default): as viewers show them.
     /// `stored`: as their pixels are stored, which is what the tools of COCO and LVIS read.
     #[serde(default)]
@@ -140,6 +145,7 @@ impl SplitConfig {
             usual_split: Some(usual_split),
             images: self.images.clone(),
             vocabulary: self.vocabulary.clone(),
+            boxes: self.boxes,
             orientation: self.orientation,
             ..Opening::default()
         }

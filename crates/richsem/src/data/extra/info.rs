@@ -110,14 +110,21 @@ impl Info {
             Error::invalid(path, format!("images[{index}].file_name"), problem)
                 .with_hint("write paths relative to the folder or archive of the images")
         })?;
-        self.names.push(&name);
-        self.ids.push(raw.id.0);
         let mut labels = Vec::new();
         for Integer(id) in raw.pos_category_ids {
             if !labels.contains(&id) {
                 labels.push(id);
             }
         }
+        self.put(&name, raw.id.0, labels);
+        Ok(())
+    }
+
+    /// Adds an image with its labels, each once.
+    pub(super) fn put(&mut self, name: &str, id: i64, labels: Vec<i64>) {
+        let index = self.ids.len();
+        self.names.push(name);
+        self.ids.push(id);
         let next = self.label_sets.len() as u32;
         let number = *self.numbers.entry(labels).or_insert_with_key(|labels| {
             self.label_sets.push(labels.clone());
@@ -125,7 +132,6 @@ impl Info {
             next
         });
         self.sets.push(number);
-        Ok(())
     }
 
     fn add_class(&mut self, path: &Path, index: usize, raw: RawClass) -> Result<()> {

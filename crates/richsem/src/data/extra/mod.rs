@@ -7,6 +7,7 @@
 
 mod groups;
 mod info;
+mod labels;
 mod mapping;
 mod mosaic;
 mod order;
@@ -37,8 +38,9 @@ pub use source::{ExtraSource, FeedConfig};
 #[serde(deny_unknown_fields)]
 pub struct ExtraConfig {
     /// A folder of class folders (`n02690373/1.jpg`), or an uncompressed `.tar` of them. Of folders
-    /// `train`, `val` and so on that hold class folders, `train` counts. The path is relative to the
-    /// settings file.
+    /// `train`, `val` and so on that hold class folders, `train` counts. Or parquet files with a column
+    /// `label`, or webdataset's shards with a field `cls` (`shard-{0000..0127}.tar`). The path is relative to
+    /// the settings file.
     pub images: PathBuf,
     /// A file that lists the images and their labels, as Detic's `imagenet_lvis_image_info.json`.
     /// The path is relative to the settings file. Default: none; then an image's label is the name
@@ -46,7 +48,8 @@ pub struct ExtraConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<PathBuf>,
     /// How the set's classes are found among the detection classes. Default: folders by wnid; the
-    /// categories of `info` by synset, or by name where one side has no synsets.
+    /// categories of `info` by synset, or by name where one side has no synsets; labels beside the images by
+    /// wnid if all look like one, else by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapping: Option<MappingConfig>,
     /// What makes up one image of a batch: four images as a mosaic, or a single one. Default: `{

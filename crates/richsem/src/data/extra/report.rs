@@ -29,7 +29,9 @@ pub struct ExtraReport {
     pub unmapped: Vec<(String, usize)>,
     /// Mapped classes without any image.
     pub empty: Vec<String>,
-    /// Folders beside that of the training split (`val`, `test`). Their images are left out.
+    /// Images without a label where others have one beside them. They are left out.
+    pub unlabelled: usize,
+    /// Folders (or parts of parquet files) beside that of the training split (`val`, `test`). Their images are left out.
     pub other_splits: Vec<String>,
     /// Files in the class folders that are no images, and hidden folders beside these.
     pub passed_over: PassedOver,
@@ -90,6 +92,9 @@ impl fmt::Display for ExtraReport {
         if !self.empty.is_empty() {
             let names = first_few(self.empty.iter().cloned());
             write!(f, "\n  {} classes without images: {names}", self.empty.len())?;
+        }
+        if self.unlabelled > 0 {
+            write!(f, "\n  {} images without a label, left out", self.unlabelled)?;
         }
         if !self.other_splits.is_empty() {
             let names = first_few(self.other_splits.iter().cloned());

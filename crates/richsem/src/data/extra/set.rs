@@ -1,17 +1,18 @@
 //! The images of a classification set that have a class of the detection vocabulary.
 
-use std::{path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use super::{
     ExtraConfig, ExtraReport, MappingConfig,
     groups::{Groups, NameList},
     info::Info,
+    labels::{self, Labelled},
     mapping::{Mapper, SourceClass},
 };
 use crate::{
     Error, Result,
     data::{
-        image_store::ImageStore,
+        image_store::{ImageStore, Indexing},
         listing::{EXTENSIONS, is_image},
     },
     vocabulary::{ClassIndex, Vocabulary},
@@ -29,7 +30,8 @@ pub struct Item<'a> {
 }
 
 /// Classification images and their labels, in the detection vocabulary. In folders, sorted by
-/// class folder and then by name; with an `info` file, in that file's order.
+/// class folder and then by name; with an `info` file, in that file's order; with labels beside them, in the order of rows (parquet)
+/// or sorted by name (webdataset).
 #[derive(Debug)]
 pub struct ClassificationSet {
     store: Arc<ImageStore>,
@@ -47,6 +49,18 @@ impl ClassificationSet {
     /// A file or folder cannot be read or is not what it should be, no class is mapped, or no
     /// image is left.
     pub fn open(config: &ExtraConfig, vocabulary: &Vocabulary) -> Result<Self> {
+        Self::open_with(config, vocabulary, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Self::open`]. `progress` is told how far the indexing of archives is, and says whether to go on.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`Error::Stopped`] if `progress` says so.
+    pub fn open_with(
+        config: &ExtraConfig,
+        vocabulary: &Vocabulary,
+        progress: &mut dyn FnMut(Indexing) -> ControlFlow<()>,
+    ) -> Result<Self> {
         let mapping = config.mapping.as_ref();
         let mut paths = vec![("images", &config.images)];
         paths.extend(config.info.as_ref().map(|path| ("info", path)));
@@ -63,10 +77,16 @@ impl ClassificationSet {
                     .with_hint("paths are relative to the settings file"));
             }
         }
-        let store = Arc::new(ImageStore::open(&config.images, config.orientation)?);
+        let store = ImageStore::open_with(&config.images, config.orientation, progress)?;
+        let store = Arc::new(store);
         let set = match &config.info {
             Some(info) => Self::listed(info, mapping, store, &config.images, vocabulary)?,
-            None => Self::in_folders(mapping, store, &config.images, vocabulary)?,
+            None => match labels::read(&store, &config.images)? {
+                Some(labelled) => {
+                    Self::labelled(labelled, mapping, store, &config.images, vocabulary)?
+                }
+                None => Self::in_folders(mapping, store, &config.images, vocabulary)?,
+            },
         };
         if set.is_empty() {
             let problem = format!("no image is left: {}", set.report);
@@ -127,7 +147,42 @@ impl ClassificationSet {
     ) -> Result<Self> {
         let mapper = Mapper::new(mapping, vocabulary)?;
         let file = info;
-        let info = Info::read(file)?;
+        let set = Self::of_info(Info::read(file)?, &mapper, store, file, vocabulary)?;
+        // One is enough to see that the wrong folder was given; the rest shows in training.
+        if !set.is_empty() && !set.store.contains(&set.item(0).name) {
+            let problem = format!("there is no `{}`, which the list names", set.item(0).name);
+            return Err(Error::invalid(images, "images", problem).with_hint(format!(
+                "give the folder or archive that the file names of {} are relative to",
+                file.display()
+            )));
+        }
+        Ok(set)
+    }
+
+    /// Of images whose labels lie beside them. Their numbers are their ids.
+    fn labelled(
+        labelled: Labelled,
+        mapping: Option<&MappingConfig>,
+        store: Arc<ImageStore>,
+        path: &Path,
+        vocabulary: &Vocabulary,
+    ) -> Result<Self> {
+        let mapper = Mapper::new(Some(mapping.unwrap_or(&labelled.mapping)), vocabulary)?;
+        let mut set = Self::of_info(labelled.info, &mapper, store, path, vocabulary)?;
+        set.report.unlabelled = labelled.unlabelled;
+        set.report.other_splits = labelled.other_splits;
+        set.report.passed_over = labelled.passed_over;
+        Ok(set)
+    }
+
+    /// The images of a list. `file` is what messages name.
+    fn of_info(
+        info: Info,
+        mapper: &Mapper,
+        store: Arc<ImageStore>,
+        file: &Path,
+        vocabulary: &Vocabulary,
+    ) -> Result<Self> {
         let classes: Vec<_> = info.classes.iter().map(|source| mapper.classes(source)).collect();
         if classes.iter().all(Vec::is_empty) {
             return Err(mapper.nothing_found(file, &info.classes, vocabulary));
@@ -150,16 +205,7 @@ impl ClassificationSet {
         }
         let (names, ids, groups) = info.images(&classes);
         report.count(&groups, vocabulary);
-        let set = Self { store, names, groups, ids: Some(ids), report };
-        // One is enough to see that the wrong folder was given; the rest shows in training.
-        if !set.is_empty() && !set.store.contains(&set.item(0).name) {
-            let problem = format!("there is no `{}`, which the list names", set.item(0).name);
-            return Err(Error::invalid(images, "images", problem).with_hint(format!(
-                "give the folder or archive that the file names of {} are relative to",
-                file.display()
-            )));
-        }
-        Ok(set)
+        Ok(Self { store, names, groups, ids: Some(ids), report })
     }
 
     /// n: number of images.

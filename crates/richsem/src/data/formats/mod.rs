@@ -8,6 +8,7 @@ pub(in crate::data) mod coco;
 mod copies;
 mod cvat;
 mod darknet;
+mod hf;
 mod images_at;
 mod label_studio;
 mod openimages;
@@ -28,6 +29,8 @@ use crate::{
     error::{Error, Result},
 };
 pub(in crate::data) use coco::below_root;
+pub use hf::BoxForm;
+pub(in crate::data) use hf::part_of_file;
 pub(in crate::data) use place::Place;
 pub use records::Unit;
 pub(in crate::data) use records::{ClassRecord, ReadCounts, Records, Request};
@@ -55,8 +58,10 @@ const FORMATS: &[&Format] = &[
     &coco::FORMAT,
     &cvat::FORMAT,
     &darknet::FORMAT,
+    &hf::IMAGEFOLDER,
     &label_studio::FORMAT,
     &openimages::FORMAT,
+    &hf::PARQUET,
     &visual_genome::FORMAT,
     &voc::FORMAT,
     &yolo::FORMAT,
@@ -76,6 +81,9 @@ pub struct Opening {
     /// A list of the classes to read, where the format has names in the words of many people: a line each,
     /// the other names of it after commas (Visual Genome). Default: what lies beside, or all frequent names.
     pub vocabulary: Option<PathBuf>,
+    /// What the numbers of the boxes are, where the format does not say it (Hugging Face). Default: what is the
+    /// only possibility by the boxes themselves.
+    pub boxes: Option<BoxForm>,
     /// Which way up the images are, for boxes in pixels.
     pub orientation: Orientation,
     /// Whether there must be annotations. Default: true.
@@ -93,6 +101,7 @@ impl Default for Opening {
             usual_split: None,
             images: None,
             vocabulary: None,
+            boxes: None,
             orientation: Orientation::default(),
             annotated: true,
             pixels: true,
@@ -115,22 +124,36 @@ pub(in crate::data) struct Opened {
 pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
     let place = Place::new(path)?;
     let format = choose_format(&place, opening.format.as_deref())?;
-    if opening.vocabulary.is_some() && format.name != visual_genome::FORMAT.name {
-        let problem = format!("{} has classes of its own: it takes no list of them", format.title);
-        return Err(Error::argument(Argument::Vocabulary, problem).with_hint("leave it out"));
-    }
+    refuse_unused(format, opening)?;
     let split = choose_split(&place, format, opening)?;
     let request = Request {
         path,
         split: &split,
         images: opening.images.as_deref(),
         vocabulary: opening.vocabulary.as_deref(),
+        boxes: opening.boxes,
         annotated: opening.annotated,
     };
     let mut records = (format.read)(&request)?;
     sizes::complete(path, &mut records, opening)?;
     records.notes.extend(copies::note(&records.images));
     Ok(Opened { format, split, records })
+}
+
+/// What other formats have a use for.
+fn refuse_unused(format: &Format, opening: &Opening) -> Result<()> {
+    let refuse = |argument, problem: &str| {
+        let problem = format!("{} {problem}", format.title);
+        Err(Error::argument(argument, problem).with_hint("leave it out"))
+    };
+    if opening.vocabulary.is_some() && format.name != visual_genome::FORMAT.name {
+        return refuse(Argument::Vocabulary, "has classes of its own: it takes no list of them");
+    }
+    let leaves_open = [hf::PARQUET.name, hf::IMAGEFOLDER.name].contains(&format.name);
+    if opening.boxes.is_some() && !leaves_open {
+        return refuse(Argument::Boxes, "says what the numbers of its boxes are");
+    }
+    Ok(())
 }
 
 /// The parts of a set that can be opened one by one; none if it is all one.

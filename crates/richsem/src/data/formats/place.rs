@@ -12,15 +12,20 @@ use crate::{data::image_store::ImageStore, error::Result, json};
 /// Bytes that are read of a file to recognise it.
 const HEAD: u64 = 64 << 10;
 
+/// What parquet files begin with.
+pub(super) const PARQUET: &[u8] = b"PAR1";
+
 /// Names that a message shows of a folder.
 const SHOWN: usize = 6;
 
 /// Images whose files are looked for, to know a folder of images again.
 const LOOKED_FOR: usize = 20;
 
-/// A file or folder whose format is asked for.
+/// A file or folder whose format is asked for; or several parquet files, by a pattern.
 pub(in crate::data) struct Place {
     path: PathBuf,
+    /// The file whose head is looked at: the first one of a pattern.
+    first: PathBuf,
     folder: bool,
     /// Of a folder: the names of what is in it, folders with a `/` at their end, sorted. Hidden ones are
     /// left out.
@@ -32,9 +37,25 @@ impl Place {
     /// # Errors
     /// A path that does not exist, or a folder that cannot be read.
     pub(in crate::data) fn new(path: &Path) -> Result<Self> {
+        let place = |first: &Path, folder, names| {
+            let (path, first) = (path.to_owned(), first.to_owned());
+            Self { path, first, folder, names, head: OnceCell::new() }
+        };
+        if let Some(first) = ImageStore::files_of(path)?.and_then(|files| files.into_iter().next())
+        {
+            let several = place(&first, false, Vec::new());
+            if several.head().starts_with(PARQUET) {
+                return Ok(several);
+            }
+        }
         let folder = fs_err::metadata(path)?.is_dir();
         let names = if folder { names_in(path)? } else { Vec::new() };
-        Ok(Self { path: path.to_owned(), folder, names, head: OnceCell::new() })
+        Ok(place(path, folder, names))
+    }
+
+    /// The file, or the first of several.
+    pub(in crate::data) fn first_file(&self) -> &Path {
+        &self.first
     }
 
     pub(in crate::data) fn path(&self) -> &Path {
@@ -66,7 +87,7 @@ impl Place {
         let head = self.head.get_or_init(|| {
             let mut head = Vec::new();
             if !self.folder
-                && let Ok(file) = json::open(&self.path)
+                && let Ok(file) = json::open(&self.first)
             {
                 // What is wrong with it, its reader will say.
                 let _ = file.take(HEAD).read_to_end(&mut head);

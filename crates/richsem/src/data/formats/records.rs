@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::BoxForm;
 use crate::{
     data::{
         dataset::{Annotation, AnnotationFormat, ImageRecord},
@@ -100,6 +101,8 @@ pub(in crate::data) struct Request<'a> {
     pub(in crate::data) images: Option<&'a Path>,
     /// A list of classes, if the user gives one. Only Visual Genome has a use for it.
     pub(in crate::data) vocabulary: Option<&'a Path>,
+    /// What the numbers of the boxes are, if the user says. Only Hugging Face's sets leave it open.
+    pub(in crate::data) boxes: Option<BoxForm>,
     /// Whether there must be annotations. A list of images alone is enough to predict.
     pub(in crate::data) annotated: bool,
 }

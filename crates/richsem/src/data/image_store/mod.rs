@@ -136,6 +136,19 @@ impl ImageStore {
         path.exists() || matches!(pattern::files(path), Ok(Some(_)))
     }
 
+    /// Whether it is of webdataset's samples: archives of images with other fields beside them.
+    pub(in crate::data) fn is_samples(&self) -> bool {
+        matches!(&self.location, Location::Archives(archives) if archives.is_samples())
+    }
+
+    /// The files that a pattern names, sorted; none if the path is no pattern.
+    ///
+    /// # Errors
+    /// No file fits.
+    pub(in crate::data) fn files_of(pattern: &Path) -> Result<Option<Vec<PathBuf>>> {
+        pattern::files(pattern)
+    }
+
     /// Images in a folder. Names are paths below it, or whole paths if `path` is empty.
     #[must_use]
     pub fn folder(path: PathBuf, orientation: Orientation) -> Self {
@@ -347,7 +360,7 @@ impl ImageStore {
     pub fn images(&self, below: &str) -> Result<(Vec<String>, PassedOver)> {
         let Listed { mut files, hidden, dangling } = self.list(below)?;
         let mut passed_over = PassedOver::default();
-        let samples = matches!(&self.location, Location::Archives(a) if a.is_samples());
+        let samples = self.is_samples();
         files.retain(|name| {
             let kept = is_image(name) && (!samples || samples::is_picture(name));
             if !kept && is_image(name) {

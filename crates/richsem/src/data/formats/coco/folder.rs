@@ -26,7 +26,8 @@ pub(super) fn recognise(place: &Place) -> Option<String> {
     let text = place.text();
     let start = text.trim_start();
     let fits = match start.chars().next() {
-        Some('{') => true,
+        // A record on each line: another format.
+        Some('{') => !place.ends_with(".jsonl"),
         // Detections: the reader says so.
         Some('[') => text.contains("\"category_id\""),
         // A broken file too: its reader says what is wrong.

@@ -49,7 +49,8 @@ fn read(set: &Path, split: &str) -> Result<(Dataset, Report)> {
     let opening =
         Opening { format: Some("voc".into()), split: Some(split.to_owned()), ..Opening::default() };
     let dataset = Dataset::open_as(set, &opening)?;
-    let request = Request { path: set, split, images: None, vocabulary: None, annotated: true };
+    let request =
+        Request { path: set, split, images: None, vocabulary: None, boxes: None, annotated: true };
     let (_, report) = super::read(&request)?;
     Ok((dataset, report))
 }

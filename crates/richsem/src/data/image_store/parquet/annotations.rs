@@ -123,6 +123,18 @@ impl Annotations {
         self.columns.iter().any(|columns| columns.objects.is_some())
     }
 
+    /// Whether the table has labels of the images.
+    #[must_use]
+    pub fn has_labels(&self) -> bool {
+        self.columns.iter().any(|columns| columns.label.is_some())
+    }
+
+    /// Number of files.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.tables.files.len()
+    }
+
     /// The columns that are not read, as `objects.segmentation`.
     #[must_use]
     pub fn unread(&self) -> Vec<&str> {
@@ -131,6 +143,21 @@ impl Annotations {
         unread.sort_unstable();
         unread.dedup();
         unread
+    }
+
+    /// The file of that number: [`Row::file`].
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn file(&self, number: usize) -> &Path {
+        &self.tables.files[number].path
+    }
+
+    /// What should be told of how the images are called, a line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.tables.notes()
     }
 
     /// Number of rows of all files.
@@ -172,6 +199,18 @@ impl Annotations {
         }
         Ok(())
     }
+}
+
+/// Whether a parquet file has images with boxes, as far as it says about itself.
+///
+/// # Errors
+/// It cannot be read, or is no whole parquet file.
+pub(in crate::data) fn shows_boxes(path: &Path) -> Result<bool> {
+    let file = File::open(path, String::new(), false)?;
+    let metadata = file.reader.metadata();
+    let Ok(image) = schema::image_column(path, metadata) else { return Ok(false) };
+    let root = metadata.file_metadata().schema_descr().root_schema();
+    Ok(Columns::of(root, &image).objects.is_some())
 }
 
 impl Columns {

@@ -6,16 +6,17 @@ use ::parquet::schema::types::Type;
 
 use super::schema::ImageColumn;
 
-const BOXES: &[&str] = &["bbox", "bboxes", "box", "boxes"];
-const CATEGORIES: &[&str] =
+pub(in crate::data) const BOXES: &[&str] = &["bbox", "bboxes", "box", "boxes"];
+pub(in crate::data) const CATEGORIES: &[&str] =
     &["category", "categories", "category_id", "label", "labels", "class", "classes", "class_id"];
-const OBJECT_IDS: &[&str] = &["id", "ids", "bbox_id", "object_id", "annotation_id"];
-const AREAS: &[&str] = &["area", "areas"];
-const CROWDS: &[&str] = &["is_crowd", "iscrowd", "crowd"];
+pub(in crate::data) const OBJECT_IDS: &[&str] =
+    &["id", "ids", "bbox_id", "object_id", "annotation_id"];
+pub(in crate::data) const AREAS: &[&str] = &["area", "areas"];
+pub(in crate::data) const CROWDS: &[&str] = &["is_crowd", "iscrowd", "crowd"];
 const LABELS: &[&str] = &["label", "labels", "class", "category", "fine_label"];
-const IMAGE_IDS: &[&str] = &["image_id", "id"];
-const WIDTHS: &[&str] = &["width", "image_width"];
-const HEIGHTS: &[&str] = &["height", "image_height"];
+pub(in crate::data) const IMAGE_IDS: &[&str] = &["image_id", "id"];
+pub(in crate::data) const WIDTHS: &[&str] = &["width", "image_width"];
+pub(in crate::data) const HEIGHTS: &[&str] = &["height", "image_height"];
 
 /// The columns of a row that are read, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -21,7 +21,11 @@ use ::parquet::{
     file::reader::FileReader as _,
 };
 
+pub(in crate::data) use annotations::shows_boxes;
 pub use annotations::{Annotations, Object, Row, Value};
+pub(in crate::data) use columns::{
+    AREAS, BOXES, CATEGORIES, CROWDS, HEIGHTS, IMAGE_IDS, OBJECT_IDS, WIDTHS,
+};
 use page::{Page, Recent};
 use schema::ImageColumn;
 use source::File;
