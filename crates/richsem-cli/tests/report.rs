@@ -205,7 +205,7 @@ fn the_loader_is_timed_without_a_model() {
 
     dir.write("bare.toml", "version = 1\n");
     let bare = dir.command(&["bench", "-c", "bare.toml", "--loader"]).fails(1);
-    bare.stderr_has("data.train").stderr_has("set data.train.annotations to a file");
+    bare.stderr_has("data.train").stderr_has("set data.train to a file");
     let both = [&bench[..], &["--only", "train"]].concat();
     dir.command(&both).fails(2).stderr_has("--only");
 }

@@ -215,7 +215,10 @@ fn an_annotation_file_that_is_not_there_is_named_with_its_flag_or_setting() {
             (
                 "eval",
                 &eval,
-                &["--annotations: no such file as `none.json`", "hint: names are relative"],
+                &[
+                    "--annotations: no such file or folder as `none.json`",
+                    "hint: names are relative",
+                ],
             ),
             (
                 "stats",

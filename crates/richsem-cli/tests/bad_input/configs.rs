@@ -195,7 +195,10 @@ fn an_assignment_that_is_wrong_is_told_as_one() {
             (
                 "nothing to learn from",
                 &set("seed=1"),
-                &["data.train: missing: nothing to learn from", "hint: set data.train.annotations"],
+                &[
+                    "data.train: missing: nothing to learn from",
+                    "hint: set data.train to a file or folder",
+                ],
             ),
         ],
     );

@@ -161,7 +161,7 @@ fn a_folder_without_the_images_is_told_as_the_setting_that_is_wrong() {
         &[
             (
                 "train",
-                &[&train[..], &["data.train.images=set/images/train"]].concat(),
+                &[&train[..], &["data.train.images=set"]].concat(),
                 &["data.train.images: the folder `", "holds none of", "as `train/0000", hint],
             ),
             (

@@ -198,9 +198,8 @@ pub struct LoaderSpeed {
 /// No training set in the settings; what training would refuse; fewer images than a batch has.
 pub fn run_loader(config: &Config, passes: usize, warmup: usize) -> Result<LoaderSpeed> {
     let Some(set) = &config.data.train else {
-        return Err(Error::config("data.train", "missing: it is what is read").with_hint(
-            "set data.train.annotations to a file and data.train.images to a folder or .tar",
-        ));
+        return Err(Error::config("data.train", "missing: it is what is read")
+            .with_hint("set data.train to a file or folder of annotations"));
     };
     inputs::check_files(config, false)?;
     let (dataset, split) = Split::open("data.train", set, &mut Silent)?;

@@ -97,7 +97,7 @@ fn prepare_sharded(
     check_settings(config)?;
     let train = config.data.train.as_ref().ok_or_else(|| {
         Error::config("data.train", "missing: no images to label")
-            .with_hint("set data.train.annotations and data.train.images")
+            .with_hint("set data.train to a file or folder of annotations")
     })?;
     let mut needed = without_the_rest_of_training(config);
     check_files(&needed, true)?;

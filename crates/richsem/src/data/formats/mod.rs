@@ -178,6 +178,8 @@ fn choose_format(place: &Place, wanted: Option<&str>) -> Result<&'static Format>
         FORMATS.iter().filter_map(|format| Some((*format, (format.recognise)(place)?))).collect();
     match fitting.as_slice() {
         [(format, _)] => Ok(format),
+        // JSON that is none: the reader of the most common format says best what is missing.
+        [] if coco::begins_as_json(place) => Ok(&coco::FORMAT),
         [] => Err(Error::invalid(place.path(), "format", place.describe()).with_hint(format!(
             "known formats: {}; if it is one of them, name it with {}",
             names(),

@@ -36,6 +36,11 @@ pub(super) fn recognise(place: &Place) -> Option<String> {
     fits.then(|| "it is JSON".to_owned())
 }
 
+/// Whether a file is JSON by its beginning.
+pub(in crate::data::formats) fn begins_as_json(place: &Place) -> bool {
+    place.text().trim_start().starts_with(['{', '[']) && !place.ends_with(".jsonl")
+}
+
 fn is_json(name: &str) -> bool {
     name.ends_with(".json") || name.ends_with(".json.gz")
 }

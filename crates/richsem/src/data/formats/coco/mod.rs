@@ -25,6 +25,7 @@ use crate::{
     json::{self, JsonStream, TopLevel, parse},
 };
 use builder::Builder;
+pub(super) use folder::begins_as_json;
 pub(super) use segmentation::{of_points, turned};
 
 pub(super) const FORMAT: Format = Format {
