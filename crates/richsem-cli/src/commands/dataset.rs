@@ -8,7 +8,7 @@ use richsem::{
     data::{
         convert::{self, Conversion, ConversionReport, PutImages, Target},
         dataset::Dataset,
-        formats::Opening,
+        formats::{Opening, Unit},
     },
     vocabulary::{Category, Frequency},
 };
@@ -218,8 +218,11 @@ fn stats(args: &StatsArgs) -> Result<u8> {
     let opening = Opening { pixels: false, ..args.set.opening() };
     let dataset = Dataset::open_as(&args.annotations, &opening)?;
     let counts = counts(&dataset);
+    let part = dataset.split();
+    let of_part = if part.is_empty() { String::new() } else { format!(", part `{part}`") };
     output::print(format!(
-        "{}\n\n{}\n\n{}\n\n{}",
+        "{}{of_part}\n{}\n\n{}\n\n{}\n\n{}",
+        dataset.report().format,
         dataset.report(),
         groups(&dataset, &counts),
         sizes(&dataset),
@@ -284,6 +287,13 @@ fn share(part: usize, total: usize) -> String {
 /// Objects by COCO's size groups, and how many boxes an image has.
 fn sizes(dataset: &Dataset) -> String {
     let annotations = dataset.annotations();
+    let images = dataset.images().len();
+    let most = (0..images).map(|i| dataset.annotations_of(i).len()).max().unwrap_or(0);
+    let mean = annotations.len() as f64 / images.max(1) as f64;
+    let an_image = format!("{mean:.1} boxes an image on average, {most} at most");
+    if dataset.unit() == Unit::Shares {
+        return format!("{an_image}; boxes are shares of the images, whose sizes were not read");
+    }
     let within = |least: f64, below: f64| {
         annotations.iter().filter(|a| (least..below).contains(&a.area)).count()
     };
@@ -295,11 +305,8 @@ fn sizes(dataset: &Dataset) -> String {
     let rows = sizes.map(|(name, area, boxes)| {
         vec![name.into(), area.into(), boxes.to_string(), share(boxes, annotations.len())]
     });
-    let images = dataset.images().len();
-    let most = (0..images).map(|i| dataset.annotations_of(i).len()).max().unwrap_or(0);
-    let mean = annotations.len() as f64 / images.max(1) as f64;
     format!(
-        "{}\n\n{mean:.1} boxes an image on average, {most} at most",
+        "{}\n\n{an_image}",
         table::table(&["<size", "<area in pixels", "boxes", "% of boxes"], rows)
     )
 }

@@ -10,14 +10,17 @@ use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
     data::{
-        dataset::Dataset, detection_source::BrokenImages, entries, formats::Opening,
+        dataset::Dataset,
+        detection_source::BrokenImages,
+        entries,
+        formats::{Opening, Unit},
         image_store::ImageStore,
     },
     detections::{self, Detection, Names},
     detector::Detector,
     error::{guarded, write_atomically},
     evaluate::{
-        Evaluator, Protocol, Summary,
+        Evaluator, Matches, Protocol, Summary,
         openimages::{Results, is_results, read_results, write_results},
     },
     predict::{ReadAhead, detect_all, every_image_once, to_detections},
@@ -130,17 +133,23 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ProtocolChoice::Openimages => Protocol::OpenImages,
         ProtocolChoice::VisualGenome => Protocol::VisualGenome,
     });
-    let opening = Opening {
-        images: args.images.clone(),
-        orientation: args.orientation.get(),
-        usual_split: Some("val"),
-        // OpenImages' results are shares of the images, as its annotations are.
-        pixels: !args.detections.as_deref().is_some_and(is_results),
-        ..args.set.opening()
-    };
-    let dataset = Dataset::open_as(&args.annotations, &opening)?;
-    let evaluator = Evaluator::of_as(&dataset, protocol)?;
+    let (dataset, evaluator) = open(args, protocol)?;
     tell(&dataset, &evaluator);
+    let analysed = args.compare.is_some() || args.errors || args.save_thresholds.is_some();
+    if evaluator.protocol() == Protocol::OpenImages && analysed {
+        return Err(anyhow!(
+            "--compare, --errors and --save-thresholds come from COCO's and LVIS's matches, and these \
+             annotations are evaluated by the OpenImages protocol\n  hint: leave them out, or choose \
+             another --protocol"
+        ));
+    }
+    // Before detection, which may take hours.
+    let other = args.compare.as_deref().map(|file| -> Result<Vec<Detection>> {
+        let other = read_detections(file, &dataset)?;
+        evaluator.check(file, &other)?;
+        Ok(other)
+    });
+    let other = other.transpose()?;
     let found = match (&args.detections, &weights) {
         (Some(file), _) => {
             let detections = read_detections(file, &dataset)?;
@@ -158,7 +167,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         }
         _ => unreachable!("clap asks for --detections or --weights"),
     };
-    let summary = measure(args, &dataset, &found)?;
+    let (summary, matches) = measure(args, &found, other.as_deref())?;
     let unread = found.unread;
     if let Some(file) = &args.json {
         write_atomically(file, |out| Ok(out.write_all(summary.to_json().as_bytes())?))?;
@@ -169,6 +178,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         output::note(format!("report: {}", file.display()));
     }
     show(&summary, args.per_class)?;
+    if let (Some(file), Some(matches)) = (&args.save_thresholds, matches) {
+        matches.thresholds()?.write(file)?;
+        output::note(format!("thresholds: {}", file.display()));
+    }
     if unread > 0 {
         let of = dataset.images().len();
         return Err(anyhow!("{unread} of {of} images could not be read (named above)"));
@@ -197,7 +210,8 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
         (&args.weights, "--weights", "file or folder"),
         (&args.images, "--images", "folder or archive"),
     ] {
-        if let Some(path) = path {
+        // A pattern of archives is no path.
+        if let Some(path) = path.as_ref().filter(|path| !ImageStore::is_there(path)) {
             output::check_input(path, flag, what)?;
         }
     }
@@ -228,30 +242,53 @@ struct Found {
     unread: usize,
 }
 
-/// The metrics with their intervals, and what else was asked for.
-fn measure(args: &Args, dataset: &Dataset, found: &Found) -> Result<Summary> {
+/// The annotations, and what evaluates by them.
+fn open(args: &Args, protocol: Option<Protocol>) -> Result<(Dataset, Evaluator)> {
+    // OpenImages' results are shares of the images, as its annotations are: no image is needed.
+    let results = [&args.detections, &args.compare].into_iter().flatten();
+    let shares = args.detections.is_some() && results.into_iter().all(|file| is_results(file));
+    let opened = |pixels: bool| -> Result<(Dataset, Evaluator)> {
+        let opening = Opening {
+            images: args.images.clone(),
+            orientation: args.orientation.get(),
+            usual_split: Some("val"),
+            pixels,
+            ..args.set.opening()
+        };
+        let dataset = Dataset::open_as(&args.annotations, &opening)?;
+        let evaluator = Evaluator::of_as(&dataset, protocol)?;
+        Ok((dataset, evaluator))
+    };
+    let (dataset, evaluator) = opened(!shares)?;
+    // Sizes of objects are in pixels.
+    if dataset.unit() == Unit::Shares && evaluator.protocol() != Protocol::OpenImages {
+        return opened(true);
+    }
+    Ok((dataset, evaluator))
+}
+
+/// The metrics with their intervals, and what else was asked for; what the detections matched, where the
+/// protocol has it.
+fn measure(
+    args: &Args,
+    found: &Found,
+    other: Option<&[Detection]>,
+) -> Result<(Summary, Option<Matches>)> {
     let Found { evaluator, detections, .. } = found;
-    let analysed = args.compare.is_some() || args.errors || args.save_thresholds.is_some();
-    if evaluator.protocol() == Protocol::OpenImages && !analysed {
-        return Ok(evaluator.evaluate(detections)?);
+    if evaluator.protocol() == Protocol::OpenImages {
+        return Ok((evaluator.evaluate(detections)?, None));
     }
     let (mut summary, matches) = evaluator.evaluate_and_match(detections)?;
     summary.intervals = Some(matches.intervals());
-    if let Some(file) = &args.compare {
-        let other = read_detections(file, dataset)?;
-        evaluator.check(file, &other)?;
-        let mut comparison = matches.compare(&evaluator.matches(&other)?)?;
+    if let (Some(file), Some(other)) = (&args.compare, other) {
+        let mut comparison = matches.compare(&evaluator.matches(other)?)?;
         comparison.with = file.display().to_string();
         summary.comparison = Some(comparison);
     }
     if args.errors {
         summary.errors = Some(evaluator.errors(detections, &matches)?);
     }
-    if let Some(file) = &args.save_thresholds {
-        matches.thresholds()?.write(file)?;
-        output::note(format!("thresholds: {}", file.display()));
-    }
-    Ok(summary)
+    Ok((summary, Some(matches)))
 }
 
 /// The page of `--report`.
@@ -381,6 +418,7 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
             report.absent_with_boxes.ids("image")
         ));
     }
+    report.notes.iter().for_each(output::note);
     report.warnings.iter().for_each(output::warn);
 }
 

@@ -14,6 +14,7 @@ use richsem::{
     data::{
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry},
+        formats::Opening,
         image_io::Orientation,
         image_store::ImageStore,
     },
@@ -33,7 +34,7 @@ use richsem::{
 use tch::Tensor;
 
 use crate::{
-    args::{self, InferenceArgs, OrientationArgs, score},
+    args::{self, InferenceArgs, OrientationArgs, SetArgs, score},
     exit, images,
     least::Least,
     output,
@@ -100,6 +101,8 @@ pub(crate) struct Args {
     /// file of a test set, without annotations, is enough
     #[arg(long, value_name = "FILE", conflicts_with = "tensor")]
     annotations: Option<PathBuf>,
+    #[command(flatten)]
+    set: SetArgs,
     /// Images of a batch. More are faster on a GPU
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "tensor", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
@@ -177,7 +180,7 @@ impl Inputs {
             output::check_file(raw, "--raw")?;
             output::check_apart(raw, "--raw", &inputs)?;
         }
-        let (known, names) = known_images(&images, args.annotations.as_deref())?;
+        let (known, names) = known_images(&images, args.annotations.as_deref(), &args.set)?;
         Ok(Self { images, drawn, known, names })
     }
 
@@ -295,13 +298,15 @@ struct ImageInfo {
 fn known_images(
     images: &[PathBuf],
     annotations: Option<&Path>,
+    set: &SetArgs,
 ) -> Result<(Vec<ImageInfo>, ImageNames)> {
     let Some(file) = annotations else {
         let numbered = (1..=images.len() as i64).map(|id| ImageInfo { id, size: None });
         return Ok((numbered.collect(), ImageNames::default()));
     };
-    output::check_input_file(file, "--annotations")?;
-    let dataset = Dataset::open_images(file)?;
+    output::check_input(file, "--annotations", "file or folder")?;
+    let opening = Opening { annotated: false, pixels: false, ..set.opening() };
+    let dataset = Dataset::open_as(file, &opening)?;
     let names = dataset.image_names();
     let sizes: HashMap<i64, _> =
         dataset.images().iter().map(|image| (image.id, image.size)).collect();

@@ -260,14 +260,16 @@ fn decision(
 }
 
 /// The mapping as training reads it (`mapping = { by = "file", path = … }`): an object from each class's
-/// id to a list of one class of TO, by its id if that is a number, else by its name. Classes without a
-/// counterpart have an empty list; those that are open are left out.
+/// id to a list of one class of TO: by its id if that is a number, else by its name, or by its id again where
+/// another class has the same name. Classes without a counterpart have an empty list; those that are open are left out.
 #[must_use]
 pub fn to_json(mapping: &Mapping, from: &[ClassName<'_>], to: &[ClassName<'_>]) -> String {
     let value = |place: usize| -> serde_json::Value {
         let class = &to[place];
+        let is_unique = to.iter().filter(|other| other.name == class.name).count() == 1;
+        let word = if is_unique { &class.name } else { &class.id };
         let number = class.id.parse::<i64>().ok();
-        number.map_or_else(|| class.name.clone().into(), Into::into)
+        number.map_or_else(|| word.clone().into(), Into::into)
     };
     let mut entries = serde_json::Map::new();
     for (class, mapped) in from.iter().zip(&mapping.classes) {

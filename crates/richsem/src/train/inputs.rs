@@ -68,7 +68,8 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
         // Sets are files or folders, images lie in a folder or an archive, prepared labels in a folder.
         let may_be_folder =
             key.ends_with(".images") || key.ends_with(".annotations") || key == "teacher.prepared";
-        let (is, hint) = if !path.exists() {
+        let is_there = if key.ends_with(".images") { ImageStore::is_there } else { Path::exists };
+        let (is, hint) = if !is_there(path) {
             ("does not exist", "paths are relative to the file that says them")
         } else if path.is_dir() && !may_be_folder {
             ("is a folder, expected a file", "name the file in it")

@@ -131,7 +131,7 @@ impl Dataset {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_images(path: &Path) -> Result<Self> {
-        Self::open_as(path, &Opening { annotated: false, ..Opening::default() })
+        Self::open_as(path, &Opening { annotated: false, pixels: false, ..Opening::default() })
     }
 
     /// As [`Self::open`], with a format, a split, or the place of the images chosen.
@@ -411,7 +411,7 @@ fn expand(knowledge: &mut LabelKnowledge, relations: &Relations) {
     let plain = |classes: &[ClassIndex]| -> Vec<u32> { classes.iter().map(|c| c.0).collect() };
     let classes = |numbers: Vec<u32>| numbers.into_iter().map(ClassIndex);
     let known = relations.expand(&plain(&knowledge.present), &plain(&knowledge.absent));
-    let seen = relations.expand(&plain(&knowledge.not_exhaustive), &[]);
+    let seen = relations.expand(&plain(&knowledge.not_exhaustive), &plain(&knowledge.absent));
     let shown = &known.present;
     let open = classes(known.unknown).chain(classes(seen.present)).chain(classes(seen.unknown));
     knowledge.not_exhaustive = sorted(open.filter(|class| shown.binary_search(&class.0).is_err()));

@@ -283,6 +283,11 @@ impl ClassWords {
                 words.entry(word).or_insert(classes);
             }
         }
+        for (class, category) in (0..).zip(vocabulary.categories()) {
+            if let Some(key) = &category.key {
+                words.entry(key.clone()).or_insert_with(|| vec![ClassIndex(class)]);
+            }
+        }
         for (id, classes) in table(&MappingConfig::Id {}, vocabulary) {
             words.entry(format!("#{id}")).or_insert(classes);
         }

@@ -234,12 +234,15 @@ fn choose_split(place: &Place, format: &Format, opening: &Opening) -> Result<Str
     }
 }
 
-/// The words of a split's name, without years and numbers; `valid` and `validation` are `val`.
+/// The words of a split's name, without a year; `valid` and `validation` are `val`.
 pub(in crate::data) fn words(name: &str) -> Vec<String> {
     let name = name.to_ascii_lowercase();
     let words = name.split(|c: char| !c.is_ascii_alphanumeric());
     words
-        .map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()))
+        .map(|word| {
+            let plain = word.trim_end_matches(|c: char| c.is_ascii_digit());
+            if word.len() == plain.len() + "2017".len() { plain } else { word }
+        })
         .filter(|word| !word.is_empty())
         .map(|word| {
             let group = SYNONYMS.iter().find(|group| group.contains(&word));

@@ -140,7 +140,9 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if !name.starts_with('.') {
-            names.insert(if entry.path().is_dir() { format!("{name}/") } else { name });
+            let kind = entry.file_type()?;
+            let is_folder = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
+            names.insert(if is_folder { format!("{name}/") } else { name });
         }
     }
     Ok(names.into_iter().collect())

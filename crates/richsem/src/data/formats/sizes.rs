@@ -80,7 +80,7 @@ fn note_missing(records: &mut Records, missing: &[String]) {
             missing.len(),
             named.join(", ")
         );
-        records.notes.push(note);
+        records.warnings.push(note);
     }
 }
 

@@ -40,7 +40,13 @@ fn names_of_splits_mean_the_same_with_years_and_prefixes() {
     ] {
         assert!(same_split(name, wanted), "{name} is {wanted}");
     }
-    for (name, wanted) in [("trainval", "val"), ("train", "val"), ("evaluation", "val")] {
+    for (name, wanted) in [
+        ("trainval", "val"),
+        ("train", "val"),
+        ("evaluation", "val"),
+        ("fold1", "fold3"),
+        ("val", "validation2"),
+    ] {
         assert!(!same_split(name, wanted), "{name} is not {wanted}");
     }
 }
@@ -63,6 +69,18 @@ fn a_folder_of_coco_files_is_one_set_in_parts_with_its_images() {
     assert!(message.contains("several parts: `train2017`, `val2017`"), "{message}");
     let message = split(root, Some("test"), None).unwrap_err().to_string();
     assert!(message.contains("no part `test`; it has `train2017`, `val2017`"), "{message}");
+}
+
+#[test]
+fn files_of_one_split_are_told_apart_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "annotations/instances_train.json", &coco("a.jpg"));
+    write(root, "annotations/train.json", &coco("b.jpg"));
+    let message = split(root, None, Some("train")).unwrap_err().to_string();
+    assert!(message.contains("several parts: `instances_train`, `train.json`"), "{message}");
+    let whole = split(root, Some("instances_train"), None).unwrap();
+    assert_eq!(whole.images()[0].file_name, "a.jpg");
 }
 
 #[test]

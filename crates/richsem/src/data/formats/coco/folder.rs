@@ -66,8 +66,8 @@ fn annotation_files(place: &Place) -> Vec<PathBuf> {
             .collect();
         if boxes.is_empty() { files } else { boxes }
     };
-    let roboflow = place.folders().filter_map(|folder| place.below(folder)?.below(ROBOFLOW));
-    let roboflow: Vec<PathBuf> = roboflow.map(|file| file.path().to_owned()).collect();
+    let roboflow = place.folders().map(|folder| place.path().join(folder).join(ROBOFLOW));
+    let roboflow: Vec<PathBuf> = roboflow.filter(|file| file.is_file()).collect();
     if !roboflow.is_empty() {
         return roboflow;
     }
@@ -94,7 +94,26 @@ fn split_of(file: &Path) -> String {
 }
 
 pub(super) fn splits(place: &Place) -> Result<Vec<String>> {
-    Ok(annotation_files(place).iter().map(|file| split_of(file)).collect())
+    Ok(names(&annotation_files(place)))
+}
+
+/// What the parts are called, each its own name: that of its split, else of its file.
+fn names(files: &[PathBuf]) -> Vec<String> {
+    let whole =
+        |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let ways: [Vec<String>; 3] = [
+        files.iter().map(|file| split_of(file)).collect(),
+        files.iter().map(|file| stem(file)).collect(),
+        files.iter().map(whole).collect(),
+    ];
+    let unique = |names: &Vec<String>, at: usize| {
+        names.iter().filter(|name| **name == names[at]).count() == 1
+    };
+    let name = |at: usize| {
+        let way = ways.iter().find(|names| unique(names, at)).unwrap_or(&ways[2]);
+        way[at].clone()
+    };
+    (0..files.len()).map(name).collect()
 }
 
 /// The file to read, and folders that its images may lie in.
@@ -102,8 +121,8 @@ pub(super) fn file_of(request: &Request<'_>) -> Result<(PathBuf, Vec<PathBuf>)> 
     let place = Place::new(request.path)?;
     let file = if place.is_folder() {
         let files = annotation_files(&place);
-        let file = files.into_iter().find(|file| split_of(file) == request.split);
-        file.ok_or_else(|| {
+        let at = names(&files).iter().position(|name| name == request.split);
+        at.map(|at| files[at].clone()).ok_or_else(|| {
             Error::invalid(request.path, "annotations", "expected JSON in the folder, got none")
         })?
     } else {

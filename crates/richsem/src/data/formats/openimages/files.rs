@@ -14,6 +14,9 @@ use crate::{
 /// Folders that are looked into, besides those of the splits.
 const FOLDERS: [&str; 6] = ["annotations", "annotation", "labels", "metadata", "csv", "data"];
 
+/// Files of a folder that are looked at: OpenImages has a dozen, a folder of one JSON an image thousands.
+const MOST_FILES: usize = 100;
+
 /// How deep folders lie in each other: `train/labels/detections.csv`.
 const DEPTH: usize = 2;
 
@@ -25,10 +28,10 @@ const SPLITS: [&str; 5] = ["train", "validation", "val", "test", "challenge"];
 fn files_below(place: &Place, depth: usize) -> Vec<PathBuf> {
     let is_text = |name: &&str| {
         let name = name.to_ascii_lowercase();
-        [".csv", ".csv.gz", ".json", ".txt"].iter().any(|end| name.ends_with(end))
+        [".csv", ".csv.gz", ".json"].iter().any(|end| name.ends_with(end))
     };
-    let mut files: Vec<PathBuf> =
-        place.files().filter(is_text).map(|name| place.path().join(name)).collect();
+    let texts = place.files().filter(is_text).take(MOST_FILES);
+    let mut files: Vec<PathBuf> = texts.map(|name| place.path().join(name)).collect();
     if depth > 0 {
         let known = |name: &&str| {
             let name = name.to_ascii_lowercase();
@@ -68,16 +71,19 @@ pub(super) fn boxes_of(place: &Place) -> Result<Vec<(String, PathBuf)>> {
         all.into_iter().filter(|file| kind(file) == Some(Kind::Boxes)).collect();
     let usual: Vec<Option<String>> =
         boxes.iter().map(|file| split_of(file, place.path())).collect();
-    let unique = |split: &Option<String>| usual.iter().filter(|other| *other == split).count() == 1;
-    let name = |(file, split): (&PathBuf, &Option<String>)| match split {
-        Some(split) if unique(&usual_of(split)) => split.clone(),
-        _ => stem(file),
+    let count = |names: &[Option<String>], name: &Option<String>| {
+        names.iter().filter(|other| *other == name).count()
     };
-    Ok(boxes.iter().zip(&usual).map(name).zip(boxes.iter().cloned()).collect())
-}
-
-fn usual_of(split: &str) -> Option<String> {
-    Some(split.to_owned())
+    let stems: Vec<Option<String>> = boxes.iter().map(|file| Some(stem(file))).collect();
+    let name = |at: usize| {
+        let below = boxes[at].strip_prefix(place.path()).unwrap_or(&boxes[at]);
+        match (&usual[at], &stems[at]) {
+            (Some(split), _) if count(&usual, &usual[at]) == 1 => split.clone(),
+            (_, Some(stem)) if count(&stems, &stems[at]) == 1 => stem.clone(),
+            _ => below.to_string_lossy().into_owned(),
+        }
+    };
+    Ok((0..boxes.len()).map(|at| (name(at), boxes[at].clone())).collect())
 }
 
 fn stem(file: &Path) -> String {

@@ -107,6 +107,29 @@ fn a_box_is_one_of_its_ancestors_and_says_nothing_of_its_descendants() {
 }
 
 #[test]
+fn a_verified_absence_holds_below_a_class_that_was_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let hierarchy = r#"{"LabelName": "/m/root", "Subcategory": [{"LabelName": "/m/person",
+        "Subcategory": [{"LabelName": "/m/man"}, {"LabelName": "/m/woman"}]}]}"#;
+    for (name, text) in [
+        ("boxes.csv", "ImageID,LabelName,XMin,XMax,YMin,YMax\n0a,/m/man,0,1,0,1\n"),
+        (
+            "labels.csv",
+            "ImageID,Source,LabelName,Confidence\n0a,v,/m/person,1\n0a,v,/m/man,1\n0a,v,/m/woman,0\n",
+        ),
+        ("classes.csv", "/m/person,Person\n/m/man,Man\n/m/woman,Woman\n"),
+        ("hierarchy.json", hierarchy),
+    ] {
+        fs_err::write(folder.path().join(name), text).unwrap();
+    }
+    let alone = Opening { pixels: false, ..Opening::default() };
+    let known = Dataset::open_as(folder.path(), &alone).unwrap().knowledge(0);
+    assert_eq!(known.present, [ClassIndex(0), ClassIndex(1)]);
+    assert_eq!(known.absent, [ClassIndex(2)]);
+    assert_eq!(known.not_exhaustive, []);
+}
+
+#[test]
 fn shares_become_pixels_of_the_images_that_are_there() {
     let folder = tempfile::tempdir().unwrap();
     set(folder.path());
