@@ -129,8 +129,8 @@ fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
         (
             "no box",
             with(", \"bbox\": [5, 5, 20, 20]", ""),
-            "annotations[1].bbox: missing",
-            "the record has category_id, id, image_id",
+            "annotations[1].bbox: expected 4 finite numbers [x, y, width, height], missing",
+            "a segmentation would do",
         ),
         (
             "no image id",
@@ -144,12 +144,12 @@ fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
             "images[1].file_name: missing",
             "coco_url",
         ),
-        ("no width", with("\"width\": 64, ", ""), "images[0].width: missing; expected pixels", ""),
+        ("no width", with("\"width\": 64, ", ""), "images[0].width: missing; expected pixels", "write both sides"),
         (
             "no pixels",
             with("\"height\": 48", "\"height\": 0"),
-            "images[0].height: expected a positive number of pixels, got 0",
-            "",
+            "images[0].height: 0; expected pixels",
+            "write both sides",
         ),
         (
             "a name that leads out",
@@ -223,7 +223,7 @@ fn an_annotation_file_that_is_not_there_is_named_with_its_flag_or_setting() {
             (
                 "stats",
                 &["dataset", "stats", "none.json"],
-                &["no such file as `none.json`", "hint: "],
+                &["no such file or folder as `none.json`", "hint: "],
             ),
             (
                 "a folder",
