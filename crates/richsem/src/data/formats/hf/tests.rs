@@ -83,14 +83,14 @@ fn image_folder(parts: &[(&str, &str)]) -> tempfile::TempDir {
 fn names_of_classes_are_those_of_all_parts() {
     let record = |class: &str| {
         format!(
-            r#"{{"file_name": "a.png", "objects": {{"bbox": [[4, 3, 20, 30], [40, 2, 20, 8]], "category": ["{class}", null]}}}}"#
+            r#"{{"file_name": "a.png", "objects": {{"bbox": [[30, 3, 20, 30], [40, 2, 20, 8]], "category": ["{class}", null]}}}}"#
         )
     };
     let folder = image_folder(&[("train", &record("dog")), ("validation", &record("cat"))]);
     for (part, class) in [("train", 1), ("val", 0)] {
         let set = Dataset::open_as(folder.path(), &split(part)).unwrap();
         assert_eq!(classes(&set), [(1, "cat"), (2, "dog")]);
-        assert_eq!(boxes(&set), [(0, class, [4.0, 3.0, 20.0, 30.0], 600.0)]);
+        assert_eq!(boxes(&set), [(0, class, [30.0, 3.0, 20.0, 30.0], 600.0)]);
         let notes = set.report().notes.join("\n");
         assert!(notes.contains("boxes without a class (null, or -1), left out: 1"), "{notes}");
     }
