@@ -8,6 +8,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, anyhow};
+use richsem::data::image_store::ImageStore;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -66,7 +67,8 @@ pub(crate) fn set_panic_hook() {
 
 /// Refuses an input that does not exist. `what` says in words what it should be.
 pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
-    if path.exists() {
+    // Also a pattern of archives or tables.
+    if ImageStore::is_there(path) {
         return Ok(());
     }
     let hint = match std::env::current_dir() {

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     io::IsTerminal as _,
+    ops::ControlFlow,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,6 +15,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use richsem::{
     config::Config,
+    data::image_store::Indexing,
     evaluate::Summary,
     train::{Observer, TrainRow},
 };
@@ -87,9 +89,22 @@ impl Drop for Counter {
     }
 }
 
+/// Shows how far the indexing of archives is, in MiB.
+#[derive(Default)]
+pub(crate) struct IndexProgress(Option<Counter>);
+
+impl IndexProgress {
+    pub(crate) fn set(&mut self, at: Indexing) {
+        let mib = |bytes: u64| (bytes >> 20) as usize;
+        let new = || Counter::new("indexing (MiB)", mib(at.of));
+        self.0.get_or_insert_with(new).set(mib(at.bytes), mib(at.of));
+    }
+}
+
 /// Shows the progress of a training run.
 pub(crate) struct TrainProgress {
     bar: Option<ProgressBar>,
+    indexing: IndexProgress,
     stop: Arc<AtomicBool>,
     stop_noticed: bool,
     epoch: u64,
@@ -109,6 +124,7 @@ impl TrainProgress {
     pub(crate) fn new(config: &Config, stop: Arc<AtomicBool>) -> Self {
         Self {
             bar: bar(0, "{prefix} {bar:24} {pos}/{len}  {msg}"),
+            indexing: IndexProgress::default(),
             stop,
             stop_noticed: false,
             epoch: 0,
@@ -172,7 +188,18 @@ impl TrainProgress {
 
 impl Observer for TrainProgress {
     fn message(&mut self, text: &str) {
+        // What comes next is told when an archive is indexed.
+        self.indexing = IndexProgress::default();
         self.above(|| output::note(text));
+    }
+
+    fn indexing(&mut self, at: Indexing) -> ControlFlow<()> {
+        self.indexing.set(at);
+        if self.stop.load(Ordering::Relaxed) {
+            self.indexing = IndexProgress::default();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 
     fn epoch(&mut self, epoch: u64, epochs: u64, batch: u64, batches: u64) {

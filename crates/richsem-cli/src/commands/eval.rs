@@ -33,7 +33,7 @@ use crate::{
     analysis,
     args::{self, InferenceArgs, OrientationArgs, SetArgs},
     exit, output,
-    progress::Counter,
+    progress::{Counter, IndexProgress},
     table,
 };
 
@@ -372,7 +372,16 @@ fn detect_in(
     weights: &Path,
     images: &Path,
 ) -> Result<Found> {
-    let store = Arc::new(ImageStore::open(images, args.orientation.get())?);
+    let mut indexing = IndexProgress::default();
+    let store = ImageStore::open_with(images, args.orientation.get(), &mut |at| {
+        indexing.set(at);
+        ControlFlow::Continue(())
+    })?;
+    drop(indexing);
+    for note in store.notes() {
+        output::note(format!("{}: {note}", images.display()));
+    }
+    let store = Arc::new(store);
     let detector = args::load_detector(weights, &args.inference)?;
     check_vocabularies(detector.vocabulary(), dataset)?;
     let evaluator = evaluator

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, error::ErrorKind};
 use richsem::{
+    Error,
     config::Config,
     train::{EvalRow, MetricsRow, NewRun, Outcome, RunFolder, Start, Worker, train},
 };
@@ -75,7 +76,14 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let started = Instant::now();
     let outcome = train(start, &Worker::alone(device), &mut progress, &signals.stop);
     progress.finish();
-    match outcome? {
+    let outcome = match outcome {
+        Err(Error::Stopped) => {
+            output::note("stopped before the first step; what was indexed of the archives is kept");
+            return Ok(signals.exit_code());
+        }
+        outcome => outcome?,
+    };
+    match outcome {
         Outcome::Finished { val, .. } => {
             let time = progress::hms(started.elapsed().as_secs_f64());
             output::note(finished(&folder, &time)?);

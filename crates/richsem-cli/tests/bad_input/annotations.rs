@@ -144,7 +144,12 @@ fn an_annotation_file_that_is_wrong_is_refused_by_every_verb() {
             "images[1].file_name: missing",
             "coco_url",
         ),
-        ("no width", with("\"width\": 64, ", ""), "images[0].width: missing; expected pixels", "write both sides"),
+        (
+            "no width",
+            with("\"width\": 64, ", ""),
+            "images[0].width: missing; expected pixels",
+            "write both sides",
+        ),
         (
             "no pixels",
             with("\"height\": 48", "\"height\": 0"),

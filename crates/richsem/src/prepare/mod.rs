@@ -2,9 +2,12 @@
 //! [`crate::prepared`].
 
 use std::{
-    ops::Range,
+    ops::{ControlFlow, Range},
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tch::{Device, Kind, Tensor};
@@ -15,6 +18,7 @@ use crate::{
     data::{
         batch::Batch,
         detection_source::BrokenImages,
+        image_store::Indexing,
         loader::{BatchSource, Loader},
     },
     error::{Error, Result, guarded, unless_stopped},
@@ -74,12 +78,20 @@ pub fn prepare(
     prepare_sharded(config, folder, device, SHARD_IMAGES, observer, stop)
 }
 
-/// Hands on what training's own functions say.
-struct Lines<'a>(&'a mut dyn PrepareObserver);
+/// Hands on what training's own functions say, and stops once the flag is set.
+struct Lines<'a>(&'a mut dyn PrepareObserver, &'a AtomicBool);
 
 impl Observer for Lines<'_> {
     fn message(&mut self, text: &str) {
         self.0.message(text);
+    }
+
+    fn indexing(&mut self, _at: Indexing) -> ControlFlow<()> {
+        if self.1.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 }
 
@@ -101,10 +113,10 @@ fn prepare_sharded(
     })?;
     let mut needed = without_the_rest_of_training(config);
     check_files(&needed, true)?;
-    let (dataset, split) = Split::open("data.train", train, &mut Lines(observer))?;
+    let (dataset, split) = Split::open("data.train", train, &mut Lines(observer, stop))?;
     let vocabulary = dataset.vocabulary().clone();
     drop(dataset);
-    let extras = extra_sets(config, &vocabulary, &mut Lines(observer))?;
+    let extras = extra_sets(config, &vocabulary, &mut Lines(observer, stop))?;
 
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
     let first = || batches(config, &split, &extras, &broken, &Single);

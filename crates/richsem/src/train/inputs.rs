@@ -1,6 +1,6 @@
 //! What a run reads: annotations, images, and the batches made of them.
 
-use std::{path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use super::Observer;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         entries,
         epochs::Epochs,
         extra::{ClassificationSet, ExtraSource, FeedConfig, MappingConfig},
-        image_store::ImageStore,
+        image_store::{ImageStore, Indexing},
         interleaved::{Extra, Interleaved},
         sampler::{LastBatch, Share},
     },
@@ -68,8 +68,9 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
         // Sets are files or folders, images lie in a folder or an archive, prepared labels in a folder.
         let may_be_folder =
             key.ends_with(".images") || key.ends_with(".annotations") || key == "teacher.prepared";
-        let is_there = if key.ends_with(".images") { ImageStore::is_there } else { Path::exists };
-        let (is, hint) = if !is_there(path) {
+        // Several archives or tables may be named by a pattern.
+        let is_there = path.exists() || may_be_folder && ImageStore::is_there(path);
+        let (is, hint) = if !is_there {
             ("does not exist", "paths are relative to the file that says them")
         } else if path.is_dir() && !may_be_folder {
             ("is a folder, expected a file", "name the file in it")
@@ -94,11 +95,12 @@ impl Split {
         config: &SplitConfig,
         observer: &mut dyn Observer,
     ) -> Result<(Dataset, Self)> {
-        let (dataset, store) = open(key, config)?;
+        let (dataset, store) = open(key, config, &mut |at| observer.indexing(at))?;
         observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
         if config.images.is_none() {
             observer.message(&format!("its images: {}", store.path().display()));
         }
+        tell_notes(&store, observer);
         let entries = entries(&dataset);
         if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
             return Err(Error::config(format!("{key}.images"), problem)
@@ -108,9 +110,20 @@ impl Split {
     }
 }
 
+/// Tells what should be known of the images' folder or archives.
+fn tell_notes(store: &ImageStore, observer: &mut dyn Observer) {
+    for note in store.notes() {
+        observer.message(&format!("{}: {note}", store.path().display()));
+    }
+}
+
 /// Reads the annotations of a set, and opens its images. `key` is where the settings have it: `data.train`
 /// or `data.val`.
-fn open(key: &str, config: &SplitConfig) -> Result<(Dataset, ImageStore)> {
+fn open(
+    key: &str,
+    config: &SplitConfig,
+    progress: &mut dyn FnMut(Indexing) -> ControlFlow<()>,
+) -> Result<(Dataset, ImageStore)> {
     let usual_split = if key == "data.train" { "train" } else { "val" };
     let dataset = Dataset::open_as(&config.annotations, &config.opening(usual_split))?;
     let images = config.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
@@ -121,7 +134,7 @@ fn open(key: &str, config: &SplitConfig) -> Result<(Dataset, ImageStore)> {
         Error::config(format!("{key}.images"), problem)
             .with_hint("give the folder or archive that the file names in the annotations are in")
     })?;
-    let store = ImageStore::open(images, config.orientation)?;
+    let store = ImageStore::open_with(images, config.orientation, progress)?;
     Ok((dataset, store))
 }
 
@@ -139,7 +152,7 @@ impl OpenedSet {
     /// # Errors
     /// As [`Dataset::open`] and [`ImageStore::open`].
     pub(crate) fn open(config: &SplitConfig) -> Result<Self> {
-        let (dataset, store) = open("data.val", config)?;
+        let (dataset, store) = open("data.val", config, &mut |_| ControlFlow::Continue(()))?;
         let (store, entries) = (Arc::new(store), Arc::new(entries(&dataset)));
         Ok(Self { store, entries, vocabulary: dataset.vocabulary().clone() })
     }
@@ -187,8 +200,10 @@ pub(crate) fn extra_sets(
     observer: &mut dyn Observer,
 ) -> Result<Vec<Arc<ClassificationSet>>> {
     let sets = config.data.extra_sets().map(|(_, extra)| {
-        let set = ClassificationSet::open(extra, vocabulary)?;
+        let progress = &mut |at| observer.indexing(at);
+        let set = ClassificationSet::open_with(extra, vocabulary, progress)?;
         observer.message(&format!("{}: {}", extra.images.display(), set.report()));
+        tell_notes(set.store(), observer);
         Ok(Arc::new(set))
     });
     sets.collect()

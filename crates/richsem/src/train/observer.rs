@@ -1,12 +1,19 @@
 //! What a run tells whoever watches it.
 
+use std::ops::ControlFlow;
+
 use super::run_folder::TrainRow;
-use crate::evaluate::Summary;
+use crate::{data::image_store::Indexing, evaluate::Summary};
 
 /// Receives the events of a run; every method may stay empty.
 pub trait Observer {
     /// One line of news: what was loaded, saved, skipped.
     fn message(&mut self, _text: &str) {}
+    /// A large archive of images is being indexed. Says whether to go on: if not, the run ends with
+    /// [`Error::Stopped`](crate::Error::Stopped), and what was found is kept.
+    fn indexing(&mut self, _at: Indexing) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
     /// Passes are being recorded as CUDA graphs: how many are done, of how many.
     fn recording(&mut self, _done: usize, _total: usize) {}
     /// An epoch starts (or goes on after a resume) at `batch` of `batches`.

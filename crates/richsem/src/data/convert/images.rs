@@ -77,6 +77,15 @@ impl Placing {
         Ok(placing)
     }
 
+    /// What should be known of the images' folders and archives.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let notes = |(path, store): (&PathBuf, &ImageStore)| {
+            let notes = store.notes().into_iter();
+            notes.map(|note| format!("{}: {note}", path.display())).collect::<Vec<_>>()
+        };
+        self.stores.iter().flat_map(notes).collect()
+    }
+
     /// Names in an archive begin with folders that say nothing, as `BCCD/JPEGImages/`: those that all of one
     /// archive have are left out where its images are copied out of it.
     fn leave_out_prefixes(&mut self, sets: &[Part]) {

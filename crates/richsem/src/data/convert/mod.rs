@@ -91,6 +91,7 @@ pub fn convert(
         yolo::name_parts(input, &mut sets, &mut report)?;
     }
     let placing = Placing::choose(&sets, how)?;
+    report.notes.extend(placing.notes());
     placing.complete_sizes(&mut sets, &mut report);
     // On the same disk as the output, so that renaming is all that is left to do.
     let absolute = std::path::absolute(output)?;

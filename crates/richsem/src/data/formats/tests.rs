@@ -210,11 +210,36 @@ fn every_sample_is_recognised_as_its_own_format() {
         ("samples/yolo/darknet_strict", "darknet"),
         ("samples/yolo/darknet_strict/obj.data", "darknet"),
         ("photos/voc2012_100/yolo_format", "darknet"),
+        ("samples/hf_parquet/struct_of_lists", "parquet"),
+        ("samples/hf_parquet/struct_of_lists/data", "parquet"),
+        ("samples/hf_parquet/list_of_structs/data/train-00000-of-00001.parquet", "parquet"),
+        ("samples/hf_parquet/imagefolder", "imagefolder"),
+        ("samples/hf_parquet/imagefolder/train", "imagefolder"),
+        ("samples/hf_parquet/imagefolder/train/metadata.jsonl", "imagefolder"),
     ] {
         let Some(path) = shared(path) else { continue };
         let place = super::Place::new(&path).unwrap();
         let found = super::choose_format(&place, None).map(|format| format.name);
         assert_eq!(found.unwrap(), format, "{}", path.display());
+    }
+}
+
+/// Tables of labels, shards and class folders are no annotations.
+#[test]
+fn samples_without_boxes_have_no_format() {
+    for sample in [
+        "captions",
+        "hf_parquet",
+        "hf_parquet/classification",
+        "hf_parquet/classification/data",
+        "hf_parquet/classification/data/train-00000-of-00001.parquet",
+        "imagenet_tar",
+        "webdataset",
+        "webdataset/img2dataset",
+        "yolo/classify",
+    ] {
+        let Some(path) = shared(&format!("samples/{sample}")) else { return };
+        assert_eq!(fitting(&path), [""; 0], "{sample}");
     }
 }
 

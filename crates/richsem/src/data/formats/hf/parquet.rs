@@ -174,7 +174,6 @@ fn read(request: &Request<'_>) -> Result<Records> {
     }
     let images_at = request.images.unwrap_or(path).to_owned();
     let mut records = collector.finish(request, path, images_at)?;
-    records.notes.extend(annotations.notes());
     let unread = annotations.unread();
     if !unread.is_empty() {
         records.notes.push(format!("columns that are not read: {}", unread.join(", ")));

@@ -1,11 +1,11 @@
 //! The samples, sets in parts, and files that are wrong in one way each.
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::BoxForm;
 use crate::{
-    Error, Result,
+    Result,
     data::{
         convert::{Conversion, Target, convert},
         dataset::Dataset,
@@ -65,4 +65,231 @@ fn the_samples_are_read_with_their_images() {
                      image: 0 as xywh, 1 as xyxy, 3 as cxcywh)";
         assert!(notes.contains(found), "{notes}");
     }
+}
+
+/// A set of one image (64 by 48) and lines of records in folders.
+fn image_folder(parts: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (part, lines) in parts {
+        let part = folder.path().join(part);
+        fs_err::create_dir_all(&part).unwrap();
+        image::RgbImage::new(64, 48).save(part.join("a.png")).unwrap();
+        fs_err::write(part.join("metadata.jsonl"), lines).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn names_of_classes_are_those_of_all_parts() {
+    let record = |class: &str| {
+        format!(
+            r#"{{"file_name": "a.png", "objects": {{"bbox": [[30, 3, 20, 30], [40, 2, 20, 8]], "category": ["{class}", null]}}}}"#
+        )
+    };
+    let folder = image_folder(&[("train", &record("dog")), ("validation", &record("cat"))]);
+    for (part, class) in [("train", 1), ("val", 0)] {
+        let set = Dataset::open_as(folder.path(), &split(part)).unwrap();
+        assert_eq!(classes(&set), [(1, "cat"), (2, "dog")]);
+        assert_eq!(boxes(&set), [(0, class, [30.0, 3.0, 20.0, 30.0], 600.0)]);
+        let notes = set.report().notes.join("\n");
+        assert!(notes.contains("boxes without a class (null, or -1), left out: 1"), "{notes}");
+    }
+    let text = message(Dataset::open(folder.path()));
+    assert!(text.contains("several parts: `train`, `validation`"), "{text}");
+}
+
+#[test]
+fn boxes_that_may_be_several_things_are_asked_for() {
+    let line = r#"{"file_name": "a.png", "bboxes": [[10, 10, 20, 20]], "labels": [3]}"#;
+    let folder = image_folder(&[("", line)]);
+    let text = message(Dataset::open(folder.path()));
+    let problem = "metadata.jsonl: boxes: the file does not say what the numbers of its boxes are, and its 1 \
+                   boxes can be xywh or xyxy or cxcywh";
+    assert!(text.contains(problem), "{text}");
+    assert!(text.contains("say what they are: `boxes` (xywh, xyxy, cxcywh, xywh_shares"), "{text}");
+    let chosen = |form| {
+        let opening = Opening { boxes: Some(form), ..Opening::default() };
+        Dataset::open_as(folder.path(), &opening).unwrap()
+    };
+    assert_eq!(boxes(&chosen(XYWH)), [(0, 0, [10.0, 10.0, 20.0, 20.0], 400.0)]);
+    assert_eq!(boxes(&chosen(BoxForm::Xyxy)), [(0, 0, [10.0, 10.0, 10.0, 10.0], 100.0)]);
+    assert_eq!(boxes(&chosen(BoxForm::Cxcywh)), [(0, 0, [0.0, 0.0, 20.0, 20.0], 400.0)]);
+    assert_eq!(classes(&chosen(XYWH)), [(3, "class_3")]);
+    // To predict, boxes are not needed.
+    let set = Dataset::open_images(folder.path()).unwrap();
+    assert_eq!((set.images().len(), set.annotations().len()), (1, 0));
+    assert!(set.report().notes.join("\n").contains("boxes are left out: the file does not say"));
+}
+
+#[test]
+fn shares_become_pixels() {
+    let line = r#"{"file_name": "a.png", "objects": [{"bbox": [0.5, 0.25, 0.25, 0.75], "label": 0, "area": 9},
+        {"bbox": [0, 0, 0.5, 1], "label": 1, "iscrowd": 1}]}"#;
+    let folder = image_folder(&[("", &line.replace('\n', " "))]);
+    let set = Dataset::open(folder.path()).unwrap();
+    let expected =
+        [(0, 0, [32.0, 12.0, 16.0, 36.0], 576.0), (0, 1, [0.0, 0.0, 32.0, 48.0], 1536.0)];
+    assert_eq!(boxes(&set), expected);
+    assert!(set.annotations()[1].crowd && !set.annotations()[0].crowd);
+    let notes = set.report().notes.join("\n");
+    assert!(notes.contains("boxes are read as xywh_shares"), "{notes}");
+}
+
+#[test]
+fn other_formats_say_what_their_boxes_are() {
+    let Some(path) = shared("samples/coco_odd/odd.json") else { return };
+    let opening = Opening { boxes: Some(XYWH), ..Opening::default() };
+    let text = message(Dataset::open_as(&path, &opening));
+    assert!(text.contains("`boxes`: COCO or LVIS JSON says what the numbers"), "{text}");
+}
+
+#[test]
+fn images_without_a_record_and_records_without_an_image_are_told() {
+    let line = |name: &str| {
+        format!(
+            r#"{{"file_name": "{name}", "objects": {{"bbox": [[4, 3, 20, 45], [30, 1, 20, 20]], "category": [0, 0]}}}}"#
+        )
+    };
+    let folder =
+        image_folder(&[("", &format!("\u{feff}{}\r\n\n{}", line("a.png"), line("b.png")))]);
+    image::RgbImage::new(8, 8).save(folder.path().join("c.png")).unwrap();
+    let set = Dataset::open(folder.path()).unwrap();
+    assert_eq!(set.images().len(), 2);
+    let report = set.report();
+    let text = format!("{} {}", report.notes.join("\n"), report.warnings.join("\n"));
+    assert!(text.contains("metadata.jsonl does not name, left out: 1 (c.png)"), "{text}");
+    assert!(text.contains("1 images that metadata.jsonl names are not there: b.png"), "{text}");
+}
+
+#[test]
+fn mistakes_in_records_are_named_with_their_line() {
+    let first = r#"{"file_name": "a.png", "objects": {"bbox": [[4, 3, 20, 45]], "category": [0]}}"#;
+    for (line, expected) in [
+        ("{", "line 2: expected a JSON object, got what is none: EOF"),
+        ("[1]", "line 2: expected a JSON object, got what is none"),
+        (first, "line 2: file_name: the image `a.png` is on a line before, too"),
+        (r#"{"objects": null}"#, "line 2: file_name: missing"),
+        (r#"{"file_name": 3}"#, "line 2: file_name: expected a text, got 3"),
+        (r#"{"file_name": "../b.png"}"#, "line 2: file_name: the path leaves the image root"),
+        (
+            r#"{"file_name": "b.png", "objects": {"bbox": [[1, 2, 3]], "category": [0]}}"#,
+            "line 2: bbox: expected four numbers, got [1,2,3]",
+        ),
+        (
+            r#"{"file_name": "b.png", "objects": {"bbox": [[1, 2, 3, "4"]], "category": [0]}}"#,
+            "line 2: bbox: expected four numbers",
+        ),
+        (
+            r#"{"file_name": "b.png", "objects": {"bbox": [[1, 2, 3, 4]], "category": []}}"#,
+            "line 2: category: 0 values for 1 boxes",
+        ),
+        (
+            r#"{"file_name": "b.png", "objects": {"bbox": [[1, 2, 3, 4]], "category": [1.5]}}"#,
+            "line 2: category: expected a whole number or a text, got 1.5",
+        ),
+        (
+            r#"{"file_name": "b.png", "objects": 3}"#,
+            "line 2: objects: expected an object or a list",
+        ),
+        (r#"{"file_name": "b.png", "width": "w"}"#, "line 2: width: expected a whole number"),
+    ] {
+        let folder = image_folder(&[("", &format!("{first}\n{line}\n"))]);
+        let text = message(Dataset::open(folder.path()));
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+    // Bytes that are no text.
+    let folder = image_folder(&[("", first)]);
+    let mut bytes = first.as_bytes().to_vec();
+    bytes.extend(b"\n{\"file_name\": \"\xff\"}");
+    fs_err::write(folder.path().join("metadata.jsonl"), bytes).unwrap();
+    let text = message(Dataset::open(folder.path()));
+    assert!(text.contains("line 2: expected a JSON object"), "{text}");
+}
+
+#[test]
+fn captions_are_no_boxes() {
+    let folder = image_folder(&[("", r#"{"file_name": "a.png", "text": "a bbox"}"#)]);
+    let text = message(Dataset::open(folder.path()));
+    assert!(text.contains("a folder of no known format"), "{text}");
+}
+
+/// The sample's table under other names.
+fn tables(names: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
+    let sample = shared("samples/hf_parquet/struct_of_lists/data/train-00000-of-00001.parquet")?;
+    let folder = tempfile::tempdir().unwrap();
+    for name in names {
+        let path = folder.path().join(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::copy(&sample, path).unwrap();
+    }
+    Some((folder, sample))
+}
+
+#[test]
+fn files_are_parts_by_their_names() {
+    let names = [
+        "data/test-00000-of-00001.parquet",
+        "data/train-00000-of-00002.parquet",
+        "data/train-00001-of-00002.parquet",
+        "data/validation-00000-of-00001.parquet",
+    ];
+    let Some((folder, sample)) = tables(&names) else { return };
+    let open = |part: &str| Dataset::open_as(folder.path(), &split(part));
+    for (part, images, place) in [
+        ("train", 6, "data/train-[0-9]*.parquet"),
+        ("val", 3, "data/validation-00000-of-00001.parquet"),
+        ("test", 3, "data/test-00000-of-00001.parquet"),
+    ] {
+        let set = open(part).unwrap();
+        assert_eq!((set.images().len(), set.annotations().len()), (images, images));
+        let place = folder.path().join(place);
+        assert_eq!(set.images_at(), Some(&*place));
+        let store = ImageStore::open(&place, Default::default()).unwrap();
+        assert!(set.images().iter().all(|image| store.contains(&image.file_name)), "{part}");
+        // Two files have the same ids.
+        let repeated = set.report().notes.iter().any(|note| note.contains("numbered from 1"));
+        assert_eq!(repeated, part == "train");
+    }
+    let text = message(open("dev"));
+    assert!(text.contains("no part `dev`; it has `test`, `train`, `validation`"), "{text}");
+    // A file alone, a pattern, folders of parts, and names that are no parts.
+    assert_eq!(Dataset::open(&sample).unwrap().images().len(), 3);
+    let pattern = folder.path().join("data/train-*.parquet");
+    assert_eq!(Dataset::open(&pattern).unwrap().images().len(), 6);
+    let Some((folder, _)) = tables(&["train/0000.parquet", "valid/0000.parquet"]) else { return };
+    let set = Dataset::open_as(folder.path(), &split("val")).unwrap();
+    assert_eq!((set.split(), set.images().len()), ("valid", 3));
+    let Some((folder, _)) = tables(&["0000.parquet", "0001.parquet"]) else { return };
+    let set = Dataset::open(folder.path()).unwrap();
+    assert_eq!((set.split(), set.images().len()), ("", 6));
+}
+
+#[test]
+fn broken_tables_say_so() {
+    let Some((folder, sample)) = tables(&[]) else { return };
+    let path = folder.path().join("train.parquet");
+    let whole = fs_err::read(sample).unwrap();
+    for length in [4, 100, whole.len() - 1] {
+        fs_err::write(&path, &whole[..length]).unwrap();
+        for place in [folder.path(), &*path] {
+            let text = message(Dataset::open(place));
+            assert!(text.contains("train.parquet: parquet: cannot be read"), "{text}");
+        }
+    }
+    fs_err::write(&path, "").unwrap();
+    assert!(message(Dataset::open(&path)).contains("an empty file"));
+    fs_err::write(&path, "PAR2").unwrap();
+    assert!(message(Dataset::open(&path)).contains("it begins with `PAR2`"));
+}
+
+#[test]
+fn a_table_is_converted_with_its_images() {
+    let Some(path) = shared("samples/hf_parquet/struct_of_lists") else { return };
+    let out = tempfile::tempdir().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    convert(&path, out.path(), &Conversion::to(Target::Coco), &stop).unwrap();
+    let set = Dataset::open_as(&out.path().join("train.json"), &Opening::default()).unwrap();
+    assert_eq!((set.images().len(), set.annotations().len()), (3, 3));
+    let store = ImageStore::open(set.images_at().unwrap(), Default::default()).unwrap();
+    assert!(set.images().iter().all(|image| store.image(&image.file_name).is_ok()));
 }

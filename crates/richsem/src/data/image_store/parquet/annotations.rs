@@ -154,12 +154,6 @@ impl Annotations {
         &self.tables.files[number].path
     }
 
-    /// What should be told of how the images are called, a line each.
-    #[must_use]
-    pub fn notes(&self) -> Vec<String> {
-        self.tables.notes()
-    }
-
     /// Number of rows of all files.
     #[must_use]
     pub fn len(&self) -> u64 {
