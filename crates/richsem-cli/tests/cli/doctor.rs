@@ -52,7 +52,9 @@ fn detections_show_a_box_that_is_missing() {
         for (x, class) in [(5, 1), (60, 2)] {
             let bbox = json!([x, 10, 20, 20]);
             let score = 0.99 - 0.001 * f64::from(image);
-            found.push(json!({"image_id": image, "category_id": class, "bbox": bbox, "score": score}));
+            found.push(
+                json!({"image_id": image, "category_id": class, "bbox": bbox, "score": score}),
+            );
             boxes.push(json!({
                 "id": boxes.len() + 1, "image_id": image, "category_id": class, "bbox": bbox
             }));
