@@ -92,7 +92,7 @@ pub(crate) struct Args {
     /// Says that the detector was not trained on these images
     #[arg(long)]
     out_of_fold: bool,
-    /// Which scores are sure: objectlab (from 0.95 on), or precision (from where 95 % of the detections
+    /// Which scores are sure: objectlab (from 0.95 on), or precision (from where 90 % of the detections
     /// are right, by these labels). Default: objectlab for --detections, precision for --weights
     #[arg(long, value_enum, value_name = "objectlab|precision", hide_possible_values = true)]
     sure: Option<SureChoice>,

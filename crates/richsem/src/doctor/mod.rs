@@ -41,7 +41,7 @@ use crate::{
 
 pub use classes::{ClassRow, GroupRow};
 pub use finding::{Example, Finding, Level, Marked, Shown};
-pub use labels::{Detected, Error, LabelReport, LimitChoice, Limits, Origin, Suspect};
+pub use labels::{Detected, LabelReport, LimitChoice, Limits, Mistake, Origin, Suspect};
 pub use page::page;
 pub use pictures::Watch;
 pub use scheme::Scheme;

@@ -141,7 +141,7 @@ fn sampler(numbers: &Numbers) -> Option<Advice> {
     let repeated = images.iter().filter(|&&n| (n as f64) < threshold * total).count();
     let why = format!(
         "{repeated} of {} classes are in fewer than {limit:.0} of {} images, the rarest in {rarest:.0}: it is \
-         shown {repeat:.1} times as often. LVIS's 0.001 would repeat classes in fewer than {:.0} images",
+         shown {repeat:.1} times as often. LVIS's 0.001 would repeat classes in fewer than {:.1} images",
         images.len(),
         numbers.images,
         0.001 * total

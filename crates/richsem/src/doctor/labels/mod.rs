@@ -4,7 +4,7 @@
 //! [`scores`] says how likely each box is right, [`precision`] how far a class's detections can be trusted.
 //! Deviation from ObjectLab: where a file verifies classes image by image, detections of a class that an image
 //! says nothing about do not count; where it says that not all boxes of a class are there, none of it is
-//! overlooked; and nothing is overlooked in a crowd region.
+//! overlooked; nothing is overlooked in a crowd region; and an object may touch a box ([`Limits::touch`]).
 
 mod precision;
 mod scores;
@@ -53,7 +53,7 @@ impl Origin {
 pub enum LimitChoice {
     /// These.
     Given(Limits),
-    /// Those from which on 95 % and 50 % of the detections are right, by these very labels: for detectors
+    /// Those at which 90 % and 50 % of the detections are right, by these very labels: for detectors
     /// whose scores are no probabilities, as those that learn by a focal loss.
     ByPrecision,
 }
@@ -78,7 +78,7 @@ pub struct Detected<'a> {
 /// What is wrong with a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Error {
+pub enum Mistake {
     /// There is an object without a box.
     Overlooked,
     /// The box is of another class.
@@ -87,7 +87,7 @@ pub enum Error {
     BadlyPlaced,
 }
 
-impl Error {
+impl Mistake {
     const ALL: [Self; 3] = [Self::Overlooked, Self::Swapped, Self::BadlyPlaced];
 
     fn code(self) -> &'static str {
@@ -103,7 +103,7 @@ impl Error {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Suspect {
     /// In which way.
-    pub error: Error,
+    pub error: Mistake,
     /// Id of its image.
     pub image_id: i64,
     /// Id of the annotation; none of an overlooked object.
@@ -133,7 +133,7 @@ pub struct LabelReport {
     pub limits: [f64; 2],
     /// Detections with at least these scores.
     pub sure: [usize; 2],
-    /// The scores from which on 95 % and 50 % of the detections are right by these labels.
+    /// The scores at which 90 % and 50 % of the detections are right by these labels.
     pub by_precision: [Option<f64>; 2],
     /// How likely the labels of each image are right, 0 to 1; in the order of the part's images.
     pub quality: Vec<f64>,
@@ -151,7 +151,7 @@ pub(super) fn examine(dataset: &Dataset, detected: &Detected<'_>) -> LabelReport
         // A score that nothing reaches, where no score is enough. Those are strict: just below.
         LimitChoice::ByPrecision => {
             let [high, low] = by_precision.map(|s| s.map_or(f64::INFINITY, f64::next_down));
-            Limits { high, low }
+            Limits { high, low, ..Limits::default() }
         }
     };
     let scores = scores::score(&images, limits);
@@ -270,7 +270,7 @@ fn suspects_of(
         })
     };
     let overlooked = scores.overlooked.iter().enumerate().filter_map(|(at, score)| {
-        suspect(Error::Overlooked, None, Some(at), (*score)?, found.classes[at])
+        suspect(Mistake::Overlooked, None, Some(at), (*score)?, found.classes[at])
     });
     let of_boxes = |error, scores: &[(f64, Option<usize>)]| -> Vec<Suspect> {
         let each = scores.iter().enumerate();
@@ -280,8 +280,8 @@ fn suspects_of(
         .collect()
     };
     let mut all: Vec<Suspect> = overlooked.collect();
-    all.extend(of_boxes(Error::Swapped, &scores.swapped));
-    all.extend(of_boxes(Error::BadlyPlaced, &scores.badly_placed));
+    all.extend(of_boxes(Mistake::Swapped, &scores.swapped));
+    all.extend(of_boxes(Mistake::BadlyPlaced, &scores.badly_placed));
     all
 }
 
@@ -293,15 +293,17 @@ pub(super) fn findings(
     most: usize,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for error in Error::ALL {
-        let of_kind = || report.suspects.iter().filter(move |s| s.error == error);
+    for error in Mistake::ALL {
+        // Boxes with two classes are told as such.
+        let is_told = move |s: &&Suspect| s.error == error && s.detection.is_some();
+        let of_kind = || report.suspects.iter().filter(is_told);
         let count = of_kind().count();
         let what = match error {
-            Error::Overlooked => counted(count, "object has no box", "objects have no box"),
-            Error::Swapped => {
+            Mistake::Overlooked => counted(count, "object has no box", "objects have no box"),
+            Mistake::Swapped => {
                 counted(count, "box is of another class", "boxes are of another class")
             }
-            Error::BadlyPlaced => counted(
+            Mistake::BadlyPlaced => counted(
                 count,
                 "box is not where its object is",
                 "boxes are not where their objects are",
@@ -335,10 +337,10 @@ pub(super) fn findings(
     let [high, low] = report.limits;
     let [sure, enough] = report.sure;
     let shown = |s: Option<f64>| s.map_or_else(|| "none".to_owned(), |s| format!("{s:.3}"));
-    let [p95, p50] = report.by_precision.map(shown);
+    let [p90, p50] = report.by_precision.map(shown);
     let text = format!(
         "of {} detections {sure} count as sure (score from {high:.3}), {enough} as sure enough to place a box \
-         (from {low:.3}); by these labels 95 % are right from {p95} on, 50 % from {p50} on",
+         (from {low:.3}); by these labels 90 % are right at {p90}, 50 % at {p50}",
         report.detections
     );
     findings.push(note("detections", report.detections, text));
@@ -363,11 +365,10 @@ fn example(dataset: &Dataset, part: usize, suspect: &Suspect) -> Example {
     }
     let name = |of: Option<&Category>| of.map(|c| c.name.clone()).unwrap_or_default();
     let (label, found) = (name(labelled.map(|l| l.0)), name(detected.map(|d| d.0)));
-    let words = match (suspect.error, detected) {
-        (Error::Overlooked, _) => format!("{found}, without a box"),
-        (Error::Swapped, Some(_)) => format!("labelled {label}, detected {found}"),
-        (Error::Swapped, None) => format!("labelled {label}, and another class with the same box"),
-        (Error::BadlyPlaced, _) => format!("{label}, detected elsewhere"),
+    let words = match suspect.error {
+        Mistake::Overlooked => format!("{found}, without a box"),
+        Mistake::Swapped => format!("labelled {label}, detected {found}"),
+        Mistake::BadlyPlaced => format!("{label}, detected elsewhere"),
     };
     let text = format!("{}: {words} (score of the label {:.3})", record.file_name, suspect.score);
     Example { text, shown: vec![Shown { part, file: record.file_name.clone(), boxes }] }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::scores::{Found, Labels, Limits, iou};
+use super::scores::{Found, Labels, iou};
 
 /// Factor from a class's average precision to the score below which a box is told to be wrong: ObjectLab's .25
 /// times .8.
@@ -115,25 +115,39 @@ fn matches(image: u32, labels: &Labels, found: &Found) -> Vec<(u32, Ranked)> {
     all
 }
 
-/// The lowest scores from which on 95 % and 50 % of the detections are right: of a box's class, at an overlap
-/// of at least .5. None where no score is enough.
+/// Least precision of detections that are sure, and of those that place a box.
+const WANTED: [f64; 2] = [0.9, 0.5];
+
+/// Detections that stand together in the ranking, and share a precision.
+struct Block {
+    right: usize,
+    count: usize,
+    lowest: f64,
+}
+
+impl Block {
+    fn precision(&self) -> f64 {
+        self.right as f64 / self.count as f64
+    }
+}
+
+/// The lowest scores at which 90 % and 50 % of the detections are right: of a box's class, at an overlap of at
+/// least .5. None where no score is enough. The precision at a score is that of its neighbours in the ranking,
+/// as many as make it fall with the score (isotonic regression).
 pub(super) fn limits(images: &[(Labels, Found)], classes: usize) -> [Option<f64>; 2] {
     let mut all: Vec<Ranked> = ranked(images, classes).into_iter().flatten().collect();
     all.par_sort_by(order);
-    let Limits { high, low } = Limits::default();
-    let (mut right, mut lowest) = (0usize, [None; 2]);
-    for (at, detection) in all.iter().enumerate() {
-        right += usize::from(detection.right & 1);
-        // Of equal scores all count.
-        if all.get(at + 1).is_some_and(|next| next.score == detection.score) {
-            continue;
+    let mut blocks: Vec<Block> = Vec::new();
+    // Of equal scores all count.
+    for equal in all.chunk_by(|a, b| a.score == b.score) {
+        let right = equal.iter().filter(|detection| detection.right & 1 == 1).count();
+        let mut block = Block { right, count: equal.len(), lowest: equal[0].score };
+        while let Some(above) = blocks.pop_if(|above| above.precision() <= block.precision()) {
+            block.right += above.right;
+            block.count += above.count;
         }
-        let precision = right as f64 / (at + 1) as f64;
-        for (lowest, wanted) in lowest.iter_mut().zip([high, low]) {
-            if precision >= wanted {
-                *lowest = Some(detection.score);
-            }
-        }
+        blocks.push(block);
     }
-    lowest
+    let lowest = |wanted: f64| blocks.iter().rfind(|b| b.precision() >= wanted).map(|b| b.lowest);
+    WANTED.map(lowest)
 }

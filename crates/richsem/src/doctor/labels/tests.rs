@@ -76,7 +76,7 @@ fn the_numbers_are_cleanlabs() {
     let mut told = [0; 3];
     for case in &fixture.cases {
         let (images, wanted) = (images(case), &case.wanted);
-        let scores = scores::score(&images, Limits::default());
+        let scores = scores::score(&images, Limits { touch: 0.0, ..Limits::default() });
         for (i, scores) in scores.iter().enumerate() {
             assert_eq!(scores.overlooked.len(), wanted.overlooked[i].len());
             for (got, wanted) in scores.overlooked.iter().zip(&wanted.overlooked[i]) {
@@ -135,7 +135,8 @@ fn precision_says_from_which_score_on_detections_are_right() {
         complete: vec![true; 5],
     };
     let images = [(labels, found)];
-    assert_eq!(precision::limits(&images, 2), [Some(0.8), Some(0.5)]);
+    // Of the third and the fourth one half are right.
+    assert_eq!(precision::limits(&images, 2), [Some(0.8), Some(0.6)]);
     // Class 0: recalls 1/4, 2/4, 2/4, 3/4; precisions 1, 1, 3/4, 3/4.
     let precisions = average_precisions(&images, 2);
     assert!((precisions[0] - (0.5 + 0.25 * 0.75)).abs() < 1e-12 && precisions[1] == 0.0);
@@ -187,8 +188,19 @@ fn only_verified_classes_are_judged() {
     assert_eq!(overlooked("\"not_exhaustive_category_ids\": [3],", another), (0, 0));
     let report = examined(&dataset("", 0), &[another]);
     let suspect = &report.suspects[0];
-    assert_eq!((suspect.error, suspect.image_id), (Error::Overlooked, 7));
+    assert_eq!((suspect.error, suspect.image_id), (Mistake::Overlooked, 7));
     assert_eq!(suspect.detection.unwrap(), another);
+}
+
+/// Deviation from ObjectLab, for which a touch is enough to hide an object.
+#[test]
+fn an_object_that_only_touches_a_box_is_overlooked() {
+    // Annotation 1 is [10, 10, 60, 60]: 5 of 50 columns are shared, then 20.
+    for (x, told) in [(55.0, 1), (40.0, 0)] {
+        let report = examined(&dataset("", 0), &[detection(7, 3, x, 10.0, 0.97)]);
+        let overlooked = report.suspects.iter().filter(|s| s.error == Mistake::Overlooked);
+        assert_eq!(overlooked.count(), told, "{x}");
+    }
 }
 
 #[test]
@@ -207,7 +219,7 @@ fn swapped_boxes_are_told_with_both_names() {
         examined(&dataset, &[detection(7, 3, 200.0, 10.0, 0.97), detection(1, 3, 0.0, 0.0, 0.5)]);
     assert_eq!((report.suspects.len(), report.foreign), (1, 1));
     let suspect = &report.suspects[0];
-    assert_eq!((suspect.error, suspect.annotation_id), (Error::Swapped, Some(2)));
+    assert_eq!((suspect.error, suspect.annotation_id), (Mistake::Swapped, Some(2)));
     assert!(suspect.score < 0.11 && suspect.score > 0.0);
     let findings = findings(&dataset, (0, "train"), &report, 5);
     let said = &findings[0].examples[0];
