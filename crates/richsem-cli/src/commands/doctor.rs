@@ -133,7 +133,7 @@ struct Opened {
 /// Extra data.
 enum Extra {
     Images(Box<ClassificationSet>, MappingConfig),
-    Annotated(Opened),
+    Annotated(Box<Opened>),
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -248,7 +248,7 @@ fn open(args: &Args, path: &Path, images: Option<&Path>, role: Role) -> Result<O
 fn open_extra(args: &Args, path: &Path, train: &Dataset) -> Result<Extra> {
     let is_json = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
     if is_json {
-        return Ok(Extra::Annotated(open(args, path, None, Role::Extra)?));
+        return Ok(Extra::Annotated(Box::new(open(args, path, None, Role::Extra)?)));
     }
     let with = |mapping: MappingConfig| {
         let config = ExtraConfig { mapping: Some(mapping.clone()), ..ExtraConfig::new(path) };
