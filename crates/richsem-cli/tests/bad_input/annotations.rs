@@ -233,7 +233,10 @@ fn an_annotation_file_that_is_not_there_is_named_with_its_flag_or_setting() {
             (
                 "a folder",
                 &["dataset", "stats", "images"],
-                &["images: top level: this is a folder", "hint: give"],
+                &[
+                    "images: format: expected annotations, got a folder of no known format",
+                    "hint: known formats",
+                ],
             ),
         ],
     );
