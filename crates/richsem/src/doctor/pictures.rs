@@ -32,7 +32,7 @@ pub(super) enum Picture {
     /// The file cannot be read as an image: why.
     Broken(String),
     /// It was read.
-    Read(Seen),
+    Read(Box<Seen>),
 }
 
 /// A picture that was read.
@@ -51,7 +51,7 @@ pub(super) struct Seen {
 impl Picture {
     pub(super) fn seen(&self) -> Option<&Seen> {
         match self {
-            Self::Read(seen) => Some(seen),
+            Self::Read(seen) => Some(seen.as_ref()),
             _ => None,
         }
     }
@@ -91,7 +91,7 @@ fn picture(store: &ImageStore, name: &str) -> Picture {
             let mut half = [0; 16];
             half.copy_from_slice(&Sha256::digest(&bytes)[..16]);
             let size = [image.height(), image.width()];
-            Picture::Read(Seen { bytes: half, look: Look::of(&image), size, exif })
+            Picture::Read(Box::new(Seen { bytes: half, look: Look::of(&image), size, exif }))
         }
         Err(error) => Picture::Broken(error.to_string()),
     }
