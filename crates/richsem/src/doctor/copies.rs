@@ -162,11 +162,11 @@ impl Copies {
     }
 }
 
-/// Two places, the smaller first, and how alike they are.
-type Pair = (u32, u32, Likeness);
+/// Pairs of groups that look alike, by their places.
+type Pairs = Vec<(u32, u32, Likeness)>;
 
 /// Pairs of looks that are alike, the smaller place first, in order; and how many have too many neighbours.
-fn alike(seen: &[&Seen], plain: &[bool], watch: &Watch<'_>) -> Result<(Vec<Pair>, usize)> {
+fn alike(seen: &[&Seen], plain: &[bool], watch: &Watch<'_>) -> Result<(Pairs, usize)> {
     let compared: Vec<u32> = (0..).zip(plain).filter(|(_, p)| !**p).map(|(i, _)| i).collect();
     let look = |place: u32| &seen[compared[place as usize] as usize].look;
     let index = Index::new((0..compared.len() as u32).map(|place| look(place).hash).collect());

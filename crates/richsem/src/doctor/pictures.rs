@@ -51,7 +51,7 @@ pub(super) struct Seen {
 impl Picture {
     pub(super) fn seen(&self) -> Option<&Seen> {
         match self {
-            Self::Read(seen) => Some(seen),
+            Self::Read(seen) => Some(seen.as_ref()),
             _ => None,
         }
     }

@@ -148,7 +148,7 @@ fn sampler(numbers: &Numbers) -> Option<Advice> {
     );
     Some(Advice {
         key: "data.sampler".to_owned(),
-        value: value(&format!("{{ kind = \"repeat_factor\", threshold = {threshold} }}")),
+        value: value(&format!("{{ kind = \"repeat_factor\", threshold = {threshold:?} }}")),
         why,
         source: "arXiv 1908.03195, appendix B.2: r(c) = max(1, sqrt(t / f(c))); 100 images of LVIS's 100,170 \
                  are t = 0.001",
