@@ -300,11 +300,11 @@ pub fn write(path: &Path, detections: &[Detection]) -> Result<()> {
     write_for(path, detections, &ImageNames::default())
 }
 
-/// As [`write`], for the annotation file that `images` are from: where ids are texts there, `image_id` is
+/// As [`write()`], for the annotation file that `images` are from: where ids are texts there, `image_id` is
 /// that text.
 ///
 /// # Errors
-/// As [`write`]; a detection of an image that is not there, where ids are texts.
+/// As [`write()`]; a detection of an image that is not there, where ids are texts.
 pub fn write_for(path: &Path, detections: &[Detection], images: &ImageNames) -> Result<()> {
     for (i, detection) in detections.iter().enumerate() {
         if let Some(field) = detection.not_finite() {

@@ -42,7 +42,7 @@ pub struct ReportData {
     pub summary: Option<Summary>,
     /// Earlier runs to compare with, evaluated on the same ground truth.
     pub others: Vec<NamedSummary>,
-    /// Ground truth beside predictions, as [`draw::truth_and_prediction`] makes them.
+    /// Ground truth beside predictions, as [`crate::draw::truth_and_prediction`] makes them.
     pub images: Vec<Drawn>,
 }
 

@@ -1,8 +1,8 @@
 //! Formats of annotations: which one a file or folder has, and how it is read.
 //!
-//! A format is one file (or folder) here, and one line in [`FORMATS`]. It says by what it is recognised, which
-//! splits it holds, and reads one of them into [`Records`]. What all have in common comes after: sizes that
-//! only the images know ([`sizes`]), counts and checks ([`super::dataset`]).
+//! A format is one file (or folder) here, and one line in `FORMATS`. It says by what it is recognised, which
+//! splits it holds, and reads one of them into `Records`. What all have in common comes after: sizes that
+//! only the images know (`sizes`), counts and checks ([`super::dataset`]).
 
 pub(in crate::data) mod coco;
 mod copies;
