@@ -15,6 +15,7 @@ pub mod interleaved;
 pub mod listing;
 pub mod loader;
 pub mod openimages;
+mod records;
 pub mod sampler;
 pub mod transforms;
 

@@ -6,8 +6,8 @@ use hotcoco::{
     types,
 };
 
-use super::{Evaluator, Protocol, evaluator::engine, ground_truth::TrueBox};
-use crate::{Result, detections::Detection};
+use super::{Evaluator, Protocol, ground_truth::TrueBox};
+use crate::{Error, Result, detections::Detection};
 
 /// Images that are matched at a time. They keep every core busy, and their records (300 detections
 /// an image, about 300 bytes each) stay below 100 MB.
@@ -167,4 +167,9 @@ impl Evaluator {
             ..Annotation::default()
         }
     }
+}
+
+/// An error of the engine.
+pub(super) fn engine(error: hotcoco::Error) -> Error {
+    Error::other(format!("evaluation: {error}"))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     ClassResult, Evaluator, Protocol, ScoredBox, Summary, TrueBox, VerifiedLabel,
-    evaluator::mean,
+    metrics::mean,
     openimages::{self, OpenImagesSummary, Rules, Truth},
     visual_genome::{self, VisualGenomeSummary},
 };

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use hotcoco::params::default_rec_thrs;
 
-use super::matches::{ClassMatches, Outcome};
+use super::class_matches::{ClassMatches, Outcome};
 
 /// What AP is of: a size, and the overlaps that it is the mean over.
 #[derive(Debug, Clone)]

@@ -16,12 +16,14 @@
 
 mod batches;
 mod by_class;
+mod class_matches;
 mod curve;
 pub mod errors;
 mod evaluator;
 mod ground_truth;
 pub mod intervals;
 mod matches;
+mod metrics;
 pub mod openimages;
 mod ranking;
 mod state;
@@ -31,11 +33,12 @@ pub mod visual_genome;
 
 use std::path::Path;
 
+pub use crate::data::openimages::{ScoredBox, VerifiedLabel};
 pub use errors::Errors;
 pub use evaluator::Evaluator;
 pub use intervals::{Comparison, Intervals};
 pub use matches::Matches;
-pub use ranking::{Ranked, RankedClass, ScoredBox, TrueBox, VerifiedLabel};
+pub use ranking::{Ranked, RankedClass, TrueBox};
 pub(crate) use summary::MAIN;
 pub use summary::{ClassResult, Summary};
 pub use thresholds::Thresholds;

@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::matches::{AREAS, IGNORED};
+use super::class_matches::{AREAS, IGNORED};
 
 /// The only version that is read: hotcoco 1.3's.
 const VERSION: u32 = 2;
@@ -24,7 +24,7 @@ pub(super) struct Record {
     pub(super) image: u32,
     pub(super) class: usize,
     pub(super) scores: Vec<f64>,
-    /// As in [`super::matches::ClassMatches::flags`].
+    /// As in [`super::class_matches::ClassMatches::flags`].
     pub(super) flags: Vec<[u32; AREAS]>,
     /// Boxes to be found, by size.
     pub(super) boxes: [u32; AREAS],

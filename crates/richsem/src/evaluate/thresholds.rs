@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Matches,
-    matches::{ClassMatches, Outcome},
+    class_matches::{ClassMatches, Outcome},
 };
 use crate::{
     error::{Error, Result, read_text, write_atomically},

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    evaluate::{Protocol, matches::AREAS},
+    evaluate::{Protocol, class_matches::AREAS},
     random::{Random, Stream},
     testing::category,
 };

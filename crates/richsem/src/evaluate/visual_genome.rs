@@ -16,10 +16,11 @@
 
 use rayon::prelude::*;
 
-use super::ranking::{
-    ByClass, Ranked, RankedClass, ScoredBox, TrueBox, by_image, check_one, descending,
+use super::ranking::{ByClass, Ranked, RankedClass, TrueBox, by_image, check_one, descending};
+use crate::{
+    data::openimages::ScoredBox,
+    error::{Error, Result},
 };
-use crate::error::{Error, Result};
 
 /// A detection is right above this IoU.
 const THRESHOLD: f64 = 0.5;

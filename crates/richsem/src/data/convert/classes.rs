@@ -8,7 +8,7 @@ use std::{
 use super::Part;
 use crate::{
     argument::Argument,
-    data::formats::ClassRecord,
+    data::records::ClassRecord,
     error::{Error, Result, first_few},
     vocabulary::ClassIndex,
 };

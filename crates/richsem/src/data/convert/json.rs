@@ -12,8 +12,8 @@ use super::NotCarried;
 use crate::{
     boxes::Xywh,
     data::{
-        dataset::{AnnotationFormat, Dataset, ImageRecord},
-        formats::ClassRecord,
+        dataset::Dataset,
+        records::{AnnotationFormat, ClassRecord, ImageRecord},
     },
     error::{Error, Result, unless_stopped, write_atomically},
     vocabulary::{Category, ClassIndex, Frequency},
@@ -90,11 +90,32 @@ pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut No
         );
         lost.add(
             part,
+            "images with classes that are seen and have no box",
+            images(&|image| !image.present_classes.is_empty()),
+            "COCO takes what has no box as absent",
+        );
+        lost.add(
+            part,
             "boxes marked `ignore`",
             set.annotations().iter().filter(|a| a.ignore).count(),
             "written with ignore, which this program obeys and COCO's own tools overwrite",
         );
     }
+    if kind.is_lvis() {
+        lost.add(
+            part,
+            "images with classes that are seen and have no box",
+            images(&|image| !image.present_classes.is_empty()),
+            "written in not_exhaustive_category_ids",
+        );
+    }
+    let related = |class: &u32| set.relations().is_some_and(|r| !r.ancestors(*class).is_empty());
+    lost.add(
+        part,
+        "classes that are kinds of other classes",
+        (0..set.vocabulary().len() as u32).filter(related).count(),
+        "written without the hierarchy: a box is one of its own class alone",
+    );
     lost.add(
         part,
         "images of unknown size",
@@ -119,9 +140,23 @@ impl Serialize for File<'_> {
     }
 }
 
+/// The id of an image, as the set has it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ImageId<'a> {
+    Number(i64),
+    Text(&'a str),
+}
+
+impl<'a> ImageId<'a> {
+    fn of(set: &'a Dataset, image: usize) -> Self {
+        set.text_id(image).map_or(Self::Number(set.images()[image].id), Self::Text)
+    }
+}
+
 #[derive(Serialize)]
 struct ImageJson<'a> {
-    id: i64,
+    id: ImageId<'a>,
     file_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     width: Option<u32>,
@@ -142,12 +177,12 @@ impl Serialize for Images<'_> {
             classes.iter().map(|class| set.vocabulary().category(*class).id.0).collect()
         };
         serializer.collect_seq(set.images().iter().enumerate().map(|(at, image)| ImageJson {
-            id: image.id,
+            id: ImageId::of(set, at),
             file_name: &image.file_name,
             width: image.size.map(|[_, width]| width),
             height: image.size.map(|[height, _]| height),
             neg_category_ids: kind.is_lvis().then(|| ids(&absent(set, at))),
-            not_exhaustive_category_ids: kind.is_lvis().then(|| ids(&image.not_exhaustive_classes)),
+            not_exhaustive_category_ids: kind.is_lvis().then(|| ids(&not_exhaustive(image))),
         }))
     }
 }
@@ -165,14 +200,21 @@ fn absent(set: &Dataset, image: usize) -> Vec<ClassIndex> {
     }
 }
 
+/// The classes whose boxes in an image are not all known: listed so, or seen without a box.
+fn not_exhaustive(image: &ImageRecord) -> Vec<ClassIndex> {
+    let listed = &image.not_exhaustive_classes;
+    let seen = image.present_classes.iter().filter(|class| !listed.contains(class));
+    listed.iter().chain(seen).copied().collect()
+}
+
 fn is_false(flag: &u8) -> bool {
     *flag == 0
 }
 
 #[derive(Serialize)]
-struct AnnotationJson {
+struct AnnotationJson<'a> {
     id: i64,
-    image_id: i64,
+    image_id: ImageId<'a>,
     category_id: i64,
     bbox: Xywh,
     area: f64,
@@ -188,7 +230,7 @@ impl Serialize for Annotations<'_> {
         let set = self.0.set;
         serializer.collect_seq(set.annotations().iter().map(|a| AnnotationJson {
             id: a.id,
-            image_id: set.images()[a.image as usize].id,
+            image_id: ImageId::of(set, a.image as usize),
             category_id: set.vocabulary().category(a.class).id.0,
             bbox: a.bbox,
             area: a.area,
@@ -202,6 +244,10 @@ impl Serialize for Annotations<'_> {
 struct CategoryJson<'a> {
     id: i64,
     name: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    synonyms: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    freebase_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     supercategory: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,6 +272,8 @@ impl<'a> CategoryJson<'a> {
         Self {
             id: class.id,
             name: &class.name,
+            synonyms: &class.synonyms,
+            freebase_id: class.key.as_deref(),
             supercategory: class.supercategory.as_deref(),
             image_count,
             instance_count: class.instance_count.or(counted.map(|counted| counted.instance_count)),

@@ -84,6 +84,9 @@ pub fn convert(
     stop: &AtomicBool,
 ) -> Result<ConversionReport> {
     refuse_full(output, how.overwrite)?;
+    if how.target == Target::Yolo {
+        yolo::refuse_labels(output)?;
+    }
     let mut sets = open_all(input, &how.opening, stop)?;
     let mut report = ConversionReport::default();
     report.notes.extend(classes::unify(input, &mut sets)?);

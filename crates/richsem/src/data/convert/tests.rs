@@ -11,10 +11,7 @@ use std::{
 
 use super::{Conversion, ConversionReport, Target, convert};
 use crate::{
-    data::{
-        dataset::{AnnotationFormat, Dataset},
-        formats::Opening,
-    },
+    data::{dataset::Dataset, formats::Opening, records::AnnotationFormat},
     error::{Error, Result},
     hash::sha256_of_file,
     testing::shared,
@@ -228,7 +225,7 @@ fn what_coco_cannot_say_of_lvis_is_counted() {
         (after.annotations(), after.vocabulary())
     );
     assert_eq!(after.format(), AnnotationFormat::Coco);
-    let count = |list: fn(&crate::data::dataset::ImageRecord) -> bool| {
+    let count = |list: fn(&crate::data::records::ImageRecord) -> bool| {
         before.images().iter().filter(|image| list(image)).count()
     };
     let absent = count(|image| !image.neg_classes.is_empty());

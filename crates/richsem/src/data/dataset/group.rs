@@ -1,8 +1,7 @@
 //! Annotations by image, and classes in the order of their ids.
 
-use super::Annotation;
 use crate::{
-    data::formats::Records,
+    data::records::{Annotation, Records},
     vocabulary::{ClassIndex, Frequency},
 };
 

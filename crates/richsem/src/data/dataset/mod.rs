@@ -23,10 +23,11 @@ use std::{
 };
 
 use crate::{
-    boxes::{Xywh, Xyxy},
+    boxes::Xyxy,
     data::{
-        formats::{self, ClassRecord, Opened, Opening, Records, Unit},
+        formats::{self, Opened, Opening},
         openimages::Relations,
+        records::{ClassRecord, Records, Unit},
     },
     detections::ImageNames,
     error::Result,
@@ -34,58 +35,8 @@ use crate::{
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
+pub use super::records::{Annotation, AnnotationFormat, ImageRecord};
 pub use report::{Counted, LoadReport};
-
-/// What a file says about the classes that it does not show in an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AnnotationFormat {
-    /// Every class is annotated in every image: what is not shown is absent.
-    #[default]
-    Coco,
-    /// Classes are verified for each image: `neg_category_ids`, `not_exhaustive_category_ids`. A
-    /// file is LVIS if any of these lists has an entry. Lists that are empty in every image verify
-    /// nothing.
-    Lvis,
-}
-
-/// One image of the file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImageRecord {
-    /// Its id in the file. Where ids are texts, its number in the file, from 1: see [`Dataset::text_id`].
-    pub id: i64,
-    /// Path below the image root, with `/` between folders and never leaving that root. The
-    /// file's `file_name`, where it has one; otherwise, as in LVIS v1, the path in `coco_url`
-    /// (`http://images.cocodataset.org/train2017/000000391895.jpg` gives
-    /// `train2017/000000391895.jpg`). If both are present, `file_name` wins.
-    pub file_name: String,
-    /// `[height, width]` in pixels, if the file says.
-    pub size: Option<[u32; 2]>,
-    /// Classes verified present, whether boxes show them or not (OpenImages).
-    pub present_classes: Vec<ClassIndex>,
-    /// Classes verified absent, in the file's order; those that are in the file.
-    pub neg_classes: Vec<ClassIndex>,
-    /// Classes whose boxes here are not all annotated, in the file's order.
-    pub not_exhaustive_classes: Vec<ClassIndex>,
-}
-
-/// One annotation, with the file's own numbers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Annotation {
-    /// Its id in the file.
-    pub id: i64,
-    /// Position of its image in [`Dataset::images`].
-    pub image: u32,
-    /// Its class, a position in [`Dataset::vocabulary`].
-    pub class: ClassIndex,
-    /// As in the file: not clipped, perhaps empty. Width and height are never negative.
-    pub bbox: Xywh,
-    /// The file's `area` (of the mask, in COCO and LVIS), or width × height where it has none.
-    pub area: f64,
-    /// A region of many instances (`iscrowd`): ignored by evaluation, not trained on.
-    pub crowd: bool,
-    /// LVIS's `ignore`: neither to be found nor a mistake.
-    pub ignore: bool,
-}
 
 /// An annotation file in memory, without its polygons.
 #[derive(Debug, Clone)]

@@ -2,11 +2,10 @@
 
 use std::{collections::HashSet, fmt};
 
-use super::{Annotation, ImageRecord};
 use crate::{
     data::{
-        formats::{ClassRecord, Unit},
         openimages::Relations,
+        records::{Annotation, ClassRecord, ImageRecord, Unit},
     },
     vocabulary::{Category, CategoryId, Frequency, Vocabulary},
 };

@@ -6,10 +6,10 @@ mod real;
 
 use std::{io::Write as _, path::Path};
 
-use super::{AnnotationFormat, Counted, Dataset, LoadReport};
+use super::{Counted, Dataset, LoadReport};
 use crate::{
     boxes::{Xywh, Xyxy},
-    data::formats::coco,
+    data::{formats::coco, records::AnnotationFormat},
     error::Result,
     json,
     random::{Random, Stream},

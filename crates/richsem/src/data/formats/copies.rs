@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::data::dataset::ImageRecord;
+use crate::data::records::ImageRecord;
 
 /// What stands between the source's name and a hash: `X_jpg.rf.HASH.jpg`.
 const MARK: &str = ".rf.";

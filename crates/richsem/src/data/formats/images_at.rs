@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, path::PathBuf};
 
-use super::{Records, place::root_of};
+use super::place::root_of;
+use crate::data::records::Records;
 
 /// Images whose files are looked for, all over the set: often a part of it is missing.
 const LOOKED_FOR: usize = 20;

@@ -13,7 +13,7 @@ mod images_at;
 mod label_studio;
 mod openimages;
 mod place;
-mod records;
+mod request;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -23,20 +23,21 @@ mod yolo;
 
 use std::path::{Path, PathBuf};
 
+pub use super::records::Unit;
 use crate::{
     argument::Argument,
-    data::image_io::Orientation,
+    data::{image_io::Orientation, records::Records},
     error::{Error, Result},
 };
 pub(in crate::data) use coco::below_root;
 pub use hf::BoxForm;
 pub(in crate::data) use hf::part_of_file;
 pub(in crate::data) use place::Place;
-pub use records::Unit;
-pub(in crate::data) use records::{ClassRecord, ReadCounts, Records, Request};
+pub(in crate::data) use request::Request;
 #[cfg(test)]
 pub(in crate::data) use voc::archive_that_leads_out;
-pub use yolo::{YoloSplit, YoloWritten, write as write_yolo};
+#[cfg(test)]
+pub(in crate::data) use yolo::tests as yolo_tests;
 
 /// A format of annotations.
 pub(in crate::data) struct Format {

@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
-use super::{Opening, Records, Unit};
+use super::Opening;
 use crate::{
     argument::Argument,
     boxes::Xywh,
-    data::{image_io::Orientation, image_store::ImageStore},
+    data::{
+        image_io::Orientation,
+        image_store::ImageStore,
+        records::{Records, Unit},
+    },
     error::{Error, Result},
 };
 

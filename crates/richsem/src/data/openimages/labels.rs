@@ -4,10 +4,11 @@ use std::path::Path;
 
 use super::{
     Columns, Names,
+    judged::VerifiedLabel,
     names::{Numbered, Part},
     table::{self, Format, Rows},
 };
-use crate::{error::Result, evaluate::VerifiedLabel};
+use crate::error::Result;
 
 static FORMAT: Format = Format {
     what: "a file of image-level labels",

@@ -11,6 +11,7 @@
 mod boxes;
 mod classes;
 mod hierarchy;
+mod judged;
 mod labels;
 mod names;
 mod predictions;
@@ -22,6 +23,7 @@ use std::{fmt, path::Path};
 pub use boxes::{Boxes, Flag, OpenImagesBox, Source, read_boxes};
 pub use classes::{Classes, read_classes};
 pub use hierarchy::{Hierarchy, Knowledge, Relations};
+pub use judged::{ScoredBox, VerifiedLabel};
 pub use labels::{Labels, read_labels};
 pub use names::Names;
 pub use predictions::{Predictions, read_predictions, write_predictions};

@@ -5,13 +5,11 @@ use std::{io::Write, path::Path};
 use super::{
     Columns, Names,
     boxes::{corners, has_area},
+    judged::ScoredBox,
     names::{Numbered, Part},
     table::{self, Format, Rows},
 };
-use crate::{
-    error::{Error, Result, write_atomically},
-    evaluate::ScoredBox,
-};
+use crate::error::{Error, Result, write_atomically};
 
 static FORMAT: Format = Format {
     what: "a file of predictions",

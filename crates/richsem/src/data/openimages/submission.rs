@@ -5,14 +5,12 @@ use std::path::Path;
 use super::{
     Names,
     boxes::has_area,
+    judged::ScoredBox,
     names::Part,
     predictions::{Predictions, name, write_row},
     table::{self, Format, Row, Rows, check_share},
 };
-use crate::{
-    error::{Error, Result, write_atomically},
-    evaluate::ScoredBox,
-};
+use crate::error::{Error, Result, write_atomically};
 
 static FORMAT: Format =
     Format { what: "a submission", required: &["ImageId", "PredictionString"], optional: &[] };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{
     Matches,
-    matches::{ClassMatches, Outcome},
+    class_matches::{ClassMatches, Outcome},
 };
 
 /// Bins of equal width between 0 and 1.

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{
     Matches,
+    class_matches::{AREAS, ClassMatches},
     curve::{Scratch, Selection},
     intervals::MetricInterval,
-    matches::{AREAS, ClassMatches},
 };
 use crate::{
     detections::Detection,

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{
     Evaluator, Protocol,
-    batches::{Batch, Rules},
-    evaluator::engine,
+    batches::{Batch, Rules, engine},
 };
 use crate::{Result, detections::Detection};
 

@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::super::{
     Matches,
+    class_matches::{AREAS, ClassMatches},
     curve::{LeftOut, Scratch, Selection},
-    evaluator,
-    matches::{AREAS, ClassMatches},
+    metrics,
 };
 use crate::vocabulary::Frequency;
 
@@ -118,7 +118,7 @@ fn mean(
         })
         .collect();
     let of_classes: Vec<f64> = members.iter().filter_map(|(_, values)| of(values).all).collect();
-    let value = evaluator::mean(of_classes.iter().copied());
+    let value = metrics::mean(of_classes.iter().copied());
     let mut moves = vec![0.0; if value.is_some() { groups } else { 0 }];
     let mut left = vec![0usize; moves.len()];
     for (_, values) in &members {

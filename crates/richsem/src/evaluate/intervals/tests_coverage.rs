@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     super::{
         Matches, Protocol,
-        matches::{AREAS, ClassMatches},
+        class_matches::{AREAS, ClassMatches},
     },
     *,
 };

@@ -27,11 +27,9 @@ use rayon::prelude::*;
 pub use files::{Evaluation, Files, LeftOut};
 pub use results::{Results, is_results, read_results, write_results};
 
-use super::ranking::{
-    ByClass, RankedClass, ScoredBox, TrueBox, VerifiedLabel, by_image, check_one, descending,
-};
+use super::ranking::{ByClass, RankedClass, TrueBox, by_image, check_one, descending};
 use crate::{
-    data::openimages::Relations,
+    data::openimages::{Relations, ScoredBox, VerifiedLabel},
     error::{Error, Result},
 };
 use matching::{Picture, match_picture};

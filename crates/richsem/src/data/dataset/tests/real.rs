@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::file;
 use crate::{
-    data::dataset::{AnnotationFormat, Dataset},
+    data::{dataset::Dataset, records::AnnotationFormat},
     testing::{shared, write_lvis},
     vocabulary::{ClassIndex, Frequency},
 };

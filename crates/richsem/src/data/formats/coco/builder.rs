@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     boxes::Xywh,
-    data::dataset::{Annotation, ImageRecord},
+    data::records::{Annotation, ImageRecord},
     error::{Error, Result},
     json::{Id, Integer},
     vocabulary::ClassIndex,

@@ -6,10 +6,7 @@ use super::{
     records::RawCategory,
 };
 use crate::{
-    data::{
-        dataset::AnnotationFormat,
-        formats::{ReadCounts, Records},
-    },
+    data::records::{AnnotationFormat, ReadCounts, Records},
     error::Result,
     json::Id,
     vocabulary::ClassIndex,
@@ -71,7 +68,9 @@ impl Builder {
         // LVIS's lists may have ids of classes that were removed from the file.
         let mut removed = 0;
         for (_, list) in &mut self.present {
+            let all = list.len();
             list.retain(|slot| seen[slot.0 as usize].declared.is_some());
+            removed += all - list.len();
             list.iter_mut().for_each(resolve);
         }
         for image in &mut self.images {

@@ -18,9 +18,10 @@ mod v3det;
 
 use std::{io::Read, path::Path};
 
-use super::{Format, Place, Records, Request, images_at};
+use super::{Format, Place, Request, images_at};
 use crate::{
     argument::Argument,
+    data::records::Records,
     error::{Error, Result},
     json::{self, JsonStream, TopLevel, parse},
 };

@@ -4,7 +4,7 @@
 //! from its `Objects365_names_fix.csv`, Apache-2.0); others (`Noddles`, `Billards`) are as in the files, so
 //! that names are those of other work. `A/B` means A or B: these become synonyms.
 
-use crate::data::formats::{ClassRecord, Records};
+use crate::data::records::{ClassRecord, Records};
 
 /// Number of classes of v1 and v2.
 const CLASSES: usize = 365;

@@ -9,7 +9,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    data::formats::ClassRecord,
+    data::records::ClassRecord,
     json::{ID, INTEGER, Id, Integer, JsonRecord, ZeroOrOne},
     vocabulary::Frequency,
 };
@@ -170,6 +170,8 @@ pub(super) struct RawCategory {
     pub(super) text_row: Option<u32>,
     /// Texts in LVIS; anything else is ignored.
     pub(super) synonyms: Option<serde_json::Value>,
+    /// Of Open Images: the class's id there, as `/m/01g317`.
+    pub(super) freebase_id: Option<String>,
     /// V3Det's descriptions: what tells its files.
     pub(super) cat_info: Option<IgnoredAny>,
 }
@@ -184,6 +186,7 @@ impl JsonRecord<'_> for RawCategory {
         ("frequency", "`r`, `c` or `f`"),
         ("synset", TEXT),
         ("wnid", TEXT),
+        ("freebase_id", TEXT),
         ("lvis_clip_row", "a row of the text table, 0 or more"),
     ];
 }
@@ -196,7 +199,7 @@ impl RawCategory {
         ClassRecord {
             id: self.id.0,
             name: self.name,
-            key: None,
+            key: self.freebase_id,
             synonyms,
             supercategory: self.supercategory.and_then(|s| s.as_str().map(str::to_owned)),
             image_count: self.image_count,

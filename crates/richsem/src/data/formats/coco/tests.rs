@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::segmentation;
 use crate::{
     boxes::Xywh,
-    data::dataset::{AnnotationFormat, Dataset},
+    data::{dataset::Dataset, records::AnnotationFormat},
     testing::shared,
 };
 

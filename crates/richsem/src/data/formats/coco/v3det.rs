@@ -6,7 +6,7 @@ use std::{collections::HashMap, path::Path};
 use serde::Deserialize;
 
 use crate::{
-    data::formats::{Place, Records},
+    data::{formats::Place, records::Records},
     error::{Error, Result},
     json::{self, Id},
 };

@@ -11,12 +11,12 @@ use std::{
 
 use roxmltree::{Document, Node};
 
-use super::{ClassRecord, Format, Place, Records, Request, below_root, images_at};
+use super::{Format, Place, Request, below_root, images_at};
 use crate::{
     boxes::Xywh,
     data::{
-        dataset::{Annotation, ImageRecord},
         formats::voc::xml::decoded,
+        records::{Annotation, ClassRecord, ImageRecord, Records},
     },
     error::{Error, Result},
     vocabulary::ClassIndex,

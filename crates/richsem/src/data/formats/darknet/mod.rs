@@ -7,10 +7,13 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Format, Place, Records, Request,
+    Format, Place, Request,
     yolo::{self, LabelRule, Labels, Paths, Rows, tidy},
 };
-use crate::error::{Error, Result, read_text};
+use crate::{
+    data::records::Records,
+    error::{Error, Result, read_text},
+};
 
 pub(super) const FORMAT: Format = Format {
     name: "darknet",

@@ -5,8 +5,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Unit;
-use crate::argument::Argument;
+use crate::{argument::Argument, data::records::Unit};
 
 /// What the four numbers of a box are, in sets that do not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

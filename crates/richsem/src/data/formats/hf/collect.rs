@@ -6,17 +6,17 @@ use std::{
 };
 
 use super::{
-    super::{ClassRecord, Records, Request, Unit},
+    super::Request,
     boxes::{Seen, decide},
 };
 use crate::{
     boxes::Xywh,
     data::{
-        dataset::{Annotation, ImageRecord},
         image_store::{
             ImageStore,
             parquet::{Object, Row, Value},
         },
+        records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
     },
     error::{Error, Result},
     vocabulary::ClassIndex,

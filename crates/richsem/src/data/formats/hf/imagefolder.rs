@@ -8,17 +8,20 @@ use std::{
 use serde_json::{Map, Value as Json};
 
 use super::{
-    super::{Format, Place, Records, Request, below_root},
+    super::{Format, Place, Request, below_root},
     collect::Collector,
     part_of, places,
 };
 use crate::{
-    data::image_store::{
-        ImageStore,
-        parquet::{
-            AREAS, BOXES, CATEGORIES, CROWDS, HEIGHTS, IMAGE_IDS, OBJECT_IDS, Object, Row, Value,
-            WIDTHS,
+    data::{
+        image_store::{
+            ImageStore,
+            parquet::{
+                AREAS, BOXES, CATEGORIES, CROWDS, HEIGHTS, IMAGE_IDS, OBJECT_IDS, Object, Row,
+                Value, WIDTHS,
+            },
         },
+        records::Records,
     },
     error::{Error, Result, first_few},
     json,

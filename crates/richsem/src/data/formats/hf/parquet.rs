@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    super::{Format, Place, Records, Request, place::PARQUET, words},
+    super::{Format, Place, Request, place::PARQUET, words},
     collect::Collector,
     is_usual, part_of, places,
 };
 use crate::{
-    data::image_store::{
-        ImageStore,
-        parquet::{Annotations, shows_boxes},
+    data::{
+        image_store::{
+            ImageStore,
+            parquet::{Annotations, shows_boxes},
+        },
+        records::Records,
     },
     error::{Error, Result},
 };

@@ -9,14 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    ClassRecord, Format, Place, Records, Request, Unit, below_root, coco::path_of_url, images_at,
-};
+use super::{Format, Place, Request, below_root, coco::path_of_url, images_at};
 use crate::{
     boxes::Xywh,
     data::{
-        dataset::{Annotation, ImageRecord},
         listing::is_image,
+        records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
     },
     error::{Error, Result},
     json::{self, JsonStream, TopLevel, parse},

@@ -2,10 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    data::{
-        dataset::Dataset,
-        formats::{Opening, Unit},
-    },
+    data::{dataset::Dataset, formats::Opening, records::Unit},
     testing::shared,
 };
 

@@ -10,16 +10,18 @@ mod tests;
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    ClassRecord, Format, ReadCounts, Records, Request, Unit,
+    Format, Request,
     place::{Place, root_of},
 };
 use crate::{
     boxes::Xywh,
     data::{
-        dataset::{Annotation, AnnotationFormat, ImageRecord},
         openimages::{
             Boxes, Classes, Flag, Hierarchy, Labels, Names, OpenImagesBox, read_boxes,
             read_classes, read_labels,
+        },
+        records::{
+            Annotation, AnnotationFormat, ClassRecord, ImageRecord, ReadCounts, Records, Unit,
         },
     },
     error::{Error, Result},

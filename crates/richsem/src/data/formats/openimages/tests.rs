@@ -7,8 +7,9 @@ use image::RgbImage;
 
 use crate::{
     data::{
-        dataset::{AnnotationFormat, Dataset},
-        formats::{Opening, Unit},
+        dataset::Dataset,
+        formats::Opening,
+        records::{AnnotationFormat, Unit},
     },
     error::Result,
     testing,

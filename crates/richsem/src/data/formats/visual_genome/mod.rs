@@ -12,10 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Format, Records, Request, below_root, images_at, sizes::retain_images};
+use super::{Format, Request, below_root, images_at, sizes::retain_images};
 use crate::{
     boxes::Xywh,
-    data::dataset::{Annotation, AnnotationFormat, ImageRecord},
+    data::records::{Annotation, AnnotationFormat, ImageRecord, Records},
     error::{Error, Result},
     json::{self, JsonStream, TopLevel, parse},
     vocabulary::ClassIndex,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    data::{dataset::ImageRecord, formats::Place},
+    data::{formats::Place, records::ImageRecord},
     error::{Error, Result},
 };
 

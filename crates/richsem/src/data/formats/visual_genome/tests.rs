@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::vocabulary::ENOUGH;
 use crate::{
-    data::{
-        dataset::{AnnotationFormat, Dataset},
-        formats::Opening,
-    },
+    data::{dataset::Dataset, formats::Opening, records::AnnotationFormat},
     testing::shared,
 };
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    data::formats::ClassRecord,
+    data::records::ClassRecord,
     error::{Error, Result},
 };
 

@@ -5,31 +5,11 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use fs_err::os::unix::fs::FileExt as _;
-
-use super::source::{Collected, Kind, TextFile, kind_of, two_sets};
+use super::collected::{Collected, Kind, Span, TextFile, kind_of, two_sets};
 use crate::error::{Error, Result};
 
 /// Most files of an archive that are looked at to recognise a set in it.
 const MOST_LOOKED_AT: usize = 1 << 18;
-
-/// Where a file lies in an archive.
-#[derive(Clone, Copy)]
-pub(super) struct Span {
-    /// In bytes, from the archive's beginning.
-    offset: u64,
-    /// In bytes.
-    pub(super) length: u64,
-}
-
-impl Span {
-    /// Its contents.
-    pub(super) fn read(self, archive: &fs_err::File) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.length as usize];
-        archive.read_exact_at(&mut bytes, self.offset)?;
-        Ok(bytes)
-    }
-}
 
 /// A path without `./`.
 fn plain(path: &Path) -> PathBuf {

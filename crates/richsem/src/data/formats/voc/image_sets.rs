@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, path::Path};
 
 use super::{
+    collected::Collected,
     report::Report,
-    source::Collected,
     stems::{Found, Stems},
 };
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Annotated, Collected, Request,
-    source::{ImageFile, twice},
+    collected::{ImageFile, twice},
     stems::{Found, Stems},
 };
 use crate::{

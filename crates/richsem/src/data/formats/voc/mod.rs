@@ -21,6 +21,7 @@
 //! them, evaluation sees the file's own numbers. Sizes are compared with the images'.
 
 mod archive;
+mod collected;
 mod frame;
 mod image_sets;
 mod images;
@@ -38,21 +39,22 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{ClassRecord, Format, Place, Records, Request};
+use super::{Format, Place, Request};
 use crate::{
     data::{
-        dataset::{Annotation, ImageRecord},
         image_io::Orientation,
         image_store::ImageStore,
+        records::{Annotation, ClassRecord, ImageRecord, Records},
     },
     error::{Error, Result},
     vocabulary::ClassIndex,
 };
+use collected::Collected;
 use frame::{coco_box, frame};
 use image_sets::{Split, image_sets};
 use images::Images;
 use report::Report;
-use source::{Collected, collect};
+use source::collect;
 #[cfg(test)]
 pub(in crate::data) use tests::archive_that_leads_out;
 use xml::{Annotated, Object};
@@ -112,7 +114,7 @@ fn read(request: &Request<'_>) -> Result<(Records, Report)> {
         let problem = format!("there is no list `{}` that names an image", request.split);
         return Err(Error::invalid(input, "ImageSets", problem));
     };
-    report.take_repeated(&set);
+    set.again.iter().for_each(|line| report.listed_twice.add(&format!("{} line {line}", set.name)));
     let store =
         ImageStore::open(request.images.unwrap_or(&collected.images_at), Orientation::Exif)?;
     let images = Images::new(input, request, &collected, &store)?;

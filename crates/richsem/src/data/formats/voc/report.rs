@@ -1,6 +1,6 @@
 //! What reading a set met on the way: nothing is dropped or chosen without a count.
 
-use super::{frame::Agreement, image_sets::Split};
+use super::frame::Agreement;
 use crate::{argument::Argument, boxes::Xywh, data::listing::PassedOver};
 
 /// Things of one kind, and the names of the first of them, for whoever wants to look.
@@ -69,13 +69,6 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Counts the lines of a list that say nothing new.
-    pub(super) fn take_repeated(&mut self, set: &Split<'_>) {
-        for line in &set.again {
-            self.listed_twice.add(&format!("{} line {line}", set.name));
-        }
-    }
-
     /// Counts where an image's size is from.
     pub(super) fn count_frame(&mut self, found: Agreement, stem: &str) {
         let named = match found {

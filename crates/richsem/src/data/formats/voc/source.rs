@@ -1,179 +1,21 @@
-//! Where a VOC set is read from: a folder, or an archive of one. What files it has, and their kinds.
+//! Where a VOC set is read from: a folder, or an archive of one.
 
 use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Place,
-    archive::{self, Span},
+    Place, archive,
+    collected::{Collected, FOLDERS, Kind, TextFile, kind_of, two_sets},
 };
-use crate::{
-    data::listing::{PassedOver, is_image},
-    error::{Error, Result},
-};
-
-/// Bytes of the longest XML file or list that is read.
-const LONGEST_TEXT: u64 = 64 << 20;
+use crate::error::Result;
 
 /// How deep below the given folder a set may lie.
 const DEPTH: usize = 3;
 
 /// Most entries of a folder that is looked into for a set: one with more is a folder of images.
 const MOST_ENTRIES: usize = 1000;
-
-/// The folders of a set that are looked into.
-const FOLDERS: [&str; 3] = ["Annotations", "JPEGImages", "ImageSets"];
-
-/// A set's files, and where its images are.
-#[derive(Default)]
-pub(super) struct Collected {
-    /// By path below `Annotations` without extension, which is the image's id in VOC.
-    pub(super) annotations: BTreeMap<String, TextFile>,
-    /// By path below `JPEGImages` without extension.
-    pub(super) images: BTreeMap<String, ImageFile>,
-    /// The text of each image set, by its name.
-    pub(super) splits: BTreeMap<String, String>,
-    /// The folder `JPEGImages`, or the archive.
-    pub(super) images_at: PathBuf,
-    /// What was taken for none of these.
-    pub(super) passed_over: PassedOver,
-    /// The archive, if it is one.
-    pub(super) archive: Option<fs_err::File>,
-}
-
-/// A text that is not read yet.
-pub(super) struct TextFile {
-    /// Its path, in an archive below that of the archive.
-    pub(super) path: PathBuf,
-    /// Where it lies in the archive.
-    pub(super) span: Option<Span>,
-}
-
-/// An image's names.
-#[derive(Clone)]
-pub(super) struct ImageFile {
-    /// Path below `JPEGImages`.
-    pub(super) below: String,
-    /// What the store of the images calls it.
-    pub(super) name: String,
-}
-
-/// What a file of a set is.
-pub(super) enum Kind {
-    Annotation { stem: String },
-    Image { stem: String, below: String },
-    Split(String),
-    Other,
-}
-
-/// Tells the kind from the path, and the folder that the set lies in; none for what lies in no set.
-pub(super) fn kind_of(path: &Path) -> Option<(PathBuf, Kind)> {
-    let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap_or_default()).collect();
-    let at = parts.iter().position(|part| FOLDERS.contains(part))?;
-    let (root, below) = (path.iter().take(at).collect(), &parts[at + 1..]);
-    let Some(&file) = below.last() else { return Some((root, Kind::Other)) };
-    let name = below.join("/");
-    // `._x.xml` and the like: what macOS leaves in archives.
-    let hidden = below.iter().any(|part| part.starts_with('.') || part.is_empty());
-    let (stem, extension) = match (hidden, file.rsplit_once('.')) {
-        (false, Some((_, extension))) => {
-            (name[..name.len() - extension.len() - 1].to_owned(), extension.to_lowercase())
-        }
-        _ => return Some((root, Kind::Other)),
-    };
-    let kind = match (parts[at], extension.as_str()) {
-        ("Annotations", "xml") => Kind::Annotation { stem },
-        ("JPEGImages", _) if is_image(&name) => Kind::Image { stem, below: name },
-        // Main is the detection task's; other folders hold those of other tasks.
-        ("ImageSets", "txt") if !stem.contains('/') => Kind::Split(stem),
-        ("ImageSets", "txt") => match stem.strip_prefix("Main/") {
-            Some(stem) if !stem.contains('/') => Kind::Split(stem.to_owned()),
-            _ => Kind::Other,
-        },
-        _ => Kind::Other,
-    };
-    Some((root, kind))
-}
-
-impl Collected {
-    /// Takes a file of a kind. `name` is what the store of the images calls it.
-    pub(super) fn take(&mut self, kind: Kind, file: TextFile, name: String) -> Result<()> {
-        match kind {
-            Kind::Annotation { stem } => {
-                if let Some(other) = self.annotations.insert(stem, file) {
-                    return Err(Error::invalid(
-                        &other.path,
-                        "annotation",
-                        "there is another of this name",
-                    )
-                    .with_hint("the archive has it twice: keep one"));
-                }
-            }
-            Kind::Split(split) => {
-                let text = self.text(&file)?.1;
-                let text = String::from_utf8(text).map_err(|_| {
-                    Error::invalid(&file.path, "image set", "not UTF-8 text")
-                        .with_hint("save it as UTF-8")
-                })?;
-                let text = text.trim_start_matches('\u{feff}').to_owned();
-                if self.splits.insert(split, text).is_some() {
-                    return Err(Error::invalid(
-                        &file.path,
-                        "image set",
-                        "there is another of this name",
-                    )
-                    .with_hint("ImageSets and ImageSets/Main both have it: keep one"));
-                }
-            }
-            Kind::Image { stem, below } => {
-                if let Some(other) = self.images.insert(stem, ImageFile { below, name }) {
-                    return Err(twice(&file.path, &other.below));
-                }
-            }
-            Kind::Other => self.passed_over.add(&file.path.to_string_lossy()),
-        }
-        Ok(())
-    }
-
-    /// Reads a text. Its path is for messages.
-    pub(super) fn text<'a>(&self, file: &'a TextFile) -> Result<(Cow<'a, Path>, Vec<u8>)> {
-        let text = match (&self.archive, file.span) {
-            (Some(archive), Some(span)) if span.length <= LONGEST_TEXT => span.read(archive)?,
-            (Some(_), Some(_)) => return Err(too_long(&file.path)),
-            _ => {
-                let mut text = Vec::new();
-                let opened = fs_err::File::open(&file.path)?;
-                opened.take(LONGEST_TEXT + 1).read_to_end(&mut text)?;
-                if text.len() as u64 > LONGEST_TEXT {
-                    return Err(too_long(&file.path));
-                }
-                text
-            }
-        };
-        Ok((Cow::Borrowed(&file.path), text))
-    }
-}
-
-/// Two images of one name.
-pub(super) fn twice(file: &Path, other: &str) -> Error {
-    Error::invalid(file, "image", "there is another of this name")
-        .with_hint(format!("`{other}` and this one: which do the boxes belong to?"))
-}
-
-fn too_long(file: &Path) -> Error {
-    Error::invalid(file, "XML", "longer than 64 MiB")
-        .with_hint("this is no annotation of one image")
-}
-
-/// Two sets at once have no common meaning: their images share names.
-pub(super) fn two_sets(input: &Path, first: &Path, second: &Path) -> Error {
-    let problem = format!("two sets in one: `{}` and `{}`", first.display(), second.display());
-    Error::invalid(input, "Annotations", problem).with_hint("give one of them")
-}
 
 /// What shows that there is such a set: an XML file in a folder `Annotations`.
 pub(super) fn recognise(place: &Place) -> Option<String> {

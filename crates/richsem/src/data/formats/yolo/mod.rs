@@ -8,15 +8,14 @@ mod places;
 mod records;
 mod settings;
 #[cfg(test)]
-pub(super) mod tests;
-mod write;
+pub(in crate::data) mod tests;
 mod yaml;
 
 use std::path::{Path, PathBuf};
 
-use super::{Format, Place, Records, Request};
+use super::{Format, Place, Request};
 use crate::{
-    data::listing::EXTENSIONS,
+    data::{listing::EXTENSIONS, records::Records},
     error::{Error, Result},
 };
 pub(super) use labels::Rows;
@@ -24,7 +23,6 @@ pub(super) use pictures::{Paths, Pictures, named};
 pub(super) use places::{LabelRule, absolute, find, tidy};
 pub(super) use records::Labels;
 use settings::{Settings, Written};
-pub use write::{YoloSplit, YoloWritten, write};
 
 pub(super) const FORMAT: Format =
     Format { name: "yolo", title: "YOLO labels (Ultralytics data.yaml)", recognise, splits, read };

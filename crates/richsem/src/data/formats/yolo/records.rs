@@ -12,10 +12,7 @@ use super::{
 };
 use crate::{
     boxes::Xywh,
-    data::{
-        dataset::{Annotation, ImageRecord},
-        formats::{ClassRecord, Records, Unit},
-    },
+    data::records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
     error::{Error, Result},
     vocabulary::ClassIndex,
 };

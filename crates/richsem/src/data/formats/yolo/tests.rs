@@ -4,41 +4,37 @@
 mod broken;
 mod labels;
 mod rules;
-mod written;
 mod yaml;
 
 use std::path::Path;
 
 use crate::{
-    data::{
-        dataset::Dataset,
-        formats::{Opening, Unit},
-    },
+    data::{dataset::Dataset, formats::Opening, records::Unit},
     testing::shared,
 };
 
 /// Writes a file below a folder.
-pub(in crate::data::formats) fn put(folder: &Path, name: &str, contents: impl AsRef<[u8]>) {
+pub(in crate::data) fn put(folder: &Path, name: &str, contents: impl AsRef<[u8]>) {
     let path = folder.join(name);
     fs_err::create_dir_all(path.parent().unwrap()).unwrap();
     fs_err::write(path, contents).unwrap();
 }
 
 /// Writes an image of 40 by 20 pixels.
-pub(in crate::data::formats) fn picture(folder: &Path, name: &str) {
+pub(in crate::data) fn picture(folder: &Path, name: &str) {
     let path = folder.join(name);
     fs_err::create_dir_all(path.parent().unwrap()).unwrap();
     image::RgbImage::new(40, 20).save(path).unwrap();
 }
 
 /// Opens a split; boxes in shares.
-pub(in crate::data::formats) fn shares(path: &Path, split: &str) -> crate::Result<Dataset> {
+pub(in crate::data) fn shares(path: &Path, split: &str) -> crate::Result<Dataset> {
     let split = Some(split.to_owned());
     Dataset::open_as(path, &Opening { split, pixels: false, ..Opening::default() })
 }
 
 /// Opens a split; boxes in pixels.
-pub(in crate::data::formats) fn pixels(path: &Path, split: &str) -> crate::Result<Dataset> {
+pub(in crate::data) fn pixels(path: &Path, split: &str) -> crate::Result<Dataset> {
     Dataset::open_as(path, &Opening { split: Some(split.to_owned()), ..Opening::default() })
 }
 
@@ -46,7 +42,7 @@ pub(in crate::data::formats) fn pixels(path: &Path, split: &str) -> crate::Resul
 type Row = (u32, [f64; 4]);
 
 /// Names of the images with class, centre and size of each box, in shares.
-pub(in crate::data::formats) fn rows(dataset: &Dataset) -> Vec<(String, Vec<Row>)> {
+pub(in crate::data) fn rows(dataset: &Dataset) -> Vec<(String, Vec<Row>)> {
     assert_eq!(dataset.unit(), Unit::Shares);
     let boxes = |image: usize| {
         let all = dataset.annotations_of(image).iter();
@@ -61,7 +57,7 @@ pub(in crate::data::formats) fn rows(dataset: &Dataset) -> Vec<(String, Vec<Row>
 }
 
 /// Whether a line of the report says so.
-pub(in crate::data::formats) fn told(dataset: &Dataset, what: &str) -> bool {
+pub(in crate::data) fn told(dataset: &Dataset, what: &str) -> bool {
     dataset.report().to_string().contains(what)
 }
 

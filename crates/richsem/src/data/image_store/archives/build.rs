@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     super::{
         Indexing, Progress,
@@ -16,6 +14,7 @@ use super::{
     journal::Journal,
     keep::{self, Identity, Keeping},
     naming::{self, Inner, Naming},
+    state::State,
     tally::Tally,
     walk::{self, Found, Region},
 };
@@ -23,26 +22,6 @@ use crate::{Error, Result};
 
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_millis(200);
-
-/// Where the indexing stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
-    /// The archive that is walked.
-    part: usize,
-    /// Position of the next header in its file; none: nothing of it was read.
-    at: Option<u64>,
-    /// The archive in it that is walked, after its own members.
-    inner: Option<usize>,
-    /// The archives in it.
-    inners: Vec<Inner>,
-    /// Whether it has images of its own, outside of the archives in it.
-    loose: bool,
-    /// Files before the archive that is walked.
-    before: u64,
-    /// Bytes whose headers are behind us.
-    done: u64,
-    tally: Tally,
-}
 
 /// Names and places in the order they were found.
 #[derive(Default)]

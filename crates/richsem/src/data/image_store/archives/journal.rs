@@ -12,8 +12,8 @@ use std::{
 
 use super::{
     super::index::{Blob, Directory, Index},
-    build::State,
     keep::Identity,
+    state::State,
 };
 use crate::Result;
 

@@ -5,6 +5,7 @@ mod build;
 mod journal;
 mod keep;
 mod naming;
+mod state;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,10 @@ use std::{
 
 use memchr::{memchr, memchr_iter};
 
-use super::row;
+use super::{
+    block::{Block, lines},
+    row,
+};
 use crate::{
     error::{Error, Result},
     json,
@@ -26,26 +29,6 @@ const HEAD: usize = 64 << 10;
 
 const TRUNCATED: &str = "the file is probably truncated: compare its size with the original's and \
                          download or copy it again";
-
-/// Rows that are whole.
-pub(super) struct Block<'a> {
-    pub(super) file: &'a Path,
-    pub(super) bytes: &'a [u8],
-    /// The line of the file that `bytes` begin with, from 1.
-    pub(super) line: u64,
-    pub(super) parts: Vec<Range<usize>>,
-}
-
-impl Block<'_> {
-    /// The line at a byte of the block.
-    pub(super) fn line_at(&self, byte: usize) -> u64 {
-        self.line + lines(&self.bytes[..byte])
-    }
-}
-
-fn lines(bytes: &[u8]) -> u64 {
-    memchr_iter(b'\n', bytes).count() as u64
-}
 
 /// A file, read front to back once.
 pub(super) struct Blocks {

@@ -1,5 +1,6 @@
 //! CSV files of any size: columns by the header's names, rows read in parallel, mistakes explained.
 
+mod block;
 mod blocks;
 mod row;
 

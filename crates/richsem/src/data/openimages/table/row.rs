@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use csv::ByteRecord;
 
-use super::{Header, blocks::Block};
+use super::{Header, block::Block};
 use crate::error::{Error, Result};
 
 /// The rows of a part of a file.

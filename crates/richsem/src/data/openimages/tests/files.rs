@@ -1,8 +1,11 @@
-use super::{super::*, Written};
-use crate::{
-    evaluate::{ScoredBox, VerifiedLabel},
-    testing::shared,
+use super::{
+    super::{
+        judged::{ScoredBox, VerifiedLabel},
+        *,
+    },
+    Written,
 };
+use crate::testing::shared;
 
 const BOXES: &str = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n\
                      a,/m/dog,0.1,0.7,0.2,0.8,1\n\

@@ -1,15 +1,12 @@
-//! What a reader of a format hands over: records as they are written, with the same types whatever the
-//! format. Nothing is counted or clipped yet.
+//! What a set has, whatever its format: images, annotations, classes. Readers ([`super::formats`]) hand these
+//! over as they are written; nothing is counted or clipped yet.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::BoxForm;
 use crate::{
-    data::{
-        dataset::{Annotation, AnnotationFormat, ImageRecord},
-        openimages::Relations,
-    },
-    vocabulary::Frequency,
+    boxes::Xywh,
+    data::openimages::Relations,
+    vocabulary::{ClassIndex, Frequency},
 };
 
 /// An annotated set, every id resolved.
@@ -55,7 +52,7 @@ pub(in crate::data) struct ReadCounts {
 }
 
 /// A class as its file has it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(in crate::data) struct ClassRecord {
     pub(in crate::data) id: i64,
     pub(in crate::data) name: String,
@@ -90,19 +87,53 @@ pub enum Unit {
     Shares,
 }
 
-/// What is asked of a reader.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::data) struct Request<'a> {
-    /// The file or folder that was given.
-    pub(in crate::data) path: &'a Path,
-    /// Which part of the set, one of those that [`super::Format::splits`] names; empty where it names none.
-    pub(in crate::data) split: &'a str,
-    /// Where the images are, if the user says.
-    pub(in crate::data) images: Option<&'a Path>,
-    /// A list of classes, if the user gives one. Only Visual Genome has a use for it.
-    pub(in crate::data) vocabulary: Option<&'a Path>,
-    /// What the numbers of the boxes are, if the user says. Only Hugging Face's sets leave it open.
-    pub(in crate::data) boxes: Option<BoxForm>,
-    /// Whether there must be annotations. A list of images alone is enough to predict.
-    pub(in crate::data) annotated: bool,
+/// What a file says about the classes that it does not show in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AnnotationFormat {
+    /// Every class is annotated in every image: what is not shown is absent.
+    #[default]
+    Coco,
+    /// Classes are verified for each image: `neg_category_ids`, `not_exhaustive_category_ids`. A
+    /// file is LVIS if any of these lists has an entry. Lists that are empty in every image verify
+    /// nothing.
+    Lvis,
+}
+
+/// One image of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// Its id in the file. Where ids are texts, its number in the file, from 1: see [`super::dataset::Dataset::text_id`].
+    pub id: i64,
+    /// Path below the image root, with `/` between folders and never leaving that root. The
+    /// file's `file_name`, where it has one; otherwise, as in LVIS v1, the path in `coco_url`
+    /// (`http://images.cocodataset.org/train2017/000000391895.jpg` gives
+    /// `train2017/000000391895.jpg`). If both are present, `file_name` wins.
+    pub file_name: String,
+    /// `[height, width]` in pixels, if the file says.
+    pub size: Option<[u32; 2]>,
+    /// Classes verified present, whether boxes show them or not (OpenImages).
+    pub present_classes: Vec<ClassIndex>,
+    /// Classes verified absent, in the file's order; those that are in the file.
+    pub neg_classes: Vec<ClassIndex>,
+    /// Classes whose boxes here are not all annotated, in the file's order.
+    pub not_exhaustive_classes: Vec<ClassIndex>,
+}
+
+/// One annotation, with the file's own numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Annotation {
+    /// Its id in the file.
+    pub id: i64,
+    /// Position of its image in [`super::dataset::Dataset::images`].
+    pub image: u32,
+    /// Its class, a position in [`super::dataset::Dataset::vocabulary`].
+    pub class: ClassIndex,
+    /// As in the file: not clipped, perhaps empty. Width and height are never negative.
+    pub bbox: Xywh,
+    /// The file's `area` (of the mask, in COCO and LVIS), or width × height where it has none.
+    pub area: f64,
+    /// A region of many instances (`iscrowd`): ignored by evaluation, not trained on.
+    pub crowd: bool,
+    /// LVIS's `ignore`: neither to be found nor a mistake.
+    pub ignore: bool,
 }

@@ -1,12 +1,17 @@
 //! Ultralytics' YOLO.
 
+#[cfg(test)]
+mod tests;
+mod write;
+
 use std::path::Path;
 
 use super::{ConversionReport, Part, images::Names};
 use crate::{
-    data::formats::{YoloSplit, same_split, write_yolo},
+    data::formats::same_split,
     error::{Error, Result},
 };
+use write::Split;
 
 /// The parts that `data.yaml` can name.
 const PARTS: [&str; 3] = ["train", "val", "test"];
@@ -50,6 +55,17 @@ pub(super) fn name_parts(
     )))
 }
 
+/// Refuses a folder that has labels: those that are not written over would be read with the others.
+pub(super) fn refuse_labels(output: &Path) -> Result<()> {
+    let labels = output.join("labels");
+    if !labels.exists() {
+        return Ok(());
+    }
+    let problem = format!("`{}` is there already", labels.display());
+    Err(Error::config("output", problem)
+        .with_hint("choose another folder, or move this one away: old labels would count as new"))
+}
+
 /// Writes the labels of all parts, and `data.yaml`. Gives the images of each part with the places that they
 /// must have.
 pub(super) fn write(
@@ -57,9 +73,9 @@ pub(super) fn write(
     folder: &Path,
     report: &mut ConversionReport,
 ) -> Result<Vec<Names>> {
-    let splits: Vec<YoloSplit<'_>> =
-        sets.iter().map(|(name, dataset)| YoloSplit { name, dataset }).collect();
-    let written = write_yolo(&splits, folder)?;
+    let splits: Vec<Split<'_>> =
+        sets.iter().map(|(name, dataset)| Split { name, dataset }).collect();
+    let written = write::write(&splits, folder)?;
     report.notes.push(format!("{} boxes are written", written.boxes));
     for (what, count) in written.lost {
         report.not_carried.add("", what, count, "");

@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use crate::{
     argument::Argument,
     data::{
-        dataset::{Annotation, Dataset},
-        formats::Unit,
+        dataset::Dataset,
         listing::is_image,
+        records::{Annotation, ClassRecord, Unit},
     },
     error::{Error, Result, write_atomically},
 };
@@ -23,24 +23,24 @@ const SPLITS: [&str; 3] = ["train", "val", "test"];
 
 /// A part of the set that is written.
 #[derive(Debug, Clone, Copy)]
-pub struct YoloSplit<'a> {
+pub(super) struct Split<'a> {
     /// `train`, `val` or `test`.
-    pub name: &'a str,
+    pub(super) name: &'a str,
     /// Its images and boxes.
-    pub dataset: &'a Dataset,
+    pub(super) dataset: &'a Dataset,
 }
 
 /// What was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct YoloWritten {
+pub(super) struct Written {
     /// Where each image belongs: the name that the set has for it, and its place below the folder that was
     /// written, as `images/train/0.jpg`. Splits and images in the order in which they were given. The caller
     /// links or copies them.
-    pub images: Vec<(String, PathBuf)>,
+    pub(super) images: Vec<(String, PathBuf)>,
     /// Number of boxes.
-    pub boxes: usize,
+    pub(super) boxes: usize,
     /// What could not be carried, each in words with how often.
-    pub lost: Vec<(&'static str, usize)>,
+    pub(super) lost: Vec<(&'static str, usize)>,
 }
 
 /// Writes `data.yaml` and the label files into a folder. Boxes are in shares of the image, to nine digits: a
@@ -49,11 +49,11 @@ pub struct YoloWritten {
 /// `data.yaml` comes last: a folder without it was not completed.
 ///
 /// # Errors
-/// No splits, or one of another name; splits with different classes; a folder that has labels already; boxes
-/// in pixels of an image whose size is not known; what cannot be written.
-pub fn write(splits: &[YoloSplit<'_>], folder: &Path) -> Result<YoloWritten> {
-    check(splits, folder)?;
-    let mut written = YoloWritten::default();
+/// No splits, or one of another name; splits with different classes; boxes in pixels of an image whose size
+/// is not known; what cannot be written.
+pub(super) fn write(splits: &[Split<'_>], folder: &Path) -> Result<Written> {
+    check(splits)?;
+    let mut written = Written::default();
     let mut lost = Lost::default();
     for split in splits {
         let (targets, renamed) = targets(split);
@@ -87,7 +87,7 @@ pub fn write(splits: &[YoloSplit<'_>], folder: &Path) -> Result<YoloWritten> {
     Ok(written)
 }
 
-fn check(splits: &[YoloSplit<'_>], folder: &Path) -> Result<()> {
+fn check(splits: &[Split<'_>]) -> Result<()> {
     let Some(first) = splits.first() else {
         return Err(Error::argument(
             Argument::Split,
@@ -101,7 +101,7 @@ fn check(splits: &[YoloSplit<'_>], folder: &Path) -> Result<()> {
                 format!("expected {}, each once, got `{}`", SPLITS.join(", "), split.name);
             return Err(Error::argument(Argument::Split, problem));
         }
-        let names = |split: &YoloSplit<'_>| -> Vec<String> {
+        let names = |split: &Split<'_>| -> Vec<String> {
             split.dataset.vocabulary().categories().iter().map(|c| c.name.clone()).collect()
         };
         if names(split) != names(first) {
@@ -111,20 +111,13 @@ fn check(splits: &[YoloSplit<'_>], folder: &Path) -> Result<()> {
                 .with_hint("one data.yaml has one list of classes: write two folders"));
         }
     }
-    for name in ["data.yaml", "labels"] {
-        if folder.join(name).exists() {
-            let problem = format!("there is {} already", folder.join(name).display());
-            return Err(Error::argument(Argument::Out, problem)
-                .with_hint("give a folder that is empty or not there"));
-        }
-    }
     Ok(())
 }
 
 /// Names of a split's images in the new folder, and how many have another one than before: the folder that
 /// all are in goes, and so does each `images`, which would be taken for the one that labels lie beside. Two
 /// images never share a label file.
-fn targets(split: &YoloSplit<'_>) -> (Vec<String>, usize) {
+fn targets(split: &Split<'_>) -> (Vec<String>, usize) {
     let names: Vec<&str> = split.dataset.images().iter().map(|i| i.file_name.as_str()).collect();
     let common = common_folder(&names);
     let (mut taken, mut renamed) = (HashSet::with_capacity(names.len()), 0);
@@ -162,12 +155,12 @@ fn common_folder(names: &[&str]) -> usize {
     common.len()
 }
 
-fn label_path(folder: &Path, split: &YoloSplit<'_>, target: &str) -> PathBuf {
+fn label_path(folder: &Path, split: &Split<'_>, target: &str) -> PathBuf {
     let stem = target.rsplit_once('.').map_or(target, |(stem, _)| stem);
     folder.join("labels").join(split.name).join(format!("{stem}.txt"))
 }
 
-fn data_yaml(splits: &[YoloSplit<'_>]) -> Result<String> {
+fn data_yaml(splits: &[Split<'_>]) -> Result<String> {
     let mut text = String::new();
     for split in splits {
         let _ = writeln!(text, "{0}: images/{0}", split.name);
@@ -279,6 +272,7 @@ struct Lost {
     annotation_ids: usize,
     class_ids: usize,
     class_facts: usize,
+    related: usize,
 }
 
 impl Lost {
@@ -291,26 +285,25 @@ impl Lost {
         self.area += label.area;
     }
 
-    fn count_split(&mut self, split: &YoloSplit<'_>) {
+    fn count_split(&mut self, split: &Split<'_>) {
         let dataset = split.dataset;
         for (number, image) in (1..).zip(dataset.images()) {
             self.no_image += usize::from(!is_image(&image.file_name));
-            self.image_ids += usize::from(image.id != number);
-            let lists = [&image.neg_classes, &image.not_exhaustive_classes];
+            let is_text = dataset.text_id(number as usize - 1).is_some();
+            self.image_ids += usize::from(is_text || image.id != number);
+            let lists = [&image.neg_classes, &image.not_exhaustive_classes, &image.present_classes];
             self.verified += usize::from(lists.iter().any(|list| !list.is_empty()));
         }
         let numbered = (1..).zip(dataset.annotations());
         self.annotation_ids += numbered.filter(|(number, a)| a.id != *number).count();
         let classes = (0..).zip(dataset.vocabulary().categories());
         self.class_ids = classes.filter(|(number, class)| class.id.0 != *number).count();
-        let facts = dataset.vocabulary().categories().iter().zip(dataset.frequencies());
-        let facts = facts.filter(|(class, frequency)| {
-            class.synset.is_some()
-                || class.wnid.is_some()
-                || class.text_row.is_some()
-                || frequency.is_some()
-        });
-        self.class_facts = facts.count();
+        let says_more =
+            |class: &&ClassRecord| **class != ClassRecord::named(class.id, class.name.as_str());
+        self.class_facts = dataset.class_records().iter().filter(says_more).count();
+        let related =
+            |class: &u32| dataset.relations().is_some_and(|r| !r.ancestors(*class).is_empty());
+        self.related = (0..dataset.vocabulary().len() as u32).filter(related).count();
     }
 
     fn in_words(&self) -> Vec<(&'static str, usize)> {
@@ -330,7 +323,11 @@ impl Lost {
             ("image ids", self.image_ids),
             ("annotation ids", self.annotation_ids),
             ("class ids, which become 0, 1, …", self.class_ids),
-            ("classes with synset, wnid, text row or frequency", self.class_facts),
+            (
+                "classes of which more than the name is known, as synonyms or counts",
+                self.class_facts,
+            ),
+            ("classes that are kinds of other classes", self.related),
         ];
         all.into_iter().filter(|(_, count)| *count > 0).collect()
     }

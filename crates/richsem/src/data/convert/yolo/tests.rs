@@ -1,15 +1,16 @@
 //! What is written reads back, and what is lost is counted.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 
-use super::{picture, pixels, put, rows, shares};
+use super::write::{Split, write};
 use crate::data::{
     dataset::Dataset,
-    formats::{YoloSplit, write_yolo},
+    formats::yolo_tests::{picture, pixels, put, rows, shares},
 };
 
-fn train(dataset: &Dataset) -> [YoloSplit<'_>; 1] {
-    [YoloSplit { name: "train", dataset }]
+fn train(dataset: &Dataset) -> [Split<'_>; 1] {
+    [Split { name: "train", dataset }]
 }
 
 /// Puts an image where each belongs.
@@ -43,9 +44,8 @@ fn boxes_and_names_come_back() {
     let (train, val) =
         (pixels(source.path(), "train").unwrap(), pixels(source.path(), "val").unwrap());
     let out = tempfile::tempdir().unwrap();
-    let splits =
-        [YoloSplit { name: "train", dataset: &train }, YoloSplit { name: "val", dataset: &val }];
-    let written = write_yolo(&splits, out.path()).unwrap();
+    let splits = [Split { name: "train", dataset: &train }, Split { name: "val", dataset: &val }];
+    let written = write(&splits, out.path()).unwrap();
     assert_eq!((written.boxes, written.lost.as_slice()), (4, &[][..]));
     let places: Vec<String> =
         written.images.iter().map(|(_, place)| place.to_string_lossy().into_owned()).collect();
@@ -91,7 +91,7 @@ fn what_cannot_be_carried_is_counted() {
     put(folder.path(), "set.json", COCO);
     let dataset = Dataset::open(&folder.path().join("set.json")).unwrap();
     let out = folder.path().join("out");
-    let written = write_yolo(&train(&dataset), &out).unwrap();
+    let written = write(&train(&dataset), &out).unwrap();
     assert_eq!(written.boxes, 2);
     assert_eq!(
         written.lost,
@@ -139,27 +139,23 @@ fn what_cannot_be_written_is_refused_before_the_work() {
     let file = folder.path().join("set.json");
     let dataset = Dataset::open(&file).unwrap();
     let out = folder.path().join("out");
-    let error = write_yolo(&train(&dataset), &out).unwrap_err().to_string();
+    let error = write(&train(&dataset), &out).unwrap_err().to_string();
     assert!(
         error.contains("set.json: images: the size of image 7 (`a.jpg`) is not known"),
         "{error}"
     );
     assert!(!out.exists());
-    let named =
-        |name| write_yolo(&[YoloSplit { name, dataset: &dataset }], &out).unwrap_err().to_string();
+    let named = |name| write(&[Split { name, dataset: &dataset }], &out).unwrap_err().to_string();
     assert!(
         named("train2017")
             .contains("`split`: expected train, val, test, each once, got `train2017`")
     );
-    assert!(write_yolo(&[], &out).unwrap_err().to_string().contains("got none"));
+    assert!(write(&[], &out).unwrap_err().to_string().contains("got none"));
     let twice = [train(&dataset)[0], train(&dataset)[0]];
-    assert!(write_yolo(&twice, &out).unwrap_err().to_string().contains("each once"));
+    assert!(write(&twice, &out).unwrap_err().to_string().contains("each once"));
     put(folder.path(), "other.json", COCO.replace("\"name\": \"b\"", "\"name\": \"c\""));
     let other = Dataset::open(&folder.path().join("other.json")).unwrap();
-    let splits = [train(&dataset)[0], YoloSplit { name: "val", dataset: &other }];
-    let error = write_yolo(&splits, &out).unwrap_err().to_string();
+    let splits = [train(&dataset)[0], Split { name: "val", dataset: &other }];
+    let error = write(&splits, &out).unwrap_err().to_string();
     assert!(error.contains("other.json: categories: its classes are not those of"), "{error}");
-    put(&out, "labels/old.txt", "");
-    let error = write_yolo(&train(&other), &out).unwrap_err().to_string();
-    assert!(error.contains("`out`: there is ") && error.contains("labels already"), "{error}");
 }
