@@ -1,4 +1,4 @@
-//! Pictures that are there more than once, in one part or in two: the same file, the same picture encoded
+//! Images that are there more than once, in one part or in two: the same file, the same image encoded
 //! anew, or copies that Roboflow made of one source.
 
 use std::{
@@ -18,18 +18,18 @@ use super::{
 };
 use crate::error::{Result, unless_stopped};
 
-/// Most pictures that one is compared with. Only of very many pictures that look nearly the same, as frames
+/// Most images that one is compared with. Only of very many images that look nearly the same, as frames
 /// of a fixed camera, more are near.
 const MOST_COMPARED: usize = 4096;
 
-/// A picture: its part and its position there.
+/// An image: its part and its position there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct At {
     part: usize,
     image: usize,
 }
 
-/// How a picture is another one's copy.
+/// How an image is another one's copy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     /// Byte by byte, or the same file.
@@ -62,17 +62,17 @@ impl Kind {
     }
 }
 
-/// All pictures by what they look like.
+/// All images by what they look like.
 struct Copies {
-    /// Pictures of the same bytes, in order; every picture is in one group.
+    /// Images of the same bytes, in order; every image is in one group.
     groups: Vec<Vec<At>>,
-    /// The group of each picture, by part and position; none for one that was not read.
+    /// The group of each image, by part and position; none for one that was not read.
     group_of: Vec<Vec<Option<u32>>>,
     /// Groups that look like a group, both ways, ascending.
     alike: Vec<Vec<(u32, Likeness)>>,
-    /// Pictures with too little in them to compare.
+    /// Images with too little in them to compare.
     plain: usize,
-    /// Pictures that have more neighbours than are compared.
+    /// Images that have more neighbours than are compared.
     cut: usize,
 }
 
@@ -124,7 +124,7 @@ impl Copies {
                 _ => firsts.push((seen, vec![at])),
             }
         }
-        // By their first picture, so that nothing depends on what the bytes hash to.
+        // By their first image, so that nothing depends on what the bytes hash to.
         firsts.sort_by_key(|(_, group)| group[0]);
         let mut group_of: Vec<Vec<Option<u32>>> =
             examined.pictures.iter().map(|pictures| vec![None; pictures.len()]).collect();
@@ -146,7 +146,7 @@ impl Copies {
         Ok(Self { groups, group_of, alike, plain, cut })
     }
 
-    /// Pictures of another or the same part that are copies of this one, of its file first.
+    /// Images of another or the same part that are copies of this one, of its file first.
     fn of(&self, at: At, part: usize) -> Vec<(At, Kind)> {
         let Some(group) = self.group_of[at.part][at.image] else { return Vec::new() };
         let of_part = |group: u32, kind: Kind| {
@@ -295,7 +295,7 @@ fn pair(examined: &Examined<'_>, first: At, second: At, kind: Kind) -> Example {
     Example { text, shown: vec![shown(first), shown(second)] }
 }
 
-/// The picture that an image of a Roboflow export was made of: its name before `.rf.`.
+/// The image that an image of a Roboflow export was made of: its name before `.rf.`.
 fn roboflow_source(file: &str) -> Option<&str> {
     let name = file.rsplit('/').next().unwrap_or(file);
     let (source, rest) = name.rsplit_once(".rf.")?;
@@ -327,7 +327,7 @@ fn sources_between(
         .collect();
     let (first, second) = (&examined.parts[a], &examined.parts[b]);
     let text = format!(
-        "{} of {} ({}) made from the same picture as one of {}, by the name before `.rf.`",
+        "{} of {} ({}) made from the same image as one of {}, by the name before `.rf.`",
         counted(found.len(), "image is", "images are"),
         second.name(),
         percent(found.len(), files.len()),
@@ -342,7 +342,7 @@ fn sources_between(
     let parts = format!("{}, {}", first.name(), second.name());
     (!found.is_empty()).then(|| {
         Finding::new("roboflow_between_parts", Level::Problem, parts, found.len(), text)
-            .advise("split by source picture, before augmentation")
+            .advise("split by source image, before augmentation")
             .with(examples.collect())
     })
 }

@@ -1,4 +1,4 @@
-//! Pictures that are not there, cannot be read, are of another size than the file says, or are of no
+//! Images that are not there, cannot be read, are of another size than the file says, or are of no
 //! annotation.
 
 use std::collections::HashSet;
@@ -80,7 +80,7 @@ fn broken(named: &Named<'_>, pictures: &[Picture]) -> Option<Finding> {
     })
 }
 
-/// Sizes in the file that are not those of the pictures.
+/// Sizes in the file that are not those of the images.
 fn sizes(named: &Named<'_>, pictures: &[Picture]) -> Vec<Finding> {
     let Some(dataset) = named.part.dataset else { return Vec::new() };
     let (mut resized, mut turned) = (Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
-//! What a picture looks like, in few bytes: to find copies that were encoded anew, resized or mirrored.
+//! What an image looks like, in few bytes: to find copies that were encoded anew, resized or mirrored.
 //!
-//! A picture becomes a grid of 32 × 32 grey values, whatever its size and shape. The signs of the 64 lowest
+//! An image becomes a grid of 32 × 32 grey values, whatever its size and shape. The signs of the 64 lowest
 //! frequencies of its cosine transform, without the mean, are its hash. Signs do not change with brightness
-//! and contrast; mirroring changes those of the odd horizontal frequencies alone. Two pictures whose hashes
+//! and contrast; mirroring changes those of the odd horizontal frequencies alone. Two images whose hashes
 //! differ in at most [`MOST_BITS`] bits are compared by their grids of 16 × 16 values: they are copies if
 //! these correlate by at least [`LEAST_CORRELATION`] and differ little beyond a change of brightness and
 //! contrast ([`MOST_REST`]).
@@ -22,17 +22,17 @@ use image::RgbImage;
 const FINE: usize = 32;
 /// Side of the grid that is kept.
 const SIDE: usize = 16;
-/// Bits of two hashes that may differ for pictures to be compared further.
+/// Bits of two hashes that may differ for images to be compared further.
 pub(super) const MOST_BITS: u32 = 11;
 /// Least correlation of the grey values of copies.
 const LEAST_CORRELATION: f64 = 0.95;
 /// Most root mean square of what differs between copies once brightness and contrast are made equal, in grey
 /// values of 255.
 const MOST_REST: f64 = 15.0;
-/// Least standard deviation, in grey values of 255, of a picture that has anything to compare.
+/// Least standard deviation, in grey values of 255, of an image that has anything to compare.
 const LEAST_CONTRAST: f64 = 3.0;
 
-/// A picture in few bytes.
+/// An image in few bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Look {
     /// A bit a frequency, set if its coefficient is negative.
@@ -41,7 +41,7 @@ pub(super) struct Look {
     grey: [u8; SIDE * SIDE],
 }
 
-/// How two pictures that are copies of each other differ.
+/// How two images that are copies of each other differ.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Likeness {
     /// Correlation of their grey values.
@@ -51,7 +51,7 @@ pub(super) struct Likeness {
 }
 
 impl Look {
-    /// The look of a picture with pixels; of one without any all values are 0.
+    /// The look of an image with pixels; of one without any all values are 0.
     pub(super) fn of(image: &RgbImage) -> Self {
         let fine = grid(image);
         let mut hash = 0;
@@ -75,7 +75,7 @@ impl Look {
         self.hash ^ *ODD
     }
 
-    /// Whether there is too little in it to compare, as in an empty or evenly grey picture.
+    /// Whether there is too little in it to compare, as in an empty or evenly grey image.
     pub(super) fn is_plain(&self) -> bool {
         let n = self.grey.len() as f64;
         let (sum, squares) = self.sums();
@@ -129,7 +129,7 @@ fn grid(image: &RgbImage) -> [i64; FINE * FINE] {
     if width == 0 || height == 0 {
         return means;
     }
-    // Of a picture with fewer pixels than cells some pixels fill several.
+    // Of an image with fewer pixels than cells some pixels fill several.
     let span = |cell: usize, length: usize| {
         let start = cell * length / FINE;
         start..((cell + 1) * length / FINE).max(start + 1)

@@ -180,7 +180,7 @@ impl Examination {
     }
 }
 
-/// The parts, and what was read of their pictures.
+/// The parts, and what was read of their images.
 struct Examined<'a> {
     parts: &'a [Part<'a>],
     pictures: Vec<Vec<Picture>>,
@@ -193,7 +193,7 @@ impl Examined<'_> {
     }
 }
 
-/// Examines a set. The first part must be the training part, annotated. Pictures are read once, in parallel;
+/// Examines a set. The first part must be the training part, annotated. Images are read once, in parallel;
 /// of each a few hundred bytes are kept.
 ///
 /// # Errors

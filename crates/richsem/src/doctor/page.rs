@@ -1,4 +1,4 @@
-//! An examination as one HTML file, with pictures of what was found.
+//! An examination as one HTML file, with images of what was found.
 
 use std::fmt::Write as _;
 
@@ -13,15 +13,15 @@ use crate::{
     vocabulary::Frequency,
 };
 
-/// Longer side of a picture as it is shown, in pixels.
+/// Longer side of an image as it is shown, in pixels.
 const SIDE: u32 = 400;
-/// A small picture is enlarged by at most this factor.
+/// A small image is enlarged by at most this factor.
 const LARGEST_SCALE: f32 = 4.0;
 
 /// The page. `parts` are those that were examined: their images are read again, as many as are shown.
 ///
 /// # Errors
-/// Never for a picture that cannot be read: its words alone are shown then. What JPEG refuses.
+/// Never for an image that cannot be read: its words alone are shown then. What JPEG refuses.
 pub fn page(title: &str, examination: &Examination, parts: &[Part<'_>]) -> Result<String> {
     let of_level = |level: Level| -> Result<String> {
         let findings = examination.findings.iter().filter(|finding| finding.level == level);

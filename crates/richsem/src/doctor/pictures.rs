@@ -1,4 +1,4 @@
-//! Reads every picture once, in parallel, and keeps a few hundred bytes of each.
+//! Reads every image once, in parallel, and keeps a few hundred bytes of each.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,15 +14,15 @@ use crate::{
     error::{Result, unless_stopped},
 };
 
-/// Who watches while pictures are read.
+/// Who watches while images are read.
 pub struct Watch<'a> {
     /// Once it is set, the work ends with [`crate::Error::Stopped`].
     pub stop: &'a AtomicBool,
-    /// Is told how many pictures of how many are read, from any thread.
+    /// Is told how many images of how many are read, from any thread.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
 
-/// What is kept of a picture.
+/// What is kept of an image.
 #[derive(Debug)]
 pub(super) enum Picture {
     /// Its part has no images to read.
@@ -35,7 +35,7 @@ pub(super) enum Picture {
     Read(Box<Seen>),
 }
 
-/// A picture that was read.
+/// An image that was read.
 #[derive(Debug)]
 pub(super) struct Seen {
     /// The first half of the SHA-256 of its file.
@@ -57,7 +57,7 @@ impl Picture {
     }
 }
 
-/// The pictures of all parts, each in the order of its files.
+/// The images of all parts, each in the order of its files.
 pub(super) fn read(parts: &[Part<'_>], watch: &Watch<'_>) -> Result<Vec<Vec<Picture>>> {
     let total = parts.iter().filter(|part| part.store.is_some()).map(|part| part.files.len()).sum();
     let done = AtomicUsize::new(0);

@@ -163,7 +163,7 @@ pub(super) fn same_files(a: &Part<'_>, b: &Part<'_>) -> Vec<(usize, usize)> {
     found.filter_map(|(j, name)| Some((*names.get(&**name)?, j))).collect()
 }
 
-/// A line on what was passed over when a part's pictures were not read.
+/// A line on what was passed over when a part's images were not read.
 pub(super) fn unread(examined: &Examined<'_>) -> Option<Finding> {
     let parts = examined.parts.iter().filter(|part| part.store.is_none() && !part.files.is_empty());
     let names: Vec<&str> = parts.map(Part::name).collect();

@@ -44,7 +44,7 @@ pub struct WordNet {
     exceptions: Vec<(&'static str, &'static str)>,
 }
 
-/// Which kinds of things can be in a picture, as classes of detectors are: animals, artifacts, body
+/// Which kinds of things can be in an image, as classes of detectors are: animals, artifacts, body
 /// parts, food, objects, people, plants, shapes, substances, and the roots of these (numbers of
 /// lexicographer files).
 const VISIBLE: [u8; 10] = [3, 5, 6, 8, 13, 17, 18, 20, 25, 27];
@@ -197,7 +197,7 @@ impl WordNet {
         self.instances[synset.0 as usize]
     }
 
-    /// Whether it is a kind of thing that can be in a picture: no act, feeling, time, group …
+    /// Whether it is a kind of thing that can be in an image: no act, feeling, time, group …
     #[must_use]
     pub fn is_visible(&self, synset: Synset) -> bool {
         !self.is_instance(synset) && VISIBLE.contains(&self.files[synset.0 as usize])

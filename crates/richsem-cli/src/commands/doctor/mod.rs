@@ -101,7 +101,7 @@ pub(crate) struct Args {
     /// Images of a batch. Default: eval.batch_size in the detector's settings
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), requires = "weights")]
     batch: Option<u16>,
-    /// Writes one HTML file with pictures of what was found
+    /// Writes one HTML file with images of what was found
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Writes everything for programs (JSON)

@@ -63,7 +63,7 @@ pub struct OpenImagesBox {
     pub image: u32,
     /// The class's number in the list of classes.
     pub class: u32,
-    /// `[x0, y0, x1, y1]`, shares of the picture.
+    /// `[x0, y0, x1, y1]`, shares of the image.
     pub bbox: [f64; 4],
     /// How it came about.
     pub source: Source,
@@ -77,7 +77,7 @@ impl OpenImagesBox {
         self.flags[0]
     }
 
-    /// Whether the object reaches beyond the picture.
+    /// Whether the object reaches beyond the image.
     #[must_use]
     pub fn truncated(&self) -> Flag {
         self.flags[1]
@@ -95,7 +95,7 @@ impl OpenImagesBox {
         self.flags[3]
     }
 
-    /// Whether the picture was taken inside the object.
+    /// Whether the image was taken inside the object.
     #[must_use]
     pub fn inside(&self) -> Flag {
         self.flags[4]
@@ -117,7 +117,7 @@ pub struct Boxes {
     pub columns: Columns,
     /// Boxes without an area: width or height is 0 or less. They are kept.
     pub without_area: usize,
-    /// Boxes that reach beyond the picture. They are kept as they are.
+    /// Boxes that reach beyond the image. They are kept as they are.
     pub beyond: usize,
 }
 

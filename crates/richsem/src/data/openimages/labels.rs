@@ -1,4 +1,4 @@
-//! Image-level labels: what was verified to be in a picture, and what not to be.
+//! Image-level labels: what was verified to be in an image, and what not to be.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ pub struct Labels {
     pub unverified: usize,
 }
 
-/// Reads a file of image-level labels. A confidence of 1 says that a person saw the class in the picture,
+/// Reads a file of image-level labels. A confidence of 1 says that a person saw the class in the image,
 /// 0 that it is not there. A fraction, or a `Source` that is `machine`, says what a classifier thought:
 /// that verifies nothing. 12 bytes a label.
 ///

@@ -3,7 +3,7 @@
 //!
 //! Sources: the data set's page (storage.googleapis.com/openimages/web, versions V4 to V7), and the
 //! evaluation of the challenge of 2019. Columns are found by the names in the header, so that all versions
-//! read alike. Coordinates are shares of the picture: in all of these files but a submission, XMax
+//! read alike. Coordinates are shares of the image: in all of these files but a submission, XMax
 //! precedes YMin.
 //!
 //! Classes are known by their MID, as `/m/01g317`. Names are for people: two classes can have the same.

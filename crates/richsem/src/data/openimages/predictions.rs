@@ -33,13 +33,13 @@ impl Numbered for ScoredBox {
 /// The contents of a file of predictions or of a submission.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Predictions {
-    /// All predictions, in the order of the file. Boxes are shares of the picture.
+    /// All predictions, in the order of the file. Boxes are shares of the image.
     pub boxes: Vec<ScoredBox>,
     /// What of the header was not as expected.
     pub columns: Columns,
     /// Boxes without an area. They are kept; the metric drops them.
     pub without_area: usize,
-    /// Of a submission: pictures without a prediction.
+    /// Of a submission: images without a prediction.
     pub empty_pictures: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Predictions as Kaggle's competition takes them: a row a picture.
+//! Predictions as Kaggle's competition takes them: a row an image.
 
 use std::path::Path;
 
@@ -20,8 +20,8 @@ const STRING: usize = 1;
 /// What a prediction is, in a string: here XMin and YMin come first.
 const WORDS: [&str; 6] = ["MID", "score", "xmin", "ymin", "xmax", "ymax"];
 
-/// Reads a submission: a row a picture, with repeated `MID score xmin ymin xmax ymax`, which may be none.
-/// All pictures are added to `images`, those without a prediction, too.
+/// Reads a submission: a row an image, with repeated `MID score xmin ymin xmax ymax`, which may be none.
+/// All images are added to `images`, those without a prediction, too.
 ///
 /// # Errors
 /// A file that cannot be read, is not CSV or lacks a column; a prediction that is not as it should be, with
@@ -85,7 +85,7 @@ fn number(row: &Row<'_>, at: usize, word: Option<&str>) -> Result<f64> {
 }
 
 /// Writes a submission: a row for each of `images`, in their order, also where nothing was found.
-/// Predictions of a picture stay in their order. `classes` are the MIDs of the numbers.
+/// Predictions of an image stay in their order. `classes` are the MIDs of the numbers.
 ///
 /// # Errors
 /// A file that cannot be written; a number that has no name; a MID with a space in it.

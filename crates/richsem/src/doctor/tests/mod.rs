@@ -19,7 +19,7 @@ use crate::{
     random::{Random, Stream},
 };
 
-/// A picture of a few random rectangles: no two look the same.
+/// An image of a few random rectangles: no two look the same.
 pub(super) fn picture(key: u64, width: u32, height: u32) -> RgbImage {
     let mut random = Random::new(0, Stream::Test, 77, key);
     let mut colour = || Rgb(std::array::from_fn(|_| random.below(256) as u8));

@@ -36,7 +36,7 @@ fn pictures_with_nothing_in_them_are_told_apart() {
         assert!(Look::of(&image).is_plain());
     }
     assert!(!Look::of(&picture(1, 40, 40)).is_plain());
-    // A picture smaller than the grid.
+    // An image smaller than the grid.
     assert!(!Look::of(&picture(2, 9, 7)).is_plain());
 }
 

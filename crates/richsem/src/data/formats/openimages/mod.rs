@@ -210,7 +210,7 @@ fn note_left_out(
     for (count, what) in [
         (labels.unverified, "labels of a machine, which verify nothing"),
         (unknown, "boxes of which nobody said whether they are a group: taken for none"),
-        (boxes.beyond, "boxes that reach beyond the picture"),
+        (boxes.beyond, "boxes that reach beyond the image"),
     ] {
         if count > 0 {
             records.notes.push(format!("{what}: {count}"));

@@ -140,7 +140,7 @@ impl<'a> Row<'a> {
         number.ok_or_else(|| self.wrong(column, format!("expected a number, got `{text}`")))
     }
 
-    /// A coordinate as a share of the picture's width or height.
+    /// A coordinate as a share of the image's width or height.
     pub(in super::super) fn share(&self, column: usize) -> Result<f64> {
         let number = self.number(column)?;
         check_share(number)
@@ -149,12 +149,12 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Whether a coordinate can be a share of the picture, or why not, and what to do. Boxes reach beyond the
-/// picture now and then.
+/// Whether a coordinate can be a share of the image, or why not, and what to do. Boxes reach beyond the
+/// image now and then.
 pub(in super::super) fn check_share(number: f64) -> Result<(), (String, &'static str)> {
     if (-1.0..=2.0).contains(&number) {
         return Ok(());
     }
-    let problem = format!("expected a share of the picture, between 0 and 1, got {number}");
-    Err((problem, "are these pixels? Divide x by the picture's width and y by its height"))
+    let problem = format!("expected a share of the image, between 0 and 1, got {number}");
+    Err((problem, "are these pixels? Divide x by the image's width and y by its height"))
 }

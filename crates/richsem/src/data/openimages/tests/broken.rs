@@ -167,7 +167,7 @@ fn submissions() {
         ("/m/a 0.5 0 0 1 1 0.5 /m/b 0 0 1 1", "expected a number for score (word 8), got `/m/b`"),
         (
             "/m/a 0.5 0 0 100 1",
-            "xmax (word 5): expected a share of the picture, between 0 and 1, got 100",
+            "xmax (word 5): expected a share of the image, between 0 and 1, got 100",
         ),
         ("/m/a NaN 0 0 1 1", "expected a number for score (word 2), got `NaN`"),
     ] {
