@@ -319,7 +319,7 @@ fn in_words(bytes: f64) -> String {
 /// # Errors
 /// A file that cannot be read, or is no UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(fs_err::read(path)?).map_err(|error| {
+    let text = String::from_utf8(fs_err::read(path)?).map_err(|error| {
         let bytes = error.as_bytes();
         let (problem, hint) = match bytes {
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
@@ -332,7 +332,9 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
             }
         };
         Error::invalid(path, "text", problem).with_hint(hint)
-    })
+    })?;
+    // A byte order mark is how some programs say UTF-8: it is no part of the text.
+    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
 }
 
 /// The beginning of a file's name while it is written. A file that still has such a name was left by a

@@ -133,7 +133,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ProtocolChoice::Openimages => Protocol::OpenImages,
         ProtocolChoice::VisualGenome => Protocol::VisualGenome,
     });
-    let (dataset, evaluator) = open(args, protocol)?;
+    // Its classes say which ids those of the annotations have.
+    let detector = weights.as_ref().filter(|_| args.detections.is_none());
+    let detector =
+        detector.map(|weights| args::load_detector(weights, &args.inference)).transpose()?;
+    let (dataset, evaluator) = open(args, protocol, detector.as_ref())?;
     tell(&dataset, &evaluator);
     let analysed = args.compare.is_some() || args.errors || args.save_thresholds.is_some();
     if evaluator.protocol() == Protocol::OpenImages && analysed {
@@ -150,20 +154,20 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Ok(other)
     });
     let other = other.transpose()?;
-    let found = match (&args.detections, &weights) {
+    let found = match (&args.detections, detector) {
         (Some(file), _) => {
             let detections = read_detections(file, &dataset)?;
             evaluator.check(file, &detections)?;
             Found { evaluator, detections, unread: 0 }
         }
-        (None, Some(weights)) => {
+        (None, Some(detector)) => {
             let images = args.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
                 anyhow!(
                     "--images: missing, and the images are not near the annotations\n  hint: give the \
                      folder or archive that the file names in the annotations are in"
                 )
             })?;
-            detect_in(args, &dataset, evaluator, weights, images)?
+            detect_in(args, &dataset, evaluator, &detector, images)?
         }
         _ => unreachable!("clap asks for --detections or --weights"),
     };
@@ -243,7 +247,11 @@ struct Found {
 }
 
 /// The annotations, and what evaluates by them.
-fn open(args: &Args, protocol: Option<Protocol>) -> Result<(Dataset, Evaluator)> {
+fn open(
+    args: &Args,
+    protocol: Option<Protocol>,
+    detector: Option<&Detector>,
+) -> Result<(Dataset, Evaluator)> {
     // OpenImages' results are shares of the images, as its annotations are: no image is needed.
     let results = [&args.detections, &args.compare].into_iter().flatten();
     let shares = args.detections.is_some() && results.into_iter().all(|file| is_results(file));
@@ -255,7 +263,10 @@ fn open(args: &Args, protocol: Option<Protocol>) -> Result<(Dataset, Evaluator)>
             pixels,
             ..args.set.opening()
         };
-        let dataset = Dataset::open_as(&args.annotations, &opening)?;
+        let mut dataset = Dataset::open_as(&args.annotations, &opening)?;
+        if let Some(detector) = detector {
+            check_vocabularies(detector.vocabulary(), &mut dataset)?;
+        }
         let evaluator = Evaluator::of_as(&dataset, protocol)?;
         Ok((dataset, evaluator))
     };
@@ -369,7 +380,7 @@ fn detect_in(
     args: &Args,
     dataset: &Dataset,
     evaluator: Evaluator,
-    weights: &Path,
+    detector: &Detector,
     images: &Path,
 ) -> Result<Found> {
     let mut indexing = IndexProgress::default();
@@ -382,15 +393,13 @@ fn detect_in(
         output::note(format!("{}: {note}", images.display()));
     }
     let store = Arc::new(store);
-    let detector = args::load_detector(weights, &args.inference)?;
-    check_vocabularies(detector.vocabulary(), dataset)?;
     let evaluator = evaluator
         .with_max_detections(detector.config().eval.max_detections as usize)
         .with_training_vocabulary(detector.vocabulary());
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let broken = Arc::new(BrokenImages::new(detector.config().max_broken_images));
     let knows = |class| evaluator.knows(class);
-    let detections = detect(&detector, &knows, dataset, (&store, &broken), batch)?;
+    let detections = detect(detector, &knows, dataset, (&store, &broken), batch)?;
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
     }

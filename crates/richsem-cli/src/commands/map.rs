@@ -1,32 +1,54 @@
 //! `richsem map`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use anyhow::{Result, anyhow};
 use richsem::{
+    data::extra::read_mapping,
     error::write_atomically,
     mapping::{
-        ClassName, Decision, MappedClass, Mapping, Options, map,
+        ClassName, Decision, MappedClass, Mapping, Options,
+        learned::{Audit, audit},
+        look::{Looked, Looking, look, vocabulary},
+        map,
         read::Names,
-        review::{Kept, Review, to_json},
+        review::{Kept, Review, entries_to_json, to_json},
     },
+    teacher::{self, TeacherConfig, TeacherText},
 };
 
-use crate::{args::score, exit, output, table};
+use crate::{
+    args::{DeviceArgs, score},
+    exit, output,
+    progress::Counter,
+    signals::Signals,
+    table,
+};
 
 const HELP: &str = "\
 Examples:
   richsem map challenge-2019-classes.csv lvis_v1_val.json --out map.json --review review.toml
   richsem map imagenet/ lvis_v1_val.json --out map.json
   richsem map names.txt coco.json --from-text names.npy --to-text coco.npy
+  richsem map imagenet/ lvis_v1_val.json --teacher RN50.pt --out map.json
+  richsem map imagenet/ lvis_v1_val.json --teacher RN50.pt --check map.json --out mended.json
 
-FROM and TO are annotation files (COCO or LVIS JSON), lists of categories (JSON), OpenImages' CSV of names
-(MID,Name), folders with a folder for each class (by wnid or name), or text files with a class a line.
+FROM and TO are annotated sets of any format, lists of categories (JSON), OpenImages' CSV of names
+(MID,Name), folders or .tars with a folder for each class (by wnid or name), or text files with a class a
+line.
 
 Classes are compared by id, name, synonyms, WordNet 3.0 and, if both sides have them, text embeddings.
 What is sure enough is mapped. The rest is for you: --review writes a file with at most five candidates a
 class; write your decisions there and run the command again. OUT is for training: mapping = { by = \"file\",
-path = \"map.json\" }.";
+path = \"map.json\" }.
+
+With --teacher, a CLIP looks at some images of each class of FROM, which are folders then. What it sees
+decides between senses of a word, and whether TO has the class at all. --check looks for wrong entries of a
+mapping instead, and --out writes it with them mended.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -47,8 +69,23 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "to_text")]
     from_text: Option<PathBuf>,
     /// Text embeddings of TO, of the same encoder
-    #[arg(long, value_name = "FILE", requires = "from_text")]
+    /// (With --teacher, of its own: instead of its text encoder)
+    #[arg(long, value_name = "FILE")]
     to_text: Option<PathBuf>,
+    /// A CLIP that looks at images of each class of FROM: its weights
+    #[arg(long, value_name = "FILE", conflicts_with = "from_text")]
+    teacher: Option<PathBuf>,
+    /// Looks for wrong entries of this mapping, by what the teacher sees (JSON or TOML, as training reads it)
+    #[arg(long, value_name = "FILE", requires = "teacher", conflicts_with_all = ["review", "narrower", "threshold"])]
+    check: Option<PathBuf>,
+    /// Images of each class that the teacher looks at
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..), requires = "teacher")]
+    images: u16,
+    /// Pixels of the longer side of what it looks at: take what it was trained at
+    #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = clap::value_parser!(u16).range(32..=2048), requires = "teacher")]
+    size: u16,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Confidence from which on a class is mapped without asking, 0 to 1. Default: 0.65
     #[arg(long, value_name = "CONFIDENCE", value_parser = score)]
     threshold: Option<f32>,
@@ -67,12 +104,20 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     for names in [&from, &to] {
         output::note(format!("{}: {}", names.path().display(), names.notes.join("; ")));
     }
+    let looked =
+        args.teacher.as_deref().map(|weights| ask(args, weights, &from, &to)).transpose()?;
+    if let (Some(file), Some(looked)) = (&args.check, &looked) {
+        return check_entries(args, file, (&from, &to), looked);
+    }
     let (from, to) = (from.classes(), to.classes());
     let mut options = Options { narrower: args.narrower, ..Options::default() };
     if let Some(threshold) = args.threshold {
         options.threshold = f64::from(threshold);
     }
     let mut mapping = map(&from, &to, &options);
+    if let Some(looked) = &looked {
+        mapping.see(&looked.seen, &options)?;
+    }
     if let Some(path) = &args.review {
         let (review, kept) = Review::read(path)?.apply(path, &mut mapping, &from, &to)?;
         review.write(path)?;
@@ -90,7 +135,17 @@ fn check(args: &Args) -> Result<()> {
     output::check_input(&args.from, "FROM", "file or folder")?;
     output::check_input(&args.to, "TO", "file or folder")?;
     let mut inputs: Vec<(&Path, &str)> = vec![(&args.from, "FROM"), (&args.to, "TO")];
-    for (file, flag) in [(&args.from_text, "--from-text"), (&args.to_text, "--to-text")] {
+    if args.to_text.is_some() && args.from_text.is_none() && args.teacher.is_none() {
+        return Err(anyhow!(
+            "--to-text: given without --from-text\n  hint: embeddings are compared: give both, or --teacher"
+        ));
+    }
+    for (file, flag) in [
+        (&args.from_text, "--from-text"),
+        (&args.to_text, "--to-text"),
+        (&args.teacher, "--teacher"),
+        (&args.check, "--check"),
+    ] {
         if let Some(file) = file {
             output::check_input_file(file, flag)?;
             inputs.push((file, flag));
@@ -123,6 +178,92 @@ fn read(args: &Args) -> Result<(Names, Names)> {
         }
     }
     Ok((from, to))
+}
+
+/// What a teacher sees in the images of each class of FROM.
+fn ask(args: &Args, weights: &Path, from: &Names, to: &Names) -> Result<Looked> {
+    let text = args
+        .to_text
+        .clone()
+        .map_or_else(TeacherText::default, |table| TeacherText::Table { table });
+    let config = TeacherConfig::of(weights, text);
+    let device = args.device.resolve()?;
+    let teacher = teacher::open(&config, &vocabulary(to), device)?;
+    let how = Looking { device, size: u32::from(args.size), images: usize::from(args.images) };
+    let signals = Signals::catch()?;
+    let total = from.classes().len();
+    let counter = Counter::new("looking at classes", total);
+    let looked = look(from, teacher.as_ref(), &how, &mut |done| {
+        counter.set(done, total);
+        if signals.stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    drop(counter);
+    let looked = looked?;
+    output::note(format!("{}: {}", weights.display(), teacher.describe()));
+    if looked.unread > 0 {
+        output::warn(format!(
+            "{} images could not be read and were left out: {}",
+            looked.unread,
+            looked.why.join("; ")
+        ));
+    }
+    Ok(looked)
+}
+
+/// Shows the entries of a mapping that the images speak against, and writes it with them mended.
+fn check_entries(
+    args: &Args,
+    file: &Path,
+    (from, to): (&Names, &Names),
+    looked: &Looked,
+) -> Result<u8> {
+    let (from, vocabulary) = (from.classes(), vocabulary(to));
+    let folders: Vec<&str> = from.iter().map(|class| class.id.as_str()).collect();
+    let entries = read_mapping(file, &vocabulary, &folders)?;
+    let mut entries: Vec<Vec<usize>> =
+        entries.iter().map(|entry| entry.iter().map(|class| class.0 as usize).collect()).collect();
+    let Audit { suspects, unseen } = audit(&entries, &looked.seen)?;
+    let to = to.classes();
+    let named = |places: &[usize]| -> String {
+        let names: Vec<&str> = places.iter().map(|&place| to[place].name.as_str()).collect();
+        names.join(", ")
+    };
+    let rows = suspects.iter().map(|suspect| {
+        let class = &from[suspect.from];
+        vec![
+            class.id.clone(),
+            class.name.clone(),
+            named(&entries[suspect.from]),
+            to[suspect.better].name.clone(),
+            format!("{:.1}x", suspect.score.exp()),
+        ]
+    });
+    let checked = entries.iter().filter(|entry| !entry.is_empty()).count() - unseen.len();
+    let title = format!("<{} of {checked} entries look wrong", suspects.len());
+    output::print(table::table(
+        &["id", &title, "<entry", "<its images show", "more probable"],
+        rows,
+    ))?;
+    if !unseen.is_empty() {
+        output::warn(format!(
+            "{} mapped classes have no images: nothing is known of them",
+            unseen.len()
+        ));
+    }
+    if let Some(path) = &args.out {
+        for suspect in &suspects {
+            entries[suspect.from] = vec![suspect.better];
+        }
+        let all = entries.into_iter().map(Some);
+        let text = entries_to_json(all, &from, &to);
+        write_atomically(path, |out| Ok(out.write_all(text.as_bytes())?))?;
+        output::note(format!("mended: {}", path.display()));
+    }
+    Ok(exit::OK)
 }
 
 /// What became of earlier decisions.

@@ -202,7 +202,7 @@ pub fn run_loader(config: &Config, passes: usize, warmup: usize) -> Result<Loade
             .with_hint("set data.train to a file or folder of annotations"));
     };
     inputs::check_files(config, false)?;
-    let (dataset, split) = Split::open("data.train", set, &mut Silent)?;
+    let (dataset, split) = Split::open("data.train", set, None, &mut Silent)?;
     let extra = inputs::extra_sets(config, dataset.vocabulary(), &mut Silent)?;
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
     let mut config = config.clone();

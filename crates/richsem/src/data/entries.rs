@@ -1,5 +1,7 @@
 //! From a dataset to what the loader reads.
 
+use rayon::prelude::*;
+
 use super::{dataset::Dataset, detection_source::ImageEntry};
 
 /// Every image with the boxes that are trained on (see [`Dataset::training_boxes`]).
@@ -7,7 +9,7 @@ use super::{dataset::Dataset, detection_source::ImageEntry};
 pub fn entries(dataset: &Dataset) -> Vec<ImageEntry> {
     dataset
         .images()
-        .iter()
+        .par_iter()
         .enumerate()
         .map(|(i, image)| {
             let (boxes, labels) = dataset.training_boxes(i).into_iter().unzip();

@@ -18,6 +18,8 @@ pub(in crate::data) struct Records {
     pub(in crate::data) annotations: Vec<Annotation>,
     /// In any order; their ids are all different.
     pub(in crate::data) classes: Vec<ClassRecord>,
+    /// Whether the reader made the ids of the classes, because the format knows classes by their names alone.
+    pub(in crate::data) numbered: bool,
     /// What the numbers of the boxes are.
     pub(in crate::data) unit: Unit,
     /// What the file says of classes that it does not show.

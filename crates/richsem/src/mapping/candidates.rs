@@ -7,13 +7,12 @@ use rayon::prelude::*;
 use super::{
     ClassName, Evidence, Relation,
     evidence::Known,
+    learned::{MOST, Seen, combine, lifts},
     model,
     text::{NEAREST, Similarities},
     wordnet::{Synset, WordNet},
 };
-
-/// Most candidates of a class.
-pub const MOST: usize = 5;
+use crate::error::Result;
 
 /// Steps in WordNet within which a kind is a candidate.
 const STEPS: usize = 3;
@@ -85,6 +84,44 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Decides anew by what a teacher saw in the images of each class, together with what the names say.
+    /// Classes without images, and those that both vocabularies give an id for, stay as they are.
+    ///
+    /// # Errors
+    /// As [`combine`].
+    pub fn see(&mut self, seen: &[Seen], options: &Options) -> Result<()> {
+        let same = |candidate: &&Candidate| candidate.relation == Relation::Same;
+        let priors: Vec<Vec<(usize, f64)>> = self
+            .classes
+            .iter()
+            .map(|class| {
+                class.candidates.iter().filter(same).map(|c| (c.to, c.confidence)).collect()
+            })
+            .collect();
+        let posteriors = combine(&priors, seen)?;
+        let lifts = lifts(seen)?;
+        for ((class, posterior), lifts) in self.classes.iter_mut().zip(posteriors).zip(lifts) {
+            let is_given = |c: &Candidate| c.evidence.id || c.evidence.given == Some(true);
+            if lifts.is_empty() || class.candidates.iter().any(is_given) {
+                continue;
+            }
+            let named = std::mem::take(&mut class.candidates);
+            let candidate = |(to, confidence): (usize, f64)| {
+                let known = named.iter().find(|c| c.to == to);
+                let evidence = known.map_or_else(
+                    || Evidence::of_images(lifts[to]),
+                    |known| Evidence { seen: Some(lifts[to]), ..known.evidence.clone() },
+                );
+                // What is only seen may be a part of the image beside the class.
+                let relation = known.map_or(Relation::Same, |known| known.relation);
+                Candidate { to, relation, confidence, evidence }
+            };
+            class.candidates = posterior.classes.into_iter().map(candidate).collect();
+            class.decision = decide(&class.candidates, options);
+        }
+        Ok(())
+    }
+
     /// Places in TO that no class of FROM is mapped to, rare classes first, then common, then frequent
     /// ones, each with the fewest images first; then those of which nothing is known, in their order.
     #[must_use]

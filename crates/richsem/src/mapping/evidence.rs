@@ -76,6 +76,9 @@ pub struct Evidence {
     pub part: bool,
     /// What text embeddings say, where both vocabularies have some.
     pub text: Option<TextEvidence>,
+    /// How many times more probable TO's class is in images of FROM's than in those of all classes, where a
+    /// teacher looked.
+    pub seen: Option<f64>,
 }
 
 /// A class with what its words mean.
@@ -112,6 +115,24 @@ impl Evidence {
             steps,
             part,
             text,
+            seen: None,
+        }
+    }
+
+    /// Nothing but what a teacher saw.
+    pub(super) fn of_images(seen: f64) -> Self {
+        Self {
+            id: false,
+            given: None,
+            name: None,
+            sense: 0.0,
+            in_wordnet: false,
+            words: 0.0,
+            head: false,
+            steps: None,
+            part: false,
+            text: None,
+            seen: Some(seen),
         }
     }
 
@@ -201,6 +222,9 @@ impl fmt::Display for Evidence {
             let place = |rank: Option<u8>| rank.map_or("–".to_owned(), |rank| rank.to_string());
             let [to, from] = text.ranks.map(place);
             parts.push(format!("text {:.2} (place {to}, {from})", text.cosine));
+        }
+        if let Some(seen) = self.seen {
+            parts.push(format!("images {seen:.1}x"));
         }
         f.write_str(&if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") })
     }

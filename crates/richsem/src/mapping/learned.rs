@@ -7,6 +7,9 @@
 
 use crate::error::{Error, Result};
 
+/// Most candidates of a class.
+pub const MOST: usize = 5;
+
 /// Images of an average class that a class's own are mixed with: a few images say little.
 const PSEUDO_IMAGES: f64 = 2.0;
 
@@ -167,13 +170,13 @@ fn posterior(prior: &[(usize, f64)], seen: &Seen, lifts: &[f64]) -> Result<Poste
     let sum = none + classes.iter().map(|(_, weight)| weight).sum::<f64>();
     classes.iter_mut().for_each(|(_, weight)| *weight /= sum);
     classes.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    classes.truncate(super::candidates::MOST);
+    classes.truncate(MOST);
     Ok(Posterior { classes, none: none / sum })
 }
 
 /// How many times more probable each class of TO is in the images of each class of FROM than on average.
 /// Empty where there are no images.
-fn lifts(seen: &[Seen]) -> Result<Vec<Vec<f64>>> {
+pub(super) fn lifts(seen: &[Seen]) -> Result<Vec<Vec<f64>>> {
     let with_images = || seen.iter().filter(|seen| seen.images > 0);
     let width = with_images().map(|seen| seen.mean.len()).next().unwrap_or(0);
     if let Some(other) = with_images().find(|seen| seen.mean.len() != width) {

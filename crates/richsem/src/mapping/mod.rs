@@ -3,12 +3,13 @@
 //! [`map`] proposes for each class of FROM at most five of TO, each with the evidence for it: the same id,
 //! name, synonym, WordNet sense, text embedding. A logistic model makes a confidence of the evidence
 //! ([`model`]); above a threshold a class is mapped, and the rest is for a person ([`review`]). No class is
-//! decided by name in the code, and nothing here computes with tensors. [`learned`] looks at what a teacher
-//! sees in the images of each class, and says which entries of a mapping are doubtful.
+//! decided by name in the code. [`look`] shows a teacher images of each class; [`learned`] puts what it sees
+//! together with the names, and says which entries of a mapping are doubtful.
 
 pub mod candidates;
 mod evidence;
 pub mod learned;
+pub mod look;
 pub mod model;
 pub mod read;
 pub mod review;

@@ -1,4 +1,5 @@
-//! Names of classes from files: annotation files, lists, OpenImages' CSV, folders of a class each.
+//! Names of classes from what people have: annotated sets, lists, OpenImages' CSV, folders of a class each, in
+//! archives too.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +12,18 @@ use serde_json::Value;
 
 use super::{ClassName, wordnet::WordNet};
 use crate::{
+    argument::Argument,
     checkpoint_io::read_text_rows,
+    data::{
+        dataset::Dataset,
+        formats::{self, Opening},
+        image_io::Orientation,
+        image_store::ImageStore,
+        openimages::read_classes,
+    },
     error::{Error, Result, first_few, read_text},
     json::{self, JsonRecord, JsonStream, TopLevel},
-    vocabulary::Frequency,
+    vocabulary::{Category, Frequency},
 };
 
 /// Bytes read at a time.
@@ -32,11 +41,15 @@ pub struct Names {
     /// What the file is, and what was passed over.
     pub notes: Vec<String>,
     path: PathBuf,
+    /// What the folders of the classes lie below, as `train/`, where the classes are folders of images.
+    folders_below: Option<String>,
 }
 
 impl Names {
     /// Reads the names. By what `path` is:
-    /// - a folder: its folders are classes, by wnid (`n02690373`) or by name;
+    /// - an annotated set of any of the [`formats`]: its classes, of its training part where it has parts;
+    /// - another folder, or a `.tar`: the folders in it are classes, by wnid (`n02690373`) or by name; those of
+    ///   `train`, where all of them are parts of a set (`train`, `val`, `test`);
     /// - `.json` (also packed by gzip): `categories` of a COCO or LVIS file, or a list of such categories,
     ///   with `id`, `name` and, where they are there, `synset`, `synonyms`, `wnid`, `image_count`,
     ///   `frequency`, `lvis_clip_row`;
@@ -48,14 +61,15 @@ impl Names {
     /// A file that cannot be read, is none of these, has no class, or one id twice; with line or record.
     pub fn read(path: &Path) -> Result<Self> {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let mut names = if path.is_dir() {
-            Self::of_folder(path)?
-        } else {
-            match ending.as_str() {
-                "json" | "gz" => Self::of_json(path)?,
-                "csv" => Self::of_csv(path)?,
-                _ => Self::of_list(path)?,
-            }
+        let mut names = match ending.as_str() {
+            _ if path.is_dir() => match formats::format_of(path)? {
+                Some(_) => Self::of_set(path)?,
+                None => Self::of_folders(path)?,
+            },
+            "tar" => Self::of_folders(path)?,
+            "json" | "gz" => Self::of_json(path)?,
+            "csv" => Self::of_csv(path)?,
+            _ => Self::of_list(path)?,
         };
         names.check()?;
         names.order();
@@ -101,6 +115,30 @@ impl Names {
         self.text.first().map(Vec::len)
     }
 
+    /// The row of a text table that a class has, where its file says so.
+    pub(super) fn text_row(&self, class: usize) -> Option<u32> {
+        self.text_rows.get(class).copied().flatten()
+    }
+
+    /// The images of the classes.
+    ///
+    /// # Errors
+    /// The classes are no folders of images.
+    pub fn images(&self) -> Result<ImageStore> {
+        if self.folders_below.is_none() {
+            let problem = "expected a folder, or a .tar, with a folder of images for each class";
+            return Err(Error::invalid(&self.path, "classes", problem)
+                .with_hint("a teacher can only look at images of single classes"));
+        }
+        ImageStore::open(&self.path, Orientation::default())
+    }
+
+    /// The folder of each class in [`Self::images`].
+    pub fn folders(&self) -> impl Iterator<Item = String> {
+        let below = self.folders_below.clone().unwrap_or_default();
+        self.classes.iter().map(move |class| format!("{below}{}", class.id))
+    }
+
     /// The file or folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -109,34 +147,67 @@ impl Names {
 
     fn new(path: &Path, classes: Vec<ClassName<'static>>, note: String) -> Self {
         let text_rows = vec![None; classes.len()];
-        Self { classes, text_rows, text: Vec::new(), notes: vec![note], path: path.to_owned() }
+        let (text, notes, path) = (Vec::new(), vec![note], path.to_owned());
+        Self { classes, text_rows, text, notes, path, folders_below: None }
     }
 
-    fn of_folder(path: &Path) -> Result<Self> {
-        let (mut folders, mut files) = (Vec::new(), 0);
-        for entry in fs_err::read_dir(path)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !entry.path().is_dir() {
-                files += 1;
-            } else if !name.starts_with('.') {
-                folders.push(name);
+    fn of_set(path: &Path) -> Result<Self> {
+        let opening = Opening {
+            usual_split: Some("train"),
+            annotated: false,
+            pixels: false,
+            ..Opening::default()
+        };
+        let set = Dataset::open_as(path, &opening)?;
+        let synonyms = set.synonyms().iter().cloned();
+        let categories = set.vocabulary().categories().iter().zip(synonyms);
+        let class = |(category, synonyms): (&Category, Vec<String>)| ClassName {
+            synonyms,
+            synset: category.synset.clone(),
+            wnid: category.wnid.clone(),
+            images: Some(category.image_count.into()),
+            frequency: Some(category.frequency),
+            ..by_id(&category.id.0.to_string(), &category.name)
+        };
+        let report = set.report();
+        let part =
+            if set.split().is_empty() { String::new() } else { format!(", `{}`", set.split()) };
+        let note = format!("{} classes of a set ({}{part})", report.categories, report.format);
+        let mut names = Self::new(path, categories.map(class).collect(), note);
+        names.text_rows =
+            set.vocabulary().categories().iter().map(|class| class.text_row).collect();
+        Ok(names)
+    }
+
+    fn of_folders(path: &Path) -> Result<Self> {
+        let store = ImageStore::open(path, Orientation::default())?;
+        let mut folders = store.folders("")?;
+        let (mut of, mut below) = (String::new(), String::new());
+        if !folders.is_empty() && folders.iter().all(|folder| formats::is_usual(folder)) {
+            let train = folders.iter().find(|folder| formats::same_split(folder, "train"));
+            if let Some(train) = train {
+                of = format!(" of `{train}`");
+                below = format!("{train}/");
+                folders = store.folders(&below)?;
             }
         }
-        folders.sort_unstable();
         if folders.is_empty() {
-            let problem = format!("expected a folder for each class, got none ({files} files)");
-            return Err(Error::invalid(path, "classes", problem)
-                .with_hint("give the folder that holds the classes' folders"));
+            let problem = "expected a folder for each class, got none";
+            return Err(Error::invalid(path, "classes", problem).with_hint(format!(
+                "give the folder that holds the classes' folders; an annotated set that is not recognised is \
+                 read by `dataset convert` with {}",
+                Argument::Format
+            )));
         }
-        let note = format!("{} folders, one a class; {files} files beside them", folders.len());
-        Ok(Self::new(path, folders.iter().map(|name| by_id(name, name)).collect(), note))
+        let note = format!("{} folders{of}, one a class", folders.len());
+        let classes = folders.iter().map(|name| by_id(name, name)).collect();
+        Ok(Self { folders_below: Some(below), ..Self::new(path, classes, note) })
     }
 
     fn of_list(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let (mut classes, mut blank) = (Vec::new(), 0);
-        for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
+        for line in text.lines().map(str::trim) {
             if line.is_empty() {
                 blank += 1;
                 continue;
@@ -158,28 +229,10 @@ impl Names {
     }
 
     fn of_csv(path: &Path) -> Result<Self> {
-        let text = read_text(path)?;
-        let mut classes = Vec::new();
-        for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
-            if line.trim().is_empty() {
-                continue;
-            }
-            let fields = csv_fields(line);
-            let [id, name] = &fields[..] else {
-                let problem = format!("expected 2 fields, MID and name, got {}", fields.len());
-                return Err(Error::invalid(path, format!("line {number}"), problem)
-                    .with_hint("as OpenImages' class descriptions: /m/01g317,Person"));
-            };
-            if number == 1 && id.eq_ignore_ascii_case("LabelName") {
-                continue;
-            }
-            if id.is_empty() || name.is_empty() {
-                let problem = format!("expected MID and name, got `{line}`");
-                return Err(Error::invalid(path, format!("line {number}"), problem));
-            }
-            classes.push(by_id(id, name));
-        }
-        let note = format!("{} classes by MID (OpenImages)", classes.len());
+        let read = read_classes(path)?;
+        let classes =
+            read.mids.iter().zip(&read.names).map(|(mid, name)| by_id(mid, name)).collect();
+        let note = format!("{} classes by MID (OpenImages)", read.names.len());
         Ok(Self::new(path, classes, note))
     }
 
@@ -294,26 +347,6 @@ fn by_id(id: &str, name: &str) -> ClassName<'static> {
         }
     }
     class
-}
-
-/// Fields between commas; quotes as in RFC 4180, within a line.
-fn csv_fields(line: &str) -> Vec<String> {
-    let (mut fields, mut quoted) = (vec![String::new()], false);
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        let field = fields.last_mut();
-        match (c, field) {
-            ('"', Some(field)) if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            ('"', _) => quoted = !quoted,
-            (',', _) if !quoted => fields.push(String::new()),
-            (c, Some(field)) => field.push(c),
-            (_, None) => {}
-        }
-    }
-    fields.iter().map(|field| field.trim().to_owned()).collect()
 }
 
 const EXPECTED: &str = "a COCO or LVIS file, or a list of its categories";

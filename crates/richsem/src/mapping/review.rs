@@ -264,6 +264,20 @@ fn decision(
 /// another class has the same name. Classes without a counterpart have an empty list; those that are open are left out.
 #[must_use]
 pub fn to_json(mapping: &Mapping, from: &[ClassName<'_>], to: &[ClassName<'_>]) -> String {
+    let entries = mapping.classes.iter().map(|mapped| match mapped.decision {
+        Decision::Same(to) | Decision::Narrower(to) => Some(vec![to]),
+        Decision::None => Some(Vec::new()),
+        Decision::Review => None,
+    });
+    entries_to_json(entries, from, to)
+}
+
+/// As [`to_json`], of places in TO by class of FROM; classes without an entry are left out.
+pub fn entries_to_json(
+    entries: impl Iterator<Item = Option<Vec<usize>>>,
+    from: &[ClassName<'_>],
+    to: &[ClassName<'_>],
+) -> String {
     let value = |place: usize| -> serde_json::Value {
         let class = &to[place];
         let is_unique = to.iter().filter(|other| other.name == class.name).count() == 1;
@@ -271,14 +285,11 @@ pub fn to_json(mapping: &Mapping, from: &[ClassName<'_>], to: &[ClassName<'_>]) 
         let number = class.id.parse::<i64>().ok();
         number.map_or_else(|| word.clone().into(), Into::into)
     };
-    let mut entries = serde_json::Map::new();
-    for (class, mapped) in from.iter().zip(&mapping.classes) {
-        let classes = match mapped.decision {
-            Decision::Same(to) | Decision::Narrower(to) => vec![value(to)],
-            Decision::None => Vec::new(),
-            Decision::Review => continue,
-        };
-        entries.insert(class.id.clone(), classes.into());
+    let mut object = serde_json::Map::new();
+    for (class, entry) in from.iter().zip(entries) {
+        let Some(entry) = entry else { continue };
+        let classes: Vec<serde_json::Value> = entry.into_iter().map(value).collect();
+        object.insert(class.id.clone(), classes.into());
     }
-    format!("{:#}\n", serde_json::Value::Object(entries))
+    format!("{:#}\n", serde_json::Value::Object(object))
 }

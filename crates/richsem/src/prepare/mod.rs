@@ -113,7 +113,7 @@ fn prepare_sharded(
     })?;
     let mut needed = without_the_rest_of_training(config);
     check_files(&needed, true)?;
-    let (dataset, split) = Split::open("data.train", train, &mut Lines(observer, stop))?;
+    let (dataset, split) = Split::open("data.train", train, None, &mut Lines(observer, stop))?;
     let vocabulary = dataset.vocabulary().clone();
     drop(dataset);
     let extras = extra_sets(config, &vocabulary, &mut Lines(observer, stop))?;

@@ -131,7 +131,7 @@ impl PrepareObserver for Recorder {
 /// The batches of a run, after the checks that come before it.
 fn interleaved(config: &Config) -> Result<(Vocabulary, Arc<Interleaved>)> {
     let train = config.data.train.as_ref().unwrap();
-    let (dataset, split) = Split::open("data.train", train, &mut Silent)?;
+    let (dataset, split) = Split::open("data.train", train, None, &mut Silent)?;
     let vocabulary = dataset.vocabulary().clone();
     let extras = extra_sets(config, &vocabulary, &mut Silent)?;
     check_data(config, (&split.store, &split.entries), &extras)?;

@@ -94,6 +94,19 @@ fn f32_precision() -> Precision {
 }
 
 impl TeacherConfig {
+    /// Weights and words, with the other defaults.
+    #[must_use]
+    pub fn of(weights: &Path, text: TeacherText) -> Self {
+        Self {
+            weights: Some(weights.to_owned()),
+            prepared: None,
+            text,
+            precision: Precision::F32,
+            vit: VitLabels::default(),
+            activation: None,
+        }
+    }
+
     /// The file of the weights.
     pub(crate) fn weights(&self) -> Result<&Path> {
         self.weights.as_deref().ok_or_else(|| {

@@ -1,6 +1,6 @@
 //! What a run reads: annotations, images, and the batches made of them.
 
-use std::{ops::ControlFlow, path::Path, sync::Arc};
+use std::{collections::HashSet, ops::ControlFlow, path::Path, sync::Arc};
 
 use super::Observer;
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         interleaved::{Extra, Interleaved},
         sampler::{LastBatch, Share},
     },
-    error::{Error, Result},
+    error::{Error, Result, first_few},
     models::config::ClassHeadConfig,
     predict::ReadAhead,
     teacher::TeacherText,
@@ -35,6 +35,8 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
         let split = split.as_ref();
         files.push((format!("data.{name}.annotations"), split.map(|s| &*s.annotations)));
         files.push((format!("data.{name}.images"), split.and_then(|s| s.images.as_deref())));
+        let vocabulary = split.and_then(|s| s.vocabulary.as_deref());
+        files.push((format!("data.{name}.vocabulary"), vocabulary));
     }
     for (name, extra) in data.extra_sets() {
         files.push((format!("data.extra.{name}.images"), Some(&*extra.images)));
@@ -89,13 +91,18 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    /// Reads the annotations and finds the images. `key` is where the settings have them.
+    /// Reads the annotations and finds the images. `key` is where the settings have them. All classes must be
+    /// among those of `training`, where it is given.
     pub(crate) fn open(
         key: &str,
         config: &SplitConfig,
+        training: Option<&Vocabulary>,
         observer: &mut dyn Observer,
     ) -> Result<(Dataset, Self)> {
-        let (dataset, store) = open(key, config, &mut |at| observer.indexing(at))?;
+        let (mut dataset, store) = open(key, config, &mut |at| observer.indexing(at))?;
+        if let Some(training) = training {
+            check_vocabularies(training, &mut dataset)?;
+        }
         observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
         if config.images.is_none() {
             observer.message(&format!("its images: {}", store.path().display()));
@@ -270,11 +277,16 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Every class that is evaluated must be one that is learned, under the same name.
+/// Every class that is evaluated must be one that is learned, under the same name. Where the format knows
+/// classes by their names alone, they get the training set's ids.
 ///
 /// # Errors
 /// Naming the first class of `val` that is not.
-pub fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
+pub fn check_vocabularies(train: &Vocabulary, val: &mut Dataset) -> Result<()> {
+    val.number_as(train);
+    if val.is_numbered() {
+        return check_names(train, val);
+    }
     for (i, category) in val.vocabulary().categories().iter().enumerate() {
         let known = train.class_of(category.id).map(|class| &train.category(class).name);
         if known != Some(&category.name) {
@@ -290,6 +302,19 @@ pub fn check_vocabularies(train: &Vocabulary, val: &Dataset) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the reader made the ids of the classes, their names must be the same.
+fn check_names(train: &Vocabulary, val: &Dataset) -> Result<()> {
+    let known: HashSet<&str> = train.categories().iter().map(|class| class.name.as_str()).collect();
+    let strange = val.vocabulary().categories().iter().filter(|c| !known.contains(&*c.name));
+    let strange: Vec<String> = strange.map(|class| format!("`{}`", class.name)).collect();
+    if strange.is_empty() {
+        return Ok(());
+    }
+    let problem = format!("not in the training set: {}", first_few(strange.into_iter()));
+    Err(Error::invalid(val.path(), "classes", problem)
+        .with_hint("both sets must name the same classes alike"))
 }
 
 /// Number of reading threads: as configured, or the machine's cores up to 8.

@@ -6,7 +6,7 @@ use tch::Device;
 
 use super::{
     Learner, NewRun, Observer, OpenedSet, Position, changes, checkpoint, init,
-    inputs::{Split, batches, check_boxes, check_files, check_vocabularies, extra_sets},
+    inputs::{Split, batches, check_boxes, check_files, extra_sets},
     run::Start,
     run_folder::RunFolder,
     teacher_check,
@@ -92,7 +92,7 @@ pub(super) fn open_data(
     for warning in config.warnings() {
         observer.message(&warning);
     }
-    let (dataset, split) = Split::open("data.train", split, observer)?;
+    let (dataset, split) = Split::open("data.train", split, None, observer)?;
     check_boxes(config, &dataset, &split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
     drop(dataset);
@@ -123,8 +123,8 @@ fn open_val(
     observer: &mut dyn Observer,
 ) -> Result<Option<(OpenedSet, Evaluator)>> {
     let Some(split) = &config.data.val else { return Ok(None) };
-    let (dataset, Split { store, entries }) = Split::open("data.val", split, observer)?;
-    check_vocabularies(training, &dataset)?;
+    let (dataset, Split { store, entries }) =
+        Split::open("data.val", split, Some(training), observer)?;
     let evaluator = Evaluator::of(&dataset)
         .with_max_detections(config.eval.max_detections as usize)
         .with_training_vocabulary(training);

@@ -144,7 +144,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Some(file) => Config::load(file, &[])?,
         None => Config::defaults(&[])?,
     };
-    let train = open(args, &args.data, args.images.as_deref(), Role::Train)?;
+    let mut train = open(args, &args.data, args.images.as_deref(), Role::Train)?;
     let val = args.val.as_ref().map(|path| {
         let images = args.val_images.as_deref().or(args.images.as_deref());
         open(args, path, images, Role::Val)
@@ -152,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let val = val.transpose()?;
     let extra =
         args.extra.as_ref().map(|path| open_extra(args, path, &train.dataset)).transpose()?;
-    let detections = detections(args, &train, weights.as_deref())?;
+    let detections = detections(args, &mut train, weights.as_deref())?;
     let signals = Signals::catch()?;
     let parts = parts(args, &train, val.as_ref(), extra.as_ref());
     let options = options(args, &config, &train, val.as_ref(), extra.as_ref());
@@ -349,7 +349,7 @@ fn place(key: &str, path: &Path, (images, of): (Option<&Path>, &Opened), args: &
 /// Detections of a file, or of the detector; none where neither was given.
 fn detections(
     args: &Args,
-    train: &Opened,
+    train: &mut Opened,
     weights: Option<&Path>,
 ) -> Result<Option<Vec<Detection>>> {
     if let Some(file) = &args.detections {
@@ -361,7 +361,7 @@ fn detections(
         .as_ref()
         .ok_or_else(|| anyhow!("--images: missing, and the images are not near the annotations"))?;
     let detector = args::load_detector(weights, &args.inference)?;
-    check_vocabularies(detector.vocabulary(), &train.dataset)?;
+    check_vocabularies(detector.vocabulary(), &mut train.dataset)?;
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let knows = |class| train.dataset.vocabulary().class_of(class).is_some();

@@ -300,3 +300,46 @@ fn a_stop_ends_a_file() {
     let error = super::json::write(&set, super::json::Kind::Coco, &path, &stop).unwrap_err();
     assert!(matches!(error, Error::Stopped) && !path.exists(), "{error}");
 }
+
+/// Of Open Images as COCO: text ids, classes that are seen and have no box, ids of entities.
+const SEEN: &str = r#"{"images": [
+    {"id": "0a", "file_name": "0a.jpg", "width": 9, "height": 9, "pos_category_ids": [1, 2], "neg_category_ids": []}],
+  "annotations": [{"id": 1, "image_id": "0a", "category_id": 1, "bbox": [0, 0, 4, 4]}],
+  "categories": [{"id": 1, "name": "dog", "freebase_id": "/m/0bt9lr", "synonyms": ["hound"]},
+    {"id": 2, "name": "ball"}]}"#;
+
+#[test]
+fn ids_names_and_what_was_seen_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = write(folder.path(), "seen.json", SEEN);
+    let before = Dataset::open(&input).unwrap();
+    let report = to(Target::Lvis, &input, &folder.path().join("lvis")).unwrap();
+    let after = Dataset::open(&report.splits[0].path).unwrap();
+    assert_eq!((after.text_id(0), after.annotations()), (Some("0a"), before.annotations()));
+    assert_eq!(after.knowledge(0), before.knowledge(0));
+    let facts = |set: &Dataset| -> Vec<_> {
+        set.class_records().iter().map(|c| (c.key.clone(), c.synonyms.clone())).collect()
+    };
+    assert_eq!(facts(&after), facts(&before));
+    assert_eq!(facts(&after)[0].0.as_deref(), Some("/m/0bt9lr"));
+    let report = to(Target::Yolo, &input, &folder.path().join("yolo")).unwrap();
+    let lost = lost(&report);
+    let has = |what: &str| lost.iter().any(|line| line.contains(what));
+    assert!(
+        has("image ids 1") && has("more than the name is known, as synonyms or counts 1"),
+        "{lost:?}"
+    );
+}
+
+#[test]
+fn old_labels_are_never_taken_for_new_ones() {
+    let (input, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    two_parts(input.path());
+    for name in ["a", "b", "c"] {
+        image::RgbImage::new(8, 6).save(input.path().join(format!("{name}.png"))).unwrap();
+    }
+    write(output.path(), "labels/train/old.txt", "0 .5 .5 .1 .1");
+    let how = Conversion { overwrite: true, ..Conversion::to(Target::Yolo) };
+    let error = convert(input.path(), output.path(), &how, &GO).unwrap_err().to_string();
+    assert!(error.contains("labels` is there already"), "{error}");
+}

@@ -18,6 +18,7 @@ mod report;
 mod tests;
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -51,6 +52,8 @@ pub struct Dataset {
     vocabulary: Vocabulary,
     /// The classes as the file has them, in the vocabulary's order.
     class_records: Vec<ClassRecord>,
+    /// Whether the reader made the ids of the classes.
+    numbered: bool,
     unit: Unit,
     images_at: Option<PathBuf>,
     relations: Option<Relations>,
@@ -136,6 +139,7 @@ impl Dataset {
             exhaustive: (0..exhaustive).map(ClassIndex).collect(),
             vocabulary,
             class_records: records.classes,
+            numbered: records.numbered,
             unit: records.unit,
             images_at: records.images_at,
             relations: records.relations,
@@ -190,6 +194,36 @@ impl Dataset {
         self.vocabulary =
             report::count_classes(&classes, &self.annotations, relations, &mut report);
         self.class_records = classes;
+    }
+
+    /// Whether the ids of the classes were made while reading, because the format knows classes by their
+    /// names alone. They then depend on which classes the file has.
+    #[must_use]
+    pub fn is_numbered(&self) -> bool {
+        self.numbered
+    }
+
+    /// Gives the classes the ids that another set has for their names, if the ids were made while reading:
+    /// two files of one set then number their classes alike. Nothing is changed if a class has no such name.
+    pub fn number_as(&mut self, other: &Vocabulary) {
+        let ids: HashMap<&str, i64> =
+            other.categories().iter().map(|class| (class.name.as_str(), class.id.0)).collect();
+        let known = self.class_records.iter().map(|class| ids.get(class.name.as_str()).copied());
+        let Some(new) = known.collect::<Option<Vec<i64>>>().filter(|_| self.numbered) else {
+            return;
+        };
+        let mut order: Vec<usize> = (0..new.len()).collect();
+        order.sort_by_key(|&at| new[at]);
+        if order.windows(2).any(|pair| new[pair[0]] == new[pair[1]]) {
+            return;
+        }
+        let mut place = vec![ClassIndex(0); new.len()];
+        for (to, &from) in (0..).zip(&order) {
+            place[from] = ClassIndex(to);
+        }
+        let classes =
+            order.iter().map(|&at| ClassRecord { id: new[at], ..self.class_records[at].clone() });
+        self.set_classes(classes.collect(), &place);
     }
 
     /// The images, to be changed in name and size.

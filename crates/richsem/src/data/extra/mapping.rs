@@ -211,6 +211,21 @@ struct MappingRecord {
     id: Option<i64>,
 }
 
+/// The entries of a mapping file (see [`MappingConfig::File`]) for folders of images; none where it has no
+/// entry for one.
+///
+/// # Errors
+/// A file that cannot be read or is no mapping; classes that `vocabulary` has not.
+pub fn read_mapping(
+    path: &Path,
+    vocabulary: &Vocabulary,
+    folders: &[&str],
+) -> Result<Vec<Vec<ClassIndex>>> {
+    let by = MappingConfig::File { path: path.to_owned() };
+    let mapper = Mapper::new(Some(&by), vocabulary)?;
+    Ok(folders.iter().map(|folder| mapper.classes(&SourceClass::folder(folder))).collect())
+}
+
 /// Reads a mapping file, see [`MappingConfig::File`].
 fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
     let text = crate::error::read_text(path)?;

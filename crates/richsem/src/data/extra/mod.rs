@@ -26,7 +26,7 @@ use crate::{
     targets::Supervision,
 };
 
-pub use mapping::MappingConfig;
+pub use mapping::{MappingConfig, read_mapping};
 pub use mosaic::{mosaic, mosaic_at};
 pub use order::Order;
 pub use report::ExtraReport;

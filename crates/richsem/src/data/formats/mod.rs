@@ -157,6 +157,19 @@ fn refuse_unused(format: &Format, opening: &Opening) -> Result<()> {
     Ok(())
 }
 
+/// The name of the format that a path has, if it is one of the known ones.
+///
+/// # Errors
+/// A path that cannot be read; several formats that fit.
+pub(crate) fn format_of(path: &Path) -> Result<Option<&'static str>> {
+    let place = Place::new(path)?;
+    match fitting(&place).as_slice() {
+        [] => Ok(None),
+        [(format, _)] => Ok(Some(format.name)),
+        _ => choose_format(&place, None).map(|format| Some(format.name)),
+    }
+}
+
 /// The parts of a set that can be opened one by one; none if it is all one.
 ///
 /// # Errors
@@ -175,9 +188,7 @@ fn choose_format(place: &Place, wanted: Option<&str>) -> Result<&'static Format>
             Error::argument(Argument::Format, problem).with_hint(format!("formats: {}", names()))
         });
     }
-    let fitting: Vec<(&'static Format, String)> =
-        FORMATS.iter().filter_map(|format| Some((*format, (format.recognise)(place)?))).collect();
-    match fitting.as_slice() {
+    match fitting(place).as_slice() {
         [(format, _)] => Ok(format),
         // JSON that is none: the reader of the most common format says best what is missing.
         [] if coco::begins_as_json(place) => Ok(&coco::FORMAT),
@@ -196,6 +207,11 @@ fn choose_format(place: &Place, wanted: Option<&str>) -> Result<&'static Format>
                 .with_hint(format!("say which one with {}", Argument::Format)))
         }
     }
+}
+
+/// The formats that a place has, each with what shows it.
+fn fitting(place: &Place) -> Vec<(&'static Format, String)> {
+    FORMATS.iter().filter_map(|format| Some((*format, (format.recognise)(place)?))).collect()
 }
 
 fn names() -> String {
@@ -253,12 +269,12 @@ pub(in crate::data) fn words(name: &str) -> Vec<String> {
 }
 
 /// Whether a split's name has a word that a name means: `valid`, `val2017`, `lvis_v1_val` for `val`.
-pub(in crate::data) fn same_split(split: &str, wanted: &str) -> bool {
+pub(crate) fn same_split(split: &str, wanted: &str) -> bool {
     let split = words(split);
     words(wanted).iter().all(|word| split.contains(word))
 }
 
 /// Whether a name is one of a training, validation or test split.
-fn is_usual(split: &str) -> bool {
+pub(crate) fn is_usual(split: &str) -> bool {
     SYNONYMS.iter().any(|group| same_split(split, group[0]))
 }

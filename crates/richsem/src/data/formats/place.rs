@@ -121,7 +121,13 @@ impl Place {
                 ),
             };
         }
+        if self.path.extension().is_some_and(|end| end.eq_ignore_ascii_case("tar")) {
+            return "expected annotations, got an archive without any".to_owned();
+        }
         let text = self.text();
+        if text.contains('\0') {
+            return "expected annotations, got a binary file of no known format".to_owned();
+        }
         let start: String = text.chars().take(40).collect();
         match start.as_str() {
             "" => "expected annotations, got an empty file".to_owned(),

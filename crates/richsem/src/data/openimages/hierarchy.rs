@@ -32,7 +32,7 @@ impl Hierarchy {
     /// A file that cannot be read, or is no hierarchy; a class that is an ancestor of itself.
     pub fn open(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
-        let root: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        let root: Value = serde_json::from_str(&text)
             .map_err(|error| Error::invalid(path, "JSON", error.to_string()))?;
         let mut reader = Reader { path, found: Self::empty(), above: Vec::new() };
         let fields = reader.fields("top level", &root)?;

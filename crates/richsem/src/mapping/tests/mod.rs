@@ -2,6 +2,7 @@
 
 mod fit;
 mod learned;
+mod look;
 mod read;
 mod references;
 mod review;

@@ -47,7 +47,7 @@ fn every_kind_of_file_gives_its_classes() {
     let found: Vec<_> = names.classes().into_iter().map(|c| (c.id, c.name)).collect();
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(found, [pair("n02690373", "airliner"), pair("zebra", "zebra")]);
-    assert!(names.notes[0].contains("1 files beside"), "{:?}", names.notes);
+    assert!(names.notes[0].contains("2 folders, one a class"), "{:?}", names.notes);
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn broken_files_are_refused_with_their_place() {
             "[{\"id\": 1, \"name\": \"a\"}, {\"id\": 1, \"name\": \"b\"}]",
             "classes 1 and 2",
         ),
-        ("a.csv", "/m/1,Person\n/m/2\n", "line 2: expected 2 fields"),
-        ("a.csv", "/m/1,\n", "line 1: expected MID and name"),
-        ("a.csv", "", "expected at least one, got none"),
+        ("a.csv", "/m/1,Person\n/m/2\n", "line 2: expected MID,Name"),
+        ("a.csv", "/m/1,\n", "line 1: expected MID,Name"),
+        ("a.csv", "", "the file is empty"),
         ("a.txt", "\n \n", "expected at least one, got none"),
         ("a.txt", "dog\n,\n", "line 2: expected a name"),
         ("a.txt", "dog\ndog\n", "`dog` is the id of classes 1 and 2"),
@@ -109,4 +109,34 @@ fn embeddings_belong_to_classes_in_order_or_by_row() {
     let mut three = Names::read(&written(list.path(), "a.txt", "a\nb\nc\n")).unwrap();
     let message = three.read_text(&table).unwrap_err().to_string();
     assert!(message.contains("expected 3 rows, one a class, got 1203"), "{message}");
+}
+
+#[test]
+fn sets_and_archives_have_classes_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::create_dir_all(at.join("yolo/images/train")).unwrap();
+    std::fs::create_dir_all(at.join("yolo/labels/train")).unwrap();
+    written(&at.join("yolo"), "data.yaml", "train: images/train\nnames: [cat, stop sign]\n");
+    image::RgbImage::new(8, 8).save(at.join("yolo/images/train/a.png")).unwrap();
+    written(&at.join("yolo/labels/train"), "a.txt", "1 .5 .5 .5 .5\n");
+    let names = Names::read(&at.join("yolo")).unwrap();
+    let classes = names.classes();
+    assert_eq!((classes[1].id.as_str(), classes[1].name.as_str()), ("1", "stop sign"));
+    assert_eq!((classes[0].images, classes[1].images), (Some(0), Some(1)));
+    // As Ultralytics has classification: the parts are no classes.
+    for name in ["train/n02690373", "train/zebra", "val/zebra"] {
+        std::fs::create_dir_all(at.join("split").join(name)).unwrap();
+    }
+    let names = Names::read(&at.join("split")).unwrap();
+    assert_eq!(names.classes().iter().map(|c| &*c.name).collect::<Vec<_>>(), ["airliner", "zebra"]);
+    let mut tar = tar::Builder::new(std::fs::File::create(at.join("set.tar")).unwrap());
+    tar.append_dir_all(".", at.join("split/train")).unwrap();
+    for class in ["n02690373", "zebra"] {
+        tar.append_path_with_name(at.join("yolo/images/train/a.png"), format!("{class}/a.png"))
+            .unwrap();
+    }
+    tar.finish().unwrap();
+    let names = Names::read(&at.join("set.tar")).unwrap();
+    assert_eq!(names.classes().iter().map(|c| &*c.name).collect::<Vec<_>>(), ["airliner", "zebra"]);
 }

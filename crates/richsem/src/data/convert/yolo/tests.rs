@@ -107,7 +107,7 @@ fn what_cannot_be_carried_is_counted() {
             ("images with a number added to their name, for a label file of their own", 1),
             ("image ids", 4),
             ("class ids, which become 0, 1, …", 2),
-            ("classes with synset, wnid, text row or frequency", 1),
+            ("classes of which more than the name is known, as synonyms or counts", 1),
         ]
     );
     let places: Vec<_> = written.images.iter().map(|(_, place)| place.to_string_lossy()).collect();

@@ -103,7 +103,8 @@ fn unpacked(text: &str) -> Result<Vec<u64>, String> {
         }
         let before = counts.len().checked_sub(2).filter(|_| counts.len() > 2);
         let before = before.map_or(0, |at| counts[at] as i64);
-        counts.push(u64::try_from(value + before).map_err(|_| broken())?);
+        let run = value.checked_add(before).and_then(|run| u64::try_from(run).ok());
+        counts.push(run.ok_or_else(broken)?);
     }
     Ok(counts)
 }

@@ -268,6 +268,7 @@ impl<'a, 'i> Reader<'a, 'i> {
         }
         let classes = self.names.into_iter().zip(1..);
         records.classes = classes.map(|(name, id)| ClassRecord::named(id, name)).collect();
+        records.numbered = true;
         let mut told = |what: &str, count: usize| {
             if count > 0 {
                 records.notes.push(format!("{what}: {count}"));

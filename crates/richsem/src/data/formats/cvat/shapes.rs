@@ -100,7 +100,16 @@ impl Shape {
                 let (w, h) = ((rx * cos).hypot(ry * sin), (rx * sin).hypot(ry * cos));
                 [cx - w, cy - h, 2.0 * w, 2.0 * h]
             }
-            "mask" => [number("left")?, number("top")?, number("width")?, number("height")?],
+            "mask" => {
+                let [width, height] = [number("width")?, number("height")?];
+                for (attribute, side) in [("width", width), ("height", height)] {
+                    if side < 0.0 {
+                        let problem = format!("expected pixels, 0 or more, got {side}");
+                        return Err(element.wrong(attribute, problem));
+                    }
+                }
+                [number("left")?, number("top")?, width, height]
+            }
             "polygon" => of_points(points(element)?.into_iter())
                 .ok_or_else(|| element.wrong("points", "expected points, got none"))?,
             _ => return Ok(None),

@@ -162,3 +162,10 @@ fn images_lie_below_images_and_the_subset() {
     fs_err::write(images.join("img0.jpg"), "").unwrap();
     assert_eq!(open(copy.path(), Some("train")).unwrap().images_at(), Some(&*images));
 }
+
+#[test]
+fn a_mask_has_no_negative_side() {
+    let error =
+        with(r#"<mask label="b" rle="1" left="3" top="4" width="-5" height="6"/>"#).unwrap_err();
+    assert!(error.to_string().contains("width: expected pixels, 0 or more, got -5"), "{error}");
+}

@@ -205,7 +205,8 @@ impl Collector {
             return Err(Error::invalid(path, "objects", problem)
                 .with_hint("is this the part for testing, whose annotations are not published?"));
         }
-        let mut records = Records { images_at: Some(images_at), ..Records::default() };
+        let numbered = matches!(self.classes, Classes::Met(_));
+        let mut records = Records { images_at: Some(images_at), numbered, ..Records::default() };
         let form = match request.boxes {
             Some(form) => Ok((form, None)),
             None => self.decide(records.images_at.as_deref()),

@@ -5,7 +5,7 @@ mod records;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -218,7 +218,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn finish(self) -> Result<Records> {
+    fn finish(mut self) -> Result<Records> {
         if self.images.is_empty() {
             let problem =
                 format!("none of {} tasks has an annotation", self.without + self.turned_images);
@@ -252,11 +252,13 @@ impl<'a> Reader<'a> {
         let annotations = annotations.collect();
         let classes =
             names.iter().zip(1..).map(|(name, id)| ClassRecord::named(id, *name)).collect();
-        let notes = self.notes();
+        let mut notes = self.notes();
+        notes.extend(number_anew(&mut self.images));
         Ok(Records {
             images: self.images,
             annotations,
             classes,
+            numbered: true,
             unit: if pixels { Unit::Pixels } else { Unit::Shares },
             notes,
             ..Records::default()
@@ -289,6 +291,19 @@ impl<'a> Reader<'a> {
         told.chain(passed.map(|(kind, n)| format!("`{kind}`, passed over: it has no box: {n}")))
             .collect()
     }
+}
+
+/// Numbers the images in the order of the file if an id is there twice, as in a merge of two projects. Gives a
+/// note then.
+fn number_anew(images: &mut [ImageRecord]) -> Option<String> {
+    let mut ids = BTreeSet::new();
+    let twice = images.iter().find(|image| !ids.insert(image.id))?.id;
+    for (image, id) in images.iter_mut().zip(1..) {
+        image.id = id;
+    }
+    Some(format!(
+        "images are numbered in the order of the file, because several tasks have one id ({twice})"
+    ))
 }
 
 /// The path that Label Studio's address of an image means.

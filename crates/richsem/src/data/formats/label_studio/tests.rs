@@ -204,3 +204,26 @@ fn what_is_wrong_is_named() {
     let message = file(b"\xff\xfe[\0").unwrap_err().to_string();
     assert!(message.contains("UTF-16"), "{message}");
 }
+
+/// Two exports of one project name different classes, so that they number them in different ways.
+#[test]
+fn classes_get_the_ids_that_another_set_has_for_their_names() {
+    let other = |label: &str| task(&SQUARE.replace("\"a\"", &format!("\"{label}\"")));
+    let train = file(format!("[{}, {}]", other("b").replace("7", "8"), other("c"))).unwrap();
+    let mut val = file(format!("[{}]", other("c"))).unwrap();
+    let id = |set: &Dataset| set.vocabulary().category(set.annotations()[0].class).id.0;
+    assert_eq!((id(&val), val.is_numbered()), (1, true));
+    crate::train::check_vocabularies(train.vocabulary(), &mut val).unwrap();
+    assert_eq!(id(&val), 2);
+    let mut strange = file(format!("[{}]", other("d"))).unwrap();
+    let error = crate::train::check_vocabularies(train.vocabulary(), &mut strange).unwrap_err();
+    assert!(error.to_string().contains("classes: not in the training set: `d`"), "{error}");
+}
+
+#[test]
+fn tasks_of_one_id_are_numbered_anew() {
+    let dataset = file(format!("[{0}, {0}]", task(SQUARE))).unwrap();
+    assert_eq!(dataset.images().iter().map(|image| image.id).collect::<Vec<_>>(), [1, 2]);
+    let notes = &dataset.report().notes;
+    assert!(notes.iter().any(|note| note.contains("several tasks have one id (7)")), "{notes:?}");
+}

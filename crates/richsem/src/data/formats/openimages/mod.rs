@@ -61,13 +61,17 @@ fn read(request: &Request<'_>) -> Result<Records> {
         mids = listed.mids.clone();
     }
     let known = listed.as_ref().map(|listed| listed.mids.len());
-    let boxes = read_boxes(&file, &mut images, &mut mids)?;
-    let labels = match &found.labels {
+    let mut boxes = read_boxes(&file, &mut images, &mut mids)?;
+    let mut labels = match &found.labels {
         Some(labels) => read_labels(labels, &mut images, &mut mids)?,
         None => Labels::default(),
     };
+    if listed.is_none() {
+        sort_classes(&mut mids, &mut boxes, &mut labels);
+    }
     let mut records = Records {
         unit: Unit::Shares,
+        numbered: true,
         verified: AnnotationFormat::Lvis,
         notes: found.notes(),
         ..Records::default()
@@ -95,6 +99,16 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let near = request.images.map_or(folders, |images| vec![images.to_owned()]);
     place_images(&mut records, near);
     Ok(records)
+}
+
+/// Numbers classes in the order of their MIDs, so that the order of the rows decides nothing.
+fn sort_classes(mids: &mut Names, boxes: &mut Boxes, labels: &mut Labels) {
+    let ranks = mids.ranks();
+    boxes.boxes.iter_mut().for_each(|truth| truth.class = ranks[truth.class as usize]);
+    labels.labels.iter_mut().for_each(|label| label.class = ranks[label.class as usize]);
+    let mut sorted: Vec<&str> = mids.iter().collect();
+    sorted.sort_unstable();
+    *mids = sorted.into_iter().collect();
 }
 
 /// The first of a list of names.

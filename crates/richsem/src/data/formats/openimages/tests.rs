@@ -164,3 +164,27 @@ fn the_samples_are_read() {
         assert!(set.relations().is_some() && set.report().lists, "{case}");
     }
 }
+
+/// Without a list of classes they are numbered by their MIDs, whatever the order of the rows.
+#[test]
+fn the_order_of_the_rows_numbers_no_class() {
+    let named = |text: &str| -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("train-annotations-bbox.csv"), text).unwrap();
+        let set = open(folder.path(), "train", false).unwrap();
+        let name = |a: &crate::data::records::Annotation| {
+            let class = set.vocabulary().category(a.class);
+            format!("{} {}", class.id.0, class.name)
+        };
+        let mut names: Vec<String> = set.annotations().iter().map(name).collect();
+        names.sort();
+        names
+    };
+    let mut rows: Vec<&str> = BOXES.lines().collect();
+    rows[1..].reverse();
+    let expected = ["1 /m/animal", "2 /m/cat", "3 /m/dog", "4 /m/stranger"];
+    assert_eq!(
+        (named(BOXES), named(&rows.join("\n"))),
+        (expected.map(str::to_owned).to_vec(), expected.map(str::to_owned).to_vec())
+    );
+}

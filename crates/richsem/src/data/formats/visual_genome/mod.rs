@@ -262,6 +262,7 @@ impl<'a> Reader<'a> {
             images,
             annotations,
             classes: chosen.classes,
+            numbered: true,
             verified: AnnotationFormat::Coco,
             notes,
             warnings: self.counts.warnings(),

@@ -92,7 +92,7 @@ impl Part {
             Error::invalid(list, "text", "not UTF-8").with_hint("expected a list of images")
         })?;
         let mut kept = vec![false; images.len()];
-        for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+        for (number, line) in (1..).zip(text.lines()) {
             let Some(path) = line.split_whitespace().next() else { continue };
             let name = path.rsplit('/').next().unwrap_or(path);
             let id = name.split('.').next().and_then(|id| id.parse::<i64>().ok());

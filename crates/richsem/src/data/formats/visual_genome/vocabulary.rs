@@ -117,7 +117,7 @@ fn read_list(file: &Path) -> Result<Vec<Vec<String>>> {
     })?;
     let mut line_of: HashMap<String, usize> = HashMap::new();
     let mut classes = Vec::new();
-    for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+    for (number, line) in (1..).zip(text.lines()) {
         let mut names: Vec<String> = Vec::new();
         for name in line.split(',').map(cleaned).filter(|name| !name.is_empty()) {
             match line_of.insert(name.clone(), number) {

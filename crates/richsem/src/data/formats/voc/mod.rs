@@ -129,6 +129,7 @@ fn read(request: &Request<'_>) -> Result<(Records, Report)> {
     let mut records = Records {
         classes: (1..).zip(&classes).map(|(id, name)| ClassRecord::named(id, *name)).collect(),
         images_at: Some(store.path().to_owned()),
+        numbered: true,
         ..Records::default()
     };
     for ((stem, file_name), frame) in set.stems.iter().zip(places).zip(frames) {

@@ -202,9 +202,12 @@ impl<'a> Keys<'a> {
             && let [count, each] = items.as_slice()
         {
             let (count, each) = (self.whole(count, "kpt_shape")?, self.whole(each, "kpt_shape")?);
-            if let Some(numbers) = count.checked_mul(each) {
-                return Ok(Some(numbers));
-            }
+            let numbers = count.checked_mul(each).filter(|numbers| *numbers <= MOST_NUMBERS);
+            return numbers.map(Some).ok_or_else(|| {
+                let problem =
+                    format!("expected {MOST_NUMBERS} numbers a box at most, got {count} x {each}");
+                self.wrong(node.line, "kpt_shape", problem)
+            });
         }
         let problem = format!("expected two numbers, as [17, 3], got {}", node.describe());
         Err(self.wrong(node.line, "kpt_shape", problem))
@@ -242,6 +245,9 @@ impl<'a> Keys<'a> {
         Error::invalid(self.file, format!("line {line}: {key}"), problem)
     }
 }
+
+/// Most numbers of keypoints in a row of a label: more is a slip of the keyboard.
+const MOST_NUMBERS: usize = 100_000;
 
 /// Most classes of a set without names: more is a slip of the keyboard.
 const MOST_CLASSES: usize = 1_000_000;

@@ -31,8 +31,8 @@ fn rows_of_boxes() {
         ),
         (
             "a,xclick,/m/dog,1,0.1,0.2,33,0.4,0",
-            "line 4, column YMin: expected a share of the picture, between 0 and 1, got 33\n  \
-             hint: are these pixels? Divide x by the picture's width and y by its height",
+            "line 4, column YMin: expected a share of the image, between 0 and 1, got 33\n  \
+             hint: are these pixels? Divide x by the image's width and y by its height",
         ),
         (
             "a,xclick,/m/dog,1,0.1",

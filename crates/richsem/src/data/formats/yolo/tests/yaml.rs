@@ -83,6 +83,10 @@ fn mistakes_are_named_with_their_line() {
         ("train: [a, [b]]\nnames: [a]\n", "line 1: train: expected a path, got a list of 1"),
         ("path: [a]\ntrain: a\nnames: [a]\n", "line 1: path: expected a folder, got a list of 1"),
         (
+            "train: a\nnames: [a]\nkpt_shape: [1000000, 3]\n",
+            "line 3: kpt_shape: expected 100000 numbers a box at most, got 1000000 x 3",
+        ),
+        (
             "train: a\nnames: [a]\nkpt_shape: 17\n",
             "line 3: kpt_shape: expected two numbers, as [17, 3], got `17`",
         ),
