@@ -16,12 +16,12 @@ use richsem::{
         formats::{Opening, Unit},
         image_store::ImageStore,
     },
-    detections::{self, Detection, Names},
+    detections::{self, Detection},
     detector::Detector,
     error::{guarded, write_atomically},
     evaluate::{
         Evaluator, Matches, Protocol, Summary,
-        openimages::{Results, is_results, read_results, write_results},
+        openimages::{is_results, write_results},
     },
     predict::{ReadAhead, detect_all, every_image_once, to_detections},
     report::{self, ReportData},
@@ -34,6 +34,7 @@ use crate::{
     args::{self, InferenceArgs, OrientationArgs, SetArgs},
     exit, output,
     progress::{Counter, IndexProgress},
+    results::read_detections,
     table,
 };
 
@@ -322,57 +323,6 @@ fn page(args: &Args, summary: &Summary) -> ReportData {
         others: vec![],
         images: vec![],
     }
-}
-
-/// Detections of a results file for these annotations; tells what is odd in it.
-pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
-    if is_results(file) {
-        return read_shares(file, dataset);
-    }
-    let images = dataset.image_names();
-    let names = Names { images: &images, classes: dataset.vocabulary() };
-    let detections::Found { detections, renumbered, renamed, negative } =
-        detections::read_for(file, names)?;
-    if negative > 0 {
-        output::warn(format!(
-            "{}: {negative} of {} detections have a width or height below 0 and match nothing (a box \
-             is [x, y, width, height], not two corners)",
-            file.display(),
-            detections.len()
-        ));
-    }
-    for (count, id, name) in
-        [(renumbered, "image_id", "file_name"), (renamed, "category_id", "category_name")]
-    {
-        if count > 0 {
-            output::note(format!(
-                "{}: in {count} of {} detections {id} and {name} disagree: {name} is used",
-                file.display(),
-                detections.len()
-            ));
-        }
-    }
-    Ok(detections)
-}
-
-/// Detections of a file of OpenImages' predictions, or of a submission.
-fn read_shares(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
-    let Results { detections, other_images, other_classes } = read_results(file, dataset)?;
-    if other_images > 0 {
-        output::warn(format!(
-            "{}: {other_images} predictions are in images that the annotations do not have: passed over",
-            file.display()
-        ));
-    }
-    if let Some((first, _)) = other_classes.first_key_value() {
-        output::warn(format!(
-            "{}: {} predictions are of {} classes that the annotations do not have, as {first}: passed over",
-            file.display(),
-            other_classes.values().sum::<usize>(),
-            other_classes.len()
-        ));
-    }
-    Ok(detections)
 }
 
 /// Detects in every image.

@@ -36,6 +36,7 @@ use crate::{
     args::{self, InferenceArgs, OrientationArgs, SetArgs},
     exit, output,
     progress::Counter,
+    results::read_detections,
     signals::Signals,
 };
 use show::show;
@@ -353,7 +354,7 @@ fn detections(
     weights: Option<&Path>,
 ) -> Result<Option<Vec<Detection>>> {
     if let Some(file) = &args.detections {
-        return eval::read_detections(file, &train.dataset).map(Some);
+        return read_detections(file, &train.dataset).map(Some);
     }
     let Some(weights) = weights else { return Ok(None) };
     let store = train
