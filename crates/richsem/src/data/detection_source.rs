@@ -19,6 +19,7 @@ use crate::{
     Error, Result,
     argument::Argument,
     boxes::Xyxy,
+    collective::{Collective, pack, unpack},
     geometry::Geometry,
     random::{Random, Stream},
     targets::{LabelKnowledge, Target, View},
@@ -196,6 +197,24 @@ impl BrokenImages {
     pub(super) fn too_few(&self) -> Error {
         let broken = self.summary().unwrap_or_default();
         Error::other(format!("too few images can be read to fill a batch: {broken}"))
+    }
+
+    /// Gives rank 0 what the other processes found, too.
+    ///
+    /// # Errors
+    /// A process that failed or is gone.
+    pub(crate) fn gather(&self, collective: &dyn Collective) -> Result<()> {
+        let own: Vec<Vec<u8>> =
+            self.list().into_iter().flat_map(|(n, m)| [n.into_bytes(), m.into_bytes()]).collect();
+        let Some(all) = collective.gather(pack(&own))? else { return Ok(()) };
+        let mut found = self.found();
+        for of_rank in all {
+            for pair in unpack(&of_rank)?.chunks_exact(2) {
+                let [name, message] = [&pair[0], &pair[1]].map(|text| String::from_utf8_lossy(text));
+                found.entry(name.into_owned()).or_insert_with(|| message.into_owned());
+            }
+        }
+        Ok(())
     }
 
     /// Names and messages so far, sorted by name.
