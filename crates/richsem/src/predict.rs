@@ -150,7 +150,7 @@ pub fn detect_batches(
 ///
 /// # Errors
 /// A process that failed or is gone.
-pub(crate) fn gather_in_order(
+fn gather_in_order(
     collective: &dyn Collective,
     rows: &[Vec<u8>],
 ) -> Result<Option<Vec<Vec<u8>>>> {
@@ -168,7 +168,7 @@ pub(crate) fn gather_in_order(
 ///
 /// # Errors
 /// A process that failed or is gone.
-pub(crate) fn gather_detections(
+pub fn gather_detections(
     collective: &dyn Collective,
     batches: Vec<Vec<Detection>>,
 ) -> Result<Option<Vec<Detection>>> {

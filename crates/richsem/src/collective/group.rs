@@ -5,14 +5,14 @@
 use std::{
     io::ErrorKind,
     net::TcpListener,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
-use torch_ext::Store;
+use tch::{Device, Kind, Tensor};
+use torch_ext::{Communicator, Store};
 
 pub use super::watch::LastResort;
 use super::{
@@ -21,7 +21,7 @@ use super::{
     pack,
     place::Place,
     unpack,
-    watch::Watch,
+    watch::{Failure, Watch},
 };
 use crate::error::{Error, Result};
 
@@ -45,6 +45,8 @@ pub struct Group {
     watch: Arc<Watch>,
     watcher: Mutex<Option<JoinHandle<()>>>,
     links: Mutex<Links>,
+    /// Of the GPUs, where it computes on them.
+    gpus: OnceLock<Arc<Communicator>>,
 }
 
 /// Of rank 0 to the others by rank, of the others to rank 0.
@@ -72,6 +74,23 @@ struct Hello {
     token: String,
 }
 
+/// Before every key of one start of a run.
+fn prefix(attempt: &str) -> String {
+    format!("richsem/{attempt}")
+}
+
+/// Tells the processes of a run, through their store, that one of them on this machine failed: for the program
+/// that started them.
+///
+/// # Errors
+/// The store is gone.
+pub fn tell_of(store: &Store, attempt: &str, rank: u64, problem: &str) -> Result<()> {
+    let failure = Failure { rank, host: host_name(), problem: problem.to_owned() };
+    let text = serde_json::to_vec(&failure).map_err(|error| Error::other(error.to_string()))?;
+    store.set_once(&Watch::key_of_failure(&prefix(attempt)), &text)?;
+    Ok(())
+}
+
 /// This machine's name.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -93,7 +112,7 @@ impl Group {
         // One's own store is on this machine, whatever others call it.
         let host = if place.keeps_store() { "localhost" } else { &place.host };
         let of_watcher = Store::connect(host, store.port(), patience)?;
-        let prefix = format!("richsem/{}", place.attempt);
+        let prefix = prefix(&place.attempt);
         let at = format!("{}:{}", place.host, place.port);
         let me = (place.rank, host_name());
         let watch = Arc::new(Watch::new(me, store, (prefix, at), patience));
@@ -110,7 +129,35 @@ impl Group {
             watch.end();
         })?;
         let watcher = Mutex::new(Some(watcher));
-        Ok(Arc::new(Self { place: place.clone(), watch, watcher, links: Mutex::new(links) }))
+        let links = Mutex::new(links);
+        Ok(Arc::new(Self { place: place.clone(), watch, watcher, links, gpus: OnceLock::new() }))
+    }
+
+    /// Connects the devices, where these are GPUs.
+    ///
+    /// # Errors
+    /// Processes that compute on devices of different kinds; NCCL is missing, or refuses.
+    pub fn compute_on(&self, device: Device) -> Result<()> {
+        let kind = if device.is_cuda() { "a GPU" } else { "the CPU" };
+        let all = self.exchange(kind.as_bytes().to_vec())?;
+        if let Some(other) = all.iter().position(|other| other != kind.as_bytes()) {
+            let problem = format!("rank {other} does not compute on {kind}, as this process does");
+            return Err(Error::other(problem).with_hint("set --device for all processes alike"));
+        }
+        if !device.is_cuda() {
+            return Ok(());
+        }
+        let id = if self.leads() { Communicator::unique_id()? } else { Vec::new() };
+        let id = self.exchange(id)?.swap_remove(0);
+        let _waiting = Waiting::of(&self.watch);
+        let until = self.until();
+        let mut go_on = || self.watch.check().is_ok() && Instant::now() < until;
+        let place = (self.place.rank, self.place.world);
+        let gpus = Arc::new(Communicator::new(device, place, &id, &mut go_on)?);
+        let given_up = Arc::clone(&gpus);
+        self.watch.on_failure(Box::new(move || given_up.abort()));
+        let _ = self.gpus.set(gpus);
+        Ok(())
     }
 
     /// Tells the other processes why this one ends, unless another one failed before.
@@ -242,6 +289,16 @@ impl Collective for Group {
     }
 
     fn mean_gradients(&self, buffers: &[Tensor]) -> Result<()> {
+        if let Some(gpus) = self.gpus.get() {
+            self.watch.check()?;
+            let until = self.until();
+            let mut go_on = || self.watch.check().is_ok() && Instant::now() < until;
+            // What another process failed with is the reason of whatever NCCL says then.
+            return gpus.mean(buffers, &mut go_on).or_else(|error| {
+                self.watch.check()?;
+                Err(error.into())
+            });
+        }
         torch_ext::no_grad(|| buffers.iter().try_for_each(|buffer| self.mean_on_host(buffer)))
     }
 

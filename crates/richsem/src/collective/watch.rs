@@ -99,6 +99,10 @@ impl Watch {
         format!("{}/{name}", self.prefix)
     }
 
+    pub(super) fn key_of_failure(prefix: &str) -> String {
+        format!("{prefix}/failure")
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,14 +150,14 @@ impl Watch {
         let failure = Failure { rank, host: host.to_owned(), problem: problem.to_owned() };
         let told = serde_json::to_vec(&failure)
             .ok()
-            .and_then(|text| self.store.set_once(&self.key("failure"), &text).ok())
+            .and_then(|text| self.store.set_once(&Self::key_of_failure(&self.prefix), &text).ok())
             .and_then(|text| serde_json::from_slice(&text).ok());
         self.failure.get_or_init(|| told.unwrap_or(failure)).error()
     }
 
     /// Asks whether a process failed.
     fn look(&self, store: &Store) {
-        let key = self.key("failure");
+        let key = Self::key_of_failure(&self.prefix);
         let found = || -> Result<Option<Failure>> {
             if !store.has(&key)? {
                 return Ok(None);

@@ -203,7 +203,7 @@ impl BrokenImages {
     ///
     /// # Errors
     /// A process that failed or is gone.
-    pub(crate) fn gather(&self, collective: &dyn Collective) -> Result<()> {
+    pub fn gather(&self, collective: &dyn Collective) -> Result<()> {
         let own: Vec<Vec<u8>> =
             self.list().into_iter().flat_map(|(n, m)| [n.into_bytes(), m.into_bytes()]).collect();
         let Some(all) = collective.gather(pack(&own))? else { return Ok(()) };
@@ -275,6 +275,13 @@ impl DetectionSource {
     /// As [`Share::batches_per_epoch`].
     pub fn batches(&self) -> Result<u64> {
         self.share.batches_per_epoch(self.order.len())
+    }
+
+    /// Number of images of this process's batches; 0 where it has none.
+    #[must_use]
+    pub fn images(&self) -> usize {
+        let slots = |position| self.share.slots(position, self.order.len()).len();
+        (0..self.batches().unwrap_or(0)).map(slots).sum()
     }
 
     /// The image at a slot of the epoch's order, which repeats endlessly, with its number in the

@@ -33,11 +33,8 @@ impl Trainer<'_> {
             self.config.eval.batch_size,
             Arc::clone(&self.broken),
         );
-        (source.share.rank, source.share.world) =
-            (collective.rank() as usize, collective.world() as usize);
-        let ahead = self.read_ahead();
-        let total = (0..source.batches()?).map(|p| source.share.slots(p, source.order.len()).len());
-        let total: usize = total.sum();
+        source.share = source.share.of_process(collective);
+        let (total, ahead) = (source.images(), self.read_ahead());
         let detector = self.learner.evaluated();
         let (observer, stop) = (&mut self.observer, self.stop);
         let mut batches = Vec::new();
