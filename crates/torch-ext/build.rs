@@ -38,7 +38,7 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         // libtorch's own headers are not free of warnings.
         .warnings(false)
-        .files(["src/shim/shim.cpp", "src/shim/graph.cpp"])
+        .files(["src/shim/shim.cpp", "src/shim/graph.cpp", "src/shim/store.cpp"])
         .compile("torch_ext_shim");
 
     let folder = canonical_folder(&lib);

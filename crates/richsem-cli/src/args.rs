@@ -80,7 +80,7 @@ pub(crate) fn as_flag(error: Error) -> Error {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct InferenceArgs {
     #[command(flatten)]
-    device: DeviceArgs,
+    pub(crate) device: DeviceArgs,
     /// Numbers to compute in: f32, or bf16, which is faster on a GPU. Default: what the weights file
     /// says, which is eval.precision, or else the precision of its training
     #[arg(long, value_enum, value_name = "f32|bf16", hide_possible_values = true)]
@@ -96,8 +96,16 @@ enum PrecisionChoice {
 /// Loads a detector from a weights file, a checkpoint folder, or a run folder (its best checkpoint,
 /// or the last one if none was evaluated).
 pub(crate) fn load_detector(weights: &Path, how: &InferenceArgs) -> Result<Detector> {
+    load_detector_on(weights, how, how.device.resolve()?)
+}
+
+/// The same on a device that was chosen before.
+pub(crate) fn load_detector_on(
+    weights: &Path,
+    how: &InferenceArgs,
+    device: Device,
+) -> Result<Detector> {
     let file = weights_file(weights, "--weights")?;
-    let device = how.device.resolve()?;
     let mut detector = Detector::load(&file, device)?;
     match how.precision {
         None => {}

@@ -10,6 +10,7 @@ mod images;
 mod least;
 mod output;
 mod progress;
+mod ranks;
 mod results;
 mod signals;
 mod table;

@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     io::IsTerminal as _,
     ops::ControlFlow,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +21,7 @@ use richsem::{
     train::{Observer, TrainRow},
 };
 
-use crate::{output, table};
+use crate::{output, ranks, table};
 
 /// Batches after which the user is told how long the run will take.
 const FORETOLD: u64 = 20;
@@ -191,6 +192,13 @@ impl Observer for TrainProgress {
         // What comes next is told when an archive is indexed.
         self.indexing = IndexProgress::default();
         self.above(|| output::note(text));
+    }
+
+    fn folder(&mut self, path: &Path) {
+        // Without its log a process trains all the same.
+        if let Err(error) = ranks::keep_logs(path) {
+            output::warn(format!("the log of this process cannot be written: {error:#}"));
+        }
     }
 
     fn indexing(&mut self, at: Indexing) -> ControlFlow<()> {

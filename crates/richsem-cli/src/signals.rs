@@ -40,6 +40,12 @@ impl Signals {
         Ok(Self { stop, which })
     }
 
+    /// The signal that was received, if one was.
+    pub(crate) fn received(&self) -> Option<i32> {
+        let which = || self.which.load(Ordering::Relaxed) as i32;
+        self.stop.load(Ordering::Relaxed).then(which)
+    }
+
     /// The exit code of a process that this signal ended.
     pub(crate) fn exit_code(&self) -> u8 {
         exit::signal(self.which.load(Ordering::Relaxed))

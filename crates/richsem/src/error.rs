@@ -93,6 +93,16 @@ pub enum Error {
         /// What to do, where that is known.
         hint: Option<String>,
     },
+    /// Another process of the run failed.
+    #[error("rank {rank} (on {host}): {problem}")]
+    Process {
+        /// Which one.
+        rank: u64,
+        /// The machine it is on.
+        host: String,
+        /// Its own message.
+        problem: String,
+    },
     /// The caller asked to stop; what was begun is taken away again.
     #[error("stopped before it was done")]
     Stopped,
@@ -215,7 +225,7 @@ impl Error {
             | Self::OutOfMemory { hint, .. }
             | Self::NonFinite { hint, .. }
             | Self::Other { hint, .. } => *hint = Some(text.into()),
-            Self::Stopped => {}
+            Self::Process { .. } | Self::Stopped => {}
         }
         self
     }

@@ -4,6 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use crate::{
     boxes::Xywh,
+    collective::{Collective, pack, unpack},
     data::{
         batch::Batch,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
@@ -15,7 +16,7 @@ use crate::{
     detector::Detector,
     error::Result,
     models::{network::NetworkOutput, padding::Padding, scored_box::ScoredBox},
-    vocabulary::Vocabulary,
+    vocabulary::{CategoryId, Vocabulary},
 };
 
 /// Most batches whose sizes decide which passes are recorded as CUDA graphs.
@@ -142,6 +143,61 @@ pub fn detect_batches(
             return Ok(());
         }
     }
+}
+
+/// Of rows that the processes have of their batches, those of all in the order in which one process alone has
+/// them; for rank 0.
+///
+/// # Errors
+/// A process that failed or is gone.
+fn gather_in_order(collective: &dyn Collective, rows: &[Vec<u8>]) -> Result<Option<Vec<Vec<u8>>>> {
+    let Some(all) = collective.gather(pack(rows))? else { return Ok(None) };
+    let all: Vec<Vec<Vec<u8>>> = all.iter().map(|bytes| unpack(bytes)).collect::<Result<_>>()?;
+    // Batches go to the ranks in turn.
+    let most = all.iter().map(Vec::len).max().unwrap_or(0);
+    let mut of_rank: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
+    let turns =
+        (0..most).flat_map(|_| of_rank.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>());
+    Ok(Some(turns.collect()))
+}
+
+/// The detections of all processes, of which each has those of its own batches, in the order in which one
+/// process alone has them; for rank 0.
+///
+/// # Errors
+/// A process that failed or is gone.
+pub fn gather_detections(
+    collective: &dyn Collective,
+    batches: Vec<Vec<Detection>>,
+) -> Result<Option<Vec<Detection>>> {
+    if collective.world() == 1 {
+        return Ok(Some(batches.concat()));
+    }
+    let bytes = |d: &Detection| {
+        let ids = [d.image_id, d.category_id.0].map(|id| id.cast_unsigned());
+        let numbers = d.bbox.0.into_iter().chain([d.score]).map(f64::to_bits);
+        ids.into_iter().chain(numbers).flat_map(u64::to_le_bytes).collect::<Vec<u8>>()
+    };
+    let rows: Vec<Vec<u8>> =
+        batches.iter().map(|batch| batch.iter().flat_map(bytes).collect()).collect();
+    drop(batches);
+    let Some(rows) = gather_in_order(collective, &rows)? else { return Ok(None) };
+    let mut detections = Vec::new();
+    for row in rows {
+        let (records, _) = row.as_chunks::<56>();
+        detections.extend(records.iter().map(|record| {
+            let (words, _) = record.as_chunks::<8>();
+            let word = |i: usize| u64::from_le_bytes(words[i]);
+            let number = |i: usize| f64::from_bits(word(i));
+            Detection {
+                image_id: word(0).cast_signed(),
+                category_id: CategoryId(word(1).cast_signed()),
+                bbox: Xywh(std::array::from_fn(|k| number(2 + k))),
+                score: number(6),
+            }
+        }));
+    }
+    Ok(Some(detections))
 }
 
 /// As [`detect_batches`], image by image: its id, its `[height, width]`, and what was found.

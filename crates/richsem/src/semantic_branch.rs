@@ -222,7 +222,8 @@ impl SemanticBranch {
         torch_ext::no_autocast(regions.0.device(), || {
             let chosen = at_least_f32(&regions.0.index_select(0, &assignments.region));
             let features = l2_normalize(&self.projection.forward(&chosen));
-            let logits = features.matmul(&self.text.transpose(0, 1)) * self.scale;
+            let text = self.text.to_kind(features.kind());
+            let logits = features.matmul(&text.transpose(0, 1)) * self.scale;
             Prediction { features, logits }
         })
     }

@@ -12,7 +12,10 @@ use richsem::{
     collective::Single,
     config::Config,
     families::{Step, dino::Criterion},
-    losses::{FederatedConfig, LossConfig, UnknownClasses, terms::StepKey},
+    losses::{
+        FederatedConfig, LossConfig, UnknownClasses,
+        terms::{StepKey, WholeBatch},
+    },
     models::{
         class_head::ClassSpace,
         dino::{Dino, Input, LayerOutputs, TrainingOutput, denoising::DenoisingLayout},
@@ -324,7 +327,7 @@ fn losses(
     };
     let criterion = Criterion::new(config.clone(), &[5, 1, 9, 3, 2, 8, 0, 4, 1]);
     let key = StepKey { seed: 3, micro_step: 7 };
-    let step = Step { targets, supervision, key: (key, 0) };
+    let step = Step { targets, supervision, whole: WholeBatch::of(key, targets) };
     let (terms, _) = criterion.forward(&output, step).unwrap();
     terms.total.backward();
     let (_, denoising) = output.denoising.as_ref().unwrap();

@@ -41,6 +41,12 @@ pub(crate) struct Pool {
     _private: [u8; 0],
 }
 
+/// A client, or client and server, of c10d's TCPStore: `Store` of `shim/store.cpp`.
+#[repr(C)]
+pub(crate) struct Store {
+    _private: [u8; 0],
+}
+
 /// See `Backward` in `shim.cpp`. Nothing unwinds into C++: Rust ends the program where a panic would
 /// leave an `extern "C"` function.
 pub(crate) type Backward = unsafe extern "C" fn(
@@ -123,6 +129,42 @@ unsafe extern "C" {
     pub(crate) fn ext_graph_end(graph: *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_replay(graph: *mut Graph) -> *mut c_char;
     pub(crate) fn ext_graph_free(graph: *mut Graph) -> *mut c_char;
+    pub(crate) fn ext_store_open(
+        host: *const c_char,
+        port: u16,
+        server: c_int,
+        timeout_ms: i64,
+        quiet: c_int,
+        store: *mut *mut Store,
+    ) -> *mut c_char;
+    pub(crate) fn ext_store_free(store: *mut Store);
+    pub(crate) fn ext_store_port(store: *const Store) -> u16;
+    pub(crate) fn ext_store_set(
+        store: *mut Store,
+        key: *const c_char,
+        data: *const u8,
+        size: usize,
+    ) -> *mut c_char;
+    pub(crate) fn ext_store_set_once(
+        store: *mut Store,
+        key: *const c_char,
+        data: *const u8,
+        size: usize,
+        result: *mut *mut c_char,
+        result_size: *mut usize,
+    ) -> *mut c_char;
+    pub(crate) fn ext_store_has(
+        store: *mut Store,
+        key: *const c_char,
+        has: *mut c_int,
+    ) -> *mut c_char;
+    pub(crate) fn ext_store_get(
+        store: *mut Store,
+        key: *const c_char,
+        timeout_ms: i64,
+        result: *mut *mut c_char,
+        result_size: *mut usize,
+    ) -> *mut c_char;
     pub(crate) fn ext_claim(
         like: *const C_tensor,
         owner: *mut c_void,
@@ -162,6 +204,19 @@ unsafe fn take(text: *mut c_char) -> String {
     unsafe {
         let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
         ext_free(text);
+        copy
+    }
+}
+
+/// Copies bytes of the shim's and frees them.
+///
+/// # Safety
+/// `size` bytes that the shim handed out, once.
+pub(crate) unsafe fn take_bytes(data: *mut c_char, size: usize) -> Vec<u8> {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let copy = std::slice::from_raw_parts(data.cast::<u8>(), size).to_vec();
+        ext_free(data);
         copy
     }
 }

@@ -22,12 +22,14 @@ mod real;
 mod report;
 pub mod roi_align;
 mod settings;
+mod store;
 mod transfer;
 mod version;
 
 pub use autocast::{autocast, autocast_kind, autocast_of, no_autocast};
 pub use conv2d_relu::{Conv2dRelu, conv2d_relu, conv2d_relu_naive};
 pub use cuda::graph::{GraphPool, Recording, Replay};
+pub use cuda::nccl::Communicator;
 pub use device::{DeviceChoice, device_name, open_libraries};
 pub use error::{Error, Result, without_backtrace};
 pub use function::{BackwardArgs, Gradients, custom_function};
@@ -44,4 +46,5 @@ pub use settings::{
     Memory, backward, empty_cache, gradients, is_deterministic, memory, memory_left,
     reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_grad, set_tf32, synchronize,
 };
+pub use store::Store;
 pub use transfer::{Bytes, Download, all_finite, constant, download, filled, upload};

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
+    collective::Collective,
     data::{
         dataset::Dataset,
         detection_source::BrokenImages,
@@ -23,9 +24,11 @@ use richsem::{
         Evaluator, Matches, Protocol, Summary,
         openimages::{is_results, write_results},
     },
-    predict::{ReadAhead, detect_all, every_image_once, to_detections},
+    predict::{
+        Detected, ReadAhead, detect_batches, every_image_once, gather_detections, to_detections,
+    },
     report::{self, ReportData},
-    train::check_vocabularies,
+    train::{Worker, check_vocabularies},
     vocabulary::CategoryId,
 };
 
@@ -34,6 +37,7 @@ use crate::{
     args::{self, InferenceArgs, OrientationArgs, SetArgs},
     exit, output,
     progress::{Counter, IndexProgress},
+    ranks::{self, Member, ProcessArgs},
     results::read_detections,
     table,
 };
@@ -116,6 +120,8 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
     #[command(flatten)]
     inference: InferenceArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -127,6 +133,17 @@ enum ProtocolChoice {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    ranks::run(&args.processes, |member| run_as(args, member))
+}
+
+/// The work of one process.
+fn run_as(args: &Args, member: &Member) -> Result<u8> {
+    if args.detections.is_some() && member.has_others() {
+        return Err(anyhow!(
+            "--detections: there is nothing to detect, so one process is enough\n  hint: leave out --gpus, \
+             torchrun or srun"
+        ));
+    }
     let weights = check_files(args)?;
     let protocol = args.protocol.map(|choice| match choice {
         ProtocolChoice::Coco => Protocol::Coco,
@@ -135,10 +152,13 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ProtocolChoice::VisualGenome => Protocol::VisualGenome,
     });
     // Its classes say which ids those of the annotations have.
-    let detector = weights.as_ref().filter(|_| args.detections.is_none());
-    let detector =
-        detector.map(|weights| args::load_detector(weights, &args.inference)).transpose()?;
-    let (dataset, evaluator) = open(args, protocol, detector.as_ref())?;
+    let detecting = weights.as_ref().filter(|_| args.detections.is_none());
+    let detecting = detecting.map(|weights| -> Result<(Detector, Worker)> {
+        let worker = member.worker(&args.inference.device)?;
+        Ok((args::load_detector_on(weights, &args.inference, worker.device)?, worker))
+    });
+    let detecting = detecting.transpose()?;
+    let (dataset, evaluator) = open(args, protocol, detecting.as_ref().map(|(d, _)| d))?;
     tell(&dataset, &evaluator);
     let analysed = args.compare.is_some() || args.errors || args.save_thresholds.is_some();
     if evaluator.protocol() == Protocol::OpenImages && analysed {
@@ -155,20 +175,24 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Ok(other)
     });
     let other = other.transpose()?;
-    let found = match (&args.detections, detector) {
+    let found = match (&args.detections, detecting) {
         (Some(file), _) => {
             let detections = read_detections(file, &dataset)?;
             evaluator.check(file, &detections)?;
             Found { evaluator, detections, unread: 0 }
         }
-        (None, Some(detector)) => {
+        (None, Some((detector, worker))) => {
             let images = args.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
                 anyhow!(
                     "--images: missing, and the images are not near the annotations\n  hint: give the \
                      folder or archive that the file names in the annotations are in"
                 )
             })?;
-            detect_in(args, &dataset, evaluator, &detector, images)?
+            match detect_in(args, &dataset, evaluator, (&detector, &worker), images)? {
+                Some(found) => found,
+                // Rank 0 goes on with what all have found.
+                None => return Ok(exit::OK),
+            }
         }
         _ => unreachable!("clap asks for --detections or --weights"),
     };
@@ -330,9 +354,9 @@ fn detect_in(
     args: &Args,
     dataset: &Dataset,
     evaluator: Evaluator,
-    detector: &Detector,
+    (detector, worker): (&Detector, &Worker),
     images: &Path,
-) -> Result<Found> {
+) -> Result<Option<Found>> {
     let mut indexing = IndexProgress::default();
     let store = ImageStore::open_with(images, args.orientation.get(), &mut |at| {
         indexing.set(at);
@@ -349,7 +373,9 @@ fn detect_in(
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let broken = Arc::new(BrokenImages::new(detector.config().max_broken_images));
     let knows = |class| evaluator.knows(class);
-    let detections = detect(detector, &knows, dataset, (&store, &broken), batch)?;
+    let others = worker.collective.as_ref();
+    let detections = detect((detector, others), &knows, dataset, (&store, &broken), batch)?;
+    let Some(detections) = detections else { return Ok(None) };
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
     }
@@ -361,7 +387,7 @@ fn detect_in(
         }
         output::note(format!("detections: {}", file.display()));
     }
-    Ok(Found { evaluator, detections, unread: broken.list().len() })
+    Ok(Some(Found { evaluator, detections, unread: broken.list().len() }))
 }
 
 /// Tells what one should know of the annotations before one reads the metrics.
@@ -390,14 +416,14 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
     report.warnings.iter().for_each(output::warn);
 }
 
-/// Detections of the classes that the annotations know.
+/// Detections of the classes that the annotations know, made by all processes; for rank 0.
 pub(crate) fn detect(
-    detector: &Detector,
+    (detector, collective): (&Detector, &dyn Collective),
     knows: &dyn Fn(CategoryId) -> bool,
     dataset: &Dataset,
     (store, broken): (&Arc<ImageStore>, &Arc<BrokenImages>),
     batch: usize,
-) -> Result<Vec<Detection>> {
+) -> Result<Option<Vec<Detection>>> {
     let entries = entries(dataset);
     if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
         return Err(anyhow!(
@@ -407,25 +433,39 @@ pub(crate) fn detect(
     }
     let total = entries.len();
     let (images, collector) = (Arc::clone(store), Arc::clone(broken));
-    let source = every_image_once(detector, images, Arc::new(entries), batch, collector);
+    let mut source = every_image_once(detector, images, Arc::new(entries), batch, collector);
+    source.share = source.share.of_process(collective);
+    let own = source.images();
     let mut found = Vec::new();
-    let counter = Counter::new("detecting", total);
+    let counter = Counter::new("detecting", own);
     let mut done = 0;
     guarded(|| {
-        detect_all(detector, source, ReadAhead::default(), |image_id, _, boxes| {
-            let boxes = to_detections(image_id, &boxes, detector.vocabulary());
-            // A split need not have every class of training.
-            found.extend(boxes.into_iter().filter(|d| knows(d.category_id)));
-            done += 1;
-            counter.set(done, total);
-            ControlFlow::Continue(())
-        })
+        detect_batches(
+            detector,
+            source,
+            ReadAhead::default(),
+            |Detected { batch, found: boxes, .. }| {
+                let mut of_batch = Vec::new();
+                for (target, boxes) in batch.targets.iter().zip(boxes) {
+                    let boxes = to_detections(target.image_id, &boxes, detector.vocabulary());
+                    // A split need not have every class of training.
+                    of_batch.extend(boxes.into_iter().filter(|d| knows(d.category_id)));
+                    done += 1;
+                    counter.set(done, own);
+                }
+                found.push(of_batch);
+                Ok(ControlFlow::Continue(()))
+            },
+        )
     })?;
     drop(counter);
     if let Some(news) = detector.take_news() {
         output::note(news);
     }
-    if done == 0 && total > 0 {
+    let found = gather_detections(collective, found)?;
+    broken.gather(collective)?;
+    let Some(found) = found else { return Ok(None) };
+    if total > 0 && broken.list().len() >= total {
         let first = broken.list().into_iter().next().map(|(_, problem)| problem);
         return Err(anyhow!(
             "--images: none of the {total} images could be read: {}",
@@ -435,7 +475,7 @@ pub(crate) fn detect(
     if let Some(list) = broken.summary() {
         output::warn(format!("{list}\n  their objects count as missed"));
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 fn show(summary: &Summary, per_class: bool) -> Result<()> {

@@ -11,6 +11,7 @@ use anyhow::{Result, anyhow};
 use richsem::{
     boxes::Xywh,
     checkpoint_io::safetensors,
+    collective::Collective,
     data::{
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry},
@@ -39,6 +40,7 @@ use crate::{
     least::Least,
     output,
     progress::Counter,
+    ranks::{self, Member, ProcessArgs},
     table,
 };
 
@@ -113,21 +115,37 @@ pub(crate) struct Args {
     no_images: bool,
     #[command(flatten)]
     inference: InferenceArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 /// Rows that the table shows at most. `detections.json` has them all.
 const MOST_ROWS: usize = 200;
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    ranks::run(&args.processes, |member| run_as(args, member))
+}
+
+/// The work of one process.
+fn run_as(args: &Args, member: &Member) -> Result<u8> {
+    if args.raw.is_some() && member.has_others() {
+        return Err(anyhow!(
+            "--raw: the network's own output is written by one process\n  hint: leave out --gpus, torchrun or \
+             srun"
+        ));
+    }
     if let (Some(tensor), Some(raw)) = (&args.tensor, &args.raw) {
         return run_tensor(args, tensor, raw);
     }
     let inputs = Inputs::find(args)?;
     let chosen = args.thresholds.as_deref().map(Thresholds::read).transpose()?;
-    let detector = args::load_detector(&args.weights, &args.inference)?;
+    let worker = member.worker(&args.inference.device)?;
+    let detector = args::load_detector_on(&args.weights, &args.inference, worker.device)?;
     let least = Least::of(args.conf, chosen.as_ref(), detector.vocabulary());
     output::make_folder(&args.output, "--output")?;
-    let Results { images, raw, failed } = detect(args, &inputs, &detector, &least)?;
+    let others = worker.collective.as_ref();
+    let results = detect(args, &inputs, (&detector, &least), others)?;
+    let Some(Results { images, raw, failed, .. }) = results else { return Ok(exit::OK) };
 
     write_json(&args.output.join("detections.json"), &images, &inputs, &detector)?;
     if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {
@@ -208,6 +226,8 @@ struct Results {
     raw: BTreeMap<String, Tensor>,
     /// Number of images that could not be read.
     failed: usize,
+    /// What was wrong with them.
+    problems: Vec<String>,
 }
 
 impl Results {
@@ -220,6 +240,7 @@ impl Results {
         Detected { mut batch, output, found }: Detected,
     ) -> richsem::Result<()> {
         self.failed += batch.skipped.len();
+        self.problems.append(&mut batch.skipped);
         for (b, (target, mut boxes)) in batch.targets.iter().zip(found).enumerate() {
             let number = target.image_id as usize;
             let (image, image_id) = (&inputs.images[number], inputs.known[number].id);
@@ -241,10 +262,41 @@ impl Results {
         }
         Ok(())
     }
+
+    /// What all processes found, for rank 0.
+    fn gather(mut self, inputs: &Inputs, collective: &dyn Collective) -> Result<Option<Self>> {
+        let images = self.images.into_iter().map(|image| (image.number, image.boxes));
+        let own: Shared = (images.collect(), std::mem::take(&mut self.problems));
+        let Some(all) = collective.gather(serde_json::to_vec(&own)?)? else { return Ok(None) };
+        let mut images = Vec::new();
+        for (rank, text) in all.iter().enumerate() {
+            let (found, problems): Shared = serde_json::from_slice(text)?;
+            if rank > 0 {
+                self.failed += problems.len();
+                problems.iter().for_each(|problem| output::note(format!("skipped: {problem}")));
+            }
+            images.extend(found.into_iter().map(|(number, boxes)| ImageResult {
+                number,
+                image_id: inputs.known[number].id,
+                image: inputs.images[number].clone(),
+                boxes,
+            }));
+        }
+        Ok(Some(Self { images, ..self }))
+    }
 }
 
-/// Detects in every image. An image that cannot be read is named on stderr and counted.
-fn detect(args: &Args, inputs: &Inputs, detector: &Detector, least: &Least) -> Result<Results> {
+/// What a process tells of its images: their numbers and what was found in each, and what could not be read.
+type Shared = (Vec<(usize, Vec<ScoredBox>)>, Vec<String>);
+
+/// Detects in every image, the processes in turn; for rank 0. An image that cannot be read is named on stderr and
+/// counted.
+fn detect(
+    args: &Args,
+    inputs: &Inputs,
+    (detector, least): (&Detector, &Least),
+    collective: &dyn Collective,
+) -> Result<Option<Results>> {
     let Inputs { images, known, .. } = inputs;
     let mut results = Results::default();
     let counter = Counter::new("detecting", images.len());
@@ -264,7 +316,8 @@ fn detect(args: &Args, inputs: &Inputs, detector: &Detector, least: &Least) -> R
         orientation: args.orientation.get(),
         draw: !args.no_images,
     };
-    if let Some(source) = source(detector, images, known, &nameable, reading) {
+    if let Some(mut source) = source(detector, images, known, &nameable, reading) {
+        source.share = source.share.of_process(collective);
         let take = |detected: Detected| {
             for problem in &detected.batch.skipped {
                 counter.note(&format!("skipped: {problem}"));
@@ -276,12 +329,18 @@ fn detect(args: &Args, inputs: &Inputs, detector: &Detector, least: &Least) -> R
         };
         guarded(|| detect_batches(detector, source, ReadAhead::default(), take))?;
     }
-    results.images.sort_by_key(|result| result.number);
     drop(counter);
+    // Nothing is told twice, and the names of files are the same for all.
+    let results = match collective.world() {
+        1 => Some(results),
+        _ => results.gather(inputs, collective)?,
+    };
+    let Some(mut results) = results else { return Ok(None) };
+    results.images.sort_by_key(|result| result.number);
     if let Some(news) = detector.take_news() {
         output::note(news);
     }
-    Ok(results)
+    Ok(Some(results))
 }
 
 /// What is known of an image before it is read.

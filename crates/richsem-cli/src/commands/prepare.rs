@@ -13,6 +13,7 @@ use crate::{
     args::DeviceArgs,
     exit, output,
     progress::{self, Counter},
+    ranks::{self, Member, ProcessArgs},
     signals::Signals,
 };
 
@@ -43,17 +44,24 @@ pub(crate) struct Args {
     out: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    ranks::run(&args.processes, |member| run_as(args, member))
+}
+
+/// The work of one process.
+fn run_as(args: &Args, member: &Member) -> Result<u8> {
     output::check_input_file(&args.config, "--config")?;
     output::check_new_folder(&args.out, "--out")?;
     let config = Config::load(&args.config, &args.assignments)?;
-    let device = args.device.resolve()?;
+    let worker = member.worker(&args.device)?;
     let signals = Signals::catch()?;
     let started = Instant::now();
     let mut progress = PrepareProgress(Counter::new("labelling", 0));
-    let done = prepare(&config, &args.out, device, &mut progress, &signals.stop);
+    let done = prepare(&config, &args.out, &worker, &mut progress, &signals.stop);
     drop(progress);
     let out = args.out.display();
     let report = match done {

@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, error::ErrorKind};
 use richsem::{
     Error,
     config::Config,
-    train::{EvalRow, MetricsRow, NewRun, Outcome, RunFolder, Start, Worker, train},
+    train::{EvalRow, MetricsRow, NewRun, Outcome, RunFolder, Start, train},
 };
 
 use crate::{
@@ -20,12 +20,13 @@ use crate::{
     commands::report,
     exit, output, progress,
     progress::TrainProgress,
+    ranks::{self, Member, ProcessArgs},
     signals::Signals,
 };
 
 const USAGE: &str = "\
-richsem train --config <FILE> [--set <KEY=VALUE>]... [--run <FOLDER>] [--device <DEVICE>]
-       richsem train --resume <RUN> [--device <DEVICE>]";
+richsem train --config <FILE> [--set <KEY=VALUE>]... [--run <FOLDER>] [--device <DEVICE> | --gpus <N|all>]
+       richsem train --resume <RUN> [--device <DEVICE> | --gpus <N|all>]";
 
 const HELP: &str = "\
 Examples:
@@ -33,6 +34,9 @@ Examples:
   richsem train -c configs/tiny.toml --set train.lr=0.0002 --set train.epochs=12
   richsem train -c mine.toml --init runs/lvis          other classes, the same model
   richsem train --resume runs/tiny-20260131-120000
+  richsem train -c mine.toml --gpus all                 every GPU of this machine
+  torchrun --no-python --nnodes 2 … richsem train -c mine.toml --run runs/mine
+  srun --ntasks-per-node 8 … richsem train -c mine.toml --run runs/mine
 
 Ctrl-C (or SIGTERM) finishes the step, saves everything and says how to continue. A second Ctrl-C
 ends at once. The run's folder has config.toml (all settings), metrics.jsonl, tensorboard/, eval/ and
@@ -63,18 +67,25 @@ pub(crate) struct Args {
     resume: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    ranks::run(&args.processes, |member| run_as(args, member))
+}
+
+/// The work of one process.
+fn run_as(args: &Args, member: &Member) -> Result<u8> {
     let Prepared { start, config, folder } = match &args.resume {
         Some(folder) => prepare_resume(args, folder)?,
-        None => prepare_new(args)?,
+        None => prepare_new(args, member)?,
     };
-    let device = args.device.resolve()?;
+    let worker = member.worker(&args.device)?;
     let signals = Signals::catch()?;
     let mut progress = TrainProgress::new(&config, Arc::clone(&signals.stop));
     let started = Instant::now();
-    let outcome = train(start, &Worker::alone(device), &mut progress, &signals.stop);
+    let outcome = train(start, &worker, &mut progress, &signals.stop);
     progress.finish();
     let outcome = match outcome {
         Err(Error::Stopped) => {
@@ -84,11 +95,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         outcome => outcome?,
     };
     match outcome {
+        Outcome::Finished { .. } if !member.leads() => Ok(exit::OK),
         Outcome::Finished { val, .. } => {
             let time = progress::hms(started.elapsed().as_secs_f64());
             output::note(finished(&folder, &time)?);
             // The run is whole without its report.
-            match val.map(|val| report::of_finished(&folder, val, device)) {
+            match val.map(|val| report::of_finished(&folder, val, worker.device)) {
                 Some(Ok(file)) => output::note(format!("report: {}", file.display())),
                 Some(Err(error)) => output::warn(format!(
                     "the report could not be written: {error:#}\n  `richsem report {}` tries again",
@@ -134,8 +146,8 @@ fn prepare_resume(args: &Args, folder: &Path) -> Result<Prepared> {
     Ok(Prepared { start: Start::Resume(folder.to_owned()), config, folder: folder.to_owned() })
 }
 
-/// Reads the settings and claims a folder.
-fn prepare_new(args: &Args) -> Result<Prepared> {
+/// Reads the settings and claims a folder, or, in a process that is not of rank 0, is told which it is.
+fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
     let file = args.config.as_ref().expect("clap asks for it where --resume is absent");
     output::check_input_file(file, "--config")?;
     let mut assignments = args.assignments.clone();
@@ -155,20 +167,39 @@ fn prepare_new(args: &Args) -> Result<Prepared> {
         assignments.push(assignment("init.allow_missing", args.allow_missing.clone()));
     }
     let config = Config::load(file, &assignments)?;
-    let run = match &args.run {
+    let mut claimed = None;
+    let folder = PathBuf::from(member.from_first(|| {
+        let run = claim(args.run.as_deref(), file)?;
+        let folder = run.path().to_str().map(str::to_owned);
+        claimed = Some(run);
+        // Alone, nobody needs to be told.
+        match folder {
+            None if member.has_others() => Err(anyhow!("--run: the folder's name is not UTF-8")),
+            folder => Ok(folder.unwrap_or_default()),
+        }
+    })?);
+    let boxed = Box::new(config.clone());
+    Ok(match claimed {
         Some(folder) => {
-            output::check_new_folder(folder, "--run")?;
-            NewRun::claim(folder)?
+            let path = folder.path().to_owned();
+            Prepared { start: Start::New { config: boxed, folder }, config, folder: path }
         }
         None => {
-            let folder = default_folder(file);
-            output::check_new_folder(&folder, "--run")?;
-            NewRun::claim_free(&folder)?
+            let start = Start::Beside { config: boxed, folder: folder.clone() };
+            Prepared { start, config, folder }
         }
+    })
+}
+
+/// Takes the folder that the user named, or one named after the settings.
+fn claim(named: Option<&Path>, config: &Path) -> Result<NewRun> {
+    let Some(folder) = named else {
+        let folder = default_folder(config);
+        output::check_new_folder(&folder, "--run")?;
+        return Ok(NewRun::claim_free(&folder)?);
     };
-    let folder = run.path().to_owned();
-    let start = Start::New { config: Box::new(config.clone()), folder: run };
-    Ok(Prepared { start, config, folder })
+    output::check_new_folder(folder, "--run")?;
+    Ok(NewRun::claim(folder)?)
 }
 
 /// A flag as an assignment of its setting. JSON's strings, and lists of them, are TOML's too.

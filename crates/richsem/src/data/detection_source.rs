@@ -19,6 +19,7 @@ use crate::{
     Error, Result,
     argument::Argument,
     boxes::Xyxy,
+    collective::{Collective, pack, unpack},
     geometry::Geometry,
     random::{Random, Stream},
     targets::{LabelKnowledge, Target, View},
@@ -198,6 +199,25 @@ impl BrokenImages {
         Error::other(format!("too few images can be read to fill a batch: {broken}"))
     }
 
+    /// Gives rank 0 what the other processes found, too.
+    ///
+    /// # Errors
+    /// A process that failed or is gone.
+    pub fn gather(&self, collective: &dyn Collective) -> Result<()> {
+        let own: Vec<Vec<u8>> =
+            self.list().into_iter().flat_map(|(n, m)| [n.into_bytes(), m.into_bytes()]).collect();
+        let Some(all) = collective.gather(pack(&own))? else { return Ok(()) };
+        let mut found = self.found();
+        for of_rank in all {
+            for pair in unpack(&of_rank)?.chunks_exact(2) {
+                let [name, message] =
+                    [&pair[0], &pair[1]].map(|text| String::from_utf8_lossy(text));
+                found.entry(name.into_owned()).or_insert_with(|| message.into_owned());
+            }
+        }
+        Ok(())
+    }
+
     /// Names and messages so far, sorted by name.
     #[must_use]
     pub fn list(&self) -> Vec<(String, String)> {
@@ -256,6 +276,13 @@ impl DetectionSource {
     /// As [`Share::batches_per_epoch`].
     pub fn batches(&self) -> Result<u64> {
         self.share.batches_per_epoch(self.order.len())
+    }
+
+    /// Number of images of this process's batches; 0 where it has none.
+    #[must_use]
+    pub fn images(&self) -> usize {
+        let slots = |position| self.share.slots(position, self.order.len()).len();
+        (0..self.batches().unwrap_or(0)).map(slots).sum()
     }
 
     /// The image at a slot of the epoch's order, which repeats endlessly, with its number in the

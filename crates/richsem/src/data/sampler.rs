@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    collective::Collective,
     random::{Random, Stream},
     vocabulary::ClassIndex,
 };
@@ -195,6 +196,13 @@ pub struct Share {
 }
 
 impl Share {
+    /// The share that a process has among others.
+    #[must_use]
+    pub fn of_process(self, collective: &dyn Collective) -> Self {
+        let (rank, world) = (collective.rank() as usize, collective.world() as usize);
+        Self { rank, world, ..self }
+    }
+
     /// Batches of this rank in an epoch of `items` images. The same for every rank, except with
     /// [`LastBatch::Short`].
     ///

@@ -14,7 +14,7 @@ use crate::{
     losses::{
         LossConfig,
         regions::{Regions, Wanted},
-        terms::{LossTerms, StepKey},
+        terms::{LossTerms, WholeBatch},
     },
     models::{
         class_head::TextTable,
@@ -25,14 +25,14 @@ use crate::{
 };
 
 /// What a step supervises with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Step<'a> {
     /// What is known of each image.
     pub targets: &'a [Target],
     /// What the boxes teach.
     pub supervision: &'a Supervision,
-    /// Key of the step's random draws, and the process's rank, which is part of it.
-    pub key: (StepKey, u64),
+    /// What the images are part of.
+    pub whole: WholeBatch,
 }
 
 /// Inputs of a training pass that are made of the targets, besides the images.
@@ -132,19 +132,17 @@ impl Objective {
     }
 
     /// The inputs that are made of a batch's targets. With `common`, of shapes that nearly all batches have
-    /// in common, for passes that are recorded. `rank` is the process's, part of the draws' key.
+    /// in common, for passes that are recorded.
     #[must_use]
     pub fn prepare(
         &self,
         targets: &[Target],
-        (key, rank): (StepKey, u64),
+        whole: &WholeBatch,
         device: Device,
         common: bool,
     ) -> TargetInput {
         match self {
-            Self::Dino(dino) => {
-                TargetInput::Dino(dino.denoising(targets, (key, rank), device, common))
-            }
+            Self::Dino(dino) => TargetInput::Dino(dino.denoising(targets, whole, device, common)),
         }
     }
 

@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 use super::{
     config::{LossConfig, UnknownClasses},
     federated::Rates,
-    terms::StepKey,
+    terms::WholeBatch,
 };
 use crate::{
     random::{Random, Stream},
@@ -29,24 +29,21 @@ impl ClassChoice {
         Self { rates, unknown: config.unknown_classes }
     }
 
-    /// The classes that each set's class terms look at, `[sets, W]` on the host: those of the batch come
-    /// first, in order, in every set. None: all classes. `rank` is the process's; `first_term` tells the
-    /// sets of a step apart.
+    /// The classes that each set's class terms look at, `[sets, W]` on the host: those of the whole batch come
+    /// first, in order, in every set. None: all classes. `first_term` tells the sets of a step apart.
     #[must_use]
     pub fn sample(
         &self,
-        targets: &[Target],
-        (key, rank): (StepKey, u64),
+        WholeBatch { key, present, .. }: &WholeBatch,
         first_term: u64,
         sets: usize,
     ) -> Option<Tensor> {
         let rates = self.rates.as_ref()?;
-        let present = present_classes(targets);
         let sampled: Vec<Vec<i64>> = (0..sets as u64)
             .map(|set| {
-                let item = (rank << 32) | (first_term + set);
+                let item = first_term + set;
                 let mut random = Random::new(key.seed, Stream::Federated, key.micro_step, item);
-                rates.sample(&present, &mut random)
+                rates.sample(present, &mut random)
             })
             .collect();
         Some(Tensor::from_slice(&sampled.concat()).view([sets as i64, -1]))
@@ -64,14 +61,6 @@ impl ClassChoice {
             }
         }
     }
-}
-
-/// Classes with a box in the batch, sorted, each once.
-pub(crate) fn present_classes(targets: &[Target]) -> Vec<u32> {
-    let mut present: Vec<u32> = targets.iter().flat_map(|t| t.labels.iter().map(|c| c.0)).collect();
-    present.sort_unstable();
-    present.dedup();
-    present
 }
 
 /// 1 where an unmatched query of a class is wrong for sure, 0 where the class may be there without

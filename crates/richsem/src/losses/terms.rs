@@ -2,6 +2,8 @@
 
 use tch::Tensor;
 
+use crate::targets::Target;
+
 /// Every loss term of a step.
 #[derive(Debug)]
 pub struct LossTerms {
@@ -23,8 +25,35 @@ impl LossTerms {
     }
 }
 
+/// The batches of all processes at a step, taken as one: what is drawn at random, and which classes count, does
+/// not depend on how the images are spread over processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeBatch {
+    /// Where the step stands.
+    pub key: StepKey,
+    /// Number of this process's first image among all images of the step.
+    pub first_image: u64,
+    /// Most boxes of an image.
+    pub most_boxes: usize,
+    /// Classes with a box, sorted, each once.
+    pub present: Vec<u32>,
+}
+
+impl WholeBatch {
+    /// Of a process alone.
+    #[must_use]
+    pub fn of(key: StepKey, targets: &[Target]) -> Self {
+        let mut present: Vec<u32> =
+            targets.iter().flat_map(|t| t.labels.iter().map(|c| c.0)).collect();
+        present.sort_unstable();
+        present.dedup();
+        let most_boxes = targets.iter().map(|t| t.boxes.len()).max().unwrap_or(0);
+        Self { key, first_image: 0, most_boxes, present }
+    }
+}
+
 /// Where in a run the step stands: the key of its random draws.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepKey {
     /// Seed of the run, as in its settings.
     pub seed: u64,

@@ -1,9 +1,11 @@
 //! What every family of detectors finds.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{boxes::Xyxy, vocabulary::ClassIndex};
 
 /// A detected object: box, class and score.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ScoredBox {
     /// The box, in pixels of the original image.
     pub bbox: Xyxy,

@@ -13,7 +13,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    collective::Single,
+    collective::{self, Collective, Single},
     config::{Config, prepared::check_settings},
     data::{
         batch::Batch,
@@ -32,7 +32,7 @@ use crate::{
     },
     teacher::{self, Teacher, TeacherConfig},
     train::{
-        Observer,
+        Observer, Worker,
         inputs::{Split, batches, check_files, extra_sets, workers},
         labels::label_batch,
         teacher_check::settle_activation,
@@ -62,7 +62,8 @@ pub struct PrepareReport {
 }
 
 /// Labels every view of every image that training with these settings can show, into `folder`.
-/// Shards that are there and whole are kept: after a stop, the work goes on where it was.
+/// Shards that are there and whole are kept: after a stop, the work goes on where it was. Several processes make
+/// the shards in turn; the folder must be the same for all.
 ///
 /// # Errors
 /// Settings whose images or boxes are random or predicted (see [`crate::prepared`]), a folder of
@@ -71,11 +72,11 @@ pub struct PrepareReport {
 pub fn prepare(
     config: &Config,
     folder: &Path,
-    device: Device,
+    worker: &Worker,
     observer: &mut dyn PrepareObserver,
     stop: &AtomicBool,
 ) -> Result<PrepareReport> {
-    prepare_sharded(config, folder, device, SHARD_IMAGES, observer, stop)
+    prepare_sharded(config, folder, worker, SHARD_IMAGES, observer, stop)
 }
 
 /// Hands on what training's own functions say, and stops once the flag is set.
@@ -99,11 +100,12 @@ impl Observer for Lines<'_> {
 fn prepare_sharded(
     config: &Config,
     folder: &Path,
-    device: Device,
+    Worker { device, collective }: &Worker,
     shard_images: usize,
     observer: &mut dyn PrepareObserver,
     stop: &AtomicBool,
 ) -> Result<PrepareReport> {
+    let (device, collective) = (*device, collective.as_ref());
     let teacher_config = teacher_of(config)?;
     let weights = teacher_config.weights()?;
     check_settings(config)?;
@@ -146,15 +148,22 @@ fn prepare_sharded(
         shard_images,
         sets: sets.iter().map(|set| (set.plan.name.clone(), set.facts.clone())).collect(),
     };
-    start_folder(folder, &manifest, teacher.as_ref(), observer)?;
+    if collective.leads() {
+        start_folder(folder, &manifest, teacher.as_ref(), observer)?;
+    }
+    collective::any(collective, [false])?;
+    if !collective.leads() {
+        manifest.same_as_in(folder, &Manifest::read(folder)?)?;
+    }
     let work = Work {
         config,
+        collective,
         teacher: teacher.as_ref(),
         device,
         normalization: config.model.normalization(),
         broken: Arc::new(BrokenImages::new(config.data.max_broken_images)),
         done: 0,
-        total: sets.iter().map(LabelledSet::views).sum(),
+        total: 0,
         report: PrepareReport::default(),
         observer,
         stop,
@@ -218,13 +227,6 @@ struct LabelledSet {
     facts: SetFacts,
 }
 
-impl LabelledSet {
-    /// Number of views of all its images.
-    fn views(&self) -> u64 {
-        (self.facts.images * self.facts.views.len()) as u64
-    }
-}
-
 /// Tells how many images, boxes and rows there are, set by set.
 fn announce(manifest: &Manifest, observer: &mut dyn PrepareObserver) {
     for (name, facts) in &manifest.sets {
@@ -242,13 +244,14 @@ fn announce(manifest: &Manifest, observer: &mut dyn PrepareObserver) {
 /// The labelling of all sets, and how far it is.
 struct Work<'a> {
     config: &'a Config,
+    collective: &'a dyn Collective,
     teacher: &'a dyn Teacher,
     device: Device,
     normalization: Normalization,
     broken: Arc<BrokenImages>,
     /// Views that are labelled, or were before.
     done: u64,
-    /// Number of views of all sets.
+    /// Number of views that are this process's to label.
     total: u64,
     report: PrepareReport,
     observer: &'a mut dyn PrepareObserver,
@@ -264,21 +267,32 @@ impl Work<'_> {
         sets: &[LabelledSet],
     ) -> Result<PrepareReport> {
         let hash = manifest.hash();
-        for set in sets {
+        let shards = sets.iter().flat_map(|set| {
+            let shards = set.facts.images.div_ceil(manifest.shard_images);
+            (0..shards).map(move |number| (set, number))
+        });
+        let (rank, world) = (self.collective.rank() as usize, self.collective.world() as usize);
+        let own: Vec<_> = shards
+            .skip(rank)
+            .step_by(world)
+            .map(|(set, number)| (set, number, shard_spec(&hash, &set.facts, manifest, number)))
+            .collect();
+        self.total = own.iter().map(|(_, _, spec)| spec.all_views()).sum();
+        for (set, number, spec) in own {
             let of_set = folder.join(&set.plan.name);
             fs_err::create_dir_all(&of_set)?;
-            for number in 0..set.facts.images.div_ceil(manifest.shard_images) {
-                let spec = shard_spec(&hash, &set.facts, manifest, number);
-                let path = shard::path(&of_set, number);
-                if !self.keep_shard(&path, &spec)? {
-                    self.make_shard(&path, &spec, set, number * manifest.shard_images)?;
-                }
+            let path = shard::path(&of_set, number);
+            if !self.keep_shard(&path, &spec)? {
+                self.make_shard(&path, &spec, set, number * manifest.shard_images)?;
             }
         }
+        self.broken.gather(self.collective)?;
         if let Some(summary) = self.broken.summary() {
             self.observer.message(&summary);
         }
-        Ok(self.report)
+        let PrepareReport { made, kept, rows } = self.report;
+        let sums = collective::sums(self.collective, &[made as f64, kept as f64, rows as f64])?;
+        Ok(PrepareReport { made: sums[0] as usize, kept: sums[1] as usize, rows: sums[2] as u64 })
     }
 
     /// Counts a shard that is there and whole. False if it is to be made.

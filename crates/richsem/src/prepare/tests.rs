@@ -90,7 +90,7 @@ impl Place {
 
     fn prepare(&self, config: &Config, recorder: &mut Recorder) -> Result<PrepareReport> {
         let stop = Arc::clone(&recorder.stop);
-        prepare_sharded(config, &self.out(), Device::Cpu, SHARD, recorder, &stop)
+        prepare_sharded(config, &self.out(), &Worker::alone(Device::Cpu), SHARD, recorder, &stop)
     }
 
     fn shard(&self, number: usize) -> PathBuf {

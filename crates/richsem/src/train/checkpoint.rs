@@ -20,6 +20,7 @@ use crate::{
     argument::Argument,
     checkpoint_io::safetensors,
     config::Config,
+    data::interleaved::Interleaved,
     detector::TEXT_TABLE,
     error::{Error, Result, TEMPORARY},
     models::parameters::{Parameter, Role},
@@ -84,23 +85,29 @@ impl Position {
 }
 
 impl Position {
-    /// # Errors
-    /// Another number of processes than the run was started with.
-    fn check_world(&self, world: u64, path: &Path) -> Result<()> {
+    /// Goes on with another number of processes: at the image of the epoch where it stands, or, where a batch
+    /// of all processes would begin before it, there. Says so.
+    pub(super) fn go_on_with(
+        &mut self,
+        world: u64,
+        batches: &Interleaved,
+        accumulate: u64,
+    ) -> Option<String> {
         if self.world == world {
-            return Ok(());
+            return None;
         }
-        let processes = |n: u64| format!("{n} process{}", if n == 1 { "" } else { "es" });
-        let problem = format!(
-            "the run was started with {}, and there {} now: its batches would be others",
-            processes(self.world),
-            if world == 1 { "is 1".to_owned() } else { format!("are {world}") }
-        );
-        Err(Error::invalid(path, "world", problem).with_hint(format!(
-            "resume with {}, or start a new run from its weights ({})",
-            processes(self.world),
-            Argument::Init
-        )))
+        let before = std::mem::replace(&mut self.world, world);
+        // Whole updates; the last one is left where the epoch is shorter now.
+        let last = batches.batches(self.epoch).saturating_sub(accumulate);
+        let batch = (self.batch * before / world).min(last) / accumulate * accumulate;
+        self.batch = batch;
+        self.micro_steps = (0..self.epoch).map(|e| batches.batches(e)).sum::<u64>() + batch;
+        Some(format!(
+            "the run had {before} process(es) until now and has {world} from now on: it goes on in epoch {} at \
+             batch {batch}; a step has {world} / {before} times as many images, and the learning rates stay as \
+             they are",
+            self.epoch + 1
+        ))
     }
 
     /// Where the last checkpoint of a run stands; `None` before the first.
@@ -246,7 +253,6 @@ pub(super) fn prune(
 pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Position>> {
     let Some(position) = Position::of_run(run)? else { return Ok(None) };
     let folder = run.file("checkpoints").join("last");
-    position.check_world(learner.collective().world(), &folder.join("state.json"))?;
     let Learner { model, optimizer, .. } = learner;
     let path = folder.join("training.safetensors");
     let (tensors, metadata) = safetensors::read(&path).map_err(|e| e.with_hint(DAMAGED))?;

@@ -1,14 +1,10 @@
 //! What to say, and keep, when a number is not finite.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use tch::{Kind, Tensor};
 
-use super::{
-    Learner,
-    learner::Intermediates,
-    run_folder::{RunFolder, write_text},
-};
+use super::{Learner, learner::Intermediates, run_folder::write_text};
 use crate::{
     checkpoint_io::safetensors,
     data::batch::Batch,
@@ -20,9 +16,9 @@ fn finite(x: &Tensor) -> bool {
 }
 
 /// Looks for the first tensor that is not finite, in the order in which a step computes them,
-/// saves the batch beside the run, and says all of it.
+/// saves the batch in `folder`, and says all of it.
 pub(super) fn non_finite(
-    run: &RunFolder,
+    folder: PathBuf,
     step: u64,
     what: &str,
     batch: &Batch,
@@ -50,7 +46,6 @@ pub(super) fn non_finite(
     });
     let term = term.map_or_else(|| what.to_owned(), |name| format!("{name} is not finite"));
     let first = first.unwrap_or_else(|| "none found: the objective itself overflowed".into());
-    let folder = run.file(&format!("non-finite-step-{step}"));
     let images: Vec<i64> = batch.targets.iter().map(|t| t.image_id).collect();
     let kept = match save(&folder, step, &term, &first, batch) {
         Ok(()) => format!("the batch is in {}", folder.display()),

@@ -12,45 +12,59 @@ use super::{
     trainer::{Trainer, wall_time},
 };
 use crate::{
+    collective,
     error::{Error, Result, guarded},
     evaluate::Summary,
-    predict::{detect_all, every_image_once, to_detections},
+    predict::{Detected, detect_batches, every_image_once, gather_detections, to_detections},
 };
 
 impl Trainer<'_> {
     /// Evaluates the weights that `last` holds. Breaks when told to stop; the evaluation is then
-    /// still pending.
-    pub(super) fn evaluate(&mut self) -> Result<ControlFlow<(), Summary>> {
+    /// still pending. Rank 0 has the summary.
+    pub(super) fn evaluate(&mut self) -> Result<ControlFlow<(), Option<Summary>>> {
         let Some((split, evaluator)) = &self.val else {
             return Err(Error::other("an evaluation is pending without data.val"));
         };
-        let source = every_image_once(
+        let collective = self.learner.collective();
+        let mut source = every_image_once(
             self.learner.evaluated(),
             Arc::clone(&split.store),
             Arc::clone(&split.entries),
             self.config.eval.batch_size,
             Arc::clone(&self.broken),
         );
-        let (total, ahead) = (split.entries.len(), self.read_ahead());
+        source.share = source.share.of_process(collective);
+        let (total, ahead) = (source.images(), self.read_ahead());
         let detector = self.learner.evaluated();
         let (observer, stop) = (&mut self.observer, self.stop);
-        let mut detections = Vec::new();
+        let mut batches = Vec::new();
         let mut done = 0;
         guarded(|| {
-            detect_all(detector, source, ahead, |image_id, _, found| {
-                let found = to_detections(image_id, &found, detector.vocabulary());
-                detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
-                done += 1;
-                observer.evaluating(done, total);
-                if stop.load(Ordering::Relaxed) {
-                    return ControlFlow::Break(());
+            detect_batches(detector, source, ahead, |Detected { batch, found, .. }| {
+                let mut detections = Vec::new();
+                for (target, found) in batch.targets.iter().zip(found) {
+                    let found = to_detections(target.image_id, &found, detector.vocabulary());
+                    detections.extend(found.into_iter().filter(|d| evaluator.knows(d.category_id)));
+                    done += 1;
+                    observer.evaluating(done, total);
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(ControlFlow::Break(()));
+                    }
                 }
-                ControlFlow::Continue(())
+                batches.push(detections);
+                Ok(ControlFlow::Continue(()))
             })
         })?;
-        if self.stop.load(Ordering::Relaxed) {
+        let [stopped] = collective::any(collective, [self.stop.load(Ordering::Relaxed)])?;
+        if stopped {
             return Ok(ControlFlow::Break(()));
         }
+        let detections = gather_detections(collective, batches)?;
+        self.broken.gather(collective)?;
+        let Some(detections) = detections else {
+            self.position.pending_eval = false;
+            return Ok(ControlFlow::Continue(None));
+        };
         let summary = evaluator.evaluate(&detections)?;
         let (epoch, step) = (self.position.epoch, self.position.updates);
         write_text(&self.run.summary_file(epoch), &summary.to_json())?;
@@ -58,8 +72,10 @@ impl Trainer<'_> {
         let scalars: Vec<(String, f32)> =
             metrics.iter().filter_map(|(k, v)| Some((format!("eval/{k}"), (*v)? as f32))).collect();
         let scalars: Vec<(&str, f32)> = scalars.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-        self.tensorboard.scalars(step, wall_time(), &scalars)?;
-        self.tensorboard.flush()?;
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.scalars(step, wall_time(), &scalars)?;
+            tensorboard.flush()?;
+        }
         let ap = summary.main();
         if self.position.best.is_none_or(|(best, _)| better(ap, best)) {
             self.position.best = Some((ap, step));
@@ -70,6 +86,6 @@ impl Trainer<'_> {
         self.position.pending_eval = false;
         checkpoint::write_position(&self.run.file("checkpoints").join("last"), &self.position)?;
         self.observer.evaluated(epoch, &summary);
-        Ok(ControlFlow::Continue(summary))
+        Ok(ControlFlow::Continue(Some(summary)))
     }
 }

@@ -1,9 +1,6 @@
 //! What learns: the detector, its objective and its optimizer, one batch at a time.
 
-use std::{
-    cell::{Cell, RefCell},
-    sync::Arc,
-};
+use std::{cell::RefCell, sync::Arc};
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::Download;
@@ -14,15 +11,15 @@ use super::{
     pass::{PassInput, Runner, recorded_with},
 };
 use crate::{
-    collective::Collective,
+    collective::{self, Collective},
     config::Config,
     data::{batch::Batch, loader::BatchSource},
     detector::Detector,
     error::{Error, Result, guarded},
-    families::{Matched, Objective, Step, TrainingOutput},
+    families::{Objective, Step, TrainingOutput},
     losses::{
         semantic::{semantic_terms, target_boxes},
-        terms::{LossTerms, StepKey},
+        terms::{LossTerms, StepKey, WholeBatch},
     },
     precision::Precision,
     random::{Random, Stream},
@@ -47,6 +44,8 @@ pub struct Learner {
     precision: Precision,
     collective: Arc<dyn Collective>,
     pub(super) recordings: RefCell<Recordings>,
+    /// Of the parameters: f32, but in tests.
+    kind: Kind,
     /// Of the losses since the last update, `[1]`: not finite if one of them is not.
     loss_sum: RefCell<Option<Tensor>>,
 }
@@ -92,6 +91,22 @@ impl Learner {
     pub fn with_teacher(
         config: &Config,
         vocabulary: Vocabulary,
+        network: (Device, Arc<dyn Collective>),
+        open_teacher: &OpenTeacher,
+    ) -> Result<Self> {
+        Self::of_kind(Kind::Float, config, vocabulary, network, open_teacher)
+    }
+
+    /// As [`Self::with_teacher`], in f64 where tests ask for it: there sums that are made in another order differ
+    /// in their 16th digit.
+    ///
+    /// # Errors
+    /// As [`Self::with_teacher`].
+    #[doc(hidden)]
+    pub fn of_kind(
+        kind: Kind,
+        config: &Config,
+        vocabulary: Vocabulary,
         (device, collective): (Device, Arc<dyn Collective>),
         open_teacher: &OpenTeacher,
     ) -> Result<Self> {
@@ -118,6 +133,12 @@ impl Learner {
         };
         let semantic_branch = semantic.as_ref().map(branch_of).transpose()?;
         let model = TrainingModel { detector, semantic_branch };
+        if kind != Kind::Float {
+            for mut parameter in model.parameters() {
+                let other = parameter.tensor.f_detach()?.f_to_kind(kind)?;
+                parameter.tensor.set_data(&other);
+            }
+        }
         let optimizer = guarded(|| Optimizer::new(model.parameters(), &config.train));
         let optimizer = optimizer.map_err(|error| {
             let count = model.detector.trainable_count();
@@ -146,6 +167,7 @@ impl Learner {
             precision: config.train.precision,
             collective,
             recordings,
+            kind,
             loss_sum: RefCell::default(),
         })
     }
@@ -181,23 +203,25 @@ impl Learner {
     /// before.
     ///
     /// # Errors
-    /// What libtorch refuses.
+    /// A process that failed or is gone; what libtorch refuses.
     pub fn prepare(&self, batch: &Batch, key: StepKey) -> Result<Prepared> {
+        let whole = self.whole(batch, key)?;
         let prepared = guarded(|| {
             let detector = &self.model.detector;
             let mut recordings = self.recordings.borrow_mut();
-            let key_of = (key, self.collective.rank());
             let device = detector.device();
             let common = recordings.on();
-            let targets = self.objective.prepare(&batch.targets, key_of, device, common);
+            let targets = self.objective.prepare(&batch.targets, &whole, device, common);
             let form = detector.form(batch);
             let of = recorded_with(batch.len() as i64, &targets, form);
             let at = recordings.at(&of, batch.size());
             let normalization = detector.config().model.normalization();
             let (images, mask) =
                 batch.normalize_to(device, &normalization, at.size(batch.size()))?;
-            let draws = self.draws(batch.len(), key_of);
-            Ok(Prepared { key, of, at, input: PassInput { images, mask, draws, targets, form } })
+            let draws = self.draws(batch.len(), &whole);
+            let input = PassInput { images, mask, draws, targets, form };
+            let input = if self.kind == Kind::Float { input } else { input.of_kind(self.kind) };
+            Ok(Prepared { whole, of, at, input })
         });
         prepared.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
     }
@@ -214,9 +238,8 @@ impl Learner {
         prepared: Prepared,
         intermediates: &mut Intermediates,
     ) -> Result<PendingLoss> {
-        let agreed = Cell::new(false);
         let loss = guarded(|| {
-            let Prepared { key, of, at, input } = prepared;
+            let Prepared { whole, of, at, input } = prepared;
             let mut recordings = self.recordings.borrow_mut();
             let size = at.size(batch.size());
             if let At::New(_) = at {
@@ -239,7 +262,7 @@ impl Learner {
             let images = self.semantic.is_some().then(|| input.images.shallow_clone());
             drop(input);
             let output = intermediates.output.insert(output);
-            let losses = self.losses(batch, images.as_ref(), key, output, &agreed)?;
+            let losses = self.losses(batch, images.as_ref(), whole, output)?;
             let losses = intermediates.losses.insert(losses);
             (&losses.total / self.accumulate as f64).backward();
             if let Some(replay) = replay {
@@ -254,9 +277,6 @@ impl Learner {
             });
             Ok(PendingLoss { names: losses.names.clone(), values })
         });
-        if loss.is_err() && !agreed.get() {
-            self.tell_failed()?;
-        }
         loss.map_err(|error| error.for_work(|| self.describe_step(batch), SMALLER_STEP))
     }
 
@@ -291,38 +311,71 @@ impl Learner {
         self.recordings.borrow_mut().take_news().or_else(|| self.evaluated().take_news())
     }
 
+    /// The batches of all processes, taken as one.
+    fn whole(&self, batch: &Batch, key: StepKey) -> Result<WholeBatch> {
+        let own = WholeBatch::of(key, &batch.targets);
+        if self.collective.world() == 1 {
+            return Ok(own);
+        }
+        let head = [key.micro_step, batch.len() as u64, own.most_boxes as u64];
+        let mut bytes: Vec<u8> = head.into_iter().flat_map(u64::to_le_bytes).collect();
+        bytes.extend(own.present.iter().flat_map(|class| class.to_le_bytes()));
+        let rank = self.collective.rank() as usize;
+        let mut whole = own;
+        for (other, bytes) in self.collective.exchange(bytes)?.into_iter().enumerate() {
+            let (head, present) = bytes.split_at_checked(24).unwrap_or_default();
+            let (head, _) = head.as_chunks::<8>();
+            let head: Vec<u64> = head.iter().map(|word| u64::from_le_bytes(*word)).collect();
+            let &[micro_step, images, most] = &*head else {
+                return Err(out_of_step(other));
+            };
+            if micro_step != key.micro_step {
+                return Err(out_of_step(other));
+            }
+            if other < rank {
+                whole.first_image += images;
+            }
+            whole.most_boxes = whole.most_boxes.max(most as usize);
+            let (present, _) = present.as_chunks::<4>();
+            whole.present.extend(present.iter().map(|class| u32::from_le_bytes(*class)));
+        }
+        whole.present.sort_unstable();
+        whole.present.dedup();
+        Ok(whole)
+    }
+
     /// What is random in a pass on that many images; none where nothing is.
-    pub(super) fn draws(&self, images: usize, (key, rank): (StepKey, u64)) -> Option<Tensor> {
+    pub(super) fn draws(&self, images: usize, whole: &WholeBatch) -> Option<Tensor> {
         let count = self.model.detector.network().draws();
         if count == 0 {
             return None;
         }
-        let mut random = Random::new(key.seed, Stream::Backbone, key.micro_step, rank);
-        let values: Vec<f32> = (0..count * images).map(|_| random.uniform() as f32).collect();
-        let values = Tensor::from_slice(&values).view([count as i64, images as i64]);
-        Some(torch_ext::upload(&values, self.model.detector.device()))
+        let WholeBatch { key, first_image, .. } = whole;
+        let mut values = Vec::with_capacity(count * images);
+        for image in 0..images as u64 {
+            let item = first_image + image;
+            let mut random = Random::new(key.seed, Stream::Backbone, key.micro_step, item);
+            values.extend((0..count).map(|_| random.uniform() as f32));
+        }
+        let values = Tensor::from_slice(&values).view([images as i64, count as i64]);
+        Some(torch_ext::upload(&values.transpose(0, 1).contiguous(), self.model.detector.device()))
     }
 
     fn losses(
         &self,
         batch: &Batch,
         images: Option<&Tensor>,
-        key: StepKey,
+        whole: WholeBatch,
         output: &TrainingOutput,
-        agreed: &Cell<bool>,
     ) -> Result<LossTerms> {
         let Batch { targets, supervision, .. } = batch;
-        let step = Step { targets, supervision, key: (key, self.collective.rank()) };
+        let step = Step { targets, supervision, whole };
         let pending = self.objective.start(output, step)?;
-        let num_boxes = |matched: &Matched| {
-            agreed.set(true);
-            self.mean_boxes(Some(matched.num_boxes()))
-        };
         let (Some((config, source)), Some(branch), Some(images), true) =
             (&self.semantic, &self.model.semantic_branch, images, supervision.semantic)
         else {
             let matched = pending.wait()?;
-            let num_boxes = num_boxes(&matched)?;
+            let num_boxes = self.mean(matched.num_boxes())?;
             return matched.finish(num_boxes, None).map(|(losses, _)| losses);
         };
         let normalization = self.model.detector.config().model.normalization();
@@ -335,9 +388,13 @@ impl Learner {
             known = Some(labels.of(&torch_ext::upload(&target_boxes(targets), images.device()))?);
         }
         let matched = pending.wait()?;
-        let num_boxes = num_boxes(&matched)?;
+        let num_boxes = self.mean(matched.num_boxes())?;
         let (mut losses, regions) = matched.finish(num_boxes, Some(config.wanted()))?;
-        let Some(regions) = regions else { return Ok(losses) };
+        let Some(mut regions) = regions else { return Ok(losses) };
+        // Sets of all regions: their number is known here.
+        for set in regions.sets.iter_mut().filter(|set| !set.matched) {
+            set.normalizer = self.mean(set.normalizer)?;
+        }
         let mut label = |boxes: &Tensor| match known.take() {
             Some(labels) => Ok(labels),
             None => labels.of(boxes),
@@ -346,26 +403,13 @@ impl Learner {
         Ok(losses)
     }
 
-    /// The mean number of boxes over the processes, at least 1; `own` is none where this process failed.
+    /// What sums are divided by: the mean over the processes, whose sum is at least 1.
     ///
     /// # Errors
-    /// Another process failed, or is gone.
-    fn mean_boxes(&self, own: Option<f64>) -> Result<f64> {
-        let said = [own.unwrap_or_default(), f64::from(u8::from(own.is_none()))];
-        let means = self.collective.begin_mean(&said)?.wait()?;
-        if own.is_some() && means[1] > 0.0 {
-            return Err(elsewhere());
-        }
-        Ok(means[0].max(1.0))
-    }
-
-    /// Tells the other processes, which are at the same batch, that this one has failed before its losses:
-    /// they would wait for it.
-    ///
-    /// # Errors
-    /// Another process is gone.
-    pub(super) fn tell_failed(&self) -> Result<()> {
-        self.mean_boxes(None).map(drop)
+    /// A process that failed or is gone.
+    fn mean(&self, own: f64) -> Result<f64> {
+        let sum = collective::sums(self.collective.as_ref(), &[own])?[0];
+        Ok(sum.max(1.0) / self.collective.world() as f64)
     }
 
     /// What the teacher says of a batch's own boxes, image by image; none without a teacher.
@@ -425,7 +469,7 @@ impl Learner {
 /// A batch on the device; see [`Learner::prepare`].
 #[derive(Debug)]
 pub struct Prepared {
-    key: StepKey,
+    whole: WholeBatch,
     /// What its recording depends on besides the size.
     of: [i64; 3],
     at: At,
@@ -447,13 +491,12 @@ impl PendingLoss {
     /// [`Error::NonFinite`]; what an earlier kernel failed with.
     pub fn wait(self) -> Result<BatchLoss> {
         guarded(|| {
-            let mut values = Vec::<f32>::try_from(self.values.wait()?)?;
-            let loss = values.pop().map_or(f64::NAN, f64::from);
+            let mut values = Vec::<f64>::try_from(self.values.wait()?.f_to_kind(Kind::Double)?)?;
+            let loss = values.pop().unwrap_or(f64::NAN);
             if !loss.is_finite() {
                 return Err(Error::non_finite("the loss is not finite"));
             }
-            let terms = self.names.into_iter().zip(values.into_iter().map(f64::from));
-            Ok(BatchLoss { loss, terms: terms.collect() })
+            Ok(BatchLoss { loss, terms: self.names.into_iter().zip(values).collect() })
         })
     }
 }
@@ -462,9 +505,9 @@ impl PendingLoss {
 #[derive(Debug)]
 pub struct PendingUpdate(Download);
 
-/// Of a process whose fellow failed.
-pub(super) fn elsewhere() -> Error {
-    Error::other("another process of this run failed: its own message says why")
+/// Of a process at another batch than this one: a bug.
+fn out_of_step(rank: usize) -> Error {
+    Error::other(format!("rank {rank} is at another batch"))
 }
 
 /// What makes a step less.

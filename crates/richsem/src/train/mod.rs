@@ -1,5 +1,6 @@
 //! The training loop and what surrounds it.
 
+mod agree;
 mod changes;
 mod checkpoint;
 mod claim;
@@ -32,6 +33,6 @@ pub use model::TrainingModel;
 pub use observer::Observer;
 pub use optimizer::Optimizer;
 pub use run::{Outcome, Start, Worker};
-pub use run_folder::{EvalRow, MetricsRow, RunFolder, TrainRow};
+pub use run_folder::{EvalRow, MetricsRow, RANKS, RunFolder, TrainRow};
 pub use schedule::lr_factor;
 pub use trainer::{train, train_with_teacher};

@@ -1,6 +1,6 @@
 //! What a run tells whoever watches it.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, path::Path};
 
 use super::run_folder::TrainRow;
 use crate::{data::image_store::Indexing, evaluate::Summary};
@@ -9,6 +9,8 @@ use crate::{data::image_store::Indexing, evaluate::Summary};
 pub trait Observer {
     /// One line of news: what was loaded, saved, skipped.
     fn message(&mut self, _text: &str) {}
+    /// The run's folder is there. The process of rank 0 alone writes into it, but for `ranks/`.
+    fn folder(&mut self, _path: &Path) {}
     /// A large archive of images is being indexed. Says whether to go on: if not, the run ends with
     /// [`Error::Stopped`](crate::Error::Stopped), and what was found is kept.
     fn indexing(&mut self, _at: Indexing) -> ControlFlow<()> {

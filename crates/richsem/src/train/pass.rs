@@ -1,6 +1,6 @@
 //! What the network takes in a training step, as lists of tensors: so that it can be recorded.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::{
     detector::Detector,
@@ -40,6 +40,19 @@ impl PassInput {
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
         let images = [&self.images, &self.mask].into_iter().chain(&self.draws);
         images.chain(self.targets.tensors()).collect()
+    }
+
+    /// The same with numbers of another kind.
+    pub(super) fn of_kind(self, kind: Kind) -> Self {
+        let cast =
+            |x: &Tensor| if x.is_floating_point() { x.to_kind(kind) } else { x.shallow_clone() };
+        let targets: Vec<Tensor> = self.targets.tensors().into_iter().map(cast).collect();
+        Self {
+            images: cast(&self.images),
+            draws: self.draws.as_ref().map(cast),
+            targets: self.targets.with(&targets),
+            ..self
+        }
     }
 
     /// Runs the network.

@@ -9,7 +9,7 @@ use crate::{
     boxes::Cxcywh,
     data::loader::BatchSource as _,
     error::{Result, guarded},
-    losses::terms::StepKey,
+    losses::terms::{StepKey, WholeBatch},
     models::{padding::Padding, parameters::Role},
     recordings::{Recordings, Size, buckets::Plan},
     targets::{LabelKnowledge, Target},
@@ -102,9 +102,9 @@ impl Learner {
             geometry: None,
         };
         let targets = vec![target; images as usize];
-        let key = (StepKey { seed: 0, micro_step: 0 }, self.collective().rank());
-        let draws = self.draws(images as usize, key);
-        let targets = self.objective.prepare(&targets, key, device, true);
+        let whole = WholeBatch::of(StepKey { seed: 0, micro_step: 0 }, &targets);
+        let draws = self.draws(images as usize, &whole);
+        let targets = self.objective.prepare(&targets, &whole, device, true);
         Ok(PassInput {
             images: Tensor::f_zeros([images, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
             mask: Tensor::f_zeros([images, height, width], (Kind::Bool, device))?,

@@ -21,6 +21,13 @@ pub enum Start {
         /// Its folder.
         folder: NewRun,
     },
+    /// A new run in a folder that the process of rank 0 has claimed: this is another one.
+    Beside {
+        /// Its settings.
+        config: Box<Config>,
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// The run of that folder, with the settings saved there.
     Resume(PathBuf),
 }

@@ -110,6 +110,8 @@ impl MetricsRow {
 pub(super) const SETTINGS: &str = "config.toml";
 const VOCABULARY: &str = "vocabulary.json";
 const DATA: &str = "data.json";
+/// What processes other than rank 0 leave: their logs.
+pub const RANKS: &str = "ranks";
 const FOLDERS: [&str; 2] = ["eval", "checkpoints"];
 
 /// The folder of a run.
@@ -213,6 +215,19 @@ impl RunFolder {
             return Err(Error::invalid(&path, "vocabulary", problem).with_hint(OTHER_DATA));
         }
         Ok(())
+    }
+
+    /// The folder of a run that the process of rank 0 makes.
+    pub(super) fn beside(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where the batch goes that gave a number which is not finite.
+    pub(super) fn non_finite(&self, step: u64, rank: u64) -> PathBuf {
+        match rank {
+            0 => self.file(&format!("non-finite-step-{step}")),
+            rank => self.file(&format!("{RANKS}/rank-{rank}-non-finite-step-{step}")),
+        }
     }
 
     /// A run that was made before.

@@ -1,18 +1,18 @@
 //! A run before its first step: folder, data, weights, and every check that can be made by then.
 
-use std::{fs::File, sync::Arc};
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use tch::Device;
 
 use super::{
-    Learner, NewRun, Observer, OpenedSet, Position, changes, checkpoint, init,
+    Learner, NewRun, Observer, OpenedSet, Position, agree, changes, checkpoint, init,
     inputs::{Split, batches, check_boxes, check_files, extra_sets},
     run::Start,
     run_folder::RunFolder,
     teacher_check,
 };
 use crate::{
-    collective::Collective,
+    collective::{self, Collective},
     config::{Config, SplitConfig},
     data::{
         detection_source::BrokenImages, fingerprint::Fingerprint, image_store::ImageStore,
@@ -28,7 +28,10 @@ use crate::{
 /// Where it trains, kept from others.
 pub(super) enum Place {
     New(NewRun),
-    Existing(RunFolder, File),
+    /// The lock is that of rank 0.
+    Existing(RunFolder, Option<File>),
+    /// A new run, whose folder is for rank 0 to make.
+    Beside(PathBuf),
 }
 
 impl Place {
@@ -37,20 +40,35 @@ impl Place {
     ///
     /// # Errors
     /// A folder that is none of a run or is in use; settings that differ where they may not.
-    pub(super) fn open(start: Start, observer: &mut dyn Observer) -> Result<(Config, Self)> {
+    pub(super) fn open(
+        start: Start,
+        collective: &dyn Collective,
+        observer: &mut dyn Observer,
+    ) -> Result<(Config, Self)> {
         let folder = match start {
             Start::New { config, folder } => {
                 // It may have been changed since it was read.
                 config.validate()?;
                 return Ok((*config, Self::New(folder)));
             }
+            Start::Beside { config, folder } => {
+                config.validate()?;
+                return Ok((*config, Self::Beside(folder)));
+            }
             Start::Resume(folder) => folder,
         };
         let run = RunFolder::open(&folder)?;
         let config = run.config()?;
         training_split(&config)?;
-        let lock = run.lock()?;
-        run.sweep()?;
+        let lock = match collective.leads() {
+            true => Some(run.lock()?),
+            false => None,
+        };
+        if lock.is_some() {
+            run.sweep()?;
+        }
+        // No one reads before it is swept.
+        collective::any(collective, [false])?;
         for line in changes::since_checkpoint(&run, &config)? {
             observer.message(&line);
         }
@@ -60,7 +78,7 @@ impl Place {
     /// Whether there are weights of the run's own.
     pub(super) fn has_checkpoint(&self) -> bool {
         match self {
-            Self::New(_) => false,
+            Self::New(_) | Self::Beside(_) => false,
             Self::Existing(run, _) => run.file("checkpoints/last").exists(),
         }
     }
@@ -105,7 +123,11 @@ pub(super) fn open_data(
     if let Some(file) = config.teacher_file() {
         fingerprint = fingerprint.with_teacher(&file)?;
     }
+    agree::on_data(collective, &fingerprint, val.as_ref().map(|(set, _)| &*set.entries))?;
     let batches = batches(config, &split, &extras, &broken, collective)?;
+    if let Some(line) = agree::in_words(config, collective) {
+        observer.message(&line);
+    }
     let updates = batches.total() / config.train.accumulate;
     if config.train.warmup_steps >= updates {
         observer.message(&format!(
@@ -154,9 +176,12 @@ pub(super) fn learner(
     };
     let mut learner =
         Learner::with_teacher(config, data.vocabulary.clone(), network, open_teacher)?;
-    if let Place::Existing(run, _) = place {
-        run.complete(&data.vocabulary, &data.fingerprint)?;
+    if let Place::Existing(run, lock) = place {
+        if lock.is_some() {
+            run.complete(&data.vocabulary, &data.fingerprint)?;
+        }
         if let Some(position) = checkpoint::resume(run, &mut learner)? {
+            agree::on_weights(&learner)?;
             return Ok((learner, Some(position)));
         }
     }
@@ -165,6 +190,7 @@ pub(super) fn learner(
         messages.extend(teacher_check::check(&learner, &data.batches, semantic.min_top1)?);
     }
     messages.iter().for_each(|message| observer.message(message));
+    agree::on_weights(&learner)?;
     Ok((learner, None))
 }
 

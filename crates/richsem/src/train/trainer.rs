@@ -11,9 +11,8 @@ use std::{
 
 use super::{
     BatchLoss, Intermediates, Learner, Observer, PendingLoss, PendingUpdate, Position, Prepared,
-    checkpoint, diagnose,
+    agree, checkpoint, diagnose,
     inputs::{OpenedSet, workers},
-    learner,
     run::{Outcome, Start, Worker},
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{lr_factor, row_due},
@@ -22,7 +21,7 @@ use super::{
     teacher_check,
 };
 use crate::{
-    collective,
+    collective::{self, Pace},
     config::{Config, TrainConfig},
     data::{
         batch::Batch,
@@ -51,10 +50,14 @@ pub(super) struct Trainer<'a> {
     pub(super) store: Arc<ImageStore>,
     pub(super) position: Position,
     supply: Supply,
-    pub(super) tensorboard: EventWriter,
+    /// None where another process writes the run's folder.
+    pub(super) tensorboard: Option<EventWriter>,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) stop: &'a AtomicBool,
 }
+
+/// Batches after which a step takes as long as all others.
+const WARM_UP: u32 = 3;
 
 /// A batch that the device is at work on.
 struct Started {
@@ -92,7 +95,8 @@ pub fn train_with_teacher(
 ) -> Result<Outcome> {
     let Worker { device, collective } = worker.clone();
     // The folder is this process's own before anything in it is swept or written.
-    let (mut config, place) = Place::open(start, observer)?;
+    let (mut config, place) = Place::open(start, collective.as_ref(), observer)?;
+    agree::on_settings(collective.as_ref(), &config)?;
     let data = setup::open_data(&config, place.has_checkpoint(), collective.as_ref(), observer)?;
     let first = || Ok(Arc::clone(&data.batches));
     let settled = teacher_check::settle_activation(&mut config, &data.vocabulary, device, &first)?;
@@ -101,11 +105,22 @@ pub fn train_with_teacher(
     let (learner, resumed) =
         setup::learner(&mut config, &data, network, open_teacher, &place, observer)?;
     let (run, _lock) = match place {
-        Place::New(folder) => folder.begin(&config, &data.vocabulary, &data.fingerprint)?,
+        Place::New(folder) => {
+            let (run, lock) = folder.begin(&config, &data.vocabulary, &data.fingerprint)?;
+            (run, Some(lock))
+        }
         Place::Existing(run, lock) => (run, lock),
+        Place::Beside(folder) => (RunFolder::beside(folder), None),
     };
-    let position = resumed.unwrap_or_else(|| Position::start(collective.world()));
-    run.rewind(position.updates)?;
+    let mut position = resumed.unwrap_or_else(|| Position::start(collective.world()));
+    let moved = position.go_on_with(collective.world(), &data.batches, config.train.accumulate);
+    moved.iter().for_each(|message| observer.message(message));
+    if collective.leads() {
+        run.rewind(position.updates)?;
+    }
+    // The folder is there for all.
+    collective::any(collective.as_ref(), [false])?;
+    observer.folder(run.path());
     observer.message(&format!(
         "{} trainable parameters on {}; padding {}; run folder {}",
         learner.model.detector.trainable_count(),
@@ -114,9 +129,10 @@ pub fn train_with_teacher(
         run.path().display()
     ));
     let events = run.file("tensorboard");
-    let tensorboard = match position.updates {
-        0 => EventWriter::create(&events, wall_time())?,
-        updates => EventWriter::resume(&events, wall_time(), updates)?,
+    let tensorboard = match (collective.leads(), position.updates) {
+        (false, _) => None,
+        (true, 0) => Some(EventWriter::create(&events, wall_time())?),
+        (true, updates) => Some(EventWriter::resume(&events, wall_time(), updates)?),
     };
     if position.micro_steps > 0 {
         observer.message(&format!(
@@ -177,7 +193,7 @@ impl Trainer<'_> {
                         self.finish();
                         return Ok(Outcome::Stopped(self.position.updates));
                     }
-                    ControlFlow::Continue(summary) => last = Some(Box::new(summary)),
+                    ControlFlow::Continue(summary) => last = summary.map(Box::new),
                 }
             }
             self.prune()?;
@@ -205,58 +221,53 @@ impl Trainer<'_> {
         self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
         let mut since = Instant::now();
         let mut stopping = false;
+        // Kernels are compiled and files written before the first ones.
+        let mut quick_after = WARM_UP;
         let first = if self.position.batch < batches { loader.next() } else { None };
         let mut upcoming = first.map(|batch| self.prepare(batch));
         while let Some(next) = upcoming.take() {
-            let (started, stop) = self.start(next)?;
-            stopping |= stop;
+            let pace = if quick_after == 0 { Pace::Steps } else { Pace::Long };
+            self.learner.collective().pace(pace);
+            quick_after = quick_after.saturating_sub(1);
+            let started = self.start(next)?;
             // While the device works on this one.
             let before = Instant::now();
             let next = if self.position.batch < batches { loader.next() } else { None };
             let waited = before.elapsed().as_secs_f64();
             upcoming = next.map(|batch| self.prepare(batch));
             let updated = started.update.is_some();
-            self.finish_batch(started, &mut since, waited)?;
+            stopping |= self.finish_batch(started, &mut since, waited)?;
             if updated
                 && self.position.batch < batches
                 && (stopping || self.checkpoint_due(checkpoint_every))
             {
+                self.learner.collective().pace(Pace::Long);
                 self.save()?;
                 if stopping {
                     return Ok(ControlFlow::Break(()));
                 }
                 self.prune()?;
                 since = Instant::now();
+                quick_after = WARM_UP;
             }
         }
+        self.learner.collective().pace(Pace::Long);
         self.end_epoch(stopping)
     }
 
-    /// Has a batch on its way through the network and back; and whether any process is to stop.
-    fn start(&mut self, next: Result<(Batch, Prepared)>) -> Result<(Started, bool)> {
-        let started = self.start_batch(next);
-        // All processes leave the loop at the same batch, whatever happened to one of them.
-        let [stop, failed] = self.agree([self.stop.load(Ordering::Relaxed), started.is_err()])?;
-        let mut started = started?;
-        if failed {
-            return Err(learner::elsewhere());
-        }
+    /// Has a batch on its way through the network and back.
+    fn start(&mut self, next: Result<(Batch, Prepared)>) -> Result<Started> {
+        let mut started = self.start_batch(next)?;
         self.position.batch += 1;
         self.position.micro_steps += 1;
         if self.position.batch.is_multiple_of(self.config.train.accumulate) {
             started.update = Some(self.learner.start_update(self.lr_factor())?);
         }
-        Ok((started, stop))
+        Ok(started)
     }
 
     fn start_batch(&mut self, next: Result<(Batch, Prepared)>) -> Result<Started> {
-        let (batch, prepared) = match next {
-            Ok(next) => next,
-            Err(error) => {
-                self.learner.tell_failed()?;
-                return Err(error);
-            }
-        };
+        let (batch, prepared) = next?;
         for message in &batch.skipped {
             self.observer.message(&format!("skipped: {message}"));
         }
@@ -270,13 +281,14 @@ impl Trainer<'_> {
     }
 
     /// Waits for a batch, and for its update where it ends one. The batch took the time `since` the one
-    /// before, of which the loader was `waited` for.
-    fn finish_batch(&mut self, started: Started, since: &mut Instant, waited: f64) -> Result<()> {
+    /// before, of which the loader was `waited` for. Says whether any process is to stop.
+    fn finish_batch(&mut self, started: Started, since: &mut Instant, waited: f64) -> Result<bool> {
         let Started { batch, loss, update, intermediates } = started;
         let before = Instant::now();
         let loss = loss.wait().map_err(|error| self.explain(error, &batch, &intermediates))?;
         let device = before.elapsed().as_secs_f64();
-        let loss = self.count(&batch, loss);
+        let (loss, images, stop) = self.of_all(&batch, loss)?;
+        let loss = self.count(&batch, loss, images);
         let seconds = since.elapsed().as_secs_f64();
         if let Some(message) = self.supply.batch(batch.len(), seconds, waited, device) {
             self.observer.message(&message);
@@ -290,8 +302,25 @@ impl Trainer<'_> {
             }
             None => None,
         };
-        self.observer.batch(loss, batch.len(), row.as_ref());
-        Ok(())
+        self.observer.batch(loss, images as usize, row.as_ref());
+        Ok(stop)
+    }
+
+    /// The mean of a batch's losses over the processes, the images of all, and whether any is to stop: all
+    /// processes leave the loop at the same batch.
+    fn of_all(&self, batch: &Batch, own: BatchLoss) -> Result<(BatchLoss, u64, bool)> {
+        let collective = self.learner.collective();
+        let stop = f64::from(u8::from(self.stop.load(Ordering::Relaxed)));
+        let mut values = vec![stop, batch.len() as f64, own.loss];
+        values.extend(own.terms.iter().map(|(_, value)| value));
+        let sums = collective::sums(collective, &values)?;
+        let mean = |sum: &f64| sum / collective.world() as f64;
+        let names = own.terms.into_iter().map(|(name, _)| name);
+        let loss = BatchLoss {
+            loss: mean(&sums[2]),
+            terms: names.zip(sums[3..].iter().map(mean)).collect(),
+        };
+        Ok((loss, sums[1] as u64, sums[0] > 0.0))
     }
 
     /// Breaks where any process is to stop. What is evaluated, and what a run ends with, is always on
@@ -341,12 +370,13 @@ impl Trainer<'_> {
         Ok((batch, prepared))
     }
 
-    /// Adds a batch's loss to the sums since the last row of metrics; returns the weighted objective.
-    fn count(&mut self, batch: &Batch, losses: BatchLoss) -> f64 {
+    /// Adds the loss of a batch of so many images to the sums since the last row of metrics; returns the weighted
+    /// objective.
+    fn count(&mut self, batch: &Batch, losses: BatchLoss, images: u64) -> f64 {
         let sums = &mut self.position.since_log;
         sums.batches += 1;
-        sums.images += batch.len() as u64;
-        sums.timed_images += batch.len() as u64;
+        sums.images += images;
+        sums.timed_images += images;
         sums.loss += losses.loss;
         for (name, value) in losses.terms {
             let name = format!("{}{name}", self.sources.prefix(batch.source));
@@ -362,7 +392,9 @@ impl Trainer<'_> {
         match error {
             Error::NonFinite { problem, .. } => {
                 let step = self.position.updates + 1;
-                diagnose::non_finite(&self.run, step, &problem, batch, &self.learner, intermediates)
+                let rank = self.learner.collective().rank();
+                let folder = self.run.non_finite(step, rank);
+                diagnose::non_finite(folder, step, &problem, batch, &self.learner, intermediates)
             }
             other => other,
         }
@@ -399,6 +431,7 @@ impl Trainer<'_> {
             memory_mib: memory.map_or(0.0, |m| m.peak_reserved as f64 / f64::from(1 << 20)),
             terms: sums.terms.into_iter().map(mean).collect(),
         };
+        let Some(tensorboard) = &mut self.tensorboard else { return Ok(Some(row)) };
         self.run.append(&MetricsRow::Train(row.clone()))?;
         let mut scalars = vec![
             ("train/loss", row.loss as f32),
@@ -409,16 +442,21 @@ impl Trainer<'_> {
         let terms: Vec<(String, f32)> =
             row.terms.iter().map(|(k, v)| (format!("train/{k}"), *v as f32)).collect();
         scalars.extend(terms.iter().map(|(k, v)| (k.as_str(), *v)));
-        self.tensorboard.scalars(row.step, wall_time(), &scalars)?;
+        tensorboard.scalars(row.step, wall_time(), &scalars)?;
         Ok(Some(row))
     }
 
     fn save(&mut self) -> Result<()> {
+        self.learner.share_statistics()?;
+        let Some(tensorboard) = &mut self.tensorboard else { return Ok(()) };
         checkpoint::save(&self.run, &self.config, &self.learner, &self.position)?;
-        self.tensorboard.flush()
+        tensorboard.flush()
     }
 
     fn prune(&self) -> Result<()> {
+        if !self.learner.collective().leads() {
+            return Ok(());
+        }
         let (keep, run) = (self.config.train.keep_every, &self.run);
         // Numbered checkpoints that are kept are those written at the end of every n-th epoch.
         let rows = if keep > 0 { run.metrics()? } else { Vec::new() };

@@ -8,7 +8,10 @@ use richsem::{
             matcher::{Matching, PaddedTargets, hungarian},
         },
     },
-    losses::{FederatedConfig, LossConfig, MatcherConfig, terms::StepKey},
+    losses::{
+        FederatedConfig, LossConfig, MatcherConfig,
+        terms::{StepKey, WholeBatch},
+    },
     targets::{Supervision, Target},
     testing::target,
 };
@@ -17,7 +20,8 @@ use tch::{Device, Kind};
 use crate::support::*;
 
 pub(crate) fn step<'a>(targets: &'a [Target], supervision: &'a Supervision) -> Step<'a> {
-    Step { targets, supervision, key: (StepKey { seed: 0, micro_step: 0 }, 0) }
+    let key = StepKey { seed: 0, micro_step: 0 };
+    Step { targets, supervision, whole: WholeBatch::of(key, targets) }
 }
 
 pub(crate) fn criterion(federated: bool) -> Criterion {

@@ -5,4 +5,5 @@ pub(crate) mod cublas_lt;
 pub(crate) mod graph;
 pub(crate) mod launch;
 pub(crate) mod libraries;
+pub(crate) mod nccl;
 pub(crate) mod zeros;

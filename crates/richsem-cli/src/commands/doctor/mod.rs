@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
     Error,
+    collective::Single,
     config::Config,
     data::{
         dataset::Dataset,
@@ -366,7 +367,7 @@ fn detections(
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let knows = |class| train.dataset.vocabulary().class_of(class).is_some();
-    eval::detect(&detector, &knows, &train.dataset, (store, &broken), batch).map(Some)
+    eval::detect((&detector, &Single), &knows, &train.dataset, (store, &broken), batch)
 }
 
 fn detected<'a>(args: &Args, detections: &'a [Detection]) -> Detected<'a> {

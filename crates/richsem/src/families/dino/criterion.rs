@@ -13,7 +13,7 @@ use crate::{
     losses::{
         LossConfig,
         boxes::{generalized_iou, l1},
-        classes::{ClassChoice, present_classes},
+        classes::ClassChoice,
         focal::sigmoid_focal_loss,
         has_kernels,
         terms::LossTerms,
@@ -126,7 +126,7 @@ impl Criterion {
         output: &'a TrainingOutput,
         step: Step<'a>,
     ) -> Result<PendingTerms<'a>> {
-        let Step { targets, supervision, key } = step;
+        let Step { targets, supervision, whole } = step;
         let scored = Scored::new(output, targets);
         let Scored { padded, matched, .. } = &scored;
         let unused = output.unused.as_ref();
@@ -143,7 +143,7 @@ impl Criterion {
         let sets = matched.logits.size()[0] as usize;
         let sample = |first_term: usize, sets: usize| {
             self.choice
-                .sample(targets, key, first_term as u64, sets)
+                .sample(&whole, first_term as u64, sets)
                 .map(|classes| torch_ext::upload(&classes, matched.logits.device()))
         };
         let denoising = match &output.denoising {
@@ -320,13 +320,11 @@ impl Criterion {
             }
             Some(chosen) => {
                 let width = chosen.size()[1];
-                let present = present_classes(targets);
-                let column = |pair: &Pair| {
-                    let label = targets[pair.image as usize].labels[pair.target as usize].0;
-                    present.binary_search(&label).map_or(0, |at| at as i64)
-                };
-                let columns: Vec<i64> = matching.pairs.iter().map(column).collect();
-                let columns = torch_ext::upload(&Tensor::from_slice(&columns), device);
+                let set: Vec<i64> = matching.pairs.iter().map(|pair| pair.set).collect();
+                let set = torch_ext::upload(&Tensor::from_slice(&set), device);
+                // Classes with a box are among those of every set.
+                let chosen_there = chosen.index_select(0, &set).eq_tensor(&labels.unsqueeze(1));
+                let columns = chosen_there.to_kind(Kind::Int64).argmax(1, false);
                 let known = known.map(|k| {
                     k.index_select(1, &chosen.flatten(0, 1))
                         .view([images, sets, width])

@@ -4,7 +4,11 @@ use tch::{Device, Kind};
 
 use super::*;
 use crate::{
-    losses::{FederatedConfig, MatcherConfig, UnknownClasses, federated::Rates, terms::StepKey},
+    losses::{
+        FederatedConfig, MatcherConfig, UnknownClasses,
+        federated::Rates,
+        terms::{StepKey, WholeBatch},
+    },
     random::{Random, Stream},
     targets::LabelKnowledge,
     testing::target,
@@ -15,7 +19,7 @@ const CLASSES: i64 = 6;
 const KEY: StepKey = StepKey { seed: 1, micro_step: 2 };
 
 fn step<'a>(targets: &'a [Target], supervision: &'a Supervision) -> Step<'a> {
-    Step { targets, supervision, key: (KEY, 0) }
+    Step { targets, supervision, whole: WholeBatch::of(KEY, targets) }
 }
 
 fn some_targets() -> Vec<Target> {

@@ -11,7 +11,7 @@ pub use regions::regions;
 
 use crate::{
     error::Result,
-    losses::{LossConfig, terms::StepKey},
+    losses::{LossConfig, terms::WholeBatch},
     models::{
         class_head::TextTable,
         dino::{
@@ -47,7 +47,7 @@ impl Objective {
     pub(super) fn denoising(
         &self,
         targets: &[Target],
-        (key, rank): (StepKey, u64),
+        WholeBatch { key, first_image, most_boxes, .. }: &WholeBatch,
         device: Device,
         common: bool,
     ) -> Option<DenoisingQueries> {
@@ -55,9 +55,12 @@ impl Objective {
         let queries = self.config.transformer.num_queries;
         DenoisingQueries::new(
             targets,
-            config,
-            self.classes,
-            &mut Random::new(key.seed, Stream::Denoising, key.micro_step, rank),
+            (config, self.classes),
+            *most_boxes,
+            |image| {
+                let item = first_image + image as u64;
+                Random::new(key.seed, Stream::Denoising, key.micro_step, item)
+            },
             device,
             |slots| if common { config.common_slots(slots, queries) } else { slots },
         )

@@ -19,8 +19,6 @@ use crate::{
 const IMAGES: usize = 12;
 
 struct Tiny {
-    from: Names,
-    to: Names,
     seen: Vec<Seen>,
     /// The true class of each folder, by wnid.
     truth: Vec<usize>,
@@ -43,7 +41,7 @@ fn tiny() -> Option<&'static Tiny> {
         let wnids: Vec<_> = to.classes().into_iter().map(|class| class.wnid.unwrap()).collect();
         let place = |id: &str| wnids.iter().position(|wnid| wnid == id).unwrap();
         let truth = from.classes().iter().map(|class| place(&class.id)).collect();
-        Some(Tiny { from, to, seen: looked.seen, truth })
+        Some(Tiny { seen: looked.seen, truth })
     };
     TINY.get_or_init(read).as_ref()
 }

@@ -76,7 +76,7 @@ impl DenoisingConfig {
 pub struct DenoisingLayout {
     /// How many groups of queries there are.
     pub groups: i64,
-    /// Most boxes of an image in the batch.
+    /// Most boxes of an image in the batch, or in those of all processes.
     pub most: i64,
     /// P. Those after the groups are there so that batches of different numbers of boxes have
     /// tensors of the same shape: no other query sees them, and no loss does.
@@ -145,31 +145,40 @@ pub struct DenoisingQueries {
 }
 
 impl DenoisingQueries {
-    /// Copies of the targets' boxes with random noise. `slots` gets the smallest possible P and
-    /// gives the P to use. `None` if P is 0, or denoising is off.
+    /// Copies of the targets' boxes with random noise, which image i of the batch takes from `random(i)`. `most`
+    /// is the most boxes of an image, here or in the batches of other processes. `slots` gets the smallest
+    /// possible P and gives the P to use. `None` if P is 0, or denoising is off.
     #[must_use]
     pub fn new(
         targets: &[Target],
-        config: &DenoisingConfig,
-        classes: i64,
-        random: &mut Random,
+        (config, classes): (&DenoisingConfig, i64),
+        most: usize,
+        random: impl Fn(usize) -> Random,
         device: Device,
         slots: impl FnOnce(i64) -> i64,
     ) -> Option<Self> {
-        let draw = |copy: Copied| CopyNoise::draw(copy.negative, config, classes, random);
-        Self::with_noise(targets, config, draw, device, slots)
+        let mut of_image: Option<(usize, Random)> = None;
+        let draw = |copy: Copied| {
+            let of_image = match &mut of_image {
+                Some((image, random)) if *image == copy.image => random,
+                other => &mut other.insert((copy.image, random(copy.image))).1,
+            };
+            CopyNoise::draw(copy.negative, config, classes, of_image)
+        };
+        Self::with_noise(targets, config, most, draw, device, slots)
     }
 
-    /// As [`Self::new`], with random numbers that `noise` gives.
+    /// As [`Self::new`], with random numbers that `noise` gives, asked image by image.
     #[must_use]
     pub fn with_noise(
         targets: &[Target],
         config: &DenoisingConfig,
+        most: usize,
         mut noise: impl FnMut(Copied) -> CopyNoise,
         device: Device,
         slots: impl FnOnce(i64) -> i64,
     ) -> Option<Self> {
-        let most = targets.iter().map(|t| t.boxes.len()).max().unwrap_or(0) as i64;
+        let most = most as i64;
         if config.number == 0 {
             return None;
         }
@@ -275,8 +284,9 @@ mod tests {
     }
 
     fn queries(targets: &[Target], config: &DenoisingConfig) -> Option<DenoisingQueries> {
-        let mut random = Random::new(0, Stream::Test, 0, 0);
-        DenoisingQueries::new(targets, config, 5, &mut random, Device::Cpu, |slots| slots)
+        let most = targets.iter().map(|t| t.boxes.len()).max().unwrap_or(0);
+        let random = |image: usize| Random::new(0, Stream::Test, 0, image as u64);
+        DenoisingQueries::new(targets, (config, 5), most, random, Device::Cpu, |slots| slots)
     }
 
     #[test]
@@ -300,8 +310,9 @@ mod tests {
         // Slots that are asked for are there, and nothing is in them.
         let slots = |boxes: &[[f32; 4]], number| {
             let config = DenoisingConfig { number, ..DenoisingConfig::default() };
-            let random = &mut Random::new(1, Stream::Denoising, 0, 0);
-            DenoisingQueries::new(&[target(boxes)], &config, 9, random, Device::Cpu, |_| 200)
+            let random = |image: usize| Random::new(1, Stream::Denoising, 0, image as u64);
+            let (targets, most) = ([target(boxes)], boxes.len());
+            DenoisingQueries::new(&targets, (&config, 9), most, random, Device::Cpu, |_| 200)
         };
         let none = slots(&[], 100).unwrap();
         assert!(none.layout.is_empty() && none.layout.slots == 200);

@@ -6,7 +6,10 @@ use super::tests::{build, target, tiny};
 use super::*;
 use crate::{
     families::{Step, dino::Criterion},
-    losses::{LossConfig, terms::StepKey},
+    losses::{
+        LossConfig,
+        terms::{StepKey, WholeBatch},
+    },
     models::{
         backbone::{Norm, ResnetConfig, ResnetName},
         parameters::Role,
@@ -168,10 +171,10 @@ fn step(
     in_double(&store);
     let (images, mask, _) = batch(&[image], extra);
     let targets = [target(&[0, 3, 3])];
-    let mut random = Random::new(0, Stream::Test, 1, 0);
+    let random = |image: usize| Random::new(0, Stream::Test, 1, image as u64);
     let denoising = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
-    let mut noised =
-        DenoisingQueries::new(&targets, &denoising, 5, &mut random, Device::Cpu, |p| p).unwrap();
+    let noised = DenoisingQueries::new(&targets, (&denoising, 5), 3, random, Device::Cpu, |p| p);
+    let mut noised = noised.unwrap();
     noised.used = noised.used.to_kind(Kind::Double);
     noised.references = noised.references.to_kind(Kind::Double);
     let input = Input { denoising: Some(&noised), ..Input::new(&images, &mask) };
@@ -179,7 +182,8 @@ fn step(
     let criterion = Criterion::new(LossConfig::default(), &[1; 5]);
     let supervision = Supervision { assignment, ..Supervision::default() };
     let key = StepKey { seed: 1, micro_step: 0 };
-    let step = Step { targets: &targets, supervision: &supervision, key: (key, 0) };
+    let whole = WholeBatch::of(key, &targets);
+    let step = Step { targets: &targets, supervision: &supervision, whole };
     let (terms, _) = criterion.forward(&output, step).unwrap();
     terms.total.backward();
     let values = Vec::<f64>::try_from(terms.values.to_kind(Kind::Double)).unwrap();

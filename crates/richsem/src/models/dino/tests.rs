@@ -176,9 +176,9 @@ fn every_trainable_parameter_gets_a_gradient() {
         // The last level has 2 × 2 cells: a norm over one alone gives its weight no gradient.
         let images = random_images(2, 128, 128);
         let targets = [target(&[0, 3]), target(&[1])];
-        let mut random = Random::new(0, Stream::Test, 1, 0);
+        let random = |image: usize| Random::new(0, Stream::Test, 1, image as u64);
         let config = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
-        let dn = DenoisingQueries::new(&targets, &config, 5, &mut random, Device::Cpu, |p| p);
+        let dn = DenoisingQueries::new(&targets, (&config, 5), 2, random, Device::Cpu, |p| p);
         let text = matches!(space, ClassSpace::Text(_)).then_some(&text);
         let output = dino
             .forward_train(&Input {

@@ -1,0 +1,169 @@
+//! Starts the processes of a command on this machine, and waits for them. They are told what torchrun would
+//! tell them.
+
+use std::{
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use richsem::collective::group::tell_of;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use torch_ext::Store;
+
+use crate::{exit, output, signals::Signals};
+
+/// Set for the processes that are started here: the number of this one.
+const LAUNCHER: &str = "RICHSEM_LAUNCHER";
+/// Of the first start, which is the only one.
+const ATTEMPT: &str = "0";
+/// Time that processes have to end by themselves once one of them failed.
+const GRACE: Duration = Duration::from_secs(45);
+const PAUSE: Duration = Duration::from_millis(30);
+
+pub(super) fn was_launched() -> bool {
+    std::env::var_os(LAUNCHER).is_some()
+}
+
+/// Whether this process was started here. If so it ends with the one that started it.
+pub(super) fn is_child() -> Result<bool> {
+    let Some(launcher) = std::env::var(LAUNCHER).ok() else { return Ok(false) };
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    if launcher != parent.to_string() {
+        return Err(anyhow!("the process that started this one is gone"));
+    }
+    Ok(true)
+}
+
+/// Ends what is left of the processes when it is dropped.
+struct Children(Vec<(Child, Option<ExitStatus>)>);
+
+impl Children {
+    fn pid(child: &Child) -> Option<Pid> {
+        i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+    }
+
+    /// Those that run.
+    fn send(&self, signal: Signal) {
+        let running = self.0.iter().filter(|(_, status)| status.is_none());
+        for pid in running.filter_map(|(child, _)| Self::pid(child)) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    fn kill(&mut self) {
+        for (child, status) in &mut self.0 {
+            // With whatever it started itself.
+            if let (Some(pid), None) = (Self::pid(child), &status) {
+                let _ = kill_process_group(pid, Signal::KILL);
+                *status = child.wait().ok();
+            }
+        }
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn start(world: u64, port: u16) -> Result<Children> {
+    let program = std::env::current_exe()?;
+    let threads =
+        std::thread::available_parallelism().map_or(1, |cores| cores.get()) as u64 / world;
+    let mut children = Children(Vec::new());
+    for rank in 0..world {
+        let mut command = Command::new(&program);
+        command
+            .args(std::env::args_os().skip(1))
+            .env("RANK", rank.to_string())
+            .env("LOCAL_RANK", rank.to_string())
+            .env("WORLD_SIZE", world.to_string())
+            .env("LOCAL_WORLD_SIZE", world.to_string())
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("MASTER_PORT", port.to_string())
+            .env("TORCHELASTIC_USE_AGENT_STORE", "True")
+            .env("TORCHELASTIC_RESTART_COUNT", ATTEMPT)
+            .env(LAUNCHER, std::process::id().to_string());
+        if std::env::var_os("OMP_NUM_THREADS").is_none() {
+            command.env("OMP_NUM_THREADS", threads.max(1).to_string());
+        }
+        // A Ctrl-C on the terminal comes to this process alone, which hands it on.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|error| anyhow!("a process of this program could not be started: {error}"))?;
+        children.0.push((child, None));
+    }
+    Ok(children)
+}
+
+/// Starts `world` processes, and gives the exit code of the first of them, or of the one that failed.
+pub(super) fn launch(world: u64, patience: Duration) -> Result<u8> {
+    let signals = Signals::catch()?;
+    let store = Store::serve(0, patience)?;
+    let mut children = start(world, store.port())?;
+    let mut told = false;
+    let mut failed: Option<Instant> = None;
+    while children.0.iter().any(|(_, status)| status.is_none()) {
+        if let (Some(signal), false) = (signals.received(), told) {
+            told = true;
+            Signal::from_named_raw(signal).into_iter().for_each(|signal| children.send(signal));
+        }
+        for rank in 0..children.0.len() {
+            let (child, status) = &mut children.0[rank];
+            if status.is_some() {
+                continue;
+            }
+            *status = child.try_wait()?;
+            let Some(ended) = *status else { continue };
+            // Whoever was told to stop ends with that signal's code.
+            if !ended.success() && !told {
+                failed.get_or_insert_with(Instant::now);
+                if let Some(problem) = killed(ended) {
+                    // The others may have told before; the store may be full of other troubles.
+                    let _ = tell_of(&store, ATTEMPT, rank as u64, &problem);
+                }
+            }
+        }
+        if failed.is_some_and(|since| since.elapsed() > GRACE) {
+            children.kill();
+        }
+        std::thread::sleep(PAUSE);
+    }
+    let statuses = children.0.iter().filter_map(|(_, status)| *status);
+    let (rank, status) = statuses
+        .enumerate()
+        .find(|(_, status)| !status.success())
+        .unwrap_or((0, ExitStatus::default()));
+    if let Some(problem) = killed(status) {
+        // It could say nothing itself.
+        output::error(&anyhow!("rank {rank}: {problem}"));
+    }
+    Ok(code(status))
+}
+
+/// Why a process ended that could say nothing.
+fn killed(status: ExitStatus) -> Option<String> {
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status)?;
+    let why = match signal {
+        9 => " (SIGKILL: by hand, or because the machine's memory was full)",
+        7 => " (SIGBUS)",
+        6 => " (SIGABRT)",
+        11 => " (SIGSEGV)",
+        _ => "",
+    };
+    Some(format!("its process was ended by signal {signal}{why}"))
+}
+
+fn code(status: ExitStatus) -> u8 {
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    match (status.code(), signal) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(exit::ERROR),
+        (None, Some(signal)) => exit::signal(signal.unsigned_abs() as usize),
+        (None, None) => exit::ERROR,
+    }
+}
