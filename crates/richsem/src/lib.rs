@@ -97,6 +97,7 @@ pub mod prepare;
 pub mod prepared;
 pub mod pretrain;
 pub mod random;
+pub mod recipe;
 mod recordings;
 pub mod report;
 pub mod semantic_branch;
@@ -112,6 +113,7 @@ pub mod tensorboard;
 pub mod testing;
 pub mod train;
 pub mod vocabulary;
+pub mod weights;
 
 pub use error::{Error, Result};
 pub use image;

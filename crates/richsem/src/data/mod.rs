@@ -16,6 +16,7 @@ pub mod listing;
 pub mod loader;
 pub mod openimages;
 pub mod sampler;
+pub mod split;
 pub mod transforms;
 
 pub use entries::entries;

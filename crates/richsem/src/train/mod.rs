@@ -3,6 +3,7 @@
 mod changes;
 mod checkpoint;
 mod claim;
+mod class_rows;
 mod diagnose;
 mod evaluate;
 mod init;
@@ -14,6 +15,7 @@ mod model;
 pub mod observer;
 mod optimizer;
 mod pass;
+mod patience;
 mod record_ahead;
 mod run;
 mod run_folder;
@@ -21,6 +23,7 @@ mod schedule;
 mod setup;
 mod supply;
 pub(crate) mod teacher_check;
+mod teacher_scales;
 mod trainer;
 
 pub use checkpoint::{LogSums, Position};
