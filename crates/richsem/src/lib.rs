@@ -102,6 +102,7 @@ mod recordings;
 pub mod report;
 pub mod semantic_branch;
 mod settings;
+pub mod settings_reference;
 mod statistics;
 pub mod stored_batch;
 pub mod study;
