@@ -9,6 +9,9 @@ mod exit;
 mod images;
 mod least;
 mod output;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod pages;
 mod progress;
 mod shorthand;
 mod signals;

@@ -88,6 +88,7 @@ pub mod info;
 mod json;
 pub mod losses;
 pub mod mapping;
+pub mod merge;
 pub mod models;
 pub mod normalization;
 pub mod precision;
