@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | an error in input, settings or files; some images could not be read, runs of a study failed, or the doctor found problems |
-//! | 2 | the command line is wrong (written by `clap`) |
+//! | 2 | the command line is wrong (mostly written by `clap`) |
 //! | 3 | training met a number that is not finite |
 //! | 101 | an internal error: a bug of this program (Rust's own code for a panic) |
 //! | 129 | stopped by SIGHUP, which `nohup` keeps away; training has saved everything |
@@ -15,6 +15,8 @@
 pub(crate) const OK: u8 = 0;
 /// An error in input, settings or files; or some images or runs failed, or `doctor` found problems.
 pub(crate) const ERROR: u8 = 1;
+/// The command line is wrong; `clap`'s own code.
+pub(crate) const COMMAND_LINE: u8 = 2;
 /// Training met a number that is not finite.
 pub(crate) const NON_FINITE: u8 = 3;
 

@@ -11,14 +11,24 @@ use richsem::data::listing::{EXTENSIONS, PassedOver, is_image};
 /// Extensions that an image with boxes keeps; other images become .jpg.
 const DRAWN: [&str; 3] = ["jpg", "jpeg", "png"];
 
-/// Every image meant by `inputs` (files, folders, patterns), each once, in the order given;
-/// within a folder or pattern by name; and what was passed over.
-pub(crate) fn collect(inputs: &[PathBuf]) -> Result<(Vec<PathBuf>, PassedOver)> {
+/// Every image meant by `inputs` (files, folders and all folders in them, patterns, lists of paths, and `-`: paths
+/// from stdin), each once, in the order given; within a folder or pattern by name; and what was passed over. What
+/// lies in `results`, where an earlier run may have drawn images, is not meant by a folder around it.
+pub(crate) fn collect(inputs: &[PathBuf], results: &Path) -> Result<(Vec<PathBuf>, PassedOver)> {
     let mut images = Vec::new();
     let mut passed_over = PassedOver::default();
     let mut seen = HashSet::new();
+    let mut given = Vec::new();
     for input in inputs {
-        for image in of_input(input, &mut passed_over)? {
+        match input.to_str() {
+            Some("-") => given.extend(from_stdin()?),
+            _ if is_list(input) => given.extend(from_list(input)?),
+            _ => given.push(input.clone()),
+        }
+    }
+    let results = results.canonicalize().ok();
+    for input in &given {
+        for image in of_input(input, results.as_deref(), &mut passed_over)? {
             // The same image by two names, as through a folder and by itself.
             if seen.insert(image.canonicalize().unwrap_or_else(|_| image.clone())) {
                 images.push(image);
@@ -52,18 +62,89 @@ fn images(paths: impl Iterator<Item = PathBuf>, passed_over: &mut PassedOver) ->
     images
 }
 
-fn of_input(input: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> {
+/// Whether a file is a list of images: by its ending.
+fn is_list(input: &Path) -> bool {
+    input.extension().is_some_and(|end| end.eq_ignore_ascii_case("txt")) && input.is_file()
+}
+
+/// The paths in a list, a line each, relative to the list.
+fn from_list(list: &Path) -> Result<Vec<PathBuf>> {
+    let text = fs_err::read_to_string(list)?;
+    let folder = list.parent().unwrap_or(Path::new(""));
+    let paths: Vec<PathBuf> = lines(&text).map(|line| folder.join(line)).collect();
+    if paths.is_empty() {
+        return Err(anyhow!("{}: the list is empty\n  hint: it has a path a line", list.display()));
+    }
+    Ok(paths)
+}
+
+/// Paths from stdin, a line each, relative to the working folder.
+fn from_stdin() -> Result<Vec<PathBuf>> {
+    let text = std::io::read_to_string(std::io::stdin())
+        .map_err(|error| anyhow!("-: stdin cannot be read: {error}"))?;
+    let paths: Vec<PathBuf> = lines(&text).map(PathBuf::from).collect();
+    if paths.is_empty() {
+        return Err(anyhow!(
+            "-: no paths came from stdin\n  hint: for example find . -name '*.jpg' | richsem predict - …"
+        ));
+    }
+    Ok(paths)
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Everything in a folder and in the folders in it, but for hidden folders and `results`. A link to a folder is
+/// followed once.
+fn walk(
+    folder: &Path,
+    results: Option<&Path>,
+    seen: &mut HashSet<PathBuf>,
+    passed_over: &mut PassedOver,
+) -> Result<Vec<PathBuf>> {
+    let place = folder.canonicalize()?;
+    if results == Some(&*place) {
+        passed_over.count("folders of results".to_owned(), &folder.to_string_lossy());
+        return Ok(Vec::new());
+    }
+    if !seen.insert(place) {
+        passed_over.count("folders seen before".to_owned(), &folder.to_string_lossy());
+        return Ok(Vec::new());
+    }
+    let entries = fs_err::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    paths.sort();
+    let mut all = Vec::with_capacity(paths.len());
+    for path in paths {
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        match path.is_dir() {
+            true if hidden => {
+                passed_over.count("hidden folders".to_owned(), &path.to_string_lossy());
+            }
+            true => all.extend(walk(&path, results, seen, passed_over)?),
+            false => all.push(path),
+        }
+    }
+    Ok(all)
+}
+
+fn of_input(
+    input: &Path,
+    results: Option<&Path>,
+    passed_over: &mut PassedOver,
+) -> Result<Vec<PathBuf>> {
     let name = input.display();
     let expected = || format!(".{}", EXTENSIONS.join(", ."));
     if input.is_dir() {
-        let entries = fs_err::read_dir(input)?.collect::<std::io::Result<Vec<_>>>()?;
         let mut here = PassedOver::default();
-        let images = images(entries.into_iter().map(|entry| entry.path()), &mut here);
+        let paths = walk(input, results, &mut HashSet::new(), &mut here)?;
+        let images = images(paths.into_iter(), &mut here);
         if images.is_empty() {
             let instead = if here.is_empty() { "it is empty".into() } else { here.to_string() };
             return Err(anyhow!(
-                "{name}: no images in this folder ({}): {instead}\n  hint: folders in it are not \
-                 searched; give them, or a pattern as '{name}/*/*.jpg'",
+                "{name}: no images in this folder ({}): {instead}\n  hint: the folders in it were searched, \
+                 too; other names are found by a pattern, as '{name}/**/*.dat'",
                 expected()
             ));
         }
@@ -188,19 +269,24 @@ mod tests {
             &["b.jpg", "a.PNG", "c.webp", "notes.txt", "in/d.jpg", "odd", "._a.PNG", "e.BMP"],
         );
         std::os::unix::fs::symlink("gone", folder.join("f.jpg")).unwrap();
-        let collected = |inputs: &[PathBuf]| collect(inputs).map_err(|e| e.to_string());
+        let results = folder.join("results");
+        files(folder, &["results/old.jpg", ".git/x.jpg"]);
+        std::os::unix::fs::symlink(folder, folder.join("in/loop")).unwrap();
+        let collected = |inputs: &[PathBuf]| collect(inputs, &results).map_err(|e| e.to_string());
         let (images, passed_over) = collected(&[folder.to_owned()]).unwrap();
-        assert_eq!(names(&images), ["a.PNG", "b.jpg", "c.webp", "e.BMP"]);
+        assert_eq!(names(&images), ["a.PNG", "b.jpg", "c.webp", "e.BMP", "d.jpg"]);
         let name = |name: &str| folder.join(name).display().to_string();
         assert_eq!(
             passed_over.to_string(),
             format!(
-                "1 .txt ({}), 1 broken links ({}), 1 folders ({}), 1 hidden ({}), 1 without an \
-                 extension ({})",
+                "1 .txt ({}), 1 broken links ({}), 1 folders of results ({}), 1 folders seen before ({}), 1 \
+                 hidden ({}), 1 hidden folders ({}), 1 without an extension ({})",
                 name("notes.txt"),
                 name("f.jpg"),
-                name("in"),
+                name("results"),
+                name("in/loop"),
                 name("._a.PNG"),
+                name(".git"),
                 name("odd")
             )
         );
@@ -219,6 +305,12 @@ mod tests {
             let error = collected(&[folder.join(input)]).unwrap_err();
             assert!(error.contains(input) && error.contains(problem), "{error}");
         }
+        // A list, relative to itself.
+        fs_err::write(folder.join("list.txt"), "b.jpg\n\n# a comment\nin/d.jpg\n").unwrap();
+        let (images, _) = collected(&[folder.join("list.txt")]).unwrap();
+        assert_eq!(names(&images), ["b.jpg", "d.jpg"]);
+        fs_err::write(folder.join("none.txt"), "\n").unwrap();
+        assert!(collected(&[folder.join("none.txt")]).unwrap_err().contains("the list is empty"));
         fs_err::create_dir(folder.join("empty")).unwrap();
         assert!(collected(&[folder.join("empty")]).unwrap_err().contains("no images"));
     }
@@ -235,10 +327,17 @@ mod tests {
         }
         let expected = [folder.join("in/a.jpg"), odd.clone(), folder.join("in/z.jpg")];
         for input in ["in", "in/*.jpg", "i?/*.j*", "**/[acz]*.jpg"] {
-            assert_eq!(collect(&[folder.join(input)]).unwrap().0, expected, "{input}");
+            assert_eq!(
+                collect(&[folder.join(input)], &folder.join("none")).unwrap().0,
+                expected,
+                "{input}"
+            );
         }
-        assert_eq!(collect(&[folder.join("in/c*")]).unwrap().0, [odd]);
-        assert_eq!(collect(&[folder.join("out/*")]).unwrap().0, [folder.join("out/b.jpg")]);
+        assert_eq!(collect(&[folder.join("in/c*")], &folder.join("none")).unwrap().0, [odd]);
+        assert_eq!(
+            collect(&[folder.join("out/*")], &folder.join("none")).unwrap().0,
+            [folder.join("out/b.jpg")]
+        );
     }
 
     #[test]

@@ -9,19 +9,24 @@ mod exit;
 mod images;
 mod least;
 mod output;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod pages;
 mod progress;
 mod ranks;
 mod results;
+mod shorthand;
 mod signals;
 mod table;
+mod words;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use commands::{
-    bench, checks, convert, dataset, doctor, eval, info, map, predict, prepare, pretrain_teacher,
-    report, study, synth, train,
+    bench, checks, completions, convert, dataset, doctor, eval, info, init, map, predict, prepare,
+    pretrain_teacher, report, settings, study, synth, train, weights,
 };
 
 /// Object detection on long-tailed data: train, evaluate and use detectors
@@ -34,6 +39,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Write settings for a set of images and this machine, and say what to type next
+    Init(init::Args),
     /// Train a detector, or continue a run that was stopped
     Train(train::Args),
     /// Evaluate a detector, or a file of detections, on annotated images
@@ -45,6 +52,8 @@ enum Verb {
     Convert(convert::Args),
     /// Show what a file of weights holds
     Info(info::Args),
+    /// List public weights, and fetch them
+    Weights(weights::Args),
     /// Show a run as one HTML file: metrics, curves, classes, images
     Report(report::Args),
     /// Train variants of the settings with several seeds, and compare them in a table
@@ -61,6 +70,10 @@ enum Verb {
     Doctor(doctor::Args),
     /// Find which class of one vocabulary is which of another
     Map(map::Args),
+    /// Show all settings, or what one does
+    Settings(settings::Args),
+    /// Write completions for a shell
+    Completions(completions::Args),
     /// Time training steps and inference
     Bench(bench::Args),
     /// Show what is installed and which devices can be used
@@ -69,18 +82,37 @@ enum Verb {
 
 /// Verbs as `richsem --help` lists them.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Detectors", &["train", "eval", "predict", "convert", "info", "report", "study"]),
+    (
+        "Detectors",
+        &["init", "train", "eval", "predict", "weights", "convert", "info", "report", "study"],
+    ),
     ("Teachers", &["pretrain-teacher", "prepare"]),
     ("Data", &["synth", "dataset", "doctor", "map"]),
-    ("This machine", &["checks", "bench"]),
+    ("This machine and this program", &["checks", "bench", "settings", "completions"]),
 ];
 
 const EXAMPLES: &str = "\
 Examples:
   richsem synth shapes                              a small set to try things out on
-  richsem train -c configs/tiny.toml                train; everything goes to runs/
-  richsem eval --weights runs/tiny-20260131-120000 --annotations val.json --images images/
-  richsem predict holiday.jpg --weights model.safetensors";
+  richsem init shapes                               settings for it: shapes.toml
+  richsem train -c shapes.toml --run runs/shapes    train
+  richsem eval --weights runs/shapes --annotations shapes
+  richsem predict holiday.jpg --weights runs/shapes";
+
+/// The command line, as completions need it.
+fn plain_command_line() -> clap::Command {
+    Cli::command()
+}
+
+/// `richsem 0.1.0 (commit 1234567, libtorch 2.11.0)`.
+fn version() -> String {
+    let libtorch = torch_ext::report().libtorch_version.unwrap_or_else(|| "unknown".to_owned());
+    format!(
+        "richsem {} (commit {}, libtorch {libtorch})",
+        env!("CARGO_PKG_VERSION"),
+        env!("RICHSEM_COMMIT")
+    )
+}
 
 /// The command line, with the verbs in groups.
 fn command_line() -> clap::Command {
@@ -102,15 +134,32 @@ fn command_line() -> clap::Command {
 fn main() -> ExitCode {
     output::set_panic_hook();
     richsem::argument::set_words(args::as_words);
+    let command = command_line();
+    let arguments = match words::read(std::env::args_os().collect(), &command) {
+        words::Said::Version => {
+            let told = output::print(version());
+            return ExitCode::from(if told.is_ok() { exit::OK } else { exit::ERROR });
+        }
+        words::Said::Refused(problem) => {
+            output::error(&anyhow::anyhow!(problem));
+            return ExitCode::from(exit::COMMAND_LINE);
+        }
+        words::Said::Arguments(arguments, notes) => {
+            notes.iter().for_each(output::note);
+            arguments
+        }
+    };
     // clap writes what is wrong, or the help, and ends with its own code (2, or 0).
-    let matches = command_line().get_matches();
+    let matches = command.get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
+        Verb::Init(args) => init::run(&args),
         Verb::Train(args) => train::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Predict(args) => predict::run(&args),
         Verb::Convert(args) => convert::run(&args),
         Verb::Info(args) => info::run(&args),
+        Verb::Weights(args) => weights::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Study(args) => study::run(&args),
         Verb::PretrainTeacher(args) => pretrain_teacher::run(&args),
@@ -119,6 +168,8 @@ fn main() -> ExitCode {
         Verb::Dataset(args) => dataset::run(args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Map(args) => map::run(&args),
+        Verb::Settings(args) => settings::run(&args),
+        Verb::Completions(args) => completions::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Checks(args) => checks::run(&args),
     };

@@ -1,4 +1,4 @@
-//! `richsem dataset stats` and `richsem dataset convert`.
+//! `richsem dataset stats` and `richsem dataset convert`; `split` is in [`super::split`].
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use richsem::{
     vocabulary::{Category, Frequency},
 };
 
+use super::split;
 use crate::{
     args::{OrientationArgs, SetArgs, as_flag},
     exit, output,
@@ -24,7 +25,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   richsem dataset stats train.json
-  richsem dataset convert VOCdevkit/VOC2012 voc --to coco")]
+  richsem dataset convert VOCdevkit/VOC2012 voc --to coco
+  richsem dataset split all.json mine")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Verb,
@@ -36,6 +38,8 @@ enum Verb {
     Stats(StatsArgs),
     /// Write a set of any known format as COCO, LVIS or YOLO
     Convert(ConvertArgs),
+    /// Divide a set into training and validation
+    Split(split::Args),
     /// As `convert IN OUT --format voc --to coco`
     #[command(hide = true)]
     FromVoc(FromVocArgs),
@@ -97,10 +101,20 @@ enum To {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Put {
+pub(crate) enum Put {
     Keep,
     Copy,
     Link,
+}
+
+impl From<Put> for PutImages {
+    fn from(put: Put) -> Self {
+        match put {
+            Put::Keep => Self::Keep,
+            Put::Copy => Self::Copy,
+            Put::Link => Self::Link,
+        }
+    }
 }
 
 impl ConvertArgs {
@@ -116,11 +130,7 @@ impl ConvertArgs {
                 orientation: self.orientation.get(),
                 ..self.set.opening()
             },
-            images: self.put_images.map(|put| match put {
-                Put::Keep => PutImages::Keep,
-                Put::Copy => PutImages::Copy,
-                Put::Link => PutImages::Link,
-            }),
+            images: self.put_images.map(PutImages::from),
             overwrite: self.overwrite,
         }
     }
@@ -149,6 +159,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
             converted(&args.input, &args.output, &args.conversion())
         }
         Verb::FromVoc(args) => from_voc(&args),
+        Verb::Split(args) => split::run(&args),
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, error::ErrorKind};
 use richsem::{
     Error,
-    config::Config,
+    config::{Config, Preset},
     train::{EvalRow, MetricsRow, NewRun, Outcome, RunFolder, Start, train},
 };
 
@@ -21,17 +21,21 @@ use crate::{
     exit, output, progress,
     progress::TrainProgress,
     ranks::{self, Member, ProcessArgs},
+    shorthand::Shorthands,
     signals::Signals,
+    table,
 };
 
 const USAGE: &str = "\
 richsem train --config <FILE> [--set <KEY=VALUE>]... [--run <FOLDER>] [--device <DEVICE> | --gpus <N|all>]
+       richsem train --preset <NAME> --data <DATA> [OPTIONS]
        richsem train --resume <RUN> [--device <DEVICE> | --gpus <N|all>]";
 
 const HELP: &str = "\
 Examples:
-  richsem train -c configs/tiny.toml
-  richsem train -c configs/tiny.toml --set train.lr=0.0002 --set train.epochs=12
+  richsem train -c mine.toml                           mine.toml: `richsem init DATA` writes one
+  richsem train -c mine.toml --epochs 12 --lr 0.0002 --set eval.max_detections=100
+  richsem train --preset tiny --data DATA              settings that are part of the program
   richsem train -c mine.toml --init runs/lvis          other classes, the same model
   richsem train --resume runs/tiny-20260131-120000
   richsem train -c mine.toml --gpus all                 every GPU of this machine
@@ -45,9 +49,15 @@ checkpoints/ (last, best). With a validation set it gets report.html at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP, override_usage = USAGE)]
 pub(crate) struct Args {
-    /// Settings of the new run (TOML)
-    #[arg(short, long, value_name = "FILE", required_unless_present = "resume")]
+    /// Settings of the new run (TOML), or preset:NAME
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["resume", "preset"])]
     config: Option<PathBuf>,
+    /// Settings that are part of the program, instead of a file: the same as -c preset:NAME. `--preset list`
+    /// lists them
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    preset: Option<String>,
+    #[command(flatten)]
+    shorthands: Shorthands,
     /// Changes one setting, as train.lr=0.0002. May be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
@@ -72,6 +82,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    if args.preset.as_deref() == Some("list") {
+        let rows = Config::presets().iter().map(|p| vec![p.name.to_owned(), p.about.to_owned()]);
+        output::print(table::table(&["<preset", "<for"], rows))?;
+        return Ok(exit::OK);
+    }
     ranks::run(&args.processes, |member| run_as(args, member))
 }
 
@@ -132,6 +147,8 @@ struct Prepared {
 fn prepare_resume(args: &Args, folder: &Path) -> Result<Prepared> {
     for (given, flag) in [
         (args.config.is_some(), "--config"),
+        (args.preset.is_some(), "--preset"),
+        (!args.shorthands.is_empty(), "--data, --epochs, --batch, --imgsz or --lr"),
         (!args.assignments.is_empty(), "--set"),
         (args.init.is_some(), "--init"),
         (!args.allow_missing.is_empty(), "--allow-missing"),
@@ -148,8 +165,14 @@ fn prepare_resume(args: &Args, folder: &Path) -> Result<Prepared> {
 
 /// Reads the settings and claims a folder, or, in a process that is not of rank 0, is told which it is.
 fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
-    let file = args.config.as_ref().expect("clap asks for it where --resume is absent");
-    output::check_input_file(file, "--config")?;
+    let file = match &args.preset {
+        Some(name) => PathBuf::from(format!("preset:{name}")),
+        None => args.config.clone().expect("clap asks for it where --resume is absent"),
+    };
+    let preset = Preset::named_by(&file);
+    if preset.is_none() {
+        output::check_input_file(&file, "--config")?;
+    }
     let mut assignments = args.assignments.clone();
     if let Some(weights) = &args.init {
         output::check_input(weights, "--init", "file or folder")?;
@@ -166,10 +189,10 @@ fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
     if !args.allow_missing.is_empty() {
         assignments.push(assignment("init.allow_missing", args.allow_missing.clone()));
     }
-    let config = Config::load(file, &assignments)?;
+    let config = args.shorthands.apply(&assignments, |all| Config::load(&file, all))?;
     let mut claimed = None;
     let folder = PathBuf::from(member.from_first(|| {
-        let run = claim(args.run.as_deref(), file)?;
+        let run = claim(args.run.as_deref(), preset.map_or(&file, Path::new))?;
         let folder = run.path().to_str().map(str::to_owned);
         claimed = Some(run);
         // Alone, nobody needs to be told.

@@ -6,6 +6,8 @@ mod data;
 mod detecting;
 mod doctor;
 mod evaluating;
+mod predicting;
+mod starting;
 mod stopping;
 #[path = "../util/mod.rs"]
 mod util;

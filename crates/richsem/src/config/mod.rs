@@ -6,6 +6,8 @@
 
 mod difference;
 pub(crate) mod prepared;
+mod presets;
+mod situation;
 mod train;
 
 use std::{
@@ -37,7 +39,7 @@ use crate::{
     teacher::TeacherConfig,
 };
 
-pub use crate::settings::VERSION;
+pub use crate::settings::{Preset, VERSION};
 
 /// Most reading threads: far beyond what a disk can feed, far below what a system refuses.
 const MOST_WORKERS: usize = 1024;
@@ -245,11 +247,12 @@ pub(crate) const FORM: Form = Form {
         ("data.val", "annotations"),
         ("data.extra.*", "images"),
     ],
+    presets: presets::PRESETS,
 };
 
 impl Config {
     /// Reads a file, the files it extends, and assignments (`a.b=c`, values as in TOML; a
-    /// bare word is a string).
+    /// bare word is a string). The file may be `preset:NAME`, one of [`Self::presets`].
     ///
     /// # Errors
     /// A file that cannot be read or is not TOML, an unknown key (with the nearest known one), a
@@ -269,6 +272,9 @@ impl Config {
 
     /// As [`Self::load`], with assignments of several origins.
     pub(crate) fn load_assigned(path: &Path, assignments: &[Assignment<'_>]) -> Result<Self> {
+        if let Some(name) = Preset::named_by(path) {
+            return FORM.read_preset(name, assignments)?.settings(Self::validate);
+        }
         FORM.read(path, assignments)?.settings(Self::validate)
     }
 
@@ -352,6 +358,7 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.train.warnings("train");
+        warnings.extend(situation::warnings(self));
         warnings.extend(self.loss.warnings("loss"));
         for (name, extra) in self.data.extra_sets() {
             let on = &extra.supervision;

@@ -107,6 +107,10 @@ pub struct TrainConfig {
     /// Epochs between two evaluations. The last epoch is always evaluated. Default: 1. 0 means only
     /// the last.
     pub eval_every: u64,
+    /// Epochs without a better AP after which training ends before its last epoch. Only evaluated epochs
+    /// count. Default: 0, never; at most 100,000. A run that ends before the last of `lr_drop` misses
+    /// what the drop gains.
+    pub patience: u64,
 }
 
 impl Default for TrainConfig {
@@ -132,6 +136,7 @@ impl Default for TrainConfig {
             checkpoint_every: 1000,
             keep_every: 0,
             eval_every: 1,
+            patience: 0,
         }
     }
 }
@@ -147,6 +152,7 @@ impl TrainConfig {
         ] {
             within(format!("{key}.{name}"), value, 1..=most)?;
         }
+        within(format!("{key}.patience"), self.patience, 0..=100_000)?;
         within(format!("{key}.cuda_graphs_mib"), self.cuda_graphs_mib, 0..=1_000_000)?;
         for (name, value, range) in [
             ("lr", self.lr, RATE),
@@ -191,6 +197,11 @@ impl TrainConfig {
                 .push(format!("{key}.lr and {key}.lr_backbone are 0: no weight will change")),
             (0.0, _) => warnings.push(format!("{key}.lr is 0: only the backbone learns")),
             _ => {}
+        }
+        if self.patience > 0 && self.eval_every == 0 {
+            warnings.push(format!(
+                "{key}.patience has no effect: {key}.eval_every is 0, so only the last epoch is evaluated"
+            ));
         }
         if self.lr_gamma == 0.0 && self.lr_drop.iter().any(|&at| at < self.epochs) {
             warnings.push(format!("{key}.lr_gamma is 0: nothing learns after the first drop"));

@@ -17,6 +17,7 @@ pub mod loader;
 pub mod openimages;
 mod records;
 pub mod sampler;
+pub mod split;
 pub mod transforms;
 
 pub use entries::entries;

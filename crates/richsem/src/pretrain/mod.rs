@@ -30,7 +30,10 @@ use crate::{
         layers::l2_normalize,
         parameters::{ParameterStore, Role},
     },
-    teacher::clip::{Activation, Clip, ClipConfig, Hints, Tokenizer, Visual},
+    teacher::{
+        clip::{Activation, Clip, ClipConfig, Hints, Tokenizer, Visual},
+        made_for::{MadeFor, common_prompt},
+    },
     train::Optimizer,
 };
 use batch::Canvases;
@@ -97,6 +100,7 @@ pub struct Pretrained {
     /// The evaluation, if some images were not trained on.
     pub held_out: Option<HeldOut>,
     settings: PretrainConfig,
+    made_for: MadeFor,
 }
 
 /// Trains a CLIP from scratch.
@@ -145,7 +149,10 @@ pub fn pretrain(
     let rows = run.train(&train, observer, stop)?;
     let held_out = run.evaluate(&held_out, stop)?;
     let settings = settings.clone();
-    Ok(Pretrained { store, config, clip: run.clip, rows, held_out, settings })
+    let prompt = common_prompt(set.captions().iter().map(String::as_str));
+    let made_for =
+        MadeFor { sides: settings.data.sides.clone(), templates: prompt.into_iter().collect() };
+    Ok(Pretrained { store, config, clip: run.clip, rows, held_out, settings, made_for })
 }
 
 struct Run<'a> {
@@ -361,6 +368,7 @@ impl Pretrained {
         ]);
         let hints = Hints { activation: Some(Activation::default()), ..Hints::default() };
         metadata.extend(hints.metadata());
+        metadata.extend(self.made_for.metadata());
         safetensors::write(out, &tensors.collect(), &metadata)?;
         write_atomically(&Self::metrics_path(out), |file| Ok(file.write_all(lines.as_bytes())?))
     }

@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::{
     Form,
+    presets::Parent,
     words::{in_plain_words, nearest, unknown_name},
 };
 use crate::{
@@ -44,9 +45,21 @@ impl<'a> Assignment<'a> {
 
 /// Reads `path` and what it extends, then the assignments.
 pub(super) fn read(form: &Form, path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {
-    let mut merged = Merged { main: path.to_owned(), ..Merged::default() };
-    let mut open = Vec::new();
-    merge_file(form, path, &mut merged, &mut open)?;
+    read_parent(form, &Parent::file(path), assignments)
+}
+
+/// As [`read`], of a preset, whose paths are relative to the working folder.
+pub(super) fn read_preset(
+    form: &Form,
+    name: &str,
+    assignments: &[Assignment<'_>],
+) -> Result<Merged> {
+    read_parent(form, &Parent::preset(form, name)?, assignments)
+}
+
+fn read_parent(form: &Form, parent: &Parent, assignments: &[Assignment<'_>]) -> Result<Merged> {
+    let mut merged = Merged { main: parent.name(), ..Merged::default() };
+    merge_parent(form, parent, &mut merged, &mut Vec::new())?;
     for assignment in assignments {
         assign(form, *assignment, &mut merged)?;
     }
@@ -66,28 +79,30 @@ pub(super) fn defaults(form: &Form, assignments: &[Assignment<'_>]) -> Result<Me
 /// One complete text.
 pub(super) fn parse(form: &Form, text: &str, path: &Path) -> Result<Merged> {
     let mut merged = Merged { main: path.to_owned(), ..Merged::default() };
-    merge_text(form, text, path, &mut merged, &mut Vec::new())?;
+    merge_text(form, text, &Parent::file(path), &mut merged, &mut Vec::new())?;
     Ok(merged)
 }
 
-fn merge_file(
+/// Reads the file or preset that another one extends, and what it extends itself.
+fn merge_parent(
     form: &Form,
-    path: &Path,
+    parent: &Parent,
     merged: &mut Merged,
     open: &mut Vec<PathBuf>,
 ) -> Result<()> {
-    let text = crate::error::read_text(path)?;
-    let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = parent.name();
+    let text = parent.text()?;
+    let identity = path.canonicalize().unwrap_or_else(|_| path.clone());
     if open.contains(&identity) {
         return Err(Error::invalid(
-            path,
+            &path,
             "extends",
             "the file extends itself, directly or by others",
         )
         .with_hint("take `extends` out of one of them"));
     }
     open.push(identity);
-    merge_text(form, &text, path, merged, open)?;
+    merge_text(form, &text, parent, merged, open)?;
     open.pop();
     Ok(())
 }
@@ -97,25 +112,19 @@ const NOT_TOML: &str = "this looks like JSON: settings are TOML, as in configs/"
 fn merge_text(
     form: &Form,
     text: &str,
-    path: &Path,
+    this: &Parent,
     merged: &mut Merged,
     open: &mut Vec<PathBuf>,
 ) -> Result<()> {
+    let path = &*this.name();
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
         let error = Error::invalid(path, position(text, &e), e.message().to_owned());
         if text.trim_start().starts_with('{') { error.with_hint(NOT_TOML) } else { error }
     })?;
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     match table.remove("extends") {
         None => {}
         Some(Value::String(parent)) => {
-            let parent = folder.join(parent);
-            if !parent.is_file() {
-                let problem = format!("there is no file `{}`", parent.display());
-                return Err(Error::invalid(path, "extends", problem)
-                    .with_hint("the name is relative to the folder of this file"));
-            }
-            merge_file(form, &parent, merged, open)?;
+            merge_parent(form, &this.parent(form, &parent)?, merged, open)?;
         }
         Some(other) => {
             let problem = format!("expected the name of a config file, got {other}");
@@ -124,7 +133,7 @@ fn merge_text(
     }
     moved(form, &mut table).map_err(|problem| problem.of(path))?;
     spell_out(form, &mut table, &mut merged.table);
-    absolute_paths(form, &mut table, &folder);
+    absolute_paths(form, &mut table, this.folder());
     overlay(&mut merged.table, table, "", path, &mut merged.origins);
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! refused with the nearest known one. Which settings there are, the rooms that they are about say.
 
 mod layers;
+mod presets;
 mod words;
 
 use std::path::Path;
@@ -10,6 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use toml::Table;
 
 pub(crate) use layers::{Assignment, Merged};
+pub use presets::Preset;
 
 use crate::error::{Error, Result};
 
@@ -25,15 +27,22 @@ pub(crate) struct Form {
     pub(crate) moved: &'static [(&'static str, &'static str)],
     /// Tables that a string may stand for, and which of their keys it then is; `*` is any name.
     pub(crate) short: &'static [(&'static str, &'static str)],
+    /// Files that are part of the program.
+    pub(crate) presets: &'static [Preset],
 }
 
 impl Form {
     /// Settings that hold no paths and of which none has moved.
-    pub(crate) const PLAIN: Self = Self { paths: &[], moved: &[], short: &[] };
+    pub(crate) const PLAIN: Self = Self { paths: &[], moved: &[], short: &[], presets: &[] };
 
     /// Reads a file and what it extends, then the assignments.
     pub(crate) fn read(&self, path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {
         layers::read(self, path, assignments)
+    }
+
+    /// As [`Self::read`], of a preset.
+    pub(crate) fn read_preset(&self, name: &str, assignments: &[Assignment<'_>]) -> Result<Merged> {
+        layers::read_preset(self, name, assignments)
     }
 
     /// No file, only assignments.

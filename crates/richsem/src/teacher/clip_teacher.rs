@@ -1,12 +1,13 @@
 //! CLIP as a teacher.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use tch::{Device, Kind, Tensor};
 
 use super::{
     DenseMap, SoftLabels, Teacher, TeacherConfig, TeacherText, VitLabels,
-    clip::{self, Clip, ClipConfig, Hints, Visual, VisualConfig},
+    clip::{self, Clip, ClipConfig, Hints, PromptSet, Visual, VisualConfig},
+    made_for::MadeFor,
     text_table,
 };
 use crate::{
@@ -185,7 +186,12 @@ fn text_table_of(
         }
     };
     let loaded = (store, sizes, clip);
-    prompt_table(loaded, &set.templates(own), vocabulary, config.weights()?, cache)
+    let weights = config.weights()?;
+    let own = match set {
+        PromptSet::Weights => Cow::Owned(MadeFor::of(weights)?.templates),
+        _ => Cow::Borrowed(own),
+    };
+    prompt_table(loaded, &set.templates(&own), vocabulary, weights, cache)
 }
 
 /// The vocabulary's embeddings by a CLIP's text encoder, kept in `~/.cache/richsem/text`; `path`

@@ -25,8 +25,8 @@ pub enum TeacherText {
     /// CLIP's text encoder. It reads prompts with the class name in them, letter by letter. The
     /// mean over the prompts is kept in `~/.cache/richsem/text`.
     Prompts {
-        /// Which prompts: `reference` (the default, 81 prompts), `clip` (80), `single` (1) or
-        /// `own`.
+        /// Which prompts: `weights` (the default: those that the file of the weights says it was trained
+        /// with, or else `reference`), `reference` (81 prompts), `clip` (80), `single` (1) or `own`.
         #[serde(default)]
         set: PromptSet,
         /// The prompts of `set = "own"`. Each has `{}` where the class name goes.
@@ -70,8 +70,8 @@ pub struct TeacherConfig {
     /// the teacher labels at every step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared: Option<PathBuf>,
-    /// Where the text embeddings of the classes come from. Default: the weights' text encoder with
-    /// the reference's 81 prompts.
+    /// Where the text embeddings of the classes come from. Default: the weights' text encoder, with
+    /// the prompts that their file names, or else with the reference's 81.
     #[serde(default)]
     pub text: TeacherText,
     /// Numbers that the image encoder computes in: `f32` (the default) or `bf16`. Cosines and text

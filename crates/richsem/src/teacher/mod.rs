@@ -5,6 +5,7 @@
 pub mod clip;
 mod clip_teacher;
 mod config;
+pub(crate) mod made_for;
 mod text_table;
 
 use tch::{Device, Kind, Tensor};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use super::Learner;
+use super::{Learner, class_rows};
 use crate::{
     argument::Argument,
     checkpoint_io::{
@@ -22,6 +22,11 @@ use crate::{
 const BRANCH: &str = "semantic_branch.";
 /// What a linear class head's parameters start with; its rows are the label embedding, too.
 const LINEAR: [&str; 2] = ["class_embed.0.", "transformer.enc_out_class_embed."];
+
+/// Whether a parameter is one of a linear class head's.
+pub(super) fn is_linear(name: &str) -> bool {
+    LINEAR.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// What a new run starts from, if not from initial values: read before the model is made, whose padding
 /// it decides where the settings do not.
@@ -75,27 +80,12 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
     let mut messages = vec![format!("weights from {}: {what}", path.display())];
     let detector = &learner.model.detector;
     let branch = take_branch(&mut values);
-    let linear = |name: &String| LINEAR.iter().any(|prefix| name.starts_with(prefix));
     if detector.classes().text().is_none()
         && !same_classes(vocabulary.as_ref(), detector.vocabulary())
     {
         let own = detector.weights();
-        let anew: Vec<&String> =
-            own.keys().filter(|name| linear(name) && values.contains_key(*name)).collect();
-        for name in &anew {
-            values.insert((*name).clone(), own[*name].copy());
-        }
-        if !anew.is_empty() {
-            let others = match &vocabulary {
-                Some(_) => "was trained with other classes",
-                None => "does not say which classes its rows are of",
-            };
-            messages.push(format!(
-                "the linear class heads start anew, as does the label embedding, which is their \
-                 rows: the file {others} ({} tensors)",
-                anew.len()
-            ));
-        }
+        let file = vocabulary.as_ref();
+        messages.extend(class_rows::keep(&mut values, &own, file, detector.vocabulary())?);
     }
     let patterns = Patterns::new(&init.allow_missing, "init.allow_missing")?;
     let fit = Fit::of(detector.store(), &values, &patterns);

@@ -15,7 +15,10 @@ use crate::{
     collective::{self, Collective},
     config::{Config, SplitConfig},
     data::{
-        detection_source::BrokenImages, fingerprint::Fingerprint, image_store::ImageStore,
+        detection_source::{BrokenImages, ImageEntry},
+        extra::ClassificationSet,
+        fingerprint::Fingerprint,
+        image_store::ImageStore,
         interleaved::Interleaved,
     },
     error::{Error, Result},
@@ -93,6 +96,16 @@ pub(super) struct Data {
     pub(super) val: Option<(OpenedSet, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
     pub(super) fingerprint: Fingerprint,
+    entries: Arc<Vec<ImageEntry>>,
+    extras: Vec<Arc<ClassificationSet>>,
+}
+
+impl Data {
+    /// The batches that other settings make of the same images.
+    fn batches_of(&self, config: &Config, collective: &dyn Collective) -> Result<Arc<Interleaved>> {
+        let (store, entries) = (Arc::clone(&self.store), Arc::clone(&self.entries));
+        batches(config, &Split { store, entries }, &self.extras, &self.broken, collective)
+    }
 }
 
 /// Opens and checks all that the settings name.
@@ -136,7 +149,8 @@ pub(super) fn open_data(
             config.train.warmup_steps
         ));
     }
-    Ok(Data { vocabulary, store: split.store, batches, val, broken, fingerprint })
+    let Split { store, entries } = split;
+    Ok(Data { vocabulary, store, batches, val, broken, fingerprint, entries, extras })
 }
 
 fn open_val(
@@ -187,7 +201,9 @@ pub(super) fn learner(
     }
     let mut messages = init::start(config, initial, &mut learner)?;
     if let Some(semantic) = config.semantic_branch() {
-        messages.extend(teacher_check::check(&learner, &data.batches, semantic.min_top1)?);
+        let rebuild = |config: &Config| data.batches_of(config, learner.collective());
+        let present = (&*config, &data.batches);
+        messages.extend(teacher_check::check(&learner, present, semantic.min_top1, &rebuild)?);
     }
     messages.iter().for_each(|message| observer.message(message));
     agree::on_weights(&learner)?;

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::{Learner, labels::label_batch};
+use super::{
+    Learner,
+    labels::label_batch,
+    teacher_scales::{Rebuild, told, tried},
+};
 use crate::{
     config::Config,
     data::{
@@ -20,6 +24,7 @@ use crate::{
     teacher::{
         self, SoftLabels, TeacherConfig, TeacherText,
         clip::{Activation, Hints, PromptSet},
+        made_for::MadeFor,
     },
     vocabulary::Vocabulary,
 };
@@ -42,13 +47,19 @@ struct Agreement {
 /// sentence each. Without a teacher there is nothing to say.
 ///
 /// # Errors
-/// The share of an extra set that it labels (without one, of the detection data) is below `least`.
+/// The share of an extra set that it labels (without one, of the detection data) is below `least`: the hint has
+/// what it is with images half and twice as large, which `rebuild` makes batches of.
 pub(super) fn check(
     learner: &Learner,
-    batches: &Arc<Interleaved>,
+    (config, batches): (&Config, &Arc<Interleaved>),
     least: f64,
+    rebuild: &Rebuild<'_>,
 ) -> Result<Vec<String>> {
     let mut said = Vec::new();
+    let weights = config.teacher.as_ref().and_then(|t| t.weights.as_deref());
+    let made_for = weights.filter(|file| file.is_file()).map(MadeFor::of).transpose()?;
+    let made_for = made_for.and_then(|made_for| made_for.describe());
+    said.extend(made_for.iter().map(|made_for| format!("teacher: {made_for}")));
     let mut shares = Vec::new();
     let sources = batches.sources();
     let read = learner.batches(Arc::clone(batches) as _);
@@ -75,9 +86,24 @@ pub(super) fn check(
                 "expected at least {least}, got {top1:.3}: of {boxes} boxes of {what} the teacher \
                  ranks the label first too seldom to learn from it"
             );
+            let label = |batch: &Batch| learner.soft_labels(batch);
+            let top1 = |config: &Config| {
+                let batches = rebuild(config)?;
+                let read = learner.batches(Arc::clone(&batches) as _);
+                let agreement = ask(&label, read.as_ref(), batches.positions_of(source))?;
+                Ok(agreement.map(|agreement| agreement.top1))
+            };
+            // Labels that are prepared are of one size alone.
+            let prepared = config.teacher.as_ref().is_some_and(|t| t.prepared.is_some());
+            let tried = if prepared { Vec::new() } else { tried(config, source, &top1)? };
+            let made_for = made_for.map(|m| format!(" (it says: {m})")).unwrap_or_default();
             return Err(Error::config("semantic.min_top1", problem).with_hint(
-                "look at the scale first (tile and augment of data.extra against the images the \
-                 teacher was trained on), then at teacher.text and the mapping of classes",
+                match told(&tried) {
+                    Some(told) => format!("look at the scale first{made_for}: {told}"),
+                    None => format!(
+                        "look at the scale first{made_for}, then at teacher.text and the mapping of classes"
+                    ),
+                },
             ));
         }
     }

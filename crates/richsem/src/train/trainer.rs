@@ -13,6 +13,7 @@ use super::{
     BatchLoss, Intermediates, Learner, Observer, PendingLoss, PendingUpdate, Position, Prepared,
     agree, checkpoint, diagnose,
     inputs::{OpenedSet, workers},
+    patience,
     run::{Outcome, Start, Worker},
     run_folder::{MetricsRow, RunFolder, TrainRow},
     schedule::{lr_factor, row_due},
@@ -180,6 +181,9 @@ impl Trainer<'_> {
         let ahead = self.read_ahead();
         let mut loader = Loader::new(source, positions, ahead.workers, ahead.prefetch)?;
         while self.position.epoch < epochs || self.position.pending_eval {
+            if self.position.batch == 0 && !self.position.pending_eval && self.out_of_patience()? {
+                break;
+            }
             if !self.position.pending_eval {
                 let batches = self.batches.batches(self.position.epoch);
                 if self.epoch(batches, &mut loader)?.is_break() {
@@ -344,6 +348,20 @@ impl Trainer<'_> {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         })
+    }
+
+    /// Whether no evaluation of late was better than those before: says so, if it is.
+    fn out_of_patience(&mut self) -> Result<bool> {
+        let patience = self.config.train.patience;
+        let ended = match patience {
+            0 => None,
+            _ => patience::ended(&self.run.metrics()?, patience),
+        };
+        let [stop] = self.agree([ended.is_some()])?;
+        if let Some(message) = ended {
+            self.observer.message(&message);
+        }
+        Ok(stop)
     }
 
     /// Of each question, whether any process says yes.

@@ -90,6 +90,18 @@ pub fn convert(
     let mut sets = open_all(input, &how.opening, stop)?;
     let mut report = ConversionReport::default();
     report.notes.extend(classes::unify(input, &mut sets)?);
+    write_parts(input, sets, output, how, report, stop)
+}
+
+/// Writes parts that have the same classes, as [`convert`] does.
+pub(in crate::data) fn write_parts(
+    input: &Path,
+    mut sets: Vec<Part>,
+    output: &Path,
+    how: &Conversion,
+    mut report: ConversionReport,
+    stop: &AtomicBool,
+) -> Result<ConversionReport> {
     if how.target == Target::Yolo {
         yolo::name_parts(input, &mut sets, &mut report)?;
     }
@@ -144,7 +156,7 @@ fn write_json(
 }
 
 /// A part of a set, with the name that its files get.
-type Part = (String, Dataset);
+pub(in crate::data) type Part = (String, Dataset);
 
 /// Reads all parts that are meant.
 fn open_all(input: &Path, opening: &Opening, stop: &AtomicBool) -> Result<Vec<Part>> {
@@ -205,7 +217,7 @@ fn counting(sets: &[Part], target: Target, report: &mut ConversionReport) -> Opt
 }
 
 /// Refuses an output folder that is not empty, unless it may be written over.
-fn refuse_full(output: &Path, overwrite: bool) -> Result<()> {
+pub(in crate::data) fn refuse_full(output: &Path, overwrite: bool) -> Result<()> {
     if !overwrite && output.is_dir() && fs_err::read_dir(output)?.next().is_some() {
         let problem = format!("`{}` exists and is not empty", output.display());
         return Err(Error::config("output", problem).with_hint(format!(

@@ -101,6 +101,14 @@ impl Dataset {
         Ok(dataset)
     }
 
+    /// The names of the parts of a set that can be opened one by one, as `train`; none if it is all one.
+    ///
+    /// # Errors
+    /// A path that does not exist, or has no known format, or several.
+    pub fn parts(path: &Path, opening: &Opening) -> Result<Vec<String>> {
+        formats::splits(path, opening)
+    }
+
     /// Groups the annotations by image, and counts.
     fn of(path: &Path, mut records: Records) -> Self {
         let starts = group::by_image(&mut records.annotations, records.images.len());
@@ -224,6 +232,43 @@ impl Dataset {
         let classes =
             order.iter().map(|&at| ClassRecord { id: new[at], ..self.class_records[at].clone() });
         self.set_classes(classes.collect(), &place);
+    }
+
+    /// Keeps these images and their annotations: a part of the set, called `name`. Counts of its classes that
+    /// the file gave are those of the whole, so they are counted anew.
+    ///
+    /// # Panics
+    /// If `kept` does not have an entry for every image.
+    pub(in crate::data) fn keep(&mut self, kept: &[bool], name: &str) {
+        assert_eq!(kept.len(), self.images.len(), "an entry for every image");
+        let place: Vec<u32> = kept
+            .iter()
+            .scan(0, |next, &is_kept| {
+                let at = *next;
+                *next += u32::from(is_kept);
+                Some(at)
+            })
+            .collect();
+        self.annotations.retain(|annotation| kept[annotation.image as usize]);
+        for annotation in &mut self.annotations {
+            annotation.image = place[annotation.image as usize];
+        }
+        let mut kept_ids = kept.iter();
+        if let Some(ids) = &mut self.image_ids {
+            ids.retain(|_| kept_ids.next() == Some(&true));
+        }
+        let mut kept = kept.iter();
+        self.images.retain(|_| kept.next() == Some(&true));
+        self.starts = group::by_image(&mut self.annotations, self.images.len());
+        for class in &mut self.class_records {
+            (class.image_count, class.instance_count) = (None, None);
+        }
+        let classes = std::mem::take(&mut self.class_records);
+        let same: Vec<ClassIndex> = (0..classes.len() as u32).map(ClassIndex).collect();
+        self.set_classes(classes, &same);
+        self.split = name.to_owned();
+        self.report.images = self.images.len();
+        self.report.annotations = self.annotations.len();
     }
 
     /// The images, to be changed in name and size.

@@ -268,8 +268,8 @@ pub(in crate::data) fn words(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether a split's name has a word that a name means: `valid`, `val2017`, `lvis_v1_val` for `val`.
-pub(crate) fn same_split(split: &str, wanted: &str) -> bool {
+/// Whether the name of a part has a word that a name means: `valid`, `val2017`, `lvis_v1_val` for `val`.
+pub fn same_split(split: &str, wanted: &str) -> bool {
     let split = words(split);
     words(wanted).iter().all(|word| split.contains(word))
 }

@@ -12,8 +12,10 @@ const IMAGENET: &str = include_str!("imagenet_templates.txt");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptSet {
-    /// RichSem's 81: the name alone (`{}.`) and CLIP's 80.
+    /// Those that the file of the weights says it was trained with; where it says none, `reference`.
     #[default]
+    Weights,
+    /// RichSem's 81: the name alone (`{}.`) and CLIP's 80.
     Reference,
     /// The 80 prompts of CLIP's evaluation on ImageNet.
     Clip,
@@ -24,11 +26,14 @@ pub enum PromptSet {
 }
 
 impl PromptSet {
-    /// The templates, `own` being the settings'.
+    /// The templates, `own` being the settings', or for `weights` those of their file.
     #[must_use]
     pub fn templates(self, own: &[String]) -> Vec<Cow<'_, str>> {
         let fixed: Vec<&str> = match self {
-            Self::Own => return own.iter().map(|t| Cow::Borrowed(t.as_str())).collect(),
+            Self::Weights if own.is_empty() => return Self::Reference.templates(own),
+            Self::Own | Self::Weights => {
+                return own.iter().map(|t| Cow::Borrowed(t.as_str())).collect();
+            }
             Self::Single => vec!["a photo of a {}."],
             Self::Clip => IMAGENET.lines().collect(),
             Self::Reference => std::iter::once("{}.").chain(IMAGENET.lines()).collect(),
@@ -49,6 +54,7 @@ mod tests {
             (PromptSet::Clip, 80),
             (PromptSet::Single, 1),
             (PromptSet::Own, 1),
+            (PromptSet::Weights, 1),
         ] {
             let templates = set.templates(&own);
             assert_eq!(templates.len(), count);
@@ -56,6 +62,7 @@ mod tests {
             let different: std::collections::BTreeSet<_> = templates.iter().collect();
             assert_eq!(different.len(), count, "a prompt twice weighs twice");
         }
+        assert_eq!(PromptSet::Weights.templates(&[]), PromptSet::Reference.templates(&[]));
         assert_eq!(PromptSet::Reference.templates(&[])[1], "a bad photo of a {}.");
     }
 }

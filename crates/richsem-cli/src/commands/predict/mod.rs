@@ -1,42 +1,35 @@
 //! `richsem predict`.
 
+mod inputs;
+mod written;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Result, anyhow};
+use clap::ValueEnum;
 use richsem::{
     boxes::Xywh,
     checkpoint_io::safetensors,
     collective::Collective,
-    data::{
-        dataset::Dataset,
-        detection_source::{BrokenImages, DetectionSource, ImageEntry},
-        formats::Opening,
-        image_io::Orientation,
-        image_store::ImageStore,
-    },
-    detections::ImageNames,
     detector::Detector,
-    draw::{self, Labeled},
-    error::{guarded, write_atomically},
+    error::guarded,
     evaluate::Thresholds,
-    image::RgbImage,
+    merge::{Tiling, detect_in_tiles, suppress},
     models::{network::NetworkOutput, scored_box::ScoredBox},
-    predict::{
-        Detected, ReadAhead, detect_batches, every_image_once, reading_order, to_detections,
-    },
+    predict::{Detected, ReadAhead, detect_batches},
     stored_batch::StoredBatch,
-    targets::LabelKnowledge,
 };
 use tch::Tensor;
 
+use self::inputs::{Inputs, Reading, source};
 use crate::{
     args::{self, InferenceArgs, OrientationArgs, SetArgs, score},
-    exit, images,
+    exit,
     least::Least,
     output,
     progress::Counter,
@@ -48,12 +41,28 @@ const HELP: &str = "\
 Examples:
   richsem predict holiday.jpg --weights model.safetensors
   richsem predict photos/ 'more/*.png' --weights runs/tiny --conf 0.5 --output found
+  find . -name '*.jpg' | richsem predict - --weights runs/tiny --formats json,csv
+  richsem predict aerial/ --weights runs/tiny --tiles 640 --overlap 0.2
   richsem predict photos/ --weights runs/tiny --thresholds thresholds.toml
   richsem predict holiday.jpg --weights runs/tiny --no-images --raw raw.safetensors
   richsem predict --tensor in.safetensors --weights model.safetensors --raw raw.safetensors
 
-The output folder gets every image with its boxes drawn, and detections.json: a list in COCO's
-results format, with file_name and category_name added. image_id is the number of the image, from 1,
+Images are files, folders (searched through all folders in them), patterns, lists (a .txt with a path a line,
+relative to the list), or - (paths from stdin).
+
+The output folder gets what --formats names:
+  images   every image with its boxes drawn
+  json     detections.json: COCO's results format, with file_name and category_name added
+  yolo     labels/NAME.txt: class, centre, size and score, a line a box; classes in classes.txt
+  csv      detections.csv: file, class, score, x, y, width, height
+  crops    crops/CLASS/NAME-N.jpg: each box cut out
+
+--tiles detects in the whole image and in tiles of it, for objects that are small in it. What several of them
+see of one object is joined. --iou leaves out boxes that overlap a better one of their class: a DETR learns
+to give one box an object, so this seldom changes anything. Boxes are cut off at the image. `eval` does
+neither of these.
+
+In detections.json image_id is the number of the image, from 1,
 in the order read; with --annotations it is the id there. `eval --detections` finds images by
 file_name. Files of the same names are replaced. An image that cannot be read, or whose name is not
 UTF-8, is named and skipped; the exit code is then 1.
@@ -69,8 +78,8 @@ program's proposals. They go through the network as one batch. Only --raw is wri
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Images, folders of images, or patterns ('photos/*.jpg')
-    #[arg(required_unless_present = "tensor", value_name = "IMAGE|FOLDER|PATTERN")]
+    /// Images, folders of images, patterns ('photos/*.jpg'), lists (.txt), or - for paths from stdin
+    #[arg(required_unless_present = "tensor", value_name = "IMAGE|FOLDER|PATTERN|LIST|-")]
     inputs: Vec<PathBuf>,
     /// Detector: a .safetensors file, or a run folder (its best checkpoint)
     #[arg(long, value_name = "FILE|RUN")]
@@ -85,6 +94,26 @@ pub(crate) struct Args {
     /// Classes are found by name; those that are not in the file have its global one
     #[arg(long, value_name = "FILE.toml", conflicts_with = "conf")]
     thresholds: Option<PathBuf>,
+    /// What is written: images, json, yolo, csv, crops; several with commas between them
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NAME,…",
+        value_delimiter = ',',
+        default_value = "images,json",
+        hide_possible_values = true
+    )]
+    formats: Vec<Written>,
+    /// Leaves out boxes that overlap a better one of their class by more than this, 0 to 1. Default: none is
+    /// left out
+    #[arg(long, value_name = "IOU", value_parser = score)]
+    iou: Option<f32>,
+    /// Detects also in tiles of this side, in pixels of the image
+    #[arg(long, value_name = "PIXELS", conflicts_with = "raw", value_parser = clap::value_parser!(u32).range(32..=16_384))]
+    tiles: Option<u32>,
+    /// Share of a tile that the next one has, too: at least as large as the objects are in the tile
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, requires = "tiles", value_parser = overlap)]
+    overlap: f32,
     /// Also writes what the network gives to this file: pred_logits [B, Q, C] and pred_boxes [B, Q, 4]
     #[arg(long, value_name = "FILE.safetensors")]
     raw: Option<PathBuf>,
@@ -93,7 +122,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE.safetensors",
         requires = "raw",
-        conflicts_with_all = ["inputs", "output", "conf", "thresholds", "limit", "no_images", "orientation"]
+        conflicts_with_all = ["inputs", "output", "conf", "thresholds", "limit", "no_images", "orientation", "formats", "iou", "tiles"]
     )]
     tensor: Option<PathBuf>,
     /// Uses only the first N images
@@ -110,13 +139,39 @@ pub(crate) struct Args {
     batch: u16,
     #[command(flatten)]
     orientation: OrientationArgs,
-    /// Draws nothing: writes only detections.json, and prints the table
+    /// Draws nothing: as --formats without images
     #[arg(long, alias = "no-pictures")]
     no_images: bool,
     #[command(flatten)]
     inference: InferenceArgs,
     #[command(flatten)]
     processes: ProcessArgs,
+}
+
+/// A form of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Written {
+    Images,
+    Json,
+    Yolo,
+    Csv,
+    Crops,
+}
+
+fn overlap(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|share| (0.0..=0.9).contains(share));
+    value.ok_or_else(|| "expected a number from 0 to 0.9".to_owned())
+}
+
+impl Args {
+    /// Whether that form is wanted.
+    fn writes(&self, form: Written) -> bool {
+        self.formats.contains(&form) && !(form == Written::Images && self.no_images)
+    }
+
+    fn tiling(&self) -> Option<Tiling> {
+        self.tiles.map(|side| Tiling { side, overlap: self.overlap })
+    }
 }
 
 /// Rows that the table shows at most. `detections.json` has them all.
@@ -143,20 +198,27 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
     let detector = args::load_detector_on(&args.weights, &args.inference, worker.device)?;
     let least = Least::of(args.conf, chosen.as_ref(), detector.vocabulary());
     output::make_folder(&args.output, "--output")?;
+    let started = Instant::now();
     let others = worker.collective.as_ref();
     let results = detect(args, &inputs, (&detector, &least), others)?;
-    let Some(Results { images, raw, failed, .. }) = results else { return Ok(exit::OK) };
+    let Some(Results { images, raw, failed, highest, .. }) = results else { return Ok(exit::OK) };
+    let seconds = started.elapsed().as_secs_f64();
 
-    write_json(&args.output.join("detections.json"), &images, &inputs, &detector)?;
+    written::all(args, &images, &inputs, &detector)?;
     if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {
         safetensors::write(path, &raw, &safetensors::Metadata::new())?;
     }
-    show(&images, &detector)?;
+    show(args, &images, &detector)?;
     let objects: usize = images.iter().map(|result| result.boxes.len()).sum();
+    let best = match highest.filter(|_| objects == 0) {
+        Some(score) => format!(" (highest: {score:.2})"),
+        None => String::new(),
+    };
     output::note(format!(
-        "{objects} objects with a score of at least {} in {}; results in {}",
+        "{objects} objects with a score of at least {}{best} in {}, {:.0} ms each; results in {}",
         least.name,
         counted(images.len()),
+        1e3 * seconds / images.len().max(1) as f64,
         args.output.display()
     ));
     if failed > 0 {
@@ -166,54 +228,14 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// The images to detect in. The three lists are parallel.
-struct Inputs {
-    images: Vec<PathBuf>,
-    /// The file that each image is drawn into.
-    drawn: Vec<PathBuf>,
-    known: Vec<ImageInfo>,
-    /// The images of the annotation file; none without one.
-    names: ImageNames,
-}
-
-impl Inputs {
-    /// Finds the images. Refuses what could not be written later, and results that would take the
-    /// place of an input.
-    fn find(args: &Args) -> Result<Self> {
-        let (mut images, passed_over) = images::collect(&args.inputs)?;
-        if !passed_over.is_empty() {
-            output::note(format!("passed over: {passed_over}"));
-        }
-        images.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
-        let drawn = images::output_files(&images, &args.output)?;
-        output::check_new_folder(&args.output, "--output")?;
-        output::check_input(&args.weights, "--weights", "file or folder")?;
-        if let Some(file) = &args.thresholds {
-            output::check_input_file(file, "--thresholds")?;
-        }
-        if let Some(raw) = &args.raw {
-            let weights = args::weights_file(&args.weights, "--weights")?;
-            let images = images.iter().map(|image| (image.as_path(), "an image"));
-            let inputs: Vec<_> = images.chain([(weights.as_path(), "--weights")]).collect();
-            output::check_file(raw, "--raw")?;
-            output::check_apart(raw, "--raw", &inputs)?;
-        }
-        let (known, names) = known_images(&images, args.annotations.as_deref(), &args.set)?;
-        Ok(Self { images, drawn, known, names })
-    }
-
-    /// An image's id as the annotation file has it.
-    fn written_id(&self, id: i64) -> serde_json::Value {
-        self.names.text_of(id).map_or_else(|| id.into(), Into::into)
-    }
-}
-
 /// What was found in one image.
 struct ImageResult {
     /// Position of the image among all of them.
     number: usize,
     image_id: i64,
     image: PathBuf,
+    /// Its width and height, in pixels.
+    size: [u32; 2],
     boxes: Vec<ScoredBox>,
 }
 
@@ -228,6 +250,8 @@ struct Results {
     failed: usize,
     /// What was wrong with them.
     problems: Vec<String>,
+    /// The highest score of all, whatever is kept; none where nothing was detected.
+    highest: Option<f32>,
 }
 
 impl Results {
@@ -244,9 +268,23 @@ impl Results {
         for (b, (target, mut boxes)) in batch.targets.iter().zip(found).enumerate() {
             let number = target.image_id as usize;
             let (image, image_id) = (&inputs.images[number], inputs.known[number].id);
+            let [height, width] = target.original_size;
+            let original = batch.originals.get_mut(b).map(std::mem::take);
+            if let (Some(tiling), Some(original)) = (args.tiling(), &original) {
+                let batch = usize::from(args.batch).max(1);
+                boxes = detect_in_tiles(detector, original, boxes, tiling, batch)?;
+            }
+            if let Some(iou) = args.iou {
+                boxes = suppress(boxes, iou);
+            }
+            let scores = boxes.iter().map(|found| found.score);
+            self.highest = scores.chain(self.highest).max_by(f32::total_cmp);
             boxes.retain(|found| least.keeps(found));
-            if let Some(original) = batch.originals.get_mut(b) {
-                draw_boxes(std::mem::take(original), &inputs.drawn[number], &boxes, detector)?;
+            for found in &mut boxes {
+                found.bbox = found.bbox.clipped(width, height);
+            }
+            if let Some(original) = original {
+                written::pictures(args, original, &inputs.drawn[number], &boxes, detector)?;
             }
             if let (Some(output), true) = (&output, args.raw.is_some()) {
                 let alone = inputs.images.len() == 1;
@@ -258,25 +296,29 @@ impl Results {
                     self.raw.insert(format!("{prefix}{name}"), own(tensor));
                 }
             }
-            self.images.push(ImageResult { number, image_id, image: image.clone(), boxes });
+            let (image, size) = (image.clone(), [width, height]);
+            self.images.push(ImageResult { number, image_id, image, size, boxes });
         }
         Ok(())
     }
 
     /// What all processes found, for rank 0.
     fn gather(mut self, inputs: &Inputs, collective: &dyn Collective) -> Result<Option<Self>> {
-        let images = self.images.into_iter().map(|image| (image.number, image.boxes));
-        let own: Shared = (images.collect(), std::mem::take(&mut self.problems));
+        let images = self.images.into_iter().map(|image| (image.number, image.size, image.boxes));
+        let own: Shared = (images.collect(), std::mem::take(&mut self.problems), self.highest);
         let Some(all) = collective.gather(serde_json::to_vec(&own)?)? else { return Ok(None) };
         let mut images = Vec::new();
         for (rank, text) in all.iter().enumerate() {
-            let (found, problems): Shared = serde_json::from_slice(text)?;
+            let (found, problems, highest): Shared = serde_json::from_slice(text)?;
+            // None is below every score.
+            self.highest = self.highest.into_iter().chain(highest).reduce(f32::max);
             if rank > 0 {
                 self.failed += problems.len();
                 problems.iter().for_each(|problem| output::note(format!("skipped: {problem}")));
             }
-            images.extend(found.into_iter().map(|(number, boxes)| ImageResult {
+            images.extend(found.into_iter().map(|(number, size, boxes)| ImageResult {
                 number,
+                size,
                 image_id: inputs.known[number].id,
                 image: inputs.images[number].clone(),
                 boxes,
@@ -286,8 +328,9 @@ impl Results {
     }
 }
 
-/// What a process tells of its images: their numbers and what was found in each, and what could not be read.
-type Shared = (Vec<(usize, Vec<ScoredBox>)>, Vec<String>);
+/// What a process tells of its images: their numbers and sizes and what was found in each, what could not be read, and
+/// the highest score.
+type Shared = (Vec<(usize, [u32; 2], Vec<ScoredBox>)>, Vec<String>, Option<f32>);
 
 /// Detects in every image, the processes in turn; for rank 0. An image that cannot be read is named on stderr and
 /// counted.
@@ -314,7 +357,7 @@ fn detect(
     let reading = Reading {
         batch: args.batch.into(),
         orientation: args.orientation.get(),
-        draw: !args.no_images,
+        keep: args.writes(Written::Images) || args.writes(Written::Crops) || args.tiles.is_some(),
     };
     if let Some(mut source) = source(detector, images, known, &nameable, reading) {
         source.share = source.share.of_process(collective);
@@ -343,46 +386,6 @@ fn detect(
     Ok(Some(results))
 }
 
-/// What is known of an image before it is read.
-#[derive(Clone, Copy)]
-struct ImageInfo {
-    /// Its id in the annotation file, or its number there if ids are texts; without a file its number, from 1.
-    id: i64,
-    /// `[height, width]` in the annotation file, if the file says.
-    size: Option<[u32; 2]>,
-}
-
-/// Id and size of each image, from the annotation file if there is one.
-/// Gives the names of the file's images too.
-fn known_images(
-    images: &[PathBuf],
-    annotations: Option<&Path>,
-    set: &SetArgs,
-) -> Result<(Vec<ImageInfo>, ImageNames)> {
-    let Some(file) = annotations else {
-        let numbered = (1..=images.len() as i64).map(|id| ImageInfo { id, size: None });
-        return Ok((numbered.collect(), ImageNames::default()));
-    };
-    output::check_input(file, "--annotations", "file or folder")?;
-    let opening = Opening { annotated: false, pixels: false, ..set.opening() };
-    let dataset = Dataset::open_as(file, &opening)?;
-    let names = dataset.image_names();
-    let sizes: HashMap<i64, _> =
-        dataset.images().iter().map(|image| (image.id, image.size)).collect();
-    let known = images.iter().map(|image| {
-        let id = names.id_of(&image.to_string_lossy(), None).map_err(|problem| {
-            anyhow!(
-                "--annotations: {}: {problem}\n  hint: give an annotation file that lists all of \
-                 these images, or leave out the others",
-                file.display()
-            )
-        })?;
-        Ok(ImageInfo { id, size: sizes.get(&id).copied().flatten() })
-    });
-    let known = known.collect::<Result<_>>()?;
-    Ok((known, names))
-}
-
 /// Runs the network on a batch that another program normalised, and writes what it gives.
 fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     output::check_file(raw, "--raw")?;
@@ -408,102 +411,7 @@ fn counted(images: usize) -> String {
     format!("{images} image{}", if images == 1 { "" } else { "s" })
 }
 
-/// How images are read, and whether they are drawn on.
-#[derive(Clone, Copy)]
-struct Reading {
-    /// Images of a batch, at least 1.
-    batch: usize,
-    orientation: Orientation,
-    /// Whether batches keep the images as they were read.
-    draw: bool,
-}
-
-/// The images in batches. Each has its position as its id. None if there are no images.
-fn source(
-    detector: &Detector,
-    images: &[PathBuf],
-    known: &[ImageInfo],
-    nameable: &[usize],
-    Reading { batch, orientation, draw }: Reading,
-) -> Option<DetectionSource> {
-    // Names are whole paths: there is no folder before them.
-    let store = Arc::new(ImageStore::folder(PathBuf::new(), orientation));
-    let names: Vec<_> = nameable.iter().map(|&i| images[i].to_string_lossy()).collect();
-    // An image that cannot be read is named when its batch is built.
-    let sizes: Vec<_> = match batch {
-        1 => vec![None; names.len()],
-        _ => store.sizes(&names).into_iter().map(|size| size?.ok()).collect(),
-    };
-    let padding = detector.config().model.padding();
-    let order = reading_order(sizes.iter().copied(), padding, batch);
-    let entry = |at: usize| ImageEntry {
-        name: names[at].clone().into_owned(),
-        id: nameable[at] as i64,
-        size: known[nameable[at]].size.or(sizes[at]),
-        boxes: Vec::new(),
-        labels: Vec::new(),
-        knowledge: LabelKnowledge::default(),
-    };
-    let entries: Vec<ImageEntry> = order.into_iter().map(entry).collect();
-    let broken = Arc::new(BrokenImages::new(usize::MAX));
-    (!entries.is_empty()).then(|| {
-        let every = every_image_once(detector, store, Arc::new(entries), batch, broken);
-        DetectionSource { keep_originals: draw, ..every }
-    })
-}
-
-fn draw_boxes(
-    mut image: RgbImage,
-    drawn: &Path,
-    boxes: &[ScoredBox],
-    detector: &Detector,
-) -> richsem::Result<()> {
-    let label = |found: &ScoredBox| {
-        let category = detector.vocabulary().category(found.class);
-        Labeled {
-            bbox: found.bbox,
-            class_name: category.name.clone(),
-            color_key: category.id.0.unsigned_abs(),
-            score: Some(found.score),
-        }
-    };
-    draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
-    draw::save(&image, drawn)
-}
-
-/// Writes COCO's results format, with names of files and classes added.
-fn write_json(
-    path: &Path,
-    found: &[ImageResult],
-    inputs: &Inputs,
-    detector: &Detector,
-) -> Result<()> {
-    let mut records = Vec::new();
-    for ImageResult { image_id, image, boxes, .. } in found {
-        for record in to_detections(*image_id, boxes, detector.vocabulary()) {
-            let class = detector.vocabulary().class_of(record.category_id);
-            let name = class.map(|class| &detector.vocabulary().category(class).name);
-            records.push(serde_json::json!({
-                "image_id": inputs.written_id(record.image_id),
-                "category_id": record.category_id,
-                "bbox": record.bbox.0,
-                "score": record.score,
-                "file_name": image.to_string_lossy(),
-                "category_name": name,
-            }));
-        }
-    }
-    write_atomically(path, |out| {
-        for (i, record) in records.iter().enumerate() {
-            out.write_all(if i == 0 { b"[\n" } else { b",\n" })?;
-            serde_json::to_writer(&mut *out, record).map_err(std::io::Error::from)?;
-        }
-        Ok(out.write_all(if records.is_empty() { b"[]\n" } else { b"\n]\n" })?)
-    })?;
-    Ok(())
-}
-
-fn show(found: &[ImageResult], detector: &Detector) -> Result<()> {
+fn show(args: &Args, found: &[ImageResult], detector: &Detector) -> Result<()> {
     let rows = found.iter().flat_map(|ImageResult { image, boxes, .. }| {
         boxes.iter().map(|b| {
             let Xywh([x, y, w, h]) = b.bbox.to_xywh();
@@ -524,7 +432,8 @@ fn show(found: &[ImageResult], detector: &Detector) -> Result<()> {
         output::print(table::table(&columns, rows.take(MOST_ROWS)))?;
     }
     if total > MOST_ROWS {
-        output::note(format!("… and {} more in detections.json", total - MOST_ROWS));
+        let place = args.output.display();
+        output::note(format!("… and {} more in {place}", total - MOST_ROWS));
     }
     Ok(())
 }

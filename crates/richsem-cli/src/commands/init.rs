@@ -1,0 +1,560 @@
+//! `richsem init`: settings for a set of images and this machine.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::Instant,
+};
+
+use anyhow::{Result, anyhow};
+use richsem::{
+    bench::{self, Workload},
+    config::Config,
+    convert::{Kind, Source, dino::keys::Variant},
+    data::{
+        dataset::Dataset,
+        extra::{ClassificationSet, ExtraConfig, MappingConfig},
+        formats::{Opening, same_split},
+        image_io::Orientation,
+        image_store::ImageStore,
+    },
+    detector::Detector,
+    doctor::{
+        Examination, Options, Part, Role, Scale, Watch, examine,
+        scheme::{Place, Value},
+    },
+    error::write_atomically,
+    recipe::{Beginning, Length, Machine, Pace, Situation},
+};
+use tch::Device;
+use torch_ext::device_name;
+
+use crate::{
+    args::{DeviceArgs, SetArgs, weights_file},
+    exit, output, progress, table,
+};
+
+const HELP: &str = "\
+Examples:
+  richsem init mine                                    a set in two parts, train and val
+  richsem init train.json --val val.json --weights resnet50-11ad3fa6.pth
+  richsem init mine --weights runs/other               from a detector of other classes
+  richsem init mine --minutes 15 -o mine.toml
+
+Looks at the annotations, at the weights and at this machine, times some training steps on random images,
+and writes settings for `richsem train`, each below its reason: image sizes, sampler and queries by the set's
+numbers (as `richsem doctor --scheme` does), learning rates by what is trained already, batch size by memory,
+epochs by what such a run needs, or by --minutes. Then it says what to type next.
+
+Nothing is trained, and no image is looked at but a few, to time them: `richsem doctor` finds broken images.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Set to train on: a file or folder of any known format
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
+    /// Set to evaluate on. Default: the validation part of DATA, if it has one
+    #[arg(long, value_name = "DATA")]
+    val: Option<PathBuf>,
+    /// Images of DATA (and of --val): a folder or archive. Default: where the annotations have them
+    #[arg(long, value_name = "PATH")]
+    images: Option<PathBuf>,
+    /// Weights to start from: a backbone (`richsem weights` lists some), a run, or a detector's file
+    #[arg(long, value_name = "FILE|RUN")]
+    weights: Option<PathBuf>,
+    /// Classification images: a folder or .tar of class folders
+    #[arg(long, value_name = "DATA")]
+    extra: Option<PathBuf>,
+    /// Longest training time that is wanted, in minutes. Default: 12 on the CPU, as long as needed on a GPU
+    #[arg(long, value_name = "N", value_parser = minutes)]
+    minutes: Option<f64>,
+    /// File to write. Default: NAME.toml, by the name of DATA
+    #[arg(short, long, value_name = "FILE.toml")]
+    output: Option<PathBuf>,
+    /// Replaces the file, if there is one
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Minutes of a run on the CPU, where nothing is said.
+const CPU_MINUTES: f64 = 12.0;
+
+/// Images that are read to time it.
+const READ: usize = 12;
+
+/// Share of the memory that is free which a training may take.
+const MOST_MEMORY: f64 = 0.8;
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let value: Option<f64> = text.parse().ok().filter(|&m: &f64| m > 0.0 && m.is_finite());
+    value.ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+/// An annotated set, its images, and where it is.
+struct Opened {
+    dataset: Dataset,
+    store: Option<ImageStore>,
+    place: Place,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    let file = args.output.clone().unwrap_or_else(|| default_file(&args.data));
+    check(args, &file)?;
+    let train = open(args, &args.data, "train", file.parent())?;
+    let val = open_val(args, file.parent())?;
+    if val.is_none() {
+        output::warn(format!(
+            "no validation set: nothing will be evaluated. `richsem dataset split {} OUT` divides the set",
+            args.data.display()
+        ));
+    }
+    let (beginning, notes) = beginning(args, file.parent())?;
+    notes.iter().for_each(output::note);
+    let device = args.device.resolve()?;
+    let mut situation = Situation {
+        places: Vec::new(),
+        images: train.dataset.images().len(),
+        judged: val.as_ref().map_or(0, |val| val.dataset.images().len()),
+        advice: Vec::new(),
+        beginning,
+        machine: machine(device),
+    };
+    // The sizes that objects are compared with are those of the recipe without the set's numbers.
+    let base = config(&situation)?;
+    let examination = examined(&train, val.as_ref(), &base)?;
+    situation.advice.clone_from(&examination.scheme.advice);
+    situation.places = vec![train.place.clone()];
+    situation.places.extend(val.as_ref().map(|val| val.place.clone()));
+    situation.places.extend(extra(args, &train.dataset, file.parent())?);
+
+    let trial = trial(&situation, &train, &examination, device)?;
+    let usual = (device == Device::Cpu).then_some(CPU_MINUTES);
+    let seconds = args.minutes.or(usual).map(|minutes| 60.0 * minutes);
+    let (length, why) = situation.length(trial.batch, trial.pace, seconds);
+    let time = situation.time(length, trial.pace);
+    let mut recipe = situation.recipe();
+    recipe.set_length((trial.batch, &trial.why), length, &why);
+    let head = head(args, &situation, &trial, (length, time), device);
+    let text = recipe.to_toml(&head);
+    // Written is what reads back.
+    Config::parse(&text, &file)?;
+    write_atomically(&file, |out| Ok(out.write_all(text.as_bytes())?))?;
+    tell(args, &file, &situation, &recipe, (trial.batch, length, time), val.as_ref())?;
+    Ok(exit::OK)
+}
+
+/// `mine.toml` for `mine/`, `train.json` and `data.yaml` in it.
+fn default_file(data: &Path) -> PathBuf {
+    let named = |path: &Path| {
+        let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        stem.map(|stem| stem.to_string_lossy().into_owned())
+    };
+    let plain = ["train", "data", "instances", "all", "annotations", "dataset"];
+    let absolute = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    let mut names = absolute.ancestors().filter_map(named);
+    let first = names.next().unwrap_or_default();
+    let name = match plain.contains(&&*first) {
+        true => names.next().unwrap_or(first),
+        false => first,
+    };
+    PathBuf::from(format!("{}.toml", if name.is_empty() { "mine" } else { &name }))
+}
+
+/// Refuses what is not there, and a file that could not be written.
+fn check(args: &Args, file: &Path) -> Result<()> {
+    output::check_input(&args.data, "DATA", "file or folder")?;
+    for (path, flag, what) in [
+        (&args.val, "--val", "file or folder"),
+        (&args.images, "--images", "folder or archive"),
+        (&args.weights, "--weights", "file or folder"),
+        (&args.extra, "--extra", "folder or archive"),
+    ] {
+        if let Some(path) = path {
+            output::check_input(path, flag, what)?;
+        }
+    }
+    output::check_file(file, "--output")?;
+    if file.exists() && !args.overwrite {
+        return Err(anyhow!(
+            "--output: `{}` exists\n  hint: give another name, or pass --overwrite to replace it",
+            file.display()
+        ));
+    }
+    Ok(())
+}
+
+/// A path as the settings file has it: relative to its folder as it was typed, if that is the working folder.
+fn text(path: &Path, folder: Option<&Path>) -> Result<String> {
+    let here = folder.is_none_or(|folder| folder.as_os_str().is_empty());
+    let path = if here { path.to_owned() } else { std::path::absolute(path)? };
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        anyhow!("`{}`: the name is not UTF-8, so the settings cannot hold it", path.display())
+    })
+}
+
+fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) -> Result<Opened> {
+    let set = if usual == "train" { args.set.opening() } else { Opening::default() };
+    let opening = Opening { images: args.images.clone(), usual_split: Some(usual), ..set.clone() };
+    let dataset = Dataset::open_as(path, &opening)?;
+    output::note(format!("{}: {}", path.display(), dataset.report()));
+    let at = args.images.as_deref().or(dataset.images_at());
+    let store = at.map(|at| ImageStore::open(at, Orientation::Exif)).transpose()?;
+    let mut settings: Vec<(String, Value)> =
+        vec![("annotations".to_owned(), text(path, folder)?.into())];
+    if let Some(format) = &set.format {
+        settings.push(("format".to_owned(), format.clone().into()));
+    }
+    if !dataset.split().is_empty() && !same_split(dataset.split(), usual) || set.split.is_some() {
+        settings.push(("split".to_owned(), dataset.split().into()));
+    }
+    if let Some(images) = &args.images {
+        settings.push(("images".to_owned(), text(images, folder)?.into()));
+    }
+    Ok(Opened { dataset, store, place: Place { key: format!("data.{usual}"), settings } })
+}
+
+/// The set that is named, or the validation part of the training set's own.
+fn open_val(args: &Args, folder: Option<&Path>) -> Result<Option<Opened>> {
+    let path = match &args.val {
+        Some(path) => path,
+        None => {
+            let parts = Dataset::parts(&args.data, &args.set.opening())?;
+            if !parts.iter().any(|part| same_split(part, "val")) {
+                return Ok(None);
+            }
+            &args.data
+        }
+    };
+    open(args, path, "val", folder).map(Some)
+}
+
+/// What the weights are, and what should be known of them.
+fn beginning(args: &Args, folder: Option<&Path>) -> Result<(Beginning, Vec<String>)> {
+    let Some(path) = &args.weights else { return Ok((Beginning::Scratch, Vec::new())) };
+    let file = weights_file(path, "--weights")?;
+    let weights = text(&file, folder)?;
+    let source = Source::read(&file, None)?;
+    let what = format!("{}: {}", file.display(), source.describe());
+    let beginning = match source.kind {
+        Kind::Resnet(name) => Beginning::Backbone { weights, name: name.name().to_owned() },
+        Kind::Detector => Beginning::Detector { weights, settings: settings_of(&file)? },
+        Kind::Official(layout) if layout.variant == Variant::Dino => {
+            Beginning::Official { weights }
+        }
+        Kind::Official(_) => {
+            return Err(anyhow!(
+                "--weights: {what}: its settings cannot be told from the file\n  hint: make it a detector of \
+                 this program first (richsem convert {} detector.safetensors --annotations …)",
+                file.display()
+            ));
+        }
+        Kind::Clip => {
+            return Err(anyhow!(
+                "--weights: {what}, which labels boxes as a teacher and is no start for a detector\n  hint: \
+                 name it in [teacher] (docs/richsem.md); as a start give a ResNet or a detector"
+            ));
+        }
+    };
+    Ok((beginning, vec![what]))
+}
+
+/// What a detector has differently from the defaults: its network, and the sizes of its images.
+fn settings_of(file: &Path) -> Result<Vec<(String, Value)>> {
+    let detector = Detector::load(file, Device::Cpu)?;
+    let defaults = Config::defaults(&[])?;
+    let mut config = defaults.clone();
+    config.model = detector.config().model.clone();
+    config.data.resize = detector.config().resize.clone();
+    config.data.pad_multiple = detector.config().pad_multiple;
+    let mut settings = Vec::new();
+    for difference in config.differences(&defaults) {
+        let table: Option<toml::Table> = format!("v = {}", difference.first).parse().ok();
+        if let Some(value) = table.and_then(|mut table| table.remove("v")) {
+            settings.push((difference.key, value));
+        }
+    }
+    let resize = &config.data.resize;
+    if *resize != defaults.data.resize {
+        // As the detector sees images, it learns from them.
+        let scales: Vec<Value> = (0..5)
+            .map(|step| (resize.size as f64 * (0.8 + 0.05 * f64::from(step))).round() as i64)
+            .map(Value::Integer)
+            .collect();
+        settings.push(("data.augment.scales".to_owned(), Value::Array(scales)));
+        settings.push(("data.augment.max_size".to_owned(), i64::from(resize.max_size).into()));
+    }
+    Ok(settings)
+}
+
+/// Classification images, whose folders are named by wnid or by class.
+fn extra(args: &Args, train: &Dataset, folder: Option<&Path>) -> Result<Option<Place>> {
+    let Some(path) = &args.extra else { return Ok(None) };
+    let with = |mapping: MappingConfig| {
+        let config = ExtraConfig { mapping: Some(mapping), ..ExtraConfig::new(path) };
+        ClassificationSet::open(&config, train.vocabulary())
+    };
+    let (by, set) = match with(MappingConfig::Wnid {}) {
+        Ok(set) => ("wnid", set),
+        Err(error) => ("name", with(MappingConfig::Name {}).map_err(|_| error)?),
+    };
+    output::note(format!("{}: {}", path.display(), set.report()));
+    let settings = vec![
+        ("images".to_owned(), text(path, folder)?.into()),
+        ("mapping.by".to_owned(), by.into()),
+    ];
+    Ok(Some(Place { key: "data.extra.extra".to_owned(), settings }))
+}
+
+fn machine(device: Device) -> Machine {
+    match device {
+        Device::Cpu => Machine::Cpu {
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        },
+        _ => Machine::Gpu { name: device_name(device) },
+    }
+}
+
+/// The settings of a situation, without data and weights: for a trial.
+fn config(situation: &Situation) -> Result<Config> {
+    let recipe = situation.recipe();
+    let assignments = recipe.assignments();
+    Ok(match recipe.preset {
+        Some(preset) => Config::load_preset(preset, &assignments)?,
+        None => Config::defaults(&assignments)?,
+    })
+}
+
+/// The numbers of the set, without looking at images.
+fn examined(train: &Opened, val: Option<&Opened>, config: &Config) -> Result<Examination> {
+    let mut parts = vec![Part::annotated(Role::Train, &train.dataset, None)];
+    parts.extend(val.map(|val| Part::annotated(Role::Val, &val.dataset, None)));
+    let default = Options::default();
+    let queries = config.model.as_dino().map(|dino| dino.transformer.num_queries);
+    let options = Options {
+        scale: Scale::of(&config.data.augment, &config.data.resize),
+        queries: queries.and_then(|n| usize::try_from(n).ok()).unwrap_or(default.queries),
+        max_detections: usize::try_from(config.eval.max_detections)
+            .unwrap_or(default.max_detections),
+        ..default
+    };
+    let stop = AtomicBool::new(false);
+    let watch = Watch { stop: &stop, progress: &|_, _| {} };
+    Ok(examine(&parts, None, &options, &watch)?)
+}
+
+/// What was tried.
+struct Trial {
+    pace: Pace,
+    batch: usize,
+    why: String,
+    /// Height and width of the images that were tried.
+    size: [u32; 2],
+    /// GPU memory of a step, in MiB.
+    memory: Option<f64>,
+}
+
+/// Times steps of the recipe on random images of the set's usual size, with fewer images a batch where memory
+/// does not do.
+fn trial(
+    situation: &Situation,
+    train: &Opened,
+    examination: &Examination,
+    device: Device,
+) -> Result<Trial> {
+    let config = config(situation)?;
+    let read = reading(train);
+    let sides = usual_sides(train)?;
+    let scales = &config.data.augment.scales;
+    let scale = scales.iter().sum::<u32>() / u32::try_from(scales.len()).unwrap_or(1).max(1);
+    let size = resized(sides, scale, config.data.augment.max_size);
+    let judged = resized(sides, config.data.resize.size, config.data.resize.max_size);
+    let work = |batch, [height, width]: [u32; 2]| Workload {
+        batch,
+        height,
+        width,
+        boxes: (examination.density.mean.round() as usize).clamp(1, 200),
+        classes: train.dataset.vocabulary().len(),
+        warmup: 1,
+        runs: 2,
+    };
+    output::note("timing some training steps on random images …");
+    let (mut batch, mut lowered) = (situation.batch(), None);
+    let timing = loop {
+        let fits = bench::run(&config, &work(batch, size), device, Some(bench::Part::Train));
+        let free = torch_ext::memory_left(device);
+        let problem = match fits {
+            Ok(timings) => {
+                let timing = timings.train.ok_or_else(|| anyhow!("no step was timed"))?;
+                let taken = timing.memory_mib.map(|mib| mib * f64::from(1 << 20));
+                let all = free.zip(taken).map(|(free, taken)| free as f64 + taken);
+                match all.zip(taken) {
+                    Some((all, taken)) if taken > MOST_MEMORY * all && batch > 1 => {
+                        format!(
+                            "{batch} would take {:.0} % of the free memory",
+                            100.0 * taken / all
+                        )
+                    }
+                    _ => break timing,
+                }
+            }
+            Err(error) if batch > 1 && error.to_string().contains("memory") => {
+                format!("{batch} do not fit into memory")
+            }
+            Err(error) => return Err(error.into()),
+        };
+        batch /= 2;
+        lowered = Some(problem);
+        torch_ext::empty_cache(device)?;
+    };
+    let inference = bench::run(&config, &work(1, judged), device, Some(bench::Part::Inference))?;
+    let judged_ms = inference.inference.map_or(0.0, |timing| timing.median_ms);
+    let step = timing.median_ms / 1e3;
+    let reading = read * batch as f64;
+    let pace = match &situation.machine {
+        // Reading takes the same cores.
+        Machine::Cpu { cores } => Pace {
+            step: step + reading / (*cores).max(1) as f64,
+            judged: judged_ms / 1e3 + read / (*cores).max(1) as f64,
+        },
+        Machine::Gpu { .. } => {
+            let workers = richsem::predict::ReadAhead::default().workers.max(1) as f64;
+            Pace {
+                step: step.max(reading / workers),
+                judged: (judged_ms / 1e3).max(read / workers),
+            }
+        }
+    };
+    let why = match lowered {
+        Some(problem) => format!("images of a batch: {problem}"),
+        None => "images of a batch".to_owned(),
+    };
+    Ok(Trial { pace, batch, why, size, memory: timing.memory_mib })
+}
+
+/// Seconds that reading an image takes one thread; 0 where none can be read.
+fn reading(train: &Opened) -> f64 {
+    let Some(store) = &train.store else { return 0.0 };
+    let images = train.dataset.images();
+    let step = (images.len() / READ).max(1);
+    let start = Instant::now();
+    let read = images.iter().step_by(step).take(READ);
+    let read = read.filter(|image| store.image(&image.file_name).is_ok()).count();
+    start.elapsed().as_secs_f64() / read.max(1) as f64
+}
+
+/// The median height and width of the images.
+fn usual_sides(train: &Opened) -> Result<[u32; 2]> {
+    let known = train.dataset.images().iter().filter_map(|image| image.size);
+    let mut sides: Vec<[u32; 2]> = known.collect();
+    if sides.is_empty() {
+        let Some(store) = &train.store else {
+            return Err(anyhow!(
+                "--images: missing: the annotations say no sizes, and the images are not near them"
+            ));
+        };
+        let names = train.dataset.images().iter().take(READ).map(|image| &image.file_name);
+        sides = names.filter_map(|name| store.size(name).ok()).collect();
+    }
+    let median = |at: usize| {
+        let mut lengths: Vec<u32> = sides.iter().map(|size| size[at]).collect();
+        lengths.sort_unstable();
+        lengths.get(lengths.len() / 2).copied()
+    };
+    median(0)
+        .zip(median(1))
+        .map(|(height, width)| [height, width])
+        .ok_or_else(|| anyhow!("{}: no image could be read", train.dataset.path().display()))
+}
+
+/// A size of which the shorter side is `shorter`, and the longer one at most `longest`.
+fn resized(size: [u32; 2], shorter: u32, longest: u32) -> [u32; 2] {
+    let (short, long) = (size[0].min(size[1]).max(1), size[0].max(size[1]).max(1));
+    let factor = (f64::from(shorter) / f64::from(short)).min(f64::from(longest) / f64::from(long));
+    size.map(|side| ((f64::from(side) * factor).round() as u32).max(1))
+}
+
+/// What stands above the settings.
+fn head(
+    args: &Args,
+    situation: &Situation,
+    trial: &Trial,
+    (length, time): (Length, f64),
+    device: Device,
+) -> String {
+    let Length { epochs, steps, .. } = length;
+    let mut text = format!(
+        "Written by `richsem init {}` (version {}). Every setting may be changed; those left out have the \
+         preset's values, or DINO's (`richsem settings` lists them).\n",
+        args.data.display(),
+        env!("CARGO_PKG_VERSION")
+    );
+    let memory = trial.memory.map(|mib| format!(", {:.1} GiB", mib / 1024.0)).unwrap_or_default();
+    text += &format!(
+        "{} training images, {} to evaluate on. {} epochs of {steps} steps take about {} on {} ({:.2} s a step \
+         of {} images of {}×{} pixels{memory}).",
+        situation.images,
+        situation.judged,
+        epochs,
+        progress::hms(time),
+        device_name(device),
+        trial.pace.step,
+        trial.batch,
+        trial.size[0],
+        trial.size[1]
+    );
+    text
+}
+
+fn tell(
+    args: &Args,
+    file: &Path,
+    situation: &Situation,
+    recipe: &richsem::recipe::Recipe,
+    (batch, length, time): (usize, Length, f64),
+    val: Option<&Opened>,
+) -> Result<()> {
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    let start = match &situation.beginning {
+        Beginning::Scratch => "from scratch".to_owned(),
+        Beginning::Backbone { name, .. } => format!("from a trained {name}"),
+        Beginning::Detector { .. } => "from a detector of other classes".to_owned(),
+        Beginning::Official { .. } => "from DINO's checkpoint on COCO".to_owned(),
+    };
+    let rate = |key: &str| {
+        let choice = recipe.choices.iter().find(|choice| choice.key == key);
+        choice.map(|choice| choice.value.to_string()).unwrap_or_default()
+    };
+    let rows = vec![
+        vec!["settings".to_owned(), file.display().to_string()],
+        vec!["start".to_owned(), start],
+        vec!["preset".to_owned(), recipe.preset.unwrap_or("none: DINO's defaults").to_owned()],
+        vec![
+            "rates".to_owned(),
+            format!("{}, backbone {}", rate("train.lr"), rate("train.lr_backbone")),
+        ],
+        vec![
+            "length".to_owned(),
+            format!("{} epochs of {} steps, {batch} images each", length.epochs, length.steps),
+        ],
+        vec!["time".to_owned(), format!("about {}", progress::hms(time))],
+    ];
+    output::print(table::table(&["<what", "<chosen"], rows))?;
+    let on = match val {
+        None => args.data.display().to_string(),
+        Some(val) => val.dataset.path().display().to_string(),
+    };
+    let images = args.images.as_ref().map(|images| format!(" --images {}", images.display()));
+    output::print(format!(
+        "\nNext:\n  richsem train -c {} --run runs/{name}\n  richsem eval --weights runs/{name} --annotations \
+         {on}{} --per-class\n  richsem predict IMAGE --weights runs/{name} --output found",
+        file.display(),
+        images.unwrap_or_default()
+    ))?;
+    output::note(format!("Faults in the set: richsem doctor {}", args.data.display()));
+    Ok(())
+}

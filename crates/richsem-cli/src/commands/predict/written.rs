@@ -1,0 +1,194 @@
+//! Results as files.
+
+use std::{collections::HashSet, fmt::Write as _, path::Path};
+
+use anyhow::Result;
+use richsem::{
+    boxes::{Cxcywh, Xywh, Xyxy},
+    detector::Detector,
+    draw::{self, Labeled},
+    error::write_atomically,
+    image::{RgbImage, imageops},
+    models::scored_box::ScoredBox,
+    predict::to_detections,
+};
+
+use super::{Args, ImageResult, Written, inputs::Inputs};
+
+/// Writes what is written of all images together.
+pub(super) fn all(
+    args: &Args,
+    found: &[ImageResult],
+    inputs: &Inputs,
+    detector: &Detector,
+) -> Result<()> {
+    if args.writes(Written::Json) {
+        write_json(&args.output.join("detections.json"), found, inputs, detector)?;
+    }
+    if args.writes(Written::Csv) {
+        write_csv(&args.output.join("detections.csv"), found, detector)?;
+    }
+    if args.writes(Written::Yolo) {
+        write_yolo(&args.output, found, inputs, detector)?;
+    }
+    Ok(())
+}
+
+/// Writes what is written of an image: with boxes drawn, and each box cut out.
+pub(super) fn pictures(
+    args: &Args,
+    image: RgbImage,
+    drawn: &Path,
+    boxes: &[ScoredBox],
+    detector: &Detector,
+) -> richsem::Result<()> {
+    if args.writes(Written::Crops) {
+        crops(&args.output, &image, drawn, boxes, detector)?;
+    }
+    if args.writes(Written::Images) {
+        draw_boxes(image, drawn, boxes, detector)?;
+    }
+    Ok(())
+}
+
+/// A name for a folder: letters, digits and a few signs are kept.
+fn folder_name(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || [' ', '-', '_', '.'].contains(&c);
+    let name: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    let name = name.trim_matches(['.', ' ']).to_owned();
+    if name.is_empty() { "_".to_owned() } else { name }
+}
+
+fn crops(
+    output: &Path,
+    image: &RgbImage,
+    drawn: &Path,
+    boxes: &[ScoredBox],
+    detector: &Detector,
+) -> richsem::Result<()> {
+    let stem = drawn.file_stem().unwrap_or_default().to_string_lossy();
+    for (number, found) in boxes.iter().enumerate() {
+        let Xyxy([x0, y0, x1, y1]) = found.bbox;
+        let (left, top) = (x0.floor() as u32, y0.floor() as u32);
+        let width = (x1.ceil() as u32).min(image.width()).saturating_sub(left);
+        let height = (y1.ceil() as u32).min(image.height()).saturating_sub(top);
+        if width == 0 || height == 0 {
+            continue;
+        }
+        let class = &detector.vocabulary().category(found.class).name;
+        let folder = output.join("crops").join(folder_name(class));
+        fs_err::create_dir_all(&folder)?;
+        let cut = imageops::crop_imm(image, left, top, width, height).to_image();
+        draw::save(&cut, &folder.join(format!("{stem}-{}.jpg", number + 1)))?;
+    }
+    Ok(())
+}
+
+/// A text file an image, and the classes' names in the order of their numbers.
+fn write_yolo(
+    output: &Path,
+    found: &[ImageResult],
+    inputs: &Inputs,
+    detector: &Detector,
+) -> Result<()> {
+    let folder = output.join("labels");
+    fs_err::create_dir_all(&folder)?;
+    let mut taken = HashSet::new();
+    for ImageResult { number, size: [width, height], boxes, .. } in found {
+        let mut file = folder.join(inputs.drawn[*number].file_name().unwrap_or_default());
+        file.set_extension("txt");
+        // `a.jpg` and `a.png` are two images.
+        if !taken.insert(file.clone()) {
+            let name = inputs.drawn[*number].file_name().unwrap_or_default();
+            file = folder.join(format!("{}.txt", name.to_string_lossy()));
+            taken.insert(file.clone());
+        }
+        let mut text = String::new();
+        for found in boxes {
+            let Cxcywh([x, y, w, h]) = found.bbox.to_cxcywh(*width, *height);
+            let (class, score) = (found.class.0, found.score);
+            let _ = writeln!(text, "{class} {x:.6} {y:.6} {w:.6} {h:.6} {score:.6}");
+        }
+        write_atomically(&file, |out| Ok(out.write_all(text.as_bytes())?))?;
+    }
+    let names: Vec<&str> =
+        detector.vocabulary().categories().iter().map(|class| &*class.name).collect();
+    write_atomically(&output.join("classes.txt"), |out| {
+        Ok(writeln!(out, "{}", names.join("\n"))?)
+    })?;
+    Ok(())
+}
+
+/// A value of a table: in quotes where it needs them (RFC 4180).
+fn quoted(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    }
+}
+
+fn write_csv(path: &Path, found: &[ImageResult], detector: &Detector) -> Result<()> {
+    let mut text = String::from("file,class,score,x,y,width,height\n");
+    for ImageResult { image, boxes, .. } in found {
+        let file = quoted(&image.to_string_lossy());
+        for found in boxes {
+            let Xywh([x, y, w, h]) = found.bbox.to_xywh();
+            let class = quoted(&detector.vocabulary().category(found.class).name);
+            let score = found.score;
+            let _ = writeln!(text, "{file},{class},{score:.6},{x:.2},{y:.2},{w:.2},{h:.2}");
+        }
+    }
+    write_atomically(path, |out| Ok(out.write_all(text.as_bytes())?))?;
+    Ok(())
+}
+
+fn draw_boxes(
+    mut image: RgbImage,
+    drawn: &Path,
+    boxes: &[ScoredBox],
+    detector: &Detector,
+) -> richsem::Result<()> {
+    let label = |found: &ScoredBox| {
+        let category = detector.vocabulary().category(found.class);
+        Labeled {
+            bbox: found.bbox,
+            class_name: category.name.clone(),
+            color_key: category.id.0.unsigned_abs(),
+            score: Some(found.score),
+        }
+    };
+    draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
+    draw::save(&image, drawn)
+}
+
+/// Writes COCO's results format, with names of files and classes added.
+fn write_json(
+    path: &Path,
+    found: &[ImageResult],
+    inputs: &Inputs,
+    detector: &Detector,
+) -> Result<()> {
+    let mut records = Vec::new();
+    for ImageResult { image_id, image, boxes, .. } in found {
+        for record in to_detections(*image_id, boxes, detector.vocabulary()) {
+            let class = detector.vocabulary().class_of(record.category_id);
+            let name = class.map(|class| &detector.vocabulary().category(class).name);
+            records.push(serde_json::json!({
+                "image_id": inputs.written_id(record.image_id),
+                "category_id": record.category_id,
+                "bbox": record.bbox.0,
+                "score": record.score,
+                "file_name": image.to_string_lossy(),
+                "category_name": name,
+            }));
+        }
+    }
+    write_atomically(path, |out| {
+        for (i, record) in records.iter().enumerate() {
+            out.write_all(if i == 0 { b"[\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut *out, record).map_err(std::io::Error::from)?;
+        }
+        Ok(out.write_all(if records.is_empty() { b"[]\n" } else { b"\n]\n" })?)
+    })?;
+    Ok(())
+}

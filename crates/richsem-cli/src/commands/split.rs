@@ -1,0 +1,158 @@
+//! `richsem dataset split`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+use richsem::{
+    Error,
+    data::{
+        convert::{Conversion, PutImages, Target},
+        formats::Opening,
+        split::{Division, DivisionReport, divide},
+    },
+};
+
+use crate::{
+    args::{OrientationArgs, SetArgs, as_flag},
+    commands::dataset::Put,
+    exit, output,
+    signals::Signals,
+    table,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  richsem dataset split all.json mine
+  richsem dataset split VOCdevkit/VOC2012 mine --parts train=0.7,val=0.2,test=0.1
+  richsem dataset split frames.json mine --group '^(.*)_[0-9]+[.]jpg$'    a video on one side
+
+Classes are divided one by one, the rarest first, so that a class of two images is on both sides. Images of
+one group stay together: without --group these are Roboflow's copies of one picture (x_jpg.rf.….jpg).
+Copies of other kinds: `richsem doctor`. OUT then has train.json and val.json, and links to the images
+(of an archive: copies), and is a set in two parts for every verb: --data OUT.")]
+pub(crate) struct Args {
+    /// Set to divide: a file, folder or archive of any known format
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Folder to write to
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Parts, each with its share of the images
+    #[arg(long, value_name = "NAME=SHARE,…", default_value = "train=0.8,val=0.2")]
+    parts: String,
+    /// What names of images that stay together have in common: the part in parentheses
+    #[arg(long, value_name = "REGEX")]
+    group: Option<String>,
+    /// Other seeds give other parts
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    set: SetArgs,
+    /// Folder or archive of the images. Default: where the format has them, or near the annotations
+    #[arg(long, value_name = "PATH")]
+    images: Option<PathBuf>,
+    /// What becomes of the images: keep (they stay where they are), copy, or link (symbolic links). Default:
+    /// link to those of a folder, copy those of an archive
+    #[arg(long, value_enum, value_name = "keep|copy|link", hide_possible_values = true)]
+    put_images: Option<Put>,
+    #[command(flatten)]
+    orientation: OrientationArgs,
+    /// Replaces files of the same names, if the folder is not empty
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    output::check_input(&args.input, "IN", "file, folder or archive")?;
+    if let Some(images) = &args.images {
+        output::check_input(images, "--images", "folder or archive")?;
+    }
+    output::check_new_folder(&args.output, "OUT")?;
+    let pattern = args
+        .group
+        .as_deref()
+        .map(|text| Division::pattern(text).map_err(|problem| anyhow!("--group: {problem}")));
+    let division =
+        Division { parts: parts(&args.parts)?, group: pattern.transpose()?, seed: args.seed };
+    let opening = Opening {
+        images: args.images.clone(),
+        orientation: args.orientation.get(),
+        ..args.set.opening()
+    };
+    let how = Conversion {
+        opening,
+        images: args.put_images.map(PutImages::from),
+        overwrite: args.overwrite,
+        ..Conversion::to(Target::Coco)
+    };
+    let signals = Signals::catch()?;
+    match divide(&args.input, &args.output, &division, &how, &signals.stop) {
+        Err(Error::Stopped) => Ok(signals.tell_undone(&args.output)),
+        report => {
+            output::print(told(&report.map_err(as_flag)?, args))?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+/// `train=0.8,val=0.2`.
+fn parts(text: &str) -> Result<Vec<(String, f64)>> {
+    let part = |part: &str| {
+        let (name, share) = part.split_once('=')?;
+        Some((name.trim().to_owned(), share.trim().parse().ok()?))
+    };
+    text.split(',').map(part).collect::<Option<_>>().ok_or_else(|| {
+        anyhow!("--parts: expected names with shares, as train=0.8,val=0.2, got `{text}`")
+    })
+}
+
+fn first_few(names: &[&str]) -> String {
+    let more = if names.len() > 10 { ", …" } else { "" };
+    format!("{}{more}", names[..names.len().min(10)].join(", "))
+}
+
+fn told(report: &DivisionReport, args: &Args) -> String {
+    let rows = report.written.splits.iter().map(|part| {
+        vec![
+            part.name.clone(),
+            part.path.display().to_string(),
+            part.images.to_string(),
+            part.boxes.to_string(),
+        ]
+    });
+    let mut text = table::table(&["<part", "<written", "images", "boxes"], rows);
+    let names: Vec<&str> = report.written.splits.iter().map(|part| &*part.name).collect();
+    let mut columns = vec!["<class"];
+    columns.extend(&names);
+    let row = |class: &richsem::data::split::DividedClass| {
+        let images = class.images.iter().map(ToString::to_string);
+        std::iter::once(class.name.clone()).chain(images).collect::<Vec<_>>()
+    };
+    let shown = report.classes.iter().take(table::SHOWN * 2);
+    text += &format!(
+        "\n\nimages of each class, the rarest first\n{}",
+        table::table(&columns, shown.map(row))
+    );
+    if report.classes.len() > table::SHOWN * 2 {
+        text += &format!("\n… and {} more", report.classes.len() - table::SHOWN * 2);
+    }
+    let (groups, images) = report.groups;
+    if groups > 0 {
+        text += &format!("\n\n{groups} groups of {images} images stayed together");
+    }
+    let lacking: Vec<&str> = report
+        .classes
+        .iter()
+        .filter(|class| class.images.contains(&0) && class.images.iter().any(|&n| n > 0))
+        .map(|class| &*class.name)
+        .collect();
+    if !lacking.is_empty() {
+        text += &format!(
+            "\n\n{} classes are not in every part, because too few images (or groups) show them: {}",
+            lacking.len(),
+            first_few(&lacking)
+        );
+    }
+    format!("{text}\n\nnext: richsem init {}", args.output.display())
+}

@@ -1,0 +1,329 @@
+//! What people type who know other programs, and what it is here. All of it is in this table.
+
+use Answer::{Argument, Flag, Says, Set, Switch};
+
+/// What becomes of a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is that flag.
+    Flag(&'static str),
+    /// Its value is an argument without a name, as an image of `predict`.
+    Argument,
+    /// It is that setting.
+    Set(&'static str),
+    /// If it is on, it is these arguments.
+    Switch(&'static [&'static str]),
+    /// It is not done; one line says what to type, or that it is not there.
+    Says(&'static str),
+}
+
+/// A word, without dashes: `--batch-size`, `--batch_size 8` and `batch_size=8` are one.
+pub(super) struct Habit {
+    pub(super) words: &'static [&'static str],
+    /// The verbs it is for; none: all.
+    pub(super) verbs: &'static [&'static str],
+    pub(super) answer: Answer,
+}
+
+const fn habit(
+    verbs: &'static [&'static str],
+    words: &'static [&'static str],
+    answer: Answer,
+) -> Habit {
+    Habit { words, verbs, answer }
+}
+
+/// Verbs of other programs.
+pub(super) const VERBS: &[(&[&str], &str)] = &[
+    (
+        &["detect", "infer", "inference", "demo", "visualize", "run"],
+        "it is `predict` here: richsem predict IMAGE --weights runs/mine",
+    ),
+    (
+        &["test", "validate", "validation", "evaluate", "evaluation", "eval-only"],
+        "it is `eval` here (or `val`): richsem eval --weights runs/mine --annotations mine",
+    ),
+    (
+        &["finetune", "fine-tune", "transfer"],
+        "that is training from weights: richsem train -c mine.toml --init FILE (richsem init writes mine.toml)",
+    ),
+    (&["resume"], "that is a flag of train: richsem train --resume runs/mine"),
+    (
+        &["export", "onnx", "tensorrt", "compile", "deploy", "serve"],
+        "it is not there: weights run in `richsem predict`, and in a Rust program (docs/library.md)",
+    ),
+    (&["benchmark", "speed", "profile"], "it is `bench` here: richsem bench -c preset:tiny"),
+    (
+        &["tune", "hpo", "sweep", "ablate"],
+        "several settings over several seeds are compared by `study`: richsem study study.toml",
+    ),
+    (
+        &["track", "segment", "pose", "classify", "obb", "count", "solutions"],
+        "this program detects objects in images, and nothing else: richsem predict IMAGE --weights runs/mine",
+    ),
+    (
+        &["cfg", "copy-cfg", "config", "options", "params"],
+        "all settings are listed by `settings`: richsem settings train.lr",
+    ),
+    (
+        &["download", "pull", "fetch", "hub", "zoo", "models"],
+        "public weights are listed by `weights`: richsem weights fetch resnet50-v2",
+    ),
+    (&["presets", "recipes"], "presets are listed by train: richsem train --preset list"),
+    (&["split", "partition", "divide"], "it is a verb of dataset: richsem dataset split IN OUT"),
+    (
+        &["stats", "analyze", "analyse", "browse", "explore", "describe"],
+        "it is a verb of dataset: richsem dataset stats DATA",
+    ),
+    (
+        &["healthcheck", "lint", "verify", "check", "clean", "deduplicate", "labels"],
+        "faults of a set are found by `doctor` (this machine is looked at by `checks`): richsem doctor DATA",
+    ),
+    (
+        &["convert-dataset", "coco2yolo", "yolo2coco", "voc2coco", "import"],
+        "sets are converted by `dataset convert`: richsem dataset convert IN OUT --to coco",
+    ),
+    (
+        &["convert-weights", "convert-checkpoint", "export-weights"],
+        "it is `convert` here: richsem convert IN OUT",
+    ),
+    (
+        &["new", "create", "setup", "start", "quickstart", "wizard", "autotrain"],
+        "settings for a set and this machine are written by `init`: richsem init DATA",
+    ),
+    (
+        &["env", "doctor-env", "collect-env", "collect_env", "system"],
+        "it is `checks` here: richsem checks",
+    ),
+    (
+        &["pretrain", "distill"],
+        "a teacher is trained by `pretrain-teacher`: richsem pretrain-teacher captions.jsonl",
+    ),
+    (
+        &["precompute", "cache", "extract"],
+        "a teacher's labels are kept by `prepare`: richsem prepare -c rich.toml --out labels",
+    ),
+    (
+        &["plot", "plots", "show", "tensorboard", "dashboard"],
+        "a run is shown by `report`: richsem report runs/mine",
+    ),
+    (
+        &["generate", "toy", "synthetic"],
+        "a set to try things on is drawn by `synth`: richsem synth shapes",
+    ),
+    (
+        &["login", "logout", "signup"],
+        "there are no accounts, and nothing is sent anywhere: richsem init DATA begins",
+    ),
+];
+
+const TRAIN: &[&str] = &["train"];
+const EVAL: &[&str] = &["eval"];
+const PREDICT: &[&str] = &["predict"];
+const DETECT: &[&str] = &["eval", "predict"];
+
+/// Flags of other programs (Ultralytics, YOLOv5, RF-DETR, detectron2, MMDetection, DETR and DINO).
+pub(super) const FLAGS: &[Habit] = &[
+    // Training.
+    habit(TRAIN, &["batch-size", "bs", "ims-per-batch", "train-batch-size"], Flag("--batch")),
+    habit(TRAIN, &["lr0", "learning-rate", "base-lr"], Flag("--lr")),
+    habit(
+        TRAIN,
+        &["img", "img-size", "image-size", "imgsize", "size", "resolution"],
+        Flag("--imgsz"),
+    ),
+    habit(TRAIN, &["max-epochs", "num-epochs", "num-train-epochs", "epoch"], Flag("--epochs")),
+    habit(TRAIN, &["dataset", "data-path", "dataset-dir", "coco-path", "data-dir"], Flag("--data")),
+    habit(TRAIN, &["config-file", "cfg", "conf"], Flag("--config")),
+    habit(TRAIN, &["output-dir", "work-dir", "save-dir", "output", "out", "logdir"], Flag("--run")),
+    habit(TRAIN, &["options", "opts", "cfg-options", "override"], Flag("--set")),
+    habit(
+        TRAIN,
+        &["load-from", "pretrain-model-path", "checkpoint", "ckpt", "weights"],
+        Flag("--init"),
+    ),
+    habit(TRAIN, &["finetune-ignore"], Flag("--allow-missing")),
+    habit(TRAIN, &["resume-from"], Flag("--resume")),
+    habit(TRAIN, &["patience", "early-stopping-patience"], Set("train.patience")),
+    habit(TRAIN, &["workers", "num-workers", "dataloader-num-workers"], Set("data.workers")),
+    habit(TRAIN, &["seed"], Set("seed")),
+    habit(TRAIN, &["weight-decay"], Set("train.weight_decay")),
+    habit(TRAIN, &["lr-backbone", "lr-encoder"], Set("train.lr_backbone")),
+    habit(TRAIN, &["lr-drop"], Set("train.lr_drop")),
+    habit(TRAIN, &["clip-max-norm", "max-grad-norm"], Set("train.clip_max_norm")),
+    habit(TRAIN, &["warmup-iters", "warmup-steps"], Set("train.warmup_steps")),
+    habit(
+        TRAIN,
+        &["accumulate", "grad-accum-steps", "update-freq", "gradient-accumulation-steps"],
+        Set("train.accumulate"),
+    ),
+    habit(TRAIN, &["freeze", "frozen-stages"], Set("model.dino.backbone.frozen_stages")),
+    habit(TRAIN, &["num-queries"], Set("model.dino.transformer.num_queries")),
+    habit(
+        TRAIN,
+        &["save-period", "save-checkpoint-interval", "checkpoint-interval"],
+        Set("train.keep_every"),
+    ),
+    habit(TRAIN, &["val-interval", "eval-interval", "eval-every"], Set("train.eval_every")),
+    habit(TRAIN, &["amp", "half", "fp16", "bf16"], Switch(&["--set", "train.precision=bf16"])),
+    habit(TRAIN, &["use-ema", "ema"], Switch(&["--set", "train.ema={}"])),
+    habit(
+        TRAIN,
+        &["model", "arch", "backbone"],
+        Says(
+            "the detector is in the settings: --preset NAME (`--preset list`), weights to start from are --init FILE",
+        ),
+    ),
+    habit(
+        TRAIN,
+        &["pretrained"],
+        Says(
+            "weights to start from are --init FILE; richsem weights lists some; without, all is learnt anew",
+        ),
+    ),
+    habit(
+        TRAIN,
+        &["project", "name", "exist-ok"],
+        Says("a run's folder is --run runs/mine; without, it is runs/CONFIG-DATE-TIME"),
+    ),
+    habit(
+        TRAIN,
+        &["optimizer"],
+        Says("the optimizer is AdamW, as DINO's; its settings: richsem settings train"),
+    ),
+    habit(
+        TRAIN,
+        &["cos-lr", "lr-scheduler", "lrf", "lr-decay"],
+        Says("the learning rate drops at epochs: --set train.lr_drop=[20]"),
+    ),
+    habit(
+        TRAIN,
+        &["warmup-epochs"],
+        Says("the warm-up counts steps: --set train.warmup_steps=100"),
+    ),
+    habit(
+        TRAIN,
+        &[
+            "mosaic",
+            "mixup",
+            "copy-paste",
+            "close-mosaic",
+            "hsv-h",
+            "hsv-s",
+            "hsv-v",
+            "degrees",
+            "translate",
+            "scale",
+            "shear",
+            "fliplr",
+            "flipud",
+            "hyp",
+        ],
+        Says("images are changed as DETR does it: richsem settings data.augment"),
+    ),
+    habit(
+        TRAIN,
+        &["eval-only", "test-only", "evaluate"],
+        Says("that is a verb: richsem eval --weights runs/mine --annotations mine"),
+    ),
+    habit(
+        TRAIN,
+        &["num-gpus", "gpus", "ngpus", "nproc-per-node", "launcher", "num-machines", "dist-url"],
+        Says(
+            "docs/gpu.md says on which GPUs a run computes; the device of this one is --device cuda:N",
+        ),
+    ),
+    habit(
+        TRAIN,
+        &["num-classes", "nc", "names"],
+        Says("the classes are those of the annotations, whatever their ids: nothing need be said"),
+    ),
+    habit(
+        TRAIN,
+        &["single-cls"],
+        Says("rename the classes in the annotations: nothing here makes one of several"),
+    ),
+    habit(
+        TRAIN,
+        &[
+            "rect",
+            "multi-scale",
+            "cache",
+            "fraction",
+            "plots",
+            "deterministic",
+            "profile",
+            "val",
+            "save",
+        ],
+        Says("there is no such choice here: richsem settings lists what there is"),
+    ),
+    // Evaluation and detection.
+    habit(
+        DETECT,
+        &["model", "ckpt", "checkpoint", "checkpoint-file", "resume", "pretrain-model-path"],
+        Flag("--weights"),
+    ),
+    habit(DETECT, &["batch-size", "bs"], Flag("--batch")),
+    habit(DETECT, &["half", "amp", "fp16", "bf16"], Switch(&["--precision", "bf16"])),
+    habit(
+        DETECT,
+        &["imgsz", "img", "img-size", "resolution"],
+        Says("images are resized as in training; that is in the weights: richsem train --imgsz N"),
+    ),
+    habit(DETECT, &["augment", "tta"], Says("there is no test-time augmentation")),
+    habit(EVAL, &["data", "dataset", "ann", "ann-file", "gt", "coco-path"], Flag("--annotations")),
+    habit(EVAL, &["plots", "report-html"], Says("it writes a page: --report report.html")),
+    habit(
+        EVAL,
+        &["conf", "conf-thres", "score-thr"],
+        Says("every detection counts for AP, whatever its score; a threshold would only lower it"),
+    ),
+    habit(PREDICT, &["source", "input", "images", "img-path", "image", "path", "file"], Argument),
+    habit(
+        PREDICT,
+        &[
+            "conf-thres",
+            "confidence",
+            "confidence-threshold",
+            "score-thr",
+            "threshold",
+            "pred-score-thr",
+            "min-score",
+        ],
+        Flag("--conf"),
+    ),
+    habit(PREDICT, &["iou-thres", "nms", "nms-thr", "nms-threshold"], Flag("--iou")),
+    habit(PREDICT, &["out-dir", "output-dir", "save-dir", "out"], Flag("--output")),
+    habit(PREDICT, &["project", "name", "exist-ok"], Says("results go to --output FOLDER")),
+    habit(PREDICT, &["save-txt"], Switch(&["--formats", "images,json,yolo"])),
+    habit(PREDICT, &["save-crop"], Switch(&["--formats", "images,json,crops"])),
+    habit(PREDICT, &["nosave", "no-save"], Switch(&["--no-images"])),
+    habit(PREDICT, &["save", "save-img", "save-conf", "save-json"], Switch(&[])),
+    habit(PREDICT, &["slice", "sahi", "slice-size"], Flag("--tiles")),
+    habit(PREDICT, &["overlap-ratio"], Flag("--overlap")),
+    habit(
+        PREDICT,
+        &["show", "view-img", "stream", "vid-stride", "webcam"],
+        Says(
+            "there are no windows and no video: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)",
+        ),
+    ),
+    habit(
+        PREDICT,
+        &["max-det", "max-detections"],
+        Says("a detector keeps 300 boxes of an image (eval.max_detections); fewer: raise --conf"),
+    ),
+    habit(
+        PREDICT,
+        &["agnostic-nms"],
+        Says("--iou suppresses within a class; across classes nothing does"),
+    ),
+    habit(
+        PREDICT,
+        &["line-width", "hide-labels", "hide-conf", "show-labels", "show-conf"],
+        Says("what is drawn cannot be chosen; --formats json has the numbers"),
+    ),
+    // Anywhere.
+    habit(&[], &["verbose", "quiet", "task", "mode"], Says("there is no such choice here")),
+];

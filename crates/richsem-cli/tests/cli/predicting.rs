@@ -1,0 +1,149 @@
+//! `predict` as people use it: which images, which results.
+
+use std::{io::Write as _, process::Stdio};
+
+use serde_json::json;
+
+use super::util::Dir;
+
+#[test]
+fn folders_lists_and_stdin_give_the_same_images() {
+    let dir = Dir::with_run();
+    let with = ["--weights", "run", "--conf", "0", "--formats", "json", "--device", "cpu"];
+    let found = |inputs: &[&str], output: &str| {
+        let args = [&["predict"], inputs, &with[..], &["-o", output]].concat();
+        let ran = dir.command(&args).ok();
+        let of: Vec<String> = dir
+            .json(&format!("{output}/detections.json"))
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|record| record["file_name"].as_str().unwrap().to_owned())
+            .collect();
+        let mut files = of;
+        files.dedup();
+        (files, ran)
+    };
+    // set/images has two folders of images, and nothing beside them.
+    let (all, ran) = found(&["set/images"], "out");
+    assert_eq!(all.len(), 18, "{ran:?}");
+    assert!(ran.stderr.contains(" ms each; results in out"), "{ran:?}");
+    assert_eq!(dir.files("out"), ["detections.json"]);
+    let list: Vec<String> =
+        all.iter().map(|file| file.strip_prefix("set/images/").unwrap().to_owned()).collect();
+    dir.write("set/images/some.txt", list[2..5].join("\n"));
+    assert_eq!(found(&["set/images/some.txt"], "out2").0, all[2..5]);
+
+    let mut command = dir.raw_command(&[&["predict", "-"], &with[..], &["-o", "out3"]].concat());
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{}\n{}", all[0], all[7]).unwrap();
+    assert!(child.wait().unwrap().success());
+    let first = dir.json("out3/detections.json")[0]["file_name"].clone();
+    assert_eq!(first, json!(all[0]));
+    // Nothing on stdin.
+    dir.command(&[&["predict", "-"], &with[..]].concat())
+        .fails(1)
+        .stderr_has("no paths came from stdin");
+}
+
+#[test]
+fn every_form_of_results_has_the_same_boxes() {
+    let dir = Dir::with_run();
+    let image = "set/images/val/000001.jpg";
+    let forms = ["--formats", "images,json,yolo,csv,crops", "--conf", "0", "--device", "cpu"];
+    dir.command(&[&["predict", image, "--weights", "run", "-o", "all"], &forms[..]].concat()).ok();
+    let records = dir.json("all/detections.json");
+    let records = records.as_array().unwrap();
+    let yolo = dir.text("all/labels/000001.txt");
+    let csv = dir.text("all/detections.csv");
+    assert_eq!(yolo.lines().count(), records.len());
+    assert_eq!(csv.lines().count(), records.len() + 1);
+    let size = image::image_dimensions(dir.path(image)).unwrap();
+    let (width, height) = (f64::from(size.0), f64::from(size.1));
+    let names = dir.text("all/classes.txt");
+    let names: Vec<&str> = names.lines().collect();
+    for ((record, line), row) in records.iter().zip(yolo.lines()).zip(csv.lines().skip(1)) {
+        let bbox: Vec<f64> =
+            record["bbox"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        assert!(bbox[0] >= 0.0 && bbox[0] + bbox[2] <= width + 1e-3, "cut off: {bbox:?}");
+        assert!(bbox[1] >= 0.0 && bbox[1] + bbox[3] <= height + 1e-3, "cut off: {bbox:?}");
+        let numbers: Vec<f64> = line.split(' ').map(|v| v.parse().unwrap()).collect();
+        assert!((numbers[1] * width - (bbox[0] + bbox[2] / 2.0)).abs() < 1e-2, "{line}");
+        assert!((numbers[4] * height - bbox[3]).abs() < 1e-2, "{line}");
+        assert_eq!(record["category_name"], names[numbers[0] as usize]);
+        let values: Vec<&str> = row.split(',').collect();
+        assert_eq!((values[0], values[1]), (image, names[numbers[0] as usize]));
+        assert!((values[5].parse::<f64>().unwrap() - bbox[2]).abs() < 1e-2, "{row}");
+    }
+    let crops = dir.files("all/crops");
+    assert!(!crops.is_empty() && crops.len() <= records.len(), "{crops:?}");
+    assert!(dir.exists("all/000001.jpg"));
+}
+
+#[test]
+fn suppression_and_tiles_change_boxes_and_never_names() {
+    let dir = Dir::with_run();
+    let image = "set/images/val/000001.jpg";
+    let count = |more: &[&str], output: &str| {
+        let base = ["predict", image, "--weights", "run", "--conf", "0", "--formats", "json"];
+        let args = [&base[..], &["--device", "cpu", "-o", output], more].concat();
+        dir.command(&args).ok();
+        dir.json(&format!("{output}/detections.json")).as_array().unwrap().len()
+    };
+    let plain = count(&[], "plain");
+    // Of boxes of one class no two overlap: at most as many as before.
+    let few = count(&["--iou", "0"], "few");
+    assert!(few <= plain && few > 0, "{few} of {plain}");
+    assert_eq!(count(&["--iou", "1"], "same"), plain);
+    let tiled = count(&["--tiles", "64", "--overlap", "0.25"], "tiled");
+    assert!(tiled > 0);
+    // An image that is no larger than a tile is seen whole.
+    assert_eq!(count(&["--tiles", "4096"], "large"), plain);
+    dir.command(&["predict", image, "--weights", "run", "--overlap", "0.5"])
+        .fails(2)
+        .stderr_has("--tiles");
+    dir.command(&[
+        "predict",
+        image,
+        "--weights",
+        "run",
+        "--conf",
+        "0.99",
+        "-o",
+        "none",
+        "--device",
+        "cpu",
+    ])
+    .ok()
+    .stderr_has("0 objects with a score of at least 0.99 (highest: 0.");
+}
+
+/// Words of other programs, and what this one says of itself.
+#[test]
+fn words_that_people_type() {
+    let dir = Dir::new();
+    let commit = dir.command(&["--version"]).ok();
+    let told = commit.stdout.trim();
+    let start = format!("richsem {} (commit ", env!("CARGO_PKG_VERSION"));
+    assert!(told.starts_with(&start) && told.contains(", libtorch 2.11."), "{told}");
+    assert_eq!(dir.command(&["version"]).ok().stdout, commit.stdout);
+    assert_eq!(dir.command(&["help"]).ok().stdout, dir.command(&["--help"]).ok().stdout);
+    dir.command(&["help", "predict"]).ok().stdout_has("--tiles");
+    dir.command(&["detect", "a.jpg"]).fails(2).stderr_has("it is `predict` here");
+    dir.command(&["train", "--optimizer", "SGD"]).fails(2).stderr_has("AdamW");
+    dir.command(&["predict", "--source", "a.jpg", "--weights", "w"])
+        .fails(1)
+        .stderr_has("a.jpg: no such file");
+    for (shell, word) in
+        [("bash", "complete"), ("zsh", "#compdef richsem"), ("fish", "complete -c richsem")]
+    {
+        dir.command(&["completions", shell]).ok().stdout_has(word).stdout_has("dataset");
+    }
+    dir.command(&["settings", "train.lr"]).ok().stdout_has("default: 0.0001").stdout_has("`lr`");
+    dir.command(&["settings", "data.augment"]).ok().stdout_has("data.augment.crop.probability");
+    dir.command(&["settings", "lr_drops"]).fails(1).stderr_has("did you mean train.lr_drop");
+    let schema = dir.command(&["settings", "--schema"]).ok();
+    let schema: serde_json::Value = serde_json::from_str(&schema.stdout).unwrap();
+    assert_eq!(schema["properties"]["train"]["properties"]["epochs"]["type"], "integer");
+}

@@ -1,0 +1,154 @@
+//! From a set of images to a run: `dataset split`, `init`, presets, shorthands, `weights`.
+
+use super::util::Dir;
+
+/// 4 classes in 24 images, in one piece.
+fn drawn() -> Dir {
+    let dir = Dir::new();
+    let mut synth = vec!["synth", "set", "--classes", "4", "--train-images", "24"];
+    synth.extend(["--val-images", "4", "--image-size", "96,128"]);
+    synth.extend(["--classification-per-class", "0"]);
+    dir.command(&synth).ok();
+    dir
+}
+
+#[test]
+fn a_set_in_one_piece_is_divided_and_what_init_writes_trains() {
+    let dir = drawn();
+    let split = ["dataset", "split", "set/train.json", "mine", "--images", "set/images"];
+    let ran = dir.command(&split).ok().stdout_has("next: richsem init mine");
+    let images = |part: &str| ran.row(part)[2].parse::<usize>().unwrap();
+    assert_eq!(images("train") + images("val"), 24, "{ran:?}");
+    assert!((3..=7).contains(&images("val")), "{ran:?}");
+    dir.command(&split).fails(1).stderr_has("exists and is not empty");
+
+    let init = ["init", "mine", "--device", "cpu", "--minutes", "0.2"];
+    let ran = dir.command(&init).ok();
+    let ran = ran
+        .stdout_has("richsem train -c mine.toml --run runs/mine")
+        .stdout_has("richsem eval --weights runs/mine --annotations mine")
+        .stdout_has("richsem predict IMAGE --weights runs/mine");
+    assert_eq!(ran.row("preset"), ["preset", "tiny"]);
+    let text = dir.text("mine.toml");
+    for part in ["extends = \"preset:tiny\"", "lr_backbone = 0.001", "annotations = \"mine\"", "# "]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // README shows what it writes.
+    let readme = include_str!("../../../../README.md");
+    let shown = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(shown.lines().count() > 8, "{shown}");
+    for line in shown.lines() {
+        assert!(text.lines().any(|written| written == line), "README has `{line}`: {text}");
+    }
+    dir.command(&init).fails(1).stderr_has("mine.toml` exists").stderr_has("--overwrite");
+
+    // One epoch shows that it trains; what init said to type next follows.
+    let train = ["train", "-c", "mine.toml", "--run", "runs/mine", "--device", "cpu"];
+    let ran = dir.command(&[&train[..], &["--epochs", "1", "--batch", "4"]].concat()).ok();
+    assert!(!ran.stderr.contains("hardly learns"), "{ran:?}");
+    let eval = ["eval", "--weights", "runs/mine", "--annotations", "mine", "--device", "cpu"];
+    dir.command(&[&eval[..], &["--per-class"]].concat()).ok();
+
+    // From that detector to the same classes: every row of its class head is kept.
+    let again = ["init", "mine", "--weights", "runs/mine", "--device", "cpu", "--minutes", "0.1"];
+    dir.command(&[&again[..], &["-o", "again.toml"]].concat())
+        .ok()
+        .stdout_has("from a detector of other classes");
+    let text = dir.text("again.toml");
+    assert!(text.contains("hidden_dim = 96") && text.contains("[init]\n"), "{text}");
+    dir.command(&[
+        "train",
+        "-c",
+        "again.toml",
+        "--run",
+        "runs/again",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+    ])
+    .ok()
+    .stderr_has("weights from");
+}
+
+#[test]
+fn a_preset_needs_no_file_and_flags_change_what_depends_on_them() {
+    let dir = drawn();
+    dir.command(&["train", "--preset", "list"]).ok().stdout_has("tiny").stdout_has("finetune_r50");
+    let train = ["train", "--preset", "tiny", "--data", "set", "--run", "run", "--device", "cpu"];
+    let flags = ["--epochs", "1", "--imgsz", "64", "--lr", "0.001", "--batch", "6"];
+    dir.command(&[&train[..], &flags].concat())
+        .ok()
+        .stderr_has("train.lr_drop=[1] (--epochs: [15] of 18 epochs until now)")
+        .stderr_has("train.lr_backbone=0.001");
+    let config = dir.text("run/config.toml");
+    for part in ["epochs = 1\n", "batch_size = 6\n", "lr_backbone = 0.001\n", "max_size = 64\n"] {
+        assert!(config.contains(part), "{part}: {config}");
+    }
+    dir.command(&["train", "--preset", "tinny", "--data", "set"])
+        .fails(1)
+        .stderr_has("there is no preset `tinny`")
+        .stderr_has("did you mean `tiny`?");
+    // The settings contradict the start: told before the first step.
+    dir.write("slow.toml", "version = 1\nextends = \"preset:tiny\"\n[data]\ntrain = \"set\"\n");
+    let slow = ["train", "-c", "slow.toml", "--set", "train.lr_backbone=1e-5", "--epochs", "1"];
+    dir.command(&[&slow[..], &["--run", "slow", "--device", "cpu"]].concat())
+        .ok()
+        .stderr_has("so slowly it hardly learns. Set train.lr_backbone = 5e-4");
+}
+
+#[test]
+fn a_run_ends_early_and_stays_ended() {
+    let dir = Dir::with_data();
+    // Nothing is learnt at a rate of 0, so that no AP is better than the first.
+    let still =
+        ["--set", "train.lr=0", "--set", "train.lr_backbone=0", "--set", "train.patience=2"];
+    let train = ["train", "-c", "tiny.toml", "--run", "run", "--epochs", "9", "--device", "cpu"];
+    dir.command(&[&train[..], &still].concat())
+        .ok()
+        .stderr_has("train.patience: no better AP for 2 epochs")
+        .stdout_has("after epoch 3:");
+    assert!(!dir.text("run/metrics.jsonl").contains("\"epoch\":4,\"metrics\""));
+    let before = dir.text("run/metrics.jsonl");
+    dir.command(&["train", "--resume", "run", "--device", "cpu"]).ok().stderr_has("finished");
+    assert_eq!(dir.text("run/metrics.jsonl"), before);
+}
+
+#[test]
+fn weights_are_listed_and_say_what_to_do_where_they_cannot_be_had() {
+    let dir = Dir::new();
+    let home = dir.path("home");
+    let weights = |args: &[&str]| {
+        let command = dir.command(&[&["weights"], args].concat());
+        command.env("RICHSEM_HOME", home.to_str().unwrap()).env("RICHSEM_MIRROR", "")
+    };
+    let listed = weights(&[]).ok();
+    assert_eq!(listed.row("resnet50-v2").last(), Some(&"fetch"));
+    assert_eq!(listed.row("dino-r50-coco").last(), Some(&"hand"));
+    weights(&["fetch", "resnet500"]).fails(1).stderr_has("did you mean `resnet50`?");
+    weights(&["fetch", "resnet18"])
+        .env("RICHSEM_OFFLINE", "1")
+        .fails(1)
+        .stderr_has("https://download.pytorch.org/models/resnet18-f37072fd.pth")
+        .stderr_has("home/weights/resnet18-f37072fd.pth");
+    // Nothing to fetch with.
+    weights(&["fetch", "resnet18"])
+        .env("PATH", dir.path("empty").to_str().unwrap())
+        .fails(1)
+        .stderr_has("`curl`, which fetches files, is not here");
+    // A mirror that has something else.
+    dir.write("mirror/resnet18-f37072fd.pth", "<html>log in</html>");
+    if std::process::Command::new("curl").arg("--version").output().is_ok() {
+        let mirror = format!("file://{}", dir.path("mirror").display());
+        weights(&["fetch", "resnet18"])
+            .env("RICHSEM_MIRROR", &mirror)
+            .fails(1)
+            .stderr_has("SHA-256: expected f37072fd")
+            .stderr_has("a page of a proxy");
+    }
+    // What nobody states a checksum of is taken as it is.
+    dir.write("home/weights/resnet50_miil_21k.pth", "weights");
+    let here = weights(&["fetch", "resnet50-21k"]).ok().stderr_has("nobody states its checksum");
+    assert_eq!(here.stdout.trim(), home.join("weights/resnet50_miil_21k.pth").to_str().unwrap());
+}

@@ -1,0 +1,73 @@
+//! Settings that contradict where a run starts from: told before training.
+
+use super::Config;
+use crate::models::backbone::{BackboneConfig, Norm};
+
+/// Share of `lr` below which an untrained backbone hardly learns.
+const LEAST_RATE: f64 = 0.5;
+
+/// What probably was not meant, each a sentence.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let (lr, lr_backbone) = (config.train.lr, config.train.lr_backbone);
+    let key = config.model.family_key("backbone");
+    let backbone = config.model.backbone();
+    let mut warnings = Vec::new();
+    if config.init.is_some() || backbone.weights().is_some() {
+        if lr_backbone > lr {
+            warnings.push(format!(
+                "train.lr_backbone is {lr_backbone:e}, more than train.lr ({lr:e}), and the backbone is \
+                 trained already: it would forget what it knows. DINO takes a tenth of train.lr"
+            ));
+        }
+        return warnings;
+    }
+    // At 0 it says itself that it does not learn.
+    if lr_backbone > 0.0 && lr_backbone < LEAST_RATE * lr {
+        warnings.push(format!(
+            "train.lr_backbone is {lr_backbone:e}, {:.2} of train.lr, and the backbone has no weights to \
+             start from: so slowly it hardly learns. Set train.lr_backbone = {lr:e}, or give \
+             {key}.weights (`richsem weights` lists some) or init.weights",
+            lr_backbone / lr
+        ));
+    }
+    let BackboneConfig::Resnet(resnet) = backbone;
+    if resnet.norm == Norm::FrozenBn {
+        warnings.push(format!(
+            "{key}.norm is \"frozen_bn\", and the backbone has no weights to start from: it does not \
+             normalise then. Set {key}.norm = \"group_norm\", or give {key}.weights"
+        ));
+    }
+    if resnet.frozen_stages >= 0 {
+        warnings.push(format!(
+            "{key}.frozen_stages is {}, and the backbone has no weights to start from: those stages \
+             stay random. Set {key}.frozen_stages = -1, or give {key}.weights",
+            resnet.frozen_stages
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn of(assignments: &[&str]) -> Vec<String> {
+        let assignments: Vec<String> = assignments.iter().map(|&a| a.to_owned()).collect();
+        warnings(&Config::load_preset("tiny", &assignments).unwrap())
+    }
+
+    #[test]
+    fn an_untrained_backbone_is_to_learn_and_a_trained_one_to_keep_what_it_knows() {
+        assert!(of(&[]).is_empty());
+        assert!(of(&["train.lr_backbone=0"]).is_empty());
+        let slow = of(&["train.lr_backbone=1e-5"]).join("\n");
+        assert!(slow.contains("hardly learns") && slow.contains("lr_backbone = 5e-4"), "{slow}");
+        for trained in ["model.dino.backbone.weights=r.pth", "init.weights=d.safetensors"] {
+            assert!(of(&["train.lr_backbone=1e-5", trained]).is_empty());
+            assert!(of(&["train.lr_backbone=1e-3", trained]).join("").contains("forget"));
+        }
+        let frozen = of(&["model.dino.backbone={ name = \"resnet18\" }"]).join("\n");
+        assert!(frozen.contains("frozen_bn") && frozen.contains("frozen_stages is 1"), "{frozen}");
+    }
+}

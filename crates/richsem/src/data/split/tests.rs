@@ -1,0 +1,116 @@
+//! Sets that are divided and read again.
+
+use serde_json::json;
+
+use super::*;
+use crate::data::formats::Opening;
+
+const GO: AtomicBool = AtomicBool::new(false);
+
+/// 40 images; class `a` in all, `b` in images 0 and 1, `c` in image 2 alone. From 6 on they are
+/// pairs of Roboflow's copies.
+fn write(folder: &Path) {
+    let name = |i: usize| match i {
+        0..6 => format!("shots/{i}.jpg"),
+        _ => format!("shots/{}_jpg.rf.{i:032x}.jpg", i / 2),
+    };
+    std::fs::create_dir_all(folder.join("images/shots")).unwrap();
+    let images: Vec<_> = (0..40)
+        .map(|i| {
+            std::fs::write(folder.join("images").join(name(i)), "").unwrap();
+            json!({ "id": i + 1, "file_name": name(i), "width": 20, "height": 10 })
+        })
+        .collect();
+    let mut boxes: Vec<(usize, usize)> = (0..40).map(|i| (i, 1)).collect();
+    boxes.extend([(0, 2), (1, 2), (2, 3)]);
+    let annotations: Vec<_> = boxes
+        .iter()
+        .enumerate()
+        .map(|(id, (image, class))| {
+            json!({ "id": id + 1, "image_id": image + 1, "category_id": class,
+                    "bbox": [1, 2, 3.25, 4], "area": 13, "iscrowd": 0 })
+        })
+        .collect();
+    let categories =
+        json!([{ "id": 1, "name": "a" }, { "id": 2, "name": "b" }, { "id": 3, "name": "c" }]);
+    let set = json!({ "images": images, "annotations": annotations, "categories": categories });
+    std::fs::write(folder.join("all.json"), set.to_string()).unwrap();
+}
+
+fn division(parts: &[(&str, f64)]) -> Division {
+    let parts = parts.iter().map(|&(name, share)| (name.to_owned(), share)).collect();
+    Division { parts, group: None, seed: 0 }
+}
+
+#[test]
+fn parts_have_all_images_once_and_the_set_reads_as_train_and_val() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let (input, output) = (folder.path().join("all.json"), folder.path().join("out"));
+    let how = Conversion::to(Target::Yolo);
+    let report =
+        divide(&input, &output, &division(&[("train", 8.0), ("val", 2.0)]), &how, &GO).unwrap();
+    let class = |name: &str| report.classes.iter().find(|c| c.name == name).unwrap().images.clone();
+    assert_eq!(class("b"), [1, 1]);
+    assert_eq!(class("c"), [1, 0]);
+    assert_eq!(report.groups, (17, 34));
+    let open = |split: &str| {
+        let split = Some(split.to_owned());
+        Dataset::open_as(&output, &Opening { split, ..Opening::default() }).unwrap()
+    };
+    let (train, val) = (open("train"), open("val"));
+    let names = |set: &Dataset| -> Vec<String> {
+        set.images().iter().map(|image| image.file_name.clone()).collect()
+    };
+    let mut all = [names(&train), names(&val)].concat();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 40);
+    assert_eq!((train.images().len(), val.images().len()), (32, 8));
+    let stem = |name: &String| name.split("_jpg.rf.").next().unwrap().to_owned();
+    let of_train: Vec<String> = names(&train).iter().map(stem).collect();
+    for name in names(&val).iter().filter(|name| name.contains(".rf.")) {
+        assert!(!of_train.contains(&stem(name)), "copies of {name} are on both sides");
+    }
+    let whole = Dataset::open(&input).unwrap();
+    let boxes = train.annotations().len() + val.annotations().len();
+    assert_eq!(boxes, whole.annotations().len());
+    let first = &train.annotations()[0];
+    assert_eq!(first.bbox, whole.annotations()[0].bbox);
+    assert_eq!(train.vocabulary().categories()[0].image_count, 32);
+    assert!(train.images_at().is_some(), "images are found from the folder");
+}
+
+#[test]
+fn a_pattern_says_what_stays_together() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let (input, output) = (folder.path().join("all.json"), folder.path().join("out"));
+    // All of a folder: there is one, so that nothing is left for the other part.
+    let whole = Division {
+        group: Some(Regex::new("^(.*)/").unwrap()),
+        ..division(&[("train", 0.5), ("val", 0.5)])
+    };
+    let how = Conversion::to(Target::Coco);
+    let error = divide(&input, &output, &whole, &how, &GO).unwrap_err().to_string();
+    assert!(error.contains("`val` would have no images"), "{error}");
+    assert!(!output.exists());
+}
+
+#[test]
+fn wrong_parts_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let (input, output) = (folder.path().join("all.json"), folder.path().join("out"));
+    for (parts, problem) in [
+        (&[("train", 1.0)][..], "at least two"),
+        (&[("a", 1.0), ("a", 1.0)], "twice"),
+        (&[("a", 1.0), ("b/c", 1.0)], "b/c"),
+        (&[("a", 1.0), ("b", 0.0)], "above 0"),
+        (&[("a", 1.0), ("b", f64::NAN)], "above 0"),
+    ] {
+        let how = Conversion::to(Target::Coco);
+        let error = divide(&input, &output, &division(parts), &how, &GO).unwrap_err().to_string();
+        assert!(error.contains(problem) && error.contains("parts"), "{error}");
+    }
+}

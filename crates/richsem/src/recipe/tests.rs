@@ -1,0 +1,107 @@
+//! Situations, and what is written for them.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::Config;
+
+fn situation(beginning: Beginning, machine: Machine) -> Situation {
+    let place = |key: &str, split: &str| Place {
+        key: key.to_owned(),
+        settings: vec![
+            ("annotations".to_owned(), "cells".into()),
+            ("split".to_owned(), split.into()),
+        ],
+    };
+    let sampler = "v = { kind = \"repeat_factor\", threshold = 0.4 }".parse::<toml::Table>();
+    Situation {
+        places: vec![place("data.train", "train"), place("data.val", "valid")],
+        images: 205,
+        judged: 87,
+        advice: vec![Advice {
+            key: "data.sampler".to_owned(),
+            value: sampler.unwrap().remove("v"),
+            why: "one of 3 classes is rare".to_owned(),
+            source: "a paper",
+        }],
+        beginning,
+        machine,
+    }
+}
+
+const CPU: Machine = Machine::Cpu { cores: 2 };
+
+fn gpu() -> Machine {
+    Machine::Gpu { name: "H200".to_owned() }
+}
+
+fn backbone() -> Beginning {
+    Beginning::Backbone { weights: "resnet18.pth".to_owned(), name: "resnet18".to_owned() }
+}
+
+fn written(situation: &Situation, seconds: Option<f64>) -> (String, Config) {
+    let pace = Pace { step: 0.6, judged: 0.05 };
+    let batch = situation.batch();
+    let (length, why) = situation.length(batch, pace, seconds);
+    let mut recipe = situation.recipe();
+    recipe.set_length((batch, "as the preset has it"), length, &why);
+    let text = recipe.to_toml("Written by a test.\nIt has two lines.");
+    let config = Config::parse(&text, Path::new("/here/mine.toml")).unwrap();
+    (text, config)
+}
+
+/// Whatever the situation, the file is read, and nothing in it contradicts the situation.
+#[test]
+fn every_situation_gives_settings_without_a_warning() {
+    let detector = Beginning::Detector {
+        weights: "other.safetensors".to_owned(),
+        settings: vec![("model.dino.transformer.hidden_dim".to_owned(), 128.into())],
+    };
+    let official = Beginning::Official { weights: "checkpoint0011_4scale.pth".to_owned() };
+    for beginning in [Beginning::Scratch, backbone(), detector, official] {
+        for machine in [CPU, gpu()] {
+            for images in [1, 3, 205, 100_000] {
+                let situation =
+                    Situation { images, ..situation(beginning.clone(), machine.clone()) };
+                let (text, config) = written(&situation, None);
+                assert_eq!(config.warnings(), [""; 0], "{text}");
+                assert!(config.data.batch_size <= images.max(1));
+            }
+        }
+    }
+}
+
+#[test]
+fn rates_follow_from_what_is_trained_already() {
+    let rates = |beginning, machine| {
+        let (text, config) = written(&situation(beginning, machine), None);
+        assert!(text.contains("lr_backbone"), "{text}");
+        (config.train.lr, config.train.lr_backbone)
+    };
+    assert_eq!(rates(Beginning::Scratch, CPU), (1e-3, 1e-3));
+    assert_eq!(rates(Beginning::Scratch, gpu()), (2e-4, 2e-4));
+    assert_eq!(rates(backbone(), CPU), (1e-3, 1e-4));
+    assert_eq!(rates(backbone(), gpu()), (1e-4, 1e-5));
+    let (_, config) = written(&situation(backbone(), CPU), None);
+    assert_eq!(config.model.backbone().describe(), "resnet18, frozen_bn");
+    assert_eq!(config.model.backbone().weights(), Some(Path::new("/here/resnet18.pth")));
+}
+
+#[test]
+fn a_run_is_as_long_as_it_must_be_or_as_time_allows() {
+    let (text, config) = written(&situation(Beginning::Scratch, CPU), None);
+    // 205 images in batches of 8: 25 steps an epoch, 3000 in all.
+    assert_eq!((config.train.epochs, &*config.train.lr_drop), (120, &[102][..]));
+    assert_eq!(config.train.eval_every, 20);
+    assert!(text.contains("[data.train]\nannotations = \"cells\"\nsplit = \"train\"\n"), "{text}");
+    assert!(text.contains("# one of 3 classes is rare (a paper)\nsampler = {"), "{text}");
+    assert!(text.starts_with("# Written by a test.\n# It has two lines.\nversion = 1\n"), "{text}");
+    // 600 seconds: an epoch takes 15, each evaluation 4.35.
+    let (text, config) = written(&situation(Beginning::Scratch, CPU), Some(600.0));
+    let evaluations = config.train.epochs.div_ceil(config.train.eval_every);
+    let seconds = config.train.epochs as f64 * 15.0 + evaluations as f64 * 4.35;
+    assert!((580.0..=600.0).contains(&seconds), "{seconds}: {text}");
+    assert!(text.contains("what fits into 10 minutes here; 120 epochs would be better"), "{text}");
+    let (_, config) = written(&situation(Beginning::Scratch, CPU), Some(1.0));
+    assert_eq!((config.train.epochs, &*config.train.lr_drop), (1, &[][..]));
+}
