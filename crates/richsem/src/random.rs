@@ -35,6 +35,8 @@ pub enum Stream {
     Pretrain = 10,
     /// What is random in a backbone in training.
     Backbone = 11,
+    /// Which anchors and boxes of a two-stage detector learn.
+    Regions = 12,
 }
 
 /// Random numbers of one (seed, stream, step, item).

@@ -5,6 +5,7 @@
 //! the key for it in the config files, or the flag (`--…`), of the official code of DINO and RichSem.
 
 mod difference;
+mod family;
 pub(crate) mod prepared;
 mod train;
 
@@ -395,6 +396,7 @@ impl Config {
             return Err(Error::config("data.pad_multiple", problem));
         }
         self.loss.validate("loss")?;
+        family::check(self)?;
         let mut shares = u64::from(self.data.weight);
         for (name, extra) in &self.data.extra {
             extra.validate(&format!("data.extra.{name}"))?;

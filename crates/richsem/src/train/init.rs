@@ -14,6 +14,7 @@ use crate::{
     config::{Config, InitConfig},
     convert::{self, Initial},
     error::Result,
+    models::config::FamilyConfig,
     semantic_branch::SemanticBranch,
     vocabulary::Vocabulary,
 };
@@ -75,7 +76,7 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
     let mut messages = vec![format!("weights from {}: {what}", path.display())];
     let detector = &learner.model.detector;
     let branch = take_branch(&mut values);
-    let linear = |name: &String| LINEAR.iter().any(|prefix| name.starts_with(prefix));
+    let (linear, which) = rows_of_classes(&detector.config().model.family);
     if detector.classes().text().is_none()
         && !same_classes(vocabulary.as_ref(), detector.vocabulary())
     {
@@ -90,11 +91,7 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
                 Some(_) => "was trained with other classes",
                 None => "does not say which classes its rows are of",
             };
-            messages.push(format!(
-                "the linear class heads start anew, as does the label embedding, which is their \
-                 rows: the file {others} ({} tensors)",
-                anew.len()
-            ));
+            messages.push(format!("{which}: the file {others} ({} tensors)", anew.len()));
         }
     }
     let patterns = Patterns::new(&init.allow_missing, "init.allow_missing")?;
@@ -114,6 +111,26 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
         messages.push(start_branch(own, &branch, learner));
     }
     Ok(messages)
+}
+
+/// Which parameters have a row for each class, and what is said where these start anew.
+fn rows_of_classes(family: &FamilyConfig) -> (Box<dyn Fn(&String) -> bool>, &'static str) {
+    match family {
+        FamilyConfig::Dino(_) => (
+            Box::new(|name| LINEAR.iter().any(|prefix| name.starts_with(prefix))),
+            "the linear class heads start anew, as does the label embedding, which is their rows",
+        ),
+        FamilyConfig::FasterRcnn(rcnn) => {
+            let agnostic = rcnn.roi.class_agnostic;
+            (
+                Box::new(move |name| {
+                    name.contains(".cls_score.")
+                        || !agnostic && name.contains("predictor.bbox_pred.")
+                }),
+                "the rows of each class in the box predictors start anew",
+            )
+        }
+    }
 }
 
 /// The parameters of a semantic branch, apart from the detector's.
