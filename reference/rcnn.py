@@ -3,7 +3,8 @@
     python rcnn.py
 
 Writes crates/richsem/tests/fixtures/rcnn/torchvision.safetensors: weights under this project's names, a
-batch, and what torchvision makes of it: pyramid, anchors, proposals, losses, gradients, detections. Losses
+batch, and what torchvision makes of it: pyramid, anchors, proposals, losses, gradients, detections. And
+torchvision.pth, the same model as torch.save writes it. Losses
 do not depend on a random generator: all anchors and boxes take part. The canvas around the second image is
 noise, so that no two scores are equal.
 """
@@ -167,6 +168,9 @@ def main():
     save_file({name: stored(name, x) for name, x in out.items()}, path)
     path.chmod(0o644)
     print(path.stat().st_size, "bytes")
+    # As a user has it.
+    state = {name: x.to(torch.float) for name, x in model.state_dict().items()}
+    torch.save(state, FOLDER / "torchvision.pth")
 
 
 if __name__ == "__main__":

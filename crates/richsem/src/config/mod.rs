@@ -32,7 +32,7 @@ use crate::{
     detector::{DetectorConfig, EvalConfig, MOVED},
     error::{Error, Result},
     losses::LossConfig,
-    models::config::{ClassHeadConfig, ModelConfig},
+    models::config::{ClassHeadConfig, FamilyConfig, ModelConfig},
     semantic_branch::SemanticConfig,
     settings::{self, Assignment, Form},
     teacher::TeacherConfig,
@@ -357,7 +357,11 @@ impl Config {
         for (name, extra) in self.data.extra_sets() {
             let on = &extra.supervision;
             let semantic = on.semantic && self.semantic_branch().is_some();
-            if !(on.class || on.l1 || on.giou || semantic || on.interm_exempt) {
+            let others = match self.model.family {
+                FamilyConfig::Dino(_) => on.giou || on.interm_exempt,
+                FamilyConfig::FasterRcnn(_) => on.rpn,
+            };
+            if !(on.class || on.l1 || semantic || others) {
                 warnings.push(format!(
                     "data.extra.{name}.supervision switches all losses off: its batches teach nothing"
                 ));

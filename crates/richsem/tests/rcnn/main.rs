@@ -2,5 +2,6 @@
 //! f64: forward, each loss term, each gradient, detections.
 #![allow(clippy::unwrap_used)]
 
+mod convert;
 mod golden;
 mod training;

@@ -6,9 +6,11 @@ use tch::{Device, Tensor};
 
 use super::{
     super::{Conversion, Fate, Form, Options, Product, Report, Source},
-    MSRA_STD, STEM,
+    MSRA_STD, Rows, STEM,
+    import::numbers_of,
+    in_order,
     keys::{self, Origin},
-    rows, to_theirs,
+    own_rows, row_count, rows,
 };
 use crate::{
     argument::Argument,
@@ -48,6 +50,10 @@ pub(in crate::convert) fn to_pth(
             .iter()
             .zip(MSRA_STD)
             .all(|(a, b)| (a - b).abs() < 1e-6);
+    let mut rest = match &options.rest {
+        Some(file) => read_weights(file)?,
+        None => BTreeMap::new(),
+    };
     for (name, tensor) in detector.weights() {
         let theirs = keys::theirs(origin, &name);
         if name.ends_with("logit_scale") {
@@ -57,7 +63,7 @@ pub(in crate::convert) fn to_pth(
         }
         let own = match rows(&name) {
             Some(what) if detector.classes().text().is_none() => {
-                to_theirs((&tensor, what), origin, rcnn.classifier)
+                spread((&tensor, what), origin, rcnn, detector, rest.remove(&theirs))?
             }
             _ if name == STEM && blue_first => tensor.f_flip([1i64])?,
             _ => tensor.shallow_clone(),
@@ -74,15 +80,53 @@ pub(in crate::convert) fn to_pth(
         let why = "their code reads it from a file";
         report.add(TEXT_TABLE, table.rows.numel(), Fate::Left(why.into()));
     }
-    if let Some(file) = &options.rest {
-        for (name, tensor) in read_weights(file)? {
-            if !tensors.contains_key(&name) {
-                let from = format!("from the file of {}", Argument::Rest);
-                report.add(name.clone(), tensor.numel(), Fate::Made(from));
-                tensors.insert(name, tensor);
-            }
+    for (name, tensor) in rest {
+        if !tensors.contains_key(&name) {
+            let from = format!("from the file of {}", Argument::Rest);
+            report.add(name.clone(), tensor.numel(), Fate::Made(from));
+            tensors.insert(name, tensor);
         }
     }
     let product = Product::Tensors { tensors, metadata: Default::default(), key };
     Ok(Conversion { report, rest: BTreeMap::new(), form: Form::Pth, product })
+}
+
+/// Our rows among a checkpoint's. The others are those of `base`, which an earlier conversion left over, or zeros:
+/// of a sigmoid the background's row, of torchvision the background's boxes. Nothing looks at them.
+fn spread(
+    (tensor, what): (&Tensor, Rows),
+    origin: Origin,
+    rcnn: &FasterRcnnConfig,
+    detector: &Detector,
+    base: Option<Tensor>,
+) -> Result<Tensor> {
+    if what == Rows::Boxes && rcnn.roi.class_agnostic {
+        return Ok(tensor.shallow_clone());
+    }
+    let classes = detector.vocabulary().len() as i64;
+    let (all, numbers) = match base {
+        Some(base) => {
+            let count = base.size().first().copied().unwrap_or(0);
+            let per_class = if what == Rows::Boxes { count / 4 } else { count };
+            // Of detectron2 the background has no boxes.
+            let with_background =
+                per_class + i64::from(what == Rows::Boxes && row_count(what, origin, 0) == 0);
+            let numbers = numbers_of(detector.vocabulary(), with_background, origin);
+            let numbers = numbers.filter(|_| base.size()[1..] == tensor.size()[1..]);
+            let numbers = numbers.ok_or_else(|| {
+                let problem = format!("shape {:?} in the file of {}", base.size(), Argument::Rest);
+                Error::config("roi_heads.box_predictor", problem)
+                    .with_hint("it is of another conversion")
+            })?;
+            (base.to_kind(tensor.kind()).copy(), numbers)
+        }
+        None => {
+            let mut size = tensor.size();
+            size[0] = row_count(what, origin, classes);
+            (Tensor::zeros(&*size, (tensor.kind(), tensor.device())), in_order(origin, classes))
+        }
+    };
+    let own = own_rows(what, all.size()[0], origin, &numbers, rcnn.classifier);
+    let own = own.unwrap_or_else(|| (0..all.size()[0]).collect());
+    Ok(all.f_index_copy(0, &Tensor::from_slice(&own), tensor)?)
 }

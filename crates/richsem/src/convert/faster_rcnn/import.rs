@@ -6,9 +6,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     super::{Conversion, Fate, Form, Options, Product, Report, Source, dino::rows_of},
-    MSRA_MEAN, MSRA_STD, Rows, STEM, background_first,
+    MSRA_MEAN, MSRA_STD, Rows, STEM, background_first, in_order,
     keys::{self, Origin, Place},
-    rows, sizes, to_ours,
+    own_rows, rows, sizes,
 };
 use crate::{
     argument::Argument,
@@ -110,7 +110,9 @@ pub(in crate::convert) fn from_checkpoint(
         let classes = rows_of_classes(&values, origin, &vocabulary, &path)?;
         for (name, tensor) in &mut values {
             let Some(what) = rows(name) else { continue };
-            let own = to_ours((tensor, what), origin, &classes, classifier);
+            let count = tensor.size().first().copied().unwrap_or(0);
+            let Some(own) = own_rows(what, count, origin, &classes, classifier) else { continue };
+            let own = tensor.f_index_select(0, &Tensor::from_slice(&own))?;
             if own.size() != tensor.size() {
                 let (all, taken) = (tensor.size()[0], own.size()[0]);
                 in_part.insert(name.clone(), format!("{taken} of {all} rows, in our order"));
@@ -218,8 +220,10 @@ fn add_statistics(values: &mut Tensors) {
     values.extend(missing);
 }
 
-/// The rows of our classes among those of the class heads: by category id if all ids have one, as torchvision's
-/// models for COCO; else in order, and then there must be one for each.
+/// As [`numbers_of`].
+///
+/// # Errors
+/// Rows that are not our classes'.
 fn rows_of_classes(
     values: &Tensors,
     origin: Origin,
@@ -230,22 +234,29 @@ fn rows_of_classes(
     let Some((name, tensor)) = name.and_then(|name| values.get_key_value(name)) else {
         return Ok(Vec::new());
     };
-    let (count, classes) = (tensor.size().first().copied().unwrap_or(0), vocabulary.len() as i64);
-    let first = i64::from(background_first(origin));
+    let count = tensor.size().first().copied().unwrap_or(0);
+    numbers_of(vocabulary, count, origin).ok_or_else(|| {
+        let classes = vocabulary.len();
+        let problem = format!(
+            "{count} rows, of {classes} classes: expected {}, one a class and one for the background",
+            classes + 1
+        );
+        Error::invalid(path, name.clone(), problem).with_hint(ANNOTATIONS)
+    })
+}
+
+/// The numbers of our classes in a checkpoint of `count` rows: by category id if all ids have a row, as in
+/// torchvision's models for COCO; else in order, and then there must be one for each class and one for the
+/// background. None if it is neither.
+pub(super) fn numbers_of(vocabulary: &Vocabulary, count: i64, origin: Origin) -> Option<Vec<i64>> {
+    let classes = vocabulary.len() as i64;
     let by_id = match origin {
         Origin::Torchvision if count != classes + 1 => rows_of(vocabulary, count),
         _ => None,
     };
     match by_id {
-        Some(ids) if !ids.contains(&0) => Ok(ids),
-        _ if count == classes + 1 => Ok((first..first + classes).collect()),
-        _ => {
-            let problem = format!(
-                "{count} rows, of {classes} classes: expected {}, one a class and one for the background",
-                classes + 1
-            );
-            Err(Error::invalid(path, name.clone(), problem).with_hint(ANNOTATIONS))
-        }
+        Some(ids) if !ids.contains(&0) => Some(ids),
+        _ => (count == classes + 1).then(|| in_order(origin, classes)),
     }
 }
 

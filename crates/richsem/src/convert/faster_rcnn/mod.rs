@@ -8,8 +8,6 @@ mod sizes;
 pub(super) use export::to_pth;
 pub(super) use import::{from_checkpoint, initial_values};
 
-use tch::Tensor;
-
 use self::keys::Origin;
 use crate::models::faster_rcnn::Classifier;
 
@@ -49,47 +47,38 @@ fn background_first(origin: Origin) -> bool {
     origin != Origin::Detectron2
 }
 
-/// Rows of a checkpoint that are our classes', in their order; `classes` are their numbers among the rows.
-fn to_ours(
-    (tensor, what): (&Tensor, Rows),
+/// The rows of a checkpoint's tensor, of `count` rows, that are ours, in our order; none: all of them, as they are.
+/// `classes` are the numbers of our classes among the checkpoint's.
+fn own_rows(
+    what: Rows,
+    count: i64,
     origin: Origin,
     classes: &[i64],
     classifier: Classifier,
-) -> Tensor {
-    let count = tensor.size()[0];
-    let rows: Vec<i64> = match what {
-        Rows::Boxes if count == 4 => return tensor.shallow_clone(),
-        Rows::Boxes => classes.iter().flat_map(|row| (0..4).map(move |i| row * 4 + i)).collect(),
+) -> Option<Vec<i64>> {
+    match what {
+        Rows::Boxes if count == 4 => None,
+        Rows::Boxes => {
+            Some(classes.iter().flat_map(|row| (0..4).map(move |i| row * 4 + i)).collect())
+        }
         Rows::Classes => {
             let background = if background_first(origin) { 0 } else { count - 1 };
             let last = (classifier == Classifier::Softmax).then_some(background);
-            classes.iter().copied().chain(last).collect()
+            Some(classes.iter().copied().chain(last).collect())
         }
-    };
-    tensor.index_select(0, &Tensor::from_slice(&rows))
+    }
 }
 
-/// Our rows as a checkpoint has them. What we do not have is zero: of a sigmoid the background's row, of
-/// torchvision the background's boxes. Nothing looks at them.
-fn to_theirs((tensor, what): (&Tensor, Rows), origin: Origin, classifier: Classifier) -> Tensor {
-    let zeros = |count: i64| {
-        let mut size = tensor.size();
-        size[0] = count;
-        Tensor::zeros(&*size, (tensor.kind(), tensor.device()))
-    };
-    let count = tensor.size()[0];
-    match (what, background_first(origin)) {
-        (Rows::Boxes, true) if count > 4 => Tensor::cat(&[&zeros(4), tensor], 0),
-        (Rows::Boxes, _) => tensor.shallow_clone(),
-        (Rows::Classes, first) => {
-            let (classes, background) = match classifier {
-                Classifier::Softmax => {
-                    (tensor.narrow(0, 0, count - 1), tensor.narrow(0, count - 1, 1))
-                }
-                Classifier::Sigmoid => (tensor.shallow_clone(), zeros(1)),
-            };
-            let both = if first { [background, classes] } else { [classes, background] };
-            Tensor::cat(&both, 0)
-        }
+/// The numbers of the classes in a checkpoint that has ours alone, in our order.
+fn in_order(origin: Origin, classes: i64) -> Vec<i64> {
+    let first = i64::from(background_first(origin));
+    (first..first + classes).collect()
+}
+
+/// How many rows a checkpoint of so many classes has.
+fn row_count(what: Rows, origin: Origin, classes: i64) -> i64 {
+    match what {
+        Rows::Classes => classes + 1,
+        Rows::Boxes => 4 * (classes + i64::from(background_first(origin))),
     }
 }
