@@ -315,6 +315,10 @@ impl ModelConfig {
         let projection = match &self.family {
             FamilyConfig::Dino(dino) => {
                 dino.validate(&format!("{key}.dino"))?;
+                if dino.class_projection == ProjectionKind::Affine {
+                    let problem = "expected linear or mlp, got affine, which only Faster R-CNN has";
+                    return Err(Error::config(format!("{key}.dino.class_projection"), problem));
+                }
                 dino.class_projection
             }
             FamilyConfig::FasterRcnn(rcnn) => {

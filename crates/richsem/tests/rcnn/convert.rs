@@ -10,7 +10,10 @@ use richsem::{
     config::Config,
     convert::{Conversion, Fate, Form, Options, Source, convert},
     detector::Detector,
-    models::faster_rcnn::Variant,
+    models::{
+        config::FamilyConfig,
+        faster_rcnn::{FasterRcnnConfig, Variant},
+    },
     testing::category,
     vocabulary::Vocabulary,
 };
@@ -131,9 +134,9 @@ fn detectron2_there_and_back() {
     original.retain(|name, _| !name.contains("anchor_generator"));
     assert_eq!(pth::read(&back).unwrap(), original);
 
-    // Pixels that the settings say are taken as they are.
+    // Settings of this family say how it sees pixels: as ImageNet's, red first.
     let mut rgb = options(&[7, 8, 9, 10, 11]);
-    rgb.config.model.pixel_mean = [0.4; 3];
+    rgb.config.model.family = FamilyConfig::FasterRcnn(FasterRcnnConfig::default());
     let conversion = converted(&file, Form::Safetensors, &rgb).unwrap();
     conversion.write(&model).unwrap();
     let own = Detector::load(&model, Device::Cpu).unwrap().weights();

@@ -12,7 +12,7 @@ use std::{
 use richsem::{
     checkpoint_io::safetensors,
     collective::Single,
-    config::Config,
+    config::{Config, InitConfig},
     data::{batch::Batch, dataset::Dataset},
     detector::Detector,
     losses::terms::StepKey,
@@ -20,11 +20,12 @@ use richsem::{
     synth::SynthConfig,
     targets::{Supervision, Target},
     teacher::clip,
-    testing::{normal, small_set, target, write_set},
+    testing::{category, normal, small_set, target, write_set},
     train::{
         BatchLoss, Learner, NewRun, Observer, Outcome, Start, TrainRow, Worker, observer::Silent,
         train,
     },
+    vocabulary::Vocabulary,
 };
 use tch::{Device, Tensor};
 
@@ -374,6 +375,118 @@ fn odd_batches_are_learned_from() {
         let found = learner.model.detector.detect(&batch).unwrap();
         let side = size as f32 + 1e-3;
         assert!(found.iter().flatten().all(|d| d.bbox.0.iter().all(|x| (0.0..=side).contains(x))));
+    }
+}
+
+/// Every proposal lies outside of its image: in training the objects' own boxes are left, in detection nothing.
+#[test]
+fn no_proposals_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let learner = learner(&parse(&settings(&data, ROI, "")), &data);
+    let bias = &learner.model.detector.weights()["rpn.head.bbox_pred.bias"];
+    // The first number of each anchor's four: far to the right.
+    let _ = bias.view([-1, 4]).select(1, 0).fill_(1e4);
+    let loss = learner.backward(&usual_batch(), key(0)).unwrap();
+    assert!(term(&loss, "loss_cls") > 0.0 && term(&loss, "loss_box_reg") >= 0.0);
+    let found = learner.model.detector.detect(&usual_batch()).unwrap();
+    assert!(found.len() == 2 && found.iter().all(Vec::is_empty));
+}
+
+/// LVIS's 1,203 classes and one box in a batch, by softmax and by sigmoids with a federated loss.
+#[test]
+fn many_classes_and_one_box() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let categories = (1..=1203).map(|id| category(id, format!("thing {id}"))).collect();
+    let vocabulary = Vocabulary::new(categories);
+    let batch = batch(64, [&[(1202, [0.4, 0.5, 0.5, 0.6])], &[]]);
+    for (model, more) in [
+        (ROI.to_owned(), ""),
+        (format!("classifier = \"sigmoid\"\n{ROI}"), "[loss.federated]\nclasses = 50"),
+    ] {
+        let config = parse(&settings(&data, &model, more));
+        let learner =
+            Learner::new(&config, vocabulary.clone(), Device::Cpu, Arc::new(Single)).unwrap();
+        let loss = learner.backward(&batch, key(0)).unwrap();
+        assert!(loss.loss.is_finite() && term(&loss, "loss_box_reg") > 0.0);
+        let found = learner.model.detector.detect(&batch).unwrap();
+        assert!(found.iter().all(|found| found.len() <= 300));
+        for found in &found {
+            assert!(found.windows(2).all(|pair| pair[0].score >= pair[1].score));
+        }
+    }
+}
+
+/// Weights of another size or family: what differs is named, and the run does not start.
+#[test]
+fn weights_of_another_detector_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let save = |text: &str, name: &str| {
+        let path = folder.path().join(name);
+        learner(&parse(text), &data).model.detector.save(&path).unwrap();
+        path
+    };
+    let own = settings(&data, ROI, "epochs = 1");
+    let wider = save(&own.replace("dim = 32", "dim = 24"), "wider.safetensors");
+    let dino = save(&richsem::testing::small_run(&data, ""), "dino.safetensors");
+    let same = save(&own, "same.safetensors");
+    let start = |weights: &Path, name: &str| {
+        let mut config = parse(&own);
+        config.init = Some(InitConfig { weights: weights.to_owned(), allow_missing: Vec::new() });
+        let run = NewRun::claim(&folder.path().join(name)).unwrap();
+        let start = Start::New { config: Box::new(config), folder: run };
+        train(start, &Worker::alone(Device::Cpu), &mut Silent, &AtomicBool::new(false))
+    };
+    let error = start(&wider, "a").unwrap_err().to_string();
+    assert!(error.contains("fc6.weight: shape [24, 256] in the file, [32, 256] here"), "{error}");
+    let error = start(&dino, "b").unwrap_err().to_string();
+    assert!(error.contains("missing") && error.contains("rpn.head"), "{error}");
+    assert!(matches!(start(&same, "c").unwrap(), Outcome::Finished { .. }));
+    // The other way.
+    let mut config = parse(&richsem::testing::small_run(&data, ""));
+    config.init = Some(InitConfig { weights: same, allow_missing: Vec::new() });
+    let start = Start::New {
+        config: Box::new(config),
+        folder: NewRun::claim(&folder.path().join("d")).unwrap(),
+    };
+    let error = train(start, &Worker::alone(Device::Cpu), &mut Silent, &AtomicBool::new(false));
+    assert!(error.unwrap_err().to_string().contains("transformer."));
+}
+
+/// A backbone alone starts it, as it starts a DINO.
+#[test]
+fn a_backbone_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let first = learner(&parse(&settings(&data, ROI, "")), &data);
+    let file = folder.path().join("backbone.safetensors");
+    let prefix = "backbone.body.";
+    let own: BTreeMap<String, Tensor> = first
+        .model
+        .detector
+        .weights()
+        .into_iter()
+        .filter_map(|(name, x)| Some((name.strip_prefix(prefix)?.to_owned(), x + 1.0)))
+        .collect();
+    safetensors::write(&file, &own, &Default::default()).unwrap();
+    let weights = format!("frozen_stages = -1, weights = \"{}\"", file.display());
+    let text = settings(&data, ROI, "epochs = 1").replace("frozen_stages = -1", &weights);
+    let run = folder.path().join("run");
+    let start = Start::New { config: Box::new(parse(&text)), folder: NewRun::claim(&run).unwrap() };
+    let mut said = Said::default();
+    train(start, &Worker::alone(Device::Cpu), &mut said, &AtomicBool::new(true)).unwrap();
+    assert!(said.0.contains("backbone from"), "{}", said.0);
+}
+
+#[derive(Default)]
+struct Said(String);
+
+impl Observer for Said {
+    fn message(&mut self, text: &str) {
+        self.0 += text;
+        self.0.push('\n');
     }
 }
 

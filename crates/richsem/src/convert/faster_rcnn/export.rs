@@ -6,11 +6,11 @@ use tch::{Device, Tensor};
 
 use super::{
     super::{Conversion, Fate, Form, Options, Product, Report, Source},
-    MSRA_STD, Rows, STEM,
+    Rows, STEM,
     import::numbers_of,
     in_order,
     keys::{self, Origin},
-    own_rows, row_count, rows,
+    own_rows, row_count, rows, sees_blue_first,
 };
 use crate::{
     argument::Argument,
@@ -42,14 +42,7 @@ pub(in crate::convert) fn to_pth(
     let output = format!("a checkpoint of {}", origin.name());
     let mut report = Report::new(source.describe(), output);
     let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
-    let blue_first = origin == Origin::Detectron2
-        && detector
-            .config()
-            .model
-            .pixel_std
-            .iter()
-            .zip(MSRA_STD)
-            .all(|(a, b)| (a - b).abs() < 1e-6);
+    let blue_first = origin == Origin::Detectron2 && sees_blue_first(&detector.config().model);
     let mut rest = match &options.rest {
         Some(file) => read_weights(file)?,
         None => BTreeMap::new(),

@@ -8,7 +8,7 @@ use super::{
     super::{Conversion, Fate, Form, Options, Product, Report, Source, dino::rows_of},
     MSRA_MEAN, MSRA_STD, Rows, STEM, background_first, in_order,
     keys::{self, Origin, Place},
-    own_rows, rows, sizes,
+    own_rows, rows, sees_blue_first, sizes,
 };
 use crate::{
     argument::Argument,
@@ -19,12 +19,10 @@ use crate::{
     detector::{ClassSet, Detector},
     error::{Error, Result, guarded},
     models::{
-        backbone::{ResnetConfig, ResnetName},
+        backbone::{Norm, ResnetConfig, ResnetName},
         config::{ClassHeadConfig, FamilyConfig},
-        faster_rcnn::FasterRcnnConfig,
         parameters::ParameterStore,
     },
-    normalization::Normalization,
     vocabulary::Vocabulary,
 };
 
@@ -73,28 +71,43 @@ pub(in crate::convert) fn from_checkpoint(
     report.add_beside(&source.beside);
     let (mut values, places) = placed(&source.tensors, origin);
     let mut config = options.config.clone();
-    let given = config.model.as_faster_rcnn().cloned().unwrap_or_default();
-    let mut rcnn = sizes::infer(&values, origin, &given, &path)?;
+    let given = config.model.as_faster_rcnn().cloned();
+    let settled = given.is_some();
+    let mut rcnn = sizes::infer(&values, origin, &given.unwrap_or_default(), &path)?;
     let mut rest = Tensors::new();
-    if background_first(origin) && given == FasterRcnnConfig::default() {
-        (rcnn.roi.score_threshold, rcnn.rpn.post_nms_train) = (0.05, 2000);
+    if !settled {
+        match origin {
+            Origin::Torchvision => {
+                (rcnn.roi.score_threshold, rcnn.rpn.post_nms_train) = (0.05, 2000);
+            }
+            Origin::Detectron2 | Origin::Caffe2 => {
+                rcnn.roi.score_threshold = 0.05;
+                (config.model.pixel_mean, config.model.pixel_std) = (MSRA_MEAN, MSRA_STD);
+                let mut backbone: ResnetConfig = rcnn.backbone.clone().into();
+                backbone.stride_in_1x1 =
+                    matches!(backbone.name, ResnetName::Resnet50 | ResnetName::Resnet101);
+                rcnn.backbone = backbone.into();
+                report.notes.push(
+                    "pixels as weights of MSRA see them, blue first and not divided, strides in the 1×1 \
+                     convolutions: detectron2's default, which no tensor tells. Settings with model.kind = \
+                     \"faster_rcnn\" say something else"
+                        .into(),
+                );
+            }
+        }
         let note = "a score threshold of 0.05, as for COCO: model.faster_rcnn.roi.score_threshold";
         report.notes.push(note.into());
     }
-    if origin != Origin::Torchvision {
-        let from_msra = config.model.normalization() == Normalization::IMAGENET;
-        if from_msra {
-            see_as_msra(&mut values, &mut rcnn)?;
-            (config.model.pixel_mean, config.model.pixel_std) = (MSRA_MEAN, MSRA_STD);
-            report.notes.push(
-                "pixels as weights of MSRA see them, blue first and not divided, strides in the 1×1 \
-                 convolutions: detectron2's default, which no tensor tells. For a model that sees red first, set \
-                 model.pixel_mean and model.pixel_std to its own, divided by 255"
-                    .into(),
-            );
-        }
+    if origin != Origin::Torchvision
+        && sees_blue_first(&config.model)
+        && let Some(stem) = values.get_mut(STEM)
+    {
+        // Ours sees red, green, blue.
+        *stem = stem.f_flip([1i64])?;
     }
-    add_statistics(&mut values);
+    if ResnetConfig::from(rcnn.backbone.clone()).norm != Norm::GroupNorm {
+        add_statistics(&mut values);
+    }
     let text = match values.keys().any(|name| name.ends_with(".cls_score.linear.weight")) {
         true => Some(text(options, &vocabulary, &path)?),
         false => None,
@@ -185,17 +198,6 @@ fn placed(tensors: &Tensors, origin: Origin) -> (Tensors, BTreeMap<String, Place
         places.insert(name.clone(), place);
     }
     (values, places)
-}
-
-/// Blue, green and red become red, green and blue; bottlenecks have their stride first.
-fn see_as_msra(values: &mut Tensors, rcnn: &mut FasterRcnnConfig) -> Result<()> {
-    if let Some(stem) = values.get_mut(STEM) {
-        *stem = stem.f_flip([1i64])?;
-    }
-    let mut backbone: ResnetConfig = rcnn.backbone.clone().into();
-    backbone.stride_in_1x1 = matches!(backbone.name, ResnetName::Resnet50 | ResnetName::Resnet101);
-    rcnn.backbone = backbone.into();
-    Ok(())
 }
 
 /// Norms that only scale and shift have no statistics.

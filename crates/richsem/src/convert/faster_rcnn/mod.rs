@@ -9,7 +9,7 @@ pub(super) use export::to_pth;
 pub(super) use import::{from_checkpoint, initial_values};
 
 use self::keys::Origin;
-use crate::models::faster_rcnn::Classifier;
+use crate::models::{config::ModelConfig, faster_rcnn::Classifier};
 
 /// ImageNet's mean pixel as detectron2's models have it: red, green and blue, from 0 to 1; nothing is divided.
 const MSRA_MEAN: [f32; 3] = [123.675 / 255.0, 116.28 / 255.0, 103.53 / 255.0];
@@ -17,6 +17,11 @@ const MSRA_STD: [f32; 3] = [1.0 / 255.0; 3];
 
 /// The stem's convolution, whose input channels may be blue, green, red.
 const STEM: &str = "backbone.body.conv1.weight";
+
+/// Whether the weights of a detectron2 model with these pixels see blue first: those of MSRA, which are not divided.
+fn sees_blue_first(model: &ModelConfig) -> bool {
+    model.pixel_std.iter().zip(MSRA_STD).all(|(own, msra)| (own - msra).abs() < 1e-6)
+}
 
 /// What of a predictor has a row for each class.
 fn rows(name: &str) -> Option<Rows> {

@@ -36,7 +36,8 @@ fn level_of(boxes: &Tensor, variant: Variant) -> Tensor {
         Variant::Detectron2 => (side + eps).log2() + 2.0,
         Variant::Torchvision => side.log2() + (2.0 + eps),
     };
-    level.floor().clamp(0.0, last as f64).to_kind(Kind::Int64)
+    // A box that is no box (NaN) is read somewhere: it gives zeros.
+    level.nan_to_num(0.0, None, None).floor().clamp(0.0, last as f64).to_kind(Kind::Int64)
 }
 
 /// Features of boxes, each from the level of its size. The host waits for the levels.
@@ -221,8 +222,9 @@ mod tests {
             let levels = Vec::<i64>::try_from(level_of(&squares, variant)).unwrap();
             assert_eq!(levels, [0, 0, 1, 1, 2, 2, 3, 3]);
         }
-        // A place without a box.
-        let none = Tensor::zeros([1, 4], (Kind::Float, tch::Device::Cpu));
-        assert_eq!(Vec::<i64>::try_from(level_of(&none, Variant::Torchvision)).unwrap(), [0]);
+        // A place without a box, and numbers that are none.
+        let none = Tensor::zeros([2, 4], (Kind::Float, tch::Device::Cpu));
+        let _ = none.get(1).fill_(f64::NAN);
+        assert_eq!(Vec::<i64>::try_from(level_of(&none, Variant::Torchvision)).unwrap(), [0, 0]);
     }
 }
