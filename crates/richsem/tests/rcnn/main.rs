@@ -4,4 +4,5 @@
 
 mod convert;
 mod golden;
+mod objective;
 mod training;
