@@ -29,7 +29,7 @@ pub fn info(path: &Path) -> Result<Vec<(String, String)>> {
         }
         // What it becomes, converted or started from.
         Kind::Official(_) => facts.add("padding", Padding::Official.to_string()),
-        Kind::Clip | Kind::Resnet(_) => {}
+        Kind::FasterRcnn(_) | Kind::Clip | Kind::Resnet(_) => {}
     }
     let numbers: usize = source.tensors.values().map(tch::Tensor::numel).sum();
     let tensors = thousands(source.tensors.len());

@@ -37,6 +37,8 @@ pub enum Stream {
     Backbone = 11,
     /// Which part of a set an image goes to.
     Split = 12,
+    /// Which anchors and boxes of a two-stage detector learn.
+    Regions = 13,
 }
 
 /// Random numbers of one (seed, stream, step, item).

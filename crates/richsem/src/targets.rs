@@ -93,17 +93,23 @@ pub enum BoxMatching {
 pub struct Supervision {
     /// Whether its boxes have class losses. Default: true.
     pub class: bool,
-    /// Whether its boxes have L1 losses. Default: true.
+    /// Whether its boxes have L1 losses. Of Faster R-CNN it is the box loss. Default: true.
     pub l1: bool,
-    /// Whether its boxes have GIoU losses. Default: true.
+    /// Whether its boxes have GIoU losses. Default: true. Faster R-CNN has none.
     pub giou: bool,
     /// Whether its boxes have a semantic loss, if there is a semantic branch. Default: true.
     pub semantic: bool,
     /// Whether the encoder's proposals keep the losses that are switched off here, as in the
-    /// official code. Default: false.
+    /// official code. Default: false. Only for DINO.
     pub interm_exempt: bool,
-    /// Which query learns from a box: `hungarian` (the default) or `max_size`.
+    /// Which query learns from a box: `hungarian` (the default) or `max_size`. Only for DINO.
     pub assignment: BoxMatching,
+    /// Whether the region proposal network learns from its boxes. Default: true. Only for Faster R-CNN.
+    pub rpn: bool,
+    /// Whether anchors and proposals of which nine tenths lie inside a box do not count as background, where
+    /// they overlap it too little to be it. In a coarse box the object itself may be such a proposal. Default:
+    /// false. Only for Faster R-CNN.
+    pub ignore_inside: bool,
 }
 
 impl Default for Supervision {
@@ -115,6 +121,8 @@ impl Default for Supervision {
             semantic: true,
             interm_exempt: false,
             assignment: BoxMatching::Hungarian,
+            rpn: true,
+            ignore_inside: false,
         }
     }
 }

@@ -141,7 +141,7 @@ fn the_same_best_hundred_in_f64() {
         let run = |tokens: Option<&Tensor>| {
             let input =
                 Input { text: text.as_ref(), tokens, ..Input::new(&images, &input["mask"]) };
-            let Network::Dino(dino) = detector.network();
+            let Network::Dino(dino) = detector.network() else { unreachable!() };
             dino.infer(&input).unwrap()
         };
         let (expected, got) = (classes(&official), run(None));

@@ -16,6 +16,7 @@ pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
 pub mod ms_deform_attn;
+pub mod nms;
 mod no_grad;
 pub mod optim;
 mod real;
@@ -39,6 +40,7 @@ pub use linear::{Epilogue, linear, linear_naive};
 pub use ms_deform_attn::{
     ms_deform_attn, ms_deform_attn_around, ms_deform_attn_around_naive, ms_deform_attn_naive,
 };
+pub use nms::nms;
 pub use no_grad::no_grad;
 pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
 pub use roi_align::roi_align;

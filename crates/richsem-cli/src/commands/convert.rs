@@ -119,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 fn is_official(source: &Source) -> bool {
-    matches!(source.kind, Kind::Official(_))
+    matches!(source.kind, Kind::Official(_) | Kind::FasterRcnn(_))
 }
 
 /// All files that are read, each with the argument that names it.

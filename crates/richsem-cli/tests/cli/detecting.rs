@@ -114,7 +114,7 @@ fn of_a_stored_batch(dir: &Dir) {
     let detector = Detector::load(&dir.path(WEIGHTS), Device::Cpu).unwrap();
     let text = detector.classes().text();
     let input = Input { text, tokens: Some(&tokens), ..Input::new(&images, &mask) };
-    let Network::Dino(dino) = detector.network();
+    let Network::Dino(dino) = detector.network() else { unreachable!() };
     let expected = dino.infer(&input).unwrap();
     // Not to the last bit: the program may compute on another number of threads than this test.
     for (name, expected) in

@@ -91,8 +91,8 @@ pub(crate) fn weight_names(path: &Path) -> Result<(Vec<String>, safetensors::Met
     }
 }
 
-/// Where the detector keeps its backbone.
-const BACKBONE: &str = "backbone.0.body.";
+/// Where a detector keeps its backbone: DINO, and Faster R-CNN.
+const BACKBONES: [&str; 2] = ["backbone.0.body.", "backbone.body."];
 
 /// Starts a backbone from a file of torchvision's or CLIP's ResNet weights, or from that of a model
 /// that has such a backbone. What follows the backbone (`fc`, `attnpool`, CLIP's text tower) and counters of
@@ -104,15 +104,17 @@ pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<String> {
     let Found { tensors, prefix, .. } =
         prefix::find(read_weights(path)?, &[Known::Backbone], path)?;
     let mut values = store.named_tensors();
+    let has = |prefix: &&str| values.keys().any(|name| name.starts_with(*prefix));
+    let own = BACKBONES.into_iter().find(has).unwrap_or(BACKBONES[0]);
     let mut found = BTreeMap::new();
     for (name, tensor) in tensors {
         let beside = ["fc.", "attnpool.", "head."].iter().any(|p| name.starts_with(p));
         if !beside && !name.ends_with("num_batches_tracked") {
-            found.insert(format!("{BACKBONE}{name}"), tensor);
+            found.insert(format!("{own}{name}"), tensor);
         }
     }
     // The rest of the detector stays as it is.
-    values.retain(|name, _| !name.starts_with(BACKBONE));
+    values.retain(|name, _| !name.starts_with(own));
     values.append(&mut found);
     let loaded = store.load(&values, path);
     loaded.map(|()| prefix).map_err(|e| match e {

@@ -19,6 +19,8 @@ use crate::{
 pub(crate) enum Known {
     /// A detector of the DETR family, as the official code names it and we do.
     Detector,
+    /// Faster R-CNN, as torchvision or detectron2 names it.
+    TwoStage,
     /// CLIP, with OpenAI's, open_clip's or Hugging Face's names.
     Clip,
     /// A ResNet, with torchvision's names or CLIP's.
@@ -30,6 +32,10 @@ impl Known {
     fn signs(self) -> &'static [&'static str] {
         match self {
             Self::Detector => &["transformer.encoder.layers.0.norm1.weight"],
+            Self::TwoStage => &[
+                "rpn.head.cls_logits.weight",
+                "proposal_generator.rpn_head.objectness_logits.weight",
+            ],
             Self::Clip => &[
                 "visual.attnpool.c_proj.weight",
                 "visual.class_embedding",
@@ -42,7 +48,7 @@ impl Known {
     /// What a message calls such weights.
     fn what(self) -> &'static str {
         match self {
-            Self::Detector => "detector",
+            Self::Detector | Self::TwoStage => "detector",
             Self::Clip => "CLIP",
             Self::Backbone => "ResNet",
         }
@@ -138,7 +144,7 @@ fn choose<'a>(known: Known, prefixes: &BTreeSet<&'a str>) -> Option<&'a str> {
             };
             only(all.into_iter().filter(own).collect())
         }
-        Known::Detector | Known::Clip => None,
+        Known::Detector | Known::TwoStage | Known::Clip => None,
     })
 }
 

@@ -5,6 +5,7 @@
 //! the key for it in the config files, or the flag (`--…`), of the official code of DINO and RichSem.
 
 mod difference;
+mod family;
 pub(crate) mod prepared;
 mod presets;
 mod situation;
@@ -33,7 +34,7 @@ use crate::{
     detector::{DetectorConfig, EvalConfig, MOVED},
     error::{Error, Result},
     losses::LossConfig,
-    models::config::{ClassHeadConfig, ModelConfig},
+    models::config::{ClassHeadConfig, FamilyConfig, ModelConfig},
     semantic_branch::SemanticConfig,
     settings::{self, Assignment, Form},
     teacher::TeacherConfig,
@@ -363,7 +364,11 @@ impl Config {
         for (name, extra) in self.data.extra_sets() {
             let on = &extra.supervision;
             let semantic = on.semantic && self.semantic_branch().is_some();
-            if !(on.class || on.l1 || on.giou || semantic || on.interm_exempt) {
+            let others = match self.model.family {
+                FamilyConfig::Dino(_) => on.giou || on.interm_exempt,
+                FamilyConfig::FasterRcnn(_) => on.rpn,
+            };
+            if !(on.class || on.l1 || semantic || others) {
                 warnings.push(format!(
                     "data.extra.{name}.supervision switches all losses off: its batches teach nothing"
                 ));
@@ -402,6 +407,7 @@ impl Config {
             return Err(Error::config("data.pad_multiple", problem));
         }
         self.loss.validate("loss")?;
+        family::check(self)?;
         let mut shares = u64::from(self.data.weight);
         for (name, extra) in &self.data.extra {
             extra.validate(&format!("data.extra.{name}"))?;

@@ -4,6 +4,7 @@
 //! If a tensor does not fit, and that was not allowed, nothing is written.
 
 pub mod dino;
+pub mod faster_rcnn;
 mod parts;
 mod report;
 mod source;
@@ -26,7 +27,7 @@ use crate::{
     },
     detector::{Detector, DetectorConfig},
     error::{Error, Result},
-    models::padding::Padding,
+    models::{config::FamilyConfig, padding::Padding},
     vocabulary::Vocabulary,
 };
 
@@ -160,9 +161,21 @@ pub fn convert(source: Source, form: Form, options: &Options) -> Result<Conversi
             let layout = *layout;
             dino::from_official(source, layout, options)
         }
-        (Kind::Detector, Form::Pth) => dino::to_official(source, options),
+        (Kind::FasterRcnn(origin), Form::Safetensors) => {
+            let origin = *origin;
+            faster_rcnn::from_checkpoint(source, origin, options)
+        }
+        (Kind::Detector, Form::Pth) => {
+            let detector = Detector::load(&source.path, Device::Cpu)?;
+            match &detector.config().model.family {
+                FamilyConfig::Dino(dino) => dino::to_official(source, &detector, dino, options),
+                FamilyConfig::FasterRcnn(rcnn) => {
+                    faster_rcnn::to_pth(source, &detector, rcnn, options)
+                }
+            }
+        }
         (Kind::Clip | Kind::Resnet(_), _) => parts::convert(source, form),
-        (Kind::Official(_) | Kind::Detector, _) => {
+        (Kind::Official(_) | Kind::FasterRcnn(_) | Kind::Detector, _) => {
             let (is, other) = match form {
                 Form::Pth => ("official code's checkpoint", ".safetensors"),
                 Form::Safetensors => ("safetensors file of this program", ".pth"),
@@ -216,6 +229,10 @@ pub(crate) fn initial(path: &Path) -> Result<Initial> {
         }
         Kind::Official(layout) => {
             let values = dino::initial_values(source, layout)?;
+            Ok(Initial { values, vocabulary: None, padding: Padding::Official, what })
+        }
+        Kind::FasterRcnn(origin) => {
+            let values = faster_rcnn::initial_values(source, origin)?;
             Ok(Initial { values, vocabulary: None, padding: Padding::Official, what })
         }
         Kind::Clip | Kind::Resnet(_) => {

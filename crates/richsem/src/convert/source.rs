@@ -7,7 +7,7 @@ use std::{
 
 use tch::Tensor;
 
-use super::dino::keys::Layout;
+use super::{dino::keys::Layout, faster_rcnn::keys::Origin};
 use crate::{
     argument::Argument,
     checkpoint_io::{
@@ -28,6 +28,8 @@ pub enum Kind {
     Detector,
     /// A checkpoint of RichSem, DINO or Deformable DETR.
     Official(Layout),
+    /// Faster R-CNN or Cascade R-CNN with a feature pyramid, of torchvision or detectron2.
+    FasterRcnn(Origin),
     /// CLIP, with OpenAI's, open_clip's or Hugging Face's names.
     Clip,
     /// A ResNet alone, with torchvision's names (timm's and MIIL's are the same) or CLIP's.
@@ -87,7 +89,7 @@ impl Source {
         let wanted: &[Known] = if metadata.contains_key(detector::METADATA) {
             &[Known::Detector]
         } else {
-            &[Known::Detector, Known::Clip, Known::Backbone]
+            &[Known::Detector, Known::TwoStage, Known::Clip, Known::Backbone]
         };
         let found = prefix::find(tensors, wanted, path)?;
         left.extend(counts(&found.beside));
@@ -102,6 +104,7 @@ impl Source {
         match self.kind {
             Kind::Detector => "a detector of this program".into(),
             Kind::Official(layout) => format!("a checkpoint of {}", layout.variant.name()),
+            Kind::FasterRcnn(origin) => format!("a Faster R-CNN of {}", origin.name()),
             Kind::Clip => "CLIP".into(),
             Kind::Resnet(ResnetName::ClipResnet) => "a ResNet of CLIP's form".into(),
             Kind::Resnet(_) => "a ResNet".into(),
@@ -172,6 +175,9 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
     if let Some(layout) = Layout::of(tensors.keys().map(String::as_str)) {
         return Some(Kind::Official(layout));
     }
+    if let Some(origin) = Origin::of(tensors.keys().map(String::as_str)) {
+        return Some(Kind::FasterRcnn(origin));
+    }
     let has = |name: &str| tensors.contains_key(name);
     let any = |prefix: &str| tensors.keys().any(|k| k.starts_with(prefix));
     if any("vision_model.") || has("visual.class_embedding") || any("visual.attnpool.") {
@@ -208,6 +214,6 @@ fn unknown(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Error {
     );
     Error::invalid(path, "weights", problem).with_hint(
         "known are this program's detectors, checkpoints of RichSem, DINO and Deformable DETR, \
-         torchvision's and timm's ResNets, and CLIP",
+         Faster R-CNN of torchvision and detectron2, torchvision's and timm's ResNets, and CLIP",
     )
 }

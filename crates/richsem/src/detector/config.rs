@@ -147,7 +147,8 @@ impl DetectorConfig {
     /// The recordings of a network with these settings; none at first.
     pub(crate) fn recordings(&self, device: Device) -> Recordings {
         let padded = self.model.padding() == Padding::Masked;
-        Recordings::new(device, self.cuda_graphs, padded, self.cuda_graphs_mib << 20)
+        let on = self.cuda_graphs && self.model.can_be_recorded();
+        Recordings::new(device, on, padded, self.cuda_graphs_mib << 20)
     }
 
     /// What saved settings without them mean: what the program did before there was a choice.
@@ -233,7 +234,7 @@ mod tests {
         .unwrap();
         assert_eq!((config.precision(), config.pad_multiple), (Precision::Bf16, 64));
         assert_eq!(config.model.padding(), Padding::Official);
-        let crate::models::config::FamilyConfig::Dino(dino) = config.model.family;
+        let dino = config.model.as_dino().unwrap().clone();
         assert_eq!((dino.denoising.number, dino.return_interm_indices), (50, vec![3]));
         let error = parse("version = 1\n[model.dino]\nbackbones = 1").unwrap_err().to_string();
         assert!(error.contains("model.dino.backbones: unknown key"), "{error}");

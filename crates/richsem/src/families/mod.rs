@@ -6,6 +6,7 @@
 //! [`Objective::output`], [`Objective::start`], [`Pending::wait`], [`Matched::finish`].
 
 pub mod dino;
+pub mod faster_rcnn;
 
 use tch::{Device, Tensor};
 
@@ -24,6 +25,9 @@ use crate::{
     targets::{Supervision, Target},
 };
 
+/// A learner has an objective, a network and inputs of one family.
+const OTHER_FAMILY: &str = "a network, an objective and an input of one family";
+
 /// What a step supervises with.
 #[derive(Debug, Clone)]
 pub struct Step<'a> {
@@ -40,11 +44,14 @@ pub struct Step<'a> {
 pub enum TargetInput {
     /// DINO's denoising queries; none where there are none.
     Dino(Option<crate::models::dino::denoising::DenoisingQueries>),
+    /// Of Faster R-CNN the targets themselves: what is made of them depends on its proposals.
+    FasterRcnn(Box<faster_rcnn::Input>),
 }
 
 impl TargetInput {
     /// All tensors that the network takes. Of DINO's denoising queries these are labels `[B, P]`, used
     /// `[B, P, 1]`, references `[B, P, 4]`, groups `[P]`, in this order; without such queries there are none.
+    /// Of Faster R-CNN there are none: its passes are not recorded.
     #[must_use]
     pub fn tensors(&self) -> Vec<&Tensor> {
         match self {
@@ -52,6 +59,7 @@ impl TargetInput {
                 .iter()
                 .flat_map(|dn| [&dn.labels, &dn.used, &dn.references, &dn.groups])
                 .collect(),
+            Self::FasterRcnn(_) => Vec::new(),
         }
     }
 
@@ -63,6 +71,7 @@ impl TargetInput {
             Self::Dino(denoising) => {
                 Self::Dino(denoising.as_ref().map(|dn| dino::with_tensors(dn, tensors)))
             }
+            Self::FasterRcnn(input) => Self::FasterRcnn(input.clone()),
         }
     }
 
@@ -72,6 +81,7 @@ impl TargetInput {
     pub fn shape(&self) -> i64 {
         match self {
             Self::Dino(denoising) => denoising.as_ref().map_or(0, |dn| dn.layout.slots),
+            Self::FasterRcnn(_) => 0,
         }
     }
 }
@@ -81,6 +91,8 @@ impl TargetInput {
 pub enum TrainingOutput {
     /// Logits and boxes of DINO's proposals and decoder layers, with denoising queries or without.
     Dino(crate::models::dino::TrainingOutput),
+    /// Logits and boxes of Faster R-CNN's anchors and of the boxes that learn.
+    FasterRcnn(faster_rcnn::TrainingOutput),
 }
 
 impl TrainingOutput {
@@ -95,6 +107,7 @@ impl TrainingOutput {
                 ("decoder boxes", &output.decoder.boxes),
                 ("decoder logits", &output.decoder.logits),
             ],
+            Self::FasterRcnn(output) => output.named(),
         }
     }
 }
@@ -104,6 +117,8 @@ impl TrainingOutput {
 pub enum Objective {
     /// Matched and denoising queries against the boxes of the images.
     Dino(dino::Objective),
+    /// Anchors and proposals against the boxes of the images.
+    FasterRcnn(faster_rcnn::Objective),
 }
 
 /// A step whose matching may not be done yet. Where the host matches, it has to wait for numbers of the
@@ -112,21 +127,34 @@ pub enum Objective {
 pub enum Pending<'a> {
     /// Decoder layers and proposals of DINO wait for their matching.
     Dino(dino::PendingTerms<'a>),
+    /// What a semantic branch needs of Faster R-CNN's boxes is on its way to the host.
+    FasterRcnn(faster_rcnn::PendingTerms<'a>),
 }
 
 /// A step whose regions are matched to boxes, and not yet scored.
 pub enum Matched<'a> {
     /// Decoder layers and proposals of DINO are matched.
     Dino(dino::MatchedTerms<'a>),
+    /// The terms of Faster R-CNN, which are scored already.
+    FasterRcnn(faster_rcnn::MatchedTerms<'a>),
 }
 
 impl Objective {
     /// Of a detector of these settings. `image_counts` of the vocabulary's classes drive the federated loss.
+    /// `regions`: whether a semantic branch will ask for regions.
     #[must_use]
-    pub fn new(model: &ModelConfig, loss: &LossConfig, image_counts: &[u32]) -> Self {
+    pub fn new(
+        model: &ModelConfig,
+        loss: &LossConfig,
+        image_counts: &[u32],
+        regions: bool,
+    ) -> Self {
         match &model.family {
             FamilyConfig::Dino(config) => {
                 Self::Dino(dino::Objective::new(config, loss, image_counts))
+            }
+            FamilyConfig::FasterRcnn(config) => {
+                Self::FasterRcnn(faster_rcnn::Objective::new(config, loss, image_counts, regions))
             }
         }
     }
@@ -134,23 +162,25 @@ impl Objective {
     /// The inputs that are made of a batch's targets. With `common`, of shapes that nearly all batches have
     /// in common, for passes that are recorded.
     #[must_use]
-    pub fn prepare(
-        &self,
-        targets: &[Target],
-        whole: &WholeBatch,
-        device: Device,
-        common: bool,
-    ) -> TargetInput {
+    pub fn prepare(&self, step: Step<'_>, device: Device, common: bool) -> TargetInput {
+        let Step { targets, supervision, whole } = step;
         match self {
-            Self::Dino(dino) => TargetInput::Dino(dino.denoising(targets, whole, device, common)),
+            Self::Dino(dino) => TargetInput::Dino(dino.denoising(targets, &whole, device, common)),
+            Self::FasterRcnn(_) => {
+                let input = faster_rcnn::Input::new(targets, supervision, &whole);
+                TargetInput::FasterRcnn(Box::new(input))
+            }
         }
     }
 
-    /// The pass, as a list of tensors whose shapes depend on those of the input alone. Nothing waits for
-    /// the device: it can be recorded ([`torch_ext::GraphPool`]).
+    /// The pass, as a list of tensors. DINO's have shapes that depend on those of the input alone, and nothing
+    /// waits for the device: it can be recorded ([`torch_ext::GraphPool`]).
     ///
     /// # Errors
     /// A text table that is missing or of another width; what libtorch refuses.
+    ///
+    /// # Panics
+    /// A network or an input of another family.
     pub fn run(
         &self,
         network: &Network,
@@ -159,25 +189,53 @@ impl Objective {
         text: Option<&TextTable>,
         input: &TargetInput,
     ) -> Result<Vec<Tensor>> {
-        let (Self::Dino(_), Network::Dino(network), TargetInput::Dino(denoising)) =
-            (self, network, input);
-        dino::run(network, images, form, text, denoising.as_ref())
+        match (self, network, input) {
+            (Self::Dino(_), Network::Dino(network), TargetInput::Dino(denoising)) => {
+                dino::run(network, images, form, text, denoising.as_ref())
+            }
+            (
+                Self::FasterRcnn(rcnn),
+                Network::FasterRcnn(network),
+                TargetInput::FasterRcnn(input),
+            ) => rcnn.run(network, images, text, input),
+            _ => panic!("{OTHER_FAMILY}"),
+        }
     }
 
     /// What [`Self::run`] gave, for this family to read.
+    ///
+    /// # Panics
+    /// An input of another family.
     #[must_use]
     pub fn output(&self, tensors: &[Tensor], input: &TargetInput) -> TrainingOutput {
-        let (Self::Dino(_), TargetInput::Dino(denoising)) = (self, input);
-        TrainingOutput::Dino(dino::output(tensors, denoising.as_ref()))
+        match (self, input) {
+            (Self::Dino(_), TargetInput::Dino(denoising)) => {
+                TrainingOutput::Dino(dino::output(tensors, denoising.as_ref()))
+            }
+            (Self::FasterRcnn(_), TargetInput::FasterRcnn(_)) => {
+                TrainingOutput::FasterRcnn(faster_rcnn::TrainingOutput::from_list(tensors))
+            }
+            _ => panic!("{OTHER_FAMILY}"),
+        }
     }
 
     /// The first half of the objective: all that does not wait for the device.
     ///
     /// # Errors
     /// What libtorch refuses.
+    ///
+    /// # Panics
+    /// An output of another family.
     pub fn start<'a>(&'a self, output: &'a TrainingOutput, step: Step<'a>) -> Result<Pending<'a>> {
-        let (Self::Dino(dino), TrainingOutput::Dino(output)) = (self, output);
-        dino.criterion.start(output, step).map(Pending::Dino)
+        match (self, output) {
+            (Self::Dino(dino), TrainingOutput::Dino(output)) => {
+                dino.criterion.start(output, step).map(Pending::Dino)
+            }
+            (Self::FasterRcnn(rcnn), TrainingOutput::FasterRcnn(output)) => {
+                rcnn.criterion.start(output, step).map(Pending::FasterRcnn)
+            }
+            _ => panic!("{OTHER_FAMILY}"),
+        }
     }
 
     /// What takes memory in a step on batches with at most so many boxes in an image, in words.
@@ -185,6 +243,7 @@ impl Objective {
     pub fn describe(&self, boxes: usize) -> String {
         match self {
             Self::Dino(dino) => dino.describe(boxes),
+            Self::FasterRcnn(rcnn) => rcnn.describe(),
         }
     }
 }
@@ -198,16 +257,19 @@ impl<'a> Pending<'a> {
     pub fn wait(self) -> Result<Matched<'a>> {
         match self {
             Self::Dino(pending) => pending.wait().map(Matched::Dino),
+            Self::FasterRcnn(pending) => pending.wait().map(Matched::FasterRcnn),
         }
     }
 }
 
 impl Matched<'_> {
-    /// Boxes that regions answer for.
+    /// Boxes that regions answer for. Of Faster R-CNN 0 where no semantic branch asks: its own terms are
+    /// divided by other numbers.
     #[must_use]
     pub fn num_boxes(&self) -> f64 {
         match self {
             Self::Dino(matched) => matched.num_boxes(),
+            Self::FasterRcnn(matched) => matched.num_boxes(),
         }
     }
 
@@ -230,6 +292,7 @@ impl Matched<'_> {
                     .transpose()?;
                 Ok((terms, regions))
             }
+            Self::FasterRcnn(matched) => Ok(matched.finish(num_boxes, wanted)),
         }
     }
 }

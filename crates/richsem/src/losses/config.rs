@@ -38,7 +38,28 @@ impl Default for MatcherConfig {
     }
 }
 
-/// Weights of the loss terms, and variants of the loss.
+/// Weights of Faster R-CNN's loss terms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FasterRcnnLossConfig {
+    /// Weight of the proposal network's class loss. Default: 1; 0 to 10,000.
+    pub rpn_class: f64,
+    /// Weight of the proposal network's box loss. Default: 1; 0 to 10,000.
+    pub rpn_bbox: f64,
+    /// Weight of the class loss of each stage. Default: 1; 0 to 10,000.
+    pub class: f64,
+    /// Weight of the box loss of each stage. Default: 1; 0 to 10,000.
+    pub bbox: f64,
+}
+
+impl Default for FasterRcnnLossConfig {
+    fn default() -> Self {
+        Self { rpn_class: 1.0, rpn_bbox: 1.0, class: 1.0, bbox: 1.0 }
+    }
+}
+
+/// Weights of the loss terms, and variants of the loss. What is not in `faster_rcnn` is DINO's, but for
+/// `federated` and `unknown_classes`, which both have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
@@ -66,6 +87,8 @@ pub struct LossConfig {
     /// Whether a class of which an image says nothing counts as absent there: `negative` (the
     /// default) or `ignore`.
     pub unknown_classes: UnknownClasses,
+    /// Weights of Faster R-CNN's loss terms.
+    pub faster_rcnn: FasterRcnnLossConfig,
 }
 
 impl Default for LossConfig {
@@ -80,6 +103,7 @@ impl Default for LossConfig {
             matcher: MatcherConfig::default(),
             federated: None,
             unknown_classes: UnknownClasses::Negative,
+            faster_rcnn: FasterRcnnLossConfig::default(),
         }
     }
 }
@@ -97,6 +121,10 @@ impl LossConfig {
             ("matcher.class", matcher.class, WEIGHT),
             ("matcher.l1", matcher.l1, WEIGHT),
             ("matcher.giou", matcher.giou, WEIGHT),
+            ("faster_rcnn.rpn_class", self.faster_rcnn.rpn_class, WEIGHT),
+            ("faster_rcnn.rpn_bbox", self.faster_rcnn.rpn_bbox, WEIGHT),
+            ("faster_rcnn.class", self.faster_rcnn.class, WEIGHT),
+            ("faster_rcnn.bbox", self.faster_rcnn.bbox, WEIGHT),
             ("focal_alpha", self.focal_alpha, 0.0..=1.0),
             ("focal_gamma", self.focal_gamma, 0.0..=10.0),
         ] {

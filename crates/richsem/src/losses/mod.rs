@@ -11,7 +11,7 @@ pub mod terms;
 
 use tch::{Kind, Tensor};
 
-pub use config::{LossConfig, MatcherConfig, UnknownClasses};
+pub use config::{FasterRcnnLossConfig, LossConfig, MatcherConfig, UnknownClasses};
 pub use federated::FederatedConfig;
 
 /// Whether the kernels of [`torch_ext::detr_losses`] take this: on CUDA, in f32.

@@ -130,7 +130,9 @@ impl ClassHead {
     /// As [`Self::forward`].
     pub fn largest(&self, hidden: &Tensor, text: Option<&TextTable>) -> Tensor {
         let without_history = || match (self, text) {
-            (Self::Text { proj: Projection::Linear(proj), logit_scale }, Some(text)) => {
+            (Self::Text { proj: Projection::Linear(proj), logit_scale }, Some(text))
+                if proj.bias.is_none() =>
+            {
                 // norm(W h) · t = h · (Wᵀ t) / ‖W h‖: tokens are many more than classes, and D_text is
                 // several times D.
                 let hidden = at_least_f32(hidden);

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    backbone::BackboneConfig, dino::DinoConfig, padding::Padding, projection::ProjectionKind,
+    backbone::BackboneConfig,
+    dino::DinoConfig,
+    faster_rcnn::{Classifier, FasterRcnnConfig},
+    padding::Padding,
+    projection::ProjectionKind,
 };
 use crate::{
     bounds::within,
@@ -44,6 +48,8 @@ impl Default for ClassHeadConfig {
 pub enum FamilyConfig {
     /// `dino`: DINO-4scale (arXiv 2203.03605), as RichSem trains it.
     Dino(DinoConfig),
+    /// `faster_rcnn`: Faster R-CNN with a feature pyramid (arXiv 1506.01497, 1612.03144), and Cascade R-CNN.
+    FasterRcnn(FasterRcnnConfig),
 }
 
 impl Default for FamilyConfig {
@@ -52,10 +58,10 @@ impl Default for FamilyConfig {
     }
 }
 
-/// The detector's network: its family (`kind = "dino"`), how it tells classes apart, and the
-/// family's own settings in a section of that name (`[model.dino]`).
+/// The detector's network: its family (`kind = "dino"` or `"faster_rcnn"`), how it tells classes apart, and
+/// the family's own settings in a section of that name (`[model.dino]`, `[model.faster_rcnn]`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "ModelTables", into = "ModelTables")]
+#[serde(try_from = "ModelTables", into = "ModelTables")]
 pub struct ModelConfig {
     /// Mean of the red, green and blue channel, for pixels from 0 to 1. It is subtracted from
     /// images. Each 0 to 1. Default: ImageNet's, 0.485, 0.456, 0.406.
@@ -88,6 +94,7 @@ impl Default for ModelConfig {
 enum FamilyName {
     #[default]
     Dino,
+    FasterRcnn,
 }
 
 /// [`ModelConfig`] as files have it: one section for each family.
@@ -98,30 +105,50 @@ struct ModelTables {
     pixel_mean: [f32; 3],
     pixel_std: [f32; 3],
     class_head: ClassHeadConfig,
-    dino: DinoConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dino: Option<DinoConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faster_rcnn: Option<FasterRcnnConfig>,
 }
 
 impl Default for ModelTables {
     fn default() -> Self {
-        ModelConfig::default().into()
+        // The section of the family may be left out.
+        Self { dino: None, ..ModelConfig::default().into() }
     }
 }
 
-impl From<ModelTables> for ModelConfig {
-    fn from(tables: ModelTables) -> Self {
-        let ModelTables { kind, pixel_mean, pixel_std, class_head, dino } = tables;
-        let family = match kind {
-            FamilyName::Dino => FamilyConfig::Dino(dino),
+impl TryFrom<ModelTables> for ModelConfig {
+    type Error = String;
+
+    fn try_from(tables: ModelTables) -> std::result::Result<Self, String> {
+        let ModelTables { kind, pixel_mean, pixel_std, class_head, dino, faster_rcnn } = tables;
+        let other = |kind: &str, section: &str| {
+            format!(
+                "the section `{section}` is of another family: kind = \"{kind}\" reads `{kind}` (take \
+                 `{section}` out, or set kind = \"{section}\")"
+            )
         };
-        Self { pixel_mean, pixel_std, class_head, family }
+        let family = match (kind, dino, faster_rcnn) {
+            (FamilyName::Dino, _, Some(_)) => return Err(other("dino", "faster_rcnn")),
+            (FamilyName::FasterRcnn, Some(_), _) => return Err(other("faster_rcnn", "dino")),
+            (FamilyName::Dino, dino, None) => FamilyConfig::Dino(dino.unwrap_or_default()),
+            (FamilyName::FasterRcnn, None, rcnn) => {
+                FamilyConfig::FasterRcnn(rcnn.unwrap_or_default())
+            }
+        };
+        Ok(Self { pixel_mean, pixel_std, class_head, family })
     }
 }
 
 impl From<ModelConfig> for ModelTables {
     fn from(config: ModelConfig) -> Self {
         let ModelConfig { pixel_mean, pixel_std, class_head, family } = config;
-        let FamilyConfig::Dino(dino) = family;
-        Self { kind: FamilyName::Dino, pixel_mean, pixel_std, class_head, dino }
+        let (kind, dino, faster_rcnn) = match family {
+            FamilyConfig::Dino(dino) => (FamilyName::Dino, Some(dino), None),
+            FamilyConfig::FasterRcnn(rcnn) => (FamilyName::FasterRcnn, None, Some(rcnn)),
+        };
+        Self { kind, pixel_mean, pixel_std, class_head, dino, faster_rcnn }
     }
 }
 
@@ -135,34 +162,62 @@ impl ModelConfig {
     /// DINO's settings, if it is one.
     #[must_use]
     pub fn as_dino(&self) -> Option<&DinoConfig> {
-        let FamilyConfig::Dino(dino) = &self.family;
-        Some(dino)
+        match &self.family {
+            FamilyConfig::Dino(dino) => Some(dino),
+            FamilyConfig::FasterRcnn(_) => None,
+        }
     }
 
     /// DINO's settings, to be changed, if it is one.
     pub fn as_dino_mut(&mut self) -> Option<&mut DinoConfig> {
-        let FamilyConfig::Dino(dino) = &mut self.family;
-        Some(dino)
+        match &mut self.family {
+            FamilyConfig::Dino(dino) => Some(dino),
+            FamilyConfig::FasterRcnn(_) => None,
+        }
+    }
+
+    /// Faster R-CNN's settings, if it is one.
+    #[must_use]
+    pub fn as_faster_rcnn(&self) -> Option<&FasterRcnnConfig> {
+        match &self.family {
+            FamilyConfig::Dino(_) => None,
+            FamilyConfig::FasterRcnn(rcnn) => Some(rcnn),
+        }
+    }
+
+    /// Faster R-CNN's settings, to be changed, if it is one.
+    pub fn as_faster_rcnn_mut(&mut self) -> Option<&mut FasterRcnnConfig> {
+        match &mut self.family {
+            FamilyConfig::Dino(_) => None,
+            FamilyConfig::FasterRcnn(rcnn) => Some(rcnn),
+        }
     }
 
     /// The dotted key of a setting of the family, for messages: `model.dino.backbone.weights`.
     #[must_use]
     pub fn family_key(&self, setting: &str) -> String {
-        let FamilyConfig::Dino(_) = self.family;
-        format!("model.dino.{setting}")
+        let family = match self.family {
+            FamilyConfig::Dino(_) => "dino",
+            FamilyConfig::FasterRcnn(_) => "faster_rcnn",
+        };
+        format!("model.{family}.{setting}")
     }
 
     /// Settings of the backbone, whatever the family.
     #[must_use]
     pub fn backbone(&self) -> &BackboneConfig {
-        let FamilyConfig::Dino(dino) = &self.family;
-        &dino.backbone
+        match &self.family {
+            FamilyConfig::Dino(dino) => &dino.backbone,
+            FamilyConfig::FasterRcnn(rcnn) => &rcnn.backbone,
+        }
     }
 
     /// The backbone's settings, to be changed.
     pub fn backbone_mut(&mut self) -> &mut BackboneConfig {
-        let FamilyConfig::Dino(dino) = &mut self.family;
-        &mut dino.backbone
+        match &mut self.family {
+            FamilyConfig::Dino(dino) => &mut dino.backbone,
+            FamilyConfig::FasterRcnn(rcnn) => &mut rcnn.backbone,
+        }
     }
 
     /// What an image's padding may change of its result.
@@ -174,44 +229,72 @@ impl ModelConfig {
     /// As [`Self::padding`]; none where the settings leave it open.
     #[must_use]
     pub fn padding_setting(&self) -> Option<Padding> {
-        let FamilyConfig::Dino(dino) = &self.family;
-        dino.padding
+        match &self.family {
+            FamilyConfig::Dino(dino) => dino.padding,
+            // As both references have it: the maps are those of the whole batch.
+            FamilyConfig::FasterRcnn(_) => Some(Padding::Official),
+        }
     }
 
-    /// Decides what the settings may have left open.
+    /// Decides what the settings may have left open. Faster R-CNN leaves nothing open.
     pub fn set_padding(&mut self, padding: Option<Padding>) {
-        let FamilyConfig::Dino(dino) = &mut self.family;
-        dino.padding = padding;
+        match &mut self.family {
+            FamilyConfig::Dino(dino) => dino.padding = padding,
+            FamilyConfig::FasterRcnn(_) => {}
+        }
+    }
+
+    /// Whether its passes can be recorded as CUDA graphs. Of Faster R-CNN the host decides a part.
+    pub(crate) fn can_be_recorded(&self) -> bool {
+        match self.family {
+            FamilyConfig::Dino(_) => true,
+            FamilyConfig::FasterRcnn(_) => false,
+        }
     }
 
     /// D: width of the features that the class head and the semantic branch see of a region.
     #[must_use]
     pub fn region_dim(&self) -> i64 {
-        let FamilyConfig::Dino(dino) = &self.family;
-        dino.transformer.hidden_dim
+        match &self.family {
+            FamilyConfig::Dino(dino) => dino.transformer.hidden_dim,
+            FamilyConfig::FasterRcnn(rcnn) => rcnn.roi.dim,
+        }
     }
 
     /// Most objects that it can find in an image, and the setting that says so; none: no limit that
     /// a data set reaches.
     #[must_use]
     pub fn most_objects(&self) -> Option<(usize, String)> {
-        let FamilyConfig::Dino(dino) = &self.family;
-        let queries = dino.transformer.num_queries as usize;
-        Some((queries, self.family_key("transformer.num_queries")))
+        Some(match &self.family {
+            FamilyConfig::Dino(dino) => {
+                (dino.transformer.num_queries as usize, self.family_key("transformer.num_queries"))
+            }
+            FamilyConfig::FasterRcnn(rcnn) => {
+                (rcnn.rpn.post_nms_test as usize, self.family_key("rpn.post_nms_test"))
+            }
+        })
     }
 
     /// What makes a network of this family smaller, for messages about memory.
     #[must_use]
     pub fn smaller(&self) -> &'static str {
-        let FamilyConfig::Dino(_) = &self.family;
-        "lower the sizes in model.dino: backbone, hidden_dim, dim_feedforward, enc_layers, dec_layers"
+        match &self.family {
+            FamilyConfig::Dino(_) => {
+                "lower the sizes in model.dino: backbone, hidden_dim, dim_feedforward, enc_layers, dec_layers"
+            }
+            FamilyConfig::FasterRcnn(_) => {
+                "lower the sizes in model.faster_rcnn: backbone, fpn_dim, roi.dim, roi.pool"
+            }
+        }
     }
 
     /// Names and values of the family's sizes, in the order to be read.
     #[must_use]
     pub fn facts(&self) -> Vec<(&'static str, String)> {
-        let FamilyConfig::Dino(dino) = &self.family;
-        dino.facts()
+        match &self.family {
+            FamilyConfig::Dino(dino) => dino.facts(),
+            FamilyConfig::FasterRcnn(rcnn) => rcnn.facts(),
+        }
     }
 
     /// # Errors
@@ -229,14 +312,45 @@ impl ModelConfig {
                 )?;
             }
         }
-        let FamilyConfig::Dino(dino) = &self.family;
-        dino.validate(&format!("{key}.dino"))?;
-        if self.class_head == (ClassHeadConfig::Linear {})
-            && dino.class_projection != ProjectionKind::Linear
-        {
+        let projection = match &self.family {
+            FamilyConfig::Dino(dino) => {
+                dino.validate(&format!("{key}.dino"))?;
+                if dino.class_projection == ProjectionKind::Affine {
+                    let problem = "expected linear or mlp, got affine, which only Faster R-CNN has";
+                    return Err(Error::config(format!("{key}.dino.class_projection"), problem));
+                }
+                dino.class_projection
+            }
+            FamilyConfig::FasterRcnn(rcnn) => {
+                rcnn.validate(&format!("{key}.faster_rcnn"))?;
+                self.check_text_boxes(rcnn, &format!("{key}.faster_rcnn"))?;
+                rcnn.class_projection
+            }
+        };
+        if self.class_head == (ClassHeadConfig::Linear {}) && projection != ProjectionKind::Linear {
             let problem = "a linear class head has no projection";
-            return Err(Error::config(format!("{key}.dino.class_projection"), problem)
+            let key = self.family_key("class_projection").replacen("model", key, 1);
+            return Err(Error::config(key, problem)
                 .with_hint("leave it out, or set model.class_head to kind = \"text\""));
+        }
+        Ok(())
+    }
+
+    /// A class head against text knows classes by their text alone: it has no row for the background, and no
+    /// rows of boxes for each class.
+    fn check_text_boxes(&self, rcnn: &FasterRcnnConfig, key: &str) -> Result<()> {
+        if self.class_head == (ClassHeadConfig::Linear {}) {
+            return Ok(());
+        }
+        if rcnn.classifier == Classifier::Softmax {
+            let problem = "softmax needs a row for the background, and text has none";
+            return Err(Error::config(format!("{key}.classifier"), problem)
+                .with_hint("set classifier = \"sigmoid\" for a class head against text"));
+        }
+        if !rcnn.roi.class_agnostic {
+            let problem = "a class head against text has no boxes for each class";
+            return Err(Error::config(format!("{key}.roi.class_agnostic"), problem)
+                .with_hint("set roi.class_agnostic = true"));
         }
         Ok(())
     }

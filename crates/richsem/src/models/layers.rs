@@ -306,6 +306,23 @@ impl Conv2d {
         }
     }
 
+    /// A convolution with these initial values. Without `bias` it has none.
+    #[must_use]
+    pub fn with_init(
+        scope: &Scope,
+        (input, output): (i64, i64),
+        (kernel, stride): (i64, i64),
+        weight: Init,
+        bias: Option<Init>,
+    ) -> Self {
+        Self {
+            weight: scope.parameter("weight", &[output, input, kernel, kernel], weight),
+            bias: bias.map(|bias| scope.parameter_without_decay("bias", &[output], bias)),
+            stride,
+            padding: kernel / 2,
+        }
+    }
+
     /// Xavier-initialised with a zero bias: the projections onto the transformer's width.
     #[must_use]
     pub fn projection(scope: &Scope, input: i64, output: i64, kernel: i64, stride: i64) -> Self {

@@ -4,6 +4,7 @@ pub mod backbone;
 pub mod class_head;
 pub mod config;
 pub mod dino;
+pub mod faster_rcnn;
 pub mod layers;
 pub mod network;
 pub mod padding;

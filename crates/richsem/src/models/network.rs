@@ -7,11 +7,12 @@ use super::{
     class_head::{ClassSpace, TextTable},
     config::{FamilyConfig, ModelConfig},
     dino::{Dino, InferenceOutput, Input, postprocess},
+    faster_rcnn::{self, FasterRcnn},
     parameters::ParameterStore,
     projection::Projection,
     scored_box::ScoredBox,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Images as a network sees them.
 #[derive(Debug, Clone, Copy)]
@@ -54,11 +55,16 @@ impl NetworkOutput {
     }
 }
 
+/// Why a two-stage detector takes no proposals from elsewhere.
+const NO_TOKENS: &str = "expected none: a two-stage detector proposes boxes, not tokens";
+
 /// The network of a detector.
 #[derive(Debug)]
 pub enum Network {
     /// DINO-4scale (arXiv 2203.03605).
     Dino(Box<Dino>),
+    /// Faster R-CNN with a feature pyramid, and Cascade R-CNN.
+    FasterRcnn(Box<FasterRcnn>),
 }
 
 impl Network {
@@ -71,6 +77,9 @@ impl Network {
         config.validate("model")?;
         Ok(match &config.family {
             FamilyConfig::Dino(config) => Self::Dino(Box::new(Dino::new(store, config, space)?)),
+            FamilyConfig::FasterRcnn(config) => {
+                Self::FasterRcnn(Box::new(FasterRcnn::new(store, config, space)?))
+            }
         })
     }
 
@@ -79,6 +88,7 @@ impl Network {
     pub fn class_projection(&self) -> Option<&Projection> {
         match self {
             Self::Dino(dino) => dino.class_projection(),
+            Self::FasterRcnn(rcnn) => rcnn.class_projection(),
         }
     }
 
@@ -86,6 +96,7 @@ impl Network {
     pub fn set_logit_scale(&self, logit_scale: f64) {
         match self {
             Self::Dino(dino) => dino.set_logit_scale(logit_scale),
+            Self::FasterRcnn(rcnn) => rcnn.set_logit_scale(logit_scale),
         }
     }
 
@@ -94,6 +105,7 @@ impl Network {
     pub fn draws(&self) -> usize {
         match self {
             Self::Dino(dino) => dino.config().backbone.draws(),
+            Self::FasterRcnn(rcnn) => rcnn.config().backbone.draws(),
         }
     }
 
@@ -101,6 +113,7 @@ impl Network {
     pub fn form(&self, sizes: impl IntoIterator<Item = [u32; 2]>) -> PassForm {
         match self {
             Self::Dino(dino) => PassForm(dino.config().few_tokens(sizes).into()),
+            Self::FasterRcnn(_) => PassForm(0),
         }
     }
 
@@ -109,6 +122,7 @@ impl Network {
     pub fn form_of_any_size(&self) -> PassForm {
         match self {
             Self::Dino(_) => PassForm(1),
+            Self::FasterRcnn(_) => PassForm(0),
         }
     }
 
@@ -117,6 +131,7 @@ impl Network {
     pub fn output_names(&self) -> &'static [&'static str] {
         match self {
             Self::Dino(_) => &["pred_logits", "pred_boxes"],
+            Self::FasterRcnn(_) => &["scores", "boxes", "sizes"],
         }
     }
 
@@ -158,6 +173,14 @@ impl Network {
                 let InferenceOutput { pred_logits, pred_boxes } = dino.infer(&input)?;
                 Ok(vec![pred_logits, pred_boxes])
             }
+            Self::FasterRcnn(rcnn) => {
+                if let Some(problem) = proposals.map(|_| NO_TOKENS) {
+                    return Err(Error::other(format!("proposals: {problem}")));
+                }
+                let faster_rcnn::InferenceOutput { scores, boxes, sizes } =
+                    rcnn.infer(images, text)?;
+                Ok(vec![scores, boxes, sizes])
+            }
         }
     }
 
@@ -173,6 +196,7 @@ impl Network {
     ) -> std::result::Result<(), String> {
         match self {
             Self::Dino(dino) => dino.config().check_tokens(proposals, size),
+            Self::FasterRcnn(_) => Err(NO_TOKENS.into()),
         }
     }
 
@@ -191,7 +215,11 @@ impl Network {
             (Self::Dino(_), [(_, logits), (_, boxes)]) => {
                 postprocess::postprocess(logits, boxes, sizes, most)
             }
-            (Self::Dino(_), other) => unreachable!("DINO gives two tensors, not {}", other.len()),
+            (Self::FasterRcnn(rcnn), [(_, scores), (_, boxes), (_, found_in)]) => {
+                let output = (scores, boxes, found_in);
+                faster_rcnn::postprocess::postprocess(output, rcnn.config(), sizes, most)
+            }
+            (_, other) => unreachable!("no family gives {} tensors", other.len()),
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum ProjectionKind {
     /// One linear layer without bias.
     #[default]
     Linear,
+    /// One linear layer with a bias, as Detic has it.
+    Affine,
     /// Four linear layers with ReLU between them. The inner ones are D wide.
     Mlp,
 }
@@ -24,7 +26,7 @@ pub enum ProjectionKind {
 /// / D_text) in variance, as CLIP's own.
 #[derive(Debug)]
 pub enum Projection {
-    /// One linear layer without bias.
+    /// One linear layer.
     Linear(Linear),
     /// Four linear layers with ReLU between them.
     Mlp(Mlp),
@@ -38,6 +40,10 @@ impl Projection {
         match kind {
             ProjectionKind::Linear => {
                 Self::Linear(Linear::with_init(scope, dim, width, init, None))
+            }
+            ProjectionKind::Affine => {
+                let zero = Some(Init::Constant(0.0));
+                Self::Linear(Linear::with_init(scope, dim, width, init, zero))
             }
             ProjectionKind::Mlp => {
                 let scope = scope.sub("layers");
@@ -81,9 +87,15 @@ impl Projection {
     pub fn start_as(&self, other: &Self) {
         match (self, other) {
             (Self::Linear(own), Self::Linear(other))
-                if own.weight.size() == other.weight.size() =>
+                if own.weight.size() == other.weight.size()
+                    && own.bias.is_some() == other.bias.is_some() =>
             {
-                torch_ext::no_grad(|| own.weight.shallow_clone().copy_(&other.weight));
+                torch_ext::no_grad(|| {
+                    let _ = own.weight.shallow_clone().copy_(&other.weight);
+                    if let (Some(own), Some(other)) = (&own.bias, &other.bias) {
+                        let _ = own.shallow_clone().copy_(other);
+                    }
+                });
             }
             (Self::Mlp(own), Self::Mlp(other)) if own.shapes() == other.shapes() => {
                 own.copy_from(other);

@@ -31,7 +31,7 @@ const OTHER_MODEL: &str = "the checkpoint's weights are those of another model";
 const OTHER_ORDER: &str = "the run's place in its epoch would be at other images";
 
 /// The first prefix that fits a key decides; what no line names is refused.
-const MEANINGS: [(&str, Meaning); 39] = [
+const MEANINGS: [(&str, Meaning); 43] = [
     ("version", Meaning::Harmless),
     ("seed", Meaning::Refused(OTHER_ORDER)),
     ("data.train.orientation", Meaning::FromNowOn),
@@ -55,6 +55,10 @@ const MEANINGS: [(&str, Meaning); 39] = [
     ("model.*.backbone.weights", Meaning::Past),
     ("model.*.padding", Meaning::Evaluated),
     ("model.*.denoising", Meaning::FromNowOn),
+    ("model.*.rpn.pre_nms_test", Meaning::Evaluated),
+    ("model.*.rpn.post_nms_test", Meaning::Evaluated),
+    ("model.*.roi.score_threshold", Meaning::Evaluated),
+    ("model.*.roi.nms", Meaning::Evaluated),
     ("model.class_head.table", Meaning::Harmless),
     ("model", Meaning::Refused(OTHER_MODEL)),
     ("loss", Meaning::FromNowOn),
@@ -195,6 +199,8 @@ mod tests {
             ("data.extra.web.augment.flip", Meaning::FromNowOn),
             ("model.dino.transformer.num_queries", Meaning::Refused(OTHER_MODEL)),
             ("model.dino.denoising.number", Meaning::FromNowOn),
+            ("model.faster_rcnn.roi.nms", Meaning::Evaluated),
+            ("model.faster_rcnn.rpn.nms", Meaning::Refused(OTHER_MODEL)),
             ("data.trainer", Meaning::Refused(OTHER_MODEL)),
         ] {
             assert_eq!(meaning(key), expected, "{key}");

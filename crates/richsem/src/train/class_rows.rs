@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use tch::{Device, Tensor};
 
-use super::init::is_linear;
 use crate::{error::Result, vocabulary::Vocabulary};
 
 /// Classes that a message names.
@@ -61,39 +60,82 @@ fn folded(name: &str) -> String {
     words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
+/// Which parameters have rows of classes.
+pub(super) struct Rows<'a> {
+    pub(super) is_row: &'a dyn Fn(&String) -> bool,
+    /// What messages call them, in the plural.
+    pub(super) which: &'static str,
+}
+
 /// Puts one's own rows into `values`, for the file's: those of classes with the same name from the file, the
-/// others as they are in `own`. What a user should know of it; none if there is nothing of the kind.
+/// others as they are in `own`. A class may have several rows, one after the other, as where boxes are coded for
+/// each class; behind those of all classes there may be the background's. What a user should know of it; none if
+/// there is nothing of the kind.
 pub(super) fn keep(
     values: &mut BTreeMap<String, Tensor>,
     own: &BTreeMap<String, Tensor>,
-    file: Option<&Vocabulary>,
-    vocabulary: &Vocabulary,
+    (file, vocabulary): (Option<&Vocabulary>, &Vocabulary),
+    Rows { is_row, which }: &Rows<'_>,
 ) -> Result<Option<String>> {
     let linear: Vec<&String> =
-        own.keys().filter(|name| is_linear(name) && values.contains_key(*name)).collect();
+        own.keys().filter(|name| is_row(name) && values.contains_key(*name)).collect();
     let Some(first) = linear.first() else { return Ok(None) };
     let rows = values[*first].size().first().map_or(0, |&n| n as usize);
     let names_there = names(file, rows);
     let names_here: Vec<String> = vocabulary.categories().iter().map(|c| c.name.clone()).collect();
     let pairs = names_there.as_ref().map(|there| pairs(there, &names_here)).unwrap_or_default();
+    let classes = (names_there.as_ref().map_or(0, Vec::len) as i64, names_here.len() as i64);
     for name in &linear {
         let (mut new, old) = (own[*name].copy(), &values[*name]);
-        let fits = new.size().get(1..) == old.size().get(1..)
-            && old.size().first() == Some(&(rows as i64));
-        if fits && !pairs.is_empty() {
+        let count = |of: &Tensor| of.size().first().copied().unwrap_or(0);
+        let rows = (count(old), count(&new));
+        let fits = new.size().get(1..) == old.size().get(1..);
+        if fits && let Some(kept) = kept_rows(&pairs, rows, classes) {
             let index = |rows: Vec<i64>| Tensor::from_slice(&rows).to_device(new.device());
-            let from = index(pairs.iter().map(|pair| pair.0).collect());
-            let to = index(pairs.iter().map(|pair| pair.1).collect());
+            let (from, to): (Vec<i64>, Vec<i64>) = kept.into_iter().unzip();
             let old = old.f_to_device(new.device())?.f_to_kind(new.kind())?;
-            let kept = old.f_index_select(0, &from)?;
+            let kept = old.f_index_select(0, &index(from))?;
+            let to = index(to);
             torch_ext::no_grad(|| new.f_index_copy_(0, &to, &kept).map(drop))?;
         }
         values.insert((*name).clone(), new.to_device(Device::Cpu));
     }
-    Ok(Some(told(&pairs, &names_here, file.is_some(), names_there.is_some(), linear.len())))
+    Ok(Some(told(
+        &pairs,
+        &names_here,
+        (file.is_some(), names_there.is_some()),
+        (which, linear.len()),
+    )))
 }
 
-fn told(pairs: &[(i64, i64)], own: &[String], says: bool, known: bool, tensors: usize) -> String {
+/// Pairs of rows of a parameter that has `rows` (in the file, of one's own) for that many `classes`; none if
+/// there is nothing to keep, or the two do not have the same number of rows a class.
+fn kept_rows(
+    pairs: &[(i64, i64)],
+    rows: (i64, i64),
+    classes: (i64, i64),
+) -> Option<Vec<(i64, i64)>> {
+    // Rows of a class, and whether the background has one behind them.
+    let form = |rows: i64, classes: i64| match (rows - classes, classes) {
+        (_, 0) => None,
+        (1, _) => Some((1, true)),
+        _ => (rows % classes == 0).then(|| (rows / classes, false)),
+    };
+    let (each, background) =
+        form(rows.0, classes.0).filter(|of| form(rows.1, classes.1) == Some(*of))?;
+    let of_classes = pairs
+        .iter()
+        .flat_map(|&(from, to)| (0..each).map(move |i| (from * each + i, to * each + i)));
+    let last = background.then_some((rows.0 - 1, rows.1 - 1));
+    (!pairs.is_empty()).then(|| of_classes.chain(last).collect())
+}
+
+fn told(
+    pairs: &[(i64, i64)],
+    own: &[String],
+    (says, known): (bool, bool),
+    (which, tensors): (&str, usize),
+) -> String {
     let whose = match (says, known) {
         (true, _) => "was trained with other classes",
         (false, true) => {
@@ -103,8 +145,7 @@ fn told(pairs: &[(i64, i64)], own: &[String], says: bool, known: bool, tensors: 
     };
     if pairs.is_empty() {
         return format!(
-            "the linear class heads start anew, as does the label embedding, which is their rows: the file \
-             {whose}, and no name is the same ({tensors} tensors)"
+            "{which} start anew: the file {whose}, and no name is the same ({tensors} tensors)"
         );
     }
     let kept: Vec<&str> = pairs.iter().map(|&(_, row)| &*own[row as usize]).collect();
@@ -166,7 +207,9 @@ mod tests {
         let (there, here) = (categories(&["a", "b", "c"]), categories(&["c", "x", "A"]));
         let mut values = BTreeMap::from([(name(), table(&[1.0, 2.0, 3.0]))]);
         let own = BTreeMap::from([(name(), table(&[-1.0, -2.0, -3.0]))]);
-        let told = keep(&mut values, &own, Some(&there), &here).unwrap().unwrap();
+        let is_row = |name: &String| name.starts_with("class_embed");
+        let rows = Rows { is_row: &is_row, which: "the linear class heads" };
+        let told = keep(&mut values, &own, (Some(&there), &here), &rows).unwrap().unwrap();
         assert_eq!(values[&name()], table(&[3.0, -2.0, 1.0]));
         assert!(
             told.contains("2 of 3 classes keep their rows") && told.contains("anew: x"),
@@ -174,8 +217,19 @@ mod tests {
         );
         // Where nothing says which classes they are, all start anew.
         let mut values = BTreeMap::from([(name(), table(&[1.0, 2.0, 3.0]))]);
-        let told = keep(&mut values, &own, None, &here).unwrap().unwrap();
+        let told = keep(&mut values, &own, (None, &here), &rows).unwrap().unwrap();
         assert_eq!(values[&name()], own[&name()]);
         assert!(told.contains("does not say which classes"), "{told}");
+    }
+
+    #[test]
+    fn a_class_may_have_several_rows_and_the_background_one() {
+        // Three classes there, two here; the first here is the third there.
+        let pairs = [(2, 0)];
+        assert_eq!(kept_rows(&pairs, (4, 3), (3, 2)).unwrap(), [(2, 0), (3, 2)]);
+        let boxes: Vec<_> = (0..4).map(|i| (8 + i, i)).collect();
+        assert_eq!(kept_rows(&pairs, (12, 8), (3, 2)).unwrap(), boxes);
+        assert_eq!(kept_rows(&pairs, (12, 2), (3, 2)), None);
+        assert_eq!(kept_rows(&[], (4, 3), (3, 2)), None);
     }
 }

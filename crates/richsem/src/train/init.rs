@@ -14,6 +14,7 @@ use crate::{
     config::{Config, InitConfig},
     convert::{self, Initial},
     error::Result,
+    models::config::FamilyConfig,
     semantic_branch::SemanticBranch,
     vocabulary::Vocabulary,
 };
@@ -22,11 +23,6 @@ use crate::{
 const BRANCH: &str = "semantic_branch.";
 /// What a linear class head's parameters start with; its rows are the label embedding, too.
 const LINEAR: [&str; 2] = ["class_embed.0.", "transformer.enc_out_class_embed."];
-
-/// Whether a parameter is one of a linear class head's.
-pub(super) fn is_linear(name: &str) -> bool {
-    LINEAR.iter().any(|prefix| name.starts_with(prefix))
-}
 
 /// What a new run starts from, if not from initial values: read before the model is made, whose padding
 /// it decides where the settings do not.
@@ -84,8 +80,10 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
         && !same_classes(vocabulary.as_ref(), detector.vocabulary())
     {
         let own = detector.weights();
+        let (is_row, which) = rows_of_classes(&detector.config().model.family);
         let file = vocabulary.as_ref();
-        messages.extend(class_rows::keep(&mut values, &own, file, detector.vocabulary())?);
+        let rows = class_rows::Rows { is_row: &is_row, which };
+        messages.extend(class_rows::keep(&mut values, &own, (file, detector.vocabulary()), &rows)?);
     }
     let patterns = Patterns::new(&init.allow_missing, "init.allow_missing")?;
     let fit = Fit::of(detector.store(), &values, &patterns);
@@ -104,6 +102,26 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
         messages.push(start_branch(own, &branch, learner));
     }
     Ok(messages)
+}
+
+/// Which parameters have a row for each class, and what is said where these start anew.
+fn rows_of_classes(family: &FamilyConfig) -> (Box<dyn Fn(&String) -> bool>, &'static str) {
+    match family {
+        FamilyConfig::Dino(_) => (
+            Box::new(|name| LINEAR.iter().any(|prefix| name.starts_with(prefix))),
+            "the linear class heads, and the label embedding, which is their rows,",
+        ),
+        FamilyConfig::FasterRcnn(rcnn) => {
+            let agnostic = rcnn.roi.class_agnostic;
+            (
+                Box::new(move |name| {
+                    name.contains(".cls_score.")
+                        || !agnostic && name.contains("predictor.bbox_pred.")
+                }),
+                "the rows of each class in the box predictors",
+            )
+        }
+    }
 }
 
 /// The parameters of a semantic branch, apart from the detector's.

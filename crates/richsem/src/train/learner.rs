@@ -112,7 +112,9 @@ impl Learner {
     ) -> Result<Self> {
         let labels = LabelSource::open(config, &vocabulary, device, open_teacher)?;
         config.train.precision.apply()?;
-        let objective = Objective::new(&config.model, &config.loss, &vocabulary.image_counts());
+        let regions = config.semantic_branch().is_some();
+        let counts = vocabulary.image_counts();
+        let objective = Objective::new(&config.model, &config.loss, &counts, regions);
         let text = labels.as_ref().map(LabelSource::text);
         let place = (device, config.seed);
         let detector = Detector::new(&config.of_detector(), vocabulary, place, text)?;
@@ -211,7 +213,9 @@ impl Learner {
             let mut recordings = self.recordings.borrow_mut();
             let device = detector.device();
             let common = recordings.on();
-            let targets = self.objective.prepare(&batch.targets, &whole, device, common);
+            let Batch { targets, supervision, .. } = batch;
+            let step = Step { targets, supervision, whole: whole.clone() };
+            let targets = self.objective.prepare(step, device, common);
             let form = detector.form(batch);
             let of = recorded_with(batch.len() as i64, &targets, form);
             let at = recordings.at(&of, batch.size());

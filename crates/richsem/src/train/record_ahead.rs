@@ -9,10 +9,11 @@ use crate::{
     boxes::Cxcywh,
     data::loader::BatchSource as _,
     error::{Result, guarded},
+    families::Step,
     losses::terms::{StepKey, WholeBatch},
     models::{padding::Padding, parameters::Role},
     recordings::{Recordings, Size, buckets::Plan},
-    targets::{LabelKnowledge, Target},
+    targets::{LabelKnowledge, Supervision, Target},
     vocabulary::ClassIndex,
 };
 
@@ -104,7 +105,8 @@ impl Learner {
         let targets = vec![target; images as usize];
         let whole = WholeBatch::of(StepKey { seed: 0, micro_step: 0 }, &targets);
         let draws = self.draws(images as usize, &whole);
-        let targets = self.objective.prepare(&targets, &whole, device, true);
+        let step = Step { targets: &targets, supervision: &Supervision::default(), whole };
+        let targets = self.objective.prepare(step, device, true);
         Ok(PassInput {
             images: Tensor::f_zeros([images, height, width, 3], floats)?.f_permute([0, 3, 1, 2])?,
             mask: Tensor::f_zeros([images, height, width], (Kind::Bool, device))?,

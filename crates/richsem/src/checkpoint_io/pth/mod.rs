@@ -100,7 +100,7 @@ impl Checkpoint {
 
     /// The tensors below a dotted `key` (`optimizer.state`), by their names from there. With no key, those
     /// of the state dict in the usual places: the whole file (or TorchScript's object), or what it holds
-    /// under `state_dict`, `model`, `model_state_dict`, `net`, `network` or `module`, also one within
+    /// under `state_dict`, `model`, `model_state_dict`, `net`, `network`, `module` or `blobs`, also one within
     /// another. An EMA (`ema_model`) is read only if it is asked for. Names are those of the file, with the
     /// prefixes of wrappers.
     ///

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::value::{Fault, Heap, Node, Source, TensorRef, Value};
 use crate::argument::Argument;
 
-/// Where state dicts usually are.
-pub(super) const USUAL: [&str; 6] =
-    ["state_dict", "model", "model_state_dict", "net", "network", "module"];
+/// Where state dicts usually are; `blobs` are Caffe2's.
+pub(super) const USUAL: [&str; 7] =
+    ["state_dict", "model", "model_state_dict", "net", "network", "module", "blobs"];
 
 /// How deep state dicts lie in each other at most: `{"state_dict": {"model": {"net": …}}}`.
 const NESTED: usize = 3;

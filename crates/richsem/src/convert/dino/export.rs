@@ -17,7 +17,7 @@ use crate::{
     models::{
         backbone::{BackboneConfig, Norm},
         class_head::TextTable,
-        config::FamilyConfig,
+        dino::DinoConfig,
         padding::Padding,
     },
     teacher::clip::{self, Hints},
@@ -30,13 +30,16 @@ const MOST_ROWS: i64 = 1_000_000;
 const LABEL_ENC: &str = "label_enc.weight";
 
 /// A detector under the official code's keys, as `{"model": …}`.
-pub(in crate::convert) fn to_official(source: Source, options: &Options) -> Result<Conversion> {
-    let detector = Detector::load(&source.path, Device::Cpu)?;
+pub(in crate::convert) fn to_official(
+    source: Source,
+    detector: &Detector,
+    dino: &DinoConfig,
+    options: &Options,
+) -> Result<Conversion> {
     let variant = match detector.classes().text() {
         Some(_) => Variant::RichSem,
         None => Variant::Dino,
     };
-    let FamilyConfig::Dino(dino) = &detector.config().model.family;
     let decoder_layers = dino.transformer.dec_layers as usize;
     let output = format!("a checkpoint of {}", variant.name());
     let report = Report::new(source.describe(), output);
@@ -45,7 +48,8 @@ pub(in crate::convert) fn to_official(source: Source, options: &Options) -> Resu
         None => BTreeMap::new(),
     };
     let mut checkpoint = Checkpoint {
-        detector: &detector,
+        detector,
+        dino,
         layout: Layout { variant, decoder_layers },
         rows: official_rows(detector.vocabulary())?,
         tensors: BTreeMap::new(),
@@ -76,6 +80,7 @@ pub(in crate::convert) fn to_official(source: Source, options: &Options) -> Resu
 /// An official checkpoint in the making.
 struct Checkpoint<'a> {
     detector: &'a Detector,
+    dino: &'a DinoConfig,
     layout: Layout,
     /// Rows of a linear class head: one an id, from 0.
     rows: i64,
@@ -206,8 +211,7 @@ impl Checkpoint<'_> {
 
     /// Notes what the official code's settings must say, and what is missing for it.
     fn add_notes(&mut self) {
-        let Self { detector, rows, tensors, report, .. } = self;
-        let FamilyConfig::Dino(dino) = &detector.config().model.family;
+        let Self { detector, dino, rows, tensors, report, .. } = self;
         let sizes = &dino.transformer;
         report.notes.push(format!(
             "the official config for it: num_classes = {rows}, dn_labelbook_size = {rows}, \

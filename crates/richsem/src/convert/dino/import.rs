@@ -95,7 +95,10 @@ pub(in crate::convert) fn from_official(
     let mut values =
         sorted.parameters.iter().map(|(k, v)| (k.clone(), v.shallow_clone())).collect();
     let mut config = options.config.clone();
-    let FamilyConfig::Dino(given) = &config.model.family;
+    let Some(given) = config.model.as_dino() else {
+        let problem = "the settings are those of a Faster R-CNN, and the checkpoint is a DINO";
+        return Err(Error::config("model.kind", problem).with_hint("set kind = \"dino\""));
+    };
     let dino = settings_of(&values, given, layout.variant, &path)?;
     if dino.padding == Some(Padding::Masked) {
         report.notes.push(
@@ -226,7 +229,7 @@ fn select_rows(
 /// Rows of a linear head that belong to the classes, in the order of the classes. If all category ids have a
 /// row, they are the rows' numbers, as in the official code. Else the rows are in order. None if there are
 /// more or fewer rows than classes.
-pub(super) fn rows_of(vocabulary: &Vocabulary, rows: i64) -> Option<Vec<i64>> {
+pub(in crate::convert) fn rows_of(vocabulary: &Vocabulary, rows: i64) -> Option<Vec<i64>> {
     let ids: Vec<i64> = vocabulary.categories().iter().map(|c| c.id.0).collect();
     if ids.iter().all(|id| (0..rows).contains(id)) {
         return Some(ids);

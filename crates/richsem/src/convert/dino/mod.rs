@@ -6,4 +6,4 @@ pub mod keys;
 mod sizes;
 
 pub(in crate::convert) use export::to_official;
-pub(in crate::convert) use import::{from_official, initial_values};
+pub(in crate::convert) use import::{from_official, initial_values, rows_of};

@@ -86,6 +86,9 @@ pub struct ResnetConfig {
     /// How many stages are not trained: −1 none, 0 the stem, 1 the stem and `layer1`, and so on; 4
     /// is everything. Default: 1, as in the reference.
     pub frozen_stages: i64,
+    /// Whether a bottleneck's stride is in its first 1×1 convolution, as in the weights of MSRA that most of
+    /// detectron2's models start from. Default: false, as torchvision has it. Only `resnet50` and `resnet101`.
+    pub stride_in_1x1: bool,
     /// Weights to start from: safetensors, or PyTorch's `.pt` or `.pth`. The path is relative to
     /// the settings file. Default: none. Reference: `resnet_pretrain_path`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +104,7 @@ impl Default for ResnetConfig {
             norm: Norm::FrozenBn,
             groups: 32,
             frozen_stages: 1,
+            stride_in_1x1: false,
             weights: None,
         }
     }
@@ -138,6 +142,13 @@ impl ResnetConfig {
                 format!("{key}.frozen_stages"),
                 format!("expected -1 (train everything) to 4, got {}", self.frozen_stages),
             ));
+        }
+        if self.stride_in_1x1 && !matches!(self.name, ResnetName::Resnet50 | ResnetName::Resnet101)
+        {
+            let problem = format!("{} has no bottlenecks of that form", self.name.name());
+            return Err(
+                Error::config(format!("{key}.stride_in_1x1"), problem).with_hint("leave it out")
+            );
         }
         if !(2..=4096).contains(&self.width) || self.width % 2 != 0 {
             return Err(Error::config(

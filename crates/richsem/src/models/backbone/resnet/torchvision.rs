@@ -1,4 +1,5 @@
-//! ResNet (arXiv 1512.03385) as torchvision has it: the stride sits on the 3×3 convolution.
+//! ResNet (arXiv 1512.03385) as torchvision has it: the stride sits on the 3×3 convolution. As MSRA has it, it
+//! sits on the 1×1 before.
 
 use tch::Tensor;
 
@@ -28,9 +29,10 @@ impl Block {
         let convs = if config.expansion() == 1 {
             vec![conv(1, (input, planes, 3, stride)), conv(2, (planes, planes, 3, 1))]
         } else {
+            let (first, second) = if config.stride_in_1x1 { (stride, 1) } else { (1, stride) };
             vec![
-                conv(1, (input, planes, 1, 1)),
-                conv(2, (planes, planes, 3, stride)),
+                conv(1, (input, planes, 1, first)),
+                conv(2, (planes, planes, 3, second)),
                 conv(3, (planes, output, 1, 1)),
             ]
         };

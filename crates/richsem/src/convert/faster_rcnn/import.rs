@@ -1,0 +1,282 @@
+//! Checkpoints of torchvision and detectron2 as this program's detectors.
+
+use std::{collections::BTreeMap, path::Path};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    super::{Conversion, Fate, Form, Options, Product, Report, Source, dino::rows_of},
+    MSRA_MEAN, MSRA_STD, Rows, STEM, background_first, in_order,
+    keys::{self, Origin, Place},
+    own_rows, rows, sees_blue_first, sizes,
+};
+use crate::{
+    argument::Argument,
+    checkpoint_io::{
+        fit::{Fit, Mismatch},
+        read_text_table,
+    },
+    detector::{ClassSet, Detector},
+    error::{Error, Result, guarded},
+    models::{
+        backbone::{Norm, ResnetConfig, ResnetName},
+        config::{ClassHeadConfig, FamilyConfig},
+        parameters::ParameterStore,
+    },
+    vocabulary::Vocabulary,
+};
+
+const ANNOTATIONS: &str = "give an annotation file of the set it was trained on, as instances_val2017.json; of it \
+                           only the categories are used";
+/// Variance of a norm that only scales and shifts: with its eps it is 1.
+const NO_VARIANCE: f64 = 1.0 - 1e-5;
+
+type Tensors = BTreeMap<String, Tensor>;
+
+/// Values by our names, of a checkpoint of torchvision that a detector is to start from. Rows of classes are as
+/// the checkpoint has them: it does not say of which classes they are.
+///
+/// # Errors
+/// A checkpoint of detectron2, of which the settings must say how it sees pixels.
+pub(in crate::convert) fn initial_values(source: Source, origin: Origin) -> Result<Tensors> {
+    if origin != Origin::Torchvision {
+        let problem = "detectron2's checkpoints do not say how they see pixels";
+        return Err(Error::invalid(&source.path, "weights", problem)
+            .with_hint("`richsem convert` makes a detector of it, which --init takes"));
+    }
+    let renamed =
+        source.tensors.into_iter().filter_map(|(name, tensor)| match keys::place(origin, &name) {
+            Place::Parameter(ours) => Some((ours, tensor)),
+            Place::Left(_) => None,
+            Place::Unknown => Some((name, tensor)),
+        });
+    Ok(renamed.collect())
+}
+
+/// A checkpoint as a detector.
+///
+/// # Errors
+/// Classes that are needed and missing, sizes that contradict each other.
+pub(in crate::convert) fn from_checkpoint(
+    source: Source,
+    origin: Origin,
+    options: &Options,
+) -> Result<Conversion> {
+    let path = source.path.clone();
+    let mut report = Report::new(source.describe(), "a detector of this program");
+    let Some(vocabulary) = options.vocabulary.clone() else {
+        let problem = "the checkpoint has no names of its classes";
+        return Err(Error::argument(Argument::Annotations, problem).with_hint(ANNOTATIONS));
+    };
+    report.add_beside(&source.beside);
+    let (mut values, places) = placed(&source.tensors, origin);
+    let mut config = options.config.clone();
+    let given = config.model.as_faster_rcnn().cloned();
+    let settled = given.is_some();
+    let mut rcnn = sizes::infer(&values, origin, &given.unwrap_or_default(), &path)?;
+    let mut rest = Tensors::new();
+    if !settled {
+        match origin {
+            Origin::Torchvision => {
+                (rcnn.roi.score_threshold, rcnn.rpn.post_nms_train) = (0.05, 2000);
+            }
+            Origin::Detectron2 | Origin::Caffe2 => {
+                rcnn.roi.score_threshold = 0.05;
+                (config.model.pixel_mean, config.model.pixel_std) = (MSRA_MEAN, MSRA_STD);
+                let mut backbone: ResnetConfig = rcnn.backbone.clone().into();
+                backbone.stride_in_1x1 =
+                    matches!(backbone.name, ResnetName::Resnet50 | ResnetName::Resnet101);
+                rcnn.backbone = backbone.into();
+                report.notes.push(
+                    "pixels as weights of MSRA see them, blue first and not divided, strides in the 1×1 \
+                     convolutions: detectron2's default, which no tensor tells. Settings with model.kind = \
+                     \"faster_rcnn\" say something else"
+                        .into(),
+                );
+            }
+        }
+        let note = "a score threshold of 0.05, as for COCO: model.faster_rcnn.roi.score_threshold";
+        report.notes.push(note.into());
+    }
+    if origin != Origin::Torchvision
+        && sees_blue_first(&config.model)
+        && let Some(stem) = values.get_mut(STEM)
+    {
+        // Ours sees red, green, blue.
+        *stem = stem.f_flip([1i64])?;
+    }
+    if ResnetConfig::from(rcnn.backbone.clone()).norm != Norm::GroupNorm {
+        add_statistics(&mut values);
+    }
+    let text = match values.keys().any(|name| name.ends_with(".cls_score.linear.weight")) {
+        true => Some(text(options, &vocabulary, &path)?),
+        false => None,
+    };
+    config.model.class_head = match &text {
+        Some(_) => ClassHeadConfig::Text { table: None },
+        None => ClassHeadConfig::Linear {},
+    };
+    let classifier = rcnn.classifier;
+    config.model.family = FamilyConfig::FasterRcnn(rcnn);
+    let mut in_part = BTreeMap::new();
+    if text.is_none() {
+        let classes = rows_of_classes(&values, origin, &vocabulary, &path)?;
+        for (name, tensor) in &mut values {
+            let Some(what) = rows(name) else { continue };
+            let count = tensor.size().first().copied().unwrap_or(0);
+            let Some(own) = own_rows(what, count, origin, &classes, classifier) else { continue };
+            let own = tensor.f_index_select(0, &Tensor::from_slice(&own))?;
+            if own.size() != tensor.size() {
+                let (all, taken) = (tensor.size()[0], own.size()[0]);
+                in_part.insert(name.clone(), format!("{taken} of {all} rows, in our order"));
+            } else if what == Rows::Classes && background_first(origin) {
+                in_part.insert(name.clone(), "the background's row goes last".into());
+            }
+            *tensor = own;
+        }
+    }
+    let detector = guarded(|| {
+        let classes = ClassSet::new(vocabulary, text.as_ref(), Device::Cpu)?;
+        Detector::of(&config, classes, ParameterStore::new(Device::Cpu, options.seed))
+    })?;
+    if text.is_some() {
+        // Detic's factor on the cosines.
+        detector.network().set_logit_scale(50f64.ln());
+        values.extend(
+            detector.weights().into_iter().filter(|(name, _)| name.ends_with("logit_scale")),
+        );
+    }
+    let fit = Fit::of(detector.store(), &values, &options.allow);
+    fit.load(detector.store(), &values, &path)?;
+    let differs: BTreeMap<&str, (&Mismatch, bool)> = (fit.mismatches.iter())
+        .map(|m| (m.name(), (m, false)))
+        .chain(fit.allowed.iter().map(|m| (m.name(), (m, true))))
+        .collect();
+    for (name, place) in &places {
+        let tensor = &source.tensors[name];
+        let judged = |what: String, allowed: bool| match allowed {
+            true => Fate::Allowed(what),
+            false => Fate::Problem(what),
+        };
+        let (fate, whole) = match place {
+            Place::Left(why) => (Fate::Left((*why).into()), false),
+            Place::Unknown => (judged("unexpected".into(), options.allow.allow(name)), false),
+            Place::Parameter(ours) => match (differs.get(ours.as_str()), in_part.get(ours)) {
+                (Some((mismatch, allowed)), _) => (judged(mismatch.to_string(), *allowed), false),
+                (None, Some(how)) => (Fate::TakenAs(how.clone()), false),
+                (None, None) if ours == name => (Fate::Taken, true),
+                (None, None) => (Fate::TakenAs(format!("as {ours}")), true),
+            },
+        };
+        if !whole {
+            rest.insert(name.clone(), tensor.shallow_clone());
+        }
+        report.add(name.clone(), tensor.numel(), fate);
+    }
+    for parameter in detector.parameters() {
+        if let Some((Mismatch::Missing(name), allowed)) = differs.get(parameter.name.as_str()) {
+            let fate = match allowed {
+                true => Fate::Allowed("missing, starts anew".into()),
+                false => Fate::Problem("missing".into()),
+            };
+            report.add(name.clone(), parameter.tensor.numel(), fate);
+        }
+    }
+    report.output = format!("{}, {} classes", report.output, detector.vocabulary().len());
+    let product = Product::Detector(Box::new(detector));
+    Ok(Conversion { report, rest, form: Form::Safetensors, product })
+}
+
+/// The values by our names, and what each name of the checkpoint is.
+fn placed(tensors: &Tensors, origin: Origin) -> (Tensors, BTreeMap<String, Place>) {
+    let (mut values, mut places) = (Tensors::new(), BTreeMap::new());
+    for (name, tensor) in tensors {
+        let place = keys::place(origin, name);
+        if let Place::Parameter(ours) = &place {
+            values.insert(ours.clone(), tensor.to_kind(Kind::Float));
+        }
+        places.insert(name.clone(), place);
+    }
+    (values, places)
+}
+
+/// Norms that only scale and shift have no statistics.
+fn add_statistics(values: &mut Tensors) {
+    let norm = |name: &str| {
+        let part = name.strip_suffix(".weight")?;
+        let last = part.rsplit('.').next()?;
+        let is_norm = last.starts_with("bn") || part.ends_with("downsample.1");
+        (part.starts_with("backbone.body.") && is_norm).then(|| part.to_owned())
+    };
+    let missing: Vec<(String, Tensor)> = values
+        .iter()
+        .filter_map(|(name, weight)| Some((norm(name)?, weight)))
+        .filter(|(part, _)| !values.contains_key(&format!("{part}.running_mean")))
+        .flat_map(|(part, weight)| {
+            [
+                (format!("{part}.running_mean"), weight.zeros_like()),
+                (format!("{part}.running_var"), weight.full_like(NO_VARIANCE)),
+            ]
+        })
+        .collect();
+    values.extend(missing);
+}
+
+/// As [`numbers_of`].
+///
+/// # Errors
+/// Rows that are not our classes'.
+fn rows_of_classes(
+    values: &Tensors,
+    origin: Origin,
+    vocabulary: &Vocabulary,
+    path: &Path,
+) -> Result<Vec<i64>> {
+    let name = values.keys().find(|name| rows(name) == Some(Rows::Classes));
+    let Some((name, tensor)) = name.and_then(|name| values.get_key_value(name)) else {
+        return Ok(Vec::new());
+    };
+    let count = tensor.size().first().copied().unwrap_or(0);
+    numbers_of(vocabulary, count, origin).ok_or_else(|| {
+        let classes = vocabulary.len();
+        let problem = format!(
+            "{count} rows, of {classes} classes: expected {}, one a class and one for the background",
+            classes + 1
+        );
+        Error::invalid(path, name.clone(), problem).with_hint(ANNOTATIONS)
+    })
+}
+
+/// The numbers of our classes in a checkpoint of `count` rows: by category id if all ids have a row, as in
+/// torchvision's models for COCO; else in order, and then there must be one for each class and one for the
+/// background. None if it is neither.
+pub(super) fn numbers_of(vocabulary: &Vocabulary, count: i64, origin: Origin) -> Option<Vec<i64>> {
+    let classes = vocabulary.len() as i64;
+    let by_id = match origin {
+        Origin::Torchvision if count != classes + 1 => rows_of(vocabulary, count),
+        _ => None,
+    };
+    match by_id {
+        Some(ids) if !ids.contains(&0) => Some(ids),
+        _ => (count == classes + 1).then(|| in_order(origin, classes)),
+    }
+}
+
+/// The text table of a class head against text: that of the settings.
+fn text(
+    options: &Options,
+    vocabulary: &Vocabulary,
+    path: &Path,
+) -> Result<crate::models::class_head::TextTable> {
+    match &options.config.model.class_head {
+        ClassHeadConfig::Text { table: Some(table) } => read_text_table(table, vocabulary),
+        _ => {
+            let problem = "the class head compares with text, and the settings name no table";
+            Err(Error::invalid(path, "roi_heads.box_predictor.cls_score", problem).with_hint(
+                "set model.class_head.kind = \"text\" and model.class_head.table to embeddings of the classes, as \
+                 Detic's lvis_v1_clip_a+cname.npy, and model.kind = \"faster_rcnn\" with \
+                 model.faster_rcnn.classifier = \"sigmoid\" and roi.class_agnostic = true",
+            ))
+        }
+    }
+}
