@@ -150,16 +150,14 @@ pub fn detect_batches(
 ///
 /// # Errors
 /// A process that failed or is gone.
-fn gather_in_order(
-    collective: &dyn Collective,
-    rows: &[Vec<u8>],
-) -> Result<Option<Vec<Vec<u8>>>> {
+fn gather_in_order(collective: &dyn Collective, rows: &[Vec<u8>]) -> Result<Option<Vec<Vec<u8>>>> {
     let Some(all) = collective.gather(pack(rows))? else { return Ok(None) };
     let all: Vec<Vec<Vec<u8>>> = all.iter().map(|bytes| unpack(bytes)).collect::<Result<_>>()?;
     // Batches go to the ranks in turn.
     let most = all.iter().map(Vec::len).max().unwrap_or(0);
     let mut of_rank: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
-    let turns = (0..most).flat_map(|_| of_rank.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>());
+    let turns =
+        (0..most).flat_map(|_| of_rank.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>());
     Ok(Some(turns.collect()))
 }
 

@@ -12,7 +12,10 @@ use richsem::{
     collective::Single,
     config::Config,
     families::{Step, dino::Criterion},
-    losses::{FederatedConfig, LossConfig, UnknownClasses, terms::{StepKey, WholeBatch}},
+    losses::{
+        FederatedConfig, LossConfig, UnknownClasses,
+        terms::{StepKey, WholeBatch},
+    },
     models::{
         class_head::ClassSpace,
         dino::{Dino, Input, LayerOutputs, TrainingOutput, denoising::DenoisingLayout},

@@ -98,7 +98,8 @@ struct Opinion(TextTable);
 
 impl Teacher for Opinion {
     fn encode(&self, images: &Tensor) -> Result<DenseMap> {
-        let features = images.to_kind(Kind::Double).mean_dim([2i64, 3].as_slice(), true, Kind::Double);
+        let features =
+            images.to_kind(Kind::Double).mean_dim([2i64, 3].as_slice(), true, Kind::Double);
         Ok(DenseMap { features, stride: 64 })
     }
 
@@ -109,7 +110,8 @@ impl Teacher for Opinion {
         let seen = Tensor::cat(&[colour, corners], 1);
         let length = seen.norm_scalaropt_dim(2.0, [-1i64], true);
         let features = seen / length;
-        let logits = features.matmul(&self.0.normalized.to_kind(Kind::Double).transpose(0, 1)) * 4.0;
+        let logits =
+            features.matmul(&self.0.normalized.to_kind(Kind::Double).transpose(0, 1)) * 4.0;
         Ok(SoftLabels { logits, features })
     }
 
@@ -158,9 +160,13 @@ fn ten_steps(
     collective: Arc<dyn Collective>,
 ) -> (Vec<Vec<(String, f64)>>, BTreeMap<String, Tensor>) {
     let semantic = learns.semantic.map_or(String::new(), |settings| {
-        format!("[teacher]\nweights = \"none\"\nactivation = \"quick_gelu\"\n[semantic]\n{settings}\n")
+        format!(
+            "[teacher]\nweights = \"none\"\nactivation = \"quick_gelu\"\n[semantic]\n{settings}\n"
+        )
     });
-    let text = format!("{CONFIG}\n[train.ema]\ndecay = 0.9\n[loss]\nfederated = {{ classes = 6 }}\n{semantic}");
+    let text = format!(
+        "{CONFIG}\n[train.ema]\ndecay = 0.9\n[loss]\nfederated = {{ classes = 6 }}\n{semantic}"
+    );
     let config = Config::parse(&text, Path::new("test.toml")).unwrap();
     let table = TextTable::new(&normal(1, &[9, 7]));
     let open = move |_: &TeacherConfig, _: &Vocabulary, _| -> Result<Box<dyn Teacher>> {
@@ -197,8 +203,11 @@ fn ten_steps(
         named.extend(loss.terms);
         let values: Vec<f64> = named.iter().map(|(_, value)| *value).collect();
         let sums = collective::sums(collective.as_ref(), &values).unwrap();
-        let mut means: Vec<(String, f64)> =
-            named.into_iter().zip(sums).map(|((name, _), sum)| (name, sum / world as f64)).collect();
+        let mut means: Vec<(String, f64)> = named
+            .into_iter()
+            .zip(sums)
+            .map(|((name, _), sum)| (name, sum / world as f64))
+            .collect();
         // Of all processes by itself.
         means.push(("norm".to_owned(), norm));
         losses.push(means);
@@ -250,7 +259,10 @@ fn several_processes_are_one_of_as_many_images() {
 fn counted(classes: usize) -> Vocabulary {
     Vocabulary::new(
         (0..classes as i64)
-            .map(|id| Category { image_count: 1 + id as u32, ..category(id, format!("class {id}")) })
+            .map(|id| Category {
+                image_count: 1 + id as u32,
+                ..category(id, format!("class {id}"))
+            })
             .collect(),
     )
 }
@@ -432,8 +444,10 @@ fn an_evaluation_is_the_same_by_many() {
     for world in [2, 3, 7] {
         std::fs::remove_file(&file).unwrap();
         let text = std::fs::read_to_string(&state).unwrap();
-        std::fs::write(&state, text.replace("\"pending_eval\": false", "\"pending_eval\": true")).unwrap();
-        for (rank, outcome) in ranks(folder.path(), world, train, |_| NEVER).into_iter().enumerate() {
+        std::fs::write(&state, text.replace("\"pending_eval\": false", "\"pending_eval\": true"))
+            .unwrap();
+        for (rank, outcome) in ranks(folder.path(), world, train, |_| NEVER).into_iter().enumerate()
+        {
             let Outcome::Finished { summary, .. } = outcome.unwrap() else { panic!("it stopped") };
             assert_eq!(summary.is_some(), rank == 0);
         }

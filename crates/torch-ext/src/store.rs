@@ -85,9 +85,7 @@ impl Store {
     pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
         let key = text(key)?;
         // SAFETY: live strings and bytes.
-        ffi::check(unsafe {
-            ffi::ext_store_set(self.0, key.as_ptr(), value.as_ptr(), value.len())
-        })
+        ffi::check(unsafe { ffi::ext_store_set(self.0, key.as_ptr(), value.as_ptr(), value.len()) })
     }
 
     /// Sets a key that nobody has set yet. Gives what it has then: this value, or that of whoever was first.
@@ -99,7 +97,14 @@ impl Store {
         received(|data, size| {
             // SAFETY: live strings, bytes and places.
             unsafe {
-                ffi::ext_store_set_once(self.0, key.as_ptr(), value.as_ptr(), value.len(), data, size)
+                ffi::ext_store_set_once(
+                    self.0,
+                    key.as_ptr(),
+                    value.as_ptr(),
+                    value.len(),
+                    data,
+                    size,
+                )
             }
         })
     }

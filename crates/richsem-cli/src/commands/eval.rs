@@ -479,18 +479,23 @@ pub(crate) fn detect(
     let counter = Counter::new("detecting", own);
     let mut done = 0;
     guarded(|| {
-        detect_batches(detector, source, ReadAhead::default(), |Detected { batch, found: boxes, .. }| {
-            let mut of_batch = Vec::new();
-            for (target, boxes) in batch.targets.iter().zip(boxes) {
-                let boxes = to_detections(target.image_id, &boxes, detector.vocabulary());
-                // A split need not have every class of training.
-                of_batch.extend(boxes.into_iter().filter(|d| knows(d.category_id)));
-                done += 1;
-                counter.set(done, own);
-            }
-            found.push(of_batch);
-            Ok(ControlFlow::Continue(()))
-        })
+        detect_batches(
+            detector,
+            source,
+            ReadAhead::default(),
+            |Detected { batch, found: boxes, .. }| {
+                let mut of_batch = Vec::new();
+                for (target, boxes) in batch.targets.iter().zip(boxes) {
+                    let boxes = to_detections(target.image_id, &boxes, detector.vocabulary());
+                    // A split need not have every class of training.
+                    of_batch.extend(boxes.into_iter().filter(|d| knows(d.category_id)));
+                    done += 1;
+                    counter.set(done, own);
+                }
+                found.push(of_batch);
+                Ok(ControlFlow::Continue(()))
+            },
+        )
     })?;
     drop(counter);
     if let Some(news) = detector.take_news() {

@@ -71,7 +71,8 @@ impl Drop for Children {
 
 fn start(world: u64, port: u16) -> Result<Children> {
     let program = std::env::current_exe()?;
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()) as u64 / world;
+    let threads =
+        std::thread::available_parallelism().map_or(1, |cores| cores.get()) as u64 / world;
     let mut children = Children(Vec::new());
     for rank in 0..world {
         let mut command = Command::new(&program);
@@ -91,9 +92,10 @@ fn start(world: u64, port: u16) -> Result<Children> {
         }
         // A Ctrl-C on the terminal comes to this process alone, which hands it on.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let child = command.stdin(Stdio::null()).spawn().map_err(|error| {
-            anyhow!("a process of this program could not be started: {error}")
-        })?;
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|error| anyhow!("a process of this program could not be started: {error}"))?;
         children.0.push((child, None));
     }
     Ok(children)

@@ -321,8 +321,9 @@ fn open_store(place: &Place, patience: Duration) -> Result<Store> {
     let Place { host, port, .. } = place;
     if place.keeps_store() {
         return Store::serve(*port, patience).map_err(|error| {
-            Error::other(format!("port {port} of this machine cannot be had: {error}"))
-                .with_hint("another program has it: set MASTER_PORT to another one, for all processes")
+            Error::other(format!("port {port} of this machine cannot be had: {error}")).with_hint(
+                "another program has it: set MASTER_PORT to another one, for all processes",
+            )
         });
     }
     Store::connect(host, *port, patience).map_err(|_| {
@@ -352,7 +353,9 @@ fn welcome(place: &Place, watch: &Watch, program: &str, until: Instant) -> Resul
     while links.iter().any(Option::is_none) {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 watch.check()?;
                 if Instant::now() > until {
                     return Err(absent(place, watch, &links));

@@ -69,7 +69,8 @@ impl Link {
     ) -> Result<Vec<u8>> {
         let mut header = [0; HEADER];
         self.read(watch, &mut header, until)?;
-        let word = |at: usize| header[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let word =
+            |at: usize| header[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         if header[0] != call as u8 || word(1) != number {
             let problem = format!(
                 "it is at another call than rank {} ({} {}, not {} {number}): their programs or settings \
@@ -143,7 +144,9 @@ pub(super) fn connect(watch: &Watch, host: &str, port: u16, until: Instant) -> R
         match tried {
             Ok(stream) => return Ok(stream),
             Err(error) if Instant::now() > until => {
-                return Err(Error::other(format!("no connection to rank 0 at {host}:{port}: {error}")));
+                return Err(Error::other(format!(
+                    "no connection to rank 0 at {host}:{port}: {error}"
+                )));
             }
             Err(_) => {
                 watch.check()?;

@@ -104,8 +104,10 @@ impl Place {
 }
 
 fn missing(name: &str) -> Error {
-    Error::other(format!("{name} is not set, and other variables of a run of several processes are"))
-        .with_hint("start the processes with --gpus, torchrun or srun, which set all of them")
+    Error::other(format!(
+        "{name} is not set, and other variables of a run of several processes are"
+    ))
+    .with_hint("start the processes with --gpus, torchrun or srun, which set all of them")
 }
 
 fn required(get: &dyn Fn(&str) -> Option<String>, name: &str) -> Result<String> {

@@ -222,7 +222,8 @@ impl Watch {
                 }
                 let Some(failure) = watch.failure.get() else { continue };
                 let since = *failed.get_or_insert_with(|| {
-                    let act = watch.on_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let act =
+                        watch.on_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
                     act.into_iter().for_each(|act| act());
                     Instant::now()
                 });

@@ -210,7 +210,8 @@ impl BrokenImages {
         let mut found = self.found();
         for of_rank in all {
             for pair in unpack(&of_rank)?.chunks_exact(2) {
-                let [name, message] = [&pair[0], &pair[1]].map(|text| String::from_utf8_lossy(text));
+                let [name, message] =
+                    [&pair[0], &pair[1]].map(|text| String::from_utf8_lossy(text));
                 found.entry(name.into_owned()).or_insert_with(|| message.into_owned());
             }
         }

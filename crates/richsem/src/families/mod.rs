@@ -142,9 +142,7 @@ impl Objective {
         common: bool,
     ) -> TargetInput {
         match self {
-            Self::Dino(dino) => {
-                TargetInput::Dino(dino.denoising(targets, whole, device, common))
-            }
+            Self::Dino(dino) => TargetInput::Dino(dino.denoising(targets, whole, device, common)),
         }
     }
 

@@ -38,11 +38,8 @@ pub(super) fn on_settings(collective: &dyn Collective, config: &Config) -> Resul
         .find(|(here, there)| here != there)
         .unwrap_or((None, None));
     let line = |line: Option<&str>| line.map_or("nothing".to_owned(), |line| format!("`{line}`"));
-    let problem = format!(
-        "its settings are not those of rank 0: {} here, {} there",
-        line(here),
-        line(there)
-    );
+    let problem =
+        format!("its settings are not those of rank 0: {} here, {} there", line(here), line(there));
     Err(Error::other(problem).with_hint("start all processes with the same file and options"))
 }
 

@@ -4,11 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use tch::{Kind, Tensor};
 
-use super::{
-    Learner,
-    learner::Intermediates,
-    run_folder::write_text,
-};
+use super::{Learner, learner::Intermediates, run_folder::write_text};
 use crate::{
     checkpoint_io::safetensors,
     data::batch::Batch,

@@ -44,7 +44,8 @@ impl PassInput {
 
     /// The same with numbers of another kind.
     pub(super) fn of_kind(self, kind: Kind) -> Self {
-        let cast = |x: &Tensor| if x.is_floating_point() { x.to_kind(kind) } else { x.shallow_clone() };
+        let cast =
+            |x: &Tensor| if x.is_floating_point() { x.to_kind(kind) } else { x.shallow_clone() };
         let targets: Vec<Tensor> = self.targets.tensors().into_iter().map(cast).collect();
         Self {
             images: cast(&self.images),

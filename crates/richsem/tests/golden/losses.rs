@@ -8,7 +8,10 @@ use richsem::{
             matcher::{Matching, PaddedTargets, hungarian},
         },
     },
-    losses::{FederatedConfig, LossConfig, MatcherConfig, terms::{StepKey, WholeBatch}},
+    losses::{
+        FederatedConfig, LossConfig, MatcherConfig,
+        terms::{StepKey, WholeBatch},
+    },
     targets::{Supervision, Target},
     testing::target,
 };

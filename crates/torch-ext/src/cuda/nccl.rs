@@ -128,13 +128,14 @@ impl Functions {
             return Ok(());
         }
         // SAFETY: both give strings that live as long as the library, or null.
-        let [kind, last] = unsafe { [(self.error_string)(status), (self.last_error)(comm)] }.map(|text| {
-            match text.is_null() {
-                true => String::new(),
-                // SAFETY: as above.
-                false => unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned(),
-            }
-        });
+        let [kind, last] =
+            unsafe { [(self.error_string)(status), (self.last_error)(comm)] }.map(|text| {
+                match text.is_null() {
+                    true => String::new(),
+                    // SAFETY: as above.
+                    false => unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned(),
+                }
+            });
         let last = if last.is_empty() { last } else { format!(" ({last})") };
         Err(Error::Cuda(format!("NCCL: {what}: {kind}{last}")))
     }
@@ -194,7 +195,8 @@ impl Communicator {
             return Err(Error::argument("Communicator::new", "id", expected, got));
         };
         if rank >= world || world > u64::from(u16::MAX) {
-            let (expected, got) = ("a rank below the number of processes", format!("{rank} of {world}"));
+            let (expected, got) =
+                ("a rank below the number of processes", format!("{rank} of {world}"));
             return Err(Error::argument("Communicator::new", "rank", expected, got));
         }
         let functions = Functions::get()?;
@@ -271,7 +273,12 @@ impl Communicator {
                 Kind::Double => FLOAT64,
                 other => {
                     let got = format!("{other:?}");
-                    return Err(Error::argument("Communicator::mean", "tensors", "f32 or f64", got));
+                    return Err(Error::argument(
+                        "Communicator::mean",
+                        "tensors",
+                        "f32 or f64",
+                        got,
+                    ));
                 }
             };
             if tensor.device() != Device::Cuda(self.device) || !tensor.is_contiguous() {
@@ -294,9 +301,8 @@ impl Communicator {
         let mut begun = Ok(());
         for (data, count, kind) in all {
             // SAFETY: the tensors live on the device, and what comes after on this stream waits.
-            let status = unsafe {
-                (functions.all_reduce)(data, data, count, kind, AVERAGE, comm.0, stream)
-            };
+            let status =
+                unsafe { (functions.all_reduce)(data, data, count, kind, AVERAGE, comm.0, stream) };
             begun = functions.check(status, what, comm.0);
             if begun.is_err() {
                 break;

@@ -4,7 +4,11 @@ use tch::{Device, Kind};
 
 use super::*;
 use crate::{
-    losses::{FederatedConfig, MatcherConfig, UnknownClasses, federated::Rates, terms::{StepKey, WholeBatch}},
+    losses::{
+        FederatedConfig, MatcherConfig, UnknownClasses,
+        federated::Rates,
+        terms::{StepKey, WholeBatch},
+    },
     random::{Random, Stream},
     targets::LabelKnowledge,
     testing::target,

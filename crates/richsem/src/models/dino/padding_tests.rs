@@ -6,7 +6,10 @@ use super::tests::{build, target, tiny};
 use super::*;
 use crate::{
     families::{Step, dino::Criterion},
-    losses::{LossConfig, terms::{StepKey, WholeBatch}},
+    losses::{
+        LossConfig,
+        terms::{StepKey, WholeBatch},
+    },
     models::{
         backbone::{Norm, ResnetConfig, ResnetName},
         parameters::Role,
@@ -170,8 +173,7 @@ fn step(
     let targets = [target(&[0, 3, 3])];
     let random = |image: usize| Random::new(0, Stream::Test, 1, image as u64);
     let denoising = DenoisingConfig { number: 4, ..DenoisingConfig::default() };
-    let noised =
-        DenoisingQueries::new(&targets, (&denoising, 5), 3, random, Device::Cpu, |p| p);
+    let noised = DenoisingQueries::new(&targets, (&denoising, 5), 3, random, Device::Cpu, |p| p);
     let mut noised = noised.unwrap();
     noised.used = noised.used.to_kind(Kind::Double);
     noised.references = noised.references.to_kind(Kind::Double);
