@@ -39,7 +39,7 @@ Examples:
   richsem train -c mine.toml --init runs/lvis          other classes, the same model
   richsem train --resume runs/tiny-20260131-120000
   richsem train -c mine.toml --gpus all                 every GPU of this machine
-  torchrun --no-python --nnodes 2 … richsem train -c mine.toml --run runs/mine
+  torchrun --no-python --nnodes 2 … -- richsem train -c mine.toml --run runs/mine
   srun --ntasks-per-node 8 … richsem train -c mine.toml --run runs/mine
 
 Ctrl-C (or SIGTERM) finishes the step, saves everything and says how to continue. A second Ctrl-C

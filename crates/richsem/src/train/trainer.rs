@@ -55,9 +55,11 @@ pub(super) struct Trainer<'a> {
     pub(super) tensorboard: Option<EventWriter>,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) stop: &'a AtomicBool,
+    /// Steps that may take longer than others.
+    slow_steps: u32,
 }
 
-/// Batches after which a step takes as long as all others.
+/// Batches of a process after which kernels are compiled and plans made.
 const WARM_UP: u32 = 3;
 
 /// A batch that the device is at work on.
@@ -158,6 +160,7 @@ pub fn train_with_teacher(
         tensorboard,
         observer,
         stop,
+        slow_steps: WARM_UP,
     };
     trainer.run()
 }
@@ -225,14 +228,14 @@ impl Trainer<'_> {
         self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
         let mut since = Instant::now();
         let mut stopping = false;
-        // Kernels are compiled and files written before the first ones.
-        let mut quick_after = WARM_UP;
+        // Others may still be at what came before.
+        self.slow_steps = self.slow_steps.max(1);
         let first = if self.position.batch < batches { loader.next() } else { None };
         let mut upcoming = first.map(|batch| self.prepare(batch));
         while let Some(next) = upcoming.take() {
-            let pace = if quick_after == 0 { Pace::Steps } else { Pace::Long };
+            let pace = if self.slow_steps == 0 { Pace::Steps } else { Pace::Long };
             self.learner.collective().pace(pace);
-            quick_after = quick_after.saturating_sub(1);
+            self.slow_steps = self.slow_steps.saturating_sub(1);
             let started = self.start(next)?;
             // While the device works on this one.
             let before = Instant::now();
@@ -252,7 +255,7 @@ impl Trainer<'_> {
                 }
                 self.prune()?;
                 since = Instant::now();
-                quick_after = WARM_UP;
+                self.slow_steps = self.slow_steps.max(1);
             }
         }
         self.learner.collective().pace(Pace::Long);
