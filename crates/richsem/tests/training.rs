@@ -125,6 +125,49 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
     }
 }
 
+/// A Swin Transformer with drop path: its draws are the step's own, so that a resumed run is the uninterrupted
+/// one; and a checkpointed backbone gives the same weights.
+#[test]
+fn a_resumed_run_with_drop_path_is_the_uninterrupted_one_checkpointed_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = data(folder.path());
+    let config = |drop_path: f64, checkpointing: bool| {
+        let backbone = format!(
+            "{{ kind = \"swin\", width = 8, head_width = 4, window = 3, layers = [1, 1, 2, 1], \
+             drop_path = {drop_path}, checkpointing = {checkpointing} }}"
+        );
+        let resnet =
+            "{ name = \"resnet18\", width = 8, norm = \"batch_norm\", frozen_stages = -1 }";
+        tch::set_num_threads(1);
+        let text = small_run(&set, "epochs = 2\nlr_drop = []\nlog_every = 4");
+        assert!(text.contains(resnet));
+        Config::parse(&text.replace(resnet, &backbone), Path::new("test.toml")).unwrap()
+    };
+    let go = AtomicBool::new(false);
+    let run = |name: &str, config: &Config| {
+        let path = folder.path().join(name);
+        train(new(config, &path), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
+        weights(&path)
+    };
+    let expected = run("whole", &config(0.5, false));
+    let same = |got: &BTreeMap<String, Tensor>| {
+        expected.iter().filter(|(name, tensor)| got.get(*name) != Some(tensor)).count()
+    };
+    let path = folder.path().join("stopped");
+    let stop = AtomicBool::new(false);
+    let first = train(
+        new(&config(0.5, false), &path),
+        &Worker::alone(Device::Cpu),
+        &mut StopAt(5, &stop),
+        &stop,
+    );
+    assert!(matches!(first.unwrap(), Outcome::Stopped(_)));
+    train(Start::Resume(path.clone()), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
+    assert_eq!(same(&weights(&path)), 0);
+    assert_eq!(same(&run("again", &config(0.5, true))), 0);
+    assert_ne!(same(&run("undropped", &config(0.0, false))), 0, "the draws do nothing");
+}
+
 /// Asks at each epoch's start; counts the updates before it.
 struct LastIsThere {
     run: PathBuf,

@@ -9,6 +9,7 @@ use std::{
 
 use tch::Tensor;
 
+use super::backbones;
 use crate::{
     argument::Argument,
     error::{Error, Result},
@@ -21,21 +22,21 @@ pub(crate) enum Known {
     Detector,
     /// CLIP, with OpenAI's, open_clip's or Hugging Face's names.
     Clip,
-    /// A ResNet, with torchvision's names or CLIP's.
+    /// A backbone, with the names of any [`Layout`](super::backbones::Layout).
     Backbone,
 }
 
 impl Known {
     /// Names that only such weights have, from where their own names begin.
-    fn signs(self) -> &'static [&'static str] {
+    fn signs(self) -> Vec<&'static str> {
         match self {
-            Self::Detector => &["transformer.encoder.layers.0.norm1.weight"],
-            Self::Clip => &[
+            Self::Detector => vec!["transformer.encoder.layers.0.norm1.weight"],
+            Self::Clip => vec![
                 "visual.attnpool.c_proj.weight",
                 "visual.class_embedding",
                 "vision_model.embeddings.class_embedding",
             ],
-            Self::Backbone => &["layer4.0.conv1.weight"],
+            Self::Backbone => backbones::signs().collect(),
         }
     }
 
@@ -44,14 +45,15 @@ impl Known {
         match self {
             Self::Detector => "detector",
             Self::Clip => "CLIP",
-            Self::Backbone => "ResNet",
+            Self::Backbone => "backbone",
         }
     }
 
     /// Where names of such weights begin, in front of each.
     fn prefixes<'a>(self, names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+        let signs = self.signs();
         let before = |name: &'a str| {
-            let mut ends = self.signs().iter().filter_map(|sign| name.strip_suffix(sign));
+            let mut ends = signs.iter().filter_map(|sign| name.strip_suffix(sign));
             ends.find(|prefix| prefix.is_empty() || prefix.ends_with('.'))
         };
         names.filter_map(before).collect()
@@ -134,7 +136,9 @@ fn choose<'a>(known: Known, prefixes: &BTreeSet<&'a str>) -> Option<&'a str> {
         Known::Backbone => {
             let own = |prefix: &&str| {
                 prefix.is_empty()
-                    || ["backbone.", "backbone.0.body."].iter().any(|p| prefix.ends_with(p))
+                    || ["backbone.", "backbone.0.body.", "backbone.0."]
+                        .iter()
+                        .any(|p| prefix.ends_with(p))
             };
             only(all.into_iter().filter(own).collect())
         }
@@ -237,7 +241,7 @@ mod tests {
         let names = ["student.layer4.0.conv1.weight", "teacher.layer4.0.conv1.weight", "teacher.a"];
         let error = found(&names, &ALL).unwrap_err().to_string();
         for part in [
-            "w.pth: weights: more than one ResNet: below `student` (1 tensors) and `teacher` (2",
+            "w.pth: weights: more than one backbone: below `student` (1 tensors) and `teacher` (2",
             "take one of them out: `richsem convert` with `key` student",
         ] {
             assert!(error.contains(part), "no `{part}` in {error}");

@@ -245,6 +245,7 @@ pub(crate) const FORM: Form = Form {
         ("data.val", "annotations"),
         ("data.extra.*", "images"),
     ],
+    kinds: &[("model.*.backbone", "resnet")],
 };
 
 impl Config {

@@ -11,7 +11,7 @@ use super::dino::keys::Layout;
 use crate::{
     argument::Argument,
     checkpoint_io::{
-        Format, format_of,
+        Format, backbones, format_of,
         prefix::{self, Found, Known},
         pth,
         safetensors::{self, Metadata},
@@ -32,6 +32,8 @@ pub enum Kind {
     Clip,
     /// A ResNet alone, with torchvision's names (timm's and MIIL's are the same) or CLIP's.
     Resnet(ResnetName),
+    /// Another backbone alone, with the names of whoever published it.
+    Backbone(backbones::Layout),
 }
 
 /// A file of weights that has been read.
@@ -105,6 +107,7 @@ impl Source {
             Kind::Clip => "CLIP".into(),
             Kind::Resnet(ResnetName::ClipResnet) => "a ResNet of CLIP's form".into(),
             Kind::Resnet(_) => "a ResNet".into(),
+            Kind::Backbone(layout) => layout.describe(),
         }
     }
 }
@@ -180,6 +183,10 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
     if has("visual.conv3.weight") && any("visual.layer4.0.") {
         return Some(Kind::Resnet(ResnetName::ClipResnet));
     }
+    match backbones::Layout::of(tensors) {
+        None | Some(backbones::Layout::Resnet) => {}
+        Some(layout) => return Some(Kind::Backbone(layout)),
+    }
     // A deep stem (ResNet-50-D) is no backbone of ours: the report will say so, key by key.
     if !(has("conv1.weight") || has("conv1.0.weight")) || !any("layer4.0.") {
         return None;
@@ -208,6 +215,6 @@ fn unknown(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Error {
     );
     Error::invalid(path, "weights", problem).with_hint(
         "known are this program's detectors, checkpoints of RichSem, DINO and Deformable DETR, \
-         torchvision's and timm's ResNets, and CLIP",
+         torchvision's and timm's ResNets, Swin Transformers, and CLIP",
     )
 }

@@ -25,11 +25,13 @@ pub(crate) struct Form {
     pub(crate) moved: &'static [(&'static str, &'static str)],
     /// Tables that a string may stand for, and which of their keys it then is; `*` is any name.
     pub(crate) short: &'static [(&'static str, &'static str)],
+    /// Tables of several kinds, and the kind that is meant where files say none; `*` is any name.
+    pub(crate) kinds: &'static [(&'static str, &'static str)],
 }
 
 impl Form {
     /// Settings that hold no paths and of which none has moved.
-    pub(crate) const PLAIN: Self = Self { paths: &[], moved: &[], short: &[] };
+    pub(crate) const PLAIN: Self = Self { paths: &[], moved: &[], short: &[], kinds: &[] };
 
     /// Reads a file and what it extends, then the assignments.
     pub(crate) fn read(&self, path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {

@@ -8,8 +8,8 @@ use super::Learner;
 use crate::{
     argument::Argument,
     checkpoint_io::{
+        backbones::{LoadedBackbone, load_backbone},
         fit::{Fit, Patterns},
-        load_backbone,
     },
     config::{Config, InitConfig},
     convert::{self, Initial},
@@ -55,12 +55,17 @@ pub(super) fn start(
             }
         }
         (None, Some(path)) => {
-            let prefix = load_backbone(learner.model.detector.store(), path)?;
+            let store = learner.model.detector.store();
+            let LoadedBackbone { what, prefix, anew } =
+                load_backbone(store, config.model.backbone(), path)?;
             let below = match &*prefix {
                 "" => String::new(),
-                prefix => format!(": what is below `{prefix}` there"),
+                prefix => format!(", what is below `{prefix}` there"),
             };
-            messages.push(format!("backbone from {}{below}", path.display()));
+            messages.push(format!("backbone from {}: {what}{below}", path.display()));
+            if !anew.is_empty() {
+                messages.push(format!("norms of its outputs start anew: {}", anew.join(", ")));
+            }
         }
         (None, None) => return Ok(messages),
     }

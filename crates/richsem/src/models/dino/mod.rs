@@ -253,8 +253,9 @@ impl Dino {
         };
         let detector = Self {
             backbone: Backbone::new(
-                &root.sub("backbone").backbone().sub(0).sub("body"),
+                &root.sub("backbone").backbone().sub(0),
                 &config.backbone,
+                &config.return_interm_indices,
             ),
             input_proj: input_projections(&root.sub("input_proj"), config),
             transformer: DeformableTransformer::new(
@@ -404,9 +405,7 @@ impl Dino {
             }
             Padding::Official => None,
         };
-        let maps = self.backbone.forward(images, pyramid.as_ref(), random)?;
-        let mut maps: Vec<Tensor> =
-            self.config.return_interm_indices.iter().map(|&i| maps[i].shallow_clone()).collect();
+        let mut maps = self.backbone.forward(images, pyramid.as_ref(), random)?;
         let from_backbone = maps.len();
         let mut tokens = Vec::new();
         for (level, (conv, norm)) in self.input_proj.iter().enumerate() {
