@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-FAMILIES = ["swin", "focalnet", "convnext"]
+FAMILIES = ["swin", "focalnet", "convnext", "vitdet"]
 
 for family in sys.argv[1:] or FAMILIES:
     importlib.import_module(f"backbones.{family}").main()

@@ -14,7 +14,8 @@ use crate::{Result, settings};
 /// `run` must give the same numbers each time: what is random in it is drawn before. `parameters` are the
 /// tensors of its own that want gradients. Other tensors that it holds are constants.
 ///
-/// Gradients are those of `run` itself, and so are its results. Without gradients it is `run(x)`.
+/// Gradients are those of `run` itself, and so are its results, but for rounding where libtorch has another
+/// kernel for what is not recorded. Without gradients it is `run(x)`.
 ///
 /// # Errors
 /// Whatever `run` returns; a `run` that returns `x` itself.

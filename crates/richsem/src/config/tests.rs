@@ -156,6 +156,13 @@ fn faults_of_a_backbone_are_named() {
         &["data.pad_multiple=16"],
         &["data.pad_multiple: expected a multiple of 32, as the backbone (convnext_t) needs it"],
     );
+    let vit = section("kind = \"vit\"\nwindow = 7");
+    assert_eq!(load(&vit, &[]).unwrap().model.padding(), Padding::Official);
+    refused(
+        &vit,
+        &["model.dino.padding=masked"],
+        &["model.dino.padding: masked, and the backbone (vitdet_b) has", "set it to \"official\""],
+    );
     // A level that there is not.
     refused(
         &convnext,
@@ -177,6 +184,7 @@ fn the_configurations_of_backbones_are_read() {
         ("dino_focalnet_l", "focalnet_l, 4 levels, window 3"),
         ("richsem_focalnet_h", "focalnet_h, 4 levels, window 3"),
         ("dino_convnext_l", "convnext_l"),
+        ("dino_vitdet_b", "vitdet_b"),
     ] {
         let data = ["data.train=t", "data.val=v"].map(str::to_owned);
         let config = Config::load(&folder.join(format!("{file}.toml")), &data).unwrap();

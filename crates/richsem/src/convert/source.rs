@@ -215,6 +215,6 @@ fn unknown(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Error {
     );
     Error::invalid(path, "weights", problem).with_hint(
         "known are this program's detectors, checkpoints of RichSem, DINO and Deformable DETR, \
-         torchvision's and timm's ResNets, Swin Transformers, and CLIP",
+         torchvision's and timm's ResNets, Swin Transformers, FocalNets, ConvNeXts, ViTDet, and CLIP",
     )
 }

@@ -168,7 +168,8 @@ impl ModelConfig {
     /// What an image's padding may change of its result.
     #[must_use]
     pub fn padding(&self) -> Padding {
-        self.padding_setting().unwrap_or_default()
+        let FamilyConfig::Dino(dino) = &self.family;
+        dino.padding()
     }
 
     /// As [`Self::padding`]; none where the settings leave it open.

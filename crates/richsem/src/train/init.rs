@@ -30,8 +30,9 @@ const LINEAR: [&str; 2] = ["class_embed.0.", "transformer.enc_out_class_embed."]
 /// A file that cannot be read or is of another kind.
 pub(super) fn read(config: &mut Config) -> Result<Option<Initial>> {
     let initial = config.init.as_ref().map(|init| convert::initial(&init.weights)).transpose()?;
-    let padding = initial.as_ref().map(|initial| initial.padding).unwrap_or_default();
-    config.model.set_padding(config.model.padding_setting().or(Some(padding)));
+    let of_weights = initial.as_ref().map(|initial| initial.padding);
+    let padding = config.model.padding_setting().or(of_weights);
+    config.model.set_padding(Some(padding.unwrap_or_else(|| config.model.padding())));
     Ok(initial)
 }
 

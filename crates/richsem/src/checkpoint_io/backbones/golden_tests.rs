@@ -260,3 +260,8 @@ mod convnext {
         agrees("convnext_torchvision", "", Layout::Convnext(Names::Torchvision));
     }
 }
+
+#[test]
+fn vitdet_as_transformers_computes_it_at_any_size() {
+    agrees("vitdet_huggingface", "", Layout::Vit(Names::HuggingFace));
+}

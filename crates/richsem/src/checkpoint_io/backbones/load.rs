@@ -21,7 +21,8 @@ pub struct LoadedBackbone {
     pub what: String,
     /// Below which prefix of the names it was, as `backbone.`; empty where there was none.
     pub prefix: String,
-    /// Parameters that it does not have and that start anew: norms of the outputs, which only detectors have.
+    /// Parameters that it does not have and that start anew: norms of the outputs, ViTDet's pyramid and
+    /// relative positions, which only detectors have.
     pub anew: Vec<String>,
 }
 
@@ -29,9 +30,7 @@ pub struct LoadedBackbone {
 fn place(config: &BackboneConfig) -> &'static str {
     match config {
         BackboneConfig::Resnet(_) => "backbone.0.body.",
-        BackboneConfig::Swin(_) | BackboneConfig::Focalnet(_) | BackboneConfig::Convnext(_) => {
-            "backbone.0."
-        }
+        _ => "backbone.0.",
     }
 }
 
@@ -42,6 +41,7 @@ fn is_kind(layout: Layout, config: &BackboneConfig) -> bool {
         BackboneConfig::Swin(_) => matches!(layout, Layout::Swin(_)),
         BackboneConfig::Focalnet(_) => matches!(layout, Layout::Focalnet(_)),
         BackboneConfig::Convnext(_) => matches!(layout, Layout::Convnext(_)),
+        BackboneConfig::Vit(_) => matches!(layout, Layout::Vit(_)),
     }
 }
 

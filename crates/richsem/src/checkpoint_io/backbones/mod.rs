@@ -5,6 +5,7 @@ mod convnext;
 mod focalnet;
 mod load;
 mod swin;
+mod vit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,10 +53,12 @@ pub enum Layout {
     Focalnet(Names),
     /// A ConvNeXt of either version.
     Convnext(Names),
+    /// ViTDet, or a vision transformer of MAE.
+    Vit(Names),
 }
 
 /// Names of tensors that only such backbones have, and whose they are.
-const SIGNS: [(&str, Layout); 12] = [
+const SIGNS: [(&str, Layout); 15] = [
     ("layers.0.blocks.0.attn.relative_position_bias_table", Layout::Swin(Names::Official)),
     ("features.1.0.attn.relative_position_bias_table", Layout::Swin(Names::Torchvision)),
     ("stages.0.blocks.0.attn.w_msa.relative_position_bias_table", Layout::Swin(Names::Mmdet)),
@@ -73,6 +76,9 @@ const SIGNS: [(&str, Layout); 12] = [
     ("features.1.0.layer_scale", Layout::Convnext(Names::Torchvision)),
     ("stages.0.0.depthwise_conv.weight", Layout::Convnext(Names::Mmdet)),
     ("encoder.stages.0.layers.0.dwconv.weight", Layout::Convnext(Names::HuggingFace)),
+    ("net.pos_embed", Layout::Vit(Names::Official)),
+    ("pos_embed", Layout::Vit(Names::Timm)),
+    ("embeddings.position_embeddings", Layout::Vit(Names::HuggingFace)),
     ("layer4.0.conv1.weight", Layout::Resnet),
 ];
 
@@ -123,6 +129,9 @@ impl Layout {
             Self::Swin(names) => format!("a Swin Transformer with {} names", names.whose()),
             Self::Focalnet(names) => format!("a FocalNet with {} names", names.whose()),
             Self::Convnext(names) => format!("a ConvNeXt with {} names", names.whose()),
+            Self::Vit(Names::Official) => "ViTDet with detectron2's names".into(),
+            Self::Vit(Names::Timm) => "a vision transformer with MAE's names".into(),
+            Self::Vit(names) => format!("ViTDet with {} names", names.whose()),
         }
     }
 
@@ -174,6 +183,7 @@ impl Layout {
             Self::Swin(names) => swin::place(names, &parts),
             Self::Focalnet(names) => focalnet::place(names, &parts),
             Self::Convnext(names) => convnext::place(names, &parts),
+            Self::Vit(names) => vit::place(names, &parts),
         }
         .unwrap_or_else(|| Place::Is(name.to_owned()))
     }
@@ -184,7 +194,7 @@ impl Layout {
             Self::Swin(names) => swin::turned(names, own, tensor),
             Self::Convnext(_) => convnext::turned(own, tensor),
             Self::Focalnet(_) => focalnet::turned(own, tensor),
-            Self::Resnet => tensor,
+            Self::Resnet | Self::Vit(_) => tensor,
         }
     }
 
@@ -196,6 +206,7 @@ impl Layout {
             Self::Swin(_) => swin::config(tensors).map(BackboneConfig::Swin),
             Self::Focalnet(_) => focalnet::config(tensors).map(BackboneConfig::Focalnet),
             Self::Convnext(_) => convnext::config(tensors).map(BackboneConfig::Convnext),
+            Self::Vit(_) => vit::config(tensors).map(BackboneConfig::Vit),
         }
     }
 }
@@ -221,8 +232,12 @@ fn side(tensors: &BTreeMap<String, Tensor>, name: &str, axis: usize) -> Option<i
     tensors.get(name)?.size().get(axis).copied().filter(|&side| side > 0)
 }
 
-/// Whether a missing parameter of that name, as ours, is one that only detectors have: a norm of an output.
+/// Whether a missing parameter of that name, as ours, is one that only detectors have: a norm of an output, the
+/// pyramid and the relative positions of ViTDet.
 pub(crate) fn is_new(name: &str) -> bool {
+    if vit::is_new(name) {
+        return true;
+    }
     let number = name.strip_prefix("norm").and_then(|rest| rest.split('.').next());
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }

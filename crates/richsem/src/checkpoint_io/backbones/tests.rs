@@ -13,6 +13,7 @@ use crate::{
     models::{
         backbone::{
             Backbone, ConvnextConfig, FocalnetConfig, FocalnetName, ResnetConfig, SwinConfig,
+            VitConfig,
         },
         parameters::ParameterStore,
     },
@@ -180,6 +181,56 @@ fn another_backbone_or_size_is_refused_with_both() {
     refused(wide.into(), &own, &["window 3, width 8", "is swin_t, window 3, width 16"]);
     // Kernels do not shrink.
     refused(focalnet(3).into(), &published(&focalnet(5).into(), 1), &["window 5", "window 3"]);
+}
+
+fn vit() -> VitConfig {
+    VitConfig {
+        width: Some(16),
+        depth: Some(4),
+        heads: Some(2),
+        window: 3,
+        position_grid: 5,
+        relative_grid: 6,
+        pyramid_width: 8,
+        ..VitConfig::default()
+    }
+}
+
+/// MAE's file has neither relative positions nor a pyramid; a detector's has all.
+#[test]
+fn vitdet_starts_from_maes_weights_and_from_its_own() {
+    let config = BackboneConfig::from(VitConfig { heads: Some(1), width: Some(16), ..vit() });
+    let all = store(&config, 1, &[1, 2, 3]).named_tensors();
+    let own = |name: &str| name.strip_prefix("backbone.0.").map(str::to_owned);
+    let trunk: Tensors = all
+        .iter()
+        .filter_map(|(name, t)| Some((own(name)?, t.shallow_clone())))
+        .filter(|(name, _)| !is_new(name))
+        .collect();
+    let mut mae = renamed(&trunk, |name| name.strip_prefix("net.").unwrap().to_owned());
+    for name in ["cls_token", "norm.weight", "decoder_pos_embed", "mask_token"] {
+        mae.insert(name.to_owned(), Tensor::zeros([1, 16], (Kind::Float, Device::Cpu)));
+    }
+    let (started, loaded) = start(&config, &mae);
+    let loaded = loaded.unwrap();
+    assert_eq!(loaded.what, "a vision transformer with MAE's names");
+    assert!(loaded.anew.iter().any(|name| name == "simfp_3.1.weight"));
+    assert!(loaded.anew.iter().any(|name| name == "net.blocks.0.attn.rel_pos_h"));
+    let got = started.named_tensors();
+    for (name, value) in &trunk {
+        assert_eq!(&got[&format!("backbone.0.{name}")], value, "{name}");
+    }
+    // detectron2's, as a part of its detector.
+    let theirs = all.iter().filter_map(|(name, t)| Some((own(name)?, t.shallow_clone())));
+    let theirs: Tensors = theirs.collect();
+    let theirs = renamed(&theirs, |name| format!("backbone.{name}"));
+    let (started, loaded) = start(&config, &theirs);
+    let loaded = loaded.unwrap();
+    assert_eq!((&*loaded.what, loaded.anew.len()), ("ViTDet with detectron2's names", 0));
+    let got = started.named_tensors();
+    for (name, value) in all.iter().filter(|(name, _)| name.starts_with("backbone.")) {
+        assert_eq!(&got[name], value, "{name}");
+    }
 }
 
 /// A layout's names half way: all that is missing or unknown is named.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use toml::{Table, Value};
 
-use super::{ConvnextConfig, FocalnetConfig, Level, ResnetConfig, SwinConfig};
+use super::{ConvnextConfig, FocalnetConfig, Level, ResnetConfig, SwinConfig, VitConfig};
 use crate::error::Result;
 
 /// A backbone's settings: its `kind` says which it is, and so which settings it has.
@@ -20,6 +20,8 @@ pub enum BackboneConfig {
     Focalnet(FocalnetConfig),
     /// `convnext`: ConvNeXts of both versions.
     Convnext(ConvnextConfig),
+    /// `vit`: plain vision transformers with a pyramid.
+    Vit(VitConfig),
 }
 
 /// The name of a kind of backbones, as `kind` has it in files.
@@ -31,6 +33,7 @@ enum Kind {
     Swin,
     Focalnet,
     Convnext,
+    Vit,
 }
 
 /// As serde derives it of a tagged enum, but that `kind` may be left out, as in files of before there was
@@ -52,6 +55,7 @@ impl<'de> Deserialize<'de> for BackboneConfig {
             Kind::Swin => Self::Swin(of(table)?),
             Kind::Focalnet => Self::Focalnet(of(table)?),
             Kind::Convnext => Self::Convnext(of(table)?),
+            Kind::Vit => Self::Vit(of(table)?),
         })
     }
 }
@@ -65,6 +69,12 @@ impl Default for BackboneConfig {
 impl From<ResnetConfig> for BackboneConfig {
     fn from(config: ResnetConfig) -> Self {
         Self::Resnet(config)
+    }
+}
+
+impl From<VitConfig> for BackboneConfig {
+    fn from(config: VitConfig) -> Self {
+        Self::Vit(config)
     }
 }
 
@@ -95,6 +105,7 @@ impl BackboneConfig {
             Self::Swin(config) => config.validate(key),
             Self::Focalnet(config) => config.validate(key),
             Self::Convnext(config) => config.validate(key),
+            Self::Vit(config) => config.validate(key),
         }
     }
 
@@ -106,6 +117,7 @@ impl BackboneConfig {
             Self::Swin(config) => config.levels(),
             Self::Focalnet(config) => config.levels(),
             Self::Convnext(config) => config.levels(),
+            Self::Vit(config) => config.levels(),
         }
     }
 
@@ -117,6 +129,7 @@ impl BackboneConfig {
             Self::Swin(config) => config.draws(),
             Self::Focalnet(config) => config.draws(),
             Self::Convnext(config) => config.draws(),
+            Self::Vit(config) => config.draws(),
         }
     }
 
@@ -125,8 +138,15 @@ impl BackboneConfig {
     pub fn pad_multiple(&self) -> u32 {
         match self {
             Self::Resnet(_) | Self::Swin(_) | Self::Focalnet(_) => 1,
-            Self::Convnext(_) => 32,
+            Self::Convnext(_) | Self::Vit(_) => 32,
         }
+    }
+
+    /// Whether the padding of a batch can be left unseen. A plain vision transformer has positions of the padded
+    /// batch.
+    #[must_use]
+    pub fn masks_padding(&self) -> bool {
+        !matches!(self, Self::Vit(_))
     }
 
     /// The file of weights to start from, if one is set.
@@ -137,6 +157,7 @@ impl BackboneConfig {
             Self::Swin(config) => config.weights.as_deref(),
             Self::Focalnet(config) => config.weights.as_deref(),
             Self::Convnext(config) => config.weights.as_deref(),
+            Self::Vit(config) => config.weights.as_deref(),
         }
     }
 
@@ -147,6 +168,7 @@ impl BackboneConfig {
             Self::Swin(config) => config.weights = weights,
             Self::Focalnet(config) => config.weights = weights,
             Self::Convnext(config) => config.weights = weights,
+            Self::Vit(config) => config.weights = weights,
         }
     }
 
@@ -166,6 +188,11 @@ impl BackboneConfig {
             (Self::Swin(own), Self::Swin(other)) => trained_as!(own, other),
             (Self::Focalnet(own), Self::Focalnet(other)) => trained_as!(own, other),
             (Self::Convnext(own), Self::Convnext(other)) => trained_as!(own, other),
+            (Self::Vit(own), Self::Vit(other)) => {
+                own.drop_path = other.drop_path;
+                own.checkpointing = other.checkpointing;
+                own.weights.clone_from(&other.weights);
+            }
             _ => {}
         }
         own
@@ -179,6 +206,7 @@ impl BackboneConfig {
             Self::Swin(config) => config.describe(),
             Self::Focalnet(config) => config.describe(),
             Self::Convnext(config) => config.describe(),
+            Self::Vit(config) => config.describe(),
         }
     }
 }
@@ -218,6 +246,7 @@ mod tests {
             SwinConfig::default().into(),
             FocalnetConfig::default().into(),
             ConvnextConfig::default().into(),
+            VitConfig::default().into(),
         ] {
             let text = toml::to_string(&config).unwrap();
             assert!(text.contains("kind = "), "{text}");

@@ -6,6 +6,7 @@ mod focalnet;
 mod parts;
 mod resnet;
 mod swin;
+mod vit;
 
 use tch::Tensor;
 
@@ -19,6 +20,7 @@ pub use convnext::{Convnext, ConvnextConfig, ConvnextName};
 pub use focalnet::{Focalnet, FocalnetConfig, FocalnetName};
 pub use resnet::{Norm, Resnet, ResnetConfig, ResnetName};
 pub use swin::{Swin, SwinConfig, SwinName};
+pub use vit::{Vit, VitConfig, VitName};
 
 /// A feature map of a backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,7 @@ enum Network {
     Swin(Swin),
     Focalnet(Focalnet),
     Convnext(Convnext),
+    Vit(Vit),
 }
 
 impl Backbone {
@@ -61,13 +64,15 @@ impl Backbone {
             BackboneConfig::Convnext(config) => {
                 Network::Convnext(Convnext::new(scope, config, outputs))
             }
+            BackboneConfig::Vit(config) => Network::Vit(Vit::new(scope, config, outputs)),
         };
         Self { network, outputs: outputs.to_vec() }
     }
 
     /// `train` makes trainable batch norms use the batch's statistics and update their own. With the
     /// `padding` of the images, at least as deep as its last level, an image's maps are those of the image
-    /// alone, and zero in the padding, as the images are; without, all of it is image.
+    /// alone, and zero in the padding, as the images are; without, all of it is image. (There can be none where
+    /// [`BackboneConfig::masks_padding`] says so.)
     ///
     /// `draws` are the random numbers of a training pass, as many as [`BackboneConfig::draws`] says; none
     /// where nothing is to be random.
@@ -94,6 +99,10 @@ impl Backbone {
             Network::Swin(swin) => swin.forward(images, padding, draws),
             Network::Focalnet(focalnet) => focalnet.forward(images, padding, draws),
             Network::Convnext(convnext) => convnext.forward(images, padding, draws),
+            Network::Vit(vit) => {
+                debug_assert!(padding.is_none(), "a plain transformer sees its padding");
+                vit.forward(images, draws)
+            }
         }
     }
 }

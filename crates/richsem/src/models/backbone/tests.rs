@@ -36,6 +36,17 @@ fn all() -> Vec<(&'static str, BackboneConfig)> {
         layers: layers.clone(),
         ..ConvnextConfig::default()
     };
+    let vit = VitConfig {
+        width: Some(16),
+        depth: Some(4),
+        heads: Some(2),
+        window: 3,
+        global_blocks: Some(vec![1, 3]),
+        position_grid: 5,
+        relative_grid: 6,
+        pyramid_width: 8,
+        ..VitConfig::default()
+    };
     vec![
         ("swin", swin(3).into()),
         ("swin whose windows are larger than its maps", swin(12).into()),
@@ -43,25 +54,38 @@ fn all() -> Vec<(&'static str, BackboneConfig)> {
         ("large focalnet", focalnet(FocalnetName::FocalnetH).into()),
         ("convnext", convnext(ConvnextName::ConvnextT).into()),
         ("convnext of version 2", convnext(ConvnextName::ConvnextV2T).into()),
+        ("vit", vit.into()),
     ]
 }
 
 /// The same with other settings of training.
 fn with(config: &BackboneConfig, drop: f64, again: bool, frozen: i64) -> BackboneConfig {
+    macro_rules! set {
+        ($config:ident) => {{
+            $config.drop_path = drop;
+            $config.checkpointing = again;
+            $config.frozen_stages = frozen;
+        }};
+    }
     let mut config = config.clone();
-    let (drop_path, checkpointing, frozen_stages) = match &mut config {
+    match &mut config {
         BackboneConfig::Resnet(_) => unreachable!("none of these"),
-        BackboneConfig::Swin(c) => (&mut c.drop_path, &mut c.checkpointing, &mut c.frozen_stages),
-        BackboneConfig::Focalnet(c) => {
-            (&mut c.drop_path, &mut c.checkpointing, &mut c.frozen_stages)
+        BackboneConfig::Swin(config) => set!(config),
+        BackboneConfig::Focalnet(config) => set!(config),
+        BackboneConfig::Convnext(config) => set!(config),
+        // It has no stages.
+        BackboneConfig::Vit(config) => {
+            config.drop_path = drop;
+            config.checkpointing = again;
         }
-        BackboneConfig::Convnext(c) => {
-            (&mut c.drop_path, &mut c.checkpointing, &mut c.frozen_stages)
-        }
-    };
-    (*drop_path, *checkpointing, *frozen_stages) = (drop, again, frozen);
+    }
     config.validate("backbone").unwrap();
     config
+}
+
+/// Those that can leave padding unseen.
+fn all_that_mask() -> Vec<(&'static str, BackboneConfig)> {
+    all().into_iter().filter(|(_, config)| config.masks_padding()).collect()
 }
 
 /// In f64, every value of it doing something.
@@ -116,7 +140,7 @@ fn maps_of_any_image_have_the_sizes_that_the_levels_say() {
 /// An image beside a larger one: the maps that it has alone, and zero around them.
 #[test]
 fn padding_changes_nothing_where_it_is_masked() {
-    for (what, config) in all() {
+    for (what, config) in all_that_mask() {
         let (_, backbone) = build(&config, &[0, 1, 2, 3]);
         for ((h, w), (more_h, more_w)) in
             [((61, 83), (90, 97)), ((32, 33), (32, 200)), ((5, 90), (64, 90))]
@@ -155,7 +179,7 @@ fn padding_changes_nothing_where_it_is_masked() {
 /// Alone, an image without padding is what it is without a mask.
 #[test]
 fn without_padding_a_mask_changes_nothing() {
-    for (what, config) in all() {
+    for (what, config) in all_that_mask() {
         let (_, backbone) = build(&config, &[0, 1, 2, 3]);
         let [h, w] = [61, 83].map(|side| canvas(&config, side));
         let images = image(2, 2, h, w);
@@ -202,6 +226,7 @@ fn checkpointing_changes_no_number() {
 fn block_name(config: &BackboneConfig, stage: i64, block: i64) -> String {
     match config {
         BackboneConfig::Convnext(_) => format!("stages.{stage}.{block}."),
+        BackboneConfig::Vit(_) => format!("net.blocks.{stage}."),
         _ => format!("layers.{stage}.blocks.{block}."),
     }
 }
@@ -256,7 +281,8 @@ fn layers_rise_from_the_image_on_and_vectors_do_not_decay() {
         for Parameter { name, tensor, tags, .. } in &parameters {
             let vector = tensor.dim() <= 1
                 || name.ends_with("relative_position_bias_table")
-                || name.contains(".grn.");
+                || name.contains(".grn.")
+                || name == "net.pos_embed";
             assert_eq!(tags.no_decay, vector, "{what} {name}");
         }
         let of = |start: &str| {
@@ -264,6 +290,15 @@ fn layers_rise_from_the_image_on_and_vectors_do_not_decay() {
             found.unwrap_or_else(|| panic!("{what}: no {start}")).tags.layer
         };
         let block = |stage, i| of(&block_name(&config, stage, i));
+        if let BackboneConfig::Vit(_) = config {
+            let blocks = [0, 1, 2, 3].map(|i| block(i, 0));
+            assert_eq!(
+                ([of("net.pos_embed"), of("net.patch_embed.")], blocks),
+                ([0; 2], [1, 2, 3, 4])
+            );
+            assert_eq!([of("simfp_2."), of("simfp_5.")], [5; 2]);
+            continue;
+        }
         let blocks = [block(0, 0), block(1, 1), block(2, 1), block(3, 0)];
         let (embed, down, expected, top) = match &config {
             // The reference's: three blocks of the third stage are one layer.
@@ -279,7 +314,7 @@ fn layers_rise_from_the_image_on_and_vectors_do_not_decay() {
 
 #[test]
 fn frozen_stages_are_not_trained_and_norms_of_outputs_are() {
-    for (what, config) in all() {
+    for (what, config) in all_that_mask() {
         // In the order of freezing.
         let places: [&[&str]; 6] = match &config {
             BackboneConfig::Convnext(_) => [

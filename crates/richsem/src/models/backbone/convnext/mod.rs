@@ -138,7 +138,7 @@ pub struct ConvnextConfig {
     /// everything but the norms of the outputs. Default: −1.
     pub frozen_stages: i64,
     /// Whether the backward pass runs each block again, instead of keeping what lies between: less memory,
-    /// more time, the same numbers. Default: false.
+    /// more time, the same numbers but for rounding. Default: false.
     pub checkpointing: bool,
     /// Weights to start from: safetensors, or PyTorch's `.pt` or `.pth`, with Meta's names, timm's,
     /// torchvision's, mmdetection's or Hugging Face's. The path is relative to the settings file. Default:

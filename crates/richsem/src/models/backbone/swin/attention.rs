@@ -15,7 +15,7 @@ const HIDDEN: f64 = -100.0;
 ///
 /// # Shapes
 /// `[B, H, W, C]`, sides multiples of the window → `[B, windows, N, C]`
-pub(super) fn to_windows(x: &Tensor, window: i64) -> Tensor {
+pub(in super::super) fn to_windows(x: &Tensor, window: i64) -> Tensor {
     let [b, h, w, c] = x.size()[..] else { unreachable!("maps are [B, H, W, C]") };
     x.view([b, h / window, window, w / window, window, c]).transpose(2, 3).reshape([
         b,
@@ -26,7 +26,7 @@ pub(super) fn to_windows(x: &Tensor, window: i64) -> Tensor {
 }
 
 /// The way back of [`to_windows`], to maps of `[H, W]`.
-pub(super) fn from_windows(x: &Tensor, window: i64, [h, w]: [i64; 2]) -> Tensor {
+pub(in super::super) fn from_windows(x: &Tensor, window: i64, [h, w]: [i64; 2]) -> Tensor {
     let [b, _, _, c] = x.size()[..] else { unreachable!("windows are [B, windows, N, C]") };
     x.view([b, h / window, w / window, window, window, c]).transpose(2, 3).reshape([b, h, w, c])
 }

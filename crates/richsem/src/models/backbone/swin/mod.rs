@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{bounds::within, error::Result};
 
+pub(super) use attention::{from_windows, to_windows};
 pub use network::Swin;
 
 /// Kind of Swin Transformer.
@@ -97,7 +98,7 @@ pub struct SwinConfig {
     /// on; 4 is everything but the norms of the outputs. Default: −1, as in the reference.
     pub frozen_stages: i64,
     /// Whether the backward pass runs each block again, instead of keeping what lies between: less memory,
-    /// more time, the same numbers. Default: false. Reference: `use_checkpoint`.
+    /// more time, the same numbers but for rounding. Default: false. Reference: `use_checkpoint`.
     pub checkpointing: bool,
     /// Weights to start from: safetensors, or PyTorch's `.pt` or `.pth`, with Microsoft's names, timm's,
     /// torchvision's, mmdetection's or Hugging Face's. The path is relative to the settings file. Default:
