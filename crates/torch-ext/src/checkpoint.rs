@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use crate::autocast::{autocast, autocast_kind};
 use crate::function::custom_function;
+use crate::no_grad::with_grad;
 use crate::{Result, settings};
 
 /// `run(x)`, of which only `x` is kept. The backward pass runs it again, under the autocast of now.
@@ -43,7 +44,7 @@ pub fn checkpoint(
         || call(&detached),
         move |args| {
             let x = args.saved[0].detach().set_requires_grad(args.needs[0]);
-            let output = tch::with_grad(|| {
+            let output = with_grad(|| {
                 autocast(device, kind, || again.lock().unwrap_or_else(PoisonError::into_inner)(&x))
             })?;
             // The saved parameters are the leaves themselves, which `run` uses.

@@ -347,6 +347,27 @@ fn frozen_stages_are_not_trained_and_norms_of_outputs_are() {
     }
 }
 
+/// The official configurations: `srf` and `lrf` of T, S and B, `fl3` and `fl4` of the large ones. Only L's with four
+/// levels divides the sum of its contexts.
+#[test]
+fn published_focalnets_have_the_published_contexts() {
+    use FocalnetName::{FocalnetB, FocalnetH, FocalnetL, FocalnetT, FocalnetXl};
+    for (name, levels, expected) in [
+        (FocalnetT, None, (3, 3, false)),
+        (FocalnetB, Some(2), (2, 3, false)),
+        (FocalnetL, Some(3), (3, 5, false)),
+        (FocalnetL, None, (4, 3, true)),
+        (FocalnetXl, Some(3), (3, 5, false)),
+        (FocalnetXl, None, (4, 3, false)),
+        (FocalnetH, Some(3), (3, 3, false)),
+        (FocalnetH, None, (4, 3, false)),
+    ] {
+        let config = FocalnetConfig { name, focal_levels: levels, ..FocalnetConfig::default() };
+        let got = (config.focal_levels(), config.focal_window(), config.normalize_modulator());
+        assert_eq!(got, expected, "{name:?} {levels:?}");
+    }
+}
+
 /// timm 1.0.31: `sum(p.numel())` of `swin_tiny_patch4_window7_224` and `focalnet_tiny_lrf`, without their last
 /// norm and classifier.
 #[test]
