@@ -13,6 +13,8 @@
 #   --set K=V   a setting for all trainings (may be given again)
 #   SECTION     checks kernels step                                  ours alone
 #               attention backbone train mosaic batch16 inference       beside PyTorch, a table each
+#               backbones                   Swin, FocalNet, ConvNeXt, ViTDet: likewise (not by default)
+#               backbone-memory             steps with large backbones, checkpointed or not (not by default)
 #               real real-batch16 real-mosaic  from the first step on, images of LVIS's sizes; likewise
 #               losses                      200 steps in bf16, in f32 and in f32 again; needs --data
 #               memorise tinylvis bccd      trainings, likewise
@@ -37,7 +39,7 @@ while [ $# -gt 0 ]; do
         --bin) bin=$2; shift ;;
         --libtorch) libtorch=$2; shift ;;
         --set) settings+=(--set "$2"); shift ;;
-        checks | kernels | step | attention | backbone | train | mosaic | batch16 | inference \
+        checks | kernels | step | attention | backbone | backbones | backbone-memory | train | mosaic | batch16 | inference \
             | real | real-batch16 | real-mosaic | losses | memorise | tinylvis | bccd) sections+=("$1") ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
@@ -153,6 +155,27 @@ for section in "${sections[@]}"; do
                 --size "${SIZE:-800x1216}" --backbone "$(example backbone)" --json "$out/backbone.json" \
                 --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" \
                 2> "$out/backbone.log" | tee "$out/backbone.txt" || { tail -5 "$out/backbone.log"; exit 1; }
+            ;;
+        backbones)
+            for model in ${MODELS:-swin_t swin_s swin_l focalnet_t focalnet_l convnext_t vitdet_b}; do
+                "$python" "$root/benches/pytorch/backbone.py" --device "$device" --model "$model" \
+                    --batch "${BATCH:-2}" --size "${SIZE:-800x1216}" --backbone "$(example backbone)" \
+                    --json "$out/backbone-$model.json" --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" \
+                    2> "$out/backbone-$model.log" | tee "$out/backbone-$model.txt" \
+                    || { tail -5 "$out/backbone-$model.log"; exit 1; }
+            done
+            ;;
+        backbone-memory)
+            for pair in dino_swin_l:swin_l dino_focalnet_l:focalnet_l dino_focalnet_l:focalnet_h \
+                dino_convnext_l:convnext_l dino_vitdet_b:vitdet_b; do
+                for again in false true; do
+                    echo "${pair#*:}, checkpointing = $again"
+                    "$richsem" bench -c "$root/configs/${pair%:*}.toml" --device "$device" --batch 1 \
+                        --size "${SIZE:-800x1216}" --steps 10 --set train.precision=bf16 \
+                        --set model.dino.backbone.name="${pair#*:}" \
+                        --set model.dino.backbone.checkpointing=$again
+                done
+            done 2>&1 | tee "$out/backbone-memory.txt"
             ;;
         train) beside train --only train --batch 2 --size "${SIZE:-800x1216}" --boxes 10 ;;
         mosaic) beside mosaic --only train --batch 2 --size "${MOSAIC:-1280x1280}" --boxes 4 ;;

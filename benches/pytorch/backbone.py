@@ -1,20 +1,78 @@
 #!/usr/bin/env python3
 """Times torchvision's ResNet-50 with frozen norms, random weights, bf16 autocast: forward, and forward
 with backward (stem and first stage not trained, as in the detector). With --backbone, ours
-(crates/richsem/examples/backbone.rs) in the same table.
+(crates/richsem/examples/backbone.rs) in the same table. With --model, transformers' module of another backbone.
 
     benches/pytorch/backbone.py --device cuda --batch 2 --size 800x1216 --backbone target/release/examples/backbone
+    benches/pytorch/backbone.py --model swin_l --batch 1 --backbone target/release/examples/backbone
+
+ViTDet's pyramid is in ours alone.
 
 Contiguous and channels-last tensors, cuDNN choosing its algorithms by trial; the faster counts.
 """
 
 
-from common import (command_line, cores, find_device, need, number, processor, quantiles, ratio,
-                    run_json, save, size, table, timed)
+import json
+import tempfile
+from pathlib import Path
+
+from common import (command_line, cores, fail, find_device, need, number, processor, quantiles,
+                    ratio, run as run_program, save, size, table, timed)
+
+
+LAST_THREE = ["stage2", "stage3", "stage4"]
+DEPTHS = {"t": [2, 2, 6, 2]}
+SWIN = {"t": (96, 3, 7), "s": (96, 3, 7), "b": (128, 4, 12), "l": (192, 6, 12)}
+FOCALNET = {"t": 96, "s": 96, "b": 128, "l": 192, "xl": 256, "h": 352}
+CONVNEXT = {"t": 96, "s": 96, "b": 128, "l": 192, "xl": 256}
+VITDET = {"b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}
+
+
+def other(name):
+    """transformers' module of that name, with drop path off, and our settings."""
+    transformers = need("transformers")
+    kind, size = name.rsplit("_", 1)
+    depths = DEPTHS.get(size, [2, 2, 18, 2])
+    if kind == "swin" and size in SWIN:
+        width, heads, window = SWIN[size]
+        config = transformers.SwinConfig(
+            embed_dim=width, depths=depths, num_heads=[heads << i for i in range(4)],
+            window_size=window, drop_path_rate=0.0, out_features=LAST_THREE)
+        return transformers.SwinBackbone(config), f'kind = "swin", name = "{name}"'
+    if kind == "focalnet" and size in FOCALNET:
+        large = size in ("l", "xl", "h")
+        levels, width = 4 if large else 3, FOCALNET[size]
+        config = transformers.FocalNetConfig(
+            embed_dim=width, depths=depths, hidden_sizes=[width << i for i in range(4)],
+            focal_levels=[levels] * 4, focal_windows=[3] * 4, use_conv_embed=large,
+            use_post_layernorm=large, use_layerscale=large, normalize_modulator=size == "l",
+            use_post_layernorm_in_modulation=size == "h", drop_path_rate=0.0,
+            out_features=LAST_THREE)
+        return transformers.FocalNetBackbone(config), f'kind = "focalnet", name = "{name}"'
+    if kind == "convnext" and size in CONVNEXT:
+        depths = [3, 3, 9 if size == "t" else 27, 3]
+        config = transformers.ConvNextConfig(
+            depths=depths, hidden_sizes=[CONVNEXT[size] << i for i in range(4)],
+            drop_path_rate=0.0, out_features=LAST_THREE)
+        return transformers.ConvNextBackbone(config), f'kind = "convnext", name = "{name}"'
+    if kind == "vitdet" and size in VITDET:
+        width, depth, heads = VITDET[size]
+        everywhere = {depth * i // 4 - 1 for i in range(1, 5)}
+        config = transformers.VitDetConfig(
+            hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
+            image_size=1024, pretrain_image_size=224, window_size=14,
+            window_block_indices=[i for i in range(depth) if i not in everywhere],
+            use_relative_position_embeddings=True, drop_path_rate=0.0,
+            out_features=[f"stage{depth}"])
+        return transformers.VitDetBackbone(config), f'kind = "vit", name = "{name}"'
+    fail(f"--model: no module for {name}", "swin_t, focalnet_l, convnext_b, vitdet_b and the like")
 
 
 def measure(torch, torchvision, args, layout_name):
     layout = torch.channels_last if layout_name == "channels_last" else torch.contiguous_format
+    if args.model != "resnet50":
+        backbone, _ = other(args.model)
+        return run(torch, args, layout_name, layout, backbone, lambda found: found.feature_maps)
     norm = torchvision.ops.FrozenBatchNorm2d
     torch.manual_seed(0)
     resnet = torchvision.models.resnet50(weights=None, norm_layer=norm)
@@ -22,6 +80,10 @@ def measure(torch, torchvision, args, layout_name):
         parameter.requires_grad_(name.startswith(("layer2", "layer3", "layer4")))
     backbone = torchvision.models._utils.IntermediateLayerGetter(
         resnet, {"layer2": "c3", "layer3": "c4", "layer4": "c5"})
+    return run(torch, args, layout_name, layout, backbone, dict.values)
+
+
+def run(torch, args, layout_name, layout, backbone, maps_of):
     backbone = backbone.to(args.device).to(memory_format=layout).train()
     images = torch.randn(args.batch, 3, args.height, args.width, device=args.device)
     images = images.contiguous(memory_format=layout)
@@ -34,14 +96,29 @@ def measure(torch, torchvision, args, layout_name):
 
     def both():
         with autocast():
-            maps = backbone(images)
-            loss = sum(m.float().mean() for m in maps.values())
-        torch.autograd.grad(loss, parameters)
+            loss = sum(m.float().mean() for m in maps_of(backbone(images)))
+        torch.autograd.grad(loss, parameters, allow_unused=True)
 
+    cuda = args.device.type == "cuda"
     synchronize = torch.cuda.synchronize if args.device.type == "cuda" else (lambda: None)
-    return {"layout": layout_name,
-            "forward_ms": quantiles(timed(forward, args.steps, args.warmup, synchronize))["median_ms"],
-            "both_ms": quantiles(timed(both, args.steps, args.warmup, synchronize))["median_ms"]}
+    forward_ms = quantiles(timed(forward, args.steps, args.warmup, synchronize))["median_ms"]
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    both_ms = quantiles(timed(both, args.steps, args.warmup, synchronize))["median_ms"]
+    return {"layout": layout_name, "forward_ms": forward_ms, "both_ms": both_ms,
+            "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0}
+
+
+def ours(args, name):
+    command = [args.backbone, name, args.batch, args.height, args.width, args.steps, args.warmup]
+    settings = []
+    if args.model != "resnet50":
+        again = ", checkpointing = true" if args.checkpointing else ""
+        settings = [other(args.model)[1] + ", drop_path = 0" + again]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        run_program([*command, "--json", file, *settings], args.threads)
+        return json.loads(file.read_text())
 
 
 def main():
@@ -53,6 +130,8 @@ def main():
     add("--steps", type=int, default=20, help="runs that are timed")
     add("--warmup", type=int, default=5, help="runs before the clock starts")
     add("--threads", type=int, help="of both sides on the CPU; all cores, unless given")
+    add("--model", default="resnet50", help="resnet50, or one of transformers': swin_t, focalnet_l, …")
+    add("--checkpointing", action="store_true", help="ours runs its blocks again in the backward pass")
     add("--backbone", metavar="PROGRAM", help="ours, to run beside it")
     add("--json", help="writes all numbers to this file")
     args = parser.parse_args()
@@ -68,16 +147,17 @@ def main():
         args.threads = args.threads or cores()
         torch.set_num_threads(args.threads)
         hardware = f"{processor()}, {args.threads} threads"
-    mine = run_json([args.backbone, name, args.batch, args.height, args.width, args.steps, args.warmup],
-                    args.threads) if args.backbone else {}
+    mine = ours(args, name) if args.backbone else {}
     tried = [measure(torch, torchvision, args, layout) for layout in ("contiguous", "channels_last")]
     print(f"{name}: {hardware}; PyTorch {torch.__version__}, torchvision {torchvision.__version__}\n"
-          f"ResNet-50, frozen norms, bf16, batch {args.batch} of {args.height}×{args.width}; medians of "
+          f"{'ResNet-50, frozen norms' if args.model == 'resnet50' else args.model}, bf16, batch {args.batch} of {args.height}×{args.width}; medians of "
           f"{args.steps} after {args.warmup} to warm up\n")
     rows = []
     for key, what in (("forward_ms", "forward, ms"), ("both_ms", "forward and backward, ms")):
         pair = min(run[key] for run in tried), mine.get(key)
         rows.append([what, *[number(run[key]) for run in tried], number(pair[1]), ratio(*pair)])
+    rows.append(["most memory, GiB", *[number(run["peak_gib"], 2) for run in tried],
+                 number(mine.get("peak_gib"), 2), ""])
     table(["<backbone", *[f"PyTorch {run['layout']}" for run in tried], "ours", "PyTorch's best / ours"], rows)
     save({"hardware": hardware, "torch": torch.__version__, "torchvision": torchvision.__version__,
           "batch": args.batch, "height": args.height, "width": args.width, "pytorch": tried,

@@ -10,16 +10,18 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use richsem::models::{
-    backbone::{Resnet, ResnetConfig},
+    backbone::{Backbone, BackboneConfig},
     parameters::ParameterStore,
 };
 use tch::{Device, Kind, Tensor};
-use torch_ext::{DeviceChoice, autocast, set_tf32, synchronize};
+use torch_ext::{DeviceChoice, autocast, memory, reset_peak_memory, set_tf32, synchronize};
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let settings = if arguments.len() == 9 { arguments.pop() } else { None };
+    let config = settings.map_or(Ok(BackboneConfig::default()), |text| configured(&text))?;
     let [device, numbers @ .., flag, file] = arguments.as_slice() else { bail!("{USAGE}") };
     let numbers: Vec<i64> = numbers.iter().map(|n| n.parse()).collect::<Result<_, _>>()?;
     let (&[b, h, w, runs, warmup], "--json") = (numbers.as_slice(), flag.as_str()) else {
@@ -28,14 +30,17 @@ fn main() -> Result<()> {
     let device = device.parse::<DeviceChoice>()?.resolve()?;
     set_tf32(true)?;
     let store = ParameterStore::new(device, 0);
-    let backbone = Resnet::new(&store.root(), &ResnetConfig::default());
+    // Those that DINO takes.
+    let backbone = Backbone::new(&store.root(), &config, &[1, 2, 3]);
     // As `Batch::normalize` lays a batch out.
     let mut images = Tensor::randn([b, h, w, 3], (Kind::Float, device)).permute([0, 3, 1, 2]);
     if device == Device::Cpu {
         images = images.contiguous();
     }
-    let forward = || -> Result<[Tensor; 4]> {
-        Ok(autocast(device, Some(Kind::BFloat16), || backbone.forward(&images, None, true))?)
+    let forward = || -> Result<Vec<Tensor>> {
+        Ok(autocast(device, Some(Kind::BFloat16), || {
+            backbone.forward(&images, None, (true, None))
+        })?)
     };
     let timed = |f: &dyn Fn() -> Result<()>| -> Result<f64> {
         let mut times = Vec::new();
@@ -58,15 +63,33 @@ fn main() -> Result<()> {
         .filter(|p| p.tensor.requires_grad())
         .map(|p| p.tensor)
         .collect();
+    reset_peak_memory(device)?;
     let train = timed(&|| {
-        let [_, c3, c4, c5] = forward()?;
-        let loss = c3.mean(Kind::Float) + c4.mean(Kind::Float) + c5.mean(Kind::Float);
+        let loss: Tensor = forward()?.iter().map(|map| map.mean(Kind::Float)).sum();
         Tensor::f_run_backward(&[loss], &trainable, false, false)?;
         Ok(())
     })?;
-    println!("forward {infer:.1} ms, forward and backward {train:.1} ms");
-    fs_err::write(file, format!("{{\"forward_ms\": {infer}, \"both_ms\": {train}}}\n"))?;
+    let gib = memory(device).map_or(0.0, |m| m.peak_allocated as f64 / (1u64 << 30) as f64);
+    println!(
+        "{}: forward {infer:.1} ms, forward and backward {train:.1} ms, {gib:.2} GiB",
+        config.describe()
+    );
+    let numbers =
+        format!("{{\"forward_ms\": {infer}, \"both_ms\": {train}, \"peak_gib\": {gib}}}\n");
+    fs_err::write(file, numbers)?;
     Ok(())
 }
 
-const USAGE: &str = "usage: backbone DEVICE IMAGES HEIGHT WIDTH RUNS WARMUP --json FILE";
+/// Settings written as the inside of an inline table.
+fn configured(text: &str) -> Result<BackboneConfig> {
+    #[derive(serde::Deserialize)]
+    struct Of {
+        backbone: BackboneConfig,
+    }
+    let of: Of = toml::from_str(&format!("backbone = {{ {text} }}")).context(USAGE)?;
+    of.backbone.validate("backbone")?;
+    Ok(of.backbone)
+}
+
+const USAGE: &str =
+    "usage: backbone DEVICE IMAGES HEIGHT WIDTH RUNS WARMUP --json FILE ['kind = \"swin\", …']";

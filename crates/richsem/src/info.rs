@@ -29,6 +29,12 @@ pub fn info(path: &Path) -> Result<Vec<(String, String)>> {
         }
         // What it becomes, converted or started from.
         Kind::Official(_) => facts.add("padding", Padding::Official.to_string()),
+        Kind::Backbone(layout) => {
+            let copy = |(name, t): (&String, &tch::Tensor)| (name.clone(), t.shallow_clone());
+            let sorted = layout.sort(source.tensors.iter().map(copy).collect());
+            let sizes = layout.config(&sorted.tensors);
+            facts.add("sizes", sizes.map_or("unknown".to_owned(), |config| config.describe()));
+        }
         Kind::FasterRcnn(_) | Kind::Clip | Kind::Resnet(_) => {}
     }
     let numbers: usize = source.tensors.values().map(tch::Tensor::numel).sum();

@@ -125,6 +125,62 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
     }
 }
 
+/// A Swin Transformer with drop path: its draws are the step's own, so that a resumed run is the uninterrupted
+/// one. A checkpointed backbone learns the same, but for rounding: libtorch's attention has another kernel where
+/// nothing is recorded.
+#[test]
+fn a_resumed_run_with_drop_path_is_the_uninterrupted_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = data(folder.path());
+    let config = |drop_path: f64, checkpointing: bool| {
+        let backbone = format!(
+            "{{ kind = \"swin\", width = 8, head_width = 4, window = 3, layers = [1, 1, 2, 1], \
+             drop_path = {drop_path}, checkpointing = {checkpointing} }}"
+        );
+        let resnet =
+            "{ name = \"resnet18\", width = 8, norm = \"batch_norm\", frozen_stages = -1 }";
+        tch::set_num_threads(1);
+        let text = small_run(&set, "epochs = 2\nlr_drop = []\nlog_every = 4");
+        assert!(text.contains(resnet));
+        Config::parse(&text.replace(resnet, &backbone), Path::new("test.toml")).unwrap()
+    };
+    let go = AtomicBool::new(false);
+    let run = |name: &str, config: &Config| {
+        let path = folder.path().join(name);
+        train(new(config, &path), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
+        weights(&path)
+    };
+    let expected = run("whole", &config(0.5, false));
+    let differ = |got: &BTreeMap<String, Tensor>| {
+        expected.iter().filter(|(name, tensor)| got.get(*name) != Some(tensor)).count()
+    };
+    let path = folder.path().join("stopped");
+    let stop = AtomicBool::new(false);
+    let first = train(
+        new(&config(0.5, false), &path),
+        &Worker::alone(Device::Cpu),
+        &mut StopAt(5, &stop),
+        &stop,
+    );
+    assert!(matches!(first.unwrap(), Outcome::Stopped(_)));
+    train(Start::Resume(path.clone()), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
+    assert_eq!(differ(&weights(&path)), 0);
+    let first_loss = |name: &str, config: &Config| {
+        let _ = run(name, config);
+        let rows = RunFolder::open(&folder.path().join(name)).unwrap().metrics().unwrap();
+        let loss = rows.iter().find_map(|row| match row {
+            MetricsRow::Train(row) => Some(row.loss),
+            MetricsRow::Eval(_) => None,
+        });
+        loss.unwrap()
+    };
+    let dropped = first_loss("dropped", &config(0.5, false));
+    let again = first_loss("again", &config(0.5, true));
+    assert!((again - dropped).abs() < 1e-3 * dropped, "{again} {dropped}");
+    let undropped = first_loss("undropped", &config(0.0, false));
+    assert!((undropped - dropped).abs() > 1e-3 * dropped, "the draws do nothing");
+}
+
 /// Asks at each epoch's start; counts the updates before it.
 struct LastIsThere {
     run: PathBuf,

@@ -5,6 +5,7 @@
 
 pub mod assign;
 mod autocast;
+mod checkpoint;
 pub mod conv2d_relu;
 mod cuda;
 pub mod detr_losses;
@@ -28,6 +29,7 @@ mod transfer;
 mod version;
 
 pub use autocast::{autocast, autocast_kind, autocast_of, no_autocast};
+pub use checkpoint::checkpoint;
 pub use conv2d_relu::{Conv2dRelu, conv2d_relu, conv2d_relu_naive};
 pub use cuda::graph::{GraphPool, Recording, Replay};
 pub use cuda::nccl::Communicator;

@@ -7,6 +7,14 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Runs `f` with gradients switched on on this thread, and puts back what was before, also when `f` panics.
+pub(crate) fn with_grad<T>(f: impl FnOnce() -> T) -> T {
+    // Remembers what was, and puts that back.
+    let _guard = tch::no_grad_guard();
+    #[expect(clippy::disallowed_methods, reason = "the guard above puts back what was")]
+    tch::with_grad(f)
+}
+
 #[cfg(test)]
 mod tests {
     use tch::{Device, Kind, Tensor};
@@ -23,6 +31,17 @@ mod tests {
         no_grad(|| {
             assert!(!recorded());
             no_grad(|| assert!(!recorded()));
+            assert!(!recorded());
+        });
+        assert!(recorded());
+    }
+
+    #[test]
+    fn inside_gradients_can_be_on_and_what_was_before_comes_back() {
+        no_grad(|| {
+            with_grad(|| assert!(recorded()));
+            assert!(!recorded());
+            assert!(std::panic::catch_unwind(|| with_grad(|| panic!("inside"))).is_err());
             assert!(!recorded());
         });
         assert!(recorded());

@@ -1,6 +1,7 @@
 //! Weights and tables on disk.
 
 mod array;
+pub mod backbones;
 pub mod fit;
 mod npy;
 pub(crate) mod prefix;
@@ -12,12 +13,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use tch::Tensor;
 
-use crate::{
-    error::{Error, Result},
-    models::parameters::ParameterStore,
-};
+use crate::error::{Error, Result};
 
-use prefix::{Found, Known};
 pub use text_table::read_text_table;
 pub(crate) use text_table::{checked_text_table, read_text_rows};
 
@@ -89,41 +86,6 @@ pub(crate) fn weight_names(path: &Path) -> Result<(Vec<String>, safetensors::Met
             Ok((pth::Checkpoint::load(path)?.tensor_names()?, safetensors::Metadata::new()))
         }
     }
-}
-
-/// Where a detector keeps its backbone: DINO, and Faster R-CNN.
-const BACKBONES: [&str; 2] = ["backbone.0.body.", "backbone.body."];
-
-/// Starts a backbone from a file of torchvision's or CLIP's ResNet weights, or from that of a model
-/// that has such a backbone. What follows the backbone (`fc`, `attnpool`, CLIP's text tower) and counters of
-/// batches are not for it. Returns the prefix below which the ResNet was, as `backbone.`.
-///
-/// # Errors
-/// A file that [`read_weights`] does not read, or weights of another architecture: every difference at once.
-pub fn load_backbone(store: &ParameterStore, path: &Path) -> Result<String> {
-    let Found { tensors, prefix, .. } =
-        prefix::find(read_weights(path)?, &[Known::Backbone], path)?;
-    let mut values = store.named_tensors();
-    let has = |prefix: &&str| values.keys().any(|name| name.starts_with(*prefix));
-    let own = BACKBONES.into_iter().find(has).unwrap_or(BACKBONES[0]);
-    let mut found = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let beside = ["fc.", "attnpool.", "head."].iter().any(|p| name.starts_with(p));
-        if !beside && !name.ends_with("num_batches_tracked") {
-            found.insert(format!("{own}{name}"), tensor);
-        }
-    }
-    // The rest of the detector stays as it is.
-    values.retain(|name, _| !name.starts_with(own));
-    values.append(&mut found);
-    let loaded = store.load(&values, path);
-    loaded.map(|()| prefix).map_err(|e| match e {
-        // Names and shapes; values that are not finite have a hint of their own.
-        Error::Invalid { ref field, .. } if field == "weights" => e.with_hint(
-            "the model's backbone (name, width, layers, norm) must be that of these weights",
-        ),
-        other => other,
-    })
 }
 
 /// A tensor's values as bytes, little-endian, contiguous.

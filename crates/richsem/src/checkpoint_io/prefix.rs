@@ -9,6 +9,7 @@ use std::{
 
 use tch::Tensor;
 
+use super::backbones;
 use crate::{
     argument::Argument,
     error::{Error, Result},
@@ -23,25 +24,25 @@ pub(crate) enum Known {
     TwoStage,
     /// CLIP, with OpenAI's, open_clip's or Hugging Face's names.
     Clip,
-    /// A ResNet, with torchvision's names or CLIP's.
+    /// A backbone, with the names of any [`Layout`](super::backbones::Layout).
     Backbone,
 }
 
 impl Known {
     /// Names that only such weights have, from where their own names begin.
-    fn signs(self) -> &'static [&'static str] {
+    fn signs(self) -> Vec<&'static str> {
         match self {
-            Self::Detector => &["transformer.encoder.layers.0.norm1.weight"],
-            Self::TwoStage => &[
+            Self::Detector => vec!["transformer.encoder.layers.0.norm1.weight"],
+            Self::TwoStage => vec![
                 "rpn.head.cls_logits.weight",
                 "proposal_generator.rpn_head.objectness_logits.weight",
             ],
-            Self::Clip => &[
+            Self::Clip => vec![
                 "visual.attnpool.c_proj.weight",
                 "visual.class_embedding",
                 "vision_model.embeddings.class_embedding",
             ],
-            Self::Backbone => &["layer4.0.conv1.weight"],
+            Self::Backbone => backbones::signs().collect(),
         }
     }
 
@@ -50,14 +51,15 @@ impl Known {
         match self {
             Self::Detector | Self::TwoStage => "detector",
             Self::Clip => "CLIP",
-            Self::Backbone => "ResNet",
+            Self::Backbone => "backbone",
         }
     }
 
     /// Where names of such weights begin, in front of each.
     fn prefixes<'a>(self, names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+        let signs = self.signs();
         let before = |name: &'a str| {
-            let mut ends = self.signs().iter().filter_map(|sign| name.strip_suffix(sign));
+            let mut ends = signs.iter().filter_map(|sign| name.strip_suffix(sign));
             ends.find(|prefix| prefix.is_empty() || prefix.ends_with('.'))
         };
         names.filter_map(before).collect()
@@ -140,7 +142,9 @@ fn choose<'a>(known: Known, prefixes: &BTreeSet<&'a str>) -> Option<&'a str> {
         Known::Backbone => {
             let own = |prefix: &&str| {
                 prefix.is_empty()
-                    || ["backbone.", "backbone.0.body."].iter().any(|p| prefix.ends_with(p))
+                    || ["backbone.", "backbone.0.body.", "backbone.0."]
+                        .iter()
+                        .any(|p| prefix.ends_with(p))
             };
             only(all.into_iter().filter(own).collect())
         }
@@ -243,7 +247,7 @@ mod tests {
         let names = ["student.layer4.0.conv1.weight", "teacher.layer4.0.conv1.weight", "teacher.a"];
         let error = found(&names, &ALL).unwrap_err().to_string();
         for part in [
-            "w.pth: weights: more than one ResNet: below `student` (1 tensors) and `teacher` (2",
+            "w.pth: weights: more than one backbone: below `student` (1 tensors) and `teacher` (2",
             "take one of them out: `richsem convert` with `key` student",
         ] {
             assert!(error.contains(part), "no `{part}` in {error}");

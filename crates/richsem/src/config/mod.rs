@@ -249,6 +249,7 @@ pub(crate) const FORM: Form = Form {
         ("data.extra.*", "images"),
     ],
     presets: presets::PRESETS,
+    kinds: &[("model.*.backbone", "resnet")],
 };
 
 impl Config {

@@ -30,7 +30,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             lr_backbone / lr
         ));
     }
-    let BackboneConfig::Resnet(resnet) = backbone;
+    // Other backbones normalise each token by itself, and none of their stages is frozen by itself.
+    let BackboneConfig::Resnet(resnet) = backbone else { return warnings };
     if resnet.norm == Norm::FrozenBn {
         warnings.push(format!(
             "{key}.norm is \"frozen_bn\", and the backbone has no weights to start from: it does not \

@@ -1,7 +1,7 @@
 //! Every rule of reading settings.
 
 use super::*;
-use crate::models::padding::Padding;
+use crate::models::{backbone::BackboneConfig, padding::Padding};
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
@@ -107,6 +107,94 @@ fn another_kind_replaces_the_whole_choice() {
     let text = "version = 1\n[data.sampler]\nkind = \"repeat_factor\"\nthreshold = 0.01";
     let config = load(text, &["data.sampler={kind=\"uniform\"}"]).unwrap();
     assert_eq!(config.data.sampler, SamplerConfig::Uniform {});
+}
+
+/// A file that chooses another backbone than the file below it, which does not say its kind.
+#[test]
+fn another_backbone_leaves_nothing_of_the_one_below() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = "version = 1\n[model.dino.backbone]\nname = \"resnet34\"\nfrozen_stages = 2";
+    let _ = write(folder.path(), "base.toml", base);
+    let over = |text: &str| {
+        let text = format!("version = 1\nextends = \"base.toml\"\n[model.dino.backbone]\n{text}");
+        Config::load(&write(folder.path(), "over.toml", &text), &[])
+    };
+    let swin = over("kind = \"swin\"\nname = \"swin_s\"").unwrap();
+    assert_eq!(swin.model.backbone().describe(), "swin_s, window 7");
+    let BackboneConfig::Swin(settings) = swin.model.backbone() else { panic!("no Swin") };
+    assert_eq!(settings.frozen_stages, -1);
+    // Of the same kind, what is not said stays.
+    let resnet = over("norm = \"group_norm\"").unwrap();
+    let BackboneConfig::Resnet(settings) = resnet.model.backbone() else { panic!("no ResNet") };
+    assert_eq!((settings.frozen_stages, settings.name.name()), (2, "resnet34"));
+    let read = |config: &Config| {
+        Config::parse_saved(&config.to_toml(), Path::new("saved.toml")).unwrap().model
+    };
+    assert_eq!(read(&swin).backbone(), swin.model.backbone());
+}
+
+#[test]
+fn faults_of_a_backbone_are_named() {
+    let section = |text: &str| format!("version = 1\n[model.dino.backbone]\n{text}");
+    for (text, parts) in [
+        ("kind = \"swim\"", ["model.dino.backbone.kind: ", "did you mean `swin`?"]),
+        ("kind = \"swin\"\nname = \"swin_x\"", ["model.dino.backbone.name: ", "swin_"]),
+        ("kind = \"swin\"\nnorm = \"frozen_bn\"", ["model.dino.backbone.norm: unknown", "hint"]),
+        ("kind = \"swin\"\nwindow = 1", ["model.dino.backbone.window: expected 2 to 64", "got 1"]),
+        ("kind = \"swin\"\nwidth = 40", ["model.dino.backbone.width: expected a", "of 32"]),
+        ("kind = \"swin\"\ndrop_path = 1", ["model.dino.backbone.drop_path: expected 0", "got 1"]),
+        ("kind = \"focalnet\"\nfocal_window = 4", ["focal_window: expected an odd", "got 4"]),
+        ("kind = \"convnext\"\nlayers = [3]", ["layers: expected four block counts", "[3]"]),
+        ("kind = \"convnext\"\nname = 3", ["model.dino.backbone.name: expected", "got"]),
+    ] {
+        refused(&section(text), &[], &parts);
+    }
+    // What the convolutions would drop.
+    let convnext = section("kind = \"convnext\"");
+    refused(
+        &convnext,
+        &["data.pad_multiple=16"],
+        &["data.pad_multiple: expected a multiple of 32, as the backbone (convnext_t) needs it"],
+    );
+    let vit = section("kind = \"vit\"\nwindow = 7");
+    assert_eq!(load(&vit, &[]).unwrap().model.padding(), Padding::Official);
+    refused(
+        &vit,
+        &["model.dino.padding=masked"],
+        &["model.dino.padding: masked, and the backbone (vitdet_b) has", "set it to \"official\""],
+    );
+    // A level that there is not.
+    refused(
+        &convnext,
+        &["model.dino.return_interm_indices=[2,3,4]"],
+        &["return_interm_indices: expected rising level numbers from 0 to 3, got [2, 3, 4]"],
+    );
+}
+
+/// The files in `configs/` are whole, but for the data that they name.
+#[test]
+fn the_configurations_of_backbones_are_read() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs"));
+    for (file, backbone) in [
+        ("baseline_r50", "resnet50, frozen_bn"),
+        ("richsem_r50_21k", "resnet50, frozen_bn"),
+        ("dino_swin_t", "swin_t, window 7"),
+        ("dino_swin_l", "swin_l, window 12"),
+        ("richsem_swin_l", "swin_l, window 12"),
+        ("dino_focalnet_l", "focalnet_l, 4 levels, window 3"),
+        ("richsem_focalnet_h", "focalnet_h, 4 levels, window 3"),
+        ("dino_convnext_l", "convnext_l"),
+        ("dino_vitdet_b", "vitdet_b"),
+    ] {
+        let data = ["data.train=t", "data.val=v"].map(str::to_owned);
+        let config = Config::load(&folder.join(format!("{file}.toml")), &data).unwrap();
+        assert_eq!(config.model.backbone().describe(), backbone, "{file}");
+        if let BackboneConfig::Resnet(resnet) = config.model.backbone() {
+            // With MIIL's weights the paper's code trains every convolution.
+            let frozen = if file.ends_with("21k") { -1 } else { 1 };
+            assert_eq!(resnet.frozen_stages, frozen, "{file}");
+        }
+    }
 }
 
 #[test]

@@ -174,7 +174,7 @@ pub fn convert(source: Source, form: Form, options: &Options) -> Result<Conversi
                 }
             }
         }
-        (Kind::Clip | Kind::Resnet(_), _) => parts::convert(source, form),
+        (Kind::Clip | Kind::Resnet(_) | Kind::Backbone(_), _) => parts::convert(source, form),
         (Kind::Official(_) | Kind::FasterRcnn(_) | Kind::Detector, _) => {
             let (is, other) = match form {
                 Form::Pth => ("official code's checkpoint", ".safetensors"),
@@ -235,7 +235,7 @@ pub(crate) fn initial(path: &Path) -> Result<Initial> {
             let values = faster_rcnn::initial_values(source, origin)?;
             Ok(Initial { values, vocabulary: None, padding: Padding::Official, what })
         }
-        Kind::Clip | Kind::Resnet(_) => {
+        Kind::Clip | Kind::Resnet(_) | Kind::Backbone(_) => {
             Err(Error::invalid(path, "weights", format!("{what}, expected a detector")).with_hint(
                 "weights of a backbone alone are for the model's backbone.weights, CLIP's for \
                  teacher.weights",

@@ -7,12 +7,13 @@ use tch::{Device, Tensor};
 use super::{Conversion, Fate, Form, Kind, Product, Report, Source};
 use crate::{
     checkpoint_io::{
+        backbones::{self, Layout, Sorted},
         fit::{Fit, Mismatch, Patterns},
         safetensors::Metadata,
     },
     error::{Error, Result, guarded},
     models::{
-        backbone::{Resnet, ResnetConfig, ResnetName},
+        backbone::{Backbone, Resnet, ResnetConfig, ResnetName},
         parameters::ParameterStore,
     },
     teacher::clip::{self, Hints},
@@ -29,6 +30,10 @@ pub(super) fn convert(source: Source, form: Form) -> Result<Conversion> {
     let (tensors, rest, metadata) = match source.kind {
         Kind::Resnet(backbone) => {
             let (tensors, rest) = backbone_alone(source, backbone, &mut report)?;
+            (tensors, rest, Metadata::new())
+        }
+        Kind::Backbone(layout) => {
+            let (tensors, rest) = published(source, layout, &mut report)?;
             (tensors, rest, Metadata::new())
         }
         _ => clip_alone(source, form, &mut report)?,
@@ -97,6 +102,57 @@ fn backbone_alone(
             .push(format!("model.dino.backbone.layers = {:?} where it is used", config.layers));
     }
     Ok((taken, rest))
+}
+
+/// Any other backbone: under our names, which are the official code's where there is one.
+fn published(source: Source, layout: Layout, report: &mut Report) -> Result<(Tensors, Tensors)> {
+    let Sorted { tensors, taken, left } = layout.sort(source.tensors);
+    let Some(config) = layout.config(&tensors) else {
+        let problem = format!("no sizes of {} follow from them", layout.describe());
+        return Err(Error::invalid(&source.path, "weights", problem)
+            .with_hint("the file is damaged, or of another network"));
+    };
+    config.validate("backbone").map_err(|problem| {
+        let problem = format!("no sizes of {} follow from them: {problem}", layout.describe());
+        Error::invalid(&source.path, "weights", problem)
+            .with_hint("the file is damaged, or of another network")
+    })?;
+    let store = guarded(|| {
+        let store = ParameterStore::to_be_loaded(Device::Cpu);
+        let levels: Vec<usize> = (0..config.levels().len()).collect();
+        drop(Backbone::new(&store.root(), &config, &levels));
+        Ok(store)
+    })?;
+    let fit = Fit::of(&store, &tensors, &Patterns::default());
+    // Says if a value is not finite.
+    fit.load(&store, &tensors, &source.path)?;
+    let mut problems: BTreeMap<&str, &Mismatch> =
+        fit.mismatches.iter().map(|m| (m.name(), m)).collect();
+    for (name, (own, count)) in &taken {
+        let fate = match problems.get(own.as_str()) {
+            Some(mismatch) => Fate::Problem(mismatch.to_string()),
+            None if name == own => Fate::Taken,
+            None => Fate::TakenAs(format!("as {own}")),
+        };
+        report.add(name.clone(), *count, fate);
+    }
+    problems.retain(|name, _| !taken.values().any(|(own, _)| own == name));
+    let (new, missing): (Vec<_>, Vec<_>) =
+        problems.into_iter().partition(|(name, _)| backbones::is_new(name));
+    for (name, mismatch) in missing {
+        report.add(name, 0, Fate::Problem(mismatch.to_string()));
+    }
+    if !new.is_empty() {
+        let note = "without norms of the outputs, which only detectors have: they start anew";
+        report.notes.push(note.into());
+    }
+    report.notes.push(format!("for a backbone that is {}", config.describe()));
+    let mut rest = Tensors::new();
+    for (name, (why, tensor)) in left {
+        report.add(name.clone(), tensor.numel(), Fate::Left(why.into()));
+        rest.insert(name, tensor);
+    }
+    Ok((tensors, rest))
 }
 
 fn clip_alone(

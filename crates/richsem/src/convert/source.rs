@@ -11,7 +11,7 @@ use super::{dino::keys::Layout, faster_rcnn::keys::Origin};
 use crate::{
     argument::Argument,
     checkpoint_io::{
-        Format, format_of,
+        Format, backbones, format_of,
         prefix::{self, Found, Known},
         pth,
         safetensors::{self, Metadata},
@@ -34,6 +34,8 @@ pub enum Kind {
     Clip,
     /// A ResNet alone, with torchvision's names (timm's and MIIL's are the same) or CLIP's.
     Resnet(ResnetName),
+    /// Another backbone alone, with the names of whoever published it.
+    Backbone(backbones::Layout),
 }
 
 /// A file of weights that has been read.
@@ -108,6 +110,7 @@ impl Source {
             Kind::Clip => "CLIP".into(),
             Kind::Resnet(ResnetName::ClipResnet) => "a ResNet of CLIP's form".into(),
             Kind::Resnet(_) => "a ResNet".into(),
+            Kind::Backbone(layout) => layout.describe(),
         }
     }
 }
@@ -186,6 +189,10 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
     if has("visual.conv3.weight") && any("visual.layer4.0.") {
         return Some(Kind::Resnet(ResnetName::ClipResnet));
     }
+    match backbones::Layout::of(tensors) {
+        None | Some(backbones::Layout::Resnet) => {}
+        Some(layout) => return Some(Kind::Backbone(layout)),
+    }
     // A deep stem (ResNet-50-D) is no backbone of ours: the report will say so, key by key.
     if !(has("conv1.weight") || has("conv1.0.weight")) || !any("layer4.0.") {
         return None;
@@ -214,6 +221,7 @@ fn unknown(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Error {
     );
     Error::invalid(path, "weights", problem).with_hint(
         "known are this program's detectors, checkpoints of RichSem, DINO and Deformable DETR, \
-         Faster R-CNN of torchvision and detectron2, torchvision's and timm's ResNets, and CLIP",
+         Faster R-CNN of torchvision and detectron2, torchvision's and timm's ResNets, Swin \
+         Transformers, FocalNets, ConvNeXts, ViTDet, and CLIP",
     )
 }

@@ -223,7 +223,11 @@ impl ModelConfig {
     /// What an image's padding may change of its result.
     #[must_use]
     pub fn padding(&self) -> Padding {
-        self.padding_setting().unwrap_or_default()
+        match &self.family {
+            FamilyConfig::Dino(dino) => dino.padding(),
+            // As both references have it: the maps are those of the whole batch.
+            FamilyConfig::FasterRcnn(_) => Padding::Official,
+        }
     }
 
     /// As [`Self::padding`]; none where the settings leave it open.
@@ -231,7 +235,6 @@ impl ModelConfig {
     pub fn padding_setting(&self) -> Option<Padding> {
         match &self.family {
             FamilyConfig::Dino(dino) => dino.padding,
-            // As both references have it: the maps are those of the whole batch.
             FamilyConfig::FasterRcnn(_) => Some(Padding::Official),
         }
     }

@@ -85,20 +85,28 @@ impl Linear {
     }
 }
 
-/// Layer normalisation over the last dimension, eps 1e-5.
+/// Layer normalisation over the last dimension.
 #[derive(Debug)]
 pub struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
+    eps: f64,
 }
 
 impl LayerNorm {
-    /// A new norm: weight one, bias zero.
+    /// A new norm: weight one, bias zero, eps 1e-5.
     #[must_use]
     pub fn new(scope: &Scope, dim: i64) -> Self {
+        Self::with_eps(scope, dim, 1e-5)
+    }
+
+    /// A new norm with that eps: weight one, bias zero.
+    #[must_use]
+    pub fn with_eps(scope: &Scope, dim: i64, eps: f64) -> Self {
         Self {
             weight: scope.parameter_without_decay("weight", &[dim], Init::Constant(1.0)),
             bias: scope.parameter_without_decay("bias", &[dim], Init::Constant(0.0)),
+            eps,
         }
     }
 
@@ -107,7 +115,7 @@ impl LayerNorm {
     /// # Shapes
     /// `[…, D]` → `[…, D]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        or_panic(torch_ext::add_layer_norm(x, None, &self.weight, &self.bias, 1e-5))
+        or_panic(torch_ext::add_layer_norm(x, None, &self.weight, &self.bias, self.eps))
     }
 
     /// The norm of `x + residual`, in the kind of the sum: the end of each sublayer of the
@@ -116,7 +124,7 @@ impl LayerNorm {
     /// # Shapes
     /// both `[…, D]` → `[…, D]`
     pub fn forward_sum(&self, x: &Tensor, residual: &Tensor) -> Tensor {
-        or_panic(torch_ext::add_layer_norm(x, Some(residual), &self.weight, &self.bias, 1e-5))
+        or_panic(torch_ext::add_layer_norm(x, Some(residual), &self.weight, &self.bias, self.eps))
     }
 }
 

@@ -262,6 +262,14 @@ impl Scope<'_> {
         self.store.device
     }
 
+    /// What `make` makes, and the parameters that it made on the way. Tensors are shared, not copied.
+    pub fn collect<T>(&self, make: impl FnOnce() -> T) -> (T, Vec<Tensor>) {
+        let before = self.store.parameters.borrow().len();
+        let made = make();
+        let all = self.store.parameters.borrow();
+        (made, all[before..].iter().map(|p| p.tensor.shallow_clone()).collect())
+    }
+
     /// Adds a parameter, f32, and gives it to the module.
     pub fn parameter(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         self.add(name, shape, init, self.role(), self.tags)

@@ -133,6 +133,7 @@ fn merge_text(
     }
     moved(form, &mut table).map_err(|problem| problem.of(path))?;
     spell_out(form, &mut table, &mut merged.table);
+    say_kinds(form, &mut table, &mut merged.table);
     absolute_paths(form, &mut table, this.folder());
     overlay(&mut merged.table, table, "", path, &mut merged.origins);
     Ok(())
@@ -157,6 +158,26 @@ fn spell_out(form: &Form, over: &mut Table, base: &mut Table) {
             }
         });
         replaced.iter().for_each(|dotted| remove(base, dotted));
+    }
+}
+
+/// Writes the kind that is meant into tables of which neither `over` nor `base` says one: a file over them
+/// that chooses another kind is then seen to.
+fn say_kinds(form: &Form, over: &mut Table, base: &mut Table) {
+    for (table, kind) in form.kinds {
+        let mut said = Vec::new();
+        named_at(base, table, String::new(), &mut |dotted, value| {
+            if value.get("kind").is_some() {
+                said.push(dotted);
+            }
+        });
+        named_at(over, table, String::new(), &mut |dotted, value| {
+            if let Value::Table(value) = value
+                && !said.contains(&dotted)
+            {
+                value.entry("kind").or_insert_with(|| Value::String((*kind).to_owned()));
+            }
+        });
     }
 }
 
@@ -355,7 +376,7 @@ impl Merged {
             let mut key = error.path().to_string();
             let message = error.inner().to_string();
             let message = message.trim().lines().next().unwrap_or_default().to_owned();
-            if message.starts_with("invalid ") {
+            if ["invalid ", "unknown variant "].iter().any(|start| message.starts_with(start)) {
                 key = self.innermost::<T>(key, &message);
             }
             let (problem, hint) = match unknown_name(&message, "field") {

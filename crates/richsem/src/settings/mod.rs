@@ -29,11 +29,14 @@ pub(crate) struct Form {
     pub(crate) short: &'static [(&'static str, &'static str)],
     /// Files that are part of the program.
     pub(crate) presets: &'static [Preset],
+    /// Tables of several kinds, and the kind that is meant where files say none; `*` is any name.
+    pub(crate) kinds: &'static [(&'static str, &'static str)],
 }
 
 impl Form {
     /// Settings that hold no paths and of which none has moved.
-    pub(crate) const PLAIN: Self = Self { paths: &[], moved: &[], short: &[], presets: &[] };
+    pub(crate) const PLAIN: Self =
+        Self { paths: &[], moved: &[], short: &[], presets: &[], kinds: &[] };
 
     /// Reads a file and what it extends, then the assignments.
     pub(crate) fn read(&self, path: &Path, assignments: &[Assignment<'_>]) -> Result<Merged> {

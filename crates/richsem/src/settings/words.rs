@@ -22,6 +22,7 @@ pub(super) fn in_plain_words(message: &str) -> String {
     let got = got.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
     let got = match got {
         "unit variant" => "another kind of value".to_owned(),
+        "sequence" => "a list".to_owned(),
         got => got.replace("map", "a table"),
     };
     format!("expected {expected}, got {got}")

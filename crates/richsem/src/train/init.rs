@@ -8,8 +8,8 @@ use super::{Learner, class_rows};
 use crate::{
     argument::Argument,
     checkpoint_io::{
+        backbones::{LoadedBackbone, load_backbone},
         fit::{Fit, Patterns},
-        load_backbone,
     },
     config::{Config, InitConfig},
     convert::{self, Initial},
@@ -31,8 +31,9 @@ const LINEAR: [&str; 2] = ["class_embed.0.", "transformer.enc_out_class_embed."]
 /// A file that cannot be read or is of another kind.
 pub(super) fn read(config: &mut Config) -> Result<Option<Initial>> {
     let initial = config.init.as_ref().map(|init| convert::initial(&init.weights)).transpose()?;
-    let padding = initial.as_ref().map(|initial| initial.padding).unwrap_or_default();
-    config.model.set_padding(config.model.padding_setting().or(Some(padding)));
+    let of_weights = initial.as_ref().map(|initial| initial.padding);
+    let padding = config.model.padding_setting().or(of_weights);
+    config.model.set_padding(Some(padding.unwrap_or_else(|| config.model.padding())));
     Ok(initial)
 }
 
@@ -56,12 +57,17 @@ pub(super) fn start(
             }
         }
         (None, Some(path)) => {
-            let prefix = load_backbone(learner.model.detector.store(), path)?;
+            let store = learner.model.detector.store();
+            let LoadedBackbone { what, prefix, anew } =
+                load_backbone(store, config.model.backbone(), path)?;
             let below = match &*prefix {
                 "" => String::new(),
-                prefix => format!(": what is below `{prefix}` there"),
+                prefix => format!(", what is below `{prefix}` there"),
             };
-            messages.push(format!("backbone from {}{below}", path.display()));
+            messages.push(format!("backbone from {}: {what}{below}", path.display()));
+            if !anew.is_empty() {
+                messages.push(format!("norms of its outputs start anew: {}", anew.join(", ")));
+            }
         }
         (None, None) => return Ok(messages),
     }

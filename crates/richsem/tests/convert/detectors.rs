@@ -7,6 +7,7 @@ use richsem::{
     convert::{Form, Options},
     detector::Detector,
     models::{
+        backbone::{BackboneConfig, ConvnextConfig, FocalnetConfig, FocalnetName, SwinConfig},
         class_head::ClassSpace,
         dino::{Dino, DinoConfig},
         padding::Padding,
@@ -31,6 +32,50 @@ fn written(folder: &Folder, checkpoint: &Tensors, ids: &[i64]) -> (PathBuf, Path
     conversion.write(&ours).unwrap();
     conversion.write_rest(&rest).unwrap();
     (ours, rest)
+}
+
+/// DINO's and RichSem's detectors with other backbones: the sizes are those of the tensors.
+#[test]
+fn a_checkpoint_with_another_backbone_becomes_a_detector() {
+    let folder = Folder::new();
+    let (width, layers) = (Some(8), vec![1, 2, 1, 1]);
+    let swin = SwinConfig {
+        width,
+        head_width: 4,
+        window: Some(3),
+        layers: layers.clone(),
+        ..SwinConfig::default()
+    };
+    let focalnet = FocalnetConfig {
+        name: FocalnetName::FocalnetL,
+        width,
+        layers: layers.clone(),
+        ..FocalnetConfig::default()
+    };
+    let convnext = ConvnextConfig { width, layers, ..ConvnextConfig::default() };
+    for backbone in [BackboneConfig::from(swin), focalnet.into(), convnext.into()] {
+        let expected = DinoConfig {
+            backbone: backbone.clone(),
+            padding: Some(Padding::Official),
+            ..settings().model.as_dino().unwrap().clone()
+        };
+        let mut checkpoint = official_of(&expected, ClassSpace::Classes(4));
+        if let BackboneConfig::Swin(_) = backbone {
+            let index = "backbone.0.layers.0.blocks.0.attn.relative_position_index";
+            checkpoint.insert(index.into(), Tensor::from_slice(&[4i64, 3]));
+        }
+        let path = folder.pth(&checkpoint);
+        let conversion =
+            converted(&path, Form::Safetensors, &options(Some(&[0, 1, 2, 3]))).unwrap();
+        assert_eq!(problems(&conversion), [""; 0], "{}", backbone.describe());
+        let ours = folder.path("ours.safetensors");
+        conversion.write(&ours).unwrap();
+        let detector = Detector::load(&ours, Device::Cpu).unwrap();
+        assert_eq!(detector.config().model.as_dino(), Some(&expected));
+        for (path, tensor) in detector.weights() {
+            assert_eq!(checkpoint[&path], tensor, "{path}");
+        }
+    }
 }
 
 #[test]

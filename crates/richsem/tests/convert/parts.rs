@@ -4,7 +4,7 @@ use richsem::{
     checkpoint_io::{pth, safetensors},
     convert::Form,
     models::{
-        backbone::{Resnet, ResnetConfig},
+        backbone::{Resnet, ResnetConfig, Swin, SwinConfig},
         parameters::ParameterStore,
     },
     testing::normal,
@@ -12,6 +12,86 @@ use richsem::{
 use tch::{Device, Kind, Tensor};
 
 use crate::support::*;
+
+/// A small Swin Transformer, as Hugging Face's files have it.
+fn swin_of_hugging_face(own: &Tensors) -> Tensors {
+    let mut theirs = Tensors::new();
+    for (name, tensor) in own.iter().filter(|(name, _)| !name.starts_with("norm")) {
+        let name = name
+            .replace("patch_embed.proj", "embeddings.patch_embeddings.projection")
+            .replace("patch_embed.norm", "embeddings.norm")
+            .replace("layers.", "encoder.layers.")
+            .replace(".norm1.", ".layernorm_before.")
+            .replace(".norm2.", ".layernorm_after.")
+            .replace(".mlp.fc1.", ".intermediate.dense.")
+            .replace(".mlp.fc2.", ".output.dense.")
+            .replace(".attn.proj.", ".attention.output.dense.")
+            .replace(".attn.relative_", ".attention.self.relative_");
+        let name = format!("swin.{name}");
+        if !name.contains(".attn.qkv.") {
+            theirs.insert(name, tensor.copy());
+            continue;
+        }
+        for (part, values) in ["query", "key", "value"].iter().zip(tensor.chunk(3, 0)) {
+            theirs.insert(name.replace("attn.qkv", &format!("attention.self.{part}")), values);
+        }
+    }
+    theirs
+}
+
+#[test]
+fn other_backbones_get_our_names_and_what_is_wrong_is_named() {
+    let folder = Folder::new();
+    let config = SwinConfig {
+        width: Some(8),
+        head_width: 4,
+        window: Some(3),
+        layers: vec![1, 2, 1, 1],
+        ..Default::default()
+    };
+    let store = ParameterStore::new(Device::Cpu, 1);
+    let _ = Swin::new(&store.root(), &config, &[]);
+    let own = store.named_tensors();
+    let mut theirs = swin_of_hugging_face(&own);
+    theirs.insert("classifier.weight".into(), normal(1, &[5, 64]));
+    theirs.insert("swin.layernorm.weight".into(), normal(2, &[64]));
+    let index = "swin.encoder.layers.0.blocks.0.attention.self.relative_position_index";
+    theirs.insert(index.into(), Tensor::zeros([9, 9], (Kind::Int64, Device::Cpu)));
+    let path = folder.path("model.safetensors");
+    let write = |tensors: &Tensors| {
+        safetensors::write(&path, tensors, &safetensors::Metadata::new()).unwrap();
+        converted(&path, Form::Safetensors, &options(None)).unwrap()
+    };
+    let conversion = write(&theirs);
+    assert_eq!(problems(&conversion), [""; 0]);
+    let output = folder.path("swin.safetensors");
+    conversion.write(&output).unwrap();
+    assert_same(&safetensors::read(&output).unwrap().0, &own);
+    assert_eq!(conversion.rest.len(), 2);
+    let notes = conversion.report.notes.join("; ");
+    assert!(
+        notes.contains("norms of the outputs") && notes.contains("swin_t, window 3"),
+        "{notes}"
+    );
+    let facts = richsem::info::info(&path).unwrap();
+    let what = ("what".to_owned(), "a Swin Transformer with Hugging Face's names".to_owned());
+    assert!(facts.contains(&what), "{facts:?}");
+    assert!(facts.iter().any(|(name, value)| name == "sizes" && value.contains("window 3")));
+    // Half a joined layer, a shape of another size, and a name that nobody knows.
+    let key = "swin.encoder.layers.1.blocks.0.attention.self.key.bias";
+    theirs.remove(key);
+    theirs.insert("swin.encoder.layers.2.downsample.norm.bias".into(), normal(3, &[7]));
+    theirs.insert("swin.encoder.adapter.weight".into(), normal(4, &[7]));
+    let told = problems(&write(&theirs)).join("; ");
+    for part in [
+        "missing layers.1.blocks.0.attn.qkv.bias",
+        "unexpected encoder.layers.1.blocks.0.attention.self.query.bias",
+        "layers.2.downsample.norm.bias: shape [7] in the file, [128] here",
+        "unexpected adapter.weight",
+    ] {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+}
 
 #[test]
 fn backbones_and_clips_are_checked_and_cut() {

@@ -15,7 +15,7 @@ use richsem::{
     models::{
         backbone::{ResnetConfig, ResnetName},
         class_head::ClassSpace,
-        dino::Dino,
+        dino::{Dino, DinoConfig},
         parameters::ParameterStore,
     },
     teacher::clip::{Activation, Clip, ClipConfig, TextConfig, VisualConfig},
@@ -90,8 +90,13 @@ pub(crate) fn small_clip() -> ParameterStore {
 
 /// A checkpoint as the official code would save the detector of these settings, classes 1 to 7.
 pub(crate) fn official(space: ClassSpace) -> Tensors {
+    official_of(settings().model.as_dino().unwrap(), space)
+}
+
+/// As [`official`], of a detector of these settings.
+pub(crate) fn official_of(config: &DinoConfig, space: ClassSpace) -> Tensors {
     let store = ParameterStore::new(Device::Cpu, 8);
-    Dino::new(&store, settings().model.as_dino().unwrap(), space).unwrap();
+    Dino::new(&store, config, space).unwrap();
     let variant = match space {
         ClassSpace::Text(_) => Variant::RichSem,
         ClassSpace::Classes(_) => Variant::Dino,

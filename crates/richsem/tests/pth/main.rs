@@ -15,7 +15,7 @@ use std::{
 };
 
 use richsem::{
-    checkpoint_io::{load_backbone, pth, read_weights, safetensors},
+    checkpoint_io::{backbones::load_backbone, pth, read_weights, safetensors},
     models::{
         backbone::{Resnet, ResnetConfig, ResnetName},
         parameters::ParameterStore,
@@ -348,8 +348,9 @@ fn a_backbone_starts_from_a_pth_file() {
         std::fs::write(file.path(), made::checkpoint(&weights)).unwrap();
         let to = store(2);
         assert_ne!(to.named_tensors(), from.named_tensors());
-        let found = load_backbone(&to, file.path()).unwrap();
-        assert_eq!(found, prefix.replace("module.", "").replace("_orig_mod.", ""));
+        let found = load_backbone(&to, &config.clone().into(), file.path()).unwrap();
+        assert_eq!(found.what, "a ResNet");
+        assert_eq!(found.prefix, prefix.replace("module.", "").replace("_orig_mod.", ""));
         assert_eq!(to.named_tensors(), from.named_tensors(), "{prefix}");
     }
 }

@@ -248,8 +248,9 @@ impl Checkpoint<'_> {
                     .into(),
             );
         }
-        let BackboneConfig::Resnet(backbone) = &dino.backbone;
-        if backbone.norm != Norm::FrozenBn {
+        if let BackboneConfig::Resnet(backbone) = &dino.backbone
+            && backbone.norm != Norm::FrozenBn
+        {
             report.notes.push(format!(
                 "the backbone's norm is {:?}, where the official code has frozen batch norm",
                 backbone.norm

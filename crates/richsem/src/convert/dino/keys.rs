@@ -175,6 +175,9 @@ impl Layout {
         if key.ends_with(".num_batches_tracked") {
             return Fate::Counter;
         }
+        if key.ends_with(".relative_position_index") {
+            return Fate::NoPlace("a Swin Transformer's index, which follows from its window");
+        }
         for copy in [ClipCopy::Decoder, ClipCopy::Encoder] {
             if let Some(own) = key.strip_prefix(copy.prefix()) {
                 return Fate::Clip(copy, own.to_owned());

@@ -9,16 +9,19 @@ use std::{
 use tch::Tensor;
 
 use crate::{
+    checkpoint_io::backbones::Layout,
     error::{Error, Result},
     models::{
-        backbone::{ResnetConfig, ResnetName},
+        backbone::{BackboneConfig, ResnetConfig, ResnetName},
         dino::DinoConfig,
         projection::ProjectionKind,
     },
 };
 
+const BACKBONE: &str = "backbone.0.";
+/// Of a ResNet.
 const BODY: &str = "backbone.0.body.";
-const HINT: &str = "the file is of another detector, or its backbone is no ResNet";
+const HINT: &str = "the file is of another detector, or its backbone is none that this program has";
 
 /// The shapes of tensors, by name.
 struct Shapes<'a> {
@@ -95,13 +98,32 @@ pub(super) fn infer(
     } else {
         ProjectionKind::Linear
     };
-    config.backbone = backbone(&shapes, &given.backbone.clone().into())?.into();
+    config.backbone = backbone(&shapes, &given.backbone)?;
     config.return_interm_indices = stages(&shapes, &config)?;
     Ok(config)
 }
 
-/// The backbone's name, width and blocks; its other settings are the given ones.
-fn backbone(shapes: &Shapes, given: &ResnetConfig) -> Result<ResnetConfig> {
+/// The backbone's kind and sizes; its other settings are the given ones, where they are of that kind.
+fn backbone(shapes: &Shapes, given: &BackboneConfig) -> Result<BackboneConfig> {
+    let body = |name: &String| name.starts_with(BODY);
+    if !shapes.values.keys().any(body) {
+        let below = |(name, t): (&String, &Tensor)| {
+            Some((name.strip_prefix(BACKBONE)?.to_owned(), t.shallow_clone()))
+        };
+        let own: BTreeMap<String, Tensor> = shapes.values.iter().filter_map(below).collect();
+        if let Some(sizes) = Layout::of(&own).and_then(|layout| layout.config(&own)) {
+            return Ok(sizes.with_training_of(given));
+        }
+    }
+    let given = match given {
+        BackboneConfig::Resnet(config) => config.clone(),
+        _ => ResnetConfig::default(),
+    };
+    resnet(shapes, &given).map(BackboneConfig::Resnet)
+}
+
+/// A ResNet's name, width and blocks; its other settings are the given ones.
+fn resnet(shapes: &Shapes, given: &ResnetConfig) -> Result<ResnetConfig> {
     let has = |name: &str| shapes.has(&format!("{BODY}{name}"));
     let layers: Vec<i64> = (1..=4).map(|i| shapes.count(&format!("{BODY}layer{i}."))).collect();
     let width = shapes.side(&format!("{BODY}layer1.0.conv1.weight"), 0)?;

@@ -8,7 +8,8 @@ use super::{
     super::{Conversion, Fate, Form, Options, Product, Report, Source, dino::rows_of},
     MSRA_MEAN, MSRA_STD, Rows, STEM, background_first, in_order,
     keys::{self, Origin, Place},
-    own_rows, rows, sees_blue_first, sizes,
+    own_rows, rows, sees_blue_first,
+    sizes::{self, resnet},
 };
 use crate::{
     argument::Argument,
@@ -19,7 +20,7 @@ use crate::{
     detector::{ClassSet, Detector},
     error::{Error, Result, guarded},
     models::{
-        backbone::{Norm, ResnetConfig, ResnetName},
+        backbone::{Norm, ResnetName},
         config::{ClassHeadConfig, FamilyConfig},
         parameters::ParameterStore,
     },
@@ -83,7 +84,7 @@ pub(in crate::convert) fn from_checkpoint(
             Origin::Detectron2 | Origin::Caffe2 => {
                 rcnn.roi.score_threshold = 0.05;
                 (config.model.pixel_mean, config.model.pixel_std) = (MSRA_MEAN, MSRA_STD);
-                let mut backbone: ResnetConfig = rcnn.backbone.clone().into();
+                let mut backbone = resnet(&rcnn, &path)?.clone();
                 backbone.stride_in_1x1 =
                     matches!(backbone.name, ResnetName::Resnet50 | ResnetName::Resnet101);
                 rcnn.backbone = backbone.into();
@@ -105,7 +106,7 @@ pub(in crate::convert) fn from_checkpoint(
         // Ours sees red, green, blue.
         *stem = stem.f_flip([1i64])?;
     }
-    if ResnetConfig::from(rcnn.backbone.clone()).norm != Norm::GroupNorm {
+    if resnet(&rcnn, &path)?.norm != Norm::GroupNorm {
         add_statistics(&mut values);
     }
     let text = match values.keys().any(|name| name.ends_with(".cls_score.linear.weight")) {

@@ -12,7 +12,7 @@ use super::keys::Origin;
 use crate::{
     error::{Error, Result},
     models::{
-        backbone::{ResnetConfig, ResnetName},
+        backbone::{BackboneConfig, ResnetConfig, ResnetName},
         faster_rcnn::{BoxHeadKind, BoxPredictor, Classifier, FasterRcnnConfig, Variant},
         projection::ProjectionKind,
     },
@@ -52,7 +52,7 @@ pub(super) fn infer(
         Origin::Torchvision => Variant::Torchvision,
         Origin::Detectron2 | Origin::Caffe2 => Variant::Detectron2,
     };
-    config.backbone = backbone(values, &given.backbone.clone().into(), path)?.into();
+    config.backbone = backbone(values, resnet(given, path)?, path)?.into();
     config.fpn_dim = side("backbone.fpn.inner_blocks.0.0.weight", 0)?;
     let anchors = side("rpn.head.cls_logits.weight", 0)?;
     if anchors != config.rpn.aspect_ratios.len() as i64 {
@@ -123,4 +123,16 @@ fn backbone(
     };
     let layers = if layers == name.blocks() { Vec::new() } else { layers };
     Ok(ResnetConfig { name, width, layers, weights: None, ..given.clone() })
+}
+
+/// The settings of the backbone, which is a ResNet in all files that are read.
+pub(super) fn resnet<'a>(config: &'a FasterRcnnConfig, path: &Path) -> Result<&'a ResnetConfig> {
+    match &config.backbone {
+        BackboneConfig::Resnet(resnet) => Ok(resnet),
+        other => {
+            let problem = format!("a ResNet in the file, and {} in the settings", other.describe());
+            Err(Error::invalid(path, "backbone", problem)
+                .with_hint("convert it with the settings of its own backbone"))
+        }
+    }
 }

@@ -1,10 +1,13 @@
 //! Backbones: images in, feature maps out, each smaller than the one before.
 
+mod config;
+mod convnext;
+mod focalnet;
+mod parts;
 mod resnet;
+mod swin;
+mod vit;
 
-use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::{
@@ -12,7 +15,12 @@ use crate::{
     models::{padding::PaddingPyramid, parameters::Scope},
 };
 
+pub use config::BackboneConfig;
+pub use convnext::{Convnext, ConvnextConfig, ConvnextName};
+pub use focalnet::{Focalnet, FocalnetConfig, FocalnetName};
 pub use resnet::{Norm, Resnet, ResnetConfig, ResnetName};
+pub use swin::{Swin, SwinConfig, SwinName};
+pub use vit::{Vit, VitConfig, VitName};
 
 /// A feature map of a backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,114 +31,56 @@ pub struct Level {
     pub stride: i64,
 }
 
-/// A backbone's settings: its `name` says which it is, and so which settings it has.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "ResnetConfig", into = "ResnetConfig")]
-pub enum BackboneConfig {
-    /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, `clip_resnet`.
-    Resnet(ResnetConfig),
-}
-
-impl Default for BackboneConfig {
-    fn default() -> Self {
-        Self::Resnet(ResnetConfig::default())
-    }
-}
-
-impl From<ResnetConfig> for BackboneConfig {
-    fn from(config: ResnetConfig) -> Self {
-        Self::Resnet(config)
-    }
-}
-
-impl From<BackboneConfig> for ResnetConfig {
-    fn from(BackboneConfig::Resnet(config): BackboneConfig) -> Self {
-        config
-    }
-}
-
-impl BackboneConfig {
-    /// # Errors
-    /// A setting outside its range, named below `key`.
-    pub fn validate(&self, key: &str) -> Result<()> {
-        match self {
-            Self::Resnet(config) => config.validate(key),
-        }
-    }
-
-    /// The maps that it gives, largest first.
-    #[must_use]
-    pub fn levels(&self) -> Vec<Level> {
-        match self {
-            Self::Resnet(config) => config.levels().to_vec(),
-        }
-    }
-
-    /// Random numbers that a training pass takes for each image, uniform in [0, 1).
-    #[must_use]
-    pub fn draws(&self) -> usize {
-        match self {
-            Self::Resnet(_) => 0,
-        }
-    }
-
-    /// Pixels that the sides of a batch must be a multiple of.
-    #[must_use]
-    pub fn pad_multiple(&self) -> u32 {
-        match self {
-            Self::Resnet(_) => 1,
-        }
-    }
-
-    /// The file of weights to start from, if one is set.
-    #[must_use]
-    pub fn weights(&self) -> Option<&Path> {
-        match self {
-            Self::Resnet(config) => config.weights.as_deref(),
-        }
-    }
-
-    /// Starts from other weights, or from none.
-    pub fn set_weights(&mut self, weights: Option<PathBuf>) {
-        match self {
-            Self::Resnet(config) => config.weights = weights,
-        }
-    }
-
-    /// What it is, in a few words: `resnet50, frozen_bn`.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Resnet(config) => config.describe(),
-        }
-    }
-}
-
 /// A backbone with its weights.
 #[derive(Debug)]
-pub enum Backbone {
-    /// A ResNet, torchvision's or CLIP's.
+pub struct Backbone {
+    network: Network,
+    /// Levels that are asked for, ascending.
+    outputs: Vec<usize>,
+}
+
+#[derive(Debug)]
+enum Network {
     Resnet(Resnet),
+    Swin(Swin),
+    Focalnet(Focalnet),
+    Convnext(Convnext),
+    Vit(Vit),
 }
 
 impl Backbone {
-    /// Key names are those of the published model, below `scope`.
+    /// Key names are those of the published model, below `scope`; of a ResNet below `body` there, as
+    /// official checkpoints have it. `outputs` are the levels that are asked for, ascending.
     #[must_use]
-    pub fn new(scope: &Scope, config: &BackboneConfig) -> Self {
-        match config {
-            BackboneConfig::Resnet(config) => Self::Resnet(Resnet::new(scope, config)),
-        }
+    pub fn new(scope: &Scope, config: &BackboneConfig, outputs: &[usize]) -> Self {
+        let network = match config {
+            BackboneConfig::Resnet(config) => {
+                Network::Resnet(Resnet::new(&scope.sub("body"), config))
+            }
+            BackboneConfig::Swin(config) => Network::Swin(Swin::new(scope, config, outputs)),
+            BackboneConfig::Focalnet(config) => {
+                Network::Focalnet(Focalnet::new(scope, config, outputs))
+            }
+            BackboneConfig::Convnext(config) => {
+                Network::Convnext(Convnext::new(scope, config, outputs))
+            }
+            BackboneConfig::Vit(config) => Network::Vit(Vit::new(scope, config, outputs)),
+        };
+        Self { network, outputs: outputs.to_vec() }
     }
 
     /// `train` makes trainable batch norms use the batch's statistics and update their own. With the
     /// `padding` of the images, at least as deep as its last level, an image's maps are those of the image
-    /// alone, and zero in the padding, as the images are; without, all of it is image.
+    /// alone, and zero in the padding, as the images are; without, all of it is image. (There can be none where
+    /// [`BackboneConfig::masks_padding`] says so.)
     ///
-    /// `draws` are the random numbers of a training pass, as many as [`BackboneConfig::draws`] says.
+    /// `draws` are the random numbers of a training pass, as many as [`BackboneConfig::draws`] says; none
+    /// where nothing is to be random.
     ///
     /// # Shapes
     /// `[B, 3, H, W]`, draws `[draws, B]` → a map `[B, channels, ⌈H / stride⌉, ⌈W / stride⌉]` for each of
-    /// [`BackboneConfig::levels`]
+    /// [`BackboneConfig::levels`] that is asked for. Where H and W are no multiples of
+    /// [`BackboneConfig::pad_multiple`], sides of maps may be smaller, and there can be no `padding`.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -140,9 +90,22 @@ impl Backbone {
         padding: Option<&PaddingPyramid>,
         (train, draws): (bool, Option<&Tensor>),
     ) -> Result<Vec<Tensor>> {
-        debug_assert!(draws.is_none(), "nothing is random in a ResNet");
-        match self {
-            Self::Resnet(resnet) => resnet.forward(images, padding, train).map(Vec::from),
+        match &self.network {
+            Network::Resnet(resnet) => {
+                debug_assert!(draws.is_none(), "nothing is random in a ResNet");
+                let maps = resnet.forward(images, padding, train)?;
+                Ok(self.outputs.iter().map(|&level| maps[level].shallow_clone()).collect())
+            }
+            Network::Swin(swin) => swin.forward(images, padding, draws),
+            Network::Focalnet(focalnet) => focalnet.forward(images, padding, draws),
+            Network::Convnext(convnext) => convnext.forward(images, padding, draws),
+            Network::Vit(vit) => {
+                debug_assert!(padding.is_none(), "a plain transformer sees its padding");
+                vit.forward(images, draws)
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ pub struct DinoConfig {
     pub class_projection: ProjectionKind,
     /// What the padding of an image may change of its result: `masked` (nothing) or `official`
     /// (what it changes in the official code). Default: as the weights that a run starts from were
-    /// trained; from scratch `masked`.
+    /// trained; from scratch `masked`, and `official` with a backbone that cannot mask (`vit`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<Padding>,
 }
@@ -72,6 +72,14 @@ impl DinoConfig {
         self.backbone.validate(&format!("{key}.backbone"))?;
         self.transformer.validate(&format!("{key}.transformer"))?;
         self.denoising.validate(&format!("{key}.denoising"))?;
+        if self.padding == Some(Padding::Masked) && !self.backbone.masks_padding() {
+            let problem = format!(
+                "masked, and the backbone ({}) has positions of the padded batch",
+                self.backbone.describe()
+            );
+            return Err(Error::config(format!("{key}.padding"), problem)
+                .with_hint("set it to \"official\", or leave it out"));
+        }
         let indices = &self.return_interm_indices;
         let levels = self.backbone.levels().len();
         if indices.is_empty()
@@ -140,10 +148,11 @@ impl DinoConfig {
         Ok(())
     }
 
-    /// What padding may change: the setting, or else `masked`.
+    /// What padding may change: the setting, or else `masked`; `official` where the backbone cannot mask it.
     #[must_use]
     pub fn padding(&self) -> Padding {
-        self.padding.unwrap_or_default()
+        let masks = self.backbone.masks_padding();
+        self.padding.unwrap_or(if masks { Padding::Masked } else { Padding::Official })
     }
 
     /// How often an image's sides are halved in each level's map. The first levels are the backbone's; each
@@ -253,8 +262,9 @@ impl Dino {
         };
         let detector = Self {
             backbone: Backbone::new(
-                &root.sub("backbone").backbone().sub(0).sub("body"),
+                &root.sub("backbone").backbone().sub(0),
                 &config.backbone,
+                &config.return_interm_indices,
             ),
             input_proj: input_projections(&root.sub("input_proj"), config),
             transformer: DeformableTransformer::new(
@@ -404,9 +414,7 @@ impl Dino {
             }
             Padding::Official => None,
         };
-        let maps = self.backbone.forward(images, pyramid.as_ref(), random)?;
-        let mut maps: Vec<Tensor> =
-            self.config.return_interm_indices.iter().map(|&i| maps[i].shallow_clone()).collect();
+        let mut maps = self.backbone.forward(images, pyramid.as_ref(), random)?;
         let from_backbone = maps.len();
         let mut tokens = Vec::new();
         for (level, (conv, norm)) in self.input_proj.iter().enumerate() {

@@ -11,7 +11,7 @@ use crate::{
         terms::{StepKey, WholeBatch},
     },
     models::{
-        backbone::{Norm, ResnetConfig, ResnetName},
+        backbone::{FocalnetConfig, FocalnetName, Norm, ResnetConfig, ResnetName, SwinConfig},
         parameters::Role,
         scored_box::ScoredBox,
     },
@@ -20,6 +20,13 @@ use crate::{
     testing::normal,
 };
 use tch::Device;
+
+fn tiny_resnet() -> ResnetConfig {
+    match tiny(12).backbone {
+        BackboneConfig::Resnet(config) => config,
+        other => panic!("{other:?}"),
+    }
+}
 
 /// Norms of every kind that do something, and backbones of every form: from pixels to detections an image
 /// alone is the image with any padding around it, and beside any other image.
@@ -37,14 +44,9 @@ fn padding_and_batch_mates_change_no_detection() {
     // 200: more queries than the smaller image has tokens.
     for (queries, (name, norm)) in [12, 200].into_iter().flat_map(|q| backbones.map(|t| (q, t))) {
         let sizes = tiny(queries);
-        let backbone = ResnetConfig {
-            name,
-            norm,
-            groups: 4,
-            layers: vec![1, 2, 1, 1],
-            ..sizes.backbone.clone().into()
-        }
-        .into();
+        let backbone =
+            ResnetConfig { name, norm, groups: 4, layers: vec![1, 2, 1, 1], ..tiny_resnet() }
+                .into();
         let config = DinoConfig { backbone, ..sizes };
         let (store, dino) = build(&config, ClassSpace::Classes(5));
         shake(&store);
@@ -58,6 +60,35 @@ fn padding_and_batch_mates_change_no_detection() {
                     let what = format!("{name:?} {norm:?} {queries} {what} {extra:?}");
                     same_detections(&what, got, &alone[0]);
                 }
+            }
+        }
+    }
+}
+
+/// The same of backbones whose windows and sums would see the padding.
+#[test]
+fn padding_and_batch_mates_change_no_detection_with_other_backbones() {
+    let (width, layers) = (Some(8), vec![1, 2, 2, 1]);
+    let swin = SwinConfig {
+        width,
+        head_width: 4,
+        layers: layers.clone(),
+        window: Some(3),
+        ..SwinConfig::default()
+    };
+    let name = FocalnetName::FocalnetL;
+    let focalnet =
+        FocalnetConfig { name, width, layers, focal_levels: Some(2), ..FocalnetConfig::default() };
+    for backbone in [BackboneConfig::from(swin), focalnet.into()] {
+        let what = backbone.describe();
+        let (store, dino) = build(&DinoConfig { backbone, ..tiny(12) }, ClassSpace::Classes(5));
+        shake(&store);
+        let images = [(61, 83), (90, 47)].map(|(h, w)| normal(h as u64, &[1, 3, h, w]));
+        let alone = images.each_ref().map(|image| detect(&dino, &[image], (0, 0)));
+        for extra in [(0, 0), (3, 37)] {
+            let together = detect(&dino, &[&images[0], &images[1]], extra);
+            for (i, alone) in alone.iter().enumerate() {
+                same_detections(&format!("{what} {extra:?}"), &together[i], &alone[0]);
             }
         }
     }
@@ -210,8 +241,7 @@ fn padding_changes_no_loss_no_gradient_and_no_statistic() {
             (2, BoxMatching::Hungarian),
         ] {
             let what = format!("{name:?} {norm:?} {queries} {assignment:?}");
-            let backbone: ResnetConfig = tiny(queries).backbone.into();
-            let backbone = ResnetConfig { name, norm, groups: 4, ..backbone }.into();
+            let backbone = ResnetConfig { name, norm, groups: 4, ..tiny_resnet() }.into();
             let config = DinoConfig { backbone, ..tiny(queries) };
             let image = normal(5, &[1, 3, 61, 83]).to_kind(Kind::Double);
             let (terms, after) = step(&config, &image, (0, 0), assignment);

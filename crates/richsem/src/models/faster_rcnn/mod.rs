@@ -24,7 +24,7 @@ use self::{
     rpn::Rpn,
 };
 use super::{
-    backbone::Backbone,
+    backbone::{Backbone, BackboneConfig},
     class_head::{ClassSpace, TextTable},
     layers::at_least_f32,
     network::Images,
@@ -34,6 +34,9 @@ use super::{
 use crate::error::{Error, Result};
 
 pub(crate) use rpn::has_inside;
+
+/// The backbone's maps that are read: C2 to C5.
+const LEVELS: [usize; 4] = [0, 1, 2, 3];
 
 /// The detector with its weights. Parameters have torchvision's names.
 #[derive(Debug)]
@@ -93,6 +96,11 @@ impl FasterRcnn {
         let channels: Vec<i64> = config.backbone.levels().iter().map(|l| l.channels).collect();
         let heads = root.sub("roi_heads");
         let count = config.roi.stages();
+        // A ResNet has the name `body` in itself.
+        let body = match &config.backbone {
+            BackboneConfig::Resnet(_) => backbone.clone().backbone(),
+            _ => backbone.clone().backbone().sub("body"),
+        };
         let stage = |number: usize| {
             let of = |name: &str| match count {
                 1 => heads.sub(name),
@@ -101,7 +109,7 @@ impl FasterRcnn {
             Stage::new((&of("box_head"), &of("box_predictor")), number, config, space)
         };
         Ok(Self {
-            backbone: Backbone::new(&backbone.clone().backbone().sub("body"), &config.backbone),
+            backbone: Backbone::new(&body, &config.backbone, &LEVELS),
             fpn: Fpn::new(&backbone.sub("fpn"), &channels, config.fpn_dim),
             rpn: Rpn::new(&root.sub("rpn").sub("head"), config),
             stages: (0..count).map(stage).collect(),

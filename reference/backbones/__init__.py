@@ -1,0 +1,1 @@
+"""What published implementations of backbones compute, as fixtures of the tests."""

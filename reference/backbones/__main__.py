@@ -1,0 +1,9 @@
+"""python -m backbones [NAME …]: writes the fixtures of these families, default all."""
+
+import importlib
+import sys
+
+FAMILIES = ["swin", "focalnet", "convnext", "vitdet"]
+
+for family in sys.argv[1:] or FAMILIES:
+    importlib.import_module(f"backbones.{family}").main()
