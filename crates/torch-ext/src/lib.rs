@@ -45,3 +45,4 @@ pub use settings::{
     reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_grad, set_tf32, synchronize,
 };
 pub use transfer::{Bytes, Download, all_finite, constant, download, filled, upload};
+pub use version::loaded as libtorch_version;
