@@ -71,7 +71,19 @@ fn is_list(input: &Path) -> bool {
 fn from_list(list: &Path) -> Result<Vec<PathBuf>> {
     let text = fs_err::read_to_string(list)?;
     let folder = list.parent().unwrap_or(Path::new(""));
-    let paths: Vec<PathBuf> = lines(&text).map(|line| folder.join(line)).collect();
+    let mut paths = Vec::new();
+    for (number, line) in lines(&text) {
+        let path = folder.join(line);
+        if !path.exists() {
+            return Err(anyhow!(
+                "{}: line {number}: there is no file `{}`\n  hint: a list has a path a line, relative to \
+                 the list",
+                list.display(),
+                path.display()
+            ));
+        }
+        paths.push(path);
+    }
     if paths.is_empty() {
         return Err(anyhow!("{}: the list is empty\n  hint: it has a path a line", list.display()));
     }
@@ -82,7 +94,7 @@ fn from_list(list: &Path) -> Result<Vec<PathBuf>> {
 fn from_stdin() -> Result<Vec<PathBuf>> {
     let text = std::io::read_to_string(std::io::stdin())
         .map_err(|error| anyhow!("-: stdin cannot be read: {error}"))?;
-    let paths: Vec<PathBuf> = lines(&text).map(PathBuf::from).collect();
+    let paths: Vec<PathBuf> = lines(&text).map(|(_, line)| PathBuf::from(line)).collect();
     if paths.is_empty() {
         return Err(anyhow!(
             "-: no paths came from stdin\n  hint: for example find . -name '*.jpg' | richsem predict - …"
@@ -91,8 +103,10 @@ fn from_stdin() -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+/// Lines that say something, with their numbers, from 1.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = (1..).zip(text.lines().map(str::trim));
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// Everything in a folder and in the folders in it, but for hidden folders and `results`. A link to a folder is

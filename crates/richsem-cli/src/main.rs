@@ -106,7 +106,7 @@ fn plain_command_line() -> clap::Command {
 
 /// `richsem 0.1.0 (commit 1234567, libtorch 2.11.0)`.
 fn version() -> String {
-    let libtorch = torch_ext::report().libtorch_version.unwrap_or_else(|| "unknown".to_owned());
+    let libtorch = torch_ext::libtorch_version().unwrap_or("unknown");
     format!(
         "richsem {} (commit {}, libtorch {libtorch})",
         env!("CARGO_PKG_VERSION"),

@@ -347,5 +347,7 @@ fn a_teacher_that_does_not_know_the_images_is_refused_before_the_run() {
         .unwrap_err();
     let text = error.to_string();
     assert!(text.contains("semantic.min_top1") && text.contains("at least 0.9"), "{text}");
+    // Three sizes were tried, each with its share.
+    assert_eq!(text.matches(": top-1 ").count(), 3, "{text}");
     assert!(!run.exists());
 }

@@ -52,3 +52,4 @@ pub use settings::{
 };
 pub use store::Store;
 pub use transfer::{Bytes, Download, all_finite, constant, download, filled, upload};
+pub use version::loaded as libtorch_version;

@@ -11,7 +11,7 @@ use crate::{Error, Result, ffi};
 const EXPECTED: &str = "2.11";
 
 /// Version of the libtorch that is loaded, as `2.11.0`; none if it does not say.
-pub(crate) fn loaded() -> Option<&'static str> {
+pub fn loaded() -> Option<&'static str> {
     static LOADED: OnceLock<Option<String>> = OnceLock::new();
     let version = || ffi::libtorch_version().ok().filter(|version| !version.is_empty());
     LOADED.get_or_init(version).as_deref()

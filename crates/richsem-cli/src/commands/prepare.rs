@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::Result;
 use richsem::{
     Error,
-    config::Config,
+    config::{Config, Preset},
     prepare::{PrepareObserver, prepare},
 };
 
@@ -54,7 +54,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 
 /// The work of one process.
 fn run_as(args: &Args, member: &Member) -> Result<u8> {
-    output::check_input_file(&args.config, "--config")?;
+    if Preset::named_by(&args.config).is_none() {
+        output::check_input_file(&args.config, "--config")?;
+    }
     output::check_new_folder(&args.out, "--out")?;
     let config = Config::load(&args.config, &args.assignments)?;
     let worker = member.worker(&args.device)?;

@@ -112,13 +112,18 @@ impl<'a> Reader<'a> {
         rest: &mut std::slice::Iter<'_, OsString>,
     ) -> Result<(), String> {
         if self.knows(name) {
-            let takes = self.takes_value(|arg| is_long(arg, name));
-            let value = match value {
-                Some(value) => Some(OsString::from(value)),
-                None if takes => rest.next().cloned(),
-                None => None,
-            };
-            self.push(name, value);
+            match (self.takes_value(|arg| is_long(arg, name)), value) {
+                // As it was typed: a value may begin with a dash.
+                (true, Some(value)) => {
+                    let value = device(name, value.into());
+                    let mut whole = OsString::from(format!("--{name}="));
+                    whole.push(value);
+                    self.arguments.push(whole);
+                }
+                (true, None) => self.push(name, rest.next().cloned()),
+                (false, value) if is_on(value) => self.push(name, None),
+                (false, _) => {}
+            }
             return Ok(());
         }
         let Some(habit) = self.habit(name) else {
@@ -185,15 +190,10 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A flag of the verb. `--device 0` is `cuda:0`, as elsewhere.
+    /// A flag of the verb.
     fn push(&mut self, name: &str, value: Option<OsString>) {
         self.arguments.push(format!("--{name}").into());
-        let number = |value: &OsString| {
-            let text = value.to_str()?;
-            (name == "device" && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
-                .then(|| OsString::from(format!("cuda:{text}")))
-        };
-        self.arguments.extend(value.map(|value| number(&value).unwrap_or(value)));
+        self.arguments.extend(value.map(|value| device(name, value)));
     }
 
     fn habit(&self, name: &str) -> Option<&'static Habit> {
@@ -211,6 +211,15 @@ impl<'a> Reader<'a> {
 
     fn takes_value(&self, is: impl Fn(&clap::Arg) -> bool) -> bool {
         self.command.get_arguments().any(|arg| is(arg) && arg.get_action().takes_values())
+    }
+}
+
+/// The value of a flag: `--device 0` is `cuda:0`, as elsewhere.
+fn device(name: &str, value: OsString) -> OsString {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match value.to_str() {
+        Some(text) if name == "device" && number(text) => format!("cuda:{text}").into(),
+        _ => value,
     }
 }
 

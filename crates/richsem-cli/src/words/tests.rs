@@ -57,7 +57,8 @@ fn words_of_others_are_taken_as_those_of_here() {
         ("predict a.jpg save_txt=True save=True", "predict a.jpg --formats images,json,yolo"),
         ("predict a.jpg -- x=y", "predict a.jpg -- x=y"),
         ("val model=run data=mine", "val --weights run --annotations mine"),
-        ("checks", "checks"),
+        ("checks --device=1", "checks --device=cuda:1"),
+        ("synth s --overwrite=true --seed=-1", "synth s --overwrite --seed=-1"),
         ("trian", "trian"),
     ] {
         assert_eq!(taken(typed).0, expected, "{typed}");

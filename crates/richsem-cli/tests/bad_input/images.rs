@@ -199,14 +199,20 @@ fn what_is_no_image_is_not_predicted_on() {
             (
                 "a folder without images",
                 &predict("folder"),
-                &["folder: no images in this folder", "hint: folders in it are not searched"],
+                &["folder: no images in this folder", "hint: the folders in it were searched"],
             ),
             ("absent", &predict("none.jpg"), &["none.jpg: no such file or folder", "hint: "]),
         ],
     );
-    // A text file that is named is tried, said to be no image, and counted.
-    let ran = dir.command(&predict("notes.txt")).fails(1);
-    ran.stderr_has("skipped: notes.txt: image: expected JPEG, PNG, WebP, BMP, TIFF or GIF, got bytes that begin with")
+    // A text file is a list of images.
+    dir.command(&predict("notes.txt"))
+        .fails(1)
+        .stderr_has("notes.txt: line 1: there is no file `no image`");
+    assert!(!dir.exists("out"));
+    // Another file that is named is tried, said to be no image, and counted.
+    dir.write("notes.md", "no image");
+    let ran = dir.command(&predict("notes.md")).fails(1);
+    ran.stderr_has("skipped: notes.md: image: expected JPEG, PNG, WebP, BMP, TIFF or GIF, got bytes that begin with")
         .stderr_has("hint: this is no image")
         .stderr_has("1 of 1 images could not be read");
     assert_eq!(dir.files("out"), ["detections.json"]);

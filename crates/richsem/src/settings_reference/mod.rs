@@ -194,13 +194,13 @@ impl Walk {
 
 /// The type in `Option<…>`, `Vec<…>` and maps.
 fn inner(kind: &str) -> &str {
-    let kind = kind.rsplit("::").next().unwrap_or(kind);
     for wrapper in ["Option<", "BTreeMap<String, ", "IndexMap<String, "] {
         if let Some(rest) = kind.strip_prefix(wrapper) {
             return inner(rest.strip_suffix('>').unwrap_or(rest));
         }
     }
-    kind
+    // Of `std::path::PathBuf` the name.
+    if kind.contains('<') { kind } else { kind.rsplit("::").next().unwrap_or(kind) }
 }
 
 /// A type in words.

@@ -81,23 +81,30 @@ fn the_page_is_the_reference() {
          settings KEY` shows one, `richsem settings --schema` writes a JSON schema for editors. All are there since \
          version 0.1.0. `*` is a name of your choice. [train.md](train.md) says how settings are given.\n",
     );
-    let mut section = String::new();
+    // The settings of a section stand together, in the order in which sections begin.
+    let mut sections: Vec<(&str, Vec<&Setting>)> = Vec::new();
     for setting in all() {
-        let (of, name) = setting.key.rsplit_once('.').unwrap_or(("", &setting.key));
-        if of != section || page.matches("\n## ").count() == 0 {
-            section = of.to_owned();
-            let title = if of.is_empty() { "At the top".to_owned() } else { format!("`[{of}]`") };
-            page += &format!(
-                "\n## {title}\n\n| setting | type | default | what |\n|---|---|---|---|\n"
-            );
+        let of = setting.key.rsplit_once('.').map_or("", |(of, _)| of);
+        match sections.iter_mut().find(|(name, _)| *name == of) {
+            Some((_, settings)) => settings.push(setting),
+            None => sections.push((of, vec![setting])),
         }
-        let default = setting.default.as_ref().map_or(String::new(), |value| format!("`{value}`"));
-        let only = setting.of.as_ref().map_or(String::new(), |of| format!("With `{of}`. "));
-        let words: Vec<String> =
-            setting.words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        let kind = if words.is_empty() { setting.kind.clone() } else { words.join(", ") };
-        let about = setting.about.replace('|', "\\|");
-        page += &format!("| `{name}` | {kind} | {default} | {only}{about} |\n");
+    }
+    for (of, settings) in sections {
+        let title = if of.is_empty() { "At the top".to_owned() } else { format!("`[{of}]`") };
+        page +=
+            &format!("\n## {title}\n\n| setting | type | default | what |\n|---|---|---|---|\n");
+        for setting in settings {
+            let name = setting.key.rsplit('.').next().unwrap();
+            let default =
+                setting.default.as_ref().map_or(String::new(), |value| format!("`{value}`"));
+            let only = setting.of.as_ref().map_or(String::new(), |of| format!("With `{of}`. "));
+            let words: Vec<String> =
+                setting.words.iter().map(|(word, _)| format!("`{word}`")).collect();
+            let kind = if words.is_empty() { setting.kind.clone() } else { words.join(", ") };
+            let about = setting.about.replace('|', "\\|");
+            page += &format!("| `{name}` | {kind} | {default} | {only}{about} |\n");
+        }
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
     if std::env::var_os("UPDATE").is_some() {

@@ -1,5 +1,5 @@
 //! A set in one piece, divided into parts: so that classes are on all sides, and images that belong together
-//! on one ([`assign`]).
+//! on one (`assign`).
 
 mod assign;
 
