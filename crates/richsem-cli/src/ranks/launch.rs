@@ -17,8 +17,9 @@ use crate::{exit, output, signals::Signals};
 const LAUNCHER: &str = "RICHSEM_LAUNCHER";
 /// Of the first start, which is the only one.
 const ATTEMPT: &str = "0";
-/// Time that processes have to end by themselves once one of them failed.
-const GRACE: Duration = Duration::from_secs(45);
+/// Time that processes have to end by themselves once one of them failed: a little longer than they give
+/// themselves.
+const GRACE: Duration = Duration::from_secs(12);
 const PAUSE: Duration = Duration::from_millis(30);
 
 pub(super) fn was_launched() -> bool {
