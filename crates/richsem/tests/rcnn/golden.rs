@@ -13,7 +13,7 @@ use richsem::{
         backbone::ResnetConfig,
         class_head::ClassSpace,
         config::{FamilyConfig, ModelConfig},
-        faster_rcnn::{Classifier, FasterRcnn, FasterRcnnConfig, Variant},
+        faster_rcnn::{BoxHeadKind, Classifier, FasterRcnn, FasterRcnnConfig, Variant},
         network::{Images, Network, NetworkOutput},
         parameters::{ParameterStore, Role},
     },
@@ -262,4 +262,39 @@ fn detections() {
             assert_eq!(twice[0].bbox.0, once[0].bbox.0.map(|x| 2.0 * x), "{name}");
         }
     }
+}
+
+/// `4conv1fc` by libtorch's own operations: each convolution without a bias, then group norm, then ReLU; then one
+/// layer with ReLU. Boxes of 20 pixels are read from P2, where a bin of the map's is one of theirs.
+#[test]
+fn four_convolutions_and_one_layer() {
+    let mut config = config("detectron2");
+    config.fpn_dim = 64;
+    config.roi.head = BoxHeadKind::FourConvOneFc;
+    let store = ParameterStore::new(Device::Cpu, 3);
+    let rcnn = FasterRcnn::new(&store, &config, ClassSpace::Classes(2)).unwrap();
+    for parameter in store.parameters().iter().filter(|p| p.name.contains("conv1.norm.")) {
+        // A norm that does something.
+        let values = richsem::testing::normal(4, &parameter.tensor.size());
+        parameter.tensor.detach().copy_(&values);
+    }
+    let images = richsem::testing::normal(5, &[1, 3, 64, 64]);
+    let mask = Tensor::zeros([1, 64, 64], (Kind::Bool, Device::Cpu));
+    let features = rcnn.features(Images::new(&images, &mask), false).unwrap();
+    let boxes = Tensor::from_slice(&[0f32, 4.0, 8.0, 24.0, 28.0, 0.0, 30.0, 20.0, 50.0, 40.0]);
+    let boxes = boxes.view([2, 5]);
+    let got = rcnn.look(&features, &boxes, 0, None).unwrap();
+    let named = store.named_tensors();
+    let weight = |name: &str| &named[&format!("roi_heads.box_head.{name}")];
+    let mut x =
+        torch_ext::roi_align(&features.pyramid()[0], &boxes, (7, 7), 0.25, 0, true).unwrap();
+    for i in 1..=4 {
+        let none = None::<&Tensor>;
+        x = x.conv2d(weight(&format!("conv{i}.weight")), none, [1], [1], [1], 1);
+        let norm = |leaf: &str| Some(weight(&format!("conv{i}.norm.{leaf}")));
+        x = x.group_norm(32, norm("weight"), norm("bias"), 1e-5, true).relu();
+    }
+    let x = x.flatten(1, 3).linear(weight("fc6.weight"), Some(weight("fc6.bias"))).relu();
+    close("features", &got.features, &x, 1e-5);
+    assert_eq!((got.logits.size(), got.deltas.size()), (vec![2, 3], vec![2, 8]));
 }

@@ -48,7 +48,7 @@ pub(super) fn stays<T: Real>(boxes: &Tensor, groups: &[i64], threshold: f64) -> 
         for &at in members {
             let one = Sized::new(&boxes[at * 4..][..4]);
             // NaN, of boxes without area, is no overlap.
-            if kept.iter().all(|other| !(other.overlap(&one) > threshold)) {
+            if !kept.iter().any(|other| other.overlap(&one) > threshold) {
                 kept.push(one);
                 rows.push(at);
             }

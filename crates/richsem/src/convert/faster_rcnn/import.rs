@@ -21,7 +21,8 @@ use crate::{
     error::{Error, Result, guarded},
     models::{
         backbone::{Norm, ResnetName},
-        config::{ClassHeadConfig, FamilyConfig},
+        config::{ClassHeadConfig, FamilyConfig, ModelConfig},
+        faster_rcnn::{Classifier, FasterRcnnConfig},
         parameters::ParameterStore,
     },
     vocabulary::Vocabulary,
@@ -72,33 +73,7 @@ pub(in crate::convert) fn from_checkpoint(
     report.add_beside(&source.beside);
     let (mut values, places) = placed(&source.tensors, origin);
     let mut config = options.config.clone();
-    let given = config.model.as_faster_rcnn().cloned();
-    let settled = given.is_some();
-    let mut rcnn = sizes::infer(&values, origin, &given.unwrap_or_default(), &path)?;
-    let mut rest = Tensors::new();
-    if !settled {
-        match origin {
-            Origin::Torchvision => {
-                (rcnn.roi.score_threshold, rcnn.rpn.post_nms_train) = (0.05, 2000);
-            }
-            Origin::Detectron2 | Origin::Caffe2 => {
-                rcnn.roi.score_threshold = 0.05;
-                (config.model.pixel_mean, config.model.pixel_std) = (MSRA_MEAN, MSRA_STD);
-                let mut backbone = resnet(&rcnn, &path)?.clone();
-                backbone.stride_in_1x1 =
-                    matches!(backbone.name, ResnetName::Resnet50 | ResnetName::Resnet101);
-                rcnn.backbone = backbone.into();
-                report.notes.push(
-                    "pixels as weights of MSRA see them, blue first and not divided, strides in the 1×1 \
-                     convolutions: detectron2's default, which no tensor tells. Settings with model.kind = \
-                     \"faster_rcnn\" say something else"
-                        .into(),
-                );
-            }
-        }
-        let note = "a score threshold of 0.05, as for COCO: model.faster_rcnn.roi.score_threshold";
-        report.notes.push(note.into());
-    }
+    let rcnn = settle(&mut config.model, &values, origin, (&path, &mut report))?;
     if origin != Origin::Torchvision
         && sees_blue_first(&config.model)
         && let Some(stem) = values.get_mut(STEM)
@@ -119,23 +94,13 @@ pub(in crate::convert) fn from_checkpoint(
     };
     let classifier = rcnn.classifier;
     config.model.family = FamilyConfig::FasterRcnn(rcnn);
-    let mut in_part = BTreeMap::new();
-    if text.is_none() {
-        let classes = rows_of_classes(&values, origin, &vocabulary, &path)?;
-        for (name, tensor) in &mut values {
-            let Some(what) = rows(name) else { continue };
-            let count = tensor.size().first().copied().unwrap_or(0);
-            let Some(own) = own_rows(what, count, origin, &classes, classifier) else { continue };
-            let own = tensor.f_index_select(0, &Tensor::from_slice(&own))?;
-            if own.size() != tensor.size() {
-                let (all, taken) = (tensor.size()[0], own.size()[0]);
-                in_part.insert(name.clone(), format!("{taken} of {all} rows, in our order"));
-            } else if what == Rows::Classes && background_first(origin) {
-                in_part.insert(name.clone(), "the background's row goes last".into());
-            }
-            *tensor = own;
+    let in_part = match &text {
+        Some(_) => BTreeMap::new(),
+        None => {
+            let classes = rows_of_classes(&values, origin, &vocabulary, &path)?;
+            take_rows(&mut values, origin, &classes, classifier)?
         }
-    }
+    };
     let detector = guarded(|| {
         let classes = ClassSet::new(vocabulary, text.as_ref(), Device::Cpu)?;
         Detector::of(&config, classes, ParameterStore::new(Device::Cpu, options.seed))
@@ -143,49 +108,139 @@ pub(in crate::convert) fn from_checkpoint(
     if text.is_some() {
         // Detic's factor on the cosines.
         detector.network().set_logit_scale(50f64.ln());
-        values.extend(
-            detector.weights().into_iter().filter(|(name, _)| name.ends_with("logit_scale")),
-        );
+        let scales = detector.weights().into_iter();
+        values.extend(scales.filter(|(name, _)| name.ends_with("logit_scale")));
     }
     let fit = Fit::of(detector.store(), &values, &options.allow);
     fit.load(detector.store(), &values, &path)?;
-    let differs: BTreeMap<&str, (&Mismatch, bool)> = (fit.mismatches.iter())
-        .map(|m| (m.name(), (m, false)))
-        .chain(fit.allowed.iter().map(|m| (m.name(), (m, true))))
-        .collect();
-    for (name, place) in &places {
-        let tensor = &source.tensors[name];
-        let judged = |what: String, allowed: bool| match allowed {
-            true => Fate::Allowed(what),
-            false => Fate::Problem(what),
-        };
-        let (fate, whole) = match place {
-            Place::Left(why) => (Fate::Left((*why).into()), false),
-            Place::Unknown => (judged("unexpected".into(), options.allow.allow(name)), false),
-            Place::Parameter(ours) => match (differs.get(ours.as_str()), in_part.get(ours)) {
-                (Some((mismatch, allowed)), _) => (judged(mismatch.to_string(), *allowed), false),
-                (None, Some(how)) => (Fate::TakenAs(how.clone()), false),
-                (None, None) if ours == name => (Fate::Taken, true),
-                (None, None) => (Fate::TakenAs(format!("as {ours}")), true),
-            },
-        };
-        if !whole {
-            rest.insert(name.clone(), tensor.shallow_clone());
-        }
-        report.add(name.clone(), tensor.numel(), fate);
-    }
-    for parameter in detector.parameters() {
-        if let Some((Mismatch::Missing(name), allowed)) = differs.get(parameter.name.as_str()) {
-            let fate = match allowed {
-                true => Fate::Allowed("missing, starts anew".into()),
-                false => Fate::Problem("missing".into()),
-            };
-            report.add(name.clone(), parameter.tensor.numel(), fate);
-        }
-    }
+    let mut account = Account { source: &source, options, fit: &fit, report, rest: Tensors::new() };
+    account.add_tensors(&places, &in_part);
+    account.add_missing(&detector);
+    let Account { mut report, rest, .. } = account;
     report.output = format!("{}, {} classes", report.output, detector.vocabulary().len());
     let product = Product::Detector(Box::new(detector));
     Ok(Conversion { report, rest, form: Form::Safetensors, product })
+}
+
+/// The detector's settings: what the weights tell, and what nothing but the settings says. Without settings of a
+/// Faster R-CNN it is what the origin's default models do.
+fn settle(
+    model: &mut ModelConfig,
+    values: &Tensors,
+    origin: Origin,
+    (path, report): (&Path, &mut Report),
+) -> Result<FasterRcnnConfig> {
+    if let Some(given) = model.as_faster_rcnn() {
+        return sizes::infer(values, origin, given, path);
+    }
+    let mut rcnn = sizes::infer(values, origin, &FasterRcnnConfig::default(), path)?;
+    rcnn.roi.score_threshold = 0.05;
+    let note = "a score threshold of 0.05, as for COCO: model.faster_rcnn.roi.score_threshold";
+    report.notes.push(note.into());
+    if origin == Origin::Torchvision {
+        rcnn.rpn.post_nms_train = 2000;
+        return Ok(rcnn);
+    }
+    (model.pixel_mean, model.pixel_std) = (MSRA_MEAN, MSRA_STD);
+    let mut backbone = resnet(&rcnn, path)?.clone();
+    backbone.stride_in_1x1 = matches!(backbone.name, ResnetName::Resnet50 | ResnetName::Resnet101);
+    rcnn.backbone = backbone.into();
+    report.notes.push(
+        "pixels as weights of MSRA see them, blue first and not divided, strides in the 1×1 convolutions: \
+         detectron2's default, which no tensor tells. Settings with model.kind = \"faster_rcnn\" say something else"
+            .into(),
+    );
+    Ok(rcnn)
+}
+
+/// Puts the rows of our classes in the place of all rows. Returns in words what was done, by the name of each
+/// tensor that changed.
+fn take_rows(
+    values: &mut Tensors,
+    origin: Origin,
+    classes: &[i64],
+    classifier: Classifier,
+) -> Result<BTreeMap<String, String>> {
+    let mut in_part = BTreeMap::new();
+    for (name, tensor) in values {
+        let Some(what) = rows(name) else { continue };
+        let count = tensor.size().first().copied().unwrap_or(0);
+        let Some(own) = own_rows(what, count, origin, classes, classifier) else { continue };
+        let own = tensor.f_index_select(0, &Tensor::from_slice(&own))?;
+        if own.size() != tensor.size() {
+            let taken = own.size()[0];
+            in_part.insert(name.clone(), format!("{taken} of {count} rows, in our order"));
+        } else if what == Rows::Classes && background_first(origin) {
+            in_part.insert(name.clone(), "the background's row goes last".into());
+        }
+        *tensor = own;
+    }
+    Ok(in_part)
+}
+
+/// What becomes of each tensor.
+struct Account<'a> {
+    source: &'a Source,
+    options: &'a Options,
+    fit: &'a Fit,
+    report: Report,
+    /// What the detector does not hold whole.
+    rest: Tensors,
+}
+
+/// The report of something that does not fit.
+fn judged(what: String, allowed: bool) -> Fate {
+    if allowed { Fate::Allowed(what) } else { Fate::Problem(what) }
+}
+
+impl Account<'_> {
+    /// How a parameter of ours differs from the checkpoint's, and whether that is allowed; none if it does not.
+    fn difference(&self, ours: &str) -> Option<(&Mismatch, bool)> {
+        let of = |all: &'_ [Mismatch]| all.iter().position(|mismatch| mismatch.name() == ours);
+        let Fit { mismatches, allowed } = self.fit;
+        of(mismatches)
+            .map(|at| (&mismatches[at], false))
+            .or_else(|| of(allowed).map(|at| (&allowed[at], true)))
+    }
+
+    fn add_tensors(
+        &mut self,
+        places: &BTreeMap<String, Place>,
+        in_part: &BTreeMap<String, String>,
+    ) {
+        for (name, place) in places {
+            let tensor = &self.source.tensors[name];
+            let (fate, whole) = match place {
+                Place::Left(why) => (Fate::Left((*why).into()), false),
+                Place::Unknown => {
+                    (judged("unexpected".into(), self.options.allow.allow(name)), false)
+                }
+                Place::Parameter(ours) => match (self.difference(ours), in_part.get(ours)) {
+                    (Some((mismatch, allowed)), _) => {
+                        (judged(mismatch.to_string(), allowed), false)
+                    }
+                    (None, Some(how)) => (Fate::TakenAs(how.clone()), false),
+                    (None, None) if ours == name => (Fate::Taken, true),
+                    (None, None) => (Fate::TakenAs(format!("as {ours}")), true),
+                },
+            };
+            if !whole {
+                self.rest.insert(name.clone(), tensor.shallow_clone());
+            }
+            self.report.add(name.clone(), tensor.numel(), fate);
+        }
+    }
+
+    /// The parameters that the checkpoint does not have.
+    fn add_missing(&mut self, detector: &Detector) {
+        for parameter in detector.parameters() {
+            if let Some((Mismatch::Missing(name), allowed)) = self.difference(&parameter.name) {
+                let why = if allowed { "missing, starts anew" } else { "missing" };
+                let (name, fate) = (name.clone(), judged(why.into(), allowed));
+                self.report.add(name, parameter.tensor.numel(), fate);
+            }
+        }
+    }
 }
 
 /// The values by our names, and what each name of the checkpoint is.
