@@ -10,6 +10,9 @@ BIN    := $(or $(CARGO_TARGET_DIR),target)/release
 
 # Tests run side by side, one a core; each computes on one thread, or they would wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
+# Flags for building tests. CI has the library compiled with less optimisation: it compiles longest, twice over,
+# and tests need no speed. It changes the program in target/release too, so it is not the default.
+TEST_OPT ?=
 
 .PHONY: help build demo test test-matrix own-crate lint bench golden parity libtorch libtorch-cuda python rust
 
@@ -20,13 +23,14 @@ demo: build ## Draws a long-tailed set, trains on it, evaluates, writes a report
 	@scripts/demo.sh $(BIN)/richsem $(DEMO)
 
 test: rust libtorch ## Runs all tests
-	$(TEST_ENV) $(CARGO) test --release --workspace
+	$(TEST_ENV) $(CARGO) test --release --workspace $(TEST_OPT)
 
 test-matrix: rust libtorch ## Runs the numeric tests under other instruction sets and numbers of threads
-	@CARGO="$(CARGO)" scripts/test_matrix.sh
+	@CARGO="$(CARGO)" TEST_OPT="$(TEST_OPT)" scripts/test_matrix.sh
 
-own-crate: build ## Builds and runs examples/own-crate, a program outside of the workspace
-	@CARGO="$(CARGO)" scripts/own_crate.sh
+own-crate: rust libtorch ## Builds and runs examples/own-crate, a program outside of the workspace
+	$(CARGO) build --release --workspace $(TEST_OPT)
+	@CARGO="$(CARGO)" TEST_OPT="$(TEST_OPT)" scripts/own_crate.sh
 
 # The doc comments of richsem-cli are its help texts, not pages.
 lint: rust libtorch ## Checks formatting, lints (clippy) and documentation, warnings denied

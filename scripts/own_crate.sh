@@ -17,7 +17,8 @@ sed -i "s|path = \"../../crates|path = \"$PWD/crates|" "$folder/own/Cargo.toml"
 sed -n '/^\[profile/,/^\[workspace.lints/p' Cargo.toml | sed '/^\[workspace.lints/d; /clap_builder/,+1d' \
     | sed "s|path = \"crates|path = \"$PWD/crates|" >> "$folder/own/Cargo.toml"
 cp Cargo.lock "$folder/own/"
-(cd "$folder/own" && CARGO_TARGET_DIR=$target "${CARGO:-cargo}" build --release)
+# shellcheck disable=SC2086 # flags may be several
+(cd "$folder/own" && CARGO_TARGET_DIR=$target "${CARGO:-cargo}" build --release ${TEST_OPT:-})
 
 "$richsem" synth "$folder/set" --classes 3 --train-images 12 --val-images 4 --image-size 64,80 --objects-per-image 1,3 > /dev/null
 "$richsem" train -c configs/tiny.toml --run "$folder/run" --device cpu --set train.epochs=1 \

@@ -35,8 +35,8 @@ for setting in "${settings[@]}"; do
         *) skipped=() ;;
     esac
     [ "${1:-}" != --all ] || skipped=()
-    # shellcheck disable=SC2086 # a setting may be several
-    if env "${threads[@]}" $setting "${CARGO:-cargo}" test --release --quiet "${tests[@]}" \
+    # shellcheck disable=SC2086 # a setting may be several, and so may flags
+    if env "${threads[@]}" $setting "${CARGO:-cargo}" test --release --quiet ${TEST_OPT:-} "${tests[@]}" \
         -- "${skipped[@]}"; then
         result=passed
     else

@@ -246,7 +246,13 @@ fn beginning(args: &Args, folder: Option<&Path>) -> Result<(Beginning, Vec<Strin
         Kind::Official(layout) if layout.variant == Variant::Dino => {
             Beginning::Official { weights }
         }
-        Kind::Official(_) => {
+        Kind::Backbone(_) => {
+            return Err(anyhow!(
+                "--weights: {what}: this command writes settings for ResNets alone\n  hint: configs/ has settings \
+                 for other backbones (docs/backbones.md); name these weights in model.dino.backbone.weights"
+            ));
+        }
+        Kind::Official(_) | Kind::FasterRcnn(_) => {
             return Err(anyhow!(
                 "--weights: {what}: its settings cannot be told from the file\n  hint: make it a detector of \
                  this program first (richsem convert {} detector.safetensors --annotations …)",
