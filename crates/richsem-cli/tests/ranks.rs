@@ -171,7 +171,7 @@ fn variables(rank: usize, world: usize, port: u16) -> [(&'static str, String); 5
 fn by_hand(dir: &Dir, args: [&[&str]; 2]) -> (String, [Option<i32>; 2]) {
     let port = port();
     let [first, second] = [0, 1].map(|rank| {
-        let mut all = vec!["train", "--device", "cpu", "--patience", "20", "--run", "run"];
+        let mut all = vec!["train", "--device", "cpu", "--timeout", "20", "--run", "run"];
         all.extend(args[rank]);
         Running::start(dir, &format!("err-{rank}"), &all, &variables(rank, 2, port))
     });
@@ -206,7 +206,7 @@ fn what_differs_between_processes_is_named() {
 #[test]
 fn whoever_does_not_come_is_named() {
     let dir = place(LONG);
-    let train = ["train", "-c", "tiny.toml", "--device", "cpu", "--patience", "2", "--run", "run"];
+    let train = ["train", "-c", "tiny.toml", "--device", "cpu", "--timeout", "2", "--run", "run"];
     let run = |rank, port| Running::start(&dir, "err", &train, &variables(rank, 3, port)).end();
     let (code, text) = run(0, port());
     assert_eq!(code, Some(1));

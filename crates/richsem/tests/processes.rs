@@ -153,12 +153,15 @@ fn images(work: &[(usize, u64)], supervision: &Supervision) -> Batch {
     Batch { supervision: supervision.clone(), ..batch }
 }
 
+/// The loss and the terms of a step, by name.
+type Terms = Vec<(String, f64)>;
+
 /// Ten steps in f64 on four images each, `world` processes sharing them: the loss and the terms of each step,
 /// and the weights and their EMA at the end.
 fn ten_steps(
     learns: Learns,
     collective: Arc<dyn Collective>,
-) -> (Vec<Vec<(String, f64)>>, BTreeMap<String, Tensor>) {
+) -> (Vec<Terms>, BTreeMap<String, Tensor>) {
     let semantic = learns.semantic.map_or(String::new(), |settings| {
         format!(
             "[teacher]\nweights = \"none\"\nactivation = \"quick_gelu\"\n[semantic]\n{settings}\n"

@@ -191,7 +191,7 @@ fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
     }
     let config = args.shorthands.apply(&assignments, |all| Config::load(&file, all))?;
     let mut claimed = None;
-    let folder = PathBuf::from(member.from_first(|| {
+    let folder = PathBuf::from(member.told_by_first(|| {
         let run = claim(args.run.as_deref(), preset.map_or(&file, Path::new))?;
         let folder = run.path().to_str().map(str::to_owned);
         claimed = Some(run);

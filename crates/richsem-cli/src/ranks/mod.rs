@@ -35,7 +35,7 @@ pub(crate) struct ProcessArgs {
     processes: Option<u16>,
     /// Seconds that several processes wait for one another, at the start and in a step, before they end
     #[arg(long, value_name = "SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..))]
-    patience: u16,
+    timeout: u16,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +78,7 @@ impl Member {
     }
 
     /// What the process of rank 0 says, for all.
-    pub(crate) fn from_first(&self, text: impl FnOnce() -> Result<String>) -> Result<String> {
+    pub(crate) fn told_by_first(&self, text: impl FnOnce() -> Result<String>) -> Result<String> {
         let collective = self.collective();
         let own = if collective.leads() { text()? } else { String::new() };
         let all = collective.exchange(own.into_bytes())?;
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &ProcessArgs, work: impl FnOnce(&Member) -> Result<u8>) 
         Some(Gpus::All) => None,
         None => args.processes,
     };
-    let patience = Duration::from_secs(args.patience.into());
+    let patience = Duration::from_secs(args.timeout.into());
     let device = match (args.gpus, args.processes) {
         (Some(_), _) => Some(DeviceChoice::Cuda(None)),
         (None, Some(_)) => Some(DeviceChoice::Cpu),

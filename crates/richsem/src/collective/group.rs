@@ -405,7 +405,8 @@ fn welcome(place: &Place, watch: &Watch, program: &str, until: Instant) -> Resul
 fn absent(place: &Place, watch: &Watch, links: &[Option<Link>]) -> Error {
     let missing: Vec<String> = (1..place.world)
         .zip(links)
-        .filter_map(|(rank, link)| link.is_none().then(|| rank.to_string()))
+        .filter(|(_, link)| link.is_none())
+        .map(|(rank, _)| rank.to_string())
         .collect();
     Error::other(format!(
         "{} of {} processes did not come within {} s: rank {}",

@@ -116,9 +116,9 @@ impl TrainingOutput {
 #[derive(Debug)]
 pub enum Objective {
     /// Matched and denoising queries against the boxes of the images.
-    Dino(dino::Objective),
+    Dino(Box<dino::Objective>),
     /// Anchors and proposals against the boxes of the images.
-    FasterRcnn(faster_rcnn::Objective),
+    FasterRcnn(Box<faster_rcnn::Objective>),
 }
 
 /// A step whose matching may not be done yet. Where the host matches, it has to wait for numbers of the
@@ -151,10 +151,11 @@ impl Objective {
     ) -> Self {
         match &model.family {
             FamilyConfig::Dino(config) => {
-                Self::Dino(dino::Objective::new(config, loss, image_counts))
+                Self::Dino(Box::new(dino::Objective::new(config, loss, image_counts)))
             }
             FamilyConfig::FasterRcnn(config) => {
-                Self::FasterRcnn(faster_rcnn::Objective::new(config, loss, image_counts, regions))
+                let objective = faster_rcnn::Objective::new(config, loss, image_counts, regions);
+                Self::FasterRcnn(Box::new(objective))
             }
         }
     }

@@ -113,8 +113,10 @@ struct ModelTables {
 
 impl Default for ModelTables {
     fn default() -> Self {
+        let mut tables: Self = ModelConfig::default().into();
         // The section of the family may be left out.
-        Self { dino: None, ..ModelConfig::default().into() }
+        tables.dino = None;
+        tables
     }
 }
 

@@ -91,9 +91,9 @@ impl Projection {
                     && own.bias.is_some() == other.bias.is_some() =>
             {
                 torch_ext::no_grad(|| {
-                    let _ = own.weight.shallow_clone().copy_(&other.weight);
+                    own.weight.shallow_clone().copy_(&other.weight);
                     if let (Some(own), Some(other)) = (&own.bias, &other.bias) {
-                        let _ = own.shallow_clone().copy_(other);
+                        own.shallow_clone().copy_(other);
                     }
                 });
             }

@@ -44,12 +44,18 @@ const SOURCES: &[&str] = &[
     include_str!("../detector/config.rs"),
     include_str!("../losses/config.rs"),
     include_str!("../losses/federated.rs"),
+    include_str!("../models/backbone/config.rs"),
+    include_str!("../models/backbone/convnext/mod.rs"),
+    include_str!("../models/backbone/focalnet/mod.rs"),
     include_str!("../models/backbone/resnet/mod.rs"),
     include_str!("../models/backbone/resnet/norm.rs"),
+    include_str!("../models/backbone/swin/mod.rs"),
+    include_str!("../models/backbone/vit/mod.rs"),
     include_str!("../models/config.rs"),
     include_str!("../models/dino/denoising.rs"),
     include_str!("../models/dino/mod.rs"),
     include_str!("../models/dino/transformer/mod.rs"),
+    include_str!("../models/faster_rcnn/config.rs"),
     include_str!("../models/padding.rs"),
     include_str!("../models/projection.rs"),
     include_str!("../precision.rs"),
@@ -59,9 +65,6 @@ const SOURCES: &[&str] = &[
     include_str!("../teacher/clip/prompts.rs"),
     include_str!("../teacher/config.rs"),
 ];
-
-/// Types that are written as another one.
-const WRITTEN_AS: &[(&str, &str)] = &[("BackboneConfig", "ResnetConfig")];
 
 /// All settings, in the order of the sections.
 pub fn all() -> &'static [Setting] {
@@ -119,7 +122,6 @@ struct Walk {
 
 impl Walk {
     fn of_struct(&mut self, prefix: &str, name: &str, of: Option<&str>) {
-        let name = WRITTEN_AS.iter().find(|(from, _)| *from == name).map_or(name, |(_, to)| to);
         let Some(item) = self.items.get(name).cloned() else { return };
         for field in &item.fields {
             self.field(prefix, field, of);
@@ -129,11 +131,13 @@ impl Walk {
     fn field(&mut self, prefix: &str, field: &Field, of: Option<&str>) {
         let key =
             if prefix.is_empty() { field.name.clone() } else { format!("{prefix}.{}", field.name) };
-        let inner = inner(&field.kind);
-        let name = WRITTEN_AS.iter().find(|(from, _)| *from == inner).map_or(inner, |(_, to)| to);
+        let name = inner(&field.kind);
         let item = self.items.get(name).cloned().unwrap_or_default();
         if item.variants.iter().any(|variant| variant.holds.is_some()) {
-            return self.families(prefix, field, &item);
+            return match &item.tag {
+                Some(tag) => self.kinds(&key, field, tag, &item),
+                None => self.families(prefix, field, &item),
+            };
         }
         let is_map = field.kind.starts_with("BTreeMap") || field.kind.starts_with("IndexMap");
         let below = if is_map { format!("{key}.*") } else { key.clone() };
@@ -161,6 +165,17 @@ impl Walk {
         }
     }
 
+    /// A choice whose settings are beside the key that says which it is.
+    fn kinds(&mut self, key: &str, field: &Field, tag: &str, item: &Item) {
+        let words = item.variants.iter().map(|v| (v.word.clone(), v.about.clone())).collect();
+        self.add(&format!("{key}.{tag}"), "word".to_owned(), &field.about, words, None);
+        for variant in &item.variants {
+            if let Some(holds) = &variant.holds {
+                self.of_struct(key, holds, Some(&format!("{tag} = \"{}\"", variant.word)));
+            }
+        }
+    }
+
     /// A choice whose settings are in sections of their names, beside the key `kind`.
     fn families(&mut self, prefix: &str, field: &Field, item: &Item) {
         let words = item.variants.iter().map(|v| (v.word.clone(), v.about.clone())).collect();
@@ -170,6 +185,16 @@ impl Walk {
                 self.of_struct(&format!("{prefix}.{}", variant.word), holds, None);
             }
         }
+    }
+
+    /// Whether the variant that a setting belongs to is the one that is there by default.
+    fn is_default(&self, key: &str, of: Option<&str>) -> bool {
+        let (Some((tag, word)), Some((section, _))) =
+            (of.and_then(|of| of.split_once(" = ")), key.rsplit_once('.'))
+        else {
+            return true;
+        };
+        self.defaults.get(&format!("{section}.{tag}")).is_none_or(|default| default == word)
     }
 
     fn add(
@@ -183,7 +208,7 @@ impl Walk {
         self.settings.push(Setting {
             key: key.to_owned(),
             kind,
-            default: self.defaults.get(key).cloned(),
+            default: self.defaults.get(key).filter(|_| self.is_default(key, of)).cloned(),
             about: about.to_owned(),
             reference: reference(about),
             words,

@@ -110,8 +110,11 @@ fn whole(init: &InitConfig, initial: Initial, learner: &Learner) -> Result<Vec<S
     Ok(messages)
 }
 
+/// Whether a parameter has a row for each class.
+type IsRow = Box<dyn Fn(&String) -> bool>;
+
 /// Which parameters have a row for each class, and what is said where these start anew.
-fn rows_of_classes(family: &FamilyConfig) -> (Box<dyn Fn(&String) -> bool>, &'static str) {
+fn rows_of_classes(family: &FamilyConfig) -> (IsRow, &'static str) {
     match family {
         FamilyConfig::Dino(_) => (
             Box::new(|name| LINEAR.iter().any(|prefix| name.starts_with(prefix))),

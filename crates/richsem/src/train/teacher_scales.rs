@@ -65,7 +65,7 @@ fn at(config: &Config, source: SourceId, factor: f64) -> Option<(Config, String)
             format!("data.augment.scales = {:?}", config.data.augment.scales)
         }
         Some(extra) => {
-            let (name, _) = config.data.extra_sets().nth(extra as usize)?;
+            let (name, _) = config.data.extra_sets().nth(extra)?;
             let name = name.clone();
             let extra = config.data.extra.get_mut(&name)?;
             let augment = extra.augment.get_or_insert(default);

@@ -207,7 +207,7 @@ fn losses_and_gradients() {
             supervision: &supervision,
             whole: WholeBatch::of(KEY, &targets),
         };
-        let input = objective.prepare(step, Device::Cpu, false);
+        let input = objective.prepare(step.clone(), Device::Cpu, false);
         let form = model.network.form(SIZES);
         let tensors = objective.run(&model.network, model.images(), form, None, &input).unwrap();
         let output: TrainingOutput = objective.output(&tensors, &input);

@@ -59,7 +59,8 @@ fn class_term(loss: &LossConfig, counts: &[u32; CLASSES], targets: &[Target]) ->
     let supervision = Supervision::default();
     let step = Step { targets, supervision: &supervision, whole: WholeBatch::of(KEY, targets) };
     let criterion = criterion(loss, counts);
-    let (terms, _) = criterion.start(&output, step).unwrap().wait().unwrap().finish(1.0, None);
+    let (terms, _) =
+        criterion.start(&output, step.clone()).unwrap().wait().unwrap().finish(1.0, None);
     let at = terms.names.iter().position(|name| name == "loss_cls").unwrap();
     terms.values.double_value(&[at as i64])
 }
@@ -129,7 +130,7 @@ fn the_branch_sees_the_boxes_that_are_objects() {
     let step =
         Step { targets: &targets, supervision: &supervision, whole: WholeBatch::of(KEY, &targets) };
     let criterion = criterion(&LossConfig::default(), &[1; 4]);
-    let matched = || criterion.start(&output, step).unwrap().wait().unwrap();
+    let matched = || criterion.start(&output, step.clone()).unwrap().wait().unwrap();
     assert_eq!(matched().num_boxes(), 2.0);
     let regions = |wanted| matched().finish(7.0, Some(wanted)).1.unwrap();
     let of_objects = regions(Wanted::default());

@@ -1,6 +1,6 @@
 //! A detector as a checkpoint of the code that it computes as.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use tch::{Device, Tensor};
 
@@ -74,10 +74,10 @@ pub(in crate::convert) fn to_pth(
         report.add(TEXT_TABLE, table.rows.numel(), Fate::Left(why.into()));
     }
     for (name, tensor) in rest {
-        if !tensors.contains_key(&name) {
+        if let Entry::Vacant(place) = tensors.entry(name) {
             let from = format!("from the file of {}", Argument::Rest);
-            report.add(name.clone(), tensor.numel(), Fate::Made(from));
-            tensors.insert(name, tensor);
+            report.add(place.key().clone(), tensor.numel(), Fate::Made(from));
+            place.insert(tensor);
         }
     }
     let product = Product::Tensors { tensors, metadata: Default::default(), key };

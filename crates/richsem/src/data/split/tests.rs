@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::data::formats::Opening;
 
-const GO: AtomicBool = AtomicBool::new(false);
+static GO: AtomicBool = AtomicBool::new(false);
 
 /// 40 images; class `a` in all, `b` in images 0 and 1, `c` in image 2 alone. From 6 on they are
 /// pairs of Roboflow's copies.

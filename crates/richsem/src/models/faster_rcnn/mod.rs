@@ -73,7 +73,6 @@ pub struct InferenceOutput {
 
 impl Features {
     /// P2 to P6, `[B, D, H_l, W_l]`.
-    #[must_use]
     pub fn pyramid(&self) -> &[Tensor] {
         &self.pyramid
     }
@@ -223,7 +222,6 @@ impl FasterRcnn {
     ///
     /// # Shapes
     /// `boxes` `[B, P, 4]`, `deltas` `[B · P, 4]` → `[B, P, 4]`
-    #[must_use]
     pub fn refine(&self, boxes: &Tensor, deltas: &Tensor, stage: usize, sizes: &Tensor) -> Tensor {
         let codes = deltas.detach().view(boxes.size().as_slice());
         clip(&self.stages[stage].coder.decode(&codes, boxes), sizes)
@@ -306,7 +304,6 @@ impl FasterRcnn {
 ///
 /// # Shapes
 /// `[B, P, 4]` → `[B · P, 5]`
-#[must_use]
 pub fn with_images(boxes: &Tensor) -> Tensor {
     let [images, places, _] = boxes.size()[..] else { unreachable!("boxes are [B, P, 4]") };
     let numbers = Tensor::arange(images, (boxes.kind(), boxes.device()));

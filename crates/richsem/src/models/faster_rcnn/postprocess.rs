@@ -37,7 +37,11 @@ fn one(
     most: i64,
 ) -> Result<Vec<ScoredBox>> {
     let (places, classes) = scores.size2()?;
-    let threshold = config.roi.score_threshold;
+    // Compared as the scores are, so that one that is just as high is not above it.
+    let threshold = match scores.kind() {
+        Kind::Double => config.roi.score_threshold,
+        _ => f64::from(config.roi.score_threshold as f32),
+    };
     let boxes = boxes.view([places, -1, 4]);
     let usable = has_inside(&boxes, config.variant.least_detection())
         .logical_and(&boxes.isfinite().all_dim(-1, false));

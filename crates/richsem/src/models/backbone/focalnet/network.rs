@@ -87,7 +87,7 @@ impl Modulation {
         let whole = mean_of_image(&context, padding).gelu("none") * gate(levels);
         let mut sum = sum.map_or_else(|| whole.shallow_clone(), |sum| sum + &whole);
         if self.normalize {
-            sum = sum / (levels + 1) as f64;
+            sum /= (levels + 1) as f64;
         }
         let modulated = (query * self.h.forward(&sum)).permute([0, 2, 3, 1]);
         match &self.ln {
