@@ -155,8 +155,9 @@ mod tests {
         let client = Store::connect("localhost", server.port(), SOON).unwrap();
         assert!(!client.has("a").unwrap());
         server.set("a", &[1, 0, 2]).unwrap();
-        assert!(client.has("a").unwrap());
+        // Setting does not wait until the server has it; getting does.
         assert_eq!(client.get("a", SOON).unwrap(), [1, 0, 2]);
+        assert!(client.has("a").unwrap());
         // Of two, the first counts.
         assert_eq!(client.set_once("b", b"first").unwrap(), b"first");
         assert_eq!(server.set_once("b", b"second").unwrap(), b"first");

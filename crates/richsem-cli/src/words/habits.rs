@@ -228,9 +228,9 @@ pub(super) const FLAGS: &[Habit] = &[
     ),
     habit(
         TRAIN,
-        &["num-gpus", "gpus", "ngpus", "nproc-per-node", "launcher", "num-machines", "dist-url"],
+        &["num-gpus", "ngpus", "nproc-per-node", "launcher", "num-machines", "dist-url"],
         Says(
-            "docs/gpu.md says on which GPUs a run computes; the device of this one is --device cuda:N",
+            "several GPUs of this machine: --gpus N; several machines: torchrun or srun (docs/gpus.md)",
         ),
     ),
     habit(
