@@ -19,6 +19,7 @@ mod shorthand;
 mod signals;
 mod table;
 mod words;
+mod writing;
 
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use richsem::{
     Error,
     data::{
-        convert::{self, Conversion, ConversionReport, PutImages, Target},
+        convert::{self, Conversion, ConversionReport, Target},
         dataset::Dataset,
         formats::{Opening, Unit},
     },
@@ -15,10 +15,11 @@ use richsem::{
 
 use super::split;
 use crate::{
-    args::{OrientationArgs, SetArgs, as_flag},
+    args::{SetArgs, as_flag},
     exit, output,
     signals::Signals,
     table,
+    writing::WritingArgs,
 };
 
 #[derive(Debug, clap::Args)]
@@ -78,19 +79,7 @@ struct ConvertArgs {
     #[arg(long, value_enum, value_name = "coco|lvis|yolo", hide_possible_values = true)]
     to: To,
     #[command(flatten)]
-    set: SetArgs,
-    /// Folder or archive of the images. Default: where the format has them, or near the annotations
-    #[arg(long, value_name = "PATH")]
-    images: Option<PathBuf>,
-    /// What becomes of the images: keep (they stay where they are), copy, or link (symbolic links). Default:
-    /// keep those of a folder (for YOLO: link), copy those of an archive
-    #[arg(long, value_enum, value_name = "keep|copy|link", hide_possible_values = true)]
-    put_images: Option<Put>,
-    #[command(flatten)]
-    orientation: OrientationArgs,
-    /// Replaces files of the same names, if the folder is not empty
-    #[arg(long)]
-    overwrite: bool,
+    how: WritingArgs,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -100,39 +89,13 @@ enum To {
     Yolo,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum Put {
-    Keep,
-    Copy,
-    Link,
-}
-
-impl From<Put> for PutImages {
-    fn from(put: Put) -> Self {
-        match put {
-            Put::Keep => Self::Keep,
-            Put::Copy => Self::Copy,
-            Put::Link => Self::Link,
-        }
-    }
-}
-
 impl ConvertArgs {
     fn conversion(&self) -> Conversion {
-        Conversion {
-            target: match self.to {
-                To::Coco => Target::Coco,
-                To::Lvis => Target::Lvis,
-                To::Yolo => Target::Yolo,
-            },
-            opening: Opening {
-                images: self.images.clone(),
-                orientation: self.orientation.get(),
-                ..self.set.opening()
-            },
-            images: self.put_images.map(PutImages::from),
-            overwrite: self.overwrite,
-        }
+        self.how.conversion(match self.to {
+            To::Coco => Target::Coco,
+            To::Lvis => Target::Lvis,
+            To::Yolo => Target::Yolo,
+        })
     }
 }
 
@@ -153,7 +116,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         Verb::Stats(args) => stats(&args),
         Verb::Convert(args) => {
             output::check_input(&args.input, "IN", "file, folder or archive")?;
-            if let Some(images) = &args.images {
+            if let Some(images) = &args.how.images {
                 output::check_input(images, "--images", "folder or archive")?;
             }
             converted(&args.input, &args.output, &args.conversion())

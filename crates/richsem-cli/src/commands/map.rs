@@ -104,10 +104,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     for names in [&from, &to] {
         output::note(format!("{}: {}", names.path().display(), names.notes.join("; ")));
     }
+    // Before the teacher looks, which may take long.
+    let entries = args.check.as_deref().map(|file| entries(file, &from, &to)).transpose()?;
     let looked =
         args.teacher.as_deref().map(|weights| ask(args, weights, &from, &to)).transpose()?;
-    if let (Some(file), Some(looked)) = (&args.check, &looked) {
-        return check_entries(args, file, (&from, &to), looked);
+    if let (Some(entries), Some(looked)) = (entries, &looked) {
+        return check_entries(args, entries, (&from, &to), looked);
     }
     let (from, to) = (from.classes(), to.classes());
     let mut options = Options { narrower: args.narrower, ..Options::default() };
@@ -214,18 +216,36 @@ fn ask(args: &Args, weights: &Path, from: &Names, to: &Names) -> Result<Looked> 
     Ok(looked)
 }
 
+/// The entries of a mapping: places in TO, by class of FROM.
+fn entries(file: &Path, from: &Names, to: &Names) -> Result<Vec<Vec<usize>>> {
+    let classes = from.classes();
+    let folders: Vec<&str> = classes.iter().map(|class| class.id.as_str()).collect();
+    let entries = read_mapping(file, &vocabulary(to), &folders)?;
+    let entries: Vec<Vec<usize>> =
+        entries.iter().map(|entry| entry.iter().map(|class| class.0 as usize).collect()).collect();
+    let without = entries.iter().filter(|entry| entry.is_empty()).count();
+    if without == entries.len() {
+        return Err(anyhow!(
+            "--check: {}: no class of {} has an entry\n  hint: its keys are ids or names of FROM's classes, as {}",
+            file.display(),
+            from.path().display(),
+            folders.first().copied().unwrap_or_default()
+        ));
+    }
+    if without > 0 {
+        output::note(format!("{}: {without} classes of FROM have no entry", file.display()));
+    }
+    Ok(entries)
+}
+
 /// Shows the entries of a mapping that the images speak against, and writes it with them mended.
 fn check_entries(
     args: &Args,
-    file: &Path,
+    mut entries: Vec<Vec<usize>>,
     (from, to): (&Names, &Names),
     looked: &Looked,
 ) -> Result<u8> {
-    let (from, vocabulary) = (from.classes(), vocabulary(to));
-    let folders: Vec<&str> = from.iter().map(|class| class.id.as_str()).collect();
-    let entries = read_mapping(file, &vocabulary, &folders)?;
-    let mut entries: Vec<Vec<usize>> =
-        entries.iter().map(|entry| entry.iter().map(|class| class.0 as usize).collect()).collect();
+    let from = from.classes();
     let Audit { suspects, unseen } = audit(&entries, &looked.seen)?;
     let to = to.classes();
     let named = |places: &[usize]| -> String {

@@ -6,19 +6,12 @@ use anyhow::{Result, anyhow};
 use richsem::{
     Error,
     data::{
-        convert::{Conversion, PutImages, Target},
-        formats::Opening,
+        convert::Target,
         split::{Division, DivisionReport, divide},
     },
 };
 
-use crate::{
-    args::{OrientationArgs, SetArgs, as_flag},
-    commands::dataset::Put,
-    exit, output,
-    signals::Signals,
-    table,
-};
+use crate::{args::as_flag, exit, output, signals::Signals, table, writing::WritingArgs};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -28,7 +21,7 @@ Examples:
   richsem dataset split frames.json mine --group '^(.*)_[0-9]+[.]jpg$'    a video on one side
 
 Classes are divided one by one, the rarest first, so that a class of two images is on both sides. Images of
-one group stay together: without --group these are Roboflow's copies of one picture (x_jpg.rf.….jpg).
+one group stay together: without --group these are Roboflow's copies of one image (x_jpg.rf.….jpg).
 Copies of other kinds: `richsem doctor`. OUT then has train.json and val.json, and links to the images
 (of an archive: copies), and is a set in two parts for every verb: --data OUT.")]
 pub(crate) struct Args {
@@ -48,24 +41,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    set: SetArgs,
-    /// Folder or archive of the images. Default: where the format has them, or near the annotations
-    #[arg(long, value_name = "PATH")]
-    images: Option<PathBuf>,
-    /// What becomes of the images: keep (they stay where they are), copy, or link (symbolic links). Default:
-    /// link to those of a folder, copy those of an archive
-    #[arg(long, value_enum, value_name = "keep|copy|link", hide_possible_values = true)]
-    put_images: Option<Put>,
-    #[command(flatten)]
-    orientation: OrientationArgs,
-    /// Replaces files of the same names, if the folder is not empty
-    #[arg(long)]
-    overwrite: bool,
+    how: WritingArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
     output::check_input(&args.input, "IN", "file, folder or archive")?;
-    if let Some(images) = &args.images {
+    if let Some(images) = &args.how.images {
         output::check_input(images, "--images", "folder or archive")?;
     }
     output::check_new_folder(&args.output, "OUT")?;
@@ -75,17 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         .map(|text| Division::pattern(text).map_err(|problem| anyhow!("--group: {problem}")));
     let division =
         Division { parts: parts(&args.parts)?, group: pattern.transpose()?, seed: args.seed };
-    let opening = Opening {
-        images: args.images.clone(),
-        orientation: args.orientation.get(),
-        ..args.set.opening()
-    };
-    let how = Conversion {
-        opening,
-        images: args.put_images.map(PutImages::from),
-        overwrite: args.overwrite,
-        ..Conversion::to(Target::Coco)
-    };
+    let how = args.how.conversion(Target::Coco);
     let signals = Signals::catch()?;
     match divide(&args.input, &args.output, &division, &how, &signals.stop) {
         Err(Error::Stopped) => Ok(signals.tell_undone(&args.output)),

@@ -30,6 +30,15 @@ pub(super) const PRESETS: &[Preset] = &[
     preset!("richsem_r50", "RichSem with a ResNet-50 on LVIS and ImageNet-LVIS"),
     preset!("richsem_r50_openimages", "RichSem with a ResNet-50 on Open Images"),
     preset!("richsem_r50_visual_genome", "RichSem with a ResNet-50 on Visual Genome"),
+    preset!("richsem_r50_21k", "RichSem with a ResNet-50 that ImageNet-21k trained, on LVIS"),
+    preset!("dino_swin_t", "DINO with Swin-T on LVIS"),
+    preset!("dino_swin_l", "DINO with Swin-L on LVIS"),
+    preset!("dino_focalnet_l", "DINO with FocalNet-L on LVIS"),
+    preset!("dino_convnext_l", "DINO with ConvNeXt-L on LVIS"),
+    preset!("dino_vitdet_b", "DINO with ViTDet-B on LVIS"),
+    preset!("richsem_swin_l", "RichSem with Swin-L on LVIS and ImageNet-LVIS"),
+    preset!("richsem_focalnet_h", "RichSem with FocalNet-H on LVIS and ImageNet-LVIS"),
+    preset!("faster_rcnn_tiny", "Faster R-CNN small enough for two CPU cores, from scratch"),
 ];
 
 impl Config {
@@ -72,6 +81,19 @@ mod tests {
             assert_eq!(text(given), text(Config::load(&file, &[]).unwrap()), "{}", preset.name);
             let named = format!("preset:{}", preset.name);
             Config::load(Path::new(&named), &[]).unwrap();
+        }
+    }
+
+    /// What lies in `configs/` is a preset, but for what needs this project's own data or another verb.
+    #[test]
+    fn no_settings_are_forgotten() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let other = ["tinylvis", "demo_richsem", "pretrain_teacher"];
+            let is_other = other.iter().any(|start| name.starts_with(start));
+            assert!(is_other || PRESETS.iter().any(|preset| preset.name == name), "{name}");
         }
     }
 

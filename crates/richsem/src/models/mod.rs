@@ -5,6 +5,7 @@ pub mod class_head;
 pub mod config;
 pub mod dino;
 pub mod faster_rcnn;
+mod images;
 pub mod layers;
 pub mod network;
 pub mod padding;

@@ -3,6 +3,7 @@
 
 use tch::Tensor;
 
+pub use super::images::Images;
 use super::{
     class_head::{ClassSpace, TextTable},
     config::{FamilyConfig, ModelConfig},
@@ -13,26 +14,6 @@ use super::{
     scored_box::ScoredBox,
 };
 use crate::error::{Error, Result};
-
-/// Images as a network sees them.
-#[derive(Debug, Clone, Copy)]
-pub struct Images<'a> {
-    /// `[B, 3, H, W]`, normalised, zero in the padding.
-    pub pixels: &'a Tensor,
-    /// `[B, H, W]`, true = padding, at the right and below.
-    pub mask: &'a Tensor,
-    /// `[draws, B]`, uniform in [0, 1): what is random in the backbone in training (drop path), as an input, so
-    /// that a recorded pass draws anew each time. None in inference, and where nothing is random.
-    pub draws: Option<&'a Tensor>,
-}
-
-impl<'a> Images<'a> {
-    /// Of inference.
-    #[must_use]
-    pub fn new(pixels: &'a Tensor, mask: &'a Tensor) -> Self {
-        Self { pixels, mask, draws: None }
-    }
-}
 
 /// A variant of a network's pass. Some image sizes need another variant than others, and each is recorded
 /// separately. [`Network::form`] gives the variant.

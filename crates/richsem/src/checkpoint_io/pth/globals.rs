@@ -88,8 +88,8 @@ fn storage_or_dtype(module: &str, name: &str) -> Option<Global> {
 fn refusal_hint(module: &str, name: &str) -> &'static str {
     match (module, name) {
         ("torch.storage", "_load_from_bytes") => {
-            "tensors that pickle.dump wrote: load them with pickle.load in Python, and save \
-             them with torch.save"
+            "tensors that pickle.dump wrote: if you trust whoever made the file, load them with \
+             pickle.load in Python, and save them with torch.save"
         }
         ("torch" | "torch.cuda", _)
             if name.starts_with(char::is_lowercase) || name.ends_with("Storage") =>

@@ -52,8 +52,8 @@ pub(super) fn read(
 /// Reads a pickle alone, whose tensors must lie in it.
 fn plain(file: &File, heap: &mut Heap, path: &Path) -> Result<Value> {
     const OTHER: &str = "a pickle that torch.save did not write";
-    const HINT: &str = "in Python, load it with pickle.load and save its weights: \
-        numpy.savez(\"weights.npz\", **arrays), or torch.save(tensors, \"weights.pth\"); if it worked \
+    const HINT: &str = "if you trust whoever made it (loading a pickle runs what is in it), load it in Python with pickle.load \
+        and save its weights: numpy.savez(\"weights.npz\", **arrays), or torch.save(tensors, \"weights.pth\"); if it worked \
         before, fetch the file again";
     let mut input = Input::new(file.try_clone()?, file.metadata()?.len());
     let value = pickle::read(&mut input, heap, false, path).map_err(|error| match error {

@@ -52,13 +52,13 @@ pub struct PendingTerms<'a> {
 
 /// The terms of a step.
 pub struct MatchedTerms<'a> {
-    pub(super) output: &'a TrainingOutput,
-    pub(super) targets: &'a [Target],
+    output: &'a TrainingOutput,
+    targets: &'a [Target],
     terms: LossTerms,
     /// Of the boxes of the last stage, on the host: the object, −1 for background, −2 where there is none. None if
     /// no branch asks.
-    pub(super) target: Option<Vec<i64>>,
-    pub(super) classes: Option<Tensor>,
+    target: Option<Vec<i64>>,
+    classes: Option<Tensor>,
 }
 
 /// Absolute differences summed over the last axis, below `beta` squares.
@@ -338,7 +338,10 @@ impl MatchedTerms<'_> {
     /// The terms; and the boxes of the last stage as regions, whose losses are divided by `num_boxes`.
     #[must_use]
     pub fn finish(self, num_boxes: f64, wanted: Option<Wanted>) -> (LossTerms, Option<Regions>) {
-        let regions = wanted.map(|wanted| regions(&self, num_boxes, wanted));
+        let Self { output, targets, target, classes, .. } = &self;
+        let objects = target.as_deref().unwrap_or_default();
+        let of = |wanted| regions((output, targets), objects, classes.as_ref(), num_boxes, wanted);
+        let regions = wanted.map(of);
         (self.terms, regions)
     }
 }

@@ -2,26 +2,29 @@
 
 use tch::Tensor;
 
-use super::criterion::MatchedTerms;
+use super::input::TrainingOutput;
 use crate::{
     losses::regions::{RegionSet, Regions, Wanted},
     semantic_branch::RegionFeatures,
+    targets::Target,
 };
 
 /// The boxes that are objects, the objects' own boxes among them; or all boxes that learn.
-pub(super) fn regions(matched: &MatchedTerms<'_>, num_boxes: f64, wanted: Wanted) -> Regions {
-    let MatchedTerms { output, targets, target, classes, .. } = matched;
+///
+/// `objects` says what each box of the last stage is: the object, −1 for background, −2 where there is none.
+pub(super) fn regions(
+    (output, targets): (&TrainingOutput, &[Target]),
+    objects: &[i64],
+    classes: Option<&Tensor>,
+    num_boxes: f64,
+    wanted: Wanted,
+) -> Regions {
     let stage = &output.stages[output.stages.len() - 1];
     let device = output.features.device();
     let places = stage.boxes.size()[1];
-    let target = target.as_deref().unwrap_or_default();
-    // −2 is a place without a box.
     let least = if wanted.unmatched { -1 } else { 0 };
-    let (mut rows, mut objects) = (Vec::new(), Vec::new());
-    for (row, &object) in (0i64..).zip(target).filter(|&(_, &object)| object >= least) {
-        rows.push(row);
-        objects.push(object);
-    }
+    let learning = (0i64..).zip(objects.iter().copied()).filter(|&(_, object)| object >= least);
+    let (rows, objects): (Vec<i64>, Vec<i64>) = learning.unzip();
     let sizes: Vec<f64> = targets
         .iter()
         .flat_map(|target| {
@@ -47,7 +50,7 @@ pub(super) fn regions(matched: &MatchedTerms<'_>, num_boxes: f64, wanted: Wanted
             count,
             matched: !wanted.unmatched,
             normalizer: if wanted.unmatched { (count as f64).max(1.0) } else { num_boxes },
-            classes: classes.as_ref().map(Tensor::shallow_clone),
+            classes: classes.map(Tensor::shallow_clone),
         }],
     }
 }

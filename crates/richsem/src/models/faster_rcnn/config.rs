@@ -11,6 +11,9 @@ use crate::{
 /// Strides of the maps that boxes are pooled from, P2 to P5.
 pub(super) const STRIDES: [i64; 4] = [4, 8, 16, 32];
 
+/// Groups of the norms of `4conv1fc`.
+pub(super) const GROUPS: i64 = 32;
+
 /// Which implementation a detector computes as. They differ in what no setting says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -340,11 +343,10 @@ impl FasterRcnnConfig {
             return Err(Error::config(format!("{key}.backbone"), problem));
         }
         within(format!("{key}.fpn_dim"), self.fpn_dim, 1..=8192)?;
-        if self.roi.head == BoxHeadKind::FourConvOneFc && self.fpn_dim % super::roi::GROUPS != 0 {
+        if self.roi.head == BoxHeadKind::FourConvOneFc && self.fpn_dim % GROUPS != 0 {
             let problem = format!(
                 "expected a multiple of {} for the group norms of roi.head = \"4conv1fc\", got {}",
-                super::roi::GROUPS,
-                self.fpn_dim
+                GROUPS, self.fpn_dim
             );
             return Err(Error::config(format!("{key}.fpn_dim"), problem));
         }

@@ -26,8 +26,8 @@ use self::{
 use super::{
     backbone::{Backbone, BackboneConfig},
     class_head::{ClassSpace, TextTable},
+    images::Images,
     layers::at_least_f32,
-    network::Images,
     parameters::ParameterStore,
     projection::Projection,
 };

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     coding::BoxCoder,
-    config::{BoxHeadKind, BoxPredictor, Classifier, FasterRcnnConfig, STRIDES, Variant},
+    config::{BoxHeadKind, BoxPredictor, Classifier, FasterRcnnConfig, GROUPS, STRIDES, Variant},
     fpn::uniform,
 };
 use crate::{
@@ -17,8 +17,6 @@ use crate::{
     },
 };
 
-/// Groups of the norms of `4conv1fc`.
-pub(super) const GROUPS: i64 = 32;
 /// Probability that each class starts with, where classes are told apart one by one.
 const PRIOR: f64 = 0.01;
 /// Side of a box that is read from P4, in pixels: what ImageNet's networks see.

@@ -1,0 +1,159 @@
+//! Some training steps, timed: what a batch may be, and how long a run takes.
+
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use richsem::{
+    bench::{self, Workload},
+    config::Config,
+    data::{dataset::Dataset, image_store::ImageStore},
+    doctor::Examination,
+    recipe::{Machine, Pace, Situation},
+};
+use tch::Device;
+
+use crate::output;
+
+/// Images that are read to time it.
+const READ: usize = 12;
+
+/// Share of the memory that is free which a training may take.
+const MOST_MEMORY: f64 = 0.8;
+
+/// A set, and its images where they are known.
+#[derive(Clone, Copy)]
+pub(super) struct Images<'a> {
+    pub(super) dataset: &'a Dataset,
+    pub(super) store: Option<&'a ImageStore>,
+}
+
+/// What was tried.
+pub(super) struct Trial {
+    pub(super) pace: Pace,
+    pub(super) batch: usize,
+    pub(super) why: String,
+    /// Height and width of the images that were tried.
+    pub(super) size: [u32; 2],
+    /// GPU memory of a step, in MiB.
+    pub(super) memory: Option<f64>,
+}
+
+/// Times steps of the recipe on random images of the set's usual size, with fewer images a batch where memory
+/// does not do.
+pub(super) fn trial(
+    config: &Config,
+    situation: &Situation,
+    train: Images<'_>,
+    examination: &Examination,
+    device: Device,
+) -> Result<Trial> {
+    let read = reading(train);
+    let sides = usual_sides(train)?;
+    let scales = &config.data.augment.scales;
+    let scale = scales.iter().sum::<u32>() / u32::try_from(scales.len()).unwrap_or(1).max(1);
+    let size = resized(sides, scale, config.data.augment.max_size);
+    let judged = resized(sides, config.data.resize.size, config.data.resize.max_size);
+    let work = |batch, [height, width]: [u32; 2]| Workload {
+        batch,
+        height,
+        width,
+        boxes: (examination.density.mean.round() as usize).clamp(1, 200),
+        classes: train.dataset.vocabulary().len(),
+        warmup: 1,
+        runs: 2,
+    };
+    output::note("timing some training steps on random images …");
+    let (mut batch, mut lowered) = (situation.batch(), None);
+    let timing = loop {
+        let fits = bench::run(config, &work(batch, size), device, Some(bench::Part::Train));
+        let free = torch_ext::memory_left(device);
+        let problem = match fits {
+            Ok(timings) => {
+                let timing = timings.train.ok_or_else(|| anyhow!("no step was timed"))?;
+                let taken = timing.memory_mib.map(|mib| mib * f64::from(1 << 20));
+                let all = free.zip(taken).map(|(free, taken)| free as f64 + taken);
+                match all.zip(taken) {
+                    Some((all, taken)) if taken > MOST_MEMORY * all && batch > 1 => {
+                        format!(
+                            "{batch} would take {:.0} % of the free memory",
+                            100.0 * taken / all
+                        )
+                    }
+                    _ => break timing,
+                }
+            }
+            Err(error) if batch > 1 && error.to_string().contains("memory") => {
+                format!("{batch} do not fit into memory")
+            }
+            Err(error) => return Err(error.into()),
+        };
+        batch /= 2;
+        lowered = Some(problem);
+        torch_ext::empty_cache(device)?;
+    };
+    let inference = bench::run(config, &work(1, judged), device, Some(bench::Part::Inference))?;
+    let judged_ms = inference.inference.map_or(0.0, |timing| timing.median_ms);
+    let step = timing.median_ms / 1e3;
+    let reading = read * batch as f64;
+    let pace = match &situation.machine {
+        // Reading takes the same cores.
+        Machine::Cpu { cores } => Pace {
+            step: step + reading / (*cores).max(1) as f64,
+            judged: judged_ms / 1e3 + read / (*cores).max(1) as f64,
+        },
+        Machine::Gpu { .. } => {
+            let workers = richsem::predict::ReadAhead::default().workers.max(1) as f64;
+            Pace {
+                step: step.max(reading / workers),
+                judged: (judged_ms / 1e3).max(read / workers),
+            }
+        }
+    };
+    let why = match lowered {
+        Some(problem) => format!("images of a batch: {problem}"),
+        None => "images of a batch".to_owned(),
+    };
+    Ok(Trial { pace, batch, why, size, memory: timing.memory_mib })
+}
+
+/// Seconds that reading an image takes one thread; 0 where none can be read.
+fn reading(train: Images<'_>) -> f64 {
+    let Some(store) = train.store else { return 0.0 };
+    let images = train.dataset.images();
+    let step = (images.len() / READ).max(1);
+    let start = Instant::now();
+    let read = images.iter().step_by(step).take(READ);
+    let read = read.filter(|image| store.image(&image.file_name).is_ok()).count();
+    start.elapsed().as_secs_f64() / read.max(1) as f64
+}
+
+/// The median height and width of the images.
+fn usual_sides(train: Images<'_>) -> Result<[u32; 2]> {
+    let known = train.dataset.images().iter().filter_map(|image| image.size);
+    let mut sides: Vec<[u32; 2]> = known.collect();
+    if sides.is_empty() {
+        let Some(store) = train.store else {
+            return Err(anyhow!(
+                "--images: missing: the annotations say no sizes, and the images are not near them"
+            ));
+        };
+        let names = train.dataset.images().iter().take(READ).map(|image| &image.file_name);
+        sides = names.filter_map(|name| store.size(name).ok()).collect();
+    }
+    let median = |at: usize| {
+        let mut lengths: Vec<u32> = sides.iter().map(|size| size[at]).collect();
+        lengths.sort_unstable();
+        lengths.get(lengths.len() / 2).copied()
+    };
+    median(0)
+        .zip(median(1))
+        .map(|(height, width)| [height, width])
+        .ok_or_else(|| anyhow!("{}: no image could be read", train.dataset.path().display()))
+}
+
+/// A size of which the shorter side is `shorter`, and the longer one at most `longest`.
+fn resized(size: [u32; 2], shorter: u32, longest: u32) -> [u32; 2] {
+    let (short, long) = (size[0].min(size[1]).max(1), size[0].max(size[1]).max(1));
+    let factor = (f64::from(shorter) / f64::from(short)).min(f64::from(longest) / f64::from(long));
+    size.map(|side| ((f64::from(side) * factor).round() as u32).max(1))
+}
