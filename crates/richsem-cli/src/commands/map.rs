@@ -188,6 +188,7 @@ fn ask(args: &Args, weights: &Path, from: &Names, to: &Names) -> Result<Looked> 
         .to_text
         .clone()
         .map_or_else(TeacherText::default, |table| TeacherText::Table { table });
+    let store = from.images()?;
     let config = TeacherConfig::of(weights, text);
     let device = args.device.resolve()?;
     let teacher = teacher::open(&config, &vocabulary(to), device)?;
@@ -195,7 +196,7 @@ fn ask(args: &Args, weights: &Path, from: &Names, to: &Names) -> Result<Looked> 
     let signals = Signals::catch()?;
     let total = from.classes().len();
     let counter = Counter::new("looking at classes", total);
-    let looked = look(from, teacher.as_ref(), &how, &mut |done| {
+    let looked = look(from, &store, teacher.as_ref(), &how, &mut |done| {
         counter.set(done, total);
         if signals.stop.load(Ordering::Relaxed) {
             ControlFlow::Break(())

@@ -106,6 +106,26 @@ fn classes_are_mapped_and_decisions_stay() {
     dir.command(&args).ok().stderr_has("1 decided, 0 open");
     assert_eq!(dir.json("map.json")["/m/2"], json!([9]));
 
+    // A mapping to be checked is read before the teacher, which is no file of weights here.
+    dir.write("weights.pt", "");
+    let check = |file: &str| {
+        dir.command(&["map", "from.csv", "to.json", "--teacher", "weights.pt", "--check", file])
+    };
+    for (name, text, says) in [
+        ("empty.json", "", "empty.json: JSON: "),
+        ("cut.json", "{\"/m/1\": ", "cut.json: JSON: "),
+        (
+            "strange.json",
+            "{\"/m/1\": [\"nobody\"]}",
+            "strange.json: /m/1: \"nobody\" is no category",
+        ),
+        ("other.json", "{\"n1\": [\"bicycle\"]}", "no class of from.csv has an entry"),
+    ] {
+        dir.write(name, text);
+        check(name).fails(1).stderr_has(says);
+    }
+    check("map.json").fails(1).stderr_has("expected a folder, or a .tar");
+
     dir.command(&["map", "from.csv", "none.json"]).fails(1).stderr_has("TO: no such file");
     dir.command(&["map", "from.csv", "to.json", "--out", "to.json"]).fails(1).stderr_has("--out: ");
     dir.write("review.toml", "version = 1\n[[class]]\nfrom = \"/m/2\"\ndecision = \"salmon\"\n");

@@ -64,24 +64,25 @@ pub fn vocabulary(to: &Names) -> Vocabulary {
     Vocabulary::new(classes.iter().enumerate().map(category).collect())
 }
 
-/// Shows the teacher images of each class of `from`. It must know the classes of [`vocabulary`].
+/// Shows the teacher images of each class of `from`, out of [`Names::images`]. It must know the classes of
+/// [`vocabulary`].
 ///
 /// # Errors
-/// `from` is no folder or archive of classes; a folder that cannot be listed; what the teacher says;
+/// A folder that cannot be listed; what the teacher says;
 /// [`Error::Stopped`] if `progress` (classes that are done) breaks.
 pub fn look(
     from: &Names,
+    store: &ImageStore,
     teacher: &dyn Teacher,
     how: &Looking,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Looked> {
-    let store = from.images()?;
     let mut looked = Looked::default();
     for (done, folder) in from.folders().enumerate() {
         if progress(done).is_break() {
             return Err(Error::Stopped);
         }
-        let seen = of_class(&store, &folder, teacher, how, &mut looked)?;
+        let seen = of_class(store, &folder, teacher, how, &mut looked)?;
         looked.seen.push(seen);
     }
     Ok(looked)

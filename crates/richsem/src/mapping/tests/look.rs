@@ -35,8 +35,10 @@ fn tiny() -> Option<&'static Tiny> {
         let config = TeacherConfig::of(&weights, TeacherText::Table { table });
         let teacher = teacher::open(&config, &vocabulary(&to), Device::Cpu).unwrap();
         let how = Looking { device: Device::Cpu, size: 224, images: IMAGES };
-        let looked =
-            look(&from, teacher.as_ref(), &how, &mut |_| ControlFlow::Continue(())).unwrap();
+        let looked = look(&from, &from.images().unwrap(), teacher.as_ref(), &how, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         assert_eq!(looked.unread, 0);
         let wnids: Vec<_> = to.classes().into_iter().map(|class| class.wnid.unwrap()).collect();
         let place = |id: &str| wnids.iter().position(|wnid| wnid == id).unwrap();
