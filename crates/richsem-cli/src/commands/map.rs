@@ -207,6 +207,9 @@ fn ask(args: &Args, weights: &Path, from: &Names, to: &Names) -> Result<Looked> 
     drop(counter);
     let looked = looked?;
     output::note(format!("{}: {}", weights.display(), teacher.describe()));
+    if let Some(assumed) = config.assumed_activation()? {
+        output::warn(format!("{}: {assumed}", weights.display()));
+    }
     if looked.unread > 0 {
         output::warn(format!(
             "{} images could not be read and were left out: {}",

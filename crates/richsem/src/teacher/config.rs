@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::clip::{Activation, PromptSet};
+use super::clip::{Activation, Hints, PromptSet};
 use crate::{
     checkpoint_io::weight_names,
     error::{Error, Result},
@@ -126,6 +126,20 @@ impl TeacherConfig {
         }
         let (names, _) = weight_names(self.weights()?)?;
         Ok(!names.iter().any(|name| name.contains("visual.attnpool.")))
+    }
+
+    /// The activation that is taken where neither the settings nor the weights say with which the transformers
+    /// were trained, in a sentence for the user. Training tries both instead.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn assumed_activation(&self) -> Result<Option<String>> {
+        let hints = Hints::of(self.weights()?, self.activation)?;
+        let unknown = hints.activation.is_none() && self.has_transformers()?;
+        Ok(unknown.then(|| {
+            let taken = Activation::default().name();
+            format!("nothing says with which activation the weights were trained: {taken} is taken")
+        }))
     }
 
     /// # Errors
