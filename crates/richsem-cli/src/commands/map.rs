@@ -50,6 +50,9 @@ With --teacher, a CLIP looks at some images of each class of FROM, which are fol
 decides between senses of a word, and whether TO has the class at all. --check looks for wrong entries of a
 mapping instead, and --out writes it with them mended.";
 
+/// Images of a class from which on a teacher is seldom wrong about it (docs/richsem.md).
+const ENOUGH: usize = 10;
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
@@ -209,6 +212,12 @@ fn ask(args: &Args, weights: &Path, from: &Names, to: &Names) -> Result<Looked> 
     output::note(format!("{}: {}", weights.display(), teacher.describe()));
     if let Some(assumed) = config.assumed_activation()? {
         output::warn(format!("{}: {assumed}", weights.display()));
+    }
+    let few = looked.seen.iter().filter(|seen| (1..ENOUGH).contains(&seen.images)).count();
+    if few > 0 {
+        output::warn(format!(
+            "of {few} classes the teacher saw fewer than {ENOUGH} images: what it says of them is unsure"
+        ));
     }
     if looked.unread > 0 {
         output::warn(format!(
