@@ -11,6 +11,7 @@ use richsem::{
         image_io::Orientation,
     },
     detector::{Detector, weights_in},
+    merge::{Merging, Tiling},
     precision::Precision,
 };
 use tch::Device;
@@ -165,6 +166,33 @@ impl SetArgs {
             ..Opening::default()
         }
     }
+}
+
+/// What becomes of an image's boxes before they are written or judged.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct MergeArgs {
+    /// Leaves out boxes that overlap a better one of their class by more than this, 0 to 1. Default: none is
+    /// left out
+    #[arg(long, value_name = "IOU", value_parser = score)]
+    iou: Option<f32>,
+    /// Detects also in tiles of this side, in pixels of the image
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=16_384))]
+    tiles: Option<u32>,
+    /// Share of a tile that the next one has, too: at least as large as the objects are in the tile
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, requires = "tiles", value_parser = overlap)]
+    overlap: f32,
+}
+
+impl MergeArgs {
+    pub(crate) fn get(&self) -> Merging {
+        let tiling = self.tiles.map(|side| Tiling { side, overlap: self.overlap });
+        Merging { tiling, iou: self.iou }
+    }
+}
+
+fn overlap(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|share| (0.0..=0.9).contains(share));
+    value.ok_or_else(|| "expected a number from 0 to 0.9".to_owned())
 }
 
 /// Which way up images are read.

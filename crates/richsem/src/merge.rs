@@ -101,6 +101,52 @@ impl Tiling {
     }
 }
 
+/// What becomes of an image's boxes before they count. Nothing, by default.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Merging {
+    /// Detects also in tiles ([`detect_in_tiles`]).
+    pub tiling: Option<Tiling>,
+    /// Leaves out boxes that overlap a better one of their class by more ([`suppress`]); 0 to 1.
+    pub iou: Option<f32>,
+}
+
+impl Merging {
+    /// The boxes of `image`, of which the network found `boxes`. Without the image there are no tiles. `batch` tiles
+    /// go through the detector at once.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn boxes(
+        &self,
+        detector: &Detector,
+        image: Option<&RgbImage>,
+        boxes: Vec<ScoredBox>,
+        batch: usize,
+    ) -> Result<Vec<ScoredBox>> {
+        let mut boxes = boxes;
+        if let (Some(tiling), Some(image)) = (self.tiling, image) {
+            boxes = detect_in_tiles(detector, image, boxes, tiling, batch)?;
+        }
+        Ok(match self.iou {
+            Some(iou) => suppress(boxes, iou),
+            None => boxes,
+        })
+    }
+
+    /// In words, as of results that it changed; none where it changes nothing.
+    #[must_use]
+    pub fn in_words(&self) -> Option<String> {
+        let tiles = self.tiling.map(|Tiling { side, overlap }| {
+            format!("also in tiles of {side} pixels, of which neighbours share {overlap}")
+        });
+        let iou = self.iou.map(|iou| {
+            format!("without boxes that overlap a better one of their class by more than {iou}")
+        });
+        let words: Vec<String> = [tiles, iou].into_iter().flatten().collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
 /// What a detector finds in the tiles of an image, joined with what it found in the whole: large objects are
 /// seen there, small ones in the tiles. Of boxes of one class that are one object (0.6 of the smaller lies in
 /// the other) the best stays. `batch` tiles go through the detector at once.
@@ -161,6 +207,18 @@ mod tests {
         assert_eq!(scores(0.7), [0.9, 0.4, 0.3, 0.2]);
         assert_eq!(scores(0.8), [0.9, 0.5, 0.4, 0.3, 0.2], "more than, not from");
         assert!(suppress(Vec::new(), 0.5).is_empty());
+    }
+
+    #[test]
+    fn what_changes_results_says_so() {
+        let tiling = Some(Tiling { side: 640, overlap: 0.2 });
+        assert_eq!(Merging::default().in_words(), None);
+        let words = Merging { tiling, iou: Some(0.7) }.in_words().unwrap_or_default();
+        assert!(
+            words.contains("640 pixels")
+                && words.contains("share 0.2")
+                && words.contains("more than 0.7")
+        );
     }
 
     #[test]

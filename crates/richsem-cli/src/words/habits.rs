@@ -120,6 +120,7 @@ pub(super) const VERBS: &[(&[&str], &str)] = &[
 const TRAIN: &[&str] = &["train"];
 const EVAL: &[&str] = &["eval"];
 const PREDICT: &[&str] = &["predict"];
+const DETECTING: &[&str] = &["predict", "eval"];
 const DETECT: &[&str] = &["eval", "predict"];
 
 /// Flags of other programs (Ultralytics, YOLOv5, RF-DETR, detectron2, MMDetection, DETR and DINO).
@@ -293,15 +294,15 @@ pub(super) const FLAGS: &[Habit] = &[
         ],
         Flag("--conf"),
     ),
-    habit(PREDICT, &["iou-thres", "nms", "nms-thr", "nms-threshold"], Flag("--iou")),
+    habit(DETECTING, &["iou-thres", "nms", "nms-thr", "nms-threshold"], Flag("--iou")),
     habit(PREDICT, &["out-dir", "output-dir", "save-dir", "out"], Flag("--output")),
     habit(PREDICT, &["project", "name", "exist-ok"], Says("results go to --output FOLDER")),
     habit(PREDICT, &["save-txt"], Switch(&["--formats", "images,json,yolo"])),
     habit(PREDICT, &["save-crop"], Switch(&["--formats", "images,json,crops"])),
     habit(PREDICT, &["nosave", "no-save"], Switch(&["--no-images"])),
     habit(PREDICT, &["save", "save-img", "save-conf", "save-json"], Switch(&[])),
-    habit(PREDICT, &["slice", "sahi", "slice-size"], Flag("--tiles")),
-    habit(PREDICT, &["overlap-ratio"], Flag("--overlap")),
+    habit(DETECTING, &["slice", "sahi", "slice-size"], Flag("--tiles")),
+    habit(DETECTING, &["overlap-ratio"], Flag("--overlap")),
     habit(
         PREDICT,
         &["show", "view-img", "stream", "vid-stride", "webcam"],

@@ -98,6 +98,31 @@ fn suppression_and_tiles_change_boxes_and_never_names() {
     assert_eq!(count(&["--iou", "1"], "same"), plain);
     let tiled = count(&["--tiles", "64", "--overlap", "0.25"], "tiled");
     assert!(tiled > 0);
+    // `eval` finds the same there, and says that these are not the plain detector's numbers.
+    let eval =
+        ["eval", "--weights", "run", "--annotations", "set/val.json", "--images", "set/images"];
+    let tiles = ["--tiles", "64", "--overlap", "0.25", "--batch", "1", "--save-json", "eval.json"];
+    dir.command(&[&eval[..], &tiles, &["--device", "cpu"]].concat())
+        .ok()
+        .stdout_has("Boxes: also in tiles of 64 pixels, of which neighbours share 0.25");
+    let scores = |file: &str| -> Vec<u64> {
+        let records = dir.json(file);
+        let of_image = records.as_array().unwrap().iter().filter(|r| r["image_id"] == 1);
+        let mut all: Vec<u64> =
+            of_image.map(|r| (r["score"].as_f64().unwrap() * 1e9) as u64).collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(scores("eval.json"), scores("tiled/detections.json"));
+    dir.command(
+        &[
+            &["eval", "--annotations", "set/val.json"][..],
+            &["--detections", "eval.json", "--iou", "0.5"],
+        ]
+        .concat(),
+    )
+    .fails(2)
+    .stderr_has("--iou");
     // An image that is no larger than a tile is seen whole.
     assert_eq!(count(&["--tiles", "4096"], "large"), plain);
     dir.command(&["predict", image, "--weights", "run", "--overlap", "0.5"])

@@ -29,10 +29,11 @@ use richsem::{
         scheme::{Place, Value},
     },
     error::write_atomically,
+    merge::Merging,
     train::check_vocabularies,
 };
 
-use super::eval;
+use super::eval::{self, Detecting};
 use crate::{
     args::{self, InferenceArgs, OrientationArgs, SetArgs},
     exit, output,
@@ -367,7 +368,9 @@ fn detections(
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let knows = |class| train.dataset.vocabulary().class_of(class).is_some();
-    eval::detect((&detector, &Single), &knows, &train.dataset, (store, &broken), batch)
+    let how =
+        Detecting { detector: &detector, collective: &Single, batch, merging: Merging::default() };
+    eval::detect(&how, &knows, &train.dataset, (store, &broken))
 }
 
 fn detected<'a>(args: &Args, detections: &'a [Detection]) -> Detected<'a> {

@@ -19,7 +19,6 @@ use richsem::{
     detector::Detector,
     error::guarded,
     evaluate::Thresholds,
-    merge::{Tiling, detect_in_tiles, suppress},
     models::{network::NetworkOutput, scored_box::ScoredBox},
     predict::{Detected, ReadAhead, detect_batches},
     stored_batch::StoredBatch,
@@ -28,7 +27,7 @@ use tch::Tensor;
 
 use self::inputs::{Inputs, Reading, source};
 use crate::{
-    args::{self, InferenceArgs, OrientationArgs, SetArgs, score},
+    args::{self, InferenceArgs, MergeArgs, OrientationArgs, SetArgs, score},
     exit,
     least::Least,
     output,
@@ -59,8 +58,8 @@ The output folder gets what --formats names:
 
 --tiles detects in the whole image and in tiles of it, for objects that are small in it. What several of them
 see of one object is joined. --iou leaves out boxes that overlap a better one of their class: a DETR learns
-to give one box an object, so this seldom changes anything. Boxes are cut off at the image. `eval` does
-neither of these.
+to give one box an object, so this seldom changes anything. `eval` has both, too. Boxes are cut off at the
+image.
 
 In detections.json image_id is the number of the image, from 1,
 in the order read; with --annotations it is the id there. `eval --detections` finds images by
@@ -104,18 +103,10 @@ pub(crate) struct Args {
         hide_possible_values = true
     )]
     formats: Vec<Written>,
-    /// Leaves out boxes that overlap a better one of their class by more than this, 0 to 1. Default: none is
-    /// left out
-    #[arg(long, value_name = "IOU", value_parser = score)]
-    iou: Option<f32>,
-    /// Detects also in tiles of this side, in pixels of the image
-    #[arg(long, value_name = "PIXELS", conflicts_with = "raw", value_parser = clap::value_parser!(u32).range(32..=16_384))]
-    tiles: Option<u32>,
-    /// Share of a tile that the next one has, too: at least as large as the objects are in the tile
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2, requires = "tiles", value_parser = overlap)]
-    overlap: f32,
+    #[command(flatten)]
+    merge: MergeArgs,
     /// Also writes what the network gives to this file: pred_logits [B, Q, C] and pred_boxes [B, Q, 4]
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", conflicts_with = "tiles")]
     raw: Option<PathBuf>,
     /// Reads a normalised batch instead of images, and writes only --raw
     #[arg(
@@ -158,19 +149,10 @@ enum Written {
     Crops,
 }
 
-fn overlap(text: &str) -> Result<f32, String> {
-    let value = text.parse().ok().filter(|share| (0.0..=0.9).contains(share));
-    value.ok_or_else(|| "expected a number from 0 to 0.9".to_owned())
-}
-
 impl Args {
     /// Whether that form is wanted.
     fn writes(&self, form: Written) -> bool {
         self.formats.contains(&form) && !(form == Written::Images && self.no_images)
-    }
-
-    fn tiling(&self) -> Option<Tiling> {
-        self.tiles.map(|side| Tiling { side, overlap: self.overlap })
     }
 }
 
@@ -270,13 +252,8 @@ impl Results {
             let (image, image_id) = (&inputs.images[number], inputs.known[number].id);
             let [height, width] = target.original_size;
             let original = batch.originals.get_mut(b).map(std::mem::take);
-            if let (Some(tiling), Some(original)) = (args.tiling(), &original) {
-                let batch = usize::from(args.batch).max(1);
-                boxes = detect_in_tiles(detector, original, boxes, tiling, batch)?;
-            }
-            if let Some(iou) = args.iou {
-                boxes = suppress(boxes, iou);
-            }
+            boxes =
+                args.merge.get().boxes(detector, original.as_ref(), boxes, args.batch.into())?;
             let scores = boxes.iter().map(|found| found.score);
             self.highest = scores.chain(self.highest).max_by(f32::total_cmp);
             boxes.retain(|found| least.keeps(found));
@@ -357,7 +334,9 @@ fn detect(
     let reading = Reading {
         batch: args.batch.into(),
         orientation: args.orientation.get(),
-        keep: args.writes(Written::Images) || args.writes(Written::Crops) || args.tiles.is_some(),
+        keep: args.writes(Written::Images)
+            || args.writes(Written::Crops)
+            || args.merge.get().tiling.is_some(),
     };
     if let Some(mut source) = source(detector, images, known, &nameable, reading) {
         source.share = source.share.of_process(collective);

@@ -1,42 +1,32 @@
 //! `richsem eval`.
 
-use std::{
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod detect;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
-    collective::Collective,
     data::{
         dataset::Dataset,
-        detection_source::BrokenImages,
-        entries,
         formats::{Opening, Unit},
         image_store::ImageStore,
     },
-    detections::{self, Detection},
+    detections::Detection,
     detector::Detector,
-    error::{guarded, write_atomically},
-    evaluate::{
-        Evaluator, Matches, Protocol, Summary,
-        openimages::{is_results, write_results},
-    },
-    predict::{
-        Detected, ReadAhead, detect_batches, every_image_once, gather_detections, to_detections,
-    },
+    error::write_atomically,
+    evaluate::{Evaluator, Matches, Protocol, Summary, openimages::is_results},
     report::{self, ReportData},
     train::{Worker, check_vocabularies},
-    vocabulary::CategoryId,
 };
+
+pub(crate) use self::detect::{Detecting, detect};
+use self::detect::{Found, detect_in};
 
 use crate::{
     analysis,
-    args::{self, InferenceArgs, OrientationArgs, SetArgs},
+    args::{self, InferenceArgs, MergeArgs, OrientationArgs, SetArgs},
     exit, output,
-    progress::{Counter, IndexProgress},
     ranks::{self, Member, ProcessArgs},
     results::read_detections,
     table,
@@ -83,7 +73,7 @@ pub(crate) struct Args {
     images: Option<PathBuf>,
     /// Detections to evaluate instead of a detector: COCO results JSON, OpenImages' predictions (CSV) or a
     /// submission to its challenge
-    #[arg(long, value_name = "FILE", conflicts_with = "orientation")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["orientation", "tiles", "iou"])]
     detections: Option<PathBuf>,
     /// Rules to evaluate by: coco, lvis, openimages or visual-genome. Default: those of the format; else LVIS if
     /// the annotations list verified classes (neg_category_ids, not_exhaustive_category_ids), else COCO
@@ -94,6 +84,8 @@ pub(crate) struct Args {
     /// Images of a batch. Default: eval.batch_size in the detector's settings
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "detections")]
     batch: Option<u16>,
+    #[command(flatten)]
+    merge: MergeArgs,
     /// Shows every class, however many there are
     #[arg(long)]
     per_class: bool,
@@ -206,7 +198,7 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         report::write(file, &page(args, &summary))?;
         output::note(format!("report: {}", file.display()));
     }
-    show(&summary, args.per_class)?;
+    show(args, &summary)?;
     if let (Some(file), Some(matches)) = (&args.save_thresholds, matches) {
         matches.thresholds()?.write(file)?;
         output::note(format!("thresholds: {}", file.display()));
@@ -261,14 +253,6 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
         }
     }
     Ok(weights)
-}
-
-/// What is evaluated, and by what.
-struct Found {
-    evaluator: Evaluator,
-    detections: Vec<Detection>,
-    /// Images that could not be read, so that their objects count as missed.
-    unread: usize,
 }
 
 /// The annotations, and what evaluates by them.
@@ -332,13 +316,17 @@ fn page(args: &Args, summary: &Summary) -> ReportData {
     let of = args.detections.as_ref().or(args.weights.as_ref());
     let name = of.map(|path| path.display().to_string()).unwrap_or_default();
     let annotations = args.annotations.display().to_string();
+    let changed = args.merge.get().in_words().map(|words| ("boxes".to_owned(), words));
     ReportData {
         title: format!("Evaluation of {name}"),
         notes: vec![],
         facts: vec![
             ("evaluated".to_owned(), name.clone()),
             ("annotations".to_owned(), annotations),
-        ],
+        ]
+        .into_iter()
+        .chain(changed)
+        .collect(),
         settings: String::new(),
         loss: vec![],
         ap: vec![],
@@ -347,47 +335,6 @@ fn page(args: &Args, summary: &Summary) -> ReportData {
         others: vec![],
         images: vec![],
     }
-}
-
-/// Detects in every image.
-fn detect_in(
-    args: &Args,
-    dataset: &Dataset,
-    evaluator: Evaluator,
-    (detector, worker): (&Detector, &Worker),
-    images: &Path,
-) -> Result<Option<Found>> {
-    let mut indexing = IndexProgress::default();
-    let store = ImageStore::open_with(images, args.orientation.get(), &mut |at| {
-        indexing.set(at);
-        ControlFlow::Continue(())
-    })?;
-    drop(indexing);
-    for note in store.notes() {
-        output::note(format!("{}: {note}", images.display()));
-    }
-    let store = Arc::new(store);
-    let evaluator = evaluator
-        .with_max_detections(detector.config().eval.max_detections as usize)
-        .with_training_vocabulary(detector.vocabulary());
-    let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
-    let broken = Arc::new(BrokenImages::new(detector.config().max_broken_images));
-    let knows = |class| evaluator.knows(class);
-    let others = worker.collective.as_ref();
-    let detections = detect((detector, others), &knows, dataset, (&store, &broken), batch)?;
-    let Some(detections) = detections else { return Ok(None) };
-    if let Some(note) = store.turned("--orientation") {
-        output::note(note);
-    }
-    if let Some(file) = &args.save_json {
-        if file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv")) {
-            write_results(file, &detections, dataset)?;
-        } else {
-            detections::write_for(file, &detections, &dataset.image_names())?;
-        }
-        output::note(format!("detections: {}", file.display()));
-    }
-    Ok(Some(Found { evaluator, detections, unread: broken.list().len() }))
 }
 
 /// Tells what one should know of the annotations before one reads the metrics.
@@ -416,69 +363,7 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
     report.warnings.iter().for_each(output::warn);
 }
 
-/// Detections of the classes that the annotations know, made by all processes; for rank 0.
-pub(crate) fn detect(
-    (detector, collective): (&Detector, &dyn Collective),
-    knows: &dyn Fn(CategoryId) -> bool,
-    dataset: &Dataset,
-    (store, broken): (&Arc<ImageStore>, &Arc<BrokenImages>),
-    batch: usize,
-) -> Result<Option<Vec<Detection>>> {
-    let entries = entries(dataset);
-    if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
-        return Err(anyhow!(
-            "--images: {problem}\n  hint: file names in the annotations are relative to the folder or \
-             archive: give that one"
-        ));
-    }
-    let total = entries.len();
-    let (images, collector) = (Arc::clone(store), Arc::clone(broken));
-    let mut source = every_image_once(detector, images, Arc::new(entries), batch, collector);
-    source.share = source.share.of_process(collective);
-    let own = source.images();
-    let mut found = Vec::new();
-    let counter = Counter::new("detecting", own);
-    let mut done = 0;
-    guarded(|| {
-        detect_batches(
-            detector,
-            source,
-            ReadAhead::default(),
-            |Detected { batch, found: boxes, .. }| {
-                let mut of_batch = Vec::new();
-                for (target, boxes) in batch.targets.iter().zip(boxes) {
-                    let boxes = to_detections(target.image_id, &boxes, detector.vocabulary());
-                    // A split need not have every class of training.
-                    of_batch.extend(boxes.into_iter().filter(|d| knows(d.category_id)));
-                    done += 1;
-                    counter.set(done, own);
-                }
-                found.push(of_batch);
-                Ok(ControlFlow::Continue(()))
-            },
-        )
-    })?;
-    drop(counter);
-    if let Some(news) = detector.take_news() {
-        output::note(news);
-    }
-    let found = gather_detections(collective, found)?;
-    broken.gather(collective)?;
-    let Some(found) = found else { return Ok(None) };
-    if total > 0 && broken.list().len() >= total {
-        let first = broken.list().into_iter().next().map(|(_, problem)| problem);
-        return Err(anyhow!(
-            "--images: none of the {total} images could be read: {}",
-            first.unwrap_or_default()
-        ));
-    }
-    if let Some(list) = broken.summary() {
-        output::warn(format!("{list}\n  their objects count as missed"));
-    }
-    Ok(Some(found))
-}
-
-fn show(summary: &Summary, per_class: bool) -> Result<()> {
+fn show(args: &Args, summary: &Summary) -> Result<()> {
     let head = format!(
         "{} protocol: {} images, {} boxes of {} classes, {} detections",
         summary.protocol,
@@ -487,14 +372,15 @@ fn show(summary: &Summary, per_class: bool) -> Result<()> {
         summary.per_class.len(),
         summary.detections,
     );
+    let changed = args.merge.get().in_words().map(|words| format!("Boxes: {words}"));
     let parts = [
-        Some(head),
+        Some([Some(head), changed].into_iter().flatten().collect::<Vec<_>>().join("\n")),
         Some(table::precisions(summary)),
         Some(table::recalls(summary)),
         summary.intervals.as_ref().map(analysis::intervals),
         summary.comparison.as_ref().map(analysis::comparison),
         summary.errors.as_ref().map(|errors| analysis::errors(summary, errors)),
-        Some(table::classes(summary, per_class)),
+        Some(table::classes(summary, args.per_class)),
     ];
     output::print(parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n"))
 }
