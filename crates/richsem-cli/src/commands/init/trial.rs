@@ -53,14 +53,16 @@ pub(super) fn trial(
     let scale = scales.iter().sum::<u32>() / u32::try_from(scales.len()).unwrap_or(1).max(1);
     let size = resized(sides, scale, config.data.augment.max_size);
     let judged = resized(sides, config.data.resize.size, config.data.resize.max_size);
+    // On a GPU the first steps compile kernels and record passes.
+    let (warmup, runs) = if device.is_cuda() { (6, 5) } else { (1, 2) };
     let work = |batch, [height, width]: [u32; 2]| Workload {
         batch,
         height,
         width,
         boxes: (examination.density.mean.round() as usize).clamp(1, 200),
         classes: train.dataset.vocabulary().len(),
-        warmup: 1,
-        runs: 2,
+        warmup,
+        runs,
     };
     output::note("timing some training steps on random images …");
     let (mut batch, mut lowered) = (situation.batch(), None);
