@@ -24,7 +24,7 @@ use richsem::{
     config::Config,
     data::batch::Batch,
     losses::terms::StepKey,
-    models::class_head::TextTable,
+    models::{class_head::TextTable, parameters::Role},
     random::{Random, Stream},
     targets::{BoxMatching, Supervision, Target},
     teacher::{DenseMap, SoftLabels, Teacher, TeacherConfig},
@@ -268,6 +268,101 @@ fn counted(classes: usize) -> Vocabulary {
             })
             .collect(),
     )
+}
+
+/// A learner of these settings in f64.
+fn learner(text: &str, collective: Arc<dyn Collective>, finite: bool) -> Learner {
+    let config = Config::parse(text, Path::new("test.toml")).unwrap();
+    let open = move |_: &TeacherConfig, _: &Vocabulary, _| -> Result<Box<dyn Teacher>> {
+        let opinion = Opinion(TextTable::new(&normal(1, &[9, 7])));
+        Ok(if finite { Box::new(opinion) } else { Box::new(NotFinite(opinion)) })
+    };
+    let network = (Device::Cpu, collective);
+    Learner::of_kind(Kind::Double, &config, counted(9), network, &open).unwrap()
+}
+
+/// Says nothing that is a number.
+#[derive(Debug)]
+struct NotFinite(Opinion);
+
+impl Teacher for NotFinite {
+    fn encode(&self, images: &Tensor) -> Result<DenseMap> {
+        self.0.encode(images)
+    }
+
+    fn label(&self, map: &DenseMap, boxes: &Tensor) -> Result<SoftLabels> {
+        let SoftLabels { logits, features } = self.0.label(map, boxes)?;
+        Ok(SoftLabels { logits: logits * f64::NAN, features })
+    }
+
+    fn text(&self) -> &TextTable {
+        self.0.text()
+    }
+
+    fn logit_scale(&self) -> f64 {
+        self.0.logit_scale()
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+const FIRST_STEP: StepKey = StepKey { seed: 1, micro_step: 0 };
+
+/// One process has a loss that is not finite, of its own images alone: it says so itself, before its gradients reach
+/// the others, who name it.
+#[test]
+fn a_number_that_is_not_finite_is_told_by_the_process_that_has_it() {
+    let text = format!(
+        "{CONFIG}\n[teacher]\nweights = \"none\"\nactivation = \"quick_gelu\"\n[semantic]\n"
+    );
+    let errors = as_ranks(2, |group| {
+        let rank = group.rank();
+        let mut learner = learner(&text, Arc::clone(&group) as _, rank == 0);
+        let batch = images(&[(2, rank)], &Supervision::default());
+        let step = learner.backward(&batch, FIRST_STEP).and_then(|_| learner.update(1.0));
+        let error = step.unwrap_err();
+        group.fail(&error.to_string());
+        error
+    });
+    assert!(matches!(&errors[1], Error::NonFinite { .. }), "{}", errors[1]);
+    let Error::Process { rank: 1, problem, .. } = &errors[0] else { panic!("{}", errors[0]) };
+    assert!(problem.contains("the loss is not finite"), "{problem}");
+}
+
+/// Each process's batch norms see its own images. Their running statistics are the means over the processes after
+/// every update, the same bits in all.
+#[test]
+fn running_statistics_are_those_of_all() {
+    let text = CONFIG.replace("width = 8,", "width = 8, norm = \"batch_norm\",");
+    let after_a_step = |collective: Arc<dyn Collective>, rank: u64| -> Vec<(String, Tensor)> {
+        let mut learner = learner(&text, collective, true);
+        let batch = images(&[(2, rank), (1, 7 + rank)], &Supervision::default());
+        learner.backward(&batch, FIRST_STEP).unwrap();
+        learner.update(1.0).unwrap();
+        let all = learner.model.parameters().into_iter();
+        all.filter(|p| p.role == Role::Statistics).map(|p| (p.name, p.tensor.copy())).collect()
+    };
+    tch::set_num_threads(1);
+    let [first, second] = [0, 1].map(|rank| after_a_step(Arc::new(Single), rank));
+    let shared = as_ranks(2, |group| {
+        let rank = group.rank();
+        after_a_step(group, rank)
+    });
+    assert!(first.len() > 10 && first.iter().any(|(name, _)| name.ends_with("running_var")));
+    assert_eq!(shared[0], shared[1]);
+    let mut apart = 0.0f64;
+    for (((name, own), (_, other)), (shared_name, shared)) in
+        first.iter().zip(&second).zip(&shared[0])
+    {
+        assert_eq!(name, shared_name);
+        let expected = (own + other) / 2.0;
+        let wrong = (shared - expected).abs().max().double_value(&[]);
+        assert!(wrong < 1e-12, "{name}: {wrong}");
+        apart = apart.max((own - other).abs().max().double_value(&[]));
+    }
+    assert!(apart > 1e-6, "the images of both processes have the same statistics");
 }
 
 /// Told to stop at a batch.

@@ -153,6 +153,12 @@ unsafe extern "C" {
         result: *mut *mut c_char,
         result_size: *mut usize,
     ) -> *mut c_char;
+    pub(crate) fn ext_store_add(
+        store: *mut Store,
+        key: *const c_char,
+        amount: i64,
+        sum: *mut i64,
+    ) -> *mut c_char;
     pub(crate) fn ext_store_has(
         store: *mut Store,
         key: *const c_char,

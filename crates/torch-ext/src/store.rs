@@ -109,6 +109,18 @@ impl Store {
         })
     }
 
+    /// Adds to the number of a key, which is 0 where it is not set. Gives what it is then.
+    ///
+    /// # Errors
+    /// The store is gone.
+    pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
+        let key = text(key)?;
+        let mut sum = 0;
+        // SAFETY: a live string and place.
+        ffi::check(unsafe { ffi::ext_store_add(self.0, key.as_ptr(), amount, &raw mut sum) })?;
+        Ok(sum)
+    }
+
     /// Whether a key is set.
     ///
     /// # Errors
@@ -158,6 +170,10 @@ mod tests {
         // Setting does not wait until the server has it; getting does.
         assert_eq!(client.get("a", SOON).unwrap(), [1, 0, 2]);
         assert!(client.has("a").unwrap());
+        // Numbers count from nothing.
+        assert_eq!(client.add("n", 0).unwrap(), 0);
+        assert_eq!(server.add("n", 3).unwrap(), 3);
+        assert_eq!(client.add("n", i64::MIN / 2).unwrap(), i64::MIN / 2 + 3);
         // Of two, the first counts.
         assert_eq!(client.set_once("b", b"first").unwrap(), b"first");
         assert_eq!(server.set_once("b", b"second").unwrap(), b"first");

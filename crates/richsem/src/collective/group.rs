@@ -27,6 +27,8 @@ use crate::error::{Error, Result};
 
 /// What rank 0 waits longer than a process that finds out itself that it is stuck, so that this one can tell.
 const LATER: Duration = Duration::from_secs(5);
+/// How long the threads beside the work may take for what is left to them, or the others to look.
+const SOON: Duration = Duration::from_secs(2);
 
 /// How a process joins the others.
 pub struct Joining {
@@ -42,8 +44,10 @@ pub struct Joining {
 #[derive(Debug)]
 pub struct Group {
     place: Place,
+    /// Of rank 0 this may be the store itself.
+    _store: Store,
     watch: Arc<Watch>,
-    watcher: Mutex<Option<JoinHandle<()>>>,
+    watchers: Mutex<Vec<JoinHandle<()>>>,
     links: Mutex<Links>,
     /// Of the GPUs, where it computes on them.
     gpus: OnceLock<Arc<Communicator>>,
@@ -77,6 +81,21 @@ struct Hello {
 /// Before every key of one start of a run.
 fn prefix(attempt: &str) -> String {
     format!("richsem/{attempt}")
+}
+
+/// Which process failed, as those of one start of a run told their store: for the program that started them.
+///
+/// # Errors
+/// The store is gone.
+pub fn told_in(store: &Store, attempt: &str) -> Result<Option<Error>> {
+    let key = Watch::key_of_failure(&prefix(attempt));
+    if !store.has(&key)? {
+        return Ok(None);
+    }
+    let text = store.get(&key, SOON)?;
+    let failure: Failure =
+        serde_json::from_slice(&text).map_err(|error| Error::other(error.to_string()))?;
+    Ok(Some(failure.error()))
 }
 
 /// Tells the processes of a run, through their store, that one of them on this machine failed: for the program
@@ -115,22 +134,23 @@ impl Group {
         let prefix = prefix(&place.attempt);
         let at = format!("{}:{}", place.host, place.port);
         let me = (place.rank, host_name());
-        let watch = Arc::new(Watch::new(me, store, (prefix, at), patience));
-        let watcher = watch.start(of_watcher, last_resort);
-        let until = Instant::now() + patience;
+        let watch = Arc::new(Watch::new(me, (prefix, at), patience));
+        let watchers = watch.start(of_watcher, place.world, last_resort);
+        // Of one that has come and is stopped, its missing signs of life tell more, and a little later.
+        let until = watch.now() + patience + SOON;
         let links = match place.rank {
-            0 => welcome(place, &watch, &program, until),
-            _ => knock(place, &watch, program, until),
+            0 => welcome(place, &watch, &store, &program, until),
+            _ => knock(place, &watch, &store, program, until),
         };
         let links = links.inspect_err(|error| {
             if !matches!(error, Error::Process { .. }) {
                 tell(place, &watch, &error.to_string());
             }
-            watch.end();
+            watch.end(false);
         })?;
-        let watcher = Mutex::new(Some(watcher));
-        let links = Mutex::new(links);
-        Ok(Arc::new(Self { place: place.clone(), watch, watcher, links, gpus: OnceLock::new() }))
+        let (watchers, links) = (Mutex::new(watchers), Mutex::new(links));
+        let place = place.clone();
+        Ok(Arc::new(Self { place, _store: store, watch, watchers, links, gpus: OnceLock::new() }))
     }
 
     /// Connects the devices, where these are GPUs.
@@ -151,7 +171,7 @@ impl Group {
         let id = self.exchange(id)?.swap_remove(0);
         let _waiting = Waiting::of(&self.watch);
         let until = self.until();
-        let mut go_on = || self.watch.check().is_ok() && Instant::now() < until;
+        let mut go_on = || self.watch.check().is_ok() && self.watch.now() < until;
         let place = (self.place.rank, self.place.world);
         let gpus = Arc::new(Communicator::new(device, place, &id, &mut go_on)?);
         let given_up = Arc::clone(&gpus);
@@ -163,7 +183,7 @@ impl Group {
     /// Tells the other processes why this one ends, unless another one failed before.
     pub fn fail(&self, problem: &str) {
         tell(&self.place, &self.watch, problem);
-        self.watch.end();
+        self.watch.end(false);
     }
 
     /// The end of a run that went well: rank 0 is the last to leave.
@@ -173,9 +193,14 @@ impl Group {
     pub fn leave(&self) -> Result<()> {
         self.pace(Pace::Long);
         self.call(Call::Leave, Vec::new(), false)?;
-        self.watch.end();
-        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
-        watcher.into_iter().for_each(|watcher| drop(watcher.join()));
+        self.watch.end(true);
+        let until = Instant::now() + SOON;
+        let watchers =
+            std::mem::take(&mut *self.watchers.lock().unwrap_or_else(PoisonError::into_inner));
+        // What they still have to do is nothing where the store is gone, and may then not end.
+        while Instant::now() < until && !watchers.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 
@@ -183,10 +208,11 @@ impl Group {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn until(&self) -> Instant {
+    /// Until when others are waited for, on the watch's clock.
+    fn until(&self) -> Duration {
         // The others wait for rank 0, which waits for the slowest: it tells which one that is.
         let steps = if self.place.rank == 0 { 1 } else { 2 };
-        Instant::now() + self.watch.limit() + LATER * steps
+        self.watch.now() + self.watch.limit() + LATER * steps
     }
 
     /// Rank 0 gets what each has, by rank; with `back`, all do.
@@ -267,7 +293,7 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.watch.end();
+        self.watch.end(false);
     }
 }
 
@@ -292,7 +318,7 @@ impl Collective for Group {
         if let Some(gpus) = self.gpus.get() {
             self.watch.check()?;
             let until = self.until();
-            let mut go_on = || self.watch.check().is_ok() && Instant::now() < until;
+            let mut go_on = || self.watch.check().is_ok() && self.watch.now() < until;
             // What another process failed with is the reason of whatever NCCL says then.
             return gpus.mean(buffers, &mut go_on).or_else(|error| {
                 self.watch.check()?;
@@ -312,7 +338,7 @@ fn tell(place: &Place, watch: &Watch, problem: &str) {
     watch.fail(watch.rank, &watch.host, problem);
     if place.keeps_store() {
         // It ends with this process; the others look twice a second.
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(SOON);
     }
 }
 
@@ -341,14 +367,20 @@ fn open_store(place: &Place, patience: Duration) -> Result<Store> {
 }
 
 /// Rank 0 waits for the others.
-fn welcome(place: &Place, watch: &Watch, program: &str, until: Instant) -> Result<Links> {
+fn welcome(
+    place: &Place,
+    watch: &Watch,
+    store: &Store,
+    program: &str,
+    until: Duration,
+) -> Result<Links> {
     let listener = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0"))?;
     listener.set_nonblocking(true)?;
     let port = listener.local_addr()?.port();
     let token = token()?;
     let hub = serde_json::to_vec(&Hub { port, token: token.clone() })
         .map_err(|error| Error::other(error.to_string()))?;
-    watch.store.set(&watch.key("hub"), &hub)?;
+    store.set(&watch.key("hub"), &hub)?;
     let mut links: Vec<Option<Link>> = (1..place.world).map(|_| None).collect();
     while links.iter().any(Option::is_none) {
         let stream = match listener.accept() {
@@ -357,7 +389,7 @@ fn welcome(place: &Place, watch: &Watch, program: &str, until: Instant) -> Resul
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
                 watch.check()?;
-                if Instant::now() > until {
+                if watch.now() > until {
                     return Err(absent(place, watch, &links));
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -419,18 +451,24 @@ fn absent(place: &Place, watch: &Watch, links: &[Option<Link>]) -> Error {
 }
 
 /// The others go to rank 0.
-fn knock(place: &Place, watch: &Watch, program: String, until: Instant) -> Result<Links> {
+fn knock(
+    place: &Place,
+    watch: &Watch,
+    store: &Store,
+    program: String,
+    until: Duration,
+) -> Result<Links> {
     let key = watch.key("hub");
-    while !watch.store.has(&key)? {
+    while !store.has(&key)? {
         watch.check()?;
-        if Instant::now() > until {
+        if watch.now() > until {
             let patience = watch.patience.as_secs();
             let problem = format!("the process of rank 0 did not come within {patience} s");
             return Err(Error::other(problem).with_hint("start all processes"));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    let text = watch.store.get(&key, watch.patience)?;
+    let text = store.get(&key, watch.patience)?;
     let Hub { port, token } =
         serde_json::from_slice(&text).map_err(|error| Error::other(error.to_string()))?;
     let stream = connect(watch, &place.host, port, until)?;

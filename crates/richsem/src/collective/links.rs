@@ -29,7 +29,7 @@ pub(super) type Number = (Call, u64);
 
 const HEADER: usize = 17;
 
-/// A connection to the process of that rank.
+/// A connection to the process of that rank. Times are of the watch's clock.
 #[derive(Debug)]
 pub(super) struct Link {
     stream: TcpStream,
@@ -51,7 +51,7 @@ impl Link {
         watch: &Watch,
         (call, number): Number,
         bytes: &[u8],
-        until: Instant,
+        until: Duration,
     ) -> Result<()> {
         let mut header = [0; HEADER];
         header[0] = call as u8;
@@ -65,7 +65,7 @@ impl Link {
         &mut self,
         watch: &Watch,
         (call, number): Number,
-        until: Instant,
+        until: Duration,
     ) -> Result<Vec<u8>> {
         let mut header = [0; HEADER];
         self.read(watch, &mut header, until)?;
@@ -87,7 +87,7 @@ impl Link {
         Ok(bytes)
     }
 
-    fn write(&mut self, watch: &Watch, mut bytes: &[u8], until: Instant) -> Result<()> {
+    fn write(&mut self, watch: &Watch, mut bytes: &[u8], until: Duration) -> Result<()> {
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
                 Ok(0) => return Err(watch.gone(self.rank, &self.host)),
@@ -98,7 +98,7 @@ impl Link {
         Ok(())
     }
 
-    fn read(&mut self, watch: &Watch, bytes: &mut [u8], until: Instant) -> Result<()> {
+    fn read(&mut self, watch: &Watch, bytes: &mut [u8], until: Duration) -> Result<()> {
         let mut done = 0;
         while done < bytes.len() {
             match self.stream.read(&mut bytes[done..]) {
@@ -111,15 +111,15 @@ impl Link {
     }
 
     /// Whether to go on after a read or write that did not succeed.
-    fn after(&self, watch: &Watch, error: &std::io::Error, until: Instant) -> Result<()> {
+    fn after(&self, watch: &Watch, error: &std::io::Error, until: Duration) -> Result<()> {
         match error.kind() {
             ErrorKind::Interrupted => Ok(()),
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 watch.check()?;
-                if Instant::now() < until {
+                if watch.now() < until {
                     return Ok(());
                 }
-                let problem = "it does not answer: it is stuck, stopped, or out of reach";
+                let problem = "it does not answer, though it is alive: it is stuck, or the connection is broken";
                 Err(watch.fail(self.rank, &self.host, problem))
             }
             _ => Err(watch.gone(self.rank, &self.host)),
@@ -128,7 +128,7 @@ impl Link {
 }
 
 /// Connects to an address, trying all that a name has until the time is over.
-pub(super) fn connect(watch: &Watch, host: &str, port: u16, until: Instant) -> Result<TcpStream> {
+pub(super) fn connect(watch: &Watch, host: &str, port: u16, until: Duration) -> Result<TcpStream> {
     use std::net::ToSocketAddrs as _;
     loop {
         let tried = (host, port).to_socket_addrs().and_then(|addresses| {
@@ -143,7 +143,7 @@ pub(super) fn connect(watch: &Watch, host: &str, port: u16, until: Instant) -> R
         });
         match tried {
             Ok(stream) => return Ok(stream),
-            Err(error) if Instant::now() > until => {
+            Err(error) if watch.now() > until => {
                 return Err(Error::other(format!(
                     "no connection to rank 0 at {host}:{port}: {error}"
                 )));

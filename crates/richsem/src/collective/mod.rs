@@ -3,9 +3,11 @@
 //! Every process makes the same calls in the same order. A process that fails says so to all
 //! ([`group::Group::fail`]), and each wait of the others ends then: nobody is left waiting.
 
+mod clock;
 pub mod group;
 mod links;
 pub mod place;
+mod pulse;
 mod watch;
 
 use tch::Tensor;
@@ -38,8 +40,8 @@ pub trait Collective: std::fmt::Debug + Send + Sync {
     /// A process that failed or is gone; what libtorch refuses.
     fn mean_gradients(&self, buffers: &[Tensor]) -> Result<()>;
 
-    /// How long the processes may be at work between two calls from now on. All of them say it at the same
-    /// places.
+    /// Says that this process is getting on, and how long it may be at work until it says so again or talks to
+    /// the others. All of them say it at the same places.
     fn pace(&self, pace: Pace);
 
     /// Whether this is the process of rank 0: the only one that writes the run's folder.
@@ -48,12 +50,16 @@ pub trait Collective: std::fmt::Debug + Send + Sync {
     }
 }
 
-/// How long a process may be at work before it is taken for stuck.
+/// How long a process may be at work before it is taken for stuck. A process that is killed or stopped, or whose
+/// machine is gone, is found within the group's patience at any pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Files are read or written, kernels compiled, images evaluated: half an hour.
+    /// Files are read or written, kernels compiled: the others wait for half an hour.
     Long,
-    /// Training steps follow each other: the group's patience, of seconds.
+    /// Each process is at a share of its own, of images to evaluate or to label, and says so at every batch after
+    /// the first. A batch takes as long as a step may. The others wait for as long as it takes.
+    Share,
+    /// Training steps follow each other: the group's patience, or four times the step before, whichever is more.
     Steps,
 }
 

@@ -25,6 +25,14 @@ pub struct Place {
 /// Ports of SLURM's steps: above those that programs are known by, below those that systems hand out.
 const SLURM_PORTS: std::ops::Range<u64> = 15_000..30_000;
 
+/// How often whoever started this process has started it before: torchrun, or SLURM's queue.
+#[must_use]
+pub fn restarts(get: &dyn Fn(&str) -> Option<String>) -> u64 {
+    let count = |name| get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+    // One may have been started by the other.
+    count("TORCHELASTIC_RESTART_COUNT").max(count("SLURM_RESTART_COUNT"))
+}
+
 impl Place {
     /// What the variables that `get` reads say; none for a process that was started alone.
     ///
@@ -204,6 +212,19 @@ mod tests {
         ];
         let place = read(&[&more[..], &all[..]].concat()).unwrap().unwrap();
         assert_eq!((place.world, place.host.as_str(), place.port), (12, "b", 4000));
+    }
+
+    #[test]
+    fn restarts_are_those_of_whoever_has_some() {
+        let of = |variables: &[(&str, &str)]| {
+            restarts(&|name| {
+                variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(of(&[]), 0);
+        assert_eq!(of(&[("TORCHELASTIC_RESTART_COUNT", "0"), ("SLURM_RESTART_COUNT", "2")]), 2);
+        assert_eq!(of(&[("TORCHELASTIC_RESTART_COUNT", "1")]), 1);
+        assert_eq!(of(&[("SLURM_RESTART_COUNT", "")]), 0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Who failed, and whether this process is getting on: a thread beside the work, which asks the store twice a
-//! second and ends the process where the work cannot end itself.
+//! Who failed, and whether this process is getting on: a thread beside the work, which ends the process where the
+//! work cannot end itself. It waits for nothing but time: what may hang is in [`super::pulse`], which it watches
+//! too.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -10,17 +11,21 @@ use std::{
 use serde::{Deserialize, Serialize};
 use torch_ext::Store;
 
-use super::Pace;
+use super::{Pace, clock::Clock, pulse::Pulse};
 use crate::error::{Error, Result};
 
-/// Time between two looks at the store.
-const EVERY: Duration = Duration::from_millis(500);
+/// Time between two looks.
+const EVERY: Duration = Duration::from_millis(100);
 /// Time that the work of this process has to end by itself once a process failed.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long whatever is no training step may take.
+/// How long the others are waited for where none of them can tell whether it is getting on.
 const LONG: Duration = Duration::from_secs(30 * 60);
-/// How long a call of the store may take: it answers at once, or is gone.
-const STORE: Duration = Duration::from_secs(10);
+/// How long they are waited for where each tells it of itself.
+const EVER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How many times as long as the step before it a step may take, if that is more than the patience.
+const SLOWER: u32 = 4;
+/// How long the store is waited for that is to hear of a failure, and whoever is about to tell one.
+const SOON: Duration = Duration::from_secs(3);
 
 /// Which process failed first, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,13 +45,24 @@ impl Failure {
 /// Ends the process with an error, from a thread beside the work.
 pub type LastResort = Box<dyn Fn(&Error) + Send>;
 
+/// Times are of the watch's clock.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     pace: Pace,
-    /// Since when the process is at work, or waits for the others.
-    since: Instant,
+    /// Since when the process is at work on the same, or waits for the others.
+    since: Duration,
+    /// When it last said that it is getting on, and how long it had taken since it said so before.
+    said: Option<Duration>,
+    before: Duration,
     waits: bool,
-    over: bool,
+    /// When the store last answered.
+    answered: Duration,
+    /// Nothing more comes from the store.
+    silent: bool,
+    pub(super) to_tell: Option<Failure>,
+    pub(super) over: bool,
+    /// It ends because its work is done.
+    pub(super) leaves: bool,
 }
 
 type OnFailure = Box<dyn FnOnce() + Send>;
@@ -56,14 +72,14 @@ pub(super) struct Watch {
     pub(super) rank: u64,
     pub(super) host: String,
     pub(super) patience: Duration,
-    pub(super) store: Store,
     /// Before every key of this run.
-    prefix: String,
+    pub(super) prefix: String,
     /// Where the store is, for messages.
     at: String,
+    clock: Clock,
     failure: OnceLock<Failure>,
     state: Mutex<State>,
-    changed: Condvar,
+    pub(super) changed: Condvar,
     on_failure: Mutex<Option<OnFailure>>,
 }
 
@@ -76,18 +92,28 @@ impl std::fmt::Debug for Watch {
 impl Watch {
     pub(super) fn new(
         (rank, host): (u64, String),
-        store: Store,
         (prefix, at): (String, String),
         patience: Duration,
     ) -> Self {
-        let state = State { pace: Pace::Long, since: Instant::now(), waits: false, over: false };
+        let state = State {
+            pace: Pace::Long,
+            since: Duration::ZERO,
+            said: None,
+            before: Duration::ZERO,
+            waits: false,
+            answered: Duration::ZERO,
+            silent: false,
+            to_tell: None,
+            over: false,
+            leaves: false,
+        };
         Self {
             rank,
             host,
             patience,
-            store,
             prefix,
             at,
+            clock: Clock::default(),
             failure: OnceLock::new(),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -103,39 +129,58 @@ impl Watch {
         format!("{prefix}/failure")
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Time that this process has had.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     pub(super) fn pace(&self, pace: Pace) {
+        let now = self.now();
         let mut state = self.state();
         state.pace = pace;
-        state.since = Instant::now();
+        state.before = state.said.map_or(Duration::ZERO, |said| now.saturating_sub(said));
+        (state.said, state.since) = (Some(now), now);
     }
 
     /// How long another process may be at work before this one gives it up.
     pub(super) fn limit(&self) -> Duration {
-        match self.state().pace {
+        let state = self.state();
+        match state.pace {
             Pace::Long => LONG,
-            Pace::Steps => self.patience,
+            Pace::Share => EVER,
+            Pace::Steps => self.longest(&state),
         }
+    }
+
+    /// How long a step may take.
+    fn longest(&self, state: &State) -> Duration {
+        self.patience.max(state.before * SLOWER)
     }
 
     /// Whether this process waits for others from now on, or is at work itself.
     pub(super) fn waits(&self, waits: bool) {
+        let now = self.now();
         let mut state = self.state();
         state.waits = waits;
-        state.since = Instant::now();
+        state.since = now;
     }
 
-    /// What is to be done at once when a process fails, from the thread beside the work.
+    /// What is to be done at once when a process fails, from a thread beside the work.
     pub(super) fn on_failure(&self, act: OnFailure) {
         *self.on_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(act);
     }
 
-    /// Nothing is watched any more.
-    pub(super) fn end(&self) {
-        self.state().over = true;
+    /// Nothing is watched any more, and nobody is to look at this process if it `leaves` with its work done.
+    pub(super) fn end(&self, leaves: bool) {
+        let mut state = self.state();
+        if !state.over {
+            (state.over, state.leaves) = (true, leaves);
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -145,93 +190,135 @@ impl Watch {
         self.failure.get().map_or(Ok(()), |failure| Err(failure.error()))
     }
 
+    /// Notes the failure that counts.
+    pub(super) fn failed(&self, failure: Failure) {
+        drop(self.failure.set(failure));
+        // Not between someone's look and wait.
+        drop(self.state());
+        self.changed.notify_all();
+    }
+
+    /// Waits a little for a failure.
+    fn await_failure(&self, state: MutexGuard<'_, State>) {
+        let waited = self
+            .changed
+            .wait_timeout_while(state, SOON, |state| !state.silent && self.failure.get().is_none());
+        drop(waited);
+    }
+
     /// Tells all that a process failed. Gives the failure that counts: the first that was told.
     pub(super) fn fail(&self, rank: u64, host: &str, problem: &str) -> Error {
         let failure = Failure { rank, host: host.to_owned(), problem: problem.to_owned() };
-        let told = serde_json::to_vec(&failure)
-            .ok()
-            .and_then(|text| self.store.set_once(&Self::key_of_failure(&self.prefix), &text).ok())
-            .and_then(|text| serde_json::from_slice(&text).ok());
-        self.failure.get_or_init(|| told.unwrap_or(failure)).error()
-    }
-
-    /// Asks whether a process failed.
-    fn look(&self, store: &Store) {
-        let key = Self::key_of_failure(&self.prefix);
-        let found = || -> Result<Option<Failure>> {
-            if !store.has(&key)? {
-                return Ok(None);
-            }
-            let text = store.get(&key, STORE)?;
-            serde_json::from_slice(&text).map(Some).map_err(|e| Error::other(e.to_string()))
-        };
-        match found() {
-            Ok(None) => {}
-            Ok(Some(failure)) => drop(self.failure.set(failure)),
-            Err(error) => {
-                // Rank 0's, or that of the program which started the processes: it is gone with it.
-                let problem = format!("the store of the run is gone ({error})");
-                let host = self.at.clone();
-                drop(self.failure.set(Failure { rank: 0, host, problem }));
-            }
+        let mut state = self.state();
+        if self.failure.get().is_none() {
+            state.to_tell.get_or_insert_with(|| failure.clone());
+            self.changed.notify_all();
+            self.await_failure(state);
+        } else {
+            drop(state);
         }
+        self.failure.get_or_init(|| failure).error()
     }
 
     /// The other end of a connection is closed. Whoever closed it, or who started it, may be about to say why.
     pub(super) fn gone(&self, rank: u64, host: &str) -> Error {
-        for _ in 0..4 {
-            if self.failure.get().is_some() {
-                break;
-            }
-            std::thread::sleep(EVERY);
-            self.look(&self.store);
-        }
+        self.await_failure(self.state());
         match self.check() {
             Err(error) => error,
             Ok(()) => self.fail(rank, host, "its process ended without a word: was it killed?"),
         }
     }
 
-    /// Watches until [`Self::end`]. `store` is a connection of this thread's own.
-    pub(super) fn start(self: &Arc<Self>, store: Store, last_resort: LastResort) -> JoinHandle<()> {
+    /// The store has answered.
+    pub(super) fn answered(&self) {
+        let now = self.now();
+        self.state().answered = now;
+    }
+
+    /// The store is not asked any more, with an error because it is gone.
+    pub(super) fn silent(&self, error: Option<Error>) {
+        if let Some(error) = error {
+            self.lost(&format!("the store of the run is gone ({error})"));
+        }
+        self.state().silent = true;
+        self.changed.notify_all();
+    }
+
+    /// The store was rank 0's, or that of the program which started the processes: it is gone with it.
+    fn lost(&self, problem: &str) {
+        let (host, problem) = (self.at.clone(), problem.to_owned());
+        self.failed(Failure { rank: 0, host, problem });
+    }
+
+    /// Watches until [`Self::end`]. `store` is a connection for this alone.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        store: Store,
+        world: u64,
+        last_resort: LastResort,
+    ) -> Vec<JoinHandle<()>> {
+        let pulse = Pulse::new(Arc::clone(self), store, world);
         let watch = Arc::clone(self);
-        std::thread::spawn(move || {
-            let mut failed: Option<Instant> = None;
-            loop {
-                let state = watch.state();
-                let unless_over = |state: &mut State| !state.over;
-                let waited = watch.changed.wait_timeout_while(state, EVERY, unless_over);
-                let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-                if state.over {
-                    return;
-                }
-                let stuck = (!state.waits && state.pace == Pace::Steps)
-                    .then(|| state.since.elapsed())
-                    .filter(|time| *time > watch.patience);
-                drop(state);
-                if let (Some(time), None) = (stuck, watch.failure.get()) {
-                    let problem = format!(
-                        "no training step for {} s: reading images, the device, or other processes hold \
-                         it up",
-                        time.as_secs()
-                    );
-                    watch.fail(watch.rank, &watch.host, &problem);
-                }
-                if watch.failure.get().is_none() {
-                    watch.look(&store);
-                }
-                let Some(failure) = watch.failure.get() else { continue };
-                let since = *failed.get_or_insert_with(|| {
-                    let act =
-                        watch.on_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    act.into_iter().for_each(|act| act());
-                    Instant::now()
-                });
-                if since.elapsed() > GRACE {
-                    last_resort(&failure.error());
-                    return;
-                }
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let named = std::thread::Builder::new().name(name.to_owned());
+            // As of `std::thread::spawn`: a machine that has no thread left has no process for training.
+            named.spawn(run).expect("the system starts a thread")
+        };
+        vec![
+            start("pulse", Box::new(move || pulse.run())),
+            start("watch", Box::new(move || watch.run(&last_resort))),
+        ]
+    }
+
+    fn run(&self, last_resort: &LastResort) {
+        let mut last = Instant::now();
+        let mut failed: Option<Duration> = None;
+        loop {
+            let waited = self.changed.wait_timeout_while(self.state(), EVERY, |state| !state.over);
+            drop(waited);
+            self.clock.tick(&mut last);
+            let now = self.now();
+            if self.failure.get().is_none() {
+                self.judge(now);
             }
-        })
+            if self.state().over {
+                return;
+            }
+            let Some(failure) = self.failure.get() else { continue };
+            let since = *failed.get_or_insert_with(|| {
+                let act = self.on_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+                // It may hang: this thread must not.
+                act.into_iter().for_each(|act| drop(std::thread::spawn(act)));
+                now
+            });
+            if now - since > GRACE {
+                last_resort(&failure.error());
+                return;
+            }
+        }
+    }
+
+    /// Whether this process is stuck, or the store is.
+    fn judge(&self, now: Duration) {
+        let state = self.state();
+        if state.over {
+            return;
+        }
+        let silence = now.saturating_sub(state.answered);
+        let time = now.saturating_sub(state.since);
+        let stuck = !state.waits && state.pace != Pace::Long && time > self.longest(&state);
+        let pace = state.pace;
+        drop(state);
+        // The others see a process that stands still a little earlier than they see that its store does.
+        if silence > self.patience + EVERY {
+            self.lost(&format!("the store of the run does not answer for {} s", silence.as_secs()));
+        } else if stuck {
+            let what = if pace == Pace::Steps { "training step" } else { "batch" };
+            let problem = format!(
+                "no {what} for {} s: reading images, the device, or other processes hold it up",
+                time.as_secs()
+            );
+            self.fail(self.rank, &self.host, &problem);
+        }
     }
 }

@@ -285,6 +285,31 @@ impl DetectionSource {
         (0..self.batches().unwrap_or(0)).map(slots).sum()
     }
 
+    /// The slots of a batch, and where those of later batches begin.
+    ///
+    /// A batch is padded to its largest height and width, and a step takes as long as that of the device with the
+    /// largest batch. So the images of a step in training are dealt out by their shape: the widest to the last
+    /// device, the highest to the first. The images of a step stay the same.
+    fn slots(&self, position: u64) -> (Vec<usize>, usize) {
+        let Share { batch_size, rank, world, last } = self.share;
+        let own = self.share.slots(position, self.order.len());
+        let end = own.end;
+        if world == 1 || matches!(self.transform, Transform::Eval(_)) {
+            return (own.collect(), end);
+        }
+        let of_all = Share { batch_size: batch_size * world, rank: 0, world: 1, last };
+        let shape = |slot| {
+            let (width, height) = self.size(slot).unwrap_or((1, 1));
+            f64::from(width) / f64::from(height.max(1))
+        };
+        let mut dealt: Vec<(usize, f64)> =
+            of_all.slots(position, self.order.len()).map(|slot| (slot, shape(slot))).collect();
+        // In the order of their slots where shapes are the same.
+        dealt.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let own = dealt.into_iter().map(|(slot, _)| slot).skip(rank * batch_size).take(batch_size);
+        (own.collect(), end)
+    }
+
     /// The image at a slot of the epoch's order, which repeats endlessly, with its number in the
     /// set.
     fn entry(&self, slot: usize) -> Result<(usize, &ImageEntry)> {
@@ -335,9 +360,9 @@ impl DetectionSource {
 
 impl BatchSource for DetectionSource {
     fn shape(&self, position: u64) -> Option<[i64; 3]> {
-        let slots = self.share.slots(position, self.order.len());
+        let (slots, _) = self.slots(position);
         let images = slots.len() as i64;
-        let sizes: Option<Vec<_>> = slots.map(|slot| self.size(slot)).collect();
+        let sizes: Option<Vec<_>> = slots.into_iter().map(|slot| self.size(slot)).collect();
         let (widths, heights): (Vec<_>, Vec<_>) = sizes?.into_iter().unzip();
         let padded = |sides: Vec<u32>| {
             let largest = sides.into_iter().max().unwrap_or(0);
@@ -348,11 +373,11 @@ impl BatchSource for DetectionSource {
 
     fn build(&self, position: u64) -> Result<Batch> {
         let mut skipped = Vec::new();
-        let slots = self.share.slots(position, self.order.len());
+        let (slots, end) = self.slots(position);
         let mut samples = Vec::with_capacity(slots.len());
         let mut originals = Vec::new();
         // Replacements come from after this batch, so that it shows no image twice.
-        let mut spares = slots.end..slots.end + self.order.len();
+        let mut spares = end..end + self.order.len();
         for slot in slots {
             let others = match self.on_broken {
                 OnBroken::Replace => spares.len(),

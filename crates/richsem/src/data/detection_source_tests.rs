@@ -305,3 +305,89 @@ fn real_archives_are_read_in_place() {
         assert_eq!(image.dimensions(), (256, 256), "{name}");
     }
 }
+
+/// Sizes of images of COCO and LVIS, (width, height), and about how many of a hundred have them.
+const LVIS_SIZES: [((u32, u32), usize); 12] = [
+    ((640, 480), 30),
+    ((640, 427), 21),
+    ((480, 640), 11),
+    ((427, 640), 8),
+    ((640, 426), 6),
+    ((640, 425), 5),
+    ((500, 375), 5),
+    ((640, 360), 4),
+    ((640, 640), 3),
+    ((612, 612), 3),
+    ((500, 333), 2),
+    ((375, 500), 2),
+];
+
+/// In training the images of a step are dealt out to the devices by their shape. The step has the images that it had,
+/// each as it was augmented, and the device with the largest batch has less to do.
+/// `cargo test --release -p richsem --lib dealt_out -- --nocapture` prints how much.
+#[test]
+fn the_images_of_a_step_are_dealt_out_by_their_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = LVIS_SIZES.iter().flat_map(|&(size, count)| std::iter::repeat_n(size, 20 * count));
+    let entries: Vec<ImageEntry> = sizes
+        .zip(0..)
+        .map(|((w, h), id)| ImageEntry {
+            name: format!("{id}.png"),
+            id,
+            size: Some([h, w]),
+            boxes: Vec::new(),
+            labels: Vec::new(),
+            knowledge: LabelKnowledge::default(),
+        })
+        .collect();
+    let classes = vec![Vec::new(); entries.len()];
+    let order = SamplerConfig::default().epoch_order(&classes, 3, 0).unwrap();
+    let mut source = source(folder.path(), entries, 2);
+    source.transform = Transform::Train(TransformConfig::default());
+    source.order = order;
+    let area = |source: &DetectionSource, position| {
+        source.shape(position).unwrap().iter().product::<i64>() as f64
+    };
+    for (batch_size, world, least) in [(2, 2, 0.02), (2, 8, 0.05), (4, 8, 0.05), (2, 64, 0.1)] {
+        let share = |rank, world| Share { batch_size, rank, world, last: LastBatch::Drop };
+        source.share = share(0, world);
+        let steps = source.batches().unwrap();
+        let (mut slowest, mut mean) = ([0.0; 2], [0.0; 2]);
+        for step in 0..steps {
+            let (mut seen, mut all): (Vec<usize>, Vec<usize>) = Default::default();
+            let mut areas = [Vec::new(), Vec::new()];
+            for rank in 0..world {
+                // As it was: the step cut into pieces.
+                source.share = share(0, 1);
+                let position = step * world as u64 + rank as u64;
+                areas[0].push(area(&source, position));
+                all.extend(source.slots(position).0);
+                source.share = share(rank, world);
+                areas[1].push(area(&source, step));
+                let (slots, after) = source.slots(step);
+                assert!(slots.len() == batch_size && after == (position as usize + 1) * batch_size);
+                seen.extend(slots);
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, all);
+            for (how, areas) in areas.into_iter().enumerate() {
+                slowest[how] += areas.iter().copied().fold(0.0, f64::max) / steps as f64;
+                mean[how] += areas.iter().sum::<f64>() / world as f64 / steps as f64;
+            }
+        }
+        let saved = 1.0 - slowest[1] / slowest[0];
+        println!(
+            "{world} × {batch_size}: largest batch over the mean {:.2} cut, {:.2} dealt out; the largest has \
+             {:.1} % fewer pixels, the mean {:.1} %",
+            slowest[0] / mean[0],
+            slowest[1] / mean[1],
+            100.0 * saved,
+            100.0 * (1.0 - mean[1] / mean[0])
+        );
+        assert!(saved > least, "{world} × {batch_size}: {saved}");
+    }
+    // Evaluation has an order of its own.
+    source.share = Share { batch_size: 2, rank: 1, world: 2, last: LastBatch::Short };
+    source.transform = Transform::Eval(EvalTransformConfig { size: 40, max_size: 100 });
+    assert_eq!(source.slots(1), (vec![6, 7], 8));
+}

@@ -22,8 +22,18 @@ pub enum Role {
     Trainable,
     /// A parameter that stays as it was loaded (frozen stages).
     Frozen,
-    /// State that is not a parameter: batch-norm statistics, frozen affine terms.
+    /// State that is not a parameter: frozen affine terms, statistics that stay as they were loaded.
     Buffer,
+    /// A buffer that passes in training write to: the running statistics of a trained batch norm.
+    Statistics,
+}
+
+impl Role {
+    /// Whether it is state that is not a parameter, which a checkpoint of the training has beside the optimizer's.
+    #[must_use]
+    pub fn is_buffer(self) -> bool {
+        matches!(self, Self::Buffer | Self::Statistics)
+    }
 }
 
 /// What the rules of learning rates and weight decay need to know of a parameter. The module that
@@ -288,6 +298,12 @@ impl Scope<'_> {
     /// Adds a buffer, f32: it is saved and loaded, never trained.
     pub fn buffer(&self, name: &str, shape: &[i64], value: f64) -> Tensor {
         self.add(name, shape, Init::Constant(value), Role::Buffer, self.tags)
+    }
+
+    /// Adds a buffer, f32, that passes in training write to, unless its part of the network is frozen.
+    pub fn statistics(&self, name: &str, shape: &[i64], value: f64) -> Tensor {
+        let role = if self.frozen { Role::Buffer } else { Role::Statistics };
+        self.add(name, shape, Init::Constant(value), role, self.tags)
     }
 
     fn add(&self, name: &str, shape: &[i64], init: Init, role: Role, tags: Tags) -> Tensor {

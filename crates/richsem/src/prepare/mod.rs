@@ -13,7 +13,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    collective::{self, Collective, Single},
+    collective::{self, Collective, Pace, Single},
     config::{Config, prepared::check_settings},
     data::{
         batch::Batch,
@@ -278,6 +278,7 @@ impl Work<'_> {
             .map(|(set, number)| (set, number, shard_spec(&hash, &set.facts, manifest, number)))
             .collect();
         self.total = own.iter().map(|(_, _, spec)| spec.all_views()).sum();
+        self.collective.pace(Pace::Long);
         for (set, number, spec) in own {
             let of_set = folder.join(&set.plan.name);
             fs_err::create_dir_all(&of_set)?;
@@ -286,12 +287,15 @@ impl Work<'_> {
                 self.make_shard(&path, &spec, set, number * manifest.shard_images)?;
             }
         }
+        // Those who are done wait for the others as long as these get on.
+        self.collective.pace(Pace::Share);
         self.broken.gather(self.collective)?;
         if let Some(summary) = self.broken.summary() {
             self.observer.message(&summary);
         }
         let PrepareReport { made, kept, rows } = self.report;
         let sums = collective::sums(self.collective, &[made as f64, kept as f64, rows as f64])?;
+        self.collective.pace(Pace::Long);
         Ok(PrepareReport { made: sums[0] as usize, kept: sums[1] as usize, rows: sums[2] as u64 })
     }
 
@@ -307,6 +311,7 @@ impl Work<'_> {
                 self.report.rows += u64::from(shard.rows());
                 self.done += spec.all_views();
                 self.observer.views(self.done, self.total);
+                self.collective.pace(Pace::Share);
                 Ok(true)
             }
             Err(Error::Invalid { file, field, problem, .. }) => {
@@ -347,6 +352,7 @@ impl Work<'_> {
             }
             self.done += batch.targets.len() as u64;
             self.observer.views(self.done, self.total);
+            self.collective.pace(Pace::Share);
         }
         let features = Tensor::f_cat(&features, 0)?;
         shard::write(path, spec, &rows, &features)?;

@@ -10,7 +10,6 @@ use crate::{
     config::Config,
     data::{detection_source::ImageEntry, fingerprint::Fingerprint},
     error::{Error, Result, guarded},
-    models::parameters::Role,
 };
 
 /// What rank 0 has.
@@ -113,14 +112,24 @@ pub(super) fn in_words(config: &Config, collective: &dyn Collective) -> Option<S
 }
 
 impl Learner {
-    /// Makes the running statistics of batch norms, which each process has of its own images, the same in all:
-    /// their means.
+    /// Makes the running statistics of trained batch norms, which each process has of its own images, the same in
+    /// all: their means. At every update, so that a checkpoint at any of them changes nothing.
     ///
     /// # Errors
     /// A process that failed or is gone; what libtorch refuses.
     pub(super) fn share_statistics(&self) -> Result<()> {
-        let buffers = self.model.parameters().into_iter().filter(|p| p.role == Role::Buffer);
-        let buffers: Vec<Tensor> = buffers.map(|p| p.tensor).collect();
-        guarded(|| self.collective().mean_gradients(&buffers))
+        if self.collective().world() == 1 || self.statistics.is_empty() {
+            return Ok(());
+        }
+        torch_ext::no_grad(|| {
+            let flat: Vec<Tensor> = self.statistics.iter().map(|t| t.view([-1])).collect();
+            let all = Tensor::f_cat(&flat, 0)?;
+            self.collective().mean_gradients(&[all.shallow_clone()])?;
+            let sizes: Vec<i64> = flat.iter().map(|t| t.size()[0]).collect();
+            for (own, mean) in flat.iter().zip(all.f_split_with_sizes(sizes, 0)?) {
+                own.shallow_clone().f_copy_(&mean)?;
+            }
+            Ok(())
+        })
     }
 }

@@ -180,7 +180,7 @@ pub(super) fn save(
     learner.evaluated().save(&folder.path().join("model.safetensors"))?;
     let mut tensors = optimizer.state();
     for parameter in model.parameters() {
-        if parameter.role == Role::Buffer {
+        if parameter.role.is_buffer() {
             tensors.insert(format!("buffer.{}", parameter.name), parameter.tensor);
         }
     }
@@ -259,7 +259,7 @@ pub(super) fn resume(run: &RunFolder, learner: &mut Learner) -> Result<Option<Po
     let layout = metadata.get(LAYOUT).map_or("", String::as_str);
     optimizer.load_state(&tensors, layout, position.updates as i64, &path)?;
     for parameter in model.parameters() {
-        if parameter.role == Role::Buffer {
+        if parameter.role.is_buffer() {
             restore(&parameter, &tensors, &format!("buffer.{}", parameter.name), &path)?;
         }
     }

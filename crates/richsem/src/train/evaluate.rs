@@ -12,7 +12,7 @@ use super::{
     trainer::{Trainer, wall_time},
 };
 use crate::{
-    collective,
+    collective::{self, Pace},
     error::{Error, Result, guarded},
     evaluate::Summary,
     predict::{Detected, detect_batches, every_image_once, gather_detections, to_detections},
@@ -26,6 +26,7 @@ impl Trainer<'_> {
             return Err(Error::other("an evaluation is pending without data.val"));
         };
         let collective = self.learner.collective();
+        collective.pace(Pace::Long);
         let mut source = every_image_once(
             self.learner.evaluated(),
             Arc::clone(&split.store),
@@ -52,15 +53,20 @@ impl Trainer<'_> {
                     }
                 }
                 batches.push(detections);
+                collective.pace(Pace::Share);
                 Ok(ControlFlow::Continue(()))
             })
         })?;
+        // Those who are done wait for the others as long as these get on.
+        collective.pace(Pace::Share);
         let [stopped] = collective::any(collective, [self.stop.load(Ordering::Relaxed)])?;
         if stopped {
+            collective.pace(Pace::Long);
             return Ok(ControlFlow::Break(()));
         }
         let detections = gather_detections(collective, batches)?;
         self.broken.gather(collective)?;
+        collective.pace(Pace::Long);
         let Some(detections) = detections else {
             self.position.pending_eval = false;
             return Ok(ControlFlow::Continue(None));

@@ -21,6 +21,7 @@ use crate::{
         semantic::{semantic_terms, target_boxes},
         terms::{LossTerms, StepKey, WholeBatch},
     },
+    models::parameters::Role,
     precision::Precision,
     random::{Random, Stream},
     recordings::{At, Recordings},
@@ -43,6 +44,8 @@ pub struct Learner {
     accumulate: u64,
     precision: Precision,
     collective: Arc<dyn Collective>,
+    /// Of trained batch norms.
+    pub(super) statistics: Vec<Tensor>,
     pub(super) recordings: RefCell<Recordings>,
     /// Of the parameters: f32, but in tests.
     kind: Kind,
@@ -158,6 +161,8 @@ impl Learner {
             }
             None => None,
         };
+        let statistics = model.parameters().into_iter().filter(|p| p.role == Role::Statistics);
+        let statistics = statistics.map(|p| p.tensor).collect();
         let recordings = RefCell::new(model.detector.config().recordings(device));
         Ok(Self {
             model,
@@ -168,6 +173,7 @@ impl Learner {
             accumulate: config.train.accumulate,
             precision: config.train.precision,
             collective,
+            statistics,
             recordings,
             kind,
             loss_sum: RefCell::default(),
@@ -435,6 +441,7 @@ impl Learner {
     pub fn start_update(&mut self, lr_factor: f64) -> Result<PendingUpdate> {
         guarded(|| {
             self.collective.mean_gradients(&self.optimizer.gradients())?;
+            self.share_statistics()?;
             let norm = self.optimizer.clip()?;
             let finite = match self.loss_sum.borrow_mut().take() {
                 Some(loss) => (&norm + loss.view([])).isfinite(),

@@ -468,7 +468,6 @@ impl Trainer<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
-        self.learner.share_statistics()?;
         let Some(tensorboard) = &mut self.tensorboard else { return Ok(()) };
         checkpoint::save(&self.run, &self.config, &self.learner, &self.position)?;
         tensorboard.flush()

@@ -86,6 +86,10 @@ char* ext_store_set_once(
   });
 }
 
+char* ext_store_add(Store* store, const char* key, int64_t amount, int64_t* sum) noexcept {
+  return guarded([&] { *sum = store->store->add(key, amount); });
+}
+
 char* ext_store_has(Store* store, const char* key, int* has) noexcept {
   return guarded([&] { *has = store->store->check({key}); });
 }

@@ -144,19 +144,16 @@ impl ConvNorm {
         let (input, output, kernel, stride) = shape;
         let conv = Conv2d::new(&scope.sub(names.0), input, output, kernel, stride);
         let scope = scope.sub(names.1);
-        let running = |scope: &Scope| {
-            [
-                scope.buffer("running_mean", &[output], 0.0),
-                scope.buffer("running_var", &[output], 1.0),
-            ]
-        };
         let norm = match config.norm {
             Norm::FrozenBn => {
-                let [weight, bias] =
-                    [scope.buffer("weight", &[output], 1.0), scope.buffer("bias", &[output], 0.0)];
-                let [mean, var] = running(&scope);
+                let buffer = |name, value| scope.buffer(name, &[output], value);
                 NormState::Frozen(FrozenNorm {
-                    buffers: [weight, bias, mean, var],
+                    buffers: [
+                        buffer("weight", 1.0),
+                        buffer("bias", 0.0),
+                        buffer("running_mean", 0.0),
+                        buffer("running_var", 1.0),
+                    ],
                     folded: RefCell::default(),
                 })
             }
@@ -165,7 +162,10 @@ impl ConvNorm {
                     scope.parameter("weight", &[output], Init::Constant(1.0)),
                     scope.parameter_without_decay("bias", &[output], Init::Constant(0.0)),
                 ],
-                running: running(&scope),
+                running: [
+                    scope.statistics("running_mean", &[output], 0.0),
+                    scope.statistics("running_var", &[output], 1.0),
+                ],
                 trained: !scope.is_frozen(),
             },
             Norm::GroupNorm => NormState::Group(GroupNorm::new(&scope, config.groups, output)),
