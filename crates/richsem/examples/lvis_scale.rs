@@ -12,7 +12,11 @@
 use std::{path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use richsem::{data::dataset::Dataset, error::write_atomically, testing::write_lvis};
+use richsem::{
+    data::dataset::Dataset,
+    error::write_atomically,
+    testing::{resident_mb, write_lvis},
+};
 
 const LIMIT_MB: f64 = 300.0;
 
@@ -46,24 +50,16 @@ fn generate_and_load(scale: f64) -> Result<()> {
 }
 
 fn load(path: PathBuf) -> Result<()> {
-    let before = status_mb("VmRSS:");
+    let before = resident_mb("VmRSS");
     let begin = Instant::now();
     let dataset = Dataset::open(&path)?;
     let seconds = begin.elapsed().as_secs_f64();
     let megabytes = std::fs::metadata(&path)?.len() as f64 / 1e6;
     println!("{}: {}", path.display(), dataset.report());
     println!("{megabytes:.0} MB in {seconds:.2} s, {:.0} MB/s", megabytes / seconds);
-    if let (Some(before), Some(peak)) = (before, status_mb("VmHWM:")) {
+    if let (Some(before), Some(peak)) = (before, resident_mb("VmHWM")) {
         println!("peak resident {peak:.0} MB, of which {before:.0} MB before loading");
         ensure!(peak <= LIMIT_MB, "peak resident {peak:.0} MB is more than {LIMIT_MB} MB");
     }
     Ok(())
-}
-
-/// A line of `/proc/self/status`, in MB of 10^6 bytes.
-fn status_mb(name: &str) -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
 }

@@ -1,6 +1,7 @@
 //! What tests and examples share: test data, a run that takes seconds, data of LVIS's size, classes,
 //! targets and random tensors.
 
+mod large;
 mod lvis;
 mod small;
 
@@ -15,6 +16,7 @@ use crate::{
     vocabulary::{Category, CategoryId, ClassIndex, Frequency},
 };
 
+pub use large::{resident_mb, write_nested_tar, write_openimages};
 pub use lvis::{LvisCounts, write_lvis};
 pub use small::{small_run, small_set, write_set, write_small_set};
 

@@ -89,7 +89,7 @@ pub(crate) struct Args {
     size: u16,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Confidence from which on a class is mapped without asking, 0 to 1. Default: 0.65
+    /// Confidence from which on a class is mapped without asking, 0 to 1. Default: 0.5
     #[arg(long, value_name = "CONFIDENCE", value_parser = score)]
     threshold: Option<f32>,
     /// Maps a class to the nearest one that it is a kind of, if TO has no equal. Only where both sides

@@ -65,10 +65,13 @@ pub struct Evidence {
     pub sense: f64,
     /// Whether WordNet has words of both.
     pub in_wordnet: bool,
-    /// Words in common, of all words of the two nearest names: 0 to 1.
-    pub words: f64,
-    /// Whether one name is the other and words before it: `polar bear` and `bear`.
-    pub head: bool,
+    /// Whether one name is the other and more words before or behind it: `polar bear` and `bear`, `television`
+    /// and `television set`. Not `table tennis racket` and `table tennis table`: each says what the other is
+    /// not.
+    pub within: bool,
+    /// Whether a word that WordNet has for the likeliest sense of one is a name of the other: `cows` is one for
+    /// `cattle`.
+    pub lemma: bool,
     /// Steps in WordNet from FROM's likeliest sense up to TO's (positive), or down to it (negative). None:
     /// neither is a kind of the other.
     pub steps: Option<i8>,
@@ -86,6 +89,8 @@ pub(super) struct Known {
     pub(super) id: Option<String>,
     pub(super) words: Words,
     pub(super) meaning: Meaning,
+    /// Names that WordNet has for its likeliest sense.
+    lemmas: Vec<String>,
 }
 
 impl Known {
@@ -93,7 +98,13 @@ impl Known {
         let words = Words::of(&class.name, &class.synonyms);
         let number = class.id.parse::<f64>().is_ok();
         let id = (!number && class.id != class.name).then(|| class.id.clone());
-        Self { id, meaning: Meaning::of(class, &words), words }
+        let meaning = Meaning::of(class, &words);
+        Self { id, lemmas: meaning.lemmas(), meaning, words }
+    }
+
+    /// Whether WordNet has a name of another class for the likeliest sense of this one.
+    fn is_also_called(&self, other: &Words) -> bool {
+        other.phrases.iter().any(|phrase| self.lemmas.contains(&phrase.key))
     }
 }
 
@@ -103,15 +114,14 @@ impl Evidence {
         let given = (from.meaning.given && to.meaning.given)
             .then(|| from.meaning.best() == to.meaning.best());
         let (steps, part) = related(&from.meaning, &to.meaning);
-        let (words, head) = common_words(&from.words, &to.words);
         Self {
             id: from.id.is_some() && from.id == to.id,
             given,
             name: equal_name(&from.words, &to.words),
             in_wordnet: from.meaning.best().is_some() && to.meaning.best().is_some(),
             sense: from.meaning.overlap(&to.meaning),
-            words,
-            head,
+            within: one_within_the_other(&from.words, &to.words),
+            lemma: from.is_also_called(&to.words) || to.is_also_called(&from.words),
             steps,
             part,
             text,
@@ -127,8 +137,8 @@ impl Evidence {
             name: None,
             sense: 0.0,
             in_wordnet: false,
-            words: 0.0,
-            head: false,
+            within: false,
+            lemma: false,
             steps: None,
             part: false,
             text: None,
@@ -158,21 +168,14 @@ fn equal_name(from: &Words, to: &Words) -> Option<NameMatch> {
     })
 }
 
-/// Words in common by all words, of the two names that have most; whether one of two names ends with the
-/// other.
-fn common_words(from: &Words, to: &Words) -> (f64, bool) {
-    let (mut most, mut head) = (0.0f64, false);
-    for a in &from.phrases {
-        let a: Vec<&str> = a.text.split([' ', '-']).collect();
-        for b in &to.phrases {
-            let b: Vec<&str> = b.text.split([' ', '-']).collect();
-            let common = a.iter().filter(|word| b.contains(word)).count();
-            let all = a.len() + b.len() - common;
-            most = most.max(common as f64 / all as f64);
-            head |= a.len() != b.len() && (a.ends_with(&b) || b.ends_with(&a));
-        }
-    }
-    (most, head)
+/// Whether one of two names begins or ends with the other, word by word in the singular.
+fn one_within_the_other(from: &Words, to: &Words) -> bool {
+    let of_pair = |a: &[String], b: &[String]| {
+        let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+        short.len() < long.len() && (long.starts_with(short) || long.ends_with(short))
+    };
+    let mut pairs = from.phrases.iter().flat_map(|a| to.phrases.iter().map(move |b| (a, b)));
+    pairs.any(|(a, b)| of_pair(&a.words, &b.words))
 }
 
 /// Steps from the likeliest sense of one up (positive) or down (negative) to that of the other, and whether
@@ -207,8 +210,11 @@ impl fmt::Display for Evidence {
         if self.given.is_none() && self.sense >= 0.005 {
             parts.push(format!("sense {:.2}", self.sense));
         }
-        if self.head && self.name.is_none() {
+        if self.within && self.name.is_none() {
             parts.push("name with more words".into());
+        }
+        if self.lemma && self.name.is_none() {
+            parts.push("WordNet's word for it".into());
         }
         match self.steps {
             Some(steps @ 1..) => parts.push(format!("{steps} kinds below")),

@@ -3,7 +3,7 @@
 use super::{
     ClassName,
     wordnet::{Synset, WordNet},
-    words::{Kind, Words, singular},
+    words::{Kind, Words, key, singular},
 };
 
 /// What a class's words may mean.
@@ -17,6 +17,9 @@ pub(super) struct Meaning {
 
 /// Most kinds above a sense that a hint may name.
 const KINDS: usize = 6;
+
+/// Weight from which on a sense is likelier than all others.
+const LIKELY: f64 = 0.5;
 
 impl Meaning {
     /// As the vocabulary says (wnid, synset), or what the words may mean.
@@ -34,6 +37,21 @@ impl Meaning {
     pub(super) fn overlap(&self, other: &Self) -> f64 {
         let of = |sense: Synset| other.senses.iter().find(|(s, _)| *s == sense).map(|(_, w)| *w);
         self.senses.iter().filter_map(|&(sense, weight)| Some(of(sense)?.min(weight))).sum()
+    }
+
+    /// Keys of the words that WordNet has for the likeliest sense, if it is likelier than all others. A plural
+    /// that WordNet has as a word of its own counts as its singular too: `cows`, for cattle.
+    pub(super) fn lemmas(&self) -> Vec<String> {
+        let wordnet = WordNet::get();
+        let best = self.senses.first().filter(|(_, weight)| *weight >= LIKELY);
+        let mut lemmas = Vec::new();
+        for word in best.map_or(&[][..], |(sense, _)| wordnet.words(*sense)) {
+            let word = word.replace('_', " ");
+            let one = word.strip_suffix('s').filter(|one| wordnet.senses(one).len() > 0);
+            lemmas.extend(one.map(|one| one.replace([' ', '-'], "")));
+            lemmas.push(key(&word));
+        }
+        lemmas
     }
 
     /// The likeliest sense.

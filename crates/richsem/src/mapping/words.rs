@@ -20,6 +20,8 @@ pub(super) struct Phrase {
     pub(super) text: String,
     /// In the singular, without spaces and hyphens: `wine glass` and `wineglasses` are one.
     pub(super) key: String,
+    /// Its words, each as a key.
+    pub(super) words: Vec<String>,
     /// What kind of name it is.
     pub(super) kind: Kind,
 }
@@ -99,7 +101,8 @@ impl Words {
         }
         let key = key(text);
         if !self.phrases.iter().any(|phrase| phrase.key == key) {
-            self.phrases.push(Phrase { text: text.to_owned(), key, kind });
+            let words = text.split([' ', '-']).map(self::key).collect();
+            self.phrases.push(Phrase { text: text.to_owned(), key, words, kind });
         }
     }
 }
@@ -113,7 +116,7 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 /// The singular, without spaces and hyphens.
-fn key(text: &str) -> String {
+pub(super) fn key(text: &str) -> String {
     let text = singular(text).unwrap_or_else(|| text.to_owned());
     text.replace([' ', '-'], "")
 }

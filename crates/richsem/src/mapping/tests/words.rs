@@ -1,4 +1,8 @@
-use crate::mapping::words::{Kind, Words, plain, singular};
+use super::support::named;
+use crate::mapping::{
+    evidence::{Evidence, Known},
+    words::{Kind, Words, plain, singular},
+};
 
 fn of(name: &str, synonyms: &[&str]) -> (Vec<(String, Kind)>, Vec<String>) {
     let synonyms: Vec<String> = synonyms.iter().map(|s| (*s).to_owned()).collect();
@@ -43,5 +47,40 @@ fn plurals_have_wordnets_singulars() {
         ("", None),
     ] {
         assert_eq!(singular(plural).as_deref(), expected, "{plural}");
+    }
+}
+
+fn evidence(from: &str, to: &str) -> Evidence {
+    Evidence::of(&Known::of(&named("1", from)), &Known::of(&named("2", to)), None)
+}
+
+#[test]
+fn a_name_within_another_is_told_from_names_that_share_words() {
+    for (from, to, expected) in [
+        ("Polar bear", "bear", true),
+        ("Television", "television_set", true),
+        ("mugs", "Coffee mug", true),
+        ("Table tennis racket", "table-tennis_table", false),
+        ("Mobile phone", "cell phone", false),
+        ("bear", "bear", false),
+        ("bear", "bearskin", false),
+    ] {
+        assert_eq!(evidence(from, to).within, expected, "{from}, {to}");
+        assert_eq!(evidence(to, from).within, expected, "{to}, {from}");
+    }
+}
+
+#[test]
+fn a_word_that_wordnet_has_for_the_likeliest_sense_counts() {
+    for (from, to, expected) in [
+        ("Cattle", "cow", true),
+        ("Mobile phone", "cellphone", true),
+        // `couch` has a sense of `sofa`; `lounge` is a word of that sense.
+        ("sofa", "lounge", true),
+        ("Cattle", "horse", false),
+        ("xyzzy", "cow", false),
+    ] {
+        assert_eq!(evidence(from, to).lemma, expected, "{from}, {to}");
+        assert_eq!(evidence(to, from).lemma, expected, "{to}, {from}");
     }
 }

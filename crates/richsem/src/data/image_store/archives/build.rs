@@ -154,10 +154,10 @@ impl<'a> Builder<'a> {
         let number = self.state.part as u32;
         let marked = walk::walk(whole, self.state.at.unwrap_or(0), |found, next| {
             self.state.at = Some(next);
-            if let Found::File { name, offset, length } = &found
-                && naming::is_archive(whole, name, (*offset, *length))?
+            if let Found::File { name, offset, length } = found
+                && naming::is_archive(whole, name, (offset, length))?
             {
-                let inner = Inner { name: name.clone(), offset: *offset, length: *length };
+                let inner = Inner { name: name.to_owned(), offset, length };
                 self.state.inners.push(inner);
                 return self.pause();
             }
@@ -209,21 +209,21 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn add(&mut self, found: Found, naming: &Naming, part: u32) -> Result<()> {
+    fn add(&mut self, found: Found<'_>, naming: &Naming, part: u32) -> Result<()> {
         match found {
             Found::File { name, offset, length } => {
-                let name = naming.name(&name);
+                let name = naming.name(name);
                 self.state.tally.file(&name);
                 self.pending.push(&name, Span { part, offset, length });
             }
             Found::Link { name, target } => match target {
                 Some(target) => {
-                    let link = (naming.name(&name), naming.name(&target));
+                    let link = (naming.name(name), naming.name(&target));
                     self.state.tally.links.push(link);
                 }
-                None => self.state.tally.broken.push(naming.name(&name)),
+                None => self.state.tally.broken.push(naming.name(name)),
             },
-            Found::Other { kind, name } => self.state.tally.other(kind, &naming.name(&name)),
+            Found::Other { kind, name } => self.state.tally.other(kind, &naming.name(name)),
         }
         self.pause()
     }

@@ -4,6 +4,7 @@
 mod build;
 mod journal;
 mod keep;
+mod members;
 mod naming;
 mod state;
 mod tally;
@@ -216,8 +217,8 @@ impl Archives {
             let end = file.metadata()?.len();
             let region = Region { file, path, inner: None, start: first.offset, end };
             let walked = walk::walk(region, walk::after(first.offset, first.length), |next, _| {
-                let (name, offset) = match &next {
-                    Found::File { name, offset, .. } => (name, *offset),
+                let (name, offset) = match next {
+                    Found::File { name, offset, .. } => (name, offset),
                     Found::Link { .. } | Found::Other { .. } => return Ok(()),
                 };
                 found = offset == second.offset;

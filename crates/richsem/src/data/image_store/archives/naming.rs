@@ -50,7 +50,7 @@ impl Naming {
     /// The name in the store.
     pub(super) fn name(&self, name: &str) -> String {
         let below = name.strip_prefix(&self.own).unwrap_or(name);
-        format!("{}{below}", self.prefix)
+        [&self.prefix, below].concat()
     }
 }
 

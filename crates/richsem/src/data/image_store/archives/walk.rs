@@ -1,18 +1,9 @@
 //! What is in a tar archive, found without reading the contents of its members.
 
-use std::{
-    io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::FileExt as _,
-    path::Path,
-};
+use std::{os::unix::fs::FileExt as _, path::Path};
 
+use super::members::{BLOCK, Member, Members, checksum};
 use crate::{Error, Result};
-
-/// Bytes of a block: members and their headers begin at multiples of it.
-const BLOCK: u64 = 512;
-
-/// Bytes read at a time. The next header is often among them, where members are small.
-const WINDOW: usize = 8192;
 
 /// A part of a file that holds a tar archive: the whole file, or a member of another archive.
 #[derive(Debug, Clone, Copy)]
@@ -31,13 +22,13 @@ pub(super) struct Region<'a> {
 
 /// What a header tells of.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Found<'a> {
     /// A file: where its contents lie in the file that holds the archive.
-    File { name: String, offset: u64, length: u64 },
+    File { name: &'a str, offset: u64, length: u64 },
     /// A second name of a file. `target` is a path in the archive, as the name is.
-    Link { name: String, target: Option<String> },
+    Link { name: &'a str, target: Option<String> },
     /// What is neither file, folder nor link: its kind in the plural, and its name.
-    Other { kind: &'static str, name: String },
+    Other { kind: &'static str, name: &'a str },
 }
 
 /// Names in archives often begin with `./`; annotation files have them without.
@@ -60,15 +51,9 @@ pub(in super::super) fn is_header(block: &[u8]) -> bool {
     if block.iter().all(|byte| *byte == 0) {
         return true;
     }
-    let sum: u32 = (0..).zip(block).map(|(i, byte)| u32::from(spaced(i, *byte))).sum();
     let digits = block[148..156].split(|byte| !byte.is_ascii_digit()).find(|d| !d.is_empty());
     let written = digits.and_then(|digits| str::from_utf8(digits).ok());
-    written.and_then(|digits| u32::from_str_radix(digits, 8).ok()) == Some(sum)
-}
-
-/// The checksum is of a header with spaces in the place of the checksum.
-fn spaced(i: usize, byte: u8) -> u8 {
-    if (148..156).contains(&i) { b' ' } else { byte }
+    written.and_then(|digits| u32::from_str_radix(digits, 8).ok()) == Some(checksum(block))
 }
 
 /// Refuses what cannot be walked, in words that say what it is.
@@ -107,37 +92,31 @@ pub(super) fn check(region: &Region<'_>) -> Result<()> {
 pub(super) fn walk(
     region: Region<'_>,
     at: u64,
-    mut visit: impl FnMut(Found, u64) -> Result<()>,
+    mut visit: impl FnMut(Found<'_>, u64) -> Result<()>,
 ) -> Result<bool> {
-    let unreadable = |error: io::Error, first: bool| match error.raw_os_error() {
-        // The system's own words; the reader's quote bytes of the file.
-        Some(_) => Error::from(error),
-        None => region.unreadable(first),
-    };
-    let mut archive = ::tar::Archive::new(Window::new(region, at));
+    let mut members = Members::new(region, at);
     let mut next = at;
-    let entries = archive.entries_with_seek().map_err(|error| unreadable(error, true))?;
-    for entry in entries {
-        let mut entry = entry.map_err(|error| unreadable(error, next == region.start))?;
-        // Resolves GNU's long names and PAX records.
-        let name = plain(&String::from_utf8_lossy(&entry.path_bytes())).to_owned();
-        let kind = entry.header().entry_type();
-        let (offset, length) = (at.saturating_add(entry.raw_file_position()), entry.size());
+    loop {
+        let member = members.next().map_err(|error| match error.raw_os_error() {
+            // The system's own words; the reader's say nothing of the file.
+            Some(_) => Error::from(error),
+            None => region.unreadable(next == region.start),
+        })?;
+        let Some(Member { kind, name, target, sparse, offset, length }) = member else { break };
+        let name = plain(&name);
         next = after(offset, length);
         let is_file = kind.is_file() || kind.is_contiguous();
         if is_file && offset.checked_add(length).is_none_or(|end| end > region.end) {
-            return Err(region.truncated(&name, offset, length));
+            return Err(region.truncated(name, offset, length));
         }
         let found = if kind.is_hard_link() || kind.is_symlink() {
-            let target = entry.link_name_bytes();
-            let target = target.map(|target| String::from_utf8_lossy(&target).into_owned());
             // tar writes the second name of one file as a link to the first.
             let target = match kind.is_symlink() {
-                true => target.and_then(|target| beside(&name, &target)),
+                true => target.and_then(|target| beside(name, &target)),
                 false => target.map(|target| plain(&target).to_owned()),
             };
             Found::Link { name, target }
-        } else if kind.is_gnu_sparse() || is_pax_sparse(&mut entry) {
+        } else if sparse {
             Found::Other { kind: "sparse files", name }
         } else if is_file {
             Found::File { name, offset, length }
@@ -149,12 +128,6 @@ pub(super) fn walk(
         visit(found, next)?;
     }
     Ok(next < region.end)
-}
-
-/// Sparse as PAX writes it: the contents begin with a map.
-fn is_pax_sparse<R: Read>(entry: &mut ::tar::Entry<'_, R>) -> bool {
-    let Ok(Some(records)) = entry.pax_extensions() else { return false };
-    records.flatten().any(|record| record.key_bytes().starts_with(b"GNU.sparse."))
 }
 
 /// The path that a symbolic link points to; none outside of the archive.
@@ -202,62 +175,5 @@ impl Region<'_> {
         );
         Error::invalid(self.path, self.field(), problem)
             .with_hint("copy or download the archive again")
-    }
-}
-
-/// A part of a file, from a position on, as the reader of headers wants it: positions count from there.
-/// Nothing else moves in the file, so that any number of threads may read it.
-struct Window<'a> {
-    region: Region<'a>,
-    /// The position in the file that is 0 for the reader.
-    base: u64,
-    /// Where the reader is, in the file.
-    at: u64,
-    /// Bytes of the file, and where they begin.
-    bytes: Vec<u8>,
-    from: u64,
-}
-
-impl<'a> Window<'a> {
-    fn new(region: Region<'a>, base: u64) -> Self {
-        Self { region, base, at: base, bytes: Vec::new(), from: base }
-    }
-}
-
-impl Read for Window<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let there = |bytes: &[u8], from: u64, at: u64| {
-            at.checked_sub(from).is_some_and(|skip| skip < bytes.len() as u64)
-        };
-        if !there(&self.bytes, self.from, self.at) {
-            let left = self.region.end.saturating_sub(self.at).min(WINDOW as u64);
-            self.bytes.resize(left as usize, 0);
-            self.from = self.at;
-            // The file itself: errors of its wrapper have lost the system's number.
-            let read = self.region.file.file().read_at(&mut self.bytes, self.at)?;
-            self.bytes.truncate(read);
-            if read == 0 {
-                return Ok(0);
-            }
-        }
-        let bytes = &self.bytes[(self.at - self.from) as usize..];
-        let count = bytes.len().min(into.len());
-        into[..count].copy_from_slice(&bytes[..count]);
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-impl Seek for Window<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => self.base.checked_add(at),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.region.end.checked_add_signed(by),
-        };
-        self.at = at
-            .filter(|at| *at >= self.base)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at - self.base)
     }
 }
