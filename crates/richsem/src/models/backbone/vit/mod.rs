@@ -138,11 +138,15 @@ impl VitConfig {
             ("heads", self.heads(), heads),
             ("hidden", self.hidden(), self.name.hidden(self.width())),
             ("patch", self.patch(), self.name.patch()),
-            ("position grid", self.position_grid(), self.name.position_grid(self.patch())),
         ] {
-            if own != published && !(name == "position grid" && !self.name.family().table()) {
+            if own != published {
                 text += &format!(", {name} {own}");
             }
+        }
+        if let Some(grid) = self.position_grid.filter(|_| self.name.family().table())
+            && grid != self.name.position_grid(self.patch())
+        {
+            text += &format!(", position grid {grid}");
         }
         match self.registers() {
             registers if self.name.family().registers().is_none_or(|of| of == registers) => {}
