@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-FAMILIES = ["swin", "focalnet", "convnext", "vitdet"]
+FAMILIES = ["swin", "focalnet", "convnext", "vitdet", "dinov2", "dinov3", "eva02", "clip"]
 
 for family in sys.argv[1:] or FAMILIES:
     importlib.import_module(f"backbones.{family}").main()

@@ -4,9 +4,11 @@ A fixture has no weights: the tests make the same ones again. Of a map and of a 
 numbers, the dot product with a random direction and the squared norm.
 """
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy
 import safetensors.torch
@@ -44,6 +46,32 @@ def value(name, shape):
 def numbers(tensor, direction):
     r = uniform(direction, tuple(tensor.shape))
     return [float((tensor * r).sum()), float((tensor * tensor).sum())]
+
+
+class AllInF64:
+    """The module `torch`, but that f32 is f64."""
+
+    def __getattr__(self, name):
+        return torch.float64 if name == "float32" else getattr(torch, name)
+
+
+@contextlib.contextmanager
+def f64(*modules):
+    """f64 also where these modules, defaults of their functions, and `.float()` ask for f32 by name."""
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(mock.patch.object(module, "torch", AllInF64()))
+            for function in vars(module).values():
+                defaults = getattr(function, "__defaults__", None) or ()
+                if torch.float32 in defaults:
+                    wide = tuple(torch.float64 if d == torch.float32 else d for d in defaults)
+                    stack.enter_context(mock.patch.object(function, "__defaults__", wide))
+        stack.enter_context(mock.patch.object(torch.Tensor, "float", torch.Tensor.double))
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def normed(channels_last, eps=1e-5):

@@ -57,6 +57,24 @@ impl StoredBatch {
         Ok(Self { images, mask, tokens, path: path.to_owned() })
     }
 
+    /// Checks that the sides of the images are multiples of so many pixels: what a backbone would leave over, an image
+    /// would lose.
+    ///
+    /// # Errors
+    /// They are not.
+    pub(crate) fn check_sides(&self, multiple: u32) -> Result<()> {
+        let size = self.images.size();
+        if size[2..].iter().all(|side| side % i64::from(multiple) == 0) {
+            return Ok(());
+        }
+        let problem = format!(
+            "expected sides that are multiples of {multiple}, as the detector's backbone needs it, got {}×{}",
+            size[2], size[3]
+        );
+        Err(Error::invalid(&self.path, "images", problem)
+            .with_hint("pad the images with zeros at the right and below, and give a mask"))
+    }
+
     /// Checks that a network can take the tokens that propose, if there are some.
     ///
     /// # Errors
@@ -164,6 +182,15 @@ mod tests {
         let batch = read(&[("images", zeros(&[2, 3, 4, 6], Kind::Float))]).unwrap();
         assert_eq!(batch.mask, zeros(&[2, 4, 6], Kind::Bool));
         assert!(batch.tokens.is_none());
+    }
+
+    #[test]
+    fn sides_are_what_the_backbone_needs() {
+        let batch = read(&[("images", zeros(&[1, 3, 56, 84], Kind::Float))]).unwrap();
+        assert!(batch.check_sides(1).is_ok() && batch.check_sides(28).is_ok());
+        let error = batch.check_sides(32).unwrap_err().to_string();
+        assert!(error.contains("images: expected sides that are multiples of 32"), "{error}");
+        assert!(error.contains("got 56×84"), "{error}");
     }
 
     #[test]

@@ -163,6 +163,52 @@ fn faults_of_a_backbone_are_named() {
         &["model.dino.padding=masked"],
         &["model.dino.padding: masked, and the backbone (vitdet_b) has", "set it to \"official\""],
     );
+    // Patches of 14 pixels, and what a family has not.
+    let dinov2 = section("kind = \"vit\"\nname = \"dinov2_b\"");
+    refused(
+        &dinov2,
+        &[],
+        &[
+            "data.pad_multiple: expected a multiple of 28, as the backbone (dinov2_b) needs it, got 32",
+        ],
+    );
+    assert!(load(&dinov2, &["data.pad_multiple=28"]).is_ok());
+    for (text, parts) in [
+        (
+            "name = \"dinov2_b\"\nwindow = 16",
+            ["window: dinov2_b has none: its class token", "take it"],
+        ),
+        (
+            "name = \"clip_vit_b16\"\nglobal_blocks = [1]",
+            ["global_blocks: clip_vit_b16 has none", ""],
+        ),
+        (
+            "name = \"dinov3_l\"\nposition_grid = 14",
+            ["position_grid: dinov3_l has none: its", "rotary"],
+        ),
+        (
+            "name = \"eva02_l\"\nrelative_grid = 64",
+            ["relative_grid: eva02_l has none: only vitdet", ""],
+        ),
+        ("name = \"eva02_l\"\nregisters = 4", ["registers: eva02_l has none: only dinov2 and", ""]),
+        ("name = \"dinov2_b\"\nactivation = \"gelu\"", ["activation: dinov2_b has none: only", ""]),
+        ("name = \"dinov3_b\"\nfrozen_blocks = 13", ["frozen_blocks: expected -1 to 12", "13"]),
+        ("name = \"dinov3_b\"\npatch = 2", ["patch: expected 4 to 64", "got 2"]),
+        ("name = \"dinov3_b\"\nwidth = 100", ["width: expected a multiple of 48", "100"]),
+        ("name = \"dinov4_b\"", ["model.dino.backbone.name: ", "dinov"]),
+    ] {
+        refused(&section(&format!("kind = \"vit\"\n{text}")), &[], &parts);
+    }
+    let rcnn = "version = 1\nmodel.kind = \"faster_rcnn\"\n[model.faster_rcnn]\nvariant = \"torchvision\"\n\
+                [model.faster_rcnn.backbone]\nkind = \"vit\"\nname = \"dinov2_b\"";
+    refused(
+        rcnn,
+        &["data.pad_multiple=28"],
+        &[
+            "model.faster_rcnn.variant: torchvision, which has whole strides",
+            "[3.5, 7.0, 14.0, 28.0]",
+        ],
+    );
     // A level that there is not.
     refused(
         &convnext,
@@ -185,6 +231,10 @@ fn the_configurations_of_backbones_are_read() {
         ("richsem_focalnet_h", "focalnet_h, 4 levels, window 3"),
         ("dino_convnext_l", "convnext_l"),
         ("dino_vitdet_b", "vitdet_b"),
+        ("dino_dinov2_b", "dinov2_b, 4 registers"),
+        ("dino_dinov3_b", "dinov3_b"),
+        ("dino_eva02_l", "eva02_l"),
+        ("dino_clip_vit_b16", "clip_vit_b16"),
     ] {
         let data = ["data.train=t", "data.val=v"].map(str::to_owned);
         let config = Config::load(&folder.join(format!("{file}.toml")), &data).unwrap();

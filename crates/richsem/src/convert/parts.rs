@@ -143,7 +143,8 @@ fn published(source: Source, layout: Layout, report: &mut Report) -> Result<(Ten
         report.add(name, 0, Fate::Problem(mismatch.to_string()));
     }
     if !new.is_empty() {
-        let note = "without norms of the outputs, which only detectors have: they start anew";
+        let note = "without what only detectors have (norms of the outputs; of vision transformers the pyramid): it \
+                    starts anew";
         report.notes.push(note.into());
     }
     report.notes.push(format!("for a backbone that is {}", config.describe()));

@@ -222,6 +222,6 @@ fn unknown(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Error {
     Error::invalid(path, "weights", problem).with_hint(
         "known are this program's detectors, checkpoints of RichSem, DINO and Deformable DETR, \
          Faster R-CNN of torchvision and detectron2, torchvision's and timm's ResNets, Swin \
-         Transformers, FocalNets, ConvNeXts, ViTDet, and CLIP",
+         Transformers, FocalNets, ConvNeXts, vision transformers (ViTDet, MAE, DINOv2, DINOv3, EVA-02), and CLIP",
     )
 }

@@ -415,8 +415,10 @@ impl Detector {
     /// What the network makes of a batch that was normalised elsewhere.
     ///
     /// # Errors
-    /// Proposals that these images or this detector do not have; what libtorch refuses.
+    /// Sides that are no multiples of what the backbone needs; proposals that these images or this detector do not
+    /// have; what libtorch refuses.
     pub fn infer_stored(&self, batch: &StoredBatch) -> Result<NetworkOutput> {
+        batch.check_sides(self.config.model.backbone().pad_multiple())?;
         batch.check_proposals(&self.network)?;
         let to = |x: &Tensor| x.f_to_device(self.device());
         let proposals = batch.tokens.as_ref().map(to).transpose()?;

@@ -27,13 +27,6 @@ impl std::fmt::Display for Padding {
     }
 }
 
-/// Cells along a side of an image in a map whose stride is 2^`halvings`: ⌈side / stride⌉, which is what
-/// strided convolutions and pools leave of an image that is not padded.
-pub(crate) fn halved(side: i64, halvings: usize) -> i64 {
-    let stride = 1 << halvings;
-    (side + stride - 1) / stride
-}
-
 /// The padding of a batch at strides 1, 2, 4, …; an image keeps the ⌈side / stride⌉ cells that it has alone.
 #[derive(Debug)]
 pub struct PaddingPyramid {

@@ -95,7 +95,7 @@ fn variants<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Vec<Variant> {
         if line.starts_with("#[") || line.starts_with("//") || line.is_empty() {
             continue;
         }
-        let name: String = line.chars().take_while(|c| c.is_alphanumeric()).collect();
+        let name: String = line.chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect();
         let rest = &line[name.len()..];
         let fields = if rest.trim() == "{" { fields(lines, "}") } else { Vec::new() };
         let holds = rest.strip_prefix('(').and_then(|rest| rest.split(')').next());

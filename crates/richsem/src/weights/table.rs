@@ -1,8 +1,9 @@
 //! The public files of weights that this program reads.
 //!
 //! Addresses, sizes and checksums are those that their publishers state: torchvision in its `WeightsEnum`s, timm
-//! in its `pretrained_cfg`s (both have the first 8 digits of the file's SHA-256 in its name), OpenAI in CLIP's
-//! `clip.py` (the whole SHA-256, in the address). What nobody states is unknown.
+//! in its `pretrained_cfg`s, Meta in DINOv3's `backbones.py` (all have the first 8 digits of the file's SHA-256 in its
+//! name), OpenAI in CLIP's `clip.py` (the whole SHA-256, in the address). DINOv2's addresses are those of its
+//! `backbones.py`, EVA-02's those of its read-me. What nobody states is unknown.
 
 /// What a file of weights is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +122,64 @@ macro_rules! openai {
     };
 }
 
+macro_rules! dinov2 {
+    ($name:literal, $model:literal, $registers:literal, $what:literal) => {
+        Entry {
+            name: $name,
+            file: concat!($model, $registers, "_pretrain.pth"),
+            what: $what,
+            used: Use::Backbone,
+            address: Address::Direct(concat!(
+                "https://dl.fbaipublicfiles.com/dinov2/",
+                $model,
+                "/",
+                $model,
+                $registers,
+                "_pretrain.pth"
+            )),
+            licence: "Apache-2.0",
+            mib: None,
+            sha256: None,
+        }
+    };
+}
+
+/// Meta sends the addresses to those who accept the licence.
+macro_rules! dinov3 {
+    ($name:literal, $model:literal, $hash:literal, $what:literal) => {
+        Entry {
+            name: $name,
+            file: concat!("dinov3_", $model, "_pretrain_lvd1689m-", $hash, ".pth"),
+            what: $what,
+            used: Use::Backbone,
+            address: Address::Page(
+                "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/",
+            ),
+            licence: "DINOv3 License",
+            mib: None,
+            sha256: Some($hash),
+        }
+    };
+}
+
+macro_rules! eva02 {
+    ($name:literal, $file:literal, $what:literal) => {
+        Entry {
+            name: $name,
+            file: $file,
+            what: $what,
+            used: Use::Backbone,
+            address: Address::Direct(concat!(
+                "https://huggingface.co/Yuxin-CV/EVA-02/resolve/main/eva02/pt/",
+                $file
+            )),
+            licence: "MIT",
+            mib: None,
+            sha256: None,
+        }
+    };
+}
+
 const DINO: Address =
     Address::Page("https://drive.google.com/drive/folders/1qD5m1NmK0kjE5hh-G17XUX751WsEG-h_");
 
@@ -148,6 +207,23 @@ pub(super) const TABLE: &[Entry] = &[
         mib: None,
         sha256: None,
     },
+    dinov2!("dinov2-s", "dinov2_vits14", "", "DINOv2, ViT-S/14"),
+    dinov2!("dinov2-b", "dinov2_vitb14", "", "DINOv2, ViT-B/14"),
+    dinov2!("dinov2-l", "dinov2_vitl14", "", "DINOv2, ViT-L/14"),
+    dinov2!("dinov2-g", "dinov2_vitg14", "", "DINOv2, ViT-g/14"),
+    dinov2!("dinov2-s-reg4", "dinov2_vits14", "_reg4", "DINOv2, ViT-S/14, 4 registers"),
+    dinov2!("dinov2-b-reg4", "dinov2_vitb14", "_reg4", "DINOv2, ViT-B/14, 4 registers"),
+    dinov2!("dinov2-l-reg4", "dinov2_vitl14", "_reg4", "DINOv2, ViT-L/14, 4 registers"),
+    dinov2!("dinov2-g-reg4", "dinov2_vitg14", "_reg4", "DINOv2, ViT-g/14, 4 registers"),
+    dinov3!("dinov3-s", "vits16", "08c60483", "DINOv3, ViT-S/16"),
+    dinov3!("dinov3-s-plus", "vits16plus", "4057cbaa", "DINOv3, ViT-S+/16"),
+    dinov3!("dinov3-b", "vitb16", "73cec8be", "DINOv3, ViT-B/16"),
+    dinov3!("dinov3-l", "vitl16", "8aa4cbdd", "DINOv3, ViT-L/16"),
+    dinov3!("dinov3-h-plus", "vith16plus", "7c1da9a5", "DINOv3, ViT-H+/16"),
+    dinov3!("dinov3-7b", "vit7b16", "a955f4ea", "DINOv3, ViT-7B/16"),
+    eva02!("eva02-b", "eva02_B_pt_in21k_p14to16.pt", "EVA-02-B, ImageNet-21k, for detectors"),
+    eva02!("eva02-l", "eva02_L_pt_in21k_p14to16.pt", "EVA-02-L, ImageNet-21k, for detectors"),
+    eva02!("eva02-l-m38m", "eva02_L_pt_m38m_p14to16.pt", "EVA-02-L, Merged-38M, for detectors"),
     openai!(
         "clip-rn50",
         "RN50.pt",

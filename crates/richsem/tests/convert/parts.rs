@@ -4,7 +4,7 @@ use richsem::{
     checkpoint_io::{pth, safetensors},
     convert::Form,
     models::{
-        backbone::{Resnet, ResnetConfig, Swin, SwinConfig},
+        backbone::{Resnet, ResnetConfig, Swin, SwinConfig, Vit, VitConfig, VitName},
         parameters::ParameterStore,
     },
     testing::normal,
@@ -89,6 +89,61 @@ fn other_backbones_get_our_names_and_what_is_wrong_is_named() {
         "layers.2.downsample.norm.bias: shape [7] in the file, [128] here",
         "unexpected adapter.weight",
     ] {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+}
+
+/// DINOv3's own file: the keys' bias is hidden by a mask, rotary positions are a buffer.
+#[test]
+fn a_vision_transformer_gets_our_names_and_all_else_is_told() {
+    let folder = Folder::new();
+    let config = VitConfig {
+        name: VitName::Dinov3SPlus,
+        width: Some(64),
+        depth: Some(2),
+        heads: Some(1),
+        ..Default::default()
+    };
+    let store = ParameterStore::new(Device::Cpu, 1);
+    let _ = Vit::new(&store.root(), &config, &[]);
+    let own = store.named_tensors();
+    let mut theirs = Tensors::new();
+    for (name, tensor) in &own {
+        let name = name.strip_prefix("net.").unwrap().replace("register_tokens", "storage_tokens");
+        if name.contains("w12") {
+            for (part, values) in ["w1", "w2"].iter().zip(tensor.chunk(2, 0)) {
+                theirs.insert(name.replace("w12", part), values);
+            }
+            continue;
+        }
+        if name.ends_with("attn.qkv.bias") {
+            theirs.insert(format!("{name}_mask"), tensor.ones_like());
+        }
+        theirs.insert(name, tensor.copy());
+    }
+    theirs.insert("mask_token".into(), normal(1, &[1, 64]));
+    theirs.insert("rope_embed.periods".into(), normal(2, &[16]));
+    let path = folder.path("dinov3.pth");
+    pth::write(&path, None, &theirs).unwrap();
+    let conversion = converted(&path, Form::Safetensors, &options(None)).unwrap();
+    assert_eq!(problems(&conversion), [""; 0]);
+    assert_eq!(conversion.rest.len(), 4);
+    let output = folder.path("dinov3.safetensors");
+    conversion.write(&output).unwrap();
+    assert_same(&safetensors::read(&output).unwrap().0, &own);
+    // What was written is known again.
+    for (file, whose) in [(&path, "official"), (&output, "official")] {
+        let facts = richsem::info::info(file).unwrap();
+        let what = ("what".to_owned(), format!("DINOv3 with the {whose} code's names"));
+        assert!(facts.contains(&what), "{facts:?}");
+        let sizes = ("sizes".to_owned(), "dinov3_s_plus, width 64, depth 2, heads 1".to_owned());
+        assert!(facts.contains(&sizes), "{facts:?}");
+    }
+    theirs.remove("blocks.1.mlp.w3.weight");
+    theirs.insert("blocks.1.mlp.w4.weight".into(), normal(3, &[7]));
+    pth::write(&path, None, &theirs).unwrap();
+    let told = problems(&converted(&path, Form::Safetensors, &options(None)).unwrap()).join("; ");
+    for part in ["missing net.blocks.1.mlp.w3.weight", "unexpected net.blocks.1.mlp.w4.weight"] {
         assert!(told.contains(part), "no `{part}` in {told}");
     }
 }

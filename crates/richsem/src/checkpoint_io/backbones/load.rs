@@ -46,7 +46,7 @@ fn is_kind(layout: Layout, config: &BackboneConfig) -> bool {
         BackboneConfig::Swin(_) => matches!(layout, Layout::Swin(_)),
         BackboneConfig::Focalnet(_) => matches!(layout, Layout::Focalnet(_)),
         BackboneConfig::Convnext(_) => matches!(layout, Layout::Convnext(_)),
-        BackboneConfig::Vit(_) => matches!(layout, Layout::Vit(_)),
+        BackboneConfig::Vit(_) => matches!(layout, Layout::Vit(..)),
     }
 }
 
@@ -76,7 +76,7 @@ pub fn load_backbone(
         focalnet::widen(&mut sorted.tensors, config);
     }
     if let Some(of) = layout.config(&sorted.tensors) {
-        let (of, own) = (of.describe(), config.describe());
+        let (of, own) = (of.with_training_of(config).describe(), config.describe());
         if of != own {
             return Err(other(path, &of, config));
         }

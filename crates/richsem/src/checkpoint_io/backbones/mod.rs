@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tch::Tensor;
 
-use crate::models::backbone::BackboneConfig;
+use crate::models::backbone::{BackboneConfig, VitFamily};
 
 pub use load::{LoadedBackbone, load_backbone};
 
@@ -53,12 +53,12 @@ pub enum Layout {
     Focalnet(Names),
     /// A ConvNeXt of either version.
     Convnext(Names),
-    /// ViTDet, or a vision transformer of MAE.
-    Vit(Names),
+    /// A plain vision transformer of that family; of ViTDet's also those of MAE, from which it starts.
+    Vit(VitFamily, Names),
 }
 
 /// Names of tensors that only such backbones have, and whose they are.
-const SIGNS: [(&str, Layout); 15] = [
+const SIGNS: [(&str, Layout); 12] = [
     ("layers.0.blocks.0.attn.relative_position_bias_table", Layout::Swin(Names::Official)),
     ("features.1.0.attn.relative_position_bias_table", Layout::Swin(Names::Torchvision)),
     ("stages.0.blocks.0.attn.w_msa.relative_position_bias_table", Layout::Swin(Names::Mmdet)),
@@ -76,9 +76,6 @@ const SIGNS: [(&str, Layout); 15] = [
     ("features.1.0.layer_scale", Layout::Convnext(Names::Torchvision)),
     ("stages.0.0.depthwise_conv.weight", Layout::Convnext(Names::Mmdet)),
     ("encoder.stages.0.layers.0.dwconv.weight", Layout::Convnext(Names::HuggingFace)),
-    ("net.pos_embed", Layout::Vit(Names::Official)),
-    ("pos_embed", Layout::Vit(Names::Timm)),
-    ("embeddings.position_embeddings", Layout::Vit(Names::HuggingFace)),
     ("layer4.0.conv1.weight", Layout::Resnet),
 ];
 
@@ -104,20 +101,26 @@ pub(crate) struct Sorted {
     pub(crate) left: BTreeMap<String, (&'static str, Tensor)>,
 }
 
+/// All signs. A name is that of the first one which it ends in.
+fn all_signs() -> impl Iterator<Item = &'static (&'static str, Layout)> {
+    SIGNS.iter().chain(&vit::SIGNS)
+}
+
 /// Names that such a backbone's tensors end in, each of which only it has.
 pub(crate) fn signs() -> impl Iterator<Item = &'static str> {
-    SIGNS.iter().map(|(sign, _)| *sign)
+    all_signs().map(|(sign, _)| *sign)
 }
 
 impl Layout {
     /// Of the names of a file, without prefix.
     pub(crate) fn of(tensors: &BTreeMap<String, Tensor>) -> Option<Self> {
-        let (_, layout) = SIGNS.iter().find(|(sign, _)| tensors.contains_key(*sign))?;
+        let (_, layout) = all_signs().find(|(sign, _)| tensors.contains_key(*sign))?;
         Some(match layout {
             Self::Swin(Names::Official) if swin::is_timm(tensors) => Self::Swin(Names::Timm),
             Self::Focalnet(Names::Official) if focalnet::is_timm(tensors) => {
                 Self::Focalnet(Names::Timm)
             }
+            Self::Vit(VitFamily::Vitdet, names) => vit::refined(*names, tensors),
             other => *other,
         })
     }
@@ -129,9 +132,7 @@ impl Layout {
             Self::Swin(names) => format!("a Swin Transformer with {} names", names.whose()),
             Self::Focalnet(names) => format!("a FocalNet with {} names", names.whose()),
             Self::Convnext(names) => format!("a ConvNeXt with {} names", names.whose()),
-            Self::Vit(Names::Official) => "ViTDet with detectron2's names".into(),
-            Self::Vit(Names::Timm) => "a vision transformer with MAE's names".into(),
-            Self::Vit(names) => format!("ViTDet with {} names", names.whose()),
+            Self::Vit(family, names) => vit::describe(family, names),
         }
     }
 
@@ -141,8 +142,9 @@ impl Layout {
         let mut sorted =
             Sorted { tensors: BTreeMap::new(), taken: BTreeMap::new(), left: BTreeMap::new() };
         let mut parts: BTreeMap<String, BTreeMap<usize, (String, Tensor, usize)>> = BTreeMap::new();
+        let gated = matches!(self, Self::Vit(..)) && vit::is_gated(&tensors);
         for (name, tensor) in tensors {
-            match self.place(&name) {
+            match self.place(&name, gated) {
                 Place::Left(why) => drop(sorted.left.insert(name, (why, tensor))),
                 Place::Part(own, i, of) => {
                     drop(parts.entry(own).or_default().insert(i, (name, tensor, of)));
@@ -157,8 +159,15 @@ impl Layout {
             }
         }
         for (own, parts) in parts {
-            let whole: Vec<&Tensor> = parts.values().map(|(_, tensor, _)| tensor).collect();
-            let complete = parts.values().all(|(_, _, of)| *of == parts.len());
+            let mut whole: Vec<Tensor> =
+                parts.values().map(|(_, tensor, _)| tensor.shallow_clone()).collect();
+            let of = parts.values().map(|(_, _, of)| *of).max().unwrap_or_default();
+            for i in 0..of {
+                if !parts.contains_key(&i) && i < whole.len() && self.is_zero(&own, i) {
+                    whole.insert(i, whole[0].zeros_like());
+                }
+            }
+            let complete = whole.len() == of;
             match Tensor::f_cat(&whole, 0) {
                 Ok(joined) if complete && !sorted.tensors.contains_key(&own) => {
                     sorted.tensors.insert(own.clone(), joined);
@@ -176,14 +185,20 @@ impl Layout {
         sorted
     }
 
-    fn place(self, name: &str) -> Place {
+    /// Whether that part of a parameter of ours may be missing in files, and is zero then.
+    fn is_zero(self, own: &str, part: usize) -> bool {
+        matches!(self, Self::Vit(family, _) if vit::is_zero(family, own, part))
+    }
+
+    /// `gated`: what a name alone does not tell of a vision transformer's.
+    fn place(self, name: &str, gated: bool) -> Place {
         let parts: Vec<&str> = name.split('.').collect();
         match self {
             Self::Resnet => resnet_place(name),
             Self::Swin(names) => swin::place(names, &parts),
             Self::Focalnet(names) => focalnet::place(names, &parts),
             Self::Convnext(names) => convnext::place(names, &parts),
-            Self::Vit(names) => vit::place(names, &parts),
+            Self::Vit(family, names) => vit::place((family, names), &parts, gated),
         }
         .unwrap_or_else(|| Place::Is(name.to_owned()))
     }
@@ -194,7 +209,8 @@ impl Layout {
             Self::Swin(names) => swin::turned(names, own, tensor),
             Self::Convnext(_) => convnext::turned(own, tensor),
             Self::Focalnet(_) => focalnet::turned(own, tensor),
-            Self::Resnet | Self::Vit(_) => tensor,
+            Self::Vit(family, _) => vit::turned(family, own, tensor),
+            Self::Resnet => tensor,
         }
     }
 
@@ -206,7 +222,7 @@ impl Layout {
             Self::Swin(_) => swin::config(tensors).map(BackboneConfig::Swin),
             Self::Focalnet(_) => focalnet::config(tensors).map(BackboneConfig::Focalnet),
             Self::Convnext(_) => convnext::config(tensors).map(BackboneConfig::Convnext),
-            Self::Vit(_) => vit::config(tensors).map(BackboneConfig::Vit),
+            Self::Vit(family, _) => vit::config(family, tensors).map(BackboneConfig::Vit),
         }
     }
 }

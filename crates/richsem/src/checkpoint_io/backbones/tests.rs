@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+mod vit;
+
 type Tensors = BTreeMap<String, Tensor>;
 
 fn swin() -> SwinConfig {
@@ -188,9 +190,9 @@ fn vit() -> VitConfig {
         width: Some(16),
         depth: Some(4),
         heads: Some(2),
-        window: 3,
-        position_grid: 5,
-        relative_grid: 6,
+        window: Some(3),
+        position_grid: Some(5),
+        relative_grid: Some(6),
         pyramid_width: 8,
         ..VitConfig::default()
     }

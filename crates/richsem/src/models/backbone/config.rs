@@ -138,7 +138,8 @@ impl BackboneConfig {
     pub fn pad_multiple(&self) -> u32 {
         match self {
             Self::Resnet(_) | Self::Swin(_) | Self::Focalnet(_) => 1,
-            Self::Convnext(_) | Self::Vit(_) => 32,
+            Self::Convnext(_) => 32,
+            Self::Vit(config) => config.pad_multiple(),
         }
     }
 
@@ -172,7 +173,8 @@ impl BackboneConfig {
         }
     }
 
-    /// These sizes, with what the `other` settings say of training, if they are of the same kind.
+    /// These sizes, which tensors tell, with what the `other` settings say of training and of what no tensor tells,
+    /// if they are of the same kind.
     #[must_use]
     pub fn with_training_of(self, other: &Self) -> Self {
         macro_rules! trained_as {
@@ -189,7 +191,9 @@ impl BackboneConfig {
             (Self::Focalnet(own), Self::Focalnet(other)) => trained_as!(own, other),
             (Self::Convnext(own), Self::Convnext(other)) => trained_as!(own, other),
             (Self::Vit(own), Self::Vit(other)) => {
+                *own = std::mem::take(own).with_untold_of(other);
                 own.drop_path = other.drop_path;
+                own.frozen_blocks = other.frozen_blocks.min(own.depth());
                 own.checkpointing = other.checkpointing;
                 own.weights.clone_from(&other.weights);
             }

@@ -20,15 +20,16 @@ pub use convnext::{Convnext, ConvnextConfig, ConvnextName};
 pub use focalnet::{Focalnet, FocalnetConfig, FocalnetName};
 pub use resnet::{Norm, Resnet, ResnetConfig, ResnetName};
 pub use swin::{Swin, SwinConfig, SwinName};
-pub use vit::{Vit, VitConfig, VitName};
+pub use vit::{Vit, VitActivation, VitConfig, VitFamily, VitName};
 
 /// A feature map of a backbone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
     /// C: channels of the map.
     pub channels: i64,
-    /// Pixels of the image from one cell to the next, a power of two.
-    pub stride: i64,
+    /// Pixels of the image from one cell to the next: twice those of the level before. A power of two where the
+    /// padding of a batch can be masked; of patches of 14 pixels 3.5, 7, 14 and 28.
+    pub stride: f64,
 }
 
 /// A backbone with its weights.

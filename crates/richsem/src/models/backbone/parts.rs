@@ -61,6 +61,17 @@ impl Convolution {
         Self { stride, padding, ..Self::new(scope, channels, kernel, 1) }
     }
 
+    /// As [`Self::strided`], without bias.
+    pub(super) fn without_bias(
+        scope: &Scope,
+        (input, output): (i64, i64),
+        (kernel, stride, padding): (i64, i64, i64),
+    ) -> Self {
+        let shape = [output, input, kernel, kernel];
+        let weight = scope.parameter("weight", &shape, Init::Normal(STD));
+        Self { weight, bias: None, stride, padding, groups: 1 }
+    }
+
     /// One kernel for each channel, without bias, which keeps the size.
     pub(super) fn depthwise(scope: &Scope, channels: i64, kernel: i64) -> Self {
         let weight = scope.parameter("weight", &[channels, 1, kernel, kernel], Init::Normal(STD));
@@ -112,6 +123,11 @@ impl DropPath {
         let of_block = |block: i64| rate * block as f64 / last;
         let rates = (0..blocks).flat_map(|block| vec![of_block(block); branches]).collect();
         Self { rates }
+    }
+
+    /// The same `rate` for all `branches` of all blocks.
+    pub(super) fn uniform(rate: f64, blocks: i64, branches: usize) -> Self {
+        Self { rates: vec![rate; blocks as usize * branches] }
     }
 
     /// What each branch of each image counts in a training pass, `[branches, B, 1, 1, 1]` of 0 and 1 / (1 −
@@ -216,7 +232,7 @@ pub(super) fn pad_images(images: &Tensor, multiple: i64) -> Tensor {
 
 /// The maps of four stages after a stem of stride 4: twice the channels and the stride from each to the next.
 pub(super) fn four_levels(width: i64) -> Vec<Level> {
-    (0..4).map(|stage| Level { channels: width << stage, stride: 4 << stage }).collect()
+    (0..4).map(|stage| Level { channels: width << stage, stride: f64::from(4 << stage) }).collect()
 }
 
 /// Settings that backbones of four stages share.
@@ -272,6 +288,7 @@ mod tests {
     fn each_branch_of_a_block_has_the_rate_of_the_block() {
         assert_eq!(DropPath::rising(0.2, 3, 2).rates, [0.0, 0.0, 0.1, 0.1, 0.2, 0.2]);
         assert_eq!(DropPath::rising(0.2, 1, 2).rates, [0.0, 0.0]);
+        assert_eq!(DropPath::uniform(0.2, 2, 2).rates, [0.2; 4]);
     }
 
     #[test]

@@ -40,13 +40,23 @@ fn all() -> Vec<(&'static str, BackboneConfig)> {
         width: Some(16),
         depth: Some(4),
         heads: Some(2),
-        window: 3,
+        window: Some(3),
         global_blocks: Some(vec![1, 3]),
-        position_grid: 5,
-        relative_grid: 6,
+        position_grid: Some(5),
+        relative_grid: Some(6),
         pyramid_width: 8,
         ..VitConfig::default()
     };
+    let like = |name| VitConfig {
+        name,
+        global_blocks: None,
+        window: None,
+        relative_grid: None,
+        ..vit.clone()
+    };
+    let dinov2 = like(VitName::Dinov2S);
+    let dinov3 = VitConfig { position_grid: None, ..like(VitName::Dinov3S) };
+    let eva02 = VitConfig { name: VitName::Eva02B, relative_grid: None, ..vit.clone() };
     vec![
         ("swin", swin(3).into()),
         ("swin whose windows are larger than its maps", swin(12).into()),
@@ -54,7 +64,16 @@ fn all() -> Vec<(&'static str, BackboneConfig)> {
         ("large focalnet", focalnet(FocalnetName::FocalnetH).into()),
         ("convnext", convnext(ConvnextName::ConvnextT).into()),
         ("convnext of version 2", convnext(ConvnextName::ConvnextV2T).into()),
-        ("vit", vit.into()),
+        ("vit", vit.clone().into()),
+        ("dinov2 with registers", VitConfig { registers: Some(2), ..dinov2.clone() }.into()),
+        ("dinov2", dinov2.into()),
+        ("gated dinov2", like(VitName::Dinov2G).into()),
+        ("dinov3", dinov3.clone().into()),
+        ("gated dinov3", VitConfig { name: VitName::Dinov3SPlus, ..dinov3.clone() }.into()),
+        ("dinov3 without biases", VitConfig { name: VitName::Dinov3_7b, ..dinov3 }.into()),
+        ("eva02", eva02.clone().into()),
+        ("small eva02", VitConfig { name: VitName::Eva02T, ..eva02 }.into()),
+        ("clip", like(VitName::ClipVitB16).into()),
     ]
 }
 
@@ -77,6 +96,7 @@ fn with(config: &BackboneConfig, drop: f64, again: bool, frozen: i64) -> Backbon
         BackboneConfig::Vit(config) => {
             config.drop_path = drop;
             config.checkpointing = again;
+            config.frozen_blocks = frozen;
         }
     }
     config.validate("backbone").unwrap();
@@ -127,7 +147,7 @@ fn maps_of_any_image_have_the_sizes_that_the_levels_say() {
             let maps = backbone.forward(&images, None, (false, None)).unwrap();
             assert_eq!(maps.len(), 4);
             for (map, level) in maps.iter().zip(config.levels()) {
-                let size = [h, w].map(|side| (side + level.stride - 1) / level.stride);
+                let size = [h, w].map(|side| (side as f64 / level.stride).ceil() as i64);
                 assert_eq!(map.size(), [1, level.channels, size[0], size[1]], "{what} {h}×{w}");
                 assert!(map.isfinite().all().int64_value(&[]) == 1, "{what} {h}×{w}");
             }
@@ -245,7 +265,10 @@ fn a_dropped_block_learns_nothing() {
         };
         let dropped = pass(&config, &images, Some(&of(0.0)));
         let kept = pass(&config, &images, Some(&of(0.99)));
-        for (stage, block, learns) in [(0, 0, true), (1, 0, false), (3, 0, false)] {
+        // Of DINOv3 every block has the rate.
+        let uniform =
+            matches!(&config, BackboneConfig::Vit(vit) if vit.name.family() == VitFamily::Dinov3);
+        for (stage, block, learns) in [(0, 0, !uniform), (1, 0, false), (3, 0, false)] {
             let prefix = block_name(&config, stage, block);
             assert_eq!(norm(&dropped, &prefix) > 0.0, learns, "{what} {prefix}");
             assert!(norm(&kept, &prefix) > 0.0, "{what} {prefix}");
@@ -282,7 +305,8 @@ fn layers_rise_from_the_image_on_and_vectors_do_not_decay() {
             let vector = tensor.dim() <= 1
                 || name.ends_with("relative_position_bias_table")
                 || name.contains(".grn.")
-                || name == "net.pos_embed";
+                || ["net.pos_embed", "net.cls_token", "net.register_tokens"]
+                    .contains(&name.as_str());
             assert_eq!(tags.no_decay, vector, "{what} {name}");
         }
         let of = |start: &str| {
@@ -292,11 +316,17 @@ fn layers_rise_from_the_image_on_and_vectors_do_not_decay() {
         let block = |stage, i| of(&block_name(&config, stage, i));
         if let BackboneConfig::Vit(_) = config {
             let blocks = [0, 1, 2, 3].map(|i| block(i, 0));
-            assert_eq!(
-                ([of("net.pos_embed"), of("net.patch_embed.")], blocks),
-                ([0; 2], [1, 2, 3, 4])
-            );
-            assert_eq!([of("simfp_2."), of("simfp_5.")], [5; 2]);
+            assert_eq!((of("net.patch_embed."), blocks), (0, [1, 2, 3, 4]), "{what}");
+            assert_eq!([of("simfp_2."), of("simfp_5.")], [5; 2], "{what}");
+            // What runs with the patches is of the layer that sees the image, the last norm of the last.
+            for Parameter { name, tags, .. } in &parameters {
+                let first = ["net.pos_embed", "net.cls_token", "net.register_tokens"];
+                if first.contains(&name.as_str()) || name.starts_with("net.ln_pre.") {
+                    assert_eq!(tags.layer, 0, "{what} {name}");
+                } else if name.starts_with("net.norm.") {
+                    assert_eq!(tags.layer, 5, "{what} {name}");
+                }
+            }
             continue;
         }
         let blocks = [block(0, 0), block(1, 1), block(2, 1), block(3, 0)];
@@ -347,6 +377,64 @@ fn frozen_stages_are_not_trained_and_norms_of_outputs_are() {
     }
 }
 
+#[test]
+fn frozen_blocks_are_not_trained_and_the_pyramid_is() {
+    for (what, config) in all().into_iter().filter(|(_, config)| !config.masks_padding()) {
+        for frozen in [-1, 0, 2, 4] {
+            let (parameters, _) = build(&with(&config, 0.2, false, frozen), &[1, 2, 3]);
+            for Parameter { name, role, .. } in parameters {
+                let block = name
+                    .strip_prefix("net.blocks.")
+                    .map(|rest| rest.split('.').next().unwrap().parse::<i64>().unwrap() + 1);
+                let place = match block {
+                    Some(place) => place,
+                    None if name.starts_with("simfp_") => i64::MAX,
+                    None if name.starts_with("net.norm.") => 4,
+                    None => 0,
+                };
+                let expected = if place > frozen { Role::Trainable } else { Role::Frozen };
+                assert_eq!(role, expected, "{what} {frozen} {name}");
+            }
+        }
+    }
+}
+
+/// Keys had no bias in pretraining, and get none: it would not be lost in softmax, as keys turn.
+#[test]
+fn keys_without_bias_learn_none() {
+    for (what, config) in all() {
+        let BackboneConfig::Vit(vit) = &config else { continue };
+        let gradients = pass(&config, &image(7, 1, 64, 64), None);
+        for (name, gradient) in gradients.iter().filter(|(n, _)| n.ends_with("attn.qkv.bias")) {
+            let [q, k, v] =
+                [0, 1, 2].map(|i| gradient.chunk(3, 0)[i].abs().max().double_value(&[]));
+            assert!(q > 0.0 && v > 0.0, "{what} {name}");
+            let family = vit.name.family();
+            if matches!(family, VitFamily::Dinov3 | VitFamily::Eva02) {
+                assert_eq!(k, 0.0, "{what} {name}");
+            }
+        }
+    }
+}
+
+/// A batch is padded to whole pairs of patches: what lies beyond is image to the network, as in the references.
+#[test]
+fn vision_transformers_take_whole_pairs_of_patches() {
+    let of = |name| BackboneConfig::from(VitConfig { name, ..VitConfig::default() });
+    for (name, multiple, strides) in [
+        (VitName::VitdetB, 32, [4.0, 8.0, 16.0, 32.0]),
+        (VitName::Dinov2B, 28, [3.5, 7.0, 14.0, 28.0]),
+        (VitName::Dinov3B, 32, [4.0, 8.0, 16.0, 32.0]),
+        (VitName::Eva02L, 32, [4.0, 8.0, 16.0, 32.0]),
+        (VitName::ClipVitB32, 64, [8.0, 16.0, 32.0, 64.0]),
+        (VitName::ClipVitL14, 28, [3.5, 7.0, 14.0, 28.0]),
+    ] {
+        let config = of(name);
+        let found: Vec<f64> = config.levels().iter().map(|level| level.stride).collect();
+        assert_eq!((config.pad_multiple(), &*found), (multiple, &strides[..]), "{}", name.name());
+    }
+}
+
 /// The official configurations: `srf` and `lrf` of T, S and B, `fl3` and `fl4` of the large ones. Only L's with four
 /// levels divides the sum of its contexts.
 #[test]
@@ -379,4 +467,21 @@ fn published_models_have_the_published_numbers_of_parameters() {
     };
     assert_eq!(count(SwinConfig::default().into()), 27_517_818);
     assert_eq!(count(FocalnetConfig::default().into()), 27_877_392);
+    // `sum(p.numel())` of timm 1.0.31's `vit_small_patch14_dinov2`, `vit_small_patch16_dinov3_qkvb`,
+    // `vit_small_plus_patch16_dinov3_qkvb`, `eva02_small_patch14_224` and `eva02_base_patch14_224` (these without class
+    // token and last norm), and of transformers' CLIPVisionModel of ViT-B/32's sizes, without its last norm. Where
+    // keys have no bias there, they have one here that stays zero.
+    for (name, published) in [
+        (VitName::Dinov2S, 22_056_192),
+        (VitName::Dinov3S, 21_596_160),
+        (VitName::Dinov3SPlus, 28_692_480),
+        (VitName::Eva02S, 21_619_968),
+        (VitName::Eva02B, 85_756_416),
+        (VitName::ClipVitB32, 87_454_464),
+    ] {
+        let eva02 = name.family() == VitFamily::Eva02;
+        let vit = VitConfig { name, patch: eva02.then_some(14), ..VitConfig::default() };
+        let zeros = if name.family().key_bias() { 0 } else { vit.width() * vit.depth() };
+        assert_eq!(count(vit.into()), published + zeros as usize, "{}", name.name());
+    }
 }

@@ -19,7 +19,7 @@ use super::{
     backbone::{Backbone, BackboneConfig},
     class_head::{ClassHead, ClassSpace, LabelEncoder, TextTable},
     layers::{Conv2d, GroupNorm, Mlp, at_least_f32, inverse_sigmoid},
-    padding::{Padding, PaddingPyramid, halved},
+    padding::{Padding, PaddingPyramid},
     parameters::{ParameterStore, Scope},
     position_encoding::image_positions,
     projection::{Projection, ProjectionKind},
@@ -155,21 +155,22 @@ impl DinoConfig {
         self.padding.unwrap_or(if masks { Padding::Masked } else { Padding::Official })
     }
 
-    /// How often an image's sides are halved in each level's map. The first levels are the backbone's; each
-    /// further one is halved once more than the one before.
-    pub(crate) fn halvings(&self) -> Vec<usize> {
+    /// Pixels from one cell to the next, of each level's map. The first levels are the backbone's; each further one
+    /// has twice those of the one before.
+    pub(crate) fn strides(&self) -> Vec<f64> {
         let levels = self.backbone.levels();
-        let halvings = |&i: &usize| levels[i].stride.trailing_zeros() as usize;
-        let mut halvings: Vec<usize> = self.return_interm_indices.iter().map(halvings).collect();
-        while halvings.len() < self.transformer.num_feature_levels as usize {
-            halvings.push(halvings[halvings.len() - 1] + 1);
+        let mut strides: Vec<f64> =
+            self.return_interm_indices.iter().map(|&i| levels[i].stride).collect();
+        while strides.len() < self.transformer.num_feature_levels as usize {
+            strides.push(2.0 * strides[strides.len() - 1]);
         }
-        halvings
+        strides
     }
 
     /// Height and width of each level's map of an image of `[height, width]`.
     pub(crate) fn level_sizes(&self, size: [i64; 2]) -> impl Iterator<Item = [i64; 2]> {
-        self.halvings().into_iter().map(move |halvings| size.map(|side| halved(side, halvings)))
+        let cells = |side: i64, stride: f64| (side as f64 / stride).ceil() as i64;
+        self.strides().into_iter().map(move |stride| size.map(|side| cells(side, stride)))
     }
 
     /// Whether one of these images, `[height, width]` in pixels without padding, may have fewer tokens
@@ -403,12 +404,14 @@ impl Dino {
         (images, mask): (&Tensor, &Tensor),
         random: (bool, Option<&Tensor>),
     ) -> Result<(Tensor, Levels)> {
-        let halvings = self.config.halvings();
+        // Strides are powers of two where padding can be masked.
+        let halvings: Vec<usize> =
+            self.config.strides().iter().map(|stride| stride.log2() as usize).collect();
         let pyramid = match self.config.padding() {
             Padding::Masked => {
                 // The backbone hides padding in all of its maps, used here or not.
                 let levels = self.config.backbone.levels().into_iter();
-                let strides = levels.map(|level| level.stride.trailing_zeros() as usize);
+                let strides = levels.map(|level| level.stride.log2() as usize);
                 let deepest = strides.chain(halvings.iter().copied()).max().unwrap_or_default();
                 Some(PaddingPyramid::new(mask, deepest))
             }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     boxes::Cxcywh,
     models::{
-        backbone::{Norm, ResnetConfig, ResnetName},
+        backbone::{Norm, ResnetConfig, ResnetName, VitConfig, VitName},
         parameters::Role,
     },
     random::{Random, Stream},
@@ -96,6 +96,46 @@ fn a_batch_is_its_images_one_by_one() {
         let alone = dino.infer(&Input::new(&one, &no_padding(&one))).unwrap();
         assert!(difference(&together.pred_logits.narrow(0, i, 1), &alone.pred_logits) < 1e-4);
         assert!(difference(&together.pred_boxes.narrow(0, i, 1), &alone.pred_boxes) < 1e-4);
+    }
+}
+
+/// Strides 7, 14, 28 and 56, of 14 pixels a patch; and 16, 32, 64 and 128, of 32.
+#[test]
+fn levels_of_any_patch_are_those_of_its_strides() {
+    for (name, [h, w], strides) in [
+        (VitName::Dinov2S, [56, 84], [7.0, 14.0, 28.0, 56.0]),
+        (VitName::ClipVitB32, [64, 192], [16.0, 32.0, 64.0, 128.0]),
+    ] {
+        let vit = VitConfig {
+            name,
+            width: Some(16),
+            depth: Some(1),
+            heads: Some(2),
+            position_grid: Some(3),
+            pyramid_width: 8,
+            ..VitConfig::default()
+        };
+        let config = DinoConfig { backbone: vit.into(), ..tiny(12) };
+        assert_eq!((&*config.strides(), config.padding()), (&strides[..], Padding::Official));
+        let sizes: Vec<[i64; 2]> = config.level_sizes([h, w]).collect();
+        let expected = strides
+            .map(|stride| [h, w].map(|side| (f64::from(side as i32) / stride).ceil() as i64));
+        assert_eq!(sizes, expected);
+        let (_store, dino) = build(&config, ClassSpace::Classes(5));
+        let images = random_images(2, h, w);
+        let (_, levels) = dino.encode((&images, &no_padding(&images)), (false, None)).unwrap();
+        let found: Vec<[i64; 2]> = levels.spatial_shapes.iter().map(|&(h, w)| [h, w]).collect();
+        assert_eq!(found, expected);
+        assert_eq!(difference(&levels.valid_ratios, &levels.valid_ratios.ones_like()), 0.0);
+        // A batch is its images, at sizes of this patch too.
+        let together = dino.infer(&Input::new(&images, &no_padding(&images))).unwrap();
+        let one = images.narrow(0, 1, 1);
+        let alone = dino.infer(&Input::new(&one, &no_padding(&one))).unwrap();
+        assert!(difference(&together.pred_boxes.narrow(0, 1, 1), &alone.pred_boxes) < 1e-4);
+        let most: i64 = sizes.iter().map(|[h, w]| h * w).sum();
+        let tokens = |last: i64| Tensor::from_slice(&[last]).view([1, 1]);
+        assert!(config.check_tokens(&tokens(most - 1), [h, w]).is_ok());
+        assert!(config.check_tokens(&tokens(most), [h, w]).is_err());
     }
 }
 

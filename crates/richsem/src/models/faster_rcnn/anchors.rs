@@ -22,7 +22,7 @@ pub(super) fn cell_anchors(size: f64, ratios: &[f64], rounded: bool) -> Vec<[f64
 pub(super) fn level_anchors(
     cells: &[[f64; 4]],
     (h, w): (i64, i64),
-    stride: (i64, i64),
+    stride: (f64, f64),
     (kind, device): (Kind, Device),
 ) -> Tensor {
     let ys = Tensor::arange(h, (kind, device)) * stride.0;
@@ -49,7 +49,7 @@ mod tests {
         let rounded = cell_anchors(32.0, &[0.5, 1.0, 2.0], true);
         assert_eq!(rounded[0], [-23.0, -11.0, 23.0, 11.0]);
         assert_eq!(rounded[2], [-11.0, -23.0, 11.0, 23.0]);
-        let anchors = level_anchors(&exact, (2, 3), (4, 4), (Kind::Double, Device::Cpu));
+        let anchors = level_anchors(&exact, (2, 3), (4.0, 4.0), (Kind::Double, Device::Cpu));
         assert_eq!(anchors.size(), [18, 4]);
         // Row 1, column 2, ratio 1.
         let at = Vec::<f64>::try_from(anchors.get((3 + 2) * 3 + 1)).unwrap();

@@ -8,8 +8,8 @@ use crate::{
     models::{backbone::BackboneConfig, projection::ProjectionKind},
 };
 
-/// Strides of the maps that boxes are pooled from, P2 to P5.
-pub(super) const STRIDES: [i64; 4] = [4, 8, 16, 32];
+/// Number of maps that boxes are pooled from, P2 to P5: all of the backbone's.
+pub(super) const LEVELS: usize = 4;
 
 /// Groups of the norms of `4conv1fc`.
 pub(super) const GROUPS: i64 = 32;
@@ -220,7 +220,7 @@ impl RoiConfig {
 pub struct FasterRcnnConfig {
     /// Which implementation it computes as: `detectron2` (the default) or `torchvision`.
     pub variant: Variant,
-    /// The network that makes feature maps of images. The pyramid takes all of its maps, strides 4 to 32.
+    /// The network that makes feature maps of images. The pyramid takes all of its maps (of most, strides 4 to 32).
     pub backbone: BackboneConfig,
     /// Channels of the pyramid's maps. Default: 256; 1 to 8192.
     pub fpn_dim: i64,
@@ -252,7 +252,7 @@ impl Default for FasterRcnnConfig {
 
 impl RpnConfig {
     fn validate(&self, key: &str) -> Result<()> {
-        let levels = STRIDES.len() + 1;
+        let levels = LEVELS + 1;
         if self.sizes.len() != levels {
             let problem =
                 format!("expected {levels} sides, one for each of P2 to P6, got {:?}", self.sizes);
@@ -335,12 +335,17 @@ impl FasterRcnnConfig {
     /// The first setting that is out of range or contradicts another, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
         self.backbone.validate(&format!("{key}.backbone"))?;
-        let strides: Vec<i64> = self.backbone.levels().iter().map(|level| level.stride).collect();
-        if strides != STRIDES {
+        let strides = self.strides();
+        if self.variant == Variant::Torchvision
+            && strides.iter().any(|stride| stride.fract() != 0.0)
+        {
             let problem = format!(
-                "expected maps of strides {STRIDES:?}, got {strides:?}: the pyramid takes all"
+                "torchvision, which has whole strides, and those of the backbone ({}) are {strides:?}",
+                self.backbone.describe()
             );
-            return Err(Error::config(format!("{key}.backbone"), problem));
+            return Err(Error::config(format!("{key}.variant"), problem).with_hint(
+                "set it to \"detectron2\", or take a backbone with patches of 16 pixels",
+            ));
         }
         within(format!("{key}.fpn_dim"), self.fpn_dim, 1..=8192)?;
         if self.roi.head == BoxHeadKind::FourConvOneFc && self.fpn_dim % GROUPS != 0 {
@@ -352,6 +357,12 @@ impl FasterRcnnConfig {
         }
         self.rpn.validate(&format!("{key}.rpn"))?;
         self.roi.validate(&format!("{key}.roi"))
+    }
+
+    /// Pixels from one cell to the next, of each level of the pyramid that is the backbone's: P2 to P5.
+    pub(super) fn strides(&self) -> [f64; LEVELS] {
+        let levels = self.backbone.levels();
+        std::array::from_fn(|level| levels[level].stride)
     }
 
     /// Names and values of its sizes, in the order to be read.

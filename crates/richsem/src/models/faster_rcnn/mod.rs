@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 pub(crate) use rpn::has_inside;
 
 /// The backbone's maps that are read: C2 to C5.
-const LEVELS: [usize; 4] = [0, 1, 2, 3];
+const OUTPUTS: [usize; config::LEVELS] = [0, 1, 2, 3];
 
 /// The detector with its weights. Parameters have torchvision's names.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl FasterRcnn {
             Stage::new((&of("box_head"), &of("box_predictor")), number, config, space)
         };
         Ok(Self {
-            backbone: Backbone::new(&body, &config.backbone, &LEVELS),
+            backbone: Backbone::new(&body, &config.backbone, &OUTPUTS),
             fpn: Fpn::new(&backbone.sub("fpn"), &channels, config.fpn_dim),
             rpn: Rpn::new(&root.sub("rpn").sub("head"), config),
             stages: (0..count).map(stage).collect(),
@@ -202,8 +202,9 @@ impl FasterRcnn {
         text: Option<&TextTable>,
     ) -> Result<StageOutput> {
         self.check_text(text)?;
-        let maps = &features.pyramid[..config::STRIDES.len()];
-        let pooled = roi::pool(maps, boxes, self.config.roi.pool, self.config.variant)?;
+        let maps = &features.pyramid[..config::LEVELS];
+        let strides = self.config.strides();
+        let pooled = roi::pool((maps, strides), boxes, self.config.roi.pool, self.config.variant)?;
         let stages = self.stages.len();
         let pooled = match stages {
             1 => pooled,
@@ -310,3 +311,6 @@ pub fn with_images(boxes: &Tensor) -> Tensor {
     let numbers = numbers.view([images, 1, 1]).expand([images, places, 1], false);
     Tensor::cat(&[&numbers, boxes], 2).view([-1, 5])
 }
+
+#[cfg(test)]
+mod tests;

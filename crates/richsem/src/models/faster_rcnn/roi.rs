@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     coding::BoxCoder,
-    config::{BoxHeadKind, BoxPredictor, Classifier, FasterRcnnConfig, GROUPS, STRIDES, Variant},
+    config::{BoxHeadKind, BoxPredictor, Classifier, FasterRcnnConfig, GROUPS, LEVELS, Variant},
     fpn::uniform,
 };
 use crate::{
@@ -19,20 +19,21 @@ use crate::{
 
 /// Probability that each class starts with, where classes are told apart one by one.
 const PRIOR: f64 = 0.01;
-/// Side of a box that is read from P4, in pixels: what ImageNet's networks see.
-const CANONICAL: f64 = 224.0;
+/// Side of a box that is read from a map of stride 16, in pixels: what ImageNet's networks see.
+const CANONICAL: (f64, f64) = (224.0, 16.0);
 
-/// Number of each box's level, 0 for P2 to 3 for P5, by its area.
+/// Number of each box's level, 0 for P2 to 3 for P5, by its area. `finest` is P2's stride.
 ///
 /// # Shapes
 /// `[R, 4]` → `[R]` i64
-fn level_of(boxes: &Tensor, variant: Variant) -> Tensor {
+fn level_of(boxes: &Tensor, finest: f64, variant: Variant) -> Tensor {
     let sides = boxes.narrow(1, 2, 2) - boxes.narrow(1, 0, 2);
-    let side = (sides.select(1, 0) * sides.select(1, 1)).clamp_min(0.0).sqrt() / CANONICAL;
-    let (eps, last) = (variant.level_eps(), STRIDES.len() as i64 - 1);
+    let side = (sides.select(1, 0) * sides.select(1, 1)).clamp_min(0.0).sqrt() / CANONICAL.0;
+    let (eps, last) = (variant.level_eps(), LEVELS - 1);
+    let of_canonical = (CANONICAL.1 / finest).log2();
     let level = match variant {
-        Variant::Detectron2 => (side + eps).log2() + 2.0,
-        Variant::Torchvision => side.log2() + (2.0 + eps),
+        Variant::Detectron2 => (side + eps).log2() + of_canonical,
+        Variant::Torchvision => side.log2() + (of_canonical + eps),
     };
     // A box that is no box (NaN) is read somewhere: it gives zeros.
     level.nan_to_num(0.0, None, None).floor().clamp(0.0, last as f64).to_kind(Kind::Int64)
@@ -41,27 +42,27 @@ fn level_of(boxes: &Tensor, variant: Variant) -> Tensor {
 /// Features of boxes, each from the level of its size. The host waits for the levels.
 ///
 /// # Shapes
-/// `pyramid` P2 to P5 `[B, C, H_l, W_l]`, `boxes` `[R, 5]` (image, corners in pixels) → `[R, C, pool, pool]`
+/// P2 to P5 `[B, C, H_l, W_l]` with their strides, `boxes` `[R, 5]` (image, corners in pixels) → `[R, C, pool, pool]`
 ///
 /// # Errors
 /// What the kernel refuses.
 pub(super) fn pool(
-    pyramid: &[Tensor],
+    (pyramid, strides): (&[Tensor], [f64; LEVELS]),
     boxes: &Tensor,
     pool: i64,
     variant: Variant,
 ) -> Result<Tensor> {
     let device = boxes.device();
-    let levels = Vec::<i64>::try_from(level_of(&boxes.narrow(1, 1, 4), variant))?;
+    let levels = Vec::<i64>::try_from(level_of(&boxes.narrow(1, 1, 4), strides[0], variant))?;
     let (ratio, aligned) = variant.pooling();
     let (mut pooled, mut order) = (Vec::new(), Vec::new());
-    for ((level, map), stride) in (0i64..).zip(pyramid).zip(STRIDES) {
+    for ((level, map), stride) in (0i64..).zip(pyramid).zip(strides) {
         let before = order.len();
         order.extend((0i64..).zip(&levels).filter(|&(_, &of)| of == level).map(|(row, _)| row));
         if order.len() > before {
             let rows = torch_ext::upload(&Tensor::from_slice(&order[before..]), device);
             let own = boxes.index_select(0, &rows);
-            let scale = 1.0 / stride as f64;
+            let scale = 1.0 / stride;
             pooled.push(torch_ext::roi_align(map, &own, (pool, pool), scale, ratio, aligned)?);
         }
     }
@@ -217,12 +218,23 @@ mod tests {
             .collect();
         let squares = Tensor::from_slice(&squares).view([-1, 4]);
         for variant in [Variant::Detectron2, Variant::Torchvision] {
-            let levels = Vec::<i64>::try_from(level_of(&squares, variant)).unwrap();
+            let levels = Vec::<i64>::try_from(level_of(&squares, 4.0, variant)).unwrap();
             assert_eq!(levels, [0, 0, 1, 1, 2, 2, 3, 3]);
         }
+        // Patches of 14 pixels: strides 3.5, 7, 14, 28. Borders are where those of stride 16 are, times 14 / 16.
+        let squares: Vec<f32> = [97.0f32, 99.0, 195.0, 197.0, 391.0, 393.0]
+            .into_iter()
+            .flat_map(|side| [0.0, 0.0, side, side])
+            .collect();
+        let squares = Tensor::from_slice(&squares).view([-1, 4]);
+        let levels = Vec::<i64>::try_from(level_of(&squares, 3.5, Variant::Detectron2)).unwrap();
+        assert_eq!(levels, [0, 1, 1, 2, 2, 3]);
         // A place without a box, and numbers that are none.
         let none = Tensor::zeros([2, 4], (Kind::Float, tch::Device::Cpu));
         let _ = none.get(1).fill_(f64::NAN);
-        assert_eq!(Vec::<i64>::try_from(level_of(&none, Variant::Torchvision)).unwrap(), [0, 0]);
+        assert_eq!(
+            Vec::<i64>::try_from(level_of(&none, 4.0, Variant::Torchvision)).unwrap(),
+            [0, 0]
+        );
     }
 }

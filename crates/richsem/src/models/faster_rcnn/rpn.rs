@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::{
     anchors::{cell_anchors, level_anchors},
     coding::{BoxCoder, clip},
-    config::{FasterRcnnConfig, RpnConfig, STRIDES, Variant},
+    config::{FasterRcnnConfig, RpnConfig, Variant},
 };
 use crate::{
     error::Result,
@@ -48,7 +48,8 @@ pub(super) struct Rpn {
     conv: Conv2d,
     logits: Conv2d,
     deltas: Conv2d,
-    cells: Vec<Vec<[f64; 4]>>,
+    /// For each level, P2 to P6, the anchors of a cell and the pixels from one cell to the next.
+    cells: Vec<(Vec<[f64; 4]>, f64)>,
     config: RpnConfig,
     variant: Variant,
 }
@@ -62,10 +63,10 @@ impl Rpn {
             let (weight, bias) = (Init::Normal(0.01), Some(Init::Constant(0.0)));
             Conv2d::with_init(&scope, (dim, output), (kernel, 1), weight, bias)
         };
-        let cells = rpn.sizes.iter();
-        let cells = cells
-            .map(|&size| cell_anchors(size, &rpn.aspect_ratios, variant.rounds_anchors()))
-            .collect();
+        let strides = config.strides();
+        let strides = strides.into_iter().chain([2.0 * strides[strides.len() - 1]]);
+        let anchors = |&size| cell_anchors(size, &rpn.aspect_ratios, variant.rounds_anchors());
+        let cells = rpn.sizes.iter().map(anchors).zip(strides).collect();
         Self {
             conv: conv(scope.sub("conv").sub(0).sub(0), dim, 3),
             logits: conv(scope.sub("cls_logits"), count, 1),
@@ -82,7 +83,7 @@ impl Rpn {
     /// What libtorch refuses.
     pub(super) fn forward(&self, pyramid: &[Tensor], size: [i64; 2]) -> Result<RpnOutput> {
         let (mut logits, mut deltas, mut anchors, mut counts) = (vec![], vec![], vec![], vec![]);
-        for (level, (map, cells)) in pyramid.iter().zip(&self.cells).enumerate() {
+        for (map, (cells, stride)) in pyramid.iter().zip(&self.cells) {
             let hidden = self.conv.forward(map).relu();
             let (b, _, h, w) = hidden.size4()?;
             let k = cells.len() as i64;
@@ -91,10 +92,9 @@ impl Rpn {
             let codes = self.deltas.forward(&hidden).permute([0, 2, 3, 1]);
             deltas.push(codes.reshape([b, h * w * k, 4]));
             let stride = if self.variant.rounds_anchors() {
-                (size[0] / h, size[1] / w)
+                ((size[0] / h) as f64, (size[1] / w) as f64)
             } else {
-                let stride = STRIDES.get(level).copied().unwrap_or(2 * STRIDES[STRIDES.len() - 1]);
-                (stride, stride)
+                (*stride, *stride)
             };
             let kind = at_least_f32(map).kind();
             anchors.push(level_anchors(cells, (h, w), stride, (kind, map.device())));

@@ -20,7 +20,7 @@ use crate::{
 pub use norm::Norm;
 
 /// Pixels of the image from one cell to the next after the stem.
-const STEM_STRIDE: i64 = 4;
+const STEM_STRIDE: i32 = 4;
 
 /// Kind of ResNet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +195,7 @@ impl ResnetConfig {
     pub fn levels(&self) -> [Level; 4] {
         std::array::from_fn(|stage| Level {
             channels: (self.width << stage) * self.expansion(),
-            stride: STEM_STRIDE << stage,
+            stride: f64::from(STEM_STRIDE << stage),
         })
     }
 }

@@ -1,97 +1,73 @@
-//! Attention with decomposed relative positions (arXiv 2112.01526): a token sees another with a bias for the rows
-//! and one for the columns between them, each the product of its query with a vector of a table.
+//! Multi-head attention among the tokens of a map or of a window.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::super::parts::linear;
-use crate::models::{
-    layers::Linear,
-    parameters::{Init, Scope},
+use super::{
+    super::parts::{linear, linear_without_bias},
+    VitConfig, VitFamily,
+    relative::RelativePositions,
+    rope::Rope,
 };
+use crate::models::{layers::Linear, parameters::Scope};
 
-/// Features of a query are filled up to a multiple of this: what fused kernels take.
-const FEATURES: i64 = 8;
+/// `softmax(q kᵀ · scale) v`, fused; without `scale` it is 1 / √d.
+///
+/// # Shapes
+/// `[B, heads, N, d]` each → `[B, heads, N, d of v]`
+pub(super) fn attend([q, k, v]: [&Tensor; 3], scale: Option<f64>) -> Tensor {
+    Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, scale, false)
+}
 
-/// Multi-head attention over maps.
+/// Multi-head attention.
 #[derive(Debug)]
 pub(super) struct Attention {
     qkv: Linear,
+    /// Whether the keys' part of the bias counts.
+    key_bias: bool,
     proj: Linear,
-    /// `[2 side − 1, C / heads]`, as is `rel_pos_w`.
-    rel_pos_h: Tensor,
-    rel_pos_w: Tensor,
+    relative: Option<RelativePositions>,
     heads: i64,
 }
 
 impl Attention {
-    /// `side` is that of the maps which the tables are for.
-    pub(super) fn new(scope: &Scope, dim: i64, heads: i64, side: i64) -> Self {
-        let table = |name| scope.parameter(name, &[2 * side - 1, dim / heads], Init::Constant(0.0));
+    /// `side` is that of the maps which relative positions are for.
+    pub(super) fn new(scope: &Scope, config: &VitConfig, side: i64) -> Self {
+        let (dim, heads, family) = (config.width(), config.heads(), config.name.family());
+        let relative = || RelativePositions::new(scope, dim / heads, side);
+        let qkv = if config.qkv_bias() { linear } else { linear_without_bias };
         Self {
-            rel_pos_h: table("rel_pos_h"),
-            rel_pos_w: table("rel_pos_w"),
-            qkv: linear(&scope.sub("qkv"), dim, 3 * dim),
+            relative: (family == VitFamily::Vitdet).then(relative),
+            qkv: qkv(&scope.sub("qkv"), dim, 3 * dim),
+            key_bias: family.key_bias(),
             proj: linear(&scope.sub("proj"), dim, dim),
             heads,
         }
     }
 
-    /// The biases become features of queries and keys: a query's bias for each row and column, and a one
-    /// where a key is. The products are the biases, and no matrix of all pairs is made for them.
+    /// Tokens of a map of `[h, w]` patches, which are the last ones.
     ///
     /// # Shapes
-    /// `[B, H, W, C]` → `[B, H, W, C]`
-    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        let [b, h, w, c] = x.size()[..] else { unreachable!("maps are [B, H, W, C]") };
-        let (heads, d) = (self.heads, c / self.heads);
-        let qkv = self.qkv.forward(x).view([b, h * w, 3, heads, d]).permute([2, 0, 3, 1, 4]);
-        let [q, k, v] = [0, 1, 2].map(|i| qkv.get(i)); // [B, heads, HW, d]
-        let (kind, device) = (q.kind(), q.device());
-        let of_map = q.reshape([b, heads, h, w, d]);
-        let rows = along(&self.rel_pos_h, h).to_kind(kind);
-        let columns = along(&self.rel_pos_w, w).to_kind(kind);
-        let rows = Tensor::einsum("bnhwc,hkc->bnhwk", &[&of_map, &rows], None::<i64>);
-        let columns = Tensor::einsum("bnhwc,wkc->bnhwk", &[&of_map, &columns], None::<i64>);
-        let scaled = &of_map * (d as f64).powf(-0.5);
-        let missing = (FEATURES - (d + h + w) % FEATURES) % FEATURES;
-        let q = Tensor::cat(&[scaled, rows.to_kind(kind), columns.to_kind(kind)], -1);
-        let q = q.reshape([b, heads, h * w, d + h + w]).constant_pad_nd([0, missing]);
-        let one = |side: i64, at: i64| {
-            let eye = Tensor::eye(side, (kind, device));
-            let shape = if at == 2 { [1, 1, side, 1, side] } else { [1, 1, 1, side, side] };
-            eye.view(shape).expand([b, heads, h, w, side], false)
+    /// `[B, N, C]` → `[B, N, C]`
+    pub(super) fn forward(&self, x: &Tensor, map: [i64; 2], rope: Option<&Rope>) -> Tensor {
+        let [b, n, c] = x.size()[..] else { unreachable!("tokens are [B, N, C]") };
+        let qkv = self.qkv(x).view([b, n, 3, self.heads, c / self.heads]).permute([2, 0, 3, 1, 4]);
+        let [q, k, v] = [0, 1, 2].map(|i| qkv.get(i)); // [B, heads, N, d]
+        let attended = match (&self.relative, rope) {
+            (Some(relative), _) => relative.attend([&q, &k, &v], map),
+            (None, Some(rope)) => attend([&rope.turn(&q), &rope.turn(&k), &v], None),
+            (None, None) => attend([&q, &k, &v], None),
         };
-        let k = Tensor::cat(&[k.reshape([b, heads, h, w, d]), one(h, 2), one(w, 3)], -1);
-        let k = k.reshape([b, heads, h * w, d + h + w]).constant_pad_nd([0, missing]);
-        let attended = Tensor::scaled_dot_product_attention(
-            &q,
-            &k,
-            &v,
-            None::<&Tensor>,
-            0.0,
-            false,
-            1.0,
-            false,
-        ); // [B, heads, HW, d]
-        self.proj.forward(&attended.transpose(1, 2).reshape([b, h, w, c]))
+        self.proj.forward(&attended.transpose(1, 2).reshape([b, n, c]))
     }
-}
 
-/// The vectors between each two of `side` places, by query and key; of a table for another side, interpolated.
-///
-/// # Shapes
-/// `[2 s − 1, d]` → `[side, side, d]`
-fn along(table: &Tensor, side: i64) -> Tensor {
-    let (length, places) = (table.size()[0], 2 * side - 1);
-    let kind = if table.kind() == Kind::Double { Kind::Double } else { Kind::Float };
-    let table = match length == places {
-        true => table.shallow_clone(),
-        false => {
-            let table = table.to_kind(kind).tr().unsqueeze(0);
-            table.upsample_linear1d([places], false, None).squeeze_dim(0).tr()
-        }
-    };
-    let at = Tensor::arange(side, (Kind::Int64, table.device()));
-    let between = at.unsqueeze(1) - at.unsqueeze(0) + (side - 1);
-    table.index_select(0, &between.flatten(0, 1)).view([side, side, -1])
+    /// Queries, keys and values. A bias of keys is no constant of softmax where keys turn, so that one that was
+    /// not there in pretraining must be zero, and stay so.
+    fn qkv(&self, x: &Tensor) -> Tensor {
+        let Some(bias) = self.qkv.bias.as_ref().filter(|_| !self.key_bias) else {
+            return self.qkv.forward(x);
+        };
+        let parts = bias.chunk(3, 0);
+        let bias = Tensor::cat(&[&parts[0], &parts[1].zeros_like(), &parts[2]], 0);
+        Linear { weight: self.qkv.weight.shallow_clone(), bias: Some(bias) }.forward(x)
+    }
 }

@@ -75,7 +75,8 @@ pub(super) struct PyramidLevel {
 }
 
 impl PyramidLevel {
-    /// Level 0 has a stride of 4, level 3 of 32. Key names are detectron2's: `simfp_2` to `simfp_5`.
+    /// Along a side level 0 has four times the cells of the network, level 3 half of them. Key names are detectron2's:
+    /// `simfp_2` to `simfp_5`.
     pub(super) fn new(scope: &Scope, level: usize, dim: i64, width: i64) -> Self {
         let scope = scope.sub(format!("simfp_{}", level + 2));
         let (resize, input, first) = match level {
@@ -99,7 +100,7 @@ impl PyramidLevel {
     }
 
     /// # Shapes
-    /// `[B, C, H, W]` of stride 16 → `[B, width, H', W']`
+    /// `[B, C, H, W]` → `[B, width, H', W']`
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         let x = match &self.resize {
             Resize::Quadruple(parts) => {
