@@ -143,6 +143,30 @@ fn walk(
     Ok(all)
 }
 
+/// Endings of films.
+const FILMS: [&str; 8] = ["mp4", "avi", "mov", "mkv", "webm", "m4v", "mpg", "wmv"];
+
+/// What to do with an input that other programs take and this one does not; none for what may be an image.
+fn instead(input: &Path) -> Option<&'static str> {
+    let text = input.to_str()?;
+    let ending = input.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let ends = |endings: &[&str]| endings.iter().any(|other| ending.eq_ignore_ascii_case(other));
+    let is_stream = text.starts_with("rtsp://") || text.starts_with("rtmp://");
+    if is_stream || (!input.exists() && text.len() < 3 && text.parse::<u8>().is_ok()) {
+        return Some(
+            "there are no cameras: cut frames first (ffmpeg -i /dev/video0 frames/%05d.jpg)",
+        );
+    }
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Some("addresses are not fetched: get the file first (curl -O ADDRESS)");
+    }
+    if ends(&FILMS) {
+        return Some("films are not read: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)");
+    }
+    ends(&["tar", "zip", "tgz", "gz", "parquet"])
+        .then_some("archives are not read here: unpack it first (tar xf), and give the folder")
+}
+
 fn of_input(
     input: &Path,
     results: Option<&Path>,
@@ -164,6 +188,9 @@ fn of_input(
         }
         passed_over.extend(here);
         return Ok(images);
+    }
+    if let Some(instead) = instead(input) {
+        return Err(anyhow!("{name}: this is no image\n  hint: {instead}"));
     }
     if input.exists() {
         return Ok(vec![input.to_owned()]);

@@ -54,6 +54,11 @@ impl Shorthands {
         data.is_none() && epochs.is_none() && batch.is_none() && imgsz.is_none() && lr.is_none()
     }
 
+    /// The set to train on.
+    pub(crate) fn data(&self) -> Option<&Path> {
+        self.data.as_deref()
+    }
+
     /// Reads the settings without these flags (`load` does, with what is assigned), then with them: the
     /// assignments, those of `--set` last, so that they win. What the flags change beside what they name is
     /// told.
@@ -147,10 +152,12 @@ fn text(path: &Path, flag: &str) -> Result<String> {
 }
 
 /// Drops of the learning rate at the same shares of another number of epochs; those that were never reached
-/// stay out of reach.
+/// stay out of reach. In very few epochs there is no place for one between the first epoch and the end.
 fn moved(drops: &[u64], before: u64, epochs: u64) -> Vec<u64> {
-    let at = |&drop: &u64| (drop as f64 * epochs as f64 / before.max(1) as f64).round() as u64;
-    let mut moved: Vec<u64> = drops.iter().map(at).collect();
+    let at = |drop: u64| (drop as f64 * epochs as f64 / before.max(1) as f64).round() as u64;
+    let fits = |&(drop, moved): &(u64, u64)| drop >= before || (1..epochs).contains(&moved);
+    let both = drops.iter().map(|&drop| (drop, at(drop)));
+    let mut moved: Vec<u64> = both.filter(fits).map(|(_, moved)| moved).collect();
     moved.dedup();
     moved
 }
@@ -215,7 +222,9 @@ mod tests {
         for imgsz in [32, 33, 100, 640, 1280, 16_384] {
             applied(&Shorthands { imgsz: Some(imgsz), ..Shorthands::default() }, &[]);
         }
-        assert_eq!(moved(&[20, 30], 24, 3), [3, 4]);
-        assert_eq!(moved(&[1, 2], 24, 3), [0]);
+        assert_eq!(moved(&[12, 30], 24, 3), [2, 4]);
+        assert_eq!(moved(&[20], 24, 3), [0; 0], "at the end it is none");
+        assert_eq!(moved(&[1, 2], 24, 3), [0; 0], "nor at the start");
+        assert_eq!(moved(&[15], 18, 1), [0; 0]);
     }
 }

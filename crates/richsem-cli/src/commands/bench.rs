@@ -12,6 +12,7 @@ use richsem::{
     bench::{self, Part, RealSizes, Timing, WindowTiming, Workload},
     config::Config,
     error::{guarded, write_atomically},
+    train::RunFolder,
 };
 use serde_json::{Value, json};
 use tch::Device;
@@ -56,9 +57,9 @@ pub(crate) struct Args {
     /// Number of boxes of each image
     #[arg(long, value_name = "N", default_value_t = 10)]
     boxes: u16,
-    /// Number of classes of the detector
-    #[arg(long, value_name = "N", default_value_t = 1203, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    classes: u32,
+    /// Number of classes of the detector. Default: those of the run, if the settings are a run's; else 1203
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    classes: Option<u32>,
     /// Runs that are timed. Default: 20; with --sizes 1200, with --loader 5
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: Option<u32>,
@@ -140,7 +141,7 @@ fn write_json(file: &Path, numbers: &Value) -> Result<()> {
 /// Times steps at one size. Gives the table, and the same numbers for programs.
 fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
     let device = args.device.resolve()?;
-    let work = one_size(args, args.batch.unwrap_or(2).into(), args.steps.unwrap_or(20) as usize);
+    let work = one_size(args, args.batch.unwrap_or(2).into(), args.steps.unwrap_or(20) as usize)?;
     let only = args.only.map(|only| match only {
         Only::Train => Part::Train,
         Only::Inference => Part::Inference,
@@ -180,17 +181,32 @@ fn time_detector(args: &Args, config: &Config) -> Result<(String, Value)> {
     Ok((text, numbers))
 }
 
+/// Classes of LVIS.
+const USUAL_CLASSES: usize = 1203;
+
+/// Classes of the detector.
+fn classes(args: &Args) -> Result<usize> {
+    if let Some(classes) = args.classes {
+        return Ok(classes as usize);
+    }
+    let of_run = match args.config.parent().map(RunFolder::open) {
+        Some(Ok(run)) => run.vocabulary()?.map(|classes| classes.len()),
+        _ => None,
+    };
+    Ok(of_run.unwrap_or(USUAL_CLASSES))
+}
+
 /// `runs` steps on batches of images of `--size`.
-fn one_size(args: &Args, batch: usize, runs: usize) -> Workload {
-    Workload {
+fn one_size(args: &Args, batch: usize, runs: usize) -> Result<Workload> {
+    Ok(Workload {
         batch,
         height: args.size.height.into(),
         width: args.size.width.into(),
         boxes: args.boxes.into(),
-        classes: args.classes as usize,
+        classes: classes(args)?,
         warmup: args.warmup.unwrap_or(5) as usize,
         runs,
-    }
+    })
 }
 
 fn timing_row(name: &str, timing: &Timing, work: &Workload) -> Vec<String> {
@@ -215,11 +231,11 @@ fn time_sizes(args: &Args, mut config: Config, sizes: &Path) -> Result<(String, 
         sizes: RealSizes::read(sizes)?,
         mosaic: args.mosaic,
         boxes: args.boxes.into(),
-        classes: args.classes as usize,
+        classes: classes(args)?,
         steps: args.steps.unwrap_or(1200) as usize,
     };
     let real = guarded(|| bench::run_real(&config, &work, device))?;
-    let one = one_size(args, config.data.batch_size, 20.min(work.steps));
+    let one = one_size(args, config.data.batch_size, 20.min(work.steps))?;
     let fixed = guarded(|| bench::run(&config, &one, device, Some(Part::Train)))?.train;
     let columns = ["<what", "images/s", "Mpixel/s", "of one size", "slow steps"];
     let memory = real.memory_mib.map(|mib| format!("; at most {mib:.0} MiB")).unwrap_or_default();

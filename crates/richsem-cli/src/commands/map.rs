@@ -333,6 +333,20 @@ fn print(
     output::print(table::table(&[&title, "classes"], rows))?;
     print_classes(args, mapping, from, to)?;
     print_unmapped(args, mapping, to)?;
+    let without: Vec<&str> = from
+        .iter()
+        .zip(&mapping.classes)
+        .filter(|(_, class)| class.decision == Decision::None)
+        .map(|(class, _)| &*class.name)
+        .collect();
+    if !without.is_empty() && !args.list {
+        let shown = &without[..without.len().min(table::SHOWN)];
+        let more = if without.len() > shown.len() { ", …" } else { "" };
+        output::note(format!(
+            "none for {}{more} (--list shows the nearest of each; a line in the file of --review maps it all the same)",
+            shown.join(", ")
+        ));
+    }
     let open = mapping.classes.iter().any(|class| class.decision == Decision::Review);
     if open && args.review.is_none() {
         output::note("classes are open: --review FILE.toml writes them down for you to decide");

@@ -120,7 +120,7 @@ fn told(report: &DivisionReport, args: &Args) -> String {
         .collect();
     if !lacking.is_empty() {
         text += &format!(
-            "\n\n{} classes are not in every part, because too few images (or groups) show them: {}",
+            "\n\n{} classes are not in every part: fewer images (or groups) than parts show them, or they cannot be spared where they are: {}",
             lacking.len(),
             first_few(&lacking)
         );

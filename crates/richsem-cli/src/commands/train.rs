@@ -50,8 +50,11 @@ checkpoints/ (last, best). With a validation set it gets report.html at the end.
 #[command(after_help = HELP, override_usage = USAGE)]
 pub(crate) struct Args {
     /// Settings of the new run (TOML), or preset:NAME
-    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["resume", "preset"])]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The same as --config
+    #[arg(value_name = "FILE.toml", conflicts_with_all = ["config", "preset", "resume"], hide = true)]
+    settings: Option<PathBuf>,
     /// Settings that are part of the program, instead of a file: the same as -c preset:NAME. `--preset list`
     /// lists them
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
@@ -165,9 +168,9 @@ fn prepare_resume(args: &Args, folder: &Path) -> Result<Prepared> {
 
 /// Reads the settings and claims a folder, or, in a process that is not of rank 0, is told which it is.
 fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
-    let file = match &args.preset {
-        Some(name) => PathBuf::from(format!("preset:{name}")),
-        None => args.config.clone().expect("clap asks for it where --resume is absent"),
+    let named = args.preset.as_ref().map(|name| PathBuf::from(format!("preset:{name}")));
+    let Some(file) = named.or_else(|| args.settings.clone()).or_else(|| args.config.clone()) else {
+        refuse_without_settings(args);
     };
     let preset = Preset::named_by(&file);
     if preset.is_none() {
@@ -239,6 +242,16 @@ fn refuse_with_resume(flag: &str, folder: &Path) -> ! {
          run"
     );
     Cli::command().error(ErrorKind::ArgumentConflict, problem).exit()
+}
+
+/// The same where nothing says how to train.
+fn refuse_without_settings(args: &Args) -> ! {
+    let data = args.shorthands.data().map_or("DATA".into(), |data| data.display().to_string());
+    let problem = format!(
+        "no settings\n\n  hint: `richsem init {data}` looks at the data and writes them; then richsem train -c \
+         FILE.toml. Or take a preset: richsem train --preset tiny --data {data}"
+    );
+    Cli::command().error(ErrorKind::MissingRequiredArgument, problem).exit()
 }
 
 /// The folder of a run without `--run`: `runs/<config>-<date>-<time>`, in UTC.

@@ -58,6 +58,14 @@ pub(super) const VERBS: &[(&[&str], &str)] = &[
         "several settings over several seeds are compared by `study`: richsem study study.toml",
     ),
     (
+        &["inspect", "gui", "viewer"],
+        "faults of a set are found by `doctor`, with pictures: richsem doctor DATA --html doctor.html",
+    ),
+    (
+        &["yolo", "rfdetr", "mmdet", "detectron2"],
+        "this program is `richsem`: richsem init DATA, then richsem train -c DATA.toml (docs/coming-from.md)",
+    ),
+    (
         &["track", "segment", "pose", "classify", "obb", "count", "solutions"],
         "this program detects objects in images, and nothing else: richsem predict IMAGE --weights runs/mine",
     ),
@@ -167,7 +175,13 @@ pub(super) const FLAGS: &[Habit] = &[
     ),
     habit(TRAIN, &["val-interval", "eval-interval", "eval-every"], Set("train.eval_every")),
     habit(TRAIN, &["amp", "half", "fp16", "bf16"], Switch(&["--set", "train.precision=bf16"])),
-    habit(TRAIN, &["use-ema", "ema"], Switch(&["--set", "train.ema={}"])),
+    habit(
+        TRAIN,
+        &["use-ema", "ema"],
+        Says(
+            "every preset has an average of the weights (train.ema), and it is what is evaluated; its decay: --set train.ema.decay=0.999",
+        ),
+    ),
     habit(
         TRAIN,
         &["model", "arch", "backbone"],
@@ -309,6 +323,11 @@ pub(super) const FLAGS: &[Habit] = &[
         Says(
             "there are no windows and no video: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)",
         ),
+    ),
+    habit(
+        DETECTING,
+        &["classes", "class", "filter-classes"],
+        Says("classes cannot be chosen; --formats json,csv has all of them by name"),
     ),
     habit(
         PREDICT,

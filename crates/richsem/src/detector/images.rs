@@ -43,7 +43,7 @@ pub fn weights_in(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let places = ["checkpoints/best", "checkpoints/last", ""];
+    let places = ["", "checkpoints/best", "checkpoints/last"];
     let mut files = places.iter().map(|place| path.join(place).join(WEIGHTS));
     files.find(|file| file.is_file()).ok_or_else(|| {
         let problem = format!("the folder holds neither {WEIGHTS} nor checkpoints with one");

@@ -58,6 +58,8 @@ pub struct Situation {
     pub places: Vec<Place>,
     /// Training images.
     pub images: usize,
+    /// Images of an epoch: more where the sampler repeats some.
+    pub drawn: usize,
     /// Validation images; 0 without a validation set.
     pub judged: usize,
     /// What the set's numbers say.
@@ -286,7 +288,7 @@ impl Situation {
     #[must_use]
     pub fn length(&self, batch: usize, pace: Pace, seconds: Option<f64>) -> (Length, String) {
         let Need { steps: needed, epochs: least, why } = self.need();
-        let steps = (self.images / batch.max(1)).max(1) as u64;
+        let steps = (self.drawn / batch.max(1)).max(1) as u64;
         let wanted = needed.div_ceil(steps).max(least);
         let wanted = Length { epochs: wanted, steps, eval_every: self.eval_every(wanted) };
         let Some(seconds) = seconds.filter(|&seconds| self.time(wanted, pace) > seconds) else {

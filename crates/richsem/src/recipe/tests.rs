@@ -17,6 +17,7 @@ fn situation(beginning: Beginning, machine: Machine) -> Situation {
     Situation {
         places: vec![place("data.train", "train"), place("data.val", "valid")],
         images: 205,
+        drawn: 205,
         judged: 87,
         advice: vec![Advice {
             key: "data.sampler".to_owned(),
@@ -61,8 +62,11 @@ fn every_situation_gives_settings_without_a_warning() {
     for beginning in [Beginning::Scratch, backbone(), detector, official] {
         for machine in [CPU, gpu()] {
             for images in [1, 3, 205, 100_000] {
-                let situation =
-                    Situation { images, ..situation(beginning.clone(), machine.clone()) };
+                let situation = Situation {
+                    images,
+                    drawn: images,
+                    ..situation(beginning.clone(), machine.clone())
+                };
                 let (text, config) = written(&situation, None);
                 assert_eq!(config.warnings(), [""; 0], "{text}");
                 assert!(config.data.batch_size <= images.max(1));

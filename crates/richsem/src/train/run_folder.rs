@@ -19,6 +19,20 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
+/// The file of a checkpoint that a run's folder does not have.
+const STATE: &str = "state.json";
+
+/// The run that a checkpoint's folder is in; none for another folder.
+fn run_of_checkpoint(path: &Path) -> Option<PathBuf> {
+    if !path.join(STATE).is_file() {
+        return None;
+    }
+    let absolute = std::path::absolute(path).ok()?;
+    let run = absolute.parent().and_then(Path::parent)?;
+    let above = path.parent().and_then(Path::parent).filter(|above| !above.as_os_str().is_empty());
+    Some(above.unwrap_or(run).to_owned())
+}
+
 /// Means over the updates since the row before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainRow {
@@ -244,6 +258,15 @@ impl RunFolder {
             return Err(error.with_hint(
                 "give the folder that `richsem train` made (the one with config.toml)",
             ));
+        }
+        // A checkpoint has the run's settings too, and would be taken for a run that has not begun.
+        if let Some(run) = run_of_checkpoint(path) {
+            return Err(Error::invalid(
+                path,
+                STATE,
+                "there is one: this is a checkpoint of a run, not a run",
+            )
+            .with_hint(format!("give the run's folder: {}", run.display())));
         }
         Ok(Self { path: path.to_owned() })
     }

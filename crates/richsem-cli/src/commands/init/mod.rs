@@ -13,6 +13,7 @@ use richsem::{
     convert::{Kind, Source, dino::keys::Variant},
     data::{
         dataset::Dataset,
+        entries,
         extra::{ClassificationSet, ExtraConfig, MappingConfig},
         formats::{Opening, same_split},
         image_io::Orientation,
@@ -114,6 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let mut situation = Situation {
         places: Vec::new(),
         images: train.dataset.images().len(),
+        drawn: train.dataset.images().len(),
         judged: val.as_ref().map_or(0, |val| val.dataset.images().len()),
         advice: Vec::new(),
         beginning,
@@ -128,7 +130,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     situation.places.extend(extra(args, &train.dataset, file.parent())?);
 
     let images = Images { dataset: &train.dataset, store: train.store.as_ref() };
-    let trial = trial(&config(&situation)?, &situation, images, &examination, device)?;
+    let chosen = config(&situation)?;
+    situation.drawn = drawn(&chosen, &train.dataset)?;
+    let trial = trial(&chosen, &situation, images, &examination, device)?;
     let usual = (device == Device::Cpu).then_some(CPU_MINUTES);
     let seconds = args.minutes.or(usual).map(|minutes| 60.0 * minutes);
     let (length, why) = situation.length(trial.batch, trial.pace, seconds);
@@ -141,7 +145,28 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Config::parse(&text, &file)?;
     write_atomically(&file, |out| Ok(out.write_all(text.as_bytes())?))?;
     tell(args, &file, &situation, &recipe, (trial.batch, length, time), val.as_ref())?;
+    let needed = situation.length(trial.batch, trial.pace, None).0.epochs;
+    if needed > length.epochs {
+        output::warn(format!(
+            "so little time is enough for {} of the {needed} epochs that such a run needs: expect little of it. More \
+             time: --minutes N",
+            length.epochs
+        ));
+    }
+    if let Some(seconds) = seconds.filter(|&seconds| time > 1.1 * seconds) {
+        output::warn(format!(
+            "one epoch takes longer than the {:.0} minutes that were asked for",
+            (seconds / 60.0).max(1.0)
+        ));
+    }
     Ok(exit::OK)
+}
+
+/// Images of the first epoch: a sampler may draw some of them several times.
+fn drawn(config: &Config, train: &Dataset) -> Result<usize> {
+    let entries = entries(train);
+    let shown: Vec<_> = entries.iter().map(|entry| entry.labels.as_slice()).collect();
+    Ok(config.data.sampler.epoch_order(&shown, config.seed, 0)?.len())
 }
 
 /// `mine.toml` for `mine/`, `train.json` and `data.yaml` in it.
@@ -393,7 +418,7 @@ fn tell(
     let start = match &situation.beginning {
         Beginning::Scratch => "from scratch".to_owned(),
         Beginning::Backbone { name, .. } => format!("from a trained {name}"),
-        Beginning::Detector { .. } => "from a detector of other classes".to_owned(),
+        Beginning::Detector { .. } => "from a detector".to_owned(),
         Beginning::Official { .. } => "from DINO's checkpoint on COCO".to_owned(),
     };
     let rate = |key: &str| {
@@ -415,17 +440,26 @@ fn tell(
         vec!["time".to_owned(), format!("about {}", progress::hms(time))],
     ];
     output::print(table::table(&["<what", "<chosen"], rows))?;
-    let on = match val {
-        None => args.data.display().to_string(),
-        Some(val) => val.dataset.path().display().to_string(),
-    };
     let images = args.images.as_ref().map(|images| format!(" --images {}", images.display()));
+    let images = images.unwrap_or_default();
+    let (eval, also) = match val {
+        None => (String::new(), String::new()),
+        Some(val) => {
+            let on = val.dataset.path().display();
+            let eval = format!(
+                "\n  richsem eval --weights runs/{name} --annotations {on}{images} --per-class"
+            );
+            (eval, format!(" --val {on}"))
+        }
+    };
     output::print(format!(
-        "\nNext:\n  richsem train -c {} --run runs/{name}\n  richsem eval --weights runs/{name} --annotations \
-         {on}{} --per-class\n  richsem predict IMAGE --weights runs/{name} --output found",
+        "\nNext:\n  richsem train -c {} --run runs/{name}{eval}\n  richsem predict IMAGE --weights runs/{name} \
+         --output found",
         file.display(),
-        images.unwrap_or_default()
     ))?;
-    output::note(format!("Faults in the set: richsem doctor {}", args.data.display()));
+    output::note(format!(
+        "Faults in the set: richsem doctor {}{also}{images}",
+        args.data.display()
+    ));
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! Classes are dealt out from the rarest on: each group that shows the class goes to the part that lacks it
 //! most, by the part's share of the images that show it. Deviation: a class that enough groups show is wanted
 //! in every part, however small the part's share: the paper's shares would leave a class of two images on one
-//! side.
+//! side. Classes that come together take each other's places, so what a part still lacks then is moved to it
+//! ([`complete`]), and what it has too many of is moved away ([`level`]).
 
 use crate::random::{Random, Stream};
 
@@ -62,13 +63,114 @@ pub(super) fn assign(groups: &[Group], classes: usize, shares: &[f64], seed: u64
             deal(group, to, &mut wanted, &mut room);
         }
     }
-    for group in order {
+    for &group in &order {
         if !dealt[group] {
             let to = neediest(&room, &room);
             deal(group, to, &mut wanted, &mut room);
         }
     }
-    part
+    let mut parts = Parts::new(groups, part, (classes, shares.len()));
+    complete(&mut parts, &with);
+    level(&mut parts, shares, &order);
+    parts.of
+}
+
+/// Groups dealt out to parts.
+struct Parts<'a> {
+    groups: &'a [Group],
+    /// The part of each group.
+    of: Vec<usize>,
+    /// Groups that show a class, by part and class.
+    holders: Vec<Vec<usize>>,
+    /// Images that show it.
+    shown: Vec<Vec<usize>>,
+    /// Images of each part.
+    images: Vec<usize>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(groups: &'a [Group], of: Vec<usize>, (classes, parts): (usize, usize)) -> Self {
+        let none = vec![vec![0; classes]; parts];
+        let (holders, shown) = (none.clone(), none);
+        let mut all = Self { groups, of, holders, shown, images: vec![0; parts] };
+        (0..groups.len()).for_each(|group| all.count(group, true));
+        all
+    }
+
+    /// Counts a group in, or out.
+    fn count(&mut self, group: usize, there: bool) {
+        let part = self.of[group];
+        let Group { images, shows } = &self.groups[group];
+        let change = |of: &mut usize, by: usize| *of = if there { *of + by } else { *of - by };
+        change(&mut self.images[part], *images);
+        for &(class, images) in shows {
+            change(&mut self.holders[part][class], 1);
+            change(&mut self.shown[part][class], images);
+        }
+    }
+
+    fn put(&mut self, group: usize, to: usize) {
+        self.count(group, false);
+        self.of[group] = to;
+        self.count(group, true);
+    }
+
+    /// Whether each class that a group shows is left where it is, if it goes away.
+    fn is_spare(&self, group: usize) -> bool {
+        let holders = &self.holders[self.of[group]];
+        self.groups[group].shows.iter().all(|&(class, _)| holders[class] > 1)
+    }
+}
+
+/// Gives every part each class that as many groups show as there are parts, where one can be spared elsewhere.
+fn complete(parts: &mut Parts<'_>, with: &[Vec<usize>]) {
+    let count = parts.images.len();
+    let mut rarest: Vec<usize> = (0..with.len()).filter(|&c| with[c].len() >= count).collect();
+    rarest.sort_by_key(|&class| with[class].len());
+    for class in rarest {
+        for part in 0..count {
+            if parts.holders[part][class] > 0 {
+                continue;
+            }
+            // The one that changes least.
+            let spare = with[class].iter().copied().filter(|&group| parts.is_spare(group));
+            let least = |&group: &usize| {
+                let Group { images, shows } = &parts.groups[group];
+                (*images, shows.len())
+            };
+            if let Some(group) = spare.min_by_key(least) {
+                parts.put(group, part);
+            }
+        }
+    }
+}
+
+/// Moves groups from parts with too many images to those with too few, as long as every class stays where it is, and
+/// no part has fewer images of it than its share, but for one.
+fn level(parts: &mut Parts<'_>, shares: &[f64], order: &[usize]) {
+    let all: usize = parts.images.iter().sum();
+    let classes = parts.shown.first().map_or(0, Vec::len);
+    let total: Vec<usize> =
+        (0..classes).map(|class| parts.shown.iter().map(|shown| shown[class]).sum()).collect();
+    let surplus =
+        |parts: &Parts<'_>, part: usize| parts.images[part] as f64 - shares[part] * all as f64;
+    for &group in order {
+        let from = parts.of[group];
+        let images = parts.groups[group].images as f64;
+        let least = (0..shares.len())
+            .min_by(|&a, &b| surplus(parts, a).total_cmp(&surplus(parts, b)))
+            .unwrap_or(from);
+        if surplus(parts, from) < images || -surplus(parts, least) < images {
+            continue;
+        }
+        let keeps = |&(class, images): &(usize, usize)| {
+            let left = (parts.shown[from][class] - images) as f64;
+            left >= shares[from] * total[class] as f64 - 1.0
+        };
+        if parts.is_spare(group) && parts.groups[group].shows.iter().all(keeps) {
+            parts.put(group, least);
+        }
+    }
 }
 
 /// The part that wants most, of equals the one with more room, of equals the first.
@@ -127,6 +229,33 @@ mod tests {
         }
         assert_eq!(assign(&set, 4, &[0.8, 0.2], 3), assign(&set, 4, &[0.8, 0.2], 3));
         assert_ne!(assign(&set, 4, &[0.8, 0.2], 3), assign(&set, 4, &[0.8, 0.2], 4));
+    }
+
+    /// Photographs as they are: 150 images that show some of 80 classes each, many of them rare, often together.
+    #[test]
+    fn classes_that_come_together_are_in_every_part() {
+        for (seed, shares) in (0..40).zip([&[0.8, 0.2][..], &[0.7, 0.2, 0.1]].iter().cycle()) {
+            let mut random = Random::new(seed, Stream::Split, 1, 0);
+            let image = |_| {
+                let count = 1 + random.below(6);
+                let classes: std::collections::BTreeSet<usize> =
+                    (0..count).map(|_| random.below(80) * random.below(80) / 80).collect();
+                Group { images: 1, shows: classes.into_iter().map(|class| (class, 1)).collect() }
+            };
+            let set: Vec<Group> = (0..150).map(image).collect();
+            let parts = assign(&set, 80, shares, seed);
+            for class in 0..80 {
+                let showing = set.iter().filter(|group| group.shows.contains(&(class, 1))).count();
+                let held: Vec<usize> =
+                    (0..shares.len()).map(|part| counts(&set, &parts, class, part)).collect();
+                assert!(showing < shares.len() || !held.contains(&0), "{seed} {class}: {held:?}");
+            }
+            for (part, share) in shares.iter().enumerate() {
+                let images = parts.iter().filter(|&&of| of == part).count() as f64;
+                let off = (images - 150.0 * share).abs();
+                assert!(off <= 12.0, "{seed}: part {part} of share {share} has {images} images");
+            }
+        }
     }
 
     #[test]
