@@ -13,6 +13,7 @@
 #   --set K=V   a setting for all trainings (may be given again)
 #   SECTION     checks kernels step                                  ours alone
 #               attention backbone train mosaic batch16 inference       beside PyTorch, a table each
+#               rcnn                        Faster R-CNN beside torchvision's: a step, inference, real sizes
 #               backbones                   Swin, FocalNet, ConvNeXt, ViTDet: likewise (not by default)
 #               backbone-memory             steps with large backbones, checkpointed or not (not by default)
 #               real real-batch16 real-mosaic  from the first step on, images of LVIS's sizes; likewise
@@ -39,14 +40,14 @@ while [ $# -gt 0 ]; do
         --bin) bin=$2; shift ;;
         --libtorch) libtorch=$2; shift ;;
         --set) settings+=(--set "$2"); shift ;;
-        checks | kernels | step | attention | backbone | backbones | backbone-memory | train | mosaic | batch16 | inference \
+        checks | kernels | step | attention | backbone | rcnn | backbones | backbone-memory | train | mosaic | batch16 | inference \
             | real | real-batch16 | real-mosaic | losses | memorise | tinylvis | bccd) sections+=("$1") ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
 [ ${#sections[@]} -gt 0 ] || sections=(checks kernels step attention backbone train mosaic batch16
-    inference real real-batch16 real-mosaic losses memorise tinylvis bccd)
+    inference rcnn real real-batch16 real-mosaic losses memorise tinylvis bccd)
 richsem=$bin/richsem
 [ -x "$richsem" ] || {
     echo "error: there is no program richsem in $bin" >&2
@@ -91,6 +92,11 @@ beside() {
         --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" "$@" 2> "$out/$name.log" \
         | tee "$out/$name.txt" || { tail -5 "$out/$name.log"; return 1; }
 }
+
+# What makes our Faster R-CNN compute as torchvision's, and nothing learned from noise.
+rcnn=(--model faster_rcnn --config "$root/configs/faster_rcnn_r50.toml" --classes 80
+    --set model.faster_rcnn.variant=torchvision --set model.faster_rcnn.rpn.post_nms_train=2000
+    --set train.lr=1e-10 --set train.lr_backbone=1e-10)
 
 # Training from the first step on, on images of many sizes, and PyTorch's on the same batches.
 real() {
@@ -188,6 +194,16 @@ for section in "${sections[@]}"; do
             for batch in 1 8; do
                 beside inference-$batch --only inference --batch $batch --size "${SIZE:-800x1216}"
             done
+            ;;
+        rcnn)
+            for what in train:2 inference:1 inference:2; do
+                "$python" "$root/benches/pytorch/detector.py" --device "$device" --richsem "$richsem" \
+                    "${rcnn[@]}" --only "${what%:*}" --batch "${what#*:}" --size "${SIZE:-800x1216}" \
+                    --ours "${OURS:-bf16,f32}" --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" \
+                    --json "$out/rcnn-${what/:/-}.json" 2> "$out/rcnn-${what/:/-}.log" \
+                    | tee "$out/rcnn-${what/:/-}.txt" || { tail -5 "$out/rcnn-${what/:/-}.log"; exit 1; }
+            done
+            real rcnn-real "${rcnn[@]}" --steps 400 --first "${FIRST:-200}" --compared 40 --precisions tf32
             ;;
         real) real real --config "$root/configs/baseline_r50.toml" ;;
         real-batch16)

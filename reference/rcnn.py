@@ -92,6 +92,32 @@ def own(name, x):
     return name, x
 
 
+def theirs(name):
+    """detectron2's name of a parameter or buffer of torchvision's backbone and pyramid, by the table of its
+    tools/convert-torchvision-to-d2.py."""
+    for ours, d2 in (
+        ("fpn.inner_blocks.0.0", "fpn_lateral2"),
+        ("fpn.inner_blocks.1.0", "fpn_lateral3"),
+        ("fpn.inner_blocks.2.0", "fpn_lateral4"),
+        ("fpn.inner_blocks.3.0", "fpn_lateral5"),
+        ("fpn.layer_blocks.0.0", "fpn_output2"),
+        ("fpn.layer_blocks.1.0", "fpn_output3"),
+        ("fpn.layer_blocks.2.0", "fpn_output4"),
+        ("fpn.layer_blocks.3.0", "fpn_output5"),
+    ):
+        name = name.replace(ours, d2)
+    if not name.startswith("body."):
+        return f"backbone.{name}"
+    k = name.removeprefix("body.")
+    if "layer" not in k:
+        k = "stem." + k
+    for t in [1, 2, 3, 4]:
+        k = k.replace(f"layer{t}", f"res{t + 1}")
+    for t in [1, 2, 3]:
+        k = k.replace(f"bn{t}", f"conv{t}.norm")
+    return "backbone.bottom_up." + k.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
 def batch():
     """Pixels, images and targets. Images are smooth: noise would make all scores alike. Boxes are nearly as
     large as an anchor: where a box lies in several anchors of one area, or they in it, which of them overlaps

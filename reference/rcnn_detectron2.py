@@ -101,32 +101,6 @@ def own(name, x, sigmoid):
     return name, x[:-1] if sigmoid and ".cls_score." in name else x
 
 
-def theirs(name):
-    """detectron2's name of a parameter or buffer of torchvision's backbone and pyramid, by the table of its
-    tools/convert-torchvision-to-d2.py."""
-    for ours, d2 in (
-        ("fpn.inner_blocks.0.0", "fpn_lateral2"),
-        ("fpn.inner_blocks.1.0", "fpn_lateral3"),
-        ("fpn.inner_blocks.2.0", "fpn_lateral4"),
-        ("fpn.inner_blocks.3.0", "fpn_lateral5"),
-        ("fpn.layer_blocks.0.0", "fpn_output2"),
-        ("fpn.layer_blocks.1.0", "fpn_output3"),
-        ("fpn.layer_blocks.2.0", "fpn_output4"),
-        ("fpn.layer_blocks.3.0", "fpn_output5"),
-    ):
-        name = name.replace(ours, d2)
-    if not name.startswith("body."):
-        return f"backbone.{name}"
-    k = name.removeprefix("body.")
-    if "layer" not in k:
-        k = "stem." + k
-    for t in [1, 2, 3, 4]:
-        k = k.replace(f"layer{t}", f"res{t + 1}")
-    for t in [1, 2, 3]:
-        k = k.replace(f"bn{t}", f"conv{t}.norm")
-    return "backbone.bottom_up." + k.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-
-
 def case(name, ious):
     model = rcnn.detector()
     for parameter in model.parameters():
@@ -144,7 +118,7 @@ def case(name, ious):
                 std *= 0.05 if "bbox_pred" in key else 0.3 if "cls_score" in key or "anchor_deltas" in key else 1.0
                 x.copy_((torch.randn(x.shape, generator=generator, dtype=torch.float64) * std).to(torch.float))
     if name == "detectron2":
-        state = {theirs(key): x for key, x in backbone.state_dict().items()}
+        state = {rcnn.theirs(key): x for key, x in backbone.state_dict().items()}
         state |= {f"proposal_generator.{key}": x for key, x in rpn.state_dict().items()}
         state |= {f"roi_heads.{key}": x for key, x in roi.state_dict().items()}
         state = {key: x.to(torch.float).numpy() for key, x in state.items()}

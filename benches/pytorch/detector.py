@@ -13,6 +13,9 @@ out what DINO adds to that: denoising queries and the loss of the proposals. Inf
 in host memory to the best 300 boxes in host memory. Each is timed with contiguous and with
 channels-last tensors, cuDNN choosing its algorithms by trial, and the faster counts.
 
+With --model faster_rcnn it is torchvision's Faster R-CNN instead (faster_rcnn.py): the same work, its own
+losses, SGD.
+
 Precisions: f32, PyTorch's default (TF32 in convolutions alone); tf32, in matrix products too; bf16,
 autocast. Memory: what PyTorch has taken of the GPU's, and in brackets the most that lived at once.
 """
@@ -28,6 +31,7 @@ def arguments():
     parser = command_line(__doc__)
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda, cuda:N or auto")
+    add("--model", choices=["deformable_detr", "faster_rcnn"], default="deformable_detr")
     add("--batch", type=int, default=2, help="images at once")
     add("--size", default="800x1216", help="their height and width, in pixels")
     add("--boxes", type=int, default=10, help="boxes an image")
@@ -83,7 +87,7 @@ class Work:
         torch.backends.cudnn.benchmark = True
         self.autocast = lambda: torch.autocast(args.device.type, torch.bfloat16,
                                                enabled=precision == "bf16")
-        self.model = build(args, torch, layout)
+        self.model = self.build()
         random = torch.Generator().manual_seed(0)
         shape = (args.batch, 3, args.height, args.width)
         pin = (lambda t: t.pin_memory()) if self.cuda else (lambda t: t)
@@ -96,6 +100,9 @@ class Work:
         self.labels = pin(torch.randint(0, args.classes, (args.batch, args.boxes), generator=random))
         self.mean = torch.tensor([0.485, 0.456, 0.406], device=args.device).view(1, 3, 1, 1)
         self.std = torch.tensor([0.229, 0.224, 0.225], device=args.device).view(1, 3, 1, 1)
+
+    def build(self):
+        return build(self.args, self.torch, self.layout)
 
     def upload(self, tensor):
         return tensor.to(self.args.device, non_blocking=True)
@@ -150,6 +157,14 @@ class Work:
         return detect
 
 
+def work_of(model):
+    """The class that works as a model does."""
+    if model == "faster_rcnn":
+        from faster_rcnn import FasterRcnn
+        return FasterRcnn
+    return Work
+
+
 def measure(args, torch, what, precision, layout_name):
     cuda = args.device.type == "cuda"
     layout = getattr(torch, f"{layout_name}_format" if layout_name == "contiguous" else layout_name)
@@ -159,7 +174,7 @@ def measure(args, torch, what, precision, layout_name):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
-        work = Work(args, torch, precision, layout)
+        work = work_of(args.model)(args, torch, precision, layout)
         run = work.training() if what == "train" else work.inference()
         result = quantiles(timed(run, args.steps, args.warmup, synchronize))
     except torch.OutOfMemoryError:
@@ -234,9 +249,9 @@ def main():
             fail(f"--precisions: expected f32, tf32, bf16, got {precision}")
     wanted = [args.only] if args.only else ["train", "inference"]
     layouts = [args.layout] if args.layout else ["contiguous", "channels_last"]
-    transformers = need("transformers")
-    print(f"{args.device}: {hardware}; PyTorch {torch.__version__}, transformers "
-          f"{transformers.__version__}\nbatch {args.batch} of {args.height}×{args.width}, "
+    package = {"deformable_detr": "transformers", "faster_rcnn": "torchvision"}[args.model]
+    version = need(package).__version__
+    print(f"{args.device}: {hardware}; PyTorch {torch.__version__}, {package} {version}\nbatch {args.batch} of {args.height}×{args.width}, "
           f"{args.boxes} boxes an image, {args.classes} classes; medians of {args.steps} after "
           f"{args.warmup} to warm up\n", flush=True)
     # Ours first: nothing of PyTorch's is on the device yet.
@@ -249,7 +264,7 @@ def main():
             tried += [{"what": what, "precision": precision, **run} for run in runs]
             theirs[what][precision] = min(runs, key=lambda r: r["median_ms"] or float("inf"))
     result = {"hardware": hardware, "torch": torch.__version__,
-              "transformers": transformers.__version__, "host_cores": os.cpu_count(),
+              package: version, "host_cores": os.cpu_count(),
               "batch": args.batch, "height": args.height, "width": args.width, "boxes": args.boxes,
               "classes": args.classes, "steps": args.steps, "warmup": args.warmup,
               "threads": args.threads, "pytorch": theirs, "tried": tried, "richsem": mine}

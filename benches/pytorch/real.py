@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Trains on batches of as many sizes as a data set has: `richsem bench --sizes` first, then PyTorch's side
-(detector.py's: transformers' Deformable DETR) on the same sequence of batches, noise of the same sizes.
+(detector.py's: transformers' Deformable DETR, or with --model torchvision's Faster R-CNN) on the same sequence of batches, noise of the same sizes.
 
     benches/pytorch/real.py --richsem target/release/richsem --sizes benches/lvis_sizes.txt
 
@@ -33,6 +33,7 @@ def arguments():
     add("--set", action="append", default=[], help="a setting of ours (may be given again)")
     add("--sizes", required=True, help="lines of height, width and count")
     add("--mosaic", type=int, help="every other batch is of this height and width")
+    add("--model", choices=["deformable_detr", "faster_rcnn"], default="deformable_detr")
     add("--batch", type=int, default=2, help="images at once")
     add("--boxes", type=int, default=10, help="boxes an image, on average")
     add("--classes", type=int, default=1203)
@@ -73,7 +74,7 @@ def measure(args, torch, variant, shapes):
     own = SimpleNamespace(**{**vars(args), "height": 64, "width": 64})
     result = dict(variant, seconds=None)
     try:
-        work = detector.Work(own, torch, variant["precision"], layout)
+        work = detector.work_of(args.model)(own, torch, variant["precision"], layout)
         torch.backends.cudnn.benchmark = variant["trials"]
         if variant["compiled"]:
             work.model = torch.compile(work.model, dynamic=True)

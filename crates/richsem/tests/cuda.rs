@@ -19,7 +19,9 @@ use richsem::{
     models::{
         class_head::ClassSpace,
         dino::{Dino, Input, LayerOutputs, TrainingOutput, denoising::DenoisingLayout},
+        network::NetworkOutput,
         parameters::ParameterStore,
+        scored_box::ScoredBox,
     },
     targets::{BoxMatching, Supervision, Target},
     testing::{normal, uniform},
@@ -55,11 +57,36 @@ lr = 0.0
 lr_backbone = 0.0
 "#;
 
+/// As [`CONFIG`], of the other family, with a cascade.
+const RCNN: &str = r#"
+version = 1
+[model]
+kind = "faster_rcnn"
+[model.faster_rcnn]
+fpn_dim = 32
+backbone = { width = 16, layers = [1, 1, 1, 1], frozen_stages = -1 }
+[model.faster_rcnn.rpn]
+sizes = [8, 16, 32, 64, 128]
+pre_nms_train = 300
+post_nms_train = 100
+pre_nms_test = 200
+post_nms_test = 60
+batch_per_image = 64
+[model.faster_rcnn.roi]
+iou = [0.5, 0.6]
+class_agnostic = true
+dim = 64
+batch_per_image = 32
+[train]
+lr = 0.0
+lr_backbone = 0.0
+"#;
+
 /// Loss and norm of the gradient of some steps, and logits: images of two sizes and any number of
 /// boxes. Nothing is learned (gradients are added up in no fixed order, and AdamW makes much of little),
 /// so that steps can be compared.
-fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
-    let text = format!("{CONFIG}cuda_graphs = {graphs}\n");
+fn run(settings: &str, graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
+    let text = format!("{settings}cuda_graphs = {graphs}\n");
     let config = Config::parse(&text, "test.toml".as_ref()).unwrap();
     let mut learner = Learner::new(&config, vocabulary(7), device, Arc::new(Single)).unwrap();
     let batch = |i: usize| {
@@ -76,6 +103,8 @@ fn run(graphs: bool, device: Device) -> (Vec<[f64; 2]>, Vec<Tensor>) {
         .collect();
     let detector = &learner.model.detector;
     let found = (0..4).map(|_| detector.infer(&batch(0)).unwrap().named.swap_remove(0).1).collect();
+    // A pass that cannot be recorded is told, and runs all the same.
+    assert_eq!((learner.take_news(), learner.model.detector.take_news()), (None, None));
     (steps, found)
 }
 
@@ -218,12 +247,58 @@ fn matchings_cost_what_those_of_the_host_do() {
     assert_eq!(wrong, [false, false, true, false]);
 }
 
+/// Of a two-stage detector, which decides within the pass which boxes learn. Where two proposals are nearly as good,
+/// the last digits decide: then that step's loss is another one's.
+#[test]
+fn recorded_steps_of_two_stages_are_the_same_steps() {
+    let Some(device) = device() else { return };
+    let (plain, plain_found) = run(RCNN, false, device);
+    assert!(plain.iter().flatten().all(|x| x.is_finite() && *x > 0.0));
+    for (recorded, recorded_found) in [run(RCNN, true, device), run(RCNN, true, device)] {
+        same_steps(&plain, &recorded);
+        // The same proposals, but for their order where scores are nearly the same.
+        for (plain, recorded) in plain_found.iter().zip(&recorded_found) {
+            let sorted = |x: &Tensor| x.flatten(0, -1).sort(0, true).0;
+            let apart = (sorted(plain) - sorted(recorded)).abs();
+            let apart = apart.mean(Kind::Float).double_value(&[]);
+            assert!(apart < 1e-3, "{apart}");
+        }
+    }
+}
+
+/// Detections of the same proposals: what the device suppresses is what the host does.
+#[test]
+fn detections_of_two_stages_are_those_of_the_host() {
+    let Some(device) = device() else { return };
+    let config = Config::parse(RCNN, "test.toml".as_ref()).unwrap();
+    let learner = Learner::new(&config, vocabulary(7), device, Arc::new(Single)).unwrap();
+    let network = learner.model.detector.network();
+    let sizes = [[300, 200], [150, 120]];
+    for (key, places) in [(1, 50i64), (2, 900)] {
+        let corner = uniform(key, &[2, places, 2]) * 60.0;
+        let side = uniform(key + 10, &[2, places, 2]) * 40.0;
+        let boxes = Tensor::cat(&[&corner, &(&corner + side)], 2);
+        let scores = uniform(key + 20, &[2, places, 7]) - 0.2;
+        let own = Tensor::from_slice(&[100f32, 100.0, 90.0, 80.0]).view([2, 2]);
+        let found = |device: Device| {
+            let named = [("scores", &scores), ("boxes", &boxes), ("sizes", &own)];
+            let named = named.map(|(name, x)| (name, x.to_device(device))).into();
+            network.boxes(&NetworkOutput { named }, &sizes, 300).unwrap()
+        };
+        let (host, there) = (found(Device::Cpu), found(device));
+        let of = |found: &[Vec<ScoredBox>]| -> Vec<(u32, f32, [f32; 4])> {
+            found.iter().flatten().map(|d| (d.class.0, d.score, d.bbox.0)).collect()
+        };
+        assert_eq!(of(&host), of(&there));
+    }
+}
+
 #[test]
 fn recorded_steps_are_the_same_steps() {
     let Some(device) = device() else { return };
-    let (plain, plain_found) = run(false, device);
+    let (plain, plain_found) = run(CONFIG, false, device);
     // Twice: with the graphs their memory is gone, and others can be recorded.
-    for (recorded, recorded_found) in [run(true, device), run(true, device)] {
+    for (recorded, recorded_found) in [run(CONFIG, true, device), run(CONFIG, true, device)] {
         // In the last digits the passes differ (another algorithm for a convolution), and two queries
         // that are nearly the same may swap: then that step's loss is another one's.
         let pairs = plain.iter().flatten().zip(recorded.iter().flatten());

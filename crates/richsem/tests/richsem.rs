@@ -2,28 +2,25 @@
 //! random CLIP: resumed runs, what a saved detector holds, and what the switches do.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
 };
 
 use richsem::{
     checkpoint_io::safetensors,
-    collective::Single,
     config::Config,
-    data::{batch::Batch, dataset::Dataset},
+    data::batch::Batch,
     detector::Detector,
     losses::terms::StepKey,
-    synth::SynthConfig,
     targets::Target,
     teacher::clip,
-    testing::{normal, small_run, small_set, target, write_set},
+    testing::{
+        self, StopAt, new_run, run_in_pieces, small_run, target, taught_run, write_taught_set,
+    },
     train::{
-        Learner, MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, TrainRow, Worker,
-        observer::Silent, train,
+        Learner, MetricsRow, Observer, Outcome, RunFolder, Start, Worker, observer::Silent, train,
     },
 };
 use tch::Device;
@@ -32,55 +29,13 @@ const TEACHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/teach
 
 /// Detection and classification images, and a text table for the teacher's width.
 fn data(folder: &Path) -> PathBuf {
-    tch::set_num_threads(1);
-    let out = folder.join("synth");
-    let config = SynthConfig {
-        val_images: 4,
-        classification_per_class: 5,
-        classification_size: 48,
-        ..small_set()
-    };
-    write_set(&config, &out).unwrap();
-    let (_, sizes, _) = clip::load(TEACHER.as_ref(), &clip::Hints::default(), Device::Cpu).unwrap();
-    normal(3, &[4, sizes.embed_dim]).write_npy(out.join("text.npy")).unwrap();
-    std::fs::copy(TEACHER, out.join("teacher.safetensors")).unwrap();
-    out
+    write_taught_set(folder, TEACHER.as_ref()).unwrap()
 }
 
 /// The small run's settings with everything that RichSem adds.
 fn config(data: &Path, more: &str) -> Config {
-    let train = format!(
-        r#"epochs = 2
-lr_drop = [1]
-log_every = 3
-
-[data.extra.classification]
-images = "{0}/classification"
-mapping = {{ by = "name" }}
-form = {{ kind = "mosaic", tile = 32 }}
-augment = {{ scales = [32], max_size = 48, crop = {{ probability = 0 }} }}
-
-[teacher]
-weights = "{0}/teacher.safetensors"
-text = {{ kind = "table", table = "{0}/text.npy" }}
-
-[semantic]
-aux_layers = true
-{more}"#,
-        data.display()
-    );
+    let train = taught_run(data, "", &format!("aux_layers = true\n{more}"));
     Config::parse(&small_run(data, &train), Path::new("test.toml")).unwrap()
-}
-
-struct StopAt<'a>(usize, &'a AtomicBool);
-
-impl Observer for StopAt<'_> {
-    fn batch(&mut self, _loss: f64, _images: usize, _row: Option<&TrainRow>) {
-        self.0 = self.0.saturating_sub(1);
-        if self.0 == 0 {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 fn metrics(run: &Path) -> Vec<MetricsRow> {
@@ -100,13 +55,10 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path());
     let config = config(&data, "");
-    let start = |path: &Path| Start::New {
-        config: Box::new(config.clone()),
-        folder: NewRun::claim(path).unwrap(),
-    };
     let go = AtomicBool::new(false);
     let whole = folder.path().join("whole");
-    train(start(&whole), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
+    train(new_run(&config, &whole).unwrap(), &Worker::alone(Device::Cpu), &mut Silent, &go)
+        .unwrap();
     let state =
         |run: &Path| safetensors::read(&run.join("checkpoints/last/training.safetensors")).unwrap();
     let (expected, metadata) = state(&whole);
@@ -129,16 +81,7 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
     }
 
     let path = folder.path().join("stopped");
-    let mut next = start(&path);
-    let mut stops = 0;
-    loop {
-        let stop = AtomicBool::new(false);
-        match train(next, &Worker::alone(Device::Cpu), &mut StopAt(5, &stop), &stop).unwrap() {
-            Outcome::Stopped(_) => stops += 1,
-            Outcome::Finished { .. } => break,
-        }
-        next = Start::Resume(path.clone());
-    }
+    let stops = run_in_pieces(&config, &path, 5).unwrap();
     assert!(stops > 2, "{stops}");
     let (got, _) = state(&path);
     assert_eq!(got.len(), expected.len());
@@ -165,8 +108,7 @@ fn a_run_is_not_resumed_with_another_teacher_or_other_images() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path());
     let path = folder.path().join("run");
-    let start =
-        Start::New { config: Box::new(config(&data, "")), folder: NewRun::claim(&path).unwrap() };
+    let start = new_run(&config(&data, ""), &path).unwrap();
     let stop = AtomicBool::new(false);
     let outcome = train(start, &Worker::alone(Device::Cpu), &mut StopAt(2, &stop), &stop).unwrap();
     assert!(matches!(outcome, Outcome::Stopped(_)));
@@ -205,8 +147,7 @@ fn each_sets_teacher_is_looked_at() {
         data.display()
     );
     let run = folder.path().join("run");
-    let start =
-        Start::New { config: Box::new(config(&data, &hard)), folder: NewRun::claim(&run).unwrap() };
+    let start = new_run(&config(&data, &hard), &run).unwrap();
     let error = train(start, &Worker::alone(Device::Cpu), &mut Silent, &AtomicBool::new(false))
         .unwrap_err();
     assert!(error.to_string().contains("of data.extra.classification"), "{error}");
@@ -222,8 +163,7 @@ fn a_teachers_activation_is_found_out_before_the_run() {
     let config = config(&data, "");
     let run = |name: &str| {
         let path = folder.path().join(name);
-        let start =
-            Start::New { config: Box::new(config.clone()), folder: NewRun::claim(&path).unwrap() };
+        let start = new_run(&config, &path).unwrap();
         let mut said = Said::default();
         // Ends at the first step.
         train(start, &Worker::alone(Device::Cpu), &mut said, &AtomicBool::new(true)).unwrap();
@@ -274,8 +214,7 @@ fn batch() -> Batch {
 }
 
 fn learner(config: &Config, data: &Path) -> Learner {
-    let vocabulary = Dataset::open(&data.join("train.json")).unwrap().vocabulary().clone();
-    Learner::new(config, vocabulary, Device::Cpu, Arc::new(Single)).unwrap()
+    testing::learner(config, data).unwrap()
 }
 
 /// A branch beside the detector changes no bit of what it infers, neither at the start nor in what
@@ -342,7 +281,7 @@ fn a_teacher_that_does_not_know_the_images_is_refused_before_the_run() {
     let data = data(folder.path());
     let config = config(&data, "min_top1 = 0.9");
     let run = folder.path().join("run");
-    let start = Start::New { config: Box::new(config), folder: NewRun::claim(&run).unwrap() };
+    let start = new_run(&config, &run).unwrap();
     let error = train(start, &Worker::alone(Device::Cpu), &mut Silent, &AtomicBool::new(false))
         .unwrap_err();
     let text = error.to_string();

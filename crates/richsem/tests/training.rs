@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
 };
 
 use richsem::{
@@ -12,10 +12,9 @@ use richsem::{
     config::{Config, InitConfig},
     detector::Detector,
     models::padding::Padding,
-    testing::{small_run, write_small_set},
+    testing::{StopAt, new_run, small_run, write_small_set},
     train::{
-        MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, TrainRow, Worker,
-        observer::Silent, train,
+        MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, Worker, observer::Silent, train,
     },
 };
 use tch::{Device, Tensor};
@@ -34,7 +33,7 @@ fn config(data: &Path, more: &str) -> Config {
 }
 
 fn new(config: &Config, folder: &Path) -> Start {
-    Start::New { config: Box::new(config.clone()), folder: NewRun::claim(folder).unwrap() }
+    new_run(config, folder).unwrap()
 }
 
 fn weights(run: &Path) -> BTreeMap<String, Tensor> {
@@ -43,28 +42,6 @@ fn weights(run: &Path) -> BTreeMap<String, Tensor> {
     let (model, _) = safetensors::read(&run.join("checkpoints/last/model.safetensors")).unwrap();
     all.extend(model);
     all
-}
-
-/// Sets the stop flag at its n-th batch or evaluated image, as a signal would.
-struct StopAt<'a>(usize, &'a AtomicBool);
-
-impl StopAt<'_> {
-    fn count(&mut self) {
-        self.0 = self.0.saturating_sub(1);
-        if self.0 == 0 {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Observer for StopAt<'_> {
-    fn batch(&mut self, _loss: f64, _images: usize, _row: Option<&TrainRow>) {
-        self.count();
-    }
-
-    fn evaluating(&mut self, _done: usize, _total: usize) {
-        self.count();
-    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Times deformable attention against the composition of libtorch's operations: on the CPU with one
-//! image of 480×640, on CUDA with two of 800×1216. Before that it checks every CUDA kernel against
-//! its CPU twin on fresh random inputs. Prints tables; exits with 1 when anything disagrees or
-//! there is no CUDA device.
+//! image of 480×640, on CUDA with two of 800×1216; and non-maximum suppression. Before that it checks
+//! every CUDA kernel against its CPU twin on fresh random inputs. Prints tables; exits with 1 when
+//! anything disagrees or there is no CUDA device.
 //!
 //! ```text
 //! cargo run --release -p torch-ext --example ops_check -- [--json FILE] [seed]
@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
-    DeviceChoice, Result, gradients, group_norm, memory, ms_deform_attn, ms_deform_attn_naive,
+    DeviceChoice, Result, gradients, group_norm, memory, ms_deform_attn, ms_deform_attn_naive, nms,
     reset_peak_memory, roi_align, synchronize,
 };
 
@@ -88,6 +88,7 @@ fn run() -> Outcome<bool> {
             agree &= check_group_norm(device, name, kind, tolerance, size, groups)?;
         }
     }
+    agree &= check_nms(device)?;
     time(device, 2, FULL, 25)?;
     println!("{}", if agree { "all agree" } else { "DISAGREEMENT" });
     Ok(agree)
@@ -184,6 +185,39 @@ fn check_roi_align(device: Device, kind_name: &str, kind: Kind, tolerance: f64) 
         let name = format!("roi_align 200 boxes ratio={ratio} aligned={aligned}");
         for (i, what) in ["output", "features"].into_iter().enumerate() {
             agree &= row(&name, kind_name, what, difference(&got[i], &expected[i]), tolerance);
+        }
+    }
+    Ok(agree)
+}
+
+/// Ten groups of 2,000 proposals, as two images have them in training, and 4,096 detections of 1,203 classes: the
+/// same boxes as on the host, and how long it takes.
+fn check_nms(device: Device) -> Result<bool> {
+    let mut agree = true;
+    for (name, kind) in [("f32", Kind::Float), ("f64", Kind::Double)] {
+        for (count, groups, threshold) in [(20_000, 10, 0.7), (4096, 1203, 0.5)] {
+            let options = (kind, Device::Cpu);
+            let corner = Tensor::rand([count, 2], options) * 1000.0;
+            let size = Tensor::rand([count, 2], options) * 200.0;
+            let boxes = Tensor::cat(&[corner.shallow_clone(), corner + size], 1);
+            let groups = Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(groups);
+            let largest = groups.eq(0).sum(Kind::Int64).int64_value(&[]);
+            let expected = nms(&boxes, &groups, threshold, largest)?;
+            let (boxes, groups) = (boxes.to_device(device), groups.to_device(device));
+            let mut times = vec![];
+            let mut got = expected.shallow_clone();
+            for _ in 0..25 {
+                poison(device);
+                synchronize(device)?;
+                let start = Instant::now();
+                got = nms(&boxes, &groups, threshold, largest)?;
+                synchronize(device)?;
+                times.push(start.elapsed().as_secs_f64());
+            }
+            let case = format!("nms {count} boxes, groups of {largest}");
+            let wrong = difference(&got.to_kind(kind), &expected.to_kind(kind));
+            agree &= row(&case, name, "stays", wrong, 0.0);
+            println!("{case}, {name}: {:.3} ms", median(times) * 1e3);
         }
     }
     Ok(agree)

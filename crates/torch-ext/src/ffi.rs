@@ -123,6 +123,16 @@ unsafe extern "C" {
         eps: f64,
         skip: *const C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn ext_fused_sgd(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        momentum_buffers: *const *const C_tensor,
+        count: usize,
+        lr: f64,
+        momentum: f64,
+        weight_decay: f64,
+        skip: *const C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn ext_graph_pool_new(index: c_int, pool: *mut *mut Pool) -> *mut c_char;
     pub(crate) fn ext_graph_pool_free(pool: *mut Pool) -> *mut c_char;
     pub(crate) fn ext_graph_begin(pool: *mut Pool, graph: *mut *mut Graph) -> *mut c_char;

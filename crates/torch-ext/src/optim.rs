@@ -1,10 +1,11 @@
-//! AdamW over many tensors, in one pass over memory.
+//! AdamW and SGD over many tensors, in one pass over memory.
 
 use tch::{Kind, Tensor};
 
 use crate::{Error, Result, ffi};
 
-const OP: &str = "fused_adamw";
+const ADAMW: &str = "fused_adamw";
+const SGD: &str = "fused_sgd";
 
 /// The numbers of AdamW's rule (decoupled weight decay, arXiv 1711.05101, Algorithm 2).
 #[derive(Debug, Clone, Copy)]
@@ -35,42 +36,92 @@ pub struct AdamWTensors<'a> {
     pub exp_avg_sqs: &'a mut [Tensor],
 }
 
-impl AdamWTensors<'_> {
-    fn check(&self) -> Result<()> {
-        let params = self.params;
-        for (argument, list) in [
-            ("grads", self.grads),
-            ("exp_avgs", &*self.exp_avgs),
-            ("exp_avg_sqs", &*self.exp_avg_sqs),
-        ] {
-            if list.len() != params.len() {
+/// The numbers of stochastic gradient descent with momentum, as PyTorch's `torch.optim.SGD` without dampening:
+/// the decay is added to the gradient, the learning rate multiplies the sum of them all.
+#[derive(Debug, Clone, Copy)]
+pub struct Sgd {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Share of the sum of former gradients that stays, in [0, 1).
+    pub momentum: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+/// What a step of SGD works on: three lists, as those of [`AdamWTensors`].
+#[derive(Debug)]
+pub struct SgdTensors<'a> {
+    /// The parameters, which the step changes.
+    pub params: &'a [Tensor],
+    /// Their gradients, which the step reads.
+    pub grads: &'a [Tensor],
+    /// The decaying sum of the gradients of all steps, zero at first, which the step updates.
+    pub momentum_buffers: &'a mut [Tensor],
+}
+
+/// Whether each of these lists is like the parameters, and `skip` one number.
+fn check(
+    op: &'static str,
+    params: &[Tensor],
+    lists: &[(&'static str, &[Tensor])],
+    skip: Option<&Tensor>,
+) -> Result<()> {
+    for &(argument, list) in lists {
+        if list.len() != params.len() {
+            return Err(Error::argument(
+                op,
+                argument,
+                format!("{} tensors, as params", params.len()),
+                list.len().to_string(),
+            ));
+        }
+        for (param, other) in params.iter().zip(list) {
+            if param.size() != other.size()
+                || param.device() != other.device()
+                || !other.is_contiguous()
+            {
                 return Err(Error::argument(
-                    OP,
+                    op,
                     argument,
-                    format!("{} tensors, as params", params.len()),
-                    list.len().to_string(),
+                    format!("contiguous {:?} on {:?}, as params", param.size(), param.device()),
+                    format!("{:?} on {:?}", other.size(), other.device()),
                 ));
             }
-            for (param, other) in params.iter().zip(list) {
-                if param.size() != other.size()
-                    || param.device() != other.device()
-                    || !other.is_contiguous()
-                {
-                    return Err(Error::argument(
-                        OP,
-                        argument,
-                        format!("contiguous {:?} on {:?}, as params", param.size(), param.device()),
-                        format!("{:?} on {:?}", other.size(), other.device()),
-                    ));
-                }
-            }
         }
-        if let Some(param) = params.iter().find(|p| !p.is_contiguous()) {
-            let got = format!("{:?}", param.stride());
-            return Err(Error::argument(OP, "params", "contiguous", got));
-        }
-        Ok(())
     }
+    if let Some(param) = params.iter().find(|p| !p.is_contiguous()) {
+        return Err(Error::argument(op, "params", "contiguous", format!("{:?}", param.stride())));
+    }
+    if let Some(skip) = skip
+        && (skip.numel() != 1 || skip.kind() != Kind::Float)
+    {
+        let got = format!("{:?} {:?}", skip.size(), skip.kind());
+        return Err(Error::argument(op, "skip", "one f32 number", got));
+    }
+    Ok(())
+}
+
+/// One step of SGD over every tensor of the three lists, in place and in one pass over memory
+/// (`at::_fused_sgd_`). On the CPU and on CUDA. `skip` is as for [`fused_adamw`].
+///
+/// # Errors
+/// When the lists differ in length, or shapes, kinds or devices disagree.
+pub fn fused_sgd(rule: Sgd, tensors: &mut SgdTensors<'_>, skip: Option<&Tensor>) -> Result<()> {
+    let SgdTensors { params, grads, momentum_buffers } = tensors;
+    check(SGD, params, &[("grads", grads), ("momentum_buffers", momentum_buffers)], skip)?;
+    // SAFETY: every list has `params.len()` live tensors.
+    ffi::check(unsafe {
+        ffi::ext_fused_sgd(
+            ffi::pointers(*params).as_ptr(),
+            ffi::pointers(*grads).as_ptr(),
+            ffi::pointers(&**momentum_buffers).as_ptr(),
+            params.len(),
+            rule.lr,
+            rule.momentum,
+            rule.weight_decay,
+            skip.map_or(std::ptr::null(), Tensor::as_ptr),
+        )
+    })
 }
 
 /// One AdamW step over every tensor of the four lists, in place and in one pass over memory
@@ -88,16 +139,12 @@ pub fn fused_adamw(
     skip: Option<&Tensor>,
 ) -> Result<()> {
     if step_count < 1 {
-        return Err(Error::argument(OP, "step_count", "1 or more", step_count.to_string()));
-    }
-    tensors.check()?;
-    if let Some(skip) = skip
-        && (skip.numel() != 1 || skip.kind() != Kind::Float)
-    {
-        let got = format!("{:?} {:?}", skip.size(), skip.kind());
-        return Err(Error::argument(OP, "skip", "one f32 number", got));
+        return Err(Error::argument(ADAMW, "step_count", "1 or more", step_count.to_string()));
     }
     let AdamWTensors { params, grads, exp_avgs, exp_avg_sqs } = tensors;
+    let lists: [(_, &[Tensor]); 3] =
+        [("grads", grads), ("exp_avgs", exp_avgs), ("exp_avg_sqs", exp_avg_sqs)];
+    check(ADAMW, params, &lists, skip)?;
     let steps: Vec<Tensor> = params
         .iter()
         .map(|param| Tensor::f_full([] as [i64; 0], step_count, (Kind::Float, param.device())))
@@ -193,5 +240,38 @@ mod tests {
         let wrong = Tensor::zeros([4], (Kind::Float, Device::Cpu));
         assert!(step(&[wrong], 1).unwrap_err().to_string().contains("[4]"));
         step(&[t()], 1).unwrap();
+    }
+
+    /// By hand; what is told to be skipped changes nothing.
+    #[test]
+    fn sgd_adds_up_gradients_and_decay() {
+        let of = |values: &[f64]| Tensor::from_slice(values);
+        let (param, grad) = (of(&[1.0, -2.0]), of(&[0.5, 0.25]));
+        let mut buffer = [param.zeros_like()];
+        let rule = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.01 };
+        let mut step = |skip: Option<&Tensor>| {
+            let mut tensors = SgdTensors {
+                params: &[param.shallow_clone()],
+                grads: &[grad.shallow_clone()],
+                momentum_buffers: &mut buffer,
+            };
+            fused_sgd(rule, &mut tensors, skip)
+        };
+        step(None).unwrap();
+        step(Some(&Tensor::from(1.0f32))).unwrap();
+        step(Some(&Tensor::from(0.0f32))).unwrap();
+        assert!(step(Some(&Tensor::from_slice(&[0.0f32, 1.0]))).is_err());
+        let by_hand = |mut p: f64, g: f64| {
+            let mut sum = 0.0;
+            for _ in 0..2 {
+                sum = 0.9 * sum + g + 0.01 * p;
+                p -= 0.1 * sum;
+            }
+            p
+        };
+        let got = Vec::<f64>::try_from(param).unwrap();
+        for (got, expected) in got.iter().zip([by_hand(1.0, 0.5), by_hand(-2.0, 0.25)]) {
+            assert!((got - expected).abs() < 1e-15, "{got} {expected}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tch::{Cuda, Kind};
 use crate::cuda::compile::{self, Program};
 use crate::cuda::{launch, libraries};
 use crate::{
-    Result, assign, conv2d_relu, detr_losses, group_norm, layer_norm, linear, ms_deform_attn,
+    Result, assign, conv2d_relu, detr_losses, group_norm, layer_norm, linear, ms_deform_attn, nms,
     roi_align, version,
 };
 
@@ -221,7 +221,12 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
     });
     let roi_align = kinds.into_iter().map(|(name, kind)| KernelReport {
         name: format!("roi_align {name}"),
-        state: state(roi_align::cuda::program(kind)),
+        state: state(roi_align::cuda::program(kind, 256)),
+    });
+    let of_boxes = [("f32", Kind::Float), ("f64", Kind::Double)];
+    let nms = of_boxes.into_iter().map(|(name, kind)| KernelReport {
+        name: format!("nms {name}"),
+        state: state(Ok(nms::cuda::program(kind))),
     });
     let linear = kinds.into_iter().map(|(name, kind)| KernelReport {
         name: format!("linear {name}"),
@@ -251,6 +256,7 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
     });
     attention
         .chain(roi_align)
+        .chain(nms)
         .chain(linear)
         .chain(layer_norm)
         .chain(group_norm)
@@ -269,7 +275,7 @@ mod tests {
         assert!(report.libtorch_version.is_some_and(|version| version.starts_with("2.11.")));
         assert!(report.libtorch_folder.is_some());
         assert!(report.libtorch_threads > 0 && report.kernel_threads > 0);
-        assert_eq!(report.kernels.len(), 22);
+        assert_eq!(report.kernels.len(), 24);
         for kernel in &report.kernels {
             let text = kernel.state.to_string();
             match (&kernel.state, report.devices.is_empty(), &report.nvrtc) {

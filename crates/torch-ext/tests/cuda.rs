@@ -11,7 +11,7 @@ use torch_ext::detr_losses::{CostWeights, FocalTargets, box_losses, focal_sums, 
 use torch_ext::{
     Conv2dRelu, Epilogue, add_layer_norm, add_layer_norm_naive, autocast, conv2d_relu,
     conv2d_relu_naive, group_norm, group_norm_naive, linear, linear_naive, ms_deform_attn_around,
-    roi_align,
+    nms, roi_align, roi_align_levels,
 };
 
 #[test]
@@ -61,6 +61,117 @@ fn roi_align_agrees_with_the_cpu() {
             close("features", &got_grad, &expected_grad, tolerance);
         }
     }
+}
+
+/// Levels, channels of odd numbers, several kinds; a box of no level or image reads zeros.
+#[test]
+fn roi_align_of_levels_agrees_with_the_cpu() {
+    let Some(device) = cuda() else { return };
+    for channels in [16, 6, 5] {
+        let held = seeded(channels);
+        let options = (Kind::Float, Device::Cpu);
+        let maps: Vec<Tensor> = [(40, 60), (20, 30), (10, 15)]
+            .map(|(h, w)| Tensor::randn([2, channels, h, w], options))
+            .into();
+        let corner = Tensor::rand([60, 2], options) * 200.0 - 10.0;
+        let size = Tensor::rand([60, 2], options) * 90.0;
+        let image = Tensor::randint(2, [60, 1], options);
+        let levels = Tensor::randint(3, [60], (Kind::Int64, Device::Cpu));
+        drop(held);
+        let boxes = Tensor::cat(&[image, corner.shallow_clone(), corner + size], 1);
+        let scales = [0.25, 0.125, 0.0625];
+        for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 2e-3), (Kind::BFloat16, 1.6e-2)]
+        {
+            let run = |device: Device| {
+                let maps: Vec<Tensor> = maps
+                    .iter()
+                    .map(|map| map.to_kind(kind).to_device(device).set_requires_grad(true))
+                    .collect();
+                let (boxes, levels) = (boxes.to_device(device), levels.to_device(device));
+                let output =
+                    roi_align_levels(&maps, &boxes, &levels, (7, 5), &scales, 0, true).unwrap();
+                output.backward_with(&output.detach().tanh());
+                (output.detach(), maps.iter().map(Tensor::grad).collect::<Vec<_>>())
+            };
+            let (expected, expected_grads) = run(Device::Cpu);
+            let (got, got_grads) = run(device);
+            close("output", &got, &expected, tolerance);
+            for (got, expected) in got_grads.iter().zip(&expected_grads) {
+                close("map", got, expected, tolerance);
+            }
+        }
+        let maps: Vec<Tensor> = maps.iter().map(|map| map.to_device(device)).collect();
+        let rows = Tensor::from_slice(&[0.0, 5.0, 5.0, 50.0, 50.0f32]).repeat([5, 1]);
+        let _ = rows.get(3).get(0).fill_(2.0);
+        let levels = Tensor::from_slice(&[0, -1, 1 << 40, 0, 2i64]).to_device(device);
+        let rows = rows.to_device(device);
+        let read = roi_align_levels(&maps, &rows, &levels, (2, 2), &scales, 0, true).unwrap();
+        let read = read.abs().sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float);
+        let read = Vec::<bool>::try_from(read.ne(0.0)).unwrap();
+        assert_eq!(read, [true, false, false, false, true]);
+    }
+}
+
+/// Bit by bit what the host decides: many groups and one, long chains, equal boxes, boxes without an inside and
+/// of no numbers, groups with more boxes than looked at; the same each time.
+#[test]
+fn nms_agrees_with_the_cpu() {
+    let Some(device) = cuda() else { return };
+    for kind in [Kind::Float, Kind::Double] {
+        for (count, groups, span) in [
+            (1, 1, 9.0),
+            (63, 1, 20.0),
+            (64, 2, 30.0),
+            (65, 1, 60.0),
+            (4000, 1, 400.0),
+            (9000, 10, 200.0),
+            (4096, 1203, 50.0),
+            (3000, 1, 5.0),
+        ] {
+            let held = seeded(count + groups);
+            let options = (kind, Device::Cpu);
+            let corner = Tensor::rand([count, 2], options) * span;
+            let size = Tensor::rand([count, 2], options) * 30.0;
+            // Some boxes have no inside, and a few numbers are none.
+            let size = &size * Tensor::rand([count, 1], options).gt(0.02).to_kind(kind);
+            let boxes = Tensor::cat(&[corner.shallow_clone(), corner + size], 1);
+            let odd = Tensor::rand([count, 4], options).lt(0.001);
+            let boxes = boxes.masked_fill(&odd, f64::NAN);
+            // Whole pixels, so that overlaps come that are exactly a threshold.
+            let boxes = if count % 2 == 0 { boxes.round() } else { boxes };
+            let groups = Tensor::randint_low(-1, groups, [count], (Kind::Int64, Device::Cpu));
+            drop(held);
+            for threshold in [0.0, 0.3, 0.5, 0.7, 1.0] {
+                for largest in [count, 100] {
+                    let run = |device: Device| {
+                        let (boxes, groups) = (boxes.to_device(device), groups.to_device(device));
+                        nms(&boxes, &groups, threshold, largest).unwrap().to_device(Device::Cpu)
+                    };
+                    let (expected, got) = (run(Device::Cpu), run(device));
+                    let what = format!("{kind:?} {count} boxes, {threshold}, {largest}");
+                    assert!(got.equal(&expected), "{what}");
+                    assert!(run(device).equal(&got), "{what}, again");
+                }
+            }
+        }
+        let none = Tensor::zeros([0, 4], (kind, device));
+        let stays = nms(&none, &Tensor::zeros([0], (Kind::Int64, device)), 0.5, 10).unwrap();
+        assert_eq!(stays.size(), [0]);
+    }
+}
+
+/// A chain of boxes of which each overlaps the next: every second one stays, however long it is.
+#[test]
+fn nms_follows_a_chain_to_its_end() {
+    let Some(device) = cuda() else { return };
+    let at = Tensor::arange(1000, (Kind::Float, Device::Cpu)) * 4.0;
+    let zero = at.zeros_like();
+    let boxes = Tensor::stack(&[&at, &zero, &(&at + 10.0), &(&zero + 10.0)], 1).to_device(device);
+    let groups = Tensor::zeros([1000], (Kind::Int64, device));
+    // Neighbours overlap by 6/14, the next but one by 2/18.
+    let stays = nms(&boxes, &groups, 0.3, 1000).unwrap();
+    let expected: Vec<bool> = (0..1000).map(|i| i % 2 == 0).collect();
+    assert_eq!(Vec::<bool>::try_from(stays).unwrap(), expected);
 }
 
 #[test]

@@ -15,7 +15,11 @@ fn boxes(kind: Kind) -> Tensor {
 }
 
 fn kept(boxes: &Tensor, groups: &[i64], threshold: f64) -> Vec<i64> {
-    let stays = nms(boxes, &Tensor::from_slice(groups), threshold).unwrap();
+    at_most(boxes, groups, threshold, groups.len() as i64)
+}
+
+fn at_most(boxes: &Tensor, groups: &[i64], threshold: f64, largest: i64) -> Vec<i64> {
+    let stays = nms(boxes, &Tensor::from_slice(groups), threshold, largest).unwrap();
     Vec::<i64>::try_from(stays.nonzero().flatten(0, -1)).unwrap()
 }
 
@@ -69,6 +73,17 @@ fn order_and_groups_decide() {
     assert_eq!(kept(&half, &[0, 0], 0.49), [0]);
 }
 
+/// What lies behind the `largest` first boxes of a group goes, whatever it overlaps.
+#[test]
+fn a_group_has_an_end() {
+    let apart: Vec<f32> =
+        (0..5).flat_map(|i| [i as f32 * 9.0, 0.0, i as f32 * 9.0 + 5.0, 5.0]).collect();
+    let apart = Tensor::from_slice(&apart).view([5, 4]);
+    assert_eq!(at_most(&apart, &[7, 0, 7, 7, 0], 0.5, 2), [0, 1, 2, 4]);
+    assert_eq!(at_most(&apart, &[7, 0, 7, 7, 0], 0.5, 9), [0, 1, 2, 3, 4]);
+    assert!(at_most(&apart, &[7, 0, 7, 7, 0], 0.5, 0).is_empty());
+}
+
 #[test]
 fn no_boxes_and_boxes_without_area() {
     let none = Tensor::zeros([0, 4], (Kind::Float, Device::Cpu));
@@ -80,9 +95,11 @@ fn no_boxes_and_boxes_without_area() {
 #[test]
 fn wrong_arguments_are_named() {
     let message =
-        |boxes: &Tensor, groups: &Tensor| nms(boxes, groups, 0.5).unwrap_err().to_string();
+        |boxes: &Tensor, groups: &Tensor| nms(boxes, groups, 0.5, 40).unwrap_err().to_string();
     let (right, groups) = (boxes(Kind::Float), Tensor::zeros([40], (Kind::Int64, Device::Cpu)));
     assert!(message(&right.narrow(1, 0, 3), &groups).contains("boxes: expected [N, 4]"));
     assert!(message(&right.to_kind(Kind::Half), &groups).contains("Float or Double"));
     assert!(message(&right, &groups.narrow(0, 0, 3)).contains("groups: expected [40] Int64"));
+    let error = nms(&right, &groups, 0.5, -1).unwrap_err().to_string();
+    assert!(error.contains("largest: expected 0 or more, got -1"), "{error}");
 }

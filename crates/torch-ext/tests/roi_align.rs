@@ -6,7 +6,7 @@ mod common;
 
 use common::{BackwardWith as _, close, values};
 use tch::{Device, Kind, Tensor};
-use torch_ext::roi_align;
+use torch_ext::{roi_align, roi_align_levels};
 
 /// `sin(0.37 i)` over `[2, 2, 6, 8]`.
 fn features() -> Tensor {
@@ -129,4 +129,63 @@ fn wrong_arguments_are_named() {
     assert!(message(&with_image(-1.0), (2, 2), 0).contains("got -1"));
     assert!(message(&boxes(), (0, 2), 0).contains("output_size"));
     assert!(message(&boxes(), (2, 2), -1).contains("sampling_ratio"));
+}
+
+/// Two maps of the same channels, the second half as fine.
+fn maps(kind: Kind) -> [Tensor; 2] {
+    let coarse = (Tensor::arange(48, (Kind::Float, Device::Cpu)) * 0.9).cos().view([2, 2, 3, 4]);
+    [features(), coarse].map(|map| map.to_kind(kind).set_requires_grad(true))
+}
+
+/// Each box from its own map: what one call for each of them gives, and so do the gradients.
+#[test]
+fn each_box_is_read_from_its_level() {
+    let own = [1i64, 0, 1, 1, 0];
+    let boxes = boxes().to_kind(Kind::Double);
+    for (ratio, aligned) in [(0, true), (2, false)] {
+        let weights = (Tensor::arange(60, (Kind::Double, Device::Cpu)) * 0.7).cos();
+        let weights = weights.view([5, 2, 2, 3]);
+        let together = maps(Kind::Double);
+        let scales = [0.125, 0.0625];
+        let levels = Tensor::from_slice(&own);
+        let got =
+            roi_align_levels(&together, &boxes, &levels, (2, 3), &scales, ratio, aligned).unwrap();
+        got.backward_with(&weights);
+        let apart = maps(Kind::Double);
+        let one = |(row, &level): (usize, &i64)| {
+            let map = &apart[level as usize];
+            let one = boxes.narrow(0, row as i64, 1);
+            roi_align(map, &one, (2, 3), scales[level as usize], ratio, aligned).unwrap()
+        };
+        let expected: Vec<Tensor> = own.iter().enumerate().map(one).collect();
+        let expected = Tensor::cat(&expected, 0);
+        expected.backward_with(&weights);
+        close("output", &got, &expected, 0.0);
+        for (got, expected) in together.iter().zip(&apart) {
+            close("map", &got.grad(), &expected.grad(), 1e-15);
+        }
+    }
+}
+
+#[test]
+fn levels_without_boxes_and_wrong_levels() {
+    let maps = maps(Kind::Float);
+    let levels = |of: &[i64]| Tensor::from_slice(of);
+    let run = |boxes: &Tensor, levels: &Tensor| {
+        roi_align_levels(&maps, boxes, levels, (2, 2), &[0.125, 0.0625], 0, true)
+    };
+    let none = run(&boxes().narrow(0, 0, 0), &levels(&[])).unwrap();
+    assert_eq!(none.size(), [0, 2, 2, 2]);
+    assert_eq!(run(&boxes(), &levels(&[1; 5])).unwrap().size(), [5, 2, 2, 2]);
+    let message = |of: &[i64]| run(&boxes(), &levels(of)).unwrap_err().to_string();
+    assert!(message(&[0, 1, 2, 0, 0]).contains("levels: expected below 2, got 2"));
+    assert!(message(&[0, -1, 1, 0, 0]).contains("got -1"));
+    assert!(message(&[0]).contains("levels: expected [5] Int64"));
+    let of = |maps: &[Tensor], scales: &[f64]| {
+        roi_align_levels(maps, &boxes(), &levels(&[0; 5]), (2, 2), scales, 0, true).unwrap_err()
+    };
+    assert!(of(&maps, &[0.1]).to_string().contains("spatial_scales: expected 2, one for each map"));
+    assert!(of(&[], &[]).to_string().contains("1 to 8 maps, got 0"));
+    let other = [maps[0].shallow_clone(), maps[1].narrow(1, 0, 1)];
+    assert!(of(&other, &[0.1, 0.1]).to_string().contains("maps: expected all [B, C] [2, 2] Float"));
 }

@@ -161,6 +161,7 @@ pub(super) const FLAGS: &[Habit] = &[
     habit(TRAIN, &["lr-drop"], Set("train.lr_drop")),
     habit(TRAIN, &["clip-max-norm", "max-grad-norm"], Set("train.clip_max_norm")),
     habit(TRAIN, &["warmup-iters", "warmup-steps"], Set("train.warmup_steps")),
+    habit(TRAIN, &["warmup-factor"], Set("train.warmup_factor")),
     habit(
         TRAIN,
         &["accumulate", "grad-accum-steps", "update-freq", "gradient-accumulation-steps"],
@@ -201,11 +202,8 @@ pub(super) const FLAGS: &[Habit] = &[
         &["project", "name", "exist-ok"],
         Says("a run's folder is --run runs/mine; without, it is runs/CONFIG-DATE-TIME"),
     ),
-    habit(
-        TRAIN,
-        &["optimizer"],
-        Says("the optimizer is AdamW, as DINO's; its settings: richsem settings train"),
-    ),
+    habit(TRAIN, &["optimizer"], Set("train.optimizer")),
+    habit(TRAIN, &["momentum"], Set("train.momentum")),
     habit(
         TRAIN,
         &["cos-lr", "lr-scheduler", "lrf", "lr-decay"],

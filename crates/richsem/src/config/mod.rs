@@ -19,7 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use difference::Difference;
-pub use train::{EmaConfig, ParamGroups, TrainConfig};
+pub use train::{EmaConfig, OptimizerKind, ParamGroups, TrainConfig};
 
 use crate::{
     bounds::{BATCH, LARGEST_STEP, within},

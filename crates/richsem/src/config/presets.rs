@@ -42,6 +42,7 @@ pub(super) const PRESETS: &[Preset] = &[
     preset!("dino_eva02_l", "DINO with EVA-02-L on LVIS"),
     preset!("richsem_swin_l", "RichSem with Swin-L on LVIS and ImageNet-LVIS"),
     preset!("richsem_focalnet_h", "RichSem with FocalNet-H on LVIS and ImageNet-LVIS"),
+    preset!("faster_rcnn_r50", "Faster R-CNN with a ResNet-50 on COCO, by detectron2's recipe"),
     preset!("faster_rcnn_tiny", "Faster R-CNN small enough for two CPU cores, from scratch"),
 ];
 

@@ -20,6 +20,17 @@ pub enum ParamGroups {
     LargeWd,
 }
 
+/// What makes steps of gradients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// AdamW (arXiv 1711.05101), with 0.9, 0.999 and 1e-8.
+    #[default]
+    Adamw,
+    /// Stochastic gradient descent with momentum, as PyTorch has it.
+    Sgd,
+}
+
 /// An exponential moving average (EMA) of the weights, used for evaluation and prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -47,12 +58,22 @@ impl EmaConfig {
     }
 }
 
-/// Optimizer (AdamW), schedule, checkpoints and logging.
+/// Momentum of SGD where no setting says another.
+const MOMENTUM: f64 = 0.9;
+
+/// Optimizer, schedule, checkpoints and logging.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Passes over the training set. Default: 24; 1 to 100,000. Reference: `epochs`.
     pub epochs: u64,
+    /// What makes steps of gradients: `adamw` or `sgd`. Default: `adamw`. SGD takes other rates, as 0.02 for
+    /// Faster R-CNN at 16 images a step, and mostly a warm-up.
+    pub optimizer: OptimizerKind,
+    /// Share of the sum of former gradients that stays at each step of `sgd`. `adamw` has none. Default: 0.9;
+    /// 0 to below 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
     /// Learning rate of everything but the backbone. Default: 1e-4; 0 to 1. Reference: `lr`.
     pub lr: f64,
     /// Learning rate of the backbone. Default: 1e-5; 0 to 1. Reference: `lr_backbone`.
@@ -67,7 +88,8 @@ pub struct TrainConfig {
     /// How parameters are grouped: `default`, `ddetr_in_mmdet` or `large_wd`. Default: `default`.
     /// Reference: `param_dict_type`.
     pub param_groups: ParamGroups,
-    /// Decoupled weight decay of AdamW. Default: 1e-4; 0 to 100. Reference: `weight_decay`.
+    /// Weight decay: of `adamw` decoupled, of `sgd` added to the gradient. Default: 1e-4; 0 to 100. Reference:
+    /// `weight_decay`.
     pub weight_decay: f64,
     /// Largest norm of the whole gradient; a longer gradient is scaled down to it. Default: 0.1; 0
     /// to 1e9. 0 means that gradients are not clipped. Reference: `clip_max_norm`.
@@ -79,6 +101,10 @@ pub struct TrainConfig {
     pub lr_gamma: f64,
     /// Steps over which all learning rates rise linearly from near 0. Default: 0.
     pub warmup_steps: u64,
+    /// Factor on all learning rates at the first step of the warm-up. Default: 1 / (`warmup_steps` + 1); 0 to 1.
+    /// detectron2 calls it `SOLVER.WARMUP_FACTOR`, and has 0.001.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_factor: Option<f64>,
     /// Batches whose gradients are averaged before each step of the optimizer. Default: 1; 1 to
     /// 100,000.
     pub accumulate: u64,
@@ -117,6 +143,8 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             epochs: 24,
+            optimizer: OptimizerKind::default(),
+            momentum: None,
             lr: 1e-4,
             lr_backbone: 1e-5,
             lr_backbone_layer_decay: 1.0,
@@ -127,6 +155,7 @@ impl Default for TrainConfig {
             lr_drop: vec![20],
             lr_gamma: 0.1,
             warmup_steps: 0,
+            warmup_factor: None,
             accumulate: 1,
             precision: Precision::F32,
             cuda_graphs: true,
@@ -142,6 +171,11 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Momentum of SGD.
+    pub(crate) fn momentum(&self) -> f64 {
+        self.momentum.unwrap_or(MOMENTUM)
+    }
+
     /// # Errors
     /// A setting outside its range, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
@@ -169,6 +203,23 @@ impl TrainConfig {
             let problem =
                 format!("expected ascending epochs, each once, got {} after {}", pair[1], pair[0]);
             return Err(Error::config(format!("{key}.lr_drop"), problem));
+        }
+        if let Some(momentum) = self.momentum {
+            if self.optimizer != OptimizerKind::Sgd {
+                let problem = "only sgd has it, and train.optimizer is \"adamw\"";
+                return Err(Error::config(format!("{key}.momentum"), problem));
+            }
+            if !(0.0..1.0).contains(&momentum) {
+                let problem = format!("expected a number from 0 to below 1, got {momentum}");
+                return Err(Error::config(format!("{key}.momentum"), problem));
+            }
+        }
+        if let Some(factor) = self.warmup_factor {
+            within(format!("{key}.warmup_factor"), factor, 0.0..=1.0)?;
+            if self.warmup_steps == 0 {
+                let problem = format!("there is no warm-up: {key}.warmup_steps is 0");
+                return Err(Error::config(format!("{key}.warmup_factor"), problem));
+            }
         }
         if let Some(ema) = &self.ema
             && !(0.0..1.0).contains(&ema.decay)
@@ -214,6 +265,21 @@ impl TrainConfig {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_sgd_or_a_warm_up_has_is_refused_elsewhere() {
+        let refused = |config: TrainConfig| config.validate("train").unwrap_err().to_string();
+        let plain = TrainConfig { momentum: Some(0.9), ..TrainConfig::default() };
+        assert!(refused(plain.clone()).contains("train.momentum: only sgd has it"));
+        let sgd = TrainConfig { optimizer: OptimizerKind::Sgd, ..plain };
+        sgd.validate("train").unwrap();
+        let high = TrainConfig { momentum: Some(1.0), ..sgd.clone() };
+        assert!(refused(high).contains("train.momentum: expected a number from 0 to below 1"));
+        let cold = TrainConfig { warmup_factor: Some(0.1), ..sgd };
+        let text = refused(cold.clone());
+        assert!(text.contains("train.warmup_factor: there is no warm-up"), "{text}");
+        TrainConfig { warmup_steps: 1, ..cold }.validate("train").unwrap();
+    }
 
     #[test]
     fn what_is_hardly_meant_is_told() {

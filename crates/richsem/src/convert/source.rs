@@ -7,7 +7,10 @@ use std::{
 
 use tch::Tensor;
 
-use super::{dino::keys::Layout, faster_rcnn::keys::Origin};
+use super::{
+    dino::keys::Layout,
+    faster_rcnn::keys::{Origin, is_centernet},
+};
 use crate::{
     argument::Argument,
     checkpoint_io::{
@@ -88,6 +91,13 @@ impl Source {
         };
         left.extend(counts(&found.beside));
         let tensors = prefix::without_wrappers(found.tensors, path)?;
+        if let Some(name) = tensors.keys().find(|name| is_centernet(name)) {
+            let problem =
+                "proposals of CenterNet2, as Detic's released models have them, are not supported";
+            return Err(Error::invalid(path, name.clone(), problem).with_hint(
+                "Detic's heads are, behind a region proposal network (proposal_generator.rpn_head)",
+            ));
+        }
         let wanted: &[Known] = if metadata.contains_key(detector::METADATA) {
             &[Known::Detector]
         } else {

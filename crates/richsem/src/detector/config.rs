@@ -147,8 +147,7 @@ impl DetectorConfig {
     /// The recordings of a network with these settings; none at first.
     pub(crate) fn recordings(&self, device: Device) -> Recordings {
         let padded = self.model.padding() == Padding::Masked;
-        let on = self.cuda_graphs && self.model.can_be_recorded();
-        Recordings::new(device, on, padded, self.cuda_graphs_mib << 20)
+        Recordings::new(device, self.cuda_graphs, padded, self.cuda_graphs_mib << 20)
     }
 
     /// What saved settings without them mean: what the program did before there was a choice.

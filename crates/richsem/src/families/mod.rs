@@ -44,14 +44,14 @@ pub struct Step<'a> {
 pub enum TargetInput {
     /// DINO's denoising queries; none where there are none.
     Dino(Option<crate::models::dino::denoising::DenoisingQueries>),
-    /// Of Faster R-CNN the targets themselves: what is made of them depends on its proposals.
-    FasterRcnn(Box<faster_rcnn::Input>),
+    /// Of Faster R-CNN the objects, and what is drawn: what is made of them depends on its proposals.
+    FasterRcnn(faster_rcnn::Input),
 }
 
 impl TargetInput {
     /// All tensors that the network takes. Of DINO's denoising queries these are labels `[B, P]`, used
     /// `[B, P, 1]`, references `[B, P, 4]`, groups `[P]`, in this order; without such queries there are none.
-    /// Of Faster R-CNN there are none: its passes are not recorded.
+    /// Of Faster R-CNN they are boxes `[B, T, 4]`, which there are `[B, T]` and draws `[B, N]`.
     #[must_use]
     pub fn tensors(&self) -> Vec<&Tensor> {
         match self {
@@ -59,7 +59,7 @@ impl TargetInput {
                 .iter()
                 .flat_map(|dn| [&dn.labels, &dn.used, &dn.references, &dn.groups])
                 .collect(),
-            Self::FasterRcnn(_) => Vec::new(),
+            Self::FasterRcnn(input) => input.tensors().into(),
         }
     }
 
@@ -71,7 +71,7 @@ impl TargetInput {
             Self::Dino(denoising) => {
                 Self::Dino(denoising.as_ref().map(|dn| dino::with_tensors(dn, tensors)))
             }
-            Self::FasterRcnn(input) => Self::FasterRcnn(input.clone()),
+            Self::FasterRcnn(input) => Self::FasterRcnn(input.with(tensors)),
         }
     }
 
@@ -81,7 +81,7 @@ impl TargetInput {
     pub fn shape(&self) -> i64 {
         match self {
             Self::Dino(denoising) => denoising.as_ref().map_or(0, |dn| dn.layout.slots),
-            Self::FasterRcnn(_) => 0,
+            Self::FasterRcnn(input) => input.shape(),
         }
     }
 }
@@ -164,18 +164,17 @@ impl Objective {
     /// in common, for passes that are recorded.
     #[must_use]
     pub fn prepare(&self, step: Step<'_>, device: Device, common: bool) -> TargetInput {
-        let Step { targets, supervision, whole } = step;
         match self {
-            Self::Dino(dino) => TargetInput::Dino(dino.denoising(targets, &whole, device, common)),
-            Self::FasterRcnn(_) => {
-                let input = faster_rcnn::Input::new(targets, supervision, &whole);
-                TargetInput::FasterRcnn(Box::new(input))
+            Self::Dino(dino) => {
+                let Step { targets, whole, .. } = step;
+                TargetInput::Dino(dino.denoising(targets, &whole, device, common))
             }
+            Self::FasterRcnn(rcnn) => TargetInput::FasterRcnn(rcnn.input(&step, device, common)),
         }
     }
 
-    /// The pass, as a list of tensors. DINO's have shapes that depend on those of the input alone, and nothing
-    /// waits for the device: it can be recorded ([`torch_ext::GraphPool`]).
+    /// The pass, as a list of tensors. Their shapes depend on those of the input alone, and nothing waits for the
+    /// device: it can be recorded ([`torch_ext::GraphPool`]).
     ///
     /// # Errors
     /// A text table that is missing or of another width; what libtorch refuses.

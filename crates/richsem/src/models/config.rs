@@ -249,14 +249,6 @@ impl ModelConfig {
         }
     }
 
-    /// Whether its passes can be recorded as CUDA graphs. Of Faster R-CNN the host decides a part.
-    pub(crate) fn can_be_recorded(&self) -> bool {
-        match self.family {
-            FamilyConfig::Dino(_) => true,
-            FamilyConfig::FasterRcnn(_) => false,
-        }
-    }
-
     /// D: width of the features that the class head and the semantic branch see of a region.
     #[must_use]
     pub fn region_dim(&self) -> i64 {

@@ -28,10 +28,11 @@ enum Meaning {
 }
 
 const OTHER_MODEL: &str = "the checkpoint's weights are those of another model";
+const OTHER_MOMENTS: &str = "the checkpoint holds the moments of the other optimizer";
 const OTHER_ORDER: &str = "the run's place in its epoch would be at other images";
 
 /// The first prefix that fits a key decides; what no line names is refused.
-const MEANINGS: [(&str, Meaning); 43] = [
+const MEANINGS: [(&str, Meaning); 44] = [
     ("version", Meaning::Harmless),
     ("seed", Meaning::Refused(OTHER_ORDER)),
     ("data.train.orientation", Meaning::FromNowOn),
@@ -70,6 +71,7 @@ const MEANINGS: [(&str, Meaning); 43] = [
     ("semantic", Meaning::FromNowOn),
     ("init", Meaning::Past),
     ("train.accumulate", Meaning::Refused(OTHER_ORDER)),
+    ("train.optimizer", Meaning::Refused(OTHER_MOMENTS)),
     ("train.precision", Meaning::FromNowOn),
     ("train.cuda_graphs", Meaning::Harmless),
     ("train.cuda_graphs_mib", Meaning::Harmless),

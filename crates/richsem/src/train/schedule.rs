@@ -10,7 +10,12 @@ pub fn lr_factor(config: &TrainConfig, epoch: u64, step: u64) -> f64 {
     if step >= config.warmup_steps {
         return dropped;
     }
-    dropped * (step + 1) as f64 / (config.warmup_steps + 1) as f64
+    let all = config.warmup_steps as f64;
+    dropped
+        * match config.warmup_factor {
+            Some(first) => first + (1.0 - first) * step as f64 / all,
+            None => (step + 1) as f64 / (all + 1.0),
+        }
 }
 
 /// Whether a row of `metrics.jsonl` is due after `updates` updates of the run: at every `every`-th,
@@ -50,5 +55,11 @@ mod tests {
         let at = |epoch, step| (lr_factor(&config, epoch, step) * 1e6).round() / 1e6;
         assert_eq!([at(0, 0), at(0, 1), at(0, 2), at(0, 3)], [0.25, 0.5, 0.75, 1.0]);
         assert_eq!([at(1, 99), at(2, 100), at(3, 1), at(4, 500)], [1.0, 0.1, 0.05, 0.01]);
+        // detectron2's: 0.001 · (1 − k / 1000) + k / 1000.
+        let config =
+            TrainConfig { warmup_steps: 1000, warmup_factor: Some(0.001), ..config.clone() };
+        for (step, factor) in [(0, 0.001), (250, 0.25075), (999, 0.999_001), (1000, 1.0)] {
+            assert!((lr_factor(&config, 0, step) - factor).abs() < 1e-12, "{step}");
+        }
     }
 }

@@ -12,7 +12,8 @@ use richsem::{
     detector::Detector,
     models::{
         config::FamilyConfig,
-        faster_rcnn::{FasterRcnnConfig, Variant},
+        faster_rcnn::{BoxPredictor, Classifier, FasterRcnn, FasterRcnnConfig, Variant},
+        network::{Images, Network},
     },
     testing::category,
     vocabulary::Vocabulary,
@@ -195,4 +196,135 @@ fn a_pickle_with_code_in_it_is_refused() {
         "{error}"
     );
     assert!(!mark.exists());
+}
+
+/// Images of the scripts, and nothing padded: the fixture's pixels as a mean of their neighbours.
+fn images(scale: f64, less: [f32; 3]) -> (Tensor, Tensor) {
+    let pixels = &safetensors::read(&fixture("torchvision.safetensors")).unwrap().0["pixels"];
+    let smooth =
+        pixels.to_kind(Kind::Float).avg_pool2d([9], [1], [4], false, true, None::<i64>) * scale;
+    let mask = Tensor::zeros([2, 128, 64], (Kind::Bool, Device::Cpu));
+    (smooth - Tensor::from_slice(&less).view([3, 1, 1]), mask)
+}
+
+/// What our detector of a converted file computes, and what a script says.
+fn compared(model: &Path, name: &str) -> (Detector, Tensors) {
+    let golden = safetensors::read(&fixture(&format!("{name}.safetensors"))).unwrap().0;
+    (Detector::load(model, Device::Cpu).unwrap(), golden)
+}
+
+fn rcnn(detector: &Detector) -> &FasterRcnn {
+    let Network::FasterRcnn(rcnn) = detector.network() else { panic!("another family") };
+    rcnn
+}
+
+fn close(what: &str, got: &Tensor, expected: &Tensor) {
+    assert_eq!(got.size(), expected.size(), "{what}");
+    let largest = |x: &Tensor| x.abs().max().double_value(&[]);
+    let (got, expected) = (got.detach().to_kind(Kind::Double), expected.to_kind(Kind::Double));
+    let difference = largest(&(got - &expected)) / largest(&expected);
+    assert!(difference < 1e-5, "{what}: differs by {difference:.1e} of its largest value");
+}
+
+/// Settings that say that pixels are red first, as ImageNet's.
+fn red_first(ids: &[i64]) -> Options {
+    let mut options = options(ids);
+    options.config.model.family = FamilyConfig::FasterRcnn(FasterRcnnConfig::default());
+    options
+}
+
+/// Three stages of Detic's heads: all sizes are read off, the classes' text too, and each stage says what the
+/// script's does (`reference/detic.py`).
+#[test]
+fn detics_heads_compute_as_detics() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    let ids = [1, 2, 3, 4, 5];
+    let conversion = converted(&fixture("detic.pth"), Form::Safetensors, &red_first(&ids)).unwrap();
+    let text = "roi_heads.box_predictor.2.cls_score.zs_weight";
+    let line = conversion.report.lines.iter().find(|line| line.name == text).unwrap();
+    assert_eq!(line.fate, Fate::TakenAs("as the text table".into()));
+    conversion.write(&model).unwrap();
+    let (detector, golden) = compared(&model, "detic");
+    let rcnn = rcnn(&detector);
+    let config = rcnn.config();
+    assert_eq!(
+        (config.classifier, config.roi.box_predictor),
+        (Classifier::Sigmoid, BoxPredictor::Mlp)
+    );
+    assert_eq!((config.roi.stages(), config.roi.dim, config.roi.class_agnostic), (3, 8, true));
+    let (images, mask) = images(6.0 / 255.0, [3.0; 3]);
+    let features = rcnn.features(Images::new(&images, &mask), false).unwrap();
+    let boxes = golden["boxes"].to_kind(Kind::Float);
+    for stage in 0..3 {
+        let got = rcnn.look(&features, &boxes, stage, detector.classes().text()).unwrap();
+        close("logits", &got.logits, &golden[&format!("logits.{stage}")]);
+        close("probabilities", &got.logits.sigmoid(), &golden[&format!("probabilities.{stage}")]);
+        close("deltas", &got.deltas, &golden[&format!("deltas.{stage}")]);
+    }
+    // Six classes are not those of its text.
+    let error =
+        converted(&fixture("detic.pth"), Form::Safetensors, &red_first(&[1, 2, 3, 4, 5, 6]));
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("zs_weight") && text.contains("expected [width, 7]"), "{text}");
+}
+
+/// The proposals of Detic's released models.
+#[test]
+fn centernets_proposals_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("detic.safetensors");
+    let mut tensors = pth::read(&fixture("detic.pth")).unwrap();
+    tensors.retain(|name, _| !name.contains("rpn_head"));
+    let key = "proposal_generator.centernet_head.agn_hm.weight";
+    tensors.insert(key.into(), Tensor::zeros([1, 8, 3, 3], (Kind::Float, Device::Cpu)));
+    safetensors::write(&file, &tensors, &Default::default()).unwrap();
+    let error = Source::read(&file, None).unwrap_err().to_string();
+    assert!(error.contains(key) && error.contains("CenterNet2"), "{error}");
+}
+
+/// A ResNet-50 of Caffe2's names, narrow: each weight is at its place, or numbers would differ
+/// (`reference/caffe2.py`). Its pixels are blue first; images here are red first.
+#[test]
+fn caffe2s_names_lead_to_the_right_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    let conversion =
+        converted(&fixture("caffe2.pkl"), Form::Safetensors, &options(&[7, 8, 9])).unwrap();
+    let momentum = conversion.report.lines.iter().find(|line| line.name == "fc7_w_momentum");
+    assert_eq!(momentum.unwrap().fate, Fate::Left("the optimizer's".into()));
+    conversion.write(&model).unwrap();
+    let (detector, golden) = compared(&model, "caffe2");
+    let rcnn = rcnn(&detector);
+    // As the network sees pixels: 255 times what lies from 0 to 1, less the mean.
+    let (images, mask) = images(1.0, [123.675, 116.28, 103.53]);
+    let features = rcnn.features(Images::new(&images, &mask), false).unwrap();
+    for level in 1..5 {
+        let expected = &golden[&format!("pyramid.{level}")];
+        close(&format!("P{}", level + 2), &features.pyramid()[level], expected);
+    }
+    let rpn = rcnn.rpn(&features).unwrap();
+    let skipped = rpn.counts[0];
+    let rest = |x: &Tensor| x.narrow(1, skipped, x.size()[1] - skipped);
+    close("anchors' logits", &rest(&rpn.logits), &golden["rpn_logits"]);
+    close("anchors' deltas", &rest(&rpn.deltas), &golden["rpn_deltas"]);
+    let got = rcnn.look(&features, &golden["boxes"], 0, None).unwrap();
+    close("logits", &got.logits, &golden["logits"]);
+    close("deltas", &got.deltas, &golden["deltas"]);
+}
+
+/// Half of the backbone under one origin's names, half under another's.
+#[test]
+fn a_mixture_of_layouts_is_told_key_by_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mixed.safetensors");
+    let mut mixed = pth::read(&fixture("torchvision.pth")).unwrap();
+    let other = read_weights(&fixture("detectron2.pkl")).unwrap();
+    mixed.retain(|name, _| !name.starts_with("backbone.body.layer1."));
+    mixed
+        .extend(other.into_iter().filter(|(name, _)| name.starts_with("backbone.bottom_up.res2.")));
+    safetensors::write(&file, &mixed, &Default::default()).unwrap();
+    let error = converted(&file, Form::Safetensors, &options(&[1, 2, 3, 4, 5])).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("backbone.body.layer1.0.conv1.weight: missing"), "{text}");
 }

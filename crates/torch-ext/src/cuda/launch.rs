@@ -158,6 +158,16 @@ impl Args {
         self
     }
 
+    /// Adds a structure of `room` addresses: of these tensors, then null.
+    pub(crate) fn tensors(mut self, tensors: &[Tensor], room: usize) -> Self {
+        let mut addresses: Box<[u64]> = vec![0; room].into();
+        for (address, tensor) in addresses.iter_mut().zip(tensors) {
+            *address = tensor.data_ptr() as u64;
+        }
+        self.values.push(addresses);
+        self
+    }
+
     /// Adds an `int`.
     ///
     /// # Errors

@@ -34,8 +34,13 @@ impl<T: Real> Sized<T> {
     }
 }
 
-/// `boxes` `[N, 4]` contiguous, of kind `T`.
-pub(super) fn stays<T: Real>(boxes: &Tensor, groups: &[i64], threshold: f64) -> Result<Vec<bool>> {
+/// `boxes` `[N, 4]` contiguous, of kind `T`; of each group at most `largest` are looked at.
+pub(super) fn stays<T: Real>(
+    boxes: &Tensor,
+    groups: &[i64],
+    threshold: f64,
+    largest: usize,
+) -> Result<Vec<bool>> {
     let boxes = data::<T>(OP, boxes)?;
     let mut members: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for (at, &group) in groups.iter().enumerate().filter(|&(_, &group)| group >= 0) {
@@ -45,7 +50,7 @@ pub(super) fn stays<T: Real>(boxes: &Tensor, groups: &[i64], threshold: f64) -> 
     let of_group = |members: &Vec<usize>| {
         let mut kept: Vec<Sized<T>> = Vec::new();
         let mut rows = Vec::new();
-        for &at in members {
+        for &at in members.iter().take(largest) {
             let one = Sized::new(&boxes[at * 4..][..4]);
             // NaN, of boxes without area, is no overlap.
             if !kept.iter().any(|other| other.overlap(&one) > threshold) {

@@ -1,8 +1,9 @@
 //! Non-maximum suppression, as torchvision computes it: of boxes that overlap too much, the best stays.
 
 mod cpu;
+pub(crate) mod cuda;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{Error, Result};
 
@@ -10,9 +11,10 @@ const OP: &str = "nms";
 
 /// Which boxes stay. From the first box to the last, a box goes if it overlaps one of its group that stays by
 /// more than `threshold` (intersection over union). So equal scores are decided by the order that the caller
-/// gives the boxes.
+/// gives the boxes. Neither device waits for the host nor the host for the device.
 ///
-/// The host computes it. Where the boxes are on a GPU, it waits for them.
+/// `largest` is how many boxes a group has at most; if one has more, those behind them go. On a GPU it decides how
+/// much memory is needed: `largest` / 8 bytes for each box.
 ///
 /// # Shapes
 /// - `boxes`: `[N, 4]`, x0, y0, x1, y1, in f32 or f64; the best first
@@ -20,8 +22,8 @@ const OP: &str = "nms";
 /// - returns `[N]` bool, on the device of `boxes`
 ///
 /// # Errors
-/// When shapes, kinds or devices disagree.
-pub fn nms(boxes: &Tensor, groups: &Tensor, threshold: f64) -> Result<Tensor> {
+/// When shapes, kinds or devices disagree; on a GPU N · `largest` / 64 from 2³¹ on.
+pub fn nms(boxes: &Tensor, groups: &Tensor, threshold: f64, largest: i64) -> Result<Tensor> {
     let got = |x: &Tensor| format!("{:?} {:?} on {:?}", x.size(), x.kind(), x.device());
     let (&[n, 4], Kind::Float | Kind::Double) = (boxes.size().as_slice(), boxes.kind()) else {
         return Err(Error::argument(OP, "boxes", "[N, 4] Float or Double", got(boxes)));
@@ -31,12 +33,18 @@ pub fn nms(boxes: &Tensor, groups: &Tensor, threshold: f64) -> Result<Tensor> {
         let expected = format!("[{n}] Int64 on {device:?}");
         return Err(Error::argument(OP, "groups", expected, got(groups)));
     }
-    let host =
-        |x: &Tensor| -> Result<Tensor> { Ok(x.detach().f_to_device(Device::Cpu)?.f_contiguous()?) };
-    let (on_host, groups) = (host(boxes)?, Vec::<i64>::try_from(host(groups)?)?);
+    if largest < 0 {
+        return Err(Error::argument(OP, "largest", "0 or more", largest.to_string()));
+    }
+    let largest = largest.min(n);
+    let boxes = boxes.detach().f_contiguous()?;
+    if device.is_cuda() {
+        return cuda::stays(&boxes, groups, threshold, largest);
+    }
+    let groups = Vec::<i64>::try_from(groups.f_contiguous()?)?;
     let stays = match boxes.kind() {
-        Kind::Double => cpu::stays::<f64>(&on_host, &groups, threshold)?,
-        _ => cpu::stays::<f32>(&on_host, &groups, threshold)?,
+        Kind::Double => cpu::stays::<f64>(&boxes, &groups, threshold, largest as usize)?,
+        _ => cpu::stays::<f32>(&boxes, &groups, threshold, largest as usize)?,
     };
-    Ok(crate::upload(&Tensor::from_slice(&stays), device))
+    Ok(Tensor::from_slice(&stays))
 }

@@ -1,85 +1,99 @@
-//! RoIAlign on CUDA: f32, bf16 and f16 features, boxes and sums in f32. The gradient is summed by
-//! atomic additions, in no fixed order.
+//! RoIAlign on CUDA: f32, bf16 and f16 features, channels last, boxes and sums in f32; all levels in one launch, so
+//! that the host need not know which box is of which. The gradient is summed by atomic additions, in no fixed
+//! order.
 
 use tch::{Kind, Tensor};
 
-use super::{Geometry, OP};
+use super::{Geometry, LEVELS, OP};
 use crate::cuda::compile::{Program, kind_number, with_values};
-use crate::cuda::launch::{Args, launch};
+use crate::cuda::launch::{Args, aligned, launch, widest_vector};
 use crate::{Error, Result};
 
-/// The kernels for features of a kind.
+/// The kernels for features of a kind with that many channels.
 ///
 /// # Errors
 /// For a kind that there are no kernels for.
-pub(crate) fn program(kind: Kind) -> Result<Program> {
+pub(crate) fn program(kind: Kind, channels: i64) -> Result<Program> {
     Ok(Program {
         name: "roi_align",
         source: with_values!("kernels.cu"),
-        defines: vec![("KIND", kind_number(kind)?)],
+        defines: vec![("KIND", kind_number(kind)?), ("VECTOR", widest_vector(kind, channels))],
     })
 }
 
-/// Threads of a launch: one an output. The kernels count outputs and the pixels of a map in 32
-/// bits.
-fn threads(geometry: &Geometry) -> Result<usize> {
-    let Geometry { c, height, width, n, bins, .. } = *geometry;
-    let outputs = n * c * bins.0 * bins.1;
-    if [outputs, height * width].into_iter().any(|size| i32::try_from(size).is_err()) {
-        return Err(Error::argument(
-            OP,
-            "boxes",
-            "fewer than 2³¹ outputs and pixels of a map",
-            format!("{outputs} and {}", height * width),
-        ));
-    }
-    Ok(outputs as usize)
+/// Where the boxes are, and on which of the maps.
+#[derive(Clone, Copy)]
+pub(super) struct Boxes<'a> {
+    /// `[N, 5]` f32, contiguous.
+    pub(super) boxes: &'a Tensor,
+    /// `[N]` i64, contiguous; none where there is one map.
+    pub(super) levels: Option<&'a Tensor>,
 }
 
-/// What both kernels take last.
-fn settings(args: Args, geometry: &Geometry, outputs: usize) -> Result<Args> {
-    let Geometry { b, c, height, width, bins, scale, ratio, aligned, .. } = *geometry;
-    let mut args = args.int(outputs as i64)?;
-    for number in [b, c, height, width, bins.0, bins.1, ratio, i64::from(aligned)] {
+/// One launch over all outputs: a thread for each bin and `VECTOR` channels. `maps` are `[B, H_l, W_l, C]`, what
+/// the bins read or add to; `bins` `[N, h, w, C]`.
+fn run(
+    entry: &'static str,
+    geometries: &[Geometry],
+    maps: &[Tensor],
+    of: Boxes<'_>,
+    bins: &Tensor,
+) -> Result<()> {
+    let Geometry { b, c, n, bins: (down, across), ratio, aligned, .. } = geometries[0];
+    let kind = bins.kind();
+    let outputs = n * c * down * across / widest_vector(kind, c);
+    let mut sizes = vec![0i32; 3 * LEVELS + 1];
+    for (level, geometry) in geometries.iter().enumerate() {
+        for (place, side) in [geometry.height, geometry.width].into_iter().enumerate() {
+            sizes[place * LEVELS + level] = i32::try_from(side).map_err(|_| {
+                Error::argument(OP, "features", "sides below 2³¹", side.to_string())
+            })?;
+        }
+        sizes[2 * LEVELS + level] = (geometry.scale as f32).to_bits().cast_signed();
+    }
+    sizes[3 * LEVELS] = geometries.len() as i32;
+    let mut args = Args::default().tensors(maps, LEVELS).ints(&sizes);
+    args = args.tensor(of.boxes).tensor(of.levels).tensor(bins);
+    for number in [outputs, b, c, down, across, ratio, i64::from(aligned)] {
         args = args.int(number)?;
     }
-    Ok(args.float(scale as f32))
+    // SAFETY: the kernel's parameters in order; the callers have checked the tensors' sizes.
+    unsafe { launch(bins.device(), &program(kind, c)?, entry, outputs as usize, &mut args) }
 }
 
-/// `features` `[B, C, H, W]`, `boxes` `[N, 5]` in f32, both contiguous.
-pub(super) fn forward(geometry: Geometry, features: &Tensor, boxes: &Tensor) -> Result<Tensor> {
-    let Geometry { c, n, bins, .. } = geometry;
-    let kind = features.kind();
-    let output = Tensor::f_zeros([n, c, bins.0, bins.1], (kind, features.device()))?;
-    if features.numel() == 0 {
-        return Ok(output);
-    }
-    let threads = threads(&geometry)?;
-    let args = Args::default().tensor(features).tensor(boxes).tensor(&output);
-    let mut args = settings(args, &geometry, threads)?;
-    // SAFETY: the kernel's parameters in order; `roi_align` has checked the tensors' sizes.
-    unsafe {
-        launch(features.device(), &program(kind)?, "roi_align_forward", threads, &mut args)?;
+/// `maps` `[B, H_l, W_l, C]`, contiguous; returns `[N, h, w, C]`.
+pub(super) fn forward(
+    geometries: &[Geometry],
+    maps: &[Tensor],
+    boxes: Boxes<'_>,
+) -> Result<Tensor> {
+    let Geometry { c, n, bins, .. } = geometries[0];
+    let maps = maps.iter().map(aligned).collect::<Result<Vec<_>>>()?;
+    let output = Tensor::f_zeros([n, bins.0, bins.1, c], (maps[0].kind(), maps[0].device()))?;
+    if output.numel() > 0 && maps.iter().all(|map| map.numel() > 0) {
+        run("roi_align_forward", geometries, &maps, boxes, &output)?;
     }
     Ok(output)
 }
 
-/// `grad` `[N, C, h, w]`; returns `[B, C, H, W]`.
-pub(super) fn backward(geometry: Geometry, grad: &Tensor, boxes: &Tensor) -> Result<Tensor> {
-    let Geometry { b, c, height, width, .. } = geometry;
-    let kind = grad.kind();
-    let grad_features = Tensor::f_zeros([b, c, height, width], (Kind::Float, grad.device()))?;
-    if grad_features.numel() == 0 {
-        return Ok(grad_features.f_to_kind(kind)?);
+/// `grad` `[N, h, w, C]`; returns `[B, H_l, W_l, C]` of each level.
+pub(super) fn backward(
+    geometries: &[Geometry],
+    grad: &Tensor,
+    boxes: Boxes<'_>,
+) -> Result<Vec<Tensor>> {
+    let grad = aligned(grad)?;
+    let options = (Kind::Float, grad.device());
+    let maps = geometries
+        .iter()
+        .map(|&Geometry { b, c, height, width, .. }| {
+            Ok(Tensor::f_zeros([b, height, width, c], options)?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    if grad.numel() > 0 && maps.iter().all(|map| map.numel() > 0) {
+        run("roi_align_backward", geometries, &maps, boxes, &grad)?;
     }
-    let threads = threads(&geometry)?;
-    let args = Args::default().tensor(grad).tensor(boxes).tensor(&grad_features);
-    let mut args = settings(args, &geometry, threads)?;
-    // SAFETY: the kernel's parameters in order; `roi_align` has checked the tensors' sizes.
-    unsafe {
-        launch(grad.device(), &program(kind)?, "roi_align_backward", threads, &mut args)?;
-    }
-    Ok(grad_features.f_to_kind(kind)?)
+    maps.iter().map(|map| Ok(map.f_to_kind(grad.kind())?)).collect()
 }
 
 #[cfg(test)]
@@ -90,7 +104,9 @@ mod tests {
 
     #[test]
     fn every_variant_compiles() {
-        let kinds = [Kind::Float, Kind::BFloat16, Kind::Half];
-        all_compile(kinds.map(|kind| program(kind).unwrap()));
+        for channels in [256, 12, 7] {
+            let kinds = [Kind::Float, Kind::BFloat16, Kind::Half];
+            all_compile(kinds.map(|kind| program(kind, channels).unwrap()));
+        }
     }
 }

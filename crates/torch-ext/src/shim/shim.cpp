@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/convolution_backward.h>
 #include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -475,6 +476,34 @@ char* ext_fused_adamw(
         eps,
         /*amsgrad=*/false,
         /*maximize=*/false,
+        /*grad_scale=*/{},
+        /*found_inf=*/skip == nullptr ? std::nullopt : std::make_optional(*skip));
+  });
+}
+
+char* ext_fused_sgd(
+    at::Tensor* const* params,
+    at::Tensor* const* grads,
+    at::Tensor* const* momentum_buffers,
+    size_t count,
+    double lr,
+    double momentum,
+    double weight_decay,
+    at::Tensor* skip) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_fused_sgd_(
+        tensors(params, count),
+        tensors(grads, count),
+        tensors(momentum_buffers, count),
+        weight_decay,
+        momentum,
+        lr,
+        /*dampening=*/0.0,
+        /*nesterov=*/false,
+        /*maximize=*/false,
+        // Buffers of zeros make the first step as it is to be.
+        /*is_first_step=*/false,
         /*grad_scale=*/{},
         /*found_inf=*/skip == nullptr ? std::nullopt : std::make_optional(*skip));
   });

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     argument::Argument,
     checkpoint_io::{
+        checked_text_table,
         fit::{Fit, Mismatch},
         read_text_table,
     },
@@ -21,6 +22,7 @@ use crate::{
     error::{Error, Result, guarded},
     models::{
         backbone::{Norm, ResnetName},
+        class_head::TextTable,
         config::{ClassHeadConfig, FamilyConfig, ModelConfig},
         faster_rcnn::{Classifier, FasterRcnnConfig},
         parameters::ParameterStore,
@@ -49,7 +51,7 @@ pub(in crate::convert) fn initial_values(source: Source, origin: Origin) -> Resu
     let renamed =
         source.tensors.into_iter().filter_map(|(name, tensor)| match keys::place(origin, &name) {
             Place::Parameter(ours) => Some((ours, tensor)),
-            Place::Left(_) => None,
+            Place::Left(_) | Place::Text => None,
             Place::Unknown => Some((name, tensor)),
         });
     Ok(renamed.collect())
@@ -85,7 +87,7 @@ pub(in crate::convert) fn from_checkpoint(
         add_statistics(&mut values);
     }
     let text = match values.keys().any(|name| name.ends_with(".cls_score.linear.weight")) {
-        true => Some(text(options, &vocabulary, &path)?),
+        true => Some(text(&source, options, &vocabulary)?),
         false => None,
     };
     config.model.class_head = match &text {
@@ -212,6 +214,7 @@ impl Account<'_> {
             let tensor = &self.source.tensors[name];
             let (fate, whole) = match place {
                 Place::Left(why) => (Fate::Left((*why).into()), false),
+                Place::Text => (text_fate(self.options), false),
                 Place::Unknown => {
                     (judged("unexpected".into(), self.options.allow.allow(name)), false)
                 }
@@ -318,21 +321,45 @@ pub(super) fn numbers_of(vocabulary: &Vocabulary, count: i64, origin: Origin) ->
     }
 }
 
-/// The text table of a class head against text: that of the settings.
-fn text(
-    options: &Options,
-    vocabulary: &Vocabulary,
-    path: &Path,
-) -> Result<crate::models::class_head::TextTable> {
-    match &options.config.model.class_head {
-        ClassHeadConfig::Text { table: Some(table) } => read_text_table(table, vocabulary),
-        _ => {
-            let problem = "the class head compares with text, and the settings name no table";
-            Err(Error::invalid(path, "roi_heads.box_predictor.cls_score", problem).with_hint(
-                "set model.class_head.kind = \"text\" and model.class_head.table to embeddings of the classes, as \
-                 Detic's lvis_v1_clip_a+cname.npy, and model.kind = \"faster_rcnn\" with \
-                 model.faster_rcnn.classifier = \"sigmoid\" and roi.class_agnostic = true",
-            ))
+/// What becomes of the text that a checkpoint holds.
+fn text_fate(options: &Options) -> Fate {
+    match options.config.model.class_head {
+        ClassHeadConfig::Text { table: Some(_) } => {
+            Fate::Left("the text table, which the settings name".into())
         }
+        _ => Fate::TakenAs("as the text table".into()),
     }
+}
+
+/// The text table of a class head against text: that of the settings, or else the checkpoint's own.
+///
+/// # Errors
+/// A table that cannot be read or is of other classes; none at all.
+fn text(source: &Source, options: &Options, vocabulary: &Vocabulary) -> Result<TextTable> {
+    if let ClassHeadConfig::Text { table: Some(table) } = &options.config.model.class_head {
+        return read_text_table(table, vocabulary);
+    }
+    let path = &source.path;
+    let is_text = |name: &str| keys::place(Origin::Detectron2, name) == Place::Text;
+    let own = source.tensors.iter().find(|(name, _)| is_text(name));
+    let Some((name, columns)) = own else {
+        let problem =
+            "the class head compares with text, and neither file nor settings have a table";
+        return Err(Error::invalid(path, "roi_heads.box_predictor.cls_score", problem).with_hint(
+            "set model.class_head.kind = \"text\" and model.class_head.table to embeddings of the classes, as \
+             Detic's lvis_v1_clip_a+cname.npy, and model.kind = \"faster_rcnn\" with \
+             model.faster_rcnn.classifier = \"sigmoid\" and roi.class_agnostic = true",
+        ));
+    };
+    let classes = vocabulary.len() as i64;
+    if columns.dim() != 2 || columns.size()[1] != classes + 1 {
+        let problem = format!(
+            "expected [width, {}], a column for each of {classes} classes and one for the background, got {:?}",
+            classes + 1,
+            columns.size()
+        );
+        return Err(Error::invalid(path, name.clone(), problem).with_hint(ANNOTATIONS));
+    }
+    let rows = columns.f_narrow(1, 0, classes)?.f_transpose(0, 1)?.f_contiguous()?;
+    checked_text_table(&rows, vocabulary, path)
 }

@@ -38,10 +38,23 @@ impl Origin {
 pub(super) enum Place {
     /// A parameter or buffer of the detector, by our name.
     Parameter(String),
+    /// The text of the classes, as Detic keeps it in each stage: columns of length one, then one of zeros.
+    Text,
     /// Not needed; why.
     Left(&'static str),
     /// Nothing that is known.
     Unknown,
+}
+
+/// Whether a name is of proposals that are not those of a region proposal network: CenterNet2's, which Detic's
+/// released models have.
+pub(in crate::convert) fn is_centernet(name: &str) -> bool {
+    name.starts_with("proposal_generator.centernet_head.")
+}
+
+/// Whether a name is that of the classes' text.
+fn is_text(name: &str) -> bool {
+    name.starts_with("roi_heads.box_predictor.") && name.ends_with(".cls_score.zs_weight")
 }
 
 /// What a name of a checkpoint of that origin is here.
@@ -55,11 +68,13 @@ pub(super) fn place(origin: Origin, name: &str) -> Place {
         ("proposal_generator.anchor_generator.", "anchors, which the settings say"),
         ("pixel_mean", "the settings say it"),
         ("pixel_std", "the settings say it"),
-        ("roi_heads.box_predictor.cls_score.zs_weight", "the text table, which the settings name"),
     ] {
         if name.starts_with(part) {
             return Place::Left(why);
         }
+    }
+    if is_text(name) {
+        return Place::Text;
     }
     let ours = match origin {
         Origin::Torchvision => Some(of_torchvision(name)),
@@ -298,6 +313,9 @@ mod tests {
             ("cls_score_b", "roi_heads.box_predictor.cls_score.bias"),
         ] {
             assert_eq!(of_caffe2(old).as_deref(), Some(new), "{old}");
+        }
+        for text in ["box_predictor.cls_score.zs_weight", "box_predictor.2.cls_score.zs_weight"] {
+            assert_eq!(place(Origin::Detectron2, &format!("roi_heads.{text}")), Place::Text);
         }
         for left in ["conv1_w_momentum", "fc1000_w_momentum", "lr"] {
             assert_eq!(place(Origin::Caffe2, left), Place::Left("the optimizer's"), "{left}");

@@ -5,7 +5,7 @@ use torch_ext::Download;
 
 use super::{
     super::Step,
-    input::{StageTensors, TrainingOutput, Truth},
+    input::{StageTensors, TrainingOutput, truth},
     matching::{Labels, Overlaps},
     regions::regions,
     sampling::{Draw, chosen, draws, most_positive},
@@ -150,19 +150,19 @@ impl Criterion {
         let (config, weights) = (&self.config.rpn, &self.loss.faster_rcnn);
         let (device, kind) = (output.anchors.device(), output.anchors.kind());
         let anchors = &output.anchors;
-        let truth = Truth::new(targets, (kind, device));
+        let truth = truth(targets, (kind, device));
         let (mut is_object, mut is_chosen, mut codes) = (vec![], vec![], vec![]);
         torch_ext::no_grad(|| {
-            for (image, objects) in truth.boxes.iter().enumerate() {
-                let overlaps = Overlaps::new(objects, anchors, supervision.ignore_inside);
+            for (image, objects) in truth.iter().enumerate() {
+                let overlaps = Overlaps::new(objects, anchors, None, supervision.ignore_inside);
                 let Labels { positive, negative, target } = overlaps.anchor_labels(config);
                 let draws = draws(
                     whole.key,
                     whole.first_image + image as u64,
                     Draw::Anchors,
                     anchors.size()[0],
-                    device,
                 );
+                let draws = torch_ext::upload(&draws, device);
                 let most = most_positive(config.batch_per_image, config.positive_fraction);
                 let (positive, count) = chosen(&positive, &draws, most, None);
                 let (negative, _) = chosen(&negative, &draws, config.batch_per_image, Some(&count));
@@ -282,7 +282,7 @@ impl Criterion {
         let (device, kind) = (stage.deltas.device(), stage.deltas.kind());
         let rows = target.size()[0];
         let unit = torch_ext::constant(&[0.0, 0.0, 1.0, 1.0], &[1, 4], (kind, device));
-        let mut boxes = Truth::new(targets, (kind, device)).boxes;
+        let mut boxes = truth(targets, (kind, device));
         boxes.push(unit.shallow_clone());
         let wanted = Tensor::cat(&boxes, 0).index_select(0, target);
         let is_object = is_object.unsqueeze(1);

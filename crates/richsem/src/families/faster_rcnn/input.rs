@@ -2,69 +2,106 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{
-    losses::terms::{StepKey, WholeBatch},
-    targets::{Supervision, Target},
+use super::{
+    super::Step,
+    sampling::{Draw, draws},
 };
+use crate::targets::Target;
 
 /// What a pass needs to know of its targets: it decides on the way which boxes learn.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Input {
-    /// What is known of each image.
-    pub targets: Vec<Target>,
+    /// `[B, T, 4]` f64: the objects' boxes, corners in pixels; zeros where there is no object.
+    pub boxes: Tensor,
+    /// `[B, T]` bool: whether there is an object at that place.
+    pub there: Tensor,
+    /// `[B, N]` f32: a random number for each box that may learn: of proposals first, then of objects. N is as large
+    /// as it may have to be.
+    pub draws: Tensor,
     /// Whether what lies inside of a box is no background there.
     pub ignore_inside: bool,
-    /// Key of the step's random draws.
-    pub key: StepKey,
-    /// Number of the first image among those of all processes.
-    pub first_image: u64,
 }
+
+/// Fewest places for objects where batches are to have shapes in common.
+const PLACES: usize = 16;
 
 impl Input {
-    /// Of a step's targets.
+    /// Of a step's targets, for images of up to `proposals` proposals. With `common`, T is 16 or another power of
+    /// two: passes are recorded apart for each.
     #[must_use]
-    pub fn new(targets: &[Target], supervision: &Supervision, whole: &WholeBatch) -> Self {
+    pub fn new(
+        Step { targets, supervision, whole }: &Step<'_>,
+        proposals: i64,
+        device: Device,
+        common: bool,
+    ) -> Self {
+        let images = targets.len() as i64;
+        let most = targets.iter().map(|target| target.boxes.len()).max().unwrap_or(0);
+        let places = if common { most.max(PLACES).next_power_of_two() } else { most };
+        let mut corners = Vec::with_capacity(targets.len() * places * 4);
+        let mut there = Vec::with_capacity(targets.len() * places);
+        for (target, filled) in targets.iter().zip((1..).map(|image| image * places)) {
+            corners.extend(corners_of(target));
+            there.resize(there.len() + target.boxes.len(), true);
+            corners.resize(filled * 4, 0.0);
+            there.resize(filled, false);
+        }
+        let upload = |x: Tensor| torch_ext::upload(&x, device);
+        let draws: Vec<Tensor> = (0..targets.len() as u64)
+            .map(|image| {
+                let count = proposals + places as i64;
+                draws(whole.key, whole.first_image + image, Draw::Rois, count)
+            })
+            .collect();
+        let places = places as i64;
         Self {
-            targets: targets.to_vec(),
+            boxes: upload(Tensor::from_slice(&corners).view([images, places, 4])),
+            there: upload(Tensor::from_slice(&there).view([images, places])),
+            draws: upload(Tensor::stack(&draws, 0)),
             ignore_inside: supervision.ignore_inside,
-            key: whole.key,
-            first_image: whole.first_image,
         }
     }
-}
 
-/// The boxes of the images on the device.
-pub(super) struct Truth {
-    /// Of each image `[T, 4]`, corners in pixels.
-    pub(super) boxes: Vec<Tensor>,
-    /// The first box of each image among the batch's.
-    pub(super) first: Vec<i64>,
-}
-
-impl Truth {
-    pub(super) fn new(targets: &[Target], (kind, device): (Kind, Device)) -> Self {
-        let boxes = targets.iter().map(|target| {
-            let [height, width] = target.size.map(f64::from);
-            let corners = target.boxes.iter().flat_map(|bbox| {
-                let [cx, cy, w, h] = bbox.0.map(f64::from);
-                let (half_w, half_h) = (w / 2.0, h / 2.0);
-                [
-                    (cx - half_w) * width,
-                    (cy - half_h) * height,
-                    (cx + half_w) * width,
-                    (cy + half_h) * height,
-                ]
-            });
-            let corners = Tensor::from_slice(&corners.collect::<Vec<f64>>()).view([-1, 4]);
-            torch_ext::upload(&corners.to_kind(kind), device)
-        });
-        let first = targets.iter().scan(0, |sum, target| {
-            let first = *sum;
-            *sum += target.boxes.len() as i64;
-            Some(first)
-        });
-        Self { boxes: boxes.collect(), first: first.collect() }
+    /// Its tensors.
+    pub(in crate::families) fn tensors(&self) -> [&Tensor; 3] {
+        [&self.boxes, &self.there, &self.draws]
     }
+
+    /// The same in other tensors, in the order of [`Self::tensors`].
+    pub(in crate::families) fn with(&self, tensors: &[Tensor]) -> Self {
+        let [boxes, there, draws] = [0, 1, 2].map(|i| tensors[i].shallow_clone());
+        Self { boxes, there, draws, ..*self }
+    }
+
+    /// What decides the pass besides images and tensors' kinds.
+    pub(in crate::families) fn shape(&self) -> i64 {
+        2 * self.boxes.size()[1] + i64::from(self.ignore_inside)
+    }
+}
+
+/// Corners of a target's boxes in pixels, one after the other.
+fn corners_of(target: &Target) -> impl Iterator<Item = f64> {
+    let [height, width] = target.size.map(f64::from);
+    target.boxes.iter().flat_map(move |bbox| {
+        let [cx, cy, w, h] = bbox.0.map(f64::from);
+        let (half_w, half_h) = (w / 2.0, h / 2.0);
+        [
+            (cx - half_w) * width,
+            (cy - half_h) * height,
+            (cx + half_w) * width,
+            (cy + half_h) * height,
+        ]
+    })
+}
+
+/// The boxes of each image on the device, `[T, 4]`: corners in pixels.
+pub(super) fn truth(targets: &[Target], (kind, device): (Kind, Device)) -> Vec<Tensor> {
+    let of = |target| {
+        let corners: Vec<f64> = corners_of(target).collect();
+        let corners = Tensor::from_slice(&corners).view([-1, 4]);
+        torch_ext::upload(&corners.to_kind(kind), device)
+    };
+    targets.iter().map(of).collect()
 }
 
 /// A look at boxes: what they are, and what a stage says of them. R = images × places.

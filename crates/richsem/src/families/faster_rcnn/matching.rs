@@ -7,21 +7,21 @@ use crate::models::faster_rcnn::RpnConfig;
 /// Share of a box's area from which on it lies inside another box.
 const INSIDE: f64 = 0.9;
 
-/// How T objects' boxes and N others overlap.
+/// How T objects' boxes and N others overlap, in one image or in each of several.
 pub(super) struct Overlaps {
-    /// `[T, N]`: intersection over union.
+    /// `[…, T, N]`: intersection over union; −1 where there is no object.
     iou: Tensor,
-    /// `[T, N]`: share of the other box that lies inside the object's.
+    /// `[…, T, N]`: share of the other box that lies inside the object's.
     inside: Option<Tensor>,
 }
 
 /// What N boxes are.
 pub(super) struct Labels {
-    /// `[N]` bool: an object's.
+    /// `[…, N]` bool: an object's.
     pub(super) positive: Tensor,
-    /// `[N]` bool: background. What is neither does not count.
+    /// `[…, N]` bool: background. What is neither does not count.
     pub(super) negative: Tensor,
-    /// `[N]` i64: the object that each box overlaps most, the first of equal ones; 0 if there are no objects.
+    /// `[…, N]` i64: the object that each box overlaps most, the first of equal ones; 0 if there are no objects.
     pub(super) target: Tensor,
 }
 
@@ -31,36 +31,49 @@ fn area(boxes: &Tensor) -> Tensor {
 }
 
 impl Overlaps {
-    /// Of `truth` `[T, 4]` and `boxes` `[N, 4]`, corners. `inside`: whether boxes inside of an object's are asked
-    /// for.
-    pub(super) fn new(truth: &Tensor, boxes: &Tensor, inside: bool) -> Self {
-        let (rows, columns) = (truth.unsqueeze(1), boxes.unsqueeze(0));
+    /// Of `truth` `[…, T, 4]` and `boxes` `[…, N, 4]`, corners. `there` `[…, T]` bool says which of the objects
+    /// there are; none: all. `inside`: whether boxes inside of an object's are asked for.
+    pub(super) fn new(
+        truth: &Tensor,
+        boxes: &Tensor,
+        there: Option<&Tensor>,
+        inside: bool,
+    ) -> Self {
+        let (rows, columns) = (truth.unsqueeze(-2), boxes.unsqueeze(-3));
         let low = rows.narrow(-1, 0, 2).maximum(&columns.narrow(-1, 0, 2));
         let high = rows.narrow(-1, 2, 2).minimum(&columns.narrow(-1, 2, 2));
         let sides = (high - low).clamp_min(0.0);
         let shared = sides.select(-1, 0) * sides.select(-1, 1);
-        let own = area(boxes).unsqueeze(0);
-        let iou = &shared / (area(truth).unsqueeze(1) + &own - &shared);
+        let own = area(boxes).unsqueeze(-2);
+        let iou = &shared / (area(truth).unsqueeze(-1) + &own - &shared);
+        let iou = iou.nan_to_num(0.0, None, None);
         // A box without area has no share of it anywhere.
         let inside = inside.then(|| &shared / own.clamp_min(f64::from(f32::MIN_POSITIVE)));
-        Self { iou: iou.nan_to_num(0.0, None, None), inside }
-    }
-
-    /// `[N]`: the largest overlap of each box, and whose it is.
-    fn best(&self) -> (Tensor, Tensor) {
-        let [objects, boxes] = self.iou.size()[..] else { unreachable!("overlaps are [T, N]") };
-        if objects == 0 {
-            let options = (self.iou.kind(), self.iou.device());
-            let none = Tensor::zeros([boxes], (Kind::Int64, options.1));
-            return (Tensor::zeros([boxes], options), none);
+        match there {
+            None => Self { iou, inside },
+            Some(there) => {
+                let absent = there.logical_not().unsqueeze(-1);
+                let fill = |of: Tensor| of.masked_fill(&absent, -1.0);
+                Self { iou: fill(iou), inside: inside.map(fill) }
+            }
         }
-        self.iou.max_dim(0, false)
     }
 
-    /// Those that lie inside an object's box, `[N]` bool; none if it was not asked for.
+    /// `[…, N]`: the largest overlap of each box, and whose it is; −1 and 0 without objects.
+    fn best(&self) -> (Tensor, Tensor) {
+        let mut size = self.iou.size();
+        if size.remove(size.len() - 2) == 0 {
+            let device = self.iou.device();
+            let none = Tensor::full(&size, -1.0, (self.iou.kind(), device));
+            return (none, Tensor::zeros(&size, (Kind::Int64, device)));
+        }
+        self.iou.max_dim(-2, false)
+    }
+
+    /// Those that lie inside an object's box, `[…, N]` bool; none if it was not asked for.
     fn is_inside(&self) -> Option<Tensor> {
         let inside = self.inside.as_ref()?;
-        Some(inside.ge(INSIDE).any_dim(0, false))
+        Some(inside.ge(INSIDE).any_dim(-2, false))
     }
 
     /// Background: what overlaps too little, but for what lies inside of an object's box if that does not count.
@@ -71,7 +84,7 @@ impl Overlaps {
         }
     }
 
-    /// What anchors are. Besides those that overlap an object enough, the anchors that overlap an object most
+    /// What anchors of one image are. Besides those that overlap an object enough, the anchors that overlap an object most
     /// are positive too, all of them where several do equally. They keep the object that they overlap most
     /// themselves.
     ///
@@ -91,9 +104,8 @@ impl Overlaps {
     /// What boxes are that overlap an object by `iou` or not.
     pub(super) fn box_labels(&self, iou: f64) -> Labels {
         let (best, target) = self.best();
-        let positive = best.ge(iou);
         // Without objects nothing is one, whatever overlap is asked for.
-        let positive = if self.iou.size()[0] == 0 { positive.zeros_like() } else { positive };
+        let positive = best.ge(iou);
         Labels { negative: self.negative(positive.logical_not()), positive, target }
     }
 }
@@ -123,7 +135,8 @@ mod tests {
             [5.0, 0.0, 15.0, 10.0],  // 1/3 of both: the first comes first
             [50.0, 50.0, 60.0, 60.0],
         ]);
-        let labels = Overlaps::new(&truth, &anchors, false).anchor_labels(&RpnConfig::default());
+        let labels =
+            Overlaps::new(&truth, &anchors, None, false).anchor_labels(&RpnConfig::default());
         assert_eq!(which(&labels.positive), [0, 2, 3]);
         assert_eq!(which(&labels.negative), [4]);
         assert_eq!(Vec::<i64>::try_from(labels.target).unwrap(), [0, 0, 1, 0, 0]);
@@ -132,7 +145,8 @@ mod tests {
     #[test]
     fn an_object_that_nothing_overlaps_makes_nothing_positive() {
         let (truth, anchors) = (boxes(&[[0.0, 0.0, 1.0, 1.0]]), boxes(&[[5.0, 5.0, 6.0, 6.0]; 3]));
-        let labels = Overlaps::new(&truth, &anchors, false).anchor_labels(&RpnConfig::default());
+        let labels =
+            Overlaps::new(&truth, &anchors, None, false).anchor_labels(&RpnConfig::default());
         assert!(which(&labels.positive).is_empty());
         assert_eq!(which(&labels.negative), [0, 1, 2]);
     }
@@ -140,7 +154,7 @@ mod tests {
     #[test]
     fn without_objects_all_is_background() {
         let overlaps =
-            Overlaps::new(&boxes(&[]).view([0, 4]), &boxes(&[[0.0, 0.0, 9.0, 9.0]; 2]), true);
+            Overlaps::new(&boxes(&[]).view([0, 4]), &boxes(&[[0.0, 0.0, 9.0, 9.0]; 2]), None, true);
         assert_eq!(which(&overlaps.anchor_labels(&RpnConfig::default()).negative), [0, 1]);
         let labels = overlaps.box_labels(0.0);
         assert_eq!((which(&labels.positive), which(&labels.negative)), (vec![], vec![0, 1]));
@@ -152,9 +166,9 @@ mod tests {
         let truth = boxes(&[[0.0, 0.0, 100.0, 100.0]]);
         let others =
             boxes(&[[40.0, 40.0, 60.0, 60.0], [90.0, 0.0, 110.0, 20.0], [0.0, 0.0, 99.0, 99.0]]);
-        let labels = Overlaps::new(&truth, &others, false).box_labels(0.5);
+        let labels = Overlaps::new(&truth, &others, None, false).box_labels(0.5);
         assert_eq!((which(&labels.positive), which(&labels.negative)), (vec![2], vec![0, 1]));
-        let labels = Overlaps::new(&truth, &others, true).box_labels(0.5);
+        let labels = Overlaps::new(&truth, &others, None, true).box_labels(0.5);
         assert_eq!((which(&labels.positive), which(&labels.negative)), (vec![2], vec![1]));
     }
 
@@ -162,7 +176,27 @@ mod tests {
     #[test]
     fn an_empty_place_overlaps_nothing() {
         let (truth, none) = (boxes(&[[0.0, 0.0, 9.0, 9.0]]), boxes(&[[0.0; 4]]));
-        let labels = Overlaps::new(&truth, &none, true).box_labels(0.5);
+        let labels = Overlaps::new(&truth, &none, None, true).box_labels(0.5);
         assert_eq!(which(&labels.negative), [0]);
+    }
+
+    /// Several images at once, with places that hold no object: what each image gives alone.
+    #[test]
+    fn images_side_by_side_are_as_each_alone() {
+        let (a, b) = ([0.0, 0.0, 10.0, 10.0], [10.0, 0.0, 20.0, 10.0]);
+        let others = boxes(&[a, b, [0.0, 0.0, 10.0, 5.0], [2.0, 2.0, 4.0, 4.0], [0.0; 4]]);
+        let none = [0.0; 4];
+        let truth = boxes(&[b, a, none, none, none, none]).view([2, 3, 4]);
+        let there = Tensor::from_slice(&[true, true, false, false, false, false]).view([2, 3]);
+        let both = others.expand([2, 5, 4], false);
+        let iou = 0.0;
+        let got = Overlaps::new(&truth, &both, Some(&there), true).box_labels(iou);
+        for (image, count) in [(0, 2), (1, 0)] {
+            let own = truth.get(image).narrow(0, 0, count);
+            let alone = Overlaps::new(&own, &others, None, true).box_labels(iou);
+            assert_eq!(got.positive.get(image), alone.positive);
+            assert_eq!(got.negative.get(image), alone.negative);
+            assert_eq!(got.target.get(image), alone.target);
+        }
     }
 }

@@ -6,16 +6,16 @@ mod matching;
 mod regions;
 mod sampling;
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 pub use criterion::{Criterion, MatchedTerms, PendingTerms};
 pub use input::{Input, StageTensors, TrainingOutput};
 
 use self::{
-    input::Truth,
     matching::{Labels, Overlaps},
-    sampling::{Draw, draws, most_positive, places},
+    sampling::{most_positive, places},
 };
+use super::Step;
 use crate::{
     error::Result,
     losses::LossConfig,
@@ -55,8 +55,12 @@ impl Objective {
         format!("{anchors} anchors and {boxes} boxes of proposals each")
     }
 
-    /// The pass. The host waits on the way: for the boxes that are suppressed, and for the levels that boxes are
-    /// read from.
+    /// The inputs that are made of a batch's targets.
+    pub(super) fn input(&self, step: &Step<'_>, device: Device, common: bool) -> Input {
+        Input::new(step, self.config.rpn.post_nms_train, device, common)
+    }
+
+    /// The pass. On a GPU nothing waits, and shapes depend on those of the input alone.
     pub(super) fn run(
         &self,
         network: &FasterRcnn,
@@ -67,13 +71,13 @@ impl Objective {
         let features = network.features(images, true)?;
         let rpn = network.rpn(&features)?;
         let proposals = network.propose(&rpn, &features, true)?;
-        let truth = Truth::new(&input.targets, (proposals.boxes.kind(), proposals.boxes.device()));
-        let mut boxes = torch_ext::no_grad(|| self.choose(&proposals, &truth, input));
+        let truth = torch_ext::no_grad(|| Truth::new(input, proposals.boxes.kind()));
+        let mut boxes = torch_ext::no_grad(|| self.choose(&proposals, &truth, &input.draws));
         let mut stages = Vec::new();
         let mut last_features = None;
         for number in 0..self.config.roi.stages() {
             if number > 0 {
-                boxes = torch_ext::no_grad(|| self.again(boxes, number, &truth, input));
+                boxes = torch_ext::no_grad(|| self.again(boxes, number, &truth));
             }
             let out = network.look(&features, &with_images(&boxes.boxes), number, text)?;
             let next = (number + 1 < self.config.roi.stages()).then(|| {
@@ -99,59 +103,63 @@ impl Objective {
     }
 
     /// The boxes that learn, of the proposals and the objects' own.
-    fn choose(&self, proposals: &Proposals, truth: &Truth, input: &Input) -> Looked {
+    fn choose(&self, proposals: &Proposals, truth: &Truth, draws: &Tensor) -> Looked {
         let config = &self.config.roi;
-        let (device, kind) = (proposals.boxes.device(), proposals.boxes.kind());
-        let most = truth.boxes.iter().map(|boxes| boxes.size()[0]).max().unwrap_or(0);
-        let each =
-            truth.boxes.iter().zip(&truth.first).enumerate().map(|(i, (objects, &first))| {
-                let (image, own) = (i as i64, objects.size()[0]);
-                // Places without an object, so that all images have the same number.
-                let none = Tensor::zeros([most - own, 4], (kind, device));
-                let boxes = Tensor::cat(&[&proposals.boxes.get(image), objects, &none], 0);
-                let there = Tensor::ones([own], (tch::Kind::Bool, device));
-                let valid = [&proposals.valid.get(image), &there, &none.select(1, 0).gt(0.0)];
-                let valid = Tensor::cat(&valid, 0);
-                let overlaps = Overlaps::new(objects, &boxes, input.ignore_inside);
-                let Labels { positive, negative, target } = overlaps.box_labels(config.iou[0]);
-                let (positive, negative) =
-                    (positive.logical_and(&valid), negative.logical_and(&valid));
-                let draws = draws(
-                    input.key,
-                    input.first_image + i as u64,
-                    Draw::Rois,
-                    boxes.size()[0],
-                    device,
-                );
-                let total = config.batch_per_image;
-                let most = most_positive(total, config.positive_fraction);
-                let (at, valid) = places((&positive, &negative), &draws, total, most);
-                let target = (target + first).masked_fill(&positive.logical_not(), -1);
-                Looked {
-                    boxes: boxes.index_select(0, &at),
-                    target: target.index_select(0, &at),
-                    valid,
-                }
-            });
-        Looked::stack(&each.collect::<Vec<_>>())
+        let boxes = Tensor::cat(&[&proposals.boxes, &truth.boxes], 1);
+        let valid = Tensor::cat(&[&proposals.valid, truth.there], 1);
+        let Labels { positive, negative, target } = truth.labels(&boxes, config.iou[0]);
+        let (positive, negative) = (positive.logical_and(&valid), negative.logical_and(&valid));
+        let draws = draws.narrow(1, 0, boxes.size()[1]);
+        let total = config.batch_per_image;
+        let most = most_positive(total, config.positive_fraction);
+        let (at, valid) = places((&positive, &negative), &draws, total, most);
+        let target = target.masked_fill(&positive.logical_not(), -1);
+        let at_boxes = at.unsqueeze(-1).expand([-1, -1, 4], false);
+        Looked {
+            boxes: boxes.gather(1, &at_boxes, false),
+            target: target.gather(1, &at, false),
+            valid,
+        }
     }
 
     /// What the boxes are in a later stage of a cascade, which asks for more overlap. None is drawn anew.
-    fn again(&self, boxes: Looked, stage: usize, truth: &Truth, input: &Input) -> Looked {
-        let each =
-            truth.boxes.iter().zip(&truth.first).enumerate().map(|(i, (objects, &first))| {
-                let own = boxes.boxes.get(i as i64);
-                let overlaps = Overlaps::new(objects, &own, input.ignore_inside);
-                let Labels { positive, negative, target } =
-                    overlaps.box_labels(self.config.roi.iou[stage]);
-                let counts = positive.logical_or(&negative);
-                Looked {
-                    boxes: own,
-                    valid: boxes.valid.get(i as i64).logical_and(&counts),
-                    target: (target + first).masked_fill(&positive.logical_not(), -1),
-                }
-            });
-        Looked::stack(&each.collect::<Vec<_>>())
+    fn again(&self, Looked { boxes, valid, .. }: Looked, stage: usize, truth: &Truth) -> Looked {
+        let Labels { positive, negative, target } =
+            truth.labels(&boxes, self.config.roi.iou[stage]);
+        Looked {
+            boxes,
+            valid: valid.logical_and(&positive.logical_or(&negative)),
+            target: target.masked_fill(&positive.logical_not(), -1),
+        }
+    }
+}
+
+/// The objects of a batch.
+struct Truth<'a> {
+    /// `[B, T, 4]`: corners in pixels.
+    boxes: Tensor,
+    there: &'a Tensor,
+    /// `[B, 1]`: number of the first object of each image among the batch's.
+    first: Tensor,
+    ignore_inside: bool,
+}
+
+impl<'a> Truth<'a> {
+    fn new(input: &'a Input, kind: Kind) -> Self {
+        let counts = input.there.sum_dim_intlist([1i64].as_slice(), true, Kind::Int64);
+        Self {
+            boxes: input.boxes.to_kind(kind),
+            there: &input.there,
+            first: counts.cumsum(0, Kind::Int64) - counts,
+            ignore_inside: input.ignore_inside,
+        }
+    }
+
+    /// What boxes `[B, N, 4]` are that overlap an object by `iou` or not; objects are counted over the batch.
+    fn labels(&self, boxes: &Tensor, iou: f64) -> Labels {
+        let overlaps = Overlaps::new(&self.boxes, boxes, Some(self.there), self.ignore_inside);
+        let labels = overlaps.box_labels(iou);
+        Labels { target: labels.target + &self.first, ..labels }
     }
 }
 
@@ -160,16 +168,4 @@ struct Looked {
     boxes: Tensor,
     valid: Tensor,
     target: Tensor,
-}
-
-impl Looked {
-    fn stack(each: &[Self]) -> Self {
-        let stack =
-            |of: fn(&Self) -> &Tensor| Tensor::stack(&each.iter().map(of).collect::<Vec<_>>(), 0);
-        Self {
-            boxes: stack(|one| &one.boxes),
-            valid: stack(|one| &one.valid),
-            target: stack(|one| &one.target),
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! Which boxes of an image learn: drawn by the one source of randomness, without a wait for the device.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{
     losses::terms::StepKey,
@@ -16,13 +16,13 @@ pub(super) enum Draw {
     Rois,
 }
 
-/// One number for each of N boxes of an image, uniform in [0, 1): `[N]` f32. They depend on the run's seed, the
-/// step, the image's place in the whole batch and what they are for.
-pub(super) fn draws(key: StepKey, image: u64, what: Draw, count: i64, device: Device) -> Tensor {
+/// One number for each of N boxes of an image, uniform in [0, 1): `[N]` f32, on the host. They depend on the run's
+/// seed, the step, the image's place in the whole batch and what they are for.
+pub(super) fn draws(key: StepKey, image: u64, what: Draw, count: i64) -> Tensor {
     let item = image * 2 + what as u64;
     let mut random = Random::new(key.seed, Stream::Regions, key.micro_step, item);
     let values: Vec<f32> = (0..count).map(|_| random.uniform() as f32).collect();
-    torch_ext::upload(&Tensor::from_slice(&values), device)
+    Tensor::from_slice(&values)
 }
 
 /// Largest number of objects' boxes among `total` that learn.
@@ -30,34 +30,39 @@ pub(super) fn most_positive(total: i64, share: f64) -> i64 {
     (total as f64 * share) as i64
 }
 
-/// At most `most` of the candidates, those of the largest draws; and how many there are, a scalar f32. With
-/// `less`, a scalar, so many fewer.
+/// At most `most` of an image's candidates, those of the largest draws; and how many there are. With `less` so many
+/// fewer.
 ///
 /// # Shapes
-/// `candidates` `[N]` bool, `draws` `[N]` → `[N]` bool
+/// `candidates` `[…, N]` bool, `draws` `[…, N]`, `less` `[…]` → `[…, N]` bool, `[…]` f32
 pub(super) fn chosen(
     candidates: &Tensor,
     draws: &Tensor,
     most: i64,
     less: Option<&Tensor>,
 ) -> (Tensor, Tensor) {
-    let count = candidates.size()[0].min(most);
+    let count = boxes(candidates).min(most);
     let scores = draws.masked_fill(&candidates.logical_not(), -1.0);
-    let (values, at) = scores.topk(count, 0, true, true);
+    let (values, at) = scores.topk(count, -1, true, true);
     let mut taken = values.ge(0.0);
     if let Some(less) = less {
         let rank = Tensor::arange(count, (Kind::Float, draws.device()));
-        taken = taken.logical_and(&rank.lt_tensor(&(most as f64 - less)));
+        taken = taken.logical_and(&rank.lt_tensor(&(most as f64 - less).unsqueeze(-1)));
     }
-    let number = taken.sum(Kind::Float);
-    (candidates.zeros_like().scatter(0, &at, &taken), number)
+    let number = taken.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
+    (candidates.zeros_like().scatter(-1, &at, &taken), number)
+}
+
+/// N of `[…, N]`.
+fn boxes(of: &Tensor) -> i64 {
+    of.size().last().copied().unwrap_or(0)
 }
 
 /// The places of the boxes that learn: of the positive ones at most `most_positive`, then negative ones, up to
 /// `total` together; and which of the places hold such a box, where there are fewer.
 ///
 /// # Shapes
-/// `positive`, `negative` `[N]` bool, `draws` `[N]` → `[P]` i64, `[P]` bool, with P = min(N, `total`)
+/// `positive`, `negative` `[…, N]` bool, `draws` `[…, N]` → `[…, P]` i64, `[…, P]` bool, with P = min(N, `total`)
 pub(super) fn places(
     (positive, negative): (&Tensor, &Tensor),
     draws: &Tensor,
@@ -68,7 +73,7 @@ pub(super) fn places(
     // Positive ones lie in [2, 3), negative ones in [0, 1), others below.
     let negative = draws.masked_fill(&negative.logical_not(), -1.0);
     let order = (draws + 2.0).where_self(&positive, &negative);
-    let (values, at) = order.topk(order.size()[0].min(total), 0, true, true);
+    let (values, at) = order.topk(boxes(&order).min(total), -1, true, true);
     (at, values.ge(0.0))
 }
 
@@ -89,11 +94,11 @@ mod tests {
 
     #[test]
     fn a_draw_depends_on_its_key_alone() {
-        let of = |key, image, what| draws(key, image, what, 5, Device::Cpu);
+        let of = |key, image, what| draws(key, image, what, 5);
         let base = of(KEY, 1, Draw::Rois);
         assert_eq!(base, of(KEY, 1, Draw::Rois));
         // More boxes do not change the first draws.
-        assert_eq!(base, draws(KEY, 1, Draw::Rois, 9, Device::Cpu).narrow(0, 0, 5));
+        assert_eq!(base, draws(KEY, 1, Draw::Rois, 9).narrow(0, 0, 5));
         for other in [
             of(KEY, 2, Draw::Rois),
             of(KEY, 1, Draw::Anchors),

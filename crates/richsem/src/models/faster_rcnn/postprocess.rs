@@ -1,6 +1,6 @@
 //! Scored boxes to detections: those above a threshold, without those that overlap a better one of their class.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{FasterRcnnConfig, has_inside};
 use crate::{boxes::Xyxy, error::Result, models::scored_box::ScoredBox, vocabulary::ClassIndex};
@@ -8,9 +8,14 @@ use crate::{boxes::Xyxy, error::Result, models::scored_box::ScoredBox, vocabular
 /// Pairs of a place and a class that are looked at first; more if they do not suffice.
 const FIRST: i64 = 4096;
 
+/// Numbers of a detection on its way to the host: score, class and corners.
+const NUMBERS: i64 = 6;
+
 /// The best detections of each image, at most `most`, by falling score; equal scores in the order of boxes and
 /// classes. `scores`, `boxes` and `sizes` are those of [`super::InferenceOutput`]; `originals` are `[height,
 /// width]` of the original images.
+///
+/// The host waits once for all images; once more for an image in which the pairs looked at first do not suffice.
 ///
 /// # Errors
 /// What libtorch refuses.
@@ -20,99 +25,146 @@ pub fn postprocess(
     originals: &[[u32; 2]],
     most: i64,
 ) -> Result<Vec<Vec<ScoredBox>>> {
-    let sizes = Vec::<f64>::try_from(sizes.to_kind(Kind::Double).flatten(0, -1))?;
-    let image = |(i, &[height, width]): (usize, &[u32; 2])| {
-        let scale = [f64::from(width) / sizes[2 * i + 1], f64::from(height) / sizes[2 * i]];
-        one((&scores.get(i as i64), &boxes.get(i as i64)), config, scale, most)
-    };
-    originals.iter().enumerate().map(image).collect()
-}
-
-/// `scores` `[P, C]`, `boxes` `[P, 4]` or `[P, 4 C]`; `scale` is pixels of the original for each of these, across
-/// and down.
-fn one(
-    (scores, boxes): (&Tensor, &Tensor),
-    config: &FasterRcnnConfig,
-    scale: [f64; 2],
-    most: i64,
-) -> Result<Vec<ScoredBox>> {
-    let (places, classes) = scores.size2()?;
-    // Compared as the scores are, so that one that is just as high is not above it.
-    let threshold = match scores.kind() {
-        Kind::Double => config.roi.score_threshold,
-        _ => f64::from(config.roi.score_threshold as f32),
-    };
-    let boxes = boxes.view([places, -1, 4]);
+    let (images, places, classes) = scores.size3()?;
+    let boxes = boxes.view([images, places, -1, 4]);
     let usable = has_inside(&boxes, config.variant.least_detection())
         .logical_and(&boxes.isfinite().all_dim(-1, false));
-    let scores = scores.masked_fill(&usable.logical_not(), -1.0).reshape([-1]);
+    let scores = scores.masked_fill(&usable.logical_not(), -1.0);
+    let look = Look { scores, boxes, sizes: sizes.shallow_clone(), config, most };
     let total = places * classes;
-    let mut looked_at = total.min(FIRST);
-    loop {
-        let (values, flat) = scores.topk(looked_at, 0, true, true);
-        let values = Vec::<f64>::try_from(values.to_kind(Kind::Double))?;
-        let flat = Vec::<i64>::try_from(flat)?;
-        let all = looked_at == total;
-        let last = values.last().copied().unwrap_or(0.0);
-        // Where more follow, others may be as good as the last ones here.
-        let is_candidate = |&(value, _): &(f64, i64)| value > threshold && (all || value > last);
-        let mut candidates: Vec<(f64, i64)> =
-            values.into_iter().zip(flat).filter(is_candidate).collect();
-        candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let found = distinct(&candidates, &boxes, classes, config.roi.nms, most)?;
-        if all || found.len() as i64 >= most || last <= threshold {
-            return scaled(&found, &boxes, classes, scale);
+    let first = total.min(FIRST);
+    let found = look.found(first)?;
+    let mut all = Vec::with_capacity(originals.len());
+    for (image, (mut found, &[height, width])) in (0i64..).zip(found.into_iter().zip(originals)) {
+        let mut looked_at = first;
+        while !found.enough(looked_at == total, most, look.threshold()) {
+            looked_at = total.min(looked_at * 8);
+            found = look.of(image).found(looked_at)?.remove(0);
         }
-        looked_at = total.min(looked_at * 8);
+        let [own_height, own_width] = found.size;
+        let scale = [f64::from(width) / own_width, f64::from(height) / own_height];
+        all.push(found.scaled(scale));
+    }
+    Ok(all)
+}
+
+/// What is looked at.
+struct Look<'a> {
+    /// `[B, P, C]`; −1 where there is no box that can be a detection.
+    scores: Tensor,
+    /// `[B, P, 1 or C, 4]`.
+    boxes: Tensor,
+    /// `[B, 2]`.
+    sizes: Tensor,
+    config: &'a FasterRcnnConfig,
+    most: i64,
+}
+
+impl Look<'_> {
+    /// One of the images.
+    fn of(&self, image: i64) -> Self {
+        let one = |x: &Tensor| x.narrow(0, image, 1);
+        Self {
+            scores: one(&self.scores),
+            boxes: one(&self.boxes),
+            sizes: one(&self.sizes),
+            ..*self
+        }
+    }
+
+    /// Compared as the scores are, so that one that is just as high is not above it.
+    fn threshold(&self) -> f64 {
+        match self.scores.kind() {
+            Kind::Double => self.config.roi.score_threshold,
+            _ => f64::from(self.config.roi.score_threshold as f32),
+        }
+    }
+
+    /// Looks at the best `count` pairs of a place and a class of each image, and waits for what is found.
+    fn found(&self, count: i64) -> Result<Vec<Found>> {
+        let (images, places, classes) = self.scores.size3()?;
+        let each = self.boxes.size()[2];
+        let (kind, device) = (self.scores.kind(), self.scores.device());
+        let all = count == places * classes;
+        let (values, flat) = self.scores.view([images, -1]).topk(count, 1, true, true);
+        let last = values.narrow(1, count - 1, 1);
+        // Equal ones by their number, which `topk` does not promise.
+        let (flat, order) = flat.sort(1, false);
+        let (values, order) = values.gather(1, &order, false).sort_stable(true, 1, true);
+        let flat = flat.gather(1, &order, false);
+        let mut candidates = values.gt(self.threshold());
+        if !all {
+            // Others that are not here may be as good as the last ones.
+            candidates = candidates.logical_and(&values.gt_tensor(&last));
+        }
+        let class = flat.remainder(classes);
+        let place = flat.divide_scalar_mode(classes, "floor");
+        let row = if each == 1 { place } else { place * each + &class };
+        let row = row.unsqueeze(-1).expand([images, count, 4], false);
+        let boxes = self.boxes.view([images, -1, 4]).gather(1, &row, false);
+        let first = Tensor::arange(images, (Kind::Int64, device)).unsqueeze(1) * classes;
+        let groups = (first + &class).masked_fill(&candidates.logical_not(), -1);
+        let stays = torch_ext::nms(
+            &boxes.view([-1, 4]),
+            &groups.view([-1]),
+            self.config.roi.nms,
+            places.min(count),
+        )?;
+        let goes = stays.view([images, count]).logical_not().to_kind(Kind::Int8);
+        let (goes, order) = goes.sort_stable(true, 1, false);
+        let taken = count.min(self.most);
+        let (goes, order) = (goes.narrow(1, 0, taken), order.narrow(1, 0, taken));
+        let scores = values.gather(1, &order, false).masked_fill(&goes.gt(0), -1.0);
+        let class = class.gather(1, &order, false).to_kind(kind);
+        let order = order.unsqueeze(-1).expand([images, taken, 4], false);
+        let boxes = boxes.gather(1, &order, false);
+        let pairs = Tensor::stack(&[scores, class], 2);
+        let found = Tensor::cat(&[pairs, boxes], 2).view([images, taken * NUMBERS]);
+        let packed = Tensor::cat(&[&self.sizes.to_kind(kind), &last, &found], 1);
+        let packed = torch_ext::download(&packed)?.wait()?.to_kind(Kind::Double);
+        let packed = Vec::<f64>::try_from(packed.view([-1]))?;
+        let of_image = (3 + taken * NUMBERS) as usize;
+        Ok(packed.chunks_exact(of_image).map(Found::new).collect())
     }
 }
 
-/// The first `most` candidates that overlap no better one of their class.
-fn distinct(
-    candidates: &[(f64, i64)],
-    boxes: &Tensor,
-    classes: i64,
-    threshold: f64,
-    most: i64,
-) -> Result<Vec<(f64, i64)>> {
-    let flat: Vec<i64> = candidates.iter().map(|&(_, at)| at).collect();
-    let own = boxes_of(&flat, boxes, classes);
-    let groups: Vec<i64> = flat.iter().map(|at| at % classes).collect();
-    let groups = torch_ext::upload(&Tensor::from_slice(&groups), boxes.device());
-    let stays = Vec::<bool>::try_from(torch_ext::nms(&own, &groups, threshold)?)?;
-    let kept = candidates.iter().zip(stays).filter(|&(_, stays)| stays).map(|(&one, _)| one);
-    Ok(kept.take(most as usize).collect())
+/// What was found in an image.
+struct Found {
+    /// Height and width of the image, as the network saw it.
+    size: [f64; 2],
+    /// Score of the last pair that was looked at.
+    last: f64,
+    /// Score, class and corners of each detection, best first.
+    detections: Vec<[f64; NUMBERS as usize]>,
 }
 
-/// `[N, 4]`: the boxes of pairs of a place and a class.
-fn boxes_of(flat: &[i64], boxes: &Tensor, classes: i64) -> Tensor {
-    let each = boxes.size()[1];
-    let row = |at: &i64| (at / classes) * each + if each == 1 { 0 } else { at % classes };
-    let rows: Vec<i64> = flat.iter().map(row).collect();
-    let rows = torch_ext::upload(&Tensor::from_slice(&rows), boxes.device());
-    boxes.reshape([-1, 4]).index_select(0, &rows)
-}
+impl Found {
+    fn new(packed: &[f64]) -> Self {
+        let (head, rest) = packed.split_at(3);
+        let (rows, _) = rest.as_chunks();
+        let detections = rows.iter().copied().take_while(|row| row[0] >= 0.0).collect();
+        Self { size: [head[0], head[1]], last: head[2], detections }
+    }
 
-fn scaled(
-    found: &[(f64, i64)],
-    boxes: &Tensor,
-    classes: i64,
-    [across, down]: [f64; 2],
-) -> Result<Vec<ScoredBox>> {
-    let flat: Vec<i64> = found.iter().map(|&(_, at)| at).collect();
-    let own = boxes_of(&flat, boxes, classes).to_device(Device::Cpu).to_kind(Kind::Double);
-    let corners = Vec::<f64>::try_from(own.flatten(0, -1))?;
-    let detection = |(&(score, at), corners): (&(f64, i64), &[f64])| ScoredBox {
-        bbox: Xyxy([
-            (corners[0] * across) as f32,
-            (corners[1] * down) as f32,
-            (corners[2] * across) as f32,
-            (corners[3] * down) as f32,
-        ]),
-        class: ClassIndex((at % classes) as u32),
-        score: score as f32,
-    };
-    Ok(found.iter().zip(corners.chunks_exact(4)).map(detection).collect())
+    /// Whether looking at more pairs would find nothing more.
+    fn enough(&self, all: bool, most: i64, threshold: f64) -> bool {
+        all || self.detections.len() as i64 >= most || self.last <= threshold
+    }
+
+    /// In pixels of the original; `scale` is how many of these a pixel has, across and down.
+    fn scaled(&self, [across, down]: [f64; 2]) -> Vec<ScoredBox> {
+        let detection = |&[score, class, x0, y0, x1, y1]: &[f64; 6]| ScoredBox {
+            bbox: Xyxy([
+                (x0 * across) as f32,
+                (y0 * down) as f32,
+                (x1 * across) as f32,
+                (y1 * down) as f32,
+            ]),
+            class: ClassIndex(class as u32),
+            score: score as f32,
+        };
+        self.detections.iter().map(detection).collect()
+    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ fn level_of(boxes: &Tensor, finest: f64, variant: Variant) -> Tensor {
     level.nan_to_num(0.0, None, None).floor().clamp(0.0, last as f64).to_kind(Kind::Int64)
 }
 
-/// Features of boxes, each from the level of its size. The host waits for the levels.
+/// Features of boxes, each from the level of its size. On a GPU nothing waits.
 ///
 /// # Shapes
 /// P2 to P5 `[B, C, H_l, W_l]` with their strides, `boxes` `[R, 5]` (image, corners in pixels) → `[R, C, pool, pool]`
@@ -52,30 +52,11 @@ pub(super) fn pool(
     pool: i64,
     variant: Variant,
 ) -> Result<Tensor> {
-    let device = boxes.device();
-    let levels = Vec::<i64>::try_from(level_of(&boxes.narrow(1, 1, 4), strides[0], variant))?;
+    let levels = level_of(&boxes.narrow(1, 1, 4), strides[0], variant);
+    let scales: Vec<f64> = strides.iter().map(|stride| 1.0 / stride).collect();
     let (ratio, aligned) = variant.pooling();
-    let (mut pooled, mut order) = (Vec::new(), Vec::new());
-    for ((level, map), stride) in (0i64..).zip(pyramid).zip(strides) {
-        let before = order.len();
-        order.extend((0i64..).zip(&levels).filter(|&(_, &of)| of == level).map(|(row, _)| row));
-        if order.len() > before {
-            let rows = torch_ext::upload(&Tensor::from_slice(&order[before..]), device);
-            let own = boxes.index_select(0, &rows);
-            let scale = 1.0 / stride;
-            pooled.push(torch_ext::roi_align(map, &own, (pool, pool), scale, ratio, aligned)?);
-        }
-    }
-    if pooled.is_empty() {
-        let channels = pyramid.first().map_or(0, |map| map.size()[1]);
-        return Ok(Tensor::zeros([0, channels, pool, pool], (pyramid[0].kind(), device)));
-    }
-    let mut places = vec![0i64; order.len()];
-    for (place, &row) in (0i64..).zip(&order) {
-        places[row as usize] = place;
-    }
-    let places = torch_ext::upload(&Tensor::from_slice(&places), device);
-    Ok(Tensor::cat(&pooled, 0).index_select(0, &places))
+    let size = (pool, pool);
+    Ok(torch_ext::roi_align_levels(pyramid, boxes, &levels, size, &scales, ratio, aligned)?)
 }
 
 /// What lies between pooled boxes and predictors.

@@ -109,7 +109,7 @@ impl Rpn {
     }
 
     /// The best boxes: those of each level's best anchors that have an inside in their image and overlap no
-    /// better one of their level too much; of these, the image's best. Without gradients.
+    /// better one of their level too much; of these, the image's best. Without gradients. On a GPU nothing waits.
     ///
     /// # Shapes
     /// `sizes` `[B, 2]`: height and width of each image without padding
@@ -132,7 +132,7 @@ impl Rpn {
             };
             let images = output.logits.size()[0];
             let (mut logits, mut boxes, mut levels) = (vec![], vec![], vec![]);
-            let mut from = 0;
+            let (mut from, mut largest) = (0, 0);
             for (level, &count) in (0i64..).zip(&output.counts) {
                 let best = count.min(before);
                 let (top, at) = output.logits.narrow(1, from, count).topk(best, 1, true, true);
@@ -141,7 +141,8 @@ impl Rpn {
                 let anchors = output.anchors.narrow(0, from, count).index_select(0, &at.view([-1]));
                 boxes.push(CODER.decode(&codes, &anchors.view([images, best, 4])));
                 logits.push(top);
-                levels.extend(std::iter::repeat_n(level, best as usize));
+                levels.push(Tensor::full([best], level, (Kind::Int64, at.device())));
+                largest = largest.max(best);
                 from += count;
             }
             let boxes = clip(&Tensor::cat(&boxes, 1), sizes);
@@ -153,13 +154,13 @@ impl Rpn {
             // Equal ones stay in the order of levels and anchors.
             let (logits, order) = logits.sort_stable(true, 1, true);
             let boxes = boxes.gather(1, &order.unsqueeze(-1).expand([-1, -1, 4], false), false);
-            let total = levels.len() as i64;
-            let levels = torch_ext::upload(&Tensor::from_slice(&levels), order.device());
+            let levels = Tensor::cat(&levels, 0);
+            let total = levels.size()[0];
             let levels = levels.expand([images, total], false).gather(1, &order, false);
             let first =
                 Tensor::arange(images, (Kind::Int64, order.device())) * output.counts.len() as i64;
             let groups = (levels + first.unsqueeze(1)).masked_fill(&logits.isneginf(), -1);
-            let stays = torch_ext::nms(&boxes.view([-1, 4]), &groups.view([-1]), nms)?;
+            let stays = torch_ext::nms(&boxes.view([-1, 4]), &groups.view([-1]), nms, largest)?;
             let goes = stays.logical_not().view([images, total]).to_kind(Kind::Int8);
             let (goes, at) = goes.sort_stable(true, 1, false);
             let places = total.min(after);

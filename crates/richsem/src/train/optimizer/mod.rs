@@ -1,4 +1,4 @@
-//! AdamW over flat buffers, and the exponential moving average (EMA) of what it trains.
+//! AdamW or SGD over flat buffers, and the exponential moving average (EMA) of what it trains.
 
 mod flat;
 mod state;
@@ -6,11 +6,11 @@ mod state;
 use std::collections::BTreeMap;
 
 use tch::Tensor;
-use torch_ext::optim::{AdamW, AdamWTensors, fused_adamw};
+use torch_ext::optim::{AdamW, AdamWTensors, Sgd, SgdTensors, fused_adamw, fused_sgd};
 
 use self::flat::FlatParameters;
 use crate::{
-    config::{EmaConfig, ParamGroups, TrainConfig},
+    config::{EmaConfig, OptimizerKind, ParamGroups, TrainConfig},
     error::{Error, Result},
     models::parameters::{Parameter, Role, Tags},
 };
@@ -25,12 +25,39 @@ struct Rule {
     weight_decay: f64,
 }
 
+/// What an optimizer remembers of former gradients: buffers like that of the values.
+#[derive(Debug)]
+enum Moments {
+    /// Their mean, and the mean of their squares.
+    AdamW([Tensor; 2]),
+    /// Their decaying sum.
+    Sgd { sum: [Tensor; 1], momentum: f64 },
+}
+
+impl Moments {
+    fn new(values: &Tensor, config: &TrainConfig) -> Result<Self> {
+        let zeros = || values.f_zeros_like();
+        Ok(match config.optimizer {
+            OptimizerKind::Adamw => Self::AdamW([zeros()?, zeros()?]),
+            OptimizerKind::Sgd => Self::Sgd { sum: [zeros()?], momentum: config.momentum() },
+        })
+    }
+
+    /// Their names in a checkpoint.
+    fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        let (names, tensors): (&[&str], &[Tensor]) = match self {
+            Self::AdamW(moments) => (&["exp_avg", "exp_avg_sq"], moments),
+            Self::Sgd { sum, .. } => (&["momentum"], sum),
+        };
+        names.iter().copied().zip(tensors)
+    }
+}
+
 #[derive(Debug)]
 struct Group {
     rule: Rule,
     flat: FlatParameters,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    moments: Moments,
     /// A buffer of its own, of which a second network can be a view.
     ema: Option<Tensor>,
 }
@@ -92,7 +119,7 @@ impl Optimizer {
         let groups = rules
             .into_iter()
             .zip(members)
-            .map(|(rule, members)| Group::new(rule, members, config.ema.is_some()))
+            .map(|(rule, members)| Group::new(rule, members, config))
             .collect::<Result<_>>()?;
         Ok(Self { groups, steps: 0, clip_max_norm: config.clip_max_norm, ema: config.ema.clone() })
     }
@@ -158,20 +185,7 @@ impl Optimizer {
         self.steps += 1;
         torch_ext::no_grad(|| {
             for g in &mut self.groups {
-                let rule = AdamW {
-                    lr: g.rule.lr * lr_factor,
-                    beta1: BETAS.0,
-                    beta2: BETAS.1,
-                    weight_decay: g.rule.weight_decay,
-                    eps: EPS,
-                };
-                let mut tensors = AdamWTensors {
-                    params: std::slice::from_ref(&g.flat.values),
-                    grads: std::slice::from_ref(&g.flat.grads),
-                    exp_avgs: std::slice::from_mut(&mut g.exp_avg),
-                    exp_avg_sqs: std::slice::from_mut(&mut g.exp_avg_sq),
-                };
-                fused_adamw(rule, &mut tensors, self.steps, skip)?;
+                g.step(lr_factor, self.steps, skip)?;
                 if let (Some(mean), Some(ema)) = (&mut g.ema, &self.ema) {
                     let _ = mean.f_lerp_(&g.flat.values, 1.0 - ema.decay_at(self.steps))?;
                 }
@@ -218,12 +232,37 @@ impl Optimizer {
 }
 
 impl Group {
-    fn new(rule: Rule, members: Vec<Parameter>, ema: bool) -> Result<Self> {
+    fn new(rule: Rule, members: Vec<Parameter>, config: &TrainConfig) -> Result<Self> {
         let flat = FlatParameters::new(members)?;
-        let zeros = || flat.values.f_zeros_like();
-        let (exp_avg, exp_avg_sq) = (zeros()?, zeros()?);
-        let ema = ema.then(|| flat.values.copy());
-        Ok(Self { rule, exp_avg, exp_avg_sq, ema, flat })
+        let moments = Moments::new(&flat.values, config)?;
+        let ema = config.ema.is_some().then(|| flat.values.copy());
+        Ok(Self { rule, moments, ema, flat })
+    }
+
+    /// Step number `count`, from 1.
+    fn step(&mut self, lr_factor: f64, count: i64, skip: Option<&Tensor>) -> Result<()> {
+        let Rule { lr, weight_decay } = self.rule;
+        let lr = lr * lr_factor;
+        let params = std::slice::from_ref(&self.flat.values);
+        let grads = std::slice::from_ref(&self.flat.grads);
+        match &mut self.moments {
+            Moments::AdamW([mean, squares]) => {
+                let rule = AdamW { lr, beta1: BETAS.0, beta2: BETAS.1, weight_decay, eps: EPS };
+                let mut tensors = AdamWTensors {
+                    params,
+                    grads,
+                    exp_avgs: std::slice::from_mut(mean),
+                    exp_avg_sqs: std::slice::from_mut(squares),
+                };
+                fused_adamw(rule, &mut tensors, count, skip)?;
+            }
+            Moments::Sgd { sum, momentum } => {
+                let rule = Sgd { lr, momentum: *momentum, weight_decay };
+                let mut tensors = SgdTensors { params, grads, momentum_buffers: sum };
+                fused_sgd(rule, &mut tensors, skip)?;
+            }
+        }
+        Ok(())
     }
 }
 

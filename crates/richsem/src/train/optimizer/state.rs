@@ -14,8 +14,9 @@ impl Optimizer {
         let mut state = BTreeMap::new();
         for (i, group) in self.groups.iter().enumerate() {
             state.insert(format!("params.{i}"), group.flat.values.shallow_clone());
-            state.insert(format!("exp_avg.{i}"), group.exp_avg.shallow_clone());
-            state.insert(format!("exp_avg_sq.{i}"), group.exp_avg_sq.shallow_clone());
+            for (name, moment) in group.moments.named() {
+                state.insert(format!("{name}.{i}"), moment.shallow_clone());
+            }
             if let Some(ema) = &group.ema {
                 state.insert(format!("ema.{i}"), ema.shallow_clone());
             }
@@ -80,8 +81,9 @@ impl Optimizer {
                     copies
                         .push((slot.of(ema), of("ema")?.unwrap_or_else(|| params.shallow_clone())));
                 }
-                copies.push((slot.of(&group.exp_avg), needed("exp_avg")?));
-                copies.push((slot.of(&group.exp_avg_sq), needed("exp_avg_sq")?));
+                for (name, moment) in group.moments.named() {
+                    copies.push((slot.of(moment), needed(name)?));
+                }
                 copies.push((slot.of(&group.flat.values), params));
             }
         }
