@@ -23,6 +23,16 @@ pub(crate) fn intervals(intervals: &Intervals) -> String {
     format!("95 % intervals ({} groups of images)\n{}", intervals.groups, table(&columns, rows))
 }
 
+/// Intervals of what a training is judged by, if any is known.
+pub(crate) fn in_a_line(intervals: &Intervals) -> Option<String> {
+    const SHOWN: [&str; 8] = ["AP", "AP50", "APr", "APc", "APf", "AP50r", "AP50c", "AP50f"];
+    let shown = intervals.metrics.iter().filter(|metric| SHOWN.contains(&&*metric.name));
+    let known = shown.filter(|metric| metric.interval.is_some());
+    let known: Vec<String> =
+        known.map(|metric| format!("{} {}", metric.name, range(metric.interval))).collect();
+    (!known.is_empty()).then(|| format!("95 % for other images: {}", known.join(", ")))
+}
+
 /// The differences to another results file.
 pub(crate) fn comparison(comparison: &Comparison) -> String {
     let columns =

@@ -16,12 +16,18 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use richsem::{
     config::Config,
-    data::image_store::Indexing,
+    data::{
+        Reading,
+        dataset::Dataset,
+        formats::Opening,
+        image_io::Orientation,
+        image_store::{ImageStore, Indexing},
+    },
     evaluate::Summary,
     train::{Observer, TrainRow},
 };
 
-use crate::{output, ranks, table};
+use crate::{analysis, output, ranks, table};
 
 /// Batches after which the user is told how long the run will take.
 const FORETOLD: u64 = 20;
@@ -90,22 +96,55 @@ impl Drop for Counter {
     }
 }
 
-/// Shows how far the indexing of archives is, in MiB.
+/// Shows how far the reading of a set is.
 #[derive(Default)]
-pub(crate) struct IndexProgress(Option<Counter>);
+pub(crate) struct ReadProgress(Option<Counter>);
 
-impl IndexProgress {
-    pub(crate) fn set(&mut self, at: Indexing) {
+impl ReadProgress {
+    pub(crate) fn set(&mut self, at: Reading) {
         let mib = |bytes: u64| (bytes >> 20) as usize;
-        let new = || Counter::new("indexing (MiB)", mib(at.of));
-        self.0.get_or_insert_with(new).set(mib(at.bytes), mib(at.of));
+        let (what, done, of) = match at {
+            Reading::Indexing(Indexing { bytes, of, .. }) => {
+                ("indexing (MiB)", mib(bytes), mib(of))
+            }
+            Reading::Annotations { bytes, of } => {
+                ("reading annotations (MiB)", mib(bytes), mib(of))
+            }
+            Reading::Files { done, of } => ("reading annotations", done, of),
+            Reading::Sizes { done, of } => ("reading sizes of images", done, of),
+            _ => return,
+        };
+        if self.0.as_ref().is_none_or(|counter| counter.what != what) {
+            self.0 = Some(Counter::new(what, of));
+        }
+        if let Some(counter) = &self.0 {
+            counter.set(done, of);
+        }
     }
+}
+
+/// Opens images, and shows how far the indexing of archives is.
+pub(crate) fn open_images(path: &Path, orientation: Orientation) -> richsem::Result<ImageStore> {
+    let mut progress = ReadProgress::default();
+    ImageStore::open_with(path, orientation, &mut |at| {
+        progress.set(Reading::Indexing(at));
+        ControlFlow::Continue(())
+    })
+}
+
+/// Opens a set, and shows how far it is.
+pub(crate) fn open_set(path: &Path, opening: &Opening) -> richsem::Result<Dataset> {
+    let mut progress = ReadProgress::default();
+    Dataset::open_with(path, opening, &mut |at| {
+        progress.set(at);
+        ControlFlow::Continue(())
+    })
 }
 
 /// Shows the progress of a training run.
 pub(crate) struct TrainProgress {
     bar: Option<ProgressBar>,
-    indexing: IndexProgress,
+    reading: ReadProgress,
     stop: Arc<AtomicBool>,
     stop_noticed: bool,
     epoch: u64,
@@ -125,7 +164,7 @@ impl TrainProgress {
     pub(crate) fn new(config: &Config, stop: Arc<AtomicBool>) -> Self {
         Self {
             bar: bar(0, "{prefix} {bar:24} {pos}/{len}  {msg}"),
-            indexing: IndexProgress::default(),
+            reading: ReadProgress::default(),
             stop,
             stop_noticed: false,
             epoch: 0,
@@ -189,8 +228,8 @@ impl TrainProgress {
 
 impl Observer for TrainProgress {
     fn message(&mut self, text: &str) {
-        // What comes next is told when an archive is indexed.
-        self.indexing = IndexProgress::default();
+        // What comes next is told when a set is read.
+        self.reading = ReadProgress::default();
         self.above(|| output::note(text));
     }
 
@@ -201,10 +240,10 @@ impl Observer for TrainProgress {
         }
     }
 
-    fn indexing(&mut self, at: Indexing) -> ControlFlow<()> {
-        self.indexing.set(at);
+    fn reading(&mut self, at: Reading) -> ControlFlow<()> {
+        self.reading.set(at);
         if self.stop.load(Ordering::Relaxed) {
-            self.indexing = IndexProgress::default();
+            self.reading = ReadProgress::default();
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -293,7 +332,9 @@ impl Observer for TrainProgress {
 
     fn evaluated(&mut self, epoch: u64, summary: &Summary) {
         self.evaluations.done();
-        let text = format!("after epoch {epoch}:\n{}\n", table::precisions(summary));
+        let intervals = summary.intervals.as_ref().and_then(analysis::in_a_line);
+        let intervals = intervals.map(|line| format!("{line}\n")).unwrap_or_default();
+        let text = format!("after epoch {epoch}:\n{}\n{intervals}", table::precisions(summary));
         // A closed stdout must not cost the run.
         self.above(|| drop(output::print(text)));
     }

@@ -3,17 +3,21 @@
 //! ```text
 //! cargo run --release -p richsem --example large_data -- openimages /tmp/boxes.csv     # 2.2 GB, made if it is not there
 //! cargo run --release -p richsem --example large_data -- tar /tmp/nested.tar --bytes 3000
+//! cargo run --release -p richsem --example large_data -- eval annotations.json detections.json
 //! ```
 //!
 //! `openimages`: a file of boxes as OpenImages' training set. `tar`: an archive of 1,000 archives of 1,000 files
-//! each, indexed twice; the second time counts, when the headers are in memory.
+//! each, indexed twice; the second time counts, when the headers are in memory. `eval`: what intervals and kinds of
+//! errors cost beside the metrics (files of LVIS's size: `benches/pytorch/lvis_eval.py` makes some).
 
 use std::{path::Path, time::Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use richsem::{
     data::{dataset::Dataset, formats::Opening, image_io::Orientation, image_store::ImageStore},
+    detections,
     error::write_atomically,
+    evaluate::Evaluator,
     testing::{resident_mb, write_nested_tar, write_openimages},
 };
 
@@ -28,7 +32,11 @@ fn main() -> Result<()> {
         ["tar", path, "--bytes", bytes] => {
             tar(Path::new(path), bytes.parse().context("--bytes takes a number")?)
         }
-        other => bail!("expected openimages FILE, or tar FILE [--bytes NUMBER], got {other:?}"),
+        ["eval", annotations, detections] => eval(Path::new(annotations), Path::new(detections)),
+        other => bail!(
+            "expected openimages FILE, tar FILE [--bytes NUMBER], or eval ANNOTATIONS DETECTIONS, got \
+             {other:?}"
+        ),
     }
 }
 
@@ -67,5 +75,32 @@ fn tar(path: &Path, bytes: u64) -> Result<()> {
             seconds / files * 1e6
         );
     }
+    Ok(())
+}
+
+fn eval(annotations: &Path, found: &Path) -> Result<()> {
+    let told = |what: &str, begin: Instant| {
+        let peak = resident_mb("VmHWM").unwrap_or_default();
+        println!(
+            "{what}: {:.2} s; peak resident so far {peak:.0} MB",
+            begin.elapsed().as_secs_f64()
+        );
+    };
+    let begin = Instant::now();
+    let evaluator = Evaluator::of(&Dataset::open(annotations)?);
+    let found = detections::read(found)?;
+    told("reading", begin);
+    let begin = Instant::now();
+    let plain = evaluator.evaluate(&found)?;
+    told("metrics", begin);
+    let begin = Instant::now();
+    let summary = evaluator.evaluate_with_intervals(&found)?;
+    told("metrics with intervals", begin);
+    ensure!(summary.metrics == plain.metrics, "the metrics differ");
+    let matches = evaluator.matches(&found)?;
+    let begin = Instant::now();
+    let errors = evaluator.errors(&found, &matches)?;
+    told("kinds of errors", begin);
+    println!("{} judged; AP50 {:.4}", errors.tide.judged, errors.tide.ap50);
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! `richsem dataset stats` and `richsem dataset convert`; `split` is in [`super::split`].
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use richsem::{
@@ -17,6 +20,7 @@ use super::split;
 use crate::{
     args::{SetArgs, as_flag},
     exit, output,
+    progress::{ReadProgress, open_set},
     signals::Signals,
     table,
     writing::WritingArgs,
@@ -141,7 +145,13 @@ fn from_voc(args: &FromVocArgs) -> Result<u8> {
 fn converted(input: &Path, out: &Path, how: &Conversion) -> Result<u8> {
     output::check_new_folder(out, "OUT")?;
     let signals = Signals::catch()?;
-    match convert::convert(input, out, how, &signals.stop) {
+    let mut reading = ReadProgress::default();
+    let converted = convert::convert(input, out, how, &signals.stop, &mut |at| {
+        reading.set(at);
+        ControlFlow::Continue(())
+    });
+    drop(reading);
+    match converted {
         Err(Error::Stopped) => return Ok(signals.tell_undone(out)),
         report => output::print(conversion(&report.map_err(as_flag)?))?,
     }
@@ -190,7 +200,7 @@ fn conversion(report: &ConversionReport) -> String {
 fn stats(args: &StatsArgs) -> Result<u8> {
     output::check_input(&args.annotations, "ANNOTATIONS", "file or folder")?;
     let opening = Opening { pixels: false, ..args.set.opening() };
-    let dataset = Dataset::open_as(&args.annotations, &opening)?;
+    let dataset = open_set(&args.annotations, &opening)?;
     let counts = counts(&dataset);
     let part = dataset.split();
     let of_part = if part.is_empty() { String::new() } else { format!(", part `{part}`") };

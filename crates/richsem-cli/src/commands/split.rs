@@ -1,6 +1,6 @@
 //! `richsem dataset split`.
 
-use std::path::PathBuf;
+use std::{ops::ControlFlow, path::PathBuf};
 
 use anyhow::{Result, anyhow};
 use richsem::{
@@ -11,7 +11,10 @@ use richsem::{
     },
 };
 
-use crate::{args::as_flag, exit, output, signals::Signals, table, writing::WritingArgs};
+use crate::{
+    args::as_flag, exit, output, progress::ReadProgress, signals::Signals, table,
+    writing::WritingArgs,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -58,7 +61,13 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Division { parts: parts(&args.parts)?, group: pattern.transpose()?, seed: args.seed };
     let how = args.how.conversion(Target::Coco);
     let signals = Signals::catch()?;
-    match divide(&args.input, &args.output, &division, &how, &signals.stop) {
+    let mut reading = ReadProgress::default();
+    let divided = divide(&args.input, &args.output, &division, &how, &signals.stop, &mut |at| {
+        reading.set(at);
+        ControlFlow::Continue(())
+    });
+    drop(reading);
+    match divided {
         Err(Error::Stopped) => Ok(signals.tell_undone(&args.output)),
         report => {
             output::print(told(&report.map_err(as_flag)?, args))?;

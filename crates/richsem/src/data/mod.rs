@@ -15,9 +15,11 @@ pub mod interleaved;
 pub mod listing;
 pub mod loader;
 pub mod openimages;
+pub(crate) mod reading;
 mod records;
 pub mod sampler;
 pub mod split;
 pub mod transforms;
 
 pub use entries::entries;
+pub use reading::Reading;

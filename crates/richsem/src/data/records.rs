@@ -29,6 +29,9 @@ pub(in crate::data) struct Records {
     /// The images' ids as they are written, where some are no numbers; by position. Their own are then their
     /// numbers, from 1.
     pub(in crate::data) image_ids: Option<Vec<String>>,
+    /// The annotations' ids as they are written, where some are no numbers; by position. Their own are then their
+    /// numbers, from 1.
+    pub(in crate::data) annotation_ids: Option<Vec<String>>,
     /// Which classes are kinds of which others, by their positions in [`Self::classes`], whose ids then
     /// rise with it.
     pub(in crate::data) relations: Option<Relations>,
@@ -124,7 +127,8 @@ pub struct ImageRecord {
 /// One annotation, with the file's own numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Annotation {
-    /// Its id in the file.
+    /// Its id in the file. Where ids are texts, its number in the file, from 1: see
+    /// [`super::dataset::Dataset::annotation_text_id`].
     pub id: i64,
     /// Position of its image in [`super::dataset::Dataset::images`].
     pub image: u32,

@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use super::{
     Examined, Options, Role, Watch,
     finding::{Example, Finding, Level, Shown, counted, percent},
+    images::Seen,
     look::Likeness,
     neighbours::Index,
-    pictures::Seen,
     structure::same_files,
 };
 use crate::error::{Result, unless_stopped};
@@ -112,8 +112,8 @@ pub(super) fn check(
 impl Copies {
     fn find(examined: &Examined<'_>, watch: &Watch<'_>) -> Result<Self> {
         let mut read: Vec<(&Seen, At)> = Vec::new();
-        for (part, pictures) in examined.pictures.iter().enumerate() {
-            let seen = pictures.iter().enumerate();
+        for (part, of_part) in examined.images.iter().enumerate() {
+            let seen = of_part.iter().enumerate();
             read.extend(seen.filter_map(|(image, p)| Some((p.seen()?, At { part, image }))));
         }
         read.sort_by_key(|(seen, at)| (seen.bytes, *at));
@@ -127,7 +127,7 @@ impl Copies {
         // By their first image, so that nothing depends on what the bytes hash to.
         firsts.sort_by_key(|(_, group)| group[0]);
         let mut group_of: Vec<Vec<Option<u32>>> =
-            examined.pictures.iter().map(|pictures| vec![None; pictures.len()]).collect();
+            examined.images.iter().map(|of_part| vec![None; of_part.len()]).collect();
         for (number, (_, group)) in (0..).zip(&firsts) {
             group.iter().for_each(|at| group_of[at.part][at.image] = Some(number));
         }

@@ -6,21 +6,21 @@ use std::collections::HashSet;
 use super::{
     Examined, Options, Part,
     finding::{Example, Finding, Level, Shown, counted},
-    pictures::{Picture, Seen},
+    images::{Image, Seen},
 };
 use crate::data::image_io::Orientation;
 
 /// What is wrong with the files of all parts.
 pub(super) fn check(examined: &Examined<'_>, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (at, (part, pictures)) in examined.parts.iter().zip(&examined.pictures).enumerate() {
+    for (at, (part, images)) in examined.parts.iter().zip(&examined.images).enumerate() {
         if part.store.is_none() {
             continue;
         }
         let named = Named { part, at, most: options.examples };
-        findings.extend(missing(&named, pictures));
-        findings.extend(broken(&named, pictures));
-        findings.extend(sizes(&named, pictures));
+        findings.extend(missing(&named, images));
+        findings.extend(broken(&named, images));
+        findings.extend(sizes(&named, images));
     }
     findings.extend(unlisted(examined, options));
     findings
@@ -41,13 +41,13 @@ impl Named<'_> {
     }
 }
 
-fn missing(named: &Named<'_>, pictures: &[Picture]) -> Option<Finding> {
+fn missing(named: &Named<'_>, images: &[Image]) -> Option<Finding> {
     let found: Vec<usize> =
-        (0..pictures.len()).filter(|&i| matches!(pictures[i], Picture::Missing)).collect();
+        (0..images.len()).filter(|&i| matches!(images[i], Image::Missing)).collect();
     let text = format!(
         "{} of {} not there",
         counted(found.len(), "image file is", "image files are"),
-        pictures.len()
+        images.len()
     );
     let names = found.iter().take(named.most);
     let examples = names.map(|&i| named.example(i, named.part.files[i].to_string(), false));
@@ -58,12 +58,12 @@ fn missing(named: &Named<'_>, pictures: &[Picture]) -> Option<Finding> {
     })
 }
 
-fn broken(named: &Named<'_>, pictures: &[Picture]) -> Option<Finding> {
-    let found: Vec<(usize, &String)> = pictures
+fn broken(named: &Named<'_>, images: &[Image]) -> Option<Finding> {
+    let found: Vec<(usize, &String)> = images
         .iter()
         .enumerate()
-        .filter_map(|(i, picture)| match picture {
-            Picture::Broken(why) => Some((i, why)),
+        .filter_map(|(i, image)| match image {
+            Image::Broken(why) => Some((i, why)),
             _ => None,
         })
         .collect();
@@ -81,11 +81,11 @@ fn broken(named: &Named<'_>, pictures: &[Picture]) -> Option<Finding> {
 }
 
 /// Sizes in the file that are not those of the images.
-fn sizes(named: &Named<'_>, pictures: &[Picture]) -> Vec<Finding> {
+fn sizes(named: &Named<'_>, images: &[Image]) -> Vec<Finding> {
     let Some(dataset) = named.part.dataset else { return Vec::new() };
     let (mut resized, mut turned) = (Vec::new(), Vec::new());
-    for (i, (record, picture)) in dataset.images().iter().zip(pictures).enumerate() {
-        let (Some(size), Some(seen)) = (record.size, picture.seen()) else { continue };
+    for (i, (record, image)) in dataset.images().iter().zip(images).enumerate() {
+        let (Some(size), Some(seen)) = (record.size, image.seen()) else { continue };
         if size == seen.size {
             continue;
         }

@@ -15,12 +15,12 @@ mod classes;
 mod copies;
 mod files;
 mod finding;
+mod images;
 mod labels;
 mod look;
 mod neighbours;
 mod overlaps;
 mod page;
-mod pictures;
 pub mod scheme;
 mod sizes;
 mod structure;
@@ -41,13 +41,13 @@ use crate::{
 
 pub use classes::{ClassRow, GroupRow};
 pub use finding::{Example, Finding, Level, Marked, Shown};
+pub use images::Watch;
 pub use labels::{Detected, LabelReport, LimitChoice, Limits, Mistake, Origin, Suspect};
 pub use page::page;
-pub use pictures::Watch;
 pub use scheme::Scheme;
 pub use sizes::{Density, SMALL_SIDE, Scale, Sizes};
 
-use pictures::Picture;
+use images::Image;
 use scheme::{ClassNumbers, Numbers, Place};
 
 /// What a part of the data is for.
@@ -183,7 +183,7 @@ impl Examination {
 /// The parts, and what was read of their images.
 struct Examined<'a> {
     parts: &'a [Part<'a>],
-    pictures: Vec<Vec<Picture>>,
+    images: Vec<Vec<Image>>,
 }
 
 impl Examined<'_> {
@@ -208,7 +208,7 @@ pub fn examine(
     else {
         return Err(crate::Error::other("the first part must be annotated images to train on"));
     };
-    let examined = Examined { parts, pictures: pictures::read(parts, watch)? };
+    let examined = Examined { parts, images: images::read(parts, watch)? };
     let classes = classes::rows(&examined);
     let labels = detected.map(|detected| labels::examine(train, detected));
     let mut findings = structure::check(&examined);
@@ -227,7 +227,7 @@ pub fn examine(
     let density = sizes::density(train, options.queries);
     let numbers = numbers(&examined, train, &classes, (&sizes, &density), options);
     Ok(Examination {
-        parts: parts.iter().zip(&examined.pictures).map(row).collect(),
+        parts: parts.iter().zip(&examined.images).map(row).collect(),
         groups: classes::groups(&classes),
         scheme: scheme::scheme(&numbers),
         findings,
@@ -238,7 +238,7 @@ pub fn examine(
     })
 }
 
-fn row((part, pictures): (&Part<'_>, &Vec<Picture>)) -> PartRow {
+fn row((part, images): (&Part<'_>, &Vec<Image>)) -> PartRow {
     let labelled = part.labelled.iter().filter(|&&images| images > 0).count();
     PartRow {
         name: part.name(),
@@ -246,7 +246,7 @@ fn row((part, pictures): (&Part<'_>, &Vec<Picture>)) -> PartRow {
         images: part.files.len(),
         boxes: part.dataset.map_or(0, |dataset| dataset.annotations().len()),
         classes: part.dataset.map_or(labelled, |dataset| dataset.vocabulary().len()),
-        read: part.store.map(|_| pictures.iter().filter(|p| p.seen().is_some()).count()),
+        read: part.store.map(|_| images.iter().filter(|p| p.seen().is_some()).count()),
     }
 }
 

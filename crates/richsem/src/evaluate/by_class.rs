@@ -1,7 +1,8 @@
 //! Metrics that rank each class at one overlap: OpenImages' in place of COCO's, Visual Genome's beside them.
 
 use super::{
-    ClassResult, Evaluator, Protocol, ScoredBox, Summary, TrueBox, VerifiedLabel,
+    ClassResult, Evaluator, Intervals, Protocol, ScoredBox, Summary, TrueBox, VerifiedLabel,
+    intervals::RankedIntervals,
     metrics::mean,
     openimages::{self, OpenImagesSummary, Rules, Truth},
     visual_genome::{self, VisualGenomeSummary},
@@ -13,7 +14,7 @@ use crate::{
 impl Evaluator {
     /// OpenImages' challenge metric, AP at IoU 0.5, of the detections as they are, and with each one also
     /// one of the ancestors of its class.
-    pub(super) fn open_images(&self, detections: &[Detection]) -> Result<Summary> {
+    pub(super) fn open_images(&self, detections: &[Detection], intervals: bool) -> Result<Summary> {
         self.check_all(detections)?;
         let none = Relations::none(self.truth.categories.len());
         let relations = self.truth.relations.as_ref().unwrap_or(&none);
@@ -22,7 +23,32 @@ impl Evaluator {
         let found = self.scored_boxes(detections);
         let official = openimages::evaluate(truth, &found, relations, Rules::CHALLENGE)?;
         let expanded = openimages::evaluate(truth, &found, relations, Rules::EXPANDED)?;
-        Ok(self.summary_of_ranked(&official, expanded.map, detections.len()))
+        let mut summary = self.summary_of_ranked(&official, expanded.map, detections.len());
+        if intervals {
+            summary.intervals = Some(self.ranked_intervals(&official, &expanded));
+        }
+        Ok(summary)
+    }
+
+    fn ranked_intervals(
+        &self,
+        official: &OpenImagesSummary,
+        expanded: &OpenImagesSummary,
+    ) -> Intervals {
+        let images = self.truth.images.len();
+        let of_expanded = RankedIntervals::of(&expanded.classes, images);
+        let of_official = RankedIntervals::of(&official.classes, images);
+        let categories = &self.truth.categories;
+        let of_group =
+            |name, group| of_official.mean(name, |at| categories[at].frequency == Some(group));
+        let metrics = vec![
+            of_official.mean("AP50", |_| true),
+            of_expanded.mean("AP50_expanded", |_| true),
+            of_group("AP50r", Frequency::Rare),
+            of_group("AP50c", Frequency::Common),
+            of_group("AP50f", Frequency::Frequent),
+        ];
+        of_official.with(metrics, categories.iter().map(|category| category.id))
     }
 
     fn summary_of_ranked(
@@ -125,7 +151,7 @@ impl Evaluator {
     pub(super) fn check_matched(&self) -> Result<()> {
         match self.protocol {
             Protocol::OpenImages => Err(Error::other(format!(
-                "intervals, comparisons, kinds of errors and thresholds come from COCO's and LVIS's \
+                "comparisons, kinds of errors and thresholds come from COCO's and LVIS's \
                  matches; these annotations are evaluated by the {} protocol",
                 self.protocol
             ))),

@@ -64,16 +64,21 @@ impl ClassMatches {
 
     /// Best first; among equal scores those of earlier images, then as they were.
     pub(super) fn sort(&mut self) {
-        // As the engine ranks: −0 ties with 0.
-        let key = |score: f64| {
-            let bits = (score + 0.0).to_bits();
-            Reverse(if bits >> 63 == 1 { !bits } else { bits | 1 << 63 })
-        };
-        let mut order: Vec<u32> = (0..self.scores.len() as u32).collect();
-        order.sort_by_key(|&i| key(self.scores[i as usize]));
+        let order = best_first(&self.scores);
         let order = order.iter().map(|&i| i as usize);
         self.images = order.clone().map(|i| self.images[i]).collect();
         self.flags = order.clone().map(|i| self.flags[i]).collect();
         self.scores = order.map(|i| self.scores[i]).collect();
     }
+}
+
+/// Positions of scores, the best first, equal ones as they were. As the engine ranks: −0 ties with 0.
+pub(super) fn best_first(scores: &[f64]) -> Vec<u32> {
+    let key = |score: f64| {
+        let bits = (score + 0.0).to_bits();
+        Reverse(if bits >> 63 == 1 { !bits } else { bits | 1 << 63 })
+    };
+    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+    order.sort_by_key(|&i| key(scores[i as usize]));
+    order
 }

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use hotcoco::params::default_rec_thrs;
 
-use super::class_matches::{ClassMatches, Outcome};
+use super::{
+    RankedClass,
+    class_matches::{ClassMatches, Outcome},
+};
 
 /// What AP is of: a size, and the overlaps that it is the mean over.
 #[derive(Debug, Clone)]
@@ -73,7 +76,9 @@ impl Scratch {
         }
         let share = 1.0 / selection.overlaps.len() as f64;
         for overlap in selection.overlaps.clone() {
-            self.rank(class, selection.area, overlap, groups);
+            let outcome = |i| class.outcome(i, selection.area, overlap);
+            let outcomes = class.images.iter().enumerate().map(|(i, &image)| (image, outcome(i)));
+            self.rank(outcomes, groups);
             let whole = self.without(None, total);
             if let Some(sum) = &mut result.all {
                 *sum += whole;
@@ -92,14 +97,35 @@ impl Scratch {
         result
     }
 
-    fn rank(&mut self, class: &ClassMatches, area: usize, overlap: usize, groups: usize) {
+    /// As [`Self::left_out`], of a class that is ranked at one overlap: AP is the area below all points.
+    pub(super) fn left_out_ranked(&mut self, class: &RankedClass, groups: usize) -> LeftOut {
+        let mut boxes = vec![0; groups];
+        for (image, count) in class.truths.iter().filter(|_| groups > 0) {
+            boxes[*image as usize % groups] += *count as usize;
+        }
+        let total = class.num_gt;
+        let outcome = |correct| if correct { Outcome::Hit } else { Outcome::Miss };
+        self.rank(class.ranked.iter().map(|found| (found.image, outcome(found.correct))), groups);
+        let mut area = |group: Option<usize>, boxes: usize| {
+            (boxes > 0).then(|| {
+                self.envelope(group, 0.0);
+                self.precisions.iter().sum::<f64>() / boxes as f64
+            })
+        };
+        let all = area(None, total);
+        let without = (0..groups).map(|group| area(Some(group), total - boxes[group])).collect();
+        LeftOut { all, without }
+    }
+
+    /// Ranks detections, best first: the image of each, and what it is.
+    fn rank(&mut self, outcomes: impl Iterator<Item = (u32, Outcome)>, groups: usize) {
         self.hits.clear();
         self.misses.resize_with(groups, Vec::new);
         self.misses.iter_mut().for_each(Vec::clear);
         let mut false_positives = 0;
-        for (i, &image) in class.images.iter().enumerate() {
+        for (image, outcome) in outcomes {
             let group = if groups > 0 { image % groups as u32 } else { 0 };
-            match class.outcome(i, area, overlap) {
+            match outcome {
                 Outcome::Hit => self.hits.push((group, false_positives)),
                 Outcome::Miss => {
                     false_positives += 1;
@@ -112,8 +138,9 @@ impl Scratch {
         }
     }
 
-    /// AP at 101 recalls of what was ranked, but for one group. `boxes`, above 0, are those of the others.
-    fn without(&mut self, group: Option<usize>, boxes: usize) -> f64 {
+    /// The precision at each true positive of what was ranked, but for one group: the highest at it or behind
+    /// it. `guard` is added to each number that is divided by.
+    fn envelope(&mut self, group: Option<usize>, guard: f64) {
         let misses = group.map_or(&[][..], |group| &self.misses[group]);
         let leaves = group.map(|group| group as u32);
         self.precisions.clear();
@@ -127,12 +154,17 @@ impl Scratch {
             }
             let found = self.precisions.len() as f64 + 1.0;
             let wrong = f64::from(before - dropped as u32);
-            // pycocotools' guard against a division by zero, part of its numbers.
-            self.precisions.push(found / (found + wrong + f64::EPSILON));
+            self.precisions.push(found / (found + wrong + guard));
         }
         for i in (1..self.precisions.len()).rev() {
             self.precisions[i - 1] = self.precisions[i - 1].max(self.precisions[i]);
         }
+    }
+
+    /// AP at 101 recalls of what was ranked, but for one group. `boxes`, above 0, are those of the others.
+    fn without(&mut self, group: Option<usize>, boxes: usize) -> f64 {
+        // pycocotools' guard against a division by zero, part of its numbers.
+        self.envelope(group, f64::EPSILON);
         let (mut sum, mut at) = (0.0, 0);
         for &recall in &self.recalls {
             while at < self.precisions.len() && (at + 1) as f64 / (boxes as f64) < recall {

@@ -23,7 +23,7 @@ impl Evaluator {
     /// of `detections`.
     pub fn evaluate(&self, detections: &[Detection]) -> Result<Summary> {
         if self.protocol == Protocol::OpenImages {
-            return self.open_images(detections);
+            return self.open_images(detections, false);
         }
         self.check_all(detections)?;
         let mut whole = self.engine().map_err(engine)?;
@@ -32,6 +32,19 @@ impl Evaluator {
         })
         .map_err(engine)?;
         self.with_own_means(self.summary_of(whole, detections.len()), detections)
+    }
+
+    /// [`Self::evaluate`], with 95 % intervals of all average precisions ([`Summary::intervals`]).
+    ///
+    /// # Errors
+    /// As [`Self::evaluate`].
+    pub fn evaluate_with_intervals(&self, detections: &[Detection]) -> Result<Summary> {
+        if self.protocol == Protocol::OpenImages {
+            return self.open_images(detections, true);
+        }
+        let (mut summary, matches) = self.evaluate_and_match(detections)?;
+        summary.intervals = Some(matches.intervals());
+        Ok(summary)
     }
 
     /// The metrics of what an engine matched.

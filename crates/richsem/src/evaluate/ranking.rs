@@ -36,14 +36,24 @@ pub struct RankedClass {
     pub ap: Option<f64>,
     /// Number of boxes to be found.
     pub num_gt: usize,
+    /// Boxes to be found, by image: its number, and how many. In order; images without any are left out.
+    pub truths: Vec<(u32, u32)>,
     /// The detections that count, best first.
     pub ranked: Vec<Ranked>,
 }
 
 impl RankedClass {
     /// Sorts what was found and measures it. `found` has the images in order, and each image's detections in
-    /// the order in which ties are decided.
-    pub(super) fn new(mut found: Vec<Ranked>, num_gt: usize) -> Self {
+    /// the order in which ties are decided. `truths` are the images of the boxes to be found, in order.
+    pub(super) fn new(mut found: Vec<Ranked>, truths: impl Iterator<Item = u32>) -> Self {
+        let mut by_image: Vec<(u32, u32)> = Vec::new();
+        for image in truths {
+            match by_image.last_mut() {
+                Some((last, count)) if *last == image => *count += 1,
+                _ => by_image.push((image, 1)),
+            }
+        }
+        let num_gt = by_image.iter().map(|(_, count)| *count as usize).sum();
         found.sort_by(|a, b| descending(a.score, b.score));
         let (mut right, mut wrong) = (0.0, 0.0);
         let (right, wrong): (Vec<f64>, Vec<f64>) = found
@@ -54,7 +64,7 @@ impl RankedClass {
             })
             .unzip();
         let ap = (num_gt > 0).then(|| average_precision_all_points(&right, &wrong, num_gt));
-        Self { ap, num_gt, ranked: found }
+        Self { ap, num_gt, truths: by_image, ranked: found }
     }
 }
 

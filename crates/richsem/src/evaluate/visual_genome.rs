@@ -102,7 +102,7 @@ fn measure(mut boxes: Vec<&TrueBox>, mut found: Vec<&ScoredBox>) -> RankedClass 
             ranked.push(Ranked { score: detection.score, image, correct });
         }
     }
-    RankedClass::new(ranked, boxes.len())
+    RankedClass::new(ranked, boxes.iter().map(|truth| truth.image))
 }
 
 /// The first box of the largest IoU, if that is above the threshold.

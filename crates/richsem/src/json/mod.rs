@@ -7,11 +7,18 @@ mod stream;
 use std::{
     io::{self, BufRead as _, BufReader, Read},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use flate2::bufread::GzDecoder;
 
-use crate::error::{Error, Result};
+use crate::{
+    data::reading::{Reading, Watch},
+    error::{Error, Result},
+};
 
 pub(crate) use records::{ID, INTEGER, Id, Integer, JsonRecord, ZeroOrOne, parse};
 pub(crate) use stream::JsonStream;
@@ -32,20 +39,63 @@ pub(crate) struct TopLevel {
 /// # Errors
 /// A file that cannot be opened, a folder.
 pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
+    Ok(open_counted(path)?.0)
+}
+
+/// How much of a file was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Counter {
+    bytes: Arc<AtomicU64>,
+    of: u64,
+}
+
+impl Counter {
+    /// Tells how far the file is read.
+    ///
+    /// # Errors
+    /// It is not to go on.
+    pub(crate) fn tell(&self, watch: Watch<'_>) -> Result<()> {
+        watch(Reading::Annotations { bytes: self.bytes.load(Ordering::Relaxed), of: self.of })
+    }
+}
+
+/// Counts the bytes that are read.
+struct Counted<R> {
+    inner: R,
+    bytes: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// As [`open`], with what says how much of the file was read (of the archive, if it is one).
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_counted(path: &Path) -> Result<(Box<dyn Read + Send>, Counter)> {
     let mut file = fs_err::File::open(path)?;
-    if file.metadata()?.is_dir() {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
         return Err(Error::invalid(path, "top level", "this is a folder")
             .with_hint("give the file (.json) in it; images have their own option"));
     }
     let mut head = Vec::new();
     file.by_ref().take(2).read_to_end(&mut head)?;
     let packed = head == [0x1f, 0x8b];
+    let counter = Counter { bytes: Arc::default(), of: metadata.len() };
+    let file = Counted { inner: file, bytes: Arc::clone(&counter.bytes) };
     let whole = io::Cursor::new(head).chain(file);
-    if packed {
-        Ok(Box::new(Members(Some(GzDecoder::new(BufReader::new(whole))))))
+    let reader: Box<dyn Read + Send> = if packed {
+        Box::new(Members(Some(GzDecoder::new(BufReader::new(whole)))))
     } else {
-        Ok(Box::new(whole))
-    }
+        Box::new(whole)
+    };
+    Ok((reader, counter))
 }
 
 /// Reads the contents of a gzip archive: of one member, or of several that were joined. None after the

@@ -16,9 +16,9 @@ use crate::{
     collective::{self, Collective, Pace, Single},
     config::{Config, prepared::check_settings},
     data::{
+        Reading,
         batch::Batch,
         detection_source::BrokenImages,
-        image_store::Indexing,
         loader::{BatchSource, Loader},
     },
     error::{Error, Result, guarded, unless_stopped},
@@ -87,7 +87,7 @@ impl Observer for Lines<'_> {
         self.0.message(text);
     }
 
-    fn indexing(&mut self, _at: Indexing) -> ControlFlow<()> {
+    fn reading(&mut self, _at: Reading) -> ControlFlow<()> {
         if self.1.load(Ordering::Relaxed) {
             ControlFlow::Break(())
         } else {

@@ -71,10 +71,12 @@ impl Trainer<'_> {
             self.position.pending_eval = false;
             return Ok(ControlFlow::Continue(None));
         };
-        let summary = evaluator.evaluate(&detections)?;
+        let summary = evaluator.evaluate_with_intervals(&detections)?;
         let (epoch, step) = (self.position.epoch, self.position.updates);
         write_text(&self.run.summary_file(epoch), &summary.to_json())?;
         let metrics: BTreeMap<String, Option<f64>> = summary.metrics.iter().cloned().collect();
+        let measured = summary.intervals.iter().flat_map(|intervals| &intervals.metrics);
+        let intervals = measured.filter_map(|m| Some((m.name.clone(), m.interval?))).collect();
         let scalars: Vec<(String, f32)> =
             metrics.iter().filter_map(|(k, v)| Some((format!("eval/{k}"), (*v)? as f32))).collect();
         let scalars: Vec<(&str, f32)> = scalars.iter().map(|(k, v)| (k.as_str(), *v)).collect();
@@ -88,7 +90,7 @@ impl Trainer<'_> {
             checkpoint::link_best(&self.run, step)?;
         }
         // Resuming before this line evaluates again; the row is then rewritten, not doubled.
-        self.run.replace_eval(EvalRow { step, epoch, metrics })?;
+        self.run.replace_eval(EvalRow { step, epoch, metrics, intervals })?;
         self.position.pending_eval = false;
         checkpoint::write_position(&self.run.file("checkpoints").join("last"), &self.position)?;
         self.observer.evaluated(epoch, &summary);

@@ -7,12 +7,13 @@ use crate::{
     collective::Collective,
     config::{Config, SplitConfig},
     data::{
+        Reading,
         dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry, OnBroken, Transform},
         entries,
         epochs::Epochs,
         extra::{ClassificationSet, ExtraSource, FeedConfig, MappingConfig},
-        image_store::{ImageStore, Indexing},
+        image_store::ImageStore,
         interleaved::{Extra, Interleaved},
         sampler::{LastBatch, Share},
     },
@@ -99,7 +100,7 @@ impl Split {
         training: Option<&Vocabulary>,
         observer: &mut dyn Observer,
     ) -> Result<(Dataset, Self)> {
-        let (mut dataset, store) = open(key, config, &mut |at| observer.indexing(at))?;
+        let (mut dataset, store) = open(key, config, &mut |at| observer.reading(at))?;
         if let Some(training) = training {
             check_vocabularies(training, &mut dataset)?;
         }
@@ -129,10 +130,10 @@ fn tell_notes(store: &ImageStore, observer: &mut dyn Observer) {
 fn open(
     key: &str,
     config: &SplitConfig,
-    progress: &mut dyn FnMut(Indexing) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
 ) -> Result<(Dataset, ImageStore)> {
     let usual_split = if key == "data.train" { "train" } else { "val" };
-    let dataset = Dataset::open_as(&config.annotations, &config.opening(usual_split))?;
+    let dataset = Dataset::open_with(&config.annotations, &config.opening(usual_split), progress)?;
     let images = config.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
         let problem = format!(
             "missing: the images are not near the annotations (`{}`)",
@@ -141,7 +142,9 @@ fn open(
         Error::config(format!("{key}.images"), problem)
             .with_hint("give the folder or archive that the file names in the annotations are in")
     })?;
-    let store = ImageStore::open_with(images, config.orientation, progress)?;
+    let store = ImageStore::open_with(images, config.orientation, &mut |at| {
+        progress(Reading::Indexing(at))
+    })?;
     Ok((dataset, store))
 }
 
@@ -207,7 +210,7 @@ pub(crate) fn extra_sets(
     observer: &mut dyn Observer,
 ) -> Result<Vec<Arc<ClassificationSet>>> {
     let sets = config.data.extra_sets().map(|(_, extra)| {
-        let progress = &mut |at| observer.indexing(at);
+        let progress = &mut |at| observer.reading(Reading::Indexing(at));
         let set = ClassificationSet::open_with(extra, vocabulary, progress)?;
         observer.message(&format!("{}: {}", extra.images.display(), set.report()));
         tell_notes(set.store(), observer);

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, path::Path};
 
 use super::run_folder::TrainRow;
-use crate::{data::image_store::Indexing, evaluate::Summary};
+use crate::{data::Reading, evaluate::Summary};
 
 /// Receives the events of a run; every method may stay empty.
 pub trait Observer {
@@ -11,9 +11,9 @@ pub trait Observer {
     fn message(&mut self, _text: &str) {}
     /// The run's folder is there. The process of rank 0 alone writes into it, but for `ranks/`.
     fn folder(&mut self, _path: &Path) {}
-    /// A large archive of images is being indexed. Says whether to go on: if not, the run ends with
-    /// [`Error::Stopped`](crate::Error::Stopped), and what was found is kept.
-    fn indexing(&mut self, _at: Indexing) -> ControlFlow<()> {
+    /// Annotations are being read, or a large archive of images is being indexed. Says whether to go on: if not,
+    /// the run ends with [`Error::Stopped`](crate::Error::Stopped). What was found of an archive is kept.
+    fn reading(&mut self, _at: Reading) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
     /// Passes are being recorded as CUDA graphs: how many are done, of how many.

@@ -66,6 +66,10 @@ pub struct EvalRow {
     pub epoch: u64,
     /// AP, AP50, …; fractions, null where nothing could be evaluated.
     pub metrics: BTreeMap<String, Option<f64>>,
+    /// 95 % intervals of the average precisions, for other images ([`crate::evaluate::intervals`]); those that
+    /// have one. Rows of older releases have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<String, [f64; 2]>,
 }
 
 impl EvalRow {
@@ -468,6 +472,7 @@ mod tests {
             step: epoch * 10,
             epoch,
             metrics: [("AP".to_owned(), ap)].into(),
+            intervals: BTreeMap::new(),
         };
         let best = |aps: &[Option<f64>]| {
             let rows: Vec<EvalRow> = (1..).zip(aps).map(|(epoch, &ap)| row(epoch, ap)).collect();

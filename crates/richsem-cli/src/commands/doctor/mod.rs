@@ -37,7 +37,7 @@ use super::eval::{self, Detecting};
 use crate::{
     args::{self, InferenceArgs, OrientationArgs, SetArgs},
     exit, output,
-    progress::Counter,
+    progress::{Counter, open_images, open_set},
     results::read_detections,
     signals::Signals,
 };
@@ -229,9 +229,9 @@ fn open(args: &Args, path: &Path, images: Option<&Path>, role: Role) -> Result<O
         usual_split: Some(usual),
         ..set
     };
-    let dataset = Dataset::open_as(path, &opening)?;
+    let dataset = open_set(path, &opening)?;
     let place = images.or(dataset.images_at()).filter(|_| !args.no_images);
-    let store = place.map(|place| ImageStore::open(place, args.orientation.get())).transpose()?;
+    let store = place.map(|place| open_images(place, args.orientation.get())).transpose()?;
     let names = || dataset.images().iter().map(|image| image.file_name.as_str());
     if let Some(problem) = store.as_ref().and_then(|store| store.holds_none_of(names())) {
         return Err(anyhow!(

@@ -21,7 +21,7 @@ use richsem::{
 use super::Args;
 use crate::{
     output,
-    progress::{Counter, IndexProgress},
+    progress::{Counter, open_images},
 };
 
 /// What is evaluated, and by what.
@@ -40,12 +40,7 @@ pub(super) fn detect_in(
     (detector, worker): (&Detector, &Worker),
     images: &Path,
 ) -> Result<Option<Found>> {
-    let mut indexing = IndexProgress::default();
-    let store = ImageStore::open_with(images, args.orientation.get(), &mut |at| {
-        indexing.set(at);
-        ControlFlow::Continue(())
-    })?;
-    drop(indexing);
+    let store = open_images(images, args.orientation.get())?;
     for note in store.notes() {
         output::note(format!("{}: {note}", images.display()));
     }

@@ -27,6 +27,7 @@ use crate::{
     analysis,
     args::{self, InferenceArgs, MergeArgs, OrientationArgs, SetArgs},
     exit, output,
+    progress::open_set,
     ranks::{self, Member, ProcessArgs},
     results::read_detections,
     table,
@@ -272,7 +273,7 @@ fn open(
             pixels,
             ..args.set.opening()
         };
-        let mut dataset = Dataset::open_as(&args.annotations, &opening)?;
+        let mut dataset = open_set(&args.annotations, &opening)?;
         if let Some(detector) = detector {
             check_vocabularies(detector.vocabulary(), &mut dataset)?;
         }
@@ -296,7 +297,7 @@ fn measure(
 ) -> Result<(Summary, Option<Matches>)> {
     let Found { evaluator, detections, .. } = found;
     if evaluator.protocol() == Protocol::OpenImages {
-        return Ok((evaluator.evaluate(detections)?, None));
+        return Ok((evaluator.evaluate_with_intervals(detections)?, None));
     }
     let (mut summary, matches) = evaluator.evaluate_and_match(detections)?;
     summary.intervals = Some(matches.intervals());

@@ -221,10 +221,10 @@ fn text(path: &Path, folder: Option<&Path>) -> Result<String> {
 fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) -> Result<Opened> {
     let set = if usual == "train" { args.set.opening() } else { Opening::default() };
     let opening = Opening { images: args.images.clone(), usual_split: Some(usual), ..set.clone() };
-    let dataset = Dataset::open_as(path, &opening)?;
+    let dataset = progress::open_set(path, &opening)?;
     output::note(format!("{}: {}", path.display(), dataset.report()));
     let at = args.images.as_deref().or(dataset.images_at());
-    let store = at.map(|at| ImageStore::open(at, Orientation::Exif)).transpose()?;
+    let store = at.map(|at| progress::open_images(at, Orientation::Exif)).transpose()?;
     let mut settings: Vec<(String, Value)> =
         vec![("annotations".to_owned(), text(path, folder)?.into())];
     if let Some(format) = &set.format {

@@ -9,7 +9,6 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::{
     data::{
-        dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry},
         formats::Opening,
         image_io::Orientation,
@@ -25,6 +24,7 @@ use super::Args;
 use crate::{
     args::{self, SetArgs},
     images, output,
+    progress::open_set,
 };
 
 /// The images to detect in. The three lists are parallel.
@@ -91,7 +91,7 @@ fn known_images(
     };
     output::check_input(file, "--annotations", "file or folder")?;
     let opening = Opening { annotated: false, pixels: false, ..set.opening() };
-    let dataset = Dataset::open_as(file, &opening)?;
+    let dataset = open_set(file, &opening)?;
     let names = dataset.image_names();
     let sizes: HashMap<i64, _> =
         dataset.images().iter().map(|image| (image.id, image.size)).collect();

@@ -13,7 +13,7 @@ use crate::{
     boxes::Xywh,
     data::{
         dataset::Dataset,
-        records::{AnnotationFormat, ClassRecord, ImageRecord},
+        records::{Annotation, AnnotationFormat, ClassRecord, ImageRecord},
     },
     error::{Error, Result, unless_stopped, write_atomically},
     vocabulary::{Category, ClassIndex, Frequency},
@@ -140,23 +140,27 @@ impl Serialize for File<'_> {
     }
 }
 
-/// The id of an image, as the set has it.
+/// The id of an image or an annotation, as the set has it.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum ImageId<'a> {
+enum WrittenId<'a> {
     Number(i64),
     Text(&'a str),
 }
 
-impl<'a> ImageId<'a> {
-    fn of(set: &'a Dataset, image: usize) -> Self {
+impl<'a> WrittenId<'a> {
+    fn of_image(set: &'a Dataset, image: usize) -> Self {
         set.text_id(image).map_or(Self::Number(set.images()[image].id), Self::Text)
+    }
+
+    fn of_annotation(set: &'a Dataset, annotation: &Annotation) -> Self {
+        set.annotation_text_id(annotation).map_or(Self::Number(annotation.id), Self::Text)
     }
 }
 
 #[derive(Serialize)]
 struct ImageJson<'a> {
-    id: ImageId<'a>,
+    id: WrittenId<'a>,
     file_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     width: Option<u32>,
@@ -177,7 +181,7 @@ impl Serialize for Images<'_> {
             classes.iter().map(|class| set.vocabulary().category(*class).id.0).collect()
         };
         serializer.collect_seq(set.images().iter().enumerate().map(|(at, image)| ImageJson {
-            id: ImageId::of(set, at),
+            id: WrittenId::of_image(set, at),
             file_name: &image.file_name,
             width: image.size.map(|[_, width]| width),
             height: image.size.map(|[height, _]| height),
@@ -213,8 +217,8 @@ fn is_false(flag: &u8) -> bool {
 
 #[derive(Serialize)]
 struct AnnotationJson<'a> {
-    id: i64,
-    image_id: ImageId<'a>,
+    id: WrittenId<'a>,
+    image_id: WrittenId<'a>,
     category_id: i64,
     bbox: Xywh,
     area: f64,
@@ -229,8 +233,8 @@ impl Serialize for Annotations<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let set = self.0.set;
         serializer.collect_seq(set.annotations().iter().map(|a| AnnotationJson {
-            id: a.id,
-            image_id: ImageId::of(set, a.image as usize),
+            id: WrittenId::of_annotation(set, a),
+            image_id: WrittenId::of_image(set, a.image as usize),
             category_id: set.vocabulary().category(a.class).id.0,
             bbox: a.bbox,
             area: a.area,

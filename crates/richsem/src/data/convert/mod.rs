@@ -14,6 +14,7 @@ mod tests;
 mod yolo;
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -21,8 +22,10 @@ use std::{
 use crate::{
     argument::Argument,
     data::{
+        Reading,
         dataset::Dataset,
         formats::{self, Opening, same_split},
+        reading::until,
     },
     error::{Error, Result, TEMPORARY, unless_stopped},
 };
@@ -71,7 +74,7 @@ impl Conversion {
 /// COCO and LVIS become `output/<part>.json`, and `output/images/` if images are put there (in a folder for
 /// each part, where the parts have theirs in different places). Category ids stay as they are, if all parts
 /// agree about them; otherwise classes are numbered anew, by name, and the report says so. All parts are in
-/// memory at once.
+/// memory at once. `progress` is as in [`Dataset::open_with`].
 ///
 /// # Errors
 /// [`Error::Stopped`] once `stop` is set; an `output` that is not empty, unless `overwrite` is set; what
@@ -82,12 +85,13 @@ pub fn convert(
     output: &Path,
     how: &Conversion,
     stop: &AtomicBool,
+    progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
 ) -> Result<ConversionReport> {
     refuse_full(output, how.overwrite)?;
     if how.target == Target::Yolo {
         yolo::refuse_labels(output)?;
     }
-    let mut sets = open_all(input, &how.opening, stop)?;
+    let mut sets = open_all(input, &how.opening, stop, progress)?;
     let mut report = ConversionReport::default();
     report.notes.extend(classes::unify(input, &mut sets)?);
     write_parts(input, sets, output, how, report, stop)
@@ -159,7 +163,12 @@ fn write_json(
 pub(in crate::data) type Part = (String, Dataset);
 
 /// Reads all parts that are meant.
-fn open_all(input: &Path, opening: &Opening, stop: &AtomicBool) -> Result<Vec<Part>> {
+fn open_all(
+    input: &Path,
+    opening: &Opening,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
+) -> Result<Vec<Part>> {
     let splits = match &opening.split {
         Some(_) => Vec::new(),
         None => formats::splits(input, opening)?,
@@ -172,7 +181,8 @@ fn open_all(input: &Path, opening: &Opening, stop: &AtomicBool) -> Result<Vec<Pa
     let mut sets: Vec<Part> = Vec::with_capacity(wanted.len());
     for split in wanted {
         unless_stopped(stop)?;
-        let set = Dataset::open_as(input, &Opening { split, ..opening.clone() })?;
+        let opening = Opening { split, ..opening.clone() };
+        let set = Dataset::open_with(input, &opening, &mut until(stop, progress))?;
         let name = match set.split() {
             "" => name_of(input),
             split => split.replace(['/', '\\'], "-"),

@@ -21,8 +21,12 @@ use crate::{
 /// The `stop` of tests that do not stop.
 static GO: AtomicBool = AtomicBool::new(false);
 
+pub(super) fn go_on(_: crate::data::Reading) -> std::ops::ControlFlow<()> {
+    std::ops::ControlFlow::Continue(())
+}
+
 fn to(target: Target, input: &Path, output: &Path) -> Result<ConversionReport> {
-    convert(input, output, &Conversion::to(target), &GO)
+    convert(input, output, &Conversion::to(target), &GO, &mut go_on)
 }
 
 fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
@@ -99,7 +103,7 @@ fn real_sets_become_the_same() {
         let Some(input) = shared(file) else { continue };
         let output = tempfile::tempdir().unwrap();
         let how = Conversion { images: Some(super::PutImages::Keep), ..Conversion::to(target) };
-        let report = convert(&input, output.path(), &how, &GO).unwrap();
+        let report = convert(&input, output.path(), &how, &GO, &mut go_on).unwrap();
         let before = Dataset::open(&input).unwrap();
         assert_same(&before, &Dataset::open(&report.splits[0].path).unwrap());
         let is_lvis = before.format() == AnnotationFormat::Lvis;
@@ -247,7 +251,7 @@ fn one_part_may_be_meant() {
     two_parts(input.path());
     let opening = Opening { split: Some("validation".into()), ..Opening::default() };
     let how = Conversion { opening, ..Conversion::to(Target::Coco) };
-    let report = convert(input.path(), output.path(), &how, &GO).unwrap();
+    let report = convert(input.path(), output.path(), &how, &GO, &mut go_on).unwrap();
     assert_eq!((report.splits.len(), report.splits[0].name.as_str()), (1, "val"));
     assert!(!output.path().join("train.json").exists());
 }
@@ -262,7 +266,7 @@ fn a_folder_that_is_not_empty_is_left_alone() {
     assert!(message.contains("exists and is not empty") && message.contains("hint"), "{message}");
     assert_eq!(std::fs::read(output.path().join("val.json")).unwrap(), b"mine");
     let how = Conversion { overwrite: true, ..Conversion::to(Target::Coco) };
-    convert(input.path(), output.path(), &how, &GO).unwrap();
+    convert(input.path(), output.path(), &how, &GO, &mut go_on).unwrap();
     assert_eq!(Dataset::open(&output.path().join("val.json")).unwrap().annotations().len(), 1);
     assert_eq!(std::fs::read(output.path().join("other")).unwrap(), b"mine");
     assert_eq!(std::fs::read_dir(output.path()).unwrap().count(), 3, "nothing temporary stays");
@@ -275,7 +279,8 @@ fn an_error_or_a_stop_leaves_nothing() {
     two_parts(&input);
     let output = folder.path().join("out");
     let stop = AtomicBool::new(true);
-    let error = convert(&input, &output, &Conversion::to(Target::Coco), &stop).unwrap_err();
+    let how = Conversion::to(Target::Coco);
+    let error = convert(&input, &output, &how, &stop, &mut go_on).unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
     write(&input, "val.json", r#"{"images": [], "annotations": [{"id": "#);
     let message = to(Target::Coco, &input, &output).unwrap_err().to_string();
@@ -304,7 +309,7 @@ fn a_stop_ends_a_file() {
 /// Of Open Images as COCO: text ids, classes that are seen and have no box, ids of entities.
 const SEEN: &str = r#"{"images": [
     {"id": "0a", "file_name": "0a.jpg", "width": 9, "height": 9, "pos_category_ids": [1, 2], "neg_category_ids": []}],
-  "annotations": [{"id": 1, "image_id": "0a", "category_id": 1, "bbox": [0, 0, 4, 4]}],
+  "annotations": [{"id": "f-1", "image_id": "0a", "category_id": 1, "bbox": [0, 0, 4, 4]}],
   "categories": [{"id": 1, "name": "dog", "freebase_id": "/m/0bt9lr", "synonyms": ["hound"]},
     {"id": 2, "name": "ball"}]}"#;
 
@@ -316,6 +321,7 @@ fn ids_names_and_what_was_seen_are_kept() {
     let report = to(Target::Lvis, &input, &folder.path().join("lvis")).unwrap();
     let after = Dataset::open(&report.splits[0].path).unwrap();
     assert_eq!((after.text_id(0), after.annotations()), (Some("0a"), before.annotations()));
+    assert_eq!(after.annotation_text_id(&after.annotations()[0]), Some("f-1"));
     assert_eq!(after.knowledge(0), before.knowledge(0));
     let facts = |set: &Dataset| -> Vec<_> {
         set.class_records().iter().map(|c| (c.key.clone(), c.synonyms.clone())).collect()
@@ -340,6 +346,7 @@ fn old_labels_are_never_taken_for_new_ones() {
     }
     write(output.path(), "labels/train/old.txt", "0 .5 .5 .1 .1");
     let how = Conversion { overwrite: true, ..Conversion::to(Target::Yolo) };
-    let error = convert(input.path(), output.path(), &how, &GO).unwrap_err().to_string();
+    let error =
+        convert(input.path(), output.path(), &how, &GO, &mut go_on).unwrap_err().to_string();
     assert!(error.contains("labels` is there already"), "{error}");
 }

@@ -6,7 +6,7 @@
 //! never looks.
 //!
 //! What is accepted beyond COCO's and LVIS's format: a gzip archive, top-level keys in any order, unknown keys
-//! anywhere, category ids with holes, image ids that are texts, images without boxes or size (also 0 and null),
+//! anywhere, category ids with holes, ids of images and annotations that are texts, images without boxes or size (also 0 and null),
 //! a missing or empty `bbox` beside a segmentation (the box around it), missing `area` (width × height),
 //! `iscrowd` (0), `image_count`, `instance_count` and `frequency` (counted), ids written `3.0`, a byte
 //! order mark, lists of verified classes that name classes the file does not have (passed over and
@@ -19,6 +19,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,6 +29,7 @@ use crate::{
     data::{
         formats::{self, Opened, Opening},
         openimages::Relations,
+        reading::Reading,
         records::{ClassRecord, Records, Unit},
     },
     detections::ImageNames,
@@ -62,6 +64,8 @@ pub struct Dataset {
     images: Vec<ImageRecord>,
     /// The images' ids as they are written, where some are texts.
     image_ids: Option<Vec<String>>,
+    /// Those of the annotations, by their numbers, where some are texts.
+    annotation_ids: Option<Vec<String>>,
     /// Other names of each class.
     synonyms: Vec<Vec<String>>,
     annotations: Vec<Annotation>,
@@ -93,7 +97,19 @@ impl Dataset {
     /// # Errors
     /// As [`Self::open`]; a split that the set does not have; images that boxes need and that are not there.
     pub fn open_as(path: &Path, opening: &Opening) -> Result<Self> {
-        let Opened { format, split, records } = formats::open(path, opening)?;
+        Self::open_with(path, opening, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Self::open_as`]. `progress` is told how far it is, and says whether to go on.
+    ///
+    /// # Errors
+    /// As [`Self::open_as`]; [`Error::Stopped`](crate::Error::Stopped) if `progress` says so.
+    pub fn open_with(
+        path: &Path,
+        opening: &Opening,
+        progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let Opened { format, split, records } = formats::open(path, opening, progress)?;
         let mut dataset = Self::of(path, records);
         dataset.report.format = format.title;
         dataset.format_name = format.name;
@@ -153,6 +169,7 @@ impl Dataset {
             relations: records.relations,
             images: records.images,
             image_ids: records.image_ids,
+            annotation_ids: records.annotation_ids,
             synonyms,
             annotations: records.annotations,
             starts,
@@ -303,6 +320,14 @@ impl Dataset {
     #[must_use]
     pub fn text_id(&self, image: usize) -> Option<&str> {
         self.image_ids.as_ref().map(|written| written[image].as_str())
+    }
+
+    /// The id that the file has for an annotation, where it has texts for ids ([`Annotation::id`] is then the
+    /// annotation's number, from 1); none where ids are numbers.
+    #[must_use]
+    pub fn annotation_text_id(&self, annotation: &Annotation) -> Option<&str> {
+        let at = usize::try_from(annotation.id).ok()?.checked_sub(1)?;
+        self.annotation_ids.as_ref()?.get(at).map(String::as_str)
     }
 
     /// The images, in the file's order.

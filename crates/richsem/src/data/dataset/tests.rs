@@ -31,7 +31,8 @@ const WHOLE: usize = 4 << 20;
 
 /// Reads a file so many bytes at a time.
 fn open_in_chunks(path: &Path, chunk: usize) -> Result<Dataset> {
-    let mut dataset = Dataset::of(path, coco::read(path, json::open(path)?, chunk, true)?);
+    let mut dataset =
+        Dataset::of(path, coco::read(path, json::open(path)?, chunk, true, &|| Ok(()))?);
     dataset.report.format = COCO;
     Ok(dataset)
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::PathBuf};
 
 use super::place::root_of;
-use crate::data::records::Records;
+use crate::data::{reading::Watch, records::Records};
 
 /// Images whose files are looked for, all over the set: often a part of it is missing.
 const LOOKED_FOR: usize = 20;
@@ -16,10 +16,10 @@ const PARTS: [usize; 2] = [2, 1];
 /// Files often lie elsewhere than their names say: Objects365's `images/v1/patch8/x.jpg` is
 /// `train/patch8/x.jpg`. So the last two parts of the names are tried, then the last one. The names become
 /// these, if they still tell all images apart, and a note says so.
-pub(super) fn find(candidates: &[PathBuf], records: &mut Records) {
+pub(super) fn find(candidates: &[PathBuf], watch: Watch<'_>, records: &mut Records) {
     let every = (records.images.len() / LOOKED_FOR).max(1);
     let names = || records.images.iter().step_by(every).map(|image| image.file_name.as_str());
-    if let Some(root) = root_of(candidates.iter().cloned(), names()) {
+    if let Some(root) = root_of(candidates.iter().cloned(), names(), watch) {
         records.images_at = Some(root);
         return;
     }
@@ -28,7 +28,7 @@ pub(super) fn find(candidates: &[PathBuf], records: &mut Records) {
             continue;
         }
         let short = names().map(|name| last(name, parts));
-        let Some(root) = root_of(candidates.iter().cloned(), short) else { continue };
+        let Some(root) = root_of(candidates.iter().cloned(), short, watch) else { continue };
         let all = || records.images.iter().map(|image| image.file_name.as_str());
         let whole: HashSet<&str> = all().collect();
         let cut: HashSet<&str> = all().map(|name| last(name, parts)).collect();

@@ -21,12 +21,16 @@ mod visual_genome;
 mod voc;
 mod yolo;
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::{Cell, RefCell},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 pub use super::records::Unit;
 use crate::{
     argument::Argument,
-    data::{image_io::Orientation, records::Records},
+    data::{image_io::Orientation, reading::Reading, records::Records},
     error::{Error, Result},
 };
 pub(in crate::data) use coco::below_root;
@@ -117,12 +121,23 @@ pub(in crate::data) struct Opened {
     pub(in crate::data) records: Records,
 }
 
-/// Recognises the format of a file or folder, and reads it.
+/// Recognises the format of a file or folder, and reads it. `progress` is told how far it is, and says whether
+/// to go on.
 ///
 /// # Errors
-/// A path that does not exist or has no known format, or several; a split that it has not; a vocabulary for a
+/// [`Error::Stopped`] if `progress` says so; a path that does not exist or has no known format, or several; a split that it has not; a vocabulary for a
 /// format that has its own classes; what the reader of the format says.
-pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
+pub(in crate::data) fn open(
+    path: &Path,
+    opening: &Opening,
+    progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
+) -> Result<Opened> {
+    let (progress, stopped) = (RefCell::new(progress), Cell::new(false));
+    let watch = |at: Reading| {
+        let mut progress = progress.borrow_mut();
+        stopped.set(stopped.get() || progress(at).is_break());
+        if stopped.get() { Err(Error::Stopped) } else { Ok(()) }
+    };
     let place = Place::new(path)?;
     let format = choose_format(&place, opening.format.as_deref())?;
     refuse_unused(format, opening)?;
@@ -134,9 +149,14 @@ pub(in crate::data) fn open(path: &Path, opening: &Opening) -> Result<Opened> {
         vocabulary: opening.vocabulary.as_deref(),
         boxes: opening.boxes,
         annotated: opening.annotated,
+        watch: &watch,
     };
-    let mut records = (format.read)(&request)?;
-    sizes::complete(path, &mut records, opening)?;
+    let read = (format.read)(&request).and_then(|mut records| {
+        sizes::complete(path, &mut records, opening, &watch)?;
+        Ok(records)
+    });
+    // Where a stop looked like another failure, as of a place that may have the images.
+    let mut records = if stopped.get() { Err(Error::Stopped) } else { read }?;
     records.notes.extend(copies::note(&records.images));
     Ok(Opened { format, split, records })
 }

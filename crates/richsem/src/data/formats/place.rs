@@ -7,7 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{data::image_store::ImageStore, error::Result, json};
+use crate::{
+    data::{
+        image_store::ImageStore,
+        reading::{Watch, open_store},
+    },
+    error::Result,
+    json,
+};
 
 /// Bytes that are read of a file to recognise it.
 const HEAD: u64 = 64 << 10;
@@ -158,9 +165,10 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
 pub(in crate::data) fn root_of<'a>(
     candidates: impl IntoIterator<Item = PathBuf>,
     names: impl Iterator<Item = &'a str> + Clone,
+    watch: Watch<'_>,
 ) -> Option<PathBuf> {
     candidates.into_iter().find(|candidate| {
-        let Ok(store) = ImageStore::open(candidate, Default::default()) else { return false };
+        let Ok(store) = open_store(candidate, Default::default(), watch) else { return false };
         names.clone().take(LOOKED_FOR).any(|name| store.contains(name))
     })
 }

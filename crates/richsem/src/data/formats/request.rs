@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::hf::BoxForm;
+use crate::data::reading::Watch;
 
 /// What is asked of a reader.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(in crate::data) struct Request<'a> {
     /// The file or folder that was given.
     pub(in crate::data) path: &'a Path,
@@ -19,4 +20,6 @@ pub(in crate::data) struct Request<'a> {
     pub(in crate::data) boxes: Option<BoxForm>,
     /// Whether there must be annotations. A list of images alone is enough to predict.
     pub(in crate::data) annotated: bool,
+    /// Told how far it is, from the thread that reads.
+    pub(in crate::data) watch: Watch<'a>,
 }

@@ -8,7 +8,7 @@ use crate::{
     boxes::Xywh,
     data::{
         image_io::Orientation,
-        image_store::ImageStore,
+        reading::{FILES, Reading, Watch, open_store},
         records::{Records, Unit},
     },
     error::{Error, Result},
@@ -19,7 +19,12 @@ const NAMED: usize = 3;
 
 /// Has the boxes in pixels, if they must be. Images whose files are missing are left out and counted: of
 /// large sets many have a part only.
-pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) -> Result<()> {
+pub(super) fn complete(
+    path: &Path,
+    records: &mut Records,
+    opening: &Opening,
+    watch: Watch<'_>,
+) -> Result<()> {
     if records.unit == Unit::Pixels || !opening.pixels {
         return Ok(());
     }
@@ -29,11 +34,15 @@ pub(super) fn complete(path: &Path, records: &mut Records, opening: &Opening) ->
         return Err(Error::invalid(path, "images", problem)
             .with_hint(format!("say where the images are: {}", Argument::Images)));
     };
-    let store = ImageStore::open(place, opening.orientation)?;
+    let store = open_store(place, opening.orientation, watch)?;
     let unknown: Vec<usize> =
         (0..records.images.len()).filter(|&i| records.images[i].size.is_none()).collect();
     let names: Vec<&str> = unknown.iter().map(|&i| records.images[i].file_name.as_str()).collect();
-    let sizes = store.sizes(&names);
+    let mut sizes = Vec::with_capacity(names.len());
+    for some in names.chunks(FILES) {
+        sizes.extend(store.sizes(some));
+        watch(Reading::Sizes { done: sizes.len(), of: names.len() })?;
+    }
     if !sizes.is_empty()
         && sizes.iter().all(Option::is_none)
         && let Some(problem) = store.holds_none_of(names.into_iter())

@@ -286,11 +286,21 @@ impl ImageStore {
     /// # Errors
     /// As [`Self::read`] and [`image_io::size`].
     pub fn size(&self, name: &str) -> Result<[u32; 2]> {
+        self.size_as(name, self.orientation)
+    }
+
+    /// As [`Self::size`], another way up.
+    pub(in crate::data) fn size_as(
+        &self,
+        name: &str,
+        orientation: Orientation,
+    ) -> Result<[u32; 2]> {
         let path = self.display_path(name);
         match &self.location {
-            Location::Folder(_) => image_io::size(&path, self.orientation),
-            Location::Archives(_) | Location::Tables(_) => {
-                image_io::size_of(Cursor::new(self.read(name)?), &path, self.orientation)
+            Location::Folder(_) => image_io::size(&path, orientation),
+            Location::Archives(archives) => archives.size(name, orientation),
+            Location::Tables(_) => {
+                image_io::size_of(Cursor::new(self.read(name)?), &path, orientation)
             }
         }
     }

@@ -7,7 +7,10 @@ use super::{
     names::{Numbered, Part},
     table::{self, Format, Row, Rows},
 };
-use crate::error::Result;
+use crate::{
+    data::reading::{UNWATCHED, Watch},
+    error::Result,
+};
 
 static FORMAT: Format = Format {
     what: "a file of boxes",
@@ -127,8 +130,21 @@ pub struct Boxes {
 /// A file that cannot be read, is not CSV or lacks a column; a row that is not as it should be, with line
 /// and column.
 pub fn read_boxes(path: &Path, images: &mut Names, classes: &mut Names) -> Result<Boxes> {
+    read_boxes_watched(path, images, classes, UNWATCHED)
+}
+
+/// As [`read_boxes`]; `watch` is told how far it is.
+///
+/// # Errors
+/// As [`read_boxes`]; that of `watch`.
+pub(in crate::data) fn read_boxes_watched(
+    path: &Path,
+    images: &mut Names,
+    classes: &mut Names,
+    watch: Watch<'_>,
+) -> Result<Boxes> {
     let mut all = Boxes::default();
-    let header = table::read(path, &FORMAT, part, |part| {
+    let header = table::read(path, &FORMAT, watch, part, |part| {
         let [without_area, beyond] = part.append_to(&mut all.boxes, images, classes);
         all.without_area += without_area;
         all.beyond += beyond;

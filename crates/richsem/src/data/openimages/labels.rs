@@ -8,7 +8,10 @@ use super::{
     names::{Numbered, Part},
     table::{self, Format, Rows},
 };
-use crate::error::Result;
+use crate::{
+    data::reading::{UNWATCHED, Watch},
+    error::Result,
+};
 
 static FORMAT: Format = Format {
     what: "a file of image-level labels",
@@ -45,8 +48,21 @@ pub struct Labels {
 /// A file that cannot be read, is not CSV or lacks a column; a row that is not as it should be, with line
 /// and column.
 pub fn read_labels(path: &Path, images: &mut Names, classes: &mut Names) -> Result<Labels> {
+    read_labels_watched(path, images, classes, UNWATCHED)
+}
+
+/// As [`read_labels`]; `watch` is told how far it is.
+///
+/// # Errors
+/// As [`read_labels`]; that of `watch`.
+pub(in crate::data) fn read_labels_watched(
+    path: &Path,
+    images: &mut Names,
+    classes: &mut Names,
+    watch: Watch<'_>,
+) -> Result<Labels> {
     let mut all = Labels::default();
-    let header = table::read(path, &FORMAT, part, |part| {
+    let header = table::read(path, &FORMAT, watch, part, |part| {
         all.unverified += part.append_to(&mut all.labels, images, classes);
     })?;
     all.columns = header.columns();

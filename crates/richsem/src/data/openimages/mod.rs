@@ -20,10 +20,12 @@ mod table;
 
 use std::{fmt, path::Path};
 
+pub(in crate::data) use boxes::read_boxes_watched;
 pub use boxes::{Boxes, Flag, OpenImagesBox, Source, read_boxes};
 pub use classes::{Classes, read_classes};
 pub use hierarchy::{Hierarchy, Knowledge, Relations};
 pub use judged::{ScoredBox, VerifiedLabel};
+pub(in crate::data) use labels::read_labels_watched;
 pub use labels::{Labels, read_labels};
 pub use names::Names;
 pub use predictions::{Predictions, read_predictions, write_predictions};

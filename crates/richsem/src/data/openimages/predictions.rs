@@ -9,7 +9,10 @@ use super::{
     names::{Numbered, Part},
     table::{self, Format, Rows},
 };
-use crate::error::{Error, Result, write_atomically};
+use crate::{
+    data::reading::UNWATCHED,
+    error::{Error, Result, write_atomically},
+};
 
 static FORMAT: Format = Format {
     what: "a file of predictions",
@@ -55,7 +58,7 @@ pub fn read_predictions(
     classes: &mut Names,
 ) -> Result<Predictions> {
     let mut all = Predictions::default();
-    let header = table::read(path, &FORMAT, part, |part| {
+    let header = table::read(path, &FORMAT, UNWATCHED, part, |part| {
         all.without_area += part.append_to(&mut all.boxes, images, classes);
     })?;
     all.columns = header.columns();

@@ -10,7 +10,10 @@ use super::{
     predictions::{Predictions, name, write_row},
     table::{self, Format, Row, Rows, check_share},
 };
-use crate::error::{Error, Result, write_atomically};
+use crate::{
+    data::reading::UNWATCHED,
+    error::{Error, Result, write_atomically},
+};
 
 static FORMAT: Format =
     Format { what: "a submission", required: &["ImageId", "PredictionString"], optional: &[] };
@@ -32,7 +35,7 @@ pub fn read_submission(
     classes: &mut Names,
 ) -> Result<Predictions> {
     let mut all = Predictions::default();
-    let header = table::read(path, &FORMAT, part, |part| {
+    let header = table::read(path, &FORMAT, UNWATCHED, part, |part| {
         let [without_area, empty] = part.append_to(&mut all.boxes, images, classes);
         all.without_area += without_area;
         all.empty_pictures += empty;

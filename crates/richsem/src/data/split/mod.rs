@@ -5,6 +5,7 @@ mod assign;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
     path::Path,
     sync::atomic::AtomicBool,
 };
@@ -15,11 +16,13 @@ use self::assign::{Group, assign};
 use crate::{
     argument::Argument,
     data::{
+        Reading,
         convert::{
             Conversion, ConversionReport, Part, PutImages, Target, refuse_full, write_parts,
         },
         dataset::{AnnotationFormat, Dataset},
         formats,
+        reading::until,
     },
     error::{Error, Result},
 };
@@ -80,6 +83,7 @@ const ROBOFLOW: &str = r"^(.*)\.rf\.[0-9A-Za-z]+\.[^.]+$";
 /// Divides the set at `input`, and writes its parts to the folder `output` as COCO (LVIS, where classes are
 /// verified image by image). `how` says how the set is opened, and what becomes of its images: by default links
 /// lead to those of a folder, and those of an archive are copied out of it. Its target is not looked at.
+/// `progress` is as in [`Dataset::open_with`].
 ///
 /// # Errors
 /// A set that has parts already, of which `how.opening.split` names none; fewer than two parts, or shares that
@@ -90,6 +94,7 @@ pub fn divide(
     division: &Division,
     how: &Conversion,
     stop: &AtomicBool,
+    progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
 ) -> Result<DivisionReport> {
     let shares = shares(division)?;
     refuse_full(output, how.overwrite)?;
@@ -101,7 +106,7 @@ pub fn divide(
             Argument::Split
         )));
     }
-    let set = Dataset::open_as(input, &how.opening)?;
+    let set = Dataset::open_with(input, &how.opening, &mut until(stop, progress))?;
     let pattern = match &division.group {
         Some(pattern) => pattern.clone(),
         None => Regex::new(ROBOFLOW).expect("a test uses the pattern"),

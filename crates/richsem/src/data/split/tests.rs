@@ -49,7 +49,10 @@ fn parts_have_all_images_once_and_the_set_reads_as_train_and_val() {
     let (input, output) = (folder.path().join("all.json"), folder.path().join("out"));
     let how = Conversion::to(Target::Yolo);
     let report =
-        divide(&input, &output, &division(&[("train", 8.0), ("val", 2.0)]), &how, &GO).unwrap();
+        divide(&input, &output, &division(&[("train", 8.0), ("val", 2.0)]), &how, &GO, &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
     let class = |name: &str| report.classes.iter().find(|c| c.name == name).unwrap().images.clone();
     assert_eq!(class("b"), [1, 1]);
     assert_eq!(class("c"), [1, 0]);
@@ -92,7 +95,10 @@ fn a_pattern_says_what_stays_together() {
         ..division(&[("train", 0.5), ("val", 0.5)])
     };
     let how = Conversion::to(Target::Coco);
-    let error = divide(&input, &output, &whole, &how, &GO).unwrap_err().to_string();
+    let error =
+        divide(&input, &output, &whole, &how, &GO, &mut |_| std::ops::ControlFlow::Continue(()))
+            .unwrap_err()
+            .to_string();
     assert!(error.contains("`val` would have no images"), "{error}");
     assert!(!output.exists());
 }
@@ -110,7 +116,11 @@ fn wrong_parts_are_named() {
         (&[("a", 1.0), ("b", f64::NAN)], "above 0"),
     ] {
         let how = Conversion::to(Target::Coco);
-        let error = divide(&input, &output, &division(parts), &how, &GO).unwrap_err().to_string();
+        let error = divide(&input, &output, &division(parts), &how, &GO, &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap_err()
+        .to_string();
         assert!(error.contains(problem) && error.contains("parts"), "{error}");
     }
 }

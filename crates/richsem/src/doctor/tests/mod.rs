@@ -1,7 +1,7 @@
 //! Planted faults are found, clean sets say little, and the scheme is one that training takes.
 #![allow(clippy::unwrap_used)]
 
-mod pictures;
+mod images;
 mod planted;
 mod scheme;
 mod sizes;

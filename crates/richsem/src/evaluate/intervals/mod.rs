@@ -27,6 +27,7 @@
 //! intervals 95 to 98 (`tests_coverage`).
 
 mod compare;
+mod ranked;
 mod replicates;
 
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,8 @@ pub use compare::{ClassDifference, Comparison, Difference};
 
 use super::Matches;
 use crate::{statistics::t_quantile, vocabulary::CategoryId};
-use replicates::{Moved, Replicates};
+pub(super) use ranked::RankedIntervals;
+use replicates::{MetricValues, Moved, Replicates};
 
 /// Groups of images, where there are so many images.
 pub const GROUPS: usize = 50;
@@ -45,9 +47,10 @@ pub const GROUPS: usize = 50;
 pub struct Intervals {
     /// Number of groups of images that were left out in turn.
     pub groups: usize,
-    /// AP, AP50, AP75, APs, APm, APl, APr, APc, APf; those without a value too.
+    /// AP, AP50, AP75, APs, APm, APl, APr, APc, APf; those without a value too. Under OpenImages' protocol AP50,
+    /// AP50_expanded, AP50r, AP50c, AP50f.
     pub metrics: Vec<MetricInterval>,
-    /// AP of every class, in order of ids.
+    /// AP of every class, in order of ids; AP50 under OpenImages' protocol.
     pub per_class: Vec<ClassInterval>,
 }
 
@@ -106,22 +109,29 @@ impl Matches {
     #[must_use]
     pub fn intervals(&self) -> Intervals {
         let replicates = Replicates::of(self, self.groups());
-        let metrics = replicates.metrics.iter().map(|metric| MetricInterval {
+        let metrics = replicates.metrics.iter().map(MetricInterval::of).collect();
+        let classes = self.classes.iter().zip(&replicates.per_class);
+        let per_class = classes.map(|(class, moved)| ClassInterval::of(class.id, moved));
+        Intervals { groups: self.groups(), metrics, per_class: per_class.collect() }
+    }
+}
+
+impl MetricInterval {
+    fn of(metric: &MetricValues) -> Self {
+        Self {
             name: metric.name.to_owned(),
             value: metric.moved.value,
             interval: interval(&metric.moved).map(fraction),
             over_classes: over_classes(&metric.of_classes).map(fraction),
             classes: metric.of_classes.len(),
             boxes: metric.boxes,
-        });
-        let metrics = metrics.collect();
-        let classes = self.classes.iter().zip(&replicates.per_class);
-        let per_class = classes.map(|(class, moved)| ClassInterval {
-            category_id: class.id,
-            ap: moved.value,
-            interval: interval(moved).map(fraction),
-        });
-        Intervals { groups: self.groups(), metrics, per_class: per_class.collect() }
+        }
+    }
+}
+
+impl ClassInterval {
+    fn of(category_id: CategoryId, moved: &Moved) -> Self {
+        Self { category_id, ap: moved.value, interval: interval(moved).map(fraction) }
     }
 }
 

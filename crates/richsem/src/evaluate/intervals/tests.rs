@@ -246,3 +246,32 @@ fn summaries_keep_intervals_and_older_files_have_none() {
     let refused = evaluator.matches(&[found(999, 1, BOX, 0.5)]).unwrap_err().to_string();
     assert!(refused.contains("no image with the id 999"), "{refused}");
 }
+
+/// Of classes that are ranked at one overlap: without a group AP is that of the other images.
+#[test]
+fn ranked_classes_lose_groups_as_evaluations_of_fewer_images_do() {
+    use super::super::{Ranked, RankedClass, curve::Scratch};
+    let mut random = crate::random::Random::new(5, crate::random::Stream::Test, 0, 0);
+    let mut below = |most: u32| (random.uniform() * f64::from(most)) as u32;
+    let mut scratch = Scratch::default();
+    for (images, groups) in [(40, 7), (6, 6), (3, 3), (1, 1)] {
+        let (mut found, mut truths) = (Vec::new(), Vec::new());
+        for image in 0..images {
+            let boxes = below(4);
+            truths.extend((0..boxes).map(|_| image));
+            for at in 0..below(5) {
+                let correct = at < boxes && below(2) == 0;
+                found.push(Ranked { score: f64::from(below(20)), image, correct });
+            }
+        }
+        let class = RankedClass::new(found.clone(), truths.iter().copied());
+        let left = scratch.left_out_ranked(&class, groups);
+        assert_close("all", left.all, class.ap);
+        for (group, without) in left.without.iter().enumerate() {
+            let stays = |image: u32| image as usize % groups != group;
+            let fewer = found.iter().copied().filter(|found| stays(found.image)).collect();
+            let fewer = RankedClass::new(fewer, truths.iter().copied().filter(|i| stays(*i)));
+            assert_close(&format!("without {group} of {groups}"), *without, fewer.ap);
+        }
+    }
+}

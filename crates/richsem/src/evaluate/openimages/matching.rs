@@ -7,7 +7,7 @@ use crate::evaluate::{Ranked, ScoredBox, TrueBox};
 const THRESHOLD: f64 = 0.5;
 
 /// One class of one image.
-pub(super) struct Picture<'a> {
+pub(super) struct Image<'a> {
     pub(super) image: u32,
     pub(super) truth: &'a [&'a TrueBox],
     /// Best first.
@@ -16,18 +16,14 @@ pub(super) struct Picture<'a> {
 
 /// Adds the detections that count to `ranked`, and groups that were found behind them. Returns how many
 /// detections are in groups.
-pub(super) fn match_picture(
-    picture: &Picture<'_>,
-    groups: Groups,
-    ranked: &mut Vec<Ranked>,
-) -> usize {
+pub(super) fn match_image(one: &Image<'_>, groups: Groups, ranked: &mut Vec<Ranked>) -> usize {
     let (in_groups, singles): (Vec<&TrueBox>, Vec<&TrueBox>) =
-        picture.truth.iter().partition(|truth| truth.group_of);
+        one.truth.iter().partition(|truth| truth.group_of);
     let mut taken = vec![false; singles.len()];
     let mut best = vec![0.0_f64; in_groups.len()];
     let mut absorbed = 0;
-    let image = picture.image;
-    for detection in picture.found {
+    let image = one.image;
+    for detection in one.found {
         let score = detection.score;
         let nearest = most(&singles, |truth| iou(detection.bbox, truth.bbox));
         let correct = nearest.is_some_and(|at| !std::mem::replace(&mut taken[at], true));

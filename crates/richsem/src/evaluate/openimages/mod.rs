@@ -32,7 +32,7 @@ use crate::{
     data::openimages::{Relations, ScoredBox, VerifiedLabel},
     error::{Error, Result},
 };
-use matching::{Picture, match_picture};
+use matching::{Image, match_image};
 
 /// Detections of an image and class that count.
 const MAX_DETECTIONS: usize = 10_000;
@@ -234,13 +234,12 @@ fn measure<'a>(
         rest = &rest[rest.partition_point(|truth| truth.image < image)..];
         let here;
         (here, rest) = rest.split_at(rest.partition_point(|truth| truth.image == image));
-        let picture =
-            Picture { image, truth: here, found: &found[..found.len().min(MAX_DETECTIONS)] };
-        not_counted.beyond_limit += found.len() - picture.found.len();
-        not_counted.in_groups += match_picture(&picture, groups, &mut ranked);
+        let one = Image { image, truth: here, found: &found[..found.len().min(MAX_DETECTIONS)] };
+        not_counted.beyond_limit += found.len() - one.found.len();
+        not_counted.in_groups += match_image(&one, groups, &mut ranked);
     }
     let counts = |truth: &&&TrueBox| groups == Groups::Counted || !truth.group_of;
-    (RankedClass::new(ranked, boxes.iter().filter(counts).count()), not_counted)
+    (RankedClass::new(ranked, boxes.iter().filter(counts).map(|truth| truth.image)), not_counted)
 }
 
 fn check(truth: Truth<'_>, detections: &[ScoredBox], classes: usize) -> Result<()> {

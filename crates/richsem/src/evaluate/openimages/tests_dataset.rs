@@ -43,6 +43,19 @@ fn the_cases_have_their_numbers() {
             let expanded = map("official_predictions_expanded_too");
             close(summary.get("AP50_expanded"), &expanded, case);
             assert_eq!(summary.main(), summary.get("AP50"));
+            let certain = evaluator.evaluate_with_intervals(&results.detections).unwrap();
+            let intervals = certain.intervals.as_ref().unwrap();
+            assert_eq!(
+                (&certain.metrics, &certain.per_class),
+                (&summary.metrics, &summary.per_class)
+            );
+            for (name, value) in &summary.metrics {
+                let of_interval = intervals.get(name).unwrap().value;
+                assert!(
+                    of_interval == *value || (of_interval.unwrap() - value.unwrap()).abs() < 1e-12,
+                    "{case}: {name}"
+                );
+            }
         }
         // Written and read again, the same detections come back.
         let results = read_results(&folder.join("predictions.csv"), &dataset).unwrap();

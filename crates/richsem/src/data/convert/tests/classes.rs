@@ -91,6 +91,7 @@ fn two_classes_of_one_name_stay_two() {
     // By name they would become one.
     of_classes(input.path(), "val", &[(2, "cat"), (1, "bat")]);
     let how = Conversion { overwrite: true, ..Conversion::to(Target::Coco) };
-    let message = convert(input.path(), output.path(), &how, &GO).unwrap_err().to_string();
+    let message =
+        convert(input.path(), output.path(), &how, &GO, &mut go_on).unwrap_err().to_string();
     assert!(message.contains("`train` has two that are called `bat`"), "{message}");
 }

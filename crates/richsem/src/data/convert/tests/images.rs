@@ -48,7 +48,7 @@ fn images_of_a_folder_stay_or_are_put_beside() {
         (putting(PutImages::Link), Some(true)),
     ] {
         let output = tempfile::tempdir().unwrap();
-        let report = convert(input.path(), output.path(), &how, &GO).unwrap();
+        let report = convert(input.path(), output.path(), &how, &GO, &mut go_on).unwrap();
         let put = output.path().join("images");
         assert_eq!(names(&report), ["a.png", "b.png", "c.png"]);
         let expected = if link.is_some() { &put } else { &own };
@@ -70,11 +70,13 @@ fn images_of_an_archive_are_copied_without_the_folders_that_all_are_in() {
     assert_eq!(std::fs::read(output.path().join("images/c.png")).unwrap(), b"c.png");
     // Or they stay, under their names in it.
     let output = tempfile::tempdir().unwrap();
-    let report = convert(input.path(), output.path(), &putting(PutImages::Keep), &GO).unwrap();
+    let report =
+        convert(input.path(), output.path(), &putting(PutImages::Keep), &GO, &mut go_on).unwrap();
     assert_eq!(names(&report)[0], "set/photos/a.png");
     assert_eq!(report.splits[0].images_at, Some(input.path().join("images.tar")));
     let output = tempfile::tempdir().unwrap();
-    let error = convert(input.path(), output.path(), &putting(PutImages::Link), &GO).unwrap_err();
+    let error = convert(input.path(), output.path(), &putting(PutImages::Link), &GO, &mut go_on)
+        .unwrap_err();
     assert!(error.to_string().contains("is an archive: no link can lead into it"), "{error}");
 }
 
@@ -91,7 +93,8 @@ fn parts_with_images_in_different_places_keep_them_apart() {
         }
     }
     let output = tempfile::tempdir().unwrap();
-    let report = convert(input.path(), output.path(), &putting(PutImages::Copy), &GO).unwrap();
+    let report =
+        convert(input.path(), output.path(), &putting(PutImages::Copy), &GO, &mut go_on).unwrap();
     for (split, image) in report.splits.iter().zip(["b.png", "c.png"]) {
         let place = output.path().join("images").join(&split.name);
         assert_eq!(split.images_at.as_ref(), Some(&place));
@@ -106,17 +109,19 @@ fn images_that_are_not_there_are_told() {
     let input = with_images(false);
     std::fs::remove_file(input.path().join("images/a.png")).unwrap();
     let output = tempfile::tempdir().unwrap();
-    let report = convert(input.path(), output.path(), &putting(PutImages::Copy), &GO).unwrap();
+    let report =
+        convert(input.path(), output.path(), &putting(PutImages::Copy), &GO, &mut go_on).unwrap();
     assert_eq!(lost(&report), ["train: images without a file 1"]);
     assert_eq!(report.not_carried.lost()[0].instead, "annotated all the same: a.png");
     // None at all is a mistake.
     let opening = Opening { images: Some(output.path().to_owned()), ..Opening::default() };
     let how = Conversion { opening, ..putting(PutImages::Copy) };
     let other = tempfile::tempdir().unwrap();
-    let message = convert(input.path(), other.path(), &how, &GO).unwrap_err().to_string();
+    let message =
+        convert(input.path(), other.path(), &how, &GO, &mut go_on).unwrap_err().to_string();
     assert!(message.contains("images: "), "{message}");
     std::fs::remove_dir_all(input.path().join("images")).unwrap();
-    let message = convert(input.path(), other.path(), &putting(PutImages::Link), &GO)
+    let message = convert(input.path(), other.path(), &putting(PutImages::Link), &GO, &mut go_on)
         .unwrap_err()
         .to_string();
     assert!(message.contains("are not known") && message.contains("hint"), "{message}");
@@ -135,8 +140,9 @@ fn nothing_is_written_outside_the_output() {
     assert_eq!((all(folder.path()), all(&folder.path().join("in")), all(&output)), (1, 1, 2));
     // Under its name in the archive it would be refused by whoever reads the file.
     let kept = folder.path().join("kept");
-    let message =
-        convert(archive.path(), &kept, &putting(PutImages::Keep), &GO).unwrap_err().to_string();
+    let message = convert(archive.path(), &kept, &putting(PutImages::Keep), &GO, &mut go_on)
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("leaves the image root") && !kept.exists(), "{message}");
 }
 

@@ -295,7 +295,10 @@ impl Lost {
             self.verified += usize::from(lists.iter().any(|list| !list.is_empty()));
         }
         let numbered = (1..).zip(dataset.annotations());
-        self.annotation_ids += numbered.filter(|(number, a)| a.id != *number).count();
+        let is_lost = |(number, a): &(i64, &Annotation)| {
+            dataset.annotation_text_id(a).is_some() || a.id != *number
+        };
+        self.annotation_ids += numbered.filter(is_lost).count();
         let classes = (0..).zip(dataset.vocabulary().categories());
         self.class_ids = classes.filter(|(number, class)| class.id.0 != *number).count();
         let says_more =

@@ -27,6 +27,8 @@ pub(super) struct Builder {
     pub(super) category_ids: Ids,
     /// The ids of the images as they are written, by position.
     pub(super) written_ids: Vec<Id>,
+    /// The ids of the annotations as they are written, by position, once one is a text.
+    pub(super) annotation_ids: Option<Vec<String>>,
     /// Classes that an image has, perhaps without a box: its position, and their slots.
     pub(super) present: Vec<(u32, Vec<ClassIndex>)>,
     pub(super) seen: Seen,
@@ -73,6 +75,7 @@ impl Builder {
             image_ids: Ids::default(),
             category_ids: Ids::default(),
             written_ids: Vec::new(),
+            annotation_ids: None,
             present: Vec::new(),
             seen: Seen::default(),
             lists: false,
@@ -186,24 +189,25 @@ impl Builder {
                 w * h
             }
         };
+        let id = self.annotation_id(index, &raw.id);
         let crowd = raw.iscrowd.is_some_and(|flag| flag.0);
         let group = raw.isgroupof.is_some_and(|flag| flag.0);
         if group && !crowd {
-            self.seen.groups.add(raw.id.0);
+            self.seen.groups.add(id);
         }
         if let Some(Attributes { rotation, cvat }) = raw.attributes {
             if cvat && crowd {
-                self.seen.cvat_masks.add(raw.id.0);
+                self.seen.cvat_masks.add(id);
             }
             if cvat && rotation % 180.0 != 0.0 {
-                self.seen.turned.add(raw.id.0);
+                self.seen.turned.add(id);
                 bbox = turned(bbox, rotation);
             }
         }
         let place = index as u32;
         let category = Id::Number(raw.category_id.0);
         self.annotations.push(Annotation {
-            id: raw.id.0,
+            id,
             image: self.image_ids.mention(&raw.image_id, place),
             class: ClassIndex(self.category_ids.mention(&category, place)),
             bbox: Xywh(bbox),
@@ -212,6 +216,21 @@ impl Builder {
             ignore: raw.ignore.is_some_and(|flag| flag.0),
         });
         Ok(())
+    }
+
+    /// The id of the next annotation; its number in the file where the file has texts.
+    fn annotation_id(&mut self, index: usize, id: &Id) -> i64 {
+        if id.is_text() && self.annotation_ids.is_none() {
+            let before = self.annotations.iter().map(|annotation| annotation.id.to_string());
+            self.annotation_ids = Some(before.collect());
+        }
+        match &mut self.annotation_ids {
+            Some(written) => {
+                written.push(id.clone().into_text());
+                index as i64 + 1
+            }
+            None => id.number().unwrap_or_default(),
+        }
     }
 
     /// The box of an annotation: its own, or the one around its outline.
@@ -236,7 +255,7 @@ impl Builder {
         })?;
         match outline.flatten() {
             Some(bbox) => {
-                self.seen.from_outlines.add(raw.id.0);
+                self.seen.from_outlines.add(raw.id.number().unwrap_or(index as i64 + 1));
                 Ok(bbox)
             }
             None => Err(self

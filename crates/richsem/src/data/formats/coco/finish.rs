@@ -1,5 +1,7 @@
 //! What is left when all lists are read: ids are resolved, and what should be known is told.
 
+use std::collections::HashMap;
+
 use super::{
     builder::{Builder, Tally},
     ids::{Ids, known_ids},
@@ -25,6 +27,7 @@ impl Builder {
             }
         }
         self.check_annotation_ids()?;
+        self.number_annotations();
         self.check_mentions()?;
 
         for annotation in &mut self.annotations {
@@ -33,6 +36,13 @@ impl Builder {
         }
         let removed_listed = self.resolve_classes();
         let mut notes = self.notes();
+        notes.extend(self.annotation_ids.as_ref().map(|ids| {
+            let first = ids.first().map(String::as_str).unwrap_or_default();
+            format!(
+                "ids of annotations are texts, as `{first}`: messages number the annotations from 1, in the \
+                 order of the file"
+            )
+        }));
         notes.extend(self.boxless_classes());
         let warnings = self.warnings();
         let image_ids = self.number_images();
@@ -44,6 +54,7 @@ impl Builder {
             classes: self.categories.into_iter().map(RawCategory::into_class).collect(),
             verified,
             image_ids,
+            annotation_ids: self.annotation_ids,
             notes,
             warnings,
             counts: ReadCounts {
@@ -84,7 +95,27 @@ impl Builder {
         removed
     }
 
+    /// If the ids of the annotations are texts, numbers all of them.
+    fn number_annotations(&mut self) {
+        if self.annotation_ids.is_some() {
+            (1..).zip(&mut self.annotations).for_each(|(id, annotation)| annotation.id = id);
+        }
+    }
+
+    /// No two annotations have the same id.
     fn check_annotation_ids(&self) -> Result<()> {
+        const HINT: &str = "number the annotations anew: the program that wrote this file, or a merge of two \
+                            files, used the id twice";
+        if let Some(written) = &self.annotation_ids {
+            let mut first: HashMap<&str, usize> = HashMap::with_capacity(written.len());
+            for (at, id) in written.iter().enumerate() {
+                if let Some(earlier) = first.insert(id, at) {
+                    let id = Id::Text(id.clone());
+                    return Err(self.duplicate(("annotations", at), earlier, &id, HINT));
+                }
+            }
+            return Ok(());
+        }
         if self.annotations.is_sorted_by(|a, b| a.id < b.id) {
             return Ok(());
         }
@@ -98,8 +129,7 @@ impl Builder {
                 ("annotations", pair[1].1 as usize),
                 pair[0].1 as usize,
                 &Id::Number(pair[0].0),
-                "number the annotations anew: the program that wrote this file, or a merge of two \
-                 files, used the id twice",
+                HINT,
             )),
         }
     }

@@ -36,8 +36,10 @@ pub(super) const FORMAT: Format = Format {
     splits: folder::splits,
     read: |request| {
         let (file, near) = folder::file_of(request)?;
-        let mut records = read(&file, json::open(&file)?, CHUNK, request.annotated)?;
-        images_at::find(&near, &mut records);
+        let (reader, counter) = json::open_counted(&file)?;
+        let told = || counter.tell(request.watch);
+        let mut records = read(&file, reader, CHUNK, request.annotated, &told)?;
+        images_at::find(&near, request.watch, &mut records);
         Ok(records)
     },
 };
@@ -52,12 +54,14 @@ const TOP_LEVEL: TopLevel = TopLevel {
     other: "this looks like a detections file, as `predict` writes: give the annotation file",
 };
 
-/// Reads a file front to back, `chunk` bytes at a time. It must have annotations if it is `annotated`.
+/// Reads a file front to back, `chunk` bytes at a time. It must have annotations if it is `annotated`. `told`
+/// is called after each chunk, and may end it.
 pub(in crate::data) fn read(
     file: &Path,
     reader: impl Read,
     chunk: usize,
     annotated: bool,
+    told: &dyn Fn() -> Result<()>,
 ) -> Result<Records> {
     let mut builder = Builder::new(file);
     let mut stream = JsonStream::new(file, reader, chunk);
@@ -68,18 +72,21 @@ pub(in crate::data) fn read(
             "images" => {
                 found[0] = true;
                 stream.records(&key, |batch| {
+                    told()?;
                     parse(file, batch, |i, raw| builder.add_image(i, raw))
                 })?;
             }
             "annotations" => {
                 found[1] = true;
                 stream.records(&key, |batch| {
+                    told()?;
                     parse(file, batch, |i, raw| builder.add_annotation(i, raw))
                 })?;
             }
             "categories" => {
                 found[2] = true;
                 stream.records(&key, |batch| {
+                    told()?;
                     parse(file, batch, |i, raw| builder.add_category(i, raw))
                 })?;
             }

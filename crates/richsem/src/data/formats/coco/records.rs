@@ -47,7 +47,7 @@ impl JsonRecord<'_> for RawImage {
 
 #[derive(Deserialize)]
 pub(super) struct RawAnnotation<'a> {
-    pub(super) id: Integer,
+    pub(super) id: Id,
     pub(super) image_id: Id,
     pub(super) category_id: Integer,
     pub(super) bbox: Option<Bbox>,
@@ -65,7 +65,7 @@ pub(super) struct RawAnnotation<'a> {
 impl<'a> JsonRecord<'a> for RawAnnotation<'a> {
     const LIST: &'static str = "annotations";
     const FIELDS: &'static [(&'static str, &'static str)] = &[
-        ("id", INTEGER),
+        ("id", ID),
         ("image_id", ID),
         ("category_id", INTEGER),
         ("bbox", BBOX),

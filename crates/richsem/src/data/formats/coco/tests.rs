@@ -100,6 +100,40 @@ fn the_odd_file_mended() {
 }
 
 #[test]
+fn ids_of_annotations_may_be_texts() {
+    let with = |ids: [&str; 3]| {
+        let folder = tempfile::tempdir().unwrap();
+        let annotation = |id: &str| {
+            format!(r#"{{"id": {id}, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}}"#)
+        };
+        let text = format!(
+            r#"{{"annotations": [{}], "images": [{{"id": 1, "file_name": "a.jpg"}}],
+            "categories": [{{"id": 1, "name": "a"}}]}}"#,
+            ids.map(annotation).join(",")
+        );
+        write(folder.path(), "a.json", &text);
+        open(&folder)
+    };
+    let ids = |dataset: &Dataset| -> Vec<i64> {
+        dataset.annotations().iter().map(|annotation| annotation.id).collect()
+    };
+    let numbers = with(["\"12\"", "7.0", "3"]).unwrap();
+    assert_eq!(ids(&numbers), [12, 7, 3]);
+    assert_eq!(numbers.annotation_text_id(&numbers.annotations()[0]), None);
+    let texts = with(["12", "\"9f-2\"", "\"013\""]).unwrap();
+    assert_eq!(ids(&texts), [1, 2, 3]);
+    let written: Vec<_> =
+        texts.annotations().iter().map(|a| texts.annotation_text_id(a).unwrap()).collect();
+    assert_eq!(written, ["12", "9f-2", "013"]);
+    noted(&texts, "ids of annotations are texts, as `12`: messages number the annotations from 1");
+    let twice = with(["1", "\"a\"", "\"a\""]).unwrap_err().to_string();
+    assert!(
+        twice.contains("annotations[2].id: \"a\" is already the id of annotations[1]"),
+        "{twice}"
+    );
+}
+
+#[test]
 fn ids_are_texts_if_any_is_and_numbers_as_texts_are_none() {
     let with = |ids: [&str; 2], image_id: &str| {
         let folder = tempfile::tempdir().unwrap();

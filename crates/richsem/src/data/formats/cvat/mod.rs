@@ -149,7 +149,7 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let near = near.map(|name| folder.join(name)).to_vec();
     let near = request.images.map_or(near, |images| vec![images.to_owned()]);
     let there: Vec<PathBuf> = near.into_iter().filter(|path| path.exists()).collect();
-    images_at::find(&there, &mut records);
+    images_at::find(&there, request.watch, &mut records);
     Ok(records)
 }
 

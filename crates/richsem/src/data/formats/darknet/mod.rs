@@ -173,7 +173,7 @@ fn read(request: &Request<'_>) -> Result<Records> {
     })?;
     let list = data.file_at(entry)?;
     let paths = Paths { root: &data.root, rule: LabelRule::Darknet, images: request.images };
-    let pictures = paths.gather(&[list])?;
+    let images = paths.gather(&[list], request.watch)?;
     let field = format!("line {}: {key}", entry.line);
     let labels = Labels {
         file: &data.file,
@@ -182,5 +182,5 @@ fn read(request: &Request<'_>) -> Result<Records> {
         rows: Rows { classes: names.len(), keypoints: None },
         annotated: request.annotated,
     };
-    labels.read(pictures)
+    labels.read(images, request.watch)
 }

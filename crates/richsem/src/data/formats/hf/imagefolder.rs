@@ -1,4 +1,5 @@
-//! Folders of images with a `metadata.jsonl`: a record for each image on a line of its own.
+//! Folders of images with a `metadata.jsonl`: a record for each image on a line of its own; or a `metadata.csv`,
+//! where lists and objects stand as JSON in their fields.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -14,13 +15,11 @@ use super::{
 };
 use crate::{
     data::{
-        image_store::{
-            ImageStore,
-            parquet::{
-                AREAS, BOXES, CATEGORIES, CROWDS, HEIGHTS, IMAGE_IDS, OBJECT_IDS, Object, Row,
-                Value, WIDTHS,
-            },
+        image_store::parquet::{
+            AREAS, BOXES, CATEGORIES, CROWDS, HEIGHTS, IMAGE_IDS, OBJECT_IDS, Object, Row, Value,
+            WIDTHS,
         },
+        reading::{FILES, Watch, open_store},
         records::Records,
     },
     error::{Error, Result, first_few},
@@ -44,8 +43,11 @@ pub(in super::super) const FORMAT: Format = Format {
     read,
 };
 
-/// The file of records in a folder of images.
-const METADATA: &str = "metadata.jsonl";
+/// The file of records in a folder of images: the first that is there.
+const METADATA: [&str; 2] = ["metadata.jsonl", "metadata.csv"];
+
+/// The key of a record that holds the objects.
+const OBJECTS: &str = "objects";
 
 /// The key of a record that names the image.
 const FILE_NAME: &str = "file_name";
@@ -54,10 +56,13 @@ const FILE_NAME: &str = "file_name";
 fn parts(place: &Place) -> Vec<(String, PathBuf)> {
     if !place.is_folder() {
         let all = (String::new(), place.path().to_owned());
-        return if place.ends_with(".jsonl") && has_boxes(place) { vec![all] } else { Vec::new() };
+        let is_records = place.ends_with(".jsonl") || place.ends_with(".csv");
+        return if is_records && has_boxes(place) { vec![all] } else { Vec::new() };
     }
-    let file =
-        |place: &Place| place.below(METADATA).filter(has_boxes).map(|file| file.path().to_owned());
+    let file = |place: &Place| {
+        let mut files = METADATA.iter().filter_map(|name| place.below(name));
+        files.find(has_boxes).map(|file| file.path().to_owned())
+    };
     for place in places(place) {
         if let Some(own) = file(&place) {
             return vec![(String::new(), own)];
@@ -75,6 +80,13 @@ fn parts(place: &Place) -> Vec<(String, PathBuf)> {
 /// Whether records name images and boxes, as far as the beginning shows. Those of captions have no boxes.
 fn has_boxes(file: &Place) -> bool {
     let text = file.text();
+    if file.ends_with(".csv") {
+        let header = text.lines().next().unwrap_or_default();
+        let names: Vec<&str> =
+            header.split(',').map(|name| name.trim().trim_matches('"')).collect();
+        let boxes = BOXES.iter().chain(&[OBJECTS]).any(|key| names.contains(key));
+        return names.contains(&FILE_NAME) && boxes;
+    }
     let has = |key: &str| text.contains(&format!("\"{key}\""));
     text.trim_start().starts_with('{') && has(FILE_NAME) && BOXES.iter().any(|key| has(key))
 }
@@ -86,7 +98,7 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let file = &parts[part].1;
     let mut collector = Collector::new(None);
     let mut names = std::collections::BTreeSet::new();
-    each(file, |line, row| {
+    each(file, request.watch, |line, row| {
         if !names.insert(row.image.clone()) {
             let problem = format!("the image `{}` is on a line before, too", row.image);
             return Err(Error::invalid(file, format!("line {line}: {FILE_NAME}"), problem));
@@ -95,7 +107,7 @@ fn read(request: &Request<'_>) -> Result<Records> {
     })?;
     if collector.asks_others() {
         for (_, (_, other)) in parts.iter().enumerate().filter(|(at, _)| *at != part) {
-            each(other, |_, row| {
+            each(other, request.watch, |_, row| {
                 collector.other(row);
                 Ok(())
             })?;
@@ -105,39 +117,50 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let beside = folder.unwrap_or(Path::new(".")).to_owned();
     let images_at = request.images.map_or(beside, Path::to_owned);
     let mut records = collector.finish(request, file, images_at.clone())?;
-    compare(&images_at, &names, &mut records)?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    compare(&images_at, (&name, &names), request.watch, &mut records)?;
     Ok(records)
 }
 
 /// Tells of images without a record, and of records without an image.
 fn compare(
     images_at: &Path,
-    names: &std::collections::BTreeSet<String>,
+    (name, names): (&str, &std::collections::BTreeSet<String>),
+    watch: Watch<'_>,
     records: &mut Records,
 ) -> Result<()> {
-    let store = ImageStore::open(images_at, Default::default())?;
+    let store = open_store(images_at, Default::default(), watch)?;
     let (files, _) = store.images("")?;
     let unnamed: Vec<String> = files.into_iter().filter(|file| !names.contains(file)).collect();
     let missing: Vec<String> = names.iter().filter(|name| !store.contains(name)).cloned().collect();
     if !unnamed.is_empty() {
         let (count, few) = (unnamed.len(), first_few(unnamed.into_iter()));
-        records
-            .notes
-            .push(format!("images that {METADATA} does not name, left out: {count} ({few})"));
+        records.notes.push(format!("images that {name} does not name, left out: {count} ({few})"));
     }
     if !missing.is_empty() && missing.len() < names.len() {
         let (count, few) = (missing.len(), first_few(missing.into_iter()));
-        records.warnings.push(format!("{count} images that {METADATA} names are not there: {few}"));
+        records.warnings.push(format!("{count} images that {name} names are not there: {few}"));
     }
     Ok(())
 }
 
 /// Shows the records of a file, with the number of each line, from 1.
-fn each(file: &Path, mut visit: impl FnMut(usize, Row) -> Result<()>) -> Result<()> {
-    let mut lines = BufReader::new(json::open(file)?);
+fn each(
+    file: &Path,
+    watch: Watch<'_>,
+    mut visit: impl FnMut(usize, Row) -> Result<()>,
+) -> Result<()> {
+    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+        return each_of_csv(file, watch, visit);
+    }
+    let (reader, counter) = json::open_counted(file)?;
+    let mut lines = BufReader::new(reader);
     let mut bytes = Vec::new();
     for line in 1.. {
         bytes.clear();
+        if line % FILES == 0 {
+            counter.tell(watch)?;
+        }
         let wrong = |problem: String| Error::invalid(file, format!("line {line}"), problem);
         if lines.read_until(b'\n', &mut bytes).map_err(|error| wrong(error.to_string()))? == 0 {
             break;
@@ -156,6 +179,45 @@ fn each(file: &Path, mut visit: impl FnMut(usize, Row) -> Result<()>) -> Result<
         visit(line, row)?;
     }
     Ok(())
+}
+
+/// As [`each`], of a CSV file: the first line names the columns, an empty field is no value.
+fn each_of_csv(
+    file: &Path,
+    watch: Watch<'_>,
+    mut visit: impl FnMut(usize, Row) -> Result<()>,
+) -> Result<()> {
+    let (reader, counter) = json::open_counted(file)?;
+    let mut rows = csv::Reader::from_reader(reader);
+    let wrong = |error: csv::Error| {
+        let line = error.position().map_or(1, csv::Position::line);
+        Error::invalid(file, format!("line {line}"), error.to_string())
+    };
+    let header = rows.headers().map_err(wrong)?.clone();
+    let names: Vec<&str> =
+        header.iter().map(|name| name.trim_start_matches('\u{feff}').trim()).collect();
+    for (at, record) in rows.records().enumerate() {
+        if at % FILES == 0 {
+            counter.tell(watch)?;
+        }
+        let record = record.map_err(wrong)?;
+        let line = record.position().map_or(0, |position| position.line() as usize);
+        let fields = names.iter().zip(&record).filter(|(_, field)| !field.is_empty());
+        let field = |(name, text): (&&str, &str)| ((*name).to_owned(), field(name, text));
+        let record: Map<String, Json> = fields.map(field).collect();
+        let row = row(&record, line).map_err(|(key, problem)| {
+            Error::invalid(file, format!("line {line}: {key}"), problem)
+                .with_hint("lists and objects stand as JSON in their fields: [[1, 2, 3, 4]]")
+        })?;
+        visit(line, row)?;
+    }
+    Ok(())
+}
+
+/// A field as JSON where it is some, and as text.
+fn field(name: &str, text: &str) -> Json {
+    let value = if name == FILE_NAME { None } else { serde_json::from_str(text).ok() };
+    value.unwrap_or_else(|| Json::String(text.to_owned()))
 }
 
 /// What is wrong, with the key.
@@ -196,17 +258,17 @@ fn row(record: &Map<String, Json>, line: usize) -> Result<Row, Wrong> {
 
 /// The objects: in the key `objects`, as lists or as a list, or lists in the record itself.
 fn objects(record: &Map<String, Json>) -> Result<Option<Vec<Object>>, Wrong> {
-    match record.get("objects") {
+    match record.get(OBJECTS) {
         Some(Json::Null) => Ok(None),
         Some(Json::Object(lists)) => lists_of(lists),
         Some(Json::Array(objects)) => {
             let each = |object: &Json| match object {
                 Json::Object(fields) => object_of(|keys| get(fields, keys)),
-                other => Err(wrong("objects", "an object", other)),
+                other => Err(wrong(OBJECTS, "an object", other)),
             };
             objects.iter().map(each).collect::<Result<_, _>>().map(Some)
         }
-        Some(other) => Err(wrong("objects", "an object or a list", other)),
+        Some(other) => Err(wrong(OBJECTS, "an object or a list", other)),
         None => lists_of(record),
     }
 }

@@ -13,6 +13,7 @@ use crate::{
             ImageStore,
             parquet::{Annotations, shows_boxes},
         },
+        reading::{FILES, Reading},
         records::Records,
     },
     error::{Error, Result},
@@ -159,7 +160,12 @@ fn read(request: &Request<'_>) -> Result<Records> {
         ));
     }
     let mut collector = Collector::new(annotations.classes());
+    let (mut done, of) = (0, usize::try_from(annotations.len()).unwrap_or(usize::MAX));
     annotations.each(|row| {
+        done += 1;
+        if done % FILES == 0 {
+            (request.watch)(Reading::Files { done, of })?;
+        }
         let (file, number) = (row.file, row.row);
         collector.row(row, request.annotated, || {
             (annotations.file(file).to_owned(), format!("row {number}: objects"))

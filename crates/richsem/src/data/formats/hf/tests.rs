@@ -287,9 +287,49 @@ fn a_table_is_converted_with_its_images() {
     let Some(path) = shared("samples/hf_parquet/struct_of_lists") else { return };
     let out = tempfile::tempdir().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
-    convert(&path, out.path(), &Conversion::to(Target::Coco), &stop).unwrap();
+    convert(&path, out.path(), &Conversion::to(Target::Coco), &stop, &mut |_| {
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
     let set = Dataset::open_as(&out.path().join("train.json"), &Opening::default()).unwrap();
     assert_eq!((set.images().len(), set.annotations().len()), (3, 3));
     let store = ImageStore::open(set.images_at().unwrap(), Default::default()).unwrap();
     assert!(set.images().iter().all(|image| store.image(&image.file_name).is_ok()));
+}
+
+/// The same records in both files.
+#[test]
+fn records_may_be_csv() {
+    let jsonl = r#"{"file_name": "a.png", "objects": {"bbox": [[1, 2, 3, 4], [0, 0, 2, 2]], "category": ["cat", "dog"]}}
+{"file_name": "b.png", "objects": {"bbox": [], "category": []}}
+"#;
+    let csv = "file_name,objects,source\n\
+        a.png,\"{\"\"bbox\"\": [[1, 2, 3, 4], [0, 0, 2, 2]], \"\"category\"\": [\"\"cat\"\", \"\"dog\"\"]}\",web\n\
+        b.png,\"{\"\"bbox\"\": [], \"\"category\"\": []}\",\n";
+    let lists = "file_name,bbox,category\n\
+        a.png,\"[[1, 2, 3, 4], [0, 0, 2, 2]]\",\"[\"\"cat\"\", \"\"dog\"\"]\"\n\
+        b.png,[],[]\n";
+    let open = |name: &str, text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.png", "b.png"] {
+            image::RgbImage::new(9, 8).save(folder.path().join(name)).unwrap();
+        }
+        fs_err::write(folder.path().join(name), text).unwrap();
+        let opening = Opening { boxes: Some(BoxForm::Xywh), ..Opening::default() };
+        Dataset::open_as(folder.path(), &opening)
+    };
+    let expected = open("metadata.jsonl", jsonl).unwrap();
+    assert_eq!(expected.annotations().len(), 2);
+    for text in [csv, lists] {
+        let set = open("metadata.csv", text).unwrap();
+        assert_eq!(set.format_name(), "imagefolder");
+        assert_eq!((set.images(), set.annotations()), (expected.images(), expected.annotations()));
+        assert_eq!(set.vocabulary(), expected.vocabulary());
+    }
+    let python = "file_name,objects\na.png,\"{'bbox': [[1, 2, 3, 4]]}\"\n";
+    let text = message(open("metadata.csv", python));
+    assert!(text.contains("metadata.csv: line 2: objects: expected an object or a list"), "{text}");
+    assert!(text.contains("stand as JSON"), "{text}");
+    let short = "file_name,bbox\na.png\n";
+    assert!(message(open("metadata.csv", short)).contains("metadata.csv: line 2"));
 }

@@ -81,16 +81,20 @@ fn read(request: &Request<'_>) -> Result<Records> {
         Error::invalid(request.path, "split", format!("there is no part `{}`", request.split))
     })?;
     let mut reader = Reader::new(&file);
-    let mut stream = JsonStream::new(&file, json::open(&file)?, CHUNK);
+    let (bytes, counter) = json::open_counted(&file)?;
+    let mut stream = JsonStream::new(&file, bytes, CHUNK);
     stream.open(&TOP_LEVEL)?;
-    stream.records("", |batch| parse(&file, batch, |i, raw| reader.task(i, raw)))?;
+    stream.records("", |batch| {
+        counter.tell(request.watch)?;
+        parse(&file, batch, |i, raw| reader.task(i, raw))
+    })?;
     stream.end()?;
     let mut records = reader.finish()?;
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
     let near = ["", "images", "upload", "media", "images.tar"].map(|name| folder.join(name));
     let near = request.images.map_or(near.to_vec(), |images| vec![images.to_owned()]);
     let there: Vec<PathBuf> = near.into_iter().filter(|path| path.exists()).collect();
-    images_at::find(&there, &mut records);
+    images_at::find(&there, request.watch, &mut records);
     Ok(records)
 }
 

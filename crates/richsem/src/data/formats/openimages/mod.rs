@@ -17,9 +17,10 @@ use crate::{
     boxes::Xywh,
     data::{
         openimages::{
-            Boxes, Classes, Flag, Hierarchy, Labels, Names, OpenImagesBox, read_boxes,
-            read_classes, read_labels,
+            Boxes, Classes, Flag, Hierarchy, Labels, Names, OpenImagesBox, read_boxes_watched,
+            read_classes, read_labels_watched,
         },
+        reading::Watch,
         records::{
             Annotation, AnnotationFormat, ClassRecord, ImageRecord, ReadCounts, Records, Unit,
         },
@@ -61,9 +62,9 @@ fn read(request: &Request<'_>) -> Result<Records> {
         mids = listed.mids.clone();
     }
     let known = listed.as_ref().map(|listed| listed.mids.len());
-    let mut boxes = read_boxes(&file, &mut images, &mut mids)?;
+    let mut boxes = read_boxes_watched(&file, &mut images, &mut mids, request.watch)?;
     let mut labels = match &found.labels {
-        Some(labels) => read_labels(labels, &mut images, &mut mids)?,
+        Some(labels) => read_labels_watched(labels, &mut images, &mut mids, request.watch)?,
         None => Labels::default(),
     };
     if listed.is_none() {
@@ -99,7 +100,7 @@ fn read(request: &Request<'_>) -> Result<Records> {
     take_labels(&mut records, &labels, within);
     let folders = files::image_folders(&file, request.split);
     let near = request.images.map_or(folders, |images| vec![images.to_owned()]);
-    place_images(&mut records, near);
+    place_images(&mut records, near, request.watch);
     Ok(records)
 }
 
@@ -190,17 +191,17 @@ fn annotation(truth: &OpenImagesBox) -> Annotation {
 
 /// Finds the images: below a folder by id, by the first digit of the id, or in folders of the archives'
 /// names (`train_0`).
-fn place_images(records: &mut Records, folders: Vec<std::path::PathBuf>) {
+fn place_images(records: &mut Records, folders: Vec<std::path::PathBuf>, watch: Watch<'_>) {
     let plain = || records.images.iter().map(|image| image.file_name.as_str());
     let by_digit = |name: &str| format!("{}/{name}", &name[..1]);
-    if let Some(root) = root_of(folders.iter().cloned(), plain()) {
+    if let Some(root) = root_of(folders.iter().cloned(), plain(), watch) {
         records.images_at = Some(root);
         return;
     }
     let nested: Vec<String> =
         plain().filter(|name| name.is_char_boundary(1)).map(by_digit).collect();
     if nested.len() == records.images.len()
-        && let Some(root) = root_of(folders, nested.iter().map(String::as_str))
+        && let Some(root) = root_of(folders, nested.iter().map(String::as_str), watch)
     {
         records.images_at = Some(root);
         for (image, name) in records.images.iter_mut().zip(nested) {

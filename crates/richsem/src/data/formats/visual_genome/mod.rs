@@ -15,7 +15,10 @@ use std::{
 use super::{Format, Request, below_root, images_at, sizes::retain_images};
 use crate::{
     boxes::Xywh,
-    data::records::{Annotation, AnnotationFormat, ImageRecord, Records},
+    data::{
+        reading::Watch,
+        records::{Annotation, AnnotationFormat, ImageRecord, Records},
+    },
     error::{Error, Result},
     json::{self, JsonStream, TopLevel, parse},
     vocabulary::ClassIndex,
@@ -54,9 +57,9 @@ fn read(request: &Request<'_>) -> Result<Records> {
         Error::invalid(request.path, "split", format!("there is no part `{}`", request.split))
     })?;
     let folder = part.objects.parent().unwrap_or(Path::new("")).to_owned();
-    let (images, at) = read_images(&folder.join(IMAGE_DATA))?;
+    let (images, at) = read_images(&folder.join(IMAGE_DATA), request.watch)?;
     let mut reader = Reader::new(&part.objects, &at, images.len());
-    stream(&part.objects, |i, raw| reader.add(i, raw))?;
+    stream(&part.objects, request.watch, |i, raw| reader.add(i, raw))?;
     let vocabulary = Vocabulary::find(request.vocabulary, &folder)?;
     let chosen = vocabulary.choose(&reader.names, &part.objects)?;
     let kept = part.kept(&images, &at)?;
@@ -65,29 +68,34 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let near = ["", "images", "images.tar", ".."].map(|name| folder.join(name)).to_vec();
     let near = request.images.map_or(near, |images| vec![images.to_owned()]);
     let there: Vec<PathBuf> = near.into_iter().filter(|path| path.exists()).collect();
-    images_at::find(&there, &mut records);
+    images_at::find(&there, request.watch, &mut records);
     Ok(records)
 }
 
 fn stream<T: for<'a> json::JsonRecord<'a> + Send>(
     file: &Path,
+    watch: Watch<'_>,
     mut each: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
-    let mut stream = JsonStream::new(file, json::open(file)?, CHUNK);
+    let (bytes, counter) = json::open_counted(file)?;
+    let mut stream = JsonStream::new(file, bytes, CHUNK);
     stream.open(&TOP_LEVEL)?;
-    stream.records("", |batch| parse(file, batch, &mut each))?;
+    stream.records("", |batch| {
+        counter.tell(watch)?;
+        parse(file, batch, &mut each)
+    })?;
     stream.end()
 }
 
 /// The images, and their positions by their ids.
-fn read_images(file: &Path) -> Result<(Vec<ImageRecord>, HashMap<i64, u32>)> {
+fn read_images(file: &Path, watch: Watch<'_>) -> Result<(Vec<ImageRecord>, HashMap<i64, u32>)> {
     if !file.exists() {
         let problem = "missing: it lists the images, and must lie beside the objects";
         return Err(Error::invalid(file, "images", problem)
             .with_hint("get image_data.json of the same version from Visual Genome's site"));
     }
     let (mut images, mut at): (Vec<ImageRecord>, HashMap<i64, u32>) = Default::default();
-    stream(file, |index, raw: RawImage| {
+    stream(file, watch, |index, raw: RawImage| {
         let wrong = |field: &str, problem: String| {
             Error::invalid(file, format!("[{index}].{field}"), problem)
         };

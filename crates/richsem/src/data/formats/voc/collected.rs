@@ -10,12 +10,18 @@ use std::{
 use fs_err::os::unix::fs::FileExt as _;
 
 use crate::{
-    data::listing::{PassedOver, is_image},
+    data::{
+        formats::is_usual,
+        listing::{PassedOver, is_image},
+    },
     error::{Error, Result},
 };
 
 /// Bytes of the longest XML file or list that is read.
 const LONGEST_TEXT: u64 = 64 << 20;
+
+/// Bytes that are looked at to know what a file is.
+const HEAD: usize = 4096;
 
 /// The folders of a set that are looked into.
 pub(super) const FOLDERS: [&str; 3] = ["Annotations", "JPEGImages", "ImageSets"];
@@ -53,6 +59,9 @@ pub(super) struct Collected {
     pub(super) passed_over: PassedOver,
     /// The archive, if it is one.
     pub(super) archive: Option<fs_err::File>,
+    /// Whether each XML file lies beside its image, as labelImg and Roboflow write them, and not in folders of
+    /// VOC's names.
+    pub(super) beside: bool,
 }
 
 /// A text that is not read yet.
@@ -109,7 +118,42 @@ pub(super) fn kind_of(path: &Path) -> Option<(PathBuf, Kind)> {
     Some((root, kind))
 }
 
+/// Tells the kind of a file in a set whose XML files lie beside the images, by its path in the set.
+pub(super) fn kind_beside(path: &str) -> Kind {
+    let hidden = path.split('/').any(|part| part.starts_with('.') || part.is_empty());
+    match path.rsplit_once('.') {
+        Some((stem, extension)) if !hidden && extension.eq_ignore_ascii_case("xml") => {
+            Kind::Annotation { stem: stem.to_owned() }
+        }
+        Some((stem, _)) if !hidden && is_image(path) => {
+            Kind::Image { stem: stem.to_owned(), below: path.to_owned() }
+        }
+        _ => Kind::Other,
+    }
+}
+
+/// Whether a text begins as the annotation of one image does.
+pub(super) fn is_annotation(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(&text[..text.len().min(HEAD)]).into_owned();
+    text.contains("<annotation>") || text.contains("<annotation ")
+}
+
 impl Collected {
+    /// Makes image sets of the folders, if all annotations lie in folders with the names of usual parts, as
+    /// Roboflow's `train`, `valid` and `test`.
+    pub(super) fn split_by_folders(&mut self) {
+        let mut sets: BTreeMap<String, String> = BTreeMap::new();
+        for stem in self.annotations.keys() {
+            let Some((folder, _)) = stem.split_once('/').filter(|(f, _)| is_usual(f)) else {
+                return;
+            };
+            let list = sets.entry(folder.to_owned()).or_default();
+            list.push_str(stem);
+            list.push('\n');
+        }
+        self.splits = sets;
+    }
+
     /// Takes a file of a kind. `name` is what the store of the images calls it.
     pub(super) fn take(&mut self, kind: Kind, file: TextFile, name: String) -> Result<()> {
         match kind {

@@ -1,14 +1,9 @@
 //! The frame that boxes are in: what the XML says of its size, and what the image is.
 
-use std::io::Cursor;
-
 use super::xml::{Annotated, Object};
 use crate::{
     boxes::Xywh,
-    data::{
-        image_io::{self, Orientation},
-        image_store::ImageStore,
-    },
+    data::{image_io::Orientation, image_store::ImageStore},
     error::{Error, Result},
 };
 
@@ -81,8 +76,7 @@ pub(super) fn frame(
 
 /// `[height, width]` of the pixels as they are stored.
 fn stored_size(store: &ImageStore, name: &str) -> Result<[u32; 2]> {
-    let bytes = Cursor::new(store.read(name)?);
-    image_io::size_of(bytes, &store.display_path(name), Orientation::Stored)
+    store.size_as(name, Orientation::Stored)
 }
 
 /// `[height, width]` by the header of the image itself.

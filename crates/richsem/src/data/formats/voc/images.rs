@@ -25,6 +25,8 @@ pub(super) struct Images {
     files: BTreeMap<String, ImageFile>,
     /// What messages call that folder.
     folder: String,
+    /// Whether the XML files lie beside the images.
+    beside: bool,
 }
 
 impl Images {
@@ -35,10 +37,10 @@ impl Images {
         collected: &Collected,
         store: &ImageStore,
     ) -> Result<Self> {
-        let input = input.to_owned();
+        let (input, beside) = (input.to_owned(), collected.beside);
         let Some(elsewhere) = request.images else {
-            let folder = "JPEGImages".to_owned();
-            return Ok(Self { input, files: collected.images.clone(), folder });
+            let folder = if beside { input.display().to_string() } else { "JPEGImages".to_owned() };
+            return Ok(Self { input, files: collected.images.clone(), folder, beside });
         };
         let mut files = BTreeMap::new();
         for name in store.files("")?.into_iter().filter(|name| is_image(name)) {
@@ -48,7 +50,7 @@ impl Images {
                 return Err(twice(&store.display_path(&file.name), &other.below));
             }
         }
-        Ok(Self { input, files, folder: elsewhere.display().to_string() })
+        Ok(Self { input, files, folder: elsewhere.display().to_string(), beside })
     }
 
     /// The names of the images of these annotations, for the store. No two have the same one.
@@ -79,7 +81,9 @@ impl Images {
     }
 
     fn wrong(&self, stem: &str, problem: String, hint: &str) -> Error {
-        Error::invalid(&self.input, format!("Annotations/{stem}.xml"), problem).with_hint(hint)
+        let file =
+            if self.beside { format!("{stem}.xml") } else { format!("Annotations/{stem}.xml") };
+        Error::invalid(&self.input, file, problem).with_hint(hint)
     }
 
     /// The image that belongs to an XML file. It has the same name, with its folder or without. If there is

@@ -43,7 +43,7 @@ use super::{Format, Place, Request};
 use crate::{
     data::{
         image_io::Orientation,
-        image_store::ImageStore,
+        reading::{FILES, Reading, Watch, open_store},
         records::{Annotation, ClassRecord, ImageRecord, Records},
     },
     error::{Error, Result},
@@ -108,23 +108,26 @@ fn read(request: &Request<'_>) -> Result<(Records, Report)> {
     let sets = listing_sets(input, &collected, &mut report)?;
     let listed: BTreeSet<&str> = sets.iter().flat_map(|set| &set.stems).copied().collect();
     report.unlisted = collected.annotations.len() - listed.len();
-    let annotated = parsed(&collected, &listed)?;
+    let annotated = parsed(&collected, &listed, request.watch)?;
     let classes = classes_of(input, &annotated)?;
     let Some(set) = sets.into_iter().find(|set| set.name == request.split) else {
         let problem = format!("there is no list `{}` that names an image", request.split);
         return Err(Error::invalid(input, "ImageSets", problem));
     };
     set.again.iter().for_each(|line| report.listed_twice.add(&format!("{} line {line}", set.name)));
-    let store =
-        ImageStore::open(request.images.unwrap_or(&collected.images_at), Orientation::Exif)?;
+    let store = open_store(
+        request.images.unwrap_or(&collected.images_at),
+        Orientation::Exif,
+        request.watch,
+    )?;
     let images = Images::new(input, request, &collected, &store)?;
     let places = images.places_of(&set.stems, &annotated)?;
-    let frames: Vec<Result<_>> = set
-        .stems
-        .par_iter()
-        .zip(&places)
-        .map(|(stem, name)| frame(&store, name, &annotated[stem]))
-        .collect();
+    let mut frames: Vec<Result<_>> = Vec::with_capacity(set.stems.len());
+    for (stems, names) in set.stems.chunks(FILES).zip(places.chunks(FILES)) {
+        let pairs = stems.par_iter().zip(names);
+        frames.par_extend(pairs.map(|(stem, name)| frame(&store, name, &annotated[stem])));
+        (request.watch)(Reading::Sizes { done: frames.len(), of: set.stems.len() })?;
+    }
     let mut reader = Reader { classes: &classes, numbers: numbers(&annotated), report };
     let mut records = Records {
         classes: (1..).zip(&classes).map(|(id, name)| ClassRecord::named(id, *name)).collect(),
@@ -146,15 +149,17 @@ fn read(request: &Request<'_>) -> Result<(Records, Report)> {
 fn parsed<'a>(
     collected: &'a Collected,
     listed: &BTreeSet<&'a str>,
+    watch: Watch<'_>,
 ) -> Result<BTreeMap<&'a str, Annotated>> {
     let listed: Vec<&str> = listed.iter().copied().collect();
-    let texts: Vec<Result<Annotated>> = listed
-        .par_iter()
-        .map(|stem| {
+    let mut texts: Vec<Result<Annotated>> = Vec::with_capacity(listed.len());
+    for stems in listed.chunks(FILES) {
+        texts.par_extend(stems.par_iter().map(|stem| {
             let (file, text) = collected.text(&collected.annotations[*stem])?;
             xml::parse(&file, &text)
-        })
-        .collect();
+        }));
+        watch(Reading::Files { done: texts.len(), of: listed.len() })?;
+    }
     // The first mistake in the order of names is told, not the first that a thread came upon.
     listed.into_iter().zip(texts).map(|(stem, text)| Ok((stem, text?))).collect()
 }

@@ -7,9 +7,11 @@ use std::{
 
 use super::{
     Place, archive,
-    collected::{Collected, FOLDERS, Kind, TextFile, kind_of, two_sets},
+    collected::{
+        Collected, FOLDERS, Kind, TextFile, is_annotation, kind_beside, kind_of, two_sets,
+    },
 };
-use crate::error::Result;
+use crate::{data::listing::is_image, error::Result};
 
 /// How deep below the given folder a set may lie.
 const DEPTH: usize = 3;
@@ -17,15 +19,31 @@ const DEPTH: usize = 3;
 /// Most entries of a folder that is looked into for a set: one with more is a folder of images.
 const MOST_ENTRIES: usize = 1000;
 
-/// What shows that there is such a set: an XML file in a folder `Annotations`.
+/// What shows that there is such a set: an XML file in a folder `Annotations`, or beside images.
 pub(super) fn recognise(place: &Place) -> Option<String> {
     let found = if place.is_folder() {
         annotation_below(place.path(), DEPTH)
             .map(|path| path.strip_prefix(place.path()).map(Path::to_owned).unwrap_or(path))
+            .or_else(|| annotation_beside(place))
     } else {
         archive::first_annotation(place.path())
     };
     found.map(|path| format!("there is {}", path.display()))
+}
+
+/// The first XML file beside images, in the folder or in those directly below.
+fn annotation_beside(place: &Place) -> Option<PathBuf> {
+    let first_in = |folder: &Place| {
+        let is_xml = |name: &&str| name.to_ascii_lowercase().ends_with(".xml");
+        let first = folder.files().find(is_xml)?;
+        let is_annotation = is_annotation(folder.below(first)?.head());
+        (is_annotation && folder.files().any(is_image)).then(|| first.to_owned())
+    };
+    if let Some(name) = first_in(place) {
+        return Some(name.into());
+    }
+    let mut folders = place.folders().filter(|name| !name.starts_with('.'));
+    folders.find_map(|name| Some(Path::new(name).join(first_in(&place.below(name)?)?)))
 }
 
 /// The first XML file in a folder `Annotations` near. Folders of very many files are not gone through.
@@ -74,7 +92,13 @@ pub(super) fn collect(input: &Path) -> Result<Collected> {
 fn from_folder(input: &Path) -> Result<Collected> {
     let roots = roots_below(input, DEPTH)?;
     let root = match roots.as_slice() {
-        [] => return Ok(Collected::default()),
+        [] => {
+            let mut collected =
+                Collected { images_at: input.to_owned(), beside: true, ..Collected::default() };
+            take_beside(&mut collected, input, "")?;
+            collected.split_by_folders();
+            return Ok(collected);
+        }
         [root] => root,
         [first, second, ..] => return Err(two_sets(input, first, second)),
     };
@@ -90,6 +114,27 @@ fn from_folder(input: &Path) -> Result<Collected> {
         }
     }
     Ok(collected)
+}
+
+/// Takes all files below a folder, which is at `below` in the set. Links to folders are not followed.
+fn take_beside(collected: &mut Collected, folder: &Path, below: &str) -> Result<()> {
+    for path in sorted_entries(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let shown = format!("{below}{name}");
+        if name.starts_with('.') {
+            collected.passed_over.add_hidden(&shown);
+        } else if path.is_dir() && path.is_symlink() {
+            collected.passed_over.count("links to folders".into(), &shown);
+        } else if path.is_dir() {
+            take_beside(collected, &path, &format!("{shown}/"))?;
+        } else if !path.exists() {
+            collected.passed_over.add_dangling(&shown);
+        } else {
+            let kind = kind_beside(&shown);
+            collected.take(kind, TextFile { path, span: None }, shown)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes all files below `root/folder`. Links to folders are not followed: they may lead back.

@@ -1,6 +1,7 @@
 //! Against hotcoco's converter on real sets, and files that are wrong in one way each.
 #![allow(clippy::unwrap_used)]
 
+mod beside;
 mod odd_input;
 mod wrong_input;
 
@@ -49,8 +50,15 @@ fn read(set: &Path, split: &str) -> Result<(Dataset, Report)> {
     let opening =
         Opening { format: Some("voc".into()), split: Some(split.to_owned()), ..Opening::default() };
     let dataset = Dataset::open_as(set, &opening)?;
-    let request =
-        Request { path: set, split, images: None, vocabulary: None, boxes: None, annotated: true };
+    let request = Request {
+        path: set,
+        split,
+        images: None,
+        vocabulary: None,
+        boxes: None,
+        annotated: true,
+        watch: crate::data::reading::UNWATCHED,
+    };
     let (_, report) = super::read(&request)?;
     Ok((dataset, report))
 }

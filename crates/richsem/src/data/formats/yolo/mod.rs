@@ -2,8 +2,8 @@
 //! image. The rules are those of ultralytics 8.4.190, read and not run; docs/formats.md says where this reader
 //! does otherwise.
 
+mod images;
 mod labels;
-mod pictures;
 mod places;
 mod records;
 mod settings;
@@ -18,8 +18,8 @@ use crate::{
     data::{listing::EXTENSIONS, records::Records},
     error::{Error, Result},
 };
+pub(super) use images::{Images, Paths, named};
 pub(super) use labels::Rows;
-pub(super) use pictures::{Paths, Pictures, named};
 pub(super) use places::{LabelRule, absolute, find, tidy};
 pub(super) use records::Labels;
 use settings::{Settings, Written};
@@ -101,7 +101,7 @@ fn read(request: &Request<'_>) -> Result<Records> {
     }
     let rule = LabelRule::Ultralytics;
     let paths = Paths { root: &settings.root, rule, images: request.images };
-    let pictures = paths.gather(&parts)?;
+    let images = paths.gather(&parts, request.watch)?;
     let field = format!("line {}: {key}", written.first().map_or(0, |path| path.line));
     let labels = Labels {
         file: &settings.file,
@@ -110,7 +110,7 @@ fn read(request: &Request<'_>) -> Result<Records> {
         rows: Rows { classes: settings.names.len(), keypoints: settings.keypoints },
         annotated: request.annotated,
     };
-    let mut records = labels.read(pictures)?;
+    let mut records = labels.read(images, request.watch)?;
     records.notes.splice(0..0, notes);
     records.warnings.splice(0..0, warnings);
     Ok(records)

@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::{
-    Pictures,
+    Images,
+    images::Image,
     labels::{Label, Problem, Rows},
     named, no_images,
-    pictures::Picture,
 };
 use crate::{
     boxes::Xywh,
-    data::records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
+    data::{
+        reading::{FILES, Reading, Watch},
+        records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
+    },
     error::{Error, Result},
     vocabulary::ClassIndex,
 };
@@ -58,25 +61,33 @@ impl Labels<'_> {
     /// # Errors
     /// No images, no labels, too many files with bad rows, a class that the set does not have, a file that
     /// cannot be read.
-    pub(in crate::data::formats) fn read(&self, mut pictures: Pictures) -> Result<Records> {
-        let mut notes = pictures.notes();
-        if pictures.all.is_empty() {
+    pub(in crate::data::formats) fn read(
+        &self,
+        mut images: Images,
+        watch: Watch<'_>,
+    ) -> Result<Records> {
+        let mut notes = images.notes();
+        if images.all.is_empty() {
             return Err(no_images(self.file, self.field, &notes));
         }
-        let outcomes: Vec<Outcome> =
-            pictures.all.par_iter().map(|picture| self.outcome(picture)).collect::<Result<_>>()?;
-        self.check(&pictures, &outcomes)?;
-        let alone = pictures.labels_alone()?;
+        let mut outcomes = Vec::with_capacity(images.all.len());
+        for some in images.all.chunks(FILES) {
+            let read: Result<Vec<Outcome>> = some.par_iter().map(|p| self.outcome(p)).collect();
+            outcomes.append(&mut read?);
+            watch(Reading::Files { done: outcomes.len(), of: images.all.len() })?;
+        }
+        self.check(&images, &outcomes)?;
+        let alone = images.labels_alone()?;
         let mut records = Records {
             classes: (0..).zip(self.names).map(|(id, n)| ClassRecord::named(id, n)).collect(),
             unit: Unit::Shares,
-            images_at: Some(pictures.at),
+            images_at: Some(images.at),
             ..Records::default()
         };
         let mut tally = Tally::default();
-        for ((id, picture), outcome) in (1..).zip(pictures.all).zip(outcomes) {
+        for ((id, image), outcome) in (1..).zip(images.all).zip(outcomes) {
             match outcome {
-                Outcome::None => tally.without.push(picture.name.clone()),
+                Outcome::None => tally.without.push(image.name.clone()),
                 Outcome::Read(label) => {
                     tally.read += 1;
                     tally.repeated += label.repeated;
@@ -84,13 +95,13 @@ impl Labels<'_> {
                     add_boxes(&mut records, &label);
                 }
                 Outcome::Broken(problem) => {
-                    tally.broken.push(self.error(&picture.label, &problem).to_string());
+                    tally.broken.push(self.error(&image.label, &problem).to_string());
                     continue;
                 }
             }
             records.images.push(ImageRecord {
                 id,
-                file_name: picture.name,
+                file_name: image.name,
                 size: None,
                 ..ImageRecord::default()
             });
@@ -107,8 +118,8 @@ impl Labels<'_> {
         Ok(records)
     }
 
-    fn outcome(&self, picture: &Picture) -> Result<Outcome> {
-        match fs_err::read(&picture.label) {
+    fn outcome(&self, image: &Image) -> Result<Outcome> {
+        match fs_err::read(&image.label) {
             Ok(bytes) => Ok(match self.rows.parse(&bytes) {
                 Ok(label) => Outcome::Read(label),
                 Err(problem) => Outcome::Broken(problem),
@@ -119,13 +130,13 @@ impl Labels<'_> {
     }
 
     /// Refuses a set whose labels are not what they should be as a whole.
-    fn check(&self, pictures: &Pictures, outcomes: &[Outcome]) -> Result<()> {
+    fn check(&self, images: &Images, outcomes: &[Outcome]) -> Result<()> {
         let of = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|o| is(o)).count();
         let broken = of(|outcome| matches!(outcome, Outcome::Broken(_)));
         let strangers = of(|outcome| matches!(outcome, Outcome::Broken(p) if p.no_class));
         let files = outcomes.len() - of(|outcome| matches!(outcome, Outcome::None));
         if files == 0 && self.annotated {
-            let looked: Option<&PathBuf> = pictures.all.first().map(|picture| &picture.label);
+            let looked: Option<&PathBuf> = images.all.first().map(|image| &image.label);
             let problem = format!(
                 "none of the {} images has a label file; the first was looked for at {}",
                 outcomes.len(),
@@ -139,13 +150,12 @@ impl Labels<'_> {
         if strangers == 0 && broken * ONE_BROKEN_OF <= files {
             return Ok(());
         }
-        let first =
-            pictures.all.iter().zip(outcomes).find_map(|(picture, outcome)| match outcome {
-                Outcome::Broken(problem) if strangers == 0 || problem.no_class => {
-                    Some((&picture.label, problem))
-                }
-                _ => None,
-            });
+        let first = images.all.iter().zip(outcomes).find_map(|(image, outcome)| match outcome {
+            Outcome::Broken(problem) if strangers == 0 || problem.no_class => {
+                Some((&image.label, problem))
+            }
+            _ => None,
+        });
         let Some((label, problem)) = first else { return Ok(()) };
         let count = if strangers > 0 { strangers } else { broken };
         let message = if count > 1 {

@@ -6,6 +6,7 @@ mod journal;
 mod keep;
 mod members;
 mod naming;
+mod section;
 mod state;
 mod tally;
 #[cfg(test)]
@@ -13,7 +14,7 @@ mod tests;
 mod walk;
 
 use std::{
-    io::Read as _,
+    io::{BufRead as _, BufReader, Cursor, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -24,10 +25,17 @@ use super::{
     index::{Index, Span},
     pattern, samples,
 };
-use crate::{Error, Result, data::listing::is_image};
+use crate::{
+    Error, Result,
+    data::{
+        image_io::{self, Orientation},
+        listing::is_image,
+    },
+};
 
 use build::Builder;
 use keep::Keeping;
+use section::Section;
 use tally::Tally;
 use walk::{Found, Region};
 pub(super) use walk::{is_header, plain};
@@ -129,19 +137,39 @@ impl Archives {
     /// # Errors
     /// There is no such file, or it cannot be read.
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let Some(span) = self.index.find(plain(name))? else {
-            let problem = format!("not among the archive's {} files", self.index.len());
-            let error = Error::invalid(&self.path, name, problem);
-            return Err(match self.index.first_from("")? {
-                Some(example) => error.with_hint(format!("its names look like `{example}`")),
-                None => error,
-            });
-        };
-        let bytes = self.read_span(span)?;
+        let bytes = self.read_span(self.find(name)?)?;
         if bytes.starts_with(&[0x1F, 0x8B]) && is_image(name) {
             return self.unpacked(name, &bytes);
         }
         Ok(bytes)
+    }
+
+    fn find(&self, name: &str) -> Result<Span> {
+        if let Some(span) = self.index.find(plain(name))? {
+            return Ok(span);
+        }
+        let problem = format!("not among the archive's {} files", self.index.len());
+        let error = Error::invalid(&self.path, name, problem);
+        Err(match self.index.first_from("")? {
+            Some(example) => error.with_hint(format!("its names look like `{example}`")),
+            None => error,
+        })
+    }
+
+    /// `[height, width]` of an image. No more of it is read than its headers, unless it is compressed.
+    ///
+    /// # Errors
+    /// As [`Self::read`] and [`image_io::size_of`].
+    pub(super) fn size(&self, name: &str, orientation: Orientation) -> Result<[u32; 2]> {
+        let (span, shown) = (self.find(name)?, self.path.join(name));
+        self.with_file(span.part, |file| {
+            let mut image = BufReader::new(Section::new(file, span));
+            if image.fill_buf()?.starts_with(&[0x1F, 0x8B]) && is_image(name) {
+                let bytes = self.unpacked(name, &self.read_span(span)?)?;
+                return image_io::size_of(Cursor::new(bytes), &shown, orientation);
+            }
+            image_io::size_of(image, &shown, orientation)
+        })
     }
 
     fn read_span(&self, span: Span) -> Result<Vec<u8>> {

@@ -1,6 +1,8 @@
 //! Archives in archives, shards, kept indices, and stops on the way.
 #![allow(clippy::unwrap_used)]
 
+mod headers;
+
 use std::{ops::ControlFlow, slice::from_ref, time::Duration};
 
 use super::*;
@@ -393,67 +395,6 @@ fn fields_are_of_neighbours_only() {
     let plain = tar(&[("photo.v2.jpg", b"1"), ("b.jpg", b"2"), ("b.txt", b"3"), ("c.jpg", b"4")]);
     let archives = open(&[written(folder.path(), "b.tar", &plain)], &never()).unwrap();
     assert!(!archives.is_samples());
-}
-
-/// The crate `tar` walks the same archives: it is the oracle for names, links, places and lengths.
-#[test]
-fn headers_of_all_forms_are_found_at_all_distances() {
-    let mut builder = ::tar::Builder::new(Vec::new());
-    let lengths = [0, 1, 511, 512, 513, 3000, 4096, 9000, 70_000, 0, 0, 2, 200_000, 7];
-    for (i, length) in lengths.iter().cycle().take(60).enumerate() {
-        let contents = vec![b'x'; *length];
-        let name = match i % 4 {
-            0 => format!("{i}.jpg"),
-            // GNU's long name, and one that ustar cuts into two fields.
-            1 => format!("{}/{i}.jpg", "long".repeat(60)),
-            2 => format!("{}/{i}.jpg", "folder".repeat(20)),
-            _ => format!("./n{i}/ä.jpg"),
-        };
-        let path = format!("{}/{i}.jpg", "pax".repeat(300));
-        let mut header =
-            if i % 3 == 0 { ::tar::Header::new_ustar() } else { ::tar::Header::new_gnu() };
-        header.set_size(contents.len() as u64);
-        if i % 5 == 4 {
-            builder.append_pax_extensions([("path", path.as_bytes())]).unwrap();
-        }
-        if i % 7 == 6 {
-            let target = "target".repeat(40);
-            header.set_size(0);
-            header.set_entry_type(::tar::EntryType::Symlink);
-            let mut header = ::tar::Header::new_gnu();
-            header.set_size(0);
-            header.set_entry_type(::tar::EntryType::Symlink);
-            builder.append_link(&mut header, format!("{i}.jpg"), target).unwrap();
-        } else if i % 3 == 0 && i % 4 == 1 {
-            // Longer than a ustar header takes.
-            builder.append_data(&mut header, format!("{i}.jpg"), &*contents).unwrap();
-        } else {
-            builder.append_data(&mut header, &name, &*contents).unwrap();
-        }
-    }
-    let bytes = builder.into_inner().unwrap();
-    let mut archive = ::tar::Archive::new(&*bytes);
-    let oracle = archive.entries().unwrap().map(|entry| {
-        let entry = entry.unwrap();
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let target = entry.link_name_bytes().map(|t| String::from_utf8_lossy(&t).into_owned());
-        (name, target, entry.raw_file_position(), entry.size())
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let path = written(folder.path(), "a.tar", &bytes);
-    let file = fs_err::File::open(&path).unwrap();
-    let end = bytes.len() as u64;
-    let region = walk::Region { file: &file, path: &path, inner: None, start: 0, end };
-    let mut members = super::members::Members::new(region, 0);
-    let mut count = 0;
-    for expected in oracle {
-        let member = members.next().unwrap().unwrap();
-        let name = member.name.into_owned();
-        assert_eq!((name, member.target, member.offset, member.length), expected);
-        count += 1;
-    }
-    assert_eq!(count, 60);
-    assert!(members.next().unwrap().is_none());
 }
 
 /// 1,000 inner archives, 1 GB. Only headers are read, so that holes serve as contents.

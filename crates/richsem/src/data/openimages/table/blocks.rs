@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    json,
+    json::{self, Counter},
 };
 
 /// A row longer than this is a quote that is never closed, not a row; reading on would take the rest of
@@ -34,6 +34,7 @@ const TRUNCATED: &str = "the file is probably truncated: compare its size with t
 pub(super) struct Blocks {
     file: PathBuf,
     reader: Box<dyn Read + Send>,
+    counter: Counter,
     buffer: Vec<u8>,
     /// How much of the buffer was handed out.
     done: usize,
@@ -49,9 +50,9 @@ impl Blocks {
             return Err(Error::invalid(path, "file", "this is a folder")
                 .with_hint("give the file (.csv) in it"));
         }
-        let reader = json::open(path)?;
+        let (reader, counter) = json::open_counted(path)?;
         let (buffer, file) = (Vec::new(), path.to_owned());
-        let mut blocks = Self { file, reader, buffer, done: 0, line: 1, ended: false };
+        let mut blocks = Self { file, reader, counter, buffer, done: 0, line: 1, ended: false };
         blocks.fill(HEAD)?;
         if let Some((problem, hint)) = unusable(&blocks.buffer) {
             return Err(Error::invalid(path, "file", problem).with_hint(hint));
@@ -60,6 +61,11 @@ impl Blocks {
             blocks.done = 3;
         }
         Ok(blocks)
+    }
+
+    /// What says how much of the file was read.
+    pub(super) fn counter(&self) -> Counter {
+        self.counter.clone()
     }
 
     /// The first row that is not empty, and its line.

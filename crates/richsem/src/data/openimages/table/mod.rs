@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::Kind;
-use crate::error::{Error, Result};
+use crate::{
+    data::reading::Watch,
+    error::{Error, Result},
+};
 
 use blocks::Blocks;
 pub(super) use row::{Row, Rows, check_share};
@@ -115,7 +118,7 @@ fn hint_for(names: &[String]) -> String {
     }
 }
 
-/// Reads a file, part by part. `part` reads the rows of one, `add` gets what it returns, in the order of
+/// Reads a file, part by part. `watch` is told how far it is. `part` reads the rows of one, `add` gets what it returns, in the order of
 /// the file.
 ///
 /// # Errors
@@ -123,12 +126,14 @@ fn hint_for(names: &[String]) -> String {
 pub(super) fn read<P: Send>(
     path: &Path,
     format: &'static Format,
+    watch: Watch<'_>,
     part: impl Fn(&mut Rows<'_>) -> Result<P> + Sync,
     mut add: impl FnMut(P),
 ) -> Result<Header> {
     let mut blocks = Blocks::open(path)?;
     let (line, names) = blocks.first_row()?;
     let header = Header::new(path, format, names, line)?;
+    let counter = blocks.counter();
     while let Some(block) = blocks.next(PART, PARTS)? {
         let one =
             |range: &std::ops::Range<usize>| part(&mut Rows::new(&header, &block, range.clone()));
@@ -136,6 +141,7 @@ pub(super) fn read<P: Send>(
         for part in read {
             add(part?);
         }
+        counter.tell(watch)?;
     }
     Ok(header)
 }

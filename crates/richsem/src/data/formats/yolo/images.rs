@@ -12,14 +12,15 @@ use crate::{
     data::{
         image_store::ImageStore,
         listing::{PassedOver, is_image},
+        reading::{Watch, open_store},
     },
     error::{Result, read_text},
 };
 
 /// An image.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::data::formats) struct Picture {
-    /// Its path below [`Pictures::at`].
+pub(in crate::data::formats) struct Image {
+    /// Its path below [`Images::at`].
     pub(in crate::data::formats) name: String,
     /// Its label file, which need not be there.
     pub(in crate::data::formats) label: PathBuf,
@@ -27,11 +28,11 @@ pub(in crate::data::formats) struct Picture {
 
 /// The images of a split.
 #[derive(Debug, Default)]
-pub(in crate::data::formats) struct Pictures {
+pub(in crate::data::formats) struct Images {
     /// The folder (or archive) that their names are in.
     pub(in crate::data::formats) at: PathBuf,
     /// Each once.
-    pub(in crate::data::formats) all: Vec<Picture>,
+    pub(in crate::data::formats) all: Vec<Image>,
     /// Folders that hold labels of these images alone, with all below them.
     pub(in crate::data::formats) label_folders: BTreeSet<PathBuf>,
     /// Files among the images that are none; whole paths.
@@ -57,65 +58,69 @@ impl Paths<'_> {
     ///
     /// # Errors
     /// A folder or list that cannot be read.
-    pub(in crate::data::formats) fn gather(&self, parts: &[PathBuf]) -> Result<Pictures> {
+    pub(in crate::data::formats) fn gather(
+        &self,
+        parts: &[PathBuf],
+        watch: Watch<'_>,
+    ) -> Result<Images> {
         let store =
-            self.images.map(|path| ImageStore::open(path, Default::default())).transpose()?;
-        let mut pictures = Pictures::default();
+            self.images.map(|path| open_store(path, Default::default(), watch)).transpose()?;
+        let mut images = Images::default();
         let mut paths = Vec::new();
         for part in parts {
             match (&store, part.is_file()) {
-                (None, false) => self.of_folder(part, &mut pictures, &mut paths)?,
+                (None, false) => self.of_folder(part, &mut images, &mut paths)?,
                 (None, true) => {
-                    let lines = self.lines(part, &mut pictures)?;
+                    let lines = self.lines(part, &mut images)?;
                     paths.extend(lines.into_iter().map(|(_, image)| image));
                 }
-                (Some(store), false) => self.named_in_folder(part, store, &mut pictures)?,
+                (Some(store), false) => self.named_in_folder(part, store, &mut images)?,
                 (Some(store), true) => {
-                    let lines = self.lines(part, &mut pictures)?;
+                    let lines = self.lines(part, &mut images)?;
                     let named = lines.par_iter().map(|(line, image)| {
                         let plain = line.trim_start_matches("./");
                         let name = places::ends(plain).find(|end| store.contains(end));
                         let name = name.unwrap_or(plain).to_owned();
-                        Picture { name, label: self.rule.label(image) }
+                        Image { name, label: self.rule.label(image) }
                     });
-                    pictures.all.append(&mut named.collect());
+                    images.all.append(&mut named.collect());
                 }
             }
         }
         match self.images {
-            Some(images) => pictures.at = images.to_owned(),
+            Some(place) => images.at = place.to_owned(),
             None => {
-                pictures.at = common_folder(self.root, &paths);
+                images.at = common_folder(self.root, &paths);
                 let named = paths.into_par_iter().map(|image| {
-                    let below = image.strip_prefix(&pictures.at).unwrap_or(&image);
+                    let below = image.strip_prefix(&images.at).unwrap_or(&image);
                     let name = below.to_string_lossy().into_owned();
-                    Picture { name, label: self.rule.label(&image) }
+                    Image { name, label: self.rule.label(&image) }
                 });
-                pictures.all = named.collect();
+                images.all = named.collect();
             }
         }
-        let mut seen = HashSet::with_capacity(pictures.all.len());
-        let all = pictures.all.len();
-        pictures.all.retain(|picture| seen.insert(picture.name.clone()));
-        pictures.repeated = all - pictures.all.len();
-        Ok(pictures)
+        let mut seen = HashSet::with_capacity(images.all.len());
+        let all = images.all.len();
+        images.all.retain(|image| seen.insert(image.name.clone()));
+        images.repeated = all - images.all.len();
+        Ok(images)
     }
 
     /// The images below a folder, at any depth.
     fn of_folder(
         &self,
         folder: &Path,
-        pictures: &mut Pictures,
+        images: &mut Images,
         paths: &mut Vec<PathBuf>,
     ) -> Result<()> {
         let mut files = Vec::new();
-        walk(folder, &mut files, &mut pictures.passed_over)?;
+        walk(folder, &mut files, &mut images.passed_over)?;
         files.sort_unstable();
-        let (images, others): (Vec<_>, Vec<_>) =
+        let (found, others): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| is_image(&file.to_string_lossy()));
-        paths.extend(images);
-        pictures.others.extend(others);
-        pictures.label_folders.insert(self.rule.folder(folder));
+        paths.extend(found);
+        images.others.extend(others);
+        images.label_folders.insert(self.rule.folder(folder));
         Ok(())
     }
 
@@ -124,7 +129,7 @@ impl Paths<'_> {
         &self,
         folder: &Path,
         store: &ImageStore,
-        pictures: &mut Pictures,
+        images: &mut Images,
     ) -> Result<()> {
         let below = folder.strip_prefix(self.root).unwrap_or(folder).to_string_lossy().into_owned();
         let is_folder = store.path().is_dir();
@@ -137,20 +142,20 @@ impl Paths<'_> {
             if names.is_empty() && !end.is_empty() {
                 continue;
             }
-            pictures.passed_over.extend(passed_over);
-            pictures.label_folders.insert(self.rule.folder(folder));
-            let named = names.into_iter().map(|name| Picture {
+            images.passed_over.extend(passed_over);
+            images.label_folders.insert(self.rule.folder(folder));
+            let named = names.into_iter().map(|name| Image {
                 label: self.rule.label(&folder.join(&name)),
                 name: format!("{prefix}{name}"),
             });
-            pictures.all.extend(named);
+            images.all.extend(named);
             break;
         }
         Ok(())
     }
 
     /// The images that a file lists: as written, and where each is.
-    fn lines(&self, list: &Path, pictures: &mut Pictures) -> Result<Vec<(String, PathBuf)>> {
+    fn lines(&self, list: &Path, images: &mut Images) -> Result<Vec<(String, PathBuf)>> {
         let text = read_text(list)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut lines: Vec<String> =
@@ -158,7 +163,7 @@ impl Paths<'_> {
         lines.retain(|line| {
             let kept = is_image(line);
             if !kept {
-                pictures.passed_over.count(format!("lines of {}", list.display()), line);
+                images.passed_over.count(format!("lines of {}", list.display()), line);
             }
             kept
         });
@@ -172,7 +177,7 @@ impl Paths<'_> {
             let image = match found {
                 Some(found) => {
                     if found.cut {
-                        pictures.cut.push(line.clone());
+                        images.cut.push(line.clone());
                     }
                     found.path
                 }
@@ -185,11 +190,11 @@ impl Paths<'_> {
     }
 }
 
-impl Pictures {
+impl Images {
     /// What was passed over or understood in a way that a user should know. Files that are labels are no
     /// strangers.
     pub(in crate::data::formats) fn notes(&mut self) -> Vec<String> {
-        let labels: HashSet<&Path> = self.all.iter().map(|picture| &*picture.label).collect();
+        let labels: HashSet<&Path> = self.all.iter().map(|image| &*image.label).collect();
         for other in &self.others {
             let is_text = other.extension().is_some_and(|extension| extension == "txt");
             let among_labels = self.label_folders.iter().any(|folder| other.starts_with(folder));
@@ -220,7 +225,7 @@ impl Pictures {
     /// # Errors
     /// A folder cannot be read.
     pub(in crate::data::formats) fn labels_alone(&self) -> Result<Vec<String>> {
-        let labels: HashSet<&Path> = self.all.iter().map(|picture| &*picture.label).collect();
+        let labels: HashSet<&Path> = self.all.iter().map(|image| &*image.label).collect();
         let mut alone = BTreeSet::new();
         for folder in self.label_folders.iter().filter(|folder| folder.is_dir()) {
             let mut files = Vec::new();

@@ -24,7 +24,7 @@ pub struct Watch<'a> {
 
 /// What is kept of an image.
 #[derive(Debug)]
-pub(super) enum Picture {
+pub(super) enum Image {
     /// Its part has no images to read.
     Unread,
     /// There is no such file.
@@ -48,7 +48,7 @@ pub(super) struct Seen {
     pub(super) exif: u8,
 }
 
-impl Picture {
+impl Image {
     pub(super) fn seen(&self) -> Option<&Seen> {
         match self {
             Self::Read(seen) => Some(seen.as_ref()),
@@ -58,29 +58,29 @@ impl Picture {
 }
 
 /// The images of all parts, each in the order of its files.
-pub(super) fn read(parts: &[Part<'_>], watch: &Watch<'_>) -> Result<Vec<Vec<Picture>>> {
+pub(super) fn read(parts: &[Part<'_>], watch: &Watch<'_>) -> Result<Vec<Vec<Image>>> {
     let total = parts.iter().filter(|part| part.store.is_some()).map(|part| part.files.len()).sum();
     let done = AtomicUsize::new(0);
     let of_part = |part: &Part<'_>| {
         let Some(store) = part.store else {
-            return Ok(part.files.iter().map(|_| Picture::Unread).collect());
+            return Ok(part.files.iter().map(|_| Image::Unread).collect());
         };
         part.files
             .par_iter()
             .map(|name| {
                 unless_stopped(watch.stop)?;
-                let picture = picture(store, name);
+                let image = read_image(store, name);
                 (watch.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-                Ok(picture)
+                Ok(image)
             })
             .collect()
     };
     parts.iter().map(of_part).collect()
 }
 
-fn picture(store: &ImageStore, name: &str) -> Picture {
+fn read_image(store: &ImageStore, name: &str) -> Image {
     if !store.contains(name) {
-        return Picture::Missing;
+        return Image::Missing;
     }
     let read = store.read(name).and_then(|bytes| {
         let path = store.display_path(name);
@@ -91,8 +91,8 @@ fn picture(store: &ImageStore, name: &str) -> Picture {
             let mut half = [0; 16];
             half.copy_from_slice(&Sha256::digest(&bytes)[..16]);
             let size = [image.height(), image.width()];
-            Picture::Read(Box::new(Seen { bytes: half, look: Look::of(&image), size, exif }))
+            Image::Read(Box::new(Seen { bytes: half, look: Look::of(&image), size, exif }))
         }
-        Err(error) => Picture::Broken(error.to_string()),
+        Err(error) => Image::Broken(error.to_string()),
     }
 }
