@@ -61,6 +61,7 @@ impl Evaluator {
             intervals: None,
             comparison: None,
             errors: None,
+            details: None,
         }
     }
 

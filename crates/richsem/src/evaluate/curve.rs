@@ -6,6 +6,9 @@ use hotcoco::params::default_rec_thrs;
 
 use super::class_matches::{ClassMatches, Outcome};
 
+/// Recalls that a curve is made of: 0, 0.01, … 1.
+pub(super) const RECALLS: usize = 101;
+
 /// What AP is of: a size, and the overlaps that it is the mean over.
 #[derive(Debug, Clone)]
 pub(super) struct Selection {
@@ -112,8 +115,32 @@ impl Scratch {
         }
     }
 
+    /// Precision at each of the 101 recalls, objects of all sizes; `None` without boxes.
+    pub(super) fn precisions_at_recalls(
+        &mut self,
+        class: &ClassMatches,
+        overlap: usize,
+    ) -> Option<Vec<f64>> {
+        let boxes = class.boxes(0);
+        if boxes == 0 {
+            return None;
+        }
+        self.rank(class, 0, overlap, 0);
+        self.take_precisions(None);
+        let mut precisions: Vec<f64> = self.at_recalls(boxes).collect();
+        precisions.resize(self.recalls.len(), 0.0);
+        Some(precisions)
+    }
+
     /// AP at 101 recalls of what was ranked, but for one group. `boxes`, above 0, are those of the others.
     fn without(&mut self, group: Option<usize>, boxes: usize) -> f64 {
+        self.take_precisions(group);
+        self.at_recalls(boxes).fold(0.0, |sum, precision| sum + precision)
+            / self.recalls.len() as f64
+    }
+
+    /// The precision at each true positive, or the best of those behind it, but for one group.
+    fn take_precisions(&mut self, group: Option<usize>) {
         let misses = group.map_or(&[][..], |group| &self.misses[group]);
         let leaves = group.map(|group| group as u32);
         self.precisions.clear();
@@ -133,16 +160,16 @@ impl Scratch {
         for i in (1..self.precisions.len()).rev() {
             self.precisions[i - 1] = self.precisions[i - 1].max(self.precisions[i]);
         }
-        let (mut sum, mut at) = (0.0, 0);
-        for &recall in &self.recalls {
+    }
+
+    /// Precision at each recall, as far as they are reached.
+    fn at_recalls(&self, boxes: usize) -> impl Iterator<Item = f64> {
+        let mut at = 0;
+        self.recalls.iter().map_while(move |&recall| {
             while at < self.precisions.len() && (at + 1) as f64 / (boxes as f64) < recall {
                 at += 1;
             }
-            match self.precisions.get(at) {
-                Some(precision) => sum += precision,
-                None => break,
-            }
-        }
-        sum / self.recalls.len() as f64
+            self.precisions.get(at).copied()
+        })
     }
 }

@@ -105,6 +105,7 @@ impl Evaluator {
             intervals: None,
             comparison: None,
             errors: None,
+            details: None,
         }
     }
 }
