@@ -14,7 +14,7 @@ TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2
 # and tests need no speed. It changes the program in target/release too, so it is not the default.
 TEST_OPT ?=
 
-.PHONY: help build demo test test-matrix own-crate lint bench golden parity libtorch libtorch-cuda python rust
+.PHONY: help build demo test report-shots test-matrix own-crate lint bench golden parity libtorch libtorch-cuda python rust
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo: build ## Draws a long-tailed set, trains on it, evaluates, writes a report
 
 test: rust libtorch ## Runs all tests
 	$(TEST_ENV) $(CARGO) test --release --workspace $(TEST_OPT)
+
+report-shots: rust libtorch ## Looks at reports in a headless browser (Debian's package chromium)
+	$(TEST_ENV) $(CARGO) test --release -p richsem-cli --test report_shots $(TEST_OPT) -- --ignored
 
 test-matrix: rust libtorch ## Runs the numeric tests under other instruction sets and numbers of threads
 	@CARGO="$(CARGO)" TEST_OPT="$(TEST_OPT)" scripts/test_matrix.sh

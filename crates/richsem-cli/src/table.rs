@@ -199,6 +199,7 @@ mod tests {
             intervals: None,
             comparison: None,
             errors: None,
+            details: None,
         }
     }
 

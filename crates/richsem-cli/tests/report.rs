@@ -22,10 +22,15 @@ fn a_run_is_shown_in_one_file() {
         .collect();
     assert!(classes.iter().all(|row| page.contains(row)), "{classes:?}");
     assert!(page.contains("LVIS protocol · 6 images"));
-    // Loss, AP and classes; six images; settings.
-    assert_eq!(page.matches("<svg ").count(), 3);
-    let images = |page: &str| page.matches("<img src=\"data:image/jpeg;base64,").count();
-    assert_eq!(images(&page), 6);
+    // Three charts of thresholds, loss, AP, two of labels, two of classes; truth and prediction of six images;
+    // settings.
+    let charts = |page: &str| page.matches("<svg viewBox=").count();
+    assert_eq!(charts(&page), 9);
+    let all_images = |page: &str| page.matches("<img src=\"data:image/jpeg;base64,").count();
+    let images = |page: &str| page.matches("alt=\"prediction of ").count();
+    assert_eq!((images(&page), page.matches("alt=\"ground truth of ").count()), (6, 6));
+    let mistakes = all_images(&page) - 12;
+    assert!(mistakes > 0 && page.contains("<h3>Worst misses</h3>"), "{mistakes}");
     for text in ["last layer: GIoU", "<dt>trainable parameters</dt>", "num_queries = 20"] {
         assert!(page.contains(text), "{text}");
     }
@@ -40,6 +45,7 @@ fn a_run_is_shown_in_one_file() {
     dir.command(&[&report[..], &["--conf", "0"]].concat()).ok().stderr_has("000003.jpg");
     let broken = dir.text("again.html");
     assert!(broken.contains("<li>Skipped: ") && broken.contains(": 3 objects, 80 predictions"));
+    assert_eq!(broken.matches("<li>Skipped: ").count(), 1, "told once");
     assert_eq!(images(&broken), 5);
     dir.command(&[&report[..], &["--images", "2"]].concat()).ok();
     assert_eq!(images(&dir.text("again.html")), 2);
@@ -51,7 +57,7 @@ fn a_run_is_shown_in_one_file() {
     for name in ["run, epoch 1, ", "other, epoch 1, "] {
         assert!(beside.contains(&format!("<th class=\"num\">{name}")), "{name}");
     }
-    assert!(!beside.contains("other, epoch 2") && images(&beside) == 0);
+    assert!(!beside.contains("other, epoch 2") && all_images(&beside) == 0);
     // One that went on, and was best later: as it was after as many epochs, too.
     let line = dir.text("other/metrics.jsonl").lines().last().unwrap().to_owned();
     let mut row: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -66,7 +72,7 @@ fn a_run_is_shown_in_one_file() {
     // Without the annotations there are no images, but the rest.
     std::fs::remove_file(dir.path("set/val.json")).unwrap();
     dir.command(&report).ok().stderr_has("Images are left out").stderr_has("val.json");
-    assert_eq!(dir.text("again.html").matches("<svg ").count(), 3);
+    assert_eq!(charts(&dir.text("again.html")), 9);
 
     // Training succeeds even if its report cannot be written.
     std::fs::remove_file(dir.path("run/report.html")).unwrap();
@@ -91,7 +97,8 @@ fn a_run_without_evaluation_has_a_report_and_another_folder_has_none() {
     let report = ["report", "run", "--device", "cpu"];
     dir.command(&report).ok().stderr_has("no validation set");
     let page = dir.text("run/report.html");
-    assert_eq!(page.matches("<svg ").count(), 1);
+    // The loss, and two of labels.
+    assert_eq!(page.matches("<svg viewBox=").count(), 3);
     assert!(page.contains("not evaluated") && page.contains("no validation set"), "{page}");
 
     // A run that was stopped before its first checkpoint.
@@ -109,6 +116,39 @@ fn a_run_without_evaluation_has_a_report_and_another_folder_has_none() {
     dir.write("new/metrics.jsonl", "{}\n{}\n");
     dir.command(&["report", "new", "-o", "new.html"]).fails(1).stderr_has("metrics.jsonl: line 1");
     assert!(!dir.exists("new.html"));
+}
+
+/// The validation loss is in the rows, the table, TensorBoard and the report.
+#[test]
+fn a_run_tells_its_validation_loss_and_has_its_metrics_as_a_table() {
+    let dir = Dir::with_data();
+    let train = ["train", "-c", "tiny.toml", "--run", "one/run", "--device", "cpu"];
+    dir.command(&[&train[..], &["--set", "train.eval_loss=true"]].concat()).ok();
+    let line = dir.text("one/run/metrics.jsonl").lines().last().unwrap().to_owned();
+    let row: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let loss = row["loss"].as_f64().unwrap();
+    assert!(loss > 0.0 && row["terms"]["loss_giou"].as_f64().unwrap() > 0.0, "{row}");
+    let report = ["report", "one/run", "--device", "cpu", "--csv", "metrics.csv", "--images", "0"];
+    dir.command(&report).ok().stderr_has("metrics: metrics.csv");
+    let page = dir.text("one/run/report.html");
+    assert!(page.contains("<h1>one</h1>"), "the folder is called run");
+    assert!(page.contains("validation set <b>"));
+    let table = dir.text("metrics.csv");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    let column = |name: &str| rows[0].iter().position(|cell| *cell == name).unwrap();
+    let last = rows.last().unwrap();
+    assert_eq!((last[0], last[column("loss")]), ("eval", &*loss.to_string()));
+    assert_eq!(rows.len(), dir.text("one/run/metrics.jsonl").lines().count() + 1);
+    assert!(rows.iter().all(|row| row.len() == rows[0].len()));
+    let events = dir.files("one/run/tensorboard");
+    let events = dir.read(&format!("one/run/tensorboard/{}", events[0]));
+    let has = |tag: &str| events.windows(tag.len()).any(|at| at == tag.as_bytes());
+    assert!(has("eval/loss") && has("eval/APr") && has("eval/AP50r") && has("eval_images/3"));
+
+    dir.command(&[&report[..4], &["--name", "mine & <yours>"]].concat()).ok();
+    assert!(dir.text("one/run/report.html").contains("<h1>mine &amp; &lt;yours&gt;</h1>"));
+    let nowhere = ["report", "one/run", "--csv", "absent/m.csv"];
+    dir.command(&nowhere).fails(1).stderr_has("--csv");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use image::{
 };
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster};
 
-use crate::{Error, Result, boxes::Xyxy, error::write_atomically};
+use crate::{Error, Result, boxes::Xyxy, error::write_atomically, evaluate::details::Verdict};
 
 /// A box to be drawn.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,38 +48,93 @@ pub fn color(key: u64) -> Rgb<u8> {
     Rgb([channel(0.0), channel(8.0), channel(4.0)])
 }
 
+/// The colour of true positives, false positives and false negatives: blue, vermilion and yellow. They differ in
+/// lightness too, and stay apart for people who do not see red, green or blue.
+#[must_use]
+pub fn verdict_color(verdict: Verdict) -> Rgb<u8> {
+    match verdict {
+        Verdict::TruePositive => Rgb([0x0a, 0x84, 0xff]),
+        Verdict::FalsePositive => Rgb([0xd5, 0x5e, 0x00]),
+        Verdict::FalseNegative => Rgb([0xff, 0xe1, 0x4d]),
+    }
+}
+
+/// How a box is drawn.
+struct Mark {
+    bbox: Xyxy,
+    name: String,
+    /// Stays where the name is cut off.
+    suffix: String,
+    ink: Rgb<u8>,
+    dashed: bool,
+    /// Marks with more get the better places, and lie on top.
+    rank: f32,
+}
+
+impl Mark {
+    fn of(label: &Labeled) -> Self {
+        Self {
+            bbox: label.bbox,
+            name: label.class_name.clone(),
+            suffix: label.score.map(|score| format!(" {score:.2}")).unwrap_or_default(),
+            ink: color(label.color_key),
+            dashed: false,
+            rank: label.score.unwrap_or(1.0),
+        }
+    }
+}
+
+/// Draws boxes in the colours of [`verdict_color`]; those of boxes that are not found are dashed. Labels begin with
+/// `TP`, `FP` or `FN`.
+pub fn draw_judged(image: &mut RgbImage, labels: &[(Labeled, Verdict)]) {
+    let marks = labels.iter().map(|(label, verdict)| Mark {
+        name: format!("{} {}", verdict.short(), label.class_name),
+        ink: verdict_color(*verdict),
+        dashed: *verdict == Verdict::FalseNegative,
+        ..Mark::of(label)
+    });
+    draw_marks(image, &marks.collect::<Vec<_>>());
+}
+
 /// Draws boxes and labels. Lines and letters are in proportion to the image. Boxes without an inside (in the
 /// image) are left out. If labels would cover each other, the one with the higher score gets the better
 /// place.
 pub fn draw(image: &mut RgbImage, labels: &[Labeled]) {
+    draw_marks(image, &labels.iter().map(Mark::of).collect::<Vec<_>>());
+}
+
+fn draw_marks(image: &mut RgbImage, marks: &[Mark]) {
     let (width, height) = image.dimensions();
     let side = width.min(height) as f32;
     let line = ((side / 200.0).round() as i64).clamp(2, 16);
     let letters = (side / 36.0).round().clamp(16.0, 96.0) as u32;
 
-    let mut visible: Vec<_> = labels
+    let mut visible: Vec<_> = marks
         .iter()
-        .map(|label| (label, label.bbox.clipped(width, height)))
+        .map(|mark| (mark, mark.bbox.clipped(width, height)))
         .filter(|(_, bbox)| !bbox.is_degenerate())
         .collect();
-    visible.sort_by(|(a, _), (b, _)| b.score.unwrap_or(1.0).total_cmp(&a.score.unwrap_or(1.0)));
+    visible.sort_by(|(a, _), (b, _)| b.rank.total_cmp(&a.rank));
     // All frames first: no line crosses a label. The best score is drawn last, on top.
-    for (label, bbox) in visible.iter().rev() {
+    for (mark, bbox) in visible.iter().rev() {
         let edges = bbox.0.map(|v| v.round() as i64);
         frame(image, edges, line + 2, BLACK, 0.35);
-        frame(image, edges, line, color(label.color_key), 1.0);
+        if mark.dashed {
+            dashed_frame(image, edges, line, mark.ink);
+        } else {
+            frame(image, edges, line, mark.ink, 1.0);
+        }
     }
 
     let mut taken = Vec::new();
     let mut placed = Vec::new();
-    for (label, bbox) in &visible {
-        let score = label.score.map(|score| format!(" {score:.2}")).unwrap_or_default();
+    for (mark, bbox) in &visible {
         let room = width.saturating_sub(2 * padding(letters));
-        let mask = text_mask(&label.class_name, &score, letters, room);
+        let mask = text_mask(&mark.name, &mark.suffix, letters, room);
         let size = [mask.width() + 2 * padding(letters), mask.height()].map(i64::from);
         let at = place(bbox.0.map(|v| v.round() as i64), size, [width, height], line, &taken);
         taken.push([at[0], at[1], at[0] + size[0], at[1] + size[1]]);
-        placed.push((at, size, mask, color(label.color_key)));
+        placed.push((at, size, mask, mark.ink));
     }
     for (at, size, mask, background) in placed.into_iter().rev() {
         fill(image, [at[0], at[1], at[0] + size[0], at[1] + size[1]], background, 0.9);
@@ -112,23 +167,6 @@ pub fn side_by_side(left: (&str, &RgbImage), right: (&str, &RgbImage), caption: 
     let top = strip + tallest + letters / 4;
     blend_mask(&mut page, &mask, i64::from(GAP), i64::from(top), INK);
     page
-}
-
-/// Ground truth on the left, predictions on the right.
-#[must_use]
-pub fn truth_and_prediction(
-    image: &RgbImage,
-    truth: &[Labeled],
-    prediction: &[Labeled],
-    caption: &str,
-) -> RgbImage {
-    let drawn = |labels| {
-        let mut copy = image.clone();
-        draw(&mut copy, labels);
-        copy
-    };
-    let (truth, prediction) = (drawn(truth), drawn(prediction));
-    side_by_side(("ground truth", &truth), ("prediction", &prediction), caption)
 }
 
 /// Writes an image as JPEG or PNG, by the file's extension. The file is either wholly there or
@@ -276,6 +314,21 @@ fn frame(image: &mut RgbImage, [x0, y0, x1, y1]: [i64; 4], line: i64, ink: Rgb<u
     fill(image, [left, y1 - inner, right, bottom], ink, alpha);
     fill(image, [left, y0 + inner, x0 + inner, y1 - inner], ink, alpha);
     fill(image, [x1 - inner, y0 + inner, right, y1 - inner], ink, alpha);
+}
+
+/// A rectangle's outline in dashes, `line` wide, over what is beneath.
+fn dashed_frame(image: &mut RgbImage, [x0, y0, x1, y1]: [i64; 4], line: i64, ink: Rgb<u8>) {
+    let (out, inner, dash) = (line / 2, line - line / 2, 4 * line);
+    for at in (x0..x1).step_by(2 * dash as usize) {
+        for y in [y0, y1] {
+            fill(image, [at, y - out, (at + dash).min(x1), y + inner], ink, 1.0);
+        }
+    }
+    for at in (y0..y1).step_by(2 * dash as usize) {
+        for x in [x0, x1] {
+            fill(image, [x - out, at, x + inner, (at + dash).min(y1)], ink, 1.0);
+        }
+    }
 }
 
 /// The part of a rectangle inside the image.

@@ -103,7 +103,9 @@ fn any_box_on_any_image_can_be_drawn() {
     for (width, height) in [(0, 0), (1, 1), (3, 200), (200, 3), (64, 64)] {
         let mut image = grey(width, height);
         draw(&mut image, &labels);
-        let page = truth_and_prediction(&image, &labels, &labels, "a caption");
+        let judged: Vec<_> = labels.iter().cloned().zip(Verdict::ALL.into_iter().cycle()).collect();
+        draw_judged(&mut image, &judged);
+        let page = side_by_side(("ground truth", &image), ("prediction", &image), "a caption");
         assert!(page.width() >= 2 * width && page.height() > height);
     }
 }

@@ -82,6 +82,7 @@ pub mod draw;
 pub mod error;
 pub mod evaluate;
 pub mod families;
+pub mod gallery;
 pub mod geometry;
 mod hash;
 pub mod info;

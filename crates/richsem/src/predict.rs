@@ -150,7 +150,10 @@ pub fn detect_batches(
 ///
 /// # Errors
 /// A process that failed or is gone.
-fn gather_in_order(collective: &dyn Collective, rows: &[Vec<u8>]) -> Result<Option<Vec<Vec<u8>>>> {
+pub(crate) fn gather_in_order(
+    collective: &dyn Collective,
+    rows: &[Vec<u8>],
+) -> Result<Option<Vec<Vec<u8>>>> {
     let Some(all) = collective.gather(pack(rows))? else { return Ok(None) };
     let all: Vec<Vec<Vec<u8>>> = all.iter().map(|bytes| unpack(bytes)).collect::<Result<_>>()?;
     // Batches go to the ranks in turn.

@@ -1,4 +1,4 @@
-//! Scalars for TensorBoard: its event files, written without TensorFlow.
+//! Scalars and images for TensorBoard: its event files, written without TensorFlow.
 //!
 //! A file is a sequence of records (length, CRC of the length, bytes, CRC of the bytes: TensorFlow
 //! 2.18, `tsl/lib/io/record_writer.cc`), each an `Event` message (`tensorflow/core/util/event.proto`).
@@ -11,7 +11,9 @@ use std::{
 
 use fs_err::{File, OpenOptions};
 
-use crate::Result;
+use image::RgbImage;
+
+use crate::{Result, draw};
 
 /// TensorFlow checks records with CRC-32C (Castagnoli).
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
@@ -94,6 +96,31 @@ impl EventWriter {
             entry.float(2, *value);
             summary.bytes(1, &entry.0);
         }
+        self.summary(step, wall_time, &summary)
+    }
+
+    /// Notes an image at a step, as JPEG; `wall_time` and the disk as with [`Self::scalars`]. Images of one tag
+    /// are shown with a slider over the steps.
+    ///
+    /// # Errors
+    /// An image without pixels or too large for JPEG; if the file cannot be written.
+    pub fn image(&mut self, step: u64, wall_time: f64, tag: &str, image: &RgbImage) -> Result<()> {
+        const RGB: u64 = 3;
+        let (width, height) = image.dimensions();
+        let mut encoded = Message::default();
+        encoded.varint(1, height.into());
+        encoded.varint(2, width.into());
+        encoded.varint(3, RGB);
+        encoded.bytes(4, &draw::encode_jpeg(image)?);
+        let mut entry = Message::default();
+        entry.bytes(1, tag.as_bytes());
+        entry.bytes(4, &encoded.0);
+        let mut summary = Message::default();
+        summary.bytes(1, &entry.0);
+        self.summary(step, wall_time, &summary)
+    }
+
+    fn summary(&mut self, step: u64, wall_time: f64, summary: &Message) -> Result<()> {
         let mut event = Message::default();
         event.double(1, wall_time);
         event.varint(2, step);
@@ -210,6 +237,62 @@ mod tests {
             "09000000000000044010ac022a1e0a110a0a6c6f73732f636c617373150000003f0a090a02c3a9150000\
              80bf"
         );
+    }
+
+    /// Fields by number, in order: what a varint is, or the bytes of a message. Written apart from the encoder.
+    fn fields(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        fn varint(bytes: &mut &[u8]) -> u64 {
+            let mut value = 0;
+            for shift in (0..).step_by(7) {
+                let (byte, rest) = bytes.split_first().unwrap();
+                *bytes = rest;
+                value |= u64::from(byte & 0x7f) << shift;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+            }
+            value
+        }
+        let mut fields = Vec::new();
+        while let Some((&key, rest)) = bytes.split_first() {
+            bytes = rest;
+            let length = match key & 7 {
+                0 => {
+                    fields.push((key >> 3, varint(&mut bytes).to_le_bytes().to_vec()));
+                    continue;
+                }
+                1 => 8,
+                2 => varint(&mut bytes) as usize,
+                other => panic!("wire type {other}"),
+            };
+            let (value, rest) = bytes.split_at(length);
+            fields.push((key >> 3, value.to_vec()));
+            bytes = rest;
+        }
+        fields
+    }
+
+    /// Numbers of the fields as in TensorFlow's `summary.proto`: `Summary.value` 1, `Value.tag` 1, `Value.image`
+    /// 4, `Image.height` 1, `width` 2, `colorspace` 3, `encoded_image_string` 4.
+    #[test]
+    fn an_image_is_a_jpeg_with_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(folder.path(), 1.5).unwrap();
+        let image = RgbImage::from_pixel(300, 20, image::Rgb([200, 40, 90]));
+        writer.image(7, 2.5, "eval_images/a", &image).unwrap();
+        assert!(writer.image(7, 2.5, "none", &RgbImage::new(0, 0)).is_err());
+        writer.flush().unwrap();
+        let event = fields(&records(writer.path())[1]);
+        assert_eq!(event[1], (2, 7u64.to_le_bytes().to_vec()));
+        let value = fields(&fields(&event[2].1)[0].1);
+        assert_eq!((event[2].0, value[0].clone()), (5, (1, b"eval_images/a".to_vec())));
+        let encoded = fields(&value[1].1);
+        let number = |at: usize| u64::from_le_bytes(encoded[at].1[..].try_into().unwrap());
+        assert_eq!((value[1].0, [number(0), number(1), number(2)]), (4, [20, 300, 3]));
+        let decoded = image::load_from_memory(&encoded[3].1).unwrap().to_rgb8();
+        assert_eq!(decoded.dimensions(), (300, 20));
+        let pixel = decoded.get_pixel(150, 10).0;
+        assert!(pixel.iter().zip([200, 40, 90]).all(|(a, b)| a.abs_diff(b) < 8), "{pixel:?}");
     }
 
     #[test]

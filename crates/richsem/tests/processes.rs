@@ -526,19 +526,22 @@ fn when_one_fails_the_others_name_it() {
     }
 }
 
-/// A detector is evaluated by all processes together, as by one alone: the same numbers, whether the images
+/// A detector is evaluated by all processes together, as by one alone: the same numbers and loss, whether the images
 /// divide among them or not, and where there are more processes than batches.
 #[test]
 fn an_evaluation_is_the_same_by_many() {
     let folder = tempfile::tempdir().unwrap();
     write_small_set(&folder.path().join("set")).unwrap();
-    let train = "epochs = 1\nlr_drop = []\n";
+    let train = "epochs = 1\nlr_drop = []\neval_loss = true\n";
     let first = ranks(folder.path(), 1, train, |_| NEVER).swap_remove(0).unwrap();
     assert!(matches!(first, Outcome::Finished { summary: Some(_), .. }));
     let run = folder.path().join("run");
     let (file, state) = (run.join("eval/epoch-0001.json"), run.join("checkpoints/last/state.json"));
     let expected = std::fs::read_to_string(&file).unwrap();
     assert!(expected.contains("\"detections\""), "{expected}");
+    let evaluated = || rows(&run).iter().filter_map(MetricsRow::eval).cloned().collect::<Vec<_>>();
+    let alone = evaluated();
+    assert!(alone.len() == 1 && alone[0].loss.is_some_and(|loss| loss > 0.0), "{alone:?}");
     for world in [2, 3, 7] {
         std::fs::remove_file(&file).unwrap();
         let text = std::fs::read_to_string(&state).unwrap();
@@ -550,6 +553,7 @@ fn an_evaluation_is_the_same_by_many() {
             assert_eq!(summary.is_some(), rank == 0);
         }
         assert_eq!(std::fs::read_to_string(&file).unwrap(), expected, "{world}");
+        assert_eq!(evaluated(), alone, "{world}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use richsem::{
+    error::write_atomically,
     report::{self, RunOptions},
     train::{OpenedSet, RunFolder},
 };
@@ -19,11 +20,13 @@ Examples:
   richsem report runs/tiny-20260131-120000
   richsem report runs/b --compare runs/a --output b.html
   richsem report runs/b --images 40 --conf 0.5
+  richsem report runs/b --csv metrics.csv
 
-Writes one HTML file that needs no other file: metrics, curves, classes, settings, and images with
-ground truth beside predictions. The predictions are those of the best checkpoint. The images are
-from the validation set, rare classes among them, and are the same each time. richsem train writes
-such a report at its end.";
+Writes one HTML file that needs no other file: metrics, which threshold to use, confusions and the worst
+mistakes, curves, labels, classes, settings, and images with ground truth beside predictions. The
+predictions are those of the best checkpoint. The images are from the validation set, rare classes among
+them, and are the same each time. richsem train writes such a report at its end. docs/report.md explains
+what it shows.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -33,10 +36,16 @@ pub(crate) struct Args {
     /// File to write. Default: RUN/report.html
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Most images that are shown
+    /// Name of the run in the report. Default: of its folder
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Also writes the rows of metrics.jsonl to this file, as a table
+    #[arg(long, value_name = "FILE.csv")]
+    csv: Option<PathBuf>,
+    /// Most images that are shown. 0: none, nor those with the worst mistakes
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(..=1000))]
     images: u16,
-    /// Smallest score of predictions that are drawn, 0 to 1
+    /// Smallest score of predictions that are drawn, 0 to 1. Where an image has none, its best three are drawn
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     conf: f32,
     /// Another run to compare with. May be given many times
@@ -53,15 +62,24 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let run = RunFolder::open(&args.run)?;
     let file = args.output.clone().unwrap_or_else(|| default_file(&run));
     output::check_file(&file, "--output")?;
+    if let Some(csv) = &args.csv {
+        output::check_file(csv, "--csv")?;
+    }
     let options = RunOptions {
         images: args.images.into(),
         least_score: args.conf,
+        name: args.name.clone(),
         compare: args.compare.clone(),
         notes: args.note.clone(),
         val: None,
     };
     let device = args.device.resolve()?;
     write(&run, &options, device, &file)?;
+    if let Some(csv) = &args.csv {
+        let table = report::metrics_csv(&run.metrics()?);
+        write_atomically(csv, |out| Ok(out.write_all(table.as_bytes())?))?;
+        output::note(format!("metrics: {}", csv.display()));
+    }
     output::print(file.display())?;
     Ok(exit::OK)
 }

@@ -133,6 +133,10 @@ pub struct TrainConfig {
     /// Epochs between two evaluations. The last epoch is always evaluated. Default: 1. 0 means only
     /// the last.
     pub eval_every: u64,
+    /// Whether each evaluation also computes the loss of the validation set: the objective of training
+    /// without the semantic branch, of the weights that are evaluated, on images as evaluation resizes
+    /// them. It takes about as long as the detection. Default: false.
+    pub eval_loss: bool,
     /// Epochs without a better AP after which training ends before its last epoch. Only evaluated epochs
     /// count. Default: 0, never; at most 100,000. A run that ends before the last of `lr_drop` misses
     /// what the drop gains.
@@ -165,6 +169,7 @@ impl Default for TrainConfig {
             checkpoint_every: 1000,
             keep_every: 0,
             eval_every: 1,
+            eval_loss: false,
             patience: 0,
         }
     }

@@ -9,7 +9,8 @@ use crate::{
     boxes::Xywh,
     draw::{self, Labeled},
     error::Result,
-    report::{self, Drawn, escape, gallery, section, thousands},
+    gallery::Drawn,
+    report::{self, escape, gallery, section, thousands},
     vocabulary::Frequency,
 };
 
@@ -55,7 +56,7 @@ fn one(finding: &Finding, parts: &[Part<'_>]) -> Result<String> {
     let (mut drawn, mut words) = (Vec::new(), String::new());
     for example in &finding.examples {
         match picture(example, parts) {
-            Some(image) => drawn.push(Drawn { caption: example.text.clone(), image }),
+            Some(image) => drawn.push(Drawn::one(example.text.clone(), image)),
             None => {
                 let _ = write!(words, "<li>{}</li>", escape(&example.text));
             }

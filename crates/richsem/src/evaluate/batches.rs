@@ -105,6 +105,14 @@ impl Evaluator {
     /// Matches images by the protocol's rules. The result has the records of every image and class that
     /// is judged, from which all else can be computed.
     pub(super) fn match_records(&self, batch: Batch, rules: &Rules) -> Result<COCOeval> {
+        let mut result = self.pair(batch, rules)?;
+        result.evaluate().map_err(engine)?;
+        Ok(result)
+    }
+
+    /// Images, boxes and detections in the engine, not matched yet. Boxes and detections are numbered from 1,
+    /// in their order.
+    pub(super) fn pair(&self, batch: Batch, rules: &Rules) -> Result<COCOeval> {
         let Batch { images, mut truths, found } = batch;
         for (id, truth) in (1..).zip(&mut truths) {
             truth.id = id;
@@ -128,7 +136,6 @@ impl Evaluator {
         result.params.max_dets = vec![rules.max_detections];
         result.params.iou_thrs.clone_from(&rules.overlaps);
         result.params.area_ranges.clone_from(&rules.areas);
-        result.evaluate().map_err(engine)?;
         Ok(result)
     }
 

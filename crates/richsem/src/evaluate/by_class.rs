@@ -87,6 +87,7 @@ impl Evaluator {
             intervals: None,
             comparison: None,
             errors: None,
+            details: None,
         }
     }
 

@@ -9,6 +9,12 @@ use super::{
     class_matches::{ClassMatches, Outcome},
 };
 
+/// pycocotools' guard against a division by zero, part of its numbers.
+const GUARD: f64 = f64::EPSILON;
+
+/// Recalls that a curve is made of: 0, 0.01, … 1.
+pub(super) const RECALLS: usize = 101;
+
 /// What AP is of: a size, and the overlaps that it is the mean over.
 #[derive(Debug, Clone)]
 pub(super) struct Selection {
@@ -138,6 +144,32 @@ impl Scratch {
         }
     }
 
+    /// Precision at each of the 101 recalls, objects of all sizes; `None` without boxes.
+    pub(super) fn precisions_at_recalls(
+        &mut self,
+        class: &ClassMatches,
+        overlap: usize,
+    ) -> Option<Vec<f64>> {
+        let boxes = class.boxes(0);
+        if boxes == 0 {
+            return None;
+        }
+        let outcome = |i| class.outcome(i, 0, overlap);
+        let outcomes = class.images.iter().enumerate().map(|(i, &image)| (image, outcome(i)));
+        self.rank(outcomes, 0);
+        self.envelope(None, GUARD);
+        let mut precisions: Vec<f64> = self.at_recalls(boxes).collect();
+        precisions.resize(self.recalls.len(), 0.0);
+        Some(precisions)
+    }
+
+    /// AP at 101 recalls of what was ranked, but for one group. `boxes`, above 0, are those of the others.
+    fn without(&mut self, group: Option<usize>, boxes: usize) -> f64 {
+        self.envelope(group, GUARD);
+        self.at_recalls(boxes).fold(0.0, |sum, precision| sum + precision)
+            / self.recalls.len() as f64
+    }
+
     /// The precision at each true positive of what was ranked, but for one group: the highest at it or behind
     /// it. `guard` is added to each number that is divided by.
     fn envelope(&mut self, group: Option<usize>, guard: f64) {
@@ -161,20 +193,14 @@ impl Scratch {
         }
     }
 
-    /// AP at 101 recalls of what was ranked, but for one group. `boxes`, above 0, are those of the others.
-    fn without(&mut self, group: Option<usize>, boxes: usize) -> f64 {
-        // pycocotools' guard against a division by zero, part of its numbers.
-        self.envelope(group, f64::EPSILON);
-        let (mut sum, mut at) = (0.0, 0);
-        for &recall in &self.recalls {
+    /// Precision at each recall, as far as they are reached.
+    fn at_recalls(&self, boxes: usize) -> impl Iterator<Item = f64> {
+        let mut at = 0;
+        self.recalls.iter().map_while(move |&recall| {
             while at < self.precisions.len() && (at + 1) as f64 / (boxes as f64) < recall {
                 at += 1;
             }
-            match self.precisions.get(at) {
-                Some(precision) => sum += precision,
-                None => break,
-            }
-        }
-        sum / self.recalls.len() as f64
+            self.precisions.get(at).copied()
+        })
     }
 }

@@ -118,6 +118,7 @@ impl Evaluator {
             intervals: None,
             comparison: None,
             errors: None,
+            details: None,
         }
     }
 }

@@ -18,6 +18,7 @@ mod batches;
 mod by_class;
 mod class_matches;
 mod curve;
+pub mod details;
 pub mod errors;
 mod evaluator;
 mod ground_truth;
@@ -34,6 +35,7 @@ pub mod visual_genome;
 use std::path::Path;
 
 pub use crate::data::openimages::{ScoredBox, VerifiedLabel};
+pub use details::Details;
 pub use errors::Errors;
 pub use evaluator::Evaluator;
 pub use intervals::{Comparison, Intervals};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Comparison, Errors, Intervals, Protocol};
+use super::{Comparison, Details, Errors, Intervals, Protocol};
 use crate::vocabulary::{CategoryId, Frequency};
 
 /// All metrics of one evaluation. Values are fractions (0.345, not 34.5); `None` where there was
@@ -33,6 +33,9 @@ pub struct Summary {
     /// What the errors are and what they cost, where it was asked for ([`super::Evaluator::errors`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors: Option<Errors>,
+    /// Curves, confusions and the worst mistakes, where they were asked for ([`super::Evaluator::details`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
 }
 
 /// Metrics that a run is judged by, the first that there is.

@@ -87,16 +87,11 @@ impl Matches {
     /// No box was found, or a score is outside of 0 to 1.
     pub fn thresholds(&self) -> Result<Thresholds> {
         let of_class: Vec<Ranked> = self.classes.iter().map(Ranked::of).collect();
-        let scores = || of_class.iter().flat_map(|class| &class.detections);
-        if let Some((score, _)) = scores().find(|(score, _)| !(0.0..=1.0).contains(score)) {
+        let all = Ranked::merged(&of_class);
+        if let Some(score) = all.scores_outside() {
             let problem = format!("score {score}: thresholds need scores from 0 to 1");
             return Err(Error::other(problem).with_hint("give probabilities, not logits"));
         }
-        let mut all = Ranked {
-            boxes: of_class.iter().map(|class| class.boxes).sum(),
-            detections: scores().copied().collect(),
-        };
-        all.detections.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let global = all.best().ok_or_else(|| {
             Error::other("no detection finds a box at IoU 0.50: there is no threshold to choose")
                 .with_hint("use the annotations that these detections were made for")
@@ -126,10 +121,10 @@ fn shrunk(own: f64, global: f64, boxes: usize) -> f64 {
     1.0 / (1.0 + (-mean).exp())
 }
 
-/// Detections that count, best first, and whether each finds a box.
-struct Ranked {
-    boxes: usize,
-    detections: Vec<(f64, bool)>,
+/// Detections that count at IoU 0.50, best first, and whether each finds a box.
+pub(super) struct Ranked {
+    pub(super) boxes: usize,
+    pub(super) detections: Vec<(f64, bool)>,
 }
 
 impl Ranked {
@@ -142,9 +137,29 @@ impl Ranked {
         }
     }
 
+    /// Those of several classes together.
+    pub(super) fn of_all<'a>(classes: impl Iterator<Item = &'a ClassMatches>) -> Self {
+        Self::merged(&classes.map(Self::of).collect::<Vec<_>>())
+    }
+
+    fn merged(classes: &[Self]) -> Self {
+        let mut all = Self {
+            boxes: classes.iter().map(|class| class.boxes).sum(),
+            detections: classes.iter().flat_map(|class| &class.detections).copied().collect(),
+        };
+        all.detections.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        all
+    }
+
+    /// A score that is no probability.
+    pub(super) fn scores_outside(&self) -> Option<f64> {
+        let scores = self.detections.iter().map(|(score, _)| *score);
+        scores.into_iter().find(|score| !(0.0..=1.0).contains(score))
+    }
+
     /// The threshold with the best F1, the higher of equal ones: in the middle between the last score that is
     /// used and the next one. `None` if no box is found.
-    fn best(&self) -> Option<f64> {
+    pub(super) fn best(&self) -> Option<f64> {
         let (mut hits, mut best) = (0, None::<(f64, f64)>);
         for (i, &(score, hit)) in self.detections.iter().enumerate() {
             hits += usize::from(hit);

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::{
     ReportData,
-    chart::{Axis, tick_text},
-    escape,
+    chart::{Axis, LEAST_PERCENT, Point, Scatter, shortened, tick_text},
+    escape, group_color, group_name,
     metrics::difference,
     percent, thousands,
 };
@@ -35,20 +35,65 @@ pub(super) fn section(data: &ReportData, summary: &Summary) -> String {
         return String::new();
     }
     classes.sort_by(|a, b| b.image_count.cmp(&a.image_count).then_with(|| a.name.cmp(&b.name)));
-    bars(data, &classes) + &table(data, &classes)
+    scatter(&classes) + &bars(data, &classes) + &table(data, &classes)
 }
 
 fn group(class: &ClassResult) -> &'static str {
-    match class.frequency {
-        Some(Frequency::Rare) => "rare",
-        Some(Frequency::Common) => "common",
-        Some(Frequency::Frequent) => "frequent",
-        None => "",
-    }
+    group_name(class.frequency)
+}
+
+/// AP against training images: how steep the long tail falls.
+fn scatter(classes: &[&ClassResult]) -> String {
+    let groups = [Frequency::Frequent, Frequency::Common, Frequency::Rare]
+        .map(Some)
+        .into_iter()
+        .chain([None]);
+    let groups: Vec<_> = groups.collect();
+    let named = |group: &Option<Frequency>| match group {
+        None => ("no group", 0),
+        group => (group_name(*group), group_color(*group)),
+    };
+    let names: Vec<_> = groups.iter().map(named).collect();
+    let point = |class: &&ClassResult| {
+        let group = groups.iter().position(|group| *group == class.frequency)?;
+        Some(Point {
+            group,
+            x: f64::from(class.image_count.max(1)),
+            y: 100.0 * class.ap.or(class.ap50)?,
+            words: words(class),
+        })
+    };
+    let points: Vec<Point> = classes.iter().filter_map(point).collect();
+    // Under protocols that have no other.
+    let y_label =
+        if classes.iter().all(|class| class.ap.is_none()) { "AP50 (%)" } else { "AP (%)" };
+    let chart = Scatter {
+        title: "AP and training images",
+        x_label: "training images of a class",
+        y_label,
+        groups: &names,
+        points: &points,
+    };
+    chart.render().map(|chart| format!("<div class=\"charts\">{chart}</div>\n")).unwrap_or_default()
+}
+
+/// A class in words, for whoever points at it.
+fn words(class: &ClassResult) -> String {
+    let group = match class.frequency {
+        Some(_) => format!(" ({})", group(class)),
+        None => String::new(),
+    };
+    format!(
+        "{}{group}: AP {}, AP50 {}, {} training images",
+        class.name,
+        percent(class.ap),
+        percent(class.ap50),
+        thousands(class.image_count as usize),
+    )
 }
 
 fn color_class(class: &ClassResult) -> String {
-    class.frequency.map_or_else(|| "group-none".to_owned(), |f| format!("group-{}", f.letter()))
+    format!("s{}", group_color(class.frequency))
 }
 
 /// AP of a class in the first of the other runs.
@@ -76,7 +121,7 @@ impl Plot {
             classes.iter().flat_map(|c| [c.ap, other_ap(data, c)]).flatten().fold(0.0, f64::max);
         let most = classes.iter().map(|c| c.image_count).max().unwrap_or(1).max(10);
         Self {
-            ap: Axis::linear(0.0, (100.0 * best).max(1.0), true),
+            ap: Axis::linear(0.0, (100.0 * best).max(LEAST_PERCENT), true),
             counts: Axis::logarithmic(1.0, f64::from(most)),
             step: (WIDTH - LEFT - RIGHT) / classes.len() as f64,
         }
@@ -132,14 +177,10 @@ impl Plot {
         let top = up(class.ap.unwrap_or(0.0));
         let _ = write!(
             svg,
-            "<g><title>{}{}: AP {}, AP50 {}, {} training images</title>\
+            "<g><title>{}</title>\
              <rect class=\"hover\" x=\"{x:.2}\" y=\"{TOP}\" width=\"{step:.2}\" height=\"{PLOT}\"/>\
              <rect class=\"{}\" x=\"{left:.2}\" y=\"{top:.1}\" width=\"{width:.2}\" height=\"{:.1}\"/>",
-            escape(&class.name),
-            if class.frequency.is_some() { format!(" ({})", group(class)) } else { String::new() },
-            percent(class.ap),
-            percent(class.ap50),
-            thousands(class.image_count as usize),
+            escape(&words(class)),
             color_class(class),
             floor - top,
         );
@@ -157,10 +198,7 @@ impl Plot {
     /// The name of a class beneath its bar.
     fn name(&self, svg: &mut String, class: &ClassResult, x: f64) {
         let (tx, ty) = (x + self.step / 2.0 + 3.0, Self::FLOOR + 12.0);
-        let mut name: String = class.name.chars().take(MOST_LETTERS).collect();
-        if class.name.chars().count() > MOST_LETTERS {
-            name.push('…');
-        }
+        let name = shortened(&class.name, MOST_LETTERS);
         let _ = writeln!(
             svg,
             "<text class=\"tick end\" transform=\"translate({tx:.1} {ty:.1}) rotate(-60)\">{}\
@@ -178,7 +216,7 @@ impl Plot {
              <text class=\"label mid\" transform=\"translate({} {mid}) rotate(90)\">training images, \
              log scale</text>",
             WIDTH - RIGHT,
-            WIDTH - 8.0,
+            WIDTH - 14.0,
             mid = TOP + PLOT / 2.0,
         );
     }
@@ -189,8 +227,8 @@ fn bars(data: &ReportData, classes: &[&ClassResult]) -> String {
     let named = classes.len() <= NAMED;
     let letters =
         classes.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).min(MOST_LETTERS);
-    // Names run downwards at 60°, 11 units high and about 5.6 wide a letter.
-    let below = if named { 20.0 + letters as f64 * 5.0 } else { 24.0 };
+    // Names run downwards at 60°, 12 units high and about 6.8 wide a letter.
+    let below = if named { 22.0 + letters as f64 * 5.9 } else { 26.0 };
     let height = TOP + PLOT + below;
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"AP by class\">\n"
@@ -217,14 +255,14 @@ fn bars(data: &ReportData, classes: &[&ClassResult]) -> String {
     }
     svg.push_str("</svg>\n");
     format!(
-        "<figure class=\"chart wide\"><h3>Average precision by class</h3>\n{svg}<figcaption>{}\
-         </figcaption></figure>\n",
+        "<figure class=\"chart wide\"><h3>Average precision by class</h3>\n<div class=\"scroll\">{svg}</div>\
+         <figcaption>{}</figcaption></figure>\n",
         legend(data, classes)
     )
 }
 
 fn legend(data: &ReportData, classes: &[&ClassResult]) -> String {
-    let mut html = String::from("<ul class=\"legend\">");
+    let mut html = String::from("<ul class=\"legend blocks\">");
     for (frequency, name) in [
         (Some(Frequency::Frequent), "frequent"),
         (Some(Frequency::Common), "common"),

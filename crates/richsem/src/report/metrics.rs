@@ -21,7 +21,12 @@ pub(super) fn section(data: &ReportData, summary: &Summary) -> String {
         // Sets without frequency groups have no such metric; groups without classes have no value.
         if summary.metrics.iter().any(|(n, _)| n == name) {
             let group = name.strip_prefix("AP").filter(|g| ["r", "c", "f"].contains(g));
-            let class = group.map(|g| format!(" group-{g}")).unwrap_or_default();
+            let class = match group {
+                Some("r") => " t1",
+                Some("c") => " t2",
+                Some("f") => " t3",
+                _ => "",
+            };
             let _ = writeln!(
                 html,
                 "<div class=\"tile{class}\"><span class=\"name\">{name}</span><span \

@@ -3,18 +3,8 @@
 use std::fmt::Write as _;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use image::RgbImage;
 
-use crate::{Result, draw};
-
-/// An image with words beneath.
-#[derive(Debug, Clone)]
-pub struct Drawn {
-    /// The words beneath the image.
-    pub caption: String,
-    /// The image, shown as it is.
-    pub image: RgbImage,
-}
+use crate::{Result, draw, gallery::Drawn};
 
 /// A whole page, with style and script in it. `lead` is a line below the title (HTML), `body` its
 /// sections, `footer` the line at its end.
@@ -23,6 +13,8 @@ pub(crate) fn page(title: &str, lead: &str, body: &str, footer: &str) -> String 
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
+         style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
          <style>\n{style}</style>\n</head>\n<body>\n<main>\n\
          <header><h1>{title}</h1><p class=\"lead\">{lead}</p></header>\n{body}\
@@ -57,15 +49,27 @@ pub(crate) fn settings(toml: &str) -> String {
 
 pub(crate) fn gallery(images: &[Drawn]) -> Result<String> {
     let mut html = String::new();
-    for image in images {
-        let jpeg = BASE64.encode(draw::encode_jpeg(&image.image)?);
-        let caption = escape(&image.caption);
-        let (width, height) = image.image.dimensions();
-        let _ = writeln!(
-            html,
-            "<figure><img src=\"data:image/jpeg;base64,{jpeg}\" width=\"{width}\" \
-             height=\"{height}\" alt=\"{caption}\"><figcaption>{caption}</figcaption></figure>"
-        );
+    for Drawn { caption, views } in images {
+        let caption = escape(caption);
+        let pair = if views.len() > 1 { " class=\"pair\"" } else { "" };
+        let _ = write!(html, "<figure{pair}><div class=\"views\">");
+        for (heading, image) in views {
+            let jpeg = BASE64.encode(draw::encode_jpeg(image)?);
+            let (width, height) = image.dimensions();
+            let mut alt = caption.clone();
+            html.push_str("<div>");
+            if !heading.is_empty() {
+                let heading = escape(heading);
+                let _ = write!(html, "<p>{heading}</p>");
+                alt = format!("{heading} of {caption}");
+            }
+            let _ = write!(
+                html,
+                "<img src=\"data:image/jpeg;base64,{jpeg}\" width=\"{width}\" height=\"{height}\" \
+                 alt=\"{alt}\"></div>"
+            );
+        }
+        let _ = writeln!(html, "</div><figcaption>{caption}</figcaption></figure>");
     }
     Ok(if html.is_empty() { html } else { format!("<div class=\"gallery\">\n{html}</div>\n") })
 }

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use tch::Device;
 
 use super::{
-    NamedSummary, ReportData, RunOptions, Series,
+    Drawn, NamedSummary, ReportData, RunOptions, Series,
     facts::{self, Progress},
-    images, percent, thousands,
+    names, percent, thousands,
 };
 use crate::{
     config::Config,
     detector::Detector,
     error::{Error, Result, guarded},
-    train::{EvalRow, MetricsRow, Position, RunFolder, TrainRow},
+    evaluate::Summary,
+    gallery,
+    train::{EvalRow, MetricsRow, OpenedSet, Position, RunFolder, TrainRow},
 };
 
 /// Gathers the report of a run: its best evaluation, its curves, and images by its best
@@ -43,8 +45,12 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
         vocabulary: run.vocabulary()?,
     };
     let summary = progress.best.map(|row| run.summary(row.epoch)).transpose()?;
-    let title = folder_name(run.path());
-    let others = others(&options.compare, &title, progress.best)?;
+    let mut folders = vec![run.path()];
+    folders.extend(options.compare.iter().map(PathBuf::as_path));
+    let mut names = names::of_runs(&folders).into_iter();
+    let own = names.next().unwrap_or_default();
+    let title = options.name.clone().unwrap_or(own);
+    let others = others(options.compare.iter().zip(names), progress.best)?;
     // Beside other runs, its name says how long it was trained, as theirs do.
     let name = match progress.best.filter(|_| !others.is_empty()) {
         Some(row) => trained(&title, row),
@@ -53,45 +59,87 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
 
     let mut notes = options.notes.clone();
     note_state(&config, &progress, !others.is_empty(), &mut notes);
-    let mut images = Vec::new();
-    match guarded(|| load(run, device)) {
-        Ok(None) => notes.push("There is no checkpoint yet, so no predictions to show.".to_owned()),
-        Ok(Some(detector)) => {
-            progress.parameters = Some(detector.trainable_count());
-            if let Some(split) = config.data.val.as_ref().filter(|_| options.images > 0) {
-                let shown = guarded(|| images::show(&detector, split, options, &mut notes));
-                images = shown.unwrap_or_else(|error| {
-                    notes.push(format!("Images are left out: {error}"));
-                    Vec::new()
-                });
-            }
-        }
-        Err(error) => notes.push(format!("Images are left out: {error}")),
-    }
+    let drawn = draw(run, &config, summary.as_ref(), (options, device), &mut progress, &mut notes);
     Ok(ReportData {
         title,
         facts: facts::facts(&config, &progress),
         settings: config.to_toml(),
-        loss: loss_curves(&progress.train),
+        loss: loss_curves(&progress.train, &evals),
         ap: ap_curves(&evals),
         name,
         summary,
         others,
-        images,
+        labels: run.labels()?,
+        misses: drawn.misses,
+        false_alarms: drawn.false_alarms,
+        images: drawn.images,
         notes,
     })
 }
 
-/// Evaluations of the runs to compare with.
-fn others(folders: &[PathBuf], own: &str, best: Option<&EvalRow>) -> Result<Vec<NamedSummary>> {
-    let mut names = vec![own.to_owned()];
+/// The images of a report.
+#[derive(Default)]
+struct Images {
+    misses: Vec<Drawn>,
+    false_alarms: Vec<Drawn>,
+    images: Vec<Drawn>,
+}
+
+/// Draws all images. What cannot be read is noted, and left out.
+fn draw(
+    run: &RunFolder,
+    config: &Config,
+    summary: Option<&Summary>,
+    (options, device): (&RunOptions, Device),
+    progress: &mut Progress<'_>,
+    notes: &mut Vec<String>,
+) -> Images {
+    let mut drawn = Images::default();
+    let detector = guarded(|| load(run, device));
+    let split = config.data.val.as_ref().filter(|_| options.images > 0);
+    let set = split.map(|split| options.val.clone().map_or_else(|| OpenedSet::open(split), Ok));
+    let set = match set.transpose() {
+        Ok(set) => set,
+        Err(error) => {
+            notes.push(format!("Images are left out: {error}"));
+            None
+        }
+    };
+    if let (Some(set), Some(details)) = (&set, summary.and_then(|s| s.details.as_ref())) {
+        drawn.misses = gallery::show_mistakes(&details.misses, set.images(), notes);
+        drawn.false_alarms = gallery::show_mistakes(&details.false_alarms, set.images(), notes);
+    }
+    match detector {
+        Ok(None) => notes.push("There is no checkpoint yet, so no predictions to show.".to_owned()),
+        Ok(Some(detector)) => {
+            progress.parameters = Some(detector.trainable_count());
+            let shown = (options.images, options.least_score);
+            let images =
+                set.map(|set| guarded(|| gallery::show(&detector, set.images(), shown, notes)));
+            drawn.images = images
+                .transpose()
+                .unwrap_or_else(|error| {
+                    notes.push(format!("Images are left out: {error}"));
+                    None
+                })
+                .unwrap_or_default();
+        }
+        Err(error) => notes.push(format!("Images are left out: {error}")),
+    }
+    // A broken image may be met in several places.
+    let mut seen = std::collections::HashSet::new();
+    notes.retain(|note| seen.insert(note.clone()));
+    drawn
+}
+
+/// Evaluations of the runs to compare with, which have names.
+fn others<'a>(
+    runs: impl Iterator<Item = (&'a PathBuf, String)>,
+    best: Option<&EvalRow>,
+) -> Result<Vec<NamedSummary>> {
     let mut others = Vec::new();
-    for folder in folders {
-        // Two runs of one name are told apart by their paths.
-        let name = Some(folder_name(folder)).filter(|name| !names.contains(name));
-        let name = name.unwrap_or_else(|| folder.display().to_string());
+    for (folder, name) in runs {
         others.extend(compared(folder, &name, best)?);
-        names.push(name);
     }
     Ok(others)
 }
@@ -116,13 +164,6 @@ fn compared(folder: &Path, name: &str, own: Option<&EvalRow>) -> Result<Vec<Name
 /// A run's name, and for how long it was trained when it was evaluated.
 fn trained(name: &str, row: &EvalRow) -> String {
     format!("{name}, epoch {}, {} steps", row.epoch, thousands(row.step as usize))
-}
-
-/// The last part of a folder's path.
-fn folder_name(folder: &Path) -> String {
-    let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let name = absolute.file_name().unwrap_or(folder.as_os_str());
-    name.to_string_lossy().into_owned()
 }
 
 /// The detector of the best checkpoint, or of the last one; `None` before the first.
@@ -166,18 +207,27 @@ fn note_state(config: &Config, progress: &Progress<'_>, compared: bool, notes: &
     }
 }
 
-/// The objective, and the terms of the last decoder layer.
-fn loss_curves(rows: &[&TrainRow]) -> Vec<Series> {
-    let curve = |name: &str, value: &dyn Fn(&TrainRow) -> Option<f64>| Series {
+/// The objective, that of the validation set, and the terms of the last decoder layer.
+fn loss_curves(rows: &[&TrainRow], evals: &[&EvalRow]) -> Vec<Series> {
+    let curve = |name: &str, short: &str, value: &dyn Fn(&TrainRow) -> Option<f64>| Series {
         name: name.to_owned(),
+        short: short.to_owned(),
+        exact: false,
         points: rows.iter().filter_map(|row| Some((row.step as f64, value(row)?))).collect(),
     };
     let term = |key: &'static str| move |row: &TrainRow| row.terms.get(key).copied();
+    let validation = Series {
+        name: "validation set".to_owned(),
+        short: "validation".to_owned(),
+        exact: true,
+        points: evals.iter().filter_map(|row| Some((row.step as f64, row.loss?))).collect(),
+    };
     let mut curves = vec![
-        curve("total of all layers", &|row| Some(row.loss)),
-        curve("last layer: class", &term("loss_ce")),
-        curve("last layer: L1", &term("loss_bbox")),
-        curve("last layer: GIoU", &term("loss_giou")),
+        curve("total of all layers", "total", &|row| Some(row.loss)),
+        validation,
+        curve("last layer: class", "class", &term("loss_ce")),
+        curve("last layer: L1", "L1", &term("loss_bbox")),
+        curve("last layer: GIoU", "GIoU", &term("loss_giou")),
     ];
     curves.retain(|curve| !curve.points.is_empty());
     curves
@@ -185,10 +235,11 @@ fn loss_curves(rows: &[&TrainRow]) -> Vec<Series> {
 
 /// AP of all classes and of each group; groups without classes have no curve.
 fn ap_curves(rows: &[&EvalRow]) -> Vec<Series> {
-    // Second to fourth as the style sheet colours the groups.
     let names = ["AP", "APr", "APc", "APf", "AP50"];
     let curve = |name: &str| Series {
         name: name.to_owned(),
+        short: name.to_owned(),
+        exact: true,
         points: rows
             .iter()
             .filter_map(|row| Some((row.epoch as f64, (*row.metrics.get(name)?)?)))

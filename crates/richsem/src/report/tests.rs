@@ -2,7 +2,7 @@ use image::RgbImage;
 
 use super::*;
 use crate::{
-    evaluate::{ClassResult, Protocol},
+    evaluate::{ClassResult, Details, Protocol},
     vocabulary::{CategoryId, Frequency},
 };
 
@@ -36,7 +36,12 @@ fn summary(ap: Option<f64>) -> Summary {
         intervals: None,
         comparison: None,
         errors: None,
+        details: None,
     }
+}
+
+fn series(name: &str, points: Vec<(f64, f64)>) -> Series {
+    Series { name: name.to_owned(), short: name.to_owned(), exact: true, points }
 }
 
 fn data() -> ReportData {
@@ -45,12 +50,13 @@ fn data() -> ReportData {
         notes: vec!["Not <finished>.".to_owned()],
         facts: vec![("config".to_owned(), "</dd><script>alert(1)</script>".to_owned())],
         settings: "lr = \"<1>\"".to_owned(),
-        loss: vec![Series { name: "total".to_owned(), points: vec![(0.0, 3.0), (1.0, 2.0)] }],
-        ap: vec![Series { name: "AP".to_owned(), points: vec![(1.0, 0.1), (2.0, 0.345)] }],
+        loss: vec![series("total", vec![(0.0, 3.0), (1.0, 2.0)])],
+        ap: vec![series("AP", vec![(1.0, 0.1), (2.0, 0.345)])],
         name: "this".to_owned(),
         summary: Some(summary(Some(0.345))),
         others: vec![],
-        images: vec![Drawn { caption: "a 'b'".to_owned(), image: RgbImage::new(8, 8) }],
+        images: vec![Drawn::one("a 'b'".to_owned(), RgbImage::new(8, 8))],
+        ..ReportData::default()
     }
 }
 
@@ -65,6 +71,7 @@ fn everything_given_is_shown_and_escaped() {
         "&lt;/dd&gt;&lt;script&gt;alert(1)",
         "<span class=\"value\">34.5</span>",
         "<title>AP, epoch 2: 34.5</title>",
+        ">AP</text>",
         "average recall, small objects (under 32² pixels), 300 detections an image",
         "&lt;b&gt;many&lt;/b&gt; (frequent): AP 34.5, AP50 34.5, 4,000 training images",
         "data:image/jpeg;base64,/9j/",
@@ -78,17 +85,255 @@ fn everything_given_is_shown_and_escaped() {
     assert!(many < page.find(">few").unwrap(), "most training images first");
 }
 
-/// Tags are closed in the order they were opened, `"` and `<` occur only as they may.
-#[test]
-fn the_page_is_well_formed() {
+/// Curves, confusions and mistakes of the three classes.
+fn details() -> Details {
+    use crate::evaluate::details::{
+        Confusion, ConfusionCell, OperatingPoint, OverScores, PrecisionRecall,
+    };
+    let (rare, frequent) = (Some(Frequency::Rare), Some(Frequency::Frequent));
+    let curve = |group, overlap| PrecisionRecall {
+        group,
+        overlap,
+        precision: (0..101).map(|i| 1.0 - f64::from(i) / 100.0).collect(),
+    };
+    let point = |score: f64| OperatingPoint {
+        score,
+        precision: score,
+        recall: 1.0 - score,
+        f1: 2.0 * score * (1.0 - score),
+    };
+    let over = |group| OverScores {
+        group,
+        boxes: 7,
+        points: (0..=80).map(|i| point(f64::from(i) / 100.0)).collect(),
+        best: Some(point(0.5)),
+    };
+    let cell = |truth: Option<i64>, found: Option<i64>, count| ConfusionCell {
+        truth: truth.map(CategoryId),
+        found: found.map(CategoryId),
+        count,
+    };
+    Details {
+        score: 0.5,
+        precision_recall: vec![
+            curve(None, 0.5),
+            curve(None, 0.75),
+            curve(rare, 0.5),
+            curve(frequent, 0.5),
+        ],
+        over_scores: vec![over(None), over(rare), over(frequent)],
+        confusion: Confusion {
+            cells: vec![
+                cell(Some(2), Some(2), 3000),
+                cell(Some(2), None, 900),
+                cell(None, Some(2), 800),
+                cell(Some(2), Some(1), 100),
+                cell(Some(1), Some(1), 1),
+            ],
+            left_out: 0,
+        },
+        misses: vec![],
+        false_alarms: vec![],
+    }
+}
+
+/// A page with all that a page can show.
+fn full() -> ReportData {
+    use crate::{data::label_statistics::LabelStatistics, train::Labels};
     let mut data = data();
-    data.others = vec![NamedSummary { name: "a<b".to_owned(), summary: summary(None) }];
-    let page = render(&data).unwrap();
+    data.summary = Some(Summary { details: Some(details()), ..known(summary(Some(0.345))) });
+    let other = Summary { details: Some(details()), ..summary(None) };
+    data.others = vec![NamedSummary { name: "a<b".to_owned(), summary: other }];
+    let counted = LabelStatistics {
+        images: 10,
+        boxes: 30,
+        classes: 3,
+        boxes_per_image: [1, 2, 3, 2, 1, 1, 0, 0],
+        sides: [0, 1, 2, 3, 10, 10, 3, 1],
+    };
+    data.labels = Some(Labels { train: counted.clone(), val: Some(counted) });
+    let drawn = || Drawn::one("worst <b>".to_owned(), RgbImage::new(8, 8));
+    (data.misses, data.false_alarms) = (vec![drawn()], vec![drawn(), drawn()]);
+    let views = ["ground truth", "prediction"].map(|view| (view.to_owned(), RgbImage::new(8, 8)));
+    data.images.push(Drawn { caption: "two".to_owned(), views: views.into() });
+    data
+}
+
+/// What the standard allows where: of the elements that pages here have. An element that is not listed is a
+/// mistake; so is a child that its parent does not allow.
+fn allowed(parent: &str, child: &str) -> bool {
+    const FLOW: &[&str] = &[
+        "p", "div", "ul", "dl", "table", "figure", "h1", "h2", "h3", "section", "header", "footer",
+        "details", "pre", "svg", "img", "span", "b", "i", "code", "output", "main",
+    ];
+    const PHRASING: &[&str] = &["span", "b", "i", "code", "output", "svg", "img"];
+    let any = |of: &[&[&str]]| of.iter().any(|of| of.contains(&child));
+    match parent {
+        "body" | "main" | "section" | "figcaption" | "li" | "dd" | "td" => any(&[FLOW]),
+        // No heading or section inside.
+        "header" | "footer" => any(&[&["h1"], &["p"], PHRASING]),
+        "div" => any(&[FLOW, &["dt", "dd"]]),
+        "figure" => any(&[FLOW, &["figcaption"]]),
+        "details" => any(&[FLOW, &["summary"]]),
+        "ul" => child == "li",
+        "dl" => any(&[&["dt", "dd", "div"]]),
+        "table" => any(&[&["caption", "thead", "tbody"]]),
+        "thead" | "tbody" => child == "tr",
+        "tr" => any(&[&["th", "td"]]),
+        "p" | "h1" | "h2" | "h3" | "span" | "b" | "i" | "code" | "output" | "summary" | "dt"
+        | "th" | "pre" | "caption" => any(&[PHRASING]),
+        "svg" | "g" => any(&[&["g", "path", "line", "rect", "circle", "text", "title"]]),
+        "path" | "rect" | "circle" => child == "title",
+        _ => false,
+    }
+}
+
+/// Parses the body as XML, which is stricter than HTML: every tag closed, in order, attributes quoted and each
+/// once, `&` and `<` escaped. Then the rules of the standard that a parser does not check.
+fn assert_valid(page: &str) {
+    assert!(page.starts_with("<!doctype html>\n<html lang=\"en\">"));
     let start = page.find("<body>").unwrap();
     let end = page.find("<script>").unwrap();
-    // HTML's own void elements closed, the rest must be XML.
-    let body = page[start..end].replace("alt=\"a &#39;b&#39;\">", "/>") + "</body>";
-    roxmltree::Document::parse(&body).unwrap();
+    // HTML's own void element closed, the rest must be XML.
+    let mut body = String::new();
+    for (i, part) in page[start..end].split("<img ").enumerate() {
+        let close = part.find('>').unwrap();
+        let closed = if i == 0 {
+            part.to_owned()
+        } else {
+            format!("<img {}/{}", &part[..close], &part[close..])
+        };
+        body.push_str(&closed);
+    }
+    body.push_str("</body>");
+    let parsed = roxmltree::Document::parse(&body).unwrap_or_else(|e| panic!("{e} in\n{body}"));
+    let mut ids = std::collections::HashSet::new();
+    for node in parsed.descendants().filter(roxmltree::Node::is_element) {
+        let name = node.tag_name().name();
+        if let Some(parent) = node.parent_element() {
+            let parent = parent.tag_name().name();
+            assert!(allowed(parent, name), "<{name}> in <{parent}>");
+        }
+        if let Some(id) = node.attribute("id") {
+            assert!(!id.is_empty() && !id.contains(' ') && ids.insert(id.to_owned()), "id {id}");
+        }
+        match name {
+            "img" => {
+                let has =
+                    |attribute| node.attribute(attribute).is_some_and(|value| !value.is_empty());
+                assert!(["src", "alt", "width", "height"].into_iter().all(has), "{node:?}");
+            }
+            "svg" => {
+                let named = node.attribute("aria-label").is_some();
+                assert!(
+                    named || node.attribute("aria-hidden") == Some("true"),
+                    "an image without a name"
+                );
+            }
+            "tr" => {
+                // A row has as many cells as the first of its table.
+                let cells = |row: roxmltree::Node<'_, '_>| {
+                    row.children().filter(|c| c.is_element()).count()
+                };
+                let table = node.ancestors().find(|n| n.has_tag_name("table")).unwrap();
+                let first = table.descendants().find(|n| n.has_tag_name("tr")).unwrap();
+                assert_eq!(cells(node), cells(first), "{:?}", node.range());
+            }
+            "figure" | "section" | "ul" | "tbody" => {
+                assert!(node.has_children(), "an empty <{name}>")
+            }
+            "details" => {
+                let first = node.children().find(roxmltree::Node::is_element);
+                assert!(first.is_some_and(|first| first.has_tag_name("summary")));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_page_is_valid() {
+    let bare = ReportData { title: "bare".to_owned(), ..ReportData::default() };
+    for data in [data(), full(), bare] {
+        assert_valid(&render(&data).unwrap());
+    }
+}
+
+/// The check above can fail.
+#[test]
+fn an_invalid_page_is_noticed() {
+    let page = render(&data()).unwrap();
+    for (from, to) in [
+        ("<h2>Results</h2>", "<h2>Results</h2"),
+        ("<h2>Results</h2>", "<h2><p>Results</p></h2>"),
+        ("alt=", "title="),
+        ("id=\"run\"", "id=\"results\""),
+        ("Not &lt;finished&gt;.", "Not & finished."),
+    ] {
+        let broken = page.replace(from, to);
+        assert_ne!(broken, page, "{from}");
+        assert!(std::panic::catch_unwind(|| assert_valid(&broken)).is_err(), "{to}");
+    }
+}
+
+#[test]
+fn thresholds_confusions_and_mistakes_are_shown() {
+    let page = render(&full()).unwrap();
+    for shown in [
+        "with detections of a score of at least 0.50: 50.0 % of them find a box, and 50.0 % of the boxes are found",
+        "aria-label=\"Precision and recall\"",
+        "all classes, AP50 <b>50.0</b>",
+        "a&lt;b, all classes, AP50",
+        ">best: 0.50</text>",
+        "<td class=\"right\" style=\"--mix:38%\" title=\"75.0 % of the row\">3,000</td>",
+        "<td class=\"wrong\" style=\"--mix:11%\" title=\"22.5 % of the row\">900</td>",
+        "<tr><td>&lt;b&gt;many&lt;/b&gt;</td><td>few</td><td class=\"num\">100</td></tr>",
+        "<h3>Worst misses</h3>",
+        "<h3>Worst false alarms</h3>",
+        "style=\"background:#0a84ff\"></i><b>TP</b>",
+        "training: 10 images, 30 boxes of 3 classes, 3.0 an image.",
+        "training images of a class, log scale",
+        "alt=\"prediction of two\"",
+    ] {
+        assert!(page.contains(shown), "{shown} is missing in\n{page}");
+    }
+    let without = render(&data()).unwrap();
+    for heading in ["Threshold", "Mistakes", "Labels"] {
+        assert!(!without.contains(&format!("<h2>{heading}</h2>")), "{heading}");
+    }
+}
+
+/// Of many classes the matrix has those that are confused most; the others share a row and a column.
+#[test]
+fn a_large_matrix_is_cut_to_the_most_confused_classes() {
+    use crate::evaluate::details::ConfusionCell;
+    let mut many = summary(Some(0.3));
+    let class = |id: i64| ClassResult {
+        category_id: CategoryId(id),
+        name: format!("class{id}"),
+        ..many.per_class[0].clone()
+    };
+    many.per_class = (1..=60).map(class).collect();
+    let cell = |truth, found, count| ConfusionCell {
+        truth: Some(CategoryId(truth)),
+        found: Some(CategoryId(found)),
+        count,
+    };
+    let mut details = details();
+    details.confusion.cells = vec![cell(55, 56, 9), cell(57, 57, 50), cell(58, 59, 1)];
+    details.confusion.left_out = 4;
+    many.details = Some(details);
+    let page = render(&ReportData { summary: Some(many), ..data() }).unwrap();
+    assert!(page.contains("The 20 classes that are confused most, of 60."));
+    assert!(page.contains("<th scope=\"row\">other classes</th>"));
+    let rows: Vec<usize> = ["class55", "class58"]
+        .iter()
+        .map(|name| page.find(&format!("<th scope=\"row\">{name}</th>")).unwrap())
+        .collect();
+    assert!(rows[0] < rows[1], "the most confused first");
+    assert!(!page.contains("<th scope=\"row\">class57</th>"), "never confused");
+    assert!(page.contains("4 more, in smaller cells, are left out"));
+    assert_valid(&page);
 }
 
 #[test]
@@ -117,13 +362,13 @@ fn nothing_to_show_is_left_out() {
         facts: vec![],
         settings: String::new(),
         loss: vec![],
-        ap: vec![Series { name: "AP".to_owned(), points: vec![(1.0, f64::NAN)] }],
+        ap: vec![series("AP", vec![(1.0, f64::NAN)])],
         summary: Some(empty),
         images: vec![],
         ..data()
     };
     let page = render(&data).unwrap();
-    for heading in ["Training", "Classes", "Images", "Run"] {
+    for heading in ["Threshold", "Mistakes", "Training", "Labels", "Classes", "Images", "Run"] {
         assert!(!page.contains(&format!("<h2>{heading}</h2>")), "{heading}");
     }
     assert!(!page.contains("class=\"notes\""));
@@ -147,19 +392,18 @@ fn the_report_is_written_whole_or_not_at_all() {
     let mut data = data();
     write(&path, &data).unwrap();
     assert_eq!(fs_err::read_to_string(&path).unwrap(), render(&data).unwrap());
-    data.images[0].image = RgbImage::new(0, 0);
+    data.images[0].views[0].1 = RgbImage::new(0, 0);
     assert!(write(&folder.path().join("b.html"), &data).is_err());
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-#[test]
-fn certainty_and_errors_are_shown_where_they_are_known() {
+/// With intervals, a comparison and kinds of errors.
+fn known(plain: Summary) -> Summary {
     use crate::evaluate::{
         Comparison, Errors, Intervals,
         errors::{Bin, Calibration, ErrorKind, Fixed, Pooled, Tide, TideError},
         intervals::{Difference, MetricInterval},
     };
-    assert!(!render(&data()).unwrap().contains("section id=\"certainty\""));
     let metric = MetricInterval {
         name: "APr".to_owned(),
         value: Some(0.123),
@@ -205,7 +449,7 @@ fn certainty_and_errors_are_shown_where_they_are_known() {
         classes: 2,
         boxes: 7,
     };
-    let known = Summary {
+    Summary {
         intervals: Some(Intervals { groups: 50, metrics: vec![metric], per_class: vec![] }),
         comparison: Some(Comparison {
             with: "<other>.json".to_owned(),
@@ -214,8 +458,14 @@ fn certainty_and_errors_are_shown_where_they_are_known() {
             per_class: vec![],
         }),
         errors: Some(errors),
-        ..summary(Some(0.345))
-    };
+        ..plain
+    }
+}
+
+#[test]
+fn certainty_and_errors_are_shown_where_they_are_known() {
+    assert!(!render(&data()).unwrap().contains("section id=\"certainty\""));
+    let known = known(summary(Some(0.345)));
     let page = render(&ReportData { summary: Some(known), ..data() }).unwrap();
     for shown in [
         "section id=\"certainty\"",

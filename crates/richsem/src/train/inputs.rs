@@ -18,6 +18,7 @@ use crate::{
         sampler::{LastBatch, Share},
     },
     error::{Error, Result, first_few},
+    gallery::ImageSet,
     models::config::ClassHeadConfig,
     predict::ReadAhead,
     teacher::TeacherText,
@@ -157,6 +158,12 @@ pub struct OpenedSet {
 }
 
 impl OpenedSet {
+    /// For whoever draws its images.
+    pub(crate) fn images(&self) -> ImageSet<'_> {
+        let Self { store, entries, vocabulary } = self;
+        ImageSet { store, entries, vocabulary }
+    }
+
     /// Reads the annotations.
     ///
     /// # Errors

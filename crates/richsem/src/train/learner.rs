@@ -48,7 +48,7 @@ pub struct Learner {
     pub(super) statistics: Vec<Tensor>,
     pub(super) recordings: RefCell<Recordings>,
     /// Of the parameters: f32, but in tests.
-    kind: Kind,
+    pub(super) kind: Kind,
     /// Of the losses since the last update, `[1]`: not finite if one of them is not.
     loss_sum: RefCell<Option<Tensor>>,
 }
@@ -229,7 +229,7 @@ impl Learner {
             let (images, mask) =
                 batch.normalize_to(device, &normalization, at.size(batch.size()))?;
             let draws = self.draws(batch.len(), &whole);
-            let input = PassInput { images, mask, draws, targets, form };
+            let input = PassInput { images, mask, draws, targets, form, learns: true };
             let input = if self.kind == Kind::Float { input } else { input.of_kind(self.kind) };
             Ok(Prepared { whole, of, at, input })
         });

@@ -26,6 +26,7 @@ mod supply;
 pub(crate) mod teacher_check;
 mod teacher_scales;
 mod trainer;
+mod validation;
 
 pub use checkpoint::{LogSums, Position};
 pub use claim::NewRun;
@@ -36,6 +37,6 @@ pub use model::TrainingModel;
 pub use observer::Observer;
 pub use optimizer::Optimizer;
 pub use run::{Outcome, Start, Worker};
-pub use run_folder::{EvalRow, MetricsRow, RANKS, RunFolder, TrainRow};
+pub use run_folder::{EvalRow, Labels, MetricsRow, RANKS, RunFolder, TrainRow};
 pub use schedule::lr_factor;
 pub use trainer::{train, train_with_teacher};

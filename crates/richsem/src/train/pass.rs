@@ -33,6 +33,8 @@ pub(super) struct PassInput {
     pub targets: TargetInput,
     /// Which form of the pass these images need.
     pub form: PassForm,
+    /// See [`Images::learns`].
+    pub learns: bool,
 }
 
 impl PassInput {
@@ -60,7 +62,11 @@ impl PassInput {
     /// # Errors
     /// As [`Objective::run`].
     pub(super) fn run(&self, runner: Runner) -> Result<Vec<Tensor>> {
-        let images = Images { draws: self.draws.as_ref(), ..Images::new(&self.images, &self.mask) };
+        let images = Images {
+            draws: self.draws.as_ref(),
+            learns: self.learns,
+            ..Images::new(&self.images, &self.mask)
+        };
         self.run_targets(runner, images, &self.targets)
     }
 
@@ -71,7 +77,11 @@ impl PassInput {
     pub(super) fn run_on(&self, tensors: &[Tensor], runner: Runner) -> Result<Vec<Tensor>> {
         let (images, targets) = tensors.split_at(2 + usize::from(self.draws.is_some()));
         let targets = self.targets.with(targets);
-        let images = Images { draws: images.get(2), ..Images::new(&images[0], &images[1]) };
+        let images = Images {
+            draws: images.get(2),
+            learns: self.learns,
+            ..Images::new(&images[0], &images[1])
+        };
         self.run_targets(runner, images, &targets)
     }
 

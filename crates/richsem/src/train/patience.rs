@@ -24,8 +24,15 @@ mod tests {
     fn only_evaluated_epochs_count_and_equal_is_not_better() {
         let row = |(epoch, ap): &(u64, Option<f64>)| {
             let metrics = [("AP".to_owned(), *ap)].into();
-            let intervals = Default::default();
-            MetricsRow::Eval(EvalRow { step: epoch * 10, epoch: *epoch, metrics, intervals })
+            let terms = std::collections::BTreeMap::new();
+            MetricsRow::Eval(EvalRow {
+                step: epoch * 10,
+                epoch: *epoch,
+                metrics,
+                intervals: Default::default(),
+                loss: None,
+                terms,
+            })
         };
         let ends = |rows: &[(u64, Option<f64>)], patience| {
             ended(&rows.iter().map(row).collect::<Vec<_>>(), patience).is_some()

@@ -113,6 +113,7 @@ impl Learner {
             draws,
             targets,
             form: self.model.detector.network().form([[height as u32, width as u32]]),
+            learns: true,
         })
     }
 

@@ -1,5 +1,5 @@
-//! One folder a run: `config.toml`, `vocabulary.json`, `data.json`, `metrics.jsonl`, `tensorboard/`, `eval/`,
-//! `checkpoints/`.
+//! One folder a run: `config.toml`, `vocabulary.json`, `data.json`, `labels.json`, `metrics.jsonl`,
+//! `tensorboard/`, `eval/`, `checkpoints/`.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,9 @@ use super::lock::{LOCK, busy, is_locked, lock_folder};
 use crate::{
     argument::Argument,
     config::Config,
-    data::fingerprint::Fingerprint,
+    data::{
+        detection_source::ImageEntry, fingerprint::Fingerprint, label_statistics::LabelStatistics,
+    },
     error::{Error, Result, TEMPORARY, write_atomically},
     evaluate::{MAIN, Summary},
     vocabulary::Vocabulary,
@@ -70,6 +72,12 @@ pub struct EvalRow {
     /// have one. Rows of older releases have none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub intervals: BTreeMap<String, [f64; 2]>,
+    /// The loss of the validation set, with `train.eval_loss`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Its terms, before weighting.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub terms: BTreeMap<String, f64>,
 }
 
 impl EvalRow {
@@ -92,6 +100,24 @@ impl EvalRow {
 /// Whether an evaluation's AP makes its checkpoint `best` in place of an earlier one.
 pub(super) fn better(ap: Option<f64>, best: Option<f64>) -> bool {
     best.is_none_or(|best| ap.is_some_and(|ap| ap > best))
+}
+
+/// What the labels of a run's sets are like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// Of the training set.
+    pub train: LabelStatistics,
+    /// Of the validation set.
+    pub val: Option<LabelStatistics>,
+}
+
+impl Labels {
+    pub(super) fn of(train: &[ImageEntry], val: Option<&Vec<ImageEntry>>) -> Self {
+        Self {
+            train: LabelStatistics::of(train),
+            val: val.map(|entries| LabelStatistics::of(entries)),
+        }
+    }
 }
 
 /// A line of `metrics.jsonl`.
@@ -128,6 +154,7 @@ impl MetricsRow {
 pub(super) const SETTINGS: &str = "config.toml";
 const VOCABULARY: &str = "vocabulary.json";
 const DATA: &str = "data.json";
+const LABELS: &str = "labels.json";
 /// What processes other than rank 0 leave: their logs.
 pub const RANKS: &str = "ranks";
 const FOLDERS: [&str; 2] = ["eval", "checkpoints"];
@@ -315,6 +342,26 @@ impl RunFolder {
         Ok(Some(vocabulary))
     }
 
+    /// What the labels of its sets are like; `None` of a run of a release that did not count them.
+    ///
+    /// # Errors
+    /// A file that does not say it.
+    pub fn labels(&self) -> Result<Option<Labels>> {
+        let path = self.file(LABELS);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let labels = serde_json::from_str(&crate::error::read_text(&path)?)
+            .map_err(|e| Error::invalid(&path, "labels", e.to_string()))?;
+        Ok(Some(labels))
+    }
+
+    pub(super) fn write_labels(&self, labels: &Labels) -> Result<()> {
+        let text = serde_json::to_string_pretty(labels)
+            .map_err(|e| Error::other(format!("{LABELS}: {e}")))?;
+        write_text(&self.file(LABELS), &text)
+    }
+
     /// The evaluation after so many epochs.
     ///
     /// # Errors
@@ -473,6 +520,8 @@ mod tests {
             epoch,
             metrics: [("AP".to_owned(), ap)].into(),
             intervals: BTreeMap::new(),
+            loss: None,
+            terms: BTreeMap::new(),
         };
         let best = |aps: &[Option<f64>]| {
             let rows: Vec<EvalRow> = (1..).zip(aps).map(|(epoch, &ap)| row(epoch, ap)).collect();

@@ -96,7 +96,7 @@ pub(super) struct Data {
     pub(super) val: Option<(OpenedSet, Evaluator)>,
     pub(super) broken: Arc<BrokenImages>,
     pub(super) fingerprint: Fingerprint,
-    entries: Arc<Vec<ImageEntry>>,
+    pub(super) entries: Arc<Vec<ImageEntry>>,
     extras: Vec<Arc<ClassificationSet>>,
 }
 

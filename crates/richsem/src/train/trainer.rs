@@ -15,7 +15,7 @@ use super::{
     inputs::{OpenedSet, workers},
     patience,
     run::{Outcome, Start, Worker},
-    run_folder::{MetricsRow, RunFolder, TrainRow},
+    run_folder::{Labels, MetricsRow, RunFolder, TrainRow},
     schedule::{lr_factor, row_due},
     setup::{self, Place},
     supply::Supply,
@@ -120,6 +120,10 @@ pub fn train_with_teacher(
     moved.iter().for_each(|message| observer.message(message));
     if collective.leads() {
         run.rewind(position.updates)?;
+        run.write_labels(&Labels::of(
+            &data.entries,
+            data.val.as_ref().map(|(set, _)| &*set.entries),
+        ))?;
     }
     // The folder is there for all.
     collective::any(collective.as_ref(), [false])?;

@@ -306,6 +306,9 @@ fn measure(
         comparison.with = file.display().to_string();
         summary.comparison = Some(comparison);
     }
+    if args.report.is_some() {
+        summary.details = Some(evaluator.details(detections, &matches)?);
+    }
     if args.errors {
         summary.errors = Some(evaluator.errors(detections, &matches)?);
     }
@@ -320,7 +323,6 @@ fn page(args: &Args, summary: &Summary) -> ReportData {
     let changed = args.merge.get().in_words().map(|words| ("boxes".to_owned(), words));
     ReportData {
         title: format!("Evaluation of {name}"),
-        notes: vec![],
         facts: vec![
             ("evaluated".to_owned(), name.clone()),
             ("annotations".to_owned(), annotations),
@@ -328,13 +330,9 @@ fn page(args: &Args, summary: &Summary) -> ReportData {
         .into_iter()
         .chain(changed)
         .collect(),
-        settings: String::new(),
-        loss: vec![],
-        ap: vec![],
         name,
         summary: Some(summary.clone()),
-        others: vec![],
-        images: vec![],
+        ..ReportData::default()
     }
 }
 

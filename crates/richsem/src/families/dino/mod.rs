@@ -98,6 +98,7 @@ pub(super) fn run(
         denoising,
         few_tokens,
         draws: images.draws,
+        learns: images.learns,
         ..Input::new(images.pixels, images.mask)
     };
     Ok(network.training_tensors(&input)?.into_list())

@@ -68,7 +68,7 @@ impl Objective {
         text: Option<&TextTable>,
         input: &Input,
     ) -> Result<Vec<Tensor>> {
-        let features = network.features(images, true)?;
+        let features = network.features(images, images.learns)?;
         let rpn = network.rpn(&features)?;
         let proposals = network.propose(&rpn, &features, true)?;
         let truth = torch_ext::no_grad(|| Truth::new(input, proposals.boxes.kind()));

@@ -195,6 +195,8 @@ pub struct Input<'a> {
     pub mask: &'a Tensor,
     /// See [`super::network::Images::draws`].
     pub draws: Option<&'a Tensor>,
+    /// See [`super::network::Images::learns`].
+    pub learns: bool,
     /// The classes' embeddings, where class heads compare with text.
     pub text: Option<&'a TextTable>,
     /// The denoising queries, in training. None: no denoising.
@@ -217,6 +219,7 @@ impl<'a> Input<'a> {
             images,
             mask,
             draws: None,
+            learns: true,
             text: None,
             denoising: None,
             tokens: None,
@@ -335,7 +338,7 @@ impl Dino {
     /// # Errors
     /// As [`Self::infer`].
     pub fn training_tensors(&self, input: &Input) -> Result<TrainingTensors> {
-        let (proposals, decoded) = self.decode(input, true)?;
+        let (proposals, decoded) = self.decode(input, input.learns)?;
         let outputs = self.heads(&decoded.hidden, &decoded.references, input.text);
         // Joined and split here, in the part that is recorded.
         let slots = input.denoising.map_or(0, |dn| dn.layout.slots);
@@ -376,7 +379,7 @@ impl Dino {
     /// Everything before the shared heads: the encoder's proposals, and the decoder's output for them and
     /// for the denoising queries.
     fn decode(&self, input: &Input, train: bool) -> Result<(Proposals, DecoderOutput)> {
-        let Input { images, mask, draws, text, denoising, tokens, few_tokens } = *input;
+        let Input { images, mask, draws, learns: _, text, denoising, tokens, few_tokens } = *input;
         self.check_text(text)?;
         let (memory, levels) = self.encode((images, mask), (train, draws))?;
         let some_unused = few_tokens && self.config.padding() == Padding::Masked;

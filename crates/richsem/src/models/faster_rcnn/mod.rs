@@ -148,7 +148,7 @@ impl FasterRcnn {
     /// # Errors
     /// What libtorch refuses.
     pub fn features(&self, images: Images, train: bool) -> Result<Features> {
-        let Images { pixels, mask, draws } = images;
+        let Images { pixels, mask, draws, learns: _ } = images;
         let maps = self.backbone.forward(pixels, None, (train, draws))?;
         let pyramid = self.fpn.forward(&maps);
         let kind = if pixels.kind() == Kind::Double { Kind::Double } else { Kind::Float };
