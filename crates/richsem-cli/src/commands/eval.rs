@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use richsem::{
-    collective::Collective,
+    collective::{Collective, Pace},
     data::{
         dataset::Dataset,
         detection_source::BrokenImages,
@@ -439,6 +439,7 @@ pub(crate) fn detect(
     let mut found = Vec::new();
     let counter = Counter::new("detecting", own);
     let mut done = 0;
+    collective.pace(Pace::Long);
     guarded(|| {
         detect_batches(
             detector,
@@ -454,6 +455,7 @@ pub(crate) fn detect(
                     counter.set(done, own);
                 }
                 found.push(of_batch);
+                collective.pace(Pace::Share);
                 Ok(ControlFlow::Continue(()))
             },
         )
@@ -462,8 +464,11 @@ pub(crate) fn detect(
     if let Some(news) = detector.take_news() {
         output::note(news);
     }
+    // Those who are done wait for the others as long as these get on.
+    collective.pace(Pace::Share);
     let found = gather_detections(collective, found)?;
     broken.gather(collective)?;
+    collective.pace(Pace::Long);
     let Some(found) = found else { return Ok(None) };
     if total > 0 && broken.list().len() >= total {
         let first = broken.list().into_iter().next().map(|(_, problem)| problem);
