@@ -6,94 +6,13 @@ mod util;
 
 use std::{
     net::TcpListener,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use richsem::testing::{small_run, write_small_set};
-use util::Dir;
-
-/// All processes of a failed run have ended by then.
-const SOON: Duration = Duration::from_secs(60);
-
-fn place(train: &str) -> Dir {
-    let dir = Dir::new();
-    write_small_set(&dir.path("set")).unwrap();
-    dir.write("tiny.toml", small_run("set".as_ref(), train));
-    dir
-}
-
-const LONG: &str = "epochs = 200\nlr_drop = []\nlog_every = 1\n";
-
-/// A `richsem` whose stderr is a file.
-struct Running {
-    child: Child,
-    stderr: std::path::PathBuf,
-}
-
-impl Running {
-    fn start(dir: &Dir, name: &str, args: &[&str], variables: &[(&str, String)]) -> Self {
-        let stderr = dir.path(name);
-        let file = std::fs::File::create(&stderr).unwrap();
-        let mut command = dir.raw_command(args);
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
-        let child = command.stdout(Stdio::null()).stderr(file).spawn().unwrap();
-        Self { child, stderr }
-    }
-
-    fn text(&self) -> String {
-        std::fs::read_to_string(&self.stderr).unwrap()
-    }
-
-    fn wait_for(&mut self, text: &str) {
-        let started = Instant::now();
-        while !self.text().contains(text) {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < 2 * SOON, "{ended:?}: {}", self.text());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Processes that this one started, by rank.
-    fn ranks(&self) -> Vec<u32> {
-        let id = self.child.id();
-        let children = format!("/proc/{id}/task/{id}/children");
-        let text = std::fs::read_to_string(children).unwrap();
-        let mut ids: Vec<u32> = text.split_whitespace().map(|id| id.parse().unwrap()).collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    /// Its exit code and what it said, once it has ended, which must be soon.
-    fn end(mut self) -> (Option<i32>, String) {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return (status.code(), self.text());
-            }
-            if started.elapsed() > SOON {
-                self.child.kill().unwrap();
-                panic!("it does not end: {}", self.text());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-fn signal(signal: &str, id: u32) {
-    assert!(Command::new("kill").args([signal, &id.to_string()]).status().unwrap().success());
-}
-
-fn is_there(id: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{id}")).exists()
-}
-
-fn one_error(text: &str) -> &str {
-    let mut errors = text.match_indices("error:").map(|(at, _)| at);
-    let at = errors.next().unwrap_or_else(|| panic!("no error: {text}"));
-    assert_eq!(errors.next(), None, "more than one error: {text}");
-    &text[at..]
-}
+use util::{
+    Dir,
+    running::{LONG, Running, SOON, is_there, one_error, place, port, signal, variables},
+};
 
 const START: [&str; 7] = ["train", "-c", "tiny.toml", "--run", "run", "--processes", "2"];
 
@@ -149,22 +68,6 @@ fn a_killed_process_ends_the_run_which_then_goes_on() {
         assert!(started.elapsed() < SOON, "processes are left");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// A port that nothing listens on.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// The variables of one of several processes, as whoever starts them sets them.
-fn variables(rank: usize, world: usize, port: u16) -> [(&'static str, String); 5] {
-    [
-        ("RANK", rank.to_string()),
-        ("WORLD_SIZE", world.to_string()),
-        ("LOCAL_RANK", rank.to_string()),
-        ("MASTER_ADDR", "localhost".to_owned()),
-        ("MASTER_PORT", port.to_string()),
-    ]
 }
 
 /// Two processes that were started by hand; what rank 0 says, and the codes of both.

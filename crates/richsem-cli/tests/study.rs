@@ -322,3 +322,22 @@ fn the_file_that_the_help_shows_is_one() {
     assert_eq!(ran.row("slow"), ["slow", "0", "–", "–", "–", "–"]);
     assert!(ran.stdout.contains("0 of 10 runs") && ran.stdout.contains("slow − baseline"));
 }
+
+/// Each run is trained by two processes, and is the run that these train without a study.
+#[test]
+fn each_run_may_have_several_processes() {
+    let dir = dir();
+    let study = ["study", "studies/pair.toml", "--processes", "2", "--seeds", "1", "--out", "two"];
+    dir.command(&[&study[..], &["--only", "baseline"]].concat()).ok();
+    let lines = lines(&dir, "two");
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["device"], "cpu, 2 processes");
+    let run = "two/runs/baseline-s1";
+    assert!(dir.exists(&format!("{run}/ranks/rank-1.log")));
+    dir.command(&["train", "-c", &format!("{run}.toml"), "--run", "same", "--processes", "2"]).ok();
+    let weights = |run: &str| dir.read(&format!("{run}/checkpoints/last/model.safetensors"));
+    assert!(weights(run) == weights("same"));
+    let refused = |more: &[&str]| dir.command(&[&study[..], more].concat());
+    refused(&["--device", "cpu"]).exits(2).stderr_has("cannot be used with");
+    refused(&["--gpus-per-run", "2"]).exits(2).stderr_has("cannot be used with");
+}

@@ -194,7 +194,13 @@ fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
     }
     let config = args.shorthands.apply(&assignments, |all| Config::load(&file, all))?;
     let mut claimed = None;
-    let folder = PathBuf::from(member.told_by_first(|| {
+    let told = member.told_by_first(|| {
+        if let Some(folder) = &args.run
+            && member.restarts() > 0
+            && goes_on(folder, &config)?
+        {
+            return Ok(GOES_ON.to_owned());
+        }
         let run = claim(args.run.as_deref(), preset.map_or(&file, Path::new))?;
         let folder = run.path().to_str().map(str::to_owned);
         claimed = Some(run);
@@ -203,7 +209,22 @@ fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
             None if member.has_others() => Err(anyhow!("--run: the folder's name is not UTF-8")),
             folder => Ok(folder.unwrap_or_default()),
         }
-    })?);
+    })?;
+    if let (GOES_ON, Some(folder)) = (told.as_str(), &args.run) {
+        output::note(format!(
+            "started again ({} times by now): goes on with {}",
+            member.restarts(),
+            folder.display()
+        ));
+        let folder = folder.clone();
+        return Ok(Prepared { start: Start::Resume(folder.clone()), config, folder });
+    }
+    if args.run.is_none() && std::env::var("TORCHELASTIC_MAX_RESTARTS").is_ok_and(|n| n != "0") {
+        output::note(
+            "without --run, torchrun's restarts begin anew: they do not know this run's folder",
+        );
+    }
+    let folder = PathBuf::from(told);
     let boxed = Box::new(config.clone());
     Ok(match claimed {
         Some(folder) => {
@@ -215,6 +236,30 @@ fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
             Prepared { start, config, folder }
         }
     })
+}
+
+/// What rank 0 tells where a run goes on in the folder that all were given. No folder has this name.
+const GOES_ON: &str = "\0";
+
+/// Whether a command that was started again finds its run in the folder, to go on with.
+///
+/// # Errors
+/// The run there is another one.
+fn goes_on(folder: &Path, given: &Config) -> Result<bool> {
+    let Ok(run) = RunFolder::open(folder) else { return Ok(false) };
+    let of_run = run.config()?;
+    // What the command leaves open, the run may have settled.
+    match given.differences(&of_run).into_iter().find(|of| of.first != "nothing") {
+        None => Ok(true),
+        Some(difference) => Err(anyhow!(
+            "--run: `{}` holds a run with other settings: `{}` is {} there, and {} here\n  hint: go on with \
+             --resume, or give this run another folder",
+            folder.display(),
+            difference.key,
+            difference.second,
+            difference.first
+        )),
+    }
 }
 
 /// Takes the folder that the user named, or one named after the settings.

@@ -3,12 +3,17 @@
 
 use std::{
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, anyhow};
-use richsem::collective::group::tell_of;
+use richsem::collective::group::{tell_of, told_in};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use signal_hook::consts::SIGTSTP;
 use torch_ext::Store;
 
 use crate::{exit, output, signals::Signals};
@@ -21,6 +26,8 @@ const ATTEMPT: &str = "0";
 /// themselves.
 const GRACE: Duration = Duration::from_secs(12);
 const PAUSE: Duration = Duration::from_millis(30);
+/// Time between two looks whether they told of a failure.
+const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn was_launched() -> bool {
     std::env::var_os(LAUNCHER).is_some()
@@ -53,21 +60,35 @@ impl Children {
         }
     }
 
-    fn kill(&mut self) {
-        for (child, status) in &mut self.0 {
+    /// Ends those that run, or of these those that are stopped, and says which ones.
+    fn kill(&mut self, only_stopped: bool) -> Vec<usize> {
+        let mut killed = Vec::new();
+        for (rank, (child, status)) in self.0.iter_mut().enumerate() {
             // With whatever it started itself.
-            if let (Some(pid), None) = (Self::pid(child), &status) {
+            if let (Some(pid), None) = (Self::pid(child), &status)
+                && (!only_stopped || is_stopped(pid))
+            {
                 let _ = kill_process_group(pid, Signal::KILL);
                 *status = child.wait().ok();
+                killed.push(rank);
             }
         }
+        killed
     }
 }
 
 impl Drop for Children {
     fn drop(&mut self) {
-        self.kill();
+        self.kill(false);
     }
+}
+
+/// Whether a process is stopped, from Linux's record: it cannot end by itself.
+fn is_stopped(pid: Pid) -> bool {
+    let record = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let record = std::fs::read_to_string(record).unwrap_or_default();
+    // Its name comes before, in brackets, and may hold anything.
+    record.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
 }
 
 fn start(world: u64, port: u16) -> Result<Children> {
@@ -107,12 +128,23 @@ pub(super) fn launch(world: u64, patience: Duration) -> Result<u8> {
     let signals = Signals::catch()?;
     let store = Store::serve(0, patience)?;
     let mut children = start(world, store.port())?;
+    let suspends = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGTSTP, Arc::clone(&suspends))?;
     let mut told = false;
     let mut failed: Option<Instant> = None;
+    let mut looked = Instant::now();
+    // Those that this process ended itself.
+    let mut ended_here = Vec::new();
     while children.0.iter().any(|(_, status)| status.is_none()) {
         if let (Some(signal), false) = (signals.received(), told) {
             told = true;
             Signal::from_named_raw(signal).into_iter().for_each(|signal| children.send(signal));
+        }
+        if suspends.swap(false, Ordering::Relaxed) {
+            // Ctrl-Z, until the shell's `fg` or `bg`: the store of this process would not answer the others.
+            children.send(Signal::STOP);
+            kill_process(rustix::process::getpid(), Signal::STOP)?;
+            children.send(Signal::CONT);
         }
         for rank in 0..children.0.len() {
             let (child, status) = &mut children.0[rank];
@@ -130,8 +162,13 @@ pub(super) fn launch(world: u64, patience: Duration) -> Result<u8> {
                 }
             }
         }
-        if failed.is_some_and(|since| since.elapsed() > GRACE) {
-            children.kill();
+        if failed.is_none() && looked.elapsed() > LOOK {
+            looked = Instant::now();
+            // One that is stopped does not end, and the others may be stuck.
+            failed = told_in(&store, ATTEMPT)?.map(|_| looked);
+        }
+        if let Some(since) = failed {
+            ended_here.extend(children.kill(since.elapsed() <= GRACE));
         }
         std::thread::sleep(PAUSE);
     }
@@ -140,6 +177,12 @@ pub(super) fn launch(world: u64, patience: Duration) -> Result<u8> {
         .enumerate()
         .find(|(_, status)| !status.success())
         .unwrap_or((0, ExitStatus::default()));
+    if ended_here.contains(&0) {
+        // Rank 0 speaks for all, and was stopped or stuck.
+        let why = told_in(&store, ATTEMPT)?.map_or_else(String::new, |error| error.to_string());
+        output::error(&anyhow!("{why}"));
+        return Ok(exit::ERROR);
+    }
     if let Some(problem) = killed(status) {
         // It could say nothing itself.
         output::error(&anyhow!("rank {rank}: {problem}"));

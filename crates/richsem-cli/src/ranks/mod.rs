@@ -4,7 +4,12 @@
 mod launch;
 mod logs;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hasher as _},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Result, anyhow};
 use richsem::{
@@ -12,7 +17,7 @@ use richsem::{
     collective::{
         Collective, Single,
         group::{Group, Joining},
-        place::Place,
+        place::{Place, restarts},
     },
     train::Worker,
 };
@@ -33,7 +38,8 @@ pub(crate) struct ProcessArgs {
     /// Processes on the CPU, as with --gpus: to try out how several work together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "device")]
     processes: Option<u16>,
-    /// Seconds that several processes wait for one another, at the start and in a step, before they end
+    /// Seconds after which one of several processes counts as gone (no sign of life, or it did not come) or as
+    /// stuck (no step); all of them end then
     #[arg(long, value_name = "SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..))]
     timeout: u16,
 }
@@ -54,6 +60,8 @@ fn gpus(text: &str) -> Result<Gpus, String> {
 pub(crate) struct Member {
     group: Option<Arc<Group>>,
     local_rank: Option<usize>,
+    /// How often it was started before.
+    restarts: u64,
     /// What the options say of it; none: `--device` does.
     device: Option<DeviceChoice>,
 }
@@ -75,6 +83,11 @@ impl Member {
     /// Whether there are several processes.
     pub(crate) fn has_others(&self) -> bool {
         self.group.is_some()
+    }
+
+    /// How often whoever started this process, torchrun or SLURM's queue, has started it before.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts
     }
 
     /// What the process of rank 0 says, for all.
@@ -123,7 +136,9 @@ impl Member {
 /// Does the work alone, or as one of several processes, or starts these and waits for them.
 pub(crate) fn run(args: &ProcessArgs, work: impl FnOnce(&Member) -> Result<u8>) -> Result<u8> {
     let launched = launch::is_child()?;
-    let place = Place::read(&|name| std::env::var(name).ok())?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let place = Place::read(&variable)?;
+    let restarts = restarts(&variable);
     let count = match args.gpus {
         Some(Gpus::Count(count)) => Some(count),
         Some(Gpus::All) if !launched => {
@@ -148,32 +163,41 @@ pub(crate) fn run(args: &ProcessArgs, work: impl FnOnce(&Member) -> Result<u8>) 
             ));
         }
         return match count {
-            1 => work(&Member { group: None, local_rank: None, device }),
+            1 => work(&Member { group: None, local_rank: None, restarts, device }),
             count => launch::launch(count.into(), patience),
         };
     }
     match place {
-        Some(place) if place.world > 1 => as_member(&place, patience, device, work),
+        Some(place) if place.world > 1 => {
+            let group = meet(&place, patience)?;
+            let local_rank = Some(place.local_rank);
+            let of_member = Some(Arc::clone(&group));
+            at_work(&group, &Member { group: of_member, local_rank, restarts, device }, work)
+        }
         place => {
             let local_rank = place.map(|place| place.local_rank);
-            work(&Member { group: None, local_rank, device })
+            work(&Member { group: None, local_rank, restarts, device })
         }
     }
 }
 
-/// Which program this is.
+/// Which program this is: of other bytes it is another one.
 fn program() -> Result<String> {
-    let mut file = fs_err::File::open(std::env::current_exe()?)?;
-    let size = std::io::copy(&mut file, &mut std::io::sink())?;
-    Ok(format!("richsem {}, {size} bytes", env!("CARGO_PKG_VERSION")))
+    let mut file = fs_err::File::open("/proc/self/exe")?;
+    let mut hash = DefaultHasher::new();
+    let (mut part, mut size) = (vec![0; 1 << 20], 0);
+    loop {
+        let count = std::io::Read::read(&mut file, &mut part)?;
+        if count == 0 {
+            break;
+        }
+        hash.write(&part[..count]);
+        size += count;
+    }
+    Ok(format!("richsem {}, {size} bytes, {:016x}", env!("CARGO_PKG_VERSION"), hash.finish()))
 }
 
-fn as_member(
-    place: &Place,
-    patience: Duration,
-    device: Option<DeviceChoice>,
-    work: impl FnOnce(&Member) -> Result<u8>,
-) -> Result<u8> {
+fn meet(place: &Place, patience: Duration) -> Result<Arc<Group>> {
     let rank = place.rank;
     if rank > 0 {
         logs::begin(rank)?;
@@ -184,16 +208,20 @@ fn as_member(
         signal_hook::low_level::exit(1);
     };
     let joining = Joining { program: program()?, patience, last_resort: Box::new(last_resort) };
-    let group = Group::join(place, joining).inspect_err(|error| {
-        tell(rank, error);
+    Group::join(place, joining).map_err(|error| {
+        tell(rank, &error);
         if rank > 0 && !matches!(error, Error::Process { .. }) {
             // Without a store nobody else hears of it.
             logs::to_terminal(&format!("rank {rank}: {error}"));
         }
-    })?;
-    let member =
-        Member { group: Some(Arc::clone(&group)), local_rank: Some(place.local_rank), device };
-    match std::panic::catch_unwind(AssertUnwindSafe(|| work(&member))) {
+        error.into()
+    })
+}
+
+/// The work of a process of several, which tells the others how it ends.
+fn at_work(group: &Group, member: &Member, work: impl FnOnce(&Member) -> Result<u8>) -> Result<u8> {
+    let rank = group.rank();
+    match std::panic::catch_unwind(AssertUnwindSafe(|| work(member))) {
         Ok(Ok(code)) => {
             group.leave().inspect_err(|error| tell(rank, error))?;
             Ok(code)
@@ -219,5 +247,56 @@ fn as_member(
 fn tell(rank: u64, error: &Error) {
     if rank == 1 && matches!(error, Error::Process { rank: 0, .. }) && !launch::was_launched() {
         logs::to_terminal(&error.to_string());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use torch_ext::Store;
+
+    use super::*;
+
+    /// A process that panics tells the others, as one that fails does, and goes on with its panic.
+    #[test]
+    fn a_panic_of_one_reaches_the_others() {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let store = Store::serve(0, PATIENCE).unwrap();
+        let rank = |rank: u64| {
+            let place = Place {
+                rank,
+                world: 2,
+                local_rank: 0,
+                host: "localhost".to_owned(),
+                port: store.port(),
+                has_store: true,
+                attempt: "0".to_owned(),
+            };
+            let last_resort = Box::new(|error: &Error| panic!("not ended: {error}"));
+            let joining = Joining { program: "test".to_owned(), patience: PATIENCE, last_resort };
+            let group = Group::join(&place, joining).unwrap();
+            let member = Member {
+                group: Some(Arc::clone(&group)),
+                local_rank: None,
+                restarts: 0,
+                device: None,
+            };
+            at_work(&group, &member, |member| {
+                if rank == 1 {
+                    std::panic::resume_unwind(Box::new("an index is out of bounds".to_owned()));
+                }
+                Ok(member.collective().exchange(Vec::new()).map(|_| crate::exit::OK)?)
+            })
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| rank(1));
+            (rank(0), second.join())
+        });
+        let error = first.unwrap_err();
+        let Some(Error::Process { rank, problem, .. }) = error.downcast_ref() else {
+            panic!("{error}")
+        };
+        assert_eq!((*rank, problem.as_str()), (1, "internal error: an index is out of bounds"));
+        assert!(second.is_err());
     }
 }

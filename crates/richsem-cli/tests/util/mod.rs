@@ -6,6 +6,8 @@
 //! ```
 #![allow(dead_code, clippy::unwrap_used)] // each test program uses its part
 
+pub(crate) mod running;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use anyhow::{Result, anyhow};
 use richsem::{
-    collective::Collective,
+    collective::{Collective, Pace},
     data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
     detections::{self, Detection},
     detector::Detector,
@@ -106,6 +106,7 @@ pub(crate) fn detect(
     let mut found = Vec::new();
     let counter = Counter::new("detecting", own);
     let mut done = 0;
+    collective.pace(Pace::Long);
     guarded(|| {
         detect_batches(
             detector,
@@ -123,6 +124,7 @@ pub(crate) fn detect(
                     counter.set(done, own);
                 }
                 found.push(of_batch);
+                collective.pace(Pace::Share);
                 Ok(ControlFlow::Continue(()))
             },
         )
@@ -131,8 +133,11 @@ pub(crate) fn detect(
     if let Some(news) = detector.take_news() {
         output::note(news);
     }
+    // Those who are done wait for the others as long as these get on.
+    collective.pace(Pace::Share);
     let found = gather_detections(collective, found)?;
     broken.gather(collective)?;
+    collective.pace(Pace::Long);
     let Some(found) = found else { return Ok(None) };
     if total > 0 && broken.list().len() >= total {
         let first = broken.list().into_iter().next().map(|(_, problem)| problem);

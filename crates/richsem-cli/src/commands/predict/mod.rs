@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use richsem::{
     boxes::Xywh,
     checkpoint_io::safetensors,
-    collective::Collective,
+    collective::{Collective, Pace},
     detector::Detector,
     error::guarded,
     evaluate::Thresholds,
@@ -340,6 +340,7 @@ fn detect(
     };
     if let Some(mut source) = source(detector, images, known, &nameable, reading) {
         source.share = source.share.of_process(collective);
+        collective.pace(Pace::Long);
         let take = |detected: Detected| {
             for problem in &detected.batch.skipped {
                 counter.note(&format!("skipped: {problem}"));
@@ -347,16 +348,20 @@ fn detect(
             done += detected.batch.skipped.len() + detected.batch.len();
             results.take(args, inputs, (detector, least), detected)?;
             counter.set(done, images.len());
+            collective.pace(Pace::Share);
             Ok(ControlFlow::Continue(()))
         };
         guarded(|| detect_batches(detector, source, ReadAhead::default(), take))?;
     }
     drop(counter);
+    // Those who are done wait for the others as long as these get on.
+    collective.pace(Pace::Share);
     // Nothing is told twice, and the names of files are the same for all.
     let results = match collective.world() {
         1 => Some(results),
         _ => results.gather(inputs, collective)?,
     };
+    collective.pace(Pace::Long);
     let Some(mut results) = results else { return Ok(None) };
     results.images.sort_by_key(|result| result.number);
     if let Some(news) = detector.take_news() {

@@ -1,5 +1,6 @@
 //! `richsem study`.
 
+mod place;
 mod progress;
 mod session;
 
@@ -10,20 +11,16 @@ use std::{
 
 use anyhow::Result;
 use richsem::study::{self, Results, Study, StudyTable};
-use torch_ext::{DeviceChoice, device_name};
+use torch_ext::DeviceChoice;
 
-use crate::{
-    args::{DeviceArgs, device_choice},
-    exit, output,
-    signals::Signals,
-    table,
-};
+use crate::{args::device_choice, exit, output, signals::Signals, table};
 use session::{Ended, Session};
 
 const HELP: &str = "\
 Examples:
   richsem study compare.toml --device cuda --jobs 4
   richsem study compare.toml --device cuda:0,cuda:1 --jobs 8      four runs on each GPU
+  richsem study compare.toml --gpus-per-run 2                     each run on two GPUs
   richsem study compare.toml --only RichSem --seeds 1             one run of it
   richsem study compare.toml --table                              what there is so far
 
@@ -64,6 +61,13 @@ pub(crate) struct Args {
     /// over all devices of a list
     #[arg(long, value_name = "DEVICE,...", default_value = "auto", value_delimiter = ',', value_parser = device_choice)]
     device: Vec<DeviceChoice>,
+    /// GPUs of each run, with a process each (train --gpus). Runs are spread over the GPUs of this machine, or
+    /// those of --device
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    gpus_per_run: Option<u16>,
+    /// Processes of each run, on the CPU (train --processes)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["gpus_per_run", "device"])]
+    processes: Option<u16>,
     /// Changes one setting of all variants, as train.epochs=2. May be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
@@ -73,7 +77,7 @@ pub(crate) struct Args {
     /// Trains only with these of the study's seeds
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Prints the table of the finished runs, and trains nothing (--jobs and --device are ignored)
+    /// Prints the table of the finished runs, and trains nothing (--jobs and devices are ignored)
     #[arg(long, conflicts_with_all = ["only", "seeds"])]
     table: bool,
 }
@@ -104,14 +108,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let mut session = Session::new(&study, &folder, results, selected)?;
     let mut code = exit::OK;
     if session.is_work_left() {
-        let devices: Vec<String> = args
-            .device
-            .iter()
-            .map(|&device| Ok(device_name(DeviceArgs { device }.resolve()?)))
-            .collect::<Result<_>>()?;
-        let jobs = args.jobs.map_or(devices.len(), usize::from);
+        let places = place::places(&args.device, args.processes, args.gpus_per_run)?;
+        let jobs = args.jobs.map_or(places.len(), usize::from);
         let signals = Signals::catch()?;
-        match session.work(devices, jobs, &signals.stop)? {
+        match session.work(places, jobs, &signals.stop)? {
             Ended::Done { failed: 0 } => {}
             Ended::Done { failed } => {
                 output::warn(format!(

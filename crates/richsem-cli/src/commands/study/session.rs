@@ -18,7 +18,10 @@ use richsem::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::progress::{StudyProgress, Watched};
+use super::{
+    place::{Place, VISIBLE},
+    progress::{StudyProgress, Watched},
+};
 use crate::{progress::hms, table};
 
 /// Time between two looks at the child processes.
@@ -44,8 +47,8 @@ pub(super) struct Session<'a> {
     queue: VecDeque<&'a PlannedRun>,
     /// Number of runs of this session, those included that were finished before.
     total: usize,
-    devices: Vec<String>,
-    /// One for each job. Job i runs on device i, modulo the number of devices.
+    places: Vec<Place>,
+    /// One for each job. Job i runs at place i, modulo the number of places.
     slots: Vec<Option<Running<'a>>>,
     failed: usize,
     progress: StudyProgress,
@@ -86,7 +89,7 @@ impl<'a> Session<'a> {
             results,
             queue: VecDeque::new(),
             total: selected.len(),
-            devices: Vec::new(),
+            places: Vec::new(),
             slots: Vec::new(),
             failed: 0,
             progress: StudyProgress::new(),
@@ -117,7 +120,7 @@ impl<'a> Session<'a> {
     /// Trains the runs that are left, `jobs` of them at the same time.
     pub(super) fn work(
         &mut self,
-        devices: Vec<String>,
+        places: Vec<Place>,
         jobs: usize,
         stop: &AtomicBool,
     ) -> Result<Ended> {
@@ -127,10 +130,10 @@ impl<'a> Session<'a> {
             self.study.name,
             self.done(),
             self.total,
-            devices.join(", "),
+            places.iter().map(|place| place.name.as_str()).collect::<Vec<_>>().join(", "),
             self.folder.display()
         ));
-        self.devices = devices;
+        self.places = places;
         self.slots = (0..jobs).map(|_| None).collect();
         let ended = self.supervise(stop);
         if ended.is_err() {
@@ -185,7 +188,8 @@ impl<'a> Session<'a> {
         if let RunState::Finished(row) = state {
             return self.record(run, row, None, None);
         }
-        let device = self.device(slot).to_owned();
+        let place = self.place(slot).clone();
+        let device = &place.name;
         let log = self.file(run, "log");
         let mut out = fs_err::OpenOptions::new().create(true).append(true).open(&log)?;
         let log_from = out.metadata()?.len();
@@ -199,8 +203,11 @@ impl<'a> Session<'a> {
         } else {
             command.args(["train", "--resume"]).arg(&folder);
         }
-        command.args(["--device", &device]);
-        for (name, threads) in self.threads() {
+        command.args(&place.options);
+        if let Some(visible) = &place.visible {
+            command.env(VISIBLE, visible);
+        }
+        for (name, threads) in self.threads(place.processes) {
             command.env(name, threads.to_string());
         }
         writeln!(out, "richsem study: {}, on {device}", self.label(run))?;
@@ -246,7 +253,7 @@ impl<'a> Session<'a> {
                 self.slots[slot] = None;
                 match run_state(&self.run_folder(run), &run.config) {
                     Ok(RunState::Finished(row)) => {
-                        let device = self.device(slot).to_owned();
+                        let device = self.place(slot).name.clone();
                         self.record(run, row, seconds, Some(device))?;
                     }
                     _ if stopping => {}
@@ -345,8 +352,8 @@ impl<'a> Session<'a> {
         format!("{}, seed {}", self.study.variants[run.variant].name, run.seed)
     }
 
-    fn device(&self, slot: usize) -> &str {
-        &self.devices[slot % self.devices.len()]
+    fn place(&self, slot: usize) -> &Place {
+        &self.places[slot % self.places.len()]
     }
 
     fn run_folder(&self, run: &PlannedRun) -> PathBuf {
@@ -358,13 +365,13 @@ impl<'a> Session<'a> {
         self.folder.join("runs").join(format!("{}.{ending}", run.name))
     }
 
-    /// Numbers of threads of a run's libraries, so that several runs share the cores.
-    fn threads(&self) -> Vec<(&'static str, usize)> {
+    /// Numbers of threads of the libraries of each of a run's processes, so that several runs share the cores.
+    fn threads(&self, processes: usize) -> Vec<(&'static str, usize)> {
         if self.slots.len() < 2 {
             return Vec::new();
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let each = (cores / self.slots.len()).max(1);
+        let each = (cores / (self.slots.len() * processes)).max(1);
         let names = ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"].into_iter();
         names.filter(|name| std::env::var_os(name).is_none()).map(|name| (name, each)).collect()
     }

@@ -1,0 +1,258 @@
+//! One process of several is stopped, killed, of another program, or lacks a file: in every phase all end soon, and
+//! one message names the process and the cause. What was killed at any moment goes on as if nothing had been.
+#![allow(clippy::unwrap_used)]
+
+mod util;
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use richsem::{
+    random::{Random, Stream},
+    testing::{small_run, small_set, write_set},
+    train::{MetricsRow, RunFolder},
+};
+use util::{
+    Dir,
+    running::{LONG, Running, SOON, is_there, one_error, place, port, signal, variables},
+};
+
+/// Long enough for a process that is alive, on a machine with much else to do.
+const TIMEOUT: &str = "5";
+
+/// Trains with two processes on this machine.
+const TRAIN: [&str; 9] =
+    ["train", "-c", "tiny.toml", "--run", "run", "--processes", "2", "--timeout", TIMEOUT];
+
+/// All have ended, in much less than a minute, and one message names the rank.
+fn ended(running: Running, ranks: &[u32], rank: u64) -> String {
+    let started = Instant::now();
+    let (code, text) = running.end();
+    assert!(started.elapsed() < SOON / 2, "{:?}: {text}", started.elapsed());
+    let error = one_error(&text);
+    assert!(code == Some(1) && error.contains(&format!("rank {rank} (on ")), "{code:?}: {text}");
+    assert!(!ranks.iter().any(|id| is_there(*id)), "{text}");
+    error.to_owned()
+}
+
+/// A process that is stopped (SIGSTOP) while the run starts says nothing, and closes nothing.
+#[test]
+fn a_process_that_is_stopped_at_the_start_is_found() {
+    for rank in [1, 0] {
+        let dir = place(LONG);
+        let mut running = Running::start(&dir, "err", &TRAIN, &[]);
+        while running.ranks().len() < 2 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let ranks = running.ranks();
+        running.wait_until_it_lives(ranks[rank]);
+        signal("-STOP", ranks[rank]);
+        let error = ended(running, &ranks, rank as u64);
+        assert!(error.contains("no sign of life for"), "{error}");
+    }
+}
+
+/// A set with more to evaluate than to train on.
+fn place_to_evaluate() -> Dir {
+    let dir = Dir::new();
+    let config = richsem::synth::SynthConfig { val_images: 500, ..small_set() };
+    write_set(&config, &dir.path("set")).unwrap();
+    dir.write("tiny.toml", small_run("set".as_ref(), "epochs = 1\nlr_drop = []\n"));
+    dir
+}
+
+/// Stopped or killed while all evaluate, each a share of its own; the run then goes on with the evaluation.
+#[test]
+fn a_process_that_is_stopped_or_killed_in_an_evaluation_is_found() {
+    let dir = place_to_evaluate();
+    let resume = ["train", "--resume", "run", "--processes", "2", "--timeout", TIMEOUT];
+    let mut args = &TRAIN[..];
+    for (signal_name, rank) in [("-STOP", 1), ("-KILL", 0), ("-STOP", 0)] {
+        let mut running = Running::start(&dir, "err", args, &[]);
+        running.wait_for("evaluating ");
+        let ranks = running.ranks();
+        signal(signal_name, ranks[rank]);
+        if signal_name == "-KILL" {
+            let (code, text) = running.end();
+            let error = one_error(&text);
+            assert!(code == Some(137) && error.contains("rank 0: its process was ended"), "{text}");
+            assert!(!ranks.iter().any(|id| is_there(*id)));
+        } else {
+            let error = ended(running, &ranks, rank as u64);
+            assert!(error.contains("no sign of life for"), "{error}");
+        }
+        assert!(dir.files("run").iter().all(|file| !file.contains(".tmp-")));
+        args = &resume;
+    }
+    dir.command(&resume).ok();
+    assert!(dir.exists("run/eval/epoch-0001.json") && dir.exists("run/report.html"));
+}
+
+/// Started by hand, rank 0 keeps the store itself. Where it is stopped the store does not even say that it is gone;
+/// rank 1 speaks for all then.
+#[test]
+fn the_others_find_rank_0_that_keeps_the_store() {
+    for (signal_name, told) in [("-STOP", "does not answer for"), ("-KILL", "is gone")] {
+        let dir = place(LONG);
+        let port = port();
+        let train = ["train", "-c", "tiny.toml", "--device", "cpu", "--timeout", TIMEOUT];
+        let args = [&train[..], &["--run", "run"]].concat();
+        let [mut first, second] = [0, 1].map(|rank| {
+            Running::start(&dir, &format!("err-{rank}"), &args, &variables(rank, 2, port))
+        });
+        first.wait_for("step 2 ");
+        signal(signal_name, first.child.id());
+        let (code, text) = second.end();
+        let error = one_error(&text);
+        let named = error.contains("rank 0 (on ") && error.contains("the store of the run");
+        assert!(code == Some(1) && named && error.contains(told), "{code:?}: {text}");
+        let _ = first.child.kill();
+        first.child.wait().unwrap();
+    }
+}
+
+/// Rank 0's and rank 1's message and codes, of commands in these folders and with these programs.
+fn by_hand(dir: &Dir, how: [(&Path, &Path); 2]) -> (String, [Option<i32>; 2]) {
+    let port = port();
+    let config = dir.path("tiny.toml");
+    let [first, second] = [0, 1].map(|rank| {
+        let (program, folder) = how[rank];
+        let mut command = Command::new(program);
+        command.args(["train", "--device", "cpu", "--timeout", "20", "--run", "run", "-c"]);
+        command.arg(&config).current_dir(folder).env("OMP_NUM_THREADS", "1");
+        let stderr = dir.path(&format!("err-{rank}"));
+        Running::start_command(command, stderr, &variables(rank, 2, port))
+    });
+    let ((first, text), (second, other)) = (first.end(), second.end());
+    assert_eq!(other, "", "rank 1 writes to the terminal");
+    (text, [first, second])
+}
+
+#[test]
+fn another_program_or_a_file_that_one_machine_lacks_is_named() {
+    let dir = place(LONG);
+    let program = Path::new(env!("CARGO_BIN_EXE_richsem"));
+    // The same program of as many bytes, but for the last of them.
+    let mut bytes = std::fs::read(program).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    let other = dir.write("other-richsem", bytes);
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let here = dir.path(".");
+    let (text, codes) = by_hand(&dir, [(program, &here), (&other, &here)]);
+    let error = one_error(&text);
+    assert_eq!(codes, [Some(1); 2]);
+    assert!(error.contains("rank 1 (on ") && error.contains("program is another one"), "{text}");
+
+    // One path, which leads elsewhere for each process.
+    dir.write("tiny.toml", small_run("/proc/self/cwd/set".as_ref(), LONG));
+    let elsewhere = dir.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let (text, codes) = by_hand(&dir, [(program, &here), (program, &elsewhere)]);
+    let error = one_error(&text);
+    assert_eq!(codes, [Some(1); 2]);
+    assert!(error.contains("rank 1 (on ") && error.contains("train.json"), "{text}");
+    assert!(!dir.exists("run") && !dir.exists("elsewhere/run"));
+}
+
+/// A command that torchrun or SLURM's queue starts again goes on with its run; one whose folder holds another run
+/// does not.
+#[test]
+fn a_command_that_is_started_again_goes_on() {
+    let dir = place(LONG);
+    let train = ["train", "-c", "tiny.toml", "--run", "run"];
+    let alone = [&train[..], &["--device", "cpu"]].concat();
+    let several = [&train[..], &["--processes", "2"]].concat();
+    for (args, restarts, goes_on) in [
+        // Killed before there was a run.
+        (&alone, "SLURM_RESTART_COUNT", false),
+        (&alone, "TORCHELASTIC_RESTART_COUNT", true),
+        (&several, "SLURM_RESTART_COUNT", true),
+    ] {
+        let mut running = Running::start(&dir, "err", args, &[(restarts, "1".to_owned())]);
+        running.wait_for("  step ");
+        signal("-TERM", running.child.id());
+        let (code, text) = running.end();
+        let told = "started again (1 times by now): goes on with run";
+        assert!(code == Some(143) && text.contains(told) == goes_on, "{text}");
+        assert_eq!(text.contains("resumed at step"), goes_on, "{text}");
+    }
+    // A restart knows its run by the settings.
+    let other = [&alone[..], &["--set", "train.lr=0.5"]].concat();
+    let ran = dir.command(&other).env("SLURM_RESTART_COUNT", "1").fails(1);
+    ran.stderr_has("holds a run with other settings: `train.lr` is 0.001 there");
+    // Not started again, it is a new run, whose folder is taken.
+    dir.command(&alone).fails(1).stderr_has("richsem train --resume");
+}
+
+/// Rows of metrics without their speeds.
+fn rows(run: &Path) -> Vec<MetricsRow> {
+    let mut rows = RunFolder::open(run).unwrap().metrics().unwrap();
+    for row in &mut rows {
+        if let MetricsRow::Train(row) = row {
+            row.images_per_second = 0.0;
+        }
+    }
+    rows
+}
+
+/// A random process, or all, killed at random moments, of starts, steps, evaluations and savings: at the end the
+/// run is the one that nobody disturbed, to the last bit. `RICHSEM_KILLS=20` kills more often than three times.
+#[test]
+fn killed_at_any_moment_a_run_is_the_undisturbed_one() {
+    let kills: u64 = std::env::var("RICHSEM_KILLS").map_or(3, |kills| kills.parse().unwrap());
+    let dir = place(&format!("epochs = {}\nlr_drop = []\nlog_every = 1\n", 4 + 2 * kills));
+    let start = |run| ["train", "-c", "tiny.toml", "--processes", "2", "--run", run];
+    let resume = ["train", "--processes", "2", "--resume", "parts"];
+    dir.command(&start("whole")).ok();
+    let mut told = Vec::new();
+    for kill in 0..kills {
+        let mut random = Random::new(20, Stream::Test, kill, 0);
+        let goes_on = dir.exists("parts/config.toml");
+        let args = if goes_on { &resume[..] } else { &start("parts")[..] };
+        let mut running = Running::start(&dir, "err", args, &[]);
+        // While it starts, or somewhen after a step: in the next ones, a checkpoint or an evaluation.
+        if random.chance(0.75) {
+            let steps = 1 + random.below(5);
+            while running.text().matches("  step ").count() < steps {
+                let ended = running.child.try_wait().unwrap();
+                assert!(ended.is_none(), "it ended before it was killed: {}", running.text());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        std::thread::sleep(Duration::from_secs_f64(random.range(0.0, 0.6)));
+        let ranks = running.ranks();
+        let who = random.below(3);
+        match ranks.get(who) {
+            Some(id) => signal("-KILL", *id),
+            None => signal("-KILL", running.child.id()),
+        }
+        told.push(format!("{who} of {} after {:?}", ranks.len(), running.text().lines().last()));
+        let (code, text) = running.end();
+        assert!(code != Some(0), "{told:?}: {text}");
+        let started = Instant::now();
+        while ranks.iter().any(|id| is_there(*id)) {
+            assert!(started.elapsed() < SOON, "processes are left");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    dir.command(&resume).ok();
+    for file in ["model", "training"].map(|name| format!("checkpoints/last/{name}.safetensors")) {
+        let [whole, parts] = ["whole", "parts"].map(|run| dir.read(&format!("{run}/{file}")));
+        assert!(whole == parts, "{file} differs after {told:?}");
+    }
+    let [whole, parts] = ["whole", "parts"].map(|run| rows(&dir.path(run)));
+    assert_eq!(whole, parts, "{told:?}");
+    for epoch in
+        ["eval/epoch-0001.json".to_owned(), format!("eval/epoch-{:04}.json", 4 + 2 * kills)]
+    {
+        let [whole, parts] = ["whole", "parts"].map(|run| dir.text(&format!("{run}/{epoch}")));
+        assert_eq!(whole, parts, "{told:?}");
+    }
+    if kills > 3 {
+        eprintln!("killed: {told:#?}");
+    }
+}
