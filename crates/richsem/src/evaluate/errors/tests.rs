@@ -384,3 +384,75 @@ fn errors_are_the_same_after_json_and_in_any_thread() {
     let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     assert_eq!(serde_json::to_string(&alone.install(|| errors(&evaluator, &found))).unwrap(), text);
 }
+
+/// The engine's own, which holds everything in memory at once.
+fn engines(evaluator: &Evaluator, found: &[Detection]) -> Vec<(u64, f64)> {
+    use super::super::batches::{Batch, Rules};
+    use hotcoco::params::{IouType, Params};
+    let mut all = Batch::of(0);
+    evaluator
+        .each_batch(evaluator.all_of(found), |batch| {
+            all.images.extend(batch.images);
+            all.truths.extend(batch.truths);
+            all.found.extend(batch.found);
+            Ok::<_, crate::Error>(())
+        })
+        .unwrap();
+    let mut areas = Params::new(IouType::Bbox).area_ranges;
+    areas.truncate(1);
+    let rules = Rules { max_detections: evaluator.per_class(), overlaps: vec![0.5], areas };
+    let tide = evaluator.match_records(all, &rules).unwrap().tide_errors(0.5, 0.1).unwrap();
+    let names = ["Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN"];
+    let of_name =
+        |name: &str| (tide.counts.get(name).copied().unwrap_or_default(), tide.delta_ap[name]);
+    names.map(of_name).into()
+}
+
+/// More images than are matched at a time, with crowds and equal scores.
+#[test]
+fn errors_by_batches_are_the_engines() {
+    let mut random = crate::random::Random::new(3, crate::random::Stream::Test, 0, 0);
+    let mut whole = |most: u32| (random.uniform() * f64::from(most)) as u32;
+    let (mut images, mut truths, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for image in 1..=1500i64 {
+        images.push(
+            json!({"id": image, "file_name": format!("{image}.jpg"), "width": 99, "height": 99}),
+        );
+        for _ in 0..whole(4) {
+            let bbox = [whole(5) * 8, whole(5) * 8, 16 + whole(3) * 8, 16 + whole(3) * 8];
+            let [class, crowd] = [1 + whole(3), u32::from(whole(9) == 0)];
+            truths.push(json!({
+                "id": truths.len() + 1, "image_id": image, "category_id": class, "bbox": bbox, "iscrowd": crowd,
+            }));
+            for _ in 0..whole(4) {
+                let shifted = [bbox[0] + whole(3) * 4, bbox[1] + whole(3) * 4, bbox[2], bbox[3]];
+                let class = if whole(3) == 0 { 1 + whole(4) } else { class };
+                let score = f64::from(whole(20)) / 20.0;
+                results.push(found(image, i64::from(class), shifted.map(f64::from), score));
+            }
+        }
+    }
+    let categories = [1, 2, 3, 4].map(|id| json!({"id": id, "name": format!("class {id}")}));
+    let truth = json!({
+        "images": images,
+        "annotations": truths,
+        "categories": categories,
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs_err::write(file.path(), truth.to_string()).unwrap();
+    let evaluator = Evaluator::of(&Dataset::open(file.path()).unwrap());
+    let tide = errors(&evaluator, &results).tide;
+    let expected = engines(&evaluator, &results);
+    for (error, (count, gain)) in tide.errors.iter().zip(&expected) {
+        assert!(
+            error.count == *count && *count > 0,
+            "{:?}: {} for {count}",
+            error.kind,
+            error.count
+        );
+        assert!((error.delta_ap - gain).abs() < 1e-12, "{:?}", error.kind);
+    }
+    assert!((tide.false_positives - expected[6].1).abs() < 1e-12);
+    assert!((tide.false_negatives - expected[7].1).abs() < 1e-12);
+    assert_eq!(tide.judged, results.len());
+}

@@ -1,21 +1,24 @@
-//! TIDE's kinds of errors (arXiv 2008.08115), by hotcoco, whose rules are tidecv's.
+//! TIDE's kinds of errors (arXiv 2008.08115), by tidecv's rules (`verdicts`).
 
 use std::collections::HashSet;
 
 use hotcoco::params::{IouType, Params};
 use serde::{Deserialize, Serialize};
 
-use super::super::{
-    Evaluator, Protocol,
-    batches::{Batch, Rules, engine},
+use super::{
+    super::{
+        Evaluator, Protocol,
+        batches::{Batch, Rules},
+    },
+    verdicts::{Scene, Verdicts},
 };
 use crate::{Result, detections::Detection};
 
 /// From this overlap on a box is found.
-const FOUND: f64 = 0.5;
+pub(super) const FOUND: f64 = 0.5;
 
 /// Up to this overlap with every box a detection shows background.
-const BACKGROUND: f64 = 0.1;
+pub(super) const BACKGROUND: f64 = 0.1;
 
 /// Kinds of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,15 +39,9 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// All kinds, in the order to be shown, with the engine's names.
-    const ALL: [(Self, &str); 6] = [
-        (Self::Class, "Cls"),
-        (Self::Location, "Loc"),
-        (Self::Both, "Both"),
-        (Self::Duplicate, "Dupe"),
-        (Self::Background, "Bkg"),
-        (Self::Missed, "Miss"),
-    ];
+    /// All kinds, in the order to be shown.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Class, Self::Location, Self::Both, Self::Duplicate, Self::Background, Self::Missed];
 
     /// What it is, in a few words.
     #[must_use]
@@ -91,38 +88,19 @@ pub struct TideError {
 
 impl Evaluator {
     pub(super) fn tide(&self, detections: &[Detection]) -> Result<Tide> {
-        let mut all = Batch::of(self.truth.images.len());
-        self.each_batch(self.all_of(detections), |batch| {
-            let judged = self.judged(&batch);
-            let Batch { images, truths, found } = batch;
-            all.images.extend(images);
-            all.truths.extend(truths);
-            all.found.extend(
-                found.into_iter().zip(judged).filter_map(|(d, judged)| judged.then_some(d)),
-            );
-            Ok::<_, crate::Error>(())
-        })?;
-        let judged = all.found.len();
         let mut areas = Params::new(IouType::Bbox).area_ranges;
         areas.truncate(1);
-        let max_detections = self.per_class();
-        let rules = Rules { max_detections, overlaps: vec![FOUND], areas };
-        let result = self.match_records(all, &rules)?;
-        let tide = result.tide_errors(FOUND, BACKGROUND).map_err(engine)?;
-        let gain = |name: &str| tide.delta_ap.get(name).copied().unwrap_or(0.0);
-        Ok(Tide {
-            ap50: tide.ap_base,
-            errors: ErrorKind::ALL
-                .map(|(kind, name)| TideError {
-                    kind,
-                    delta_ap: gain(name),
-                    count: tide.counts.get(name).copied().unwrap_or(0),
-                })
-                .into(),
-            false_positives: gain("FP"),
-            false_negatives: gain("FN"),
-            judged,
-        })
+        let rules = Rules { max_detections: self.per_class(), overlaps: vec![FOUND], areas };
+        let mut verdicts = Verdicts::new(self.truth.categories.len());
+        self.each_batch(self.all_of(detections), |mut batch| {
+            let mut judged = self.judged(&batch).into_iter();
+            batch.found.retain(|_| judged.next() == Some(true));
+            let scene = Scene::of(&batch);
+            let result = self.match_records(batch, &rules)?;
+            verdicts.add(&scene, result.eval_imgs().iter().flatten());
+            Ok::<_, crate::Error>(())
+        })?;
+        Ok(verdicts.tide())
     }
 
     /// Whether each detection is of a class that its image judges: all under COCO's rules; under LVIS's, those

@@ -35,7 +35,7 @@ fn anchors_and_boxes_lie_where_the_backbones_strides_say() {
         let network = FasterRcnn::new(&store, &config, ClassSpace::Classes(3)).unwrap();
         let pixels = normal(1, &[1, 3, h, w]);
         let mask = Tensor::zeros([1, h, w], (Kind::Bool, Device::Cpu));
-        let images = Images { pixels: &pixels, mask: &mask, draws: None };
+        let images = Images::new(&pixels, &mask);
         let features = network.features(images, false).unwrap();
         let output = network.rpn(&features).unwrap();
         let (mut from, mut stride) = (0, finest);
