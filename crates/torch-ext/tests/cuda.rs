@@ -85,11 +85,12 @@ fn roi_align_of_levels_agrees_with_the_cpu() {
             let run = |device: Device| {
                 let maps: Vec<Tensor> = maps
                     .iter()
-                    .map(|map| map.to_kind(kind).to_device(device).set_requires_grad(true))
+                    // A leaf of its own, also where nothing is converted.
+                    .map(|map| map.to_kind(kind).to_device(device).detach().set_requires_grad(true))
                     .collect();
                 let (boxes, levels) = (boxes.to_device(device), levels.to_device(device));
                 let output =
-                    roi_align_levels(&maps, &boxes, &levels, (7, 5), &scales, 0, true).unwrap();
+                    roi_align_levels(&maps, (&boxes, &levels), (7, 5), &scales, 0, true).unwrap();
                 output.backward_with(&output.detach().tanh());
                 (output.detach(), maps.iter().map(Tensor::grad).collect::<Vec<_>>())
             };
@@ -105,7 +106,7 @@ fn roi_align_of_levels_agrees_with_the_cpu() {
         let _ = rows.get(3).get(0).fill_(2.0);
         let levels = Tensor::from_slice(&[0, -1, 1 << 40, 0, 2i64]).to_device(device);
         let rows = rows.to_device(device);
-        let read = roi_align_levels(&maps, &rows, &levels, (2, 2), &scales, 0, true).unwrap();
+        let read = roi_align_levels(&maps, (&rows, &levels), (2, 2), &scales, 0, true).unwrap();
         let read = read.abs().sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float);
         let read = Vec::<bool>::try_from(read.ne(0.0)).unwrap();
         assert_eq!(read, [true, false, false, false, true]);

@@ -148,8 +148,8 @@ fn each_box_is_read_from_its_level() {
         let together = maps(Kind::Double);
         let scales = [0.125, 0.0625];
         let levels = Tensor::from_slice(&own);
-        let got =
-            roi_align_levels(&together, &boxes, &levels, (2, 3), &scales, ratio, aligned).unwrap();
+        let got = roi_align_levels(&together, (&boxes, &levels), (2, 3), &scales, ratio, aligned)
+            .unwrap();
         got.backward_with(&weights);
         let apart = maps(Kind::Double);
         let one = |(row, &level): (usize, &i64)| {
@@ -172,7 +172,7 @@ fn levels_without_boxes_and_wrong_levels() {
     let maps = maps(Kind::Float);
     let levels = |of: &[i64]| Tensor::from_slice(of);
     let run = |boxes: &Tensor, levels: &Tensor| {
-        roi_align_levels(&maps, boxes, levels, (2, 2), &[0.125, 0.0625], 0, true)
+        roi_align_levels(&maps, (boxes, levels), (2, 2), &[0.125, 0.0625], 0, true)
     };
     let none = run(&boxes().narrow(0, 0, 0), &levels(&[])).unwrap();
     assert_eq!(none.size(), [0, 2, 2, 2]);
@@ -182,7 +182,7 @@ fn levels_without_boxes_and_wrong_levels() {
     assert!(message(&[0, -1, 1, 0, 0]).contains("got -1"));
     assert!(message(&[0]).contains("levels: expected [5] Int64"));
     let of = |maps: &[Tensor], scales: &[f64]| {
-        roi_align_levels(maps, &boxes(), &levels(&[0; 5]), (2, 2), scales, 0, true).unwrap_err()
+        roi_align_levels(maps, (&boxes(), &levels(&[0; 5])), (2, 2), scales, 0, true).unwrap_err()
     };
     assert!(of(&maps, &[0.1]).to_string().contains("spatial_scales: expected 2, one for each map"));
     assert!(of(&[], &[]).to_string().contains("1 to 8 maps, got 0"));

@@ -200,7 +200,24 @@ fn conversion(report: &ConversionReport) -> String {
 fn stats(args: &StatsArgs) -> Result<u8> {
     output::check_input(&args.annotations, "ANNOTATIONS", "file or folder")?;
     let opening = Opening { pixels: false, ..args.set.opening() };
-    let dataset = open_set(&args.annotations, &opening)?;
+    let parts = match &opening.split {
+        None => Dataset::parts(&args.annotations, &opening)?,
+        Some(_) => Vec::new(),
+    };
+    if parts.len() < 2 {
+        return stats_of(args, &opening);
+    }
+    for (number, part) in parts.into_iter().enumerate() {
+        if number > 0 {
+            output::print("")?;
+        }
+        stats_of(args, &Opening { split: Some(part), ..opening.clone() })?;
+    }
+    Ok(exit::OK)
+}
+
+fn stats_of(args: &StatsArgs, opening: &Opening) -> Result<u8> {
+    let dataset = open_set(&args.annotations, opening)?;
     let counts = counts(&dataset);
     let part = dataset.split();
     let of_part = if part.is_empty() { String::new() } else { format!(", part `{part}`") };

@@ -286,7 +286,7 @@ fn refuse_with_resume(flag: &str, folder: &Path) -> ! {
          train longer, raise train.epochs in {folder}/config.toml; for other settings start a new \
          run"
     );
-    Cli::command().error(ErrorKind::ArgumentConflict, problem).exit()
+    refuse(ErrorKind::ArgumentConflict, problem)
 }
 
 /// The same where nothing says how to train.
@@ -296,7 +296,16 @@ fn refuse_without_settings(args: &Args) -> ! {
         "no settings\n\n  hint: `richsem init {data}` looks at the data and writes them; then richsem train -c \
          FILE.toml. Or take a preset: richsem train --preset tiny --data {data}"
     );
-    Cli::command().error(ErrorKind::MissingRequiredArgument, problem).exit()
+    refuse(ErrorKind::MissingRequiredArgument, problem)
+}
+
+fn refuse(kind: ErrorKind, problem: String) -> ! {
+    let mut all = Cli::command();
+    all.build();
+    match all.find_subcommand_mut("train") {
+        Some(train) => train.error(kind, problem).exit(),
+        None => all.error(kind, problem).exit(),
+    }
 }
 
 /// The folder of a run without `--run`: `runs/<config>-<date>-<time>`, in UTC.

@@ -80,7 +80,8 @@ fn what_is_not_there_is_said_in_a_line() {
     for (typed, part) in [
         ("detect a.jpg", "richsem predict IMAGE"),
         ("export model=run", "it is not there"),
-        ("train --optimizer SGD", "AdamW"),
+        ("predict a.jpg --classes 0", "cannot be chosen"),
+        ("yolo detect train data=a.yaml", "richsem init"),
         ("train model=yolov8n.pt data=coco8.yaml", "--preset"),
         ("predict a.jpg --show", "no video"),
         ("eval --imgsz 640", "as in training"),

@@ -44,7 +44,9 @@ fn help_shows_every_verb_in_its_group_and_the_exit_codes() {
 fn a_wrong_command_line_ends_with_2() {
     let dir = Dir::new();
     dir.command(&["trian"]).fails(2).stderr_has("trian").stderr_has("train").no_stdout();
-    dir.command(&["train"]).fails(2).stderr_has("--config");
+    dir.command(&["train"]).fails(2).stderr_has("richsem init DATA").stderr_has("--config");
+    dir.command(&["train", "--data", "d"]).fails(2).stderr_has("richsem init d").no_stdout();
+    dir.command(&["train", "none.toml"]).fails(1).stderr_has("none.toml");
     dir.command(&["train", "-c", "a.toml", "--device", "gpu"]).fails(2).stderr_has("cuda:N");
     dir.command(&["predict", "a.jpg", "--weights", "w", "--conf", "1.5"])
         .fails(2)
@@ -73,6 +75,18 @@ fn a_run_is_resumed_with_its_own_settings_alone() {
         dir.command(&args).fails(2).stderr_has("hint").stderr_has("run/config.toml");
     }
     dir.command(&["train", "--resume", "run"]).fails(1).stderr_has("run: no such folder");
+}
+
+/// It has the run's settings, and no steps of its own: a run would begin anew inside of it.
+#[test]
+fn a_checkpoint_is_no_run_to_resume() {
+    let dir = Dir::with_run();
+    let before = dir.files("run/checkpoints/last");
+    for checkpoint in ["run/checkpoints/last", "run/checkpoints/best"] {
+        let ran = dir.command(&["train", "--resume", checkpoint, "--device", "cpu"]).fails(1);
+        ran.stderr_has("a checkpoint of a run").stderr_has("give the run's folder: run\n");
+    }
+    assert_eq!(dir.files("run/checkpoints/last"), before);
 }
 
 #[test]

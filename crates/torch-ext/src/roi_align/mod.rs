@@ -117,8 +117,7 @@ pub fn roi_align(
 /// As [`roi_align`]; on the CPU also when a box names a map that is not there (on CUDA such a box reads zeros).
 pub fn roi_align_levels(
     maps: &[Tensor],
-    boxes: &Tensor,
-    levels: &Tensor,
+    (boxes, levels): (&Tensor, &Tensor),
     output_size: (i64, i64),
     spatial_scales: &[f64],
     sampling_ratio: i64,

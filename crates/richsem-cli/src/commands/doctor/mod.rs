@@ -18,7 +18,7 @@ use richsem::{
         dataset::Dataset,
         detection_source::BrokenImages,
         extra::{ClassificationSet, ExtraConfig, MappingConfig},
-        formats::Opening,
+        formats::{Opening, same_split},
         image_io::Orientation,
         image_store::ImageStore,
     },
@@ -46,7 +46,7 @@ use show::show;
 const HELP: &str = "\
 Examples:
   richsem doctor train.json --val val.json --images images/
-  richsem doctor data.yaml --val data.yaml --html doctor.html
+  richsem doctor data.yaml --html doctor.html
   richsem doctor train.json --images images/ --extra imagenet/ --scheme scheme.toml
   richsem doctor val.json --images images/ --weights runs/tiny --out-of-fold
 
@@ -68,7 +68,7 @@ pub(crate) struct Args {
     data: PathBuf,
     #[command(flatten)]
     set: SetArgs,
-    /// Validation annotations; the same path as DATA where it has several parts
+    /// Validation annotations. Default: the validation part of DATA, if it has one
     #[arg(long, value_name = "DATA")]
     val: Option<PathBuf>,
     /// Extra data: classification images (a folder or .tar of class folders), or annotations (JSON)
@@ -148,16 +148,17 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         None => Config::defaults(&[])?,
     };
     let mut train = open(args, &args.data, args.images.as_deref(), Role::Train)?;
-    let val = args.val.as_ref().map(|path| {
+    let val = val_path(args)?.map(|path| -> Result<(PathBuf, Opened)> {
         let images = args.val_images.as_deref().or(args.images.as_deref());
-        open(args, path, images, Role::Val)
+        let opened = open(args, &path, images, Role::Val)?;
+        Ok((path, opened))
     });
     let val = val.transpose()?;
     let extra =
         args.extra.as_ref().map(|path| open_extra(args, path, &train.dataset)).transpose()?;
     let detections = detections(args, &mut train, weights.as_deref())?;
     let signals = Signals::catch()?;
-    let parts = parts(args, &train, val.as_ref(), extra.as_ref());
+    let parts = parts(args, &train, val.as_ref().map(|(_, val)| val), extra.as_ref());
     let options = options(args, &config, &train, val.as_ref(), extra.as_ref());
     let detected = detections.as_ref().map(|detections| detected(args, detections));
     let examination = match watched(&parts, detected.as_ref(), &options, &signals.stop) {
@@ -217,6 +218,17 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
         }
     }
     Ok(weights)
+}
+
+/// The validation set that is named; else, where no part of DATA is named, the one that has a validation part.
+fn val_path(args: &Args) -> Result<Option<PathBuf>> {
+    let opening = args.set.opening();
+    if args.val.is_some() || opening.split.is_some() {
+        return Ok(args.val.clone());
+    }
+    let parts = Dataset::parts(&args.data, &opening)?;
+    let has = |split: &str| parts.iter().any(|part| same_split(part, split));
+    Ok((has("train") && has("val")).then(|| args.data.clone()))
 }
 
 fn open(args: &Args, path: &Path, images: Option<&Path>, role: Role) -> Result<Opened> {
@@ -300,13 +312,13 @@ fn options(
     args: &Args,
     config: &Config,
     train: &Opened,
-    val: Option<&Opened>,
+    val: Option<&(PathBuf, Opened)>,
     extra: Option<&Extra>,
 ) -> Options {
     let default = Options::default();
     let queries = config.model.as_dino().map(|dino| dino.transformer.num_queries);
     let mut places = vec![place("data.train", &args.data, (args.images.as_deref(), train), args)];
-    if let (Some(path), Some(val)) = (&args.val, val) {
+    if let Some((path, val)) = val {
         let images = args.val_images.as_deref().or(args.images.as_deref());
         places.push(place("data.val", path, (images, val), args));
     }

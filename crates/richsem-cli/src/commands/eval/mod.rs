@@ -343,6 +343,9 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
         evaluator.protocol(),
         evaluator.why()
     ));
+    if !dataset.split().is_empty() {
+        output::note(format!("of {}: part `{}`", dataset.path().display(), dataset.split()));
+    }
     let report = dataset.report();
     if report.removed_listed > 0 {
         output::note(format!(

@@ -449,7 +449,8 @@ fn tell(
             let eval = format!(
                 "\n  richsem eval --weights runs/{name} --annotations {on}{images} --per-class"
             );
-            (eval, format!(" --val {on}"))
+            let also = args.val.as_ref().map(|val| format!(" --val {}", val.display()));
+            (eval, also.unwrap_or_default())
         }
     };
     output::print(format!(

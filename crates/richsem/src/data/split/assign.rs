@@ -122,25 +122,46 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Gives every part each class that as many groups show as there are parts, where one can be spared elsewhere.
+/// Moves for each part and class that is lacked at first.
+const TRIES: usize = 50;
+
+/// Gives every part each class that as many groups show as there are parts: by moves of which each leaves as few
+/// classes lacking as it can, until none is, or it has been tried long enough. The best that was seen stays.
 fn complete(parts: &mut Parts<'_>, with: &[Vec<usize>]) {
     let count = parts.images.len();
     let mut rarest: Vec<usize> = (0..with.len()).filter(|&c| with[c].len() >= count).collect();
     rarest.sort_by_key(|&class| with[class].len());
-    for class in rarest {
-        for part in 0..count {
-            if parts.holders[part][class] > 0 {
-                continue;
-            }
-            // The one that changes least.
-            let spare = with[class].iter().copied().filter(|&group| parts.is_spare(group));
-            let least = |&group: &usize| {
-                let Group { images, shows } = &parts.groups[group];
-                (*images, shows.len())
-            };
-            if let Some(group) = spare.min_by_key(least) {
-                parts.put(group, part);
-            }
+    let lacking = |parts: &Parts<'_>| -> Vec<(usize, usize)> {
+        let pairs = rarest.iter().flat_map(|&class| (0..count).map(move |part| (class, part)));
+        pairs.filter(|&(class, part)| parts.holders[part][class] == 0).collect()
+    };
+    let mut left = lacking(parts);
+    let mut best = (left.len(), parts.of.clone());
+    let mut moved = vec![0; parts.groups.len()];
+    for step in 1..=TRIES * left.len() {
+        let Some(&(class, to)) = left.get(step % left.len().max(1)) else { break };
+        let elsewhere = with[class].iter().copied().filter(|&group| parts.of[group] != to);
+        let worth = |&group: &usize| {
+            let Group { images, shows } = &parts.groups[group];
+            let holders = |part: usize, class: usize| parts.holders[part][class];
+            let from = parts.of[group];
+            let lost = shows.iter().filter(|(class, _)| holders(from, *class) == 1).count();
+            let promised = |class: usize| with[class].len() >= count;
+            let won = shows.iter().filter(|(c, _)| promised(*c) && holders(to, *c) == 0).count();
+            // Not the same again and again.
+            (lost as i64 - won as i64, moved[group], *images)
+        };
+        let Some(group) = elsewhere.min_by_key(worth) else { break };
+        moved[group] = step;
+        parts.put(group, to);
+        left = lacking(parts);
+        if left.len() < best.0 {
+            best = (left.len(), parts.of.clone());
+        }
+    }
+    for (group, part) in best.1.into_iter().enumerate() {
+        if parts.of[group] != part {
+            parts.put(group, part);
         }
     }
 }

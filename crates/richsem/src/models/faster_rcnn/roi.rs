@@ -56,7 +56,7 @@ pub(super) fn pool(
     let scales: Vec<f64> = strides.iter().map(|stride| 1.0 / stride).collect();
     let (ratio, aligned) = variant.pooling();
     let size = (pool, pool);
-    Ok(torch_ext::roi_align_levels(pyramid, boxes, &levels, size, &scales, ratio, aligned)?)
+    Ok(torch_ext::roi_align_levels(pyramid, (boxes, &levels), size, &scales, ratio, aligned)?)
 }
 
 /// What lies between pooled boxes and predictors.
