@@ -178,7 +178,7 @@ fn mistakes(
     };
     let (mut image, scale) = resized(image);
     let labels = example.boxes.iter().map(|judged| {
-        let bbox = Xyxy(judged.bbox.to_xyxy().0.map(|v| v as f32 * scale));
+        let bbox = Xyxy(judged.bbox.to_xyxy().0.map(|v| v * scale));
         let label = Labeled {
             bbox,
             class_name: name(judged.category_id),

@@ -121,11 +121,11 @@ impl Trainer<'_> {
         source.share = source.share.of_process(collective);
         let batches = source.batches()?;
         let ahead = self.read_ahead();
-        let mut loader = Loader::new(Arc::new(source), 0..batches, ahead.workers, ahead.prefetch)?;
+        let loader = Loader::new(Arc::new(source), 0..batches, ahead.workers, ahead.prefetch)?;
         let mut rows = Vec::new();
         // Batches go to the processes in turn. The number among all decides what is drawn.
         let mut number = collective.rank();
-        while let Some(batch) = loader.next() {
+        for batch in loader {
             let batch = batch?;
             if !batch.is_empty() {
                 let key = StepKey { seed: self.config.seed, micro_step: number };
@@ -170,15 +170,15 @@ fn in_classes_of(detector: &Vocabulary, set: &OpenedSet) -> Arc<Vec<ImageEntry>>
             .expect("the classes of data.val are checked to be those of data.train")
     };
     let classes = |own: &[ClassIndex]| own.iter().map(|&own| class(own)).collect::<Vec<_>>();
-    let mut exhaustive: Option<(Arc<[ClassIndex]>, Arc<[ClassIndex]>)> = None;
+    let mut exhaustive: Option<[Arc<[ClassIndex]>; 2]> = None;
     let mut renumbered = |own: &Arc<[ClassIndex]>| match &exhaustive {
         // Most images of a set share one list.
-        Some((of, renumbered)) if Arc::ptr_eq(of, own) => Arc::clone(renumbered),
+        Some([of, renumbered]) if Arc::ptr_eq(of, own) => Arc::clone(renumbered),
         _ => {
             let mut new = classes(own);
             new.sort_unstable();
             let new: Arc<[ClassIndex]> = new.into();
-            exhaustive = Some((Arc::clone(own), Arc::clone(&new)));
+            exhaustive = Some([Arc::clone(own), Arc::clone(&new)]);
             new
         }
     };

@@ -50,7 +50,7 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
     let config = parse(&richsem(&data, ROI, "", ""));
     whole_and_in_pieces(&config, folder.path());
     // The detector knows nothing of the branch, and opens as it was.
-    let detector = Detector::open(&folder.path().join("whole"), Device::Cpu).unwrap();
+    let detector = Detector::open(folder.path().join("whole"), Device::Cpu).unwrap();
     assert!(detector.weights().keys().all(|name| !name.contains("semantic")));
     let rcnn = detector.config().model.as_faster_rcnn().unwrap();
     assert_eq!((rcnn.roi.dim, rcnn.rpn.post_nms_test), (32, 40));
