@@ -39,11 +39,19 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(watch: Arc<Watch>, store: Store, world: u64) -> Self {
+    /// Gives the first sign of life: whoever has met the others has given one.
+    ///
+    /// # Errors
+    /// The store is gone.
+    pub(super) fn new(watch: Arc<Watch>, store: Store, world: u64) -> Result<Self> {
         let others = if watch.rank == 0 { 1..world } else { 0..1 };
         let others = others.map(|rank| (rank, Seen::default())).collect();
         let looked = watch.now();
-        Self { watch, store, others, looked }
+        let pulse = Self { watch, store, others, looked };
+        let rank = pulse.watch.rank;
+        pulse.store.set(&pulse.host(rank), pulse.watch.host.as_bytes())?;
+        pulse.store.add(&pulse.count(rank), 1)?;
+        Ok(pulse)
     }
 
     /// Time between two signs of life: many fit into the group's patience.
@@ -53,9 +61,7 @@ impl Pulse {
 
     /// Until the process leaves, or fails, or the store is gone.
     pub(super) fn run(mut self) {
-        let mut said = self.watch.key("host");
-        said = format!("{said}/{}", self.watch.rank);
-        let mut result = self.store.set(&said, self.watch.host.as_bytes()).map_err(Error::from);
+        let mut result = Ok(());
         while result.is_ok() {
             let (told, ends) = self.wait();
             result = self.beat(told).and_then(|()| if ends { self.leave() } else { Ok(()) });
@@ -93,6 +99,12 @@ impl Pulse {
         Ok(())
     }
 
+    /// The key of a process's machine.
+    fn host(&self, rank: u64) -> String {
+        self.watch.key(&format!("host/{rank}"))
+    }
+
+    /// The key of a process's number.
     fn count(&self, rank: u64) -> String {
         self.watch.key(&format!("alive/{rank}"))
     }
@@ -121,7 +133,7 @@ impl Pulse {
         let Some((rank, standing)) = gone.filter(|_| self.watch.check().is_ok()) else {
             return Ok(());
         };
-        let host = self.store.get(&self.watch.key(&format!("host/{rank}")), STORE)?;
+        let host = self.store.get(&self.host(rank), STORE)?;
         let problem = format!(
             "no sign of life for {} s: its process is stopped, or its machine is down or out of reach",
             standing.as_secs()

@@ -251,23 +251,26 @@ impl Watch {
     }
 
     /// Watches until [`Self::end`]. `store` is a connection for this alone.
+    ///
+    /// # Errors
+    /// The store is gone.
     pub(super) fn start(
         self: &Arc<Self>,
         store: Store,
         world: u64,
         last_resort: LastResort,
-    ) -> Vec<JoinHandle<()>> {
-        let pulse = Pulse::new(Arc::clone(self), store, world);
+    ) -> Result<Vec<JoinHandle<()>>> {
+        let pulse = Pulse::new(Arc::clone(self), store, world)?;
         let watch = Arc::clone(self);
         let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let named = std::thread::Builder::new().name(name.to_owned());
             // As of `std::thread::spawn`: a machine that has no thread left has no process for training.
             named.spawn(run).expect("the system starts a thread")
         };
-        vec![
+        Ok(vec![
             start("pulse", Box::new(move || pulse.run())),
             start("watch", Box::new(move || watch.run(&last_resort))),
-        ]
+        ])
     }
 
     fn run(&self, last_resort: &LastResort) {
