@@ -26,7 +26,7 @@ test: rust libtorch ## Runs all tests
 	$(TEST_ENV) $(CARGO) test --release --workspace $(TEST_OPT)
 
 report-shots: rust libtorch ## Looks at reports in a headless browser (Debian's package chromium)
-	$(TEST_ENV) $(CARGO) test --release -p richsem-cli --test report_shots $(TEST_OPT) -- --ignored
+	$(TEST_ENV) $(CARGO) test --release --workspace --test report_shots $(TEST_OPT) -- --ignored
 
 test-matrix: rust libtorch ## Runs the numeric tests under other instruction sets and numbers of threads
 	@CARGO="$(CARGO)" TEST_OPT="$(TEST_OPT)" scripts/test_matrix.sh
