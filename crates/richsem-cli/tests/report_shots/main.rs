@@ -174,8 +174,17 @@ fn the_report_of_a_run_is_readable_on_a_phone_a_screen_and_paper() {
     assert!(copy.unwrap().success());
     let report = ["report", "run", "--compare", "other", "--device", "cpu", "--output", "r.html"];
     dir.command(&report).ok();
-    let sections =
-        ["results", "threshold", "mistakes", "training", "labels", "classes", "images", "run"];
+    let sections = [
+        "results",
+        "certainty",
+        "threshold",
+        "mistakes",
+        "training",
+        "labels",
+        "classes",
+        "images",
+        "run",
+    ];
     // Three of thresholds, loss and AP, two of labels, two of classes.
     check(&dir, "run", &dir.text("r.html"), &sections, 9);
 }
