@@ -4,7 +4,7 @@ always does but the resizing. SGD with momentum (fused) updates, as its recipe h
 
 import torch
 from common import fail, need
-from detector import Work
+from work import Work
 
 
 class FasterRcnn(Work):

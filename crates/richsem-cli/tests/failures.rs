@@ -13,8 +13,7 @@ use std::{
 
 use richsem::{
     random::{Random, Stream},
-    testing::{small_run, small_set, write_set},
-    train::{MetricsRow, RunFolder},
+    testing::{rows_without_speed, small_run, small_set, write_set},
 };
 use util::{
     Dir,
@@ -198,17 +197,6 @@ fn a_command_that_is_started_again_goes_on() {
     dir.command(&alone).fails(1).stderr_has("--resume run");
 }
 
-/// Rows of metrics without their speeds.
-fn rows(run: &Path) -> Vec<MetricsRow> {
-    let mut rows = RunFolder::open(run).unwrap().metrics().unwrap();
-    for row in &mut rows {
-        if let MetricsRow::Train(row) = row {
-            row.images_per_second = 0.0;
-        }
-    }
-    rows
-}
-
 /// A random process, or all, killed at random moments, of starts, steps, evaluations and savings: at the end the
 /// run is the one that nobody disturbed, to the last bit. `RICHSEM_KILLS=20` kills more often than three times.
 #[test]
@@ -254,7 +242,7 @@ fn killed_at_any_moment_a_run_is_the_undisturbed_one() {
         let [whole, parts] = ["whole", "parts"].map(|run| dir.read(&format!("{run}/{file}")));
         assert!(whole == parts, "{file} differs after {told:?}");
     }
-    let [whole, parts] = ["whole", "parts"].map(|run| rows(&dir.path(run)));
+    let [whole, parts] = ["whole", "parts"].map(|run| rows_without_speed(&dir.path(run)).unwrap());
     assert_eq!(whole, parts, "{told:?}");
     for epoch in
         ["eval/epoch-0001.json".to_owned(), format!("eval/epoch-{:04}.json", 4 + 2 * kills)]

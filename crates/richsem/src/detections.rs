@@ -436,6 +436,33 @@ fn parts(name: &str) -> impl Iterator<Item = &str> {
     name.rsplit(['/', '\\']).filter(|part| !part.is_empty() && *part != ".")
 }
 
+/// What became of a box or detection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// A detection that finds a box of its class.
+    TruePositive,
+    /// A detection that finds none.
+    FalsePositive,
+    /// A box that no detection finds.
+    FalseNegative,
+}
+
+impl Verdict {
+    /// All of them, in the order of their usual names.
+    pub const ALL: [Self; 3] = [Self::TruePositive, Self::FalsePositive, Self::FalseNegative];
+
+    /// `TP`, `FP` or `FN`.
+    #[must_use]
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::TruePositive => "TP",
+            Self::FalsePositive => "FP",
+            Self::FalseNegative => "FN",
+        }
+    }
+}
+
 #[cfg(test)]
 #[path = "detections_tests.rs"]
 #[allow(clippy::unwrap_used)]

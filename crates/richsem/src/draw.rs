@@ -9,7 +9,7 @@ use image::{
 };
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster};
 
-use crate::{Error, Result, boxes::Xyxy, error::write_atomically, evaluate::details::Verdict};
+use crate::{Error, Result, boxes::Xyxy, detections::Verdict, error::write_atomically};
 
 /// A box to be drawn.
 #[derive(Debug, Clone, PartialEq)]

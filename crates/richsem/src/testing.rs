@@ -18,7 +18,9 @@ use crate::{
 };
 
 pub use large::{resident_mb, write_nested_tar, write_openimages};
-pub use learning::{StopAt, learner, new_run, run_in_pieces, taught_run, write_taught_set};
+pub use learning::{
+    StopAt, learner, new_run, rows_without_speed, run_in_pieces, taught_run, write_taught_set,
+};
 pub use lvis::{LvisCounts, write_lvis};
 pub use small::{small_run, small_set, write_set, write_small_set};
 

@@ -28,7 +28,7 @@ use richsem::{
     random::{Random, Stream},
     targets::{BoxMatching, Supervision, Target},
     teacher::{DenseMap, SoftLabels, Teacher, TeacherConfig},
-    testing::{category, normal, small_run, target, write_small_set},
+    testing::{category, normal, rows_without_speed, small_run, target, write_small_set},
     train::{
         Learner, MetricsRow, NewRun, Observer, Outcome, Position, RunFolder, Start, Worker, train,
     },
@@ -425,17 +425,6 @@ fn steps(outcomes: Vec<Result<Outcome>>) -> Vec<u64> {
     outcomes.into_iter().map(step).collect()
 }
 
-/// Rows of metrics without their speeds.
-fn rows(run: &Path) -> Vec<MetricsRow> {
-    let mut rows = RunFolder::open(run).unwrap().metrics().unwrap();
-    for row in &mut rows {
-        if let MetricsRow::Train(row) = row {
-            row.images_per_second = 0.0;
-        }
-    }
-    rows
-}
-
 /// What is restored: moments, EMA, weights.
 fn state(run: &Path) -> BTreeMap<String, Tensor> {
     let last = run.join("checkpoints/last");
@@ -466,7 +455,10 @@ fn a_run_of_several_stops_as_one_and_resumes_exactly() {
     }
     let [whole, parts] = [whole, parts].map(|folder| folder.join("run"));
     let evaluations = |rows: &[MetricsRow]| rows.iter().filter_map(MetricsRow::eval).count();
-    assert!(rows(&whole) == rows(&parts) && evaluations(&rows(&whole)) == 2);
+    assert!(
+        rows_without_speed(&whole).unwrap() == rows_without_speed(&parts).unwrap()
+            && evaluations(&rows_without_speed(&whole).unwrap()) == 2
+    );
     let expected = state(&whole);
     assert_eq!(expected, state(&parts));
     // What was written is rank 0's alone.
@@ -539,7 +531,14 @@ fn an_evaluation_is_the_same_by_many() {
     let (file, state) = (run.join("eval/epoch-0001.json"), run.join("checkpoints/last/state.json"));
     let expected = std::fs::read_to_string(&file).unwrap();
     assert!(expected.contains("\"detections\""), "{expected}");
-    let evaluated = || rows(&run).iter().filter_map(MetricsRow::eval).cloned().collect::<Vec<_>>();
+    let evaluated = || {
+        rows_without_speed(&run)
+            .unwrap()
+            .iter()
+            .filter_map(MetricsRow::eval)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
     let alone = evaluated();
     assert!(alone.len() == 1 && alone[0].loss.is_some_and(|loss| loss > 0.0), "{alone:?}");
     for world in [2, 3, 7] {

@@ -17,7 +17,8 @@ use richsem::{
     targets::Target,
     teacher::clip,
     testing::{
-        self, StopAt, new_run, run_in_pieces, small_run, target, taught_run, write_taught_set,
+        self, StopAt, new_run, rows_without_speed, run_in_pieces, small_run, target, taught_run,
+        write_taught_set,
     },
     train::{
         Learner, MetricsRow, Observer, Outcome, RunFolder, Start, Worker, observer::Silent, train,
@@ -38,16 +39,6 @@ fn config(data: &Path, more: &str) -> Config {
     Config::parse(&small_run(data, &train), Path::new("test.toml")).unwrap()
 }
 
-fn metrics(run: &Path) -> Vec<MetricsRow> {
-    let mut rows = RunFolder::open(run).unwrap().metrics().unwrap();
-    for row in &mut rows {
-        if let MetricsRow::Train(row) = row {
-            row.images_per_second = 0.0;
-        }
-    }
-    rows
-}
-
 /// Both data streams, the branch and its optimizer state go on exactly where they stopped; the saved
 /// detector has no trace of branch and teacher.
 #[test]
@@ -63,7 +54,7 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
         |run: &Path| safetensors::read(&run.join("checkpoints/last/training.safetensors")).unwrap();
     let (expected, metadata) = state(&whole);
     assert!(metadata["layout"].contains("semantic_branch.clip_visual_proj.weight"));
-    let rows = metrics(&whole);
+    let rows = rows_without_speed(&whole).unwrap();
     let terms = |row: &MetricsRow| match row {
         MetricsRow::Train(row) => row.terms.keys().cloned().collect(),
         MetricsRow::Eval(_) => Vec::new(),
@@ -88,7 +79,7 @@ fn a_run_resumes_exactly_and_its_detector_knows_nothing_of_the_teacher() {
     for (name, tensor) in &expected {
         assert_eq!(&got[name], tensor, "{name}");
     }
-    assert_eq!(metrics(&path), rows);
+    assert_eq!(rows_without_speed(&path).unwrap(), rows);
 
     let weights = whole.join("checkpoints/last/model.safetensors");
     let (tensors, metadata) = safetensors::read(&weights).unwrap();

@@ -12,7 +12,7 @@ use richsem::{
     config::{Config, InitConfig},
     detector::Detector,
     models::padding::Padding,
-    testing::{StopAt, new_run, small_run, write_small_set},
+    testing::{StopAt, new_run, rows_without_speed, small_run, write_small_set},
     train::{
         MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, Worker, observer::Silent, train,
     },
@@ -54,15 +54,7 @@ fn a_stopped_and_resumed_run_is_the_uninterrupted_one() {
         train(new(&config, &whole), &Worker::alone(Device::Cpu), &mut Silent, &go).unwrap();
     assert!(matches!(outcome, Outcome::Finished { summary: Some(_), .. }));
     let expected = weights(&whole);
-    let metrics = |path: &Path| -> Vec<MetricsRow> {
-        let mut rows = RunFolder::open(path).unwrap().metrics().unwrap();
-        for row in &mut rows {
-            if let MetricsRow::Train(row) = row {
-                row.images_per_second = 0.0;
-            }
-        }
-        rows
-    };
+    let metrics = |path: &Path| rows_without_speed(path).unwrap();
     let eval_rows = metrics(&whole).iter().filter(|r| r.eval().is_some()).count();
     assert_eq!(eval_rows, 3);
     // Each epoch has 3 or 4 updates, and a row, though a row is the mean of 4.

@@ -20,7 +20,7 @@ use super::{
     links::{Call, Link, connect},
     pack,
     place::Place,
-    unpack,
+    pulse, unpack,
     watch::{Failure, Watch},
 };
 use crate::error::{Error, Result};
@@ -135,7 +135,7 @@ impl Group {
         let at = format!("{}:{}", place.host, place.port);
         let me = (place.rank, host_name());
         let watch = Arc::new(Watch::new(me, (prefix, at), patience));
-        let watchers = watch.start(of_watcher, place.world, last_resort)?;
+        let watchers = pulse::start(&watch, of_watcher, place.world, last_resort)?;
         // Of one that has come and is stopped, its missing signs of life tell more, and a little later.
         let until = watch.now() + patience + SOON;
         let links = match place.rank {

@@ -6,12 +6,13 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use torch_ext::Store;
 
-use super::watch::{Failure, Watch};
+use super::watch::{Failure, LastResort, Watch};
 use crate::error::{Error, Result};
 
 /// Time between two signs of life, at most.
@@ -21,6 +22,30 @@ const STORE: Duration = Duration::from_secs(10);
 /// Added to the number of a process that leaves in good order: it is below zero from then on.
 const LEFT: i64 = i64::MIN / 2;
 
+/// Gives signs of life and watches, in threads of their own, until [`Watch::end`]. `store` is a connection for this
+/// alone.
+///
+/// # Errors
+/// The store is gone.
+pub(super) fn start(
+    watch: &Arc<Watch>,
+    store: Store,
+    world: u64,
+    last_resort: LastResort,
+) -> Result<Vec<JoinHandle<()>>> {
+    let pulse = Pulse::new(Arc::clone(watch), store, world)?;
+    let watch = Arc::clone(watch);
+    let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        let named = std::thread::Builder::new().name(name.to_owned());
+        // As of `std::thread::spawn`: a machine that has no thread left has no process for training.
+        named.spawn(run).expect("the system starts a thread")
+    };
+    Ok(vec![
+        start("pulse", Box::new(move || pulse.run())),
+        start("watch", Box::new(move || watch.run(&last_resort))),
+    ])
+}
+
 /// What was last seen of another process.
 #[derive(Debug, Default)]
 struct Seen {
@@ -29,7 +54,7 @@ struct Seen {
     standing: Duration,
 }
 
-pub(super) struct Pulse {
+struct Pulse {
     watch: Arc<Watch>,
     /// A connection of this thread's own.
     store: Store,
@@ -43,7 +68,7 @@ impl Pulse {
     ///
     /// # Errors
     /// The store is gone.
-    pub(super) fn new(watch: Arc<Watch>, store: Store, world: u64) -> Result<Self> {
+    fn new(watch: Arc<Watch>, store: Store, world: u64) -> Result<Self> {
         let others = if watch.rank == 0 { 1..world } else { 0..1 };
         let others = others.map(|rank| (rank, Seen::default())).collect();
         let looked = watch.now();
@@ -60,7 +85,7 @@ impl Pulse {
     }
 
     /// Until the process leaves, or fails, or the store is gone.
-    pub(super) fn run(mut self) {
+    fn run(mut self) {
         let mut result = Ok(());
         while result.is_ok() {
             let (told, ends) = self.wait();

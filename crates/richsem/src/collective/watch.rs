@@ -3,15 +3,13 @@
 //! too.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
-    thread::JoinHandle,
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
-use torch_ext::Store;
 
-use super::{Pace, clock::Clock, pulse::Pulse};
+use super::{Pace, clock::Clock};
 use crate::error::{Error, Result};
 
 /// Time between two looks.
@@ -250,30 +248,8 @@ impl Watch {
         self.failed(Failure { rank: 0, host, problem });
     }
 
-    /// Watches until [`Self::end`]. `store` is a connection for this alone.
-    ///
-    /// # Errors
-    /// The store is gone.
-    pub(super) fn start(
-        self: &Arc<Self>,
-        store: Store,
-        world: u64,
-        last_resort: LastResort,
-    ) -> Result<Vec<JoinHandle<()>>> {
-        let pulse = Pulse::new(Arc::clone(self), store, world)?;
-        let watch = Arc::clone(self);
-        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let named = std::thread::Builder::new().name(name.to_owned());
-            // As of `std::thread::spawn`: a machine that has no thread left has no process for training.
-            named.spawn(run).expect("the system starts a thread")
-        };
-        Ok(vec![
-            start("pulse", Box::new(move || pulse.run())),
-            start("watch", Box::new(move || watch.run(&last_resort))),
-        ])
-    }
-
-    fn run(&self, last_resort: &LastResort) {
+    /// Watches until [`Self::end`].
+    pub(super) fn run(&self, last_resort: &LastResort) {
         let mut last = Instant::now();
         let mut failed: Option<Duration> = None;
         loop {

@@ -10,7 +10,7 @@ use super::{
     image_io::Orientation,
     image_store::{ImageStore, Indexing},
 };
-use crate::Result;
+use crate::{Result, json::Counter};
 
 /// Files that are read between two looks at whether to go on.
 pub(in crate::data) const FILES: usize = 1024;
@@ -49,6 +49,15 @@ pub(crate) type Watch<'a> = &'a dyn Fn(Reading) -> Result<()>;
 
 /// For whoever need not be told.
 pub(crate) const UNWATCHED: Watch<'static> = &|_| Ok(());
+
+/// Tells how far a file of annotations is read.
+///
+/// # Errors
+/// It is not to go on.
+pub(in crate::data) fn tell(counter: &Counter, watch: Watch<'_>) -> Result<()> {
+    let (bytes, of) = counter.get();
+    watch(Reading::Annotations { bytes, of })
+}
 
 /// Opens a store of images; its indexing is watched.
 pub(in crate::data) fn open_store(

@@ -15,10 +15,7 @@ use std::{
 
 use flate2::bufread::GzDecoder;
 
-use crate::{
-    data::reading::{Reading, Watch},
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 pub(crate) use records::{ID, INTEGER, Id, Integer, JsonRecord, ZeroOrOne, parse};
 pub(crate) use stream::JsonStream;
@@ -50,12 +47,9 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// Tells how far the file is read.
-    ///
-    /// # Errors
-    /// It is not to go on.
-    pub(crate) fn tell(&self, watch: Watch<'_>) -> Result<()> {
-        watch(Reading::Annotations { bytes: self.bytes.load(Ordering::Relaxed), of: self.of })
+    /// Bytes of the file that are read, and all of them.
+    pub(crate) fn get(&self) -> (u64, u64) {
+        (self.bytes.load(Ordering::Relaxed), self.of)
     }
 }
 

@@ -5,11 +5,10 @@ use std::{collections::HashMap, fmt::Write as _};
 
 use super::{ReportData, escape, page, thousands};
 use crate::{
-    Result, draw,
-    evaluate::{
-        Details, Summary,
-        details::{Confusion, Verdict},
-    },
+    Result,
+    detections::Verdict,
+    draw,
+    evaluate::{Details, Summary, details::Confusion},
     vocabulary::CategoryId,
 };
 

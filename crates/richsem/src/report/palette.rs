@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::{draw::verdict_color, evaluate::details::Verdict};
+use crate::{detections::Verdict, draw::verdict_color};
 
 type Rgb = [f64; 3];
 

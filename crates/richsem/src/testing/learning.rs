@@ -18,7 +18,9 @@ use crate::{
     error::Result,
     synth::SynthConfig,
     teacher::clip,
-    train::{Learner, NewRun, Observer, Outcome, Start, TrainRow, Worker, train},
+    train::{
+        Learner, MetricsRow, NewRun, Observer, Outcome, RunFolder, Start, TrainRow, Worker, train,
+    },
 };
 
 /// Draws into a folder below `folder` a [`small_set`] with classification images, beside it `teacher.safetensors`,
@@ -125,4 +127,18 @@ pub fn run_in_pieces(config: &Config, folder: &Path, each: usize) -> Result<usiz
         }
         next = Start::Resume(folder.to_owned());
     }
+}
+
+/// The rows of a run's metrics without their speeds, which differ each time.
+///
+/// # Errors
+/// It is no run's folder; metrics that cannot be read.
+pub fn rows_without_speed(run: &Path) -> Result<Vec<MetricsRow>> {
+    let mut rows = RunFolder::open(run)?.metrics()?;
+    for row in &mut rows {
+        if let MetricsRow::Train(row) = row {
+            row.images_per_second = 0.0;
+        }
+    }
+    Ok(rows)
 }

@@ -9,7 +9,12 @@ use super::super::{
     Evaluator,
     batches::{Batch, Chosen, Rules},
 };
-use crate::{Result, boxes::Xywh, detections::Detection, vocabulary::CategoryId};
+use crate::{
+    Result,
+    boxes::Xywh,
+    detections::{Detection, Verdict},
+    vocabulary::CategoryId,
+};
 
 /// From this overlap on a box is found.
 const FOUND: f64 = 0.5;
@@ -69,33 +74,6 @@ pub struct JudgedBox {
     pub score: Option<f64>,
     /// What became of it.
     pub verdict: Verdict,
-}
-
-/// What became of a box or detection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// A detection that finds a box of its class.
-    TruePositive,
-    /// A detection that finds none.
-    FalsePositive,
-    /// A box that no detection finds.
-    FalseNegative,
-}
-
-impl Verdict {
-    /// All of them, in the order of their usual names.
-    pub const ALL: [Self; 3] = [Self::TruePositive, Self::FalsePositive, Self::FalseNegative];
-
-    /// `TP`, `FP` or `FN`.
-    #[must_use]
-    pub fn short(self) -> &'static str {
-        match self {
-            Self::TruePositive => "TP",
-            Self::FalsePositive => "FP",
-            Self::FalseNegative => "FN",
-        }
-    }
 }
 
 pub(super) struct Mistakes {

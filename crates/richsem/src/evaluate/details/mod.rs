@@ -7,7 +7,7 @@ mod mistakes;
 use serde::{Deserialize, Serialize};
 
 pub use curves::{OperatingPoint, OverScores, PrecisionRecall};
-pub use mistakes::{Confusion, ConfusionCell, Example, JudgedBox, Verdict};
+pub use mistakes::{Confusion, ConfusionCell, Example, JudgedBox};
 
 use super::{Evaluator, Matches, Protocol, Summary};
 use crate::{Result, detections::Detection};

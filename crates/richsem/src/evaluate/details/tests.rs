@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     boxes::Xywh,
     data::dataset::Dataset,
+    detections::Verdict,
     evaluate::{Protocol, Summary},
     vocabulary::{CategoryId, Frequency},
 };

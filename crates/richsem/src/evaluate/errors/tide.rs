@@ -1,18 +1,6 @@
 //! TIDE's kinds of errors (arXiv 2008.08115), by tidecv's rules (`verdicts`).
 
-use std::collections::HashSet;
-
-use hotcoco::params::{IouType, Params};
 use serde::{Deserialize, Serialize};
-
-use super::{
-    super::{
-        Evaluator, Protocol,
-        batches::{Batch, Rules},
-    },
-    verdicts::{Scene, Verdicts},
-};
-use crate::{Result, detections::Detection};
 
 /// From this overlap on a box is found.
 pub(super) const FOUND: f64 = 0.5;
@@ -84,38 +72,4 @@ pub struct TideError {
     pub delta_ap: f64,
     /// How many there are, over all classes.
     pub count: u64,
-}
-
-impl Evaluator {
-    pub(super) fn tide(&self, detections: &[Detection]) -> Result<Tide> {
-        let mut areas = Params::new(IouType::Bbox).area_ranges;
-        areas.truncate(1);
-        let rules = Rules { max_detections: self.per_class(), overlaps: vec![FOUND], areas };
-        let mut verdicts = Verdicts::new(self.truth.categories.len());
-        self.each_batch(self.all_of(detections), |mut batch| {
-            let mut judged = self.judged(&batch).into_iter();
-            batch.found.retain(|_| judged.next() == Some(true));
-            let scene = Scene::of(&batch);
-            let result = self.match_records(batch, &rules)?;
-            verdicts.add(&scene, result.eval_imgs().iter().flatten());
-            Ok::<_, crate::Error>(())
-        })?;
-        Ok(verdicts.tide())
-    }
-
-    /// Whether each detection is of a class that its image judges: all under COCO's rules; under LVIS's, those
-    /// that the image shows and those that are verified absent.
-    fn judged(&self, batch: &Batch) -> Vec<bool> {
-        if self.protocol != Protocol::Lvis {
-            return vec![true; batch.found.len()];
-        }
-        let shown = batch.truths.iter().map(|truth| (truth.image_id, truth.category_id));
-        let absent = batch
-            .images
-            .iter()
-            .flat_map(|image| image.neg_category_ids.iter().map(|&class| (image.id, class)));
-        let known: HashSet<(u64, u64)> = shown.chain(absent).collect();
-        let judged = |d: &hotcoco::Annotation| known.contains(&(d.image_id, d.category_id));
-        batch.found.iter().map(judged).collect()
-    }
 }

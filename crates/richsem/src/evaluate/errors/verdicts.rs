@@ -15,18 +15,59 @@
 use std::collections::{HashMap, HashSet};
 
 use hotcoco::{
-    EvalImg, metrics::counts::average_precision_ranked, params::default_rec_thrs,
+    EvalImg,
+    metrics::counts::average_precision_ranked,
+    params::{IouType, Params, default_rec_thrs},
     primitives::sim::bbox_iou_pair,
 };
 use rayon::prelude::*;
 
 use super::{
-    super::{batches::Batch, class_matches::best_first},
+    super::{
+        Evaluator, Protocol,
+        batches::{Batch, Rules},
+        class_matches::best_first,
+    },
     tide::{BACKGROUND, ErrorKind, FOUND, Tide, TideError},
 };
+use crate::{Result, detections::Detection};
+
+impl Evaluator {
+    pub(super) fn tide(&self, detections: &[Detection]) -> Result<Tide> {
+        let mut areas = Params::new(IouType::Bbox).area_ranges;
+        areas.truncate(1);
+        let rules = Rules { max_detections: self.per_class(), overlaps: vec![FOUND], areas };
+        let mut verdicts = Verdicts::new(self.truth.categories.len());
+        self.each_batch(self.all_of(detections), |mut batch| {
+            let mut judged = self.judged(&batch).into_iter();
+            batch.found.retain(|_| judged.next() == Some(true));
+            let scene = Scene::of(&batch);
+            let result = self.match_records(batch, &rules)?;
+            verdicts.add(&scene, result.eval_imgs().iter().flatten());
+            Ok::<_, crate::Error>(())
+        })?;
+        Ok(verdicts.tide())
+    }
+
+    /// Whether each detection is of a class that its image judges: all under COCO's rules; under LVIS's, those
+    /// that the image shows and those that are verified absent.
+    fn judged(&self, batch: &Batch) -> Vec<bool> {
+        if self.protocol != Protocol::Lvis {
+            return vec![true; batch.found.len()];
+        }
+        let shown = batch.truths.iter().map(|truth| (truth.image_id, truth.category_id));
+        let absent = batch
+            .images
+            .iter()
+            .flat_map(|image| image.neg_category_ids.iter().map(|&class| (image.id, class)));
+        let known: HashSet<(u64, u64)> = shown.chain(absent).collect();
+        let judged = |d: &hotcoco::Annotation| known.contains(&(d.image_id, d.category_id));
+        batch.found.iter().map(judged).collect()
+    }
+}
 
 /// The boxes of a batch, as its records name them: by their ids, which count from 1.
-pub(super) struct Scene {
+struct Scene {
     found: Vec<[f64; 4]>,
     truths: Vec<TrueBox>,
     /// Positions of the boxes of each image that are no crowds, by class.
@@ -40,7 +81,7 @@ struct TrueBox {
 }
 
 impl Scene {
-    pub(super) fn of(batch: &Batch) -> Self {
+    fn of(batch: &Batch) -> Self {
         let bbox = |a: &hotcoco::Annotation| a.bbox.unwrap_or_default();
         let mut of_image: HashMap<u64, Vec<u32>> = HashMap::new();
         for (at, truth) in (0..).zip(&batch.truths).filter(|(_, truth)| !truth.iscrowd) {
@@ -99,7 +140,7 @@ struct OfClass {
 }
 
 /// What was judged.
-pub(super) struct Verdicts(Vec<OfClass>);
+struct Verdicts(Vec<OfClass>);
 
 impl Verdicts {
     pub(super) fn new(classes: usize) -> Self {

@@ -265,6 +265,14 @@ impl Common<'_> {
     }
 }
 
+/// `softmax(q kᵀ · scale) v`, fused; without `scale` it is 1 / √d.
+///
+/// # Shapes
+/// `[B, heads, N, d]` each → `[B, heads, N, d of v]`
+pub(super) fn attend([q, k, v]: [&Tensor; 3], scale: Option<f64>) -> Tensor {
+    Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, scale, false)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -37,7 +37,7 @@ pub(super) const FORMAT: Format = Format {
     read: |request| {
         let (file, near) = folder::file_of(request)?;
         let (reader, counter) = json::open_counted(&file)?;
-        let told = || counter.tell(request.watch);
+        let told = || crate::data::reading::tell(&counter, request.watch);
         let mut records = read(&file, reader, CHUNK, request.annotated, &told)?;
         images_at::find(&near, request.watch, &mut records);
         Ok(records)

@@ -159,7 +159,7 @@ fn each(
     for line in 1.. {
         bytes.clear();
         if line % FILES == 0 {
-            counter.tell(watch)?;
+            crate::data::reading::tell(&counter, watch)?;
         }
         let wrong = |problem: String| Error::invalid(file, format!("line {line}"), problem);
         if lines.read_until(b'\n', &mut bytes).map_err(|error| wrong(error.to_string()))? == 0 {
@@ -198,7 +198,7 @@ fn each_of_csv(
         header.iter().map(|name| name.trim_start_matches('\u{feff}').trim()).collect();
     for (at, record) in rows.records().enumerate() {
         if at % FILES == 0 {
-            counter.tell(watch)?;
+            crate::data::reading::tell(&counter, watch)?;
         }
         let record = record.map_err(wrong)?;
         let line = record.position().map_or(0, |position| position.line() as usize);

@@ -85,7 +85,7 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let mut stream = JsonStream::new(&file, bytes, CHUNK);
     stream.open(&TOP_LEVEL)?;
     stream.records("", |batch| {
-        counter.tell(request.watch)?;
+        crate::data::reading::tell(&counter, request.watch)?;
         parse(&file, batch, |i, raw| reader.task(i, raw))
     })?;
     stream.end()?;

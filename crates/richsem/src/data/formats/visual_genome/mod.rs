@@ -81,7 +81,7 @@ fn stream<T: for<'a> json::JsonRecord<'a> + Send>(
     let mut stream = JsonStream::new(file, bytes, CHUNK);
     stream.open(&TOP_LEVEL)?;
     stream.records("", |batch| {
-        counter.tell(watch)?;
+        crate::data::reading::tell(&counter, watch)?;
         parse(file, batch, &mut each)
     })?;
     stream.end()

@@ -14,9 +14,10 @@ use super::{
     journal::Journal,
     keep::{self, Identity, Keeping},
     naming::{self, Inner, Naming},
+    region::Region,
     state::State,
     tally::Tally,
-    walk::{self, Found, Region},
+    walk::{self, Found},
 };
 use crate::{Error, Result};
 

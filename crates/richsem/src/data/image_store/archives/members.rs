@@ -7,10 +7,7 @@ use std::{borrow::Cow, io, os::unix::fs::FileExt as _};
 
 use ::tar::{EntryType, Header, PaxExtensions};
 
-use super::walk::{Region, after};
-
-/// Bytes of a block: members and their headers begin at multiples of it.
-pub(super) const BLOCK: u64 = 512;
+use super::region::{BLOCK, Region, after};
 
 /// Bytes read at a time where headers lie far from each other: a header, and a long name before it.
 const FEW: usize = 2048;

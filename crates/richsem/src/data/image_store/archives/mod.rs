@@ -6,6 +6,7 @@ mod journal;
 mod keep;
 mod members;
 mod naming;
+mod region;
 mod section;
 mod state;
 mod tally;
@@ -35,9 +36,10 @@ use crate::{
 
 use build::Builder;
 use keep::Keeping;
+use region::Region;
 use section::Section;
 use tally::Tally;
-use walk::{Found, Region};
+use walk::Found;
 pub(super) use walk::{is_header, plain};
 
 /// Most archives that are kept open: a process may have some thousand files open.
@@ -244,16 +246,21 @@ impl Archives {
         self.with_file(a.part, |file| {
             let end = file.metadata()?.len();
             let region = Region { file, path, inner: None, start: first.offset, end };
-            let walked = walk::walk(region, walk::after(first.offset, first.length), |next, _| {
-                let (name, offset) = match next {
-                    Found::File { name, offset, .. } => (name, offset),
-                    Found::Link { .. } | Found::Other { .. } => return Ok(()),
-                };
-                found = offset == second.offset;
-                between += 1;
-                let same = samples::key(name).is_some_and(|key| is_below(key, base));
-                if found || !same || between > MOST_FIELDS { Err(Error::Stopped) } else { Ok(()) }
-            });
+            let walked =
+                walk::walk(region, region::after(first.offset, first.length), |next, _| {
+                    let (name, offset) = match next {
+                        Found::File { name, offset, .. } => (name, offset),
+                        Found::Link { .. } | Found::Other { .. } => return Ok(()),
+                    };
+                    found = offset == second.offset;
+                    between += 1;
+                    let same = samples::key(name).is_some_and(|key| is_below(key, base));
+                    if found || !same || between > MOST_FIELDS {
+                        Err(Error::Stopped)
+                    } else {
+                        Ok(())
+                    }
+                });
             match walked {
                 Ok(_) | Err(Error::Stopped) => Ok(found),
                 Err(error) => Err(error),

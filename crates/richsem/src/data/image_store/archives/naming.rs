@@ -3,10 +3,7 @@
 use fs_err::os::unix::fs::FileExt as _;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Part,
-    walk::{Region, is_header},
-};
+use super::{Part, region::Region, walk::is_header};
 use crate::{Error, Result};
 
 /// An archive in an archive.

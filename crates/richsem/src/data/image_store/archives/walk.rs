@@ -1,24 +1,12 @@
 //! What is in a tar archive, found without reading the contents of its members.
 
-use std::{os::unix::fs::FileExt as _, path::Path};
+use std::os::unix::fs::FileExt as _;
 
-use super::members::{BLOCK, Member, Members, checksum};
+use super::{
+    members::{Member, Members, checksum},
+    region::{BLOCK, Region, after},
+};
 use crate::{Error, Result};
-
-/// A part of a file that holds a tar archive: the whole file, or a member of another archive.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Region<'a> {
-    /// The file.
-    pub(super) file: &'a fs_err::File,
-    /// Its path.
-    pub(super) path: &'a Path,
-    /// The member of the file that is walked; none: the whole file.
-    pub(super) inner: Option<&'a str>,
-    /// Where the archive begins in the file.
-    pub(super) start: u64,
-    /// Where it ends.
-    pub(super) end: u64,
-}
 
 /// What a header tells of.
 #[derive(Debug)]
@@ -38,11 +26,6 @@ pub(in super::super) fn plain(name: &str) -> &str {
         name = rest;
     }
     name
-}
-
-/// The position where the header after such a member begins.
-pub(super) fn after(offset: u64, length: u64) -> u64 {
-    offset.saturating_add(length).div_ceil(BLOCK).saturating_mul(BLOCK)
 }
 
 /// Whether bytes are the header of a tar archive's member, or the zeros of an archive without members.
@@ -145,35 +128,4 @@ fn beside(name: &str, target: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
-}
-
-impl Region<'_> {
-    /// What errors about an archive name as the field.
-    fn field(&self) -> String {
-        match self.inner {
-            Some(name) => format!("tar archive `{name}` in it"),
-            None => "tar archive".to_owned(),
-        }
-    }
-
-    fn unreadable(&self, first: bool) -> Error {
-        let problem = match (first, self.inner) {
-            (true, None) => "this is neither a folder nor a tar archive",
-            (true, Some(_)) => "this is no tar archive",
-            (false, _) => "damaged or truncated: a header between its files cannot be read",
-        };
-        Error::invalid(self.path, self.field(), problem).with_hint(
-            "expected a folder of images or an uncompressed .tar; check it with `tar tf FILE`",
-        )
-    }
-
-    fn truncated(&self, name: &str, offset: u64, length: u64) -> Error {
-        let what = if self.inner.is_some() { "the archive" } else { "the file" };
-        let problem = format!(
-            "truncated: `{name}` has {length} bytes from {offset}, {what} ends at {}",
-            self.end
-        );
-        Error::invalid(self.path, self.field(), problem)
-            .with_hint("copy or download the archive again")
-    }
 }

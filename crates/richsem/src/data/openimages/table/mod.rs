@@ -141,7 +141,7 @@ pub(super) fn read<P: Send>(
         for part in read {
             add(part?);
         }
-        counter.tell(watch)?;
+        crate::data::reading::tell(&counter, watch)?;
     }
     Ok(header)
 }

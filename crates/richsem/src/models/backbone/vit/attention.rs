@@ -3,20 +3,12 @@
 use tch::Tensor;
 
 use super::{
-    super::parts::{linear, linear_without_bias},
+    super::parts::{attend, linear, linear_without_bias},
     VitConfig, VitFamily,
     relative::RelativePositions,
     rope::Rope,
 };
 use crate::models::{layers::Linear, parameters::Scope};
-
-/// `softmax(q kᵀ · scale) v`, fused; without `scale` it is 1 / √d.
-///
-/// # Shapes
-/// `[B, heads, N, d]` each → `[B, heads, N, d of v]`
-pub(super) fn attend([q, k, v]: [&Tensor; 3], scale: Option<f64>) -> Tensor {
-    Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, scale, false)
-}
 
 /// Multi-head attention.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::super::parts::attend;
 use crate::models::parameters::{Init, Scope};
 
 /// Features of a query are filled up to a multiple of this: what fused kernels take.
@@ -48,7 +49,7 @@ impl RelativePositions {
         };
         let k = Tensor::cat(&[k.reshape([b, heads, h, w, d]), one(h, 2), one(w, 3)], -1);
         let k = k.reshape([b, heads, h * w, d + h + w]).constant_pad_nd([0, missing]);
-        super::attention::attend([&q, &k, v], Some(1.0))
+        attend([&q, &k, v], Some(1.0))
     }
 }
 

@@ -50,7 +50,7 @@ fn headers_of_all_forms_are_found_at_all_distances() {
     let path = written(folder.path(), "a.tar", &bytes);
     let file = fs_err::File::open(&path).unwrap();
     let end = bytes.len() as u64;
-    let region = walk::Region { file: &file, path: &path, inner: None, start: 0, end };
+    let region = region::Region { file: &file, path: &path, inner: None, start: 0, end };
     let mut members = super::super::members::Members::new(region, 0);
     let mut count = 0;
     for expected in oracle {
