@@ -21,7 +21,7 @@
 #               memorise tinylvis bccd      trainings, likewise
 #                                                (default: all, one after another)
 #
-# ops_check, backbone: cargo build --release -p torch-ext -p richsem --examples
+# ops_check, backbone: cargo build --release --workspace --bins --examples
 #                   (they are then in target/release/examples)
 # Beside PyTorch: python3 (PYTHON=...) with benches/pytorch/requirements.txt; numbers in OUT/*.json.
 # STEPS=3 WARMUP=1 SIZE=... MOSAIC=... QUERIES=... DEVICE=cpu: smaller, to try the sections out.

@@ -45,7 +45,7 @@ pub use ms_deform_attn::{
 pub use nms::nms;
 pub use no_grad::no_grad;
 pub use report::{DeviceReport, Driver, EngineReport, Finding, KernelReport, KernelState, report};
-pub use roi_align::{roi_align, roi_align_levels};
+pub use roi_align::{LevelBoxes, roi_align, roi_align_levels};
 pub use settings::{
     Memory, backward, empty_cache, gradients, is_deterministic, memory, memory_left,
     reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_grad, set_tf32, synchronize,

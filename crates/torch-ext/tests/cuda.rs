@@ -9,7 +9,7 @@ use common::{BackwardWith as _, LEVELS, close, cuda, random_case, seeded, to};
 use tch::{Device, Kind, Tensor};
 use torch_ext::detr_losses::{CostWeights, FocalTargets, box_losses, focal_sums, matching_cost};
 use torch_ext::{
-    Conv2dRelu, Epilogue, add_layer_norm, add_layer_norm_naive, autocast, conv2d_relu,
+    Conv2dRelu, Epilogue, LevelBoxes, add_layer_norm, add_layer_norm_naive, autocast, conv2d_relu,
     conv2d_relu_naive, group_norm, group_norm_naive, linear, linear_naive, ms_deform_attn_around,
     nms, roi_align, roi_align_levels,
 };
@@ -82,23 +82,28 @@ fn roi_align_of_levels_agrees_with_the_cpu() {
         let scales = [0.25, 0.125, 0.0625];
         for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::Half, 2e-3), (Kind::BFloat16, 1.6e-2)]
         {
-            let run = |device: Device| {
+            let run = |device: Device, sizes: Option<&Tensor>| {
                 let maps: Vec<Tensor> = maps
                     .iter()
                     // A leaf of its own, also where nothing is converted.
                     .map(|map| map.to_kind(kind).to_device(device).detach().set_requires_grad(true))
                     .collect();
                 let (boxes, levels) = (boxes.to_device(device), levels.to_device(device));
-                let output =
-                    roi_align_levels(&maps, (&boxes, &levels), (7, 5), &scales, 0, true).unwrap();
+                let sizes = sizes.map(|sizes| sizes.to_device(device));
+                let of = LevelBoxes { boxes: &boxes, levels: &levels, sizes: sizes.as_ref() };
+                let output = roi_align_levels(&maps, of, (7, 5), &scales, 0, true).unwrap();
                 output.backward_with(&output.detach().tanh());
                 (output.detach(), maps.iter().map(Tensor::grad).collect::<Vec<_>>())
             };
-            let (expected, expected_grads) = run(Device::Cpu);
-            let (got, got_grads) = run(device);
-            close("output", &got, &expected, tolerance);
-            for (got, expected) in got_grads.iter().zip(&expected_grads) {
-                close("map", got, expected, tolerance);
+            // Maps that end with their images, and maps that go on.
+            let sizes = Tensor::from_slice(&[101.0, 240.0, 160.0, 33.0f32]).view([2, 2]);
+            for sizes in [None, Some(&sizes)] {
+                let (expected, expected_grads) = run(Device::Cpu, sizes);
+                let (got, got_grads) = run(device, sizes);
+                close("output", &got, &expected, tolerance);
+                for (got, expected) in got_grads.iter().zip(&expected_grads) {
+                    close("map", got, expected, tolerance);
+                }
             }
         }
         let maps: Vec<Tensor> = maps.iter().map(|map| map.to_device(device)).collect();
@@ -106,7 +111,8 @@ fn roi_align_of_levels_agrees_with_the_cpu() {
         let _ = rows.get(3).get(0).fill_(2.0);
         let levels = Tensor::from_slice(&[0, -1, 1 << 40, 0, 2i64]).to_device(device);
         let rows = rows.to_device(device);
-        let read = roi_align_levels(&maps, (&rows, &levels), (2, 2), &scales, 0, true).unwrap();
+        let of = LevelBoxes { boxes: &rows, levels: &levels, sizes: None };
+        let read = roi_align_levels(&maps, of, (2, 2), &scales, 0, true).unwrap();
         let read = read.abs().sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float);
         let read = Vec::<bool>::try_from(read.ne(0.0)).unwrap();
         assert_eq!(read, [true, false, false, false, true]);

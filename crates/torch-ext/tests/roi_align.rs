@@ -6,7 +6,7 @@ mod common;
 
 use common::{BackwardWith as _, close, values};
 use tch::{Device, Kind, Tensor};
-use torch_ext::{roi_align, roi_align_levels};
+use torch_ext::{LevelBoxes, roi_align, roi_align_levels};
 
 /// `sin(0.37 i)` over `[2, 2, 6, 8]`.
 fn features() -> Tensor {
@@ -148,8 +148,8 @@ fn each_box_is_read_from_its_level() {
         let together = maps(Kind::Double);
         let scales = [0.125, 0.0625];
         let levels = Tensor::from_slice(&own);
-        let got = roi_align_levels(&together, (&boxes, &levels), (2, 3), &scales, ratio, aligned)
-            .unwrap();
+        let of = LevelBoxes { boxes: &boxes, levels: &levels, sizes: None };
+        let got = roi_align_levels(&together, of, (2, 3), &scales, ratio, aligned).unwrap();
         got.backward_with(&weights);
         let apart = maps(Kind::Double);
         let one = |(row, &level): (usize, &i64)| {
@@ -172,7 +172,8 @@ fn levels_without_boxes_and_wrong_levels() {
     let maps = maps(Kind::Float);
     let levels = |of: &[i64]| Tensor::from_slice(of);
     let run = |boxes: &Tensor, levels: &Tensor| {
-        roi_align_levels(&maps, (boxes, levels), (2, 2), &[0.125, 0.0625], 0, true)
+        let of = LevelBoxes { boxes, levels, sizes: None };
+        roi_align_levels(&maps, of, (2, 2), &[0.125, 0.0625], 0, true)
     };
     let none = run(&boxes().narrow(0, 0, 0), &levels(&[])).unwrap();
     assert_eq!(none.size(), [0, 2, 2, 2]);
@@ -182,10 +183,70 @@ fn levels_without_boxes_and_wrong_levels() {
     assert!(message(&[0, -1, 1, 0, 0]).contains("got -1"));
     assert!(message(&[0]).contains("levels: expected [5] Int64"));
     let of = |maps: &[Tensor], scales: &[f64]| {
-        roi_align_levels(maps, (&boxes(), &levels(&[0; 5])), (2, 2), scales, 0, true).unwrap_err()
+        let of = LevelBoxes { boxes: &boxes(), levels: &levels(&[0; 5]), sizes: None };
+        roi_align_levels(maps, of, (2, 2), scales, 0, true).unwrap_err()
     };
     assert!(of(&maps, &[0.1]).to_string().contains("spatial_scales: expected 2, one for each map"));
     assert!(of(&[], &[]).to_string().contains("1 to 8 maps, got 0"));
     let other = [maps[0].shallow_clone(), maps[1].narrow(1, 0, 1)];
     assert!(of(&other, &[0.1, 0.1]).to_string().contains("maps: expected all [B, C] [2, 2] Float"));
+}
+
+/// Images of several sizes in maps that go on beyond them, whatever stands there: what maps that end with their
+/// images give, at every border. A size that is none holds nothing.
+#[test]
+fn maps_may_go_on_beyond_their_images() {
+    let options = (Kind::Double, Device::Cpu);
+    let scales = [0.25, 0.125];
+    let sizes = [[21i64, 34], [40, 9]];
+    let rows = [
+        [0.0, 0.0, 34.0, 21.0],
+        [25.0, 15.0, 34.0, 21.0],
+        [0.0, 19.5, 3.0, 21.0],
+        [0.0, 0.0, 9.0, 40.0],
+        [5.0, 33.0, 9.0, 40.0],
+        [-4.0, 20.0, 60.0, 70.0f64],
+    ];
+    let boxes = Tensor::from_slice(&rows.concat()).view([6, 4]);
+    let levels = Tensor::from_slice(&[0i64, 1, 0, 1, 0, 1]);
+    for (ratio, aligned) in [(0, true), (2, false)] {
+        let padded: Vec<Tensor> = [(13, 14), (7, 7)]
+            .map(|(h, w)| (Tensor::arange(2 * 3 * h * w, options) * 0.7).cos().view([2, 3, h, w]))
+            .map(|map| map.set_requires_grad(true))
+            .into();
+        let run = |maps: &[Tensor], image: i64, sizes: Option<&Tensor>| {
+            let number = Tensor::full([6, 1], image as f64, options);
+            let boxes = Tensor::cat(&[number, boxes.shallow_clone()], 1);
+            let of = LevelBoxes { boxes: &boxes, levels: &levels, sizes };
+            roi_align_levels(maps, of, (2, 3), &scales, ratio, aligned).unwrap()
+        };
+        for (image, size) in (0i64..).zip(sizes) {
+            let all = Tensor::from_slice(&sizes.concat()).view([2, 2]).to_kind(Kind::Double);
+            let got = run(&padded, image, Some(&all));
+            let alone = padded.iter().zip(scales).map(|(map, scale)| {
+                let [h, w] = size.map(|side| (side as f64 * scale).ceil() as i64);
+                map.narrow(0, image, 1).narrow(2, 0, h).narrow(3, 0, w)
+            });
+            let expected = run(&alone.collect::<Vec<_>>(), 0, None);
+            close("output", &got, &expected, 0.0);
+            let grad = |output: &Tensor| {
+                Tensor::run_backward(&[output.tanh().sum(Kind::Double)], &padded, false, false)
+            };
+            for (got, expected) in grad(&got).iter().zip(grad(&expected)) {
+                close("map", got, &expected, 1e-15);
+            }
+        }
+        for none in [0.0, f64::NAN, -3.0] {
+            let sizes = Tensor::full([2, 2], none, options);
+            assert_eq!(values(&run(&padded, 0, Some(&sizes)).abs().max()), [0.0]);
+        }
+        let wrong = Tensor::ones([3, 2], options);
+        let of = LevelBoxes {
+            boxes: &Tensor::zeros([6, 5], options),
+            levels: &levels,
+            sizes: Some(&wrong),
+        };
+        let error = roi_align_levels(&padded, of, (2, 3), &scales, ratio, aligned).unwrap_err();
+        assert!(error.to_string().contains("sizes: expected [2, 2]"), "{error}");
+    }
 }

@@ -152,7 +152,9 @@ impl DetectorConfig {
 
     /// What saved settings without them mean: what the program did before there was a choice.
     pub(crate) fn add_former_defaults(merged: &mut Merged) {
-        merged.add("model.dino", "padding", "official");
+        for family in ["model.dino", "model.faster_rcnn"] {
+            merged.add(family, "padding", "official");
+        }
     }
 
     /// From the record of a weights file, of this release or a former one, whose record is all of its run's

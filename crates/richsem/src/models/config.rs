@@ -227,8 +227,7 @@ impl ModelConfig {
     pub fn padding(&self) -> Padding {
         match &self.family {
             FamilyConfig::Dino(dino) => dino.padding(),
-            // As both references have it: the maps are those of the whole batch.
-            FamilyConfig::FasterRcnn(_) => Padding::Official,
+            FamilyConfig::FasterRcnn(rcnn) => rcnn.padding(),
         }
     }
 
@@ -237,15 +236,15 @@ impl ModelConfig {
     pub fn padding_setting(&self) -> Option<Padding> {
         match &self.family {
             FamilyConfig::Dino(dino) => dino.padding,
-            FamilyConfig::FasterRcnn(_) => Some(Padding::Official),
+            FamilyConfig::FasterRcnn(rcnn) => rcnn.padding,
         }
     }
 
-    /// Decides what the settings may have left open. Faster R-CNN leaves nothing open.
+    /// Decides what the settings may have left open.
     pub fn set_padding(&mut self, padding: Option<Padding>) {
         match &mut self.family {
             FamilyConfig::Dino(dino) => dino.padding = padding,
-            FamilyConfig::FasterRcnn(_) => {}
+            FamilyConfig::FasterRcnn(rcnn) => rcnn.padding = padding,
         }
     }
 

@@ -8,6 +8,8 @@ pub mod faster_rcnn;
 mod images;
 pub mod layers;
 pub mod network;
+#[cfg(test)]
+pub(crate) mod padded_batch;
 pub mod padding;
 pub mod parameters;
 pub mod position_encoding;

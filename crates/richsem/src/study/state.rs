@@ -9,7 +9,6 @@ use crate::{
     argument::Argument,
     config::{Config, Difference},
     error::{Error, Result},
-    models::padding::Padding,
     train::{EvalRow, MetricsRow, Position, RunFolder},
 };
 
@@ -47,7 +46,7 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
         // from scratch do now. A run of an earlier release may have decided otherwise.
         let padding = match wanted.init {
             Some(_) => config.model.padding_setting(),
-            None => Some(Padding::default()),
+            None => Some(wanted.model.padding()),
         };
         wanted.model.set_padding(padding);
     }

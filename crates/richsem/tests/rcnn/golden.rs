@@ -15,6 +15,7 @@ use richsem::{
         config::{FamilyConfig, ModelConfig},
         faster_rcnn::{BoxHeadKind, Classifier, FasterRcnn, FasterRcnnConfig, Variant},
         network::{Images, Network, NetworkOutput},
+        padding::Padding,
         parameters::{ParameterStore, Role},
     },
     targets::{LabelKnowledge, Supervision, Target},
@@ -46,6 +47,7 @@ fn config(name: &str) -> FasterRcnnConfig {
     let mut config = FasterRcnnConfig {
         variant: if name == "torchvision" { Variant::Torchvision } else { Variant::Detectron2 },
         backbone: backbone.into(),
+        padding: Some(Padding::Official),
         fpn_dim: 8,
         ..FasterRcnnConfig::default()
     };

@@ -3,7 +3,7 @@
 //! so that results do not depend on the threads.
 
 use rayon::prelude::*;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Geometry, OP};
 use crate::real::{Real, data, data_mut};
@@ -26,9 +26,40 @@ struct Points<T> {
     counts: Vec<usize>,
 }
 
-/// A bilinear read at (x, y) in feature pixels; `None` more than a pixel outside the map.
-fn point<T: Real>(x: T, y: T, height: usize, width: usize, share: T) -> Option<Point<T>> {
-    let outside = |v: T, size: usize| !(v >= T::ZERO - T::ONE && v <= T::from_index(size));
+/// Where each image ends in its map: height and width in feature pixels.
+#[derive(Clone)]
+pub(super) struct Ends(Vec<[usize; 2]>);
+
+impl Ends {
+    /// `sizes` `[B, 2]` of the images in image pixels; none: maps end with their images.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub(super) fn new(geometry: &Geometry, sizes: Option<&Tensor>) -> Result<Self> {
+        let whole = [geometry.height as usize, geometry.width as usize];
+        let Some(sizes) = sizes else { return Ok(Self(vec![whole; geometry.b as usize])) };
+        let sizes =
+            Vec::<f32>::try_from(sizes.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?)?;
+        let end = |side: f32, whole: usize| {
+            let pixels = (side * geometry.scale as f32).ceil();
+            // Not a number: nothing is there.
+            if pixels > 0.0 { (pixels as usize).min(whole) } else { 0 }
+        };
+        let of = |size: &[f32]| [end(size[0], whole[0]), end(size[1], whole[1])];
+        Ok(Self(sizes.chunks_exact(2).map(of).collect()))
+    }
+}
+
+/// A bilinear read at (x, y) in feature pixels of an image that ends there, in a map of that `pitch`; `None` more
+/// than a pixel outside.
+fn point<T: Real>(
+    (x, y): (T, T),
+    [height, width]: [usize; 2],
+    pitch: usize,
+    share: T,
+) -> Option<Point<T>> {
+    let outside =
+        |v: T, size: usize| size == 0 || !(v >= T::ZERO - T::ONE && v <= T::from_index(size));
     if outside(x, width) || outside(y, height) {
         return None;
     }
@@ -47,10 +78,10 @@ fn point<T: Real>(x: T, y: T, height: usize, width: usize, share: T) -> Option<P
     let (rest_x, rest_y) = (T::ONE - x, T::ONE - y);
     Some(Point {
         pixels: [
-            top * width + left,
-            top * width + right,
-            bottom * width + left,
-            bottom * width + right,
+            top * pitch + left,
+            top * pitch + right,
+            bottom * pitch + left,
+            bottom * pitch + right,
         ],
         coefficients: [
             rest_y * rest_x * share,
@@ -61,9 +92,9 @@ fn point<T: Real>(x: T, y: T, height: usize, width: usize, share: T) -> Option<P
     })
 }
 
-/// `corners`: x0, y0, x1, y1 in image pixels.
-fn points<T: Real>(geometry: &Geometry, corners: &[T]) -> Points<T> {
-    let (height, width) = (geometry.height as usize, geometry.width as usize);
+/// `corners`: x0, y0, x1, y1 in image pixels; `end` of its image in feature pixels.
+fn points<T: Real>(geometry: &Geometry, corners: &[T], end: [usize; 2]) -> Points<T> {
+    let pitch = geometry.width as usize;
     let (down, across) = (geometry.bins.0 as usize, geometry.bins.1 as usize);
     let scale = T::from_f64(geometry.scale);
     let offset = if geometry.aligned { T::HALF } else { T::ZERO };
@@ -94,7 +125,7 @@ fn points<T: Real>(geometry: &Geometry, corners: &[T]) -> Points<T> {
                 let y = middle(y, bin_row, bin_height, row, rows);
                 found.points.extend((0..columns).filter_map(|column| {
                     let x = middle(x, bin_column, bin_width, column, columns);
-                    point(x, y, height, width, share)
+                    point((x, y), end, pitch, share)
                 }));
             }
             found.counts.push(found.points.len() - before);
@@ -129,6 +160,7 @@ pub(super) fn forward<T: Real>(
     geometry: Geometry,
     features: &Tensor,
     boxes: &Tensor,
+    ends: &Ends,
 ) -> Result<Tensor> {
     let Geometry { c, height, width, n, bins, .. } = geometry;
     let mut output = Tensor::f_zeros([n, c, bins.0, bins.1], (T::KIND, features.device()))?;
@@ -146,7 +178,7 @@ pub(super) fn forward<T: Real>(
         .zip(boxes.par_chunks_exact(5))
         .zip(&images)
         .for_each(|((output, one), &image)| {
-            let Points { points, counts } = points(&geometry, &one[1..]);
+            let Points { points, counts } = points(&geometry, &one[1..], ends.0[image]);
             for (channel, output) in output.chunks_exact_mut(bins).enumerate() {
                 let map = &features[(image * channels + channel) * area..][..area];
                 let mut points = points.iter();
@@ -167,6 +199,7 @@ pub(super) fn backward<T: Real>(
     geometry: Geometry,
     grad: &Tensor,
     boxes: &Tensor,
+    ends: &Ends,
 ) -> Result<Tensor> {
     let Geometry { b, c, height, width, bins, .. } = geometry;
     let mut grad_features = Tensor::f_zeros([b, c, height, width], (T::KIND, grad.device()))?;
@@ -192,7 +225,7 @@ pub(super) fn backward<T: Real>(
                 if images[index] != image {
                     continue;
                 }
-                let Points { points, counts } = points(&geometry, &one[1..]);
+                let Points { points, counts } = points(&geometry, &one[1..], ends.0[image]);
                 for (channel, map) in (first..).zip(maps.chunks_exact_mut(area)) {
                     let grad = &grad[(index * channels + channel) * bins..][..bins];
                     let mut points = points.iter();

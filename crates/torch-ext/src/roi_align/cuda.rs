@@ -28,6 +28,15 @@ pub(super) struct Boxes<'a> {
     pub(super) boxes: &'a Tensor,
     /// `[N]` i64, contiguous; none where there is one map.
     pub(super) levels: Option<&'a Tensor>,
+    /// `[B, 2]` f32, contiguous: height and width of the images in image pixels; none: maps end with them.
+    pub(super) sizes: Option<&'a Tensor>,
+}
+
+impl<'a> Boxes<'a> {
+    /// Of these tensors in the fields' order.
+    pub(super) fn new(of: &'a [Tensor]) -> Self {
+        Self { boxes: &of[0], levels: of.get(1), sizes: of.get(2) }
+    }
 }
 
 /// One launch over all outputs: a thread for each bin and `VECTOR` channels. `maps` are `[B, H_l, W_l, C]`, what
@@ -53,7 +62,7 @@ fn run(
     }
     sizes[3 * LEVELS] = geometries.len() as i32;
     let mut args = Args::default().tensors(maps, LEVELS).ints(&sizes);
-    args = args.tensor(of.boxes).tensor(of.levels).tensor(bins);
+    args = args.tensor(of.boxes).tensor(of.levels).tensor(of.sizes).tensor(bins);
     for number in [outputs, b, c, down, across, ratio, i64::from(aligned)] {
         args = args.int(number)?;
     }

@@ -24,16 +24,24 @@ struct Bin {
   int level;
   // The first of the thread's channels in its image's map, in values.
   size_t first;
-  int height, pitch, channels;
+  // Where the image ends in feature pixels; values of a row of the map.
+  int height, width, pitch, channels;
   // Where the bin starts in feature pixels, its size, and its points across and down.
   float x, y, bin_width, bin_height;
-  int columns, rows, width;
+  int columns, rows;
+
+  // Feature pixels of a side of an image; none where it is not a number.
+  static __device__ __forceinline__ int end(float side, float scale, int whole) {
+    const float pixels = ceilf(side * scale);
+    return pixels > 0.0f ? static_cast<int>(fminf(pixels, static_cast<float>(whole))) : 0;
+  }
 
   // `index` counts the packs of the outputs [N, down, across, C].
   __device__ __forceinline__ Bin(
       unsigned index,
       const float* __restrict__ boxes,
       const long long* __restrict__ levels,
+      const float* __restrict__ image_sizes,
       const Sizes& sizes,
       int images,
       int channels,
@@ -57,6 +65,12 @@ struct Bin {
     pitch = width * channels;
     first = static_cast<size_t>(there ? image : 0) * height * pitch + (index % packs) * VECTOR;
     const float scale = sizes.scale[level];
+    if (image_sizes && there) {
+      // The map goes on beyond its image.
+      height = end(image_sizes[2 * image], scale, height);
+      width = end(image_sizes[2 * image + 1], scale, width);
+      there = height > 0 && width > 0;
+    }
     const float offset = aligned ? 0.5f : 0.0f;
     x = box[1] * scale - offset;
     y = box[2] * scale - offset;
@@ -124,12 +138,14 @@ __device__ __forceinline__ void each_pixel(const Bin& bin, Read read) {
   }
 }
 
-// boxes [N, 5], levels [N] or null where all are of the first map, output [N, down, across, C].
+// boxes [N, 5], levels [N] or null where all are of the first map, image_sizes [B, 2] or null where maps end with
+// their images, output [N, down, across, C].
 extern "C" __global__ void __launch_bounds__(256) roi_align_forward(
     const Maps maps,
     const Sizes sizes,
     const float* __restrict__ boxes,
     const long long* __restrict__ levels,
+    const float* __restrict__ image_sizes,
     pack_t* __restrict__ output,
     int outputs,
     int images,
@@ -142,7 +158,8 @@ extern "C" __global__ void __launch_bounds__(256) roi_align_forward(
   if (index >= outputs) {
     return;
   }
-  const Bin bin(index, boxes, levels, sizes, images, channels, down, across, ratio, aligned);
+  const Bin bin(
+      index, boxes, levels, image_sizes, sizes, images, channels, down, across, ratio, aligned);
   float sum[VECTOR] = {};
   if (bin.there) {
     const value_t* __restrict__ map = static_cast<const value_t*>(maps.at[bin.level]);
@@ -169,6 +186,7 @@ extern "C" __global__ void __launch_bounds__(256) roi_align_backward(
     const Sizes sizes,
     const float* __restrict__ boxes,
     const long long* __restrict__ levels,
+    const float* __restrict__ image_sizes,
     const pack_t* __restrict__ grad,
     int outputs,
     int images,
@@ -181,7 +199,8 @@ extern "C" __global__ void __launch_bounds__(256) roi_align_backward(
   if (index >= outputs) {
     return;
   }
-  const Bin bin(index, boxes, levels, sizes, images, channels, down, across, ratio, aligned);
+  const Bin bin(
+      index, boxes, levels, image_sizes, sizes, images, channels, down, across, ratio, aligned);
   if (!bin.there) {
     return;
   }

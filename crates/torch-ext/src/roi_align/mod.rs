@@ -73,6 +73,18 @@ impl Geometry {
     }
 }
 
+/// The boxes of [`roi_align_levels`], and where they are read.
+#[derive(Debug, Clone, Copy)]
+pub struct LevelBoxes<'a> {
+    /// `[N, 5]`, as for [`roi_align`].
+    pub boxes: &'a Tensor,
+    /// `[N]` i64: number of the map that each box is read from.
+    pub levels: &'a Tensor,
+    /// `[B, 2]`: height and width of each image in image pixels, where the maps go on beyond it. Its map then ends
+    /// after ⌈side · scale⌉ pixels, as it would without padding. None: maps end with their images.
+    pub sizes: Option<&'a Tensor>,
+}
+
 /// Region features by bilinear reads.
 ///
 /// With `aligned`, a pixel's centre lies at `(i + 0.5, j + 0.5)` (detectron2's ROIAlignV2, the one to use).
@@ -99,8 +111,8 @@ pub fn roi_align(
     let points = (sampling_ratio, aligned);
     let geometry = Geometry::new(features, boxes, output_size, spatial_scale, points)?;
     match features.device() {
-        Device::Cpu => on_cpu(geometry, features, boxes),
-        _ => on_cuda(vec![geometry], &[features.shallow_clone()], boxes, None),
+        Device::Cpu => on_cpu(geometry, features, boxes, None),
+        _ => on_cuda(vec![geometry], &[features.shallow_clone()], [Some(boxes), None, None]),
     }
 }
 
@@ -109,15 +121,13 @@ pub fn roi_align(
 ///
 /// # Shapes
 /// - `maps`: one to eight of `[B, C, H_l, W_l]`, as many `spatial_scales`
-/// - `boxes`: `[N, 5]`, as for [`roi_align`]
-/// - `levels`: `[N]` i64: number of the map that each box is read from
 /// - returns `[N, C, h, w]`
 ///
 /// # Errors
 /// As [`roi_align`]; on the CPU also when a box names a map that is not there (on CUDA such a box reads zeros).
 pub fn roi_align_levels(
     maps: &[Tensor],
-    (boxes, levels): (&Tensor, &Tensor),
+    LevelBoxes { boxes, levels, sizes }: LevelBoxes<'_>,
     output_size: (i64, i64),
     spatial_scales: &[f64],
     sampling_ratio: i64,
@@ -147,8 +157,15 @@ pub fn roi_align_levels(
         let got = format!("{:?} {:?} on {:?}", levels.size(), levels.kind(), levels.device());
         return Err(Error::argument(OP, "levels", format!("[{n}] Int64 on {device:?}"), got));
     }
+    let images = geometries[0].b;
+    if let Some(sizes) = sizes
+        && (sizes.size() != [images, 2] || sizes.device() != device)
+    {
+        let got = format!("{:?} on {:?}", sizes.size(), sizes.device());
+        return Err(Error::argument(OP, "sizes", format!("[{images}, 2] on {device:?}"), got));
+    }
     if device != Device::Cpu {
-        return on_cuda(geometries, maps, boxes, Some(levels));
+        return on_cuda(geometries, maps, [Some(boxes), Some(levels), sizes]);
     }
     let levels = Vec::<i64>::try_from(levels.f_contiguous()?)?;
     if let Some(&level) = levels.iter().find(|&&level| level < 0 || level >= maps.len() as i64) {
@@ -166,62 +183,65 @@ pub fn roi_align_levels(
         (before..).zip(&rows).for_each(|(place, &row)| places[row as usize] = place);
         before += rows.len() as i64;
         let own = boxes.f_index_select(0, &Tensor::from_slice(&rows))?;
-        pooled.push(on_cpu(Geometry { n: rows.len() as i64, ..geometry }, map, &own)?);
+        pooled.push(on_cpu(Geometry { n: rows.len() as i64, ..geometry }, map, &own, sizes)?);
     }
     Ok(Tensor::f_cat(&pooled, 0)?.f_index_select(0, &Tensor::from_slice(&places))?)
 }
 
-fn on_cpu(geometry: Geometry, features: &Tensor, boxes: &Tensor) -> Result<Tensor> {
+fn on_cpu(
+    geometry: Geometry,
+    features: &Tensor,
+    boxes: &Tensor,
+    sizes: Option<&Tensor>,
+) -> Result<Tensor> {
     let kind = features.kind();
     let wide = if kind == Kind::Double { Kind::Double } else { Kind::Float };
     // The conversion lies outside the function, where libtorch differentiates it.
     let features = features.f_to_kind(wide)?.f_contiguous()?;
     let boxes = boxes.detach().f_to_kind(wide)?.f_contiguous()?;
+    let ends = cpu::Ends::new(&geometry, sizes)?;
     let output = custom_function(
         OP,
         &[&features],
         &[&boxes],
         || match wide {
-            Kind::Double => cpu::forward::<f64>(geometry, &features, &boxes),
-            _ => cpu::forward::<f32>(geometry, &features, &boxes),
+            Kind::Double => cpu::forward::<f64>(geometry, &features, &boxes, &ends),
+            _ => cpu::forward::<f32>(geometry, &features, &boxes, &ends),
         },
-        move |args| {
-            let (boxes, grad) = (&args.saved[0], args.grad.f_contiguous()?);
-            let grad = match grad.kind() {
-                Kind::Double => cpu::backward::<f64>(geometry, &grad, boxes)?,
-                _ => cpu::backward::<f32>(geometry, &grad, boxes)?,
-            };
-            Ok(vec![Some(grad)])
+        {
+            let ends = ends.clone();
+            move |args: &BackwardArgs<'_>| -> Result<Gradients> {
+                let (boxes, grad) = (&args.saved[0], args.grad.f_contiguous()?);
+                let grad = match grad.kind() {
+                    Kind::Double => cpu::backward::<f64>(geometry, &grad, boxes, &ends)?,
+                    _ => cpu::backward::<f32>(geometry, &grad, boxes, &ends)?,
+                };
+                Ok(vec![Some(grad)])
+            }
         },
     )?;
     Ok(output.f_to_kind(kind)?)
 }
 
-fn on_cuda(
-    geometries: Vec<Geometry>,
-    maps: &[Tensor],
-    boxes: &Tensor,
-    levels: Option<&Tensor>,
-) -> Result<Tensor> {
+/// `of`: boxes, levels, sizes; what is left out comes last.
+fn on_cuda(geometries: Vec<Geometry>, maps: &[Tensor], of: [Option<&Tensor>; 3]) -> Result<Tensor> {
     // Channels last, outside the function, where libtorch differentiates it.
     let maps = maps.iter().map(|map| Ok(map.f_permute([0, 2, 3, 1])?.f_contiguous()?));
     let maps = maps.collect::<Result<Vec<_>>>()?;
-    let boxes = boxes.detach().f_to_kind(Kind::Float)?.f_contiguous()?;
-    let levels = levels.map(Tensor::f_contiguous).transpose()?;
-    let saved: Vec<&Tensor> = std::iter::once(&boxes).chain(&levels).collect();
+    let of = of.into_iter().flatten().map(|tensor| {
+        let kind = if tensor.kind() == Kind::Int64 { Kind::Int64 } else { Kind::Float };
+        Ok(tensor.detach().f_to_kind(kind)?.f_contiguous()?)
+    });
+    let of = of.collect::<Result<Vec<_>>>()?;
     let output = custom_function(
         OP,
         &maps.iter().collect::<Vec<_>>(),
-        &saved,
-        || {
-            let of = cuda::Boxes { boxes: &boxes, levels: levels.as_ref() };
-            cuda::forward(&geometries, &maps, of)
-        },
+        &of.iter().collect::<Vec<_>>(),
+        || cuda::forward(&geometries, &maps, cuda::Boxes::new(&of)),
         {
             let geometries = geometries.clone();
             move |args: &BackwardArgs<'_>| -> Result<Gradients> {
-                let of = cuda::Boxes { boxes: &args.saved[0], levels: args.saved.get(1) };
-                let grads = cuda::backward(&geometries, args.grad, of)?;
+                let grads = cuda::backward(&geometries, args.grad, cuda::Boxes::new(args.saved))?;
                 Ok(grads.into_iter().map(Some).collect())
             }
         },

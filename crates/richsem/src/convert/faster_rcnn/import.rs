@@ -25,6 +25,7 @@ use crate::{
         class_head::TextTable,
         config::{ClassHeadConfig, FamilyConfig, ModelConfig},
         faster_rcnn::{Classifier, FasterRcnnConfig},
+        padding::Padding,
         parameters::ParameterStore,
     },
     vocabulary::Vocabulary,
@@ -132,10 +133,13 @@ fn settle(
     origin: Origin,
     (path, report): (&Path, &mut Report),
 ) -> Result<FasterRcnnConfig> {
-    if let Some(given) = model.as_faster_rcnn() {
-        return sizes::infer(values, origin, given, path);
+    let given = model.as_faster_rcnn().cloned();
+    let mut rcnn =
+        sizes::infer(values, origin, given.as_ref().unwrap_or(&FasterRcnnConfig::default()), path)?;
+    rcnn.padding.get_or_insert(Padding::Official);
+    if given.is_some() {
+        return Ok(rcnn);
     }
-    let mut rcnn = sizes::infer(values, origin, &FasterRcnnConfig::default(), path)?;
     rcnn.roi.score_threshold = 0.05;
     let note = "a score threshold of 0.05, as for COCO: model.faster_rcnn.roi.score_threshold";
     report.notes.push(note.into());

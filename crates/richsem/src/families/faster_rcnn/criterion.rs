@@ -18,7 +18,12 @@ use crate::{
         regions::{Regions, Wanted},
         terms::LossTerms,
     },
-    models::faster_rcnn::{Classifier, FasterRcnnConfig, Variant, coding::BoxCoder, rpn::CODER},
+    models::{
+        faster_rcnn::{
+            Classifier, FasterRcnnConfig, Variant, coding::BoxCoder, in_image, rpn::CODER,
+        },
+        padding::Padding,
+    },
     targets::Target,
 };
 
@@ -151,18 +156,30 @@ impl Criterion {
         let (device, kind) = (output.anchors.device(), output.anchors.kind());
         let anchors = &output.anchors;
         let truth = truth(targets, (kind, device));
+        let in_image = (self.config.padding() == Padding::Masked).then(|| {
+            let sizes: Vec<f32> = targets.iter().flat_map(|t| t.size.map(|x| x as f32)).collect();
+            let sizes = Tensor::from_slice(&sizes).view([-1, 2]);
+            in_image(anchors, &torch_ext::upload(&sizes, device))
+        });
         let (mut is_object, mut is_chosen, mut codes) = (vec![], vec![], vec![]);
         torch_ext::no_grad(|| {
             for (image, objects) in truth.iter().enumerate() {
                 let overlaps = Overlaps::new(objects, anchors, None, supervision.ignore_inside);
-                let Labels { positive, negative, target } = overlaps.anchor_labels(config);
+                let there = in_image.as_ref().map(|there| there.get(image as i64));
+                let Labels { positive, negative, target } =
+                    overlaps.anchor_labels(config, there.as_ref());
                 let draws = draws(
                     whole.key,
                     whole.first_image + image as u64,
                     Draw::Anchors,
                     anchors.size()[0],
                 );
-                let draws = torch_ext::upload(&draws, device);
+                let mut draws = torch_ext::upload(&draws, device);
+                if let Some(there) = &there {
+                    // Each has the number that it has in the image alone.
+                    let place = (there.cumsum(0, Kind::Int64) - 1).clamp_min(0);
+                    draws = draws.index_select(0, &place);
+                }
                 let most = most_positive(config.batch_per_image, config.positive_fraction);
                 let (positive, count) = chosen(&positive, &draws, most, None);
                 let (negative, _) = chosen(&negative, &draws, config.batch_per_image, Some(&count));

@@ -23,10 +23,10 @@ pub struct Input {
 }
 
 /// Fewest places for objects where batches are to have shapes in common.
-const PLACES: usize = 16;
+const PLACES: usize = 128;
 
 impl Input {
-    /// Of a step's targets, for images of up to `proposals` proposals. With `common`, T is 16 or another power of
+    /// Of a step's targets, for images of up to `proposals` proposals. With `common`, T is 128 or another power of
     /// two: passes are recorded apart for each.
     #[must_use]
     pub fn new(

@@ -86,18 +86,27 @@ impl Overlaps {
 
     /// What anchors of one image are. Besides those that overlap an object enough, the anchors that overlap an object most
     /// are positive too, all of them where several do equally. They keep the object that they overlap most
-    /// themselves.
+    /// themselves. `there` `[N]` bool says which of them stand in the image, and the others do not count; none: all.
     ///
     /// Deviation: an object that no anchor overlaps has none; in both references all anchors are its own.
-    pub(super) fn anchor_labels(&self, config: &RpnConfig) -> Labels {
-        let (iou, target) = self.best();
+    pub(super) fn anchor_labels(&self, config: &RpnConfig, there: Option<&Tensor>) -> Labels {
+        let (mut iou, target) = self.best();
+        let mut of_each = self.iou.shallow_clone();
+        if let Some(there) = there {
+            let elsewhere = there.logical_not();
+            iou = iou.masked_fill(&elsewhere, -1.0);
+            of_each = of_each.masked_fill(&elsewhere, -1.0);
+        }
         let mut positive = iou.ge(config.positive_iou);
-        if self.iou.size()[0] > 0 {
-            let most = self.iou.amax([1i64], true);
-            let best = self.iou.eq_tensor(&most).logical_and(&most.gt(0.0)).any_dim(0, false);
+        if of_each.size()[0] > 0 {
+            let most = of_each.amax([1i64], true);
+            let best = of_each.eq_tensor(&most).logical_and(&most.gt(0.0)).any_dim(0, false);
             positive = positive.logical_or(&best);
         }
-        let below = iou.lt(config.negative_iou).logical_and(&positive.logical_not());
+        let mut below = iou.lt(config.negative_iou).logical_and(&positive.logical_not());
+        if let Some(there) = there {
+            below = below.logical_and(there);
+        }
         Labels { negative: self.negative(below), positive, target }
     }
 
@@ -136,7 +145,7 @@ mod tests {
             [50.0, 50.0, 60.0, 60.0],
         ]);
         let labels =
-            Overlaps::new(&truth, &anchors, None, false).anchor_labels(&RpnConfig::default());
+            Overlaps::new(&truth, &anchors, None, false).anchor_labels(&RpnConfig::default(), None);
         assert_eq!(which(&labels.positive), [0, 2, 3]);
         assert_eq!(which(&labels.negative), [4]);
         assert_eq!(Vec::<i64>::try_from(labels.target).unwrap(), [0, 0, 1, 0, 0]);
@@ -146,7 +155,7 @@ mod tests {
     fn an_object_that_nothing_overlaps_makes_nothing_positive() {
         let (truth, anchors) = (boxes(&[[0.0, 0.0, 1.0, 1.0]]), boxes(&[[5.0, 5.0, 6.0, 6.0]; 3]));
         let labels =
-            Overlaps::new(&truth, &anchors, None, false).anchor_labels(&RpnConfig::default());
+            Overlaps::new(&truth, &anchors, None, false).anchor_labels(&RpnConfig::default(), None);
         assert!(which(&labels.positive).is_empty());
         assert_eq!(which(&labels.negative), [0, 1, 2]);
     }
@@ -155,7 +164,7 @@ mod tests {
     fn without_objects_all_is_background() {
         let overlaps =
             Overlaps::new(&boxes(&[]).view([0, 4]), &boxes(&[[0.0, 0.0, 9.0, 9.0]; 2]), None, true);
-        assert_eq!(which(&overlaps.anchor_labels(&RpnConfig::default()).negative), [0, 1]);
+        assert_eq!(which(&overlaps.anchor_labels(&RpnConfig::default(), None).negative), [0, 1]);
         let labels = overlaps.box_labels(0.0);
         assert_eq!((which(&labels.positive), which(&labels.negative)), (vec![], vec![0, 1]));
     }

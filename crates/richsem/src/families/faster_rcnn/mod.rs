@@ -109,7 +109,11 @@ impl Objective {
         let valid = Tensor::cat(&[&proposals.valid, truth.there], 1);
         let Labels { positive, negative, target } = truth.labels(&boxes, config.iou[0]);
         let (positive, negative) = (positive.logical_and(&valid), negative.logical_and(&valid));
-        let draws = draws.narrow(1, 0, boxes.size()[1]);
+        // Those of objects come last, however many proposals there are.
+        let objects = truth.boxes.size()[1];
+        let of_objects = draws.narrow(1, draws.size()[1] - objects, objects);
+        let of_proposals = draws.narrow(1, 0, boxes.size()[1] - objects);
+        let draws = Tensor::cat(&[of_proposals, of_objects], 1);
         let total = config.batch_per_image;
         let most = most_positive(total, config.positive_fraction);
         let (at, valid) = places((&positive, &negative), &draws, total, most);
@@ -169,3 +173,6 @@ struct Looked {
     valid: Tensor,
     target: Tensor,
 }
+
+#[cfg(test)]
+mod padding_tests;

@@ -72,14 +72,7 @@ impl DinoConfig {
         self.backbone.validate(&format!("{key}.backbone"))?;
         self.transformer.validate(&format!("{key}.transformer"))?;
         self.denoising.validate(&format!("{key}.denoising"))?;
-        if self.padding == Some(Padding::Masked) && !self.backbone.masks_padding() {
-            let problem = format!(
-                "masked, and the backbone ({}) has positions of the padded batch",
-                self.backbone.describe()
-            );
-            return Err(Error::config(format!("{key}.padding"), problem)
-                .with_hint("set it to \"official\", or leave it out"));
-        }
+        Padding::validate(self.padding, &self.backbone, key)?;
         let indices = &self.return_interm_indices;
         let levels = self.backbone.levels().len();
         if indices.is_empty()
@@ -148,11 +141,10 @@ impl DinoConfig {
         Ok(())
     }
 
-    /// What padding may change: the setting, or else `masked`; `official` where the backbone cannot mask it.
+    /// As [`Padding::of`].
     #[must_use]
     pub fn padding(&self) -> Padding {
-        let masks = self.backbone.masks_padding();
-        self.padding.unwrap_or(if masks { Padding::Masked } else { Padding::Official })
+        Padding::of(self.padding, &self.backbone)
     }
 
     /// Pixels from one cell to the next, of each level's map. The first levels are the backbone's; each further one

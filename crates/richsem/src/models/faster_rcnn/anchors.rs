@@ -34,6 +34,17 @@ pub(super) fn level_anchors(
     (corner + cells).view([h * w * count, 4])
 }
 
+/// Which anchors stand at a cell of their image, and not in its padding.
+///
+/// # Shapes
+/// `[A, 4]`, `sizes` `[B, 2]`: height and width of each image → `[B, A]` bool
+pub(crate) fn in_image(anchors: &Tensor, sizes: &Tensor) -> Tensor {
+    let middles = (anchors.narrow(1, 0, 2) + anchors.narrow(1, 2, 2)) / 2.0;
+    // Cells and sides are whole pixels, and the sums above are rounded.
+    let ends = sizes.flip([1i64]).to_kind(middles.kind()) - 0.5;
+    middles.unsqueeze(0).lt_tensor(&ends.unsqueeze(1)).all_dim(-1, false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bounds::within,
     error::{Error, Result},
-    models::{backbone::BackboneConfig, projection::ProjectionKind},
+    models::{backbone::BackboneConfig, padding::Padding, projection::ProjectionKind},
 };
 
 /// Number of maps that boxes are pooled from, P2 to P5: all of the backbone's.
@@ -222,6 +222,11 @@ pub struct FasterRcnnConfig {
     pub variant: Variant,
     /// The network that makes feature maps of images. The pyramid takes all of its maps (of most, strides 4 to 32).
     pub backbone: BackboneConfig,
+    /// What the padding of an image may change of its result: `masked` (nothing) or `official` (what it changes in
+    /// detectron2 and torchvision: maps are not zero in it, and anchors stand there). Default: as the weights that a
+    /// run starts from were trained; from scratch `masked`, and `official` with a backbone that cannot mask (`vit`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub padding: Option<Padding>,
     /// Channels of the pyramid's maps. Default: 256; 1 to 8192.
     pub fpn_dim: i64,
     /// How logits become probabilities: `softmax` (the default) or `sigmoid`. Class heads against text and
@@ -241,6 +246,7 @@ impl Default for FasterRcnnConfig {
         Self {
             variant: Variant::default(),
             backbone: BackboneConfig::default(),
+            padding: None,
             fpn_dim: 256,
             classifier: Classifier::default(),
             class_projection: ProjectionKind::default(),
@@ -335,6 +341,7 @@ impl FasterRcnnConfig {
     /// The first setting that is out of range or contradicts another, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
         self.backbone.validate(&format!("{key}.backbone"))?;
+        Padding::validate(self.padding, &self.backbone, key)?;
         let strides = self.strides();
         if self.variant == Variant::Torchvision
             && strides.iter().any(|stride| stride.fract() != 0.0)
@@ -357,6 +364,12 @@ impl FasterRcnnConfig {
         }
         self.rpn.validate(&format!("{key}.rpn"))?;
         self.roi.validate(&format!("{key}.roi"))
+    }
+
+    /// As [`Padding::of`].
+    #[must_use]
+    pub fn padding(&self) -> Padding {
+        Padding::of(self.padding, &self.backbone)
     }
 
     /// Pixels from one cell to the next, of each level of the pyramid that is the backbone's: P2 to P5.

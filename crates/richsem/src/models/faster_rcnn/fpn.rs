@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use crate::models::{
     layers::Conv2d,
+    padding::Extent,
     parameters::{Init, Scope},
 };
 
@@ -34,13 +35,16 @@ impl Fpn {
         }
     }
 
+    /// `extents`: where the images lie in each of the maps. The pyramid is zero beyond them.
+    ///
     /// # Shapes
     /// the backbone's maps `[B, C_l, H_l, W_l]` → as many `[B, D, H_l, W_l]`, and one more: every second pixel of
     /// the last
-    pub(super) fn forward(&self, maps: &[Tensor]) -> Vec<Tensor> {
+    pub(super) fn forward(&self, maps: &[Tensor], extents: &[Extent]) -> Vec<Tensor> {
         let mut pyramid: Vec<Tensor> = Vec::with_capacity(maps.len() + 1);
         let mut above: Option<Tensor> = None;
-        for ((map, lateral), output) in maps.iter().zip(&self.lateral).zip(&self.output).rev() {
+        let layers = self.lateral.iter().zip(&self.output);
+        for ((map, extent), (lateral, output)) in maps.iter().zip(extents).zip(layers).rev() {
             let mut inner = lateral.forward(map);
             if let Some(above) = &above {
                 let [.., h, w] = inner.size()[..] else { unreachable!("maps are [B, C, H, W]") };
@@ -51,7 +55,8 @@ impl Fpn {
                 // A map of an odd side has one cell less than twice those of the map above it.
                 inner += twice.narrow(2, 0, h).narrow(3, 0, w);
             }
-            pyramid.push(output.forward(&inner));
+            inner = extent.hide(&inner);
+            pyramid.push(extent.hide(&output.forward(&inner)));
             above = Some(inner);
         }
         pyramid.reverse();

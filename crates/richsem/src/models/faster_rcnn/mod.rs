@@ -28,11 +28,13 @@ use super::{
     class_head::{ClassSpace, TextTable},
     images::Images,
     layers::at_least_f32,
+    padding::{Extent, Padding, PaddingPyramid},
     parameters::ParameterStore,
     projection::Projection,
 };
 use crate::error::{Error, Result};
 
+pub(crate) use anchors::in_image;
 pub(crate) use rpn::has_inside;
 
 /// The backbone's maps that are read: C2 to C5.
@@ -58,6 +60,8 @@ pub struct Features {
     pub sizes: Tensor,
     /// Height and width of the batch.
     padded: [i64; 2],
+    /// Whether padding changes nothing: then the pyramid is zero there.
+    masked: bool,
 }
 
 /// What it finds, before post-processing: P places for boxes in each image.
@@ -149,8 +153,13 @@ impl FasterRcnn {
     /// What libtorch refuses.
     pub fn features(&self, images: Images, train: bool) -> Result<Features> {
         let Images { pixels, mask, draws, learns: _ } = images;
-        let maps = self.backbone.forward(pixels, None, (train, draws))?;
-        let pyramid = self.fpn.forward(&maps);
+        let masked = self.config.padding() == Padding::Masked;
+        // Strides are powers of two where padding can be masked.
+        let halvings = self.config.strides().map(|stride| stride.log2() as usize);
+        let padding = masked.then(|| PaddingPyramid::new(mask, halvings[config::LEVELS - 1]));
+        let maps = self.backbone.forward(pixels, padding.as_ref(), (train, draws))?;
+        let extents = halvings.map(|halvings| Extent::at(padding.as_ref(), halvings));
+        let pyramid = self.fpn.forward(&maps, &extents);
         let kind = if pixels.kind() == Kind::Double { Kind::Double } else { Kind::Float };
         let inside = mask.logical_not();
         let side =
@@ -162,6 +171,7 @@ impl FasterRcnn {
             pyramid,
             sizes: Tensor::stack(&[side(2), side(1)], 1),
             padded: [height, width],
+            masked,
         })
     }
 
@@ -170,7 +180,8 @@ impl FasterRcnn {
     /// # Errors
     /// What libtorch refuses.
     pub fn rpn(&self, features: &Features) -> Result<RpnOutput> {
-        self.rpn.forward(&features.pyramid, features.padded)
+        let sizes = features.masked.then_some(&features.sizes);
+        self.rpn.forward(&features.pyramid, features.padded, sizes)
     }
 
     /// The boxes to look at. Without gradients.
@@ -204,6 +215,7 @@ impl FasterRcnn {
         self.check_text(text)?;
         let maps = &features.pyramid[..config::LEVELS];
         let strides = self.config.strides();
+        let boxes = (boxes, features.masked.then_some(&features.sizes));
         let pooled = roi::pool((maps, strides), boxes, self.config.roi.pool, self.config.variant)?;
         let stages = self.stages.len();
         let pooled = match stages {

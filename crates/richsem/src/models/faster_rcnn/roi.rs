@@ -1,6 +1,7 @@
 //! The second stage: features of boxes, and what they hold.
 
 use tch::{Kind, Tensor};
+use torch_ext::LevelBoxes;
 
 use super::{
     coding::BoxCoder,
@@ -42,21 +43,22 @@ fn level_of(boxes: &Tensor, finest: f64, variant: Variant) -> Tensor {
 /// Features of boxes, each from the level of its size. On a GPU nothing waits.
 ///
 /// # Shapes
-/// P2 to P5 `[B, C, H_l, W_l]` with their strides, `boxes` `[R, 5]` (image, corners in pixels) → `[R, C, pool, pool]`
+/// P2 to P5 `[B, C, H_l, W_l]` with their strides, `boxes` `[R, 5]` (image, corners in pixels) → `[R, C, pool, pool]`.
+/// `sizes` `[B, 2]`, where images end in their maps: none if padding is treated as image
 ///
 /// # Errors
 /// What the kernel refuses.
 pub(super) fn pool(
     (pyramid, strides): (&[Tensor], [f64; LEVELS]),
-    boxes: &Tensor,
+    (boxes, sizes): (&Tensor, Option<&Tensor>),
     pool: i64,
     variant: Variant,
 ) -> Result<Tensor> {
     let levels = level_of(&boxes.narrow(1, 1, 4), strides[0], variant);
     let scales: Vec<f64> = strides.iter().map(|stride| 1.0 / stride).collect();
     let (ratio, aligned) = variant.pooling();
-    let size = (pool, pool);
-    Ok(torch_ext::roi_align_levels(pyramid, (boxes, &levels), size, &scales, ratio, aligned)?)
+    let boxes = LevelBoxes { boxes, levels: &levels, sizes };
+    Ok(torch_ext::roi_align_levels(pyramid, boxes, (pool, pool), &scales, ratio, aligned)?)
 }
 
 /// What lies between pooled boxes and predictors.

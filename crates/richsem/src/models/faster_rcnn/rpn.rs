@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    anchors::{cell_anchors, level_anchors},
+    anchors::{cell_anchors, in_image, level_anchors},
     coding::{BoxCoder, clip},
     config::{FasterRcnnConfig, RpnConfig, Variant},
 };
@@ -27,6 +27,8 @@ pub struct RpnOutput {
     pub deltas: Tensor,
     /// `[A, 4]`: the anchors, in corners.
     pub anchors: Tensor,
+    /// `[B, A]` bool: which anchors stand in their image; none: all are taken as if they did.
+    pub in_image: Option<Tensor>,
     /// Anchors of each level.
     pub counts: Vec<i64>,
 }
@@ -77,11 +79,17 @@ impl Rpn {
         }
     }
 
-    /// What it says of the pyramid of images of `[height, width]`, padding included.
+    /// What it says of the pyramid of images of `[height, width]`, padding included. `sizes` `[B, 2]`: those without
+    /// padding, where that is not treated as image.
     ///
     /// # Errors
     /// What libtorch refuses.
-    pub(super) fn forward(&self, pyramid: &[Tensor], size: [i64; 2]) -> Result<RpnOutput> {
+    pub(super) fn forward(
+        &self,
+        pyramid: &[Tensor],
+        size: [i64; 2],
+        sizes: Option<&Tensor>,
+    ) -> Result<RpnOutput> {
         let (mut logits, mut deltas, mut anchors, mut counts) = (vec![], vec![], vec![], vec![]);
         for (map, (cells, stride)) in pyramid.iter().zip(&self.cells) {
             let hidden = self.conv.forward(map).relu();
@@ -91,7 +99,8 @@ impl Rpn {
             // A channel is anchor · 4 + coordinate.
             let codes = self.deltas.forward(&hidden).permute([0, 2, 3, 1]);
             deltas.push(codes.reshape([b, h * w * k, 4]));
-            let stride = if self.variant.rounds_anchors() {
+            // Of a batch, torchvision's strides depend on its padding.
+            let stride = if self.variant.rounds_anchors() && sizes.is_none() {
                 ((size[0] / h) as f64, (size[1] / w) as f64)
             } else {
                 (*stride, *stride)
@@ -100,10 +109,12 @@ impl Rpn {
             anchors.push(level_anchors(cells, (h, w), stride, (kind, map.device())));
             counts.push(h * w * k);
         }
+        let anchors = Tensor::cat(&anchors, 0);
         Ok(RpnOutput {
             logits: at_least_f32(&Tensor::cat(&logits, 1)),
             deltas: at_least_f32(&Tensor::cat(&deltas, 1)),
-            anchors: Tensor::cat(&anchors, 0),
+            in_image: sizes.map(|sizes| in_image(&anchors, sizes)),
+            anchors,
             counts,
         })
     }
@@ -131,11 +142,15 @@ impl Rpn {
                 false => (pre_nms_test, post_nms_test),
             };
             let images = output.logits.size()[0];
+            let all = match &output.in_image {
+                Some(there) => output.logits.masked_fill(&there.logical_not(), f64::NEG_INFINITY),
+                None => output.logits.shallow_clone(),
+            };
             let (mut logits, mut boxes, mut levels) = (vec![], vec![], vec![]);
             let (mut from, mut largest) = (0, 0);
             for (level, &count) in (0i64..).zip(&output.counts) {
                 let best = count.min(before);
-                let (top, at) = output.logits.narrow(1, from, count).topk(best, 1, true, true);
+                let (top, at) = all.narrow(1, from, count).topk(best, 1, true, true);
                 let at_boxes = at.unsqueeze(-1).expand([images, best, 4], false);
                 let codes = output.deltas.narrow(1, from, count).gather(1, &at_boxes, false);
                 let anchors = output.anchors.narrow(0, from, count).index_select(0, &at.view([-1]));
