@@ -24,6 +24,7 @@
 # ops_check, backbone: cargo build --release --workspace --bins --examples
 #                   (they are then in target/release/examples)
 # Beside PyTorch: python3 (PYTHON=...) with benches/pytorch/requirements.txt; numbers in OUT/*.json.
+# LIMIT=20: seconds after which one of PyTorch's ways is given up (cuDNN's trials on all sizes take minutes).
 # STEPS=3 WARMUP=1 SIZE=... MOSAIC=... QUERIES=... DEVICE=cpu: smaller, to try the sections out.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -104,7 +105,7 @@ real() {
     shift
     "$python" "$root/benches/pytorch/real.py" --device "$device" --richsem "$richsem" \
         --sizes "$root/benches/lvis_sizes.txt" --json "$out/$name.json" \
-        --set train.precision=bf16 --set data.workers=12 "$@" 2> "$out/$name.log" \
+        --set train.precision=bf16 --set data.workers=12 ${LIMIT:+--limit "$LIMIT"} "$@" 2> "$out/$name.log" \
         | tee "$out/$name.txt" || { tail -5 "$out/$name.log"; return 1; }
 }
 

@@ -88,7 +88,7 @@ pub enum BoxMatching {
 
 /// Which losses the boxes of a set have. The box of a classification image is coarse, and may teach
 /// less than one that an annotator drew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Supervision {
     /// Whether its boxes have class losses. Default: true.
@@ -110,6 +110,10 @@ pub struct Supervision {
     /// they overlap it too little to be it. In a coarse box the object itself may be such a proposal. Default:
     /// false. Only for Faster R-CNN.
     pub ignore_inside: bool,
+    /// What all losses of its batches are multiplied by, the semantic one included. Default: 1; 0.001 to 1000. It
+    /// means little where `train.clip_max_norm` is below the usual norm of the gradient, which is then cut to the
+    /// same length again.
+    pub loss_weight: f64,
 }
 
 impl Default for Supervision {
@@ -123,6 +127,7 @@ impl Default for Supervision {
             assignment: BoxMatching::Hungarian,
             rpn: true,
             ignore_inside: false,
+            loss_weight: 1.0,
         }
     }
 }

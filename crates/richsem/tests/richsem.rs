@@ -266,6 +266,33 @@ fn the_branch_teaches_the_detector_and_switches_are_obeyed() {
     assert_eq!((none, plain), (off, untaught));
 }
 
+/// The terms stay what they are; what is learned of all of them, the branch's included, is a quarter.
+#[test]
+fn a_set_may_weigh_less() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path());
+    let step = |weight: f64| {
+        let learner = learner(&config(&data, ""), &data);
+        let mut batch = batch();
+        batch.supervision.loss_weight = weight;
+        let loss = learner.backward(&batch, StepKey { seed: 1, micro_step: 0 }).unwrap();
+        let trained = learner.model.parameters().into_iter().filter(|p| p.tensor.grad().defined());
+        let gradients: BTreeMap<_, _> = trained.map(|p| (p.name, p.tensor.grad())).collect();
+        (loss, gradients)
+    };
+    let ((loss, gradients), (less, smaller)) = (step(1.0), step(0.25));
+    assert_eq!(less.terms, loss.terms);
+    assert!((less.loss - loss.loss / 4.0).abs() < 1e-5 * loss.loss);
+    assert!(gradients.keys().any(|name| name.starts_with("semantic_branch.")));
+    for (name, gradient) in &gradients {
+        // A power of two: the same bits, but for the order in which threads add up.
+        let (expected, got) = (gradient * 0.25, &smaller[name]);
+        let most = expected.abs().max().double_value(&[]);
+        let off = (got - expected).abs().max().double_value(&[]);
+        assert!(off <= 1e-5 * most, "{name}: {off} of {most}");
+    }
+}
+
 #[test]
 fn a_teacher_that_does_not_know_the_images_is_refused_before_the_run() {
     let folder = tempfile::tempdir().unwrap();

@@ -85,6 +85,16 @@ impl PaddingPyramid {
     }
 }
 
+/// Maps with zero in the padding, in their own order in memory.
+///
+/// # Shapes
+/// `[B, C, H, W]`, `padding` `[B, H, W]` bool → `[B, C, H, W]`
+pub(super) fn hide(maps: &Tensor, padding: &Tensor) -> Tensor {
+    // libtorch's `masked_fill` would lay channels first, and convolutions be slow then.
+    let zero = Tensor::zeros([0i64; 0], (maps.kind(), maps.device()));
+    maps.where_self(&padding.logical_not().unsqueeze(1), &zero)
+}
+
 /// Where the images lie in a batch of maps.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent<'a> {
@@ -123,7 +133,7 @@ impl<'a> Extent<'a> {
     /// `[B, C, H, W]` → `[B, C, H, W]`
     pub fn hide(self, maps: &Tensor) -> Tensor {
         match self.padding() {
-            Some(padding) => maps.masked_fill(&padding.unsqueeze(1), 0.0),
+            Some(padding) => hide(maps, padding),
             None => maps.shallow_clone(),
         }
     }
@@ -139,6 +149,18 @@ impl<'a> Extent<'a> {
 mod tests {
     use super::*;
     use tch::Device;
+
+    #[test]
+    fn hidden_maps_keep_their_order_in_memory() {
+        let mask = Tensor::zeros([2, 4, 5], (Kind::Bool, Device::Cpu));
+        let _ = mask.narrow(1, 3, 1).fill_(1);
+        let channels_last = Tensor::ones([2, 4, 5, 3], (Kind::Float, Device::Cpu));
+        let maps = channels_last.permute([0, 3, 1, 2]);
+        let hidden = hide(&maps, &mask);
+        assert_eq!(hidden.stride(), maps.stride());
+        assert_eq!(hidden.sum(Kind::Float).double_value(&[]), 2.0 * 3.0 * 3.0 * 5.0);
+        assert_eq!(hidden.narrow(2, 3, 1).abs().max().double_value(&[]), 0.0);
+    }
 
     /// 13 × 10 pixels in 16 × 20: 7 × 5, 4 × 3, 2 × 2 and 1 × 1 cells.
     #[test]

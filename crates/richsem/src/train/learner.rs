@@ -371,7 +371,23 @@ impl Learner {
         Some(torch_ext::upload(&values.transpose(0, 1).contiguous(), self.model.detector.device()))
     }
 
+    /// All losses of a batch, in total as its set has them weigh.
     fn losses(
+        &self,
+        batch: &Batch,
+        images: Option<&Tensor>,
+        whole: WholeBatch,
+        output: &TrainingOutput,
+    ) -> Result<LossTerms> {
+        let mut losses = self.unweighted(batch, images, whole, output)?;
+        let weight = batch.supervision.loss_weight;
+        if weight != 1.0 {
+            losses.total = losses.total * weight;
+        }
+        Ok(losses)
+    }
+
+    fn unweighted(
         &self,
         batch: &Batch,
         images: Option<&Tensor>,

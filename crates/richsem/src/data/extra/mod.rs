@@ -172,6 +172,7 @@ impl ExtraConfig {
             within(format!("{key}.batch_size"), batch_size, BATCH)
                 .map_err(|e| e.with_hint("leave it out for as many as data.batch_size"))?;
         }
+        within(format!("{key}.supervision.loss_weight"), self.supervision.loss_weight, 1e-3..=1e3)?;
         self.augment.as_ref().map_or(Ok(()), |a| a.validate(&format!("{key}.augment")))
     }
 }

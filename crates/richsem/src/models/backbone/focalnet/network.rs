@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     models::{
         layers::{LayerNorm, Linear},
-        padding::PaddingPyramid,
+        padding::{self, PaddingPyramid},
         parameters::{Init, Scope},
     },
 };
@@ -65,9 +65,8 @@ impl Modulation {
     /// `[B, H, W, C]`, `padding` `[B, H, W]` → `[B, H, W, C]`
     fn forward(&self, x: &Tensor, padding: Option<&Tensor>) -> Tensor {
         let c = x.size()[3];
-        let outside = padding.map(|padding| padding.unsqueeze(1));
-        let hide = |maps: Tensor| match &outside {
-            Some(outside) => maps.masked_fill(outside, 0.0),
+        let hide = |maps: Tensor| match padding {
+            Some(padding) => padding::hide(&maps, padding),
             None => maps,
         };
         let levels = self.focal_layers.len() as i64;
