@@ -10,8 +10,8 @@ use tch::{Cuda, Kind};
 use crate::cuda::compile::{self, Program};
 use crate::cuda::{launch, libraries};
 use crate::{
-    Result, assign, conv2d_relu, detr_losses, group_norm, layer_norm, linear, ms_deform_attn, nms,
-    roi_align, version,
+    Result, assign, conv2d_relu, depthwise, detr_losses, group_norm, layer_norm, linear,
+    ms_deform_attn, nms, roi_align, version,
 };
 
 /// What the engine finds on this machine.
@@ -254,8 +254,13 @@ fn kernels(device: Option<&DeviceReport>) -> Vec<KernelReport> {
         name: format!("conv2d_relu {name}"),
         state: state(conv2d_relu::cuda::program(kind, 256)),
     });
+    let depthwise = kinds.into_iter().map(|(name, kind)| KernelReport {
+        name: format!("depthwise_conv2d {name}"),
+        state: state(depthwise::cuda::program(kind, 96, 7)),
+    });
     attention
         .chain(roi_align)
+        .chain(depthwise)
         .chain(nms)
         .chain(linear)
         .chain(layer_norm)

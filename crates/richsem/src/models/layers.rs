@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// The result of a kernel. Its errors (wrong shapes, a failing device) become panics, as those of libtorch's
 /// own operations do. [`crate::error::guarded`] turns them into errors.
-fn or_panic(result: torch_ext::Result<Tensor>) -> Tensor {
+pub(super) fn or_panic(result: torch_ext::Result<Tensor>) -> Tensor {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -9,7 +9,7 @@ use crate::{
     bounds::within,
     error::{Error, Result},
     models::{
-        layers::Linear,
+        layers::{Linear, or_panic},
         padding::PaddingPyramid,
         parameters::{Init, Scope},
     },
@@ -82,6 +82,9 @@ impl Convolution {
     /// `[B, in, H, W]` → `[B, out, H', W']`
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         let Self { stride, padding, groups, .. } = *self;
+        if groups > 1 && groups == x.size()[1] && stride == 1 {
+            return or_panic(torch_ext::depthwise_conv2d(x, &self.weight, self.bias.as_ref()));
+        }
         x.conv2d(&self.weight, self.bias.as_ref(), [stride], [padding], [1], groups)
     }
 }
