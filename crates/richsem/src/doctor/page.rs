@@ -10,6 +10,7 @@ use crate::{
     draw::{self, Labeled},
     error::Result,
     gallery::Drawn,
+    plural::{self},
     report::{self, escape, gallery, section, thousands},
     vocabulary::Frequency,
 };
@@ -33,11 +34,12 @@ pub fn page(title: &str, examination: &Examination, parts: &[Part<'_>]) -> Resul
         .iter()
         .map(|part| {
             let boxes = if part.boxes > 0 {
-                format!(", {} boxes", thousands(part.boxes))
+                format!(", {} {}", thousands(part.boxes), plural::of(part.boxes, "box"))
             } else {
                 String::new()
             };
-            format!("{}: {} images{boxes}", part.name, thousands(part.images))
+            let images = plural::of(part.images, "image");
+            format!("{}: {} {images}{boxes}", part.name, thousands(part.images))
         })
         .collect();
     let body = [
@@ -114,6 +116,7 @@ fn one_picture(shown: &Shown, parts: &[Part<'_>]) -> Option<RgbImage> {
                 class_name: marked.label.clone(),
                 color_key: 2 * marked.category_id.unsigned_abs() + shift,
                 score: marked.score.map(|score| score as f32),
+                dashed: false,
             }
         })
         .collect();
