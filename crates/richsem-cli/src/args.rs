@@ -12,6 +12,7 @@ use richsem::{
     },
     detector::{Detector, weights_in},
     merge::{Merging, Tiling},
+    plural::counted,
     precision::Precision,
 };
 use tch::Device;
@@ -66,12 +67,13 @@ pub(crate) fn as_words(argument: Argument) -> String {
 /// Errors of `synth` and `dataset` name settings; on the command line these are flags.
 pub(crate) fn as_flag(error: Error) -> Error {
     match error {
+        // Without a flag: the problem has what was typed.
+        Error::Config { key, problem, hint } if key == "output" => match hint {
+            Some(hint) => Error::other(problem).with_hint(hint),
+            None => Error::other(problem),
+        },
         Error::Config { key, problem, hint } => {
-            let key = match key.as_str() {
-                "output" => "OUT".to_owned(),
-                _ => format!("--{}", key.replace('_', "-")),
-            };
-            Error::Config { key, problem, hint }
+            Error::Config { key: format!("--{}", key.replace('_', "-")), problem, hint }
         }
         other => other,
     }
@@ -114,9 +116,9 @@ pub(crate) fn load_detector_on(
         Some(PrecisionChoice::Bf16) => detector.set_precision(Precision::Bf16),
     }
     output::note(format!(
-        "{}: {} classes, padding {}, {} on {}",
+        "{}: {}, padding {}, {} on {}",
         file.display(),
-        detector.vocabulary().len(),
+        counted(detector.vocabulary().len(), "class"),
         detector.config().model.padding(),
         detector.config().precision().name(),
         device_name(device)
@@ -133,7 +135,7 @@ pub(crate) fn score(text: &str) -> Result<f32, String> {
 /// The weights file of a path: the file itself, or that of a checkpoint folder or a run folder (its
 /// best checkpoint, or the last one if none was evaluated).
 pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
-    weights_in(path).map_err(|error| anyhow!("{flag}: {error}"))
+    weights_in(path).map_err(|error| anyhow!("{}{error}", output::of(flag)))
 }
 
 /// Which annotations are meant, where a file or folder leaves it open.

@@ -124,7 +124,7 @@ fn is_official(source: &Source) -> bool {
 
 /// All files that are read, each with the argument that names it.
 fn check_inputs<'a>(args: &'a Args, input: &'a Path) -> Result<Vec<(&'a Path, &'a str)>> {
-    let mut inputs = vec![(input, "IN")];
+    let mut inputs = vec![(input, "the input")];
     for (file, flag) in
         [(&args.config, "--config"), (&args.annotations, "--annotations"), (&args.clip, "--clip")]
     {
@@ -150,7 +150,7 @@ fn check_rest(
         output::check_input_file(rest, "--rest")?;
     }
     if *rest == args.output {
-        return Err(anyhow!("--rest: `{}` is OUT: give another name", rest.display()));
+        return Err(anyhow!("--rest: `{}` is the output, too: give another name", rest.display()));
     }
     Ok(())
 }

@@ -139,7 +139,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 fn check(args: &Args) -> Result<()> {
     output::check_input(&args.from, "FROM", "file or folder")?;
     output::check_input(&args.to, "TO", "file or folder")?;
-    let mut inputs: Vec<(&Path, &str)> = vec![(&args.from, "FROM"), (&args.to, "TO")];
+    let mut inputs: Vec<(&Path, &str)> =
+        vec![(&args.from, "the first vocabulary"), (&args.to, "the second vocabulary")];
     if args.to_text.is_some() && args.from_text.is_none() && args.teacher.is_none() {
         return Err(anyhow!(
             "--to-text: given without --from-text\n  hint: embeddings are compared: give both, or --teacher"
@@ -393,7 +394,8 @@ fn print_classes(
         table::table(&columns, shown.iter().map(row))
     } else {
         let rows = table::with_gap(table::ends(&shown, table::SHOWN), columns.len(), row);
-        format!("{}\n\n(all classes: --list)", table::table(&columns, rows))
+        let more = table::more_classes(shown.len() - 2 * table::SHOWN, "--list");
+        format!("{}\n\n{more}", table::table(&columns, rows))
     };
     output::print(format!("\n{text}"))
 }
@@ -412,6 +414,9 @@ fn print_unmapped(args: &Args, mapping: &Mapping, to: &[ClassName<'_>]) -> Resul
     });
     let title = format!("<{} classes that nothing is mapped to", places.len());
     let text = table::table(&["id", &title, "<group", "train images"], rows);
-    let more = if shown < places.len() { "\n\n(all classes: --list)" } else { "" };
+    let more = match places.len() - shown {
+        0 => String::new(),
+        more => format!("\n\n{}", table::more_classes(more, "--list")),
+    };
     output::print(format!("\n{text}{more}"))
 }

@@ -55,7 +55,7 @@ fn a_broken_image_beyond_the_allowed_number_stops_a_run_that_can_go_on_when_it_i
             None => std::fs::remove_file(dir.path(IMAGE)).unwrap(),
         }
         let ran = dir.command(&[&TRAIN[..], &NONE_ALLOWED].concat()).fails(1);
-        let first = "data.max_broken_images: more than the allowed 0 image(s) could not be read";
+        let first = "data.max_broken_images: more than the allowed 0 images could not be read";
         for text in [first, "train/000003.jpg", says[0], says[1]] {
             assert!(ran.stderr.contains(text), "{name}: no `{text}`: {ran:?}");
         }
@@ -78,7 +78,7 @@ fn broken_images_within_the_allowed_number_are_named_and_reported_at_the_end() {
     let ran = dir.command(&[&TRAIN[..], &["--set", "data.max_broken_images=2"]].concat()).ok();
     let (skipped, report) = (
         ran.stderr.find("skipped: ").unwrap(),
-        ran.stderr.find("2 image(s) could not be read:").unwrap(),
+        ran.stderr.find("2 images could not be read:").unwrap(),
     );
     assert!(skipped < report && ran.stderr[report..].contains("train/000003.jpg"), "{ran:?}");
     assert!(ran.stderr[report..].contains("val/000002.jpg"), "{ran:?}");
@@ -214,7 +214,7 @@ fn what_is_no_image_is_not_predicted_on() {
     let ran = dir.command(&predict("notes.md")).fails(1);
     ran.stderr_has("skipped: notes.md: image: expected JPEG, PNG, WebP, BMP, TIFF or GIF, got bytes that begin with")
         .stderr_has("hint: this is no image")
-        .stderr_has("1 of 1 images could not be read");
+        .stderr_has("1 of 1 image could not be read");
     assert_eq!(dir.files("out"), ["detections.json"]);
 }
 
@@ -289,7 +289,10 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
             (
                 "over an earlier one",
                 &archived("good.tar", "earlier"),
-                &["OUT: `earlier` exists and is not empty", "hint: choose another folder, or pass"],
+                &[
+                    "error: `earlier` exists and is not empty",
+                    "hint: choose another folder, or pass",
+                ],
             ),
             (
                 "into an earlier one",
@@ -304,7 +307,7 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
             (
                 "absent",
                 &archived("none", "out"),
-                &["INPUT: no such folder or archive as `none`", "hint: "],
+                &["error: no such folder or archive as `none`", "hint: "],
             ),
         ],
     );

@@ -8,7 +8,10 @@ mod write;
 
 use toml::Value;
 
-use crate::doctor::scheme::{Advice, Place};
+use crate::{
+    doctor::scheme::{Advice, Place},
+    plural::counted,
+};
 
 /// Where a run's weights come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -332,7 +335,11 @@ impl Recipe {
         let all = epochs * steps;
         for (key, value, why) in [
             ("data.batch_size", number(batch.0 as u64), batch.1.to_owned()),
-            ("train.epochs", number(epochs), format!("{why}. {steps} steps each")),
+            (
+                "train.epochs",
+                number(epochs),
+                format!("{why}. {} each", counted(steps as usize, "step")),
+            ),
             (
                 "train.lr_drop",
                 Value::Array(drops),

@@ -105,7 +105,11 @@ impl Split {
         if let Some(training) = training {
             check_vocabularies(training, &mut dataset)?;
         }
-        observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
+        let (path, report) = (config.annotations.display(), dataset.report());
+        observer.message(&match training {
+            None => format!("{path}: {report}"),
+            Some(_) => format!("{path}: {}", report.without_counted_groups()),
+        });
         if config.images.is_none() {
             observer.message(&format!("its images: {}", store.path().display()));
         }

@@ -25,6 +25,7 @@ use richsem::{
         scheme::{Place, Value},
     },
     error::write_atomically,
+    plural::counted,
     recipe::{Beginning, Length, Machine, Situation},
 };
 use tch::Device;
@@ -222,7 +223,11 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
     let set = if usual == "train" { args.set.opening() } else { Opening::default() };
     let opening = Opening { images: args.images.clone(), usual_split: Some(usual), ..set.clone() };
     let dataset = progress::open_set(path, &opening)?;
-    output::note(format!("{}: {}", path.display(), dataset.report()));
+    let report = dataset.report();
+    match usual {
+        "train" => output::note(format!("{}: {report}", path.display())),
+        _ => output::note(format!("{}: {}", path.display(), report.without_counted_groups())),
+    }
     let at = args.images.as_deref().or(dataset.images_at());
     let store = at.map(|at| progress::open_images(at, Orientation::Exif)).transpose()?;
     let mut settings: Vec<(String, Value)> =
@@ -391,15 +396,15 @@ fn head(
     );
     let memory = trial.memory.map(|mib| format!(", {:.1} GiB", mib / 1024.0)).unwrap_or_default();
     text += &format!(
-        "{} training images, {} to evaluate on. {} epochs of {steps} steps take about {} on {} ({:.2} s a step \
-         of {} images of {}×{} pixels{memory}).",
-        situation.images,
+        "{}, {} to evaluate on. {} of {}: about {} on {} ({:.2} s a step of {} of {}×{} pixels{memory}).",
+        counted(situation.images, "training image"),
         situation.judged,
-        epochs,
+        counted(epochs as usize, "epoch"),
+        counted(steps as usize, "step"),
         progress::hms(time),
         device_name(device),
         trial.pace.step,
-        trial.batch,
+        counted(trial.batch, "image"),
         trial.size[0],
         trial.size[1]
     );
@@ -435,7 +440,12 @@ fn tell(
         ],
         vec![
             "length".to_owned(),
-            format!("{} epochs of {} steps, {batch} images each", length.epochs, length.steps),
+            format!(
+                "{} of {}, {} each",
+                counted(length.epochs as usize, "epoch"),
+                counted(length.steps as usize, "step"),
+                counted(batch, "image")
+            ),
         ],
         vec!["time".to_owned(), format!("about {}", progress::hms(time))],
     ];

@@ -253,5 +253,5 @@ fn links_to_nothing_are_passed_over_by_name() {
     let store = open(&written(&folder, &builder.into_inner().unwrap()));
     let (images, passed_over) = store.images("cat/").unwrap();
     assert!(images.is_empty());
-    assert_eq!(passed_over.to_string(), "1 broken links (cat/a.jpg)");
+    assert_eq!(passed_over.to_string(), "1 broken link (cat/a.jpg)");
 }

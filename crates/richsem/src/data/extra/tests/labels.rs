@@ -27,7 +27,7 @@ fn labels_of_parquet_are_learned_from() {
     for i in 0..set.len() {
         set.store().image(&set.item(i).name).unwrap();
     }
-    assert!(set.report().to_string().contains("\n  1 images without a label, left out"));
+    assert!(set.report().to_string().contains("\n  1 image without a label, left out"));
     // By wnid, as all are called so.
     let error = ClassificationSet::open(&ExtraConfig::new(path), &vocabulary()).unwrap_err();
     let error = error.to_string();

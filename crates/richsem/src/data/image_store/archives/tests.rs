@@ -134,10 +134,10 @@ fn odd_members_are_read_or_counted() {
     assert_eq!(
         archives.notes(),
         [
-            "1 files have the name of a later file, which is read instead (as `a.txt`)",
-            "1 devices and other special members are passed over (as `d.jpg`)",
-            "1 sparse files are passed over (as `s.jpg`)",
-            "1 links lead to no file of the archive (as `e.jpg`)",
+            "1 file has the name of a later file, which is read instead (as `a.txt`)",
+            "passed over: devices and other special members, 1 (as `d.jpg`)",
+            "passed over: sparse files, 1 (as `s.jpg`)",
+            "1 link leads to no file of the archive (as `e.jpg`)",
         ]
     );
 }

@@ -144,8 +144,8 @@ fn links_to_folders_are_followed_but_not_back() {
         (names(&dataset), dataset.annotations().len()),
         (vec!["images/train/more/a.png"], 1)
     );
-    assert!(told(&dataset, "1 broken links"), "{}", dataset.report());
-    assert!(told(&dataset, "1 links to a folder that they are in"), "{}", dataset.report());
+    assert!(told(&dataset, "1 broken link"), "{}", dataset.report());
+    assert!(told(&dataset, "1 link to a folder around it"), "{}", dataset.report());
 }
 
 #[test]
