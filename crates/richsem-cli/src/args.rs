@@ -47,8 +47,11 @@ impl DeviceArgs {
         {
             let reason = reason.to_string();
             let reason = reason.strip_prefix("device: ").unwrap_or(&reason);
-            let reason = reason.split(';').next().unwrap_or(reason);
-            output::note(format!("computing on the CPU: {reason}"));
+            // The cause alone: on a machine without a GPU this line comes with every command.
+            let ends = [";", "\n", ", and its library"];
+            let reason =
+                ends.iter().fold(reason, |text, end| text.split(end).next().unwrap_or(text));
+            output::note(format!("computing on the CPU: {reason} (richsem checks)"));
         }
         if device.is_cuda() && std::env::var_os("OMP_NUM_THREADS").is_none() {
             // Only copies are left to the host. On a large machine one thread for each core would wait for

@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::data::listing::{EXTENSIONS, PassedOver, is_image};
 
-use crate::names::{Name, Names};
+use crate::{
+    names::{Name, Names},
+    output,
+};
 
 /// Every image meant by `inputs` (files, folders and all folders in them, patterns, lists of paths, and `-`: paths
 /// from stdin), each once, in the order given; within a folder or pattern by name; and what was passed over. What
@@ -72,6 +75,10 @@ fn from_list(list: &Path) -> Result<Vec<PathBuf>> {
     let folder = list.parent().unwrap_or(Path::new(""));
     let mut paths = Vec::new();
     for (number, line) in lines(&text) {
+        if let Some(hint) = output::address_hint(Path::new(line)) {
+            let list = list.display();
+            return Err(anyhow!("{list}: line {number}: `{line}` is an address\n  hint: {hint}"));
+        }
         let path = folder.join(line);
         if !path.exists() {
             return Err(anyhow!(
@@ -146,24 +153,28 @@ fn walk(
 const FILMS: [&str; 8] = ["mp4", "avi", "mov", "mkv", "webm", "m4v", "mpg", "wmv"];
 
 /// What to do with an input that other programs take and this one does not; none for what may be an image.
-fn instead(input: &Path) -> Option<&'static str> {
+fn instead(input: &Path) -> Option<String> {
     let text = input.to_str()?;
     let ending = input.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let ends = |endings: &[&str]| endings.iter().any(|other| ending.eq_ignore_ascii_case(other));
     let is_stream = text.starts_with("rtsp://") || text.starts_with("rtmp://");
     if is_stream || (!input.exists() && text.len() < 3 && text.parse::<u8>().is_ok()) {
         return Some(
-            "there are no cameras: cut frames first (ffmpeg -i /dev/video0 frames/%05d.jpg)",
+            "there are no cameras: cut frames first (ffmpeg -i /dev/video0 frames/%05d.jpg)"
+                .to_owned(),
         );
     }
-    if text.starts_with("http://") || text.starts_with("https://") {
-        return Some("addresses are not fetched: get the file first (curl -O ADDRESS)");
+    if let Some(hint) = output::address_hint(input) {
+        return Some(hint);
     }
-    if ends(&FILMS) {
-        return Some("films are not read: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)");
-    }
-    ends(&["tar", "zip", "tgz", "gz", "parquet"])
-        .then_some("archives are not read here: unpack it first (tar xf), and give the folder")
+    let hint = if ends(&FILMS) {
+        "films are not read: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)"
+    } else if ends(&["tar", "zip", "tgz", "gz", "parquet"]) {
+        "archives are not read here: unpack it first (tar xf), and give the folder"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
 }
 
 fn of_input(

@@ -71,11 +71,31 @@ pub(crate) fn of(flag: &str) -> String {
     if flag.starts_with('-') { format!("{flag}: ") } else { String::new() }
 }
 
+/// What to do with an address, of the web or of a store of objects; none if it is none.
+pub(crate) fn address_hint(path: &Path) -> Option<String> {
+    let (scheme, rest) = path.to_str()?.split_once("://")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ['+', '-', '.'].contains(&c);
+    if scheme.is_empty() || !scheme.chars().all(plain) || path.exists() {
+        return None;
+    }
+    let how = match &*scheme.to_ascii_lowercase() {
+        "file" => return Some(format!("give the path alone: {rest}")),
+        "http" | "https" | "ftp" => "get the file first (curl -LO ADDRESS)",
+        "s3" => "get the file first (aws s3 cp ADDRESS .)",
+        "gs" => "get the file first (gcloud storage cp ADDRESS .)",
+        _ => "get the file first",
+    };
+    Some(format!("addresses are not fetched: {how}"))
+}
+
 /// Refuses an input that does not exist. `what` says in words what it should be.
 pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
     // Also a pattern of archives or tables.
     if ImageStore::is_there(path) {
         return Ok(());
+    }
+    if let Some(hint) = address_hint(path) {
+        return Err(anyhow!("{}`{}` is an address\n  hint: {hint}", of(flag), path.display()));
     }
     let hint = match std::env::current_dir() {
         Ok(here) if path.is_relative() => {

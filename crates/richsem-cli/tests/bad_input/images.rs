@@ -317,3 +317,32 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
     dir.command(&[&archived("good.tar", "out")[..], &["--overwrite"]].concat()).ok();
     assert_same("once more", &before, &contents(&dir));
 }
+
+#[test]
+fn an_address_is_no_file_and_the_hint_says_how_to_get_it() {
+    let dir = Dir::new();
+    dir.write("a.jpg", "");
+    dir.write("list.txt", "a.jpg\nhttps://example.org/b.jpg\n");
+    let predict = |input| ["predict", input, "--weights", "none.safetensors"];
+    let curl = "addresses are not fetched: get the file first (curl -LO ADDRESS)";
+    all_refused(
+        &dir,
+        &[
+            ("http", &predict("http://example.org/a.jpg?size=2"), &["http://example.org", curl]),
+            ("https", &predict("HTTPS://example.org/a"), &["HTTPS://example.org/a", curl]),
+            ("s3", &predict("s3://bucket/a.jpg"), &["s3://bucket/a.jpg", "aws s3 cp"]),
+            ("a path", &predict("file:///tmp/a.jpg"), &["give the path alone: /tmp/a.jpg"]),
+            ("in a list", &predict("list.txt"), &["list.txt: line 2: `https://example.org", curl]),
+            (
+                "a set",
+                &["dataset", "stats", "https://example.org/a.json"],
+                &["is an address", curl],
+            ),
+            (
+                "weights",
+                &["predict", "a.jpg", "--weights", "https://example.org/a.pth"],
+                &["--weights: `https://example.org/a.pth` is an address", curl],
+            ),
+        ],
+    );
+}

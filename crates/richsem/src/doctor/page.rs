@@ -128,13 +128,14 @@ fn scheme(examination: &Examination) -> String {
     let mut html = String::new();
     for advice in &examination.scheme.advice {
         let setting = match &advice.value {
-            Some(value) => format!("{} = {value}", advice.key),
+            Some(value) => {
+                format!("<code>{}</code>", escape(&format!("{} = {value}", advice.key)))
+            }
             None => String::new(),
         };
         let _ = writeln!(
             html,
-            "<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
-            escape(&setting),
+            "<tr><td>{setting}</td><td>{}</td><td>{}</td></tr>",
             escape(&advice.why),
             escape(advice.source)
         );
@@ -143,7 +144,7 @@ fn scheme(examination: &Examination) -> String {
         return "<p>The numbers of this set speak for the default settings.</p>\n".to_owned();
     }
     format!(
-        "<table><thead><tr><th>setting</th><th>why</th><th>source</th></tr></thead><tbody>\n{html}</tbody>\
+        "<table class=\"stacked\"><thead><tr><th>setting</th><th>why</th><th>source</th></tr></thead><tbody>\n{html}</tbody>\
          </table>\n<details><summary>As a settings file</summary><pre>{}</pre></details>\n",
         escape(&examination.scheme.toml)
     )

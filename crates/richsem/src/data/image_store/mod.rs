@@ -164,7 +164,7 @@ impl ImageStore {
                 let unopened = recognise::unopened(folder);
                 let note = |first: &String| {
                     format!(
-                        "{} beside the folders or images not opened (as `{first}`): unpack them, or give a \
+                        "{} beside the folders or images, not opened (as `{first}`): unpack them, or give a \
                          folder of archives alone",
                         counted(unopened.len(), "archive")
                     )

@@ -48,7 +48,7 @@ fn archives_in_an_archive_are_folders() {
         assert_eq!(archives.index.folders("").unwrap(), ["n01440764", "n02123045"]);
         let notes = archives.notes().join("\n");
         assert!(
-            notes.contains("1 archives hold no files") && notes.contains("n01443537"),
+            notes.contains("1 archive holds no files") && notes.contains("n01443537"),
             "{notes}"
         );
     }
@@ -186,7 +186,7 @@ fn an_inner_archive_that_is_cut_off_is_named() {
     assert_eq!(archives.index.len(), 3);
     let notes = archives.notes().join("\n");
     assert!(
-        notes.contains("1 archives end without an end mark") && notes.contains("n1"),
+        notes.contains("1 archive ends without an end mark") && notes.contains("n1"),
         "{notes}"
     );
 }

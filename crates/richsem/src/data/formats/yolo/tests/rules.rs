@@ -77,7 +77,7 @@ fn lists_name_images_in_many_ways() {
         "images that are listed twice, taken once: 1",
         "listed images found only without the first folders of their paths: 1 (/home/ann/images/b.png)",
         "images without a file, left out: 1 (images/gone.png)",
-        "1 lines of ",
+        "1 line of ",
     ] {
         assert!(told(&dataset, line), "{line}: {}", dataset.report());
     }
