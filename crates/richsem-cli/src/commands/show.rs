@@ -15,7 +15,7 @@ use richsem::{
     },
     draw,
     gallery::{Labels, choose_images, draw_labels},
-    plural::{self, counted},
+    plural::{clause, counted},
 };
 
 use super::dataset::{has_groups, of_part};
@@ -73,7 +73,8 @@ pub(crate) struct Args {
 
 /// Rows that the table of a part shows at most.
 const MOST_ROWS: usize = 40;
-/// Classes of an image, or images without boxes, that are named.
+/// Classes of an image that are named, and images without boxes.
+const CLASSES: usize = 3;
 const NAMED: usize = 5;
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -138,7 +139,7 @@ impl Shown {
     ) -> Result<()> {
         let dataset = open_set(&args.data, opening)?;
         let part = of_part(&dataset);
-        let chosen = self.choose(args, &dataset);
+        let (chosen, of) = self.choose(args, &dataset);
         if chosen.is_empty() {
             output::note(format!("{}{part}: nothing of that is in it", dataset.report().format));
             return Ok(());
@@ -149,6 +150,9 @@ impl Shown {
             true => report.to_string(),
             false => report.without_counted_groups().to_string(),
         };
+        if self.drawn + self.failed > 0 {
+            output::print("")?;
+        }
         output::print(format!("{}{part}\n{head}\n", report.format))?;
         let rows = self.draw(&dataset, &store, &chosen, folder, signals)?;
         if !rows.is_empty() {
@@ -159,24 +163,34 @@ impl Shown {
                 output::print(format!("… and {more} more in {}", folder.display()))?;
             }
         }
-        output::print(format!("\n{}{}", left_out(&dataset, chosen.len()), without_boxes(&dataset)))
+        let with = if args.class.is_empty() { "" } else { " with it" };
+        let all = format!("{}{with}", counted(of, "image"));
+        let shown = match of - chosen.len() {
+            0 => all,
+            _ => format!("{} of {all} (more: --limit)", chosen.len()),
+        };
+        output::print(format!("\n{shown}{}", without_boxes(&dataset)))
     }
 
-    /// The images of a part that are drawn.
-    fn choose(&mut self, args: &Args, dataset: &Dataset) -> Vec<usize> {
+    /// The images of a part that are drawn, and of how many they are chosen.
+    fn choose(&mut self, args: &Args, dataset: &Dataset) -> (Vec<usize>, usize) {
         if args.image.is_empty() {
             let class = |name: &str| dataset.vocabulary().class_named(name);
             let classes = self.known(&args.class, class);
             if classes.is_empty() && !args.class.is_empty() {
-                return Vec::new();
+                return (Vec::new(), 0);
             }
-            return choose_images(dataset, &classes, args.limit as usize);
+            let all = choose_images(dataset, &classes, usize::MAX).len();
+            return (choose_images(dataset, &classes, args.limit as usize), all);
         }
         let names = dataset.image_names();
         let ids: HashSet<i64> =
             self.known(&args.image, |name| names.id_of(name, None)).into_iter().collect();
         let images = dataset.images().iter().enumerate();
-        images.filter(|(_, image)| ids.contains(&image.id)).map(|(at, _)| at).collect()
+        let named = images.filter(|(_, image)| ids.contains(&image.id));
+        let named: Vec<usize> = named.map(|(at, _)| at).collect();
+        let all = named.len();
+        (named, all)
     }
 
     /// What this part has of what was asked for.
@@ -284,8 +298,8 @@ fn open_store(args: &Args, dataset: &Dataset) -> Result<ImageStore> {
 fn row(file: &Path, labels: &Labels) -> Vec<String> {
     let classes = labels.classes.iter().map(|(name, boxes)| format!("{name} {boxes}"));
     let mut classes: Vec<String> = classes.collect();
-    if classes.len() > NAMED {
-        let more = classes.split_off(NAMED).len();
+    if classes.len() > CLASSES {
+        let more = classes.split_off(CLASSES).len();
         classes.push(format!("{more} more"));
     }
     let words = if classes.is_empty() { "no boxes".to_owned() } else { classes.join(", ") };
@@ -302,14 +316,6 @@ fn row(file: &Path, labels: &Labels) -> Vec<String> {
     ]
 }
 
-/// How many images are not drawn.
-fn left_out(dataset: &Dataset, drawn: usize) -> String {
-    match dataset.images().len() {
-        all if all > drawn => format!("{drawn} of {} (more: --limit)", counted(all, "image")),
-        all => format!("{} in all", counted(all, "image")),
-    }
-}
-
 /// Images that have no boxes, if there are any.
 fn without_boxes(dataset: &Dataset) -> String {
     let images = dataset.images().iter().enumerate();
@@ -321,10 +327,7 @@ fn without_boxes(dataset: &Dataset) -> String {
     let more = if names.len() > NAMED { ", …" } else { "" };
     format!(
         "\n{} no boxes: {}{more}",
-        match names.len() {
-            1 => "1 image has".to_owned(),
-            count => format!("{count} {} have", plural::of(count, "image")),
-        },
+        clause(names.len(), "image", ["has", "have"]),
         names[..names.len().min(NAMED)].join(", ")
     )
 }

@@ -63,7 +63,7 @@ fn both_parts_of_a_set_are_drawn_the_same_way_each_time() {
     }
     let more =
         ["dataset", "show", "set", "looks", "--limit", "99", "--split", "val", "--overwrite"];
-    dir.command(&more).ok().stdout_has("6 images in all");
+    dir.command(&more).ok().stdout_has("\n6 images\n");
     assert_eq!(dir.files("looks").iter().filter(|file| !file.contains('/')).count(), 6);
 }
 
@@ -76,7 +76,7 @@ fn crowds_and_what_has_no_boxes_are_told_apart() {
     assert_eq!(shown.row("out/a.png")[1..], ["2", "–", "–", "cat", "1,", "dog", "1"]);
     assert_eq!(shown.row("out/b.png")[1..], ["1", "1", "1", "dog", "1"]);
     assert_eq!(shown.row("out/c.png")[1..], ["0", "–", "–", "no", "boxes"]);
-    shown.stdout_has("1 image has no boxes: c.png").stdout_has("3 images in all");
+    shown.stdout_has("1 image has no boxes: c.png").stdout_has("\n3 images\n");
     let grey = image::open(dir.path("pictures/c.png")).unwrap();
     assert!(image::open(dir.path("out/c.png")).unwrap() == grey);
     assert!(image::open(dir.path("out/b.png")).unwrap() != grey);
@@ -85,7 +85,7 @@ fn crowds_and_what_has_no_boxes_are_told_apart() {
         let show = ["dataset", "show", "set.json", out, "--images", "pictures"];
         dir.command(&[&show[..], more].concat())
     };
-    only(&["--class", "CAT"], "cats").ok();
+    only(&["--class", "CAT"], "cats").ok().stdout_has("\n2 images with it\n");
     assert_eq!(dir.files("cats"), ["a.png", "b.png"]);
     only(&["--image", "c.png", "--image", "b.png"], "two").ok();
     assert_eq!(dir.files("two"), ["b.png", "c.png"]);
