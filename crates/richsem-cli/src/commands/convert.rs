@@ -11,6 +11,7 @@ use richsem::{
         dino::keys::{Layout, Variant},
     },
     data::dataset::Dataset,
+    plural::{clause, counted},
     vocabulary::Vocabulary,
 };
 use tch::Device;
@@ -109,10 +110,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     if let Some(rest) = args.rest.as_ref().filter(|_| from_official) {
         conversion.write_rest(rest)?;
         output::note(format!(
-            "{}: {}, the {} tensors that the detector does not hold",
+            "{}: {}, {} that the detector does not hold",
             rest.display(),
             size(rest),
-            conversion.rest.len()
+            counted(conversion.rest.len(), "tensor")
         ));
     }
     Ok(exit::OK)
@@ -193,10 +194,10 @@ fn refuse_problems(report: &Report, input: &Path) -> Result<()> {
     let more = problems.saturating_sub(SHOWN);
     let more = if more > 0 { format!("\n  … and {more} more (--list)") } else { String::new() };
     Err(anyhow!(
-        "{}: {problems} tensors do not fit, so nothing is written:{shown}{more}\n  hint: give the \
-         sizes of that model with -c or --set; name what may start anew or be left out with \
-         --allow-missing 'PATTERN'",
-        input.display()
+        "{}: {} not fit, so nothing is written:{shown}{more}\n  hint: give the sizes of that model with -c \
+         or --set; name what may start anew or be left out with --allow-missing 'PATTERN'",
+        input.display(),
+        clause(problems, "tensor", ["does", "do"])
     ))
 }
 

@@ -18,6 +18,7 @@ use richsem::{
         read::Names,
         review::{Kept, Review, entries_to_json, to_json},
     },
+    plural::{clause, counted},
     teacher::{self, TeacherConfig, TeacherText},
 };
 
@@ -217,13 +218,14 @@ fn ask(args: &Args, weights: &Path, from: &Names, to: &Names) -> Result<Looked> 
     let few = looked.seen.iter().filter(|seen| (1..ENOUGH).contains(&seen.images)).count();
     if few > 0 {
         output::warn(format!(
-            "of {few} classes the teacher saw fewer than {ENOUGH} images: what it says of them is unsure"
+            "of {} the teacher saw fewer than {ENOUGH} images: what it says there is unsure",
+            counted(few, "class")
         ));
     }
     if looked.unread > 0 {
         output::warn(format!(
-            "{} images could not be read and were left out: {}",
-            looked.unread,
+            "{} could not be read, left out: {}",
+            counted(looked.unread, "image"),
             looked.why.join("; ")
         ));
     }
@@ -247,7 +249,11 @@ fn entries(file: &Path, from: &Names, to: &Names) -> Result<Vec<Vec<usize>>> {
         ));
     }
     if without > 0 {
-        output::note(format!("{}: {without} classes of FROM have no entry", file.display()));
+        output::note(format!(
+            "{}: {} no entry",
+            file.display(),
+            clause(without, "class", ["has", "have"])
+        ));
     }
     Ok(entries)
 }
@@ -284,8 +290,8 @@ fn check_entries(
     ))?;
     if !unseen.is_empty() {
         output::warn(format!(
-            "{} mapped classes have no images: nothing is known of them",
-            unseen.len()
+            "{} without images, of which nothing is known",
+            counted(unseen.len(), "mapped class")
         ));
     }
     if let Some(path) = &args.out {

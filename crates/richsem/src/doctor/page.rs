@@ -209,7 +209,10 @@ fn classes(examination: &Examination) -> String {
     });
     let rows: Vec<_> = rows.collect();
     let all = table(&columns, &rows, "sortable");
-    format!("<details><summary>All {} classes</summary>\n{all}</details>\n", rows.len())
+    format!(
+        "<details><summary>All {}</summary>\n{all}</details>\n",
+        plural::counted(rows.len(), "class")
+    )
 }
 
 fn sizes(examination: &Examination) -> String {

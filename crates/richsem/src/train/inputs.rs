@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result, first_few},
     gallery::ImageSet,
     models::config::ClassHeadConfig,
+    plural::clause,
     predict::ReadAhead,
     teacher::TeacherText,
     vocabulary::Vocabulary,
@@ -207,8 +208,9 @@ pub(super) fn check_boxes(
     if most > limit {
         let many = split.entries.iter().filter(|entry| entry.boxes.len() > limit).count();
         observer.message(&format!(
-            "{many} images have more boxes (at most {most}) than the detector can find in one \
-             ({limit}): it cannot find all of them ({setting})"
+            "{} more boxes (at most {most}) than the detector can find in one ({limit}): it cannot find all \
+             of them ({setting})",
+            clause(many, "image", ["has", "have"])
         ));
     }
     Ok(())
