@@ -223,6 +223,9 @@ impl Shown {
             (folder, path.file_name().unwrap_or_default().to_owned())
         };
         let names = Names::of(&chosen.iter().map(place).collect::<Vec<_>>());
+        for (&at, name) in chosen.iter().zip(&names.all) {
+            refuse_originals(&folder.join(&name.drawn), store, &dataset.images()[at].file_name)?;
+        }
         let counter = Counter::new("drawing", chosen.len());
         let mut rows = Vec::with_capacity(chosen.len());
         for (done, (&at, name)) in chosen.iter().zip(&names.all).enumerate() {
@@ -293,6 +296,21 @@ fn open_store(args: &Args, dataset: &Dataset) -> Result<ImageStore> {
              relative to"
         )),
     }
+}
+
+/// Refuses to draw over an image of the set.
+fn refuse_originals(file: &Path, store: &ImageStore, image: &str) -> Result<()> {
+    let (Ok(file), Ok(image)) = (file.canonicalize(), store.path().join(image).canonicalize())
+    else {
+        return Ok(()); // nothing is there, or the image is in an archive
+    };
+    if file == image {
+        return Err(anyhow!(
+            "`{}` is an image of the set and would be overwritten\n  hint: choose another folder",
+            file.display()
+        ));
+    }
+    Ok(())
 }
 
 fn row(file: &Path, labels: &Labels) -> Vec<String> {

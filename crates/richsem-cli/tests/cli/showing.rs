@@ -131,6 +131,19 @@ fn what_cannot_be_shown_is_said() {
         .fails(1)
         .stderr_has("--images: the folder `empty` holds none of the annotated images");
     assert!(!dir.exists("out"));
+    let before = dir.read("pictures/a.png");
+    dir.command(&[
+        "dataset",
+        "show",
+        "set.json",
+        "pictures",
+        "--images",
+        "pictures",
+        "--overwrite",
+    ])
+    .fails(1)
+    .stderr_has("pictures/a.png` is an image of the set and would be overwritten");
+    assert!(dir.read("pictures/a.png") == before);
     // One that cannot be read does not stop the others.
     dir.write("pictures/a.png", "no image");
     show(&[]).fails(1).stderr_has("skipped: ").stderr_has("1 of 2 images could not be read");

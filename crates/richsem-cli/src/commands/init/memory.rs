@@ -115,22 +115,52 @@ pub(super) fn gib(bytes: f64) -> f64 {
     bytes / f64::from(1 << 30)
 }
 
-/// Bytes that this process can still have: what is free, or what its control group leaves it.
-pub(super) fn free() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let available = kib(&text, "MemAvailable")?;
-    let group = left_of_group(Path::new("/sys/fs/cgroup"));
-    Some(group.map_or(available, |left| left.min(available)))
+/// Where control groups are, what a line of `/proc/self/cgroup` has before the group's path, and names: of the
+/// limit, of what is taken, and of the files' share of it.
+struct Groups {
+    root: &'static str,
+    before: &'static str,
+    names: [&'static str; 3],
 }
 
-/// Bytes that a control group (version 2) leaves; none without a limit.
-fn left_of_group(folder: &Path) -> Option<f64> {
+/// Versions 2 and 1.
+const GROUPS: [Groups; 2] = [
+    Groups {
+        root: "/sys/fs/cgroup",
+        before: "0::/",
+        names: ["memory.max", "memory.current", "inactive_file "],
+    },
+    Groups {
+        root: "/sys/fs/cgroup/memory",
+        before: ":memory:/",
+        names: ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "],
+    },
+];
+
+/// Bytes that this process can still have: what is free, or what its control groups leave it.
+pub(super) fn free() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let mut free = kib(&text, "MemAvailable")?;
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    for Groups { root, before, names } in GROUPS {
+        let path = own.lines().find_map(|line| Some(line.split_once(before)?.1));
+        // The limits of the groups around it hold, too.
+        for group in Path::new(path.unwrap_or_default()).ancestors() {
+            free = left_of_group(&Path::new(root).join(group), names)
+                .map_or(free, |left| left.min(free));
+        }
+    }
+    Some(free)
+}
+
+/// Bytes that a control group leaves; none without a limit.
+fn left_of_group(folder: &Path, [most, taken, files]: [&str; 3]) -> Option<f64> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<f64>().ok();
-    let (most, taken) = (number("memory.max")?, number("memory.current")?);
+    let (most, taken) = (number(most)?, number(taken)?);
     // Files that were read stay until others need the memory.
     let stat = read("memory.stat").unwrap_or_default();
-    let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
+    let files = stat.lines().find_map(|line| line.strip_prefix(files));
     let files: f64 = files.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0.0);
     Some((most - taken + files).max(0.0))
 }
@@ -186,14 +216,18 @@ mod tests {
 
     #[test]
     fn a_control_groups_limit_is_what_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(left_of_group(folder.path()), None);
-        fs_err::write(folder.path().join("memory.current"), "700\n").unwrap();
-        fs_err::write(folder.path().join("memory.max"), "max\n").unwrap();
-        assert_eq!(left_of_group(folder.path()), None);
-        fs_err::write(folder.path().join("memory.max"), "1000\n").unwrap();
-        fs_err::write(folder.path().join("memory.stat"), "anon 5\ninactive_file 50\n").unwrap();
-        assert_eq!(left_of_group(folder.path()), Some(350.0));
+        for Groups { names: names @ [most, taken, files], .. } in GROUPS {
+            let folder = tempfile::tempdir().unwrap();
+            let write = |name: &str, text: &str| fs_err::write(folder.path().join(name), text);
+            assert_eq!(left_of_group(folder.path(), names), None);
+            write(taken, "700\n").unwrap();
+            write(most, "max\n").unwrap();
+            assert_eq!(left_of_group(folder.path(), names), None);
+            write(most, "1000\n").unwrap();
+            assert_eq!(left_of_group(folder.path(), names), Some(300.0));
+            write("memory.stat", &format!("anon 5\n{files}50\n")).unwrap();
+            assert_eq!(left_of_group(folder.path(), names), Some(350.0));
+        }
         assert_eq!(kib("A: 1 kB\nMemAvailable:   2 kB\n", "MemAvailable"), Some(2048.0));
         assert!(free().unwrap() > 0.0 && of_process("VmRSS").unwrap() > 0.0);
     }
