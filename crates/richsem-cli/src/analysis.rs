@@ -4,6 +4,7 @@ use richsem::evaluate::{
     Comparison, Intervals, Summary,
     errors::{Calibration, Errors, Tide},
 };
+use richsem::plural::counted;
 
 use crate::table::{NOTHING, percent, range, table};
 
@@ -20,7 +21,11 @@ pub(crate) fn intervals(intervals: &Intervals) -> String {
             metric.boxes.to_string(),
         ]
     });
-    format!("95 % intervals ({} groups of images)\n{}", intervals.groups, table(&columns, rows))
+    format!(
+        "95 % intervals ({} of images)\n{}",
+        counted(intervals.groups, "group"),
+        table(&columns, rows)
+    )
 }
 
 /// Intervals of what a training is judged by, if any is known.
@@ -50,9 +55,9 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
         ]
     });
     format!(
-        "less {}: 95 % intervals of the differences ({} groups of images)\n{}",
+        "less {}: 95 % intervals of the differences ({} of images)\n{}",
         comparison.with,
-        comparison.groups,
+        counted(comparison.groups, "group"),
         table(&columns, rows)
     )
 }
@@ -78,8 +83,8 @@ fn tide(tide: &Tide) -> String {
         rows.push(vec![name.to_owned(), NOTHING.to_owned(), percent(Some(gain))]);
     }
     format!(
-        "errors at IoU 0.50 of {} judged detections, and what AP50 ({}) would gain without each kind\n{}",
-        tide.judged,
+        "errors at IoU 0.50 of {}, and what AP50 ({}) would gain without each kind\n{}",
+        counted(tide.judged, "judged detection"),
         percent(Some(tide.ap50)),
         table(&["<", "errors", "gain"], rows)
     )

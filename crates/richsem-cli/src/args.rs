@@ -12,6 +12,7 @@ use richsem::{
     },
     detector::{Detector, weights_in},
     merge::{Merging, Tiling},
+    plural::counted,
     precision::Precision,
 };
 use tch::Device;
@@ -46,8 +47,11 @@ impl DeviceArgs {
         {
             let reason = reason.to_string();
             let reason = reason.strip_prefix("device: ").unwrap_or(&reason);
-            let reason = reason.split(';').next().unwrap_or(reason);
-            output::note(format!("computing on the CPU: {reason}"));
+            // The cause alone: on a machine without a GPU this line comes with every command.
+            let ends = [";", "\n", ", and its library"];
+            let reason =
+                ends.iter().fold(reason, |text, end| text.split(end).next().unwrap_or(text));
+            output::note(format!("computing on the CPU: {reason} (richsem checks)"));
         }
         if device.is_cuda() && std::env::var_os("OMP_NUM_THREADS").is_none() {
             // Only copies are left to the host. On a large machine one thread for each core would wait for
@@ -66,12 +70,13 @@ pub(crate) fn as_words(argument: Argument) -> String {
 /// Errors of `synth` and `dataset` name settings; on the command line these are flags.
 pub(crate) fn as_flag(error: Error) -> Error {
     match error {
+        // Without a flag: the problem has what was typed.
+        Error::Config { key, problem, hint } if key == "output" => match hint {
+            Some(hint) => Error::other(problem).with_hint(hint),
+            None => Error::other(problem),
+        },
         Error::Config { key, problem, hint } => {
-            let key = match key.as_str() {
-                "output" => "OUT".to_owned(),
-                _ => format!("--{}", key.replace('_', "-")),
-            };
-            Error::Config { key, problem, hint }
+            Error::Config { key: format!("--{}", key.replace('_', "-")), problem, hint }
         }
         other => other,
     }
@@ -114,9 +119,9 @@ pub(crate) fn load_detector_on(
         Some(PrecisionChoice::Bf16) => detector.set_precision(Precision::Bf16),
     }
     output::note(format!(
-        "{}: {} classes, padding {}, {} on {}",
+        "{}: {}, padding {}, {} on {}",
         file.display(),
-        detector.vocabulary().len(),
+        counted(detector.vocabulary().len(), "class"),
         detector.config().model.padding(),
         detector.config().precision().name(),
         device_name(device)
@@ -133,7 +138,7 @@ pub(crate) fn score(text: &str) -> Result<f32, String> {
 /// The weights file of a path: the file itself, or that of a checkpoint folder or a run folder (its
 /// best checkpoint, or the last one if none was evaluated).
 pub(crate) fn weights_file(path: &Path, flag: &str) -> Result<PathBuf> {
-    weights_in(path).map_err(|error| anyhow!("{flag}: {error}"))
+    weights_in(path).map_err(|error| anyhow!("{}{error}", output::of(flag)))
 }
 
 /// Which annotations are meant, where a file or folder leaves it open.

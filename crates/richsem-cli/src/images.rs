@@ -1,4 +1,4 @@
-//! Which images are meant, and the names of what is drawn from them.
+//! Which images are meant, and what their results are called.
 
 use std::{
     collections::HashSet,
@@ -8,8 +8,10 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::data::listing::{EXTENSIONS, PassedOver, is_image};
 
-/// Extensions that an image with boxes keeps; other images become .jpg.
-const DRAWN: [&str; 3] = ["jpg", "jpeg", "png"];
+use crate::{
+    names::{Name, Names},
+    output,
+};
 
 /// Every image meant by `inputs` (files, folders and all folders in them, patterns, lists of paths, and `-`: paths
 /// from stdin), each once, in the order given; within a folder or pattern by name; and what was passed over. What
@@ -51,7 +53,7 @@ fn images(paths: impl Iterator<Item = PathBuf>, passed_over: &mut PassedOver) ->
         } else if !path.exists() {
             passed_over.add_dangling(&name);
         } else if !path.is_file() {
-            passed_over.count("pipes, sockets and devices".to_owned(), &name);
+            passed_over.count("special files".to_owned(), &name);
         } else if !is_image_file(&path) {
             passed_over.add(&name);
         } else {
@@ -73,6 +75,10 @@ fn from_list(list: &Path) -> Result<Vec<PathBuf>> {
     let folder = list.parent().unwrap_or(Path::new(""));
     let mut paths = Vec::new();
     for (number, line) in lines(&text) {
+        if let Some(hint) = output::address_hint(Path::new(line)) {
+            let list = list.display();
+            return Err(anyhow!("{list}: line {number}: `{line}` is an address\n  hint: {hint}"));
+        }
         let path = folder.join(line);
         if !path.exists() {
             return Err(anyhow!(
@@ -147,24 +153,28 @@ fn walk(
 const FILMS: [&str; 8] = ["mp4", "avi", "mov", "mkv", "webm", "m4v", "mpg", "wmv"];
 
 /// What to do with an input that other programs take and this one does not; none for what may be an image.
-fn instead(input: &Path) -> Option<&'static str> {
+fn instead(input: &Path) -> Option<String> {
     let text = input.to_str()?;
     let ending = input.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let ends = |endings: &[&str]| endings.iter().any(|other| ending.eq_ignore_ascii_case(other));
     let is_stream = text.starts_with("rtsp://") || text.starts_with("rtmp://");
     if is_stream || (!input.exists() && text.len() < 3 && text.parse::<u8>().is_ok()) {
         return Some(
-            "there are no cameras: cut frames first (ffmpeg -i /dev/video0 frames/%05d.jpg)",
+            "there are no cameras: cut frames first (ffmpeg -i /dev/video0 frames/%05d.jpg)"
+                .to_owned(),
         );
     }
-    if text.starts_with("http://") || text.starts_with("https://") {
-        return Some("addresses are not fetched: get the file first (curl -O ADDRESS)");
+    if let Some(hint) = output::address_hint(input) {
+        return Some(hint);
     }
-    if ends(&FILMS) {
-        return Some("films are not read: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)");
-    }
-    ends(&["tar", "zip", "tgz", "gz", "parquet"])
-        .then_some("archives are not read here: unpack it first (tar xf), and give the folder")
+    let hint = if ends(&FILMS) {
+        "films are not read: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)"
+    } else if ends(&["tar", "zip", "tgz", "gz", "parquet"]) {
+        "archives are not read here: unpack it first (tar xf), and give the folder"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
 }
 
 fn of_input(
@@ -249,38 +259,37 @@ fn is_image_file(path: &Path) -> bool {
     is_image(&path.to_string_lossy())
 }
 
-/// The file in `folder` that each image is drawn into. It has the image's name, with a number if two
-/// images have the same name. Images that are neither JPEG nor PNG by their name become JPEG.
+/// What the results of each image are called in `folder`. Images that do not all have different file names keep
+/// their folders, as far as these differ; a line then says so.
 ///
 /// # Errors
-/// One of these files is one of the images, and would be overwritten.
-pub(crate) fn output_files(images: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut taken = HashSet::new();
-    let mut files = Vec::with_capacity(images.len());
-    for image in images {
-        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
-        let extension = match image.extension().and_then(|e| e.to_str()) {
-            Some(extension) if DRAWN.iter().any(|e| extension.eq_ignore_ascii_case(e)) => extension,
-            _ => "jpg",
-        };
-        let mut name = format!("{stem}.{extension}");
-        let mut number = 2;
-        while !taken.insert(name.clone()) {
-            name = format!("{stem}-{number}.{extension}");
-            number += 1;
-        }
-        files.push(folder.join(name));
-    }
+/// A drawn image would take the place of one of the images.
+pub(crate) fn result_names(
+    images: &[PathBuf],
+    folder: &Path,
+) -> Result<(Vec<Name>, Option<String>)> {
+    let place = |image: &PathBuf| {
+        let parent = image.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Of two ways to one folder both are that folder.
+        let parent = parent.canonicalize().or_else(|_| std::path::absolute(parent));
+        (parent.unwrap_or_default(), image.file_name().unwrap_or_default().to_owned())
+    };
+    let names = Names::of(&images.iter().map(place).collect::<Vec<_>>());
     let inputs: HashSet<PathBuf> = images.iter().filter_map(|p| p.canonicalize().ok()).collect();
-    let overwritten = |file: &&PathBuf| file.canonicalize().is_ok_and(|f| inputs.contains(&f));
-    if let Some(file) = files.iter().find(overwritten) {
+    let mut files = names.all.iter().map(|name| folder.join(&name.drawn));
+    let overwritten = |file: &PathBuf| file.canonicalize().is_ok_and(|f| inputs.contains(&f));
+    if let Some(file) = files.find(overwritten) {
         return Err(anyhow!(
             "--output: `{}` is one of the images and would be overwritten\n  hint: choose \
              another folder",
             file.display()
         ));
     }
-    Ok(files)
+    let told = names.twice.map(|name| {
+        let name = name.to_string_lossy();
+        format!("several images are called `{name}`: the results have the images' folders")
+    });
+    Ok((names.all, told))
 }
 
 #[cfg(test)]
@@ -320,8 +329,8 @@ mod tests {
         assert_eq!(
             passed_over.to_string(),
             format!(
-                "1 .txt ({}), 1 broken links ({}), 1 folders of results ({}), 1 folders seen before ({}), 1 \
-                 hidden ({}), 1 hidden folders ({}), 1 without an extension ({})",
+                "1 .txt ({}), 1 broken link ({}), 1 folder of results ({}), 1 folder seen before ({}), 1 \
+                 hidden ({}), 1 hidden folder ({}), 1 without an extension ({})",
                 name("notes.txt"),
                 name("f.jpg"),
                 name("results"),
@@ -382,15 +391,29 @@ mod tests {
     }
 
     #[test]
-    fn drawn_images_never_share_a_name_nor_take_that_of_a_image() {
+    fn drawn_images_never_share_a_name_nor_take_that_of_an_image() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path();
         let images =
             files(folder, &["x/1.jpg", "y/1.jpg", "z/1-2.jpg", "z/odd", "z/P.PNG", "z/w.webp"]);
-        let out = folder.join("out");
-        let drawn = output_files(&images, &out).unwrap();
-        assert_eq!(names(&drawn), ["1.jpg", "1-2.jpg", "1-2-2.jpg", "odd.jpg", "P.PNG", "w.jpg"]);
-        let error = output_files(&images, &folder.join("x")).unwrap_err().to_string();
-        assert!(error.contains("would be overwritten") && error.contains("1.jpg"), "{error}");
+        let drawn = |images: &[PathBuf], out: &str| {
+            let (names, told) = result_names(images, &folder.join(out))?;
+            let drawn = names.into_iter().map(|name| name.drawn.display().to_string());
+            anyhow::Ok((drawn.collect::<Vec<_>>(), told))
+        };
+        let (all, told) = drawn(&images, "out").unwrap();
+        assert_eq!(all, ["x/1.jpg", "y/1.jpg", "z/1-2.jpg", "z/odd.jpg", "z/P.PNG", "z/w.jpg"]);
+        assert!(told.unwrap().contains("`1.jpg`"));
+        let (some, told) = drawn(&images[1..], "out").unwrap();
+        assert_eq!(some, ["1.jpg", "1-2.jpg", "odd.jpg", "P.PNG", "w.jpg"]);
+        assert_eq!(told, None);
+        // One folder by two ways is one.
+        std::os::unix::fs::symlink("x", folder.join("link")).unwrap();
+        let two = files(folder, &["link/1.jpg", "x/2.jpg", "y/1.jpg"]);
+        assert_eq!(drawn(&two, "out").unwrap().0, ["x/1.jpg", "x/2.jpg", "y/1.jpg"]);
+        for (images, out) in [(&images[..1], "x"), (&images[..], "")] {
+            let error = drawn(images, out).unwrap_err().to_string();
+            assert!(error.contains("would be overwritten") && error.contains("1.jpg"), "{error}");
+        }
     }
 }

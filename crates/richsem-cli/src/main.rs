@@ -8,6 +8,7 @@ mod commands;
 mod exit;
 mod images;
 mod least;
+mod names;
 mod output;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -65,11 +65,37 @@ pub(crate) fn set_panic_hook() {
     }));
 }
 
+/// What a message about an argument begins with: its flag. An argument without a flag is known by what was typed,
+/// which the message has.
+pub(crate) fn of(flag: &str) -> String {
+    if flag.starts_with('-') { format!("{flag}: ") } else { String::new() }
+}
+
+/// What to do with an address, of the web or of a store of objects; none if it is none.
+pub(crate) fn address_hint(path: &Path) -> Option<String> {
+    let (scheme, rest) = path.to_str()?.split_once("://")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ['+', '-', '.'].contains(&c);
+    if scheme.is_empty() || !scheme.chars().all(plain) || path.exists() {
+        return None;
+    }
+    let how = match &*scheme.to_ascii_lowercase() {
+        "file" => return Some(format!("give the path alone: {rest}")),
+        "http" | "https" | "ftp" => "get the file first (curl -LO ADDRESS)",
+        "s3" => "get the file first (aws s3 cp ADDRESS .)",
+        "gs" => "get the file first (gcloud storage cp ADDRESS .)",
+        _ => "get the file first",
+    };
+    Some(format!("addresses are not fetched: {how}"))
+}
+
 /// Refuses an input that does not exist. `what` says in words what it should be.
 pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
     // Also a pattern of archives or tables.
     if ImageStore::is_there(path) {
         return Ok(());
+    }
+    if let Some(hint) = address_hint(path) {
+        return Err(anyhow!("{}`{}` is an address\n  hint: {hint}", of(flag), path.display()));
     }
     let hint = match std::env::current_dir() {
         Ok(here) if path.is_relative() => {
@@ -77,7 +103,7 @@ pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
         }
         _ => String::new(),
     };
-    Err(anyhow!("{flag}: no such {what} as `{}`{hint}", path.display()))
+    Err(anyhow!("{}no such {what} as `{}`{hint}", of(flag), path.display()))
 }
 
 /// Refuses an input that does not exist or is a folder.
@@ -86,20 +112,22 @@ pub(crate) fn check_input_file(path: &Path, flag: &str) -> Result<()> {
     if path.is_dir() {
         let path = path.display();
         return Err(anyhow!(
-            "{flag}: `{path}` is a folder, expected a file\n  hint: name the file in it"
+            "{}`{path}` is a folder, expected a file\n  hint: name the file in it",
+            of(flag)
         ));
     }
     Ok(())
 }
 
-/// Refuses a result that would overwrite one of the inputs.
+/// Refuses a result that would overwrite one of the inputs, each with its flag or what it is.
 pub(crate) fn check_apart(file: &Path, flag: &str, inputs: &[(&Path, &str)]) -> Result<()> {
     // A file that does not exist yet is no input.
     let Ok(place) = file.canonicalize() else { return Ok(()) };
     let same = |input: &Path| input.canonicalize().is_ok_and(|input| input == place);
     match inputs.iter().find(|(input, _)| same(input)) {
-        Some((_, of)) => Err(anyhow!(
-            "{flag}: `{}` is the file of {of}, which would be overwritten\n  hint: give another name",
+        Some((_, input)) => Err(anyhow!(
+            "{}`{}` is the file of {input}, which would be overwritten\n  hint: give another name",
+            of(flag),
             file.display()
         )),
         None => Ok(()),
@@ -110,7 +138,7 @@ pub(crate) fn check_apart(file: &Path, flag: &str, inputs: &[(&Path, &str)]) -> 
 pub(crate) fn check_file(path: &Path, flag: &str) -> Result<()> {
     if path.is_dir() {
         let path = path.display();
-        return Err(anyhow!("{flag}: `{path}` is a folder, expected the name of a file"));
+        return Err(anyhow!("{}`{path}` is a folder, expected the name of a file", of(flag)));
     }
     if path.metadata().is_ok_and(|about| !about.is_file()) {
         // A device or pipe, as /dev/stdout: written to as it is.
@@ -120,7 +148,8 @@ pub(crate) fn check_file(path: &Path, flag: &str) -> Result<()> {
     if !folder.is_dir() {
         let folder = folder.display();
         return Err(anyhow!(
-            "{flag}: the folder `{folder}` does not exist\n  hint: make it with mkdir -p {folder}"
+            "{}the folder `{folder}` does not exist\n  hint: make it with mkdir -p {folder}",
+            of(flag)
         ));
     }
     probe(folder, flag)
@@ -130,9 +159,9 @@ pub(crate) fn check_file(path: &Path, flag: &str) -> Result<()> {
 pub(crate) fn make_folder(path: &Path, flag: &str) -> Result<()> {
     if path.exists() && !path.is_dir() {
         let path = path.display();
-        return Err(anyhow!("{flag}: `{path}` is a file, expected a folder"));
+        return Err(anyhow!("{}`{path}` is a file, expected a folder", of(flag)));
     }
-    fs_err::create_dir_all(path).map_err(|error| anyhow!("{flag}: {error}"))?;
+    fs_err::create_dir_all(path).map_err(|error| anyhow!("{}{error}", of(flag)))?;
     probe(path, flag)
 }
 
@@ -142,7 +171,7 @@ pub(crate) fn check_new_folder(path: &Path, flag: &str) -> Result<()> {
     let existing: PathBuf = path.ancestors().find(|p| p.exists()).unwrap_or(&path).to_owned();
     if !existing.is_dir() {
         let existing = existing.display();
-        return Err(anyhow!("{flag}: `{existing}` is a file, expected a folder"));
+        return Err(anyhow!("{}`{existing}` is a file, expected a folder", of(flag)));
     }
     probe(&existing, flag)
 }
@@ -150,6 +179,6 @@ pub(crate) fn check_new_folder(path: &Path, flag: &str) -> Result<()> {
 /// Tries to write: this shows permissions, read-only disks and quotas alike.
 fn probe(folder: &Path, flag: &str) -> Result<()> {
     tempfile::tempfile_in(folder).map(drop).map_err(|error| {
-        anyhow!("{flag}: the folder `{}` cannot be written to: {error}", folder.display())
+        anyhow!("{}the folder `{}` cannot be written to: {error}", of(flag), folder.display())
     })
 }

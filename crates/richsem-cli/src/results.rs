@@ -7,6 +7,7 @@ use richsem::{
     data::dataset::Dataset,
     detections::{self, Detection, Names},
     evaluate::openimages::{Results, is_results, read_results},
+    plural::counted,
 };
 
 use crate::output;
@@ -47,16 +48,17 @@ fn read_shares(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
     let Results { detections, other_images, other_classes } = read_results(file, dataset)?;
     if other_images > 0 {
         output::warn(format!(
-            "{}: {other_images} predictions are in images that the annotations do not have: passed over",
-            file.display()
+            "{}: passed over, in images that the annotations do not have: {}",
+            file.display(),
+            counted(other_images, "prediction")
         ));
     }
     if let Some((first, _)) = other_classes.first_key_value() {
         output::warn(format!(
-            "{}: {} predictions are of {} classes that the annotations do not have, as {first}: passed over",
+            "{}: passed over, of classes that the annotations do not have: {} of {}, as {first}",
             file.display(),
-            other_classes.values().sum::<usize>(),
-            other_classes.len()
+            counted(other_classes.values().sum::<usize>(), "prediction"),
+            counted(other_classes.len(), "class")
         ));
     }
     Ok(detections)

@@ -1,6 +1,8 @@
 //! Ctrl-C and `kill`.
 
 use std::{
+    io::Read as _,
+    os::unix::net::UnixStream,
     path::Path,
     sync::{
         Arc,
@@ -11,13 +13,13 @@ use std::{
 use anyhow::Result;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
+    flag, low_level,
 };
 
 use crate::{exit, output};
 
-/// SIGINT, SIGTERM and SIGHUP (the terminal is gone) ask to stop in good order; a second one ends the
-/// process at once. A process that was started to ignore SIGHUP, as by `nohup`, goes on ignoring it.
+/// SIGINT, SIGTERM and SIGHUP (the terminal is gone) ask to stop in good order; a second one says so and ends the
+/// process at once; a third one ends it should the words not come through. A process that was started to ignore SIGHUP, as by `nohup`, goes on ignoring it.
 pub(crate) struct Signals {
     /// Set by the first signal.
     pub(crate) stop: Arc<AtomicBool>,
@@ -30,13 +32,26 @@ impl Signals {
     pub(crate) fn catch() -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let which = Arc::new(AtomicUsize::new(SIGINT as usize));
+        let ending = Arc::new(AtomicBool::new(false));
+        let (mut heard, told) = UnixStream::pair()?;
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
         for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
-            // In this order: the first signal finds the flag unset and sets it.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ending))?;
             flag::register_usize(signal, Arc::clone(&which), signal as usize)?;
             flag::register(signal, Arc::clone(&stop))?;
+            // A handler may not write to the terminal: a thread does, which it wakes.
+            low_level::pipe::register(signal, told.try_clone()?)?;
         }
+        let last = Arc::clone(&which);
+        let listen = move || {
+            // One byte a signal.
+            if heard.read_exact(&mut [0; 2]).is_ok() {
+                ending.store(true, Ordering::Relaxed);
+                output::note("ended at once: what was not saved yet is lost");
+                low_level::exit(128 + last.load(Ordering::Relaxed) as i32);
+            }
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(listen)?;
         Ok(Self { stop, which })
     }
 

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use richsem::{
     evaluate::{ClassResult, Summary},
+    plural::{self, counted},
     vocabulary::Frequency,
 };
 
@@ -112,6 +113,7 @@ pub(crate) fn classes(summary: &Summary, all: bool) -> String {
         .into_iter()
         .filter(|group| summary.per_class.iter().any(|c| c.frequency == *group))
         .collect();
+    let mut left_out = summary.per_class.len();
     // About as many in all, however many groups there are.
     let shown = SHOWN.div_ceil(present.len().max(1));
     for group in present {
@@ -121,13 +123,14 @@ pub(crate) fn classes(summary: &Summary, all: bool) -> String {
         let mut evaluated: Vec<&ClassResult> = of_group.filter(|c| ap(c).is_some()).collect();
         evaluated.sort_by(|a, b| ap(b).unwrap_or(0.0).total_cmp(&ap(a).unwrap_or(0.0)));
         let name = group.map_or("classes", group_name);
-        text += &format!("{name}: {total} classes, {} with boxes here\n", evaluated.len());
+        text +=
+            &format!("{name}: {}, {} with boxes here\n", counted(total, "class"), evaluated.len());
         let both_ends = ends(&evaluated, shown);
+        left_out -= both_ends.0.len() + both_ends.1.len();
         text += &table(columns, with_gap(both_ends, columns.len(), |c| class(c)));
         text += "\n\n";
     }
-    text += "(all classes: --per-class)";
-    text
+    text + &more_classes(left_out, "--per-class")
 }
 
 /// The first and the last few of a list; the second part is empty where the list is short.
@@ -151,6 +154,11 @@ pub(crate) fn with_gap<T>(
         rows.extend(last.iter().map(row));
     }
     rows
+}
+
+/// Says that a table of classes does not show all of them, and what does.
+pub(crate) fn more_classes(left_out: usize, how: &str) -> String {
+    format!("({left_out} more {}: {how})", plural::of(left_out, "class"))
 }
 
 /// The letter of a group, `r`, `c` or `f`, or a dash.
@@ -227,5 +235,7 @@ mod tests {
             assert!(!text.contains(name), "{name} is in\n{text}");
         }
         assert!(text.contains("frequent: 50 classes, 49 with boxes here"), "{text}");
+        // Two groups of ten at each end.
+        assert!(text.ends_with("(60 more classes: --per-class)"), "{text}");
     }
 }

@@ -62,12 +62,12 @@ fn training_reads_labels_and_never_the_teacher() {
     let ran = dir.command(&[&PREPARE[..], &TEACHER].concat()).ok().no_stdout();
     ran.stderr_has("train: 12 images with ")
         .stderr_has(" boxes in 2 views each: ")
-        .stderr_has("1 shards made, 0 were there")
+        .stderr_has("1 shard made, 0 there")
         .stderr_has("--set teacher.prepared=labels");
     let files = ["prepared.json", "text.safetensors", "train/shard-00000.safetensors"];
     assert_eq!(dir.files("labels"), files);
     let again = dir.command(&[&PREPARE[..], &TEACHER].concat()).ok();
-    again.stderr_has("0 shards made, 1 were there");
+    again.stderr_has("0 shards made, 1 there");
 
     std::fs::remove_file(dir.path("clip.safetensors")).unwrap();
     let train = [&TRAIN[..], &TEACHER].concat();

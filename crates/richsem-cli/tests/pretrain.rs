@@ -77,7 +77,7 @@ fn what_cannot_be_is_refused_before_the_work() {
     let place = ["pretrain-teacher", "set/captions.jsonl", "-o", "none/t.safetensors"];
     dir.command(&place).fails(1).stderr_has("--output: the folder `none` does not exist");
     let captions = ["pretrain-teacher", "none.jsonl", "-o", "t.safetensors"];
-    dir.command(&captions).fails(1).stderr_has("CAPTIONS: no such file as `none.jsonl`");
+    dir.command(&captions).fails(1).stderr_has("error: no such file as `none.jsonl`");
     dir.write("set/captions.jsonl", "{\"image\": \"captioned/000001.jpg\"}\n");
     let ran = dir.command(&SMALL).fails(1).no_stdout();
     ran.stderr_has("set/captions.jsonl: line 1: missing field `caption`")

@@ -22,6 +22,8 @@ pub struct Labeled {
     pub color_key: u64,
     /// Written behind the name; `None` for ground truth.
     pub score: Option<f32>,
+    /// Whether the frame is dashed, as that of a region of many objects.
+    pub dashed: bool,
 }
 
 const BLACK: Rgb<u8> = Rgb([0, 0, 0]);
@@ -78,7 +80,7 @@ impl Mark {
             name: label.class_name.clone(),
             suffix: label.score.map(|score| format!(" {score:.2}")).unwrap_or_default(),
             ink: color(label.color_key),
-            dashed: false,
+            dashed: label.dashed,
             rank: label.score.unwrap_or(1.0),
         }
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn labeled(bbox: [f32; 4], score: Option<f32>) -> Labeled {
-    Labeled { bbox: Xyxy(bbox), class_name: "zebra".to_owned(), color_key: 4, score }
+    Labeled { bbox: Xyxy(bbox), class_name: "zebra".to_owned(), color_key: 4, score, dashed: false }
 }
 
 fn grey(width: u32, height: u32) -> RgbImage {

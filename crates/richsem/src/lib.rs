@@ -92,6 +92,7 @@ pub mod mapping;
 pub mod merge;
 pub mod models;
 pub mod normalization;
+pub mod plural;
 pub mod precision;
 pub mod predict;
 pub mod prelude;

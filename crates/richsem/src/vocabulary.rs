@@ -124,6 +124,31 @@ impl Vocabulary {
         self.categories.binary_search_by_key(&id, |c| c.id).ok().map(|i| ClassIndex(i as u32))
     }
 
+    /// The class of a name: as it is written, or else the only one that differs in upper and lower case alone.
+    ///
+    /// # Errors
+    /// Why there is none, with the nearest name.
+    pub fn class_named(&self, name: &str) -> Result<ClassIndex, String> {
+        let same = |same: &dyn Fn(&str) -> bool| -> Vec<u32> {
+            let classes = (0..).zip(&self.categories);
+            classes.filter(|(_, class)| same(&class.name)).map(|(index, _)| index).collect()
+        };
+        let exact = same(&|other| other == name);
+        let folded = name.to_lowercase();
+        let found =
+            if exact.is_empty() { same(&|other| other.to_lowercase() == folded) } else { exact };
+        if let [one] = found[..] {
+            return Ok(ClassIndex(one));
+        }
+        if !found.is_empty() {
+            return Err(format!("{} classes are called `{name}`", found.len()));
+        }
+        let near = |class: &Category| strsim::jaro_winkler(&class.name.to_lowercase(), &folded);
+        let nearest = self.categories.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+        let nearest = nearest.map(|class| format!(" (the nearest: `{}`)", class.name));
+        Err(format!("no class is called `{name}`{}", nearest.unwrap_or_default()))
+    }
+
     /// Image counts by class, for the federated loss and repeat factors.
     #[must_use]
     pub fn image_counts(&self) -> Vec<u32> {
@@ -132,6 +157,7 @@ impl Vocabulary {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::testing;
@@ -148,6 +174,22 @@ mod tests {
         assert_eq!(vocabulary.class_of(CategoryId(90)), Some(ClassIndex(2)));
         assert_eq!(vocabulary.class_of(CategoryId(2)), None);
         assert_eq!(vocabulary.category(ClassIndex(2)).name, "class 90");
+    }
+
+    #[test]
+    fn classes_are_found_by_name_and_the_nearest_is_named() {
+        let names = ["Cat", "dog", "DOG", "cow"];
+        let classes = (1..).zip(names).map(|(id, name)| testing::category(id, name));
+        let vocabulary = Vocabulary::new(classes.collect());
+        assert_eq!(vocabulary.class_named("cat"), Ok(ClassIndex(0)));
+        assert_eq!(vocabulary.class_named("DOG"), Ok(ClassIndex(2)));
+        assert_eq!(vocabulary.class_named("Dog").unwrap_err(), "2 classes are called `Dog`");
+        assert_eq!(
+            vocabulary.class_named("cows").unwrap_err(),
+            "no class is called `cows` (the nearest: `cow`)"
+        );
+        let none = Vocabulary::new(Vec::new()).class_named("cat");
+        assert_eq!(none.unwrap_err(), "no class is called `cat`");
     }
 
     #[test]

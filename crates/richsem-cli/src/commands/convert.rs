@@ -11,6 +11,7 @@ use richsem::{
         dino::keys::{Layout, Variant},
     },
     data::dataset::Dataset,
+    plural::{clause, counted},
     vocabulary::Vocabulary,
 };
 use tch::Device;
@@ -109,10 +110,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     if let Some(rest) = args.rest.as_ref().filter(|_| from_official) {
         conversion.write_rest(rest)?;
         output::note(format!(
-            "{}: {}, the {} tensors that the detector does not hold",
+            "{}: {}, {} that the detector does not hold",
             rest.display(),
             size(rest),
-            conversion.rest.len()
+            counted(conversion.rest.len(), "tensor")
         ));
     }
     Ok(exit::OK)
@@ -124,7 +125,7 @@ fn is_official(source: &Source) -> bool {
 
 /// All files that are read, each with the argument that names it.
 fn check_inputs<'a>(args: &'a Args, input: &'a Path) -> Result<Vec<(&'a Path, &'a str)>> {
-    let mut inputs = vec![(input, "IN")];
+    let mut inputs = vec![(input, "the input")];
     for (file, flag) in
         [(&args.config, "--config"), (&args.annotations, "--annotations"), (&args.clip, "--clip")]
     {
@@ -150,7 +151,7 @@ fn check_rest(
         output::check_input_file(rest, "--rest")?;
     }
     if *rest == args.output {
-        return Err(anyhow!("--rest: `{}` is OUT: give another name", rest.display()));
+        return Err(anyhow!("--rest: `{}` is the output, too: give another name", rest.display()));
     }
     Ok(())
 }
@@ -193,10 +194,10 @@ fn refuse_problems(report: &Report, input: &Path) -> Result<()> {
     let more = problems.saturating_sub(SHOWN);
     let more = if more > 0 { format!("\n  … and {more} more (--list)") } else { String::new() };
     Err(anyhow!(
-        "{}: {problems} tensors do not fit, so nothing is written:{shown}{more}\n  hint: give the \
-         sizes of that model with -c or --set; name what may start anew or be left out with \
-         --allow-missing 'PATTERN'",
-        input.display()
+        "{}: {} not fit, so nothing is written:{shown}{more}\n  hint: give the sizes of that model with -c \
+         or --set; name what may start anew or be left out with --allow-missing 'PATTERN'",
+        input.display(),
+        clause(problems, "tensor", ["does", "do"])
     ))
 }
 

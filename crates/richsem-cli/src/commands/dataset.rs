@@ -1,4 +1,4 @@
-//! `richsem dataset stats` and `richsem dataset convert`; `split` is in [`super::split`].
+//! `richsem dataset stats` and `richsem dataset convert`; `split` is in [`super::split`], `show` in [`super::show`].
 
 use std::{
     ops::ControlFlow,
@@ -11,12 +11,13 @@ use richsem::{
     data::{
         convert::{self, Conversion, ConversionReport, Target},
         dataset::Dataset,
-        formats::{Opening, Unit},
+        formats::{Opening, Unit, same_split},
     },
+    plural::counted,
     vocabulary::{Category, Frequency},
 };
 
-use super::split;
+use super::{show, split};
 use crate::{
     args::{SetArgs, as_flag},
     exit, output,
@@ -30,6 +31,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   richsem dataset stats train.json
+  richsem dataset show train.json looks
   richsem dataset convert VOCdevkit/VOC2012 voc --to coco
   richsem dataset split all.json mine")]
 pub(crate) struct Args {
@@ -41,6 +43,8 @@ pub(crate) struct Args {
 enum Verb {
     /// Check an annotation file and count what is in it
     Stats(StatsArgs),
+    /// Draw the boxes of a set on its images: are they right?
+    Show(show::Args),
     /// Write a set of any known format as COCO, LVIS or YOLO
     Convert(ConvertArgs),
     /// Divide a set into training and validation
@@ -126,6 +130,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
             converted(&args.input, &args.output, &args.conversion())
         }
         Verb::FromVoc(args) => from_voc(&args),
+        Verb::Show(args) => show::run(&args),
         Verb::Split(args) => split::run(&args),
     }
 }
@@ -177,7 +182,7 @@ fn conversion(report: &ConversionReport) -> String {
     for split in &report.splits {
         text += &format!("\n\n{} as read ({}): {}", split.name, split.read.format, split.read);
     }
-    text += &format!("\n\n{} classes", report.classes.len());
+    text += &format!("\n\n{}", counted(report.classes.len(), "class"));
     for note in &report.notes {
         text += &format!("\n  {note}");
     }
@@ -219,17 +224,30 @@ fn stats(args: &StatsArgs) -> Result<u8> {
 fn stats_of(args: &StatsArgs, opening: &Opening) -> Result<u8> {
     let dataset = open_set(&args.annotations, opening)?;
     let counts = counts(&dataset);
-    let part = dataset.split();
-    let of_part = if part.is_empty() { String::new() } else { format!(", part `{part}`") };
-    output::print(format!(
-        "{}{of_part}\n{}\n\n{}\n\n{}\n\n{}",
-        dataset.report().format,
-        dataset.report(),
-        groups(&dataset, &counts),
-        sizes(&dataset),
-        classes(&dataset, &counts, args.per_class)
-    ))?;
+    let report = dataset.report();
+    let head = format!("{}{}", report.format, of_part(&dataset));
+    let head = match has_groups(&dataset) {
+        true => format!("{head}\n{report}\n\n{}", groups(&dataset, &counts)),
+        false => format!("{head}\n{}", report.without_counted_groups()),
+    };
+    let (sizes, classes) = (sizes(&dataset), classes(&dataset, &counts, args.per_class));
+    output::print(format!("{head}\n\n{sizes}\n\n{classes}"))?;
     Ok(exit::OK)
+}
+
+/// The part's name, to stand behind the set's.
+pub(super) fn of_part(dataset: &Dataset) -> String {
+    match dataset.split() {
+        "" => String::new(),
+        part => format!(", part `{part}`"),
+    }
+}
+
+/// Whether rare, common and frequent classes can be told: the file says which these are, or it may be what is
+/// trained on, whose images decide.
+pub(super) fn has_groups(dataset: &Dataset) -> bool {
+    let said = dataset.frequencies().iter().any(Option::is_some);
+    said || dataset.split().is_empty() || same_split(dataset.split(), "train")
 }
 
 /// Images that show a class, and its boxes, in this file.
@@ -317,11 +335,12 @@ fn classes(dataset: &Dataset, counts: &[Count], all: bool) -> String {
         dataset.vocabulary().categories().iter().zip(counts.iter().copied()).collect();
     classes.sort_by_key(|(_, count)| std::cmp::Reverse(count.boxes));
     let columns = ["id", "<class", "<group", "images", "boxes"];
+    let groups = has_groups(dataset);
     let row = |(category, count): &(&Category, Count)| {
         vec![
             category.id.0.to_string(),
             category.name.clone(),
-            category.frequency.letter().to_string(),
+            table::group_letter(groups.then_some(category.frequency)),
             count.images.to_string(),
             count.boxes.to_string(),
         ]
@@ -330,5 +349,6 @@ fn classes(dataset: &Dataset, counts: &[Count], all: bool) -> String {
         return table::table(&columns, classes.iter().map(row));
     }
     let rows = table::with_gap(table::ends(&classes, table::SHOWN), columns.len(), row);
-    format!("{}\n\n(all classes: --per-class)", table::table(&columns, rows))
+    let more = table::more_classes(classes.len() - 2 * table::SHOWN, "--per-class");
+    format!("{}\n\n{more}", table::table(&columns, rows))
 }

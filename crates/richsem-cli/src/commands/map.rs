@@ -18,6 +18,7 @@ use richsem::{
         read::Names,
         review::{Kept, Review, entries_to_json, to_json},
     },
+    plural::{clause, counted},
     teacher::{self, TeacherConfig, TeacherText},
 };
 
@@ -139,7 +140,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 fn check(args: &Args) -> Result<()> {
     output::check_input(&args.from, "FROM", "file or folder")?;
     output::check_input(&args.to, "TO", "file or folder")?;
-    let mut inputs: Vec<(&Path, &str)> = vec![(&args.from, "FROM"), (&args.to, "TO")];
+    let mut inputs: Vec<(&Path, &str)> =
+        vec![(&args.from, "the first vocabulary"), (&args.to, "the second vocabulary")];
     if args.to_text.is_some() && args.from_text.is_none() && args.teacher.is_none() {
         return Err(anyhow!(
             "--to-text: given without --from-text\n  hint: embeddings are compared: give both, or --teacher"
@@ -216,13 +218,14 @@ fn ask(args: &Args, weights: &Path, from: &Names, to: &Names) -> Result<Looked> 
     let few = looked.seen.iter().filter(|seen| (1..ENOUGH).contains(&seen.images)).count();
     if few > 0 {
         output::warn(format!(
-            "of {few} classes the teacher saw fewer than {ENOUGH} images: what it says of them is unsure"
+            "of {} the teacher saw fewer than {ENOUGH} images: what it says there is unsure",
+            counted(few, "class")
         ));
     }
     if looked.unread > 0 {
         output::warn(format!(
-            "{} images could not be read and were left out: {}",
-            looked.unread,
+            "{} could not be read, left out: {}",
+            counted(looked.unread, "image"),
             looked.why.join("; ")
         ));
     }
@@ -246,7 +249,11 @@ fn entries(file: &Path, from: &Names, to: &Names) -> Result<Vec<Vec<usize>>> {
         ));
     }
     if without > 0 {
-        output::note(format!("{}: {without} classes of FROM have no entry", file.display()));
+        output::note(format!(
+            "{}: {} no entry",
+            file.display(),
+            clause(without, "class", ["has", "have"])
+        ));
     }
     Ok(entries)
 }
@@ -283,8 +290,8 @@ fn check_entries(
     ))?;
     if !unseen.is_empty() {
         output::warn(format!(
-            "{} mapped classes have no images: nothing is known of them",
-            unseen.len()
+            "{} without images, of which nothing is known",
+            counted(unseen.len(), "mapped class")
         ));
     }
     if let Some(path) = &args.out {
@@ -393,7 +400,8 @@ fn print_classes(
         table::table(&columns, shown.iter().map(row))
     } else {
         let rows = table::with_gap(table::ends(&shown, table::SHOWN), columns.len(), row);
-        format!("{}\n\n(all classes: --list)", table::table(&columns, rows))
+        let more = table::more_classes(shown.len() - 2 * table::SHOWN, "--list");
+        format!("{}\n\n{more}", table::table(&columns, rows))
     };
     output::print(format!("\n{text}"))
 }
@@ -412,6 +420,9 @@ fn print_unmapped(args: &Args, mapping: &Mapping, to: &[ClassName<'_>]) -> Resul
     });
     let title = format!("<{} classes that nothing is mapped to", places.len());
     let text = table::table(&["id", &title, "<group", "train images"], rows);
-    let more = if shown < places.len() { "\n\n(all classes: --list)" } else { "" };
+    let more = match places.len() - shown {
+        0 => String::new(),
+        more => format!("\n\n{}", table::more_classes(more, "--list")),
+    };
     output::print(format!("\n{text}{more}"))
 }

@@ -15,6 +15,7 @@ pub(crate) mod prepare;
 pub(crate) mod pretrain_teacher;
 pub(crate) mod report;
 pub(crate) mod settings;
+pub(crate) mod show;
 pub(crate) mod split;
 pub(crate) mod study;
 pub(crate) mod synth;

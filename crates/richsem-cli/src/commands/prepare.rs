@@ -6,6 +6,7 @@ use anyhow::Result;
 use richsem::{
     Error,
     config::{Config, Preset},
+    plural::counted,
     prepare::{PrepareObserver, prepare},
 };
 
@@ -76,11 +77,10 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         done => done?,
     };
     output::note(format!(
-        "finished in {}: {} rows; {} shards made, {} were there before\ntrain with\n  --set \
-         teacher.prepared={out}",
+        "finished in {}: {}; {} made, {} there before\ntrain with\n  --set teacher.prepared={out}",
         progress::hms(started.elapsed().as_secs_f64()),
-        report.rows,
-        report.made,
+        counted(report.rows as usize, "row"),
+        counted(report.made, "shard"),
         report.kept,
     ));
     Ok(exit::OK)

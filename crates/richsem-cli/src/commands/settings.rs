@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
                 [] => "`richsem settings` lists all".to_owned(),
                 _ => format!("did you mean {}?", named.join(", ")),
             };
-            Err(anyhow!("KEY: there is no setting `{key}`\n  hint: {hint}"))
+            Err(anyhow!("there is no setting `{key}`\n  hint: {hint}"))
         }
         [setting] => {
             output::print(one(setting))?;

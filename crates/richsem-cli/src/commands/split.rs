@@ -9,6 +9,7 @@ use richsem::{
         convert::Target,
         split::{Division, DivisionReport, divide},
     },
+    plural::counted,
 };
 
 use crate::{
@@ -115,11 +116,17 @@ fn told(report: &DivisionReport, args: &Args) -> String {
         table::table(&columns, shown.map(row))
     );
     if report.classes.len() > table::SHOWN * 2 {
-        text += &format!("\n… and {} more", report.classes.len() - table::SHOWN * 2);
+        let how = format!("richsem dataset stats {} --per-class", args.output.display());
+        let more = table::more_classes(report.classes.len() - table::SHOWN * 2, &how);
+        text += &format!("\n{more}");
     }
     let (groups, images) = report.groups;
     if groups > 0 {
-        text += &format!("\n\n{groups} groups of {images} images stayed together");
+        text += &format!(
+            "\n\n{} of {} stayed together",
+            counted(groups, "group"),
+            counted(images, "image")
+        );
     }
     let lacking: Vec<&str> = report
         .classes
@@ -129,8 +136,8 @@ fn told(report: &DivisionReport, args: &Args) -> String {
         .collect();
     if !lacking.is_empty() {
         text += &format!(
-            "\n\n{} classes are not in every part: fewer images (or groups) than parts show them, or they cannot be spared where they are: {}",
-            lacking.len(),
+            "\n\nnot in every part, because too few images (or groups) show them: {} ({})",
+            counted(lacking.len(), "class"),
             first_few(&lacking)
         );
     }

@@ -1,12 +1,16 @@
 //! `richsem synth`.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::Result;
 use richsem::{
     Error,
     synth::{SynthConfig, SynthReport, generate},
-    vocabulary::Frequency,
+    vocabulary::{Category, Frequency},
 };
 
 use crate::{args::as_flag, exit, output, progress::Counter, signals::Signals, table};
@@ -109,7 +113,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         drawn => drawn.map_err(as_flag)?,
     };
 
-    show(&report)?;
+    show(&report, &args.output)?;
     output::note(format!(
         "{}: {} training, {} validation, {} classification and {} captioned images",
         args.output.display(),
@@ -122,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 /// Prints a table of the classes and one of their groups.
-fn show(report: &SynthReport) -> Result<()> {
+fn show(report: &SynthReport, output: &Path) -> Result<()> {
     let categories = report.vocabulary.categories();
     let groups = [Frequency::Frequent, Frequency::Common, Frequency::Rare].map(|group| {
         let of_group =
@@ -136,7 +140,7 @@ fn show(report: &SynthReport) -> Result<()> {
             val.to_string(),
         ]
     });
-    let classes = categories.iter().zip(&report.val_instances).map(|(category, val)| {
+    let row = |(category, val): &(&Category, &u32)| {
         vec![
             category.id.0.to_string(),
             category.name.clone(),
@@ -145,11 +149,22 @@ fn show(report: &SynthReport) -> Result<()> {
             category.instance_count.to_string(),
             val.to_string(),
         ]
-    });
+    };
     let columns = ["id", "<class", "<group", "train images", "train boxes", "val boxes"];
+    let mut classes: Vec<_> = categories.iter().zip(&report.val_instances).collect();
+    let all = classes.len();
+    let more = if all > table::MOST_CLASSES {
+        classes.sort_by_key(|(category, _)| std::cmp::Reverse(category.instance_count));
+        let how = format!("richsem dataset stats {} --per-class", output.display());
+        format!("\n\n{}", table::more_classes(all - 2 * table::SHOWN, &how))
+    } else {
+        String::new()
+    };
+    let ends =
+        if more.is_empty() { (&classes[..], &[][..]) } else { table::ends(&classes, table::SHOWN) };
     output::print(format!(
-        "{}\n\n{}",
-        table::table(&columns, classes),
+        "{}{more}\n\n{}",
+        table::table(&columns, table::with_gap(ends, columns.len(), row)),
         table::table(&["<group", "classes", "train boxes", "val boxes"], groups),
     ))
 }

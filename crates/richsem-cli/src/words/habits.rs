@@ -58,8 +58,19 @@ pub(super) const VERBS: &[(&[&str], &str)] = &[
         "several settings over several seeds are compared by `study`: richsem study study.toml",
     ),
     (
-        &["inspect", "gui", "viewer"],
-        "faults of a set are found by `doctor`, with pictures: richsem doctor DATA --html doctor.html",
+        &[
+            "inspect",
+            "gui",
+            "viewer",
+            "view",
+            "browse",
+            "browse-dataset",
+            "explore",
+            "visualize-data",
+            "visualize-dataset",
+            "draw",
+        ],
+        "the boxes of a set are drawn by `dataset show`: richsem dataset show DATA looks",
     ),
     (
         &["yolo", "rfdetr", "mmdet", "detectron2"],
@@ -80,7 +91,7 @@ pub(super) const VERBS: &[(&[&str], &str)] = &[
     (&["presets", "recipes"], "presets are listed by train: richsem train --preset list"),
     (&["split", "partition", "divide"], "it is a verb of dataset: richsem dataset split IN OUT"),
     (
-        &["stats", "analyze", "analyse", "browse", "explore", "describe"],
+        &["stats", "analyze", "analyse", "describe"],
         "it is a verb of dataset: richsem dataset stats DATA",
     ),
     (
@@ -113,7 +124,7 @@ pub(super) const VERBS: &[(&[&str], &str)] = &[
     ),
     (
         &["plot", "plots", "show", "tensorboard", "dashboard"],
-        "a run is shown by `report`: richsem report runs/mine",
+        "a run is shown by `report` (a set by `dataset show`): richsem report runs/mine",
     ),
     (
         &["generate", "toy", "synthetic"],

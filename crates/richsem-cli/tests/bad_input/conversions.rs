@@ -283,17 +283,17 @@ fn no_result_takes_the_place_of_what_it_is_made_from() {
             (
                 "OUT is IN",
                 &["convert", "official.pth", "official.pth"],
-                &["OUT: `", "of IN, ", over],
+                &["`official.pth` is the file of the input, ", over],
             ),
             (
                 "OUT is IN by a link",
                 &to_detector("official.pth", "link.safetensors"),
-                &["OUT: `link.safetensors` is the file of IN, ", over],
+                &["`link.safetensors` is the file of the input, ", over],
             ),
             (
                 "--rest is IN",
                 &rest("official.pth"),
-                &["--rest: `official.pth` is the file of IN", over],
+                &["--rest: `official.pth` is the file of the input", over],
             ),
             (
                 "--rest is the classes",

@@ -55,7 +55,7 @@ fn a_broken_image_beyond_the_allowed_number_stops_a_run_that_can_go_on_when_it_i
             None => std::fs::remove_file(dir.path(IMAGE)).unwrap(),
         }
         let ran = dir.command(&[&TRAIN[..], &NONE_ALLOWED].concat()).fails(1);
-        let first = "data.max_broken_images: more than the allowed 0 image(s) could not be read";
+        let first = "data.max_broken_images: more than the allowed 0 images could not be read";
         for text in [first, "train/000003.jpg", says[0], says[1]] {
             assert!(ran.stderr.contains(text), "{name}: no `{text}`: {ran:?}");
         }
@@ -78,7 +78,7 @@ fn broken_images_within_the_allowed_number_are_named_and_reported_at_the_end() {
     let ran = dir.command(&[&TRAIN[..], &["--set", "data.max_broken_images=2"]].concat()).ok();
     let (skipped, report) = (
         ran.stderr.find("skipped: ").unwrap(),
-        ran.stderr.find("2 image(s) could not be read:").unwrap(),
+        ran.stderr.find("2 images could not be read:").unwrap(),
     );
     assert!(skipped < report && ran.stderr[report..].contains("train/000003.jpg"), "{ran:?}");
     assert!(ran.stderr[report..].contains("val/000002.jpg"), "{ran:?}");
@@ -214,7 +214,7 @@ fn what_is_no_image_is_not_predicted_on() {
     let ran = dir.command(&predict("notes.md")).fails(1);
     ran.stderr_has("skipped: notes.md: image: expected JPEG, PNG, WebP, BMP, TIFF or GIF, got bytes that begin with")
         .stderr_has("hint: this is no image")
-        .stderr_has("1 of 1 images could not be read");
+        .stderr_has("1 of 1 image could not be read");
     assert_eq!(dir.files("out"), ["detections.json"]);
 }
 
@@ -289,7 +289,10 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
             (
                 "over an earlier one",
                 &archived("good.tar", "earlier"),
-                &["OUT: `earlier` exists and is not empty", "hint: choose another folder, or pass"],
+                &[
+                    "error: `earlier` exists and is not empty",
+                    "hint: choose another folder, or pass",
+                ],
             ),
             (
                 "into an earlier one",
@@ -304,7 +307,7 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
             (
                 "absent",
                 &archived("none", "out"),
-                &["INPUT: no such folder or archive as `none`", "hint: "],
+                &["error: no such folder or archive as `none`", "hint: "],
             ),
         ],
     );
@@ -313,4 +316,33 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
     let before = contents(&dir);
     dir.command(&[&archived("good.tar", "out")[..], &["--overwrite"]].concat()).ok();
     assert_same("once more", &before, &contents(&dir));
+}
+
+#[test]
+fn an_address_is_no_file_and_the_hint_says_how_to_get_it() {
+    let dir = Dir::new();
+    dir.write("a.jpg", "");
+    dir.write("list.txt", "a.jpg\nhttps://example.org/b.jpg\n");
+    let predict = |input| ["predict", input, "--weights", "none.safetensors"];
+    let curl = "addresses are not fetched: get the file first (curl -LO ADDRESS)";
+    all_refused(
+        &dir,
+        &[
+            ("http", &predict("http://example.org/a.jpg?size=2"), &["http://example.org", curl]),
+            ("https", &predict("HTTPS://example.org/a"), &["HTTPS://example.org/a", curl]),
+            ("s3", &predict("s3://bucket/a.jpg"), &["s3://bucket/a.jpg", "aws s3 cp"]),
+            ("a path", &predict("file:///tmp/a.jpg"), &["give the path alone: /tmp/a.jpg"]),
+            ("in a list", &predict("list.txt"), &["list.txt: line 2: `https://example.org", curl]),
+            (
+                "a set",
+                &["dataset", "stats", "https://example.org/a.json"],
+                &["is an address", curl],
+            ),
+            (
+                "weights",
+                &["predict", "a.jpg", "--weights", "https://example.org/a.pth"],
+                &["--weights: `https://example.org/a.pth` is an address", curl],
+            ),
+        ],
+    );
 }

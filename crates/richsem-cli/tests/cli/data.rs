@@ -31,7 +31,10 @@ fn a_drawn_set_is_counted_and_its_readme_makes_it_again() {
         .sum();
     assert_eq!(by_size.to_string(), boxes, "{stats:?}");
 
-    dir.command(&SMALL_SYNTH).fails(1).stderr_has("OUT: ").stderr_has("--overwrite");
+    dir.command(&SMALL_SYNTH)
+        .fails(1)
+        .stderr_has("/set` exists and is not empty")
+        .stderr_has("--overwrite");
     dir.command(&[&SMALL_SYNTH[..], &["--overwrite"]].concat()).ok();
 
     let readme = dir.text("set/README.md");
@@ -65,7 +68,7 @@ fn voc_becomes_coco() {
         .ok()
         .stdout_has("out/all.json")
         .stdout_has("voc/JPEGImages")
-        .stdout_has("all as read (Pascal VOC XML): 1 images, 1 annotations, 1 classes")
+        .stdout_has("all as read (Pascal VOC XML): 1 image, 1 annotation, 1 class")
         .stdout_has("Everything that was read is in the new files.");
     assert_eq!(dir.json("out/all.json")["annotations"][0]["bbox"], json!([0.0, 0.0, 9.0, 9.0]));
     // As it was called before.
@@ -75,9 +78,9 @@ fn voc_becomes_coco() {
     assert!(dir.read("out/all.json") == dir.read("out1/all.json"));
     dir.command(&["dataset", "convert", "out", "lvis", "--to", "lvis"])
         .ok()
-        .stdout_has("image_count, instance_count and frequency of 1 classes were counted");
+        .stdout_has("image_count, instance_count and frequency of 1 class were counted");
     assert_eq!(dir.json("lvis/all.json")["categories"][0]["frequency"], json!("r"));
-    dir.command(&["dataset", "stats", "voc"]).ok().stdout_has("1 images, 1 annotations");
+    dir.command(&["dataset", "stats", "voc"]).ok().stdout_has("1 image, 1 annotation");
     dir.command(&["dataset", "convert", "absent", "out2", "--to", "coco"])
         .fails(1)
         .stderr_has("absent");
@@ -126,7 +129,9 @@ fn classes_are_mapped_and_decisions_stay() {
     }
     check("map.json").fails(1).stderr_has("expected a folder, or a .tar");
 
-    dir.command(&["map", "from.csv", "none.json"]).fails(1).stderr_has("TO: no such file");
+    dir.command(&["map", "from.csv", "none.json"])
+        .fails(1)
+        .stderr_has("error: no such file or folder as `none.json`");
     dir.command(&["map", "from.csv", "to.json", "--out", "to.json"]).fails(1).stderr_has("--out: ");
     dir.write("review.toml", "version = 1\n[[class]]\nfrom = \"/m/2\"\ndecision = \"salmon\"\n");
     dir.command(&args).fails(1).stderr_has("class[0].decision").stderr_has("did you mean");

@@ -35,7 +35,7 @@ fn a_leak_is_a_problem_and_is_shown() {
     train["images"].as_array_mut().unwrap().push(leaked);
     dir.write("set/train.json", train.to_string());
     let ran = dir.command(&with(&["--html", "d.html", "--json", "d.json"])).exits(1);
-    ran.stdout_has("1 image of val").stdout_has("train/leak.png and val/").stdout_has("1 problems");
+    ran.stdout_has("1 image of val").stdout_has("train/leak.png and val/").stdout_has("1 problem");
     let found = dir.json("d.json");
     assert_eq!(found["findings"][0]["code"], "copies_between_parts");
     assert!(dir.text("d.html").contains("<img src=\"data:image/jpeg;base64,"));
@@ -78,7 +78,9 @@ fn detections_show_a_box_that_is_missing() {
 #[test]
 fn what_cannot_be_is_refused_before_the_work() {
     let (dir, ..) = drawn();
-    dir.command(&["doctor", "absent.json"]).fails(1).stderr_has("DATA: no such");
+    dir.command(&["doctor", "absent.json"])
+        .fails(1)
+        .stderr_has("error: no such file or folder as `absent.json`");
     dir.command(&with(&["--html", "no/d.html"])).fails(1).stderr_has("--html");
     dir.command(&with(&["--json", "set/val.json"])).fails(1).stderr_has("--json");
     dir.command(&with(&["--html", "d", "--json", "d"])).fails(1).stderr_has("--json");

@@ -7,6 +7,7 @@ mod detecting;
 mod doctor;
 mod evaluating;
 mod predicting;
+mod showing;
 mod starting;
 mod stopping;
 #[path = "../util/mod.rs"]

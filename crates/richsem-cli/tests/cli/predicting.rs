@@ -82,6 +82,42 @@ fn every_form_of_results_has_the_same_boxes() {
 }
 
 #[test]
+fn images_of_one_name_do_not_overwrite_each_other() {
+    let dir = Dir::with_run();
+    for (to, from) in [("x/1.jpg", 1), ("y/1.jpg", 2), ("y/2.jpg", 3)] {
+        dir.write(&format!("in/{to}"), dir.read(&format!("set/images/val/00000{from}.jpg")));
+    }
+    let other = image::open(dir.path("in/x/1.jpg")).unwrap();
+    other.save(dir.path("in/y/1.png")).unwrap();
+    other.save(dir.path("in/y/2.bmp")).unwrap();
+    dir.write("list.txt", "in/x/1.jpg\nin/y/1.jpg\nin/y/1.png\nin/y/2.bmp\nin/y/2.jpg\n");
+    let forms = ["--formats", "images,json,yolo,crops", "--conf", "0", "--device", "cpu"];
+    for (inputs, out) in
+        [(&["in"][..], "out"), (&["list.txt"], "out2"), (&["in/x", "in/y"], "out3")]
+    {
+        let args = [&["predict"], inputs, &["--weights", "run", "-o", out], &forms[..]].concat();
+        dir.command(&args).ok().stderr_has("several images are called `1.jpg`");
+        let files = dir.files(out);
+        let of = |folder: &str| -> Vec<&str> {
+            let files = files.iter().filter_map(|file| file.strip_prefix(folder));
+            files.filter(|file| !file.contains('/')).collect()
+        };
+        assert_eq!(of("x/"), ["1.jpg"]);
+        assert_eq!(of("y/"), ["1.jpg", "1.png", "2.bmp.jpg", "2.jpg"]);
+        assert_eq!(of("labels/x/"), ["1.txt"]);
+        assert_eq!(of("labels/y/"), ["1.png.txt", "1.txt", "2.bmp.txt", "2.txt"]);
+        // Each box with an inside of a pixel is cut out of its own image.
+        let records = dir.json(&format!("{out}/detections.json"));
+        let crops = files.iter().filter(|file| file.starts_with("crops/")).count();
+        let is_cut = |record: &&serde_json::Value| {
+            let bbox = record["bbox"].as_array().unwrap();
+            bbox[2].as_f64().unwrap() > 0.0 && bbox[3].as_f64().unwrap() > 0.0
+        };
+        assert_eq!(crops, records.as_array().unwrap().iter().filter(is_cut).count());
+    }
+}
+
+#[test]
 fn suppression_and_tiles_change_boxes_and_never_names() {
     let dir = Dir::with_run();
     let image = "set/images/val/000001.jpg";

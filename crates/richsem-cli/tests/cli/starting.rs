@@ -70,6 +70,40 @@ fn a_set_in_one_piece_is_divided_and_what_init_writes_trains() {
     .stderr_has("weights from");
 }
 
+/// The kind and the sizes are read from the file's tensors.
+#[test]
+fn init_writes_the_backbone_of_the_weights_whatever_its_kind() {
+    use richsem::checkpoint_io::{read_weights, safetensors};
+    let dir = Dir::with_data();
+    let kind = "backbone = { kind = \"swin\", width = 16, head_width = 8, window = 4, layers = [1, 1, 1, 1] }";
+    let config: Vec<String> = dir
+        .text("tiny.toml")
+        .lines()
+        .map(|line| if line.starts_with("backbone") { kind.to_owned() } else { line.to_owned() })
+        .collect();
+    dir.write("swin.toml", config.join("\n"));
+    dir.command(&["train", "-c", "swin.toml", "--run", "run", "--device", "cpu"]).ok();
+    // The backbone alone, as it is published.
+    let all = read_weights(&dir.path("run/checkpoints/last/model.safetensors")).unwrap();
+    let own = all.into_iter().filter_map(|(name, x)| {
+        let own = name.strip_prefix("backbone.0.")?;
+        (!own.starts_with("norm")).then(|| (own.to_owned(), x))
+    });
+    let none = safetensors::Metadata::new();
+    safetensors::write(&dir.path("swin.safetensors"), &own.collect(), &none).unwrap();
+    let init = ["init", "set", "--weights", "swin.safetensors", "--device", "cpu", "--minutes"];
+    dir.command(&[&init[..], &["0.05", "-o", "mine.toml"]].concat())
+        .ok()
+        .stderr_has("a Swin Transformer")
+        .stdout_has("from a trained swin_t");
+    let text = dir.text("mine.toml");
+    for part in ["kind = \"swin\"\n", "name = \"swin_t\"\n", "width = 16\n", "window = 4\n"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let train = ["train", "-c", "mine.toml", "--run", "next", "--device", "cpu", "--epochs", "1"];
+    dir.command(&train).ok().stderr_has("swin.safetensors");
+}
+
 #[test]
 fn a_preset_needs_no_file_and_flags_change_what_depends_on_them() {
     let dir = drawn();

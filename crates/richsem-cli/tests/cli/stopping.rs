@@ -119,3 +119,23 @@ fn a_signal_stops_a_run_that_can_be_resumed() {
     assert!(ran.stdout.contains(&format!("after epoch {}:", epoch + 1)), "{ran:?}");
     assert_eq!(dir.json("run/checkpoints/last/state.json")["updates"], (epoch + 1) * 6);
 }
+
+/// Two different signals: the system may make one of two that are the same.
+#[test]
+fn a_second_signal_ends_at_once_and_says_so() {
+    let dir = Dir::with_data();
+    let args = ["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu", "--set"];
+    let mut command = dir.raw_command(&[&args[..], &["train.epochs=1000"]].concat());
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let begun = lines.by_ref().find(|line| line.starts_with("training: 1000 epochs of 6 batches"));
+    assert!(begun.is_some());
+    let id = child.id().to_string();
+    // Both wait until it goes on, so that it cannot end by the first alone.
+    for signal in ["STOP", "INT", "TERM", "CONT"] {
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+    }
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.starts_with("ended at once")), "{rest:?}");
+    assert!([Some(130), Some(143)].contains(&child.wait().unwrap().code()));
+}

@@ -33,6 +33,12 @@ frame.addEventListener("load", () => {
       if (!apart) touching.push(`${a.textContent} / ${b.textContent}`);
     }));
   }
+  // Tables whose rows lose their names when they are scrolled to the side.
+  const nameless = [...page.querySelectorAll(".scroll table:not(.confusion)")].filter((table) => {
+    const name = table.tBodies[0]?.rows[0]?.cells[0];
+    const wide = table.scrollWidth > table.parentElement.clientWidth + 1;
+    return wide && name && view.getComputedStyle(name).position !== "sticky";
+  });
   const images = [...page.querySelectorAll("img")];
   const measured = {
     width,
@@ -45,6 +51,7 @@ frame.addEventListener("load", () => {
     smallest: Math.min(...letters.map(({ size }) => size)),
     outside: outside.map(({ text }) => named(text)),
     touching,
+    nameless: nameless.map(named),
     images: images.length,
     broken: images.filter((image) => !image.complete || image.naturalWidth === 0).length,
     loaded: view.performance.getEntriesByType("resource").map((entry) => entry.name.slice(0, 100))

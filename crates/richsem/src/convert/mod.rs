@@ -50,13 +50,10 @@ impl Form {
         match extension.as_deref() {
             Some("safetensors") => Ok(Self::Safetensors),
             Some("pth" | "pt") => Ok(Self::Pth),
-            other => Err(Error::config(
-                "OUT",
-                format!(
-                    "expected a name that ends in .safetensors or .pth, got {}",
-                    other.map_or("none of these".to_owned(), |e| format!(".{e}"))
-                ),
-            )
+            _ => Err(Error::other(format!(
+                "`{}`: expected a name that ends in .safetensors or .pth",
+                path.display()
+            ))
             .with_hint(
                 ".safetensors is what this program reads, .pth what the official code does",
             )),
@@ -180,16 +177,13 @@ pub fn convert(source: Source, form: Form, options: &Options) -> Result<Conversi
                 Form::Pth => ("official code's checkpoint", ".safetensors"),
                 Form::Safetensors => ("safetensors file of this program", ".pth"),
             };
-            Err(Error::config(
-                "OUT",
-                format!(
-                    "the input is a{} {is} already",
-                    match form {
-                        Form::Pth => "n",
-                        Form::Safetensors => "",
-                    }
-                ),
-            )
+            Err(Error::other(format!(
+                "the input is a{} {is} already",
+                match form {
+                    Form::Pth => "n",
+                    Form::Safetensors => "",
+                }
+            ))
             .with_hint(format!("give a name that ends in {other}")))
         }
     }

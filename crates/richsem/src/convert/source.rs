@@ -21,7 +21,7 @@ use crate::{
     },
     detector,
     error::{Error, Result},
-    models::backbone::ResnetName,
+    models::backbone::{BackboneConfig, ResnetConfig, ResnetName},
 };
 
 /// What a file of weights is, by its tensors' names.
@@ -58,6 +58,21 @@ pub struct Source {
 }
 
 impl Source {
+    /// The settings of the backbone that the file holds alone, as its tensors tell them; none if it holds
+    /// something else, or the tensors contradict each other. Of a ResNet they tell the name alone.
+    #[must_use]
+    pub fn backbone(&self) -> Option<BackboneConfig> {
+        match self.kind {
+            Kind::Resnet(name) => Some(ResnetConfig { name, ..ResnetConfig::default() }.into()),
+            Kind::Backbone(layout) => {
+                let tensors =
+                    self.tensors.iter().map(|(name, x)| (name.clone(), x.shallow_clone()));
+                layout.config(&layout.sort(tensors.collect()).tensors)
+            }
+            _ => None,
+        }
+    }
+
     /// Reads a file. `key` says which state dict of a `.pth` (`ema_model`), see
     /// [`pth::Checkpoint::state_dict`], or below which prefix of the names the weights are (`student`).
     ///

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Result,
     normalization::Normalization,
+    plural::counted,
     targets::{Supervision, Target},
 };
 
@@ -187,8 +188,8 @@ const SMALLER_BATCH: &str = "take smaller batches or smaller images; the setting
 /// Number and size of the images, from the shape `[B, H, W]` of the mask.
 fn described(size: &[i64]) -> String {
     let [images, height, width] = [size[0], size[1], size[2]];
-    let s = if images == 1 { "" } else { "s" };
-    format!("{images} image{s} of {height} × {width} pixels")
+    let images = counted(images as usize, "image");
+    format!("{images} of {height} × {width} pixels")
 }
 
 #[cfg(test)]

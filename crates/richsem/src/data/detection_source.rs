@@ -21,6 +21,7 @@ use crate::{
     boxes::Xyxy,
     collective::{Collective, pack, unpack},
     geometry::Geometry,
+    plural::counted,
     random::{Random, Stream},
     targets::{LabelKnowledge, Target, View},
     vocabulary::ClassIndex,
@@ -159,8 +160,8 @@ impl BrokenImages {
             return Ok(());
         }
         let problem = format!(
-            "more than the allowed {} image(s) could not be read:\n{}",
-            self.allowed,
+            "more than the allowed {} could not be read:\n{}",
+            counted(self.allowed, "image"),
             listed(&found)
         );
         Err(Error::config("data.max_broken_images", problem)
@@ -228,8 +229,9 @@ impl BrokenImages {
     #[must_use]
     pub fn summary(&self) -> Option<String> {
         let found = self.found();
-        (!found.is_empty())
-            .then(|| format!("{} image(s) could not be read:\n{}", found.len(), listed(&found)))
+        (!found.is_empty()).then(|| {
+            format!("{} could not be read:\n{}", counted(found.len(), "image"), listed(&found))
+        })
     }
 }
 

@@ -161,7 +161,7 @@ fn broken_images_are_named_replaced_and_counted() {
     let names: Vec<_> = source.broken.list().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["1.png", "3.png", "4.png", "5.png"]);
     let summary = source.broken.summary().unwrap();
-    assert!(summary.starts_with("4 image(s) could not be read") && summary.contains("3.png"));
+    assert!(summary.starts_with("4 images could not be read") && summary.contains("3.png"));
 
     source.broken = Arc::new(BrokenImages::new(3));
     let text = source.build(0).unwrap_err().to_string();
@@ -217,7 +217,7 @@ fn images_with_an_exif_orientation_are_checked_against_their_annotations() {
     }
     for (store, value) in [(viewed, "stored"), (stored, "exif")] {
         let note = store.turned("the setting").unwrap();
-        assert!(note.starts_with("3 image(s), as `3.jpg`, "), "{note}");
+        assert!(note.starts_with("3 images, as `3.jpg`, "), "{note}");
         assert!(note.ends_with(&format!("set the setting to {value}")), "{note}");
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     data::{detection_source::ImageEntry, extra::ClassificationSet},
     error::Result,
     hash::{Fnv, sha256_of_file},
+    plural::counted,
 };
 
 /// Counts and hashes of what a run learns from: `data.json` in its folder. File names are not part of
@@ -90,7 +91,8 @@ impl Fingerprint {
                 counts(self)
             ));
         }
-        let counts = |of: &Self| format!("{} images and {} boxes", of.images, of.boxes);
+        let counts =
+            |of: &Self| format!("{} and {}", counted(of.images, "image"), counted(of.boxes, "box"));
         let (now, then) = (counts(self), counts(started));
         match (self == started, now == then) {
             (true, _) => None,
@@ -153,9 +155,6 @@ mod tests {
             assert!(changed(change).unwrap().contains("other ids, classes or places"));
         }
         let fewer = Fingerprint::of(&set[..1]).differs_from(&first).unwrap();
-        assert!(
-            fewer.contains("with 2 images and 1 boxes") && fewer.contains("1 images"),
-            "{fewer}"
-        );
+        assert!(fewer.contains("with 2 images and 1 box") && fewer.contains("1 image"), "{fewer}");
     }
 }

@@ -50,7 +50,8 @@ impl PassedOver {
         self.count(DANGLING.to_owned(), name);
     }
 
-    /// Counts something of a kind of its own, in the plural.
+    /// Counts something of a kind of its own, in the plural: of a single one the first word that ends with an s
+    /// loses it.
     pub fn count(&mut self, kind: String, name: &str) {
         let (count, names) = self.kinds.entry(kind).or_default();
         *count += 1;
@@ -83,10 +84,21 @@ impl fmt::Display for PassedOver {
             // Of a link that leads nowhere something is missing: it is named.
             let shown = if kind == DANGLING { &names[..] } else { &names[..1] };
             let such = if *count > shown.len() { "as " } else { "" };
+            let kind = if *count == 1 { singular(kind) } else { kind.clone() };
             write!(f, "{comma}{count} {kind} ({such}{})", shown.join(", "))?;
         }
         Ok(())
     }
+}
+
+/// A kind of [`PassedOver::count`] for a single one. Extensions stay as they are.
+fn singular(kind: &str) -> String {
+    let mut words: Vec<&str> = kind.split(' ').collect();
+    let noun = words.iter_mut().find(|word| word.ends_with('s') && !word.starts_with('.'));
+    if let Some(noun) = noun {
+        *noun = &noun[..noun.len() - 1];
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]
@@ -120,6 +132,14 @@ mod tests {
             passed_over.to_string(),
             "2 .txt (as b/x.txt), 2 broken links (gone.jpg, too.jpg), 2 hidden (as ./.DS_Store), \
              1 without an extension (README)"
+        );
+        let mut single = PassedOver::default();
+        single.count("folders of results".to_owned(), "out");
+        single.add("a.cls");
+        single.add_dangling("gone.jpg");
+        assert_eq!(
+            single.to_string(),
+            "1 .cls (a.cls), 1 broken link (gone.jpg), 1 folder of results (out)"
         );
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     collective::Collective,
+    plural::{clause, counted},
     random::{Random, Stream},
     vocabulary::ClassIndex,
 };
@@ -226,8 +227,10 @@ impl Share {
         let batches = match last {
             LastBatch::Drop if items < round => {
                 let problem = format!(
-                    "{items} images do not fill one batch of {batch_size} images on each of \
-                     {world} device(s)"
+                    "{} not fill one batch of {} on each of {}",
+                    clause(items, "image", ["does", "do"]),
+                    counted(batch_size, "image"),
+                    counted(world, "device")
                 );
                 return Err(Error::config("data.batch_size", problem)
                     .with_hint(format!("use at most {}, or add images", (items / world).max(1))));

@@ -10,6 +10,7 @@ use crate::{
     draw::{self, Labeled},
     error::Result,
     gallery::Drawn,
+    plural::{self},
     report::{self, escape, gallery, section, thousands},
     vocabulary::Frequency,
 };
@@ -33,11 +34,12 @@ pub fn page(title: &str, examination: &Examination, parts: &[Part<'_>]) -> Resul
         .iter()
         .map(|part| {
             let boxes = if part.boxes > 0 {
-                format!(", {} boxes", thousands(part.boxes))
+                format!(", {} {}", thousands(part.boxes), plural::of(part.boxes, "box"))
             } else {
                 String::new()
             };
-            format!("{}: {} images{boxes}", part.name, thousands(part.images))
+            let images = plural::of(part.images, "image");
+            format!("{}: {} {images}{boxes}", part.name, thousands(part.images))
         })
         .collect();
     let body = [
@@ -114,6 +116,7 @@ fn one_picture(shown: &Shown, parts: &[Part<'_>]) -> Option<RgbImage> {
                 class_name: marked.label.clone(),
                 color_key: 2 * marked.category_id.unsigned_abs() + shift,
                 score: marked.score.map(|score| score as f32),
+                dashed: false,
             }
         })
         .collect();
@@ -125,13 +128,14 @@ fn scheme(examination: &Examination) -> String {
     let mut html = String::new();
     for advice in &examination.scheme.advice {
         let setting = match &advice.value {
-            Some(value) => format!("{} = {value}", advice.key),
+            Some(value) => {
+                format!("<code>{}</code>", escape(&format!("{} = {value}", advice.key)))
+            }
             None => String::new(),
         };
         let _ = writeln!(
             html,
-            "<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
-            escape(&setting),
+            "<tr><td>{setting}</td><td>{}</td><td>{}</td></tr>",
             escape(&advice.why),
             escape(advice.source)
         );
@@ -140,7 +144,7 @@ fn scheme(examination: &Examination) -> String {
         return "<p>The numbers of this set speak for the default settings.</p>\n".to_owned();
     }
     format!(
-        "<table><thead><tr><th>setting</th><th>why</th><th>source</th></tr></thead><tbody>\n{html}</tbody>\
+        "<table class=\"stacked\"><thead><tr><th>setting</th><th>why</th><th>source</th></tr></thead><tbody>\n{html}</tbody>\
          </table>\n<details><summary>As a settings file</summary><pre>{}</pre></details>\n",
         escape(&examination.scheme.toml)
     )
@@ -205,7 +209,10 @@ fn classes(examination: &Examination) -> String {
     });
     let rows: Vec<_> = rows.collect();
     let all = table(&columns, &rows, "sortable");
-    format!("<details><summary>All {} classes</summary>\n{all}</details>\n", rows.len())
+    format!(
+        "<details><summary>All {}</summary>\n{all}</details>\n",
+        plural::counted(rows.len(), "class")
+    )
 }
 
 fn sizes(examination: &Examination) -> String {

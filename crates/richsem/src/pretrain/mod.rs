@@ -30,6 +30,7 @@ use crate::{
         layers::l2_normalize,
         parameters::{ParameterStore, Role},
     },
+    plural::counted,
     teacher::{
         clip::{Activation, Clip, ClipConfig, Hints, Tokenizer, Visual},
         made_for::{MadeFor, common_prompt},
@@ -120,9 +121,9 @@ pub fn pretrain(
     let (train, held_out) = set.split(settings.data.held_out, settings.seed);
     let (tokens, cut) = set.tokens(settings.model.context_length as usize);
     let mut message = format!(
-        "{} images with {} different captions; {} held out to evaluate on",
-        set.images().len(),
-        set.captions().len(),
+        "{} with {}; {} held out to evaluate on",
+        counted(set.images().len(), "image"),
+        counted(set.captions().len(), "different caption"),
         held_out.len()
     );
     if cut > 0 {

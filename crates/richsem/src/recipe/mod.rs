@@ -4,23 +4,28 @@
 //! set's own numbers say comes from [`crate::doctor::scheme`]; here is what depends on where a run starts (from
 //! nothing, from a backbone, from a detector) and on the machine.
 
+mod backbone;
 mod write;
 
 use toml::Value;
 
-use crate::doctor::scheme::{Advice, Place};
+use crate::{
+    doctor::scheme::{Advice, Place},
+    models::backbone::BackboneConfig,
+    plural::counted,
+};
 
 /// Where a run's weights come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Beginning {
     /// Initial values alone.
     Scratch,
-    /// A trained backbone: a ResNet of that name (`resnet50`).
+    /// A trained backbone.
     Backbone {
         /// The file.
         weights: String,
-        /// Its name in settings.
-        name: String,
+        /// Its sizes.
+        backbone: Box<BackboneConfig>,
     },
     /// A whole detector of other classes, with the settings that it must keep: dotted keys and values.
     Detector {
@@ -68,6 +73,8 @@ pub struct Situation {
     pub beginning: Beginning,
     /// What computes.
     pub machine: Machine,
+    /// Sizes of images in place of the recipe's, where memory asks for smaller ones; else empty.
+    pub sizes: Vec<Choice>,
 }
 
 /// How long steps take on this machine, as measured with the recipe's model and sizes.
@@ -203,6 +210,8 @@ impl Situation {
                 choices.push(Choice { key: advice.key.clone(), value: value.clone(), why });
             }
         }
+        choices.retain(|choice| !self.sizes.iter().any(|size| size.key == choice.key));
+        choices.extend(self.sizes.iter().cloned());
         Recipe { preset, preset_why, choices }
     }
 
@@ -215,13 +224,16 @@ impl Situation {
         };
         match &self.beginning {
             Beginning::Scratch => Vec::new(),
-            Beginning::Backbone { weights, name } => {
+            Beginning::Backbone { weights, backbone } => {
                 let of = |setting: &str| format!("model.dino.backbone.{setting}");
-                let mut choices = vec![
-                    choice(&of("name"), name.as_str().into(), "the backbone of the weights"),
-                    choice(&of("weights"), weights.as_str().into(), ""),
-                ];
-                if self.is_cpu() {
+                let mut why = "the backbone of the weights";
+                let mut choices = Vec::new();
+                for (setting, value) in backbone::settings(backbone) {
+                    choices.push(choice(&of(&setting), value, std::mem::take(&mut why)));
+                }
+                choices.push(choice(&of("weights"), weights.as_str().into(), ""));
+                choices.extend(backbone::around(backbone));
+                if self.is_cpu() && matches!(**backbone, BackboneConfig::Resnet(_)) {
                     // The preset's own backbone is another one.
                     let published =
                         "as it was trained: full width, its norms frozen, its first stages kept";
@@ -268,6 +280,9 @@ impl Situation {
             (Beginning::Backbone { .. }, Some("tiny")) => {
                 (1e-3, 1e-4, "the backbone is trained: a tenth of the rest's rate, as in DINO")
             }
+            (Beginning::Backbone { backbone, .. }, _) if backbone::decays(backbone) => {
+                (1e-4, 1e-4, "DINO's; the backbone's fall from layer to layer")
+            }
             (Beginning::Backbone { .. }, _) => (1e-4, 1e-5, "DINO's: the backbone is trained"),
             (Beginning::Detector { .. }, _) => {
                 (1e-4, 1e-5, "the detector is trained: DINO's rates, and few epochs")
@@ -281,7 +296,16 @@ impl Situation {
             value: value.into(),
             why: why.to_owned(),
         };
-        vec![choice("train.lr", lr, why), choice("train.lr_backbone", lr_backbone, "")]
+        let mut rates =
+            vec![choice("train.lr", lr, why), choice("train.lr_backbone", lr_backbone, "")];
+        if let Beginning::Backbone { backbone, .. } = &self.beginning
+            && backbone::decays(backbone)
+        {
+            let why =
+                "a vision transformer's first layers change least, as ViTDet's authors have it";
+            rates.push(choice("train.lr_backbone_layer_decay", 0.7, why));
+        }
+        rates
     }
 
     /// How long to train: what the beginning needs, or what fits into `seconds`.
@@ -332,7 +356,11 @@ impl Recipe {
         let all = epochs * steps;
         for (key, value, why) in [
             ("data.batch_size", number(batch.0 as u64), batch.1.to_owned()),
-            ("train.epochs", number(epochs), format!("{why}. {steps} steps each")),
+            (
+                "train.epochs",
+                number(epochs),
+                format!("{why}. {} each", counted(steps as usize, "step")),
+            ),
             (
                 "train.lr_drop",
                 Value::Array(drops),

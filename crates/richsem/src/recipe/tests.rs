@@ -3,7 +3,12 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::Config;
+use crate::{
+    config::Config,
+    models::backbone::{
+        ConvnextConfig, FocalnetConfig, ResnetConfig, ResnetName, SwinConfig, VitConfig, VitName,
+    },
+};
 
 fn situation(beginning: Beginning, machine: Machine) -> Situation {
     let place = |key: &str, split: &str| Place {
@@ -27,6 +32,7 @@ fn situation(beginning: Beginning, machine: Machine) -> Situation {
         }],
         beginning,
         machine,
+        sizes: Vec::new(),
     }
 }
 
@@ -37,7 +43,27 @@ fn gpu() -> Machine {
 }
 
 fn backbone() -> Beginning {
-    Beginning::Backbone { weights: "resnet18.pth".to_owned(), name: "resnet18".to_owned() }
+    let backbone = ResnetConfig { name: ResnetName::Resnet18, ..ResnetConfig::default() };
+    Beginning::Backbone { weights: "resnet18.pth".to_owned(), backbone: Box::new(backbone.into()) }
+}
+
+/// Backbones of the other kinds, as published and with sizes of their own.
+fn others() -> Vec<BackboneConfig> {
+    let vit = |name| VitConfig { name, ..VitConfig::default() };
+    vec![
+        SwinConfig::default().into(),
+        SwinConfig { window: Some(4), layers: vec![1; 4], ..SwinConfig::default() }.into(),
+        FocalnetConfig { focal_levels: Some(2), ..FocalnetConfig::default() }.into(),
+        ConvnextConfig::default().into(),
+        VitConfig { depth: Some(8), ..vit(VitName::VitdetB) }.into(),
+        VitConfig { registers: Some(4), ..vit(VitName::Dinov2S) }.into(),
+        vit(VitName::Dinov3S).into(),
+        vit(VitName::ClipVitB32).into(),
+    ]
+}
+
+fn published(backbone: BackboneConfig) -> Beginning {
+    Beginning::Backbone { weights: "weights.pth".to_owned(), backbone: Box::new(backbone) }
 }
 
 fn written(situation: &Situation, seconds: Option<f64>) -> (String, Config) {
@@ -59,7 +85,9 @@ fn every_situation_gives_settings_without_a_warning() {
         settings: vec![("model.dino.transformer.hidden_dim".to_owned(), 128.into())],
     };
     let official = Beginning::Official { weights: "checkpoint0011_4scale.pth".to_owned() };
-    for beginning in [Beginning::Scratch, backbone(), detector, official] {
+    let others = others().into_iter().map(published);
+    for beginning in [Beginning::Scratch, backbone(), detector, official].into_iter().chain(others)
+    {
         for machine in [CPU, gpu()] {
             for images in [1, 3, 205, 100_000] {
                 let situation = Situation {
@@ -108,4 +136,37 @@ fn a_run_is_as_long_as_it_must_be_or_as_time_allows() {
     assert!(text.contains("what fits into 10 minutes here; 120 epochs would be better"), "{text}");
     let (_, config) = written(&situation(Beginning::Scratch, CPU), Some(1.0));
     assert_eq!((config.train.epochs, &*config.train.lr_drop), (1, &[][..]));
+}
+
+/// Whatever the kind and the sizes, the settings are those of the weights, on the CPU and on a GPU.
+#[test]
+fn a_backbone_of_any_kind_is_written_as_it_is() {
+    for backbone in others() {
+        for machine in [CPU, gpu()] {
+            let (text, config) = written(&situation(published(backbone.clone()), machine), None);
+            let mut own = config.model.backbone().clone();
+            assert_eq!(own.weights(), Some(Path::new("/here/weights.pth")), "{text}");
+            own.set_weights(None);
+            assert_eq!(own, backbone, "{text}");
+            assert_eq!(config.data.pad_multiple % backbone.pad_multiple(), 0, "{text}");
+        }
+    }
+    let (_, config) = written(&situation(published(others().swap_remove(7)), gpu()), None);
+    assert!((config.model.pixel_mean[0] - 0.4815).abs() < 1e-4);
+    assert!((config.train.lr_backbone_layer_decay - 0.7).abs() < 1e-9);
+}
+
+#[test]
+fn sizes_that_memory_asks_for_take_the_place_of_others() {
+    let settings = vec![("data.resize.size".to_owned(), 800.into())];
+    let detector = Beginning::Detector { weights: "other.safetensors".to_owned(), settings };
+    let size = |value: i64| Choice {
+        key: "data.resize.size".to_owned(),
+        value: value.into(),
+        why: "memory".to_owned(),
+    };
+    let situation = Situation { sizes: vec![size(320)], ..situation(detector, CPU) };
+    let (text, config) = written(&situation, None);
+    assert_eq!(config.data.resize.size, 320, "{text}");
+    assert!(text.contains("# memory\nsize = 320\n"), "{text}");
 }

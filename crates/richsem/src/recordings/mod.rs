@@ -15,6 +15,7 @@ use torch_ext::{GraphPool, Recording, Replay};
 
 use self::sizes::{Key, RecordedSizes};
 use crate::error::{Result, guarded};
+use crate::plural::counted;
 
 pub(crate) use sizes::{At, Size};
 
@@ -173,11 +174,10 @@ impl Recordings {
     pub(crate) fn describe(&self) -> Option<String> {
         let mib = |bytes: u64| bytes >> 20;
         let ([first, others], count) = (self.taken, self.kept.len());
-        let s = if count == 1 { "" } else { "s" };
         (count > 0).then(|| {
             format!(
-                "{count} size{s} of batches recorded as CUDA graphs: {} MiB for a pass, {} MiB for \
-                 further sizes",
+                "batches recorded as CUDA graphs: {}, {} MiB for a pass, {} MiB for further sizes",
+                counted(count, "size"),
                 mib(first),
                 mib(others)
             )

@@ -7,7 +7,7 @@ use super::{
     chart::{Axis, LEAST_PERCENT, Point, Scatter, shortened, tick_text},
     escape, group_color, group_name,
     metrics::difference,
-    percent, thousands,
+    percent, things, thousands,
 };
 use crate::{
     evaluate::{ClassResult, Summary},
@@ -84,11 +84,11 @@ fn words(class: &ClassResult) -> String {
         None => String::new(),
     };
     format!(
-        "{}{group}: AP {}, AP50 {}, {} training images",
+        "{}{group}: AP {}, AP50 {}, {}",
         class.name,
         percent(class.ap),
         percent(class.ap50),
-        thousands(class.image_count as usize),
+        things(class.image_count as usize, "training image"),
     )
 }
 
@@ -288,11 +288,11 @@ fn legend(data: &ReportData, classes: &[&ClassResult]) -> String {
 fn table(data: &ReportData, classes: &[&ClassResult]) -> String {
     let open = if classes.len() <= OPEN_ROWS { " open=\"\"" } else { "" };
     let mut html = format!(
-        "<details{open}><summary>All {} classes as a table (click a heading to sort)</summary>\n\
+        "<details{open}><summary>All {} as a table (click a heading to sort)</summary>\n\
          <div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>class</th><th>group</th>\
          <th class=\"num\">training images</th><th class=\"num\">training boxes</th>\
          <th class=\"num\">boxes here</th><th class=\"num\">AP50</th><th class=\"num\">AP</th>",
-        thousands(classes.len())
+        things(classes.len(), "class")
     );
     if let Some(other) = data.others.first() {
         let name = escape(&other.name);

@@ -2,7 +2,7 @@
 
 use super::{
     chart::{Bars, Group},
-    escape, thousands,
+    escape, things,
 };
 use crate::{data::label_statistics::LabelStatistics, train::Labels};
 
@@ -15,10 +15,10 @@ pub(super) fn section(labels: &Labels) -> String {
     for (name, set) in &sets {
         let mean = set.boxes as f64 / set.images.max(1) as f64;
         lead.push_str(&escape(&format!(
-            "{name}: {} images, {} boxes of {} classes, {mean:.1} an image. ",
-            thousands(set.images),
-            thousands(set.boxes),
-            thousands(set.classes),
+            "{name}: {}, {} of {}, {mean:.1} an image. ",
+            things(set.images, "image"),
+            things(set.boxes, "box"),
+            things(set.classes, "class"),
         )));
     }
     let lead = format!("{}</p>\n", lead.trim_end());

@@ -31,7 +31,9 @@ use crate::{
 pub use crate::gallery::Drawn;
 pub use csv::metrics_csv;
 pub(crate) use facts::Facts;
-pub(crate) use page::{escape, facts, gallery, notes, page, percent, section, settings, thousands};
+pub(crate) use page::{
+    escape, facts, gallery, notes, page, percent, section, settings, things, thousands,
+};
 pub use run::run;
 
 /// What a report of a run shows.
@@ -156,12 +158,12 @@ pub fn render(data: &ReportData) -> Result<String> {
 /// What the metrics are of: protocol, images, boxes, classes and detections.
 fn evaluated(summary: &Summary) -> String {
     format!(
-        "{} protocol · {} images · {} boxes of {} classes · {} detections",
+        "{} protocol · {} · {} of {} · {}",
         summary.protocol,
-        thousands(summary.images),
-        thousands(summary.boxes),
-        thousands(summary.per_class.len()),
-        thousands(summary.detections),
+        things(summary.images, "image"),
+        things(summary.boxes, "box"),
+        things(summary.per_class.len(), "class"),
+        things(summary.detections, "detection"),
     )
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
-use crate::{Result, draw, gallery::Drawn};
+use crate::{Result, draw, gallery::Drawn, plural};
 
 /// A whole page, with style and script in it. `lead` is a line below the title (HTML), `body` its
 /// sections, `footer` the line at its end.
@@ -103,6 +103,11 @@ pub(crate) fn escape(text: &str) -> String {
 /// A fraction in percent with one decimal, a dash where there is none.
 pub(crate) fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |v| format!("{:.1}", 100.0 * v))
+}
+
+/// A number with commas, and what is counted: `1,234 boxes`. `one` is as for [`plural::of`].
+pub(crate) fn things(count: usize, one: &str) -> String {
+    format!("{} {}", thousands(count), plural::of(count, one))
 }
 
 /// A number with commas: 1234567 becomes 1,234,567.

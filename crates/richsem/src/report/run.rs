@@ -8,7 +8,7 @@ use tch::Device;
 use super::{
     Drawn, NamedSummary, ReportData, RunOptions, Series,
     facts::{self, Progress},
-    names, percent, thousands,
+    names, percent, things,
 };
 use crate::{
     config::Config,
@@ -163,7 +163,7 @@ fn compared(folder: &Path, name: &str, own: Option<&EvalRow>) -> Result<Vec<Name
 
 /// A run's name, and for how long it was trained when it was evaluated.
 fn trained(name: &str, row: &EvalRow) -> String {
-    format!("{name}, epoch {}, {} steps", row.epoch, thousands(row.step as usize))
+    format!("{name}, epoch {}, {}", row.epoch, things(row.step as usize, "step"))
 }
 
 /// The detector of the best checkpoint, or of the last one; `None` before the first.

@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result, first_few},
     gallery::ImageSet,
     models::config::ClassHeadConfig,
+    plural::clause,
     predict::ReadAhead,
     teacher::TeacherText,
     vocabulary::Vocabulary,
@@ -105,7 +106,11 @@ impl Split {
         if let Some(training) = training {
             check_vocabularies(training, &mut dataset)?;
         }
-        observer.message(&format!("{}: {}", config.annotations.display(), dataset.report()));
+        let (path, report) = (config.annotations.display(), dataset.report());
+        observer.message(&match training {
+            None => format!("{path}: {report}"),
+            Some(_) => format!("{path}: {}", report.without_counted_groups()),
+        });
         if config.images.is_none() {
             observer.message(&format!("its images: {}", store.path().display()));
         }
@@ -203,8 +208,9 @@ pub(super) fn check_boxes(
     if most > limit {
         let many = split.entries.iter().filter(|entry| entry.boxes.len() > limit).count();
         observer.message(&format!(
-            "{many} images have more boxes (at most {most}) than the detector can find in one \
-             ({limit}): it cannot find all of them ({setting})"
+            "{} more boxes (at most {most}) than the detector can find in one ({limit}): it cannot find all \
+             of them ({setting})",
+            clause(many, "image", ["has", "have"])
         ));
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Ending a run early: no better AP for some epochs.
 
 use super::run_folder::{EvalRow, MetricsRow};
+use crate::plural::counted;
 
 /// Why a run ends, if its last evaluation came at least `patience` epochs after its best. Evaluations alone
 /// decide, so that a run that is resumed decides the same.
@@ -11,7 +12,8 @@ pub(super) fn ended(rows: &[MetricsRow], patience: u64) -> Option<String> {
     let since = last.checked_sub(best.epoch).filter(|&epochs| epochs >= patience)?;
     let ap = best.ap().map_or_else(|| "no AP".to_owned(), |ap| format!("AP {:.1}", 100.0 * ap));
     Some(format!(
-        "train.patience: no better AP for {since} epochs ({ap} after epoch {}): training ends here",
+        "train.patience: no better AP for {} ({ap} after epoch {}): training ends here",
+        counted(since as usize, "epoch"),
         best.epoch
     ))
 }

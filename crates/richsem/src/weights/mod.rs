@@ -48,7 +48,7 @@ pub fn entry(name: &str) -> Result<&'static Entry> {
             Some(entry) => format!("did you mean `{}`?", entry.name),
             None => "`richsem weights` lists them".to_owned(),
         };
-        Error::config("NAME", format!("there are no weights called `{name}`")).with_hint(hint)
+        Error::other(format!("there are no weights called `{name}`")).with_hint(hint)
     })
 }
 

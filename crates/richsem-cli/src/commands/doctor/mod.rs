@@ -194,7 +194,7 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
     }
     let weights = args.weights.as_ref().map(|path| args::weights_file(path, "--weights"));
     let weights = weights.transpose()?;
-    let mut inputs: Vec<(&Path, &str)> = vec![(&args.data, "DATA")];
+    let mut inputs: Vec<(&Path, &str)> = vec![(&args.data, "the set")];
     for (path, flag) in [
         (&args.val, "--val"),
         (&args.extra, "--extra"),

@@ -1,7 +1,10 @@
 //! What was found, on the terminal.
 
 use anyhow::Result;
-use richsem::doctor::{Examination, Finding, Level};
+use richsem::{
+    doctor::{Examination, Finding, Level},
+    plural::counted,
+};
 
 use crate::{output, table};
 
@@ -18,10 +21,10 @@ pub(super) fn show(examination: &Examination) -> Result<()> {
     }
     let count = |level| examination.count(level);
     output::print(format!(
-        "\n{} problems, {} things to look at, {} notes",
-        count(Level::Problem),
-        count(Level::Look),
-        count(Level::Note)
+        "\n{}, {} to look at, {}",
+        counted(count(Level::Problem), "problem"),
+        counted(count(Level::Look), "thing"),
+        counted(count(Level::Note), "note")
     ))?;
     if examination.scheme.advice.is_empty() {
         return output::print("scheme: the numbers of this set speak for the default settings");

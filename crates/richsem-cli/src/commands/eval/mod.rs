@@ -16,6 +16,7 @@ use richsem::{
     detector::Detector,
     error::write_atomically,
     evaluate::{Evaluator, Matches, Protocol, Summary, openimages::is_results},
+    plural::{clause, counted},
     report::{self, ReportData},
     train::{Worker, check_vocabularies},
 };
@@ -205,8 +206,8 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         output::note(format!("thresholds: {}", file.display()));
     }
     if unread > 0 {
-        let of = dataset.images().len();
-        return Err(anyhow!("{unread} of {of} images could not be read (named above)"));
+        let of = counted(dataset.images().len(), "image");
+        return Err(anyhow!("{unread} of {of} could not be read (named above)"));
     }
     Ok(exit::OK)
 }
@@ -349,15 +350,14 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
     let report = dataset.report();
     if report.removed_listed > 0 {
         output::note(format!(
-            "ignored: {} entries of neg_category_ids and not_exhaustive_category_ids that are no \
-             category of the file",
-            report.removed_listed
+            "ignored: {} of neg_category_ids and not_exhaustive_category_ids, of no category of the file",
+            counted(report.removed_listed, "entry")
         ));
     }
     if report.absent_with_boxes.count > 0 {
         output::note(format!(
-            "{} images have boxes of a class in their neg_category_ids: the boxes count{}",
-            report.absent_with_boxes.count,
+            "{} boxes of a class in its neg_category_ids: the boxes count{}",
+            clause(report.absent_with_boxes.count, "image", ["has", "have"]),
             report.absent_with_boxes.ids("image")
         ));
     }
@@ -367,12 +367,12 @@ fn tell(dataset: &Dataset, evaluator: &Evaluator) {
 
 fn show(args: &Args, summary: &Summary) -> Result<()> {
     let head = format!(
-        "{} protocol: {} images, {} boxes of {} classes, {} detections",
+        "{} protocol: {}, {} of {}, {}",
         summary.protocol,
-        summary.images,
-        summary.boxes,
-        summary.per_class.len(),
-        summary.detections,
+        counted(summary.images, "image"),
+        counted(summary.boxes, "box"),
+        counted(summary.per_class.len(), "class"),
+        counted(summary.detections, "detection"),
     );
     let changed = args.merge.get().in_words().map(|words| format!("Boxes: {words}"));
     let parts = [

@@ -1,5 +1,7 @@
 //! `richsem init`: settings for a set of images and this machine.
 
+mod beginning;
+mod memory;
 mod trial;
 
 use std::{
@@ -10,7 +12,6 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::{
     config::Config,
-    convert::{Kind, Source, dino::keys::Variant},
     data::{
         dataset::Dataset,
         entries,
@@ -19,21 +20,23 @@ use richsem::{
         image_io::Orientation,
         image_store::ImageStore,
     },
-    detector::Detector,
     doctor::{
         Examination, Options, Part, Role, Scale, Watch, examine,
         scheme::{Place, Value},
     },
     error::write_atomically,
+    plural::counted,
     recipe::{Beginning, Length, Machine, Situation},
 };
 use tch::Device;
 use torch_ext::device_name;
 
 use crate::{
-    args::{DeviceArgs, SetArgs, weights_file},
+    args::{DeviceArgs, SetArgs},
     exit, output, progress, table,
 };
+use beginning::beginning;
+use memory::Need;
 use trial::{Images, Trial, trial};
 
 const HELP: &str = "\
@@ -45,8 +48,8 @@ Examples:
 
 Looks at the annotations, at the weights and at this machine, times some training steps on random images,
 and writes settings for `richsem train`, each below its reason: image sizes, sampler and queries by the set's
-numbers (as `richsem doctor --scheme` does), learning rates by what is trained already, batch size by memory,
-epochs by what such a run needs, or by --minutes. Then it says what to type next.
+numbers (as `richsem doctor --scheme` does), learning rates by what is trained already, batch size by memory
+(on the CPU the images' sizes, too, if one alone does not fit), epochs by what such a run needs, or by --minutes. Then it says what to type next.
 
 Nothing is trained, and no image is looked at but a few, to time them: `richsem doctor` finds broken images.";
 
@@ -64,7 +67,7 @@ pub(crate) struct Args {
     /// Images of DATA (and of --val): a folder or archive. Default: where the annotations have them
     #[arg(long, value_name = "PATH")]
     images: Option<PathBuf>,
-    /// Weights to start from: a backbone (`richsem weights` lists some), a run, or a detector's file
+    /// Weights to start from: a backbone of any kind (`richsem weights` lists some), a run, or a detector's file
     #[arg(long, value_name = "FILE|RUN")]
     weights: Option<PathBuf>,
     /// Classification images: a folder or .tar of class folders
@@ -120,6 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         advice: Vec::new(),
         beginning,
         machine: machine(device),
+        sizes: Vec::new(),
     };
     // The sizes that objects are compared with are those of the recipe without the set's numbers.
     let base = config(&situation)?;
@@ -130,9 +134,23 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     situation.places.extend(extra(args, &train.dataset, file.parent())?);
 
     let images = Images { dataset: &train.dataset, store: train.store.as_ref() };
-    let chosen = config(&situation)?;
+    output::note("timing some training steps on random images …");
+    let mut chosen = config(&situation)?;
+    let mut memory = None;
+    if device == Device::Cpu
+        && let Some(free) = memory::free()
+    {
+        memory = need(&chosen, images, &examination)?.map(|need| (need, free));
+        if let Some((large, free)) = memory
+            && let Some(factor) = memory::shrink(large, free)?
+        {
+            situation.sizes = memory::sizes(&chosen, factor, large, free);
+            chosen = config(&situation)?;
+            memory = need(&chosen, images, &examination)?.map(|need| (need, free));
+        }
+    }
     situation.drawn = drawn(&chosen, &train.dataset)?;
-    let trial = trial(&chosen, &situation, images, &examination, device)?;
+    let trial = trial(&chosen, &situation, images, &examination, (device, memory))?;
     let usual = (device == Device::Cpu).then_some(CPU_MINUTES);
     let seconds = args.minutes.or(usual).map(|minutes| 60.0 * minutes);
     let (length, why) = situation.length(trial.batch, trial.pace, seconds);
@@ -222,7 +240,11 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
     let set = if usual == "train" { args.set.opening() } else { Opening::default() };
     let opening = Opening { images: args.images.clone(), usual_split: Some(usual), ..set.clone() };
     let dataset = progress::open_set(path, &opening)?;
-    output::note(format!("{}: {}", path.display(), dataset.report()));
+    let report = dataset.report();
+    match usual {
+        "train" => output::note(format!("{}: {report}", path.display())),
+        _ => output::note(format!("{}: {}", path.display(), report.without_counted_groups())),
+    }
     let at = args.images.as_deref().or(dataset.images_at());
     let store = at.map(|at| progress::open_images(at, Orientation::Exif)).transpose()?;
     let mut settings: Vec<(String, Value)> =
@@ -252,70 +274,6 @@ fn open_val(args: &Args, folder: Option<&Path>) -> Result<Option<Opened>> {
         }
     };
     open(args, path, "val", folder).map(Some)
-}
-
-/// What the weights are, and what should be known of them.
-fn beginning(args: &Args, folder: Option<&Path>) -> Result<(Beginning, Vec<String>)> {
-    let Some(path) = &args.weights else { return Ok((Beginning::Scratch, Vec::new())) };
-    let file = weights_file(path, "--weights")?;
-    let weights = text(&file, folder)?;
-    let source = Source::read(&file, None)?;
-    let what = format!("{}: {}", file.display(), source.describe());
-    let beginning = match source.kind {
-        Kind::Resnet(name) => Beginning::Backbone { weights, name: name.name().to_owned() },
-        Kind::Detector => Beginning::Detector { weights, settings: settings_of(&file)? },
-        Kind::Official(layout) if layout.variant == Variant::Dino => {
-            Beginning::Official { weights }
-        }
-        Kind::Backbone(_) => {
-            return Err(anyhow!(
-                "--weights: {what}: this command writes settings for ResNets alone\n  hint: configs/ has settings \
-                 for other backbones (docs/backbones.md); name these weights in model.dino.backbone.weights"
-            ));
-        }
-        Kind::Official(_) | Kind::FasterRcnn(_) => {
-            return Err(anyhow!(
-                "--weights: {what}: its settings cannot be told from the file\n  hint: make it a detector of \
-                 this program first (richsem convert {} detector.safetensors --annotations …)",
-                file.display()
-            ));
-        }
-        Kind::Clip => {
-            return Err(anyhow!(
-                "--weights: {what}, which labels boxes as a teacher and is no start for a detector\n  hint: \
-                 name it in [teacher] (docs/richsem.md); as a start give a ResNet or a detector"
-            ));
-        }
-    };
-    Ok((beginning, vec![what]))
-}
-
-/// What a detector has differently from the defaults: its network, and the sizes of its images.
-fn settings_of(file: &Path) -> Result<Vec<(String, Value)>> {
-    let detector = Detector::load(file, Device::Cpu)?;
-    let defaults = Config::defaults(&[])?;
-    let mut config = defaults.clone();
-    config.model = detector.config().model.clone();
-    config.data.resize = detector.config().resize.clone();
-    config.data.pad_multiple = detector.config().pad_multiple;
-    let mut settings = Vec::new();
-    for difference in config.differences(&defaults) {
-        let table: Option<toml::Table> = format!("v = {}", difference.first).parse().ok();
-        if let Some(value) = table.and_then(|mut table| table.remove("v")) {
-            settings.push((difference.key, value));
-        }
-    }
-    let resize = &config.data.resize;
-    if *resize != defaults.data.resize {
-        // As the detector sees images, it learns from them.
-        let scales: Vec<Value> = (0..5)
-            .map(|step| (resize.size as f64 * (0.8 + 0.05 * f64::from(step))).round() as i64)
-            .map(Value::Integer)
-            .collect();
-        settings.push(("data.augment.scales".to_owned(), Value::Array(scales)));
-        settings.push(("data.augment.max_size".to_owned(), i64::from(resize.max_size).into()));
-    }
-    Ok(settings)
 }
 
 /// Classification images, whose folders are named by wnid or by class.
@@ -356,6 +314,12 @@ fn config(situation: &Situation) -> Result<Config> {
     })
 }
 
+/// What steps of a recipe take on the CPU.
+fn need(config: &Config, train: Images<'_>, examination: &Examination) -> Result<Option<Need>> {
+    let size = trial::trained_size(config, train)?;
+    Ok(memory::need(config, &trial::work(train, examination, (1, size), (0, 1))))
+}
+
 /// The numbers of the set, without looking at images.
 fn examined(train: &Opened, val: Option<&Opened>, config: &Config) -> Result<Examination> {
     let mut parts = vec![Part::annotated(Role::Train, &train.dataset, None)];
@@ -391,15 +355,15 @@ fn head(
     );
     let memory = trial.memory.map(|mib| format!(", {:.1} GiB", mib / 1024.0)).unwrap_or_default();
     text += &format!(
-        "{} training images, {} to evaluate on. {} epochs of {steps} steps take about {} on {} ({:.2} s a step \
-         of {} images of {}×{} pixels{memory}).",
-        situation.images,
+        "{}, {} to evaluate on. {} of {}: about {} on {} ({:.2} s a step of {} of {}×{} pixels{memory}).",
+        counted(situation.images, "training image"),
         situation.judged,
-        epochs,
+        counted(epochs as usize, "epoch"),
+        counted(steps as usize, "step"),
         progress::hms(time),
         device_name(device),
         trial.pace.step,
-        trial.batch,
+        counted(trial.batch, "image"),
         trial.size[0],
         trial.size[1]
     );
@@ -417,7 +381,7 @@ fn tell(
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
     let start = match &situation.beginning {
         Beginning::Scratch => "from scratch".to_owned(),
-        Beginning::Backbone { name, .. } => format!("from a trained {name}"),
+        Beginning::Backbone { backbone, .. } => format!("from a trained {}", backbone.describe()),
         Beginning::Detector { .. } => "from a detector".to_owned(),
         Beginning::Official { .. } => "from DINO's checkpoint on COCO".to_owned(),
     };
@@ -435,7 +399,12 @@ fn tell(
         ],
         vec![
             "length".to_owned(),
-            format!("{} epochs of {} steps, {batch} images each", length.epochs, length.steps),
+            format!(
+                "{} of {}, {} each",
+                counted(length.epochs as usize, "epoch"),
+                counted(length.steps as usize, "step"),
+                counted(batch, "image")
+            ),
         ],
         vec!["time".to_owned(), format!("about {}", progress::hms(time))],
     ];

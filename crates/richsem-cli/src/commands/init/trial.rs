@@ -12,13 +12,13 @@ use richsem::{
 };
 use tch::Device;
 
-use crate::output;
+use super::memory::{self, Need, gib};
 
 /// Images that are read to time it.
 const READ: usize = 12;
 
 /// Share of the memory that is free which a training may take.
-const MOST_MEMORY: f64 = 0.8;
+pub(super) const MOST_MEMORY: f64 = 0.8;
 
 /// A set, and its images where they are known.
 #[derive(Clone, Copy)]
@@ -34,28 +34,25 @@ pub(super) struct Trial {
     pub(super) why: String,
     /// Height and width of the images that were tried.
     pub(super) size: [u32; 2],
-    /// GPU memory of a step, in MiB.
+    /// Memory of a step, in MiB: of the GPU, or of this process.
     pub(super) memory: Option<f64>,
 }
 
-/// Times steps of the recipe on random images of the set's usual size, with fewer images a batch where memory
-/// does not do.
-pub(super) fn trial(
-    config: &Config,
-    situation: &Situation,
-    train: Images<'_>,
-    examination: &Examination,
-    device: Device,
-) -> Result<Trial> {
-    let read = reading(train);
-    let sides = usual_sides(train)?;
+/// Height and width of the images that a recipe trains on, by their usual size.
+pub(super) fn trained_size(config: &Config, train: Images<'_>) -> Result<[u32; 2]> {
     let scales = &config.data.augment.scales;
     let scale = scales.iter().sum::<u32>() / u32::try_from(scales.len()).unwrap_or(1).max(1);
-    let size = resized(sides, scale, config.data.augment.max_size);
-    let judged = resized(sides, config.data.resize.size, config.data.resize.max_size);
-    // On a GPU the first steps compile kernels and record passes.
-    let (warmup, runs) = if device.is_cuda() { (6, 5) } else { (1, 2) };
-    let work = |batch, [height, width]: [u32; 2]| Workload {
+    Ok(resized(usual_sides(train)?, scale, config.data.augment.max_size))
+}
+
+/// A batch of random images like those of a set.
+pub(super) fn work(
+    train: Images<'_>,
+    examination: &Examination,
+    (batch, [height, width]): (usize, [u32; 2]),
+    (warmup, runs): (usize, usize),
+) -> Workload {
+    Workload {
         batch,
         height,
         width,
@@ -63,9 +60,39 @@ pub(super) fn trial(
         classes: train.dataset.vocabulary().len(),
         warmup,
         runs,
-    };
-    output::note("timing some training steps on random images …");
+    }
+}
+
+/// Times steps of the recipe on random images of the set's usual size, with fewer images a batch where memory
+/// does not do. `memory`: what such steps take on the CPU, and how many bytes are free; a GPU is asked.
+pub(super) fn trial(
+    config: &Config,
+    situation: &Situation,
+    train: Images<'_>,
+    examination: &Examination,
+    (device, memory): (Device, Option<(Need, f64)>),
+) -> Result<Trial> {
+    let read = reading(train);
+    let size = trained_size(config, train)?;
+    let resize = &config.data.resize;
+    let judged = resized(usual_sides(train)?, resize.size, resize.max_size);
+    // On a GPU the first steps compile kernels and record passes.
+    let times = if device.is_cuda() { (6, 5) } else { (1, 2) };
+    let work = |batch, size| work(train, examination, (batch, size), times);
     let (mut batch, mut lowered) = (situation.batch(), None);
+    if let Some((need, free)) = memory {
+        let limit = MOST_MEMORY * free;
+        while batch > 1 && need.of_batch(batch) > limit {
+            lowered = Some(format!(
+                "{batch} would take {:.1} GiB, and {:.1} GiB are free",
+                gib(need.of_batch(batch)),
+                gib(free)
+            ));
+            batch /= 2;
+        }
+    }
+    let before = memory::of_process("VmRSS");
+    memory::forget_peak();
     let timing = loop {
         let fits = bench::run(config, &work(batch, size), device, Some(bench::Part::Train));
         let free = torch_ext::memory_left(device);
@@ -93,6 +120,9 @@ pub(super) fn trial(
         lowered = Some(problem);
         torch_ext::empty_cache(device)?;
     };
+    let of_process =
+        || Some((memory::of_process("VmHWM")? - before?).max(0.0) / f64::from(1 << 20));
+    let taken = timing.memory_mib.or_else(|| of_process().filter(|_| device == Device::Cpu));
     let inference = bench::run(config, &work(1, judged), device, Some(bench::Part::Inference))?;
     let judged_ms = inference.inference.map_or(0.0, |timing| timing.median_ms);
     let step = timing.median_ms / 1e3;
@@ -115,7 +145,7 @@ pub(super) fn trial(
         Some(problem) => format!("images of a batch: {problem}"),
         None => "images of a batch".to_owned(),
     };
-    Ok(Trial { pace, batch, why, size, memory: timing.memory_mib })
+    Ok(Trial { pace, batch, why, size, memory: taken })
 }
 
 /// Seconds that reading an image takes one thread; 0 where none can be read.

@@ -23,15 +23,17 @@ use richsem::{
 use super::Args;
 use crate::{
     args::{self, SetArgs},
-    images, output,
+    images,
+    names::Name,
+    output,
     progress::open_set,
 };
 
 /// The images to detect in. The three lists are parallel.
 pub(super) struct Inputs {
     pub(super) images: Vec<PathBuf>,
-    /// The file that each image is drawn into.
-    pub(super) drawn: Vec<PathBuf>,
+    /// What the results of each image are called in the output folder.
+    pub(super) result_names: Vec<Name>,
     pub(super) known: Vec<ImageInfo>,
     /// The images of the annotation file; none without one.
     pub(super) names: ImageNames,
@@ -46,7 +48,8 @@ impl Inputs {
             output::note(format!("passed over: {passed_over}"));
         }
         images.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
-        let drawn = images::output_files(&images, &args.output)?;
+        let (result_names, told) = images::result_names(&images, &args.output)?;
+        told.into_iter().for_each(output::note);
         output::check_new_folder(&args.output, "--output")?;
         output::check_input(&args.weights, "--weights", "file or folder")?;
         if let Some(file) = &args.thresholds {
@@ -60,7 +63,7 @@ impl Inputs {
             output::check_apart(raw, "--raw", &inputs)?;
         }
         let (known, names) = known_images(&images, args.annotations.as_deref(), &args.set)?;
-        Ok(Self { images, drawn, known, names })
+        Ok(Self { images, result_names, known, names })
     }
 
     /// An image's id as the annotation file has it.

@@ -20,6 +20,7 @@ use richsem::{
     error::guarded,
     evaluate::Thresholds,
     models::{network::NetworkOutput, scored_box::ScoredBox},
+    plural::counted,
     predict::{Detected, ReadAhead, detect_batches},
     stored_batch::StoredBatch,
 };
@@ -50,11 +51,13 @@ Images are files, folders (searched through all folders in them), patterns, list
 relative to the list), or - (paths from stdin).
 
 The output folder gets what --formats names:
-  images   every image with its boxes drawn
+  images   every image with its boxes drawn, NAME.jpg or NAME.png
   json     detections.json: COCO's results format, with file_name and category_name added
   yolo     labels/NAME.txt: class, centre, size and score, a line a box; classes in classes.txt
   csv      detections.csv: file, class, score, x, y, width, height
   crops    crops/CLASS/NAME-N.jpg: each box cut out
+NAME is that of the image. If several images have one name, it is their path below the folder that holds all
+of them.
 
 --tiles detects in the whole image and in tiles of it, for objects that are small in it. What several of them
 see of one object is joined. --iou leaves out boxes that overlap a better one of their class: a DETR learns
@@ -156,8 +159,8 @@ impl Args {
     }
 }
 
-/// Rows that the table shows at most. `detections.json` has them all.
-const MOST_ROWS: usize = 200;
+/// Rows that the table shows at most: those with the highest scores. Files have all.
+const MOST_ROWS: usize = 40;
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
     ranks::run(&args.processes, |member| run_as(args, member))
@@ -197,15 +200,16 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         None => String::new(),
     };
     output::note(format!(
-        "{objects} objects with a score of at least {}{best} in {}, {:.0} ms each; results in {}",
+        "{} with a score of at least {}{best} in {}, {:.0} ms each; results in {}",
+        counted(objects, "object"),
         least.name,
-        counted(images.len()),
+        counted(images.len(), "image"),
         1e3 * seconds / images.len().max(1) as f64,
         args.output.display()
     ));
     if failed > 0 {
-        let of = inputs.images.len();
-        return Err(anyhow!("{failed} of {of} images could not be read (named above)"));
+        let of = counted(inputs.images.len(), "image");
+        return Err(anyhow!("{failed} of {of} could not be read (named above)"));
     }
     Ok(exit::OK)
 }
@@ -261,7 +265,7 @@ impl Results {
                 found.bbox = found.bbox.clipped(width, height);
             }
             if let Some(original) = original {
-                written::pictures(args, original, &inputs.drawn[number], &boxes, detector)?;
+                written::pictures(args, original, &inputs.result_names[number], &boxes, detector)?;
             }
             if let (Some(output), true) = (&output, args.raw.is_some()) {
                 let alone = inputs.images.len() == 1;
@@ -385,39 +389,48 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     let tensors = named.into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
     safetensors::write(raw, &tensors, &safetensors::Metadata::new())?;
     let (images, queries) = (sizes[0], sizes[1]);
-    let images = counted(images as usize);
-    output::note(format!("{queries} queries in {images}; results in {}", raw.display()));
+    let queries = counted(queries as usize, "query");
+    let images = counted(images as usize, "image");
+    output::note(format!("{queries} in {images}; results in {}", raw.display()));
     Ok(exit::OK)
 }
 
-/// As `1 image` or `2 images`.
-fn counted(images: usize) -> String {
-    format!("{images} image{}", if images == 1 { "" } else { "s" })
-}
-
+/// A table of the boxes with the highest scores, in the images' order, and where the others are.
 fn show(args: &Args, found: &[ImageResult], detector: &Detector) -> Result<()> {
-    let rows = found.iter().flat_map(|ImageResult { image, boxes, .. }| {
-        boxes.iter().map(|b| {
-            let Xywh([x, y, w, h]) = b.bbox.to_xywh();
-            vec![
-                image.display().to_string(),
-                detector.vocabulary().category(b.class).name.clone(),
-                format!("{:.2}", b.score),
-                format!("{x:.0}"),
-                format!("{y:.0}"),
-                format!("{w:.0}"),
-                format!("{h:.0}"),
-            ]
-        })
+    let all = found
+        .iter()
+        .flat_map(|ImageResult { image, boxes, .. }| boxes.iter().map(move |found| (image, found)));
+    let mut shown: Vec<_> = all.enumerate().collect();
+    let total = shown.len();
+    shown.sort_by(|(_, (_, a)), (_, (_, b))| b.score.total_cmp(&a.score));
+    shown.truncate(MOST_ROWS);
+    shown.sort_by_key(|(at, _)| *at);
+    let rows = shown.into_iter().map(|(_, (image, found))| {
+        let Xywh([x, y, w, h]) = found.bbox.to_xywh();
+        vec![
+            image.display().to_string(),
+            detector.vocabulary().category(found.class).name.clone(),
+            format!("{:.2}", found.score),
+            format!("{x:.0}"),
+            format!("{y:.0}"),
+            format!("{w:.0}"),
+            format!("{h:.0}"),
+        ]
     });
     let columns = ["<file", "<class", "score", "x", "y", "width", "height"];
-    let total: usize = found.iter().map(|f| f.boxes.len()).sum();
     if total > 0 {
-        output::print(table::table(&columns, rows.take(MOST_ROWS)))?;
+        output::print(table::table(&columns, rows))?;
     }
     if total > MOST_ROWS {
-        let place = args.output.display();
-        output::note(format!("… and {} more in {place}", total - MOST_ROWS));
+        let files = [(Written::Json, "detections.json"), (Written::Csv, "detections.csv")];
+        let all = match files.into_iter().find(|(form, _)| args.writes(*form)) {
+            Some((_, file)) => args.output.join(file).display().to_string(),
+            None => "--formats json or csv".to_owned(),
+        };
+        output::note(format!(
+            "… and {} with lower scores ({all})",
+            counted(total - MOST_ROWS, "box")
+        ));
     }
     Ok(())
 }

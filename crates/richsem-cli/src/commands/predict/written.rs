@@ -1,6 +1,9 @@
 //! Results as files.
 
-use std::{collections::HashSet, fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use richsem::{
@@ -14,6 +17,7 @@ use richsem::{
 };
 
 use super::{Args, ImageResult, Written, inputs::Inputs};
+use crate::names::Name;
 
 /// Writes what is written of all images together.
 pub(super) fn all(
@@ -38,15 +42,15 @@ pub(super) fn all(
 pub(super) fn pictures(
     args: &Args,
     image: RgbImage,
-    drawn: &Path,
+    name: &Name,
     boxes: &[ScoredBox],
     detector: &Detector,
 ) -> richsem::Result<()> {
     if args.writes(Written::Crops) {
-        crops(&args.output, &image, drawn, boxes, detector)?;
+        crops(&args.output, &image, &name.stem, boxes, detector)?;
     }
     if args.writes(Written::Images) {
-        draw_boxes(image, drawn, boxes, detector)?;
+        draw_boxes(image, &args.output.join(&name.drawn), boxes, detector)?;
     }
     Ok(())
 }
@@ -59,14 +63,23 @@ fn folder_name(name: &str) -> String {
     if name.is_empty() { "_".to_owned() } else { name }
 }
 
+/// The path with an end, its folder made.
+fn with_end(path: &Path, end: &str) -> richsem::Result<PathBuf> {
+    if let Some(folder) = path.parent() {
+        fs_err::create_dir_all(folder)?;
+    }
+    let mut file = path.as_os_str().to_owned();
+    file.push(end);
+    Ok(file.into())
+}
+
 fn crops(
     output: &Path,
     image: &RgbImage,
-    drawn: &Path,
+    stem: &Path,
     boxes: &[ScoredBox],
     detector: &Detector,
 ) -> richsem::Result<()> {
-    let stem = drawn.file_stem().unwrap_or_default().to_string_lossy();
     for (number, found) in boxes.iter().enumerate() {
         let Xyxy([x0, y0, x1, y1]) = found.bbox;
         let (left, top) = (x0.floor() as u32, y0.floor() as u32);
@@ -76,10 +89,10 @@ fn crops(
             continue;
         }
         let class = &detector.vocabulary().category(found.class).name;
-        let folder = output.join("crops").join(folder_name(class));
-        fs_err::create_dir_all(&folder)?;
+        let of_class = output.join("crops").join(folder_name(class)).join(stem);
+        let file = with_end(&of_class, &format!("-{}.jpg", number + 1))?;
         let cut = imageops::crop_imm(image, left, top, width, height).to_image();
-        draw::save(&cut, &folder.join(format!("{stem}-{}.jpg", number + 1)))?;
+        draw::save(&cut, &file)?;
     }
     Ok(())
 }
@@ -92,17 +105,8 @@ fn write_yolo(
     detector: &Detector,
 ) -> Result<()> {
     let folder = output.join("labels");
-    fs_err::create_dir_all(&folder)?;
-    let mut taken = HashSet::new();
     for ImageResult { number, size: [width, height], boxes, .. } in found {
-        let mut file = folder.join(inputs.drawn[*number].file_name().unwrap_or_default());
-        file.set_extension("txt");
-        // `a.jpg` and `a.png` are two images.
-        if !taken.insert(file.clone()) {
-            let name = inputs.drawn[*number].file_name().unwrap_or_default();
-            file = folder.join(format!("{}.txt", name.to_string_lossy()));
-            taken.insert(file.clone());
-        }
+        let file = with_end(&folder.join(&inputs.result_names[*number].stem), ".txt")?;
         let mut text = String::new();
         for found in boxes {
             let Cxcywh([x, y, w, h]) = found.bbox.to_cxcywh(*width, *height);
@@ -155,10 +159,11 @@ fn draw_boxes(
             class_name: category.name.clone(),
             color_key: category.id.0.unsigned_abs(),
             score: Some(found.score),
+            dashed: false,
         }
     };
     draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
-    draw::save(&image, drawn)
+    draw::save(&image, &with_end(drawn, "")?)
 }
 
 /// Writes COCO's results format, with names of files and classes added.

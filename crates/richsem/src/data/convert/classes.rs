@@ -10,6 +10,7 @@ use crate::{
     argument::Argument,
     data::records::ClassRecord,
     error::{Error, Result, first_few},
+    plural::counted,
     vocabulary::ClassIndex,
 };
 
@@ -48,8 +49,8 @@ pub(super) fn unify(input: &Path, sets: &mut [Part]) -> Result<Vec<String>> {
             let added = (0..classes.len()).filter(|at| !others.contains(at));
             let added: Vec<String> = added.map(|at| classes[at].name.clone()).collect();
             notes.push(format!(
-                "`{name}` gets {} classes that only other parts list: {}",
-                added.len(),
+                "`{name}` gets {} that only other parts list: {}",
+                counted(added.len(), "class"),
                 first_few(added.iter().cloned())
             ));
         }

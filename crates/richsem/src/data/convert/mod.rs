@@ -28,6 +28,7 @@ use crate::{
         reading::until,
     },
     error::{Error, Result, TEMPORARY, unless_stopped},
+    plural,
 };
 use images::Placing;
 pub use images::PutImages;
@@ -221,13 +222,17 @@ fn counting(sets: &[Part], target: Target, report: &mut ConversionReport) -> Opt
         |at| format!("`{}`", sets[at].0),
     );
     report.notes.push(format!(
-        "image_count, instance_count and frequency of {classes} classes were counted in {place}"
+        "image_count, instance_count and frequency of {} were counted in {place}",
+        plural::counted(classes, "class")
     ));
     train
 }
 
 /// Refuses an output folder that is not empty, unless it may be written over.
-pub(in crate::data) fn refuse_full(output: &Path, overwrite: bool) -> Result<()> {
+///
+/// # Errors
+/// It is not empty, or cannot be read.
+pub fn refuse_full(output: &Path, overwrite: bool) -> Result<()> {
     if !overwrite && output.is_dir() && fs_err::read_dir(output)?.next().is_some() {
         let problem = format!("`{}` exists and is not empty", output.display());
         return Err(Error::config("output", problem).with_hint(format!(

@@ -7,6 +7,7 @@ use crate::{
         openimages::Relations,
         records::{Annotation, ClassRecord, ImageRecord, Unit},
     },
+    plural::counted,
     vocabulary::{Category, CategoryId, Frequency, Vocabulary},
 };
 
@@ -119,25 +120,51 @@ impl LoadReport {
 impl LoadReport {
     /// What was counted because the file does not have it, each as `image_count of 3`.
     fn computed(&self) -> Vec<String> {
-        let counted = |name: &str, count: usize| (count > 0).then(|| format!("{name} of {count}"));
+        let told = |name: &str, count: usize| (count > 0).then(|| format!("{name} of {count}"));
         let all = [
-            counted("image_count", self.computed_image_count),
-            counted("instance_count", self.computed_instance_count),
-            counted("frequency", self.computed_frequency),
+            told("image_count", self.computed_image_count),
+            told("instance_count", self.computed_instance_count),
+            told("frequency", self.computed_frequency),
         ];
         all.into_iter().flatten().collect()
     }
 }
 
+/// A report of a set to evaluate on: see [`LoadReport::without_counted_groups`].
+struct Judging<'a>(&'a LoadReport);
+
+impl fmt::Display for Judging<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, self.0.computed_frequency < self.0.categories)
+    }
+}
+
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [rare, common, frequent] = self.by_frequency;
+        self.write(f, true)
+    }
+}
+
+impl LoadReport {
+    /// The same lines for a set to evaluate on. How many of its own few images show a class says nothing of how
+    /// rare the class is in training: rare, common and frequent classes are told only if the file says which
+    /// these are.
+    pub fn without_counted_groups(&self) -> impl fmt::Display {
+        Judging(self)
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, groups: bool) -> fmt::Result {
         write!(
             f,
-            "{} images, {} annotations, {} classes ({rare} rare, {common} common, {frequent} \
-             frequent)",
-            self.images, self.annotations, self.categories
+            "{}, {}, {}",
+            counted(self.images, "image"),
+            counted(self.annotations, "annotation"),
+            counted(self.categories, "class")
         )?;
+        if groups {
+            let [rare, common, frequent] = self.by_frequency;
+            write!(f, " ({rare} rare, {common} common, {frequent} frequent)")?;
+        }
         let plain = |what, count: usize| (what, count, String::new());
         let found = |what, found: &Counted, of| (what, found.count, found.ids(of));
         for (what, count, ids) in [
@@ -177,7 +204,7 @@ impl fmt::Display for LoadReport {
         }
         let computed = self.computed();
         if !computed.is_empty() {
-            write!(f, "\n  counted from the boxes: {} classes", computed.join(", "))?;
+            write!(f, "\n  counted from the boxes, by class: {}", computed.join(", "))?;
         }
         for note in &self.notes {
             write!(f, "\n  {note}")?;

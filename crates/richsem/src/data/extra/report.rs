@@ -6,6 +6,7 @@ use super::groups::Groups;
 use crate::{
     data::listing::PassedOver,
     error::first_few,
+    plural::counted,
     vocabulary::{ClassIndex, Frequency, Vocabulary},
 };
 
@@ -74,27 +75,30 @@ impl fmt::Display for ExtraReport {
         let [of_rare, of_common, of_frequent] = self.images_by_frequency;
         write!(
             f,
-            "{} classification images of {} of the {} classes: {of_rare} of {rare} rare, \
+            "{} of {} of the {} classes: {of_rare} of {rare} rare, \
              {of_common} of {common} common, {of_frequent} of {frequent} frequent ones",
-            self.images, self.classes, self.vocabulary
+            counted(self.images, "classification image"),
+            self.classes,
+            self.vocabulary
         )?;
         if !self.unmapped.is_empty() {
             let images: usize = self.unmapped.iter().map(|(_, count)| count).sum();
             write!(
                 f,
                 "\n  {} of the set's {} classes are not in the detection set, left out with their \
-                 {images} images: {}",
+                 {}: {}",
                 self.unmapped.len(),
                 self.source_classes,
+                counted(images, "image"),
                 first_few(self.unmapped.iter().map(|(name, count)| format!("{name} ({count})")))
             )?;
         }
         if !self.empty.is_empty() {
             let names = first_few(self.empty.iter().cloned());
-            write!(f, "\n  {} classes without images: {names}", self.empty.len())?;
+            write!(f, "\n  {} without images: {names}", counted(self.empty.len(), "class"))?;
         }
         if self.unlabelled > 0 {
-            write!(f, "\n  {} images without a label, left out", self.unlabelled)?;
+            write!(f, "\n  {} without a label, left out", counted(self.unlabelled, "image"))?;
         }
         if !self.other_splits.is_empty() {
             let names = first_few(self.other_splits.iter().cloned());

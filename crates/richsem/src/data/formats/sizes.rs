@@ -12,6 +12,7 @@ use crate::{
         records::{Records, Unit},
     },
     error::{Error, Result},
+    plural::counted,
 };
 
 /// Most images that a note names.
@@ -73,9 +74,8 @@ pub(super) fn complete(
     }
     if let Some(first) = broken.first() {
         records.warnings.push(format!(
-            "{} images cannot be read, so that the places of their boxes are not known: they are left \
-             out. The first: {first}",
-            broken.len()
+            "{} cannot be read, so that the places of the boxes are not known: left out. The first: {first}",
+            counted(broken.len(), "image")
         ));
     }
     retain_images(records, &kept);

@@ -27,7 +27,7 @@ use super::{
     image_io::{self, Decoded, Orientation},
     listing::{PassedOver, is_image},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, plural::counted};
 
 use archives::Archives;
 use folder::Listed;
@@ -164,9 +164,9 @@ impl ImageStore {
                 let unopened = recognise::unopened(folder);
                 let note = |first: &String| {
                     format!(
-                        "{} archives beside the folders or images are not opened (as `{first}`): \
-                         unpack them, or give a folder of archives alone",
-                        unopened.len()
+                        "{} beside the folders or images, not opened (as `{first}`): unpack them, or give a \
+                         folder of archives alone",
+                        counted(unopened.len(), "archive")
                     )
                 };
                 unopened.first().map(note).into_iter().collect()
@@ -195,10 +195,9 @@ impl ImageStore {
             Orientation::Stored => ("as stored", "on what viewers show", "exif"),
         };
         Some(format!(
-            "{} image(s), as `{first}`, have an EXIF orientation, and are read {read}. The annotations do \
-             not show which way up the boxes were drawn. If they were drawn {otherwise}, set {setting} \
-             to {value}",
-            turned.len()
+            "{}, as `{first}`, with an EXIF orientation, read {read}. The annotations do not show which way up \
+             the boxes were drawn. If they were drawn {otherwise}, set {setting} to {value}",
+            counted(turned.len(), "image")
         ))
     }
 

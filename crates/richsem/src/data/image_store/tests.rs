@@ -178,7 +178,7 @@ fn what_lies_at_a_path_is_known_by_what_is_in_it() {
         assert_eq!(ImageStore::kind_of(one.path()).unwrap(), StoreKind::Folder, "{beside}");
         let store = open(one.path());
         assert_eq!(store.files("").unwrap().len(), 2);
-        assert!(store.notes()[0].starts_with("1 archives beside the folders or images are not"));
+        assert!(store.notes()[0].starts_with("1 archive beside the folders or images, not opened"));
     }
     let error = ImageStore::open(&cases[5].0, Orientation::Exif).unwrap_err().to_string();
     assert!(error.contains("captions and URLs: the images are not in it"), "{error}");
@@ -199,7 +199,7 @@ fn samples_have_one_picture_and_fields() {
     assert_eq!(images, ["000000.jpg", "000002.JPEG", "sub/000001.jpg"]);
     assert_eq!(
         passed_over.to_string(),
-        "3 .cls (as 000000.cls), 1 .txt (__key_without_image.txt), 1 fields of samples, not their \
+        "3 .cls (as 000000.cls), 1 .txt (__key_without_image.txt), 1 field of samples, not their \
          pictures (sub/000001.seg.png)"
     );
     assert_eq!(store.image("sub/000001.jpg").unwrap().dimensions().0, 24);
@@ -253,5 +253,5 @@ fn links_to_nothing_are_passed_over_by_name() {
     let store = open(&written(&folder, &builder.into_inner().unwrap()));
     let (images, passed_over) = store.images("cat/").unwrap();
     assert!(images.is_empty());
-    assert_eq!(passed_over.to_string(), "1 broken links (cat/a.jpg)");
+    assert_eq!(passed_over.to_string(), "1 broken link (cat/a.jpg)");
 }

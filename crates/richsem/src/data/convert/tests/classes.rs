@@ -44,8 +44,8 @@ fn ids_that_agree_stay_and_each_part_gets_those_of_the_others() {
     assert_eq!(
         report.notes,
         [
-            "`train` gets 1 classes that only other parts list: cow",
-            "`val` gets 1 classes that only other parts list: cat"
+            "`train` gets 1 class that only other parts list: cow",
+            "`val` gets 1 class that only other parts list: cat"
         ]
     );
     // What a part does not list, it does not verify as absent.

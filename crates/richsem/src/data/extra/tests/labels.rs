@@ -27,7 +27,7 @@ fn labels_of_parquet_are_learned_from() {
     for i in 0..set.len() {
         set.store().image(&set.item(i).name).unwrap();
     }
-    assert!(set.report().to_string().contains("\n  1 images without a label, left out"));
+    assert!(set.report().to_string().contains("\n  1 image without a label, left out"));
     // By wnid, as all are called so.
     let error = ClassificationSet::open(&ExtraConfig::new(path), &vocabulary()).unwrap_err();
     let error = error.to_string();
@@ -62,7 +62,7 @@ fn webdatasets_samples_have_the_label_of_their_field() {
     assert_eq!(items(&set), expected);
     set.store().image(&set.item(2).name).unwrap();
     let text = set.report().to_string();
-    assert!(text.contains("fields of samples, not their pictures"), "{text}");
+    assert!(text.contains("field of samples, not their pictures"), "{text}");
     // Numbers are never taken for ids by themselves.
     let config = ExtraConfig::new(folder.join("cls-000000.tar"));
     let error = ClassificationSet::open(&config, &vocabulary()).unwrap_err().to_string();

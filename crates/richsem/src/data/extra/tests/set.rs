@@ -57,7 +57,7 @@ fn what_is_left_out_is_reported() {
         report.to_string(),
         "3 classification images of 2 of the 3 classes: 2 of 1 rare, 1 of 1 common, 0 of 0 \
          frequent ones\n  1 of the set's 4 classes are not in the detection set, left out with \
-         their 3 images: yeti (3)\n  1 classes without images: airplane\n  passed over as no \
+         their 3 images: yeti (3)\n  1 class without images: airplane\n  passed over as no \
          images: 1 .db (cat/Thumbs.db), 1 .txt (cat/readme.txt), 1 hidden (cat/._a.png)"
     );
     let many = ExtraReport {
@@ -181,7 +181,7 @@ fn the_folders_of_splits_are_no_classes() {
     let text = set.report().to_string();
     for line in [
         "classes are those of `train`; not learned from: test, valid",
-        "1 hidden folders (train/.x)",
+        "1 hidden folder (train/.x)",
     ] {
         assert!(text.contains(line), "{text}");
     }
@@ -215,7 +215,7 @@ fn ultralytics_sample_of_class_folders_is_its_training_split() {
     let names: Vec<String> = items(&set).into_iter().map(|(name, ..)| name).collect();
     assert_eq!(names, ["train/cat/0.jpg", "train/dog/1.jpg"]);
     assert_eq!(set.report().other_splits, ["val"]);
-    assert!(set.report().to_string().contains("1 hidden folders (train/.DS_Store_dir)"));
+    assert!(set.report().to_string().contains("1 hidden folder (train/.DS_Store_dir)"));
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn broken_images_are_named_and_replaced_from_behind_the_batch() {
         fs_err::write(folder.path().join(format!("{class}/{i:02}.png")), "").unwrap();
     }
     let text = source.build(0).unwrap_err().to_string();
-    assert!(text.contains("more than the allowed 10 image(s)"), "{text}");
+    assert!(text.contains("more than the allowed 10 images"), "{text}");
 }
 
 #[test]

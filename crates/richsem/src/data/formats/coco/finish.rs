@@ -11,6 +11,7 @@ use crate::{
     data::records::{AnnotationFormat, ReadCounts, Records},
     error::Result,
     json::Id,
+    plural::counted,
     vocabulary::ClassIndex,
 };
 
@@ -190,7 +191,8 @@ impl Builder {
         (classes > 0).then(|| {
             format!(
                 "classes that images have without a box (pos_category_ids), taken as not exhaustively annotated: \
-                 {classes} in {images} images"
+                 {classes} in {}",
+                counted(images, "image")
             )
         })
     }
@@ -229,8 +231,9 @@ impl Builder {
         let masks = self.seen.cvat_masks.count;
         let warning = || {
             format!(
-                "{masks} objects are crowd regions: not trained on, ignored in evaluation. CVAT writes \
-                 `iscrowd` 1 for every mask: if these are single objects, set it to 0 in the file"
+                "{}: not trained on, ignored in evaluation. CVAT writes `iscrowd` 1 for every mask: if these \
+                 are single objects, set it to 0 in the file",
+                counted(masks, "crowd region")
             )
         };
         (masks > 0).then(warning).into_iter().collect()

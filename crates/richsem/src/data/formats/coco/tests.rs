@@ -184,7 +184,7 @@ fn open_images_made_into_coco() {
         dataset.images()[1].not_exhaustive_classes.iter().map(|class| class.0).collect();
     assert_eq!(open_classes, [0]);
     assert!(dataset.images()[0].not_exhaustive_classes.is_empty());
-    noted(&dataset, "taken as not exhaustively annotated: 1 in 1 images");
+    noted(&dataset, "taken as not exhaustively annotated: 1 in 1 image");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn cvat_writes_zeros_rotations_and_masks() {
     assert_eq!(turned.area, 5000.0, "the area is the file's");
     assert!(mask.crowd);
     noted(&dataset, "the upright box around is taken: 1 (the first has the id 2)");
-    assert!(dataset.report().warnings[0].contains("1 objects are crowd regions"));
+    assert!(dataset.report().warnings[0].contains("1 crowd region: not trained on"));
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn v3det_has_a_class_tree_beside() {
     let Some(path) = shared("samples/v3det/v3det_2023_v1_train.like.json") else { return };
     let dataset = Dataset::open(&path).unwrap();
     assert_eq!(dataset.synonyms(), [vec![], vec!["ATM".to_owned()]]);
-    noted(&dataset, "category_tree.like.json: synonyms of 1 classes, the class above of 2");
+    noted(&dataset, "category_tree.like.json: synonyms of 1 class, the class above of 2");
     let Some(folder) = sample("v3det/v3det_2023_v1_train.like.json", &[]) else { return };
     assert!(open(&folder).unwrap().report().notes.is_empty(), "without a tree nothing is missing");
     write(folder.path(), "v3det_2023_v1_category_tree.json", "{\"id2name\": {}");

@@ -9,6 +9,7 @@ use crate::{
     data::{formats::Place, records::Records},
     error::{Error, Result},
     json::{self, Id},
+    plural::{clause, counted},
 };
 
 /// Part of the file's name.
@@ -61,13 +62,14 @@ pub(super) fn complete(file: &Path, records: &mut Records) -> Result<()> {
         }
     }
     let mut note = format!(
-        "class tree {name}: synonyms of {with_synonyms} classes, the class above of {with_father}"
+        "class tree {name}: synonyms of {}, the class above of {with_father}",
+        counted(with_synonyms, "class")
     );
     if several > 0 {
         note += &format!("; {several} are below several, none of which is taken");
     }
     if absent > 0 {
-        note += &format!("; {absent} classes are not in it");
+        note += &format!("; {} not in it", clause(absent, "class", ["is", "are"]));
     }
     records.notes.push(note);
     Ok(())

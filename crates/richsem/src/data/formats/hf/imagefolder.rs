@@ -24,6 +24,7 @@ use crate::{
     },
     error::{Error, Result, first_few},
     json,
+    plural::counted,
 };
 
 pub(in super::super) const FORMAT: Format = Format {
@@ -139,7 +140,8 @@ fn compare(
     }
     if !missing.is_empty() && missing.len() < names.len() {
         let (count, few) = (missing.len(), first_few(missing.into_iter()));
-        records.warnings.push(format!("{count} images that {name} names are not there: {few}"));
+        let images = counted(count, "image");
+        records.warnings.push(format!("{images} of {name} not there: {few}"));
     }
     Ok(())
 }

@@ -158,7 +158,7 @@ fn images_without_a_record_and_records_without_an_image_are_told() {
     let report = set.report();
     let text = format!("{} {}", report.notes.join("\n"), report.warnings.join("\n"));
     assert!(text.contains("metadata.jsonl does not name, left out: 1 (c.png)"), "{text}");
-    assert!(text.contains("1 images that metadata.jsonl names are not there: b.png"), "{text}");
+    assert!(text.contains("1 image of metadata.jsonl not there: b.png"), "{text}");
 }
 
 #[test]

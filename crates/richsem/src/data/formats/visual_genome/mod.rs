@@ -21,6 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     json::{self, JsonStream, TopLevel, parse},
+    plural::{clause, counted},
     vocabulary::ClassIndex,
 };
 use parts::parts;
@@ -176,15 +177,16 @@ impl Counts {
         let mut warnings = Vec::new();
         if self.negative > 0 {
             warnings.push(format!(
-                "{} objects have a negative width or height, and are left out",
-                self.negative
+                "{} a negative width or height: left out",
+                clause(self.negative, "object", ["has", "have"])
             ));
         }
         if self.unknown_images > 0 {
             warnings.push(format!(
-                "the objects of {} images are left out, because {IMAGE_DATA} does not have these (the first: \
-                 {}): are the files of two versions?",
-                self.unknown_images, self.first_unknown
+                "the objects of {} are left out, because {IMAGE_DATA} does not have them (the first: {}): are \
+                 the files of two versions?",
+                counted(self.unknown_images, "image"),
+                self.first_unknown
             ));
         }
         warnings

@@ -194,7 +194,7 @@ fn objects_that_cannot_be_used_are_counted() {
     let notes = dataset.report().notes.join("\n");
     assert!(notes.contains("objects without a name, left out: 2"), "{notes}");
     assert!(notes.contains("merged from several (merged_object_ids): 1"), "{notes}");
-    assert!(dataset.report().warnings[0].contains("1 objects have a negative width or height"));
+    assert!(dataset.report().warnings[0].contains("1 object has a negative width or height"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What reading a set met on the way: nothing is dropped or chosen without a count.
 
 use super::frame::Agreement;
-use crate::{argument::Argument, boxes::Xywh, data::listing::PassedOver};
+use crate::{argument::Argument, boxes::Xywh, data::listing::PassedOver, plural::clause};
 
 /// Things of one kind, and the names of the first of them, for whoever wants to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -171,9 +171,9 @@ impl Report {
         );
         if self.from_zero > 0 {
             warnings.push(format!(
-                "{} boxes begin at pixel 0, where VOC counts from 1: if this set counts from 0, all its \
-                 boxes are taken one pixel too far to the left and top",
-                self.from_zero
+                "{} at pixel 0, where VOC counts from 1: if this set counts from 0, all its boxes are taken one \
+                 pixel too far to the left and top",
+                clause(self.from_zero, "box", ["begins", "begin"])
             ));
         }
         warnings

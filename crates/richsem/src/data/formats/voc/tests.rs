@@ -259,7 +259,7 @@ fn pixels_counted_from_one_become_corners_from_zero() {
     for note in ["1 annotated images in no image set, left out", "test: lists nothing, left out"] {
         assert!(notes.iter().any(|other| other == note), "{notes:?}");
     }
-    assert_eq!(report.passed_over.to_string(), "1 lists of a class (dog_train.txt)");
+    assert_eq!(report.passed_over.to_string(), "1 list of a class (dog_train.txt)");
     let printed = train.report().to_string();
     assert!(notes.iter().all(|note| printed.contains(note)), "{printed}");
     let message = read(set.path(), "test").unwrap_err().to_string();

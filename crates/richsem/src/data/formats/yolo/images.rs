@@ -284,7 +284,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>, passed_over: &mut PassedOver) -
                 Err(_) => passed_over.add_dangling(&shown),
                 Ok(target) if !target.is_dir() => files.push(path),
                 Ok(_) if leads_back()? => {
-                    passed_over.count("links to a folder that they are in".to_owned(), &shown);
+                    passed_over.count("links to a folder around it".to_owned(), &shown);
                 }
                 Ok(_) => walk(&path, files, passed_over)?,
             }

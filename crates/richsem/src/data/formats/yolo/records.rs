@@ -17,6 +17,7 @@ use crate::{
         records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
     },
     error::{Error, Result},
+    plural::clause,
     vocabulary::ClassIndex,
 };
 
@@ -108,9 +109,8 @@ impl Labels<'_> {
         }
         if let Some(first) = tally.broken.first() {
             records.warnings.push(format!(
-                "{} images are left out because a row of their label file is wrong, as Ultralytics does. \
-                 The first: {first}",
-                tally.broken.len()
+                "{} left out because a row of the label file is wrong, as Ultralytics does. The first: {first}",
+                clause(tally.broken.len(), "image", ["is", "are"])
             ));
         }
         notes.extend(self.notes(&tally, &alone));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::samples::{self, Group};
+use crate::plural::clause;
 
 /// Most names that are kept of each kind.
 const NAMED: usize = 20;
@@ -93,25 +94,28 @@ impl Tally {
         let mut notes = Vec::new();
         if let (count @ 1.., Some(name)) = &self.repeated {
             notes.push(format!(
-                "{count} files have the name of a later file, which is read instead (as `{name}`)"
+                "{} the name of a later file, which is read instead (as `{name}`)",
+                clause(*count as usize, "file", ["has", "have"])
             ));
         }
         for (kind, (count, name)) in &self.others {
-            notes.push(format!("{count} {kind} are passed over (as `{name}`)"));
+            notes.push(format!("passed over: {kind}, {count} (as `{name}`)"));
         }
         if let Some(first) = self.broken.first() {
             let count = self.broken.len();
-            notes.push(format!("{count} links lead to no file of the archive (as `{first}`)"));
+            let links = clause(count, "link", ["leads", "lead"]);
+            notes.push(format!("{links} to no file of the archive (as `{first}`)"));
         }
         if let (count @ 1.., names) = &self.unmarked {
             notes.push(format!(
-                "{count} archives end without an end mark, so that they may have been cut off \
-                 between two files ({})",
+                "{} without an end mark: cut off between two files, perhaps ({})",
+                clause(*count as usize, "archive", ["ends", "end"]),
                 names.join(", ")
             ));
         }
         if let (count @ 1.., names) = &self.empty {
-            notes.push(format!("{count} archives hold no files ({})", names.join(", ")));
+            let archives = clause(*count as usize, "archive", ["holds", "hold"]);
+            notes.push(format!("{archives} no files ({})", names.join(", ")));
         }
         notes
     }

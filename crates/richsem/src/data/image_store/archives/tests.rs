@@ -48,7 +48,7 @@ fn archives_in_an_archive_are_folders() {
         assert_eq!(archives.index.folders("").unwrap(), ["n01440764", "n02123045"]);
         let notes = archives.notes().join("\n");
         assert!(
-            notes.contains("1 archives hold no files") && notes.contains("n01443537"),
+            notes.contains("1 archive holds no files") && notes.contains("n01443537"),
             "{notes}"
         );
     }
@@ -134,10 +134,10 @@ fn odd_members_are_read_or_counted() {
     assert_eq!(
         archives.notes(),
         [
-            "1 files have the name of a later file, which is read instead (as `a.txt`)",
-            "1 devices and other special members are passed over (as `d.jpg`)",
-            "1 sparse files are passed over (as `s.jpg`)",
-            "1 links lead to no file of the archive (as `e.jpg`)",
+            "1 file has the name of a later file, which is read instead (as `a.txt`)",
+            "passed over: devices and other special members, 1 (as `d.jpg`)",
+            "passed over: sparse files, 1 (as `s.jpg`)",
+            "1 link leads to no file of the archive (as `e.jpg`)",
         ]
     );
 }
@@ -186,7 +186,7 @@ fn an_inner_archive_that_is_cut_off_is_named() {
     assert_eq!(archives.index.len(), 3);
     let notes = archives.notes().join("\n");
     assert!(
-        notes.contains("1 archives end without an end mark") && notes.contains("n1"),
+        notes.contains("1 archive ends without an end mark") && notes.contains("n1"),
         "{notes}"
     );
 }

@@ -34,7 +34,7 @@ use super::{
     index::{Index, Span},
     pattern,
 };
-use crate::{Error, Result, data::listing::is_image};
+use crate::{Error, Result, data::listing::is_image, plural::clause};
 
 /// Most files that are kept open: a process may have some thousand files open.
 const MOST_OPEN: usize = 128;
@@ -154,8 +154,8 @@ impl Tables {
             Some(path) => format!("not all have a path of their own (as `{path}`)"),
             None => "not all have a path".to_owned(),
         };
-        let count = self.numbered;
-        vec![format!("{count} images are called by file and row, as `train-0/17.jpg`: {why}")]
+        let images = clause(self.numbered, "image", ["is", "are"]);
+        vec![format!("{images} called by file and row, as `train-0/17.jpg`: {why}")]
     }
 
     /// The bytes of an image's file.

@@ -130,7 +130,7 @@ fn rows_without_a_path_of_their_own_are_numbered() {
     let tables = Tables::open(&path("x.parquet"), &[path("x.parquet")]).unwrap();
     assert_eq!(names(&tables), ["a.jpg", "c.PNG", "x/1.jpg"]);
     assert_eq!(tables.read("c.PNG").unwrap(), contents(2));
-    assert!(tables.notes()[0].starts_with("1 images are called by file and row"));
+    assert!(tables.notes()[0].starts_with("1 image is called by file and row"));
     // One path in two files.
     table(&path("y.parquet"), &[&[Some("a.jpg")]], Compression::SNAPPY);
     table(&path("z.parquet"), &[&[Some("b.jpg"), Some("a.jpg")]], Compression::SNAPPY);

@@ -119,7 +119,7 @@ fn boxes_beyond_their_image_are_kept_and_counted_as_the_reader_does() {
     assert_eq!((&report.outside, report.from_zero), (&named(1, &["c"]), 1));
     assert_tells(&val, "2 boxes partly beyond their image, clipped for training (c)");
     assert_tells(&val, "1 boxes wholly beyond their image, dropped from training (c)");
-    assert_tells(&val, "warning: 1 boxes begin at pixel 0, where VOC counts from 1");
+    assert_tells(&val, "warning: 1 box begins at pixel 0, where VOC counts from 1");
     assert_eq!((report.boxes, report.learnable), (5, 3));
     let boxes: Vec<_> = val.annotations().iter().map(|a| a.bbox.0).collect();
     let [first, second, third] = [[1., 2., 8., 5.], [8., 2., 4., 5.], [-1., 2., 6., 5.]];

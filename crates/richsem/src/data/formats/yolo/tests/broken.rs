@@ -118,7 +118,7 @@ fn one_broken_file_of_ten_leaves_its_image_out() {
     assert!(rows(&dataset).iter().all(|(name, _)| name != "images/train/3.png"));
     // Ids are those of the list with all images.
     assert_eq!((dataset.images()[2].id, dataset.images()[3].id), (3, 5));
-    let warning = "warning: 1 images are left out because a row of their label file is wrong, as \
+    let warning = "warning: 1 image is left out because a row of the label file is wrong, as \
                    Ultralytics does. The first: ";
     assert!(told(&dataset, warning), "{}", dataset.report());
     assert!(

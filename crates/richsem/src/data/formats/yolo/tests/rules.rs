@@ -77,7 +77,7 @@ fn lists_name_images_in_many_ways() {
         "images that are listed twice, taken once: 1",
         "listed images found only without the first folders of their paths: 1 (/home/ann/images/b.png)",
         "images without a file, left out: 1 (images/gone.png)",
-        "1 lines of ",
+        "1 line of ",
     ] {
         assert!(told(&dataset, line), "{line}: {}", dataset.report());
     }
@@ -144,8 +144,8 @@ fn links_to_folders_are_followed_but_not_back() {
         (names(&dataset), dataset.annotations().len()),
         (vec!["images/train/more/a.png"], 1)
     );
-    assert!(told(&dataset, "1 broken links"), "{}", dataset.report());
-    assert!(told(&dataset, "1 links to a folder that they are in"), "{}", dataset.report());
+    assert!(told(&dataset, "1 broken link"), "{}", dataset.report());
+    assert!(told(&dataset, "1 link to a folder around it"), "{}", dataset.report());
 }
 
 #[test]

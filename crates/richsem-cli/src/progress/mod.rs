@@ -1,8 +1,9 @@
 //! Progress on stderr: a bar on a terminal, a plain line now and then elsewhere.
 
+mod pace;
+
 use std::{
     borrow::Cow,
-    collections::VecDeque,
     io::IsTerminal as _,
     ops::ControlFlow,
     path::Path,
@@ -24,14 +25,19 @@ use richsem::{
         image_store::{ImageStore, Indexing},
     },
     evaluate::Summary,
+    plural::counted,
     train::{Observer, TrainRow},
 };
 
+use self::pace::{Evaluations, Pace, Smoothed};
 use crate::{analysis, output, ranks, table};
 
 /// Batches after which the user is told how long the run will take.
 const FORETOLD: u64 = 20;
-/// Time between two plain lines, where stderr is no terminal.
+/// Seconds after which that is foretold at the latest, if batches are slow.
+const FORETOLD_AFTER: Duration = Duration::from_secs(20);
+/// Time until the first plain line, where stderr is no terminal, and between the others.
+const PLAIN_FIRST: Duration = Duration::from_secs(1);
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// A progress bar. None if stderr is no terminal.
@@ -49,7 +55,7 @@ pub(crate) fn bar(total: u64, template: &str) -> Option<ProgressBar> {
 pub(crate) struct Counter {
     what: &'static str,
     bar: Option<ProgressBar>,
-    /// When the last plain line was written.
+    /// When the next plain line is due.
     plain: Mutex<Instant>,
 }
 
@@ -61,7 +67,7 @@ impl Counter {
         if let Some(bar) = &bar {
             bar.set_prefix(what);
         }
-        Self { what, bar, plain: Mutex::new(Instant::now()) }
+        Self { what, bar, plain: Mutex::new(Instant::now() + PLAIN_FIRST) }
     }
 
     /// Shows that `done` of `total` are done. A smaller number than before, from a slow thread, changes
@@ -72,9 +78,9 @@ impl Counter {
             bar.update(|state| state.set_pos(state.pos().max(done as u64)));
             return;
         }
-        let mut last = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() >= PLAIN_EVERY {
-            *last = Instant::now();
+        let mut due = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        if Instant::now() >= *due {
+            *due = Instant::now() + PLAIN_EVERY;
             output::note(format!("{}: {done} of {total}", self.what));
         }
     }
@@ -157,6 +163,10 @@ pub(crate) struct TrainProgress {
     evaluations: Evaluations,
     /// Number of batches since the start or the resume.
     seen: u64,
+    /// When the first of these began.
+    started: Instant,
+    /// Whether the user was told how long the run will take.
+    foretold: bool,
 }
 
 impl TrainProgress {
@@ -180,6 +190,8 @@ impl TrainProgress {
                 ..Evaluations::default()
             },
             seen: 0,
+            started: Instant::now(),
+            foretold: false,
         }
     }
 
@@ -211,9 +223,9 @@ impl TrainProgress {
         let at = self.epoch * self.batches + self.batch;
         self.above(|| {
             output::note(format!(
-                "{batches} batches in {} epochs, {at} of them done: about {left} to go at {pace:.1} images a \
-                 second",
-                self.epochs
+                "{} in {}, {at} of them done: about {left} to go at {pace:.1} images a second",
+                counted(batches as usize, "batch"),
+                counted(self.epochs as usize, "epoch")
             ));
         });
     }
@@ -252,6 +264,14 @@ impl Observer for TrainProgress {
     fn epoch(&mut self, epoch: u64, epochs: u64, batch: u64, batches: u64) {
         (self.epoch, self.epochs, self.batch, self.batches) = (epoch, epochs, batch, batches);
         self.pace.start();
+        if self.seen == 0 {
+            self.started = Instant::now();
+            if self.bar.is_none() {
+                let (batches, epochs) =
+                    (counted(batches as usize, "batch"), counted(epochs as usize, "epoch"));
+                output::note(format!("training: {epochs} of {batches}"));
+            }
+        }
         if let Some(bar) = &self.bar {
             bar.set_length(batches);
             bar.set_position(batch);
@@ -268,7 +288,9 @@ impl Observer for TrainProgress {
             self.last_row = Some(row.clone());
         }
         self.seen += 1;
-        if self.seen == FORETOLD {
+        let slow = || self.seen > 1 && self.started.elapsed() >= FORETOLD_AFTER;
+        if !self.foretold && (self.seen == FORETOLD || slow()) {
+            self.foretold = true;
             self.foretell();
         }
         match (&self.bar, row) {
@@ -303,7 +325,9 @@ impl Observer for TrainProgress {
                 bar.set_position(done as u64);
                 bar.set_message("passes as CUDA graphs");
             }
-            None if done == 1 => output::note(format!("recording {total} passes as CUDA graphs")),
+            None if done == 1 => {
+                output::note(format!("recording {} as CUDA graphs", counted(total, "pass")))
+            }
             None => {}
         }
         self.notice_stop();
@@ -324,7 +348,7 @@ impl Observer for TrainProgress {
                 let seconds = started.elapsed().as_secs_f64() / done.max(1) as f64;
                 bar.set_message(format!("{} left", hms(seconds * (total - done) as f64)));
             }
-            None if first => output::note(format!("evaluating {total} images")),
+            None if first => output::note(format!("evaluating {}", counted(total, "image"))),
             None => {}
         }
         self.notice_stop();
@@ -372,107 +396,9 @@ pub(crate) fn hms(seconds: f64) -> String {
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// An exponential mean over about 50 values, unbiased from the first.
-#[derive(Default)]
-struct Smoothed {
-    sum: f64,
-    weight: f64,
-}
-
-impl Smoothed {
-    fn add(&mut self, value: f64) {
-        const KEEP: f64 = 0.98;
-        self.sum = KEEP * self.sum + (1.0 - KEEP) * value;
-        self.weight = KEEP * self.weight + (1.0 - KEEP);
-    }
-
-    fn value(&self) -> f64 {
-        self.sum / self.weight
-    }
-}
-
-/// Speed over the last batches of an epoch. The evaluation between two epochs does not count.
-#[derive(Default)]
-struct Pace {
-    recent: VecDeque<(Instant, usize)>,
-    /// Kept from one epoch to the next.
-    seconds_a_batch: Option<f64>,
-}
-
-impl Pace {
-    const WINDOW: usize = 50;
-
-    fn start(&mut self) {
-        self.recent.clear();
-        self.recent.push_back((Instant::now(), 0));
-    }
-
-    fn batch(&mut self, images: usize) {
-        self.recent.push_back((Instant::now(), images));
-        if self.recent.len() > Self::WINDOW {
-            self.recent.pop_front();
-        }
-        self.seconds_a_batch =
-            self.elapsed().map(|seconds| seconds / (self.recent.len() - 1) as f64);
-    }
-
-    fn elapsed(&self) -> Option<f64> {
-        let (first, _) = self.recent.front()?;
-        let (last, _) = self.recent.back()?;
-        let seconds = last.duration_since(*first).as_secs_f64();
-        (seconds > 0.0).then_some(seconds)
-    }
-
-    fn seconds_a_batch(&self) -> Option<f64> {
-        self.seconds_a_batch
-    }
-
-    fn images_a_second(&self) -> Option<f64> {
-        let images: usize = self.recent.iter().skip(1).map(|(_, images)| images).sum();
-        Some(images as f64 / self.elapsed()?)
-    }
-}
-
-/// How long evaluations take, for the time left.
-#[derive(Default)]
-struct Evaluations {
-    /// Epochs between two evaluations: `train.eval_every`.
-    every: u64,
-    /// Whether there is a validation set.
-    evaluated: bool,
-    started: Option<Instant>,
-    seconds: Option<f64>,
-}
-
-impl Evaluations {
-    fn done(&mut self) {
-        self.seconds =
-            self.started.take().map(|started| started.elapsed().as_secs_f64()).or(self.seconds);
-    }
-
-    /// Seconds of the evaluations after `epoch` (from 0) and after later ones. 0 before the first, as
-    /// nothing is known.
-    fn seconds_left(&self, epoch: u64, epochs: u64) -> f64 {
-        let Some(seconds) = self.seconds.filter(|_| self.evaluated) else { return 0.0 };
-        let due = |done: u64| done == epochs || (self.every > 0 && done.is_multiple_of(self.every));
-        seconds * (epoch + 1..=epochs).filter(|&done| due(done)).count() as f64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mean_of_one_value_is_that_value_and_it_follows() {
-        let mut loss = Smoothed::default();
-        loss.add(8.0);
-        assert!((loss.value() - 8.0).abs() < 1e-12);
-        for _ in 0..500 {
-            loss.add(2.0);
-        }
-        assert!((loss.value() - 2.0).abs() < 1e-3);
-    }
 
     #[test]
     fn times_are_hours_minutes_seconds() {
@@ -480,17 +406,5 @@ mod tests {
         assert_eq!(hms(3_725.0), "1:02:05");
         assert_eq!(hms(-1.0), "0:00:00");
         assert_eq!(hms(400_000.0), "111:06:40");
-    }
-
-    #[test]
-    fn evaluations_count_towards_the_time_left() {
-        let left = |every, seconds, epoch| {
-            Evaluations { every, evaluated: true, started: None, seconds }.seconds_left(epoch, 10)
-        };
-        assert_eq!(left(1, None, 0), 0.0);
-        assert_eq!(left(1, Some(2.0), 0), 20.0);
-        assert_eq!(left(4, Some(2.0), 0), 6.0); // after 4, 8 and 10
-        assert_eq!(left(4, Some(2.0), 4), 4.0); // after 8 and 10
-        assert_eq!(left(0, Some(2.0), 0), 2.0);
     }
 }

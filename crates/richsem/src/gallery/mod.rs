@@ -1,5 +1,7 @@
 //! Images with boxes on them, for people to look at: chooses some of a set, and draws truth and predictions.
 
+mod labels;
+
 use std::{collections::HashMap, sync::Arc};
 
 use image::{RgbImage, imageops};
@@ -17,9 +19,12 @@ use crate::{
     error::Result,
     evaluate::details::{Example, JudgedBox},
     models::scored_box::ScoredBox,
+    plural::counted,
     predict::every_image_once,
     vocabulary::{Category, CategoryId, ClassIndex, Frequency, Vocabulary},
 };
+
+pub use labels::{Labels, choose_images, draw_labels};
 
 /// Longer side of an image as it is shown, in pixels: labels stay readable on small ones, and the
 /// file small with large ones.
@@ -85,7 +90,8 @@ pub(crate) fn show(
     let ImageSet { store, entries, vocabulary } = set;
     let groups = groups(vocabulary, detector.vocabulary());
     // As many again in case some are broken.
-    let order = choose(entries, &groups, count.saturating_mul(2));
+    let labels = entries.iter().map(|entry| entry.labels.clone());
+    let order = choose(labels, &groups, count.saturating_mul(2));
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     let every = every_image_once(detector, Arc::clone(store), Arc::clone(entries), 1, broken);
     let source = DetectionSource { order: order.clone(), keep_originals: true, ..every };
@@ -185,6 +191,7 @@ fn mistakes(
             class_name: name(judged.category_id),
             color_key: 0, // the verdict decides
             score: judged.score.map(|score| score as f32),
+            dashed: false, // as well
         };
         (label, judged.verdict)
     });
@@ -234,31 +241,31 @@ fn groups(classes: &Vocabulary, trained: &Vocabulary) -> Vec<Frequency> {
     classes.categories().iter().map(group).collect()
 }
 
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
 fn labeled(bbox: Xyxy, category: &Category, score: Option<f32>) -> Labeled {
     Labeled {
         bbox,
         class_name: category.name.clone(),
         color_key: category.id.0.unsigned_abs(),
         score,
+        dashed: false,
     }
 }
 
 /// Images in the order in which they are shown. The next one is always the image whose classes add most to
 /// those shown before it. Rare classes count more than common ones, and these more than frequent ones.
 /// Images with several boxes come before others, unless they are crowded. The order depends on the set alone.
-/// `groups` are by class index.
-fn choose(entries: &[ImageEntry], groups: &[Frequency], count: usize) -> Vec<u32> {
+/// `labels` are the classes of each image's boxes, `groups` are by class index.
+fn choose(
+    labels: impl Iterator<Item = Vec<ClassIndex>>,
+    groups: &[Frequency],
+    count: usize,
+) -> Vec<u32> {
     let mut left: Vec<(u32, Vec<ClassIndex>, f64)> = (0..)
-        .zip(entries)
-        .map(|(index, entry)| {
-            let mut classes = entry.labels.clone();
+        .zip(labels)
+        .map(|(index, mut classes)| {
+            let boxes = classes.len() as f64;
             classes.sort_unstable();
             classes.dedup();
-            let boxes = entry.labels.len() as f64;
             let readable = (boxes.min(3.0) / 3.0) * (MANY_BOXES / boxes.max(1.0)).min(1.0);
             (index, classes, readable)
         })
@@ -319,8 +326,8 @@ mod tests {
     fn rare_classes_come_first_and_then_what_was_not_shown() {
         use Frequency::{Common, Frequent, Rare};
         let chosen = |images: &[&[u32]], count| {
-            let entries: Vec<ImageEntry> = images.iter().map(|labels| entry(labels)).collect();
-            choose(&entries, &[Frequent, Common, Rare], count)
+            let labels = images.iter().map(|image| image.iter().map(|&c| ClassIndex(c)).collect());
+            choose(labels, &[Frequent, Common, Rare], count)
         };
         assert_eq!(chosen(&[&[0, 0, 0], &[1, 1, 1], &[2, 2, 2]], 3), [2, 1, 0]);
         // Shown once, a rare class counts a quarter: as much as a new frequent one.
