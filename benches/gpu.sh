@@ -199,7 +199,7 @@ for section in "${sections[@]}"; do
         rcnn)
             for what in train:2 inference:1 inference:2; do
                 "$python" "$root/benches/pytorch/detector.py" --device "$device" --richsem "$richsem" \
-                    "${rcnn[@]}" --only "${what%:*}" --batch "${what#*:}" --size "${SIZE:-800x1216}" \
+                    "${rcnn[@]}" --set model.faster_rcnn.padding=official --only "${what%:*}" --batch "${what#*:}" --size "${SIZE:-800x1216}" \
                     --ours "${OURS:-bf16,f32}" --steps "${STEPS:-20}" --warmup "${WARMUP:-5}" \
                     --json "$out/rcnn-${what/:/-}.json" 2> "$out/rcnn-${what/:/-}.log" \
                     | tee "$out/rcnn-${what/:/-}.txt" || { tail -5 "$out/rcnn-${what/:/-}.log"; exit 1; }
