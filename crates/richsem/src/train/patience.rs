@@ -1,6 +1,6 @@
 //! Ending a run early: no better AP for some epochs.
 
-use super::run_folder::{EvalRow, MetricsRow};
+use super::rows::{EvalRow, MetricsRow};
 
 /// Why a run ends, if its last evaluation came at least `patience` epochs after its best. Evaluations alone
 /// decide, so that a run that is resumed decides the same.
