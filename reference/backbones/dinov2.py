@@ -33,19 +33,19 @@ def official():
     sys.path.insert(0, os.environ["DINOV2"])
     vits = importlib.import_module("dinov2.models.vision_transformer")
 
-    def features(trunk, images):
-        return as_map(trunk.forward_features(images)["x_norm_patchtokens"], images)
+    def features(backbone, images):
+        return as_map(backbone.forward_features(images)["x_norm_patchtokens"], images)
 
     for name, ours, registers, ffn in [
             ("dinov2_official", "dinov2_s", 0, "mlp"),
             ("dinov2_official_gated", "dinov2_g", 2, "swiglufused")]:
         with f64():
-            trunk = vits.DinoVisionTransformer(
+            backbone = vits.DinoVisionTransformer(
                 img_size=SIDE, patch_size=PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS,
                 init_values=1.0, ffn_layer=ffn, block_chunks=0, num_register_tokens=registers,
                 interpolate_antialias=registers > 0, interpolate_offset=0.0 if registers else 0.1)
-            model = Model(trunk, features, WIDTH, OUT)
-            saved = {**trunk.state_dict(keep_vars=True), **model.pyramid.state_dict(keep_vars=True)}
+            model = Model(backbone, features, WIDTH, OUT)
+            saved = {**backbone.state_dict(keep_vars=True), **model.pyramid.state_dict(keep_vars=True)}
             rest = f"registers = {registers}\n" if registers else ""
             write(name, settings(ours, rest), model, [(70, 70), (56, 98), (112, 42)],
                   lambda model, images: model(images), saved=saved, skip=("mask_token",),
@@ -60,8 +60,8 @@ def huggingface():
             patch_size=PATCH, num_register_tokens=3)
         model = Model(
             transformers.Dinov2WithRegistersModel(config),
-            lambda trunk, images: as_map(trunk(images).last_hidden_state, images), WIDTH, OUT)
-        saved = {**as_saved(model.trunk), **model.pyramid.state_dict(keep_vars=True)}
+            lambda backbone, images: as_map(backbone(images).last_hidden_state, images), WIDTH, OUT)
+        saved = {**as_saved(model.backbone), **model.pyramid.state_dict(keep_vars=True)}
         saved = {key: tensor for key, tensor in saved.items() if "mask_token" not in key}
         write("dinov2_huggingface", settings("dinov2_s", "registers = 3\n"), model, SIZES,
               lambda model, images: model(images), saved=saved,
@@ -71,12 +71,12 @@ def huggingface():
 def by_timm():
     """With registers, whose files have the class token's position added up. Multiples of a patch alone."""
     with f64():
-        trunk = timm.models.vision_transformer.VisionTransformer(
+        backbone = timm.models.vision_transformer.VisionTransformer(
             img_size=SIDE, patch_size=PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS,
             init_values=1e-5, reg_tokens=3, no_embed_class=True, dynamic_img_size=True, num_classes=0)
         model = Model(
-            trunk, lambda trunk, images: as_map(trunk.forward_features(images), images), WIDTH, OUT)
-        saved = {**trunk.state_dict(keep_vars=True), **model.pyramid.state_dict(keep_vars=True)}
+            backbone, lambda backbone, images: as_map(backbone.forward_features(images), images), WIDTH, OUT)
+        saved = {**backbone.state_dict(keep_vars=True), **model.pyramid.state_dict(keep_vars=True)}
         write("dinov2_timm", settings("dinov2_s", "registers = 3\n"), model, [(70, 70), (56, 98)],
               lambda model, images: model(images), saved=saved,
               of=f"timm {timm.__version__}, VisionTransformer")

@@ -35,8 +35,8 @@ def huggingface():
                 use_gated_mlp=gated, hidden_act="silu" if gated else "gelu")
             model = Model(
                 transformers.DINOv3ViTModel(config),
-                lambda trunk, images: as_map(trunk(images).last_hidden_state, images), WIDTH, OUT)
-            saved = {**as_saved(model.trunk), **model.pyramid.state_dict(keep_vars=True)}
+                lambda backbone, images: as_map(backbone(images).last_hidden_state, images), WIDTH, OUT)
+            saved = {**as_saved(model.backbone), **model.pyramid.state_dict(keep_vars=True)}
             saved = {key: tensor for key, tensor in saved.items() if "mask_token" not in key}
             write(name, settings(ours), model, [(64, 64), (80, 112), (90, 119)],
                   lambda model, images: model(images), saved=saved,
@@ -46,7 +46,7 @@ def huggingface():
 def by_timm():
     """Multiples of a patch alone."""
     with f64(pos_embed_sincos):
-        trunk = timm.models.eva.Eva(
+        backbone = timm.models.eva.Eva(
             img_size=64, patch_size=PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, num_classes=0,
             qkv_bias=True, init_values=1e-5, rope_type="dinov3", rope_temperature=100,
             use_rot_pos_emb=True, use_abs_pos_emb=False, rope_rotate_half=True, num_reg_tokens=3,
@@ -54,10 +54,10 @@ def by_timm():
             norm_layer=partial(torch.nn.LayerNorm, eps=1e-5))
         d = WIDTH // HEADS
         # Made in f32 before anything can ask for f64.
-        trunk.rope.periods = 100.0 ** (torch.arange(d // 4) * 4 / d)
+        backbone.rope.periods = 100.0 ** (torch.arange(d // 4) * 4 / d)
         model = Model(
-            trunk, lambda trunk, images: as_map(trunk.forward_features(images), images), WIDTH, OUT)
-        saved = {**dict(trunk.named_parameters()), **model.pyramid.state_dict(keep_vars=True)}
+            backbone, lambda backbone, images: as_map(backbone.forward_features(images), images), WIDTH, OUT)
+        saved = {**dict(backbone.named_parameters()), **model.pyramid.state_dict(keep_vars=True)}
         write("dinov3_timm_gated", settings("dinov3_s_plus"), model, [(64, 64), (80, 112)],
               lambda model, images: model(images), saved=saved, of=f"timm {timm.__version__}, Eva")
 

@@ -18,15 +18,15 @@ def rope(height, width):
 
 
 def features(windowed):
-    def forward(trunk, images):
-        x = trunk.patch_embed(images)
+    def forward(backbone, images):
+        x = backbone.patch_embed(images)
         b, h, w, c = x.shape
         grid = SIDE // PATCH
-        table = trunk.pos_embed.reshape(1, grid, grid, c).permute(0, 3, 1, 2)
+        table = backbone.pos_embed.reshape(1, grid, grid, c).permute(0, 3, 1, 2)
         if (h, w) != (grid, grid):
             table = torch.nn.functional.interpolate(table, size=(h, w), mode="bicubic", align_corners=False)
         x = (x + table.permute(0, 2, 3, 1)).flatten(1, 2)
-        for i, block in enumerate(trunk.blocks):
+        for i, block in enumerate(backbone.blocks):
             y = block.norm1(x)
             if i in windowed:
                 y = y.reshape(b, h, w, c)
@@ -52,13 +52,13 @@ def main():
             ("eva02_timm_windows", "eva02_b", large, [0, 2]),
             ("eva02_timm_small", "eva02_t", {}, [])]:
         with f64(pos_embed_sincos):
-            trunk = timm.models.eva.Eva(
+            backbone = timm.models.eva.Eva(
                 img_size=SIDE, patch_size=PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, num_classes=0,
                 class_token=False, swiglu_mlp=True, use_rot_pos_emb=True, ref_feat_shape=(16, 16),
                 mlp_ratio=8 / 3, dynamic_img_size=True, **options)
-            model = Model(trunk, features(windowed), WIDTH, OUT)
-            saved = {**dict(trunk.named_parameters()), **model.pyramid.state_dict(keep_vars=True)}
-            # The norms behind the trunk are a classifier's.
+            model = Model(backbone, features(windowed), WIDTH, OUT)
+            saved = {**dict(backbone.named_parameters()), **model.pyramid.state_dict(keep_vars=True)}
+            # The norms behind the backbone are a classifier's.
             saved = {k: v for k, v in saved.items() if not k.startswith(("norm.", "fc_norm."))}
             blocks = [i for i in range(DEPTH) if i not in windowed]
             settings = (f'kind = "vit"\nname = "{ours}"\nwidth = {WIDTH}\nheads = {HEADS}\ndepth = {DEPTH}\n'

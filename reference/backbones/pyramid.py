@@ -40,12 +40,12 @@ def pyramid(width, out):
 
 
 class Model(torch.nn.Module):
-    """A trunk with the pyramid. `features(trunk, images)` gives [B, C, h, w]."""
+    """A backbone with the pyramid. `features(backbone, images)` gives [B, C, h, w]."""
 
-    def __init__(self, trunk, features, width, out):
+    def __init__(self, backbone, features, width, out):
         super().__init__()
-        self.trunk, self.pyramid, self.features = trunk, pyramid(width, out), features
+        self.backbone, self.pyramid, self.features = backbone, pyramid(width, out), features
 
     def forward(self, images):
-        x = self.features(self.trunk, images)
+        x = self.features(self.backbone, images)
         return [level(x) for level in self.pyramid.values()]

@@ -15,8 +15,8 @@ def main():
         use_relative_position_embeddings=True, drop_path_rate=0.0, out_features=[f"stage{DEPTH}"])
     model = Model(
         transformers.VitDetBackbone(config),
-        lambda trunk, images: trunk(images).feature_maps[-1], WIDTH, OUT)
-    saved = {**as_saved(model.trunk), **model.pyramid.state_dict(keep_vars=True)}
+        lambda backbone, images: backbone(images).feature_maps[-1], WIDTH, OUT)
+    saved = {**as_saved(model.backbone), **model.pyramid.state_dict(keep_vars=True)}
     settings = (
         f'kind = "vit"\nwidth = {WIDTH}\nheads = {HEADS}\ndepth = {DEPTH}\nwindow = 4\n'
         f'global_blocks = [1, 3]\nposition_grid = 4\nrelative_grid = 10\npyramid_width = {OUT}\n')

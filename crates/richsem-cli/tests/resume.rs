@@ -198,15 +198,19 @@ fn however_often_a_run_is_ended_it_becomes_the_uninterrupted_one() {
     println!("uninterrupted: {:.1} s", started.elapsed().as_secs_f64());
     assert_eq!(dir.json("whole/checkpoints/last/state.json")["epoch"], 24);
 
-    killed(&dir);
-    assert_same(&dir, "killed", "whole");
-    signalled(&dir);
-    assert_same(&dir, "signalled", "whole");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            killed(&dir);
+            assert_same(&dir, "killed", "whole");
+        });
+        signalled(&dir);
+        assert_same(&dir, "signalled", "whole");
 
-    // Killed when it had nothing but its settings.
-    dir.write("settings/config.toml", dir.read("whole/config.toml"));
-    Session::start(&dir, "settings").finish();
-    assert_same(&dir, "settings", "whole");
+        // Killed when it had nothing but its settings.
+        dir.write("settings/config.toml", dir.read("whole/config.toml"));
+        Session::start(&dir, "settings").finish();
+        assert_same(&dir, "settings", "whole");
+    });
 }
 
 /// Kills a run again and again: while the process starts, trains, saves and evaluates.

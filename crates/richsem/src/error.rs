@@ -329,7 +329,15 @@ fn in_words(bytes: f64) -> String {
 /// # Errors
 /// A file that cannot be read, or is no UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let text = String::from_utf8(fs_err::read(path)?).map_err(|error| {
+    text_of(path, fs_err::read(path)?)
+}
+
+/// The text that a file holds.
+///
+/// # Errors
+/// No UTF-8.
+pub(crate) fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let bytes = error.as_bytes();
         let (problem, hint) = match bytes {
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {

@@ -22,7 +22,7 @@ pub use learning::{
     StopAt, learner, new_run, rows_without_speed, run_in_pieces, taught_run, write_taught_set,
 };
 pub use lvis::{LvisCounts, write_lvis};
-pub use small::{small_run, small_set, write_set, write_small_set};
+pub use small::{small_run, small_run_of, small_set, write_set, write_small_set};
 
 /// Standard normal numbers of that shape, by `key` alone. libtorch's own generator is shared by the
 /// tests that run side by side: what one gets depends on the others.

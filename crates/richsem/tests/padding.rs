@@ -26,7 +26,7 @@ use richsem::{
 };
 use tch::Device;
 
-/// The demo's detector, trained for half a minute on images of many shapes, which it then knows well
+/// The demo's detector, trained for some seconds on images of many shapes, which it then knows well
 /// enough for an AP that could differ.
 fn trained(set: &Path, run: &Path) -> Detector {
     tch::set_num_threads(1);
@@ -39,7 +39,7 @@ fn trained(set: &Path, run: &Path) -> Detector {
         "data.augment={scales=[80,96],max_size=128,crop={probability=0}}".into(),
         "data.resize={size=96,max_size=128}".into(),
         "data.sampler={kind='uniform'}".into(),
-        "train.epochs=40".into(),
+        "train.epochs=24".into(),
         "train.ema.decay=0.98".into(),
     ];
     let config = Config::load(demo, &assignments).unwrap();

@@ -6,6 +6,7 @@
 mod clock;
 pub mod group;
 mod links;
+mod meet;
 pub mod place;
 mod pulse;
 mod watch;

@@ -352,7 +352,7 @@ fn sources_within(examined: &Examined<'_>, at: usize) -> Option<Finding> {
     let images: usize = of_part.values().map(Vec::len).sum();
     let copies = images - of_part.len();
     let text = format!(
-        "{images} images of {} are Roboflow's copies of {} pictures, {:.1} of each: counts of images and \
+        "{images} images of {} are Roboflow's copies of {} images, {:.1} of each: counts of images and \
          boxes, and repeat factors, are that much too high",
         examined.parts[at].name(),
         of_part.len(),

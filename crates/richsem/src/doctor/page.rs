@@ -57,7 +57,7 @@ pub fn page(title: &str, examination: &Examination, parts: &[Part<'_>]) -> Resul
 fn one(finding: &Finding, parts: &[Part<'_>]) -> Result<String> {
     let (mut drawn, mut words) = (Vec::new(), String::new());
     for example in &finding.examples {
-        match picture(example, parts) {
+        match image_of(example, parts) {
             Some(image) => drawn.push(Drawn::one(example.text.clone(), image)),
             None => {
                 let _ = write!(words, "<li>{}</li>", escape(&example.text));
@@ -81,10 +81,10 @@ fn one(finding: &Finding, parts: &[Part<'_>]) -> Result<String> {
 }
 
 /// The images of an example, beside each other if there are two; none if one cannot be read.
-fn picture(example: &Example, parts: &[Part<'_>]) -> Option<RgbImage> {
+fn image_of(example: &Example, parts: &[Part<'_>]) -> Option<RgbImage> {
     let mut images = Vec::new();
     for shown in &example.shown {
-        images.push((label(shown, parts), one_picture(shown, parts)?));
+        images.push((label(shown, parts), one_image(shown, parts)?));
     }
     match images.as_slice() {
         [(_, image)] => Some(image.clone()),
@@ -97,7 +97,7 @@ fn label(shown: &Shown, parts: &[Part<'_>]) -> String {
     format!("{}: {}", parts[shown.part].name(), shown.file)
 }
 
-fn one_picture(shown: &Shown, parts: &[Part<'_>]) -> Option<RgbImage> {
+fn one_image(shown: &Shown, parts: &[Part<'_>]) -> Option<RgbImage> {
     let image = parts.get(shown.part)?.store?.image(&shown.file).ok()?;
     let (width, height) = image.dimensions();
     let scale = (SIDE as f32 / width.max(height).max(1) as f32).min(LARGEST_SCALE);

@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::{
     Form,
+    keys::{at, named_at, put, remove, take},
     presets::Parent,
     words::{in_plain_words, nearest, unknown_name},
 };
@@ -227,29 +228,6 @@ fn current(form: &Form, key: &str) -> String {
     moved.unwrap_or_else(|| key.to_owned())
 }
 
-/// Changes every value at a dotted key, in which `*` is any name.
-fn at(table: &mut Table, dotted: &str, change: &mut dyn FnMut(&mut Value)) {
-    named_at(table, dotted, String::new(), &mut |_, value| change(value));
-}
-
-/// As [`at`], with the keys that the values have, after `before`.
-fn named_at(
-    table: &mut Table,
-    dotted: &str,
-    before: String,
-    change: &mut dyn FnMut(String, &mut Value),
-) {
-    let (head, rest) = dotted.split_once('.').unwrap_or((dotted, ""));
-    for (key, value) in table.iter_mut().filter(|(key, _)| head == "*" || *key == head) {
-        let whole = if before.is_empty() { key.clone() } else { format!("{before}.{key}") };
-        match value {
-            value if rest.is_empty() => change(whole, value),
-            Value::Table(inner) => named_at(inner, rest, whole, change),
-            _ => {}
-        }
-    }
-}
-
 fn overlay(
     base: &mut Table,
     over: Table,
@@ -327,29 +305,6 @@ fn assign(form: &Form, assignment: Assignment<'_>, merged: &mut Merged) -> Resul
     absolute_paths(form, &mut over, origin.parent().unwrap_or(Path::new("")));
     overlay(&mut merged.table, over, "", origin, &mut merged.origins);
     Ok(())
-}
-
-fn remove(table: &mut Table, dotted: &str) {
-    drop(take(table, dotted));
-}
-
-fn put(table: &mut Table, dotted: &str, value: Value) {
-    match dotted.split_once('.') {
-        None => drop(table.insert(dotted.to_owned(), value)),
-        Some((head, rest)) => {
-            let inner = table.entry(head.to_owned()).or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                put(inner, rest, value);
-            }
-        }
-    }
-}
-
-fn take(table: &mut Table, dotted: &str) -> Option<Value> {
-    match dotted.split_once('.') {
-        None => table.remove(dotted),
-        Some((head, rest)) => take(table.get_mut(head)?.as_table_mut()?, rest),
-    }
 }
 
 impl Merged {

@@ -44,23 +44,10 @@ pub fn write_small_set(folder: &Path) -> Result<SynthReport> {
 /// and so on.
 #[must_use]
 pub fn small_run(set: &Path, train: &str) -> String {
-    format!(
-        r#"
-version = 1
-seed = 5
-
-[data]
-batch_size = 2
-workers = 2
-train = {{ annotations = "{0}/train.json", images = "{0}/images" }}
-val = {{ annotations = "{0}/val.json", images = "{0}/images" }}
-sampler = {{ kind = "repeat_factor", threshold = 0.5 }}
-augment = {{ scales = [64, 80], max_size = 128 }}
-resize = {{ size = 64, max_size = 128 }}
-
+    let model = r#"
 [model.dino]
 return_interm_indices = [2, 3]
-backbone = {{ name = "resnet18", width = 8, norm = "batch_norm", frozen_stages = -1 }}
+backbone = { name = "resnet18", width = 8, norm = "batch_norm", frozen_stages = -1 }
 
 [model.dino.transformer]
 hidden_dim = 32
@@ -73,10 +60,32 @@ num_feature_levels = 2
 
 [model.denoising]
 number = 4
+"#;
+    let sampler = "[data.sampler]\nkind = \"repeat_factor\"\nthreshold = 0.5\n";
+    small_run_of(set, &format!("{sampler}{model}"), 0.001, train)
+}
 
+/// As [`small_run`], of another model: `model` are its tables, and others that the run has of its own; `lr` is
+/// the learning rate of all of it.
+#[must_use]
+pub fn small_run_of(set: &Path, model: &str, lr: f64, train: &str) -> String {
+    format!(
+        r#"
+version = 1
+seed = 5
+
+[data]
+batch_size = 2
+workers = 2
+train = {{ annotations = "{0}/train.json", images = "{0}/images" }}
+val = {{ annotations = "{0}/val.json", images = "{0}/images" }}
+augment = {{ scales = [64, 80], max_size = 128 }}
+resize = {{ size = 64, max_size = 128 }}
+
+{model}
 [train]
-lr = 0.001
-lr_backbone = 0.001
+lr = {lr}
+lr_backbone = {lr}
 accumulate = 2
 ema = {{ decay = 0.9, warmup = true }}
 checkpoint_every = 2

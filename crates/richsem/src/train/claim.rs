@@ -170,11 +170,22 @@ mod tests {
         RunFolder::open(folder).unwrap().config().unwrap().seed
     }
 
+    /// A race is mostly waiting for locks: several go on at a time.
+    fn races(count: usize, race: impl Fn(u64) + Sync) {
+        const LANES: usize = 8;
+        std::thread::scope(|scope| {
+            for lane in 0..LANES {
+                let race = &race;
+                scope.spawn(move || (lane..count).step_by(LANES).for_each(|at| race(at as u64)));
+            }
+        });
+    }
+
     /// Some of those who come first fail, as those do whose data are wrong: of all the others one
     /// has the folder, and no one's files are another's.
     #[test]
     fn of_many_who_start_at_once_one_has_the_folder() {
-        for race in 0..200_u64 {
+        races(200, |race| {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("runs/deep/one");
             let barrier = Barrier::new(6);
@@ -205,12 +216,12 @@ mod tests {
                 // Those who failed have taken everything away that they made.
                 None => assert!(!folder.path().join("runs").exists()),
             }
-        }
+        });
     }
 
     #[test]
     fn free_names_are_each_ones_own() {
-        for _ in 0..50 {
+        races(50, |_| {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("tiny-20260131-120000");
             let barrier = Barrier::new(5);
@@ -236,7 +247,7 @@ mod tests {
             let expected = ["", "-2", "-3", "-4", "-5"]
                 .map(|s| PathBuf::from(format!("{}{s}", path.display())));
             assert_eq!(names, BTreeSet::from(expected));
-        }
+        });
     }
 
     #[test]

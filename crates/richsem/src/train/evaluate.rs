@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     checkpoint,
-    run_folder::{EvalRow, better, write_text},
+    rows::{EvalRow, better},
+    run_folder::write_text,
     trainer::{Trainer, wall_time},
 };
 use crate::{

@@ -9,9 +9,10 @@ use super::{
     Optimizer, TrainingModel,
     labels::{LabelSource, StepLabels},
     pass::{PassInput, Runner, recorded_with},
+    whole::{mean_of_all, whole_of_all},
 };
 use crate::{
-    collective::{self, Collective},
+    collective::Collective,
     config::Config,
     data::{batch::Batch, loader::BatchSource},
     detector::Detector,
@@ -213,7 +214,7 @@ impl Learner {
     /// # Errors
     /// A process that failed or is gone; what libtorch refuses.
     pub fn prepare(&self, batch: &Batch, key: StepKey) -> Result<Prepared> {
-        let whole = self.whole(batch, key)?;
+        let whole = whole_of_all(self.collective(), batch, key)?;
         let prepared = guarded(|| {
             let detector = &self.model.detector;
             let mut recordings = self.recordings.borrow_mut();
@@ -321,39 +322,6 @@ impl Learner {
         self.recordings.borrow_mut().take_news().or_else(|| self.evaluated().take_news())
     }
 
-    /// The batches of all processes, taken as one.
-    fn whole(&self, batch: &Batch, key: StepKey) -> Result<WholeBatch> {
-        let own = WholeBatch::of(key, &batch.targets);
-        if self.collective.world() == 1 {
-            return Ok(own);
-        }
-        let head = [key.micro_step, batch.len() as u64, own.most_boxes as u64];
-        let mut bytes: Vec<u8> = head.into_iter().flat_map(u64::to_le_bytes).collect();
-        bytes.extend(own.present.iter().flat_map(|class| class.to_le_bytes()));
-        let rank = self.collective.rank() as usize;
-        let mut whole = own;
-        for (other, bytes) in self.collective.exchange(bytes)?.into_iter().enumerate() {
-            let (head, present) = bytes.split_at_checked(24).unwrap_or_default();
-            let (head, _) = head.as_chunks::<8>();
-            let head: Vec<u64> = head.iter().map(|word| u64::from_le_bytes(*word)).collect();
-            let &[micro_step, images, most] = &*head else {
-                return Err(out_of_step(other));
-            };
-            if micro_step != key.micro_step {
-                return Err(out_of_step(other));
-            }
-            if other < rank {
-                whole.first_image += images;
-            }
-            whole.most_boxes = whole.most_boxes.max(most as usize);
-            let (present, _) = present.as_chunks::<4>();
-            whole.present.extend(present.iter().map(|class| u32::from_le_bytes(*class)));
-        }
-        whole.present.sort_unstable();
-        whole.present.dedup();
-        Ok(whole)
-    }
-
     /// What is random in a pass on that many images; none where nothing is.
     pub(super) fn draws(&self, images: usize, whole: &WholeBatch) -> Option<Tensor> {
         let count = self.model.detector.network().draws();
@@ -401,7 +369,7 @@ impl Learner {
             (&self.semantic, &self.model.semantic_branch, images, supervision.semantic)
         else {
             let matched = pending.wait()?;
-            let num_boxes = self.mean(matched.num_boxes())?;
+            let num_boxes = mean_of_all(self.collective(), matched.num_boxes())?;
             return matched.finish(num_boxes, None).map(|(losses, _)| losses);
         };
         let normalization = self.model.detector.config().model.normalization();
@@ -414,12 +382,12 @@ impl Learner {
             known = Some(labels.of(&torch_ext::upload(&target_boxes(targets), images.device()))?);
         }
         let matched = pending.wait()?;
-        let num_boxes = self.mean(matched.num_boxes())?;
+        let num_boxes = mean_of_all(self.collective(), matched.num_boxes())?;
         let (mut losses, regions) = matched.finish(num_boxes, Some(config.wanted()))?;
         let Some(mut regions) = regions else { return Ok(losses) };
         // Sets of all regions: their number is known here.
         for set in regions.sets.iter_mut().filter(|set| !set.matched) {
-            set.normalizer = self.mean(set.normalizer)?;
+            set.normalizer = mean_of_all(self.collective(), set.normalizer)?;
         }
         let mut label = |boxes: &Tensor| match known.take() {
             Some(labels) => Ok(labels),
@@ -427,15 +395,6 @@ impl Learner {
         };
         losses.append(semantic_terms(config, branch, &regions, targets, &mut label)?);
         Ok(losses)
-    }
-
-    /// What sums are divided by: the mean over the processes, whose sum is at least 1.
-    ///
-    /// # Errors
-    /// A process that failed or is gone.
-    fn mean(&self, own: f64) -> Result<f64> {
-        let sum = collective::sums(self.collective.as_ref(), &[own])?[0];
-        Ok(sum.max(1.0) / self.collective.world() as f64)
     }
 
     /// What the teacher says of a batch's own boxes, image by image; none without a teacher.
@@ -531,11 +490,6 @@ impl PendingLoss {
 /// An update whose norm is on its way to the host.
 #[derive(Debug)]
 pub struct PendingUpdate(Download);
-
-/// Of a process at another batch than this one: a bug.
-fn out_of_step(rank: usize) -> Error {
-    Error::other(format!("rank {rank} is at another batch"))
-}
 
 /// What makes a step less.
 const SMALLER_STEP: &str = "lower data.batch_size, data.augment.scales, the sizes in [model], \

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use super::run_folder::TrainRow;
+use super::rows::TrainRow;
 use crate::{data::Reading, evaluate::Summary};
 
 /// Receives the events of a run; every method may stay empty.

@@ -1,6 +1,6 @@
 //! Ending a run early: no better AP for some epochs.
 
-use super::run_folder::{EvalRow, MetricsRow};
+use super::rows::{EvalRow, MetricsRow};
 use crate::plural::counted;
 
 /// Why a run ends, if its last evaluation came at least `patience` epochs after its best. Evaluations alone

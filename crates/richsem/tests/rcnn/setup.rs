@@ -7,7 +7,7 @@ use richsem::{
     data::batch::Batch,
     losses::terms::StepKey,
     targets::Target,
-    testing::{self, target, taught_run, write_taught_set},
+    testing::{self, small_run_of, target, taught_run, write_taught_set},
     train::{BatchLoss, Learner},
 };
 
@@ -20,19 +20,8 @@ pub(super) fn data(folder: &Path) -> PathBuf {
 
 /// A small run; `model` and `more` are added to their sections.
 pub(super) fn settings(data: &Path, model: &str, more: &str) -> String {
-    format!(
+    let model = format!(
         r#"
-version = 1
-seed = 5
-
-[data]
-batch_size = 2
-workers = 2
-train = {{ annotations = "{0}/train.json", images = "{0}/images" }}
-val = {{ annotations = "{0}/val.json", images = "{0}/images" }}
-augment = {{ scales = [64, 80], max_size = 128 }}
-resize = {{ size = 64, max_size = 128 }}
-
 [model]
 kind = "faster_rcnn"
 
@@ -48,17 +37,9 @@ pre_nms_test = 100
 post_nms_train = 50
 post_nms_test = 40
 batch_per_image = 64
-
-[train]
-lr = 0.002
-lr_backbone = 0.002
-accumulate = 2
-ema = {{ decay = 0.9, warmup = true }}
-checkpoint_every = 2
-{more}
-"#,
-        data.display()
-    )
+"#
+    );
+    small_run_of(data, &model, 0.002, more)
 }
 
 pub(super) const ROI: &str = "roi = { dim = 32, pool = 4, batch_per_image = 32 }";

@@ -265,7 +265,7 @@ impl Results {
                 found.bbox = found.bbox.clipped(width, height);
             }
             if let Some(original) = original {
-                written::pictures(args, original, &inputs.result_names[number], &boxes, detector)?;
+                written::images(args, original, &inputs.result_names[number], &boxes, detector)?;
             }
             if let (Some(output), true) = (&output, args.raw.is_some()) {
                 let alone = inputs.images.len() == 1;

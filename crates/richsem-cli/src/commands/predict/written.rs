@@ -39,7 +39,7 @@ pub(super) fn all(
 }
 
 /// Writes what is written of an image: with boxes drawn, and each box cut out.
-pub(super) fn pictures(
+pub(super) fn images(
     args: &Args,
     image: RgbImage,
     name: &Name,

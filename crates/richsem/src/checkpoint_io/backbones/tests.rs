@@ -204,12 +204,12 @@ fn vitdet_starts_from_maes_weights_and_from_its_own() {
     let config = BackboneConfig::from(VitConfig { heads: Some(1), width: Some(16), ..vit() });
     let all = store(&config, 1, &[1, 2, 3]).named_tensors();
     let own = |name: &str| name.strip_prefix("backbone.0.").map(str::to_owned);
-    let trunk: Tensors = all
+    let vit: Tensors = all
         .iter()
         .filter_map(|(name, t)| Some((own(name)?, t.shallow_clone())))
         .filter(|(name, _)| !is_new(name))
         .collect();
-    let mut mae = renamed(&trunk, |name| name.strip_prefix("net.").unwrap().to_owned());
+    let mut mae = renamed(&vit, |name| name.strip_prefix("net.").unwrap().to_owned());
     for name in ["cls_token", "norm.weight", "decoder_pos_embed", "mask_token"] {
         mae.insert(name.to_owned(), Tensor::zeros([1, 16], (Kind::Float, Device::Cpu)));
     }
@@ -219,7 +219,7 @@ fn vitdet_starts_from_maes_weights_and_from_its_own() {
     assert!(loaded.anew.iter().any(|name| name == "simfp_3.1.weight"));
     assert!(loaded.anew.iter().any(|name| name == "net.blocks.0.attn.rel_pos_h"));
     let got = started.named_tensors();
-    for (name, value) in &trunk {
+    for (name, value) in &vit {
         assert_eq!(&got[&format!("backbone.0.{name}")], value, "{name}");
     }
     // detectron2's, as a part of its detector.

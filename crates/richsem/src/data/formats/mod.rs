@@ -11,6 +11,7 @@ mod darknet;
 mod hf;
 mod images_at;
 mod label_studio;
+mod members;
 mod openimages;
 mod place;
 mod request;

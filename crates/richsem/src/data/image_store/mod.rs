@@ -362,7 +362,7 @@ impl ImageStore {
     }
 
     /// Those of [`Self::files`] that are images by their names, and what was passed over (with whole
-    /// paths). In webdataset's samples `a.seg.png` is no picture.
+    /// paths). In webdataset's samples `a.seg.png` is no image.
     ///
     /// # Errors
     /// A folder cannot be read.
@@ -371,9 +371,9 @@ impl ImageStore {
         let mut passed_over = PassedOver::default();
         let samples = self.is_samples();
         files.retain(|name| {
-            let kept = is_image(name) && (!samples || samples::is_picture(name));
+            let kept = is_image(name) && (!samples || samples::is_own_image(name));
             if !kept && is_image(name) {
-                let kind = "fields of samples, not their pictures".to_owned();
+                let kind = "fields of samples, not their images".to_owned();
                 passed_over.count(kind, &format!("{below}{name}"));
             } else if !kept {
                 passed_over.add(&format!("{below}{name}"));

@@ -18,12 +18,12 @@ pub(super) fn key(name: &str) -> Option<&str> {
     split(name).map(|(key, _)| key)
 }
 
-/// Whether a file is its sample's picture: `a.jpg` is, `a.seg.png` is not.
-pub(super) fn is_picture(name: &str) -> bool {
-    split(name).is_some_and(|(_, field)| is_picture_field(field))
+/// Whether a file is its sample's own image: `a.jpg` is, `a.seg.png` is not.
+pub(super) fn is_own_image(name: &str) -> bool {
+    split(name).is_some_and(|(_, field)| is_own_image_field(field))
 }
 
-fn is_picture_field(field: &str) -> bool {
+fn is_own_image_field(field: &str) -> bool {
     EXTENSIONS.iter().any(|known| field.eq_ignore_ascii_case(known))
 }
 
@@ -32,10 +32,11 @@ fn is_picture_field(field: &str) -> bool {
 pub(super) struct Group {
     /// The key.
     pub(super) key: String,
-    /// Whether there is an image, be it the picture or another field.
+    /// Whether there is an image, be it the sample's own or another field.
     pub(super) image: bool,
-    /// Whether there is a picture.
-    pub(super) picture: bool,
+    /// Whether there is an image of its own.
+    #[serde(rename = "picture")]
+    pub(super) own_image: bool,
     /// Whether there is another field.
     pub(super) other: bool,
 }
@@ -44,10 +45,10 @@ impl Group {
     /// Adds a file.
     pub(super) fn add(&mut self, name: &str) {
         if let Some((_, field)) = split(name) {
-            let picture = is_picture_field(field);
+            let own_image = is_own_image_field(field);
             self.image |= is_image(name);
-            self.picture |= picture;
-            self.other |= !picture;
+            self.own_image |= own_image;
+            self.other |= !own_image;
         }
     }
 }
@@ -69,6 +70,6 @@ mod tests {
         ] {
             assert_eq!(split(name), expected, "{name}");
         }
-        assert!(is_picture("a/b.JPEG") && !is_picture("a/b.seg.png") && !is_picture("b.cls"));
+        assert!(is_own_image("a/b.JPEG") && !is_own_image("a/b.seg.png") && !is_own_image("b.cls"));
     }
 }

@@ -192,7 +192,7 @@ fn what_lies_at_a_path_is_known_by_what_is_in_it() {
 }
 
 #[test]
-fn samples_have_one_picture_and_fields() {
+fn samples_have_one_image_and_fields() {
     let Some(folder) = crate::testing::shared("samples/webdataset") else { return };
     let store = open(&folder.join("cls-000000.tar"));
     let (images, passed_over) = store.images("").unwrap();
@@ -200,7 +200,7 @@ fn samples_have_one_picture_and_fields() {
     assert_eq!(
         passed_over.to_string(),
         "3 .cls (as 000000.cls), 1 .txt (__key_without_image.txt), 1 field of samples, not their \
-         pictures (sub/000001.seg.png)"
+         images (sub/000001.seg.png)"
     );
     assert_eq!(store.image("sub/000001.jpg").unwrap().dimensions().0, 24);
     // A folder has the archive beside its table and its statistics.
@@ -212,7 +212,7 @@ fn samples_have_one_picture_and_fields() {
     assert_eq!(caption.len(), 38);
     let one = open(&folder.join("det-{000000..000000}.tar"));
     assert!(one.companion("det-000000/a/0001.jpg", "json").unwrap().unwrap().starts_with(b"{"));
-    // Unpacked, the fields lie beside the picture.
+    // Unpacked, the fields lie beside the image.
     let unpacked = tempfile::tempdir().unwrap();
     support::written(unpacked.path(), "a.jpg", b"");
     support::written(unpacked.path(), "a.cls", b"7");

@@ -43,7 +43,7 @@ pub struct Predictions {
     /// Boxes without an area. They are kept; the metric drops them.
     pub without_area: usize,
     /// Of a submission: images without a prediction.
-    pub empty_pictures: usize,
+    pub empty_images: usize,
 }
 
 /// Reads a file of predictions, as the evaluator does: `ImageID,LabelName,Score,XMin,XMax,YMin,YMax`.

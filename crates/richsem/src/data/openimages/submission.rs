@@ -38,7 +38,7 @@ pub fn read_submission(
     let header = table::read(path, &FORMAT, UNWATCHED, part, |part| {
         let [without_area, empty] = part.append_to(&mut all.boxes, images, classes);
         all.without_area += without_area;
-        all.empty_pictures += empty;
+        all.empty_images += empty;
     })?;
     all.columns = header.columns();
     Ok(all)

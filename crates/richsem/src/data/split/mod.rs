@@ -34,7 +34,7 @@ pub struct Division {
     pub parts: Vec<(String, f64)>,
     /// What images that stay together have in common, by their names: the first group of this pattern, or
     /// all that it matches. An image that it does not match is alone. Default: Roboflow's copies of one
-    /// picture, by what is before `.rf.`.
+    /// image, by what is before `.rf.`.
     pub group: Option<Regex>,
     /// Other seeds give other parts.
     pub seed: u64,

@@ -9,10 +9,10 @@ use super::{
 };
 
 #[test]
-fn a_picture_encoded_anew_resized_or_mirrored_looks_the_same() {
-    let looks: Vec<Look> = (0..30).map(|key| Look::of(&picture(key, 120, 90))).collect();
+fn an_image_encoded_anew_resized_or_mirrored_looks_the_same() {
+    let looks: Vec<Look> = (0..30).map(|key| Look::of(&painted(key, 120, 90))).collect();
     for (key, look) in (0..).zip(&looks) {
-        let image = picture(key, 120, 90);
+        let image = painted(key, 120, 90);
         let coded = image::load_from_memory(&jpeg(&image, 30)).unwrap().into_rgb8();
         let half = imageops::resize(&image, 60, 45, imageops::FilterType::Triangle);
         let stretched = imageops::resize(&image, 200, 200, imageops::FilterType::Triangle);
@@ -30,14 +30,14 @@ fn a_picture_encoded_anew_resized_or_mirrored_looks_the_same() {
 }
 
 #[test]
-fn pictures_with_nothing_in_them_are_told_apart() {
+fn images_with_nothing_in_them_are_told_apart() {
     let plain = |value| RgbImage::from_pixel(50, 40, Rgb([value; 3]));
     for image in [plain(0), plain(130), plain(255), RgbImage::new(1, 1), RgbImage::new(0, 0)] {
         assert!(Look::of(&image).is_plain());
     }
-    assert!(!Look::of(&picture(1, 40, 40)).is_plain());
+    assert!(!Look::of(&painted(1, 40, 40)).is_plain());
     // An image smaller than the grid.
-    assert!(!Look::of(&picture(2, 9, 7)).is_plain());
+    assert!(!Look::of(&painted(2, 9, 7)).is_plain());
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn near_hashes_are_those_that_comparing_all_finds() {
 #[test]
 fn stopping_ends_it() {
     let folder = Folder::new();
-    std::fs::write(folder.path("a.jpg"), jpeg(&picture(1, 100, 80), 90)).unwrap();
+    std::fs::write(folder.path("a.jpg"), jpeg(&painted(1, 100, 80), 90)).unwrap();
     let files = ["a.jpg".to_owned()];
     let set = folder.annotations("t.json", &files, &[(0, 1, [1.0, 1.0, 9.0, 9.0])], &[(1, "a")]);
     let store = folder.store();

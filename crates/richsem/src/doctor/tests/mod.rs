@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// An image of a few random rectangles: no two look the same.
-pub(super) fn picture(key: u64, width: u32, height: u32) -> RgbImage {
+pub(super) fn painted(key: u64, width: u32, height: u32) -> RgbImage {
     let mut random = Random::new(0, Stream::Test, 77, key);
     let mut colour = || Rgb(std::array::from_fn(|_| random.below(256) as u8));
     let mut image = RgbImage::from_pixel(width, height, colour());

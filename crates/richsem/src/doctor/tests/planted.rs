@@ -17,7 +17,7 @@ fn clean(folder: &Folder) -> (Vec<String>, Vec<String>) {
         } else {
             (&mut val, format!("v{key}.jpg"))
         };
-        std::fs::write(folder.path(&name), jpeg(&picture(key, 100, 80), 90)).unwrap();
+        std::fs::write(folder.path(&name), jpeg(&painted(key, 100, 80), 90)).unwrap();
         list.push(name);
     }
     (train, val)
@@ -55,17 +55,17 @@ fn each_planted_fault_is_found() {
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path(name), bytes).unwrap();
     // A validation image in train; another one encoded anew at half the size; a third one mirrored.
     write("leak.jpg", &std::fs::read(folder.path("v6.jpg")).unwrap());
-    let half = imageops::resize(&picture(7, 100, 80), 50, 40, imageops::FilterType::Triangle);
+    let half = imageops::resize(&painted(7, 100, 80), 50, 40, imageops::FilterType::Triangle);
     write("again.jpg", &jpeg(&half, 40));
-    write("mirror.jpg", &jpeg(&imageops::flip_horizontal(&picture(8, 100, 80)), 80));
+    write("mirror.jpg", &jpeg(&imageops::flip_horizontal(&painted(8, 100, 80)), 80));
     // One repeated in train, one cut off, one missing, one empty of anything, two copies of one source.
-    write("twice.jpg", &jpeg(&picture(0, 100, 80), 50));
-    let whole = jpeg(&picture(20, 100, 80), 80);
+    write("twice.jpg", &jpeg(&painted(0, 100, 80), 50));
+    let whole = jpeg(&painted(20, 100, 80), 80);
     write("cut.jpg", &whole[..whole.len() / 2]);
     write("plain.jpg", &jpeg(&RgbImage::from_pixel(100, 80, Rgb([90; 3])), 80));
-    write("a_jpg.rf.0123456789abcdef.jpg", &jpeg(&picture(21, 100, 80), 80));
-    write("a_jpg.rf.fedcba9876543210.jpg", &jpeg(&picture(22, 100, 80), 80));
-    write("unlisted.jpg", &jpeg(&picture(23, 100, 80), 80));
+    write("a_jpg.rf.0123456789abcdef.jpg", &jpeg(&painted(21, 100, 80), 80));
+    write("a_jpg.rf.fedcba9876543210.jpg", &jpeg(&painted(22, 100, 80), 80));
+    write("unlisted.jpg", &jpeg(&painted(23, 100, 80), 80));
     for name in ["leak", "again", "mirror", "twice", "cut", "plain", "missing"] {
         train.push(format!("{name}.jpg"));
     }
@@ -146,7 +146,7 @@ fn without_images_annotations_alone_are_examined_and_it_is_said() {
 #[test]
 fn sizes_before_exif_are_told_apart_from_images_that_were_resized() {
     let folder = Folder::new();
-    let image = jpeg(&picture(1, 80, 100), 90);
+    let image = jpeg(&painted(1, 80, 100), 90);
     // An EXIF segment that says: turned by a quarter.
     let tiff = [&b"II*\0\x08\0\0\0\x01\0"[..], &b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"[..]]
         .concat();
@@ -154,8 +154,8 @@ fn sizes_before_exif_are_told_apart_from_images_that_were_resized() {
     let length = (body.len() as u16 + 2).to_be_bytes();
     let turned = [&image[..2], &[0xff, 0xe1], &length, &body, &image[2..]].concat();
     std::fs::write(folder.path("a.jpg"), turned).unwrap();
-    std::fs::write(folder.path("b.jpg"), jpeg(&picture(2, 100, 80), 90)).unwrap();
-    std::fs::write(folder.path("c.jpg"), jpeg(&picture(3, 60, 80), 90)).unwrap();
+    std::fs::write(folder.path("b.jpg"), jpeg(&painted(2, 100, 80), 90)).unwrap();
+    std::fs::write(folder.path("c.jpg"), jpeg(&painted(3, 60, 80), 90)).unwrap();
     let files = ["a.jpg", "b.jpg", "c.jpg"].map(str::to_owned);
     let set = folder.annotations("t.json", &files, &boxes(3), &CLASSES);
     for (orientation, by_exif) in [(Orientation::Exif, 0), (Orientation::Stored, 1)] {

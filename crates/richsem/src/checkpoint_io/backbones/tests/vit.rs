@@ -26,8 +26,8 @@ fn vits() -> Vec<VitConfig> {
     ]
 }
 
-/// The trunk, as a file of pretraining has it, every number of it another; keys without bias.
-fn trunk(config: &VitConfig) -> Tensors {
+/// The transformer, as a file of pretraining has it, every number of it another; keys without bias.
+fn transformer(config: &VitConfig) -> Tensors {
     let all = published(&config.clone().into(), 1);
     let shaken = |(name, t): (String, Tensor)| {
         let mut t = t + crate::testing::uniform(name.len() as u64, &[1]);
@@ -43,7 +43,7 @@ fn trunk(config: &VitConfig) -> Tensors {
 /// Under the names of the family's own code: OpenAI's for CLIP, EVA-02's in parts, DINOv3's with its mask.
 fn as_published(config: &VitConfig) -> Tensors {
     let mut theirs = Tensors::new();
-    for (name, tensor) in trunk(config) {
+    for (name, tensor) in transformer(config) {
         let name = name.strip_prefix("net.").unwrap().to_owned();
         let parts = |of: &[&str]| -> Vec<(String, Tensor)> {
             let parts = tensor.chunk(of.len() as i64, 0);
@@ -101,7 +101,7 @@ fn registers(config: &VitConfig) -> &'static str {
     if config.name.family() == VitFamily::Dinov3 { "storage_tokens" } else { "register_tokens" }
 }
 
-/// What such files have beside the trunk, below the names in front of it.
+/// What such files have beside the transformer, below the names in front of it.
 fn beside(config: &VitConfig) -> Tensors {
     let names: &[&str] = match config.name.family() {
         VitFamily::Vitdet => unreachable!("none of these"),
@@ -126,7 +126,7 @@ fn beside(config: &VitConfig) -> Tensors {
 fn vision_transformers_start_from_the_files_of_their_own_code() {
     for config in vits() {
         let name = config.describe();
-        let trunk = trunk(&config);
+        let transformer = transformer(&config);
         for prefix in ["", "backbone.", "visual."] {
             let theirs = as_published(&config).into_iter().chain(beside(&config));
             let mut theirs: Tensors = theirs.map(|(n, t)| (format!("{prefix}{n}"), t)).collect();
@@ -142,16 +142,18 @@ fn vision_transformers_start_from_the_files_of_their_own_code() {
             assert_eq!(loaded.prefix, prefix, "{name}");
             assert!(loaded.anew.iter().all(|name| name.starts_with("simfp_")), "{name}");
             let got = started.named_tensors();
-            for (own, value) in &trunk {
+            for (own, value) in &transformer {
                 assert_eq!(&got[&format!("backbone.0.{own}")], value, "{name}: {own}");
             }
         }
         // As this program writes it.
-        let (_, loaded) = start(&config.clone().into(), &trunk);
+        let (_, loaded) = start(&config.clone().into(), &transformer);
         assert!(loaded.is_ok(), "{name}: {loaded:?}");
         // The sizes that its tensors tell.
-        let layout = Layout::of(&trunk).unwrap();
-        let BackboneConfig::Vit(read) = layout.config(&trunk).unwrap() else { panic!("{name}") };
+        let layout = Layout::of(&transformer).unwrap();
+        let BackboneConfig::Vit(read) = layout.config(&transformer).unwrap() else {
+            panic!("{name}")
+        };
         assert_eq!(read.with_untold_of(&config), VitConfig { pyramid_width: 256, ..config });
     }
 }
@@ -174,7 +176,7 @@ fn what_is_no_part_of_a_vision_transformer_is_left_by_name() {
 #[test]
 fn gated_layers_of_dinov2_have_several_names() {
     let config = VitConfig { position_grid: Some(3), ..vits().remove(1) };
-    let own = trunk(&config);
+    let own = transformer(&config);
     let plain = renamed(&own, |name| name.strip_prefix("net.").unwrap().to_owned());
     let timm = renamed(&plain, |n| n.replace("mlp.w12", "mlp.fc1").replace("mlp.w3", "mlp.fc2"));
     assert_eq!(Layout::of(&timm), Some(Layout::Vit(VitFamily::Dinov2, Names::Official)));

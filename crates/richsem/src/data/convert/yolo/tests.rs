@@ -6,7 +6,7 @@ use std::path::Path;
 use super::write::{Split, write};
 use crate::data::{
     dataset::Dataset,
-    formats::yolo_tests::{picture, pixels, put, rows, shares},
+    formats::yolo_tests::{pixels, put, put_image, rows, shares},
 };
 
 fn train(dataset: &Dataset) -> [Split<'_>; 1] {
@@ -16,7 +16,7 @@ fn train(dataset: &Dataset) -> [Split<'_>; 1] {
 /// Puts an image where each belongs.
 fn with_images(folder: &Path, images: &[(String, std::path::PathBuf)]) {
     for (_, place) in images {
-        picture(folder, &place.to_string_lossy());
+        put_image(folder, &place.to_string_lossy());
     }
 }
 
@@ -37,7 +37,7 @@ fn boxes_and_names_come_back() {
         ("val", "0", "2 0.7 0.7 0.01 0.02\n"),
     ] {
         let image = format!("images/{split}/{name}.png");
-        picture(source.path(), &image);
+        put_image(source.path(), &image);
         let (before, after) = image.rsplit_once("images/").unwrap();
         put(source.path(), &format!("{before}labels/{}", after.replace("png", "txt")), label);
     }

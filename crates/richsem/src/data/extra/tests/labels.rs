@@ -2,17 +2,10 @@ use crate::data::{
     dataset::Dataset,
     extra::{
         ClassificationSet, ExtraConfig, MappingConfig,
-        support::{file, vocabulary},
+        support::{file, items, vocabulary},
     },
 };
 use crate::testing::shared;
-
-fn items(set: &ClassificationSet) -> Vec<(String, Vec<u32>, i64)> {
-    (0..set.len())
-        .map(|i| set.item(i))
-        .map(|item| (item.name, item.labels.iter().map(|c| c.0).collect(), item.id))
-        .collect()
-}
 
 #[test]
 fn labels_of_parquet_are_learned_from() {
@@ -62,7 +55,7 @@ fn webdatasets_samples_have_the_label_of_their_field() {
     assert_eq!(items(&set), expected);
     set.store().image(&set.item(2).name).unwrap();
     let text = set.report().to_string();
-    assert!(text.contains("field of samples, not their pictures"), "{text}");
+    assert!(text.contains("field of samples, not their images"), "{text}");
     // Numbers are never taken for ids by themselves.
     let config = ExtraConfig::new(folder.join("cls-000000.tar"));
     let error = ClassificationSet::open(&config, &vocabulary()).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 use super::*;
 use crate::data::{
     dataset::Dataset,
-    extra::support::{class_folders, file, packed, vocabulary},
+    extra::support::{class_folders, file, items, packed, vocabulary},
 };
 
 fn by_name(images: &Path) -> ExtraConfig {
@@ -10,13 +10,6 @@ fn by_name(images: &Path) -> ExtraConfig {
 
 fn open(config: &ExtraConfig) -> Result<ClassificationSet> {
     ClassificationSet::open(config, &vocabulary())
-}
-
-fn items(set: &ClassificationSet) -> Vec<(String, Vec<u32>, i64)> {
-    (0..set.len())
-        .map(|i| set.item(i))
-        .map(|item| (item.name, item.labels.iter().map(|c| c.0).collect(), item.id))
-        .collect()
 }
 
 #[test]

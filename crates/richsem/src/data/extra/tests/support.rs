@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::{Rgb, RgbImage};
 
+use super::ClassificationSet;
 use crate::vocabulary::{Category, CategoryId, Frequency, Vocabulary};
 
 /// Three classes: `cat` (id 3, rare), `dog` (5, common) and `airplane` (9, frequent), which are
@@ -70,4 +71,12 @@ pub(super) fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
     let path = folder.path().join(name);
     fs_err::write(&path, text).unwrap();
     (folder, path)
+}
+
+/// Name, labels and id of each image of a set.
+pub(super) fn items(set: &ClassificationSet) -> Vec<(String, Vec<u32>, i64)> {
+    (0..set.len())
+        .map(|i| set.item(i))
+        .map(|item| (item.name, item.labels.iter().map(|c| c.0).collect(), item.id))
+        .collect()
 }

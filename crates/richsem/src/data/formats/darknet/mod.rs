@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Format, Place, Request,
-    yolo::{self, LabelRule, Labels, Paths, Rows, tidy},
+    yolo::{self, Files, LabelRule, Labels, Paths, Rows, tidy},
 };
 use crate::{
     data::records::Records,
@@ -172,10 +172,13 @@ fn read(request: &Request<'_>) -> Result<Records> {
         Error::invalid(&data.file, request.split, "missing").with_hint("name the list of images")
     })?;
     let list = data.file_at(entry)?;
-    let paths = Paths { root: &data.root, rule: LabelRule::Darknet, images: request.images };
+    let files = Files::Folders;
+    let paths =
+        Paths { files: &files, root: &data.root, rule: LabelRule::Darknet, images: request.images };
     let images = paths.gather(&[list], request.watch)?;
     let field = format!("line {}: {key}", entry.line);
     let labels = Labels {
+        files: &files,
         file: &data.file,
         field: &field,
         names: &names,

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::super::yolo::tests::{picture, pixels, put, told};
+use super::super::yolo::tests::{pixels, put, put_image, told};
 use crate::{
     data::{dataset::Dataset, formats::Opening},
     testing::shared,
@@ -24,7 +24,7 @@ fn set(change: impl FnOnce(&Path)) -> tempfile::TempDir {
     put(root, "obj.names", "cat\ndog\n");
     put(root, "train.txt", "data/obj_train_data/a.png\ndata/obj_train_data/b.png\n");
     for name in ["a", "b"] {
-        picture(root, &format!("obj_train_data/{name}.png"));
+        put_image(root, &format!("obj_train_data/{name}.png"));
         put(root, &format!("obj_train_data/{name}.txt"), "1 0.5 0.5 0.5 0.5\n");
     }
     change(root);
@@ -52,7 +52,7 @@ fn the_prefix_of_the_annotator_is_left_out() {
 fn labels_may_lie_in_folders_of_their_own() {
     for folder_of_images in ["images", "JPEGImages"] {
         let folder = set(|root| {
-            picture(root, &format!("set/{folder_of_images}/c.png"));
+            put_image(root, &format!("set/{folder_of_images}/c.png"));
             put(root, "set/labels/c.txt", "0 0.5 0.5 1 1\n");
             put(root, "train.txt", format!("./set/{folder_of_images}/c.png"));
         });

@@ -7,11 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fs_err::os::unix::fs::FileExt as _;
-
 use crate::{
     data::{
-        formats::is_usual,
+        formats::{is_usual, members::Span},
         listing::{PassedOver, is_image},
     },
     error::{Error, Result},
@@ -25,24 +23,6 @@ const HEAD: usize = 4096;
 
 /// The folders of a set that are looked into.
 pub(super) const FOLDERS: [&str; 3] = ["Annotations", "JPEGImages", "ImageSets"];
-
-/// Where a file lies in an archive.
-#[derive(Clone, Copy)]
-pub(super) struct Span {
-    /// In bytes, from the archive's beginning.
-    pub(super) offset: u64,
-    /// In bytes.
-    pub(super) length: u64,
-}
-
-impl Span {
-    /// Its contents.
-    pub(super) fn read(self, archive: &fs_err::File) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.length as usize];
-        archive.read_exact_at(&mut bytes, self.offset)?;
-        Ok(bytes)
-    }
-}
 
 /// A set's files, and where its images are.
 #[derive(Default)]

@@ -7,14 +7,17 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::places::{self, Found, LabelRule, tidy};
+use super::{
+    files::Files,
+    places::{self, Found, LabelRule, tidy},
+};
 use crate::{
     data::{
         image_store::ImageStore,
         listing::{PassedOver, is_image},
         reading::{Watch, open_store},
     },
-    error::{Result, read_text},
+    error::Result,
 };
 
 /// An image.
@@ -46,6 +49,7 @@ pub(in crate::data::formats) struct Images {
 
 /// How the paths of a split are read.
 pub(in crate::data::formats) struct Paths<'a> {
+    pub(in crate::data::formats) files: &'a Files,
     /// The folder of the set, absolute.
     pub(in crate::data::formats) root: &'a Path,
     pub(in crate::data::formats) rule: LabelRule,
@@ -65,10 +69,10 @@ impl Paths<'_> {
     ) -> Result<Images> {
         let store =
             self.images.map(|path| open_store(path, Default::default(), watch)).transpose()?;
-        let mut images = Images::default();
+        let mut images = Images { passed_over: self.files.links(), ..Images::default() };
         let mut paths = Vec::new();
         for part in parts {
-            match (&store, part.is_file()) {
+            match (&store, self.files.is_file(part)) {
                 (None, false) => self.of_folder(part, &mut images, &mut paths)?,
                 (None, true) => {
                     let lines = self.lines(part, &mut images)?;
@@ -81,7 +85,7 @@ impl Paths<'_> {
                         let plain = line.trim_start_matches("./");
                         let name = places::ends(plain).find(|end| store.contains(end));
                         let name = name.unwrap_or(plain).to_owned();
-                        Image { name, label: self.rule.label(image) }
+                        Image { name, label: self.label(image) }
                     });
                     images.all.append(&mut named.collect());
                 }
@@ -90,11 +94,14 @@ impl Paths<'_> {
         match self.images {
             Some(place) => images.at = place.to_owned(),
             None => {
-                images.at = common_folder(self.root, &paths);
+                images.at = match self.files.archive() {
+                    Some(archive) => archive.to_owned(),
+                    None => common_folder(self.root, &paths),
+                };
                 let named = paths.into_par_iter().map(|image| {
                     let below = image.strip_prefix(&images.at).unwrap_or(&image);
                     let name = below.to_string_lossy().into_owned();
-                    Image { name, label: self.rule.label(&image) }
+                    Image { name, label: self.label(&image) }
                 });
                 images.all = named.collect();
             }
@@ -106,6 +113,11 @@ impl Paths<'_> {
         Ok(images)
     }
 
+    /// The label file of an image, which need not be there.
+    fn label(&self, image: &Path) -> PathBuf {
+        self.rule.label(image, self.files)
+    }
+
     /// The images below a folder, at any depth.
     fn of_folder(
         &self,
@@ -114,13 +126,13 @@ impl Paths<'_> {
         paths: &mut Vec<PathBuf>,
     ) -> Result<()> {
         let mut files = Vec::new();
-        walk(folder, &mut files, &mut images.passed_over)?;
+        self.files.walk(folder, &mut files, &mut images.passed_over)?;
         files.sort_unstable();
         let (found, others): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| is_image(&file.to_string_lossy()));
         paths.extend(found);
         images.others.extend(others);
-        images.label_folders.insert(self.rule.folder(folder));
+        images.label_folders.insert(self.rule.folder(folder, self.files));
         Ok(())
     }
 
@@ -143,9 +155,9 @@ impl Paths<'_> {
                 continue;
             }
             images.passed_over.extend(passed_over);
-            images.label_folders.insert(self.rule.folder(folder));
+            images.label_folders.insert(self.rule.folder(folder, self.files));
             let named = names.into_iter().map(|name| Image {
-                label: self.rule.label(&folder.join(&name)),
+                label: self.label(&folder.join(&name)),
                 name: format!("{prefix}{name}"),
             });
             images.all.extend(named);
@@ -156,7 +168,7 @@ impl Paths<'_> {
 
     /// The images that a file lists: as written, and where each is.
     fn lines(&self, list: &Path, images: &mut Images) -> Result<Vec<(String, PathBuf)>> {
-        let text = read_text(list)?;
+        let text = self.files.text(list)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut lines: Vec<String> =
             text.lines().map(tidy).filter(|line| !line.is_empty()).collect();
@@ -169,7 +181,8 @@ impl Paths<'_> {
         });
         let beside = list.parent().unwrap_or(self.root).to_owned();
         let bases = [beside.clone(), self.root.to_owned(), places::absolute(Path::new(""))?];
-        let there = |image: &Path| image.is_file() || self.rule.label(image).is_file();
+        let is_file = |path: &Path| self.files.is_file(path);
+        let there = |image: &Path| is_file(image) || is_file(&self.label(image));
         let found: Vec<Option<Found>> =
             lines.par_iter().map(|line| places::find(&bases, line, 1, there)).collect();
         let mut all = Vec::with_capacity(lines.len());
@@ -224,12 +237,12 @@ impl Images {
     ///
     /// # Errors
     /// A folder cannot be read.
-    pub(in crate::data::formats) fn labels_alone(&self) -> Result<Vec<String>> {
+    pub(in crate::data::formats) fn labels_alone(&self, all: &Files) -> Result<Vec<String>> {
         let labels: HashSet<&Path> = self.all.iter().map(|image| &*image.label).collect();
         let mut alone = BTreeSet::new();
-        for folder in self.label_folders.iter().filter(|folder| folder.is_dir()) {
+        for folder in self.label_folders.iter().filter(|folder| all.is_dir(folder)) {
             let mut files = Vec::new();
-            walk(folder, &mut files, &mut PassedOver::default())?;
+            all.walk(folder, &mut files, &mut PassedOver::default())?;
             alone.extend(files.into_iter().filter(|file| {
                 file.extension().is_some_and(|extension| extension == "txt")
                     // A list of the classes that annotation tools write there.
@@ -260,35 +273,4 @@ fn common_folder(root: &Path, files: &[PathBuf]) -> PathBuf {
         }
     }
     common.to_owned()
-}
-
-/// Adds the files below a folder, in any order. Links are followed, but not to a folder that the link is in.
-fn walk(folder: &Path, files: &mut Vec<PathBuf>, passed_over: &mut PassedOver) -> Result<()> {
-    for entry in fs_err::read_dir(folder)? {
-        let entry = entry?;
-        let (path, kind) = (entry.path(), entry.file_type()?);
-        let shown = path.to_string_lossy();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            passed_over.add_hidden(&shown);
-        } else if kind.is_dir() {
-            walk(&path, files, passed_over)?;
-        } else if !kind.is_symlink() {
-            files.push(path);
-        } else {
-            let leads_back = || {
-                Ok::<_, crate::Error>(
-                    fs_err::canonicalize(folder)?.starts_with(fs_err::canonicalize(&path)?),
-                )
-            };
-            match std::fs::metadata(&path) {
-                Err(_) => passed_over.add_dangling(&shown),
-                Ok(target) if !target.is_dir() => files.push(path),
-                Ok(_) if leads_back()? => {
-                    passed_over.count("links to a folder around it".to_owned(), &shown);
-                }
-                Ok(_) => walk(&path, files, passed_over)?,
-            }
-        }
-    }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 //! image. The rules are those of ultralytics 8.4.190, read and not run; docs/formats.md says where this reader
 //! does otherwise.
 
+mod files;
 mod images;
 mod labels;
 mod places;
@@ -16,8 +17,10 @@ use std::path::{Path, PathBuf};
 use super::{Format, Place, Request};
 use crate::{
     data::{listing::EXTENSIONS, records::Records},
-    error::{Error, Result},
+    error::{Error, Result, first_few},
 };
+use files::Archive;
+pub(super) use files::Files;
 pub(super) use images::{Images, Paths, named};
 pub(super) use labels::Rows;
 pub(super) use places::{LabelRule, absolute, find, tidy};
@@ -36,7 +39,17 @@ fn recognise(place: &Place) -> Option<String> {
         let first = files.first()?;
         return Some(format!("there is {first}"));
     }
+    if is_archive(place) {
+        let archive = Archive::look(&absolute(place.path()).ok()?).ok()?;
+        let first = candidates_in(&archive).ok()?.into_iter().next()?;
+        return Some(format!("there is {}", first.strip_prefix(archive.path()).ok()?.display()));
+    }
     is_yaml(&place.path().to_string_lossy()).then(|| "it is YAML".to_owned())
+}
+
+fn is_archive(place: &Place) -> bool {
+    let magic = place.head().get(257..262);
+    !place.is_folder() && (place.ends_with(".tar") || magic == Some(b"ustar"))
 }
 
 fn is_yaml(name: &str) -> bool {
@@ -65,17 +78,48 @@ fn names_a_set(text: &str) -> bool {
     has(&["train", "val", "validation", "test"]) && has(&["names", "nc"])
 }
 
-/// The `data.yaml` that is meant.
-fn file_of(place: &Place) -> Result<PathBuf> {
-    if !place.is_folder() {
-        return Ok(place.path().to_owned());
+/// As [`candidates`], of an archive; those nearest to its top.
+fn candidates_in(archive: &Archive) -> Result<Vec<PathBuf>> {
+    let depth = |path: &Path| path.components().count();
+    let all: Vec<&Path> = archive.all().filter(|path| is_yaml(&path.to_string_lossy())).collect();
+    let is_usual = |path: &&&Path| USUAL.iter().any(|name| path.ends_with(name));
+    if let Some(usual) = all.iter().filter(is_usual).min_by_key(|path| depth(path)) {
+        return Ok(vec![usual.to_path_buf()]);
     }
-    match candidates(place).as_slice() {
-        [only] => Ok(place.path().join(only)),
+    let mut named = Vec::new();
+    for path in all {
+        let text = archive.read(path)?.unwrap_or_default();
+        if names_a_set(&String::from_utf8_lossy(&text)) {
+            named.push(path.to_owned());
+        }
+    }
+    let least = named.iter().map(|path| depth(path)).min();
+    named.retain(|path| Some(depth(path)) == least);
+    Ok(named)
+}
+
+/// The files of a set, and the `data.yaml` that is meant.
+fn files_of(place: &Place) -> Result<(Files, PathBuf)> {
+    let (files, candidates) = if place.is_folder() {
+        let all = candidates(place).into_iter().map(|name| place.path().join(name));
+        (Files::Folders, all.collect())
+    } else if is_archive(place) {
+        let archive = Archive::open(&absolute(place.path())?)?;
+        let all = candidates_in(&archive)?;
+        (Files::Archive(archive), all)
+    } else {
+        (Files::Folders, vec![place.path().to_owned()])
+    };
+    match candidates.as_slice() {
+        [only] => Ok((files, only.clone())),
         [] => Err(Error::invalid(place.path(), "data.yaml", "there is no such file")
             .with_hint("give the file that has `train`, `val` and `names`")),
         several => {
-            let problem = format!("several files may be it: {}", several.join(", "));
+            let named =
+                first_few(several.iter().map(|file| {
+                    file.strip_prefix(place.path()).unwrap_or(file).display().to_string()
+                }));
+            let problem = format!("several files may be it: {named}");
             Err(Error::invalid(place.path(), "data.yaml", problem)
                 .with_hint("give the path of one of them"))
         }
@@ -83,27 +127,30 @@ fn file_of(place: &Place) -> Result<PathBuf> {
 }
 
 fn splits(place: &Place) -> Result<Vec<String>> {
-    let settings = Settings::read(&file_of(place)?)?;
+    let (files, file) = files_of(place)?;
+    let settings = Settings::read(&file, &files)?;
     Ok(settings.splits.iter().map(|(name, _)| (*name).to_owned()).collect())
 }
 
 fn read(request: &Request<'_>) -> Result<Records> {
-    let settings = Settings::read(&file_of(&Place::new(request.path)?)?)?;
+    let (files, file) = files_of(&Place::new(request.path)?)?;
+    let settings = Settings::read(&file, &files)?;
     let (key, written) = settings.split(request.split)?;
     let mut notes = settings.notes.clone();
     let mut warnings = settings.warnings.clone();
     let mut parts = Vec::with_capacity(written.len());
     for path in written {
-        let part = part(&settings, key, path, request.images.is_some())?;
+        let part = part(&settings, &files, key, path, request.images.is_some())?;
         notes.extend(part.note);
         warnings.extend(part.warning);
         parts.push(part.path);
     }
     let rule = LabelRule::Ultralytics;
-    let paths = Paths { root: &settings.root, rule, images: request.images };
+    let paths = Paths { files: &files, root: &settings.root, rule, images: request.images };
     let images = paths.gather(&parts, request.watch)?;
     let field = format!("line {}: {key}", written.first().map_or(0, |path| path.line));
     let labels = Labels {
+        files: &files,
         file: &settings.file,
         field: &field,
         names: &settings.names,
@@ -125,10 +172,18 @@ struct Part {
 
 /// Finds a folder of images, or a list of them. `elsewhere`: the user says where the images are, so that
 /// labels are enough.
-fn part(settings: &Settings, key: &str, written: &Written, elsewhere: bool) -> Result<Part> {
+fn part(
+    settings: &Settings,
+    files: &Files,
+    key: &str,
+    written: &Written,
+    elsewhere: bool,
+) -> Result<Part> {
     let Written { line, path } = written;
-    let there =
-        |path: &Path| path.exists() || (elsewhere && LabelRule::Ultralytics.folder(path).is_dir());
+    let there = |path: &Path| {
+        let labels = || LabelRule::Ultralytics.folder(path, files);
+        files.exists(path) || (elsewhere && files.is_dir(&labels()))
+    };
     let root = std::slice::from_ref(&settings.root);
     let direct = places::normal(&settings.root.join(path));
     // Roboflow writes `../train/images`, and means the folder of the file.

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::files::Files;
 use crate::error::Result;
 
 /// Where the label of an image is.
@@ -15,30 +16,35 @@ pub(in crate::data::formats) enum LabelRule {
 
 impl LabelRule {
     /// The label file of an image, which need not be there. The path is absolute.
-    pub(super) fn label(self, image: &Path) -> PathBuf {
+    pub(super) fn label(self, image: &Path, files: &Files) -> PathBuf {
+        let above = files.archive().map_or(0, |archive| archive.components().count());
         match self {
-            Self::Ultralytics => beside_or_in_labels(image, "images"),
+            Self::Ultralytics => beside_or_in_labels(image, "images", above),
             Self::Darknet => {
                 let beside = image.with_extension("txt");
-                let others = ["images", "JPEGImages"].map(|name| beside_or_in_labels(image, name));
-                let there = others.into_iter().find(|label| !beside.is_file() && label.is_file());
+                let others = ["images", "JPEGImages"];
+                let mut others =
+                    others.map(|name| beside_or_in_labels(image, name, above)).into_iter();
+                let there = others.find(|label| !files.is_file(&beside) && files.is_file(label));
                 there.unwrap_or(beside)
             }
         }
     }
 
     /// The folder that has the labels of a folder's images.
-    pub(super) fn folder(self, images: &Path) -> PathBuf {
-        let label = self.label(&images.join("0.jpg"));
+    pub(super) fn folder(self, images: &Path, files: &Files) -> PathBuf {
+        let label = self.label(&images.join("0.jpg"), files);
         label.parent().unwrap_or(Path::new("")).to_owned()
     }
 }
 
-/// The label of an image, with `labels` in place of the last folder of that name.
-fn beside_or_in_labels(image: &Path, name: &str) -> PathBuf {
+/// The label of an image, with `labels` in place of the last folder of that name. The first `above` parts of the
+/// path are no folders of the set.
+fn beside_or_in_labels(image: &Path, name: &str, above: usize) -> PathBuf {
     let parts: Vec<Component<'_>> = image.components().collect();
     let folders = &parts[..parts.len().saturating_sub(1)];
     let last = folders.iter().rposition(|part| part.as_os_str() == name);
+    let last = last.filter(|at| *at >= above);
     let labels = Component::Normal("labels".as_ref());
     let parts = parts.iter().enumerate().map(|(i, part)| match last {
         Some(at) if at == i => labels,

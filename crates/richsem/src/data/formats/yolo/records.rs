@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::{
-    Images,
+    Files, Images,
     images::Image,
     labels::{Label, Problem, Rows},
     named, no_images,
@@ -27,6 +27,7 @@ const ONE_BROKEN_OF: usize = 10;
 
 /// What label files belong to.
 pub(in crate::data::formats) struct Labels<'a> {
+    pub(in crate::data::formats) files: &'a Files,
     /// The file that names the images, and the field that does.
     pub(in crate::data::formats) file: &'a Path,
     pub(in crate::data::formats) field: &'a str,
@@ -78,7 +79,7 @@ impl Labels<'_> {
             watch(Reading::Files { done: outcomes.len(), of: images.all.len() })?;
         }
         self.check(&images, &outcomes)?;
-        let alone = images.labels_alone()?;
+        let alone = images.labels_alone(self.files)?;
         let mut records = Records {
             classes: (0..).zip(self.names).map(|(id, n)| ClassRecord::named(id, n)).collect(),
             unit: Unit::Shares,
@@ -119,14 +120,11 @@ impl Labels<'_> {
     }
 
     fn outcome(&self, image: &Image) -> Result<Outcome> {
-        match fs_err::read(&image.label) {
-            Ok(bytes) => Ok(match self.rows.parse(&bytes) {
-                Ok(label) => Outcome::Read(label),
-                Err(problem) => Outcome::Broken(problem),
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Outcome::None),
-            Err(error) => Err(error.into()),
-        }
+        let Some(bytes) = self.files.read(&image.label)? else { return Ok(Outcome::None) };
+        Ok(match self.rows.parse(&bytes) {
+            Ok(label) => Outcome::Read(label),
+            Err(problem) => Outcome::Broken(problem),
+        })
     }
 
     /// Refuses a set whose labels are not what they should be as a whole.

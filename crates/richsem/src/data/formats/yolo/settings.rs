@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{
+    files::Files,
     places::{self, tidy},
     yaml::{self, Node, Value},
 };
-use crate::error::{Error, Result, first_few, read_text};
+use crate::error::{Error, Result, first_few};
 
 /// Keys that name a part of the set.
 const SPLITS: [&str; 6] = ["train", "val", "validation", "valid", "test", "minival"];
@@ -39,8 +40,8 @@ impl Settings {
     ///
     /// # Errors
     /// A file that cannot be read or is no YAML, or has no splits or classes.
-    pub(super) fn read(file: &Path) -> Result<Self> {
-        let root = yaml::parse(file, &read_text(file)?)?;
+    pub(super) fn read(file: &Path, files: &Files) -> Result<Self> {
+        let root = yaml::parse(file, &files.text(file)?)?;
         let Value::Map(entries) = &root.value else {
             let problem = format!("expected keys and values, got {}", root.describe());
             return Err(Error::invalid(file, format!("line {}", root.line), problem)
@@ -50,7 +51,7 @@ impl Settings {
         let names = keys.names()?;
         let splits = keys.splits()?;
         let keypoints = keys.keypoints()?;
-        let (root, notes) = keys.root()?;
+        let (root, notes) = keys.root(files)?;
         let warnings = keys.warnings;
         Ok(Self { file: file.to_owned(), root, names, keypoints, splits, notes, warnings })
     }
@@ -214,7 +215,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The folder that paths are relative to: `path`, or the file's.
-    fn root(&mut self) -> Result<(PathBuf, Vec<String>)> {
+    fn root(&mut self, files: &Files) -> Result<(PathBuf, Vec<String>)> {
         let own = places::absolute(self.file.parent().unwrap_or(Path::new("")))?;
         let Some(node) = self.get("path") else { return Ok((own, Vec::new())) };
         let Some(path) = node.text() else {
@@ -223,7 +224,7 @@ impl<'a> Keys<'a> {
         };
         let path = tidy(path);
         for near in [own.join(&path), places::absolute(Path::new(&path))?] {
-            if near.is_dir() {
+            if files.is_dir(&near) {
                 return Ok((places::normal(&near), Vec::new()));
             }
         }

@@ -1,6 +1,7 @@
 //! Samples, and the rules they show.
 #![allow(clippy::unwrap_used)]
 
+mod archive;
 mod broken;
 mod labels;
 mod rules;
@@ -21,7 +22,7 @@ pub(in crate::data) fn put(folder: &Path, name: &str, contents: impl AsRef<[u8]>
 }
 
 /// Writes an image of 40 by 20 pixels.
-pub(in crate::data) fn picture(folder: &Path, name: &str) {
+pub(in crate::data) fn put_image(folder: &Path, name: &str) {
     let path = folder.join(name);
     fs_err::create_dir_all(path.parent().unwrap()).unwrap();
     image::RgbImage::new(40, 20).save(path).unwrap();
@@ -139,7 +140,7 @@ fn a_real_export_of_roboflow_counts_its_sources() {
                 &format!("{split}/labels/{name}"),
                 fs_err::read(label.path()).unwrap(),
             );
-            picture(
+            put_image(
                 folder.path(),
                 &format!("{split}/images/{}.jpg", name.trim_end_matches(".txt")),
             );

@@ -48,7 +48,7 @@ const MOST_OPEN: usize = 128;
 /// Most bytes of an image that is compressed in its archive. Larger ones are not images.
 const LARGEST: u64 = 1 << 29;
 
-/// Most files between a picture and another field of its sample.
+/// Most files between an image and another field of its sample.
 const MOST_FIELDS: usize = 256;
 
 /// One of the archives of a store.
@@ -129,7 +129,7 @@ impl Archives {
         self.tally.notes()
     }
 
-    /// Whether most pictures have fields beside them, as webdataset's samples do.
+    /// Whether most images have fields beside them, as webdataset's samples do.
     pub(super) fn is_samples(&self) -> bool {
         self.tally.is_samples()
     }
@@ -211,7 +211,7 @@ impl Archives {
         Err(Error::invalid(&self.path.join(name), "gzip", problem))
     }
 
-    /// A field of a picture's sample, as `cls` or `json` (in lower case): of the file with the same key, if
+    /// A field of an image's sample, as `cls` or `json` (in lower case): of the file with the same key, if
     /// nothing but files of that key lies between the two.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ pub(super) struct Tally {
     repeated: (u64, Option<String>),
     /// Groups of neighbouring files of one key with an image.
     pictured: u64,
-    /// Those with a picture and another field.
+    /// Those with an image of their own and another field.
     samples: u64,
     /// Where the last group stands.
     group: Group,
@@ -59,7 +59,7 @@ impl Tally {
     pub(super) fn end_group(&mut self) {
         let group = std::mem::take(&mut self.group);
         self.pictured += u64::from(group.image);
-        self.samples += u64::from(group.picture && group.other);
+        self.samples += u64::from(group.own_image && group.other);
     }
 
     /// Counts what is neither file, folder nor link.
@@ -84,7 +84,7 @@ impl Tally {
         self.repeated.1.get_or_insert_with(|| name.to_owned());
     }
 
-    /// Whether most pictures have fields beside them, as `.cls` or `.json`: webdataset's samples.
+    /// Whether most images have fields beside them, as `.cls` or `.json`: webdataset's samples.
     pub(super) fn is_samples(&self) -> bool {
         self.samples > 0 && self.samples * 2 >= self.pictured
     }

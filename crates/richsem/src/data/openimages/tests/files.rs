@@ -115,8 +115,8 @@ fn real_files_of_all_versions_read() {
             "{name}"
         );
     }
-    let pictures = folder.join("datumaro_v6/image_ids_and_rotation.csv");
-    assert_eq!(Kind::of_file(&pictures).unwrap(), None);
+    let images = folder.join("datumaro_v6/image_ids_and_rotation.csv");
+    assert_eq!(Kind::of_file(&images).unwrap(), None);
     let (mut images, mut classes) = (Names::new(), Names::new());
     let path = folder.join("test-annotations-bbox.v4.head.csv");
     let first = read_boxes(&path, &mut images, &mut classes).unwrap().boxes[0];
@@ -188,7 +188,7 @@ fn predictions_come_back_from_both_forms() {
     assert_eq!(text, expected);
     let read = read_submission(&path, &mut again, &mut mids).unwrap();
     assert_eq!(read.boxes, [predictions[1], predictions[0], predictions[2]]);
-    assert_eq!((read.empty_pictures, read.without_area), (1, 1));
+    assert_eq!((read.empty_images, read.without_area), (1, 1));
     assert_eq!((again, mids), (images.clone(), classes.clone()));
     let strange = [found(3, 0, 0.5, [0.0; 4])];
     let error = write_submission(&path, &strange, &images, &classes).unwrap_err();

@@ -28,7 +28,7 @@ impl VitFamily {
         self != Self::Dinov3
     }
 
-    /// Of all norms of the trunk.
+    /// Of all norms of the transformer.
     pub(super) fn eps(self) -> f64 {
         match self {
             Self::Dinov3 | Self::Clip => 1e-5,
@@ -41,7 +41,7 @@ impl VitFamily {
         matches!(self, Self::Dinov2 | Self::Dinov3).then_some(1e-5)
     }
 
-    /// Whether a norm ends the trunk. Those who take DINOv2's and DINOv3's patches take them behind it;
+    /// Whether a norm ends the transformer. Those who take DINOv2's and DINOv3's patches take them behind it;
     /// CLIP's is for the class token alone.
     pub(super) fn last_norm(self) -> bool {
         matches!(self, Self::Dinov2 | Self::Dinov3)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{picture, pixels, put, rows, shares, told};
+use super::{pixels, put, put_image, rows, shares, told};
 
 /// What is changed in a set.
 type Change<'a> = &'a dyn Fn(&Path);
@@ -12,7 +12,7 @@ fn set(images: usize, change: impl FnOnce(&Path)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n");
     for i in 0..images {
-        picture(folder.path(), &format!("images/train/{i}.png"));
+        put_image(folder.path(), &format!("images/train/{i}.png"));
         put(folder.path(), &format!("labels/train/{i}.txt"), "1 0.5 0.5 0.5 0.5\n");
     }
     change(folder.path());

@@ -1,6 +1,6 @@
 //! Paths, lists, names and links.
 
-use super::{picture, pixels, put, rows, shares, told};
+use super::{pixels, put, put_image, rows, shares, told};
 use crate::data::{dataset::Dataset, formats::Opening, image_io::Orientation};
 
 const ROW: &str = "0 0.5 0.5 0.5 0.5\n";
@@ -13,7 +13,7 @@ fn names(dataset: &Dataset) -> Vec<&str> {
 fn the_path_may_be_of_another_machine() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    picture(root, "set/train/images/a.png");
+    put_image(root, "set/train/images/a.png");
     put(root, "set/train/labels/a.txt", ROW);
     for (text, note) in [
         ("path: set\ntrain: train/images", None),
@@ -45,7 +45,7 @@ fn a_folder_beside_the_set_is_ultralytics_choice_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     for place in ["train/images/other.png", "set/train/images/own.png"] {
-        picture(root, place);
+        put_image(root, place);
         put(root, &place.replace("/images/", "/labels/").replace("png", "txt"), ROW);
     }
     put(root, "set/data.yaml", "train: ../train/images\nnames: [a]\n");
@@ -59,7 +59,7 @@ fn lists_name_images_in_many_ways() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     for name in ["a", "b", "c", "d"] {
-        picture(root, &format!("set/images/{name}.png"));
+        put_image(root, &format!("set/images/{name}.png"));
         put(root, &format!("set/labels/{name}.txt"), ROW);
     }
     let absolute = root.join("set/images/d.png");
@@ -88,7 +88,7 @@ fn labels_without_images_and_images_without_labels_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     for name in ["a.png", "b.png", "deep/c.png"] {
-        picture(root, &format!("images/train/{name}"));
+        put_image(root, &format!("images/train/{name}"));
     }
     for name in ["a.txt", "gone.txt", "deep/c.txt", "lost/d.txt", "classes.txt"] {
         put(root, &format!("labels/train/{name}"), ROW);
@@ -108,7 +108,7 @@ fn labels_without_images_and_images_without_labels_are_told() {
 fn labels_beside_the_images_are_no_strangers() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    picture(root, "pics/a.png");
+    put_image(root, "pics/a.png");
     put(root, "pics/a.txt", ROW);
     put(root, "pics/b.avif", "");
     put(root, "pics/.hidden.png", "");
@@ -129,7 +129,7 @@ fn labels_beside_the_images_are_no_strangers() {
 fn links_to_folders_are_followed_but_not_back() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    picture(root, "elsewhere/a.png");
+    put_image(root, "elsewhere/a.png");
     put(root, "labels/train/more/a.txt", ROW);
     fs_err::create_dir_all(root.join("images/train")).unwrap();
     let link = |to: &str, name: &str| {
@@ -152,8 +152,8 @@ fn links_to_folders_are_followed_but_not_back() {
 fn the_images_may_be_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    picture(root, "pics/train/a.png");
-    picture(root, "flat/a.png");
+    put_image(root, "pics/train/a.png");
+    put_image(root, "flat/a.png");
     put(root, "set/labels/train/a.txt", ROW);
     put(root, "set/data.yaml", "train: ../images/train\nnames: [x]\n");
     for (images, name) in [("pics", "train/a.png"), ("pics/train", "a.png"), ("flat", "a.png")] {
@@ -174,7 +174,7 @@ fn the_images_may_be_elsewhere() {
 fn validation_is_val_and_an_empty_test_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    picture(root, "images/a.png");
+    put_image(root, "images/a.png");
     put(root, "labels/a.txt", ROW);
     put(root, "data.yaml", "train: images\nvalidation: images\ntest:\nnames: {0: x}\n");
     let usual = |split| {
@@ -213,7 +213,7 @@ fn boxes_are_of_the_image_as_viewers_show_it() {
 fn classes_without_names_are_numbered_and_keys_that_come_twice_told() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    picture(root, "images/a.png");
+    put_image(root, "images/a.png");
     put(root, "labels/a.txt", "1 0.5 0.5 0.5 0.5\n");
     put(root, "data.yaml", "train: nowhere\ntrain: images\nnc: 2\n");
     let dataset = shares(root, "train").unwrap();
@@ -227,7 +227,7 @@ fn classes_without_names_are_numbered_and_keys_that_come_twice_told() {
 fn keypoints_are_passed_over() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    picture(root, "images/a.png");
+    put_image(root, "images/a.png");
     put(root, "labels/a.txt", "0 0.5 0.5 0.5 0.5 0.1 0.2 2 0.3 0.4 0\n");
     put(root, "data.yaml", "train: images\nnames: [x]\nkpt_shape: [2, 3]\n");
     let dataset = shares(root, "train").unwrap();

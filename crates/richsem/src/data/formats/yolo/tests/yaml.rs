@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::data::formats::yolo::{
+    Files,
     settings::Settings,
     yaml::{Value, parse},
 };
@@ -11,7 +12,7 @@ fn settings(text: impl AsRef<[u8]>) -> crate::Result<Settings> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("data.yaml");
     fs_err::write(&file, text).unwrap();
-    Settings::read(&file)
+    Settings::read(&file, &Files::Folders)
 }
 
 #[test]

@@ -1,0 +1,95 @@
+//! The files of an uncompressed `.tar`: found by its headers, read in place.
+
+use std::{
+    io::{Read as _, Seek as _},
+    path::{Component, Path, PathBuf},
+};
+
+use fs_err::os::unix::fs::FileExt as _;
+
+use crate::{
+    data::listing::PassedOver,
+    error::{Error, Result},
+};
+
+/// Most files of an archive that are looked at to recognise a set in it.
+pub(super) const MOST_LOOKED_AT: usize = 1 << 18;
+
+/// Where a file lies in an archive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// In bytes, from the archive's beginning.
+    pub(super) offset: u64,
+    /// In bytes.
+    pub(super) length: u64,
+}
+
+impl Span {
+    /// Its contents.
+    pub(super) fn read(self, archive: &fs_err::File) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.length as usize];
+        archive.read_exact_at(&mut bytes, self.offset)?;
+        Ok(bytes)
+    }
+}
+
+/// A file of an archive.
+pub(super) struct Member {
+    /// Its path, without `./`.
+    pub(super) path: PathBuf,
+    /// Its name as it is written.
+    pub(super) name: String,
+    pub(super) span: Span,
+}
+
+/// A path without `./`.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// Goes through the files of an archive, `most` of its entries at the most; links are passed over.
+///
+/// # Errors
+/// No readable `.tar`; a file that is cut short; what `each` says.
+pub(super) fn members(
+    input: &Path,
+    most: usize,
+    passed_over: &mut PassedOver,
+    mut each: impl FnMut(Member) -> Result<()>,
+) -> Result<()> {
+    let broken = |e: &dyn std::fmt::Display| {
+        Error::invalid(input, "archive", format!("not a readable .tar: {e}")).with_hint(
+            "expected a folder or an uncompressed .tar; unpack .tar.gz and .zip first, and if it \
+             is a .tar, it may be truncated: compare its size with the original's",
+        )
+    };
+    let mut file = fs_err::File::open(input)?;
+    let total = file.metadata()?.len();
+    let mut magic = [0; 4];
+    let read = file.read(&mut magic)?;
+    match &magic[..read] {
+        [0x1f, 0x8b, ..] => return Err(broken(&"it is compressed with gzip")),
+        [b'P', b'K', 3, 4] => return Err(broken(&"it is a zip archive")),
+        _ => {}
+    }
+    file.rewind()?;
+    let mut archive = tar::Archive::new(std::io::BufReader::new(file));
+    for entry in archive.entries_with_seek().map_err(|e| broken(&e))?.take(most) {
+        let entry = entry.map_err(|e| broken(&e))?;
+        let kind = entry.header().entry_type();
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let path = plain(Path::new(&name));
+        if kind.is_symlink() || kind.is_hard_link() {
+            passed_over.count("links within the archive".into(), &path.to_string_lossy());
+        }
+        if !kind.is_file() {
+            continue;
+        }
+        let span = Span { offset: entry.raw_file_position(), length: entry.size() };
+        if span.offset.checked_add(span.length).is_none_or(|end| end > total) {
+            return Err(broken(&format!("`{}` is cut short", path.display())));
+        }
+        each(Member { path, name, span })?;
+    }
+    Ok(())
+}
