@@ -63,6 +63,29 @@ fn a_process_that_is_stopped_at_the_start_is_found() {
     }
 }
 
+/// A process that works a fifth of the time, as one whose GPU or disk others use: the run goes on, and says whom it
+/// waits for.
+#[test]
+fn a_process_that_is_slow_is_named() {
+    let dir = place(LONG);
+    let mut running = Running::start(&dir, "err", &TRAIN, &[]);
+    running.wait_for("step 1 ");
+    let slow = running.ranks()[1];
+    let started = Instant::now();
+    while !running.text().contains("all wait for it") {
+        assert!(started.elapsed() < 2 * SOON, "{}", running.text());
+        for (name, milliseconds) in [("-STOP", 40), ("-CONT", 10)] {
+            signal(name, slow);
+            std::thread::sleep(Duration::from_millis(milliseconds));
+        }
+    }
+    let text = running.text();
+    let told = text.lines().find(|line| line.contains("all wait for it")).unwrap();
+    assert!(told.contains("rank 1 on ") && told.contains("a batch where others take"), "{told}");
+    signal("-TERM", running.child.id());
+    assert_eq!(running.end().0, Some(143));
+}
+
 /// A set with more to evaluate than to train on.
 fn place_to_evaluate() -> Dir {
     let dir = Dir::new();

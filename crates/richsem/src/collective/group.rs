@@ -302,6 +302,14 @@ impl Collective for Group {
     fn pace(&self, pace: Pace) {
         self.watch.pace(pace);
     }
+
+    fn waited(&self) -> Duration {
+        self.watch.waited()
+    }
+
+    fn host(&self) -> &str {
+        &self.watch.host
+    }
 }
 
 /// Tells the others why this process ends.

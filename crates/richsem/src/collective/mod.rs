@@ -11,6 +11,8 @@ pub mod place;
 mod pulse;
 mod watch;
 
+use std::time::Duration;
+
 use tch::Tensor;
 
 use crate::error::{Error, Result};
@@ -44,6 +46,12 @@ pub trait Collective: std::fmt::Debug + Send + Sync {
     /// Says that this process is getting on, and how long it may be at work until it says so again or talks to
     /// the others. All of them say it at the same places.
     fn pace(&self, pace: Pace);
+
+    /// Time that the host of this process has waited for the others in all.
+    fn waited(&self) -> Duration;
+
+    /// The name of the machine that this process runs on.
+    fn host(&self) -> &str;
 
     /// Whether this is the process of rank 0: the only one that writes the run's folder.
     fn leads(&self) -> bool {
@@ -146,4 +154,12 @@ impl Collective for Single {
     }
 
     fn pace(&self, _pace: Pace) {}
+
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn host(&self) -> &str {
+        ""
+    }
 }

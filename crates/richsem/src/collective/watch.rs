@@ -53,6 +53,8 @@ pub(super) struct State {
     said: Option<Duration>,
     before: Duration,
     waits: bool,
+    /// In all, up to the last time that it began to work.
+    waited: Duration,
     /// When the store last answered.
     answered: Duration,
     /// Nothing more comes from the store.
@@ -99,6 +101,7 @@ impl Watch {
             said: None,
             before: Duration::ZERO,
             waits: false,
+            waited: Duration::ZERO,
             answered: Duration::ZERO,
             silent: false,
             to_tell: None,
@@ -163,8 +166,17 @@ impl Watch {
     pub(super) fn waits(&self, waits: bool) {
         let now = self.now();
         let mut state = self.state();
+        if state.waits {
+            let more = now.saturating_sub(state.since);
+            state.waited += more;
+        }
         state.waits = waits;
         state.since = now;
+    }
+
+    /// Time that this process has waited for others in all.
+    pub(super) fn waited(&self) -> Duration {
+        self.state().waited
     }
 
     /// What is to be done at once when a process fails, from a thread beside the work.

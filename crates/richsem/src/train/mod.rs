@@ -23,6 +23,7 @@ mod run;
 mod run_folder;
 mod schedule;
 mod setup;
+mod slowest;
 mod supply;
 pub(crate) mod teacher_check;
 mod teacher_scales;

@@ -19,6 +19,7 @@ use super::{
     run_folder::{Labels, RunFolder},
     schedule::{lr_factor, row_due},
     setup::{self, Place},
+    slowest::{Lap, Slowest},
     supply::Supply,
     teacher_check,
 };
@@ -52,6 +53,7 @@ pub(super) struct Trainer<'a> {
     pub(super) store: Arc<ImageStore>,
     pub(super) position: Position,
     supply: Supply,
+    slowest: Slowest,
     /// None where another process writes the run's folder.
     pub(super) tensorboard: Option<EventWriter>,
     pub(super) observer: &'a mut dyn Observer,
@@ -150,7 +152,7 @@ pub fn train_with_teacher(
     }
     let setup::Data { batches, val, broken, store, .. } = data;
     let sources = batches.sources();
-    let supply = Supply::default();
+    let (supply, slowest) = (Supply::default(), Slowest::new(learner.collective().world()));
     let trainer = Trainer {
         config,
         run,
@@ -162,6 +164,7 @@ pub fn train_with_teacher(
         store,
         position,
         supply,
+        slowest,
         tensorboard,
         observer,
         stop,
@@ -231,7 +234,7 @@ impl Trainer<'_> {
     fn epoch(&mut self, batches: u64, loader: &mut Loader) -> Result<ControlFlow<()>> {
         let TrainConfig { epochs, checkpoint_every, .. } = self.config.train;
         self.observer.epoch(self.position.epoch, epochs, self.position.batch, batches);
-        let mut since = Instant::now();
+        let mut lap = Lap::start(self.learner.collective());
         let mut stopping = false;
         // Others may still be at what came before.
         self.slow_steps = self.slow_steps.max(1);
@@ -248,7 +251,7 @@ impl Trainer<'_> {
             let waited = before.elapsed().as_secs_f64();
             upcoming = next.map(|batch| self.prepare(batch));
             let updated = started.update.is_some();
-            stopping |= self.finish_batch(started, &mut since, waited)?;
+            stopping |= self.finish_batch(started, &mut lap, waited)?;
             if updated
                 && self.position.batch < batches
                 && (stopping || self.checkpoint_due(checkpoint_every))
@@ -259,7 +262,7 @@ impl Trainer<'_> {
                     return Ok(ControlFlow::Break(()));
                 }
                 self.prune()?;
-                since = Instant::now();
+                lap = Lap::start(self.learner.collective());
                 self.slow_steps = self.slow_steps.max(1);
             }
         }
@@ -292,21 +295,26 @@ impl Trainer<'_> {
         Ok(Started { batch, loss, update: None, intermediates })
     }
 
-    /// Waits for a batch, and for its update where it ends one. The batch took the time `since` the one
-    /// before, of which the loader was `waited` for. Says whether any process is to stop.
-    fn finish_batch(&mut self, started: Started, since: &mut Instant, waited: f64) -> Result<bool> {
+    /// Waits for a batch, and for its update where it ends one. The batch took the time of the `lap` since the
+    /// one before, of which the loader was `waited` for. Says whether any process is to stop.
+    fn finish_batch(&mut self, started: Started, lap: &mut Lap, waited: f64) -> Result<bool> {
         let Started { batch, loss, update, intermediates } = started;
         let before = Instant::now();
         let loss = loss.wait().map_err(|error| self.explain(error, &batch, &intermediates))?;
         let device = before.elapsed().as_secs_f64();
         let (loss, images, stop) = self.of_all(&batch, loss)?;
+        if let Some(message) = self.slowest.message(self.learner.collective())? {
+            self.observer.message(&message);
+        }
         let loss = self.count(&batch, loss, images);
-        let seconds = since.elapsed().as_secs_f64();
+        let seconds = lap.seconds();
         if let Some(message) = self.supply.batch(batch.len(), seconds, waited, device) {
             self.observer.message(&message);
         }
         self.position.since_log.seconds += seconds;
-        *since = Instant::now();
+        let collective = self.learner.collective();
+        self.slowest.worked(lap.worked(collective), waited);
+        *lap = Lap::start(collective);
         let row = match update {
             Some(update) => {
                 let norm = self.learner.finish_update(update);
@@ -320,12 +328,15 @@ impl Trainer<'_> {
 
     /// The mean of a batch's losses over the processes, the images of all, and whether any is to stop: all
     /// processes leave the loop at the same batch.
-    fn of_all(&self, batch: &Batch, own: BatchLoss) -> Result<(BatchLoss, u64, bool)> {
+    fn of_all(&mut self, batch: &Batch, own: BatchLoss) -> Result<(BatchLoss, u64, bool)> {
         let collective = self.learner.collective();
         let stop = f64::from(u8::from(self.stop.load(Ordering::Relaxed)));
         let mut values = vec![stop, batch.len() as f64, own.loss];
         values.extend(own.terms.iter().map(|(_, value)| value));
-        let sums = collective::sums(collective, &values)?;
+        let of_losses = values.len();
+        values.extend(self.slowest.shares(collective));
+        let mut sums = collective::sums(collective, &values)?;
+        self.slowest.batch(&sums.split_off(of_losses));
         let mean = |sum: &f64| sum / collective.world() as f64;
         let names = own.terms.into_iter().map(|(name, _)| name);
         let loss = BatchLoss {
