@@ -46,7 +46,7 @@ fn a_killed_process_ends_the_run_which_then_goes_on() {
 
     let mut running =
         Running::start(&dir, "err", &["train", "--resume", "run", "--device", "cpu"], &[]);
-    running.wait_for("had 2 process(es) until now and has 1");
+    running.wait_for("had 2 processes until now and has 1");
     running.wait_for("  step ");
     signal("-TERM", running.child.id());
     assert_eq!(running.end().0, Some(143));

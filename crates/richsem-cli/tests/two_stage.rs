@@ -44,7 +44,7 @@ fn train_evaluate_predict_inform_and_convert() {
     }
     let ran = dir.command(&["info", "run"]).ok();
     for part in
-        ["Faster R-CNN as detectron2 has it, 40 proposals", "2fc, 32 features, softmax", "official"]
+        ["Faster R-CNN as detectron2 has it, 40 proposals", "2fc, 32 features, softmax", "masked"]
     {
         assert!(ran.stdout.contains(part), "{part}: {ran:?}");
     }
@@ -57,7 +57,8 @@ fn train_evaluate_predict_inform_and_convert() {
     assert!(!dir.files("found").is_empty());
 
     // A run of detectron2's variant becomes a checkpoint of detectron2, and a detector again.
-    dir.command(&["convert", "run", "d2.pth"]).ok().stdout_has("a checkpoint of detectron2");
+    let converted = dir.command(&["convert", "run", "d2.pth"]).ok();
+    converted.stdout_has("a checkpoint of detectron2").stdout_has("trained with padding masked");
     dir.command(&["info", "d2.pth"]).ok().stdout_has("a Faster R-CNN of detectron2");
     let back = ["convert", "d2.pth", "back.safetensors"];
     dir.command(&back).fails(1).stderr_has("--annotations");

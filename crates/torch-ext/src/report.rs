@@ -280,7 +280,7 @@ mod tests {
         assert!(report.libtorch_version.is_some_and(|version| version.starts_with("2.11.")));
         assert!(report.libtorch_folder.is_some());
         assert!(report.libtorch_threads > 0 && report.kernel_threads > 0);
-        assert_eq!(report.kernels.len(), 24);
+        assert_eq!(report.kernels.len(), 27);
         for kernel in &report.kernels {
             let text = kernel.state.to_string();
             match (&kernel.state, report.devices.is_empty(), &report.nvrtc) {

@@ -201,6 +201,10 @@ pub(crate) struct Initial {
     pub(crate) what: String,
 }
 
+/// What is told of a checkpoint whose padding the settings have masked.
+const MASKED: &str = "padding masked, as the settings say: in batches of padded images the results are not those of \
+                      the code that trained it";
+
 /// Reads values to start from: of this program's detectors, and of official checkpoints.
 ///
 /// # Errors

@@ -76,8 +76,8 @@ pub fn draw_labels(dataset: &Dataset, store: &ImageStore, image: usize) -> Resul
         labels: Vec::new(),
         knowledge: LabelKnowledge::default(),
     };
-    let mut picture = entry.read(store)?;
-    let (width, height) = picture.dimensions();
+    let mut drawn = entry.read(store)?;
+    let (width, height) = drawn.dimensions();
     let scale = match dataset.unit() {
         Unit::Pixels => [1.0; 2],
         Unit::Shares => [width, height].map(f64::from),
@@ -94,13 +94,13 @@ pub fn draw_labels(dataset: &Dataset, store: &ImageStore, image: usize) -> Resul
             *classes.entry(annotation.class).or_default() += 1;
         }
     }
-    draw::draw(&mut picture, &labels);
+    draw::draw(&mut drawn, &labels);
     let name = |class: ClassIndex| dataset.vocabulary().category(class).name.clone();
     let mut classes: Vec<(String, usize)> =
         classes.into_iter().map(|(class, boxes)| (name(class), boxes)).collect();
     classes.sort_by_key(|(_, boxes)| std::cmp::Reverse(*boxes));
     Ok(Labels {
-        image: picture,
+        image: drawn,
         boxes: labels.len(),
         crowds,
         unseen: annotations.len() - labels.len(),
@@ -176,9 +176,9 @@ mod tests {
     #[test]
     fn shares_of_an_image_are_drawn_where_pixels_would_be() {
         let folder = tempfile::tempdir().unwrap();
-        let picture = folder.path().join("images/train/a.png");
-        fs_err::create_dir_all(picture.parent().unwrap()).unwrap();
-        RgbImage::from_pixel(200, 160, GREY).save(&picture).unwrap();
+        let file = folder.path().join("images/train/a.png");
+        fs_err::create_dir_all(file.parent().unwrap()).unwrap();
+        RgbImage::from_pixel(200, 160, GREY).save(&file).unwrap();
         fs_err::create_dir_all(folder.path().join("labels/train")).unwrap();
         let label = folder.path().join("labels/train/a.txt");
         fs_err::write(label, "0 0.5 0.5 0.5 0.5\n").unwrap();

@@ -24,6 +24,7 @@ use crate::{
     detector::TEXT_TABLE,
     error::{Error, Result, TEMPORARY},
     models::parameters::{Parameter, Role},
+    plural::counted,
 };
 
 const VERSION: u32 = 1;
@@ -103,9 +104,9 @@ impl Position {
         self.batch = batch;
         self.micro_steps = (0..self.epoch).map(|e| batches.batches(e)).sum::<u64>() + batch;
         Some(format!(
-            "the run had {before} process(es) until now and has {world} from now on: it goes on in epoch {} at \
-             batch {batch}; a step has {world} / {before} times as many images, and the learning rates stay as \
-             they are",
+            "the run had {} until now and has {world} from now on: it goes on in epoch {} at batch {batch}; a \
+             step has {world} / {before} times as many images, and the learning rates stay as they are",
+            counted(before as usize, "process"),
             self.epoch + 1
         ))
     }

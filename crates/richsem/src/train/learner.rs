@@ -350,7 +350,7 @@ impl Learner {
         let mut losses = self.unweighted(batch, images, whole, output)?;
         let weight = batch.supervision.loss_weight;
         if weight != 1.0 {
-            losses.total = losses.total * weight;
+            losses.total = losses.total.g_mul_scalar(weight);
         }
         Ok(losses)
     }

@@ -8,7 +8,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    super::{Conversion, Fate, Form, Options, Product, Report, Source},
+    super::{Conversion, Fate, Form, MASKED, Options, Product, Report, Source},
     keys::{self, ClipCopy, Layout, Sorted, Variant},
     sizes,
 };
@@ -101,11 +101,7 @@ pub(in crate::convert) fn from_official(
     };
     let dino = settings_of(&values, given, layout.variant, &path)?;
     if dino.padding == Some(Padding::Masked) {
-        report.notes.push(
-            "padding masked, as the settings say: in batches of padded images the results are not those of \
-             the code that trained it"
-                .into(),
-        );
+        report.notes.push(MASKED.into());
     }
     let heads = dino.transformer.nheads;
     config.model.family = FamilyConfig::Dino(dino);

@@ -17,7 +17,10 @@ use crate::{
     checkpoint_io::read_weights,
     detector::{Detector, TEXT_TABLE},
     error::{Error, Result},
-    models::faster_rcnn::{FasterRcnnConfig, Variant},
+    models::{
+        faster_rcnn::{FasterRcnnConfig, Variant},
+        padding::Padding,
+    },
 };
 
 /// A detector under the names of torchvision (a state dict) or detectron2 (`{"model": …}`), as its `variant`
@@ -43,6 +46,13 @@ pub(in crate::convert) fn to_pth(
     let mut report = Report::new(source.describe(), output);
     let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
     let blue_first = origin == Origin::Detectron2 && sees_blue_first(&detector.config().model);
+    if rcnn.padding() == Padding::Masked {
+        report.notes.push(format!(
+            "trained with padding masked: in batches of padded images, and images that are padded to a multiple, \
+             {} finds slightly other boxes; to convert it back, set model.faster_rcnn.padding to \"masked\"",
+            origin.name()
+        ));
+    }
     let mut rest = match &options.rest {
         Some(file) => read_weights(file)?,
         None => BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    super::{Conversion, Fate, Form, Options, Product, Report, Source, dino::rows_of},
+    super::{Conversion, Fate, Form, MASKED, Options, Product, Report, Source, dino::rows_of},
     MSRA_MEAN, MSRA_STD, Rows, STEM, background_first, in_order,
     keys::{self, Origin, Place},
     own_rows, rows, sees_blue_first,
@@ -136,7 +136,9 @@ fn settle(
     let given = model.as_faster_rcnn().cloned();
     let mut rcnn =
         sizes::infer(values, origin, given.as_ref().unwrap_or(&FasterRcnnConfig::default()), path)?;
-    rcnn.padding.get_or_insert(Padding::Official);
+    if *rcnn.padding.get_or_insert(Padding::Official) == Padding::Masked {
+        report.notes.push(MASKED.into());
+    }
     if given.is_some() {
         return Ok(rcnn);
     }
