@@ -13,6 +13,7 @@ mod output;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod pages;
+mod parts;
 mod progress;
 mod ranks;
 mod results;

@@ -11,7 +11,7 @@ use richsem::{
     data::{
         convert::{self, Conversion, ConversionReport, Target},
         dataset::Dataset,
-        formats::{Opening, Unit, same_split},
+        formats::{Opening, Unit},
     },
     plural::counted,
     vocabulary::{Category, Frequency},
@@ -21,6 +21,7 @@ use super::{show, split};
 use crate::{
     args::{SetArgs, as_flag},
     exit, output,
+    parts::{has_groups, of_part},
     progress::{ReadProgress, open_set},
     signals::Signals,
     table,
@@ -233,21 +234,6 @@ fn stats_of(args: &StatsArgs, opening: &Opening) -> Result<u8> {
     let (sizes, classes) = (sizes(&dataset), classes(&dataset, &counts, args.per_class));
     output::print(format!("{head}\n\n{sizes}\n\n{classes}"))?;
     Ok(exit::OK)
-}
-
-/// The part's name, to stand behind the set's.
-pub(super) fn of_part(dataset: &Dataset) -> String {
-    match dataset.split() {
-        "" => String::new(),
-        part => format!(", part `{part}`"),
-    }
-}
-
-/// Whether rare, common and frequent classes can be told: the file says which these are, or it may be what is
-/// trained on, whose images decide.
-pub(super) fn has_groups(dataset: &Dataset) -> bool {
-    let said = dataset.frequencies().iter().any(Option::is_some);
-    said || dataset.split().is_empty() || same_split(dataset.split(), "train")
 }
 
 /// Images that show a class, and its boxes, in this file.

@@ -18,12 +18,12 @@ use richsem::{
     plural::{clause, counted},
 };
 
-use super::dataset::{has_groups, of_part};
 use crate::{
     args::{OrientationArgs, SetArgs, as_flag},
     exit,
     names::Names,
     output,
+    parts::{has_groups, of_part},
     progress::{Counter, open_images, open_set},
     signals::Signals,
     table,

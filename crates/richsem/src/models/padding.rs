@@ -3,9 +3,6 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::backbone::BackboneConfig;
-use crate::error::{Error, Result};
-
 /// What the padding of an image may change of its result. Images of a batch are padded to one size,
 /// so this is also what the other images of the batch may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -19,33 +16,6 @@ pub enum Padding {
     /// norm's bias, group norms average over it, and the decoder encodes boxes relative to the
     /// padded batch.
     Official,
-}
-
-impl Padding {
-    /// What a detector with this backbone does: the setting, or else `masked`; `official` where the backbone cannot
-    /// mask it.
-    #[must_use]
-    pub fn of(setting: Option<Self>, backbone: &BackboneConfig) -> Self {
-        setting.unwrap_or(if backbone.masks_padding() { Self::Masked } else { Self::Official })
-    }
-
-    /// # Errors
-    /// Padding that the backbone cannot mask, named below `key`.
-    pub(super) fn validate(
-        setting: Option<Self>,
-        backbone: &BackboneConfig,
-        key: &str,
-    ) -> Result<()> {
-        if setting == Some(Self::Masked) && !backbone.masks_padding() {
-            let problem = format!(
-                "masked, and the backbone ({}) has positions of the padded batch",
-                backbone.describe()
-            );
-            return Err(Error::config(format!("{key}.padding"), problem)
-                .with_hint("set it to \"official\", or leave it out"));
-        }
-        Ok(())
-    }
 }
 
 impl std::fmt::Display for Padding {

@@ -11,7 +11,8 @@ use richsem::{
 use tch::Device;
 use toml::Value;
 
-use super::trial::MOST_MEMORY;
+/// Share of the memory that is free which a training may take.
+pub(super) const MOST_MEMORY: f64 = 0.8;
 
 /// Bytes that steps take, on images of one size.
 #[derive(Debug, Clone, Copy, PartialEq)]

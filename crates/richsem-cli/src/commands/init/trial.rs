@@ -12,13 +12,10 @@ use richsem::{
 };
 use tch::Device;
 
-use super::memory::{self, Need, gib};
+use super::memory::{self, MOST_MEMORY, Need, gib};
 
 /// Images that are read to time it.
 const READ: usize = 12;
-
-/// Share of the memory that is free which a training may take.
-pub(super) const MOST_MEMORY: f64 = 0.8;
 
 /// A set, and its images where they are known.
 #[derive(Clone, Copy)]

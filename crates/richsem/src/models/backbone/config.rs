@@ -6,7 +6,10 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use toml::{Table, Value};
 
 use super::{ConvnextConfig, FocalnetConfig, Level, ResnetConfig, SwinConfig, VitConfig};
-use crate::error::Result;
+use crate::{
+    error::{Error, Result},
+    models::padding::Padding,
+};
 
 /// A backbone's settings: its `kind` says which it is, and so which settings it has.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -141,6 +144,31 @@ impl BackboneConfig {
             Self::Convnext(_) => 32,
             Self::Vit(config) => config.pad_multiple(),
         }
+    }
+
+    /// What a detector with this backbone does with padding: the setting, or else `masked`; `official` where the
+    /// backbone cannot mask it.
+    #[must_use]
+    pub fn padding(&self, setting: Option<Padding>) -> Padding {
+        setting.unwrap_or(if self.masks_padding() { Padding::Masked } else { Padding::Official })
+    }
+
+    /// # Errors
+    /// Padding that it cannot mask, named below `key`.
+    pub(in crate::models) fn validate_padding(
+        &self,
+        setting: Option<Padding>,
+        key: &str,
+    ) -> Result<()> {
+        if setting == Some(Padding::Masked) && !self.masks_padding() {
+            let problem = format!(
+                "masked, and the backbone ({}) has positions of the padded batch",
+                self.describe()
+            );
+            return Err(Error::config(format!("{key}.padding"), problem)
+                .with_hint("set it to \"official\", or leave it out"));
+        }
+        Ok(())
     }
 
     /// Whether the padding of a batch can be left unseen. A plain vision transformer has positions of the padded

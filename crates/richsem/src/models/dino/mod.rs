@@ -72,7 +72,7 @@ impl DinoConfig {
         self.backbone.validate(&format!("{key}.backbone"))?;
         self.transformer.validate(&format!("{key}.transformer"))?;
         self.denoising.validate(&format!("{key}.denoising"))?;
-        Padding::validate(self.padding, &self.backbone, key)?;
+        self.backbone.validate_padding(self.padding, key)?;
         let indices = &self.return_interm_indices;
         let levels = self.backbone.levels().len();
         if indices.is_empty()
@@ -141,10 +141,10 @@ impl DinoConfig {
         Ok(())
     }
 
-    /// As [`Padding::of`].
+    /// As [`BackboneConfig::padding`].
     #[must_use]
     pub fn padding(&self) -> Padding {
-        Padding::of(self.padding, &self.backbone)
+        self.backbone.padding(self.padding)
     }
 
     /// Pixels from one cell to the next, of each level's map. The first levels are the backbone's; each further one

@@ -341,7 +341,7 @@ impl FasterRcnnConfig {
     /// The first setting that is out of range or contradicts another, named below `key`.
     pub fn validate(&self, key: &str) -> Result<()> {
         self.backbone.validate(&format!("{key}.backbone"))?;
-        Padding::validate(self.padding, &self.backbone, key)?;
+        self.backbone.validate_padding(self.padding, key)?;
         let strides = self.strides();
         if self.variant == Variant::Torchvision
             && strides.iter().any(|stride| stride.fract() != 0.0)
@@ -366,10 +366,10 @@ impl FasterRcnnConfig {
         self.roi.validate(&format!("{key}.roi"))
     }
 
-    /// As [`Padding::of`].
+    /// As [`BackboneConfig::padding`].
     #[must_use]
     pub fn padding(&self) -> Padding {
-        Padding::of(self.padding, &self.backbone)
+        self.backbone.padding(self.padding)
     }
 
     /// Pixels from one cell to the next, of each level of the pyramid that is the backbone's: P2 to P5.

@@ -3,10 +3,9 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use super::places::normal;
 use crate::{
     data::{
         formats::members::{MOST_LOOKED_AT, Span, members},
@@ -172,6 +171,30 @@ impl Files {
             Self::Archive(archive) => archive.links.clone(),
         }
     }
+}
+
+/// An absolute path without `.` and `..`. Links are not followed: labels lie beside the images as they are
+/// named.
+pub(in crate::data::formats) fn absolute(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str().is_empty() {
+        return Ok(std::env::current_dir()?);
+    }
+    Ok(normal(&std::path::absolute(path)?))
+}
+
+/// An absolute path without `.` and `..`.
+pub(super) fn normal(path: &Path) -> PathBuf {
+    let mut parts = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::CurDir => {}
+            part => parts.push(part),
+        }
+    }
+    parts
 }
 
 /// [`Files::walk`] of folders.

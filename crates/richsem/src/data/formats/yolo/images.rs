@@ -8,7 +8,7 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    files::Files,
+    files::{self, Files},
     places::{self, Found, LabelRule, tidy},
 };
 use crate::{
@@ -180,7 +180,7 @@ impl Paths<'_> {
             kept
         });
         let beside = list.parent().unwrap_or(self.root).to_owned();
-        let bases = [beside.clone(), self.root.to_owned(), places::absolute(Path::new(""))?];
+        let bases = [beside.clone(), self.root.to_owned(), files::absolute(Path::new(""))?];
         let is_file = |path: &Path| self.files.is_file(path);
         let there = |image: &Path| is_file(image) || is_file(&self.label(image));
         let found: Vec<Option<Found>> =
@@ -195,7 +195,7 @@ impl Paths<'_> {
                     found.path
                 }
                 // Its reader says that it is missing.
-                None => places::normal(&beside.join(line.trim_start_matches('/'))),
+                None => files::normal(&beside.join(line.trim_start_matches('/'))),
             };
             all.push((line, image));
         }

@@ -20,10 +20,10 @@ use crate::{
     error::{Error, Result, first_few},
 };
 use files::Archive;
-pub(super) use files::Files;
+pub(super) use files::{Files, absolute};
 pub(super) use images::{Images, Paths, named};
 pub(super) use labels::Rows;
-pub(super) use places::{LabelRule, absolute, find, tidy};
+pub(super) use places::{LabelRule, find, tidy};
 pub(super) use records::Labels;
 use settings::{Settings, Written};
 
@@ -185,10 +185,10 @@ fn part(
         files.exists(path) || (elsewhere && files.is_dir(&labels()))
     };
     let root = std::slice::from_ref(&settings.root);
-    let direct = places::normal(&settings.root.join(path));
+    let direct = files::normal(&settings.root.join(path));
     // Roboflow writes `../train/images`, and means the folder of the file.
     let inner = path.trim_start_matches("../");
-    let within = places::normal(&settings.root.join(inner));
+    let within = files::normal(&settings.root.join(inner));
     let (path, note, warning) = if there(&direct) {
         let other = (within != direct && there(&within)).then(|| {
             format!(

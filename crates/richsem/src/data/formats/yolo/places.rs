@@ -2,8 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::files::Files;
-use crate::error::Result;
+use super::files::{Files, normal};
 
 /// Where the label of an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,30 +55,6 @@ fn beside_or_in_labels(image: &Path, name: &str, above: usize) -> PathBuf {
 /// A path as it is written, with `/` between folders.
 pub(in crate::data::formats) fn tidy(written: &str) -> String {
     written.trim().replace('\\', "/")
-}
-
-/// An absolute path without `.` and `..`. Links are not followed: labels lie beside the images as they are
-/// named.
-pub(in crate::data::formats) fn absolute(path: &Path) -> Result<PathBuf> {
-    if path.as_os_str().is_empty() {
-        return Ok(std::env::current_dir()?);
-    }
-    Ok(normal(&std::path::absolute(path)?))
-}
-
-/// An absolute path without `.` and `..`.
-pub(super) fn normal(path: &Path) -> PathBuf {
-    let mut parts = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                parts.pop();
-            }
-            Component::CurDir => {}
-            part => parts.push(part),
-        }
-    }
-    parts
 }
 
 /// The ends of a path: all of it, then without its first folder, and so on.

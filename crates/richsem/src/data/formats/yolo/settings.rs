@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{
+    files,
     files::Files,
-    places::{self, tidy},
+    places::tidy,
     yaml::{self, Node, Value},
 };
 use crate::error::{Error, Result, first_few};
@@ -216,16 +217,16 @@ impl<'a> Keys<'a> {
 
     /// The folder that paths are relative to: `path`, or the file's.
     fn root(&mut self, files: &Files) -> Result<(PathBuf, Vec<String>)> {
-        let own = places::absolute(self.file.parent().unwrap_or(Path::new("")))?;
+        let own = files::absolute(self.file.parent().unwrap_or(Path::new("")))?;
         let Some(node) = self.get("path") else { return Ok((own, Vec::new())) };
         let Some(path) = node.text() else {
             let problem = format!("expected a folder, got {}", node.describe());
             return Err(self.wrong(node.line, "path", problem));
         };
         let path = tidy(path);
-        for near in [own.join(&path), places::absolute(Path::new(&path))?] {
+        for near in [own.join(&path), files::absolute(Path::new(&path))?] {
             if files.is_dir(&near) {
-                return Ok((places::normal(&near), Vec::new()));
+                return Ok((files::normal(&near), Vec::new()));
             }
         }
         let note = format!(
