@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # Of the whole workspace, as `make test` builds it: cargo would build it anew for a part.
 tests=(--workspace --lib)
-for name in golden richsem training ms_deform_attn roi_align linear group_norm conv2d_relu; do
+for name in golden rcnn richsem training ms_deform_attn roi_align linear group_norm conv2d_relu; do
     tests+=(--test "$name")
 done
 [ "${1:-}" = --all ] && tests=(--workspace --no-fail-fast)

@@ -78,9 +78,10 @@ fn a_failure_reaches_all_and_names_its_process() {
             assert_eq!((rank, problem.as_str()), (odd, "the disk is full"));
         }
     }
-    // At work for longer than a step takes. The three wait side by side.
-    let slow = Duration::from_millis(1500);
-    let stuck = |_: &Group| std::thread::sleep(3 * slow);
+    // At work for longer than a step takes. The three wait side by side; with less patience they might not even
+    // meet on a machine with much else to do.
+    let slow = Duration::from_secs(5);
+    let stuck = |_: &Group| std::thread::sleep(2 * slow);
     std::thread::scope(|scope| {
         for odd in 0..3 {
             scope.spawn(move || {
