@@ -22,6 +22,8 @@ pub(in crate::data) struct Records {
     pub(in crate::data) numbered: bool,
     /// What the numbers of the boxes are.
     pub(in crate::data) unit: Unit,
+    /// Whether they were shares before they became pixels.
+    pub(in crate::data) from_shares: bool,
     /// What the file says of classes that it does not show.
     pub(in crate::data) verified: AnnotationFormat,
     /// The folder or archive that the names of the images are in, where the format says.

@@ -5,6 +5,7 @@
 //! error, the folder is as it was.
 
 mod classes;
+mod frames;
 mod images;
 mod json;
 mod not_carried;
@@ -112,7 +113,8 @@ pub(in crate::data) fn write_parts(
     }
     let placing = Placing::choose(&sets, how)?;
     report.notes.extend(placing.notes());
-    placing.complete_sizes(&mut sets, &mut report);
+    let guessed = frames::complete_sizes(&mut sets, &placing, how, &mut report);
+    frames::fit(&mut sets, &placing, how, guessed, &mut report)?;
     // On the same disk as the output, so that renaming is all that is left to do.
     let absolute = std::path::absolute(output)?;
     let existing = absolute.ancestors().find(|p| p.is_dir()).unwrap_or(&absolute);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod classes;
+mod frames;
 mod images;
 
 use std::{
@@ -328,7 +329,9 @@ fn ids_names_and_what_was_seen_are_kept() {
     };
     assert_eq!(facts(&after), facts(&before));
     assert_eq!(facts(&after)[0].0.as_deref(), Some("/m/0bt9lr"));
-    let report = to(Target::Yolo, &input, &folder.path().join("yolo")).unwrap();
+    // Its image is not there.
+    let how = Conversion { images: Some(super::PutImages::Keep), ..Conversion::to(Target::Yolo) };
+    let report = convert(&input, &folder.path().join("yolo"), &how, &GO, &mut go_on).unwrap();
     let lost = lost(&report);
     let has = |what: &str| lost.iter().any(|line| line.contains(what));
     assert!(
