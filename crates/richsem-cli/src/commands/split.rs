@@ -12,6 +12,7 @@ use richsem::{
     plural::counted,
 };
 
+use super::dataset::not_carried;
 use crate::{
     args::as_flag, exit, output, progress::ReadProgress, signals::Signals, table,
     writing::WritingArgs,
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     /// Folder to write to
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// Parts, each with its share of the images
+    /// Parts, each with its share of the images: shares of 1, or whole numbers, as train=8,val=2
     #[arg(long, value_name = "NAME=SHARE,…", default_value = "train=0.8,val=0.2")]
     parts: String,
     /// What names of images that stay together have in common: the part in parentheses
@@ -120,6 +121,9 @@ fn told(report: &DivisionReport, args: &Args) -> String {
         let more = table::more_classes(report.classes.len() - table::SHOWN * 2, &how);
         text += &format!("\n{more}");
     }
+    if let Some((matched, all)) = report.matched {
+        text += &format!("\n\n--group matches {matched} of {}", counted(all, "name"));
+    }
     let (groups, images) = report.groups;
     if groups > 0 {
         text += &format!(
@@ -141,5 +145,9 @@ fn told(report: &DivisionReport, args: &Args) -> String {
             first_few(&lacking)
         );
     }
+    for note in &report.written.notes {
+        text += &format!("\n\n{note}");
+    }
+    text += &format!("\n\n{}", not_carried(&report.written));
     format!("{text}\n\nnext: richsem init {}", args.output.display())
 }

@@ -28,6 +28,8 @@ pub(in crate::data) struct Records {
     pub(in crate::data) verified: AnnotationFormat,
     /// The folder or archive that the names of the images are in, where the format says.
     pub(in crate::data) images_at: Option<PathBuf>,
+    /// The COCO or LVIS file that all was read from.
+    pub(in crate::data) json: Option<PathBuf>,
     /// The images' ids as they are written, where some are no numbers; by position. Their own are then their
     /// numbers, from 1.
     pub(in crate::data) image_ids: Option<Vec<String>>,

@@ -10,6 +10,7 @@ mod images;
 mod json;
 mod not_carried;
 mod report;
+mod rests;
 #[cfg(test)]
 mod tests;
 mod yolo;
@@ -35,6 +36,7 @@ use images::Placing;
 pub use images::PutImages;
 pub use not_carried::{Lost, NotCarried};
 pub use report::{ConversionReport, NEVER_READ, SplitReport};
+use rests::Rests;
 
 /// The format that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,14 +122,17 @@ pub(in crate::data) fn write_parts(
     let existing = absolute.ancestors().find(|p| p.is_dir()).unwrap_or(&absolute);
     let staging = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(existing)?;
     unless_stopped(stop)?;
+    let rests = Rests::read(&sets, existing, stop)?;
+    report.fields_counted = rests.are_all();
     let images = match how.target {
         Target::Yolo => yolo::write(&sets, staging.path(), &mut report)?,
         Target::Coco | Target::Lvis => {
             let images = placing.rename(&mut sets)?;
-            write_json(&sets, how.target, staging.path(), &mut report, stop)?;
+            write_json(&sets, &rests, how.target, staging.path(), &mut report, stop)?;
             images
         }
     };
+    rests.tell(&sets, how.target, &mut report.not_carried);
     placing.put(&images, staging.path(), &mut report, stop)?;
     report.tell(&sets, &placing, how.target, output);
     unless_stopped(stop)?;
@@ -145,6 +150,7 @@ fn file_of(target: Target, part: &str) -> String {
 
 fn write_json(
     sets: &[Part],
+    rests: &Rests,
     target: Target,
     folder: &Path,
     report: &mut ConversionReport,
@@ -156,7 +162,9 @@ fn write_json(
             Target::Lvis => json::Kind::Lvis(&sets[counting.unwrap_or(at)].1),
             Target::Coco | Target::Yolo => json::Kind::Coco,
         };
-        json::write(set, kind, &folder.join(file_of(target, name)), stop)?;
+        let more =
+            json::More { of: rests.of(at), classes: rests.of_classes(at, set.class_records()) };
+        json::write(set, kind, &more, &folder.join(file_of(target, name)), stop)?;
         json::tell_lost(name, set, kind, &mut report.not_carried);
     }
     Ok(())

@@ -4,6 +4,7 @@
 mod classes;
 mod frames;
 mod images;
+mod rests;
 
 use std::{
     path::{Path, PathBuf},
@@ -303,7 +304,14 @@ fn a_stop_ends_a_file() {
     let set = Dataset::open(&folder.path().join("train.json")).unwrap();
     let path = folder.path().join("out.json");
     let stop = AtomicBool::new(true);
-    let error = super::json::write(&set, super::json::Kind::Coco, &path, &stop).unwrap_err();
+    let error = super::json::write(
+        &set,
+        super::json::Kind::Coco,
+        &super::json::More::default(),
+        &path,
+        &stop,
+    )
+    .unwrap_err();
     assert!(matches!(error, Error::Stopped) && !path.exists(), "{error}");
 }
 

@@ -1,4 +1,6 @@
-//! Parts of a set, and images in another frame.
+//! What conversions ask of a set and change in it: its parts, its file, the frame of its images.
+
+use std::path::Path;
 
 use super::{Dataset, group};
 use crate::{boxes::Xywh, data::records::ImageRecord, vocabulary::ClassIndex};
@@ -59,6 +61,11 @@ impl Dataset {
         self.images[image].size = Some(size);
         let range = self.starts[image] as usize..self.starts[image + 1] as usize;
         self.annotations[range].iter_mut().for_each(|a| a.bbox = place(a.bbox));
+    }
+
+    /// The file that the set was read from, if it is COCO's or LVIS's.
+    pub(in crate::data) fn json_file(&self) -> Option<&Path> {
+        self.json.as_deref()
     }
 
     /// Whether the boxes were shares of the images as viewers show them, before they became pixels.

@@ -61,6 +61,8 @@ pub struct Dataset {
     /// Whether the boxes were shares before they became pixels.
     from_shares: bool,
     images_at: Option<PathBuf>,
+    /// The COCO or LVIS file that it was read from.
+    json: Option<PathBuf>,
     relations: Option<Relations>,
     /// Classes of which the file shows all boxes, in every image.
     exhaustive: Arc<[ClassIndex]>,
@@ -170,6 +172,7 @@ impl Dataset {
             unit: records.unit,
             from_shares: records.from_shares,
             images_at: records.images_at,
+            json: records.json,
             relations: records.relations,
             images: records.images,
             image_ids: records.image_ids,
