@@ -101,9 +101,15 @@ fn told(report: &DivisionReport, args: &Args) -> String {
             part.path.display().to_string(),
             part.images.to_string(),
             part.boxes.to_string(),
+            part.images_at
+                .as_ref()
+                .map_or_else(|| table::NOTHING.to_owned(), |place| place.display().to_string()),
         ]
     });
-    let mut text = table::table(&["<part", "<written", "images", "boxes"], rows);
+    let mut text = table::table(&["<part", "<written", "images", "boxes", "<images in"], rows);
+    if report.written.splits.iter().any(|part| part.images_at.is_none()) {
+        text += "\n\nno image was found: say where the images are with --images";
+    }
     let names: Vec<&str> = report.written.splits.iter().map(|part| &*part.name).collect();
     let mut columns = vec!["<class"];
     columns.extend(&names);

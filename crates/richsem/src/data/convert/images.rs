@@ -154,15 +154,14 @@ impl Placing {
             let Some(store) = part.source.as_ref().map(|source| &self.stores[source]) else {
                 continue;
             };
-            if part.put == PutImages::Keep {
-                continue;
-            }
+            unless_stopped(stop)?;
+            let there: Vec<bool> = names.par_iter().map(|(name, _)| store.contains(name)).collect();
             let mut missing = Vec::new();
-            for (name, place) in names {
-                if store.contains(name) {
-                    work.insert(place, (part, store, name));
-                } else {
+            for ((name, place), is_there) in names.iter().zip(there) {
+                if !is_there {
                     missing.push(name.clone());
+                } else if part.put != PutImages::Keep {
+                    work.insert(place, (part, store, name));
                 }
             }
             let shown = first_few(missing.iter().cloned());

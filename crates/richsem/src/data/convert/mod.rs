@@ -122,7 +122,8 @@ pub(in crate::data) fn write_parts(
     let existing = absolute.ancestors().find(|p| p.is_dir()).unwrap_or(&absolute);
     let staging = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(existing)?;
     unless_stopped(stop)?;
-    let rests = Rests::read(&sets, existing, stop)?;
+    let carried = (how.target != Target::Yolo).then_some(existing);
+    let rests = Rests::read(&sets, carried, stop)?;
     report.fields_counted = rests.are_all();
     let images = match how.target {
         Target::Yolo => yolo::write(&sets, staging.path(), &mut report)?,

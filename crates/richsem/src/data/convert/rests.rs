@@ -20,8 +20,8 @@ use crate::{
 pub(super) struct Rests(Vec<Option<Rc<Rest>>>);
 
 impl Rests {
-    /// Reads the files of all parts again. Temporary files are in `folder`.
-    pub(super) fn read(sets: &[Part], folder: &Path, stop: &AtomicBool) -> Result<Self> {
+    /// Reads the files of all parts again. Temporary files are in `folder`; without one, fields are only counted.
+    pub(super) fn read(sets: &[Part], folder: Option<&Path>, stop: &AtomicBool) -> Result<Self> {
         let mut of_file: BTreeMap<&Path, Rc<Rest>> = BTreeMap::new();
         let mut all = Vec::with_capacity(sets.len());
         for (_, set) in sets {

@@ -114,21 +114,23 @@ pub(in crate::data) struct Rest {
     images: HashMap<i64, Span>,
     annotations: HashMap<i64, Span>,
     classes: Vec<(i64, String, Written)>,
-    bytes: File,
+    /// None if it only counts.
+    bytes: Option<File>,
 }
 
 impl Rest {
-    /// Reads the file of a set again; none if it was not read from one. The temporary file is in `folder`.
+    /// Reads the file of a set again; none if it was not read from one. The temporary file is in `folder`;
+    /// without one, fields are only counted.
     ///
     /// # Errors
     /// [`Error::Stopped`] once `stop` is set; the file is no longer as it was, or there is no space.
     pub(in crate::data) fn read(
         set: &Dataset,
-        folder: &Path,
+        folder: Option<&Path>,
         stop: &AtomicBool,
     ) -> Result<Option<Self>> {
         let Some(file) = set.json_file() else { return Ok(None) };
-        let bytes = tempfile::tempfile_in(folder)?;
+        let bytes = folder.map(tempfile::tempfile_in).transpose()?;
         let mut reading = Reading {
             rest: Self {
                 top: Written::default(),
@@ -136,9 +138,9 @@ impl Rest {
                 images: HashMap::new(),
                 annotations: HashMap::new(),
                 classes: Vec::new(),
-                bytes: bytes.try_clone()?,
+                bytes: bytes.as_ref().map(File::try_clone).transpose()?,
             },
-            out: BufWriter::with_capacity(CHUNK, bytes),
+            out: bytes.map(|bytes| BufWriter::with_capacity(CHUNK, bytes)),
             offset: 0,
             image_texts: set.text_id(0).is_some(),
             annotation_texts: set
@@ -173,7 +175,9 @@ impl Rest {
                 }
             }
         }
-        reading.out.flush()?;
+        if let Some(out) = &mut reading.out {
+            out.flush()?;
+        }
         Ok(Some(reading.rest))
     }
 
@@ -221,9 +225,9 @@ impl Rest {
     }
 
     fn at(&self, span: Option<&Span>) -> Result<Written> {
-        let Some(span) = span else { return Ok(Written::default()) };
+        let (Some(span), Some(bytes)) = (span, &self.bytes) else { return Ok(Written::default()) };
         let mut text = vec![0; span.length];
-        self.bytes.read_exact_at(&mut text, span.offset)?;
+        bytes.read_exact_at(&mut text, span.offset)?;
         serde_json::from_slice(&text).map_err(|e| Error::other(e.to_string()))
     }
 }
@@ -231,7 +235,7 @@ impl Rest {
 /// A file that is read.
 struct Reading {
     rest: Rest,
-    out: BufWriter<File>,
+    out: Option<BufWriter<File>>,
     offset: u64,
     /// Whether the ids are texts: what has them is then numbered from 1.
     image_texts: bool,
@@ -293,11 +297,11 @@ impl Reading {
 
     /// Puts the fields of a record into the temporary file.
     fn put(&mut self, record: &Written) -> Result<Option<Span>> {
-        if record.0.is_empty() {
+        let Some(out) = self.out.as_mut().filter(|_| !record.0.is_empty()) else {
             return Ok(None);
-        }
+        };
         let text = serde_json::to_vec(record).map_err(|e| Error::other(e.to_string()))?;
-        self.out.write_all(&text)?;
+        out.write_all(&text)?;
         let span = Span { offset: self.offset, length: text.len() };
         self.offset += text.len() as u64;
         Ok(Some(span))
