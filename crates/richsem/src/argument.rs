@@ -34,6 +34,8 @@ pub enum Argument {
     Out,
     /// Whether files that are there may be replaced.
     Overwrite,
+    /// What becomes of the images of a set that is written.
+    PutImages,
     /// What an earlier conversion left out.
     Rest,
     /// The run to go on with.
@@ -68,6 +70,7 @@ impl Argument {
             Self::Orientation => "orientation",
             Self::Out => "out",
             Self::Overwrite => "overwrite",
+            Self::PutImages => "put_images",
             Self::Rest => "rest",
             Self::Resume => "resume",
             Self::Run => "run",

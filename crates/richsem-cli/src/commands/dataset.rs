@@ -187,6 +187,11 @@ fn conversion(report: &ConversionReport) -> String {
     for note in &report.notes {
         text += &format!("\n  {note}");
     }
+    format!("{text}\n\n{}", not_carried(report))
+}
+
+/// What of a set is not in the new files.
+pub(super) fn not_carried(report: &ConversionReport) -> String {
     let lost = report.not_carried.lost().iter();
     let lost: Vec<Vec<String>> = lost
         .map(|lost| {
@@ -194,13 +199,12 @@ fn conversion(report: &ConversionReport) -> String {
             vec![part.to_owned(), lost.count.to_string(), lost.what.clone(), lost.instead.clone()]
         })
         .collect();
-    if lost.is_empty() {
-        text += "\n\nEverything that was read is in the new files.";
-    } else {
-        let columns = ["<part", "count", "<not carried over", "<instead"];
-        text += &format!("\n\n{}", table::table(&columns, lost));
-    }
-    format!("{text}\n{}", convert::NEVER_READ)
+    let text = match (lost.is_empty(), report.fields_counted) {
+        (true, true) => "Everything in the set is in the new files.".to_owned(),
+        (true, false) => "Everything that was read is in the new files.".to_owned(),
+        (false, _) => table::table(&["<part", "count", "<not carried over", "<instead"], lost),
+    };
+    if report.fields_counted { text } else { format!("{text}\n{}", convert::NEVER_READ) }
 }
 
 fn stats(args: &StatsArgs) -> Result<u8> {

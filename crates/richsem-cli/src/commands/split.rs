@@ -12,6 +12,7 @@ use richsem::{
     plural::counted,
 };
 
+use super::dataset::not_carried;
 use crate::{
     args::as_flag, exit, output, progress::ReadProgress, signals::Signals, table,
     writing::WritingArgs,
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     /// Folder to write to
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// Parts, each with its share of the images
+    /// Parts, each with its share of the images: shares of 1, or whole numbers, as train=8,val=2
     #[arg(long, value_name = "NAME=SHARE,…", default_value = "train=0.8,val=0.2")]
     parts: String,
     /// What names of images that stay together have in common: the part in parentheses
@@ -100,9 +101,15 @@ fn told(report: &DivisionReport, args: &Args) -> String {
             part.path.display().to_string(),
             part.images.to_string(),
             part.boxes.to_string(),
+            part.images_at
+                .as_ref()
+                .map_or_else(|| table::NOTHING.to_owned(), |place| place.display().to_string()),
         ]
     });
-    let mut text = table::table(&["<part", "<written", "images", "boxes"], rows);
+    let mut text = table::table(&["<part", "<written", "images", "boxes", "<images in"], rows);
+    if report.written.splits.iter().any(|part| part.images_at.is_none()) {
+        text += "\n\nno image was found: say where the images are with --images";
+    }
     let names: Vec<&str> = report.written.splits.iter().map(|part| &*part.name).collect();
     let mut columns = vec!["<class"];
     columns.extend(&names);
@@ -119,6 +126,9 @@ fn told(report: &DivisionReport, args: &Args) -> String {
         let how = format!("richsem dataset stats {} --per-class", args.output.display());
         let more = table::more_classes(report.classes.len() - table::SHOWN * 2, &how);
         text += &format!("\n{more}");
+    }
+    if let Some((matched, all)) = report.matched {
+        text += &format!("\n\n--group matches {matched} of {}", counted(all, "name"));
     }
     let (groups, images) = report.groups;
     if groups > 0 {
@@ -141,5 +151,9 @@ fn told(report: &DivisionReport, args: &Args) -> String {
             first_few(&lacking)
         );
     }
+    for note in &report.written.notes {
+        text += &format!("\n\n{note}");
+    }
+    text += &format!("\n\n{}", not_carried(&report.written));
     format!("{text}\n\nnext: richsem init {}", args.output.display())
 }

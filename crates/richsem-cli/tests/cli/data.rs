@@ -136,3 +136,56 @@ fn classes_are_mapped_and_decisions_stay() {
     dir.write("review.toml", "version = 1\n[[class]]\nfrom = \"/m/2\"\ndecision = \"salmon\"\n");
     dir.command(&args).fails(1).stderr_has("class[0].decision").stderr_has("did you mean");
 }
+
+#[test]
+fn what_is_lost_is_named_and_what_is_kept_is_not() {
+    let dir = Dir::new();
+    let record = |id: u32| {
+        json!({"id": id, "image_id": id, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12,
+               "segmentation": [[1, 2, 4, 2, 4, 6]], "track_id": id})
+    };
+    let image =
+        |id: u32| json!({"id": id, "file_name": format!("v_{id}.jpg"), "width": 9, "height": 9});
+    let all: Vec<u32> = (1..=10).collect();
+    let set = json!({
+        "info": {"year": 2020},
+        "images": all.iter().map(|id| image(*id)).collect::<Vec<_>>(),
+        "annotations": all.iter().map(|id| record(*id)).collect::<Vec<_>>(),
+        "categories": [{"id": 1, "name": "cat", "synonyms": ["cat"]}],
+    });
+    dir.write("all.json", set.to_string());
+    let convert = |to: &str, more: &[&str]| {
+        dir.command(&[&["dataset", "convert", "all.json", to, "--to", to][..], more].concat())
+    };
+    let ran = convert("coco", &[]).ok();
+    let ran = ran.stdout_has("Everything in the set is in the new files.");
+    assert!(!format!("{ran:?}").contains("Never read"), "{ran:?}");
+    assert_eq!(dir.json("coco/all.json")["annotations"][3], {
+        let mut kept = record(4);
+        (kept["bbox"], kept["area"], kept["iscrowd"]) =
+            (json!([1.0, 2.0, 3.0, 4.0]), json!(12.0), json!(0));
+        kept
+    });
+    assert_eq!(dir.json("coco/all.json")["categories"], set["categories"]);
+    // Nothing shows which way up the images are.
+    convert("yolo", &[]).fails(1).stderr_has("--images").stderr_has("--put-images keep");
+    convert("yolo", &["--put-images", "keep"])
+        .ok()
+        .stdout_has("annotations with `segmentation`")
+        .stdout_has("`info` of the file")
+        .stdout_has("EXIF orientation is not known");
+
+    let split = |more: &[&str]| {
+        dir.command(&[&["dataset", "split", "all.json", "parts"][..], more].concat())
+    };
+    split(&["--group", "^xyz"]).fails(1).stderr_has("--group: `^xyz` matches none of the 10 names");
+    split(&["--parts", "a=0.7,b=0.7"])
+        .fails(1)
+        .stderr_has("--parts: expected shares")
+        .stderr_has("1.4");
+    split(&["--group", "^v_([1-3])[.]"])
+        .ok()
+        .stdout_has("--group matches 3 of 10 names")
+        .stdout_has("no image was found")
+        .stdout_has("Everything in the set is in the new files.");
+}

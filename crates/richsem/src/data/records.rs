@@ -22,10 +22,14 @@ pub(in crate::data) struct Records {
     pub(in crate::data) numbered: bool,
     /// What the numbers of the boxes are.
     pub(in crate::data) unit: Unit,
+    /// Whether they were shares before they became pixels.
+    pub(in crate::data) from_shares: bool,
     /// What the file says of classes that it does not show.
     pub(in crate::data) verified: AnnotationFormat,
     /// The folder or archive that the names of the images are in, where the format says.
     pub(in crate::data) images_at: Option<PathBuf>,
+    /// The COCO or LVIS file that all was read from.
+    pub(in crate::data) json: Option<PathBuf>,
     /// The images' ids as they are written, where some are no numbers; by position. Their own are then their
     /// numbers, from 1.
     pub(in crate::data) image_ids: Option<Vec<String>>,

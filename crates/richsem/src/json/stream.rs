@@ -269,6 +269,11 @@ impl<R: Read> JsonStream<R> {
 
     /// Passes over a value of any kind without keeping it.
     pub(crate) fn skip_value(&mut self, key: &str) -> Result<()> {
+        self.value(key, &mut |_| ())
+    }
+
+    /// Gives `keep` the bytes of a value of any kind, in order.
+    pub(crate) fn value(&mut self, key: &str, keep: &mut impl FnMut(u8)) -> Result<()> {
         if matches!(self.peek()?, None | Some(b',' | b'}' | b']' | b':')) {
             return Err(self.unexpected(key, "a value")?);
         }
@@ -294,6 +299,7 @@ impl<R: Read> JsonStream<R> {
                         _ => {}
                     }
                 }
+                keep(byte);
                 self.start += 1;
                 if depth == 0 && !in_string && matches!(byte, b'"' | b']' | b'}') {
                     return Ok(());

@@ -113,18 +113,9 @@ impl Placing {
         }
     }
 
-    /// Reads sizes that the annotations do not have from the images.
-    pub(super) fn complete_sizes(&self, sets: &mut [Part], report: &mut ConversionReport) {
-        let mut sizes = 0;
-        for (part, (_, set)) in self.parts.iter().zip(sets) {
-            let store = part.source.as_ref().map(|source| &self.stores[source]);
-            sizes += store.map_or(0, |store| complete_sizes(set, store));
-        }
-        if sizes > 0 {
-            report
-                .notes
-                .push(format!("{sizes} sizes that the annotations lack were read from the images"));
-        }
+    /// The images of a part, where they are known.
+    pub(super) fn store(&self, part: usize) -> Option<&ImageStore> {
+        self.parts[part].source.as_ref().map(|source| &self.stores[source])
     }
 
     /// Has the sets say the names that their images will have. Gives for each image its name until now, and
@@ -163,15 +154,14 @@ impl Placing {
             let Some(store) = part.source.as_ref().map(|source| &self.stores[source]) else {
                 continue;
             };
-            if part.put == PutImages::Keep {
-                continue;
-            }
+            unless_stopped(stop)?;
+            let there: Vec<bool> = names.par_iter().map(|(name, _)| store.contains(name)).collect();
             let mut missing = Vec::new();
-            for (name, place) in names {
-                if store.contains(name) {
-                    work.insert(place, (part, store, name));
-                } else {
+            for ((name, place), is_there) in names.iter().zip(there) {
+                if !is_there {
                     missing.push(name.clone());
+                } else if part.put != PutImages::Keep {
+                    work.insert(place, (part, store, name));
                 }
             }
             let shown = first_few(missing.iter().cloned());
@@ -237,20 +227,6 @@ fn choose_put(set: &Dataset, store: Option<&ImageStore>, how: &Conversion) -> Re
 fn common(one: &str, two: &str) -> usize {
     let same = one.bytes().zip(two.bytes()).take_while(|(a, b)| a == b).count();
     one.as_bytes()[..same].iter().rposition(|byte| *byte == b'/').map_or(0, |end| end + 1)
-}
-
-/// Reads the sizes that are unknown from the images that are there. Gives their number.
-fn complete_sizes(set: &mut Dataset, store: &ImageStore) -> usize {
-    let unknown: Vec<_> =
-        set.images_mut().iter_mut().filter(|image| image.size.is_none()).collect();
-    let read = unknown.into_par_iter().map(|image| {
-        if store.contains(&image.file_name) {
-            // One that cannot be read keeps an unknown size, which is counted.
-            image.size = store.size(&image.file_name).ok();
-        }
-        usize::from(image.size.is_some())
-    });
-    read.sum()
 }
 
 fn put_one(

@@ -6,13 +6,14 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
 use super::NotCarried;
 use crate::{
     boxes::Xywh,
     data::{
         dataset::Dataset,
+        formats::{Rest, Written},
         records::{Annotation, AnnotationFormat, ClassRecord, ImageRecord},
     },
     error::{Error, Result, unless_stopped, write_atomically},
@@ -33,10 +34,17 @@ impl Kind<'_> {
     }
 }
 
-/// Writes a set as one file. What is written reads back as it was, to the last digit.
-pub(super) fn write(set: &Dataset, kind: Kind<'_>, path: &Path, stop: &AtomicBool) -> Result<()> {
+/// Writes a set as one file, with what the file that it was read from has `more`. What is written reads back as it
+/// was, to the last digit.
+pub(super) fn write(
+    set: &Dataset,
+    kind: Kind<'_>,
+    more: &More<'_>,
+    path: &Path,
+    stop: &AtomicBool,
+) -> Result<()> {
     write_atomically(path, |out| {
-        serde_json::to_writer(Stopping { out, stop }, &File { set, kind }).map_err(|e| {
+        serde_json::to_writer(Stopping { out, stop }, &File { set, kind, more }).map_err(|e| {
             if stop.load(Ordering::Relaxed) { Error::Stopped } else { io::Error::from(e).into() }
         })
     })?;
@@ -127,15 +135,34 @@ pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut No
 struct File<'a> {
     set: &'a Dataset,
     kind: Kind<'a>,
+    more: &'a More<'a>,
+}
+
+/// What is written as the file has it that the set was read from.
+#[derive(Default)]
+pub(super) struct More<'a> {
+    /// Of images, annotations and the file.
+    pub(super) of: Option<&'a Rest>,
+    /// Of the classes, in their order; none if nothing is.
+    pub(super) classes: Vec<Written>,
+}
+
+/// What is written more of a record.
+fn read<E: serde::ser::Error>(written: Option<Result<Written>>) -> Result<Written, E> {
+    written.transpose().map(Option::unwrap_or_default).map_err(E::custom)
 }
 
 impl Serialize for File<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct as _;
-        let mut file = serializer.serialize_struct("File", 3)?;
-        file.serialize_field("images", &Images(self))?;
-        file.serialize_field("annotations", &Annotations(self))?;
-        file.serialize_field("categories", &Categories(self))?;
+        use serde::ser::SerializeMap as _;
+        let mut file = serializer.serialize_map(None)?;
+        file.serialize_entry("images", &Images(self))?;
+        file.serialize_entry("annotations", &Annotations(self))?;
+        file.serialize_entry("categories", &Categories(self))?;
+        // Behind what a file is recognised by.
+        for (key, value) in self.more.of.iter().flat_map(|rest| &rest.top.0) {
+            file.serialize_entry(key, value)?;
+        }
         file.end()
     }
 }
@@ -170,24 +197,31 @@ struct ImageJson<'a> {
     neg_category_ids: Option<Vec<i64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_exhaustive_category_ids: Option<Vec<i64>>,
+    #[serde(flatten)]
+    more: Written,
 }
 
 struct Images<'a>(&'a File<'a>);
 
 impl Serialize for Images<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let File { set, kind } = self.0;
+        let File { set, kind, more } = self.0;
         let ids = |classes: &[ClassIndex]| {
             classes.iter().map(|class| set.vocabulary().category(*class).id.0).collect()
         };
-        serializer.collect_seq(set.images().iter().enumerate().map(|(at, image)| ImageJson {
-            id: WrittenId::of_image(set, at),
-            file_name: &image.file_name,
-            width: image.size.map(|[_, width]| width),
-            height: image.size.map(|[height, _]| height),
-            neg_category_ids: kind.is_lvis().then(|| ids(&absent(set, at))),
-            not_exhaustive_category_ids: kind.is_lvis().then(|| ids(&not_exhaustive(image))),
-        }))
+        let mut images = serializer.serialize_seq(Some(set.images().len()))?;
+        for (at, image) in set.images().iter().enumerate() {
+            images.serialize_element(&ImageJson {
+                id: WrittenId::of_image(set, at),
+                file_name: &image.file_name,
+                width: image.size.map(|[_, width]| width),
+                height: image.size.map(|[height, _]| height),
+                neg_category_ids: kind.is_lvis().then(|| ids(&absent(set, at))),
+                not_exhaustive_category_ids: kind.is_lvis().then(|| ids(&not_exhaustive(image))),
+                more: read(more.of.map(|rest| rest.of_image(image.id)))?,
+            })?;
+        }
+        images.end()
     }
 }
 
@@ -220,27 +254,37 @@ struct AnnotationJson<'a> {
     id: WrittenId<'a>,
     image_id: WrittenId<'a>,
     category_id: i64,
-    bbox: Xywh,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bbox: Option<Xywh>,
     area: f64,
     iscrowd: u8,
     #[serde(skip_serializing_if = "is_false")]
     ignore: u8,
+    #[serde(flatten)]
+    more: Written,
 }
 
 struct Annotations<'a>(&'a File<'a>);
 
 impl Serialize for Annotations<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let set = self.0.set;
-        serializer.collect_seq(set.annotations().iter().map(|a| AnnotationJson {
-            id: WrittenId::of_annotation(set, a),
-            image_id: WrittenId::of_image(set, a.image as usize),
-            category_id: set.vocabulary().category(a.class).id.0,
-            bbox: a.bbox,
-            area: a.area,
-            iscrowd: u8::from(a.crowd),
-            ignore: u8::from(a.ignore),
-        }))
+        let File { set, more, .. } = self.0;
+        let mut annotations = serializer.serialize_seq(Some(set.annotations().len()))?;
+        for a in set.annotations() {
+            let more = read(more.of.map(|rest| rest.of_annotation(a.id)))?;
+            annotations.serialize_element(&AnnotationJson {
+                id: WrittenId::of_annotation(set, a),
+                image_id: WrittenId::of_image(set, a.image as usize),
+                category_id: set.vocabulary().category(a.class).id.0,
+                // Where the angle beside it turns it, it is written as it was.
+                bbox: (!more.has("bbox")).then_some(a.bbox),
+                area: a.area,
+                iscrowd: u8::from(a.crowd),
+                ignore: u8::from(a.ignore),
+                more,
+            })?;
+        }
+        annotations.end()
     }
 }
 
@@ -266,25 +310,28 @@ struct CategoryJson<'a> {
     wnid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lvis_clip_row: Option<u32>,
+    #[serde(flatten)]
+    more: Written,
 }
 
 impl<'a> CategoryJson<'a> {
     /// What the file gives; with `counted`, counts where it gives none.
-    fn new(class: &'a ClassRecord, counted: Option<&Category>) -> Self {
+    fn new(class: &'a ClassRecord, counted: Option<&Category>, more: Written) -> Self {
         let image_count = class.image_count.or(counted.map(|counted| counted.image_count));
         let frequency = counted.and(image_count).map(Frequency::of);
         Self {
             id: class.id,
             name: &class.name,
-            synonyms: &class.synonyms,
+            synonyms: if more.has("synonyms") { &[] } else { &class.synonyms },
             freebase_id: class.key.as_deref(),
-            supercategory: class.supercategory.as_deref(),
+            supercategory: class.supercategory.as_deref().filter(|_| !more.has("supercategory")),
             image_count,
             instance_count: class.instance_count.or(counted.map(|counted| counted.instance_count)),
             frequency: class.frequency.or(frequency),
             synset: class.synset.as_deref(),
             wnid: class.wnid.as_deref(),
             lvis_clip_row: class.text_row,
+            more,
         }
     }
 }
@@ -293,12 +340,15 @@ struct Categories<'a>(&'a File<'a>);
 
 impl Serialize for Categories<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let File { set, kind } = self.0;
+        let File { set, kind, more } = self.0;
         let counted = |at: usize| match kind {
             Kind::Coco => None,
             Kind::Lvis(counts) => counts.vocabulary().categories().get(at),
         };
         let classes = set.class_records().iter().enumerate();
-        serializer.collect_seq(classes.map(|(at, class)| CategoryJson::new(class, counted(at))))
+        serializer.collect_seq(classes.map(|(at, class)| {
+            let more = more.classes.get(at).cloned().unwrap_or_default();
+            CategoryJson::new(class, counted(at), more)
+        }))
     }
 }

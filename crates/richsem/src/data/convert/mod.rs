@@ -5,10 +5,12 @@
 //! error, the folder is as it was.
 
 mod classes;
+mod frames;
 mod images;
 mod json;
 mod not_carried;
 mod report;
+mod rests;
 #[cfg(test)]
 mod tests;
 mod yolo;
@@ -34,6 +36,7 @@ use images::Placing;
 pub use images::PutImages;
 pub use not_carried::{Lost, NotCarried};
 pub use report::{ConversionReport, NEVER_READ, SplitReport};
+use rests::Rests;
 
 /// The format that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,20 +115,25 @@ pub(in crate::data) fn write_parts(
     }
     let placing = Placing::choose(&sets, how)?;
     report.notes.extend(placing.notes());
-    placing.complete_sizes(&mut sets, &mut report);
+    let guessed = frames::complete_sizes(&mut sets, &placing, how, &mut report);
+    frames::fit(&mut sets, &placing, how, guessed, &mut report)?;
     // On the same disk as the output, so that renaming is all that is left to do.
     let absolute = std::path::absolute(output)?;
     let existing = absolute.ancestors().find(|p| p.is_dir()).unwrap_or(&absolute);
     let staging = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(existing)?;
     unless_stopped(stop)?;
+    let carried = (how.target != Target::Yolo).then_some(existing);
+    let rests = Rests::read(&sets, carried, stop)?;
+    report.fields_counted = rests.are_all();
     let images = match how.target {
         Target::Yolo => yolo::write(&sets, staging.path(), &mut report)?,
         Target::Coco | Target::Lvis => {
             let images = placing.rename(&mut sets)?;
-            write_json(&sets, how.target, staging.path(), &mut report, stop)?;
+            write_json(&sets, &rests, how.target, staging.path(), &mut report, stop)?;
             images
         }
     };
+    rests.tell(&sets, how.target, &mut report.not_carried);
     placing.put(&images, staging.path(), &mut report, stop)?;
     report.tell(&sets, &placing, how.target, output);
     unless_stopped(stop)?;
@@ -143,6 +151,7 @@ fn file_of(target: Target, part: &str) -> String {
 
 fn write_json(
     sets: &[Part],
+    rests: &Rests,
     target: Target,
     folder: &Path,
     report: &mut ConversionReport,
@@ -154,7 +163,9 @@ fn write_json(
             Target::Lvis => json::Kind::Lvis(&sets[counting.unwrap_or(at)].1),
             Target::Coco | Target::Yolo => json::Kind::Coco,
         };
-        json::write(set, kind, &folder.join(file_of(target, name)), stop)?;
+        let more =
+            json::More { of: rests.of(at), classes: rests.of_classes(at, set.class_records()) };
+        json::write(set, kind, &more, &folder.join(file_of(target, name)), stop)?;
         json::tell_lost(name, set, kind, &mut report.not_carried);
     }
     Ok(())

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use super::{NotCarried, Part, Target, file_of, images::Placing};
 use crate::data::dataset::LoadReport;
 
-/// What no reader reads, and so no conversion writes: for a line below the table of what was lost.
-pub const NEVER_READ: &str = "Never read, and so never written: polygons, masks, key points, captions, poses, \
-                              parts of objects, licences.";
+/// What no reader of other formats than COCO's and LVIS's reads, and so no conversion writes or counts: for a line
+/// below the table of what was lost, unless [`ConversionReport::fields_counted`].
+pub const NEVER_READ: &str = "Never read of this format, and so neither written nor counted, if the set has it: \
+                              polygons, masks, key points, captions, poses, parts of objects, scores, attributes, \
+                              licences.";
 
 /// What [`super::convert`] wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +22,9 @@ pub struct ConversionReport {
     pub notes: Vec<String>,
     /// What the new format has no place for.
     pub not_carried: NotCarried,
+    /// Whether every field of the set was carried or counted, also those that nothing here reads: so it is of
+    /// COCO and LVIS files.
+    pub fields_counted: bool,
 }
 
 /// What was written of one part of the set.

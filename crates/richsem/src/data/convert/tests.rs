@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod classes;
+mod frames;
 mod images;
+mod rests;
 
 use std::{
     path::{Path, PathBuf},
@@ -302,7 +304,14 @@ fn a_stop_ends_a_file() {
     let set = Dataset::open(&folder.path().join("train.json")).unwrap();
     let path = folder.path().join("out.json");
     let stop = AtomicBool::new(true);
-    let error = super::json::write(&set, super::json::Kind::Coco, &path, &stop).unwrap_err();
+    let error = super::json::write(
+        &set,
+        super::json::Kind::Coco,
+        &super::json::More::default(),
+        &path,
+        &stop,
+    )
+    .unwrap_err();
     assert!(matches!(error, Error::Stopped) && !path.exists(), "{error}");
 }
 
@@ -328,7 +337,9 @@ fn ids_names_and_what_was_seen_are_kept() {
     };
     assert_eq!(facts(&after), facts(&before));
     assert_eq!(facts(&after)[0].0.as_deref(), Some("/m/0bt9lr"));
-    let report = to(Target::Yolo, &input, &folder.path().join("yolo")).unwrap();
+    // Its image is not there.
+    let how = Conversion { images: Some(super::PutImages::Keep), ..Conversion::to(Target::Yolo) };
+    let report = convert(&input, &folder.path().join("yolo"), &how, &GO, &mut go_on).unwrap();
     let lost = lost(&report);
     let has = |what: &str| lost.iter().any(|line| line.contains(what));
     assert!(

@@ -12,6 +12,7 @@
 //! order mark, lists of verified classes that name classes the file does not have (passed over and
 //! counted). Everything else stops with the file, the record and the field in the message.
 
+mod change;
 mod group;
 mod report;
 #[cfg(test)]
@@ -57,7 +58,11 @@ pub struct Dataset {
     /// Whether the reader made the ids of the classes.
     numbered: bool,
     unit: Unit,
+    /// Whether the boxes were shares before they became pixels.
+    from_shares: bool,
     images_at: Option<PathBuf>,
+    /// The COCO or LVIS file that it was read from.
+    json: Option<PathBuf>,
     relations: Option<Relations>,
     /// Classes of which the file shows all boxes, in every image.
     exhaustive: Arc<[ClassIndex]>,
@@ -165,7 +170,9 @@ impl Dataset {
             class_records: records.classes,
             numbered: records.numbered,
             unit: records.unit,
+            from_shares: records.from_shares,
             images_at: records.images_at,
+            json: records.json,
             relations: records.relations,
             images: records.images,
             image_ids: records.image_ids,
@@ -249,48 +256,6 @@ impl Dataset {
         let classes =
             order.iter().map(|&at| ClassRecord { id: new[at], ..self.class_records[at].clone() });
         self.set_classes(classes.collect(), &place);
-    }
-
-    /// Keeps these images and their annotations: a part of the set, called `name`. Counts of its classes that
-    /// the file gave are those of the whole, so they are counted anew.
-    ///
-    /// # Panics
-    /// If `kept` does not have an entry for every image.
-    pub(in crate::data) fn keep(&mut self, kept: &[bool], name: &str) {
-        assert_eq!(kept.len(), self.images.len(), "an entry for every image");
-        let place: Vec<u32> = kept
-            .iter()
-            .scan(0, |next, &is_kept| {
-                let at = *next;
-                *next += u32::from(is_kept);
-                Some(at)
-            })
-            .collect();
-        self.annotations.retain(|annotation| kept[annotation.image as usize]);
-        for annotation in &mut self.annotations {
-            annotation.image = place[annotation.image as usize];
-        }
-        let mut kept_ids = kept.iter();
-        if let Some(ids) = &mut self.image_ids {
-            ids.retain(|_| kept_ids.next() == Some(&true));
-        }
-        let mut kept = kept.iter();
-        self.images.retain(|_| kept.next() == Some(&true));
-        self.starts = group::by_image(&mut self.annotations, self.images.len());
-        for class in &mut self.class_records {
-            (class.image_count, class.instance_count) = (None, None);
-        }
-        let classes = std::mem::take(&mut self.class_records);
-        let same: Vec<ClassIndex> = (0..classes.len() as u32).map(ClassIndex).collect();
-        self.set_classes(classes, &same);
-        self.split = name.to_owned();
-        self.report.images = self.images.len();
-        self.report.annotations = self.annotations.len();
-    }
-
-    /// The images, to be changed in name and size.
-    pub(in crate::data) fn images_mut(&mut self) -> &mut [ImageRecord] {
-        &mut self.images
     }
 
     /// Other names of each class, in the vocabulary's order: LVIS's and V3Det's synonyms, Objects365's

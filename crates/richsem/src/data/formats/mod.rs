@@ -34,7 +34,7 @@ use crate::{
     data::{image_io::Orientation, reading::Reading, records::Records},
     error::{Error, Result},
 };
-pub(in crate::data) use coco::below_root;
+pub(in crate::data) use coco::{Rest, Written, below_root};
 pub use hf::BoxForm;
 pub(in crate::data) use hf::part_of_file;
 pub(in crate::data) use place::Place;

@@ -109,6 +109,7 @@ fn to_pixels(records: &mut Records) {
         annotation.area *= width * height;
     }
     records.unit = Unit::Pixels;
+    records.from_shares = true;
 }
 
 /// Keeps some of the images, and their annotations.

@@ -34,7 +34,7 @@ use image::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, boxes::Xywh};
 
 /// Most pixels of an image. Pillow, too, refuses larger ones as decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -102,10 +102,64 @@ pub fn size(path: &Path, orientation: Orientation) -> Result<[u32; 2]> {
 /// # Errors
 /// As [`size`].
 pub fn size_of(
-    mut file: impl BufRead + Seek,
+    file: impl BufRead + Seek,
     path: &Path,
     orientation: Orientation,
 ) -> Result<[u32; 2]> {
+    Ok(frame_of(file, path)?.size(orientation))
+}
+
+/// What the headers of an image say of its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// `[height, width]` of the pixels as they are stored.
+    pub(crate) stored: [u32; 2],
+    turn: Turn,
+}
+
+impl Frame {
+    /// Whether the EXIF orientation turns or mirrors the image.
+    pub(crate) fn is_turned(self) -> bool {
+        self.turn != Turn::NoTransforms
+    }
+
+    /// `[height, width]` the way up that images are read.
+    pub(crate) fn size(self, orientation: Orientation) -> [u32; 2] {
+        let [height, width] = self.stored;
+        match orientation {
+            Orientation::Exif if turns_sides(self.turn) => [width, height],
+            _ => [height, width],
+        }
+    }
+
+    /// The same orientation of an image that is stored with another `[height, width]`.
+    pub(crate) fn with_stored(self, stored: [u32; 2]) -> Self {
+        Self { stored, ..self }
+    }
+
+    /// Where a box on the pixels as stored is in the image as viewers show it.
+    pub(crate) fn shown(self, Xywh([x, y, w, h]): Xywh) -> Xywh {
+        let [height, width] = self.stored.map(f64::from);
+        // From the other side.
+        let (left, up) = (width - x - w, height - y - h);
+        Xywh(match self.turn {
+            Turn::NoTransforms => [x, y, w, h],
+            Turn::FlipHorizontal => [left, y, w, h],
+            Turn::Rotate180 => [left, up, w, h],
+            Turn::FlipVertical => [x, up, w, h],
+            Turn::Rotate90FlipH => [y, x, h, w],
+            Turn::Rotate90 => [up, x, h, w],
+            Turn::Rotate270FlipH => [up, left, h, w],
+            Turn::Rotate270 => [y, left, h, w],
+        })
+    }
+}
+
+/// The frame of an image, from its headers alone. `path` is only for messages.
+///
+/// # Errors
+/// As [`size`].
+pub(crate) fn frame_of(mut file: impl BufRead + Seek, path: &Path) -> Result<Frame> {
     use std::io::Read as _;
     let mut start = Vec::new();
     file.by_ref().take(FileFormat::LONGEST_MAGIC).read_to_end(&mut start)?;
@@ -123,10 +177,7 @@ pub fn size_of(
             (width, height, turn)
         }
     };
-    Ok(match orientation {
-        Orientation::Exif if turns_sides(turn) => [width, height],
-        _ => [height, width],
-    })
+    Ok(Frame { stored: [height, width], turn })
 }
 
 /// What an EXIF segment says; upright where it says nothing that can be read.

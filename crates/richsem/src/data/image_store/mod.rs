@@ -14,7 +14,7 @@ mod tests;
 
 use std::{
     collections::BTreeSet,
-    io::Cursor,
+    io::{BufReader, Cursor},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -24,7 +24,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{
-    image_io::{self, Decoded, Orientation},
+    image_io::{self, Decoded, Frame, Orientation},
     listing::{PassedOver, is_image},
 };
 use crate::{Error, Result, plural::counted};
@@ -294,13 +294,18 @@ impl ImageStore {
         name: &str,
         orientation: Orientation,
     ) -> Result<[u32; 2]> {
+        Ok(self.frame(name)?.size(orientation))
+    }
+
+    /// What the headers of an image say of its frame.
+    pub(in crate::data) fn frame(&self, name: &str) -> Result<Frame> {
         let path = self.display_path(name);
         match &self.location {
-            Location::Folder(_) => image_io::size(&path, orientation),
-            Location::Archives(archives) => archives.size(name, orientation),
-            Location::Tables(_) => {
-                image_io::size_of(Cursor::new(self.read(name)?), &path, orientation)
+            Location::Folder(_) => {
+                image_io::frame_of(BufReader::new(fs_err::File::open(&path)?), &path)
             }
+            Location::Archives(archives) => archives.frame(name),
+            Location::Tables(_) => image_io::frame_of(Cursor::new(self.read(name)?), &path),
         }
     }
 

@@ -30,7 +30,8 @@ use crate::{
 /// How to divide a set.
 #[derive(Debug, Clone)]
 pub struct Division {
-    /// The parts, in order, with their shares of the images: positive, their sum is taken as all.
+    /// The parts, in order, with their shares of the images: positive, their sum 1; or whole numbers, whose sum
+    /// is taken as all.
     pub parts: Vec<(String, f64)>,
     /// What images that stay together have in common, by their names: the first group of this pattern, or
     /// all that it matches. An image that it does not match is alone. Default: Roboflow's copies of one
@@ -75,6 +76,9 @@ pub struct DivisionReport {
     pub classes: Vec<DividedClass>,
     /// Groups of more than one image, and how many images they have in all.
     pub groups: (usize, usize),
+    /// How many names of images the pattern of [`Division::group`] matches, and how many there are; none without
+    /// a pattern.
+    pub matched: Option<(usize, usize)>,
 }
 
 /// The pattern of Roboflow's copies: `name_jpg.rf.0123abc….jpg`.
@@ -111,6 +115,7 @@ pub fn divide(
         Some(pattern) => pattern.clone(),
         None => Regex::new(ROBOFLOW).expect("a test uses the pattern"),
     };
+    let matched = matched(&set, division)?;
     let members = members(&set, &pattern);
     let groups: Vec<Group> = members.iter().map(|images| group(&set, images)).collect();
     let assigned = assign(&groups, set.vocabulary().len(), &shares, division.seed);
@@ -136,7 +141,7 @@ pub fn divide(
     let images = how.images.or(in_folder.then_some(PutImages::Link));
     let how = Conversion { target, images, ..how.clone() };
     let written = write_parts(input, parts, output, &how, ConversionReport::default(), stop)?;
-    Ok(DivisionReport { written, classes, groups })
+    Ok(DivisionReport { written, classes, groups, matched })
 }
 
 /// The shares, their sum 1.
@@ -161,7 +166,28 @@ fn shares(division: &Division) -> Result<Vec<f64>> {
         }
     }
     let sum: f64 = parts.iter().map(|(_, share)| share).sum();
+    // Thirds are written as 0.33.
+    let is_all = (sum - 1.0).abs() < 0.015 || parts.iter().all(|(_, share)| share.fract() == 0.0);
+    if !is_all {
+        let sum = (sum * 1e6).round() / 1e6;
+        return refuse(format!("expected shares that add up to 1, or whole numbers, got {sum}"));
+    }
     Ok(parts.iter().map(|(_, share)| share / sum).collect())
+}
+
+/// How many names the pattern matches, if one is given: it must be some.
+fn matched(set: &Dataset, division: &Division) -> Result<Option<(usize, usize)>> {
+    let Some(pattern) = &division.group else { return Ok(None) };
+    let names = || set.images().iter().map(|image| image.file_name.as_str());
+    let matched = names().filter(|name| pattern.is_match(name)).count();
+    if let (0, Some(first)) = (matched, names().next()) {
+        let problem =
+            format!("`{pattern}` matches none of the {} names, as `{first}`", set.images().len());
+        return Err(Error::config("group", problem).with_hint(
+            "write what names of images that stay together have in common, or leave it out",
+        ));
+    }
+    Ok(Some((matched, set.images().len())))
 }
 
 /// The images that stay together, each image in one list.

@@ -114,6 +114,8 @@ fn wrong_parts_are_named() {
         (&[("a", 1.0), ("b/c", 1.0)], "b/c"),
         (&[("a", 1.0), ("b", 0.0)], "above 0"),
         (&[("a", 1.0), ("b", f64::NAN)], "above 0"),
+        (&[("a", 0.7), ("b", 0.7)], "got 1.4"),
+        (&[("a", 0.5), ("b", 0.25)], "got 0.75"),
     ] {
         let how = Conversion::to(Target::Coco);
         let error = divide(&input, &output, &division(parts), &how, &GO, &mut |_| {
@@ -123,4 +125,86 @@ fn wrong_parts_are_named() {
         .to_string();
         assert!(error.contains(problem) && error.contains("parts"), "{error}");
     }
+}
+
+#[test]
+fn shares_of_one_and_whole_numbers_are_taken() {
+    for parts in [
+        &[("a", 0.8), ("b", 0.2)][..],
+        &[("a", 0.33), ("b", 0.33), ("c", 0.33)],
+        &[("a", 80.0), ("b", 20.0)],
+        &[("a", 4.0), ("b", 1.0)],
+    ] {
+        let shares = shares(&division(parts)).unwrap();
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{shares:?}");
+    }
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_refused_and_matches_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let (input, output) = (folder.path().join("all.json"), folder.path().join("out"));
+    let divided = |pattern: &str| {
+        let division = Division {
+            group: Some(Regex::new(pattern).unwrap()),
+            ..division(&[("train", 0.8), ("val", 0.2)])
+        };
+        divide(&input, &output, &division, &Conversion::to(Target::Coco), &GO, &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+    };
+    let error = divided("^xyz").unwrap_err().to_string();
+    assert!(error.contains("group") && error.contains("none of the 40 names"), "{error}");
+    assert!(!output.exists());
+    assert_eq!(divided(r"shots/([0-9]+)_jpg").unwrap().matched, Some((34, 40)));
+}
+
+/// Records go to their part whole; an image without a file is counted.
+#[test]
+fn parts_keep_every_field_of_their_records() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let (input, output) = (folder.path().join("all.json"), folder.path().join("out"));
+    let mut whole: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&input).unwrap()).unwrap();
+    whole["info"] = json!({ "year": 2020 });
+    for (list, field) in [("images", "video_id"), ("annotations", "segmentation")] {
+        for record in whole[list].as_array_mut().unwrap() {
+            record[field] = json!([[record["id"], 1.5]]);
+        }
+    }
+    std::fs::write(&input, whole.to_string()).unwrap();
+    std::fs::remove_file(folder.path().join("images/shots/3.jpg")).unwrap();
+    let report = divide(
+        &input,
+        &output,
+        &division(&[("train", 0.8), ("val", 0.2)]),
+        &Conversion::to(Target::Coco),
+        &GO,
+        &mut |_| std::ops::ControlFlow::Continue(()),
+    )
+    .unwrap();
+    assert!(report.written.fields_counted);
+    let lost = report.written.not_carried.lost();
+    assert_eq!(
+        lost.iter().map(|l| (&*l.what, l.count)).collect::<Vec<_>>(),
+        [("images without a file", 1)]
+    );
+    let mut found = [0, 0];
+    for part in ["train", "val"] {
+        let path = output.join(format!("{part}.json"));
+        let file: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(file["info"], whole["info"]);
+        for (at, (list, field)) in
+            [("images", "video_id"), ("annotations", "segmentation")].into_iter().enumerate()
+        {
+            for record in file[list].as_array().unwrap() {
+                assert_eq!(record[field], json!([[record["id"], 1.5]]));
+                found[at] += 1;
+            }
+        }
+    }
+    assert_eq!(found, [40, 43]);
 }

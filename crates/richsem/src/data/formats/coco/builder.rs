@@ -195,11 +195,12 @@ impl Builder {
         if group && !crowd {
             self.seen.groups.add(id);
         }
-        if let Some(Attributes { rotation, cvat }) = raw.attributes {
+        if let Some(attributes) = raw.attributes {
+            let Attributes { rotation, cvat } = attributes;
             if cvat && crowd {
                 self.seen.cvat_masks.add(id);
             }
-            if cvat && rotation % 180.0 != 0.0 {
+            if attributes.turn_boxes() {
                 self.seen.turned.add(id);
                 bbox = turned(bbox, rotation);
             }

@@ -11,6 +11,7 @@ mod folder;
 mod ids;
 mod objects365;
 mod records;
+mod rest;
 mod segmentation;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::{
 };
 use builder::Builder;
 pub(super) use folder::begins_as_json;
+pub(in crate::data) use rest::{Rest, Written};
 pub(super) use segmentation::{of_points, turned};
 
 pub(super) const FORMAT: Format = Format {
@@ -40,6 +42,7 @@ pub(super) const FORMAT: Format = Format {
         let told = || crate::data::reading::tell(&counter, request.watch);
         let mut records = read(&file, reader, CHUNK, request.annotated, &told)?;
         images_at::find(&near, request.watch, &mut records);
+        records.json = Some(file);
         Ok(records)
     },
 };

@@ -139,6 +139,18 @@ pub(super) struct Attributes {
     pub(super) cvat: bool,
 }
 
+impl Attributes {
+    /// Those of a record, if they are an object or anything else that a record may have there.
+    pub(super) fn of(raw: &RawValue) -> Option<Self> {
+        serde_json::from_str(raw.get()).ok()
+    }
+
+    /// Whether a box beside them is turned when it is read.
+    pub(super) fn turn_boxes(self) -> bool {
+        self.cvat && self.rotation % 180.0 != 0.0
+    }
+}
+
 impl<'de> Deserialize<'de> for Attributes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]

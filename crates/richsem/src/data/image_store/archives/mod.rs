@@ -29,7 +29,7 @@ use super::{
 use crate::{
     Error, Result,
     data::{
-        image_io::{self, Orientation},
+        image_io::{self, Frame},
         listing::is_image,
     },
 };
@@ -161,16 +161,16 @@ impl Archives {
     /// `[height, width]` of an image. No more of it is read than its headers, unless it is compressed.
     ///
     /// # Errors
-    /// As [`Self::read`] and [`image_io::size_of`].
-    pub(super) fn size(&self, name: &str, orientation: Orientation) -> Result<[u32; 2]> {
+    /// As [`Self::read`] and [`image_io::frame_of`].
+    pub(super) fn frame(&self, name: &str) -> Result<Frame> {
         let (span, shown) = (self.find(name)?, self.path.join(name));
         self.with_file(span.part, |file| {
             let mut image = BufReader::new(Section::new(file, span));
             if image.fill_buf()?.starts_with(&[0x1F, 0x8B]) && is_image(name) {
                 let bytes = self.unpacked(name, &self.read_span(span)?)?;
-                return image_io::size_of(Cursor::new(bytes), &shown, orientation);
+                return image_io::frame_of(Cursor::new(bytes), &shown);
             }
-            image_io::size_of(image, &shown, orientation)
+            image_io::frame_of(image, &shown)
         })
     }
 

@@ -83,8 +83,8 @@ fn the_size_of_an_image_is_read_from_its_headers() {
     file.set_len(512 + length + 1024).unwrap();
     file.rewind().unwrap();
     let archives = open(&[path], &never()).unwrap();
-    assert_eq!(archives.size("a.png", Orientation::Exif).unwrap(), [5, 7]);
-    assert!(archives.size("b.png", Orientation::Exif).is_err());
+    assert_eq!(archives.frame("a.png").unwrap().stored, [5, 7]);
+    assert!(archives.frame("b.png").is_err());
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn the_size_of_a_packed_image_is_that_of_its_contents() {
     let bytes = tar(&[("a.png", &packed), ("b.png", png.get_ref()), ("c.png", b"none")]);
     let archives = open(&[written(folder.path(), "a.tar", &bytes)], &never()).unwrap();
     for name in ["a.png", "b.png"] {
-        assert_eq!(archives.size(name, Orientation::Exif).unwrap(), [2, 3]);
+        assert_eq!(archives.frame(name).unwrap().stored, [2, 3]);
     }
-    assert!(archives.size("c.png", Orientation::Exif).is_err());
+    assert!(archives.frame("c.png").is_err());
 }

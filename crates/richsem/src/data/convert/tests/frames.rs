@@ -1,0 +1,158 @@
+//! Boxes are where they were on the pixels, whatever the EXIF orientation of their image.
+
+use image::{Rgb, RgbImage};
+
+use super::{super::PutImages, *};
+use crate::data::{
+    image_io::{Orientation, tests::jpeg_with_exif},
+    image_store::ImageStore,
+};
+
+/// A white box on black, `[height, width]` and the box on the pixels as stored.
+fn drawn(side: [u32; 2], [x, y, w, h]: [u32; 4]) -> RgbImage {
+    RgbImage::from_fn(side[1], side[0], |at_x, at_y| {
+        let inside = (x..x + w).contains(&at_x) && (y..y + h).contains(&at_y);
+        Rgb([if inside { 255 } else { 0 }; 3])
+    })
+}
+
+/// The box of what is white.
+fn white(image: &RgbImage) -> [f64; 4] {
+    let at: Vec<_> =
+        image.enumerate_pixels().filter(|(.., p)| p[0] > 127).map(|(x, y, _)| (x, y)).collect();
+    let (xs, ys) = (at.iter().map(|p| p.0), at.iter().map(|p| p.1));
+    let (x, y) = (xs.clone().min().unwrap(), ys.clone().min().unwrap());
+    [x, y, xs.max().unwrap() + 1 - x, ys.max().unwrap() + 1 - y].map(f64::from)
+}
+
+/// A COCO file of one image.
+fn coco(folder: &Path, size: Option<[u32; 2]>, bbox: [f64; 4], jpeg: &[u8]) -> PathBuf {
+    let size = size.map_or(String::new(), |[h, w]| format!(r#", "width": {w}, "height": {h}"#));
+    write(folder, "images/a.jpg", jpeg);
+    let text = format!(
+        r#"{{"images": [{{"id": 1, "file_name": "a.jpg"{size}}}], "categories": [{{"id": 1, "name": "x"}}],
+        "annotations": [{{"id": 1, "image_id": 1, "category_id": 1, "bbox": {bbox:?}}}]}}"#
+    );
+    write(folder, "train.json", text)
+}
+
+/// Reads what was written, as it is read by default, and gives the box and the white in the image.
+fn read_back(output: &Path) -> ([f64; 4], [f64; 4]) {
+    let opening = Opening { usual_split: Some("train"), ..Opening::default() };
+    let set = Dataset::open_as(output, &opening).unwrap();
+    let store = ImageStore::open(set.images_at().unwrap(), Orientation::Exif).unwrap();
+    let image = store.image(&set.images()[0].file_name).unwrap();
+    let size = [image.height(), image.width()];
+    assert_eq!(set.images()[0].size, Some(size));
+    (set.annotations()[0].bbox.0, white(&image))
+}
+
+fn assert_near(one: [f64; 4], other: [f64; 4], what: &str) {
+    let near = one.iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-3);
+    assert!(near, "{what}: {one:?} {other:?}");
+}
+
+#[test]
+fn yolo_has_boxes_where_viewers_show_them() {
+    let on_stored = [8, 16, 24, 8];
+    for side in [[48, 64], [64, 64]] {
+        let stored_image = drawn(side, on_stored);
+        for exif in 1..=8 {
+            let jpeg = jpeg_with_exif(&stored_image, exif);
+            let shown =
+                crate::data::image_io::decode_bytes(&jpeg, Path::new("a"), Orientation::Exif)
+                    .unwrap()
+                    .image;
+            let shown_size = [shown.height(), shown.width()];
+            for (is_stored, has_size) in
+                [(true, true), (true, false), (false, true), (false, false)]
+            {
+                let what = format!("exif {exif} of {side:?}, stored {is_stored}, size {has_size}");
+                let folder = tempfile::tempdir().unwrap();
+                let (size, bbox, orientation) = match is_stored {
+                    true => (side, on_stored.map(f64::from), Orientation::Stored),
+                    false => (shown_size, white(&shown), Orientation::Exif),
+                };
+                let input = coco(folder.path(), has_size.then_some(size), bbox, &jpeg);
+                // Where the size shows it, nothing need be said.
+                let clear = has_size && side != shown_size;
+                let said = if clear { Orientation::Exif } else { orientation };
+                for said in [said, orientation] {
+                    let output = tempfile::tempdir().unwrap();
+                    let opening = Opening { orientation: said, ..Opening::default() };
+                    let how = Conversion { opening, ..Conversion::to(Target::Yolo) };
+                    let report = convert(&input, output.path(), &how, &GO, &mut go_on).unwrap();
+                    let (bbox, white) = read_back(output.path());
+                    assert_near(bbox, white, &what);
+                    let told = |text: &str| report.notes.iter().any(|note| note.contains(text));
+                    assert_eq!(told("are turned"), is_stored && exif > 1, "{what} {report:?}");
+                    let guessed = told("do not show which way up");
+                    let open = side == shown_size || !has_size;
+                    assert_eq!(guessed, exif > 1 && open, "{what} {report:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Files that say the size of their frame keep their numbers; a size that is read is that of the frame said.
+#[test]
+fn coco_and_lvis_keep_the_frame_that_they_name() {
+    let jpeg = jpeg_with_exif(&drawn([48, 64], [8, 16, 24, 8]), 6);
+    for (target, size, orientation, expected) in [
+        (Target::Coco, Some([48, 64]), Orientation::Exif, [48, 64]),
+        (Target::Lvis, Some([64, 48]), Orientation::Exif, [64, 48]),
+        (Target::Coco, None, Orientation::Exif, [64, 48]),
+        (Target::Lvis, None, Orientation::Stored, [48, 64]),
+    ] {
+        let (folder, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let input = coco(folder.path(), size, [1.0, 2.0, 3.0, 4.0], &jpeg);
+        let opening = Opening { orientation, ..Opening::default() };
+        let how = Conversion { opening, ..Conversion::to(target) };
+        let report = convert(&input, output.path(), &how, &GO, &mut go_on).unwrap();
+        let set = Dataset::open(&report.splits[0].path).unwrap();
+        assert_eq!(set.images()[0].size, Some(expected));
+        assert_eq!(set.annotations()[0].bbox.0, [1.0, 2.0, 3.0, 4.0]);
+        let guessed = report.notes.iter().any(|note| note.contains("do not show which way up"));
+        assert_eq!(guessed, size.is_none(), "{:?}", report.notes);
+    }
+}
+
+#[test]
+fn shares_are_never_taken_for_the_pixels_as_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let jpeg = jpeg_with_exif(&drawn([48, 64], [8, 16, 24, 8]), 6);
+    let input = coco(folder.path(), Some([48, 64]), [8.0, 16.0, 24.0, 8.0], &jpeg);
+    let yolo = folder.path().join("yolo");
+    to(Target::Yolo, &input, &yolo).unwrap();
+    for target in [Target::Coco, Target::Yolo] {
+        let output = tempfile::tempdir().unwrap();
+        let again = |orientation| {
+            let opening = Opening { orientation, ..Opening::default() };
+            let how = Conversion { opening, ..Conversion::to(target) };
+            convert(&yolo, output.path(), &how, &GO, &mut go_on)
+        };
+        let error = again(Orientation::Stored).unwrap_err().to_string();
+        assert!(error.contains("orientation") && error.contains("a.jpg"), "{error}");
+        again(Orientation::Exif).unwrap();
+        if target == Target::Yolo {
+            let (bbox, white) = read_back(output.path());
+            assert_near(bbox, white, "yolo again");
+        }
+    }
+}
+
+#[test]
+fn images_that_cannot_be_asked_are_refused_or_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let jpeg = jpeg_with_exif(&drawn([48, 64], [8, 16, 24, 8]), 6);
+    let input = coco(folder.path(), Some([48, 64]), [8.0, 16.0, 24.0, 8.0], &jpeg);
+    std::fs::remove_file(folder.path().join("images/a.jpg")).unwrap();
+    let output = folder.path().join("yolo");
+    let error = to(Target::Yolo, &input, &output).unwrap_err().to_string();
+    assert!(error.contains("train.json") && error.contains("put_images"), "{error}");
+    let how = Conversion { images: Some(PutImages::Keep), ..Conversion::to(Target::Yolo) };
+    let report = convert(&input, &output, &how, &GO, &mut go_on).unwrap();
+    let unknown = "train: images with boxes whose EXIF orientation is not known 1";
+    assert!(lost(&report).contains(&unknown.to_owned()), "{:?}", lost(&report));
+}
