@@ -43,6 +43,58 @@ fn a_leak_is_a_problem_and_is_shown() {
     dir.command(&with(&["--no-images"])).exits(0).stdout_has("were not read");
 }
 
+/// In each layout that has parts: a test image that was trained on, and one that Roboflow made of a training image.
+#[test]
+fn a_leak_into_test_is_a_problem_too() {
+    let dir = Dir::new();
+    dir.command(&SMALL_SYNTH).ok();
+    let train = dir.json("set/train.json");
+    let drawn = |at: usize| {
+        dir.read(&format!("set/images/{}", train["images"][at]["file_name"].as_str().unwrap()))
+    };
+    let yaml = "train: images/train\nval: images/val\ntest: images/test\nnames: [a]\n";
+    dir.write("yolo/data.yaml", yaml);
+    for (part, name, at) in [
+        ("train", "a.rf.0123456789ab", 0),
+        ("train", "b", 1),
+        ("val", "c", 2),
+        ("val", "d", 3),
+        ("test", "a.rf.ba9876543210", 4),
+        ("test", "e", 1),
+    ] {
+        dir.write(&format!("yolo/images/{part}/{name}.png"), drawn(at));
+        dir.write(&format!("yolo/labels/{part}/{name}.txt"), "0 0.5 0.5 0.2 0.2\n");
+        dir.write(&format!("voc/{part}/{name}.png"), drawn(at));
+        let object = "<object><name>a</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax>\
+                      <ymax>9</ymax></bndbox></object>";
+        let xml = format!("<annotation>{object}</annotation>");
+        dir.write(&format!("voc/{part}/{name}.xml"), xml);
+    }
+    dir.command(&["dataset", "convert", "yolo", "coco", "--to", "coco", "--put-images", "copy"])
+        .ok();
+    for set in ["yolo", "coco", "voc"] {
+        let ran = dir.command(&["doctor", set, "--json", "d.json"]).exits(1);
+        ran.stdout_has("1 image of test (50.0 %) also in train");
+        let found = dir.json("d.json");
+        let parts = found["parts"].as_array().unwrap();
+        let names: Vec<&str> = parts.iter().map(|part| part["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["train", "val", "test"], "{set}");
+        let findings = found["findings"].as_array().unwrap();
+        let parts_of = |code: &str| -> Vec<&str> {
+            let of = findings.iter().filter(|finding| finding["code"] == code);
+            of.map(|finding| finding["part"].as_str().unwrap()).collect()
+        };
+        assert_eq!(parts_of("copies_between_parts"), ["train, test"], "{set}");
+        assert_eq!(parts_of("roboflow_between_parts"), ["train, test"], "{set}");
+        assert_eq!(parts_of("unlisted_images"), [""; 0], "{set}");
+        dir.command(&["doctor", set, "--split", "test", "--json", "d.json"]).exits(0);
+        assert_eq!(dir.json("d.json")["parts"][0]["name"], "test", "{set}");
+    }
+    // Exports often name a part that they do not have.
+    std::fs::remove_dir_all(dir.path("yolo/images/test")).unwrap();
+    dir.command(&["doctor", "yolo"]).exits(0).stderr_has("the part `test` is not looked at");
+}
+
 #[test]
 fn detections_show_a_box_that_is_missing() {
     let dir = Dir::new();

@@ -117,25 +117,33 @@ pub(super) fn groups(rows: &[ClassRow]) -> Vec<GroupRow> {
         .collect()
 }
 
+/// Whether metrics are of a part: it is for validation or test, and has boxes.
+fn is_judged(part: &Part<'_>) -> bool {
+    let boxes = part.dataset.is_some_and(|dataset| !dataset.annotations().is_empty());
+    part.role == Role::Val || part.role == Role::Test && boxes
+}
+
 /// Classes that one part shows and another does not.
 pub(super) fn check(examined: &Examined<'_>, rows: &[ClassRow]) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let Some(train) = examined.parts.first().map(Part::name) else { return findings };
     let untrained: Vec<&ClassRow> = rows.iter().filter(|row| row.images[0] == 0).collect();
-    let text = format!("{} no box in train", counted(untrained.len(), "class has", "classes have"));
+    let text =
+        format!("{} no box in {train}", counted(untrained.len(), "class has", "classes have"));
     findings.extend(
-        named("classes_untrained", Level::Look, "train", text, untrained, |row| row.name.clone())
+        named("classes_untrained", Level::Look, train, text, untrained, |row| row.name.clone())
             .map(|finding| {
                 finding.advise("a detector cannot learn them: take them out, or add images")
             }),
     );
-    for (at, part) in examined.parts.iter().enumerate().filter(|(_, p)| p.role == Role::Val) {
-        let both = format!("train, {}", part.name());
+    for (at, part) in examined.parts.iter().enumerate().filter(|(_, p)| is_judged(p)) {
+        let both = format!("{train}, {}", part.name());
         let boxes =
             |row: &&ClassRow| format!("{}: {} boxes", row.name, row.boxes[at].max(row.boxes[0]));
         let only: Vec<&ClassRow> =
             rows.iter().filter(|row| row.images[0] == 0 && row.images[at] > 0).collect();
         let text = format!(
-            "{} boxes in {} and none in train",
+            "{} boxes in {} and none in {train}",
             counted(only.len(), "class has", "classes have"),
             part.name()
         );
@@ -162,7 +170,7 @@ pub(super) fn check(examined: &Examined<'_>, rows: &[ClassRow]) -> Vec<Finding> 
 
 /// Classes of a part that the training part does not have at all.
 fn unknown(examined: &Examined<'_>, part: &Part<'_>) -> Option<Finding> {
-    let ((_, own), other) = (examined.annotated(Role::Train)?, part.dataset?);
+    let ((train, own), other) = (examined.annotated(Role::Train)?, part.dataset?);
     let categories = other.vocabulary().categories().iter().zip(counts(other));
     let unknown = categories.filter(|(category, [_, boxes])| {
         *boxes > 0 && own.vocabulary().class_of(category.id).is_none()
@@ -174,13 +182,14 @@ fn unknown(examined: &Examined<'_>, part: &Part<'_>) -> Option<Finding> {
         })
         .collect();
     let text = format!(
-        "{} boxes in {} and {} not in the file of train",
+        "{} boxes in {} and {} not in the file of {}",
         counted(examples.len(), "category has", "categories have"),
         part.name(),
-        if examples.len() == 1 { "is" } else { "are" }
+        if examples.len() == 1 { "is" } else { "are" },
+        train.name()
     );
     (!examples.is_empty()).then(|| {
-        let parts = format!("train, {}", part.name());
+        let parts = format!("{}, {}", train.name(), part.name());
         Finding::new("classes_unknown", Level::Problem, parts, examples.len(), text)
             .advise("give both files the same categories")
             .with(examples)

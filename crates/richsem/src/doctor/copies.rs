@@ -224,14 +224,17 @@ fn between(
         first.name(),
         total - exact
     );
-    let judged = [first.role, second.role].contains(&Role::Val);
-    let (level, advice) = if judged {
-        (
+    let judged = [first, second].map(|part| matches!(part.role, Role::Val | Role::Test));
+    let (level, advice) = match judged {
+        [false, false] => (Level::Note, ""),
+        [true, true] => (
+            Level::Look,
+            "take them out of one of the two: what was chosen by the one is not judged anew by the other",
+        ),
+        _ => (
             Level::Problem,
             "take them out of one of the two: the metrics are of images that were trained on",
-        )
-    } else {
-        (Level::Note, "")
+        ),
     };
     let examples = found.iter().take(options.examples);
     let examples = examples.map(|&(at, other, kind)| pair(examined, other, at, kind)).collect();

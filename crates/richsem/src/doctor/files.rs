@@ -1,5 +1,5 @@
 //! Images that are not there, cannot be read, are of another size than the file says, or are of no
-//! annotation.
+//! part.
 
 use std::collections::HashSet;
 
@@ -130,7 +130,7 @@ fn sizes(named: &Named<'_>, images: &[Image]) -> Vec<Finding> {
     findings
 }
 
-/// Images beside the annotated ones that no annotation file names.
+/// Images beside the annotated ones that no part names.
 fn unlisted(examined: &Examined<'_>, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut done = HashSet::new();
@@ -148,7 +148,7 @@ fn unlisted(examined: &Examined<'_>, options: &Options) -> Vec<Finding> {
             continue;
         }
         let text = format!(
-            "{} in {} of no annotation file that was given",
+            "{} in {} of no part that was looked at",
             counted(unlisted.len(), "image", "images"),
             store.path().display()
         );

@@ -56,8 +56,10 @@ use scheme::{ClassNumbers, Numbers, Place};
 pub enum Role {
     /// Training: the part that numbers and scheme are about.
     Train,
-    /// Validation or test.
+    /// Validation.
     Val,
+    /// Test.
+    Test,
     /// Extra images for training, as those of `data.extra`.
     Extra,
 }
@@ -67,6 +69,8 @@ pub enum Role {
 pub struct Part<'a> {
     /// What it is for.
     pub role: Role,
+    /// Its name in messages, where that is not its role's.
+    pub called: Option<String>,
     /// Its annotations; none of classification images.
     pub dataset: Option<&'a Dataset>,
     /// Names of its images in the store.
@@ -82,7 +86,7 @@ impl<'a> Part<'a> {
     #[must_use]
     pub fn annotated(role: Role, dataset: &'a Dataset, store: Option<&'a ImageStore>) -> Self {
         let files = dataset.images().iter().map(|image| Cow::from(&*image.file_name)).collect();
-        Self { role, dataset: Some(dataset), files, store, labelled: Vec::new() }
+        Self { role, called: None, dataset: Some(dataset), files, store, labelled: Vec::new() }
     }
 
     /// Classification images.
@@ -93,15 +97,25 @@ impl<'a> Part<'a> {
         labelled: Vec<u32>,
     ) -> Self {
         let files = files.into_iter().map(Cow::from).collect();
-        Self { role: Role::Extra, dataset: None, files, store, labelled }
+        Self { role: Role::Extra, called: None, dataset: None, files, store, labelled }
+    }
+
+    /// The same with another name in messages.
+    #[must_use]
+    pub fn called(self, name: impl Into<String>) -> Self {
+        Self { called: Some(name.into()), ..self }
     }
 
     /// Its name in messages.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
+        if let Some(name) = &self.called {
+            return name;
+        }
         match self.role {
             Role::Train => "train",
             Role::Val => "val",
+            Role::Test => "test",
             Role::Extra => "extra",
         }
     }
@@ -138,7 +152,7 @@ impl Default for Options {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PartRow {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Its format, as messages call it.
     pub format: String,
     /// Images.
@@ -241,7 +255,7 @@ pub fn examine(
 fn row((part, images): (&Part<'_>, &Vec<Image>)) -> PartRow {
     let labelled = part.labelled.iter().filter(|&&images| images > 0).count();
     PartRow {
-        name: part.name(),
+        name: part.name().to_owned(),
         format: part.dataset.map_or("classification images", |d| d.report().format).to_owned(),
         images: part.files.len(),
         boxes: part.dataset.map_or(0, |dataset| dataset.annotations().len()),

@@ -1,5 +1,6 @@
 //! `richsem doctor`.
 
+mod parts;
 mod show;
 
 use std::{
@@ -18,7 +19,7 @@ use richsem::{
         dataset::Dataset,
         detection_source::BrokenImages,
         extra::{ClassificationSet, ExtraConfig, MappingConfig},
-        formats::{Opening, same_split},
+        formats::Opening,
         image_io::Orientation,
         image_store::ImageStore,
     },
@@ -46,7 +47,7 @@ use show::show;
 const HELP: &str = "\
 Examples:
   richsem doctor train.json --val val.json --images images/
-  richsem doctor data.yaml --html doctor.html
+  richsem doctor data.yaml --html doctor.html    (its train, val and test)
   richsem doctor train.json --images images/ --extra imagenet/ --scheme scheme.toml
   richsem doctor val.json --images images/ --weights runs/tiny --out-of-fold
 
@@ -147,18 +148,20 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Some(file) => Config::load(file, &[])?,
         None => Config::defaults(&[])?,
     };
-    let mut train = open(args, &args.data, args.images.as_deref(), Role::Train)?;
-    let val = val_path(args)?.map(|path| -> Result<(PathBuf, Opened)> {
+    let mut train = open(args, &args.data, args.images.as_deref(), (Role::Train, None))?;
+    let found = parts::of_data(args)?;
+    let val = found.val.as_ref().map(|path| -> Result<(PathBuf, Opened)> {
         let images = args.val_images.as_deref().or(args.images.as_deref());
-        let opened = open(args, &path, images, Role::Val)?;
-        Ok((path, opened))
+        let opened = open(args, path, images, (Role::Val, None))?;
+        Ok((path.clone(), opened))
     });
     let val = val.transpose()?;
+    let tests = parts::open_tests(args, &found.tests);
     let extra =
         args.extra.as_ref().map(|path| open_extra(args, path, &train.dataset)).transpose()?;
     let detections = detections(args, &mut train, weights.as_deref())?;
     let signals = Signals::catch()?;
-    let parts = parts(args, &train, val.as_ref().map(|(_, val)| val), extra.as_ref());
+    let parts = parts(args, &train, (val.as_ref().map(|(_, val)| val), &tests), extra.as_ref());
     let options = options(args, &config, &train, val.as_ref(), extra.as_ref());
     let detected = detections.as_ref().map(|detections| detected(args, detections));
     let examination = match watched(&parts, detected.as_ref(), &options, &signals.stop) {
@@ -220,25 +223,23 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
     Ok(weights)
 }
 
-/// The validation set that is named; else, where no part of DATA is named, the one that has a validation part.
-fn val_path(args: &Args) -> Result<Option<PathBuf>> {
-    let opening = args.set.opening();
-    if args.val.is_some() || opening.split.is_some() {
-        return Ok(args.val.clone());
-    }
-    let parts = Dataset::parts(&args.data, &opening)?;
-    let has = |split: &str| parts.iter().any(|part| same_split(part, split));
-    Ok((has("train") && has("val")).then(|| args.data.clone()))
-}
-
-fn open(args: &Args, path: &Path, images: Option<&Path>, role: Role) -> Result<Opened> {
+/// Opens a set, or the named part of it.
+fn open(
+    args: &Args,
+    path: &Path,
+    images: Option<&Path>,
+    (role, part): (Role, Option<&str>),
+) -> Result<Opened> {
     // What is said of DATA need not hold for the other sets.
-    let set = if role == Role::Train { args.set.opening() } else { Opening::default() };
+    let set = if path == args.data { args.set.opening() } else { Opening::default() };
     let usual = if role == Role::Val { "val" } else { "train" };
     let opening = Opening {
         images: images.map(Path::to_owned),
         orientation: args.orientation.get(),
         usual_split: Some(usual),
+        split: if role == Role::Train { set.split.clone() } else { part.map(str::to_owned) },
+        // Those of a test part may be withheld.
+        annotated: role != Role::Test,
         ..set
     };
     let dataset = open_set(path, &opening)?;
@@ -249,7 +250,11 @@ fn open(args: &Args, path: &Path, images: Option<&Path>, role: Role) -> Result<O
         return Err(anyhow!(
             "{}: {problem}\n  hint: give the folder or archive that file names in the annotations are \
              relative to, or look at the annotations alone with --no-images",
-            if role == Role::Val { "--val-images" } else { "--images" }
+            if role == Role::Val && args.val_images.is_some() {
+                "--val-images"
+            } else {
+                "--images"
+            }
         ));
     }
     if store.is_none() && !args.no_images {
@@ -265,7 +270,7 @@ fn open(args: &Args, path: &Path, images: Option<&Path>, role: Role) -> Result<O
 fn open_extra(args: &Args, path: &Path, train: &Dataset) -> Result<Extra> {
     let is_json = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
     if is_json {
-        return Ok(Extra::Annotated(Box::new(open(args, path, None, Role::Extra)?)));
+        return Ok(Extra::Annotated(Box::new(open(args, path, None, (Role::Extra, None))?)));
     }
     let with = |mapping: MappingConfig| {
         let config = ExtraConfig { mapping: Some(mapping.clone()), ..ExtraConfig::new(path) };
@@ -285,12 +290,21 @@ fn open_extra(args: &Args, path: &Path, train: &Dataset) -> Result<Extra> {
 fn parts<'a>(
     args: &Args,
     train: &'a Opened,
-    val: Option<&'a Opened>,
+    (val, tests): (Option<&'a Opened>, &'a [Opened]),
     extra: Option<&'a Extra>,
 ) -> Vec<Part<'a>> {
     let annotated = |role, of: &'a Opened| Part::annotated(role, &of.dataset, of.store.as_deref());
-    let mut parts = vec![annotated(Role::Train, train)];
+    let first = annotated(Role::Train, train);
+    let split = train.dataset.split();
+    // A part that the user names is called as it is.
+    let named = args.set.opening().split.is_some() && !split.is_empty();
+    let mut parts = vec![if named { first.called(split) } else { first }];
     parts.extend(val.map(|val| annotated(Role::Val, val)));
+    for test in tests {
+        let part = annotated(Role::Test, test);
+        // Two need two names.
+        parts.push(if tests.len() > 1 { part.called(test.dataset.split()) } else { part });
+    }
     parts.extend(extra.map(|extra| match extra {
         Extra::Annotated(of) => annotated(Role::Extra, of),
         Extra::Images(set, _) => {

@@ -98,7 +98,7 @@ fn each_planted_fault_is_found() {
         ("other_sizes", 1, "another size"),
         ("plain_images", 1, "too little in them"),
         ("roboflow_between_parts", 1, "before `.rf.`"),
-        ("unlisted_images", 1, "no annotation file"),
+        ("unlisted_images", 1, "no part that was looked at"),
         ("two_classes", 1, "mug / jar 1"),
         ("near_duplicates", 1, "nearly the same box and class"),
         ("names_differ", 1, "one id and two names"),

@@ -39,8 +39,8 @@ pub(super) struct Collected {
     pub(super) passed_over: PassedOver,
     /// The archive, if it is one.
     pub(super) archive: Option<fs_err::File>,
-    /// Whether each XML file lies beside its image, as labelImg and Roboflow write them, and not in folders of
-    /// VOC's names.
+    /// Whether the files do not lie in folders of VOC's names: each XML file beside its image, as labelImg and
+    /// Roboflow write them, or images and XML files in folders of their own.
     pub(super) beside: bool,
 }
 
@@ -101,6 +101,10 @@ pub(super) fn kind_of(path: &Path) -> Option<(PathBuf, Kind)> {
 /// Tells the kind of a file in a set whose XML files lie beside the images, by its path in the set.
 pub(super) fn kind_beside(path: &str) -> Kind {
     let hidden = path.split('/').any(|part| part.starts_with('.') || part.is_empty());
+    // Lists are in their usual folder, wherever the rest lies.
+    if let Some((_, Kind::Split(split))) = kind_of(Path::new(path)).filter(|_| !hidden) {
+        return Kind::Split(split);
+    }
     match path.rsplit_once('.') {
         Some((stem, extension)) if !hidden && extension.eq_ignore_ascii_case("xml") => {
             Kind::Annotation { stem: stem.to_owned() }
@@ -122,6 +126,9 @@ impl Collected {
     /// Makes image sets of the folders, if all annotations lie in folders with the names of usual parts, as
     /// Roboflow's `train`, `valid` and `test`.
     pub(super) fn split_by_folders(&mut self) {
+        if !self.splits.is_empty() {
+            return;
+        }
         let mut sets: BTreeMap<String, String> = BTreeMap::new();
         for stem in self.annotations.keys() {
             let Some((folder, _)) = stem.split_once('/').filter(|(f, _)| is_usual(f)) else {

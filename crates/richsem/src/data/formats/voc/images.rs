@@ -7,10 +7,11 @@ use std::{
 
 use super::{
     Annotated, Collected, Request,
-    collected::{ImageFile, twice},
+    collected::{ImageFile, TextFile, twice},
     stems::{Found, Stems},
 };
 use crate::{
+    argument::Argument,
     data::{
         image_store::ImageStore,
         listing::{EXTENSIONS, is_image},
@@ -25,8 +26,10 @@ pub(super) struct Images {
     files: BTreeMap<String, ImageFile>,
     /// What messages call that folder.
     folder: String,
-    /// Whether the XML files lie beside the images.
-    beside: bool,
+    /// The paths of the XML files in the set, by their names.
+    texts: BTreeMap<String, String>,
+    /// Whether the user said where the images are.
+    said: bool,
 }
 
 impl Images {
@@ -37,10 +40,16 @@ impl Images {
         collected: &Collected,
         store: &ImageStore,
     ) -> Result<Self> {
-        let (input, beside) = (input.to_owned(), collected.beside);
+        let text = |(stem, file): (&String, &TextFile)| {
+            let path = file.path.strip_prefix(input).unwrap_or(&file.path);
+            (stem.clone(), path.display().to_string())
+        };
+        let texts = collected.annotations.iter().map(text).collect();
+        let (input, said) = (input.to_owned(), request.images.is_some());
         let Some(elsewhere) = request.images else {
-            let folder = if beside { input.display().to_string() } else { "JPEGImages".to_owned() };
-            return Ok(Self { input, files: collected.images.clone(), folder, beside });
+            let at = collected.images_at.display().to_string();
+            let folder = if collected.beside { at } else { "JPEGImages".to_owned() };
+            return Ok(Self { input, files: collected.images.clone(), folder, texts, said });
         };
         let mut files = BTreeMap::new();
         for name in store.files("")?.into_iter().filter(|name| is_image(name)) {
@@ -50,7 +59,7 @@ impl Images {
                 return Err(twice(&store.display_path(&file.name), &other.below));
             }
         }
-        Ok(Self { input, files, folder: elsewhere.display().to_string(), beside })
+        Ok(Self { input, files, folder: elsewhere.display().to_string(), texts, said })
     }
 
     /// The names of the images of these annotations, for the store. No two have the same one.
@@ -81,9 +90,7 @@ impl Images {
     }
 
     fn wrong(&self, stem: &str, problem: String, hint: &str) -> Error {
-        let file =
-            if self.beside { format!("{stem}.xml") } else { format!("Annotations/{stem}.xml") };
-        Error::invalid(&self.input, file, problem).with_hint(hint)
+        Error::invalid(&self.input, &*self.texts[stem], problem).with_hint(hint)
     }
 
     /// The image that belongs to an XML file. It has the same name, with its folder or without. If there is
@@ -107,6 +114,11 @@ impl Images {
                 _ => None,
             }
         };
+        // Where several folders have it, the one that the XML names.
+        let in_folder = || match images.find(&format!("{}/{last}", annotated.folder.as_deref()?)) {
+            Found::One(found) => Some(found),
+            _ => None,
+        };
         let found = match (images.find(stem), images.find(last)) {
             (Found::None, Found::One(one)) if !fits(one) => Found::None,
             (Found::None, found) => found,
@@ -117,8 +129,14 @@ impl Images {
             (Found::One(found), _) => return Ok(found),
             (_, Some(named)) => return Ok(named),
             (Found::Several(one, two), None) => {
+                if let Some(found) = in_folder() {
+                    return Ok(found);
+                }
                 format!("its image may be {folder}/{one} or {folder}/{two}")
             }
+            (Found::None, None) if self.files.is_empty() => format!(
+                "its image is missing: there is none in {folder}, nor in a folder JPEGImages or images beside"
+            ),
             (Found::None, None) => {
                 let kinds = EXTENSIONS.join(", .");
                 format!(
@@ -126,10 +144,15 @@ impl Images {
                 )
             }
         };
-        Err(self.wrong(
-            stem,
-            problem,
-            "add the image, or take the name out of the lists in ImageSets/Main",
-        ))
+        let hint = if self.said {
+            "add the image, or take the XML file away (and its name out of the lists, if there are any)".to_owned()
+        } else {
+            format!(
+                "add the image, or say where the images are with {}; or take the XML file away (and its name out \
+                 of the lists, if there are any)",
+                Argument::Images
+            )
+        };
+        Err(self.wrong(stem, problem, &hint))
     }
 }

@@ -20,6 +20,7 @@
 //! Boxes that lie beyond their image are kept and counted, as [`crate::data::dataset`] does: training clips
 //! them, evaluation sees the file's own numbers. Sizes are compared with the images'.
 
+mod apart;
 mod archive;
 mod collected;
 mod frame;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Place, archive,
+    Place, apart, archive,
     collected::{
         Collected, FOLDERS, Kind, TextFile, is_annotation, kind_beside, kind_of, two_sets,
     },
@@ -19,31 +19,41 @@ const DEPTH: usize = 3;
 /// Most entries of a folder that is looked into for a set: one with more is a folder of images.
 const MOST_ENTRIES: usize = 1000;
 
-/// What shows that there is such a set: an XML file in a folder `Annotations`, or beside images.
+/// What shows that there is such a set: an XML file in a folder `Annotations`, or VOC's XML in any folder.
 pub(super) fn recognise(place: &Place) -> Option<String> {
     let found = if place.is_folder() {
         annotation_below(place.path(), DEPTH)
             .map(|path| path.strip_prefix(place.path()).map(Path::to_owned).unwrap_or(path))
-            .or_else(|| annotation_beside(place))
+            .or_else(|| annotation_in(place, DEPTH))
     } else {
         archive::first_annotation(place.path())
     };
     found.map(|path| format!("there is {}", path.display()))
 }
 
-/// The first XML file beside images, in the folder or in those directly below.
-fn annotation_beside(place: &Place) -> Option<PathBuf> {
-    let first_in = |folder: &Place| {
-        let is_xml = |name: &&str| name.to_ascii_lowercase().ends_with(".xml");
-        let first = folder.files().find(is_xml)?;
-        let is_annotation = is_annotation(folder.below(first)?.head());
-        (is_annotation && folder.files().any(is_image)).then(|| first.to_owned())
+/// The first of VOC's XML files in the folder or below. Where all are empty, the first of these beside an image:
+/// the reader says of it that it is empty.
+fn annotation_in(place: &Place, depth: usize) -> Option<PathBuf> {
+    let is_xml = |name: &&str| name.to_ascii_lowercase().ends_with(".xml");
+    let looked_into = place.files().filter(is_xml).take(archive::MOST_XML);
+    let heads: Vec<(&str, Place)> =
+        looked_into.filter_map(|name| Some((name, place.below(name)?))).collect();
+    let annotated = heads.iter().find(|(_, file)| is_annotation(file.head()));
+    let empty = || {
+        let all = heads.iter().all(|(_, file)| file.text().trim().is_empty());
+        heads.first().filter(|_| all && place.files().any(is_image))
     };
-    if let Some(name) = first_in(place) {
-        return Some(name.into());
+    if let Some((name, _)) = annotated.or_else(empty) {
+        return Some((*name).into());
     }
-    let mut folders = place.folders().filter(|name| !name.starts_with('.'));
-    folders.find_map(|name| Some(Path::new(name).join(first_in(&place.below(name)?)?)))
+    if depth == 0 || place.files().count() > MOST_ENTRIES {
+        return None;
+    }
+    let mut folders = place.folders().take(MOST_ENTRIES);
+    folders.find_map(|name| {
+        let below = place.below(name)?;
+        Some(Path::new(name).join(annotation_in(&below, depth - 1)?))
+    })
 }
 
 /// The first XML file in a folder `Annotations` near. Folders of very many files are not gone through.
@@ -90,12 +100,19 @@ pub(super) fn collect(input: &Path) -> Result<Collected> {
 }
 
 fn from_folder(input: &Path) -> Result<Collected> {
-    let roots = roots_below(input, DEPTH)?;
+    let mut roots = roots_below(input, DEPTH)?;
+    if !roots.iter().any(|root| root.join(FOLDERS[1]).is_dir()) {
+        roots.clear();
+    }
     let root = match roots.as_slice() {
         [] => {
             let mut collected =
                 Collected { images_at: input.to_owned(), beside: true, ..Collected::default() };
             take_beside(&mut collected, input, "")?;
+            if let Some(near) = apart::images_near(input).filter(|_| collected.images.is_empty()) {
+                take_images(&mut collected, &near)?;
+            }
+            collected.without_own_folders();
             collected.split_by_folders();
             return Ok(collected);
         }
@@ -114,6 +131,15 @@ fn from_folder(input: &Path) -> Result<Collected> {
         }
     }
     Ok(collected)
+}
+
+/// Takes the images of a folder beside that of the XML files.
+fn take_images(collected: &mut Collected, folder: &Path) -> Result<()> {
+    let mut files = Collected::default();
+    take_beside(&mut files, folder, "")?;
+    collected.images = files.images;
+    folder.clone_into(&mut collected.images_at);
+    Ok(())
 }
 
 /// Takes all files below a folder, which is at `below` in the set. Links to folders are not followed.

@@ -1,6 +1,7 @@
 //! Against hotcoco's converter on real sets, and files that are wrong in one way each.
 #![allow(clippy::unwrap_used)]
 
+mod apart;
 mod beside;
 mod odd_input;
 mod wrong_input;

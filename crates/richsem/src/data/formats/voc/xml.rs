@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub(super) struct Annotated {
     /// `<filename>`: often stale, since renaming an image does not rename it here.
     pub(super) file_name: Option<String>,
+    /// `<folder>`: the one that the image was in.
+    pub(super) folder: Option<String>,
     /// Width and height in pixels; 0 where the file has none.
     pub(super) size: (u32, u32),
     pub(super) objects: Vec<Object>,
@@ -26,6 +28,11 @@ pub(super) struct Object {
 /// Reads the text of `file` (whose path is for messages).
 pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Annotated> {
     let text = decoded(file, text)?;
+    if text.trim().is_empty() {
+        return Err(Error::invalid(file, "XML", "expected <annotation>, got an empty file").with_hint(
+            "copy it again; if its image shows nothing, write <annotation></annotation>, or take the file away",
+        ));
+    }
     let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
     let document = Document::parse_with_options(&text, options).map_err(|e| {
         Error::invalid(file, "XML", format!("broken: {e}"))
@@ -48,6 +55,7 @@ pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Annotated> {
     };
     Ok(Annotated {
         file_name: text_of(root, "filename"),
+        folder: text_of(root, "folder"),
         size: (side("width")?, side("height")?),
         objects: root
             .children()

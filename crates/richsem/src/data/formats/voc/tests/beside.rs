@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::data::{dataset::Dataset, formats::Opening, image_store::ImageStore};
 
-fn xml(name: &str, class: &str) -> String {
+pub(super) fn xml(name: &str, class: &str) -> String {
     format!(
         "<annotation><filename>{name}</filename><size><width>8</width><height>6</height><depth>3</depth></size>\
          <object><name>{class}</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin>\
@@ -12,7 +12,7 @@ fn xml(name: &str, class: &str) -> String {
     )
 }
 
-fn put(folder: &Path, stem: &str, class: Option<&str>) {
+pub(super) fn put(folder: &Path, stem: &str, class: Option<&str>) {
     let image = folder.join(format!("{stem}.png"));
     fs_err::create_dir_all(image.parent().unwrap()).unwrap();
     image::RgbImage::new(8, 6).save(&image).unwrap();
@@ -22,11 +22,11 @@ fn put(folder: &Path, stem: &str, class: Option<&str>) {
     }
 }
 
-fn names(dataset: &Dataset) -> Vec<&str> {
+pub(super) fn names(dataset: &Dataset) -> Vec<&str> {
     dataset.images().iter().map(|image| image.file_name.as_str()).collect()
 }
 
-fn packed(folder: &Path) -> tempfile::NamedTempFile {
+pub(super) fn packed(folder: &Path) -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().suffix(".tar").tempfile().unwrap();
     let mut builder = tar::Builder::new(file.reopen().unwrap());
     builder.append_dir_all(".", folder).unwrap();
