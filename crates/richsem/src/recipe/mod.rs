@@ -5,6 +5,7 @@
 //! nothing, from a backbone, from a detector) and on the machine.
 
 mod backbone;
+mod settle;
 mod write;
 
 use toml::Value;
@@ -115,8 +116,10 @@ pub struct Recipe {
     pub preset: Option<&'static str>,
     /// Why that one.
     pub preset_why: &'static str,
-    /// The settings over it.
+    /// The settings over it, each key once.
     pub choices: Vec<Choice>,
+    /// What the set's numbers ask for, and is not done: the weights would not fit.
+    pub left_out: Vec<Choice>,
 }
 
 /// Steps that a detector needs, about, and the fewest epochs.
@@ -195,24 +198,21 @@ impl Situation {
     #[must_use]
     pub fn recipe(&self) -> Recipe {
         let (preset, preset_why) = self.preset();
-        let mut choices = Vec::new();
+        let mut settled = settle::Settled::default();
         for place in &self.places {
-            for (name, value) in &place.settings {
-                let key = format!("{}.{name}", place.key);
-                choices.push(Choice { key, value: value.clone(), why: String::new() });
-            }
+            let of = |(name, value): &(String, Value)| Choice {
+                key: format!("{}.{name}", place.key),
+                value: value.clone(),
+                why: String::new(),
+            };
+            settled.put(place.settings.iter().map(of), "");
         }
-        choices.extend(self.weights());
-        choices.extend(self.rates());
-        for advice in &self.advice {
-            if let (Some(value), false) = (&advice.value, advice.key.is_empty()) {
-                let why = format!("{} ({})", advice.why, advice.source);
-                choices.push(Choice { key: advice.key.clone(), value: value.clone(), why });
-            }
-        }
-        choices.retain(|choice| !self.sizes.iter().any(|size| size.key == choice.key));
-        choices.extend(self.sizes.iter().cloned());
-        Recipe { preset, preset_why, choices }
+        settled.put(self.weights(), "");
+        settled.put(self.rates(), "");
+        settled.follow(&self.advice, &self.beginning);
+        settled.put(self.sizes.iter().cloned(), "");
+        let settle::Settled { choices, left_out } = settled;
+        Recipe { preset, preset_why, choices, left_out }
     }
 
     /// The backbone, or the detector, that training starts from.

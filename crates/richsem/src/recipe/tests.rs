@@ -170,3 +170,58 @@ fn sizes_that_memory_asks_for_take_the_place_of_others() {
     assert_eq!(config.data.resize.size, 320, "{text}");
     assert!(text.contains("# memory\nsize = 320\n"), "{text}");
 }
+
+/// Whatever the weights bring and the set's numbers ask for, the file has one value a key.
+#[test]
+fn weights_and_numbers_that_disagree_give_one_value_a_key() {
+    let value = |text: &str| format!("v = {text}").parse::<toml::Table>().unwrap().remove("v");
+    let advice = |key: &str, text: &str| Advice {
+        key: key.to_owned(),
+        value: value(text),
+        why: format!("numbers of {key}"),
+        source: "a paper",
+    };
+    let all = vec![
+        advice("data.resize", "{ size = 320, max_size = 533 }"),
+        advice("data.augment", "{ scales = [288, 320], max_size = 533 }"),
+        advice("data.sampler", "{ kind = \"repeat_factor\", threshold = 0.4 }"),
+        advice("loss.federated", "{ classes = 50, power = 0.5 }"),
+        advice("model.dino.transformer.num_queries", "1000"),
+        advice("eval.max_detections", "400"),
+    ];
+    let of_weights = [
+        ("data.resize.size", "160"),
+        ("data.resize.max_size", "266"),
+        ("data.augment.scales", "[128, 160]"),
+        ("data.augment.max_size", "266"),
+        ("model.dino.transformer.num_queries", "30"),
+    ];
+    let settings = of_weights.map(|(key, text)| (key.to_owned(), value(text).unwrap())).to_vec();
+    let detector = Beginning::Detector { weights: "other.safetensors".to_owned(), settings };
+    let official = Beginning::Official { weights: "checkpoint0011_4scale.pth".to_owned() };
+    let memory = Choice {
+        key: "data.augment.scales".to_owned(),
+        value: value("[256]").unwrap(),
+        why: "memory".to_owned(),
+    };
+    for beginning in [Beginning::Scratch, backbone(), detector, official] {
+        let whole = matches!(beginning, Beginning::Detector { .. } | Beginning::Official { .. });
+        for (machine, sizes) in [(CPU, vec![memory.clone()]), (gpu(), Vec::new())] {
+            let usual = situation(beginning.clone(), machine);
+            let situation = Situation { advice: all.clone(), sizes: sizes.clone(), ..usual };
+            let (text, config) = written(&situation, None);
+            assert_eq!((config.data.resize.size, config.data.resize.max_size), (320, 533));
+            let scales: &[u32] = if sizes.is_empty() { &[288, 320] } else { &[256] };
+            assert_eq!((&*config.data.augment.scales, config.data.augment.max_size), (scales, 533));
+            let queries = config.model.as_dino().unwrap().transformer.num_queries;
+            let told = "Not set: model.dino.transformer.num_queries = 1000.";
+            assert_eq!(text.contains(told), whole, "{text}");
+            assert_eq!(queries == 1000, !whole, "{text}");
+            if let Beginning::Detector { .. } = situation.beginning {
+                assert_eq!(queries, 30);
+                let told = "in place of 160, the weights' own";
+                assert!(text.replace("\n# ", " ").contains(told), "{text}");
+            }
+        }
+    }
+}

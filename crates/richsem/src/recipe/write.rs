@@ -33,8 +33,14 @@ pub(super) fn toml(recipe: &Recipe, head: &str) -> String {
             let _ = writeln!(text, "{name} = {}", choice.value);
         }
     }
+    for Choice { key, value, why } in &recipe.left_out {
+        text += &format!("\n{}", comment(&format!("Not set: {key} = {value}. {LEFT_OUT}. {why}")));
+    }
     text
 }
+
+/// Why settings are left out.
+const LEFT_OUT: &str = "The network would be another one, and the weights would not fit";
 
 /// Sections that stand first, by what their names begin with.
 const ORDER: [&str; 5] = ["init", "data", "model", "loss", "train"];

@@ -1,8 +1,8 @@
 //! What a run reads: annotations, images, and the batches made of them.
 
-use std::{collections::HashSet, ops::ControlFlow, path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
-use super::Observer;
+use super::{Observer, check_vocabularies};
 use crate::{
     collective::Collective,
     config::{Config, SplitConfig},
@@ -17,7 +17,7 @@ use crate::{
         interleaved::{Extra, Interleaved},
         sampler::{LastBatch, Share},
     },
-    error::{Error, Result, first_few},
+    error::{Error, Result},
     gallery::ImageSet,
     models::config::ClassHeadConfig,
     plural::clause,
@@ -104,7 +104,9 @@ impl Split {
     ) -> Result<(Dataset, Self)> {
         let (mut dataset, store) = open(key, config, &mut |at| observer.reading(at))?;
         if let Some(training) = training {
-            check_vocabularies(training, &mut dataset)?;
+            if let Some(note) = check_vocabularies(training, &mut dataset)? {
+                observer.message(&note);
+            }
         }
         let (path, report) = (config.annotations.display(), dataset.report());
         observer.message(&match training {
@@ -291,46 +293,6 @@ pub(crate) fn batches(
 
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// Every class that is evaluated must be one that is learned, under the same name. Where the format knows
-/// classes by their names alone, they get the training set's ids.
-///
-/// # Errors
-/// Naming the first class of `val` that is not.
-pub fn check_vocabularies(train: &Vocabulary, val: &mut Dataset) -> Result<()> {
-    val.number_as(train);
-    if val.is_numbered() {
-        return check_names(train, val);
-    }
-    for (i, category) in val.vocabulary().categories().iter().enumerate() {
-        let known = train.class_of(category.id).map(|class| &train.category(class).name);
-        if known != Some(&category.name) {
-            let problem = match known {
-                None => format!("id {} is not in the training set", category.id.0),
-                Some(name) => format!(
-                    "id {} is `{}` here and `{name}` in the training set",
-                    category.id.0, category.name
-                ),
-            };
-            return Err(Error::invalid(val.path(), format!("categories[{i}]"), problem)
-                .with_hint("both files must number the same classes in the same way"));
-        }
-    }
-    Ok(())
-}
-
-/// Where the reader made the ids of the classes, their names must be the same.
-fn check_names(train: &Vocabulary, val: &Dataset) -> Result<()> {
-    let known: HashSet<&str> = train.categories().iter().map(|class| class.name.as_str()).collect();
-    let strange = val.vocabulary().categories().iter().filter(|c| !known.contains(&*c.name));
-    let strange: Vec<String> = strange.map(|class| format!("`{}`", class.name)).collect();
-    if strange.is_empty() {
-        return Ok(());
-    }
-    let problem = format!("not in the training set: {}", first_few(strange.into_iter()));
-    Err(Error::invalid(val.path(), "classes", problem)
-        .with_hint("both sets must name the same classes alike"))
 }
 
 /// Number of reading threads: as configured, or the machine's cores up to 8.

@@ -155,11 +155,17 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         let opened = open(args, path, images, (Role::Val, None))?;
         Ok((path.clone(), opened))
     });
-    let val = val.transpose()?;
+    let mut val = val.transpose()?;
+    // Both may get other ids; the extra data is then of those.
+    let detections = detections(args, &mut train, weights.as_deref())?;
+    if let Some((_, val)) = &mut val {
+        // Where the classes differ, it is a finding.
+        let note = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset);
+        note.ok().flatten().iter().for_each(output::note);
+    }
     let tests = parts::open_tests(args, &found.tests);
     let extra =
         args.extra.as_ref().map(|path| open_extra(args, path, &train.dataset)).transpose()?;
-    let detections = detections(args, &mut train, weights.as_deref())?;
     let signals = Signals::catch()?;
     let parts = parts(args, &train, (val.as_ref().map(|(_, val)| val), &tests), extra.as_ref());
     let options = options(args, &config, &train, val.as_ref(), extra.as_ref());
@@ -390,7 +396,8 @@ fn detections(
         .as_ref()
         .ok_or_else(|| anyhow!("--images: missing, and the images are not near the annotations"))?;
     let detector = args::load_detector(weights, &args.inference)?;
-    check_vocabularies(detector.vocabulary(), &mut train.dataset)?;
+    let note = check_vocabularies(detector.vocabulary(), &mut train.dataset)?;
+    note.iter().for_each(output::note);
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let knows = |class| train.dataset.vocabulary().class_of(class).is_some();

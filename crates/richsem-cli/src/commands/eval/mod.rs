@@ -276,7 +276,8 @@ fn open(
         };
         let mut dataset = open_set(&args.annotations, &opening)?;
         if let Some(detector) = detector {
-            check_vocabularies(detector.vocabulary(), &mut dataset)?;
+            let note = check_vocabularies(detector.vocabulary(), &mut dataset)?;
+            note.iter().for_each(output::note);
         }
         let evaluator = Evaluator::of_as(&dataset, protocol)?;
         Ok((dataset, evaluator))

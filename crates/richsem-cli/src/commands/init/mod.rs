@@ -27,6 +27,7 @@ use richsem::{
     error::write_atomically,
     plural::counted,
     recipe::{Beginning, Length, Machine, Situation},
+    train::check_vocabularies,
 };
 use tch::Device;
 use torch_ext::device_name;
@@ -105,7 +106,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let file = args.output.clone().unwrap_or_else(|| default_file(&args.data));
     check(args, &file)?;
     let train = open(args, &args.data, "train", file.parent())?;
-    let val = open_val(args, file.parent())?;
+    let mut val = open_val(args, file.parent())?;
+    if let Some(val) = &mut val {
+        // As training will.
+        let note = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset)?;
+        note.iter().for_each(output::note);
+    }
     if val.is_none() {
         output::warn(format!(
             "no validation set: nothing will be evaluated. `richsem dataset split {} OUT` divides the set",
@@ -163,6 +169,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Config::parse(&text, &file)?;
     write_atomically(&file, |out| Ok(out.write_all(text.as_bytes())?))?;
     tell(args, &file, &situation, &recipe, (trial.batch, length, time), val.as_ref())?;
+    for left in &recipe.left_out {
+        output::warn(format!(
+            "{} = {} is not set, because the weights would not fit then: {}",
+            left.key, left.value, left.why
+        ));
+    }
     let needed = situation.length(trial.batch, trial.pace, None).0.epochs;
     if needed > length.epochs {
         output::warn(format!(

@@ -235,19 +235,21 @@ impl Dataset {
         self.numbered
     }
 
-    /// Gives the classes the ids that another set has for their names, if the ids were made while reading:
-    /// two files of one set then number their classes alike. Nothing is changed if a class has no such name.
-    pub fn number_as(&mut self, other: &Vocabulary) {
-        let ids: HashMap<&str, i64> =
-            other.categories().iter().map(|class| (class.name.as_str(), class.id.0)).collect();
-        let known = self.class_records.iter().map(|class| ids.get(class.name.as_str()).copied());
-        let Some(new) = known.collect::<Option<Vec<i64>>>().filter(|_| self.numbered) else {
-            return;
-        };
+    /// Gives the classes the ids that another set has for their names, so that two files of one set number their
+    /// classes alike. Nothing is changed, and the answer is no, if a class has no such name, or if several classes
+    /// of either set have it.
+    pub fn number_as(&mut self, other: &Vocabulary) -> bool {
+        let mut ids: HashMap<&str, Option<i64>> = HashMap::new();
+        for class in other.categories() {
+            let id = ids.entry(class.name.as_str());
+            id.and_modify(|id| *id = None).or_insert(Some(class.id.0));
+        }
+        let known = self.class_records.iter().map(|class| *ids.get(class.name.as_str())?);
+        let Some(new) = known.collect::<Option<Vec<i64>>>() else { return false };
         let mut order: Vec<usize> = (0..new.len()).collect();
         order.sort_by_key(|&at| new[at]);
         if order.windows(2).any(|pair| new[pair[0]] == new[pair[1]]) {
-            return;
+            return false;
         }
         let mut place = vec![ClassIndex(0); new.len()];
         for (to, &from) in (0..).zip(&order) {
@@ -256,6 +258,7 @@ impl Dataset {
         let classes =
             order.iter().map(|&at| ClassRecord { id: new[at], ..self.class_records[at].clone() });
         self.set_classes(classes.collect(), &place);
+        true
     }
 
     /// Other names of each class, in the vocabulary's order: LVIS's and V3Det's synonyms, Objects365's

@@ -217,7 +217,12 @@ fn classes_get_the_ids_that_another_set_has_for_their_names() {
     assert_eq!(id(&val), 2);
     let mut strange = file(format!("[{}]", other("d"))).unwrap();
     let error = crate::train::check_vocabularies(train.vocabulary(), &mut strange).unwrap_err();
-    assert!(error.to_string().contains("classes: not in the training set: `d`"), "{error}");
+    assert!(
+        error.to_string().contains(
+            "classes: not in the training set: `d` (1). The training set has `b` (1), `c` (2)"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
