@@ -72,16 +72,27 @@ impl<R: Read> Read for Counted<R> {
 /// # Errors
 /// As [`open`].
 pub(crate) fn open_counted(path: &Path) -> Result<(Box<dyn Read + Send>, Counter)> {
-    let mut file = fs_err::File::open(path)?;
+    let file = fs_err::File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(Error::invalid(path, "top level", "this is a folder")
             .with_hint("give the file (.json) in it; images have their own option"));
     }
+    counted(file, metadata.len())
+}
+
+/// As [`open_counted`], of something of that many bytes that is open already, as a file in an archive.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn counted(
+    mut file: impl Read + Send + 'static,
+    of: u64,
+) -> Result<(Box<dyn Read + Send>, Counter)> {
     let mut head = Vec::new();
     file.by_ref().take(2).read_to_end(&mut head)?;
     let packed = head == [0x1f, 0x8b];
-    let counter = Counter { bytes: Arc::default(), of: metadata.len() };
+    let counter = Counter { bytes: Arc::default(), of };
     let file = Counted { inner: file, bytes: Arc::clone(&counter.bytes) };
     let whole = io::Cursor::new(head).chain(file);
     let reader: Box<dyn Read + Send> = if packed {

@@ -33,6 +33,29 @@ impl Span {
     }
 }
 
+/// Reads a file of an archive front to back.
+pub(super) struct Part {
+    archive: fs_err::File,
+    left: Span,
+}
+
+impl Span {
+    /// A reader of the contents.
+    pub(super) fn reader(self, archive: fs_err::File) -> Part {
+        Part { archive, left: self }
+    }
+}
+
+impl std::io::Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = usize::try_from(self.left.length).map_or(buffer.len(), |m| m.min(buffer.len()));
+        let read = self.archive.read_at(&mut buffer[..most], self.left.offset)?;
+        self.left.offset += read as u64;
+        self.left.length -= read as u64;
+        Ok(read)
+    }
+}
+
 /// A file of an archive.
 pub(super) struct Member {
     /// Its path, without `./`.

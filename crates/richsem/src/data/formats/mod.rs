@@ -9,6 +9,9 @@ mod copies;
 mod cvat;
 mod darknet;
 mod hf;
+mod hints;
+#[cfg(test)]
+mod hints_tests;
 mod images_at;
 mod label_studio;
 mod members;
@@ -213,11 +216,17 @@ fn choose_format(place: &Place, wanted: Option<&str>) -> Result<&'static Format>
         [(format, _)] => Ok(format),
         // JSON that is none: the reader of the most common format says best what is missing.
         [] if coco::begins_as_json(place) => Ok(&coco::FORMAT),
-        [] => Err(Error::invalid(place.path(), "format", place.describe()).with_hint(format!(
-            "known formats: {}; if it is one of them, name it with {}",
-            names(),
-            Argument::Format
-        ))),
+        [] => {
+            let all = || {
+                let known = names();
+                format!(
+                    "known formats: {known}; if it is one of them, name it with {}",
+                    Argument::Format
+                )
+            };
+            let hint = hints::of(place).unwrap_or_else(all);
+            Err(Error::invalid(place.path(), "format", place.describe()).with_hint(hint))
+        }
         several => {
             let each: Vec<String> = several
                 .iter()

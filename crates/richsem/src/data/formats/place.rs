@@ -115,6 +115,12 @@ impl Place {
         !self.folder && name.ends_with(end)
     }
 
+    /// Whether it is an archive that may be read in place, by its name or its first bytes.
+    pub(in crate::data) fn is_tar(&self) -> bool {
+        let magic = self.head().get(257..262);
+        !self.folder && (self.ends_with(".tar") || magic == Some(b"ustar"))
+    }
+
     /// What was found, for a message that no format fits.
     pub(in crate::data) fn describe(&self) -> String {
         if self.folder {
@@ -128,8 +134,12 @@ impl Place {
                 ),
             };
         }
-        if self.path.extension().is_some_and(|end| end.eq_ignore_ascii_case("tar")) {
-            return "expected annotations, got an archive without any".to_owned();
+        if let Some((what, _)) = super::hints::packed(self) {
+            return format!("expected annotations, got a file that is {what}");
+        }
+        if self.is_tar() {
+            return "expected annotations, got an archive without any that are read in it"
+                .to_owned();
         }
         let text = self.text();
         if text.contains('\0') {

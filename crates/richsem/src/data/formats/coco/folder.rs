@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Place, Request};
+use super::{Place, Request, archive};
 use crate::data::formats::{SYNONYMS, same_split};
 use crate::error::{Error, Result};
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const ROBOFLOW: &str = "_annotations.coco.json";
 
 /// Folders that annotation files lie in.
-const ANNOTATIONS: &str = "annotations";
+pub(super) const ANNOTATIONS: &str = "annotations";
 
 /// Beginnings of names of COCO's other files, which have no boxes of objects.
 const NO_BOXES: [&str; 5] =
@@ -22,6 +22,10 @@ pub(super) fn recognise(place: &Place) -> Option<String> {
         let first = files.first()?;
         let name = first.strip_prefix(place.path()).unwrap_or(first);
         return Some(format!("there is {}", name.display()));
+    }
+    if place.is_tar() {
+        let files = archive::look(place);
+        return Some(format!("there is {}", files.first()?.path.display()));
     }
     let text = place.text();
     let start = text.trim_start();
@@ -41,13 +45,17 @@ pub(in crate::data::formats) fn begins_as_json(place: &Place) -> bool {
     place.text().trim_start().starts_with(['{', '[']) && !place.ends_with(".jsonl")
 }
 
-fn is_json(name: &str) -> bool {
+pub(super) fn is_json(name: &str) -> bool {
     name.ends_with(".json") || name.ends_with(".json.gz")
 }
 
 /// Whether a JSON file has what COCO's have, as far as its beginning shows.
 fn looks_annotated(place: &Place) -> bool {
-    let text = place.text();
+    looks_annotated_text(&place.text())
+}
+
+pub(super) fn looks_annotated_text(text: &str) -> bool {
+    let text = text.trim_start_matches('\u{feff}');
     text.trim_start().starts_with('{')
         && ["\"images\"", "\"annotations\"", "\"categories\""].iter().any(|key| text.contains(key))
 }
@@ -58,13 +66,7 @@ fn annotation_files(place: &Place) -> Vec<PathBuf> {
         let names = place.files().filter(|name| is_json(name));
         let places = names.filter_map(|name| place.below(name));
         let annotated = places.filter(looks_annotated);
-        let files: Vec<PathBuf> = annotated.map(|file| file.path().to_owned()).collect();
-        let boxes: Vec<PathBuf> = files
-            .iter()
-            .filter(|file| !NO_BOXES.iter().any(|p| stem(file).starts_with(p)))
-            .cloned()
-            .collect();
-        if boxes.is_empty() { files } else { boxes }
+        boxed(&annotated.map(|file| file.path().to_owned()).collect::<Vec<_>>())
     };
     let roboflow = place.folders().map(|folder| place.path().join(folder).join(ROBOFLOW));
     let roboflow: Vec<PathBuf> = roboflow.filter(|file| file.is_file()).collect();
@@ -73,6 +75,18 @@ fn annotation_files(place: &Place) -> Vec<PathBuf> {
     }
     let inner = place.below(ANNOTATIONS).map(|inner| of(&inner)).unwrap_or_default();
     if inner.is_empty() { of(place) } else { inner }
+}
+
+/// Those that have boxes by their names; all, if none has.
+pub(super) fn boxed(files: &[PathBuf]) -> Vec<PathBuf> {
+    let has_boxes = |file: &&PathBuf| !NO_BOXES.iter().any(|p| stem(file).starts_with(p));
+    let boxes: Vec<PathBuf> = files.iter().filter(has_boxes).cloned().collect();
+    if boxes.is_empty() { files.to_vec() } else { boxes }
+}
+
+/// Whether a file has the name that Roboflow gives it.
+pub(super) fn is_roboflow(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name == ROBOFLOW)
 }
 
 /// The name of a file without `.json` or `.json.gz`.
@@ -94,11 +108,14 @@ fn split_of(file: &Path) -> String {
 }
 
 pub(super) fn splits(place: &Place) -> Result<Vec<String>> {
+    if place.is_tar() {
+        return archive::splits(place);
+    }
     Ok(names(&annotation_files(place)))
 }
 
 /// What the parts are called, each its own name: that of its split, else of its file.
-fn names(files: &[PathBuf]) -> Vec<String> {
+pub(super) fn names(files: &[PathBuf]) -> Vec<String> {
     let whole =
         |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let ways: [Vec<String>; 3] = [
@@ -133,7 +150,17 @@ pub(super) fn file_of(request: &Request<'_>) -> Result<(PathBuf, Vec<PathBuf>)> 
 }
 
 /// Folders (and archives) near a file that its images may lie in.
-fn near(file: &Path) -> Vec<PathBuf> {
+pub(super) fn near(file: &Path) -> Vec<PathBuf> {
+    // An empty path is the folder that the program runs in.
+    near_of(file)
+        .into_iter()
+        .map(|path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
+        .filter(|path| path.exists())
+        .collect()
+}
+
+/// The same, whether they are there or not.
+pub(super) fn near_of(file: &Path) -> Vec<PathBuf> {
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
     let split = split_of(file);
     // `lvis_v1_train.json` and `zhiyuan_objv2_train.json` have their images in `train`.
@@ -148,9 +175,8 @@ fn near(file: &Path) -> Vec<PathBuf> {
         ["", "images", &split, &format!("images/{split}"), "images.tar", &format!("{split}.tar")]
             .map(str::to_owned);
     let below: Vec<String> = below.into_iter().chain(usual).collect();
-    let all = roots.iter().flat_map(|root| below.iter().map(|name| root.join(name)));
-    // An empty path is the folder that the program runs in.
-    all.map(|path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
-        .filter(|path| path.exists())
-        .collect()
+    let join = |root: &PathBuf, name: &String| {
+        if name.is_empty() { root.clone() } else { root.join(name) }
+    };
+    roots.iter().flat_map(|root| below.iter().map(move |name| join(root, name))).collect()
 }

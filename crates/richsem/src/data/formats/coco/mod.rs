@@ -1,10 +1,13 @@
 //! COCO's JSON and LVIS's, which is COCO's with verified-absent classes (arXiv 1908.03195), as files and as
-//! folders of them.
+//! folders or archives of them.
 //!
 //! The lists come in any order (LVIS v0.5 has `annotations` before `images`): ids are resolved at
 //! the end. Until then `Annotation::image` and every `ClassIndex` hold a *slot*, the order in
 //! which an id was first seen; that way nothing is kept twice.
 
+mod archive;
+#[cfg(test)]
+mod archive_tests;
 mod builder;
 mod finish;
 mod folder;
@@ -37,6 +40,9 @@ pub(super) const FORMAT: Format = Format {
     recognise: folder::recognise,
     splits: folder::splits,
     read: |request| {
+        if Place::new(request.path)?.is_tar() {
+            return archive::read(request);
+        }
         let (file, near) = folder::file_of(request)?;
         let (reader, counter) = json::open_counted(&file)?;
         let told = || crate::data::reading::tell(&counter, request.watch);
@@ -54,7 +60,8 @@ const CHUNK: usize = 4 << 20;
 const TOP_LEVEL: TopLevel = TopLevel {
     bracket: b'{',
     expected: "an object with `images`, `annotations` and `categories`",
-    other: "this looks like a detections file, as `predict` writes: give the annotation file",
+    other: "this looks like a detections file, as `predict` writes, if its records have `category_id`: give the \
+            annotation file; other lists are of no known format",
 };
 
 /// Reads a file front to back, `chunk` bytes at a time. It must have annotations if it is `annotated`. `told`

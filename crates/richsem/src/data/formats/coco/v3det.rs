@@ -29,6 +29,12 @@ struct Tree {
 /// Adds what the tree says, if one lies beside `file`.
 pub(super) fn complete(file: &Path, records: &mut Records) -> Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // In an archive there is no folder to look into.
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        let note = "a class tree (V3Det's `*category_tree*.json`) is not looked for in an archive";
+        records.notes.push(note.to_owned());
+        return Ok(());
+    }
     let place = Place::new(folder.unwrap_or(Path::new(".")))?;
     let Some(name) = place.files().find(|name| name.contains(NAME) && name.ends_with(".json"))
     else {

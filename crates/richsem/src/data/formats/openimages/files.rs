@@ -86,6 +86,21 @@ pub(super) fn boxes_of(place: &Place) -> Result<Vec<(String, PathBuf)>> {
     Ok((0..boxes.len()).map(|at| (name(at), boxes[at].clone())).collect())
 }
 
+/// Files of boxes in folders that are not looked into, by their paths in the set.
+pub(super) fn strangers(place: &Place) -> Vec<String> {
+    let known = files_below(place, DEPTH);
+    let mut found = Vec::new();
+    for folder in place.folders().take(MOST_FILES).filter_map(|name| place.below(name)) {
+        let others = files_below(&folder, 0).into_iter().filter(|file| !known.contains(file));
+        let boxes = others.filter(|file| kind(file) == Some(Kind::Boxes));
+        found
+            .extend(boxes.map(|file| {
+                file.strip_prefix(place.path()).unwrap_or(&file).display().to_string()
+            }));
+    }
+    found
+}
+
 fn stem(file: &Path) -> String {
     let name = name_of(file);
     name.split('.').next().unwrap_or(&name).to_owned()

@@ -25,7 +25,7 @@ use crate::{
             Annotation, AnnotationFormat, ClassRecord, ImageRecord, ReadCounts, Records, Unit,
         },
     },
-    error::{Error, Result},
+    error::{Error, Result, first_few},
     vocabulary::ClassIndex,
 };
 use files::Found;
@@ -77,6 +77,13 @@ fn read(request: &Request<'_>) -> Result<Records> {
         notes: found.notes(),
         ..Records::default()
     };
+    let strangers = files::strangers(&place);
+    if !strangers.is_empty() {
+        records.warnings.push(format!(
+            "other files of boxes in the folder are not read: {}; give the folder that is meant",
+            first_few(strangers.into_iter())
+        ));
+    }
     if found.labels.is_none() {
         records.warnings.push(
             "no file of verified image-level labels is near the boxes: an image says nothing of classes \

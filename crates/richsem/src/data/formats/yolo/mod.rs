@@ -39,17 +39,12 @@ fn recognise(place: &Place) -> Option<String> {
         let first = files.first()?;
         return Some(format!("there is {first}"));
     }
-    if is_archive(place) {
+    if place.is_tar() {
         let archive = Archive::look(&absolute(place.path()).ok()?).ok()?;
         let first = candidates_in(&archive).ok()?.into_iter().next()?;
         return Some(format!("there is {}", first.strip_prefix(archive.path()).ok()?.display()));
     }
     is_yaml(&place.path().to_string_lossy()).then(|| "it is YAML".to_owned())
-}
-
-fn is_archive(place: &Place) -> bool {
-    let magic = place.head().get(257..262);
-    !place.is_folder() && (place.ends_with(".tar") || magic == Some(b"ustar"))
 }
 
 fn is_yaml(name: &str) -> bool {
@@ -103,7 +98,7 @@ fn files_of(place: &Place) -> Result<(Files, PathBuf)> {
     let (files, candidates) = if place.is_folder() {
         let all = candidates(place).into_iter().map(|name| place.path().join(name));
         (Files::Folders, all.collect())
-    } else if is_archive(place) {
+    } else if place.is_tar() {
         let archive = Archive::open(&absolute(place.path())?)?;
         let all = candidates_in(&archive)?;
         (Files::Archive(archive), all)

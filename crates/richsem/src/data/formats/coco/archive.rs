@@ -1,0 +1,182 @@
+//! COCO's and LVIS's files in an uncompressed `.tar`, read in place: their parts are those that a folder would
+//! have. Images are called by their paths in the archive.
+
+use std::{
+    collections::HashSet,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use super::folder::{
+    ANNOTATIONS, boxed, is_json, is_roboflow, looks_annotated_text, names, near, near_of,
+};
+use crate::{
+    data::{
+        formats::{
+            Place, Request,
+            members::{MOST_LOOKED_AT, Span, members},
+        },
+        image_store::ImageStore,
+        listing::{PassedOver, is_image},
+        reading::open_store,
+        records::Records,
+    },
+    error::{Error, Result},
+    json,
+};
+
+/// Bytes of a JSON file that are read to know what is in it.
+const HEAD: u64 = 64 << 10;
+
+/// Most JSON files of an archive that are looked into.
+const MOST_JSON: usize = 64;
+
+/// Images that are looked for, to know where they are in the archive.
+const LOOKED_FOR: usize = 20;
+
+/// How many parts of an image's name are tried, where the whole is not there.
+const PARTS: [usize; 3] = [usize::MAX, 2, 1];
+
+/// An annotation file of an archive.
+pub(super) struct File {
+    /// Its path in the archive.
+    pub(super) path: PathBuf,
+    span: Span,
+}
+
+/// The annotation files of an archive, sorted by their paths, as far as its headers can be read: the reader says
+/// what is wrong with the rest.
+pub(super) fn files(archive: &Path, most: usize) -> Result<Vec<File>> {
+    let (mut found, mut images) = (Vec::new(), HashSet::new());
+    let read = members(archive, most, &mut PassedOver::default(), |member| {
+        let hidden = member.path.iter().any(|part| part.as_encoded_bytes().starts_with(b"."));
+        let name = member.path.to_string_lossy();
+        if !hidden && is_json(&name) {
+            found.push(File { span: member.span, path: member.path });
+        } else if !hidden && is_image(&name) {
+            images.insert(member.path.with_extension(""));
+        }
+        Ok(())
+    });
+    if most == usize::MAX {
+        read?;
+    }
+    // The labels of one image (WebDataset) are beside it, under its name.
+    found.retain(|file| !images.contains(&file.path.with_extension("")));
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    let opened = fs_err::File::open(archive)?;
+    let roboflow = found.iter().any(|file| is_roboflow(&file.path));
+    found.retain(|file| !roboflow || is_roboflow(&file.path));
+    // Those nearest to the top, as a folder has them: `annotations/*.json`, else what lies beside that folder.
+    let place = |file: &File| {
+        let folders = file.path.iter().count();
+        let inner = file.path.iter().rev().nth(1).is_some_and(|name| name == ANNOTATIONS);
+        if inner { (folders - 1, 0) } else { (folders, 1) }
+    };
+    let nearest = found.iter().map(place).min();
+    found.retain(|file| Some(place(file)) == nearest);
+    found.truncate(MOST_JSON);
+    let mut annotated = Vec::new();
+    for file in found {
+        let (reader, _) =
+            json::counted(file.span.reader(clone(&opened, archive)?), file.span.length)?;
+        let mut head = Vec::new();
+        // What is wrong with it, its reader will say.
+        let _ = reader.take(HEAD).read_to_end(&mut head);
+        if looks_annotated_text(&String::from_utf8_lossy(&head)) {
+            annotated.push(file);
+        }
+    }
+    let paths: Vec<PathBuf> = annotated.iter().map(|file| file.path.clone()).collect();
+    let boxed = boxed(&paths);
+    annotated.retain(|file| boxed.contains(&file.path));
+    Ok(annotated)
+}
+
+fn clone(file: &fs_err::File, path: &Path) -> Result<fs_err::File> {
+    let cloned = file.file().try_clone()?;
+    Ok(fs_err::File::from_parts(cloned, path))
+}
+
+/// The files that recognising a place takes.
+pub(super) fn look(place: &Place) -> Vec<File> {
+    files(place.path(), MOST_LOOKED_AT).unwrap_or_default()
+}
+
+/// What its parts are called.
+pub(super) fn splits(place: &Place) -> Result<Vec<String>> {
+    let files = files(place.path(), usize::MAX)?;
+    Ok(names(&files.into_iter().map(|file| file.path).collect::<Vec<_>>()))
+}
+
+/// Reads a part.
+pub(super) fn read(request: &Request<'_>) -> Result<Records> {
+    let files = files(request.path, usize::MAX)?;
+    let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
+    let at = names(&paths).iter().position(|name| name == request.split);
+    let file = at.map(|at| &files[at]).ok_or_else(|| {
+        Error::invalid(request.path, "annotations", "expected JSON in the archive, got none")
+    })?;
+    let opened = fs_err::File::open(request.path)?;
+    let (reader, counter) = json::counted(file.span.reader(opened), file.span.length)?;
+    let told = || crate::data::reading::tell(&counter, request.watch);
+    let shown = request.path.join(&file.path);
+    let mut records = super::read(&shown, reader, super::CHUNK, request.annotated, &told)?;
+    if request.images.is_none() {
+        let store = open_store(request.path, Default::default(), request.watch)?;
+        if find(&store, &file.path, &mut records)? {
+            return Ok(records);
+        }
+    }
+    let near = request.images.map_or_else(|| near(request.path), |images| vec![images.to_owned()]);
+    crate::data::formats::images_at::find(&near, request.watch, &mut records);
+    Ok(records)
+}
+
+/// Looks for the images in the archive itself, and calls them by their paths there.
+fn find(store: &ImageStore, file: &Path, records: &mut Records) -> Result<bool> {
+    let every = (records.images.len() / LOOKED_FOR).max(1);
+    let sample: Vec<&str> =
+        records.images.iter().step_by(every).map(|image| image.file_name.as_str()).collect();
+    for parts in PARTS {
+        for folder in near_of(file) {
+            let full = |name: &str| joined(&folder, last(name, parts));
+            if !sample.iter().any(|name| store.contains(&full(name))) {
+                continue;
+            }
+            let all: HashSet<String> =
+                records.images.iter().map(|image| full(&image.file_name)).collect();
+            if all.len() < records.images.len() && parts != usize::MAX {
+                continue;
+            }
+            if parts != usize::MAX {
+                let first = sample.first().copied().unwrap_or_default();
+                records.notes.push(format!(
+                    "the images are found in the archive by the ends of their names (`{}` for `{first}`)",
+                    full(first)
+                ));
+            }
+            let names: Vec<String> =
+                records.images.iter().map(|image| full(&image.file_name)).collect();
+            for (image, name) in records.images.iter_mut().zip(names) {
+                image.file_name = name;
+            }
+            records.images_at = Some(store.path().to_owned());
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn joined(folder: &Path, name: &str) -> String {
+    let folder = folder.to_string_lossy();
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+}
+
+/// The last parts of a path, all of it if it has no more.
+fn last(name: &str, parts: usize) -> &str {
+    if parts == usize::MAX {
+        return name;
+    }
+    name.rmatch_indices('/').nth(parts - 1).map_or(name, |(at, _)| &name[at + 1..])
+}
