@@ -10,6 +10,7 @@ use super::{ConversionReport, Part, images::Names};
 use crate::{
     data::formats::same_split,
     error::{Error, Result},
+    plural::clause,
 };
 use write::Split;
 
@@ -76,7 +77,7 @@ pub(super) fn write(
     let splits: Vec<Split<'_>> =
         sets.iter().map(|(name, dataset)| Split { name, dataset }).collect();
     let written = write::write(&splits, folder)?;
-    report.notes.push(format!("{} boxes are written", written.boxes));
+    report.notes.push(format!("{} written", clause(written.boxes, "box", ["is", "are"])));
     for (what, count) in written.lost {
         report.not_carried.add("", what, count, "");
     }
