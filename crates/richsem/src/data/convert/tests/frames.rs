@@ -156,3 +156,18 @@ fn images_that_cannot_be_asked_are_refused_or_counted() {
     let unknown = "train: images with boxes whose EXIF orientation is not known 1";
     assert!(lost(&report).contains(&unknown.to_owned()), "{:?}", lost(&report));
 }
+
+/// As VOC has it: the XML's size is that of the pixels as stored.
+#[test]
+fn vocs_boxes_on_stored_pixels_are_turned_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let jpeg = jpeg_with_exif(&drawn([48, 64], [8, 16, 24, 8]), 8);
+    write(folder.path(), "voc/JPEGImages/a.jpg", jpeg);
+    let xml = "<annotation><size><width>64</width><height>48</height></size><object><name>x</name><bndbox>\
+               <xmin>9</xmin><ymin>17</ymin><xmax>32</xmax><ymax>24</ymax></bndbox></object></annotation>";
+    write(folder.path(), "voc/Annotations/a.xml", xml);
+    let output = folder.path().join("yolo");
+    to(Target::Yolo, &folder.path().join("voc"), &output).unwrap();
+    let (bbox, white) = read_back(&output);
+    assert_near(bbox, white, "voc");
+}
