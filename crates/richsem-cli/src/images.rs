@@ -260,14 +260,16 @@ fn is_image_file(path: &Path) -> bool {
 }
 
 /// What the results of each image are called in `folder`. Images that do not all have different file names keep
-/// their folders, as far as these differ; a line then says so.
+/// their folders, as far as these differ; a line then says so. Another one says where `stems`, which are names of
+/// files too, are whole names.
 ///
 /// # Errors
 /// A drawn image would take the place of one of the images.
 pub(crate) fn result_names(
     images: &[PathBuf],
     folder: &Path,
-) -> Result<(Vec<Name>, Option<String>)> {
+    stems: bool,
+) -> Result<(Vec<Name>, Vec<String>)> {
     let place = |image: &PathBuf| {
         let parent = image.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Of two ways to one folder both are that folder.
@@ -289,7 +291,14 @@ pub(crate) fn result_names(
         let name = name.to_string_lossy();
         format!("several images are called `{name}`: the results have the images' folders")
     });
-    Ok((names.all, told))
+    let whole = names.whole.filter(|_| stems).map(|name| {
+        format!(
+            "several images have one name but for the extension: files of such as `{0}` are called by the whole name \
+             (labels/{0}.txt)",
+            name.display()
+        )
+    });
+    Ok((names.all, told.into_iter().chain(whole).collect()))
 }
 
 #[cfg(test)]
@@ -397,16 +406,21 @@ mod tests {
         let images =
             files(folder, &["x/1.jpg", "y/1.jpg", "z/1-2.jpg", "z/odd", "z/P.PNG", "z/w.webp"]);
         let drawn = |images: &[PathBuf], out: &str| {
-            let (names, told) = result_names(images, &folder.join(out))?;
+            let (names, told) = result_names(images, &folder.join(out), true)?;
             let drawn = names.into_iter().map(|name| name.drawn.display().to_string());
             anyhow::Ok((drawn.collect::<Vec<_>>(), told))
         };
         let (all, told) = drawn(&images, "out").unwrap();
         assert_eq!(all, ["x/1.jpg", "y/1.jpg", "z/1-2.jpg", "z/odd.jpg", "z/P.PNG", "z/w.jpg"]);
-        assert!(told.unwrap().contains("`1.jpg`"));
+        assert!(told.join("").contains("`1.jpg`"));
         let (some, told) = drawn(&images[1..], "out").unwrap();
         assert_eq!(some, ["1.jpg", "1-2.jpg", "odd.jpg", "P.PNG", "w.jpg"]);
-        assert_eq!(told, None);
+        assert_eq!(told, [""; 0]);
+        // Drawn images keep their extensions; what is called without one cannot.
+        let two = files(folder, &["z/g.jpg", "z/g.png"]);
+        let told = |stems| result_names(&two, &folder.join("out"), stems).unwrap().1;
+        assert_eq!(told(false), [""; 0]);
+        assert!(told(true)[0].contains("labels/g.png.txt"), "{:?}", told(true));
         // One folder by two ways is one.
         std::os::unix::fs::symlink("x", folder.join("link")).unwrap();
         let two = files(folder, &["link/1.jpg", "x/2.jpg", "y/1.jpg"]);

@@ -117,9 +117,19 @@ fn version() -> String {
     )
 }
 
+/// Words of a choice are taken in any case: `--to COCO`.
+fn in_any_case(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let is_choice = !arg.get_possible_values().is_empty();
+            if is_choice { arg.ignore_case(true) } else { arg }
+        })
+        .mut_subcommands(in_any_case)
+}
+
 /// The command line, with the verbs in groups.
 fn command_line() -> clap::Command {
-    let command = Cli::command();
+    let command = in_any_case(Cli::command());
     let mut text = String::from("{about}\n\n{usage-heading} {usage}\n");
     for (title, names) in GROUPS {
         text += &format!("\n{title}:\n");

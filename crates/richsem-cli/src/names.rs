@@ -26,6 +26,8 @@ pub(crate) struct Names {
     pub(crate) all: Vec<Name>,
     /// A file name that two images have. All names then have the images' folders, as far as these differ.
     pub(crate) twice: Option<OsString>,
+    /// The first image whose other files have its whole name: without the extension another one has it.
+    pub(crate) whole: Option<PathBuf>,
 }
 
 impl Names {
@@ -56,6 +58,7 @@ impl Names {
             wanted.iter().filter(|(_, keeps)| *keeps).map(|(path, _)| path.clone()).collect();
         let mut stems = HashSet::new();
         let mut all = Vec::with_capacity(images.len());
+        let mut first_whole = None;
         for (((_, file), folder), (path, keeps)) in images.iter().zip(&below).zip(wanted) {
             let whole = folder.join(file);
             let drawn = match keeps || taken.insert(path.clone()) {
@@ -65,11 +68,14 @@ impl Names {
             let short = drawn.with_extension("");
             let stem = match stems.insert(short.clone()) {
                 true => short,
-                false => free(&whole, "", &mut stems),
+                false => {
+                    first_whole.get_or_insert_with(|| whole.clone());
+                    free(&whole, "", &mut stems)
+                }
             };
             all.push(Name { drawn, stem });
         }
-        Self { all, twice }
+        Self { all, twice, whole: first_whole }
     }
 }
 
@@ -111,7 +117,7 @@ mod tests {
     fn names(images: &[(&str, &str)]) -> (Vec<(String, String)>, bool) {
         let images: Vec<(PathBuf, OsString)> =
             images.iter().map(|(folder, file)| (folder.into(), file.into())).collect();
-        let Names { all, twice } = Names::of(&images);
+        let Names { all, twice, .. } = Names::of(&images);
         let text = |path: &Path| path.to_string_lossy().into_owned();
         (all.iter().map(|n| (text(&n.drawn), text(&n.stem))).collect(), twice.is_some())
     }

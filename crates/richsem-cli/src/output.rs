@@ -8,7 +8,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, anyhow};
-use richsem::data::image_store::ImageStore;
+use richsem::{data::image_store::ImageStore, weights};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -104,6 +104,32 @@ pub(crate) fn check_input(path: &Path, flag: &str, what: &str) -> Result<()> {
         _ => String::new(),
     };
     Err(anyhow!("{}no such {what} as `{}`{hint}", of(flag), path.display()))
+}
+
+/// Refuses weights to start from that do not exist. Names of public ones are known.
+pub(crate) fn check_weights(path: &Path, flag: &str) -> Result<()> {
+    let name = path.to_str().filter(|name| !path.exists() && !name.contains(['/', '\\']));
+    let found = name.and_then(|name| {
+        let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
+        let name = plain(name.trim_end_matches(".pth").trim_end_matches(".pt"));
+        let known = weights::entries().iter();
+        let begins = |known: &str| name.len() > 3 && plain(known).starts_with(&name);
+        known.into_iter().find(|entry| {
+            begins(entry.name) || entry.file == path.as_os_str() || begins(entry.file)
+        })
+    });
+    match (found, name) {
+        (Some(entry), Some(name)) => Err(anyhow!(
+            "{}no such file or folder as `{name}`\n  hint: public weights are fetched first: {flag} \"$(richsem \
+             weights fetch {})\" (`richsem weights` lists all)",
+            of(flag),
+            entry.name
+        )),
+        _ => check_input(path, flag, "file or folder").map_err(|error| match name {
+            Some(_) => anyhow!("{error}; `richsem weights` lists public ones"),
+            None => error,
+        }),
+    }
 }
 
 /// Refuses an input that does not exist or is a folder.

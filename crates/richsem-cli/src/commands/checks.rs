@@ -40,8 +40,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     for kernel in report.kernels {
         rows.push((format!("kernel {}", kernel.name), kernel.state.to_string()));
     }
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 2;
     for (name, value) in rows {
-        output::print(format!("{name:<28}{value}"))?;
+        output::print(format!("{name:<width$}{value}"))?;
     }
     let device = args.device.device.resolve()?;
     output::print(format!(

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use richsem::settings_reference::{Setting, all, find, json_schema, search};
 
-use crate::{exit, output, table};
+use crate::{exit, output, table, words};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -36,10 +36,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         [] => {
             let near = search(key);
             let named: Vec<&str> = near.iter().take(5).map(|setting| &*setting.key).collect();
-            let hint = match named[..] {
+            let by_letters = || match named[..] {
                 [] => "`richsem settings` lists all".to_owned(),
                 _ => format!("did you mean {}?", named.join(", ")),
             };
+            let hint = words::setting_hint(key).unwrap_or_else(by_letters);
             Err(anyhow!("there is no setting `{key}`\n  hint: {hint}"))
         }
         [setting] => {

@@ -174,11 +174,12 @@ fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
     };
     let preset = Preset::named_by(&file);
     if preset.is_none() {
+        check_is_settings(&file)?;
         output::check_input_file(&file, "--config")?;
     }
     let mut assignments = args.assignments.clone();
     if let Some(weights) = &args.init {
-        output::check_input(weights, "--init", "file or folder")?;
+        output::check_weights(weights, "--init")?;
         let weights = std::path::absolute(weights_file(weights, "--init")?)?;
         let Some(name) = weights.to_str() else {
             return Err(anyhow!(
@@ -236,6 +237,55 @@ fn prepare_new(args: &Args, member: &Member) -> Result<Prepared> {
             Prepared { start, config, folder }
         }
     })
+}
+
+/// Refuses a set of images, or a run, in the place of settings.
+fn check_is_settings(file: &Path) -> Result<()> {
+    /// Files that are never settings: sets, their archives, images, weights.
+    const OTHERS: [&str; 22] = [
+        "tar",
+        "gz",
+        "tgz",
+        "zip",
+        "json",
+        "jsonl",
+        "yaml",
+        "yml",
+        "xml",
+        "csv",
+        "txt",
+        "parquet",
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+        "bmp",
+        "tif",
+        "pt",
+        "pth",
+        "safetensors",
+        "pkl",
+    ];
+    let extension = file.extension().and_then(|extension| extension.to_str());
+    let other = extension.filter(|e| OTHERS.iter().any(|other| e.eq_ignore_ascii_case(other)));
+    if !file.exists() || !file.is_dir() && other.is_none() {
+        return Ok(());
+    }
+    let name = file.display();
+    let hint = if file.join("checkpoints").is_dir() || file.join("config.toml").is_file() {
+        format!(
+            "this is a run: `richsem train --resume {name}` goes on with it, `-c {name}/config.toml` starts another \
+             one with its settings"
+        )
+    } else if let Some("pt" | "pth" | "safetensors" | "pkl") = other {
+        format!("weights to start from: `richsem init DATA --weights {name}`")
+    } else {
+        format!(
+            "if it is a set of images, `richsem init {name}` writes settings for it; then richsem train -c FILE.toml"
+        )
+    };
+    let is = if file.is_dir() { "a folder" } else { "another kind of file" };
+    Err(anyhow!("--config: `{name}` is {is}, expected settings (FILE.toml)\n  hint: {hint}"))
 }
 
 /// What rank 0 tells where a run goes on in the folder that all were given. No folder has this name.

@@ -44,10 +44,21 @@ pub(super) const VERBS: &[(&[&str], &str)] = &[
         "it is `eval` here (or `val`): richsem eval --weights runs/mine --annotations mine",
     ),
     (
+        &["fit", "learn", "training", "train_net", "main"],
+        "it is `train` here: richsem init DATA, then richsem train -c DATA.toml",
+    ),
+    (
+        &["rename", "remap", "merge", "combine", "filter"],
+        "sets are not changed here: `richsem dataset convert IN OUT --to coco` writes a file that you can change",
+    ),
+    (
         &["finetune", "fine-tune", "transfer"],
         "that is training from weights: richsem train -c mine.toml --init FILE (richsem init writes mine.toml)",
     ),
-    (&["resume"], "that is a flag of train: richsem train --resume runs/mine"),
+    (
+        &["resume", "continue", "restart"],
+        "that is a flag of train: richsem train --resume runs/mine",
+    ),
     (
         &["export", "onnx", "tensorrt", "compile", "deploy", "serve"],
         "it is not there: weights run in `richsem predict`, and in a Rust program (docs/library.md)",

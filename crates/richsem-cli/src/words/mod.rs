@@ -2,12 +2,16 @@
 //! elsewhere ([`habits`]).
 
 mod habits;
+mod keys;
+mod sets;
+mod settings;
 
 use std::{ffi::OsString, path::Path};
 
 use clap::Command;
 
 use habits::{Answer, FLAGS, Habit, VERBS};
+pub(crate) use settings::hint as setting_hint;
 
 /// What the command line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +47,41 @@ pub(crate) fn read(arguments: Vec<OsString>, command: &Command) -> Said {
     };
     // `dataset stats`: the flags are the inner verb's.
     let inner = words.get(2).and_then(|word| verb.find_subcommand(word.as_deref()?));
-    let head = if inner.is_some() { 3 } else { 2 };
-    Reader::new(inner.unwrap_or(verb), verb.get_name()).read(&arguments, head)
+    if let (None, Some(Some(word))) = (inner, words.get(2))
+        && let Some(answer) = inner_of(verb, word)
+    {
+        let verb = verb.get_name();
+        return Said::Refused(format!("there is no verb `{verb} {word}`: {answer}"));
+    }
+    let (head, name) = match inner {
+        Some(inner) => (3, format!("{} {}", verb.get_name(), inner.get_name())),
+        None => (2, verb.get_name().to_owned()),
+    };
+    Reader::new(inner.unwrap_or(verb), &name).read(&arguments, head)
+}
+
+/// What a word is below a verb that has verbs of its own.
+fn inner_of(verb: &Command, word: &str) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase().replace('_', "-");
+    let fits =
+        |(of, words, _): &&(&str, &[&str], &str)| *of == verb.get_name() && words.contains(&&*word);
+    sets::INNER.iter().find(fits).map(|(_, _, answer)| *answer)
+}
+
+/// All words of others.
+fn habits() -> impl Iterator<Item = &'static Habit> {
+    FLAGS.iter().chain(sets::FLAGS).chain(keys::KEYS)
+}
+
+/// What a flag or key of another program is for a verb.
+fn habit(verb: &str, name: &str) -> Option<&'static Habit> {
+    let plain = |word: &str| word.replace('_', "-").to_ascii_lowercase();
+    let name = plain(name);
+    let fits = |habit: &&Habit| {
+        habit.words.iter().any(|word| plain(word) == name)
+            && (habit.verbs.is_empty() || habit.verbs.contains(&verb))
+    };
+    habits().find(fits)
 }
 
 fn verb_of(word: &str) -> Option<&'static str> {
@@ -112,6 +149,9 @@ impl<'a> Reader<'a> {
         rest: &mut std::slice::Iter<'_, OsString>,
     ) -> Result<(), String> {
         if self.knows(name) {
+            if name == "set" {
+                return self.several(value, rest);
+            }
             match (self.takes_value(|arg| is_long(arg, name)), value) {
                 // As it was typed: a value may begin with a dash.
                 (true, Some(value)) => {
@@ -130,6 +170,10 @@ impl<'a> Reader<'a> {
             self.arguments.push(word.into());
             return Ok(());
         };
+        if habit.answer == Answer::Flag("--set") {
+            self.notes.push(format!("--{name} is --set here"));
+            return self.several(value, rest);
+        }
         let needs = !matches!(habit.answer, Answer::Switch(_) | Answer::Says(_));
         let value = match value {
             Some(value) => Some(value.to_owned()),
@@ -154,11 +198,57 @@ impl<'a> Reader<'a> {
             return self.answer(&format!("{name}="), habit.answer, Some(value.to_owned()));
         }
         if self.knows("set") {
-            // A setting: its name is checked where it is read.
-            self.push("set", Some(word.into()));
+            return self.set(word);
         } else {
             self.arguments.push(word.into());
         }
+        Ok(())
+    }
+
+    /// The assignments after `--set`: `KEY=VALUE`, and, as detectron2 and MMDetection have it, more of them, or
+    /// keys and values by turns.
+    fn several(
+        &mut self,
+        value: Option<&str>,
+        rest: &mut std::slice::Iter<'_, OsString>,
+    ) -> Result<(), String> {
+        if let Some(value) = value {
+            return self.set(value);
+        }
+        let Some(first) = rest.next() else {
+            self.push("set", None);
+            return Ok(());
+        };
+        let mut next = Some(first);
+        while let Some(argument) = next.take() {
+            match argument.to_str() {
+                Some(word) if is_key(word) && is_value(rest.as_slice().first()) => {
+                    let value = rest.next().and_then(|value| value.to_str()).unwrap_or_default();
+                    self.set(&format!("{word}={value}"))?;
+                }
+                Some(word) => self.set(word)?,
+                None => self.push("set", Some(argument.clone())),
+            }
+            let more = rest.as_slice().first().and_then(|word| word.to_str());
+            let is_more = more.is_some_and(|word| {
+                assignment(word).is_some() || is_key(word) && is_value(rest.as_slice().get(1))
+            });
+            if is_more {
+                next = rest.next();
+            }
+        }
+        Ok(())
+    }
+
+    /// An assignment, whose key may be another program's. A setting's name is checked where it is read.
+    fn set(&mut self, word: &str) -> Result<(), String> {
+        if let Some((name, value)) = word.split_once('=')
+            && let Some(habit) = habit(self.verb, name.trim())
+            && richsem::settings_reference::find(name.trim()).is_empty()
+        {
+            return self.answer(&format!("{name}="), habit.answer, Some(value.to_owned()));
+        }
+        self.push("set", Some(word.into()));
         Ok(())
     }
 
@@ -197,12 +287,7 @@ impl<'a> Reader<'a> {
     }
 
     fn habit(&self, name: &str) -> Option<&'static Habit> {
-        let name = name.replace('_', "-").to_ascii_lowercase();
-        let fits = |habit: &&Habit| {
-            habit.words.contains(&&*name)
-                && (habit.verbs.is_empty() || habit.verbs.contains(&self.verb))
-        };
-        FLAGS.iter().find(fits)
+        habit(self.verb, name)
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -234,6 +319,25 @@ fn assignment(word: &str) -> Option<(&str, &str)> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '-';
     let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain);
     (is_name && !Path::new(word).exists()).then_some((name, value))
+}
+
+/// Whether a word is a key with dots, as `SOLVER.BASE_LR`, and no file.
+fn is_key(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut parts = word.split('.');
+    word.contains('.')
+        && word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && parts.all(|part| !part.is_empty() && part.chars().all(plain))
+        && (habit("train", word).is_some() || !richsem::settings_reference::find(word).is_empty())
+        && !Path::new(word).exists()
+}
+
+/// Whether a word can be the value of a key that stands before it: no flag, and no assignment.
+fn is_value(word: Option<&OsString>) -> bool {
+    let number = |word: &str| word.parse::<f64>().is_ok();
+    word.and_then(|word| word.to_str()).is_some_and(|word| {
+        (!word.starts_with('-') || number(word)) && assignment(word).is_none() && !is_key(word)
+    })
 }
 
 /// Whether a switch is on: it is where it is said, unless its value is a no.

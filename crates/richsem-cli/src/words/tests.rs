@@ -60,6 +60,27 @@ fn words_of_others_are_taken_as_those_of_here() {
         ("checks --device=1", "checks --device=cuda:1"),
         ("synth s --overwrite=true --seed=-1", "synth s --overwrite --seed=-1"),
         ("trian", "trian"),
+        ("train -c a.toml SOLVER.BASE_LR=0.01", "train -c a.toml --lr 0.01"),
+        ("train -c a.toml --set optimizer.lr=0.01", "train -c a.toml --lr 0.01"),
+        (
+            "train -c a.toml --opts SOLVER.IMS_PER_BATCH 4 SOLVER.GAMMA 0.1 --run r",
+            "train -c a.toml --batch 4 --set train.lr_gamma=0.1 --run r",
+        ),
+        (
+            "train -c a.toml --cfg-options optimizer.type=SGD train.lr=1",
+            "train -c a.toml --set train.optimizer=SGD --set train.lr=1",
+        ),
+        (
+            "train --opts train.lr 0.1 data.workers=2",
+            "train --set train.lr=0.1 --set data.workers=2",
+        ),
+        ("train --set seed=1 a.toml", "train --set seed=1 a.toml"),
+        ("init --data X", "init X"),
+        ("doctor --data X", "doctor X"),
+        (
+            "dataset convert a b --from coco --target yolo",
+            "dataset convert a b --format coco --to yolo",
+        ),
     ] {
         assert_eq!(taken(typed).0, expected, "{typed}");
     }
@@ -85,6 +106,16 @@ fn what_is_not_there_is_said_in_a_line() {
         ("train model=yolov8n.pt data=coco8.yaml", "--preset"),
         ("predict a.jpg --show", "no video"),
         ("eval --imgsz 640", "as in training"),
+        ("train SOLVER.MAX_ITER=900", "--epochs"),
+        ("init X --epochs 3", "--minutes"),
+        ("dataset split a b --val 0.2", "--parts train=0.8,val=0.2"),
+        ("dataset check a", "richsem doctor DATA"),
+        ("dataset visualize a", "dataset show"),
+        ("dataset merge a b", "not there"),
+        ("weights list", "richsem weights"),
+        ("continue", "--resume"),
+        ("fit", "richsem train"),
+        ("rename", "can change"),
     ] {
         let problem = refused(typed);
         assert!(problem.contains(part) && !problem.contains('\n'), "{typed}: {problem}");
@@ -95,13 +126,19 @@ fn what_is_not_there_is_said_in_a_line() {
 #[test]
 fn every_answer_holds() {
     let command = command();
+    let find = |verbs: &str| {
+        let below = |command: Option<&'_ Command>, verb: &str| {
+            command.and_then(|command| command.find_subcommand(verb)).cloned()
+        };
+        verbs.split(' ').fold(Some(command.clone()), |at, verb| below(at.as_ref(), verb))
+    };
     let flags = |verb: &str| -> Vec<String> {
-        let verb = command.find_subcommand(verb).expect(verb);
+        let verb = find(verb).expect(verb);
         verb.get_arguments().filter_map(|arg| Some(arg.get_long()?.to_owned())).collect()
     };
     let all: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     let mut seen = HashSet::new();
-    for habit in FLAGS {
+    for habit in habits() {
         let verbs = if habit.verbs.is_empty() { &all[..0] } else { habit.verbs };
         for verb in verbs {
             let known = flags(verb);
@@ -123,7 +160,7 @@ fn every_answer_holds() {
                     assert!(arguments.first().is_none_or(|flag| has(flag)), "{arguments:?}");
                 }
                 Answer::Argument => {
-                    let verb = command.find_subcommand(verb).unwrap();
+                    let verb = find(verb).unwrap();
                     assert!(verb.get_positionals().next().is_some());
                 }
                 Answer::Says(_) => {}
@@ -138,7 +175,15 @@ fn every_answer_holds() {
         named(answer, &all);
         assert!(answer.contains("richsem "), "{answer}");
     }
-    for habit in FLAGS {
+    for (verb, words, answer) in sets::INNER {
+        for word in *words {
+            assert!(find(&format!("{verb} {word}")).is_none(), "{verb} {word} is a verb");
+            assert!(seen.insert((*verb, *word)), "{verb} {word} is there twice");
+        }
+        named(answer, &all);
+        assert!(answer.contains("richsem "), "{answer}");
+    }
+    for habit in habits() {
         if let Answer::Says(answer) = habit.answer {
             named(answer, &all);
         }
@@ -160,7 +205,7 @@ fn the_page_has_every_habit() {
     let mut page = String::from(
         "# Words of other programs\n\nWhat people type who know Ultralytics, YOLOv5, RF-DETR, detectron2, \
          MMDetection, DETR or DINO, and what it is here. `name=value` is `--name value`. (This page is made from \
-         the program's own table: `crates/richsem-cli/src/words/habits.rs`.)\n\n## Verbs\n\n| typed | answer |\n|---|---|\n",
+         the program's own table: `crates/richsem-cli/src/words/`.)\n\n## Verbs\n\n| typed | answer |\n|---|---|\n",
     );
     let code = |words: &[&str], dash: &str| {
         let words: Vec<String> = words.iter().map(|word| format!("`{dash}{word}`")).collect();
@@ -169,18 +214,35 @@ fn the_page_has_every_habit() {
     for (words, answer) in VERBS {
         page += &format!("| {} | {answer} |\n", code(words, ""));
     }
-    for (title, verb) in [("train", "train"), ("eval", "eval"), ("predict", "predict")] {
-        page += &format!("\n## Flags of `{title}`\n\n| typed | answer |\n|---|---|\n");
-        for habit in FLAGS.iter().filter(|habit| habit.verbs.contains(&verb)) {
+    page += "\n## Verbs of verbs\n\n| typed | answer |\n|---|---|\n";
+    for (verb, words, answer) in sets::INNER {
+        page += &format!("| {} | {answer} |\n", code(words, &format!("{verb} ")));
+    }
+    let tables: [(&str, &str, &[Habit], &str); 10] = [
+        ("Flags of", "train", FLAGS, "--"),
+        ("Keys for", "train", keys::KEYS, ""),
+        ("Flags of", "eval", FLAGS, "--"),
+        ("Flags of", "predict", FLAGS, "--"),
+        ("Flags of", "init", sets::FLAGS, "--"),
+        ("Flags of", "doctor", sets::FLAGS, "--"),
+        ("Flags of", "dataset stats", sets::FLAGS, "--"),
+        ("Flags of", "dataset show", sets::FLAGS, "--"),
+        ("Flags of", "dataset convert", sets::FLAGS, "--"),
+        ("Flags of", "dataset split", sets::FLAGS, "--"),
+    ];
+    for (title, verb, habits, dash) in tables {
+        page += &format!("\n## {title} `{verb}`\n\n| typed | answer |\n|---|---|\n");
+        for habit in habits.iter().filter(|habit| habit.verbs.contains(&verb)) {
             let answer = match habit.answer {
                 Answer::Flag(flag) => format!("works: it is `{flag}`"),
                 Answer::Set(key) => format!("works: it is `--set {key}=`"),
                 Answer::Switch([]) => "works: it is always so".to_owned(),
                 Answer::Switch(arguments) => format!("works: it is `{}`", arguments.join(" ")),
-                Answer::Argument => "works: it is an image".to_owned(),
+                Answer::Argument if verb == "predict" => "works: it is an image".to_owned(),
+                Answer::Argument => "works: it is the set, without a flag".to_owned(),
                 Answer::Says(what) => what.to_owned(),
             };
-            page += &format!("| {} | {answer} |\n", code(habit.words, "--"));
+            page += &format!("| {} | {answer} |\n", code(habit.words, dash));
         }
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/words.md");
@@ -189,4 +251,34 @@ fn the_page_has_every_habit() {
     }
     let written = std::fs::read_to_string(&file).unwrap_or_default();
     assert!(written == page, "docs/words.md is not the table's: UPDATE=1 writes it anew");
+}
+
+#[test]
+fn settings_are_found_by_the_names_that_others_have() {
+    for (name, says) in [
+        ("imgsz", "data.resize"),
+        ("SOLVER.MAX_ITER", "train.epochs"),
+        ("BASE_LR", "train.lr"),
+        ("learning_rate", "train.lr"),
+        ("--lr", "train.lr"),
+        ("workers", "data.workers"),
+    ] {
+        let hint = setting_hint(name).unwrap_or_default();
+        assert!(hint.contains(says), "{name}: {hint}");
+    }
+    for (_, is) in super::settings::CHANGED {
+        for key in is.split([' ', ',']).filter(|word| word.contains('.')) {
+            assert!(!richsem::settings_reference::find(key).is_empty(), "{key}");
+        }
+    }
+    assert_eq!(setting_hint("nothing"), None);
+}
+
+/// Words of a choice, in any case.
+#[test]
+fn choices_are_taken_in_any_case() {
+    let line = ["richsem", "dataset", "convert", "a", "b", "--to", "COCO"];
+    command().try_get_matches_from(line).unwrap();
+    let line = ["richsem", "eval", "--weights", "w", "--annotations", "a", "--precision", "BF16"];
+    command().try_get_matches_from(line).unwrap();
 }

@@ -209,7 +209,7 @@ fn an_annotation_file_that_is_not_there_is_named_with_its_flag_or_setting() {
                 &[
                     "data.train.annotations: `",
                     "none.json` does not exist",
-                    "hint: paths are relative",
+                    "hint: paths of a settings file are relative",
                 ],
             ),
             (
@@ -293,6 +293,15 @@ fn training_and_validation_must_agree_about_classes() {
                 "another class",
                 &train("data.val.annotations=more.json"),
                 &["more.json: categories[0]: id 1 is not in the training set", hint],
+            ),
+            (
+                "settings for both",
+                &["init", "good.json", "--val", "more.json", "-o", "new.toml"],
+                &[
+                    "id 1 is not in the training set (here it is `ant`)",
+                    "The training set has `",
+                    hint,
+                ],
             ),
         ],
     );

@@ -246,7 +246,11 @@ fn settings_that_do_not_fit_the_data_are_refused_before_a_folder_is_made() {
             (
                 "no image folder",
                 &set("data.train.images=none"),
-                &["data.train.images: `", "none` does not exist", "hint: paths are relative"],
+                &[
+                    "data.train.images: `",
+                    "none` does not exist",
+                    "hint: paths of a settings file are relative",
+                ],
             ),
             (
                 "rows",
@@ -286,6 +290,34 @@ fn settings_that_do_not_fit_the_data_are_refused_before_a_folder_is_made() {
                 "no table",
                 &set(&tables[5]),
                 &["model.class_head.table: `", "none.npy` does not exist", "hint: "],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn what_is_no_settings_file_is_refused_with_what_to_type() {
+    let dir = Dir::new();
+    for file in ["set.tar", "data.yaml", "set/train.json", "run/config.toml", "w.pth"] {
+        dir.write(file, "");
+    }
+    all_refused(
+        &dir,
+        &[
+            ("an archive", &["train", "set.tar"], &["set.tar", "hint: if", "richsem init set.tar"]),
+            ("a set", &["train", "-c", "data.yaml"], &["--config: `data.yaml`", "richsem init"]),
+            ("a folder", &["train", "set"], &["`set` is a folder", "`richsem init set`"]),
+            ("a run", &["train", "run"], &["this is a run", "richsem train --resume run"]),
+            ("weights", &["train", "w.pth"], &["richsem init DATA --weights w.pth"]),
+            (
+                "public weights",
+                &["init", "set", "--weights", "resnet50"],
+                &["--weights: no such", "$(richsem weights fetch resnet50)"],
+            ),
+            (
+                "unknown weights",
+                &["init", "set", "--weights", "none.pth"],
+                &["--weights: no such", "`richsem weights` lists public ones"],
             ),
         ],
     );

@@ -20,7 +20,7 @@ fn wrong_images(dir: &Dir) -> Vec<WrongImage> {
         (
             "missing",
             None,
-            ["No such file", "hint: repair or remove these files, or raise the limit"],
+            ["there is no such file", "hint: repair or remove these files, or raise the limit"],
         ),
         (
             "empty",

@@ -189,12 +189,20 @@ fn weights_that_are_not_there_or_no_weights_are_named_with_their_flag() {
             (
                 "a table that is absent",
                 &first("model.class_head={ kind = \"text\", table = \"none.npy\" }"),
-                &["model.class_head.table: `", "none.npy` does not exist", "hint: paths are"],
+                &[
+                    "model.class_head.table: `",
+                    "none.npy` does not exist",
+                    "hint: paths of a settings file",
+                ],
             ),
             (
                 "a backbone that is absent",
                 &first("model.dino.backbone.weights=none.pth"),
-                &["model.dino.backbone.weights: `", "none.pth` does not exist", "hint: paths are"],
+                &[
+                    "model.dino.backbone.weights: `",
+                    "none.pth` does not exist",
+                    "hint: paths of a settings file",
+                ],
             ),
         ],
     );

@@ -20,7 +20,7 @@ pub fn read_text_table(path: &Path, vocabulary: &Vocabulary) -> Result<TextTable
     if !path.is_file() {
         let problem = format!("there is no file `{}`", path.display());
         return Err(Error::config("model.class_head.table", problem)
-            .with_hint("paths are relative to the file that says them"));
+            .with_hint("paths of a settings file are relative to it, those of the command line to the working folder"));
     }
     let table = read_rows(path)?;
     let rows = table.size()[0];

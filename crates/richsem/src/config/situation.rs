@@ -1,17 +1,47 @@
 //! Settings that contradict where a run starts from: told before training.
 
-use super::Config;
+use super::{Config, OptimizerKind};
 use crate::models::backbone::{BackboneConfig, Norm};
 
 /// Share of `lr` below which an untrained backbone hardly learns.
 const LEAST_RATE: f64 = 0.5;
+
+/// Rates from which on training fails with an optimizer, and those that are usual, from and to. AdamW: DINO and DETR
+/// take 1e-4, this program's small detectors from scratch 1e-3. SGD: detectron2 takes 0.02 for 16 images, 0.1 is
+/// usual for classifiers.
+fn usual_rates(optimizer: OptimizerKind) -> (&'static str, f64, [f64; 2]) {
+    match optimizer {
+        OptimizerKind::Adamw => ("AdamW", 5e-3, [1e-5, 1e-3]),
+        OptimizerKind::Sgd => ("SGD", 0.3, [1e-3, 0.1]),
+    }
+}
+
+/// The first rate that is another optimizer's.
+fn rates(config: &Config) -> Vec<String> {
+    let train = &config.train;
+    let (name, much, [from, to]) = usual_rates(train.optimizer);
+    let told = |(key, rate): &(&str, f64)| {
+        let other = match train.optimizer {
+            OptimizerKind::Adamw if *rate <= 0.3 => {
+                ". Such rates are SGD's (train.optimizer = \"sgd\")"
+            }
+            _ => "",
+        };
+        format!(
+            "train.{key} is {rate}, far above what {name} takes: {from:e} to {to:e} is usual, and so fast the \
+             detector hardly learns{other}"
+        )
+    };
+    let rates = [("lr", train.lr), ("lr_backbone", train.lr_backbone)];
+    rates.iter().find(|(_, rate)| *rate >= much).map(told).into_iter().collect()
+}
 
 /// What probably was not meant, each a sentence.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let (lr, lr_backbone) = (config.train.lr, config.train.lr_backbone);
     let key = config.model.family_key("backbone");
     let backbone = config.model.backbone();
-    let mut warnings = Vec::new();
+    let mut warnings = rates(config);
     if config.init.is_some() || backbone.weights().is_some() {
         if lr_backbone > lr {
             warnings.push(format!(
@@ -56,6 +86,31 @@ mod tests {
     fn of(assignments: &[&str]) -> Vec<String> {
         let assignments: Vec<String> = assignments.iter().map(|&a| a.to_owned()).collect();
         warnings(&Config::load_preset("tiny", &assignments).unwrap())
+    }
+
+    #[test]
+    fn a_rate_of_another_optimizer_is_told() {
+        for (assignments, says) in [
+            (
+                &["train.lr=0.01", "train.lr_backbone=0.01"][..],
+                "far above what AdamW takes: 1e-5 to 1e-3",
+            ),
+            (&["train.lr_backbone=0.5"], "train.lr_backbone is 0.5"),
+            (&["train.optimizer=sgd", "train.lr=0.5", "train.lr_backbone=0.5"], "what SGD takes"),
+        ] {
+            let told = of(assignments).join("\n");
+            assert!(told.contains(says), "{told}");
+        }
+        for fine in [
+            &["train.optimizer=sgd", "train.lr=0.02", "train.lr_backbone=0.02"][..],
+            &["train.lr=0.002", "train.lr_backbone=0.002"],
+        ] {
+            assert_eq!(of(fine), [""; 0]);
+        }
+        for preset in Config::presets() {
+            let config = Config::load_preset(preset.name, &[]).unwrap();
+            assert_eq!(rates(&config), [""; 0], "{}", preset.name);
+        }
     }
 
     #[test]

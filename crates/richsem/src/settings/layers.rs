@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// All layers in one table.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Merged {
-    table: Table,
+    pub(super) table: Table,
     /// Dotted key → the file that said it last, or [`Argument::Set`].
     origins: BTreeMap<String, PathBuf>,
     main: PathBuf,
@@ -261,7 +261,7 @@ fn overlay(
 }
 
 /// What messages name in the place of a file.
-fn outside() -> PathBuf {
+pub(super) fn outside() -> PathBuf {
     Argument::Set.to_string().into()
 }
 
@@ -323,6 +323,13 @@ impl Merged {
     /// # Errors
     /// With the file and key, and the nearest known one.
     pub(crate) fn deserialize<T: DeserializeOwned>(&self) -> Result<T> {
+        match self.forgiven::<T>() {
+            Some(other) => other.read_strictly(),
+            None => self.read_strictly(),
+        }
+    }
+
+    fn read_strictly<T: DeserializeOwned>(&self) -> Result<T> {
         if !self.table.contains_key("version") {
             return Err(Error::invalid(&self.main, "version", "missing")
                 .with_hint(format!("write `version = {}` at the top", super::VERSION)));
@@ -394,7 +401,7 @@ impl Merged {
 
     /// Of a setting that is one of several kinds serde names the whole, wherever in it the fault is.
     /// The faulty key is the one without which that is no longer what is said.
-    fn innermost<T: DeserializeOwned>(&self, mut key: String, message: &str) -> String {
+    pub(super) fn innermost<T: DeserializeOwned>(&self, mut key: String, message: &str) -> String {
         let mut whole = self.table.clone();
         loop {
             let mut names = Vec::new();
@@ -449,7 +456,7 @@ impl Merged {
     }
 
     /// The file that said this key, or the nearest table above it.
-    fn origin(&self, key: &str) -> &Path {
+    pub(super) fn origin(&self, key: &str) -> &Path {
         let mut key = key;
         loop {
             if let Some(file) = self.origins.get(key) {

@@ -1,6 +1,7 @@
 //! Typed settings of any kind: a TOML file, the files it extends, and assignments on top. Unknown keys are
 //! refused with the nearest known one. Which settings there are, the rooms that they are about say.
 
+mod forgiving;
 mod keys;
 mod layers;
 mod presets;

@@ -26,6 +26,10 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
+/// What to do where a file of the settings is not there.
+const MISSING: &str =
+    "paths of a settings file are relative to it, those of the command line to the working folder";
+
 /// Every file that the settings name must be there, before the first of them, which may be large,
 /// is read. Weights to start from are not asked for where a checkpoint takes their place.
 ///
@@ -76,7 +80,7 @@ pub(crate) fn check_files(config: &Config, from_checkpoint: bool) -> Result<()> 
         // Several archives or tables may be named by a pattern.
         let is_there = path.exists() || may_be_folder && ImageStore::is_there(path);
         let (is, hint) = if !is_there {
-            ("does not exist", "paths are relative to the file that says them")
+            ("does not exist", MISSING)
         } else if path.is_dir() && !may_be_folder {
             ("is a folder, expected a file", "name the file in it")
         } else {

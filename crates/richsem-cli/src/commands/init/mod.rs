@@ -219,10 +219,12 @@ fn default_file(data: &Path) -> PathBuf {
 /// Refuses what is not there, and a file that could not be written.
 fn check(args: &Args, file: &Path) -> Result<()> {
     output::check_input(&args.data, "DATA", "file or folder")?;
+    if let Some(weights) = &args.weights {
+        output::check_weights(weights, "--weights")?;
+    }
     for (path, flag, what) in [
         (&args.val, "--val", "file or folder"),
         (&args.images, "--images", "folder or archive"),
-        (&args.weights, "--weights", "file or folder"),
         (&args.extra, "--extra", "folder or archive"),
     ] {
         if let Some(path) = path {

@@ -20,7 +20,7 @@ use richsem::{
     targets::LabelKnowledge,
 };
 
-use super::Args;
+use super::{Args, Written};
 use crate::{
     args::{self, SetArgs},
     images,
@@ -48,7 +48,8 @@ impl Inputs {
             output::note(format!("passed over: {passed_over}"));
         }
         images.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
-        let (result_names, told) = images::result_names(&images, &args.output)?;
+        let stems = args.writes(Written::Yolo) || args.writes(Written::Crops);
+        let (result_names, told) = images::result_names(&images, &args.output, stems)?;
         told.into_iter().for_each(output::note);
         output::check_new_folder(&args.output, "--output")?;
         output::check_input(&args.weights, "--weights", "file or folder")?;

@@ -66,7 +66,31 @@ pub struct Decoded {
 /// # Errors
 /// The file cannot be read, or see [`decode_bytes`].
 pub fn decode(path: &Path, orientation: Orientation) -> Result<Decoded> {
-    decode_bytes(&fs_err::read(path)?, path, orientation)
+    decode_bytes(&read(path)?, path, orientation)
+}
+
+/// The bytes of an image's file.
+///
+/// # Errors
+/// It is not there, or cannot be read.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    fs_err::read(path).map_err(|error| absent(path, error))
+}
+
+/// An error of reading an image, in words where there is no such file.
+fn absent(path: &Path, error: std::io::Error) -> Error {
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return error.into();
+    }
+    // A link says more than the file that it names.
+    let problem = match path.is_symlink() {
+        true => format!("image `{}`: a link to a file that does not exist", path.display()),
+        false => format!("image `{}`: there is no such file", path.display()),
+    };
+    Error::from(std::io::Error::new(error.kind(), problem)).with_hint(
+        "annotations name images relative to the folder of --images (data.train.images); `richsem doctor DATA` \
+         counts all that are missing",
+    )
 }
 
 /// Decodes an image in memory. `name` is only for messages.
@@ -94,7 +118,11 @@ pub fn decode_bytes(bytes: &[u8], name: &Path, orientation: Orientation) -> Resu
 /// # Errors
 /// As [`decode`], for what the headers can show.
 pub fn size(path: &Path, orientation: Orientation) -> Result<[u32; 2]> {
-    size_of(std::io::BufReader::new(fs_err::File::open(path)?), path, orientation)
+    size_of(
+        std::io::BufReader::new(fs_err::File::open(path).map_err(|error| absent(path, error))?),
+        path,
+        orientation,
+    )
 }
 
 /// As [`size`], of an image that is read from elsewhere. `path` is only for messages.

@@ -243,7 +243,7 @@ impl ImageStore {
     /// There is no such file, or it cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         match &self.location {
-            Location::Folder(folder) => Ok(fs_err::read(folder.join(name))?),
+            Location::Folder(folder) => image_io::read(&folder.join(name)),
             Location::Archives(archives) => archives.read(name),
             Location::Tables(tables) => tables.read(name),
         }
