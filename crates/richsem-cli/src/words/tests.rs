@@ -127,10 +127,7 @@ fn what_is_not_there_is_said_in_a_line() {
 fn every_answer_holds() {
     let command = command();
     let find = |verbs: &str| {
-        let below = |command: Option<&'_ Command>, verb: &str| {
-            command.and_then(|command| command.find_subcommand(verb)).cloned()
-        };
-        verbs.split(' ').fold(Some(command.clone()), |at, verb| below(at.as_ref(), verb))
+        verbs.split(' ').try_fold(command.clone(), |at, verb| at.find_subcommand(verb).cloned())
     };
     let flags = |verb: &str| -> Vec<String> {
         let verb = find(verb).expect(verb);
