@@ -232,7 +232,11 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
             &GOOD[..80],
             &["Annotations/a.xml: XML: broken", "hint: is the file truncated?"],
         ),
-        ("empty", "", &["Annotations/a.xml: XML: broken", "hint: "]),
+        (
+            "empty",
+            "",
+            &["Annotations/a.xml: XML: expected <annotation>, got an empty file", "hint: "],
+        ),
         (
             "another format",
             "<html></html>",
