@@ -1,13 +1,16 @@
-//! What verbs take that write a set: how it is read, and what becomes of its images.
+//! What verbs take that write a set: how it is read, and what becomes of its images; and what they say of the result.
 
 use std::path::PathBuf;
 
 use richsem::data::{
-    convert::{Conversion, PutImages, Target},
+    convert::{self, Conversion, ConversionReport, PutImages, Target},
     formats::Opening,
 };
 
-use crate::args::{OrientationArgs, SetArgs};
+use crate::{
+    args::{OrientationArgs, SetArgs},
+    table,
+};
 
 /// How a set is read and written.
 #[derive(Debug, clap::Args)]
@@ -59,4 +62,21 @@ impl WritingArgs {
             overwrite: self.overwrite,
         }
     }
+}
+
+/// What of a set is not in the new files.
+pub(crate) fn not_carried(report: &ConversionReport) -> String {
+    let lost = report.not_carried.lost().iter();
+    let lost: Vec<Vec<String>> = lost
+        .map(|lost| {
+            let part = if lost.part.is_empty() { "all" } else { &lost.part };
+            vec![part.to_owned(), lost.count.to_string(), lost.what.clone(), lost.instead.clone()]
+        })
+        .collect();
+    let text = match (lost.is_empty(), report.fields_counted) {
+        (true, true) => "Everything in the set is in the new files.".to_owned(),
+        (true, false) => "Everything that was read is in the new files.".to_owned(),
+        (false, _) => table::table(&["<part", "count", "<not carried over", "<instead"], lost),
+    };
+    if report.fields_counted { text } else { format!("{text}\n{}", convert::NEVER_READ) }
 }

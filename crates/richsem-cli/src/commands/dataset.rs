@@ -25,7 +25,7 @@ use crate::{
     progress::{ReadProgress, open_set},
     signals::Signals,
     table,
-    writing::WritingArgs,
+    writing::{WritingArgs, not_carried},
 };
 
 #[derive(Debug, clap::Args)]
@@ -188,23 +188,6 @@ fn conversion(report: &ConversionReport) -> String {
         text += &format!("\n  {note}");
     }
     format!("{text}\n\n{}", not_carried(report))
-}
-
-/// What of a set is not in the new files.
-pub(super) fn not_carried(report: &ConversionReport) -> String {
-    let lost = report.not_carried.lost().iter();
-    let lost: Vec<Vec<String>> = lost
-        .map(|lost| {
-            let part = if lost.part.is_empty() { "all" } else { &lost.part };
-            vec![part.to_owned(), lost.count.to_string(), lost.what.clone(), lost.instead.clone()]
-        })
-        .collect();
-    let text = match (lost.is_empty(), report.fields_counted) {
-        (true, true) => "Everything in the set is in the new files.".to_owned(),
-        (true, false) => "Everything that was read is in the new files.".to_owned(),
-        (false, _) => table::table(&["<part", "count", "<not carried over", "<instead"], lost),
-    };
-    if report.fields_counted { text } else { format!("{text}\n{}", convert::NEVER_READ) }
 }
 
 fn stats(args: &StatsArgs) -> Result<u8> {

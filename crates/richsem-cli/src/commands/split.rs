@@ -12,10 +12,13 @@ use richsem::{
     plural::counted,
 };
 
-use super::dataset::not_carried;
 use crate::{
-    args::as_flag, exit, output, progress::ReadProgress, signals::Signals, table,
-    writing::WritingArgs,
+    args::as_flag,
+    exit, output,
+    progress::ReadProgress,
+    signals::Signals,
+    table,
+    writing::{WritingArgs, not_carried},
 };
 
 #[derive(Debug, clap::Args)]

@@ -14,6 +14,7 @@ use tch::Tensor;
 
 use super::{
     Learner,
+    rows::MetricsRow,
     run_folder::{RunFolder, SETTINGS, write_text},
 };
 use crate::{
@@ -226,12 +227,16 @@ pub(super) fn link_best(run: &RunFolder, updates: u64) -> Result<()> {
     link(&run.file("checkpoints"), "best", &folder_name(updates))
 }
 
-/// Removes checkpoints that are neither `last`, nor `best`, nor one of `kept`.
-pub(super) fn prune(
-    run: &RunFolder,
-    position: &Position,
-    kept: impl Fn(u64) -> bool,
-) -> Result<()> {
+/// Removes checkpoints that are neither `last`, nor `best`, nor of the end of every `keep`-th epoch (0: of none).
+pub(super) fn prune(run: &RunFolder, position: &Position, keep: u64) -> Result<()> {
+    let rows = if keep > 0 { run.metrics()? } else { Vec::new() };
+    let kept: Vec<u64> = rows
+        .iter()
+        .filter_map(|row| match row {
+            MetricsRow::Eval(row) if row.epoch % keep == 0 => Some(row.step),
+            _ => None,
+        })
+        .collect();
     let checkpoints = run.file("checkpoints");
     // Not the present step's: an epoch can end without a save.
     let last = fs_err::read_link(checkpoints.join("last")).ok();
@@ -243,7 +248,7 @@ pub(super) fn prune(
         };
         let best = position.best.is_some_and(|(_, at)| at == step);
         let is_last = last.as_deref().is_some_and(|target| target.as_os_str() == &*name);
-        if !is_last && !best && !kept(step) {
+        if !is_last && !best && !kept.contains(&step) {
             fs_err::remove_dir_all(entry.path())?;
         }
     }

@@ -493,16 +493,6 @@ impl Trainer<'_> {
         if !self.learner.collective().leads() {
             return Ok(());
         }
-        let (keep, run) = (self.config.train.keep_every, &self.run);
-        // Numbered checkpoints that are kept are those written at the end of every n-th epoch.
-        let rows = if keep > 0 { run.metrics()? } else { Vec::new() };
-        let kept: Vec<u64> = rows
-            .iter()
-            .filter_map(|row| match row {
-                MetricsRow::Eval(row) if row.epoch % keep == 0 => Some(row.step),
-                _ => None,
-            })
-            .collect();
-        checkpoint::prune(run, &self.position, |step| kept.contains(&step))
+        checkpoint::prune(&self.run, &self.position, self.config.train.keep_every)
     }
 }

@@ -16,6 +16,7 @@ mod images_at;
 mod label_studio;
 mod members;
 mod openimages;
+mod packed;
 mod place;
 mod request;
 mod sizes;

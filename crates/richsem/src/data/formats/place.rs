@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::packed::packed;
 use crate::{
     data::{
         image_store::ImageStore,
@@ -121,6 +122,11 @@ impl Place {
         !self.folder && (self.ends_with(".tar") || magic == Some(b"ustar"))
     }
 
+    /// What it is, and what unpacks it, if it is an archive that is not read in place.
+    pub(super) fn packed(&self) -> Option<(&'static str, String)> {
+        if self.folder { None } else { packed(self.path(), self.first_file()) }
+    }
+
     /// What was found, for a message that no format fits.
     pub(in crate::data) fn describe(&self) -> String {
         if self.folder {
@@ -134,7 +140,7 @@ impl Place {
                 ),
             };
         }
-        if let Some((what, _)) = super::hints::packed(self) {
+        if let Some((what, _)) = self.packed() {
             return format!("expected annotations, got a file that is {what}");
         }
         if self.is_tar() {

@@ -30,6 +30,17 @@ fn area(boxes: &Tensor) -> Tensor {
     sides.select(-1, 0) * sides.select(-1, 1)
 }
 
+/// `[…, N]`: the largest overlap of each box, and whose it is; −1 and 0 without objects.
+fn best(iou: &Tensor) -> (Tensor, Tensor) {
+    let mut size = iou.size();
+    if size.remove(size.len() - 2) == 0 {
+        let device = iou.device();
+        let none = Tensor::full(&size, -1.0, (iou.kind(), device));
+        return (none, Tensor::zeros(&size, (Kind::Int64, device)));
+    }
+    iou.max_dim(-2, false)
+}
+
 impl Overlaps {
     /// Of `truth` `[…, T, 4]` and `boxes` `[…, N, 4]`, corners. `there` `[…, T]` bool says which of the objects
     /// there are; none: all. `inside`: whether boxes inside of an object's are asked for.
@@ -59,17 +70,6 @@ impl Overlaps {
         }
     }
 
-    /// `[…, N]`: the largest overlap of each box, and whose it is; −1 and 0 without objects.
-    fn best(&self) -> (Tensor, Tensor) {
-        let mut size = self.iou.size();
-        if size.remove(size.len() - 2) == 0 {
-            let device = self.iou.device();
-            let none = Tensor::full(&size, -1.0, (self.iou.kind(), device));
-            return (none, Tensor::zeros(&size, (Kind::Int64, device)));
-        }
-        self.iou.max_dim(-2, false)
-    }
-
     /// Those that lie inside an object's box, `[…, N]` bool; none if it was not asked for.
     fn is_inside(&self) -> Option<Tensor> {
         let inside = self.inside.as_ref()?;
@@ -90,13 +90,11 @@ impl Overlaps {
     ///
     /// Deviation: an object that no anchor overlaps has none; in both references all anchors are its own.
     pub(super) fn anchor_labels(&self, config: &RpnConfig, there: Option<&Tensor>) -> Labels {
-        let (mut iou, target) = self.best();
-        let mut of_each = self.iou.shallow_clone();
-        if let Some(there) = there {
-            let elsewhere = there.logical_not();
-            iou = iou.masked_fill(&elsewhere, -1.0);
-            of_each = of_each.masked_fill(&elsewhere, -1.0);
-        }
+        let of_each = match there {
+            Some(there) => self.iou.masked_fill(&there.logical_not(), -1.0),
+            None => self.iou.shallow_clone(),
+        };
+        let (iou, target) = best(&of_each);
         let mut positive = iou.ge(config.positive_iou);
         if of_each.size()[0] > 0 {
             let most = of_each.amax([1i64], true);
@@ -112,7 +110,7 @@ impl Overlaps {
 
     /// What boxes are that overlap an object by `iou` or not.
     pub(super) fn box_labels(&self, iou: f64) -> Labels {
-        let (best, target) = self.best();
+        let (best, target) = best(&self.iou);
         // Without objects nothing is one, whatever overlap is asked for.
         let positive = best.ge(iou);
         Labels { negative: self.negative(positive.logical_not()), positive, target }

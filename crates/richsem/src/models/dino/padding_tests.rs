@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::tests::{build, target, tiny};
-use super::*;
+use super::{denoising::DenoisingConfig, transformer::TransformerConfig, *};
 use crate::{
     families::{Step, dino::Criterion},
     losses::{
@@ -11,7 +11,10 @@ use crate::{
         terms::{StepKey, WholeBatch},
     },
     models::{
-        backbone::{FocalnetConfig, FocalnetName, Norm, ResnetConfig, ResnetName, SwinConfig},
+        backbone::{
+            BackboneConfig, FocalnetConfig, FocalnetName, Norm, ResnetConfig, ResnetName,
+            SwinConfig,
+        },
         padded_batch::{batch, in_double, same_detections, shake},
         parameters::Role,
         scored_box::ScoredBox,

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::*;
+use super::{denoising::DenoisingConfig, transformer::TransformerConfig, *};
 use crate::{
     boxes::Cxcywh,
     models::{

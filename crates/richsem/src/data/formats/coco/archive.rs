@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::folder::{
+use super::names::{
     ANNOTATIONS, boxed, is_json, is_roboflow, looks_annotated_text, names, near, near_of,
 };
 use crate::{

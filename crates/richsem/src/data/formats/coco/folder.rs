@@ -1,20 +1,12 @@
 //! Folders of COCO's and LVIS's files, and where their images are.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{Place, Request, archive};
-use crate::data::formats::{SYNONYMS, same_split};
+use super::{
+    Place, Request, archive,
+    names::{ANNOTATIONS, ROBOFLOW, boxed, is_json, looks_annotated_text, names, near},
+};
 use crate::error::{Error, Result};
-
-/// The file in each folder of a Roboflow export.
-const ROBOFLOW: &str = "_annotations.coco.json";
-
-/// Folders that annotation files lie in.
-pub(super) const ANNOTATIONS: &str = "annotations";
-
-/// Beginnings of names of COCO's other files, which have no boxes of objects.
-const NO_BOXES: [&str; 5] =
-    ["captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_"];
 
 pub(super) fn recognise(place: &Place) -> Option<String> {
     if place.is_folder() {
@@ -45,19 +37,9 @@ pub(in crate::data::formats) fn begins_as_json(place: &Place) -> bool {
     place.text().trim_start().starts_with(['{', '[']) && !place.ends_with(".jsonl")
 }
 
-pub(super) fn is_json(name: &str) -> bool {
-    name.ends_with(".json") || name.ends_with(".json.gz")
-}
-
 /// Whether a JSON file has what COCO's have, as far as its beginning shows.
 fn looks_annotated(place: &Place) -> bool {
     looks_annotated_text(&place.text())
-}
-
-pub(super) fn looks_annotated_text(text: &str) -> bool {
-    let text = text.trim_start_matches('\u{feff}');
-    text.trim_start().starts_with('{')
-        && ["\"images\"", "\"annotations\"", "\"categories\""].iter().any(|key| text.contains(key))
 }
 
 /// The annotation files of a folder, sorted: `annotations/*.json`, those in it, or Roboflow's.
@@ -77,60 +59,11 @@ fn annotation_files(place: &Place) -> Vec<PathBuf> {
     if inner.is_empty() { of(place) } else { inner }
 }
 
-/// Those that have boxes by their names; all, if none has.
-pub(super) fn boxed(files: &[PathBuf]) -> Vec<PathBuf> {
-    let has_boxes = |file: &&PathBuf| !NO_BOXES.iter().any(|p| stem(file).starts_with(p));
-    let boxes: Vec<PathBuf> = files.iter().filter(has_boxes).cloned().collect();
-    if boxes.is_empty() { files.to_vec() } else { boxes }
-}
-
-/// Whether a file has the name that Roboflow gives it.
-pub(super) fn is_roboflow(file: &Path) -> bool {
-    file.file_name().is_some_and(|name| name == ROBOFLOW)
-}
-
-/// The name of a file without `.json` or `.json.gz`.
-fn stem(file: &Path) -> String {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.strip_suffix(".gz").unwrap_or(&name);
-    name.strip_suffix(".json").unwrap_or(name).to_owned()
-}
-
-/// What a file's part of the set is called: its name, or its folder's in a Roboflow export.
-fn split_of(file: &Path) -> String {
-    let name = file.file_name().unwrap_or_default();
-    if name == ROBOFLOW {
-        let folder = file.parent().and_then(Path::file_name).unwrap_or_default();
-        return folder.to_string_lossy().into_owned();
-    }
-    let stem = stem(file);
-    stem.strip_prefix("instances_").unwrap_or(&stem).to_owned()
-}
-
 pub(super) fn splits(place: &Place) -> Result<Vec<String>> {
     if place.is_tar() {
         return archive::splits(place);
     }
     Ok(names(&annotation_files(place)))
-}
-
-/// What the parts are called, each its own name: that of its split, else of its file.
-pub(super) fn names(files: &[PathBuf]) -> Vec<String> {
-    let whole =
-        |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let ways: [Vec<String>; 3] = [
-        files.iter().map(|file| split_of(file)).collect(),
-        files.iter().map(|file| stem(file)).collect(),
-        files.iter().map(whole).collect(),
-    ];
-    let unique = |names: &Vec<String>, at: usize| {
-        names.iter().filter(|name| **name == names[at]).count() == 1
-    };
-    let name = |at: usize| {
-        let way = ways.iter().find(|names| unique(names, at)).unwrap_or(&ways[2]);
-        way[at].clone()
-    };
-    (0..files.len()).map(name).collect()
 }
 
 /// The file to read, and folders that its images may lie in.
@@ -147,36 +80,4 @@ pub(super) fn file_of(request: &Request<'_>) -> Result<(PathBuf, Vec<PathBuf>)> 
     };
     let near = request.images.map_or_else(|| near(&file), |images| vec![images.to_owned()]);
     Ok((file, near))
-}
-
-/// Folders (and archives) near a file that its images may lie in.
-pub(super) fn near(file: &Path) -> Vec<PathBuf> {
-    // An empty path is the folder that the program runs in.
-    near_of(file)
-        .into_iter()
-        .map(|path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
-        .filter(|path| path.exists())
-        .collect()
-}
-
-/// The same, whether they are there or not.
-pub(super) fn near_of(file: &Path) -> Vec<PathBuf> {
-    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-    let split = split_of(file);
-    // `lvis_v1_train.json` and `zhiyuan_objv2_train.json` have their images in `train`.
-    let usual = SYNONYMS.iter().filter(|group| same_split(&split, group[0]));
-    let usual = usual.flat_map(|group| group.iter());
-    let usual = usual.flat_map(|name| [(*name).to_owned(), format!("images/{name}")]);
-    let mut roots = vec![folder.clone()];
-    if folder.file_name().is_some_and(|name| name == ANNOTATIONS) {
-        roots.insert(0, folder.parent().unwrap_or(Path::new("")).to_owned());
-    }
-    let below =
-        ["", "images", &split, &format!("images/{split}"), "images.tar", &format!("{split}.tar")]
-            .map(str::to_owned);
-    let below: Vec<String> = below.into_iter().chain(usual).collect();
-    let join = |root: &PathBuf, name: &String| {
-        if name.is_empty() { root.clone() } else { root.join(name) }
-    };
-    roots.iter().flat_map(|root| below.iter().map(move |name| join(root, name))).collect()
 }

@@ -12,6 +12,7 @@ mod builder;
 mod finish;
 mod folder;
 mod ids;
+mod names;
 mod objects365;
 mod records;
 mod rest;
