@@ -26,7 +26,10 @@ use_threads() {
 rm -rf "$folder/synth" "$folder/baseline" "$folder/richsem" "$folder"/teacher.* "$folder/baseline.log"
 mkdir -p "$folder"
 
-step() { printf '\n\033[1m$ richsem %s\033[0m\n' "$*"; "$richsem" "$@"; }
+# In a terminal commands are bold.
+bold= plain=
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+step() { printf '\n%s$ richsem %s%s\n' "$bold" "$*" "$plain"; "$richsem" "$@"; }
 
 use_threads "$(nproc)"
 step synth "$folder/synth" --seed "$seed" --classes 12 --train-images 400 --val-images 300 \
@@ -48,7 +51,7 @@ use_threads $(($(nproc) / 2))
 # As many steps as RichSem will make, and evaluated halfway too, after as many detection batches.
 baseline=(train -c configs/demo.toml --run "$folder/baseline" --device cpu "${data[@]}"
     --set train.epochs=36)
-printf '\n\033[1m$ richsem %s > %s &\033[0m\n' "${baseline[*]}" "$folder/baseline.log"
+printf '\n%s$ richsem %s > %s &%s\n' "$bold" "${baseline[*]}" "$folder/baseline.log" "$plain"
 "$richsem" "${baseline[@]}" > "$folder/baseline.log" 2>&1 < /dev/null &
 running=$!
 trap 'kill "$running" 2> /dev/null || true' EXIT
