@@ -55,6 +55,7 @@ const SOURCES: &[&str] = &[
     include_str!("../models/backbone/vit/name.rs"),
     include_str!("../models/config.rs"),
     include_str!("../models/dino/denoising.rs"),
+    include_str!("../models/dino/config.rs"),
     include_str!("../models/dino/mod.rs"),
     include_str!("../models/dino/transformer/mod.rs"),
     include_str!("../models/faster_rcnn/config.rs"),
