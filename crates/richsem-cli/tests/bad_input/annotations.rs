@@ -272,7 +272,8 @@ fn training_and_validation_must_agree_about_classes() {
     dir.write("renamed.json", GOOD.replace("\"dog\"", "\"wolf\""));
     dir.write(
         "more.json",
-        GOOD.replace("\"categories\": [", "\"categories\": [{\"id\": 1, \"name\": \"ant\"},"),
+        GOOD.replace("\"categories\": [", "\"categories\": [{\"id\": 1, \"name\": \"ant\"},")
+            .replace("\"category_id\": 7", "\"category_id\": 1"),
     );
     dir.write("images/a.jpg", "");
     dir.write("settings.toml", SETTINGS);
@@ -285,20 +286,20 @@ fn training_and_validation_must_agree_about_classes() {
                 "another name",
                 &train("data.val.annotations=renamed.json"),
                 &[
-                    "renamed.json: categories[1]: id 7 is `wolf` here and `dog` in the training set",
+                    "renamed.json: categories: `wolf` (7) is not among the training set's classes",
                     hint,
                 ],
             ),
             (
                 "another class",
                 &train("data.val.annotations=more.json"),
-                &["more.json: categories[0]: id 1 is not in the training set", hint],
+                &["more.json: categories: `ant` (1) is not among the training set's classes", hint],
             ),
             (
                 "settings for both",
                 &["init", "good.json", "--val", "more.json", "-o", "new.toml"],
                 &[
-                    "id 1 is not in the training set (here it is `ant`)",
+                    "`ant` (1) is not among the training set's classes",
                     "The training set has `",
                     hint,
                 ],

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::util::Dir;
 
@@ -119,7 +119,7 @@ fn a_split_need_not_have_every_class_that_was_trained() {
     val["categories"][1]["name"] = json!("another");
     dir.write("other.json", val.to_string());
     let other = dir.command(&[&eval[..], &["--annotations", "other.json"]].concat()).fails(1);
-    other.stderr_has("other.json: categories[1]").stderr_has("another").no_stdout();
+    other.stderr_has("other.json: categories: `another` (3) is not among").no_stdout();
     // Every image is broken.
     let from = ["eval", "--weights", "run", "--annotations", "set/val.json", "--images"];
     for file in dir.files("set/images/val") {
@@ -160,4 +160,88 @@ fn where_nothing_can_be_evaluated_no_ap_is_told() {
     dir.command(&[&train[..], &["crowds", "--set", "train.epochs=1"]].concat())
         .ok()
         .stderr_has("boxes counts (crowds, or ignored), so nothing could be evaluated");
+}
+
+/// Writes the validation set as `name`.json with these ids, in the order of its own, and `more` classes.
+fn write_numbered(dir: &Dir, name: &str, ids: &[i64], more: &[Value]) {
+    let mut set = dir.json("set/val.json");
+    let own: Vec<i64> = set["categories"].as_array().unwrap().iter().map(id_of).collect();
+    assert_eq!(own.len(), ids.len());
+    let new = |id: &Value| json!(ids[own.iter().position(|own| id == own).unwrap()]);
+    for class in set["categories"].as_array_mut().unwrap() {
+        class["id"] = new(&class["id"]);
+    }
+    for annotation in set["annotations"].as_array_mut().unwrap() {
+        annotation["category_id"] = new(&annotation["category_id"]);
+    }
+    set["categories"].as_array_mut().unwrap().extend_from_slice(more);
+    dir.write(&format!("{name}.json"), set.to_string());
+}
+
+fn id_of(class: &Value) -> i64 {
+    class["id"].as_i64().unwrap()
+}
+
+#[test]
+fn detections_have_the_ids_of_the_annotations_that_they_are_for() {
+    let dir = Dir::with_run();
+    let set = dir.json("set/val.json");
+    let own: Vec<i64> = set["categories"].as_array().unwrap().iter().map(id_of).collect();
+    let mut turned = own.clone();
+    turned.rotate_left(1);
+    let far: Vec<i64> = (0..own.len() as i64).rev().map(|at| 13 * at).collect();
+    let with = ["--weights", "run", "--device", "cpu"];
+    let images = ["--images", "set/images"];
+    let mut of_own: Vec<Value> = Vec::new();
+    for (name, ids) in [("same", &own), ("turned", &turned), ("far", &far)] {
+        write_numbered(&dir, name, ids, &[]);
+        let (file, found) = (format!("{name}.json"), format!("found_{name}.json"));
+        let eval = ["eval", "--annotations", &file];
+        let saved = ["--save-json", &found, "--json", "direct.json"];
+        let ran = dir.command(&[&eval[..], &with, &images, &saved].concat()).ok();
+        let told = "detections get the ids of this file";
+        assert_eq!(ran.stderr.contains(told), name != "same", "{ran:?}");
+        let read = ["--detections", &found, "--json", "read.json"];
+        let limited = dir.command(&[&eval[..], &read].concat()).ok();
+        assert_eq!(
+            dir.json("read.json")["metrics"],
+            dir.json("direct.json")["metrics"],
+            "{limited:?}"
+        );
+        // Each record has the class that it has for the detector.
+        let mut records = dir.json(&found).as_array().unwrap().clone();
+        for record in &mut records {
+            let at = ids.iter().position(|id| record["category_id"] == *id).unwrap();
+            record["category_id"] = json!(own[at]);
+        }
+        if name == "same" {
+            of_own = records;
+            assert!(!of_own.is_empty());
+        } else {
+            assert!(records == of_own, "{name}");
+        }
+        // Files that are compared, too, and those that `predict` writes.
+        let compared = ["--compare", &found, "--json", "compared.json"];
+        dir.command(&[&eval[..], &with, &images, &compared].concat()).ok();
+        let differences = dir.json("compared.json")["comparison"].to_string();
+        assert!(differences.contains("\"difference\":0.0"), "{differences}");
+        let predict =
+            ["predict", "set/images/val", "--annotations", &file, "--conf", "0", "-o", name];
+        let formats = ["--formats", "json"];
+        dir.command(&[&predict[..], &with, &formats].concat()).ok();
+        let classes = dir.json(&file)["categories"].clone();
+        for record in dir.json(&format!("{name}/detections.json")).as_array().unwrap() {
+            let class =
+                classes.as_array().unwrap().iter().find(|c| c["id"] == record["category_id"]);
+            assert_eq!(class.unwrap()["name"], record["category_name"]);
+        }
+    }
+    // A class without boxes need not be one of the detector's, whatever its id is.
+    write_numbered(&dir, "more", &far, &[json!({"id": own[0] + 1000, "name": "basophil"})]);
+    let more = ["eval", "--annotations", "more.json", "--json", "direct.json"];
+    let ran = dir.command(&[&more[..], &with, &images].concat()).ok();
+    ran.stderr_has("without a box here: `basophil`");
+    let rest = ["--set", "data.val.annotations=more.json", "--set", "train.eval_loss=true"];
+    let train = ["train", "-c", "tiny.toml", "--run", "other", "--device", "cpu"];
+    dir.command(&[&train[..], &rest].concat()).ok().stderr_has("without a box here: `basophil`");
 }

@@ -107,10 +107,10 @@ impl Split {
         observer: &mut dyn Observer,
     ) -> Result<(Dataset, Self)> {
         let (mut dataset, store) = open(key, config, &mut |at| observer.reading(at))?;
-        if let Some(training) = training
-            && let Some(note) = check_vocabularies(training, &mut dataset)?
-        {
-            observer.message(&note);
+        if let Some(training) = training {
+            for note in check_vocabularies(training, &mut dataset)? {
+                observer.message(&note);
+            }
         }
         let (path, report) = (config.annotations.display(), dataset.report());
         observer.message(&match training {

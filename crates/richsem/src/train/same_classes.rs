@@ -1,59 +1,200 @@
 //! Whether two sets have the same classes: by their ids, or by their names.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     data::dataset::Dataset,
     error::{Error, Result},
     plural::counted,
-    vocabulary::{Category, Vocabulary},
+    vocabulary::{Category, CategoryId, Vocabulary},
 };
 
 /// Classes that an error names.
 const NAMED: usize = 8;
 
 /// Every class that is evaluated must be one that is learned, under the same name. Where the ids differ, or were made
-/// while reading, and every class of `val` has the name of one class of the training set, they get its ids. The
-/// answer says so where the ids are the file's own.
+/// while reading, and the classes of `val` have names of the training set's, they get its ids. A class without a box
+/// may be one that is not learned. The answer says what was done: that classes were matched, where the ids are the
+/// file's own, and which are left out.
 ///
 /// # Errors
-/// Naming the first class of `val` that is not learned, and the classes that are.
-pub fn check_vocabularies(train: &Vocabulary, val: &mut Dataset) -> Result<Option<String>> {
-    let Some((at, problem)) = first_difference(train, val.vocabulary()) else { return Ok(None) };
-    let path = val.path().display().to_string();
-    let own_ids = !val.is_numbered();
-    let example = example(train, val.vocabulary());
-    if val.number_as(train) {
-        let classes = counted(val.vocabulary().len(), "class");
-        let told = format!(
-            "{path}: {classes} matched to the training set's by name, as the ids differ{example}"
-        );
-        return Ok(own_ids.then_some(told));
+/// Naming the classes of `val` that are not learned, and those that are.
+pub fn check_vocabularies(train: &Vocabulary, val: &mut Dataset) -> Result<Vec<String>> {
+    let matched = Matched::of(train, val)?;
+    let notes = matched.notes(train, val, "");
+    if let Some(ids) = matched.ids {
+        val.set_ids(&with_free_ids(train, val.vocabulary(), &ids));
     }
-    let (field, problem) = match own_ids {
-        true => (format!("categories[{at}]"), problem),
-        false => ("classes".to_owned(), strange(train, val.vocabulary())),
-    };
-    let problem = format!("{problem}. The training set has {}", named(train.categories()));
-    Err(Error::invalid(val.path(), field, problem).with_hint(
-        "both sets must number the same classes in the same way, or name each class alike and once; `richsem map` \
-         finds which class is which",
-    ))
+    Ok(notes)
 }
 
-/// The first class that has another name in the training set, or is not there: its place, and what is wrong.
-fn first_difference(train: &Vocabulary, val: &Vocabulary) -> Option<(usize, String)> {
-    val.categories().iter().enumerate().find_map(|(at, class)| {
-        let (id, name) = (class.id.0, &class.name);
-        let problem = match train.class_of(class.id).map(|class| &train.category(class).name) {
-            None => format!("id {id} is not in the training set (here it is `{name}`)"),
-            Some(other) if other != name => {
-                format!("id {id} is `{name}` here and `{other}` in the training set")
-            }
-            Some(_) => return None,
+/// The ids that a detector's classes have in an annotated set.
+#[derive(Debug, Clone, Default)]
+pub struct ClassIds {
+    /// By the detector's ids; none where both number alike.
+    own: Option<HashMap<CategoryId, CategoryId>>,
+}
+
+impl ClassIds {
+    /// Finds the detector's classes in a set: by their ids, or by their names where the ids differ. Also says what
+    /// was done.
+    ///
+    /// # Errors
+    /// As [`check_vocabularies`].
+    pub fn of(detector: &Vocabulary, set: &Dataset) -> Result<(Self, Vec<String>)> {
+        let matched = Matched::of(detector, set)?;
+        let notes = matched.notes(detector, set, "; detections get the ids of this file");
+        let own = matched.ids.map(|ids| {
+            let classes = ids.iter().zip(set.vocabulary().categories());
+            classes.filter_map(|(id, class)| Some(((*id)?, class.id))).collect()
+        });
+        Ok((Self { own }, notes))
+    }
+
+    /// The set's id of a class of the detector; none if the set does not have the class. Where both number alike,
+    /// it is the detector's id, also of a class that the set does not have.
+    #[must_use]
+    pub fn get(&self, id: CategoryId) -> Option<CategoryId> {
+        self.own.as_ref().map_or(Some(id), |own| own.get(&id).copied())
+    }
+
+    /// The detector's classes with the set's ids, without those that it does not have.
+    #[must_use]
+    pub fn number(&self, detector: &Vocabulary) -> Vocabulary {
+        let classes = detector.categories().iter();
+        let classes = classes.filter_map(|c| Some(Category { id: self.get(c.id)?, ..c.clone() }));
+        Vocabulary::new(classes.collect())
+    }
+}
+
+/// Which class of one set is which of another.
+struct Matched {
+    /// The training set's id of each class, where it has the class; none where both number alike.
+    ids: Option<Vec<Option<CategoryId>>>,
+    /// Classes that are not learned and have no box.
+    left_out: Vec<Category>,
+}
+
+impl Matched {
+    fn of(train: &Vocabulary, val: &Dataset) -> Result<Self> {
+        let classes = val.vocabulary().categories();
+        let names: HashSet<&str> = train.categories().iter().map(|c| c.name.as_str()).collect();
+        let has_box = has_boxes(val);
+        let strange = |with_box: bool| -> Vec<Category> {
+            let all = classes.iter().zip(&has_box);
+            let strange = all.filter(|(c, has)| **has == with_box && !names.contains(&*c.name));
+            strange.map(|(class, _)| class.clone()).collect()
         };
-        Some((at, problem))
+        let (problem, left_out) = (strange(true), strange(false));
+        let nothing = !classes.is_empty() && problem.len() + left_out.len() == classes.len();
+        if !problem.is_empty() || nothing {
+            let problem = if problem.is_empty() { left_out } else { problem };
+            return Err(refused(train, val, not_learned(&problem)));
+        }
+        let is_same = |class: &Category| {
+            let other = train.class_of(class.id).map(|other| &train.category(other).name);
+            match other {
+                Some(other) => *other == class.name,
+                None => !names.contains(&*class.name),
+            }
+        };
+        if classes.iter().all(is_same) {
+            return Ok(Self { ids: None, left_out });
+        }
+        if let Some(twice) =
+            same_name(classes, train).or_else(|| same_name(train.categories(), val.vocabulary()))
+        {
+            return Err(refused(train, val, twice));
+        }
+        let ids: HashMap<&str, CategoryId> =
+            train.categories().iter().map(|class| (class.name.as_str(), class.id)).collect();
+        let ids = classes.iter().map(|class| ids.get(&*class.name).copied()).collect();
+        Ok(Self { ids: Some(ids), left_out })
+    }
+
+    /// What one should know of it. `then` is what follows from other ids.
+    fn notes(&self, train: &Vocabulary, val: &Dataset, then: &str) -> Vec<String> {
+        let path = val.path().display();
+        let matched = self.ids.as_ref().filter(|_| !val.is_numbered()).map(|ids| {
+            let classes = counted(ids.iter().flatten().count(), "class");
+            let example = example(train, val.vocabulary());
+            format!("{path}: {classes} matched to the training set's by name, as the ids differ{example}{then}")
+        });
+        let left_out = (!self.left_out.is_empty()).then(|| {
+            format!(
+                "{path}: left out of the numbers, as not among the training set's classes and without a box here: {}",
+                named(&self.left_out)
+            )
+        });
+        matched.into_iter().chain(left_out).collect()
+    }
+}
+
+/// Whether each class has a box. One of a class is one of all that it is a kind of.
+fn has_boxes(set: &Dataset) -> Vec<bool> {
+    let mut has = vec![false; set.vocabulary().len()];
+    for annotation in set.annotations() {
+        let class = annotation.class.0;
+        let above = set.relations().map_or(&[][..], |relations| relations.ancestors(class));
+        for &class in above.iter().chain([&class]) {
+            has[class as usize] = true;
+        }
+    }
+    has
+}
+
+/// An id for each class: the training set's, or for those that it does not have, one that no class has there.
+fn with_free_ids(
+    train: &Vocabulary,
+    own: &Vocabulary,
+    ids: &[Option<CategoryId>],
+) -> Vec<CategoryId> {
+    let all = train.categories().iter().chain(own.categories()).map(|class| class.id.0);
+    let mut last = all.max().unwrap_or_default();
+    let classes = ids.iter().zip(own.categories());
+    let free = classes.map(|(id, class)| match id {
+        Some(id) => *id,
+        None if train.class_of(class.id).is_none() => class.id,
+        None => {
+            last += 1;
+            CategoryId(last)
+        }
+    });
+    free.collect()
+}
+
+/// That two classes of `classes` have one name, if the other set has that name, too.
+fn same_name(classes: &[Category], other: &Vocabulary) -> Option<String> {
+    let known: HashSet<&str> = other.categories().iter().map(|class| class.name.as_str()).collect();
+    let mut ids: HashMap<&str, CategoryId> = HashMap::new();
+    classes.iter().filter(|class| known.contains(&*class.name)).find_map(|class| {
+        let first = ids.insert(&class.name, class.id)?;
+        let (name, id) = (&class.name, class.id.0);
+        Some(format!("the ids differ, and two classes are called `{name}` ({} and {id})", first.0))
     })
+}
+
+/// That these are not learned.
+fn not_learned(classes: &[Category]) -> String {
+    let are = if classes.len() == 1 { "is" } else { "are" };
+    format!("{} {are} not among the training set's classes", named(classes))
+}
+
+/// The error, with the classes of the training set that this set does not have.
+fn refused(train: &Vocabulary, val: &Dataset, problem: String) -> Error {
+    let field = if val.is_numbered() { "classes" } else { "categories" };
+    let own = val.vocabulary().categories().iter();
+    let own: HashSet<&str> = own.map(|class| class.name.as_str()).collect();
+    let others = train.categories().iter().filter(|class| !own.contains(&*class.name));
+    let others: Vec<Category> = others.cloned().collect();
+    let rest = match others.is_empty() {
+        true => format!("The training set has {}", named(train.categories())),
+        false => format!("Of the training set's, this one does not have {}", named(&others)),
+    };
+    Error::invalid(val.path(), field, format!("{problem}. {rest}")).with_hint(
+        "both sets must number the same classes in the same way, or name each class alike and once; `richsem map` \
+         finds which class is which",
+    )
 }
 
 /// A name with two ids.
@@ -65,17 +206,6 @@ fn example(train: &Vocabulary, val: &Vocabulary) -> String {
     pair.map_or_else(String::new, |(class, other)| {
         format!(" (`{}` is {} here and {} there)", class.name, class.id.0, other.id.0)
     })
-}
-
-/// The names that the training set does not have, or that are there twice.
-fn strange(train: &Vocabulary, val: &Vocabulary) -> String {
-    let known: HashSet<&str> = train.categories().iter().map(|class| class.name.as_str()).collect();
-    let strange = val.categories().iter().filter(|class| !known.contains(&*class.name));
-    let strange: Vec<Category> = strange.cloned().collect();
-    match strange.is_empty() {
-        true => "several classes have one name".to_owned(),
-        false => format!("not in the training set: {}", named(&strange)),
-    }
 }
 
 /// Names with their ids, the first few.
@@ -108,10 +238,12 @@ mod tests {
         Dataset::open(&path).unwrap()
     }
 
+    const TRAIN: [(i64, &str); 2] = [(1, "cat"), (7, "dog")];
+
     #[test]
     fn classes_of_other_ids_are_matched_by_name_and_it_is_said() {
         let folder = tempfile::tempdir().unwrap();
-        let train = set(folder.path(), &[(1, "cat"), (7, "dog")]);
+        let train = set(folder.path(), &TRAIN);
         for (of, told, id) in [
             (&[(7, "dog"), (1, "cat")][..], None, 7),
             (&[(7, "dog")], None, 7),
@@ -120,21 +252,68 @@ mod tests {
             (&[(3, "dog")], Some("1 class matched"), 7),
         ] {
             let mut val = set(folder.path(), of);
-            let note = check_vocabularies(train.vocabulary(), &mut val).unwrap();
-            assert_eq!(note.is_some(), told.is_some(), "{note:?}");
-            assert!(note.unwrap_or_default().contains(told.unwrap_or_default()));
+            let own = of[0].0;
+            let (ids, said) = ClassIds::of(train.vocabulary(), &val).unwrap();
+            assert_eq!(ids.get(CategoryId(id)), Some(CategoryId(own)), "{of:?}");
+            assert_eq!(said.len(), usize::from(told.is_some()), "{said:?}");
+            let numbered = ids.number(train.vocabulary());
+            let class = numbered.class_of(CategoryId(own)).unwrap();
+            assert_eq!(numbered.category(class).name, of[0].1);
+            let notes = check_vocabularies(train.vocabulary(), &mut val).unwrap();
+            assert_eq!(notes.len(), usize::from(told.is_some()), "{notes:?}");
+            assert!(notes.concat().contains(told.unwrap_or_default()));
             let class = val.vocabulary().category(val.annotations()[0].class);
             assert_eq!((class.id.0, &*class.name), (id, of[0].1));
         }
+    }
+
+    #[test]
+    fn classes_without_a_match_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let train = set(folder.path(), &TRAIN);
         for (of, says) in [
-            (&[(1, "cat"), (7, "wolf")][..], "id 7 is `wolf` here and `dog` in the training set"),
-            (&[(0, "ant")], "id 0 is not in the training set (here it is `ant`)"),
-            (&[(0, "cat"), (1, "cat")], "id 0 is not in the training set"),
+            (
+                &[(7, "wolf"), (1, "cat")][..],
+                "categories: `wolf` (7) is not among the training set's classes. Of the training set's, this one does \
+                 not have `dog` (7)",
+            ),
+            (&[(1, "wolf"), (7, "cat")], "`wolf` (1) is not among"),
+            (&[(0, "ant")], "`ant` (0) is not among"),
+            // Without any class in common there is nothing to evaluate, whatever has boxes.
+            (&[(7, "ant"), (1, "bee")], "`ant` (7) is not among"),
+            (&[(0, "cat"), (1, "cat")], "two classes are called `cat` (0 and 1). Of the training"),
         ] {
             let mut val = set(folder.path(), of);
-            let error = check_vocabularies(train.vocabulary(), &mut val).unwrap_err().to_string();
+            let error = ClassIds::of(train.vocabulary(), &val).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
-            assert!(error.contains("The training set has `cat` (1), `dog` (7)"), "{error}");
+            let other = check_vocabularies(train.vocabulary(), &mut val).unwrap_err().to_string();
+            assert_eq!(other, error);
+        }
+    }
+
+    #[test]
+    fn classes_without_a_box_need_not_be_learned() {
+        let folder = tempfile::tempdir().unwrap();
+        let train = set(folder.path(), &TRAIN);
+        for (of, new) in [
+            (&[(1, "cat"), (9, "ant")][..], [(1, "cat"), (9, "ant")]),
+            (&[(3, "cat"), (9, "ant")], [(1, "cat"), (9, "ant")]),
+            (&[(3, "cat"), (7, "ant")], [(1, "cat"), (8, "ant")]),
+            // The id is that of another class.
+            (&[(1, "cat"), (7, "ant")], [(1, "cat"), (8, "ant")]),
+        ] {
+            let mut val = set(folder.path(), of);
+            let (ids, _) = ClassIds::of(train.vocabulary(), &val).unwrap();
+            assert_eq!(ids.get(CategoryId(1)), Some(CategoryId(of[0].0)));
+            let notes = check_vocabularies(train.vocabulary(), &mut val).unwrap();
+            let last = notes.last().unwrap();
+            let says = format!(
+                "left out of the numbers, as not among the training set's classes and without a box here: `ant` ({})",
+                of[1].0
+            );
+            assert!(last.contains(&says), "{last}");
+            let classes = val.vocabulary().categories().iter();
+            assert_eq!(classes.map(|c| (c.id.0, &*c.name)).collect::<Vec<_>>(), new);
         }
     }
 }

@@ -165,11 +165,10 @@ fn in_classes_of(detector: &Vocabulary, set: &OpenedSet) -> Arc<Vec<ImageEntry>>
         return Arc::clone(&set.entries);
     }
     let class = |own: ClassIndex| {
-        detector
-            .class_of(set.vocabulary.category(own).id)
-            .expect("the classes of data.val are checked to be those of data.train")
+        // A class without a box need not be one of the detector's.
+        detector.class_of(set.vocabulary.category(own).id)
     };
-    let classes = |own: &[ClassIndex]| own.iter().map(|&own| class(own)).collect::<Vec<_>>();
+    let classes = |own: &[ClassIndex]| own.iter().filter_map(|&own| class(own)).collect::<Vec<_>>();
     let mut exhaustive: Option<[Arc<[ClassIndex]>; 2]> = None;
     let mut renumbered = |own: &Arc<[ClassIndex]>| match &exhaustive {
         // Most images of a set share one list.

@@ -31,7 +31,7 @@ use richsem::{
     },
     error::write_atomically,
     merge::Merging,
-    train::check_vocabularies,
+    train::{ClassIds, check_vocabularies},
 };
 
 use super::eval::{self, Detecting};
@@ -148,7 +148,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Some(file) => Config::load(file, &[])?,
         None => Config::defaults(&[])?,
     };
-    let mut train = open(args, &args.data, args.images.as_deref(), (Role::Train, None))?;
+    let train = open(args, &args.data, args.images.as_deref(), (Role::Train, None))?;
     let found = parts::of_data(args)?;
     let val = found.val.as_ref().map(|path| -> Result<(PathBuf, Opened)> {
         let images = args.val_images.as_deref().or(args.images.as_deref());
@@ -156,12 +156,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Ok((path.clone(), opened))
     });
     let mut val = val.transpose()?;
-    // Both may get other ids; the extra data is then of those.
-    let detections = detections(args, &mut train, weights.as_deref())?;
+    let detections = detections(args, &train, weights.as_deref())?;
     if let Some((_, val)) = &mut val {
         // Where the classes differ, it is a finding.
-        let note = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset);
-        note.ok().flatten().iter().for_each(output::note);
+        let notes = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset);
+        notes.iter().flatten().for_each(output::note);
     }
     let tests = parts::open_tests(args, &found.tests);
     let extra =
@@ -384,7 +383,7 @@ fn place(key: &str, path: &Path, (images, of): (Option<&Path>, &Opened), args: &
 /// Detections of a file, or of the detector; none where neither was given.
 fn detections(
     args: &Args,
-    train: &mut Opened,
+    train: &Opened,
     weights: Option<&Path>,
 ) -> Result<Option<Vec<Detection>>> {
     if let Some(file) = &args.detections {
@@ -396,14 +395,18 @@ fn detections(
         .as_ref()
         .ok_or_else(|| anyhow!("--images: missing, and the images are not near the annotations"))?;
     let detector = args::load_detector(weights, &args.inference)?;
-    let note = check_vocabularies(detector.vocabulary(), &mut train.dataset)?;
-    note.iter().for_each(output::note);
+    let (ids, notes) = ClassIds::of(detector.vocabulary(), &train.dataset)?;
+    notes.iter().for_each(output::note);
     let broken = Arc::new(BrokenImages::new(usize::MAX));
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
-    let knows = |class| train.dataset.vocabulary().class_of(class).is_some();
-    let how =
-        Detecting { detector: &detector, collective: &Single, batch, merging: Merging::default() };
-    eval::detect(&how, &knows, &train.dataset, (store, &broken))
+    let how = Detecting {
+        detector: &detector,
+        ids: &ids,
+        collective: &Single,
+        batch,
+        merging: Merging::default(),
+    };
+    eval::detect(&how, &train.dataset, (store, &broken))
 }
 
 fn detected<'a>(args: &Args, detections: &'a [Detection]) -> Detected<'a> {

@@ -14,8 +14,7 @@ use richsem::{
     predict::{
         Detected, ReadAhead, detect_batches, every_image_once, gather_detections, to_detections,
     },
-    train::Worker,
-    vocabulary::CategoryId,
+    train::{ClassIds, Worker},
 };
 
 use super::Args;
@@ -37,7 +36,7 @@ pub(super) fn detect_in(
     args: &Args,
     dataset: &Dataset,
     evaluator: Evaluator,
-    (detector, worker): (&Detector, &Worker),
+    (detector, worker, ids): (&Detector, &Worker, &ClassIds),
     images: &Path,
 ) -> Result<Option<Found>> {
     let store = open_images(images, args.orientation.get())?;
@@ -47,17 +46,17 @@ pub(super) fn detect_in(
     let store = Arc::new(store);
     let evaluator = evaluator
         .with_max_detections(detector.config().eval.max_detections as usize)
-        .with_training_vocabulary(detector.vocabulary());
+        .with_training_vocabulary(&ids.number(detector.vocabulary()));
     let batch = args.batch.map_or(detector.config().eval.batch_size, usize::from);
     let broken = Arc::new(BrokenImages::new(detector.config().max_broken_images));
-    let knows = |class| evaluator.knows(class);
     let how = Detecting {
         detector,
+        ids,
         collective: worker.collective.as_ref(),
         batch,
         merging: args.merge.get(),
     };
-    let detections = detect(&how, &knows, dataset, (&store, &broken))?;
+    let detections = detect(&how, dataset, (&store, &broken))?;
     let Some(detections) = detections else { return Ok(None) };
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
@@ -76,16 +75,17 @@ pub(super) fn detect_in(
 /// What detects, and how.
 pub(crate) struct Detecting<'a> {
     pub(crate) detector: &'a Detector,
+    /// What its classes are in the annotations.
+    pub(crate) ids: &'a ClassIds,
     pub(crate) collective: &'a dyn Collective,
     /// Images of a batch, at least 1.
     pub(crate) batch: usize,
     pub(crate) merging: Merging,
 }
 
-/// Detections of the classes that the annotations know, made by all processes; for rank 0.
+/// Detections of the classes that the annotations know, with the annotations' ids, made by all processes; for rank 0.
 pub(crate) fn detect(
-    &Detecting { detector, collective, batch, merging }: &Detecting<'_>,
-    knows: &dyn Fn(CategoryId) -> bool,
+    &Detecting { detector, ids, collective, batch, merging }: &Detecting<'_>,
     dataset: &Dataset,
     (store, broken): (&Arc<ImageStore>, &Arc<BrokenImages>),
 ) -> Result<Option<Vec<Detection>>> {
@@ -119,7 +119,11 @@ pub(crate) fn detect(
                     let boxes = merging.boxes(detector, original, boxes, tiles_at_once)?;
                     let boxes = to_detections(target.image_id, &boxes, detector.vocabulary());
                     // A split need not have every class of training.
-                    of_batch.extend(boxes.into_iter().filter(|d| knows(d.category_id)));
+                    of_batch.extend(boxes.into_iter().filter_map(|found| {
+                        let category_id = ids.get(found.category_id)?;
+                        dataset.vocabulary().class_of(category_id)?;
+                        Some(Detection { category_id, ..found })
+                    }));
                     done += 1;
                     counter.set(done, own);
                 }

@@ -18,7 +18,7 @@ use richsem::{
     evaluate::{Evaluator, Matches, Protocol, Summary, openimages::is_results},
     plural::{clause, counted},
     report::{self, ReportData},
-    train::{Worker, check_vocabularies},
+    train::{ClassIds, Worker},
 };
 
 pub(crate) use self::detect::{Detecting, detect};
@@ -91,8 +91,8 @@ pub(crate) struct Args {
     /// Shows every class, however many there are
     #[arg(long)]
     per_class: bool,
-    /// Also writes the detections to this file: COCO results JSON, or a submission to OpenImages' challenge if
-    /// its name ends in .csv
+    /// Also writes the detections to this file: COCO results JSON with the ids of the annotations, or a
+    /// submission to OpenImages' challenge if its name ends in .csv
     #[arg(long, value_name = "FILE", conflicts_with = "detections")]
     save_json: Option<PathBuf>,
     /// Also shows the difference to these detections (COCO results JSON), with intervals: both are evaluated
@@ -145,14 +145,20 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         ProtocolChoice::Openimages => Protocol::OpenImages,
         ProtocolChoice::VisualGenome => Protocol::VisualGenome,
     });
-    // Its classes say which ids those of the annotations have.
+    // Its classes are looked for in the annotations.
     let detecting = weights.as_ref().filter(|_| args.detections.is_none());
     let detecting = detecting.map(|weights| -> Result<(Detector, Worker)> {
         let worker = member.worker(&args.inference.device)?;
         Ok((args::load_detector_on(weights, &args.inference, worker.device)?, worker))
     });
     let detecting = detecting.transpose()?;
-    let (dataset, evaluator) = open(args, protocol, detecting.as_ref().map(|(d, _)| d))?;
+    let (dataset, evaluator) = open(args, protocol)?;
+    let detecting = detecting.map(|(detector, worker)| -> Result<_> {
+        let (ids, notes) = ClassIds::of(detector.vocabulary(), &dataset)?;
+        notes.iter().for_each(output::note);
+        Ok((detector, worker, ids))
+    });
+    let detecting = detecting.transpose()?;
     tell(&dataset, &evaluator);
     let analysed = args.compare.is_some() || args.errors || args.save_thresholds.is_some();
     if evaluator.protocol() == Protocol::OpenImages && analysed {
@@ -175,14 +181,14 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
             evaluator.check(file, &detections)?;
             Found { evaluator, detections, unread: 0 }
         }
-        (None, Some((detector, worker))) => {
+        (None, Some((detector, worker, ids))) => {
             let images = args.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
                 anyhow!(
                     "--images: missing, and the images are not near the annotations\n  hint: give the \
                      folder or archive that the file names in the annotations are in"
                 )
             })?;
-            match detect_in(args, &dataset, evaluator, (&detector, &worker), images)? {
+            match detect_in(args, &dataset, evaluator, (&detector, &worker, &ids), images)? {
                 Some(found) => found,
                 // Rank 0 goes on with what all have found.
                 None => return Ok(exit::OK),
@@ -258,11 +264,7 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
 }
 
 /// The annotations, and what evaluates by them.
-fn open(
-    args: &Args,
-    protocol: Option<Protocol>,
-    detector: Option<&Detector>,
-) -> Result<(Dataset, Evaluator)> {
+fn open(args: &Args, protocol: Option<Protocol>) -> Result<(Dataset, Evaluator)> {
     // OpenImages' results are shares of the images, as its annotations are: no image is needed.
     let results = [&args.detections, &args.compare].into_iter().flatten();
     let shares = args.detections.is_some() && results.into_iter().all(|file| is_results(file));
@@ -274,11 +276,7 @@ fn open(
             pixels,
             ..args.set.opening()
         };
-        let mut dataset = open_set(&args.annotations, &opening)?;
-        if let Some(detector) = detector {
-            let note = check_vocabularies(detector.vocabulary(), &mut dataset)?;
-            note.iter().for_each(output::note);
-        }
+        let dataset = open_set(&args.annotations, &opening)?;
         let evaluator = Evaluator::of_as(&dataset, protocol)?;
         Ok((dataset, evaluator))
     };

@@ -109,8 +109,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let mut val = open_val(args, file.parent())?;
     if let Some(val) = &mut val {
         // As training will.
-        let note = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset)?;
-        note.iter().for_each(output::note);
+        let notes = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset)?;
+        notes.iter().for_each(output::note);
     }
     if val.is_none() {
         output::warn(format!(

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::{
     data::{
+        dataset::Dataset,
         detection_source::{BrokenImages, DetectionSource, ImageEntry},
         formats::Opening,
         image_io::Orientation,
@@ -18,6 +19,7 @@ use richsem::{
     detector::Detector,
     predict::{every_image_once, reading_order},
     targets::LabelKnowledge,
+    train::ClassIds,
 };
 
 use super::{Args, Written};
@@ -37,6 +39,10 @@ pub(super) struct Inputs {
     pub(super) known: Vec<ImageInfo>,
     /// The images of the annotation file; none without one.
     pub(super) names: ImageNames,
+    /// The annotation file, until its classes are known.
+    set: Option<Dataset>,
+    /// What the detector's classes are in the annotation file.
+    pub(super) ids: ClassIds,
 }
 
 impl Inputs {
@@ -63,8 +69,23 @@ impl Inputs {
             output::check_file(raw, "--raw")?;
             output::check_apart(raw, "--raw", &inputs)?;
         }
-        let (known, names) = known_images(&images, args.annotations.as_deref(), &args.set)?;
-        Ok(Self { images, result_names, known, names })
+        let (known, names, set) = known_images(&images, args.annotations.as_deref(), &args.set)?;
+        Ok(Self { images, result_names, known, names, set, ids: ClassIds::default() })
+    }
+
+    /// Finds the detector's classes in the annotation file, and says where they are other ones.
+    pub(super) fn find_classes(&mut self, detector: &Detector) {
+        let Some(set) = self.set.take().filter(|set| !set.vocabulary().is_empty()) else { return };
+        match ClassIds::of(detector.vocabulary(), &set) {
+            Ok((ids, notes)) => {
+                notes.iter().for_each(output::note);
+                self.ids = ids;
+            }
+            // The file may be there for the images alone.
+            Err(error) => output::warn(format!(
+                "--annotations: {error}\n  category_id in detections.json is the detector's own"
+            )),
+        }
     }
 
     /// An image's id as the annotation file has it.
@@ -83,15 +104,15 @@ pub(super) struct ImageInfo {
 }
 
 /// Id and size of each image, from the annotation file if there is one.
-/// Gives the names of the file's images too.
+/// Gives the names of the file's images, and the file, too.
 fn known_images(
     images: &[PathBuf],
     annotations: Option<&Path>,
     set: &SetArgs,
-) -> Result<(Vec<ImageInfo>, ImageNames)> {
+) -> Result<(Vec<ImageInfo>, ImageNames, Option<Dataset>)> {
     let Some(file) = annotations else {
         let numbered = (1..=images.len() as i64).map(|id| ImageInfo { id, size: None });
-        return Ok((numbered.collect(), ImageNames::default()));
+        return Ok((numbered.collect(), ImageNames::default(), None));
     };
     output::check_input(file, "--annotations", "file or folder")?;
     let opening = Opening { annotated: false, pixels: false, ..set.opening() };
@@ -110,7 +131,7 @@ fn known_images(
         Ok(ImageInfo { id, size: sizes.get(&id).copied().flatten() })
     });
     let known = known.collect::<Result<_>>()?;
-    Ok((known, names))
+    Ok((known, names, Some(dataset)))
 }
 
 /// How images are read, and whether they are kept.

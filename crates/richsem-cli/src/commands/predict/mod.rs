@@ -65,7 +65,8 @@ to give one box an object, so this seldom changes anything. `eval` has both, too
 image.
 
 In detections.json image_id is the number of the image, from 1,
-in the order read; with --annotations it is the id there. `eval --detections` finds images by
+in the order read; with --annotations it is the id there, and so is category_id, where its classes have the
+detector's names. `eval --detections` finds images by
 file_name. Files of the same names are replaced. An image that cannot be read, or whose name is not
 UTF-8, is named and skipped; the exit code is then 1.
 
@@ -122,7 +123,8 @@ pub(crate) struct Args {
     /// Uses only the first N images
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Annotation file (COCO or LVIS JSON) that lists these images: detections.json then has its ids. The
+    /// Annotation file (COCO or LVIS JSON) that lists these images: detections.json then has its ids, of
+    /// images and of classes. The
     /// file of a test set, without annotations, is enough
     #[arg(long, value_name = "FILE", conflicts_with = "tensor")]
     annotations: Option<PathBuf>,
@@ -177,10 +179,11 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
     if let (Some(tensor), Some(raw)) = (&args.tensor, &args.raw) {
         return run_tensor(args, tensor, raw);
     }
-    let inputs = Inputs::find(args)?;
+    let mut inputs = Inputs::find(args)?;
     let chosen = args.thresholds.as_deref().map(Thresholds::read).transpose()?;
     let worker = member.worker(&args.inference.device)?;
     let detector = args::load_detector_on(&args.weights, &args.inference, worker.device)?;
+    inputs.find_classes(&detector);
     let least = Least::of(args.conf, chosen.as_ref(), detector.vocabulary());
     output::make_folder(&args.output, "--output")?;
     let started = Instant::now();

@@ -1,6 +1,7 @@
 //! Results as files.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
 };
@@ -13,11 +14,12 @@ use richsem::{
     error::write_atomically,
     image::{RgbImage, imageops},
     models::scored_box::ScoredBox,
+    plural::counted,
     predict::to_detections,
 };
 
 use super::{Args, ImageResult, Written, inputs::Inputs};
-use crate::names::Name;
+use crate::{names::Name, output};
 
 /// Writes what is written of all images together.
 pub(super) fn all(
@@ -174,19 +176,32 @@ fn write_json(
     detector: &Detector,
 ) -> Result<()> {
     let mut records = Vec::new();
+    let mut left_out = BTreeMap::<&str, usize>::new();
     for ImageResult { image_id, image, boxes, .. } in found {
         for record in to_detections(*image_id, boxes, detector.vocabulary()) {
             let class = detector.vocabulary().class_of(record.category_id);
-            let name = class.map(|class| &detector.vocabulary().category(class).name);
+            let name = class.map(|class| &*detector.vocabulary().category(class).name);
+            let Some(category_id) = inputs.ids.get(record.category_id) else {
+                *left_out.entry(name.unwrap_or_default()).or_default() += 1;
+                continue;
+            };
             records.push(serde_json::json!({
                 "image_id": inputs.written_id(record.image_id),
-                "category_id": record.category_id,
+                "category_id": category_id,
                 "bbox": record.bbox.0,
                 "score": record.score,
                 "file_name": image.to_string_lossy(),
                 "category_name": name,
             }));
         }
+    }
+    if let Some(first) = left_out.keys().next() {
+        output::note(format!(
+            "{}: left out, of classes that the annotations do not have: {} of {}, as `{first}`",
+            path.display(),
+            counted(left_out.values().sum(), "box"),
+            counted(left_out.len(), "class")
+        ));
     }
     write_atomically(path, |out| {
         for (i, record) in records.iter().enumerate() {

@@ -19,7 +19,6 @@ mod report;
 mod tests;
 
 use std::{
-    collections::HashMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,6 +28,7 @@ use crate::{
     boxes::Xyxy,
     data::{
         formats::{self, Opened, Opening},
+        json_file::JsonFile,
         openimages::Relations,
         reading::Reading,
         records::{ClassRecord, Records, Unit},
@@ -36,7 +36,7 @@ use crate::{
     detections::ImageNames,
     error::Result,
     targets::LabelKnowledge,
-    vocabulary::{ClassIndex, Frequency, Vocabulary},
+    vocabulary::{CategoryId, ClassIndex, Frequency, Vocabulary},
 };
 
 pub use super::records::{Annotation, AnnotationFormat, ImageRecord};
@@ -62,7 +62,7 @@ pub struct Dataset {
     from_shares: bool,
     images_at: Option<PathBuf>,
     /// The COCO or LVIS file that it was read from.
-    json: Option<PathBuf>,
+    json: Option<JsonFile>,
     relations: Option<Relations>,
     /// Classes of which the file shows all boxes, in every image.
     exhaustive: Arc<[ClassIndex]>,
@@ -235,30 +235,17 @@ impl Dataset {
         self.numbered
     }
 
-    /// Gives the classes the ids that another set has for their names, so that two files of one set number their
-    /// classes alike. Nothing is changed, and the answer is no, if a class has no such name, or if several classes
-    /// of either set have it.
-    pub fn number_as(&mut self, other: &Vocabulary) -> bool {
-        let mut ids: HashMap<&str, Option<i64>> = HashMap::new();
-        for class in other.categories() {
-            let id = ids.entry(class.name.as_str());
-            id.and_modify(|id| *id = None).or_insert(Some(class.id.0));
-        }
-        let known = self.class_records.iter().map(|class| *ids.get(class.name.as_str())?);
-        let Some(new) = known.collect::<Option<Vec<i64>>>() else { return false };
-        let mut order: Vec<usize> = (0..new.len()).collect();
-        order.sort_by_key(|&at| new[at]);
-        if order.windows(2).any(|pair| new[pair[0]] == new[pair[1]]) {
-            return false;
-        }
-        let mut place = vec![ClassIndex(0); new.len()];
+    /// Gives the classes other ids, in the vocabulary's order and all different.
+    pub(crate) fn set_ids(&mut self, ids: &[CategoryId]) {
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|&at| ids[at]);
+        let mut place = vec![ClassIndex(0); ids.len()];
         for (to, &from) in (0..).zip(&order) {
             place[from] = ClassIndex(to);
         }
         let classes =
-            order.iter().map(|&at| ClassRecord { id: new[at], ..self.class_records[at].clone() });
+            order.iter().map(|&at| ClassRecord { id: ids[at].0, ..self.class_records[at].clone() });
         self.set_classes(classes.collect(), &place);
-        true
     }
 
     /// Other names of each class, in the vocabulary's order: LVIS's and V3Det's synonyms, Objects365's

@@ -219,7 +219,8 @@ fn classes_get_the_ids_that_another_set_has_for_their_names() {
     let error = crate::train::check_vocabularies(train.vocabulary(), &mut strange).unwrap_err();
     assert!(
         error.to_string().contains(
-            "classes: not in the training set: `d` (1). The training set has `b` (1), `c` (2)"
+            "classes: `d` (1) is not among the training set's classes. Of the training set's, this one does not have `b` \
+             (1), `c` (2)"
         ),
         "{error}"
     );
