@@ -12,6 +12,7 @@ pub mod formats;
 pub mod image_io;
 pub mod image_store;
 pub mod interleaved;
+mod json_file;
 pub mod label_statistics;
 pub mod listing;
 pub mod loader;

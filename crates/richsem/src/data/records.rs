@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::{
     boxes::Xywh,
-    data::openimages::Relations,
+    data::{json_file::JsonFile, openimages::Relations},
     vocabulary::{ClassIndex, Frequency},
 };
 
@@ -29,7 +29,7 @@ pub(in crate::data) struct Records {
     /// The folder or archive that the names of the images are in, where the format says.
     pub(in crate::data) images_at: Option<PathBuf>,
     /// The COCO or LVIS file that all was read from.
-    pub(in crate::data) json: Option<PathBuf>,
+    pub(in crate::data) json: Option<JsonFile>,
     /// The images' ids as they are written, where some are no numbers; by position. Their own are then their
     /// numbers, from 1.
     pub(in crate::data) image_ids: Option<Vec<String>>,

@@ -3,7 +3,7 @@
 //! COCO and LVIS say the size of the frame, and their numbers stay. YOLO's boxes are shares of what viewers show:
 //! boxes on the pixels as stored are turned with their image.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
 use rayon::prelude::*;
 
@@ -16,42 +16,9 @@ use crate::{
         image_store::ImageStore,
         records::Unit,
     },
-    error::{Error, Result, first_few},
+    error::{Error, Result, first_few, unless_stopped},
     plural::counted,
 };
-
-/// Reads sizes that the annotations do not have from the images. Gives those with an EXIF orientation.
-pub(super) fn complete_sizes(
-    sets: &mut [Part],
-    placing: &Placing,
-    how: &Conversion,
-    report: &mut ConversionReport,
-) -> BTreeSet<String> {
-    let (mut sizes, mut turned) = (0, BTreeSet::new());
-    for (part, (_, set)) in sets.iter_mut().enumerate() {
-        let Some(store) = placing.store(part) else { continue };
-        let unknown: Vec<_> =
-            set.images_mut().iter_mut().filter(|image| image.size.is_none()).collect();
-        let read: Vec<_> = unknown
-            .into_par_iter()
-            .filter_map(|image| {
-                // One that cannot be read keeps an unknown size, which is counted.
-                let frame = store.contains(&image.file_name).then(|| store.frame(&image.file_name));
-                let frame = frame?.ok()?;
-                image.size = Some(frame.size(how.opening.orientation));
-                Some(frame.is_turned().then(|| image.file_name.clone()))
-            })
-            .collect();
-        sizes += read.len();
-        turned.extend(read.into_iter().flatten());
-    }
-    if sizes > 0 {
-        report
-            .notes
-            .push(format!("{sizes} sizes that the annotations lack were read from the images"));
-    }
-    turned
-}
 
 /// A note on images of which nothing shows which way up their boxes were drawn.
 fn guessed(images: &BTreeSet<String>, orientation: Orientation) -> Option<String> {
@@ -70,23 +37,29 @@ fn guessed(images: &BTreeSet<String>, orientation: Orientation) -> Option<String
     })
 }
 
-/// Brings the boxes into the frame that the new format is read in. `guessed_sizes` are images whose frame no
-/// annotation says.
+/// Brings the boxes into the frame that the new format is read in, and tells of images whose frame no annotation
+/// says, `guessed_sizes` among them.
 pub(super) fn fit(
     sets: &mut [Part],
     placing: &Placing,
     how: &Conversion,
     guessed_sizes: BTreeSet<String>,
     report: &mut ConversionReport,
+    stop: &AtomicBool,
 ) -> Result<()> {
     let mut met = Met { guessed: guessed_sizes, ..Met::default() };
     for (part, (name, set)) in sets.iter_mut().enumerate() {
         let store = placing.store(part);
         if set.is_from_shares() {
             refuse_stored(set, store, how.opening.orientation)?;
-        } else if how.target == Target::Yolo && set.unit() == Unit::Pixels {
+            continue;
+        }
+        let frames =
+            if set.unit() == Unit::Pixels { frames(set, store, stop)? } else { Vec::new() };
+        met.guess(set, &frames);
+        if how.target == Target::Yolo && set.unit() == Unit::Pixels {
             refuse_unseen(set, store, how)?;
-            let unseen = turn(set, store, how.opening.orientation, &mut met);
+            let unseen = turn(set, frames, how.opening.orientation, &mut met);
             report.not_carried.add(
                 name,
                 "images with boxes whose EXIF orientation is not known",
@@ -161,22 +134,48 @@ struct Met {
     other: Vec<String>,
 }
 
+impl Met {
+    /// Notes images with boxes whose size does not show which way up these were drawn.
+    fn guess(&mut self, set: &Dataset, frames: &[Option<Frame>]) {
+        for (at, (image, frame)) in set.images().iter().zip(frames).enumerate() {
+            let is_open = frame.is_some_and(|frame| {
+                frame.is_turned() && !image.size.is_some_and(|size| is_clear(frame, size))
+            });
+            if is_open && !set.annotations_of(at).is_empty() {
+                self.guessed.insert(image.file_name.clone());
+            }
+        }
+    }
+}
+
+/// Whether a size in the annotations is that of one of the two frames alone.
+fn is_clear(frame: Frame, size: [u32; 2]) -> bool {
+    let (stored, shown) = (frame.stored, frame.size(Orientation::Exif));
+    stored != shown && (size == stored || size == shown)
+}
+
+/// What the headers of the images say, where they can be read.
+fn frames(
+    set: &Dataset,
+    store: Option<&ImageStore>,
+    stop: &AtomicBool,
+) -> Result<Vec<Option<Frame>>> {
+    let frame = |name: &String| {
+        let store = store.filter(|store| store.contains(name))?;
+        store.frame(name).ok()
+    };
+    let images = set.images().par_iter();
+    images.map(|image| unless_stopped(stop).map(|()| frame(&image.file_name))).collect()
+}
+
 /// Turns boxes that were drawn on the pixels as stored. The size in the annotations shows it; where it is that
 /// of both frames, or of none, `orientation` says it. Gives images with boxes that cannot be asked.
 fn turn(
     set: &mut Dataset,
-    store: Option<&ImageStore>,
+    frames: Vec<Option<Frame>>,
     orientation: Orientation,
     met: &mut Met,
 ) -> Vec<String> {
-    let frames: Vec<Option<Frame>> = set
-        .images()
-        .par_iter()
-        .map(|image| {
-            let name = &image.file_name;
-            store.filter(|store| store.contains(name))?.frame(name).ok()
-        })
-        .collect();
     let mut unseen = Vec::new();
     for (at, frame) in frames.into_iter().enumerate() {
         if set.annotations_of(at).is_empty() {
@@ -195,11 +194,10 @@ fn turn(
         if !frame.is_turned() {
             continue;
         }
-        let is_clear = stored != shown && (size == stored || size == shown);
-        let is_stored = if is_clear { size == stored } else { orientation == Orientation::Stored };
-        if !is_clear {
-            met.guessed.insert(name.clone());
-        }
+        let is_stored = match is_clear(frame, size) {
+            true => size == stored,
+            false => orientation == Orientation::Stored,
+        };
         if is_stored {
             let frame = frame.with_stored(size);
             set.redraw(at, frame.size(Orientation::Exif), |bbox| frame.shown(bbox));

@@ -124,12 +124,6 @@ pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut No
         (0..set.vocabulary().len() as u32).filter(related).count(),
         "written without the hierarchy: a box is one of its own class alone",
     );
-    lost.add(
-        part,
-        "images of unknown size",
-        images(&|image| image.size.is_none()),
-        "written without width and height, which other tools need",
-    );
 }
 
 struct File<'a> {

@@ -11,6 +11,7 @@ mod json;
 mod not_carried;
 mod report;
 mod rests;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod yolo;
@@ -37,6 +38,7 @@ pub use images::PutImages;
 pub use not_carried::{Lost, NotCarried};
 pub use report::{ConversionReport, NEVER_READ, SplitReport};
 use rests::Rests;
+use sizes::Completed;
 
 /// The format that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +117,11 @@ pub(in crate::data) fn write_parts(
     }
     let placing = Placing::choose(&sets, how)?;
     report.notes.extend(placing.notes());
-    let guessed = frames::complete_sizes(&mut sets, &placing, how, &mut report);
-    frames::fit(&mut sets, &placing, how, guessed, &mut report)?;
+    let Completed { unknown, guessed } = sizes::complete(&mut sets, &placing, how, &mut report);
+    if how.target == Target::Yolo {
+        unknown.refuse(&sets)?;
+    }
+    frames::fit(&mut sets, &placing, how, guessed, &mut report, stop)?;
     // On the same disk as the output, so that renaming is all that is left to do.
     let absolute = std::path::absolute(output)?;
     let existing = absolute.ancestors().find(|p| p.is_dir()).unwrap_or(&absolute);
@@ -130,6 +135,7 @@ pub(in crate::data) fn write_parts(
         Target::Coco | Target::Lvis => {
             let images = placing.rename(&mut sets)?;
             write_json(&sets, &rests, how.target, staging.path(), &mut report, stop)?;
+            unknown.tell(&sets, &mut report.not_carried);
             images
         }
     };
@@ -227,11 +233,12 @@ fn counting(sets: &[Part], target: Target, report: &mut ConversionReport) -> Opt
     if target != Target::Lvis || classes == 0 {
         return None;
     }
-    let train = sets.iter().position(|(_, set)| same_split(set.split(), "train"));
-    let place = train.map_or_else(
-        || "each part by itself, because none is called train".to_owned(),
-        |at| format!("`{}`", sets[at].0),
-    );
+    let train = sets.iter().position(|(name, _)| same_split(name, "train"));
+    let place = match (train, sets) {
+        (Some(at), _) => format!("`{}`", sets[at].0),
+        (None, [(name, _)]) => format!("`{name}`"),
+        (None, _) => "each part by itself, because none is called train".to_owned(),
+    };
     report.notes.push(format!(
         "image_count, instance_count and frequency of {} were counted in {place}",
         plural::counted(classes, "class")

@@ -25,13 +25,13 @@ impl Rests {
         let mut of_file: BTreeMap<&Path, Rc<Rest>> = BTreeMap::new();
         let mut all = Vec::with_capacity(sets.len());
         for (_, set) in sets {
-            let known = set.json_file().and_then(|file| of_file.get(file)).cloned();
+            let known = set.json_file().and_then(|file| of_file.get(file.path())).cloned();
             let rest = match known {
                 Some(rest) => Some(rest),
                 None => Rest::read(set, folder, stop)?.map(Rc::new),
             };
             if let (Some(file), Some(rest)) = (set.json_file(), &rest) {
-                of_file.insert(file, Rc::clone(rest));
+                of_file.insert(file.path(), Rc::clone(rest));
             }
             all.push(rest);
         }

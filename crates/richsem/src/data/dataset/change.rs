@@ -1,9 +1,11 @@
 //! What conversions ask of a set and change in it: its parts, its file, the frame of its images.
 
-use std::path::Path;
-
 use super::{Dataset, group};
-use crate::{boxes::Xywh, data::records::ImageRecord, vocabulary::ClassIndex};
+use crate::{
+    boxes::Xywh,
+    data::{json_file::JsonFile, records::ImageRecord},
+    vocabulary::ClassIndex,
+};
 
 impl Dataset {
     /// Keeps these images and their annotations: a part of the set, called `name`. Counts of its classes that
@@ -64,8 +66,8 @@ impl Dataset {
     }
 
     /// The file that the set was read from, if it is COCO's or LVIS's.
-    pub(in crate::data) fn json_file(&self) -> Option<&Path> {
-        self.json.as_deref()
+    pub(in crate::data) fn json_file(&self) -> Option<&JsonFile> {
+        self.json.as_ref()
     }
 
     /// Whether the boxes were shares of the images as viewers show them, before they became pixels.

@@ -43,7 +43,7 @@ fn is_classification(place: &Place, depth: usize) -> bool {
 }
 
 /// What to write where YOLO's labels have no `data.yaml`.
-fn labels_alone(place: &Place) -> Option<String> {
+pub(super) fn labels_alone(place: &Place) -> Option<String> {
     let labels = place.below("labels")?;
     place.below("images").filter(Place::is_folder)?;
     let part = |name: &str| labels.below(name).is_some_and(|folder| folder.is_folder());

@@ -86,22 +86,33 @@ pub(super) fn members(
              is a .tar, it may be truncated: compare its size with the original's",
         )
     };
+    let cut = |problem: String| {
+        Error::invalid(input, "archive", format!("not a readable .tar: {problem}")).with_hint(
+            "it may be truncated: compare its size with the original's and download or copy it again",
+        )
+    };
     let mut file = fs_err::File::open(input)?;
     let total = file.metadata()?.len();
     let mut magic = [0; 4];
     let read = file.read(&mut magic)?;
     match &magic[..read] {
+        [] => return Err(cut("the file is empty".to_owned())),
         [0x1f, 0x8b, ..] => return Err(broken(&"it is compressed with gzip")),
         [b'P', b'K', 3, 4] => return Err(broken(&"it is a zip archive")),
         _ => {}
     }
     file.rewind()?;
     let mut archive = tar::Archive::new(std::io::BufReader::new(file));
+    let mut last = None::<PathBuf>;
     for entry in archive.entries_with_seek().map_err(|e| broken(&e))?.take(most) {
-        let entry = entry.map_err(|e| broken(&e))?;
+        let entry = entry.map_err(|e| match &last {
+            Some(last) => cut(format!("what follows `{}` is no file of it: {e}", last.display())),
+            None => broken(&format!("it does not begin as a .tar does: {e}")),
+        })?;
         let kind = entry.header().entry_type();
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = plain(Path::new(&name));
+        last = Some(if path.as_os_str().is_empty() { "./".into() } else { path.clone() });
         if kind.is_symlink() || kind.is_hard_link() {
             passed_over.count("links within the archive".into(), &path.to_string_lossy());
         }
@@ -110,7 +121,13 @@ pub(super) fn members(
         }
         let span = Span { offset: entry.raw_file_position(), length: entry.size() };
         if span.offset.checked_add(span.length).is_none_or(|end| end > total) {
-            return Err(broken(&format!("`{}` is cut short", path.display())));
+            let there = total.saturating_sub(span.offset);
+            let problem = format!(
+                "`{}` is cut short: expected {} bytes of it, got {there}",
+                path.display(),
+                span.length
+            );
+            return Err(cut(problem));
         }
         each(Member { path, name, span })?;
     }

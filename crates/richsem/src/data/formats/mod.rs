@@ -15,6 +15,9 @@ mod hints_tests;
 mod images_at;
 mod label_studio;
 mod members;
+mod mistakes;
+#[cfg(test)]
+mod mistakes_tests;
 mod openimages;
 mod packed;
 mod place;
@@ -153,6 +156,7 @@ pub(in crate::data) fn open(
         images: opening.images.as_deref(),
         vocabulary: opening.vocabulary.as_deref(),
         boxes: opening.boxes,
+        orientation: opening.orientation,
         annotated: opening.annotated,
         watch: &watch,
     };
@@ -218,6 +222,9 @@ fn choose_format(place: &Place, wanted: Option<&str>) -> Result<&'static Format>
         // JSON that is none: the reader of the most common format says best what is missing.
         [] if coco::begins_as_json(place) => Ok(&coco::FORMAT),
         [] => {
+            if let Some(mistake) = mistakes::of(place) {
+                return Err(mistake);
+            }
             let all = || {
                 let known = names();
                 format!(

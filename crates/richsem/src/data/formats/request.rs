@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::hf::BoxForm;
-use crate::data::reading::Watch;
+use crate::data::{image_io::Orientation, reading::Watch};
 
 /// What is asked of a reader.
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ pub(in crate::data) struct Request<'a> {
     pub(in crate::data) vocabulary: Option<&'a Path>,
     /// What the numbers of the boxes are, if the user says. Only Hugging Face's sets leave it open.
     pub(in crate::data) boxes: Option<BoxForm>,
+    /// Which way up the images are, for boxes in pixels: sizes that are read from the images are those of this frame.
+    pub(in crate::data) orientation: Orientation,
     /// Whether there must be annotations. A list of images alone is enough to predict.
     pub(in crate::data) annotated: bool,
     /// Told how far it is, from the thread that reads.

@@ -25,6 +25,7 @@ use crate::{
         reading::until,
     },
     error::{Error, Result},
+    plural::counted,
 };
 
 /// How to divide a set.
@@ -123,6 +124,8 @@ pub fn divide(
     for (images, &part) in members.iter().zip(&assigned) {
         images.iter().for_each(|&image| of_image[image] = part);
     }
+    let mut report = ConversionReport::default();
+    report.notes.extend(counted_anew(&set));
     let parts = cut(set, division, &of_image);
     if let Some((name, _)) = parts.iter().find(|(_, set)| set.images().is_empty()) {
         let problem = format!("the part `{name}` would have no images");
@@ -140,7 +143,7 @@ pub fn divide(
     let in_folder = parts[0].1.images_at().is_some_and(Path::is_dir);
     let images = how.images.or(in_folder.then_some(PutImages::Link));
     let how = Conversion { target, images, ..how.clone() };
-    let written = write_parts(input, parts, output, &how, ConversionReport::default(), stop)?;
+    let written = write_parts(input, parts, output, &how, report, stop)?;
     Ok(DivisionReport { written, classes, groups, matched })
 }
 
@@ -221,6 +224,21 @@ fn group(set: &Dataset, images: &[usize]) -> Group {
         }
     }
     Group { images: images.len(), shows: shows.into_iter().collect() }
+}
+
+/// A note on counts of classes that the file gives: they are those of the whole, and no part's.
+fn counted_anew(set: &Dataset) -> Option<String> {
+    let classes = set.class_records().iter();
+    let given =
+        classes.filter(|class| class.image_count.is_some() || class.instance_count.is_some());
+    let given = given.count();
+    (given > 0).then(|| {
+        format!(
+            "image_count and instance_count of {} in the file are of the whole set: they are replaced by counts \
+             of the boxes",
+            counted(given, "class")
+        )
+    })
 }
 
 fn cut(set: Dataset, division: &Division, of_image: &[usize]) -> Vec<Part> {

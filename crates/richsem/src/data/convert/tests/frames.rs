@@ -95,6 +95,24 @@ fn yolo_has_boxes_where_viewers_show_them() {
     }
 }
 
+/// Of an image that is turned upside down, the size is that of both frames.
+#[test]
+fn coco_too_says_where_the_size_does_not_show_the_frame() {
+    for (exif, size, open) in
+        [(3, true, true), (3, false, true), (6, true, false), (1, false, false)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let jpeg = jpeg_with_exif(&drawn([48, 64], [8, 16, 24, 8]), exif);
+        let input = coco(folder.path(), size.then_some([48, 64]), [8.0, 16.0, 24.0, 8.0], &jpeg);
+        for target in [Target::Coco, Target::Yolo] {
+            let output = tempfile::tempdir().unwrap();
+            let report = to(target, &input, output.path()).unwrap();
+            let guessed = report.notes.iter().any(|note| note.contains("do not show which way up"));
+            assert_eq!(guessed, open, "{exif} {size} {target:?}: {:?}", report.notes);
+        }
+    }
+}
+
 /// Files that say the size of their frame keep their numbers; a size that is read is that of the frame said.
 #[test]
 fn coco_and_lvis_keep_the_frame_that_they_name() {
@@ -157,17 +175,78 @@ fn images_that_cannot_be_asked_are_refused_or_counted() {
     assert!(lost(&report).contains(&unknown.to_owned()), "{:?}", lost(&report));
 }
 
-/// As VOC has it: the XML's size is that of the pixels as stored.
+/// An image of VOC with this box, and a size if one is given.
+fn voc(folder: &Path, size: Option<[u32; 2]>, [x, y, w, h]: [f64; 4], jpeg: &[u8]) -> PathBuf {
+    let size = size.map_or(String::new(), |[height, width]| {
+        format!("<size><width>{width}</width><height>{height}</height></size>")
+    });
+    write(folder, "voc/JPEGImages/a.jpg", jpeg);
+    let xml = format!(
+        "<annotation>{size}<object><name>x</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}\
+         </ymax></bndbox></object></annotation>",
+        x + 1.0,
+        y + 1.0,
+        x + w,
+        y + h
+    );
+    write(folder, "voc/Annotations/a.xml", xml);
+    folder.join("voc")
+}
+
+#[test]
+fn vocs_boxes_are_in_the_frame_that_the_xml_or_the_user_says() {
+    let (side, on_stored) = ([48, 64], [8, 16, 24, 8]);
+    let stored_image = drawn(side, on_stored);
+    for exif in 1..=8 {
+        let jpeg = jpeg_with_exif(&stored_image, exif);
+        let shown = crate::data::image_io::decode_bytes(&jpeg, Path::new("a"), Orientation::Exif);
+        let shown = shown.unwrap().image;
+        let shown_size = [shown.height(), shown.width()];
+        for (is_stored, has_size) in [(true, true), (true, false), (false, true), (false, false)] {
+            let what = format!("exif {exif}, stored {is_stored}, size {has_size}");
+            let folder = tempfile::tempdir().unwrap();
+            let (size, bbox, said) = match is_stored {
+                true => (side, on_stored.map(f64::from), Orientation::Stored),
+                false => (shown_size, white(&shown), Orientation::Exif),
+            };
+            let input = voc(folder.path(), has_size.then_some(size), bbox, &jpeg);
+            let opening = Opening { orientation: said, ..Opening::default() };
+            let set = Dataset::open_as(&input, &opening).unwrap();
+            assert_eq!(
+                (set.images()[0].size, set.annotations()[0].bbox.0),
+                (Some(size), bbox),
+                "{what}"
+            );
+            // Training cuts no box at the border of another frame.
+            assert_eq!(set.report().clipped.count, 0, "{what}");
+            let warnings = &set.report().warnings;
+            let advised = warnings.iter().any(|line| line.contains("nothing shows which way up"));
+            assert_eq!(advised, !has_size && exif > 1, "{what}: {warnings:?}");
+            for target in [Target::Yolo, Target::Coco] {
+                let output = tempfile::tempdir().unwrap();
+                let how = Conversion { opening: opening.clone(), ..Conversion::to(target) };
+                let report = convert(&input, output.path(), &how, &GO, &mut go_on).unwrap();
+                if target == Target::Yolo {
+                    let (bbox, white) = read_back(output.path());
+                    assert_near(bbox, white, &what);
+                } else {
+                    let set = Dataset::open(&report.splits[0].path).unwrap();
+                    let found = (set.images()[0].size, set.annotations()[0].bbox.0);
+                    assert_eq!(found, (Some(size), bbox), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// The XML's size is that of the pixels as stored, and nobody says so.
 #[test]
 fn vocs_boxes_on_stored_pixels_are_turned_too() {
     let folder = tempfile::tempdir().unwrap();
     let jpeg = jpeg_with_exif(&drawn([48, 64], [8, 16, 24, 8]), 8);
-    write(folder.path(), "voc/JPEGImages/a.jpg", jpeg);
-    let xml = "<annotation><size><width>64</width><height>48</height></size><object><name>x</name><bndbox>\
-               <xmin>9</xmin><ymin>17</ymin><xmax>32</xmax><ymax>24</ymax></bndbox></object></annotation>";
-    write(folder.path(), "voc/Annotations/a.xml", xml);
+    let input = voc(folder.path(), Some([48, 64]), [8.0, 16.0, 24.0, 8.0], &jpeg);
     let output = folder.path().join("yolo");
-    to(Target::Yolo, &folder.path().join("voc"), &output).unwrap();
+    to(Target::Yolo, &input, &output).unwrap();
     let (bbox, white) = read_back(&output);
     assert_near(bbox, white, "voc");
 }

@@ -73,6 +73,34 @@ fn a_file_keeps_every_field_in_its_own_format() {
     assert_eq!(scored.map(|a| a["track_id"].clone()).collect::<Vec<_>>(), [json!(5)]);
 }
 
+/// The file in an archive, also packed; the second of two, so that it does not lie at the beginning.
+#[test]
+fn a_file_of_an_archive_keeps_every_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        std::io::Write::write_all(&mut packer, rich().to_string().as_bytes()).unwrap();
+        packer.finish().unwrap()
+    };
+    let input = folder.path().join("set.tar");
+    let mut builder = tar::Builder::new(std::fs::File::create(&input).unwrap());
+    for (name, bytes) in
+        [("set/val.json", rich().to_string().into_bytes()), ("set/train.json.gz", packed)]
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, &*bytes).unwrap();
+    }
+    builder.into_inner().unwrap();
+    let keep = Some(super::super::PutImages::Keep);
+    let how = Conversion { images: keep, ..Conversion::to(Target::Coco) };
+    let report = convert(&input, &folder.path().join("out"), &how, &GO, &mut go_on).unwrap();
+    assert_eq!((lost(&report), report.fields_counted), (vec![], true));
+    assert_eq!(report.splits.len(), 2);
+    report.splits.iter().for_each(|split| assert_whole(&rich(), &read(&split.path)));
+}
+
 #[test]
 fn real_files_keep_every_field() {
     for file in ["evaluation/lvis/lvis_val_100_refreq.json", "photos/coco_mini/instances.json"] {

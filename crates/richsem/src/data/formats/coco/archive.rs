@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::names::{
-    ANNOTATIONS, boxed, is_json, is_roboflow, looks_annotated_text, names, near, near_of,
+    ANNOTATIONS, boxed, is_json, is_meant, is_roboflow, names, near, near_of, parts,
 };
 use crate::{
     data::{
@@ -17,6 +17,7 @@ use crate::{
             members::{MOST_LOOKED_AT, Span, members},
         },
         image_store::ImageStore,
+        json_file::JsonFile,
         listing::{PassedOver, is_image},
         reading::open_store,
         records::Records,
@@ -44,9 +45,9 @@ pub(super) struct File {
     span: Span,
 }
 
-/// The annotation files of an archive, sorted by their paths, as far as its headers can be read: the reader says
-/// what is wrong with the rest.
-pub(super) fn files(archive: &Path, most: usize) -> Result<Vec<File>> {
+/// The JSON files of an archive that may be a set's, sorted by their paths, each with its beginning; as far as
+/// its headers can be read: the reader says what is wrong with the rest.
+fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, String)>> {
     let (mut found, mut images) = (Vec::new(), HashSet::new());
     let read = members(archive, most, &mut PassedOver::default(), |member| {
         let hidden = member.path.iter().any(|part| part.as_encoded_bytes().starts_with(b"."));
@@ -76,21 +77,38 @@ pub(super) fn files(archive: &Path, most: usize) -> Result<Vec<File>> {
     let nearest = found.iter().map(place).min();
     found.retain(|file| Some(place(file)) == nearest);
     found.truncate(MOST_JSON);
-    let mut annotated = Vec::new();
+    let mut all = Vec::new();
     for file in found {
         let (reader, _) =
             json::counted(file.span.reader(clone(&opened, archive)?), file.span.length)?;
         let mut head = Vec::new();
         // What is wrong with it, its reader will say.
         let _ = reader.take(HEAD).read_to_end(&mut head);
-        if looks_annotated_text(&String::from_utf8_lossy(&head)) {
-            annotated.push(file);
-        }
+        all.push((file, String::from_utf8_lossy(&head).into_owned()));
     }
-    let paths: Vec<PathBuf> = annotated.iter().map(|file| file.path.clone()).collect();
+    Ok(all)
+}
+
+/// The annotation files of an archive, sorted by their paths.
+fn files(archive: &Path, most: usize) -> Result<Vec<File>> {
+    let (files, heads): (Vec<File>, Vec<String>) = candidates(archive, most)?.into_iter().unzip();
+    let named: Vec<(PathBuf, String)> =
+        files.iter().map(|file| file.path.clone()).zip(heads).collect();
+    let is_part = parts(&named);
+    let paths: Vec<PathBuf> =
+        named.into_iter().zip(&is_part).filter(|(_, is)| **is).map(|((path, _), _)| path).collect();
     let boxed = boxed(&paths);
-    annotated.retain(|file| boxed.contains(&file.path));
-    Ok(annotated)
+    Ok(files.into_iter().filter(|file| boxed.contains(&file.path)).collect())
+}
+
+/// As of a folder: what is wrong with the first JSON file that is probably meant to be annotations.
+pub(super) fn mistake(place: &Place) -> Option<Error> {
+    let files = candidates(place.path(), usize::MAX).ok()?;
+    let (file, _) = files.into_iter().find(|(file, text)| is_meant(&file.path, text))?;
+    let opened = fs_err::File::open(place.path()).ok()?;
+    let (reader, _) = json::counted(file.span.reader(opened), file.span.length).ok()?;
+    let shown = place.path().join(&file.path);
+    super::read(&shown, reader, super::CHUNK, true, &|| Ok(())).err()
 }
 
 fn clone(file: &fs_err::File, path: &Path) -> Result<fs_err::File> {
@@ -122,6 +140,8 @@ pub(super) fn read(request: &Request<'_>) -> Result<Records> {
     let told = || crate::data::reading::tell(&counter, request.watch);
     let shown = request.path.join(&file.path);
     let mut records = super::read(&shown, reader, super::CHUNK, request.annotated, &told)?;
+    let Span { offset, length } = file.span;
+    records.json = Some(JsonFile::inside(request.path, &file.path, offset, length));
     if request.images.is_none() {
         let store = open_store(request.path, Default::default(), request.watch)?;
         if find(&store, &file.path, &mut records)? {

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use super::{
     Place, Request, archive,
-    names::{ANNOTATIONS, ROBOFLOW, boxed, is_json, looks_annotated_text, names, near},
+    names::{ANNOTATIONS, ROBOFLOW, boxed, is_json, is_meant, names, near, parts},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    json,
+};
 
 pub(super) fn recognise(place: &Place) -> Option<String> {
     if place.is_folder() {
@@ -37,18 +40,15 @@ pub(in crate::data::formats) fn begins_as_json(place: &Place) -> bool {
     place.text().trim_start().starts_with(['{', '[']) && !place.ends_with(".jsonl")
 }
 
-/// Whether a JSON file has what COCO's have, as far as its beginning shows.
-fn looks_annotated(place: &Place) -> bool {
-    looks_annotated_text(&place.text())
-}
-
 /// The annotation files of a folder, sorted: `annotations/*.json`, those in it, or Roboflow's.
 fn annotation_files(place: &Place) -> Vec<PathBuf> {
     let of = |place: &Place| -> Vec<PathBuf> {
         let names = place.files().filter(|name| is_json(name));
         let places = names.filter_map(|name| place.below(name));
-        let annotated = places.filter(looks_annotated);
-        boxed(&annotated.map(|file| file.path().to_owned()).collect::<Vec<_>>())
+        let files: Vec<(PathBuf, String)> =
+            places.map(|file| (file.path().to_owned(), file.text().into_owned())).collect();
+        let parts = parts(&files).into_iter().zip(files).filter(|(is_part, _)| *is_part);
+        boxed(&parts.map(|(_, (file, _))| file).collect::<Vec<_>>())
     };
     let roboflow = place.folders().map(|folder| place.path().join(folder).join(ROBOFLOW));
     let roboflow: Vec<PathBuf> = roboflow.filter(|file| file.is_file()).collect();
@@ -57,6 +57,24 @@ fn annotation_files(place: &Place) -> Vec<PathBuf> {
     }
     let inner = place.below(ANNOTATIONS).map(|inner| of(&inner)).unwrap_or_default();
     if inner.is_empty() { of(place) } else { inner }
+}
+
+/// What is wrong with the annotations of a place that no format fits: with the first JSON file that is probably
+/// meant to be some.
+pub(in crate::data::formats) fn mistake(place: &Place) -> Option<Error> {
+    if place.is_tar() {
+        return archive::mistake(place);
+    }
+    let of = |place: &Place| {
+        let mut files = place.files().filter(|name| is_json(name));
+        let meant = files.find_map(|name| {
+            place.below(name).filter(|file| is_meant(file.path(), &file.text()))
+        })?;
+        let file = meant.path();
+        let reader = json::open(file).ok()?;
+        super::read(file, reader, super::CHUNK, true, &|| Ok(())).err()
+    };
+    place.below(ANNOTATIONS).and_then(|inner| of(&inner)).or_else(|| of(place))
 }
 
 pub(super) fn splits(place: &Place) -> Result<Vec<String>> {

@@ -26,12 +26,12 @@ use std::{io::Read, path::Path};
 use super::{Format, Place, Request, images_at};
 use crate::{
     argument::Argument,
-    data::records::Records,
+    data::{json_file::JsonFile, records::Records},
     error::{Error, Result},
     json::{self, JsonStream, TopLevel, parse},
 };
 use builder::Builder;
-pub(super) use folder::begins_as_json;
+pub(super) use folder::{begins_as_json, mistake};
 pub(in crate::data) use rest::{Rest, Written};
 pub(super) use segmentation::{of_points, turned};
 
@@ -49,7 +49,7 @@ pub(super) const FORMAT: Format = Format {
         let told = || crate::data::reading::tell(&counter, request.watch);
         let mut records = read(&file, reader, CHUNK, request.annotated, &told)?;
         images_at::find(&near, request.watch, &mut records);
-        records.json = Some(file);
+        records.json = Some(JsonFile::at(file));
         Ok(records)
     },
 };

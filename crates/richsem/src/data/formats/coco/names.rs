@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::formats::{SYNONYMS, same_split};
+use crate::data::formats::{SYNONYMS, is_usual, same_split, words};
 
 /// The file in each folder of a Roboflow export.
 pub(super) const ROBOFLOW: &str = "_annotations.coco.json";
@@ -23,6 +23,35 @@ pub(super) fn looks_annotated_text(text: &str) -> bool {
     let text = text.trim_start_matches('\u{feff}');
     text.trim_start().starts_with('{')
         && ["\"images\"", "\"annotations\"", "\"categories\""].iter().any(|key| text.contains(key))
+}
+
+/// Which files, each with its beginning, are parts of a set: those that look annotated and, beside these, those
+/// that are called as a part is (`val.json`) and are empty or have something else. What is wrong with them,
+/// their reader will say. In a Roboflow export the name is enough.
+pub(super) fn parts(files: &[(PathBuf, String)]) -> Vec<bool> {
+    let looks = |(file, text): &(PathBuf, String)| is_roboflow(file) || looks_annotated_text(text);
+    let any = files.iter().any(looks);
+    let is_called = |file: &Path, text: &str| {
+        // Lists are of another kind: names of classes, detections.
+        let is_list = text.trim_start_matches('\u{feff}').trim_start().starts_with('[');
+        let only = matches!(words(&split_of(file)).as_slice(), [word] if is_usual(word));
+        !is_list && only || text.trim().is_empty() && is_usual(&split_of(file))
+    };
+    let is_part = |each: &(PathBuf, String)| looks(each) || any && is_called(&each.0, &each.1);
+    files.iter().map(is_part).collect()
+}
+
+/// Whether a file, in a place of no known format, is probably meant to be annotations: by its name, its folder,
+/// or because it is empty.
+pub(super) fn is_meant(file: &Path, text: &str) -> bool {
+    let words = words(&stem(file));
+    let folder = file.parent().and_then(Path::file_name);
+    is_usual(&split_of(file))
+        || ["annotations", "annotation", "instances", "coco", "lvis"]
+            .iter()
+            .any(|known| words.iter().any(|word| word == known))
+        || folder.is_some_and(|name| name == ANNOTATIONS)
+        || text.trim().is_empty()
 }
 
 /// Those that have boxes by their names; all, if none has.

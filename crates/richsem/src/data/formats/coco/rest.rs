@@ -129,7 +129,8 @@ impl Rest {
         folder: Option<&Path>,
         stop: &AtomicBool,
     ) -> Result<Option<Self>> {
-        let Some(file) = set.json_file() else { return Ok(None) };
+        let Some(json) = set.json_file() else { return Ok(None) };
+        let file = json.path();
         let bytes = folder.map(tempfile::tempfile_in).transpose()?;
         let mut reading = Reading {
             rest: Self {
@@ -148,7 +149,7 @@ impl Rest {
                 .first()
                 .is_some_and(|first| set.annotation_text_id(first).is_some()),
         };
-        let mut stream = JsonStream::new(file, json::open(file)?, CHUNK);
+        let mut stream = JsonStream::new(file, json.open()?, CHUNK);
         stream.open(&TOP_LEVEL)?;
         while let Some(key) = stream.next_key()? {
             match key.as_str() {

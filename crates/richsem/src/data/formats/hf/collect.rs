@@ -13,7 +13,7 @@ use crate::{
     boxes::Xywh,
     data::{
         image_store::parquet::{Object, Row, Value},
-        reading::{Watch, open_store},
+        reading::open_store,
         records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
     },
     error::{Error, Result},
@@ -207,7 +207,7 @@ impl Collector {
         let mut records = Records { images_at: Some(images_at), numbered, ..Records::default() };
         let form = match request.boxes {
             Some(form) => Ok((form, None)),
-            None => self.decide(records.images_at.as_deref(), request.watch),
+            None => self.decide(records.images_at.as_deref(), request),
         };
         let form = match form {
             Ok((form, note)) => {
@@ -246,7 +246,7 @@ impl Collector {
     fn decide(
         &self,
         images_at: Option<&Path>,
-        watch: Watch<'_>,
+        request: &Request<'_>,
     ) -> Result<(super::BoxForm, Option<String>), (String, String)> {
         let mut sizes: Vec<Option<[u32; 2]>> = self.images.iter().map(|image| image.size).collect();
         let mut unknown: Vec<u32> = self.boxes.iter().map(|raw| raw.image).collect();
@@ -257,7 +257,7 @@ impl Collector {
         // What keeps images from being read is told where they are read.
         if !looked_at.is_empty()
             && let Some(place) = images_at
-            && let Ok(store) = open_store(place, Default::default(), watch)
+            && let Ok(store) = open_store(place, request.orientation, request.watch)
         {
             let name = |&image: &u32| self.images[image as usize].file_name.as_str();
             let names: Vec<&str> = looked_at.iter().map(name).collect();

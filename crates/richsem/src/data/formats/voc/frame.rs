@@ -3,7 +3,10 @@
 use super::xml::{Annotated, Object};
 use crate::{
     boxes::Xywh,
-    data::{image_io::Orientation, image_store::ImageStore},
+    data::{
+        image_io::{Frame, Orientation},
+        image_store::ImageStore,
+    },
     error::{Error, Result},
 };
 
@@ -20,6 +23,8 @@ pub(super) enum Agreement {
     Same,
     /// The XML has none: the image's is taken.
     OfImage,
+    /// So, too, and the image has an EXIF orientation: nothing shows which way up its boxes were drawn.
+    OfTurnedImage,
     /// The image cannot be read: the XML's is taken.
     Unread,
     /// Width and height are exchanged in the XML, and the boxes lie in the image as it is: its own is taken.
@@ -42,19 +47,27 @@ pub(super) enum Agreement {
 /// that are elsewhere. It is also kept if it is the size of the pixels as stored, and the boxes nearly lie
 /// in it.
 ///
+/// `orientation` is what the user says of all images. A size that the XML lacks is the image's that way up. If
+/// the boxes are said to be on the pixels as stored and the XML has their size, nothing is asked.
+///
 /// `store` reads images as viewers show them, and `name` is the image's in it.
 pub(super) fn frame(
     store: &ImageStore,
     name: &str,
     annotated: &Annotated,
+    orientation: Orientation,
 ) -> Result<([u32; 2], Agreement)> {
     let (width, height) = annotated.size;
     let in_xml = [height, width];
     if width == 0 || height == 0 {
-        return Ok((header_size(store, name)?, Agreement::OfImage));
+        let frame = header(store, name)?;
+        let found = if frame.is_turned() { Agreement::OfTurnedImage } else { Agreement::OfImage };
+        return Ok((frame.size(orientation), found));
     }
-    let Ok(own) = store.size(name) else { return Ok((in_xml, Agreement::Unread)) };
-    if own == in_xml {
+    let Ok(header) = store.frame(name) else { return Ok((in_xml, Agreement::Unread)) };
+    let own = header.size(Orientation::Exif);
+    let stored = header.stored == in_xml;
+    if own == in_xml || (stored && orientation == Orientation::Stored) {
         return Ok((in_xml, Agreement::Same));
     }
     // Boxes that end a little beyond are usual.
@@ -66,7 +79,6 @@ pub(super) fn frame(
         };
         annotated.objects.iter().all(within)
     };
-    let stored = stored_size(store, name).is_ok_and(|stored| stored == in_xml);
     if own == [width, height] && fits(own, 0.0) && !(stored && fits(in_xml, 0.05)) {
         let unclear = fits(in_xml, 0.0);
         return Ok((own, if unclear { Agreement::Unclear } else { Agreement::Swapped }));
@@ -74,14 +86,9 @@ pub(super) fn frame(
     Ok((in_xml, if stored { Agreement::Stored } else { Agreement::Other }))
 }
 
-/// `[height, width]` of the pixels as they are stored.
-fn stored_size(store: &ImageStore, name: &str) -> Result<[u32; 2]> {
-    store.size_as(name, Orientation::Stored)
-}
-
-/// `[height, width]` by the header of the image itself.
-fn header_size(store: &ImageStore, name: &str) -> Result<[u32; 2]> {
-    store.size(name).map_err(|e| {
+/// What the header of the image itself says.
+fn header(store: &ImageStore, name: &str) -> Result<Frame> {
+    store.frame(name).map_err(|e| {
         let problem = format!("the XML gives none, and the image's is unreadable: {e}");
         Error::invalid(&store.display_path(name), "size", problem)
             .with_hint("write width and height into the XML, or replace the image")

@@ -26,6 +26,7 @@ mod collected;
 mod frame;
 mod image_sets;
 mod images;
+mod mistake;
 mod report;
 mod source;
 mod stems;
@@ -54,6 +55,7 @@ use collected::Collected;
 use frame::{coco_box, frame};
 use image_sets::{Split, image_sets};
 use images::Images;
+pub(super) use mistake::mistake;
 use report::Report;
 use source::collect;
 #[cfg(test)]
@@ -116,6 +118,7 @@ fn read(request: &Request<'_>) -> Result<(Records, Report)> {
         return Err(Error::invalid(input, "ImageSets", problem));
     };
     set.again.iter().for_each(|line| report.listed_twice.add(&format!("{} line {line}", set.name)));
+    // Sizes in the XML are compared with what viewers show.
     let store = open_store(
         request.images.unwrap_or(&collected.images_at),
         Orientation::Exif,
@@ -123,12 +126,16 @@ fn read(request: &Request<'_>) -> Result<(Records, Report)> {
     )?;
     let images = Images::new(input, request, &collected, &store)?;
     let places = images.places_of(&set.stems, &annotated)?;
+    let orientation = request.orientation;
     let mut frames: Vec<Result<_>> = Vec::with_capacity(set.stems.len());
     for (stems, names) in set.stems.chunks(FILES).zip(places.chunks(FILES)) {
         let pairs = stems.par_iter().zip(names);
-        frames.par_extend(pairs.map(|(stem, name)| frame(&store, name, &annotated[stem])));
+        frames.par_extend(
+            pairs.map(|(stem, name)| frame(&store, name, &annotated[stem], orientation)),
+        );
         (request.watch)(Reading::Sizes { done: frames.len(), of: set.stems.len() })?;
     }
+    report.orientation = orientation;
     let mut reader = Reader { classes: &classes, numbers: numbers(&annotated), report };
     let mut records = Records {
         classes: (1..).zip(&classes).map(|(id, name)| ClassRecord::named(id, *name)).collect(),

@@ -1,7 +1,12 @@
 //! What reading a set met on the way: nothing is dropped or chosen without a count.
 
 use super::frame::Agreement;
-use crate::{argument::Argument, boxes::Xywh, data::listing::PassedOver, plural::clause};
+use crate::{
+    argument::Argument,
+    boxes::Xywh,
+    data::{image_io::Orientation, listing::PassedOver},
+    plural::clause,
+};
 
 /// Things of one kind, and the names of the first of them, for whoever wants to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +56,10 @@ pub(super) struct Report {
     pub(super) from_zero: usize,
     /// Images whose size was read from the image because the XML has none.
     pub(super) sizes_from_images: usize,
+    /// Those of them with an EXIF orientation. Named by their annotations.
+    pub(super) turned_sizes: Named,
+    /// Which way up the user says that the images are.
+    pub(super) orientation: Orientation,
     /// See [`Agreement`], as the next four. Named by their annotations.
     pub(super) swapped_sizes: Named,
     pub(super) unclear_sizes: Named,
@@ -76,6 +85,10 @@ impl Report {
             Agreement::OfImage => {
                 self.sizes_from_images += 1;
                 return;
+            }
+            Agreement::OfTurnedImage => {
+                self.sizes_from_images += 1;
+                &mut self.turned_sizes
             }
             Agreement::Unread => &mut self.unread_images,
             Agreement::Swapped => &mut self.swapped_sizes,
@@ -155,6 +168,19 @@ impl Report {
                 "sizes are those before the image's EXIF orientation turns it: the boxes were drawn on the \
                  pixels as stored; to use the set as it lies, set data.train.orientation and data.val.orientation to \"stored\", and \
                  pass {} stored to eval and predict",
+                Argument::Orientation
+            ),
+        );
+        let (taken, otherwise, value) = match self.orientation {
+            Orientation::Exif => ("what viewers show", "the pixels as stored", "stored"),
+            Orientation::Stored => ("the pixels as stored", "what viewers show", "exif"),
+        };
+        named(
+            &self.turned_sizes,
+            &format!(
+                "images have an EXIF orientation and no size in the XML: nothing shows which way up their boxes \
+                 were drawn. They are taken as drawn on {taken}; if it was {otherwise}, set orientation to \
+                 \"{value}\" for this set, or pass {} {value}",
                 Argument::Orientation
             ),
         );

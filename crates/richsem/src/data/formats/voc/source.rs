@@ -56,6 +56,24 @@ fn annotation_in(place: &Place, depth: usize) -> Option<PathBuf> {
     })
 }
 
+/// Whether there is an XML file in the folder or near below.
+pub(super) fn has_xml(place: &Place) -> bool {
+    fn below(place: &Place, depth: usize) -> bool {
+        let is_xml = |name: &str| name.to_ascii_lowercase().ends_with(".xml");
+        if place.files().any(is_xml) {
+            return true;
+        }
+        let looked_into = depth > 0 && place.files().count() <= MOST_ENTRIES;
+        looked_into
+            && place
+                .folders()
+                .take(MOST_ENTRIES)
+                .filter_map(|name| place.below(name))
+                .any(|folder| below(&folder, depth - 1))
+    }
+    below(place, DEPTH)
+}
+
 /// The first XML file in a folder `Annotations` near. Folders of very many files are not gone through.
 fn annotation_below(folder: &Path, depth: usize) -> Option<PathBuf> {
     let annotations = folder.join(FOLDERS[0]);

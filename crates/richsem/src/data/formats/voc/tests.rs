@@ -57,6 +57,7 @@ fn read(set: &Path, split: &str) -> Result<(Dataset, Report)> {
         images: None,
         vocabulary: None,
         boxes: None,
+        orientation: Default::default(),
         annotated: true,
         watch: crate::data::reading::UNWATCHED,
     };

@@ -72,6 +72,7 @@ fn object(file: &Path, index: usize, node: Node<'_, '_>) -> Result<Object> {
     let at = |field: &str| format!("object[{index}].{field}");
     let missing = |field: &str, expected: &str| {
         Error::invalid(file, at(field), format!("missing; expected {expected}"))
+            .with_hint("write it into the file, or take this <object> out of it")
     };
     once(file, &at(""), node, &["name", "bndbox", "difficult"])?;
     let name = text_of(node, "name").ok_or_else(|| missing("name", "the class name"))?;
@@ -135,8 +136,15 @@ pub(in crate::data) fn decoded<'a>(file: &Path, text: &'a [u8]) -> Result<Cow<'a
     Ok(decoded)
 }
 
+/// `field` is an object's, or that of the image's size.
 fn wrong(file: &Path, field: String, expected: &str, got: &str) -> Error {
+    let otherwise = if field.starts_with("size.") {
+        "<size> out of it: the image says it"
+    } else {
+        "this <object> out of it"
+    };
     Error::invalid(file, field, format!("expected {expected}, got `{}`", got.escape_debug()))
+        .with_hint(format!("correct it in the file, or take {otherwise}"))
 }
 
 /// Of two elements of one name none is taken.
