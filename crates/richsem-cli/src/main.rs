@@ -146,6 +146,10 @@ fn command_line() -> clap::Command {
 
 fn main() -> ExitCode {
     output::set_panic_hook();
+    if let Err(error) = signals::outlive_limits() {
+        output::error(&error);
+        return ExitCode::from(exit::ERROR);
+    }
     richsem::argument::set_words(args::as_words);
     let command = command_line();
     let arguments = match words::read(std::env::args_os().collect(), &command) {

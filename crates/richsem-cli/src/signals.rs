@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Result;
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     flag, low_level,
 };
 
@@ -71,6 +71,13 @@ impl Signals {
         output::note(format!("stopped: `{}` is as it was", output.display()));
         self.exit_code()
     }
+}
+
+/// Lets a file that grows beyond the limit of the system (`ulimit -f`) be an error of writing, as a full disk is: the
+/// signal would end the process and leave what is half written.
+pub(crate) fn outlive_limits() -> Result<()> {
+    flag::register(SIGXFSZ, Arc::default())?;
+    Ok(())
 }
 
 /// Whether this process ignores a signal, from Linux's record. Without such a record: no.

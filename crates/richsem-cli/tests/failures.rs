@@ -190,6 +190,32 @@ fn another_program_or_a_file_that_one_machine_lacks_is_named() {
     assert!(!dir.exists("run") && !dir.exists("elsewhere/run"));
 }
 
+/// A pipe in the place of an image, which nobody writes to: whoever reads it waits, alive, for ever. It is met in the
+/// first steps, which may take long.
+#[test]
+fn a_process_that_is_stuck_in_its_first_steps_is_found() {
+    let dir = place(LONG);
+    dir.write("tiny.toml", small_run("/proc/self/cwd/set".as_ref(), LONG));
+    let (here, elsewhere) = (dir.path("."), dir.path("elsewhere"));
+    let copied = Command::new("cp").arg("-r").arg(dir.path("set")).arg(dir.path("copy")).status();
+    assert!(copied.unwrap().success());
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::rename(dir.path("copy"), elsewhere.join("set")).unwrap();
+    // One is left: a folder without any is refused.
+    for image in dir.files("elsewhere/set/images/train").into_iter().skip(1) {
+        let image = elsewhere.join("set/images/train").join(image);
+        std::fs::remove_file(&image).unwrap();
+        assert!(Command::new("mkfifo").arg(&image).status().unwrap().success());
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_richsem"));
+    let started = Instant::now();
+    let (text, codes) = by_hand(&dir, [(program, &here), (program, &elsewhere)]);
+    let error = one_error(&text);
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert_eq!(codes, [Some(1); 2]);
+    assert!(error.contains("rank 1 (on ") && error.contains("nothing done for 20 s"), "{text}");
+}
+
 /// A command that torchrun or SLURM's queue starts again goes on with its run; one whose folder holds another run
 /// does not.
 #[test]

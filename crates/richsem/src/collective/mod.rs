@@ -10,6 +10,7 @@ mod meet;
 pub mod place;
 mod pulse;
 mod watch;
+mod work;
 
 use std::time::Duration;
 
@@ -63,7 +64,8 @@ pub trait Collective: std::fmt::Debug + Send + Sync {
 /// machine is gone, is found within the group's patience at any pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Files are read or written, kernels compiled: the others wait for half an hour.
+    /// Files are read or written, kernels compiled: the others wait for half an hour. A process that does nothing
+    /// at all for the group's patience is stuck.
     Long,
     /// Each process is at a share of its own, of images to evaluate or to label, and says so at every batch after
     /// the first. A batch takes as long as a step may. The others wait for as long as it takes.

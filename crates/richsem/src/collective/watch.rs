@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pace, clock::Clock};
+use super::{Pace, clock::Clock, work::Work};
 use crate::error::{Error, Result};
 
 /// Time between two looks.
@@ -264,13 +264,14 @@ impl Watch {
     pub(super) fn run(&self, last_resort: &LastResort) {
         let mut last = Instant::now();
         let mut failed: Option<Duration> = None;
+        let mut work = Work::of_this_process();
         loop {
             let waited = self.changed.wait_timeout_while(self.state(), EVERY, |state| !state.over);
             drop(waited);
             self.clock.tick(&mut last);
             let now = self.now();
             if self.failure.get().is_none() {
-                self.judge(now);
+                self.judge(now, &mut work);
             }
             if self.state().over {
                 return;
@@ -290,25 +291,40 @@ impl Watch {
     }
 
     /// Whether this process is stuck, or the store is.
-    fn judge(&self, now: Duration) {
+    fn judge(&self, now: Duration, work: &mut Work) {
         let state = self.state();
         if state.over {
             return;
         }
         let silence = now.saturating_sub(state.answered);
         let time = now.saturating_sub(state.since);
-        let stuck = !state.waits && state.pace != Pace::Long && time > self.longest(&state);
-        let pace = state.pace;
+        let (pace, waits, longest) = (state.pace, state.waits, self.longest(&state));
         drop(state);
+        let stuck = match pace {
+            _ if waits => None,
+            // It is given time for as long as anything is done.
+            Pace::Long => {
+                let idle = work.idle(now).min(time);
+                (idle > self.patience).then(|| {
+                    format!(
+                        "nothing done for {} s: a file, a lock or the device does not answer",
+                        idle.as_secs()
+                    )
+                })
+            }
+            Pace::Share | Pace::Steps if time <= longest => None,
+            Pace::Share | Pace::Steps => {
+                let what = if pace == Pace::Steps { "training step" } else { "batch" };
+                Some(format!(
+                    "no {what} for {} s: reading images, the device, or other processes hold it up",
+                    time.as_secs()
+                ))
+            }
+        };
         // The others see a process that stands still a little earlier than they see that its store does.
         if silence > self.patience + EVERY {
             self.lost(&format!("the store of the run does not answer for {} s", silence.as_secs()));
-        } else if stuck {
-            let what = if pace == Pace::Steps { "training step" } else { "batch" };
-            let problem = format!(
-                "no {what} for {} s: reading images, the device, or other processes hold it up",
-                time.as_secs()
-            );
+        } else if let Some(problem) = stuck {
             self.fail(self.rank, &self.host, &problem);
         }
     }
