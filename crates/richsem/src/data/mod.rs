@@ -21,6 +21,7 @@ pub(crate) mod reading;
 mod records;
 pub mod sampler;
 pub mod split;
+mod texts;
 pub mod transforms;
 
 pub use entries::entries;

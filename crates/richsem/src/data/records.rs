@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::{
     boxes::Xywh,
-    data::{json_file::JsonFile, openimages::Relations},
+    data::{json_file::JsonFile, openimages::Relations, texts::Texts},
     vocabulary::{ClassIndex, Frequency},
 };
 
@@ -32,10 +32,10 @@ pub(in crate::data) struct Records {
     pub(in crate::data) json: Option<JsonFile>,
     /// The images' ids as they are written, where some are no numbers; by position. Their own are then their
     /// numbers, from 1.
-    pub(in crate::data) image_ids: Option<Vec<String>>,
+    pub(in crate::data) image_ids: Option<Texts>,
     /// The annotations' ids as they are written, where some are no numbers; by position. Their own are then their
     /// numbers, from 1.
-    pub(in crate::data) annotation_ids: Option<Vec<String>>,
+    pub(in crate::data) annotation_ids: Option<Texts>,
     /// Which classes are kinds of which others, by their positions in [`Self::classes`], whose ids then
     /// rise with it.
     pub(in crate::data) relations: Option<Relations>,

@@ -27,9 +27,8 @@ impl Dataset {
         for annotation in &mut self.annotations {
             annotation.image = place[annotation.image as usize];
         }
-        let mut kept_ids = kept.iter();
         if let Some(ids) = &mut self.image_ids {
-            ids.retain(|_| kept_ids.next() == Some(&true));
+            ids.retain(kept);
         }
         let mut kept = kept.iter();
         self.images.retain(|_| kept.next() == Some(&true));

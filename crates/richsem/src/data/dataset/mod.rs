@@ -32,6 +32,7 @@ use crate::{
         openimages::Relations,
         reading::Reading,
         records::{ClassRecord, Records, Unit},
+        texts::Texts,
     },
     detections::ImageNames,
     error::Result,
@@ -68,9 +69,9 @@ pub struct Dataset {
     exhaustive: Arc<[ClassIndex]>,
     images: Vec<ImageRecord>,
     /// The images' ids as they are written, where some are texts.
-    image_ids: Option<Vec<String>>,
+    image_ids: Option<Texts>,
     /// Those of the annotations, by their numbers, where some are texts.
-    annotation_ids: Option<Vec<String>>,
+    annotation_ids: Option<Texts>,
     /// Other names of each class.
     synonyms: Vec<Vec<String>>,
     annotations: Vec<Annotation>,
@@ -260,21 +261,18 @@ impl Dataset {
     pub fn image_names(&self) -> ImageNames {
         let names = ImageNames::new(self.images.iter().map(|i| (i.file_name.as_str(), i.id)));
         match &self.image_ids {
-            Some(written) => {
-                names.with_texts(written.iter().cloned().zip(self.images.iter().map(|i| i.id)))
-            }
+            Some(written) => names.with_texts(
+                written.iter().map(str::to_owned).zip(self.images.iter().map(|i| i.id)),
+            ),
             None => names,
         }
     }
 
     /// The id that the file has for an image, where it has texts for ids ([`ImageRecord::id`] is then the
-    /// image's number, from 1); none where ids are numbers.
-    ///
-    /// # Panics
-    /// If the ids are texts and `image` is not an index into [`Self::images`].
+    /// image's number, from 1); none where ids are numbers, and beyond [`Self::images`].
     #[must_use]
     pub fn text_id(&self, image: usize) -> Option<&str> {
-        self.image_ids.as_ref().map(|written| written[image].as_str())
+        self.image_ids.as_ref()?.get(image)
     }
 
     /// The id that the file has for an annotation, where it has texts for ids ([`Annotation::id`] is then the
@@ -282,7 +280,7 @@ impl Dataset {
     #[must_use]
     pub fn annotation_text_id(&self, annotation: &Annotation) -> Option<&str> {
         let at = usize::try_from(annotation.id).ok()?.checked_sub(1)?;
-        self.annotation_ids.as_ref()?.get(at).map(String::as_str)
+        self.annotation_ids.as_ref()?.get(at)
     }
 
     /// The images, in the file's order.

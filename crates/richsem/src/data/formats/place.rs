@@ -27,7 +27,7 @@ pub(super) const PARQUET: &[u8] = b"PAR1";
 const SHOWN: usize = 6;
 
 /// Images whose files are looked for, to know a folder of images again.
-const LOOKED_FOR: usize = 20;
+pub(super) const LOOKED_FOR: usize = 20;
 
 /// A file or folder whose format is asked for; or several parquet files, by a pattern.
 pub(in crate::data) struct Place {

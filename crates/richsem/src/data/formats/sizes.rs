@@ -126,8 +126,7 @@ pub(super) fn retain_images(records: &mut Records, kept: &[bool]) {
     let mut all = kept.iter();
     records.images.retain(|_| all.next().copied().unwrap_or(false));
     if let Some(ids) = &mut records.image_ids {
-        let mut all = kept.iter();
-        ids.retain(|_| all.next().copied().unwrap_or(false));
+        ids.retain(kept);
     }
     records.annotations.retain_mut(|annotation| match place[annotation.image as usize] {
         Some(at) => {

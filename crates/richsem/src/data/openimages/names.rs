@@ -43,12 +43,6 @@ impl Names {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// All texts, by their numbers.
-    #[must_use]
-    pub fn into_strings(self) -> Vec<String> {
-        self.0.into_iter().map(String::from).collect()
-    }
-
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

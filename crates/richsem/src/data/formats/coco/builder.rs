@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     boxes::Xywh,
-    data::records::{Annotation, ImageRecord},
+    data::{
+        records::{Annotation, ImageRecord},
+        texts::Texts,
+    },
     error::{Error, Result},
     json::{Id, Integer},
     vocabulary::ClassIndex,
@@ -28,7 +31,7 @@ pub(super) struct Builder {
     /// The ids of the images as they are written, by position.
     pub(super) written_ids: Vec<Id>,
     /// The ids of the annotations as they are written, by position, once one is a text.
-    pub(super) annotation_ids: Option<Vec<String>>,
+    pub(super) annotation_ids: Option<Texts>,
     /// Classes that an image has, perhaps without a box: its position, and their slots.
     pub(super) present: Vec<(u32, Vec<ClassIndex>)>,
     pub(super) seen: Seen,
@@ -227,7 +230,7 @@ impl Builder {
         }
         match &mut self.annotation_ids {
             Some(written) => {
-                written.push(id.clone().into_text());
+                written.push(&id.clone().into_text());
                 index as i64 + 1
             }
             None => id.number().unwrap_or_default(),

@@ -8,7 +8,10 @@ use super::{
     records::RawCategory,
 };
 use crate::{
-    data::records::{AnnotationFormat, ReadCounts, Records},
+    data::{
+        records::{AnnotationFormat, ReadCounts, Records},
+        texts::Texts,
+    },
     error::Result,
     json::Id,
     plural::counted,
@@ -38,7 +41,7 @@ impl Builder {
         let removed_listed = self.resolve_classes();
         let mut notes = self.notes();
         notes.extend(self.annotation_ids.as_ref().map(|ids| {
-            let first = ids.first().map(String::as_str).unwrap_or_default();
+            let first = ids.get(0).unwrap_or_default();
             format!(
                 "ids of annotations are texts, as `{first}`: messages number the annotations from 1, in the \
                  order of the file"
@@ -108,10 +111,10 @@ impl Builder {
         const HINT: &str = "number the annotations anew: the program that wrote this file, or a merge of two \
                             files, used the id twice";
         if let Some(written) = &self.annotation_ids {
-            let mut first: HashMap<&str, usize> = HashMap::with_capacity(written.len());
+            let mut first: HashMap<&str, usize> = HashMap::new();
             for (at, id) in written.iter().enumerate() {
                 if let Some(earlier) = first.insert(id, at) {
-                    let id = Id::Text(id.clone());
+                    let id = Id::Text(id.to_owned());
                     return Err(self.duplicate(("annotations", at), earlier, &id, HINT));
                 }
             }
@@ -157,7 +160,7 @@ impl Builder {
     }
 
     /// If the ids of the images are texts, numbers them in the order of the file, and gives the texts.
-    fn number_images(&mut self) -> Option<Vec<String>> {
+    fn number_images(&mut self) -> Option<Texts> {
         if !self.written_ids.iter().any(Id::is_text) {
             return None;
         }

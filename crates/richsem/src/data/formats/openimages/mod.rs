@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{
     Format, Request,
-    place::{Place, root_of},
+    place::{LOOKED_FOR, Place, root_of},
 };
 use crate::{
     boxes::Xywh,
@@ -24,6 +24,7 @@ use crate::{
         records::{
             Annotation, AnnotationFormat, ClassRecord, ImageRecord, ReadCounts, Records, Unit,
         },
+        texts::Texts,
     },
     error::{Error, Result, first_few},
     vocabulary::ClassIndex,
@@ -101,7 +102,8 @@ fn read(request: &Request<'_>) -> Result<Records> {
     records.annotations = annotations(boxes.boxes, within);
     let ranks = images.ranks();
     // What finds an id by its text goes before the images come: both would be in memory at once.
-    let ids = images.into_strings();
+    let ids: Texts = images.iter().collect();
+    drop(images);
     records.images = ids.iter().zip(ranks).map(image).collect();
     records.image_ids = Some(ids);
     take_labels(&mut records, &labels, within);
@@ -131,7 +133,7 @@ fn first(names: &Names, count: usize) -> Names {
 }
 
 /// Images are numbered in the order of their ids, whatever the order of the rows.
-fn image((id, rank): (&String, u32)) -> ImageRecord {
+fn image((id, rank): (&str, u32)) -> ImageRecord {
     ImageRecord {
         id: i64::from(rank) + 1,
         // In no more memory than it takes: there are millions.
@@ -205,14 +207,14 @@ fn place_images(records: &mut Records, folders: Vec<std::path::PathBuf>, watch: 
         records.images_at = Some(root);
         return;
     }
-    let nested: Vec<String> =
-        plain().filter(|name| name.is_char_boundary(1)).map(by_digit).collect();
-    if nested.len() == records.images.len()
-        && let Some(root) = root_of(folders, nested.iter().map(String::as_str), watch)
-    {
+    if !plain().all(|name| name.is_char_boundary(1)) {
+        return;
+    }
+    let nested: Vec<String> = plain().take(LOOKED_FOR).map(by_digit).collect();
+    if let Some(root) = root_of(folders, nested.iter().map(String::as_str), watch) {
         records.images_at = Some(root);
-        for (image, name) in records.images.iter_mut().zip(nested) {
-            image.file_name = name;
+        for image in &mut records.images {
+            image.file_name = by_digit(&image.file_name);
         }
     }
 }
