@@ -1,7 +1,5 @@
 //! What to do with a place that has no known format, where it shows what it is.
 
-use std::path::Path;
-
 use super::{Place, place::PARQUET};
 use crate::data::listing::is_image;
 
@@ -42,42 +40,13 @@ fn is_classification(place: &Place, depth: usize) -> bool {
     })
 }
 
-/// What to write where YOLO's labels have no `data.yaml`.
+/// What to write where YOLO's labels have no `data.yaml` and no list of their classes.
 pub(super) fn labels_alone(place: &Place) -> Option<String> {
-    let labels = place.below("labels")?;
+    place.below("labels")?;
     place.below("images").filter(Place::is_folder)?;
-    let part = |name: &str| labels.below(name).is_some_and(|folder| folder.is_folder());
-    let parts: Vec<&str> =
-        ["train", "val", "valid", "test"].into_iter().filter(|n| part(n)).collect();
-    let lines: Vec<String> = if parts.is_empty() {
-        vec!["train: images".to_owned(), "val: images".to_owned()]
-    } else {
-        parts
-            .iter()
-            .map(|name| format!("{}: images/{name}", name.replace("valid", "val")))
-            .collect()
-    };
-    let lists = [place.path().join("classes.txt"), labels.path().join("classes.txt")];
-    let names = lists.iter().find_map(|list| names(list));
-    let names = names.unwrap_or_else(|| "the classes in the order of their numbers".to_owned());
     Some(format!(
-        "for YOLO's labels write {} with the lines `{}` and `names: [{names}]`",
-        place.path().join("data.yaml").display(),
-        lines.join("`, `")
+        "for YOLO's labels write {}: the name of a class on each line, in the order of their numbers from 0; or a \
+         data.yaml with `train`, `val` and `names`",
+        place.path().join("classes.txt").display()
     ))
-}
-
-/// The names of a list of classes, for YAML.
-fn names(list: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(list).ok()?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let names: Vec<String> = lines.map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
-    let most = names.len() > 100;
-    (!names.is_empty()).then(|| {
-        if most {
-            format!("the {} lines of {}", names.len(), list.display())
-        } else {
-            names.join(", ")
-        }
-    })
 }

@@ -25,11 +25,18 @@ pub(super) fn looks_annotated_text(text: &str) -> bool {
         && ["\"images\"", "\"annotations\"", "\"categories\""].iter().any(|key| text.contains(key))
 }
 
+/// Whether it is what Label Studio puts beside YOLO's labels: their classes once more.
+fn is_notes(file: &Path, text: &str) -> bool {
+    stem(file) == "notes" && !["\"images\"", "\"annotations\""].iter().any(|key| text.contains(key))
+}
+
 /// Which files, each with its beginning, are parts of a set: those that look annotated and, beside these, those
 /// that are called as a part is (`val.json`) and are empty or have something else. What is wrong with them,
 /// their reader will say. In a Roboflow export the name is enough.
 pub(super) fn parts(files: &[(PathBuf, String)]) -> Vec<bool> {
-    let looks = |(file, text): &(PathBuf, String)| is_roboflow(file) || looks_annotated_text(text);
+    let looks = |(file, text): &(PathBuf, String)| {
+        is_roboflow(file) || looks_annotated_text(text) && !is_notes(file, text)
+    };
     let any = files.iter().any(looks);
     let is_called = |file: &Path, text: &str| {
         // Lists are of another kind: names of classes, detections.

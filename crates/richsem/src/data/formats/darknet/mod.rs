@@ -140,18 +140,7 @@ impl Data {
         };
         let file = self.file_at(entry)?;
         let text = read_text(&file)?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
-        let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-        if let Some(at) = names.iter().position(String::is_empty) {
-            let problem = "expected the name of a class, got an empty line";
-            return Err(Error::invalid(&file, format!("line {}", at + 1), problem).with_hint(
-                "the number of a line is the class's index: name it, or renumber the labels",
-            ));
-        }
-        if names.is_empty() {
-            return Err(Error::invalid(&file, "names", "the file is empty")
-                .with_hint("write the name of a class on each line"));
-        }
+        let names = yolo::class_list(&file, &text)?;
         if let Some(entry) = self.get("classes")
             && entry.value.parse() != Ok(names.len())
         {

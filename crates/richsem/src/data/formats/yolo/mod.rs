@@ -5,6 +5,7 @@
 mod files;
 mod images;
 mod labels;
+mod listed;
 mod places;
 mod records;
 mod settings;
@@ -23,26 +24,39 @@ use files::Archive;
 pub(super) use files::{Files, absolute};
 pub(super) use images::{Images, Paths, named};
 pub(super) use labels::Rows;
+use listed::Listed;
+pub(super) use listed::class_list;
 pub(super) use places::{LabelRule, find, tidy};
 pub(super) use records::Labels;
 use settings::{Settings, Written};
 
 pub(super) const FORMAT: Format =
-    Format { name: "yolo", title: "YOLO labels (Ultralytics data.yaml)", recognise, splits, read };
+    Format { name: "yolo", title: "YOLO labels", recognise, splits, read };
 
 /// What the file is called by convention.
 const USUAL: [&str; 2] = ["data.yaml", "data.yml"];
 
 fn recognise(place: &Place) -> Option<String> {
     if place.is_folder() {
-        let files = candidates(place);
-        let first = files.first()?;
-        return Some(format!("there is {first}"));
+        if let Some(first) = candidates(place).first() {
+            return Some(format!("there is {first}"));
+        }
+        // The lists of a Darknet set are those that its `obj.data` names.
+        if place.files().any(|name| name.to_lowercase().ends_with(".data")) {
+            return None;
+        }
+        let root = absolute(place.path()).ok()?;
+        let listed = Listed::find(&root, &Files::Folders)?;
+        return Some(format!("there is {}", listed.list.strip_prefix(root).ok()?.display()));
     }
     if place.is_tar() {
         let archive = Archive::look(&absolute(place.path()).ok()?).ok()?;
-        let first = candidates_in(&archive).ok()?.into_iter().next()?;
-        return Some(format!("there is {}", first.strip_prefix(archive.path()).ok()?.display()));
+        let top = archive.path().to_owned();
+        let first = match candidates_in(&archive).ok()?.into_iter().next() {
+            Some(first) => first,
+            None => Listed::find(&listed::root_in(&archive)?, &Files::Archive(archive))?.list,
+        };
+        return Some(format!("there is {}", first.strip_prefix(top).ok()?.display()));
     }
     is_yaml(&place.path().to_string_lossy()).then(|| "it is YAML".to_owned())
 }
@@ -93,8 +107,8 @@ fn candidates_in(archive: &Archive) -> Result<Vec<PathBuf>> {
     Ok(named)
 }
 
-/// The files of a set, and the `data.yaml` that is meant.
-fn files_of(place: &Place) -> Result<(Files, PathBuf)> {
+/// The files of a set, and what its `data.yaml` says, or what there is without one.
+fn set_of(place: &Place) -> Result<(Files, Settings)> {
     let (files, candidates) = if place.is_folder() {
         let all = candidates(place).into_iter().map(|name| place.path().join(name));
         (Files::Folders, all.collect())
@@ -106,9 +120,21 @@ fn files_of(place: &Place) -> Result<(Files, PathBuf)> {
         (Files::Folders, vec![place.path().to_owned()])
     };
     match candidates.as_slice() {
-        [only] => Ok((files, only.clone())),
-        [] => Err(Error::invalid(place.path(), "data.yaml", "there is no such file")
-            .with_hint("give the file that has `train`, `val` and `names`")),
+        [only] => {
+            let settings = Settings::read(only, &files)?;
+            Ok((files, settings))
+        }
+        [] => match listed_in(place, &files)? {
+            Some(listed) => {
+                let settings = listed.settings(&files)?;
+                Ok((files, settings))
+            }
+            None => Err(Error::invalid(place.path(), "data.yaml", "there is no such file")
+                .with_hint(
+                    "give the file that has `train`, `val` and `names`, or write classes.txt beside the \
+                     labels, with the name of a class on each line",
+                )),
+        },
         several => {
             let named =
                 first_few(several.iter().map(|file| {
@@ -121,15 +147,22 @@ fn files_of(place: &Place) -> Result<(Files, PathBuf)> {
     }
 }
 
+fn listed_in(place: &Place, files: &Files) -> Result<Option<Listed>> {
+    let root = match files {
+        Files::Folders => Some(absolute(place.path())?),
+        Files::Archive(archive) => listed::root_in(archive),
+    };
+    Ok(root.and_then(|root| Listed::find(&root, files)))
+}
+
 fn splits(place: &Place) -> Result<Vec<String>> {
-    let (files, file) = files_of(place)?;
-    let settings = Settings::read(&file, &files)?;
-    Ok(settings.splits.iter().map(|(name, _)| (*name).to_owned()).collect())
+    let (_, settings) = set_of(place)?;
+    let names = settings.splits.iter().map(|(name, _)| (*name).to_owned());
+    Ok(names.filter(|name| !name.is_empty()).collect())
 }
 
 fn read(request: &Request<'_>) -> Result<Records> {
-    let (files, file) = files_of(&Place::new(request.path)?)?;
-    let settings = Settings::read(&file, &files)?;
+    let (files, settings) = set_of(&Place::new(request.path)?)?;
     let (key, written) = settings.split(request.split)?;
     let mut notes = settings.notes.clone();
     let mut warnings = settings.warnings.clone();
@@ -140,10 +173,13 @@ fn read(request: &Request<'_>) -> Result<Records> {
         warnings.extend(part.warning);
         parts.push(part.path);
     }
-    let rule = LabelRule::Ultralytics;
-    let paths = Paths { files: &files, root: &settings.root, rule, images: request.images };
+    let (root, rule) = (&settings.root, settings.rule);
+    let paths = Paths { files: &files, root, rule, images: request.images };
     let images = paths.gather(&parts, request.watch)?;
-    let field = format!("line {}: {key}", written.first().map_or(0, |path| path.line));
+    let field = match written.first() {
+        Some(path) if path.line > 0 => format!("line {}: {key}", path.line),
+        _ => "images".to_owned(),
+    };
     let labels = Labels {
         files: &files,
         file: &settings.file,
@@ -176,7 +212,7 @@ fn part(
 ) -> Result<Part> {
     let Written { line, path } = written;
     let there = |path: &Path| {
-        let labels = || LabelRule::Ultralytics.folder(path, files);
+        let labels = || settings.rule.folder(path, files);
         files.exists(path) || (elsewhere && files.is_dir(&labels()))
     };
     let root = std::slice::from_ref(&settings.root);

@@ -9,16 +9,24 @@ use super::files::{Files, normal};
 pub(in crate::data::formats) enum LabelRule {
     /// The last folder `images` of its path is `labels`; beside it if there is none.
     Ultralytics,
+    /// The same with the folders of the set alone: the first parts of the path, so many, are above it.
+    Below(usize),
     /// Beside it; if it is not there, `images` or `JPEGImages` is `labels`.
     Darknet,
 }
 
 impl LabelRule {
+    /// That of a set in this folder.
+    pub(super) fn below(root: &Path) -> Self {
+        Self::Below(root.components().count())
+    }
+
     /// The label file of an image, which need not be there. The path is absolute.
     pub(super) fn label(self, image: &Path, files: &Files) -> PathBuf {
         let above = files.archive().map_or(0, |archive| archive.components().count());
         match self {
             Self::Ultralytics => beside_or_in_labels(image, "images", above),
+            Self::Below(above) => beside_or_in_labels(image, "images", above),
             Self::Darknet => {
                 let beside = image.with_extension("txt");
                 let others = ["images", "JPEGImages"];

@@ -17,7 +17,7 @@ use crate::{
         records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
     },
     error::{Error, Result},
-    plural::clause,
+    plural::{clause, counted},
     vocabulary::ClassIndex,
 };
 
@@ -168,7 +168,12 @@ impl Labels<'_> {
     fn error(&self, label: &Path, problem: &Problem) -> Error {
         let field = format!("line {}: {}", problem.line, problem.field);
         let hint = if problem.no_class {
-            format!("{} ({} classes in {})", problem.hint, self.names.len(), self.file.display())
+            format!(
+                "{} ({} in {})",
+                problem.hint,
+                counted(self.names.len(), "class"),
+                self.file.display()
+            )
         } else {
             problem.hint.to_owned()
         };

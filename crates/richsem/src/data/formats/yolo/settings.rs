@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use super::{
     files,
     files::Files,
-    places::tidy,
+    places::{LabelRule, tidy},
     yaml::{self, Node, Value},
 };
 use crate::error::{Error, Result, first_few};
 
 /// Keys that name a part of the set.
-const SPLITS: [&str; 6] = ["train", "val", "validation", "valid", "test", "minival"];
+pub(super) const SPLITS: [&str; 6] = ["train", "val", "validation", "valid", "test", "minival"];
 
 /// What the file says.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(super) struct Settings {
     pub(super) file: PathBuf,
     /// The folder that paths are relative to, absolute.
     pub(super) root: PathBuf,
+    pub(super) rule: LabelRule,
     pub(super) names: Vec<String>,
     /// Numbers of keypoints after each box (`kpt_shape`).
     pub(super) keypoints: Option<usize>,
@@ -29,7 +30,7 @@ pub(super) struct Settings {
     pub(super) warnings: Vec<String>,
 }
 
-/// A path as it is written, with its line.
+/// A path as it is written, with its line; 0 where it was found and not written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Written {
     pub(super) line: usize,
@@ -54,7 +55,8 @@ impl Settings {
         let keypoints = keys.keypoints()?;
         let (root, notes) = keys.root(files)?;
         let warnings = keys.warnings;
-        Ok(Self { file: file.to_owned(), root, names, keypoints, splits, notes, warnings })
+        let rule = LabelRule::Ultralytics;
+        Ok(Self { file: file.to_owned(), root, rule, names, keypoints, splits, notes, warnings })
     }
 }
 

@@ -4,6 +4,7 @@
 mod archive;
 mod broken;
 mod labels;
+mod listed;
 mod rules;
 mod yaml;
 
