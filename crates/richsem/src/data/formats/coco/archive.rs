@@ -149,6 +149,7 @@ pub(super) fn read(request: &Request<'_>) -> Result<Records> {
         }
     }
     let near = request.images.map_or_else(|| near(request.path), |images| vec![images.to_owned()]);
+    let near = super::own_first(&mut records, request, near);
     crate::data::formats::images_at::find(&near, request.watch, &mut records);
     Ok(records)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    below_root,
+    absolute, below_root,
     ids::Ids,
     path_of_url,
     records::{Attributes, BBOX, Bbox, RawAnnotation, RawCategory, RawImage},
@@ -20,6 +20,9 @@ use crate::{
     vocabulary::ClassIndex,
 };
 
+/// The hint where the path of an image is not below the root.
+pub(super) const RELATIVE: &str = "write paths relative to the folder that is given as image root";
+
 /// What was read so far.
 pub(super) struct Builder {
     pub(super) file: PathBuf,
@@ -35,6 +38,8 @@ pub(super) struct Builder {
     /// Classes that an image has, perhaps without a box: its position, and their slots.
     pub(super) present: Vec<(u32, Vec<ClassIndex>)>,
     pub(super) seen: Seen,
+    /// The first absolute path of an image, as it is written.
+    pub(super) first_absolute: String,
     /// Some image has one of LVIS's lists.
     pub(super) lists: bool,
     /// Images with an entry in one of them.
@@ -51,9 +56,10 @@ pub(super) struct Seen {
     pub(super) groups: Tally,
     pub(super) nameless: Tally,
     pub(super) urls: Tally,
+    pub(super) absolute: Tally,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone, Copy)]
 pub(super) struct Tally {
     pub(super) count: usize,
     pub(super) first: i64,
@@ -81,6 +87,7 @@ impl Builder {
             annotation_ids: None,
             present: Vec::new(),
             seen: Seen::default(),
+            first_absolute: String::new(),
             lists: false,
             listing: 0,
             computed_area: 0,
@@ -168,9 +175,16 @@ impl Builder {
         if field == "file_name" && below_host.is_some() {
             self.seen.urls.add(index as i64);
         }
-        let path = below_root(below_host.as_ref().unwrap_or(&path)).map_err(|problem| {
-            self.invalid(format!("images[{index}].{field}"), problem)
-                .with_hint("write paths relative to the folder that is given as image root")
+        let below = below_host.or_else(|| {
+            let below = absolute::below(&path)?;
+            if self.seen.absolute.count == 0 {
+                self.first_absolute.clone_from(&path);
+            }
+            self.seen.absolute.add(index as i64);
+            Some(below)
+        });
+        let path = below_root(below.as_ref().unwrap_or(&path)).map_err(|problem| {
+            self.invalid(format!("images[{index}].{field}"), problem).with_hint(RELATIVE)
         })?;
         if !path.rsplit('/').next().unwrap_or_default().contains('.') {
             self.seen.nameless.add(index as i64);

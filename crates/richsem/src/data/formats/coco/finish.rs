@@ -1,9 +1,10 @@
 //! What is left when all lists are read: ids are resolved, and what should be known is told.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf};
 
 use super::{
-    builder::{Builder, Tally},
+    absolute,
+    builder::{Builder, RELATIVE, Tally},
     ids::{Ids, known_ids},
     records::RawCategory,
 };
@@ -30,6 +31,7 @@ impl Builder {
                     .with_hint("did the program that wrote this file filter everything out?"));
             }
         }
+        let images_at = self.absolute_names()?;
         self.check_annotation_ids()?;
         self.number_annotations();
         self.check_mentions()?;
@@ -57,6 +59,7 @@ impl Builder {
             annotations: self.annotations,
             classes: self.categories.into_iter().map(RawCategory::into_class).collect(),
             verified,
+            images_at,
             image_ids,
             annotation_ids: self.annotation_ids,
             notes,
@@ -200,6 +203,27 @@ impl Builder {
         })
     }
 
+    /// Where all images are named by absolute paths, calls them by what is below the folder that they share. Gives
+    /// that folder.
+    fn absolute_names(&mut self) -> Result<Option<PathBuf>> {
+        let Tally { count, first } = self.seen.absolute;
+        if count == 0 {
+            return Ok(None);
+        }
+        let example = &self.first_absolute;
+        if count < self.images.len() {
+            let problem = format!(
+                "expected a relative path, as others have, got an absolute one: `{}`",
+                example.escape_debug()
+            );
+            return Err(self
+                .invalid(format!("images[{first}].file_name"), problem)
+                .with_hint(RELATIVE));
+        }
+        let folder = absolute::name_below_folder(&mut self.images);
+        Ok(example.starts_with('/').then_some(folder))
+    }
+
     fn notes(&self) -> Vec<String> {
         let seen = &self.seen;
         let annotation =
@@ -210,6 +234,11 @@ impl Builder {
         };
         let all = [
             (&seen.urls, "images named by a URL, its path below the host is taken", true),
+            (
+                &seen.absolute,
+                "images named by absolute paths, taken below the folder that all are in",
+                true,
+            ),
             (&seen.nameless, "images whose names have no extension, taken as they are", true),
             (
                 &seen.from_outlines,

@@ -5,6 +5,7 @@
 //! the end. Until then `Annotation::image` and every `ClassIndex` hold a *slot*, the order in
 //! which an id was first seen; that way nothing is kept twice.
 
+mod absolute;
 mod archive;
 #[cfg(test)]
 mod archive_tests;
@@ -21,7 +22,10 @@ mod segmentation;
 mod tests;
 mod v3det;
 
-use std::{io::Read, path::Path};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use super::{Format, Place, Request, images_at};
 use crate::{
@@ -48,11 +52,17 @@ pub(super) const FORMAT: Format = Format {
         let (reader, counter) = json::open_counted(&file)?;
         let told = || crate::data::reading::tell(&counter, request.watch);
         let mut records = read(&file, reader, CHUNK, request.annotated, &told)?;
-        images_at::find(&near, request.watch, &mut records);
+        images_at::find(&own_first(&mut records, request, near), request.watch, &mut records);
         records.json = Some(JsonFile::at(file));
         Ok(records)
     },
 };
+
+/// The places of the images that the file names, and those near; only the user's, if there is one.
+fn own_first(records: &mut Records, request: &Request<'_>, near: Vec<PathBuf>) -> Vec<PathBuf> {
+    let own = records.images_at.take().filter(|_| request.images.is_none());
+    own.into_iter().chain(near).collect()
+}
 
 /// Bytes read at a time: thousands of records, so that parsing them in parallel pays, and small
 /// beside what is kept.

@@ -419,3 +419,38 @@ fn a_broken_outline_without_a_box_is_named() {
         one(r#""file_name": "a.jpg""#, r#""bbox": [1, 1, 2, 2], "segmentation": [[1]]"#).is_ok()
     );
 }
+
+/// Images that lie where the file says, or beside it under the same names.
+#[test]
+fn absolute_names_of_images_are_found() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    for name in ["train/a.jpg", "val/b.jpg"] {
+        write(elsewhere.path(), name, "");
+    }
+    let file = |root: &str| {
+        format!(
+            r#"{{"images": [{{"id": 1, "file_name": "{root}/train/a.jpg", "width": 9, "height": 9}},
+                {{"id": 2, "file_name": "{root}/val/b.jpg", "width": 9, "height": 9}}],
+            "annotations": [], "categories": [{{"id": 1, "name": "a"}}]}}"#
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let there = elsewhere.path().display().to_string();
+    write(folder.path(), "a.json", &file(&there));
+    let found = open(&folder).unwrap();
+    assert_eq!(found.images_at(), Some(elsewhere.path()));
+    noted(&found, "images named by absolute paths");
+    // Of another machine: what is near counts.
+    for name in ["images/train/a.jpg", "images/val/b.jpg"] {
+        write(folder.path(), name, "");
+    }
+    for root in ["/content/set", r"C:\\Users\\me\\set", r"\\\\server\\set"] {
+        write(folder.path(), "a.json", &file(root));
+        let found = open(&folder).unwrap();
+        assert_eq!(found.images_at(), Some(&*folder.path().join("images")), "{root}");
+        let names = found.images().iter().map(|image| image.file_name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["train/a.jpg", "val/b.jpg"]);
+    }
+    write(folder.path(), "a.json", &file("/content/../set"));
+    assert!(open(&folder).unwrap_err().to_string().contains("leaves the image root"));
+}
