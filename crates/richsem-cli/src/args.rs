@@ -200,6 +200,14 @@ fn overlap(text: &str) -> Result<f32, String> {
     value.ok_or_else(|| "expected a number from 0 to 0.9".to_owned())
 }
 
+/// What a command takes to read images that way up, after a space; nothing where it is the default.
+pub(crate) fn orientation_words(orientation: Orientation) -> &'static str {
+    match orientation {
+        Orientation::Exif => "",
+        Orientation::Stored => " --orientation stored",
+    }
+}
+
 /// Which way up images are read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OrientationArgs {

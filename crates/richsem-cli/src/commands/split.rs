@@ -13,7 +13,7 @@ use richsem::{
 };
 
 use crate::{
-    args::as_flag,
+    args::{as_flag, orientation_words},
     exit, output,
     progress::ReadProgress,
     signals::Signals,
@@ -158,5 +158,6 @@ fn told(report: &DivisionReport, args: &Args) -> String {
         text += &format!("\n\n{note}");
     }
     text += &format!("\n\n{}", not_carried(&report.written));
-    format!("{text}\n\nnext: richsem init {}", args.output.display())
+    let orientation = orientation_words(report.written.orientation);
+    format!("{text}\n\nnext: richsem init {}{orientation}", args.output.display())
 }

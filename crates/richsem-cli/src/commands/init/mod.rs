@@ -33,7 +33,7 @@ use tch::Device;
 use torch_ext::device_name;
 
 use crate::{
-    args::{DeviceArgs, SetArgs},
+    args::{DeviceArgs, OrientationArgs, SetArgs, orientation_words},
     exit, output, progress, table,
 };
 use beginning::beginning;
@@ -83,6 +83,8 @@ pub(crate) struct Args {
     /// Replaces the file, if there is one
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    orientation: OrientationArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -252,7 +254,13 @@ fn text(path: &Path, folder: Option<&Path>) -> Result<String> {
 
 fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) -> Result<Opened> {
     let set = if usual == "train" { args.set.opening() } else { Opening::default() };
-    let opening = Opening { images: args.images.clone(), usual_split: Some(usual), ..set.clone() };
+    let orientation = args.orientation.get();
+    let opening = Opening {
+        images: args.images.clone(),
+        usual_split: Some(usual),
+        orientation,
+        ..set.clone()
+    };
     let dataset = progress::open_set(path, &opening)?;
     let report = dataset.report();
     match usual {
@@ -260,7 +268,7 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
         _ => output::note(format!("{}: {}", path.display(), report.without_counted_groups())),
     }
     let at = args.images.as_deref().or(dataset.images_at());
-    let store = at.map(|at| progress::open_images(at, Orientation::Exif)).transpose()?;
+    let store = at.map(|at| progress::open_images(at, orientation)).transpose()?;
     let mut settings: Vec<(String, Value)> =
         vec![("annotations".to_owned(), text(path, folder)?.into())];
     if let Some(format) = &set.format {
@@ -271,6 +279,9 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
     }
     if let Some(images) = &args.images {
         settings.push(("images".to_owned(), text(images, folder)?.into()));
+    }
+    if orientation == Orientation::Stored {
+        settings.push(("orientation".to_owned(), "stored".into()));
     }
     Ok(Opened { dataset, store, place: Place { key: format!("data.{usual}"), settings } })
 }
@@ -425,12 +436,13 @@ fn tell(
     output::print(table::table(&["<what", "<chosen"], rows))?;
     let images = args.images.as_ref().map(|images| format!(" --images {}", images.display()));
     let images = images.unwrap_or_default();
+    let orientation = orientation_words(args.orientation.get());
     let (eval, also) = match val {
         None => (String::new(), String::new()),
         Some(val) => {
             let on = val.dataset.path().display();
             let eval = format!(
-                "\n  richsem eval --weights runs/{name} --annotations {on}{images} --per-class"
+                "\n  richsem eval --weights runs/{name} --annotations {on}{images}{orientation} --per-class"
             );
             let also = args.val.as_ref().map(|val| format!(" --val {}", val.display()));
             (eval, also.unwrap_or_default())
@@ -438,11 +450,11 @@ fn tell(
     };
     output::print(format!(
         "\nNext:\n  richsem train -c {} --run runs/{name}{eval}\n  richsem predict IMAGE --weights runs/{name} \
-         --output found",
+         --output found{orientation}",
         file.display(),
     ))?;
     output::note(format!(
-        "Faults in the set: richsem doctor {}{also}{images}",
+        "Faults in the set: richsem doctor {}{also}{images}{orientation}",
         args.data.display()
     ));
     Ok(())

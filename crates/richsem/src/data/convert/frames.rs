@@ -20,23 +20,6 @@ use crate::{
     plural::counted,
 };
 
-/// A note on images of which nothing shows which way up their boxes were drawn.
-fn guessed(images: &BTreeSet<String>, orientation: Orientation) -> Option<String> {
-    let (taken, otherwise, value) = match orientation {
-        Orientation::Exif => ("what viewers show", "the pixels as stored", "stored"),
-        Orientation::Stored => ("the pixels as stored", "what viewers show", "exif"),
-    };
-    (!images.is_empty()).then(|| {
-        format!(
-            "{} with an EXIF orientation ({}): the annotations do not show which way up their boxes were drawn. \
-             They are taken as drawn on {taken}; if it was {otherwise}, pass {} {value}",
-            counted(images.len(), "image"),
-            first_few(images.iter().cloned()),
-            Argument::Orientation
-        )
-    })
-}
-
 /// Brings the boxes into the frame that the new format is read in, and tells of images whose frame no annotation
 /// says, `guessed_sizes` among them.
 pub(super) fn fit(
@@ -56,7 +39,7 @@ pub(super) fn fit(
         }
         let frames =
             if set.unit() == Unit::Pixels { frames(set, store, stop)? } else { Vec::new() };
-        met.guess(set, &frames);
+        met.look(set, &frames, how.opening.orientation);
         if how.target == Target::Yolo && set.unit() == Unit::Pixels {
             refuse_unseen(set, store, how)?;
             let unseen = turn(set, frames, how.opening.orientation, &mut met);
@@ -76,7 +59,11 @@ pub(super) fn fit(
             first_few(met.turned.iter().cloned())
         ));
     }
-    report.notes.extend(guessed(&met.guessed, how.opening.orientation));
+    if how.target != Target::Yolo && !met.stored.is_empty() {
+        report.orientation = Orientation::Stored;
+        report.notes.push(met.of_stored());
+    }
+    report.notes.extend(met.of_guessed(how.opening.orientation));
     if !met.other.is_empty() {
         report.notes.push(format!(
             "{} of another size than the annotations say ({}): boxes are shares of the size in the annotations",
@@ -126,25 +113,96 @@ fn refuse_unseen(set: &Dataset, store: Option<&ImageStore>, how: &Conversion) ->
     )))
 }
 
-/// Images with an EXIF orientation, and those of odd size, by name.
+/// Images with boxes that have an EXIF orientation, and those of odd size, by name.
 #[derive(Default)]
 struct Met {
+    /// Their boxes are turned.
     turned: Vec<String>,
+    /// Their boxes are on the pixels as stored.
+    stored: Vec<String>,
+    /// Their boxes are on what viewers show.
+    shown: Vec<String>,
+    /// Nothing but the user says which of the two.
     guessed: BTreeSet<String>,
     other: Vec<String>,
 }
 
 impl Met {
-    /// Notes images with boxes whose size does not show which way up these were drawn.
-    fn guess(&mut self, set: &Dataset, frames: &[Option<Frame>]) {
+    /// Notes images with an EXIF orientation and boxes, by the frame of these.
+    fn look(&mut self, set: &Dataset, frames: &[Option<Frame>], orientation: Orientation) {
         for (at, (image, frame)) in set.images().iter().zip(frames).enumerate() {
-            let is_open = frame.is_some_and(|frame| {
-                frame.is_turned() && !image.size.is_some_and(|size| is_clear(frame, size))
-            });
-            if is_open && !set.annotations_of(at).is_empty() {
-                self.guessed.insert(image.file_name.clone());
+            let Some(frame) = frame.filter(|frame| frame.is_turned()) else { continue };
+            if set.annotations_of(at).is_empty() {
+                continue;
+            }
+            let name = image.file_name.clone();
+            if !image.size.is_some_and(|size| is_clear(frame, size)) {
+                self.guessed.insert(name.clone());
+            }
+            match image.size.is_some_and(|size| is_stored(frame, size, orientation)) {
+                true => self.stored.push(name),
+                false => self.shown.push(name),
             }
         }
+    }
+
+    /// A note on new files whose boxes are on the pixels as stored.
+    fn of_stored(&self) -> String {
+        let mixed = match self.shown.as_slice() {
+            [] => String::new(),
+            shown => format!(
+                "; those of {} ({}) are as viewers show them, and no one setting is right for both: `--to yolo` turns \
+                 what must be turned",
+                counted(shown.len(), "image"),
+                first_few(shown.iter().cloned())
+            ),
+        };
+        format!(
+            "boxes of {} ({}) are on the pixels as stored, before the EXIF orientation turns these: read the new files \
+             so, too ({} stored; orientation = \"stored\" for a set in settings){mixed}",
+            counted(self.stored.len(), "image"),
+            first_few(self.stored.iter().cloned()),
+            Argument::Orientation
+        )
+    }
+
+    /// A note on images of which nothing shows which way up their boxes were drawn.
+    fn of_guessed(&self, orientation: Orientation) -> Option<String> {
+        let (taken, otherwise, value, clear) = match orientation {
+            Orientation::Exif => {
+                ("what viewers show", "the pixels as stored", "stored", &self.stored)
+            }
+            Orientation::Stored => {
+                ("the pixels as stored", "what viewers show", "exif", &self.shown)
+            }
+        };
+        let clear: Vec<&String> =
+            clear.iter().filter(|name| !self.guessed.contains(*name)).collect();
+        let hint = match clear.as_slice() {
+            [] => String::new(),
+            [first, ..] => format!(
+                ", as of {} in this set, by the size in the annotations (`{first}`)",
+                counted(clear.len(), "other image")
+            ),
+        };
+        (!self.guessed.is_empty()).then(|| {
+            format!(
+                "{} with an EXIF orientation ({}): the annotations do not show which way up their boxes were drawn. \
+                 They are taken as drawn on {taken}; if it was {otherwise}{hint}, pass {} {value}",
+                counted(self.guessed.len(), "image"),
+                first_few(self.guessed.iter().cloned()),
+                Argument::Orientation
+            )
+        })
+    }
+}
+
+/// Whether boxes of an image of this size in the annotations are on its pixels as stored: by the size, or where
+/// that is of both frames or of none, as `orientation` says.
+fn is_stored(frame: Frame, size: [u32; 2], orientation: Orientation) -> bool {
+    match is_clear(frame, size) {
+        true => size == frame.stored,
+        false => orientation == Orientation::Stored,
     }
 }
 
@@ -168,8 +226,7 @@ fn frames(
     images.map(|image| unless_stopped(stop).map(|()| frame(&image.file_name))).collect()
 }
 
-/// Turns boxes that were drawn on the pixels as stored. The size in the annotations shows it; where it is that
-/// of both frames, or of none, `orientation` says it. Gives images with boxes that cannot be asked.
+/// Turns boxes that were drawn on the pixels as stored. Gives images with boxes that cannot be asked.
 fn turn(
     set: &mut Dataset,
     frames: Vec<Option<Frame>>,
@@ -194,11 +251,7 @@ fn turn(
         if !frame.is_turned() {
             continue;
         }
-        let is_stored = match is_clear(frame, size) {
-            true => size == stored,
-            false => orientation == Orientation::Stored,
-        };
-        if is_stored {
+        if is_stored(frame, size, orientation) {
             let frame = frame.with_stored(size);
             set.redraw(at, frame.size(Orientation::Exif), |bbox| frame.shown(bbox));
             met.turned.push(name);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{NotCarried, Part, Target, file_of, images::Placing};
-use crate::data::dataset::LoadReport;
+use crate::data::{dataset::LoadReport, image_io::Orientation};
 
 /// What no reader of other formats than COCO's and LVIS's reads, and so no conversion writes or counts: for a line
 /// below the table of what was lost, unless [`ConversionReport::fields_counted`].
@@ -25,6 +25,9 @@ pub struct ConversionReport {
     /// Whether every field of the set was carried or counted, also those that nothing here reads: so it is of
     /// COCO and LVIS files.
     pub fields_counted: bool,
+    /// Which way up the images of the new files are, for their boxes: [`Orientation::Stored`] if boxes of an image
+    /// with an EXIF orientation are on the pixels as stored.
+    pub orientation: Orientation,
 }
 
 /// What was written of one part of the set.

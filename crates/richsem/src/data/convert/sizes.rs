@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::{Conversion, ConversionReport, NotCarried, Part, images::Placing};
 use crate::{
+    boxes::Xywh,
     data::{dataset::Dataset, image_io::Frame, image_store::ImageStore, records::Unit},
     error::{Error, Result, first_few},
 };
@@ -17,7 +18,7 @@ pub(super) struct Unknown(Vec<BTreeMap<String, String>>);
 pub(super) struct Completed {
     /// Images of which neither the annotations nor the images say the size.
     pub(super) unknown: Unknown,
-    /// Images with an EXIF orientation whose size was read: no annotation says their frame.
+    /// Images with an EXIF orientation whose size was read, and whose boxes do not show their frame either.
     pub(super) guessed: BTreeSet<String>,
 }
 
@@ -31,24 +32,29 @@ pub(super) fn complete(
     let (mut sizes, mut guessed, mut all) = (0, BTreeSet::new(), Vec::with_capacity(sets.len()));
     for (part, (_, set)) in sets.iter_mut().enumerate() {
         let (store, mut unknown) = (placing.store(part), BTreeMap::new());
-        let lacking = set.images_mut().iter_mut().filter(|image| image.size.is_none());
-        let lacking: Vec<_> = lacking.collect();
-        let read: Vec<std::result::Result<Option<String>, (String, String)>> = lacking
-            .into_par_iter()
-            .map(|image| {
-                let frame =
-                    frame(store, &image.file_name).map_err(|why| (image.file_name.clone(), why))?;
-                image.size = Some(frame.size(how.opening.orientation));
-                Ok(frame.is_turned().then(|| image.file_name.clone()))
-            })
-            .collect();
-        for outcome in read {
-            match outcome {
-                Ok(turned) => {
+        let lacking: Vec<usize> =
+            (0..set.images().len()).filter(|&at| set.images()[at].size.is_none()).collect();
+        let frames: Vec<std::result::Result<Frame, String>> =
+            lacking.par_iter().map(|&at| frame(store, &set.images()[at].file_name)).collect();
+        for (at, frame) in lacking.into_iter().zip(frames) {
+            let name = set.images()[at].file_name.clone();
+            match frame {
+                Ok(frame) => {
+                    let boxes = set.annotations_of(at);
+                    let fit = |[height, width]: [u32; 2]| {
+                        boxes.iter().all(|a| {
+                            let Xywh([x, y, w, h]) = a.bbox;
+                            x + w <= f64::from(width) && y + h <= f64::from(height)
+                        })
+                    };
+                    let size = frame.size_of_boxes(how.opening.orientation, fit);
+                    if frame.is_turned() && size == frame.size(how.opening.orientation) {
+                        guessed.insert(name);
+                    }
+                    set.images_mut()[at].size = Some(size);
                     sizes += 1;
-                    guessed.extend(turned);
                 }
-                Err((name, why)) => {
+                Err(why) => {
                     unknown.insert(name, why);
                 }
             }

@@ -160,6 +160,17 @@ impl Frame {
         }
     }
 
+    /// `[height, width]` of the frame that boxes were drawn in, where no annotation says it: the way up that images are
+    /// read, unless that is as viewers show them and the boxes fit into the pixels as stored alone.
+    pub(crate) fn size_of_boxes(
+        self,
+        orientation: Orientation,
+        fit: impl Fn([u32; 2]) -> bool,
+    ) -> [u32; 2] {
+        let size = self.size(orientation);
+        if !fit(size) && fit(self.stored) { self.stored } else { size }
+    }
+
     /// The same orientation of an image that is stored with another `[height, width]`.
     pub(crate) fn with_stored(self, stored: [u32; 2]) -> Self {
         Self { stored, ..self }

@@ -136,6 +136,46 @@ fn coco_and_lvis_keep_the_frame_that_they_name() {
     }
 }
 
+/// Boxes that fit into one of the two frames alone show which one it is, where nothing else does.
+#[test]
+fn boxes_show_the_frame_where_no_size_does() {
+    let on_stored = [8, 16, 54, 24];
+    let jpeg = jpeg_with_exif(&drawn([48, 64], on_stored), 6);
+    let folder = tempfile::tempdir().unwrap();
+    let bbox = on_stored.map(f64::from);
+    let inputs = [coco(folder.path(), None, bbox, &jpeg), voc(folder.path(), None, bbox, &jpeg)];
+    for input in inputs {
+        let output = tempfile::tempdir().unwrap();
+        let report = to(Target::Yolo, &input, output.path()).unwrap();
+        let (bbox, white) = read_back(output.path());
+        assert_near(bbox, white, &input.display().to_string());
+        let told = |text: &str| report.notes.iter().any(|note| note.contains(text));
+        assert!(told("are turned") && !told("do not show which way up"), "{:?}", report.notes);
+    }
+}
+
+/// What is written in the frame of the pixels as stored says how it must be read.
+#[test]
+fn files_in_the_stored_frame_say_so() {
+    let jpeg = jpeg_with_exif(&drawn([48, 64], [8, 16, 24, 8]), 6);
+    for (size, said, expected) in [
+        (Some([48, 64]), Orientation::Exif, Orientation::Stored),
+        (Some([64, 48]), Orientation::Exif, Orientation::Exif),
+        (Some([64, 48]), Orientation::Stored, Orientation::Exif),
+        (None, Orientation::Stored, Orientation::Stored),
+        (None, Orientation::Exif, Orientation::Exif),
+    ] {
+        let (folder, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let input = coco(folder.path(), size, [8.0, 16.0, 24.0, 8.0], &jpeg);
+        let opening = Opening { orientation: said, ..Opening::default() };
+        let how = Conversion { opening, ..Conversion::to(Target::Coco) };
+        let report = convert(&input, output.path(), &how, &GO, &mut go_on).unwrap();
+        assert_eq!(report.orientation, expected, "{size:?} {said:?}");
+        let told = report.notes.iter().any(|note| note.contains("read the new files so, too"));
+        assert_eq!(told, expected == Orientation::Stored, "{:?}", report.notes);
+    }
+}
+
 #[test]
 fn shares_are_never_taken_for_the_pixels_as_stored() {
     let folder = tempfile::tempdir().unwrap();

@@ -47,8 +47,8 @@ pub(super) enum Agreement {
 /// that are elsewhere. It is also kept if it is the size of the pixels as stored, and the boxes nearly lie
 /// in it.
 ///
-/// `orientation` is what the user says of all images. A size that the XML lacks is the image's that way up. If
-/// the boxes are said to be on the pixels as stored and the XML has their size, nothing is asked.
+/// `orientation` is what the user says of all images. A size that the XML lacks is the image's that way up, or that
+/// of the pixels as stored, if the boxes lie in that alone. If the boxes are said to be on the pixels as stored and the XML has their size, nothing is asked.
 ///
 /// `store` reads images as viewers show them, and `name` is the image's in it.
 pub(super) fn frame(
@@ -59,17 +59,6 @@ pub(super) fn frame(
 ) -> Result<([u32; 2], Agreement)> {
     let (width, height) = annotated.size;
     let in_xml = [height, width];
-    if width == 0 || height == 0 {
-        let frame = header(store, name)?;
-        let found = if frame.is_turned() { Agreement::OfTurnedImage } else { Agreement::OfImage };
-        return Ok((frame.size(orientation), found));
-    }
-    let Ok(header) = store.frame(name) else { return Ok((in_xml, Agreement::Unread)) };
-    let own = header.size(Orientation::Exif);
-    let stored = header.stored == in_xml;
-    if own == in_xml || (stored && orientation == Orientation::Stored) {
-        return Ok((in_xml, Agreement::Same));
-    }
     // Boxes that end a little beyond are usual.
     let fits = |[height, width]: [u32; 2], slack: f64| {
         let within = |object: &Object| {
@@ -79,6 +68,22 @@ pub(super) fn frame(
         };
         annotated.objects.iter().all(within)
     };
+    if width == 0 || height == 0 {
+        let frame = header(store, name)?;
+        let size = frame.size_of_boxes(orientation, |size| fits(size, 0.0));
+        let found = match frame.is_turned() {
+            false => Agreement::OfImage,
+            true if size == frame.size(orientation) => Agreement::OfTurnedImage,
+            true => Agreement::Stored,
+        };
+        return Ok((size, found));
+    }
+    let Ok(header) = store.frame(name) else { return Ok((in_xml, Agreement::Unread)) };
+    let own = header.size(Orientation::Exif);
+    let stored = header.stored == in_xml;
+    if own == in_xml || (stored && orientation == Orientation::Stored) {
+        return Ok((in_xml, Agreement::Same));
+    }
     if own == [width, height] && fits(own, 0.0) && !(stored && fits(in_xml, 0.05)) {
         let unclear = fits(in_xml, 0.0);
         return Ok((own, if unclear { Agreement::Unclear } else { Agreement::Swapped }));

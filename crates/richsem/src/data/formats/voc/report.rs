@@ -165,8 +165,8 @@ impl Report {
         named(
             &self.stored_frames,
             &format!(
-                "sizes are those before the image's EXIF orientation turns it: the boxes were drawn on the \
-                 pixels as stored; to use the set as it lies, set data.train.orientation and data.val.orientation to \"stored\", and \
+                "sizes, or boxes without a size, are those before the image's EXIF orientation turns it: the boxes \
+                 were drawn on the pixels as stored; to use the set as it lies, set data.train.orientation and data.val.orientation to \"stored\", and \
                  pass {} stored to eval and predict",
                 Argument::Orientation
             ),
