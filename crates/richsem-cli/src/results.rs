@@ -1,6 +1,6 @@
 //! Files of detections, as `eval` and `doctor` take them.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Result;
 use richsem::{
@@ -19,8 +19,9 @@ pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Dete
     }
     let images = dataset.image_names();
     let names = Names { images: &images, classes: dataset.vocabulary() };
-    let detections::Found { detections, renumbered, renamed, negative } =
+    let detections::Found { detections, renumbered, renamed, left_out, negative } =
         detections::read_for(file, names)?;
+    tell_left_out(file, &left_out);
     if negative > 0 {
         output::warn(format!(
             "{}: {negative} of {} detections have a width or height below 0 and match nothing (a box \
@@ -53,13 +54,18 @@ fn read_shares(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
             counted(other_images, "prediction")
         ));
     }
-    if let Some((first, _)) = other_classes.first_key_value() {
+    tell_left_out(file, &other_classes);
+    Ok(detections)
+}
+
+/// Tells of detections whose classes the annotations do not have, by the names of the classes.
+fn tell_left_out(file: &Path, classes: &BTreeMap<String, usize>) {
+    if let Some(first) = classes.keys().next() {
         output::warn(format!(
             "{}: passed over, of classes that the annotations do not have: {} of {}, as {first}",
             file.display(),
-            counted(other_classes.values().sum::<usize>(), "prediction"),
-            counted(other_classes.len(), "class")
+            counted(classes.values().sum::<usize>(), "detection"),
+            counted(classes.len(), "class")
         ));
     }
-    Ok(detections)
 }

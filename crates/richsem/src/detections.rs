@@ -4,7 +4,10 @@
 //! A full LVIS validation run has six million records. So memory holds a few megabytes of text at a time, and
 //! an error names the position and field of the wrong record.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +17,7 @@ use crate::{
     boxes::Xywh,
     error::write_atomically,
     json::{self, ID, INTEGER, Id, Integer, JsonRecord, JsonStream, TopLevel},
-    vocabulary::{CategoryId, Vocabulary},
+    vocabulary::{CategoryId, Vocabulary, plain_name},
 };
 
 /// A detected object: a record of a results file.
@@ -82,6 +85,9 @@ pub struct Found {
     pub renumbered: usize,
     /// How many have a `category_name` of another class than their `category_id`: the name was followed.
     pub renamed: usize,
+    /// Detections of classes that the annotation file does not have, by the name: left out, as a split need not have
+    /// every class.
+    pub left_out: BTreeMap<String, usize>,
     /// How many have a width or height below 0: the official evaluators take them, and they match nothing.
     pub negative: usize,
 }
@@ -139,7 +145,7 @@ struct Reader<'a> {
     names: Option<Names<'a>>,
     found: Found,
     /// The classes found so far, by the name and id in a record.
-    classes: HashMap<(String, CategoryId), CategoryId>,
+    classes: HashMap<(String, CategoryId), Option<CategoryId>>,
     /// The name that each image goes by in the file.
     name_of_image: HashMap<i64, String>,
     /// Records without a `file_name`.
@@ -158,9 +164,9 @@ impl Reader<'_> {
             let problem = format!("missing; expected {ID}");
             return Err(Error::invalid(self.path, format!("[{i}].image_id"), problem));
         };
-        self.found.negative += usize::from(bbox[2] < 0.0 || bbox[3] < 0.0);
         self.found.renumbered += usize::from(given_image.is_some_and(|given| given != image_id));
-        let category_id = self.class(i, given_class, category_name)?;
+        let Some(category_id) = self.class(i, given_class, category_name)? else { return Ok(()) };
+        self.found.negative += usize::from(bbox[2] < 0.0 || bbox[3] < 0.0);
         self.found.renamed += usize::from(category_id != given_class);
         let bbox = Xywh(bbox);
         self.found.detections.push(Detection { image_id, category_id, bbox, score });
@@ -229,20 +235,29 @@ impl Reader<'_> {
         Ok(Some(id))
     }
 
-    /// The class of a record: the one that its name says, or else its id.
-    fn class(&mut self, i: usize, given: CategoryId, name: Option<String>) -> Result<CategoryId> {
-        let (Some(names), Some(name)) = (self.names, name) else { return Ok(given) };
+    /// The class of a record: the one that its name says, or else its id. None, which is counted, for a class that
+    /// the annotation file does not have.
+    fn class(
+        &mut self,
+        i: usize,
+        given: CategoryId,
+        name: Option<String>,
+    ) -> Result<Option<CategoryId>> {
+        let (Some(names), Some(name)) = (self.names, name) else { return Ok(Some(given)) };
         let key = (name, given);
         if let Some(&known) = self.classes.get(&key) {
+            if known.is_none() {
+                *self.found.left_out.entry(key.0).or_default() += 1;
+            }
             return Ok(known);
         }
         let found = class_named(&key.0, given, names.classes).map_err(|problem| {
-            Error::invalid(self.path, format!("[{i}].category_name"), problem).with_hint(format!(
-                "pass the annotation file of these very classes ({}), or take category_name out of \
-                 the records so that category_id counts",
-                Argument::Annotations
-            ))
+            Error::invalid(self.path, format!("[{i}].category_name"), problem)
+                .with_hint(HINT_CLASSES)
         })?;
+        if found.is_none() {
+            self.found.left_out.insert(key.0.clone(), 1);
+        }
         self.classes.insert(key, found);
         Ok(found)
     }
@@ -263,31 +278,40 @@ impl Reader<'_> {
                 "write file_name into every record, or take it out of all so that image_id counts",
             ));
         }
+        if let Some(name) = found.left_out.keys().next()
+            && found.detections.is_empty()
+        {
+            let problem = format!(
+                "no detection is of a class that the annotation file has; of those that it has not, as `{name}`: {}",
+                found.left_out.values().sum::<usize>()
+            );
+            return Err(Error::invalid(path, "category_name", problem).with_hint(HINT_CLASSES));
+        }
         Ok(found)
     }
 }
 
-/// The class of that name. If several have it, the one of the `given` id. If no class has the name, and none
-/// has the id, the id is returned as it is: detections of classes that are not evaluated are reported
-/// elsewhere.
-fn class_named(name: &str, given: CategoryId, classes: &Vocabulary) -> Result<CategoryId, String> {
-    let plain = |name: &str| name.to_lowercase().replace('_', " ");
-    let wanted = plain(name);
+/// What to do where classes are none of the annotation file's.
+const HINT_CLASSES: &str = "give the annotation file of these very classes, or take category_name out of the records \
+                            so that category_id counts";
+
+/// The class of that name. If several have it, the one of the `given` id. None if no class has it.
+fn class_named(
+    name: &str,
+    given: CategoryId,
+    classes: &Vocabulary,
+) -> Result<Option<CategoryId>, String> {
+    let wanted = plain_name(name);
     let own = classes.class_of(given).map(|class| &classes.category(class).name);
-    if own.is_some_and(|own| plain(own) == wanted) {
-        return Ok(given);
+    if own.is_some_and(|own| plain_name(own) == wanted) {
+        return Ok(Some(given));
     }
-    let mut named = classes.categories().iter().filter(|c| plain(&c.name) == wanted);
-    match (named.next(), named.next(), own) {
-        (Some(one), None, _) => Ok(one.id),
-        (Some(a), Some(b), _) => {
+    let mut named = classes.categories().iter().filter(|c| plain_name(&c.name) == wanted);
+    match (named.next(), named.next()) {
+        (Some(a), Some(b)) => {
             Err(format!("`{name}` may be class {} or {} of the annotation file", a.id.0, b.id.0))
         }
-        (None, _, Some(own)) => Err(format!(
-            "no class of the annotation file is called `{name}`; its category_id, {}, is `{own}` there",
-            given.0
-        )),
-        (None, _, None) => Ok(given),
+        (one, _) => Ok(one.map(|class| class.id)),
     }
 }
 

@@ -124,7 +124,7 @@ impl Vocabulary {
         self.categories.binary_search_by_key(&id, |c| c.id).ok().map(|i| ClassIndex(i as u32))
     }
 
-    /// The class of a name: as it is written, or else the only one that differs in upper and lower case alone.
+    /// The class of a name: as it is written, or else the only one of that [`plain_name`].
     ///
     /// # Errors
     /// Why there is none, with the nearest name.
@@ -134,16 +134,16 @@ impl Vocabulary {
             classes.filter(|(_, class)| same(&class.name)).map(|(index, _)| index).collect()
         };
         let exact = same(&|other| other == name);
-        let folded = name.to_lowercase();
+        let plain = plain_name(name);
         let found =
-            if exact.is_empty() { same(&|other| other.to_lowercase() == folded) } else { exact };
+            if exact.is_empty() { same(&|other| plain_name(other) == plain) } else { exact };
         if let [one] = found[..] {
             return Ok(ClassIndex(one));
         }
         if !found.is_empty() {
             return Err(format!("{} classes are called `{name}`", found.len()));
         }
-        let near = |class: &Category| strsim::jaro_winkler(&class.name.to_lowercase(), &folded);
+        let near = |class: &Category| strsim::jaro_winkler(&plain_name(&class.name), &plain);
         let nearest = self.categories.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
         let nearest = nearest.map(|class| format!(" (the nearest: `{}`)", class.name));
         Err(format!("no class is called `{name}`{}", nearest.unwrap_or_default()))
@@ -154,6 +154,13 @@ impl Vocabulary {
     pub fn image_counts(&self) -> Vec<u32> {
         self.categories.iter().map(|c| c.image_count).collect()
     }
+}
+
+/// A name as it is compared with those of other sets and programs: without what these write differently, upper and
+/// lower case, and `_` or `-` for a space.
+pub(crate) fn plain_name(name: &str) -> String {
+    let words = name.split(|c: char| c.is_whitespace() || c == '_' || c == '-');
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, read_text, write_atomically},
-    vocabulary::{Category, CategoryId, Vocabulary},
+    vocabulary::{Category, CategoryId, Vocabulary, plain_name},
 };
 
 /// Boxes of which `global` has the weight.
@@ -230,15 +230,17 @@ impl Thresholds {
         })
     }
 
-    /// The thresholds of a detector's classes, found by name; if several classes have the name, by id too.
+    /// The thresholds of a detector's classes, found by name (case, `_` and `-` do not matter); if several classes have the name, by id too.
     #[must_use]
     pub fn of(&self, vocabulary: &Vocabulary) -> OfVocabulary {
         let categories = vocabulary.categories();
         let twice = |category: &Category| {
-            categories.iter().filter(|other| other.name == category.name).count() > 1
+            let name = plain_name(&category.name);
+            categories.iter().filter(|other| plain_name(&other.name) == name).count() > 1
         };
         let means = |listed: &ClassThreshold, category: &Category| {
-            listed.name == category.name && (listed.id == category.id || !twice(category))
+            plain_name(&listed.name) == plain_name(&category.name)
+                && (listed.id == category.id || !twice(category))
         };
         let mut result = OfVocabulary { of_class: vec![], global: vec![], unused: vec![] };
         for category in categories {

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use tch::{Device, Tensor};
 
-use crate::{error::Result, vocabulary::Vocabulary};
+use crate::{
+    error::Result,
+    vocabulary::{Vocabulary, plain_name},
+};
 
 /// Classes that a message names.
 const NAMED: usize = 12;
@@ -37,7 +40,7 @@ fn pairs(file: &[String], own: &[String]) -> Vec<(i64, i64)> {
     let places = |names: &[String]| {
         let mut places: HashMap<String, Vec<usize>> = HashMap::new();
         for (row, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            places.entry(folded(name)).or_default().push(row);
+            places.entry(plain_name(name)).or_default().push(row);
         }
         places
     };
@@ -48,16 +51,11 @@ fn pairs(file: &[String], own: &[String]) -> Vec<(i64, i64)> {
         _ => None,
     };
     let paired = own.iter().enumerate().filter_map(|(row, name)| {
-        let name = folded(name);
+        let name = plain_name(name);
         alone(own_places.get(&name))?;
         Some((alone(in_file.get(&name))?, row as i64))
     });
     paired.collect()
-}
-
-fn folded(name: &str) -> String {
-    let words = name.split(|c: char| c.is_whitespace() || c == '_' || c == '-');
-    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
 /// Which parameters have rows of classes.

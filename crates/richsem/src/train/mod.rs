@@ -43,6 +43,6 @@ pub use optimizer::Optimizer;
 pub use rows::{EvalRow, MetricsRow, TrainRow};
 pub use run::{Outcome, Start, Worker};
 pub use run_folder::{Labels, RANKS, RunFolder};
-pub use same_classes::{ClassIds, check_vocabularies};
+pub use same_classes::{ClassIds, check_vocabularies, match_vocabularies};
 pub use schedule::lr_factor;
 pub use trainer::{train, train_with_teacher};

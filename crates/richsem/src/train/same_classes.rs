@@ -6,13 +6,16 @@ use crate::{
     data::dataset::Dataset,
     error::{Error, Result},
     plural::counted,
-    vocabulary::{Category, CategoryId, Vocabulary},
+    vocabulary::{Category, CategoryId, Vocabulary, plain_name},
 };
+
+/// What follows for detections from classes that were matched.
+const OF_THIS_FILE: &str = "; detections get the ids of this file";
 
 /// Classes that an error names.
 const NAMED: usize = 8;
 
-/// Every class that is evaluated must be one that is learned, under the same name. Where the ids differ, or were made
+/// Every class that is evaluated must be one that is learned, under the same name but for case, `_` and `-`. Where the ids differ, or were made
 /// while reading, and the classes of `val` have names of the training set's, they get its ids. A class without a box
 /// may be one that is not learned. The answer says what was done: that classes were matched, where the ids are the
 /// file's own, and which are left out.
@@ -20,11 +23,22 @@ const NAMED: usize = 8;
 /// # Errors
 /// Naming the classes of `val` that are not learned, and those that are.
 pub fn check_vocabularies(train: &Vocabulary, val: &mut Dataset) -> Result<Vec<String>> {
+    let matched = Matched::of(train, val)?.whole(train, val)?;
+    let mut notes = matched.matched(train, val, "");
+    notes.extend(matched.left_out(val));
+    matched.number(train, val);
+    Ok(notes)
+}
+
+/// As [`check_vocabularies`], but classes of `val` that are not learned keep their boxes, under ids of their own: for
+/// whoever looks at the two sets.
+///
+/// # Errors
+/// Where no class has a name of the training set's, or names leave open which is which.
+pub fn match_vocabularies(train: &Vocabulary, val: &mut Dataset) -> Result<Vec<String>> {
     let matched = Matched::of(train, val)?;
-    let notes = matched.notes(train, val, "");
-    if let Some(ids) = matched.ids {
-        val.set_ids(&with_free_ids(train, val.vocabulary(), &ids));
-    }
+    let notes = matched.matched(train, val, "");
+    matched.number(train, val);
     Ok(notes)
 }
 
@@ -42,13 +56,28 @@ impl ClassIds {
     /// # Errors
     /// As [`check_vocabularies`].
     pub fn of(detector: &Vocabulary, set: &Dataset) -> Result<(Self, Vec<String>)> {
+        let matched = Matched::of(detector, set)?.whole(detector, set)?;
+        let mut notes = matched.matched(detector, set, OF_THIS_FILE);
+        notes.extend(matched.left_out(set));
+        Ok((Self::of_matched(matched, set), notes))
+    }
+
+    /// As [`Self::of`], of a set that may have boxes of classes that the detector does not have: nothing is evaluated.
+    ///
+    /// # Errors
+    /// As [`match_vocabularies`].
+    pub fn of_known(detector: &Vocabulary, set: &Dataset) -> Result<(Self, Vec<String>)> {
         let matched = Matched::of(detector, set)?;
-        let notes = matched.notes(detector, set, "; detections get the ids of this file");
+        let notes = matched.matched(detector, set, OF_THIS_FILE);
+        Ok((Self::of_matched(matched, set), notes))
+    }
+
+    fn of_matched(matched: Matched, set: &Dataset) -> Self {
         let own = matched.ids.map(|ids| {
             let classes = ids.iter().zip(set.vocabulary().categories());
             classes.filter_map(|(id, class)| Some(((*id)?, class.id))).collect()
         });
-        Ok((Self { own }, notes))
+        Self { own }
     }
 
     /// The set's id of a class of the detector; none if the set does not have the class. Where both number alike,
@@ -71,62 +100,83 @@ impl ClassIds {
 struct Matched {
     /// The training set's id of each class, where it has the class; none where both number alike.
     ids: Option<Vec<Option<CategoryId>>>,
-    /// Classes that are not learned and have no box.
+    /// Classes that are not learned and have boxes.
+    strange: Vec<Category>,
+    /// Those that have none.
     left_out: Vec<Category>,
 }
 
 impl Matched {
     fn of(train: &Vocabulary, val: &Dataset) -> Result<Self> {
         let classes = val.vocabulary().categories();
-        let names: HashSet<&str> = train.categories().iter().map(|c| c.name.as_str()).collect();
+        let names = names(train.categories());
+        let is_known = |class: &Category| names.contains(&plain_name(&class.name));
         let has_box = has_boxes(val);
         let strange = |with_box: bool| -> Vec<Category> {
             let all = classes.iter().zip(&has_box);
-            let strange = all.filter(|(c, has)| **has == with_box && !names.contains(&*c.name));
+            let strange = all.filter(|(class, has)| **has == with_box && !is_known(class));
             strange.map(|(class, _)| class.clone()).collect()
         };
-        let (problem, left_out) = (strange(true), strange(false));
-        let nothing = !classes.is_empty() && problem.len() + left_out.len() == classes.len();
-        if !problem.is_empty() || nothing {
-            let problem = if problem.is_empty() { left_out } else { problem };
-            return Err(refused(train, val, not_learned(&problem)));
+        let (strange, left_out) = (strange(true), strange(false));
+        if !classes.is_empty() && !classes.iter().any(is_known) {
+            let named = if strange.is_empty() { left_out } else { strange };
+            return Err(refused(train, val, not_learned(&named)));
         }
         let is_same = |class: &Category| {
             let other = train.class_of(class.id).map(|other| &train.category(other).name);
             match other {
-                Some(other) => *other == class.name,
-                None => !names.contains(&*class.name),
+                Some(other) => plain_name(other) == plain_name(&class.name),
+                None => !is_known(class),
             }
         };
         if classes.iter().all(is_same) {
-            return Ok(Self { ids: None, left_out });
+            return Ok(Self { ids: None, strange, left_out });
         }
         if let Some(twice) =
             same_name(classes, train).or_else(|| same_name(train.categories(), val.vocabulary()))
         {
             return Err(refused(train, val, twice));
         }
-        let ids: HashMap<&str, CategoryId> =
-            train.categories().iter().map(|class| (class.name.as_str(), class.id)).collect();
-        let ids = classes.iter().map(|class| ids.get(&*class.name).copied()).collect();
-        Ok(Self { ids: Some(ids), left_out })
+        let ids: HashMap<String, CategoryId> =
+            train.categories().iter().map(|class| (plain_name(&class.name), class.id)).collect();
+        let ids = classes.iter().map(|class| ids.get(&plain_name(&class.name)).copied()).collect();
+        Ok(Self { ids: Some(ids), strange, left_out })
     }
 
-    /// What one should know of it. `then` is what follows from other ids.
-    fn notes(&self, train: &Vocabulary, val: &Dataset, then: &str) -> Vec<String> {
-        let path = val.path().display();
+    /// Every class with a box must be one that is learned.
+    fn whole(self, train: &Vocabulary, val: &Dataset) -> Result<Self> {
+        match self.strange.as_slice() {
+            [] => Ok(self),
+            strange => Err(refused(train, val, not_learned(strange))),
+        }
+    }
+
+    /// Gives the classes of `val` the training set's ids.
+    fn number(&self, train: &Vocabulary, val: &mut Dataset) {
+        if let Some(ids) = &self.ids {
+            val.set_ids(&with_free_ids(train, val.vocabulary(), ids));
+        }
+    }
+
+    /// That classes were matched, and what follows from it.
+    fn matched(&self, train: &Vocabulary, val: &Dataset, then: &str) -> Vec<String> {
         let matched = self.ids.as_ref().filter(|_| !val.is_numbered()).map(|ids| {
             let classes = counted(ids.iter().flatten().count(), "class");
-            let example = example(train, val.vocabulary());
+            let (path, example) = (val.path().display(), example(train, val.vocabulary()));
             format!("{path}: {classes} matched to the training set's by name, as the ids differ{example}{then}")
         });
-        let left_out = (!self.left_out.is_empty()).then(|| {
+        matched.into_iter().collect()
+    }
+
+    /// That classes are not evaluated.
+    fn left_out(&self, val: &Dataset) -> Option<String> {
+        (!self.left_out.is_empty()).then(|| {
             format!(
-                "{path}: left out of the numbers, as not among the training set's classes and without a box here: {}",
+                "{}: left out of the numbers, as not among the training set's classes and without a box here: {}",
+                val.path().display(),
                 named(&self.left_out)
             )
-        });
-        matched.into_iter().chain(left_out).collect()
+        })
     }
 }
 
@@ -163,12 +213,21 @@ fn with_free_ids(
     free.collect()
 }
 
+/// Their names, as they are compared.
+fn names(classes: &[Category]) -> HashSet<String> {
+    classes.iter().map(|class| plain_name(&class.name)).collect()
+}
+
 /// That two classes of `classes` have one name, if the other set has that name, too.
 fn same_name(classes: &[Category], other: &Vocabulary) -> Option<String> {
-    let known: HashSet<&str> = other.categories().iter().map(|class| class.name.as_str()).collect();
-    let mut ids: HashMap<&str, CategoryId> = HashMap::new();
-    classes.iter().filter(|class| known.contains(&*class.name)).find_map(|class| {
-        let first = ids.insert(&class.name, class.id)?;
+    let known = names(other.categories());
+    let mut ids: HashMap<String, CategoryId> = HashMap::new();
+    let known = classes
+        .iter()
+        .map(|class| (plain_name(&class.name), class))
+        .filter(|(name, _)| known.contains(name));
+    known.into_iter().find_map(|(plain, class)| {
+        let first = ids.insert(plain, class.id)?;
         let (name, id) = (&class.name, class.id.0);
         Some(format!("the ids differ, and two classes are called `{name}` ({} and {id})", first.0))
     })
@@ -183,24 +242,24 @@ fn not_learned(classes: &[Category]) -> String {
 /// The error, with the classes of the training set that this set does not have.
 fn refused(train: &Vocabulary, val: &Dataset, problem: String) -> Error {
     let field = if val.is_numbered() { "classes" } else { "categories" };
-    let own = val.vocabulary().categories().iter();
-    let own: HashSet<&str> = own.map(|class| class.name.as_str()).collect();
-    let others = train.categories().iter().filter(|class| !own.contains(&*class.name));
+    let own = names(val.vocabulary().categories());
+    let others = train.categories().iter().filter(|class| !own.contains(&plain_name(&class.name)));
     let others: Vec<Category> = others.cloned().collect();
     let rest = match others.is_empty() {
         true => format!("The training set has {}", named(train.categories())),
         false => format!("Of the training set's, this one does not have {}", named(&others)),
     };
     Error::invalid(val.path(), field, format!("{problem}. {rest}")).with_hint(
-        "both sets must number the same classes in the same way, or name each class alike and once; `richsem map` \
-         finds which class is which",
+        "both sets must name the same classes alike, each once (upper and lower case, `_` and `-` do not matter, nor \
+         do ids): rename them; `richsem map` finds which class is which",
     )
 }
 
 /// A name with two ids.
 fn example(train: &Vocabulary, val: &Vocabulary) -> String {
     let pair = val.categories().iter().find_map(|class| {
-        let other = train.categories().iter().find(|other| other.name == class.name)?;
+        let name = plain_name(&class.name);
+        let other = train.categories().iter().find(|other| plain_name(&other.name) == name)?;
         (other.id != class.id).then_some((class, other))
     });
     pair.map_or_else(String::new, |(class, other)| {
@@ -250,6 +309,7 @@ mod tests {
             (&[(0, "cat"), (1, "dog")], Some("2 classes matched"), 1),
             (&[(1, "dog"), (7, "cat")], Some("(`dog` is 1 here and 7 there)"), 7),
             (&[(3, "dog")], Some("1 class matched"), 7),
+            (&[(3, "Dog "), (5, "CAT")], Some("2 classes matched"), 7),
         ] {
             let mut val = set(folder.path(), of);
             let own = of[0].0;
@@ -258,7 +318,7 @@ mod tests {
             assert_eq!(said.len(), usize::from(told.is_some()), "{said:?}");
             let numbered = ids.number(train.vocabulary());
             let class = numbered.class_of(CategoryId(own)).unwrap();
-            assert_eq!(numbered.category(class).name, of[0].1);
+            assert_eq!(plain_name(&numbered.category(class).name), plain_name(of[0].1));
             let notes = check_vocabularies(train.vocabulary(), &mut val).unwrap();
             assert_eq!(notes.len(), usize::from(told.is_some()), "{notes:?}");
             assert!(notes.concat().contains(told.unwrap_or_default()));
@@ -282,6 +342,7 @@ mod tests {
             // Without any class in common there is nothing to evaluate, whatever has boxes.
             (&[(7, "ant"), (1, "bee")], "`ant` (7) is not among"),
             (&[(0, "cat"), (1, "cat")], "two classes are called `cat` (0 and 1). Of the training"),
+            (&[(0, "Cat"), (1, "cat")], "two classes are called `cat` (0 and 1). Of the training"),
         ] {
             let mut val = set(folder.path(), of);
             let error = ClassIds::of(train.vocabulary(), &val).unwrap_err().to_string();
@@ -289,6 +350,22 @@ mod tests {
             let other = check_vocabularies(train.vocabulary(), &mut val).unwrap_err().to_string();
             assert_eq!(other, error);
         }
+    }
+
+    #[test]
+    fn classes_that_are_known_are_matched_beside_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let train = set(folder.path(), &TRAIN);
+        let mut val = set(folder.path(), &[(1, "wolf"), (2, "dog"), (7, "cat")]);
+        assert!(ClassIds::of(train.vocabulary(), &val).is_err());
+        let (ids, said) = ClassIds::of_known(train.vocabulary(), &val).unwrap();
+        let found = [1, 7].map(|id| ids.get(CategoryId(id)));
+        assert_eq!(found, [Some(CategoryId(7)), Some(CategoryId(2))]);
+        assert!(said[0].contains("2 classes matched"), "{said:?}");
+        match_vocabularies(train.vocabulary(), &mut val).unwrap();
+        let classes = val.vocabulary().categories().iter();
+        let classes: Vec<_> = classes.map(|c| (c.id.0, &*c.name)).collect();
+        assert_eq!(classes, [(1, "cat"), (7, "dog"), (8, "wolf")]);
     }
 
     #[test]

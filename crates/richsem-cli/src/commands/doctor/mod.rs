@@ -31,7 +31,7 @@ use richsem::{
     },
     error::write_atomically,
     merge::Merging,
-    train::{ClassIds, check_vocabularies},
+    train::{ClassIds, match_vocabularies},
 };
 
 use super::eval::{self, Detecting};
@@ -159,7 +159,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let detections = detections(args, &train, weights.as_deref())?;
     if let Some((_, val)) = &mut val {
         // Where the classes differ, it is a finding.
-        let notes = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset);
+        let notes = match_vocabularies(train.dataset.vocabulary(), &mut val.dataset);
         notes.iter().flatten().for_each(output::note);
     }
     let tests = parts::open_tests(args, &found.tests);

@@ -74,18 +74,29 @@ impl Inputs {
     }
 
     /// Finds the detector's classes in the annotation file, and says where they are other ones.
-    pub(super) fn find_classes(&mut self, detector: &Detector) {
-        let Some(set) = self.set.take().filter(|set| !set.vocabulary().is_empty()) else { return };
-        match ClassIds::of(detector.vocabulary(), &set) {
-            Ok((ids, notes)) => {
-                notes.iter().for_each(output::note);
-                self.ids = ids;
-            }
+    ///
+    /// # Errors
+    /// Names that leave open which class is which.
+    pub(super) fn find_classes(&mut self, detector: &Detector) -> Result<()> {
+        let Some(set) = self.set.take().filter(|set| !set.vocabulary().is_empty()) else {
+            return Ok(());
+        };
+        let own = detector.vocabulary();
+        let in_common =
+            set.vocabulary().categories().iter().any(|class| own.class_named(&class.name).is_ok());
+        if !in_common {
             // The file may be there for the images alone.
-            Err(error) => output::warn(format!(
-                "--annotations: {error}\n  category_id in detections.json is the detector's own"
-            )),
+            output::warn(format!(
+                "{}: none of its classes is one of the detector's; category_id in detections.json is the detector's \
+                 own",
+                set.path().display()
+            ));
+            return Ok(());
         }
+        let (ids, notes) = ClassIds::of_known(own, &set)?;
+        notes.iter().for_each(output::note);
+        self.ids = ids;
+        Ok(())
     }
 
     /// An image's id as the annotation file has it.
@@ -120,6 +131,7 @@ fn known_images(
     let names = dataset.image_names();
     let sizes: HashMap<i64, _> =
         dataset.images().iter().map(|image| (image.id, image.size)).collect();
+    let mut of_id: HashMap<i64, &Path> = HashMap::new();
     let known = images.iter().map(|image| {
         let id = names.id_of(&image.to_string_lossy(), None).map_err(|problem| {
             anyhow!(
@@ -128,6 +140,15 @@ fn known_images(
                 file.display()
             )
         })?;
+        if let Some(other) = of_id.insert(id, image) {
+            return Err(anyhow!(
+                "--annotations: {}: `{}` and `{}` would both be its image {id}\n  hint: leave out the one that it does \
+                 not list, or list both with folders in file_name",
+                file.display(),
+                other.display(),
+                image.display()
+            ));
+        }
         Ok(ImageInfo { id, size: sizes.get(&id).copied().flatten() })
     });
     let known = known.collect::<Result<_>>()?;

@@ -183,7 +183,7 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
     let chosen = args.thresholds.as_deref().map(Thresholds::read).transpose()?;
     let worker = member.worker(&args.inference.device)?;
     let detector = args::load_detector_on(&args.weights, &args.inference, worker.device)?;
-    inputs.find_classes(&detector);
+    inputs.find_classes(&detector)?;
     let least = Least::of(args.conf, chosen.as_ref(), detector.vocabulary());
     output::make_folder(&args.output, "--output")?;
     let started = Instant::now();
