@@ -1,12 +1,17 @@
 //! Boxes of one image that are one object: suppression within a class, and detection in tiles.
 //!
-//! A DETR seldom needs suppression: queries are matched to objects one to one in training, so that a second box
+//! A DETR that was trained for long seldom needs suppression: queries are matched to objects one to one in training, so that a second box
 //! of an object is learnt to score low (arXiv 2005.12872, section 3.1). It is for detectors that are trained
-//! little, and for what several tiles see of one object.
+//! little, which find objects twice, and for what several tiles see of one object.
+
+use std::collections::HashMap;
 
 use image::{RgbImage, imageops};
 
-use crate::{boxes::Xyxy, detector::Detector, error::Result, models::scored_box::ScoredBox};
+use crate::{
+    boxes::Xyxy, detections::Detection, detector::Detector, error::Result,
+    models::scored_box::ScoredBox,
+};
 
 /// Share of the smaller of two boxes that lies in the other from which on tiles have seen one object: of an
 /// object at the edge of a tile, the tile sees a part.
@@ -17,6 +22,28 @@ const SAME_OBJECT: f32 = 0.6;
 #[must_use]
 pub fn suppress(found: Vec<ScoredBox>, iou: f32) -> Vec<ScoredBox> {
     greedy(found, |better, other| overlap(better, other).iou() > iou)
+}
+
+/// Overlap from which on two detections of a class are taken for one object found twice, and what is suggested for
+/// [`suppress`].
+pub const TWINS: f32 = 0.7;
+
+/// Of the `most` best detections of all images together: how many overlap a better one of their image and class by more
+/// than [`TWINS`], and of how many.
+#[must_use]
+pub fn twins(detections: &[Detection], most: usize) -> [usize; 2] {
+    let mut best: Vec<&Detection> = detections.iter().collect();
+    best.sort_by(|a, b| b.score.total_cmp(&a.score));
+    best.truncate(most);
+    let mut seen: HashMap<_, Vec<Xyxy>> = HashMap::new();
+    let mut count = 0;
+    for found in &best {
+        let better = seen.entry((found.image_id, found.category_id)).or_default();
+        let own = found.bbox.to_xyxy();
+        count += usize::from(better.iter().any(|other| overlap(other, &own).iou() > TWINS));
+        better.push(own);
+    }
+    [count, best.len()]
 }
 
 fn greedy(mut found: Vec<ScoredBox>, is_same: impl Fn(&Xyxy, &Xyxy) -> bool) -> Vec<ScoredBox> {
@@ -185,7 +212,10 @@ pub fn detect_in_tiles(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vocabulary::ClassIndex;
+    use crate::{
+        boxes::Xywh,
+        vocabulary::{CategoryId, ClassIndex},
+    };
 
     fn scored(class: u32, score: f32, bbox: [f32; 4]) -> ScoredBox {
         ScoredBox { bbox: Xyxy(bbox), class: ClassIndex(class), score }
@@ -207,6 +237,29 @@ mod tests {
         assert_eq!(scores(0.7), [0.9, 0.4, 0.3, 0.2]);
         assert_eq!(scores(0.8), [0.9, 0.5, 0.4, 0.3, 0.2], "more than, not from");
         assert!(suppress(Vec::new(), 0.5).is_empty());
+    }
+
+    #[test]
+    fn objects_that_are_found_twice_are_counted_among_the_best() {
+        let found = |image_id, class, score, bbox| Detection {
+            image_id,
+            category_id: CategoryId(class),
+            bbox: Xywh(bbox),
+            score,
+        };
+        let all = [
+            found(1, 1, 0.9, [0.0, 0.0, 10.0, 10.0]),
+            found(1, 1, 0.8, [0.0, 0.0, 10.0, 8.0]),
+            found(1, 1, 0.7, [0.0, 0.0, 10.0, 9.0]),
+            // Another class, another image, another place.
+            found(1, 2, 0.6, [0.0, 0.0, 10.0, 10.0]),
+            found(2, 1, 0.5, [0.0, 0.0, 10.0, 10.0]),
+            found(1, 1, 0.4, [0.0, 0.0, 10.0, 5.0]),
+            found(1, 1, 0.3, [0.0, 0.0, 10.0, 10.0]),
+        ];
+        assert_eq!(twins(&all, 6), [2, 6]);
+        assert_eq!(twins(&all, 100), [3, 7]);
+        assert_eq!(twins(&[], 5), [0, 0]);
     }
 
     #[test]

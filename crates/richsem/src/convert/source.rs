@@ -63,7 +63,7 @@ impl Source {
     #[must_use]
     pub fn backbone(&self) -> Option<BackboneConfig> {
         match self.kind {
-            Kind::Resnet(name) => Some(ResnetConfig { name, ..ResnetConfig::default() }.into()),
+            Kind::Resnet(name) => Some(resnet(name, &self.tensors).into()),
             Kind::Backbone(layout) => {
                 let tensors =
                     self.tensors.iter().map(|(name, x)| (name.clone(), x.shallow_clone()));
@@ -222,11 +222,7 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
     if !(has("conv1.weight") || has("conv1.0.weight")) || !any("layer4.0.") {
         return None;
     }
-    let blocks = |stage: u32| {
-        let prefix = format!("layer{stage}.");
-        let numbers = tensors.keys().filter_map(|k| k.strip_prefix(&prefix)?.split('.').next());
-        numbers.collect::<BTreeSet<_>>().len()
-    };
+    let blocks = |stage: u32| blocks(tensors, stage);
     // The stem of CLIP's has three convolutions.
     Some(Kind::Resnet(match (has("conv3.weight"), has("layer1.0.conv3.weight")) {
         (true, _) => ResnetName::ClipResnet,
@@ -235,6 +231,34 @@ fn kind(tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Option<Kind>
         (false, false) if blocks(1) > 2 => ResnetName::Resnet34,
         (false, false) => ResnetName::Resnet18,
     }))
+}
+
+/// Before the names of CLIP's image encoder.
+const CLIP: &str = "visual.";
+
+/// How many blocks a stage of a ResNet has, of CLIP's too.
+fn blocks(tensors: &BTreeMap<String, Tensor>, stage: u32) -> usize {
+    let prefix = format!("layer{stage}.");
+    let plain = |name: &String| {
+        name.strip_prefix(CLIP)
+            .unwrap_or(name)
+            .strip_prefix(&prefix)?
+            .split('.')
+            .next()
+            .map(str::to_owned)
+    };
+    tensors.keys().filter_map(plain).collect::<BTreeSet<_>>().len()
+}
+
+/// A ResNet of the sizes that its tensors have.
+fn resnet(name: ResnetName, tensors: &BTreeMap<String, Tensor>) -> ResnetConfig {
+    let default = ResnetConfig { name, ..ResnetConfig::default() };
+    let first = "layer1.0.conv1.weight";
+    let first = tensors.get(first).or_else(|| tensors.get(&format!("{CLIP}{first}")));
+    let width = first.and_then(|x| x.size().first().copied()).unwrap_or(default.width);
+    let layers = [1, 2, 3, 4].map(|stage| blocks(tensors, stage) as i64);
+    let layers = if layers == name.blocks() { Vec::new() } else { layers.to_vec() };
+    ResnetConfig { width, layers, ..default }
 }
 
 fn unknown(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Error {

@@ -15,7 +15,24 @@ use crate::{
 pub(super) fn check(examined: &Examined<'_>) -> Vec<Finding> {
     let parts = examined.parts.iter();
     let counted = parts.filter_map(|part| Some(of_report(part.name(), part.dataset?)));
-    counted.flatten().chain(classes_disagree(examined)).collect()
+    counted.flatten().chain(nothing_to_learn(examined)).chain(classes_disagree(examined)).collect()
+}
+
+/// A training set without a box that training takes.
+fn nothing_to_learn(examined: &Examined<'_>) -> Option<Finding> {
+    let (part, dataset) = examined.annotated(Role::Train)?;
+    let learns = (0..dataset.images().len()).any(|image| !dataset.training_boxes(image).is_empty());
+    (!learns).then(|| {
+        let all = dataset.annotations().len();
+        let text = match all {
+            0 => "no box to learn from".to_owned(),
+            _ => format!(
+                "no box to learn from: all {all} are crowd regions, ignored, or without an inside"
+            ),
+        };
+        Finding::new("nothing_to_learn", Level::Problem, part.name(), 1, text)
+            .advise("training refuses such a set: is it the right file?")
+    })
 }
 
 /// Things that reading counts with their ids: code, level, kind of the ids, what they are, what to do.
@@ -105,7 +122,7 @@ fn classes_disagree(examined: &Examined<'_>) -> Vec<Finding> {
         let Some(other) = part.dataset else { continue };
         let (named, numbered) = differences(own, other);
         let parts = format!("{}, {}", first.name(), part.name());
-        let advice = "the two must number the same classes: a detector is evaluated by ids";
+        let advice = "the two must name the same classes alike, each once: rename them";
         for (code, what, examples) in [
             ("names_differ", "categories have one id and two names", named),
             ("ids_differ", "categories have one name and two ids", numbered),

@@ -12,8 +12,8 @@ use crate::{
 /// `data.pad_multiple` where nothing is said.
 const PAD_MULTIPLE: u32 = 32;
 
-/// What a backbone's section says of its sizes: kind and name, and what is not as published. Of a ResNet the name
-/// alone.
+/// What a backbone's section says of its sizes: kind and name, and what is not as published. Of a ResNet name, width
+/// and layers alone.
 pub(super) fn settings(backbone: &BackboneConfig) -> Vec<(String, Value)> {
     let table = |config: &BackboneConfig| Table::try_from(config).unwrap_or_default();
     let mut own = table(backbone);
@@ -23,7 +23,7 @@ pub(super) fn settings(backbone: &BackboneConfig) -> Vec<(String, Value)> {
     }
     if matches!(backbone, BackboneConfig::Resnet(_)) {
         settings.retain(|(key, _)| key == "name");
-        return settings;
+        own.retain(|key, _| key == "width" || key == "layers");
     }
     let published = BackboneConfig::deserialize(settings.iter().cloned().collect::<Table>());
     let published = published.map(|config| table(&config)).unwrap_or_default();

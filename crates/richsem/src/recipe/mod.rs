@@ -233,12 +233,14 @@ impl Situation {
                 }
                 choices.push(choice(&of("weights"), weights.as_str().into(), ""));
                 choices.extend(backbone::around(backbone));
-                if self.is_cpu() && matches!(**backbone, BackboneConfig::Resnet(_)) {
+                if let (true, BackboneConfig::Resnet(own)) = (self.is_cpu(), &**backbone) {
                     // The preset's own backbone is another one.
-                    let published =
-                        "as it was trained: full width, its norms frozen, its first stages kept";
-                    choices.push(choice(&of("width"), 64.into(), published));
-                    choices.push(choice(&of("layers"), Value::Array(Vec::new()), ""));
+                    let trained =
+                        "as it was trained: its width, its norms frozen, its first stages kept";
+                    choices.retain(|choice| ![of("width"), of("layers")].contains(&choice.key));
+                    let layers = own.layers.iter().map(|&blocks| blocks.into()).collect();
+                    choices.push(choice(&of("width"), own.width.into(), trained));
+                    choices.push(choice(&of("layers"), Value::Array(layers), ""));
                     choices.push(choice(&of("norm"), "frozen_bn".into(), ""));
                     choices.push(choice(&of("groups"), 32.into(), ""));
                     choices.push(choice(&of("frozen_stages"), 1.into(), ""));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     evaluate::{ClassResult, Summary},
-    vocabulary::Frequency,
+    vocabulary::{Frequency, plain_name},
 };
 
 const WIDTH: f64 = 1120.0;
@@ -96,10 +96,16 @@ fn color_class(class: &ClassResult) -> String {
     format!("s{}", group_color(class.frequency))
 }
 
-/// AP of a class in the first of the other runs.
+/// AP of a class in the first of the other runs: of the class of its name there, whatever its id is; if several have
+/// the name, of that with its id.
 fn other_ap(data: &ReportData, class: &ClassResult) -> Option<f64> {
-    let other = &data.others.first()?.summary;
-    other.per_class.iter().find(|c| c.category_id == class.category_id)?.ap
+    let name = plain_name(&class.name);
+    let same = data.others.first()?.summary.per_class.iter();
+    let same: Vec<&ClassResult> = same.filter(|c| plain_name(&c.name) == name).collect();
+    match same.as_slice() {
+        [only] => only.ap,
+        several => several.iter().find(|c| c.category_id == class.category_id)?.ap,
+    }
 }
 
 /// How classes and values are placed in the chart.

@@ -1,9 +1,12 @@
 //! The final metrics: the main ones large, all of them in a table, other runs beside.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::{ReportData, escape, percent};
-use crate::evaluate::{Protocol, Summary};
+use crate::{
+    evaluate::{Protocol, Summary},
+    vocabulary::plain_name,
+};
 
 /// Shown large, with what they mean.
 const MAIN: [(&str, &str); 6] = [
@@ -145,10 +148,22 @@ fn incomparable(a: &Summary, b: &Summary) -> Option<String> {
     if a.protocol != b.protocol {
         return Some(format!("evaluated by the {} protocol, not {}", b.protocol, a.protocol));
     }
-    ((a.images, a.boxes) != (b.images, b.boxes)).then(|| {
-        format!(
+    if (a.images, a.boxes) != (b.images, b.boxes) {
+        return Some(format!(
             "evaluated on {} images with {} boxes, not {} with {}",
             b.images, b.boxes, a.images, a.boxes
+        ));
+    }
+    let names = |of: &Summary| -> BTreeSet<String> {
+        of.per_class.iter().map(|class| plain_name(&class.name)).collect()
+    };
+    let (own, other) = (names(a), names(b));
+    (own != other).then(|| {
+        format!(
+            "evaluated on other classes: {} of its {} are among the {} here",
+            own.intersection(&other).count(),
+            other.len(),
+            own.len()
         )
     })
 }

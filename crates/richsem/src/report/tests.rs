@@ -349,6 +349,15 @@ fn another_run_stands_beside_with_the_difference() {
     assert_eq!(metrics::difference(Some(0.1), Some(0.1004)), "<td class=\"num\">0.0</td>");
     assert_eq!(metrics::difference(Some(0.1), None), "<td class=\"num\">–</td>");
 
+    // Other ids: the same classes by their names. Then another class.
+    let classes = &mut data.others[0].summary.per_class;
+    let ids: Vec<_> = classes.iter().map(|class| class.category_id).rev().collect();
+    classes.iter_mut().zip(ids).for_each(|(class, id)| class.category_id = id);
+    assert_eq!(render(&data).unwrap(), page);
+    data.others[0].summary.per_class[0].name = "of another set".to_owned();
+    let page = render(&data).unwrap();
+    assert!(page.contains("evaluated on other classes: "), "{page}");
+
     data.others[0].summary.images = 10;
     let page = render(&data).unwrap();
     assert!(page.contains("evaluated on 10 images with 5678 boxes, not 1234 with 5678"));

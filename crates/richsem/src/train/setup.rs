@@ -1,6 +1,10 @@
 //! A run before its first step: folder, data, weights, and every check that can be made by then.
 
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tch::Device;
 
@@ -126,8 +130,9 @@ pub(super) fn open_data(
     let (dataset, split) = Split::open("data.train", split, None, observer)?;
     check_boxes(config, &dataset, &split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
+    let part = (dataset.path().to_owned(), dataset.split().to_owned());
     drop(dataset);
-    let val = open_val(config, &vocabulary, observer)?;
+    let val = open_val(config, &vocabulary, (&part.0, &part.1), observer)?;
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
     let extras = extra_sets(config, &vocabulary, observer)?;
     prepared::check_data(config, (&split.store, &split.entries), &extras)?;
@@ -153,14 +158,22 @@ pub(super) fn open_data(
     Ok(Data { vocabulary, store, batches, val, broken, fingerprint, entries, extras })
 }
 
+/// What is told where a run is evaluated on what it learns from.
+pub const SAME_PART: &str = "data.val is the very part that data.train is: AP says how well these images are known by \
+                             heart, and nothing of new ones";
+
 fn open_val(
     config: &Config,
     training: &Vocabulary,
+    (training_set, part): (&Path, &str),
     observer: &mut dyn Observer,
 ) -> Result<Option<(OpenedSet, Evaluator)>> {
     let Some(split) = &config.data.val else { return Ok(None) };
     let (dataset, Split { store, entries }) =
         Split::open("data.val", split, Some(training), observer)?;
+    if dataset.is_part(training_set, part) {
+        observer.message(SAME_PART);
+    }
     let evaluator = Evaluator::of(&dataset)
         .with_max_detections(config.eval.max_detections as usize)
         .with_training_vocabulary(training);

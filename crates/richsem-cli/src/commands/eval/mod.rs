@@ -16,6 +16,7 @@ use richsem::{
     detector::Detector,
     error::write_atomically,
     evaluate::{Evaluator, Matches, Protocol, Summary, openimages::is_results},
+    merge::{TWINS, twins},
     plural::{clause, counted},
     report::{self, ReportData},
     train::{ClassIds, Worker},
@@ -207,6 +208,9 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         output::note(format!("report: {}", file.display()));
     }
     show(args, &summary)?;
+    if args.merge.get().iou.is_none() {
+        tell_twins(&found.detections, summary.boxes);
+    }
     if let (Some(file), Some(matches)) = (&args.save_thresholds, matches) {
         matches.thresholds()?.write(file)?;
         output::note(format!("thresholds: {}", file.display()));
@@ -216,6 +220,17 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         return Err(anyhow!("{unread} of {of} could not be read (named above)"));
     }
     Ok(exit::OK)
+}
+
+/// Tells of a detector that finds many objects twice, as one does that was trained for a short time.
+fn tell_twins(detections: &[Detection], boxes: usize) {
+    let [twins, of] = twins(detections, boxes);
+    if twins * 10 > of {
+        output::note(format!(
+            "{twins} of the {of} best detections overlap a better one of their class by more than {TWINS}: objects are \
+             found twice, mostly because training was short. --iou {TWINS} leaves these out, here and in predict"
+        ));
+    }
 }
 
 /// Refuses inputs that are not there, and results that could not be written or would take the place

@@ -27,7 +27,7 @@ use richsem::{
     error::write_atomically,
     plural::counted,
     recipe::{Beginning, Length, Machine, Situation},
-    train::check_vocabularies,
+    train::{SAME_PART, check_vocabularies},
 };
 use tch::Device;
 use torch_ext::device_name;
@@ -100,7 +100,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 /// An annotated set, its images, and where it is.
 struct Opened {
     dataset: Dataset,
-    store: Option<ImageStore>,
+    store: ImageStore,
     place: Place,
 }
 
@@ -113,6 +113,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         // As training will.
         let notes = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset)?;
         notes.iter().for_each(output::note);
+        if val.dataset.is_part(train.dataset.path(), train.dataset.split()) {
+            output::warn(SAME_PART);
+        }
     }
     if val.is_none() {
         output::warn(format!(
@@ -141,7 +144,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     situation.places.extend(val.as_ref().map(|val| val.place.clone()));
     situation.places.extend(extra(args, &train.dataset, file.parent())?);
 
-    let images = Images { dataset: &train.dataset, store: train.store.as_ref() };
+    let images = Images { dataset: &train.dataset, store: &train.store };
     output::note("timing some training steps on random images …");
     let mut chosen = config(&situation)?;
     let mut memory = None;
@@ -268,7 +271,20 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
         _ => output::note(format!("{}: {}", path.display(), report.without_counted_groups())),
     }
     let at = args.images.as_deref().or(dataset.images_at());
-    let store = at.map(|at| progress::open_images(at, orientation)).transpose()?;
+    let at = at.ok_or_else(|| {
+        anyhow!(
+            "--images: missing: the images of `{}` are not near the annotations, and training needs them\n  hint: give \
+             the folder or archive that the file names in the annotations are in",
+            path.display()
+        )
+    })?;
+    let store = progress::open_images(at, orientation)?;
+    let names = dataset.images().iter().map(|image| image.file_name.as_str());
+    if let Some(problem) = store.holds_none_of(names) {
+        return Err(anyhow!(
+            "--images: {problem}\n  hint: give what the file names in the annotations are relative to"
+        ));
+    }
     let mut settings: Vec<(String, Value)> =
         vec![("annotations".to_owned(), text(path, folder)?.into())];
     if let Some(format) = &set.format {

@@ -21,7 +21,7 @@ const READ: usize = 12;
 #[derive(Clone, Copy)]
 pub(super) struct Images<'a> {
     pub(super) dataset: &'a Dataset,
-    pub(super) store: Option<&'a ImageStore>,
+    pub(super) store: &'a ImageStore,
 }
 
 /// What was tried.
@@ -147,12 +147,11 @@ pub(super) fn trial(
 
 /// Seconds that reading an image takes one thread; 0 where none can be read.
 fn reading(train: Images<'_>) -> f64 {
-    let Some(store) = train.store else { return 0.0 };
     let images = train.dataset.images();
     let step = (images.len() / READ).max(1);
     let start = Instant::now();
     let read = images.iter().step_by(step).take(READ);
-    let read = read.filter(|image| store.image(&image.file_name).is_ok()).count();
+    let read = read.filter(|image| train.store.image(&image.file_name).is_ok()).count();
     start.elapsed().as_secs_f64() / read.max(1) as f64
 }
 
@@ -161,13 +160,8 @@ fn usual_sides(train: Images<'_>) -> Result<[u32; 2]> {
     let known = train.dataset.images().iter().filter_map(|image| image.size);
     let mut sides: Vec<[u32; 2]> = known.collect();
     if sides.is_empty() {
-        let Some(store) = train.store else {
-            return Err(anyhow!(
-                "--images: missing: the annotations say no sizes, and the images are not near them"
-            ));
-        };
         let names = train.dataset.images().iter().take(READ).map(|image| &image.file_name);
-        sides = names.filter_map(|name| store.size(name).ok()).collect();
+        sides = names.filter_map(|name| train.store.size(name).ok()).collect();
     }
     let median = |at: usize| {
         let mut lengths: Vec<u32> = sides.iter().map(|size| size[at]).collect();

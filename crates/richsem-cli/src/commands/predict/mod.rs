@@ -61,8 +61,8 @@ of them.
 
 --tiles detects in the whole image and in tiles of it, for objects that are small in it. What several of them
 see of one object is joined. --iou leaves out boxes that overlap a better one of their class: a DETR learns
-to give one box an object, so this seldom changes anything. `eval` has both, too. Boxes are cut off at the
-image.
+to give one box an object, which takes time, so this is for detectors that were trained for a short one. `eval` has
+both, too. Boxes are cut off at the image; those of `eval` are not, as in COCO's evaluation.
 
 In detections.json image_id is the number of the image, from 1,
 in the order read; with --annotations it is the id there, and so is category_id, where its classes have the

@@ -236,6 +236,13 @@ impl Dataset {
         self.numbered
     }
 
+    /// Whether it is this part of the set in this very file or folder.
+    #[must_use]
+    pub fn is_part(&self, path: &Path, split: &str) -> bool {
+        let place = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        self.split == split && place(&self.path) == place(path)
+    }
+
     /// Gives the classes other ids, in the vocabulary's order and all different.
     pub(crate) fn set_ids(&mut self, ids: &[CategoryId]) {
         let mut order: Vec<usize> = (0..ids.len()).collect();
