@@ -278,7 +278,7 @@ fn training_and_validation_must_agree_about_classes() {
     dir.write("images/a.jpg", "");
     dir.write("settings.toml", SETTINGS);
     let train = |key| ["train", "-c", "settings.toml", "--run", "run", "--set", key];
-    let hint = "hint: both sets must number the same classes";
+    let hint = "hint: both sets must name the same classes alike";
     all_refused(
         &dir,
         &[

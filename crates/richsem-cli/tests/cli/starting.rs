@@ -104,6 +104,52 @@ fn init_writes_the_backbone_of_the_weights_whatever_its_kind() {
     dir.command(&train).ok().stderr_has("swin.safetensors");
 }
 
+/// A ResNet of other sizes than the published one; and sets on which a run would fail or say nothing.
+#[test]
+fn what_init_writes_trains_or_init_says_why_not() {
+    use richsem::checkpoint_io::{read_weights, safetensors};
+    let dir = Dir::with_run();
+    let all = read_weights(&dir.path("run/checkpoints/last/model.safetensors")).unwrap();
+    let own = all
+        .into_iter()
+        .filter_map(|(name, x)| Some((name.strip_prefix("backbone.0.body.")?.to_owned(), x)));
+    let none = safetensors::Metadata::new();
+    let mut own: std::collections::BTreeMap<_, _> = own.collect();
+    safetensors::write(&dir.path("groups.safetensors"), &own, &none).unwrap();
+    let norms: Vec<_> = own
+        .iter()
+        .filter(|(_, x)| x.dim() == 1)
+        .map(|(n, x)| (n.clone(), x.shallow_clone()))
+        .collect();
+    for (name, x) in norms {
+        let Some(norm) = name.strip_suffix("weight") else { continue };
+        own.insert(format!("{norm}running_mean"), x.zeros_like());
+        own.insert(format!("{norm}running_var"), x.ones_like());
+    }
+    safetensors::write(&dir.path("resnet.safetensors"), &own, &none).unwrap();
+    let init = ["init", "set", "--device", "cpu", "--minutes", "0.05", "--overwrite"];
+    let init = |more: &[&str]| dir.command(&[&init[..], &["-o", "mine.toml"], more].concat());
+    init(&["--weights", "groups.safetensors"]).fails(1).stderr_has("do not tell its sizes");
+    init(&["--weights", "resnet.safetensors"]).ok().stdout_has("from a trained resnet18");
+    let train = ["train", "-c", "mine.toml", "--run", "next", "--device", "cpu", "--epochs", "1"];
+    dir.command(&train).ok().stderr_has("resnet.safetensors");
+
+    init(&["--orientation", "stored"]).ok().stdout_has("--annotations set --orientation stored");
+    assert_eq!(dir.text("mine.toml").matches("orientation = \"stored\"").count(), 2);
+    let told = "data.val is the very part that data.train is";
+    init(&["--split", "train", "--val", "set/train.json"]).ok();
+    let same = ["init", "set/val.json", "--val", "set/val.json", "--images", "set/images"];
+    let rest = ["--device", "cpu", "--minutes", "0.05", "-o", "same.toml"];
+    dir.command(&[&same[..], &rest].concat()).ok().stderr_has(told);
+    let train = ["train", "-c", "same.toml", "--run", "same", "--device", "cpu", "--epochs", "1"];
+    dir.command(&train).ok().stderr_has(told);
+
+    std::fs::rename(dir.path("set/images"), dir.path("elsewhere")).unwrap();
+    init(&[]).fails(1).stderr_has("are not near the annotations, and training needs them");
+    std::fs::create_dir(dir.path("empty")).unwrap();
+    init(&["--images", "empty"]).fails(1).stderr_has("holds none of the annotated images");
+}
+
 #[test]
 fn a_preset_needs_no_file_and_flags_change_what_depends_on_them() {
     let dir = drawn();

@@ -63,7 +63,7 @@ impl Source {
     #[must_use]
     pub fn backbone(&self) -> Option<BackboneConfig> {
         match self.kind {
-            Kind::Resnet(name) => Some(resnet(name, &self.tensors).into()),
+            Kind::Resnet(name) => resnet(name, &self.tensors).map(Into::into),
             Kind::Backbone(layout) => {
                 let tensors =
                     self.tensors.iter().map(|(name, x)| (name.clone(), x.shallow_clone()));
@@ -250,15 +250,18 @@ fn blocks(tensors: &BTreeMap<String, Tensor>, stage: u32) -> usize {
     tensors.keys().filter_map(plain).collect::<BTreeSet<_>>().len()
 }
 
-/// A ResNet of the sizes that its tensors have.
-fn resnet(name: ResnetName, tensors: &BTreeMap<String, Tensor>) -> ResnetConfig {
+/// A ResNet of the sizes that its tensors have; none with group norms, which do not tell their groups.
+fn resnet(name: ResnetName, tensors: &BTreeMap<String, Tensor>) -> Option<ResnetConfig> {
+    if !tensors.keys().any(|name| name.ends_with("running_var")) {
+        return None;
+    }
     let default = ResnetConfig { name, ..ResnetConfig::default() };
     let first = "layer1.0.conv1.weight";
     let first = tensors.get(first).or_else(|| tensors.get(&format!("{CLIP}{first}")));
     let width = first.and_then(|x| x.size().first().copied()).unwrap_or(default.width);
     let layers = [1, 2, 3, 4].map(|stage| blocks(tensors, stage) as i64);
     let layers = if layers == name.blocks() { Vec::new() } else { layers.to_vec() };
-    ResnetConfig { width, layers, ..default }
+    Some(ResnetConfig { width, layers, ..default })
 }
 
 fn unknown(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Error {

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 
 use super::Choice;
 use crate::{
-    models::backbone::{BackboneConfig, VitFamily},
+    models::backbone::{BackboneConfig, ResnetName, VitFamily},
     teacher::clip,
 };
 
@@ -44,7 +44,7 @@ pub(super) fn around(backbone: &BackboneConfig) -> Vec<Choice> {
         let why = "twice the side of a patch";
         choices.push(choice("data.pad_multiple", i64::from(multiple).into(), why));
     }
-    if family(backbone) == Some(VitFamily::Clip) {
+    if is_clip(backbone) {
         // As they are written in f32, without the digits that f64 would add.
         let number = |value: f32| value.to_string().parse().unwrap_or(f64::from(value));
         let list = |values: [f32; 3]| Value::Array(values.map(|v| number(v).into()).into());
@@ -52,6 +52,14 @@ pub(super) fn around(backbone: &BackboneConfig) -> Vec<Choice> {
         choices.push(choice("model.pixel_std", list(clip::PIXELS.std), ""));
     }
     choices
+}
+
+/// Whether it was trained on pixels as CLIP sees them.
+fn is_clip(backbone: &BackboneConfig) -> bool {
+    match backbone {
+        BackboneConfig::Resnet(config) => config.name == ResnetName::ClipResnet,
+        other => family(other) == Some(VitFamily::Clip),
+    }
 }
 
 fn family(backbone: &BackboneConfig) -> Option<VitFamily> {

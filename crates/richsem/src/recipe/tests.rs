@@ -59,6 +59,14 @@ fn others() -> Vec<BackboneConfig> {
         VitConfig { registers: Some(4), ..vit(VitName::Dinov2S) }.into(),
         vit(VitName::Dinov3S).into(),
         vit(VitName::ClipVitB32).into(),
+        ResnetConfig { name: ResnetName::Resnet34, ..ResnetConfig::default() }.into(),
+        ResnetConfig {
+            name: ResnetName::ClipResnet,
+            width: 32,
+            layers: vec![2; 4],
+            ..ResnetConfig::default()
+        }
+        .into(),
     ]
 }
 
@@ -151,8 +159,11 @@ fn a_backbone_of_any_kind_is_written_as_it_is() {
             assert_eq!(config.data.pad_multiple % backbone.pad_multiple(), 0, "{text}");
         }
     }
+    for clip in [7, 9] {
+        let (_, config) = written(&situation(published(others().swap_remove(clip)), gpu()), None);
+        assert!((config.model.pixel_mean[0] - 0.4815).abs() < 1e-4);
+    }
     let (_, config) = written(&situation(published(others().swap_remove(7)), gpu()), None);
-    assert!((config.model.pixel_mean[0] - 0.4815).abs() < 1e-4);
     assert!((config.train.lr_backbone_layer_decay - 0.7).abs() < 1e-9);
 }
 
