@@ -9,7 +9,7 @@ pub(super) fn of(place: &Place) -> Option<Error> {
         return None;
     }
     if place.is_tar() {
-        let read = members(place.path(), usize::MAX, &mut PassedOver::default(), |_| Ok(()));
+        let (_, read) = members(place.path(), usize::MAX, &mut PassedOver::default());
         if let Err(error) = read {
             return Some(error);
         }

@@ -14,6 +14,8 @@ mod hints;
 mod hints_tests;
 mod images_at;
 mod label_studio;
+#[cfg(test)]
+mod layout_tests;
 mod members;
 mod mistakes;
 #[cfg(test)]
@@ -167,6 +169,9 @@ pub(in crate::data) fn open(
     // Where a stop looked like another failure, as of a place that may have the images.
     let mut records = if stopped.get() { Err(Error::Stopped) } else { read }?;
     records.notes.extend(copies::note(&records.images));
+    if place.is_tar() {
+        records.notes.extend(members::note_replaced(path)?);
+    }
     Ok(Opened { format, split, records })
 }
 

@@ -49,7 +49,8 @@ pub(super) struct File {
 /// its headers can be read: the reader says what is wrong with the rest.
 fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, String)>> {
     let (mut found, mut images) = (Vec::new(), HashSet::new());
-    let read = members(archive, most, &mut PassedOver::default(), |member| {
+    let (members, read) = members(archive, most, &mut PassedOver::default());
+    for member in members {
         let hidden = member.path.iter().any(|part| part.as_encoded_bytes().starts_with(b"."));
         let name = member.path.to_string_lossy();
         if !hidden && is_json(&name) {
@@ -57,8 +58,7 @@ fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, String)>> {
         } else if !hidden && is_image(&name) {
             images.insert(member.path.with_extension(""));
         }
-        Ok(())
-    });
+    }
     if most == usize::MAX {
         read?;
     }

@@ -1,0 +1,106 @@
+//! Sets laid out in ways that others than the writers of their formats make: appended to archives, packed with the
+//! folder around, under equal names.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use super::Opening;
+use crate::data::dataset::Dataset;
+
+/// An image.
+fn png() -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(8, 6).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// COCO's JSON with a box in each image, of that class.
+fn coco(images: &[&str], class: &str) -> String {
+    let listed = images.iter().enumerate().map(|(i, name)| {
+        format!(r#"{{"id": {i}, "file_name": "{name}", "width": 8, "height": 6}}"#)
+    });
+    let boxes = (0..images.len()).map(|i| {
+        format!(r#"{{"id": {i}, "image_id": {i}, "category_id": 1, "bbox": [0, 0, 4, 4]}}"#)
+    });
+    format!(
+        r#"{{"images": [{}], "annotations": [{}], "categories": [{{"id": 1, "name": "{class}"}}]}}"#,
+        listed.collect::<Vec<_>>().join(", "),
+        boxes.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// VOC's XML of one image with a box of that class.
+fn voc(class: &str) -> String {
+    format!(
+        "<annotation><size><width>8</width><height>6</height></size><object><name>{class}</name><bndbox>\
+         <xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></object></annotation>"
+    )
+}
+
+/// The files of a set; images have no text.
+type Files<'a> = [(&'a str, String)];
+
+fn bytes((name, text): &(&str, String)) -> Vec<u8> {
+    if name.ends_with(".png") { png() } else { text.clone().into_bytes() }
+}
+
+fn tar(folder: &Path, files: &Files<'_>) -> PathBuf {
+    let path = folder.join("set.tar");
+    let mut builder = tar::Builder::new(fs_err::File::create(&path).unwrap());
+    for file in files {
+        let bytes = bytes(file);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, file.0, &*bytes).unwrap();
+    }
+    builder.finish().unwrap();
+    path
+}
+
+fn image() -> String {
+    String::new()
+}
+
+fn classes(set: &Dataset) -> Vec<String> {
+    let of = |a: &crate::data::records::Annotation| set.vocabulary().category(a.class).name.clone();
+    set.annotations().iter().map(of).collect()
+}
+
+#[test]
+fn of_files_of_one_name_in_an_archive_the_last_one_is_read() {
+    let yaml = |class: &str| format!("train: images\nnames: [{class}]\n");
+    let label = || "0 .5 .5 .5 .5\n".to_owned();
+    let sets: [&Files<'_>; 3] = [
+        &[
+            ("annotations/instances_train.json", coco(&["a.png"], "old")),
+            ("images/a.png", image()),
+            ("./annotations/instances_train.json", coco(&["a.png"], "new")),
+            ("images/a.png", image()),
+        ],
+        &[
+            ("v/Annotations/a.xml", voc("old")),
+            ("v/JPEGImages/a.png", image()),
+            ("v/Annotations/a.xml", voc("new")),
+            ("v/JPEGImages/a.png", image()),
+        ],
+        &[
+            ("data.yaml", yaml("old")),
+            ("images/a.png", image()),
+            ("labels/a.txt", "0 .5 .5 .5 2".to_owned()),
+            ("data.yaml", yaml("new")),
+            ("labels/a.txt", label()),
+        ],
+    ];
+    for (files, replaced) in sets.into_iter().zip([1, 1, 2]) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = tar(folder.path(), files);
+        assert!(Dataset::parts(&path, &Opening::default()).unwrap().len() <= 1);
+        let set = Dataset::open(&path).unwrap();
+        assert_eq!((classes(&set), set.images().len()), (vec!["new".to_owned()], 1));
+        let told = set.report().to_string();
+        let wanted = if replaced == 1 { "1 file is not read" } else { "2 files are not read" };
+        assert_eq!(told.matches(wanted).count(), 1, "{told}");
+        assert!(told.contains("a later one in the archive has the same name"), "{told}");
+    }
+}
