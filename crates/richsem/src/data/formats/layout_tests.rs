@@ -104,3 +104,71 @@ fn of_files_of_one_name_in_an_archive_the_last_one_is_read() {
         assert!(told.contains("a later one in the archive has the same name"), "{told}");
     }
 }
+
+fn unpacked(folder: &Path, files: &Files<'_>) -> PathBuf {
+    let root = folder.join("set");
+    for file in files {
+        let path = root.join(file.0);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, bytes(file)).unwrap();
+    }
+    root
+}
+
+fn part(path: &Path, split: &str) -> Dataset {
+    let opening = Opening { split: Some(split.to_owned()), ..Opening::default() };
+    Dataset::open_as(path, &opening).unwrap()
+}
+
+#[test]
+fn parts_whose_files_have_one_name_are_called_by_their_folders() {
+    let (a, b) = (coco(&["a.png"], "a"), coco(&["a.png"], "b"));
+    let sets: [(&Files<'_>, [&str; 2]); 3] = [
+        (
+            &[
+                ("train/annotations.json", a.clone()),
+                ("train/images/a.png", image()),
+                ("val/annotations.json", b.clone()),
+                ("val/images/a.png", image()),
+            ],
+            ["train", "val"],
+        ),
+        (
+            &[
+                ("train/annotations/instances.json", a.clone()),
+                ("train/images/a.png", image()),
+                ("valid/annotations/instances.json", b.clone()),
+                ("valid/images/a.png", image()),
+            ],
+            ["train", "valid"],
+        ),
+        (
+            &[
+                ("x/annotations/instances_train.json", a.clone()),
+                ("x/images/a.png", image()),
+                ("y/annotations/instances_train.json", b.clone()),
+                ("y/images/a.png", image()),
+            ],
+            ["x", "y"],
+        ),
+    ];
+    for (files, names) in sets {
+        let folder = tempfile::tempdir().unwrap();
+        let packed = tar(folder.path(), files);
+        let mut places = vec![packed];
+        if names[0] == "train" {
+            places.push(unpacked(folder.path(), files));
+        }
+        for path in places {
+            assert_eq!(Dataset::parts(&path, &Opening::default()).unwrap(), names);
+            for (name, class) in names.into_iter().zip(["a", "b"]) {
+                let set = part(&path, name);
+                assert_eq!((set.split(), classes(&set)), (name, vec![class.to_owned()]));
+                let (image, at) = (&set.images()[0].file_name, set.images_at().unwrap());
+                assert!(at.join(image).ends_with(format!("{name}/images/a.png")), "{image}");
+            }
+            let error = Dataset::open(&path).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{}`, `{}`", names[0], names[1])), "{error}");
+        }
+    }
+}
