@@ -172,3 +172,142 @@ fn parts_whose_files_have_one_name_are_called_by_their_folders() {
         }
     }
 }
+
+#[test]
+fn folders_around_a_set_in_parts_do_not_matter() {
+    let yaml = "train: train/images\nval: valid/images\nnames: [a]\n".to_owned();
+    let label = || "0 .5 .5 .5 .5\n".to_owned();
+    let record = |name: &str| {
+        let objects = r#"{"bbox": [[0, 3, 4, 2]], "categories": ["a"]}"#;
+        format!(r#"{{"file_name": "{name}", "objects": {objects}}}"#)
+    };
+    let cvat = r#"<annotations><image id="0" name="a.png" width="8" height="6" subset="train"><box label="a"
+        xtl="1" ytl="1" xbr="4" ybr="4"/></image><image id="1" name="b.png" width="8" height="6" subset="valid">
+        <box label="a" xtl="1" ytl="1" xbr="4" ybr="4"/></image></annotations>"#;
+    // What is in an archive, too.
+    let sets: [(bool, &Files<'_>); 7] = [
+        (
+            true,
+            &[
+                ("train/a.xml", voc("a")),
+                ("train/a.png", image()),
+                ("valid/b.xml", voc("a")),
+                ("valid/b.png", image()),
+            ],
+        ),
+        (
+            true,
+            &[
+                ("Annotations/train/a.xml", voc("a")),
+                ("JPEGImages/train/a.png", image()),
+                ("Annotations/valid/b.xml", voc("a")),
+                ("JPEGImages/valid/b.png", image()),
+            ],
+        ),
+        (
+            true,
+            &[
+                ("train/_annotations.coco.json", coco(&["a.png"], "a")),
+                ("train/a.png", image()),
+                ("valid/_annotations.coco.json", coco(&["b.png"], "a")),
+                ("valid/b.png", image()),
+            ],
+        ),
+        (
+            true,
+            &[
+                ("data.yaml", yaml),
+                ("train/images/a.png", image()),
+                ("train/labels/a.txt", label()),
+                ("valid/images/b.png", image()),
+                ("valid/labels/b.txt", label()),
+            ],
+        ),
+        (
+            true,
+            &[
+                ("train/_darknet.labels", "a".to_owned()),
+                ("train/a.png", image()),
+                ("train/a.txt", label()),
+                ("valid/_darknet.labels", "a".to_owned()),
+                ("valid/b.png", image()),
+                ("valid/b.txt", label()),
+            ],
+        ),
+        (
+            false,
+            &[
+                ("train/metadata.jsonl", record("a.png")),
+                ("train/a.png", image()),
+                ("valid/metadata.jsonl", record("b.png")),
+                ("valid/b.png", image()),
+            ],
+        ),
+        (
+            false,
+            &[
+                ("annotations.xml", cvat.to_owned()),
+                ("images/a.png", image()),
+                ("images/b.png", image()),
+            ],
+        ),
+    ];
+    for (in_archives, files) in sets {
+        for around in ["", "export/", "my_train_export/set/"] {
+            let names: Vec<String> =
+                files.iter().map(|(name, _)| format!("{around}{name}")).collect();
+            let files: Vec<(&str, String)> =
+                names.iter().zip(files).map(|(name, (_, text))| (&**name, text.clone())).collect();
+            let folder = tempfile::tempdir().unwrap();
+            let mut places = vec![unpacked(folder.path(), &files)];
+            if in_archives {
+                places.push(tar(folder.path(), &files));
+            }
+            for path in places {
+                let first = &names[0];
+                let parts = Dataset::parts(&path, &Opening::default()).unwrap();
+                let usual = |part: &str| super::same_split(&parts[0], part);
+                assert_eq!((parts.len(), usual("train")), (2, true), "{first}: {parts:?}");
+                for (split, image) in [("train", "a.png"), ("val", "b.png")] {
+                    let set = part(&path, split);
+                    let (name, at) = (&set.images()[0].file_name, set.images_at().unwrap());
+                    assert_eq!((set.images().len(), set.annotations().len()), (1, 1), "{first}");
+                    assert!(name.ends_with(image) && at.starts_with(&path), "{first}: {name}");
+                    let store = crate::data::image_store::ImageStore::open(at, Default::default());
+                    assert!(store.unwrap().contains(name), "{first}: {name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn several_sets_in_one_folder_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        ("x/one/train.json", coco(&["a.png"], "a")),
+        ("x/two/data.yaml", "train: images\nnames: [a]\n".to_owned()),
+    ];
+    let path = unpacked(folder.path(), &files);
+    let error = Dataset::open(&path).unwrap_err().to_string();
+    assert!(error.contains("several sets in one: `x/one`, `x/two`"), "{error}");
+    // Only one has the format that is asked for.
+    let opening = Opening { format: Some("coco".to_owned()), ..Opening::default() };
+    assert_eq!(Dataset::open_as(&path, &opening).unwrap().images().len(), 1);
+}
+
+#[test]
+fn folders_of_parts_beside_others_are_told() {
+    let files = [
+        ("train/a.xml", voc("a")),
+        ("train/a.png", image()),
+        ("more/b.xml", voc("a")),
+        ("more/b.png", image()),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for path in [unpacked(folder.path(), &files), tar(folder.path(), &files)] {
+        let set = Dataset::open(&path).unwrap();
+        let told = set.report().warnings.join("\n");
+        assert!(set.images().len() == 2 && told.contains("the name of a part (train)"), "{told}");
+    }
+}

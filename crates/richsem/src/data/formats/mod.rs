@@ -20,6 +20,7 @@ mod members;
 mod mistakes;
 #[cfg(test)]
 mod mistakes_tests;
+mod nested;
 mod openimages;
 mod packed;
 mod place;
@@ -148,12 +149,12 @@ pub(in crate::data) fn open(
         stopped.set(stopped.get() || progress(at).is_break());
         if stopped.get() { Err(Error::Stopped) } else { Ok(()) }
     };
-    let place = Place::new(path)?;
+    let place = nested::place_of(path, opening.format.as_deref())?;
     let format = choose_format(&place, opening.format.as_deref())?;
     refuse_unused(format, opening)?;
     let split = choose_split(&place, format, opening)?;
     let request = Request {
-        path,
+        path: place.path(),
         split: &split,
         images: opening.images.as_deref(),
         vocabulary: opening.vocabulary.as_deref(),
@@ -163,12 +164,15 @@ pub(in crate::data) fn open(
         watch: &watch,
     };
     let read = (format.read)(&request).and_then(|mut records| {
-        sizes::complete(path, &mut records, opening, &watch)?;
+        sizes::complete(place.path(), &mut records, opening, &watch)?;
         Ok(records)
     });
     // Where a stop looked like another failure, as of a place that may have the images.
     let mut records = if stopped.get() { Err(Error::Stopped) } else { read }?;
     records.notes.extend(copies::note(&records.images));
+    if place.path() != path {
+        records.notes.insert(0, format!("the set is that in {}", place.path().display()));
+    }
     if place.is_tar() {
         records.notes.extend(members::note_replaced(path)?);
     }
@@ -196,7 +200,7 @@ fn refuse_unused(format: &Format, opening: &Opening) -> Result<()> {
 /// # Errors
 /// A path that cannot be read; several formats that fit.
 pub(crate) fn format_of(path: &Path) -> Result<Option<&'static str>> {
-    let place = Place::new(path)?;
+    let place = nested::place_of(path, None)?;
     match fitting(&place).as_slice() {
         [] => Ok(None),
         [(format, _)] => Ok(Some(format.name)),
@@ -209,7 +213,7 @@ pub(crate) fn format_of(path: &Path) -> Result<Option<&'static str>> {
 /// # Errors
 /// A path that does not exist or has no known format, or several; what the format says.
 pub(in crate::data) fn splits(path: &Path, opening: &Opening) -> Result<Vec<String>> {
-    let place = Place::new(path)?;
+    let place = nested::place_of(path, opening.format.as_deref())?;
     (choose_format(&place, opening.format.as_deref())?.splits)(&place)
 }
 

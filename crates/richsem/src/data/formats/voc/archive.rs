@@ -89,7 +89,7 @@ pub(super) fn collect(input: &Path) -> Result<Collected> {
     }
     if collected.beside {
         collected.without_own_folders();
-        collected.split_by_folders();
     }
+    collected.split_by_folders();
     Ok(collected)
 }
