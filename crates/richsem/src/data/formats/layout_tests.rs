@@ -311,3 +311,55 @@ fn folders_of_parts_beside_others_are_told() {
         assert!(set.images().len() == 2 && told.contains("the name of a part (train)"), "{told}");
     }
 }
+
+#[test]
+fn one_name_that_happens_to_exist_does_not_say_where_the_images_are() {
+    let names = ["a.png", "b.png", "c.png"];
+    let files = [
+        ("a.png", image()),
+        ("annotations/instances_train.json", coco(&names, "a")),
+        ("images/a.png", image()),
+        ("images/b.png", image()),
+        ("images/c.png", image()),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for path in [unpacked(folder.path(), &files), tar(folder.path(), &files)] {
+        let set = Dataset::open(&path).unwrap();
+        let at = set.images_at().unwrap();
+        for (image, name) in set.images().iter().zip(names) {
+            assert_eq!(at.join(&image.file_name), path.join("images").join(name));
+        }
+    }
+}
+
+#[test]
+fn images_below_one_folder_of_the_given_place_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("set.json");
+    fs_err::write(&json, coco(&["a.png", "s/b.png"], "a")).unwrap();
+    let opening = |images: &Path| Opening { images: Some(images.to_owned()), ..Opening::default() };
+    let files = [("im/x/a.png", image()), ("im/x/s/b.png", image()), ("im/y/a.png", image())];
+    for images in [unpacked(folder.path(), &files), tar(folder.path(), &files)] {
+        let set = Dataset::open_as(&json, &opening(&images)).unwrap();
+        let whole: Vec<PathBuf> =
+            set.images().iter().map(|i| set.images_at().unwrap().join(&i.file_name)).collect();
+        assert_eq!(whole, [images.join("im/x/a.png"), images.join("im/x/s/b.png")]);
+        let told = set.report().to_string();
+        assert!(told.contains("below `im/x` (`im/x/a.png` for `a.png`)"), "{told}");
+    }
+    // Two folders have all of them, or one has some.
+    let folder = tempfile::tempdir().unwrap();
+    for files in [
+        vec![
+            ("x/a.png", image()),
+            ("x/s/b.png", image()),
+            ("y/a.png", image()),
+            ("y/s/b.png", image()),
+        ],
+        vec![("x/a.png", image())],
+    ] {
+        let images = tar(folder.path(), &files);
+        let set = Dataset::open_as(&json, &opening(&images)).unwrap();
+        assert_eq!((set.images_at(), &*set.images()[0].file_name), (None, "a.png"));
+    }
+}

@@ -106,6 +106,6 @@ pub(super) fn file_of(request: &Request<'_>) -> Result<(PathBuf, Vec<PathBuf>)> 
     } else {
         request.path.to_owned()
     };
-    let near = request.images.map_or_else(|| near(&file), |images| vec![images.to_owned()]);
+    let near = near(&file);
     Ok((file, near))
 }
