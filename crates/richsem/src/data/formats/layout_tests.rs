@@ -363,3 +363,31 @@ fn images_below_one_folder_of_the_given_place_are_found() {
         assert_eq!((set.images_at(), &*set.images()[0].file_name), (None, "a.png"));
     }
 }
+
+#[test]
+fn what_the_program_writes_beside_a_set_is_no_part_of_it() {
+    let others = [
+        ("eval.json", r#"{"protocol": "coco", "images": 24, "boxes": 116, "per_class": []}"#),
+        ("doctor.json", r#"{"parts": [{"images": 2, "categories": []}], "text": "\"images\": ["}"#),
+        ("metrics.json", r#"{"images": {"annotations": []}, "x": [{"categories": [1]}]}"#),
+        ("found.json", r#"[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]"#),
+    ];
+    let others = others.map(|(name, text)| (name, text.to_owned()));
+    let sets: [Vec<(&str, String)>; 3] = [
+        vec![("train.json", coco(&["a.png"], "a")), ("a.png", image())],
+        vec![("Annotations/a.xml", voc("a")), ("JPEGImages/a.png", image())],
+        vec![
+            ("data.yaml", "train: images\nnames: [a]\n".to_owned()),
+            ("images/a.png", image()),
+            ("labels/a.txt", "0 .5 .5 .5 .5\n".to_owned()),
+        ],
+    ];
+    for mut files in sets {
+        files.extend(others.clone());
+        let folder = tempfile::tempdir().unwrap();
+        for path in [unpacked(folder.path(), &files), tar(folder.path(), &files)] {
+            let set = Dataset::open(&path).unwrap();
+            assert_eq!((set.images().len(), set.annotations().len()), (1, 1), "{}", files[0].0);
+        }
+    }
+}

@@ -18,16 +18,55 @@ pub(super) fn is_json(name: &str) -> bool {
     name.ends_with(".json") || name.ends_with(".json.gz")
 }
 
-/// Whether a text has what COCO's have, as far as it goes.
+/// Whether a text has what COCO's have, as far as it goes: lists under its keys. What evaluations write has numbers
+/// there.
 pub(super) fn looks_annotated_text(text: &str) -> bool {
-    let text = text.trim_start_matches('\u{feff}');
-    text.trim_start().starts_with('{')
-        && ["\"images\"", "\"annotations\"", "\"categories\""].iter().any(|key| text.contains(key))
+    let lists = lists(text);
+    ["images", "annotations", "categories"].iter().any(|key| lists.contains(key))
+}
+
+/// The keys of a text's object that have lists, as far as it goes.
+fn lists(text: &str) -> Vec<&str> {
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let Some(text) = text.strip_prefix('{') else { return Vec::new() };
+    let (mut lists, mut depth, mut key, mut rest) = (Vec::new(), 0, "", text);
+    while let Some(at) = rest.find(['"', '[', '{', ']', '}']) {
+        let (sign, after) = (rest.as_bytes()[at], &rest[at + 1..]);
+        rest = after;
+        match sign {
+            b'"' => {
+                let Some(end) = string_end(after) else { return lists };
+                if depth == 0 && after[end + 1..].trim_start().starts_with(':') {
+                    key = &after[..end];
+                }
+                rest = &after[end + 1..];
+            }
+            b'[' | b'{' => {
+                if depth == 0 && sign == b'[' {
+                    lists.push(key);
+                }
+                depth += 1;
+            }
+            _ => depth -= 1,
+        }
+    }
+    lists
+}
+
+/// Where the string ends that a text begins with.
+fn string_end(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })
 }
 
 /// Whether it is what Label Studio puts beside YOLO's labels: their classes once more.
 fn is_notes(file: &Path, text: &str) -> bool {
-    stem(file) == "notes" && !["\"images\"", "\"annotations\""].iter().any(|key| text.contains(key))
+    let lists = lists(text);
+    stem(file) == "notes" && !["images", "annotations"].iter().any(|key| lists.contains(key))
 }
 
 /// Which files, each with its beginning, are parts of a set: those that look annotated and, beside these, those
