@@ -278,8 +278,8 @@ fn choose_split(place: &Place, format: &Format, opening: &Opening) -> Result<Str
     }
     let listed = splits.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", ");
     let refuse = |problem: String| {
-        Err(Error::invalid(place.path(), "split", problem)
-            .with_hint(format!("say which one with {}", Argument::Split)))
+        Error::invalid(place.path(), "split", problem)
+            .with_hint(format!("say which one with {}", Argument::Split))
     };
     if let Some(exact) = opening.split.as_ref().filter(|&wanted| splits.contains(wanted)) {
         return Ok(exact.clone());
@@ -293,8 +293,13 @@ fn choose_split(place: &Place, format: &Format, opening: &Opening) -> Result<Str
         ([], Some(_)) if opening.split.is_none() && matches!(&*splits, [s] if !is_usual(s)) => {
             Ok(splits[0].clone())
         }
-        ([], Some(wanted)) => refuse(format!("the set has no part `{wanted}`; it has {listed}")),
-        _ => refuse(format!("the set has several parts: {listed}")),
+        ([], Some(wanted)) => {
+            let is_yolo = format.name == yolo::FORMAT.name;
+            let absent = is_yolo.then(|| yolo::absent(place, wanted)).flatten();
+            let none = || refuse(format!("the set has no part `{wanted}`; it has {listed}"));
+            Err(absent.unwrap_or_else(none))
+        }
+        _ => Err(refuse(format!("the set has several parts: {listed}"))),
     }
 }
 
