@@ -143,6 +143,14 @@ pub(in crate::data) fn open(
     opening: &Opening,
     progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
 ) -> Result<Opened> {
+    open_set(path, opening, progress).map_err(mistakes::explained)
+}
+
+fn open_set(
+    path: &Path,
+    opening: &Opening,
+    progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
+) -> Result<Opened> {
     let (progress, stopped) = (RefCell::new(progress), Cell::new(false));
     let watch = |at: Reading| {
         let mut progress = progress.borrow_mut();
@@ -214,7 +222,8 @@ pub(crate) fn format_of(path: &Path) -> Result<Option<&'static str>> {
 /// A path that does not exist or has no known format, or several; what the format says.
 pub(in crate::data) fn splits(path: &Path, opening: &Opening) -> Result<Vec<String>> {
     let place = nested::place_of(path, opening.format.as_deref())?;
-    (choose_format(&place, opening.format.as_deref())?.splits)(&place)
+    let format = choose_format(&place, opening.format.as_deref());
+    format.and_then(|format| (format.splits)(&place)).map_err(mistakes::explained)
 }
 
 /// The format with that name, or the only one that fits.

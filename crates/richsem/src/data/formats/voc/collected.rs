@@ -119,7 +119,7 @@ pub(super) fn kind_beside(path: &str) -> Kind {
 }
 
 /// Whether a text begins as the annotation of one image does.
-pub(super) fn is_annotation(text: &[u8]) -> bool {
+pub(in crate::data::formats) fn is_annotation(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&text[..text.len().min(HEAD)]).into_owned();
     text.contains("<annotation>") || text.contains("<annotation ")
 }

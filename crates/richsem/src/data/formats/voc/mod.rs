@@ -52,6 +52,7 @@ use crate::{
     vocabulary::ClassIndex,
 };
 use collected::Collected;
+pub(super) use collected::is_annotation;
 use frame::{coco_box, frame};
 use image_sets::{Split, image_sets};
 use images::Images;
