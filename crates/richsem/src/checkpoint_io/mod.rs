@@ -13,7 +13,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use tch::Tensor;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    stand_in::stand_in,
+};
 
 pub use text_table::read_text_table;
 pub(crate) use text_table::{checked_text_table, read_text_rows};
@@ -45,11 +48,11 @@ pub(crate) fn format_of(path: &Path) -> Result<Format> {
         )
     } else if start.is_empty() {
         ("the file is empty", "fetch it again")
-    } else if text.starts_with("version https://git-lfs") {
-        ("a pointer of git-lfs, not the weights themselves", "run `git lfs pull` where it is from")
-    } else if ["<!doctype", "<html", "<?xml"].iter().any(|tag| text.starts_with(tag)) {
+    } else if let Some(stand_in) = stand_in(&start) {
+        stand_in
+    } else if text.starts_with("<?xml") {
         (
-            "a web page, not weights: the server answered with it",
+            "XML, not weights: the server answered with it",
             "open the file to see what it says, and fetch the weights again",
         )
     } else {

@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::TopLevel;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    stand_in::{LOOKED_AT, stand_in},
+};
 
 /// A record longer than this is a missing quote or brace, not a record; reading on would take the
 /// rest of the file into memory.
@@ -74,7 +77,10 @@ impl<R: Read> JsonStream<R> {
     /// Looks at the beginning: before it, a list's first bracket or an object's, nothing but white space
     /// and a byte order mark may stand. Enters the object; a list is entered by [`Self::records`].
     pub(crate) fn open(&mut self, expected: &TopLevel) -> Result<()> {
-        while self.unread().len() < 4 && self.fill()? {}
+        while self.unread().len() < LOOKED_AT && self.fill()? {}
+        if let Some((what, hint)) = stand_in(self.unread()) {
+            return Err(self.invalid("top level", format!("this is {what}")).with_hint(hint));
+        }
         let unusable = match self.unread() {
             [] => Some(("the file is empty", TRUNCATED)),
             [0x1f, 0x8b, ..] => Some((
@@ -113,8 +119,12 @@ impl<R: Read> JsonStream<R> {
             None => Err(self.invalid("top level", "the file holds only white space")),
             Some(bracket) => {
                 let error = self.unexpected("top level", expected.expected)?;
+                let words = [&b"null"[..], b"true", b"false"];
+                let is_value = matches!(bracket, b'"' | b'-' | b'0'..=b'9')
+                    || words.iter().any(|word| self.unread().starts_with(word));
                 Err(error.with_hint(match bracket {
                     b'{' | b'[' => expected.other,
+                    _ if is_value => "the file holds a single value: is it another file?",
                     _ => "the file is not JSON",
                 }))
             }

@@ -35,6 +35,8 @@ pub(super) struct Placing {
     parts: Vec<Placed>,
     /// The places that images are in now, each once.
     stores: BTreeMap<PathBuf, ImageStore>,
+    /// Parts without an image in the place that the user says, a line each.
+    absent: Vec<String>,
 }
 
 /// The images of one part.
@@ -62,6 +64,7 @@ impl Placing {
                 stores.insert(source.to_owned(), store);
             }
         }
+        let absent = absent_parts(sets, &stores, how)?;
         let one_place = stores.len() < 2 && how.target != Target::Yolo;
         let mut parts = Vec::with_capacity(sets.len());
         for (name, set) in sets {
@@ -72,7 +75,7 @@ impl Placing {
             let (name, prefix) = (name.clone(), String::new());
             parts.push(Placed { name, source, put, folder, prefix });
         }
-        let mut placing = Self { parts, stores };
+        let mut placing = Self { parts, stores, absent };
         placing.leave_out_prefixes(sets);
         Ok(placing)
     }
@@ -83,7 +86,7 @@ impl Placing {
             let notes = store.notes().into_iter();
             notes.map(|note| format!("{}: {note}", path.display())).collect::<Vec<_>>()
         };
-        self.stores.iter().flat_map(notes).collect()
+        self.stores.iter().flat_map(notes).chain(self.absent.iter().cloned()).collect()
     }
 
     /// Names in an archive begin with folders that say nothing, as `BCCD/JPEGImages/`: those that all of one
@@ -186,6 +189,38 @@ impl Placing {
             PutImages::Copy | PutImages::Link => Some(output.join(&part.folder)),
         }
     }
+}
+
+/// Parts that have no image in the place that the user says, a note each.
+///
+/// # Errors
+/// No part has one.
+fn absent_parts(
+    sets: &[Part],
+    stores: &BTreeMap<PathBuf, ImageStore>,
+    how: &Conversion,
+) -> Result<Vec<String>> {
+    let Some(given) = &how.opening.images else { return Ok(Vec::new()) };
+    let is_absent = |(_, set): &&Part| {
+        let store = set.images_at().map(|place| &stores[place]);
+        let mut images = set.images().iter();
+        let held = store.is_some_and(|store| images.any(|image| store.contains(&image.file_name)));
+        !set.images().is_empty() && !held
+    };
+    let absent: Vec<&Part> = sets.iter().filter(is_absent).collect();
+    let Some((_, first)) = absent.first() else { return Ok(Vec::new()) };
+    if absent.len() < sets.len() {
+        let note =
+            |(name, _): &&Part| format!("{name}: none of its images is in {}", given.display());
+        return Ok(absent.iter().map(note).collect());
+    }
+    let store = ImageStore::open(given, how.opening.orientation)?;
+    let names = first.images().iter().map(|image| image.file_name.as_str());
+    let problem = store.holds_none_of(names).unwrap_or_else(|| "there are none".to_owned());
+    Err(Error::argument(Argument::Images, problem).with_hint(
+        "give the folder or archive that file names in the annotations are relative to, or leave it out to \
+         convert the annotations alone",
+    ))
 }
 
 /// What becomes of the images of one part.

@@ -288,8 +288,9 @@ fn an_error_or_a_stop_leaves_nothing() {
     let message = to(Target::Coco, &input, &output).unwrap_err().to_string();
     assert!(message.contains("val.json"), "{message}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let empty = tempfile::tempdir().unwrap();
     for (input, says) in
-        [(folder.path().join("absent"), "absent"), (folder.path().to_owned(), "format")]
+        [(folder.path().join("absent"), "absent"), (empty.path().to_owned(), "format")]
     {
         let message = to(Target::Coco, &input, &output).unwrap_err().to_string();
         assert!(message.contains(says), "{message}");

@@ -1,6 +1,8 @@
 //! What to do with a place that has no known format, where it shows what it is.
 
-use super::{Place, place::PARQUET};
+use std::path::Path;
+
+use super::{Place, place::PARQUET, voc};
 use crate::data::listing::is_image;
 
 /// Folders that are looked into.
@@ -17,6 +19,13 @@ pub(super) fn of(place: &Place) -> Option<String> {
              shards only labels of whole images, as extra data (data.extra); unpack others"
                 .to_owned(),
         );
+    }
+    if voc::is_annotation(place.head()) {
+        let folder = place.path().parent().filter(|folder| !folder.as_os_str().is_empty());
+        return Some(format!(
+            "this is Pascal VOC's XML of one image: give the folder of all of them, {}",
+            folder.unwrap_or(Path::new(".")).display()
+        ));
     }
     if place.head().starts_with(PARQUET) || is_classification(place, 1) {
         return Some(

@@ -1,6 +1,7 @@
 //! The files of an uncompressed `.tar`: found by its headers, read in place.
 
 use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
     io::{Read as _, Seek as _},
     path::{Component, Path, PathBuf},
 };
@@ -8,8 +9,9 @@ use std::{
 use fs_err::os::unix::fs::FileExt as _;
 
 use crate::{
-    data::listing::PassedOver,
+    data::listing::{PassedOver, is_image},
     error::{Error, Result},
+    plural::clause,
 };
 
 /// Most files of an archive that are looked at to recognise a set in it.
@@ -70,15 +72,51 @@ pub(super) fn plain(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
-/// Goes through the files of an archive, `most` of its entries at the most; links are passed over.
-///
-/// # Errors
-/// No readable `.tar`; a file that is cut short; what `each` says.
+/// The files of an archive, `most` of its entries at the most, in its order; links are passed over. Of files of
+/// one path the last one counts, as where the archive is unpacked: `tar -r` appends what has changed. With them
+/// comes what is wrong with the archive: what was found up to there is still enough to recognise a set.
 pub(super) fn members(
     input: &Path,
     most: usize,
     passed_over: &mut PassedOver,
-    mut each: impl FnMut(Member) -> Result<()>,
+) -> (Vec<Member>, Result<()>) {
+    let mut found = Vec::<Member>::new();
+    let mut place = HashMap::<PathBuf, usize>::new();
+    let read = each(input, most, passed_over, |member| match place.entry(member.path.clone()) {
+        Entry::Occupied(earlier) => found[*earlier.get()] = member,
+        Entry::Vacant(new) => {
+            new.insert(found.len());
+            found.push(member);
+        }
+    });
+    (found, read)
+}
+
+/// A note on the files of an archive, other than images, whose name a later one has. The store of the images tells
+/// of images.
+///
+/// # Errors
+/// No readable `.tar`; a file that is cut short.
+pub(super) fn note_replaced(input: &Path) -> Result<Option<String>> {
+    let (mut paths, mut replaced, mut first) = (HashSet::new(), 0, None);
+    each(input, usize::MAX, &mut PassedOver::default(), |Member { path, name, .. }| {
+        if !is_image(&name) && !paths.insert(path) {
+            replaced += 1;
+            first.get_or_insert(name);
+        }
+    })?;
+    Ok(first.map(|first| {
+        let files = clause(replaced, "file", ["is", "are"]);
+        format!("{files} not read, as a later one in the archive has the same name (`{first}`)")
+    }))
+}
+
+/// Goes through the files of an archive.
+fn each(
+    input: &Path,
+    most: usize,
+    passed_over: &mut PassedOver,
+    mut each: impl FnMut(Member),
 ) -> Result<()> {
     let broken = |e: &dyn std::fmt::Display| {
         Error::invalid(input, "archive", format!("not a readable .tar: {e}")).with_hint(
@@ -129,7 +167,7 @@ pub(super) fn members(
             );
             return Err(cut(problem));
         }
-        each(Member { path, name, span })?;
+        each(Member { path, name, span });
     }
     Ok(())
 }

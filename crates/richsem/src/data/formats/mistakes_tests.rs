@@ -134,3 +134,51 @@ fn archives_that_are_none_or_cut_short_say_so() {
         assert!(named || end % 512 == 0, "{end}: {message}");
     }
 }
+
+#[test]
+fn files_that_only_stand_for_others_say_so() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    let page = "\n<!DOCTYPE html>\n<html><head><title>404</title></head></html>";
+    let (xml, yaml) = ("<annotation></annotation>", "train: images\nnames: [a]\n");
+    for (text, what, hint) in
+        [(pointer, "a pointer of git-lfs", "git lfs pull"), (page, "a web page", "download")]
+    {
+        // By themselves, whatever they are called.
+        let root = tempfile::tempdir().unwrap();
+        for end in ["json", "tar", "parquet", "xml", "jsonl", "csv", "yaml", "json.gz", "zip"] {
+            let path = root.path().join(format!("set.{end}"));
+            fs_err::write(&path, text).unwrap();
+            let message = error(&path);
+            assert!(message.starts_with(&path.display().to_string()), "{message}");
+            assert!(message.contains(what) && message.contains(hint), "{end}: {message}");
+        }
+        // In a set.
+        let image = ("images/a.jpg", "");
+        for (others, name) in [
+            (vec![image], "annotations/instances_train.json"),
+            (vec![image], "train.json"),
+            (vec![], "data/train-00000-of-00001.parquet"),
+            (vec![("JPEGImages/b.jpg", "")], "Annotations/b.xml"),
+            (vec![("a.jpg", "")], "a.xml"),
+            (vec![image, ("labels/a.txt", "0 .5 .5 .1 .1")], "data.yaml"),
+            (vec![image, ("data.yaml", yaml)], "labels/a.txt"),
+            (vec![("JPEGImages/a.jpg", ""), ("Annotations/b.xml", xml)], "Annotations/a.xml"),
+        ] {
+            let files: Vec<_> = others.into_iter().chain([(name, text)]).collect();
+            let (_root, [folder, _]) = both(&files);
+            let message = error(&folder);
+            assert!(message.starts_with(&folder.join(name).display().to_string()), "{message}");
+            assert!(message.contains(what) && message.contains(hint), "{name}: {message}");
+        }
+    }
+}
+
+#[test]
+fn the_xml_of_one_image_is_no_set() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a.xml");
+    fs_err::write(&path, "<annotation><object/></annotation>").unwrap();
+    let message = error(&path);
+    let says = format!("give the folder of all of them, {}", root.path().display());
+    assert!(message.contains(&says), "{message}");
+}

@@ -14,10 +14,13 @@ mod hints;
 mod hints_tests;
 mod images_at;
 mod label_studio;
+#[cfg(test)]
+mod layout_tests;
 mod members;
 mod mistakes;
 #[cfg(test)]
 mod mistakes_tests;
+mod nested;
 mod openimages;
 mod packed;
 mod place;
@@ -140,18 +143,26 @@ pub(in crate::data) fn open(
     opening: &Opening,
     progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
 ) -> Result<Opened> {
+    open_set(path, opening, progress).map_err(mistakes::explained)
+}
+
+fn open_set(
+    path: &Path,
+    opening: &Opening,
+    progress: &mut dyn FnMut(Reading) -> ControlFlow<()>,
+) -> Result<Opened> {
     let (progress, stopped) = (RefCell::new(progress), Cell::new(false));
     let watch = |at: Reading| {
         let mut progress = progress.borrow_mut();
         stopped.set(stopped.get() || progress(at).is_break());
         if stopped.get() { Err(Error::Stopped) } else { Ok(()) }
     };
-    let place = Place::new(path)?;
+    let place = nested::place_of(path, opening.format.as_deref())?;
     let format = choose_format(&place, opening.format.as_deref())?;
     refuse_unused(format, opening)?;
     let split = choose_split(&place, format, opening)?;
     let request = Request {
-        path,
+        path: place.path(),
         split: &split,
         images: opening.images.as_deref(),
         vocabulary: opening.vocabulary.as_deref(),
@@ -161,12 +172,18 @@ pub(in crate::data) fn open(
         watch: &watch,
     };
     let read = (format.read)(&request).and_then(|mut records| {
-        sizes::complete(path, &mut records, opening, &watch)?;
+        sizes::complete(place.path(), &mut records, opening, &watch)?;
         Ok(records)
     });
     // Where a stop looked like another failure, as of a place that may have the images.
     let mut records = if stopped.get() { Err(Error::Stopped) } else { read }?;
     records.notes.extend(copies::note(&records.images));
+    if place.path() != path {
+        records.notes.insert(0, format!("the set is that in {}", place.path().display()));
+    }
+    if place.is_tar() {
+        records.notes.extend(members::note_replaced(path)?);
+    }
     Ok(Opened { format, split, records })
 }
 
@@ -191,7 +208,7 @@ fn refuse_unused(format: &Format, opening: &Opening) -> Result<()> {
 /// # Errors
 /// A path that cannot be read; several formats that fit.
 pub(crate) fn format_of(path: &Path) -> Result<Option<&'static str>> {
-    let place = Place::new(path)?;
+    let place = nested::place_of(path, None)?;
     match fitting(&place).as_slice() {
         [] => Ok(None),
         [(format, _)] => Ok(Some(format.name)),
@@ -204,8 +221,9 @@ pub(crate) fn format_of(path: &Path) -> Result<Option<&'static str>> {
 /// # Errors
 /// A path that does not exist or has no known format, or several; what the format says.
 pub(in crate::data) fn splits(path: &Path, opening: &Opening) -> Result<Vec<String>> {
-    let place = Place::new(path)?;
-    (choose_format(&place, opening.format.as_deref())?.splits)(&place)
+    let place = nested::place_of(path, opening.format.as_deref())?;
+    let format = choose_format(&place, opening.format.as_deref());
+    format.and_then(|format| (format.splits)(&place)).map_err(mistakes::explained)
 }
 
 /// The format with that name, or the only one that fits.
@@ -269,8 +287,8 @@ fn choose_split(place: &Place, format: &Format, opening: &Opening) -> Result<Str
     }
     let listed = splits.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", ");
     let refuse = |problem: String| {
-        Err(Error::invalid(place.path(), "split", problem)
-            .with_hint(format!("say which one with {}", Argument::Split)))
+        Error::invalid(place.path(), "split", problem)
+            .with_hint(format!("say which one with {}", Argument::Split))
     };
     if let Some(exact) = opening.split.as_ref().filter(|&wanted| splits.contains(wanted)) {
         return Ok(exact.clone());
@@ -284,8 +302,13 @@ fn choose_split(place: &Place, format: &Format, opening: &Opening) -> Result<Str
         ([], Some(_)) if opening.split.is_none() && matches!(&*splits, [s] if !is_usual(s)) => {
             Ok(splits[0].clone())
         }
-        ([], Some(wanted)) => refuse(format!("the set has no part `{wanted}`; it has {listed}")),
-        _ => refuse(format!("the set has several parts: {listed}")),
+        ([], Some(wanted)) => {
+            let is_yolo = format.name == yolo::FORMAT.name;
+            let absent = is_yolo.then(|| yolo::absent(place, wanted)).flatten();
+            let none = || refuse(format!("the set has no part `{wanted}`; it has {listed}"));
+            Err(absent.unwrap_or_else(none))
+        }
+        _ => Err(refuse(format!("the set has several parts: {listed}"))),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     data::{
         image_store::ImageStore,
         reading::{Watch, open_store},
+        records::ImageRecord,
     },
     error::Result,
     json,
@@ -27,7 +28,7 @@ pub(super) const PARQUET: &[u8] = b"PAR1";
 const SHOWN: usize = 6;
 
 /// Images whose files are looked for, to know a folder of images again.
-pub(super) const LOOKED_FOR: usize = 20;
+const LOOKED_FOR: usize = 20;
 
 /// A file or folder whose format is asked for; or several parquet files, by a pattern.
 pub(in crate::data) struct Place {
@@ -177,14 +178,56 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
     Ok(names.into_iter().collect())
 }
 
-/// The first of several folders (or archives) that holds images of these names.
-pub(in crate::data) fn root_of<'a>(
-    candidates: impl IntoIterator<Item = PathBuf>,
-    names: impl Iterator<Item = &'a str> + Clone,
-    watch: Watch<'_>,
-) -> Option<PathBuf> {
-    candidates.into_iter().find(|candidate| {
-        let Ok(store) = open_store(candidate, Default::default(), watch) else { return false };
-        names.clone().take(LOOKED_FOR).any(|name| store.contains(name))
-    })
+/// A sample of a set's images, from all over it: often a part of it is missing.
+pub(in crate::data) fn sample(images: &[ImageRecord]) -> Vec<&str> {
+    let every = (images.len() / LOOKED_FOR).max(1);
+    images.iter().step_by(every).map(|image| image.file_name.as_str()).collect()
+}
+
+/// Of several ways to find images the one by which most are `held`, and the first of these; none if no image is.
+/// A way that holds `all` of them ends it: a name may exist by accident in the wrong place, and all of them do not.
+pub(in crate::data) fn most_held<T>(
+    all: usize,
+    ways: impl IntoIterator<Item = T>,
+    held: impl Fn(&T) -> usize,
+) -> Option<T> {
+    let (mut most, mut best) = (0, None);
+    for way in ways {
+        let held = held(&way);
+        if held > most {
+            (most, best) = (held, Some(way));
+        }
+        if most == all {
+            break;
+        }
+    }
+    best
+}
+
+/// Folders and archives that may hold a set's images; each is opened when it is first looked into.
+pub(in crate::data) struct Roots<'a> {
+    places: Vec<PathBuf>,
+    stores: Vec<OnceCell<Option<ImageStore>>>,
+    watch: Watch<'a>,
+}
+
+impl<'a> Roots<'a> {
+    pub(in crate::data) fn new(places: Vec<PathBuf>, watch: Watch<'a>) -> Self {
+        let stores = places.iter().map(|_| OnceCell::new()).collect();
+        Self { places, stores, watch }
+    }
+
+    /// The one that holds most of the images, and which of the lists of their names it holds.
+    pub(in crate::data) fn find<N: AsRef<str>>(&self, lists: &[Vec<N>]) -> Option<(usize, &Path)> {
+        let all = lists.first().map_or(0, Vec::len);
+        let roots = 0..self.places.len();
+        let ways = (0..lists.len()).flat_map(|list| roots.clone().map(move |root| (list, root)));
+        let held = |&(list, root): &(usize, usize)| {
+            let open = || open_store(&self.places[root], Default::default(), self.watch).ok();
+            let store = self.stores[root].get_or_init(open).as_ref();
+            let held = |name: &&N| store.is_some_and(|store| store.contains(name.as_ref()));
+            lists[list].iter().filter(held).count()
+        };
+        most_held(all, ways, held).map(|(list, root)| (list, self.places[root].as_path()))
+    }
 }

@@ -34,7 +34,7 @@ use image::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, boxes::Xywh};
+use crate::{Error, Result, boxes::Xywh, stand_in::stand_in};
 
 /// Most pixels of an image. Pillow, too, refuses larger ones as decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -287,18 +287,16 @@ impl FileFormat {
             let problem = format!("expected JPEG, PNG, WebP, BMP, TIFF or GIF, got {problem}");
             Err(Error::invalid(name, "image", problem).with_hint(hint))
         };
+        if let Some((what, hint)) = stand_in(bytes) {
+            return invalid(what, hint);
+        }
         match bytes {
             [] => invalid("an empty file", FETCH_AGAIN),
             [0xFF, 0xD8, ..] => Ok(Self::Jpeg),
             [b'I', b'I', 0x2B, 0, ..] | [b'M', b'M', 0, 0x2B, ..] => {
                 invalid("BigTIFF", "convert it, as with `magick FILE FILE.png`")
             }
-            [b'<', ..] => {
-                invalid("HTML or XML text", "the download gave a web page: download the file again")
-            }
-            _ if bytes.starts_with(b"version https://git-lfs") => {
-                invalid("a Git LFS pointer", "fetch the contents with `git lfs pull`")
-            }
+            [b'<', ..] => invalid("XML or SVG text", FETCH_AGAIN),
             _ => match image::guess_format(bytes) {
                 Ok(format) if format.reading_enabled() => Ok(Self::Other(format)),
                 Ok(other) => invalid(

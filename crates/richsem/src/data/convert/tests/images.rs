@@ -165,3 +165,33 @@ fn sizes_that_the_annotations_lack_are_the_images() {
     let store = ImageStore::open(&input.path().join("images"), Default::default()).unwrap();
     assert_eq!(store.size("a.png").unwrap(), [6, 8]);
 }
+
+#[test]
+fn a_place_without_the_images_is_refused_and_one_with_those_of_a_part_is_told() {
+    let input = with_images(false);
+    let places = tempfile::tempdir().unwrap();
+    let (none, some) = (places.path().join("none"), places.path().join("some"));
+    write(&none, "other.png", "");
+    write(&some, "a.png", "");
+    for target in [Target::Coco, Target::Lvis, Target::Yolo] {
+        let at = |images: &Path| {
+            let mut how = Conversion::to(target);
+            how.opening.images = Some(images.to_owned());
+            let output = places.path().join("out");
+            let done = convert(input.path(), &output, &how, &GO, &mut go_on);
+            let _ = std::fs::remove_dir_all(&output);
+            done.map_err(|error| error.to_string())
+        };
+        let error = at(&none).unwrap_err();
+        let says = format!("`{}` holds none of the annotated images, as `a.png`", none.display());
+        assert!(error.starts_with("`images`: ") && error.contains(&says), "{error}");
+        if target == Target::Yolo {
+            // It needs the images of every part.
+            assert!(at(&some).unwrap_err().contains("expected the images, found none"));
+            continue;
+        }
+        let notes = at(&some).unwrap().notes;
+        let says = format!("val: none of its images is in {}", some.display());
+        assert!(notes.contains(&says), "{notes:?}");
+    }
+}

@@ -43,7 +43,9 @@ fn not_json_at_all() {
     refused(b"BZh91AY&SY", "top level", "bzip2", "bunzip2");
     refused(b"\xfd7zXZ\0\0", "top level", "xz archive", "unxz");
     refused("images:\n - 1", "top level", "got `i` at byte 0", "not JSON");
-    refused("3", "top level", "got a number", "not JSON");
+    for (value, got) in [("3", "a number"), ("null", "null"), ("\"x\"", "a string")] {
+        refused(value, "top level", &format!("got {got}"), "the file holds a single value");
+    }
 }
 
 #[test]

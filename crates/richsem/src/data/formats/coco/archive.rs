@@ -14,7 +14,9 @@ use crate::{
     data::{
         formats::{
             Place, Request,
+            images_at::{self, last},
             members::{MOST_LOOKED_AT, Span, members},
+            place::{most_held, sample},
         },
         image_store::ImageStore,
         json_file::JsonFile,
@@ -32,9 +34,6 @@ const HEAD: u64 = 64 << 10;
 /// Most JSON files of an archive that are looked into.
 const MOST_JSON: usize = 64;
 
-/// Images that are looked for, to know where they are in the archive.
-const LOOKED_FOR: usize = 20;
-
 /// How many parts of an image's name are tried, where the whole is not there.
 const PARTS: [usize; 3] = [usize::MAX, 2, 1];
 
@@ -49,7 +48,8 @@ pub(super) struct File {
 /// its headers can be read: the reader says what is wrong with the rest.
 fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, String)>> {
     let (mut found, mut images) = (Vec::new(), HashSet::new());
-    let read = members(archive, most, &mut PassedOver::default(), |member| {
+    let (members, read) = members(archive, most, &mut PassedOver::default());
+    for member in members {
         let hidden = member.path.iter().any(|part| part.as_encoded_bytes().starts_with(b"."));
         let name = member.path.to_string_lossy();
         if !hidden && is_json(&name) {
@@ -57,8 +57,7 @@ fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, String)>> {
         } else if !hidden && is_image(&name) {
             images.insert(member.path.with_extension(""));
         }
-        Ok(())
-    });
+    }
     if most == usize::MAX {
         read?;
     }
@@ -144,60 +143,46 @@ pub(super) fn read(request: &Request<'_>) -> Result<Records> {
     records.json = Some(JsonFile::inside(request.path, &file.path, offset, length));
     if request.images.is_none() {
         let store = open_store(request.path, Default::default(), request.watch)?;
-        if find(&store, &file.path, &mut records)? {
+        if find(&store, &file.path, &mut records) {
             return Ok(records);
         }
     }
-    let near = request.images.map_or_else(|| near(request.path), |images| vec![images.to_owned()]);
-    let near = super::own_first(&mut records, request, near);
-    crate::data::formats::images_at::find(&near, request.watch, &mut records);
+    let near = super::own_first(&mut records, near(request.path));
+    images_at::find(near, request, &mut records)?;
     Ok(records)
 }
 
 /// Looks for the images in the archive itself, and calls them by their paths there.
-fn find(store: &ImageStore, file: &Path, records: &mut Records) -> Result<bool> {
-    let every = (records.images.len() / LOOKED_FOR).max(1);
-    let sample: Vec<&str> =
-        records.images.iter().step_by(every).map(|image| image.file_name.as_str()).collect();
-    for parts in PARTS {
-        for folder in near_of(file) {
-            let full = |name: &str| joined(&folder, last(name, parts));
-            if !sample.iter().any(|name| store.contains(&full(name))) {
-                continue;
-            }
-            let all: HashSet<String> =
-                records.images.iter().map(|image| full(&image.file_name)).collect();
-            if all.len() < records.images.len() && parts != usize::MAX {
-                continue;
-            }
-            if parts != usize::MAX {
-                let first = sample.first().copied().unwrap_or_default();
-                records.notes.push(format!(
-                    "the images are found in the archive by the ends of their names (`{}` for `{first}`)",
-                    full(first)
-                ));
-            }
-            let names: Vec<String> =
-                records.images.iter().map(|image| full(&image.file_name)).collect();
-            for (image, name) in records.images.iter_mut().zip(names) {
-                image.file_name = name;
-            }
-            records.images_at = Some(store.path().to_owned());
-            return Ok(true);
-        }
+fn find(store: &ImageStore, file: &Path, records: &mut Records) -> bool {
+    let sample = sample(&records.images);
+    let folders = near_of(file);
+    let ways = PARTS.iter().flat_map(|&parts| folders.iter().map(move |folder| (parts, folder)));
+    let full = |(parts, folder): (usize, &PathBuf), name: &str| joined(folder, last(name, parts));
+    // Cut names must tell all images apart.
+    let apart = |&way: &(usize, &PathBuf)| {
+        let all = records.images.iter().map(|image| full(way, &image.file_name));
+        way.0 == usize::MAX || all.collect::<HashSet<_>>().len() == records.images.len()
+    };
+    let held = |way: &(usize, &PathBuf)| {
+        let held = sample.iter().filter(|name| store.contains(&full(*way, name))).count();
+        if held > 0 && apart(way) { held } else { 0 }
+    };
+    let Some(way) = most_held(sample.len(), ways, held) else { return false };
+    if way.0 != usize::MAX {
+        let first = sample.first().copied().unwrap_or_default();
+        records.notes.push(format!(
+            "the images are found in the archive by the ends of their names (`{}` for `{first}`)",
+            full(way, first)
+        ));
     }
-    Ok(false)
+    for image in &mut records.images {
+        image.file_name = full(way, &image.file_name);
+    }
+    records.images_at = Some(store.path().to_owned());
+    true
 }
 
 fn joined(folder: &Path, name: &str) -> String {
     let folder = folder.to_string_lossy();
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
-}
-
-/// The last parts of a path, all of it if it has no more.
-fn last(name: &str, parts: usize) -> &str {
-    if parts == usize::MAX {
-        return name;
-    }
-    name.rmatch_indices('/').nth(parts - 1).map_or(name, |(at, _)| &name[at + 1..])
 }

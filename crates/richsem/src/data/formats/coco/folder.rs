@@ -7,6 +7,7 @@ use super::{
     names::{ANNOTATIONS, ROBOFLOW, boxed, is_json, is_meant, names, near, parts},
 };
 use crate::{
+    data::formats::is_usual,
     error::{Error, Result},
     json,
 };
@@ -40,7 +41,8 @@ pub(in crate::data::formats) fn begins_as_json(place: &Place) -> bool {
     place.text().trim_start().starts_with(['{', '[']) && !place.ends_with(".jsonl")
 }
 
-/// The annotation files of a folder, sorted: `annotations/*.json`, those in it, or Roboflow's.
+/// The annotation files of a folder, sorted: `annotations/*.json`, those in it, or one or more in each folder of a
+/// part, as Roboflow's.
 fn annotation_files(place: &Place) -> Vec<PathBuf> {
     let of = |place: &Place| -> Vec<PathBuf> {
         let names = place.files().filter(|name| is_json(name));
@@ -50,13 +52,21 @@ fn annotation_files(place: &Place) -> Vec<PathBuf> {
         let parts = parts(&files).into_iter().zip(files).filter(|(is_part, _)| *is_part);
         boxed(&parts.map(|(_, (file, _))| file).collect::<Vec<_>>())
     };
+    let inner =
+        |place: &Place| place.below(ANNOTATIONS).map(|inner| of(&inner)).unwrap_or_default();
     let roboflow = place.folders().map(|folder| place.path().join(folder).join(ROBOFLOW));
     let roboflow: Vec<PathBuf> = roboflow.filter(|file| file.is_file()).collect();
     if !roboflow.is_empty() {
         return roboflow;
     }
-    let inner = place.below(ANNOTATIONS).map(|inner| of(&inner)).unwrap_or_default();
-    if inner.is_empty() { of(place) } else { inner }
+    let own = [inner(place), of(place)].into_iter().find(|files| !files.is_empty());
+    own.unwrap_or_else(|| {
+        let folders = place.folders().filter(|name| is_usual(name));
+        let folders: Vec<Place> = folders.filter_map(|name| place.below(name)).collect();
+        let each = |of: &dyn Fn(&Place) -> Vec<PathBuf>| folders.iter().flat_map(of).collect();
+        let ways: [Vec<PathBuf>; 2] = [each(&inner), each(&of)];
+        ways.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
+    })
 }
 
 /// What is wrong with the annotations of a place that no format fits: with the first JSON file that is probably
@@ -96,6 +106,6 @@ pub(super) fn file_of(request: &Request<'_>) -> Result<(PathBuf, Vec<PathBuf>)> 
     } else {
         request.path.to_owned()
     };
-    let near = request.images.map_or_else(|| near(&file), |images| vec![images.to_owned()]);
+    let near = near(&file);
     Ok((file, near))
 }

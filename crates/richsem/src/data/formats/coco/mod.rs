@@ -52,16 +52,16 @@ pub(super) const FORMAT: Format = Format {
         let (reader, counter) = json::open_counted(&file)?;
         let told = || crate::data::reading::tell(&counter, request.watch);
         let mut records = read(&file, reader, CHUNK, request.annotated, &told)?;
-        images_at::find(&own_first(&mut records, request, near), request.watch, &mut records);
+        let near = own_first(&mut records, near);
+        images_at::find(near, request, &mut records)?;
         records.json = Some(JsonFile::at(file));
         Ok(records)
     },
 };
 
-/// The places of the images that the file names, and those near; only the user's, if there is one.
-fn own_first(records: &mut Records, request: &Request<'_>, near: Vec<PathBuf>) -> Vec<PathBuf> {
-    let own = records.images_at.take().filter(|_| request.images.is_none());
-    own.into_iter().chain(near).collect()
+/// The place of the images that the file names, then those near.
+fn own_first(records: &mut Records, near: Vec<PathBuf>) -> Vec<PathBuf> {
+    records.images_at.take().into_iter().chain(near).collect()
 }
 
 /// Bytes read at a time: thousands of records, so that parsing them in parallel pays, and small

@@ -18,16 +18,55 @@ pub(super) fn is_json(name: &str) -> bool {
     name.ends_with(".json") || name.ends_with(".json.gz")
 }
 
-/// Whether a text has what COCO's have, as far as it goes.
+/// Whether a text has what COCO's have, as far as it goes: lists under its keys. What evaluations write has numbers
+/// there.
 pub(super) fn looks_annotated_text(text: &str) -> bool {
-    let text = text.trim_start_matches('\u{feff}');
-    text.trim_start().starts_with('{')
-        && ["\"images\"", "\"annotations\"", "\"categories\""].iter().any(|key| text.contains(key))
+    let lists = lists(text);
+    ["images", "annotations", "categories"].iter().any(|key| lists.contains(key))
+}
+
+/// The keys of a text's object that have lists, as far as it goes.
+fn lists(text: &str) -> Vec<&str> {
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let Some(text) = text.strip_prefix('{') else { return Vec::new() };
+    let (mut lists, mut depth, mut key, mut rest) = (Vec::new(), 0, "", text);
+    while let Some(at) = rest.find(['"', '[', '{', ']', '}']) {
+        let (sign, after) = (rest.as_bytes()[at], &rest[at + 1..]);
+        rest = after;
+        match sign {
+            b'"' => {
+                let Some(end) = string_end(after) else { return lists };
+                if depth == 0 && after[end + 1..].trim_start().starts_with(':') {
+                    key = &after[..end];
+                }
+                rest = &after[end + 1..];
+            }
+            b'[' | b'{' => {
+                if depth == 0 && sign == b'[' {
+                    lists.push(key);
+                }
+                depth += 1;
+            }
+            _ => depth -= 1,
+        }
+    }
+    lists
+}
+
+/// Where the string ends that a text begins with.
+fn string_end(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })
 }
 
 /// Whether it is what Label Studio puts beside YOLO's labels: their classes once more.
 fn is_notes(file: &Path, text: &str) -> bool {
-    stem(file) == "notes" && !["\"images\"", "\"annotations\""].iter().any(|key| text.contains(key))
+    let lists = lists(text);
+    stem(file) == "notes" && !["images", "annotations"].iter().any(|key| lists.contains(key))
 }
 
 /// Which files, each with its beginning, are parts of a set: those that look annotated and, beside these, those
@@ -91,23 +130,43 @@ fn split_of(file: &Path) -> String {
     stem.strip_prefix("instances_").unwrap_or(&stem).to_owned()
 }
 
-/// What the parts are called, each its own name: that of its split, else of its file.
+/// What the parts are called, each its own name: that of its split, else of its file, else of the folder that it
+/// alone lies in, else all of these.
 pub(super) fn names(files: &[PathBuf]) -> Vec<String> {
     let whole =
         |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let ways: [Vec<String>; 3] = [
+    let common = common_folders(files);
+    let folder = |file: &PathBuf| {
+        let folders = file.parent().into_iter().flatten().skip(common);
+        let folders = folders.filter(|name| *name != ANNOTATIONS);
+        folders.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>().join("/")
+    };
+    let below = |file: &PathBuf| format!("{}/{}", folder(file), split_of(file));
+    let ways: [Vec<String>; 5] = [
         files.iter().map(|file| split_of(file)).collect(),
         files.iter().map(|file| stem(file)).collect(),
         files.iter().map(whole).collect(),
+        files.iter().map(folder).collect(),
+        files.iter().map(below).collect(),
     ];
     let unique = |names: &Vec<String>, at: usize| {
-        names.iter().filter(|name| **name == names[at]).count() == 1
+        let name = &names[at];
+        !name.is_empty() && names.iter().filter(|other| *other == name).count() == 1
     };
-    let name = |at: usize| {
-        let way = ways.iter().find(|names| unique(names, at)).unwrap_or(&ways[2]);
-        way[at].clone()
+    let name = |at: usize| match ways.iter().find(|names| unique(names, at)) {
+        Some(way) => way[at].clone(),
+        None => files[at].to_string_lossy().into_owned(),
     };
     (0..files.len()).map(name).collect()
+}
+
+/// How many folders all files begin with.
+fn common_folders(files: &[PathBuf]) -> usize {
+    let folders = |file: &PathBuf| file.parent().unwrap_or(Path::new("")).to_owned();
+    let common = files.iter().map(folders).reduce(|common, folder| {
+        common.iter().zip(&folder).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+    });
+    common.map_or(0, |common| common.iter().count())
 }
 
 /// Folders (and archives) near a file that its images may lie in.

@@ -147,9 +147,8 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let subset = part.subset.as_deref().unwrap_or_default();
     let near = ["", "images", &format!("images/{subset}"), subset, "images.tar"];
     let near = near.map(|name| folder.join(name)).to_vec();
-    let near = request.images.map_or(near, |images| vec![images.to_owned()]);
     let there: Vec<PathBuf> = near.into_iter().filter(|path| path.exists()).collect();
-    images_at::find(&there, request.watch, &mut records);
+    images_at::find(there, request, &mut records)?;
     Ok(records)
 }
 

@@ -1,6 +1,9 @@
 //! Parquet files with the images and their boxes in them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{
     super::{Format, Place, Request, place::PARQUET, words},
@@ -16,7 +19,8 @@ use crate::{
         reading::{FILES, Reading},
         records::Records,
     },
-    error::{Error, Result},
+    error::{Error, Result, first_few},
+    plural::clause,
 };
 
 pub(in super::super) const FORMAT: Format = Format {
@@ -148,11 +152,42 @@ fn pattern(folder: &Path, name: &str, files: &[&PathBuf]) -> Result<PathBuf> {
         .with_hint("call them as Hugging Face does: train-00000-of-00005.parquet"))
 }
 
+/// The files that are missing beside these by their numbers, as `train-00001-of-00003.parquet`.
+fn missing(files: &[PathBuf]) -> Vec<String> {
+    let mut missing = BTreeSet::new();
+    let mut there = BTreeSet::new();
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some((part, number, of)) = numbered(&name) {
+            let count = of.parse().unwrap_or(0);
+            let width = number.len();
+            let all = (0..count).take(MOST_MISSING);
+            missing.extend(all.map(|n: usize| format!("{part}-{n:0width$}-of-{of}.parquet")));
+        }
+        there.insert(name);
+    }
+    missing.difference(&there).cloned().collect()
+}
+
+/// Most files of a part that are looked for: more is a number of another kind.
+const MOST_MISSING: usize = 100_000;
+
+/// The part, number and count of `train-00000-of-00003.parquet`.
+fn numbered(name: &str) -> Option<(&str, &str, &str)> {
+    let (rest, of) = name.strip_suffix(".parquet")?.rsplit_once("-of-")?;
+    let (part, number) = rest.rsplit_once('-')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    (is_number(number) && is_number(of)).then_some((part, number, of))
+}
+
 fn read(request: &Request<'_>) -> Result<Records> {
     let place = Place::new(request.path)?;
     let parts = parts(&place)?;
     let part = part_of(request.path, &parts, request.split)?;
     let path = &parts[part].1;
+    let files = ImageStore::files_of(path)?.unwrap_or_else(|| vec![path.clone()]);
+    // Of a file that is given by itself the others are not asked for.
+    let missing = if request.path.is_file() { Vec::new() } else { missing(&files) };
     let annotations = Annotations::open(path)?;
     if !annotations.has_boxes() && request.annotated {
         return Err(Error::invalid(path, "objects", "there is no column of boxes").with_hint(
@@ -183,6 +218,13 @@ fn read(request: &Request<'_>) -> Result<Records> {
     }
     let images_at = request.images.unwrap_or(path).to_owned();
     let mut records = collector.finish(request, path, images_at)?;
+    if !missing.is_empty() {
+        records.warnings.push(format!(
+            "the set is not whole: by the names of its files {} not there: {}",
+            clause(missing.len(), "file", ["is", "are"]),
+            first_few(missing.into_iter())
+        ));
+    }
     let unread = annotations.unread();
     if !unread.is_empty() {
         records.notes.push(format!("columns that are not read: {}", unread.join(", ")));

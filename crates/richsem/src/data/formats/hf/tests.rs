@@ -333,3 +333,34 @@ fn records_may_be_csv() {
     let short = "file_name,bbox\na.png\n";
     assert!(message(open("metadata.csv", short)).contains("metadata.csv: line 2"));
 }
+
+#[test]
+fn files_of_a_part_that_are_missing_are_named() {
+    let sample = "samples/hf_parquet/struct_of_lists/data/train-00000-of-00001.parquet";
+    let Some(sample) = shared(sample) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs_err::create_dir(&data).unwrap();
+    let warnings = |path: &std::path::Path| {
+        let opening = Opening { boxes: Some(XYWH), ..split("train") };
+        Dataset::open_as(path, &opening).unwrap().report().warnings.join("\n")
+    };
+    let put = |number: usize| {
+        let name = data.join(format!("train-0000{number}-of-00003.parquet"));
+        fs_err::copy(&sample, &name).unwrap();
+        name
+    };
+    put(0);
+    let text = warnings(folder.path());
+    let says = "2 files are not there: train-00001-of-00003.parquet, train-00002-of-00003.parquet";
+    assert!(text.contains(says), "{text}");
+    put(2);
+    let text = warnings(folder.path());
+    assert!(text.contains("1 file is not there: train-00001-of-00003.parquet"), "{text}");
+    let one = put(1);
+    assert!(!warnings(folder.path()).contains("not there"));
+    fs_err::remove_file(data.join("train-00000-of-00003.parquet")).unwrap();
+    // A file that is given by itself is all that is asked for.
+    let set = Dataset::open_as(&one, &Opening { boxes: Some(XYWH), ..Opening::default() });
+    assert!(!set.unwrap().report().warnings.join("\n").contains("not there"));
+}

@@ -92,9 +92,8 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let mut records = reader.finish()?;
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
     let near = ["", "images", "upload", "media", "images.tar"].map(|name| folder.join(name));
-    let near = request.images.map_or(near.to_vec(), |images| vec![images.to_owned()]);
     let there: Vec<PathBuf> = near.into_iter().filter(|path| path.exists()).collect();
-    images_at::find(&there, request.watch, &mut records);
+    images_at::find(there, request, &mut records)?;
     Ok(records)
 }
 

@@ -85,8 +85,9 @@ impl RawResult {
         };
         let has = |key: &str| self.value.contains_key(key);
         let known = size.or((!turned).then_some([1; 2]));
-        let rectangle = has("width") && has("height");
-        let ellipse = has("radiusX") && has("radiusY");
+        // What is called so must have its numbers: to leave it out would lose a box.
+        let rectangle = self.kind.starts_with("rectangle") || has("width") && has("height");
+        let ellipse = self.kind.starts_with("ellipse") || has("radiusX") && has("radiusY");
         let polygon = has("points") && self.kind.starts_with("polygon");
         if !rectangle && !ellipse && !polygon {
             return Ok(Drawn::Nothing);

@@ -136,6 +136,18 @@ fn what_has_no_box_or_no_place_is_counted() {
 }
 
 #[test]
+fn a_rectangle_or_an_ellipse_without_its_numbers_is_an_error() {
+    let cut = |text: &str, key: &str| task(&text.replace(&format!("\"{key}\": "), "\"other\": "));
+    let ellipse = r#""type": "ellipselabels", "value": {"x": 50, "y": 50, "radiusX": 10, "radiusY": 10, "ellipselabels": ["a"]}"#;
+    for (result, key) in [(SQUARE, "width"), (SQUARE, "height"), (ellipse, "radiusX")] {
+        let text = file(format!("[{}, {}]", task(SQUARE), cut(result, key)));
+        let text = text.map(|set| set.report().to_string()).unwrap_err().to_string();
+        let says = format!("[1].annotations[0].result[0].value.{key}: expected a number");
+        assert!(text.contains(&says) && text.contains("got nothing"), "{text}");
+    }
+}
+
+#[test]
 fn unknown_sizes_leave_shares_of_the_image() {
     let unknown = |result: &str| {
         let text = task(result).replace("\"original_width\": 200, \"original_height\": 100,", "");

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{
     Format, Request,
-    place::{LOOKED_FOR, Place, root_of},
+    place::{Place, Roots, sample},
 };
 use crate::{
     boxes::Xywh,
@@ -201,18 +201,16 @@ fn annotation(truth: &OpenImagesBox) -> Annotation {
 /// Finds the images: below a folder by id, by the first digit of the id, or in folders of the archives'
 /// names (`train_0`).
 fn place_images(records: &mut Records, folders: Vec<std::path::PathBuf>, watch: Watch<'_>) {
-    let plain = || records.images.iter().map(|image| image.file_name.as_str());
     let by_digit = |name: &str| format!("{}/{name}", &name[..1]);
-    if let Some(root) = root_of(folders.iter().cloned(), plain(), watch) {
-        records.images_at = Some(root);
-        return;
+    let plain: Vec<String> = sample(&records.images).into_iter().map(str::to_owned).collect();
+    let mut lists = vec![plain];
+    if records.images.iter().all(|image| image.file_name.is_char_boundary(1)) {
+        lists.push(lists[0].iter().map(|name| by_digit(name)).collect());
     }
-    if !plain().all(|name| name.is_char_boundary(1)) {
-        return;
-    }
-    let nested: Vec<String> = plain().take(LOOKED_FOR).map(by_digit).collect();
-    if let Some(root) = root_of(folders, nested.iter().map(String::as_str), watch) {
-        records.images_at = Some(root);
+    let roots = Roots::new(folders, watch);
+    let Some((list, root)) = roots.find(&lists) else { return };
+    records.images_at = Some(root.to_owned());
+    if list > 0 {
         for image in &mut records.images {
             image.file_name = by_digit(&image.file_name);
         }

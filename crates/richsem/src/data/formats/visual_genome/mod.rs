@@ -67,9 +67,8 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let mut records = reader.finish(images, chosen);
     retain_images(&mut records, &kept);
     let near = ["", "images", "images.tar", ".."].map(|name| folder.join(name)).to_vec();
-    let near = request.images.map_or(near, |images| vec![images.to_owned()]);
     let there: Vec<PathBuf> = near.into_iter().filter(|path| path.exists()).collect();
-    images_at::find(&there, request.watch, &mut records);
+    images_at::find(there, request, &mut records)?;
     Ok(records)
 }
 

@@ -266,3 +266,11 @@ fn a_list_of_classes_is_for_visual_genome_alone() {
     let message = open(&path, None, Some("x.txt".into())).unwrap_err().to_string();
     assert!(message.contains("COCO or LVIS JSON has classes of its own"), "{message}");
 }
+
+#[test]
+fn a_list_of_classes_that_is_not_there_is_named_with_what_it_is() {
+    let list = std::path::Path::new("/nowhere/nope.txt");
+    let error = super::vocabulary::Vocabulary::find(Some(list), list).err().unwrap().to_string();
+    assert!(error.starts_with("`vocabulary`: there is no file `/nowhere/nope.txt`"), "{error}");
+    assert!(error.contains("a class on each line"), "{error}");
+}

@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    argument::Argument,
     data::records::ClassRecord,
     error::{Error, Result},
 };
@@ -91,6 +92,12 @@ pub(super) struct Chosen {
 impl Vocabulary {
     /// The list that was given, or that lies in the folder.
     pub(super) fn find(given: Option<&Path>, folder: &Path) -> Result<Self> {
+        if let Some(absent) = given.filter(|file| !file.is_file()) {
+            let problem = format!("there is no file `{}`", absent.display());
+            return Err(Error::argument(Argument::Vocabulary, problem).with_hint(
+                "give a list with a class on each line, its other names after commas, or leave it out",
+            ));
+        }
         let beside = folder.join(BESIDE);
         let Some(file) = given.map(Path::to_owned).or_else(|| beside.is_file().then_some(beside))
         else {
@@ -229,7 +236,7 @@ fn by_count(names: &Names, enough: usize, file: &Path) -> Result<Chosen> {
         let problem = format!("none of {} names has {enough} boxes", counts.len());
         return Err(Error::invalid(file, "names", problem).with_hint(format!(
             "give a list of the classes with {}, or put it beside as {BESIDE}",
-            crate::argument::Argument::Vocabulary
+            Argument::Vocabulary
         )));
     }
     let (mut shortened, mut out) = <(Way, Way)>::default();

@@ -58,15 +58,16 @@ pub(super) fn collect(input: &Path) -> Result<Collected> {
     let (mut root, mut files) = (None::<PathBuf>, Vec::new());
     let (mut has_images, mut has_texts) = (false, false);
     let mut links = PassedOver::default();
-    members(input, usize::MAX, &mut links, |Member { path, name, span }| {
+    let (members, read) = members(input, usize::MAX, &mut links);
+    read?;
+    for Member { path, name, span } in members {
         // A store of images has names without a leading `./`.
         let name = name.trim_start_matches("./").to_owned();
         let known = kind_of(&path).map(|(_, kind)| kind);
         has_images |= matches!(known, Some(Kind::Image { .. }));
         has_texts |= matches!(known, Some(Kind::Annotation { .. }));
         files.push((path, name, span));
-        Ok(())
-    })?;
+    }
     collected.passed_over.extend(links);
     // Without folders of VOC's names, XML files lie beside their images or in a folder of their own.
     collected.beside = !(has_images && has_texts);
@@ -88,7 +89,7 @@ pub(super) fn collect(input: &Path) -> Result<Collected> {
     }
     if collected.beside {
         collected.without_own_folders();
-        collected.split_by_folders();
     }
+    collected.split_by_folders();
     Ok(collected)
 }

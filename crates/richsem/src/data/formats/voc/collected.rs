@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -42,6 +42,8 @@ pub(super) struct Collected {
     /// Whether the files do not lie in folders of VOC's names: each XML file beside its image, as labelImg and
     /// Roboflow write them, or images and XML files in folders of their own.
     pub(super) beside: bool,
+    /// Folders with names of usual parts, where they are no parts because some annotations lie in none.
+    pub(super) unused_parts: Vec<String>,
 }
 
 /// A text that is not read yet.
@@ -117,24 +119,37 @@ pub(super) fn kind_beside(path: &str) -> Kind {
 }
 
 /// Whether a text begins as the annotation of one image does.
-pub(super) fn is_annotation(text: &[u8]) -> bool {
+pub(in crate::data::formats) fn is_annotation(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&text[..text.len().min(HEAD)]).into_owned();
     text.contains("<annotation>") || text.contains("<annotation ")
 }
 
 impl Collected {
     /// Makes image sets of the folders, if all annotations lie in folders with the names of usual parts, as
-    /// Roboflow's `train`, `valid` and `test`.
+    /// Roboflow's `train`, `valid` and `test`. Around them, and in them, may be others.
     pub(super) fn split_by_folders(&mut self) {
         if !self.splits.is_empty() {
             return;
         }
+        let stems = self.annotations.keys();
+        let all: Vec<Vec<&str>> = stems.map(|stem| folders(stem)).collect();
+        let common = all.iter().skip(1).fold(all.first().map_or(0, Vec::len), |common, folders| {
+            all[0].iter().zip(folders).take(common).take_while(|(a, b)| a == b).count()
+        });
+        let usual = |folder: &&&str| is_usual(folder);
+        // What tells files apart, at one depth or at several; where all are of one part, the folders around them.
+        let at = |level: usize| all.iter().map(|f| f.get(level).filter(usual).copied()).collect();
+        let inner = all.iter().map(|f| f[common..].iter().find(usual).copied()).collect();
+        let ways = [at(common), inner].into_iter().chain((0..common).rev().map(at));
+        let ways: Vec<Vec<Option<&str>>> = ways.collect();
+        let Some(parts) = ways.iter().find(|parts| parts.iter().all(Option::is_some)) else {
+            let some: BTreeSet<&str> = ways[1].iter().flatten().copied().collect();
+            self.unused_parts = some.into_iter().map(str::to_owned).collect();
+            return;
+        };
         let mut sets: BTreeMap<String, String> = BTreeMap::new();
-        for stem in self.annotations.keys() {
-            let Some((folder, _)) = stem.split_once('/').filter(|(f, _)| is_usual(f)) else {
-                return;
-            };
-            let list = sets.entry(folder.to_owned()).or_default();
+        for (stem, part) in self.annotations.keys().zip(parts.iter().flatten()) {
+            let list = sets.entry((*part).to_owned()).or_default();
             list.push_str(stem);
             list.push('\n');
         }
@@ -197,6 +212,11 @@ impl Collected {
         };
         Ok((Cow::Borrowed(&file.path), text))
     }
+}
+
+/// The folders of a path.
+fn folders(path: &str) -> Vec<&str> {
+    path.rsplit_once('/').map_or_else(Vec::new, |(folders, _)| folders.split('/').collect())
 }
 
 /// Two images of one name.

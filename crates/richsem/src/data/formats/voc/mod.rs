@@ -52,6 +52,7 @@ use crate::{
     vocabulary::ClassIndex,
 };
 use collected::Collected;
+pub(super) use collected::is_annotation;
 use frame::{coco_box, frame};
 use image_sets::{Split, image_sets};
 use images::Images;
@@ -107,7 +108,11 @@ fn listing_sets<'a>(
 fn read(request: &Request<'_>) -> Result<(Records, Report)> {
     let input = request.path;
     let collected = collect(input)?;
-    let mut report = Report { passed_over: collected.passed_over.clone(), ..Report::default() };
+    let mut report = Report {
+        passed_over: collected.passed_over.clone(),
+        unused_parts: collected.unused_parts.clone(),
+        ..Report::default()
+    };
     let sets = listing_sets(input, &collected, &mut report)?;
     let listed: BTreeSet<&str> = sets.iter().flat_map(|set| &set.stems).copied().collect();
     report.unlisted = collected.annotations.len() - listed.len();

@@ -75,6 +75,8 @@ pub(super) struct Report {
     pub(super) passed_over: PassedOver,
     /// Of the whole set: image sets that list nothing.
     pub(super) empty_sets: Vec<String>,
+    /// Of the whole set: folders that are called as parts are, but are none.
+    pub(super) unused_parts: Vec<String>,
 }
 
 impl Report {
@@ -195,6 +197,13 @@ impl Report {
             "sizes are not their image's, which was resized, turned or replaced after it was annotated: \
              training and evaluation will refuse these images",
         );
+        if !self.unused_parts.is_empty() {
+            warnings.push(format!(
+                "there are annotations in folders of the name of a part ({}) and others in none: all are read as one \
+                 part, `{set}`. Give one of the folders, or move the others into folders of parts",
+                self.unused_parts.join(", ")
+            ));
+        }
         if self.from_zero > 0 {
             warnings.push(format!(
                 "{} at pixel 0, where VOC counts from 1: if this set counts from 0, all its boxes are taken one \

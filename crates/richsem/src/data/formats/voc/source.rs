@@ -148,6 +148,7 @@ fn from_folder(input: &Path) -> Result<Collected> {
             collected.passed_over.count("folders".into(), &path.to_string_lossy());
         }
     }
+    collected.split_by_folders();
     Ok(collected)
 }
 

@@ -53,14 +53,14 @@ impl Archive {
     fn read_headers(path: &Path, most: usize) -> Result<(Self, Result<()>)> {
         let file = fs_err::File::open(path)?;
         let (mut spans, mut links) = (BTreeMap::new(), PassedOver::default());
-        let read = members(path, most, &mut links, |member| {
+        let (members, read) = members(path, most, &mut links);
+        for member in members {
             // What leads out of the archive belongs to no set.
             let inside = normal(&path.join(&member.path));
             if inside.starts_with(path) {
                 spans.insert(inside, member.span);
             }
-            Ok(())
-        });
+        }
         Ok((Self { path: path.to_owned(), file, spans, links }, read))
     }
 

@@ -15,7 +15,7 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
-use super::{Format, Place, Request};
+use super::{Format, Place, Request, same_split};
 use crate::{
     data::{listing::EXTENSIONS, records::Records},
     error::{Error, Result, first_few},
@@ -156,15 +156,39 @@ fn listed_in(place: &Place, files: &Files) -> Result<Option<Listed>> {
 }
 
 fn splits(place: &Place) -> Result<Vec<String>> {
-    let (_, settings) = set_of(place)?;
-    let names = settings.splits.iter().map(|(name, _)| (*name).to_owned());
-    Ok(names.filter(|name| !name.is_empty()).collect())
+    let (files, settings) = set_of(place)?;
+    let absent = absent_parts(&settings, &files);
+    let all = settings.splits.iter().map(|(name, _)| *name);
+    let there = all.filter(|name| !name.is_empty() && !absent.contains(name));
+    Ok(there.map(str::to_owned).collect())
+}
+
+/// Parts that `data.yaml` names and that are not there, neither images nor labels, where others are: Roboflow names
+/// `test` also where none was exported.
+fn absent_parts(settings: &Settings, files: &Files) -> Vec<&'static str> {
+    let is_absent = |(key, paths): &&(&'static str, Vec<Written>)| {
+        paths.iter().all(|path| part(settings, files, key, path, true).is_err())
+    };
+    let absent: Vec<_> = settings.splits.iter().filter(is_absent).map(|(key, _)| *key).collect();
+    if absent.len() == settings.splits.len() { Vec::new() } else { absent }
+}
+
+/// What is wrong with a part that `data.yaml` names and that is not there.
+pub(super) fn absent(place: &Place, wanted: &str) -> Option<Error> {
+    let (files, settings) = set_of(place).ok()?;
+    let absent = absent_parts(&settings, &files);
+    let found = settings.splits.iter().find(|(name, _)| same_split(name, wanted));
+    let (key, paths) = found.filter(|(name, _)| absent.contains(name))?;
+    part(&settings, &files, key, paths.first()?, true).err()
 }
 
 fn read(request: &Request<'_>) -> Result<Records> {
     let (files, settings) = set_of(&Place::new(request.path)?)?;
     let (key, written) = settings.split(request.split)?;
     let mut notes = settings.notes.clone();
+    notes.extend(absent_parts(&settings, &files).into_iter().map(|part| {
+        format!("{} names the part `{part}`, which is not there", settings.file.display())
+    }));
     let mut warnings = settings.warnings.clone();
     let mut parts = Vec::with_capacity(written.len());
     for path in written {
@@ -237,8 +261,12 @@ fn part(
         let note = format!("there is no `{path}`: {} is taken", found.path.display());
         (found.path, Some(note), None)
     } else {
+        let also = match within == direct {
+            true => String::new(),
+            false => format!(" and no {}", within.display()),
+        };
         let problem = format!(
-            "expected a folder of images or a file that lists them; there is no {}",
+            "expected a folder of images or a file that lists them; there is no {}{also}",
             direct.display()
         );
         return Err(Error::invalid(&settings.file, format!("line {line}: {key}"), problem)

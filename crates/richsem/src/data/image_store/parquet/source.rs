@@ -7,9 +7,10 @@ use std::{
 };
 
 use ::parquet::{
+    basic::Compression,
     errors::{ParquetError, Result as ParquetResult},
     file::{
-        reader::{ChunkReader, Length},
+        reader::{ChunkReader, FileReader as _, Length},
         serialized_reader::SerializedFileReader,
     },
 };
@@ -113,10 +114,43 @@ impl File {
     /// As [`whole`], of this file.
     ///
     /// # Errors
-    /// As [`whole`].
+    /// As [`whole`]; a compression that is not read.
     pub(super) fn whole<T>(&self, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
-        whole(&self.path, read)
+        whole(&self.path, read).map_err(|error| match self.other_compression() {
+            Some(compression) => of_compression(&self.path, &compression),
+            None => error,
+        })
     }
+
+    /// The first compression of a column that is not read, if there is one.
+    fn other_compression(&self) -> Option<String> {
+        let groups = self.reader.metadata().row_groups();
+        let all =
+            groups.iter().flat_map(|group| group.columns()).map(|column| column.compression());
+        let other = all.into_iter().find(|compression| {
+            !matches!(
+                compression,
+                Compression::UNCOMPRESSED
+                    | Compression::SNAPPY
+                    | Compression::GZIP(_)
+                    | Compression::ZSTD(_)
+            )
+        })?;
+        let name = format!("{other:?}").to_lowercase();
+        Some(name.split('(').next().unwrap_or_default().to_owned())
+    }
+}
+
+/// A file with a compression that is not read.
+fn of_compression(path: &Path, compression: &str) -> Error {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!("{stem}-zstd.parquet"));
+    let problem = format!("compressed with {compression}, which is not read");
+    Error::invalid(path, "parquet", problem).with_hint(format!(
+        "write it anew with zstd (snappy, gzip and none are read, too), as in Python: import pyarrow.parquet as pq; \
+         pq.write_table(pq.read_table({:?}), {new:?}, compression=\"zstd\")",
+        path
+    ))
 }
 
 /// Reads of a parquet file, and says what is wrong where that fails, or panics: the reader's checks of a

@@ -406,3 +406,26 @@ fn the_samples_are_read() {
     };
     assert_eq!(rows[2].objects.as_deref().unwrap(), [expected]);
 }
+
+#[test]
+fn a_compression_that_is_not_read_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.parquet");
+    table(&path, &[&[Some("a.jpg")]], Compression::ZSTD(Default::default()));
+    let whole = fs_err::read(&path).unwrap();
+    // The number of the compression, in the footer.
+    let codec = |number: u8| [0x15, number << 1, 0x16];
+    for (number, name) in [(4, "brotli"), (5, "lz4"), (7, "lz4_raw")] {
+        let mut bytes = whole.clone();
+        let at = (0..bytes.len() - 3).filter(|&at| bytes[at..at + 3] == codec(6));
+        for at in at.collect::<Vec<_>>() {
+            bytes[at..at + 3].copy_from_slice(&codec(number));
+        }
+        fs_err::write(&path, bytes).unwrap();
+        let store = ImageStore::open(&path, Default::default());
+        let text = store.and_then(|store| store.read("a.jpg")).unwrap_err().to_string();
+        let says = format!("compressed with {name}, which is not read");
+        assert!(text.contains(&says) && text.contains("compression=\"zstd\""), "{text}");
+        assert!(!text.contains("is the file whole"), "{text}");
+    }
+}

@@ -234,3 +234,30 @@ fn keypoints_are_passed_over() {
     assert_eq!(rows(&dataset)[0].1, [(0, [0.5; 4])]);
     assert!(told(&dataset, "keypoints are passed over"), "{}", dataset.report());
 }
+
+#[test]
+fn a_part_that_was_not_exported_is_left_out_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("rf");
+    for part in ["train", "valid"] {
+        put_image(&root, &format!("{part}/images/a.png"));
+        put(&root, &format!("{part}/labels/a.txt"), ROW);
+    }
+    let paths = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n";
+    put(&root, "data.yaml", format!("{paths}names: [x]\n"));
+    assert_eq!(Dataset::parts(&root, &Opening::default()).unwrap(), ["train", "val"]);
+    for part in ["train", "val"] {
+        let set = pixels(&root, part).unwrap();
+        assert!(told(&set, "names the part `test`, which is not there"), "{}", set.report());
+    }
+    // Both places that are tried are named, for a part that is asked for and where none is there.
+    let error = pixels(&root, "test").unwrap_err().to_string();
+    let (beside, own) = (folder.path().join("test/images"), root.join("test/images"));
+    let says = format!("there is no {} and no {}", beside.display(), own.display());
+    assert!(error.contains("line 3: test: ") && error.contains(&says), "{error}");
+    fs_err::remove_dir_all(root.join("train")).unwrap();
+    fs_err::remove_dir_all(root.join("valid")).unwrap();
+    assert_eq!(Dataset::parts(&root, &Opening::default()).unwrap().len(), 3);
+    let error = pixels(&root, "val").unwrap_err().to_string();
+    assert!(error.contains("line 2: val: expected a folder of images"), "{error}");
+}
