@@ -157,10 +157,19 @@ fn classes(listed: Option<&Classes>, mids: &Names, known: Option<usize>) -> Vec<
 /// Puts what the labels verify into the images' lists.
 fn take_labels(records: &mut Records, labels: &Labels, known: usize) {
     records.counts = ReadCounts { lists: true, ..ReadCounts::default() };
+    let mut repeated = 0;
     for label in labels.labels.iter().filter(|label| (label.class as usize) < known) {
         let image = &mut records.images[label.image as usize];
         let list = if label.present { &mut image.present_classes } else { &mut image.neg_classes };
-        list.push(ClassIndex(label.class));
+        let class = ClassIndex(label.class);
+        if list.contains(&class) {
+            repeated += 1;
+        } else {
+            list.push(class);
+        }
+    }
+    if repeated > 0 {
+        records.notes.push(format!("labels that repeat an earlier one: {repeated}"));
     }
     let listing =
         |image: &&ImageRecord| !image.present_classes.is_empty() || !image.neg_classes.is_empty();
