@@ -1,6 +1,6 @@
 //! What is wrong with a place that no format fits because its files are empty, broken or cut short.
 
-use super::{Place, coco, hints, members::members, voc};
+use super::{Place, coco, hints, members::members, openimages, voc};
 use crate::{data::listing::PassedOver, error::Error};
 
 /// The mistake, if there is one that shows.
@@ -13,6 +13,8 @@ pub(super) fn of(place: &Place) -> Option<Error> {
         if let Err(error) = read {
             return Some(error);
         }
+    } else if let Some(mistake) = openimages::mistake(place) {
+        return Some(mistake);
     } else if !place.is_folder() || hints::labels_alone(place).is_some() {
         return None;
     }

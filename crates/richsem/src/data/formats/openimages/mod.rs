@@ -17,8 +17,8 @@ use crate::{
     boxes::Xywh,
     data::{
         openimages::{
-            Boxes, Classes, Flag, Hierarchy, Labels, Names, OpenImagesBox, read_boxes_watched,
-            read_classes, read_labels_watched,
+            Boxes, Classes, Flag, Hierarchy, Labels, Names, OpenImagesBox, read_boxes,
+            read_boxes_watched, read_classes, read_labels_watched,
         },
         reading::Watch,
         records::{
@@ -44,6 +44,13 @@ const CHUNK: usize = 1 << 20;
 
 /// Most classes that a note names.
 const NAMED: usize = 5;
+
+/// What is wrong with a file that is called as those of boxes are, and does not begin as they do.
+pub(super) fn mistake(place: &Place) -> Option<Error> {
+    let (_, file) = files::boxes_of(place).ok()?.into_iter().next()?;
+    files::is_of_boxes(&file).then_some(())?;
+    read_boxes(&file, &mut Names::new(), &mut Names::new()).err()
+}
 
 fn read(request: &Request<'_>) -> Result<Records> {
     let place = Place::new(request.path)?;
