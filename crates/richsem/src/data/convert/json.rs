@@ -122,6 +122,24 @@ pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut No
             "written in not_exhaustive_category_ids alone",
         );
     }
+    let says_nothing = |image: &ImageRecord| {
+        [&image.neg_classes, &image.not_exhaustive_classes, &image.present_classes]
+            .iter()
+            .all(|list| list.is_empty())
+    };
+    let silent = images(&says_nothing);
+    if set.format() == AnnotationFormat::Lvis && silent == set.images().len() {
+        lost.add(
+            part,
+            "images that say nothing of classes without a box",
+            silent,
+            if kind.is_lvis() {
+                "lists that are empty in every image are read as if every class were annotated in every image"
+            } else {
+                "COCO takes every class that an image does not show as absent"
+            },
+        );
+    }
     let related = |class: &u32| set.relations().is_some_and(|r| !r.ancestors(*class).is_empty());
     lost.add(
         part,

@@ -67,6 +67,19 @@ fn only_what_is_seen_without_a_box_is_not_exhaustive() {
     assert!(lost(&report).contains(&seen), "{:?}", lost(&report));
 }
 
+#[test]
+fn a_set_that_verifies_nothing_is_told() {
+    let (input, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    open_images(input.path());
+    for name in ["train-annotations-human-imagelabels.csv", "hierarchy.json"] {
+        std::fs::remove_file(input.path().join(name)).unwrap();
+    }
+    for (target, folder) in [(Target::Lvis, "lvis"), (Target::Coco, "coco")] {
+        let report = to(target, input.path(), &output.path().join(folder)).unwrap();
+        assert_eq!(lost(&report), ["train: images that say nothing of classes without a box 2"]);
+    }
+}
+
 /// The boxes of a hierarchy's ancestors are not written, and so not counted.
 #[test]
 fn counts_are_those_of_the_boxes_that_are_written() {
