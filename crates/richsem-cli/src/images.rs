@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use richsem::data::listing::{EXTENSIONS, PassedOver, is_image};
+use richsem::{
+    data::listing::{EXTENSIONS, PassedOver, is_image},
+    error::read_text,
+};
 
 use crate::{
     names::{Name, Names},
@@ -71,7 +74,7 @@ fn is_list(input: &Path) -> bool {
 
 /// The paths in a list, a line each, relative to the list.
 fn from_list(list: &Path) -> Result<Vec<PathBuf>> {
-    let text = fs_err::read_to_string(list)?;
+    let text = read_text(list)?;
     let folder = list.parent().unwrap_or(Path::new(""));
     let mut paths = Vec::new();
     for (number, line) in lines(&text) {
@@ -111,6 +114,8 @@ fn from_stdin() -> Result<Vec<PathBuf>> {
 
 /// Lines that say something, with their numbers, from 1.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    // Some programs write a byte order mark into a pipe, too.
+    let text = text.trim_start_matches('\u{feff}');
     let lines = (1..).zip(text.lines().map(str::trim));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
@@ -365,7 +370,7 @@ mod tests {
             assert!(error.contains(input) && error.contains(problem), "{error}");
         }
         // A list, relative to itself.
-        fs_err::write(folder.join("list.txt"), "b.jpg\n\n# a comment\nin/d.jpg\n").unwrap();
+        fs_err::write(folder.join("list.txt"), "\u{feff}b.jpg\n\n# a comment\nin/d.jpg\n").unwrap();
         let (images, _) = collected(&[folder.join("list.txt")]).unwrap();
         assert_eq!(names(&images), ["b.jpg", "d.jpg"]);
         fs_err::write(folder.join("none.txt"), "\n").unwrap();

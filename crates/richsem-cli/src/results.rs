@@ -22,14 +22,12 @@ pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Dete
     let detections::Found { detections, renumbered, renamed, left_out, negative } =
         detections::read_for(file, names)?;
     tell_left_out(file, &left_out);
-    if negative > 0 {
-        output::warn(format!(
-            "{}: {negative} of {} detections have a width or height below 0 and match nothing (a box \
-             is [x, y, width, height], not two corners)",
-            file.display(),
-            detections.len()
-        ));
-    }
+    warn_of_negative(
+        file,
+        negative,
+        detections.len(),
+        "a box is [x, y, width, height], not two corners",
+    );
     for (count, id, name) in
         [(renumbered, "image_id", "file_name"), (renamed, "category_id", "category_name")]
     {
@@ -44,9 +42,21 @@ pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Dete
     Ok(detections)
 }
 
+/// Warns of boxes that have no size.
+fn warn_of_negative(file: &Path, negative: usize, of: usize, rule: &str) {
+    if negative > 0 {
+        output::warn(format!(
+            "{}: {negative} of {of} detections have a width or height below 0 and match nothing ({rule})",
+            file.display()
+        ));
+    }
+}
+
 /// Detections of a file of OpenImages' predictions, or of a submission.
 fn read_shares(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
-    let Results { detections, other_images, other_classes } = read_results(file, dataset)?;
+    let Results { detections, other_images, other_classes, negative } =
+        read_results(file, dataset)?;
+    warn_of_negative(file, negative, detections.len(), "XMin is the smaller x, YMin the smaller y");
     if other_images > 0 {
         output::warn(format!(
             "{}: passed over, in images that the annotations do not have: {}",

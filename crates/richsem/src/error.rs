@@ -324,11 +324,11 @@ fn in_words(bytes: f64) -> String {
     format!("{value:.2} {}", units[power as usize])
 }
 
-/// A user's file of text.
+/// A user's file of text, without its byte order mark.
 ///
 /// # Errors
 /// A file that cannot be read, or is no UTF-8.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
+pub fn read_text(path: &Path) -> Result<String> {
     text_of(path, fs_err::read(path)?)
 }
 

@@ -80,6 +80,11 @@ fn a_device_that_is_full_is_told_and_stays_a_device() {
             ),
         ],
     );
+    // What was computed is told all the same.
+    dir.command(&[&EVAL[..], &EVALUATE, &["--save-json", "full", "--json", "told.json"]].concat())
+        .fails(1)
+        .stdout_has("AP50");
+    assert!(dir.json("told.json")["metrics"].is_object());
     let raw = [&PREDICT[..], &["--no-images", "-o", "out", "--raw", "full"]].concat();
     dir.command(&raw).fails(1).stderr_has(full).stderr_has(hint);
     assert!(std::fs::metadata("/dev/full").unwrap().file_type().is_char_device());
@@ -89,6 +94,20 @@ fn a_device_that_is_full_is_told_and_stays_a_device() {
     dir.command(&[&EVAL[..], &["--detections", "found.json", "--json", "link.json"]].concat()).ok();
     assert!(dir.path("link.json").is_symlink());
     assert!(dir.json("elsewhere/metrics.json")["metrics"].is_object());
+}
+
+#[test]
+fn what_a_submission_cannot_hold_is_refused_before_the_work() {
+    let dir = Dir::with_run();
+    let mut set = dir.json("set/val.json");
+    let first = set["images"][0]["file_name"].as_str().unwrap().replace("val/", "train/");
+    set["images"][1]["file_name"] = first.into();
+    dir.write("shared.json", set.to_string());
+    let eval = ["eval", "--annotations", "shared.json", "--device", "cpu"];
+    let args = [&eval[..], &EVALUATE, &["--save-json", "found.CSV", "--json", "m.json"]].concat();
+    let says = ["found.CSV: submission: `000001` may be any of 2 images", "ends in .json"];
+    let ran = refused(&dir, "two images of one name", dir.command(&args), 1, &says);
+    assert!(!ran.stderr.contains("detecting"), "{ran:?}");
 }
 
 #[test]

@@ -57,6 +57,10 @@ fn every_form_of_results_has_the_same_boxes() {
     let records = records.as_array().unwrap();
     let yolo = dir.text("all/labels/000001.txt");
     let csv = dir.text("all/detections.csv");
+    let rounded = ["--detections", "all/detections.csv"];
+    dir.command(&[&["eval", "--annotations", "set/val.json"][..], &rounded].concat())
+        .fails(1)
+        .stderr_has("hint: this is the detections.csv of `predict`");
     assert_eq!(yolo.lines().count(), records.len());
     assert_eq!(csv.lines().count(), records.len() + 1);
     let size = image::image_dimensions(dir.path(image)).unwrap();

@@ -77,7 +77,7 @@ const IN_BOTH_LISTS: Told = (
     "absent_and_not_exhaustive",
     Level::Note,
     "image",
-    "images with a class that is listed as absent and as not exhaustively annotated, taken as the latter",
+    "images with a class that is verified absent and also seen or not exhaustively annotated, taken as the latter",
     "",
 );
 

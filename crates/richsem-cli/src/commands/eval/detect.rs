@@ -8,8 +8,11 @@ use richsem::{
     data::{dataset::Dataset, detection_source::BrokenImages, entries, image_store::ImageStore},
     detections::{self, Detection},
     detector::Detector,
-    error::guarded,
-    evaluate::{Evaluator, openimages::write_results},
+    error::{Error, guarded},
+    evaluate::{
+        Evaluator,
+        openimages::{check_results, write_results},
+    },
     merge::Merging,
     predict::{
         Detected, ReadAhead, detect_batches, every_image_once, gather_detections, to_detections,
@@ -29,6 +32,8 @@ pub(super) struct Found {
     pub(super) detections: Vec<Detection>,
     /// Images that could not be read, so that their objects count as missed.
     pub(super) unread: usize,
+    /// Why the detections are not in the file that they were to be written to. What comes of them is told first.
+    pub(super) unsaved: Option<Error>,
 }
 
 /// Detects in every image.
@@ -39,6 +44,10 @@ pub(super) fn detect_in(
     (detector, worker, ids): (&Detector, &Worker, &ClassIds),
     images: &Path,
 ) -> Result<Option<Found>> {
+    // Before detection, which may take hours.
+    if let Some(file) = args.save_json.as_deref().filter(|file| is_csv(file)) {
+        check_results(file, dataset)?;
+    }
     let store = open_images(images, args.orientation.get())?;
     for note in store.notes() {
         output::note(format!("{}: {note}", images.display()));
@@ -61,15 +70,23 @@ pub(super) fn detect_in(
     if let Some(note) = store.turned("--orientation") {
         output::note(note);
     }
-    if let Some(file) = &args.save_json {
-        if file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv")) {
-            write_results(file, &detections, dataset)?;
-        } else {
-            detections::write_for(file, &detections, &dataset.image_names())?;
-        }
-        output::note(format!("detections: {}", file.display()));
+    let saved = args.save_json.as_deref().map_or(Ok(()), |file| save(file, &detections, dataset));
+    let unread = broken.list().len();
+    Ok(Some(Found { evaluator, detections, unread, unsaved: saved.err() }))
+}
+
+fn is_csv(file: &Path) -> bool {
+    file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"))
+}
+
+fn save(file: &Path, detections: &[Detection], dataset: &Dataset) -> richsem::Result<()> {
+    if is_csv(file) {
+        write_results(file, detections, dataset)?;
+    } else {
+        detections::write_for(file, detections, &dataset.image_names())?;
     }
-    Ok(Some(Found { evaluator, detections, unread: broken.list().len() }))
+    output::note(format!("detections: {}", file.display()));
+    Ok(())
 }
 
 /// What detects, and how.

@@ -180,7 +180,7 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         (Some(file), _) => {
             let detections = read_detections(file, &dataset)?;
             evaluator.check(file, &detections)?;
-            Found { evaluator, detections, unread: 0 }
+            Found { evaluator, detections, unread: 0, unsaved: None }
         }
         (None, Some((detector, worker, ids))) => {
             let images = args.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
@@ -214,6 +214,9 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
     if let (Some(file), Some(matches)) = (&args.save_thresholds, matches) {
         matches.thresholds()?.write(file)?;
         output::note(format!("thresholds: {}", file.display()));
+    }
+    if let Some(error) = found.unsaved {
+        return Err(error.into());
     }
     if unread > 0 {
         let of = counted(dataset.images().len(), "image");

@@ -17,7 +17,7 @@ use crate::{
         records::{Annotation, AnnotationFormat, ClassRecord, ImageRecord},
     },
     error::{Error, Result, unless_stopped, write_atomically},
-    vocabulary::{Category, ClassIndex, Frequency},
+    vocabulary::{ClassIndex, Frequency},
 };
 
 /// Which of the two.
@@ -70,11 +70,16 @@ impl Write for Stopping<'_> {
     }
 }
 
+/// What is counted of classes that are verified present in an image without a box of them.
+const SEEN: &str = "images with classes that are seen and have no box";
+
 /// Tells what the file of a part does not say.
 pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut NotCarried) {
     let images = |holds: &dyn Fn(&ImageRecord) -> bool| {
         set.images().iter().filter(|image| holds(image)).count()
     };
+    let all = 0..set.images().len();
+    let seen = all.clone().filter(|&image| set.seen_without_box(image).next().is_some()).count();
     if kind.is_lvis() {
         lost.add(
             part,
@@ -96,12 +101,7 @@ pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut No
             images(&|image| !image.not_exhaustive_classes.is_empty()),
             "COCO takes every box as annotated",
         );
-        lost.add(
-            part,
-            "images with classes that are seen and have no box",
-            images(&|image| !image.present_classes.is_empty()),
-            "COCO takes what has no box as absent",
-        );
+        lost.add(part, SEEN, seen, "COCO takes what has no box as absent");
         lost.add(
             part,
             "boxes marked `ignore`",
@@ -110,11 +110,34 @@ pub(super) fn tell_lost(part: &str, set: &Dataset, kind: Kind<'_>, lost: &mut No
         );
     }
     if kind.is_lvis() {
+        lost.add(part, SEEN, seen, "written in not_exhaustive_category_ids");
+        let contradictory = |image: &usize| {
+            let absent = &set.images()[*image].neg_classes;
+            set.seen_without_box(*image).any(|class| absent.contains(&class))
+        };
         lost.add(
             part,
-            "images with classes that are seen and have no box",
-            images(&|image| !image.present_classes.is_empty()),
-            "written in not_exhaustive_category_ids",
+            "images with a class that labels call seen and absent, and that has no box",
+            all.filter(contradictory).count(),
+            "written in not_exhaustive_category_ids alone",
+        );
+    }
+    let says_nothing = |image: &ImageRecord| {
+        [&image.neg_classes, &image.not_exhaustive_classes, &image.present_classes]
+            .iter()
+            .all(|list| list.is_empty())
+    };
+    let silent = images(&says_nothing);
+    if set.format() == AnnotationFormat::Lvis && silent == set.images().len() {
+        lost.add(
+            part,
+            "images that say nothing of classes without a box",
+            silent,
+            if kind.is_lvis() {
+                "lists that are empty in every image are read as if every class were annotated in every image"
+            } else {
+                "COCO takes every class that an image does not show as absent"
+            },
         );
     }
     let related = |class: &u32| set.relations().is_some_and(|r| !r.ancestors(*class).is_empty());
@@ -211,7 +234,7 @@ impl Serialize for Images<'_> {
                 width: image.size.map(|[_, width]| width),
                 height: image.size.map(|[height, _]| height),
                 neg_category_ids: kind.is_lvis().then(|| ids(&absent(set, at))),
-                not_exhaustive_category_ids: kind.is_lvis().then(|| ids(&not_exhaustive(image))),
+                not_exhaustive_category_ids: kind.is_lvis().then(|| ids(&not_exhaustive(set, at))),
                 more: read(more.of.map(|rest| rest.of_image(image.id)))?,
             })?;
         }
@@ -220,23 +243,29 @@ impl Serialize for Images<'_> {
 }
 
 /// The classes that are verified absent in an image: its list, or, where every image shows all that it has
-/// of these, all that have no box in it.
+/// of these, all that have no box in it. A file whose lists are all empty is read as one of the second kind; its
+/// lists stay as they are.
 fn absent(set: &Dataset, image: usize) -> Vec<ClassIndex> {
     match set.format() {
-        AnnotationFormat::Lvis => set.images()[image].neg_classes.clone(),
-        AnnotationFormat::Coco => {
+        AnnotationFormat::Coco if !set.report().lists => {
             let known = set.knowledge(image);
             let shown = |class: &ClassIndex| known.present.binary_search(class).is_ok();
             known.exhaustive.iter().copied().filter(|class| !shown(class)).collect()
+        }
+        // Of labels that contradict each other the reader takes a class for unknown.
+        AnnotationFormat::Coco | AnnotationFormat::Lvis => {
+            let seen: Vec<ClassIndex> = set.seen_without_box(image).collect();
+            let listed = set.images()[image].neg_classes.iter().copied();
+            listed.filter(|class| !seen.contains(class)).collect()
         }
     }
 }
 
 /// The classes whose boxes in an image are not all known: listed so, or seen without a box.
-fn not_exhaustive(image: &ImageRecord) -> Vec<ClassIndex> {
-    let listed = &image.not_exhaustive_classes;
-    let seen = image.present_classes.iter().filter(|class| !listed.contains(class));
-    listed.iter().chain(seen).copied().collect()
+fn not_exhaustive(set: &Dataset, image: usize) -> Vec<ClassIndex> {
+    let listed = &set.images()[image].not_exhaustive_classes;
+    let seen = set.seen_without_box(image).filter(|class| !listed.contains(class));
+    listed.iter().copied().chain(seen).collect()
 }
 
 fn is_false(flag: &u8) -> bool {
@@ -310,8 +339,8 @@ struct CategoryJson<'a> {
 
 impl<'a> CategoryJson<'a> {
     /// What the file gives; with `counted`, counts where it gives none.
-    fn new(class: &'a ClassRecord, counted: Option<&Category>, more: Written) -> Self {
-        let image_count = class.image_count.or(counted.map(|counted| counted.image_count));
+    fn new(class: &'a ClassRecord, counted: Option<(u32, u32)>, more: Written) -> Self {
+        let image_count = class.image_count.or(counted.map(|(images, _)| images));
         let frequency = counted.and(image_count).map(Frequency::of);
         Self {
             id: class.id,
@@ -320,7 +349,7 @@ impl<'a> CategoryJson<'a> {
             freebase_id: class.key.as_deref(),
             supercategory: class.supercategory.as_deref().filter(|_| !more.has("supercategory")),
             image_count,
-            instance_count: class.instance_count.or(counted.map(|counted| counted.instance_count)),
+            instance_count: class.instance_count.or(counted.map(|(_, boxes)| boxes)),
             frequency: class.frequency.or(frequency),
             synset: class.synset.as_deref(),
             wnid: class.wnid.as_deref(),
@@ -335,14 +364,14 @@ struct Categories<'a>(&'a File<'a>);
 impl Serialize for Categories<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let File { set, kind, more } = self.0;
-        let counted = |at: usize| match kind {
-            Kind::Coco => None,
-            Kind::Lvis(counts) => counts.vocabulary().categories().get(at),
+        let counted = match kind {
+            Kind::Coco => Vec::new(),
+            Kind::Lvis(counts) => counts.written_counts(),
         };
         let classes = set.class_records().iter().enumerate();
         serializer.collect_seq(classes.map(|(at, class)| {
             let more = more.classes.get(at).cloned().unwrap_or_default();
-            CategoryJson::new(class, counted(at), more)
+            CategoryJson::new(class, counted.get(at).copied(), more)
         }))
     }
 }

@@ -5,6 +5,7 @@ mod classes;
 mod frames;
 mod images;
 mod rests;
+mod verified;
 
 use std::{
     path::{Path, PathBuf},

@@ -1,6 +1,6 @@
 //! What conversions ask of a set and change in it: its parts, its file, the frame of its images.
 
-use super::{Dataset, group};
+use super::{Dataset, group, report};
 use crate::{
     boxes::Xywh,
     data::{json_file::JsonFile, records::ImageRecord},
@@ -62,6 +62,12 @@ impl Dataset {
         self.images[image].size = Some(size);
         let range = self.starts[image] as usize..self.starts[image + 1] as usize;
         self.annotations[range].iter_mut().for_each(|a| a.bbox = place(a.bbox));
+    }
+
+    /// Numbers of images and of boxes of each class, in the vocabulary's order: of the boxes that there are, without
+    /// those that a hierarchy makes of them.
+    pub(in crate::data) fn written_counts(&self) -> Vec<(u32, u32)> {
+        report::images_and_instances(self.class_records.len(), &self.annotations, None)
     }
 
     /// The file that the set was read from, if it is COCO's or LVIS's.

@@ -397,9 +397,8 @@ impl Dataset {
         let present = sorted(self.annotations_of(image).iter().map(|a| a.class));
         let is_shown = |class: &ClassIndex| present.binary_search(class).is_ok();
         let absent = sorted(record.neg_classes.iter().copied().filter(|c| !is_shown(c)));
-        // Somebody saw it, and no box says where.
-        let seen = record.present_classes.iter().filter(|class| !is_shown(class));
-        let not_exhaustive = sorted(record.not_exhaustive_classes.iter().chain(seen).copied());
+        let seen = self.seen_without_box(image);
+        let not_exhaustive = sorted(record.not_exhaustive_classes.iter().copied().chain(seen));
         let mut knowledge = LabelKnowledge {
             present,
             absent,
@@ -410,6 +409,16 @@ impl Dataset {
             expand(&mut knowledge, relations);
         }
         knowledge
+    }
+
+    /// Classes that somebody saw in an image, and no box says where: each once.
+    pub(in crate::data) fn seen_without_box(
+        &self,
+        image: usize,
+    ) -> impl Iterator<Item = ClassIndex> {
+        let boxes = self.annotations_of(image);
+        let seen = sorted(self.images[image].present_classes.iter().copied());
+        seen.into_iter().filter(|class| !boxes.iter().any(|shown| shown.class == *class))
     }
 }
 

@@ -89,8 +89,8 @@ pub struct LoadReport {
     /// Images that have boxes of a class that they list as verified absent: the boxes count, as in
     /// lvis-api. Their ids.
     pub absent_with_boxes: Counted,
-    /// Images that list a class without boxes as verified absent and as not exhaustively annotated:
-    /// as in lvis-api it is unknown there, and a detection of it no mistake. Their ids.
+    /// Images that list a class without boxes as verified absent, and as not exhaustively annotated or
+    /// as seen: as in lvis-api it is unknown there, and a detection of it no mistake. Their ids.
     pub absent_and_not_exhaustive: Counted,
     /// What was passed over, or understood in a way that a user should know, each a line.
     pub notes: Vec<String>,
@@ -192,8 +192,8 @@ impl LoadReport {
                 "image",
             ),
             found(
-                "images with a class in neg_category_ids and in not_exhaustive_category_ids, taken as \
-                 not exhaustively annotated",
+                "images with a class that is verified absent and also seen or not exhaustively annotated, \
+                 taken as not exhaustively annotated",
                 &self.absent_and_not_exhaustive,
                 "image",
             ),
@@ -266,7 +266,7 @@ pub(super) fn count_classes(
 
 /// Numbers of images and of boxes of each class, from grouped annotations. A box counts for the ancestors of
 /// its class, too.
-fn images_and_instances(
+pub(super) fn images_and_instances(
     classes: usize,
     annotations: &[Annotation],
     relations: Option<&Relations>,
@@ -326,7 +326,8 @@ pub(super) fn count_contradictions(
         if image.neg_classes.iter().any(|class| present.contains(class)) {
             report.absent_with_boxes.add(image.id);
         }
-        if absent.any(|class| image.not_exhaustive_classes.contains(class)) {
+        let open = [&image.not_exhaustive_classes, &image.present_classes];
+        if absent.any(|class| open.iter().any(|list| list.contains(class))) {
             report.absent_and_not_exhaustive.add(image.id);
         }
     }

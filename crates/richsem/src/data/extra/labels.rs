@@ -160,13 +160,18 @@ fn is_wnid(name: &str) -> bool {
     name.strip_prefix('n').is_some_and(|rest| rest.len() == 8 && rest.parse::<u32>().is_ok())
 }
 
+/// A text without its byte order mark.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 /// The label of a sample: what its `cls` says, or else a key of its `json`.
 fn label_beside(store: &ImageStore, image: &str) -> Result<Option<Value>> {
     let invalid = |field: &str, problem: String| {
         Error::invalid(&store.display_path(image), format!("field {field}"), problem)
     };
     if let Some(bytes) = store.companion(image, "cls")? {
-        let Ok(text) = str::from_utf8(&bytes) else {
+        let Ok(text) = str::from_utf8(without_mark(&bytes)) else {
             return Err(invalid("cls", "expected the number or name of a class, got bytes".into()));
         };
         return Ok(match (text.trim(), text.trim().parse()) {
@@ -176,8 +181,8 @@ fn label_beside(store: &ImageStore, image: &str) -> Result<Option<Value>> {
         });
     }
     let Some(bytes) = store.companion(image, "json")? else { return Ok(None) };
-    let record: Json =
-        serde_json::from_slice(&bytes).map_err(|error| invalid("json", error.to_string()))?;
+    let record: Json = serde_json::from_slice(without_mark(&bytes))
+        .map_err(|error| invalid("json", error.to_string()))?;
     let found: Vec<(&str, &Json)> =
         KEYS.iter().filter_map(|key| Some((*key, record.get(*key)?))).collect();
     match found.first() {

@@ -2,7 +2,7 @@
 
 use std::{io::Read as _, path::Path};
 
-use super::{Place, coco, hints, members::members, voc};
+use super::{Place, coco, hints, members::members, openimages, voc};
 use crate::{
     data::listing::{PassedOver, is_image},
     error::Error,
@@ -53,6 +53,8 @@ pub(super) fn of(place: &Place) -> Option<Error> {
         }
     } else if let Some(error) = stand_in_below(place) {
         return Some(error);
+    } else if let Some(mistake) = openimages::mistake(place) {
+        return Some(mistake);
     } else if !place.is_folder() || hints::labels_alone(place).is_some() {
         return None;
     }

@@ -1,6 +1,7 @@
 //! What lies at a path, as far as it takes to recognise a format.
 
 use std::{
+    borrow::Cow,
     cell::OnceCell,
     collections::BTreeSet,
     io::Read as _,
@@ -106,9 +107,9 @@ impl Place {
         head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head)
     }
 
-    /// As [`Self::head`], as text; bytes that are no UTF-8 are replaced.
-    pub(in crate::data) fn text(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(self.head())
+    /// As [`Self::head`], as text.
+    pub(in crate::data) fn text(&self) -> Cow<'_, str> {
+        beginning(self.head())
     }
 
     /// Whether the name of a file ends so, in upper or lower case.
@@ -161,6 +162,18 @@ impl Place {
             ),
         }
     }
+}
+
+/// The text that a file begins with, to see what it is: UTF-8, or UTF-16 where it shows. What is neither is
+/// replaced.
+pub(super) fn beginning(head: &[u8]) -> Cow<'_, str> {
+    let encoding = match head {
+        // XML without a byte order mark.
+        [b'<', 0, ..] => encoding_rs::UTF_16LE,
+        [0, b'<', ..] => encoding_rs::UTF_16BE,
+        _ => encoding_rs::UTF_8,
+    };
+    encoding.decode(head).0
 }
 
 /// Names in a folder, those of folders with a `/` at their end, sorted. Links are followed.

@@ -25,7 +25,7 @@ mod results;
 use rayon::prelude::*;
 
 pub use files::{Evaluation, Files, LeftOut};
-pub use results::{Results, is_results, read_results, write_results};
+pub use results::{Results, check_results, is_results, read_results, write_results};
 
 use super::ranking::{ByClass, RankedClass, TrueBox, by_image, check_one, descending};
 use crate::{
@@ -265,6 +265,9 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests_dataset;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_names;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests_official;

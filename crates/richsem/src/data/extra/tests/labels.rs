@@ -86,7 +86,7 @@ fn labels_are_numbers_names_or_keys_of_json() {
     };
     let set = open(&[
         ("a.jpg", b"x"),
-        ("a.cls", b"dog\n"),
+        ("a.cls", b"\xef\xbb\xbfdog\n"),
         ("b.jpg", b"x"),
         ("b.json", br#"{"label": "cat"}"#),
         ("c.jpg", b"x"),

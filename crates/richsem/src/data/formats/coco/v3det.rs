@@ -1,7 +1,7 @@
 //! V3Det's class tree, a file of ten maps beside its annotations: other names of the classes, and what each
 //! is a kind of. Its metric uses no tree.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, io::Read as _, path::Path};
 
 use serde::Deserialize;
 
@@ -41,12 +41,13 @@ pub(super) fn complete(file: &Path, records: &mut Records) -> Result<()> {
         return Ok(());
     };
     let path = place.path().join(name);
-    let tree: Tree = serde_json::from_reader(std::io::BufReader::new(json::open(&path)?)).map_err(
-        |problem| {
-            Error::invalid(&path, "class tree", format!("not V3Det's: {problem}"))
-                .with_hint("download it again, or move it elsewhere to do without it")
-        },
-    )?;
+    let mut bytes = Vec::new();
+    json::open(&path)?.read_to_end(&mut bytes)?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let tree: Tree = serde_json::from_slice(text).map_err(|problem| {
+        Error::invalid(&path, "class tree", format!("not V3Det's: {problem}"))
+            .with_hint("download it again, or move it elsewhere to do without it")
+    })?;
     let (mut with_synonyms, mut with_father, mut several, mut absent) = (0, 0, 0, 0);
     for class in &mut records.classes {
         let Some(id) = tree.categoryid2treeid.get(&class.id.to_string()) else {

@@ -169,3 +169,26 @@ fn a_mask_has_no_negative_side() {
         with(r#"<mask label="b" rle="1" left="3" top="4" width="-5" height="6"/>"#).unwrap_err();
     assert!(error.to_string().contains("width: expected pixels, 0 or more, got -5"), "{error}");
 }
+
+#[test]
+fn text_in_16_bits_is_recognised() {
+    let text = r#"<?xml version="1.0"?><annotations><image id="5" name="é.jpg" width="4" height="3"/></annotations>"#;
+    let marked: Vec<u16> = "\u{feff}".encode_utf16().chain(text.encode_utf16()).collect();
+    let bytes = |units: &[u16], order: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        units.iter().copied().flat_map(order).collect()
+    };
+    let files = [
+        bytes(&marked, u16::to_le_bytes),
+        bytes(&marked, u16::to_be_bytes),
+        bytes(&marked[1..], u16::to_le_bytes),
+        bytes(&marked[1..], u16::to_be_bytes),
+    ];
+    for file in files {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("annotations.xml");
+        fs_err::write(&path, file).unwrap();
+        for place in [&*path, folder.path()] {
+            assert_eq!(open(place, None).unwrap().images()[0].file_name, "é.jpg");
+        }
+    }
+}

@@ -85,7 +85,6 @@ struct Data {
 impl Data {
     fn read(file: &Path) -> Result<Self> {
         let text = read_text(file)?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut entries: Vec<Entry> = Vec::new();
         for (line, row) in (1..).zip(text.lines().map(str::trim)) {
             if row.is_empty() || row.starts_with(['#', ';']) {

@@ -45,10 +45,35 @@ fn files_below(place: &Place, depth: usize) -> Vec<PathBuf> {
     files
 }
 
-/// What a file holds. A file that cannot be read holds nothing here; its reader says why.
+/// What a file holds by its header. A file that cannot be read holds nothing here; its reader says why.
 fn kind(file: &Path) -> Option<Kind> {
-    let name = name_of(file).to_ascii_lowercase();
-    (!name.ends_with(".json")).then(|| Kind::of_file(file).ok().flatten()).flatten()
+    (!is_json(file)).then(|| Kind::of_file(file).ok().flatten()).flatten()
+}
+
+fn is_json(file: &Path) -> bool {
+    name_of(file).to_ascii_lowercase().ends_with(".json")
+}
+
+/// What a file is meant to hold: what it holds, or else what it is called. Its reader says what is wrong then.
+fn meant(file: &Path) -> Option<Kind> {
+    let called = || {
+        let words = words(&stem(file));
+        let has = |word: &str| words.iter().any(|other| other == word);
+        // The last two by FiftyOne, where they are the whole names.
+        let is = |name: &str| words == [name];
+        Some(match () {
+            () if is_json(file) => return None,
+            () if has("bbox") || is("boxes") => Kind::Boxes,
+            () if has("imagelabels") || is("labels") || is("classifications") => Kind::Labels,
+            () if has("class") && has("descriptions") || is("classes") => Kind::Classes,
+            () => return None,
+        })
+    };
+    match (kind(file), called()) {
+        // Boxes without one of the columns that tell them apart.
+        (None, called) | (Some(Kind::Labels), called @ Some(Kind::Boxes)) => called,
+        (found, _) => found,
+    }
 }
 
 pub(super) fn recognise(place: &Place) -> Option<String> {
@@ -61,14 +86,18 @@ pub(super) fn recognise(place: &Place) -> Option<String> {
     Some(format!("{} has ImageID, LabelName and XMin", name_of(&file)))
 }
 
-/// The files of boxes, each with its split's name.
+/// Whether a file holds boxes, or is called so.
+pub(super) fn is_of_boxes(file: &Path) -> bool {
+    meant(file) == Some(Kind::Boxes)
+}
+
+/// The files of boxes, each with its split's name; also those that are only called so.
 pub(super) fn boxes_of(place: &Place) -> Result<Vec<(String, PathBuf)>> {
     if !place.is_folder() {
         return Ok(vec![(String::new(), place.path().to_owned())]);
     }
     let all = files_below(place, DEPTH);
-    let boxes: Vec<PathBuf> =
-        all.into_iter().filter(|file| kind(file) == Some(Kind::Boxes)).collect();
+    let boxes: Vec<PathBuf> = all.into_iter().filter(|file| is_of_boxes(file)).collect();
     let usual: Vec<Option<String>> =
         boxes.iter().map(|file| split_of(file, place.path())).collect();
     let count = |names: &[Option<String>], name: &Option<String>| {
@@ -129,7 +158,7 @@ impl Found {
         let root = if place.is_folder() { place.path() } else { folder };
         let all = files_below(&Place::new(root)?, DEPTH);
         let of_kind = |wanted: Kind| -> Vec<PathBuf> {
-            all.iter().filter(|other| kind(other) == Some(wanted)).cloned().collect()
+            all.iter().filter(|other| meant(other) == Some(wanted)).cloned().collect()
         };
         let split = split_of(file, root);
         let same = |other: &PathBuf| split_of(other, root) == split;
@@ -164,12 +193,14 @@ impl Found {
     }
 }
 
+/// Whether a file is a hierarchy, or is called so: its reader says what is wrong then.
 fn is_hierarchy(file: &Path) -> bool {
-    name_of(file).to_ascii_lowercase().ends_with(".json")
-        && Place::new(file).is_ok_and(|place| {
-            let text = place.text();
-            text.contains("\"Subcategory\"") && text.contains("\"LabelName\"")
-        })
+    let called = || words(&stem(file)).iter().any(|word| word == "hierarchy");
+    let looks = |place: Place| {
+        let text = place.text();
+        text.contains("\"Subcategory\"") && text.contains("\"LabelName\"")
+    };
+    is_json(file) && (called() || Place::new(file).is_ok_and(looks))
 }
 
 /// Of several files of a kind the one whose name has most words in common with that of the boxes.

@@ -17,8 +17,8 @@ use crate::{
     boxes::Xywh,
     data::{
         openimages::{
-            Boxes, Classes, Flag, Hierarchy, Labels, Names, OpenImagesBox, read_boxes_watched,
-            read_classes, read_labels_watched,
+            Boxes, Classes, Flag, Hierarchy, Labels, Names, OpenImagesBox, read_boxes,
+            read_boxes_watched, read_classes, read_labels_watched,
         },
         reading::Watch,
         records::{
@@ -44,6 +44,13 @@ const CHUNK: usize = 1 << 20;
 
 /// Most classes that a note names.
 const NAMED: usize = 5;
+
+/// What is wrong with a file that is called as those of boxes are, and does not begin as they do.
+pub(super) fn mistake(place: &Place) -> Option<Error> {
+    let (_, file) = files::boxes_of(place).ok()?.into_iter().next()?;
+    files::is_of_boxes(&file).then_some(())?;
+    read_boxes(&file, &mut Names::new(), &mut Names::new()).err()
+}
 
 fn read(request: &Request<'_>) -> Result<Records> {
     let place = Place::new(request.path)?;
@@ -157,10 +164,19 @@ fn classes(listed: Option<&Classes>, mids: &Names, known: Option<usize>) -> Vec<
 /// Puts what the labels verify into the images' lists.
 fn take_labels(records: &mut Records, labels: &Labels, known: usize) {
     records.counts = ReadCounts { lists: true, ..ReadCounts::default() };
+    let mut repeated = 0;
     for label in labels.labels.iter().filter(|label| (label.class as usize) < known) {
         let image = &mut records.images[label.image as usize];
         let list = if label.present { &mut image.present_classes } else { &mut image.neg_classes };
-        list.push(ClassIndex(label.class));
+        let class = ClassIndex(label.class);
+        if list.contains(&class) {
+            repeated += 1;
+        } else {
+            list.push(class);
+        }
+    }
+    if repeated > 0 {
+        records.notes.push(format!("labels that repeat an earlier one: {repeated}"));
     }
     let listing =
         |image: &&ImageRecord| !image.present_classes.is_empty() || !image.neg_classes.is_empty();

@@ -38,13 +38,17 @@ const HIERARCHY: &str = r#"{"LabelName": "/m/root", "Subcategory": [
     {"LabelName": "/m/animal", "Subcategory": [{"LabelName": "/m/dog"}, {"LabelName": "/m/cat"}]},
     {"LabelName": "/m/plant"}]}"#;
 
+const LABELS_FILE: &str = "oidv6-train-annotations-human-imagelabels.csv";
+const CLASSES_FILE: &str = "class-descriptions-boxable.csv";
+const HIERARCHY_FILE: &str = "bbox_labels_600_hierarchy.json";
+
 fn set(folder: &Path) {
     for (name, text) in [
         ("oidv6-train-annotations-bbox.csv", BOXES),
         ("validation-annotations-bbox.csv", &BOXES.replace("0b", "1b")),
-        ("oidv6-train-annotations-human-imagelabels.csv", LABELS),
-        ("class-descriptions-boxable.csv", CLASSES),
-        ("bbox_labels_600_hierarchy.json", HIERARCHY),
+        (LABELS_FILE, LABELS),
+        (CLASSES_FILE, CLASSES),
+        (HIERARCHY_FILE, HIERARCHY),
     ] {
         fs_err::write(folder.join(name), text).unwrap();
     }
@@ -148,6 +152,77 @@ fn shares_become_pixels_of_the_images_that_are_there() {
     assert_eq!(set.annotations_of(0)[0].area, 200.0);
     let report = set.report().to_string();
     assert!(report.contains("images without a file, left out: 2 (0/0a.jpg, 0/0c.jpg)"), "{report}");
+}
+
+fn utf16(text: &str) -> Vec<u8> {
+    "\u{feff}"
+        .chars()
+        .chain(text.chars())
+        .collect::<String>()
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect()
+}
+
+/// What is called as one of the files is never passed over because it cannot be read as one.
+#[test]
+fn files_near_that_are_broken_are_named() {
+    for (name, text, says) in [
+        (LABELS_FILE, utf16(LABELS), "this is UTF-16 text"),
+        (LABELS_FILE, LABELS.replace(',', ";").into(), "columns are separated by commas"),
+        (LABELS_FILE, Vec::new(), "the file is empty"),
+        (CLASSES_FILE, utf16(CLASSES), "this is UTF-16 text"),
+        (CLASSES_FILE, b"/m/animal,Anim\xe9l\n".to_vec(), "expected UTF-8 text, got 0xe9"),
+        (
+            CLASSES_FILE,
+            CLASSES.replace(',', ";").into(),
+            "expected MID,Name, got `/m/animal;Animal`",
+        ),
+        (CLASSES_FILE, Vec::new(), "the file is empty"),
+        (HIERARCHY_FILE, utf16(HIERARCHY), "this is UTF-16 text"),
+        (HIERARCHY_FILE, b"{}".to_vec(), "expected a `LabelName`"),
+        (HIERARCHY_FILE, Vec::new(), "JSON: EOF"),
+        ("oidv6-train-annotations-bbox.csv", utf16(BOXES), "this is UTF-16 text"),
+        ("oidv6-train-annotations-bbox.csv", Vec::new(), "the file is empty"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        set(folder.path());
+        fs_err::write(folder.path().join(name), text).unwrap();
+        let message = open(folder.path(), "train", false).unwrap_err().to_string();
+        let named = format!("{}: ", folder.path().join(name).display());
+        assert!(message.starts_with(&named) && message.contains(says), "{message}");
+    }
+    // Those of another part say nothing of this one.
+    let folder = tempfile::tempdir().unwrap();
+    set(folder.path());
+    for name in ["test-annotations-human-imagelabels.csv", "train-machine-imagelabels.csv"] {
+        fs_err::write(folder.path().join(name), "").unwrap();
+    }
+    open(folder.path(), "train", false).unwrap();
+}
+
+#[test]
+fn boxes_that_are_broken_are_named_without_the_format_and_with_it() {
+    for (text, says) in [
+        (utf16(BOXES), "this is UTF-16 text"),
+        (BOXES.replace(',', ";").into(), "columns are separated by commas"),
+        (Vec::new(), "the file is empty"),
+        (BOXES.replace("XMin", "Left").into(), "with a column `XMin`"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("train-annotations-bbox.csv");
+        fs_err::write(&file, text).unwrap();
+        fs_err::create_dir(folder.path().join("images")).unwrap();
+        fs_err::write(folder.path().join("images/a.jpg"), "").unwrap();
+        for format in [None, Some("openimages".to_owned())] {
+            for path in [folder.path(), &file] {
+                let opening = Opening { format: format.clone(), ..Opening::default() };
+                let message = Dataset::open_as(path, &opening).unwrap_err().to_string();
+                let named = format!("{}: ", file.display());
+                assert!(message.starts_with(&named) && message.contains(says), "{message}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     data::{formats::Place, records::ImageRecord},
-    error::{Error, Result},
+    error::{Error, Result, read_text},
 };
 
 /// Names of the lists.
@@ -87,10 +87,7 @@ impl Part {
     /// Whether each image belongs to it. `at` has the positions of the images by their ids.
     pub(super) fn kept(&self, images: &[ImageRecord], at: &HashMap<i64, u32>) -> Result<Vec<bool>> {
         let Some(list) = &self.list else { return Ok(vec![true; images.len()]) };
-        let bytes = fs_err::read(list)?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| {
-            Error::invalid(list, "text", "not UTF-8").with_hint("expected a list of images")
-        })?;
+        let text = read_text(list)?;
         let mut kept = vec![false; images.len()];
         for (number, line) in (1..).zip(text.lines()) {
             let Some(path) = line.split_whitespace().next() else { continue };

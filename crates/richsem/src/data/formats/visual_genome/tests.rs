@@ -197,6 +197,28 @@ fn objects_that_cannot_be_used_are_counted() {
     assert!(dataset.report().warnings[0].contains("1 object has a negative width or height"));
 }
 
+/// Ids are the numbers of the lines, of empty ones too; a byte order mark is no part of a name.
+#[test]
+fn a_list_of_classes_numbers_its_lines() {
+    let classes = |names: &str| -> Vec<(i64, String)> {
+        let dataset = with(&object("\"cat\""), names).unwrap();
+        let categories = dataset.vocabulary().categories().iter();
+        categories.map(|class| (class.id.0, class.name.clone())).collect()
+    };
+    let expected = [(1, "cat".to_owned()), (4, "dog".to_owned())];
+    assert_eq!(classes("\u{feff}cat,kitten\r\n\r\n ,\r\ndog\r\n"), expected);
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("image_data.json", IMAGE),
+        ("objects.json", &format!(r#"[{{"image_id": 1, "objects": [{}]}}]"#, object("\"cat\""))),
+        ("objects_vocab.txt", "cat"),
+        ("val.txt", "\u{feff}VG_100K_2/1.jpg\n"),
+    ] {
+        fs_err::write(folder.path().join(name), text).unwrap();
+    }
+    assert_eq!(open(folder.path(), Some("val"), None).unwrap().images().len(), 1);
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     for (objects, names, says) in [

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     argument::Argument,
     data::records::ClassRecord,
-    error::{Error, Result},
+    error::{Error, Result, read_text},
 };
 
 /// The list beside the objects, as bottom-up-attention calls it.
@@ -78,7 +78,15 @@ fn without_adjectives(name: &str) -> Option<&str> {
 
 /// A list of classes, or none: then all names with enough boxes are classes.
 pub(super) struct Vocabulary {
-    list: Option<(PathBuf, Vec<Vec<String>>)>,
+    list: Option<(PathBuf, Vec<Listed>)>,
+}
+
+/// A class of a list.
+struct Listed {
+    /// The number of its line, from 1.
+    id: i64,
+    /// Its name, and other names of it.
+    names: Vec<String>,
 }
 
 /// Which classes there are, and which one each name is.
@@ -117,12 +125,9 @@ impl Vocabulary {
 }
 
 /// The lines of a list, each with the name of a class and its other names.
-fn read_list(file: &Path) -> Result<Vec<Vec<String>>> {
-    let bytes = fs_err::read(file)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| {
-        Error::invalid(file, "text", "not UTF-8").with_hint("save the list as UTF-8")
-    })?;
-    let mut line_of: HashMap<String, usize> = HashMap::new();
+fn read_list(file: &Path) -> Result<Vec<Listed>> {
+    let text = read_text(file)?;
+    let mut line_of: HashMap<String, i64> = HashMap::new();
     let mut classes = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let mut names: Vec<String> = Vec::new();
@@ -139,7 +144,7 @@ fn read_list(file: &Path) -> Result<Vec<Vec<String>>> {
             }
         }
         if !names.is_empty() {
-            classes.push(names);
+            classes.push(Listed { id: number, names });
         }
     }
     if classes.is_empty() {
@@ -180,10 +185,10 @@ impl<'a> Way<'a> {
     }
 }
 
-fn by_list(list: &Path, classes: &[Vec<String>], names: &Names) -> Chosen {
+fn by_list(list: &Path, classes: &[Listed], names: &Names) -> Chosen {
     let mut class_of_name: HashMap<&str, u32> = HashMap::new();
     for (class, all) in (0..).zip(classes) {
-        class_of_name.extend(all.iter().map(|name| (name.as_str(), class)));
+        class_of_name.extend(all.names.iter().map(|name| (name.as_str(), class)));
     }
     let (mut same, mut synonym, mut shortened, mut out) = <(Way, Way, Way, Way)>::default();
     let mut class_of = Vec::with_capacity(names.names.len());
@@ -192,7 +197,7 @@ fn by_list(list: &Path, classes: &[Vec<String>], names: &Names) -> Chosen {
         let short = without_adjectives(name).and_then(|short| class_of_name.get(short)).copied();
         let class = whole.or(short);
         class_of.push(class);
-        match class.map(|class| classes[class as usize][0].as_str()) {
+        match class.map(|class| classes[class as usize].names[0].as_str()) {
             None => out.add(count, name, ""),
             Some(class) if whole.is_none() => shortened.add(count, name, class),
             Some(class) if class == name => same.add(count, name, ""),
@@ -215,9 +220,9 @@ fn by_list(list: &Path, classes: &[Vec<String>], names: &Names) -> Chosen {
         }
     }
     notes.extend(several(names));
-    let classes = classes.iter().zip(1..).map(|(all, id)| ClassRecord {
-        synonyms: all[1..].to_vec(),
-        ..ClassRecord::named(id, all[0].clone())
+    let classes = classes.iter().map(|Listed { id, names }| ClassRecord {
+        synonyms: names[1..].to_vec(),
+        ..ClassRecord::named(*id, names[0].clone())
     });
     Chosen { classes: classes.collect(), class_of, notes }
 }

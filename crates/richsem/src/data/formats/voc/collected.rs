@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     data::{
-        formats::{is_usual, members::Span},
+        formats::{is_usual, members::Span, place::beginning},
         listing::{PassedOver, is_image},
     },
     error::{Error, Result},
@@ -120,7 +120,7 @@ pub(super) fn kind_beside(path: &str) -> Kind {
 
 /// Whether a text begins as the annotation of one image does.
 pub(in crate::data::formats) fn is_annotation(text: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(&text[..text.len().min(HEAD)]).into_owned();
+    let text = beginning(&text[..text.len().min(HEAD)]);
     text.contains("<annotation>") || text.contains("<annotation ")
 }
 

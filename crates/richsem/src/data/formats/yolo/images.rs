@@ -169,7 +169,6 @@ impl Paths<'_> {
     /// The images that a file lists: as written, and where each is.
     fn lines(&self, list: &Path, images: &mut Images) -> Result<Vec<(String, PathBuf)>> {
         let text = self.files.text(list)?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut lines: Vec<String> =
             text.lines().map(tidy).filter(|line| !line.is_empty()).collect();
         lines.retain(|line| {

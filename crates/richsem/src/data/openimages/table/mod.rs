@@ -22,6 +22,9 @@ const PART: usize = 1 << 20;
 /// Parts that are in memory at the same time.
 const PARTS: usize = 16;
 
+/// What the detections.csv that `predict` writes begins with.
+const PREDICTED: [&str; 3] = ["file", "class", "score"];
+
 /// A kind of file, and the columns that are read.
 #[derive(Debug)]
 pub(super) struct Format {
@@ -113,6 +116,11 @@ fn hint_for(names: &[String]) -> String {
         Some(kind) => format!("these are the columns of {kind}: is it the right file?"),
         None if names.iter().any(|name| name.contains([';', '\t'])) => {
             "columns are separated by commas".to_owned()
+        }
+        None if names.starts_with(&PREDICTED.map(str::to_owned)) => {
+            "this is the detections.csv of `predict`, with rounded numbers: give the detections.json that it writes \
+             with --formats json"
+                .to_owned()
         }
         None => "the first line names the columns".to_owned(),
     }

@@ -88,3 +88,17 @@ fn what_lies_beside_and_is_no_annotation_is_no_set() {
     let error = Dataset::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("b.xml") && error.contains("its image is missing"), "{error}");
 }
+
+#[test]
+fn xml_in_16_bits_is_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "a", Some("cat"));
+    let text = format!("\u{feff}{}", xml("a.png", "犬"));
+    let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs_err::write(folder.path().join("a.xml"), bytes).unwrap();
+    let archive = packed(folder.path());
+    for place in [folder.path(), archive.path()] {
+        let set = Dataset::open(place).unwrap();
+        assert_eq!(&*set.vocabulary().categories()[0].name, "犬");
+    }
+}
