@@ -106,6 +106,7 @@ pub mod report;
 pub mod semantic_branch;
 mod settings;
 pub mod settings_reference;
+pub mod shell;
 mod statistics;
 pub mod stored_batch;
 pub mod study;

@@ -16,6 +16,7 @@ pub use table::{Address, Entry, Use};
 use crate::{
     error::{Error, Result},
     hash::sha256_of_file,
+    shell::quoted,
 };
 
 /// The folder that this program keeps things in, instead of `~/.cache/richsem`.
@@ -157,7 +158,7 @@ pub fn fetch(entry: &Entry, places: &Places, progress: bool) -> Result<Fetched> 
     let file = places.file(entry);
     if places.has(entry) {
         let verified = verify(entry, &file).map_err(|error| {
-            error.with_hint(format!("remove it, and fetch it again: rm {}", file.display()))
+            error.with_hint(format!("remove it, and fetch it again: rm {}", quoted(&file)))
         })?;
         return Ok(Fetched { file, was_here: true, verified: verified.is_some() });
     }
