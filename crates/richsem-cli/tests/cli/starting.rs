@@ -210,8 +210,13 @@ fn weights_are_listed_and_say_what_to_do_where_they_cannot_be_had() {
             .stderr_has("SHA-256: expected f37072fd")
             .stderr_has("a page of a proxy");
     }
-    // What nobody states a checksum of is taken as it is.
-    dir.write("home/weights/resnet50_miil_21k.pth", "weights");
+    // What nobody states a checksum of is to be a file of weights.
+    let kept = "home/weights/resnet50_miil_21k.pth";
+    dir.write(kept, "<html>log in</html>");
+    let listed = weights(&[]).ok().stderr_has("a web page");
+    assert_eq!(listed.row("resnet50-21k").last(), Some(&"file"));
+    weights(&["fetch", "resnet50-21k"]).fails(1).stderr_has("a web page").stderr_has("rm ");
+    dir.write(kept, b"PK\x03\x04");
     let here = weights(&["fetch", "resnet50-21k"]).ok().stderr_has("nobody states its checksum");
     assert_eq!(here.stdout.trim(), home.join("weights/resnet50_miil_21k.pth").to_str().unwrap());
 }
