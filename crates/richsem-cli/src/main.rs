@@ -25,7 +25,7 @@ mod writing;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ContextKind};
 
 use commands::{
     bench, checks, completions, convert, dataset, doctor, eval, info, init, map, predict, prepare,
@@ -167,7 +167,11 @@ fn main() -> ExitCode {
         }
     };
     // clap writes what is wrong, or the help, and ends with its own code (2, or 0).
-    let matches = command.get_matches_from(arguments);
+    let matches = command.try_get_matches_from(arguments).unwrap_or_else(|mut error| {
+        // What was meant is said before (`words`); clap's own tips go by letters alone.
+        error.remove(ContextKind::Suggested);
+        error.exit()
+    });
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
         Verb::Init(args) => init::run(&args),

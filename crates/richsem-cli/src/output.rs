@@ -8,7 +8,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, anyhow};
-use richsem::{data::image_store::ImageStore, weights};
+use richsem::{data::image_store::ImageStore, shell::quoted, weights};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -172,10 +172,11 @@ pub(crate) fn check_file(path: &Path, flag: &str) -> Result<()> {
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
-        let folder = folder.display();
         return Err(anyhow!(
-            "{}the folder `{folder}` does not exist\n  hint: make it with mkdir -p {folder}",
-            of(flag)
+            "{}the folder `{}` does not exist\n  hint: make it with mkdir -p {}",
+            of(flag),
+            folder.display(),
+            quoted(folder)
         ));
     }
     probe(folder, flag)

@@ -106,6 +106,7 @@ pub mod report;
 pub mod semantic_branch;
 mod settings;
 pub mod settings_reference;
+pub mod shell;
 mod stand_in;
 mod statistics;
 pub mod stored_batch;

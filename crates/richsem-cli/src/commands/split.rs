@@ -10,6 +10,7 @@ use richsem::{
         split::{Division, DivisionReport, divide},
     },
     plural::counted,
+    shell::quoted,
 };
 
 use crate::{
@@ -126,7 +127,7 @@ fn told(report: &DivisionReport, args: &Args) -> String {
         table::table(&columns, shown.map(row))
     );
     if report.classes.len() > table::SHOWN * 2 {
-        let how = format!("richsem dataset stats {} --per-class", args.output.display());
+        let how = format!("richsem dataset stats {} --per-class", quoted(&args.output));
         let more = table::more_classes(report.classes.len() - table::SHOWN * 2, &how);
         text += &format!("\n{more}");
     }
@@ -159,5 +160,5 @@ fn told(report: &DivisionReport, args: &Args) -> String {
     }
     text += &format!("\n\n{}", not_carried(&report.written));
     let orientation = orientation_words(report.written.orientation);
-    format!("{text}\n\nnext: richsem init {}{orientation}", args.output.display())
+    format!("{text}\n\nnext: richsem init {}{orientation}", quoted(&args.output))
 }

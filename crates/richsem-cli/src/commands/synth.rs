@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use richsem::{
     Error,
+    shell::quoted,
     synth::{SynthConfig, SynthReport, generate},
     vocabulary::{Category, Frequency},
 };
@@ -155,7 +156,7 @@ fn show(report: &SynthReport, output: &Path) -> Result<()> {
     let all = classes.len();
     let more = if all > table::MOST_CLASSES {
         classes.sort_by_key(|(category, _)| std::cmp::Reverse(category.instance_count));
-        let how = format!("richsem dataset stats {} --per-class", output.display());
+        let how = format!("richsem dataset stats {} --per-class", quoted(output));
         format!("\n\n{}", table::more_classes(all - 2 * table::SHOWN, &how))
     } else {
         String::new()

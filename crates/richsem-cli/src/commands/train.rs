@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, error::ErrorKind};
 use richsem::{
     Error,
     config::{Config, Preset},
+    shell::quoted,
     train::{EvalRow, MetricsRow, NewRun, Outcome, RunFolder, Start, train},
 };
 
@@ -122,7 +123,7 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
                 Some(Ok(file)) => output::note(format!("report: {}", file.display())),
                 Some(Err(error)) => output::warn(format!(
                     "the report could not be written: {error:#}\n  `richsem report {}` tries again",
-                    folder.display()
+                    quoted(&folder)
                 )),
                 None => {}
             }
@@ -132,7 +133,7 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
             output::note(format!(
                 "stopped at step {step}, everything is saved; continue with\n  richsem train --resume \
                  {}",
-                folder.display()
+                quoted(&folder)
             ));
             Ok(signals.exit_code())
         }
@@ -271,11 +272,12 @@ fn check_is_settings(file: &Path) -> Result<()> {
     if !file.exists() || !file.is_dir() && other.is_none() {
         return Ok(());
     }
-    let name = file.display();
+    let name = quoted(file);
     let hint = if file.join("checkpoints").is_dir() || file.join("config.toml").is_file() {
         format!(
-            "this is a run: `richsem train --resume {name}` goes on with it, `-c {name}/config.toml` starts another \
-             one with its settings"
+            "this is a run: `richsem train --resume {name}` goes on with it, `-c {}` starts another \
+             one with its settings",
+            quoted(file.join("config.toml"))
         )
     } else if let Some("pt" | "pth" | "safetensors" | "pkl") = other {
         format!("weights to start from: `richsem init DATA --weights {name}`")
@@ -285,6 +287,7 @@ fn check_is_settings(file: &Path) -> Result<()> {
         )
     };
     let is = if file.is_dir() { "a folder" } else { "another kind of file" };
+    let name = file.display();
     Err(anyhow!("--config: `{name}` is {is}, expected settings (FILE.toml)\n  hint: {hint}"))
 }
 
@@ -341,7 +344,7 @@ fn refuse_with_resume(flag: &str, folder: &Path) -> ! {
 
 /// The same where nothing says how to train.
 fn refuse_without_settings(args: &Args) -> ! {
-    let data = args.shorthands.data().map_or("DATA".into(), |data| data.display().to_string());
+    let data = args.shorthands.data().map_or("DATA".into(), quoted);
     let problem = format!(
         "no settings\n\n  hint: `richsem init {data}` looks at the data and writes them; then richsem train -c \
          FILE.toml. Or take a preset: richsem train --preset tiny --data {data}"

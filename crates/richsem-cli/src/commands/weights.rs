@@ -12,10 +12,11 @@ Examples:
 
 Files are fetched by `curl`, with the proxies and certificates of this machine, and kept in
 ~/.cache/richsem/weights. What has come of a download that broke off is kept, and the next try goes on
-with it. A file is compared with the checksum that its publisher states, if there is one.
+with it. A file is compared with the checksum that its publisher states, if there is one; one without is at
+least to be a file of weights.
 
 RICHSEM_HOME     a folder instead of ~/.cache/richsem
-RICHSEM_MIRROR   a place that has the files by their names, as https://mirror/weights or file:///mnt/weights
+RICHSEM_MIRROR   a place that has the files by their names, as https://mirror/weights, or a folder
 RICHSEM_OFFLINE  if set, nothing is fetched: only what is here already is found";
 
 #[derive(Debug, clap::Args)]
@@ -47,13 +48,19 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 
 fn list(places: &Places) -> Result<u8> {
     let unknown = || "unknown".to_owned();
-    let row = |entry: &Entry| {
+    let mut wrong = Vec::new();
+    let mut row = |entry: &Entry| {
+        let kept = places.has(entry).then(|| weights::verify(entry, &places.file(entry)));
         let here = match entry.address {
-            _ if places.has(entry) => "here",
+            _ if matches!(kept, Some(Ok(_))) => "here",
+            _ if kept.is_some() => "another file",
             Address::Direct(_) => "fetch",
             Address::Page(_) => "by hand",
             Address::Unpublished(_) => "not published",
         };
+        if let Some(Err(error)) = kept {
+            wrong.push(error);
+        }
         vec![
             entry.name.to_owned(),
             entry.what.to_owned(),
@@ -64,11 +71,14 @@ fn list(places: &Places) -> Result<u8> {
         ]
     };
     let columns = ["<name", "<what", "<licence", "MiB", "<SHA-256", "<here"];
-    output::print(table::table(&columns, weights::entries().iter().map(row)))?;
+    output::print(table::table(&columns, weights::entries().iter().map(&mut row)))?;
     output::print(format!(
         "\nkept in {}\nother ResNets of torchvision and timm, and CLIPs, are read as well: docs/weights.md",
         places.folder.display()
     ))?;
+    for error in wrong {
+        output::warn(error);
+    }
     Ok(exit::OK)
 }
 

@@ -33,120 +33,6 @@ const fn habit(
     Habit { words, verbs, answer }
 }
 
-/// Verbs of other programs.
-pub(super) const VERBS: &[(&[&str], &str)] = &[
-    (
-        &["detect", "infer", "inference", "demo", "visualize", "run"],
-        "it is `predict` here: richsem predict IMAGE --weights runs/mine",
-    ),
-    (
-        &["test", "validate", "validation", "evaluate", "evaluation", "eval-only"],
-        "it is `eval` here (or `val`): richsem eval --weights runs/mine --annotations mine",
-    ),
-    (
-        &["fit", "learn", "training", "train_net", "main"],
-        "it is `train` here: richsem init DATA, then richsem train -c DATA.toml",
-    ),
-    (
-        &["rename", "remap", "merge", "combine", "filter"],
-        "sets are not changed here: `richsem dataset convert IN OUT --to coco` writes a file that you can change",
-    ),
-    (
-        &["finetune", "fine-tune", "transfer"],
-        "that is training from weights: richsem train -c mine.toml --init FILE (richsem init writes mine.toml)",
-    ),
-    (
-        &["resume", "continue", "restart"],
-        "that is a flag of train: richsem train --resume runs/mine",
-    ),
-    (
-        &["export", "onnx", "tensorrt", "compile", "deploy", "serve"],
-        "it is not there: weights run in `richsem predict`, and in a Rust program (docs/library.md)",
-    ),
-    (&["benchmark", "speed", "profile"], "it is `bench` here: richsem bench -c preset:tiny"),
-    (
-        &["tune", "hpo", "sweep", "ablate"],
-        "several settings over several seeds are compared by `study`: richsem study study.toml",
-    ),
-    (
-        &[
-            "inspect",
-            "gui",
-            "viewer",
-            "view",
-            "browse",
-            "browse-dataset",
-            "explore",
-            "visualize-data",
-            "visualize-dataset",
-            "draw",
-        ],
-        "the boxes of a set are drawn by `dataset show`: richsem dataset show DATA looks",
-    ),
-    (
-        &["yolo", "rfdetr", "mmdet", "detectron2"],
-        "this program is `richsem`: richsem init DATA, then richsem train -c DATA.toml (docs/coming-from.md)",
-    ),
-    (
-        &["track", "segment", "pose", "classify", "obb", "count", "solutions"],
-        "this program detects objects in images, and nothing else: richsem predict IMAGE --weights runs/mine",
-    ),
-    (
-        &["cfg", "copy-cfg", "config", "options", "params"],
-        "all settings are listed by `settings`: richsem settings train.lr",
-    ),
-    (
-        &["download", "pull", "fetch", "hub", "zoo", "models"],
-        "public weights are listed by `weights`: richsem weights fetch resnet50-v2",
-    ),
-    (&["presets", "recipes"], "presets are listed by train: richsem train --preset list"),
-    (&["split", "partition", "divide"], "it is a verb of dataset: richsem dataset split IN OUT"),
-    (
-        &["stats", "analyze", "analyse", "describe"],
-        "it is a verb of dataset: richsem dataset stats DATA",
-    ),
-    (
-        &["healthcheck", "lint", "verify", "check", "clean", "deduplicate", "labels"],
-        "faults of a set are found by `doctor` (this machine is looked at by `checks`): richsem doctor DATA",
-    ),
-    (
-        &["convert-dataset", "coco2yolo", "yolo2coco", "voc2coco", "import"],
-        "sets are converted by `dataset convert`: richsem dataset convert IN OUT --to coco",
-    ),
-    (
-        &["convert-weights", "convert-checkpoint", "export-weights"],
-        "it is `convert` here: richsem convert IN OUT",
-    ),
-    (
-        &["new", "create", "setup", "start", "quickstart", "wizard", "autotrain"],
-        "settings for a set and this machine are written by `init`: richsem init DATA",
-    ),
-    (
-        &["env", "doctor-env", "collect-env", "collect_env", "system"],
-        "it is `checks` here: richsem checks",
-    ),
-    (
-        &["pretrain", "distill"],
-        "a teacher is trained by `pretrain-teacher`: richsem pretrain-teacher captions.jsonl",
-    ),
-    (
-        &["precompute", "cache", "extract"],
-        "a teacher's labels are kept by `prepare`: richsem prepare -c rich.toml --out labels",
-    ),
-    (
-        &["plot", "plots", "show", "tensorboard", "dashboard"],
-        "a run is shown by `report` (a set by `dataset show`): richsem report runs/mine",
-    ),
-    (
-        &["generate", "toy", "synthetic"],
-        "a set to try things on is drawn by `synth`: richsem synth shapes",
-    ),
-    (
-        &["login", "logout", "signup"],
-        "there are no accounts, and nothing is sent anywhere: richsem init DATA begins",
-    ),
-];
-
 const TRAIN: &[&str] = &["train"];
 const EVAL: &[&str] = &["eval"];
 const PREDICT: &[&str] = &["predict"];
@@ -165,7 +51,14 @@ pub(super) const FLAGS: &[Habit] = &[
     ),
     habit(TRAIN, &["max-epochs", "num-epochs", "num-train-epochs", "epoch"], Flag("--epochs")),
     habit(TRAIN, &["dataset", "data-path", "dataset-dir", "coco-path", "data-dir"], Flag("--data")),
-    habit(TRAIN, &["config-file", "cfg", "conf"], Flag("--config")),
+    habit(TRAIN, &["config-file", "cfg"], Flag("--config")),
+    habit(
+        TRAIN,
+        &["conf", "conf-thres", "iou", "score-thr"],
+        Says(
+            "that is for predictions, not for training: richsem predict IMAGE --weights runs/mine --conf 0.25",
+        ),
+    ),
     habit(TRAIN, &["output-dir", "work-dir", "save-dir", "output", "out", "logdir"], Flag("--run")),
     habit(TRAIN, &["options", "opts", "cfg-options", "override"], Flag("--set")),
     habit(
@@ -202,7 +95,7 @@ pub(super) const FLAGS: &[Habit] = &[
         TRAIN,
         &["use-ema", "ema"],
         Says(
-            "every preset has an average of the weights (train.ema), and it is what is evaluated; its decay: --set train.ema.decay=0.999",
+            "where train.ema is set, the average of the weights is what is evaluated; to set it: --set train.ema.decay=0.999",
         ),
     ),
     habit(
@@ -270,7 +163,7 @@ pub(super) const FLAGS: &[Habit] = &[
     ),
     habit(
         TRAIN,
-        &["num-classes", "nc", "names"],
+        &["num-classes", "nc", "names", "classes"],
         Says("the classes are those of the annotations, whatever their ids: nothing need be said"),
     ),
     habit(
@@ -290,13 +183,48 @@ pub(super) const FLAGS: &[Habit] = &[
             "profile",
             "val",
             "save",
+            "dropout",
+            "time",
+            "compile",
         ],
         Says("there is no such choice here: richsem settings lists what there is"),
+    ),
+    habit(
+        TRAIN,
+        &[
+            "box",
+            "cls",
+            "dfl",
+            "box-loss-coef",
+            "cls-loss-coef",
+            "giou-loss-coef",
+            "bbox-loss-coef",
+        ],
+        Says("the weights of the losses are settings: richsem settings loss"),
+    ),
+    habit(
+        TRAIN,
+        &["auto-scale-lr", "scale-lr"],
+        Says("rates do not follow the batch by themselves: name one with --lr 0.0001"),
+    ),
+    habit(
+        &["train", "init"],
+        &["val-split", "val-ratio", "test-split"],
+        Says("divide the set first: richsem dataset split DATA mine, then richsem init mine"),
     ),
     // Evaluation and detection.
     habit(
         DETECT,
-        &["model", "ckpt", "checkpoint", "checkpoint-file", "resume", "pretrain-model-path"],
+        &[
+            "model",
+            "ckpt",
+            "checkpoint",
+            "checkpoint-file",
+            "resume",
+            "pretrain-model-path",
+            "w",
+            "m",
+        ],
         Flag("--weights"),
     ),
     habit(DETECT, &["batch-size", "bs"], Flag("--batch")),
@@ -307,6 +235,35 @@ pub(super) const FLAGS: &[Habit] = &[
         Says("images are resized as in training; that is in the weights: richsem train --imgsz N"),
     ),
     habit(DETECT, &["augment", "tta"], Says("there is no test-time augmentation")),
+    habit(
+        DETECT,
+        &["workers", "num-workers"],
+        Says(
+            "there is no such choice: images are read by as many threads as there are cores, at most 8",
+        ),
+    ),
+    habit(
+        DETECT,
+        &["cfg", "config", "config-file"],
+        Says("the settings are in the weights: richsem predict IMAGE --weights runs/mine"),
+    ),
+    habit(
+        EVAL,
+        &["project", "name", "exist-ok", "save-dir", "work-dir", "output", "out-dir"],
+        Says("the numbers are printed; files of them are --json FILE and --report FILE.html"),
+    ),
+    habit(
+        EVAL,
+        &["save-txt", "save-crop", "save-conf", "show", "source"],
+        Says(
+            "boxes are written by `predict`: richsem predict IMAGE --weights runs/mine --formats yolo",
+        ),
+    ),
+    habit(
+        EVAL,
+        &["max-det", "max-dets", "rect", "dnn", "visualize", "single-cls"],
+        Says("there is no such choice: the numbers are COCO's or LVIS's own (docs/evaluate.md)"),
+    ),
     habit(EVAL, &["data", "dataset", "ann", "ann-file", "gt", "coco-path"], Flag("--annotations")),
     habit(EVAL, &["plots", "report-html"], Says("it writes a page: --report report.html")),
     habit(
@@ -320,6 +277,7 @@ pub(super) const FLAGS: &[Habit] = &[
         &[
             "conf-thres",
             "confidence",
+            "score",
             "confidence-threshold",
             "score-thr",
             "threshold",
@@ -339,7 +297,7 @@ pub(super) const FLAGS: &[Habit] = &[
     habit(DETECTING, &["overlap-ratio"], Flag("--overlap")),
     habit(
         PREDICT,
-        &["show", "view-img", "stream", "vid-stride", "webcam"],
+        &["show", "view-img", "stream", "vid-stride", "webcam", "save-frames", "stream-buffer"],
         Says(
             "there are no windows and no video: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)",
         ),
@@ -356,14 +314,38 @@ pub(super) const FLAGS: &[Habit] = &[
     ),
     habit(
         PREDICT,
-        &["agnostic-nms"],
+        &["agnostic-nms", "agnostic", "class-agnostic"],
         Says("--iou suppresses within a class; across classes nothing does"),
     ),
     habit(
         PREDICT,
-        &["line-width", "hide-labels", "hide-conf", "show-labels", "show-conf"],
+        &[
+            "line-width",
+            "line-thickness",
+            "hide-labels",
+            "hide-conf",
+            "show-labels",
+            "show-conf",
+            "show-boxes",
+        ],
         Says("what is drawn cannot be chosen; --formats json has the numbers"),
     ),
+    habit(
+        PREDICT,
+        &["visualize", "embed", "retina-masks", "dnn", "data"],
+        Says("there is no such choice: boxes alone are found, and the classes are in the weights"),
+    ),
     // Anywhere.
-    habit(&[], &["verbose", "quiet", "task", "mode"], Says("there is no such choice here")),
+    habit(
+        &[],
+        &["verbose", "quiet", "v", "q"],
+        Says(
+            "there is no such choice: results go to stdout, all else to stderr (2>/dev/null hides it)",
+        ),
+    ),
+    habit(
+        &[],
+        &["version"],
+        Says("the version is shown by richsem checks, or by --version without a verb"),
+    ),
 ];

@@ -1,5 +1,5 @@
-//! Keys of other programs' settings: detectron2's `SOLVER.BASE_LR`, MMDetection's `optimizer.lr`. They are for
-//! `train`, as `KEY=VALUE` and as `--opts KEY VALUE`.
+//! Keys of other programs' settings: detectron2's `SOLVER.BASE_LR`, MMDetection's `optimizer.lr`. They are
+//! taken as `KEY=VALUE`, as `KEY VALUE`, and both after `--opts`.
 
 use super::habits::{
     Answer::{Flag, Says, Set, Switch},
@@ -9,6 +9,8 @@ use super::habits::{
 const fn key(words: &'static [&'static str], answer: super::habits::Answer) -> Habit {
     Habit { words, verbs: &["train"], answer }
 }
+
+const DETECT: &[&str] = &["eval", "predict"];
 
 pub(super) const KEYS: &[Habit] = &[
     key(
@@ -107,4 +109,14 @@ pub(super) const KEYS: &[Habit] = &[
         &["DATALOADER.NUM_WORKERS", "train_dataloader.num_workers", "data.workers_per_gpu"],
         Set("data.workers"),
     ),
+    key(&["MODEL.DEVICE"], Flag("--device")),
+    key(&["OUTPUT_DIR", "work_dir"], Flag("--run")),
+    Habit { words: &["MODEL.WEIGHTS"], verbs: DETECT, answer: Flag("--weights") },
+    Habit { words: &["MODEL.DEVICE"], verbs: DETECT, answer: Flag("--device") },
+    Habit { words: &["DATASETS.TEST"], verbs: &["eval"], answer: Flag("--annotations") },
+    Habit {
+        words: &["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "MODEL.RETINANET.SCORE_THRESH_TEST"],
+        verbs: &["predict"],
+        answer: Flag("--conf"),
+    },
 ];

@@ -161,6 +161,16 @@ pub(super) const INNER: &[(&str, &[&str], &str)] = &[
     ),
     (
         "weights",
+        &["convert", "export", "import"],
+        "weights are converted by `convert`: richsem convert IN OUT",
+    ),
+    (
+        "weights",
+        &["info", "inspect", "verify", "check"],
+        "what a file of weights holds is shown by `info`: richsem info FILE",
+    ),
+    (
+        "weights",
         &["download", "get", "pull", "install"],
         "it is `weights fetch`: richsem weights fetch resnet50-v2",
     ),

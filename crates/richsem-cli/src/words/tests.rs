@@ -1,8 +1,8 @@
 //! Every habit has an answer that holds, and none takes the place of what there is.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::Path};
 
-use super::*;
+use super::{reader::assignment, *};
 
 fn command() -> Command {
     crate::command_line()
@@ -59,7 +59,34 @@ fn words_of_others_are_taken_as_those_of_here() {
         ("val model=run data=mine", "val --weights run --annotations mine"),
         ("checks --device=1", "checks --device=cuda:1"),
         ("synth s --overwrite=true --seed=-1", "synth s --overwrite --seed=-1"),
-        ("trian", "trian"),
+        ("--help train", "train --help"),
+        ("train help", "train --help"),
+        (
+            "Train -c a.toml Batch=2 --Allow_Missing x",
+            "train -c a.toml --batch 2 --allow-missing x",
+        ),
+        ("mode=train task=detect data=x.yaml", "train --data x.yaml"),
+        ("task=detect mode=val model=run data=mine", "eval --weights run --annotations mine"),
+        ("detect train data=a epochs=3", "train --data a --epochs 3"),
+        ("train -c a.toml task=detect resume=False", "train -c a.toml"),
+        ("predict a.jpg -w run --score 0.4", "predict a.jpg --weights run --conf 0.4"),
+        ("predict a.jpg -weights run -output=found", "predict a.jpg --weights run --output=found"),
+        ("train --lr -1", "train --lr=-1"),
+        (
+            "train -c a.toml SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.001 --run r",
+            "train -c a.toml --batch 2 --lr 0.001 --run r",
+        ),
+        (
+            "train --config-file a.toml MODEL.WEIGHTS w.pth OUTPUT_DIR o",
+            "train --config a.toml --init w.pth --run o",
+        ),
+        (
+            "eval MODEL.WEIGHTS w.safetensors mine",
+            "eval --weights w.safetensors --annotations mine",
+        ),
+        ("eval w.safetensors mine", "eval --weights w.safetensors --annotations mine"),
+        ("predict w.pt a.jpg", "predict --weights w.pt a.jpg"),
+        ("predict a.jpg w.pt --weights run", "predict a.jpg w.pt --weights run"),
         ("train -c a.toml SOLVER.BASE_LR=0.01", "train -c a.toml --lr 0.01"),
         ("train -c a.toml --set optimizer.lr=0.01", "train -c a.toml --lr 0.01"),
         (
@@ -85,6 +112,8 @@ fn words_of_others_are_taken_as_those_of_here() {
         assert_eq!(taken(typed).0, expected, "{typed}");
     }
     assert_eq!(taken("train lr0=1").1, ["lr0= is --lr here"]);
+    assert_eq!(taken("train resume=False").1, ["--resume is left out: False is said for it"]);
+    assert_eq!(taken("eval w.pt mine").1, ["mine is --annotations here", "w.pt is --weights here"]);
     assert!(taken("train epochs=1 -c a.toml").1.is_empty(), "its own words are not told");
     for line in ["--version", "version", "-V"] {
         assert_eq!(said(line), Said::Version);
@@ -116,6 +145,62 @@ fn what_is_not_there_is_said_in_a_line() {
         ("continue", "--resume"),
         ("fit", "richsem train"),
         ("rename", "can change"),
+        ("trian", "did you mean `train`?"),
+        ("infrence", "richsem predict"),
+        ("detetc", "richsem predict"),
+        ("predictt", "did you mean `predict`?"),
+        ("python train.py", "richsem train"),
+        ("tools/train_net.py", "richsem train"),
+        ("compare a b", "--compare"),
+        ("metrics", "richsem report"),
+        ("docs", "--help"),
+        ("update", "richsem checks"),
+        ("install", "richsem checks"),
+        ("examples", "--help"),
+        ("frobnicate", "richsem --help lists all"),
+        ("help yolo", "richsem init"),
+        ("help nothing", "richsem --help lists all"),
+        ("model.train", "richsem train -c DATA.toml"),
+        ("model.train(data='a.yaml')", "richsem train -c DATA.toml"),
+        ("model.predict", "richsem predict IMAGE"),
+        ("model.export", "not there"),
+        ("task=segment", "detects objects"),
+        ("mode=export", "not there"),
+        ("data=x", "the verb comes first"),
+        ("--source bus.jpg", "richsem predict --source bus.jpg"),
+        ("--nonsense", "before a verb"),
+        ("train resume", "richsem train --resume"),
+        ("train resume=True", "richsem train --resume RUN"),
+        ("train --resume True", "richsem train --resume RUN"),
+        ("predict screen", "ffmpeg"),
+        ("predict --source 0", "ffmpeg"),
+        ("weights convert", "richsem convert"),
+        ("weights yolov8n.pt", "richsem weights fetch NAME"),
+        ("weights resnet50", "richsem weights fetch resnet50"),
+        ("dataset stat a", "did you mean `dataset stats`?"),
+        ("predict a.jpg visualize=True", "no such choice"),
+        ("predict a.jpg save_frames=True", "no video"),
+        ("predict a.jpg retina_masks=True", "no such choice"),
+        ("predict a.jpg workers=2", "threads"),
+        ("predict a.jpg nonsense=2", "richsem predict --help"),
+        ("eval workers=0", "threads"),
+        ("val name=x", "--json FILE"),
+        ("val project=x", "--json FILE"),
+        ("train time=0.5", "richsem settings"),
+        ("train box=7.5", "richsem settings loss"),
+        ("train dropout=0.1", "richsem settings"),
+        ("train nonsense=1", "richsem settings"),
+        ("train SOLVER.NONSENSE 1", "richsem settings"),
+        ("train conf=0.25", "richsem predict IMAGE"),
+        ("train --val-split 0.2", "richsem dataset split"),
+        ("train --auto-scale-lr", "--lr 0.0001"),
+        ("predict a.jpg --agnostic", "within a class"),
+        ("predict a.jpg -v", "stderr"),
+        ("predict a.jpg -x", "./-x"),
+        ("predict a.jpg --wieghts run", "did you mean --weights?"),
+        ("predict a.jpg --no-such", "richsem predict --help"),
+        ("train -c a.toml --thresholds t", "it is a flag of predict"),
+        ("train --tune", "richsem train --help"),
     ] {
         let problem = refused(typed);
         assert!(problem.contains(part) && !problem.contains('\n'), "{typed}: {problem}");
@@ -164,7 +249,7 @@ fn every_answer_holds() {
             }
         }
     }
-    for (words, answer) in VERBS {
+    for (words, answer) in verbs::VERBS {
         for word in *words {
             assert!(command.find_subcommand(word).is_none(), "`{word}` is a verb");
             assert!(seen.insert(("", word)), "{word} is there twice");
@@ -179,6 +264,13 @@ fn every_answer_holds() {
         }
         named(answer, &all);
         assert!(answer.contains("richsem "), "{answer}");
+    }
+    let mut seen = HashSet::new();
+    for (verb, words, answer) in verbs::INSTEAD {
+        for word in *words {
+            assert!(seen.insert((*verb, *word)), "{verb} {word} is there twice");
+        }
+        named(answer, &all);
     }
     for habit in habits() {
         if let Answer::Says(answer) = habit.answer {
@@ -205,21 +297,29 @@ fn the_page_has_every_habit() {
          the program's own table: `crates/richsem-cli/src/words/`.)\n\n## Verbs\n\n| typed | answer |\n|---|---|\n",
     );
     let code = |words: &[&str], dash: &str| {
-        let words: Vec<String> = words.iter().map(|word| format!("`{dash}{word}`")).collect();
+        let dash = |word: &str| if dash == "--" && word.len() == 1 { "-" } else { dash };
+        let words: Vec<String> =
+            words.iter().map(|word| format!("`{}{word}`", dash(word))).collect();
         words.join(", ")
     };
-    for (words, answer) in VERBS {
+    for (words, answer) in verbs::VERBS {
         page += &format!("| {} | {answer} |\n", code(words, ""));
     }
     page += "\n## Verbs of verbs\n\n| typed | answer |\n|---|---|\n";
     for (verb, words, answer) in sets::INNER {
         page += &format!("| {} | {answer} |\n", code(words, &format!("{verb} ")));
     }
-    let tables: [(&str, &str, &[Habit], &str); 10] = [
+    page += "\n## In the place of a file\n\n| typed | answer |\n|---|---|\n";
+    for (verb, words, answer) in verbs::INSTEAD {
+        page += &format!("| {} | {answer} |\n", code(words, &format!("{verb} ")));
+    }
+    let tables: [(&str, &str, &[Habit], &str); 12] = [
         ("Flags of", "train", FLAGS, "--"),
         ("Keys for", "train", keys::KEYS, ""),
         ("Flags of", "eval", FLAGS, "--"),
+        ("Keys for", "eval", keys::KEYS, ""),
         ("Flags of", "predict", FLAGS, "--"),
+        ("Keys for", "predict", keys::KEYS, ""),
         ("Flags of", "init", sets::FLAGS, "--"),
         ("Flags of", "doctor", sets::FLAGS, "--"),
         ("Flags of", "dataset stats", sets::FLAGS, "--"),

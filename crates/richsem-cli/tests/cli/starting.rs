@@ -70,6 +70,37 @@ fn a_set_in_one_piece_is_divided_and_what_init_writes_trains() {
     .stderr_has("weights from");
 }
 
+/// A shell takes what is printed to be typed, whatever the names.
+#[test]
+fn printed_commands_are_quoted() {
+    let dir = drawn();
+    let set = "it's my set";
+    let split = ["dataset", "split", "set/train.json", set, "--images", "set/images"];
+    dir.command(&split).ok().stdout_has("next: richsem init \"it's my set\"");
+    let init = ["init", set, "--device", "cpu", "--minutes", "0.1"];
+    let ran = dir.command(&init).ok().stderr_has("richsem doctor \"it's my set\"");
+    let lines = ran.stdout.lines().chain(ran.stderr.lines());
+    let commands = lines.filter_map(|line| line.find("richsem ").map(|at| &line[at..]));
+    let words = |command: &str| {
+        let line = format!("richsem() {{ printf '%s\\n' \"$@\"; }}; {command}");
+        let read = std::process::Command::new("bash").args(["-c", &line]).output().unwrap();
+        String::from_utf8(read.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let commands: Vec<Vec<String>> = commands.map(words).collect();
+    let run = "runs/it's my set";
+    for expected in [
+        &["train", "-c", "it's my set.toml", "--run", run][..],
+        &["eval", "--weights", run, "--annotations", set, "--per-class"],
+        &["predict", "IMAGE", "--weights", run, "--output", "found"],
+        &["doctor", set],
+    ] {
+        assert!(commands.iter().any(|words| words == expected), "{expected:?}: {commands:?}");
+    }
+    dir.command(&["train", set])
+        .fails(1)
+        .stderr_has("`richsem init \"it's my set\"` writes settings");
+}
+
 /// The kind and the sizes are read from the file's tensors.
 #[test]
 fn init_writes_the_backbone_of_the_weights_whatever_its_kind() {
@@ -225,8 +256,13 @@ fn weights_are_listed_and_say_what_to_do_where_they_cannot_be_had() {
             .stderr_has("SHA-256: expected f37072fd")
             .stderr_has("a page of a proxy");
     }
-    // What nobody states a checksum of is taken as it is.
-    dir.write("home/weights/resnet50_miil_21k.pth", "weights");
+    // What nobody states a checksum of is to be a file of weights.
+    let kept = "home/weights/resnet50_miil_21k.pth";
+    dir.write(kept, "<html>log in</html>");
+    let listed = weights(&[]).ok().stderr_has("a web page");
+    assert_eq!(listed.row("resnet50-21k").last(), Some(&"file"));
+    weights(&["fetch", "resnet50-21k"]).fails(1).stderr_has("a web page").stderr_has("rm ");
+    dir.write(kept, b"PK\x03\x04");
     let here = weights(&["fetch", "resnet50-21k"]).ok().stderr_has("nobody states its checksum");
     assert_eq!(here.stdout.trim(), home.join("weights/resnet50_miil_21k.pth").to_str().unwrap());
 }

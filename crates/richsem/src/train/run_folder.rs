@@ -20,6 +20,7 @@ use crate::{
     },
     error::{Error, Result, TEMPORARY, write_atomically},
     evaluate::Summary,
+    shell::quoted,
     vocabulary::Vocabulary,
 };
 
@@ -80,7 +81,7 @@ impl RunFolder {
         if path.exists() && !entries(path, |name| !is_nothing(name))?.is_empty() {
             let first = match path.join(SETTINGS).exists() {
                 true => {
-                    format!("continue that run with {} {}, or", Argument::Resume, path.display())
+                    format!("continue that run with {} {}, or", Argument::Resume, quoted(path))
                 }
                 false => "it is not a run's:".to_owned(),
             };

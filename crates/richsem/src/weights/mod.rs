@@ -4,30 +4,27 @@
 //! certificates that grow old; `curl` has the machine's certificates, proxies and settings, resumes, and is
 //! there on nearly every machine. Where it is not, the error says the address and where to put the file.
 
+mod download;
 mod table;
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::{Path, PathBuf};
 
 pub use table::{Address, Entry, Use};
 
 use crate::{
+    checkpoint_io::format_of,
     error::{Error, Result},
     hash::sha256_of_file,
+    shell::quoted,
 };
 
 /// The folder that this program keeps things in, instead of `~/.cache/richsem`.
 pub const HOME: &str = "RICHSEM_HOME";
-/// A place that has the files, instead of their publishers': `https://mirror/weights` or `file:///mnt/weights`.
-/// Each is below it by its own name.
+/// A place that has the files, instead of their publishers': `https://mirror/weights`, `file:///mnt/weights` or a
+/// folder here. Each is below it by its own name.
 pub const MIRROR: &str = "RICHSEM_MIRROR";
 /// If set, and neither empty nor 0, nothing is fetched.
 pub const OFFLINE: &str = "RICHSEM_OFFLINE";
-
-/// Names by letters alike enough to be meant.
-const ALIKE: f64 = 0.8;
 
 /// The files that are known.
 #[must_use]
@@ -35,21 +32,42 @@ pub fn entries() -> &'static [Entry] {
     table::TABLE
 }
 
-/// The file of a name.
+/// The file of a name, in any case.
 ///
 /// # Errors
 /// There is none; which may have been meant.
 pub fn entry(name: &str) -> Result<&'static Entry> {
-    let found = |entry: &&Entry| entry.name == name || entry.file == name;
+    let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+    let typed = plain(name);
+    let found = |entry: &&Entry| entry.name == typed || plain(entry.file) == typed;
     entries().iter().find(found).ok_or_else(|| {
-        let alike = |entry: &Entry| strsim::jaro_winkler(entry.name, name);
-        let nearest = entries().iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-        let hint = match nearest.filter(|entry| alike(entry) > ALIKE) {
-            Some(entry) => format!("did you mean `{}`?", entry.name),
-            None => "`richsem weights` lists them".to_owned(),
+        let hint = match meant(&typed)[..] {
+            [] => "`richsem weights` lists them".to_owned(),
+            ref names => format!("did you mean {}?", names.join(", ")),
         };
         Error::other(format!("there are no weights called `{name}`")).with_hint(hint)
     })
+}
+
+/// Names that have all parts of what was typed, as `dino-r50-coco` has `dino`, or, if there are none, that it is
+/// by a slip.
+fn meant(typed: &str) -> Vec<String> {
+    const MOST: usize = 4;
+    let joined = |name: &str| name.replace('-', "");
+    let quoted = |entry: &Entry| format!("`{}`", entry.name);
+    let has_all = |entry: &&Entry| {
+        let parts: Vec<&str> = entry.name.split('-').collect();
+        typed.split('-').all(|part| parts.contains(&part))
+    };
+    let by_parts: Vec<String> = entries().iter().filter(has_all).map(quoted).collect();
+    if !by_parts.is_empty() {
+        return by_parts.into_iter().take(MOST).collect();
+    }
+    let slip = |entry: &&Entry| {
+        joined(entry.name).len() > 4
+            && strsim::osa_distance(&joined(entry.name), &joined(typed)) < 2
+    };
+    entries().iter().find(slip).map(quoted).into_iter().collect()
 }
 
 /// Where files come from, and where they are kept.
@@ -92,7 +110,7 @@ impl Places {
         self.folder.join(entry.file)
     }
 
-    /// Whether it is there.
+    /// Whether a file is there.
     #[must_use]
     pub fn has(&self, entry: &Entry) -> bool {
         !matches!(entry.address, Address::Unpublished(_)) && self.file(entry).is_file()
@@ -107,27 +125,68 @@ impl Places {
                     "{page} has a table whose links are empty; if you have the file, `richsem convert` reads it"
                 )))
             }
-            (Some(mirror), _) => Ok(format!("{}/{}", mirror.trim_end_matches('/'), entry.file)),
+            (Some(mirror), _) => {
+                Ok(format!("{}/{}", mirror_address(mirror)?.trim_end_matches('/'), entry.file))
+            }
             (None, Address::Direct(address)) => Ok(address.to_owned()),
-            (None, Address::Page(page)) => {
+            (None, Address::Page(_)) => {
                 let problem =
                     format!("{}: its publisher has no address to fetch it from", entry.name);
                 Err(Error::other(problem).with_hint(format!(
-                    "get {} from {page} by hand, and put it to {}; or set {MIRROR} to a place that has it",
-                    entry.file,
-                    self.file(entry).display()
+                    "{}; or set {MIRROR} to a place that has it",
+                    self.by_hand(entry)
                 )))
             }
         }
     }
+
+    /// How to have a file here without this program: from its publisher, whatever the mirror is.
+    fn by_hand(&self, entry: &Entry) -> String {
+        let from = match entry.address {
+            Address::Direct(address) => format!("{address} where there is a network"),
+            Address::Page(page) | Address::Unpublished(page) => {
+                format!("{} from {page} by hand", entry.file)
+            }
+        };
+        let check = match entry.sha256 {
+            Some(sum) if sum.len() == 64 => format!(" (SHA-256 {sum})"),
+            Some(sum) => format!(" (its SHA-256 begins with {sum})"),
+            None => String::new(),
+        };
+        format!("get {from}, and put it to {}{check}", self.file(entry).display())
+    }
 }
 
-/// Whether a file is what its publisher says: `None` where the publisher says nothing.
+/// A mirror as an address, which may be a folder here.
+fn mirror_address(mirror: &str) -> Result<String> {
+    if mirror.contains("://") {
+        return Ok(mirror.to_owned());
+    }
+    let folder = Path::new(mirror);
+    if !folder.is_dir() {
+        let problem = format!("{MIRROR}: `{mirror}` is no folder here, and no address");
+        return Err(Error::other(problem).with_hint(format!(
+            "write https://{mirror}, if it is a server, or the path of a folder that has the files"
+        )));
+    }
+    let absolute = std::path::absolute(folder)?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    let written: String = absolute
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .map(|&b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect();
+    Ok(format!("file://{written}"))
+}
+
+/// Whether a file is what its publisher says: `None` where the publisher says nothing. It is then at least of a
+/// kind that weights are of.
 ///
 /// # Errors
 /// It is another; it cannot be read.
 pub fn verify(entry: &Entry, file: &Path) -> Result<Option<()>> {
-    let Some(expected) = entry.sha256 else { return Ok(None) };
+    let Some(expected) = entry.sha256 else { return format_of(file).map(|_| None) };
     let got = sha256_of_file(file)?;
     if got.starts_with(expected) {
         return Ok(Some(()));
@@ -157,7 +216,7 @@ pub fn fetch(entry: &Entry, places: &Places, progress: bool) -> Result<Fetched> 
     let file = places.file(entry);
     if places.has(entry) {
         let verified = verify(entry, &file).map_err(|error| {
-            error.with_hint(format!("remove it, and fetch it again: rm {}", file.display()))
+            error.with_hint(format!("remove it, and fetch it again: rm {}", quoted(&file)))
         })?;
         return Ok(Fetched { file, was_here: true, verified: verified.is_some() });
     }
@@ -165,19 +224,32 @@ pub fn fetch(entry: &Entry, places: &Places, progress: bool) -> Result<Fetched> 
     if places.offline {
         let problem =
             format!("{}: not in {}, and {OFFLINE} is set", entry.name, places.folder.display());
-        return Err(Error::other(problem).with_hint(by_hand(entry, &address, &file)));
+        return Err(Error::other(problem).with_hint(places.by_hand(entry)));
     }
-    fs_err::create_dir_all(&places.folder)?;
     let part = places.folder.join(format!("{}.part", entry.file));
-    download(entry, &address, &part, &file, progress)?;
+    // The folder is tried before anything is fetched.
+    let begun = fs_err::create_dir_all(&places.folder)
+        .and_then(|()| fs_err::OpenOptions::new().create(true).append(true).open(&part));
+    if let Err(error) = begun {
+        return Err(Error::from(error).with_hint(format!(
+            "weights are kept there; set {HOME} to a folder that can be written to"
+        )));
+    }
+    let by_hand = places.by_hand(entry);
+    if let Err(error) = download::download(entry.name, &address, &part, progress, &by_hand) {
+        // Nothing came.
+        if part.metadata().is_ok_and(|about| about.len() == 0) {
+            fs_err::remove_file(&part)?;
+        }
+        return Err(error);
+    }
     let verified = match verify(entry, &part) {
         Ok(verified) => verified.is_some(),
         Err(error) => {
             fs_err::remove_file(&part)?;
             return Err(error.with_hint(format!(
                 "what was fetched from {address} is no such file (a page of a proxy, perhaps), and was removed; \
-                 try again, or {}",
-                by_hand(entry, &address, &file)
+                 try again, or {by_hand}"
             )));
         }
     };
@@ -185,54 +257,11 @@ pub fn fetch(entry: &Entry, places: &Places, progress: bool) -> Result<Fetched> 
     Ok(Fetched { file, was_here: false, verified })
 }
 
-fn by_hand(entry: &Entry, address: &str, file: &Path) -> String {
-    let check = match entry.sha256 {
-        Some(sum) if sum.len() == 64 => format!(" (SHA-256 {sum})"),
-        Some(sum) => format!(" (its SHA-256 begins with {sum})"),
-        None => String::new(),
-    };
-    format!("get {address} where there is a network, and put it to {}{check}", file.display())
-}
-
-fn download(entry: &Entry, address: &str, part: &Path, file: &Path, progress: bool) -> Result<()> {
-    let mut curl = Command::new("curl");
-    curl.args(["--fail", "--location", "--retry", "3", "--continue-at", "-", "--show-error"]);
-    curl.arg(if progress { "--progress-bar" } else { "--silent" });
-    curl.arg("--output").arg(part).arg(address);
-    curl.stdin(Stdio::null()).stdout(Stdio::null());
-    let output = if progress {
-        curl.stderr(Stdio::inherit()).status().map(|status| (status, String::new()))
-    } else {
-        curl.output()
-            .map(|out| (out.status, String::from_utf8_lossy(&out.stderr).trim().to_owned()))
-    };
-    let hint = || by_hand(entry, address, file);
-    let (status, said) = output.map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                "the program `curl`, which fetches files, is not here".to_owned()
-            }
-            _ => format!("`curl` could not be started: {error}"),
-        };
-        Error::other(format!("{}: {why}", entry.name))
-            .with_hint(format!("install it (sudo apt-get install curl), or {}", hint()))
-    })?;
-    if status.success() && part.is_file() {
-        return Ok(());
-    }
-    let code = status.code().map_or_else(|| "a signal".to_owned(), |code| format!("code {code}"));
-    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-    Err(Error::other(format!("{}: fetching {address} ended with {code} of curl{said}", entry.name))
-        .with_hint(format!(
-            "what has come is kept, and the next try goes on with it. Behind a proxy set https_proxy; a mirror \
-             is {MIRROR}; or {}",
-            hint()
-        )))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -251,8 +280,17 @@ mod tests {
         }
         let error = entry("resnet-50").unwrap_err().to_string();
         assert!(error.contains("did you mean `resnet50`"), "{error}");
-        let error = entry("yolov8n").unwrap_err().to_string();
-        assert!(error.contains("richsem weights"), "{error}");
+        for (typed, hint) in [
+            ("yolov8n", "`richsem weights` lists them"),
+            ("detr", "`richsem weights` lists them"),
+            ("dino", "did you mean `dino-r50-coco`?"),
+            ("resnet5", "did you mean `resnet50`?"),
+            ("eva02", "did you mean `eva02-b`, `eva02-l`, `eva02-l-m38m`?"),
+        ] {
+            let error = entry(typed).unwrap_err().to_string();
+            assert!(error.ends_with(hint), "{typed}: {error}");
+        }
+        assert_eq!(entry("RESNET50_V2").unwrap().name, "resnet50-v2");
     }
 
     /// "weights\n", and the first digits of its SHA-256 (coreutils' sha256sum).
@@ -265,6 +303,7 @@ mod tests {
 
     fn places(folder: &Path) -> Places {
         let mirror = format!("file://{}/mirror/", folder.display());
+        assert_eq!(mirror_address(&mirror).unwrap(), mirror);
         Places { folder: folder.join("kept"), mirror: Some(mirror), offline: false }
     }
 
@@ -297,6 +336,23 @@ mod tests {
     }
 
     #[test]
+    fn a_mirror_may_be_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = folder.path().join("my files");
+        std::fs::create_dir(&mirror).unwrap();
+        let address = mirror_address(mirror.to_str().unwrap()).unwrap();
+        assert!(address.starts_with("file:///") && address.ends_with("/my%20files"), "{address}");
+        if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("skipped: curl is not here");
+            return;
+        }
+        std::fs::write(mirror.join("small.pth"), TEXT).unwrap();
+        let mirror = Some(mirror.to_str().unwrap().to_owned());
+        let places = Places { folder: folder.path().join("kept"), mirror, offline: false };
+        assert!(fetch(&small(SUM), &places, false).unwrap().verified);
+    }
+
+    #[test]
     fn what_cannot_be_had_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let places = places(folder.path());
@@ -308,16 +364,30 @@ mod tests {
         let by_hand = Places { mirror: None, ..places.clone() };
         let error = told(entry("dino-r50-coco").unwrap(), &by_hand);
         assert!(error.contains("drive.google.com") && error.contains("by hand"), "{error}");
+        let elsewhere = Places { mirror: Some("absent/place".to_owned()), ..places.clone() };
+        let error = told(&small(SUM), &elsewhere);
+        assert!(error.contains("RICHSEM_MIRROR: `absent/place` is no folder"), "{error}");
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let unwritable = Places { folder: folder.path().join("file/weights"), ..places.clone() };
+        assert!(told(&small(SUM), &unwritable).contains("RICHSEM_HOME"));
         let error = told(entry("richsem-r50").unwrap(), &places);
         assert!(error.contains("have not published it"), "{error}");
         if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_ok() {
             let error = told(&small(SUM), &places);
             assert!(error.contains("of curl") && error.contains("https_proxy"), "{error}");
+            // The publisher's address, not the mirror's.
+            assert!(error.contains("or get https://download.pytorch.org/"), "{error}");
+            assert_eq!(error.matches("curl: (").count(), 1, "{error}");
+            assert!(!places.folder.join("small.pth.part").exists());
             std::fs::create_dir_all(folder.path().join("mirror")).unwrap();
             std::fs::write(folder.path().join("mirror/small.pth"), "<html>").unwrap();
-            let error = told(&small(SUM), &places);
-            assert!(error.contains("a page of a proxy"), "{error}");
-            assert!(!places.folder.join("small.pth.part").exists());
+            // What has no checksum is at least no web page.
+            for entry in [small(SUM), Entry { sha256: None, ..small(SUM) }] {
+                let error = told(&entry, &places);
+                assert!(error.contains("a page of a proxy"), "{error}");
+                assert!(!places.folder.join("small.pth.part").exists());
+                assert!(!places.folder.join("small.pth").exists());
+            }
         }
     }
 }

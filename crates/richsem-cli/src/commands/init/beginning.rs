@@ -9,6 +9,7 @@ use richsem::{
     detector::Detector,
     doctor::scheme::Value,
     recipe::Beginning,
+    shell::quoted,
 };
 use tch::Device;
 
@@ -44,7 +45,7 @@ pub(super) fn beginning(args: &Args, folder: Option<&Path>) -> Result<(Beginning
             return Err(anyhow!(
                 "--weights: {what}: its settings cannot be told from the file\n  hint: make it a detector of \
                  this program first (richsem convert {} detector.safetensors --annotations …)",
-                file.display()
+                quoted(&file)
             ));
         }
         Kind::Clip => {

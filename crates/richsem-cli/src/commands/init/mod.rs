@@ -27,6 +27,7 @@ use richsem::{
     error::write_atomically,
     plural::counted,
     recipe::{Beginning, Length, Machine, Situation},
+    shell::quoted,
     train::{SAME_PART, check_vocabularies},
 };
 use tch::Device;
@@ -120,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     if val.is_none() {
         output::warn(format!(
             "no validation set: nothing will be evaluated. `richsem dataset split {} OUT` divides the set",
-            args.data.display()
+            quoted(&args.data)
         ));
     }
     let (beginning, notes) = beginning(args, file.parent())?;
@@ -391,7 +392,7 @@ fn head(
     let mut text = format!(
         "Written by `richsem init {}` (version {}). Every setting may be changed; those left out have the \
          preset's values, or DINO's (`richsem settings` lists them).\n",
-        args.data.display(),
+        quoted(&args.data),
         env!("CARGO_PKG_VERSION")
     );
     let memory = trial.memory.map(|mib| format!(", {:.1} GiB", mib / 1024.0)).unwrap_or_default();
@@ -419,7 +420,7 @@ fn tell(
     (batch, length, time): (usize, Length, f64),
     val: Option<&Opened>,
 ) -> Result<()> {
-    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    let run = quoted(Path::new("runs").join(file.file_stem().unwrap_or_default()));
     let start = match &situation.beginning {
         Beginning::Scratch => "from scratch".to_owned(),
         Beginning::Backbone { backbone, .. } => format!("from a trained {}", backbone.describe()),
@@ -450,28 +451,28 @@ fn tell(
         vec!["time".to_owned(), format!("about {}", progress::hms(time))],
     ];
     output::print(table::table(&["<what", "<chosen"], rows))?;
-    let images = args.images.as_ref().map(|images| format!(" --images {}", images.display()));
+    let images = args.images.as_ref().map(|images| format!(" --images {}", quoted(images)));
     let images = images.unwrap_or_default();
     let orientation = orientation_words(args.orientation.get());
     let (eval, also) = match val {
         None => (String::new(), String::new()),
         Some(val) => {
-            let on = val.dataset.path().display();
+            let on = quoted(val.dataset.path());
             let eval = format!(
-                "\n  richsem eval --weights runs/{name} --annotations {on}{images}{orientation} --per-class"
+                "\n  richsem eval --weights {run} --annotations {on}{images}{orientation} --per-class"
             );
-            let also = args.val.as_ref().map(|val| format!(" --val {}", val.display()));
+            let also = args.val.as_ref().map(|val| format!(" --val {}", quoted(val)));
             (eval, also.unwrap_or_default())
         }
     };
     output::print(format!(
-        "\nNext:\n  richsem train -c {} --run runs/{name}{eval}\n  richsem predict IMAGE --weights runs/{name} \
+        "\nNext:\n  richsem train -c {} --run {run}{eval}\n  richsem predict IMAGE --weights {run} \
          --output found{orientation}",
-        file.display(),
+        quoted(file),
     ))?;
     output::note(format!(
         "Faults in the set: richsem doctor {}{also}{images}{orientation}",
-        args.data.display()
+        quoted(&args.data)
     ));
     Ok(())
 }

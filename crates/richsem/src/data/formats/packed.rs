@@ -2,6 +2,8 @@
 
 use std::{io::Read as _, path::Path};
 
+use crate::shell::quoted;
+
 /// Archives that must be unpacked: how they begin, what they are called, and the command.
 const PACKED: [(&[u8], &str, &str); 7] = [
     (b"PK\x03\x04", "a zip archive", "unzip {file} -d {folder}"),
@@ -31,14 +33,4 @@ pub(super) fn packed(path: &Path, file: &Path) -> Option<(&'static str, String)>
         .map_or_else(|| format!("{file}-unpacked"), str::to_owned);
     let command = command.replace("{file}", &quoted(&file)).replace("{folder}", &quoted(&folder));
     Some((what, format!("unpack it: {command}; then give {folder}")))
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,@%".contains(c);
-    if path.chars().all(plain) {
-        path.to_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
 }
