@@ -338,6 +338,14 @@ pub(super) fn findings(
     let [sure, enough] = report.sure;
     let shown = |s: Option<f64>| s.map_or_else(|| "none".to_owned(), |s| format!("{s:.3}"));
     let [p90, p50] = report.by_precision.map(shown);
+    if report.detections == 0 {
+        findings.push(note(
+            "detections",
+            0,
+            "no detections: labels were not compared with any".to_owned(),
+        ));
+        return findings;
+    }
     let text = format!(
         "of {} detections {sure} count as sure (score from {high:.3}), {enough} as sure enough to place a box \
          (from {low:.3}); by these labels 90 % are right at {p90}, 50 % at {p50}",
