@@ -17,8 +17,14 @@ fn packed(folder: &Path) -> PathBuf {
     archive
 }
 
-/// Parts, classes, and the images of one part with their classes.
-fn seen(place: &Path, split: Option<&str>) -> (Vec<String>, Vec<String>, Vec<(String, Vec<u32>)>) {
+/// Names and contents.
+type Files = &'static [(&'static str, &'static str)];
+
+/// An image and the classes of its boxes.
+type Shown = (String, Vec<u32>);
+
+/// Parts, classes, and the images of one part.
+fn seen(place: &Path, split: Option<&str>) -> (Vec<String>, Vec<String>, Vec<Shown>) {
     let opening = Opening { split: split.map(str::to_owned), pixels: false, ..Opening::default() };
     let set = Dataset::open_as(place, &opening).unwrap();
     let images = set.images().iter().enumerate().map(|(at, image)| {
@@ -36,7 +42,7 @@ const ROWS: &str = "1 0.5 0.5 0.2 0.2\n0 0.4 0.4 0.1 0.1\n";
 #[test]
 fn the_layouts_of_annotation_tools_are_read() {
     // Label Studio; labelImg with a folder of labels; labelImg; parts below; Roboflow's Darknet export.
-    let layouts: [(&[(&str, &str)], &[&str]); 5] = [
+    let layouts: [(Files, &[&str]); 5] = [
         (
             &[
                 ("classes.txt", "cat\ndog\n"),
