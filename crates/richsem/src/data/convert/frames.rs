@@ -139,7 +139,8 @@ impl Met {
     fn guess(&mut self, set: &Dataset, frames: &[Option<Frame>]) {
         for (at, (image, frame)) in set.images().iter().zip(frames).enumerate() {
             let is_open = frame.is_some_and(|frame| {
-                frame.is_turned() && !image.size.is_some_and(|size| is_clear(frame, size))
+                let clear = |size| !image.sized_by_image && is_clear(frame, size);
+                frame.is_turned() && !image.size.is_some_and(clear)
             });
             if is_open && !set.annotations_of(at).is_empty() {
                 self.guessed.insert(image.file_name.clone());
