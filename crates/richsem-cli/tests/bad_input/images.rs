@@ -35,7 +35,7 @@ fn wrong_images(dir: &Dir) -> Vec<WrongImage> {
         (
             "a web page",
             Some(b"<html>".to_vec()),
-            ["got HTML or XML text", "hint: the download gave a web page"],
+            ["got a web page (HTML)", "download the file again"],
         ),
         (
             "another size",
@@ -239,11 +239,16 @@ fn a_voc_set_that_is_wrong_leaves_no_folder() {
         ),
         (
             "another format",
-            "<html></html>",
+            "<svg></svg>",
             &[
-                "Annotations/a.xml: XML: expected <annotation>, got <html>",
+                "Annotations/a.xml: XML: expected <annotation>, got <svg>",
                 "hint: expected Pascal VOC's format",
             ],
+        ),
+        (
+            "a web page",
+            "<html></html>",
+            &["Annotations/a.xml: contents: expected annotations, got a web page", "hint: "],
         ),
         (
             "a number that is none",

@@ -136,7 +136,8 @@ impl Met {
                 continue;
             }
             let name = image.file_name.clone();
-            if !image.size.is_some_and(|size| is_clear(frame, size)) {
+            let clear = |size| !image.sized_by_image && is_clear(frame, size);
+            if !image.size.is_some_and(clear) {
                 self.guessed.insert(name.clone());
             }
             match image.size.is_some_and(|size| is_stored(frame, size, orientation)) {

@@ -290,3 +290,27 @@ fn vocs_boxes_on_stored_pixels_are_turned_too() {
     let (bbox, white) = read_back(&output);
     assert_near(bbox, white, "voc");
 }
+
+#[test]
+fn sizes_that_the_images_gave_show_no_frame_and_are_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = drawn([48, 64], [8, 16, 24, 8]);
+    let xml = "<annotation><object><name>x</name><bndbox><xmin>9</xmin><ymin>17</ymin><xmax>32</xmax>\
+               <ymax>24</ymax></bndbox></object></annotation>";
+    for exif in 1..=8 {
+        write(folder.path(), &format!("JPEGImages/{exif}.jpg"), jpeg_with_exif(&image, exif));
+        write(folder.path(), &format!("Annotations/{exif}.xml"), xml);
+    }
+    let output = folder.path().join("out");
+    for target in [Target::Coco, Target::Yolo] {
+        let report = to(target, folder.path(), &output).unwrap();
+        std::fs::remove_dir_all(&output).unwrap();
+        let read = report.splits[0].read.to_string();
+        assert!(
+            read.contains("7 images have an EXIF orientation and no size in the XML"),
+            "{read}"
+        );
+        let notes = report.notes.join("\n");
+        assert!(notes.contains("7 images with an EXIF orientation (2.jpg"), "{notes}");
+    }
+}

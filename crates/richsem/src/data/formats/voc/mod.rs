@@ -53,7 +53,7 @@ use crate::{
 };
 use collected::Collected;
 pub(super) use collected::is_annotation;
-use frame::{coco_box, frame};
+use frame::{Agreement, coco_box, frame};
 use image_sets::{Split, image_sets};
 use images::Images;
 pub(super) use mistake::mistake;
@@ -151,7 +151,8 @@ fn read(request: &Request<'_>) -> Result<(Records, Report)> {
     for ((stem, file_name), frame) in set.stems.iter().zip(places).zip(frames) {
         let (size, found) = frame?;
         reader.report.count_frame(found, stem);
-        let image = reader.image(stem, file_name, size);
+        let sized_by_image = matches!(found, Agreement::OfImage | Agreement::OfTurnedImage);
+        let image = ImageRecord { sized_by_image, ..reader.image(stem, file_name, size) };
         reader.objects(stem, size, &annotated[stem], &mut records);
         records.images.push(image);
     }
