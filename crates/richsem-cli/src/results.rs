@@ -7,7 +7,7 @@ use richsem::{
     data::dataset::Dataset,
     detections::{self, Detection, Names},
     evaluate::openimages::{Results, is_results, read_results},
-    plural::counted,
+    plural::{among, counted},
 };
 
 use crate::output;
@@ -23,10 +23,9 @@ pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Dete
         detections::read_for(file, names)?;
     if negative > 0 {
         output::warn(format!(
-            "{}: {negative} of {} detections have a width or height below 0 and match nothing (a box \
-             is [x, y, width, height], not two corners)",
+            "{}: {} a width or height below 0 and no match (a box is [x, y, width, height], not two corners)",
             file.display(),
-            detections.len()
+            among(negative, detections.len(), "detection", ["has", "have"])
         ));
     }
     for (count, id, name) in
