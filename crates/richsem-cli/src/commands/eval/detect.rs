@@ -92,8 +92,8 @@ pub(crate) fn detect(
     let entries = entries(dataset);
     if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
         return Err(anyhow!(
-            "--images: {problem}\n  hint: file names in the annotations are relative to the folder or \
-             archive: give that one"
+            "--images: {problem}\n  hint: file names in the annotations are relative to the folder or archive that is \
+             given"
         ));
     }
     let total = entries.len();

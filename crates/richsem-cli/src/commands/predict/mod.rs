@@ -165,7 +165,20 @@ impl Args {
 const MOST_ROWS: usize = 40;
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    check_formats(args)?;
     ranks::run(&args.processes, |member| run_as(args, member))
+}
+
+/// Refuses to write nothing at all.
+fn check_formats(args: &Args) -> Result<()> {
+    let anything = args.formats.iter().any(|form| args.writes(*form));
+    if anything || args.raw.is_some() {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "--no-images with --formats images: nothing would be written\n  hint: leave one of them out, or name another \
+         form, as --formats json"
+    ))
 }
 
 /// The work of one process.

@@ -7,6 +7,7 @@ pub mod parquet;
 mod pattern;
 mod recognise;
 mod samples;
+
 #[cfg(test)]
 mod support;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use super::{
 use crate::{Error, Result, plural::counted};
 
 use archives::Archives;
+pub(in crate::data) use archives::is_header;
 use folder::Listed;
 use index::Index;
 use parquet::Tables;
@@ -213,9 +215,8 @@ impl ImageStore {
             Location::Archives(archives) => format!("the archive `{}`", archives.path().display()),
             Location::Tables(tables) => format!("the table `{}`", tables.path().display()),
         };
-        let example = self.index().and_then(|index| index.first_from("").ok().flatten());
-        let example = example.map(|e| format!("; its names look like `{e}`")).unwrap_or_default();
-        Some(format!("{what} holds none of the annotated images, as `{first}`{example}"))
+        let instead = self.index().and_then(|index| instead_of(first, index)).unwrap_or_default();
+        Some(format!("{what} holds none of the annotated images, as `{first}`{instead}"))
     }
 
     /// The folder, archive or table.
@@ -418,5 +419,30 @@ impl ImageStore {
             Location::Archives(archives) => archives.path().join(name),
             Location::Tables(tables) => tables.path().join(name),
         }
+    }
+}
+
+/// What an index has in the place of an image: the same file in some folder, or how its images are called.
+fn instead_of(image: &str, index: &Index) -> Option<String> {
+    let below = format!("/{image}");
+    let (mut same, mut other) = (None, None);
+    let seen = index.each_from("", |name, _| {
+        if name.ends_with(&below) {
+            same = Some(name.to_owned());
+            return ControlFlow::Break(());
+        }
+        if other.is_none() && is_image(name) {
+            other = Some(name.to_owned());
+        }
+        ControlFlow::Continue(())
+    });
+    seen.ok()?;
+    match (same, other) {
+        (Some(same), _) => Some(format!(
+            ", which is `{same}` in it: unpack it, and give the folder `{}` of what comes out",
+            &same[..same.len() - below.len()]
+        )),
+        (None, Some(other)) => Some(format!("; its images are called as `{other}`")),
+        (None, None) => Some("; it has no images at all".to_owned()),
     }
 }
