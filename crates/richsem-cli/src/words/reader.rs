@@ -443,9 +443,9 @@ fn is_negative(word: &str) -> bool {
     word.starts_with('-') && word.parse::<f64>().is_ok()
 }
 
-/// Whether a value is a yes or a no in words.
+/// Whether a value is a yes or a no in words. `none` may be a folder, `None` is Python's.
 fn is_word(value: &str) -> bool {
-    ["true", "false", "none"].contains(&&*value.to_ascii_lowercase()) && !Path::new(value).exists()
+    ["True", "true", "False", "false", "None"].contains(&value) && !Path::new(value).exists()
 }
 
 /// Whether a switch is on: it is where it is said, unless its value is a no.

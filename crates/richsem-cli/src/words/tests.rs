@@ -69,6 +69,7 @@ fn words_of_others_are_taken_as_those_of_here() {
         ("task=detect mode=val model=run data=mine", "eval --weights run --annotations mine"),
         ("detect train data=a epochs=3", "train --data a --epochs 3"),
         ("train -c a.toml task=detect resume=False", "train -c a.toml"),
+        ("train -c a.toml --run none", "train -c a.toml --run none"),
         ("predict a.jpg -w run --score 0.4", "predict a.jpg --weights run --conf 0.4"),
         ("predict a.jpg -weights run -output=found", "predict a.jpg --weights run --output=found"),
         ("train --lr -1", "train --lr=-1"),

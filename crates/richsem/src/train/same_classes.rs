@@ -122,7 +122,7 @@ impl Matched {
         });
         let left_out = (!self.left_out.is_empty()).then(|| {
             format!(
-                "{path}: without a box here, and not among the detector's classes: {}",
+                "{path}: not among the detector's classes, and without a box here: {}",
                 named(&self.left_out)
             )
         });
@@ -308,7 +308,7 @@ mod tests {
             let notes = check_vocabularies(train.vocabulary(), &mut val).unwrap();
             let last = notes.last().unwrap();
             let says = format!(
-                "without a box here, and not among the detector's classes: `ant` ({})",
+                "not among the detector's classes, and without a box here: `ant` ({})",
                 of[1].0
             );
             assert!(last.contains(&says), "{last}");

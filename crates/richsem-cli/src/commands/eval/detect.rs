@@ -58,9 +58,8 @@ pub(super) fn detect_in(
     };
     let detections = detect(&how, dataset, (&store, &broken))?;
     let Some(detections) = detections else { return Ok(None) };
-    if let Some(note) = store.turned("--orientation") {
-        output::note(note);
-    }
+    let notes = [store.turned("--orientation"), store.several()];
+    notes.into_iter().flatten().for_each(output::note);
     if let Some(file) = &args.save_json {
         if file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv")) {
             write_results(file, &detections, dataset)?;

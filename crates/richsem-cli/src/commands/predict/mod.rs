@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -360,6 +361,7 @@ fn detect(
     };
     if let Some(mut source) = source(detector, images, known, &nameable, reading) {
         source.share = source.share.of_process(collective);
+        let store = Arc::clone(&source.store);
         collective.pace(Pace::Long);
         let take = |detected: Detected| {
             for problem in &detected.batch.skipped {
@@ -372,6 +374,9 @@ fn detect(
             Ok(ControlFlow::Continue(()))
         };
         guarded(|| detect_batches(detector, source, ReadAhead::default(), take))?;
+        if let Some(note) = store.several() {
+            counter.note(&note);
+        }
     }
     drop(counter);
     // Those who are done wait for the others as long as these get on.

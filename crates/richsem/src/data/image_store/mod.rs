@@ -25,7 +25,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{
-    image_io::{self, Decoded, Frame, Orientation},
+    image_io::{self, Decoded, Frame, Orientation, frames},
     listing::{PassedOver, is_image},
 };
 use crate::{Error, Result, plural::counted};
@@ -61,6 +61,8 @@ pub struct ImageStore {
     orientation: Orientation,
     /// Names of the images that [`Self::turned`] tells about.
     turned: Mutex<BTreeSet<String>>,
+    /// Names of the files that [`Self::several`] tells about.
+    several: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -121,7 +123,7 @@ impl ImageStore {
                     .with_hint("fetch the images with img2dataset, and give the folder it wrote"));
             }
         };
-        Ok(Self { location, orientation, turned: Mutex::default() })
+        Ok(Self { location, orientation, turned: Mutex::default(), several: Mutex::default() })
     }
 
     /// What lies at a path, without opening it.
@@ -154,7 +156,12 @@ impl ImageStore {
     /// Images in a folder. Names are paths below it, or whole paths if `path` is empty.
     #[must_use]
     pub fn folder(path: PathBuf, orientation: Orientation) -> Self {
-        Self { location: Location::Folder(path), orientation, turned: Mutex::default() }
+        Self {
+            location: Location::Folder(path),
+            orientation,
+            turned: Mutex::default(),
+            several: Mutex::default(),
+        }
     }
 
     /// What should be told of the store, a line each: what archives hold besides files, names that occur
@@ -200,6 +207,17 @@ impl ImageStore {
             "{}, as `{first}`, with an EXIF orientation, read {read}. The annotations do not show which way up \
              the boxes were drawn. If they were drawn {otherwise}, set {setting} to {value}",
             counted(turned.len(), "image")
+        ))
+    }
+
+    /// A note on files of several images of which the first one was read, if there were some.
+    #[must_use]
+    pub fn several(&self) -> Option<String> {
+        let several = self.several.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = several.first()?;
+        Some(format!(
+            "{}, as `{first}`, of several images or pages: the first one is read",
+            counted(several.len(), "file")
         ))
     }
 
@@ -278,7 +296,12 @@ impl ImageStore {
 
     /// As [`Self::image`], with its EXIF orientation.
     pub(crate) fn decode(&self, name: &str) -> Result<Decoded> {
-        image_io::decode_bytes(&self.read(name)?, &self.display_path(name), self.orientation)
+        let bytes = self.read(name)?;
+        if frames::are_several(&bytes) {
+            let mut several = self.several.lock().unwrap_or_else(PoisonError::into_inner);
+            several.insert(name.to_owned());
+        }
+        image_io::decode_bytes(&bytes, &self.display_path(name), self.orientation)
     }
 
     /// `[height, width]` of an image, the way up that images are read, from its headers alone.
