@@ -103,6 +103,9 @@ fn words_of_others_are_taken_as_those_of_here() {
             "train --set train.lr=0.1 --set data.workers=2",
         ),
         ("train --set seed=1 a.toml", "train --set seed=1 a.toml"),
+        ("settings SOLVER.BASE_LR", "settings SOLVER.BASE_LR"),
+        ("eval --task=detect w.pt mine", "eval --weights w.pt --annotations mine"),
+        ("predict -i a.jpg --slice-height 320", "predict a.jpg --tiles 320"),
         ("init --data X", "init X"),
         ("doctor --data X", "doctor X"),
         (
@@ -142,6 +145,7 @@ fn what_is_not_there_is_said_in_a_line() {
         ("dataset check a", "richsem doctor DATA"),
         ("dataset visualize a", "dataset show"),
         ("dataset merge a b", "not there"),
+        ("dataset split a b --val-split 0.2", "--parts train=0.8,val=0.2"),
         ("weights list", "richsem weights"),
         ("continue", "--resume"),
         ("fit", "richsem train"),
