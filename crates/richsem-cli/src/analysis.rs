@@ -4,7 +4,7 @@ use richsem::evaluate::{
     Comparison, Intervals, Summary,
     errors::{Calibration, Errors, Tide},
 };
-use richsem::plural::counted;
+use richsem::plural::{among, counted};
 
 use crate::table::{NOTHING, percent, range, table};
 
@@ -110,10 +110,14 @@ fn beside(summary: &Summary, errors: &Errors) -> String {
         ]
     });
     format!(
-        "{}\n({} of {} classes have fewer than AP-Fixed's 10,000 detections)",
+        "{}\n({} fewer than AP-Fixed's 10,000 detections)",
         table(&["<", "standard", "AP-Fixed", "95 %", "AP-Pool"], rows),
-        errors.fixed.classes_below_limit,
-        errors.fixed.per_class.len()
+        among(
+            errors.fixed.classes_below_limit,
+            errors.fixed.per_class.len(),
+            "class",
+            ["has", "have"]
+        )
     )
 }
 

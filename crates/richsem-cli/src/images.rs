@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use richsem::{
-    data::listing::{EXTENSIONS, PassedOver, is_image},
+    data::{
+        formats::unpacking,
+        listing::{EXTENSIONS, PassedOver, is_image},
+    },
     error::read_text,
 };
 
@@ -99,11 +102,15 @@ fn from_list(list: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Paths from stdin, a line each, relative to the working folder.
+/// Paths from stdin, relative to the working folder: a line each, or with zeros between them (`find -print0`).
 fn from_stdin() -> Result<Vec<PathBuf>> {
     let text = std::io::read_to_string(std::io::stdin())
         .map_err(|error| anyhow!("-: stdin cannot be read: {error}"))?;
-    let paths: Vec<PathBuf> = lines(&text).map(|(_, line)| PathBuf::from(line)).collect();
+    let paths: Vec<PathBuf> = if text.contains('\0') {
+        text.split('\0').filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+    } else {
+        lines(&text).map(|(_, line)| PathBuf::from(line)).collect()
+    };
     if paths.is_empty() {
         return Err(anyhow!(
             "-: no paths came from stdin\n  hint: for example find . -name '*.jpg' | richsem predict - …"
@@ -174,8 +181,10 @@ fn instead(input: &Path) -> Option<String> {
     }
     let hint = if ends(&FILMS) {
         "films are not read: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)"
-    } else if ends(&["tar", "zip", "tgz", "gz", "parquet"]) {
-        "archives are not read here: unpack it first (tar xf), and give the folder"
+    } else if let Some(hint) = unpacking(input) {
+        return Some(format!("archives are not read here: {hint}"));
+    } else if ends(&["parquet"]) {
+        "tables are not read here: give the images themselves"
     } else {
         return None;
     };

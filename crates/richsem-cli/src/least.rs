@@ -1,6 +1,8 @@
 //! The smallest scores at which boxes are used.
 
-use richsem::{evaluate::Thresholds, models::scored_box::ScoredBox, vocabulary::Vocabulary};
+use richsem::{
+    evaluate::Thresholds, models::scored_box::ScoredBox, plural::counted, vocabulary::Vocabulary,
+};
 
 use crate::output;
 
@@ -21,12 +23,29 @@ impl Least {
             return Self { of_class, name: conf.to_string() };
         };
         let found = thresholds.of(classes);
-        for (names, what) in [
-            (&found.global, "classes of the detector are not in the file and have its global one"),
-            (&found.unused, "classes of the file are not the detector's"),
+        for (names, of, what) in [
+            (
+                &found.global,
+                "of the detector",
+                [
+                    "is not in the file and has its global one",
+                    "are not in the file and have its global one",
+                ],
+            ),
+            (
+                &found.unused,
+                "of the file",
+                ["is not one of the detector's", "are not the detector's"],
+            ),
         ] {
             if let Some(first) = names.first() {
-                output::note(format!("--thresholds: {} {what} (`{first}`, …)", names.len()));
+                let several = names.len() > 1;
+                let more = if several { ", …" } else { "" };
+                output::note(format!(
+                    "--thresholds: {} {of} {} (`{first}`{more})",
+                    counted(names.len(), "class"),
+                    what[usize::from(several)]
+                ));
             }
         }
         Self { of_class: found.of_class, name: "its class's threshold".to_owned() }

@@ -27,19 +27,32 @@ pub(crate) fn print(text: impl std::fmt::Display) -> Result<()> {
 
 /// Writes a message to stderr.
 pub(crate) fn note(text: impl std::fmt::Display) {
+    styled(printable(&text.to_string()));
+}
+
+/// Writes to stderr what may have colours.
+fn styled(text: impl std::fmt::Display) {
     // Progress may be lost when stderr is closed; the work goes on.
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }
 
+/// A text whose control characters a terminal does not obey: names and contents of files may hold any.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |c: char| c == '\n' || c == '\t' || !c.is_control();
+    let escaped = |c: char| if shown(c) { c.to_string() } else { c.escape_default().to_string() };
+    text.chars().map(escaped).collect()
+}
+
 /// Warns of something that the user probably does not want.
 pub(crate) fn warn(text: impl std::fmt::Display) {
-    note(format!("{WARNING}warning:{WARNING:#} {text}"));
+    styled(format!("{WARNING}warning:{WARNING:#} {}", printable(&text.to_string())));
 }
 
 /// Says why the program ends. Without colours if stderr is no terminal, or `NO_COLOR` is set.
 pub(crate) fn error(error: &anyhow::Error) {
-    let text = format!("{error:#}").replace("\n  hint:", &format!("\n  {HINT}hint:{HINT:#}"));
-    note(format!("{ERROR}error:{ERROR:#} {text}"));
+    let text = printable(&format!("{error:#}"));
+    let text = text.replace("\n  hint:", &format!("\n  {HINT}hint:{HINT:#}"));
+    styled(format!("{ERROR}error:{ERROR:#} {text}"));
 }
 
 /// A panic is a bug: it gets one line instead of a backtrace. A panic that the library turns into an
@@ -57,7 +70,8 @@ pub(crate) fn set_panic_hook() {
             .unwrap_or("no message");
         let text = text.lines().next().unwrap_or_default();
         let place = info.location().map(|at| format!(" at {at}")).unwrap_or_default();
-        note(format!(
+        let text = printable(text);
+        styled(format!(
             "{ERROR}internal error:{ERROR:#} {text}{place}; please report this line and the \
              command at {}/issues",
             env!("CARGO_PKG_REPOSITORY")
@@ -208,4 +222,16 @@ fn probe(folder: &Path, flag: &str) -> Result<()> {
     tempfile::tempfile_in(folder).map(drop).map_err(|error| {
         anyhow!("{}the folder `{}` cannot be written to: {error}", of(flag), folder.display())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn control_characters_are_shown_and_not_obeyed() {
+        let bytes = b"not a .tar: \x1b[31mred\x07\x00\r\xff\n  hint: \xc3\xa9";
+        let text = printable(&String::from_utf8_lossy(bytes));
+        assert_eq!(text, "not a .tar: \\u{1b}[31mred\\u{7}\\u{0}\\r\u{fffd}\n  hint: \u{e9}");
+    }
 }

@@ -7,7 +7,7 @@ use richsem::{
     data::dataset::Dataset,
     detections::{self, Detection, Names},
     evaluate::openimages::{Results, is_results, read_results},
-    plural::counted,
+    plural::{among, counted},
 };
 
 use crate::output;
@@ -46,8 +46,9 @@ pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Dete
 fn warn_of_negative(file: &Path, negative: usize, of: usize, rule: &str) {
     if negative > 0 {
         output::warn(format!(
-            "{}: {negative} of {of} detections have a width or height below 0 and match nothing ({rule})",
-            file.display()
+            "{}: {} a width or height below 0 and no match ({rule})",
+            file.display(),
+            among(negative, of, "detection", ["has", "have"])
         ));
     }
 }

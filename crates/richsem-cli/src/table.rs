@@ -7,6 +7,8 @@ use richsem::{
     vocabulary::Frequency,
 };
 
+use crate::output;
+
 /// A cell without a value.
 pub(crate) const NOTHING: &str = "–";
 /// Most classes of a table that shows all of them without `--per-class`.
@@ -21,7 +23,9 @@ pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>
     table.load_style(TableStyle::new().header_separator(line));
     table.set_header(columns.iter().map(|c| c.trim_start_matches('<')).collect::<Vec<_>>());
     for row in rows {
-        table.add_row(row);
+        // A name with line breaks stays in its row.
+        let cells = row.iter().map(|cell| output::printable(cell).replace('\n', "\\n"));
+        table.add_row(cells);
     }
     for (column, name) in table.column_iter_mut().zip(columns) {
         let side = if name.starts_with('<') { CellAlignment::Left } else { CellAlignment::Right };

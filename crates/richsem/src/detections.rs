@@ -17,6 +17,7 @@ use crate::{
     boxes::Xywh,
     error::write_atomically,
     json::{self, ID, INTEGER, Id, Integer, JsonRecord, JsonStream, TopLevel},
+    plural::counted,
     vocabulary::{CategoryId, Vocabulary, plain_name},
 };
 
@@ -270,8 +271,9 @@ impl Reader<'_> {
         let Self { path, found, unnamed, agreed, .. } = self;
         if found.renumbered > 0 && agreed == 0 && unnamed > 0 {
             let problem = format!(
-                "missing in {unnamed} records, whose image_id cannot be relied on: that of all {} others is of another \
+                "missing in {}, whose image_id cannot be relied on: that of all {} others is of another \
                  image than their file_name",
+                counted(unnamed, "record"),
                 found.renumbered
             );
             return Err(Error::invalid(path, "file_name", problem).with_hint(

@@ -230,7 +230,7 @@ fn names_and_ids_that_contradict_each_other_are_refused() {
     let expected = "[1].file_name: `val/a.jpg` and `a.jpg` would both be image 12";
     assert!(message.contains(expected), "{message}");
     let message = read(&[(1, "val/a.jpg"), (7, "")]).unwrap_err();
-    assert!(message.contains("file_name: missing in 1 records"), "{message}");
+    assert!(message.contains("file_name: missing in 1 record,"), "{message}");
     // Where some ids are right, those without a name may be.
     assert_eq!(read(&[(1, "val/a.jpg"), (7, "val/b.jpg"), (7, "")]), Ok(3));
 }

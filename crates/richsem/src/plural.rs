@@ -32,6 +32,12 @@ pub fn clause(count: usize, one: &str, [is, are]: [&str; 2]) -> String {
     format!("{} {}", counted(count, one), if count == 1 { is } else { are })
 }
 
+/// A part of what is counted and its verb: `among(1, 3, "image", ["has", "have"])` is `1 of 3 images has`.
+#[must_use]
+pub fn among(count: usize, all: usize, one: &str, [is, are]: [&str; 2]) -> String {
+    format!("{count} of {} {}", counted(all, one), if count == 1 { is } else { are })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +58,8 @@ mod tests {
             assert_eq!(counted(0, one), format!("0 {many}"));
             assert_eq!(counted(2, one), format!("2 {many}"));
             assert_eq!(clause(1, one, ["is", "are"]), format!("1 {one} is"));
+            assert_eq!(among(1, 2, one, ["is", "are"]), format!("1 of 2 {many} is"));
+            assert_eq!(among(2, 2, one, ["is", "are"]), format!("2 of 2 {many} are"));
             assert_eq!(clause(2, one, ["is", "are"]), format!("2 {many} are"));
         }
     }

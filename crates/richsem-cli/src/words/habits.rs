@@ -271,7 +271,11 @@ pub(super) const FLAGS: &[Habit] = &[
         &["conf", "conf-thres", "score-thr"],
         Says("every detection counts for AP, whatever its score; a threshold would only lower it"),
     ),
-    habit(PREDICT, &["source", "input", "images", "img-path", "image", "path", "file"], Argument),
+    habit(
+        PREDICT,
+        &["source", "input", "images", "img-path", "image", "path", "file", "i", "s"],
+        Argument,
+    ),
     habit(
         PREDICT,
         &[
@@ -289,12 +293,21 @@ pub(super) const FLAGS: &[Habit] = &[
     habit(DETECTING, &["iou-thres", "nms", "nms-thr", "nms-threshold"], Flag("--iou")),
     habit(PREDICT, &["out-dir", "output-dir", "save-dir", "out"], Flag("--output")),
     habit(PREDICT, &["project", "name", "exist-ok"], Says("results go to --output FOLDER")),
+    habit(PREDICT, &["output-format", "out-format"], Flag("--formats")),
     habit(PREDICT, &["save-txt"], Switch(&["--formats", "images,json,yolo"])),
     habit(PREDICT, &["save-crop"], Switch(&["--formats", "images,json,crops"])),
     habit(PREDICT, &["nosave", "no-save"], Switch(&["--no-images"])),
     habit(PREDICT, &["save", "save-img", "save-conf", "save-json"], Switch(&[])),
-    habit(DETECTING, &["slice", "sahi", "slice-size"], Flag("--tiles")),
-    habit(DETECTING, &["overlap-ratio"], Flag("--overlap")),
+    habit(
+        DETECTING,
+        &["slice", "sahi", "slice-size", "slice-height", "slice-width"],
+        Flag("--tiles"),
+    ),
+    habit(
+        DETECTING,
+        &["overlap-ratio", "overlap-height-ratio", "overlap-width-ratio"],
+        Flag("--overlap"),
+    ),
     habit(
         PREDICT,
         &["show", "view-img", "stream", "vid-stride", "webcam", "save-frames", "stream-buffer"],

@@ -96,7 +96,8 @@ impl<'a> Reader<'a> {
                 let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
                 part.len() > 1 && part.chars().all(plain)
             };
-            if word.contains('.') && word.split('.').all(is_key) {
+            let takes_keys = ["train", "eval", "predict"].contains(&self.verb);
+            if takes_keys && word.contains('.') && word.split('.').all(is_key) {
                 return Err(self.unknown(word, word));
             }
         }
@@ -179,6 +180,9 @@ impl<'a> Reader<'a> {
                     Ok(())
                 }
             };
+        }
+        if let Some(value) = value.filter(|_| ["task", "mode"].contains(&&*plain(name))) {
+            return self.task(word, value);
         }
         let Some(habit) = self.habit(name) else {
             return Err(self.unknown(word, name));
@@ -443,9 +447,9 @@ fn is_negative(word: &str) -> bool {
     word.starts_with('-') && word.parse::<f64>().is_ok()
 }
 
-/// Whether a value is a yes or a no in words.
+/// Whether a value is a yes or a no in words. `none` may be a folder, `None` is Python's.
 fn is_word(value: &str) -> bool {
-    ["true", "false", "none"].contains(&&*value.to_ascii_lowercase()) && !Path::new(value).exists()
+    ["True", "true", "False", "false", "None"].contains(&value) && !Path::new(value).exists()
 }
 
 /// Whether a switch is on: it is where it is said, unless its value is a no.

@@ -134,7 +134,19 @@ pub(super) const VERBS: &[(&[&str], &str)] = &[
         "nothing is sent anywhere; curves are in the report (and runs/mine/tensorboard): richsem report runs/mine",
     ),
     (
-        &["docs", "documentation", "manual", "man", "readme", "guide", "tutorial", "tutorials"],
+        &[
+            "docs",
+            "documentation",
+            "manual",
+            "man",
+            "readme",
+            "about",
+            "license",
+            "licence",
+            "guide",
+            "tutorial",
+            "tutorials",
+        ],
         "each verb explains itself, as richsem train --help (pages: docs/start.md and its neighbours)",
     ),
     (

@@ -110,7 +110,7 @@ fn an_archive_that_is_wrong_is_refused_before_a_folder_is_made() {
             (
                 "compressed",
                 &with("data.train.images=gzip.tar"),
-                &["gzip.tar: tar archive: compressed with gzip", "hint: decompress it first"],
+                &["gzip.tar: tar archive: compressed with gzip", "hint: unpack it: mkdir"],
             ),
             (
                 "empty",

@@ -41,10 +41,37 @@ fn folders_lists_and_stdin_give_the_same_images() {
     assert!(child.wait().unwrap().success());
     let first = dir.json("out3/detections.json")[0]["file_name"].clone();
     assert_eq!(first, json!(all[0]));
+    // As `find -print0` writes them.
+    let mut command = dir.raw_command(&[&["predict", "-"], &with[..], &["-o", "out4"]].concat());
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    write!(child.stdin.take().unwrap(), "{}\0{}\0", all[0], all[7]).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(dir.read("out4/detections.json"), dir.read("out3/detections.json"));
     // Nothing on stdin.
     dir.command(&[&["predict", "-"], &with[..]].concat())
         .fails(1)
         .stderr_has("no paths came from stdin");
+    // Nothing to write.
+    dir.command(&[
+        "predict",
+        "set/images",
+        "--weights",
+        "run",
+        "--formats",
+        "images",
+        "--no-images",
+    ])
+    .fails(1)
+    .stderr_has("nothing would be written");
+    // A name that a terminal would obey, and archives by their contents.
+    dir.write("odd/a\n\u{1b}[31mb.jpg", dir.read(&all[0]));
+    let ran = dir.command(&[&["predict", "odd"], &with[..], &["-o", "out5"]].concat()).ok();
+    assert!(ran.stdout.contains("a\\n\\u{1b}[31mb.jpg"), "{ran:?}");
+    dir.write("a set.7z", b"7z\xbc\xaf\x27\x1c");
+    dir.command(&["predict", "a set.7z", "--weights", "run"])
+        .fails(1)
+        .stderr_has("unpack it: 7z x 'a set.7z'");
 }
 
 #[test]

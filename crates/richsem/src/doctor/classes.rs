@@ -138,8 +138,13 @@ pub(super) fn check(examined: &Examined<'_>, rows: &[ClassRow]) -> Vec<Finding> 
     );
     for (at, part) in examined.parts.iter().enumerate().filter(|(_, p)| is_judged(p)) {
         let both = format!("{train}, {}", part.name());
-        let boxes =
-            |row: &&ClassRow| format!("{}: {} boxes", row.name, row.boxes[at].max(row.boxes[0]));
+        let boxes = |row: &&ClassRow| {
+            format!(
+                "{}: {}",
+                row.name,
+                crate::plural::counted(row.boxes[at].max(row.boxes[0]), "box")
+            )
+        };
         let only: Vec<&ClassRow> =
             rows.iter().filter(|row| row.images[0] == 0 && row.images[at] > 0).collect();
         let text = format!(
@@ -177,7 +182,12 @@ fn unknown(examined: &Examined<'_>, part: &Part<'_>) -> Option<Finding> {
     });
     let examples: Vec<Example> = unknown
         .map(|(category, [_, boxes])| Example {
-            text: format!("{} `{}`: {boxes} boxes", category.id.0, category.name),
+            text: format!(
+                "{} `{}`: {}",
+                category.id.0,
+                category.name,
+                crate::plural::counted(boxes, "box")
+            ),
             shown: Vec::new(),
         })
         .collect();

@@ -355,10 +355,10 @@ fn sources_within(examined: &Examined<'_>, at: usize) -> Option<Finding> {
     let images: usize = of_part.values().map(Vec::len).sum();
     let copies = images - of_part.len();
     let text = format!(
-        "{images} images of {} are Roboflow's copies of {} images, {:.1} of each: counts of images and \
+        "{images} images of {} are Roboflow's copies of {}, {:.1} of each: counts of images and \
          boxes, and repeat factors, are that much too high",
         examined.parts[at].name(),
-        of_part.len(),
+        crate::plural::counted(of_part.len(), "image"),
         images as f64 / of_part.len().max(1) as f64
     );
     (copies > 0).then(|| {

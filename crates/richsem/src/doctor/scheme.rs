@@ -10,6 +10,7 @@ use serde::Serialize;
 pub use toml::Value;
 
 use super::sizes::{Density, Sizes};
+use crate::plural::{among, clause};
 use crate::{losses::federated::FederatedConfig, vocabulary::Frequency};
 
 /// Images of a class from which on LVIS counts it as frequent, and does not repeat it: t = 0.001 of 100,170
@@ -140,9 +141,9 @@ fn sampler(numbers: &Numbers) -> Option<Advice> {
     let threshold = rounded(limit / total);
     let repeated = images.iter().filter(|&&n| (n as f64) < threshold * total).count();
     let why = format!(
-        "{repeated} of {} classes are in fewer than {limit:.0} of {} images, the rarest in {rarest:.0}: it is \
+        "{} in fewer than {limit:.0} of {} images, the rarest in {rarest:.0}: it is \
          shown {repeat:.1} times as often. LVIS's 0.001 would repeat classes in fewer than {:.1} images",
-        images.len(),
+        among(repeated, images.len(), "class", ["is", "are"]),
         numbers.images,
         0.001 * total
     );
@@ -240,8 +241,8 @@ fn extra(numbers: &Numbers) -> Option<Advice> {
             .to_owned()
     };
     let why = format!(
-        "{all} of {} classes are rare (at most 10 images). {lacking}: {}{more}",
-        numbers.classes.len(),
+        "{} rare (at most 10 images). {lacking}: {}{more}",
+        among(all, numbers.classes.len(), "class", ["is", "are"]),
         named.collect::<Vec<_>>().join(", ")
     );
     Some(Advice {
@@ -261,8 +262,9 @@ fn queries(numbers: &Numbers) -> Option<Advice> {
     }
     let wanted = most.next_multiple_of(QUERY_STEP);
     let why = format!(
-        "{beyond} images have more boxes than the detector has queries ({queries}), {fullest} has {most}: an \
-         image has no more detections than queries"
+        "{} more boxes than the detector has queries ({queries}), {fullest} has {most}: an image has no more \
+         detections than queries",
+        clause(*beyond, "image", ["has", "have"])
     );
     Some(Advice {
         key: "model.dino.transformer.num_queries".to_owned(),

@@ -127,7 +127,11 @@ pub fn pretrain(
         held_out.len()
     );
     if cut > 0 {
-        message += &format!("; {cut} captions cut at {} tokens", settings.model.context_length);
+        message += &format!(
+            "; {} cut at {} tokens",
+            counted(cut, "caption"),
+            settings.model.context_length
+        );
     }
     observer.message(&message);
     let config = settings.clip();

@@ -13,7 +13,7 @@ use toml::Value;
 use crate::{
     doctor::scheme::{Advice, Place},
     models::backbone::BackboneConfig,
-    plural::counted,
+    plural::{self, counted},
 };
 
 /// Where a run's weights come from.
@@ -325,10 +325,12 @@ impl Situation {
             self.time(length, pace) <= seconds
         };
         let epochs = (1..wanted.epochs).rev().find(fits).unwrap_or(1);
+        let minutes = format!("{:.0}", seconds / 60.0);
         let why = format!(
-            "what fits into {:.0} minutes here; {} epochs would be better: {why}",
-            seconds / 60.0,
-            wanted.epochs
+            "what fits into {minutes} {} here; {} {} would be better: {why}",
+            plural::of(&minutes, "minute"),
+            wanted.epochs,
+            plural::of(wanted.epochs, "epoch")
         );
         (Length { epochs, steps, eval_every: self.eval_every(epochs) }, why)
     }

@@ -101,7 +101,7 @@ pub(super) fn keep(
     Ok(Some(told(
         &pairs,
         &names_here,
-        (file.is_some(), names_there.is_some()),
+        (file.is_some(), names_there.as_ref().map(Vec::len)),
         (which, linear.len()),
     )))
 }
@@ -131,15 +131,18 @@ fn kept_rows(
 fn told(
     pairs: &[(i64, i64)],
     own: &[String],
-    (says, known): (bool, bool),
+    (says, there): (bool, Option<usize>),
     (which, tensors): (&str, usize),
 ) -> String {
-    let whose = match (says, known) {
+    let whose = match (says, there) {
+        (true, Some(there)) if there == pairs.len() && there == own.len() => {
+            "was trained with classes of the same names"
+        }
         (true, _) => "was trained with other classes",
-        (false, true) => {
+        (false, Some(_)) => {
             "does not say its classes, and its 91 rows are taken as COCO's category ids"
         }
-        (false, false) => "does not say which classes its rows are of",
+        (false, None) => "does not say which classes its rows are of",
     };
     if pairs.is_empty() {
         return format!(
@@ -169,6 +172,15 @@ fn told(
 mod tests {
     use super::*;
     use crate::testing::category;
+
+    #[test]
+    fn what_is_told_says_whether_the_classes_are_others() {
+        let own = names(&["cat", "dog"]);
+        let of = |pairs: &[(i64, i64)], there| told(pairs, &own, (true, Some(there)), ("rows", 1));
+        assert!(of(&[(0, 1), (1, 0)], 2).contains("classes of the same names; 2 of 2"));
+        assert!(of(&[(0, 1), (1, 0)], 3).contains("other classes; 2 of 2"));
+        assert!(of(&[(0, 1)], 2).contains("other classes; 1 of 2"));
+    }
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|&name| name.to_owned()).collect()

@@ -172,7 +172,7 @@ impl Matched {
     fn left_out(&self, val: &Dataset) -> Option<String> {
         (!self.left_out.is_empty()).then(|| {
             format!(
-                "{}: left out of the numbers, as not among the training set's classes and without a box here: {}",
+                "{}: not among the detector's classes, and without a box here: {}",
                 val.path().display(),
                 named(&self.left_out)
             )
@@ -385,7 +385,7 @@ mod tests {
             let notes = check_vocabularies(train.vocabulary(), &mut val).unwrap();
             let last = notes.last().unwrap();
             let says = format!(
-                "left out of the numbers, as not among the training set's classes and without a box here: `ant` ({})",
+                "not among the detector's classes, and without a box here: `ant` ({})",
                 of[1].0
             );
             assert!(last.contains(&says), "{last}");

@@ -67,9 +67,8 @@ pub(super) fn detect_in(
     };
     let detections = detect(&how, dataset, (&store, &broken))?;
     let Some(detections) = detections else { return Ok(None) };
-    if let Some(note) = store.turned("--orientation") {
-        output::note(note);
-    }
+    let notes = [store.turned("--orientation"), store.several()];
+    notes.into_iter().flatten().for_each(output::note);
     let saved = args.save_json.as_deref().map_or(Ok(()), |file| save(file, &detections, dataset));
     let unread = broken.list().len();
     Ok(Some(Found { evaluator, detections, unread, unsaved: saved.err() }))
@@ -109,8 +108,8 @@ pub(crate) fn detect(
     let entries = entries(dataset);
     if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
         return Err(anyhow!(
-            "--images: {problem}\n  hint: file names in the annotations are relative to the folder or \
-             archive: give that one"
+            "--images: {problem}\n  hint: file names in the annotations are relative to the folder or archive that is \
+             given"
         ));
     }
     let total = entries.len();

@@ -191,8 +191,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     if let Some(seconds) = seconds.filter(|&seconds| time > 1.1 * seconds) {
         output::warn(format!(
-            "one epoch takes longer than the {:.0} minutes that were asked for",
-            (seconds / 60.0).max(1.0)
+            "one epoch takes longer than the time that was asked for: {}",
+            progress::hms(seconds)
         ));
     }
     Ok(exit::OK)

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -165,7 +166,20 @@ impl Args {
 const MOST_ROWS: usize = 40;
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    check_formats(args)?;
     ranks::run(&args.processes, |member| run_as(args, member))
+}
+
+/// Refuses to write nothing at all.
+fn check_formats(args: &Args) -> Result<()> {
+    let anything = args.formats.iter().any(|form| args.writes(*form));
+    if anything || args.raw.is_some() {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "--no-images with --formats images: nothing would be written\n  hint: leave one of them out, or name another \
+         form, as --formats json"
+    ))
 }
 
 /// The work of one process.
@@ -347,6 +361,7 @@ fn detect(
     };
     if let Some(mut source) = source(detector, images, known, &nameable, reading) {
         source.share = source.share.of_process(collective);
+        let store = Arc::clone(&source.store);
         collective.pace(Pace::Long);
         let take = |detected: Detected| {
             for problem in &detected.batch.skipped {
@@ -359,6 +374,9 @@ fn detect(
             Ok(ControlFlow::Continue(()))
         };
         guarded(|| detect_batches(detector, source, ReadAhead::default(), take))?;
+        if let Some(note) = store.several() {
+            counter.note(&note);
+        }
     }
     drop(counter);
     // Those who are done wait for the others as long as these get on.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
+use richsem::plural::among;
 use richsem::study::{self, Results, Study, StudyTable};
 use torch_ext::DeviceChoice;
 
@@ -136,9 +137,8 @@ fn show(study: &Study, results: &Results) -> Result<()> {
     let unknown = results.unknown_lines(study);
     if unknown > 0 {
         output::note(format!(
-            "study.jsonl: {unknown} of {} lines have other settings than the study; they are left \
-             out",
-            results.lines().len()
+            "study.jsonl: {} other settings than the study: left out",
+            among(unknown, results.lines().len(), "line", ["has", "have"])
         ));
     }
     let known: BTreeSet<&str> =

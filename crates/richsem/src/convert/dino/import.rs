@@ -27,6 +27,7 @@ use crate::{
         padding::Padding,
         parameters::ParameterStore,
     },
+    plural::clause,
     teacher::{
         clip::{self, Hints, PromptSet},
         text_of_clip,
@@ -150,7 +151,10 @@ fn describe_output(
     report.output = format!("{}, {classes}", report.output);
     let others = values.values().filter(|v| v.kind() != Kind::Float).count();
     if others > 0 {
-        report.notes.push(format!("{others} tensors are of another kind than f32 and become it"));
+        report.notes.push(format!(
+            "{} f32 and was of another kind",
+            clause(others, "tensor", ["becomes", "become"])
+        ));
     }
     report.notes.push(format!(
         "{} attention heads: no shape tells, so this is the settings' number",

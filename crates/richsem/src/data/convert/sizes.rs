@@ -9,6 +9,7 @@ use crate::{
     boxes::Xywh,
     data::{dataset::Dataset, image_io::Frame, image_store::ImageStore, records::Unit},
     error::{Error, Result, first_few},
+    plural::counted,
 };
 
 /// Images whose size is not known in the end: for each part why, by their names.
@@ -62,9 +63,10 @@ pub(super) fn complete(
         all.push(unknown);
     }
     if sizes > 0 {
-        report
-            .notes
-            .push(format!("{sizes} sizes that the annotations lack were read from the images"));
+        report.notes.push(format!(
+            "read from the images, because the annotations lack it: {}",
+            counted(sizes, "size")
+        ));
     }
     Completed { unknown: Unknown(all), guessed }
 }

@@ -7,7 +7,7 @@ use crate::{
         openimages::Relations,
         records::{Annotation, ClassRecord, ImageRecord, Unit},
     },
-    plural::counted,
+    plural::{among, counted},
     vocabulary::{Category, CategoryId, Frequency, Vocabulary},
 };
 
@@ -109,9 +109,8 @@ impl LoadReport {
                     .to_owned()
             }
             (listing, _) => format!(
-                "{listing} of {} images list classes that are verified absent or not exhaustively \
-                 annotated",
-                self.images
+                "{} classes that are verified absent or not exhaustively annotated",
+                among(listing, self.images, "image", ["lists", "list"])
             ),
         }
     }
@@ -390,14 +389,14 @@ pub(super) fn count_boxes(
     }
     if 2 * far_outside > boxes {
         report.warnings.push(format!(
-            "{far_outside} of {boxes} boxes reach far beyond their image. Boxes are [x, y, width, \
-             height]: are these two corners?"
+            "{} far beyond the image. Boxes are [x, y, width, height]: are these two corners?",
+            among(far_outside, boxes, "box", ["reaches", "reach"])
         ));
     }
     if 2 * relative > boxes {
         report.warnings.push(format!(
-            "{relative} of {boxes} boxes lie within one pixel. Boxes are in pixels: are these \
-             relative to the image?"
+            "{} within one pixel. Boxes are in pixels: are these relative to the image?",
+            among(relative, boxes, "box", ["lies", "lie"])
         ));
     }
 }

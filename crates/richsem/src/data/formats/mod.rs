@@ -47,6 +47,7 @@ use crate::{
 pub(in crate::data) use coco::{Rest, Written, below_root};
 pub use hf::BoxForm;
 pub(in crate::data) use hf::part_of_file;
+pub use packed::unpacking;
 pub(in crate::data) use place::Place;
 pub(in crate::data) use request::Request;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{io::Read as _, path::Path};
 
-use crate::shell::quoted;
+use crate::{data::image_store::is_header, shell::quoted};
 
 /// Archives that must be unpacked: how they begin, what they are called, and the command.
 const PACKED: [(&[u8], &str, &str); 7] = [
@@ -22,15 +22,68 @@ const PACKED: [(&[u8], &str, &str); 7] = [
 /// An archive that is not read in place: what it is, and what unpacks it.
 ///
 /// `path` is what was given, `file` the file that it begins with.
-pub(super) fn packed(path: &Path, file: &Path) -> Option<(&'static str, String)> {
+pub(in crate::data) fn packed(path: &Path, file: &Path) -> Option<(&'static str, String)> {
     let mut magic = Vec::new();
     std::fs::File::open(file).ok()?.take(8).read_to_end(&mut magic).ok()?;
     let (_, what, command) = PACKED.iter().find(|(start, ..)| magic.starts_with(start))?;
+    Some((what, unpack(path, command)))
+}
+
+/// How an archive is unpacked: one that is not read in place, or a tar archive; none for other files.
+#[must_use]
+pub fn unpacking(path: &Path) -> Option<String> {
+    if let Some((_, hint)) = packed(path, path) {
+        return Some(hint);
+    }
+    let mut block = Vec::new();
+    std::fs::File::open(path).ok()?.take(512).read_to_end(&mut block).ok()?;
+    is_header(&block).then(|| unpack(path, "mkdir {folder} && tar -xf {file} -C {folder}"))
+}
+
+/// What a command for a file is, and where its contents are then.
+fn unpack(path: &Path, command: &str) -> String {
     let file = path.display().to_string();
     let folder = [".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".gz"]
         .iter()
         .find_map(|end| file.strip_suffix(end))
         .map_or_else(|| format!("{file}-unpacked"), str::to_owned);
     let command = command.replace("{file}", &quoted(&file)).replace("{folder}", &quoted(&folder));
-    Some((what, format!("unpack it: {command}; then give {folder}")))
+    format!("unpack it: {command}; then give {}", quoted(&folder))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// The command that is named does unpack the archive.
+    #[test]
+    fn archives_are_known_by_their_contents_and_unpacked_by_the_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("a.txt"), "contents").unwrap();
+        let run = |line: &str| {
+            let mut bash = Command::new("bash");
+            bash.args(["-c", line]).current_dir(folder.path()).stderr(Stdio::null());
+            bash.status().unwrap().success()
+        };
+        for (name, flag) in
+            [("my set.tar", ""), ("b.tar.gz", "z"), ("c.tar.xz", "J"), ("gz as.tar", "z")]
+        {
+            if !run(&format!("tar -c{flag}f '{name}' a.txt")) {
+                eprintln!("skipped: {name}");
+                continue;
+            }
+            let hint = unpacking(&at(name)).unwrap();
+            let (command, place) =
+                hint.strip_prefix("unpack it: ").unwrap().split_once("; then give ").unwrap();
+            assert!(run(command), "{command}");
+            assert!(run(&format!("test -f {place}/a.txt")), "{hint}");
+        }
+        std::fs::write(at("d.7z"), b"7z\xbc\xaf\x27\x1c").unwrap();
+        assert!(unpacking(&at("d.7z")).unwrap().starts_with("unpack it: 7z x "));
+        assert_eq!(unpacking(&at("a.txt")), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! Reading images: JPEG, PNG, WebP, BMP, TIFF and GIF (the first frame) to 8-bit RGB, as Pillow's
+//! Reading images: JPEG, PNG, WebP, BMP, TIFF and GIF to 8-bit RGB, as Pillow's
 //! `convert("RGB")` gives it.
 //!
 //! - The contents decide the format; the extension does not matter.
@@ -6,6 +6,7 @@
 //!   read as Adobe writes them (inverted).
 //! - An image is turned as its EXIF orientation says, as viewers show it, but not with
 //!   [`Orientation::Stored`].
+//! - Of several images in a file, as an animation's, the first one is read.
 //! - A file that ends early is an error, as in Pillow, not a half-grey image.
 //!
 //! Deviations from Pillow:
@@ -20,6 +21,7 @@
 //! - If the first frame of a GIF is smaller than its canvas, the rest is black.
 
 mod exif;
+pub(in crate::data) mod frames;
 mod jpeg;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -7,6 +7,7 @@ pub mod parquet;
 mod pattern;
 mod recognise;
 mod samples;
+
 #[cfg(test)]
 mod support;
 #[cfg(test)]
@@ -24,12 +25,13 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{
-    image_io::{self, Decoded, Frame, Orientation},
+    image_io::{self, Decoded, Frame, Orientation, frames},
     listing::{PassedOver, is_image},
 };
 use crate::{Error, Result, plural::counted};
 
 use archives::Archives;
+pub(in crate::data) use archives::is_header;
 use folder::Listed;
 use index::Index;
 use parquet::Tables;
@@ -59,6 +61,8 @@ pub struct ImageStore {
     orientation: Orientation,
     /// Names of the images that [`Self::turned`] tells about.
     turned: Mutex<BTreeSet<String>>,
+    /// Names of the files that [`Self::several`] tells about.
+    several: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -119,7 +123,7 @@ impl ImageStore {
                     .with_hint("fetch the images with img2dataset, and give the folder it wrote"));
             }
         };
-        Ok(Self { location, orientation, turned: Mutex::default() })
+        Ok(Self { location, orientation, turned: Mutex::default(), several: Mutex::default() })
     }
 
     /// What lies at a path, without opening it.
@@ -152,7 +156,12 @@ impl ImageStore {
     /// Images in a folder. Names are paths below it, or whole paths if `path` is empty.
     #[must_use]
     pub fn folder(path: PathBuf, orientation: Orientation) -> Self {
-        Self { location: Location::Folder(path), orientation, turned: Mutex::default() }
+        Self {
+            location: Location::Folder(path),
+            orientation,
+            turned: Mutex::default(),
+            several: Mutex::default(),
+        }
     }
 
     /// What should be told of the store, a line each: what archives hold besides files, names that occur
@@ -201,6 +210,17 @@ impl ImageStore {
         ))
     }
 
+    /// A note on files of several images of which the first one was read, if there were some.
+    #[must_use]
+    pub fn several(&self) -> Option<String> {
+        let several = self.several.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = several.first()?;
+        Some(format!(
+            "{}, as `{first}`, of several images or pages: the first one is read",
+            counted(several.len(), "file")
+        ))
+    }
+
     /// If none of these files exists: a message that names the first one. This is another mistake than
     /// some broken images: the wrong folder or archive.
     pub fn holds_none_of<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -213,9 +233,8 @@ impl ImageStore {
             Location::Archives(archives) => format!("the archive `{}`", archives.path().display()),
             Location::Tables(tables) => format!("the table `{}`", tables.path().display()),
         };
-        let example = self.index().and_then(|index| index.first_from("").ok().flatten());
-        let example = example.map(|e| format!("; its names look like `{e}`")).unwrap_or_default();
-        Some(format!("{what} holds none of the annotated images, as `{first}`{example}"))
+        let instead = self.index().and_then(|index| instead_of(first, index)).unwrap_or_default();
+        Some(format!("{what} holds none of the annotated images, as `{first}`{instead}"))
     }
 
     /// The folder, archive or table.
@@ -277,7 +296,12 @@ impl ImageStore {
 
     /// As [`Self::image`], with its EXIF orientation.
     pub(crate) fn decode(&self, name: &str) -> Result<Decoded> {
-        image_io::decode_bytes(&self.read(name)?, &self.display_path(name), self.orientation)
+        let bytes = self.read(name)?;
+        if frames::are_several(&bytes) {
+            let mut several = self.several.lock().unwrap_or_else(PoisonError::into_inner);
+            several.insert(name.to_owned());
+        }
+        image_io::decode_bytes(&bytes, &self.display_path(name), self.orientation)
     }
 
     /// `[height, width]` of an image, the way up that images are read, from its headers alone.
@@ -418,5 +442,30 @@ impl ImageStore {
             Location::Archives(archives) => archives.path().join(name),
             Location::Tables(tables) => tables.path().join(name),
         }
+    }
+}
+
+/// What an index has in the place of an image: the same file in some folder, or how its images are called.
+fn instead_of(image: &str, index: &Index) -> Option<String> {
+    let below = format!("/{image}");
+    let (mut same, mut other) = (None, None);
+    let seen = index.each_from("", |name, _| {
+        if name.ends_with(&below) {
+            same = Some(name.to_owned());
+            return ControlFlow::Break(());
+        }
+        if other.is_none() && is_image(name) {
+            other = Some(name.to_owned());
+        }
+        ControlFlow::Continue(())
+    });
+    seen.ok()?;
+    match (same, other) {
+        (Some(same), _) => Some(format!(
+            ", which is `{same}` in it: unpack it, and give the folder `{}` of what comes out",
+            &same[..same.len() - below.len()]
+        )),
+        (None, Some(other)) => Some(format!("; its images are called as `{other}`")),
+        (None, None) => Some("; it has no images at all".to_owned()),
     }
 }

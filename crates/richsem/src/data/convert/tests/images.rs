@@ -160,7 +160,7 @@ fn sizes_that_the_annotations_lack_are_the_images() {
     let report = to(Target::Coco, input.path(), output.path()).unwrap();
     let train = Dataset::open(&report.splits[0].path).unwrap();
     assert_eq!((train.images()[0].size, train.images()[1].size), (Some([6, 8]), None));
-    assert_eq!(report.notes, ["1 sizes that the annotations lack were read from the images"]);
+    assert_eq!(report.notes, ["read from the images, because the annotations lack it: 1 size"]);
     assert_eq!(lost(&report), ["train: images of unknown size 1"]);
     let store = ImageStore::open(&input.path().join("images"), Default::default()).unwrap();
     assert_eq!(store.size("a.png").unwrap(), [6, 8]);

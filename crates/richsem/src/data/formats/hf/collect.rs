@@ -17,6 +17,7 @@ use crate::{
         records::{Annotation, ClassRecord, ImageRecord, Records, Unit},
     },
     error::{Error, Result},
+    plural::clause,
     vocabulary::ClassIndex,
 };
 
@@ -197,8 +198,9 @@ impl Collector {
     ) -> Result<Records> {
         if request.annotated && self.boxes.is_empty() && self.unseen + self.unlabelled > 0 {
             let problem = format!(
-                "no box with a class: {} images have no objects (null), {} boxes no class (null, or -1)",
-                self.unseen, self.unlabelled
+                "no box with a class: {} no objects (null), {} no class (null, or -1)",
+                clause(self.unseen, "image", ["has", "have"]),
+                clause(self.unlabelled, "box", ["has", "have"])
             );
             return Err(Error::invalid(path, "objects", problem)
                 .with_hint("is this the part for testing, whose annotations are not published?"));
@@ -349,7 +351,8 @@ fn take_boxes(
     }
     if no_boxes > 0 {
         records.warnings.push(format!(
-            "{no_boxes} boxes have a negative size, or a number that is none: they are left out"
+            "left out: {} a negative size, or a number that is none",
+            clause(no_boxes, "box", ["has", "have"])
         ));
     }
 }

@@ -71,7 +71,7 @@ fn the_list_of_1600_classes() {
     let notes = dataset.report().notes.join("\n");
     for note in [
         "found under their own name: 146 objects of",
-        "merged by other names in the list: 2 objects of 1 names (`street light` as",
+        "merged by other names in the list: 2 objects of 1 name (`street light` as",
         "moved off: 3 objects of 3 names (`black hair` as `hair` 1, `grey keys` as `keys` 1, `white top` as `top` 1)",
         "in no class, left out: 26 objects of 22 names (`color` 3, `cables` 2, `colour` 2, …)",
         "objects with several names, of which the first counts: 12",
@@ -173,8 +173,8 @@ fn without_a_list_names_with_enough_boxes_are_classes() {
     let class = &dataset.vocabulary().categories()[0];
     assert_eq!((dataset.vocabulary().len(), &*class.name, class.instance_count), (1, "wall", 50));
     let notes = dataset.report().notes.join("\n");
-    assert!(notes.contains("classes: the 1 names that 50 boxes have"), "{notes}");
-    assert!(notes.contains("in no class, left out: 49 objects of 1 names (`cat` 49)"), "{notes}");
+    assert!(notes.contains("classes: 1 name that 50 boxes have"), "{notes}");
+    assert!(notes.contains("in no class, left out: 49 objects of 1 name (`cat` 49)"), "{notes}");
     let message = open_without(&objects[1..]).unwrap_err().to_string();
     assert!(message.contains("none of 2 names has 50 boxes\n  hint: give a list"), "{message}");
 }

@@ -15,6 +15,7 @@ use crate::{
     argument::Argument,
     data::records::ClassRecord,
     error::{Error, Result, read_text},
+    plural::counted,
 };
 
 /// The list beside the objects, as bottom-up-attention calls it.
@@ -177,9 +178,9 @@ impl<'a> Way<'a> {
         let first: Vec<String> = first.collect();
         let more = if self.names.len() > SHOWN { ", …" } else { "" };
         format!(
-            "{} objects of {} names ({}{more})",
-            self.objects,
-            self.names.len(),
+            "{} of {} ({}{more})",
+            counted(self.objects, "object"),
+            counted(self.names.len(), "name"),
             first.join(", ")
         )
     }
@@ -256,9 +257,9 @@ fn by_count(names: &Names, enough: usize, file: &Path) -> Result<Chosen> {
         }
     }
     let mut notes = vec![format!(
-        "classes: the {} names that {enough} boxes have, because no list of classes is given or lies beside \
+        "classes: {} that {enough} boxes have, because no list of classes is given or lies beside \
          ({BESIDE})",
-        classes.len()
+        counted(classes.len(), "name")
     )];
     for (what, way) in [
         ("merged after colours, sizes and materials moved off", &mut shortened),

@@ -5,7 +5,7 @@ use crate::{
     argument::Argument,
     boxes::Xywh,
     data::{image_io::Orientation, listing::PassedOver},
-    plural::clause,
+    plural::{clause, counted},
 };
 
 /// Things of one kind, and the names of the first of them, for whoever wants to look.
@@ -122,25 +122,28 @@ impl Report {
 
     /// What was understood in a way that a user should know, each a line.
     pub(super) fn notes(&self) -> Vec<String> {
-        let plain = |count: usize, what| (count, what, String::new());
-        let named = |named: &Named, what| (named.count, what, named.shown());
-        let counted = [
-            plain(self.difficult, "difficult objects, kept as crowd regions (not trained on)"),
-            named(&self.degenerate, "boxes without an inside, dropped"),
-            named(&self.beyond, "boxes partly beyond their image, clipped for training"),
-            named(&self.outside, "boxes wholly beyond their image, dropped from training"),
-            plain(self.sizes_from_images, "sizes missing from the XML, read from the images"),
-            named(
-                &self.swapped_sizes,
-                "sizes with width and height exchanged in the XML, the images' taken",
-            ),
-            named(&self.unread_images, "images that cannot be read, the XML's size taken"),
-            plain(self.unlisted, "annotated images in no image set, left out"),
-            named(&self.listed_twice, "images listed again in their image set, taken once"),
+        let plain = |count: usize, one, what| (count, one, what, String::new());
+        let named = |named: &Named, one, what| (named.count, one, what, named.shown());
+        let missing = "missing from the XML, read from the images";
+        let swapped = "with width and height exchanged in the XML, the images' taken";
+        let kinds = [
+            plain(self.difficult, "difficult object", "kept as crowd (not trained on)"),
+            named(&self.degenerate, "box", "without an inside, dropped"),
+            named(&self.beyond, "box", "partly beyond the image, clipped for training"),
+            named(&self.outside, "box", "wholly beyond the image, dropped from training"),
+            plain(self.sizes_from_images, "size", missing),
+            named(&self.swapped_sizes, "size", swapped),
+            named(&self.unread_images, "image", "that cannot be read, the XML's size taken"),
+            plain(self.unlisted, "annotated image", "in no image set, left out"),
+            named(&self.listed_twice, "image", "listed again in the image set, taken once"),
         ];
-        let counted = counted.into_iter().filter(|(count, ..)| *count > 0);
-        let mut notes: Vec<String> =
-            counted.map(|(count, what, names)| format!("{count} {what}{names}")).collect();
+        let kinds = kinds.into_iter().filter(|(count, ..)| *count > 0);
+        let mut notes: Vec<String> = kinds
+            .map(|(count, one, what, names)| {
+                let comma = if what.starts_with("kept") { "," } else { "" };
+                format!("{}{comma} {what}{names}", counted(count, one))
+            })
+            .collect();
         notes.extend(self.empty_sets.iter().map(|name| format!("{name}: lists nothing, left out")));
         if !self.passed_over.is_empty() {
             notes.push(format!("passed over: {}", self.passed_over));
@@ -159,17 +162,17 @@ impl Report {
             };
             warnings.push(format!("{set} has {why}: it cannot be trained on"));
         }
-        let mut named = |named: &Named, text: &str| {
+        let mut named = |named: &Named, text: String| {
             if named.count > 0 {
-                warnings.push(format!("{} {text}{}", named.count, named.shown()));
+                warnings.push(format!("{text}{}", named.shown()));
             }
         };
         named(
             &self.stored_frames,
-            &format!(
-                "sizes, or boxes without a size, are those before the image's EXIF orientation turns it: the boxes \
-                 were drawn on the pixels as stored; to use the set as it lies, set data.train.orientation and data.val.orientation to \"stored\", and \
+            format!(
+                "{} from before the EXIF orientation turns the image, by the size or, without one, by the boxes: the boxes were drawn on the pixels as stored; to use the set as it lies, set data.train.orientation and data.val.orientation to \"stored\", and \
                  pass {} stored to eval and predict",
+                clause(self.stored_frames.count, "frame", ["is", "are"]),
                 Argument::Orientation
             ),
         );
@@ -179,23 +182,30 @@ impl Report {
         };
         named(
             &self.turned_sizes,
-            &format!(
-                "images have an EXIF orientation and no size in the XML: nothing shows which way up their boxes \
-                 were drawn. They are taken as drawn on {taken}; if it was {otherwise}, set orientation to \
-                 \"{value}\" for this set, or pass {} {value}",
+            format!(
+                "{} an EXIF orientation and no size in the XML: nothing shows which way up the boxes were drawn. \
+                 They are taken as drawn on {taken}; if it was {otherwise}, set orientation to \"{value}\" for this \
+                 set, or pass {} {value}",
+                clause(self.turned_sizes.count, "image", ["has", "have"]),
                 Argument::Orientation
             ),
         );
         named(
             &self.unclear_sizes,
-            "sizes have width and height exchanged in the XML, and the boxes fit both ways; the images' are \
-             taken. If these images were turned after they were annotated, their boxes are elsewhere: look \
-             at some (`richsem report`, or a viewer)",
+            format!(
+                "{} width and height exchanged in the XML, and the boxes fit both ways: what the images say is taken. \
+                 If images were turned after they were annotated, their boxes are elsewhere: look at some \
+                 (`richsem dataset show`, or a viewer)",
+                clause(self.unclear_sizes.count, "size", ["has", "have"])
+            ),
         );
         named(
             &self.other_sizes,
-            "sizes are not their image's, which was resized, turned or replaced after it was annotated: \
-             training and evaluation will refuse these images",
+            format!(
+                "{} not the image's, which was resized, turned or replaced after it was annotated: training and \
+                 evaluation will refuse it",
+                clause(self.other_sizes.count, "size", ["is", "are"])
+            ),
         );
         if !self.unused_parts.is_empty() {
             warnings.push(format!(

@@ -258,7 +258,7 @@ fn pixels_counted_from_one_become_corners_from_zero() {
         (1, &["train line 3".to_owned()][..])
     );
     let notes = report.notes();
-    for note in ["1 annotated images in no image set, left out", "test: lists nothing, left out"] {
+    for note in ["1 annotated image in no image set, left out", "test: lists nothing, left out"] {
         assert!(notes.iter().any(|other| other == note), "{notes:?}");
     }
     assert_eq!(report.passed_over.to_string(), "1 list of a class (dog_train.txt)");

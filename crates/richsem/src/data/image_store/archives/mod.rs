@@ -40,7 +40,8 @@ use region::Region;
 use section::Section;
 use tally::Tally;
 use walk::Found;
-pub(super) use walk::{is_header, plain};
+pub(in crate::data) use walk::is_header;
+pub(super) use walk::plain;
 
 /// Most archives that are kept open: a process may have some thousand files open.
 const MOST_OPEN: usize = 128;

@@ -6,7 +6,7 @@ use super::{
     members::{Member, Members, checksum},
     region::{BLOCK, Region, after},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, data::formats::unpacking};
 
 /// What a header tells of.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(in super::super) fn plain(name: &str) -> &str {
 }
 
 /// Whether bytes are the header of a tar archive's member, or the zeros of an archive without members.
-pub(in super::super) fn is_header(block: &[u8]) -> bool {
+pub(in crate::data) fn is_header(block: &[u8]) -> bool {
     let Some(block) = block.get(..BLOCK as usize) else { return false };
     if block.iter().all(|byte| *byte == 0) {
         return true;
@@ -51,17 +51,21 @@ pub(super) fn check(region: &Region<'_>) -> Result<()> {
     let mut head = [0; 8];
     let read = region.file.file().read_at(&mut head, region.start)?;
     let packed = [
-        (&[0x1F, 0x8B][..], "gzip", "gunzip FILE"),
-        (b"BZh", "bzip2", "bunzip2 FILE"),
-        (b"\xFD7zXZ\0", "xz", "unxz FILE"),
-        (b"\x28\xB5\x2F\xFD", "zstd", "unzstd FILE"),
-        (b"PK\x03\x04", "zip", "unzip FILE -d FOLDER"),
+        (&[0x1F, 0x8B][..], "gzip"),
+        (b"BZh", "bzip2"),
+        (b"\xFD7zXZ\0", "xz"),
+        (b"\x28\xB5\x2F\xFD", "zstd"),
+        (b"PK\x03\x04", "zip"),
     ];
-    for (magic, by, command) in packed {
+    for (magic, by) in packed {
         if head[..read].starts_with(magic) {
             let problem = format!("compressed with {by}; members cannot be found");
-            return Err(Error::invalid(region.path, region.field(), problem)
-                .with_hint(format!("decompress it first: `{command}`")));
+            let hint = match region.inner {
+                None => unpacking(region.path),
+                Some(_) => unpacking(region.path).map(|hint| format!("{hint}, unpacked, too")),
+            };
+            let error = Error::invalid(region.path, region.field(), problem);
+            return Err(hint.into_iter().fold(error, Error::with_hint));
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ fn a_size_that_is_exchanged_is_the_images_where_the_boxes_lie_in_it() {
     assert_eq!(report.unclear_sizes, named(1, &["c"]));
     assert_tells(
         &val,
-        "warning: 1 sizes have width and height exchanged in the XML, and the boxes fit",
+        "warning: 1 size has width and height exchanged in the XML, and the boxes fit",
     );
     assert_eq!(val.images()[0].size, Some([9, 8]));
     // This one lies in the image's alone.
@@ -42,7 +42,7 @@ fn a_size_that_is_exchanged_is_the_images_where_the_boxes_lie_in_it() {
     let (val, report) = read(set.path(), "val").unwrap();
     assert_eq!((&report.swapped_sizes, report.unclear_sizes.count), (&named(1, &["c"]), 0));
     assert_eq!((report.other_sizes.count, report.stored_frames.count), (0, 0));
-    assert_tells(&val, "1 sizes with width and height exchanged in the XML, the images' taken (c)");
+    assert_tells(&val, "1 size with width and height exchanged in the XML, the images' taken (c)");
     assert_eq!(val.images()[0].size, Some([9, 8]));
 
     // A box that the image has no place for: it was turned, and not the XML's sides.
@@ -63,7 +63,7 @@ fn a_comment_does_not_end_a_name() {
 fn a_size_that_is_another_is_kept_and_told() {
     let (val, report) = read(changed("<width>8", "<width>16").path(), "val").unwrap();
     assert_eq!(report.other_sizes, named(1, &["c"]));
-    assert_tells(&val, "warning: 1 sizes are not their image's");
+    assert_tells(&val, "warning: 1 size is not the image's");
     assert_eq!(val.images()[0].size, Some([9, 16]));
 
     // An image that is none has no size to compare with.
@@ -71,7 +71,7 @@ fn a_size_that_is_another_is_kept_and_told() {
     std::fs::write(set.path().join("VOC/deeper/JPEGImages/c.png"), "no image").unwrap();
     let (val, report) = read(set.path(), "val").unwrap();
     assert_eq!(report.unread_images, named(1, &["c"]));
-    assert_tells(&val, "1 images that cannot be read, the XML's size taken (c)");
+    assert_tells(&val, "1 image that cannot be read, the XML's size taken (c)");
 }
 
 /// The image is stored 9 wide and 8 high, and shown 8 wide and 9 high.
@@ -117,8 +117,8 @@ fn boxes_beyond_their_image_are_kept_and_counted_as_the_reader_does() {
     let (val, report) = read(set.path(), "val").unwrap();
     assert_eq!(report.beyond, named(2, &["c"]), "one to the right, one to the left");
     assert_eq!((&report.outside, report.from_zero), (&named(1, &["c"]), 1));
-    assert_tells(&val, "2 boxes partly beyond their image, clipped for training (c)");
-    assert_tells(&val, "1 boxes wholly beyond their image, dropped from training (c)");
+    assert_tells(&val, "2 boxes partly beyond the image, clipped for training (c)");
+    assert_tells(&val, "1 box wholly beyond the image, dropped from training (c)");
     assert_tells(&val, "warning: 1 box begins at pixel 0, where VOC counts from 1");
     assert_eq!((report.boxes, report.learnable), (5, 3));
     let boxes: Vec<_> = val.annotations().iter().map(|a| a.bbox.0).collect();
@@ -160,7 +160,7 @@ fn an_image_that_a_list_names_twice_is_read_once_and_told() {
     assert_eq!(report.listed_twice, named(2, &["val line 3", "val line 4"]));
     assert_tells(
         &val,
-        "2 images listed again in their image set, taken once (val line 3, val line 4)",
+        "2 images listed again in the image set, taken once (val line 3, val line 4)",
     );
     assert_eq!(val.report().same_file.count, 0);
 }
