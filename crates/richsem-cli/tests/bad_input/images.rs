@@ -136,7 +136,7 @@ fn an_archive_that_is_wrong_is_refused_before_a_folder_is_made() {
     let says = [
         "data.train.images: the archive `",
         "good.tar` holds none of the annotated images, as `elsewhere/0000",
-        "; its names look like `train/0000",
+        "; its images are called as `train/0000",
         "hint: give what the file names in the annotations are relative to",
     ];
     all_refused(&dir, &[("renamed", &[&TRAIN[..], &renamed].concat(), &says)]);

@@ -153,7 +153,16 @@ impl Archives {
         }
         let problem = format!("not among the archive's {} files", self.index.len());
         let error = Error::invalid(&self.path, name, problem);
-        Err(match self.index.first_from("")? {
+        let mut example = None;
+        self.index.each_from("", |name, _| {
+            example = is_image(name).then(|| name.to_owned());
+            if example.is_some() {
+                std::ops::ControlFlow::Break(())
+            } else {
+                std::ops::ControlFlow::Continue(())
+            }
+        })?;
+        Err(match example {
             Some(example) => error.with_hint(format!("its names look like `{example}`")),
             None => error,
         })
