@@ -124,7 +124,7 @@ impl Vocabulary {
         self.categories.binary_search_by_key(&id, |c| c.id).ok().map(|i| ClassIndex(i as u32))
     }
 
-    /// The class of a name: as it is written, or else the only one of that [`plain_name`].
+    /// The class of a name: as it is written, or else the only one of that name but for case, `_` and `-`.
     ///
     /// # Errors
     /// Why there is none, with the nearest name.
