@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::{
     data::{
-        formats::unpacking,
+        image_store::unpacking,
         listing::{EXTENSIONS, PassedOver, is_image},
     },
     error::read_text,

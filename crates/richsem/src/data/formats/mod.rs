@@ -22,7 +22,6 @@ mod mistakes;
 mod mistakes_tests;
 mod nested;
 mod openimages;
-mod packed;
 mod place;
 mod request;
 mod sizes;
@@ -47,7 +46,6 @@ use crate::{
 pub(in crate::data) use coco::{Rest, Written, below_root};
 pub use hf::BoxForm;
 pub(in crate::data) use hf::part_of_file;
-pub use packed::unpacking;
 pub(in crate::data) use place::Place;
 pub(in crate::data) use request::Request;
 #[cfg(test)]

@@ -8,10 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::packed::packed;
 use crate::{
     data::{
-        image_store::ImageStore,
+        image_store::{ImageStore, packed},
         reading::{Watch, open_store},
         records::ImageRecord,
     },

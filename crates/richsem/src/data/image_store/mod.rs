@@ -3,6 +3,7 @@
 mod archives;
 mod folder;
 mod index;
+mod packed;
 pub mod parquet;
 mod pattern;
 mod recognise;
@@ -34,6 +35,8 @@ use archives::Archives;
 pub(in crate::data) use archives::is_header;
 use folder::Listed;
 use index::Index;
+pub(in crate::data) use packed::packed;
+pub use packed::unpacking;
 use parquet::Tables;
 pub use recognise::StoreKind;
 

@@ -6,7 +6,7 @@ use super::{
     members::{Member, Members, checksum},
     region::{BLOCK, Region, after},
 };
-use crate::{Error, Result, data::formats::unpacking};
+use crate::{Error, Result, data::image_store::unpacking};
 
 /// What a header tells of.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 
 use std::{io::Read as _, path::Path};
 
-use crate::{data::image_store::is_header, shell::quoted};
+use super::is_header;
+use crate::shell::quoted;
 
 /// Archives that must be unpacked: how they begin, what they are called, and the command.
 const PACKED: [(&[u8], &str, &str); 7] = [
