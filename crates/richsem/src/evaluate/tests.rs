@@ -242,7 +242,7 @@ fn the_protocol_is_that_of_the_content() {
     for image in [lvis_image(&[90], &[]), lvis_image(&[], &[90])] {
         let (listed, why, _) = with(image.clone(), None);
         assert_eq!(listed, Protocol::Lvis);
-        assert!(why.starts_with("1 of 1 images list classes"), "{why}");
+        assert!(why.starts_with("1 of 1 image lists classes"), "{why}");
         assert_eq!(with(image, Some(Protocol::Coco)).0, Protocol::Coco);
     }
 }
