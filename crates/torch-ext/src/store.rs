@@ -34,6 +34,10 @@ fn in_ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
+/// This machine. By its name it would be looked for in IPv6, too: where `/etc/hosts` has the IPv4 address alone, that
+/// is a question to a name server, which may take all of the time to answer, or never do.
+const HERE: &str = "127.0.0.1";
+
 impl Store {
     /// Starts a store in this process, which listens on all of the machine's addresses; with port 0, on a port
     /// that the system chooses.
@@ -53,7 +57,7 @@ impl Store {
     }
 
     fn open(host: &str, port: u16, server: bool, timeout: Duration) -> Result<Self> {
-        let host = text(host)?;
+        let host = text(if host == "localhost" { HERE } else { host })?;
         // Whoever sets the level wants to see it.
         let quiet = std::env::var_os("TORCH_CPP_LOG_LEVEL").is_none();
         let mut store = std::ptr::null_mut();
