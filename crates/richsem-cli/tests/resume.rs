@@ -21,6 +21,9 @@ use util::Dir;
 /// SIGKILLs that a run must survive here.
 const KILLS: usize = 28;
 
+/// Kill `k` comes in epoch `k + 5` at the latest, however fast the machine is.
+const EPOCHS: usize = KILLS + 12;
+
 /// Said when the run folder is in order and training begins.
 const READY: &str = "trainable parameters";
 
@@ -191,12 +194,12 @@ fn assert_same(dir: &Dir, run: &str, whole: &str) {
 fn however_often_a_run_is_ended_it_becomes_the_uninterrupted_one() {
     let dir = Dir::new();
     write_small_set(&dir.path("set")).unwrap();
-    let train = "epochs = 24\nlr_drop = [8]\nlog_every = 1";
-    dir.write("tiny.toml", small_run("set".as_ref(), train));
+    let train = format!("epochs = {EPOCHS}\nlr_drop = [8]\nlog_every = 1");
+    dir.write("tiny.toml", small_run("set".as_ref(), &train));
     let started = Instant::now();
     Session::start(&dir, "whole").finish();
     println!("uninterrupted: {:.1} s", started.elapsed().as_secs_f64());
-    assert_eq!(dir.json("whole/checkpoints/last/state.json")["epoch"], 24);
+    assert_eq!(dir.json("whole/checkpoints/last/state.json")["epoch"], EPOCHS);
 
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -234,7 +237,11 @@ fn killed(dir: &Dir) {
             },
         };
         assert!(reached, "the run ended after {kill} kills: {}", session.stderr.lock().unwrap());
-        std::thread::sleep(Duration::from_secs_f64(random.range(0.0, most)));
+        let wait = Duration::from_secs_f64(random.range(0.0, most));
+        let (late, waiting) = (format!("epoch {}/{EPOCHS} ", kill + 5), Instant::now());
+        while waiting.elapsed() < wait && !session.says(&late) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
         assert!(session.child.try_wait().unwrap().is_none(), "it ended before kill {kill}");
         let (code, stderr) = session.end("-KILL");
         assert_eq!(code, None, "{stderr}");

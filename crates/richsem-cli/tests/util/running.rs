@@ -53,12 +53,17 @@ impl Running {
         self.wait_until(text, || std::fs::read_to_string(&stderr).unwrap().contains(text));
     }
 
+    /// It has not ended.
+    pub(crate) fn goes_on(&mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "it has ended: {ended:?}: {}", self.text());
+    }
+
     fn wait_until(&mut self, what: &str, holds: impl Fn() -> bool) {
         let started = Instant::now();
         while !holds() {
-            let ended = self.child.try_wait().unwrap();
-            let text = self.text();
-            assert!(ended.is_none() && started.elapsed() < 2 * SOON, "{what}: {ended:?}: {text}");
+            self.goes_on();
+            assert!(started.elapsed() < 2 * SOON, "{what}: {}", self.text());
             std::thread::sleep(Duration::from_millis(5));
         }
     }

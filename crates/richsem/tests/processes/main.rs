@@ -79,7 +79,7 @@ fn a_failure_reaches_all_and_names_its_process() {
         }
     }
     // At work for longer than a step takes. The three wait side by side; with less patience they might not even
-    // meet beside the other tests of this program (5 s were too few).
+    // meet on a machine with much else to do, or a slow name server (`.cargo/config.toml`).
     let slow = Duration::from_secs(15);
     let stuck = |_: &Group| std::thread::sleep(2 * slow);
     std::thread::scope(|scope| {
