@@ -127,6 +127,7 @@ fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
     let mut reader = Reader {
         path,
         names,
+        places: names.map(|names| names.classes.places()).unwrap_or_default(),
         found: Found::default(),
         classes: HashMap::new(),
         name_of_image: HashMap::new(),
@@ -144,6 +145,8 @@ fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
 struct Reader<'a> {
     path: &'a Path,
     names: Option<Names<'a>>,
+    /// Where each name is among the classes.
+    places: HashMap<String, Vec<usize>>,
     found: Found,
     /// The classes found so far, by the name and id in a record.
     classes: HashMap<(String, CategoryId), Option<CategoryId>>,
@@ -246,20 +249,21 @@ impl Reader<'_> {
     ) -> Result<Option<CategoryId>> {
         let (Some(names), Some(name)) = (self.names, name) else { return Ok(Some(given)) };
         let key = (name, given);
-        if let Some(&known) = self.classes.get(&key) {
-            if known.is_none() {
-                *self.found.left_out.entry(key.0).or_default() += 1;
+        let found = match self.classes.get(&key) {
+            Some(&known) => known,
+            None => {
+                let found =
+                    class_named(&key.0, given, names.classes, &self.places).map_err(|problem| {
+                        Error::invalid(self.path, format!("[{i}].category_name"), problem)
+                            .with_hint(HINT_CLASSES)
+                    })?;
+                self.classes.insert(key.clone(), found);
+                found
             }
-            return Ok(known);
-        }
-        let found = class_named(&key.0, given, names.classes).map_err(|problem| {
-            Error::invalid(self.path, format!("[{i}].category_name"), problem)
-                .with_hint(HINT_CLASSES)
-        })?;
+        };
         if found.is_none() {
-            self.found.left_out.insert(key.0.clone(), 1);
+            *self.found.left_out.entry(key.0).or_default() += 1;
         }
-        self.classes.insert(key, found);
         Ok(found)
     }
 
@@ -302,18 +306,16 @@ fn class_named(
     name: &str,
     given: CategoryId,
     classes: &Vocabulary,
+    places: &HashMap<String, Vec<usize>>,
 ) -> Result<Option<CategoryId>, String> {
-    let wanted = plain_name(name);
-    let own = classes.class_of(given).map(|class| &classes.category(class).name);
-    if own.is_some_and(|own| plain_name(own) == wanted) {
-        return Ok(Some(given));
-    }
-    let mut named = classes.categories().iter().filter(|c| plain_name(&c.name) == wanted);
-    match (named.next(), named.next()) {
-        (Some(a), Some(b)) => {
-            Err(format!("`{name}` may be class {} or {} of the annotation file", a.id.0, b.id.0))
+    let named = places.get(&plain_name(name)).map_or(&[][..], Vec::as_slice);
+    let ids: Vec<CategoryId> = named.iter().map(|&place| classes.categories()[place].id).collect();
+    match ids.as_slice() {
+        _ if ids.contains(&given) => Ok(Some(given)),
+        [a, b, ..] => {
+            Err(format!("`{name}` may be class {} or {} of the annotation file", a.0, b.0))
         }
-        (one, _) => Ok(one.map(|class| class.id)),
+        one => Ok(one.first().copied()),
     }
 }
 
@@ -399,6 +401,8 @@ impl ImageNames {
             let last = parts(name).next().unwrap_or_default().to_owned();
             names.by_last.entry(last).or_default().push((name.to_owned(), id));
         }
+        // Sorted, for names whose last part many have.
+        names.by_last.values_mut().for_each(|same| same.sort_by(|a, b| a.0.cmp(&b.0)));
         names
     }
 
@@ -438,8 +442,9 @@ impl ImageNames {
     pub fn id_of(&self, name: &str, given: Option<i64>) -> Result<i64, String> {
         let last = parts(name).next().unwrap_or_default();
         let known = self.by_last.get(last).map_or(&[][..], Vec::as_slice);
+        let first = known.partition_point(|(known, _)| known.as_str() < name);
         let mut found: Vec<&(String, i64)> =
-            known.iter().filter(|(known, _)| known == name).collect();
+            known[first..].iter().take_while(|(known, _)| known == name).collect();
         if found.is_empty() {
             let same = |known: &str| parts(known).zip(parts(name)).all(|(a, b)| a == b);
             found = known.iter().filter(|(known, _)| same(known)).collect();

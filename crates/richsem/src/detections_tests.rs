@@ -282,6 +282,11 @@ fn a_class_is_the_one_that_is_named() {
         let found = read_for(&path, Names { images: &images, classes: &classes }).unwrap();
         assert_eq!(found.detections.len(), 1);
         assert_eq!(found.left_out, [("dog".to_owned(), 2)].into());
+        // One count of a name, whatever its ids are.
+        let other = records[0].replace("\"category_id\":", "\"category_id\":1");
+        fs_err::write(&path, format!("[{},{other}]", records.join(","))).unwrap();
+        let found = read_for(&path, Names { images: &images, classes: &classes }).unwrap();
+        assert_eq!(found.left_out, [("dog".to_owned(), 3)].into());
     }
 }
 

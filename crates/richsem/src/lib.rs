@@ -87,6 +87,7 @@ pub mod geometry;
 mod hash;
 pub mod info;
 mod json;
+mod lock;
 pub mod losses;
 pub mod mapping;
 pub mod merge;

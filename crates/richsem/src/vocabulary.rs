@@ -1,6 +1,8 @@
 //! The classes that a detector looks for: an argument of forward and post-processing, never a parameter
 //! of the model.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Id of a category in an annotation file: any number, with holes, often starting at 1.
@@ -149,11 +151,34 @@ impl Vocabulary {
         Err(format!("no class is called `{name}`{}", nearest.unwrap_or_default()))
     }
 
+    /// Where each name is among the classes, as names are compared.
+    pub(crate) fn places(&self) -> HashMap<String, Vec<usize>> {
+        places_of(self.categories.iter().map(|class| class.name.as_str()))
+    }
+
+    /// Whether a class of another set has the name of one here, but for case, `_` and `-`.
+    #[must_use]
+    pub fn has_any_of(&self, other: &Self) -> bool {
+        let places = self.places();
+        other.categories.iter().any(|class| places.contains_key(&plain_name(&class.name)))
+    }
+
     /// Image counts by class, for the federated loss and repeat factors.
     #[must_use]
     pub fn image_counts(&self) -> Vec<u32> {
         self.categories.iter().map(|c| c.image_count).collect()
     }
+}
+
+/// Where each name is among `names`, as names are compared; empty ones are nowhere.
+pub(crate) fn places_of<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+) -> HashMap<String, Vec<usize>> {
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (place, name) in names.into_iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+        places.entry(plain_name(name)).or_default().push(place);
+    }
+    places
 }
 
 /// A name as it is compared with those of other sets and programs: without what these write differently, upper and

@@ -103,9 +103,13 @@ fn flag_first(flag: &str, all: &[OsString], command: &Command) -> String {
     }
 }
 
-/// A word of a command, which may be a flag.
+/// A word of a command, which may be a flag, also with its value.
 fn as_typed(word: &str) -> String {
-    if word.starts_with('-') { word.to_owned() } else { quoted(word) }
+    match word.split_once('=') {
+        Some((flag, value)) if word.starts_with('-') => format!("{flag}={}", quoted(value)),
+        None if word.starts_with('-') => word.to_owned(),
+        _ => quoted(word),
+    }
 }
 
 /// How a verb is typed, as an example.

@@ -36,8 +36,7 @@ const fn habit(
 const TRAIN: &[&str] = &["train"];
 const EVAL: &[&str] = &["eval"];
 const PREDICT: &[&str] = &["predict"];
-const DETECTING: &[&str] = &["predict", "eval"];
-const DETECT: &[&str] = &["eval", "predict"];
+pub(super) const DETECT: &[&str] = &["eval", "predict"];
 
 /// Flags of other programs (Ultralytics, YOLOv5, RF-DETR, detectron2, MMDetection, DETR and DINO).
 pub(super) const FLAGS: &[Habit] = &[
@@ -290,7 +289,7 @@ pub(super) const FLAGS: &[Habit] = &[
         ],
         Flag("--conf"),
     ),
-    habit(DETECTING, &["iou-thres", "nms", "nms-thr", "nms-threshold"], Flag("--iou")),
+    habit(DETECT, &["iou-thres", "nms", "nms-thr", "nms-threshold"], Flag("--iou")),
     habit(PREDICT, &["out-dir", "output-dir", "save-dir", "out"], Flag("--output")),
     habit(PREDICT, &["project", "name", "exist-ok"], Says("results go to --output FOLDER")),
     habit(PREDICT, &["output-format", "out-format"], Flag("--formats")),
@@ -298,13 +297,9 @@ pub(super) const FLAGS: &[Habit] = &[
     habit(PREDICT, &["save-crop"], Switch(&["--formats", "images,json,crops"])),
     habit(PREDICT, &["nosave", "no-save"], Switch(&["--no-images"])),
     habit(PREDICT, &["save", "save-img", "save-conf", "save-json"], Switch(&[])),
+    habit(DETECT, &["slice", "sahi", "slice-size", "slice-height", "slice-width"], Flag("--tiles")),
     habit(
-        DETECTING,
-        &["slice", "sahi", "slice-size", "slice-height", "slice-width"],
-        Flag("--tiles"),
-    ),
-    habit(
-        DETECTING,
+        DETECT,
         &["overlap-ratio", "overlap-height-ratio", "overlap-width-ratio"],
         Flag("--overlap"),
     ),
@@ -316,7 +311,7 @@ pub(super) const FLAGS: &[Habit] = &[
         ),
     ),
     habit(
-        DETECTING,
+        DETECT,
         &["classes", "class", "filter-classes"],
         Says("classes cannot be chosen; --formats json,csv has all of them by name"),
     ),

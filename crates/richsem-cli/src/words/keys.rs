@@ -3,14 +3,12 @@
 
 use super::habits::{
     Answer::{Flag, Says, Set, Switch},
-    Habit,
+    DETECT, Habit,
 };
 
 const fn key(words: &'static [&'static str], answer: super::habits::Answer) -> Habit {
     Habit { words, verbs: &["train"], answer }
 }
-
-const DETECT: &[&str] = &["eval", "predict"];
 
 pub(super) const KEYS: &[Habit] = &[
     key(

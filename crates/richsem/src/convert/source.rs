@@ -256,9 +256,16 @@ fn resnet(name: ResnetName, tensors: &BTreeMap<String, Tensor>) -> Option<Resnet
         return None;
     }
     let default = ResnetConfig { name, ..ResnetConfig::default() };
-    let first = "layer1.0.conv1.weight";
-    let first = tensors.get(first).or_else(|| tensors.get(&format!("{CLIP}{first}")));
-    let width = first.and_then(|x| x.size().first().copied()).unwrap_or(default.width);
+    let channels = |name: &str| {
+        let tensor = tensors.get(name).or_else(|| tensors.get(&format!("{CLIP}{name}")))?;
+        tensor.size().first().copied()
+    };
+    let width = channels("layer1.0.conv1.weight").unwrap_or(default.width);
+    // Wide ResNets and ResNeXts have blocks of another width than the stem, and are not ours.
+    let stem = if name == ResnetName::ClipResnet { "conv3.weight" } else { "conv1.weight" };
+    if channels(stem).is_some_and(|stem| stem != width) {
+        return None;
+    }
     let layers = [1, 2, 3, 4].map(|stage| blocks(tensors, stage) as i64);
     let layers = if layers == name.blocks() { Vec::new() } else { layers.to_vec() };
     Some(ResnetConfig { width, layers, ..default })

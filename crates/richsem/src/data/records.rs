@@ -120,8 +120,8 @@ pub struct ImageRecord {
     pub file_name: String,
     /// `[height, width]` in pixels, if the file says.
     pub size: Option<[u32; 2]>,
-    /// Whether the reader took the size from the image, because the file has none: it does not show which way up the
-    /// boxes were drawn.
+    /// Whether the reader took the size from the image, because the file has none, and the boxes do not show either
+    /// which way up they were drawn.
     pub sized_by_image: bool,
     /// Classes verified present, whether boxes show them or not (OpenImages).
     pub present_classes: Vec<ClassIndex>,

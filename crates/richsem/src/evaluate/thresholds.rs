@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, read_text, write_atomically},
-    vocabulary::{Category, CategoryId, Vocabulary, plain_name},
+    vocabulary::{CategoryId, Vocabulary, places_of, plain_name},
 };
 
 /// Boxes of which `global` has the weight.
@@ -230,33 +230,33 @@ impl Thresholds {
         })
     }
 
-    /// The thresholds of a detector's classes, found by name (case, `_` and `-` do not matter); if several classes have the name, by id too.
+    /// The thresholds of a detector's classes, found by name (case, `_` and `-` do not matter); if several classes
+    /// have the name, by id too.
     #[must_use]
     pub fn of(&self, vocabulary: &Vocabulary) -> OfVocabulary {
         let categories = vocabulary.categories();
-        let twice = |category: &Category| {
-            let name = plain_name(&category.name);
-            categories.iter().filter(|other| plain_name(&other.name) == name).count() > 1
-        };
-        let means = |listed: &ClassThreshold, category: &Category| {
-            plain_name(&listed.name) == plain_name(&category.name)
-                && (listed.id == category.id || !twice(category))
-        };
+        let listed_places = places_of(self.classes.iter().map(|listed| listed.name.as_str()));
+        let own_places = vocabulary.places();
+        let mut used = vec![false; self.classes.len()];
         let mut result = OfVocabulary { of_class: vec![], global: vec![], unused: vec![] };
         for category in categories {
+            let name = plain_name(&category.name);
+            let is_alone = own_places.get(&name).is_none_or(|places| places.len() == 1);
+            let has_id = |&place: &usize| self.classes[place].id == category.id;
+            let listed = listed_places.get(&name).into_iter().flatten().copied();
+            let listed: Vec<usize> = listed.filter(|place| is_alone || has_id(place)).collect();
+            listed.iter().for_each(|&place| used[place] = true);
             // Where the file has the name twice, the one of the same id.
-            let listed = || self.classes.iter().filter(|listed| means(listed, category));
-            let same_id = listed().find(|listed| listed.id == category.id);
-            match same_id.or_else(|| listed().next()) {
-                Some(listed) => result.of_class.push(listed.threshold),
+            match listed.iter().find(|place| has_id(place)).or(listed.first()) {
+                Some(&place) => result.of_class.push(self.classes[place].threshold),
                 None => {
                     result.of_class.push(self.global);
                     result.global.push(category.name.clone());
                 }
             }
         }
-        let known = |listed: &&ClassThreshold| !categories.iter().any(|c| means(listed, c));
-        result.unused = self.classes.iter().filter(known).map(|c| c.name.clone()).collect();
+        let unused = self.classes.iter().zip(used).filter(|(_, used)| !used);
+        result.unused = unused.map(|(listed, _)| listed.name.clone()).collect();
         result
     }
 }

@@ -1,6 +1,6 @@
 //! Class by class: bars in order of training images (the long tail made visible) and a table.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use super::{
     ReportData,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     evaluate::{ClassResult, Summary},
-    vocabulary::{Frequency, plain_name},
+    vocabulary::{CategoryId, Frequency, places_of, plain_name},
 };
 
 const WIDTH: f64 = 1120.0;
@@ -35,7 +35,8 @@ pub(super) fn section(data: &ReportData, summary: &Summary) -> String {
         return String::new();
     }
     classes.sort_by(|a, b| b.image_count.cmp(&a.image_count).then_with(|| a.name.cmp(&b.name)));
-    scatter(&classes) + &bars(data, &classes) + &table(data, &classes)
+    let theirs = other_aps(data, &classes);
+    scatter(&classes) + &bars(data, &classes, &theirs) + &table(data, &classes, &theirs)
 }
 
 fn group(class: &ClassResult) -> &'static str {
@@ -96,16 +97,20 @@ fn color_class(class: &ClassResult) -> String {
     format!("s{}", group_color(class.frequency))
 }
 
-/// AP of a class in the first of the other runs: of the class of its name there, whatever its id is; if several have
-/// the name, of that with its id.
-fn other_ap(data: &ReportData, class: &ClassResult) -> Option<f64> {
-    let name = plain_name(&class.name);
-    let same = data.others.first()?.summary.per_class.iter();
-    let same: Vec<&ClassResult> = same.filter(|c| plain_name(&c.name) == name).collect();
-    match same.as_slice() {
-        [only] => only.ap,
-        several => several.iter().find(|c| c.category_id == class.category_id)?.ap,
-    }
+/// AP of each class in the first of the other runs: of the class of its name there, whatever its id is; if several
+/// have the name, of that with its id.
+fn other_aps(data: &ReportData, classes: &[&ClassResult]) -> HashMap<CategoryId, f64> {
+    let Some(other) = data.others.first() else { return HashMap::new() };
+    let theirs = &other.summary.per_class;
+    let places = places_of(theirs.iter().map(|class| class.name.as_str()));
+    let other_ap = |class: &ClassResult| match places.get(&plain_name(&class.name))?.as_slice() {
+        [only] => theirs[*only].ap,
+        several => {
+            let mut several = several.iter().map(|&place| &theirs[place]);
+            several.find(|c| c.category_id == class.category_id)?.ap
+        }
+    };
+    classes.iter().filter_map(|class| Some((class.category_id, other_ap(class)?))).collect()
 }
 
 /// How classes and values are placed in the chart.
@@ -122,9 +127,9 @@ impl Plot {
     /// The y of the axis at the bottom.
     const FLOOR: f64 = TOP + PLOT;
 
-    fn new(data: &ReportData, classes: &[&ClassResult]) -> Self {
-        let best =
-            classes.iter().flat_map(|c| [c.ap, other_ap(data, c)]).flatten().fold(0.0, f64::max);
+    fn new(classes: &[&ClassResult], theirs: &HashMap<CategoryId, f64>) -> Self {
+        let own = classes.iter().filter_map(|class| class.ap);
+        let best = own.chain(theirs.values().copied()).fold(0.0, f64::max);
         let most = classes.iter().map(|c| c.image_count).max().unwrap_or(1).max(10);
         Self {
             ap: Axis::linear(0.0, (100.0 * best).max(LEAST_PERCENT), true),
@@ -176,7 +181,7 @@ impl Plot {
     }
 
     /// A class: its bar, a mark for the other run, and the text that hovering over it shows.
-    fn bar(&self, svg: &mut String, data: &ReportData, class: &ClassResult, x: f64) {
+    fn bar(&self, svg: &mut String, class: &ClassResult, theirs: Option<&f64>, x: f64) {
         let (floor, step) = (Self::FLOOR, self.step);
         let up = |value: f64| Self::y(&self.ap, 100.0 * value);
         let (left, width) = (x + 0.12 * step, 0.76 * step);
@@ -190,7 +195,7 @@ impl Plot {
             color_class(class),
             floor - top,
         );
-        if let Some(theirs) = other_ap(data, class) {
+        if let Some(&theirs) = theirs {
             let mark = up(theirs);
             let _ = write!(
                 svg,
@@ -229,7 +234,7 @@ impl Plot {
 }
 
 /// The chart of AP by class: bars, with the training images behind them.
-fn bars(data: &ReportData, classes: &[&ClassResult]) -> String {
+fn bars(data: &ReportData, classes: &[&ClassResult], theirs: &HashMap<CategoryId, f64>) -> String {
     let named = classes.len() <= NAMED;
     let letters =
         classes.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).min(MOST_LETTERS);
@@ -239,11 +244,11 @@ fn bars(data: &ReportData, classes: &[&ClassResult]) -> String {
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"AP by class\">\n"
     );
-    let plot = Plot::new(data, classes);
+    let plot = Plot::new(classes, theirs);
     plot.ticks(&mut svg);
     plot.area(&mut svg, classes);
     for (i, class) in classes.iter().enumerate() {
-        plot.bar(&mut svg, data, class, plot.x(i));
+        plot.bar(&mut svg, class, theirs.get(&class.category_id), plot.x(i));
         if named {
             plot.name(&mut svg, class, plot.x(i));
         }
@@ -291,7 +296,7 @@ fn legend(data: &ReportData, classes: &[&ClassResult]) -> String {
     html
 }
 
-fn table(data: &ReportData, classes: &[&ClassResult]) -> String {
+fn table(data: &ReportData, classes: &[&ClassResult], theirs: &HashMap<CategoryId, f64>) -> String {
     let open = if classes.len() <= OPEN_ROWS { " open=\"\"" } else { "" };
     let mut html = format!(
         "<details{open}><summary>All {} as a table (click a heading to sort)</summary>\n\
@@ -321,7 +326,7 @@ fn table(data: &ReportData, classes: &[&ClassResult]) -> String {
             percent(class.ap),
         );
         if !data.others.is_empty() {
-            let theirs = other_ap(data, class);
+            let theirs = theirs.get(&class.category_id).copied();
             let _ = write!(
                 html,
                 "<td class=\"num\">{}</td>{}",

@@ -19,7 +19,7 @@ pub use table::{DifferenceRow, StudyTable, VariantRow};
 use crate::{
     argument::Argument,
     error::{Error, Result},
-    train::lock_folder,
+    lock::lock_folder,
 };
 
 /// Keeps other studies out of a folder until the file is dropped. The lock ends with the process,

@@ -8,14 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    lock::{LOCK, busy, lock_folder},
-    run_folder::{RunFolder, SETTINGS},
-};
+use super::run_folder::{RunFolder, SETTINGS, busy};
 use crate::{
     config::Config,
     data::fingerprint::Fingerprint,
     error::{Error, Result},
+    lock::{LOCK, lock_folder},
     vocabulary::Vocabulary,
 };
 

@@ -1,12 +1,12 @@
 //! A linear class head's rows for other classes: those of classes with the same name are kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use tch::{Device, Tensor};
 
 use crate::{
     error::Result,
-    vocabulary::{Vocabulary, plain_name},
+    vocabulary::{Vocabulary, places_of, plain_name},
 };
 
 /// Classes that a message names.
@@ -37,15 +37,8 @@ pub(super) fn names(file: Option<&Vocabulary>, rows: usize) -> Option<Vec<String
 /// Pairs of rows, (the file's, one's own), whose classes have the same name: letters' case, spaces, hyphens and
 /// underscores do not matter. A name that one side has twice pairs nothing.
 fn pairs(file: &[String], own: &[String]) -> Vec<(i64, i64)> {
-    let places = |names: &[String]| {
-        let mut places: HashMap<String, Vec<usize>> = HashMap::new();
-        for (row, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            places.entry(plain_name(name)).or_default().push(row);
-        }
-        places
-    };
-    let in_file = places(file);
-    let own_places = places(own);
+    let in_file = places_of(file.iter().map(String::as_str));
+    let own_places = places_of(own.iter().map(String::as_str));
     let alone = |rows: Option<&Vec<usize>>| match rows.map(Vec::as_slice) {
         Some([row]) => Some(*row as i64),
         _ => None,

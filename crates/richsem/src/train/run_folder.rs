@@ -8,10 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{
-    lock::{LOCK, busy, is_locked, lock_folder},
-    rows::{EvalRow, MetricsRow},
-};
+use super::rows::{EvalRow, MetricsRow};
 use crate::{
     argument::Argument,
     config::Config,
@@ -20,9 +17,17 @@ use crate::{
     },
     error::{Error, Result, TEMPORARY, write_atomically},
     evaluate::Summary,
+    lock::{LOCK, is_locked, lock_folder},
     shell::quoted,
     vocabulary::Vocabulary,
 };
+
+/// What keeps a run out of a folder that another process works in.
+pub(super) fn busy(folder: &Path) -> Error {
+    let problem = format!("{}: another process is training in this run folder", folder.display());
+    Error::other(problem)
+        .with_hint(format!("stop that one first, or choose another folder with {}", Argument::Run))
+}
 
 /// The file of a checkpoint that a run's folder does not have.
 const STATE: &str = "state.json";

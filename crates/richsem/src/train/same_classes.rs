@@ -257,9 +257,10 @@ fn refused(train: &Vocabulary, val: &Dataset, problem: String) -> Error {
 
 /// A name with two ids.
 fn example(train: &Vocabulary, val: &Vocabulary) -> String {
+    let places = train.places();
     let pair = val.categories().iter().find_map(|class| {
-        let name = plain_name(&class.name);
-        let other = train.categories().iter().find(|other| plain_name(&other.name) == name)?;
+        let place = *places.get(&plain_name(&class.name))?.first()?;
+        let other = &train.categories()[place];
         (other.id != class.id).then_some((class, other))
     });
     pair.map_or_else(String::new, |(class, other)| {

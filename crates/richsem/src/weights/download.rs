@@ -25,10 +25,7 @@ pub(super) fn download(
     curl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let run = || {
         let mut child = curl.spawn()?;
-        let said = match child.stderr.take() {
-            Some(stderr) => told(stderr, progress)?,
-            None => String::new(),
-        };
+        let said = child.stderr.take().map(|stderr| told(stderr, progress)).unwrap_or_default();
         Ok((child.wait()?, said))
     };
     let run: std::io::Result<_> = { run }();
@@ -55,11 +52,12 @@ pub(super) fn download(
 
 /// What `curl` says of errors, each once, however often it tries. Its progress, which are the lines that it writes
 /// over, goes on to stderr, if it is to be shown.
-fn told(mut from: impl std::io::Read, progress: bool) -> std::io::Result<String> {
+fn told(mut from: impl std::io::Read, progress: bool) -> String {
     let mut said: Vec<String> = Vec::new();
     let (mut line, mut read) = (Vec::new(), [0; 1024]);
     loop {
-        let count = from.read(&mut read)?;
+        // What cannot be read is not said; how it ended, its code tells.
+        let count = from.read(&mut read).unwrap_or_default();
         for &byte in &read[..count] {
             line.push(byte);
             if byte == b'\r' || byte == b'\n' {
@@ -68,7 +66,7 @@ fn told(mut from: impl std::io::Read, progress: bool) -> std::io::Result<String>
         }
         if count == 0 {
             take(&mut line, progress, &mut said);
-            return Ok(said.join("; "));
+            return said.join("; ");
         }
     }
 }
@@ -96,6 +94,6 @@ mod tests {
     fn an_error_of_every_try_is_said_once() {
         let text =
             "\r 10%\rcurl: (6) no host\nWarning: Will retry\ncurl: (6) no host\ncurl: (7) x\n";
-        assert_eq!(told(text.as_bytes(), false).unwrap(), "curl: (6) no host; curl: (7) x");
+        assert_eq!(told(text.as_bytes(), false), "curl: (6) no host; curl: (7) x");
     }
 }

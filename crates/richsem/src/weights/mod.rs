@@ -15,6 +15,7 @@ use crate::{
     checkpoint_io::format_of,
     error::{Error, Result},
     hash::sha256_of_file,
+    lock,
     shell::quoted,
 };
 
@@ -227,26 +228,35 @@ pub fn fetch(entry: &Entry, places: &Places, progress: bool) -> Result<Fetched> 
         return Err(Error::other(problem).with_hint(places.by_hand(entry)));
     }
     let part = places.folder.join(format!("{}.part", entry.file));
-    // The folder is tried before anything is fetched.
-    let begun = fs_err::create_dir_all(&places.folder)
-        .and_then(|()| fs_err::OpenOptions::new().create(true).append(true).open(&part));
-    if let Err(error) = begun {
-        return Err(Error::from(error).with_hint(format!(
+    // The folder is tried before anything is fetched. Of several processes one fetches.
+    let waiting = || {
+        if progress {
+            eprintln!("{}: another process fetches it; waiting", entry.name);
+        }
+    };
+    let begun = fs_err::create_dir_all(&places.folder).map_err(Error::from);
+    let _lock = begun.and_then(|()| lock::wait_for(&part, waiting)).map_err(|error| {
+        error.with_hint(format!(
             "weights are kept there; set {HOME} to a folder that can be written to"
-        )));
+        ))
+    })?;
+    // Another process has it by now.
+    if places.has(entry) {
+        drop(std::fs::remove_file(&part));
+        return fetch(entry, places, progress);
     }
     let by_hand = places.by_hand(entry);
     if let Err(error) = download::download(entry.name, &address, &part, progress, &by_hand) {
         // Nothing came.
         if part.metadata().is_ok_and(|about| about.len() == 0) {
-            fs_err::remove_file(&part)?;
+            drop(std::fs::remove_file(&part));
         }
         return Err(error);
     }
     let verified = match verify(entry, &part) {
         Ok(verified) => verified.is_some(),
         Err(error) => {
-            fs_err::remove_file(&part)?;
+            drop(std::fs::remove_file(&part));
             return Err(error.with_hint(format!(
                 "what was fetched from {address} is no such file (a page of a proxy, perhaps), and was removed; \
                  try again, or {by_hand}"

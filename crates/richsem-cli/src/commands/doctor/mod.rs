@@ -157,14 +157,18 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     });
     let mut val = val.transpose()?;
     let detections = detections(args, &train, weights.as_deref())?;
-    if let Some((_, val)) = &mut val {
+    let mut tests = parts::open_tests(args, &found.tests);
+    let mut extra =
+        args.extra.as_ref().map(|path| open_extra(args, path, &train.dataset)).transpose()?;
+    let extra_annotated = match &mut extra {
+        Some(Extra::Annotated(of)) => Some(&mut **of),
+        _ => None,
+    };
+    for other in val.iter_mut().map(|(_, val)| val).chain(&mut tests).chain(extra_annotated) {
         // Where the classes differ, it is a finding.
-        let notes = match_vocabularies(train.dataset.vocabulary(), &mut val.dataset);
+        let notes = match_vocabularies(train.dataset.vocabulary(), &mut other.dataset);
         notes.iter().flatten().for_each(output::note);
     }
-    let tests = parts::open_tests(args, &found.tests);
-    let extra =
-        args.extra.as_ref().map(|path| open_extra(args, path, &train.dataset)).transpose()?;
     let signals = Signals::catch()?;
     let parts = parts(args, &train, (val.as_ref().map(|(_, val)| val), &tests), extra.as_ref());
     let options = options(args, &config, &train, val.as_ref(), extra.as_ref());

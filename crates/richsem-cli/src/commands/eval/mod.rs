@@ -197,7 +197,22 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         }
         _ => unreachable!("clap asks for --detections or --weights"),
     };
-    let (summary, matches) = measure(args, &found, other.as_deref())?;
+    let told = tell_results(args, &dataset, &found, other.as_deref());
+    let Some(unsaved) = found.unsaved else { return told };
+    if let Err(other) = told {
+        output::warn(other);
+    }
+    Err(unsaved.into())
+}
+
+/// What comes of the detections: on the terminal, and in the files that were asked for.
+fn tell_results(
+    args: &Args,
+    dataset: &Dataset,
+    found: &Found,
+    other: Option<&[Detection]>,
+) -> Result<u8> {
+    let (summary, matches) = measure(args, found, other)?;
     let unread = found.unread;
     if let Some(file) = &args.json {
         write_atomically(file, |out| Ok(out.write_all(summary.to_json().as_bytes())?))?;
@@ -214,9 +229,6 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
     if let (Some(file), Some(matches)) = (&args.save_thresholds, matches) {
         matches.thresholds()?.write(file)?;
         output::note(format!("thresholds: {}", file.display()));
-    }
-    if let Some(error) = found.unsaved {
-        return Err(error.into());
     }
     if unread > 0 {
         let of = counted(dataset.images().len(), "image");

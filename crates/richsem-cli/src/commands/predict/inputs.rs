@@ -82,9 +82,7 @@ impl Inputs {
             return Ok(());
         };
         let own = detector.vocabulary();
-        let in_common =
-            set.vocabulary().categories().iter().any(|class| own.class_named(&class.name).is_ok());
-        if !in_common {
+        if !own.has_any_of(set.vocabulary()) {
             // The file may be there for the images alone.
             output::warn(format!(
                 "{}: none of its classes is one of the detector's; category_id in detections.json is the detector's \

@@ -117,7 +117,8 @@ pub(in crate::data) fn write_parts(
     }
     let placing = Placing::choose(&sets, how)?;
     report.notes.extend(placing.notes());
-    let Completed { unknown, guessed } = sizes::complete(&mut sets, &placing, how, &mut report);
+    let Completed { unknown, guessed } =
+        sizes::complete(&mut sets, &placing, how, &mut report, stop)?;
     if how.target == Target::Yolo {
         unknown.refuse(&sets)?;
     }

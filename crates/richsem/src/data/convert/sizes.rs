@@ -1,14 +1,16 @@
 //! Sizes that the annotations lack: read from the images, or why that cannot be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::AtomicBool,
+};
 
 use rayon::prelude::*;
 
 use super::{Conversion, ConversionReport, NotCarried, Part, images::Placing};
 use crate::{
-    boxes::Xywh,
     data::{dataset::Dataset, image_io::Frame, image_store::ImageStore, records::Unit},
-    error::{Error, Result, first_few},
+    error::{Error, Result, first_few, unless_stopped},
     plural::counted,
 };
 
@@ -24,32 +26,34 @@ pub(super) struct Completed {
 }
 
 /// Reads sizes that the annotations do not have from the images.
+///
+/// # Errors
+/// [`Error::Stopped`] once `stop` is set.
 pub(super) fn complete(
     sets: &mut [Part],
     placing: &Placing,
     how: &Conversion,
     report: &mut ConversionReport,
-) -> Completed {
+    stop: &AtomicBool,
+) -> Result<Completed> {
     let (mut sizes, mut guessed, mut all) = (0, BTreeSet::new(), Vec::with_capacity(sets.len()));
     for (part, (_, set)) in sets.iter_mut().enumerate() {
         let (store, mut unknown) = (placing.store(part), BTreeMap::new());
         let lacking: Vec<usize> =
             (0..set.images().len()).filter(|&at| set.images()[at].size.is_none()).collect();
-        let frames: Vec<std::result::Result<Frame, String>> =
-            lacking.par_iter().map(|&at| frame(store, &set.images()[at].file_name)).collect();
+        let frame = |&at: &usize| {
+            unless_stopped(stop)?;
+            Ok(frame(store, &set.images()[at].file_name))
+        };
+        let frames: Vec<_> = lacking.par_iter().map(frame).collect::<Result<_>>()?;
         for (at, frame) in lacking.into_iter().zip(frames) {
             let name = set.images()[at].file_name.clone();
             match frame {
                 Ok(frame) => {
-                    let boxes = set.annotations_of(at);
-                    let fit = |[height, width]: [u32; 2]| {
-                        boxes.iter().all(|a| {
-                            let Xywh([x, y, w, h]) = a.bbox;
-                            x + w <= f64::from(width) && y + h <= f64::from(height)
-                        })
-                    };
-                    let size = frame.size_of_boxes(how.opening.orientation, fit);
-                    if frame.is_turned() && size == frame.size(how.opening.orientation) {
+                    let boxes = set.annotations_of(at).iter().map(|a| a.bbox);
+                    let none = boxes.len() == 0;
+                    let (size, shown) = frame.size_of_boxes(how.opening.orientation, boxes);
+                    if frame.is_turned() && !shown && !none {
                         guessed.insert(name);
                     }
                     set.images_mut()[at].size = Some(size);
@@ -68,7 +72,7 @@ pub(super) fn complete(
             counted(sizes, "size")
         ));
     }
-    Completed { unknown: Unknown(all), guessed }
+    Ok(Completed { unknown: Unknown(all), guessed })
 }
 
 /// What the header of an image says, or why it says nothing, in words.

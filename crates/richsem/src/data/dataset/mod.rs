@@ -206,8 +206,6 @@ impl Dataset {
     /// Gives the set other classes, in the order of their ids, all different. `place` says where each of its
     /// own is among them. It says nothing of the others: they are annotated in none of its images.
     pub(in crate::data) fn set_classes(&mut self, classes: Vec<ClassRecord>, place: &[ClassIndex]) {
-        let is_same_place =
-            classes.len() == place.len() && (0..).zip(place).all(|(at, class)| class.0 == at);
         let moved = |class: &mut ClassIndex| *class = place[class.0 as usize];
         self.annotations.iter_mut().for_each(|annotation| moved(&mut annotation.class));
         for image in &mut self.images {
@@ -220,8 +218,15 @@ impl Dataset {
         exhaustive.sort_unstable();
         self.exhaustive = exhaustive.into();
         self.frequencies = classes.iter().map(|class| class.frequency).collect();
+        let mut synonyms = vec![Vec::new(); classes.len()];
+        for (names, place) in self.synonyms.drain(..).zip(place) {
+            synonyms[place.0 as usize] = names;
+        }
+        self.synonyms = synonyms;
         // Of other classes it does not say what they are kinds of.
-        self.relations = self.relations.take().filter(|_| is_same_place);
+        let is_whole = classes.len() == place.len();
+        self.relations =
+            self.relations.take().filter(|_| is_whole).map(|relations| relations.moved(place));
         let relations = self.relations.as_ref();
         let mut report = LoadReport::default();
         self.vocabulary =
@@ -280,6 +285,16 @@ impl Dataset {
     #[must_use]
     pub fn text_id(&self, image: usize) -> Option<&str> {
         self.image_ids.as_ref()?.get(image)
+    }
+
+    /// Whether the file has texts for the ids of images: also where a part of it has none.
+    pub(in crate::data) fn has_text_ids(&self) -> bool {
+        self.image_ids.is_some()
+    }
+
+    /// The same of annotations.
+    pub(in crate::data) fn has_annotation_text_ids(&self) -> bool {
+        self.annotation_ids.is_some()
     }
 
     /// The id that the file has for an annotation, where it has texts for ids ([`Annotation::id`] is then the

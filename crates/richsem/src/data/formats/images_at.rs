@@ -13,13 +13,13 @@ use crate::{
     data::{
         image_store::{ImageStore, StoreKind},
         reading::open_store,
-        records::Records,
+        records::{ImageRecord, Records},
     },
     error::Result,
 };
 
 /// How many parts of a path are tried, where the whole is not there.
-const PARTS: [usize; 3] = [usize::MAX, 2, 1];
+pub(super) const PARTS: [usize; 3] = [usize::MAX, 2, 1];
 
 /// Looks for the images in the folder or archive that the user says, else in those near, and notes which one it is.
 ///
@@ -34,12 +34,9 @@ pub(super) fn find(near: Vec<PathBuf>, request: &Request<'_>, records: &mut Reco
     let roots = Roots::new(near, request.watch);
     let all = || records.images.iter().map(|image| image.file_name.as_str());
     let is_cut = |parts: usize| all().any(|name| last(name, parts) != name);
-    let apart = |parts: usize| {
-        let count = |parts| all().map(|name| last(name, parts)).collect::<HashSet<_>>().len();
-        parts == usize::MAX || count(parts) == count(usize::MAX)
-    };
     let ways = PARTS.into_iter().filter(|&parts| parts == usize::MAX || is_cut(parts));
-    let (ways, unclear): (Vec<usize>, Vec<usize>) = ways.partition(|&parts| apart(parts));
+    let (ways, unclear): (Vec<usize>, Vec<usize>) =
+        ways.partition(|&parts| are_apart(&records.images, parts));
     let names = |parts: &usize| -> Vec<&str> {
         sample(&records.images).into_iter().map(|name| last(name, *parts)).collect()
     };
@@ -58,6 +55,13 @@ pub(super) fn find(near: Vec<PathBuf>, request: &Request<'_>, records: &mut Reco
         find_below(images, request, records)?;
     }
     Ok(())
+}
+
+/// Whether the last parts of the names tell apart what the whole names do.
+pub(super) fn are_apart(images: &[ImageRecord], parts: usize) -> bool {
+    let names = || images.iter().map(|image| image.file_name.as_str());
+    let count = |parts| names().map(|name| last(name, parts)).collect::<HashSet<_>>().len();
+    parts == usize::MAX || count(parts) == count(usize::MAX)
 }
 
 /// Leaves only the last parts of all names.

@@ -2,14 +2,16 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
-    io::{Read as _, Seek as _},
     path::{Component, Path, PathBuf},
 };
 
 use fs_err::os::unix::fs::FileExt as _;
 
 use crate::{
-    data::listing::{PassedOver, is_image},
+    data::{
+        image_store::packed,
+        listing::{PassedOver, is_image},
+    },
     error::{Error, Result},
     plural::clause,
 };
@@ -120,8 +122,8 @@ fn each(
 ) -> Result<()> {
     let broken = |e: &dyn std::fmt::Display| {
         Error::invalid(input, "archive", format!("not a readable .tar: {e}")).with_hint(
-            "expected a folder or an uncompressed .tar; unpack .tar.gz and .zip first, and if it \
-             is a .tar, it may be truncated: compare its size with the original's",
+            "expected a folder or an uncompressed .tar; if it is one, it may be truncated: compare its size with the \
+             original's",
         )
     };
     let cut = |problem: String| {
@@ -129,17 +131,15 @@ fn each(
             "it may be truncated: compare its size with the original's and download or copy it again",
         )
     };
-    let mut file = fs_err::File::open(input)?;
+    let file = fs_err::File::open(input)?;
     let total = file.metadata()?.len();
-    let mut magic = [0; 4];
-    let read = file.read(&mut magic)?;
-    match &magic[..read] {
-        [] => return Err(cut("the file is empty".to_owned())),
-        [0x1f, 0x8b, ..] => return Err(broken(&"it is compressed with gzip")),
-        [b'P', b'K', 3, 4] => return Err(broken(&"it is a zip archive")),
-        _ => {}
+    if total == 0 {
+        return Err(cut("the file is empty".to_owned()));
     }
-    file.rewind()?;
+    if let Some((what, hint)) = packed(input, input) {
+        return Err(Error::invalid(input, "archive", format!("not a readable .tar: it is {what}"))
+            .with_hint(hint));
+    }
     let mut archive = tar::Archive::new(std::io::BufReader::new(file));
     let mut last = None::<PathBuf>;
     for entry in archive.entries_with_seek().map_err(|e| broken(&e))?.take(most) {

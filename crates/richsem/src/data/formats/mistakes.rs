@@ -12,10 +12,12 @@ use crate::{
 /// Files and folders of a folder that are looked into for what stands for another file.
 const MOST: usize = 20;
 
-/// The error, or what its file is, if that only stands for another one.
+/// The error, or what its file is, if that only stands for another one. Of images their reader says it.
 pub(super) fn explained(error: Error) -> Error {
     match &error {
-        Error::Invalid { file, .. } => of_stand_in(file).unwrap_or(error),
+        Error::Invalid { file, .. } if !is_image(&file.to_string_lossy()) => {
+            of_stand_in(file).unwrap_or(error)
+        }
         _ => error,
     }
 }

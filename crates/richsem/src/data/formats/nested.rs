@@ -12,6 +12,9 @@ const DEPTH: usize = 3;
 /// classes.
 const MOST: usize = 50;
 
+/// Most folders that are looked into in all.
+const MOST_IN_ALL: usize = 200;
+
 /// The place of a set: the given one, or the only one below it that has a format, `wanted` if that is said. The given
 /// one, too, if there is none: what is wrong is said of that.
 ///
@@ -28,7 +31,12 @@ pub(super) fn place_of(path: &Path, wanted: Option<&str>) -> Result<Place> {
         return Ok(given);
     }
     let mut level = below(&given);
+    let mut looked = 0;
     for _ in 0..DEPTH {
+        looked += level.len();
+        if looked > MOST_IN_ALL {
+            break;
+        }
         let (mut sets, others): (Vec<Place>, Vec<Place>) = level.into_iter().partition(fits);
         match sets.len() {
             0 => level = others.iter().flat_map(below).collect(),

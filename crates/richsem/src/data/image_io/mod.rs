@@ -139,6 +139,16 @@ pub fn size_of(
     Ok(frame_of(file, path)?.size(orientation))
 }
 
+/// The share of a side that boxes may end beyond it: a little beyond is usual.
+pub(crate) const SLACK: f64 = 0.05;
+
+/// Whether a box ends within a frame of `[height, width]`, or beyond it by that share of a side at most, rounded up
+/// to whole pixels.
+pub(crate) fn fits(Xywh([x, y, w, h]): Xywh, [height, width]: [u32; 2], slack: f64) -> bool {
+    let most = |side: u32| f64::from(side) + (f64::from(side) * slack).ceil();
+    x + w <= most(width) && y + h <= most(height)
+}
+
 /// What the headers of an image say of its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -162,15 +172,20 @@ impl Frame {
         }
     }
 
-    /// `[height, width]` of the frame that boxes were drawn in, where no annotation says it: the way up that images are
-    /// read, unless that is as viewers show them and the boxes fit into the pixels as stored alone.
+    /// `[height, width]` of the frame that boxes were drawn in, where no annotation says it, and whether they show it:
+    /// that of the two frames that they fit into alone. If that is none, it is the way up that images are read.
     pub(crate) fn size_of_boxes(
         self,
         orientation: Orientation,
-        fit: impl Fn([u32; 2]) -> bool,
-    ) -> [u32; 2] {
-        let size = self.size(orientation);
-        if !fit(size) && fit(self.stored) { self.stored } else { size }
+        boxes: impl Iterator<Item = Xywh> + Clone,
+    ) -> ([u32; 2], bool) {
+        let fit = |size| boxes.clone().all(|bbox| fits(bbox, size, SLACK));
+        let (size, shown) = (self.size(orientation), self.size(Orientation::Exif));
+        match (fit(shown), fit(self.stored)) {
+            (true, false) if orientation == Orientation::Exif => (shown, true),
+            (false, true) => (self.stored, true),
+            _ => (size, false),
+        }
     }
 
     /// The same orientation of an image that is stored with another `[height, width]`.

@@ -3,13 +3,15 @@
 use std::{io::Read as _, path::Path};
 
 use super::is_header;
-use crate::shell::quoted;
+use crate::{json, shell::quoted};
+
+const GZIP: &[u8] = b"\x1f\x8b";
 
 /// Archives that must be unpacked: how they begin, what they are called, and the command.
 const PACKED: [(&[u8], &str, &str); 7] = [
     (b"PK\x03\x04", "a zip archive", "unzip {file} -d {folder}"),
     (b"PK\x05\x06", "an empty zip archive", "unzip {file} -d {folder}"),
-    (b"\x1f\x8b", "packed with gzip", "mkdir {folder} && tar -xzf {file} -C {folder}"),
+    (GZIP, "packed with gzip", "mkdir {folder} && tar -xzf {file} -C {folder}"),
     (b"BZh", "packed with bzip2", "mkdir {folder} && tar -xjf {file} -C {folder}"),
     (b"\xfd7zXZ", "packed with xz", "mkdir {folder} && tar -xJf {file} -C {folder}"),
     (
@@ -27,6 +29,9 @@ pub(in crate::data) fn packed(path: &Path, file: &Path) -> Option<(&'static str,
     let mut magic = Vec::new();
     std::fs::File::open(file).ok()?.take(8).read_to_end(&mut magic).ok()?;
     let (_, what, command) = PACKED.iter().find(|(start, ..)| magic.starts_with(start))?;
+    if magic.starts_with(GZIP) && is_one_file(file) {
+        return Some((what, unpack_one(path)));
+    }
     Some((what, unpack(path, command)))
 }
 
@@ -39,6 +44,20 @@ pub fn unpacking(path: &Path) -> Option<String> {
     let mut block = Vec::new();
     std::fs::File::open(path).ok()?.take(512).read_to_end(&mut block).ok()?;
     is_header(&block).then(|| unpack(path, "mkdir {folder} && tar -xf {file} -C {folder}"))
+}
+
+/// What unpacks a gzip file that is no archive, but one file.
+fn unpack_one(path: &Path) -> String {
+    let file = path.display().to_string();
+    let one = file.strip_suffix(".gz").map_or_else(|| format!("{file}-unpacked"), str::to_owned);
+    format!("unpack it: gunzip -c {} > {}; then give {}", quoted(&file), quoted(&one), quoted(&one))
+}
+
+/// Whether what a gzip file begins with is no member of a tar archive.
+fn is_one_file(file: &Path) -> bool {
+    let mut block = Vec::new();
+    let read = json::open(file).map(|unpacked| unpacked.take(512).read_to_end(&mut block));
+    matches!(read, Ok(Ok(_))) && !is_header(&block)
 }
 
 /// What a command for a file is, and where its contents are then.
@@ -83,6 +102,12 @@ mod tests {
             assert!(run(command), "{command}");
             assert!(run(&format!("test -f {place}/a.txt")), "{hint}");
         }
+        // One file.
+        assert!(run("gzip -c a.txt > 'one file.txt.gz'"));
+        let hint = unpacking(&at("one file.txt.gz")).unwrap();
+        let (command, file) =
+            hint.strip_prefix("unpack it: ").unwrap().split_once("; then give ").unwrap();
+        assert!(run(command) && run(&format!("cmp a.txt {file}")), "{hint}");
         std::fs::write(at("d.7z"), b"7z\xbc\xaf\x27\x1c").unwrap();
         assert!(unpacking(&at("d.7z")).unwrap().starts_with("unpack it: 7z x "));
         assert_eq!(unpacking(&at("a.txt")), None);

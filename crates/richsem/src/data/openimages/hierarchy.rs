@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, path::Path};
 use serde_json::{Map, Value};
 
 use super::Names;
-use crate::error::{Error, Result, read_text};
+use crate::{
+    error::{Error, Result, read_text},
+    vocabulary::ClassIndex,
+};
 
 /// The hierarchy of OpenImages' classes, as `bbox_labels_600_hierarchy.json` and
 /// `challenge-2019-label500-hierarchy.json` have it.
@@ -214,6 +217,27 @@ impl Relations {
     pub fn none(classes: usize) -> Self {
         let none = vec![Vec::new(); classes];
         Self { ancestors: none.clone(), descendants: none, outside: (0..classes as u32).collect() }
+    }
+
+    /// The same where the classes are in another order: `place` says where each is now.
+    pub(in crate::data) fn moved(&self, place: &[ClassIndex]) -> Self {
+        let moved = |classes: &[u32]| -> Vec<u32> {
+            let places: BTreeSet<u32> =
+                classes.iter().map(|&class| place[class as usize].0).collect();
+            places.into_iter().collect()
+        };
+        let lists = |of: &[Vec<u32>]| {
+            let mut lists = vec![Vec::new(); of.len()];
+            for (list, place) in of.iter().zip(place) {
+                lists[place.0 as usize] = moved(list);
+            }
+            lists
+        };
+        Self {
+            ancestors: lists(&self.ancestors),
+            descendants: lists(&self.descendants),
+            outside: moved(&self.outside),
+        }
     }
 
     /// How many classes there are.

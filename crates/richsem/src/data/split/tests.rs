@@ -208,3 +208,40 @@ fn parts_keep_every_field_of_their_records() {
     }
     assert_eq!(found, [40, 43]);
 }
+
+/// Texts for ids are known of the file, also in a part that shows none of them.
+#[test]
+fn what_is_not_read_is_kept_where_a_part_has_no_annotation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("all.json"), folder.path().join("out"));
+    let images: Vec<_> = (0..40)
+        .map(|i| json!({ "id": format!("i{i}"), "file_name": format!("{i}.jpg"), "width": 9, "height": 9 }))
+        .collect();
+    let annotations: Vec<_> = (0..2)
+        .map(|i| {
+            json!({ "id": format!("a{i}"), "image_id": format!("i{i}"), "category_id": i + 1,
+                    "bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 4, 2, 4, 6]] })
+        })
+        .collect();
+    let categories = json!([{ "id": 1, "name": "a" }, { "id": 2, "name": "b" }]);
+    let set = json!({ "images": images, "annotations": annotations, "categories": categories });
+    std::fs::write(&input, set.to_string()).unwrap();
+    divide(
+        &input,
+        &output,
+        &division(&[("tiny", 0.05), ("train", 0.95)]),
+        &Conversion::to(Target::Coco),
+        &GO,
+        &mut |_| std::ops::ControlFlow::Continue(()),
+    )
+    .unwrap();
+    let read = |part: &str| -> serde_json::Value {
+        let text = std::fs::read(output.join(format!("{part}.json"))).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    assert_eq!(read("tiny")["annotations"], json!([]));
+    let train = read("train");
+    let kept = train["annotations"].as_array().unwrap();
+    assert_eq!(kept.len(), 2);
+    assert!(kept.iter().all(|a| a["segmentation"] == json!([[1, 2, 4, 2, 4, 6]])), "{kept:?}");
+}

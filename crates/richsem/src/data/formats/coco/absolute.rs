@@ -4,14 +4,20 @@ use std::path::PathBuf;
 
 use crate::data::records::ImageRecord;
 
-/// The path below its root, with `/` between folders, if it has one: `/`, a drive with `\`, or a server.
-pub(super) fn below(path: &str) -> Option<String> {
+/// The root of a path, if it has one, and the path below it, with `/` between folders. A root is `/`, a drive as
+/// `C:`, or `//` before a server.
+pub(super) fn below(path: &str) -> Option<(String, String)> {
     let unix = path.replace('\\', "/");
     let bytes = unix.as_bytes();
     let drive =
         bytes.first().is_some_and(u8::is_ascii_alphabetic) && bytes.get(1..3) == Some(b":/");
     let rest = if drive { &unix[2..] } else { &unix };
-    rest.starts_with('/').then(|| rest.trim_start_matches('/').to_owned())
+    let root = match drive {
+        true => unix[..2].to_ascii_uppercase(),
+        false if rest.starts_with("//") => "//".to_owned(),
+        false => "/".to_owned(),
+    };
+    rest.starts_with('/').then(|| (root, rest.trim_start_matches('/').to_owned()))
 }
 
 /// Calls all images by their paths below the folder that they share, and gives that folder, as if the root were `/`.
@@ -43,15 +49,16 @@ mod tests {
     #[test]
     fn roots_are_those_of_all_systems() {
         for (path, expected) in [
-            ("/data/a.jpg", Some("data/a.jpg")),
-            (r"C:\Users\me\a.jpg", Some("Users/me/a.jpg")),
-            (r"\\server\share\a.jpg", Some("server/share/a.jpg")),
-            ("c:/a.jpg", Some("a.jpg")),
+            ("/data/a.jpg", Some(("/", "data/a.jpg"))),
+            (r"C:\Users\me\a.jpg", Some(("C:", "Users/me/a.jpg"))),
+            (r"\\server\share\a.jpg", Some(("//", "server/share/a.jpg"))),
+            ("c:/a.jpg", Some(("C:", "a.jpg"))),
             ("c:a.jpg", None),
             ("a/b.jpg", None),
             ("", None),
         ] {
-            assert_eq!(below(path).as_deref(), expected, "{path}");
+            let expected = expected.map(|(root, rest): (&str, &str)| (root.into(), rest.into()));
+            assert_eq!(below(path), expected, "{path}");
         }
     }
 

@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::names::{
-    ANNOTATIONS, boxed, is_json, is_meant, is_roboflow, names, near, near_of, parts,
+    ANNOTATIONS, Look, boxed, is_json, is_meant, is_roboflow, names, near, near_of, parts,
 };
 use crate::{
     data::{
         formats::{
             Place, Request,
-            images_at::{self, last},
+            images_at::{self, PARTS, are_apart, last},
             members::{MOST_LOOKED_AT, Span, members},
             place::{most_held, sample},
         },
@@ -31,12 +31,6 @@ use crate::{
 /// Bytes of a JSON file that are read to know what is in it.
 const HEAD: u64 = 64 << 10;
 
-/// Most JSON files of an archive that are looked into.
-const MOST_JSON: usize = 64;
-
-/// How many parts of an image's name are tried, where the whole is not there.
-const PARTS: [usize; 3] = [usize::MAX, 2, 1];
-
 /// An annotation file of an archive.
 pub(super) struct File {
     /// Its path in the archive.
@@ -46,7 +40,7 @@ pub(super) struct File {
 
 /// The JSON files of an archive that may be a set's, sorted by their paths, each with its beginning; as far as
 /// its headers can be read: the reader says what is wrong with the rest.
-fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, String)>> {
+fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, Look)>> {
     let (mut found, mut images) = (Vec::new(), HashSet::new());
     let (members, read) = members(archive, most, &mut PassedOver::default());
     for member in members {
@@ -75,7 +69,6 @@ fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, String)>> {
     };
     let nearest = found.iter().map(place).min();
     found.retain(|file| Some(place(file)) == nearest);
-    found.truncate(MOST_JSON);
     let mut all = Vec::new();
     for file in found {
         let (reader, _) =
@@ -83,16 +76,16 @@ fn candidates(archive: &Path, most: usize) -> Result<Vec<(File, String)>> {
         let mut head = Vec::new();
         // What is wrong with it, its reader will say.
         let _ = reader.take(HEAD).read_to_end(&mut head);
-        all.push((file, String::from_utf8_lossy(&head).into_owned()));
+        all.push((file, Look::of(&String::from_utf8_lossy(&head))));
     }
     Ok(all)
 }
 
 /// The annotation files of an archive, sorted by their paths.
 fn files(archive: &Path, most: usize) -> Result<Vec<File>> {
-    let (files, heads): (Vec<File>, Vec<String>) = candidates(archive, most)?.into_iter().unzip();
-    let named: Vec<(PathBuf, String)> =
-        files.iter().map(|file| file.path.clone()).zip(heads).collect();
+    let (files, looks): (Vec<File>, Vec<Look>) = candidates(archive, most)?.into_iter().unzip();
+    let named: Vec<(PathBuf, Look)> =
+        files.iter().map(|file| file.path.clone()).zip(looks).collect();
     let is_part = parts(&named);
     let paths: Vec<PathBuf> =
         named.into_iter().zip(&is_part).filter(|(_, is)| **is).map(|((path, _), _)| path).collect();
@@ -103,7 +96,7 @@ fn files(archive: &Path, most: usize) -> Result<Vec<File>> {
 /// As of a folder: what is wrong with the first JSON file that is probably meant to be annotations.
 pub(super) fn mistake(place: &Place) -> Option<Error> {
     let files = candidates(place.path(), usize::MAX).ok()?;
-    let (file, _) = files.into_iter().find(|(file, text)| is_meant(&file.path, text))?;
+    let (file, _) = files.into_iter().find(|(file, look)| is_meant(&file.path, *look))?;
     let opened = fs_err::File::open(place.path()).ok()?;
     let (reader, _) = json::counted(file.span.reader(opened), file.span.length).ok()?;
     let shown = place.path().join(&file.path);
@@ -158,14 +151,9 @@ fn find(store: &ImageStore, file: &Path, records: &mut Records) -> bool {
     let folders = near_of(file);
     let ways = PARTS.iter().flat_map(|&parts| folders.iter().map(move |folder| (parts, folder)));
     let full = |(parts, folder): (usize, &PathBuf), name: &str| joined(folder, last(name, parts));
-    // Cut names must tell all images apart.
-    let apart = |&way: &(usize, &PathBuf)| {
-        let all = records.images.iter().map(|image| full(way, &image.file_name));
-        way.0 == usize::MAX || all.collect::<HashSet<_>>().len() == records.images.len()
-    };
     let held = |way: &(usize, &PathBuf)| {
         let held = sample.iter().filter(|name| store.contains(&full(*way, name))).count();
-        if held > 0 && apart(way) { held } else { 0 }
+        if held > 0 && are_apart(&records.images, way.0) { held } else { 0 }
     };
     let Some(way) = most_held(sample.len(), ways, held) else { return false };
     if way.0 != usize::MAX {

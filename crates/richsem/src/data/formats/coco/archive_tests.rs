@@ -117,3 +117,33 @@ fn labels_of_single_images_are_no_set_and_mistakes_name_the_file() {
         let _ = Dataset::open(whole.path());
     }
 }
+
+/// A film each; and files of another kind that are sorted before the set's.
+#[test]
+fn an_archive_may_have_many_files() {
+    let (image, other) = (coco("a.png"), r#"{"shapes": []}"#);
+    let films: Vec<String> = (0..100).map(|i| format!("annotations/film_{i:03}.json")).collect();
+    let mut files: Vec<(&str, &str)> = films.iter().map(|name| (name.as_str(), &*image)).collect();
+    files.push(("images/a.png", ""));
+    let packed = archive("", &files);
+    assert_eq!(Dataset::parts(packed.path(), &Opening::default()).unwrap().len(), 100);
+    assert_eq!(part(packed.path(), "film_099").unwrap().annotations().len(), 1);
+    let mut files: Vec<(&str, &str)> = films.iter().map(|name| (name.as_str(), other)).collect();
+    files.extend([("annotations/train.json", &*image), ("images/a.png", "")]);
+    let packed = archive("", &files);
+    assert_eq!(Dataset::open(packed.path()).unwrap().annotations().len(), 1);
+}
+
+/// Of an image that is listed twice, also by the end of its name.
+#[test]
+fn cut_names_tell_apart_what_whole_names_do() {
+    let record = r#"{"id": 1, "file_name": "/elsewhere/set/a.png", "width": 8, "height": 6}"#;
+    let text = coco("a.png").replace(
+        r#"{"id": 1, "file_name": "a.png", "width": 8, "height": 6}"#,
+        &[record, &record.replace("\"id\": 1", "\"id\": 2")].join(", "),
+    );
+    let packed = archive("", &[("train.json", &text), ("a.png", "")]);
+    let set = Dataset::open(packed.path()).unwrap();
+    assert_eq!(set.images_at(), Some(packed.path()));
+    assert_eq!(set.images().len(), 2);
+}

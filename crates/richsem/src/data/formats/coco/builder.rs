@@ -40,6 +40,8 @@ pub(super) struct Builder {
     pub(super) seen: Seen,
     /// The first absolute path of an image, as it is written.
     pub(super) first_absolute: String,
+    /// And its root.
+    root: String,
     /// Some image has one of LVIS's lists.
     pub(super) lists: bool,
     /// Images with an entry in one of them.
@@ -88,6 +90,7 @@ impl Builder {
             present: Vec::new(),
             seen: Seen::default(),
             first_absolute: String::new(),
+            root: String::new(),
             lists: false,
             listing: 0,
             computed_area: 0,
@@ -175,14 +178,27 @@ impl Builder {
         if field == "file_name" && below_host.is_some() {
             self.seen.urls.add(index as i64);
         }
+        let mut other_root = false;
         let below = below_host.or_else(|| {
-            let below = absolute::below(&path)?;
+            let (root, below) = absolute::below(&path)?;
             if self.seen.absolute.count == 0 {
                 self.first_absolute.clone_from(&path);
+                self.root.clone_from(&root);
             }
             self.seen.absolute.add(index as i64);
+            other_root = root != self.root;
             Some(below)
         });
+        if other_root {
+            let problem = format!(
+                "expected a path below `{}`, as of others, got `{}`",
+                self.root,
+                path.escape_debug()
+            );
+            return Err(self
+                .invalid(format!("images[{index}].{field}"), problem)
+                .with_hint(RELATIVE));
+        }
         let path = below_root(below.as_ref().unwrap_or(&path)).map_err(|problem| {
             self.invalid(format!("images[{index}].{field}"), problem).with_hint(RELATIVE)
         })?;

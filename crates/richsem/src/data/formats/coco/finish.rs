@@ -221,7 +221,8 @@ impl Builder {
                 .with_hint(RELATIVE));
         }
         let folder = absolute::name_below_folder(&mut self.images);
-        Ok(example.starts_with('/').then_some(folder))
+        // Of a drive or a server, the folder is none of this machine.
+        Ok((example.starts_with('/') && !example.starts_with("//")).then_some(folder))
     }
 
     fn notes(&self) -> Vec<String> {

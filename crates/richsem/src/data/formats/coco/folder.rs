@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     Place, Request, archive,
-    names::{ANNOTATIONS, ROBOFLOW, boxed, is_json, is_meant, names, near, parts},
+    names::{ANNOTATIONS, Look, ROBOFLOW, boxed, is_json, is_meant, names, near, parts},
 };
 use crate::{
     data::formats::is_usual,
@@ -47,8 +47,9 @@ fn annotation_files(place: &Place) -> Vec<PathBuf> {
     let of = |place: &Place| -> Vec<PathBuf> {
         let names = place.files().filter(|name| is_json(name));
         let places = names.filter_map(|name| place.below(name));
-        let files: Vec<(PathBuf, String)> =
-            places.map(|file| (file.path().to_owned(), file.text().into_owned())).collect();
+        // A folder may have a file for each image.
+        let files: Vec<(PathBuf, Look)> =
+            places.map(|file| (file.path().to_owned(), Look::of(&file.text()))).collect();
         let parts = parts(&files).into_iter().zip(files).filter(|(is_part, _)| *is_part);
         boxed(&parts.map(|(_, (file, _))| file).collect::<Vec<_>>())
     };
@@ -78,7 +79,7 @@ pub(in crate::data::formats) fn mistake(place: &Place) -> Option<Error> {
     let of = |place: &Place| {
         let mut files = place.files().filter(|name| is_json(name));
         let meant = files.find_map(|name| {
-            place.below(name).filter(|file| is_meant(file.path(), &file.text()))
+            place.below(name).filter(|file| is_meant(file.path(), Look::of(&file.text())))
         })?;
         let file = meant.path();
         let reader = json::open(file).ok()?;

@@ -18,16 +18,32 @@ pub(super) fn is_json(name: &str) -> bool {
     name.ends_with(".json") || name.ends_with(".json.gz")
 }
 
-/// Whether a text has what COCO's have, as far as it goes: lists under its keys. What evaluations write has numbers
-/// there.
-pub(super) fn looks_annotated_text(text: &str) -> bool {
-    let lists = lists(text);
-    ["images", "annotations", "categories"].iter().any(|key| lists.contains(key))
+/// What a JSON file is by its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// It has lists of images or annotations. What evaluations write has numbers there.
+    records: bool,
+    /// It has a list of classes.
+    classes: bool,
+    is_list: bool,
+    is_empty: bool,
+}
+
+impl Look {
+    pub(super) fn of(text: &str) -> Self {
+        let text = text.trim_start_matches('\u{feff}').trim_start();
+        let lists = lists(text);
+        Self {
+            records: ["images", "annotations"].iter().any(|key| lists.contains(key)),
+            classes: lists.contains(&"categories"),
+            is_list: text.starts_with('['),
+            is_empty: text.is_empty(),
+        }
+    }
 }
 
 /// The keys of a text's object that have lists, as far as it goes.
 fn lists(text: &str) -> Vec<&str> {
-    let text = text.trim_start_matches('\u{feff}').trim_start();
     let Some(text) = text.strip_prefix('{') else { return Vec::new() };
     let (mut lists, mut depth, mut key, mut rest) = (Vec::new(), 0, "", text);
     while let Some(at) = rest.find(['"', '[', '{', ']', '}']) {
@@ -63,33 +79,27 @@ fn string_end(text: &str) -> Option<usize> {
     })
 }
 
-/// Whether it is what Label Studio puts beside YOLO's labels: their classes once more.
-fn is_notes(file: &Path, text: &str) -> bool {
-    let lists = lists(text);
-    stem(file) == "notes" && !["images", "annotations"].iter().any(|key| lists.contains(key))
-}
-
 /// Which files, each with its beginning, are parts of a set: those that look annotated and, beside these, those
 /// that are called as a part is (`val.json`) and are empty or have something else. What is wrong with them,
 /// their reader will say. In a Roboflow export the name is enough.
-pub(super) fn parts(files: &[(PathBuf, String)]) -> Vec<bool> {
-    let looks = |(file, text): &(PathBuf, String)| {
-        is_roboflow(file) || looks_annotated_text(text) && !is_notes(file, text)
+pub(super) fn parts(files: &[(PathBuf, Look)]) -> Vec<bool> {
+    // Label Studio puts `notes.json` beside YOLO's labels: their classes once more.
+    let looks = |(file, look): &(PathBuf, Look)| {
+        is_roboflow(file) || look.records || look.classes && stem(file) != "notes"
     };
     let any = files.iter().any(looks);
-    let is_called = |file: &Path, text: &str| {
+    let is_called = |file: &Path, look: &Look| {
         // Lists are of another kind: names of classes, detections.
-        let is_list = text.trim_start_matches('\u{feff}').trim_start().starts_with('[');
         let only = matches!(words(&split_of(file)).as_slice(), [word] if is_usual(word));
-        !is_list && only || text.trim().is_empty() && is_usual(&split_of(file))
+        !look.is_list && only || look.is_empty && is_usual(&split_of(file))
     };
-    let is_part = |each: &(PathBuf, String)| looks(each) || any && is_called(&each.0, &each.1);
+    let is_part = |each: &(PathBuf, Look)| looks(each) || any && is_called(&each.0, &each.1);
     files.iter().map(is_part).collect()
 }
 
 /// Whether a file, in a place of no known format, is probably meant to be annotations: by its name, its folder,
 /// or because it is empty.
-pub(super) fn is_meant(file: &Path, text: &str) -> bool {
+pub(super) fn is_meant(file: &Path, look: Look) -> bool {
     let words = words(&stem(file));
     let folder = file.parent().and_then(Path::file_name);
     is_usual(&split_of(file))
@@ -97,7 +107,7 @@ pub(super) fn is_meant(file: &Path, text: &str) -> bool {
             .iter()
             .any(|known| words.iter().any(|word| word == known))
         || folder.is_some_and(|name| name == ANNOTATIONS)
-        || text.trim().is_empty()
+        || look.is_empty
 }
 
 /// Those that have boxes by their names; all, if none has.

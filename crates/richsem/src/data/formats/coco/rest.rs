@@ -1,7 +1,8 @@
 //! What a file has beside the fields that are read: outlines, key points, attributes, and whatever its program
 //! wrote. Conversions carry it from file to file, or count it by the names of its fields.
 //!
-//! It may be a gigabyte of outlines. So it is put into a temporary file, and found there record by record.
+//! It may be a gigabyte of outlines. So what records have is put into a temporary file, and found there record by
+//! record; what the file has at its top level is kept.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +26,10 @@ use crate::{
     error::{Error, Result, unless_stopped},
     json::{self, Id, JsonRecord, JsonStream, parse},
 };
+
+/// Values that say nothing.
+const NOTHING: [&str; 4] = ["null", "[]", "{}", "\"\""];
+const LONGEST_NOTHING: usize = 4;
 
 /// What is written of an image by itself; the lists of classes have their own counts.
 const OF_IMAGES: [&str; 7] = [
@@ -143,11 +148,8 @@ impl Rest {
             },
             out: bytes.map(|bytes| BufWriter::with_capacity(CHUNK, bytes)),
             offset: 0,
-            image_texts: set.text_id(0).is_some(),
-            annotation_texts: set
-                .annotations()
-                .first()
-                .is_some_and(|first| set.annotation_text_id(first).is_some()),
+            image_texts: set.has_text_ids(),
+            annotation_texts: set.has_annotation_text_ids(),
         };
         let mut stream = JsonStream::new(file, json.open()?, CHUNK);
         stream.open(&TOP_LEVEL)?;
@@ -161,6 +163,16 @@ impl Rest {
                         _ => reading.class(record),
                     })
                 })?,
+                _ if folder.is_none() => {
+                    // Enough to see whether it says something.
+                    let mut start = String::new();
+                    stream.value(&key, &mut |byte| {
+                        if start.len() < LONGEST_NOTHING + 1 {
+                            start.push(char::from(byte));
+                        }
+                    })?;
+                    reading.count("", &key, &start);
+                }
                 _ => {
                     let mut text = Vec::new();
                     stream.value(&key, &mut |byte| text.push(byte))?;
@@ -171,7 +183,7 @@ impl Rest {
                             Error::invalid(file, &key, format!("expected JSON, got {problem}"))
                                 .with_hint("correct it, or leave this key out")
                         })?;
-                    reading.count("", &key, &value);
+                    reading.count("", &key, value.get());
                     reading.rest.top.0.push((key, value));
                 }
             }
@@ -247,13 +259,13 @@ impl Reading {
     fn image(&mut self, at: usize, mut record: Written) -> Result<()> {
         let id = id_of(&record, at, self.image_texts);
         if let Some((name, value)) = record.0.iter().find(|(name, _)| name == "pos_category_ids") {
-            self.count("images", name, value);
+            self.count("images", name, value.get());
         }
         record.0.retain(|(name, _)| !OF_IMAGES.contains(&name.as_str()));
         for (name, value) in &record.0 {
-            self.count("images", name, value);
+            self.count("images", name, value.get());
         }
-        if let Some(span) = self.put(&record)? {
+        if let (Some(id), Some(span)) = (id, self.put(&record)?) {
             self.rest.images.insert(id, span);
         }
         Ok(())
@@ -269,10 +281,10 @@ impl Reading {
         });
         record.0.retain(|(name, _)| !OF_ANNOTATIONS.contains(&name.as_str()));
         for (name, value) in &record.0 {
-            self.count("annotations", name, value);
+            self.count("annotations", name, value.get());
         }
         record.0.extend(bbox.map(|bbox| ("bbox".to_owned(), bbox)));
-        if let Some(span) = self.put(&record)? {
+        if let (Some(id), Some(span)) = (id, self.put(&record)?) {
             self.rest.annotations.insert(id, span);
         }
         Ok(())
@@ -288,7 +300,7 @@ impl Reading {
             name => !OF_CLASSES.contains(&name),
         });
         for (name, value) in record.0.iter().filter(|(name, _)| name != "synonyms") {
-            self.count("categories", name, value);
+            self.count("categories", name, value.get());
         }
         if let (Some(id), Some(name), false) = (id, name, record.0.is_empty()) {
             self.rest.classes.push((id.0, name, record));
@@ -309,19 +321,18 @@ impl Reading {
     }
 
     /// Counts a field, unless it says nothing.
-    fn count(&mut self, list: &'static str, field: &str, value: &RawValue) {
-        let says_nothing = ["null", "[]", "{}", "\"\""].contains(&value.get());
-        if !says_nothing {
+    fn count(&mut self, list: &'static str, field: &str, value: &str) {
+        if !NOTHING.contains(&value) {
             *self.rest.counts.entry((list, field.to_owned())).or_default() += 1;
         }
     }
 }
 
-/// The id that the set has for a record.
-fn id_of(record: &Written, at: usize, texts: bool) -> i64 {
-    let number = || {
-        let (_, value) = record.0.iter().find(|(name, _)| name == "id")?;
-        serde_json::from_str::<Id>(value.get()).ok()?.number()
-    };
-    if texts { at as i64 + 1 } else { number().unwrap_or_default() }
+/// The id that the set has for a record; none for one that it cannot have read.
+fn id_of(record: &Written, at: usize, texts: bool) -> Option<i64> {
+    if texts {
+        return Some(at as i64 + 1);
+    }
+    let (_, value) = record.0.iter().find(|(name, _)| name == "id")?;
+    serde_json::from_str::<Id>(value.get()).ok()?.number()
 }

@@ -451,6 +451,17 @@ fn absolute_names_of_images_are_found() {
         let names = found.images().iter().map(|image| image.file_name.as_str());
         assert_eq!(names.collect::<Vec<_>>(), ["train/a.jpg", "val/b.jpg"]);
     }
+    // One name below two roots is no one image.
+    write(
+        folder.path(),
+        "a.json",
+        &file(r"C:\\set").replacen(r"C:\\set/val/b", r"D:\\set/train/a", 1),
+    );
+    let error = open(&folder).unwrap_err().to_string();
+    assert!(
+        error.contains(r"images[1].file_name: expected a path below `C:`, as of others"),
+        "{error}"
+    );
     write(folder.path(), "a.json", &file("/content/../set"));
     assert!(open(&folder).unwrap_err().to_string().contains("leaves the image root"));
 }

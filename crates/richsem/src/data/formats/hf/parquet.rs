@@ -154,19 +154,16 @@ fn pattern(folder: &Path, name: &str, files: &[&PathBuf]) -> Result<PathBuf> {
 
 /// The files that are missing beside these by their numbers, as `train-00001-of-00003.parquet`.
 fn missing(files: &[PathBuf]) -> Vec<String> {
-    let mut missing = BTreeSet::new();
-    let mut there = BTreeSet::new();
-    for file in files {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some((part, number, of)) = numbered(&name) {
-            let count = of.parse().unwrap_or(0);
-            let width = number.len();
-            let all = (0..count).take(MOST_MISSING);
-            missing.extend(all.map(|n: usize| format!("{part}-{n:0width$}-of-{of}.parquet")));
-        }
-        there.insert(name);
-    }
-    missing.difference(&there).cloned().collect()
+    let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let there: BTreeSet<String> = files.iter().map(name).collect();
+    let numbered = there.iter().filter_map(|name| numbered(name));
+    let sets: BTreeSet<(&str, usize, &str)> =
+        numbered.map(|(part, number, of)| (part, number.len(), of)).collect();
+    let all = sets.into_iter().flat_map(|(part, width, of)| {
+        let numbers = (0..of.parse().unwrap_or(0)).take(MOST_MISSING);
+        numbers.map(move |n: usize| format!("{part}-{n:0width$}-of-{of}.parquet"))
+    });
+    all.filter(|name| !there.contains(name)).collect()
 }
 
 /// Most files of a part that are looked for: more is a number of another kind.

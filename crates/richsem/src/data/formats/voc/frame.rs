@@ -4,7 +4,7 @@ use super::xml::{Annotated, Object};
 use crate::{
     boxes::Xywh,
     data::{
-        image_io::{Frame, Orientation},
+        image_io::{Frame, Orientation, SLACK, fits},
         image_store::ImageStore,
     },
     error::{Error, Result},
@@ -48,7 +48,8 @@ pub(super) enum Agreement {
 /// in it.
 ///
 /// `orientation` is what the user says of all images. A size that the XML lacks is the image's that way up, or that
-/// of the pixels as stored, if the boxes lie in that alone. If the boxes are said to be on the pixels as stored and the XML has their size, nothing is asked.
+/// of the pixels as stored, if the boxes lie in that alone. If the boxes are said to be on the pixels as stored and
+/// the XML has their size, nothing is asked.
 ///
 /// `store` reads images as viewers show them, and `name` is the image's in it.
 pub(super) fn frame(
@@ -59,22 +60,15 @@ pub(super) fn frame(
 ) -> Result<([u32; 2], Agreement)> {
     let (width, height) = annotated.size;
     let in_xml = [height, width];
-    // Boxes that end a little beyond are usual.
-    let fits = |[height, width]: [u32; 2], slack: f64| {
-        let within = |object: &Object| {
-            let Xywh([x, y, w, h]) = coco_box(object);
-            let most = |side: u32| f64::from(side) + (f64::from(side) * slack).ceil();
-            x + w <= most(width) && y + h <= most(height)
-        };
-        annotated.objects.iter().all(within)
-    };
+    let boxes = annotated.objects.iter().map(coco_box);
+    let fits = |size, slack| boxes.clone().all(|bbox| fits(bbox, size, slack));
     if width == 0 || height == 0 {
         let frame = header(store, name)?;
-        let size = frame.size_of_boxes(orientation, |size| fits(size, 0.0));
-        let found = match frame.is_turned() {
-            false => Agreement::OfImage,
-            true if size == frame.size(orientation) => Agreement::OfTurnedImage,
-            true => Agreement::Stored,
+        let (size, shown) = frame.size_of_boxes(orientation, boxes.clone());
+        let found = match shown {
+            true if size != frame.size(orientation) => Agreement::Stored,
+            false if frame.is_turned() && boxes.len() > 0 => Agreement::OfTurnedImage,
+            _ => Agreement::OfImage,
         };
         return Ok((size, found));
     }
@@ -84,7 +78,7 @@ pub(super) fn frame(
     if own == in_xml || (stored && orientation == Orientation::Stored) {
         return Ok((in_xml, Agreement::Same));
     }
-    if own == [width, height] && fits(own, 0.0) && !(stored && fits(in_xml, 0.05)) {
+    if own == [width, height] && fits(own, 0.0) && !(stored && fits(in_xml, SLACK)) {
         let unclear = fits(in_xml, 0.0);
         return Ok((own, if unclear { Agreement::Unclear } else { Agreement::Swapped }));
     }

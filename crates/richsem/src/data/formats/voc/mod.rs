@@ -151,7 +151,7 @@ fn read(request: &Request<'_>) -> Result<(Records, Report)> {
     for ((stem, file_name), frame) in set.stems.iter().zip(places).zip(frames) {
         let (size, found) = frame?;
         reader.report.count_frame(found, stem);
-        let sized_by_image = matches!(found, Agreement::OfImage | Agreement::OfTurnedImage);
+        let sized_by_image = found == Agreement::OfTurnedImage;
         let image = ImageRecord { sized_by_image, ..reader.image(stem, file_name, size) };
         reader.objects(stem, size, &annotated[stem], &mut records);
         records.images.push(image);

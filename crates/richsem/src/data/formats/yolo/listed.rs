@@ -16,7 +16,7 @@ use crate::{
 /// What such lists are called.
 const LISTS: [&str; 2] = ["classes.txt", "_darknet.labels"];
 
-/// Labels that are looked at to know that they are some.
+/// Labels that are looked at to know that they are some. Empty ones, of images without objects, do not count.
 const MOST: usize = 50;
 
 /// What makes a set: its list, and the images of each part; `""` is the part of a set in one piece.
@@ -109,7 +109,8 @@ fn has_labels(images: &Path, rule: LabelRule, files: &Files) -> bool {
         .filter(|file| is_image(&file.to_string_lossy()))
         .map(|image| rule.label(image, files))
         .filter(|label| files.is_file(label));
-    labels.take(MOST).any(|label| files.text(&label).is_ok_and(|text| has_row(&text)))
+    let texts = labels.filter_map(|label| files.text(&label).ok());
+    texts.filter(|text| !text.trim().is_empty()).take(MOST).any(|text| has_row(&text))
 }
 
 /// `class x y width height`, and perhaps more numbers.

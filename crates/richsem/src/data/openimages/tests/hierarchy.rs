@@ -1,5 +1,5 @@
 use super::{super::*, Written, message};
-use crate::testing::shared;
+use crate::{testing::shared, vocabulary::ClassIndex};
 
 const TREE: &str = r#"{"LabelName": "/m/root", "Subcategory": [
     {"LabelName": "/m/animal", "Subcategory": [
@@ -48,6 +48,11 @@ fn relations_are_by_position() {
     assert_eq!(relations.outside(), [1]);
     // A number that there is not has no relations.
     assert_eq!((relations.ancestors(9), relations.descendants(9)), (&[][..], &[][..]));
+    // In another order the same classes are related.
+    let other: Names =
+        ["/m/bear", "/m/dog", "/m/teddy", "/m/tail", "/m/animal", "/m/toy"].into_iter().collect();
+    let place = [2, 3, 1, 4, 5, 0].map(ClassIndex);
+    assert_eq!(relations.moved(&place), tree.over(&other));
     assert_eq!(Relations::none(2).outside(), [0, 1]);
     assert_eq!(Relations::none(2).ancestors(1), [0; 0]);
 }

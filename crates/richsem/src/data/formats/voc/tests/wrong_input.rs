@@ -129,7 +129,7 @@ fn archives_that_cannot_be_read_are_refused() {
     };
     assert_eq!(outcome(&bytes), Ok(1));
     for (content, says) in [
-        (b"\x1f\x8b\x08\x00".as_slice(), "compressed with gzip"),
+        (b"\x1f\x8b\x08\x00".as_slice(), "it is packed with gzip"),
         (b"PK\x03\x04".as_slice(), "a zip archive"),
         (b"".as_slice(), "the file is empty"),
         (&[b'x'; 2000], "does not begin as a .tar does"),

@@ -147,3 +147,18 @@ fn texts_beside_images_are_no_labels() {
     let error = Dataset::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("no known format"), "{error}");
 }
+
+/// Images without objects have empty labels, and may come first.
+#[test]
+fn empty_labels_do_not_hide_a_set() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "classes.txt", "cat\ndog\n");
+    for i in 0..60 {
+        put(folder.path(), &format!("{i:03}.jpg"), "");
+        put(folder.path(), &format!("{i:03}.txt"), "");
+    }
+    put(folder.path(), "zebra.jpg", "");
+    put(folder.path(), "zebra.txt", ROWS);
+    let (_, names, images) = seen(folder.path(), None);
+    assert_eq!((names.len(), images.len()), (2, 61));
+}

@@ -1,4 +1,4 @@
-//! Who works in a folder: the lock that every run and study holds.
+//! Locks that end with their process: that of a folder, which every run and study holds, and that of a file.
 
 use std::{
     fs::{File, TryLockError},
@@ -7,13 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    argument::Argument,
-    error::{Error, Result},
-};
+use crate::error::Result;
 
 /// Held by the process that works in a folder.
-pub(super) const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 
 /// How often a lock that another process only looks at, or takes away, is tried again.
 const TRIES: u32 = 20;
@@ -40,11 +37,37 @@ pub(crate) fn lock_folder(folder: &Path) -> Result<Option<File>> {
     Ok(None)
 }
 
+/// Waits until no other process holds a file, makes it if it is not there, and holds it until what is given is
+/// dropped. `waiting` is called if another process has it. A file system without locks keeps no one out.
+///
+/// # Errors
+/// A file that cannot be made.
+pub(crate) fn wait_for(path: &Path, waiting: impl FnOnce()) -> Result<File> {
+    let mut waiting = Some(waiting);
+    loop {
+        let file = fs_err::OpenOptions::new().create(true).append(true).open(path)?.into_file();
+        let locked = match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                if let Some(waiting) = waiting.take() {
+                    waiting();
+                }
+                file.lock()
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
+        // Who held it may have renamed it or taken it away.
+        if locked.is_err() || is_file(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
 /// Whether a process holds the folder's lock now. False for a folder that is not there.
 ///
 /// # Errors
 /// A folder that cannot be looked into.
-pub(super) fn is_locked(folder: &Path) -> Result<bool> {
+pub(crate) fn is_locked(folder: &Path) -> Result<bool> {
     let file = match fs_err::File::open(folder.join(LOCK)) {
         Ok(file) => file.into_file(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -68,17 +91,30 @@ fn is_file(file: &File, path: &Path) -> Result<bool> {
     }
 }
 
-/// What keeps a run out of a folder that another process works in.
-pub(super) fn busy(folder: &Path) -> Error {
-    let problem = format!("{}: another process is training in this run folder", folder.display());
-    Error::other(problem)
-        .with_hint(format!("stop that one first, or choose another folder with {}", Argument::Run))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_at_a_time_has_a_file_also_where_it_is_renamed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (part, whole) = (folder.path().join("a.part"), folder.path().join("a"));
+        let made = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let _held = wait_for(&part, || ()).unwrap();
+                    if !whole.exists() {
+                        made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        std::thread::sleep(Duration::from_millis(20));
+                        std::fs::rename(&part, &whole).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+    }
 
     #[test]
     fn a_look_at_a_lock_keeps_no_one_out() {
