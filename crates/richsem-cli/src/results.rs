@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use richsem::{
     data::dataset::Dataset,
     detections::{self, Detection, Names},
@@ -19,8 +19,16 @@ pub(crate) fn read_detections(file: &Path, dataset: &Dataset) -> Result<Vec<Dete
     }
     let images = dataset.image_names();
     let names = Names { images: &images, classes: dataset.vocabulary() };
-    let detections::Found { detections, renumbered, renamed, left_out, negative } =
+    let detections::Found { detections, renumbered, renamed, left_out, other_images, negative } =
         detections::read_for(file, names)?;
+    if let Some(first) = other_images.keys().next() {
+        output::warn(format!(
+            "{}: passed over, in images that the annotations do not have: {} in {}, as {first}",
+            file.display(),
+            counted(other_images.values().sum::<usize>(), "detection"),
+            counted(other_images.len(), "image")
+        ));
+    }
     tell_left_out(file, &left_out);
     warn_of_negative(
         file,
@@ -57,6 +65,15 @@ fn warn_of_negative(file: &Path, negative: usize, of: usize, rule: &str) {
 fn read_shares(file: &Path, dataset: &Dataset) -> Result<Vec<Detection>> {
     let Results { detections, other_images, other_classes, negative } =
         read_results(file, dataset)?;
+    if detections.is_empty() && (other_images > 0 || !other_classes.is_empty()) {
+        return Err(anyhow!(
+            "{}: no prediction is in an image and of a class that the annotations have (images that they do not have: {} \
+             predictions; classes: {})\n  hint: give the annotations of these very images and classes",
+            file.display(),
+            other_images,
+            other_classes.values().sum::<usize>()
+        ));
+    }
     warn_of_negative(file, negative, detections.len(), "XMin is the smaller x, YMin the smaller y");
     if other_images > 0 {
         output::warn(format!(

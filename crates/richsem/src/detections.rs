@@ -18,7 +18,7 @@ use crate::{
     error::write_atomically,
     json::{self, ID, INTEGER, Id, Integer, JsonRecord, JsonStream, TopLevel},
     plural::counted,
-    vocabulary::{CategoryId, Vocabulary, plain_name},
+    vocabulary::{ByName, CategoryId, Vocabulary},
 };
 
 /// A detected object: a record of a results file.
@@ -89,6 +89,9 @@ pub struct Found {
     /// Detections of classes that the annotation file does not have, by the name: left out, as a split need not have
     /// every class.
     pub left_out: BTreeMap<String, usize>,
+    /// Detections in images that the annotation file does not have, by the names of these: left out, as a folder may
+    /// have other images, too.
+    pub other_images: BTreeMap<String, usize>,
     /// How many have a width or height below 0: the official evaluators take them, and they match nothing.
     pub negative: usize,
 }
@@ -127,8 +130,9 @@ fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
     let mut reader = Reader {
         path,
         names,
-        places: names.map(|names| names.classes.places()).unwrap_or_default(),
+        by_name: names.map(|names| names.classes.by_name()).unwrap_or_default(),
         found: Found::default(),
+        first_other: None,
         classes: HashMap::new(),
         name_of_image: HashMap::new(),
         unnamed: 0,
@@ -145,13 +149,14 @@ fn read_as(path: &Path, names: Option<Names>) -> Result<Found> {
 struct Reader<'a> {
     path: &'a Path,
     names: Option<Names<'a>>,
-    /// Where each name is among the classes.
-    places: HashMap<String, Vec<usize>>,
+    by_name: ByName,
     found: Found,
     /// The classes found so far, by the name and id in a record.
     classes: HashMap<(String, CategoryId), Option<CategoryId>>,
     /// The name that each image goes by in the file.
     name_of_image: HashMap<i64, String>,
+    /// The first record in an image that the annotation file does not have.
+    first_other: Option<usize>,
     /// Records without a `file_name`.
     unnamed: usize,
     /// Records whose `file_name` and `image_id` are of the same image.
@@ -164,9 +169,13 @@ impl Reader<'_> {
         let RawDetection { image_id, file_name, category_id, category_name, bbox, score } = raw;
         let given_class = CategoryId(category_id.0);
         let given_image = self.given(i, image_id, file_name.is_some())?;
-        let Some(image_id) = self.image(i, given_image, file_name)? else {
-            let problem = format!("missing; expected {ID}");
-            return Err(Error::invalid(self.path, format!("[{i}].image_id"), problem));
+        let image_id = match self.image(i, given_image, file_name)? {
+            Some(Some(id)) => id,
+            Some(None) => {
+                let problem = format!("missing; expected {ID}");
+                return Err(Error::invalid(self.path, format!("[{i}].image_id"), problem));
+            }
+            None => return Ok(()),
         };
         self.found.renumbered += usize::from(given_image.is_some_and(|given| given != image_id));
         let Some(category_id) = self.class(i, given_class, category_name)? else { return Ok(()) };
@@ -209,21 +218,26 @@ impl Reader<'_> {
         }
     }
 
-    /// The image of a record: the one that its name says, or else its id.
-    fn image(&mut self, i: usize, given: Option<i64>, name: Option<String>) -> Result<Option<i64>> {
-        let Some(names) = self.names else { return Ok(given) };
+    /// The image of a record: the one that its name says, or else its id, if it has one. None, which is counted, for
+    /// the name of an image that the annotation file does not have.
+    fn image(
+        &mut self,
+        i: usize,
+        given: Option<i64>,
+        name: Option<String>,
+    ) -> Result<Option<Option<i64>>> {
+        let Some(names) = self.names else { return Ok(Some(given)) };
         let Some(name) = name else {
             self.unnamed += 1;
-            return Ok(given);
+            return Ok(Some(given));
         };
         let field = || format!("[{i}].file_name");
-        let id = names.images.id_of(&name, given).map_err(|problem| {
-            Error::invalid(self.path, field(), problem).with_hint(format!(
-                "pass the annotation file of these very images ({}), or take file_name out of the \
-                 records so that image_id counts",
-                Argument::Annotations
-            ))
-        })?;
+        let wrong = |problem| Error::invalid(self.path, field(), problem).with_hint(hint_images());
+        let Some(id) = names.images.find(&name, given).map_err(wrong)? else {
+            self.first_other.get_or_insert(i);
+            *self.found.other_images.entry(name).or_default() += 1;
+            return Ok(None);
+        };
         match self.name_of_image.get(&id) {
             Some(before) if *before != name => {
                 let problem = format!("`{before}` and `{name}` would both be image {id}");
@@ -236,7 +250,7 @@ impl Reader<'_> {
             None => drop(self.name_of_image.insert(id, name)),
         }
         self.agreed += usize::from(given == Some(id));
-        Ok(Some(id))
+        Ok(Some(Some(id)))
     }
 
     /// The class of a record: the one that its name says, or else its id. None, which is counted, for a class that
@@ -252,11 +266,12 @@ impl Reader<'_> {
         let found = match self.classes.get(&key) {
             Some(&known) => known,
             None => {
-                let found =
-                    class_named(&key.0, given, names.classes, &self.places).map_err(|problem| {
+                let found = class_named(&key.0, given, names.classes, &self.by_name).map_err(
+                    |problem| {
                         Error::invalid(self.path, format!("[{i}].category_name"), problem)
                             .with_hint(HINT_CLASSES)
-                    })?;
+                    },
+                )?;
                 self.classes.insert(key.clone(), found);
                 found
             }
@@ -272,7 +287,7 @@ impl Reader<'_> {
     /// # Errors
     /// All records with a name show that the ids are not the annotation file's, and some have only an id.
     fn finish(self) -> Result<Found> {
-        let Self { path, found, unnamed, agreed, .. } = self;
+        let Self { path, found, first_other, unnamed, agreed, .. } = self;
         if found.renumbered > 0 && agreed == 0 && unnamed > 0 {
             let problem = format!(
                 "missing in {}, whose image_id cannot be relied on: that of all {} others is of another \
@@ -283,6 +298,13 @@ impl Reader<'_> {
             return Err(Error::invalid(path, "file_name", problem).with_hint(
                 "write file_name into every record, or take it out of all so that image_id counts",
             ));
+        }
+        if let (Some(first), Some(name)) = (first_other, found.other_images.keys().next())
+            && found.detections.is_empty()
+            && found.left_out.is_empty()
+        {
+            let field = format!("[{first}].file_name");
+            return Err(Error::invalid(path, field, not_called(name)).with_hint(hint_images()));
         }
         if let Some(name) = found.left_out.keys().next()
             && found.detections.is_empty()
@@ -297,6 +319,19 @@ impl Reader<'_> {
     }
 }
 
+fn not_called(name: &str) -> String {
+    format!("no image of the annotation file is called `{name}`")
+}
+
+/// What to do where images are none of the annotation file's.
+fn hint_images() -> String {
+    format!(
+        "pass the annotation file of these very images ({}), or take file_name out of the records so that image_id \
+         counts",
+        Argument::Annotations
+    )
+}
+
 /// What to do where classes are none of the annotation file's.
 const HINT_CLASSES: &str = "give the annotation file of these very classes, or take category_name out of the records \
                             so that category_id counts";
@@ -306,10 +341,10 @@ fn class_named(
     name: &str,
     given: CategoryId,
     classes: &Vocabulary,
-    places: &HashMap<String, Vec<usize>>,
+    by_name: &ByName,
 ) -> Result<Option<CategoryId>, String> {
-    let named = places.get(&plain_name(name)).map_or(&[][..], Vec::as_slice);
-    let ids: Vec<CategoryId> = named.iter().map(|&place| classes.categories()[place].id).collect();
+    let named = by_name.find(name).iter();
+    let ids: Vec<CategoryId> = named.map(|&place| classes.categories()[place].id).collect();
     match ids.as_slice() {
         _ if ids.contains(&given) => Ok(Some(given)),
         [a, b, ..] => {
@@ -434,12 +469,8 @@ impl ImageNames {
         self.texts.get(&id).map(String::as_str)
     }
 
-    /// The id of the image of that name. If several images have it (a file may list one image twice), the
-    /// one of the `given` id.
-    ///
-    /// # Errors
-    /// Why there is none: no image has the name, or several have.
-    pub fn id_of(&self, name: &str, given: Option<i64>) -> Result<i64, String> {
+    /// As [`Self::id_of`]; none if no image has the name.
+    fn find(&self, name: &str, given: Option<i64>) -> Result<Option<i64>, String> {
         let last = parts(name).next().unwrap_or_default();
         let known = self.by_last.get(last).map_or(&[][..], Vec::as_slice);
         let first = known.partition_point(|(known, _)| known.as_str() < name);
@@ -450,15 +481,24 @@ impl ImageNames {
             found = known.iter().filter(|(known, _)| same(known)).collect();
         }
         if let Some((_, id)) = found.iter().find(|(_, id)| Some(*id) == given) {
-            return Ok(*id);
+            return Ok(Some(*id));
         }
         match found[..] {
-            [] => Err(format!("no image of the annotation file is called `{name}`")),
-            [(_, id)] => Ok(*id),
+            [] => Ok(None),
+            [(_, id)] => Ok(Some(*id)),
             [(a, first), (b, second), ..] => Err(format!(
                 "`{name}` may be image {first} (`{a}`) or {second} (`{b}`) of the annotation file"
             )),
         }
+    }
+
+    /// The id of the image of that name. If several images have it (a file may list one image twice), the
+    /// one of the `given` id.
+    ///
+    /// # Errors
+    /// Why there is none: no image has the name, or several have.
+    pub fn id_of(&self, name: &str, given: Option<i64>) -> Result<i64, String> {
+        self.find(name, given)?.ok_or_else(|| not_called(name))
     }
 }
 

@@ -205,6 +205,10 @@ fn names_are_followed() {
         let message = read(&[record(r#""image_id":99,"#, name)]).unwrap_err().to_string();
         assert!(message.contains("[0].file_name: ") && message.contains(says), "{message}");
     }
+    // A folder may have other images, too.
+    let found = read(&[records[0].clone(), record("", "d.jpg"), record("", "d.jpg")]).unwrap();
+    assert_eq!(found.detections.len(), 1);
+    assert_eq!(found.other_images, [("d.jpg".to_owned(), 2)].into());
 }
 
 /// Names that cannot all be right, and ids that are shown to be wrong, are not evaluated by.

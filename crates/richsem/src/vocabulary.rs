@@ -131,36 +131,34 @@ impl Vocabulary {
     /// # Errors
     /// Why there is none, with the nearest name.
     pub fn class_named(&self, name: &str) -> Result<ClassIndex, String> {
-        let same = |same: &dyn Fn(&str) -> bool| -> Vec<u32> {
-            let classes = (0..).zip(&self.categories);
-            classes.filter(|(_, class)| same(&class.name)).map(|(index, _)| index).collect()
-        };
-        let exact = same(&|other| other == name);
+        let by_name = self.by_name();
+        match by_name.find(name) {
+            [] => {}
+            [one] => return Ok(ClassIndex(*one as u32)),
+            several => return Err(format!("{} classes are called `{name}`", several.len())),
+        }
         let plain = plain_name(name);
-        let found =
-            if exact.is_empty() { same(&|other| plain_name(other) == plain) } else { exact };
-        if let [one] = found[..] {
-            return Ok(ClassIndex(one));
-        }
-        if !found.is_empty() {
-            return Err(format!("{} classes are called `{name}`", found.len()));
-        }
         let near = |class: &Category| strsim::jaro_winkler(&plain_name(&class.name), &plain);
         let nearest = self.categories.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
         let nearest = nearest.map(|class| format!(" (the nearest: `{}`)", class.name));
         Err(format!("no class is called `{name}`{}", nearest.unwrap_or_default()))
     }
 
-    /// Where each name is among the classes, as names are compared.
-    pub(crate) fn places(&self) -> HashMap<String, Vec<usize>> {
-        places_of(self.categories.iter().map(|class| class.name.as_str()))
+    /// The classes by their names.
+    pub(crate) fn by_name(&self) -> ByName {
+        ByName::of(self.names())
+    }
+
+    /// The names of the classes.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.categories.iter().map(|class| class.name.as_str())
     }
 
     /// Whether a class of another set has the name of one here, but for case, `_` and `-`.
     #[must_use]
     pub fn has_any_of(&self, other: &Self) -> bool {
-        let places = self.places();
-        other.categories.iter().any(|class| places.contains_key(&plain_name(&class.name)))
+        let own = self.by_name();
+        other.names().any(|name| !own.find(name).is_empty())
     }
 
     /// Image counts by class, for the federated loss and repeat factors.
@@ -170,15 +168,56 @@ impl Vocabulary {
     }
 }
 
-/// Where each name is among `names`, as names are compared; empty ones are nowhere.
-pub(crate) fn places_of<'a>(
-    names: impl IntoIterator<Item = &'a str>,
-) -> HashMap<String, Vec<usize>> {
-    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
-    for (place, name) in names.into_iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-        places.entry(plain_name(name)).or_default().push(place);
+/// Names, found as they are written, or else but for upper and lower case, `_` and `-`. Empty ones are never found.
+#[derive(Debug, Default)]
+pub(crate) struct ByName {
+    exact: HashMap<String, Vec<usize>>,
+    plain: HashMap<String, Vec<usize>>,
+}
+
+impl ByName {
+    pub(crate) fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all = Self::default();
+        for (place, name) in names.into_iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            all.exact.entry(name.to_owned()).or_default().push(place);
+            all.plain.entry(plain_name(name)).or_default().push(place);
+        }
+        all
     }
-    places
+
+    /// The places of those that are written so; if there are none, of those that differ in case, `_` and `-` alone.
+    pub(crate) fn find(&self, name: &str) -> &[usize] {
+        let exact = self.exact.get(name);
+        exact.or_else(|| self.plain.get(&plain_name(name))).map_or(&[], Vec::as_slice)
+    }
+
+    /// For each of `names`, which of these it is.
+    pub(crate) fn match_all<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<Match> {
+        let names: Vec<&str> = names.into_iter().collect();
+        let own = Self::of(names.iter().copied());
+        let of = |name: &&str| match self.find(name) {
+            [] => Match::None,
+            _ if name.is_empty() => Match::None,
+            // No other of the names could be it, too.
+            [one] if self.exact.contains_key(*name) && own.exact[*name].len() == 1 => {
+                Match::One(*one)
+            }
+            [one] if own.plain[&plain_name(name)].len() == 1 => Match::One(*one),
+            several => Match::Unclear(several.to_vec()),
+        };
+        names.iter().map(of).collect()
+    }
+}
+
+/// Which of other names one is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Match {
+    /// None of them.
+    None,
+    /// The one at this place.
+    One(usize),
+    /// Perhaps one of these: several have the name, or several are called so.
+    Unclear(Vec<usize>),
 }
 
 /// A name as it is compared with those of other sets and programs: without what these write differently, upper and
@@ -193,6 +232,22 @@ pub(crate) fn plain_name(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::testing;
+
+    #[test]
+    fn names_are_found_as_they_are_written_first() {
+        use Match::{None, One, Unclear};
+        let other = ByName::of(["cat", "Cat", "Stop sign", "", "dog", "dog"]);
+        let matches = |names: &[&str]| other.match_all(names.iter().copied());
+        assert_eq!(
+            matches(&["Cat", "cat", "stop_SIGN", "", "bird"]),
+            [One(1), One(0), One(2), None, None]
+        );
+        assert_eq!(matches(&["CAT", "dog"]), [Unclear(vec![0, 1]), Unclear(vec![4, 5])]);
+        // Two that may be one.
+        assert_eq!(matches(&["stop-sign", "Stop sign"]), [Unclear(vec![2]), One(2)]);
+        assert_eq!(matches(&["stop-sign", "stop_sign"]), [Unclear(vec![2]), Unclear(vec![2])]);
+        assert_eq!(matches(&["cat", "cat"]), [Unclear(vec![0]), Unclear(vec![0])]);
+    }
 
     fn category(id: i64) -> Category {
         testing::category(id, format!("class {id}"))

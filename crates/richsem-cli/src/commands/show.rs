@@ -280,7 +280,7 @@ impl Shown {
 
 /// The images of the set.
 fn open_store(args: &Args, dataset: &Dataset) -> Result<ImageStore> {
-    let place = args.images.as_deref().or(dataset.images_at());
+    let place = dataset.images_in(args.images.as_deref());
     let Some(place) = place else {
         return Err(anyhow!(
             "--images: missing, and the images are not near the annotations\n  hint: give the folder or archive \

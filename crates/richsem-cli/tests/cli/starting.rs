@@ -167,7 +167,7 @@ fn what_init_writes_trains_or_init_says_why_not() {
 
     init(&["--orientation", "stored"]).ok().stdout_has("--annotations set --orientation stored");
     assert_eq!(dir.text("mine.toml").matches("orientation = \"stored\"").count(), 2);
-    let told = "data.val is the very part that data.train is";
+    let told = "images of data.val are in data.train, too";
     init(&["--split", "train", "--val", "set/train.json"]).ok();
     let same = ["init", "set/val.json", "--val", "set/val.json", "--images", "set/images"];
     let rest = ["--device", "cpu", "--minutes", "0.05", "-o", "same.toml"];

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, read_text, write_atomically},
-    vocabulary::{CategoryId, Vocabulary, places_of, plain_name},
+    vocabulary::{ByName, CategoryId, Match, Vocabulary},
 };
 
 /// Boxes of which `global` has the weight.
@@ -234,21 +234,23 @@ impl Thresholds {
     /// have the name, by id too.
     #[must_use]
     pub fn of(&self, vocabulary: &Vocabulary) -> OfVocabulary {
-        let categories = vocabulary.categories();
-        let listed_places = places_of(self.classes.iter().map(|listed| listed.name.as_str()));
-        let own_places = vocabulary.places();
+        let listed = ByName::of(self.classes.iter().map(|listed| listed.name.as_str()));
         let mut used = vec![false; self.classes.len()];
         let mut result = OfVocabulary { of_class: vec![], global: vec![], unused: vec![] };
-        for category in categories {
-            let name = plain_name(&category.name);
-            let is_alone = own_places.get(&name).is_none_or(|places| places.len() == 1);
-            let has_id = |&place: &usize| self.classes[place].id == category.id;
-            let listed = listed_places.get(&name).into_iter().flatten().copied();
-            let listed: Vec<usize> = listed.filter(|place| is_alone || has_id(place)).collect();
-            listed.iter().for_each(|&place| used[place] = true);
-            // Where the file has the name twice, the one of the same id.
-            match listed.iter().find(|place| has_id(place)).or(listed.first()) {
-                Some(&place) => result.of_class.push(self.classes[place].threshold),
+        let matches = listed.match_all(vocabulary.names());
+        for (category, found) in vocabulary.categories().iter().zip(matches) {
+            let place = match found {
+                Match::None => None,
+                Match::One(place) => Some(place),
+                Match::Unclear(places) => {
+                    places.into_iter().find(|&place| self.classes[place].id == category.id)
+                }
+            };
+            match place {
+                Some(place) => {
+                    used[place] = true;
+                    result.of_class.push(self.classes[place].threshold);
+                }
                 None => {
                     result.of_class.push(self.global);
                     result.global.push(category.name.clone());

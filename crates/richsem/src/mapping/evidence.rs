@@ -61,6 +61,8 @@ pub struct Evidence {
     pub given: Option<bool>,
     /// Equal names.
     pub name: Option<NameMatch>,
+    /// Whether the names are written alike, letter by letter.
+    pub exact: bool,
     /// Weight that the likely senses of both share, 0 to 1.
     pub sense: f64,
     /// Whether WordNet has words of both.
@@ -87,6 +89,7 @@ pub struct Evidence {
 /// A class with what its words mean.
 pub(super) struct Known {
     pub(super) id: Option<String>,
+    name: String,
     pub(super) words: Words,
     pub(super) meaning: Meaning,
     /// Names that WordNet has for its likeliest sense.
@@ -99,7 +102,8 @@ impl Known {
         let number = class.id.parse::<f64>().is_ok();
         let id = (!number && class.id != class.name).then(|| class.id.clone());
         let meaning = Meaning::of(class, &words);
-        Self { id, lemmas: meaning.lemmas(), meaning, words }
+        let name = class.name.to_string();
+        Self { id, name, lemmas: meaning.lemmas(), meaning, words }
     }
 
     /// Whether WordNet has a name of another class for the likeliest sense of this one.
@@ -118,6 +122,7 @@ impl Evidence {
             id: from.id.is_some() && from.id == to.id,
             given,
             name: equal_name(&from.words, &to.words),
+            exact: from.name == to.name,
             in_wordnet: from.meaning.best().is_some() && to.meaning.best().is_some(),
             sense: from.meaning.overlap(&to.meaning),
             within: one_within_the_other(&from.words, &to.words),
@@ -135,6 +140,7 @@ impl Evidence {
             id: false,
             given: None,
             name: None,
+            exact: false,
             sense: 0.0,
             in_wordnet: false,
             within: false,

@@ -66,6 +66,9 @@ pub struct Situation {
     pub images: usize,
     /// Images of an epoch: more where the sampler repeats some.
     pub drawn: usize,
+    /// Side of the tiles of classification images, where there are some: a batch of their mosaics follows each batch
+    /// of detection images.
+    pub tile: Option<u32>,
     /// Validation images; 0 without a validation set.
     pub judged: usize,
     /// What the set's numbers say.
@@ -81,7 +84,7 @@ pub struct Situation {
 /// How long steps take on this machine, as measured with the recipe's model and sizes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// Seconds of a step of training, its images read.
+    /// Seconds of a step of training, its images read: the mean of all kinds of batches.
     pub step: f64,
     /// Seconds of the evaluation of an image.
     pub judged: f64,
@@ -314,8 +317,9 @@ impl Situation {
     #[must_use]
     pub fn length(&self, batch: usize, pace: Pace, seconds: Option<f64>) -> (Length, String) {
         let Need { steps: needed, epochs: least, why } = self.need();
-        let steps = (self.drawn / batch.max(1)).max(1) as u64;
-        let wanted = needed.div_ceil(steps).max(least);
+        let detection = (self.drawn / batch.max(1)).max(1) as u64;
+        let steps = if self.tile.is_some() { 2 * detection } else { detection };
+        let wanted = needed.div_ceil(detection).max(least);
         let wanted = Length { epochs: wanted, steps, eval_every: self.eval_every(wanted) };
         let Some(seconds) = seconds.filter(|&seconds| self.time(wanted, pace) > seconds) else {
             return (wanted, why.to_owned());

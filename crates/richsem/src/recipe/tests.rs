@@ -23,6 +23,7 @@ fn situation(beginning: Beginning, machine: Machine) -> Situation {
         places: vec![place("data.train", "train"), place("data.val", "valid")],
         images: 205,
         drawn: 205,
+        tile: None,
         judged: 87,
         advice: vec![Advice {
             key: "data.sampler".to_owned(),
@@ -101,6 +102,7 @@ fn every_situation_gives_settings_without_a_warning() {
                 let situation = Situation {
                     images,
                     drawn: images,
+                    tile: None,
                     ..situation(beginning.clone(), machine.clone())
                 };
                 let (text, config) = written(&situation, None);

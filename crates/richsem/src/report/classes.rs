@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     evaluate::{ClassResult, Summary},
-    vocabulary::{CategoryId, Frequency, places_of, plain_name},
+    vocabulary::{ByName, CategoryId, Frequency, Match},
 };
 
 const WIDTH: f64 = 1120.0;
@@ -102,15 +102,18 @@ fn color_class(class: &ClassResult) -> String {
 fn other_aps(data: &ReportData, classes: &[&ClassResult]) -> HashMap<CategoryId, f64> {
     let Some(other) = data.others.first() else { return HashMap::new() };
     let theirs = &other.summary.per_class;
-    let places = places_of(theirs.iter().map(|class| class.name.as_str()));
-    let other_ap = |class: &ClassResult| match places.get(&plain_name(&class.name))?.as_slice() {
-        [only] => theirs[*only].ap,
-        several => {
-            let mut several = several.iter().map(|&place| &theirs[place]);
+    let by_name = ByName::of(theirs.iter().map(|class| class.name.as_str()));
+    let matches = by_name.match_all(classes.iter().map(|class| class.name.as_str()));
+    let other_ap = |class: &ClassResult, found| match found {
+        Match::None => None,
+        Match::One(place) => theirs[place].ap,
+        Match::Unclear(places) => {
+            let mut several = places.into_iter().map(|place| &theirs[place]);
             several.find(|c| c.category_id == class.category_id)?.ap
         }
     };
-    classes.iter().filter_map(|class| Some((class.category_id, other_ap(class)?))).collect()
+    let aps = classes.iter().zip(matches);
+    aps.filter_map(|(class, found)| Some((class.category_id, other_ap(class, found)?))).collect()
 }
 
 /// How classes and values are placed in the chart.

@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 
 use crate::{
     error::Result,
-    vocabulary::{Vocabulary, places_of, plain_name},
+    vocabulary::{ByName, Match, Vocabulary},
 };
 
 /// Classes that a message names.
@@ -34,19 +34,14 @@ pub(super) fn names(file: Option<&Vocabulary>, rows: usize) -> Option<Vec<String
     }
 }
 
-/// Pairs of rows, (the file's, one's own), whose classes have the same name: letters' case, spaces, hyphens and
-/// underscores do not matter. A name that one side has twice pairs nothing.
+/// Pairs of rows, (the file's, one's own), whose classes have the same name: as it is written, or else but for letters'
+/// case, spaces, hyphens and underscores. A name that one side has twice pairs nothing.
 fn pairs(file: &[String], own: &[String]) -> Vec<(i64, i64)> {
-    let in_file = places_of(file.iter().map(String::as_str));
-    let own_places = places_of(own.iter().map(String::as_str));
-    let alone = |rows: Option<&Vec<usize>>| match rows.map(Vec::as_slice) {
-        Some([row]) => Some(*row as i64),
-        _ => None,
-    };
-    let paired = own.iter().enumerate().filter_map(|(row, name)| {
-        let name = plain_name(name);
-        alone(own_places.get(&name))?;
-        Some((alone(in_file.get(&name))?, row as i64))
+    let matches =
+        ByName::of(file.iter().map(String::as_str)).match_all(own.iter().map(String::as_str));
+    let paired = (0..).zip(matches).filter_map(|(row, found)| match found {
+        Match::One(of_file) => Some((of_file as i64, row)),
+        Match::None | Match::Unclear(_) => None,
     });
     paired.collect()
 }

@@ -146,7 +146,7 @@ fn open(
 ) -> Result<(Dataset, ImageStore)> {
     let usual_split = if key == "data.train" { "train" } else { "val" };
     let dataset = Dataset::open_with(&config.annotations, &config.opening(usual_split), progress)?;
-    let images = config.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
+    let images = dataset.images_in(config.images.as_deref()).ok_or_else(|| {
         let problem = format!(
             "missing: the images are not near the annotations (`{}`)",
             config.annotations.display()

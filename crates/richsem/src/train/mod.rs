@@ -43,5 +43,5 @@ pub use run::{Outcome, Start, Worker};
 pub use run_folder::{Labels, RANKS, RunFolder};
 pub use same_classes::{ClassIds, check_vocabularies, match_vocabularies};
 pub use schedule::lr_factor;
-pub use setup::SAME_PART;
+pub use setup::learned_by_heart;
 pub use trainer::{train, train_with_teacher};

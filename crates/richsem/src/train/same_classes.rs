@@ -6,7 +6,7 @@ use crate::{
     data::dataset::Dataset,
     error::{Error, Result},
     plural::counted,
-    vocabulary::{Category, CategoryId, Vocabulary, plain_name},
+    vocabulary::{Category, CategoryId, Match, Vocabulary, plain_name},
 };
 
 /// What follows for detections from classes that were matched.
@@ -132,15 +132,16 @@ impl Matched {
         if classes.iter().all(is_same) {
             return Ok(Self { ids: None, strange, left_out });
         }
-        if let Some(twice) =
-            same_name(classes, train).or_else(|| same_name(train.categories(), val.vocabulary()))
-        {
-            return Err(refused(train, val, twice));
-        }
-        let ids: HashMap<String, CategoryId> =
-            train.categories().iter().map(|class| (plain_name(&class.name), class.id)).collect();
-        let ids = classes.iter().map(|class| ids.get(&plain_name(&class.name)).copied()).collect();
-        Ok(Self { ids: Some(ids), strange, left_out })
+        let matches = train.by_name().match_all(val.vocabulary().names());
+        let ids = classes.iter().zip(matches).map(|(class, found)| match found {
+            Match::None => Ok(None),
+            Match::One(place) => Ok(Some(train.categories()[place].id)),
+            Match::Unclear(places) => {
+                let theirs = places.iter().map(|&place| &train.categories()[place]);
+                Err(refused(train, val, unclear(class, classes, theirs.collect())))
+            }
+        });
+        Ok(Self { ids: Some(ids.collect::<Result<_>>()?), strange, left_out })
     }
 
     /// Every class with a box must be one that is learned.
@@ -218,19 +219,14 @@ fn names(classes: &[Category]) -> HashSet<String> {
     classes.iter().map(|class| plain_name(&class.name)).collect()
 }
 
-/// That two classes of `classes` have one name, if the other set has that name, too.
-fn same_name(classes: &[Category], other: &Vocabulary) -> Option<String> {
-    let known = names(other.categories());
-    let mut ids: HashMap<String, CategoryId> = HashMap::new();
-    let known = classes
-        .iter()
-        .map(|class| (plain_name(&class.name), class))
-        .filter(|(name, _)| known.contains(name));
-    known.into_iter().find_map(|(plain, class)| {
-        let first = ids.insert(plain, class.id)?;
-        let (name, id) = (&class.name, class.id.0);
-        Some(format!("the ids differ, and two classes are called `{name}` ({} and {id})", first.0))
-    })
+/// That several classes have the name of one: of the other set, or of its own.
+fn unclear(class: &Category, own: &[Category], theirs: Vec<&Category>) -> String {
+    let name = plain_name(&class.name);
+    let same = own.iter().filter(|other| plain_name(&other.name) == name);
+    let several: Vec<&Category> = if theirs.len() > 1 { theirs } else { same.collect() };
+    let ids: Vec<String> = several.iter().map(|class| class.id.0.to_string()).collect();
+    let (name, count) = (&class.name, several.len());
+    format!("the ids differ, and {count} classes are called `{name}` ({})", ids.join(" and "))
 }
 
 /// That these are not learned.
@@ -257,9 +253,9 @@ fn refused(train: &Vocabulary, val: &Dataset, problem: String) -> Error {
 
 /// A name with two ids.
 fn example(train: &Vocabulary, val: &Vocabulary) -> String {
-    let places = train.places();
+    let by_name = train.by_name();
     let pair = val.categories().iter().find_map(|class| {
-        let place = *places.get(&plain_name(&class.name))?.first()?;
+        let place = *by_name.find(&class.name).first()?;
         let other = &train.categories()[place];
         (other.id != class.id).then_some((class, other))
     });

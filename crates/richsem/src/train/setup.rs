@@ -1,10 +1,6 @@
 //! A run before its first step: folder, data, weights, and every check that can be made by then.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashSet, fs::File, path::PathBuf, sync::Arc};
 
 use tch::Device;
 
@@ -130,9 +126,8 @@ pub(super) fn open_data(
     let (dataset, split) = Split::open("data.train", split, None, observer)?;
     check_boxes(config, &dataset, &split, observer)?;
     let vocabulary = dataset.vocabulary().clone();
-    let part = (dataset.path().to_owned(), dataset.split().to_owned());
     drop(dataset);
-    let val = open_val(config, &vocabulary, (&part.0, &part.1), observer)?;
+    let val = open_val(config, &vocabulary, &split, observer)?;
     let broken = Arc::new(BrokenImages::new(config.data.max_broken_images));
     let extras = extra_sets(config, &vocabulary, observer)?;
     prepared::check_data(config, (&split.store, &split.entries), &extras)?;
@@ -158,22 +153,39 @@ pub(super) fn open_data(
     Ok(Data { vocabulary, store, batches, val, broken, fingerprint, entries, extras })
 }
 
-/// What is told where a run is evaluated on what it learns from.
-pub const SAME_PART: &str = "data.val is the very part that data.train is: AP says how well these images are known by \
-                             heart, and nothing of new ones";
+/// What is told where a run is evaluated on images that it learns from: `of_train` of those of `data.val`, by the
+/// stores of both and the images' names.
+#[must_use]
+pub fn learned_by_heart<'a>(
+    (train, of_train): (&ImageStore, impl Iterator<Item = &'a str>),
+    (val, of_val): (&ImageStore, impl ExactSizeIterator<Item = &'a str>),
+) -> Option<String> {
+    let root = |store: &ImageStore| std::fs::canonicalize(store.path()).ok();
+    let (train, val) = (root(train)?, root(val)?);
+    let learned: HashSet<PathBuf> = of_train.map(|name| train.join(name)).collect();
+    let all = of_val.len();
+    let mut both = of_val.filter(|name| learned.contains(&val.join(name)));
+    let first = both.next()?;
+    let count = 1 + both.count();
+    Some(format!(
+        "{count} of the {all} images of data.val are in data.train, too, as `{first}`: AP says how well these are known \
+         by heart, and nothing of new ones. Choose another part, or divide the set with `richsem dataset split`"
+    ))
+}
 
 fn open_val(
     config: &Config,
     training: &Vocabulary,
-    (training_set, part): (&Path, &str),
+    train: &Split,
     observer: &mut dyn Observer,
 ) -> Result<Option<(OpenedSet, Evaluator)>> {
     let Some(split) = &config.data.val else { return Ok(None) };
     let (dataset, Split { store, entries }) =
         Split::open("data.val", split, Some(training), observer)?;
-    if dataset.is_part(training_set, part) {
-        observer.message(SAME_PART);
-    }
+    let of_train = train.entries.iter().map(|entry| entry.name.as_str());
+    let of_val = entries.iter().map(|entry| entry.name.as_str());
+    let told = learned_by_heart((&train.store, of_train), (&store, of_val));
+    told.iter().for_each(|told| observer.message(told));
     let evaluator = Evaluator::of(&dataset)
         .with_max_detections(config.eval.max_detections as usize)
         .with_training_vocabulary(training);

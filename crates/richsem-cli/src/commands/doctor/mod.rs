@@ -252,7 +252,7 @@ fn open(
         ..set
     };
     let dataset = open_set(path, &opening)?;
-    let place = images.or(dataset.images_at()).filter(|_| !args.no_images);
+    let place = dataset.images_in(images).filter(|_| !args.no_images);
     let store = place.map(|place| open_images(place, args.orientation.get())).transpose()?;
     let names = || dataset.images().iter().map(|image| image.file_name.as_str());
     if let Some(problem) = store.as_ref().and_then(|store| store.holds_none_of(names())) {

@@ -183,7 +183,7 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
             Found { evaluator, detections, unread: 0, unsaved: None }
         }
         (None, Some((detector, worker, ids))) => {
-            let images = args.images.as_deref().or(dataset.images_at()).ok_or_else(|| {
+            let images = dataset.images_in(args.images.as_deref()).ok_or_else(|| {
                 anyhow!(
                     "--images: missing, and the images are not near the annotations\n  hint: give the \
                      folder or archive that the file names in the annotations are in"

@@ -1,6 +1,7 @@
 //! `richsem init`: settings for a set of images and this machine.
 
 mod beginning;
+mod extra;
 mod memory;
 mod trial;
 
@@ -15,7 +16,6 @@ use richsem::{
     data::{
         dataset::Dataset,
         entries,
-        extra::{ClassificationSet, ExtraConfig, MappingConfig},
         formats::{Opening, same_split},
         image_io::Orientation,
         image_store::ImageStore,
@@ -28,7 +28,7 @@ use richsem::{
     plural::counted,
     recipe::{Beginning, Length, Machine, Situation},
     shell::quoted,
-    train::{SAME_PART, check_vocabularies},
+    train::{check_vocabularies, learned_by_heart},
 };
 use tch::Device;
 use torch_ext::device_name;
@@ -38,6 +38,7 @@ use crate::{
     exit, output, progress, table,
 };
 use beginning::beginning;
+use extra::Extra;
 use memory::Need;
 use trial::{Images, Trial, trial};
 
@@ -69,6 +70,9 @@ pub(crate) struct Args {
     /// Images of DATA (and of --val): a folder or archive. Default: where the annotations have them
     #[arg(long, value_name = "PATH")]
     images: Option<PathBuf>,
+    /// Images of --val, where they are elsewhere. Default: where its annotations have them, or else --images
+    #[arg(long, value_name = "PATH", requires = "val")]
+    val_images: Option<PathBuf>,
     /// Weights to start from: a backbone of any kind (`richsem weights` lists some), a run, or a detector's file
     #[arg(long, value_name = "FILE|RUN")]
     weights: Option<PathBuf>,
@@ -90,6 +94,14 @@ pub(crate) struct Args {
     device: DeviceArgs,
 }
 
+impl Args {
+    /// Where the user says that the images of DATA, or those of the set that it is evaluated on, are.
+    fn images_of(&self, role: &str) -> Option<&Path> {
+        let own = self.val_images.as_deref().filter(|_| role == "val");
+        own.or(self.images.as_deref())
+    }
+}
+
 /// Minutes of a run on the CPU, where nothing is said.
 const CPU_MINUTES: f64 = 12.0;
 
@@ -105,6 +117,14 @@ struct Opened {
     place: Place,
 }
 
+impl Opened {
+    /// Its images, by their names.
+    fn images(&self) -> (&ImageStore, impl ExactSizeIterator<Item = &str>) {
+        let images = self.dataset.images().iter();
+        (&self.store, images.map(|image| image.file_name.as_str()))
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let file = args.output.clone().unwrap_or_else(|| default_file(&args.data));
     check(args, &file)?;
@@ -114,9 +134,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         // As training will.
         let notes = check_vocabularies(train.dataset.vocabulary(), &mut val.dataset)?;
         notes.iter().for_each(output::note);
-        if val.dataset.is_part(train.dataset.path(), train.dataset.split()) {
-            output::warn(SAME_PART);
-        }
+        let told = learned_by_heart(train.images(), val.images());
+        told.iter().for_each(output::warn);
     }
     if val.is_none() {
         output::warn(format!(
@@ -124,6 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             quoted(&args.data)
         ));
     }
+    let extra = args.extra.as_deref().map(|path| Extra::open(path, &train.dataset)).transpose()?;
     let (beginning, notes) = beginning(args, file.parent())?;
     notes.iter().for_each(output::note);
     let device = args.device.resolve()?;
@@ -131,6 +151,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         places: Vec::new(),
         images: train.dataset.images().len(),
         drawn: train.dataset.images().len(),
+        tile: None,
         judged: val.as_ref().map_or(0, |val| val.dataset.images().len()),
         advice: Vec::new(),
         beginning,
@@ -143,8 +164,6 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     situation.advice.clone_from(&examination.scheme.advice);
     situation.places = vec![train.place.clone()];
     situation.places.extend(val.as_ref().map(|val| val.place.clone()));
-    situation.places.extend(extra(args, &train.dataset, file.parent())?);
-
     let images = Images { dataset: &train.dataset, store: &train.store };
     output::note("timing some training steps on random images …");
     let mut chosen = config(&situation)?;
@@ -162,6 +181,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         }
     }
     situation.drawn = drawn(&chosen, &train.dataset)?;
+    if let Some(extra) = extra {
+        let tile = extra::tile(&chosen);
+        situation.places.push(extra.place(tile, file.parent())?);
+        situation.tile = Some(tile);
+    }
     let trial = trial(&chosen, &situation, images, &examination, (device, memory))?;
     let usual = (device == Device::Cpu).then_some(CPU_MINUTES);
     let seconds = args.minutes.or(usual).map(|minutes| 60.0 * minutes);
@@ -231,6 +255,7 @@ fn check(args: &Args, file: &Path) -> Result<()> {
     for (path, flag, what) in [
         (&args.val, "--val", "file or folder"),
         (&args.images, "--images", "folder or archive"),
+        (&args.val_images, "--val-images", "folder or archive"),
         (&args.extra, "--extra", "folder or archive"),
     ] {
         if let Some(path) = path {
@@ -259,8 +284,9 @@ fn text(path: &Path, folder: Option<&Path>) -> Result<String> {
 fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) -> Result<Opened> {
     let set = if usual == "train" { args.set.opening() } else { Opening::default() };
     let orientation = args.orientation.get();
+    let images = args.images_of(usual);
     let opening = Opening {
-        images: args.images.clone(),
+        images: images.map(Path::to_owned),
         usual_split: Some(usual),
         orientation,
         ..set.clone()
@@ -271,8 +297,7 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
         "train" => output::note(format!("{}: {report}", path.display())),
         _ => output::note(format!("{}: {}", path.display(), report.without_counted_groups())),
     }
-    let at = args.images.as_deref().or(dataset.images_at());
-    let at = at.ok_or_else(|| {
+    let at = dataset.images_in(images).ok_or_else(|| {
         anyhow!(
             "--images: missing: the images of `{}` are not near the annotations, and training needs them\n  hint: give \
              the folder or archive that the file names in the annotations are in",
@@ -282,8 +307,16 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
     let store = progress::open_images(at, orientation)?;
     let names = dataset.images().iter().map(|image| image.file_name.as_str());
     if let Some(problem) = store.holds_none_of(names) {
+        let (flag, other) = match usual {
+            "val" if args.val_images.is_some() => ("--val-images", ""),
+            "val" if args.val.is_some() => {
+                ("--images", "; those of --val may be elsewhere: --val-images")
+            }
+            _ => ("--images", ""),
+        };
         return Err(anyhow!(
-            "--images: {problem}\n  hint: give what the file names in the annotations are relative to"
+            "{flag}: {}: {problem}\n  hint: give what the file names in the annotations are relative to{other}",
+            path.display()
         ));
     }
     let mut settings: Vec<(String, Value)> =
@@ -294,7 +327,7 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
     if !dataset.split().is_empty() && !same_split(dataset.split(), usual) || set.split.is_some() {
         settings.push(("split".to_owned(), dataset.split().into()));
     }
-    if let Some(images) = &args.images {
+    if let Some(images) = images {
         settings.push(("images".to_owned(), text(images, folder)?.into()));
     }
     if orientation == Orientation::Stored {
@@ -316,25 +349,6 @@ fn open_val(args: &Args, folder: Option<&Path>) -> Result<Option<Opened>> {
         }
     };
     open(args, path, "val", folder).map(Some)
-}
-
-/// Classification images, whose folders are named by wnid or by class.
-fn extra(args: &Args, train: &Dataset, folder: Option<&Path>) -> Result<Option<Place>> {
-    let Some(path) = &args.extra else { return Ok(None) };
-    let with = |mapping: MappingConfig| {
-        let config = ExtraConfig { mapping: Some(mapping), ..ExtraConfig::new(path) };
-        ClassificationSet::open(&config, train.vocabulary())
-    };
-    let (by, set) = match with(MappingConfig::Wnid {}) {
-        Ok(set) => ("wnid", set),
-        Err(error) => ("name", with(MappingConfig::Name {}).map_err(|_| error)?),
-    };
-    output::note(format!("{}: {}", path.display(), set.report()));
-    let settings = vec![
-        ("images".to_owned(), text(path, folder)?.into()),
-        ("mapping.by".to_owned(), by.into()),
-    ];
-    Ok(Some(Place { key: "data.extra.extra".to_owned(), settings }))
 }
 
 fn machine(device: Device) -> Machine {
@@ -451,18 +465,21 @@ fn tell(
         vec!["time".to_owned(), format!("about {}", progress::hms(time))],
     ];
     output::print(table::table(&["<what", "<chosen"], rows))?;
-    let images = args.images.as_ref().map(|images| format!(" --images {}", quoted(images)));
-    let images = images.unwrap_or_default();
+    let flag = |name: &str, path: Option<&Path>| {
+        path.map(|path| format!(" {name} {}", quoted(path))).unwrap_or_default()
+    };
+    let images = flag("--images", args.images.as_deref());
+    let of_val = flag("--images", args.images_of("val"));
     let orientation = orientation_words(args.orientation.get());
     let (eval, also) = match val {
         None => (String::new(), String::new()),
         Some(val) => {
             let on = quoted(val.dataset.path());
             let eval = format!(
-                "\n  richsem eval --weights {run} --annotations {on}{images}{orientation} --per-class"
+                "\n  richsem eval --weights {run} --annotations {on}{of_val}{orientation} --per-class"
             );
-            let also = args.val.as_ref().map(|val| format!(" --val {}", quoted(val)));
-            (eval, also.unwrap_or_default())
+            let also = flag("--val", args.val.as_deref());
+            (eval, also + &flag("--val-images", args.val_images.as_deref()))
         }
     };
     output::print(format!(

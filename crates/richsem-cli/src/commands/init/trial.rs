@@ -90,13 +90,26 @@ pub(super) fn trial(
     }
     let before = memory::of_process("VmRSS");
     memory::forget_peak();
-    let timing = loop {
-        let fits = bench::run(config, &work(batch, size), device, Some(bench::Part::Train));
+    let step_ms = |batch, size| -> Result<(f64, Option<f64>)> {
+        let timings = bench::run(config, &work(batch, size), device, Some(bench::Part::Train))?;
+        let timing = timings.train.ok_or_else(|| anyhow!("no step was timed"))?;
+        Ok((timing.median_ms, timing.memory_mib))
+    };
+    let canvas = situation.tile.map(|tile| [2 * tile; 2]);
+    // Of a batch of each kind: the mean time, and the most memory.
+    let both = |batch| -> Result<(f64, Option<f64>)> {
+        let (detection, memory) = step_ms(batch, size)?;
+        let Some(canvas) = canvas else { return Ok((detection, memory)) };
+        let (mosaics, more) = step_ms(batch, canvas)?;
+        let most = memory.zip(more).map(|(one, other)| one.max(other));
+        Ok((f64::midpoint(detection, mosaics), most))
+    };
+    let (step_ms, memory_mib) = loop {
+        let fits = both(batch);
         let free = torch_ext::memory_left(device);
         let problem = match fits {
-            Ok(timings) => {
-                let timing = timings.train.ok_or_else(|| anyhow!("no step was timed"))?;
-                let taken = timing.memory_mib.map(|mib| mib * f64::from(1 << 20));
+            Ok(timing) => {
+                let taken = timing.1.map(|mib| mib * f64::from(1 << 20));
                 let all = free.zip(taken).map(|(free, taken)| free as f64 + taken);
                 match all.zip(taken) {
                     Some((all, taken)) if taken > MOST_MEMORY * all && batch > 1 => {
@@ -111,7 +124,7 @@ pub(super) fn trial(
             Err(error) if batch > 1 && error.to_string().contains("memory") => {
                 format!("{batch} do not fit into memory")
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         batch /= 2;
         lowered = Some(problem);
@@ -119,11 +132,13 @@ pub(super) fn trial(
     };
     let of_process =
         || Some((memory::of_process("VmHWM")? - before?).max(0.0) / f64::from(1 << 20));
-    let taken = timing.memory_mib.or_else(|| of_process().filter(|_| device == Device::Cpu));
+    let taken = memory_mib.or_else(|| of_process().filter(|_| device == Device::Cpu));
     let inference = bench::run(config, &work(1, judged), device, Some(bench::Part::Inference))?;
     let judged_ms = inference.inference.map_or(0.0, |timing| timing.median_ms);
-    let step = timing.median_ms / 1e3;
-    let reading = read * batch as f64;
+    let step = step_ms / 1e3;
+    // A mosaic has four images.
+    let images = if canvas.is_some() { f64::midpoint(1.0, 4.0) } else { 1.0 };
+    let reading = read * images * batch as f64;
     let pace = match &situation.machine {
         // Reading takes the same cores.
         Machine::Cpu { cores } => Pace {

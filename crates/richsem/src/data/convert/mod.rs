@@ -240,8 +240,17 @@ fn counting(sets: &[Part], target: Target, report: &mut ConversionReport) -> Opt
         (None, [(name, _)]) => format!("`{name}`"),
         (None, _) => "each part by itself, because none is called train".to_owned(),
     };
+    let kept = |set: &Dataset| {
+        let uncounted = set.class_records().iter().filter(|class| class.image_count.is_none());
+        uncounted.filter(|class| class.frequency.is_some()).count()
+    };
+    let kept = sets.iter().map(|(_, set)| kept(set)).max().unwrap_or(0);
+    let kept = match kept {
+        0 => String::new(),
+        kept => format!("; frequency of {} is as the file has it", plural::counted(kept, "class")),
+    };
     report.notes.push(format!(
-        "image_count, instance_count and frequency of {} were counted in {place}",
+        "image_count, instance_count and frequency of {} were counted in {place}{kept}",
         plural::counted(classes, "class")
     ));
     train

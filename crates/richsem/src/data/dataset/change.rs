@@ -4,12 +4,13 @@ use super::{Dataset, group, report};
 use crate::{
     boxes::Xywh,
     data::{json_file::JsonFile, records::ImageRecord},
-    vocabulary::ClassIndex,
+    vocabulary::{ClassIndex, Frequency},
 };
 
 impl Dataset {
     /// Keeps these images and their annotations: a part of the set, called `name`. Counts of its classes that
-    /// the file gave are those of the whole, so they are counted anew.
+    /// the file gave are those of the whole, so they are counted anew, and with them the frequency that follows from
+    /// them; another one stays.
     ///
     /// # Panics
     /// If `kept` does not have an entry for every image.
@@ -34,6 +35,9 @@ impl Dataset {
         self.images.retain(|_| kept.next() == Some(&true));
         self.starts = group::by_image(&mut self.annotations, self.images.len());
         for class in &mut self.class_records {
+            if class.frequency == class.image_count.map(Frequency::of) {
+                class.frequency = None;
+            }
             (class.image_count, class.instance_count) = (None, None);
         }
         let classes = std::mem::take(&mut self.class_records);

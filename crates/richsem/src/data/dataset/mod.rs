@@ -345,6 +345,14 @@ impl Dataset {
         self.images_at.as_deref()
     }
 
+    /// Where the images are, if the user says that they are in `given`, with which the set was opened: there, or in the
+    /// folder below it where they were found. Else as [`Self::images_at`].
+    #[must_use]
+    pub fn images_in<'a>(&'a self, given: Option<&'a Path>) -> Option<&'a Path> {
+        let is_below = |at: &&Path| given.is_none_or(|given| at.starts_with(given));
+        self.images_at().filter(is_below).or(given)
+    }
+
     /// Name of the format that it was read in, as `coco`.
     #[must_use]
     pub fn format_name(&self) -> &'static str {

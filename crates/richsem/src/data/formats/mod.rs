@@ -40,7 +40,11 @@ use std::{
 pub use super::records::Unit;
 use crate::{
     argument::Argument,
-    data::{image_io::Orientation, reading::Reading, records::Records},
+    data::{
+        image_io::Orientation,
+        reading::Reading,
+        records::{ClassRecord, Records},
+    },
     error::{Error, Result},
 };
 pub(in crate::data) use coco::{Rest, Written, below_root};
@@ -176,6 +180,7 @@ fn open_set(
     });
     // Where a stop looked like another failure, as of a place that may have the images.
     let mut records = if stopped.get() { Err(Error::Stopped) } else { read }?;
+    refuse_empty(place.path(), &records)?;
     records.notes.extend(copies::note(&records.images));
     if place.path() != path {
         records.notes.insert(0, format!("the set is that in {}", place.path().display()));
@@ -184,6 +189,29 @@ fn open_set(
         records.notes.extend(members::note_replaced(path)?);
     }
     Ok(Opened { format, split, records })
+}
+
+/// What no format may have: nothing at all, and classes without names, which no other file could say.
+fn refuse_empty(path: &Path, records: &Records) -> Result<()> {
+    if records.images.is_empty() {
+        return Err(Error::invalid(path, "images", "the set has none").with_hint(format!(
+            "give one that has images, or name another part with {}",
+            Argument::Split
+        )));
+    }
+    let nameless = |class: &&ClassRecord| class.name.trim().is_empty();
+    match records.classes.iter().find(nameless) {
+        Some(class) => {
+            let problem = format!(
+                "expected a name of class {}, got `{}`",
+                class.id,
+                class.name.escape_debug()
+            );
+            Err(Error::invalid(path, "classes", problem)
+                .with_hint("name it where its boxes say their class, or take these boxes out"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What other formats have a use for.

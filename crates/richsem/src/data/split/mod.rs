@@ -235,7 +235,7 @@ fn counted_anew(set: &Dataset) -> Option<String> {
     (given > 0).then(|| {
         format!(
             "image_count and instance_count of {} in the file are of the whole set: they are replaced by counts \
-             of the boxes",
+             of the boxes, and with them a frequency that follows from them",
             counted(given, "class")
         )
     })

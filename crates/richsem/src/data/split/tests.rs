@@ -245,3 +245,44 @@ fn what_is_not_read_is_kept_where_a_part_has_no_annotation() {
     assert_eq!(kept.len(), 2);
     assert!(kept.iter().all(|a| a["segmentation"] == json!([[1, 2, 4, 2, 4, 6]])), "{kept:?}");
 }
+
+/// Groups that follow from counts follow from those of the part; others are somebody's choice, and stay.
+#[test]
+fn groups_follow_the_counts_of_a_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("all.json"), folder.path().join("out"));
+    let images: Vec<_> = (1..=12)
+        .map(|i| {
+            json!({ "id": i, "file_name": format!("{i}.jpg"), "width": 9, "height": 9,
+                         "neg_category_ids": [], "not_exhaustive_category_ids": [] })
+        })
+        .collect();
+    let annotations: Vec<_> = (1..=24)
+        .map(|i| {
+            json!({ "id": i, "image_id": (i - 1) % 12 + 1, "category_id": (i - 1) / 12 + 1,
+                         "bbox": [1, 2, 3, 4], "area": 12 })
+        })
+        .collect();
+    let class = |id: i64, group: &str| json!({ "id": id, "name": format!("c{id}"), "image_count": 12, "instance_count": 12, "frequency": group });
+    let categories = [class(1, "c"), class(2, "f")];
+    let set = json!({ "images": images, "annotations": annotations, "categories": categories });
+    std::fs::write(&input, set.to_string()).unwrap();
+    let report = divide(
+        &input,
+        &output,
+        &division(&[("train", 0.75), ("val", 0.25)]),
+        &Conversion::to(Target::Coco),
+        &GO,
+        &mut |_| std::ops::ControlFlow::Continue(()),
+    )
+    .unwrap();
+    let told = "were counted in `train`; frequency of 1 class is as the file has it";
+    assert!(report.written.notes.iter().any(|note| note.ends_with(told)), "{report:?}");
+    for part in ["train", "val"] {
+        let text = std::fs::read(output.join(format!("{part}.json"))).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let of = |field: &str| [&file["categories"][0][field], &file["categories"][1][field]];
+        assert_eq!(of("image_count"), [9, 9]);
+        assert_eq!(of("frequency"), ["r", "f"]);
+    }
+}

@@ -23,7 +23,21 @@ fn with_images(folder: &Path, images: &[(String, std::path::PathBuf)]) {
 #[test]
 fn boxes_and_names_come_back() {
     let source = tempfile::tempdir().unwrap();
-    let names = ["cat", "a \"b\": c", "yes", "naïve", "1.0"];
+    let names = [
+        "cat",
+        "a \"b\": c",
+        "yes",
+        "naïve",
+        "1.0",
+        " lead",
+        "trail ",
+        "\tx",
+        "\u{2028}s",
+        "n\u{85}l",
+        "\u{feff}b",
+        "null",
+        "#",
+    ];
     let listed: Vec<String> = names.iter().map(|n| serde_json::to_string(n).unwrap()).collect();
     put(
         source.path(),

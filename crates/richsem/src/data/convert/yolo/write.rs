@@ -168,9 +168,18 @@ fn data_yaml(splits: &[Split<'_>]) -> Result<String> {
     let classes = splits[0].dataset.vocabulary().categories();
     let _ = writeln!(text, "nc: {}\nnames:", classes.len());
     for (i, class) in classes.iter().enumerate() {
-        // JSON's strings are YAML's, too.
+        // JSON's strings are YAML's, too, but for what YAML takes for the end of a line or cannot have.
         let name = serde_json::to_string(&class.name).map_err(|e| Error::other(e.to_string()))?;
-        let _ = writeln!(text, "  {i}: {name}");
+        let _ = write!(text, "  {i}: ");
+        for c in name.chars() {
+            let _ = match c {
+                '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
+                    write!(text, "\\u{:04x}", u32::from(c))
+                }
+                c => write!(text, "{c}"),
+            };
+        }
+        text.push('\n');
     }
     Ok(text)
 }

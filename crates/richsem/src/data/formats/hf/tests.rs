@@ -99,6 +99,15 @@ fn names_of_classes_are_those_of_all_parts() {
 }
 
 #[test]
+fn a_class_without_a_name_and_a_set_without_images_are_refused() {
+    let line =
+        r#"{"file_name": "a.png", "objects": {"bbox": [[30, 3, 20, 30]], "category": [" "]}}"#;
+    let as_xywh = Opening { boxes: Some(XYWH), ..Opening::default() };
+    let text = message(Dataset::open_as(image_folder(&[("", line)]).path(), &as_xywh));
+    assert!(text.contains("classes: expected a name of class 1, got ` `"), "{text}");
+}
+
+#[test]
 fn boxes_that_may_be_several_things_are_asked_for() {
     let line = r#"{"file_name": "a.png", "bboxes": [[10, 10, 20, 20]], "labels": [3]}"#;
     let folder = image_folder(&[("", line)]);

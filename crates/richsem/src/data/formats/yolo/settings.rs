@@ -132,8 +132,8 @@ impl<'a> Keys<'a> {
     }
 
     fn name(&self, node: &Node) -> Result<String> {
-        match node.text() {
-            Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        match node.written() {
+            Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
             _ => {
                 let problem = format!("expected the name of a class, got {}", node.describe());
                 Err(self.wrong(node.line, "names", problem))

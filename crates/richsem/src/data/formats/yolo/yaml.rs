@@ -45,6 +45,14 @@ impl Node {
         }
     }
 
+    /// The text of a scalar as it is written: quotes keep the spaces around it.
+    pub(super) fn written(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
     /// Whether it is left empty.
     pub(super) fn is_null(&self) -> bool {
         match &self.value {

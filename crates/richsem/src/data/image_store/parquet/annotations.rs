@@ -175,12 +175,7 @@ impl Annotations {
         for (number, (file, columns)) in self.tables.files.iter().zip(&self.columns).enumerate() {
             let metadata = file.reader.metadata().file_metadata();
             let wanted = projection(metadata.schema_descr().root_schema(), columns);
-            let reader = Reader {
-                file,
-                columns,
-                classes: self.classes.is_some(),
-                labels: self.labels.is_some(),
-            };
+            let reader = Reader { file, columns };
             let mut records =
                 file.whole(|| file.reader.get_row_iter(Some(Arc::unwrap_or_clone(wanted?))))?;
             let mut row = 0;
@@ -236,9 +231,6 @@ fn projection(root: &Type, columns: &Columns) -> ::parquet::errors::Result<Arc<T
 struct Reader<'a> {
     file: &'a File,
     columns: &'a Columns,
-    /// Whether the categories are numbers of named classes.
-    classes: bool,
-    labels: bool,
 }
 
 fn get<'a>(record: &'a Record, name: Option<&str>) -> &'a Field {
@@ -269,7 +261,7 @@ impl Reader<'_> {
             id: at.value(of(id), id)?,
             width: at.integer(of(width), width)?,
             height: at.integer(of(height), height)?,
-            label: unless_absent(at.value(of(label), label)?, self.labels),
+            label: unless_absent(at.value(of(label), label)?),
             objects: match objects {
                 Some(objects) => self.objects(record, objects, &at)?,
                 None => None,
@@ -336,7 +328,7 @@ impl Reader<'_> {
         let Objects { category, id, area, crowd, .. } = objects;
         Ok(Object {
             bbox: at.bbox(bbox, &objects.bbox)?,
-            category: unless_absent(at.value(of(category), category)?, self.classes),
+            category: unless_absent(at.value(of(category), category)?),
             id: at.value(of(id), id)?,
             area: at.number(of(area), area)?,
             crowd: at.flag(of(crowd), crowd)?,
@@ -344,9 +336,9 @@ impl Reader<'_> {
     }
 }
 
-/// Of a column of named classes, -1 is none.
-fn unless_absent(value: Option<Value>, named: bool) -> Option<Value> {
-    value.filter(|value| !named || *value != Value::Integer(-1))
+/// -1 is no class, also of classes without names.
+fn unless_absent(value: Option<Value>) -> Option<Value> {
+    value.filter(|value| *value != Value::Integer(-1))
 }
 
 /// A row, as messages name it.

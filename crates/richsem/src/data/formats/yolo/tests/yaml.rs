@@ -26,6 +26,11 @@ fn names_stay_as_they_are_written() {
         let names = settings(text).unwrap().names;
         assert_eq!(names, ["yes", "1.0", "null", "a: b", "naïve", "0x1F"]);
     }
+    // Quotes keep spaces; a name of spaces is none.
+    let text = "train: a\nnames: [lead, ' lead', \"trail \"]\n";
+    assert_eq!(settings(text).unwrap().names, ["lead", " lead", "trail "]);
+    let error = settings("train: a\nnames: [' ']\n").unwrap_err().to_string();
+    assert!(error.contains("expected the name of a class"), "{error}");
 }
 
 #[test]
