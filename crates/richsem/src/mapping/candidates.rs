@@ -1,6 +1,6 @@
 //! Candidates for each class, their confidence, and what follows from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -12,7 +12,7 @@ use super::{
     text::{NEAREST, Similarities},
     wordnet::{Synset, WordNet},
 };
-use crate::error::Result;
+use crate::{error::Result, vocabulary::plain_name};
 
 /// Steps in WordNet within which a kind is a candidate.
 const STEPS: usize = 3;
@@ -199,9 +199,21 @@ impl Pairs {
                 }
             }
         }
+        let names = |classes: &[Known]| -> HashSet<String> {
+            classes.iter().map(|class| class.name.clone()).collect()
+        };
+        let (from_names, to_names) = (names(&from), names(&to));
+        // Where `cat` and `Cat` are two classes, each is the one that is written so.
+        let has_other = |row: usize, column: usize| {
+            let (from, to) = (&from[row].name, &to[column].name);
+            from != to
+                && (to_names.contains(from) || from_names.contains(to))
+                && plain_name(from) == plain_name(to)
+        };
         let rows = places.into_par_iter().enumerate().map(|(row, mut places)| {
             places.sort_unstable();
             places.dedup();
+            places.retain(|&column| !has_other(row, column));
             let evidence = |column: usize| {
                 let text = text.as_ref().map(|text| text.of_pair(row, column));
                 (column, Evidence::of(&from[row], &to[column], text))

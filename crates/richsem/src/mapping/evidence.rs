@@ -61,8 +61,6 @@ pub struct Evidence {
     pub given: Option<bool>,
     /// Equal names.
     pub name: Option<NameMatch>,
-    /// Whether the names are written alike, letter by letter.
-    pub exact: bool,
     /// Weight that the likely senses of both share, 0 to 1.
     pub sense: f64,
     /// Whether WordNet has words of both.
@@ -89,7 +87,8 @@ pub struct Evidence {
 /// A class with what its words mean.
 pub(super) struct Known {
     pub(super) id: Option<String>,
-    name: String,
+    /// The name as it is written.
+    pub(super) name: String,
     pub(super) words: Words,
     pub(super) meaning: Meaning,
     /// Names that WordNet has for its likeliest sense.
@@ -122,7 +121,6 @@ impl Evidence {
             id: from.id.is_some() && from.id == to.id,
             given,
             name: equal_name(&from.words, &to.words),
-            exact: from.name == to.name,
             in_wordnet: from.meaning.best().is_some() && to.meaning.best().is_some(),
             sense: from.meaning.overlap(&to.meaning),
             within: one_within_the_other(&from.words, &to.words),
@@ -140,7 +138,6 @@ impl Evidence {
             id: false,
             given: None,
             name: None,
-            exact: false,
             sense: 0.0,
             in_wordnet: false,
             within: false,

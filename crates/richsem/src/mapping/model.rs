@@ -69,8 +69,6 @@ pub(super) fn features(evidence: &Evidence) -> [f64; FEATURES] {
 /// count as much as between names that differ.
 pub(super) fn agreement(evidence: &Evidence, weights: &[f64; FEATURES]) -> f64 {
     let of_name = match evidence.name {
-        // Where `cat` and `Cat` are two classes.
-        Some(NameMatch::Name) if evidence.exact => 20.0,
         Some(NameMatch::Name) => 1.0,
         Some(NameMatch::Synonym) => 0.5,
         _ => 0.25,

@@ -338,8 +338,8 @@ mod tests {
             (&[(0, "ant")], "`ant` (0) is not among"),
             // Without any class in common there is nothing to evaluate, whatever has boxes.
             (&[(7, "ant"), (1, "bee")], "`ant` (7) is not among"),
-            (&[(0, "cat"), (1, "cat")], "two classes are called `cat` (0 and 1). Of the training"),
-            (&[(0, "Cat"), (1, "cat")], "two classes are called `cat` (0 and 1). Of the training"),
+            (&[(0, "cat"), (1, "cat")], "2 classes are called `cat` (0 and 1). Of the training"),
+            (&[(0, "Cat"), (1, "cat")], "2 classes are called `Cat` (0 and 1). Of the training"),
         ] {
             let mut val = set(folder.path(), of);
             let error = ClassIds::of(train.vocabulary(), &val).unwrap_err().to_string();

@@ -254,7 +254,7 @@ fn groups_follow_the_counts_of_a_part() {
     let images: Vec<_> = (1..=12)
         .map(|i| {
             json!({ "id": i, "file_name": format!("{i}.jpg"), "width": 9, "height": 9,
-                         "neg_category_ids": [], "not_exhaustive_category_ids": [] })
+                         "neg_category_ids": [], "not_exhaustive_category_ids": [2] })
         })
         .collect();
     let annotations: Vec<_> = (1..=24)

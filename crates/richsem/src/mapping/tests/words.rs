@@ -1,6 +1,8 @@
 use super::support::named;
 use crate::mapping::{
+    Decision, Options,
     evidence::{Evidence, Known},
+    map,
     words::{Kind, Words, plain, singular},
 };
 
@@ -83,4 +85,15 @@ fn a_word_that_wordnet_has_for_the_likeliest_sense_counts() {
         assert_eq!(evidence(from, to).lemma, expected, "{from}, {to}");
         assert_eq!(evidence(to, from).lemma, expected, "{to}, {from}");
     }
+}
+
+/// Names that differ in case alone are two classes where both are there.
+#[test]
+fn a_class_is_the_one_that_is_written_so() {
+    let list = || [named("1", "cat"), named("2", "Cat"), named("3", "dog")];
+    let mapped = map(&list(), &list(), &Options::default());
+    let decisions: Vec<Decision> = mapped.classes.iter().map(|class| class.decision).collect();
+    assert_eq!(decisions, [0, 1, 2].map(Decision::Same));
+    let mapped = map(&list()[1..], &list()[..1], &Options::default());
+    assert_eq!(mapped.classes[0].decision, Decision::Same(0));
 }
