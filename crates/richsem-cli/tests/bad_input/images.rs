@@ -153,6 +153,7 @@ fn an_archive_that_is_wrong_is_refused_before_a_folder_is_made() {
 #[test]
 fn a_folder_without_the_images_is_told_as_the_setting_that_is_wrong() {
     let dir = Dir::with_run();
+    dir.write("others/x.jpg", "");
     let train = ["train", "-c", "tiny.toml", "--run", "other", "--device", "cpu", "--set"];
     let eval = ["eval", "--annotations", "set/val.json", "--weights", "run", "--device", "cpu"];
     let hint = "annotations are relative to";
@@ -161,18 +162,18 @@ fn a_folder_without_the_images_is_told_as_the_setting_that_is_wrong() {
         &[
             (
                 "train",
-                &[&train[..], &["data.train.images=set"]].concat(),
+                &[&train[..], &["data.train.images=others"]].concat(),
                 &["data.train.images: the folder `", "holds none of", "as `train/0000", hint],
             ),
             (
                 "val",
-                &[&train[..], &["data.val.images=set"]].concat(),
+                &[&train[..], &["data.val.images=others"]].concat(),
                 &["data.val.images: the folder `", "holds none of", "as `val/0000", hint],
             ),
             (
                 "eval",
-                &[&eval[..], &["--images", "set"]].concat(),
-                &["--images: the folder `set` holds none of", "as `val/0000", hint],
+                &[&eval[..], &["--images", "others"]].concat(),
+                &["--images: the folder `others` holds none of", "as `val/0000", hint],
             ),
         ],
     );

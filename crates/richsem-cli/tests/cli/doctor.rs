@@ -136,5 +136,10 @@ fn what_cannot_be_is_refused_before_the_work() {
     dir.command(&with(&["--html", "no/d.html"])).fails(1).stderr_has("--html");
     dir.command(&with(&["--json", "set/val.json"])).fails(1).stderr_has("--json");
     dir.command(&with(&["--html", "d", "--json", "d"])).fails(1).stderr_has("--json");
-    dir.command(&["doctor", "set/train.json", "--images", "."]).fails(1).stderr_has("--images");
+    dir.write("others/x.jpg", "");
+    dir.command(&["doctor", "set/train.json", "--images", "others"])
+        .fails(1)
+        .stderr_has("--images");
+    // Images below the folder that is named.
+    dir.command(&["doctor", "set/train.json", "--images", "."]).ok();
 }

@@ -266,3 +266,37 @@ fn weights_are_listed_and_say_what_to_do_where_they_cannot_be_had() {
     let here = weights(&["fetch", "resnet50-21k"]).ok().stderr_has("nobody states its checksum");
     assert_eq!(here.stdout.trim(), home.join("weights/resnet50_miil_21k.pth").to_str().unwrap());
 }
+
+/// Mosaics are timed and fit the detector; the images of both sets may be in two folders.
+#[test]
+fn init_counts_batches_of_classification_images_and_takes_two_folders_of_images() {
+    let dir = Dir::new();
+    let synth = ["synth", "set", "--classes", "4", "--train-images", "12", "--val-images", "4"];
+    let more = ["--image-size", "96,128", "--classification-per-class", "3"];
+    dir.command(&[&synth[..], &more].concat()).ok();
+    for part in ["train", "val"] {
+        let names = dir.text(&format!("set/{part}.json"));
+        dir.write(&format!("ann/{part}.json"), names.replace(&format!("{part}/"), part));
+        for image in dir.files(&format!("set/images/{part}")) {
+            let bytes = dir.read(&format!("set/images/{part}/{image}"));
+            dir.write(&format!("of-{part}/{part}{image}"), bytes);
+        }
+    }
+    let init = ["init", "ann/train.json", "--val", "ann/val.json", "--device", "cpu"];
+    let init = [&init[..], &["--minutes", "0.05", "-o", "mine.toml"]].concat();
+    let one = [&init[..], &["--images", "of-train"]].concat();
+    dir.command(&one).fails(1).stderr_has("ann/val.json: the folder").stderr_has("--val-images");
+    let both = ["--val-images", "of-val", "--extra", "set/classification"];
+    let ran = dir.command(&[&one[..], &both].concat()).ok();
+    let ran = ran.stdout_has("--annotations ann/val.json --images of-val");
+    let length = ran.row("length").join(" ");
+    let steps = length.split_once(" of ").unwrap().1.split(' ').next().unwrap();
+    let steps: u32 = steps.parse().unwrap();
+    assert_eq!(steps % 2, 0, "a batch of mosaics for each of detection images: {length}");
+    let text = dir.text("mine.toml");
+    for part in ["form.kind = \"mosaic\"\n", "form.tile = 96\n", "images = \"of-val\"\n"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let train = ["train", "-c", "mine.toml", "--run", "run", "--device", "cpu", "--epochs", "1"];
+    dir.command(&train).ok().stderr_has(&format!("1 epoch of {steps} batches"));
+}
