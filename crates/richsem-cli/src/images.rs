@@ -203,6 +203,12 @@ fn of_input(
         let paths = walk(input, results, &mut HashSet::new(), &mut here)?;
         let images = images(paths.into_iter(), &mut here);
         if images.is_empty() {
+            if results.is_some_and(|results| input.canonicalize().is_ok_and(|i| i == results)) {
+                return Err(anyhow!(
+                    "--output: `{name}` is the folder of the images: what lies in the results' folder is not \
+                     looked at\n  hint: choose another --output"
+                ));
+            }
             let instead = if here.is_empty() { "it is empty".into() } else { here.to_string() };
             return Err(anyhow!(
                 "{name}: no images in this folder ({}): {instead}\n  hint: the folders in it were searched, \
@@ -384,6 +390,9 @@ mod tests {
         assert_eq!(names(&images), ["b.jpg", "d.jpg"]);
         fs_err::write(folder.join("none.txt"), "\n").unwrap();
         assert!(collected(&[folder.join("none.txt")]).unwrap_err().contains("the list is empty"));
+        // The results' own folder, by any way to it.
+        let own = collect(&[folder.join("in/loop")], folder).unwrap_err().to_string();
+        assert!(own.contains("hint: choose another --output"), "{own}");
         fs_err::create_dir(folder.join("empty")).unwrap();
         assert!(collected(&[folder.join("empty")]).unwrap_err().contains("no images"));
     }
