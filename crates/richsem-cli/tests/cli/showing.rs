@@ -144,6 +144,15 @@ fn what_cannot_be_shown_is_said() {
     .fails(1)
     .stderr_has("pictures/a.png` is an image of the set and would be overwritten");
     assert!(dir.read("pictures/a.png") == before);
+    // Nor another image of the set, which is not drawn itself.
+    dir.write("mixed/a.webp", &before);
+    dir.write("mixed/a.jpg", &before);
+    let text = dir.text("set.json").replace("a.png", "a.webp").replace("b.png", "a.jpg");
+    dir.write("mixed.json", text);
+    let mixed = ["dataset", "show", "mixed.json", "mixed", "--images", "mixed", "--overwrite"];
+    dir.command(&[&mixed[..], &["--image", "a.webp"]].concat())
+        .fails(1)
+        .stderr_has("mixed/a.jpg` is an image of the set and would be overwritten");
     // One that cannot be read does not stop the others.
     dir.write("pictures/a.png", "no image");
     show(&[]).fails(1).stderr_has("skipped: ").stderr_has("1 of 2 images could not be read");

@@ -68,9 +68,14 @@ impl Inputs {
         if let Some(raw) = &args.raw {
             let weights = args::weights_file(&args.weights, "--weights")?;
             let images = images.iter().map(|image| (image.as_path(), "an image"));
-            let inputs: Vec<_> = images.chain([(weights.as_path(), "--weights")]).collect();
+            let given = output::given([
+                (Some(&args.weights), "--weights"),
+                (Some(&weights), "--weights"),
+                (args.thresholds.as_ref(), "--thresholds"),
+                (args.annotations.as_ref(), "--annotations"),
+            ]);
             output::check_file(raw, "--raw")?;
-            output::check_apart(raw, "--raw", &inputs)?;
+            output::check_apart(raw, "--raw", &images.chain(given).collect::<Vec<_>>())?;
         }
         let (known, names, set) = known_images(&images, args.annotations.as_deref(), &args.set)?;
         Ok(Self { images, result_names, known, place, names, set, ids: ClassIds::default() })

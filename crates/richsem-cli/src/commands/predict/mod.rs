@@ -423,7 +423,8 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     output::check_input_file(tensor, "--tensor")?;
     output::check_input(&args.weights, "--weights", "file or folder")?;
     let weights = args::weights_file(&args.weights, "--weights")?;
-    output::check_apart(raw, "--raw", &[(tensor, "--tensor"), (&weights, "--weights")])?;
+    let inputs = [(tensor, "--tensor"), (&*weights, "--weights"), (&*args.weights, "--weights")];
+    output::check_apart(raw, "--raw", &inputs)?;
     let batch = StoredBatch::read(tensor)?;
     let detector = args::load_detector(&args.weights, &args.inference)?;
     let NetworkOutput { named } = detector.infer_stored(&batch)?;
