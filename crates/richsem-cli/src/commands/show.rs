@@ -138,6 +138,14 @@ impl Shown {
         signals: &Signals,
     ) -> Result<()> {
         let dataset = open_set(&args.data, opening)?;
+        if let Some(searched) = dataset.searched_folder_of(folder) {
+            return Err(anyhow!(
+                "OUT: `{}` is in `{}`, where all images are read: those that are drawn would be in the set, too\n  \
+                 hint: choose a folder that is not in it",
+                folder.display(),
+                searched.display()
+            ));
+        }
         let part = of_part(&dataset);
         let (chosen, of) = self.choose(args, &dataset);
         if chosen.is_empty() {
